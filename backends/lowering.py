@@ -1,0 +1,143 @@
+"""The lowering contract: how one region of ops runs on a target. Knows no IR text, no device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from lostwax.backends.predicates import ALWAYS, Predicate
+from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.ir.contract.program import Bucket, Const, Guard, Launch, View
+from lostwax.ir.contract.step import StepOp
+from lostwax.ir.contract.target import Target
+from lostwax.ir.contract.weights import ROW_MAJOR, WeightForm
+from lostwax.ir.region import Region
+
+Knobs = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a lowering does, for the estimate: bytes moved, operations, launches."""
+
+    num_bytes: float
+    flops: float
+    launches: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """A named tuning parameter; the first value always works."""
+
+    name: str
+    values: tuple[int, ...]
+
+
+class Match(Protocol):
+    """A region found in one program: what predicates, workspace, prepare and emit may ask.
+
+    Value names are the pattern's (a scaled weight's scales are `NAME:scale`). Shapes are concrete.
+    """
+
+    @property
+    def target(self) -> Target: ...
+    @property
+    def entry(self) -> str: ...
+    @property
+    def bucket(self) -> Bucket: ...
+    @property
+    def guard(self) -> Guard: ...
+
+    def shape(self, value: str) -> tuple[int, ...]:
+        """Concrete shape of a tensor value; of a cache: (pages of one request, page_tokens, row)."""
+        ...
+
+    def dtype(self, value: str) -> str:
+        """Element type of a tensor value, or of a cache's plain layout."""
+        ...
+
+    def layout(self, value: str) -> str:
+        """Byte layout of a cache value."""
+        ...
+
+    def parts(self, value: str) -> tuple[int, ...]:
+        """Widths of the parts of a cache value's row."""
+        ...
+
+    def is_scaled(self, value: str) -> bool:
+        """Whether the value carries block scales."""
+        ...
+
+    def attr(self, node: str, name: str) -> Const:
+        """A property of a node's op, as a Python value (single-op regions: node `op`)."""
+        ...
+
+    def work(self) -> Work:
+        """Bytes at the region's boundary and its ops' operations, one launch."""
+        ...
+
+    def view(self, value: str) -> View:
+        """Where a boundary value lies (emit only). Weights come in the lowering's form."""
+        ...
+
+    def views(self, value: str) -> tuple[View, ...]:
+        """The views of a variadic operand (emit only)."""
+        ...
+
+    def step(self, name: str) -> View:
+        """An output of this lowering's prepare, by its name (emit only)."""
+        ...
+
+    @property
+    def workspace(self) -> View | None:
+        """The declared workspace as u8 [bytes] (emit only)."""
+        ...
+
+    def build(self, source: KernelSource) -> CompiledKernel:
+        """Compile a kernel for the target, once per distinct source (emit only)."""
+        ...
+
+
+def _no_workspace(match: Match, knobs: Knobs) -> int:
+    return 0
+
+
+def _no_prepare(match: Match) -> tuple[StepOp, ...]:
+    return ()
+
+
+def _default_work(match: Match, knobs: Knobs) -> Work:
+    return match.work()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lowering:
+    """One way to run a region.
+
+    `weights` maps operand names to the form they are wanted in (row-major where not named; with
+    `concat`, the form stands at its first operand). `work` replaces the estimate's default.
+    `row_invariant`: a row's result does not depend on the other rows nor on the bucket.
+    `source` names what the records are keyed by beside the region (kernel source or module).
+    """
+
+    name: str
+    pattern: Region
+    emit: Callable[[Match, Knobs], tuple[Launch, ...]]
+    when: Predicate = ALWAYS
+    knobs: tuple[Knob, ...] = ()
+    weights: Mapping[str, WeightForm] = field(default_factory=dict[str, WeightForm])
+    row_invariant: bool = False
+    deterministic: bool = True
+    workspace: Callable[[Match, Knobs], int] = _no_workspace
+    prepare: Callable[[Match], tuple[StepOp, ...]] = _no_prepare
+    work: Callable[[Match, Knobs], Work] = _default_work
+    allocates: Callable[[Match, Knobs], int] = _no_workspace
+
+    def form(self, operand: str) -> WeightForm:
+        """The form in which this lowering wants a weight operand."""
+        return self.weights.get(operand, ROW_MAJOR)
+
+    def default_knobs(self) -> dict[str, int]:
+        """The first value of each knob."""
+        return {k.name: k.values[0] for k in self.knobs}

@@ -1,0 +1,98 @@
+"""Conditions of lowerings that explain themselves. A refusal is a sentence, never a bare False."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lostwax.backends.lowering import Match
+
+
+@dataclass(frozen=True, slots=True)
+class Predicate:
+    """`refusal(match)` is None where the lowering may be used, else the reason against it."""
+
+    refusal: Callable[[Match], str | None]
+
+    def __and__(self, other: Predicate) -> Predicate:
+        return Predicate(lambda m: self.refusal(m) or other.refusal(m))
+
+
+ALWAYS = Predicate(lambda match: None)
+
+
+def dtype(value: str, *allowed: str) -> Predicate:
+    """The value's element type is one of `allowed`."""
+
+    def refusal(match: Match) -> str | None:
+        got = match.dtype(value)
+        return None if got in allowed else f"dtype of {value} is {got}, wants {' or '.join(allowed)}"
+
+    return Predicate(refusal)
+
+
+def plain(value: str) -> Predicate:
+    """The value carries no block scales."""
+    return Predicate(lambda m: f"{value} is block-scaled" if m.is_scaled(value) else None)
+
+
+def layout(value: str, *allowed: str) -> Predicate:
+    """The cache's byte layout is one of `allowed`."""
+
+    def refusal(match: Match) -> str | None:
+        got = match.layout(value)
+        return None if got in allowed else f"layout of {value} is {got}, wants {' or '.join(allowed)}"
+
+    return Predicate(refusal)
+
+
+def fact(name: str, *allowed: object) -> Predicate:
+    """The target's fact `name` is, or contains, one of `allowed`."""
+
+    def refusal(match: Match) -> str | None:
+        got = getattr(match.target, name)
+        has = any(a in got for a in allowed) if isinstance(got, tuple) else got in allowed
+        return None if has else f"target fact {name} is {got!r}, wants {allowed}"
+
+    return Predicate(refusal)
+
+
+def axis_at_most(value: str, axis: int, bound: int) -> Predicate:
+    """Axis `axis` of the value has at most `bound` elements in this bucket."""
+
+    def refusal(match: Match) -> str | None:
+        got = match.shape(value)[axis]
+        return None if got <= bound else f"axis {axis} of {value} is {got}, wants <= {bound}"
+
+    return Predicate(refusal)
+
+
+def axis_multiple(value: str, axis: int, factor: int) -> Predicate:
+    """Axis `axis` of the value is a multiple of `factor`."""
+
+    def refusal(match: Match) -> str | None:
+        got = match.shape(value)[axis]
+        fits = got % factor == 0
+        return None if fits else f"axis {axis} of {value} is {got}, wants a multiple of {factor}"
+
+    return Predicate(refusal)
+
+
+def not_captured() -> Predicate:
+    """The entry is walked on the host, so reading values there is allowed."""
+
+    def refusal(match: Match) -> str | None:
+        if match.target.replay == "graph" and match.entry in match.target.graph_entries:
+            return f"entry {match.entry} is captured as a device graph; this lowering reads on the host"
+        return None
+
+    return Predicate(refusal)
+
+
+def host_memory() -> Predicate:
+    """The host reads device buffers directly (CPU targets)."""
+    return Predicate(
+        lambda m: None if m.target.host_memory else "needs device buffers in host memory"
+    )

@@ -1,0 +1,60 @@
+"""Targets by name, through the entry points `lostwax.targets`. Loads nothing before it is asked."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from lostwax.ir.contract.target import Target
+
+
+class UnknownTarget(ValueError):
+    """No installed target has this name; the message lists those that exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One target folder, by `module:attribute` strings so that serving loads no lowering.
+
+    `targets`: tuple of Target. `lowerings`: function (Target) -> tuple of Lowering. `driver`:
+    class of the runtime's Driver. `compiler`: function (Target) -> KernelCompiler, or None where
+    every lowering is a host call. `kernels`: packages that host calls of programs may name.
+    """
+
+    name: str
+    targets: str
+    lowerings: str
+    driver: str
+    compiler: str | None
+    kernels: tuple[str, ...]
+
+    def load(self, reference: str) -> Any:  # a module attribute: its type is the reader's to know
+        """Import `module:attribute`."""
+        module, attribute = reference.split(":")
+        return getattr(import_module(module), attribute)
+
+
+def backends() -> dict[str, Backend]:
+    """Every installed backend by name."""
+    found: dict[str, Backend] = {}
+    for point in sorted(entry_points(group="lostwax.targets"), key=lambda p: p.name):
+        if point.name in found:
+            raise ValueError(f"two installed packages provide the target folder {point.name!r}")
+        found[point.name] = point.load()
+    return found
+
+
+def find_target(name: str) -> tuple[Backend, Target]:
+    """The backend and description of a target name; UnknownTarget lists the names."""
+    known: dict[str, tuple[Backend, Target]] = {}
+    for backend in backends().values():
+        loaded: tuple[Target, ...] = backend.load(backend.targets)
+        known.update({t.name: (backend, t) for t in loaded})
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise UnknownTarget(f"unknown target {name!r}.{hint} Known: {', '.join(sorted(known))}")

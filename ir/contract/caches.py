@@ -1,0 +1,25 @@
+"""Cache planes: what the scheduler, the prefix cache and the runtime share about cache memory."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class CachePlane(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of cached row, for all layers. One page id addresses all planes of all layers.
+
+    `layout` names the byte layout (`f32`, `bf16`), `page_bytes` counts one page of one layer.
+    """
+
+    name: str
+    layers: int
+    layout: str
+    row: tuple[int, ...]
+    page_tokens: int
+    page_bytes: int
+    shard: str | None = None
+
+
+def bytes_per_page(planes: tuple[CachePlane, ...]) -> int:
+    """Bytes that one page id occupies over all planes and layers."""
+    return sum(p.layers * p.page_bytes for p in planes)

@@ -1,0 +1,38 @@
+"""A kernel's source and what compiling it gave. Knows no compiler."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class KernelSource(msgspec.Struct, frozen=True, kw_only=True):
+    """One kernel to compile ahead of time.
+
+    `language` `triton`: `path` is a dotted module and `symbol` the jit function in it, `signature`
+    gives Triton types by parameter (`*bf16`, `i32`, `constexpr`), `constants` the constexprs.
+    `language` `cuda`: `path` is a .cu file beside the kernels package, `symbol` the extern "C"
+    kernel, `constants` become -D macros.
+    """
+
+    language: Literal["triton", "cuda"]
+    path: str
+    symbol: str
+    signature: dict[str, str] = {}
+    constants: dict[str, int] = {}
+    num_warps: int = 4
+    num_stages: int = 2
+
+
+class CompiledKernel(msgspec.Struct, frozen=True, kw_only=True):
+    """A device binary in the artifact's `kernels/` folder, with what its launch must respect."""
+
+    binary: str
+    symbol: str
+    digest: str
+    num_warps: int
+    shared_bytes: int
+    registers: int
+    trailing_nulls: int = 0
+    """Scratch pointers that follow the parameters (two for Triton)."""

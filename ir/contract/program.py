@@ -1,0 +1,177 @@
+"""What a compiled program is: launches over views of planned memory. Knows no torch, no device."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Literal
+
+import msgspec
+
+DTYPE_BYTES: dict[str, int] = {
+    "f64": 8, "i64": 8, "f32": 4, "i32": 4, "bf16": 2, "f16": 2, "u8": 1, "f8E4M3FN": 1, "f8E4M3FNUZ": 1,
+}  # fmt: skip
+
+Space = Literal["arena", "carry", "weight", "plane", "input"]
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """A strided tensor inside one buffer.
+
+    `space` and `name` say which buffer: `arena` (name empty), `carry` (delta/residual in or out,
+    placed in the arena by the call), `weight` (name relative to the call's prefix), `plane` (cache
+    plane of the call's layer, as [pages, page_tokens, row]), `input` (field of StepInputs).
+    `strides` count elements, `offset` counts bytes from the start of that buffer.
+    """
+
+    space: Space
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the elements, as if dense."""
+        return prod(self.shape) * DTYPE_BYTES[self.dtype]
+
+
+class Scalar(msgspec.Struct, frozen=True, tag="scalar"):
+    """A by-value kernel parameter."""
+
+    kind: Literal["i32", "i64", "f32"]
+    value: int | float
+
+
+class Pointer(msgspec.Struct, frozen=True, tag="pointer"):
+    """A device-pointer kernel parameter: the first element of a view."""
+
+    view: View
+
+
+class Null(msgspec.Struct, frozen=True, tag="null"):
+    """A null device pointer (Triton's trailing scratch parameters)."""
+
+
+Const = int | float | bool | str
+
+
+class HostCall(msgspec.Struct, frozen=True, kw_only=True, tag="host"):
+    """A call of a named host function: `function(*views_as_tensors, **consts)`.
+
+    `function` is `module:name`; the module must lie below a `kernels` package of the target or of
+    `backends.portable`. `capturable` says that it may run under device-graph capture (no host
+    reads, no shapes from data, no allocation that capture forbids). `allocates` is the upper bound
+    in bytes of what it allocates outside the arena.
+    """
+
+    function: str
+    args: tuple[View | None, ...]
+    consts: dict[str, Const] = {}
+    capturable: bool = True
+    allocates: int = 0
+    op: str = ""
+    """The lowering's name, for traces and errors."""
+
+
+class KernelLaunch(msgspec.Struct, frozen=True, kw_only=True, tag="kernel"):
+    """A launch of a compiled kernel: `binary` names a file in the artifact's `kernels/` folder."""
+
+    binary: str
+    symbol: str
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    params: tuple[Pointer | Scalar | Null, ...]
+    shared_bytes: int = 0
+    cluster: tuple[int, int, int] = (1, 1, 1)
+    op: str = ""
+
+
+Launch = HostCall | KernelLaunch
+
+
+class Bucket(msgspec.Struct, frozen=True, order=True):
+    """Upper bounds of a step that a program is compiled for.
+
+    `tokens` rows of the step (T), `reqs` requests (B), `pages` of the longest request (P), `rows`
+    whose logits are wanted (R). `scores`: the head also gives log-probabilities of given targets
+    and the top ones.
+    """
+
+    tokens: int
+    reqs: int
+    pages: int
+    rows: int
+    scores: bool = False
+
+
+class StepFacts(msgspec.Struct, frozen=True):
+    """What guards may ask about a step. Lengths count tokens; kv counts the step's own tokens too."""
+
+    num_reqs: int
+    max_q: int
+    total_q: int
+    max_kv: int
+    total_kv: int
+
+
+class Linear(msgspec.Struct, frozen=True):
+    """The inequality `sum(coefficients[f] * facts.f) <= bound`."""
+
+    coefficients: dict[str, int]
+    bound: int
+
+    def holds(self, facts: StepFacts) -> bool:
+        """Whether the step's facts satisfy the inequality."""
+        return sum(c * getattr(facts, f) for f, c in self.coefficients.items()) <= self.bound
+
+    def __str__(self) -> str:
+        terms = [f if c == 1 else f"{c}*{f}" for f, c in sorted(self.coefficients.items())]
+        return f"{' + '.join(terms)} <= {self.bound}"
+
+
+class Guard(msgspec.Struct, frozen=True):
+    """A conjunction of linear inequalities over StepFacts; empty means always."""
+
+    name: str
+    terms: tuple[Linear, ...] = ()
+
+    def holds(self, facts: StepFacts) -> bool:
+        """Whether a step with these facts may run a program under this guard."""
+        return all(t.holds(facts) for t in self.terms)
+
+    def __str__(self) -> str:
+        return " and ".join(map(str, self.terms)) or "always"
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """One layer: runs the launches of `block` with that layer's weights and cache planes.
+
+    `carry` maps carry names (`delta_in`, `residual_in`, `delta_out`, `residual_out`) to byte
+    offsets in the arena.
+    """
+
+    block: str
+    prefix: str
+    layer: int
+    carry: dict[str, int] = {}
+
+
+class Program(msgspec.Struct, frozen=True, kw_only=True):
+    """The launches of one (entry, bucket, guard), over a statically planned arena."""
+
+    entry: str
+    bucket: Bucket
+    guard: Guard
+    arena_bytes: int
+    prepare: tuple[Launch, ...]
+    blocks: dict[str, tuple[Launch, ...]]
+    calls: tuple[Call, ...]
+    outputs: dict[str, View]
+
+    @property
+    def name(self) -> str:
+        """A file-name-safe name that is unique in an artifact."""
+        b = self.bucket
+        scores = "-scores" if b.scores else ""
+        return f"{self.entry}-t{b.tokens}-b{b.reqs}-p{b.pages}-r{b.rows}{scores}-{self.guard.name}"

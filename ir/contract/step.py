@@ -1,0 +1,102 @@
+"""What the engine fills for every step: one fixed set of inputs. Knows no torch, no scheduler."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from lostwax.ir.contract.program import Bucket, Const
+
+TRASH_PAGE = 0
+"""Page that padded rows write to; the allocator never hands it out."""
+
+
+class InputSpec(msgspec.Struct, frozen=True):
+    """Shape (in the symbols T, B, P, R, with `B + 1` allowed), dtype and padding of one step input."""
+
+    dims: tuple[str, ...]
+    dtype: str
+    padding: int
+
+
+STEP_INPUTS: dict[str, InputSpec] = {
+    "tokens": InputSpec(("T",), "i32", -1),
+    "positions": InputSpec(("T",), "i32", -1),
+    "slots": InputSpec(("T",), "i32", TRASH_PAGE),
+    "q_starts": InputSpec(("B + 1",), "i32", -1),  # padded with the last start (see below)
+    "kv_lens": InputSpec(("B",), "i32", 0),
+    "page_table": InputSpec(("B", "P"), "i32", TRASH_PAGE),
+    "logit_rows": InputSpec(("R",), "i32", -1),
+    "temperature": InputSpec(("R",), "f32", 0),
+    "seeds": InputSpec(("R",), "i32", 0),
+    "counters": InputSpec(("R",), "i32", 0),
+    "targets": InputSpec(("R",), "i32", -1),
+}
+"""The step's inputs.
+
+Rows are flat over requests: request b owns rows q_starts[b] .. q_starts[b+1]-1 and sees cached
+positions 0 .. positions[row] of its own pages: position s lies in slot
+page_table[b, s // page_tokens] * page_tokens + s % page_tokens. A padded row has token and position
+-1, slot 0 (trash page) and belongs to no request: padded q_starts repeat the last real one, padded
+kv_lens are 0. Padded rows give zeros. logit_rows are row numbers whose logits are wanted (-1:
+padding); temperature 0 means greedy; seeds and counters feed the sampler's counter-based random
+numbers; targets are token ids whose log-probability is wanted (-1: none).
+"""
+
+
+def input_shape(name: str, bucket: Bucket) -> tuple[int, ...]:
+    """The concrete shape of a step input under a bucket."""
+    sizes = {
+        "T": bucket.tokens, "B": bucket.reqs, "B + 1": bucket.reqs + 1,
+        "P": bucket.pages, "R": bucket.rows,
+    }  # fmt: skip
+    return tuple(sizes[d] for d in STEP_INPUTS[name].dims)
+
+
+class StepOp(msgspec.Struct, frozen=True, kw_only=True):
+    """Per-step metadata that a lowering wants computed once a step and shared by all layers.
+
+    Equal StepOps are computed once. `function` is `module:name` of a `kernels` package, called as
+    `function(*inputs, *outputs, **consts)`; inputs are names of step inputs. Dims of `outputs` are
+    concrete. Placement: `host` may read inputs on the host, `device` is capturable.
+    """
+
+    function: str
+    inputs: tuple[str, ...]
+    outputs: tuple[tuple[str, str, tuple[int, ...]], ...]  # (name, dtype, shape)
+    consts: dict[str, Const] = {}
+    placement: Literal["host", "device", "patch"] = "device"
+
+
+class StepBatch(msgspec.Struct, kw_only=True):
+    """One step as the engine builds it: real rows only, host values, fields as in STEP_INPUTS.
+
+    The runtime pads it to a bucket, picks the program and replays it. `seeds`, `counters`,
+    `temperature` and `targets` have one entry a logit row.
+    """
+
+    entry: Literal["extend", "decode"]
+    tokens: list[int]
+    positions: list[int]
+    slots: list[int]
+    q_starts: list[int]
+    kv_lens: list[int]
+    page_table: list[list[int]]
+    logit_rows: list[int]
+    temperature: list[float]
+    seeds: list[int]
+    counters: list[int]
+    targets: list[int]
+    scores: bool = False
+
+
+class StepResult(msgspec.Struct, kw_only=True):
+    """What a step gives, one entry a logit row. Score fields are empty unless `scores` was set."""
+
+    ids: list[int]
+    logprobs: list[float]
+    target_logprobs: list[float] = []
+    top_ids: list[list[int]] = []
+    top_logprobs: list[list[float]] = []
+    program: str = ""

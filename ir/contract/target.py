@@ -1,0 +1,46 @@
+"""Facts about a device. Code asks facts, never names. Knows no driver and no compiler."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Replay = Literal["walk", "graph", "none"]
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """A frozen record of facts about one kind of device.
+
+    `bandwidth_gbps` is gigabytes per second of device memory, `tflops` dense matrix rate per
+    dtype name (as in `View.dtype`), `launch_us` the cost of one launch inside a replay.
+    `replay` says how a program runs: `walk` the launch list on the host, `graph` as one captured
+    device graph for the entries in `graph_entries`, or `none` (plans only).
+    """
+
+    name: str
+    backend: str
+    arch: str
+    dtypes: tuple[str, ...]
+    bandwidth_gbps: float
+    tflops: dict[str, float]
+    launch_us: float
+    compute_units: int
+    replay: Replay
+    matrix_units: tuple[str, ...] = ()
+    shared_memory_bytes: int = 0
+    wave_size: int = 1
+    fp8_encoding: Literal["f8E4M3FN", "f8E4M3FNUZ"] | None = None
+    graph_entries: tuple[str, ...] = ()
+    host_memory: bool = False
+    """True where the host reads device buffers directly (so a `host` step op may read any input)."""
+
+    def __post_init__(self) -> None:
+        missing = [d for d in self.tflops if d not in self.dtypes]
+        if missing:
+            raise ValueError(
+                f"Target {self.name!r} gives a rate for {missing[0]!r}, which is not in its dtypes;"
+                f" add it in backends/{self.backend}/target.py"
+            )
+        if self.replay == "graph" and not self.graph_entries:
+            raise ValueError(f"Target {self.name!r} replays graphs but names no graph_entries")

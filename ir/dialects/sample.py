@@ -1,0 +1,66 @@
+"""The `sample` dialect: what ends a program."""
+
+from __future__ import annotations
+
+from xdsl.dialects import builtin
+from xdsl.ir import Dialect
+from xdsl.irdl import irdl_op_definition, operand_def, prop_def, result_def, traits_def
+from xdsl.traits import Pure
+
+from lostwax.ir.op import LostwaxOp
+from lostwax.ir.size import Size
+from lostwax.ir.types import TensorType
+
+
+@irdl_op_definition
+class PickOp(LostwaxOp):
+    """One token a row: the largest logit at temperature 0, else Gumbel-max with counted noise.
+
+    logits [R, V] f32, temperature [R] f32, seeds [R] i32, counters [R] i32 -> ids [R] i32, logprobs
+    [R] f32 (of the picked id under the unscaled logits). The lowest index wins ties. The noise of
+    (seed, counter, index) is defined bit for bit in `ir/reference/sample.py`.
+    """
+
+    name = "sample.pick"
+    logits = operand_def(TensorType)
+    temperature = operand_def(TensorType)
+    seeds = operand_def(TensorType)
+    counters = operand_def(TensorType)
+    ids = result_def(TensorType)
+    logprobs = result_def(TensorType)
+    traits = traits_def(Pure())
+
+    def verify_(self) -> None:
+        rows = self.shape(self.logits)[:1]
+        for value in (self.temperature, self.seeds, self.counters, self.ids, self.logprobs):
+            self.require(self.shape(value) == rows, f"{value.type} must be [{rows[0]}]")
+
+
+@irdl_op_definition
+class ScoreOp(LostwaxOp):
+    """Log-probabilities of given targets and of the n likeliest ids.
+
+    logits [R, V] f32, targets [R] i32 (-1: gives 0) -> target_logprobs [R] f32, top_ids [R, n] i32
+    (descending, lowest index first), top_logprobs [R, n] f32.
+    """
+
+    name = "sample.score"
+    logits = operand_def(TensorType)
+    targets = operand_def(TensorType)
+    n = prop_def(builtin.IntegerAttr)
+    target_logprobs = result_def(TensorType)
+    top_ids = result_def(TensorType)
+    top_logprobs = result_def(TensorType)
+    traits = traits_def(Pure())
+
+    def verify_(self) -> None:
+        rows = self.shape(self.logits)[0]
+        top = (rows, Size.of(self.n.value.data))
+        self.require(
+            self.shape(self.targets) == self.shape(self.target_logprobs) == (rows,)
+            and self.shape(self.top_ids) == self.shape(self.top_logprobs) == top,
+            f"results must be [{rows}] and [{top[0]}, {top[1]}]",
+        )
+
+
+SAMPLE = Dialect("sample", [PickOp, ScoreOp])

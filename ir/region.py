@@ -1,0 +1,193 @@
+"""Patterns over ops: what a lowering matches. Knows wiring and convexity, no device, no cost."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from xdsl.ir import Block, Operation, SSAValue
+from xdsl.irdl import IRDLOperation, VarOperandDef
+
+Bound = SSAValue | tuple[SSAValue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One op of a pattern: its name and, by operand field, the pattern value that it reads.
+
+    A pattern value is the name of a boundary input, or `node` / `node.result` of an earlier node.
+    """
+
+    op: str
+    operands: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A connected wiring of ops in dependency order, and which of its values leave it."""
+
+    nodes: Mapping[str, Node]
+    outputs: tuple[str, ...]
+    inputs: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        inputs: list[str] = []
+        for name, node in self.nodes.items():
+            for value in node.operands.values():
+                if value.split(".")[0] not in seen and value not in inputs:
+                    inputs.append(value)
+            seen.add(name)
+        unknown = [o for o in self.outputs if o.split(".")[0] not in seen]
+        if unknown:
+            raise ValueError(f"region output {unknown[0]!r} is no node of the pattern")
+        object.__setattr__(self, "inputs", tuple(inputs))
+
+    @staticmethod
+    def single(op: type[IRDLOperation]) -> Region:
+        """The trivial region of one op: inputs named as its operand fields, outputs as its results."""
+        definition = op.get_irdl_definition()
+        operands = {name: name for name, _ in definition.operands}
+        results = tuple(f"op.{name}" for name, _ in definition.results)
+        return Region({"op": Node(op.name, operands)}, results)
+
+    @property
+    def last(self) -> str:
+        """The node whose ops anchor the search for matches."""
+        return next(reversed(self.nodes))
+
+
+@dataclass(frozen=True, slots=True)
+class RegionMatch:
+    """Ops of a block that fit a region, and its boundary values by pattern name."""
+
+    region: Region
+    ops: Mapping[str, IRDLOperation]
+    values: Mapping[str, Bound]
+
+    @property
+    def members(self) -> frozenset[Operation]:
+        """The ops that the region covers."""
+        return frozenset(self.ops.values())
+
+    def input_values(self) -> tuple[SSAValue, ...]:
+        """Boundary inputs, flattened, without repeats."""
+        flat: list[SSAValue] = []
+        for name in self.region.inputs:
+            bound = self.values[name]
+            for value in bound if isinstance(bound, tuple) else (bound,):
+                if value not in flat:
+                    flat.append(value)
+        return tuple(flat)
+
+    def output_values(self) -> tuple[SSAValue, ...]:
+        """Values that leave the region."""
+        outs = [self.values[name] for name in self.region.outputs]
+        return tuple(v for v in outs if isinstance(v, SSAValue))
+
+    def digest(self) -> str:
+        """sha256 of ops, wiring and attributes (shapes and dtypes are keyed beside it)."""
+        lines: list[str] = []
+        for name, op in self.ops.items():
+            wiring = sorted(self.region.nodes[name].operands.items())
+            attributes = sorted((k, str(v)) for k, v in op.properties.items())
+            lines.append(f"{name} {op.name} {wiring} {attributes}")
+        lines.append(str(self.region.outputs))
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _operand_groups(op: IRDLOperation) -> Iterator[tuple[str, Bound]]:
+    for name, definition in op.get_irdl_definition().operands:
+        bound = getattr(op, name)
+        yield name, (tuple(bound) if isinstance(definition, VarOperandDef) else bound)
+
+
+def _results(op: IRDLOperation) -> dict[str, SSAValue]:
+    return {name: getattr(op, name) for name, _ in op.get_irdl_definition().results}
+
+
+def _bind(values: dict[str, Bound], name: str, bound: Bound) -> bool:
+    return values.setdefault(name, bound) == bound
+
+
+def _match_node(
+    region: Region, node: str, op: Operation, ops: dict[str, IRDLOperation], values: dict[str, Bound]
+) -> bool:
+    """Match `op` as `node` and, backwards, every node that it reads."""
+    if node in ops:
+        return ops[node] is op
+    want = region.nodes[node]
+    if op.name != want.op or not isinstance(op, IRDLOperation) or op in ops.values():
+        return False
+    ops[node] = op
+    results = _results(op)
+    if len(results) == 1 and not _bind(values, node, next(iter(results.values()))):
+        return False
+    if not all(_bind(values, f"{node}.{n}", v) for n, v in results.items()):
+        return False
+    for name, bound in _operand_groups(op):
+        value = want.operands.get(name)
+        if value is None or not _bind(values, value, bound):
+            return False
+        producer = value.split(".")[0]
+        if producer in region.nodes and producer != node:
+            if not isinstance(bound, SSAValue) or not isinstance(bound.owner, Operation):
+                return False
+            if not _match_node(region, producer, bound.owner, ops, values):
+                return False
+    return True
+
+
+def _is_closed(match: RegionMatch) -> bool:
+    """No inner value is used outside, unless the pattern says that it leaves."""
+    leaving = set(match.output_values())
+    return all(
+        use.operation in match.members or result in leaving
+        for op in match.ops.values()
+        for result in op.results
+        for use in result.uses
+    )
+
+
+def is_convex(members: frozenset[Operation], block: Block) -> bool:
+    """No path leaves the members and comes back."""
+    tainted: set[Operation] = set()
+    for op in block.ops:
+        producers = {v.owner for v in op.operands}
+        outside = bool(producers & tainted)
+        if op in members:
+            if outside:
+                return False
+        elif outside or producers & members:
+            tainted.add(op)
+    return True
+
+
+def _roots(region: Region) -> Sequence[str]:
+    """Nodes that no other node reads: the places where a backward match must start."""
+    read = {v.split(".")[0] for n in region.nodes.values() for v in n.operands.values()}
+    return [n for n in region.nodes if n not in read]
+
+
+def find_matches(region: Region, block: Block) -> list[RegionMatch]:
+    """Every convex, closed place of the region in a block, in program order of its last root."""
+    roots = _roots(region)
+    found: list[RegionMatch] = []
+
+    def extend(i: int, ops: dict[str, IRDLOperation], values: dict[str, Bound]) -> None:
+        if i == len(roots):
+            ordered = {n: ops[n] for n in region.nodes}
+            match = RegionMatch(region, ordered, values)
+            fresh = all(match.members != m.members for m in found)
+            if fresh and _is_closed(match) and is_convex(match.members, block):
+                found.append(match)
+            return
+        for op in block.ops:
+            if op.name == region.nodes[roots[i]].op:
+                next_ops, next_values = dict(ops), dict(values)
+                if _match_node(region, roots[i], op, next_ops, next_values):
+                    extend(i + 1, next_ops, next_values)
+
+    extend(0, {}, {})
+    return found

@@ -1,0 +1,205 @@
+"""Types that carry what decides correctness: symbolic shapes, dtypes, scale and cache layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from xdsl.dialects import builtin
+from xdsl.ir import Attribute, Data, ParametrizedAttribute, TypeAttribute
+from xdsl.irdl import irdl_attr_definition
+from xdsl.parser import AttrParser
+from xdsl.printer import Printer
+
+from lostwax.ir.size import Size, parse_size
+
+DTYPES: dict[str, Attribute] = {
+    "f64": builtin.f64,
+    "f32": builtin.f32,
+    "f16": builtin.f16,
+    "bf16": builtin.bf16,
+    "i32": builtin.i32,
+    "i64": builtin.i64,
+    "f8E4M3FN": builtin.Float8E4M3FNType(),
+    "f8E4M3FNUZ": builtin.Float8E4M3FNUZType(),
+}
+"""Element types by the name that views, records and `.mlir` text use."""
+
+
+@irdl_attr_definition
+class SizeAttr(Data[Size]):
+    """One dimension."""
+
+    name = "lostwax.size"
+
+    @classmethod
+    def parse_parameter(cls, parser: AttrParser) -> Size:
+        """Parse a polynomial."""
+        return parse_size(parser)
+
+    def print_parameter(self, printer: Printer) -> None:
+        """Print a polynomial."""
+        printer.print_string(str(self.data))
+
+
+@irdl_attr_definition
+class BlockScaleAttr(ParametrizedAttribute):
+    """Scales of one value per `rows` x `cols` block of the last two axes, multiplied on read."""
+
+    name = "lostwax.block_scale"
+    rows: builtin.IntAttr
+    cols: builtin.IntAttr
+    dtype: Attribute
+
+    @classmethod
+    def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
+        """Parse `<128, 128, f32>`."""
+        with parser.in_angle_brackets():
+            rows = parser.parse_integer()
+            parser.parse_punctuation(",")
+            cols = parser.parse_integer()
+            parser.parse_punctuation(",")
+            return [builtin.IntAttr(rows), builtin.IntAttr(cols), parser.parse_type()]
+
+    def print_parameters(self, printer: Printer) -> None:
+        """Print `<128, 128, f32>`."""
+        with printer.in_angle_brackets():
+            printer.print_string(f"{self.rows.data}, {self.cols.data}, ")
+            printer.print_attribute(self.dtype)
+
+
+@irdl_attr_definition
+class TensorType(ParametrizedAttribute, TypeAttribute):
+    """`!lostwax.tensor<[T, 64*P], bf16>`, with a scale layout where the values are scaled."""
+
+    name = "lostwax.tensor"
+    shape: builtin.ArrayAttr[SizeAttr]
+    dtype: Attribute
+    scale: Attribute  # BlockScaleAttr, or NoneAttr for plain values
+
+    @staticmethod
+    def of(
+        shape: Sequence[int | str | Size], dtype: str | Attribute, scale: Attribute | None = None
+    ) -> TensorType:
+        """Build from plain values."""
+        dims = builtin.ArrayAttr([SizeAttr(Size.of(s)) for s in shape])
+        element = DTYPES[dtype] if isinstance(dtype, str) else dtype
+        return TensorType(dims, element, scale or builtin.NoneAttr())
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """The dimensions."""
+        return tuple(s.data for s in self.shape)
+
+    @property
+    def dtype_name(self) -> str:
+        """The element type's name, as in DTYPES."""
+        return str(self.dtype)
+
+    @property
+    def block_scale(self) -> BlockScaleAttr | None:
+        """The scale layout, None for plain values."""
+        return self.scale if isinstance(self.scale, BlockScaleAttr) else None
+
+    def at(self, env: Mapping[str, int]) -> tuple[int, ...]:
+        """The concrete shape."""
+        return tuple(s.at(env) for s in self.sizes)
+
+    def substitute(self, env: Mapping[str, Size]) -> TensorType:
+        """The type with some symbols replaced."""
+        return TensorType.of([s.substitute(env) for s in self.sizes], self.dtype, self.block_scale)
+
+    @classmethod
+    def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
+        """Parse `<[T, 7168], bf16>` or `<[N, K], f8E4M3FN, #lostwax.block_scale<…>>`."""
+        with parser.in_angle_brackets():
+            dims = parser.parse_comma_separated_list(
+                parser.Delimiter.SQUARE, lambda: SizeAttr(parse_size(parser))
+            )
+            parser.parse_punctuation(",")
+            dtype = parser.parse_type()
+            scale: Attribute = builtin.NoneAttr()
+            if parser.parse_optional_punctuation(","):
+                scale = parser.parse_attribute()
+            return [builtin.ArrayAttr(dims), dtype, scale]
+
+    def print_parameters(self, printer: Printer) -> None:
+        """Print the short form."""
+        with printer.in_angle_brackets():
+            printer.print_string("[" + ", ".join(map(str, self.sizes)) + "], ")
+            printer.print_attribute(self.dtype)
+            if self.block_scale is not None:
+                printer.print_string(", ")
+                printer.print_attribute(self.scale)
+
+
+@irdl_attr_definition
+class CacheType(ParametrizedAttribute, TypeAttribute):
+    """One layer's part of a cache plane: `!lostwax.cache<"latent", N, 64, [512, 64], "bf16">`.
+
+    N pages of `page_tokens` rows; a row concatenates `parts` (widths in elements) in `layout`, the
+    name of a byte layout (`f32` and `bf16` store every element in that dtype).
+    """
+
+    name = "lostwax.cache"
+    plane: builtin.StringAttr
+    pages: SizeAttr
+    page_tokens: builtin.IntAttr
+    parts: builtin.ArrayAttr[builtin.IntAttr]
+    layout: builtin.StringAttr
+
+    @staticmethod
+    def of(
+        plane: str, pages: int | str | Size, page_tokens: int, parts: Sequence[int], layout: str
+    ) -> CacheType:
+        """Build from plain values."""
+        return CacheType(
+            builtin.StringAttr(plane),
+            SizeAttr(Size.of(pages)),
+            builtin.IntAttr(page_tokens),
+            builtin.ArrayAttr([builtin.IntAttr(p) for p in parts]),
+            builtin.StringAttr(layout),
+        )
+
+    @property
+    def row(self) -> tuple[int, ...]:
+        """Widths of the parts of one row, in elements."""
+        return tuple(p.data for p in self.parts)
+
+    @classmethod
+    def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
+        """Parse `<"latent", N, 64, [512, 64], "bf16">`."""
+        with parser.in_angle_brackets():
+            plane = parser.parse_str_literal()
+            parser.parse_punctuation(",")
+            pages = parse_size(parser)
+            parser.parse_punctuation(",")
+            page_tokens = parser.parse_integer()
+            parser.parse_punctuation(",")
+            parts = parser.parse_comma_separated_list(
+                parser.Delimiter.SQUARE, lambda: builtin.IntAttr(parser.parse_integer())
+            )
+            parser.parse_punctuation(",")
+            layout = parser.parse_str_literal()
+        return [
+            builtin.StringAttr(plane),
+            SizeAttr(pages),
+            builtin.IntAttr(page_tokens),
+            builtin.ArrayAttr(parts),
+            builtin.StringAttr(layout),
+        ]
+
+    def print_parameters(self, printer: Printer) -> None:
+        """Print the short form."""
+        with printer.in_angle_brackets():
+            row = ", ".join(map(str, self.row))
+            printer.print_string(
+                f'"{self.plane.data}", {self.pages.data}, {self.page_tokens.data}, [{row}], '
+                f'"{self.layout.data}"'
+            )
+
+
+def tensor(value: Attribute, what: str) -> TensorType:
+    """Narrow a type to TensorType; raises TypeError that names the value."""
+    if not isinstance(value, TensorType):
+        raise TypeError(f"{what}: expected a !lostwax.tensor, got {value}")
+    return value
