@@ -1,0 +1,1 @@
+"""Loads an artifact and replays its programs. Imports no xdsl, no frontend, no compiler."""

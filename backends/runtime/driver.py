@@ -1,0 +1,58 @@
+"""What a target's driver gives the runtime: memory, bound launches, capture. Knows no model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from lostwax.ir.contract.kernel import CompiledKernel
+from lostwax.ir.contract.program import Launch, View
+from lostwax.ir.contract.target import Target
+
+Resolve = Callable[[View], torch.Tensor]
+Thunk = Callable[[], None]
+
+
+class DeviceUnavailable(RuntimeError):
+    """The artifact's target needs a device or a driver that this machine lacks."""
+
+
+class Driver(Protocol):
+    """One device. `torch.Tensor` is the memory handle on every target that torch reaches.
+
+    `bind` turns a launch into a call without arguments, doing now whatever need not be done at
+    every replay (resolving views, importing the function, loading the binary, packing parameters).
+    `capture` runs a sequence of bound launches once (after a warm-up) and returns its replay; on a
+    target that walks, that is the sequence itself.
+    """
+
+    def __init__(self, target: Target, kernels: Path, compiled: dict[str, CompiledKernel]) -> None:
+        """Raise DeviceUnavailable with the remedy where the device cannot be used.
+
+        `kernels` is the artifact's folder of binaries, `compiled` their descriptions by file name.
+        """
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where buffers lie."""
+        ...
+
+    def allocate(self, num_bytes: int) -> torch.Tensor:
+        """A zeroed u8 [num_bytes] buffer, aligned to 256 bytes."""
+        ...
+
+    def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
+        """The launch over resolved memory; raises ValueError for a function outside the target."""
+        ...
+
+    def capture(self, launches: Sequence[Thunk]) -> Thunk:
+        """One call that replays the launches in order."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until everything launched has finished."""
+        ...

@@ -1,0 +1,60 @@
+"""The artifact's manifest: what was compiled, for what, out of what. Holds names and digests only."""
+
+from __future__ import annotations
+
+import msgspec
+
+from lostwax.ir.contract.caches import CachePlane
+from lostwax.ir.contract.kernel import CompiledKernel
+from lostwax.ir.contract.model import ModelFacts
+from lostwax.ir.contract.program import Bucket, Guard
+from lostwax.ir.contract.target import Target
+
+SCHEMA = 1
+"""Version of manifest, programs and weight plan together; a newer one is refused at load."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of a step that the artifact's programs can run.
+
+    `max_tokens` rows of an extend step, `max_reqs` requests of any step, `max_context` tokens of
+    one request, `max_score_rows` logit rows of a step that asks for scores.
+    """
+
+    max_tokens: int
+    max_reqs: int
+    max_context: int
+    max_score_rows: int
+    page_tokens: int
+    vocab_size: int
+
+
+class ProgramRef(msgspec.Struct, frozen=True, kw_only=True):
+    """A program's file and what the host needs to pick it. Listed in order of preference."""
+
+    file: str
+    entry: str
+    bucket: Bucket
+    guard: Guard
+    arena_bytes: int
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """Contents of `manifest.json`. `digest` covers everything else in it, and `files` by sha256
+    covers everything else in the folder but `checkpoint.json` (where the checkpoint lies).
+    """
+
+    schema: int
+    digest: str
+    model: ModelFacts
+    target: Target
+    dtype: str
+    world_size: int
+    limits: Limits
+    planes: tuple[CachePlane, ...]
+    weight_bytes: int
+    arena_bytes: int
+    programs: tuple[ProgramRef, ...]
+    kernels: tuple[CompiledKernel, ...]
+    toolchain: dict[str, str]
+    files: dict[str, str]
