@@ -1,1 +1,1 @@
-"""gpu_kernels"""
+"""Device code that several GPU targets share. Knows no target and no driver."""

@@ -1,1 +1,1 @@
-"""reference"""
+"""The meaning of every op in numpy, fp64 inside. Slow, obvious, and knows no device."""

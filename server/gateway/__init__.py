@@ -1,1 +1,1 @@
-"""gateway"""
+"""Parses, forwards and streams OpenAI-style requests. Knows text, never torch."""

@@ -1,1 +1,1 @@
-"""kernels"""
+"""Host functions that CPU programs call by name. Knows tensors, never xdsl or a graph."""

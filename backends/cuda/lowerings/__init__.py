@@ -1,1 +1,1 @@
-"""lowerings"""
+"""CUDA's own lowerings; whatever they leave open falls back to backends/portable."""

@@ -1,1 +1,1 @@
-"""lowerings"""
+"""Lowerings of a device that plans and executes nothing."""

@@ -1,1 +1,1 @@
-"""lowerings"""
+"""Lowerings of every op onto torch operators, and fusions of them, written once."""
