@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 
@@ -20,13 +22,14 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One step of a weight form. Each has a numpy meaning in `ir/reference/weight_forms.py`.
+    """One step of making a stored weight, with a numpy meaning in `ir/reference/weight_forms.py`.
 
-    kind: `dequantise` (block scales multiplied in, result dtype), `cast` (dtype), `stack` (new
-    axis 0 over the sources), `concat` (axis), `transpose` (perm).
+    Each part is first made from its sources: `stack` (new axis 0 over several sources),
+    `dequantise` (block scales multiplied in), `cast` to the stored dtype. Then, over the parts:
+    `concat` (axis) and `transpose` (perm).
     """
 
-    kind: str
+    kind: Literal["dequantise", "cast", "stack", "concat", "transpose"]
     dtype: str = ""
     axis: int = 0
     perm: tuple[int, ...] = ()
@@ -35,9 +38,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 class WeightForm(msgspec.Struct, frozen=True, kw_only=True):
     """How a lowering wants a weight stored.
 
-    `perm` permutes the logical axes in storage (empty: row-major). `concat_with` names the other
-    weight operands of the same region that must lie behind one another along axis `axis`, in that
-    order, as one tensor.
+    `perm` permutes the logical axes in storage (empty: row-major). `concat` names the weight operands
+    of the region (this one first) that must lie behind one another along `axis` as one tensor.
     """
 
     name: str
@@ -50,10 +52,12 @@ ROW_MAJOR = WeightForm(name="row_major")
 
 
 class StoredWeight(msgspec.Struct, frozen=True, kw_only=True):
-    """One tensor in the target's memory, for every layer of a block kind.
+    """One tensor in the target's memory, the same for every layer of a block kind.
 
-    `name` is the tensor's name in programs (relative to the call's prefix), `dtype` and `shape` as
-    stored. `steps` apply to the sources in order.
+    `name` is what programs' views call it (relative to the call's prefix), `dtype` and `shape` as
+    stored. `parts` are logical weight names in storage order; each is read from its sources,
+    stacked if there are several, and dequantised and cast to `dtype` where it is stored otherwise
+    in the checkpoint. Then `steps` apply. `scale`: the block scales of the parts, not their values.
     """
 
     name: str
@@ -61,13 +65,15 @@ class StoredWeight(msgspec.Struct, frozen=True, kw_only=True):
     shape: tuple[int, ...]
     steps: tuple[Step, ...]
     parts: tuple[str, ...]
-    """Logical weight names, relative to the prefix, in storage order."""
+    scale: bool = False
 
 
-class BoundWeight(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored weight of one layer with the checkpoint tensors it is made from, in part order."""
+class WeightPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """Contents of `weights.json`: stored weights by block kind, and every layer's checkpoint tensors.
 
-    prefix: str
-    stored: str
-    block: str
-    sources: tuple[tuple[Source, ...], ...]
+    `sources` maps a full logical name (`model.layers.3.mlp.experts.gate_proj.weight`) to its
+    checkpoint tensors in stacking order.
+    """
+
+    stored: dict[str, tuple[StoredWeight, ...]]
+    sources: dict[str, tuple[Source, ...]]

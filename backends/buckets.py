@@ -1,0 +1,93 @@
+"""The programs an artifact holds: entries, buckets and guards. Compiles none of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lostwax.ir.contract.artifact import Limits
+from lostwax.ir.contract.model import ModelFacts
+from lostwax.ir.contract.program import Bucket, Guard, Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How large the steps may be. Contexts count tokens; None takes the model's own bound."""
+
+    max_context: int | None = None
+    max_tokens: int = 512
+    max_reqs: int = 8
+    max_score_rows: int = 64
+
+
+DEFAULT_CONTEXT = 8192
+"""Bound of a request where neither the user nor a smaller model gives one: pages are tables too."""
+
+
+def limits_of(facts: ModelFacts, sizes: Sizes) -> Limits:
+    """Bounds of an artifact's steps; ValueError names the size that cannot be."""
+    context = sizes.max_context or min(facts.max_context, DEFAULT_CONTEXT)
+    if context > facts.max_context:
+        raise ValueError(
+            f"--max-context {context} is beyond the model's {facts.max_context} positions"
+        )
+    for name in ("max_tokens", "max_reqs", "max_score_rows"):
+        if getattr(sizes, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+    if sizes.max_reqs > sizes.max_tokens:
+        raise ValueError(f"--max-reqs {sizes.max_reqs} exceeds --max-tokens {sizes.max_tokens}")
+    return Limits(
+        max_tokens=sizes.max_tokens,
+        max_reqs=sizes.max_reqs,
+        max_context=context,
+        max_score_rows=min(sizes.max_score_rows, sizes.max_tokens),
+        page_tokens=facts.page_tokens,
+        vocab_size=facts.vocab_size,
+    )
+
+
+def _ladder(first: int, last: int, factor: int) -> list[int]:
+    """first, first*factor, … and last itself."""
+    steps: list[int] = []
+    size = first
+    while size < last:
+        steps.append(size)
+        size *= factor
+    return [*steps, last]
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramSpec:
+    """One program to compile. `all_selected`: the guard makes every visible position selected."""
+
+    entry: str
+    bucket: Bucket
+    guard: Guard
+    all_selected: bool
+
+
+def _guards(facts: ModelFacts, pages: int) -> list[tuple[Guard, bool]]:
+    """Dense where no request is longer than index_topk, sparse beyond; the first that holds wins."""
+    if pages * facts.page_tokens <= facts.index_topk:
+        return [(Guard("dense"), True)]  # the bucket itself implies the bound
+    bound = Linear({"max_kv": 1}, facts.index_topk)
+    return [(Guard("dense", (bound,)), True), (Guard("sparse"), False)]
+
+
+def program_specs(facts: ModelFacts, limits: Limits) -> tuple[ProgramSpec, ...]:
+    """Every program in order of preference: smaller buckets first, then the narrower guard."""
+    max_pages = -(-limits.max_context // limits.page_tokens)
+    pages = _ladder(min(8, max_pages), max_pages, 4)
+    reqs, rows = limits.max_reqs, limits.max_score_rows
+    buckets: list[tuple[str, Bucket]] = []
+    for p in pages:
+        decode = _ladder(1, reqs, 2)
+        buckets += [("decode", Bucket(b, b, p, b)) for b in decode]
+        buckets += [("decode", Bucket(reqs, reqs, p, reqs, scores=True))]
+        for t in _ladder(min(16, limits.max_tokens), limits.max_tokens, 4):
+            buckets.append(("extend", Bucket(t, min(t, reqs), p, min(t, reqs))))
+        buckets.append(("extend", Bucket(rows, min(rows, reqs), p, rows, scores=True)))
+    return tuple(
+        ProgramSpec(entry, bucket, guard, every)
+        for entry, bucket in sorted(buckets)
+        for guard, every in _guards(facts, bucket.pages)
+    )

@@ -1,0 +1,220 @@
+"""Finds the cheapest exact cover of a block function by lowerings' regions. Emits nothing.
+
+There is no priority by order of import: cost decides, then the lowering's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from xdsl.dialects import func
+from xdsl.ir import Operation, SSAValue
+
+from lostwax.backends.candidate import Candidate
+from lostwax.backends.lowering import Lowering
+from lostwax.backends.price import Measurements, Price, price
+from lostwax.backends.program_context import BlockFunction, ProgramContext
+from lostwax.backends.views import aliased_operand
+from lostwax.ir.op import type_bytes
+from lostwax.ir.region import Node, Region, RegionMatch, find_matches
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A lowering that matched some ops but may not run there, and the predicate's reason."""
+
+    region: RegionMatch
+    lowering: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """A candidate with its price."""
+
+    candidate: Candidate
+    price: Price
+
+
+@dataclass(frozen=True)
+class Field:
+    """Everything that could cover one block function of one program."""
+
+    context: ProgramContext
+    block: BlockFunction
+    ops: tuple[Operation, ...]
+    priced: tuple[Priced, ...]
+    refusals: tuple[Refusal, ...]
+
+
+@dataclass(frozen=True)
+class Cover:
+    """The chosen candidates in an order that respects their dependencies, and their total price."""
+
+    field: Field
+    chosen: tuple[Priced, ...]
+    total: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "total", sum(p.price.picoseconds for p in self.chosen))
+
+
+class NoCover(ValueError):
+    """Some op has no lowering; the message lists each candidate and the predicate that refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forced:
+    """`--lowering [ENTRY:]OP=NAME`."""
+
+    op: str
+    lowering: str
+    entry: str | None = None
+
+    def applies(self, entry: str) -> bool:
+        """Whether the rule speaks of programs of this entry."""
+        return self.entry in (None, entry)
+
+
+def _view_match(op: Operation) -> RegionMatch:
+    region = Region({"op": Node(op.name, {"x": "x"})}, ("op",))
+    return RegionMatch(region, {"op": op}, {"x": op.operands[0], "op": op.results[0]})  # pyright: ignore[reportArgumentType]
+
+
+def _budget_refusal(candidate: Candidate, budget_bytes: int | None) -> str | None:
+    lowering = candidate.lowering
+    if budget_bytes is None or lowering is None:
+        return None
+    env, knobs = candidate.context.env, lowering.default_knobs()
+    results = sum(type_bytes(v.type, env) for v in candidate.region.output_values())
+    need = results + lowering.workspace(candidate, knobs) + lowering.allocates(candidate, knobs)
+    if need <= budget_bytes:
+        return None
+    return f"needs {need} bytes of results and workspace, the arena's budget is {budget_bytes}"
+
+
+def find_field(
+    context: ProgramContext,
+    block: BlockFunction,
+    lowerings: Iterable[Lowering],
+    measurements: Measurements,
+    forced: Sequence[Forced] = (),
+    budget_bytes: int | None = None,
+) -> Field:
+    """Match, test and price every lowering on one block function."""
+    body = block.function.body.block
+    ops = tuple(op for op in body.ops if not isinstance(op, func.ReturnOp))
+    priced: list[Priced] = []
+    refusals: list[Refusal] = []
+    rules = [f for f in forced if f.applies(context.entry)]
+    for op in ops:
+        if aliased_operand(op) is not None:
+            view = Candidate(context, block, _view_match(op), None)
+            priced.append(Priced(view, price(view, measurements)))
+    for lowering in sorted(lowerings, key=lambda low: low.name):
+        for match in find_matches(lowering.pattern, body):
+            candidate = Candidate(context, block, match, lowering)
+            reason = lowering.when.refusal(candidate) or _budget_refusal(candidate, budget_bytes)
+            for rule in rules:
+                covered = any(op.name == rule.op for op in match.members)
+                if covered and lowering.name != rule.lowering and reason is None:
+                    reason = f"--lowering asks for {rule.lowering} on {rule.op}"
+            if reason is None:
+                priced.append(Priced(candidate, price(candidate, measurements)))
+            else:
+                refusals.append(Refusal(match, lowering.name, reason))
+    return Field(context, block, ops, tuple(priced), tuple(refusals))
+
+
+def _no_cover(fld: Field, op: Operation, extra: Sequence[Refusal]) -> NoCover:
+    lines = [f"{fld.block.name}: no lowering covers {op.name} in {fld.context.name}:"]
+    for refusal in (*fld.refusals, *extra):
+        if op in refusal.region.members:
+            lines.append(f"  {refusal.lowering}: {refusal.reason}")
+    if len(lines) == 1:
+        lines.append(f"  target {fld.context.target.name} has no lowering whose pattern matches it")
+    return NoCover("\n".join(lines))
+
+
+def _search(fld: Field, allowed: Sequence[Priced], extra: Sequence[Refusal]) -> list[Priced]:
+    """Exact cover of least cost: the first uncovered op picks its region, the rest is remembered."""
+    index = {op: i for i, op in enumerate(fld.ops)}
+    masks = [sum(1 << index[op] for op in p.candidate.region.members) for p in allowed]
+    by_op: list[list[int]] = [[] for _ in fld.ops]
+    for c, mask in enumerate(masks):
+        for i in range(len(fld.ops)):
+            if mask >> i & 1:
+                by_op[i].append(c)
+    best: dict[int, tuple[int, tuple[str, ...], tuple[int, ...]] | None] = {0: (0, (), ())}
+
+    def solve(left: int) -> tuple[int, tuple[str, ...], tuple[int, ...]] | None:
+        if left in best:
+            return best[left]
+        first = (left & -left).bit_length() - 1
+        found: tuple[int, tuple[str, ...], tuple[int, ...]] | None = None
+        for c in by_op[first]:
+            if masks[c] & ~left:
+                continue
+            rest = solve(left & ~masks[c])
+            if rest is not None:
+                p = allowed[c]
+                names = (p.candidate.name, *rest[1])
+                option = (p.price.picoseconds + rest[0], names, (c, *rest[2]))
+                if found is None or option < found:
+                    found = option
+        best[left] = found
+        return found
+
+    result = solve((1 << len(fld.ops)) - 1)
+    if result is None:
+        for i, op in enumerate(fld.ops):
+            if not by_op[i]:
+                raise _no_cover(fld, op, extra)
+        raise NoCover(f"{fld.block.name}: regions exist for each op but no exact cover of them all")
+    return [allowed[c] for c in result[2]]
+
+
+def _schedule(fld: Field, chosen: Sequence[Priced]) -> list[Priced] | Priced:
+    """Regions in dependency order, or one that lies on a cycle of regions."""
+    owner: dict[SSAValue, int] = {}
+    for c, p in enumerate(chosen):
+        for op in p.candidate.region.members:
+            owner.update({r: c for r in op.results})
+    needs = [
+        {owner[v] for op in p.candidate.region.members for v in op.operands if v in owner} - {c}
+        for c, p in enumerate(chosen)
+    ]
+    position = {op: i for i, op in enumerate(fld.ops)}
+    first = [min(position[op] for op in p.candidate.region.members) for p in chosen]
+    done: list[int] = []
+    left = set(range(len(chosen)))
+    while left:
+        ready = [c for c in left if needs[c] <= set(done)]
+        if not ready:
+            return chosen[max(left, key=lambda c: len(chosen[c].candidate.region.members))]
+        done.append(min(ready, key=lambda c: first[c]))
+        left.remove(done[-1])
+    return [chosen[c] for c in done]
+
+
+def cover(fld: Field, refuse: Callable[[Candidate], str | None]) -> Cover:
+    """The cheapest cover among candidates that `refuse` (the weight plan) lets pass.
+
+    Raises NoCover. Regions that are convex one by one can still wait for each other in a circle;
+    then the largest of the circle is given up and the search runs again.
+    """
+    extra: list[Refusal] = []
+    allowed: list[Priced] = []
+    for p in fld.priced:
+        reason = refuse(p.candidate) if p.candidate.lowering else None
+        if reason is None:
+            allowed.append(p)
+        else:
+            extra.append(Refusal(p.candidate.region, p.candidate.name, reason))
+    while True:
+        ordered = _schedule(fld, _search(fld, allowed, extra))
+        if isinstance(ordered, list):
+            return Cover(fld, tuple(ordered))
+        extra.append(Refusal(ordered.candidate.region, ordered.candidate.name, "waits for itself"))
+        allowed.remove(ordered)

@@ -1,0 +1,160 @@
+"""Turns the covers of one specialised module into a program: launches, bindings, arena size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from xdsl.dialects import func
+from xdsl.irdl import IRDLOperation
+
+from lostwax.backends.arena import align
+from lostwax.backends.candidate import Candidate
+from lostwax.backends.cover import Cover
+from lostwax.backends.layout import CARRIES, BlockLayout, place_step_values, step_key
+from lostwax.backends.program_context import ProgramContext
+from lostwax.backends.storage import Storage
+from lostwax.backends.views import dense
+from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.ir.contract.program import Call, HostCall, Launch, Program, View
+from lostwax.ir.contract.step import STEP_INPUTS, StepOp, input_shape
+from lostwax.ir.contract.target import Target
+from lostwax.ir.op import type_bytes
+
+Build = Callable[[KernelSource], CompiledKernel]
+
+
+class EmitError(ValueError):
+    """A lowering emitted what its program cannot run; the message names the lowering."""
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A block layout with the kernel compiler: what a candidate sees while emitting."""
+
+    layout: BlockLayout
+    compile_kernel: Build
+
+    def value(self, value: object, candidate: Candidate, operand: str, scale: bool) -> View:
+        return self.layout.value(value, candidate, operand, scale)  # pyright: ignore[reportArgumentType]
+
+    def step(self, candidate: Candidate, name: str) -> View:
+        return self.layout.step(candidate, name)
+
+    def workspace(self, candidate: Candidate) -> View | None:
+        return self.layout.workspace(candidate)
+
+    def build(self, source: KernelSource) -> CompiledKernel:
+        return self.compile_kernel(source)
+
+
+def _step_launch(op: StepOp, context: ProgramContext, outputs: tuple[View, ...]) -> HostCall:
+    inputs = tuple(
+        dense("input", n, STEP_INPUTS[n].dtype, input_shape(n, context.bucket)) for n in op.inputs
+    )
+    captured = context.entry in context.target.graph_entries
+    if op.placement != "device" and captured:
+        raise EmitError(
+            f"{op.function} is placed on the {op.placement}, but {context.entry} is captured as a"
+            " device graph; give the lowering the predicate not_captured()"
+        )
+    return HostCall(
+        function=op.function,
+        args=(*inputs, *outputs),
+        consts=op.consts,
+        capturable=op.placement == "device",
+        op="prepare",
+    )
+
+
+def _check_captured(launch: Launch, target: Target, entry: str) -> None:
+    captured = target.replay == "graph" and entry in target.graph_entries
+    if captured and isinstance(launch, HostCall) and not launch.capturable:
+        raise EmitError(
+            f"{launch.op} emitted {launch.function}, which cannot be captured, into the captured"
+            f" entry {entry}; give the lowering the predicate not_captured()"
+        )
+
+
+def _block_launches(chosen: Cover, placed: _Placed) -> tuple[Launch, ...]:
+    context = chosen.field.context
+    launches: list[Launch] = []
+    for p in chosen.chosen:
+        lowering = p.candidate.lowering
+        if lowering is None:
+            continue
+        emitted = lowering.emit(replace(p.candidate, placement=placed), p.price.knobs)
+        for launch in emitted:
+            _check_captured(launch, context.target, context.entry)
+        launches.extend(emitted)
+    return tuple(launches)
+
+
+def _outputs(context: ProgramContext, layout: BlockLayout) -> dict[str, View]:
+    """The last block's results, by the result's name in its op."""
+    returned = layout.block.function.body.block.last_op
+    assert isinstance(returned, func.ReturnOp)
+    found: dict[str, View] = {}
+    for value in returned.arguments:
+        owner = value.owner
+        assert isinstance(owner, IRDLOperation)
+        names = [n for n, _ in owner.get_irdl_definition().results]
+        found[names[list(owner.results).index(value)]] = layout.locate(value)
+    return found
+
+
+def _calls(context: ProgramContext, slots: dict[str, tuple[int, int]]) -> tuple[Call, ...]:
+    calls: list[Call] = []
+    for i, call in enumerate(context.calls):
+        carry: dict[str, int] = {}
+        for name, pair in slots.items():
+            carry[f"{name}_in"], carry[f"{name}_out"] = pair[(i + 1) % 2], pair[i % 2]
+        calls.append(
+            Call(
+                block=call.callee.root_reference.data,
+                prefix=call.prefix.data,
+                layer=call.layer.value.data,
+                carry=carry,
+            )
+        )
+    return tuple(calls)
+
+
+def emit_program(
+    context: ProgramContext,
+    covers: dict[str, Cover],
+    storage: dict[str, Storage],
+    compile_kernel: Build,
+) -> Program:
+    """The program of one (entry, bucket, guard) under the chosen covers and storage."""
+    first = context.calls[0]
+    offset = 0
+    slots: dict[str, tuple[int, int]] = {}
+    for name, result in zip(CARRIES, first.res, strict=True):
+        need = align(type_bytes(result.type, context.env))
+        slots[name] = (offset, offset + need)
+        offset += 2 * need
+    steps = place_step_values(covers, offset)
+    prepare = tuple(
+        _step_launch(op, context, tuple(steps.views[step_key(op), n] for n, _, _ in op.outputs))
+        for op in steps.ops
+    )
+    blocks: dict[str, tuple[Launch, ...]] = {}
+    arena = steps.end
+    outputs: dict[str, View] = {}
+    for name, chosen in covers.items():
+        layout = BlockLayout(context, chosen, storage[name], steps, steps.end)
+        blocks[name] = _block_launches(chosen, _Placed(layout, compile_kernel))
+        arena = max(arena, layout.end)
+        if name == context.calls[-1].callee.root_reference.data:
+            outputs = _outputs(context, layout)
+    return Program(
+        entry=context.entry,
+        bucket=context.bucket,
+        guard=context.guard,
+        arena_bytes=arena,
+        prepare=prepare,
+        blocks=blocks,
+        calls=_calls(context, slots),
+        outputs=outputs,
+    )

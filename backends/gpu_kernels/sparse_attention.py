@@ -1,0 +1,173 @@
+"""Triton kernels of absorbed sparse MLA: keys split over programs, then combined. Know no target.
+
+Queries are already absorbed (q~ = q_nope W_k). Every rank is padded to a power of two with masks,
+so ranks may be multiples of nothing.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def attend_split(
+    query,  # [H, T, LATENT], absorbed
+    query_rope,  # [T, H, ROPE], any strides
+    cache,  # [pages, PAGE, LATENT + ROPE]
+    selection,  # [T, KEYS] positions ascending, -1 tail; positions of the rows where DENSE
+    q_starts,  # [REQS + 1]
+    page_table,  # [REQS, pages of one request]
+    partial,  # [T, H, SPLITS, LATENT] f32
+    partial_max,  # [T, H, SPLITS] f32
+    partial_sum,  # [T, H, SPLITS] f32
+    num_rows,
+    rope_row_stride,
+    rope_head_stride,
+    page_stride,
+    token_stride,
+    page_table_stride,
+    scale,
+    HEADS: tl.constexpr,
+    LATENT: tl.constexpr,
+    ROPE: tl.constexpr,
+    PAGE: tl.constexpr,
+    KEYS: tl.constexpr,
+    REQS: tl.constexpr,
+    SPLITS: tl.constexpr,
+    SPLIT_KEYS: tl.constexpr,
+    BLOCK_HEADS: tl.constexpr,
+    BLOCK_KEYS: tl.constexpr,
+    BLOCK_LATENT: tl.constexpr,
+    BLOCK_ROPE: tl.constexpr,
+    BLOCK_REQS: tl.constexpr,
+    DENSE: tl.constexpr,
+    WIDE_DOT: tl.constexpr,
+):
+    """One split of one row for one block of heads: unnormalised output, running maximum and sum.
+
+    With DENSE the keys are the positions 0 .. min(position + 1, KEYS) - 1. A split without keys
+    leaves sum 0. WIDE_DOT takes the dots in f32 (f32 caches; the interpreter, whose bf16 dot is
+    wrong).
+    """
+    row = tl.program_id(0)
+    split = tl.program_id(1)
+    head = tl.program_id(2) * BLOCK_HEADS + tl.arange(0, BLOCK_HEADS)
+    latent = tl.arange(0, BLOCK_LATENT)
+    rope = tl.arange(0, BLOCK_ROPE)
+    key = tl.arange(0, BLOCK_KEYS)
+    in_head = head < HEADS
+    in_latent = latent < LATENT
+    in_rope = rope < ROPE
+
+    reqs = tl.arange(0, BLOCK_REQS)
+    ends = tl.load(q_starts + 1 + reqs, mask=reqs < REQS, other=2147483647)
+    request = tl.sum((ends <= row).to(tl.int32), axis=0)
+
+    first = split * SPLIT_KEYS
+    if DENSE:
+        visible = tl.minimum(tl.load(selection + row) + 1, KEYS)
+        count = tl.minimum(tl.maximum(visible - first, 0), SPLIT_KEYS)
+    else:
+        count = 0
+        for start in range(0, SPLIT_KEYS, BLOCK_KEYS):
+            at = first + start + key
+            chosen = tl.load(
+                selection + row.to(tl.int64) * KEYS + at,
+                mask=(start + key < SPLIT_KEYS) & (at < KEYS),
+                other=-1,
+            )
+            count += tl.sum((chosen >= 0).to(tl.int32), axis=0)
+
+    query_at = (head[:, None] * num_rows + row) * LATENT + latent[None, :]
+    q = tl.load(query + query_at, mask=in_head[:, None] & in_latent[None, :], other=0.0)
+    rope_at = row * rope_row_stride + head[:, None] * rope_head_stride + rope[None, :]
+    q_rope = tl.load(query_rope + rope_at, mask=in_head[:, None] & in_rope[None, :], other=0.0)
+    if WIDE_DOT:
+        q = q.to(tl.float32)
+        q_rope = q_rope.to(tl.float32)
+
+    running_max = tl.full((BLOCK_HEADS,), float("-inf"), tl.float32)
+    running_sum = tl.zeros((BLOCK_HEADS,), tl.float32)
+    total = tl.zeros((BLOCK_HEADS, BLOCK_LATENT), tl.float32)
+    for start in range(0, count, BLOCK_KEYS):
+        live = start + key < count
+        if DENSE:
+            position = first + start + key
+        else:
+            position = tl.load(
+                selection + row.to(tl.int64) * KEYS + first + start + key, mask=live, other=0
+            )
+        page = tl.load(
+            page_table + request * page_table_stride + position // PAGE, mask=live, other=0
+        )
+        base = page.to(tl.int64) * page_stride + (position % PAGE) * token_stride
+        c = tl.load(
+            cache + base[:, None] + latent[None, :],
+            mask=live[:, None] & in_latent[None, :],
+            other=0.0,
+        )
+        k_rope = tl.load(
+            cache + base[:, None] + LATENT + rope[None, :],
+            mask=live[:, None] & in_rope[None, :],
+            other=0.0,
+        )
+        if WIDE_DOT:
+            c = c.to(tl.float32)
+            k_rope = k_rope.to(tl.float32)
+        score = tl.dot(q, tl.trans(c), input_precision="ieee")
+        score = tl.dot(q_rope, tl.trans(k_rope), acc=score, input_precision="ieee")
+        score = tl.where(live[None, :], score * scale, float("-inf"))
+        new_max = tl.maximum(running_max, tl.max(score, axis=1))
+        weight = tl.exp(score - new_max[:, None])
+        decay = tl.exp(running_max - new_max)
+        running_sum = running_sum * decay + tl.sum(weight, axis=1)
+        total = tl.dot(weight.to(c.dtype), c, acc=total * decay[:, None], input_precision="ieee")
+        running_max = new_max
+
+    split_at = (row.to(tl.int64) * HEADS + head) * SPLITS + split
+    tl.store(partial_max + split_at, running_max, mask=in_head)
+    tl.store(partial_sum + split_at, running_sum, mask=in_head)
+    if count > 0:
+        tl.store(
+            partial + split_at[:, None] * LATENT + latent[None, :],
+            total,
+            mask=in_head[:, None] & in_latent[None, :],
+        )
+
+
+@triton.jit
+def attend_combine(
+    partial,
+    partial_max,
+    partial_sum,
+    out,  # [H, T, LATENT]
+    num_rows,
+    HEADS: tl.constexpr,
+    LATENT: tl.constexpr,
+    SPLITS: tl.constexpr,
+    BLOCK_SPLITS: tl.constexpr,
+    BLOCK_LATENT: tl.constexpr,
+):
+    """The softmax over all splits of one row and head; zeros where nothing was selected."""
+    row = tl.program_id(0)
+    head = tl.program_id(1)
+    split = tl.arange(0, BLOCK_SPLITS)
+    latent = tl.arange(0, BLOCK_LATENT)
+    base = (row.to(tl.int64) * HEADS + head) * SPLITS
+    in_split = split < SPLITS
+    sums = tl.load(partial_sum + base + split, mask=in_split, other=0.0)
+    used = sums > 0.0
+    maxima = tl.load(partial_max + base + split, mask=in_split, other=float("-inf"))
+    top = tl.max(tl.where(used, maxima, float("-inf")), axis=0)
+    factor = tl.where(used, tl.exp(maxima - top), 0.0)
+    values = tl.load(
+        partial + (base + split)[:, None] * LATENT + latent[None, :],
+        mask=used[:, None] & (latent < LATENT)[None, :],
+        other=0.0,
+    )
+    denominator = tl.sum(sums * factor, axis=0)
+    numerator = tl.sum(values * factor[:, None], axis=0)
+    result = tl.where(denominator > 0.0, numerator / denominator, 0.0)
+    out_at = (head.to(tl.int64) * num_rows + row) * LATENT + latent
+    tl.store(out + out_at, result.to(out.dtype.element_ty), mask=latent < LATENT)

@@ -1,0 +1,71 @@
+"""What a candidate costs: a measured record where one exists, else an estimate. Decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from lostwax.backends.candidate import Candidate
+from lostwax.ir.contract.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Microseconds in whole picoseconds (so that sums do not depend on their order)."""
+
+    picoseconds: int
+    source: Literal["record", "estimate", "view"]
+    knobs: Mapping[str, int]
+
+    @property
+    def micros(self) -> float:
+        """For people."""
+        return self.picoseconds / 1e6
+
+
+class Measurements(Protocol):
+    """Records as the pricer asks for them."""
+
+    def best(self, candidate: Candidate) -> tuple[float, Mapping[str, int]] | None:
+        """Median microseconds and knobs of the fastest certified record, None without one."""
+        ...
+
+
+class NoMeasurements:
+    """An empty store: everything is estimated."""
+
+    def best(self, candidate: Candidate) -> None:
+        """No record."""
+        return None
+
+
+def _rate_dtype(candidate: Candidate, target: Target) -> str:
+    """The dtype whose matrix rate applies: that of the region's first input with a rate."""
+    for name in candidate.region.region.inputs:
+        bound = candidate.region.values[name]
+        if not isinstance(bound, tuple) and candidate.dtype(name) in target.tflops:
+            return candidate.dtype(name)
+    return next(iter(target.tflops))
+
+
+def estimate_us(candidate: Candidate, knobs: Mapping[str, int]) -> float:
+    """Roofline plus launches: max(bytes / bandwidth, operations / rate) + launches * launch time."""
+    assert candidate.lowering is not None
+    target = candidate.target
+    work = candidate.lowering.work(candidate, knobs)
+    memory_us = work.num_bytes / (target.bandwidth_gbps * 1e3)
+    compute_us = work.flops / (target.tflops[_rate_dtype(candidate, target)] * 1e6)
+    return max(memory_us, compute_us) + work.launches * target.launch_us
+
+
+def price(candidate: Candidate, measurements: Measurements) -> Price:
+    """The candidate's price in its program's bucket."""
+    if candidate.lowering is None:
+        return Price(0, "view", {})
+    measured = measurements.best(candidate)
+    if measured is not None:
+        us, knobs = measured
+        return Price(round(us * 1e6), "record", dict(knobs))
+    knobs = candidate.lowering.default_knobs()
+    return Price(round(estimate_us(candidate, knobs) * 1e6), "estimate", knobs)

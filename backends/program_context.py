@@ -1,0 +1,81 @@
+"""One program to compile: its graph, entry, bucket and guard. Knows no lowering, no memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from xdsl.dialects import builtin, func
+from xdsl.ir import BlockArgument, SSAValue
+
+from lostwax.ir.contract.program import Bucket, Guard
+from lostwax.ir.contract.target import Target
+from lostwax.ir.dialects.core import CallOp
+
+
+@dataclass(frozen=True, eq=False)
+class BlockFunction:
+    """A block kind's function, with what its arguments stand for."""
+
+    function: func.FuncOp
+
+    @property
+    def name(self) -> str:
+        """The block kind."""
+        return self.function.sym_name.data
+
+    def _argument_attr(self, value: SSAValue, key: str) -> str | None:
+        if not isinstance(value, BlockArgument) or self.function.arg_attrs is None:
+            return None
+        attr = self.function.arg_attrs.data[value.index].data.get(key)
+        return attr.data if isinstance(attr, builtin.StringAttr) else None
+
+    def weight_name(self, value: SSAValue) -> str | None:
+        """The logical weight name (relative to the call's prefix) of an argument, else None."""
+        return self._argument_attr(value, "lostwax.weight")
+
+    def input_name(self, value: SSAValue) -> str | None:
+        """The step input of an argument, else None."""
+        return self._argument_attr(value, "lostwax.input")
+
+    def carry_name(self, value: SSAValue) -> str | None:
+        """`delta` or `residual` for the carried arguments, else None."""
+        return self._argument_attr(value, "lostwax.carry")
+
+
+@dataclass(frozen=True, eq=False)
+class ProgramContext:
+    """A specialised module with the sizes of one bucket under one guard."""
+
+    module: builtin.ModuleOp
+    target: Target
+    entry: str
+    bucket: Bucket
+    guard: Guard
+
+    @cached_property
+    def env(self) -> dict[str, int]:
+        """Symbol values. N (pages of the cache) is known only when serving, and stays out."""
+        b = self.bucket
+        return {"T": b.tokens, "B": b.reqs, "P": b.pages, "R": b.rows}
+
+    @cached_property
+    def functions(self) -> dict[str, func.FuncOp]:
+        """Every function of the module by name."""
+        return {f.sym_name.data: f for f in self.module.ops if isinstance(f, func.FuncOp)}
+
+    @cached_property
+    def calls(self) -> tuple[CallOp, ...]:
+        """The entry's block calls in order."""
+        return tuple(o for o in self.functions[self.entry].body.block.ops if isinstance(o, CallOp))
+
+    @cached_property
+    def blocks(self) -> dict[str, BlockFunction]:
+        """The block kinds that the entry calls, in order of first use."""
+        names = dict.fromkeys(c.callee.root_reference.data for c in self.calls)
+        return {n: BlockFunction(self.functions[n]) for n in names}
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.entry} {self.bucket} under {self.guard}"

@@ -1,0 +1,90 @@
+"""Arithmetic of strided views, and which ops are views of their operand. Allocates nothing."""
+
+from __future__ import annotations
+
+from math import prod
+
+from xdsl.ir import Operation, SSAValue
+
+from lostwax.ir.contract.program import DTYPE_BYTES, Space, View
+from lostwax.ir.dialects.core import CastOp, ReshapeOp, SliceOp
+
+
+def strides_of(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Row-major strides in elements."""
+    return tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
+
+
+def dense(space: Space, name: str, dtype: str, shape: tuple[int, ...], offset: int = 0) -> View:
+    """A row-major view."""
+    return View(
+        space=space, name=name, dtype=dtype, shape=shape, strides=strides_of(shape), offset=offset
+    )
+
+
+def aliased_operand(op: Operation) -> SSAValue | None:
+    """The operand whose memory the op's result shares, None if the op computes.
+
+    Reshapes, slices and casts to the same type move nothing on any target.
+    """
+    if isinstance(op, ReshapeOp | SliceOp):
+        return op.x
+    if isinstance(op, CastOp) and op.x.type == op.out.type:
+        return op.x
+    return None
+
+
+def slice_view(view: View, axis: int, start: int, stop: int) -> View:
+    """Elements start..stop-1 of one axis."""
+    step = view.strides[axis] * DTYPE_BYTES[view.dtype]
+    shape = (*view.shape[:axis], stop - start, *view.shape[axis + 1 :])
+    return View(
+        space=view.space,
+        name=view.name,
+        dtype=view.dtype,
+        shape=shape,
+        strides=view.strides,
+        offset=view.offset + start * step,
+    )
+
+
+def reshape_view(view: View, shape: tuple[int, ...]) -> View:
+    """The same elements as `shape`; ValueError where strides do not allow it without a copy."""
+    strides: list[int] = []
+    old = [(n, s) for n, s in zip(view.shape, view.strides, strict=True) if n != 1]
+    i = 0
+    for position, size in enumerate(shape):
+        if size == 1:
+            strides.append(prod(shape[position + 1 :]))
+            continue
+        if i == len(old):
+            raise ValueError(f"{view.shape} and {shape} hold different numbers of elements")
+        extent, stride = old[i]
+        while extent < size and i + 1 < len(old):  # merge axes that lie behind one another
+            i += 1
+            if stride != old[i][0] * old[i][1]:
+                raise ValueError(f"a view of strides {view.strides} cannot be reshaped to {shape}")
+            extent, stride = extent * old[i][0], old[i][1]
+        if extent % size:
+            raise ValueError(f"a view of shape {view.shape} cannot be reshaped to {shape}")
+        rest = extent // size
+        strides.append(stride * rest)
+        if rest == 1:
+            i += 1
+        else:
+            old[i] = (rest, stride)
+    return View(
+        space=view.space,
+        name=view.name,
+        dtype=view.dtype,
+        shape=shape,
+        strides=tuple(strides),
+        offset=view.offset,
+    )
+
+
+def alias_view(op: Operation, base: View, shape: tuple[int, ...]) -> View:
+    """The view of a view op's result, from its operand's."""
+    if isinstance(op, SliceOp):
+        return slice_view(base, op.axis.value.data, op.start.value.data, op.stop.value.data)
+    return base if isinstance(op, CastOp) else reshape_view(base, shape)
