@@ -62,11 +62,25 @@ class LostwaxOp(IRDLOperation):
             raise VerifyException(f"{self.name}: expected a tensor, got {value.type}")
         return value.type.sizes
 
+    def dtype(self, value: SSAValue) -> Attribute:
+        """The element type of a tensor value."""
+        if not isinstance(value.type, TensorType):
+            raise VerifyException(f"{self.name}: expected a tensor, got {value.type}")
+        return value.type.dtype
+
     def cache(self, value: SSAValue) -> CacheType:
         """The type of a cache value."""
         if not isinstance(value.type, CacheType):
             raise VerifyException(f"{self.name}: expected a cache, got {value.type}")
         return value.type
+
+    def require_requests(self, q_starts: SSAValue, page_table: SSAValue) -> None:
+        """q_starts [B + 1] and page_table [B, P] speak of the same requests."""
+        starts, table = self.shape(q_starts), self.shape(page_table)
+        self.require(
+            len(table) == 2 and starts == (table[0] + Size.of(1),),
+            f"q_starts {q_starts.type} does not fit page_table {page_table.type}",
+        )
 
     def require(self, holds: bool, message: str) -> None:
         """Raise a VerifyException that begins with the op's name unless `holds`."""

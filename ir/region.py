@@ -46,16 +46,11 @@ class Region:
 
     @staticmethod
     def single(op: type[IRDLOperation]) -> Region:
-        """The trivial region of one op: inputs named as its operand fields, outputs as its results."""
+        """The region of one op: inputs named as its operand fields, outputs as its results."""
         definition = op.get_irdl_definition()
         operands = {name: name for name, _ in definition.operands}
         results = tuple(f"op.{name}" for name, _ in definition.results)
         return Region({"op": Node(op.name, operands)}, results)
-
-    @property
-    def last(self) -> str:
-        """The node whose ops anchor the search for matches."""
-        return next(reversed(self.nodes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +82,24 @@ class RegionMatch:
         return tuple(v for v in outs if isinstance(v, SSAValue))
 
     def digest(self) -> str:
-        """sha256 of ops, wiring and attributes (shapes and dtypes are keyed beside it)."""
+        """sha256 of ops, wiring and attributes (shapes and dtypes are keyed beside it).
+
+        Nodes and inputs count by position: what a pattern calls them does not matter.
+        """
+        inputs = {name: f"in{i}" for i, name in enumerate(self.region.inputs)}
+        nodes = {name: f"op{i}" for i, name in enumerate(self.region.nodes)}
+
+        def numbered(value: str) -> str:
+            node, dot, result = value.partition(".")
+            return inputs.get(value) or nodes[node] + dot + result
+
         lines: list[str] = []
         for name, op in self.ops.items():
-            wiring = sorted(self.region.nodes[name].operands.items())
+            operands = self.region.nodes[name].operands
+            wiring = sorted((field, numbered(value)) for field, value in operands.items())
             attributes = sorted((k, str(v)) for k, v in op.properties.items())
-            lines.append(f"{name} {op.name} {wiring} {attributes}")
-        lines.append(str(self.region.outputs))
+            lines.append(f"{op.name} {wiring} {attributes}")
+        lines.append(str([numbered(o) for o in self.region.outputs]))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -112,7 +118,11 @@ def _bind(values: dict[str, Bound], name: str, bound: Bound) -> bool:
 
 
 def _match_node(
-    region: Region, node: str, op: Operation, ops: dict[str, IRDLOperation], values: dict[str, Bound]
+    region: Region,
+    node: str,
+    op: Operation,
+    ops: dict[str, IRDLOperation],
+    values: dict[str, Bound],
 ) -> bool:
     """Match `op` as `node` and, backwards, every node that it reads."""
     if node in ops:
@@ -140,8 +150,10 @@ def _match_node(
 
 
 def _is_closed(match: RegionMatch) -> bool:
-    """No inner value is used outside, unless the pattern says that it leaves."""
+    """No inner value is used outside unless it leaves, and no boundary input comes from inside."""
     leaving = set(match.output_values())
+    if any(v.owner in match.members for v in match.input_values()):
+        return False
     return all(
         use.operation in match.members or result in leaving
         for op in match.ops.values()

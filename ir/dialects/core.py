@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from xdsl.dialects import builtin
-from xdsl.ir import Dialect
+from xdsl.dialects import builtin, func
+from xdsl.ir import Attribute, Dialect
 from xdsl.irdl import (
     irdl_op_definition,
     operand_def,
@@ -18,6 +18,7 @@ from xdsl.irdl import (
 from xdsl.traits import Pure, SymbolTable
 from xdsl.utils.exceptions import VerifyException
 
+from lostwax.ir.fields import I32, PLAIN
 from lostwax.ir.op import Cost, LostwaxOp, type_bytes
 from lostwax.ir.size import Size
 from lostwax.ir.types import CacheType, TensorType
@@ -39,9 +40,9 @@ class AddOp(LostwaxOp):
     """a + b, summed in f32 and rounded once to the result's dtype."""
 
     name = "core.add"
-    a = operand_def(TensorType)
-    b = operand_def(TensorType)
-    out = result_def(TensorType)
+    a = operand_def(PLAIN)
+    b = operand_def(PLAIN)
+    out = result_def(PLAIN)
     traits = traits_def(Pure())
 
     def verify_(self) -> None:
@@ -56,8 +57,8 @@ class CastOp(LostwaxOp):
     """Round to the result's dtype (nearest even)."""
 
     name = "core.cast"
-    x = operand_def(TensorType)
-    out = result_def(TensorType)
+    x = operand_def(PLAIN)
+    out = result_def(PLAIN)
     traits = traits_def(Pure())
 
     def verify_(self) -> None:
@@ -69,8 +70,8 @@ class ZerosLikeOp(LostwaxOp):
     """Zeros of the operand's type: the residual of the first block."""
 
     name = "core.zeros_like"
-    x = operand_def(TensorType)
-    out = result_def(TensorType)
+    x = operand_def(PLAIN)
+    out = result_def(PLAIN)
     traits = traits_def(Pure())
 
     def verify_(self) -> None:
@@ -82,10 +83,10 @@ class RmsNormOp(LostwaxOp):
     """weight * x / sqrt(mean(x^2) + eps) over the last axis, in f32."""
 
     name = "core.rms_norm"
-    x = operand_def(TensorType)
-    weight = operand_def(TensorType)
+    x = operand_def(PLAIN)
+    weight = operand_def(PLAIN)
     eps = prop_def(Float)
-    out = result_def(TensorType)
+    out = result_def(PLAIN)
     traits = traits_def(Pure())
 
     def verify_(self) -> None:
@@ -105,11 +106,11 @@ class LayerNormOp(LostwaxOp):
     """weight * (x - mean) / sqrt(var + eps) + bias over the last axis, in f32 (indexer k_norm)."""
 
     name = "core.layer_norm"
-    x = operand_def(TensorType)
-    weight = operand_def(TensorType)
-    bias = operand_def(TensorType)
+    x = operand_def(PLAIN)
+    weight = operand_def(PLAIN)
+    bias = operand_def(PLAIN)
     eps = prop_def(Float)
-    out = result_def(TensorType)
+    out = result_def(PLAIN)
     traits = traits_def(Pure())
 
     def verify_(self) -> None:
@@ -125,9 +126,9 @@ class SiluMulOp(LostwaxOp):
     """silu(gate) * up, in f32, rounded once."""
 
     name = "core.silu_mul"
-    gate = operand_def(TensorType)
-    up = operand_def(TensorType)
-    out = result_def(TensorType)
+    gate = operand_def(PLAIN)
+    up = operand_def(PLAIN)
+    out = result_def(PLAIN)
     traits = traits_def(Pure())
 
     def verify_(self) -> None:
@@ -139,15 +140,16 @@ class SiluMulOp(LostwaxOp):
 
 @irdl_op_definition
 class RopeOp(LostwaxOp):
-    """Rotate `dim` of the last axis' elements from `offset` by YaRN-scaled positions, keep the rest.
+    """Rotate `dim` of the last axis' elements from `offset` by YaRN-scaled positions.
 
     x: [T, D] or [T, H, D], positions: [T]. interleaved pairs (x0,x1),(x2,x3)…; otherwise
-    (x_i, x_{i+dim/2}). factor 1 means plain RoPE. Written in the same order as read.
+    (x_i, x_{i+dim/2}). factor 1 means plain RoPE. The result is in the order of x; elements outside
+    offset..offset+dim are kept.
     """
 
     name = "core.rope"
-    x = operand_def(TensorType)
-    positions = operand_def(TensorType)
+    x = operand_def(PLAIN)
+    positions = operand_def(I32)
     offset = prop_def(Int)
     dim = prop_def(Int)
     interleaved = prop_def(builtin.BoolAttr)
@@ -157,17 +159,17 @@ class RopeOp(LostwaxOp):
     beta_fast = prop_def(Float)
     beta_slow = prop_def(Float)
     magnitude = prop_def(Float)
-    out = result_def(TensorType)
+    out = result_def(PLAIN)
     traits = traits_def(Pure())
 
     def verify_(self) -> None:
         x = self.shape(self.x)
-        self.require(x == self.shape(self.out), "rope keeps the shape")
+        self.require(self.x.type == self.out.type, "rope keeps the type")
         self.require(self.shape(self.positions) == x[:1], "one position a row is needed")
         width, end = x[-1].constant, self.offset.value.data + self.dim.value.data
         self.require(self.dim.value.data % 2 == 0, "dim must be even")
         self.require(
-            width is not None and 0 <= self.offset.value.data and end <= width,
+            width is not None and self.offset.value.data >= 0 and end <= width,
             f"dims {self.offset.value.data}..{end} do not lie in a row of {x[-1]}",
         )
 
@@ -177,8 +179,8 @@ class ReshapeOp(LostwaxOp):
     """The same elements in another shape. A view: shares the operand's memory."""
 
     name = "core.reshape"
-    x = operand_def(TensorType)
-    out = result_def(TensorType)
+    x = operand_def(PLAIN)
+    out = result_def(PLAIN)
     traits = traits_def(Pure())
 
     def verify_(self) -> None:
@@ -186,6 +188,7 @@ class ReshapeOp(LostwaxOp):
             product(self.shape(self.x)) == product(self.shape(self.out)),
             f"{self.x.type} and {self.out.type} hold different numbers of elements",
         )
+        self.require(self.dtype(self.x) == self.dtype(self.out), "a view keeps the dtype")
 
     def cost(self, env: Mapping[str, int]) -> Cost:
         """A view moves nothing."""
@@ -197,11 +200,11 @@ class SliceOp(LostwaxOp):
     """Elements start..stop-1 of one axis. A view: shares the operand's memory."""
 
     name = "core.slice"
-    x = operand_def(TensorType)
+    x = operand_def(PLAIN)
     axis = prop_def(Int)
     start = prop_def(Int)
     stop = prop_def(Int)
-    out = result_def(TensorType)
+    out = result_def(PLAIN)
     traits = traits_def(Pure())
 
     def verify_(self) -> None:
@@ -215,6 +218,7 @@ class SliceOp(LostwaxOp):
         )
         want = (*x[:axis], Size.of(stop - start), *x[axis + 1 :])
         self.require(self.shape(self.out) == want, f"result {self.out.type} has a wrong shape")
+        self.require(self.dtype(self.x) == self.dtype(self.out), "a view keeps the dtype")
 
     def cost(self, env: Mapping[str, int]) -> Cost:
         """A view moves nothing."""
@@ -226,14 +230,16 @@ class EmbedOp(LostwaxOp):
     """Rows of `table` [V, D] by `tokens` [T]; token -1 gives zeros."""
 
     name = "core.embed"
-    tokens = operand_def(TensorType)
-    table = operand_def(TensorType)
-    out = result_def(TensorType)
+    tokens = operand_def(I32)
+    table = operand_def(PLAIN)
+    out = result_def(PLAIN)
     traits = traits_def(Pure())
 
     def verify_(self) -> None:
+        self.require(len(self.shape(self.table)) == 2, "table [V, D] is needed")
         want = (*self.shape(self.tokens), self.shape(self.table)[1])
         self.require(self.shape(self.out) == want, f"result {self.out.type} has a wrong shape")
+        self.require(self.dtype(self.table) == self.dtype(self.out), "rows keep their dtype")
 
     def cost(self, env: Mapping[str, int]) -> Cost:
         """Reads only the chosen rows."""
@@ -245,18 +251,32 @@ class GatherRowsOp(LostwaxOp):
     """Rows of x [T, D] by `rows` [R]; row -1 gives zeros."""
 
     name = "core.gather_rows"
-    x = operand_def(TensorType)
-    rows = operand_def(TensorType)
-    out = result_def(TensorType)
+    x = operand_def(PLAIN)
+    rows = operand_def(I32)
+    out = result_def(PLAIN)
     traits = traits_def(Pure())
 
     def verify_(self) -> None:
         want = (*self.shape(self.rows), *self.shape(self.x)[1:])
         self.require(self.shape(self.out) == want, f"result {self.out.type} has a wrong shape")
+        self.require(self.dtype(self.x) == self.dtype(self.out), "rows keep their dtype")
 
     def cost(self, env: Mapping[str, int]) -> Cost:
         """Reads only the chosen rows."""
         return Cost(2 * type_bytes(self.out.type, env), 0)
+
+
+def _listed(types: Sequence[Attribute]) -> str:
+    return ", ".join(map(str, types))
+
+
+def _unbound(callee: func.FuncOp) -> int:
+    """How many leading arguments the caller passes: those before the first cache or weight."""
+    attrs = callee.arg_attrs.data if callee.arg_attrs is not None else ()
+    for i, kind in enumerate(callee.function_type.inputs.data):
+        if isinstance(kind, CacheType) or (i < len(attrs) and "lostwax.weight" in attrs[i].data):
+            return i
+    return len(callee.function_type.inputs.data)
 
 
 @irdl_op_definition
@@ -280,25 +300,23 @@ class CallOp(LostwaxOp):
 
     def verify_(self) -> None:
         callee = SymbolTable.lookup_symbol(self, self.callee)
-        if callee is None:
+        if not isinstance(callee, func.FuncOp):
             raise VerifyException(f"core.call: no function {self.callee}")
-        inputs = callee.function_type.inputs.data  # pyright: ignore[reportAttributeAccessIssue]
-        outputs = callee.function_type.outputs.data  # pyright: ignore[reportAttributeAccessIssue]
-        wanted = inputs[: len(self.arguments)]
+        inputs, outputs = callee.function_type.inputs.data, callee.function_type.outputs.data
+        wanted = _unbound(callee)
         given = [a.type for a in self.arguments]
-        self.require(list(wanted) == given, f"{self.callee} wants {list(wanted)}, got {given}")
+        self.require(
+            list(inputs[:wanted]) == given,
+            f"{self.callee} wants ({_listed(inputs[:wanted])}), got ({_listed(given)})",
+        )
         tensors = [o for o in outputs if not isinstance(o, CacheType)]
         self.require(
-            tensors == [r.type for r in self.res], f"{self.callee} gives {tensors}"
+            tensors == [r.type for r in self.res], f"{self.callee} gives ({_listed(tensors)})"
         )
 
     def cost(self, env: Mapping[str, int]) -> Cost:
         """Counted in the callee."""
         return Cost(0, 0)
-
-
-
-
 
 
 CORE = Dialect(

@@ -9,38 +9,40 @@ from xdsl.ir import Dialect
 from xdsl.irdl import irdl_op_definition, operand_def, prop_def, result_def, traits_def
 from xdsl.traits import Pure
 
+from lostwax.ir.fields import F32, I32, PLAIN
 from lostwax.ir.op import Cost, LostwaxOp, row_bytes
 from lostwax.ir.size import Size
-from lostwax.ir.types import CacheType, TensorType
+from lostwax.ir.types import CacheType
 
 
 @irdl_op_definition
 class IndexLogitsOp(LostwaxOp):
-    """I[t, s] = scale * sum_h weights[t, h] * relu(q[t, h] . k[s]) over the row's visible positions.
+    """I[t, s] = scale * sum_h weights[t, h] * relu(q[t, h] . k[s]) over visible positions.
 
     q [T, Hi, Di], weights [T, Hi] f32 (may be negative), cache rows [Di] -> out [T, page*P] f32,
     column s is position s of the row's request; -inf where s > positions[t] or the row is padded.
     """
 
     name = "dsa.index_logits"
-    q = operand_def(TensorType)
-    weights = operand_def(TensorType)
+    q = operand_def(PLAIN)
+    weights = operand_def(F32)
     cache_in = operand_def(CacheType)
-    positions = operand_def(TensorType)
-    q_starts = operand_def(TensorType)
-    page_table = operand_def(TensorType)
+    positions = operand_def(I32)
+    q_starts = operand_def(I32)
+    page_table = operand_def(I32)
     scale = prop_def(builtin.FloatAttr)
-    out = result_def(TensorType)
+    out = result_def(F32)
     traits = traits_def(Pure())
 
     def verify_(self) -> None:
         q, cache = self.shape(self.q), self.cache(self.cache_in)
+        self.require(len(q) == 3, "q [T, heads, dim] is needed")
         self.require(self.shape(self.weights) == q[:2], "weights must be [T, heads]")
         self.require(cache.row == (q[2].constant,), f"cache {cache} does not fit {self.q.type}")
+        self.require(self.shape(self.positions) == q[:1], "one position a row is needed")
+        self.require_requests(self.q_starts, self.page_table)
         columns = Size.of(cache.page_tokens.data) * self.shape(self.page_table)[1]
-        self.require(
-            self.shape(self.out) == (q[0], columns), f"result must be [{q[0]}, {columns}]"
-        )
+        self.require(self.shape(self.out) == (q[0], columns), f"result must be [{q[0]}, {columns}]")
 
     def cost(self, env: Mapping[str, int]) -> Cost:
         """Every visible key once a request, 2 T S Hi Di."""
@@ -59,9 +61,9 @@ class TopkOp(LostwaxOp):
     """
 
     name = "dsa.topk"
-    logits = operand_def(TensorType)
+    logits = operand_def(F32)
     k = prop_def(builtin.IntegerAttr)
-    out = result_def(TensorType)
+    out = result_def(I32)
     traits = traits_def(Pure())
 
     def verify_(self) -> None:
@@ -77,9 +79,9 @@ class AllOp(LostwaxOp):
     """
 
     name = "dsa.all"
-    positions = operand_def(TensorType)
+    positions = operand_def(I32)
     k = prop_def(builtin.IntegerAttr)
-    out = result_def(TensorType)
+    out = result_def(I32)
     traits = traits_def(Pure())
 
     def verify_(self) -> None:

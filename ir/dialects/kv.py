@@ -8,8 +8,9 @@ from xdsl.ir import Dialect
 from xdsl.irdl import irdl_op_definition, operand_def, result_def, traits_def, var_operand_def
 from xdsl.traits import Pure
 
+from lostwax.ir.fields import I32, PLAIN
 from lostwax.ir.op import Cost, LostwaxOp, row_bytes
-from lostwax.ir.types import CacheType, TensorType
+from lostwax.ir.types import CacheType
 
 
 @irdl_op_definition
@@ -22,15 +23,20 @@ class AppendOp(LostwaxOp):
 
     name = "kv.append"
     cache_in = operand_def(CacheType)
-    rows = var_operand_def(TensorType)
-    slots = operand_def(TensorType)
+    rows = var_operand_def(PLAIN)
+    slots = operand_def(I32)
     out = result_def(CacheType)
     traits = traits_def(Pure())
 
     def verify_(self) -> None:
         cache = self.cache(self.cache_in)
         self.require(self.out.type == cache, "the result has the cache's type")
-        widths = tuple(self.shape(r)[1].constant for r in self.rows)
+        shapes = [self.shape(r) for r in self.rows]
+        self.require(
+            all(len(s) == 2 and s[:1] == self.shape(self.slots) for s in shapes),
+            "rows [T, width] with one slot each are needed",
+        )
+        widths = tuple(s[1].constant for s in shapes)
         self.require(widths == cache.row, f"rows of {widths} do not fit cache rows {cache.row}")
         block = self.parent_block()
         late = [

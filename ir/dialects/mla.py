@@ -9,6 +9,7 @@ from xdsl.ir import Dialect
 from xdsl.irdl import irdl_op_definition, operand_def, prop_def, result_def, traits_def
 from xdsl.traits import Pure
 
+from lostwax.ir.fields import I32, PLAIN
 from lostwax.ir.op import Cost, LostwaxOp, row_bytes
 from lostwax.ir.size import Size
 from lostwax.ir.types import CacheType, TensorType
@@ -25,16 +26,16 @@ class AttendOp(LostwaxOp):
     """
 
     name = "mla.attend"
-    q_nope = operand_def(TensorType)
-    q_pe = operand_def(TensorType)
+    q_nope = operand_def(PLAIN)
+    q_pe = operand_def(PLAIN)
     kv_b = operand_def(TensorType)
     cache_in = operand_def(CacheType)
-    selection = operand_def(TensorType)
-    positions = operand_def(TensorType)
-    q_starts = operand_def(TensorType)
-    page_table = operand_def(TensorType)
+    selection = operand_def(I32)
+    positions = operand_def(I32)
+    q_starts = operand_def(I32)
+    page_table = operand_def(I32)
     scale = prop_def(builtin.FloatAttr)
-    out = result_def(TensorType)
+    out = result_def(PLAIN)
     traits = traits_def(Pure())
 
     def verify_(self) -> None:
@@ -56,7 +57,11 @@ class AttendOp(LostwaxOp):
             and out[0] == q[0],
             f"kv_b {self.kv_b.type} does not give {self.out.type} for {self.q_nope.type}",
         )
-        self.require(self.shape(self.selection)[0] == q[0], "one selection a row is needed")
+        self.require(
+            self.shape(self.selection)[:1] == self.shape(self.positions) == q[:1],
+            "one selection and one position a row are needed",
+        )
+        self.require_requests(self.q_starts, self.page_table)
 
     def cost(self, env: Mapping[str, int]) -> Cost:
         """The absorbed form: latent rows are read once per query row, kv_b once."""
@@ -64,11 +69,11 @@ class AttendOp(LostwaxOp):
         rope = self.shape(self.q_pe)[2].at(env)
         latent = self.shape(self.kv_b)[1].at(env)
         value = self.shape(self.out)[1].at(env) // heads
-        context = self.shape(self.page_table)[1].at(env) * self.cache(self.cache_in).page_tokens.data
-        keys = min(self.shape(self.selection)[1].at(env), context)
+        cache, pages = self.cache(self.cache_in), self.shape(self.page_table)[1].at(env)
+        keys = min(self.shape(self.selection)[1].at(env), pages * cache.page_tokens.data)
         absorb = 2 * tokens * heads * latent * (nope + value)
         attend = 2 * tokens * heads * keys * (2 * latent + rope)
-        read = tokens * keys * row_bytes(self.cache(self.cache_in))
+        read = tokens * keys * row_bytes(cache)
         return Cost(self.boundary_bytes(env) + read, absorb + attend)
 
 

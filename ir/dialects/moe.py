@@ -9,6 +9,7 @@ from xdsl.ir import Dialect
 from xdsl.irdl import irdl_op_definition, operand_def, prop_def, result_def, traits_def
 from xdsl.traits import Pure
 
+from lostwax.ir.fields import F32, I32, PLAIN
 from lostwax.ir.op import Cost, LostwaxOp, type_bytes
 from lostwax.ir.size import Size
 from lostwax.ir.types import TensorType
@@ -20,28 +21,29 @@ Int = builtin.IntegerAttr
 class RouteOp(LostwaxOp):
     """noaux_tc routing: sigmoid scores, biased group-limited choice, unbiased weights.
 
-    logits [T, E] f32, bias [E] f32, positions [T] -> ids [T, K] i32 (descending biased score, lowest
-    index wins ties), weights [T, K] f32. Group score = sum of its two best biased scores; experts
-    outside the topk_group best groups are excluded. weights = sigmoid / (sum + 1e-20 if normalise)
+    logits [T, E] f32, bias [E] f32, positions [T] -> ids [T, K] i32 (descending biased score,
+    lowest index wins ties), weights [T, K] f32. Group score = sum of its two best biased scores;
+    experts outside the topk_group best groups are excluded. weights = sigmoid / (sum + 1e-20 if normalise)
     * scale. Padded rows (position -1) get ids -1 and weights 0.
     """
 
     name = "moe.route"
-    logits = operand_def(TensorType)
-    bias = operand_def(TensorType)
-    positions = operand_def(TensorType)
+    logits = operand_def(F32)
+    bias = operand_def(F32)
+    positions = operand_def(I32)
     top_k = prop_def(Int)
     n_group = prop_def(Int)
     topk_group = prop_def(Int)
     normalise = prop_def(builtin.BoolAttr)
     scale = prop_def(builtin.FloatAttr)
-    ids = result_def(TensorType)
-    weights = result_def(TensorType)
+    ids = result_def(I32)
+    weights = result_def(F32)
     traits = traits_def(Pure())
 
     def verify_(self) -> None:
         logits = self.shape(self.logits)
         self.require(self.shape(self.bias) == logits[1:], "one bias an expert is needed")
+        self.require(self.shape(self.positions) == logits[:1], "one position a row is needed")
         want = (logits[0], Size.of(self.top_k.value.data))
         self.require(
             self.shape(self.ids) == self.shape(self.weights) == want,
@@ -51,6 +53,10 @@ class RouteOp(LostwaxOp):
         self.require(
             experts is not None and groups > 0 and experts % groups == 0,
             f"{logits[1]} experts do not divide into {groups} groups",
+        )
+        self.require(
+            self.topk_group.value.data in range(1, groups + 1),
+            f"topk_group {self.topk_group.value.data} is not one of 1..{groups}",
         )
 
 
@@ -63,18 +69,23 @@ class ExpertsOp(LostwaxOp):
     """
 
     name = "moe.experts"
-    x = operand_def(TensorType)
-    ids = operand_def(TensorType)
-    weights = operand_def(TensorType)
+    x = operand_def(PLAIN)
+    ids = operand_def(I32)
+    weights = operand_def(F32)
     gate = operand_def(TensorType)
     up = operand_def(TensorType)
     down = operand_def(TensorType)
-    out = result_def(TensorType)
+    out = result_def(PLAIN)
     traits = traits_def(Pure())
 
     def verify_(self) -> None:
         x, gate, down = self.shape(self.x), self.shape(self.gate), self.shape(self.down)
         self.require(gate == self.shape(self.up), "gate and up differ in shape")
+        self.require(len(gate) == 3 and len(x) == 2, "x [T, D] and gate [E, I, D] are needed")
+        ids = self.shape(self.ids)
+        self.require(
+            ids == self.shape(self.weights) and ids[:1] == x[:1], "one choice of experts a row"
+        )
         self.require(
             gate[2] == x[1] and down == (gate[0], gate[2], gate[1]),
             f"experts {self.gate.type}, {self.down.type} do not fit {self.x.type}",

@@ -9,21 +9,23 @@ from xdsl.irdl import irdl_op_definition, operand_def, result_def, traits_def
 from xdsl.traits import Pure
 
 from lostwax.ir.dialects.core import product
+from lostwax.ir.fields import PLAIN
 from lostwax.ir.op import Cost, LostwaxOp
 from lostwax.ir.types import TensorType
 
 
 @irdl_op_definition
 class LinearOp(LostwaxOp):
-    """y = x W^T with x [T, K], W [N, K] (block scales multiplied in), y [T, N] in the result's dtype.
+    """y = x W^T with x [T, K], W [N, K] (block scales multiplied in), y [T, N].
 
-    Activations are used as they come; products accumulate in at least f32.
+    Activations are used as they come; products accumulate in at least f32, and y
+    is rounded once to the result's dtype.
     """
 
     name = "quant.linear"
-    x = operand_def(TensorType)
+    x = operand_def(PLAIN)
     weight = operand_def(TensorType)
-    out = result_def(TensorType)
+    out = result_def(PLAIN)
     traits = traits_def(Pure())
 
     def verify_(self) -> None:

@@ -7,9 +7,9 @@ from xdsl.ir import Dialect
 from xdsl.irdl import irdl_op_definition, operand_def, prop_def, result_def, traits_def
 from xdsl.traits import Pure
 
+from lostwax.ir.fields import F32, I32
 from lostwax.ir.op import LostwaxOp
 from lostwax.ir.size import Size
-from lostwax.ir.types import TensorType
 
 
 @irdl_op_definition
@@ -22,12 +22,12 @@ class PickOp(LostwaxOp):
     """
 
     name = "sample.pick"
-    logits = operand_def(TensorType)
-    temperature = operand_def(TensorType)
-    seeds = operand_def(TensorType)
-    counters = operand_def(TensorType)
-    ids = result_def(TensorType)
-    logprobs = result_def(TensorType)
+    logits = operand_def(F32)
+    temperature = operand_def(F32)
+    seeds = operand_def(I32)
+    counters = operand_def(I32)
+    ids = result_def(I32)
+    logprobs = result_def(F32)
     traits = traits_def(Pure())
 
     def verify_(self) -> None:
@@ -45,12 +45,12 @@ class ScoreOp(LostwaxOp):
     """
 
     name = "sample.score"
-    logits = operand_def(TensorType)
-    targets = operand_def(TensorType)
+    logits = operand_def(F32)
+    targets = operand_def(I32)
     n = prop_def(builtin.IntegerAttr)
-    target_logprobs = result_def(TensorType)
-    top_ids = result_def(TensorType)
-    top_logprobs = result_def(TensorType)
+    target_logprobs = result_def(F32)
+    top_ids = result_def(I32)
+    top_logprobs = result_def(F32)
     traits = traits_def(Pure())
 
     def verify_(self) -> None:
