@@ -1,0 +1,103 @@
+"""Element types in numpy: rounding to them and widening from them. Knows no op."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]  # Any: ml_dtypes' element types have no numpy stubs
+Real = NDArray[np.float64]
+
+NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
+    "f64": np.dtype(np.float64),
+    "f32": np.dtype(np.float32),
+    "f16": np.dtype(np.float16),
+    "bf16": np.dtype(ml_dtypes.bfloat16),
+    "i32": np.dtype(np.int32),
+    "i64": np.dtype(np.int64),
+    "f8E4M3FN": np.dtype(ml_dtypes.float8_e4m3fn),
+    "f8E4M3FNUZ": np.dtype(ml_dtypes.float8_e4m3fnuz),
+}
+"""numpy's element type by the name that types, views and records use."""
+
+FP8_MAX: dict[str, float] = {"f8E4M3FN": 448.0, "f8E4M3FNUZ": 240.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """Values with one scale per `rows` x `cols` block of the last two axes; the scale multiplies.
+
+    Edge blocks may be partial: 576 rows in blocks of 128 have 5 rows of scales.
+    """
+
+    values: Array
+    scales: Array
+    rows: int
+    cols: int
+
+    def __post_init__(self) -> None:
+        *batch, rows, cols = self.values.shape
+        want = (*batch, -(-rows // self.rows), -(-cols // self.cols))
+        if self.scales.shape != want:
+            raise ValueError(
+                f"values of shape {self.values.shape} in blocks of {self.rows}x{self.cols} need "
+                f"scales of shape {want}, got {self.scales.shape}"
+            )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The logical shape."""
+        return self.values.shape
+
+    def __getitem__(self, i: int) -> Scaled:
+        """One entry of the first axis, which blocks do not cut (an expert of a stack)."""
+        if self.values.ndim < 3:
+            raise IndexError("only a stack of scaled matrices can be indexed")
+        return Scaled(self.values[i], self.scales[i], self.rows, self.cols)
+
+
+Value = Array | Scaled
+
+
+def _to_odd_f32(x: Real) -> NDArray[np.float32]:
+    """Round fp64 to f32 with the last bit sticky, so that rounding further rounds only once."""
+    near = x.astype(np.float32)
+    back = near.astype(np.float64)
+    bits = near.view(np.uint32)
+    truncated = np.where(np.abs(back) > np.abs(x), bits - np.uint32(1), bits)
+    sticky = np.where(back == x, truncated, truncated | np.uint32(1))
+    return np.where(np.isfinite(x), sticky, bits).view(np.float32)
+
+
+def round_to(array: Array, dtype_name: str) -> Array:
+    """The array in the named element type: nearest even from fp64 in one rounding.
+
+    fp8 saturates at its largest finite value; NaN stays NaN.
+    """
+    dtype = NUMPY_DTYPES.get(dtype_name)
+    if dtype is None:
+        raise ValueError(f"unknown element type {dtype_name!r}; known: {', '.join(NUMPY_DTYPES)}")
+    if array.dtype == dtype or np.issubdtype(dtype, np.integer):
+        return array.astype(dtype)
+    exact = array.astype(np.float64)
+    if dtype_name in FP8_MAX:
+        exact = np.clip(exact, -FP8_MAX[dtype_name], FP8_MAX[dtype_name])
+    with np.errstate(over="ignore"):
+        if dtype.itemsize < 4 and dtype_name != "f16":  # ml_dtypes goes through f32
+            return _to_odd_f32(np.ascontiguousarray(exact)).astype(dtype)
+        return exact.astype(dtype)
+
+
+def widen(value: Value) -> Array:
+    """Floating-point values in fp64 with scales multiplied in, integers in i64."""
+    if isinstance(value, Scaled):
+        *_, rows, cols = value.values.shape
+        scales = np.repeat(value.scales.astype(np.float64), value.rows, axis=-2)[..., :rows, :]
+        scales = np.repeat(scales, value.cols, axis=-1)[..., :cols]
+        return value.values.astype(np.float64) * scales
+    integer = np.issubdtype(value.dtype, np.integer)
+    return value.astype(np.int64 if integer else np.float64)

@@ -1,0 +1,51 @@
+"""The meaning of the `mla` ops in numpy, fp64 inside: the expanded form, head by head."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lostwax.ir.reference.dtype import Array, Real, Value, widen
+from lostwax.ir.reference.paging import cached_rows, rows_with_request
+
+
+def softmax(x: Real) -> Real:
+    """e^x / sum(e^x) over the last axis."""
+    e = np.exp(x - np.max(x, axis=-1, keepdims=True))
+    return e / np.sum(e, axis=-1, keepdims=True)
+
+
+def attend(
+    q_nope: Array,
+    q_pe: Array,
+    kv_b: Value,
+    cache_in: Array,
+    selection: Array,
+    positions: Array,
+    q_starts: Array,
+    page_table: Array,
+    *,
+    scale: float,
+) -> Real:
+    """Multi-head attention of each row over its selected cached positions.
+
+    q_nope [T, H, Dn], q_pe [T, H, R], kv_b [H*(Dn+Dv), C], cache [N, page, C+R], selection [T, K]
+    (-1: none), page_table [B, P] -> [T, H*Dv]. k_h = [c W_k,h^T || k_pe], v_h = c W_v,h^T. Padded
+    rows and rows with nothing selected give zeros.
+    """
+    tokens, heads, nope = q_nope.shape
+    latent = kv_b.shape[1]
+    per_head = widen(kv_b).reshape(heads, -1, latent)
+    w_k, w_v = per_head[:, :nope], per_head[:, nope:]  # [H, Dn, C], [H, Dv, C]
+    q_nope, q_pe = widen(q_nope), widen(q_pe)
+    out = np.zeros((tokens, heads, w_v.shape[1]))
+    for row, b in rows_with_request(positions, q_starts):
+        chosen = selection[row][selection[row] >= 0]
+        if chosen.size == 0:
+            continue
+        cached = widen(cached_rows(cache_in, page_table[b], chosen))
+        c, k_pe = cached[:, :latent], cached[:, latent:]
+        for h in range(heads):
+            k, v = c @ w_k[h].T, c @ w_v[h].T
+            p = softmax((k @ q_nope[row, h] + k_pe @ q_pe[row, h]) * scale)
+            out[row, h] = p @ v
+    return out.reshape(tokens, -1)

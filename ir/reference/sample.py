@@ -1,0 +1,72 @@
+"""The meaning of the `sample` ops in numpy, fp64 inside; the noise's integers are exact."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lostwax.ir.reference.dtype import Array, Real, widen
+
+_MASK = np.uint64(0xFFFFFFFF)
+
+
+def _u32(x: Array) -> NDArray[np.uint64]:
+    """Any integer modulo 2^32, kept in 64 bits so that a product may be masked after."""
+    return x.astype(np.int64).view(np.uint64) & _MASK
+
+
+def noise_bits(seeds: Array, counters: Array, vocab: int) -> NDArray[np.uint64]:
+    """32 random bits for each (seed, counter, index): [R, vocab].
+
+    x = seed*0x9E3779B1 + counter*0x85EBCA77 + index*0xC2B2AE3D, then the `lowbias32` finaliser
+    (C. Wellons, "Prospecting for Hash Functions"), all modulo 2^32.
+    """
+    index = np.arange(vocab, dtype=np.uint64)
+    row = _u32(seeds) * np.uint64(0x9E3779B1) + _u32(counters) * np.uint64(0x85EBCA77)
+    x = ((row & _MASK)[:, None] + index * np.uint64(0xC2B2AE3D)) & _MASK
+    x ^= x >> np.uint64(16)
+    x = x * np.uint64(0x7FEB352D) & _MASK
+    x ^= x >> np.uint64(15)
+    x = x * np.uint64(0x846CA68B) & _MASK
+    return x ^ (x >> np.uint64(16))
+
+
+def gumbel(seeds: Array, counters: Array, vocab: int) -> Real:
+    """-log(-log(u)) with u = (top 24 bits + 1/2) / 2^24, which is never 0 or 1."""
+    top = (noise_bits(seeds, counters, vocab) >> np.uint64(8)).astype(np.float64)
+    return -np.log(-np.log((top + 0.5) / 2**24))
+
+
+def log_softmax(logits: Real) -> Real:
+    """Log-probabilities over the last axis."""
+    shifted = logits - np.max(logits, axis=-1, keepdims=True)
+    return shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
+
+
+def pick(logits: Array, temperature: Array, seeds: Array, counters: Array) -> tuple[Array, Real]:
+    """The largest logit at temperature 0, else the largest logit/temperature + gumbel noise.
+
+    logits [R, V] -> ids [R], logprobs [R] of the ids under the unscaled logits. The lowest index
+    wins ties.
+    """
+    logits = widen(logits)
+    heat = widen(temperature)[:, None]
+    noisy = logits / np.where(heat > 0, heat, 1.0) + gumbel(seeds, counters, logits.shape[1])
+    ids = np.argmax(np.where(heat > 0, noisy, logits), axis=-1)
+    logprobs = log_softmax(logits)[np.arange(ids.size), ids]
+    return ids, logprobs
+
+
+def score(logits: Array, targets: Array, *, n: int) -> tuple[Real, Array, Real]:
+    """Log-probability of each row's target (-1: 0) and the n likeliest ids with theirs.
+
+    logits [R, V] -> [R], ids [R, n] descending with the lowest index first among equals, [R, n].
+    """
+    logits = widen(logits)
+    if n > logits.shape[1]:
+        raise ValueError(f"sample.score wants {n} likeliest ids of {logits.shape[1]}; lower n")
+    logprobs = log_softmax(logits)
+    of_target = logprobs[np.arange(targets.size), np.maximum(targets, 0)]
+    top_ids = np.argsort(-logits, axis=-1, kind="stable")[:, :n]
+    top = np.take_along_axis(logprobs, top_ids, axis=-1)
+    return np.where(targets >= 0, of_target, 0.0), top_ids, top

@@ -1,0 +1,50 @@
+"""The `sample` references: exact noise, the sampled distribution, scores."""
+
+import numpy as np
+import torch
+
+from lostwax.ir.reference import sample
+
+
+def test_noise_bits_equal_plain_integer_arithmetic():
+    def bits(seed: int, counter: int, index: int) -> int:
+        m = 2**32
+        x = (seed * 0x9E3779B1 + counter * 0x85EBCA77 + index * 0xC2B2AE3D) % m
+        x ^= x >> 16
+        x = x * 0x7FEB352D % m
+        x ^= x >> 15
+        x = x * 0x846CA68B % m
+        return x ^ (x >> 16)
+
+    seeds, counters = np.array([0, -1, 123456789], np.int32), np.array([0, 7, 2**31 - 1], np.int32)
+    got = sample.noise_bits(seeds, counters, 50)
+    want = [
+        [bits(int(s), int(c), i) for i in range(50)] for s, c in zip(seeds, counters, strict=True)
+    ]
+    np.testing.assert_array_equal(got, want)
+
+
+def test_temperature_zero_is_argmax_with_lowest_index_and_true_logprobs():
+    logits = np.array([[0.0, 2.0, 2.0], [5.0, 1.0, 0.0]], np.float32)
+    ids, logprobs = sample.pick(logits, np.zeros(2), np.zeros(2, int), np.zeros(2, int))
+    np.testing.assert_array_equal(ids, [1, 0])
+    want = torch.log_softmax(torch.from_numpy(logits).double(), -1).numpy()
+    np.testing.assert_allclose(logprobs, want[[0, 1], [1, 0]], rtol=1e-12)
+
+
+def test_sampling_draws_from_the_tempered_softmax():
+    logits = np.array([0.0, 1.0, 2.0, -1.0])
+    n = 20000
+    ids, _ = sample.pick(np.tile(logits, (n, 1)), np.full(n, 0.7), np.full(n, 42), np.arange(n))
+    p = np.exp(logits / 0.7) / np.exp(logits / 0.7).sum()
+    share = np.bincount(ids, minlength=4) / n
+    assert np.abs(share - p).max() < 4 * np.sqrt(0.25 / n)
+
+
+def test_scores_of_targets_and_of_the_likeliest():
+    logits = np.array([[0.0, 2.0, 2.0, 1.0]] * 2)
+    target, top_ids, top = sample.score(logits, np.array([3, -1]), n=3)
+    want = torch.log_softmax(torch.from_numpy(logits[0]), -1).numpy()
+    np.testing.assert_allclose(target, [want[3], 0.0])
+    np.testing.assert_array_equal(top_ids, [[1, 2, 3]] * 2)
+    np.testing.assert_allclose(top[0], want[[1, 2, 3]])

@@ -1,0 +1,54 @@
+"""The numpy meaning of weight form steps."""
+
+import numpy as np
+import pytest
+
+from lostwax.ir.contract.weights import Step
+from lostwax.ir.reference.dtype import Scaled, round_to, widen
+from lostwax.ir.reference.weight_forms import apply_steps
+
+
+def scaled(rows: int, cols: int, seed: int) -> Scaled:
+    rng = np.random.default_rng(seed)
+    values = round_to(rng.standard_normal((rows, cols)) * 50, "f8E4M3FN")
+    shape = (-(-rows // 128), -(-cols // 128))
+    return Scaled(values, rng.uniform(0.5, 2, shape).astype(np.float32), 128, 128)
+
+
+def test_dequantise_concat_transpose_in_order():
+    a, b = scaled(256, 64, 0), scaled(72, 64, 1)
+    steps = (
+        Step(kind="dequantise", dtype="f32"),
+        Step(kind="concat", axis=0),
+        Step(kind="transpose", perm=(1, 0)),
+    )
+    got = apply_steps([[a], [b]], steps)
+    assert isinstance(got, np.ndarray)
+    assert got.dtype == np.float32
+    want = np.concatenate([widen(a), widen(b)]).T
+    np.testing.assert_array_equal(got, want.astype(np.float32))
+
+
+def test_scaled_parts_concatenate_with_their_scales_when_blocks_are_full():
+    a, b = scaled(256, 64, 0), scaled(72, 64, 1)
+    got = apply_steps([[a], [b]], (Step(kind="concat", axis=0),))
+    np.testing.assert_array_equal(widen(got), np.concatenate([widen(a), widen(b)]))
+    with pytest.raises(ValueError, match="multiple of 128, got 72"):
+        apply_steps([[b], [a]], (Step(kind="concat", axis=0),))
+
+
+def test_experts_stack_and_transpose_with_their_scales():
+    experts = [scaled(130, 64, s) for s in range(3)]
+    steps = (Step(kind="stack"), Step(kind="transpose", perm=(0, 2, 1)))
+    got = apply_steps([experts], steps)
+    np.testing.assert_array_equal(widen(got), np.stack([widen(e).T for e in experts]))
+
+
+def test_leftover_tensors_and_unknown_steps_are_named():
+    x = np.zeros((2, 2), np.float32)
+    with pytest.raises(ValueError, match="2 tensors are left"):
+        apply_steps([[x, x]], ())
+    with pytest.raises(ValueError, match="step 'swizzle' has no meaning"):
+        apply_steps([[x]], (Step(kind="swizzle"),))
+    with pytest.raises(ValueError, match="use `dequantise`"):
+        apply_steps([[scaled(128, 128, 0)]], (Step(kind="cast", dtype="bf16"),))
