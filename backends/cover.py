@@ -94,36 +94,52 @@ def _budget_refusal(candidate: Candidate, budget_bytes: int | None) -> str | Non
     return f"needs {need} bytes of results and workspace, the arena's budget is {budget_bytes}"
 
 
+Place = tuple[Lowering, RegionMatch]
+
+
+def find_places(block: BlockFunction, lowerings: Iterable[Lowering]) -> list[Place]:
+    """Every place of every lowering's pattern in a block function, whatever the bucket."""
+    ordered = sorted(lowerings, key=lambda low: low.name)
+    body = block.function.body.block
+    return [(low, match) for low in ordered for match in find_matches(low.pattern, body)]
+
+
+def _forced_refusal(lowering: Lowering, match: RegionMatch, rules: Sequence[Forced]) -> str | None:
+    for rule in rules:
+        if rule.lowering != lowering.name and any(op.name == rule.op for op in match.members):
+            return f"--lowering asks for {rule.lowering} on {rule.op}"
+    return None
+
+
 def find_field(
     context: ProgramContext,
     block: BlockFunction,
-    lowerings: Iterable[Lowering],
+    places: Iterable[Place],
     measurements: Measurements,
     forced: Sequence[Forced] = (),
     budget_bytes: int | None = None,
 ) -> Field:
-    """Match, test and price every lowering on one block function."""
+    """Test and price every lowering at its places in one block function."""
     body = block.function.body.block
     ops = tuple(op for op in body.ops if not isinstance(op, func.ReturnOp))
+    rules = [f for f in forced if f.applies(context.entry)]
     priced: list[Priced] = []
     refusals: list[Refusal] = []
-    rules = [f for f in forced if f.applies(context.entry)]
     for op in ops:
         if aliased_operand(op) is not None:
             view = Candidate(context, block, _view_match(op), None)
             priced.append(Priced(view, price(view, measurements)))
-    for lowering in sorted(lowerings, key=lambda low: low.name):
-        for match in find_matches(lowering.pattern, body):
-            candidate = Candidate(context, block, match, lowering)
-            reason = lowering.when.refusal(candidate) or _budget_refusal(candidate, budget_bytes)
-            for rule in rules:
-                covered = any(op.name == rule.op for op in match.members)
-                if covered and lowering.name != rule.lowering and reason is None:
-                    reason = f"--lowering asks for {rule.lowering} on {rule.op}"
-            if reason is None:
-                priced.append(Priced(candidate, price(candidate, measurements)))
-            else:
-                refusals.append(Refusal(match, lowering.name, reason))
+    for lowering, match in places:
+        candidate = Candidate(context, block, match, lowering)
+        reason = (
+            lowering.when.refusal(candidate)
+            or _budget_refusal(candidate, budget_bytes)
+            or _forced_refusal(lowering, match, rules)
+        )
+        if reason is None:
+            priced.append(Priced(candidate, price(candidate, measurements)))
+        else:
+            refusals.append(Refusal(match, lowering.name, reason))
     return Field(context, block, ops, tuple(priced), tuple(refusals))
 
 

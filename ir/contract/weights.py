@@ -69,11 +69,13 @@ class StoredWeight(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WeightPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Contents of `weights.json`: stored weights by block kind, and every layer's checkpoint tensors.
+    """Contents of `weights.json`.
 
-    `sources` maps a full logical name (`model.layers.3.mlp.experts.gate_proj.weight`) to its
-    checkpoint tensors in stacking order.
+    `stored` gives the tensors to store by group (block kinds that share weights), `groups` the
+    group of every prefix (`model.layers.3.`), `sources` the checkpoint tensors of a full logical
+    name (`model.layers.3.mlp.experts.gate_proj.weight`) in stacking order.
     """
 
     stored: dict[str, tuple[StoredWeight, ...]]
+    groups: dict[str, str]
     sources: dict[str, tuple[Source, ...]]

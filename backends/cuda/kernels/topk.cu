@@ -21,8 +21,8 @@ constexpr int KEYS = 4 * VECTORS;        // keys of one thread
 constexpr u32 EVERY_LANE = 0xffffffffu;
 
 struct Shared {
-  u32 counts[2][BINS];   // this CTA's histogram, alternating over passes
-  u32 totals[BINS];      // the cluster's histogram
+  u32 counts[BINS];   // this CTA's histogram
+  u32 totals[BINS];   // the cluster's histogram
   u32 range_low[CLUSTER], range_high[CLUSTER];   // each CTA's bounds of the k-th largest key
   u32 above[CLUSTER], equal[CLUSTER];            // each CTA's chosen and tied keys
   u32 warp_a[WARPS], warp_b[WARPS];
@@ -109,7 +109,7 @@ __device__ __forceinline__ void topk_row(
     key[4 * v + 2] = i + 2 < end ? key_of(f.z) : 0u;
     key[4 * v + 3] = i + 3 < end ? key_of(f.w) : 0u;
   }
-  for (int i = thread; i < BINS; i += THREADS) s.counts[0][i] = s.counts[1][i] = 0;
+  for (int i = thread; i < BINS; i += THREADS) s.counts[i] = 0;
 
   // Bounds. Every thread holds one group of keys: with at least k groups, the least of the groups'
   // maxima is no larger than the k-th largest key.
@@ -138,26 +138,25 @@ __device__ __forceinline__ void topk_row(
   // keys of the range are.
   u32 need = k;
   bool exact = false;   // all keys >= low are chosen
-  for (int pass = 0;; pass++) {
-    u32* counts = s.counts[pass & 1];
+  for (;;) {
     const u32 span = high - low;
     const int shift = max(0, 22 - __clz(span | 1u));   // bins of 2^shift keys, at most BINS of them
 #pragma unroll
     for (int e = 0; e < KEYS; e++) {
       const u32 d = key[e] - low;
-      if (d <= span) atomicAdd(&counts[d >> shift], 1u);
+      if (d <= span) atomicAdd(&s.counts[d >> shift], 1u);
     }
     cluster_sync();
     if constexpr (CLUSTER > 1) {   // this CTA sums its share of the bins and gives it to all
       constexpr int SHARE = BINS / CLUSTER;
       for (int i = thread; i < SHARE; i += THREADS) {
         u32 sum = 0;
-        for (int r = 0; r < CLUSTER; r++) sum += *peer(&counts[rank * SHARE + i], r);
+        for (int r = 0; r < CLUSTER; r++) sum += *peer(&s.counts[rank * SHARE + i], r);
         for (int r = 0; r < CLUSTER; r++) *peer(&s.totals[rank * SHARE + i], r) = sum;
       }
       cluster_sync();
     }
-    const u32* totals = CLUSTER > 1 ? s.totals : counts;
+    const u32* totals = CLUSTER > 1 ? s.totals : s.counts;
 
     // Highest bins first: thread t looks at BINS / THREADS bins (or the first BINS threads at one).
     constexpr int EACH = BINS >= THREADS ? BINS / THREADS : 1;
@@ -198,9 +197,7 @@ __device__ __forceinline__ void topk_row(
     if (bin_end < high && bin_end >= low) high = bin_end;
     if (need == bin_count) { exact = true; break; }
     if (low == high) break;   // ties: `need` of the keys that equal low
-    // The other histogram was cleared or used two passes ago; clear this one for the pass after next.
-    if constexpr (CLUSTER == 1) __syncthreads();
-    for (int i = thread; i < BINS; i += THREADS) counts[i] = 0;
+    for (int i = thread; i < BINS; i += THREADS) s.counts[i] = 0;   // every reader is past it
     __syncthreads();
   }
 
@@ -249,8 +246,9 @@ __device__ __forceinline__ void topk_row(
   for (int i = total + rank * THREADS + thread; i < k; i += CLUSTER * THREADS) out[i] = -1;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
-sm90_f32_topk(const float* __restrict__ scores, long long row_stride, int length, int k, int* __restrict__ out) {
+extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS)
+sm90_f32_topk(const float* __restrict__ scores, long long row_stride, int length, int k,
+              int* __restrict__ out) {
   __shared__ Shared s;
   const int rank = CLUSTER == 1 ? 0 : blockIdx.x % CLUSTER;
   const long long row = blockIdx.x / CLUSTER;

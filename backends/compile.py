@@ -1,0 +1,253 @@
+"""From a captured module to an artifact for one target. Reads no checkpoint, needs no device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+
+from xdsl.dialects import builtin
+from xdsl.printer import Printer
+
+import lostwax
+from lostwax.backends.artifact_writer import atomic_folder, encode, seal, write
+from lostwax.backends.buckets import ProgramSpec, Sizes, limits_of, program_specs
+from lostwax.backends.choose_storage import choose_storage, covers_under
+from lostwax.backends.cover import Cover, Field, Forced, Place, find_field, find_places
+from lostwax.backends.emit import emit_program
+from lostwax.backends.kernel_builder import KernelBuilder
+from lostwax.backends.lowering import Lowering
+from lostwax.backends.price import Measurements, NoMeasurements
+from lostwax.backends.program_context import ProgramContext
+from lostwax.backends.registry import find_target
+from lostwax.backends.report_choices import region_choices
+from lostwax.backends.storage import Storage
+from lostwax.backends.weight_plan import plan_weights, planes_of, weight_bytes, weight_groups
+from lostwax.ir.contract.artifact import SCHEMA, Manifest, ProgramRef
+from lostwax.ir.contract.choice import Choices
+from lostwax.ir.contract.model import ModelFacts, WeightTable
+from lostwax.ir.contract.program import Program
+from lostwax.ir.contract.target import Target
+from lostwax.ir.passes.assign_formats import AssignFormatsPass
+from lostwax.ir.passes.clean_up import CleanUpPass
+from lostwax.ir.passes.pipeline import run
+from lostwax.ir.passes.specialise import SpecialisePass
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileOptions:
+    """What the user may set. `budget_bytes` bounds one region's results and workspace.
+
+    `weights`: `stored` keeps FP8 weights as they are, `dequantised` makes them the model dtype.
+    """
+
+    dtype: str = "bf16"
+    weights: str = "stored"
+    sizes: Sizes = field(default_factory=Sizes)
+    forced: tuple[Forced, ...] = ()
+    budget_bytes: int | None = None
+    measurements: Measurements = field(default_factory=NoMeasurements)
+    extra_lowerings: tuple[Lowering, ...] = ()
+    dump_dir: Path | None = None
+
+
+def module_text(module: builtin.ModuleOp) -> str:
+    """The module as `.mlir` text."""
+    stream = StringIO()
+    Printer(stream).print_op(module)
+    return stream.getvalue() + "\n"
+
+
+Variant = tuple[str, bool, bool]
+
+
+def _variant(spec: ProgramSpec) -> Variant:
+    return (spec.entry, spec.all_selected, spec.bucket.scores)
+
+
+def _variant_name(variant: Variant) -> str:
+    entry, every, scores = variant
+    return f"{entry}-{'dense' if every else 'sparse'}{'-scores' if scores else ''}"
+
+
+def specialise_variants(
+    module: builtin.ModuleOp, specs: Iterable[ProgramSpec], dump_dir: Path | None
+) -> dict[Variant, builtin.ModuleOp]:
+    """One module for each entry, guard and head that the programs need."""
+    modules: dict[Variant, builtin.ModuleOp] = {}
+    for variant in sorted({_variant(s) for s in specs}):
+        entry, every, scores = variant
+        dumps = dump_dir / _variant_name(variant) if dump_dir else None
+        passes = (SpecialisePass(entry=entry, all=every, scores=scores), CleanUpPass())
+        modules[variant] = run(module.clone(), passes, dumps)
+    return modules
+
+
+@dataclass(frozen=True)
+class _Plan:
+    contexts: tuple[ProgramContext, ...]
+    fields: tuple[dict[str, Field], ...]
+
+
+def _plan_fields(
+    modules: dict[Variant, builtin.ModuleOp],
+    specs: Iterable[ProgramSpec],
+    target: Target,
+    lowerings: tuple[Lowering, ...],
+    options: CompileOptions,
+) -> _Plan:
+    """Match and price every lowering in every program; places are found once a variant."""
+    places: dict[tuple[Variant, str], list[Place]] = {}
+    contexts: list[ProgramContext] = []
+    fields: list[dict[str, Field]] = []
+    for spec in specs:
+        variant = _variant(spec)
+        context = ProgramContext(modules[variant], target, spec.entry, spec.bucket, spec.guard)
+        found: dict[str, Field] = {}
+        for name, block in context.blocks.items():
+            if (variant, name) not in places:
+                places[variant, name] = find_places(block, lowerings)
+            found[name] = find_field(
+                context,
+                block,
+                places[variant, name],
+                options.measurements,
+                options.forced,
+                options.budget_bytes,
+            )
+        contexts.append(context)
+        fields.append(found)
+    return _Plan(tuple(contexts), tuple(fields))
+
+
+class UnknownLowering(ValueError):
+    """`--lowering` names a lowering or an op that the target does not have."""
+
+
+def _check_forced(forced: tuple[Forced, ...], lowerings: tuple[Lowering, ...]) -> None:
+    for rule in forced:
+        named = [low for low in lowerings if low.name == rule.lowering]
+        if not named:
+            names = sorted(
+                low.name
+                for low in lowerings
+                if any(n.op == rule.op for n in low.pattern.nodes.values())
+            )
+            raise UnknownLowering(
+                f"no lowering {rule.lowering!r} on this target; those of {rule.op}:"
+                f" {', '.join(names) or 'none (is the op spelled right?)'}"
+            )
+        if all(n.op != rule.op for n in named[0].pattern.nodes.values()):
+            ops = sorted({n.op for n in named[0].pattern.nodes.values()})
+            raise UnknownLowering(
+                f"lowering {rule.lowering!r} does not cover {rule.op}; it covers {', '.join(ops)}"
+            )
+
+
+def compile_module(
+    module: builtin.ModuleOp,
+    facts: ModelFacts,
+    weights: WeightTable,
+    target_name: str,
+    out: Path,
+    options: CompileOptions | None = None,
+    tokenizer: Path | None = None,
+    progress: Progress = lambda phase: None,
+) -> Manifest:
+    """Compile a captured module into the artifact folder `out` and return its manifest.
+
+    `weights` may be empty (a capture without a checkpoint): then the artifact plans but cannot be
+    loaded. Raises NoCover, UnknownTarget, UnknownLowering, ArtifactExists, KernelCompileError and
+    ValueError for sizes out of range.
+    """
+    options = options or CompileOptions()
+    backend, target = find_target(target_name)
+    if options.dtype not in target.dtypes:
+        raise ValueError(f"target {target.name} has no {options.dtype}; it has {target.dtypes}")
+    limits = limits_of(facts, options.sizes)
+    specs = program_specs(facts, limits)
+    lowerings: tuple[Lowering, ...] = backend.load(backend.lowerings)(target)
+    lowerings = (*lowerings, *options.extra_lowerings)
+    _check_forced(options.forced, lowerings)
+
+    progress("assign formats, specialise")
+    formats = AssignFormatsPass(dtype=options.dtype, weights=options.weights)
+    typed = run(module.clone(), (formats,), options.dump_dir)
+    modules = specialise_variants(typed, specs, options.dump_dir)
+
+    progress("match and price lowerings")
+    plan = _plan_fields(modules, specs, target, lowerings, options)
+
+    progress("choose weight forms and covers")
+    groups = weight_groups(plan.contexts)
+    storage: dict[str, Storage] = {}
+    losses: dict[str, dict[str, float]] = {}
+    covers: list[dict[str, Cover]] = [{} for _ in plan.contexts]
+    for group, kinds in groups.items():
+        members = [(i, f[k]) for i, f in enumerate(plan.fields) for k in kinds if k in f]
+        chosen, losses[group] = choose_storage([f for _, f in members])
+        for (i, f), cov in zip(members, covers_under([f for _, f in members], chosen), strict=True):
+            covers[i][f.block.name] = cov
+        storage.update({kind: chosen for kind in kinds})
+
+    with atomic_folder(out) as folder:
+        progress("emit programs, compile kernels")
+        builder = KernelBuilder(backend, target, folder / "kernels")
+        programs: list[Program] = []
+        for i, context in enumerate(plan.contexts):
+            ordered = {name: covers[i][name] for name in context.blocks}
+            programs.append(emit_program(context, ordered, storage, builder.build))
+        progress("write artifact")
+        write(folder, "graphs/captured.mlir", module_text(module).encode())
+        for variant, specialised in modules.items():
+            write(folder, f"graphs/{_variant_name(variant)}.mlir", module_text(specialised).encode())
+        refs: list[ProgramRef] = []
+        for program in programs:
+            file = f"programs/{program.name}.json"
+            write(folder, file, encode(program))
+            refs.append(
+                ProgramRef(
+                    file=file,
+                    entry=program.entry,
+                    bucket=program.bucket,
+                    guard=program.guard,
+                    arena_bytes=program.arena_bytes,
+                )
+            )
+        weight_plan = plan_weights(plan.contexts, programs, groups, storage, weights)
+        write(folder, "weights.json", encode(weight_plan))
+        choices = Choices(
+            programs={
+                program.name: tuple(
+                    c for name in covers[i] for c in region_choices(covers[i][name], storage[name])
+                )
+                for i, program in enumerate(programs)
+            },
+            storage={
+                group: tuple(s.name for s in weight_plan.stored[group]) for group in groups
+            },
+            storage_losses=losses,
+        )
+        write(folder, "choices.json", encode(choices))
+        if tokenizer is not None:
+            write(folder, "tokenizer.json", tokenizer.read_bytes())
+        manifest = Manifest(
+            schema=SCHEMA,
+            digest="",
+            model=facts,
+            target=target,
+            dtype=options.dtype,
+            world_size=1,
+            limits=limits,
+            planes=planes_of(plan.contexts[0], facts),
+            weight_bytes=weight_bytes(weight_plan),
+            arena_bytes=max(p.arena_bytes for p in programs),
+            programs=tuple(refs),
+            kernels=builder.kernels,
+            toolchain={"lostwax": lostwax.__version__, **builder.toolchain},
+            files={},
+        )
+        return seal(folder, manifest)

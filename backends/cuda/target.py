@@ -1,0 +1,27 @@
+"""Facts of the NVIDIA GPUs that the project compiles for. Knows no driver."""
+
+from __future__ import annotations
+
+from lostwax.ir.contract.target import Target
+
+# Rates and launch cost as measured on one H100 80GB HBM3 (torch 2.11, 2026-11-23): streaming read
+# 3.07 TB/s, bf16 770 and fp8 1,290 TFLOP/s, an empty kernel in a graph 1.06 us. f32: the vector
+# units' datasheet rate (67 TFLOP/s), tensor cores unused. Shared memory: 227 KiB a block may take.
+CUDA_SM90A = Target(
+    name="cuda-sm90a",
+    backend="cuda",
+    arch="sm_90a",
+    dtypes=("f64", "f32", "bf16", "f16", "i64", "i32", "u8", "f8E4M3FN"),
+    bandwidth_gbps=3070.0,
+    tflops={"f32": 67.0, "bf16": 770.0, "f8E4M3FN": 1290.0},
+    launch_us=1.06,
+    compute_units=132,
+    replay="graph",
+    matrix_units=("wgmma",),
+    shared_memory_bytes=232448,
+    wave_size=32,
+    fp8_encoding="f8E4M3FN",
+    graph_entries=("decode",),
+)
+
+TARGETS = (CUDA_SM90A,)

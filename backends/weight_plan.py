@@ -1,0 +1,104 @@
+"""Plans which checkpoint tensors become which stored tensors, and the cache planes. Reads no file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import prod
+
+from lostwax.backends.program_context import ProgramContext
+from lostwax.backends.storage import Storage
+from lostwax.ir.contract.caches import CachePlane
+from lostwax.ir.contract.model import ModelFacts, WeightTable
+from lostwax.ir.contract.program import DTYPE_BYTES, HostCall, Launch, Pointer, Program, View
+from lostwax.ir.contract.weights import WeightPlan
+from lostwax.ir.types import CacheType
+
+
+def weight_groups(contexts: Sequence[ProgramContext]) -> dict[str, tuple[str, ...]]:
+    """Block kinds that share a prefix, and so weights, by the name of their group."""
+    prefixes: dict[str, set[str]] = {}
+    for context in contexts:
+        for call in context.calls:
+            prefixes.setdefault(call.callee.root_reference.data, set()).add(call.prefix.data)
+    groups: list[list[str]] = []
+    for kind in prefixes:
+        home = next((g for g in groups if any(prefixes[k] & prefixes[kind] for k in g)), None)
+        if home is None:
+            groups.append([kind])
+        else:
+            home.append(kind)
+    return {"+".join(g): tuple(g) for g in groups}
+
+
+def _views(launch: Launch) -> Iterator[View]:
+    if isinstance(launch, HostCall):
+        yield from (a for a in launch.args if a is not None)
+    else:
+        yield from (p.view for p in launch.params if isinstance(p, Pointer))
+
+
+def _used(programs: Sequence[Program], kinds: Sequence[str]) -> frozenset[str]:
+    """Stored names that some program reads in these block kinds."""
+    return frozenset(
+        view.name
+        for program in programs
+        for kind in kinds
+        for launch in program.blocks.get(kind, ())
+        for view in _views(launch)
+        if view.space == "weight"
+    )
+
+
+def plan_weights(
+    contexts: Sequence[ProgramContext],
+    programs: Sequence[Program],
+    groups: dict[str, tuple[str, ...]],
+    storage: dict[str, Storage],
+    weights: WeightTable,
+) -> WeightPlan:
+    """What to store for every layer; weights that no program reads are left out."""
+    stored = {
+        group: storage[kinds[0]].stored_weights(_used(programs, kinds))
+        for group, kinds in groups.items()
+    }
+    home = {kind: group for group, kinds in groups.items() for kind in kinds}
+    prefixes: dict[str, str] = {}
+    for context in contexts:
+        for call in context.calls:
+            prefixes[call.prefix.data] = home[call.callee.root_reference.data]
+    sources = {
+        prefix + part: weights[prefix + part]
+        for prefix, group in prefixes.items()
+        for tensor in stored[group]
+        for part in tensor.parts
+        if weights
+    }
+    return WeightPlan(stored=stored, groups=prefixes, sources=sources)
+
+
+def weight_bytes(plan: WeightPlan) -> int:
+    """Bytes of all stored weights of all layers."""
+    each = {
+        group: sum(prod(t.shape) * DTYPE_BYTES[t.dtype] for t in tensors)
+        for group, tensors in plan.stored.items()
+    }
+    return sum(each[group] for group in plan.groups.values())
+
+
+def planes_of(context: ProgramContext, facts: ModelFacts) -> tuple[CachePlane, ...]:
+    """The cache planes that the program's blocks use."""
+    planes: dict[str, CachePlane] = {}
+    for block in context.blocks.values():
+        for argument in block.function.body.block.args:
+            kind = argument.type
+            if isinstance(kind, CacheType):
+                row_bytes = sum(kind.row) * DTYPE_BYTES[kind.layout.data]
+                planes[kind.plane.data] = CachePlane(
+                    name=kind.plane.data,
+                    layers=facts.num_layers,
+                    layout=kind.layout.data,
+                    row=kind.row,
+                    page_tokens=kind.page_tokens.data,
+                    page_bytes=row_bytes * kind.page_tokens.data,
+                )
+    return tuple(planes[name] for name in sorted(planes))

@@ -1,0 +1,39 @@
+"""What `explain` prints: every choice of a compile with its losers. Data only."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Loser(msgspec.Struct, frozen=True, kw_only=True):
+    """A lowering that was not chosen at a place: `reason` why, `us` its price where it had one."""
+
+    lowering: str
+    reason: str
+    us: float | None = None
+
+
+class RegionChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """The lowering of one region of one block kind in one program.
+
+    `us` is microseconds, from a `record` or an `estimate` (`source`). `region` is the region's
+    digest, under which records are filed.
+    """
+
+    block: str
+    ops: tuple[str, ...]
+    region: str
+    lowering: str
+    us: float
+    source: str
+    knobs: dict[str, int]
+    losers: tuple[Loser, ...]
+
+
+class Choices(msgspec.Struct, frozen=True, kw_only=True):
+    """Contents of `choices.json`. `storage` gives the stored weights by group, `storage_losses` the
+    mean loss of each other way to store them (1.0: programs twice as slow)."""
+
+    programs: dict[str, tuple[RegionChoice, ...]]
+    storage: dict[str, tuple[str, ...]]
+    storage_losses: dict[str, dict[str, float]]
