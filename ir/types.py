@@ -9,6 +9,7 @@ from xdsl.ir import Attribute, Data, ParametrizedAttribute, TypeAttribute
 from xdsl.irdl import irdl_attr_definition
 from xdsl.parser import AttrParser
 from xdsl.printer import Printer
+from xdsl.utils.exceptions import VerifyException
 
 from lostwax.ir.size import Size, parse_size
 
@@ -23,6 +24,9 @@ DTYPES: dict[str, Attribute] = {
     "f8E4M3FNUZ": builtin.Float8E4M3FNUZType(),
 }
 """Element types by the name that views, records and `.mlir` text use."""
+
+LAYOUTS = ("f32", "bf16")
+"""Byte layouts of cache rows. These two store every element in the dtype of that name."""
 
 
 @irdl_attr_definition
@@ -74,11 +78,20 @@ class TensorType(ParametrizedAttribute, TypeAttribute):
     name = "lostwax.tensor"
     shape: builtin.ArrayAttr[SizeAttr]
     dtype: Attribute
-    scale: Attribute  # BlockScaleAttr, or NoneAttr for plain values
+    scale: BlockScaleAttr | builtin.NoneAttr
+
+    def verify(self) -> None:
+        """The dtype is one that views can name; block scales need two axes."""
+        if self.dtype_name not in DTYPES:
+            raise VerifyException(f"{self.name}: {self.dtype} is not one of {', '.join(DTYPES)}")
+        if self.block_scale is not None and len(self.sizes) < 2:
+            raise VerifyException(f"{self.name}: block scales need two axes, {self} has fewer")
 
     @staticmethod
     def of(
-        shape: Sequence[int | str | Size], dtype: str | Attribute, scale: Attribute | None = None
+        shape: Sequence[int | str | Size],
+        dtype: str | Attribute,
+        scale: BlockScaleAttr | None = None,
     ) -> TensorType:
         """Build from plain values."""
         dims = builtin.ArrayAttr([SizeAttr(Size.of(s)) for s in shape])
@@ -146,6 +159,15 @@ class CacheType(ParametrizedAttribute, TypeAttribute):
     page_tokens: builtin.IntAttr
     parts: builtin.ArrayAttr[builtin.IntAttr]
     layout: builtin.StringAttr
+
+    def verify(self) -> None:
+        """The layout is known and rows and pages hold something."""
+        if self.layout.data not in LAYOUTS:
+            raise VerifyException(
+                f"{self.name}: layout {self.layout.data!r} is not one of {', '.join(LAYOUTS)}"
+            )
+        if self.page_tokens.data < 1 or not self.row or min(self.row) < 1:
+            raise VerifyException(f"{self.name}: {self} has an empty page or row")
 
     @staticmethod
     def of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from xdsl.dialects import builtin
+from xdsl.dialects import builtin, func
 from xdsl.passes import ModulePass
 from xdsl.utils.arg_spec import parse_pipeline
 from xdsl.utils.exceptions import ArgSpecParseError, VerifyException
@@ -68,7 +68,19 @@ def _verify(module: builtin.ModuleOp, moment: str) -> None:
     try:
         module.verify()
     except VerifyException as error:
-        raise VerifyException(f"{moment}: {error}") from error
+        raise VerifyException(f"{moment}: {_culprit(module)}{error}") from error
+
+
+def _culprit(module: builtin.ModuleOp) -> str:
+    """Where the first wrong op is: `@function: op.name: `; xdsl's messages leave it out."""
+    for function in module.ops:
+        for op in function.walk():
+            try:
+                op.verify(verify_nested_ops=False)
+            except VerifyException as error:
+                where = f"@{function.sym_name.data}: " if isinstance(function, func.FuncOp) else ""
+                return where if str(error).startswith(op.name) else f"{where}{op.name}: "
+    return ""
 
 
 def run(

@@ -6,11 +6,15 @@ import sys
 from pathlib import Path
 
 from xdsl.parser import Parser
+from xdsl.passes import get_pass_option_infos
 from xdsl.utils.exceptions import DiagnosticException, ParseError
 
 from lostwax.ir.dialects import context
-from lostwax.ir.passes import PASSES, UnknownPass, find_pass
+from lostwax.ir.passes import PASSES, find_pass
 from lostwax.ir.passes import pipeline as pipelines
+
+SPLIT = "// -----\n"
+DIAGNOSTICS = (DiagnosticException, ParseError, ValueError, OSError)
 
 
 def opt(
@@ -20,6 +24,7 @@ def opt(
     passes: str = "",
     list_passes: bool = False,
     dump_dir: Path | None = None,
+    verify_diagnostics: bool = False,
 ) -> None:
     """Verify a module, run passes over it, print it.
 
@@ -34,28 +39,40 @@ def opt(
         Print every pass with its options and its reason, and stop.
     dump_dir
         Write one .mlir file after each pass into this folder.
+    verify_diagnostics
+        Split the input at `// -----` lines and print each part's module or error, never failing.
     """
     if list_passes:
         print(_pass_list())
         return
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text()
-        pipeline = pipelines.parse(passes)
-        module = Parser(context(), text, "<stdin>" if file == "-" else file).parse_module()
-        print(pipelines.run(module, pipeline, dump_dir))
-    except (DiagnosticException, ParseError, UnknownPass, ValueError, OSError) as error:
+        if not verify_diagnostics:
+            print(_transform(text, file, passes, dump_dir))
+            return
+    except DIAGNOSTICS as error:
         print(f"lostwax opt: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    for part in text.split(SPLIT):
+        try:
+            print(_transform(part, file, passes, dump_dir))
+        except DIAGNOSTICS as error:
+            print(error)
+
+
+def _transform(text: str, file: str, passes: str, dump_dir: Path | None) -> str:
+    """The text of the module after the passes."""
+    pipeline = pipelines.parse(passes)
+    module = Parser(context(), text, "<stdin>" if file == "-" else file).parse_module()
+    return str(pipelines.run(module, pipeline, dump_dir))
 
 
 def _pass_list() -> str:
     """A line a pass: name, options with defaults, reason."""
-    from xdsl.passes import get_pass_option_infos
-
     lines: list[str] = []
     for name in PASSES:
-        options = " ".join(
-            f"{o.name}={o.default_value or '...'}" for o in get_pass_option_infos(find_pass(name))
-        )
-        lines.append(f"{name}{{{options}}}\n    {pipelines.REASONS[name]}")
+        infos = get_pass_option_infos(find_pass(name))
+        options = " ".join(f"{o.name}={o.default_value or '...'}" for o in infos)
+        shown = f"{name}{{{options}}}" if options else name
+        lines.append(f"{shown}\n    {pipelines.REASONS[name]}")
     return "\n".join(lines)
