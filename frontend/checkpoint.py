@@ -1,0 +1,203 @@
+"""Opens a checkpoint folder and checks every tensor against the configuration. Reads no data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lostwax.frontend.config import ARCHITECTURE, FP8_BLOCK, MODEL_TYPE, ModelConfig, read_config
+from lostwax.frontend.formats import FP8_BLOCKS
+from lostwax.frontend.safetensors_header import HeaderError, TensorHeader, read_header
+from lostwax.frontend.tensors import (
+    SCALE_SUFFIX,
+    Weight,
+    layer_weights,
+    model_weights,
+    mtp_weights,
+    scale_shape,
+)
+from lostwax.ir.contract.model import ModelFacts, WeightTable
+from lostwax.ir.contract.weights import Source
+
+INDEX_FILE = "model.safetensors.index.json"
+SINGLE_FILE = "model.safetensors"
+MAX_INDEX_BYTES = 100_000_000
+PLAIN_DTYPES = ("bf16", "f32")
+
+
+class CheckpointError(ValueError):
+    """The folder is no whole checkpoint of this model; the message names tensor and remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checked checkpoint: where each logical weight lies and how it is stored."""
+
+    folder: Path
+    config: ModelConfig
+    weights: WeightTable
+    formats: Mapping[str, str]
+    mtp_tensors: tuple[str, ...]
+    """Tensors of multi-token-prediction layers: recognised, read by no program yet."""
+    digest: str
+
+    def facts(self, page_tokens: int) -> ModelFacts:
+        """What compiling and serving need to know."""
+        return model_facts(self.config, self.digest, page_tokens)
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Read config and headers; CheckpointError or ConfigError where something does not fit."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is no folder; give the one that holds config.json")
+    config = read_config(folder / "config.json")
+    tensors = _read_headers(folder)
+    left = set(tensors)
+    weights: WeightTable = {}
+    formats: dict[str, str] = {}
+    for weight in model_weights(config):
+        weights[weight.name], formats[weight.name] = _check(tensors, weight, left)
+    mtp = _check_mtp(config, tensors, left)
+    if left:
+        raise CheckpointError(
+            f"{folder} holds {len(left)} tensors that the configuration does not ask for, such as"
+            f" {min(left)!r}; check num_hidden_layers and n_routed_experts in config.json"
+        )
+    return Checkpoint(folder, config, weights, formats, mtp, _digest(config, tensors))
+
+
+def model_facts(config: ModelConfig, digest: str, page_tokens: int) -> ModelFacts:
+    """Facts of a model whose content has this digest. The name does not say where it lies."""
+    return ModelFacts(
+        name=f"{MODEL_TYPE}-{digest[:12]}",
+        architecture=ARCHITECTURE,
+        digest=digest,
+        vocab_size=config.vocab_size,
+        num_layers=config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        index_topk=config.index_topk,
+        max_context=config.max_position_embeddings,
+        page_tokens=page_tokens,
+        bos_token_id=config.bos_token_id,
+        eos_token_ids=config.eos_token_ids,
+    )
+
+
+def _read_headers(folder: Path) -> dict[str, TensorHeader]:
+    index = folder / INDEX_FILE
+    try:
+        if not index.exists():
+            single = folder / SINGLE_FILE
+            if not single.is_file():
+                raise CheckpointError(f"{folder} has neither {INDEX_FILE} nor {SINGLE_FILE}")
+            return read_header(single)
+        weight_map = _read_index(index)
+        tensors: dict[str, TensorHeader] = {}
+        for name in sorted(set(weight_map.values())):
+            path = folder / name
+            if not path.is_file():
+                raise CheckpointError(f"{INDEX_FILE} names {name}, which is not in {folder}")
+            for tensor, header in read_header(path).items():
+                if weight_map.get(tensor) != name:
+                    listed = weight_map.get(tensor, "no file")
+                    raise CheckpointError(f"{tensor} lies in {name}; {INDEX_FILE} says {listed}")
+                tensors[tensor] = header
+    except HeaderError as e:
+        raise CheckpointError(str(e)) from e
+    for tensor, name in weight_map.items():
+        if tensor not in tensors:
+            raise CheckpointError(f"{INDEX_FILE} says that {tensor} lies in {name}; it does not")
+    return tensors
+
+
+def _read_index(index: Path) -> dict[str, str]:
+    if index.stat().st_size > MAX_INDEX_BYTES:
+        raise CheckpointError(f"{index} is larger than {MAX_INDEX_BYTES} bytes: no index")
+    try:
+        raw: Any = json.loads(index.read_text(encoding="utf-8"))
+        weight_map: dict[Any, Any] = dict(raw["weight_map"])
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        raise CheckpointError(f"{index} is no index with a weight_map ({e}); download it") from e
+    for tensor, name in weight_map.items():
+        if not isinstance(name, str) or not name or Path(name).name != name:
+            raise CheckpointError(f"{index}: {tensor} lies in {name!r}, wants a plain file name")
+    return weight_map
+
+
+def _check(
+    tensors: Mapping[str, TensorHeader], weight: Weight, left: set[str]
+) -> tuple[tuple[Source, ...], str]:
+    """The sources of one logical weight, and its one stored format."""
+    sources: list[Source] = []
+    stored = ""
+    for name in weight.tensors:
+        source = _source(tensors, name, weight)
+        this = FP8_BLOCKS if source.scale else source.dtype
+        if sources and this != stored:
+            raise CheckpointError(
+                f"{name} is stored as {this}, {weight.tensors[0]} as {stored}: the experts of a"
+                " layer must be stored alike; convert one of them"
+            )
+        stored = this
+        sources.append(source)
+        left.discard(name)
+        if source.scale is not None:
+            left.discard(source.scale)
+    return tuple(sources), stored
+
+
+def _source(tensors: Mapping[str, TensorHeader], name: str, weight: Weight) -> Source:
+    header = tensors.get(name)
+    if header is None:
+        raise CheckpointError(f"tensor {name} is missing; download the checkpoint's other shards")
+    if header.shape != weight.shape:
+        raise CheckpointError(
+            f"{name} has shape {list(header.shape)}, the configuration says {list(weight.shape)};"
+            " config.json and weights must come from one checkpoint"
+        )
+    scale_name = name + SCALE_SUFFIX
+    scale = tensors.get(scale_name)
+    if header.dtype in PLAIN_DTYPES:
+        if scale is not None:
+            raise CheckpointError(f"{scale_name} scales {name}, which is {header.dtype}, not FP8")
+        return Source(header.file, name, header.dtype, header.shape)
+    if header.dtype != "f8E4M3FN" or not weight.quantisable:
+        raise CheckpointError(
+            f"{name} is stored as {header.dtype}; wants {' or '.join(PLAIN_DTYPES)}"
+            + (f", or f8E4M3FN with {scale_name}" if weight.quantisable else "")
+        )
+    want = scale_shape(weight.shape)
+    if scale is None:
+        raise CheckpointError(f"{name} is FP8, but its scales {scale_name} are missing")
+    if scale.shape != want or scale.dtype != "f32":
+        raise CheckpointError(
+            f"{scale_name} is {scale.dtype} {list(scale.shape)}, wants f32 {list(want)}: one scale"
+            f" a {FP8_BLOCK} x {FP8_BLOCK} block"
+        )
+    return Source(header.file, name, header.dtype, header.shape, scale_name, scale.file)
+
+
+def _check_mtp(
+    config: ModelConfig, tensors: Mapping[str, TensorHeader], left: set[str]
+) -> tuple[str, ...]:
+    """Tensors of MTP layers; a checkpoint may have none of them (transformers writes none)."""
+    found: list[str] = []
+    for layer in config.mtp_layers:
+        prefix = f"model.layers.{layer}."
+        present = {name for name in left if name.startswith(prefix)}
+        if present:
+            for weight in (*layer_weights(config, layer), *mtp_weights(config, layer)):
+                _check(tensors, weight, left)
+            found.extend(present - left)
+    return tuple(sorted(found))
+
+
+def _digest(config: ModelConfig, tensors: Mapping[str, TensorHeader]) -> str:
+    lines: Iterable[str] = (
+        f"{name} {h.dtype} {list(h.shape)} {h.file}" for name, h in sorted(tensors.items())
+    )
+    return hashlib.sha256("\n".join([config.digest, *lines]).encode()).hexdigest()

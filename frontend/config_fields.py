@@ -1,0 +1,84 @@
+"""Reads typed fields of a JSON object, with errors that name the field. Knows no model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+
+class ConfigError(ValueError):
+    """The configuration is not one that lostwax can serve; the message names the field."""
+
+
+MAX_DIMENSION = 1 << 31  # no field of a real config comes near; larger ones are nonsense
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Typed access to a JSON object. `path` prefixes the names in messages."""
+
+    raw: Mapping[str, Any]
+    path: str = ""
+
+    def integer(self, name: str, default: int | None = None, *, least: int = 1) -> int:
+        """An integer of at least `least`; required when there is no default."""
+        value = self._get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ConfigError(f"{self.path}{name} is {value!r}, wants an integer")
+        if not least <= value < MAX_DIMENSION:
+            raise ConfigError(f"{self.path}{name} is {value}, wants at least {least}")
+        return value
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """A positive finite number."""
+        value = self._get(name, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ConfigError(f"{self.path}{name} is {value!r}, wants a number")
+        if not math.isfinite(value) or value <= 0:
+            raise ConfigError(f"{self.path}{name} is {value}, wants a positive finite number")
+        return float(value)
+
+    def flag(self, name: str, default: bool) -> bool:
+        """A boolean."""
+        value = self._get(name, default)
+        if not isinstance(value, bool):
+            raise ConfigError(f"{self.path}{name} is {value!r}, wants true or false")
+        return value
+
+    def token(self, name: str) -> int | None:
+        """A token id, or None."""
+        return None if self.raw.get(name) is None else self.integer(name, least=0)
+
+    def tokens(self, name: str) -> tuple[int, ...]:
+        """Token ids: absent, one, or a list."""
+        value = self.raw.get(name)
+        if not isinstance(value, list):
+            one = self.token(name)
+            return () if one is None else (one,)
+        items = cast("list[Any]", value)
+        return tuple(Fields({name: item}, self.path).integer(name, least=0) for item in items)
+
+    def only(self, name: str, value: object) -> None:
+        """The field is absent or has the one value that is implemented."""
+        got = self.raw.get(name, value)
+        if got != value:
+            raise ConfigError(f"{self.path}{name} is {got!r}; lostwax implements {value!r} only")
+
+    def child(self, name: str) -> Fields:
+        """A nested object."""
+        value = self.raw.get(name)
+        if not isinstance(value, dict):
+            raise ConfigError(f"{self.path}{name} is {value!r}, wants an object")
+        return Fields(cast("dict[str, Any]", value), f"{self.path}{name}.")
+
+    def _get(self, name: str, default: Any) -> Any:
+        value = self.raw.get(name)
+        if value is None:
+            value = default
+        if value is None:
+            raise ConfigError(
+                f"{self.path}{name} is missing; take it from the official config.json"
+            )
+        return value
