@@ -1,0 +1,140 @@
+"""Records on disk: JSON Lines, one atomic file a key, tiers user -> shared -> shipped.
+
+Knows no lowering and no device. A file holds one line a knob setting.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from lostwax.ir.contract.record import SCHEMA, Record, RecordKey, canonical_json
+
+
+class BadRecord(ValueError):
+    """A record file that cannot be trusted; the message names the file and what to do."""
+
+
+class _Versioned(msgspec.Struct):
+    schema: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordStore:
+    """Folders of records in order of preference; the first one is written to."""
+
+    tiers: tuple[Path, ...]
+
+    def find(self, key: RecordKey) -> tuple[Record, ...]:
+        """The records of a key, in knob order, from the first tier that has the key."""
+        for tier in self.tiers:
+            path = tier / _file_name(key.digest())
+            if path.exists():
+                return read_records(path)
+        return ()
+
+    def put(self, record: Record) -> None:
+        """Add a record to the first tier; it replaces one of the same key and knobs."""
+        if not self.tiers:
+            raise ValueError("the record store has no folder to write to; give it a tier")
+        path = self.tiers[0] / _file_name(record.key.digest())
+        kept = read_records(path) if path.exists() else ()
+        write_records(path, [r for r in kept if r.knobs != record.knobs] + [record])
+
+    def merge(self, folder: Path) -> int:
+        """Merge another folder's records into the first tier; returns how many files changed.
+
+        The result does not depend on which side is merged into which.
+        """
+        changed = 0
+        for source in record_files(folder):
+            target = self.tiers[0] / source.relative_to(folder)
+            kept = read_records(target) if target.exists() else ()
+            merged = merge_records((*kept, *read_records(source)))
+            if merged != kept:
+                write_records(target, merged)
+                changed += 1
+        return changed
+
+
+def record_files(folder: Path) -> Iterator[Path]:
+    """Every record file below a folder, in the order of their keys."""
+    yield from sorted(folder.glob("*/*.jsonl"))
+
+
+def merge_records(records: Iterable[Record]) -> tuple[Record, ...]:
+    """One record a knob setting, in knob order.
+
+    Of two for one setting the stronger certificate state wins, then more samples, then the smaller
+    canonical text: no order of arrival, no clock.
+    """
+    strength = {"executed": 0, "interpreted": 1, "compiled": 2}
+    best: dict[tuple[tuple[str, int], ...], Record] = {}
+    for record in sorted(
+        records,
+        key=lambda r: (strength[r.certificate.state], -len(r.samples_us), canonical_json(r)),
+    ):
+        best.setdefault(record.knob_order, record)
+    return tuple(best[k] for k in sorted(best))
+
+
+def fastest(records: Iterable[Record]) -> Record | None:
+    """The record to choose: least median, where medians within noise are equal.
+
+    Among equals the fixed order (lowering, knobs) decides, so that two tunings agree.
+    """
+    timed = [(r.median_us, r) for r in records if r.median_us is not None]
+    if not timed:
+        return None
+    least_us, least = min(timed, key=lambda t: (t[0], t[1].key.lowering, t[1].knob_order))
+    equals = [r for us, r in timed if us - least_us <= max(r.noise_us, least.noise_us)]
+    return min(equals, key=lambda r: (r.key.lowering, r.knob_order))
+
+
+def read_records(path: Path) -> tuple[Record, ...]:
+    """The records of one file; BadRecord if it is torn, malformed, newer or under a wrong name."""
+    text = path.read_bytes()
+    remedy = "delete it and tune again"
+    if not text.endswith(b"\n"):
+        raise BadRecord(f"{path} is torn (no newline at its end); {remedy}")
+    records: list[Record] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            schema = msgspec.json.decode(line, type=_Versioned).schema
+            if schema > SCHEMA:
+                raise BadRecord(
+                    f"{path}:{number} has schema {schema}, this version reads up to {SCHEMA}; "
+                    "upgrade lostwax or use another record folder"
+                )
+            record = msgspec.json.decode(line, type=Record)
+        except msgspec.MsgspecError as error:
+            raise BadRecord(f"{path}:{number} is malformed ({error}); {remedy}") from error
+        if path.stem != record.key.digest():
+            raise BadRecord(f"{path}:{number} holds the key {record.key.digest()}; {remedy}")
+        records.append(record)
+    return tuple(sorted(records, key=lambda r: r.knob_order))
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Replace one key's file in one step; readers see the old or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ordered = sorted(records, key=lambda r: r.knob_order)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.writelines(canonical_json(r) + b"\n" for r in ordered)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _file_name(digest: str) -> Path:
+    return Path(digest[:2]) / f"{digest}.jsonl"

@@ -1,0 +1,99 @@
+"""What was measured and certified of one lowering. Knows no device driver and no storage."""
+
+from __future__ import annotations
+
+import hashlib
+from statistics import median
+from typing import Literal
+
+import msgspec
+
+SCHEMA = 1
+"""Version of the record's fields; readers refuse newer ones."""
+
+State = Literal["executed", "interpreted", "compiled"]
+
+
+class Certificate(msgspec.Struct, frozen=True, kw_only=True):
+    """Evidence that a lowering means what its region's reference means.
+
+    `state` is never rounded up: `executed` ran on the device itself, `interpreted` ran the same
+    source elsewhere, `compiled` never ran. Errors are relative to the reference's RMS, the worst
+    over all outputs and cases; None where nothing ran. `set_agreement` is the share of rows whose
+    chosen set is the reference's (top-k, routing, sampling), None without such an output. `waiver`
+    names the rule that a vendor's op is allowed to break (`tie_order`), empty for none.
+    """
+
+    state: State
+    max_error: float | None = None
+    rms_error: float | None = None
+    set_agreement: float | None = None
+    waiver: str = ""
+    input_digest: str = ""
+    binary_digest: str = ""
+    tool_versions: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        if self.state != "compiled" and (self.max_error is None or not self.input_digest):
+            raise ValueError(
+                f"a certificate of state {self.state!r} needs errors and the inputs' digest; "
+                "use state 'compiled' for a lowering that never ran"
+            )
+
+
+class RecordKey(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that changes the answer. No path, clock or environment may enter it.
+
+    `region` is `RegionMatch.digest()`, `source` the digest of the kernel's source or binary ABI,
+    `sku` the device's fingerprint, `types` the boundary values' types by pattern name (dtypes,
+    shapes with symbols, scale and cache layouts), `bucket_class` the sizes that were measured.
+    """
+
+    region: str
+    lowering: str
+    source: str
+    sku: str
+    types: dict[str, str]
+    bucket_class: str
+
+    def digest(self) -> str:
+        """sha256 of the canonical JSON."""
+        return hashlib.sha256(canonical_json(self)).hexdigest()
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """Raw samples of one knob setting, with the certificate of the binary that ran."""
+
+    schema: int = SCHEMA
+    key: RecordKey
+    knobs: dict[str, int] = {}
+    samples_us: tuple[float, ...] = ()
+    certificate: Certificate
+
+    def __post_init__(self) -> None:
+        bad = [s for s in self.samples_us if not 0 < s < float("inf")]
+        if bad:
+            raise ValueError(f"record of {self.key.lowering}: sample {bad[0]} us is not positive")
+
+    @property
+    def median_us(self) -> float | None:
+        """The middle sample, None if nothing was timed."""
+        return median(self.samples_us) if self.samples_us else None
+
+    @property
+    def noise_us(self) -> float:
+        """Median absolute deviation of the samples."""
+        if not self.samples_us:
+            return 0.0
+        middle = median(self.samples_us)
+        return median(abs(s - middle) for s in self.samples_us)
+
+    @property
+    def knob_order(self) -> tuple[tuple[str, int], ...]:
+        """Knobs as a sort key."""
+        return tuple(sorted(self.knobs.items()))
+
+
+def canonical_json(value: object) -> bytes:
+    """JSON with sorted keys and no spaces: equal values give equal bytes on every machine."""
+    return msgspec.json.encode(value, order="sorted")

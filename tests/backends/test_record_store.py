@@ -1,0 +1,96 @@
+"""Records: content keys, tiers, atomic files, deterministic merge, clear errors."""
+
+from pathlib import Path
+
+import pytest
+
+from lostwax.backends.store import BadRecord, RecordStore, fastest, merge_records, record_files
+from lostwax.ir.contract.record import Certificate, Record, RecordKey
+
+
+def key(lowering: str = "a", **changes: str) -> RecordKey:
+    fields = {
+        "region": "r",
+        "source": "s",
+        "sku": "cpu",
+        "types": {"y": "f32", "x": "bf16"},
+        "bucket_class": "t8",
+    }
+    return RecordKey(lowering=lowering, **{**fields, **changes})
+
+
+def record(*samples: float, lowering: str = "a", state: str = "executed", **knobs: int) -> Record:
+    certificate = Certificate(state=state, max_error=1e-6, rms_error=1e-7, input_digest="d")
+    return Record(key=key(lowering), knobs=knobs, samples_us=samples, certificate=certificate)
+
+
+def only_file(folder: Path) -> Path:
+    (path,) = record_files(folder)
+    return path
+
+
+def test_key_depends_on_content_not_on_order():
+    same = key(types={"x": "bf16", "y": "f32"})
+    assert same.digest() == key().digest()
+    assert key(sku="gpu").digest() != key().digest()
+
+
+def test_records_come_back_from_the_first_tier_that_has_the_key(tmp_path: Path):
+    shipped = RecordStore((tmp_path / "shipped",))
+    shipped.put(record(5.0))
+    store = RecordStore((tmp_path / "user", tmp_path / "shipped"))
+    assert store.find(key()) == (record(5.0),)
+    store.put(record(3.0))
+    assert store.find(key()) == (record(3.0),)
+    assert shipped.find(key()) == (record(5.0),)
+    assert store.find(key("other")) == ()
+
+
+def test_one_line_a_knob_setting_and_the_newest_replaces(tmp_path: Path):
+    store = RecordStore((tmp_path,))
+    for r in (record(2.0, tile=64), record(3.0, tile=32), record(1.0, tile=64)):
+        store.put(r)
+    assert store.find(key()) == (record(3.0, tile=32), record(1.0, tile=64))
+    assert list(tmp_path.rglob("*.part")) == []
+
+
+def test_merge_does_not_depend_on_direction(tmp_path: Path):
+    a, b = record(2.0, 2.1), record(1.0)
+    assert merge_records((a, b)) == merge_records((b, a)) == (a,)
+    weaker = record(1.0, 1.0, 1.0, state="interpreted")
+    assert merge_records((weaker, b)) == (b,)
+    left, right = RecordStore((tmp_path / "l",)), RecordStore((tmp_path / "r",))
+    left.put(a), right.put(b)
+    assert (left.merge(tmp_path / "r"), right.merge(tmp_path / "l")) == (0, 1)
+    assert only_file(tmp_path / "l").read_bytes() == only_file(tmp_path / "r").read_bytes()
+
+
+def test_ties_within_noise_resolve_by_name():
+    noisy = record(1.0, 1.2, 1.4, lowering="b")
+    assert fastest([noisy, record(1.25, lowering="a")]) == record(1.25, lowering="a")
+    assert fastest([record(1.0, lowering="b"), record(2.0, lowering="a")]).key.lowering == "b"
+    assert fastest([record()]) is None
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda text: text[:-1], "torn"),
+        (lambda text: text[: len(text) // 2] + b"\n", "malformed"),
+        (lambda text: text.replace(b'"schema":1', b'"schema":9'), "has schema 9.*upgrade"),
+        (lambda text: text.replace(b'"cpu"', b'"gpu"'), "holds the key"),
+    ],
+)
+def test_a_spoilt_file_is_named_with_the_remedy(tmp_path: Path, spoil, message: str):
+    store = RecordStore((tmp_path,))
+    store.put(record(1.0))
+    path = only_file(tmp_path)
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(BadRecord, match=message):
+        store.find(key())
+
+
+def test_a_certificate_is_never_rounded_up():
+    with pytest.raises(ValueError, match="use state 'compiled'"):
+        Certificate(state="executed")
+    assert Certificate(state="compiled").max_error is None
