@@ -20,10 +20,12 @@ def add_rms_norm(
     eps,
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
+    KEEP_SUM: tl.constexpr,
 ):
     """s = residual + delta in f32; residual_out = round(s); normed = rms_norm(s) * weight.
 
-    The unrounded sum is normed, as the official code does.
+    The unrounded sum is normed, as the official code does. Without KEEP_SUM residual_out is not
+    written (the final norm, after which no residual is needed).
     """
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
@@ -32,11 +34,12 @@ def add_rms_norm(
     b = tl.load(delta + row * delta_stride + column, mask=inside, other=0.0)
     w = tl.load(weight + column, mask=inside, other=0.0)
     total = a.to(tl.float32) + b.to(tl.float32)
-    tl.store(
-        residual_out + row * residual_out_stride + column,
-        total.to(residual_out.dtype.element_ty),
-        mask=inside,
-    )
+    if KEEP_SUM:
+        tl.store(
+            residual_out + row * residual_out_stride + column,
+            total.to(residual_out.dtype.element_ty),
+            mask=inside,
+        )
     mean_square = tl.sum(total * total, axis=0) / WIDTH
     y = total * (1.0 / tl.sqrt(mean_square + eps)) * w.to(tl.float32)
     tl.store(normed + row * normed_stride + column, y.to(normed.dtype.element_ty), mask=inside)

@@ -15,13 +15,14 @@ def attend_split(
     query,  # [H, T, LATENT], absorbed
     query_rope,  # [T, H, ROPE], any strides
     cache,  # [pages, PAGE, LATENT + ROPE]
-    selection,  # [T, KEYS] positions ascending, -1 tail; positions of the rows where DENSE
+    selection,  # [T, >= KEYS] positions ascending, -1 tail; positions of the rows where DENSE
     q_starts,  # [REQS + 1]
     page_table,  # [REQS, pages of one request]
     partial,  # [T, H, SPLITS, LATENT] f32
     partial_max,  # [T, H, SPLITS] f32
     partial_sum,  # [T, H, SPLITS] f32
     num_rows,
+    selection_stride,
     rope_row_stride,
     rope_head_stride,
     page_stride,
@@ -73,7 +74,7 @@ def attend_split(
         for start in range(0, SPLIT_KEYS, BLOCK_KEYS):
             at = first + start + key
             chosen = tl.load(
-                selection + row.to(tl.int64) * KEYS + at,
+                selection + row.to(tl.int64) * selection_stride + at,
                 mask=(start + key < SPLIT_KEYS) & (at < KEYS),
                 other=-1,
             )
@@ -96,7 +97,9 @@ def attend_split(
             position = first + start + key
         else:
             position = tl.load(
-                selection + row.to(tl.int64) * KEYS + first + start + key, mask=live, other=0
+                selection + row.to(tl.int64) * selection_stride + first + start + key,
+                mask=live,
+                other=0,
             )
         page = tl.load(
             page_table + request * page_table_stride + position // PAGE, mask=live, other=0

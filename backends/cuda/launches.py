@@ -1,0 +1,113 @@
+"""Builds a kernel's source and its launch from named arguments. Knows no op and no driver."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+from lostwax.backends.lowering import Match
+from lostwax.ir.contract.kernel import KernelSource
+from lostwax.ir.contract.program import (
+    DTYPE_BYTES,
+    KernelLaunch,
+    Null,
+    Pointer,
+    Scalar,
+    Space,
+    View,
+)
+
+Argument = View | Scalar
+
+_TRITON_TYPES = {
+    "f32": "fp32", "bf16": "bf16", "f16": "fp16", "f64": "fp64", "i32": "i32", "i64": "i64",
+    "u8": "u8", "f8E4M3FN": "fp8e4nv",
+}  # fmt: skip
+_ALIGNMENT = 16  # bytes: the widest access of a thread; buffers begin at 256-byte borders
+
+
+def next_power_of_two(n: int) -> int:
+    """The smallest power of two that is at least n."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def is_aligned(view: View) -> bool:
+    """Whether the first element lies at a 16-byte border."""
+    return view.offset % _ALIGNMENT == 0
+
+
+def i32(value: int) -> Scalar:
+    """A 32-bit integer parameter."""
+    if not -(2**31) <= value < 2**31:
+        raise ValueError(f"{value} does not fit a 32-bit kernel parameter")
+    return Scalar("i32", value)
+
+
+def f32(value: float) -> Scalar:
+    """A single-precision parameter."""
+    return Scalar("f32", value)
+
+
+def _triton_type(argument: Argument) -> str:
+    if isinstance(argument, View):
+        return f"*{_TRITON_TYPES[argument.dtype]}" + (":16" if is_aligned(argument) else "")
+    if argument.kind == "f32":
+        return "fp32"
+    return argument.kind + (":16" if int(argument.value) % 16 == 0 else "")
+
+
+def triton_launch(
+    match: Match,
+    kernel: str,
+    arguments: Mapping[str, Argument],
+    constants: Mapping[str, int],
+    *,
+    grid: tuple[int, int, int],
+    op: str,
+    num_warps: int = 4,
+    num_stages: int = 2,
+) -> KernelLaunch:
+    """Compile `module:function` for these arguments and launch it; constants are its constexprs."""
+    path, symbol = kernel.split(":")
+    signature = {n: _triton_type(a) for n, a in arguments.items()}
+    source = KernelSource(
+        language="triton",
+        path=path,
+        symbol=symbol,
+        signature=signature | dict.fromkeys(constants, "constexpr"),
+        constants=dict(constants),
+        num_warps=num_warps,
+        num_stages=num_stages,
+    )
+    compiled = match.build(source)
+    own = tuple(Pointer(a) if isinstance(a, View) else a for a in arguments.values())
+    return KernelLaunch(
+        binary=compiled.binary,
+        symbol=compiled.symbol,
+        grid=grid,
+        block=(32 * compiled.num_warps, 1, 1),
+        params=own + (Null(),) * compiled.trailing_nulls,
+        shared_bytes=compiled.shared_bytes,
+        op=op,
+    )
+
+
+class Carver:
+    """Cuts a workspace into tensors that begin at 256-byte borders."""
+
+    def __init__(self, workspace: View | None) -> None:
+        self._workspace = workspace
+        self.num_bytes = 0
+
+    def take(self, dtype: str, *shape: int) -> View:
+        """The next tensor; without a workspace only `num_bytes` counts (to size one)."""
+        base = self._workspace
+        offset = self.num_bytes + (base.offset if base else 0)
+        space: Space = base.space if base else "arena"
+        name = base.name if base else ""
+        strides = tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
+        view = View(
+            space=space, name=name, dtype=dtype, shape=shape, strides=strides, offset=offset
+        )
+        self.num_bytes += -(-prod(shape) * DTYPE_BYTES[dtype] // 256) * 256
+        return view

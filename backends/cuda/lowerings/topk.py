@@ -1,0 +1,93 @@
+"""Exact top-k by one cluster of CTAs a row (kernels/topk.cu). Knows no device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lostwax.backends.cuda.launches import i32, is_aligned
+from lostwax.backends.lowering import Knob, Knobs, Lowering, Match
+from lostwax.backends.predicates import axis_at_most, dtype, fact
+from lostwax.ir.contract.kernel import KernelSource
+from lostwax.ir.contract.program import KernelLaunch, Launch, Pointer, Scalar
+from lostwax.ir.dialects.dsa import TopkOp
+from lostwax.ir.region import Region
+
+_THREADS = 512
+_VECTORS = (1, 2, 4)  # groups of 4 scores a thread; kernels/topk.cu packs counts for at most 4
+_CLUSTERS = (1, 2, 4, 8, 16)  # 16 needs the non-portable cluster size, which the driver allows
+_MAX_LENGTH = _CLUSTERS[-1] * _THREADS * 4 * _VECTORS[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class TopkForm:
+    """CTAs a row and groups of 4 scores a thread."""
+
+    cluster: int
+    vectors: int
+
+    @property
+    def capacity(self) -> int:
+        """Scores that a cluster holds; its CTAs take equal multiples of 4."""
+        return self.cluster * _THREADS * 4 * self.vectors
+
+
+def choose_form(rows: int, length: int, compute_units: int, cluster: int = 0) -> TopkForm:
+    """The form for `rows` of `length` scores; `cluster` 0 spreads rows over the idle units.
+
+    A cluster shortens the row that each CTA reads, and pays in barriers: a CTA gets at least one
+    full vector a thread, and rows share the device.
+    """
+    fitting = [c for c in _CLUSTERS if TopkForm(c, _VECTORS[-1]).capacity >= length]
+    if not fitting:
+        raise ValueError(f"a row of {length} scores exceeds the kernel's {_MAX_LENGTH}")
+    useful = [c for c in fitting if rows * c <= compute_units and c * _THREADS * 4 <= length]
+    chosen = cluster if cluster in fitting else max(useful, default=fitting[0])
+    vectors = next(v for v in _VECTORS if TopkForm(chosen, v).capacity >= length)
+    return TopkForm(chosen, vectors)
+
+
+def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
+    rows, length = match.shape("logits")
+    k = int(match.attr("op", "k"))
+    logits, out = match.view("logits"), match.view("op.out")
+    form = choose_form(rows, length, match.target.compute_units, knobs["cluster"])
+    row_stride = logits.strides[0]
+    aligned = is_aligned(logits) and row_stride % 4 == 0
+    compiled = match.build(
+        KernelSource(
+            language="cuda",
+            path="topk.cu",
+            symbol="sm90_f32_topk",
+            constants={
+                "CLUSTER": form.cluster,
+                "THREADS": _THREADS,
+                "VECTORS": form.vectors,
+                "ALIGNED": int(aligned),
+            },
+            num_warps=_THREADS // 32,
+        )
+    )
+    return (
+        KernelLaunch(
+            binary=compiled.binary,
+            symbol=compiled.symbol,
+            grid=(rows * form.cluster, 1, 1),
+            block=(_THREADS, 1, 1),
+            params=(Pointer(logits), Scalar("i64", row_stride), i32(length), i32(k), Pointer(out)),
+            shared_bytes=compiled.shared_bytes,
+            cluster=(form.cluster, 1, 1),
+            op="sm90_topk_cluster",
+        ),
+    )
+
+
+TOPK = Lowering(
+    name="sm90_topk_cluster",
+    pattern=Region.single(TopkOp),
+    emit=_emit,
+    when=fact("matrix_units", "wgmma")
+    & dtype("logits", "f32")
+    & axis_at_most("logits", 1, _MAX_LENGTH),
+    knobs=(Knob("cluster", (0, *_CLUSTERS)),),
+    row_invariant=True,
+)

@@ -1,0 +1,144 @@
+// Runs one cluster of a CUDA kernel on the CPU: threads are fibers, barriers are switches.
+// Checks a kernel's logic, not its races: fibers switch only at barriers and warp intrinsics.
+#pragma once
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#define __device__
+#define __global__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __shared__ static
+
+struct float4 { float x, y, z, w; };
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+struct Index { int x; };
+inline Index threadIdx, blockIdx;
+using std::max;
+using std::min;
+
+namespace twin {
+struct Barrier {
+  int arrived = 0;
+  unsigned generation = 0;
+};
+struct Warp {
+  Barrier barrier;
+  unsigned long long slot[32];
+};
+struct Fiber {
+  ucontext_t context;
+  std::vector<char> stack;
+  int cta, thread;
+  bool done = false;
+};
+inline ucontext_t scheduler;
+inline std::vector<Fiber> fibers;
+inline std::vector<Barrier> blocks;
+inline std::vector<Warp> warps;
+inline Barrier cluster;
+inline Fiber* current;
+inline int threads, ctas;
+inline char* shared_memory;
+inline long shared_bytes;
+inline void (*body)(int cta);
+
+inline void wait(Barrier& barrier, int members) {
+  const unsigned generation = barrier.generation;
+  if (++barrier.arrived == members) {
+    barrier.arrived = 0;
+    barrier.generation++;
+    return;
+  }
+  while (barrier.generation == generation) swapcontext(&current->context, &scheduler);
+}
+inline Warp& warp() { return warps[(current->cta * threads + current->thread) / 32]; }
+template <class T, class F> T exchange(T value, F combine) {
+  Warp& w = warp();
+  w.slot[current->thread & 31] = value;
+  wait(w.barrier, 32);
+  T result = combine(w.slot, current->thread & 31);
+  wait(w.barrier, 32);
+  return result;
+}
+inline void enter() {
+  body(current->cta);
+  current->done = true;
+  swapcontext(&current->context, &scheduler);
+}
+inline void run(int num_ctas, int num_threads, char* memory, long bytes, void (*function)(int)) {
+  threads = num_threads, ctas = num_ctas, shared_memory = memory, shared_bytes = bytes;
+  body = function;
+  fibers.assign(ctas * threads, {});
+  blocks.assign(ctas, {});
+  warps.assign(ctas * threads / 32, {});
+  cluster = {};
+  for (int i = 0; i < ctas * threads; i++) {
+    Fiber& f = fibers[i];
+    f.cta = i / threads, f.thread = i % threads;
+    f.stack.resize(32768);
+    getcontext(&f.context);
+    f.context.uc_stack.ss_sp = f.stack.data();
+    f.context.uc_stack.ss_size = f.stack.size();
+    f.context.uc_link = nullptr;
+    makecontext(&f.context, enter, 0);
+  }
+  for (bool alive = true; alive;) {
+    alive = false;
+    for (Fiber& f : fibers) {
+      if (f.done) continue;
+      alive = true;
+      current = &f;
+      threadIdx.x = f.thread;
+      swapcontext(&scheduler, &f.context);
+    }
+  }
+}
+}  // namespace twin
+
+inline void __syncthreads() { twin::wait(twin::blocks[twin::current->cta], twin::threads); }
+template <class T> T __shfl_up_sync(unsigned, T value, int distance) {
+  return twin::exchange(value, [=](unsigned long long* slot, int lane) {
+    return (T)slot[lane >= distance ? lane - distance : lane];
+  });
+}
+inline unsigned __reduce_add_sync(unsigned, unsigned value) {
+  return twin::exchange(value, [](unsigned long long* slot, int) {
+    unsigned sum = 0;
+    for (int i = 0; i < 32; i++) sum += (unsigned)slot[i];
+    return sum;
+  });
+}
+inline unsigned __reduce_min_sync(unsigned, unsigned value) {
+  return twin::exchange(
+      value, [](unsigned long long* s, int) { return (unsigned)*std::min_element(s, s + 32); });
+}
+inline unsigned __reduce_max_sync(unsigned, unsigned value) {
+  return twin::exchange(
+      value, [](unsigned long long* s, int) { return (unsigned)*std::max_element(s, s + 32); });
+}
+inline unsigned atomicAdd(unsigned* address, unsigned value) {
+  unsigned old = *address;
+  *address += value;
+  return old;
+}
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
+inline unsigned __float_as_uint(float f) {
+  unsigned u;
+  std::memcpy(&u, &f, 4);
+  return u;
+}
+
+namespace cooperative_groups {
+struct Cluster {
+  void sync() { twin::wait(twin::cluster, twin::ctas * twin::threads); }
+  template <class T> T* map_shared_rank(T* local, int rank) {
+    return (T*)((char*)local + (rank - twin::current->cta) * twin::shared_bytes);
+  }
+};
+inline Cluster this_cluster() { return {}; }
+}  // namespace cooperative_groups
