@@ -1,0 +1,16 @@
+// RUN: lostwax opt %s | filecheck %s
+// Every op of the `sample` dialect prints as it was written.
+
+// CHECK-LABEL: func.func @pick(
+// CHECK: %ids, %logprobs = "sample.pick"(%logits, %temperature, %seeds, %counters) : (!lostwax.tensor<[R, 16], f32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], i32>, !lostwax.tensor<[R], i32>) -> (!lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>)
+func.func @pick(%logits: !lostwax.tensor<[R, 16], f32>, %temperature: !lostwax.tensor<[R], f32>, %seeds: !lostwax.tensor<[R], i32>, %counters: !lostwax.tensor<[R], i32>) -> (!lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>) {
+  %ids, %logprobs = "sample.pick"(%logits, %temperature, %seeds, %counters) : (!lostwax.tensor<[R, 16], f32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], i32>, !lostwax.tensor<[R], i32>) -> (!lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>)
+  func.return %ids, %logprobs : !lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>
+}
+
+// CHECK-LABEL: func.func @score(
+// CHECK: %target_logprobs, %top_ids, %top_logprobs = "sample.score"(%logits, %targets) <{n = 5 : i64}> : (!lostwax.tensor<[R, 16], f32>, !lostwax.tensor<[R], i32>) -> (!lostwax.tensor<[R], f32>, !lostwax.tensor<[R, 5], i32>, !lostwax.tensor<[R, 5], f32>)
+func.func @score(%logits: !lostwax.tensor<[R, 16], f32>, %targets: !lostwax.tensor<[R], i32>) -> (!lostwax.tensor<[R], f32>, !lostwax.tensor<[R, 5], i32>, !lostwax.tensor<[R, 5], f32>) {
+  %target_logprobs, %top_ids, %top_logprobs = "sample.score"(%logits, %targets) <{n = 5 : i64}> : (!lostwax.tensor<[R, 16], f32>, !lostwax.tensor<[R], i32>) -> (!lostwax.tensor<[R], f32>, !lostwax.tensor<[R, 5], i32>, !lostwax.tensor<[R, 5], f32>)
+  func.return %target_logprobs, %top_ids, %top_logprobs : !lostwax.tensor<[R], f32>, !lostwax.tensor<[R, 5], i32>, !lostwax.tensor<[R, 5], f32>
+}
