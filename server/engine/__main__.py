@@ -1,0 +1,5 @@
+"""`python -m lostwax.server.engine`: the engine process."""
+
+from lostwax.server.engine.process import main
+
+main()

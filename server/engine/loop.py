@@ -1,0 +1,128 @@
+"""The engine's step: schedule, build, run, commit. Knows no socket, no HTTP and no device."""
+
+from __future__ import annotations
+
+from lostwax.server.engine.commit import commit
+from lostwax.server.engine.messages import (
+    Cancel,
+    Command,
+    EngineInfo,
+    Failed,
+    Output,
+    Submit,
+)
+from lostwax.server.engine.request import Req
+from lostwax.server.engine.runtime import Runtime
+from lostwax.server.engine.scheduler import Scheduler, StepPlan
+from lostwax.server.engine.step import build_step
+
+MAX_TOP_LOGPROBS = 20
+"""What the head's `sample.score` ranks; also the API's bound."""
+MAX_FAILED_STEPS = 3
+"""Failed steps in a row after which the device, not a request, is taken to be at fault."""
+
+
+class EngineCore:
+    """Holds a runtime and its scheduler. Callers use it from one thread at a time."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self.scheduler = Scheduler(runtime.limits)
+        self._num_failed_steps = 0
+
+    @property
+    def info(self) -> EngineInfo:
+        """What a gateway must know to check requests."""
+        limits, facts = self._runtime.limits, self._runtime.facts
+        return EngineInfo(
+            model=facts.name,
+            vocab_size=limits.vocab_size,
+            max_context=self.scheduler.max_context,
+            max_reqs=limits.max_reqs,
+            max_top_logprobs=MAX_TOP_LOGPROBS if limits.max_score_rows else 0,
+            eos_token_ids=facts.eos_token_ids,
+        )
+
+    @property
+    def has_work(self) -> bool:
+        return self.scheduler.has_work
+
+    def handle(self, command: Command) -> list[Output | Failed]:
+        """Take a command between steps."""
+        match command:
+            case Submit():
+                refusal = self._refusal(command)
+                if refusal is not None:
+                    return [refusal]
+                self.scheduler.add(Req(command))
+                return []
+            case Cancel(request=name):
+                req = self.scheduler.find(name)
+                if req is None:
+                    return []
+                self.scheduler.remove(req)
+                return [Output(request=name, finish="cancelled")]
+
+    def step(self) -> list[Output | Failed]:
+        """Run one step, if there is work, and return its events."""
+        plan = self.scheduler.schedule()
+        if plan is None:
+            return []
+        try:
+            batch = build_step(plan, self._runtime.limits.page_tokens)
+            result = self._runtime.run(batch)
+            events = commit(plan, result, self._runtime.facts.eos_token_ids)
+        except Exception as error:
+            self._num_failed_steps += 1
+            if self._num_failed_steps >= MAX_FAILED_STEPS:
+                raise
+            events = _fail_all(plan, error)
+        else:
+            self._num_failed_steps = 0
+        self._retire(events)
+        return events
+
+    def warm_up(self) -> None:
+        """Run a real prefill and a real decode step; an error here is the caller's."""
+        self._num_failed_steps = MAX_FAILED_STEPS - 1  # do not swallow the first failure
+        max_tokens = min(2, self.scheduler.max_context - 1)
+        self.handle(Submit(request="warm-up", prompt=[0], max_tokens=max_tokens, ignore_eos=True))
+        while self.has_work:
+            for event in self.step():
+                if isinstance(event, Failed):
+                    raise RuntimeError(f"the warm-up step failed: {event.message}")
+        self.scheduler.check_integrity()
+
+    def _retire(self, events: list[Output | Failed]) -> None:
+        for event in events:
+            if isinstance(event, Failed) or event.finish is not None:
+                req = self.scheduler.find(event.request)
+                assert req is not None, f"{event.request} ended twice"
+                self.scheduler.remove(req)
+
+    def _refusal(self, submit: Submit) -> Failed | None:
+        # The gateway has checked all this for its clients; one bad request must not kill the rest.
+        info = self.info
+        if self.scheduler.find(submit.request) is not None:
+            return Failed(submit.request, "invalid_value", "a request of this name is running")
+        if not submit.prompt or submit.max_tokens < 0:
+            return Failed(submit.request, "invalid_value", "the prompt is empty")
+        if submit.num_tokens > info.max_context:
+            message = f"{submit.num_tokens} tokens exceed the context of {info.max_context}"
+            return Failed(submit.request, "context_length_exceeded", message)
+        if not all(0 <= token < info.vocab_size for token in submit.prompt):
+            message = f"a prompt id lies outside 0..{info.vocab_size - 1}"
+            return Failed(submit.request, "invalid_value", message)
+        needs_scores = submit.score_prompt or submit.top_logprobs > 0
+        if needs_scores and submit.top_logprobs > info.max_top_logprobs:
+            message = f"at most {info.max_top_logprobs} logprobs are ranked"
+            return Failed(submit.request, "invalid_value", message)
+        if needs_scores and info.max_top_logprobs == 0:
+            message = "this artifact was compiled without scores"
+            return Failed(submit.request, "unsupported_value", message)
+        return None
+
+
+def _fail_all(plan: StepPlan, error: Exception) -> list[Output | Failed]:
+    message = f"the {plan.entry} step failed: {type(error).__name__}: {error}"
+    return [Failed(chunk.req.name, "engine_error", message) for chunk in plan.chunks]

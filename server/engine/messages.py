@@ -1,0 +1,111 @@
+"""What gateway and engine say to one another: typed msgpack structs. Knows no socket and no HTTP.
+
+Every submitted request ends with exactly one terminal event: an Output with `finish` set, or a
+Failed.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Finish = Literal["stop", "length", "cancelled"]
+
+
+class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
+    """Generate `max_tokens` tokens after `prompt`. `top_logprobs` counts alternatives a token."""
+
+    request: str
+    prompt: list[int]
+    max_tokens: int
+    temperature: float = 0.0
+    seed: int = 0
+    stop_ids: list[int] = []
+    ignore_eos: bool = False
+    top_logprobs: int = 0
+    score_prompt: bool = False
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that the request may come to hold."""
+        return len(self.prompt) + self.max_tokens
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    """Stop a request and free its pages. Unknown or finished requests are ignored."""
+
+    request: str
+
+
+Command = Submit | Cancel
+
+
+class TokenScore(msgspec.Struct, frozen=True, array_like=True):
+    """One token with its log-probability and the likeliest (id, log-probability) in its place."""
+
+    token: int
+    logprob: float
+    top: list[tuple[int, float]] = []
+
+
+class Output(msgspec.Struct, frozen=True, kw_only=True, tag="output"):
+    """What one step gave a request: scores of prompt tokens (from the second on) and new tokens."""
+
+    request: str
+    prompt_scores: list[TokenScore] = []
+    tokens: list[TokenScore] = []
+    finish: Finish | None = None
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """A request ended without its answer. `code` is an OpenAI error code."""
+
+    request: str
+    code: str
+    message: str
+
+
+class EngineInfo(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
+    """The engine has run a real step and takes requests. `max_context` is what pages can hold."""
+
+    model: str
+    vocab_size: int
+    max_context: int
+    max_reqs: int
+    max_top_logprobs: int
+    eos_token_ids: tuple[int, ...]
+
+
+class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
+    """The engine process is alive; sent while it loads and while a long step runs, too."""
+
+    beats: int
+
+
+class Fatal(msgspec.Struct, frozen=True, tag="fatal"):
+    """The engine ends after this; `message` says why."""
+
+    message: str
+
+
+Event = Output | Failed | EngineInfo | Heartbeat | Fatal
+
+_ENCODER = msgspec.msgpack.Encoder()
+_COMMANDS = msgspec.msgpack.Decoder(list[Command])
+_EVENTS = msgspec.msgpack.Decoder(list[Event])
+
+
+def encode(messages: list[Command] | list[Event]) -> bytes:
+    """One frame of messages."""
+    return _ENCODER.encode(messages)
+
+
+def decode_commands(frame: bytes) -> list[Command]:
+    """The commands of a frame; raises msgspec.DecodeError on anything else."""
+    return _COMMANDS.decode(frame)
+
+
+def decode_events(frame: bytes) -> list[Event]:
+    """The events of a frame; raises msgspec.DecodeError on anything else."""
+    return _EVENTS.decode(frame)

@@ -1,0 +1,83 @@
+"""One request as the engine sees it: its tokens, pages and progress. Knows no batch and no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lostwax.server.engine.messages import Submit
+
+
+@dataclass(slots=True)
+class Req:
+    """A request. `num_cached` rows of `tokens` lie in its pages; the rest is still to run."""
+
+    submit: Submit
+    tokens: list[int] = field(init=False)
+    num_cached: int = 0
+    pages: list[int] = field(default_factory=list[int])
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.submit.prompt)
+
+    @property
+    def name(self) -> str:
+        return self.submit.request
+
+    @property
+    def num_prompt(self) -> int:
+        return len(self.submit.prompt)
+
+    @property
+    def num_output(self) -> int:
+        return len(self.tokens) - self.num_prompt
+
+    @property
+    def num_left(self) -> int:
+        """Rows that must run before the next token is known."""
+        return len(self.tokens) - self.num_cached
+
+    @property
+    def is_prefilling(self) -> bool:
+        return self.num_cached < self.num_prompt
+
+    @property
+    def max_rows(self) -> int:
+        """Cache rows at the end: the last generated token is never run."""
+        return self.num_prompt + max(self.submit.max_tokens - 1, 0)
+
+    def max_pages(self, page_tokens: int) -> int:
+        """Pages that `max_rows` rows need."""
+        return -(-self.max_rows // page_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Rows `start .. start+length-1` of a request, run in one step."""
+
+    req: Req
+    start: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
+
+    @property
+    def samples(self) -> bool:
+        """Whether the last row's logits pick the next token."""
+        return self.end == len(self.req.tokens) and self.req.submit.max_tokens > 0
+
+    @property
+    def logit_positions(self) -> range:
+        """Positions whose logits are wanted: scored prompt positions, then the sampled one."""
+        stop = self.end if self.samples or self.end < len(self.req.tokens) else self.end - 1
+        scored = self.req.submit.score_prompt and self.req.is_prefilling
+        first = self.start if scored else self.end - 1 if self.samples else stop
+        return range(first, stop)
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether the step must give scores for this chunk."""
+        submit = self.req.submit
+        scored = submit.score_prompt and self.req.is_prefilling
+        return bool(self.logit_positions) and (scored or submit.top_logprobs > 0)

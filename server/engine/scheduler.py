@@ -1,0 +1,133 @@
+"""Chooses what runs next. Knows pages and budgets, never devices, text, threads or the clock.
+
+Admission is by worst case: a request gets all pages that it may ever need, or waits. Nothing is
+preempted, so a running request always ends. Prefill and decode steps take turns while both have
+work: neither long prompts nor running answers can starve the other.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+from lostwax.server.engine.pages import PageAllocator
+from lostwax.server.engine.request import Chunk, Req
+from lostwax.server.engine.runtime import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """The chunks of one step, in row order."""
+
+    entry: Literal["extend", "decode"]
+    chunks: tuple[Chunk, ...]
+
+    @property
+    def scores(self) -> bool:
+        return any(chunk.needs_scores for chunk in self.chunks)
+
+
+class Scheduler:
+    """Waiting requests in order of arrival, running ones, and the pages that they hold."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.pages = PageAllocator(limits.num_pages)
+        self.waiting: deque[Req] = deque()
+        self.running: list[Req] = []
+        self._last_entry: Literal["extend", "decode"] = "decode"
+
+    @property
+    def max_context(self) -> int:
+        """Tokens of the longest request that can ever run."""
+        held = self.pages.num_usable * self.limits.page_tokens
+        return min(self.limits.max_context, held)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.waiting or self.running)
+
+    def add(self, req: Req) -> None:
+        """Queue a request that fits (`max_context`)."""
+        assert 0 < req.num_prompt and len(req.tokens) + req.submit.max_tokens <= self.max_context
+        self.waiting.append(req)
+
+    def find(self, name: str) -> Req | None:
+        """The queued or running request of that name."""
+        return next((r for r in (*self.running, *self.waiting) if r.name == name), None)
+
+    def remove(self, req: Req) -> None:
+        """Forget a finished, failed or cancelled request and free its pages."""
+        if req in self.running:
+            self.running.remove(req)
+        else:
+            self.waiting.remove(req)
+        self.pages.release(req.pages, req.name)
+        req.pages = []
+
+    def schedule(self) -> StepPlan | None:
+        """The next step, or None when nothing can run."""
+        self._admit()
+        extend = self._plan_extend if any(r.is_prefilling for r in self.running) else None
+        decode = self._plan_decode if any(not r.is_prefilling for r in self.running) else None
+        first, second = (extend, decode) if self._last_entry == "decode" else (decode, extend)
+        plan = first or second
+        if plan is None:
+            return None
+        step = plan()
+        self._last_entry = step.entry
+        return step
+
+    def check_integrity(self) -> None:
+        """Pages are neither lost nor shared, and every request holds what its rows need."""
+        self.pages.check_integrity()
+        for req in self.running:
+            assert self.pages.held_by(req.name) == set(req.pages), f"{req.name}: pages differ"
+            assert len(req.pages) == req.max_pages(self.limits.page_tokens), f"{req.name}: pages"
+            assert req.num_cached <= req.max_rows, f"{req.name} outgrew its pages"
+        assert not any(req.pages for req in self.waiting), "a waiting request holds pages"
+        held = sum(len(req.pages) for req in self.running)
+        assert held + self.pages.num_free == self.pages.num_usable, "a page belongs to nobody"
+
+    def _admit(self) -> None:
+        # Strictly first come, first served: a large request at the head is not overtaken for ever.
+        while self.waiting and len(self.running) < self.limits.max_reqs:
+            req = self.waiting[0]
+            count = req.max_pages(self.limits.page_tokens)
+            if count > self.pages.num_free:
+                return
+            req.pages = self.pages.allocate(count, req.name)
+            self.running.append(self.waiting.popleft())
+
+    def _plan_extend(self) -> StepPlan:
+        chunks: list[Chunk] = []
+        tokens_left = self.limits.max_tokens
+        num_rows, scores = 0, False
+        for req in self.running:
+            if not req.is_prefilling or tokens_left == 0:
+                continue
+            length = min(req.num_left, tokens_left)
+            if req.submit.score_prompt:
+                length = min(length, self.limits.max_score_rows - num_rows)
+            if length <= 0:
+                continue
+            chunk = Chunk(req, req.num_cached, length)
+            rows_after = num_rows + len(chunk.logit_positions)
+            scores_after = scores or chunk.needs_scores
+            if scores_after and rows_after > self.limits.max_score_rows:
+                continue
+            chunks.append(chunk)
+            tokens_left -= length
+            num_rows, scores = rows_after, scores_after
+        return StepPlan("extend", tuple(chunks))
+
+    def _plan_decode(self) -> StepPlan:
+        reqs = [req for req in self.running if not req.is_prefilling]
+        chunks = [Chunk(req, req.num_cached, 1) for req in reqs]
+        if any(c.needs_scores for c in chunks) and len(chunks) > self.limits.max_score_rows:
+            chunks = chunks[: self.limits.max_score_rows]
+            # Those that run go to the back, so that all take turns.
+            ran = [c.req for c in chunks]
+            self.running = [r for r in self.running if r not in ran] + ran
+        return StepPlan("decode", tuple(chunks))

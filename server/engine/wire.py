@@ -1,0 +1,107 @@
+"""The engine's end of the socket: a thread that moves frames and sends heartbeats.
+
+A step may take seconds and holds the main thread, so the thread beats for it. It also notices that
+the gateway is gone and ends the process, which would otherwise serve nobody for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from types import TracebackType
+
+import msgspec
+import zmq
+
+from lostwax.server.engine.messages import (
+    Command,
+    Event,
+    Fatal,
+    Heartbeat,
+    decode_commands,
+    encode,
+)
+
+HEARTBEAT_S = 0.25
+_INSIDE = "inproc://engine-events"
+_STOP = b""
+
+
+class EngineWire:
+    """Commands in, events out, over a ZeroMQ pair socket at `address`, which the gateway binds."""
+
+    def __init__(self, address: str) -> None:
+        self._context = zmq.Context()
+        self._inbox: queue.SimpleQueue[list[Command]] = queue.SimpleQueue()
+        inside = self._context.socket(zmq.PAIR)
+        inside.bind(_INSIDE)
+        outside = self._context.socket(zmq.PAIR)
+        outside.set_hwm(0)  # what the gateway admitted bounds the queue; a step never blocks on it
+        outside.linger = 1000
+        outside.connect(address)
+        self._events = self._context.socket(zmq.PAIR)
+        self._events.set_hwm(0)
+        self._events.connect(_INSIDE)
+        self._thread = threading.Thread(
+            target=self._carry, args=(inside, outside), name="wire", daemon=True
+        )
+        self._thread.start()
+
+    def __enter__(self) -> EngineWire:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self.send([Fatal(f"{type(error).__name__}: {error}")])
+        self._events.send(_STOP)
+        self._thread.join()
+        self._events.close()
+        self._context.term()
+
+    def send(self, events: list[Event]) -> None:
+        """Hand events to the gateway, as one frame."""
+        self._events.send(encode(events))
+
+    def receive(self, *, wait: bool) -> list[Command]:
+        """All commands that have come; with `wait`, at least one."""
+        commands = self._inbox.get() if wait else list[Command]()
+        while not self._inbox.empty():
+            commands += self._inbox.get()
+        return commands
+
+    def _carry(self, inside: zmq.Socket[bytes], outside: zmq.Socket[bytes]) -> None:
+        gateway = os.getppid()
+        poller = zmq.Poller()
+        poller.register(inside, zmq.POLLIN)
+        poller.register(outside, zmq.POLLIN)
+        beats, next_beat = 0, time.monotonic()
+        while True:
+            ready = {socket for socket, _ in poller.poll(HEARTBEAT_S * 1000)}
+            if os.getppid() != gateway:
+                os._exit(1)  # nobody is left to tell, and the main thread may be inside a step
+            if inside in ready:
+                frame = inside.recv()
+                if frame == _STOP:
+                    break
+                outside.send(frame)
+            if outside in ready:
+                self._take(outside.recv())
+            if time.monotonic() >= next_beat:
+                beats, next_beat = beats + 1, time.monotonic() + HEARTBEAT_S
+                outside.send(encode([Heartbeat(beats)]))
+        inside.close()
+        outside.close()
+
+    def _take(self, frame: bytes) -> None:
+        try:
+            self._inbox.put(decode_commands(frame))
+        except msgspec.DecodeError as error:
+            # One malformed frame must not end the engine; the gateway gave up on it or has a bug.
+            print(f"engine: dropped a malformed frame: {error}", flush=True)

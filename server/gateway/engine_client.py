@@ -1,0 +1,103 @@
+"""What the gateway needs of an engine, wherever it runs. Knows no HTTP and no socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import Literal, Protocol
+
+from lostwax.server.engine.messages import EngineInfo, Failed, Output, Submit
+
+EngineState = Literal["starting", "ready", "dead"]
+
+
+class EngineLost(RuntimeError):
+    """The engine ended, fell silent or has not started; its requests are gone."""
+
+
+class RequestFailed(RuntimeError):
+    """The engine ended one request without its answer."""
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(failed.message)
+        self.code = failed.code
+
+
+class EngineClient(Protocol):
+    """An engine that is started, asked and stopped from one event loop."""
+
+    @property
+    def state(self) -> EngineState: ...
+
+    @property
+    def info(self) -> EngineInfo | None:
+        """Facts of the engine; None until it was ready once."""
+        ...
+
+    async def start(self) -> None:
+        """Begin to start the engine; `state` says when it is ready."""
+        ...
+
+    async def stop(self) -> None:
+        """End the engine and every request."""
+        ...
+
+    def stream(self, requests: Sequence[Submit]) -> AsyncGenerator[Output, None]:
+        """Events of a group of requests until all have finished. Closing it cancels the rest.
+
+        Raises EngineLost or RequestFailed; then the whole group is over.
+        """
+        ...
+
+    def cancel(self, request: str) -> None:
+        """End one request early; its stream gets a last Output, `cancelled`."""
+        ...
+
+
+Mail = Output | Failed | EngineLost
+
+
+class Mailboxes:
+    """Routes events to the groups that wait for them. Unaddressed events are dropped."""
+
+    def __init__(self) -> None:
+        self._boxes: dict[str, asyncio.Queue[Mail]] = {}
+
+    def open(self, names: Sequence[str]) -> asyncio.Queue[Mail]:
+        """One queue for all of a group's events."""
+        box: asyncio.Queue[Mail] = asyncio.Queue()
+        self._boxes.update(dict.fromkeys(names, box))
+        return box
+
+    def close(self, names: Sequence[str]) -> None:
+        """Forget a group."""
+        for name in names:
+            self._boxes.pop(name, None)
+
+    def deliver(self, event: Output | Failed) -> None:
+        """Put an event into its group's queue."""
+        if event.request in self._boxes:
+            self._boxes[event.request].put_nowait(event)
+
+    def fail_all(self, error: EngineLost) -> None:
+        """Tell every group, once, that the engine is gone."""
+        for box in {id(box): box for box in self._boxes.values()}.values():
+            box.put_nowait(error)
+        self._boxes.clear()
+
+
+async def read_group(
+    box: asyncio.Queue[Mail], unfinished: set[str]
+) -> AsyncGenerator[Output, None]:
+    """The outputs of a group; takes names from `unfinished` as they end."""
+    while unfinished:
+        mail = await box.get()
+        if isinstance(mail, EngineLost):
+            unfinished.clear()
+            raise mail
+        if isinstance(mail, Failed):
+            unfinished.discard(mail.request)
+            raise RequestFailed(mail)
+        if mail.finish is not None:
+            unfinished.discard(mail.request)
+        yield mail

@@ -1,0 +1,82 @@
+"""An engine in the gateway's own process, for `run`, `eval` and tests. Knows no socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
+
+from lostwax.server.engine.loop import EngineCore
+from lostwax.server.engine.messages import Cancel, Command, EngineInfo, Output, Submit
+from lostwax.server.gateway.engine_client import EngineLost, EngineState, Mailboxes, read_group
+
+
+class InProcessEngine:
+    """Steps an EngineCore in a worker thread, one step at a time; implements EngineClient."""
+
+    def __init__(self, core: EngineCore) -> None:
+        self._core = core
+        self._mailboxes = Mailboxes()
+        self._commands: list[Command] = []
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._state: EngineState = "starting"
+
+    @property
+    def state(self) -> EngineState:
+        return self._state
+
+    @property
+    def info(self) -> EngineInfo | None:
+        return self._core.info if self._state == "ready" else None
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self._core.warm_up)
+        self._state = "ready"
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        self._state = "dead"
+        self._mailboxes.fail_all(EngineLost("the engine was stopped"))
+
+    async def stream(self, requests: Sequence[Submit]) -> AsyncGenerator[Output, None]:
+        if self._state != "ready":
+            raise EngineLost(f"the engine is {self._state}")
+        names = [request.request for request in requests]
+        unfinished = set(names)
+        box = self._mailboxes.open(names)
+        self._send(*requests)
+        try:
+            async with aclosing(read_group(box, unfinished)) as outputs:
+                async for output in outputs:
+                    yield output
+        finally:
+            self._mailboxes.close(names)
+            self._send(*(Cancel(name) for name in unfinished))
+
+    def cancel(self, request: str) -> None:
+        self._send(Cancel(request))
+
+    def _send(self, *commands: Command) -> None:
+        self._commands += commands
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            if not (self._core.has_work or self._commands):
+                self._wake.clear()
+                await self._wake.wait()
+            commands, self._commands = self._commands, []
+            try:
+                events = [event for command in commands for event in self._core.handle(command)]
+                events += await asyncio.to_thread(self._core.step)
+            except Exception as error:
+                self._state = "dead"
+                self._mailboxes.fail_all(EngineLost(f"the engine ended: {error}"))
+                return
+            for event in events:
+                self._mailboxes.deliver(event)

@@ -1,0 +1,104 @@
+"""Bounds on what clients may send and on what may wait. Knows bytes, requests and tokens only."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lostwax.server.gateway.errors import ApiError
+
+MAX_BODY_BYTES = 16 * 2**20
+"""A prompt of 160k ids is about 1.2 MB of JSON."""
+BODY_DEADLINE_S = 30.0
+
+
+class BodyLimit:
+    """ASGI middleware: reads a body whole, up to a size (413) and a time (408), then passes it on."""
+
+    def __init__(
+        self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES, deadline_s: float = BODY_DEADLINE_S
+    ) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._deadline_s = deadline_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                body = await self._read(scope, receive)
+        except TimeoutError:
+            error = ApiError(408, f"the body did not arrive within {self._deadline_s:g} s")
+            await error.response()(scope, receive, send)
+            return
+        except ApiError as error:
+            await error.response()(scope, receive, send)
+            return
+        if body is None:
+            return  # the client left
+        pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return pending.pop() if pending else await receive()
+
+        await self._app(scope, replay, send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+        too_large = ApiError(
+            413, f"the body exceeds {self._max_bytes} bytes", code="body_too_large"
+        )
+        for name, value in scope["headers"]:
+            if name == b"content-length" and int(value) > self._max_bytes:
+                raise too_large
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            if len(body) > self._max_bytes:
+                raise too_large
+            if not message.get("more_body", False):
+                return bytes(body)
+
+
+@dataclass(slots=True)
+class Ticket:
+    """A place among the admitted requests; give it back once."""
+
+    admission: Admission
+    num_reqs: int
+    num_tokens: int
+
+    def release(self) -> None:
+        """Free the place; further calls do nothing."""
+        self.admission.num_reqs -= self.num_reqs
+        self.admission.num_tokens -= self.num_tokens
+        self.num_reqs = self.num_tokens = 0
+
+
+@dataclass(slots=True)
+class Admission:
+    """Bounds requests in flight, running or waiting, by number and by tokens."""
+
+    max_reqs: int
+    max_tokens: int
+    num_reqs: int = 0
+    num_tokens: int = 0
+
+    def admit(self, num_reqs: int, num_tokens: int) -> Ticket:
+        """A ticket, or 429; 400 for a request that could never be admitted."""
+        if num_reqs > self.max_reqs:
+            message = f"{num_reqs} prompts exceed the queue of {self.max_reqs}; send fewer"
+            raise ApiError(400, message, code="invalid_value", param="prompt")
+        # One large request may pass an idle server; the token bound is for what piles up.
+        is_full = self.num_reqs + num_reqs > self.max_reqs
+        if is_full or (self.num_reqs and self.num_tokens + num_tokens > self.max_tokens):
+            raise ApiError(429, "the queue is full; try again later", code="queue_full")
+        self.num_reqs += num_reqs
+        self.num_tokens += num_tokens
+        return Ticket(self, num_reqs, num_tokens)

@@ -1,0 +1,120 @@
+"""Starts both halves of the server and blocks until they end. Knows processes and ports only."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import uvicorn
+
+from lostwax.server.gateway.app import Settings, create_app
+from lostwax.server.gateway.supervised import SupervisedEngine
+from lostwax.server.gateway.tokenizer import Codec, load_codec
+
+MAX_HEADER_BYTES = 65536
+"""uvicorn's default parser accepts headers of any size (CVE-2025-48956's class); h11 has a bound."""
+DRAIN_S = 10
+
+
+class ServeError(RuntimeError):
+    """The server cannot start or go on; the message says what to do."""
+
+
+def serve(
+    artifact: Path,
+    *,
+    checkpoint: Path | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    num_pages: int | None = None,
+    max_reqs: int | None = None,
+    settings: Settings | None = None,
+    insecure: bool = False,
+) -> None:
+    """Serve an artifact over HTTP until interrupted.
+
+    The tokenizer is looked for in the artifact, then in the checkpoint. `insecure` allows a host
+    that other machines can reach: there is no authentication yet.
+    """
+    given = {"--checkpoint": checkpoint, "--num-pages": num_pages, "--max-reqs": max_reqs}
+    options = [part for k, v in given.items() if v is not None for part in (k, str(v))]
+    module = [sys.executable, "-m", "lostwax.server.engine", str(artifact)]
+    serve_engine(
+        lambda address: [*module, "--address", address, *options],
+        load_codec(artifact, artifact / "tokenizer", checkpoint),
+        host=host,
+        port=port,
+        settings=settings or Settings(),
+        insecure=insecure,
+    )
+
+
+def serve_engine(
+    command: Callable[[str], Sequence[str]],
+    codec: Codec,
+    *,
+    host: str,
+    port: int,
+    settings: Settings,
+    insecure: bool = False,
+    announce: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+) -> None:
+    """Serve the engine that `command` starts."""
+    if not insecure and not _is_loopback(host):
+        raise ServeError(
+            f"host {host!r} can be reached by others and there is no authentication;"
+            f" use 127.0.0.1, or allow it with --insecure"
+        )
+    engine = SupervisedEngine(command, announce=announce)
+    with _listen(host, port) as listener:
+        config = uvicorn.Config(
+            create_app(engine, codec, settings),
+            http="h11",
+            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+            ws="none",
+            loop="asyncio",
+            log_level="warning",
+            server_header=False,
+            timeout_graceful_shutdown=DRAIN_S,
+        )
+        announce(f"listening on http://{host}:{listener.getsockname()[1]}; starting the engine")
+        try:
+            asyncio.run(_run(uvicorn.Server(config), listener, engine))
+        except KeyboardInterrupt:
+            announce("stopped")
+
+
+async def _run(server: uvicorn.Server, listener: socket.socket, engine: SupervisedEngine) -> None:
+    serving = asyncio.create_task(server.serve([listener]))
+    failing = asyncio.create_task(engine.wait_failed())
+    await asyncio.wait({serving, failing}, return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    await serving
+    if failing.done():
+        raise ServeError(f"the engine did not start: {failing.result()}")
+    failing.cancel()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ServeError(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another --port"
+        ) from error
+    return listener
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,38 @@
+"""Finds stop strings in streamed text, across token borders. Knows no tokens."""
+
+from __future__ import annotations
+
+
+class StopFinder:
+    """Lets text through up to a stop string; holds back what may yet become one."""
+
+    def __init__(self, stops: list[str]) -> None:
+        self._stops = stops
+        self._held = ""
+        self.found = False
+
+    def push(self, text: str) -> str:
+        """The text that is safe to show."""
+        if self.found:
+            return ""
+        self._held += text
+        hits = [at for at in (self._held.find(stop) for stop in self._stops) if at >= 0]
+        if hits:
+            self.found = True
+            return self._release(min(hits))
+        return self._release(len(self._held) - self._num_pending())
+
+    def flush(self) -> str:
+        """What was held back, when the answer ended without a stop string."""
+        return "" if self.found else self._release(len(self._held))
+
+    def _release(self, count: int) -> str:
+        text, self._held = self._held[:count], self._held[count:]
+        return text
+
+    def _num_pending(self) -> int:
+        longest = max((len(stop) for stop in self._stops), default=1) - 1
+        for count in range(min(longest, len(self._held)), 0, -1):
+            if any(stop.startswith(self._held[-count:]) for stop in self._stops):
+                return count
+        return 0

@@ -1,0 +1,93 @@
+"""Server-sent events, and what happens when a client leaves. Knows no completion and no engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import msgspec
+from fastapi import Response
+from starlette.types import Receive, Scope, Send
+
+from lostwax.server.gateway.errors import ApiError
+
+SEND_DEADLINE_S = 60.0
+"""A client that reads nothing for so long is taken to be gone."""
+
+
+T = TypeVar("T")
+
+
+class ClientLeft(Exception):
+    """The client closed its connection before the answer was complete."""
+
+
+async def unless_client_leaves(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled (ClientLeft) when the client disconnects."""
+    task = asyncio.create_task(work)
+    watch = asyncio.create_task(_disconnect(receive))
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientLeft
+        return task.result()
+    finally:
+        for each in (task, watch):
+            each.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await each
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(Response):
+    """Sends the JSON objects of `events`, then `[DONE]`; an ApiError becomes an `error` event.
+
+    Whatever happens, `events` is closed and `on_close` is called, once.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, events: AsyncGenerator[dict[str, Any], None], on_close: Callable[[], None]
+    ) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._events = events
+        self._on_close = on_close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            with suppress(ClientLeft, TimeoutError):
+                await unless_client_leaves(receive, self._send_all(send))
+        finally:
+            try:
+                await self._events.aclose()
+            finally:
+                self._on_close()
+
+    async def _send_all(self, send: Send) -> None:
+        await send(
+            {
+                "type": "http.response.start",
+                "status": self.status_code,
+                "headers": self.raw_headers,
+            }
+        )
+        try:
+            async for event in self._events:
+                await _send(send, b"data: " + msgspec.json.encode(event))
+            await _send(send, b"data: [DONE]")
+        except ApiError as error:
+            await _send(send, b"event: error\ndata: " + msgspec.json.encode(error.body))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _send(send: Send, event: bytes) -> None:
+    async with asyncio.timeout(SEND_DEADLINE_S):
+        await send({"type": "http.response.body", "body": event + b"\n\n", "more_body": True})

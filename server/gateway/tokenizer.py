@@ -1,0 +1,101 @@
+"""Text to token ids and back. Knows the `tokenizers` file format; knows no model and no request.
+
+A checkpoint without a tokenizer is served by ids: then a token reads `token_id:N`, and text is
+those, one after another, so that offsets into text still hold.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from tokenizers import Tokenizer
+
+REPLACEMENT = "\ufffd"
+"""What an incomplete UTF-8 sequence decodes to."""
+
+
+class Codec(Protocol):
+    """Text of tokens. `encode` is None where text prompts cannot be served."""
+
+    @property
+    def can_encode(self) -> bool: ...
+    def encode(self, text: str) -> list[int]: ...
+    def decode(self, tokens: list[int]) -> str: ...
+    def piece(self, token: int) -> str:
+        """One token as a string that names it, also where it is no whole character."""
+        ...
+
+
+class IdCodec:
+    """Reads tokens as `token_id:N`."""
+
+    can_encode = False
+
+    def encode(self, text: str) -> list[int]:
+        raise ValueError("there is no tokenizer")
+
+    def decode(self, tokens: list[int]) -> str:
+        return "".join(map(self.piece, tokens))
+
+    def piece(self, token: int) -> str:
+        return f"token_id:{token}"
+
+
+class TextCodec:
+    """Reads and writes text with a checkpoint's `tokenizer.json`."""
+
+    can_encode = True
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text).ids
+
+    def decode(self, tokens: list[int]) -> str:
+        return self._tokenizer.decode(tokens, skip_special_tokens=True)
+
+    def piece(self, token: int) -> str:
+        text = self._tokenizer.decode([token], skip_special_tokens=False)
+        if text and REPLACEMENT not in text:
+            return text
+        return f"token_id:{token}"
+
+
+class IncrementalDecoder:
+    """Text of a growing token list, never half a character."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._tokens: list[int] = []
+        self._start = 0
+        self._read = 0
+
+    def push(self, token: int) -> str:
+        """The text that this token completes; empty while a character is incomplete."""
+        self._tokens.append(token)
+        before, text = self._window()
+        if text.endswith(REPLACEMENT) or len(text) <= len(before):
+            return ""
+        # The window keeps one emitted step, because a token's text may depend on its neighbour.
+        self._start, self._read = self._read, len(self._tokens)
+        return text[len(before) :]
+
+    def flush(self) -> str:
+        """What is left at the end, incomplete characters as U+FFFD."""
+        before, text = self._window()
+        self._read = len(self._tokens)
+        return text[len(before) :]
+
+    def _window(self) -> tuple[str, str]:
+        before = self._codec.decode(self._tokens[self._start : self._read])
+        return before, self._codec.decode(self._tokens[self._start :])
+
+
+def load_codec(*folders: Path | None) -> Codec:
+    """The codec of the first folder that holds a `tokenizer.json`, else ids."""
+    for folder in folders:
+        if folder is not None and (path := folder / "tokenizer.json").is_file():
+            return TextCodec(Tokenizer.from_file(str(path)))
+    return IdCodec()
