@@ -159,13 +159,10 @@ class _Import:
         operands: list[SSAValue] = []
         for field, _ in op_class.get_irdl_definition().operands:
             value = given.pop(field)
-            parts: list[Node] = list(value) if isinstance(value, (list, tuple)) else [value]
-            operands.extend(self._value(part) for part in parts)
+            operands.extend(self._value(part) for part in _listed(value))
         given.pop("dtype", None)  # the result's type carries it
         meta = node.meta.get("val")
-        values: list[Any] = list(meta) if isinstance(meta, (list, tuple)) else []
-        if not values and schema.returns:
-            values = [meta]
+        values = _listed(meta) if schema.returns else []
         op = op_class.create(
             operands=operands,
             properties={k: _attribute(v) for k, v in given.items()},
@@ -263,6 +260,11 @@ class _Import:
                 if expr.is_Symbol and names.setdefault(expr, name) != name:
                     raise ImportRefused(f"dimensions {names[expr]} and {name} were made equal")
         return names
+
+
+def _listed(value: Any) -> list[Any]:
+    """FX writes one tensor as itself, several as a list or tuple."""
+    return [*value] if isinstance(value, (list, tuple)) else [value]
 
 
 def _attribute(value: Any) -> Attribute:

@@ -16,12 +16,14 @@ LIBRARY = torch.library.Library("lostwax", "FRAGMENT")
 """Keeps the ops alive: they vanish with this object."""
 
 OPS: Any = torch.ops.lostwax  # torch types its op namespaces as unknown
+_LIBRARY_API: Any = LIBRARY  # torch types these two functions in part only
+_FAKES: Any = torch.library
 
 
 def _define(schema: str, fake: Callable[..., Any]) -> None:
     name = schema.split("(", 1)[0]
-    LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    torch.library.register_fake(f"lostwax::{name}", fake, lib=LIBRARY)
+    _LIBRARY_API.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _FAKES.register_fake(f"lostwax::{name}", fake, lib=LIBRARY)
 
 
 def _like(x: Tensor, *rest: Any) -> Tensor:
@@ -43,10 +45,8 @@ def _embed(tokens: Tensor, table: Tensor) -> Tensor:
 
 
 def _linear(x: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
-    torch._check(
-        x.shape[-1] == weight.shape[1],
-        lambda: f"quant_linear: x {tuple(x.shape)} does not fit weight {tuple(weight.shape)}",
-    )
+    if x.shape[-1] != weight.shape[1]:
+        raise ValueError(f"quant_linear: x {x.shape} does not fit weight {weight.shape}")
     return x.new_empty(x.shape[0], weight.shape[0], dtype=dtype)
 
 
@@ -80,10 +80,8 @@ def _route(
 
 def _append(cache_in: Tensor, rows: list[Tensor], slots: Tensor) -> None:
     width = sum(r.shape[1] for r in rows)
-    torch._check(
-        width == cache_in.shape[2],
-        lambda: f"kv_append_: rows of {width} do not fit cache rows of {cache_in.shape[2]}",
-    )
+    if width != cache_in.shape[2]:
+        raise ValueError(f"kv_append_: rows of {width} do not fit cache rows of {cache_in.shape}")
 
 
 def _pick(

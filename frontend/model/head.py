@@ -34,8 +34,8 @@ class Embed(nn.Module):
         return delta, OPS.core_zeros_like(delta)
 
 
-class Head(nn.Module):
-    """Ids and log-probabilities of the rows that `logit_rows` names; logits are f32."""
+class _LogitsHead(nn.Module):
+    """Final norm and logits of the rows that `logit_rows` names."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -50,6 +50,10 @@ class Head(nn.Module):
         total = OPS.core_add(residual, delta, torch.float32)
         return self.lm_head(OPS.core_gather_rows(norm(total), logit_rows), torch.float32)
 
+
+class Head(_LogitsHead):
+    """Ids and log-probabilities of the rows that `logit_rows` names; logits are f32."""
+
     def forward(
         self, delta: Tensor, residual: Tensor, logit_rows: Tensor,
         temperature: Tensor, seeds: Tensor, counters: Tensor,
@@ -59,7 +63,7 @@ class Head(nn.Module):
         return OPS.sample_pick(logits, temperature, seeds, counters)
 
 
-class ScoringHead(Head):
+class ScoringHead(_LogitsHead):
     """The same, with log-probabilities of given targets and of the likeliest ids."""
 
     def forward(
