@@ -85,7 +85,8 @@ def program_specs(facts: ModelFacts, limits: Limits) -> tuple[ProgramSpec, ...]:
         buckets += [("decode", Bucket(reqs, reqs, p, reqs, scores=True))]
         for t in _ladder(min(16, limits.max_tokens), limits.max_tokens, 4):
             buckets.append(("extend", Bucket(t, min(t, reqs), p, min(t, reqs))))
-        buckets.append(("extend", Bucket(rows, min(rows, reqs), p, rows, scores=True)))
+        for t in sorted({rows, limits.max_tokens}):
+            buckets.append(("extend", Bucket(t, min(t, reqs), p, rows, scores=True)))
     return tuple(
         ProgramSpec(entry, bucket, guard, every)
         for entry, bucket in sorted(buckets)

@@ -1,0 +1,5 @@
+"""`python -m lostwax`."""
+
+from lostwax.cli import main
+
+main()

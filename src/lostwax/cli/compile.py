@@ -1,0 +1,169 @@
+"""`lostwax compile`: checkpoint in, artifact out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from lostwax.cli.progress import Phases
+from lostwax.ir.contract.artifact import Manifest
+
+
+class ForcedError(ValueError):
+    """A --lowering option is malformed."""
+
+
+def compile(
+    checkpoint: Path,
+    /,
+    *,
+    out: Annotated[Path, Parameter(name=["-o", "--out"])],
+    target: str = "cpu",
+    dtype: Literal["fp32", "bf16"] = "bf16",
+    max_context: int | None = None,
+    max_tokens: int = 512,
+    max_reqs: int = 8,
+    lowering: Annotated[list[str] | None, Parameter(negative=())] = None,
+    budget: int | None = None,
+    records: Path | None = None,
+    dump_dir: Path | None = None,
+    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """Compile a checkpoint into an artifact for one target; needs no device.
+
+    Parameters
+    ----------
+    checkpoint
+        A folder with config.json and safetensors in the official DeepSeek-V3.2 format.
+    out
+        The artifact folder; an artifact already there is replaced.
+    target
+        What to compile for, such as cpu or cuda-sm90a.
+    dtype
+        fp32: fp32 throughout, cache included, nothing quantised. bf16: bf16 activations and
+        cache, weights as stored.
+    max_context
+        Longest request in tokens (default: the model's bound, at most 8192).
+    max_tokens
+        Most rows of one extend step.
+    max_reqs
+        Most requests of one step.
+    lowering
+        Force a choice: [ENTRY:]OP=NAME, such as decode:mla.attend=portable_attend_expanded.
+    budget
+        Most bytes of results and workspace that one lowering may take.
+    records
+        A file or folder of tuning records that decide before the estimates do.
+    dump_dir
+        Write the module's text after each pass here.
+    json_
+        Print the result as JSON on standard output.
+    """
+    phases = Phases()
+    manifest = compile_checkpoint(
+        checkpoint,
+        out,
+        target=target,
+        dtype=dtype,
+        max_context=max_context,
+        max_tokens=max_tokens,
+        max_reqs=max_reqs,
+        lowering=lowering or [],
+        budget=budget,
+        records=records,
+        dump_dir=dump_dir,
+        phases=phases,
+    )
+    report = {
+        "artifact": str(out),
+        "digest": manifest.digest,
+        "target": manifest.target.name,
+        "dtype": dtype,
+        "programs": len(manifest.programs),
+        "kernels": len(manifest.kernels),
+        "weight_bytes": manifest.weight_bytes,
+        "arena_bytes": manifest.arena_bytes,
+        "seconds": round(phases.total_s, 3),
+    }
+    if json_:
+        print(json.dumps(report))
+    else:
+        print(
+            f"{out}: {report['programs']} programs for {report['target']}, weights"
+            f" {manifest.weight_bytes / 2**20:.1f} MiB, arena {manifest.arena_bytes / 2**20:.1f} MiB,"
+            f" digest {manifest.digest[:16]}"
+        )
+
+
+def _forced(text: str) -> tuple[str, str, str | None]:
+    """`[ENTRY:]OP=NAME` as (op, name, entry)."""
+    place, equals, name = text.partition("=")
+    entry, colon, op = place.rpartition(":")
+    if not equals or not name or not op or "." not in op:
+        raise ForcedError(
+            f"--lowering {text!r} is not [ENTRY:]OP=NAME, such as"
+            " decode:mla.attend=portable_attend_expanded"
+        )
+    if colon and entry not in ("extend", "decode"):
+        raise ForcedError(f"--lowering {text!r}: the entry must be extend or decode, not {entry!r}")
+    return op, name, entry if colon else None
+
+
+def compile_checkpoint(
+    checkpoint: Path,
+    out: Path,
+    *,
+    target: str,
+    dtype: str,
+    max_context: int | None = None,
+    max_tokens: int = 512,
+    max_reqs: int = 8,
+    lowering: list[str] | None = None,
+    budget: int | None = None,
+    records: Path | None = None,
+    dump_dir: Path | None = None,
+    phases: Phases | None = None,
+) -> Manifest:
+    """Open, capture, compile: the whole way, with phases on standard error."""
+    phases = phases or Phases()
+    phases("import compiler")
+    from lostwax.backends.buckets import Sizes
+    from lostwax.backends.compile import CompileOptions, compile_module
+    from lostwax.backends.cover import Forced
+    from lostwax.backends.measurements import open_measurements
+    from lostwax.frontend.capture import capture
+    from lostwax.frontend.checkpoint import open_checkpoint
+
+    forced = tuple(Forced(*_forced(text)) for text in lowering or [])
+    phases("read checkpoint headers")
+    opened = open_checkpoint(checkpoint)
+    phases("capture")
+    captured = capture(opened)
+    tokenizer = checkpoint / "tokenizer.json"
+    options = CompileOptions(
+        dtype="f32" if dtype == "fp32" else dtype,
+        sizes=Sizes(max_context=max_context, max_tokens=max_tokens, max_reqs=max_reqs),
+        forced=forced,
+        budget_bytes=budget,
+        measurements=open_measurements(records),
+        dump_dir=dump_dir,
+    )
+    manifest = compile_module(
+        captured.module,
+        captured.facts,
+        captured.weights,
+        target,
+        out,
+        options,
+        tokenizer if tokenizer.is_file() else None,
+        phases,
+    )
+    note = json.dumps({"path": str(checkpoint.resolve())})
+    (out / "checkpoint.json").write_text(note + "\n", encoding="utf-8")
+    phases.end()
+    print(captured.report, file=sys.stderr)
+    return manifest

@@ -1,0 +1,90 @@
+"""`lostwax serve`: an artifact, or a checkpoint that is compiled first, over HTTP."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from lostwax.cli.progress import Phases
+
+
+def serve(
+    path: Path,
+    /,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    checkpoint: Path | None = None,
+    target: str = "cpu",
+    dtype: Literal["fp32", "bf16"] = "bf16",
+    num_pages: int | None = None,
+    threads: int | None = None,
+    insecure: bool = False,
+) -> None:
+    """Serve an artifact over HTTP; a checkpoint is compiled first, beside it.
+
+    Parameters
+    ----------
+    path
+        An artifact folder, or a checkpoint folder (compiled to PATH.TARGET-DTYPE.lostwax).
+    host
+        Address to listen on; one that other machines reach is refused without --insecure.
+    port
+        Port to listen on.
+    checkpoint
+        Where the artifact's checkpoint lies, if not where it was when compiled.
+    target
+        What to compile a checkpoint for.
+    dtype
+        What to compile a checkpoint in.
+    num_pages
+        Pages of cache (default: every request at full length, within 1 GiB).
+    threads
+        Threads of a CPU engine (default: torch's).
+    insecure
+        Allow a host that others can reach although there is no authentication.
+    """
+    from lostwax.server.gateway.serve import serve as run
+
+    artifact = path
+    if not (path / "manifest.json").is_file() and (path / "config.json").is_file():
+        artifact = _compiled(path, target, dtype)
+    run(
+        artifact,
+        checkpoint=checkpoint,
+        host=host,
+        port=port,
+        num_pages=num_pages,
+        threads=threads,
+        insecure=insecure,
+    )
+
+
+def _compiled(checkpoint: Path, target: str, dtype: str) -> Path:
+    """The artifact of a checkpoint, compiled unless one of the same inputs lies beside it."""
+    from lostwax.cli.compile import compile_checkpoint
+
+    out = checkpoint.parent / f"{checkpoint.name}.{target}-{dtype}.lostwax"
+    if _is_current(out, checkpoint):
+        print(f"using {out}", file=sys.stderr)
+        return out
+    print(f"compiling {checkpoint} to {out}", file=sys.stderr)
+    compile_checkpoint(checkpoint, out, target=target, dtype=dtype, phases=Phases())
+    return out
+
+
+def _is_current(artifact: Path, checkpoint: Path) -> bool:
+    """Whether the artifact was compiled from this checkpoint by this lostwax."""
+    if not (artifact / "manifest.json").is_file():
+        return False
+    import lostwax
+    from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
+    from lostwax.frontend.checkpoint import open_checkpoint
+
+    try:
+        manifest = ArtifactReader(artifact).manifest
+    except ArtifactError:
+        return False
+    same_model = manifest.model.digest == open_checkpoint(checkpoint).digest
+    return same_model and manifest.toolchain.get("lostwax") == lostwax.__version__
