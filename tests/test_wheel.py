@@ -1,4 +1,4 @@
-"""The wheel is complete and runs on its own: the one test that does not use the editable install."""
+"""The wheel is complete and runs on its own. The one test that avoids the editable install."""
 
 from __future__ import annotations
 
