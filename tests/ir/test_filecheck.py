@@ -19,7 +19,6 @@ from lostwax.ir.dialects import context
 
 FOLDER = Path(__file__).parents[1] / "filecheck"
 FILES = sorted(FOLDER.rglob("*.mlir"))
-GIVEN = "given/"  # whole modules that tests read; they have no RUN lines
 
 
 def _run_lines(file: Path) -> list[str]:
