@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lostwax.ir.contract.weights import Step
-from lostwax.ir.reference.dtype import Array, Scaled, Value, round_to, widen
+from lostwax.ir.contract.weights import Step, StoredWeight
+from lostwax.ir.reference.dtype import NUMPY_DTYPES, Array, Scaled, Value, round_to, widen
 
 
 def dequantise(value: Value, dtype: str) -> Array:
@@ -100,10 +100,35 @@ def apply_steps(parts: Sequence[Sequence[Value]], steps: Sequence[Step]) -> Valu
                 now = [[stack(p)] for p in now]
             case "concat":
                 now = [[concat([v for p in now for v in p], step.axis)]]
-            case _:
-                raise ValueError(f"weight step {step.kind!r} has no meaning; see Step.kind")
     if len(now) != 1 or len(now[0]) != 1:
         raise ValueError(
             f"{sum(map(len, now))} tensors are left after the steps; add a stack or concat step"
         )
     return now[0][0]
+
+
+def _source(value: Value, stored: StoredWeight) -> Array:
+    if isinstance(value, Scaled):
+        if stored.scale:
+            return round_to(value.scales, stored.dtype)
+        if value.values.dtype == NUMPY_DTYPES[stored.dtype]:
+            return value.values
+        return dequantise(value, stored.dtype)
+    return cast(value, stored.dtype)
+
+
+def stored_weight(stored: StoredWeight, parts: Sequence[Sequence[Value]]) -> Array:
+    """What one planned tensor holds, from its parts' checkpoint tensors in storage order.
+
+    Several sources of a part are stacked; values are dequantised and cast where the checkpoint
+    stores them otherwise; then the plan's own steps apply.
+    """
+    made: list[Sequence[Value]] = []
+    for sources in parts:
+        each: list[Value] = [_source(v, stored) for v in sources]
+        made.append(each if len(each) == 1 else [stack(each)])
+    value = apply_steps(made, stored.steps)
+    assert not isinstance(value, Scaled)  # _source gives plain arrays only
+    if value.shape != stored.shape:
+        raise ValueError(f"{stored.name} came out as {value.shape}, planned as {stored.shape}")
+    return value

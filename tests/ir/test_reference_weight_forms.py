@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from lostwax.ir.contract.weights import Step
+from lostwax.ir.contract.weights import Step, StoredWeight
 from lostwax.ir.reference.dtype import Scaled, round_to, widen
-from lostwax.ir.reference.weight_forms import apply_steps
+from lostwax.ir.reference.weight_forms import apply_steps, stored_weight
 
 
 def scaled(rows: int, cols: int, seed: int) -> Scaled:
@@ -44,11 +44,26 @@ def test_experts_stack_and_transpose_with_their_scales():
     np.testing.assert_array_equal(widen(got), np.stack([widen(e).T for e in experts]))
 
 
-def test_leftover_tensors_and_unknown_steps_are_named():
+def test_leftover_tensors_and_dropped_scales_are_named():
     x = np.zeros((2, 2), np.float32)
     with pytest.raises(ValueError, match="2 tensors are left"):
         apply_steps([[x, x]], ())
-    with pytest.raises(ValueError, match="step 'swizzle' has no meaning"):
-        apply_steps([[x]], (Step(kind="swizzle"),))
     with pytest.raises(ValueError, match="use `dequantise`"):
         apply_steps([[scaled(128, 128, 0)]], (Step(kind="cast", dtype="bf16"),))
+
+
+def test_a_stored_weight_keeps_its_format_or_is_dequantised():
+    experts = [scaled(130, 64, s) for s in range(3)]
+    fields = {"name": "w", "parts": ("w",), "steps": ()}
+    kept = StoredWeight(dtype="f8E4M3FN", shape=(3, 130, 64), **fields)
+    np.testing.assert_array_equal(
+        stored_weight(kept, [experts]), np.stack([e.values for e in experts])
+    )
+    scales = StoredWeight(dtype="f32", shape=(3, 2, 1), scale=True, **fields)
+    np.testing.assert_array_equal(
+        stored_weight(scales, [experts]), np.stack([e.scales for e in experts])
+    )
+    plain = StoredWeight(dtype="f32", shape=(3, 130, 64), **fields)
+    np.testing.assert_allclose(
+        stored_weight(plain, [experts]), np.stack([widen(e) for e in experts]), rtol=1e-7
+    )

@@ -1,0 +1,229 @@
+"""Certifies a lowering: runs it on seeded cases and compares with its region's references.
+
+How a lowering runs is the caller's; whether the evidence is `executed` or less is, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from xdsl.ir import Operation, SSAValue
+from xdsl.irdl import IRDLOperation
+
+from lostwax.backends.conformance.compare import (
+    NONE,
+    Errors,
+    Mismatch,
+    cache_errors,
+    errors,
+    require_same_form,
+    rows_agree,
+    tied_rows_agree,
+)
+from lostwax.backends.conformance.inputs import flat_inputs, region_values
+from lostwax.backends.conformance.step_cases import StepCase
+from lostwax.backends.conformance.tolerance import Tolerance, tolerance_of
+from lostwax.ir.contract.record import Certificate, State
+from lostwax.ir.dialects.kv import AppendOp
+from lostwax.ir.reference.dtype import Array, Scaled, Value, widen
+from lostwax.ir.reference.interpret import evaluate_ops
+from lostwax.ir.region import RegionMatch
+from lostwax.ir.types import CacheType, TensorType
+
+Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+"""Inputs by name (see `inputs.py`) to the region's outputs by pattern name, caches whole."""
+
+DECIDES: dict[str, str] = {
+    "dsa.topk": "logits",
+    "moe.route": "logits",
+    "sample.pick": "logits",
+    "sample.score": "logits",
+}
+"""Operand whose values decide the integers that an op chooses."""
+
+
+class NotConformant(ValueError):
+    """A lowering disagrees with its reference; the message names output, case and bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """How far one case was off; agreement None where nothing is chosen."""
+
+    worst: Errors
+    agreement: float | None
+
+
+def region_dtypes(match: RegionMatch) -> set[str]:
+    """Element types of all values that the region's ops touch."""
+    found: set[str] = set()
+    for op in match.ops.values():
+        for value in (*op.operands, *op.results):
+            if isinstance(value.type, TensorType):
+                found.add(value.type.dtype_name)
+            elif isinstance(value.type, CacheType):
+                found.add(value.type.layout.data)
+    return found
+
+
+def _output_values(match: RegionMatch) -> dict[str, SSAValue]:
+    found: dict[str, SSAValue] = {}
+    for name in match.region.outputs:
+        bound = match.values[name]
+        assert isinstance(bound, SSAValue)  # results are never variadic in a pattern
+        found[name] = bound
+    return found
+
+
+def _cache_case(value: SSAValue, values: Mapping[SSAValue, Value]) -> tuple[Array, Array]:
+    """The cache before the region, and the slots that the region writes."""
+    slots: list[Array] = []
+    while isinstance(value.owner, AppendOp) and value.owner.out in values:
+        written = values.get(value.owner.slots)
+        if written is None:
+            break
+        slots.append(widen(written))
+        value = value.owner.cache_in
+    before = values[value]
+    assert not isinstance(before, Scaled)  # caches are plain arrays
+    return before, np.concatenate(slots)
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """One case: the region's values by the reference, and what the lowering gave."""
+
+    match: RegionMatch
+    values: Mapping[SSAValue, Value]
+    outputs: Mapping[str, Array]
+    waiver: str
+
+    def agreeing_rows(self, op: Operation) -> tuple[Array | None, bool]:
+        """Rows whose integers agree, and whether that op's scores come from outside."""
+        field = DECIDES.get(op.name)
+        if field is None:
+            return None, True
+        scores = getattr(op, field)
+        outside = scores.owner not in self.match.members
+        rows: Array | None = None
+        for name, value in _output_values(self.match).items():
+            if value.owner is not op or not _is_integer(value):
+                continue
+            got, want = self.outputs[name], self._want(value)
+            require_same_form(name, got, want)
+            if self.waiver == "tie_order":
+                agree = tied_rows_agree(got, want, widen(self.values[scores]))
+            else:
+                agree = rows_agree(got, want, as_sets=False)
+            rows = agree if rows is None else rows & agree
+        return rows, outside
+
+    def _want(self, value: SSAValue) -> Array:
+        want = self.values[value]
+        assert not isinstance(want, Scaled)  # ops give plain arrays
+        return want
+
+    def error(self, name: str, value: SSAValue, rows: Array | None) -> Errors:
+        """Errors of one output; floating-point rows count where the op chose the same integers."""
+        got, want = self.outputs[name], self._want(value)
+        require_same_form(name, got, want)
+        if isinstance(value.type, CacheType):
+            before, slots = _cache_case(value, self.values)
+            return cache_errors(name, got, want, before, slots)
+        if _is_integer(value):
+            return NONE
+        if rows is not None:
+            got, want = got[rows], want[rows]
+        return errors(name, got, want)
+
+
+def _is_integer(value: SSAValue) -> bool:
+    return isinstance(value.type, TensorType) and value.type.dtype_name.startswith("i")
+
+
+def _compare(comparison: _Comparison, tolerance: Tolerance) -> CaseResult:
+    outputs = _output_values(comparison.match)
+    missing = [n for n in outputs if n not in comparison.outputs]
+    if missing:
+        raise Mismatch(f"the runner gave no {missing[0]}")
+    worst, agreement = NONE, None
+    for op in comparison.match.ops.values():
+        rows, outside = comparison.agreeing_rows(op)
+        if rows is not None and rows.size:
+            share = float(rows.mean())
+            least = 1.0 if outside else tolerance.agreement
+            if share < least:
+                raise Mismatch(f"{op.name}: {share:.1%} of rows agree, wants {least:.0%}")
+            agreement = share if agreement is None else min(agreement, share)
+        for name, value in outputs.items():
+            if value.owner is op:
+                worst = worst.worst(comparison.error(name, value, rows))
+    return CaseResult(worst, agreement)
+
+
+def check_case(
+    run: Run, match: RegionMatch, case: StepCase, waiver: str = ""
+) -> tuple[CaseResult, bytes]:
+    """Run one case and compare; also the digest of its inputs. Raises Mismatch."""
+    values: dict[SSAValue, Value] = dict(region_values(match, case))
+    flat = flat_inputs(match, values, case)
+    digest = hashlib.sha256()
+    for name in sorted(flat):
+        digest.update(f"{name} {flat[name].dtype} {flat[name].shape}".encode())
+        digest.update(np.ascontiguousarray(flat[name]).tobytes())
+    ops: list[IRDLOperation] = list(match.ops.values())
+    evaluate_ops(ops, values, case.env)
+    tolerance = tolerance_of(region_dtypes(match))
+    result = _compare(_Comparison(match, values, run(flat), waiver), tolerance)
+    if result.worst.max_error > tolerance.max_error or result.worst.rms_error > tolerance.rms_error:
+        raise Mismatch(
+            f"error {result.worst.max_error:.2e} max, {result.worst.rms_error:.2e} RMS; allowed "
+            f"{tolerance.max_error:.0e} max, {tolerance.rms_error:.0e} RMS"
+        )
+    return result, digest.digest()
+
+
+def certify_lowering(
+    run: Run,
+    match: RegionMatch,
+    cases: Iterable[StepCase],
+    *,
+    lowering: str,
+    state: State,
+    waiver: str = "",
+    binary_digest: str = "",
+    tool_versions: Mapping[str, str] | None = None,
+) -> Certificate:
+    """Evidence over all cases, or NotConformant at the first that disagrees."""
+    worst, agreement = NONE, None
+    digest = hashlib.sha256()
+    count = 0
+    for case in cases:
+        try:
+            result, inputs = check_case(run, match, case, waiver)
+        except Mismatch as error:
+            sizes = {k: v for k, v in case.env.items() if k != "N"}
+            raise NotConformant(
+                f"{lowering} is wrong on {'+'.join(o.name for o in match.ops.values())}, sizes "
+                f"{sizes}, seed {case.seed}: {error}"
+            ) from error
+        worst = worst.worst(result.worst)
+        if result.agreement is not None:
+            agreement = min(result.agreement, 1.0 if agreement is None else agreement)
+        digest.update(inputs)
+        count += 1
+    if count == 0:
+        raise ValueError(f"{lowering}: no case was given, so nothing can be certified")
+    return Certificate(
+        state=state,
+        max_error=worst.max_error,
+        rms_error=worst.rms_error,
+        set_agreement=agreement,
+        waiver=waiver,
+        input_digest=digest.hexdigest(),
+        binary_digest=binary_digest,
+        tool_versions=dict(tool_versions or {}),
+    )

@@ -1,0 +1,133 @@
+"""Seeded, consistent step inputs of a bucket: unequal requests, cached prefixes, padding.
+
+Knows no op and no lowering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from lostwax.ir.contract.program import Bucket
+from lostwax.ir.contract.step import STEP_INPUTS, TRASH_PAGE, input_shape
+from lostwax.ir.reference.dtype import NUMPY_DTYPES, Array
+
+
+@dataclass(frozen=True)
+class StepCase:
+    """Step inputs padded to a bucket, the symbols' values (N too), and how they were made."""
+
+    inputs: Mapping[str, Array]
+    env: Mapping[str, int]
+    page_tokens: int
+    seed: int
+
+
+def _split(rng: np.random.Generator, total: int, parts: int, at_most: int) -> Array:
+    """`parts` positive numbers of sum `total`, or less where `at_most` a part leaves a rest."""
+    share = rng.multinomial(total - parts, rng.dirichlet(np.ones(parts)))
+    return np.minimum(share + 1, at_most)
+
+
+def _lengths(
+    rng: np.random.Generator, bucket: Bucket, entry: str, limit: int, page_tokens: int, seed: int
+) -> tuple[Array, Array]:
+    """New tokens and whole length of each real request.
+
+    Even seeds fill the bucket, odd ones leave padding. The first request is as long as the bucket
+    allows, the second has no cached prefix, the third ends a page.
+    """
+    full = seed % 2 == 0
+    most = min(bucket.reqs, bucket.tokens)
+    reqs = most if full or most == 1 else int(rng.integers(1, most))
+    if entry == "decode":
+        if bucket.tokens != bucket.reqs:
+            raise ValueError(f"decode has one row a request, but the bucket is {bucket}")
+        new = np.ones(reqs, dtype=np.int64)
+    else:
+        total = bucket.tokens if full else int(rng.integers(reqs, bucket.tokens + 1))
+        new = _split(rng, total, reqs, limit)
+    lengths = rng.integers(new, limit + 1)
+    lengths[0] = limit
+    if reqs > 1:
+        lengths[1] = new[1]
+    if reqs > 2:
+        rounded = -(-lengths[2] // page_tokens) * page_tokens
+        lengths[2] = min(int(rounded), limit)
+    return new, lengths
+
+
+def _padded(name: str, bucket: Bucket, real: Array) -> Array:
+    spec = STEP_INPUTS[name]
+    out = np.full(input_shape(name, bucket), spec.padding, NUMPY_DTYPES[spec.dtype])
+    out[tuple(slice(0, n) for n in real.shape)] = real
+    return out
+
+
+def step_case(
+    bucket: Bucket,
+    entry: str,
+    seed: int,
+    *,
+    page_tokens: int,
+    vocab_size: int,
+    max_kv: int | None = None,
+) -> StepCase:
+    """Step inputs for one program; `max_kv` bounds lengths where a guard does."""
+    rng = np.random.default_rng(seed)
+    limit = min(bucket.pages * page_tokens, max_kv or bucket.pages * page_tokens)
+    new, lengths = _lengths(rng, bucket, entry, limit, page_tokens, seed)
+    counts = -(-lengths // page_tokens)
+    num_pages = 1 + int(counts.sum())
+    ids = rng.permutation(np.arange(1, num_pages))  # page 0 is the trash page
+    tables = np.split(ids, np.cumsum(counts)[:-1])
+    page_table = np.full((len(new), bucket.pages), TRASH_PAGE)
+    for b, pages in enumerate(tables):
+        page_table[b, : pages.size] = pages
+    starts = np.concatenate([[0], np.cumsum(new)])
+    request = np.repeat(np.arange(len(new)), new)
+    positions: Array = np.arange(starts[-1]) - starts[request] + (lengths - new)[request]
+    pages = page_table[request, positions // page_tokens]
+    last_rows = starts[1:] - 1
+    more = rng.integers(0, starts[-1], max(bucket.rows - last_rows.size, 0) // 2)
+    rows = np.concatenate([last_rows, more])[: bucket.rows]
+    real: dict[str, Array] = {
+        "tokens": rng.integers(0, vocab_size, starts[-1]),
+        "positions": positions,
+        "slots": pages * page_tokens + positions % page_tokens,
+        "kv_lens": lengths,
+        "page_table": page_table,
+        "logit_rows": rows,
+        "temperature": rng.choice(np.array([0.0, 0.5, 1.0, 1.7]), rows.size),
+        "seeds": rng.integers(-(2**31), 2**31, rows.size),
+        "counters": rng.integers(0, 2**20, rows.size),
+        "targets": np.where(
+            rng.random(rows.size) < 0.2, -1, rng.integers(0, vocab_size, rows.size)
+        ),
+    }
+    inputs = {name: _padded(name, bucket, value) for name, value in real.items()}
+    q_starts = np.full(bucket.reqs + 1, starts[-1], np.int32)
+    q_starts[: starts.size] = starts
+    inputs["q_starts"] = q_starts
+    env = {
+        "T": bucket.tokens,
+        "B": bucket.reqs,
+        "P": bucket.pages,
+        "R": bucket.rows,
+        "N": num_pages,
+    }
+    return StepCase(inputs, env, page_tokens, seed)
+
+
+def edge_buckets(
+    entry: str, *, tokens: int = 13, reqs: int = 3, pages: int = 3
+) -> Iterator[Bucket]:
+    """Small buckets at the edges: one row, one request, primes, a power of two."""
+    if entry == "decode":
+        shapes = [(1, 1, 1), (reqs, reqs, pages), (8, 8, 2)]
+    else:
+        shapes = [(1, 1, 1), (tokens, 1, pages), (tokens, reqs, pages), (16, 4, 2)]
+    for t, b, p in shapes:
+        yield Bucket(tokens=t, reqs=b, pages=p, rows=b)
