@@ -1,4 +1,4 @@
-"""Places buffers that live for a while into one arena. Knows bytes and times, nothing of programs."""
+"""Places buffers that live for a while into one arena. Knows no program."""
 
 from __future__ import annotations
 

@@ -6,13 +6,14 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from lostwax.ir.contract.artifact import Manifest
+from lostwax.ir.contract.canonical import canonical
 
 MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint.json"
@@ -21,11 +22,6 @@ CHECKPOINT = "checkpoint.json"
 
 class ArtifactExists(ValueError):
     """The output folder holds something that is no artifact."""
-
-
-def encode(value: object) -> bytes:
-    """Canonical JSON: sorted keys, two-space indent, so that equal content gives equal bytes."""
-    return msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=1) + b"\n"
 
 
 def sha256_file(path: Path) -> str:
@@ -49,14 +45,14 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
         if path.is_file() and path.name not in (MANIFEST, CHECKPOINT)
     }
     unsigned = msgspec.structs.replace(manifest, files=files, digest="")
-    digest = hashlib.sha256(encode(unsigned)).hexdigest()
+    digest = hashlib.sha256(canonical(unsigned)).hexdigest()
     sealed = msgspec.structs.replace(unsigned, digest=digest)
-    write(folder, MANIFEST, encode(sealed))
+    write(folder, MANIFEST, canonical(sealed))
     return sealed
 
 
 @contextmanager
-def atomic_folder(out: Path) -> Iterator[Path]:
+def atomic_folder(out: Path) -> Generator[Path]:
     """A folder beside `out` that takes its place when the block ends well, and else vanishes.
 
     Raises ArtifactExists where `out` is a folder without a manifest or a file: nothing that is not

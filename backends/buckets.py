@@ -66,7 +66,7 @@ class ProgramSpec:
 
 
 def _guards(facts: ModelFacts, pages: int) -> list[tuple[Guard, bool]]:
-    """Dense where no request is longer than index_topk, sparse beyond; the first that holds wins."""
+    """Dense where no request is longer than index_topk, sparse beyond; the first to hold wins."""
     if pages * facts.page_tokens <= facts.index_topk:
         return [(Guard("dense"), True)]  # the bucket itself implies the bound
     bound = Linear({"max_kv": 1}, facts.index_topk)

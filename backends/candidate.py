@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -190,5 +189,3 @@ class Candidate:
             if isinstance(bound, SSAValue) and (weight := self.block.weight_name(bound)):
                 found[name] = weight
         return found
-
-

@@ -9,17 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lostwax.backends.cover import Cover, Field, NoCover, cover
-from lostwax.backends.storage import Storage, Want, WeightType, concat_refusal, want_of, weight_types
+from lostwax.backends.cover import CandidateSet, Cover, NoCover, cover
+from lostwax.backends.storage import (
+    Storage,
+    Want,
+    WeightType,
+    concat_refusal,
+    want_of,
+    weight_types,
+)
 
 Options = list[tuple[Want, ...]]
 
 
-def _wants(fields: Sequence[Field], types: Mapping[str, WeightType]) -> set[Want]:
+def _wants(sets: Sequence[CandidateSet], types: Mapping[str, WeightType]) -> set[Want]:
     """Every form that some lowering of some program asks for and that can be stored."""
     found: set[Want] = set()
-    for fld in fields:
-        for priced in fld.priced:
+    for cset in sets:
+        for priced in cset.priced:
             if priced.candidate.lowering is None:
                 continue
             for operand in priced.candidate.weight_operands():
@@ -51,31 +58,31 @@ def _options(group: set[str], wants: set[Want]) -> Options:
     return options
 
 
-def _regret(fields: Sequence[Field], storage: Storage, best: Sequence[int]) -> float:
+def _regret(sets: Sequence[CandidateSet], storage: Storage, best: Sequence[int]) -> float:
     total = 0.0
-    for fld, least in zip(fields, best, strict=True):
+    for cset, least in zip(sets, best, strict=True):
         try:
-            total += cover(fld, storage.refusal).total / max(least, 1)
+            total += cover(cset, storage.refusal).total / max(least, 1)
         except NoCover:
             return float("inf")
     return total
 
 
-def choose_storage(fields: Sequence[Field]) -> tuple[Storage, dict[str, float]]:
+def choose_storage(sets: Sequence[CandidateSet]) -> tuple[Storage, dict[str, float]]:
     """The storage of one block kind, and the mean loss of each alternative that was refused.
 
-    `fields` are the block's fields in all programs (their functions have the same weights). The
+    `sets` are the block's candidates in all programs (their functions have the same weights). The
     losses are ratios over the chosen plan, for `explain`.
     """
     types: dict[str, WeightType] = {}
-    for fld in fields:
-        types.update(weight_types(fld.block.function))
-    wants = _wants(fields, types)
+    for cset in sets:
+        types.update(weight_types(cset.block.function))
+    wants = _wants(sets, types)
     chosen: dict[int, tuple[Want, ...]] = {}
     groups = _groups(wants)
     for i, group in enumerate(groups):
         chosen[i] = _options(group, wants)[0]
-    best = [cover(fld, lambda candidate: None).total for fld in fields]
+    best = [cover(cset, lambda candidate: None).total for cset in sets]
     losses: dict[str, float] = {}
     for _ in range(2):  # a second round lets early groups see late choices
         before = dict(chosen)
@@ -84,8 +91,8 @@ def choose_storage(fields: Sequence[Field]) -> tuple[Storage, dict[str, float]]:
             scored: list[tuple[float, tuple[Want, ...]]] = []
             for option in _options(group, wants):
                 rest = [w for j, c in chosen.items() if j != i for w in c]
-                regret = _regret(fields, Storage(types, (*rest, *option)), best)
-                scored.append((regret / len(fields), option))
+                regret = _regret(sets, Storage(types, (*rest, *option)), best)
+                scored.append((regret / len(sets), option))
             scored.sort()
             chosen[i] = scored[0][1]
             for regret, option in scored[1:]:
@@ -95,6 +102,6 @@ def choose_storage(fields: Sequence[Field]) -> tuple[Storage, dict[str, float]]:
     return Storage(types, tuple(w for c in chosen.values() for w in c)), losses
 
 
-def covers_under(fields: Sequence[Field], storage: Storage) -> list[Cover]:
+def covers_under(sets: Sequence[CandidateSet], storage: Storage) -> list[Cover]:
     """Every program's cover of the block under the chosen storage."""
-    return [cover(fld, storage.refusal) for fld in fields]
+    return [cover(cset, storage.refusal) for cset in sets]

@@ -11,10 +11,10 @@ from xdsl.dialects import builtin
 from xdsl.printer import Printer
 
 import lostwax
-from lostwax.backends.artifact_writer import atomic_folder, encode, seal, write
+from lostwax.backends.artifact_writer import atomic_folder, seal, write
 from lostwax.backends.buckets import ProgramSpec, Sizes, limits_of, program_specs
 from lostwax.backends.choose_storage import choose_storage, covers_under
-from lostwax.backends.cover import Cover, Field, Forced, Place, find_field, find_places
+from lostwax.backends.cover import CandidateSet, Cover, Forced, Place, find_candidates, find_places
 from lostwax.backends.emit import emit_program
 from lostwax.backends.kernel_builder import KernelBuilder
 from lostwax.backends.lowering import Lowering
@@ -25,6 +25,7 @@ from lostwax.backends.report_choices import region_choices
 from lostwax.backends.storage import Storage
 from lostwax.backends.weight_plan import plan_weights, planes_of, weight_bytes, weight_groups
 from lostwax.ir.contract.artifact import SCHEMA, Manifest, ProgramRef
+from lostwax.ir.contract.canonical import canonical
 from lostwax.ir.contract.choice import Choices
 from lostwax.ir.contract.model import ModelFacts, WeightTable
 from lostwax.ir.contract.program import Program
@@ -89,10 +90,10 @@ def specialise_variants(
 @dataclass(frozen=True)
 class _Plan:
     contexts: tuple[ProgramContext, ...]
-    fields: tuple[dict[str, Field], ...]
+    candidates: tuple[dict[str, CandidateSet], ...]
 
 
-def _plan_fields(
+def _plan_candidates(
     modules: dict[Variant, builtin.ModuleOp],
     specs: Iterable[ProgramSpec],
     target: Target,
@@ -102,15 +103,15 @@ def _plan_fields(
     """Match and price every lowering in every program; places are found once a variant."""
     places: dict[tuple[Variant, str], list[Place]] = {}
     contexts: list[ProgramContext] = []
-    fields: list[dict[str, Field]] = []
+    candidates: list[dict[str, CandidateSet]] = []
     for spec in specs:
         variant = _variant(spec)
         context = ProgramContext(modules[variant], target, spec.entry, spec.bucket, spec.guard)
-        found: dict[str, Field] = {}
+        found: dict[str, CandidateSet] = {}
         for name, block in context.blocks.items():
             if (variant, name) not in places:
                 places[variant, name] = find_places(block, lowerings)
-            found[name] = find_field(
+            found[name] = find_candidates(
                 context,
                 block,
                 places[variant, name],
@@ -119,8 +120,8 @@ def _plan_fields(
                 options.budget_bytes,
             )
         contexts.append(context)
-        fields.append(found)
-    return _Plan(tuple(contexts), tuple(fields))
+        candidates.append(found)
+    return _Plan(tuple(contexts), tuple(candidates))
 
 
 class UnknownLowering(ValueError):
@@ -179,7 +180,7 @@ def compile_module(
     modules = specialise_variants(typed, specs, options.dump_dir)
 
     progress("match and price lowerings")
-    plan = _plan_fields(modules, specs, target, lowerings, options)
+    plan = _plan_candidates(modules, specs, target, lowerings, options)
 
     progress("choose weight forms and covers")
     groups = weight_groups(plan.contexts)
@@ -187,7 +188,7 @@ def compile_module(
     losses: dict[str, dict[str, float]] = {}
     covers: list[dict[str, Cover]] = [{} for _ in plan.contexts]
     for group, kinds in groups.items():
-        members = [(i, f[k]) for i, f in enumerate(plan.fields) for k in kinds if k in f]
+        members = [(i, f[k]) for i, f in enumerate(plan.candidates) for k in kinds if k in f]
         chosen, losses[group] = choose_storage([f for _, f in members])
         for (i, f), cov in zip(members, covers_under([f for _, f in members], chosen), strict=True):
             covers[i][f.block.name] = cov
@@ -203,11 +204,13 @@ def compile_module(
         progress("write artifact")
         write(folder, "graphs/captured.mlir", module_text(module).encode())
         for variant, specialised in modules.items():
-            write(folder, f"graphs/{_variant_name(variant)}.mlir", module_text(specialised).encode())
+            write(
+                folder, f"graphs/{_variant_name(variant)}.mlir", module_text(specialised).encode()
+            )
         refs: list[ProgramRef] = []
         for program in programs:
             file = f"programs/{program.name}.json"
-            write(folder, file, encode(program))
+            write(folder, file, canonical(program))
             refs.append(
                 ProgramRef(
                     file=file,
@@ -218,7 +221,7 @@ def compile_module(
                 )
             )
         weight_plan = plan_weights(plan.contexts, programs, groups, storage, weights)
-        write(folder, "weights.json", encode(weight_plan))
+        write(folder, "weights.json", canonical(weight_plan))
         choices = Choices(
             programs={
                 program.name: tuple(
@@ -226,12 +229,10 @@ def compile_module(
                 )
                 for i, program in enumerate(programs)
             },
-            storage={
-                group: tuple(s.name for s in weight_plan.stored[group]) for group in groups
-            },
+            storage={group: tuple(s.name for s in weight_plan.stored[group]) for group in groups},
             storage_losses=losses,
         )
-        write(folder, "choices.json", encode(choices))
+        write(folder, "choices.json", canonical(choices))
         if tokenizer is not None:
             write(folder, "tokenizer.json", tokenizer.read_bytes())
         manifest = Manifest(

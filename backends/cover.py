@@ -38,7 +38,7 @@ class Priced:
 
 
 @dataclass(frozen=True)
-class Field:
+class CandidateSet:
     """Everything that could cover one block function of one program."""
 
     context: ProgramContext
@@ -52,7 +52,7 @@ class Field:
 class Cover:
     """The chosen candidates in an order that respects their dependencies, and their total price."""
 
-    field: Field
+    candidates: CandidateSet
     chosen: tuple[Priced, ...]
     total: int = field(init=False)
 
@@ -111,14 +111,14 @@ def _forced_refusal(lowering: Lowering, match: RegionMatch, rules: Sequence[Forc
     return None
 
 
-def find_field(
+def find_candidates(
     context: ProgramContext,
     block: BlockFunction,
     places: Iterable[Place],
     measurements: Measurements,
     forced: Sequence[Forced] = (),
     budget_bytes: int | None = None,
-) -> Field:
+) -> CandidateSet:
     """Test and price every lowering at its places in one block function."""
     body = block.function.body.block
     ops = tuple(op for op in body.ops if not isinstance(op, func.ReturnOp))
@@ -140,58 +140,67 @@ def find_field(
             priced.append(Priced(candidate, price(candidate, measurements)))
         else:
             refusals.append(Refusal(match, lowering.name, reason))
-    return Field(context, block, ops, tuple(priced), tuple(refusals))
+    return CandidateSet(context, block, ops, tuple(priced), tuple(refusals))
 
 
-def _no_cover(fld: Field, op: Operation, extra: Sequence[Refusal]) -> NoCover:
-    lines = [f"{fld.block.name}: no lowering covers {op.name} in {fld.context.name}:"]
-    for refusal in (*fld.refusals, *extra):
+def _no_cover(cset: CandidateSet, op: Operation, extra: Sequence[Refusal]) -> NoCover:
+    lines = [f"{cset.block.name}: no lowering covers {op.name} in {cset.context.name}:"]
+    for refusal in (*cset.refusals, *extra):
         if op in refusal.region.members:
             lines.append(f"  {refusal.lowering}: {refusal.reason}")
     if len(lines) == 1:
-        lines.append(f"  target {fld.context.target.name} has no lowering whose pattern matches it")
+        lines.append(
+            f"  target {cset.context.target.name} has no lowering whose pattern matches it"
+        )
     return NoCover("\n".join(lines))
 
 
-def _search(fld: Field, allowed: Sequence[Priced], extra: Sequence[Refusal]) -> list[Priced]:
-    """Exact cover of least cost: the first uncovered op picks its region, the rest is remembered."""
-    index = {op: i for i, op in enumerate(fld.ops)}
-    masks = [sum(1 << index[op] for op in p.candidate.region.members) for p in allowed]
-    by_op: list[list[int]] = [[] for _ in fld.ops]
-    for c, mask in enumerate(masks):
-        for i in range(len(fld.ops)):
-            if mask >> i & 1:
-                by_op[i].append(c)
-    best: dict[int, tuple[int, tuple[str, ...], tuple[int, ...]] | None] = {0: (0, (), ())}
-
-    def solve(left: int) -> tuple[int, tuple[str, ...], tuple[int, ...]] | None:
-        if left in best:
-            return best[left]
-        first = (left & -left).bit_length() - 1
-        found: tuple[int, tuple[str, ...], tuple[int, ...]] | None = None
-        for c in by_op[first]:
-            if masks[c] & ~left:
-                continue
-            rest = solve(left & ~masks[c])
-            if rest is not None:
-                p = allowed[c]
-                names = (p.candidate.name, *rest[1])
-                option = (p.price.picoseconds + rest[0], names, (c, *rest[2]))
-                if found is None or option < found:
-                    found = option
-        best[left] = found
-        return found
-
-    result = solve((1 << len(fld.ops)) - 1)
-    if result is None:
-        for i, op in enumerate(fld.ops):
-            if not by_op[i]:
-                raise _no_cover(fld, op, extra)
-        raise NoCover(f"{fld.block.name}: regions exist for each op but no exact cover of them all")
-    return [allowed[c] for c in result[2]]
+Solution = tuple[int, tuple[str, ...], tuple[int, ...]]
+"""Total price, lowering names (they break ties) and positions in the allowed list."""
 
 
-def _schedule(fld: Field, chosen: Sequence[Priced]) -> list[Priced] | Priced:
+class _Search:
+    """Exact cover of least price; what is left of the ops, as a bit mask, remembers its solution."""
+
+    def __init__(self, ops: Sequence[Operation], allowed: Sequence[Priced]) -> None:
+        index = {op: i for i, op in enumerate(ops)}
+        self._allowed = allowed
+        self._masks = [sum(1 << index[o] for o in p.candidate.region.members) for p in allowed]
+        self.by_op: list[list[int]] = [
+            [c for c, mask in enumerate(self._masks) if mask >> i & 1] for i in range(len(ops))
+        ]
+        self._solved: dict[int, Solution | None] = {0: (0, (), ())}
+
+    def solve(self, left: int) -> Solution | None:
+        """The cheapest exact cover of the ops in `left`; its first op picks the next region."""
+        if left not in self._solved:
+            first = (left & -left).bit_length() - 1
+            options = [self._with(c, left) for c in self.by_op[first] if not self._masks[c] & ~left]
+            self._solved[left] = min((o for o in options if o is not None), default=None)
+        return self._solved[left]
+
+    def _with(self, c: int, left: int) -> Solution | None:
+        rest = self.solve(left & ~self._masks[c])
+        if rest is None:
+            return None
+        p = self._allowed[c]
+        return (p.price.picoseconds + rest[0], (p.candidate.name, *rest[1]), (c, *rest[2]))
+
+
+def _cheapest(
+    cset: CandidateSet, allowed: Sequence[Priced], extra: Sequence[Refusal]
+) -> list[Priced]:
+    search = _Search(cset.ops, allowed)
+    solution = search.solve((1 << len(cset.ops)) - 1)
+    if solution is not None:
+        return [allowed[c] for c in solution[2]]
+    for i, op in enumerate(cset.ops):
+        if not search.by_op[i]:
+            raise _no_cover(cset, op, extra)
+    raise NoCover(f"{cset.block.name}: regions exist for each op but no exact cover of them all")
+
+
+def _schedule(cset: CandidateSet, chosen: Sequence[Priced]) -> list[Priced] | Priced:
     """Regions in dependency order, or one that lies on a cycle of regions."""
     owner: dict[SSAValue, int] = {}
     for c, p in enumerate(chosen):
@@ -201,7 +210,7 @@ def _schedule(fld: Field, chosen: Sequence[Priced]) -> list[Priced] | Priced:
         {owner[v] for op in p.candidate.region.members for v in op.operands if v in owner} - {c}
         for c, p in enumerate(chosen)
     ]
-    position = {op: i for i, op in enumerate(fld.ops)}
+    position = {op: i for i, op in enumerate(cset.ops)}
     first = [min(position[op] for op in p.candidate.region.members) for p in chosen]
     done: list[int] = []
     left = set(range(len(chosen)))
@@ -214,7 +223,7 @@ def _schedule(fld: Field, chosen: Sequence[Priced]) -> list[Priced] | Priced:
     return [chosen[c] for c in done]
 
 
-def cover(fld: Field, refuse: Callable[[Candidate], str | None]) -> Cover:
+def cover(cset: CandidateSet, refuse: Callable[[Candidate], str | None]) -> Cover:
     """The cheapest cover among candidates that `refuse` (the weight plan) lets pass.
 
     Raises NoCover. Regions that are convex one by one can still wait for each other in a circle;
@@ -222,15 +231,15 @@ def cover(fld: Field, refuse: Callable[[Candidate], str | None]) -> Cover:
     """
     extra: list[Refusal] = []
     allowed: list[Priced] = []
-    for p in fld.priced:
+    for p in cset.priced:
         reason = refuse(p.candidate) if p.candidate.lowering else None
         if reason is None:
             allowed.append(p)
         else:
             extra.append(Refusal(p.candidate.region, p.candidate.name, reason))
     while True:
-        ordered = _schedule(fld, _search(fld, allowed, extra))
+        ordered = _schedule(cset, _cheapest(cset, allowed, extra))
         if isinstance(ordered, list):
-            return Cover(fld, tuple(ordered))
+            return Cover(cset, tuple(ordered))
         extra.append(Refusal(ordered.candidate.region, ordered.candidate.name, "waits for itself"))
         allowed.remove(ordered)

@@ -77,7 +77,7 @@ def _check_captured(launch: Launch, target: Target, entry: str) -> None:
 
 
 def _block_launches(chosen: Cover, placed: _Placed) -> tuple[Launch, ...]:
-    context = chosen.field.context
+    context = chosen.candidates.context
     launches: list[Launch] = []
     for p in chosen.chosen:
         lowering = p.candidate.lowering
@@ -99,7 +99,8 @@ def _outputs(context: ProgramContext, layout: BlockLayout) -> dict[str, View]:
         owner = value.owner
         assert isinstance(owner, IRDLOperation)
         names = [n for n, _ in owner.get_irdl_definition().results]
-        found[names[list(owner.results).index(value)]] = layout.locate(value)
+        position = [r is value for r in owner.results].index(True)
+        found[names[position]] = layout.locate(value)
     return found
 
 

@@ -109,7 +109,7 @@ class BlockLayout:
     def __init__(
         self, context: ProgramContext, chosen: Cover, storage: Storage, steps: StepValues, base: int
     ) -> None:
-        self.block = chosen.field.block
+        self.block = chosen.candidates.block
         self._context = context
         self._storage = storage
         self._steps = steps
@@ -148,15 +148,11 @@ class BlockLayout:
         offsets, total = place([buffer for _, buffer in wanted])
         for (key, buffer), offset in zip(wanted, offsets, strict=True):
             if isinstance(key, Operation):
-                self._workspaces[key] = dense(
-                    "arena", "", "u8", (buffer.num_bytes,), base + offset
-                )
+                self._workspaces[key] = dense("arena", "", "u8", (buffer.num_bytes,), base + offset)
             else:
                 kind = key.type
                 assert isinstance(kind, TensorType)
-                self._roots[key] = dense(
-                    "arena", "", kind.dtype_name, kind.at(env), base + offset
-                )
+                self._roots[key] = dense("arena", "", kind.dtype_name, kind.at(env), base + offset)
         return total
 
     def _cache_view(self, value: SSAValue, kind: CacheType) -> View:

@@ -28,7 +28,9 @@ def dtype(value: str, *allowed: str) -> Predicate:
 
     def refusal(match: Match) -> str | None:
         got = match.dtype(value)
-        return None if got in allowed else f"dtype of {value} is {got}, wants {' or '.join(allowed)}"
+        return (
+            None if got in allowed else f"dtype of {value} is {got}, wants {' or '.join(allowed)}"
+        )
 
     return Predicate(refusal)
 
@@ -43,7 +45,9 @@ def layout(value: str, *allowed: str) -> Predicate:
 
     def refusal(match: Match) -> str | None:
         got = match.layout(value)
-        return None if got in allowed else f"layout of {value} is {got}, wants {' or '.join(allowed)}"
+        return (
+            None if got in allowed else f"layout of {value} is {got}, wants {' or '.join(allowed)}"
+        )
 
     return Predicate(refusal)
 

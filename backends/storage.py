@@ -21,7 +21,7 @@ from lostwax.ir.types import TensorType
 
 @dataclass(frozen=True, slots=True, order=True)
 class Want:
-    """A form in which a lowering reads one weight (`parts` of one) or several behind one another."""
+    """A form in which a lowering reads one weight, or several behind one another."""
 
     parts: tuple[str, ...]
     perm: tuple[int, ...] = ()
@@ -143,7 +143,7 @@ class Storage:
 
     def _dense(self, stored: Want, scale: bool) -> View:
         kind = self.types[stored.parts[0]]
-        shape = list(self._shape(stored.parts[0], scale))
+        shape: list[int] = list(self._shape(stored.parts[0], scale))
         shape[stored.axis] = sum(self._shape(p, scale)[stored.axis] for p in stored.parts)
         if stored.perm:
             shape = [shape[i] for i in stored.perm]
@@ -154,11 +154,11 @@ class Storage:
         """The tensors to store, scales apart, for the stored names that programs read."""
         out: list[StoredWeight] = []
         for want in sorted(set(self.holder.values())):
-            steps: tuple[Step, ...] = ()
+            steps: list[Step] = []
             if len(want.parts) > 1:
-                steps += (Step(kind="concat", axis=want.axis),)
+                steps.append(Step(kind="concat", axis=want.axis))
             if want.perm:
-                steps += (Step(kind="transpose", perm=want.perm),)
+                steps.append(Step(kind="transpose", perm=want.perm))
             for scale in (False, True):
                 if scale and self.types[want.parts[0]].scale_shape is None:
                     continue
@@ -169,7 +169,7 @@ class Storage:
                             name=view.name,
                             dtype=view.dtype,
                             shape=view.shape,
-                            steps=steps,
+                            steps=tuple(steps),
                             parts=want.parts,
                             scale=scale,
                         )

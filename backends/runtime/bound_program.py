@@ -1,0 +1,81 @@
+"""A program over real memory: every launch bound once, replayed every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from lostwax.backends.runtime.driver import Driver, Thunk
+from lostwax.backends.runtime.load_weights import WeightBuffers
+from lostwax.backends.runtime.step_buffers import StepBuffers
+from lostwax.backends.runtime.tensors import tensor_of
+from lostwax.ir.contract.program import Call, Program, View
+
+PlaneBuffers = dict[tuple[str, int], torch.Tensor]
+"""u8 buffers by (plane, layer)."""
+
+
+class Memory:
+    """The buffers that all programs of an artifact share."""
+
+    def __init__(
+        self,
+        arena: torch.Tensor,
+        inputs: torch.Tensor,
+        host_inputs: torch.Tensor,
+        weights: WeightBuffers,
+        planes: PlaneBuffers,
+    ) -> None:
+        self.arena = arena
+        self.inputs = inputs
+        self.host_inputs = host_inputs
+        self.weights = weights
+        self.planes = planes
+
+
+class BoundProgram:
+    """One program, ready to replay."""
+
+    def __init__(self, program: Program, memory: Memory, driver: Driver, captured: bool) -> None:
+        self.program = program
+        self.step = StepBuffers(program.bucket, memory.host_inputs)
+        self._memory = memory
+        thunks: list[Thunk] = [
+            driver.bind(launch, self._resolver(None)) for launch in program.prepare
+        ]
+        for call in program.calls:
+            resolve = self._resolver(call)
+            thunks += [driver.bind(launch, resolve) for launch in program.blocks[call.block]]
+        self.launches = tuple(thunks)
+        self.outputs = {
+            name: tensor_of(memory.arena, view) for name, view in program.outputs.items()
+        }
+        self.replay: Thunk = driver.capture(self.launches) if captured else self._walk
+
+    def _walk(self) -> None:
+        for launch in self.launches:
+            launch()
+
+    def _resolver(self, call: Call | None) -> Callable[[View], torch.Tensor]:
+        memory, seen = self._memory, dict[View, torch.Tensor]()
+
+        def resolve(view: View) -> torch.Tensor:
+            if view not in seen:
+                seen[view] = self._tensor(view, call, memory)
+            return seen[view]
+
+        return resolve
+
+    def _tensor(self, view: View, call: Call | None, memory: Memory) -> torch.Tensor:
+        if view.space == "arena":
+            return tensor_of(memory.arena, view)
+        if view.space == "input":
+            return tensor_of(memory.inputs, view, self.step.offsets[view.name])
+        if call is None:
+            raise ValueError(f"a prepare launch of {self.program.name} reads {view.space} memory")
+        if view.space == "carry":
+            return tensor_of(memory.arena, view, call.carry[view.name])
+        if view.space == "weight":
+            return tensor_of(memory.weights[call.prefix, view.name], view)
+        return tensor_of(memory.planes[view.name, call.layer], view)

@@ -1,0 +1,165 @@
+"""Loads an artifact for serving and runs steps: pick a program, fill its inputs, replay it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from lostwax.backends.registry import backends
+from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
+from lostwax.backends.runtime.bound_program import BoundProgram, Memory, PlaneBuffers
+from lostwax.backends.runtime.driver import Driver
+from lostwax.backends.runtime.load_weights import WeightBuffers, load_weights
+from lostwax.backends.runtime.step_buffers import input_offsets
+from lostwax.ir.contract.artifact import Limits, Manifest, ProgramRef
+from lostwax.ir.contract.caches import bytes_per_page
+from lostwax.ir.contract.model import ModelFacts
+from lostwax.ir.contract.program import StepFacts
+from lostwax.ir.contract.step import StepBatch, StepResult
+
+DEFAULT_CACHE_BYTES = 1 << 30
+"""Cache memory where the user names no number of pages."""
+
+
+class StepError(ValueError):
+    """No program of the artifact fits the step; the message gives the step's size and the limits."""
+
+
+class RuntimeLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """The artifact's limits with the number of cache pages of this process (page 0 is trash)."""
+
+    max_tokens: int
+    max_reqs: int
+    max_context: int
+    max_score_rows: int
+    page_tokens: int
+    vocab_size: int
+    num_pages: int
+
+
+def facts_of(batch: StepBatch) -> StepFacts:
+    """What guards may ask about a batch."""
+    lengths = [e - s for s, e in zip(batch.q_starts, batch.q_starts[1:], strict=False)]
+    return StepFacts(
+        num_reqs=len(batch.kv_lens),
+        max_q=max(lengths),
+        total_q=len(batch.tokens),
+        max_kv=max(batch.kv_lens),
+        total_kv=sum(batch.kv_lens),
+    )
+
+
+class Runtime:
+    """One loaded artifact. Not thread-safe: one engine loop owns it."""
+
+    def __init__(
+        self, reader: ArtifactReader, driver: Driver, weights: WeightBuffers, num_pages: int
+    ) -> None:
+        self.manifest: Manifest = reader.manifest
+        self.facts: ModelFacts = reader.manifest.model
+        limits: dict[str, Any] = msgspec.structs.asdict(reader.manifest.limits)
+        self.limits = RuntimeLimits(**limits, num_pages=num_pages)
+        self._reader = reader
+        self._driver = driver
+        self._bound: dict[str, BoundProgram] = {}
+        self.memory = _allocate(reader.manifest, driver, weights, num_pages)
+        self._shared_inputs = self.memory.inputs is self.memory.host_inputs
+        target = reader.manifest.target
+        if target.replay == "graph":
+            for ref in reader.manifest.programs:
+                if ref.entry in target.graph_entries:
+                    self.bound(ref)
+
+    def pick(self, batch: StepBatch) -> ProgramRef:
+        """The first program, in the manifest's order, whose bucket and guard admit the batch."""
+        facts = facts_of(batch)
+        pages = -(-facts.max_kv // self.limits.page_tokens)
+        for ref in self.manifest.programs:
+            b = ref.bucket
+            if (
+                ref.entry == batch.entry
+                and b.scores == batch.scores
+                and facts.total_q <= b.tokens
+                and facts.num_reqs <= b.reqs
+                and pages <= b.pages
+                and len(batch.logit_rows) <= b.rows
+                and ref.guard.holds(facts)
+            ):
+                return ref
+        raise StepError(f"no {batch.entry} program fits {facts} with {self.limits}")
+
+    def bound(self, ref: ProgramRef) -> BoundProgram:
+        """The program over this process's memory, bound at first use (graphs: at load)."""
+        if ref.file not in self._bound:
+            target = self.manifest.target
+            captured = target.replay == "graph" and ref.entry in target.graph_entries
+            program = self._reader.program(ref.file)
+            with torch.inference_mode():
+                self._bound[ref.file] = BoundProgram(program, self.memory, self._driver, captured)
+        return self._bound[ref.file]
+
+    def run(self, batch: StepBatch) -> StepResult:
+        """Run one step. Raises StepError where no program fits."""
+        program = self.bound(self.pick(batch))
+        with torch.inference_mode():
+            program.step.fill(batch)
+            if not self._shared_inputs:
+                count = program.step.num_bytes
+                self.memory.inputs[:count].copy_(self.memory.host_inputs[:count], non_blocking=True)
+            program.replay()
+            self._driver.synchronize()
+            rows = len(batch.logit_rows)
+            found: dict[str, Any] = {n: t[:rows].tolist() for n, t in program.outputs.items()}
+        return StepResult(program=program.program.name, **found)
+
+
+def _allocate(manifest: Manifest, driver: Driver, weights: WeightBuffers, num_pages: int) -> Memory:
+    planes: PlaneBuffers = {
+        (plane.name, layer): driver.allocate(num_pages * plane.page_bytes)
+        for plane in manifest.planes
+        for layer in range(plane.layers)
+    }
+    input_bytes = max(input_offsets(ref.bucket)[1] for ref in manifest.programs)
+    inputs = driver.allocate(input_bytes)
+    on_host = driver.device.type == "cpu"
+    host = inputs if on_host else torch.zeros(input_bytes, dtype=torch.uint8, pin_memory=True)
+    return Memory(driver.allocate(manifest.arena_bytes), inputs, host, weights, planes)
+
+
+def default_pages(manifest: Manifest, cache_bytes: int = DEFAULT_CACHE_BYTES) -> int:
+    """Pages for every request at full length, within `cache_bytes`, and the trash page."""
+    limits: Limits = manifest.limits
+    full = limits.max_reqs * -(-limits.max_context // limits.page_tokens)
+    return min(full, max(cache_bytes // bytes_per_page(manifest.planes), 1)) + 1
+
+
+def load(
+    artifact: Path,
+    *,
+    checkpoint: Path | None = None,
+    num_pages: int | None = None,
+    threads: int | None = None,
+) -> Runtime:
+    """Load an artifact on its target's device; `threads` sets torch's threads of this process.
+
+    Raises ArtifactError, CheckpointMismatch, DeviceUnavailable, each with the remedy.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    reader = ArtifactReader(artifact)
+    manifest = reader.manifest
+    found = backends().get(manifest.target.backend)
+    if found is None:
+        raise ArtifactError(
+            f"{artifact} was compiled for {manifest.target.name}, and no installed package provides"
+            f" the target folder {manifest.target.backend!r}"
+        )
+    for kernel in manifest.kernels:
+        reader.read(f"kernels/{kernel.binary}")
+    compiled = {k.binary: k for k in manifest.kernels}
+    driver: Driver = found.load(found.driver)(manifest.target, artifact / "kernels", compiled)
+    weights = load_weights(reader.weight_plan(), reader.checkpoint(checkpoint), driver)
+    return Runtime(reader, driver, weights, num_pages or default_pages(manifest))

@@ -1,0 +1,120 @@
+"""Makes stored weights from a checkpoint by plan: memory-mapped safetensors, never pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from lostwax.backends.runtime.driver import Driver
+from lostwax.backends.runtime.tensors import TORCH_DTYPES
+from lostwax.ir.contract.program import DTYPE_BYTES
+from lostwax.ir.contract.weights import Source, StoredWeight, WeightPlan
+
+SCALE_BLOCK = 128  # config: quantization_config.weight_block_size
+
+WeightBuffers = dict[tuple[str, str], torch.Tensor]
+"""u8 buffers by (prefix, stored name)."""
+
+
+class CheckpointMismatch(ValueError):
+    """The checkpoint is not the one that was compiled; the message names the tensor."""
+
+
+class _Files:
+    """Open safetensors files of one checkpoint."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder = folder
+        self._stack = stack
+        self._open: dict[str, Any] = {}  # safe_open has no public type
+
+    def tensor(self, file: str, name: str) -> torch.Tensor:
+        try:
+            if file not in self._open:
+                handle = safe_open(self._folder / file, framework="pt")
+                self._open[file] = self._stack.enter_context(handle)
+            return self._open[file].get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointMismatch(
+                f"cannot read {name} from {self._folder / file} ({error}); give the checkpoint that"
+                " was compiled with --checkpoint DIR, or recompile"
+            ) from error
+
+
+def dequantise(values: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """values [..., N, K] times one scale a 128x128 block, scales [..., ceil(N/128), ceil(K/128)]."""
+    rows, cols = values.shape[-2:]
+    wide = scales.float().repeat_interleave(SCALE_BLOCK, -2).repeat_interleave(SCALE_BLOCK, -1)
+    return values.float() * wide[..., :rows, :cols]
+
+
+def _read(files: _Files, source: Source, want: StoredWeight) -> torch.Tensor:
+    """One source in the stored dtype."""
+    if want.scale:
+        assert source.scale is not None
+        return files.tensor(source.scale_file or source.file, source.scale).float()
+    values = files.tensor(source.file, source.tensor)
+    found = (tuple(values.shape), values.dtype)
+    if found != (source.shape, TORCH_DTYPES[source.dtype]):
+        raise CheckpointMismatch(
+            f"{source.tensor} in {source.file} is {found[1]} {list(found[0])}, the artifact was compiled"
+            f" for {source.dtype} {list(source.shape)}; give that checkpoint, or recompile"
+        )
+    dtype = TORCH_DTYPES[want.dtype]
+    if values.dtype == dtype:
+        return values
+    if source.scale is not None:
+        values = dequantise(values, files.tensor(source.scale_file or source.file, source.scale))
+    return values.to(dtype)
+
+
+def _make(files: _Files, want: StoredWeight, parts: list[tuple[Source, ...]]) -> torch.Tensor:
+    """The stored tensor of one layer."""
+    made: list[torch.Tensor] = []
+    for sources in parts:
+        each = [_read(files, s, want) for s in sources]
+        made.append(each[0] if len(each) == 1 else torch.stack(each))
+    value = made[0]
+    for step in want.steps:
+        if step.kind == "concat":
+            value = torch.cat(made, step.axis)
+        elif step.kind == "transpose":
+            value = value.permute(step.perm)
+        else:
+            raise CheckpointMismatch(f"weight plan step {step.kind!r} is unknown; recompile")
+    if tuple(value.shape) != want.shape:
+        raise CheckpointMismatch(
+            f"{want.name} came out as {list(value.shape)}, planned as {list(want.shape)}; recompile"
+        )
+    return value
+
+
+def _wanted(plan: WeightPlan) -> Iterator[tuple[str, StoredWeight, list[tuple[Source, ...]]]]:
+    for prefix, group in plan.groups.items():
+        for stored in plan.stored[group]:
+            missing = [p for p in stored.parts if prefix + p not in plan.sources]
+            if missing:
+                raise CheckpointMismatch(
+                    f"the artifact plans {prefix}{missing[0]} without a checkpoint tensor: it was"
+                    " compiled from a configuration alone; compile a checkpoint to serve"
+                )
+            yield prefix, stored, [plan.sources[prefix + p] for p in stored.parts]
+
+
+def load_weights(plan: WeightPlan, checkpoint: Path, driver: Driver) -> WeightBuffers:
+    """Every stored weight of every layer in the driver's memory."""
+    buffers: WeightBuffers = {}
+    with ExitStack() as stack, torch.no_grad():
+        files = _Files(checkpoint, stack)
+        for prefix, stored, parts in _wanted(plan):
+            buffer = driver.allocate(prod(stored.shape) * DTYPE_BYTES[stored.dtype])
+            typed = buffer.view(TORCH_DTYPES[stored.dtype]).view(stored.shape)
+            typed.copy_(_make(files, stored, parts))
+            buffers[prefix, stored.name] = buffer
+    return buffers

@@ -1,0 +1,36 @@
+"""Views as torch tensors over byte buffers. Knows no program."""
+
+from __future__ import annotations
+
+import torch
+
+from lostwax.ir.contract.program import DTYPE_BYTES, View
+
+TORCH_DTYPES: dict[str, torch.dtype] = {
+    "f64": torch.float64,
+    "i64": torch.int64,
+    "f32": torch.float32,
+    "i32": torch.int32,
+    "bf16": torch.bfloat16,
+    "f16": torch.float16,
+    "u8": torch.uint8,
+    "f8E4M3FN": torch.float8_e4m3fn,
+    "f8E4M3FNUZ": torch.float8_e4m3fnuz,
+}
+
+
+def tensor_of(buffer: torch.Tensor, view: View, offset: int = 0) -> torch.Tensor:
+    """The view's tensor inside a u8 buffer, `offset` bytes further on.
+
+    A leading -1 in the shape (pages of a cache) takes as many as the buffer holds.
+    """
+    start = offset + view.offset
+    typed = (
+        buffer[start:].view(TORCH_DTYPES[view.dtype])
+        if start
+        else buffer.view(TORCH_DTYPES[view.dtype])
+    )
+    shape = view.shape
+    if shape and shape[0] == -1:
+        shape = (buffer.numel() // DTYPE_BYTES[view.dtype] // view.strides[0], *shape[1:])
+    return typed.as_strided(shape, view.strides, typed.storage_offset())
