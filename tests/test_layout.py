@@ -17,7 +17,7 @@ MAX_LINES = 400
 
 # Each pattern with what to use in its place.
 UNSAFE = {
-    r"\b(import|from) pickle\b|\bpickle\.|allow_pickle\s*=\s*True": "safetensors or msgspec",
+    r"\b(import|from) pickle\b|\bpickle\.\w+\(|allow_pickle\s*=\s*True": "safetensors or msgspec",
     r"trust_remote_code\s*=\s*True": "the loader of frontend/, which runs no checkpoint's code",
     r"shell\s*=\s*True": "an argument list",
     r"weights_only\s*=\s*False": "safetensors",
