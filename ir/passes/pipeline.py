@@ -95,7 +95,7 @@ def run(
     def dump(number: int, name: str) -> None:
         if dump_dir is not None:
             dump_dir.mkdir(parents=True, exist_ok=True)
-            (dump_dir / f"{number:02d}-{name}.mlir").write_text(f"{module}\n")
+            (dump_dir / f"{number:02d}-{name}.mlir").write_text(str(module) + "\n")
 
     _verify(module, f"before {pipeline[0].name}" if pipeline else "input")
     dump(0, "input")
