@@ -1,1 +1,14 @@
-"""The CPU's own lowerings; whatever they leave open falls back to backends/portable."""
+"""The CPU's own lowerings and portable's."""
+
+from __future__ import annotations
+
+from lostwax.backends.cpu.lowerings.attention import CPU_ATTENTION
+from lostwax.backends.cpu.lowerings.experts import CPU_EXPERTS
+from lostwax.backends.lowering import Lowering
+from lostwax.backends.portable.lowerings import lowerings as portable
+from lostwax.ir.contract.target import Target
+
+
+def lowerings(target: Target) -> tuple[Lowering, ...]:
+    """What plans for this target choose from."""
+    return (*CPU_ATTENTION, *CPU_EXPERTS, *portable(target))

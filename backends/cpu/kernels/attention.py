@@ -1,0 +1,111 @@
+"""Latent attention request by request, over the lengths that are really there.
+
+Reads q_starts and positions on the host. Knows nothing of programs.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from lostwax.backends.cpu.kernels.spans import real_rows, spans_of, tiles
+from lostwax.backends.portable.kernels.attention import (
+    NEVER,
+    absorb,
+    attend_expanded_rows,
+    chosen_columns,
+    head_weights,
+    write_heads,
+)
+from lostwax.backends.portable.kernels.blocks import dequantise
+from lostwax.backends.portable.kernels.paging import rows_of_one
+
+
+def _pages(cache: torch.Tensor, page_table: torch.Tensor, b: int, length: int) -> torch.Tensor:
+    page_tokens = cache.shape[1]
+    return rows_of_one(cache, page_table[b, : -(-length // page_tokens)], length)
+
+
+def _below(columns: int, positions: torch.Tensor) -> torch.Tensor:
+    return torch.arange(columns) <= positions[:, None]
+
+
+def attend_dense_absorbed(
+    q_nope: torch.Tensor,
+    q_pe: torch.Tensor,
+    kv_b: torch.Tensor,
+    kv_b_scale: torch.Tensor | None,
+    cache: torch.Tensor,
+    positions: torch.Tensor,
+    q_starts: torch.Tensor,
+    page_table: torch.Tensor,
+    out: torch.Tensor,
+    *,
+    scale: float,
+    limit: int,
+    row_tile: int,
+) -> None:
+    """Write attention over each row's first `limit` visible positions. For few rows a request."""
+    rows, heads, nope = q_nope.shape
+    latent = kv_b.shape[1]
+    keys, values = head_weights(kv_b, kv_b_scale, heads, nope)
+    q = absorb(q_nope, q_pe, keys).mul_(scale)
+    context = torch.empty((rows, heads, latent))
+    spans = spans_of(q_starts, positions)
+    context[real_rows(spans) :].zero_()
+    for span in spans:
+        cached = _pages(cache, page_table, span.request, min(span.length, limit))
+        for tile in tiles(span, row_tile):
+            at, seen = slice(tile.start, tile.stop), min(tile.length, limit)
+            scores = torch.mm(q[at].flatten(0, 1), cached[:seen].t())
+            if tile.stop - tile.start > 1:
+                hidden = ~_below(seen, positions[at])
+                scores.view(-1, heads, seen).masked_fill_(hidden[:, None], NEVER)
+            p = torch.softmax(scores, -1)
+            torch.mm(p, cached[:seen, :latent], out=context[at].flatten(0, 1))
+    write_heads(context, values, out)
+
+
+def attend_expanded(
+    q_nope: torch.Tensor,
+    q_pe: torch.Tensor,
+    kv_b: torch.Tensor,
+    kv_b_scale: torch.Tensor | None,
+    cache: torch.Tensor,
+    selection: torch.Tensor | None,
+    positions: torch.Tensor,
+    q_starts: torch.Tensor,
+    page_table: torch.Tensor,
+    out: torch.Tensor,
+    *,
+    scale: float,
+    limit: int,
+    row_tile: int,
+) -> None:
+    """Write attention with keys and values made per head, once a request. For many rows a request.
+
+    A selection [T, K] becomes a mask; without one, each row's first `limit` positions are visible.
+    """
+    rows, heads, _ = q_nope.shape
+    latent = kv_b.shape[1]
+    weight = dequantise(kv_b, kv_b_scale, torch.float32).t()
+    per_head = out.view(rows, heads, -1)
+    spans = spans_of(q_starts, positions)
+    out[real_rows(spans) :].zero_()
+    for span in spans:
+        cached = _pages(cache, page_table, span.request, min(span.length, limit))
+        expanded = torch.mm(cached[:, :latent], weight).view(cached.shape[0], heads, -1)
+        for tile in tiles(span, row_tile):
+            at, seen = slice(tile.start, tile.stop), min(tile.length, limit)
+            if selection is None:
+                visible = _below(seen, positions[at])
+            else:
+                visible = chosen_columns(selection[at], seen)
+            result = attend_expanded_rows(
+                q_nope[at].float(),
+                q_pe[at].float(),
+                expanded[:seen],
+                cached[:seen, latent:],
+                visible,
+                scale,
+            )
+            per_head[at].copy_(result.transpose(0, 1))

@@ -1,0 +1,45 @@
+"""The indexer's choice request by request, over the lengths that are really there.
+
+Reads q_starts and positions on the host. Knows nothing of programs.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from lostwax.backends.cpu.kernels.spans import real_rows, spans_of, tiles
+from lostwax.backends.portable.kernels.indexer import NEVER, row_logits
+from lostwax.backends.portable.kernels.paging import rows_of_one
+from lostwax.backends.portable.kernels.selection import every, topk
+
+
+def index_topk(
+    q: torch.Tensor,
+    weights: torch.Tensor,
+    cache: torch.Tensor,
+    positions: torch.Tensor,
+    q_starts: torch.Tensor,
+    page_table: torch.Tensor,
+    out: torch.Tensor,
+    *,
+    scale: float,
+    row_tile: int,
+) -> None:
+    """Write the k best positions of each row: out [T, k]. Rows that see at most k get them all."""
+    k = out.shape[1]
+    spans = spans_of(q_starts, positions)
+    out[real_rows(spans) :].fill_(-1)
+    for span in spans:
+        keys: torch.Tensor | None = None
+        for tile in tiles(span, row_tile):
+            at, seen = slice(tile.start, tile.stop), tile.length
+            if seen <= k:
+                every(positions[at], out[at])
+                continue
+            if keys is None:
+                pages = page_table[span.request, : -(-span.length // cache.shape[1])]
+                keys = rows_of_one(cache, pages, span.length)
+            logits = row_logits(q[at].float(), weights[at].float(), keys[:seen], scale)
+            if tile.stop - tile.start > 1:
+                logits.masked_fill_(torch.arange(seen) > positions[at][:, None], NEVER)
+            topk(logits, out[at])

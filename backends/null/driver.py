@@ -1,0 +1,65 @@
+"""Binds programs and computes none, but for the ids: the engine gets an answer to follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from lostwax.backends.runtime.driver import Resolve, Thunk
+from lostwax.ir.contract.kernel import CompiledKernel
+from lostwax.ir.contract.program import HostCall, Launch
+from lostwax.ir.contract.target import Target
+
+PICK = "lostwax.backends.portable.kernels.sample:pick"
+
+
+def _nothing() -> None:
+    """What every launch does here."""
+
+
+class NullDriver:
+    """Satisfies `lostwax.backends.runtime.driver.Driver`.
+
+    The token that a row gives is (counter + seed) modulo the vocabulary, so that greedy requests
+    count upwards and a test can say what must come. Other outputs stay zero.
+    """
+
+    def __init__(self, target: Target, kernels: Path, compiled: dict[str, CompiledKernel]) -> None:
+        self._target = target
+
+    @property
+    def device(self) -> torch.device:
+        """Host memory, so that binding is as on the CPU."""
+        return torch.device("cpu")
+
+    def allocate(self, num_bytes: int) -> torch.Tensor:
+        """A zeroed u8 [num_bytes] buffer; the pages are not touched until somebody writes."""
+        return torch.zeros(num_bytes, dtype=torch.uint8)
+
+    def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
+        """Nothing, or for the head's choice the counted ids."""
+        if not isinstance(launch, HostCall) or not launch.function.startswith(PICK):
+            return _nothing
+        tensors = [resolve(view) for view in launch.args if view is not None]
+        logits, _, seeds, counters, found, _ = tensors
+        vocab = logits.shape[1]
+
+        def count() -> None:
+            torch.remainder(counters + seeds, vocab, out=found)
+
+        return count
+
+    def capture(self, launches: Sequence[Thunk]) -> Thunk:
+        """The launches that do something."""
+        busy = tuple(launch for launch in launches if launch is not _nothing)
+
+        def replay() -> None:
+            for launch in busy:
+                launch()
+
+        return replay
+
+    def synchronize(self) -> None:
+        """Nothing runs."""

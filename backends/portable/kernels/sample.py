@@ -1,0 +1,82 @@
+"""Token choice with counted noise, and scores, on torch. Knows nothing of programs."""
+
+from __future__ import annotations
+
+import torch
+
+_MASK = 0xFFFFFFFF
+
+
+def noise_bits(seeds: torch.Tensor, counters: torch.Tensor, vocab: int) -> torch.Tensor:
+    """32 random bits of (seed, counter, index) as i64 [R, vocab].
+
+    Products wrap modulo 2^64, which keeps their low 32 bits right; the mask drops the rest.
+    """
+    index = torch.arange(vocab, device=seeds.device, dtype=torch.int64)
+    row = seeds.long() * 0x9E3779B1 + counters.long() * 0x85EBCA77
+    x = (row[:, None] + index * 0xC2B2AE3D) & _MASK
+    x ^= x >> 16
+    x = (x * 0x7FEB352D) & _MASK
+    x ^= x >> 15
+    x = (x * 0x846CA68B) & _MASK
+    return x ^ (x >> 16)
+
+
+def pick(
+    logits: torch.Tensor,
+    temperature: torch.Tensor,
+    seeds: torch.Tensor,
+    counters: torch.Tensor,
+    ids: torch.Tensor,
+    logprobs: torch.Tensor,
+) -> None:
+    """Write the largest logit's id at temperature 0, else the largest logit/temperature + noise.
+
+    The noise is f64: u has 25 significant bits, one more than f32 holds.
+    """
+    u = ((noise_bits(seeds, counters, logits.shape[1]) >> 8).double() + 0.5) / 2**24
+    heat = temperature.double()[:, None]
+    warm = logits.double() / torch.where(heat > 0, heat, 1.0) - torch.log(-torch.log(u))
+    chosen = torch.where(heat > 0, warm, logits.double()).argmax(-1, keepdim=True)
+    _write(logits, chosen, ids, logprobs)
+
+
+def _write(
+    logits: torch.Tensor, chosen: torch.Tensor, ids: torch.Tensor, logprobs: torch.Tensor
+) -> None:
+    ids.copy_(chosen[:, 0])
+    torch.sub(logits.gather(1, chosen)[:, 0], logits.logsumexp(-1), out=logprobs)
+
+
+def pick_greedy_or_warm(
+    logits: torch.Tensor,
+    temperature: torch.Tensor,
+    seeds: torch.Tensor,
+    counters: torch.Tensor,
+    ids: torch.Tensor,
+    logprobs: torch.Tensor,
+) -> None:
+    """As `pick`, but reads the temperatures on the host and makes no noise where none is wanted."""
+    if any(temperature.tolist()):
+        pick(logits, temperature, seeds, counters, ids, logprobs)
+    else:
+        _write(logits, logits.argmax(-1, keepdim=True), ids, logprobs)
+
+
+def score(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    target_logprobs: torch.Tensor,
+    top_ids: torch.Tensor,
+    top_logprobs: torch.Tensor,
+) -> None:
+    """Write each target's log-probability (-1: 0) and the n likeliest ids with theirs.
+
+    A stable sort, because torch.topk promises no order among equals.
+    """
+    logprobs = logits.float().log_softmax(-1)
+    of_target = logprobs.gather(1, targets.clamp(min=0).long()[:, None])[:, 0]
+    target_logprobs.copy_(of_target.masked_fill_(targets < 0, 0))
+    order = torch.sort(logits, dim=-1, descending=True, stable=True).indices[:, : top_ids.shape[1]]
+    top_ids.copy_(order)
+    torch.gather(logprobs, 1, order, out=top_logprobs)

@@ -1,0 +1,64 @@
+"""Lowerings of the elementwise core ops, one torch kernel each."""
+
+from __future__ import annotations
+
+from lostwax.backends.lowering import Knobs, Lowering, Match
+from lostwax.backends.portable.lowerings.calls import emit_call, f32_bytes, torch_calls
+from lostwax.ir.dialects.core import (
+    AddOp,
+    CastOp,
+    EmbedOp,
+    GatherRowsOp,
+    SiluMulOp,
+    ZerosLikeOp,
+)
+from lostwax.ir.region import Region
+
+
+def _two_wide(match: Match, knobs: Knobs) -> int:
+    return 2 * f32_bytes(*match.shape("op.out"))
+
+
+ELEMENTWISE = (
+    Lowering(
+        name="portable_add",
+        pattern=Region.single(AddOp),
+        emit=emit_call("portable_add", "elementwise:add", "a b op.out"),
+        row_invariant=True,
+        allocates=_two_wide,
+    ),
+    Lowering(
+        name="portable_cast",
+        pattern=Region.single(CastOp),
+        emit=emit_call("portable_cast", "elementwise:cast", "x op.out"),
+        row_invariant=True,
+    ),
+    Lowering(
+        name="portable_zeros_like",
+        pattern=Region.single(ZerosLikeOp),
+        emit=emit_call("portable_zeros_like", "elementwise:zeros_like", "x op.out"),
+        row_invariant=True,
+    ),
+    Lowering(
+        name="portable_silu_mul",
+        pattern=Region.single(SiluMulOp),
+        emit=emit_call("portable_silu_mul", "elementwise:silu_mul", "gate up op.out"),
+        row_invariant=True,
+        work=torch_calls(2),
+        allocates=_two_wide,
+    ),
+    Lowering(
+        name="portable_embed",
+        pattern=Region.single(EmbedOp),
+        emit=emit_call("portable_embed", "rows:take_rows", "table tokens op.out"),
+        row_invariant=True,
+        work=torch_calls(4),
+    ),
+    Lowering(
+        name="portable_gather_rows",
+        pattern=Region.single(GatherRowsOp),
+        emit=emit_call("portable_gather_rows", "rows:take_rows", "x rows op.out"),
+        row_invariant=True,
+        work=torch_calls(4),
+    ),
+)

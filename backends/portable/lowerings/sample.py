@@ -1,0 +1,50 @@
+"""Lowerings of what ends a program."""
+
+from __future__ import annotations
+
+from lostwax.backends import predicates as P
+from lostwax.backends.lowering import Knobs, Lowering, Match
+from lostwax.backends.portable.lowerings.calls import emit_call, f32_bytes, torch_calls
+from lostwax.ir.dialects.sample import PickOp, ScoreOp
+from lostwax.ir.region import Region
+
+_PICK = "logits temperature seeds counters op.ids op.logprobs"
+_SCORE = "logits targets op.target_logprobs op.top_ids op.top_logprobs"
+
+
+def _noise_bytes(match: Match, knobs: Knobs) -> int:
+    return 10 * f32_bytes(*match.shape("logits"))
+
+
+SAMPLE = (
+    Lowering(
+        name="portable_pick",
+        pattern=Region.single(PickOp),
+        emit=emit_call("portable_pick", "sample:pick", _PICK),
+        row_invariant=True,
+        work=torch_calls(30),
+        allocates=_noise_bytes,
+    ),
+    Lowering(
+        name="portable_pick_greedy_or_warm",
+        pattern=Region.single(PickOp),
+        emit=emit_call(
+            "portable_pick_greedy_or_warm",
+            "sample:pick_greedy_or_warm",
+            _PICK,
+            capturable=False,
+        ),
+        when=P.not_captured() & P.host_memory(),
+        row_invariant=True,
+        work=torch_calls(6),
+        allocates=_noise_bytes,
+    ),
+    Lowering(
+        name="portable_score",
+        pattern=Region.single(ScoreOp),
+        emit=emit_call("portable_score", "sample:score", _SCORE),
+        row_invariant=True,
+        work=torch_calls(12),
+        allocates=lambda match, knobs: 6 * f32_bytes(*match.shape("logits")),
+    ),
+)
