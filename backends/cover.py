@@ -160,7 +160,7 @@ Solution = tuple[int, tuple[str, ...], tuple[int, ...]]
 
 
 class _Search:
-    """Exact cover of least price; what is left of the ops, as a bit mask, remembers its solution."""
+    """Exact cover of least price; each bit mask of uncovered ops remembers its solution."""
 
     def __init__(self, ops: Sequence[Operation], allowed: Sequence[Priced]) -> None:
         index = {op: i for i, op in enumerate(ops)}

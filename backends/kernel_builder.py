@@ -29,8 +29,8 @@ class KernelBuilder:
             if self._compiler is None:
                 if self._backend.compiler is None:
                     raise KernelCompileError(
-                        f"target {self._target.name} has no kernel compiler, but a lowering asks for"
-                        f" {source.symbol}"
+                        f"target {self._target.name} has no kernel compiler, but a lowering asks"
+                        f" for {source.symbol}"
                     )
                 self._compiler = self._backend.load(self._backend.compiler)(self._target)
             assert self._compiler is not None

@@ -41,16 +41,27 @@ class Match(Protocol):
     """
 
     @property
-    def target(self) -> Target: ...
+    def target(self) -> Target:
+        """Facts of the target."""
+        ...
+
     @property
-    def entry(self) -> str: ...
+    def entry(self) -> str:
+        """The program's entry: extend or decode."""
+        ...
+
     @property
-    def bucket(self) -> Bucket: ...
+    def bucket(self) -> Bucket:
+        """The program's bucket."""
+        ...
+
     @property
-    def guard(self) -> Guard: ...
+    def guard(self) -> Guard:
+        """The program's guard."""
+        ...
 
     def shape(self, value: str) -> tuple[int, ...]:
-        """Concrete shape of a tensor value; of a cache: (pages of one request, page_tokens, row)."""
+        """Concrete shape of a tensor; of a cache: (pages of one request, page_tokens, row)."""
         ...
 
     def dtype(self, value: str) -> str:

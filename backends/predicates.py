@@ -89,7 +89,7 @@ def not_captured() -> Predicate:
 
     def refusal(match: Match) -> str | None:
         if match.target.replay == "graph" and match.entry in match.target.graph_entries:
-            return f"entry {match.entry} is captured as a device graph; this lowering reads on the host"
+            return f"entry {match.entry} is captured as a device graph, and this reads on the host"
         return None
 
     return Predicate(refusal)

@@ -50,7 +50,7 @@ def _rate_dtype(candidate: Candidate, target: Target) -> str:
 
 
 def estimate_us(candidate: Candidate, knobs: Mapping[str, int]) -> float:
-    """Roofline plus launches: max(bytes / bandwidth, operations / rate) + launches * launch time."""
+    """Roofline and launches: max(bytes / bandwidth, flops / rate) + launches * launch_us."""
     assert candidate.lowering is not None
     target = candidate.target
     work = candidate.lowering.work(candidate, knobs)

@@ -1,4 +1,4 @@
-"""Plans which checkpoint tensors become which stored tensors, and the cache planes. Reads no file."""
+"""Plans stored weights out of checkpoint tensors, and the cache planes. Reads no file."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def bind_host_call(
     function = getattr(import_module(module), name, None)
     if function is None:
         raise ValueError(
-            f"kernel function {call.function!r} does not exist in this lostwax; recompile the artifact"
+            f"this lostwax has no kernel function {call.function!r}; recompile the artifact"
         )
     tensors: list[torch.Tensor | None] = [None if a is None else resolve(a) for a in call.args]
     return partial(function, *tensors, **call.consts)

@@ -25,7 +25,7 @@ DEFAULT_CACHE_BYTES = 1 << 30
 
 
 class StepError(ValueError):
-    """No program of the artifact fits the step; the message gives the step's size and the limits."""
+    """No program of the artifact fits the step; the message gives its size and the limits."""
 
 
 class RuntimeLimits(msgspec.Struct, frozen=True, kw_only=True):

@@ -48,7 +48,7 @@ class _Files:
 
 
 def dequantise(values: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """values [..., N, K] times one scale a 128x128 block, scales [..., ceil(N/128), ceil(K/128)]."""
+    """values [..., N, K] times scales [..., ceil(N/128), ceil(K/128)], in f32."""
     rows, cols = values.shape[-2:]
     wide = scales.float().repeat_interleave(SCALE_BLOCK, -2).repeat_interleave(SCALE_BLOCK, -1)
     return values.float() * wide[..., :rows, :cols]
@@ -63,8 +63,8 @@ def _read(files: _Files, source: Source, want: StoredWeight) -> torch.Tensor:
     found = (tuple(values.shape), values.dtype)
     if found != (source.shape, TORCH_DTYPES[source.dtype]):
         raise CheckpointMismatch(
-            f"{source.tensor} in {source.file} is {found[1]} {list(found[0])}, the artifact was compiled"
-            f" for {source.dtype} {list(source.shape)}; give that checkpoint, or recompile"
+            f"{source.tensor} in {source.file} is {found[1]} {list(found[0])}, the artifact was"
+            f" compiled for {source.dtype} {list(source.shape)}; give that one, or recompile"
         )
     dtype = TORCH_DTYPES[want.dtype]
     if values.dtype == dtype:

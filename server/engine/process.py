@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--address", required=True, help="ZeroMQ address that the gateway binds")
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--num-pages", type=int)
-    parser.add_argument("--max-reqs", type=int)
+    parser.add_argument("--threads", type=int)
     options = parser.parse_args(argv)
     run_engine(lambda: _load(options), options.address)
 
@@ -46,6 +46,9 @@ def _load(options: argparse.Namespace) -> Runtime:
     # Imported here: only the engine process needs torch, and heartbeats already run meanwhile.
     from lostwax.backends.runtime.load import load
 
-    given = {"num_pages": options.num_pages, "max_reqs": options.max_reqs}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    return load(options.artifact, checkpoint=options.checkpoint, **chosen)
+    return load(
+        options.artifact,
+        checkpoint=options.checkpoint,
+        num_pages=options.num_pages,
+        threads=options.threads,
+    )

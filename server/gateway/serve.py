@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from lostwax.server.gateway.app import Settings, create_app
 from lostwax.server.gateway.supervised import SupervisedEngine
@@ -17,6 +18,7 @@ from lostwax.server.gateway.tokenizer import Codec, load_codec
 
 MAX_HEADER_BYTES = 65536
 """uvicorn's default parser accepts headers of any size (CVE-2025-48956's class); h11 has a bound."""
+BACKLOG = 1024
 DRAIN_S = 10
 
 
@@ -31,7 +33,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     num_pages: int | None = None,
-    max_reqs: int | None = None,
+    threads: int | None = None,
     settings: Settings | None = None,
     insecure: bool = False,
 ) -> None:
@@ -40,7 +42,7 @@ def serve(
     The tokenizer is looked for in the artifact, then in the checkpoint. `insecure` allows a host
     that other machines can reach: there is no authentication yet.
     """
-    given = {"--checkpoint": checkpoint, "--num-pages": num_pages, "--max-reqs": max_reqs}
+    given = {"--checkpoint": checkpoint, "--num-pages": num_pages, "--threads": threads}
     options = [part for k, v in given.items() if v is not None for part in (k, str(v))]
     module = [sys.executable, "-m", "lostwax.server.engine", str(artifact)]
     serve_engine(
@@ -70,22 +72,43 @@ def serve_engine(
             f" use 127.0.0.1, or allow it with --insecure"
         )
     engine = SupervisedEngine(command, announce=announce)
-    with _listen(host, port) as listener:
-        config = uvicorn.Config(
-            create_app(engine, codec, settings),
-            http="h11",
-            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-            ws="none",
-            loop="asyncio",
-            log_level="warning",
-            server_header=False,
-            timeout_graceful_shutdown=DRAIN_S,
-        )
+    with listen(host, port) as listener:
+        server = uvicorn.Server(http_config(create_app(engine, codec, settings)))
         announce(f"listening on http://{host}:{listener.getsockname()[1]}; starting the engine")
         try:
-            asyncio.run(_run(uvicorn.Server(config), listener, engine))
+            asyncio.run(_run(server, listener, engine))
         except KeyboardInterrupt:
             announce("stopped")
+
+
+def http_config(app: FastAPI) -> uvicorn.Config:
+    """How uvicorn serves the application: with a parser that bounds headers."""
+    return uvicorn.Config(
+        app,
+        http="h11",
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        ws="none",
+        loop="asyncio",
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_S,
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; clients may connect at once and wait for their answer."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ServeError(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another --port"
+        ) from error
+    return listener
 
 
 async def _run(server: uvicorn.Server, listener: socket.socket, engine: SupervisedEngine) -> None:
@@ -97,20 +120,6 @@ async def _run(server: uvicorn.Server, listener: socket.socket, engine: Supervis
     if failing.done():
         raise ServeError(f"the engine did not start: {failing.result()}")
     failing.cancel()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise ServeError(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another --port"
-        ) from error
-    return listener
 
 
 def _is_loopback(host: str) -> bool:

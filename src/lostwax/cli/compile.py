@@ -93,9 +93,9 @@ def compile(
         print(json.dumps(report))
     else:
         print(
-            f"{out}: {report['programs']} programs for {report['target']}, weights"
-            f" {manifest.weight_bytes / 2**20:.1f} MiB, arena {manifest.arena_bytes / 2**20:.1f} MiB,"
-            f" digest {manifest.digest[:16]}"
+            f"{out}: {report['programs']} programs for {report['target']},"
+            f" weights {manifest.weight_bytes / 2**20:.1f} MiB,"
+            f" arena {manifest.arena_bytes / 2**20:.1f} MiB, digest {manifest.digest[:16]}"
         )
 
 
