@@ -1,4 +1,4 @@
-"""NVIDIA GPUs: own kernels as cubins, torch's CUDA operators for the rest. Registers, loads nothing."""
+"""NVIDIA GPUs: own kernels as cubins, torch's CUDA operators for the rest. Loads nothing."""
 
 from __future__ import annotations
 

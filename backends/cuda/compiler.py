@@ -72,7 +72,8 @@ class CudaCompiler:
     def _compile_cuda(self, source: KernelSource) -> bytes:
         """nvcc over a copy in a folder of its own, so that no path of this machine gets in."""
         spec = find_spec(_KERNELS)
-        assert spec is not None and spec.submodule_search_locations
+        assert spec is not None
+        assert spec.submodule_search_locations
         text = Path(spec.submodule_search_locations[0], source.path).read_bytes()
         generation = self._target.arch.removeprefix("sm_")
         with tempfile.TemporaryDirectory() as work:

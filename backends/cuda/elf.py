@@ -29,9 +29,7 @@ class _Section:
 
 def _sections(cubin: bytes) -> list[_Section]:
     table, entry_bytes, count, names_index = struct.unpack_from("<Q10xHHH", cubin, 0x28)
-    raw = [
-        struct.unpack_from("<IIQQQQII", cubin, table + i * entry_bytes) for i in range(count)
-    ]
+    raw = [struct.unpack_from("<IIQQQQII", cubin, table + i * entry_bytes) for i in range(count)]
     names = raw[names_index][4]
 
     def name(at: int) -> str:

@@ -40,7 +40,7 @@ ATTEND_ALL_REGION = Region(
 
 @dataclass(frozen=True, slots=True)
 class SplitPlan:
-    """How one row's keys are cut: `splits` programs of `split_keys` keys (the last may have less)."""
+    """How one row's keys are cut: `splits` programs of `split_keys` keys, the last maybe less."""
 
     keys: int
     splits: int

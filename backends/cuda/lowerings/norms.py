@@ -32,9 +32,7 @@ def _num_warps(width: int, knobs: Knobs) -> int:
     return knobs["num_warps"] or max(1, min(8, next_power_of_two(width) // 512))
 
 
-def _emit_add_rms_norm(
-    match: Match, knobs: Knobs, name: str, keep_sum: bool
-) -> tuple[Launch, ...]:
+def _emit_add_rms_norm(match: Match, knobs: Knobs, name: str, keep_sum: bool) -> tuple[Launch, ...]:
     rows, width = match.shape("residual")
     residual, delta, normed = match.view("residual"), match.view("delta"), match.view("normed")
     residual_out = match.view("residual_out") if keep_sum else normed

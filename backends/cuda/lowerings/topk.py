@@ -12,38 +12,39 @@ from lostwax.ir.contract.program import KernelLaunch, Launch, Pointer, Scalar
 from lostwax.ir.dialects.dsa import TopkOp
 from lostwax.ir.region import Region
 
-_THREADS = 512
+_THREADS = (512, 1024)
 _VECTORS = (1, 2, 4)  # groups of 4 scores a thread; kernels/topk.cu packs counts for at most 4
 _CLUSTERS = (1, 2, 4, 8, 16)  # 16 needs the non-portable cluster size, which the driver allows
-_MAX_LENGTH = _CLUSTERS[-1] * _THREADS * 4 * _VECTORS[-1]
+_MAX_LENGTH = _CLUSTERS[-1] * _THREADS[-1] * 4 * _VECTORS[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class TopkForm:
-    """CTAs a row and groups of 4 scores a thread."""
+    """CTAs a row, threads a CTA and groups of 4 scores a thread."""
 
     cluster: int
+    threads: int
     vectors: int
 
     @property
     def capacity(self) -> int:
         """Scores that a cluster holds; its CTAs take equal multiples of 4."""
-        return self.cluster * _THREADS * 4 * self.vectors
+        return self.cluster * self.threads * 4 * self.vectors
 
 
 def choose_form(rows: int, length: int, compute_units: int, cluster: int = 0) -> TopkForm:
     """The form for `rows` of `length` scores; `cluster` 0 spreads rows over the idle units.
 
-    A cluster shortens the row that each CTA reads, and pays in barriers: a CTA gets at least one
-    full vector a thread, and rows share the device.
+    A cluster shortens the row that each CTA reads, and pays in barriers: it grows while the device
+    has units for all rows and every thread of it has a full vector to read.
     """
-    fitting = [c for c in _CLUSTERS if TopkForm(c, _VECTORS[-1]).capacity >= length]
+    fitting = [c for c in _CLUSTERS if c * _THREADS[-1] * 4 * _VECTORS[-1] >= length]
     if not fitting:
         raise ValueError(f"a row of {length} scores exceeds the kernel's {_MAX_LENGTH}")
-    useful = [c for c in fitting if rows * c <= compute_units and c * _THREADS * 4 <= length]
+    useful = [c for c in fitting if rows * c <= compute_units and c * _THREADS[0] * 4 <= length]
     chosen = cluster if cluster in fitting else max(useful, default=fitting[0])
-    vectors = next(v for v in _VECTORS if TopkForm(chosen, v).capacity >= length)
-    return TopkForm(chosen, vectors)
+    forms = (TopkForm(chosen, t, v) for t in _THREADS for v in _VECTORS)
+    return next(f for f in forms if f.capacity >= length)
 
 
 def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
@@ -60,11 +61,11 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
             symbol="sm90_f32_topk",
             constants={
                 "CLUSTER": form.cluster,
-                "THREADS": _THREADS,
+                "THREADS": form.threads,
                 "VECTORS": form.vectors,
                 "ALIGNED": int(aligned),
             },
-            num_warps=_THREADS // 32,
+            num_warps=form.threads // 32,
         )
     )
     return (
@@ -72,7 +73,7 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
             binary=compiled.binary,
             symbol=compiled.symbol,
             grid=(rows * form.cluster, 1, 1),
-            block=(_THREADS, 1, 1),
+            block=(form.threads, 1, 1),
             params=(Pointer(logits), Scalar("i64", row_stride), i32(length), i32(k), Pointer(out)),
             shared_bytes=compiled.shared_bytes,
             cluster=(form.cluster, 1, 1),

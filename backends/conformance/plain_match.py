@@ -1,0 +1,132 @@
+"""A Match of values given as plain data: what a lowering sees, without IR. Plans no memory.
+
+Lets a kernel be compiled, launched and timed by itself; every boundary value and the workspace is
+a buffer of its own (space `input`, by its pattern name).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+
+from lostwax.backends.kernel_compiler import KernelCompiler
+from lostwax.backends.lowering import Knobs, Lowering, Work
+from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.ir.contract.program import DTYPE_BYTES, Bucket, Const, Guard, Launch, View
+from lostwax.ir.contract.target import Target
+
+WORKSPACE = "workspace"
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A boundary or inner value; no strides means row-major, `parts` make it a cache.
+
+    A cache's shape is (pages of the cache, page_tokens, row). `pages` of one request is the
+    bucket's.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    strides: tuple[int, ...] = ()
+    parts: tuple[int, ...] = ()
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes from the first element to the last."""
+        reach = sum((n - 1) * s for n, s in zip(self.shape, self.dense_strides, strict=True))
+        return (reach + 1) * DTYPE_BYTES[self.dtype]
+
+    @property
+    def dense_strides(self) -> tuple[int, ...]:
+        """Strides in elements."""
+        dense = tuple(prod(self.shape[i + 1 :]) for i in range(len(self.shape)))
+        return self.strides or dense
+
+
+@dataclass
+class PlainMatch:
+    """Satisfies `lostwax.backends.lowering.Match`; kernels are built into `folder` once each."""
+
+    target: Target
+    bucket: Bucket
+    values: Mapping[str, Value]
+    attributes: Mapping[tuple[str, str], Const]
+    compiler: KernelCompiler
+    folder: Path
+    entry: str = "decode"
+    guard: Guard = field(default_factory=lambda: Guard("always"))
+    workspace_bytes: int = 0
+    compiled: dict[str, CompiledKernel] = field(default_factory=dict[str, CompiledKernel])
+    _built: dict[str, CompiledKernel] = field(default_factory=dict[str, CompiledKernel])
+
+    def shape(self, value: str) -> tuple[int, ...]:
+        """Shape of a tensor; (pages of one request, page_tokens, row) of a cache."""
+        shape = self.values[value].shape
+        return (self.bucket.pages, *shape[1:]) if self.values[value].parts else shape
+
+    def dtype(self, value: str) -> str:
+        """Element type."""
+        return self.values[value].dtype
+
+    def layout(self, value: str) -> str:
+        """Byte layout of a cache: here its element type."""
+        return self.values[value].dtype
+
+    def parts(self, value: str) -> tuple[int, ...]:
+        """Widths of the parts of a cache's row."""
+        return self.values[value].parts
+
+    def is_scaled(self, value: str) -> bool:
+        """Plain values carry no scales."""
+        return False
+
+    def attr(self, node: str, name: str) -> Const:
+        """A property of a node's op."""
+        return self.attributes[node, name]
+
+    def work(self) -> Work:
+        """Bytes of all values; no operations are counted."""
+        return Work(sum(v.num_bytes for v in self.values.values()), 0)
+
+    def view(self, value: str) -> View:
+        """The whole buffer of a value."""
+        v = self.values[value]
+        return View(
+            space="input", name=value, dtype=v.dtype, shape=v.shape, strides=v.dense_strides
+        )
+
+    def views(self, value: str) -> tuple[View, ...]:
+        """A single operand."""
+        return (self.view(value),)
+
+    def step(self, name: str) -> View:
+        """Outputs of prepare are values too."""
+        return self.view(name)
+
+    @property
+    def workspace(self) -> View | None:
+        """The declared workspace."""
+        if not self.workspace_bytes:
+            return None
+        shape = (self.workspace_bytes,)
+        return View(space="input", name=WORKSPACE, dtype="u8", shape=shape, strides=(1,))
+
+    def build(self, source: KernelSource) -> CompiledKernel:
+        """Compile once per distinct source."""
+        key = repr(source)
+        if key not in self._built:
+            self._built[key] = self.compiler.compile(source, self.folder)
+            self.compiled[self._built[key].binary] = self._built[key]
+        return self._built[key]
+
+    def emit(self, lowering: Lowering, knobs: Knobs | None = None) -> tuple[Launch, ...]:
+        """The lowering's launches here; raises ValueError with the predicate that refuses."""
+        refusal = lowering.when.refusal(self)
+        if refusal is not None:
+            raise ValueError(f"{lowering.name}: {refusal}")
+        chosen = lowering.default_knobs() | dict(knobs or {})
+        self.workspace_bytes = lowering.workspace(self, chosen)
+        return lowering.emit(self, chosen)

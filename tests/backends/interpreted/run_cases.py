@@ -1,0 +1,220 @@
+"""Runs the Triton kernels in Triton's interpreter as the lowerings launch them; prints errors.
+
+A program of its own because Triton decides at import whether it interprets. Output: one JSON
+object, case name to the largest error relative to the reference's RMS.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lostwax.backends.conformance.plain_match import WORKSPACE, PlainMatch, Value
+from lostwax.backends.conformance.step_cases import step_case
+from lostwax.backends.cuda.lowerings.attend import ATTEND, ATTEND_ALL
+from lostwax.backends.cuda.lowerings.norms import ADD_RMS_NORM, LAST_RMS_NORM, RMS_NORM
+from lostwax.backends.cuda.target import CUDA_SM90A
+from lostwax.backends.lowering import Lowering
+from lostwax.backends.runtime.host_call import bind_host_call
+from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.ir.contract.program import Bucket, Const, HostCall, Pointer, Scalar, View
+from lostwax.ir.reference import core, mla
+
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "i32": torch.int32, "u8": torch.uint8}
+POISON = 1e30
+
+
+class Sources:
+    """Stands where the compiler stands: keeps each source under a name."""
+
+    def __init__(self) -> None:
+        self.by_binary: dict[str, KernelSource] = {}
+
+    def compile(self, source: KernelSource, folder: Path) -> CompiledKernel:
+        """Remember the source."""
+        binary = str(len(self.by_binary))
+        self.by_binary[binary] = source
+        return CompiledKernel(
+            binary=binary,
+            symbol=source.symbol,
+            digest="",
+            num_warps=source.num_warps,
+            shared_bytes=0,
+            registers=0,
+            trailing_nulls=2,
+        )
+
+    def toolchain(self) -> dict[str, str]:
+        """No compiler is used."""
+        return {}
+
+
+def resolve(view: View, buffers: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The tensor of a view."""
+    kind = DTYPES[view.dtype]
+    flat = buffers[view.name][view.offset :].view(torch.uint8)
+    usable = flat[: flat.numel() // kind.itemsize * kind.itemsize].view(kind)
+    return torch.as_strided(usable, view.shape, view.strides)
+
+
+def run(
+    lowering: Lowering,
+    bucket: Bucket,
+    values: Mapping[str, Value],
+    attributes: Mapping[tuple[str, str], Const],
+    data: Mapping[str, np.ndarray],
+    knobs: dict[str, int] | None = None,
+) -> dict[str, np.ndarray]:
+    """Every value after the lowering's launches; what nobody writes keeps a poison."""
+    sources = Sources()
+    match = PlainMatch(CUDA_SM90A, bucket, values, attributes, sources, Path())
+    launches = match.emit(lowering, knobs)
+    buffers: dict[str, torch.Tensor] = {}
+    for name, value in values.items():
+        kind = DTYPES[value.dtype]
+        poison = POISON if kind.is_floating_point else -7
+        buffers[name] = torch.full((value.num_bytes // kind.itemsize,), poison, dtype=kind).view(
+            torch.uint8
+        )
+        if name in data:
+            resolve(match.view(name), buffers).copy_(torch.from_numpy(data[name]))
+    buffers[WORKSPACE] = torch.full((match.workspace_bytes // 4,), POISON).view(torch.uint8)
+    for launch in launches:
+        if isinstance(launch, HostCall):
+            bind_host_call(
+                launch, lambda v: resolve(v, buffers), ("lostwax.backends.cuda.kernels",)
+            )()
+            continue
+        source = sources.by_binary[launch.binary]
+        kernel: Any = getattr(import_module(source.path), source.symbol)
+        arguments = [
+            resolve(p.view, buffers) if isinstance(p, Pointer) else p.value
+            for p in launch.params
+            if isinstance(p, Pointer | Scalar)
+        ]
+        # The interpreter's bf16 dot is wrong: take the dots in f32 there.
+        constants = source.constants | ({"WIDE_DOT": 1} if "WIDE_DOT" in source.constants else {})
+        kernel[launch.grid](*arguments, **constants)
+    return {n: resolve(match.view(n), buffers).double().numpy() for n in values}
+
+
+def rounded(x: np.ndarray, dtype: str) -> np.ndarray:
+    """x as the dtype holds it, in f64."""
+    return torch.from_numpy(x).to(DTYPES[dtype]).double().numpy()
+
+
+def error(got: np.ndarray, want: np.ndarray) -> float:
+    """Largest difference relative to the RMS of what is wanted; NaN counts as infinite."""
+    rms = float(np.sqrt(np.mean(want * want))) or 1.0
+    worst = float(np.max(np.abs(got - want))) / rms
+    return worst if np.isfinite(worst) else float("inf")
+
+
+def norm_case(lowering: Lowering, rows: int, width: int, dtype: str) -> float:
+    """Fused or single norm; rows are slices of wider ones."""
+    rng = np.random.default_rng(width)
+    strided = Value((rows, width), dtype, (width + 3, 1))
+    dense = Value((rows, width), dtype)
+    weight = Value((width,), dtype)
+    x, y = (rounded(rng.standard_normal((rows, width)), dtype) for _ in range(2))
+    w = rounded(1 + 0.1 * rng.standard_normal(width), dtype)
+    bucket = Bucket(rows, rows, 1, rows)
+    if lowering is RMS_NORM:
+        values = {"x": strided, "weight": weight, "op.out": dense}
+        out = run(lowering, bucket, values, {("op", "eps"): 1e-6}, {"x": x, "weight": w})
+        return error(out["op.out"], np.asarray(core.rms_norm(x, w, eps=1e-6)))
+    values = {"residual": strided, "delta": dense, "sum": Value((rows, width), "f32")}
+    values |= {"weight": weight, "normed": dense, "residual_out": dense}
+    data = {"residual": x, "delta": y, "weight": w}
+    out = run(lowering, bucket, values, {("normed", "eps"): 1e-6}, data)
+    worst = error(out["normed"], np.asarray(core.rms_norm(x + y, w, eps=1e-6)))
+    if lowering is ADD_RMS_NORM:
+        worst = max(worst, error(out["residual_out"], x + y))
+    return worst
+
+
+def attend_case(
+    heads: int, nope: int, rope: int, latent: int, value: int, top: int, bucket: Bucket,
+    dtypes: tuple[str, str], seed: int, dense: bool = False, **knobs: int,
+) -> float:  # fmt: skip
+    """Sparse or dense attention over a paged cache with unequal requests and padding."""
+    page = 16
+    entry = "decode" if bucket.tokens == bucket.reqs else "extend"
+    case = step_case(bucket, entry, seed, page_tokens=page, vocab_size=8)
+    rng = np.random.default_rng(seed)
+    act, stored = dtypes
+    rows = bucket.tokens
+    q = rounded(rng.standard_normal((rows, heads, nope + rope)), act)
+    kv_b = rounded(rng.standard_normal((heads * (nope + value), latent)) / latent**0.5, act)
+    cache = rounded(rng.standard_normal((case.env["N"], page, latent + rope)), stored)
+    positions = case.inputs["positions"].astype(np.int32)
+    selection = np.full((rows, top), -1, np.int32)
+    for row, position in enumerate(positions):
+        count = min(int(position) + 1, top)
+        chosen = np.arange(count) if dense else np.sort(rng.permutation(position + 1)[:count])
+        selection[row, :count] = chosen
+    wide = (heads * (nope + rope), nope + rope, 1)
+    values = {
+        "q_nope": Value((rows, heads, nope), act, wide),
+        "q_pe": Value((rows, heads, rope), act, wide),
+        "kv_b": Value(kv_b.shape, act),
+        "cache_in": Value(cache.shape, stored, parts=(latent, rope)),
+        "selection": Value(selection.shape, "i32"),
+        "positions": Value((rows,), "i32"),
+        "q_starts": Value((bucket.reqs + 1,), "i32"),
+        "page_table": Value((bucket.reqs, bucket.pages), "i32"),
+        "op.out": Value((rows, heads * value), act),
+    }
+    tables = {n: case.inputs[n].astype(np.int32) for n in ("q_starts", "page_table")}
+    data = {"q_nope": q[..., :nope], "q_pe": q[..., nope:], "kv_b": kv_b, "cache_in": cache}
+    data |= {"selection": selection, "positions": positions, **tables}
+    lowering = ATTEND_ALL if dense else ATTEND
+    out = run(lowering, bucket, values, {("op", "scale"): 0.2}, data, knobs)
+    want = mla.attend(**{n: data[n] for n in values if n != "op.out"}, scale=0.2)
+    return error(out["op.out"], np.asarray(want))
+
+
+def decode(reqs: int, pages: int) -> Bucket:
+    """One row a request."""
+    return Bucket(reqs, reqs, pages, reqs)
+
+
+def main() -> None:
+    """Run every case and print the errors."""
+    wide, narrow = ("f32", "f32"), ("bf16", "bf16")
+    errors = {
+        "add_rms_norm f32": norm_case(ADD_RMS_NORM, 3, 100, "f32"),
+        "add_rms_norm bf16": norm_case(ADD_RMS_NORM, 2, 257, "bf16"),
+        "last_rms_norm f32": norm_case(LAST_RMS_NORM, 3, 64, "f32"),
+        "rms_norm f32": norm_case(RMS_NORM, 1, 7, "f32"),
+        "rms_norm bf16": norm_case(RMS_NORM, 5, 512, "bf16"),
+        "attend odd ranks f32": attend_case(3, 24, 10, 72, 20, 7, decode(5, 3), wide, 1),
+        "attend one request f32": attend_case(1, 8, 8, 16, 8, 40, decode(1, 4), wide, 0),
+        "attend many heads f32": attend_case(20, 8, 6, 24, 8, 9, decode(3, 2), wide, 3),
+        "attend extend f32": attend_case(2, 8, 4, 24, 12, 11, Bucket(13, 3, 3, 3), wide, 5),
+        "attend splits f32": attend_case(
+            2, 8, 4, 24, 12, 60, decode(3, 5), wide, 2, splits=3, block_keys=16
+        ),
+        "attend one split f32": attend_case(
+            2, 8, 4, 24, 12, 60, decode(3, 5), wide, 2, splits=1, block_keys=16
+        ),
+        "attend bf16": attend_case(4, 32, 16, 64, 32, 32, decode(4, 4), narrow, 1),
+        "attend f32 over bf16 cache": attend_case(
+            4, 32, 16, 64, 32, 32, decode(4, 4), ("f32", "bf16"), 1
+        ),
+        "attend all f32": attend_case(3, 24, 10, 72, 20, 48, decode(5, 3), wide, 1, dense=True),
+        "attend all capped f32": attend_case(
+            2, 8, 4, 24, 12, 20, decode(2, 1), wide, 4, dense=True
+        ),
+    }
+    print(json.dumps(errors))
+
+
+if __name__ == "__main__":
+    main()
