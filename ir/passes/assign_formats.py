@@ -109,7 +109,9 @@ class AssignFormatsPass(ModulePass):
         """Rewrite the types in place."""
         stored = [(f, _stored_formats(f)) for f in op.ops if isinstance(f, func.FuncOp)]
         if self.dtype == "f32":
-            PatternRewriteWalker(_EverythingF32(recursive=True)).rewrite_module(op)
+            # one visit an op is enough: no conversion makes another possible
+            pattern = _EverythingF32(recursive=True)
+            PatternRewriteWalker(pattern, apply_recursively=False).rewrite_module(op)
         elif self.weights == "stored":
             for function, formats in stored:
                 _hold_as_stored(function, formats)

@@ -87,6 +87,7 @@ class SpecialisePass(ModulePass):
         """Rewrite in place; dead index logits are left to clean-up."""
         _keep_entry(op, STEP_SCORES if self.scores else STEP, self.entry)
         if self.entry == "decode":
-            PatternRewriteWalker(_OneRowARequest(recursive=True)).rewrite_module(op)
+            pattern = _OneRowARequest(recursive=True)
+            PatternRewriteWalker(pattern, apply_recursively=False).rewrite_module(op)
         if self.all:
             PatternRewriteWalker(_SelectAll()).rewrite_module(op)

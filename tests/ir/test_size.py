@@ -13,7 +13,8 @@ from lostwax.ir.types import TensorType, tensor
 
 SYMBOLS = ("B", "P", "T")
 COEFFICIENTS = st.integers(-9, 9)
-MONOMIALS = st.lists(st.sampled_from(SYMBOLS), max_size=3).map(lambda m: tuple(sorted(m)))
+NAMES: st.SearchStrategy[str] = st.sampled_from(SYMBOLS)
+MONOMIALS = st.lists(NAMES, max_size=3).map(lambda m: tuple(sorted(m)))
 SIZES = st.dictionaries(MONOMIALS, COEFFICIENTS, max_size=4).map(Size)
 ENVS = st.fixed_dictionaries({s: st.integers(0, 50) for s in SYMBOLS})
 
