@@ -45,6 +45,7 @@ class EngineCore:
 
     @property
     def has_work(self) -> bool:
+        """Whether a step would run something."""
         return self.scheduler.has_work
 
     def handle(self, command: Command) -> list[Output | Failed]:

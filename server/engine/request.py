@@ -1,4 +1,4 @@
-"""One request as the engine sees it: its tokens, pages and progress. Knows no batch and no clock."""
+"""One request as the engine sees it: tokens, pages, progress. Knows no batch and no clock."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ class Req:
 
     @property
     def name(self) -> str:
+        """The name that events carry."""
         return self.submit.request
 
     @property
     def num_prompt(self) -> int:
+        """Tokens that the client gave."""
         return len(self.submit.prompt)
 
     @property
     def num_output(self) -> int:
+        """Tokens generated so far."""
         return len(self.tokens) - self.num_prompt
 
     @property
@@ -38,6 +41,7 @@ class Req:
 
     @property
     def is_prefilling(self) -> bool:
+        """Whether prompt rows are still to run."""
         return self.num_cached < self.num_prompt
 
     @property
@@ -60,6 +64,7 @@ class Chunk:
 
     @property
     def end(self) -> int:
+        """The first position behind the chunk."""
         return self.start + self.length
 
     @property

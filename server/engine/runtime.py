@@ -9,33 +9,57 @@ from lostwax.ir.contract.step import StepBatch, StepResult
 
 
 class Limits(Protocol):
-    """The largest step that compiled programs take, and the cache they share.
-
-    `max_tokens` rows of an extend step, `max_reqs` requests of any step, `max_score_rows` logit
-    rows of a step with scores (0: the artifact has none), `num_pages` counts the trash page.
-    """
+    """The largest step that compiled programs take, and the cache they share."""
 
     @property
-    def max_tokens(self) -> int: ...
+    def max_tokens(self) -> int:
+        """Rows of an extend step."""
+        ...
+
     @property
-    def max_reqs(self) -> int: ...
+    def max_reqs(self) -> int:
+        """Requests of any step, and rows of a decode step."""
+        ...
+
     @property
-    def max_context(self) -> int: ...
+    def max_context(self) -> int:
+        """Positions that programs are compiled for."""
+        ...
+
     @property
-    def page_tokens(self) -> int: ...
+    def page_tokens(self) -> int:
+        """Cached rows a page."""
+        ...
+
     @property
-    def num_pages(self) -> int: ...
+    def num_pages(self) -> int:
+        """Pages of the cache, the trash page included."""
+        ...
+
     @property
-    def max_score_rows(self) -> int: ...
+    def max_score_rows(self) -> int:
+        """Logit rows of a step with scores; 0 where the artifact has none."""
+        ...
+
     @property
-    def vocab_size(self) -> int: ...
+    def vocab_size(self) -> int:
+        """Token ids run from 0 to below this."""
+        ...
 
 
 class Runtime(Protocol):
     """Runs steps. The engine calls `run` from one thread, one step at a time."""
 
     @property
-    def limits(self) -> Limits: ...
+    def limits(self) -> Limits:
+        """The largest step."""
+        ...
+
     @property
-    def facts(self) -> ModelFacts: ...
-    def run(self, batch: StepBatch) -> StepResult: ...
+    def facts(self) -> ModelFacts:
+        """The model that is served."""
+        ...
+
+    def run(self, batch: StepBatch) -> StepResult:
+        """Run one step: one entry of each result field a logit row."""
+        ...

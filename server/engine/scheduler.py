@@ -25,6 +25,7 @@ class StepPlan:
 
     @property
     def scores(self) -> bool:
+        """Whether any chunk needs the step to give scores."""
         return any(chunk.needs_scores for chunk in self.chunks)
 
 
@@ -46,11 +47,13 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
+        """Whether any request waits or runs."""
         return bool(self.waiting or self.running)
 
     def add(self, req: Req) -> None:
         """Queue a request that fits (`max_context`)."""
-        assert 0 < req.num_prompt and len(req.tokens) + req.submit.max_tokens <= self.max_context
+        assert req.num_prompt > 0
+        assert req.submit.num_tokens <= self.max_context
         self.waiting.append(req)
 
     def find(self, name: str) -> Req | None:

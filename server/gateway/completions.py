@@ -1,4 +1,4 @@
-"""Answers completion requests: checks them, forwards them, gathers what comes back. Knows no HTTP."""
+"""Answers completion requests: checks, forwards, gathers what comes back. Knows no HTTP."""
 
 from __future__ import annotations
 

@@ -27,7 +27,9 @@ class EngineClient(Protocol):
     """An engine that is started, asked and stopped from one event loop."""
 
     @property
-    def state(self) -> EngineState: ...
+    def state(self) -> EngineState:
+        """Whether requests are taken now."""
+        ...
 
     @property
     def info(self) -> EngineInfo | None:

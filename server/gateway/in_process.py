@@ -24,18 +24,22 @@ class InProcessEngine:
 
     @property
     def state(self) -> EngineState:
+        """Whether requests are taken now."""
         return self._state
 
     @property
     def info(self) -> EngineInfo | None:
+        """Facts of the engine; None until it was ready once."""
         return self._core.info if self._state == "ready" else None
 
     async def start(self) -> None:
+        """Warm up, then step in the background."""
         await asyncio.to_thread(self._core.warm_up)
         self._state = "ready"
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
+        """End the engine and every request."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -44,6 +48,7 @@ class InProcessEngine:
         self._mailboxes.fail_all(EngineLost("the engine was stopped"))
 
     async def stream(self, requests: Sequence[Submit]) -> AsyncGenerator[Output, None]:
+        """Events of a group of requests until all have finished."""
         if self._state != "ready":
             raise EngineLost(f"the engine is {self._state}")
         names = [request.request for request in requests]
@@ -59,6 +64,7 @@ class InProcessEngine:
             self._send(*(Cancel(name) for name in unfinished))
 
     def cancel(self, request: str) -> None:
+        """End one request early."""
         self._send(Cancel(request))
 
     def _send(self, *commands: Command) -> None:

@@ -15,7 +15,7 @@ BODY_DEADLINE_S = 30.0
 
 
 class BodyLimit:
-    """ASGI middleware: reads a body whole, up to a size (413) and a time (408), then passes it on."""
+    """ASGI middleware: reads a body whole, within a size (413) and a time (408)."""
 
     def __init__(
         self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES, deadline_s: float = BODY_DEADLINE_S
@@ -25,6 +25,7 @@ class BodyLimit:
         self._deadline_s = deadline_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection event, as ASGI has it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

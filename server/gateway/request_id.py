@@ -1,4 +1,4 @@
-"""Gives every HTTP request an id and echoes it as X-Request-Id. Knows nothing else of the request."""
+"""Gives every HTTP request an id and echoes it as X-Request-Id. Knows nothing else of it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class RequestId:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection event, as ASGI has it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

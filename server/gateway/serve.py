@@ -17,7 +17,7 @@ from lostwax.server.gateway.supervised import SupervisedEngine
 from lostwax.server.gateway.tokenizer import Codec, load_codec
 
 MAX_HEADER_BYTES = 65536
-"""uvicorn's default parser accepts headers of any size (CVE-2025-48956's class); h11 has a bound."""
+"""uvicorn's default parser takes headers of any size (CVE-2025-48956); h11 has a bound."""
 BACKLOG = 1024
 DRAIN_S = 10
 

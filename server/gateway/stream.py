@@ -62,6 +62,7 @@ class EventStream(Response):
         self._on_close = on_close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events until they end or the client leaves."""
         try:
             with suppress(ClientLeft, TimeoutError):
                 await unless_client_leaves(receive, self._send_all(send))

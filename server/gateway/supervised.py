@@ -30,6 +30,8 @@ from lostwax.server.gateway.engine_client import EngineLost, EngineState, Mailbo
 
 SILENCE_S = 10.0
 """Heartbeats come every quarter second; so long a silence means a hung or stopped process."""
+START_SILENCE_S = 120.0
+"""Loading libraries may hold the interpreter, and with it the heartbeats, for long."""
 RESTART_DELAY_S = 0.5
 STOP_GRACE_S = 2.0
 
@@ -63,16 +65,20 @@ class SupervisedEngine:
 
     @property
     def state(self) -> EngineState:
+        """Whether requests are taken now."""
         return self._state
 
     @property
     def info(self) -> EngineInfo | None:
+        """Facts of the engine; None until it was ready once."""
         return self._info
 
     async def start(self) -> None:
+        """Begin to start the engine process."""
         self._task = asyncio.create_task(self._supervise())
 
     async def stop(self) -> None:
+        """End the engine and every request."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -80,12 +86,17 @@ class SupervisedEngine:
         self._lose("the server is stopping")
         self._state = "dead"
 
+    @property
+    def _max_silence_s(self) -> float:
+        return self._silence_s if self._state == "ready" else START_SILENCE_S
+
     async def wait_failed(self) -> str:
         """Return only when the engine could not start, with the reason."""
         await self._ended.wait()
         return self.failure or "the engine ended"
 
     async def stream(self, requests: Sequence[Submit]) -> AsyncGenerator[Output, None]:
+        """Events of a group of requests until all have finished."""
         if self._state != "ready":
             raise EngineLost(f"the engine is {self._state}")
         names = [request.request for request in requests]
@@ -103,6 +114,7 @@ class SupervisedEngine:
                 self.cancel(name)
 
     def cancel(self, request: str) -> None:
+        """End one request early."""
         self._outbox.put_nowait(Cancel(request))
 
     async def _supervise(self) -> None:
@@ -159,9 +171,9 @@ class SupervisedEngine:
             context.destroy(linger=0)
 
     async def _read(self, socket: zmq.asyncio.Socket) -> str:
-        while await socket.poll(self._silence_s * 1000):
+        while await socket.poll(self._max_silence_s * 1000):
             self._take(await socket.recv())
-        return f"was silent for {self._silence_s:g} s"
+        return f"was silent for {self._max_silence_s:g} s"
 
     async def _write(self, socket: zmq.asyncio.Socket) -> None:
         while True:

@@ -16,12 +16,21 @@ REPLACEMENT = "\ufffd"
 
 
 class Codec(Protocol):
-    """Text of tokens. `encode` is None where text prompts cannot be served."""
+    """Text of tokens, and back where there is a tokenizer."""
 
     @property
-    def can_encode(self) -> bool: ...
-    def encode(self, text: str) -> list[int]: ...
-    def decode(self, tokens: list[int]) -> str: ...
+    def can_encode(self) -> bool:
+        """Whether text prompts can be served."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text."""
+        ...
+
+    def decode(self, tokens: list[int]) -> str:
+        """The text of ids, special tokens left out."""
+        ...
+
     def piece(self, token: int) -> str:
         """One token as a string that names it, also where it is no whole character."""
         ...
@@ -33,12 +42,15 @@ class IdCodec:
     can_encode = False
 
     def encode(self, text: str) -> list[int]:
+        """The ids of a text."""
         raise ValueError("there is no tokenizer")
 
     def decode(self, tokens: list[int]) -> str:
+        """The text of ids."""
         return "".join(map(self.piece, tokens))
 
     def piece(self, token: int) -> str:
+        """One token as a string that names it."""
         return f"token_id:{token}"
 
 
@@ -51,12 +63,15 @@ class TextCodec:
         self._tokenizer = tokenizer
 
     def encode(self, text: str) -> list[int]:
+        """The ids of a text."""
         return self._tokenizer.encode(text).ids
 
     def decode(self, tokens: list[int]) -> str:
+        """The text of ids."""
         return self._tokenizer.decode(tokens, skip_special_tokens=True)
 
     def piece(self, token: int) -> str:
+        """One token as a string that names it."""
         text = self._tokenizer.decode([token], skip_special_tokens=False)
         if text and REPLACEMENT not in text:
             return text

@@ -29,6 +29,7 @@ class Logprobs:
     text_offset: list[int] = field(default_factory=list[int])
 
     def extend(self, other: Logprobs) -> None:
+        """Append what follows."""
         self.tokens += other.tokens
         self.token_logprobs += other.token_logprobs
         self.top_logprobs += other.top_logprobs
@@ -45,6 +46,7 @@ class Delta:
     finish: str | None = None
 
     def extend(self, other: Delta) -> None:
+        """Append what follows."""
         self.text += other.text
         self.logprobs.extend(other.logprobs)
         self.token_ids += other.token_ids

@@ -1,0 +1,137 @@
+"""A runtime without a model: the next token is a hash of what the row sees through its pages.
+
+A wrong slot, page, position or length therefore gives a wrong token. It knows nothing of the engine
+but the step contract.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+import time
+from dataclasses import dataclass
+
+from lostwax.ir.contract.model import ModelFacts
+from lostwax.ir.contract.step import TRASH_PAGE, StepBatch, StepResult
+
+VOCAB = 61
+EOS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class FakeLimits:
+    """Small limits, so that few tokens already need chunks, pages and turns."""
+
+    max_tokens: int = 16
+    max_reqs: int = 4
+    max_context: int = 64
+    page_tokens: int = 4
+    num_pages: int = 33
+    max_score_rows: int = 6
+    vocab_size: int = VOCAB
+
+
+FACTS = ModelFacts(
+    name="fake",
+    architecture="fake",
+    digest="0",
+    vocab_size=VOCAB,
+    num_layers=1,
+    hidden_size=1,
+    index_topk=32,
+    max_context=64,
+    page_tokens=4,
+    bos_token_id=0,
+    eos_token_ids=(EOS,),
+)
+
+
+def logprobs_after(tokens: list[int]) -> list[float]:
+    """The log-probabilities of the token after `tokens`."""
+    digest = hashlib.sha256(repr(tokens).encode()).digest()
+    noise = random.Random(digest)
+    logits = [noise.uniform(0, 4) for _ in range(VOCAB)]
+    total = math.log(sum(map(math.exp, logits)))
+    return [logit - total for logit in logits]
+
+
+def pick(logprobs: list[float], temperature: float, seed: int, counter: int) -> int:
+    """The fake sampler: greedy at temperature 0, else noise from seed and counter."""
+    noise = random.Random(f"{seed} {counter}") if temperature else None
+    scores = [p + (temperature * noise.uniform(0, 3) if noise else 0) for p in logprobs]
+    return max(range(VOCAB), key=lambda i: (scores[i], -i))
+
+
+def generate(prompt: list[int], count: int, temperature: float = 0.0, seed: int = 0) -> list[int]:
+    """What a request must answer when it ignores the end of sequence."""
+    tokens = list(prompt)
+    for counter in range(count):
+        tokens.append(pick(logprobs_after(tokens), temperature, seed, counter))
+    return tokens[len(prompt) :]
+
+
+class FakeRuntime:
+    """Keeps slot -> (position, token). `step_s` makes steps slow, `fail` makes them raise."""
+
+    def __init__(self, limits: FakeLimits | None = None, *, step_s: float = 0.0) -> None:
+        self.limits = limits or FakeLimits()
+        self.facts = FACTS
+        self.fail = False
+        self.batches: list[StepBatch] = []
+        self._step_s = step_s
+        self._cache: dict[int, tuple[int, int]] = {}
+
+    def run(self, batch: StepBatch) -> StepResult:
+        """Write the rows, then read each logit row's past back through the page table."""
+        if self._step_s:
+            time.sleep(self._step_s)
+        if self.fail:
+            raise RuntimeError("the fake device failed")
+        self.batches.append(batch)
+        self._check(batch)
+        for token, position, slot in zip(batch.tokens, batch.positions, batch.slots, strict=True):
+            self._cache[slot] = (position, token)
+        result = StepResult(ids=[], logprobs=[], program="fake")
+        for i, row in enumerate(batch.logit_rows):
+            scores = logprobs_after(self._seen(batch, row))
+            token = pick(scores, batch.temperature[i], batch.seeds[i], batch.counters[i])
+            result.ids.append(token)
+            result.logprobs.append(scores[token])
+            if batch.scores:
+                top = sorted(range(VOCAB), key=lambda t: (-scores[t], t))[:20]
+                target = batch.targets[i]
+                result.target_logprobs.append(scores[target] if target >= 0 else 0.0)
+                result.top_ids.append(top)
+                result.top_logprobs.append([scores[t] for t in top])
+        return result
+
+    def _seen(self, batch: StepBatch, row: int) -> list[int]:
+        req = next(b for b, end in enumerate(batch.q_starts[1:]) if row < end)
+        seen: list[int] = []
+        for position in range(batch.positions[row] + 1):
+            page = batch.page_table[req][position // self.limits.page_tokens]
+            slot = page * self.limits.page_tokens + position % self.limits.page_tokens
+            written, token = self._cache[slot]
+            assert written == position, f"slot {slot} holds position {written}, not {position}"
+            seen.append(token)
+        return seen
+
+    def _check(self, batch: StepBatch) -> None:
+        limits, num_reqs = self.limits, len(batch.kv_lens)
+        max_rows = limits.max_score_rows if batch.scores else limits.max_reqs
+        assert batch.tokens
+        assert len(batch.tokens) <= (
+            limits.max_tokens if batch.entry == "extend" else limits.max_reqs
+        )
+        assert num_reqs <= limits.max_reqs
+        assert len(batch.q_starts) == num_reqs + 1
+        assert len(batch.page_table) == num_reqs
+        assert len(batch.logit_rows) <= max_rows
+        assert len(set(batch.slots)) == len(batch.slots)
+        assert all(slot // limits.page_tokens != TRASH_PAGE for slot in batch.slots)
+        if batch.entry == "decode":
+            assert batch.q_starts == list(range(num_reqs + 1))
+        for b, kv_len in enumerate(batch.kv_lens):
+            rows = range(batch.q_starts[b], batch.q_starts[b + 1])
+            assert [batch.positions[r] for r in rows] == list(range(kv_len - len(rows), kv_len))

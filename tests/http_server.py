@@ -1,0 +1,46 @@
+"""Runs a gateway on a loopback port, in a thread, for tests that need real HTTP."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+
+from lostwax.server.gateway.serve import http_config, listen
+from lostwax.server.gateway.tokenizer import TextCodec
+
+
+@contextmanager
+def running(app: FastAPI) -> Iterator[str]:
+    """The base URL of the application while it is served."""
+    with listen("127.0.0.1", 0) as listener:
+        server = uvicorn.Server(http_config(app))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def small_codec() -> TextCodec:
+    """A byte-level tokenizer of 59 single characters and one special end token, 60 ids.
+
+    Ids 2 and 3 are the two halves of "é", so that text breaks inside a character.
+    """
+    alphabet = "!.Ã©" + "Ġ" + "abcdefghijklmnopqrstuvwxyz" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ" + "01"
+    vocab = {piece: i for i, piece in enumerate(alphabet)}
+    tokenizer = Tokenizer(BPE(vocab=vocab, merges=[]))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    tokenizer.add_tokens(["X9"])
+    tokenizer.add_special_tokens(["<end>"])
+    return TextCodec(tokenizer)

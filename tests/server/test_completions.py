@@ -1,0 +1,229 @@
+"""`/v1/completions` over real HTTP, gateway and engine in one process, answers known beforehand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from fake_runtime import VOCAB, FakeRuntime, generate, logprobs_after
+from http_server import running, small_codec
+
+from lostwax.server.engine.loop import EngineCore
+from lostwax.server.gateway.app import Settings, create_app
+from lostwax.server.gateway.in_process import InProcessEngine
+from lostwax.server.gateway.tokenizer import Codec, IdCodec
+
+PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5]
+
+
+def _serve(codec: Codec) -> Iterator[httpx.Client]:
+    app = create_app(InProcessEngine(EngineCore(FakeRuntime())), codec, Settings())
+    with running(app) as url, httpx.Client(base_url=url, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def by_ids() -> Iterator[httpx.Client]:
+    yield from _serve(IdCodec())
+
+
+@pytest.fixture(scope="module")
+def by_text() -> Iterator[httpx.Client]:
+    yield from _serve(small_codec())
+
+
+def _ask(client: httpx.Client, **given: Any) -> dict[str, Any]:
+    body = {"prompt": PROMPT, "temperature": 0, "ignore_eos": True, "return_token_ids": True}
+    answer = client.post("/v1/completions", json=body | given)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def _events(client: httpx.Client, **given: Any) -> list[dict[str, Any]]:
+    body = {"prompt": PROMPT, "temperature": 0, "ignore_eos": True, "stream": True}
+    with client.stream("POST", "/v1/completions", json=body | given) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        lines = [line.removeprefix("data: ") for line in answer.iter_lines() if line]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def test_greedy_ids_and_usage(by_ids: httpx.Client) -> None:
+    answer = _ask(by_ids, max_tokens=6)
+    assert answer["object"] == "text_completion"
+    assert answer["model"] == "fake"
+    (choice,) = answer["choices"]
+    assert choice["token_ids"] == generate(PROMPT, 6)
+    assert choice["text"] == "".join(f"token_id:{t}" for t in choice["token_ids"])
+    assert choice["finish_reason"] == "length"
+    assert choice["logprobs"] is None
+    usage = {"prompt_tokens": 9, "completion_tokens": 6, "total_tokens": 15}
+    assert answer["usage"] == usage
+
+
+def test_a_seed_repeats_an_answer(by_ids: httpx.Client) -> None:
+    answer = _ask(by_ids, max_tokens=8, temperature=1.0, seed=1234)
+    assert answer["choices"][0]["token_ids"] == generate(PROMPT, 8, 1.0, 1234)
+
+
+def test_batched_prompts_come_back_in_order(by_ids: httpx.Client) -> None:
+    prompts = [[n] * (n + 1) for n in range(9)]
+    answer = _ask(by_ids, prompt=prompts, max_tokens=4)
+    assert [c["index"] for c in answer["choices"]] == list(range(9))
+    assert [c["token_ids"] for c in answer["choices"]] == [generate(p, 4) for p in prompts]
+    assert answer["usage"]["prompt_tokens"] == 45
+
+
+@pytest.mark.parametrize("max_tokens", [0, 1, 3])
+def test_echo_with_logprobs_scores_prompt_and_answer(by_ids: httpx.Client, max_tokens: int) -> None:
+    (choice,) = _ask(by_ids, max_tokens=max_tokens, echo=True, logprobs=2)["choices"]
+    tokens = PROMPT + generate(PROMPT, max_tokens)
+    logprobs = choice["logprobs"]
+    assert logprobs["tokens"] == [f"token_id:{t}" for t in tokens]
+    expected = [logprobs_after(tokens[:i])[tokens[i]] for i in range(1, len(tokens))]
+    assert logprobs["token_logprobs"] == [None, *expected]
+    assert logprobs["top_logprobs"][0] is None
+    best = max(range(VOCAB), key=lambda t: logprobs_after(tokens[:1])[t])
+    assert next(iter(logprobs["top_logprobs"][1])) == f"token_id:{best}"
+    assert all(2 <= len(top) <= 3 for top in logprobs["top_logprobs"][1:])
+    for token, offset in zip(logprobs["tokens"], logprobs["text_offset"], strict=True):
+        assert choice["text"][offset:].startswith(token)
+    assert choice["token_ids"] == tokens[len(PROMPT) :]
+
+
+def test_text_comes_back_as_text_with_aligned_offsets(by_text: httpx.Client) -> None:
+    codec = small_codec()
+    (choice,) = _ask(by_text, prompt="aé b", max_tokens=0, echo=True, logprobs=1)["choices"]
+    assert choice["text"] == "aé b"
+    assert choice["logprobs"]["tokens"] == ["a", "token_id:2", "token_id:3", " ", "b"]
+    assert choice["logprobs"]["text_offset"] == [0, 1, 1, 2, 3]
+    (choice,) = _ask(by_text, prompt="Hello", max_tokens=12, echo=True)["choices"]
+    assert choice["text"] == "Hello" + codec.decode(generate(codec.encode("Hello"), 12))
+
+
+def test_streamed_parts_add_up_to_the_whole_answer(by_text: httpx.Client) -> None:
+    given = {"prompt": ["one", "two"], "max_tokens": 20, "logprobs": 1, "echo": True}
+    whole = _ask(by_text, **given)
+    events = _events(by_text, stream_options={"include_usage": True}, **given)
+    assert events[-1]["choices"] == []
+    assert events[-1]["usage"] == whole["usage"]
+    assert all(event["usage"] is None for event in events[:-1])
+    for choice in whole["choices"]:
+        parts = [c for e in events for c in e["choices"] if c["index"] == choice["index"]]
+        assert len(parts) > 10
+        assert "".join(part["text"] for part in parts) == choice["text"]
+        tokens = [token for part in parts for token in part["logprobs"]["tokens"]]
+        assert tokens == choice["logprobs"]["tokens"]
+        assert [p["finish_reason"] for p in parts if p["finish_reason"]] == ["length"]
+
+
+def test_a_stop_string_across_tokens_ends_the_text_before_it(by_text: httpx.Client) -> None:
+    whole = _ask(by_text, prompt="stop", max_tokens=30)["choices"][0]["text"]
+    stop = whole[10:13]
+    expected = whole[: whole.index(stop)]
+    answer = _ask(by_text, prompt="stop", max_tokens=30, stop=["never", stop])
+    assert answer["choices"][0]["text"] == expected
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    assert answer["usage"]["completion_tokens"] < 30
+    events = _events(by_text, prompt="stop", max_tokens=30, stop=stop)
+    assert "".join(e["choices"][0]["text"] for e in events) == expected
+
+
+def test_the_openai_client_completes_and_streams(by_text: httpx.Client) -> None:
+    client = openai.OpenAI(base_url=f"{by_text.base_url}/v1", api_key="none")
+    assert client.models.list().data[0].id == "fake"
+    asked = {"model": "fake", "prompt": "Hello", "max_tokens": 9, "temperature": 0, "logprobs": 2}
+    whole = client.completions.create(**asked)
+    parts = list(client.completions.create(stream=True, **asked))
+    assert "".join(part.choices[0].text for part in parts) == whole.choices[0].text
+    assert whole.choices[0].logprobs is not None
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.completions.create(model="fake", prompt="Hello", max_tokens=1000)
+    assert refused.value.code == "context_length_exceeded"
+
+
+@pytest.mark.parametrize(
+    ("given", "param", "code"),
+    [
+        ({"prompt": []}, "prompt", "invalid_value"),
+        ({"prompt": [[]]}, "prompt", "invalid_value"),
+        ({"prompt": [[1], []]}, "prompt", "invalid_value"),
+        ({"prompt": ""}, "prompt", "invalid_value"),
+        ({"prompt": 7}, "prompt", "invalid_value"),
+        ({"prompt": [1, "a"]}, "prompt", "invalid_value"),
+        ({"prompt": [1.5]}, "prompt", "invalid_value"),
+        ({"prompt": [True]}, "prompt", "invalid_value"),
+        ({"prompt": [VOCAB]}, "prompt", "invalid_value"),
+        ({"prompt": [-1]}, "prompt", "invalid_value"),
+        ({"prompt": [2**40]}, "prompt", "invalid_value"),
+        ({"prompt": "text"}, "prompt", "unsupported_value"),
+        ({"prompt": [1] * 60, "max_tokens": 5}, "prompt", "context_length_exceeded"),
+        ({"max_tokens": -1}, "max_tokens", "invalid_value"),
+        ({"max_tokens": "6"}, "max_tokens", "invalid_value"),
+        ({"temperature": -0.1}, "temperature", "invalid_value"),
+        ({"temperature": 3}, "temperature", "invalid_value"),
+        ({"seed": 2**64}, "seed", "invalid_value"),
+        ({"n": 2}, "n", "invalid_value"),
+        ({"best_of": 3}, "best_of", "invalid_value"),
+        ({"top_p": 0.5}, "top_p", "invalid_value"),
+        ({"presence_penalty": 1}, "presence_penalty", "invalid_value"),
+        ({"suffix": "x"}, "suffix", "invalid_value"),
+        ({"logit_bias": {"1": 5}}, "logit_bias", "invalid_value"),
+        ({"logprobs": 21}, "logprobs", "invalid_value"),
+        ({"stop": "x"}, "stop", "unsupported_value"),
+        ({"top_k": 3}, "top_k", "unknown_parameter"),
+        ({"stream_options": {"include_usage": True}}, None, "invalid_value"),
+    ],
+)
+def test_bad_values_are_400_and_name_the_parameter(
+    by_ids: httpx.Client, given: dict[str, Any], param: str | None, code: str
+) -> None:
+    answer = by_ids.post("/v1/completions", json={"prompt": PROMPT} | given)
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert (error["param"], error["code"]) == (param, code), error
+
+
+def test_values_that_ask_for_nothing_are_accepted(by_ids: httpx.Client) -> None:
+    neutral = {"n": 1, "best_of": 1, "top_p": 1.0, "presence_penalty": 0, "suffix": None}
+    _ask(by_ids, max_tokens=1, logit_bias={}, stop=None, user="me", model="fake", **neutral)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"3", b'{"prompt": "\\ud800"}', b"\xff", b"{}"])
+def test_what_is_no_request_is_400(by_ids: httpx.Client, body: bytes) -> None:
+    answer = by_ids.post("/v1/completions", content=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"]
+
+
+def test_other_models_and_paths_are_404(by_ids: httpx.Client) -> None:
+    answer = by_ids.post("/v1/completions", json={"prompt": PROMPT, "model": "other"})
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "model_not_found"
+    assert by_ids.get("/v1/nothing").json()["error"]["type"] == "invalid_request_error"
+    assert by_ids.get("/v1/completions").status_code == 405
+
+
+def test_models_health_and_ready(by_ids: httpx.Client) -> None:
+    (model,) = by_ids.get("/v1/models").json()["data"]
+    assert (model["id"], model["max_model_len"]) == ("fake", 64)
+    assert by_ids.get("/health").status_code == 200
+    assert by_ids.get("/ready").status_code == 200
+
+
+def test_request_ids_are_echoed_or_made(by_ids: httpx.Client) -> None:
+    given = by_ids.get("/health", headers={"X-Request-Id": "mine-7"})
+    assert given.headers["x-request-id"] == "mine-7"
+    assert len(by_ids.get("/health").headers["x-request-id"]) == 32
+
+
+def test_the_api_description_has_no_422(by_ids: httpx.Client) -> None:
+    route = by_ids.get("/openapi.json").json()["paths"]["/v1/completions"]["post"]
+    assert "422" not in route["responses"]
+    assert {"400", "413", "429", "503"} <= route["responses"].keys()

@@ -1,0 +1,179 @@
+"""Bounds hold: bodies, headers, the queue; and a client that leaves takes nothing with it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from fake_runtime import FakeRuntime, generate
+from http_server import running
+from starlette.types import Message, Receive, Scope, Send
+
+from lostwax.ir.contract.step import StepBatch, StepResult
+from lostwax.server.engine.loop import EngineCore
+from lostwax.server.gateway.app import Settings, create_app
+from lostwax.server.gateway.errors import ApiError
+from lostwax.server.gateway.in_process import InProcessEngine
+from lostwax.server.gateway.limits import Admission, BodyLimit
+from lostwax.server.gateway.tokenizer import IdCodec
+
+BODY = {"prompt": [1, 2], "max_tokens": 40, "temperature": 0, "ignore_eos": True}
+
+
+class GatedRuntime(FakeRuntime):
+    """Steps wait at a gate once it is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def run(self, batch: StepBatch) -> StepResult:
+        assert self.gate.wait(20)
+        return super().run(batch)
+
+
+class Server:
+    """A served gated runtime."""
+
+    def __init__(self, runtime: GatedRuntime, core: EngineCore, client: httpx.Client) -> None:
+        self.gate = runtime.gate
+        self.core = core
+        self.client = client
+
+    def idle(self) -> bool:
+        pages = self.core.scheduler.pages
+        return not self.core.has_work and pages.num_free == pages.num_usable
+
+
+@contextmanager
+def _served(settings: Settings) -> Iterator[Server]:
+    runtime = GatedRuntime()
+    core = EngineCore(runtime)
+    app = create_app(InProcessEngine(core), IdCodec(), settings)
+    with running(app) as url, httpx.Client(base_url=url, timeout=20) as client:
+        assert client.get("/ready").status_code == 200
+        try:
+            yield Server(runtime, core, client)
+        finally:
+            runtime.gate.set()
+
+
+def test_a_full_queue_is_429_and_later_free_again() -> None:
+    with _served(Settings(max_queued_reqs=2)) as server:
+        server.gate.clear()
+        body = BODY | {"stream": True, "prompt": [[1], [2]]}
+        with server.client.stream("POST", "/v1/completions", json=body) as running_one:
+            refused = server.client.post("/v1/completions", json=BODY)
+            assert refused.status_code == 429
+            assert refused.json()["error"]["code"] == "queue_full"
+            assert int(refused.headers["retry-after"]) > 0
+            server.gate.set()
+            assert running_one.read().endswith(b"data: [DONE]\n\n")
+        assert server.client.post("/v1/completions", json=BODY).status_code == 200
+        never = server.client.post("/v1/completions", json=BODY | {"prompt": [[1]] * 3})
+        assert never.status_code == 400
+
+
+def test_the_queue_is_bounded_by_tokens_too() -> None:
+    admission = Admission(max_reqs=10, max_tokens=100)
+    ticket = admission.admit(1, 90)
+    with pytest.raises(ApiError) as refused:
+        admission.admit(1, 11)
+    assert refused.value.status == 429
+    ticket.release()
+    ticket.release()
+    admission.admit(1, 500).release()
+    assert (admission.num_reqs, admission.num_tokens) == (0, 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_frees_its_pages(stream: bool) -> None:
+    with _served(Settings()) as server:
+        server.gate.clear()
+        address = (server.client.base_url.host, server.client.base_url.port or 0)
+        content = json.dumps(BODY | {"stream": stream}).encode()
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
+        with socket.create_connection(address) as connection:
+            connection.sendall(head.encode() + content)
+            if stream:
+                assert connection.recv(12) == b"HTTP/1.1 200"
+            else:
+                _until(lambda: server.core.has_work)
+        _until(lambda: server.client.get("/health").status_code == 200)
+        server.gate.set()
+        _until(server.idle)
+        answer = server.client.post("/v1/completions", json=BODY | {"return_token_ids": True})
+        assert answer.json()["choices"][0]["token_ids"] == generate([1, 2], 40)
+
+
+def test_a_body_above_the_cap_is_413() -> None:
+    with _served(Settings()) as server:
+        declared = server.client.post("/v1/completions", content=b" " * (16 * 2**20 + 1))
+        assert declared.status_code == 413
+        assert declared.json()["error"]["code"] == "body_too_large"
+
+
+def test_headers_are_bounded() -> None:
+    with _served(Settings()) as server:
+        address = (server.client.base_url.host, server.client.base_url.port or 0)
+        with socket.create_connection(address) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 100_000)
+            assert connection.recv(12) == b"HTTP/1.1 400"
+
+
+def _until(condition: object) -> None:
+    """Waits for what another thread brings about, by the test's own time limit."""
+    assert callable(condition)
+    pause = threading.Event()
+    for _ in range(2000):
+        if condition():
+            return
+        pause.wait(0.005)
+    raise AssertionError("it did not happen within 10 s")
+
+
+async def _call(limit: BodyLimit, messages: list[Message]) -> int:
+    status: list[int] = []
+
+    async def receive() -> Message:
+        if messages:
+            return messages.pop(0)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            status.append(message["status"])
+
+    scope: Scope = {"type": "http", "headers": []}
+    await limit(scope, receive, send)
+    return status[0]
+
+
+async def _accept(scope: Scope, receive: Receive, send: Send) -> None:
+    message = await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": message["body"]})
+
+
+@pytest.mark.parametrize(
+    ("chunks", "status"),
+    [([b"aa", b"bb"], 200), ([b"aaa", b"bb"], 413), ([b"a", None], 408)],
+)
+def test_undeclared_bodies_are_bounded_in_size_and_time(
+    chunks: list[bytes | None], status: int
+) -> None:
+    messages: list[Message] = [
+        {"type": "http.request", "body": chunk, "more_body": i + 1 < len(chunks)}
+        for i, chunk in enumerate(chunks)
+        if chunk is not None
+    ]
+    limit = BodyLimit(_accept, max_bytes=4, deadline_s=0.05)
+    assert asyncio.run(_call(limit, messages)) == status
