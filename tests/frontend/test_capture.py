@@ -1,0 +1,192 @@
+"""The captured module: valid, stable text, and a cost that does not grow with the layers."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import DEEP, MTP, ODD, PLAIN, write_config
+from xdsl.dialects import func
+from xdsl.parser import Parser
+from xdsl.printer import Printer
+
+from lostwax.frontend.capture import capture
+from lostwax.frontend.checkpoint import open_checkpoint
+from lostwax.frontend.config import parse_config
+from lostwax.frontend.config_fields import ConfigError
+from lostwax.frontend.formats import format_of_kind
+from lostwax.frontend.importer import Argument, ImportRefused, import_block
+from lostwax.frontend.new_checkpoint import new_checkpoint
+from lostwax.ir.contract.step import STEP_INPUTS
+from lostwax.ir.dialects import context
+
+ROOT = Path(__file__).parents[2]
+FULL = json.loads((ROOT / "examples" / "deepseek-v3.2.json").read_text())
+
+
+def text(module):
+    stream = io.StringIO()
+    Printer(stream).print_op(module)
+    return stream.getvalue() + "\n"
+
+
+@pytest.fixture(scope="module")
+def odd():
+    return capture(parse_config(ODD))
+
+
+def functions(module):
+    return {f.sym_name.data: f for f in module.ops if isinstance(f, func.FuncOp)}
+
+
+def attrs_of(function, name):
+    found = [attrs.data.get(name) for attrs in function.arg_attrs.data]
+    return [a.data for a in found if a is not None]
+
+
+def test_the_module_verifies_and_its_text_parses_back_to_the_same_module(odd):
+    odd.module.verify()
+    parsed = Parser(context(), text(odd.module)).parse_module()
+    parsed.verify()
+    assert text(parsed) == text(odd.module)
+    assert parsed.is_structurally_equivalent(odd.module)
+
+
+def test_two_captures_give_the_same_text(odd):
+    assert text(capture(parse_config(ODD)).module) == text(odd.module)
+
+
+def test_each_block_kind_is_one_function_however_many_layers(odd):
+    two, six = odd, capture(parse_config(DEEP))
+    kinds = ["embed", "dense", "moe", "head", "head_scores", "step", "step_scores"]
+    assert list(functions(two.module)) == list(functions(six.module)) == kinds
+    calls = [op for op in functions(six.module)["step"].walk() if op.name == "core.call"]
+    assert [c.callee.root_reference.data for c in calls] == (
+        ["embed"] + 2 * ["dense"] + 4 * ["moe"] + ["head"]
+    )
+    assert [c.prefix.data for c in calls[1:3]] == ["model.layers.0.", "model.layers.1."]
+
+
+def test_a_model_without_dense_layers_has_no_dense_function():
+    module = capture(parse_config(ODD | {"first_k_dense_replace": 0})).module
+    assert "dense" not in functions(module)
+
+
+def test_arguments_are_carries_step_inputs_caches_then_weights(odd):
+    moe = functions(odd.module)["moe"]
+    hints = [a.name_hint for a in moe.body.block.args]
+    head = ["delta", "residual", "positions", "slots", "q_starts", "page_table"]
+    assert hints[:8] == [*head, "latent", "index_key"]
+    assert attrs_of(moe, "lostwax.carry") == head[:2]
+    assert attrs_of(moe, "lostwax.input") == head[2:]
+    assert len(attrs_of(moe, "lostwax.weight")) == len(hints) - 8
+    assert "mlp.experts.gate_proj.weight" in attrs_of(moe, "lostwax.weight")
+    for name in ("step", "step_scores"):
+        assert attrs_of(functions(odd.module)[name], "lostwax.input") == list(STEP_INPUTS)
+
+
+def test_written_caches_are_results_that_alias_their_argument(odd):
+    moe = functions(odd.module)["moe"]
+    aliases = [a.data.get("lostwax.alias") for a in moe.res_attrs.data]
+    assert [a and a.value.data for a in aliases] == [None, None, 6, 7]
+    assert moe.function_type.outputs.data[2:] == moe.function_type.inputs.data[6:8]
+
+
+def test_every_weight_of_a_checkpoint_is_an_argument_and_has_its_stored_format(tmp_path):
+    source = write_config(tmp_path / "source", MTP)
+    new_checkpoint(source, tmp_path / "checkpoint", seed=0, format="fp8")
+    checkpoint = open_checkpoint(tmp_path / "checkpoint")
+    captured = capture(checkpoint)
+    blocks, used = functions(captured.module), set()
+    for call in blocks["step"].walk():
+        if call.name == "core.call":
+            block = blocks[call.callee.root_reference.data]
+            weights = attrs_of(block, "lostwax.weight")
+            stored = attrs_of(block, "lostwax.stored")
+            for name, how in zip(weights, stored, strict=True):
+                assert checkpoint.formats[call.prefix.data + name] == how
+                used.add(call.prefix.data + name)
+    assert used == set(captured.weights)
+    assert captured.facts.digest == checkpoint.digest
+    assert captured.facts.num_layers == 3
+
+
+def test_layers_of_one_kind_that_are_stored_differently_are_refused():
+    formats = {"a.w": "bf16", "b.w": "f32"}
+    with pytest.raises(ConfigError, match=r"b\.w is stored as f32, a\.w as bf16"):
+        format_of_kind(formats, "moe", ["a.", "b."], "w")
+
+
+def test_the_page_size_is_a_choice_of_the_capture():
+    module = capture(parse_config(PLAIN), page_tokens=16).module
+    assert '!lostwax.cache<"latent", N, 16, [128, 16], "bf16">' in text(module)
+    assert "!lostwax.tensor<[T, 16*P], f32>" in text(module)
+
+
+class Baked(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.constant = torch.ones(4)
+
+    def forward(self, x):
+        return (x + self.constant,)
+
+
+class Aten(torch.nn.Module):
+    def forward(self, x):
+        return (torch.relu(x),)
+
+
+class CacheView(torch.nn.Module):
+    def forward(self, cache):
+        return (cache.view(-1, 4),)
+
+
+def test_the_importer_refuses_what_the_ir_cannot_say_by_name():
+    def refused(module, argument):
+        program = torch.export.export(module, (torch.zeros(6, 4),))
+        (name,) = [
+            s.arg.name for s in program.graph_signature.input_specs if s.kind.name == "USER_INPUT"
+        ]
+        with pytest.raises(ImportRefused) as caught:
+            import_block(context(), "block", program, {name: argument}, {"constant": {}})
+        return str(caught.value)
+
+    from lostwax.ir.types import CacheType
+
+    assert "aten.relu.default" in refused(Aten(), Argument({}, {}))
+    assert "aten.add.Tensor" in refused(Baked(), Argument({}, {}))
+    cache = CacheType.of("latent", "N", 6, [4], "f32")
+    assert "views a cache" in refused(CacheView(), Argument({}, {}, cache))
+
+
+CHILD = """
+import json, resource, sys, time
+from lostwax.frontend.capture import capture
+from lostwax.frontend.config import parse_config
+report = capture(parse_config(json.load(sys.stdin))).report
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps([report.seconds, time.process_time(), peak]))
+"""
+
+
+def captured_in_a_process(config):
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD],
+        input=json.dumps(config), capture_output=True, text=True, check=True, env=env,
+    )  # fmt: skip
+    return json.loads(done.stdout)
+
+
+def test_the_full_model_captures_in_under_30_s_and_4_gib_whatever_its_depth():
+    seconds, cpu_seconds, peak = captured_in_a_process(FULL)
+    _, few_cpu_seconds, few_peak = captured_in_a_process(FULL | {"num_hidden_layers": 4})
+    assert seconds < 30
+    assert peak < 4 << 30
+    assert cpu_seconds < few_cpu_seconds + 5
+    assert peak < few_peak + (64 << 20)
