@@ -13,9 +13,10 @@ from lostwax.ir.types import TensorType, tensor
 
 SYMBOLS = ("B", "P", "T")
 COEFFICIENTS = st.integers(-9, 9)
-NAMES: st.SearchStrategy[str] = st.sampled_from(SYMBOLS)
-MONOMIALS = st.lists(NAMES, max_size=3).map(lambda m: tuple(sorted(m)))
-SIZES = st.dictionaries(MONOMIALS, COEFFICIENTS, max_size=4).map(Size)
+MONOMIALS = st.lists(st.sampled_from(SYMBOLS), max_size=3).map(lambda m: tuple(sorted(m)))
+SIZES = st.lists(st.tuples(MONOMIALS, COEFFICIENTS), max_size=4).map(
+    lambda t: Size({m: c for m, c in t})
+)
 ENVS = st.fixed_dictionaries({s: st.integers(0, 50) for s in SYMBOLS})
 
 
