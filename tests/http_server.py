@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import uvicorn
@@ -18,7 +18,7 @@ from lostwax.server.gateway.tokenizer import TextCodec
 
 
 @contextmanager
-def running(app: FastAPI) -> Iterator[str]:
+def running(app: FastAPI) -> Generator[str]:
     """The base URL of the application while it is served."""
     with listen("127.0.0.1", 0) as listener:
         server = uvicorn.Server(http_config(app))

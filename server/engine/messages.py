@@ -6,6 +6,7 @@ Failed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -96,7 +97,7 @@ _COMMANDS = msgspec.msgpack.Decoder(list[Command])
 _EVENTS = msgspec.msgpack.Decoder(list[Event])
 
 
-def encode(messages: list[Command] | list[Event]) -> bytes:
+def encode(messages: Sequence[Command] | Sequence[Event]) -> bytes:
     """One frame of messages."""
     return _ENCODER.encode(messages)
 

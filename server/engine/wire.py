@@ -10,6 +10,7 @@ import os
 import queue
 import threading
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 import msgspec
@@ -65,7 +66,7 @@ class EngineWire:
         self._events.close()
         self._context.term()
 
-    def send(self, events: list[Event]) -> None:
+    def send(self, events: Sequence[Event]) -> None:
         """Hand events to the gateway, as one frame."""
         self._events.send(encode(events))
 
@@ -83,7 +84,7 @@ class EngineWire:
         poller.register(outside, zmq.POLLIN)
         beats, next_beat = 0, time.monotonic()
         while True:
-            ready = {socket for socket, _ in poller.poll(HEARTBEAT_S * 1000)}
+            ready = {socket for socket, _ in poller.poll(int(HEARTBEAT_S * 1000))}
             if os.getppid() != gateway:
                 os._exit(1)  # nobody is left to tell, and the main thread may be inside a step
             if inside in ready:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from fastapi import FastAPI, Request, Response
@@ -52,7 +52,7 @@ def create_app(client: EngineClient, codec: Codec, settings: Settings) -> FastAP
     admission = Admission(settings.max_queued_reqs, settings.max_queued_tokens)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         await client.start()
         try:
             yield

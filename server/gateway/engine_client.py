@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Literal, Protocol
 
-from lostwax.server.engine.messages import EngineInfo, Failed, Output, Submit
+from lostwax.server.engine.messages import Cancel, Command, EngineInfo, Failed, Output, Submit
 
 EngineState = Literal["starting", "ready", "dead"]
 
@@ -88,18 +88,28 @@ class Mailboxes:
         self._boxes.clear()
 
 
-async def read_group(
-    box: asyncio.Queue[Mail], unfinished: set[str]
+async def stream_group(
+    mailboxes: Mailboxes, send: Callable[[Command], None], requests: Sequence[Submit]
 ) -> AsyncGenerator[Output, None]:
-    """The outputs of a group; takes names from `unfinished` as they end."""
-    while unfinished:
-        mail = await box.get()
-        if isinstance(mail, EngineLost):
-            unfinished.clear()
-            raise mail
-        if isinstance(mail, Failed):
-            unfinished.discard(mail.request)
-            raise RequestFailed(mail)
-        if mail.finish is not None:
-            unfinished.discard(mail.request)
-        yield mail
+    """Submits a group and yields its outputs; however it ends, what is unfinished is cancelled."""
+    names = [request.request for request in requests]
+    unfinished = set(names)
+    box = mailboxes.open(names)
+    try:
+        for request in requests:
+            send(request)
+        while unfinished:
+            mail = await box.get()
+            if isinstance(mail, EngineLost):
+                unfinished.clear()
+                raise mail
+            if isinstance(mail, Failed):
+                unfinished.discard(mail.request)
+                raise RequestFailed(mail)
+            if mail.finish is not None:
+                unfinished.discard(mail.request)
+            yield mail
+    finally:
+        mailboxes.close(names)
+        for name in sorted(unfinished):
+            send(Cancel(name))

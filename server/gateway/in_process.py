@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import suppress
 
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Cancel, Command, EngineInfo, Output, Submit
-from lostwax.server.gateway.engine_client import EngineLost, EngineState, Mailboxes, read_group
+from lostwax.server.gateway.engine_client import EngineLost, EngineState, Mailboxes, stream_group
 
 
 class InProcessEngine:
@@ -47,28 +47,18 @@ class InProcessEngine:
         self._state = "dead"
         self._mailboxes.fail_all(EngineLost("the engine was stopped"))
 
-    async def stream(self, requests: Sequence[Submit]) -> AsyncGenerator[Output, None]:
+    def stream(self, requests: Sequence[Submit]) -> AsyncGenerator[Output, None]:
         """Events of a group of requests until all have finished."""
         if self._state != "ready":
             raise EngineLost(f"the engine is {self._state}")
-        names = [request.request for request in requests]
-        unfinished = set(names)
-        box = self._mailboxes.open(names)
-        self._send(*requests)
-        try:
-            async with aclosing(read_group(box, unfinished)) as outputs:
-                async for output in outputs:
-                    yield output
-        finally:
-            self._mailboxes.close(names)
-            self._send(*(Cancel(name) for name in unfinished))
+        return stream_group(self._mailboxes, self._send, requests)
 
     def cancel(self, request: str) -> None:
         """End one request early."""
         self._send(Cancel(request))
 
-    def _send(self, *commands: Command) -> None:
-        self._commands += commands
+    def _send(self, command: Command) -> None:
+        self._commands.append(command)
         self._wake.set()
 
     async def _run(self) -> None:

@@ -102,7 +102,7 @@ class CompletionRequest(BaseModel):
             case str():
                 return [self.prompt]
             case [int(), *_]:
-                return [[token for token in self.prompt if isinstance(token, int)]]
+                return [list(self.prompt)]
             case _:
                 return [p for p in self.prompt if not isinstance(p, int)]
 

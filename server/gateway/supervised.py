@@ -9,7 +9,7 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import zmq
@@ -26,7 +26,7 @@ from lostwax.server.engine.messages import (
     decode_events,
     encode,
 )
-from lostwax.server.gateway.engine_client import EngineLost, EngineState, Mailboxes, read_group
+from lostwax.server.gateway.engine_client import EngineLost, EngineState, Mailboxes, stream_group
 
 SILENCE_S = 10.0
 """Heartbeats come every quarter second; so long a silence means a hung or stopped process."""
@@ -95,27 +95,18 @@ class SupervisedEngine:
         await self._ended.wait()
         return self.failure or "the engine ended"
 
-    async def stream(self, requests: Sequence[Submit]) -> AsyncGenerator[Output, None]:
+    def stream(self, requests: Sequence[Submit]) -> AsyncGenerator[Output, None]:
         """Events of a group of requests until all have finished."""
         if self._state != "ready":
             raise EngineLost(f"the engine is {self._state}")
-        names = [request.request for request in requests]
-        unfinished = set(names)
-        box = self._mailboxes.open(names)
-        for request in requests:
-            self._outbox.put_nowait(request)
-        try:
-            async with aclosing(read_group(box, unfinished)) as outputs:
-                async for output in outputs:
-                    yield output
-        finally:
-            self._mailboxes.close(names)
-            for name in unfinished:
-                self.cancel(name)
+        return stream_group(self._mailboxes, self._send, requests)
 
     def cancel(self, request: str) -> None:
         """End one request early."""
-        self._outbox.put_nowait(Cancel(request))
+        self._send(Cancel(request))
+
+    def _send(self, command: Command) -> None:
+        self._outbox.put_nowait(command)
 
     async def _supervise(self) -> None:
         folder = Path(tempfile.mkdtemp(prefix="lostwax-"))
@@ -171,7 +162,7 @@ class SupervisedEngine:
             context.destroy(linger=0)
 
     async def _read(self, socket: zmq.asyncio.Socket) -> str:
-        while await socket.poll(self._max_silence_s * 1000):
+        while await socket.poll(int(self._max_silence_s * 1000)):
             self._take(await socket.recv())
         return f"was silent for {self._max_silence_s:g} s"
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import httpx
@@ -53,7 +53,7 @@ class Server:
 
 
 @contextmanager
-def _served(settings: Settings) -> Iterator[Server]:
+def _served(settings: Settings) -> Generator[Server]:
     runtime = GatedRuntime()
     core = EngineCore(runtime)
     app = create_app(InProcessEngine(core), IdCodec(), settings)

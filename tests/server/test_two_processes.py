@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,7 +47,7 @@ class Readiness:
 @contextmanager
 def _served(
     step_s: float = 0.0, silence_s: float = 10.0
-) -> Iterator[tuple[SupervisedEngine, Readiness, httpx.Client]]:
+) -> Generator[tuple[SupervisedEngine, Readiness, httpx.Client]]:
     readiness = Readiness()
     engine = SupervisedEngine(
         lambda address: [sys.executable, str(ENGINE), address, str(step_s)],
@@ -64,9 +64,10 @@ def _served(
 
 def test_two_processes_answer_like_one() -> None:
     with _served() as (_, _, client):
-        body = BODY | {"prompt": [[n] * (n + 1) for n in range(6)], "max_tokens": 5}
+        prompts = [[n] * (n + 1) for n in range(6)]
+        body = BODY | {"prompt": prompts, "max_tokens": 5}
         answer = client.post("/v1/completions", json=body).json()
-        expected = [generate(prompt, 5) for prompt in body["prompt"]]
+        expected = [generate(prompt, 5) for prompt in prompts]
         assert [choice["token_ids"] for choice in answer["choices"]] == expected
 
 
