@@ -78,14 +78,13 @@ def _output_values(match: RegionMatch) -> dict[str, SSAValue]:
     return found
 
 
-def _cache_case(value: SSAValue, values: Mapping[SSAValue, Value]) -> tuple[Array, Array]:
+def _cache_case(
+    match: RegionMatch, value: SSAValue, values: Mapping[SSAValue, Value]
+) -> tuple[Array, Array]:
     """The cache before the region, and the slots that the region writes."""
     slots: list[Array] = []
-    while isinstance(value.owner, AppendOp) and value.owner.out in values:
-        written = values.get(value.owner.slots)
-        if written is None:
-            break
-        slots.append(widen(written))
+    while isinstance(value.owner, AppendOp) and value.owner in match.members:
+        slots.append(widen(values[value.owner.slots]))
         value = value.owner.cache_in
     before = values[value]
     assert not isinstance(before, Scaled)  # caches are plain arrays
@@ -131,7 +130,7 @@ class _Comparison:
         got, want = self.outputs[name], self._want(value)
         require_same_form(name, got, want)
         if isinstance(value.type, CacheType):
-            before, slots = _cache_case(value, self.values)
+            before, slots = _cache_case(self.match, value, self.values)
             return cache_errors(name, got, want, before, slots)
         if _is_integer(value):
             return NONE

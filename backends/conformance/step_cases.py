@@ -86,8 +86,8 @@ def step_case(
     page_table = np.full((len(new), bucket.pages), TRASH_PAGE)
     for b, pages in enumerate(tables):
         page_table[b, : pages.size] = pages
-    starts = np.concatenate([[0], np.cumsum(new)])
-    request = np.repeat(np.arange(len(new)), new)
+    starts: Array = np.concatenate([[0], np.cumsum(new)])
+    request: Array = np.repeat(np.arange(len(new)), new)
     positions: Array = np.arange(starts[-1]) - starts[request] + (lengths - new)[request]
     pages = page_table[request, positions // page_tokens]
     last_rows = starts[1:] - 1

@@ -23,7 +23,7 @@ class Tolerance:
 TOLERANCES: dict[str, Tolerance] = {
     "f64": Tolerance(1e-9, 1e-10, 1.0),
     # 2^-24 a rounding; a rotation angle of position p carries p * 2^-24 radians
-    "f32": Tolerance(5e-4, 5e-5, 0.99),
+    "f32": Tolerance(1e-4, 1e-5, 0.99),
     "f16": Tolerance(2e-2, 2e-3, 0.97),
     # 2^-9 a rounding, some roundings deep
     "bf16": Tolerance(5e-2, 1e-2, 0.9),

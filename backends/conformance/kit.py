@@ -1,0 +1,179 @@
+"""Certifies every lowering of a target on every place of a captured model where it may stand.
+
+Knows no particular target: a driver and a kernel compiler are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from xdsl.dialects import builtin
+from xdsl.ir import Attribute, SSAValue
+
+from lostwax.backends.candidate import Candidate
+from lostwax.backends.conformance.check import certify_lowering
+from lostwax.backends.conformance.run_alone import run_alone
+from lostwax.backends.conformance.step_cases import StepCase, edge_buckets, step_case
+from lostwax.backends.lowering import Lowering
+from lostwax.backends.program_context import ProgramContext
+from lostwax.backends.runtime.driver import Driver
+from lostwax.backends.storage import concat_refusal, want_of, weight_types
+from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.ir.contract.model import ModelFacts
+from lostwax.ir.contract.program import Bucket, Guard, Linear
+from lostwax.ir.contract.record import Certificate, RecordKey, State
+from lostwax.ir.contract.target import Target
+from lostwax.ir.passes.clean_up import CleanUpPass
+from lostwax.ir.passes.pipeline import run
+from lostwax.ir.passes.specialise import SpecialisePass
+from lostwax.ir.region import find_matches
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One specialisation of the model: entry, whether every position is selected, scores."""
+
+    entry: str
+    every: bool
+    scores: bool
+
+
+VARIANTS = (
+    Variant("decode", every=False, scores=False),
+    Variant("decode", every=True, scores=False),
+    Variant("extend", every=False, scores=True),
+    Variant("extend", every=True, scores=False),
+)
+"""Between them they have every op."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """How lowerings run: the target, its driver and compiler, and what that makes of evidence."""
+
+    target: Target
+    driver: Callable[[], Driver]
+    compile_kernel: Callable[[KernelSource], CompiledKernel]
+    state: State
+    tool_versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A lowering at one place: certified, or refused with the predicate's sentence."""
+
+    candidate: Candidate
+    knobs: Mapping[str, int]
+    certificate: Certificate | None
+    refusal: str | None
+
+
+def record_key(candidate: Candidate, source: str, sku: str) -> RecordKey:
+    """The key that a candidate's records have."""
+    types: dict[str, str] = {}
+    for name in (*candidate.region.region.inputs, *candidate.region.region.outputs):
+        bound = candidate.region.values[name]
+        each: tuple[SSAValue[Attribute], ...] = bound if isinstance(bound, tuple) else (bound,)
+        types[name] = ", ".join(str(v.type) for v in each)
+    b = candidate.bucket
+    return RecordKey(
+        region=candidate.region.digest(),
+        lowering=candidate.name,
+        source=source,
+        sku=sku,
+        types=types,
+        bucket_class=f"{candidate.entry}-t{b.tokens}-b{b.reqs}-p{b.pages}-r{b.rows}",
+    )
+
+
+def specialised(module: builtin.ModuleOp, variant: Variant) -> builtin.ModuleOp:
+    """The module of one variant; `module` already has its formats."""
+    chosen = SpecialisePass(entry=variant.entry, all=variant.every, scores=variant.scores)
+    return run(module.clone(), (chosen, CleanUpPass()))
+
+
+def contexts(
+    module: builtin.ModuleOp,
+    facts: ModelFacts,
+    target: Target,
+    variant: Variant,
+    buckets: Sequence[Bucket] = (),
+) -> Iterator[ProgramContext]:
+    """Programs of one variant at edge sizes."""
+    made = specialised(module, variant)
+    bound = Linear({"max_kv": 1}, facts.index_topk)
+    guard = Guard("dense", (bound,)) if variant.every else Guard("sparse")
+    for bucket in buckets or tuple(edge_buckets(variant.entry)):
+        yield ProgramContext(made, target, variant.entry, bucket, guard)
+
+
+def candidates(context: ProgramContext, lowerings: Sequence[Lowering]) -> Iterator[Candidate]:
+    """Every place of every lowering whose weights can be stored as it wants, equal places once."""
+    seen: set[str] = set()
+    for block in context.blocks.values():
+        types = weight_types(block.function)
+        for lowering in lowerings:
+            for match in find_matches(lowering.pattern, block.function.body.block):
+                candidate = Candidate(context, block, match, lowering)
+                wants = [want_of(candidate, o) for o in candidate.weight_operands()]
+                storable = all(w is None or concat_refusal(types, w) is None for w in wants)
+                key = record_key(candidate, "", "").digest()
+                if storable and key not in seen:
+                    seen.add(key)
+                    yield candidate
+
+
+def cases(context: ProgramContext, facts: ModelFacts, seeds: Sequence[int]) -> list[StepCase]:
+    """Seeded steps of the context's bucket under its guard."""
+    return [
+        step_case(
+            context.bucket,
+            context.entry,
+            seed,
+            page_tokens=facts.page_tokens,
+            vocab_size=facts.vocab_size,
+            max_kv=facts.index_topk if context.guard.terms else None,
+        )
+        for seed in seeds
+    ]
+
+
+def certify_candidate(
+    candidate: Candidate,
+    facts: ModelFacts,
+    environment: Environment,
+    seeds: Sequence[int] = (0, 1),
+    knobs: Mapping[str, int] | None = None,
+) -> Outcome:
+    """Run one candidate on its cases. Raises NotConformant if it disagrees with its reference."""
+    assert candidate.lowering is not None  # views are not lowerings
+    chosen = {**candidate.lowering.default_knobs(), **(knobs or {})}
+    refusal = candidate.lowering.when.refusal(candidate)
+    if refusal is not None:
+        return Outcome(candidate, chosen, None, refusal)
+    certificate = certify_lowering(
+        run_alone(candidate, environment.driver, environment.compile_kernel, chosen),
+        candidate.region,
+        cases(candidate.context, facts, seeds),
+        lowering=candidate.name,
+        state=environment.state,
+        tool_versions=environment.tool_versions,
+    )
+    return Outcome(candidate, chosen, certificate, None)
+
+
+def certify_all(
+    module: builtin.ModuleOp,
+    facts: ModelFacts,
+    lowerings: Sequence[Lowering],
+    environment: Environment,
+    *,
+    variants: Sequence[Variant] = VARIANTS,
+    seeds: Sequence[int] = (0, 1),
+) -> Iterator[Outcome]:
+    """Every lowering at every place of the model's variants, at edge sizes."""
+    for variant in variants:
+        for context in contexts(module, facts, environment.target, variant):
+            for candidate in candidates(context, lowerings):
+                yield certify_candidate(candidate, facts, environment, seeds)

@@ -1,0 +1,221 @@
+"""Runs one lowering by itself: its prepare, its weight forms, its launches. Compares nothing.
+
+Every value is a buffer of its own. Outputs and workspace start as 0xFF bytes (NaN), so that what a
+lowering forgets to write shows, and a fence behind every buffer catches writes beyond its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from xdsl.ir import SSAValue
+
+from lostwax.backends.candidate import Candidate
+from lostwax.backends.conformance.check import Run
+from lostwax.backends.conformance.inputs import named_inputs
+from lostwax.backends.lowering import Lowering
+from lostwax.backends.runtime.driver import Driver
+from lostwax.backends.runtime.tensors import tensor_of
+from lostwax.backends.storage import Storage, Want, want_of, weight_types
+from lostwax.backends.views import dense
+from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.ir.contract.program import HostCall, Launch, View
+from lostwax.ir.contract.step import STEP_INPUTS, input_shape
+from lostwax.ir.dialects.kv import AppendOp
+from lostwax.ir.reference.dtype import NUMPY_DTYPES, Array, Scaled, Value
+from lostwax.ir.reference.weight_forms import stored_weight
+from lostwax.ir.types import CacheType, TensorType
+
+FENCE_BYTES = 256
+_FENCE = 0xA5
+
+
+class Overrun(AssertionError):
+    """A lowering wrote beyond the end of a buffer; the message names it."""
+
+
+def _storage(candidate: Candidate) -> Storage:
+    """Weights in just the forms that this lowering wants."""
+    wants = [want_of(candidate, operand) for operand in candidate.weight_operands()]
+    chosen: tuple[Want, ...] = tuple(w for w in wants if w is not None)
+    return Storage(weight_types(candidate.block.function), chosen)
+
+
+def _origin(candidate: Candidate, value: SSAValue) -> SSAValue:
+    """The cache whose memory an append of the region shares; other values are their own."""
+    while isinstance(value.owner, AppendOp) and value.owner in candidate.region.members:
+        value = value.owner.cache_in
+    return value
+
+
+@dataclass
+class _Alone:
+    """Satisfies `lostwax.backends.candidate.Placement` for one candidate."""
+
+    candidate: Candidate
+    knobs: Mapping[str, int]
+    compile_kernel: Callable[[KernelSource], CompiledKernel]
+    storage: Storage
+    names: dict[SSAValue, str] = field(default_factory=dict[SSAValue, str])
+
+    def __post_init__(self) -> None:
+        for name, value in named_inputs(self.candidate.region).items():
+            self.names.setdefault(value, name)
+        for name, bound in self.candidate.region.values.items():
+            if isinstance(bound, SSAValue):
+                self.names.setdefault(bound, name)
+
+    def value(self, value: SSAValue, candidate: Candidate, operand: str, scale: bool) -> View:
+        """A weight in its form, or the whole buffer of any other value."""
+        if candidate.block.weight_name(value) is not None:
+            return self.storage.view(value, candidate, operand, scale)
+        kind, name = value.type, self.names[_origin(candidate, value)]
+        if isinstance(kind, CacheType):
+            shape = (-1, kind.page_tokens.data, sum(kind.row))
+            return dense("plane", name, kind.layout.data, shape)
+        assert isinstance(kind, TensorType)
+        shape = kind.at(candidate.context.env)
+        if not scale:
+            return dense("arena", name, kind.dtype_name, shape)
+        blocks = kind.block_scale
+        assert blocks is not None
+        rows, cols = -(-shape[-2] // blocks.rows.data), -(-shape[-1] // blocks.cols.data)
+        return dense("arena", f"{name}:scale", str(blocks.dtype), (*shape[:-2], rows, cols))
+
+    def step(self, candidate: Candidate, name: str) -> View:
+        """An output of the lowering's prepare."""
+        for index, op in enumerate(_lowering(candidate).prepare(candidate)):
+            for output, dtype, shape in op.outputs:
+                if output == name:
+                    return dense("arena", f"prepare.{index}.{name}", dtype, shape)
+        raise KeyError(f"{candidate.name} asks for step value {name!r}, which it never prepared")
+
+    def workspace(self, candidate: Candidate) -> View | None:
+        """The declared workspace."""
+        need = _lowering(candidate).workspace(candidate, self.knobs)
+        return dense("arena", "workspace", "u8", (need,)) if need else None
+
+    def build(self, source: KernelSource) -> CompiledKernel:
+        """Compile a kernel."""
+        return self.compile_kernel(source)
+
+    def prepare(self) -> tuple[Launch, ...]:
+        """The launches that compute the lowering's step values."""
+        bucket = self.candidate.bucket
+        launches: list[Launch] = []
+        for op in _lowering(self.candidate).prepare(self.candidate):
+            inputs = tuple(
+                dense("input", f"step.{n}", STEP_INPUTS[n].dtype, input_shape(n, bucket))
+                for n in op.inputs
+            )
+            outputs = tuple(self.step(self.candidate, name) for name, _, _ in op.outputs)
+            launches.append(
+                HostCall(function=op.function, args=(*inputs, *outputs), consts=op.consts)
+            )
+        return tuple(launches)
+
+
+def _lowering(candidate: Candidate) -> Lowering:
+    assert candidate.lowering is not None  # views have nothing to run
+    return candidate.lowering
+
+
+class _Buffers:
+    """Fenced buffers by (space, name), filled from the inputs when they are first asked for."""
+
+    def __init__(self, driver: Driver, given: Mapping[str, Array]) -> None:
+        self._driver = driver
+        self._given = given
+        self._whole: dict[tuple[str, str], torch.Tensor] = {}
+        self._used: dict[tuple[str, str], torch.Tensor] = {}
+
+    def resolve(self, view: View) -> torch.Tensor:
+        """The view's tensor."""
+        key = (view.space, view.name)
+        if key not in self._used:
+            given = self._given.get(view.name)
+            size = view.num_bytes if given is None else given.nbytes
+            whole = self._driver.allocate(size + FENCE_BYTES)
+            whole[:size] = 0xFF
+            whole[size:] = _FENCE
+            if given is not None and size:
+                whole[:size] = torch.frombuffer(bytearray(given.tobytes()), dtype=torch.uint8)
+            self._whole[key], self._used[key] = whole, whole[:size]
+        return tensor_of(self._used[key], view)
+
+    def read(self, view: View) -> Array:
+        """The view's contents, which are dense."""
+        self.resolve(view)
+        raw = self._used[view.space, view.name].cpu().numpy().tobytes()
+        flat = np.frombuffer(raw, NUMPY_DTYPES[view.dtype])
+        return flat.reshape(view.shape).copy()
+
+    def check_fences(self) -> None:
+        """Raise Overrun for a buffer that something was written behind."""
+        for key, whole in self._whole.items():
+            if bool((whole[self._used[key].numel() :] != _FENCE).any()):
+                raise Overrun(f"{key[1]} was written beyond its end")
+
+
+def _stored(alone: _Alone, given: Mapping[str, Array]) -> dict[str, Array]:
+    """The inputs with weights replaced by what the plan would store for them."""
+    candidate = alone.candidate
+    operands = candidate.weight_operands()
+    made = {k: v for k, v in given.items() if k.removesuffix(":scale") not in operands}
+    values: dict[str, Value] = {}
+    for operand, weight in operands.items():
+        array: Value = given[operand]
+        if f"{operand}:scale" in given:
+            bound = candidate.region.values[operand]
+            assert isinstance(bound, SSAValue)
+            assert isinstance(bound.type, TensorType)
+            blocks = bound.type.block_scale
+            assert blocks is not None
+            scales = given[f"{operand}:scale"]
+            array = Scaled(given[operand], scales, blocks.rows.data, blocks.cols.data)
+        values[weight] = array
+    holders = {alone.storage.holder[w].stored_name for w in values}
+    names = frozenset(holders | {f"{n}:scale" for n in holders})
+    for plan in alone.storage.stored_weights(names):
+        made[plan.name] = stored_weight(plan, [[values[p]] for p in plan.parts])
+    return made
+
+
+def run_alone(
+    candidate: Candidate,
+    driver: Callable[[], Driver],
+    compile_kernel: Callable[[KernelSource], CompiledKernel],
+    knobs: Mapping[str, int] | None = None,
+) -> Run:
+    """A runner for `check.certify_lowering`; raises ValueError with the predicate that refuses.
+
+    Kernels are compiled before `driver` is called, which may then load them.
+    """
+    lowering = _lowering(candidate)
+    refusal = lowering.when.refusal(candidate)
+    if refusal is not None:
+        raise ValueError(f"{lowering.name}: {refusal}")
+    chosen = {**lowering.default_knobs(), **(knobs or {})}
+    alone = _Alone(candidate, chosen, compile_kernel, _storage(candidate))
+    placed = replace(candidate, placement=alone)
+    launches = (*alone.prepare(), *lowering.emit(placed, chosen))
+    device = driver()
+
+    def run(given: Mapping[str, Array]) -> Mapping[str, Array]:
+        buffers = _Buffers(device, _stored(alone, given))
+        for launch in launches:
+            device.bind(launch, buffers.resolve)()
+        device.synchronize()
+        buffers.check_fences()
+        outputs: dict[str, Array] = {}
+        for name in candidate.region.region.outputs:
+            bound = candidate.region.values[name]
+            assert isinstance(bound, SSAValue)
+            view = alone.value(bound, candidate, name, scale=False)
+            outputs[name] = buffers.read(view)
+        return outputs
+
+    return run
