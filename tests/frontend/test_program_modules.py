@@ -22,7 +22,7 @@ def captured() -> builtin.ModuleOp:
 
 @pytest.mark.parametrize(
     ("dtype", "entry", "all_selected"),
-    product(("f32", "bf16"), ("extend", "decode"), (False, True)),
+    list(product(("f32", "bf16"), ("extend", "decode"), (False, True))),
 )
 def test_every_program_of_a_captured_model_verifies_and_round_trips(
     captured: builtin.ModuleOp, dtype: str, entry: str, all_selected: bool
