@@ -1,0 +1,75 @@
+"""The captured module as an executable fp64 model: what parity and mutation tests run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from oracle import dequantised
+from xdsl.dialects import builtin
+
+from lostwax.frontend.capture import capture
+from lostwax.frontend.checkpoint import Checkpoint
+from lostwax.ir.dialects import context
+from lostwax.ir.passes.assign_formats import AssignFormatsPass
+from lostwax.ir.reference.interpret import evaluate_step
+
+PAGE = 16
+
+
+def f32_module(checkpoint: Checkpoint) -> builtin.ModuleOp:
+    """The captured module with everything in f32."""
+    module = capture(checkpoint, page_tokens=PAGE).module
+    AssignFormatsPass(dtype="f32").apply(context(), module)
+    module.verify()
+    return module
+
+
+class ReferenceModel:
+    """One request in its own pages, run chunk by chunk through `@step_scores`."""
+
+    def __init__(self, checkpoint: Checkpoint, module: builtin.ModuleOp, num_tokens: int) -> None:
+        self.module, self.table = module, checkpoint.weights
+        self.tensors = {n: t.numpy() for n, t in dequantised(checkpoint.folder).items()}
+        config, pages = checkpoint.config, -(-num_tokens // PAGE)
+        rows = {
+            "latent": config.kv_lora_rank + config.qk_rope_head_dim,
+            "index_key": config.index_head_dim,
+        }
+        self.caches: dict[tuple[int, str], Any] = {
+            (layer, plane): np.zeros((pages + 1, PAGE, row), np.float32)
+            for layer in range(config.num_hidden_layers)
+            for plane, row in rows.items()
+        }
+        self.pages = np.random.default_rng(0).permutation(np.arange(1, pages + 1)).astype(np.int32)
+        self.length = 0
+
+    def weight(self, name: str, _: object) -> Any:
+        """A logical weight in f32, routed experts stacked."""
+        parts = [self.tensors[s.tensor] for s in self.table[name]]
+        return np.stack(parts) if ".mlp.experts." in name else parts[0]
+
+    def step(self, tokens: Sequence[int], targets: Sequence[int]) -> tuple[Any, Any]:
+        """Log-probabilities of the targets, and picked ids, of each row of one chunk."""
+        count = len(tokens)
+        positions = np.arange(self.length, self.length + count, dtype=np.int32)
+        self.length += count
+        ints: dict[str, Any] = {
+            "tokens": tokens,
+            "positions": positions,
+            "slots": self.pages[positions // PAGE] * PAGE + positions % PAGE,
+            "q_starts": [0, count],
+            "kv_lens": [self.length],
+            "page_table": self.pages[None],
+            "logit_rows": np.arange(count),
+            "seeds": np.zeros(count),
+            "counters": np.zeros(count),
+            "targets": targets,
+        }
+        inputs: dict[str, Any] = {n: np.asarray(v, np.int32) for n, v in ints.items()}
+        inputs["temperature"] = np.zeros(count, np.float32)
+        ids, _, scores, _, _ = evaluate_step(
+            self.module, "step_scores", inputs, self.weight, self.caches
+        )
+        return scores, ids
