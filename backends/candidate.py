@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from xdsl.dialects import builtin
@@ -181,6 +182,7 @@ class Candidate:
         """Compile a kernel for the target."""
         return self._placed().build(source)
 
+    @cached_property
     def weight_operands(self) -> dict[str, str]:
         """Pattern operand name to logical weight name, for the operands that are weights."""
         found: dict[str, str] = {}

@@ -7,9 +7,10 @@ against its own best so that long programs do not outvote short ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from math import inf
 
-from lostwax.backends.cover import CandidateSet, Cover, NoCover, cover
+from lostwax.backends.cover import CandidateSet, Cover, Priced, cover, least_price
 from lostwax.backends.storage import (
     Storage,
     Want,
@@ -22,18 +23,30 @@ from lostwax.backends.storage import (
 Options = list[tuple[Want, ...]]
 
 
-def _wants(sets: Sequence[CandidateSet], types: Mapping[str, WeightType]) -> set[Want]:
-    """Every form that some lowering of some program asks for and that can be stored."""
-    found: set[Want] = set()
-    for cset in sets:
-        for priced in cset.priced:
-            if priced.candidate.lowering is None:
-                continue
-            for operand in priced.candidate.weight_operands():
-                want = want_of(priced.candidate, operand)
-                if want is not None and concat_refusal(dict(types), want) is None:
-                    found.add(want)
-    return found
+class _Scored:
+    """One program's candidates, with covers remembered by which candidates a storage lets pass."""
+
+    def __init__(self, cset: CandidateSet) -> None:
+        self._cset = cset
+        self.wants = [_wants_of(p) for p in cset.priced]
+        self._totals: dict[tuple[bool, ...], float] = {}
+        self._best = max(least_price(cset, [True] * len(cset.priced)) or 1, 1)
+
+    def loss(self, storage: Storage) -> float:
+        """Price under the storage over the price with every form at once; inf without a cover."""
+        passed = tuple(all(storage.gives(w) for w in wants) for wants in self.wants)
+        if passed not in self._totals:
+            total = least_price(self._cset, passed)
+            self._totals[passed] = inf if total is None else total / self._best
+        return self._totals[passed]
+
+
+def _wants_of(priced: Priced) -> list[Want]:
+    """The forms in which a candidate reads its weights."""
+    if priced.candidate.lowering is None:
+        return []
+    operands = priced.candidate.weight_operands
+    return [w for o in operands if (w := want_of(priced.candidate, o)) is not None]
 
 
 def _groups(wants: set[Want]) -> list[set[str]]:
@@ -58,48 +71,43 @@ def _options(group: set[str], wants: set[Want]) -> Options:
     return options
 
 
-def _regret(sets: Sequence[CandidateSet], storage: Storage, best: Sequence[int]) -> float:
-    total = 0.0
-    for cset, least in zip(sets, best, strict=True):
-        try:
-            total += cover(cset, storage.refusal).total / max(least, 1)
-        except NoCover:
-            return float("inf")
-    return total
+def _loss(programs: Sequence[_Scored], storage: Storage) -> float:
+    """The programs' mean loss."""
+    return sum(p.loss(storage) for p in programs) / len(programs)
 
 
 def choose_storage(sets: Sequence[CandidateSet]) -> tuple[Storage, dict[str, float]]:
     """The storage of one block kind, and the mean loss of each alternative that was refused.
 
     `sets` are the block's candidates in all programs (their functions have the same weights). The
-    losses are ratios over the chosen plan, for `explain`.
+    losses are ratios over the chosen storage, for `explain`; one that leaves a program without a
+    cover is not among them.
     """
     types: dict[str, WeightType] = {}
     for cset in sets:
         types.update(weight_types(cset.block.function))
-    wants = _wants(sets, types)
-    chosen: dict[int, tuple[Want, ...]] = {}
+    programs = [_Scored(cset) for cset in sets]
+    asked = {w for p in programs for wants in p.wants for w in wants}
+    wants = {w for w in asked if concat_refusal(types, w) is None}
     groups = _groups(wants)
-    for i, group in enumerate(groups):
-        chosen[i] = _options(group, wants)[0]
-    best = [cover(cset, lambda candidate: None).total for cset in sets]
+    chosen = [_options(group, wants)[0] for group in groups]
     losses: dict[str, float] = {}
     for _ in range(2):  # a second round lets early groups see late choices
-        before = dict(chosen)
+        before = list(chosen)
         losses = {}
         for i, group in enumerate(groups):
-            scored: list[tuple[float, tuple[Want, ...]]] = []
-            for option in _options(group, wants):
-                rest = [w for j, c in chosen.items() if j != i for w in c]
-                regret = _regret(sets, Storage(types, (*rest, *option)), best)
-                scored.append((regret / len(sets), option))
-            scored.sort()
-            chosen[i] = scored[0][1]
-            for regret, option in scored[1:]:
-                losses[" ".join(w.stored_name for w in option)] = regret - scored[0][0]
+            rest = [w for j, c in enumerate(chosen) if j != i for w in c]
+            scored = sorted(
+                (_loss(programs, Storage(types, (*rest, *option))), option)
+                for option in _options(group, wants)
+            )
+            least, chosen[i] = scored[0]
+            for loss, option in scored[1:]:
+                if loss < inf:
+                    losses[" ".join(w.stored_name for w in option)] = loss - least
         if chosen == before:
             break
-    return Storage(types, tuple(w for c in chosen.values() for w in c)), losses
+    return Storage(types, tuple(w for c in chosen for w in c)), losses
 
 
 def covers_under(sets: Sequence[CandidateSet], storage: Storage) -> list[Cover]:

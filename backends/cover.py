@@ -187,6 +187,13 @@ class _Search:
         return (p.price.picoseconds + rest[0], (p.candidate.name, *rest[1]), (c, *rest[2]))
 
 
+def least_price(cset: CandidateSet, passed: Sequence[bool]) -> int | None:
+    """Picoseconds of the cheapest cover by the candidates that passed, None if there is none."""
+    allowed = [p for p, good in zip(cset.priced, passed, strict=True) if good]
+    solution = _Search(cset.ops, allowed).solve((1 << len(cset.ops)) - 1)
+    return None if solution is None else solution[0]
+
+
 def _cheapest(
     cset: CandidateSet, allowed: Sequence[Priced], extra: Sequence[Refusal]
 ) -> list[Priced]:

@@ -75,7 +75,7 @@ def want_of(candidate: Candidate, operand: str) -> Want | None:
     None where another operand's concatenated form already brings it.
     """
     assert candidate.lowering is not None
-    weights = candidate.weight_operands()
+    weights = candidate.weight_operands
     for form in candidate.lowering.weights.values():
         if operand in form.concat[1:]:
             return None
@@ -101,15 +101,16 @@ class Storage:
 
     def refusal(self, candidate: Candidate) -> str | None:
         """Why the candidate cannot run on weights stored so, None if it can."""
-        for operand in candidate.weight_operands():
+        for operand in candidate.weight_operands:
             want = want_of(candidate, operand)
-            if want is None or self._gives(want):
+            if want is None or self.gives(want):
                 continue
             stored = self.holder[want.parts[0]].stored_name
             return f"wants {operand} stored as {want.stored_name}, the plan stores {stored}"
         return None
 
-    def _gives(self, want: Want) -> bool:
+    def gives(self, want: Want) -> bool:
+        """Whether a lowering that wants this form can read it."""
         stored = self.holder[want.parts[0]]
         if stored == want:
             return True
