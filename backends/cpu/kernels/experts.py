@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ def _by_expert(
     top_k = ids.shape[1]
     flat = ids.flatten()
     order = torch.argsort(flat, stable=True)
-    counts = torch.bincount(flat + 1, minlength=experts + 1).tolist()
+    counts = cast("list[int]", torch.bincount(flat + 1, minlength=experts + 1).tolist())
     order = order[counts[0] :]
     rows = order // top_k
     heat = weights.flatten().index_select(0, order)[:, None]
@@ -53,7 +54,9 @@ def _one_row(
     down: Product,
 ) -> None:
     total = torch.zeros(out.shape) if out.dtype != torch.float32 else out.zero_()
-    for e, heat in zip(ids[0].tolist(), weights[0].tolist(), strict=True):
+    chosen = cast("list[int]", ids[0].tolist())
+    heats = cast("list[float]", weights[0].tolist())
+    for e, heat in zip(chosen, heats, strict=True):
         if e >= 0:
             total.add_(down(hidden(x, e), e), alpha=heat)
     if total is not out:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 
@@ -24,7 +24,7 @@ class Span(NamedTuple):
 
 def spans_of(q_starts: torch.Tensor, positions: torch.Tensor) -> list[Span]:
     """The requests that have rows in this step."""
-    starts = q_starts.tolist()
+    starts = cast("list[int]", q_starts.tolist())
     return [
         Span(b, start, stop, int(positions[start]))
         for b, (start, stop) in enumerate(pairwise(starts))

@@ -74,7 +74,7 @@ def rotate(
     half = dim // 2
     pairs, axis = ((half, 2), -1) if interleaved else ((2, half), -2)
     part = x[..., offset:end].float()
-    swapped = part.unflatten(-1, pairs).flip(axis).flatten(-2)
+    swapped = part.reshape(*part.shape[:-1], *pairs).flip(axis).flatten(-2)
     target = out[..., offset:end]
     if out.dtype == torch.float32:
         torch.mul(part, cos, out=target)

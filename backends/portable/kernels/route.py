@@ -29,7 +29,7 @@ def route(
     scores = torch.sigmoid(logits.float())
     biased = scores + bias
     if topk_group < n_group:
-        grouped = biased.unflatten(-1, (n_group, -1))
+        grouped = biased.view(biased.shape[0], n_group, -1)
         best_two = grouped.topk(min(2, grouped.shape[-1]), dim=-1, sorted=False).values
         kept = _best(best_two.sum(-1), topk_group)
         dropped = torch.ones(grouped.shape[:2], dtype=torch.bool, device=logits.device)

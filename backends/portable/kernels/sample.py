@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 
 _MASK = 0xFFFFFFFF
@@ -57,7 +59,7 @@ def pick_greedy_or_warm(
     logprobs: torch.Tensor,
 ) -> None:
     """As `pick`, but reads the temperatures on the host and makes no noise where none is wanted."""
-    if any(temperature.tolist()):
+    if any(cast("list[float]", temperature.tolist())):
         pick(logits, temperature, seeds, counters, ids, logprobs)
     else:
         _write(logits, logits.argmax(-1, keepdim=True), ids, logprobs)

@@ -1,0 +1,161 @@
+"""Every portable and CPU lowering, at every place of a captured model, against the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from tiny import ODD, PLAIN, WIDE
+
+from lostwax.backends.candidate import Candidate
+from lostwax.backends.conformance.check import certify_lowering
+from lostwax.backends.conformance.run_alone import run_alone
+from lostwax.backends.conformance.step_cases import edge_buckets, step_case
+from lostwax.backends.cover import find_places
+from lostwax.backends.cpu.driver import CpuDriver
+from lostwax.backends.cpu.lowerings import lowerings
+from lostwax.backends.cpu.target import CPU
+from lostwax.backends.program_context import ProgramContext
+from lostwax.backends.storage import concat_refusal, want_of, weight_types
+from lostwax.frontend.capture import capture
+from lostwax.frontend.config import parse_config
+from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.ir.contract.program import Bucket, Guard, Linear
+from lostwax.ir.passes.assign_formats import AssignFormatsPass
+from lostwax.ir.passes.clean_up import CleanUpPass
+from lostwax.ir.passes.pipeline import run
+from lostwax.ir.passes.specialise import SpecialisePass
+
+PAGE = 16
+FP8 = {
+    "quantization_config": {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
+}
+
+# name: (config, dtype, weights)
+FORMATS = {
+    "f32": (ODD, "f32", "stored"),
+    "bf16": (PLAIN | {"torch_dtype": "bfloat16"}, "bf16", "stored"),
+    "fp8": (WIDE | FP8 | {"torch_dtype": "bfloat16", "vocab_size": 64}, "bf16", "stored"),
+}
+# (entry, every position selected, scores)
+VARIANTS = [
+    ("extend", False, False),
+    ("extend", True, False),
+    ("decode", False, True),
+    ("decode", True, False),
+]
+
+
+@cache
+def _captured(name: str):
+    config, dtype, weights = FORMATS[name]
+    captured = capture(parse_config(config), PAGE)
+    formats = AssignFormatsPass(dtype=dtype, weights=weights)
+    return run(captured.module, (formats,), None), captured.facts
+
+
+@cache
+def _specialised(name: str, entry: str, every: bool, scores: bool):
+    module, facts = _captured(name)
+    passes = (SpecialisePass(entry=entry, all=every, scores=scores), CleanUpPass())
+    return run(module.clone(), passes, None), facts
+
+
+def _candidates(name: str, variant: tuple[str, bool, bool], bucket: Bucket) -> Iterator[Candidate]:
+    module, facts = _specialised(name, *variant)
+    entry, every, _ = variant
+    bound = Guard("dense", (Linear({"max_kv": 1}, facts.index_topk),)) if every else Guard("always")
+    context = ProgramContext(module, CPU, entry, bucket, bound)
+    for block in context.blocks.values():
+        types = weight_types(block.function)
+        for lowering, match in find_places(block, lowerings(CPU)):
+            candidate = Candidate(context, block, match, lowering)
+            wants = [want_of(candidate, operand) for operand in candidate.weight_operands]
+            storable = all(w is None or concat_refusal(types, w) is None for w in wants)
+            if storable and lowering.when.refusal(candidate) is None:
+                yield candidate
+
+
+def _driver() -> CpuDriver:
+    return CpuDriver(CPU, Path(), {})
+
+
+def _compile(source: KernelSource) -> CompiledKernel:
+    raise AssertionError(f"a portable lowering asked for a kernel: {source}")
+
+
+def _shape_key(candidate: Candidate) -> tuple[object, ...]:
+    """Places with the same types and properties need one check."""
+    ops = candidate.region.ops.values()
+    types = tuple(str(v.type) for op in ops for v in (*op.operands, *op.results))
+    properties = tuple(sorted((k, str(v)) for op in ops for k, v in op.properties.items()))
+    return (candidate.name, types, properties)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: f"{v[0]}{'-dense' * v[1]}")
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_lowering_gives_what_its_region_means(
+    name: str, variant: tuple[str, bool, bool]
+) -> None:
+    facts = _captured(name)[1]
+    limit = facts.index_topk if variant[1] else None
+    failed: list[str] = []
+    buckets = list(edge_buckets(variant[0]))
+    for bucket in buckets[::2] if name == "fp8" else buckets:
+        cases = [
+            step_case(
+                bucket,
+                variant[0],
+                seed,
+                page_tokens=PAGE,
+                vocab_size=facts.vocab_size,
+                max_kv=limit,
+            )
+            for seed in ((1,) if name == "fp8" else (0, 1))
+        ]
+        seen: set[tuple[object, ...]] = set()
+        for candidate in _candidates(name, variant, bucket):
+            if (key := _shape_key(candidate)) in seen:
+                continue
+            seen.add(key)
+            try:
+                certify_lowering(
+                    run_alone(candidate, _driver, _compile),
+                    candidate.region,
+                    cases,
+                    lowering=candidate.name,
+                    state="executed",
+                )
+            except (ValueError, AssertionError, RuntimeError) as error:
+                failed.append(f"{candidate.name} {bucket}: {error}")
+    assert not failed, "\n".join(failed)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: f"{v[0]}{'-dense' * v[1]}")
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_op_of_the_model_has_a_lowering_that_may_be_captured(
+    name: str, variant: tuple[str, bool, bool]
+) -> None:
+    """What the CPU adds reads on the host; without it every op must still be covered."""
+    bucket = next(iter(edge_buckets(variant[0])))
+    covered: set[object] = set()
+    everything: set[object] = set()
+    for candidate in _candidates(name, variant, bucket):
+        if candidate.name.startswith("portable_") and "greedy" not in candidate.name:
+            covered |= {id(op) for op in candidate.region.members}
+        everything |= {id(op) for op in candidate.region.members}
+    assert covered == everything
+
+
+def test_every_lowering_has_a_place_in_some_model() -> None:
+    """So that the test above says something about each of them."""
+    bucket = Bucket(16, 16, 3, 16)
+    placed = {
+        candidate.name
+        for name in FORMATS
+        for variant in VARIANTS
+        for candidate in _candidates(name, variant, bucket)
+    }
+    assert placed == {lowering.name for lowering in lowerings(CPU)}
