@@ -155,14 +155,13 @@ class Storage:
         """The tensors to store, scales apart, for the stored names that programs read."""
         out: list[StoredWeight] = []
         for want in sorted(set(self.holder.values())):
+            has_scales = self.types[want.parts[0]].scale_shape is not None
             steps: list[Step] = []
             if len(want.parts) > 1:
                 steps.append(Step(kind="concat", axis=want.axis))
             if want.perm:
                 steps.append(Step(kind="transpose", perm=want.perm))
-            for scale in (False, True):
-                if scale and self.types[want.parts[0]].scale_shape is None:
-                    continue
+            for scale in (False, True) if has_scales else (False,):
                 view = self._dense(want, scale)
                 if view.name in used:
                     out.append(
