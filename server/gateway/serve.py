@@ -47,7 +47,7 @@ def serve(
     module = [sys.executable, "-m", "lostwax.server.engine", str(artifact)]
     serve_engine(
         lambda address: [*module, "--address", address, *options],
-        load_codec(artifact, artifact / "tokenizer", checkpoint),
+        load_codec(artifact, checkpoint),
         host=host,
         port=port,
         settings=settings or Settings(),

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Generator
@@ -125,9 +126,16 @@ def test_an_engine_ends_with_its_gateway() -> None:
         "c = lambda a: [sys.executable, sys.argv[1], a];"
         "s(c, I(), host='127.0.0.1', port=0, settings=S())"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(ENGINE)], stderr=subprocess.PIPE, text=True
-    ) as gateway:
+    # A folder of its own, and a short one: a killed gateway cannot remove its socket.
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(ENGINE)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TMPDIR": folder},
+        ) as gateway,
+    ):
         assert gateway.stderr is not None
         assert "listening on http://127.0.0.1:" in gateway.stderr.readline()
         assert "fake is ready" in gateway.stderr.readline()
