@@ -33,7 +33,6 @@ SILENCE_S = 10.0
 START_SILENCE_S = 120.0
 """Loading libraries may hold the interpreter, and with it the heartbeats, for long."""
 RESTART_DELAY_S = 0.5
-STOP_GRACE_S = 2.0
 
 
 class SupervisedEngine:
@@ -145,7 +144,7 @@ class SupervisedEngine:
             if process.returncode is None:
                 failed = next(task for task in tasks if task.done())
                 reason = f"the engine {failed.exception() or failed.result()}"
-                self._lose(reason)  # before ending the process, which may take its grace
+                self._lose(reason)  # at once: ending the process takes a while
                 return reason
             self._lose(f"the engine ended with code {process.returncode}")
             tasks[0].cancel()
@@ -157,9 +156,9 @@ class SupervisedEngine:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.shield(_end(process))
             socket.close()
             context.destroy(linger=0)
+            await _end(process)
 
     async def _read(self, socket: zmq.asyncio.Socket) -> str:
         while await socket.poll(int(self._max_silence_s * 1000)):
@@ -193,13 +192,8 @@ class SupervisedEngine:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
+    # Killed at once and not asked: it has nothing to save, and a stopped process would not answer.
     if process.returncode is None:
         with suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            async with asyncio.timeout(STOP_GRACE_S):
-                await process.wait()
-        except TimeoutError:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+            process.kill()
+        await process.wait()

@@ -112,6 +112,15 @@ def test_the_openai_client_raises_when_the_engine_dies_or_falls_silent() -> None
             readiness.wait()
 
 
+def test_stopping_the_server_ends_an_engine_that_does_not_answer() -> None:
+    with _served() as (engine, _, _):
+        pid = engine.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
 def test_a_long_step_is_not_silence() -> None:
     with _served(step_s=1.2, silence_s=0.9) as (_, _, client):
         answer = client.post("/v1/completions", json=BODY | {"max_tokens": 2}).json()
