@@ -48,7 +48,11 @@ class Value:
 
 @dataclass
 class PlainMatch:
-    """Satisfies `lostwax.backends.lowering.Match`; kernels are built into `folder` once each."""
+    """Satisfies `lostwax.backends.lowering.Match`; kernels are built into `folder`.
+
+    `built` (by source, may be shared by matches) spares compiling one again; `compiled` lists by
+    file name what this match launches.
+    """
 
     target: Target
     bucket: Bucket
@@ -60,7 +64,7 @@ class PlainMatch:
     guard: Guard = field(default_factory=lambda: Guard("always"))
     workspace_bytes: int = 0
     compiled: dict[str, CompiledKernel] = field(default_factory=dict[str, CompiledKernel])
-    _built: dict[str, CompiledKernel] = field(default_factory=dict[str, CompiledKernel])
+    built: dict[str, CompiledKernel] = field(default_factory=dict[str, CompiledKernel])
 
     def shape(self, value: str) -> tuple[int, ...]:
         """Shape of a tensor; (pages of one request, page_tokens, row) of a cache."""
@@ -117,10 +121,10 @@ class PlainMatch:
     def build(self, source: KernelSource) -> CompiledKernel:
         """Compile once per distinct source."""
         key = repr(source)
-        if key not in self._built:
-            self._built[key] = self.compiler.compile(source, self.folder)
-            self.compiled[self._built[key].binary] = self._built[key]
-        return self._built[key]
+        if key not in self.built:
+            self.built[key] = self.compiler.compile(source, self.folder)
+        kernel = self.compiled[self.built[key].binary] = self.built[key]
+        return kernel
 
     def emit(self, lowering: Lowering, knobs: Knobs | None = None) -> tuple[Launch, ...]:
         """The lowering's launches here; raises ValueError with the predicate that refuses."""

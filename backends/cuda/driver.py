@@ -33,6 +33,7 @@ class CudaDriver:
         self._functions: dict[str, ctypes.c_void_p] = {}
         self._stream = torch.cuda.Stream(self._device)
         self._pool = torch.cuda.graph_pool_handle()
+        self._first_graph: torch.cuda.CUDAGraph | None = None
 
     @property
     def device(self) -> torch.device:
@@ -95,6 +96,8 @@ class CudaDriver:
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             for launch in launches:
                 launch()
+        # torch refuses a pool whose last graph has died: the first one keeps it usable.
+        self._first_graph = self._first_graph or graph
         return graph.replay
 
     def synchronize(self) -> None:

@@ -89,8 +89,11 @@ def test_a_cuda_kernel_gives_the_same_cubin_in_two_folders(tmp_path: Path) -> No
 def test_a_missing_nvcc_is_an_error_that_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nvcc, "_from_wheel", lambda: None)
-    monkeypatch.setattr(shutil, "which", lambda name: None)
+    def absent(name: str = "") -> None:
+        return None
+
+    monkeypatch.setattr(nvcc, "_from_wheel", absent)
+    monkeypatch.setattr(shutil, "which", absent)
     match = topk_match(tmp_path)
     with pytest.raises(KernelCompileError, match="aot-cuda"):
         match.emit(TOPK)

@@ -52,7 +52,7 @@ def rows(length: int) -> dict[str, Row]:
         "short": short,
         "masked": np.full(length, -np.inf, np.float32),
         "extremes": extremes,
-        "relu": np.maximum(x, 0) * (rng.random(length) < 0.1),
+        "relu": (np.maximum(x, 0) * (rng.random(length) < 0.1)).astype(np.float32),
     }
 
 

@@ -1,0 +1,271 @@
+"""Cases of the CUDA kernels: shapes, seeded inputs and fp64 references, on torch alone.
+
+Used on two machines: the one that compiles (shapes) and the one with the GPU (inputs, references).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+Tensors = dict[str, torch.Tensor]
+Shapes = dict[str, tuple[tuple[int, ...], str, tuple[int, ...]]]  # shape, dtype, strides
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "i32": torch.int32, "u8": torch.uint8}
+EPS = 1e-6
+SCALE = 0.1352337788  # 192^-0.5 m^2 of DeepSeek-V3.2
+PAGE = 64
+
+
+@dataclass(frozen=True)
+class Case:
+    """One lowering at one size. `dims` as the op's family names them."""
+
+    op: str
+    dims: dict[str, int]
+    dtypes: tuple[str, ...] = ()
+    knobs: dict[str, int] = field(default_factory=dict[str, int])
+    timed: bool = False
+
+    @property
+    def name(self) -> str:
+        """Readable and unique."""
+        sizes = " ".join(f"{k}={v}" for k, v in self.dims.items())
+        knobs = " ".join(f"{k}:{v}" for k, v in self.knobs.items())
+        return " ".join(p for p in (self.op, "/".join(self.dtypes), sizes, knobs) if p)
+
+
+def norm_case(rows: int, width: int, dtype: str, timed: bool = False) -> Case:
+    """Residual add, cast and norm of `rows` rows."""
+    return Case("add_rms_norm", {"rows": rows, "width": width}, (dtype,), timed=timed)
+
+
+def topk_case(rows: int, length: int, k: int = 2048, timed: bool = False, **knobs: int) -> Case:
+    """The k largest of each row."""
+    return Case("topk", {"rows": rows, "length": length, "k": k}, (), knobs, timed)
+
+
+def attend_case(
+    reqs: int, heads: int, top: int, pages: int, dtypes: tuple[str, str] = ("bf16", "bf16"),
+    ranks: tuple[int, int, int, int] = (128, 64, 512, 128), dense: bool = False,
+    timed: bool = False, **knobs: int,
+) -> Case:  # fmt: skip
+    """One row a request; ranks: nope, rope, latent, value; dtypes: activations, cache."""
+    nope, rope, latent, value = ranks
+    dims = {"reqs": reqs, "heads": heads, "top": top, "pages": pages}
+    dims |= {"nope": nope, "rope": rope, "latent": latent, "value": value}
+    return Case("attend_all" if dense else "attend", dims, dtypes, knobs, timed)
+
+
+def cases() -> Iterator[Case]:
+    """Edge shapes first, then the timed ones."""
+    wide, narrow = ("f32", "f32"), ("bf16", "bf16")
+    for width in (1, 7, 100, 257, 1536, 16384):
+        yield norm_case(3, width, "f32")
+        yield norm_case(5, width, "bf16")
+    for length in (1, 3, 64, 65, 2048, 2050, 4160, 8191, 20000, 65537, 163840, 262144):
+        yield topk_case(12, length)
+        yield topk_case(24, length, 32)
+    for cluster in (1, 2, 4, 8, 16):
+        yield topk_case(24, 8000, 1, cluster=cluster)
+        yield topk_case(24, 16384, 2047, cluster=cluster)
+    for dense in (False, True):
+        yield attend_case(5, 3, 32, 3, wide, (24, 10, 72, 20), dense)
+        yield attend_case(1, 20, 7, 1, wide, (8, 6, 24, 8), dense)
+        yield attend_case(9, 4, 32, 8, narrow, (32, 16, 128, 32), dense)
+        yield attend_case(3, 5, 100, 40, narrow, (33, 7, 65, 19), dense)
+        yield attend_case(4, 16, 2048, 64, ("f32", "bf16"), dense=dense)
+        yield attend_case(2, 16, 2048, 33, wide, dense=dense)
+    for rows in (1, 16, 128):
+        yield norm_case(rows, 7168, "bf16", timed=True)
+    yield norm_case(4, 256, "f32", timed=True)
+    yield topk_case(4, 512, 32, timed=True)
+    for rows, length in (
+        (1, 4096), (1, 32768), (1, 131072), (4, 131072), (16, 32768), (16, 131072),
+        (64, 32768), (64, 131072), (128, 4096), (128, 32768), (128, 131072),
+    ):  # fmt: skip
+        yield topk_case(rows, length, timed=True)
+    for rows, length, cluster in ((16, 131072, 16), (64, 32768, 4), (128, 32768, 2), (1, 32768, 8)):
+        yield topk_case(rows, length, timed=True, cluster=cluster)
+    yield attend_case(4, 4, 32, 8, wide, (32, 16, 128, 32), timed=True)
+    for reqs in (1, 4, 16, 64, 128):
+        yield attend_case(reqs, 16, 2048, 64, timed=True)
+        yield attend_case(reqs, 16, 2048, 64, timed=True, block_keys=64, num_warps=8)
+    for reqs in (1, 4, 8):
+        yield attend_case(reqs, 128, 2048, 64, timed=True)
+        yield attend_case(reqs, 128, 2048, 64, timed=True, block_heads=64, num_warps=8)
+    yield attend_case(4, 16, 2048, 32, dense=True, timed=True)
+
+
+def shapes(case: Case) -> Shapes:
+    """Shape, dtype and strides of every value of the region (no strides: row-major)."""
+    d = case.dims
+    if case.op == "add_rms_norm":
+        rows = ((d["rows"], d["width"]), case.dtypes[0], ())
+        found: Shapes = dict.fromkeys(("residual", "delta", "residual_out", "normed"), rows)
+        found["sum"] = ((d["rows"], d["width"]), "f32", ())
+        found["weight"] = ((d["width"],), case.dtypes[0], ())
+        return found
+    if case.op == "topk":
+        logits = ((d["rows"], d["length"]), "f32", ())
+        return {"logits": logits, "op.out": ((d["rows"], d["k"]), "i32", ())}
+    act, stored = case.dtypes
+    reqs, heads, nope, rope = d["reqs"], d["heads"], d["nope"], d["rope"]
+    query = (heads * (nope + rope), nope + rope, 1)  # slices of one tensor, as in the model
+    return {
+        "q_nope": ((reqs, heads, nope), act, query),
+        "q_pe": ((reqs, heads, rope), act, query),
+        "kv_b": ((heads * (nope + d["value"]), d["latent"]), act, ()),
+        "cache_in": ((reqs * d["pages"] + 1, PAGE, d["latent"] + rope), stored, ()),
+        "selection": ((reqs, d["top"]), "i32", ()),
+        "positions": ((reqs,), "i32", ()),
+        "q_starts": ((reqs + 1,), "i32", ()),
+        "page_table": ((reqs, d["pages"]), "i32", ()),
+        "op.out": ((reqs, heads * d["value"]), act, ()),
+    }
+
+
+def attributes(case: Case) -> list[tuple[str, str, int | float]]:
+    """Properties of the region's ops: node, name, value."""
+    if case.op == "add_rms_norm":
+        return [("normed", "eps", EPS)]
+    if case.op == "topk":
+        return [("op", "k", case.dims["k"])]
+    return [("op", "scale", SCALE)]
+
+
+def _norm_inputs(case: Case, normal: Callable[..., torch.Tensor], full: bool) -> Tensors:
+    rows, width = case.dims["rows"], case.dims["width"]
+    residual, delta = 3 * normal(rows, width), normal(rows, width)
+    return {"residual": residual, "delta": delta, "weight": 1 + 0.1 * normal(width)}
+
+
+def _topk_inputs(case: Case, normal: Callable[..., torch.Tensor], full: bool) -> Tensors:
+    """Rows of twelve kinds in turn; plain random rows when `full`."""
+    x = normal(case.dims["rows"], case.dims["length"])
+    if full:
+        return {"logits": x}
+    drawn = torch.rand_like(x)
+    for row in range(x.shape[0]):
+        r, u = x[row], drawn[row]
+        kind = row % 12
+        if kind == 1:
+            r.mul_(1e-6).add_(1)
+        elif kind == 2:
+            r.mul_(2).round_().div_(2)
+        elif kind == 3:
+            r.fill_(-1.5)
+        elif kind in (4, 5):
+            r.copy_(r.sort(descending=kind == 5).values)
+        elif kind == 6:
+            r[u < 0.3] = -torch.inf
+            r[u > 0.8] = torch.nan
+        elif kind == 7:
+            r[r.shape[0] // 3 :] = -torch.inf
+        elif kind == 8:
+            r.fill_(-torch.inf)
+        elif kind == 9:
+            edges = torch.tensor([0.0, -0.0, torch.inf, 1e-45, -1e-45, 3.4e38], device=r.device)
+            r.copy_(edges[(u * 6).long().clamp_(max=5)])
+        elif kind == 10:
+            r.relu_().mul_(u < 0.1)
+        elif kind == 11:
+            r.mul_(-1e30)
+    return {"logits": x}
+
+
+def _attend_inputs(case: Case, normal: Callable[..., torch.Tensor], full: bool) -> Tensors:
+    """Unequal lengths, pages in random order, one padded row where there are several."""
+    d = case.dims
+    reqs, pages, top = d["reqs"], d["pages"], d["top"]
+    q = normal(reqs, d["heads"], d["nope"] + d["rope"])
+    device = q.device
+    context = pages * PAGE
+    lengths = torch.full((reqs,), context, device=device)
+    if not full:
+        lengths = torch.randint(1, context + 1, (reqs,), device=device)
+        lengths[0] = context
+    positions = lengths - 1
+    real = reqs
+    if not full and reqs > 1:
+        real, positions[-1] = reqs - 1, -1
+    dense = case.op == "attend_all"
+    drawn = torch.rand(reqs, context, device=device)
+    order = torch.arange(context, device=device).expand(reqs, -1)
+    hidden = order > positions[:, None]
+    ranked = torch.where(hidden, torch.inf, order / context if dense else drawn).argsort(1)
+    count = (positions + 1).clamp(max=top)
+    if not full and not dense:
+        count[::3] = (count[::3] + 1) // 2
+    ranked = torch.where(order < count[:, None], ranked, context)[:, :top].sort(1).values
+    selection = torch.full((reqs, top), -1, device=device)
+    selection[:, : ranked.shape[1]] = torch.where(ranked < context, ranked, -1)
+    table = torch.randperm(reqs * pages, device=device).view(reqs, pages) + 1
+    return {
+        "q_nope": q[..., : d["nope"]],
+        "q_pe": q[..., d["nope"] :],
+        "kv_b": normal(d["heads"] * (d["nope"] + d["value"]), d["latent"]) / d["latent"] ** 0.5,
+        "cache_in": normal(reqs * pages + 1, PAGE, d["latent"] + d["rope"]),
+        "selection": selection,
+        "positions": positions,
+        "q_starts": torch.arange(reqs + 1, device=device).clamp(max=real),
+        "page_table": table,
+    }
+
+
+_INPUTS = {"add_rms_norm": _norm_inputs, "topk": _topk_inputs}
+
+
+def inputs(case: Case, seed: int, device: torch.device, full: bool) -> Tensors:
+    """Seeded inputs, f32 or i64; `full` fills the size (for timing) instead of edge contents."""
+    torch.manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, device=device)
+
+    return _INPUTS.get(case.op, _attend_inputs)(case, normal, full)
+
+
+def _norm_reference(case: Case, x: Tensors) -> Tensors:
+    total = x["residual"].double() + x["delta"].double()
+    norm = total * torch.rsqrt(total.square().mean(-1, keepdim=True) + EPS)
+    return {"normed": norm * x["weight"].double(), "residual_out": total}
+
+
+def _topk_reference(case: Case, x: Tensors) -> Tensors:
+    """A stable sort; what is -inf or NaN becomes -1 and goes last."""
+    logits, k = x["logits"], case.dims["k"]
+    rows, length = logits.shape
+    values = torch.where(logits.isnan(), -torch.inf, logits)
+    best = values.sort(dim=1, descending=True, stable=True)
+    kept = torch.where(best.values > -torch.inf, best.indices, length)[:, :k].sort(1).values
+    out = torch.full((rows, k), -1, dtype=torch.int32, device=logits.device)
+    out[:, : kept.shape[1]] = torch.where(kept < length, kept, -1)
+    return {"op.out": out}
+
+
+def _attend_reference(case: Case, x: Tensors) -> Tensors:
+    d = case.dims
+    heads, nope = d["heads"], d["nope"]
+    weights = x["kv_b"].double().view(heads, -1, d["latent"])
+    out = torch.zeros(d["reqs"], heads, d["value"], dtype=torch.float64, device=weights.device)
+    for row in range(d["reqs"]):
+        chosen = x["selection"][row][x["selection"][row] >= 0].long()
+        if chosen.numel() == 0:
+            continue
+        page = x["page_table"][row].long()[chosen // PAGE]
+        cached = x["cache_in"][page, chosen % PAGE].double()
+        c, k_pe = cached[:, : d["latent"]], cached[:, d["latent"] :]
+        absorbed = torch.einsum("hd,hdc->hc", x["q_nope"][row].double(), weights[:, :nope])
+        score = (absorbed @ c.T + x["q_pe"][row].double() @ k_pe.T) * SCALE
+        out[row] = torch.einsum("hc,hvc->hv", score.softmax(-1) @ c, weights[:, nope:])
+    return {"op.out": out.view(d["reqs"], -1)}
+
+
+_REFERENCES = {"add_rms_norm": _norm_reference, "topk": _topk_reference}
+
+
+def reference(case: Case, stored: Tensors) -> Tensors:
+    """Outputs in fp64 (top-k: exact i32) for inputs as the buffers hold them."""
+    return _REFERENCES.get(case.op, _attend_reference)(case, stored)
