@@ -20,7 +20,7 @@ from lostwax.backends.kernel_builder import KernelBuilder
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.price import Measurements, NoMeasurements
 from lostwax.backends.program_context import ProgramContext
-from lostwax.backends.registry import find_target
+from lostwax.backends.registry import Backend, find_target
 from lostwax.backends.report_choices import region_choices
 from lostwax.backends.storage import Storage
 from lostwax.backends.weight_plan import plan_weights, planes_of, weight_bytes, weight_groups
@@ -43,6 +43,7 @@ class CompileOptions:
     """What the user may set. `budget_bytes` bounds one region's results and workspace.
 
     `weights`: `stored` keeps FP8 weights as they are, `dequantised` makes them the model dtype.
+    `extra_lowerings` and `extra_backends` join those that are installed.
     """
 
     dtype: str = "bf16"
@@ -52,6 +53,7 @@ class CompileOptions:
     budget_bytes: int | None = None
     measurements: Measurements = field(default_factory=NoMeasurements)
     extra_lowerings: tuple[Lowering, ...] = ()
+    extra_backends: tuple[Backend, ...] = ()
     dump_dir: Path | None = None
 
 
@@ -165,7 +167,7 @@ def compile_module(
     ValueError for sizes out of range.
     """
     options = options or CompileOptions()
-    backend, target = find_target(target_name)
+    backend, target = find_target(target_name, options.extra_backends)
     if options.dtype not in target.dtypes:
         raise ValueError(f"target {target.name} has no {options.dtype}; it has {target.dtypes}")
     limits = limits_of(facts, options.sizes)

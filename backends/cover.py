@@ -5,7 +5,7 @@ There is no priority by order of import: cost decides, then the lowering's name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from xdsl.dialects import func
@@ -13,7 +13,7 @@ from xdsl.ir import Operation, SSAValue
 
 from lostwax.backends.candidate import Candidate
 from lostwax.backends.lowering import Lowering
-from lostwax.backends.price import Measurements, Price, price
+from lostwax.backends.price import Measurements, NoMeasurements, Price, price
 from lostwax.backends.program_context import BlockFunction, ProgramContext
 from lostwax.backends.views import aliased_operand
 from lostwax.ir.op import type_bytes
@@ -82,11 +82,13 @@ def _view_match(op: Operation) -> RegionMatch:
     return RegionMatch(region, {"op": op}, {"x": op.operands[0], "op": op.results[0]})  # pyright: ignore[reportArgumentType]
 
 
-def _budget_refusal(candidate: Candidate, budget_bytes: int | None) -> str | None:
+def _budget_refusal(
+    candidate: Candidate, budget_bytes: int | None, knobs: Mapping[str, int]
+) -> str | None:
     lowering = candidate.lowering
     if budget_bytes is None or lowering is None:
         return None
-    env, knobs = candidate.context.env, lowering.default_knobs()
+    env = candidate.context.env
     results = sum(type_bytes(v.type, env) for v in candidate.region.output_values())
     need = results + lowering.workspace(candidate, knobs) + lowering.allocates(candidate, knobs)
     if need <= budget_bytes:
@@ -133,11 +135,14 @@ def find_candidates(
         candidate = Candidate(context, block, match, lowering)
         reason = (
             lowering.when.refusal(candidate)
-            or _budget_refusal(candidate, budget_bytes)
+            or _budget_refusal(candidate, budget_bytes, lowering.default_knobs())
             or _forced_refusal(lowering, match, rules)
         )
         if reason is None:
-            priced.append(Priced(candidate, price(candidate, measurements)))
+            cost = price(candidate, measurements)
+            if _budget_refusal(candidate, budget_bytes, cost.knobs):
+                cost = price(candidate, NoMeasurements())  # measured with more room than there is
+            priced.append(Priced(candidate, cost))
         else:
             refusals.append(Refusal(match, lowering.name, reason))
     return CandidateSet(context, block, ops, tuple(priced), tuple(refusals))

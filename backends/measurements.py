@@ -2,13 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from lostwax.backends.candidate import Candidate
 from lostwax.backends.price import Measurements, NoMeasurements
+from lostwax.backends.record_key import record_key
+from lostwax.backends.store import RecordStore, fastest, read_records, record_files
+
+
+class NoRecords(ValueError):
+    """The records that were named do not exist; the message says what to give."""
+
+
+class RecordedMeasurements:
+    """Satisfies `lostwax.backends.price.Measurements` from a record store.
+
+    Records of state `executed` decide; others only where a key has no executed one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._store = RecordStore((folder,))
+        # Read once, so that a damaged file stops the compile and lowerings without any record are
+        # told apart before their sources are digested.
+        self._known = {
+            (r.key.region, r.key.lowering)
+            for path in record_files(folder)
+            for r in read_records(path)
+        }
+
+    def best(self, candidate: Candidate) -> tuple[float, Mapping[str, int]] | None:
+        """Median microseconds and every knob of the fastest record, None without one."""
+        lowering = candidate.lowering
+        if lowering is None or (candidate.region.digest(), candidate.name) not in self._known:
+            return None
+        records = self._store.find(record_key(candidate))
+        executed = [r for r in records if r.certificate.state == "executed"]
+        found = fastest(executed or records)
+        if found is None or found.median_us is None:
+            return None
+        return found.median_us, {**lowering.default_knobs(), **found.knobs}
 
 
 def open_measurements(path: Path | None) -> Measurements:
-    """Records at `path` (default: the shipped tier, which is empty as yet)."""
+    """The records in a folder (default: the shipped tier, which is empty as yet)."""
     if path is None:
         return NoMeasurements()
-    raise NotImplementedError
+    if not path.is_dir():
+        raise NoRecords(
+            f"{path} is no folder of records; give the folder that holds the XX/KEY.jsonl files"
+        )
+    return RecordedMeasurements(path)

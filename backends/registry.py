@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -37,9 +38,9 @@ class Backend:
         return getattr(import_module(module), attribute)
 
 
-def backends() -> dict[str, Backend]:
-    """Every installed backend by name."""
-    found: dict[str, Backend] = {}
+def backends(extra: Iterable[Backend] = ()) -> dict[str, Backend]:
+    """Every installed backend by name, and those in `extra`, which need no entry point."""
+    found: dict[str, Backend] = {b.name: b for b in extra}
     for point in sorted(entry_points(group="lostwax.targets"), key=lambda p: p.name):
         if point.name in found:
             raise ValueError(f"two installed packages provide the target folder {point.name!r}")
@@ -47,10 +48,10 @@ def backends() -> dict[str, Backend]:
     return found
 
 
-def find_target(name: str) -> tuple[Backend, Target]:
+def find_target(name: str, extra: Iterable[Backend] = ()) -> tuple[Backend, Target]:
     """The backend and description of a target name; UnknownTarget lists the names."""
     known: dict[str, tuple[Backend, Target]] = {}
-    for backend in backends().values():
+    for backend in backends(extra).values():
         loaded: tuple[Target, ...] = backend.load(backend.targets)
         known.update({t.name: (backend, t) for t in loaded})
     if name in known:

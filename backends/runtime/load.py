@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import torch
 
-from lostwax.backends.registry import backends
+from lostwax.backends.registry import Backend, backends
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
 from lostwax.backends.runtime.bound_program import BoundProgram, Memory, PlaneBuffers
 from lostwax.backends.runtime.driver import Driver
@@ -142,8 +142,11 @@ def load(
     checkpoint: Path | None = None,
     num_pages: int | None = None,
     threads: int | None = None,
+    extra_backends: tuple[Backend, ...] = (),
 ) -> Runtime:
     """Load an artifact on its target's device; `threads` sets torch's threads of this process.
+
+    `extra_backends` join those that are installed.
 
     Raises ArtifactError, CheckpointMismatch, DeviceUnavailable, each with the remedy.
     """
@@ -151,7 +154,7 @@ def load(
         torch.set_num_threads(threads)
     reader = ArtifactReader(artifact)
     manifest = reader.manifest
-    found = backends().get(manifest.target.backend)
+    found = backends(extra_backends).get(manifest.target.backend)
     if found is None:
         raise ArtifactError(
             f"{artifact} was compiled for {manifest.target.name}, and no installed package provides"

@@ -62,7 +62,11 @@ class RecordKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """Raw samples of one knob setting, with the certificate of the binary that ran."""
+    """Raw samples of one knob setting, with the certificate of the binary that ran.
+
+    `knobs` gives the lowering's knobs by name; one that is missing had its first value. A compile
+    that chooses the record emits with these knobs.
+    """
 
     schema: int = SCHEMA
     key: RecordKey

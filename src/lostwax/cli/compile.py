@@ -57,7 +57,7 @@ def compile(
     budget
         Most bytes of results and workspace that one lowering may take.
     records
-        A file or folder of tuning records that decide before the estimates do.
+        A folder of tuning records that decide before the estimates do.
     dump_dir
         Write the module's text after each pass here.
     json_
