@@ -50,6 +50,8 @@ def slice_view(view: View, axis: int, start: int, stop: int) -> View:
 
 def reshape_view(view: View, shape: tuple[int, ...]) -> View:
     """The same elements as `shape`; ValueError where strides do not allow it without a copy."""
+    if prod(view.shape) != prod(shape):
+        raise ValueError(f"{view.shape} and {shape} hold different numbers of elements")
     strides: list[int] = []
     old = [(n, s) for n, s in zip(view.shape, view.strides, strict=True) if n != 1]
     i = 0
@@ -57,8 +59,6 @@ def reshape_view(view: View, shape: tuple[int, ...]) -> View:
         if size == 1:
             strides.append(prod(shape[position + 1 :]))
             continue
-        if i == len(old):
-            raise ValueError(f"{view.shape} and {shape} hold different numbers of elements")
         extent, stride = old[i]
         while extent < size and i + 1 < len(old):  # merge axes that lie behind one another
             i += 1
