@@ -141,37 +141,45 @@ def _norm_inputs(case: Case, normal: Callable[..., torch.Tensor], full: bool) ->
     return {"residual": residual, "delta": delta, "weight": 1 + 0.1 * normal(width)}
 
 
+Edit = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def _holes(x: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+    return x.masked_fill(drawn < 0.3, -torch.inf).masked_fill(drawn > 0.8, torch.nan)
+
+
+def _short(x: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+    return x.masked_fill(torch.arange(x.shape[0], device=x.device) > x.shape[0] // 3, -torch.inf)
+
+
+def _extremes(x: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+    edges = torch.tensor([0.0, -0.0, torch.inf, 1e-45, -1e-45, 3.4e38], device=x.device)
+    return edges[(drawn * 6).long().clamp(max=5)]
+
+
+ROW_KINDS: tuple[Edit, ...] = (
+    lambda x, drawn: x,
+    lambda x, drawn: 1 + 1e-6 * x,
+    lambda x, drawn: (2 * x).round() / 2,
+    lambda x, drawn: torch.full_like(x, -1.5),
+    lambda x, drawn: x.sort().values,
+    lambda x, drawn: x.sort(descending=True).values,
+    _holes,
+    _short,
+    lambda x, drawn: torch.full_like(x, -torch.inf),
+    _extremes,
+    lambda x, drawn: x.relu() * (drawn < 0.1),
+    lambda x, drawn: -1e30 * x,
+)
+"""Rows on which a selection by value can go wrong, from normal values and uniform draws."""
+
+
 def _topk_inputs(case: Case, normal: Callable[..., torch.Tensor], full: bool) -> Tensors:
-    """Rows of twelve kinds in turn; plain random rows when `full`."""
+    """Rows of every kind in turn; plain random rows when `full`."""
     x = normal(case.dims["rows"], case.dims["length"])
-    if full:
-        return {"logits": x}
-    drawn = torch.rand_like(x)
-    for row in range(x.shape[0]):
-        r, u = x[row], drawn[row]
-        kind = row % 12
-        if kind == 1:
-            r.mul_(1e-6).add_(1)
-        elif kind == 2:
-            r.mul_(2).round_().div_(2)
-        elif kind == 3:
-            r.fill_(-1.5)
-        elif kind in (4, 5):
-            r.copy_(r.sort(descending=kind == 5).values)
-        elif kind == 6:
-            r[u < 0.3] = -torch.inf
-            r[u > 0.8] = torch.nan
-        elif kind == 7:
-            r[r.shape[0] // 3 :] = -torch.inf
-        elif kind == 8:
-            r.fill_(-torch.inf)
-        elif kind == 9:
-            edges = torch.tensor([0.0, -0.0, torch.inf, 1e-45, -1e-45, 3.4e38], device=r.device)
-            r.copy_(edges[(u * 6).long().clamp_(max=5)])
-        elif kind == 10:
-            r.relu_().mul_(u < 0.1)
-        elif kind == 11:
-            r.mul_(-1e30)
+    if not full:
+        for row in range(x.shape[0]):
+            x[row] = ROW_KINDS[row % len(ROW_KINDS)](x[row], torch.rand_like(x[row]))
     return {"logits": x}
 
 

@@ -41,9 +41,9 @@ def rows(length: int) -> dict[str, Row]:
     extremes = rng.choice(
         np.array([0.0, -0.0, np.inf, 1e-45, -1e-45, 3.4e38, -3.4e38], np.float32), length
     )
-    return {
+    made = {
         "random": x,
-        "narrow": (1 + 1e-6 * x).astype(np.float32),
+        "narrow": 1 + 1e-6 * x,
         "tied": np.round(x * 2) / 2,
         "constant": np.full(length, -1.5, np.float32),
         "rising": np.sort(x),
@@ -52,8 +52,9 @@ def rows(length: int) -> dict[str, Row]:
         "short": short,
         "masked": np.full(length, -np.inf, np.float32),
         "extremes": extremes,
-        "relu": (np.maximum(x, 0) * (rng.random(length) < 0.1)).astype(np.float32),
+        "relu": np.maximum(x, 0) * (rng.random(length) < 0.1),
     }
+    return {kind: row.astype(np.float32) for kind, row in made.items()}
 
 
 @pytest.fixture(scope="module", params=FORMS, ids=lambda f: "c{}t{}v{}a{}".format(*f))
