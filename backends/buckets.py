@@ -23,18 +23,26 @@ DEFAULT_CONTEXT = 8192
 """Bound of a request where neither the user nor a smaller model gives one: pages are tables too."""
 
 
+class SizeError(ValueError):
+    """The user asks for steps that cannot be; the message names the option."""
+
+
 def limits_of(facts: ModelFacts, sizes: Sizes) -> Limits:
-    """Bounds of an artifact's steps; ValueError names the size that cannot be."""
-    context = sizes.max_context or min(facts.max_context, DEFAULT_CONTEXT)
+    """Bounds of an artifact's steps; SizeError names the size that cannot be."""
+    context = sizes.max_context
+    if context is None:
+        context = min(facts.max_context, DEFAULT_CONTEXT)
+    if context < 1:
+        raise SizeError("--max-context must be at least 1")
     if context > facts.max_context:
-        raise ValueError(
+        raise SizeError(
             f"--max-context {context} is beyond the model's {facts.max_context} positions"
         )
     for name in ("max_tokens", "max_reqs", "max_score_rows"):
         if getattr(sizes, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+            raise SizeError(f"--{name.replace('_', '-')} must be at least 1")
     if sizes.max_reqs > sizes.max_tokens:
-        raise ValueError(f"--max-reqs {sizes.max_reqs} exceeds --max-tokens {sizes.max_tokens}")
+        raise SizeError(f"--max-reqs {sizes.max_reqs} exceeds --max-tokens {sizes.max_tokens}")
     return Limits(
         max_tokens=sizes.max_tokens,
         max_reqs=sizes.max_reqs,

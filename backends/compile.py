@@ -126,6 +126,10 @@ def _plan_candidates(
     return _Plan(tuple(contexts), tuple(candidates))
 
 
+class UnsupportedDtype(ValueError):
+    """The target cannot compute in the dtype that was asked for."""
+
+
 class UnknownLowering(ValueError):
     """`--lowering` names a lowering or an op that the target does not have."""
 
@@ -163,13 +167,15 @@ def compile_module(
     """Compile a captured module into the artifact folder `out` and return its manifest.
 
     `weights` may be empty (a capture without a checkpoint): then the artifact plans but cannot be
-    loaded. Raises NoCover, UnknownTarget, UnknownLowering, ArtifactExists, KernelCompileError and
-    ValueError for sizes out of range.
+    loaded. Raises NoCover, UnknownTarget, UnknownLowering, UnsupportedDtype, SizeError, ArtifactExists
+    and KernelCompileError.
     """
     options = options or CompileOptions()
     backend, target = find_target(target_name, options.extra_backends)
     if options.dtype not in target.dtypes:
-        raise ValueError(f"target {target.name} has no {options.dtype}; it has {target.dtypes}")
+        raise UnsupportedDtype(
+            f"target {target.name} has no {options.dtype}; it has {', '.join(target.dtypes)}"
+        )
     limits = limits_of(facts, options.sizes)
     specs = program_specs(facts, limits)
     lowerings: tuple[Lowering, ...] = backend.load(backend.lowerings)(target)

@@ -1,0 +1,109 @@
+"""Every step within the limits has a program, and guards say what they mean."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small import batch
+
+from lostwax.backends.buckets import SizeError, Sizes, limits_of, program_specs
+from lostwax.backends.runtime.load import facts_of
+from lostwax.ir.contract.model import ModelFacts
+from lostwax.ir.contract.program import Guard, Linear, StepFacts
+
+FACTS = ModelFacts(
+    name="m",
+    architecture="a",
+    digest="d",
+    vocab_size=64,
+    num_layers=2,
+    hidden_size=64,
+    index_topk=256,
+    max_context=4096,
+    page_tokens=64,
+    bos_token_id=None,
+    eos_token_ids=(),
+)
+
+ALL_SIZES = st.builds(
+    Sizes,
+    max_context=st.integers(1, 4096),
+    max_tokens=st.integers(8, 300),
+    max_reqs=st.integers(1, 8),
+    max_score_rows=st.integers(1, 100),
+)
+
+
+@given(ALL_SIZES, st.data())
+def test_every_step_within_the_limits_fits_a_program(sizes: Sizes, data: st.DataObject) -> None:
+    limits = limits_of(FACTS, sizes)
+    scores = data.draw(st.booleans())
+    reqs = data.draw(st.integers(1, limits.max_reqs))
+    if entry_is_decode := data.draw(st.booleans()):
+        rows, wanted = reqs, reqs
+    else:
+        rows = data.draw(st.integers(reqs, limits.max_tokens))
+        most = min(rows, limits.max_score_rows) if scores else reqs
+        wanted = data.draw(st.integers(1, most))
+    longest = data.draw(st.integers(1, limits.max_context))
+    facts = StepFacts(reqs, rows, rows, longest, longest)
+    entry = "decode" if entry_is_decode else "extend"
+    fits = [
+        s
+        for s in program_specs(FACTS, limits)
+        if s.entry == entry
+        and s.bucket.scores == scores
+        and s.bucket.tokens >= rows
+        and s.bucket.reqs >= reqs
+        and s.bucket.pages * 64 >= longest
+        and s.bucket.rows >= wanted
+        and s.guard.holds(facts)
+    ]
+    assert fits
+    if longest <= FACTS.index_topk:
+        assert fits[0].all_selected, "where both hold, the program without an indexer comes first"
+
+
+@given(ALL_SIZES)
+def test_programs_are_distinct_and_have_at_most_four_guards(sizes: Sizes) -> None:
+    specs = program_specs(FACTS, limits_of(FACTS, sizes))
+    assert len({(s.entry, s.bucket, s.guard.name) for s in specs}) == len(specs)
+    assert len({str(s.guard) for s in specs}) <= 4
+
+
+def test_a_bucket_within_index_topk_needs_no_sparse_program() -> None:
+    specs = program_specs(FACTS, limits_of(FACTS, Sizes(max_context=256)))
+    assert {(s.guard.name, s.guard.terms, s.all_selected) for s in specs} == {("dense", (), True)}
+
+
+def test_a_guard_is_a_conjunction_of_linear_inequalities() -> None:
+    few = Linear({"total_q": 512, "total_kv": -1}, 0)
+    guard = Guard("g", (Linear({"max_kv": 1}, 32), few))
+    assert str(guard) == "max_kv <= 32 and -1*total_kv + 512*total_q <= 0"
+    assert guard.holds(StepFacts(1, 1, 1, 32, 512))
+    assert not guard.holds(StepFacts(1, 1, 1, 33, 512))
+    assert not guard.holds(StepFacts(1, 1, 2, 32, 512))
+    assert Guard("always").holds(StepFacts(9, 9, 9, 9, 9))
+
+
+def test_facts_of_a_batch() -> None:
+    one = batch([1, 2, 3], 5)
+    two = msgspec.structs.replace(one, q_starts=[0, 1, 3], kv_lens=[6, 40])
+    assert facts_of(two) == StepFacts(num_reqs=2, max_q=2, total_q=3, max_kv=40, total_kv=46)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        (Sizes(max_context=5000), "--max-context 5000 is beyond the model's 4096 positions"),
+        (Sizes(max_context=0), "--max-context must be at least 1"),
+        (Sizes(max_context=-5), "--max-context must be at least 1"),
+        (Sizes(max_tokens=0), "--max-tokens must be at least 1"),
+        (Sizes(max_reqs=9, max_tokens=8), "--max-reqs 9 exceeds --max-tokens 8"),
+    ],
+)
+def test_impossible_sizes_are_refused_by_name(sizes: Sizes, message: str) -> None:
+    with pytest.raises(SizeError, match=message):
+        limits_of(FACTS, sizes)

@@ -1,0 +1,204 @@
+"""The cheapest exact cover is chosen, ties go by name, and every refusal can be read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+from xdsl.parser import Parser
+
+from lostwax.backends import predicates as P
+from lostwax.backends.cover import (
+    CandidateSet,
+    Cover,
+    Forced,
+    NoCover,
+    cover,
+    find_candidates,
+    find_places,
+)
+from lostwax.backends.lowering import Lowering, Work
+from lostwax.backends.null.target import NULL
+from lostwax.backends.price import NoMeasurements
+from lostwax.backends.program_context import BlockFunction, ProgramContext
+from lostwax.ir.contract.program import Bucket, Guard
+from lostwax.ir.dialects import context
+from lostwax.ir.dialects.core import AddOp, CastOp, RmsNormOp
+from lostwax.ir.region import Node, Region
+
+BLOCK = """
+func.func @b(%a: !F, %b: !F, %w: !W) -> (!H, !H) {
+  %s = "core.add"(%a, %b) : (!F, !F) -> !F
+  %c = "core.cast"(%s) : (!F) -> !H
+  %n = "core.rms_norm"(%s, %w) <{eps = 1.0e-06 : f64}> : (!F, !W) -> !H
+  func.return %c, %n : !H, !H
+}
+"""
+TYPES = {
+    "!F": "!lostwax.tensor<[T, 8], f32>",
+    "!H": "!lostwax.tensor<[T, 8], bf16>",
+    "!W": "!lostwax.tensor<[8], f32>",
+}
+ADD, CAST, NORM = map(Region.single, (AddOp, CastOp, RmsNormOp))
+SUM = Node("core.add", {"a": "a", "b": "b"})
+ADD_CAST = Region({"sum": SUM, "cast": Node("core.cast", {"x": "sum"})}, ("sum", "cast"))
+ALL = Region(
+    {
+        "sum": SUM,
+        "cast": Node("core.cast", {"x": "sum"}),
+        "norm": Node("core.rms_norm", {"x": "sum", "weight": "weight"}),
+    },
+    ("cast", "norm"),
+)
+
+
+def lowering(name: str, pattern: Region, us: int, when: P.Predicate = P.ALWAYS) -> Lowering:
+    """A lowering whose estimate is `us` microseconds: the null target's launches cost one each."""
+    return Lowering(
+        name=name,
+        pattern=pattern,
+        emit=lambda match, knobs: (),
+        when=when,
+        work=lambda match, knobs: Work(0, 0, us),
+    )
+
+
+def candidates(
+    *lowerings: Lowering, forced: tuple[Forced, ...] = (), budget: int | None = None
+) -> CandidateSet:
+    text = BLOCK
+    for short, full in TYPES.items():
+        text = text.replace(short, full)
+    module = Parser(context(), text).parse_module()
+    program = ProgramContext(module, NULL, "decode", Bucket(4, 4, 1, 4), Guard("always"))
+    block = BlockFunction(program.functions["b"])
+    places = find_places(block, lowerings)
+    return find_candidates(program, block, places, NoMeasurements(), forced, budget)
+
+
+def cheapest(*lowerings: Lowering, forced: tuple[Forced, ...] = ()) -> Cover:
+    return cover(candidates(*lowerings, forced=forced), lambda candidate: None)
+
+
+def names(chosen: Cover) -> list[str]:
+    return [p.candidate.name for p in chosen.chosen]
+
+
+PARTS = (lowering("add", ADD, 3), lowering("cast", CAST, 3), lowering("norm", NORM, 3))
+
+
+def test_a_region_of_three_ops_is_chosen_when_it_is_cheaper_than_its_parts() -> None:
+    chosen = cheapest(*PARTS, lowering("fused", ALL, 8))
+    assert names(chosen) == ["fused"]
+    assert chosen.total == 8_000_000
+
+
+def test_the_parts_are_chosen_when_the_region_costs_more() -> None:
+    assert names(cheapest(*PARTS, lowering("fused", ALL, 10))) == ["add", "cast", "norm"]
+
+
+def test_the_cover_is_the_cheapest_of_all_exact_covers() -> None:
+    for one, two, three in product((1, 4, 6, 9, 13), repeat=3):
+        everything = (
+            *PARTS,
+            lowering("add_cast", ADD_CAST, one),
+            lowering("all", ALL, two),
+            lowering("norm_too", NORM, three),
+        )
+        least = min(two, min(one, 6) + min(three, 3))
+        assert cheapest(*everything).total == least * 1_000_000
+
+
+def test_ties_go_by_name_whatever_the_order_of_import() -> None:
+    twins = [lowering("b_norm", NORM, 3), lowering("a_norm", NORM, 3)]
+    for order in (twins, twins[::-1]):
+        assert names(cheapest(*PARTS[:2], *order)) == ["add", "cast", "a_norm"]
+
+
+def test_regions_come_in_the_order_of_their_dependencies() -> None:
+    last = lowering("add_cast", ADD_CAST, 1)
+    assert names(cheapest(PARTS[2], last)) == ["add_cast", "norm"]
+
+
+def test_no_cover_lists_each_candidate_with_the_predicate_that_refused() -> None:
+    refused = (
+        lowering("half_norm", NORM, 1, P.dtype("x", "bf16", "f16")),
+        lowering("wide_norm", NORM, 1, P.axis_multiple("x", 1, 64)),
+        lowering("mma_norm", NORM, 1, P.fact("matrix_units", "wgmma")),
+    )
+    with pytest.raises(NoCover) as error:
+        cheapest(*PARTS[:2], *refused)
+    assert str(error.value).splitlines() == [
+        "b: no lowering covers core.rms_norm in decode Bucket(tokens=4, reqs=4, pages=1, rows=4,"
+        " scores=False) under always:",
+        "  half_norm: dtype of x is f32, wants bf16 or f16",
+        "  mma_norm: target fact matrix_units is (), wants ('wgmma',)",
+        "  wide_norm: axis 1 of x is 8, wants a multiple of 64",
+    ]
+
+
+def test_no_cover_says_that_nothing_matches() -> None:
+    with pytest.raises(NoCover, match="target null has no lowering whose pattern matches it"):
+        cheapest(*PARTS[:2])
+
+
+def test_what_the_weight_plan_refuses_is_listed_too() -> None:
+    found = candidates(*PARTS)
+    with pytest.raises(NoCover, match="norm: wants it elsewhere"):
+        cover(found, lambda c: "wants it elsewhere" if c.name == "norm" else None)
+
+
+def test_a_forced_lowering_beats_cheaper_ones_only_in_its_entry() -> None:
+    dear = lowering("dear_norm", NORM, 50)
+    for entry, expected in ((None, "dear_norm"), ("decode", "dear_norm"), ("extend", "norm")):
+        rule = Forced("core.rms_norm", "dear_norm", entry)
+        assert names(cheapest(*PARTS, dear, forced=(rule,)))[-1] == expected
+
+
+def test_a_forced_lowering_that_may_not_run_is_refused_with_its_rule() -> None:
+    half = lowering("half_norm", NORM, 1, P.dtype("x", "bf16"))
+    with pytest.raises(NoCover) as error:
+        cheapest(*PARTS, half, forced=(Forced("core.rms_norm", "half_norm"),))
+    assert "half_norm: dtype of x is f32, wants bf16" in str(error.value)
+    assert "norm: --lowering asks for half_norm on core.rms_norm" in str(error.value)
+
+
+def test_the_budget_counts_results_workspace_and_what_a_call_allocates() -> None:
+    add = PARTS[0]
+    hungry = replace(add, name="hungry", workspace=lambda m, k: 100, allocates=lambda m, k: 28)
+    results = 4 * 8 * 4  # T x 8 of f32
+    for budget, refused in ((results + 127, True), (results + 128, False)):
+        found = candidates(hungry, budget=budget)
+        assert bool(found.refusals) is refused
+    (refusal,) = candidates(hungry, budget=200).refusals
+    assert refusal.reason == "needs 256 bytes of results and workspace, the arena's budget is 200"
+
+
+def test_regions_that_wait_for_each_other_are_given_up() -> None:
+    """Two convex regions can form a circle; the larger goes, its parts do the work."""
+    cross = """
+    func.func @b(%a: !F, %b: !F, %w: !W) -> (!F, !F) {
+      %s = "core.add"(%a, %b) : (!F, !F) -> !F
+      %t = "core.add"(%b, %b) : (!F, !F) -> !F
+      %n = "core.rms_norm"(%t, %w) <{eps = 1.0e-06 : f64}> : (!F, !W) -> !F
+      %m = "core.rms_norm"(%s, %w) <{eps = 1.0e-06 : f64}> : (!F, !W) -> !F
+      func.return %n, %m : !F, !F
+    }
+    """
+    for short, full in TYPES.items():
+        cross = cross.replace(short, full)
+    module = Parser(context(), cross).parse_module()
+    program = ProgramContext(module, NULL, "decode", Bucket(4, 4, 1, 4), Guard("always"))
+    block = BlockFunction(program.functions["b"])
+    # Independent ops in one region: (s, n) and (t, m). s feeds m, t feeds n: a circle.
+    norm = Node("core.rms_norm", {"x": "x", "weight": "w"})
+    pair = Region({"sum": SUM, "norm": norm}, ("sum", "norm"))
+    everything = (*PARTS, lowering("pair", pair, 1))
+    places = find_places(block, everything)
+    chosen = cover(find_candidates(program, block, places, NoMeasurements()), lambda c: None)
+    assert names(chosen).count("pair") == 1
+    position = {op: i for i, p in enumerate(chosen.chosen) for op in p.candidate.region.members}
+    for op in position:
+        for value in op.operands:
+            assert position.get(value.owner, 0) <= position[op]
