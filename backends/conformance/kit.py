@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from xdsl.dialects import builtin
-from xdsl.ir import Attribute, SSAValue
 
 from lostwax.backends.candidate import Candidate
 from lostwax.backends.conformance.check import certify_lowering
@@ -17,12 +16,13 @@ from lostwax.backends.conformance.run_alone import run_alone
 from lostwax.backends.conformance.step_cases import StepCase, edge_buckets, step_case
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.program_context import ProgramContext
+from lostwax.backends.record_key import boundary_types
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.storage import concat_refusal, want_of, weight_types
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.program import Bucket, Guard, Linear
-from lostwax.ir.contract.record import Certificate, RecordKey, State
+from lostwax.ir.contract.record import Certificate, State
 from lostwax.ir.contract.target import Target
 from lostwax.ir.passes.clean_up import CleanUpPass
 from lostwax.ir.passes.pipeline import run
@@ -69,24 +69,6 @@ class Outcome:
     refusal: str | None
 
 
-def record_key(candidate: Candidate, source: str, sku: str) -> RecordKey:
-    """The key that a candidate's records have."""
-    types: dict[str, str] = {}
-    for name in (*candidate.region.region.inputs, *candidate.region.region.outputs):
-        bound = candidate.region.values[name]
-        each: tuple[SSAValue[Attribute], ...] = bound if isinstance(bound, tuple) else (bound,)
-        types[name] = ", ".join(str(v.type) for v in each)
-    b = candidate.bucket
-    return RecordKey(
-        region=candidate.region.digest(),
-        lowering=candidate.name,
-        source=source,
-        sku=sku,
-        types=types,
-        bucket_class=f"{candidate.entry}-t{b.tokens}-b{b.reqs}-p{b.pages}-r{b.rows}",
-    )
-
-
 def specialised(module: builtin.ModuleOp, variant: Variant) -> builtin.ModuleOp:
     """The module of one variant; `module` already has its formats."""
     chosen = SpecialisePass(entry=variant.entry, all=variant.every, scores=variant.scores)
@@ -110,15 +92,16 @@ def contexts(
 
 def candidates(context: ProgramContext, lowerings: Sequence[Lowering]) -> Iterator[Candidate]:
     """Every place of every lowering whose weights can be stored as it wants, equal places once."""
-    seen: set[str] = set()
+    seen: set[tuple[str, str, str]] = set()
     for block in context.blocks.values():
         types = weight_types(block.function)
         for lowering in lowerings:
             for match in find_matches(lowering.pattern, block.function.body.block):
                 candidate = Candidate(context, block, match, lowering)
-                wants = [want_of(candidate, o) for o in candidate.weight_operands()]
+                wants = [want_of(candidate, o) for o in candidate.weight_operands]
                 storable = all(w is None or concat_refusal(types, w) is None for w in wants)
-                key = record_key(candidate, "", "").digest()
+                types_text = str(boundary_types(candidate))
+                key = (candidate.name, match.digest(), types_text)
                 if storable and key not in seen:
                     seen.add(key)
                     yield candidate

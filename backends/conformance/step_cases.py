@@ -88,7 +88,7 @@ def step_case(
         page_table[b, : pages.size] = pages
     starts: Array = np.concatenate([[0], np.cumsum(new)])
     request: Array = np.repeat(np.arange(len(new)), new)
-    positions: Array = np.arange(starts[-1]) - starts[request] + (lengths - new)[request]
+    positions: Array = np.arange(int(starts[-1])) - starts[request] + (lengths - new)[request]
     pages = page_table[request, positions // page_tokens]
     last_rows = starts[1:] - 1
     more = rng.integers(0, starts[-1], max(bucket.rows - last_rows.size, 0) // 2)

@@ -1,15 +1,17 @@
 """Records: content keys, tiers, atomic files, deterministic merge, clear errors."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lostwax.backends.store import BadRecord, RecordStore, fastest, merge_records, record_files
-from lostwax.ir.contract.record import Certificate, Record, RecordKey
+from lostwax.ir.contract.record import Certificate, Record, RecordKey, State
 
 
-def key(lowering: str = "a", **changes: str) -> RecordKey:
-    fields = {
+def key(lowering: str = "a", **changes: Any) -> RecordKey:
+    fields: dict[str, Any] = {
         "region": "r",
         "source": "s",
         "sku": "cpu",
@@ -19,7 +21,7 @@ def key(lowering: str = "a", **changes: str) -> RecordKey:
     return RecordKey(lowering=lowering, **{**fields, **changes})
 
 
-def record(*samples: float, lowering: str = "a", state: str = "executed", **knobs: int) -> Record:
+def record(*samples: float, lowering: str = "a", state: State = "executed", **knobs: int) -> Record:
     certificate = Certificate(state=state, max_error=1e-6, rms_error=1e-7, input_digest="d")
     return Record(key=key(lowering), knobs=knobs, samples_us=samples, certificate=certificate)
 
@@ -60,7 +62,8 @@ def test_merge_does_not_depend_on_direction(tmp_path: Path):
     weaker = record(1.0, 1.0, 1.0, state="interpreted")
     assert merge_records((weaker, b)) == (b,)
     left, right = RecordStore((tmp_path / "l",)), RecordStore((tmp_path / "r",))
-    left.put(a), right.put(b)
+    left.put(a)
+    right.put(b)
     assert (left.merge(tmp_path / "r"), right.merge(tmp_path / "l")) == (0, 1)
     assert only_file(tmp_path / "l").read_bytes() == only_file(tmp_path / "r").read_bytes()
 
@@ -68,20 +71,37 @@ def test_merge_does_not_depend_on_direction(tmp_path: Path):
 def test_ties_within_noise_resolve_by_name():
     noisy = record(1.0, 1.2, 1.4, lowering="b")
     assert fastest([noisy, record(1.25, lowering="a")]) == record(1.25, lowering="a")
-    assert fastest([record(1.0, lowering="b"), record(2.0, lowering="a")]).key.lowering == "b"
+    assert fastest([record(2.0, lowering="a"), record(1.0, lowering="b")]) == record(
+        1.0, lowering="b"
+    )
     assert fastest([record()]) is None
+
+
+Spoil = Callable[[bytes], bytes]
+
+
+def cut_newline(text: bytes) -> bytes:
+    return text[:-1]
+
+
+def cut_half(text: bytes) -> bytes:
+    return text[: len(text) // 2] + b"\n"
+
+
+def replace(old: bytes, new: bytes) -> Spoil:
+    return lambda text: text.replace(old, new)
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda text: text[:-1], "torn"),
-        (lambda text: text[: len(text) // 2] + b"\n", "malformed"),
-        (lambda text: text.replace(b'"schema":1', b'"schema":9'), "has schema 9.*upgrade"),
-        (lambda text: text.replace(b'"cpu"', b'"gpu"'), "holds the key"),
+        (cut_newline, "torn"),
+        (cut_half, "malformed"),
+        (replace(b'"schema":1', b'"schema":9'), "has schema 9.*upgrade"),
+        (replace(b'"cpu"', b'"gpu"'), "holds the key"),
     ],
 )
-def test_a_spoilt_file_is_named_with_the_remedy(tmp_path: Path, spoil, message: str):
+def test_a_spoilt_file_is_named_with_the_remedy(tmp_path: Path, spoil: Spoil, message: str):
     store = RecordStore((tmp_path,))
     store.put(record(1.0))
     path = only_file(tmp_path)

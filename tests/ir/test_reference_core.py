@@ -1,5 +1,7 @@
 """The `core`, `quant` and `kv` references against torch and small re-derivations."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from lostwax.ir.reference import core, kv, quant
 from lostwax.ir.reference.dtype import Scaled, round_to, widen
 from lostwax.ir.reference.yarn import correction_range, inverse_frequencies, magnitude
 
-V32_ROPE = {
+V32_ROPE: dict[str, Any] = {
     "theta": 10000.0,
     "factor": 40.0,
     "original_len": 4096,

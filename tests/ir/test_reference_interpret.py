@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from xdsl.dialects import func
+from xdsl.dialects import builtin, func
 from xdsl.parser import Parser
 
 from lostwax.ir.dialects import context
-from lostwax.ir.reference.dtype import round_to
+from lostwax.ir.reference.dtype import round_to, widen
 from lostwax.ir.reference.interpret import bind_symbols, evaluate_function, evaluate_step
 from lostwax.ir.types import TensorType
 
@@ -53,13 +53,13 @@ func.func @step(%tokens: !lostwax.tensor<[T], i32>, %slots: !lostwax.tensor<[T],
 
 
 @pytest.fixture
-def module():
+def module() -> builtin.ModuleOp:
     parsed = Parser(context(), MODULE).parse_module()
     parsed.verify()
     return parsed
 
 
-def test_a_step_runs_with_weights_by_prefix_and_caches_by_layer(module):
+def test_a_step_runs_with_weights_by_prefix_and_caches_by_layer(module: builtin.ModuleOp):
     rng = np.random.default_rng(0)
     weights = {
         "model.embed.weight": round_to(rng.standard_normal((10, 6)), "bf16"),
@@ -78,11 +78,11 @@ def test_a_step_runs_with_weights_by_prefix_and_caches_by_layer(module):
     assert not np.delete(cached, [5, 10], axis=0).any()
 
 
-def test_results_are_rounded_to_their_types(module):
+def test_results_are_rounded_to_their_types(module: builtin.ModuleOp):
     embed = next(op for op in module.ops if isinstance(op, func.FuncOp))
     table = np.full((10, 6), 1 + 2**-9)
     (out,) = evaluate_function(embed, [np.array([0, -1], np.int32), table])
-    np.testing.assert_array_equal(out.astype(np.float64), [[1.0] * 6, [0.0] * 6])
+    np.testing.assert_array_equal(widen(out), [[1.0] * 6, [0.0] * 6])
 
 
 def test_symbols_are_bound_from_shapes_and_clashes_named():

@@ -1,12 +1,19 @@
 """The `moe` references against brute force."""
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
 from lostwax.ir.reference import moe
 
-CONFIG = {"top_k": 3, "n_group": 4, "topk_group": 2, "normalise": True, "scale": 2.5}
+CONFIG: dict[str, Any] = {
+    "top_k": 3,
+    "n_group": 4,
+    "topk_group": 2,
+    "normalise": True,
+    "scale": 2.5,
+}
 
 
 def brute_force(logits: np.ndarray, bias: np.ndarray) -> tuple[set[int], dict[int, float]]:

@@ -1,5 +1,7 @@
 """The numpy meaning of weight form steps."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -54,7 +56,7 @@ def test_leftover_tensors_and_dropped_scales_are_named():
 
 def test_a_stored_weight_keeps_its_format_or_is_dequantised():
     experts = [scaled(130, 64, s) for s in range(3)]
-    fields = {"name": "w", "parts": ("w",), "steps": ()}
+    fields: dict[str, Any] = {"name": "w", "parts": ("w",), "steps": ()}
     kept = StoredWeight(dtype="f8E4M3FN", shape=(3, 130, 64), **fields)
     np.testing.assert_array_equal(
         stored_weight(kept, [experts]), np.stack([e.values for e in experts])
