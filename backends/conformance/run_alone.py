@@ -39,7 +39,7 @@ class Overrun(AssertionError):
 
 def _storage(candidate: Candidate) -> Storage:
     """Weights in just the forms that this lowering wants."""
-    wants = [want_of(candidate, operand) for operand in candidate.weight_operands()]
+    wants = [want_of(candidate, operand) for operand in candidate.weight_operands]
     chosen: tuple[Want, ...] = tuple(w for w in wants if w is not None)
     return Storage(weight_types(candidate.block.function), chosen)
 
@@ -163,7 +163,7 @@ class _Buffers:
 def _stored(alone: _Alone, given: Mapping[str, Array]) -> dict[str, Array]:
     """The inputs with weights replaced by what the plan would store for them."""
     candidate = alone.candidate
-    operands = candidate.weight_operands()
+    operands = candidate.weight_operands
     made = {k: v for k, v in given.items() if k.removesuffix(":scale") not in operands}
     values: dict[str, Value] = {}
     for operand, weight in operands.items():
