@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from oracle import dequantised
 from xdsl.dialects import builtin
 
@@ -50,7 +50,7 @@ class ReferenceModel:
         parts = [self.tensors[s.tensor] for s in self.table[name]]
         return np.stack(parts) if ".mlp.experts." in name else parts[0]
 
-    def step(self, tokens: Sequence[int], targets: Sequence[int]) -> tuple[Any, Any]:
+    def step(self, tokens: NDArray[Any], targets: NDArray[Any]) -> tuple[Any, Any]:
         """Log-probabilities of the targets, and picked ids, of each row of one chunk."""
         count = len(tokens)
         positions = np.arange(self.length, self.length + count, dtype=np.int32)

@@ -6,15 +6,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from tiny import DEEP, MTP, ODD, PLAIN, write_config
-from xdsl.dialects import func
+from tiny import DEEP, MTP, ODD, PLAIN, Config, write_config
+from xdsl.dialects import builtin, func
 from xdsl.parser import Parser
 from xdsl.printer import Printer
 
-from lostwax.frontend.capture import capture
+from lostwax.frontend.capture import Captured, capture
 from lostwax.frontend.checkpoint import open_checkpoint
 from lostwax.frontend.config import parse_config
 from lostwax.frontend.config_fields import ConfigError
@@ -23,12 +24,13 @@ from lostwax.frontend.importer import Argument, ImportRefused, import_block
 from lostwax.frontend.new_checkpoint import new_checkpoint
 from lostwax.ir.contract.step import STEP_INPUTS
 from lostwax.ir.dialects import context
+from lostwax.ir.dialects.core import CallOp
 
 ROOT = Path(__file__).parents[2]
 FULL = json.loads((ROOT / "examples" / "deepseek-v3.2.json").read_text())
 
 
-def text(module):
+def text(module: builtin.ModuleOp) -> str:
     stream = io.StringIO()
     Printer(stream).print_op(module)
     return stream.getvalue() + "\n"
@@ -39,16 +41,23 @@ def odd():
     return capture(parse_config(ODD))
 
 
-def functions(module):
+def functions(module: builtin.ModuleOp):
     return {f.sym_name.data: f for f in module.ops if isinstance(f, func.FuncOp)}
 
 
-def attrs_of(function, name):
-    found = [attrs.data.get(name) for attrs in function.arg_attrs.data]
+def attrs_of(function: func.FuncOp, name: str) -> list[str]:
+    attributes: Any = function.arg_attrs  # an array of dictionaries
+    found = [attrs.data.get(name) for attrs in attributes.data]
     return [a.data for a in found if a is not None]
 
 
-def test_the_module_verifies_and_its_text_parses_back_to_the_same_module(odd):
+def calls_of(function: func.FuncOp) -> list[tuple[str, str]]:
+    """Callee and prefix of each call, in order."""
+    calls = [op for op in function.walk() if isinstance(op, CallOp)]
+    return [(c.callee.root_reference.data, c.prefix.data) for c in calls]
+
+
+def test_the_module_verifies_and_its_text_parses_back_to_the_same_module(odd: Captured):
     odd.module.verify()
     parsed = Parser(context(), text(odd.module)).parse_module()
     parsed.verify()
@@ -56,19 +65,17 @@ def test_the_module_verifies_and_its_text_parses_back_to_the_same_module(odd):
     assert parsed.is_structurally_equivalent(odd.module)
 
 
-def test_two_captures_give_the_same_text(odd):
+def test_two_captures_give_the_same_text(odd: Captured):
     assert text(capture(parse_config(ODD)).module) == text(odd.module)
 
 
-def test_each_block_kind_is_one_function_however_many_layers(odd):
+def test_each_block_kind_is_one_function_however_many_layers(odd: Captured):
     two, six = odd, capture(parse_config(DEEP))
     kinds = ["embed", "dense", "moe", "head", "head_scores", "step", "step_scores"]
     assert list(functions(two.module)) == list(functions(six.module)) == kinds
-    calls = [op for op in functions(six.module)["step"].walk() if op.name == "core.call"]
-    assert [c.callee.root_reference.data for c in calls] == (
-        ["embed"] + 2 * ["dense"] + 4 * ["moe"] + ["head"]
-    )
-    assert [c.prefix.data for c in calls[1:3]] == ["model.layers.0.", "model.layers.1."]
+    calls = calls_of(functions(six.module)["step"])
+    assert [callee for callee, _ in calls] == ["embed"] + 2 * ["dense"] + 4 * ["moe"] + ["head"]
+    assert [prefix for _, prefix in calls[1:3]] == ["model.layers.0.", "model.layers.1."]
 
 
 def test_a_model_without_dense_layers_has_no_dense_function():
@@ -76,7 +83,7 @@ def test_a_model_without_dense_layers_has_no_dense_function():
     assert "dense" not in functions(module)
 
 
-def test_arguments_are_carries_step_inputs_caches_then_weights(odd):
+def test_arguments_are_carries_step_inputs_caches_then_weights(odd: Captured):
     moe = functions(odd.module)["moe"]
     hints = [a.name_hint for a in moe.body.block.args]
     head = ["delta", "residual", "positions", "slots", "q_starts", "page_table"]
@@ -89,27 +96,27 @@ def test_arguments_are_carries_step_inputs_caches_then_weights(odd):
         assert attrs_of(functions(odd.module)[name], "lostwax.input") == list(STEP_INPUTS)
 
 
-def test_written_caches_are_results_that_alias_their_argument(odd):
+def test_written_caches_are_results_that_alias_their_argument(odd: Captured):
     moe = functions(odd.module)["moe"]
-    aliases = [a.data.get("lostwax.alias") for a in moe.res_attrs.data]
+    attributes: Any = moe.res_attrs
+    aliases = [a.data.get("lostwax.alias") for a in attributes.data]
     assert [a and a.value.data for a in aliases] == [None, None, 6, 7]
     assert moe.function_type.outputs.data[2:] == moe.function_type.inputs.data[6:8]
 
 
-def test_every_weight_of_a_checkpoint_is_an_argument_and_has_its_stored_format(tmp_path):
+def test_every_weight_of_a_checkpoint_is_an_argument_and_has_its_stored_format(tmp_path: Path):
     source = write_config(tmp_path / "source", MTP)
     new_checkpoint(source, tmp_path / "checkpoint", seed=0, format="fp8")
     checkpoint = open_checkpoint(tmp_path / "checkpoint")
     captured = capture(checkpoint)
-    blocks, used = functions(captured.module), set()
-    for call in blocks["step"].walk():
-        if call.name == "core.call":
-            block = blocks[call.callee.root_reference.data]
-            weights = attrs_of(block, "lostwax.weight")
-            stored = attrs_of(block, "lostwax.stored")
-            for name, how in zip(weights, stored, strict=True):
-                assert checkpoint.formats[call.prefix.data + name] == how
-                used.add(call.prefix.data + name)
+    blocks = functions(captured.module)
+    used: set[str] = set()
+    for callee, prefix in calls_of(blocks["step"]):
+        weights = attrs_of(blocks[callee], "lostwax.weight")
+        stored = attrs_of(blocks[callee], "lostwax.stored")
+        for name, how in zip(weights, stored, strict=True):
+            assert checkpoint.formats[prefix + name] == how
+            used.add(prefix + name)
     assert used == set(captured.weights)
     assert captured.facts.digest == checkpoint.digest
     assert captured.facts.num_layers == 3
@@ -132,22 +139,22 @@ class Baked(torch.nn.Module):
         super().__init__()
         self.constant = torch.ones(4)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor):
         return (x + self.constant,)
 
 
 class Aten(torch.nn.Module):
-    def forward(self, x):
+    def forward(self, x: torch.Tensor):
         return (torch.relu(x),)
 
 
 class CacheView(torch.nn.Module):
-    def forward(self, cache):
+    def forward(self, cache: torch.Tensor):
         return (cache.view(-1, 4),)
 
 
 def test_the_importer_refuses_what_the_ir_cannot_say_by_name():
-    def refused(module, argument):
+    def refused(module: torch.nn.Module, argument: Argument):
         program = torch.export.export(module, (torch.zeros(6, 4),))
         (name,) = [
             s.arg.name for s in program.graph_signature.input_specs if s.kind.name == "USER_INPUT"
@@ -174,7 +181,7 @@ print(json.dumps([report.seconds, time.process_time(), peak]))
 """
 
 
-def captured_in_a_process(config):
+def captured_in_a_process(config: Config):
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", CHILD],

@@ -1,16 +1,17 @@
 """The captured module, run by its fp64 reference, is transformers' model: before any compiling."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from oracle import hf_logits, hf_model
 from reference_model import ReferenceModel, f32_module
-from tiny import DEEP, ODD, PLAIN, write_config
+from tiny import DEEP, ODD, PLAIN, Config, write_config
 
 from lostwax.frontend.checkpoint import open_checkpoint
-from lostwax.frontend.new_checkpoint import new_checkpoint
+from lostwax.frontend.new_checkpoint import Format, new_checkpoint
 
 TOLERANCE = 1e-4  # of log-probabilities, where transformers itself is good to 2e-6
 
@@ -20,7 +21,9 @@ TOLERANCE = 1e-4  # of log-probabilities, where transformers itself is good to 2
     [(PLAIN, "fp32", 0), (ODD, "fp32", 1), (DEEP, "bf16", 2), (ODD, "fp8", 3)],
     ids=["plain", "odd", "deep-bf16", "odd-fp8"],
 )
-def test_prefill_chunks_and_decode_equal_transformers(tmp_path, config, format, seed):
+def test_prefill_chunks_and_decode_equal_transformers(
+    tmp_path: Path, config: Config, format: Format, seed: int
+):
     source = write_config(tmp_path / "source", config)
     new_checkpoint(source, tmp_path / "checkpoint", seed=seed, format=format)
     checkpoint = open_checkpoint(tmp_path / "checkpoint")

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from tiny import MTP, ODD, PLAIN, WIDE, write_config
+from tiny import MTP, ODD, PLAIN, WIDE, Config, write_config
 
 from lostwax.frontend.checkpoint import INDEX_FILE, CheckpointError, open_checkpoint
 from lostwax.frontend.new_checkpoint import new_checkpoint
@@ -15,7 +17,7 @@ from lostwax.frontend.new_checkpoint import new_checkpoint
 SMALL = ODD | {"num_hidden_layers": 2}
 
 
-def make(folder, config, **options):
+def make(folder: Path, config: Config, **options: Any):
     source = write_config(folder / "source", config)
     options = {"seed": 0, "format": "fp32"} | options
     new_checkpoint(source, folder / "checkpoint", **options)
@@ -23,31 +25,31 @@ def make(folder, config, **options):
 
 
 @pytest.fixture(scope="module")
-def fp8_folder(tmp_path_factory):
+def fp8_folder(tmp_path_factory: pytest.TempPathFactory):
     return make(tmp_path_factory.mktemp("fp8"), SMALL, format="fp8")
 
 
 @pytest.fixture
-def folder(fp8_folder, tmp_path):
+def folder(fp8_folder: Path, tmp_path: Path):
     return shutil.copytree(fp8_folder, tmp_path / "copy")
 
 
-def the_shard(folder):
+def the_shard(folder: Path):
     return next(folder.glob("*.safetensors"))
 
 
-def read_raw(path):
+def read_raw(path: Path):
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
     return json.loads(data[8 : 8 + length]), data[8 + length :]
 
 
-def write_raw(path, header, data):
+def write_raw(path: Path, header: Any, data: bytes):
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
 
 
-def rename(folder, old, new):
+def rename(folder: Path, old: str, new: str | None):
     """Rename a tensor in shard and index, or drop it from both with new None."""
     shard, index = the_shard(folder), folder / INDEX_FILE
     header, data = read_raw(shard)
@@ -61,21 +63,21 @@ def rename(folder, old, new):
     index.write_text(json.dumps(table))
 
 
-def reshape(folder, name, shape):
+def reshape(folder: Path, name: str, shape: list[int]):
     shard = the_shard(folder)
     header, data = read_raw(shard)
     header[name]["shape"] = shape
     write_raw(shard, header, data)
 
 
-def refused(folder, *parts):
+def refused(folder: Path, *parts: str):
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(folder)
     for part in parts:
         assert part in str(caught.value)
 
 
-def test_every_weight_has_its_sources_in_stacking_order(fp8_folder):
+def test_every_weight_has_its_sources_in_stacking_order(fp8_folder: Path):
     checkpoint = open_checkpoint(fp8_folder)
     stacked = checkpoint.weights["model.layers.1.mlp.experts.down_proj.weight"]
     names = [s.tensor for s in stacked]
@@ -86,14 +88,15 @@ def test_every_weight_has_its_sources_in_stacking_order(fp8_folder):
     assert checkpoint.formats["model.layers.1.mlp.gate.e_score_correction_bias"] == "f32"
 
 
-def test_576_rows_have_five_rows_of_scales(tmp_path):
+def test_576_rows_have_five_rows_of_scales(tmp_path: Path):
     checkpoint = open_checkpoint(make(tmp_path, WIDE, format="fp8"))
     (source,) = checkpoint.weights["model.layers.0.self_attn.kv_a_proj_with_mqa.weight"]
-    header, _ = read_raw(checkpoint.folder / source.scale_file)
+    assert source.scale is not None
+    header, _ = read_raw(checkpoint.folder / source.file)
     assert header[source.scale]["shape"] == [5, 5]
 
 
-def test_a_single_file_without_index_is_read(tmp_path):
+def test_a_single_file_without_index_is_read(tmp_path: Path):
     sharded = make(tmp_path, SMALL)
     index = sharded / INDEX_FILE
     (file,) = set(json.loads(index.read_text())["weight_map"].values())
@@ -102,7 +105,7 @@ def test_a_single_file_without_index_is_read(tmp_path):
     assert open_checkpoint(sharded).weights["lm_head.weight"][0].file == "model.safetensors"
 
 
-def test_mtp_tensors_are_recognised_and_may_be_absent(tmp_path):
+def test_mtp_tensors_are_recognised_and_may_be_absent(tmp_path: Path):
     checkpoint = open_checkpoint(make(tmp_path, MTP, format="fp8"))
     assert "model.layers.3.eh_proj.weight" in checkpoint.mtp_tensors
     assert "model.layers.3.self_attn.indexer.wk.weight_scale_inv" in checkpoint.mtp_tensors
@@ -112,18 +115,20 @@ def test_mtp_tensors_are_recognised_and_may_be_absent(tmp_path):
     assert open_checkpoint(without).mtp_tensors == ()
 
 
-def test_the_digest_does_not_depend_on_the_folder_but_on_the_content(fp8_folder, folder, tmp_path):
+def test_the_digest_does_not_depend_on_the_folder_but_on_the_content(
+    fp8_folder: Path, folder: Path, tmp_path: Path
+):
     assert open_checkpoint(fp8_folder).digest == open_checkpoint(folder).digest
     assert open_checkpoint(fp8_folder).digest != open_checkpoint(make(tmp_path, SMALL)).digest
 
 
-def test_a_missing_tensor_is_named(folder):
+def test_a_missing_tensor_is_named(folder: Path):
     name = "model.layers.0.self_attn.indexer.k_norm.bias"
     rename(folder, name, None)
     refused(folder, name, "missing", "download")
 
 
-def test_an_extra_tensor_is_named(folder):
+def test_an_extra_tensor_is_named(folder: Path):
     name = "model.layers.1.mlp.experts.5.up_proj.weight"
     path = folder / "config.json"
     config = json.loads(path.read_text())
@@ -134,12 +139,12 @@ def test_an_extra_tensor_is_named(folder):
     refused(folder, name, "missing")
 
 
-def test_a_wrong_shape_is_named(folder):
+def test_a_wrong_shape_is_named(folder: Path):
     reshape(folder, "model.layers.0.self_attn.kv_a_proj_with_mqa.weight", [116, 60])
     refused(folder, "kv_a_proj_with_mqa", "[116, 60]", "[60, 116]")
 
 
-def test_wrong_and_missing_scales_are_named(folder):
+def test_wrong_and_missing_scales_are_named(folder: Path):
     name = "model.layers.0.mlp.gate_proj.weight_scale_inv"
     reshape(folder, name, [1])
     refused(folder, name, "wants f32 [1, 1]")
@@ -147,13 +152,13 @@ def test_wrong_and_missing_scales_are_named(folder):
     refused(folder, name, "missing")
 
 
-def test_scales_beside_a_plain_weight_are_refused(folder):
+def test_scales_beside_a_plain_weight_are_refused(folder: Path):
     old = "model.layers.0.mlp.gate_proj.weight_scale_inv"
     rename(folder, old, "model.layers.0.self_attn.indexer.weights_proj.weight_scale_inv")
     refused(folder, "weight_scale_inv")
 
 
-def test_fp8_where_the_architecture_has_none_is_refused(tmp_path):
+def test_fp8_where_the_architecture_has_none_is_refused(tmp_path: Path):
     folder = make(tmp_path, SMALL, format="fp8")
     shard = the_shard(folder)
     header, data = read_raw(shard)
@@ -164,7 +169,7 @@ def test_fp8_where_the_architecture_has_none_is_refused(tmp_path):
     refused(folder, "model.norm.weight", "stored as f8E4M3FN", "wants bf16 or f32")
 
 
-def test_half_precision_is_refused_with_the_formats_that_are_read(folder):
+def test_half_precision_is_refused_with_the_formats_that_are_read(folder: Path):
     shard = the_shard(folder)
     header, data = read_raw(shard)
     header["lm_head.weight"]["dtype"] = "F16"
@@ -172,7 +177,7 @@ def test_half_precision_is_refused_with_the_formats_that_are_read(folder):
     refused(folder, "lm_head.weight", "stored as f16", "bf16 or f32")
 
 
-def test_experts_of_one_layer_must_be_stored_alike(folder):
+def test_experts_of_one_layer_must_be_stored_alike(folder: Path):
     shard = the_shard(folder)
     name = "model.layers.1.mlp.experts.3.up_proj.weight"
     rename(folder, name, None)
@@ -187,7 +192,7 @@ def test_experts_of_one_layer_must_be_stored_alike(folder):
     assert shard.exists()
 
 
-def test_a_shard_that_is_cut_short_is_refused(folder):
+def test_a_shard_that_is_cut_short_is_refused(folder: Path):
     shard = the_shard(folder)
     whole = shard.read_bytes()
     for length in (0, 5, 8, 100, len(whole) // 2, len(whole) - 1):
@@ -214,13 +219,13 @@ def test_a_shard_that_is_cut_short_is_refused(folder):
         b"\xff\xfe",
     ],
 )
-def test_a_malformed_header_is_refused_with_the_file(tmp_path, header):
+def test_a_malformed_header_is_refused_with_the_file(tmp_path: Path, header: Any):
     write_config(tmp_path, PLAIN)
     write_raw(tmp_path / "model.safetensors", header, b"\0" * 8)
     refused(tmp_path, "model.safetensors")
 
 
-def test_overlapping_tensors_are_refused(tmp_path):
+def test_overlapping_tensors_are_refused(tmp_path: Path):
     write_config(tmp_path, PLAIN)
     entry = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
     write_raw(tmp_path / "model.safetensors", {"a": entry, "b": entry}, b"\0" * 8)
@@ -228,7 +233,7 @@ def test_overlapping_tensors_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../elsewhere.safetensors", "/etc/passwd", "", 3, "a/b"])
-def test_an_index_reaches_no_file_outside_its_folder(folder, name):
+def test_an_index_reaches_no_file_outside_its_folder(folder: Path, name: Any):
     index = folder / INDEX_FILE
     table = json.loads(index.read_text())
     table["weight_map"]["lm_head.weight"] = name
@@ -236,7 +241,7 @@ def test_an_index_reaches_no_file_outside_its_folder(folder, name):
     refused(folder, "lm_head.weight", "plain file name")
 
 
-def test_an_index_that_lies_is_refused(folder):
+def test_an_index_that_lies_is_refused(folder: Path):
     index = folder / INDEX_FILE
     table = json.loads(index.read_text())
     table["weight_map"]["ghost.weight"] = the_shard(folder).name
@@ -249,7 +254,7 @@ def test_an_index_that_lies_is_refused(folder):
     refused(folder, "weight_map")
 
 
-def test_a_folder_without_weights_is_refused(tmp_path):
+def test_a_folder_without_weights_is_refused(tmp_path: Path):
     write_config(tmp_path, PLAIN)
     refused(tmp_path, "neither")
     refused(tmp_path / "absent", "no folder")

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
-from tiny import PLAIN, YARN, write_config
+from tiny import PLAIN, YARN, Config, write_config
 
 from lostwax.frontend.config import parse_config, read_config
 from lostwax.frontend.config_fields import ConfigError
@@ -13,7 +13,7 @@ from lostwax.frontend.config_fields import ConfigError
 FULL = Path(__file__).parents[2] / "examples" / "deepseek-v3.2.json"
 
 
-def without(config, *names):
+def without(config: Config, *names: str):
     return {k: v for k, v in config.items() if k not in names}
 
 
@@ -79,21 +79,21 @@ def test_layer_types_as_transformers_writes_them_are_read():
         ({"mlp_layer_types": ["sparse", "dense"]}, "must be dense layers, then sparse"),
     ],
 )
-def test_what_cannot_be_served_is_refused_by_name(change, message):
+def test_what_cannot_be_served_is_refused_by_name(change: Config, message: str):
     with pytest.raises(ConfigError) as caught:
         parse_config(PLAIN | change)
     assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "\x00", "[" * 100_000, '"x"', "NaN"])
-def test_a_config_that_is_no_object_is_refused_with_its_path(tmp_path, text):
+def test_a_config_that_is_no_object_is_refused_with_its_path(tmp_path: Path, text: str):
     path = tmp_path / "config.json"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"config\.json"):
         read_config(path)
 
 
-def test_the_digest_covers_every_field_but_not_their_order(tmp_path):
+def test_the_digest_covers_every_field_but_not_their_order(tmp_path: Path):
     first = read_config(write_config(tmp_path / "a", PLAIN))
     path = tmp_path / "config.json"
     path.write_text(json.dumps(dict(reversed(PLAIN.items())), indent=3))

@@ -2,38 +2,41 @@
 
 import hashlib
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from oracle import dequantised, hf_logits, hf_model
 from safetensors.torch import load_file
-from tiny import MTP, ODD, PLAIN, WIDE, write_config
+from tiny import MTP, ODD, PLAIN, WIDE, Config, write_config
 
 from lostwax.frontend.checkpoint import CheckpointError, open_checkpoint
 from lostwax.frontend.new_checkpoint import new_checkpoint
 
 
-def make(folder, config, **options):
+def make(folder: Path, config: Config, **options: Any):
     source = write_config(folder / "source", config)
     options = {"seed": 0, "format": "fp32"} | options
     new_checkpoint(source, folder / "checkpoint", **options)
     return folder / "checkpoint"
 
 
-def stored(folder):
-    tensors = {}
+def stored(folder: Path) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = {}
     for file in folder.glob("*.safetensors"):
         tensors |= load_file(file)
     return tensors
 
 
 @pytest.mark.parametrize("config", [PLAIN, ODD, MTP], ids=["plain", "odd", "mtp"])
-def test_transformers_loads_every_tensor_by_its_official_name(tmp_path, config):
+def test_transformers_loads_every_tensor_by_its_official_name(tmp_path: Path, config: Config):
     from transformers import DeepseekV32ForCausalLM
 
     folder = make(tmp_path, config, shard_bytes=1 << 20)
-    model, report = DeepseekV32ForCausalLM.from_pretrained(
+    load: Any = DeepseekV32ForCausalLM.from_pretrained  # typed as if it gave the model alone
+    model, report = load(
         folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
     )
     mtp = [f"model.layers.{n}." for n in open_checkpoint(folder).config.mtp_layers]
@@ -45,8 +48,8 @@ def test_transformers_loads_every_tensor_by_its_official_name(tmp_path, config):
     assert torch.equal(logits, again)
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
-    def digests(folder):
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path):
+    def digests(folder: Path):
         files = sorted(folder.iterdir())
         return [(f.name, hashlib.sha256(f.read_bytes()).hexdigest()) for f in files]
 
@@ -58,7 +61,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
     assert len(list(first.glob("*.safetensors"))) > 1
 
 
-def test_a_seed_gives_the_same_values_in_every_format(tmp_path):
+def test_a_seed_gives_the_same_values_in_every_format(tmp_path: Path):
     exact = stored(make(tmp_path / "fp32", WIDE))
     rounded = stored(make(tmp_path / "bf16", WIDE, format="bf16"))
     quantised = dequantised(make(tmp_path / "fp8", WIDE, format="fp8"))
@@ -72,7 +75,9 @@ def test_a_seed_gives_the_same_values_in_every_format(tmp_path):
 
 
 @pytest.mark.parametrize("scale_fmt", ["ue8m0", None])
-def test_scales_are_powers_of_two_exactly_where_the_config_says_so(tmp_path, scale_fmt):
+def test_scales_are_powers_of_two_exactly_where_the_config_says_so(
+    tmp_path: Path, scale_fmt: str | None
+):
     quant = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
     quant |= {"scale_fmt": scale_fmt} if scale_fmt else {}
     folder = make(tmp_path, ODD | {"quantization_config": quant}, format="fp8")
@@ -83,20 +88,20 @@ def test_scales_are_powers_of_two_exactly_where_the_config_says_so(tmp_path, sca
     assert all(powers) if scale_fmt else not any(powers)
 
 
-def test_no_parameter_has_its_neutral_value(tmp_path):
+def test_no_parameter_has_its_neutral_value(tmp_path: Path):
     for name, values in stored(make(tmp_path, ODD)).items():
         assert not torch.all(values == 0), name
         assert not torch.all(values == 1), name
 
 
-def test_mtp_layers_repeat_embedding_and_head(tmp_path):
+def test_mtp_layers_repeat_embedding_and_head(tmp_path: Path):
     tensors = stored(make(tmp_path, MTP))
     embedding = tensors["model.layers.3.embed_tokens.weight"]
     assert torch.equal(embedding, tensors["model.embed_tokens.weight"])
     assert torch.equal(tensors["model.layers.3.shared_head.head.weight"], tensors["lm_head.weight"])
 
 
-def test_an_existing_folder_is_never_written_into(tmp_path):
+def test_an_existing_folder_is_never_written_into(tmp_path: Path):
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint" / "precious").write_text("")
     with pytest.raises(CheckpointError, match="not empty"):

@@ -1,6 +1,7 @@
 """Every torch op is the IR op of its name: same operands, same properties, honest schema."""
 
 from importlib import import_module
+from typing import Any
 
 import pytest
 import torch
@@ -20,30 +21,31 @@ def names():
     return sorted(ops - IR_ONLY)
 
 
-def torch_op(name):
+def torch_op(name: str):
     base = name.replace(".", "_", 1)
     packet = getattr(OPS, base + "_" if name == "kv.append" else base)
     return packet.default
 
 
 @pytest.mark.parametrize("name", names())
-def test_a_torch_op_has_the_fields_of_its_ir_op(name):
-    definition = context().get_op(name).get_irdl_definition()
+def test_a_torch_op_has_the_fields_of_its_ir_op(name: str):
+    op: Any = context().get_op(name)
+    definition = op.get_irdl_definition()
     fields = [n for n, _ in definition.operands] + list(definition.properties)
     arguments = [a.name for a in torch_op(name)._schema.arguments if a.name != "dtype"]
     assert arguments == fields
 
 
-def example(name):
+def example(name: str):
     t, b, p, n, page, heads, dim = 6, 3, 5, 7, 64, 4, 16
 
-    def f(*shape):
+    def f(*shape: int):
         return torch.zeros(shape, dtype=torch.bfloat16, device="meta")
 
-    def f32(*shape):
+    def f32(*shape: int):
         return torch.zeros(shape, device="meta")
 
-    def i(*shape):
+    def i(*shape: int):
         return torch.zeros(shape, dtype=torch.int32, device="meta")
 
     paging = (i(t), i(b + 1), i(b, p))
@@ -79,7 +81,7 @@ def example(name):
 
 
 @pytest.mark.parametrize("name", names())
-def test_schemas_and_fake_kernels_pass_torchs_own_check(name):
+def test_schemas_and_fake_kernels_pass_torchs_own_check(name: str):
     tests = ("test_schema", "test_faketensor")
     torch.library.opcheck(torch_op(name), example(name), test_utils=tests)
 
