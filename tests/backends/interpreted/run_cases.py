@@ -180,6 +180,23 @@ def attend_case(
     return error(out["op.out"], np.asarray(want))
 
 
+def zeroed_step_case() -> float:
+    """Capture runs over zeroed step inputs: rows behind every request must read inside the table."""
+    rng = np.random.default_rng(0)
+    q, kv_b = rng.standard_normal((3, 2, 12)), rng.standard_normal((2 * 16, 24))
+    cache = rng.standard_normal((2, 16, 28))
+    selection = np.tile(np.array([0, -1], np.int32), (3, 1))
+    zeros = {"positions": np.zeros(3, np.int32), "page_table": np.zeros((3, 1), np.int32)}
+    data = {"q_nope": q[..., :8], "q_pe": q[..., 8:], "kv_b": kv_b, "cache_in": cache}
+    data |= {"selection": selection, "q_starts": np.zeros(4, np.int32), **zeros}
+    values = {n: Value(a.shape, "f32" if a.dtype == float else "i32") for n, a in data.items()}
+    values["cache_in"] = Value(cache.shape, "f32", parts=(24, 4))
+    values["op.out"] = Value((3, 16), "f32")
+    out = run(ATTEND, decode(3, 1), values, {("op", "scale"): 0.2}, data)
+    real = data | {"q_starts": np.arange(4, dtype=np.int32)}
+    return error(out["op.out"], np.asarray(mla.attend(**real, scale=0.2)))
+
+
 def decode(reqs: int, pages: int) -> Bucket:
     """One row a request."""
     return Bucket(reqs, reqs, pages, reqs)
@@ -204,6 +221,7 @@ def main() -> None:
         "attend one split f32": attend_case(
             2, 8, 4, 24, 12, 60, decode(3, 5), wide, 2, splits=1, block_keys=16
         ),
+        "attend over a zeroed step f32": zeroed_step_case(),
         "attend bf16": attend_case(4, 32, 16, 64, 32, 32, decode(4, 4), narrow, 1),
         "attend f32 over bf16 cache": attend_case(
             4, 32, 16, 64, 32, 32, decode(4, 4), ("f32", "bf16"), 1
