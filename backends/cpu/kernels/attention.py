@@ -9,10 +9,10 @@ import torch
 
 from lostwax.backends.cpu.kernels.spans import real_rows, spans_of, tiles
 from lostwax.backends.portable.kernels.attention import (
-    NEVER,
     absorb,
     attend_expanded_rows,
-    chosen_columns,
+    bias_of,
+    bias_of_chosen,
     head_weights,
     write_heads,
 )
@@ -25,8 +25,8 @@ def _pages(cache: torch.Tensor, page_table: torch.Tensor, b: int, length: int) -
     return rows_of_one(cache, page_table[b, : -(-length // page_tokens)], length)
 
 
-def _below(columns: int, positions: torch.Tensor) -> torch.Tensor:
-    return torch.arange(columns) <= positions[:, None]
+def _causal(columns: int, positions: torch.Tensor) -> torch.Tensor:
+    return bias_of(torch.arange(columns) <= positions[:, None])
 
 
 def attend_dense_absorbed(
@@ -58,8 +58,7 @@ def attend_dense_absorbed(
             at, seen = slice(tile.start, tile.stop), min(tile.length, limit)
             scores = torch.mm(q[at].flatten(0, 1), cached[:seen].t())
             if tile.stop - tile.start > 1:
-                hidden = ~_below(seen, positions[at])
-                scores.view(-1, heads, seen).masked_fill_(hidden[:, None], NEVER)
+                scores.view(-1, heads, seen).add_(_causal(seen, positions[at])[:, None])
             p = torch.softmax(scores, -1)
             torch.mm(p, cached[:seen, :latent], out=context[at].flatten(0, 1))
     write_heads(context, values, out)
@@ -97,15 +96,17 @@ def attend_expanded(
         for tile in tiles(span, row_tile):
             at, seen = slice(tile.start, tile.stop), min(tile.length, limit)
             if selection is None:
-                visible = _below(seen, positions[at])
+                bias = _causal(seen, positions[at])
             else:
-                visible = chosen_columns(selection[at], seen)
+                bias = bias_of_chosen(selection[at], seen)
             result = attend_expanded_rows(
                 q_nope[at].float(),
                 q_pe[at].float(),
                 expanded[:seen],
                 cached[:seen, latent:],
-                visible,
+                bias,
                 scale,
             )
             per_head[at].copy_(result.transpose(0, 1))
+    if selection is not None:
+        out.masked_fill_(selection[:, :1] < 0, 0)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from lostwax.backends import predicates as P
 from lostwax.backends.lowering import Knobs, Lowering, Match, Work
 from lostwax.backends.portable.lowerings.calls import Emit, f32_bytes, launch
 from lostwax.backends.portable.lowerings.experts import expert_views
 from lostwax.backends.portable.lowerings.linear import same_dtype, transposed, weight_pass
 from lostwax.ir.contract.program import Launch
-from lostwax.ir.contract.weights import WeightForm
+from lostwax.ir.contract.weights import ROW_MAJOR, WeightForm
 from lostwax.ir.dialects.moe import ExpertsOp
 from lostwax.ir.region import Region
 
@@ -35,11 +33,11 @@ def _used(match: Match) -> int:
     return min(match.shape("gate")[0], tokens * top_k)
 
 
-def _emit_fused(name: str, is_transposed: bool) -> Emit:
+def _emit_fused(name: str, gate_up_transposed: bool, down_transposed: bool) -> Emit:
     def emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
         gate_up, down = match.view("gate"), match.view("down")
-        if is_transposed:
-            gate_up, down = transposed(gate_up), transposed(down)
+        gate_up = transposed(gate_up) if gate_up_transposed else gate_up
+        down = transposed(down) if down_transposed else down
         activations = (match.view("x"), match.view("ids"), match.view("weights"))
         views = (*activations, gate_up, down, match.view("op.out"))
         return launch(name, KERNELS + "experts_fused", views, capturable=False)
@@ -62,21 +60,33 @@ def _rows_an_expert(match: Match) -> int:
     return max(1, tokens * top_k // match.shape("gate")[0])
 
 
-def _fused(name: str, is_transposed: bool) -> Lowering:
-    def work(match: Match, knobs: Knobs) -> Work:
-        plain = replace(match.work(), launches=_launches(match, 6))
-        return weight_pass(plain, _rows_an_expert(match), is_transposed)
+def _fused(suffix: str, gate_up_transposed: bool, down_transposed: bool) -> Lowering:
+    """Four of these, because a weight plan changes the form of one weight at a time."""
+    name = f"cpu_experts_fused{suffix}"
 
-    forms = {"gate": GATE_UP_TRANSPOSED, "down": TRANSPOSED} if is_transposed else {"gate": GATE_UP}
+    def work(match: Match, knobs: Knobs) -> Work:
+        plain, rows = match.work(), _rows_an_expert(match)
+        gate_up = weight_pass(_share(plain, 2 / 3), rows, gate_up_transposed)
+        down = weight_pass(_share(plain, 1 / 3), rows, down_transposed)
+        moved, flops = gate_up.num_bytes + down.num_bytes, gate_up.flops + down.flops
+        return Work(moved, flops, _launches(match, 6))
+
     return Lowering(
         name=name,
         pattern=Region.single(ExpertsOp),
-        emit=_emit_fused(name, is_transposed),
+        emit=_emit_fused(name, gate_up_transposed, down_transposed),
         when=ON_HOST & PLAIN,
-        weights=forms,
+        weights={
+            "gate": GATE_UP_TRANSPOSED if gate_up_transposed else GATE_UP,
+            "down": TRANSPOSED if down_transposed else ROW_MAJOR,
+        },
         work=work,
         allocates=_bytes,
     )
+
+
+def _share(work: Work, part: float) -> Work:
+    return Work(work.num_bytes * part, work.flops * part)
 
 
 def _bytes(match: Match, knobs: Knobs) -> int:
@@ -96,8 +106,10 @@ def _apart_work(match: Match, knobs: Knobs) -> Work:
 
 
 CPU_EXPERTS = (
-    _fused("cpu_experts_fused", is_transposed=False),
-    _fused("cpu_experts_fused_transposed", is_transposed=True),
+    _fused("", gate_up_transposed=False, down_transposed=False),
+    _fused("_transposed_up", gate_up_transposed=True, down_transposed=False),
+    _fused("_transposed_down", gate_up_transposed=False, down_transposed=True),
+    _fused("_transposed", gate_up_transposed=True, down_transposed=True),
     Lowering(
         name="cpu_experts_apart",
         pattern=Region.single(ExpertsOp),

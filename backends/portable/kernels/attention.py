@@ -31,12 +31,9 @@ def absorb(q_nope: torch.Tensor, q_pe: torch.Tensor, keys: torch.Tensor) -> torc
     return torch.cat([latent, q_pe.float()], -1)
 
 
-def weighted(scores: torch.Tensor, visible: torch.Tensor | None) -> torch.Tensor:
-    """Softmax over the last axis of what is visible; zeros where a row sees nothing."""
-    if visible is None:
-        return torch.softmax(scores, -1)
-    hidden = ~visible
-    return torch.softmax(scores.masked_fill_(hidden, NEVER), -1).masked_fill_(hidden, 0)
+def bias_of(visible: torch.Tensor) -> torch.Tensor:
+    """0 where visible, else -inf: added to scores by the product itself, at no pass of its own."""
+    return torch.where(visible, 0.0, NEVER)
 
 
 def write_heads(context: torch.Tensor, values: torch.Tensor, out: torch.Tensor) -> None:
@@ -50,24 +47,27 @@ def attend_expanded_rows(
     q_pe: torch.Tensor,
     expanded: torch.Tensor,
     k_pe: torch.Tensor,
-    visible: torch.Tensor | None,
+    bias: torch.Tensor,
     scale: float,
 ) -> torch.Tensor:
-    """[H, t, Dv]: rows against keys and values that are already per head.
+    """[H, t, Dv]: rows against keys and values that are already per head; NaN where all is hidden.
 
-    expanded [n, H, Dn+Dv], k_pe [n, R], visible [t, n] or None.
+    expanded [n, H, Dn+Dv], k_pe [n, R], bias [t, n].
     """
     nope, heads = q_nope.shape[2], q_nope.shape[1]
-    scores = torch.bmm(q_nope.transpose(0, 1), expanded[..., :nope].permute(1, 2, 0))
-    scores.baddbmm_(q_pe.transpose(0, 1), k_pe.t().expand(heads, -1, -1)).mul_(scale)
-    return torch.bmm(weighted(scores, visible), expanded[..., nope:].transpose(0, 1))
+    keys = expanded[..., :nope].permute(1, 2, 0)
+    hidden = bias.expand(heads, -1, -1)
+    scores = torch.baddbmm(hidden, q_nope.transpose(0, 1), keys, alpha=scale)
+    scores.baddbmm_(q_pe.transpose(0, 1), k_pe.t().expand(heads, -1, -1), alpha=scale)
+    return torch.bmm(torch.softmax(scores, -1), expanded[..., nope:].transpose(0, 1))
 
 
 def _absorbed_tile(
-    q: torch.Tensor, cached: torch.Tensor, visible: torch.Tensor, latent: int, scale: float
+    q: torch.Tensor, cached: torch.Tensor, bias: torch.Tensor, latent: int, scale: float
 ) -> torch.Tensor:
-    scores = torch.bmm(q, cached.transpose(1, 2)).mul_(scale)
-    return torch.bmm(weighted(scores, visible[:, None]), cached[..., :latent])
+    hidden = bias[:, None].expand(-1, q.shape[1], -1)
+    scores = torch.baddbmm(hidden, q, cached.transpose(1, 2), alpha=scale)
+    return torch.bmm(torch.softmax(scores, -1), cached[..., :latent])
 
 
 def attend_absorbed(
@@ -90,8 +90,9 @@ def attend_absorbed(
         at = slice(start, start + row_tile)
         cached = selected_rows(cache, selection[at], requests[at], page_table)
         q = absorb(q_nope[at], q_pe[at], keys)
-        context = _absorbed_tile(q, cached, selection[at] >= 0, kv_b.shape[1], scale)
-        write_heads(context, values, out[at])
+        bias = bias_of(selection[at] >= 0)
+        write_heads(_absorbed_tile(q, cached, bias, kv_b.shape[1], scale), values, out[at])
+    out.masked_fill_(selection[:, :1] < 0, 0)
 
 
 def attend_dense_absorbed(
@@ -115,9 +116,10 @@ def attend_dense_absorbed(
     for start in range(0, q_nope.shape[0], row_tile):
         at = slice(start, start + row_tile)
         cached = rows_of_requests(cache, requests[at], page_table)
-        visible = _visible(columns, positions[at], limit)
+        bias = bias_of(_visible(columns, positions[at], limit))
         q = absorb(q_nope[at], q_pe[at], keys)
-        write_heads(_absorbed_tile(q, cached, visible, kv_b.shape[1], scale), values, out[at])
+        write_heads(_absorbed_tile(q, cached, bias, kv_b.shape[1], scale), values, out[at])
+    out.masked_fill_((positions < 0)[:, None], 0)
 
 
 def _columns(cache: torch.Tensor, page_table: torch.Tensor) -> torch.Tensor:
@@ -128,13 +130,11 @@ def _visible(columns: torch.Tensor, positions: torch.Tensor, limit: int) -> torc
     return columns <= positions.clamp(max=limit - 1)[:, None]
 
 
-def chosen_columns(selection: torch.Tensor, columns: int) -> torch.Tensor:
-    """bool [t, columns]: which positions a selection [t, K] names."""
-    chosen = torch.zeros(
-        (selection.shape[0], columns + 1), dtype=torch.bool, device=selection.device
-    )
+def bias_of_chosen(selection: torch.Tensor, columns: int) -> torch.Tensor:
+    """f32 [t, columns]: 0 at the positions that a selection [t, K] names, -inf elsewhere."""
+    bias = torch.full((selection.shape[0], columns + 1), NEVER, device=selection.device)
     index = torch.where(selection < 0, columns, selection).long()  # -1 falls into a spare column
-    return chosen.scatter_(1, index, True)[:, :columns]
+    return bias.scatter_(1, index, 0.0)[:, :columns]
 
 
 def _expanded(
@@ -143,14 +143,14 @@ def _expanded(
     kv_b: torch.Tensor,
     kv_b_scale: torch.Tensor | None,
     cache: torch.Tensor,
-    seen: torch.Tensor,
+    bias: torch.Tensor,
     requests: torch.Tensor,
     page_table: torch.Tensor,
     out: torch.Tensor,
     scale: float,
     row_tile: int,
 ) -> None:
-    """Every request's columns against every row, masked by `seen` [T, S] and the row's request."""
+    """Every request's columns against every row under `bias` [T, S]; each row keeps its own."""
     rows, heads, latent = q_nope.shape[0], q_nope.shape[1], kv_b.shape[1]
     weight = dequantise(kv_b, kv_b_scale, torch.float32).t()
     per_head = out.view(rows, heads, -1)
@@ -165,7 +165,7 @@ def _expanded(
                 q_pe[at].float(),
                 expanded,
                 cached[:, latent:],
-                seen[at] & mine,
+                bias[at],
                 scale,
             ).transpose(0, 1)
             kept = result.to(out.dtype)
@@ -189,10 +189,11 @@ def attend_expanded(
     row_tile: int,
 ) -> None:
     """Write attention with keys and values made per head, selected positions by mask."""
-    seen = chosen_columns(selection, page_table.shape[1] * cache.shape[1])
+    bias = bias_of_chosen(selection, page_table.shape[1] * cache.shape[1])
     _expanded(
-        q_nope, q_pe, kv_b, kv_b_scale, cache, seen, requests, page_table, out, scale, row_tile
+        q_nope, q_pe, kv_b, kv_b_scale, cache, bias, requests, page_table, out, scale, row_tile
     )
+    out.masked_fill_(selection[:, :1] < 0, 0)
 
 
 def attend_dense_expanded(
@@ -211,7 +212,8 @@ def attend_dense_expanded(
     row_tile: int,
 ) -> None:
     """Write attention over visible positions with keys and values made per head."""
-    seen = _visible(_columns(cache, page_table), positions, limit)
+    bias = bias_of(_visible(_columns(cache, page_table), positions, limit))
     _expanded(
-        q_nope, q_pe, kv_b, kv_b_scale, cache, seen, requests, page_table, out, scale, row_tile
+        q_nope, q_pe, kv_b, kv_b_scale, cache, bias, requests, page_table, out, scale, row_tile
     )
+    out.masked_fill_((positions < 0)[:, None], 0)

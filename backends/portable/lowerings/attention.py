@@ -49,6 +49,8 @@ class Sizes:
         self.Dv = rows // self.H - self.Dn
         pages, page_tokens, self.W = match.shape("cache_in")
         self.S = pages * page_tokens
+        if is_dense:  # the guard promises that no request is longer
+            self.S = min(self.S, int(match.attr("all", "k")))
         self.B = match.shape("page_table")[0]
         self.K = self.S if is_dense else match.shape("selection")[1]
         self.kv_b_bytes = f32_bytes(rows, self.C)

@@ -34,7 +34,7 @@ INDEX_TOPK = Region(
 
 PLAIN_CACHE = P.layout("cache_in", "f32", "bf16")
 
-TOPK_CALLS = 16
+TOPK_CALLS = 10
 
 
 def index_views(match: Match) -> tuple[View, ...]:
