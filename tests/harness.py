@@ -148,7 +148,7 @@ Part = tuple[Request, int]
 
 @dataclass
 class Player:
-    """Plays steps over pages handed out in a shuffled order; checks that a step agrees with itself."""
+    """Plays steps over pages handed out in a shuffled order; checks each against itself."""
 
     runtime: Runtime
     free: list[int] = field(default_factory=list[int])
@@ -211,7 +211,7 @@ def _batch(
         wanted = run if scores else run[-1:]
         spans.append(slice(len(logit_rows), len(logit_rows) + len(wanted)))
         logit_rows += [len(tokens) + p - run.start for p in wanted]
-        targets += [(request.tokens + [-1])[p + 1] for p in wanted]
+        targets += [[*request.tokens, -1][p + 1] for p in wanted]
         tokens += request.tokens[run.start : run.stop]
         positions += run
         slots += [request.pages[p // page_tokens] * page_tokens + p % page_tokens for p in run]

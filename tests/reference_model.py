@@ -45,7 +45,7 @@ class ReferenceModel:
         self.pages = np.random.default_rng(0).permutation(np.arange(1, pages + 1)).astype(np.int32)
         self.length = 0
 
-    def weight(self, name: str, _: object) -> Any:
+    def weight(self, name: str, kind: object) -> Any:
         """A logical weight in f32, routed experts stacked."""
         parts = [self.tensors[s.tensor] for s in self.table[name]]
         return np.stack(parts) if ".mlp.experts." in name else parts[0]

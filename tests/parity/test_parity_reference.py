@@ -68,7 +68,7 @@ def differences(models: Models, build: Build, num_tokens: int) -> NDArray[np.flo
     rows += [row for _ in range(4) for row in player.decode([request], scores=True)]
     got = np.array([p for row in rows for p in row.target_logprobs])
     reference = StoredModel(checkpoint, build, num_tokens)
-    want, _ = reference.step(tokens, [*tokens[1:], 0])
+    want, _ = reference.step(np.array(tokens), np.array([*tokens[1:], 0]))
     return np.abs(got - want)[:-1]  # the last token has no target
 
 

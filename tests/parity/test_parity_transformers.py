@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from harness import PROMPT, Build, Models, Player, error_of
+from harness import PROMPT, Build, Models, Player, Rows, error_of
 from oracle import hf_greedy, hf_logits
 from torch import Tensor
 
@@ -81,7 +81,7 @@ def test_unequal_requests_in_a_batch_give_their_own_logits(
     wants = oracle_logits(models, build, *token_lists)
     requests = [player.open(tokens) for tokens in token_lists]
 
-    def check(given: list[int], results: list) -> None:
+    def check(given: list[int], results: list[Rows]) -> None:
         for index, rows in zip(given, results, strict=True):
             assert error_of(rows, wants[index]) < TOLERANCE, f"request {index}, {rows.program}"
 
@@ -104,7 +104,7 @@ def test_greedy_tokens_are_transformers_on_both_sides_of_index_topk(
     prompt, num_new = build.tokens(27, seed=3), 12
     request = player.open(prompt, room=num_new)
     (rows,) = player.extend([(request, len(prompt))], scores=False)
-    programs = {}
+    programs = dict[int, str]()
     for _ in range(num_new - 1):
         request.tokens.append(rows.ids[-1])
         (rows,) = player.decode([request])
