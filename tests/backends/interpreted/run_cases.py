@@ -181,7 +181,7 @@ def attend_case(
 
 
 def zeroed_step_case() -> float:
-    """Capture runs over zeroed step inputs: rows behind every request must read inside the table."""
+    """Capture runs over zeroed inputs: rows behind every request must read inside the table."""
     rng = np.random.default_rng(0)
     q, kv_b = rng.standard_normal((3, 2, 12)), rng.standard_normal((2 * 16, 24))
     cache = rng.standard_normal((2, 16, 28))
