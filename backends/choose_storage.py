@@ -8,7 +8,6 @@ against its own best so that long programs do not outvote short ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
 
 from lostwax.backends.cover import CandidateSet, Cover, Priced, cover, least_price
 from lostwax.backends.storage import (
@@ -19,6 +18,10 @@ from lostwax.backends.storage import (
     want_of,
     weight_types,
 )
+
+UNCOVERED = 1e9
+"""Loss of each op that a storage leaves without a lowering: fewer of them is a step forward, so
+that a search which changes one group at a time gets out of where many weights lie wrong."""
 
 Options = list[tuple[Want, ...]]
 
@@ -33,12 +36,20 @@ class _Scored:
         self._best = max(least_price(cset, [True] * len(cset.priced)) or 1, 1)
 
     def loss(self, storage: Storage) -> float:
-        """Price under the storage over the price with every form at once; inf without a cover."""
+        """Price under the storage over the price with every form at once, or UNCOVERED an op."""
         passed = tuple(all(storage.gives(w) for w in wants) for wants in self.wants)
         if passed not in self._totals:
             total = least_price(self._cset, passed)
-            self._totals[passed] = inf if total is None else total / self._best
+            if total is None:
+                self._totals[passed] = UNCOVERED * max(self._uncovered(passed), 1)
+            else:
+                self._totals[passed] = total / self._best
         return self._totals[passed]
+
+    def _uncovered(self, passed: tuple[bool, ...]) -> int:
+        kept = (p for p, good in zip(self._cset.priced, passed, strict=True) if good)
+        covered = {op for p in kept for op in p.candidate.region.members}
+        return sum(op not in covered for op in self._cset.ops)
 
 
 def _wants_of(priced: Priced) -> list[Want]:
@@ -103,7 +114,7 @@ def choose_storage(sets: Sequence[CandidateSet]) -> tuple[Storage, dict[str, flo
             )
             least, chosen[i] = scored[0]
             for loss, option in scored[1:]:
-                if loss < inf:
+                if loss < UNCOVERED / len(programs):
                     losses[" ".join(w.stored_name for w in option)] = loss - least
         if chosen == before:
             break

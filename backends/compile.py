@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from io import StringIO
@@ -134,23 +135,29 @@ class UnknownLowering(ValueError):
     """`--lowering` names a lowering or an op that the target does not have."""
 
 
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(known), 1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
 def _check_forced(forced: tuple[Forced, ...], lowerings: tuple[Lowering, ...]) -> None:
+    covered = {low.name: {n.op for n in low.pattern.nodes.values()} for low in lowerings}
+    known_ops = {op for ops in covered.values() for op in ops}
     for rule in forced:
-        named = [low for low in lowerings if low.name == rule.lowering]
-        if not named:
-            names = sorted(
-                low.name
-                for low in lowerings
-                if any(n.op == rule.op for n in low.pattern.nodes.values())
-            )
+        if rule.op not in known_ops:
             raise UnknownLowering(
-                f"no lowering {rule.lowering!r} on this target; those of {rule.op}:"
-                f" {', '.join(names) or 'none (is the op spelled right?)'}"
+                f"no lowering of this target covers an op {rule.op!r}.{_hint(rule.op, known_ops)}"
             )
-        if all(n.op != rule.op for n in named[0].pattern.nodes.values()):
-            ops = sorted({n.op for n in named[0].pattern.nodes.values()})
+        if rule.lowering not in covered:
+            names = sorted(name for name, ops in covered.items() if rule.op in ops)
             raise UnknownLowering(
-                f"lowering {rule.lowering!r} does not cover {rule.op}; it covers {', '.join(ops)}"
+                f"no lowering {rule.lowering!r} on this target.{_hint(rule.lowering, covered)}"
+                f" Those of {rule.op}: {', '.join(names)}"
+            )
+        if rule.op not in covered[rule.lowering]:
+            raise UnknownLowering(
+                f"lowering {rule.lowering!r} does not cover {rule.op}; it covers"
+                f" {', '.join(sorted(covered[rule.lowering]))}"
             )
 
 
@@ -167,8 +174,8 @@ def compile_module(
     """Compile a captured module into the artifact folder `out` and return its manifest.
 
     `weights` may be empty (a capture without a checkpoint): then the artifact plans but cannot be
-    loaded. Raises NoCover, UnknownTarget, UnknownLowering, UnsupportedDtype, SizeError, ArtifactExists
-    and KernelCompileError.
+    loaded. Raises NoCover, UnknownTarget, UnknownLowering, UnsupportedDtype, SizeError,
+    ArtifactExists and KernelCompileError.
     """
     options = options or CompileOptions()
     backend, target = find_target(target_name, options.extra_backends)

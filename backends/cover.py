@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 from xdsl.dialects import func
 from xdsl.ir import Operation, SSAValue
@@ -82,18 +83,40 @@ def _view_match(op: Operation) -> RegionMatch:
     return RegionMatch(region, {"op": op}, {"x": op.operands[0], "op": op.results[0]})  # pyright: ignore[reportArgumentType]
 
 
-def _budget_refusal(
-    candidate: Candidate, budget_bytes: int | None, knobs: Mapping[str, int]
-) -> str | None:
-    lowering = candidate.lowering
-    if budget_bytes is None or lowering is None:
-        return None
+def _need_bytes(candidate: Candidate, lowering: Lowering, knobs: Mapping[str, int]) -> int:
     env = candidate.context.env
     results = sum(type_bytes(v.type, env) for v in candidate.region.output_values())
-    need = results + lowering.workspace(candidate, knobs) + lowering.allocates(candidate, knobs)
-    if need <= budget_bytes:
-        return None
-    return f"needs {need} bytes of results and workspace, the arena's budget is {budget_bytes}"
+    return results + lowering.workspace(candidate, knobs) + lowering.allocates(candidate, knobs)
+
+
+def _fitting_knobs(
+    candidate: Candidate, lowering: Lowering, budget_bytes: int | None
+) -> dict[str, int] | str:
+    """The first knob setting within the budget, or the reason that there is none."""
+    if budget_bytes is None:
+        return lowering.default_knobs()
+    least: int | None = None
+    for values in product(*(k.values for k in lowering.knobs)):
+        knobs = {k.name: v for k, v in zip(lowering.knobs, values, strict=True)}
+        need = _need_bytes(candidate, lowering, knobs)
+        if need <= budget_bytes:
+            return knobs
+        least = need if least is None else min(least, need)
+    return f"needs {least} bytes of results and workspace, the arena's budget is {budget_bytes}"
+
+
+def _priced(
+    candidate: Candidate,
+    lowering: Lowering,
+    knobs: Mapping[str, int],
+    measurements: Measurements,
+    budget_bytes: int | None,
+) -> Priced:
+    """The candidate's price; a record made with more room than the budget gives does not count."""
+    found = price(candidate, measurements, knobs)
+    if budget_bytes is not None and _need_bytes(candidate, lowering, found.knobs) > budget_bytes:
+        found = price(candidate, NoMeasurements(), knobs)
+    return Priced(candidate, found)
 
 
 Place = tuple[Lowering, RegionMatch]
@@ -130,21 +153,15 @@ def find_candidates(
     for op in ops:
         if aliased_operand(op) is not None:
             view = Candidate(context, block, _view_match(op), None)
-            priced.append(Priced(view, price(view, measurements)))
+            priced.append(Priced(view, price(view, measurements, {})))
     for lowering, match in places:
         candidate = Candidate(context, block, match, lowering)
-        reason = (
-            lowering.when.refusal(candidate)
-            or _budget_refusal(candidate, budget_bytes, lowering.default_knobs())
-            or _forced_refusal(lowering, match, rules)
-        )
-        if reason is None:
-            cost = price(candidate, measurements)
-            if _budget_refusal(candidate, budget_bytes, cost.knobs):
-                cost = price(candidate, NoMeasurements())  # measured with more room than there is
-            priced.append(Priced(candidate, cost))
+        reason = lowering.when.refusal(candidate) or _forced_refusal(lowering, match, rules)
+        knobs = reason or _fitting_knobs(candidate, lowering, budget_bytes)
+        if isinstance(knobs, str):
+            refusals.append(Refusal(match, lowering.name, knobs))
         else:
-            refusals.append(Refusal(match, lowering.name, reason))
+            priced.append(_priced(candidate, lowering, knobs, measurements, budget_bytes))
     return CandidateSet(context, block, ops, tuple(priced), tuple(refusals))
 
 

@@ -59,13 +59,12 @@ def estimate_us(candidate: Candidate, knobs: Mapping[str, int]) -> float:
     return max(memory_us, compute_us) + work.launches * target.launch_us
 
 
-def price(candidate: Candidate, measurements: Measurements) -> Price:
-    """The candidate's price in its program's bucket."""
+def price(candidate: Candidate, measurements: Measurements, knobs: Mapping[str, int]) -> Price:
+    """The candidate's price in its program's bucket; `knobs` are those of an estimate."""
     if candidate.lowering is None:
         return Price(0, "view", {})
     measured = measurements.best(candidate)
     if measured is not None:
-        us, knobs = measured
-        return Price(round(us * 1e6), "record", dict(knobs))
-    knobs = candidate.lowering.default_knobs()
-    return Price(round(estimate_us(candidate, knobs) * 1e6), "estimate", knobs)
+        us, tuned = measured
+        return Price(round(us * 1e6), "record", dict(tuned))
+    return Price(round(estimate_us(candidate, knobs) * 1e6), "estimate", dict(knobs))
