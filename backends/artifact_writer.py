@@ -51,15 +51,22 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
     return sealed
 
 
+def require_replaceable(out: Path) -> None:
+    """Raise ArtifactExists where `out` is a file, or a folder that is neither empty nor an artifact.
+
+    So nothing that is not an artifact is ever replaced.
+    """
+    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise ArtifactExists(f"{out} exists and is no artifact; give another -o or remove it")
+
+
 @contextmanager
 def atomic_folder(out: Path) -> Generator[Path]:
     """A folder beside `out` that takes its place when the block ends well, and else vanishes.
 
-    Raises ArtifactExists where `out` is a folder without a manifest or a file: nothing that is not
-    an artifact is ever replaced.
+    Raises ArtifactExists as `require_replaceable` does.
     """
-    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise ArtifactExists(f"{out} exists and is no artifact; give another -o or remove it")
+    require_replaceable(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:

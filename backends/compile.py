@@ -12,7 +12,7 @@ from xdsl.dialects import builtin
 from xdsl.printer import Printer
 
 import lostwax
-from lostwax.backends.artifact_writer import atomic_folder, seal, write
+from lostwax.backends.artifact_writer import atomic_folder, require_replaceable, seal, write
 from lostwax.backends.buckets import ProgramSpec, Sizes, limits_of, program_specs
 from lostwax.backends.choose_storage import choose_storage, covers_under
 from lostwax.backends.cover import CandidateSet, Cover, Forced, Place, find_candidates, find_places
@@ -178,6 +178,7 @@ def compile_module(
     ArtifactExists and KernelCompileError.
     """
     options = options or CompileOptions()
+    require_replaceable(out)
     backend, target = find_target(target_name, options.extra_backends)
     if options.dtype not in target.dtypes:
         raise UnsupportedDtype(

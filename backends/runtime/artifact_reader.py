@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import msgspec
@@ -70,6 +70,8 @@ class ArtifactReader:
     def read(self, name: str) -> bytes:
         """One file's bytes, verified; ArtifactError where it is missing or altered."""
         wanted = self.manifest.files.get(name)
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise ArtifactError(f"{self.folder} names {name!r}, outside itself: do not use it")
         path = self.folder / name
         if wanted is None or not path.is_file():
             raise ArtifactError(f"{self.folder} lacks {name}: recompile the artifact")
@@ -77,6 +79,16 @@ class ArtifactReader:
         if hashlib.sha256(data).hexdigest() != wanted:
             raise ArtifactError(f"{path} does not match its digest: recompile the artifact")
         return data
+
+    def verify(self) -> None:
+        """Check every file that serving reads: a damaged program must not surface mid-answer."""
+        names = [ref.file for ref in self.manifest.programs]
+        names += [f"kernels/{kernel.binary}" for kernel in self.manifest.kernels]
+        names += [
+            name for name in ("weights.json", "tokenizer.json") if name in self.manifest.files
+        ]
+        for name in names:
+            self.read(name)
 
     def structure(self, name: str, kind: type[T]) -> T:
         """One verified JSON file as a contract structure."""

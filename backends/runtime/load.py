@@ -160,8 +160,7 @@ def load(
             f"{artifact} was compiled for {manifest.target.name}, and no installed package provides"
             f" the target folder {manifest.target.backend!r}"
         )
-    for kernel in manifest.kernels:
-        reader.read(f"kernels/{kernel.binary}")
+    reader.verify()
     compiled = {k.binary: k for k in manifest.kernels}
     driver: Driver = found.load(found.driver)(manifest.target, artifact / "kernels", compiled)
     weights = load_weights(reader.weight_plan(), reader.checkpoint(checkpoint), driver)

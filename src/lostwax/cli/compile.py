@@ -131,14 +131,19 @@ def compile_checkpoint(
     """Open, capture, compile: the whole way, with phases on standard error."""
     phases = phases or Phases()
     phases("import compiler")
+    from lostwax.backends.artifact_writer import require_replaceable
     from lostwax.backends.buckets import Sizes
     from lostwax.backends.compile import CompileOptions, compile_module
     from lostwax.backends.cover import Forced
     from lostwax.backends.measurements import open_measurements
+    from lostwax.backends.registry import find_target
     from lostwax.frontend.capture import capture
     from lostwax.frontend.checkpoint import open_checkpoint
 
     forced = tuple(Forced(*_forced(text)) for text in lowering or [])
+    measurements = open_measurements(records)
+    find_target(target)  # what can be refused is refused before the capture
+    require_replaceable(out)
     phases("read checkpoint headers")
     opened = open_checkpoint(checkpoint)
     phases("capture")
@@ -149,7 +154,7 @@ def compile_checkpoint(
         sizes=Sizes(max_context=max_context, max_tokens=max_tokens, max_reqs=max_reqs),
         forced=forced,
         budget_bytes=budget,
-        measurements=open_measurements(records),
+        measurements=measurements,
         dump_dir=dump_dir,
     )
     manifest = compile_module(
