@@ -20,11 +20,11 @@ class KernelBuilder:
         self._target = target
         self._folder = folder
         self._compiler: KernelCompiler | None = None
-        self._built: dict[bytes, CompiledKernel] = {}
+        self._built: dict[str, CompiledKernel] = {}
 
     def build(self, source: KernelSource) -> CompiledKernel:
         """The compiled kernel of a source; KernelCompileError where the target compiles none."""
-        key = msgspec.json.encode(source, order="sorted")
+        key = source.digest()
         if key not in self._built:
             if self._compiler is None:
                 if self._backend.compiler is None:
@@ -35,7 +35,8 @@ class KernelBuilder:
                 self._compiler = self._backend.load(self._backend.compiler)(self._target)
             assert self._compiler is not None
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._built[key] = self._compiler.compile(source, self._folder)
+            compiled = self._compiler.compile(source, self._folder)
+            self._built[key] = msgspec.structs.replace(compiled, source=key)
         return self._built[key]
 
     @property

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from lostwax.ir.contract.record import SCHEMA, Record, RecordKey, canonical_json
+from lostwax.ir.contract.canonical import canonical_json
+from lostwax.ir.contract.record import SCHEMA, Record, RecordKey
 
 
 class BadRecord(ValueError):

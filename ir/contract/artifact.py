@@ -1,4 +1,4 @@
-"""The artifact's manifest: what was compiled, for what, out of what. Holds names and digests only."""
+"""The artifact's manifest: what was compiled, for what, out of what. Names and digests only."""
 
 from __future__ import annotations
 

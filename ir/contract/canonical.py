@@ -8,3 +8,8 @@ import msgspec
 def canonical(value: object) -> bytes:
     """JSON with sorted keys and one-space indents, ending in a newline."""
     return msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=1) + b"\n"
+
+
+def canonical_json(value: object) -> bytes:
+    """The same on one line without spaces: for keys and records."""
+    return msgspec.json.encode(value, order="sorted")

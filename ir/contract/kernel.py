@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal
 
 import msgspec
+
+from lostwax.ir.contract.canonical import canonical
 
 
 class KernelSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +27,10 @@ class KernelSource(msgspec.Struct, frozen=True, kw_only=True):
     num_warps: int = 4
     num_stages: int = 2
 
+    def digest(self) -> str:
+        """sha256 of the canonical JSON: the same for the same request to a compiler."""
+        return hashlib.sha256(canonical(self)).hexdigest()
+
 
 class CompiledKernel(msgspec.Struct, frozen=True, kw_only=True):
     """A device binary in the artifact's `kernels/` folder, with what its launch must respect."""
@@ -36,3 +43,5 @@ class CompiledKernel(msgspec.Struct, frozen=True, kw_only=True):
     registers: int
     trailing_nulls: int = 0
     """Scratch pointers that follow the parameters (two for Triton)."""
+    source: str = ""
+    """`KernelSource.digest()` of what was compiled."""

@@ -1,4 +1,4 @@
-"""What compiling and serving need to know of a model beside its graph. Knows no checkpoint format."""
+"""What compiling and serving need to know of a model beside its graph. Reads no checkpoint."""
 
 from __future__ import annotations
 

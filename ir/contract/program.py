@@ -8,7 +8,8 @@ from typing import Literal
 import msgspec
 
 DTYPE_BYTES: dict[str, int] = {
-    "f64": 8, "i64": 8, "f32": 4, "i32": 4, "bf16": 2, "f16": 2, "u8": 1, "f8E4M3FN": 1, "f8E4M3FNUZ": 1,
+    "f64": 8, "i64": 8, "f32": 4, "i32": 4, "bf16": 2, "f16": 2, "u8": 1,
+    "f8E4M3FN": 1, "f8E4M3FNUZ": 1,
 }  # fmt: skip
 
 Space = Literal["arena", "carry", "weight", "plane", "input"]
@@ -106,7 +107,7 @@ class Bucket(msgspec.Struct, frozen=True, order=True):
 
 
 class StepFacts(msgspec.Struct, frozen=True):
-    """What guards may ask about a step. Lengths count tokens; kv counts the step's own tokens too."""
+    """What guards may ask about a step. Lengths count tokens; kv includes the step's own."""
 
     num_reqs: int
     max_q: int

@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+from lostwax.ir.contract.canonical import canonical_json
+
 SCHEMA = 1
 """Version of the record's fields; readers refuse newer ones."""
 
@@ -39,6 +41,10 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
                 f"a certificate of state {self.state!r} needs errors and the inputs' digest; "
                 "use state 'compiled' for a lowering that never ran"
             )
+
+    def bound_to(self, binary_digest: str) -> Certificate:
+        """The same evidence, bound to the binaries that ran."""
+        return msgspec.structs.replace(self, binary_digest=binary_digest)
 
 
 class RecordKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,8 +102,3 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     def knob_order(self) -> tuple[tuple[str, int], ...]:
         """Knobs as a sort key."""
         return tuple(sorted(self.knobs.items()))
-
-
-def canonical_json(value: object) -> bytes:
-    """JSON with sorted keys and no spaces: equal values give equal bytes on every machine."""
-    return msgspec.json.encode(value, order="sorted")

@@ -13,7 +13,7 @@ TRASH_PAGE = 0
 
 
 class InputSpec(msgspec.Struct, frozen=True):
-    """Shape (in the symbols T, B, P, R, with `B + 1` allowed), dtype and padding of one step input."""
+    """Shape (in T, B, `B + 1`, P, R), dtype and padding of one step input."""
 
     dims: tuple[str, ...]
     dtype: str

@@ -33,7 +33,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     fp8_encoding: Literal["f8E4M3FN", "f8E4M3FNUZ"] | None = None
     graph_entries: tuple[str, ...] = ()
     host_memory: bool = False
-    """True where the host reads device buffers directly (so a `host` step op may read any input)."""
+    """True where the host reads device buffers directly."""
 
     def __post_init__(self) -> None:
         missing = [d for d in self.tflops if d not in self.dtypes]

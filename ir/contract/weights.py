@@ -1,4 +1,4 @@
-"""How weights are stored for a target: plans over checkpoint tensors. Holds no data, knows no torch."""
+"""How weights are stored for a target: plans over checkpoint tensors. Holds no data."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 class WeightForm(msgspec.Struct, frozen=True, kw_only=True):
     """How a lowering wants a weight stored.
 
-    `perm` permutes the logical axes in storage (empty: row-major). `concat` names the weight operands
-    of the region (this one first) that must lie behind one another along `axis` as one tensor.
+    `perm` permutes the logical axes in storage (empty: row-major). `concat` names the weight
+    operands of the region (this one first) that must lie behind one another along `axis`.
     """
 
     name: str

@@ -13,7 +13,7 @@ app = App(
     help="Compile DeepSeek-V3.2 once per target, serve it by replay.",
     version=lostwax.__version__,
 )
-for _command in ("compile", "explain", "new-checkpoint", "opt", "serve"):
+for _command in ("certify", "compile", "explain", "new-checkpoint", "opt", "serve"):
     _module = _command.replace("-", "_")
     app.command(f"lostwax.cli.{_module}:{_module}", name=_command)
 

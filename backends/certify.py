@@ -1,0 +1,171 @@
+"""Certifies an artifact's choices on its own device: every lowering beside the fp64 reference.
+
+Uses the artifact's graphs and binaries as they are: no checkpoint, no frontend, no compiler.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from xdsl.dialects import builtin
+from xdsl.parser import Parser
+
+import lostwax
+from lostwax.backends.candidate import Candidate
+from lostwax.backends.conformance.check import NotConformant
+from lostwax.backends.conformance.kit import Environment, certify_candidate
+from lostwax.backends.lowering import Lowering
+from lostwax.backends.program_context import ProgramContext
+from lostwax.backends.record_key import boundary_types, record_key
+from lostwax.backends.registry import backends
+from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
+from lostwax.backends.runtime.driver import Driver
+from lostwax.ir.contract.artifact import ProgramRef
+from lostwax.ir.contract.choice import Choices, RegionChoice
+from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.ir.contract.record import Record
+from lostwax.ir.dialects import context as ir_context
+from lostwax.ir.region import find_matches
+
+MAX_TOKENS = 64
+"""Largest step that is certified: the reference runs in fp64 on the host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """One lowering at one size: its record, or what was wrong with it."""
+
+    program: str
+    lowering: str
+    ops: tuple[str, ...]
+    record: Record | None
+    error: str | None
+    kernels: tuple[str, ...]
+
+
+class _Kernels:
+    """The artifact's binaries by source, and which of them one lowering took."""
+
+    def __init__(self, compiled: tuple[CompiledKernel, ...]) -> None:
+        self._by_source = {k.source: k for k in compiled}
+        self.taken: list[CompiledKernel] = []
+
+    def __call__(self, source: KernelSource) -> CompiledKernel:
+        found = self._by_source.get(source.digest())
+        if found is None:
+            raise ArtifactError(
+                f"the artifact holds no binary of {source.symbol} as this lostwax builds it;"
+                " recompile the artifact with this version"
+            )
+        self.taken.append(found)
+        return found
+
+    def digest(self) -> str:
+        """sha256 over the taken binaries' digests, empty for host calls alone."""
+        names = sorted({k.digest for k in self.taken})
+        return hashlib.sha256("".join(names).encode()).hexdigest() if names else ""
+
+
+def _graph(reader: ArtifactReader, ref: ProgramRef) -> builtin.ModuleOp:
+    name = f"{ref.entry}-{ref.guard.name}{'-scores' if ref.bucket.scores else ''}"
+    text = reader.read(f"graphs/{name}.mlir").decode()
+    return Parser(ir_context(), text, f"{name}.mlir").parse_module()
+
+
+def _candidate(
+    context: ProgramContext, choice: RegionChoice, lowerings: Mapping[str, Lowering]
+) -> Candidate:
+    block, lowering = context.blocks[choice.block], lowerings.get(choice.lowering)
+    if lowering is None:
+        raise ArtifactError(
+            f"this lostwax has no lowering {choice.lowering!r}, which the artifact chose; recompile"
+        )
+    for match in find_matches(lowering.pattern, block.function.body.block):
+        if match.digest() == choice.region:
+            return Candidate(context, block, match, lowering)
+    raise ArtifactError(f"{choice.lowering} no longer matches {choice.ops}; recompile the artifact")
+
+
+def _sizes(reader: ArtifactReader) -> Iterator[ProgramRef]:
+    """Programs small enough for the reference, largest first: the first of a kind counts."""
+    fitting = [r for r in reader.manifest.programs if r.bucket.tokens <= MAX_TOKENS]
+    yield from sorted(fitting, key=lambda r: (-r.bucket.tokens, r.bucket.pages, r.file))
+
+
+def _driver(reader: ArtifactReader) -> Driver:
+    manifest = reader.manifest
+    backend = backends()[manifest.target.backend]
+    for kernel in manifest.kernels:
+        reader.read(f"kernels/{kernel.binary}")
+    compiled = {k.binary: k for k in manifest.kernels}
+    return backend.load(backend.driver)(manifest.target, reader.folder / "kernels", compiled)
+
+
+def certify_artifact(artifact: Path, own_only: bool = False) -> Iterator[Certified]:
+    """Run every chosen lowering once for each entry and type, on the device that is here.
+
+    `own_only` leaves out lowerings without a compiled kernel. Raises ArtifactError,
+    DeviceUnavailable; a lowering that disagrees is reported in its result, and the rest goes on.
+    """
+    reader = ArtifactReader(artifact)
+    target = reader.manifest.target
+    if target.replay == "none":
+        raise ArtifactError(f"target {target.name} executes nothing, so nothing can be certified")
+    backend = backends()[target.backend]
+    all_lowerings: tuple[Lowering, ...] = backend.load(backend.lowerings)(target)
+    lowerings = {low.name: low for low in all_lowerings}
+    choices = reader.structure("choices.json", Choices)
+    driver = _driver(reader)
+    versions = {"lostwax": lostwax.__version__, "torch": str(torch.__version__)}
+    versions |= reader.manifest.toolchain
+    seen: set[str] = set()
+    for ref in _sizes(reader):
+        program = Path(ref.file).stem
+        context = ProgramContext(_graph(reader, ref), target, ref.entry, ref.bucket, ref.guard)
+        for choice in choices.programs[program]:
+            candidate = _candidate(context, choice, lowerings)
+            key = f"{ref.entry} {choice.lowering} {choice.region} {boundary_types(candidate)}"
+            if key not in seen:
+                seen.add(key)
+                result = _certify(candidate, choice, reader, driver, versions)
+                if result.kernels or not own_only:
+                    yield result
+
+
+def _certify(
+    candidate: Candidate,
+    choice: RegionChoice,
+    reader: ArtifactReader,
+    driver: Driver,
+    versions: Mapping[str, str],
+) -> Certified:
+    kernels = _Kernels(reader.manifest.kernels)
+    environment = Environment(
+        target=candidate.target,
+        driver=lambda: driver,
+        compile_kernel=kernels,
+        state="executed",
+        tool_versions=versions,
+    )
+    record, wrong = None, None
+    try:
+        outcome = certify_candidate(
+            candidate, reader.manifest.model, environment, knobs=choice.knobs
+        )
+        assert outcome.certificate is not None, outcome.refusal
+        certificate = outcome.certificate.bound_to(kernels.digest())
+        record = Record(key=record_key(candidate), knobs=choice.knobs, certificate=certificate)
+    except NotConformant as error:
+        wrong = str(error)
+    return Certified(
+        program=candidate.context.name,
+        lowering=choice.lowering,
+        ops=choice.ops,
+        record=record,
+        error=wrong,
+        kernels=tuple(sorted({k.symbol for k in kernels.taken})),
+    )
