@@ -163,8 +163,8 @@ class Player:
         return Request(list(tokens), [self.free.pop() for _ in range(count)])
 
     def close(self, request: Request) -> None:
-        """Give the pages back as they are: what they hold must never be read by others."""
-        self.free[:0] = request.pages
+        """Give the pages back as they are; they are the next that `open` hands out."""
+        self.free += request.pages
 
     def decode(self, requests: Sequence[Request], *, scores: bool = False) -> list[Rows]:
         """One token of each request, as a decode step."""
