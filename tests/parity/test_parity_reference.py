@@ -4,8 +4,9 @@ Both round every result of an op to its type, but their sums differ in the last 
 then fall on the other side of a bf16 step now and then: a step is 2^-8 of a value of order 1.
 Measured of log-probabilities: mean 0.001 to 0.003, largest 0.008 where every position is selected.
 Where the indexer selects, such a step may swap two positions of nearly equal score: one row in a
-hundred then differs by up to 0.1, which is why the bound there is on the mean and a quantile. Against a reference that keeps fp32
-where the types say bf16, the means are 0.009 and 0.017: the bounds would notice.
+hundred then differs by up to 0.1, which is why the bound there is on the mean and a quantile.
+Against a reference that keeps fp32 where the types say bf16, the means are 0.009 and 0.017: the
+bounds would notice.
 """
 
 from __future__ import annotations
