@@ -52,7 +52,7 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def require_replaceable(out: Path) -> None:
-    """Raise ArtifactExists where `out` is a file, or a folder that is neither empty nor an artifact.
+    """Raise ArtifactExists where `out` is a file, or a full folder that is no artifact.
 
     So nothing that is not an artifact is ever replaced.
     """

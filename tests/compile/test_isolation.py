@@ -1,4 +1,4 @@
-"""Serving needs no compiler, no model code, no particular place; compiling no particular machine."""
+"""Serving needs no compiler, no model code and no place; compiling depends on no machine."""
 
 from __future__ import annotations
 
