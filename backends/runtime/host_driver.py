@@ -1,0 +1,58 @@
+"""The driver of targets that compute on the host: torch tensors as memory, host calls walked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from lostwax.backends.runtime.driver import Resolve, Thunk
+from lostwax.backends.runtime.host_call import bind_host_call
+from lostwax.ir.contract.kernel import CompiledKernel
+from lostwax.ir.contract.program import HostCall, Launch
+from lostwax.ir.contract.target import Target
+
+ALIGNMENT = 256
+
+
+class HostDriver:
+    """Satisfies `lostwax.backends.runtime.driver.Driver`; a target adds its kernels' packages."""
+
+    packages: tuple[str, ...] = ()
+    """Packages that host calls may name: the backend's `kernels`."""
+
+    def __init__(self, target: Target, kernels: Path, compiled: dict[str, CompiledKernel]) -> None:
+        pass
+
+    @property
+    def device(self) -> torch.device:
+        """The host."""
+        return torch.device("cpu")
+
+    def allocate(self, num_bytes: int) -> torch.Tensor:
+        """A zeroed u8 [num_bytes] buffer, aligned to 256 bytes."""
+        raw = torch.zeros(num_bytes + ALIGNMENT, dtype=torch.uint8)
+        start = -raw.data_ptr() % ALIGNMENT
+        return raw[start : start + num_bytes]
+
+    def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
+        """The host call over resolved memory."""
+        if not isinstance(launch, HostCall):
+            raise ValueError(
+                f"{launch.op}: the host has no compiled kernels; the artifact is for another target"
+            )
+        return bind_host_call(launch, resolve, self.packages)
+
+    def capture(self, launches: Sequence[Thunk]) -> Thunk:
+        """The sequence itself: nothing is captured."""
+        sequence = tuple(launches)
+
+        def walk() -> None:
+            for launch in sequence:
+                launch()
+
+        return walk
+
+    def synchronize(self) -> None:
+        """Nothing is asynchronous."""
