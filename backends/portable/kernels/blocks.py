@@ -17,6 +17,9 @@ def dequantise(
     if scale is None:
         return weight.to(dtype)
     rows, cols = weight.shape[-2:]
-    wide = scale.repeat_interleave(BLOCK, -2)[..., :rows, :]
-    wide = wide.repeat_interleave(BLOCK, -1)[..., :cols]
-    return (weight.float() * wide).to(dtype)
+    by_row = scale.repeat_interleave(BLOCK, -2)[..., :rows, :]
+    wide = weight.to(torch.float32, copy=True)  # scaled in place below
+    if cols % BLOCK == 0:
+        blocked = wide.reshape(*wide.shape[:-1], cols // BLOCK, BLOCK)
+        return blocked.mul_(by_row[..., None]).reshape(wide.shape).to(dtype)
+    return wide.mul_(by_row.repeat_interleave(BLOCK, -1)[..., :cols]).to(dtype)

@@ -48,9 +48,9 @@ class Sizes:
         rows, self.C = match.shape("kv_b")
         self.Dv = rows // self.H - self.Dn
         pages, page_tokens, self.W = match.shape("cache_in")
-        self.S = pages * page_tokens
-        if is_dense:  # the guard promises that no request is longer
-            self.S = min(self.S, int(match.attr("all", "k")))
+        columns = pages * page_tokens
+        # where all is selected, the guard promises that no request is longer
+        self.S = min(columns, int(match.attr("all", "k"))) if is_dense else columns
         self.B = match.shape("page_table")[0]
         self.K = self.S if is_dense else match.shape("selection")[1]
         self.kv_b_bytes = f32_bytes(rows, self.C)

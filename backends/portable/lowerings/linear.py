@@ -30,15 +30,11 @@ GATED = Region(
 ROW_TILE = Knob("row_tile", (4096, 1024, 16384))
 """Rows of a weight that are converted at once."""
 
-ROW_MAJOR_READ = 1.6
-"""How much longer a one-row product takes on a row-major weight than on a transposed one.
-
-torch 2.13 on two Zen 4 cores, fp32, weights from memory: 65 us against 48 (512 x 512), 250 against
-157 (2048 x 512), 1006 against 576 (8192 x 512). At 4 rows both are equal.
-"""
-
-TRANSPOSED_WORK = 1.12
-"""The same at 32 rows the other way round: 101 us against 118, 413 against 461. Equal at 512."""
+# Rows below which a form takes `factor` as long as the other. torch.mm on two Zen 4 cores, fp32,
+# torch 2.13, weights from memory, transposed / row-major: 0.61 at 1 row, 0.68 at 2, about 1 at 4,
+# 1.2 to 1.35 at 8, 1.15 to 1.28 at 16, 1.08 at 64, 1.02 from 128 on.
+ROW_MAJOR_LOSS = ((3, 1.55),)
+TRANSPOSED_LOSS = ((3, 1.0), (6, 1.05), (32, 1.2), (128, 1.08), (1 << 31, 1.02))
 
 
 def transposed(view: View) -> View:
@@ -57,12 +53,9 @@ def transposed(view: View) -> View:
 
 def weight_pass(work: Work, rows: int, is_transposed: bool) -> Work:
     """The work of a product over `rows` rows, by how the weight lies."""
-    if rows == 1 and not is_transposed:
-        return replace(work, num_bytes=work.num_bytes * ROW_MAJOR_READ)
-    if 8 <= rows < 256 and is_transposed:
-        factor = TRANSPOSED_WORK
-        return replace(work, num_bytes=work.num_bytes * factor, flops=work.flops * factor)
-    return work
+    losses = TRANSPOSED_LOSS if is_transposed else ROW_MAJOR_LOSS
+    factor = next((factor for below, factor in losses if rows < below), 1.0)
+    return replace(work, num_bytes=work.num_bytes * factor, flops=work.flops * factor)
 
 
 def _is_converted(match: Match) -> bool:
