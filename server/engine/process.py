@@ -39,7 +39,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--num-pages", type=int)
     parser.add_argument("--threads", type=int)
     options = parser.parse_args(argv)
-    run_engine(lambda: _load(options), options.address)
+    try:
+        run_engine(lambda: _load(options), options.address)
+    except Exception as error:
+        if not type(error).__module__.startswith("lostwax."):
+            raise
+        raise SystemExit(1) from None  # the gateway has its sentence, nobody needs a traceback
 
 
 def _load(options: argparse.Namespace) -> Runtime:

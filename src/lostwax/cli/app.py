@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from collections.abc import Sequence
 
 from cyclopts import App
 
@@ -13,9 +16,18 @@ app = App(
     help="Compile DeepSeek-V3.2 once per target, serve it by replay.",
     version=lostwax.__version__,
 )
-for _command in ("certify", "compile", "explain", "new-checkpoint", "opt", "serve"):
+COMMANDS = {
+    "certify": "An artifact's lowerings on this device, beside the fp64 reference.",
+    "compile": "Compile a checkpoint into an artifact for one target.",
+    "explain": "What an artifact's compile chose for each op, what lost and why.",
+    "new-checkpoint": "Write a random checkpoint in the official format.",
+    "opt": "Run passes over a module's text.",
+    "serve": "Serve an artifact, or a checkpoint that is compiled first, over HTTP.",
+}
+"""Said here too, so that `lostwax --help` imports no command."""
+for _command, _help in COMMANDS.items():
     _module = _command.replace("-", "_")
-    app.command(f"lostwax.cli.{_module}:{_module}", name=_command)
+    app.command(f"lostwax.cli.{_module}:{_module}", name=_command, help=_help)
 
 
 def _is_ours(error: Exception) -> bool:
@@ -23,12 +35,16 @@ def _is_ours(error: Exception) -> bool:
     return type(error).__module__.startswith("lostwax.") or isinstance(error, OSError)
 
 
-def main() -> None:
-    """Run the command line."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line (default: this process's)."""
     try:
-        app()
+        app(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # `lostwax explain ART | head`: the reader has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
         if not _is_ours(error):
             raise

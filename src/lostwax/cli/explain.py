@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -17,12 +18,16 @@ class UnknownOp(ValueError):
     """No program of the artifact runs this op."""
 
 
+class UnknownProgram(ValueError):
+    """The artifact has no program of this name."""
+
+
 def explain(
     artifact: Path,
     op: str | None = None,
     /,
     *,
-    entry: str | None = None,
+    entry: Literal["extend", "decode"] | None = None,
     program: str | None = None,
     json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
@@ -49,6 +54,9 @@ def explain(
         return
     choices = reader.structure("choices.json", Choices)
     refs = {Path(r.file).stem: r for r in reader.manifest.programs}
+    if program is not None and program not in refs:
+        known = ", ".join(refs)
+        raise UnknownProgram(f"no program {program!r}.{_hint(program, refs)} Known: {known}")
     kept = {
         name: ref
         for name, ref in refs.items()
@@ -58,23 +66,46 @@ def explain(
     print("\n".join(lines))
 
 
-def _name(choice: RegionChoice) -> str:
-    return f"{choice.block}: {' + '.join(choice.ops)}"
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = get_close_matches(name, list(known), 1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _price(us: float, source: str) -> str:
     return f"{us:.2f} us ({source})"
 
 
+Line = tuple[str, str]
+"""A lowering and the ops that it covers."""
+
+
+def _lines(choices: Iterable[RegionChoice], block: str) -> Counter[Line]:
+    return Counter((c.lowering, " + ".join(c.ops)) for c in choices if c.block == block)
+
+
+def _print(sign: str, lines: Counter[Line]) -> Iterator[str]:
+    for (lowering, ops), count in lines.items():
+        times = f"{count}x" if count > 1 else ""
+        yield f"  {sign} {lowering:<34} {times:>3} {ops}"
+
+
 def _tables(choices: Choices, refs: dict[str, ProgramRef]) -> Iterator[str]:
-    """One line a region, the programs that chose alike together."""
-    same: dict[tuple[tuple[str, str, str], ...], list[str]] = {}
-    for name in refs:
-        key = tuple((c.block, " + ".join(c.ops), c.lowering) for c in choices.programs[name])
-        same.setdefault(key, []).append(name)
-    for key, names in same.items():
-        yield f"{', '.join(names)}:"
-        yield from (f"  {block:<12} {lowering:<34} {ops}" for block, ops, lowering in key)
+    """Each block kind once; of programs that chose otherwise, only what differs."""
+    blocks = dict.fromkeys(c.block for name in refs for c in choices.programs[name])
+    for block in blocks:
+        same: dict[frozenset[tuple[Line, int]], tuple[Counter[Line], list[str]]] = {}
+        for name in refs:
+            lines = _lines(choices.programs[name], block)
+            if lines:
+                same.setdefault(frozenset(lines.items()), (lines, []))[1].append(name)
+        (first, names), *others = same.values()
+        where = ", ".join(names) if others else f"all {len(names)} programs that run it"
+        yield f"{block} in {where}:"
+        yield from _print(" ", first)
+        for lines, names in others:
+            yield f"{block} in {', '.join(names)}, unlike the first:"
+            yield from _print("-", first - lines)
+            yield from _print("+", lines - first)
     for group, stored in choices.storage.items():
         kept = [s for s in stored if "+" in s or "@" in s]
         yield f"weights of {group}: {', '.join(kept) or 'row-major, as in the checkpoint'}"
@@ -84,18 +115,14 @@ def _one_op(choices: Choices, refs: dict[str, ProgramRef], op: str) -> Iterator[
     """Every program's choice for one op, with losers, then where the choice flips."""
     known = sorted({o for c in choices.programs.values() for r in c for o in r.ops})
     if op not in known:
-        close = get_close_matches(op, known, 1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = _hint(op, known)
         raise UnknownOp(f"no program runs {op!r}.{hint} Known: {', '.join(known)}")
     previous: dict[tuple[str, str, str], tuple[str, str]] = {}
     flips: list[str] = []
     for name, ref in refs.items():
+        same: dict[tuple[str, ...], list[str]] = {}
         for choice in (c for c in choices.programs[name] if op in c.ops):
-            yield f"{name} ({ref.guard}) {_name(choice)}"
-            yield f"  winner {choice.lowering}: {_price(choice.us, choice.source)}"
-            for loser in choice.losers:
-                priced = "" if loser.us is None else f" {loser.us:.2f} us,"
-                yield f"  loser  {loser.lowering}:{priced} {loser.reason}"
+            same.setdefault(tuple(_why(choice)), []).append(choice.block)
             key = (choice.block, ref.entry, ref.guard.name)
             before = previous.get(key)
             if before and before[1] != choice.lowering:
@@ -104,6 +131,19 @@ def _one_op(choices: Choices, refs: dict[str, ProgramRef], op: str) -> Iterator[
                     f" {choice.lowering} from {name}"
                 )
             previous[key] = (name, choice.lowering)
+        for (ops, *why), blocks in same.items():
+            yield f"{name} ({ref.guard}) {', '.join(dict.fromkeys(blocks))}: {ops}"
+            yield from why
     yield from (f"flips  {line}" for line in flips)
     if not flips:
         yield "the choice flips between no two neighbouring programs of an entry and guard"
+
+
+def _why(choice: RegionChoice) -> Iterator[str]:
+    """The ops of a region, its winner and its losers."""
+    yield " + ".join(choice.ops)
+    knobs = "".join(f" {name}={value}" for name, value in sorted(choice.knobs.items()))
+    yield f"  winner {choice.lowering}{knobs}: {_price(choice.us, choice.source)}"
+    for loser in choice.losers:
+        priced = "" if loser.us is None else f" {loser.us:.2f} us,"
+        yield f"  loser  {loser.lowering}:{priced} {loser.reason}"

@@ -9,6 +9,10 @@ from typing import Literal
 from lostwax.cli.progress import Phases
 
 
+class NothingToServe(ValueError):
+    """What was named can not be served; the message says what to give."""
+
+
 def serve(
     path: Path,
     /,
@@ -45,11 +49,22 @@ def serve(
     insecure
         Allow a host that others can reach although there is no authentication.
     """
+    from lostwax.backends.runtime.artifact_reader import ArtifactReader
     from lostwax.server.gateway.serve import serve as run
 
     artifact = path
-    if not (path / "manifest.json").is_file() and (path / "config.json").is_file():
+    if not (path / "manifest.json").is_file():
+        if not (path / "config.json").is_file():
+            raise NothingToServe(
+                f"{path} is neither an artifact (it has no manifest.json) nor a checkpoint (it has"
+                " no config.json); give the folder of one"
+            )
         artifact = _compiled(path, target, dtype)
+    weights = ArtifactReader(artifact).checkpoint(checkpoint)
+    if not weights.is_dir():
+        raise NothingToServe(
+            f"the checkpoint of {artifact} is not at {weights}; give --checkpoint DIR"
+        )
     run(
         artifact,
         checkpoint=checkpoint,

@@ -1,0 +1,140 @@
+"""`lostwax compile` and `serve`: every mistake is one sentence with a remedy, and status 1 or 2."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from small_fixtures import Compiled
+
+from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.cli import main
+
+QUICK = ("--dtype", "fp32", "--max-context", "512", "--max-tokens", "64", "--max-reqs", "2")
+
+
+def lostwax(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Status, standard output and standard error of a command in this process."""
+    status = 0
+    try:
+        main([str(a) for a in arguments])
+    except SystemExit as stopped:
+        status = stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]):
+    return lambda *arguments: lostwax(capsys, *arguments)
+
+
+def test_compile_json_prints_the_manifests_digest(run, small_artifact: Compiled, tmp_path: Path):
+    status, out, err = run(
+        "compile", small_artifact.checkpoint, "-o", tmp_path / "a", *QUICK, "--json"
+    )
+    assert status == 0
+    report = json.loads(out)
+    manifest = ArtifactReader(tmp_path / "a").manifest
+    assert report["digest"] == manifest.digest == small_artifact.manifest.digest
+    assert report["programs"] == len(manifest.programs)
+    assert "capture" in err, "phases go to standard error"
+    note = json.loads((tmp_path / "a" / "checkpoint.json").read_text())
+    assert Path(note["path"]) == small_artifact.checkpoint.resolve()
+
+
+# What is asked for, with CKPT and OUT in their places, and what the one line says.
+MISTAKES = {
+    "a target's typo": ("CKPT -o OUT --target cqu", "unknown target 'cqu'. Did you mean 'cpu'?"),
+    "no checkpoint": ("CKPT/none -o OUT", "is no folder; give the one that holds config.json"),
+    "not an artifact": ("CKPT -o CKPT", "exists and is no artifact; give another -o"),
+    "a malformed rule": ("CKPT -o OUT --lowering foo", "'foo' is not [ENTRY:]OP=NAME, such as"),
+    "a rule's entry": ("CKPT -o OUT --lowering x:a.b=c", "must be extend or decode, not 'x'"),
+    "an unknown lowering": (
+        "CKPT -o OUT --lowering mla.attend=portable_attend_absorbd",
+        "Did you mean 'portable_attend_absorbed'?",
+    ),
+    "an op's typo": ("CKPT -o OUT --lowering mla.atend=x", "Did you mean 'mla.attend'?"),
+    "no records": ("CKPT -o OUT --records CKPT/none", "is no folder of records; give the folder"),
+    "no context": ("CKPT -o OUT --max-context 0", "--max-context must be at least 1"),
+    "no room": ("CKPT -o OUT --budget 10", "the arena's budget is 10"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_message_and_status_1(
+    run, small_checkpoint: Path, tmp_path: Path, mistake: str
+) -> None:
+    line, expected = MISTAKES[mistake]
+    line = line.replace("CKPT", str(small_checkpoint)).replace("OUT", str(tmp_path / "out"))
+    status, out, err = run("compile", *line.split())
+    assert (status, out) == (1, "")
+    messages = [x for x in err.splitlines() if x.startswith("lostwax: ")]
+    assert len(messages) == 1
+    assert expected in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("complie x", 'Did you mean "compile"?'),
+        ("compile x -o y --dtpe fp32", "Did you mean --dtype?"),
+        ("compile x -o y --dtype fp23", 'Did you mean "fp32"?'),
+        ("compile x", "-o requires an argument"),
+        ("explain x --entry decod", 'Did you mean "decode"?'),
+        ("serve x --prot 8000", "Did you mean --port?"),
+    ],
+)
+def test_a_typo_on_the_command_line_is_status_2_with_a_suggestion(
+    run, line: str, expected: str
+) -> None:
+    status, out, err = run(*line.split())
+    printed = " ".join((out + err).replace("│", " ").split())
+    assert status == 2
+    assert expected in printed
+
+
+def test_serve_says_what_it_needs(run, small_artifact: Compiled, tmp_path: Path) -> None:
+    cases = {
+        (str(tmp_path),): "is neither an artifact",
+        (
+            str(small_artifact.artifact),
+        ): "does not say where its checkpoint lies; give --checkpoint",
+        (
+            str(small_artifact.artifact),
+            "--checkpoint",
+            str(tmp_path / "none"),
+        ): "give --checkpoint DIR",
+        (
+            str(small_artifact.artifact),
+            "--checkpoint",
+            str(small_artifact.checkpoint),
+            "--host",
+            "0.0.0.0",
+        ): "allow it with --insecure",
+    }
+    for arguments, expected in cases.items():
+        status, _, err = run("serve", *arguments)
+        assert status == 1
+        assert expected in err
+        assert len(err.splitlines()) == 1
+
+
+def test_serve_refuses_a_damaged_artifact_before_it_listens(
+    run, small_checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    status, out, err = run("serve", tmp_path, "--checkpoint", small_checkpoint)
+    assert (status, out) == (1, "")
+    assert "recompile the artifact" in err
+    assert "listening" not in err
+
+
+def test_help_names_every_command_with_a_sentence(run) -> None:
+    status, out, _ = run("--help")
+    assert status == 0
+    for line in ("compile Compile a checkpoint", "serve Serve an artifact", "explain What an"):
+        assert line in " ".join(out.split())

@@ -1,0 +1,161 @@
+"""`lostwax explain` says what was chosen, once, and where choices differ."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from small_fixtures import Compiled
+
+from lostwax.backends.artifact_writer import seal, write
+from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.cli.explain import UnknownOp, UnknownProgram, explain
+from lostwax.ir.contract.canonical import canonical
+from lostwax.ir.contract.choice import Choices, Loser, RegionChoice
+
+NAMES = ("decode-t1-b1-p8-r1-dense", "decode-t1-b1-p8-r1-sparse", "decode-t2-b2-p8-r2-sparse")
+
+
+def choice(
+    block: str, ops: str, lowering: str, us: float, *losers: Loser, source: str = "estimate"
+) -> RegionChoice:
+    return RegionChoice(
+        block=block,
+        ops=tuple(ops.split(" + ")),
+        region="d" * 64,
+        lowering=lowering,
+        us=us,
+        source=source,
+        knobs={"row_tile": 64} if lowering == "tiled" else {},
+        losers=losers,
+    )
+
+
+def block(attend: str, us: float) -> tuple[RegionChoice, ...]:
+    other = Loser(lowering="expanded", reason="costs more", us=us + 1)
+    refused = Loser(lowering="wgmma", reason="target fact matrix_units is ('avx2',)")
+    return tuple(
+        c
+        for kind in ("dense", "moe")
+        for c in (
+            choice(kind, "core.rms_norm", "norm", 2.0),
+            choice(kind, "core.rms_norm", "norm", 2.0),
+            choice(kind, "mla.attend", attend, us, other, refused),
+        )
+    )
+
+
+@pytest.fixture
+def artifact(small_artifact: Compiled, tmp_path: Path) -> Path:
+    """An artifact of three programs whose choices are given, so that no price model matters."""
+    reader = ArtifactReader(small_artifact.artifact)
+    embed = choice("embed", "core.embed", "embed", 1.0, source="record")
+    choices = Choices(
+        programs={
+            NAMES[0]: (embed, *block("absorbed", 10.0)),
+            NAMES[1]: (embed, *block("absorbed", 20.0)),
+            NAMES[2]: (embed, *block("tiled", 30.0)),
+        },
+        storage={"dense": ("a", "b@10"), "moe": ("c",)},
+        storage_losses={"dense": {"b": 0.25}, "moe": {}},
+    )
+    write(tmp_path, "choices.json", canonical(choices))
+    refs = tuple(r for r in reader.manifest.programs if Path(r.file).stem in NAMES)
+    seal(tmp_path, msgspec.structs.replace(reader.manifest, programs=refs))
+    return tmp_path
+
+
+TABLES = """\
+embed in all 3 programs that run it:
+    embed                                  core.embed
+dense in decode-t1-b1-p8-r1-dense, decode-t1-b1-p8-r1-sparse:
+    norm                                2x core.rms_norm
+    absorbed                               mla.attend
+dense in decode-t2-b2-p8-r2-sparse, unlike the first:
+  - absorbed                               mla.attend
+  + tiled                                  mla.attend
+moe in decode-t1-b1-p8-r1-dense, decode-t1-b1-p8-r1-sparse:
+    norm                                2x core.rms_norm
+    absorbed                               mla.attend
+moe in decode-t2-b2-p8-r2-sparse, unlike the first:
+  - absorbed                               mla.attend
+  + tiled                                  mla.attend
+weights of dense: b@10
+weights of moe: row-major, as in the checkpoint
+"""
+ATTEND = """\
+decode-t1-b1-p8-r1-dense (max_kv <= 32) dense, moe: mla.attend
+  winner absorbed: 10.00 us (estimate)
+  loser  expanded: 11.00 us, costs more
+  loser  wgmma: target fact matrix_units is ('avx2',)
+decode-t1-b1-p8-r1-sparse (always) dense, moe: mla.attend
+  winner absorbed: 20.00 us (estimate)
+  loser  expanded: 21.00 us, costs more
+  loser  wgmma: target fact matrix_units is ('avx2',)
+decode-t2-b2-p8-r2-sparse (always) dense, moe: mla.attend
+  winner tiled row_tile=64: 30.00 us (estimate)
+  loser  expanded: 31.00 us, costs more
+  loser  wgmma: target fact matrix_units is ('avx2',)
+flips  dense, decode, sparse: absorbed up to decode-t1-b1-p8-r1-sparse, tiled from \
+decode-t2-b2-p8-r2-sparse
+flips  moe, decode, sparse: absorbed up to decode-t1-b1-p8-r1-sparse, tiled from \
+decode-t2-b2-p8-r2-sparse
+"""
+
+
+def test_every_choice_is_printed_once(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    explain(artifact)
+    assert capsys.readouterr().out == TABLES
+
+
+def test_an_op_is_explained_with_losers_reasons_and_flips(
+    artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    explain(artifact, "mla.attend")
+    assert capsys.readouterr().out == ATTEND
+
+
+def test_one_program_or_entry_can_be_asked_for(
+    artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    explain(artifact, "mla.attend", program=NAMES[0])
+    assert capsys.readouterr().out.count("winner") == 1
+    explain(artifact, "core.embed", entry="decode")
+    assert "1.00 us (record)" in capsys.readouterr().out
+
+
+def test_json_is_the_recorded_file(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    explain(artifact, json_=True)
+    assert capsys.readouterr().out.encode() == (artifact / "choices.json").read_bytes()
+
+
+def test_typos_get_a_suggestion(artifact: Path) -> None:
+    with pytest.raises(UnknownOp, match=r"no program runs 'mla.atend'. Did you mean 'mla.attend'"):
+        explain(artifact, "mla.atend")
+    with pytest.raises(UnknownProgram, match="Did you mean 'decode-t1-b1-p8-r1-dense'"):
+        explain(artifact, program="decode-t1-b1-p8-r1-dens")
+
+
+def test_every_region_of_a_real_artifact_is_explained(
+    small_artifact: Compiled, capsys: pytest.CaptureFixture[str]
+) -> None:
+    explain(small_artifact.artifact)
+    printed = capsys.readouterr().out
+    reader = ArtifactReader(small_artifact.artifact)
+    choices = reader.structure("choices.json", Choices)
+    for lowering in {c.lowering for p in choices.programs.values() for c in p}:
+        assert f" {lowering} " in printed
+    assert len(printed.splitlines()) < 200
+
+
+def test_a_reader_that_leaves_early_gets_no_error(small_artifact: Compiled) -> None:
+    command = [sys.executable, "-m", "lostwax", "explain", str(small_artifact.artifact), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b""
