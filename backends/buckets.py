@@ -91,7 +91,7 @@ def program_specs(facts: ModelFacts, limits: Limits) -> tuple[ProgramSpec, ...]:
         decode = _ladder(1, reqs, 2)
         buckets += [("decode", Bucket(b, b, p, b)) for b in decode]
         buckets += [("decode", Bucket(reqs, reqs, p, reqs, scores=True))]
-        for t in _ladder(min(16, limits.max_tokens), limits.max_tokens, 4):
+        for t in _ladder(min(16, limits.max_tokens), limits.max_tokens, 2):
             buckets.append(("extend", Bucket(t, min(t, reqs), p, min(t, reqs))))
         for t in sorted({rows, limits.max_tokens}):
             buckets.append(("extend", Bucket(t, min(t, reqs), p, rows, scores=True)))
