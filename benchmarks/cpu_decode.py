@@ -135,7 +135,7 @@ def main() -> None:
     print(json.dumps(report, indent=1))
     if options.out:
         options.out.write_text(json.dumps(report, indent=1) + "\n")
-    missed = [r for r in rows if r["goal"] and r["ratio"] < r["goal"] or not r["greedy_equal"]]
+    missed = [r for r in rows if (r["goal"] and r["ratio"] < r["goal"]) or not r["greedy_equal"]]
     raise SystemExit(1 if missed else 0)
 
 

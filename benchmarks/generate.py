@@ -30,7 +30,9 @@ def start(runtime: Runtime, prompts: list[list[int]], max_new: int) -> list[Sequ
         sequences.append(Sequence(list(prompt), list(range(next_page, next_page + count))))
         next_page += count
     if next_page > runtime.limits.num_pages:
-        raise ValueError(f"{next_page} pages are needed, the runtime has {runtime.limits.num_pages}")
+        raise ValueError(
+            f"{next_page} pages are needed, the runtime has {runtime.limits.num_pages}"
+        )
     return sequences
 
 

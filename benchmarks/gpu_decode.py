@@ -116,9 +116,7 @@ def run(options: argparse.Namespace) -> int:
         "greedy_equal": alone == expected["tokens"],
         "greedy_equal_batched": together == expected["tokens"],
         "compilers_loaded": loaded,
-        "steps": [
-            time_steps(runtime, b, c) for b in (1, 4, 8) for c in (20, 300, 1500)
-        ],
+        "steps": [time_steps(runtime, b, c) for b in (1, 4, 8) for c in (20, 300, 1500)],
     }
     options.out.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
