@@ -31,10 +31,13 @@ SIZES = Sizes(max_context=512, max_tokens=64, max_reqs=2)
 
 def options(**changes: Any) -> CompileOptions:  # as many types as CompileOptions has fields
     """Options of a quick fp32 compile."""
-    return CompileOptions(**({"dtype": "f32", "sizes": SIZES} | changes))
+    given: dict[str, Any] = {"dtype": "f32", "sizes": SIZES, **changes}
+    return CompileOptions(**given)
 
 
-def batch(tokens: list[int], first: int, *, entry: str | None = None, scores: bool = False):
+def batch(
+    tokens: list[int], first: int, *, entry: str | None = None, scores: bool = False
+) -> StepBatch:
     """One request's tokens at positions `first` and on, in pages 1, 2, …; the last row's logits."""
     page = 64
     positions = list(range(first, first + len(tokens)))

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from tiny import write_config
 
 from lostwax.ir.contract.artifact import Manifest
+
+if TYPE_CHECKING:
+    from lostwax.frontend.capture import Captured
+
+CompileSmall = Callable[..., Manifest]
+"""compile_small(out, target="cpu", **options of CompileOptions)"""
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,7 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_capture(small_checkpoint: Path):
+def small_capture(small_checkpoint: Path) -> Captured:
     """Its captured module, facts and weight table; tests must not change the module."""
     from lostwax.frontend.capture import capture
     from lostwax.frontend.checkpoint import open_checkpoint
@@ -42,7 +50,7 @@ def small_capture(small_checkpoint: Path):
 
 
 @pytest.fixture(scope="session")
-def compile_small(small_capture):
+def compile_small(small_capture: Captured) -> CompileSmall:
     """Compile the small model: `compile_small(out, target="cpu", **options)`."""
     from small import options
 
@@ -57,7 +65,7 @@ def compile_small(small_capture):
 
 @pytest.fixture(scope="session")
 def small_artifact(
-    small_checkpoint: Path, compile_small, tmp_path_factory: pytest.TempPathFactory
+    small_checkpoint: Path, compile_small: CompileSmall, tmp_path_factory: pytest.TempPathFactory
 ) -> Compiled:
     """The small model compiled for the CPU in fp32; tests must not change it."""
     artifact = tmp_path_factory.mktemp("artifact") / "small"

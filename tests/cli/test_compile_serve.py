@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from small_fixtures import Compiled
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.cli import main
 
+Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--dtype", "fp32", "--max-context", "512", "--max-tokens", "64", "--max-reqs", "2")
 
 
@@ -26,11 +29,13 @@ def lostwax(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]):
-    return lambda *arguments: lostwax(capsys, *arguments)
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    return partial(lostwax, capsys)
 
 
-def test_compile_json_prints_the_manifests_digest(run, small_artifact: Compiled, tmp_path: Path):
+def test_compile_json_prints_the_manifests_digest(
+    run: Run, small_artifact: Compiled, tmp_path: Path
+) -> None:
     status, out, err = run(
         "compile", small_artifact.checkpoint, "-o", tmp_path / "a", *QUICK, "--json"
     )
@@ -64,7 +69,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_message_and_status_1(
-    run, small_checkpoint: Path, tmp_path: Path, mistake: str
+    run: Run, small_checkpoint: Path, tmp_path: Path, mistake: str
 ) -> None:
     line, expected = MISTAKES[mistake]
     line = line.replace("CKPT", str(small_checkpoint)).replace("OUT", str(tmp_path / "out"))
@@ -89,7 +94,7 @@ def test_a_mistake_is_one_message_and_status_1(
     ],
 )
 def test_a_typo_on_the_command_line_is_status_2_with_a_suggestion(
-    run, line: str, expected: str
+    run: Run, line: str, expected: str
 ) -> None:
     status, out, err = run(*line.split())
     printed = " ".join((out + err).replace("│", " ").split())
@@ -97,7 +102,7 @@ def test_a_typo_on_the_command_line_is_status_2_with_a_suggestion(
     assert expected in printed
 
 
-def test_serve_says_what_it_needs(run, small_artifact: Compiled, tmp_path: Path) -> None:
+def test_serve_says_what_it_needs(run: Run, small_artifact: Compiled, tmp_path: Path) -> None:
     cases = {
         (str(tmp_path),): "is neither an artifact",
         (
@@ -124,7 +129,7 @@ def test_serve_says_what_it_needs(run, small_artifact: Compiled, tmp_path: Path)
 
 
 def test_serve_refuses_a_damaged_artifact_before_it_listens(
-    run, small_checkpoint: Path, tmp_path: Path
+    run: Run, small_checkpoint: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "manifest.json").write_text("{}")
     status, out, err = run("serve", tmp_path, "--checkpoint", small_checkpoint)
@@ -133,7 +138,7 @@ def test_serve_refuses_a_damaged_artifact_before_it_listens(
     assert "listening" not in err
 
 
-def test_help_names_every_command_with_a_sentence(run) -> None:
+def test_help_names_every_command_with_a_sentence(run: Run) -> None:
     status, out, _ = run("--help")
     assert status == 0
     for line in ("compile Compile a checkpoint", "serve Serve an artifact", "explain What an"):

@@ -14,9 +14,14 @@ from lostwax.backends.runtime.tensors import tensor_of
 from lostwax.backends.views import dense, reshape_view, slice_view
 from lostwax.ir.contract.program import View
 
+
+def _buffer(num_bytes: int, born: int, lives: int) -> Buffer:
+    return Buffer(num_bytes, born, born + lives)
+
+
 BUFFERS = st.lists(
     st.builds(
-        lambda size, born, lives: Buffer(size, born, born + lives),
+        _buffer,
         st.integers(1, 5000),
         st.integers(0, 20),
         st.integers(0, 8),

@@ -24,6 +24,7 @@ from lostwax.backends.runtime.load import load
 from lostwax.backends.runtime.load_weights import CheckpointMismatch
 from lostwax.ir.contract.artifact import Manifest
 from lostwax.ir.contract.canonical import canonical
+from lostwax.ir.contract.program import HostCall
 
 PROGRAM = "programs/decode-t1-b1-p8-r1-dense.json"
 FILES = ["manifest.json", "weights.json", PROGRAM, "choices.json", "graphs/captured.mlir"]
@@ -47,10 +48,22 @@ def _flip(data: bytes) -> bytes:
     return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
 
 
+def _tear(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def _empty(data: bytes) -> bytes:
+    return b""
+
+
+def _prefix(data: bytes) -> bytes:
+    return b"\xff\xfe" + data
+
+
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize(
     "spoil",
-    [_flip, lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"\xff\xfe" + data],
+    [_flip, _tear, _empty, _prefix],
     ids=["bit", "torn", "empty", "not-utf8"],
 )
 def test_a_damaged_file_is_named(
@@ -145,11 +158,19 @@ def test_another_checkpoint_is_refused_by_the_tensor(
         load(small_artifact.artifact, checkpoint=tmp_path)
 
 
+def _fail(match: object, knobs: object) -> tuple[HostCall, ...]:
+    raise EmitError("not today")
+
+
+def _no_work(match: object, knobs: object) -> Work:
+    return Work(0, 0, 0)
+
+
 FAILING = replace(
     LINEAR[0],
     name="a_failing_linear",
-    emit=lambda match, knobs: (_ for _ in ()).throw(EmitError("not today")),
-    work=lambda match, knobs: Work(0, 0, 0),
+    emit=_fail,
+    work=_no_work,
 )
 
 

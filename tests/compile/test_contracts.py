@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from small import PROMPT, batch, greedy
 from small_fixtures import Compiled
 
@@ -148,8 +149,13 @@ def test_a_prepare_is_computed_once_a_step_and_read_by_every_layer(
     for program in programs_of(small_artifact.artifact):
         made = [(x.function, str(x.consts)) for x in program.prepare if isinstance(x, HostCall)]
         assert len(made) == len(set(made)), "equal step ops are one"
-    real, calls = kernels.wide_slots, []
-    monkeypatch.setattr(kernels, "wide_slots", lambda *a, **k: (calls.append(1), real(*a, **k)))
+    real, calls = kernels.wide_slots, list[int]()
+
+    def counted(slots: torch.Tensor, out: torch.Tensor) -> None:
+        calls.append(1)
+        real(slots, out)
+
+    monkeypatch.setattr(kernels, "wide_slots", counted)
     runtime = load(small_artifact.artifact, checkpoint=small_artifact.checkpoint)
     runtime.run(batch(PROMPT, 0))
     assert len(calls) == 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 
 import pytest
+from xdsl.ir import Operation
 from xdsl.parser import Parser
 
 from lostwax.backends import predicates as P
@@ -18,7 +20,7 @@ from lostwax.backends.cover import (
     find_candidates,
     find_places,
 )
-from lostwax.backends.lowering import Lowering, Work
+from lostwax.backends.lowering import Knobs, Lowering, Match, Work
 from lostwax.backends.null.target import NULL
 from lostwax.backends.price import NoMeasurements
 from lostwax.backends.program_context import BlockFunction, ProgramContext
@@ -164,9 +166,13 @@ def test_a_forced_lowering_that_may_not_run_is_refused_with_its_rule() -> None:
     assert "norm: --lowering asks for half_norm on core.rms_norm" in str(error.value)
 
 
+def _bytes(count: int) -> Callable[[Match, Knobs], int]:
+    return lambda match, knobs: count
+
+
 def test_the_budget_counts_results_workspace_and_what_a_call_allocates() -> None:
     add = PARTS[0]
-    hungry = replace(add, name="hungry", workspace=lambda m, k: 100, allocates=lambda m, k: 28)
+    hungry = replace(add, name="hungry", workspace=_bytes(100), allocates=_bytes(28))
     results = 4 * 8 * 4  # T x 8 of f32
     for budget, refused in ((results + 127, True), (results + 128, False)):
         found = candidates(hungry, budget=budget)
@@ -201,4 +207,5 @@ def test_regions_that_wait_for_each_other_are_given_up() -> None:
     position = {op: i for i, p in enumerate(chosen.chosen) for op in p.candidate.region.members}
     for op in position:
         for value in op.operands:
-            assert position.get(value.owner, 0) <= position[op]
+            if isinstance(value.owner, Operation):
+                assert position[value.owner] <= position[op]

@@ -12,6 +12,7 @@ from small import PROMPT, greedy
 from small_fixtures import Compiled
 
 from lostwax.backends.candidate import Candidate
+from lostwax.backends.lowering import Work
 from lostwax.backends.measurements import NoRecords, open_measurements
 from lostwax.backends.portable.lowerings.linear import LINEAR
 from lostwax.backends.record_key import record_key
@@ -153,22 +154,26 @@ def test_executed_records_decide_before_others(compile_small: CompileSmall, tmp_
     assert open_measurements(tmp_path / "store").best(candidate) == (7.0, {"row_tile": 4096})
 
 
+def _emit_nothing(match: object, knobs: object) -> tuple[HostCall, ...]:
+    return ()
+
+
+def _no_work(match: object, knobs: object) -> Work:
+    return Work(0, 0)
+
+
 def test_a_key_changes_with_what_changes_the_answer_and_with_nothing_else(
     compile_small: CompileSmall, tmp_path: Path
 ) -> None:
     candidate = first_candidate(compile_small, tmp_path, "portable_linear")
     key = record_key(candidate)
     assert record_key(changed(candidate)) == key
-    other_code = changed(LINEAR[0], emit=first_candidate.__globals__["_emit_nothing"])
+    other_code = changed(LINEAR[0], emit=_emit_nothing)
     assert record_key(changed(candidate, lowering=other_code)).source != key.source
-    other_work = changed(LINEAR[0], work=lambda match, knobs: None)  # an estimate is no code
+    other_work = changed(LINEAR[0], work=_no_work)  # an estimate is no code
     assert record_key(changed(candidate, lowering=other_work)) == key
     assert str(tmp_path) not in str(key)
     assert key.types["weight"] == "!lostwax.tensor<[32, 64], f32>"
-
-
-def _emit_nothing(match: object, knobs: object) -> tuple[HostCall, ...]:
-    return ()
 
 
 def test_a_damaged_or_missing_store_stops_the_compile_with_the_remedy(

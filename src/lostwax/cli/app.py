@@ -38,7 +38,8 @@ def _is_ours(error: Exception) -> bool:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line (default: this process's)."""
     try:
-        app(sys.argv[1:] if arguments is None else arguments)
+        given = sys.argv[1:] if arguments is None else arguments
+        app(given, result_action="return_value")  # the default exits before the flush
         sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(130)

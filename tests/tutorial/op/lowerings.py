@@ -2,7 +2,7 @@
 
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.portable.lowerings.calls import emit_call, torch_calls
-from lostwax.ir.dialects.act import Relu2MulOp
+from lostwax.ir.dialects.act import Relu2MulOp  # pyright: ignore
 from lostwax.ir.region import Region
 
 RELU2_MUL = Lowering(
