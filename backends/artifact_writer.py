@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
-from lostwax.ir.contract.artifact import Manifest
+from lostwax.ir.contract.artifact import OUTSIDE, Manifest
 from lostwax.ir.contract.canonical import canonical
 
 MANIFEST = "manifest.json"
-CHECKPOINT = "checkpoint.json"
-"""Where the checkpoint lies on this machine: outside the digest."""
+WORK = ".compiling."
+"""Follows the dot and the artifact's name in the folder that a compile fills beside it."""
+DISK_ERRORS = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space within the quota",
+    errno.EFBIG: "raise the limit on file sizes",
+    errno.EROFS: "give an -o on a file system that can be written",
+    errno.EACCES: "give an -o that you may write",
+    errno.EPERM: "give an -o that you may write",
+}
+"""What to do about each way in which a folder cannot be written."""
 
 
 class ArtifactExists(ValueError):
     """The output folder holds something that is no artifact."""
+
+
+class ArtifactUnwritable(OSError):
+    """The disk refused the artifact; nothing of it was left behind."""
+
+
+class CompileRuns(RuntimeError):
+    """Another process compiles into the same folder now."""
 
 
 def sha256_file(path: Path) -> str:
@@ -42,7 +61,7 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
     files = {
         str(path.relative_to(folder)): sha256_file(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (MANIFEST, CHECKPOINT)
+        if path.is_file() and str(path.relative_to(folder)) not in OUTSIDE
     }
     unsigned = msgspec.structs.replace(manifest, files=files, digest="")
     digest = hashlib.sha256(canonical(unsigned)).hexdigest()
@@ -64,21 +83,81 @@ def require_replaceable(out: Path) -> None:
 def atomic_folder(out: Path) -> Generator[Path]:
     """A folder beside `out` that takes its place when the block ends well, and else vanishes.
 
-    Raises ArtifactExists as `require_replaceable` does.
+    What a killed compile left is removed first. Raises ArtifactExists as `require_replaceable`
+    does, CompileRuns where another compile fills such a folder now, ArtifactUnwritable.
     """
     require_replaceable(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with _disk_errors(out), _work_folder(out) as work:
         yield work
         work.chmod(0o755)
-        if out.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
+        if not out.exists():
+            os.replace(work, out)
+            return
+        with _locked(out.parent):
+            old = Path(tempfile.mkdtemp(prefix=f".{out.name}{WORK}", dir=out.parent))
             os.replace(out, old / "artifact")
             os.replace(work, out)
             shutil.rmtree(old)
-        else:
-            os.replace(work, out)
+
+
+@contextmanager
+def _disk_errors(out: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        remedy = DISK_ERRORS.get(error.errno or 0)
+        if remedy is None or isinstance(error, ArtifactUnwritable):
+            raise
+        raise ArtifactUnwritable(
+            error.errno, f"cannot write {out} ({error.strerror}); {remedy}, nothing was left behind"
+        ) from error
+
+
+@contextmanager
+def _work_folder(out: Path) -> Generator[Path]:
+    """A locked folder beside `out`. The lock is the process's: a killed one holds none."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(
+        out.parent
+    ):  # so that none is taken for a dead one between its making and its lock
+        for left in sorted(out.parent.glob(f".{_literal(out.name)}{WORK}*")):
+            _remove_dead(left, out)
+        work = Path(tempfile.mkdtemp(prefix=f".{out.name}{WORK}", dir=out.parent))
+        lock = os.open(work, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        yield work
     finally:
         if work.exists():
             shutil.rmtree(work)
+        os.close(lock)
+
+
+@contextmanager
+def _locked(folder: Path) -> Generator[None]:
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _remove_dead(left: Path, out: Path) -> None:
+    """Remove what a killed compile left; CompileRuns where its process lives."""
+    with suppress(FileNotFoundError):
+        lock = os.open(left, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left)
+        except BlockingIOError as error:
+            raise CompileRuns(
+                f"another process compiles {out} now; wait until it ends, or give another -o"
+            ) from error
+        finally:
+            os.close(lock)
+
+
+def _literal(name: str) -> str:
+    """A name as a glob pattern that matches it alone."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

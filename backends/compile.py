@@ -25,7 +25,7 @@ from lostwax.backends.registry import Backend, find_target
 from lostwax.backends.report_choices import region_choices
 from lostwax.backends.storage import Storage
 from lostwax.backends.weight_plan import plan_weights, planes_of, weight_bytes, weight_groups
-from lostwax.ir.contract.artifact import SCHEMA, Manifest, ProgramRef
+from lostwax.ir.contract.artifact import CHECKPOINT, SCHEMA, CheckpointNote, Manifest, ProgramRef
 from lostwax.ir.contract.canonical import canonical
 from lostwax.ir.contract.choice import Choices
 from lostwax.ir.contract.model import ModelFacts, WeightTable
@@ -170,12 +170,14 @@ def compile_module(
     options: CompileOptions | None = None,
     tokenizer: Path | None = None,
     progress: Progress = lambda phase: None,
+    note: CheckpointNote | None = None,
 ) -> Manifest:
     """Compile a captured module into the artifact folder `out` and return its manifest.
 
     `weights` may be empty (a capture without a checkpoint): then the artifact plans but cannot be
-    loaded. Raises NoCover, UnknownTarget, UnknownLowering, UnsupportedDtype, SizeError,
-    ArtifactExists and KernelCompileError.
+    loaded. `note` is kept beside the digest. Raises NoCover, UnknownTarget, UnknownLowering,
+    UnsupportedDtype, SizeError, ArtifactExists, ArtifactUnwritable, CompileRuns and
+    KernelCompileError.
     """
     options = options or CompileOptions()
     require_replaceable(out)
@@ -249,6 +251,8 @@ def compile_module(
             storage_losses=losses,
         )
         write(folder, "choices.json", canonical(choices))
+        if note is not None:
+            write(folder, CHECKPOINT, canonical(note))
         if tokenizer is not None:
             write(folder, "tokenizer.json", tokenizer.read_bytes())
         manifest = Manifest(

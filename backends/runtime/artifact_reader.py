@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from lostwax.ir.contract.artifact import SCHEMA, Manifest
+from lostwax.ir.contract.artifact import CHECKPOINT, OUTSIDE, SCHEMA, CheckpointNote, Manifest
 from lostwax.ir.contract.canonical import canonical
 from lostwax.ir.contract.program import Program
 from lostwax.ir.contract.weights import WeightPlan
@@ -24,10 +24,6 @@ class ArtifactError(ValueError):
 
 class _Header(msgspec.Struct):
     schema: int
-
-
-class _CheckpointPlace(msgspec.Struct):
-    path: str
 
 
 class ArtifactReader:
@@ -106,9 +102,25 @@ class ArtifactReader:
         """Where the checkpoint lies: as given, else as noted when compiling."""
         if override is not None:
             return override
-        note = self.folder / "checkpoint.json"
-        if not note.is_file():
+        note = self.note()
+        if note is None:
             raise ArtifactError(
                 f"{self.folder} does not say where its checkpoint lies; give --checkpoint DIR"
             )
-        return Path(self._decode(note.read_bytes(), _CheckpointPlace, "checkpoint.json").path)
+        return Path(note.path)
+
+    def note(self) -> CheckpointNote | None:
+        """What was noted of the checkpoint when compiling, None for an artifact without one."""
+        note = self.folder / CHECKPOINT
+        if not note.is_file():
+            return None
+        return self._decode(note.read_bytes(), CheckpointNote, CHECKPOINT)
+
+    def verify_all(self) -> None:
+        """Check every file of the folder, and that it holds no others."""
+        for name in self.manifest.files:
+            self.read(name)
+        for path in sorted(self.folder.rglob("*")):
+            name = str(path.relative_to(self.folder))
+            if not path.is_dir() and name not in OUTSIDE and name not in self.manifest.files:
+                raise ArtifactError(f"{path} is no part of the artifact: remove it, or recompile")

@@ -11,6 +11,7 @@ import torch
 from lostwax.backends.registry import Backend, backends
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
 from lostwax.backends.runtime.bound_program import BoundProgram, Memory, PlaneBuffers
+from lostwax.backends.runtime.checkpoint_content import require_content
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.load_weights import WeightBuffers, load_weights
 from lostwax.backends.runtime.step_buffers import input_offsets
@@ -163,5 +164,8 @@ def load(
     reader.verify()
     compiled = {k.binary: k for k in manifest.kernels}
     driver: Driver = found.load(found.driver)(manifest.target, artifact / "kernels", compiled)
-    weights = load_weights(reader.weight_plan(), reader.checkpoint(checkpoint), driver)
+    folder = reader.checkpoint(checkpoint)
+    note = reader.note()
+    require_content(folder, note.files if note else {})
+    weights = load_weights(reader.weight_plan(), folder, driver)
     return Runtime(reader, driver, weights, num_pages or default_pages(manifest))

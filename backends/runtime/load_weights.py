@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from lostwax.backends.runtime.checkpoint_content import CheckpointMismatch
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.tensors import TORCH_DTYPES
 from lostwax.ir.contract.program import DTYPE_BYTES
@@ -20,10 +21,6 @@ SCALE_BLOCK = 128  # config: quantization_config.weight_block_size
 
 WeightBuffers = dict[tuple[str, str], torch.Tensor]
 """u8 buffers by (prefix, stored name)."""
-
-
-class CheckpointMismatch(ValueError):
-    """The checkpoint is not the one that was compiled; the message names the tensor."""
 
 
 class _Files:
@@ -57,8 +54,7 @@ def dequantise(values: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
 def _read(files: _Files, source: Source, want: StoredWeight) -> torch.Tensor:
     """One source in the stored dtype."""
     if want.scale:
-        assert source.scale is not None
-        return files.tensor(source.scale_file or source.file, source.scale).float()
+        return _scales(files, source)
     values = files.tensor(source.file, source.tensor)
     found = (tuple(values.shape), values.dtype)
     if found != (source.shape, TORCH_DTYPES[source.dtype]):
@@ -70,8 +66,27 @@ def _read(files: _Files, source: Source, want: StoredWeight) -> torch.Tensor:
     if values.dtype == dtype:
         return values
     if source.scale is not None:
-        values = dequantise(values, files.tensor(source.scale_file or source.file, source.scale))
+        values = dequantise(values, _scales(files, source))
     return values.to(dtype)
+
+
+def _scales(files: _Files, source: Source) -> torch.Tensor:
+    """A source's block scales in f32, all of them finite."""
+    assert source.scale is not None
+    scales = files.tensor(source.scale_file or source.file, source.scale).float()
+    *batch, rows, cols = source.shape
+    want = (*batch, -(-rows // SCALE_BLOCK), -(-cols // SCALE_BLOCK))
+    if tuple(scales.shape) != want:
+        raise CheckpointMismatch(
+            f"{source.scale} has shape {list(scales.shape)}, {source.tensor} needs {list(want)};"
+            " give the checkpoint that was compiled, or recompile"
+        )
+    if not bool(torch.isfinite(scales).all()):
+        raise CheckpointMismatch(
+            f"{source.scale} holds NaN or infinity, so {source.tensor} has no values; download the"
+            " checkpoint again, or quantise it again"
+        )
+    return scales
 
 
 def _make(files: _Files, want: StoredWeight, parts: list[tuple[Source, ...]]) -> torch.Tensor:

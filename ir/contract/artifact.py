@@ -14,6 +14,22 @@ SCHEMA = 1
 """Version of manifest, programs and weight plan together; a newer one is refused at load."""
 
 
+CHECKPOINT = "checkpoint.json"
+CERTIFICATES = "certificates.json"
+OUTSIDE = frozenset({"manifest.json", CHECKPOINT, CERTIFICATES})
+"""Files of the folder that the digest leaves out: what belongs to one machine, and itself."""
+
+
+class CheckpointNote(msgspec.Struct, frozen=True, kw_only=True):
+    """Contents of `checkpoint.json`: where the checkpoint lay when it was compiled.
+
+    `files` gives each of its files' content digest (`backends/runtime/checkpoint_content.py`).
+    """
+
+    path: str
+    files: dict[str, str] = {}
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of a step that the artifact's programs can run.
 
@@ -41,7 +57,7 @@ class ProgramRef(msgspec.Struct, frozen=True, kw_only=True):
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Contents of `manifest.json`. `digest` covers everything else in it, and `files` by sha256
-    covers everything else in the folder but `checkpoint.json` (where the checkpoint lies).
+    covers everything else in the folder but what belongs to one machine (`OUTSIDE`).
     """
 
     schema: int

@@ -23,6 +23,7 @@ COMMANDS = {
     "new-checkpoint": "Write a random checkpoint in the official format.",
     "opt": "Run passes over a module's text.",
     "serve": "Serve an artifact, or a checkpoint that is compiled first, over HTTP.",
+    "verify": "Check every file of an artifact, and that its checkpoint is the one compiled.",
 }
 """Said here too, so that `lostwax --help` imports no command."""
 for _command, _help in COMMANDS.items():

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from lostwax.cli.progress import Phases
-from lostwax.ir.contract.artifact import Manifest
+from lostwax.ir.contract.artifact import CheckpointNote, Manifest
+from lostwax.ir.contract.model import WeightTable
 
 
 class ForcedError(ValueError):
@@ -113,6 +114,15 @@ def _forced(text: str) -> tuple[str, str, str | None]:
     return op, name, entry if colon else None
 
 
+def note_of(checkpoint: Path, weights: WeightTable) -> CheckpointNote:
+    """Where the checkpoint lies and what its files hold, for `serve` and `verify` to compare."""
+    from lostwax.backends.runtime.checkpoint_content import content_digests
+
+    sources = [s for each in weights.values() for s in each]
+    files = {s.file for s in sources} | {s.scale_file for s in sources if s.scale_file}
+    return CheckpointNote(path=str(checkpoint.resolve()), files=content_digests(checkpoint, files))
+
+
 def compile_checkpoint(
     checkpoint: Path,
     out: Path,
@@ -166,9 +176,8 @@ def compile_checkpoint(
         options,
         tokenizer if tokenizer.is_file() else None,
         phases,
+        note_of(checkpoint, captured.weights),
     )
-    note = json.dumps({"path": str(checkpoint.resolve())})
-    (out / "checkpoint.json").write_text(note + "\n", encoding="utf-8")
     phases.end()
     print(captured.report, file=sys.stderr)
     return manifest

@@ -95,11 +95,14 @@ def _is_current(artifact: Path, checkpoint: Path) -> bool:
         return False
     import lostwax
     from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
+    from lostwax.backends.runtime.checkpoint_content import CheckpointMismatch, require_content
     from lostwax.frontend.checkpoint import open_checkpoint
 
     try:
-        manifest = ArtifactReader(artifact).manifest
-    except ArtifactError:
+        reader = ArtifactReader(artifact)
+        manifest, note = reader.manifest, reader.note()
+        require_content(checkpoint, note.files if note else {})
+    except (ArtifactError, CheckpointMismatch):
         return False
     same_model = manifest.model.digest == open_checkpoint(checkpoint).digest
     return same_model and manifest.toolchain.get("lostwax") == lostwax.__version__
