@@ -52,27 +52,32 @@ def reshape_view(view: View, shape: tuple[int, ...]) -> View:
     """The same elements as `shape`; ValueError where strides do not allow it without a copy."""
     if prod(view.shape) != prod(shape):
         raise ValueError(f"{view.shape} and {shape} hold different numbers of elements")
+    runs: list[tuple[int, int]] = []  # extents and strides, axes that lie behind one another merged
+    for extent, stride in zip(view.shape, view.strides, strict=True):
+        if extent == 1:
+            continue
+        if runs and runs[-1][1] == extent * stride:
+            runs[-1] = (runs[-1][0] * extent, stride)
+        else:
+            runs.append((extent, stride))
     strides: list[int] = []
-    old = [(n, s) for n, s in zip(view.shape, view.strides, strict=True) if n != 1]
     i = 0
     for position, size in enumerate(shape):
         if size == 1:
             strides.append(prod(shape[position + 1 :]))
             continue
-        extent, stride = old[i]
-        while extent < size and i + 1 < len(old):  # merge axes that lie behind one another
-            i += 1
-            if stride != old[i][0] * old[i][1]:
-                raise ValueError(f"a view of strides {view.strides} cannot be reshaped to {shape}")
-            extent, stride = extent * old[i][0], old[i][1]
+        extent, stride = runs[i]
         if extent % size:
-            raise ValueError(f"a view of shape {view.shape} cannot be reshaped to {shape}")
+            raise ValueError(
+                f"a view of shape {view.shape} and strides {view.strides} cannot be reshaped to"
+                f" {shape}"
+            )
         rest = extent // size
         strides.append(stride * rest)
         if rest == 1:
             i += 1
         else:
-            old[i] = (rest, stride)
+            runs[i] = (rest, stride)
     return View(
         space=view.space,
         name=view.name,
