@@ -41,7 +41,7 @@ def type_bytes(kind: Attribute, env: Mapping[str, int]) -> int:
 
 def row_bytes(cache: CacheType) -> int:
     """Bytes of one cached row."""
-    return sum(cache.row) * DTYPE_BYTES[cache.layout.data]
+    return cache.form.row_bytes(cache.row)
 
 
 class LostwaxOp(IRDLOperation):
@@ -67,6 +67,10 @@ class LostwaxOp(IRDLOperation):
         if not isinstance(value.type, TensorType):
             raise VerifyException(f"{self.name}: expected a tensor, got {value.type}")
         return value.type.dtype
+
+    def is_scaled(self, value: SSAValue) -> bool:
+        """Whether a tensor value carries block scales."""
+        return isinstance(value.type, TensorType) and value.type.block_scale is not None
 
     def cache(self, value: SSAValue) -> CacheType:
         """The type of a cache value."""

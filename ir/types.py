@@ -11,6 +11,7 @@ from xdsl.parser import AttrParser
 from xdsl.printer import Printer
 from xdsl.utils.exceptions import VerifyException
 
+from lostwax.ir.contract.cache_layout import LAYOUTS, CacheLayout
 from lostwax.ir.size import Size, parse_size
 
 DTYPES: dict[str, Attribute] = {
@@ -24,9 +25,6 @@ DTYPES: dict[str, Attribute] = {
     "f8E4M3FNUZ": builtin.Float8E4M3FNUZType(),
 }
 """Element types by the name that views, records and `.mlir` text use."""
-
-LAYOUTS = ("f32", "bf16")
-"""Byte layouts of cache rows. These two store every element in the dtype of that name."""
 
 
 @irdl_attr_definition
@@ -150,7 +148,7 @@ class CacheType(ParametrizedAttribute, TypeAttribute):
     """One layer's part of a cache plane: `!lostwax.cache<"latent", N, 64, [512, 64], "bf16">`.
 
     N pages of `page_tokens` rows; a row concatenates `parts` (widths in elements) in `layout`, the
-    name of a byte layout (`f32` and `bf16` store every element in that dtype).
+    name of a byte layout (see `ir/contract/cache_layout.py`).
     """
 
     name = "lostwax.cache"
@@ -168,6 +166,11 @@ class CacheType(ParametrizedAttribute, TypeAttribute):
             )
         if self.page_tokens.data < 1 or not self.row or min(self.row) < 1:
             raise VerifyException(f"{self.name}: {self} has an empty page or row")
+        if not self.form.fits(self.row):
+            raise VerifyException(
+                f"{self.name}: layout {self.layout.data!r} stores {len(self.form.dtypes)} parts a "
+                f"row, {self} has {len(self.row)}"
+            )
 
     @staticmethod
     def of(
@@ -186,6 +189,17 @@ class CacheType(ParametrizedAttribute, TypeAttribute):
     def row(self) -> tuple[int, ...]:
         """Widths of the parts of one row, in elements."""
         return tuple(p.data for p in self.parts)
+
+    @property
+    def form(self) -> CacheLayout:
+        """What the layout's name stands for."""
+        return LAYOUTS[self.layout.data]
+
+    def laid_out(self, layout: str) -> CacheType:
+        """The same rows in another layout."""
+        return CacheType.of(
+            self.plane.data, self.pages.data, self.page_tokens.data, self.row, layout
+        )
 
     @classmethod
     def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:

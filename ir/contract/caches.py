@@ -8,7 +8,7 @@ import msgspec
 class CachePlane(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of cached row, for all layers. One page id addresses all planes of all layers.
 
-    `layout` names the byte layout (`f32`, `bf16`), `page_bytes` counts one page of one layer.
+    `layout` names the byte layout (`cache_layout.py`), `page_bytes` counts one page of one layer.
     """
 
     name: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 from xdsl.dialects import builtin
 from xdsl.ir import Dialect
@@ -12,7 +13,7 @@ from xdsl.traits import Pure
 from lostwax.ir.fields import F32, I32, PLAIN
 from lostwax.ir.op import Cost, LostwaxOp, row_bytes
 from lostwax.ir.size import Size
-from lostwax.ir.types import CacheType
+from lostwax.ir.types import CacheType, TensorType
 
 
 @irdl_op_definition
@@ -21,10 +22,11 @@ class IndexLogitsOp(LostwaxOp):
 
     q [T, Hi, Di], weights [T, Hi] f32 (may be negative), cache rows [Di] -> out [T, page*P] f32,
     column s is position s of the row's request; -inf where s > positions[t] or the row is padded.
+    q and k are both scaled fp8 or both plain.
     """
 
     name = "dsa.index_logits"
-    q = operand_def(PLAIN)
+    q = operand_def(TensorType)
     weights = operand_def(F32)
     cache_in = operand_def(CacheType)
     positions = operand_def(I32)
@@ -39,6 +41,10 @@ class IndexLogitsOp(LostwaxOp):
         self.require(len(q) == 3, "q [T, heads, dim] is needed")
         self.require(self.shape(self.weights) == q[:2], "weights must be [T, heads]")
         self.require(cache.row == (q[2].constant,), f"cache {cache} does not fit {self.q.type}")
+        self.require(
+            self.is_scaled(self.q) == (cache.form.scale_block > 0),
+            f"q {self.q.type} and cache {cache} must both be scaled fp8, or neither",
+        )
         self.require(self.shape(self.positions) == q[:1], "one position a row is needed")
         self.require_requests(self.q_starts, self.page_table)
         columns = Size.of(cache.page_tokens.data) * self.shape(self.page_table)[1]
@@ -89,4 +95,31 @@ class AllOp(LostwaxOp):
         self.require(self.shape(self.out) == want, f"result must be [{want[0]}, {want[1]}]")
 
 
-DSA = Dialect("dsa", [IndexLogitsOp, TopkOp, AllOp])
+@irdl_op_definition
+class HadamardOp(LostwaxOp):
+    """x H / sqrt(D) over the last axis: H [D, D] of +-1 in Sylvester's order, D a power of two.
+
+    Orthogonal, so products of two rotated rows are unchanged; it only spreads large elements before
+    both are quantised.
+    """
+
+    name = "dsa.hadamard"
+    x = operand_def(PLAIN)
+    out = result_def(PLAIN)
+    traits = traits_def(Pure())
+
+    def verify_(self) -> None:
+        x = self.shape(self.x)
+        self.require(x == self.shape(self.out), "the rotation keeps the shape")
+        width = x[-1].constant or 0
+        self.require(
+            width > 0 and width & (width - 1) == 0, f"the last axis, {x[-1]}, is no power of two"
+        )
+
+    def cost(self, env: Mapping[str, int]) -> Cost:
+        """log2(D) additions an element."""
+        sizes = [s.at(env) for s in self.shape(self.x)]
+        return Cost(self.boundary_bytes(env), prod(sizes) * (sizes[-1].bit_length() - 1))
+
+
+DSA = Dialect("dsa", [IndexLogitsOp, TopkOp, AllOp, HadamardOp])

@@ -8,22 +8,24 @@ from xdsl.ir import Dialect
 from xdsl.irdl import irdl_op_definition, operand_def, result_def, traits_def, var_operand_def
 from xdsl.traits import Pure
 
-from lostwax.ir.fields import I32, PLAIN
+from lostwax.ir.fields import I32
 from lostwax.ir.op import Cost, LostwaxOp, row_bytes
-from lostwax.ir.types import CacheType
+from lostwax.ir.types import CacheType, TensorType
 
 
 @irdl_op_definition
 class AppendOp(LostwaxOp):
     """The cache with one row a token written at `slots` [T]: the rows' parts, in order.
 
-    rows are [T, width] each, one a part of the cache's row. The result shares the operand's memory,
-    so nothing may use the old value at or after the append.
+    rows are [T, width] each, one a part of the cache's row. Plain rows are rounded to the layout's
+    dtype (fp8 saturates); a scaled layout stores the bytes of its first part, which comes as scaled
+    fp8. The result shares the operand's memory, so nothing may use the old value at or after the
+    append.
     """
 
     name = "kv.append"
     cache_in = operand_def(CacheType)
-    rows = var_operand_def(PLAIN)
+    rows = var_operand_def(TensorType)
     slots = operand_def(I32)
     out = result_def(CacheType)
     traits = traits_def(Pure())
@@ -38,6 +40,7 @@ class AppendOp(LostwaxOp):
         )
         widths = tuple(s[1].constant for s in shapes)
         self.require(widths == cache.row, f"rows of {widths} do not fit cache rows {cache.row}")
+        self._require_formats(cache)
         block = self.parent_block()
         late = [
             u.operation.name
@@ -48,6 +51,20 @@ class AppendOp(LostwaxOp):
             and block.get_operation_index(u.operation) > block.get_operation_index(self)
         ]
         self.require(not late, f"the old cache value is used after the append, by {late}")
+
+    def _require_formats(self, cache: CacheType) -> None:
+        """The scaled part comes with the layout's own encoding and blocks, the others plain."""
+        for i, row in enumerate(self.rows):
+            kind = row.type
+            assert isinstance(kind, TensorType)  # the field's constraint
+            scale, wanted = kind.block_scale, cache.form.scale_block if i == 0 else 0
+            found = 0 if scale is None else scale.cols.data
+            by_row = scale is None or scale.rows.data == 1
+            encoded = scale is None or kind.dtype_name == cache.form.dtypes[0]
+            self.require(
+                found == wanted and by_row and encoded,
+                f"row {i}, {kind}, does not fit layout {cache.layout.data!r} of {cache}",
+            )
 
     def cost(self, env: Mapping[str, int]) -> Cost:
         """Rows in, rows out."""

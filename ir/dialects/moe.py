@@ -6,9 +6,17 @@ from collections.abc import Mapping
 
 from xdsl.dialects import builtin
 from xdsl.ir import Dialect
-from xdsl.irdl import irdl_op_definition, operand_def, prop_def, result_def, traits_def
+from xdsl.irdl import (
+    irdl_op_definition,
+    operand_def,
+    opt_prop_def,
+    prop_def,
+    result_def,
+    traits_def,
+)
 from xdsl.traits import Pure
 
+from lostwax.ir.dialects.quant import SCALE_FMTS
 from lostwax.ir.fields import F32, I32, PLAIN
 from lostwax.ir.op import Cost, LostwaxOp, type_bytes
 from lostwax.ir.size import Size
@@ -65,16 +73,18 @@ class ExpertsOp(LostwaxOp):
     """sum_k weights[t, k] * down_e(silu(gate_e x) * up_e x), e = ids[t, k]; id -1 adds nothing.
 
     x [T, D], ids [T, K], weights [T, K] f32, gate and up [E, I, D], down [E, D, I] -> [T, D],
-    summed in f32.
+    summed in f32. With `hidden_fmt`, what enters down_e is quantised as x is: `quant.quantise` in
+    x's encoding and blocks with that scale_fmt.
     """
 
     name = "moe.experts"
-    x = operand_def(PLAIN)
+    x = operand_def(TensorType)
     ids = operand_def(I32)
     weights = operand_def(F32)
     gate = operand_def(TensorType)
     up = operand_def(TensorType)
     down = operand_def(TensorType)
+    hidden_fmt = opt_prop_def(builtin.StringAttr)
     out = result_def(PLAIN)
     traits = traits_def(Pure())
 
@@ -91,6 +101,15 @@ class ExpertsOp(LostwaxOp):
             f"experts {self.gate.type}, {self.down.type} do not fit {self.x.type}",
         )
         self.require(self.shape(self.out) == x, f"result {self.out.type} has a wrong shape")
+        self.require(
+            self.is_scaled(self.x) == (self.hidden_fmt is not None),
+            "x is scaled fp8 and hidden_fmt given, or neither",
+        )
+        fmt = self.hidden_fmt
+        self.require(
+            fmt is None or fmt.data in SCALE_FMTS,
+            f"hidden_fmt {fmt} is not one of {', '.join(SCALE_FMTS)}",
+        )
 
     def cost(self, env: Mapping[str, int]) -> Cost:
         """Three products a chosen expert; weights of at most E distinct experts are read."""

@@ -1,11 +1,12 @@
-"""The `quant` dialect: products with stored weights."""
+"""The `quant` dialect: products with stored weights, and the rounding of activations to fp8."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from xdsl.dialects import builtin
 from xdsl.ir import Dialect
-from xdsl.irdl import irdl_op_definition, operand_def, result_def, traits_def
+from xdsl.irdl import irdl_op_definition, operand_def, prop_def, result_def, traits_def
 from xdsl.traits import Pure
 
 from lostwax.ir.dialects.core import product
@@ -16,14 +17,14 @@ from lostwax.ir.types import TensorType
 
 @irdl_op_definition
 class LinearOp(LostwaxOp):
-    """y = x W^T with x [T, K], W [N, K] (block scales multiplied in), y [T, N].
+    """y = x W^T with x [T, K], W [N, K] (block scales of both multiplied in), y [T, N].
 
     Activations are used as they come; products accumulate in at least f32, and y
     is rounded once to the result's dtype.
     """
 
     name = "quant.linear"
-    x = operand_def(PLAIN)
+    x = operand_def(TensorType)
     weight = operand_def(TensorType)
     out = result_def(PLAIN)
     traits = traits_def(Pure())
@@ -42,4 +43,42 @@ class LinearOp(LostwaxOp):
         return Cost(self.boundary_bytes(env), 2 * rows * product(self.shape(self.weight)).at(env))
 
 
-QUANT = Dialect("quant", [LinearOp])
+SCALE_FMTS = ("fp32", "ue8m0")
+"""How a scale is rounded: to f32, or up to a power of two (the exponent of the f32 value)."""
+
+
+@irdl_op_definition
+class QuantiseOp(LostwaxOp):
+    """fp8(x / s), and the scales s: one a row and block of the last axis.
+
+    s = max(amax of the block, 1e-4) / the encoding's largest value, in f32; with `ue8m0` the next
+    power of two from there. x / s is rounded to f32, then to fp8, saturating. The block and the
+    encoding are the result's.
+    """
+
+    name = "quant.quantise"
+    x = operand_def(PLAIN)
+    scale_fmt = prop_def(builtin.StringAttr)
+    out = result_def(TensorType)
+    traits = traits_def(Pure())
+
+    def verify_(self) -> None:
+        self.require(self.shape(self.x) == self.shape(self.out), "quantising keeps the shape")
+        fmt, kind = self.scale_fmt.data, self.out.type
+        self.require(fmt in SCALE_FMTS, f"scale_fmt {fmt!r} is not one of {', '.join(SCALE_FMTS)}")
+        assert isinstance(kind, TensorType)  # the field's constraint
+        scale = kind.block_scale
+        self.require(
+            scale is not None
+            and scale.rows.data == 1
+            and str(scale.dtype) == "f32"
+            and kind.dtype_name.startswith("f8"),
+            f"the result must be fp8 with f32 scales of one row each, not {kind}",
+        )
+
+    def cost(self, env: Mapping[str, int]) -> Cost:
+        """Four operations an element."""
+        return Cost(self.boundary_bytes(env), 4 * product(self.shape(self.x)).at(env))
+
+
+QUANT = Dialect("quant", [LinearOp, QuantiseOp])

@@ -1,4 +1,5 @@
-"""assign-formats: the dtype of activations and caches, and how weights are held.
+"""assign-formats: the dtype of activations, how weights are held, the layouts of caches, and where
+values are rounded to fp8.
 
 The captured module is format-neutral: its bf16 stands for "the model's dtype". Knows what the
 checkpoint stores only from `lostwax.stored` attributes; knows no target and no lowering.
@@ -18,10 +19,18 @@ from xdsl.pattern_rewriter import PatternRewriteWalker, TypeConversionPattern
 from xdsl.rewriter import Rewriter
 from xdsl.utils.exceptions import PassFailedException
 
+from lostwax.ir.passes.activation_formats import quantise_activations
+from lostwax.ir.passes.cache_formats import set_caches
 from lostwax.ir.types import DTYPES, BlockScaleAttr, CacheType, TensorType
 
 ACTIVATION_DTYPES = ("bf16", "f32")
 WEIGHT_CHOICES = ("stored", "dequantised")
+FP8_ENCODINGS = ("f8E4M3FN", "f8E4M3FNUZ")
+KV_LAYOUTS = ("model", "bf16", "f32", "fp8_656", "fp8_576")
+SCALE_FMTS = ("fp32", "ue8m0")
+INDEXER_DTYPES = ("model", "bf16", "f32", *(f"fp8_{fmt}" for fmt in SCALE_FMTS))
+INDEX_PAGES = ("index_paged", "index_row")
+ACTIVATIONS = ("model", *(f"fp8_{fmt}" for fmt in SCALE_FMTS))
 MODEL_DTYPES = ("bf16", "f8E4M3FN", "f8E4M3FNUZ")  # what `dtype=f32` turns to f32
 _STORED = re.compile(r"(?P<dtype>\w+)(:(?P<rows>\d+)x(?P<cols>\d+))?")
 
@@ -56,9 +65,7 @@ class _EverythingF32(TypeConversionPattern):
         if isinstance(typ, TensorType) and typ.dtype_name in MODEL_DTYPES:
             return TensorType.of(typ.sizes, "f32")
         if isinstance(typ, CacheType) and typ.layout.data == "bf16":
-            return CacheType(
-                typ.plane, typ.pages, typ.page_tokens, typ.parts, builtin.StringAttr("f32")
-            )
+            return typ.laid_out("f32")
         return None
 
 
@@ -74,13 +81,15 @@ def _stored_formats(function: func.FuncOp) -> dict[int, StoredFormat]:
     return formats
 
 
-def _hold_as_stored(function: func.FuncOp, formats: dict[int, StoredFormat]) -> None:
-    """Give block-scaled weights their stored type; plain ones keep the nominal dtype."""
+def _hold_as_stored(function: func.FuncOp, formats: dict[int, StoredFormat], encoding: str) -> None:
+    """Give block-scaled weights their stored shape of scales in the fp8 encoding; plain ones keep
+    the nominal dtype.
+    """
     changed = False
     for index, stored in formats.items():
         argument = function.body.block.args[index]
         if stored.scale is not None and isinstance(argument.type, TensorType):
-            held = TensorType.of(argument.type.sizes, stored.dtype, stored.scale)
+            held = TensorType.of(argument.type.sizes, encoding, stored.scale)
             Rewriter.replace_value_with_new_type(argument, held)
             changed = True
     if changed:
@@ -91,16 +100,33 @@ def _hold_as_stored(function: func.FuncOp, formats: dict[int, StoredFormat]) -> 
 class AssignFormatsPass(ModulePass):
     """`dtype=f32`: everything f32, weights dequantised at load. `dtype=bf16`: activations and
     caches bf16, weights as stored, or bf16 with `weights=dequantised`.
+
+    `fp8`: the encoding in which fp8 weights are held and activations rounded. `kv`: layout of the
+    latent cache (`kv_scale` for fp8_656). `indexer`: dtype of index queries and keys, fp8 with
+    either rounding of scales; then keys lie as `index_pages` says. `activations`: what fp8 weights
+    multiply is rounded to fp8 first. `model` stands for the model's dtype.
     """
 
     name: ClassVar[str] = "assign-formats"
     dtype: str = "bf16"
     weights: str = "stored"
+    fp8: str = "f8E4M3FN"
+    kv: str = "model"
+    kv_scale: str = "fp32"
+    indexer: str = "model"
+    index_pages: str = "index_paged"
+    activations: str = "model"
 
     def __post_init__(self) -> None:
         for option, value, known in (
             ("dtype", self.dtype, ACTIVATION_DTYPES),
             ("weights", self.weights, WEIGHT_CHOICES),
+            ("fp8", self.fp8, FP8_ENCODINGS),
+            ("kv", self.kv, KV_LAYOUTS),
+            ("kv_scale", self.kv_scale, SCALE_FMTS),
+            ("indexer", self.indexer, INDEXER_DTYPES),
+            ("index_pages", self.index_pages, INDEX_PAGES),
+            ("activations", self.activations, ACTIVATIONS),
         ):
             if value not in known:
                 raise ValueError(f"assign-formats: {option}={value} is not one of {known}")
@@ -114,4 +140,27 @@ class AssignFormatsPass(ModulePass):
             PatternRewriteWalker(pattern, apply_recursively=False).rewrite_module(op)
         elif self.weights == "stored":
             for function, formats in stored:
-                _hold_as_stored(function, formats)
+                _hold_as_stored(function, formats, self.fp8)
+        functions = [f for f in op.ops if isinstance(f, func.FuncOp)]  # the walker makes new ones
+        for function in functions:
+            set_caches(function, self._latent(), self._index_keys())
+        if self.activations != "model":
+            self._quantise_activations(functions)
+
+    def _latent(self) -> tuple[str, str] | None:
+        return None if self.kv == "model" else (self.kv, self.kv_scale)
+
+    def _index_keys(self) -> tuple[str, str] | None:
+        if self.indexer == "model":
+            return None
+        kind, _, scale_fmt = self.indexer.partition("_")
+        return (self.index_pages, scale_fmt) if kind == "fp8" else (self.indexer, "")
+
+    def _quantise_activations(self, functions: list[func.FuncOp]) -> None:
+        scale_fmt = self.activations.removeprefix("fp8_")
+        if not sum(quantise_activations(f, scale_fmt) for f in functions):
+            raise PassFailedException(
+                f"assign-formats: activations={self.activations} rounds what fp8 weights multiply, "
+                "but no weight is held in fp8; it needs an FP8 checkpoint, dtype=bf16 and "
+                "weights=stored"
+            )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from lostwax.ir.reference.dtype import Array, Real, widen
+from lostwax.ir.reference.cache_bytes import Cache
+from lostwax.ir.reference.dtype import Array, Real, Value, widen
 from lostwax.ir.reference.paging import cached_rows, rows_with_request, visible
 
 
 def index_logits(
-    q: Array,
+    q: Value,
     weights: Array,
-    cache_in: Array,
+    cache_in: Cache,
     positions: Array,
     q_starts: Array,
     page_table: Array,
@@ -27,7 +28,7 @@ def index_logits(
     out = np.full((q.shape[0], columns), -np.inf)
     for row, b in rows_with_request(positions, q_starts):
         seen = visible(int(positions[row]))
-        k = widen(cached_rows(cache_in, page_table[b], seen))  # [s, Di]
+        k = cached_rows(cache_in, page_table[b], seen)  # [s, Di]
         scores = np.maximum(q[row] @ k.T, 0.0)  # [Hi, s]: ReLU a head, before its weight
         out[row, : seen.size] = scale * (weights[row] @ scores)
     return out
@@ -55,3 +56,12 @@ def all_(positions: Array, *, k: int) -> Array:
         chosen = visible(int(position))[:k]
         out[row, : chosen.size] = chosen
     return out
+
+
+def hadamard(x: Array) -> Real:
+    """x H / sqrt(D) over the last axis; H is doubled as [[H, H], [H, -H]] from [[1]]."""
+    width = x.shape[-1]
+    signs = np.ones((1, 1))
+    while signs.shape[0] < width:
+        signs = np.block([[signs, signs], [signs, -signs]])
+    return widen(x) @ signs / np.sqrt(width)

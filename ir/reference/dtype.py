@@ -19,12 +19,18 @@ NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
     "bf16": np.dtype(ml_dtypes.bfloat16),
     "i32": np.dtype(np.int32),
     "i64": np.dtype(np.int64),
+    "u8": np.dtype(np.uint8),
     "f8E4M3FN": np.dtype(ml_dtypes.float8_e4m3fn),
     "f8E4M3FNUZ": np.dtype(ml_dtypes.float8_e4m3fnuz),
 }
 """numpy's element type by the name that types, views and records use."""
 
 FP8_MAX: dict[str, float] = {"f8E4M3FN": 448.0, "f8E4M3FNUZ": 240.0}
+
+
+def dtype_name(values: Array) -> str:
+    """The name of an array's element type."""
+    return next(name for name, dtype in NUMPY_DTYPES.items() if dtype == values.dtype)
 
 
 @dataclass(frozen=True, slots=True)

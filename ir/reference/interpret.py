@@ -16,14 +16,18 @@ from xdsl.irdl import IRDLOperation, VarOperandDef
 from xdsl.traits import SymbolTable
 
 from lostwax.ir.dialects.core import CallOp
+from lostwax.ir.reference.cache_bytes import Cache, CacheBytes
 from lostwax.ir.reference.dtype import Array, Scaled, Value, round_to
 from lostwax.ir.types import CacheType, TensorType
 
-Values = MutableMapping[SSAValue, Value]
+Bound = Value | CacheBytes
+"""What a name of the program stands for."""
+Values = MutableMapping[SSAValue, Bound]
 WeightProvider = Callable[[str, Attribute], Value]
 """(full weight name, type of the argument) to the weight."""
-Caches = MutableMapping[tuple[int, str], Array]
-"""(layer, plane) to that layer's pages [N, page_tokens, row]; appends replace the entry."""
+Caches = MutableMapping[tuple[int, str], Cache]
+"""(layer, plane) to that layer's pages [N, page_tokens, row], or their bytes in a scaled layout;
+appends replace the entry."""
 
 
 def meaning(op_name: str) -> Callable[..., Any]:  # Any: each reference has its own signature
@@ -43,6 +47,18 @@ def meaning(op_name: str) -> Callable[..., Any]:  # Any: each reference has its 
     return found
 
 
+def _quantised_to(kind: TensorType, env: Mapping[str, int]) -> dict[str, Any]:
+    assert kind.block_scale is not None  # the op's verifier
+    return {"dtype": kind.dtype_name, "block": kind.block_scale.cols.data}
+
+
+TOLD_BY_RESULT: dict[str, Callable[[TensorType, Mapping[str, int]], dict[str, Any]]] = {
+    "core.reshape": lambda kind, env: {"shape": kind.at(env)},
+    "quant.quantise": _quantised_to,
+}
+"""Ops whose meaning is partly in their result's type, and what it tells the reference."""
+
+
 def plain(attribute: Attribute) -> int | float | bool | str:
     """A property as a Python value."""
     match attribute:
@@ -57,30 +73,33 @@ def plain(attribute: Attribute) -> int | float | bool | str:
             raise TypeError(f"property {attribute} has no plain Python value")
 
 
-def round_result(kind: Attribute, value: Array) -> Array:
-    """A result as its type stores it."""
+def round_result(kind: Attribute, value: Bound) -> Bound:
+    """A result as its type stores it; scaled values and bytes are made so by their op."""
+    if isinstance(value, Scaled | CacheBytes):
+        return value
     match kind:
         case TensorType():
             return round_to(value, kind.dtype_name)
         case CacheType():
-            return round_to(value, kind.layout.data)
+            assert kind.form.element is not None  # other layouts' caches are CacheBytes
+            return round_to(value, kind.form.element)
         case _:
             raise TypeError(f"a value of type {kind} has no numpy form")
 
 
 def _call_reference(
-    op: IRDLOperation, values: Mapping[SSAValue, Value], env: Mapping[str, int]
-) -> tuple[Array, ...]:
-    operands: dict[str, Value | list[Value]] = {}
+    op: IRDLOperation, values: Mapping[SSAValue, Bound], env: Mapping[str, int]
+) -> tuple[Bound, ...]:
+    operands: dict[str, Bound | list[Bound]] = {}
     for name, definition in op.get_irdl_definition().operands:
         bound = getattr(op, name)
         variadic = isinstance(definition, VarOperandDef)
         operands[name] = [values[v] for v in bound] if variadic else values[bound]
     constants = {name: plain(a) for name, a in op.properties.items()}
-    if op.name == "core.reshape":  # the only op whose meaning is in its result's type
+    if op.name in TOLD_BY_RESULT:
         kind = op.results[0].type
         assert isinstance(kind, TensorType)
-        return (meaning(op.name)(**operands, shape=kind.at(env)),)
+        constants |= TOLD_BY_RESULT[op.name](kind, env)
     results: Any = meaning(op.name)(**operands, **constants)  # one array, or a tuple of them
     return results if len(op.results) > 1 else (results,)
 
@@ -98,7 +117,7 @@ def evaluate_ops(ops: Iterable[Operation], values: Values, env: Mapping[str, int
             values[result] = round_result(result.type, value)
 
 
-def bind_symbols(kinds: Sequence[Attribute], values: Sequence[Value]) -> dict[str, int]:
+def bind_symbols(kinds: Sequence[Attribute], values: Sequence[Bound]) -> dict[str, int]:
     """Symbol values implied by the arguments' shapes (`T`, `B + 1`); ValueError on a clash."""
     env: dict[str, int] = {}
     for kind, value in zip(kinds, values, strict=True):
@@ -143,13 +162,13 @@ def _refuse_call(op: CallOp, values: Values) -> None:
 
 
 def evaluate_function(
-    function: func.FuncOp, arguments: Sequence[Value], env: Mapping[str, int] | None = None
-) -> tuple[Value, ...]:
+    function: func.FuncOp, arguments: Sequence[Bound], env: Mapping[str, int] | None = None
+) -> tuple[Bound, ...]:
     """Results of a block function; symbols are taken from the arguments' shapes and `env`."""
     block = function.body.block
     kinds = [a.type for a in block.args]
     symbols = {**bind_symbols(kinds, arguments), **(env or {})}
-    values: dict[SSAValue, Value] = dict(zip(block.args, arguments, strict=True))
+    values: dict[SSAValue, Bound] = dict(zip(block.args, arguments, strict=True))
     end = _evaluate_block(function, values, symbols, _refuse_call)
     return tuple(values[v] for v in end.operands)
 
@@ -187,7 +206,7 @@ def _run_call(op: CallOp, values: Values, weights: WeightProvider, caches: Cache
             given.append(weights(name, argument.type))
     returned = evaluate_function(callee, given)
     kinds = callee.function_type.outputs.data
-    tensors: list[Value] = []
+    tensors: list[Bound] = []
     for kind, value in zip(kinds, returned, strict=True):
         if isinstance(kind, CacheType):
             assert not isinstance(value, Scaled)  # caches are plain arrays
@@ -203,7 +222,7 @@ def evaluate_step(
     inputs: Mapping[str, Array],
     weights: WeightProvider,
     caches: Caches,
-) -> tuple[Value, ...]:
+) -> tuple[Bound, ...]:
     """Results of the module's step function `entry`; `caches` are updated.
 
     inputs: step inputs by name, which are the arguments' `lostwax.input` or name hints.
@@ -213,7 +232,7 @@ def evaluate_step(
         raise ValueError(f"the module has no step function @{entry}")
     given = [inputs[_input_name(function, i)] for i in range(len(function.body.block.args))]
     env = bind_symbols([a.type for a in function.body.block.args], given)
-    values: dict[SSAValue, Value] = dict(zip(function.body.block.args, given, strict=True))
+    values: dict[SSAValue, Bound] = dict(zip(function.body.block.args, given, strict=True))
     end = _evaluate_block(
         function, values, env, lambda op, now: _run_call(op, now, weights, caches)
     )

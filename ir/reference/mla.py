@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lostwax.ir.reference.cache_bytes import Cache
 from lostwax.ir.reference.dtype import Array, Real, Value, widen
 from lostwax.ir.reference.paging import cached_rows, rows_with_request
 
@@ -18,7 +19,7 @@ def attend(
     q_nope: Array,
     q_pe: Array,
     kv_b: Value,
-    cache_in: Array,
+    cache_in: Cache,
     selection: Array,
     positions: Array,
     q_starts: Array,
@@ -42,7 +43,7 @@ def attend(
         chosen = selection[row][selection[row] >= 0]
         if chosen.size == 0:
             continue
-        cached = widen(cached_rows(cache_in, page_table[b], chosen))
+        cached = cached_rows(cache_in, page_table[b], chosen)
         c, k_pe = cached[:, :latent], cached[:, latent:]
         for h in range(heads):
             k, v = c @ w_k[h].T, c @ w_v[h].T

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from lostwax.ir.reference.core import sigmoid, silu
-from lostwax.ir.reference.dtype import Array, Real, Value, widen
+from lostwax.ir.reference.dtype import Array, Real, Scaled, Value, dtype_name, widen
+from lostwax.ir.reference.quant import quantise
 
 
 def _best(scores: Real, k: int) -> Array:
@@ -48,16 +49,35 @@ def route(
     return ids, weights
 
 
-def experts(x: Array, ids: Array, weights: Array, gate: Value, up: Value, down: Value) -> Real:
+def experts(
+    x: Value,
+    ids: Array,
+    weights: Array,
+    gate: Value,
+    up: Value,
+    down: Value,
+    *,
+    hidden_fmt: str | None = None,
+) -> Real:
     """sum_k weights[t, k] * down_e(silu(gate_e x) * up_e x) with e = ids[t, k]; -1 adds nothing.
 
-    x [T, D], gate and up [E, I, D], down [E, D, I] -> [T, D].
+    x [T, D], gate and up [E, I, D], down [E, D, I] -> [T, D]. With `hidden_fmt`, down_e reads fp8
+    in x's encoding and blocks.
     """
-    x, weights = widen(x), widen(weights)
+
+    def entering_down(hidden: Real) -> Real:
+        if hidden_fmt is None:
+            return hidden
+        assert isinstance(given, Scaled)  # the op's verifier
+        dtype = dtype_name(given.values)
+        return widen(quantise(hidden, dtype=dtype, block=given.cols, scale_fmt=hidden_fmt))
+
+    given, x, weights = x, widen(x), widen(weights)
     out = np.zeros_like(x)
     for e in np.unique(ids[ids >= 0]):
         rows, slots = np.nonzero(ids == e)
         w_gate, w_up, w_down = (widen(w[int(e)]) for w in (gate, up, down))
         hidden = silu(x[rows] @ w_gate.T) * (x[rows] @ w_up.T)
-        np.add.at(out, rows, weights[rows, slots, None] * (hidden @ w_down.T))
+        result = entering_down(hidden) @ w_down.T
+        np.add.at(out, rows, weights[rows, slots, None] * result)
     return out

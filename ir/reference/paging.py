@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lostwax.ir.reference.dtype import Array
+from lostwax.ir.reference.cache_bytes import Cache, CacheBytes
+from lostwax.ir.reference.dtype import Array, Real, widen
 
 
 def rows_with_request(positions: Array, q_starts: Array) -> Iterator[tuple[int, int]]:
@@ -17,10 +18,13 @@ def rows_with_request(positions: Array, q_starts: Array) -> Iterator[tuple[int, 
                 yield row, b
 
 
-def cached_rows(cache: Array, pages: Array, wanted: Array) -> Array:
-    """Rows of the cache [N, page, width] at positions `wanted` of a request with these pages."""
+def cached_rows(cache: Cache, pages: Array, wanted: Array) -> Real:
+    """Rows [n, width] in fp64 at positions `wanted` of a request with these pages."""
     page_tokens = cache.shape[1]
-    return cache[pages[wanted // page_tokens], wanted % page_tokens]
+    slots = pages[wanted // page_tokens] * page_tokens + wanted % page_tokens
+    if isinstance(cache, CacheBytes):
+        return cache.rows(slots)
+    return widen(cache.reshape(-1, cache.shape[2])[slots])
 
 
 def visible(position: int) -> Array:

@@ -1,10 +1,38 @@
-"""The meaning of the `quant` ops in numpy, fp64 inside."""
+"""The meaning of the `quant` ops in numpy, fp64 inside but where a rounding is the meaning."""
 
 from __future__ import annotations
 
-from lostwax.ir.reference.dtype import Array, Real, Value, widen
+import numpy as np
+from numpy.typing import NDArray
+
+from lostwax.ir.reference.dtype import FP8_MAX, Array, Real, Scaled, Value, round_to, widen
+
+LEAST_AMAX = 1e-4  # official act_quant: keeps the scale of a block of zeros above 0
 
 
-def linear(x: Array, weight: Value) -> Real:
-    """y[t, n] = sum_k x[t, k] W[n, k], block scales multiplied into W."""
+def linear(x: Value, weight: Value) -> Real:
+    """y[t, n] = sum_k x[t, k] W[n, k], block scales multiplied into both."""
     return widen(x) @ widen(weight).T
+
+
+def power_of_two_above(scale: NDArray[np.float32]) -> NDArray[np.float32]:
+    """2^ceil(log2(scale)) by the bits: the exponent, one higher unless the mantissa is zero."""
+    bits = scale.view(np.int32)
+    exponent = (bits >> 23) + ((bits & 0x7FFFFF) != 0)
+    return (exponent << 23).astype(np.int32).view(np.float32)
+
+
+def quantise(x: Array, *, scale_fmt: str, dtype: str, block: int) -> Scaled:
+    """fp8(x / s) with one scale a row and `block` of the last axis; the steps are in f32.
+
+    s = max(amax, 1e-4) / largest; with `ue8m0` the next power of two from there.
+    """
+    wide = widen(x).astype(np.float32)
+    width, largest = wide.shape[-1], np.float32(FP8_MAX[dtype])
+    blocks = [np.abs(wide[..., i : i + block]).max(axis=-1) for i in range(0, width, block)]
+    amax = np.maximum(np.stack(blocks, axis=-1), np.float32(LEAST_AMAX))
+    scales = (amax / largest).astype(np.float32)  # f32 already: for the type checker
+    if scale_fmt == "ue8m0":
+        scales = power_of_two_above(scales)
+    spread = np.repeat(scales, block, axis=-1)[..., :width]
+    return Scaled(round_to(wide / spread, dtype), scales, 1, block)

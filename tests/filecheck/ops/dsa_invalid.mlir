@@ -42,3 +42,17 @@ func.func @f(%logits: !lostwax.tensor<[T, 64*P], bf16>) -> !lostwax.tensor<[T, 3
   %y = "dsa.topk"(%logits) <{k = 32 : i64}> : (!lostwax.tensor<[T, 64*P], bf16>) -> !lostwax.tensor<[T, 32], i32>
   func.return %y : !lostwax.tensor<[T, 32], i32>
 }
+
+// -----
+// CHECK: @f: dsa.hadamard: the last axis, 6, is no power of two
+func.func @f(%x: !lostwax.tensor<[T, 6], bf16>) -> !lostwax.tensor<[T, 6], bf16> {
+  %y = "dsa.hadamard"(%x) : (!lostwax.tensor<[T, 6], bf16>) -> !lostwax.tensor<[T, 6], bf16>
+  func.return %y : !lostwax.tensor<[T, 6], bf16>
+}
+
+// -----
+// CHECK: @f: dsa.index_logits: q !lostwax.tensor<[T, 2, 4], bf16> and cache !lostwax.cache<"index_key", N, 64, [4], "index_row"> must both be scaled fp8, or neither
+func.func @f(%q: !lostwax.tensor<[T, 2, 4], bf16>, %weights: !lostwax.tensor<[T, 2], f32>, %cache: !lostwax.cache<"index_key", N, 64, [4], "index_row">, %positions: !lostwax.tensor<[T], i32>, %q_starts: !lostwax.tensor<[B + 1], i32>, %page_table: !lostwax.tensor<[B, P], i32>) -> !lostwax.tensor<[T, 64*P], f32> {
+  %y = "dsa.index_logits"(%q, %weights, %cache, %positions, %q_starts, %page_table) <{scale = 3.535000e-01 : f64}> : (!lostwax.tensor<[T, 2, 4], bf16>, !lostwax.tensor<[T, 2], f32>, !lostwax.cache<"index_key", N, 64, [4], "index_row">, !lostwax.tensor<[T], i32>, !lostwax.tensor<[B + 1], i32>, !lostwax.tensor<[B, P], i32>) -> !lostwax.tensor<[T, 64*P], f32>
+  func.return %y : !lostwax.tensor<[T, 64*P], f32>
+}

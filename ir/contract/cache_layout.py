@@ -1,0 +1,61 @@
+"""Byte layouts of cache rows, by name, and the sizes that follow from a row's parts. Holds no data.
+
+A row is its parts side by side. In a scaled layout the first part's values are followed by their
+f32 scales, one for `scale_block` values, which multiply them; the other parts come after. A paged
+layout keeps a page's values of all tokens first, then the scales of all tokens.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from lostwax.ir.contract.program import DTYPE_BYTES
+
+
+class CacheLayout(msgspec.Struct, frozen=True, kw_only=True):
+    """How the parts of a row are stored; `dtypes` has one entry a part, or one for all of them."""
+
+    dtypes: tuple[str, ...]
+    scale_block: int = 0
+    is_paged: bool = False
+
+    @property
+    def element(self) -> str | None:
+        """The one dtype of every element, None where a row is bytes of several kinds."""
+        return self.dtypes[0] if not self.scale_block else None
+
+    def fits(self, row: tuple[int, ...]) -> bool:
+        """Whether a row of these parts can be laid out so."""
+        return not self.scale_block or len(row) == len(self.dtypes)
+
+    def scales(self, row: tuple[int, ...]) -> int:
+        """Scales of one row."""
+        return -(-row[0] // self.scale_block) if self.scale_block else 0
+
+    def row_bytes(self, row: tuple[int, ...]) -> int:
+        """Bytes of one row with parts of these widths (its share of a page, if paged)."""
+        dtypes = self.dtypes * len(row) if len(self.dtypes) == 1 else self.dtypes
+        parts = sum(width * DTYPE_BYTES[d] for width, d in zip(row, dtypes, strict=True))
+        return parts + self.scales(row) * DTYPE_BYTES["f32"]
+
+
+SCALE_BLOCK = 128  # FlashMLA, DeepGEMM and the official act_quant: values under one scale
+
+LAYOUTS: dict[str, CacheLayout] = {
+    "f32": CacheLayout(dtypes=("f32",)),
+    "bf16": CacheLayout(dtypes=("bf16",)),
+    # FlashMLA V32_FP8Sparse at ranks 512 and 64: 512 e4m3, 4 f32 scales, 64 bf16
+    "fp8_656": CacheLayout(dtypes=("f8E4M3FN", "bf16"), scale_block=SCALE_BLOCK),
+    # trtllm: 576 e4m3 at ranks 512 and 64, scale 1, saturating
+    "fp8_576": CacheLayout(dtypes=("f8E4M3FN",)),
+    # DeepGEMM and SGLang: 64 x 128 e4m3, then 64 f32 scales
+    "index_paged": CacheLayout(dtypes=("f8E4M3FN",), scale_block=SCALE_BLOCK, is_paged=True),
+    # the same 132 bytes a token, each token's scale behind its key
+    "index_row": CacheLayout(dtypes=("f8E4M3FN",), scale_block=SCALE_BLOCK),
+}
+"""Every layout that a cache's type may name."""
+
+
+def row_bytes(layout: str, row: tuple[int, ...]) -> int:
+    """Bytes of one cached row."""
+    return LAYOUTS[layout].row_bytes(row)

@@ -1,0 +1,104 @@
+"""Cache pages as the bytes that a scaled layout stores, in numpy. Knows no op."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lostwax.ir.contract.cache_layout import LAYOUTS, CacheLayout
+from lostwax.ir.reference.dtype import NUMPY_DTYPES, Array, Real, Scaled, Value, round_to, widen
+
+
+@dataclass(frozen=True, slots=True)
+class CacheBytes:
+    """N pages [N, page_bytes] of u8 in a scaled layout; `row` are the widths of a row's parts."""
+
+    data: Array
+    layout: str
+    row: tuple[int, ...]
+    page_tokens: int
+
+    @staticmethod
+    def zeros(layout: str, pages: int, page_tokens: int, row: tuple[int, ...]) -> CacheBytes:
+        """Empty pages."""
+        page_bytes = page_tokens * LAYOUTS[layout].row_bytes(row)
+        return CacheBytes(np.zeros((pages, page_bytes), np.uint8), layout, row, page_tokens)
+
+    @property
+    def form(self) -> CacheLayout:
+        """What the layout's name stands for."""
+        return LAYOUTS[self.layout]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The logical shape: pages, tokens of a page, elements of a row."""
+        return (self.data.shape[0], self.page_tokens, sum(self.row))
+
+    def holding(self, data: Array) -> CacheBytes:
+        """The same cache with other contents, of any shape with as many bytes."""
+        return replace(self, data=data.reshape(self.data.shape))
+
+    def _places(self) -> Array:
+        """[page_tokens, row_bytes]: where in its page each byte of a token lies."""
+        row_bytes = self.form.row_bytes(self.row)
+        tokens = np.arange(self.page_tokens)[:, None]
+        if not self.form.is_paged:
+            return tokens * row_bytes + np.arange(row_bytes)
+        values = sum(self.row)
+        scales = row_bytes - values
+        behind = self.page_tokens * values
+        return np.concatenate(
+            [
+                tokens * values + np.arange(values),
+                behind + tokens * scales + np.arange(scales),
+            ],
+            axis=1,
+        )
+
+    def tokens(self) -> Array:
+        """[N * page_tokens, row_bytes]: every token's bytes: values, scales, other parts."""
+        places = self._places()
+        return self.data[:, places].reshape(-1, places.shape[1])
+
+    def rows(self, slots: Array) -> Real:
+        """[n, sum(row)] fp64: the rows at slots, scales multiplied in."""
+        return self.decode(self.tokens()[slots])
+
+    def decode(self, tokens: Array) -> Real:
+        """Rows [n, sum(row)] of tokens' bytes [n, row_bytes]."""
+        values, scales = self.row[0], self.form.scales(self.row)
+        cuts = np.cumsum([values, 4 * scales])
+        first, scale, rest = np.split(tokens, cuts, axis=1)
+        scaled = Scaled(
+            _typed(first, self.form.dtypes[0]), _typed(scale, "f32"), 1, self.form.scale_block
+        )
+        parts = [widen(scaled)]
+        if rest.shape[1]:
+            parts.append(widen(_typed(rest, self.form.dtypes[1])))
+        return np.concatenate(parts, axis=1)
+
+    def written(self, rows: Sequence[Value], slots: Array) -> CacheBytes:
+        """The cache with the parts of row t at slots[t]."""
+        first, *rest = rows
+        assert isinstance(first, Scaled)  # kv.append's verifier
+        bytes_of = [_bytes(first.values), _bytes(first.scales.astype(np.float32))]
+        for part, dtype in zip(rest, self.form.dtypes[1:], strict=True):
+            bytes_of.append(_bytes(round_to(widen(part), dtype)))
+        data, places = self.data.copy(), self._places()
+        pages, tokens = slots // self.page_tokens, slots % self.page_tokens
+        data[pages[:, None], places[tokens]] = np.concatenate(bytes_of, axis=1)
+        return replace(self, data=data)
+
+
+Cache = Array | CacheBytes
+"""A plain layout's pages [N, page_tokens, row], or the bytes of a scaled one."""
+
+
+def _typed(raw: Array, dtype: str) -> Array:
+    return np.ascontiguousarray(raw).view(NUMPY_DTYPES[dtype])
+
+
+def _bytes(values: Array) -> Array:
+    return np.ascontiguousarray(values).view(np.uint8).reshape(values.shape[0], -1)
