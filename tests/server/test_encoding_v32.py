@@ -1,0 +1,73 @@
+"""The prompt text of DeepSeek-V3.2, against examples of the model's own encoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lostwax.server.gateway.encoding_v32 import EncodingError, encode_messages, tools_text
+
+ADD: dict[str, Any] = {
+    "function": {"name": "add", "arguments": '{"a": 2, "b": 3}'},
+    "type": "function",
+}
+
+
+def test_a_terse_system_message_in_thinking_mode() -> None:
+    messages = [
+        {"role": "system", "content": "Be terse."},
+        {"role": "user", "content": "Why is the sky blue?"},
+    ]
+    assert encode_messages(messages, "thinking") == (
+        "<｜begin▁of▁sentence｜>Be terse.<｜User｜>Why is the sky blue?<｜Assistant｜><think>"  # noqa: RUF001
+    )
+
+
+def test_one_tool_round_in_thinking_mode() -> None:
+    messages: list[dict[str, Any]] = [
+        {"role": "user", "content": "2 plus 3?"},
+        {"role": "assistant", "reasoning_content": "use add", "tool_calls": [ADD]},
+        {"role": "tool", "content": "5"},
+    ]
+    assert encode_messages(messages, "thinking").split("<｜User｜>")[1] == (  # noqa: RUF001
+        "2 plus 3?<｜Assistant｜><think>use add</think>\n\n<｜DSML｜function_calls>\n"  # noqa: RUF001
+        '<｜DSML｜invoke name="add">\n'  # noqa: RUF001
+        '<｜DSML｜parameter name="a" string="false">2</｜DSML｜parameter>\n'  # noqa: RUF001
+        '<｜DSML｜parameter name="b" string="false">3</｜DSML｜parameter>\n'  # noqa: RUF001
+        "</｜DSML｜invoke>\n</｜DSML｜function_calls><｜end▁of▁sentence｜>\n\n"  # noqa: RUF001
+        "<function_results>\n<result>5</result>\n</function_results>\n\n<think>"
+    )
+
+
+def test_reasoning_of_earlier_turns_is_dropped() -> None:
+    messages = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "Hello.", "reasoning_content": "greet"},
+        {"role": "user", "content": "again"},
+    ]
+    assert encode_messages(messages, "thinking") == (
+        "<｜begin▁of▁sentence｜><｜User｜>hi<｜Assistant｜></think>Hello.<｜end▁of▁sentence｜>"  # noqa: RUF001
+        "<｜User｜>again<｜Assistant｜><think>"  # noqa: RUF001
+    )
+
+
+def test_tools_text_ends_with_the_bare_function_objects() -> None:
+    text = tools_text([{"type": "function", "function": {"name": "f"}}, {"name": "g"}])
+    assert text.endswith('<functions>\n{"name": "f"}\n{"name": "g"}\n</functions>\n')
+    assert "reply to the user:\n<｜DSML｜function_calls>\n" in text  # noqa: RUF001
+    assert len(text) == 1082 + len('{"name": "f"}\n{"name": "g"}\n</functions>\n')
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "judge", "content": ""}],
+        [{"role": "developer", "content": ""}],
+        [{"role": "user", "content": "x"}, {"role": "tool", "content": "5"}],
+        [{"role": "user", "content": [{"type": "image_url"}]}],
+    ],
+)
+def test_what_cannot_be_rendered_is_refused(messages: list[dict[str, Any]]) -> None:
+    with pytest.raises(EncodingError):
+        encode_messages(messages, "chat")
