@@ -100,7 +100,9 @@ def _read_headers(folder: Path) -> dict[str, TensorHeader]:
         for name in sorted(set(weight_map.values())):
             path = folder / name
             if not path.is_file():
-                raise CheckpointError(f"{INDEX_FILE} names {name}, which is not in {folder}")
+                raise CheckpointError(
+                    f"{INDEX_FILE} names {name}, which is not in {folder}; download it"
+                )
             for tensor, header in read_header(path).items():
                 if weight_map.get(tensor) != name:
                     listed = weight_map.get(tensor, "no file")
