@@ -9,7 +9,7 @@ from xdsl.context import Context
 from xdsl.dialects import builtin, func
 from xdsl.ir import Dialect
 
-DIALECTS: tuple[str, ...] = ("core", "quant", "mla", "dsa", "moe", "kv", "sample")
+DIALECTS: tuple[str, ...] = ("core", "quant", "mla", "dsa", "moe", "kv", "sample", "dist")
 
 
 def _loader(name: str) -> Callable[[], Dialect]:

@@ -8,7 +8,7 @@ from importlib import import_module
 
 from xdsl.passes import ModulePass
 
-PASSES: tuple[str, ...] = ("assign-formats", "specialise", "clean-up")
+PASSES: tuple[str, ...] = ("assign-formats", "shard", "localise", "specialise", "clean-up")
 """`assign-formats` is `AssignFormatsPass` in `assign_formats.py`: the name says where it lives."""
 
 

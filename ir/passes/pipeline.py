@@ -15,6 +15,8 @@ from lostwax.ir.passes import find_pass
 
 REASONS: dict[str, str] = {
     "assign-formats": "capture is format-neutral; what follows needs dtypes, scales, cache layouts",
+    "shard": "what a rank holds follows from the ops and, in their formats, the scale blocks",
+    "localise": "what follows plans one rank's memory, and must see what ranks exchange",
     "specialise": "a program serves one entry under one guard",
     "clean-up": "what the entry and guard made dead must cost nothing",
 }
