@@ -1,0 +1,85 @@
+"""Compiles the full V3.2 configuration without weights: seconds, memory, size, growth by layers.
+
+`python benchmarks/compile_full.py --out FILE` runs each (target, layers) in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+CONFIG = Path(__file__).parent.parent / "examples" / "deepseek-v3.2.json"
+
+
+def compile_one(target: str, layers: int) -> dict[str, Any]:
+    """Capture and compile in this process."""
+    from lostwax.backends.buckets import Sizes
+    from lostwax.backends.compile import CompileOptions, compile_module
+    from lostwax.frontend.capture import capture
+    from lostwax.frontend.config import parse_config
+
+    raw = json.loads(CONFIG.read_text())
+    raw["num_hidden_layers"] = layers
+    begin = time.perf_counter()
+    captured = capture(parse_config(raw))
+    capture_s = time.perf_counter() - begin
+    capture_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with tempfile.TemporaryDirectory() as work:
+        out = Path(work, "artifact")
+        options = CompileOptions(dtype="bf16", sizes=Sizes(max_context=163840, max_tokens=4096))
+        manifest = compile_module(
+            captured.module, captured.facts, captured.weights, target, out, options
+        )
+        size = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "target": target,
+        "layers": layers,
+        "capture_s": round(capture_s, 2),
+        "capture_peak_gib": round(capture_peak / 2**20, 2),
+        "compile_s": round(time.perf_counter() - begin - capture_s, 2),
+        "peak_gib": round(peak / 2**20, 2),
+        "artifact_mib": round(size / 2**20, 2),
+        "programs": len(manifest.programs),
+        "arena_mib": round(manifest.arena_bytes / 2**20, 1),
+        "weight_gib": round(manifest.weight_bytes / 2**30, 1),
+    }
+
+
+def main() -> None:
+    """Run every pair, print, keep."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--targets", nargs="+", default=["cpu", "cuda-sm90a"])
+    parser.add_argument("--layers", nargs="+", type=int, default=[4, 61])
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(compile_one(options.one[0], int(options.one[1]))))
+        return
+    rows: list[dict[str, Any]] = []
+    for target in options.targets:
+        for layers in options.layers:
+            command = [sys.executable, __file__, "--one", target, str(layers)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            rows.append(json.loads(done.stdout))
+            print(json.dumps(rows[-1]), flush=True)
+    report = {
+        "command": "python benchmarks/compile_full.py " + " ".join(sys.argv[1:]),
+        "date": date.today().isoformat(),
+        "rows": rows,
+    }
+    if options.out:
+        options.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
