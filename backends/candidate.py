@@ -50,6 +50,10 @@ def _python(attribute: object) -> Const:
     raise TypeError(f"attribute {attribute} has no Python value")
 
 
+def _is_scaled(value: SSAValue) -> bool:
+    return isinstance(value.type, TensorType) and value.type.block_scale is not None
+
+
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """A lowering that fits a region's place; `lowering` None marks views, which cost nothing.
@@ -114,9 +118,11 @@ class Candidate:
         return self._tensor(value).at(self.context.env)
 
     def dtype(self, value: str) -> str:
-        """Element type of a tensor or of a cache's plain layout."""
+        """Element type of a tensor or of a cache's plain layout (u8 where it is scaled)."""
         kind = self._value(value).type
-        return kind.layout.data if isinstance(kind, CacheType) else self._tensor(value).dtype_name
+        if isinstance(kind, CacheType):
+            return kind.form.element or "u8"
+        return self._tensor(value).dtype_name
 
     def layout(self, value: str) -> str:
         """Byte layout of a cache."""
@@ -164,10 +170,13 @@ class Candidate:
         return self._placed().value(self._value(name), self, name, scale)
 
     def views(self, value: str) -> tuple[View, ...]:
-        """The views of a variadic operand."""
-        bound = self.region.values[value]
+        """The views of a variadic operand; `NAME:scale`: the scales of those that have any."""
+        scale = value.endswith(":scale")
+        name = value.removesuffix(":scale")
+        bound = self.region.values[name]
         each = bound if isinstance(bound, tuple) else (bound,)
-        return tuple(self._placed().value(v, self, value, scale=False) for v in each)
+        wanted = [v for v in each if not scale or _is_scaled(v)]
+        return tuple(self._placed().value(v, self, name, scale) for v in wanted)
 
     def step(self, name: str) -> View:
         """An output of this lowering's prepare."""

@@ -19,7 +19,7 @@ from lostwax.backends.candidate import Candidate
 from lostwax.backends.cover import Cover
 from lostwax.backends.program_context import BlockFunction, ProgramContext
 from lostwax.backends.storage import Storage
-from lostwax.backends.views import alias_view, aliased_operand, dense
+from lostwax.backends.views import alias_view, aliased_operand, cache_view, dense, scale_shape
 from lostwax.ir.contract.program import DTYPE_BYTES, View
 from lostwax.ir.contract.step import StepOp
 from lostwax.ir.dialects.core import CallOp
@@ -115,6 +115,7 @@ class BlockLayout:
         self._steps = steps
         self._carried = carried_results(context, self.block)
         self._roots: dict[SSAValue, View] = {}
+        self._scales: dict[SSAValue, View] = {}
         self._workspaces: dict[Operation, View] = {}
         self.end = base + self._plan(chosen, base)
 
@@ -141,7 +142,7 @@ class BlockLayout:
                 if isinstance(root.type, CacheType) or root in self._roots or root in self._carried:
                     continue
                 if isinstance(root.owner, Operation) and root.owner in p.candidate.region.members:
-                    wanted.append((root, Buffer(type_bytes(root.type, env), t, last[root])))
+                    wanted += [(root, b) for b in self._buffers(root, t, last[root])]
             need = p.candidate.lowering.workspace(p.candidate, p.price.knobs)
             if need:
                 wanted.append((_anchor(p.candidate), Buffer(need, t, t)))
@@ -152,17 +153,28 @@ class BlockLayout:
             else:
                 kind = key.type
                 assert isinstance(kind, TensorType)
-                self._roots[key] = dense("arena", "", kind.dtype_name, kind.at(env), base + offset)
+                shape = kind.at(env)
+                if key not in self._roots:
+                    self._roots[key] = dense("arena", "", kind.dtype_name, shape, base + offset)
+                else:
+                    scales = scale_shape(kind, shape)
+                    self._scales[key] = dense("arena", "", "f32", scales, base + offset)
         return total
 
-    def _cache_view(self, value: SSAValue, kind: CacheType) -> View:
-        row = sum(kind.row)
-        return dense("plane", kind.plane.data, kind.layout.data, (-1, kind.page_tokens.data, row))
+    def _buffers(self, value: SSAValue, first: int, last: int) -> list[Buffer]:
+        """Where a value's elements will lie, then its scales if it has any."""
+        kind = value.type
+        assert isinstance(kind, TensorType)
+        total = type_bytes(kind, self._context.env)
+        if kind.block_scale is None:
+            return [Buffer(total, first, last)]
+        elements = prod(kind.at(self._context.env)) * DTYPE_BYTES[kind.dtype_name]
+        return [Buffer(elements, first, last), Buffer(total - elements, first, last)]
 
     def locate(self, value: SSAValue) -> View:
         """Where a value that is no weight lies."""
         if isinstance(value.type, CacheType):
-            return self._cache_view(value, value.type)
+            return cache_view(value.type, value.type.plane.data)
         kind = value.type
         assert isinstance(kind, TensorType)
         shape = kind.at(self._context.env)
@@ -183,7 +195,7 @@ class BlockLayout:
         """Where a candidate's operand or result lies."""
         if self.block.weight_name(value) is not None:
             return self._storage.view(value, candidate, operand, scale)
-        return self.locate(value)
+        return self._scales[value] if scale else self.locate(value)
 
     def step(self, candidate: Candidate, name: str) -> View:
         """Where an output of the candidate's prepare lies."""

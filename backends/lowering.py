@@ -37,7 +37,7 @@ class Knob:
 class Match(Protocol):
     """A region found in one program: what predicates, workspace, prepare and emit may ask.
 
-    Value names are the pattern's (a scaled weight's scales are `NAME:scale`). Shapes are concrete.
+    Value names are the pattern's (a scaled value's scales are `NAME:scale`). Shapes are concrete.
     """
 
     @property
@@ -65,7 +65,7 @@ class Match(Protocol):
         ...
 
     def dtype(self, value: str) -> str:
-        """Element type of a tensor value, or of a cache's plain layout."""
+        """Element type of a tensor value, or of a cache's plain layout (u8 where it is scaled)."""
         ...
 
     def layout(self, value: str) -> str:
@@ -93,7 +93,7 @@ class Match(Protocol):
         ...
 
     def views(self, value: str) -> tuple[View, ...]:
-        """The views of a variadic operand (emit only)."""
+        """The views of a variadic operand (emit only); `NAME:scale`: scales of those with any."""
         ...
 
     def step(self, name: str) -> View:

@@ -18,7 +18,7 @@ from xdsl.ir import SSAValue
 
 from lostwax.backends.candidate import Candidate
 from lostwax.backends.storage import Storage, Want, want_of, weight_types
-from lostwax.backends.views import dense
+from lostwax.backends.views import cache_view, dense, scale_shape
 from lostwax.ir.contract.canonical import canonical
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import HostCall, View
@@ -41,10 +41,12 @@ class _DryPlacement:
             return self._storage.view(value, candidate, operand, scale)
         kind = value.type
         if isinstance(kind, CacheType):
-            shape = (-1, kind.page_tokens.data, sum(kind.row))
-            return dense("plane", kind.plane.data, kind.layout.data, shape)
+            return cache_view(kind, kind.plane.data)
         assert isinstance(kind, TensorType)
-        return dense("arena", "", kind.dtype_name, kind.at(candidate.context.env))
+        shape = kind.at(candidate.context.env)
+        if scale:
+            return dense("arena", "", "f32", scale_shape(kind, shape))
+        return dense("arena", "", kind.dtype_name, shape)
 
     def step(self, candidate: Candidate, name: str) -> View:
         """A step value of the lowering's own prepare."""
@@ -112,7 +114,10 @@ def _digest_of_file(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _cuda_file(source: KernelSource, target: Target) -> Path:
+def kernel_file(source: KernelSource, target: Target) -> Path:
+    """The file that holds a kernel's code."""
+    if source.language == "triton":
+        return _module_file(source.path)
     folder = _module_file(f"lostwax.backends.{target.backend}.kernels").parent
     return folder / source.path
 
@@ -131,7 +136,7 @@ def _parts(candidate: Candidate) -> Iterator[tuple[str, str]]:
         yield module, _digest_of_file(_module_file(module))
     for source in placement.sources:
         if source.language == "cuda":
-            yield source.path, _digest_of_file(_cuda_file(source, candidate.target))
+            yield source.path, _digest_of_file(kernel_file(source, candidate.target))
     # What a helper that emits for many lowerings was told: constants, argument order, forms.
     yield "launches", hashlib.sha256(canonical(launches)).hexdigest()
 

@@ -8,6 +8,7 @@ from xdsl.ir import Operation, SSAValue
 
 from lostwax.ir.contract.program import DTYPE_BYTES, Space, View
 from lostwax.ir.dialects.core import CastOp, ReshapeOp, SliceOp
+from lostwax.ir.types import CacheType, TensorType
 
 
 def strides_of(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -20,6 +21,27 @@ def dense(space: Space, name: str, dtype: str, shape: tuple[int, ...], offset: i
     return View(
         space=space, name=name, dtype=dtype, shape=shape, strides=strides_of(shape), offset=offset
     )
+
+
+def cache_view(kind: CacheType, name: str) -> View:
+    """One layer's pages: [pages, page_tokens, row] of a plain layout's elements; bytes of a scaled
+    one, [pages, page_tokens, row_bytes] or, if paged, [pages, page_bytes].
+    """
+    form, tokens = kind.form, kind.page_tokens.data
+    if form.element is not None:
+        return dense("plane", name, form.element, (-1, tokens, sum(kind.row)))
+    row_bytes = form.row_bytes(kind.row)
+    shape = (-1, tokens * row_bytes) if form.is_paged else (-1, tokens, row_bytes)
+    return dense("plane", name, "u8", shape)
+
+
+def scale_shape(kind: TensorType, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of the scales of a scaled value of this concrete shape."""
+    scale = kind.block_scale
+    if scale is None:
+        raise ValueError(f"a value of type {kind} has no scales")
+    *batch, rows, cols = shape
+    return (*batch, -(-rows // scale.rows.data), -(-cols // scale.cols.data))
 
 
 def aliased_operand(op: Operation) -> SSAValue | None:

@@ -11,6 +11,7 @@ from lostwax.ir.contract.caches import CachePlane
 from lostwax.ir.contract.model import ModelFacts, WeightTable
 from lostwax.ir.contract.program import DTYPE_BYTES, HostCall, Launch, Pointer, Program, View
 from lostwax.ir.contract.weights import WeightPlan
+from lostwax.ir.op import row_bytes
 from lostwax.ir.types import CacheType
 
 
@@ -92,13 +93,12 @@ def planes_of(context: ProgramContext, facts: ModelFacts) -> tuple[CachePlane, .
         for argument in block.function.body.block.args:
             kind = argument.type
             if isinstance(kind, CacheType):
-                row_bytes = sum(kind.row) * DTYPE_BYTES[kind.layout.data]
                 planes[kind.plane.data] = CachePlane(
                     name=kind.plane.data,
                     layers=facts.num_layers,
                     layout=kind.layout.data,
                     row=kind.row,
                     page_tokens=kind.page_tokens.data,
-                    page_bytes=row_bytes * kind.page_tokens.data,
+                    page_bytes=row_bytes(kind) * kind.page_tokens.data,
                 )
     return tuple(planes[name] for name in sorted(planes))

@@ -28,13 +28,15 @@ from lostwax.backends.conformance.step_cases import StepCase
 from lostwax.backends.conformance.tolerance import Tolerance, tolerance_of
 from lostwax.ir.contract.record import Certificate, State
 from lostwax.ir.dialects.kv import AppendOp
-from lostwax.ir.reference.dtype import Array, Scaled, Value, widen
-from lostwax.ir.reference.interpret import evaluate_ops
+from lostwax.ir.reference.cache_bytes import Cache, CacheBytes
+from lostwax.ir.reference.dtype import Array, Scaled, widen
+from lostwax.ir.reference.interpret import Bound, evaluate_ops
 from lostwax.ir.region import RegionMatch
 from lostwax.ir.types import CacheType, TensorType
 
 Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
-"""Inputs by name (see `inputs.py`) to the region's outputs by pattern name, caches whole."""
+"""Inputs by name (see `inputs.py`) to the region's outputs by pattern name, caches whole (as bytes
+in a scaled layout), scales as `NAME:scale`."""
 
 DECIDES: dict[str, str] = {
     "dsa.topk": "logits",
@@ -65,7 +67,9 @@ def region_dtypes(match: RegionMatch) -> set[str]:
             if isinstance(value.type, TensorType):
                 found.add(value.type.dtype_name)
             elif isinstance(value.type, CacheType):
-                found.add(value.type.layout.data)
+                # what fp8 caches hold is given: the rows bring the rounding, or it is exact
+                element = value.type.form.element
+                found |= {element} if element in ("f32", "bf16") else set()
     return found
 
 
@@ -79,15 +83,17 @@ def _output_values(match: RegionMatch) -> dict[str, SSAValue]:
 
 
 def _cache_case(
-    match: RegionMatch, value: SSAValue, values: Mapping[SSAValue, Value]
-) -> tuple[Array, Array]:
+    match: RegionMatch, value: SSAValue, values: Mapping[SSAValue, Bound]
+) -> tuple[Cache, Array]:
     """The cache before the region, and the slots that the region writes."""
     slots: list[Array] = []
     while isinstance(value.owner, AppendOp) and value.owner in match.members:
-        slots.append(widen(values[value.owner.slots]))
+        written = values[value.owner.slots]
+        assert isinstance(written, np.ndarray)
+        slots.append(widen(written))
         value = value.owner.cache_in
     before = values[value]
-    assert not isinstance(before, Scaled)  # caches are plain arrays
+    assert not isinstance(before, Scaled)  # caches are arrays or bytes
     return before, np.concatenate(slots)
 
 
@@ -96,7 +102,7 @@ class _Comparison:
     """One case: the region's values by the reference, and what the lowering gave."""
 
     match: RegionMatch
-    values: Mapping[SSAValue, Value]
+    values: Mapping[SSAValue, Bound]
     outputs: Mapping[str, Array]
     waiver: str
 
@@ -114,7 +120,7 @@ class _Comparison:
             got, want = self.outputs[name], self._want(value)
             require_same_form(name, got, want)
             if self.waiver == "tie_order":
-                agree = tied_rows_agree(got, want, widen(self.values[scores]))
+                agree = tied_rows_agree(got, want, widen(self._want(scores)))
             else:
                 agree = rows_agree(got, want, as_sets=False)
             rows = agree if rows is None else rows & agree
@@ -122,16 +128,45 @@ class _Comparison:
 
     def _want(self, value: SSAValue) -> Array:
         want = self.values[value]
-        assert not isinstance(want, Scaled)  # ops give plain arrays
+        assert isinstance(want, np.ndarray)  # callers ask for neither scaled values nor caches
         return want
+
+    def _scaled_error(self, name: str, want: Scaled) -> Errors:
+        """Errors of fp8 values times their scales."""
+        values, scales = self.outputs[name], self.outputs[f"{name}:scale"]
+        require_same_form(name, values, want.values)
+        require_same_form(f"{name}:scale", scales, want.scales)
+        return errors(name, widen(Scaled(values, scales, want.rows, want.cols)), widen(want))
+
+    def _cache_error(self, name: str, value: SSAValue) -> Errors:
+        want = self.values[value]
+        before, slots = _cache_case(self.match, value, self.values)
+        if isinstance(want, CacheBytes) and isinstance(before, CacheBytes):
+            got = self.outputs[name]
+            if got.size != want.data.size or got.dtype != want.data.dtype:
+                raise Mismatch(f"{name}: got {got.dtype} {list(got.shape)}, want {want.data.shape}")
+            return cache_errors(
+                name, want.holding(got).tokens(), want.tokens(), before.tokens(), slots,
+                want.page_tokens, want.decode,
+            )  # fmt: skip
+        assert isinstance(want, np.ndarray)
+        assert isinstance(before, np.ndarray)
+        got, width = self.outputs[name], want.shape[2]
+        require_same_form(name, got, want)
+        return cache_errors(
+            name, got.reshape(-1, width), want.reshape(-1, width), before.reshape(-1, width),
+            slots, want.shape[1], widen,
+        )  # fmt: skip
 
     def error(self, name: str, value: SSAValue, rows: Array | None) -> Errors:
         """Errors of one output; floating-point rows count where the op chose the same integers."""
+        if isinstance(value.type, CacheType):
+            return self._cache_error(name, value)
+        wanted = self.values[value]
+        if isinstance(wanted, Scaled):
+            return self._scaled_error(name, wanted)
         got, want = self.outputs[name], self._want(value)
         require_same_form(name, got, want)
-        if isinstance(value.type, CacheType):
-            before, slots = _cache_case(self.match, value, self.values)
-            return cache_errors(name, got, want, before, slots)
         if _is_integer(value):
             return NONE
         if rows is not None:
@@ -167,7 +202,7 @@ def check_case(
     run: Run, match: RegionMatch, case: StepCase, waiver: str = ""
 ) -> tuple[CaseResult, bytes]:
     """Run one case and compare; also the digest of its inputs. Raises Mismatch."""
-    values: dict[SSAValue, Value] = dict(region_values(match, case))
+    values: dict[SSAValue, Bound] = dict(region_values(match, case))
     flat = flat_inputs(match, values, case)
     digest = hashlib.sha256()
     for name in sorted(flat):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,18 +91,24 @@ def tied_rows_agree(got: Array, want: Array, scores: Array) -> Array:
     return agree
 
 
-def cache_errors(name: str, got: Array, want: Array, before: Array, slots: Array) -> Errors:
-    """Errors of the rows written at `slots`; every other row must be as before.
+def cache_errors(
+    name: str,
+    got: Array,
+    want: Array,
+    before: Array,
+    slots: Array,
+    page_tokens: int,
+    decode: Callable[[Array], Array],
+) -> Errors:
+    """Errors of the rows written at `slots`, decoded; every other row [slots, …] must be as before.
 
     The trash page may hold anything: padding writes there.
     """
-    page_tokens, width = want.shape[1:]
     written = np.unique(slots[slots // page_tokens != TRASH_PAGE])
-    rows, wanted = got.reshape(-1, width), want.reshape(-1, width)
-    untouched = np.ones(rows.shape[0], dtype=bool)
+    untouched = np.ones(got.shape[0], dtype=bool)
     untouched[written] = False
     untouched[TRASH_PAGE * page_tokens : (TRASH_PAGE + 1) * page_tokens] = False
-    same = rows[untouched].tobytes() == before.reshape(-1, width)[untouched].tobytes()
+    same = got[untouched].tobytes() == before[untouched].tobytes()
     if not same:
         raise Mismatch(f"{name}: rows outside the step's slots were changed")
-    return errors(name, rows[written], wanted[written])
+    return errors(name, decode(got[written]), decode(want[written]))

@@ -14,7 +14,10 @@ from xdsl.ir import SSAValue
 
 from lostwax.backends.conformance.step_cases import StepCase
 from lostwax.ir.contract.step import STEP_INPUTS
-from lostwax.ir.reference.dtype import FP8_MAX, Array, Scaled, Value, round_to
+from lostwax.ir.reference.cache_bytes import Cache, CacheBytes
+from lostwax.ir.reference.dtype import FP8_MAX, Array, Scaled, round_to
+from lostwax.ir.reference.interpret import Bound
+from lostwax.ir.reference.quant import quantise
 from lostwax.ir.region import RegionMatch
 from lostwax.ir.types import BlockScaleAttr, CacheType, TensorType
 
@@ -150,11 +153,10 @@ def _num_experts(match: RegionMatch, case: StepCase) -> int:
     raise AssertionError("expert ids without experts")
 
 
-def _make(match: RegionMatch, value: SSAValue, case: StepCase, rng: np.random.Generator) -> Value:
+def _make(match: RegionMatch, value: SSAValue, case: StepCase, rng: np.random.Generator) -> Bound:
     kind, used = value.type, roles(match, value)
     if isinstance(kind, CacheType):
-        rows = rng.standard_normal((case.env["N"], kind.page_tokens.data, sum(kind.row)))
-        return round_to(rows, kind.layout.data)
+        return _cache(kind, case.env["N"], rng)
     assert isinstance(kind, TensorType)
     is_integer = kind.dtype_name.startswith("i")
     for op_name, field in sorted(used):
@@ -175,13 +177,29 @@ def _make(match: RegionMatch, value: SSAValue, case: StepCase, rng: np.random.Ge
         raise NotImplementedError(
             f"no way to draw integers for {sorted(used)}; add the role to conformance/inputs.py"
         )
-    return round_to(make(kind, case, rng), kind.dtype_name)
+    drawn = make(kind, case, rng)
+    if kind.block_scale is not None:
+        block = kind.block_scale.cols.data
+        return quantise(drawn, scale_fmt="fp32", dtype=kind.dtype_name, block=block)
+    return round_to(drawn, kind.dtype_name)
 
 
-def region_values(match: RegionMatch, case: StepCase) -> dict[SSAValue, Value]:
+def _cache(kind: CacheType, pages: int, rng: np.random.Generator) -> Cache:
+    """Pages of normal rows; a scaled layout's as bytes."""
+    form, tokens = kind.form, kind.page_tokens.data
+    rows = rng.standard_normal((pages, tokens, sum(kind.row)))
+    if form.element is not None:
+        return round_to(rows, form.element)
+    parts = np.split(rows.reshape(pages * tokens, -1), np.cumsum(kind.row)[:-1], axis=1)
+    first = quantise(parts[0], scale_fmt="fp32", dtype=form.dtypes[0], block=form.scale_block)
+    empty = CacheBytes.zeros(kind.layout.data, pages, tokens, kind.row)
+    return empty.written([first, *parts[1:]], np.arange(pages * tokens))
+
+
+def region_values(match: RegionMatch, case: StepCase) -> dict[SSAValue, Bound]:
     """A value for each boundary input, the same for the same case."""
     rng = np.random.default_rng([case.seed, 1])
-    values: dict[SSAValue, Value] = {}
+    values: dict[SSAValue, Bound] = {}
     for value in named_inputs(match).values():
         if value not in values:
             values[value] = _make(match, value, case, rng)
@@ -189,7 +207,7 @@ def region_values(match: RegionMatch, case: StepCase) -> dict[SSAValue, Value]:
 
 
 def flat_inputs(
-    match: RegionMatch, values: Mapping[SSAValue, Value], case: StepCase
+    match: RegionMatch, values: Mapping[SSAValue, Bound], case: StepCase
 ) -> dict[str, Array]:
     """What a runner gets: copies by name, scales and step inputs under names of their own."""
     flat: dict[str, Array] = {f"step.{n}": a.copy() for n, a in case.inputs.items()}
@@ -197,6 +215,8 @@ def flat_inputs(
         drawn = values[value]
         if isinstance(drawn, Scaled):
             flat[name], flat[f"{name}:scale"] = drawn.values.copy(), drawn.scales.copy()
+        elif isinstance(drawn, CacheBytes):
+            flat[name] = drawn.data.copy()
         else:
             flat[name] = drawn.copy()
     return flat

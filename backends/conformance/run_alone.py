@@ -20,7 +20,7 @@ from lostwax.backends.lowering import Lowering
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.tensors import tensor_of
 from lostwax.backends.storage import Storage, Want, want_of, weight_types
-from lostwax.backends.views import dense
+from lostwax.backends.views import cache_view, dense, scale_shape
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import HostCall, Launch, View
 from lostwax.ir.contract.step import STEP_INPUTS, input_shape
@@ -74,16 +74,12 @@ class _Alone:
             return self.storage.view(value, candidate, operand, scale)
         kind, name = value.type, self.names[_origin(candidate, value)]
         if isinstance(kind, CacheType):
-            shape = (-1, kind.page_tokens.data, sum(kind.row))
-            return dense("plane", name, kind.layout.data, shape)
+            return cache_view(kind, name)
         assert isinstance(kind, TensorType)
         shape = kind.at(candidate.context.env)
         if not scale:
             return dense("arena", name, kind.dtype_name, shape)
-        blocks = kind.block_scale
-        assert blocks is not None
-        rows, cols = -(-shape[-2] // blocks.rows.data), -(-shape[-1] // blocks.cols.data)
-        return dense("arena", f"{name}:scale", str(blocks.dtype), (*shape[:-2], rows, cols))
+        return dense("arena", f"{name}:scale", "f32", scale_shape(kind, shape))
 
     def step(self, candidate: Candidate, name: str) -> View:
         """An output of the lowering's prepare."""
@@ -216,6 +212,9 @@ def run_alone(
             assert isinstance(bound, SSAValue)
             view = alone.value(bound, candidate, name, scale=False)
             outputs[name] = buffers.read(view)
+            if isinstance(bound.type, TensorType) and bound.type.block_scale is not None:
+                scales = alone.value(bound, candidate, name, scale=True)
+                outputs[f"{name}:scale"] = buffers.read(scales)
         return outputs
 
     return run
