@@ -20,6 +20,7 @@ from lostwax.frontend.config import ModelConfig
 from lostwax.frontend.formats import Formats, format_of_kind, nominal_formats
 from lostwax.frontend.importer import DTYPE_NAMES, import_block
 from lostwax.ir.contract.model import ModelFacts, WeightTable
+from lostwax.ir.contract.step import HIDDEN
 from lostwax.ir.dialects import context
 
 # Example sizes are all different and at least 2: torch takes 0 and 1 for constants. The capture
@@ -30,6 +31,7 @@ SYMBOLS = {
     "P": (5, 1 << 16),
     "R": (9, 1 << 16),
     "N": (7, 1 << 24),
+    "S": (11, 1 << 16),
 }
 TORCH_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 
@@ -73,12 +75,13 @@ def capture(source: Checkpoint | ModelConfig, page_tokens: int = 64) -> Captured
     ctx = context()
     blocks: list[func.FuncOp] = []
     seconds: dict[str, float] = {}
-    for kind in block_kinds(config, page_tokens):
+    drafts = source.has_mtp
+    for kind in block_kinds(config, page_tokens, drafts=drafts):
         begin = time.perf_counter()
         blocks.append(_capture_kind(ctx, kind, formats))
         seconds[kind.name] = time.perf_counter() - begin
     layers = [config.layer_kind(n) for n in range(config.num_hidden_layers)]
-    module = assemble(blocks, layers)
+    module = assemble(blocks, layers, config.mtp_layers if drafts else ())
     module.verify()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     report = CaptureReport(time.perf_counter() - start, seconds, peak, len(layers))
@@ -92,7 +95,8 @@ def _capture_kind(ctx: Context, kind: BlockKind, formats: Formats) -> func.FuncO
         if spec.target is not None:
             stored = format_of_kind(formats, kind.name, kind.prefixes, spec.target)
             attrs[spec.target] = {"lostwax.weight": spec.target, "lostwax.stored": stored}
-    return import_block(ctx, kind.name, program, kind.arguments, attrs)
+    state = {"lostwax.state": HIDDEN} if kind.keeps_hidden else {}
+    return import_block(ctx, kind.name, program, kind.arguments, attrs, state)
 
 
 def _export(kind: BlockKind) -> ExportedProgram:

@@ -17,6 +17,7 @@ from lostwax.frontend.tensors import (
     Weight,
     layer_weights,
     model_weights,
+    mtp_copies,
     mtp_weights,
     scale_shape,
 )
@@ -42,8 +43,13 @@ class Checkpoint:
     weights: WeightTable
     formats: Mapping[str, str]
     mtp_tensors: tuple[str, ...]
-    """Tensors of multi-token-prediction layers: recognised, read by no program yet."""
+    """Tensors of multi-token-prediction layers."""
     digest: str
+
+    @property
+    def has_mtp(self) -> bool:
+        """Whether the configuration promises one MTP layer and the files hold it."""
+        return self.config.has_mtp and bool(self.mtp_tensors)
 
     def facts(self, page_tokens: int) -> ModelFacts:
         """What compiling and serving need to know."""
@@ -61,7 +67,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     formats: dict[str, str] = {}
     for weight in model_weights(config):
         weights[weight.name], formats[weight.name] = _check(tensors, weight, left)
-    mtp = _check_mtp(config, tensors, left)
+    mtp = _check_mtp(config, tensors, left, weights, formats)
     if left:
         raise CheckpointError(
             f"{folder} holds {len(left)} tensors that the configuration does not ask for, such as"
@@ -184,17 +190,29 @@ def _source(tensors: Mapping[str, TensorHeader], name: str, weight: Weight) -> S
 
 
 def _check_mtp(
-    config: ModelConfig, tensors: Mapping[str, TensorHeader], left: set[str]
+    config: ModelConfig,
+    tensors: Mapping[str, TensorHeader],
+    left: set[str],
+    weights: WeightTable,
+    formats: dict[str, str],
 ) -> tuple[str, ...]:
-    """Tensors of MTP layers; a checkpoint may have none of them (transformers writes none)."""
+    """Tensors of MTP layers; a checkpoint may have none of them (transformers writes none).
+
+    Their copies of the embedding and the output projection are checked where they exist, and
+    nothing reads them: the main model's are the same.
+    """
     found: list[str] = []
     for layer in config.mtp_layers:
         prefix = f"model.layers.{layer}."
         present = {name for name in left if name.startswith(prefix)}
-        if present:
-            for weight in (*layer_weights(config, layer), *mtp_weights(config, layer)):
+        if not present:
+            continue
+        for weight in mtp_copies(config, layer):
+            if weight.name in present:
                 _check(tensors, weight, left)
-            found.extend(present - left)
+        for weight in (*layer_weights(config, layer), *mtp_weights(config, layer)):
+            weights[weight.name], formats[weight.name] = _check(tensors, weight, left)
+        found.extend(present - left)
     return tuple(sorted(found))
 
 

@@ -106,6 +106,11 @@ class ModelConfig:
         return "dense" if layer < self.first_k_dense_replace else "moe"
 
     @property
+    def has_mtp(self) -> bool:
+        """Whether there is the one multi-token-prediction layer that drafts can be made with."""
+        return self.num_nextn_predict_layers == 1
+
+    @property
     def mtp_layers(self) -> range:
         """Layer numbers of the multi-token-prediction modules."""
         return range(self.num_hidden_layers, self.num_hidden_layers + self.num_nextn_predict_layers)

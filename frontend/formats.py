@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from lostwax.frontend.config import FP8_BLOCK, ConfigError, ModelConfig
-from lostwax.frontend.tensors import model_weights
+from lostwax.frontend.tensors import layer_weights, model_weights, mtp_weights
 
 FP8_BLOCKS = f"f8E4M3FN:{FP8_BLOCK}x{FP8_BLOCK}"
 """`lostwax.stored` of a block-scaled weight; plain ones are `bf16` or `f32`."""
@@ -17,7 +17,10 @@ Formats = Mapping[str, str]
 def nominal_formats(config: ModelConfig) -> dict[str, str]:
     """What the configuration promises, where no checkpoint is at hand."""
     formats: dict[str, str] = {}
-    for weight in model_weights(config):
+    mtp = [
+        w for n in config.mtp_layers for w in (*layer_weights(config, n), *mtp_weights(config, n))
+    ]
+    for weight in (*model_weights(config), *mtp):
         if weight.name.endswith(".e_score_correction_bias"):
             formats[weight.name] = "f32"
         else:

@@ -45,12 +45,14 @@ def import_block(
     program: ExportedProgram,
     arguments: Mapping[str, Argument],
     weight_attrs: Mapping[str, Mapping[str, str]],
+    last_result: Mapping[str, str] | None = None,
 ) -> func.FuncOp:
     """The function of a block: inputs in the order of `arguments`, then weights.
 
-    Written caches become results that carry `lostwax.alias`, the number of their argument.
+    Written caches become results that carry `lostwax.alias`, the number of their argument;
+    `last_result` are attributes of the last result before them.
     """
-    return _Import(ctx, program, arguments, weight_attrs).function(name)
+    return _Import(ctx, program, arguments, weight_attrs).function(name, last_result or {})
 
 
 class _Import:
@@ -73,7 +75,7 @@ class _Import:
         self.written: dict[Node, SSAValue] = {}
         self.block = Block()
 
-    def function(self, name: str) -> func.FuncOp:
+    def function(self, name: str, last_result: Mapping[str, str]) -> func.FuncOp:
         """Import everything."""
         inputs, arg_attrs = self._placeholders()
         for node in self.nodes:
@@ -86,6 +88,8 @@ class _Import:
                 )
         results = [self._value(node) for node in self.output]
         res_attrs = [builtin.DictionaryAttr({}) for _ in results]
+        texts = {k: builtin.StringAttr(v) for k, v in last_result.items()}
+        res_attrs[-1] = builtin.DictionaryAttr(texts)
         for node, value in self.written.items():
             results.append(value)
             alias = builtin.IntegerAttr(inputs.index(node), 64)
@@ -96,7 +100,7 @@ class _Import:
             ([a.type for a in self.block.args], [r.type for r in results]),
             Region(self.block),
             arg_attrs=builtin.ArrayAttr(arg_attrs),
-            res_attrs=builtin.ArrayAttr(res_attrs) if self.written else None,
+            res_attrs=builtin.ArrayAttr(res_attrs) if self.written or last_result else None,
         )
 
     def _placeholders(self) -> tuple[list[Node], list[builtin.DictionaryAttr]]:

@@ -20,6 +20,7 @@ from lostwax.frontend.tensors import (
     Weight,
     layer_weights,
     model_weights,
+    mtp_copies,
     mtp_weights,
     scale_shape,
 )
@@ -74,6 +75,7 @@ def _planned(config: ModelConfig, format: Format) -> Iterator[_Planned]:
     weights: list[Weight] = list(model_weights(config))
     for layer in config.mtp_layers:
         weights += [*layer_weights(config, layer), *mtp_weights(config, layer)]
+        weights += mtp_copies(config, layer)
     for weight in weights:
         stored: Format = "bf16" if format == "fp8" and not weight.quantisable else format
         if weight.name.endswith(".e_score_correction_bias"):

@@ -40,6 +40,11 @@ def _rows(x: Tensor, rows: Tensor) -> Tensor:
     return x.new_empty(rows.shape[0], *x.shape[1:])
 
 
+def _concat(parts: list[Tensor]) -> Tensor:
+    width = sum(p.shape[-1] for p in parts)
+    return parts[0].new_empty(*parts[0].shape[:-1], width)
+
+
 def _embed(tokens: Tensor, table: Tensor) -> Tensor:
     return table.new_empty(tokens.shape[0], table.shape[1])
 
@@ -114,6 +119,7 @@ _define(
     " float factor, int original_len, float beta_fast, float beta_slow, float magnitude) -> Tensor",
     _same,
 )
+_define("core_concat(Tensor[] parts) -> Tensor", _concat)
 _define("core_embed(Tensor tokens, Tensor table) -> Tensor", _embed)
 _define("core_gather_rows(Tensor x, Tensor rows) -> Tensor", _rows)
 _define("quant_linear(Tensor x, Tensor weight, ScalarType dtype) -> Tensor", _linear)

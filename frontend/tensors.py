@@ -62,12 +62,17 @@ def layer_weights(config: ModelConfig, layer: int) -> Iterator[Weight]:
 def mtp_weights(config: ModelConfig, layer: int) -> Iterator[Weight]:
     """What a multi-token-prediction layer has beside a decoder layer's weights."""
     prefix, hidden = f"model.layers.{layer}.", config.hidden_size
-    yield _plain(f"{prefix}embed_tokens.weight", config.vocab_size, hidden)
     yield _plain(f"{prefix}enorm.weight", hidden)
     yield _plain(f"{prefix}hnorm.weight", hidden)
     yield _plain(f"{prefix}eh_proj.weight", hidden, 2 * hidden)
     yield _plain(f"{prefix}shared_head.norm.weight", hidden)
-    yield _plain(f"{prefix}shared_head.head.weight", config.vocab_size, hidden)
+
+
+def mtp_copies(config: ModelConfig, layer: int) -> Iterator[Weight]:
+    """The main model's embedding and output projection again; a checkpoint may leave them out."""
+    prefix, shape = f"model.layers.{layer}.", (config.vocab_size, config.hidden_size)
+    yield _plain(f"{prefix}embed_tokens.weight", *shape)
+    yield _plain(f"{prefix}shared_head.head.weight", *shape)
 
 
 def _plain(name: str, *shape: int) -> Weight:

@@ -34,24 +34,33 @@ class Embed(nn.Module):
         return delta, OPS.core_zeros_like(delta)
 
 
-class _LogitsHead(nn.Module):
-    """Final norm and logits of the rows that `logit_rows` names."""
+def rows_logits(lm_head: Linear, hidden: Tensor, logit_rows: Tensor) -> Tensor:
+    """[R, V] f32: logits of the hiddens [T, D] that `logit_rows` names."""
+    return lm_head(OPS.core_gather_rows(hidden, logit_rows), torch.float32)
 
-    def __init__(self, config: ModelConfig) -> None:
+
+class _FinalHead(nn.Module):
+    """Final norm and output projection. `keeps_hidden`: the normed rows are a result, for MTP."""
+
+    def __init__(self, config: ModelConfig, *, keeps_hidden: bool = False) -> None:
         super().__init__()
         self.model = nn.Module()
         self.model.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.lm_head = Linear(config.hidden_size, config.vocab_size)
+        self.keeps_hidden = keeps_hidden
 
-    def logits(self, delta: Tensor, residual: Tensor, logit_rows: Tensor) -> Tensor:
-        """[R, V] f32."""
+    def hidden(self, delta: Tensor, residual: Tensor) -> Tensor:
+        """[T, D]."""
         norm = self.get_submodule("model.norm")
         assert isinstance(norm, RMSNorm)
-        total = OPS.core_add(residual, delta, torch.float32)
-        return self.lm_head(OPS.core_gather_rows(norm(total), logit_rows), torch.float32)
+        return norm(OPS.core_add(residual, delta, torch.float32))
+
+    def results(self, hidden: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+        """What the head gives, with the hiddens last where they are kept."""
+        return (*given, hidden) if self.keeps_hidden else given
 
 
-class Head(_LogitsHead):
+class Head(_FinalHead):
     """Ids and log-probabilities of the rows that `logit_rows` names; logits are f32."""
 
     def forward(
@@ -59,11 +68,12 @@ class Head(_LogitsHead):
         temperature: Tensor, seeds: Tensor, counters: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """Picked ids [R] and their log-probabilities [R]."""
-        logits = self.logits(delta, residual, logit_rows)
-        return OPS.sample_pick(logits, temperature, seeds, counters)
+        hidden = self.hidden(delta, residual)
+        logits = rows_logits(self.lm_head, hidden, logit_rows)
+        return self.results(hidden, *OPS.sample_pick(logits, temperature, seeds, counters))
 
 
-class ScoringHead(_LogitsHead):
+class ScoringHead(_FinalHead):
     """The same, with log-probabilities of given targets and of the likeliest ids."""
 
     def forward(
@@ -71,6 +81,8 @@ class ScoringHead(_LogitsHead):
         temperature: Tensor, seeds: Tensor, counters: Tensor, targets: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """Picked ids and log-probabilities, then those of targets [R] and of top ids [R, n]."""
-        logits = self.logits(delta, residual, logit_rows)
+        hidden = self.hidden(delta, residual)
+        logits = rows_logits(self.lm_head, hidden, logit_rows)
         picked = OPS.sample_pick(logits, temperature, seeds, counters)
-        return (*picked, *OPS.sample_score(logits, targets, TOP_LOGPROBS))
+        scored = OPS.sample_score(logits, targets, TOP_LOGPROBS)
+        return self.results(hidden, *picked, *scored)

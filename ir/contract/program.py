@@ -12,14 +12,14 @@ DTYPE_BYTES: dict[str, int] = {
     "f8E4M3FN": 1, "f8E4M3FNUZ": 1,
 }  # fmt: skip
 
-Space = Literal["arena", "carry", "weight", "plane", "input"]
+Space = Literal["arena", "carry", "state", "weight", "plane", "input"]
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
     """A strided tensor inside one buffer.
 
     `space` and `name` say which buffer: `arena` (name empty), `carry` (delta/residual in or out,
-    placed in the arena by the call), `weight` (name relative to the call's prefix), `plane` (cache
+    placed in the arena by the call), `state` (rows that outlive the step: `HIDDEN`), `weight` (name relative to the call's prefix), `plane` (cache
     plane of the call's layer, as [pages, page_tokens, row]), `input` (field of StepInputs).
     `strides` count elements, `offset` counts bytes from the start of that buffer.
     """
@@ -104,6 +104,11 @@ class Bucket(msgspec.Struct, frozen=True, order=True):
     pages: int
     rows: int
     scores: bool = False
+
+    @property
+    def rows_a_req(self) -> int:
+        """Rows of one request in a decode step: 1, or more to verify drafts."""
+        return self.tokens // self.reqs
 
 
 class StepFacts(msgspec.Struct, frozen=True):

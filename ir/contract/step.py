@@ -12,6 +12,9 @@ TRASH_PAGE = 0
 """Page that padded rows write to; the allocator never hands it out."""
 
 
+Entry = Literal["extend", "decode", "draft"]
+
+
 class InputSpec(msgspec.Struct, frozen=True):
     """Shape (in T, B, `B + 1`, P, R), dtype and padding of one step input."""
 
@@ -32,6 +35,7 @@ STEP_INPUTS: dict[str, InputSpec] = {
     "seeds": InputSpec(("R",), "i32", 0),
     "counters": InputSpec(("R",), "i32", 0),
     "targets": InputSpec(("R",), "i32", -1),
+    "hidden_rows": InputSpec(("T",), "i32", -1),
 }
 """The step's inputs.
 
@@ -41,8 +45,16 @@ page_table[b, s // page_tokens] * page_tokens + s % page_tokens. A padded row ha
 -1, slot 0 (trash page) and belongs to no request: padded q_starts repeat the last real one, padded
 kv_lens are 0. Padded rows give zeros. logit_rows are row numbers whose logits are wanted (-1:
 padding); temperature 0 means greedy; seeds and counters feed the sampler's counter-based random
-numbers; targets are token ids whose log-probability is wanted (-1: none).
+numbers; targets are token ids whose log-probability is wanted (-1: none). hidden_rows are the rows
+of the hidden state that a draft step's rows continue (-1: padding).
 """
+
+DRAFT_INPUTS = ("hidden_rows",)
+"""Inputs that only draft steps read."""
+
+HIDDEN = "hidden"
+"""The state that outlives a step: hiddens behind the final norm, row by row as the last step had
+them. Extend and decode steps write it for drafts; draft steps read it and write it anew."""
 
 
 def input_shape(name: str, bucket: Bucket) -> tuple[int, ...]:
@@ -72,11 +84,12 @@ class StepOp(msgspec.Struct, frozen=True, kw_only=True):
 class StepBatch(msgspec.Struct, kw_only=True):
     """One step as the engine builds it: real rows only, host values, fields as in STEP_INPUTS.
 
-    The runtime pads it to a bucket, picks the program and replays it. `seeds`, `counters`,
+    In a draft step, row t has the token behind its position: MTP's slot i sees token i + 1. The
+    runtime pads it to a bucket, picks the program and replays it. `seeds`, `counters`,
     `temperature` and `targets` have one entry a logit row.
     """
 
-    entry: Literal["extend", "decode"]
+    entry: Entry
     tokens: list[int]
     positions: list[int]
     slots: list[int]
@@ -88,6 +101,7 @@ class StepBatch(msgspec.Struct, kw_only=True):
     seeds: list[int]
     counters: list[int]
     targets: list[int]
+    hidden_rows: list[int] = msgspec.field(default_factory=list[int])
     scores: bool = False
 
 

@@ -226,6 +226,33 @@ class SliceOp(LostwaxOp):
 
 
 @irdl_op_definition
+class ConcatOp(LostwaxOp):
+    """The parts [T, D_i] side by side along the last axis: [T, sum of D_i]."""
+
+    name = "core.concat"
+    parts = var_operand_def(PLAIN)
+    out = result_def(PLAIN)
+    traits = traits_def(Pure())
+
+    def verify_(self) -> None:
+        self.require(len(self.parts) > 0, "a part is needed")
+        width = Size.of(0)
+        for part in self.parts:
+            shape = self.shape(part)
+            self.require(
+                shape[:-1] == self.shape(self.out)[:-1]
+                and self.dtype(part) == self.dtype(self.out),
+                f"part {part.type} does not fit {self.out.type}",
+            )
+            width = width + shape[-1]
+        self.require(self.shape(self.out)[-1] == width, f"the parts are {width} wide together")
+
+    def cost(self, env: Mapping[str, int]) -> Cost:
+        """Every element moved once."""
+        return Cost(self.boundary_bytes(env), 0)
+
+
+@irdl_op_definition
 class EmbedOp(LostwaxOp):
     """Rows of `table` [V, D] by `tokens` [T]; token -1 gives zeros."""
 
@@ -323,6 +350,6 @@ CORE = Dialect(
     "core",
     [
         AddOp, CastOp, ZerosLikeOp, RmsNormOp, LayerNormOp, SiluMulOp, RopeOp,
-        ReshapeOp, SliceOp, EmbedOp, GatherRowsOp, CallOp,
+        ReshapeOp, SliceOp, ConcatOp, EmbedOp, GatherRowsOp, CallOp,
     ],
 )  # fmt: skip

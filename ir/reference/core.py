@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from lostwax.ir.reference.dtype import Array, Real, Value, widen
@@ -99,6 +101,11 @@ def reshape(x: Array, *, shape: tuple[int, ...]) -> Array:
 def slice_(x: Array, *, axis: int, start: int, stop: int) -> Array:
     """Elements start..stop-1 of one axis."""
     return np.take(widen(x), np.arange(start, stop), axis=axis)
+
+
+def concat(parts: Sequence[Array]) -> Real:
+    """The parts side by side along the last axis."""
+    return np.concatenate([widen(p) for p in parts], axis=-1)
 
 
 def embed(tokens: Array, table: Value) -> Real:

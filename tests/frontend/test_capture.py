@@ -22,7 +22,7 @@ from lostwax.frontend.config_fields import ConfigError
 from lostwax.frontend.formats import format_of_kind
 from lostwax.frontend.importer import Argument, ImportRefused, import_block
 from lostwax.frontend.new_checkpoint import new_checkpoint
-from lostwax.ir.contract.step import STEP_INPUTS
+from lostwax.ir.contract.step import DRAFT_INPUTS, STEP_INPUTS
 from lostwax.ir.dialects import context
 from lostwax.ir.dialects.core import CallOp
 
@@ -93,7 +93,8 @@ def test_arguments_are_carries_step_inputs_caches_then_weights(odd: Captured):
     assert len(attrs_of(moe, "lostwax.weight")) == len(hints) - 8
     assert "mlp.experts.gate_proj.weight" in attrs_of(moe, "lostwax.weight")
     for name in ("step", "step_scores"):
-        assert attrs_of(functions(odd.module)[name], "lostwax.input") == list(STEP_INPUTS)
+        inputs = attrs_of(functions(odd.module)[name], "lostwax.input")
+        assert inputs == [n for n in STEP_INPUTS if n not in DRAFT_INPUTS]
 
 
 def test_written_caches_are_results_that_alias_their_argument(odd: Captured):
@@ -111,7 +112,7 @@ def test_every_weight_of_a_checkpoint_is_an_argument_and_has_its_stored_format(t
     captured = capture(checkpoint)
     blocks = functions(captured.module)
     used: set[str] = set()
-    for callee, prefix in calls_of(blocks["step"]):
+    for callee, prefix in (*calls_of(blocks["step"]), *calls_of(blocks["draft"])):
         weights = attrs_of(blocks[callee], "lostwax.weight")
         stored = attrs_of(blocks[callee], "lostwax.stored")
         for name, how in zip(weights, stored, strict=True):
@@ -120,6 +121,24 @@ def test_every_weight_of_a_checkpoint_is_an_argument_and_has_its_stored_format(t
     assert used == set(captured.weights)
     assert captured.facts.digest == checkpoint.digest
     assert captured.facts.num_layers == 3
+
+
+def test_a_draft_runs_the_mtp_layer_between_the_main_models_ends():
+    module = capture(parse_config(MTP)).module
+    draft = functions(module)["draft"]
+    assert calls_of(draft) == [("embed", ""), ("mtp", "model.layers.3."), ("draft_head", "")]
+    assert attrs_of(draft, "lostwax.state") == ["hidden"]
+    for name in ("step", "step_scores", "draft"):
+        attributes: Any = functions(module)[name].res_attrs
+        marks = ["lostwax.state" in attrs.data for attrs in attributes.data]
+        assert marks == [False] * (len(marks) - 1) + [True]
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_without_exactly_one_mtp_layer_nothing_drafts(layers: int):
+    module = capture(parse_config(MTP | {"num_nextn_predict_layers": layers})).module
+    assert "draft" not in functions(module)
+    assert functions(module)["step"].res_attrs is None
 
 
 def test_layers_of_one_kind_that_are_stored_differently_are_refused():

@@ -8,7 +8,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from tiny import MTP, ODD, PLAIN, WIDE, Config, write_config
 
 from lostwax.frontend.checkpoint import INDEX_FILE, CheckpointError, open_checkpoint
@@ -109,10 +109,29 @@ def test_mtp_tensors_are_recognised_and_may_be_absent(tmp_path: Path):
     checkpoint = open_checkpoint(make(tmp_path, MTP, format="fp8"))
     assert "model.layers.3.eh_proj.weight" in checkpoint.mtp_tensors
     assert "model.layers.3.self_attn.indexer.wk.weight_scale_inv" in checkpoint.mtp_tensors
-    assert not any(name.startswith("model.layers.3.") for name in checkpoint.weights)
+    assert checkpoint.has_mtp
+    assert "model.layers.3.eh_proj.weight" in checkpoint.weights
+    copies = ("embed_tokens.weight", "shared_head.head.weight")
+    assert not any(f"model.layers.3.{name}" in checkpoint.weights for name in copies)
     without = make(tmp_path / "without", {**MTP, "num_nextn_predict_layers": 0})
     write_config(without, {**MTP, "num_nextn_predict_layers": 1})
     assert open_checkpoint(without).mtp_tensors == ()
+    assert not open_checkpoint(without).has_mtp
+
+
+def test_the_mtp_layers_copies_of_embedding_and_head_may_be_absent(tmp_path: Path):
+    folder = make(tmp_path, MTP)
+    full = open_checkpoint(folder)
+    copies = {f"model.layers.3.{n}.weight" for n in ("embed_tokens", "shared_head.head")}
+    for file in folder.glob("*.safetensors"):
+        save_file({k: v for k, v in load_file(file).items() if k not in copies}, file)
+    table = json.loads((folder / INDEX_FILE).read_text())
+    for name in copies:
+        del table["weight_map"][name]
+    (folder / INDEX_FILE).write_text(json.dumps(table))
+    without = open_checkpoint(folder)
+    assert without.has_mtp
+    assert without.weights == full.weights
 
 
 def test_the_digest_does_not_depend_on_the_folder_but_on_the_content(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import PLAIN
+from tiny import MTP
 
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
@@ -58,6 +58,7 @@ def example(name: str):
         "core.layer_norm": (f(t, 8), f32(8), f32(8), 1e-6, act),
         "core.silu_mul": (f(t, 8), f(t, 8), act),
         "core.rope": (f(t, 8), i(t), 0, 4, True, 1e4, 40.0, 4096, 32.0, 1.0, 1.0),
+        "core.concat": ([f(t, 8), f(t, 4)],),
         "core.embed": (i(t), f(9, 8)),
         "core.gather_rows": (f(t, 8), i(2)),
         "quant.linear": (f(t, 8), f(9, 8), torch.float32),
@@ -87,5 +88,5 @@ def test_schemas_and_fake_kernels_pass_torchs_own_check(name: str):
 
 
 def test_the_captured_model_uses_every_op():
-    module = capture(parse_config(PLAIN)).module
+    module = capture(parse_config(MTP)).module
     assert set(names()) <= {op.name for op in module.walk()}

@@ -1,4 +1,4 @@
-"""Rows chosen by number, -1 giving zeros. Knows nothing of programs."""
+"""Rows chosen by number, -1 giving zeros; rows put side by side. Knows nothing of programs."""
 
 from __future__ import annotations
 
@@ -13,3 +13,8 @@ def take_rows(table: torch.Tensor, rows: torch.Tensor, out: torch.Tensor) -> Non
     else:
         out.copy_(table.index_select(0, index))
     out.masked_fill_((rows < 0)[:, None], 0)
+
+
+def concat(out: torch.Tensor, *parts: torch.Tensor) -> None:
+    """Write the parts [T, D_i] side by side into out [T, sum of D_i]."""
+    torch.cat(parts, dim=-1, out=out)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from lostwax.backends.lowering import Knobs, Lowering, Match
-from lostwax.backends.portable.lowerings.calls import emit_call, f32_bytes, torch_calls
+from lostwax.backends.portable.lowerings.calls import emit_call, f32_bytes, launch, torch_calls
+from lostwax.ir.contract.program import Launch
 from lostwax.ir.dialects.core import (
     AddOp,
     CastOp,
+    ConcatOp,
     EmbedOp,
     GatherRowsOp,
     SiluMulOp,
@@ -17,6 +19,11 @@ from lostwax.ir.region import Region
 
 def _two_wide(match: Match, knobs: Knobs) -> int:
     return 2 * f32_bytes(*match.shape("op.out"))
+
+
+def _emit_concat(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
+    views = (match.view("op.out"), *match.views("parts"))
+    return launch("portable_concat", "rows:concat", views)
 
 
 ELEMENTWISE = (
@@ -46,6 +53,12 @@ ELEMENTWISE = (
         row_invariant=True,
         work=torch_calls(2),
         allocates=_two_wide,
+    ),
+    Lowering(
+        name="portable_concat",
+        pattern=Region.single(ConcatOp),
+        emit=_emit_concat,
+        row_invariant=True,
     ),
     Lowering(
         name="portable_embed",

@@ -77,3 +77,10 @@ func.func @gather_rows(%x: !lostwax.tensor<[T, 8], bf16>, %rows: !lostwax.tensor
   %y = "core.gather_rows"(%x, %rows) : (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R, 8], bf16>
   func.return %y : !lostwax.tensor<[R, 8], bf16>
 }
+
+// CHECK-LABEL: func.func @concat(
+// CHECK: %y = "core.concat"(%a, %b) : (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T, 4], bf16>) -> !lostwax.tensor<[T, 12], bf16>
+func.func @concat(%a: !lostwax.tensor<[T, 8], bf16>, %b: !lostwax.tensor<[T, 4], bf16>) -> !lostwax.tensor<[T, 12], bf16> {
+  %y = "core.concat"(%a, %b) : (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T, 4], bf16>) -> !lostwax.tensor<[T, 12], bf16>
+  func.return %y : !lostwax.tensor<[T, 12], bf16>
+}

@@ -120,3 +120,10 @@ func.func @f(%x: !lostwax.tensor<[T, 8], bf16>, %rows: !lostwax.tensor<[R], i32>
   %y = "core.gather_rows"(%x, %rows) : (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[T, 8], bf16>
   func.return %y : !lostwax.tensor<[T, 8], bf16>
 }
+
+// -----
+// CHECK: @f: core.concat: the parts are 12 wide together
+func.func @f(%a: !lostwax.tensor<[T, 8], bf16>, %b: !lostwax.tensor<[T, 4], bf16>) -> !lostwax.tensor<[T, 8], bf16> {
+  %y = "core.concat"(%a, %b) : (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T, 4], bf16>) -> !lostwax.tensor<[T, 8], bf16>
+  func.return %y : !lostwax.tensor<[T, 8], bf16>
+}
