@@ -57,7 +57,9 @@ def read_header(path: Path) -> dict[str, TensorHeader]:
     spans.sort()
     for (_, before, first), (begin, _, second) in pairwise(spans):
         if begin < before:
-            raise HeaderError(f"{path}: the data of {first} and {second} overlap")
+            raise HeaderError(
+                f"{path}: the data of {first} and {second} overlap; download it again"
+            )
     return headers
 
 
@@ -73,15 +75,23 @@ def _entry(path: Path, name: str, entry: Any, data_bytes: int) -> tuple[TensorHe
         dtype_name, shape = str(entry["dtype"]), tuple(entry["shape"])
         begin, end = entry["data_offsets"]
     except (KeyError, TypeError, ValueError) as e:
-        raise HeaderError(f"{path}: the header entry of {name} is malformed ({entry!r})") from e
+        raise _malformed(path, name, entry) from e
     numbers = (*shape, begin, end)
     if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in numbers):
-        raise HeaderError(f"{path}: the header entry of {name} is malformed ({entry!r})")
+        raise _malformed(path, name, entry)
     if dtype_name not in DTYPES:
         raise HeaderError(f"{path}: {name} is stored as {dtype_name}; can read {', '.join(DTYPES)}")
     dtype, width = DTYPES[dtype_name]
     if not begin <= end <= data_bytes:
         raise HeaderError(f"{path} is cut short: the data of {name} end outside; download it again")
     if end - begin != prod(shape) * width:
-        raise HeaderError(f"{path}: {name} {dtype_name} {list(shape)} does not fill its bytes")
+        raise HeaderError(
+            f"{path}: {name} {dtype_name} {list(shape)} does not fill its bytes; download it again"
+        )
     return TensorHeader(path.name, dtype, shape), begin, end
+
+
+def _malformed(path: Path, name: str, entry: Any) -> HeaderError:
+    return HeaderError(
+        f"{path}: the header entry of {name} is malformed ({entry!r}); download it again"
+    )

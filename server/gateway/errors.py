@@ -47,7 +47,11 @@ def json_response(
 
 def from_validation(error: ValidationError) -> ApiError:
     """The first thing that is wrong with a request body, with the parameter's name."""
-    first = error.errors(include_url=False, include_context=False)[0]
+    found = error.errors(include_url=False, include_context=False)
+    # Of a union's errors the one that got deepest into the value is what the client meant.
+    first = max(
+        (e for e in found if e["loc"][:1] == found[0]["loc"][:1]), key=lambda e: len(e["loc"])
+    )
     names = [str(part) for part in first["loc"] if not str(part).startswith(("str", "list["))]
     param = names[0] if names else None
     message = first["msg"].removeprefix("Value error, ")

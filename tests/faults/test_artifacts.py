@@ -1,0 +1,82 @@
+"""A damaged, foreign or newer artifact is refused whole, whichever of its files is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from command_line import Run, listing, one_sentence
+from small_fixtures import Compiled
+
+from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
+from lostwax.backends.runtime.load import load
+
+
+@pytest.fixture
+def copy(small_artifact: Compiled, tmp_path: Path) -> Path:
+    return shutil.copytree(small_artifact.artifact, tmp_path / "art")
+
+
+def test_verify_says_that_all_is_well(run: Run, copy: Path) -> None:
+    status, out, _ = run("verify", copy, "--json")
+    manifest = ArtifactReader(copy).manifest
+    assert status == 0
+    assert json.loads(out)["digest"] == manifest.digest
+    assert json.loads(out)["files"] == len(listing(copy)) - sum(p.is_dir() for p in copy.iterdir())
+
+
+def test_verify_notices_a_bit_in_every_file(copy: Path) -> None:
+    for name in (*ArtifactReader(copy).manifest.files, "manifest.json"):
+        path = copy / name
+        whole = path.read_bytes()
+        at = len(whole) // 3
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        with pytest.raises(ArtifactError, match=path.name):
+            ArtifactReader(copy).verify_all()
+        path.write_bytes(whole)
+    ArtifactReader(copy).verify_all()
+
+
+def test_serving_notices_a_bit_in_every_program_and_kernel(
+    copy: Path, small_checkpoint: Path
+) -> None:
+    programs = [ref.file for ref in ArtifactReader(copy).manifest.programs]
+    for name in (*programs, "weights.json"):
+        path = copy / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+        with pytest.raises(ArtifactError, match=path.name):
+            load(copy, checkpoint=small_checkpoint)
+        path.write_bytes(whole)
+
+
+def test_verify_notices_a_file_too_many(run: Run, copy: Path) -> None:
+    (copy / "programs" / "mine.json").write_text("{}")
+    status, _, err = run("verify", copy)
+    assert status == 1
+    assert "mine.json is no part of the artifact: remove it" in one_sentence(err)
+
+
+MANIFESTS = {
+    "torn": ('{"schema": 1', "recompile"),
+    "foreign": ('{"format_version": 3, "layers": []}', "recompile"),
+    "newer": ('{"schema": 99}', "upgrade lostwax or recompile"),
+    "not JSON": ("PK\x03\x04", "recompile"),
+    "not an object": ("[]", "recompile"),
+    "empty": ("", "recompile"),
+}
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+@pytest.mark.parametrize("command", ["verify", "serve", "explain", "certify", "plan"])
+def test_a_manifest_that_is_not_ours_is_one_sentence(
+    run: Run, tmp_path: Path, command: str, name: str
+) -> None:
+    text, remedy = MANIFESTS[name]
+    (tmp_path / "manifest.json").write_text(text)
+    status, out, err = run(command, tmp_path)
+    assert (status, out) == (1, "")
+    assert remedy in one_sentence(err)
+    assert listing(tmp_path) == ["manifest.json"]
