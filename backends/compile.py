@@ -16,7 +16,7 @@ from lostwax.backends.artifact_writer import atomic_folder, require_replaceable,
 from lostwax.backends.buckets import ProgramSpec, Sizes, limits_of, program_specs
 from lostwax.backends.choose_storage import choose_storage, covers_under
 from lostwax.backends.cover import CandidateSet, Cover, Forced, Place, find_candidates, find_places
-from lostwax.backends.emit import emit_program
+from lostwax.backends.emit import Build, emit_program
 from lostwax.backends.kernel_builder import KernelBuilder
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.price import Measurements, NoMeasurements
@@ -161,6 +161,16 @@ def _check_forced(forced: tuple[Forced, ...], lowerings: tuple[Lowering, ...]) -
             )
 
 
+def _emit(
+    plan: _Plan, covers: list[dict[str, Cover]], storage: dict[str, Storage], build: Build
+) -> list[Program]:
+    """Every program; `build` gives the kernels that lowerings ask for."""
+    return [
+        emit_program(context, {name: covers[i][name] for name in context.blocks}, storage, build)
+        for i, context in enumerate(plan.contexts)
+    ]
+
+
 def compile_module(
     module: builtin.ModuleOp,
     facts: ModelFacts,
@@ -215,10 +225,10 @@ def compile_module(
     with atomic_folder(out) as folder:
         progress("emit programs, compile kernels")
         builder = KernelBuilder(backend, target, folder / "kernels")
-        programs: list[Program] = []
-        for i, context in enumerate(plan.contexts):
-            ordered = {name: covers[i][name] for name in context.blocks}
-            programs.append(emit_program(context, ordered, storage, builder.build))
+        _emit(plan, covers, storage, builder.request)  # so that kernels compile side by side
+        builder.compile_requested()
+        programs = _emit(plan, covers, storage, builder.build)
+        builder.write_notes()
         progress("write artifact")
         write(folder, "graphs/captured.mlir", module_text(module).encode())
         for variant, specialised in modules.items():

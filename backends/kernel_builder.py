@@ -1,14 +1,20 @@
-"""Compiles each distinct kernel of an artifact once. Knows no program."""
+"""Compiles each distinct kernel of an artifact once, several at a time. Knows no program."""
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 
 from lostwax.backends.kernel_compiler import KernelCompileError, KernelCompiler
 from lostwax.backends.registry import Backend
-from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.backends.source_digest import kernel_file
+from lostwax.ir.contract.canonical import canonical
+from lostwax.ir.contract.kernel import CompiledKernel, KernelNote, KernelSource
 from lostwax.ir.contract.target import Target
 
 
@@ -21,31 +27,95 @@ class KernelBuilder:
         self._folder = folder
         self._compiler: KernelCompiler | None = None
         self._built: dict[str, CompiledKernel] = {}
+        self._requested: dict[str, KernelSource] = {}
+
+    def request(self, source: KernelSource) -> CompiledKernel:
+        """Remember a source for `compile_requested`; what this gives fits no launch that runs."""
+        self._requested.setdefault(source.digest(), source)
+        return CompiledKernel(
+            binary="",
+            symbol=source.symbol,
+            digest="",
+            num_warps=source.num_warps,
+            shared_bytes=0,
+            registers=0,
+        )
+
+    def compile_requested(self) -> None:
+        """Compile all that was requested, as many at a time as there are cores.
+
+        Raises the KernelCompileError of the first request that fails.
+        """
+        missing = {k: s for k, s in self._requested.items() if k not in self._built}
+        if not missing:
+            return
+        compiler = self._open_compiler(next(iter(missing.values())))
+
+        def compiled(source: KernelSource) -> CompiledKernel:
+            return compiler.compile(source, self._folder)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for key, kernel in zip(missing, pool.map(compiled, missing.values()), strict=True):
+                self._built[key] = msgspec.structs.replace(kernel, source=key)
 
     def build(self, source: KernelSource) -> CompiledKernel:
         """The compiled kernel of a source; KernelCompileError where the target compiles none."""
         key = source.digest()
         if key not in self._built:
-            if self._compiler is None:
-                if self._backend.compiler is None:
-                    raise KernelCompileError(
-                        f"target {self._target.name} has no kernel compiler, but a lowering asks"
-                        f" for {source.symbol}"
-                    )
-                self._compiler = self._backend.load(self._backend.compiler)(self._target)
-            assert self._compiler is not None
-            self._folder.mkdir(parents=True, exist_ok=True)
-            compiled = self._compiler.compile(source, self._folder)
+            self._requested[key] = source
+            compiled = self._open_compiler(source).compile(source, self._folder)
             self._built[key] = msgspec.structs.replace(compiled, source=key)
         return self._built[key]
 
+    def _open_compiler(self, source: KernelSource) -> KernelCompiler:
+        if self._compiler is None:
+            if self._backend.compiler is None:
+                raise KernelCompileError(
+                    f"target {self._target.name} has no kernel compiler, but a lowering asks"
+                    f" for {source.symbol}"
+                )
+            self._compiler = self._backend.load(self._backend.compiler)(self._target)
+            self._folder.mkdir(parents=True, exist_ok=True)
+        assert self._compiler is not None
+        return self._compiler
+
+    def write_notes(self) -> None:
+        """Beside each binary, what it is and what it was compiled from, as JSON."""
+        by_binary: dict[str, list[str]] = {}
+        for key, kernel in self._built.items():
+            by_binary.setdefault(kernel.binary, []).append(key)
+        for binary, keys in by_binary.items():
+            note = self._note(binary, sorted(keys))
+            (self._folder / f"{binary}.json").write_bytes(canonical(note))
+
+    def _note(self, binary: str, keys: Iterable[str]) -> KernelNote:
+        sources = tuple(self._requested[key] for key in keys)
+        kernel = next(k for k in self._built.values() if k.binary == binary)
+        files = {kernel_file(s, self._target) for s in sources}
+        return KernelNote(
+            binary=binary,
+            symbol=kernel.symbol,
+            arch=self._target.arch,
+            registers=kernel.registers,
+            shared_bytes=kernel.shared_bytes + kernel.static_shared_bytes,
+            num_warps=kernel.num_warps,
+            digest=kernel.digest,
+            sources=sources,
+            code_digest=_digest(files),
+        )
+
     @property
     def kernels(self) -> tuple[CompiledKernel, ...]:
-        """Everything built, by file name."""
-        unique = {k.binary: k for k in self._built.values()}
-        return tuple(unique[name] for name in sorted(unique))
+        """Everything built, by file name; two sources may have given one binary."""
+        return tuple(sorted(self._built.values(), key=lambda k: (k.binary, k.source)))
 
     @property
     def toolchain(self) -> dict[str, str]:
         """The compilers that ran."""
         return self._compiler.toolchain() if self._compiler else {}
+
+
+def _digest(files: Iterable[Path]) -> str:
+    """sha256 over the files' own, in order of content: no path may get in."""
+    each = sorted(hashlib.sha256(f.read_bytes()).hexdigest() for f in files)
+    return hashlib.sha256("".join(each).encode()).hexdigest()

@@ -63,6 +63,16 @@ def fact(name: str, *allowed: object) -> Predicate:
     return Predicate(refusal)
 
 
+def fact_at_least(name: str, bound: int) -> Predicate:
+    """The target's fact `name` is a number that reaches `bound`."""
+
+    def refusal(match: Match) -> str | None:
+        got = getattr(match.target, name)
+        return None if got >= bound else f"target fact {name} is {got}, wants >= {bound}"
+
+    return Predicate(refusal)
+
+
 def axis_at_most(value: str, axis: int, bound: int) -> Predicate:
     """Axis `axis` of the value has at most `bound` elements in this bucket."""
 

@@ -55,7 +55,8 @@ def compile_cases(folder: Path) -> None:
     """Emit every case's launches and compile its kernels."""
     from lostwax.backends.conformance.plain_match import PlainMatch, Value
     from lostwax.backends.cuda.compiler import CudaCompiler
-    from lostwax.backends.cuda.lowerings import attend, norms, topk
+    from lostwax.backends.cuda.lowerings import topk
+    from lostwax.backends.gpu_kernels.lowerings import attend, norms
     from lostwax.ir.contract.program import Bucket
 
     lowerings = {

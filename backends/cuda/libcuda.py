@@ -1,18 +1,17 @@
-"""What launching a cubin takes of the CUDA driver API, by ctypes. Knows no torch."""
+"""What launching a cubin takes of the CUDA driver API, by ctypes. Knows no model."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 
-from lostwax.ir.contract.program import Null, Scalar
+from lostwax.backends.runtime.gpu_driver import PackedParameters
+from lostwax.ir.contract.program import KernelLaunch
 
 _INVALID_CONTEXT = 201
 _MAX_DYNAMIC_SHARED_BYTES = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _NON_PORTABLE_CLUSTER = 14  # CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
 _CLUSTER_DIMENSION = 4  # CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
 _PORTABLE_CLUSTER = 8
-_SCALARS = {"i32": ctypes.c_int32, "i64": ctypes.c_int64, "f32": ctypes.c_float}
 
 
 class CudaError(RuntimeError):
@@ -43,41 +42,23 @@ class _Config(ctypes.Structure):
 
 
 class PackedLaunch:
-    """A launch with its parameters packed; holds all memory that the driver reads at the call."""
+    """A launch as the driver reads it; holds all memory that it points to."""
 
     def __init__(
-        self,
-        function: ctypes.c_void_p,
-        grid: tuple[int, int, int],
-        block: tuple[int, int, int],
-        cluster: tuple[int, int, int],
-        shared_bytes: int,
-        params: Sequence[int | Scalar | Null],
+        self, function: ctypes.c_void_p, launch: KernelLaunch, parameters: PackedParameters
     ) -> None:
         self.function = function
-        values = [_packed(p) for p in params]
-        self._values = values
-        addresses = [ctypes.cast(ctypes.byref(v), ctypes.c_void_p) for v in values]
-        self.parameters = (ctypes.c_void_p * len(values))(*addresses)
+        self.parameters = parameters
         self._attribute = _Attribute(_CLUSTER_DIMENSION)
-        for axis, extent in enumerate(cluster):
+        for axis, extent in enumerate(launch.cluster):
             self._attribute.value[axis] = extent
         self.config = _Config(
-            grid=(ctypes.c_uint32 * 3)(*grid),
-            block=(ctypes.c_uint32 * 3)(*block),
-            shared_bytes=shared_bytes,
+            grid=(ctypes.c_uint32 * 3)(*launch.grid),
+            block=(ctypes.c_uint32 * 3)(*launch.block),
+            shared_bytes=launch.shared_bytes,
             attributes=ctypes.pointer(self._attribute),
-            num_attributes=int(cluster != (1, 1, 1)),
+            num_attributes=int(launch.cluster != (1, 1, 1)),
         )
-
-
-def _packed(
-    param: int | Scalar | Null,
-) -> ctypes.c_void_p | ctypes.c_int32 | ctypes.c_int64 | ctypes.c_float:
-    if isinstance(param, Scalar):
-        kind = _SCALARS[param.kind]
-        return kind(param.value)  # pyright: ignore[reportArgumentType]  # int for i32/i64
-    return ctypes.c_void_p(0 if isinstance(param, Null) else param)
 
 
 class LibCuda:
@@ -95,34 +76,38 @@ class LibCuda:
             text = name.value.decode() if name.value else "unknown error"
             raise CudaError(f"{call} failed: {text} ({code})")
 
-    def load(self, cubin: bytes) -> ctypes.c_void_p:
-        """A module from a cubin's bytes."""
-        module = ctypes.c_void_p()
-        self._check(self._lib.cuModuleLoadData(ctypes.byref(module), cubin), "cuModuleLoadData")
-        return module
-
-    def function(self, module: ctypes.c_void_p, symbol: str) -> ctypes.c_void_p:
-        """A kernel of a module."""
-        found = ctypes.c_void_p()
+    def load(self, binary: bytes, symbol: str) -> ctypes.c_void_p:
+        """A kernel of a cubin."""
+        module, found = ctypes.c_void_p(), ctypes.c_void_p()
+        self._check(self._lib.cuModuleLoadData(ctypes.byref(module), binary), "cuModuleLoadData")
         code = self._lib.cuModuleGetFunction(ctypes.byref(found), module, symbol.encode())
         self._check(code, f"cuModuleGetFunction({symbol})")
         return found
 
-    def allow(self, function: ctypes.c_void_p, shared_bytes: int, cluster_ctas: int) -> None:
-        """Permit the dynamic shared memory and the cluster size of a launch."""
+    def pack(
+        self, kernel: ctypes.c_void_p, launch: KernelLaunch, parameters: PackedParameters
+    ) -> PackedLaunch:
+        """The launch, with its dynamic shared memory and cluster size permitted."""
+        x, y, z = launch.cluster
         wanted: list[tuple[int, int]] = []
-        if shared_bytes:
-            wanted.append((_MAX_DYNAMIC_SHARED_BYTES, shared_bytes))
-        if cluster_ctas > _PORTABLE_CLUSTER:
+        if launch.shared_bytes:
+            wanted.append((_MAX_DYNAMIC_SHARED_BYTES, launch.shared_bytes))
+        if x * y * z > _PORTABLE_CLUSTER:
             wanted.append((_NON_PORTABLE_CLUSTER, 1))
         for attribute, value in wanted:
-            code = self._lib.cuFuncSetAttribute(function, attribute, value)
+            code = self._lib.cuFuncSetAttribute(kernel, attribute, value)
             self._check(code, f"cuFuncSetAttribute({attribute}, {value})")
+        return PackedLaunch(kernel, launch, parameters)
 
     def launch(self, packed: PackedLaunch, stream: int) -> None:
         """Launch on a stream; makes the context current in a thread where it is not."""
         packed.config.stream = stream
-        arguments = (ctypes.byref(packed.config), packed.function, packed.parameters, None)
+        arguments = (
+            ctypes.byref(packed.config),
+            packed.function,
+            packed.parameters.addresses,
+            None,
+        )
         code = self._lib.cuLaunchKernelEx(*arguments)
         if code == _INVALID_CONTEXT:
             self._check(self._lib.cuCtxSetCurrent(self._context), "cuCtxSetCurrent")

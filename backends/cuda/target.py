@@ -22,6 +22,27 @@ CUDA_SM90A = Target(
     wave_size=32,
     fp8_encoding="f8E4M3FN",
     graph_entries=("decode",),
+    cluster_blocks=16,
 )
 
-TARGETS = (CUDA_SM90A,)
+# B200, from datasheets, nothing measured: 8 TB/s, dense bf16 2,250 and fp8 4,500 TFLOP/s, f32 75,
+# 148 units, 227 KiB of shared memory a block. The launch cost is the H100's.
+CUDA_SM100A = Target(
+    name="cuda-sm100a",
+    backend="cuda",
+    arch="sm_100a",
+    dtypes=CUDA_SM90A.dtypes,
+    bandwidth_gbps=8000.0,
+    tflops={"f32": 75.0, "bf16": 2250.0, "f8E4M3FN": 4500.0},
+    launch_us=1.06,
+    compute_units=148,
+    replay="graph",
+    matrix_units=("tcgen05",),
+    shared_memory_bytes=232448,
+    wave_size=32,
+    fp8_encoding="f8E4M3FN",
+    graph_entries=("decode",),
+    cluster_blocks=16,
+)
+
+TARGETS = (CUDA_SM90A, CUDA_SM100A)

@@ -15,13 +15,18 @@ def attend_split(
     query,  # [H, T, LATENT], absorbed
     query_rope,  # [T, H, ROPE], any strides
     cache,  # [pages, PAGE, LATENT + ROPE]
-    selection,  # [T, >= KEYS] positions ascending, -1 tail; positions of the rows where DENSE
-    q_starts,  # [REQS + 1]
-    page_table,  # [REQS, pages of one request]
-    partial,  # [T, H, SPLITS, LATENT] f32
-    partial_max,  # [T, H, SPLITS] f32
-    partial_sum,  # [T, H, SPLITS] f32
+    selection,  # [T, >= keys] positions ascending, -1 tail; positions of the rows where DENSE
+    q_starts,  # [reqs + 1]
+    page_table,  # [reqs, pages of one request]
+    partial,  # [T, H, splits, LATENT] f32
+    partial_max,  # [T, H, splits] f32
+    partial_sum,  # [T, H, splits] f32
+    out,  # [H, T, LATENT], where SINGLE; may be the query's own memory
     num_rows,
+    keys,
+    reqs,
+    splits,
+    split_keys,
     selection_stride,
     rope_row_stride,
     rope_head_stride,
@@ -33,23 +38,20 @@ def attend_split(
     LATENT: tl.constexpr,
     ROPE: tl.constexpr,
     PAGE: tl.constexpr,
-    KEYS: tl.constexpr,
-    REQS: tl.constexpr,
-    SPLITS: tl.constexpr,
-    SPLIT_KEYS: tl.constexpr,
     BLOCK_HEADS: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
     BLOCK_LATENT: tl.constexpr,
     BLOCK_ROPE: tl.constexpr,
     BLOCK_REQS: tl.constexpr,
     DENSE: tl.constexpr,
+    SINGLE: tl.constexpr,
     WIDE_DOT: tl.constexpr,
 ):
     """One split of one row for one block of heads: unnormalised output, running maximum and sum.
 
-    With DENSE the keys are the positions 0 .. min(position + 1, KEYS) - 1. A split without keys
-    leaves sum 0. WIDE_DOT takes the dots in f32 (f32 caches; the interpreter, whose bf16 dot is
-    wrong).
+    With SINGLE there is one split, whose normalised output goes to `out`. With DENSE the keys are
+    the positions 0 .. min(position + 1, keys) - 1. A split without keys leaves sum 0. WIDE_DOT
+    takes the dots in f32 (f32 caches; the interpreter, whose bf16 dot is wrong).
     """
     row = tl.program_id(0)
     split = tl.program_id(1)
@@ -61,22 +63,24 @@ def attend_split(
     in_latent = latent < LATENT
     in_rope = rope < ROPE
 
-    reqs = tl.arange(0, BLOCK_REQS)
-    ends = tl.load(q_starts + 1 + reqs, mask=reqs < REQS, other=2147483647)
-    # A row behind all requests reads nothing in a step, but graphs are captured over zeroed inputs.
-    request = tl.minimum(tl.sum((ends <= row).to(tl.int32), axis=0), REQS - 1)
+    request = 0
+    for start in range(0, reqs, BLOCK_REQS):
+        b = start + tl.arange(0, BLOCK_REQS)
+        ends = tl.load(q_starts + 1 + b, mask=b < reqs, other=2147483647)
+        request += tl.sum((ends <= row).to(tl.int32), axis=0)
+    request = tl.minimum(request, reqs - 1)  # a padded row lies behind all requests
 
-    first = split * SPLIT_KEYS
+    first = split * split_keys
     if DENSE:
-        visible = tl.minimum(tl.load(selection + row) + 1, KEYS)
-        count = tl.minimum(tl.maximum(visible - first, 0), SPLIT_KEYS)
+        visible = tl.minimum(tl.load(selection + row) + 1, keys)
+        count = tl.minimum(tl.maximum(visible - first, 0), split_keys)
     else:
         count = 0
-        for start in range(0, SPLIT_KEYS, BLOCK_KEYS):
+        for start in range(0, split_keys, BLOCK_KEYS):
             at = first + start + key
             chosen = tl.load(
                 selection + row.to(tl.int64) * selection_stride + at,
-                mask=(start + key < SPLIT_KEYS) & (at < KEYS),
+                mask=(start + key < split_keys) & (at < keys),
                 other=-1,
             )
             count += tl.sum((chosen >= 0).to(tl.int32), axis=0)
@@ -129,15 +133,16 @@ def attend_split(
         total = tl.dot(weight.to(c.dtype), c, acc=total * decay[:, None], input_precision="ieee")
         running_max = new_max
 
-    split_at = (row.to(tl.int64) * HEADS + head) * SPLITS + split
-    tl.store(partial_max + split_at, running_max, mask=in_head)
-    tl.store(partial_sum + split_at, running_sum, mask=in_head)
-    if count > 0:
-        tl.store(
-            partial + split_at[:, None] * LATENT + latent[None, :],
-            total,
-            mask=in_head[:, None] & in_latent[None, :],
-        )
+    inside = in_head[:, None] & in_latent[None, :]
+    if SINGLE:
+        result = tl.where(count > 0, total / tl.maximum(running_sum, 1e-30)[:, None], 0.0)
+        tl.store(out + query_at, result.to(out.dtype.element_ty), mask=inside)
+    else:
+        split_at = (row.to(tl.int64) * HEADS + head) * splits + split
+        tl.store(partial_max + split_at, running_max, mask=in_head)
+        tl.store(partial_sum + split_at, running_sum, mask=in_head)
+        if count > 0:
+            tl.store(partial + split_at[:, None] * LATENT + latent[None, :], total, mask=inside)
 
 
 @triton.jit
@@ -147,9 +152,9 @@ def attend_combine(
     partial_sum,
     out,  # [H, T, LATENT]
     num_rows,
+    splits,
     HEADS: tl.constexpr,
     LATENT: tl.constexpr,
-    SPLITS: tl.constexpr,
     BLOCK_SPLITS: tl.constexpr,
     BLOCK_LATENT: tl.constexpr,
 ):
@@ -158,8 +163,8 @@ def attend_combine(
     head = tl.program_id(1)
     split = tl.arange(0, BLOCK_SPLITS)
     latent = tl.arange(0, BLOCK_LATENT)
-    base = (row.to(tl.int64) * HEADS + head) * SPLITS
-    in_split = split < SPLITS
+    base = (row.to(tl.int64) * HEADS + head) * splits
+    in_split = split < splits
     sums = tl.load(partial_sum + base + split, mask=in_split, other=0.0)
     used = sums > 0.0
     maxima = tl.load(partial_max + base + split, mask=in_split, other=float("-inf"))

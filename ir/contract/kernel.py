@@ -41,7 +41,27 @@ class CompiledKernel(msgspec.Struct, frozen=True, kw_only=True):
     num_warps: int
     shared_bytes: int
     registers: int
+    static_shared_bytes: int = 0
+    """Shared memory that the binary itself declares, beside `shared_bytes` of the launch."""
     trailing_nulls: int = 0
     """Scratch pointers that follow the parameters (two for Triton)."""
     source: str = ""
     """`KernelSource.digest()` of what was compiled."""
+
+
+class KernelNote(msgspec.Struct, frozen=True, kw_only=True):
+    """What lies beside a binary in the artifact, for people and for running its source elsewhere.
+
+    `shared_bytes` is all that a block takes. `sources` are the requests that gave this binary;
+    `code_digest` is over the files that hold their code.
+    """
+
+    binary: str
+    symbol: str
+    arch: str
+    registers: int
+    shared_bytes: int
+    num_warps: int
+    digest: str
+    sources: tuple[KernelSource, ...]
+    code_digest: str

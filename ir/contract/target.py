@@ -32,6 +32,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     wave_size: int = 1
     fp8_encoding: Literal["f8E4M3FN", "f8E4M3FNUZ"] | None = None
     graph_entries: tuple[str, ...] = ()
+    cluster_blocks: int = 1
+    """Most blocks of threads that may share memory and barriers; 1 where there are no clusters."""
     host_memory: bool = False
     """True where the host reads device buffers directly."""
 

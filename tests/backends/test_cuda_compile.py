@@ -11,10 +11,10 @@ from lostwax.backends.conformance.plain_match import PlainMatch, Value
 from lostwax.backends.cuda import compiler as cuda_compiler
 from lostwax.backends.cuda import nvcc
 from lostwax.backends.cuda.compiler import CudaCompiler
-from lostwax.backends.cuda.elf import ELF_MAGIC
-from lostwax.backends.cuda.lowerings.norms import ADD_RMS_NORM
 from lostwax.backends.cuda.lowerings.topk import TOPK, choose_form
 from lostwax.backends.cuda.target import CUDA_SM90A
+from lostwax.backends.gpu_kernels.elf import ELF_MAGIC
+from lostwax.backends.gpu_kernels.lowerings.norms import ADD_RMS_NORM
 from lostwax.backends.kernel_compiler import KernelCompileError
 from lostwax.ir.contract.program import Bucket, KernelLaunch, Null, Pointer
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lostwax.backends.cuda.launches import i32, is_aligned
+from lostwax.backends.gpu_kernels.lowerings.launches import i32, is_aligned
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match
-from lostwax.backends.predicates import axis_at_most, dtype, fact
+from lostwax.backends.predicates import axis_at_most, dtype, fact_at_least
 from lostwax.ir.contract.kernel import KernelSource
 from lostwax.ir.contract.program import KernelLaunch, Launch, Pointer, Scalar
 from lostwax.ir.dialects.dsa import TopkOp
@@ -15,6 +15,7 @@ from lostwax.ir.region import Region
 _THREADS = (512, 1024)
 _VECTORS = (1, 2, 4)  # groups of 4 scores a thread; kernels/topk.cu packs counts for at most 4
 _CLUSTERS = (1, 2, 4, 8, 16)  # 16 needs the non-portable cluster size, which the driver allows
+_HALF_UNITS = range(65537, _CLUSTERS[-1] * _THREADS[0] * 4 * _VECTORS[-1] + 1)  # scores
 _MAX_LENGTH = _CLUSTERS[-1] * _THREADS[-1] * 4 * _VECTORS[-1]
 
 
@@ -36,13 +37,19 @@ def choose_form(rows: int, length: int, compute_units: int, cluster: int = 0) ->
     """The form for `rows` of `length` scores; `cluster` 0 spreads rows over the idle units.
 
     A cluster shortens the row that each CTA reads, and pays in barriers: it grows while the device
-    has units for all rows and every thread of it has a full vector to read.
+    has units for all rows and every thread of it has a full vector to read. Rows of
+    `_HALF_UNITS` take the largest cluster if there is half a unit for each of its CTAs: 16 rows of
+    131,072 took 45.2 us so, 56.3 in clusters of 8; but 64 rows of 32,768 took 20.1 us in clusters
+    of 2, 30.1 in clusters of 4 at half a unit each (H100, `benchmarks/gpu_kernels.py run`,
+    2026-11-24).
     """
     fitting = [c for c in _CLUSTERS if c * _THREADS[-1] * 4 * _VECTORS[-1] >= length]
     if not fitting:
         raise ValueError(f"a row of {length} scores exceeds the kernel's {_MAX_LENGTH}")
     useful = [c for c in fitting if rows * c <= compute_units and c * _THREADS[0] * 4 <= length]
     chosen = cluster if cluster in fitting else max(useful, default=fitting[0])
+    if cluster == 0 and length in _HALF_UNITS and rows * _CLUSTERS[-1] <= 2 * compute_units:
+        chosen = _CLUSTERS[-1]
     forms = (TopkForm(chosen, t, v) for t in _THREADS for v in _VECTORS)
     return next(f for f in forms if f.capacity >= length)
 
@@ -86,7 +93,7 @@ TOPK = Lowering(
     name="sm90_topk_cluster",
     pattern=Region.single(TopkOp),
     emit=_emit,
-    when=fact("matrix_units", "wgmma")
+    when=fact_at_least("cluster_blocks", _CLUSTERS[-1])
     & dtype("logits", "f32")
     & axis_at_most("logits", 1, _MAX_LENGTH),
     knobs=(Knob("cluster", (0, *_CLUSTERS)),),

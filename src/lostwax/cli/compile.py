@@ -85,7 +85,7 @@ def compile(
         "target": manifest.target.name,
         "dtype": dtype,
         "programs": len(manifest.programs),
-        "kernels": len(manifest.kernels),
+        "kernels": len({k.binary for k in manifest.kernels}),
         "weight_bytes": manifest.weight_bytes,
         "arena_bytes": manifest.arena_bytes,
         "seconds": round(phases.total_s, 3),

@@ -17,9 +17,9 @@ import torch
 
 from lostwax.backends.conformance.plain_match import WORKSPACE, PlainMatch, Value
 from lostwax.backends.conformance.step_cases import step_case
-from lostwax.backends.cuda.lowerings.attend import ATTEND, ATTEND_ALL
-from lostwax.backends.cuda.lowerings.norms import ADD_RMS_NORM, LAST_RMS_NORM, RMS_NORM
 from lostwax.backends.cuda.target import CUDA_SM90A
+from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
+from lostwax.backends.gpu_kernels.lowerings.norms import ADD_RMS_NORM, LAST_RMS_NORM, RMS_NORM
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.runtime.host_call import bind_host_call
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
@@ -88,7 +88,7 @@ def run(
     for launch in launches:
         if isinstance(launch, HostCall):
             bind_host_call(
-                launch, lambda v: resolve(v, buffers), ("lostwax.backends.cuda.kernels",)
+                launch, lambda v: resolve(v, buffers), ("lostwax.backends.portable.kernels",)
             )()
             continue
         source = sources.by_binary[launch.binary]

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lostwax.backends.cuda.launches import Carver, f32, i32, next_power_of_two, triton_launch
+from msgspec.structs import replace
+
+from lostwax.backends.gpu_kernels.lowerings.launches import (
+    Carver,
+    f32,
+    i32,
+    next_power_of_two,
+    triton_launch,
+)
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
 from lostwax.backends.predicates import Predicate, dtype, layout, plain
 from lostwax.ir.contract.program import HostCall, Launch, View
+from lostwax.ir.contract.target import Target
 from lostwax.ir.dialects.mla import AttendOp
 from lostwax.ir.region import Node, Region
 
 _KERNELS = "lostwax.backends.gpu_kernels.sparse_attention"
-_ABSORB = "lostwax.backends.cuda.kernels.absorb"
+_ABSORB = "lostwax.backends.portable.kernels.absorb"
 _MIN_DOT = 16  # the matrix units' smallest side
 _MAX_LATENT = 512  # a block of heads accumulates the whole latent row in registers
+_WIDE_HEADS = 64  # from here on a warp group's widest dot takes the heads as they are
+_BLOCK_REQS = 32  # requests whose ends are read at once
+_MIN_SPLITS = 4  # fewer are padded: one kernel for all
 _NUM_LAUNCHES = 4
 
 ATTEND_ALL_REGION = Region(
@@ -56,16 +68,66 @@ class SplitPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Blocks:
+    """Heads and keys that one program takes at a time, and its warps."""
+
+    heads: int
+    keys: int
+    num_warps: int
+
+    def shared_bytes(self, width: int, element_bytes: int, target: Target) -> int:
+        """An upper bound of what Triton was seen to take for rows of `width` elements.
+
+        Queries (MFMA reads them from registers), keys (twice for the wide dots of 64 heads),
+        probabilities, and 4 KiB.
+        """
+        queries = 0 if "mfma" in target.matrix_units else self.heads
+        keys = self.keys * (2 if self.heads >= _WIDE_HEADS else 1)
+        elements = (queries + keys) * width + self.heads * self.keys
+        return elements * element_bytes + 4096
+
+
+def choose_blocks(
+    rows: int, heads: int, keys: int, row: tuple[int, int], target: Target, knobs: Knobs
+) -> Blocks:
+    """Blocks by the device and the sizes; knobs that are not 0 have the last word.
+
+    `row` is a key's elements and the bytes of each.
+
+    Measured on an H100 with 2,048 keys (`benchmarks/gpu_kernels.py run`, 2026-11-24; us): 16 heads,
+    64 keys and 8 warps against 32 and 4: 20.1/21.5 for 1 row, 24.7/25.6 for 4, 40.6/45.9 for 16,
+    92.8/131.6 for 64, 172/163 for 128. 128 heads, 64 a block against 16: 43.8/40.0 for 1 row,
+    55/75 for 4, 72/131 for 8. Warps count as of 32 lanes.
+    """
+    programs = rows * -(-heads // _MIN_DOT)
+    if heads >= _WIDE_HEADS and rows >= 4:
+        wanted = Blocks(_WIDE_HEADS, 32, 8)
+    elif heads < _WIDE_HEADS and 4 * programs < 3 * target.compute_units:
+        wanted = Blocks(_MIN_DOT, 64, 8)
+    else:
+        wanted = Blocks(_MIN_DOT, 32, 4)
+    lanes = max(1, target.wave_size // 32)
+    smaller = (wanted, Blocks(_MIN_DOT, 32, 4), Blocks(_MIN_DOT, 16, 4))
+    limit = target.shared_memory_bytes
+    fitting = (b for b in smaller if b.shared_bytes(*row, target) <= limit)
+    chosen = next(fitting, smaller[-1])
+    return Blocks(
+        knobs["block_heads"] or chosen.heads,
+        knobs["block_keys"] or min(chosen.keys, _block_of(keys)),
+        knobs["num_warps"] or max(1, chosen.num_warps // lanes),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class _Sizes:
-    """What the kernels are specialised for."""
+    """What the kernels are specialised for, and how the work is cut."""
 
     rows: int
     heads: int
     latent: int
     rope: int
     page_tokens: int
-    block_heads: int
-    block_keys: int
+    blocks: Blocks
     plan: SplitPlan
 
     @staticmethod
@@ -74,13 +136,27 @@ class _Sizes:
         latent, rope = match.parts("cache_in")
         pages, page_tokens, _ = match.shape("cache_in")
         keys = min(match.shape("selection")[1], pages * page_tokens)
-        programs = rows * -(-heads // knobs["block_heads"])
+        blocks = choose_blocks(rows, heads, keys, _dot_row(match), match.target, knobs)
+        programs = rows * -(-heads // blocks.heads)
         plan = SplitPlan.of(
-            keys, programs, knobs["block_keys"], knobs["splits"], match.target.compute_units
+            keys, programs, blocks.keys, knobs["splits"], match.target.compute_units
         )
-        return _Sizes(
-            rows, heads, latent, rope, page_tokens, knobs["block_heads"], knobs["block_keys"], plan
-        )
+        return _Sizes(rows, heads, latent, rope, page_tokens, blocks, plan)
+
+
+def _block_of(width: int) -> int:
+    return max(_MIN_DOT, next_power_of_two(width))
+
+
+def _is_wide(match: Match) -> bool:
+    """Whether the dots are taken in f32."""
+    return not (match.dtype("q_nope") == match.layout("cache_in") == "bf16")
+
+
+def _dot_row(match: Match) -> tuple[int, int]:
+    """Padded elements of one key, and the bytes of each in the dots."""
+    latent, rope = match.parts("cache_in")
+    return _block_of(latent) + _block_of(rope), 4 if _is_wide(match) else 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +172,11 @@ class _Scratch:
     @staticmethod
     def of(sizes: _Sizes, dtype: str, workspace: View | None) -> _Scratch:
         carver = Carver(workspace)
-        outer = (sizes.rows, sizes.heads, sizes.plan.splits)
         latent = carver.take(dtype, sizes.heads, sizes.rows, sizes.latent)
+        if sizes.plan.splits == 1:  # nothing to combine: the names stand for memory unused
+            none = replace(latent, dtype="f32", shape=(1,), strides=(1,))
+            return _Scratch(latent, none, none, none, carver.num_bytes)
+        outer = (sizes.rows, sizes.heads, sizes.plan.splits)
         partial = carver.take("f32", *outer, sizes.latent)
         partial_max, partial_sum = carver.take("f32", *outer), carver.take("f32", *outer)
         return _Scratch(latent, partial, partial_max, partial_sum, carver.num_bytes)
@@ -110,6 +189,8 @@ def _workspace(match: Match, knobs: Knobs) -> int:
 def _work(match: Match, knobs: Knobs) -> Work:
     base = match.work()
     sizes = _Sizes.of(match, knobs)
+    if sizes.plan.splits == 1:
+        return Work(base.num_bytes, base.flops, _NUM_LAUNCHES - 1)
     partial = 2 * 4 * sizes.rows * sizes.heads * sizes.plan.splits * sizes.latent
     return Work(base.num_bytes + partial, base.flops, _NUM_LAUNCHES)
 
@@ -121,8 +202,7 @@ def _emit(match: Match, knobs: Knobs, name: str, dense: bool) -> tuple[Launch, .
     q_nope, q_pe, kv_b = match.view("q_nope"), match.view("q_pe"), match.view("kv_b")
     cache, page_table = match.view("cache_in"), match.view("page_table")
     selection = match.view("positions" if dense else "selection")
-    wide = not (match.dtype("q_nope") == match.layout("cache_in") == "bf16")
-    reqs = match.shape("page_table")[0]
+    single = plan.splits == 1
     split = triton_launch(
         match,
         f"{_KERNELS}:attend_split",
@@ -136,7 +216,12 @@ def _emit(match: Match, knobs: Knobs, name: str, dense: bool) -> tuple[Launch, .
             "partial": scratch.partial,
             "partial_max": scratch.partial_max,
             "partial_sum": scratch.partial_sum,
+            "out": scratch.latent,
             "num_rows": i32(sizes.rows),
+            "keys": i32(plan.keys),
+            "reqs": i32(match.shape("page_table")[0]),
+            "splits": i32(plan.splits),
+            "split_keys": i32(plan.split_keys),
             "selection_stride": i32(selection.strides[0]),
             "rope_row_stride": i32(q_pe.strides[0]),
             "rope_head_stride": i32(q_pe.strides[1]),
@@ -150,23 +235,31 @@ def _emit(match: Match, knobs: Knobs, name: str, dense: bool) -> tuple[Launch, .
             "LATENT": sizes.latent,
             "ROPE": sizes.rope,
             "PAGE": sizes.page_tokens,
-            "KEYS": plan.keys,
-            "REQS": reqs,
-            "SPLITS": plan.splits,
-            "SPLIT_KEYS": plan.split_keys,
-            "BLOCK_HEADS": sizes.block_heads,
-            "BLOCK_KEYS": sizes.block_keys,
-            "BLOCK_LATENT": max(_MIN_DOT, next_power_of_two(sizes.latent)),
-            "BLOCK_ROPE": max(_MIN_DOT, next_power_of_two(sizes.rope)),
-            "BLOCK_REQS": next_power_of_two(reqs),
+            "BLOCK_HEADS": sizes.blocks.heads,
+            "BLOCK_KEYS": sizes.blocks.keys,
+            "BLOCK_LATENT": _block_of(sizes.latent),
+            "BLOCK_ROPE": _block_of(sizes.rope),
+            "BLOCK_REQS": _BLOCK_REQS,
             "DENSE": int(dense),
-            "WIDE_DOT": int(wide),
+            "SINGLE": int(single),
+            "WIDE_DOT": int(_is_wide(match)),
         },
-        grid=(sizes.rows, plan.splits, -(-sizes.heads // sizes.block_heads)),
+        grid=(sizes.rows, plan.splits, -(-sizes.heads // sizes.blocks.heads)),
         op=name,
-        num_warps=knobs["num_warps"],
+        num_warps=sizes.blocks.num_warps,
         num_stages=knobs["num_stages"],
+        rows_of=("rope_row_stride", "rope_head_stride", "page_stride", "token_stride"),
     )
+    absorb = HostCall(
+        function=f"{_ABSORB}:absorb_query", args=(q_nope, kv_b, scratch.latent), op=name
+    )
+    expand = HostCall(
+        function=f"{_ABSORB}:expand_values",
+        args=(scratch.latent, kv_b, match.view("op.out")),
+        op=name,
+    )
+    if single:
+        return absorb, split, expand
     combine = triton_launch(
         match,
         f"{_KERNELS}:attend_combine",
@@ -176,27 +269,18 @@ def _emit(match: Match, knobs: Knobs, name: str, dense: bool) -> tuple[Launch, .
             "partial_sum": scratch.partial_sum,
             "out": scratch.latent,
             "num_rows": i32(sizes.rows),
+            "splits": i32(plan.splits),
         },
         {
             "HEADS": sizes.heads,
             "LATENT": sizes.latent,
-            "SPLITS": plan.splits,
-            "BLOCK_SPLITS": next_power_of_two(plan.splits),
+            "BLOCK_SPLITS": max(_MIN_SPLITS, next_power_of_two(plan.splits)),
             "BLOCK_LATENT": next_power_of_two(sizes.latent),
         },
         grid=(sizes.rows, sizes.heads, 1),
         op=name,
     )
-    return (
-        HostCall(function=f"{_ABSORB}:absorb_query", args=(q_nope, kv_b, scratch.latent), op=name),
-        split,
-        combine,
-        HostCall(
-            function=f"{_ABSORB}:expand_values",
-            args=(scratch.latent, kv_b, match.view("op.out")),
-            op=name,
-        ),
-    )
+    return absorb, split, combine, expand
 
 
 def _same_dtype(value: str, other: str) -> Predicate:
@@ -215,18 +299,33 @@ def _latent_at_most(bound: int) -> Predicate:
     return Predicate(refusal)
 
 
+def _fits_shared_memory() -> Predicate:
+    """The smallest blocks fit into the target's shared memory."""
+
+    def refusal(match: Match) -> str | None:
+        width, _ = row = _dot_row(match)
+        need = Blocks(_MIN_DOT, 16, 1).shared_bytes(*row, match.target)
+        has = match.target.shared_memory_bytes
+        if need <= has:
+            return None
+        return f"target fact shared_memory_bytes is {has}, wants >= {need} for rows of {width}"
+
+    return Predicate(refusal)
+
+
 _WHEN = (
     dtype("q_nope", "f32", "bf16")
     & plain("kv_b")
     & _same_dtype("kv_b", "q_nope")
     & layout("cache_in", "f32", "bf16")
     & _latent_at_most(_MAX_LATENT)
+    & _fits_shared_memory()
 )
 _KNOBS = (
     Knob("splits", (0, 1, 2, 4, 8, 16, 32, 64)),
-    Knob("block_keys", (32, 16, 64)),
-    Knob("block_heads", (16, 32, 64)),
-    Knob("num_warps", (4, 8)),
+    Knob("block_keys", (0, 16, 32, 64)),
+    Knob("block_heads", (0, 16, 32, 64)),
+    Knob("num_warps", (0, 2, 4, 8)),
     Knob("num_stages", (2, 1, 3)),
 )
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from lostwax.backends.cuda.launches import f32, i32, next_power_of_two, triton_launch
+from lostwax.backends.gpu_kernels.lowerings.launches import (
+    f32,
+    i32,
+    next_power_of_two,
+    triton_launch,
+)
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match
 from lostwax.backends.predicates import Predicate, axis_at_most, dtype
 from lostwax.ir.contract.program import Launch
@@ -55,6 +60,7 @@ def _emit_add_rms_norm(match: Match, knobs: Knobs, name: str, keep_sum: bool) ->
             {"WIDTH": width, "BLOCK": next_power_of_two(width), "KEEP_SUM": int(keep_sum)},
             grid=(rows, 1, 1),
             op=name,
+            rows_of=("residual_stride", "delta_stride", "residual_out_stride", "normed_stride"),
             num_warps=_num_warps(width, knobs),
         ),
     )
@@ -78,6 +84,7 @@ def _emit_rms_norm(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
             {"WIDTH": width, "BLOCK": next_power_of_two(width)},
             grid=(rows, 1, 1),
             op="smxx_rms_norm",
+            rows_of=("x_stride", "normed_stride"),
             num_warps=_num_warps(width, knobs),
         ),
     )

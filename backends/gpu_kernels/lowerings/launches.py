@@ -21,7 +21,7 @@ Argument = View | Scalar
 
 _TRITON_TYPES = {
     "f32": "fp32", "bf16": "bf16", "f16": "fp16", "f64": "fp64", "i32": "i32", "i64": "i64",
-    "u8": "u8", "f8E4M3FN": "fp8e4nv",
+    "u8": "u8", "f8E4M3FN": "fp8e4nv", "f8E4M3FNUZ": "fp8e4b8",
 }  # fmt: skip
 _ALIGNMENT = 16  # bytes: the widest access of a thread; buffers begin at 256-byte borders
 
@@ -48,12 +48,17 @@ def f32(value: float) -> Scalar:
     return Scalar("f32", value)
 
 
-def _triton_type(argument: Argument) -> str:
+def _triton_type(argument: Argument, *, is_stride: bool) -> str:
+    """The type with the hint `:16`, which lets Triton read 16 bytes at once.
+
+    Of the numbers only strides of what is read along a row get it: a hint on a size would compile
+    one kernel for 8 requests and another for 16.
+    """
     if isinstance(argument, View):
         return f"*{_TRITON_TYPES[argument.dtype]}" + (":16" if is_aligned(argument) else "")
     if argument.kind == "f32":
         return "fp32"
-    return argument.kind + (":16" if int(argument.value) % 16 == 0 else "")
+    return argument.kind + (":16" if is_stride and int(argument.value) % 16 == 0 else "")
 
 
 def triton_launch(
@@ -66,10 +71,14 @@ def triton_launch(
     op: str,
     num_warps: int = 4,
     num_stages: int = 2,
+    rows_of: tuple[str, ...] = (),
 ) -> KernelLaunch:
-    """Compile `module:function` for these arguments and launch it; constants are its constexprs."""
+    """Compile `module:function` for these arguments and launch it; constants are its constexprs.
+
+    `rows_of` names the arguments that are strides between rows (or pages) which are read whole.
+    """
     path, symbol = kernel.split(":")
-    signature = {n: _triton_type(a) for n, a in arguments.items()}
+    signature = {n: _triton_type(a, is_stride=n in rows_of) for n, a in arguments.items()}
     source = KernelSource(
         language="triton",
         path=path,
@@ -85,7 +94,7 @@ def triton_launch(
         binary=compiled.binary,
         symbol=compiled.symbol,
         grid=grid,
-        block=(32 * compiled.num_warps, 1, 1),
+        block=(match.target.wave_size * compiled.num_warps, 1, 1),
         params=own + (Null(),) * compiled.trailing_nulls,
         shared_bytes=compiled.shared_bytes,
         op=op,

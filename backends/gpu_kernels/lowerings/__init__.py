@@ -1,0 +1,9 @@
+"""Lowerings onto the shared Triton kernels; their predicates ask the target's facts."""
+
+from __future__ import annotations
+
+from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
+from lostwax.backends.gpu_kernels.lowerings.norms import ADD_RMS_NORM, LAST_RMS_NORM, RMS_NORM
+from lostwax.backends.lowering import Lowering
+
+GPU: tuple[Lowering, ...] = (ADD_RMS_NORM, LAST_RMS_NORM, RMS_NORM, ATTEND, ATTEND_ALL)

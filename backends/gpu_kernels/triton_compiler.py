@@ -1,0 +1,133 @@
+"""Compiles Triton kernels for any GPU on any machine. Knows no artifact and no driver."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
+from typing import Any, Literal
+
+from lostwax.backends.kernel_compiler import KernelCompileError
+from lostwax.ir.contract.kernel import KernelSource
+
+TRITON_SCRATCH_POINTERS = 2
+"""Triton's kernels take two pointers after their own parameters: global and profile scratch."""
+
+
+class TritonCompiler:
+    """Triton for one arch: 90 or 100 with `cuda`, `gfx942` or `gfx950` with `hip`.
+
+    `compile` may be called from several threads at once.
+    """
+
+    def __init__(self, vendor: Literal["cuda", "hip"], arch: int | str, wave_size: int) -> None:
+        self._vendor = vendor
+        self._arch = arch
+        self._wave_size = wave_size
+        self._reproducible = _Reproducible()
+
+    @property
+    def version(self) -> str:
+        """Triton's."""
+        return _import_triton().__version__
+
+    def compile(self, source: KernelSource) -> tuple[bytes, int]:
+        """The device binary and its dynamic shared memory; the same bytes in any folder."""
+        triton = _import_triton()
+        from triton.backends.compiler import GPUTarget
+        from triton.compiler import ASTSource
+
+        function = getattr(import_module(source.path), source.symbol)
+        if not isinstance(function, triton.runtime.JITFunction):
+            raise KernelCompileError(
+                f"{source.path}:{source.symbol} is no compilable Triton kernel in this process"
+                " (TRITON_INTERPRET must not be set while compiling)"
+            )
+        signature, aligned = _split_signature(source, list(function.arg_names))
+        constants = {(i,): source.constants[n] for i, n in enumerate(function.arg_names)
+                     if signature[n] == "constexpr"}  # fmt: skip
+        with self._reproducible.entered(triton):
+            compiled = triton.compile(
+                ASTSource(
+                    fn=function,
+                    signature=signature,
+                    constexprs=constants,
+                    attrs={(i,): [["tt.divisibility", 16]] for i in aligned},
+                ),
+                target=GPUTarget(self._vendor, self._arch, self._wave_size),
+                options={
+                    "num_warps": source.num_warps,
+                    "num_stages": source.num_stages,
+                    "enable_fp_fusion": True,
+                },
+            )
+        metadata = compiled.metadata
+        if getattr(metadata, "global_scratch_size", 0) or metadata.profile_scratch_size:
+            raise KernelCompileError(
+                f"{source.symbol} wants scratch memory of Triton's, which launches do not provide:"
+                " write the kernel without tensor descriptors made on the device"
+            )
+        return compiled.asm["cubin" if self._vendor == "cuda" else "hsaco"], metadata.shared
+
+
+def _split_signature(
+    source: KernelSource, names: list[str]
+) -> tuple[dict[str, str], tuple[int, ...]]:
+    """Types by parameter, and which parameters are multiples of 16 (written `*bf16:16`)."""
+    if list(source.signature) != names:
+        raise KernelCompileError(
+            f"{source.symbol} takes {names}, its KernelSource names {list(source.signature)}"
+        )
+    types = {n: t.removesuffix(":16") for n, t in source.signature.items()}
+    aligned = tuple(i for i, t in enumerate(source.signature.values()) if t.endswith(":16"))
+    return types, aligned
+
+
+def _import_triton() -> Any:  # Triton's modules are untyped
+    try:
+        return import_module("triton")
+    except ImportError as error:
+        raise KernelCompileError(
+            "Triton kernels need the package triton, and it is not installed:"
+            " pip install -c constraints.txt -e '.[aot]'"
+        ) from error
+
+
+class _Reproducible:
+    """Triton's global settings while a compiler works: set by its first thread, undone by its last.
+
+    No source paths in the binary, and no cache of earlier builds outside a throw-away folder.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._settings = ExitStack()
+
+    @contextmanager
+    def entered(self, triton: Any) -> Generator[None]:  # Triton's knobs are untyped
+        """Settings that hold until every thread has left."""
+        with self._lock:
+            if self._inside == 0:
+                self._settings = self._set(triton.knobs)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0:
+                    self._settings.close()
+
+    @staticmethod
+    def _set(knobs: Any) -> ExitStack:
+        stack = ExitStack()
+        work = stack.enter_context(tempfile.TemporaryDirectory())
+        stack.enter_context(knobs.compilation.scope())
+        stack.enter_context(knobs.cache.scope())
+        knobs.compilation.disable_line_info = True
+        knobs.compilation.always_compile = True
+        knobs.cache.dir = work
+        return stack

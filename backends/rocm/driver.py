@@ -1,0 +1,45 @@
+"""One AMD GPU: the device that is current, with code objects launched by HIP.
+
+**Never run**: written after the API's documentation and Triton's own launcher, without a device.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from lostwax.backends.rocm import BACKEND
+from lostwax.backends.rocm.libhip import LibHip
+from lostwax.backends.runtime.driver import DeviceUnavailable
+from lostwax.backends.runtime.gpu_driver import GpuDriver
+from lostwax.ir.contract.kernel import CompiledKernel
+from lostwax.ir.contract.target import Target
+
+
+class RocmDriver(GpuDriver):
+    """Satisfies `runtime.driver.Driver`."""
+
+    def __init__(self, target: Target, kernels: Path, compiled: dict[str, CompiledKernel]) -> None:
+        device = _open_device(target)
+        super().__init__(device, LibHip(), BACKEND.kernels, kernels, compiled)
+
+
+def _open_device(target: Target) -> torch.device:
+    """The current HIP device with its context made; DeviceUnavailable if it does not fit."""
+    if not torch.version.hip or not torch.cuda.is_available():
+        raise DeviceUnavailable(
+            f"target {target.name} needs an AMD GPU with its driver and a ROCm build of torch;"
+            f" torch {torch.__version__} sees none here: compile for --target cpu, or install both"
+        )
+    device = torch.device("cuda", torch.cuda.current_device())
+    described = cast("Any", torch.cuda.get_device_properties(device))  # untyped in torch
+    arch = str(described.gcnArchName).split(":")[0]  # such as gfx942:sramecc+:xnack-
+    if target.arch != arch:
+        raise DeviceUnavailable(
+            f"target {target.name} is compiled for {target.arch}, this"
+            f" {torch.cuda.get_device_name(device)} is {arch}: compile for a target of that arch"
+        )
+    torch.zeros(1, device=device)  # makes the device's context current
+    return device

@@ -1,0 +1,1 @@
+"""Host functions of ROCm programs: none yet, torch's are portable's."""

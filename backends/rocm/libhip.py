@@ -1,0 +1,65 @@
+"""What launching a code object takes of the HIP API, by ctypes. **Never run on a device.**"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+from lostwax.backends.runtime.gpu_driver import PackedParameters
+from lostwax.ir.contract.program import KernelLaunch
+
+
+class HipError(RuntimeError):
+    """A call of the HIP API failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedLaunch:
+    """A launch with its packed parameters."""
+
+    kernel: ctypes.c_void_p
+    launch: KernelLaunch
+    parameters: PackedParameters
+
+
+class LibHip:
+    """The HIP library that torch has already loaded and given a device."""
+
+    def __init__(self) -> None:
+        self._lib = ctypes.CDLL("libamdhip64.so")
+        self._lib.hipGetErrorName.restype = ctypes.c_char_p
+
+    def _check(self, code: int, call: str) -> None:
+        if code:
+            name = self._lib.hipGetErrorName(code)
+            text = name.decode() if name else "unknown error"
+            raise HipError(f"{call} failed: {text} ({code})")
+
+    def load(self, binary: bytes, symbol: str) -> ctypes.c_void_p:
+        """A kernel of a code object."""
+        module, found = ctypes.c_void_p(), ctypes.c_void_p()
+        self._check(self._lib.hipModuleLoadData(ctypes.byref(module), binary), "hipModuleLoadData")
+        code = self._lib.hipModuleGetFunction(ctypes.byref(found), module, symbol.encode())
+        self._check(code, f"hipModuleGetFunction({symbol})")
+        return found
+
+    def pack(
+        self, kernel: ctypes.c_void_p, launch: KernelLaunch, parameters: PackedParameters
+    ) -> PackedLaunch:
+        """The launch; HIP asks no permission for LDS, and no ROCm lowering launches clusters."""
+        if launch.cluster != (1, 1, 1):
+            raise HipError(f"{launch.op} launches clusters of workgroups, which this target lacks")
+        return PackedLaunch(kernel, launch, parameters)
+
+    def launch(self, packed: PackedLaunch, stream: int) -> None:
+        """Launch on a stream."""
+        launch = packed.launch
+        code = self._lib.hipModuleLaunchKernel(
+            packed.kernel,
+            *(ctypes.c_uint(n) for n in (*launch.grid, *launch.block, launch.shared_bytes)),
+            ctypes.c_void_p(stream),
+            packed.parameters.addresses,
+            None,
+        )
+        if code:
+            self._check(code, "hipModuleLaunchKernel")

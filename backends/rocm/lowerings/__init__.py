@@ -1,0 +1,13 @@
+"""Which lowerings run on an AMD GPU: those of all GPUs, and the portable ones behind them."""
+
+from __future__ import annotations
+
+from lostwax.backends.gpu_kernels.lowerings import GPU
+from lostwax.backends.lowering import Lowering
+from lostwax.backends.portable.lowerings import lowerings as portable_lowerings
+from lostwax.ir.contract.target import Target
+
+
+def lowerings(target: Target) -> tuple[Lowering, ...]:
+    """Shared and portable lowerings."""
+    return GPU + portable_lowerings(target)

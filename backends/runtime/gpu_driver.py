@@ -1,0 +1,145 @@
+"""GPUs that torch reaches as `cuda` (CUDA and HIP builds): memory, launches, captured graphs.
+
+Loading and launching binaries is the vendor library's, which a target gives. Imports no compiler.
+Launches go to the calling thread's current torch stream.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from lostwax.backends.runtime.driver import Resolve, Thunk
+from lostwax.backends.runtime.host_call import bind_host_call
+from lostwax.ir.contract.kernel import CompiledKernel
+from lostwax.ir.contract.program import HostCall, KernelLaunch, Launch, Null, Pointer, Scalar
+
+_WARM_UPS = 2  # the first call creates library handles, which capture forbids; the second is clean
+_SCALARS = {"i32": ctypes.c_int32, "i64": ctypes.c_int64, "f32": ctypes.c_float}
+
+
+class PackedParameters:
+    """A kernel's parameters as drivers read them; keeps what the addresses point to."""
+
+    def __init__(self, params: Sequence[int | Scalar | Null]) -> None:
+        self._values = [_packed(p) for p in params]
+        addresses = [ctypes.cast(ctypes.byref(v), ctypes.c_void_p) for v in self._values]
+        self.addresses = (ctypes.c_void_p * len(addresses))(*addresses)
+
+
+def _packed(
+    param: int | Scalar | Null,
+) -> ctypes.c_void_p | ctypes.c_int32 | ctypes.c_int64 | ctypes.c_float:
+    if isinstance(param, Scalar):
+        kind = _SCALARS[param.kind]
+        return kind(param.value)  # pyright: ignore[reportArgumentType]  # int for i32/i64
+    return ctypes.c_void_p(0 if isinstance(param, Null) else param)
+
+
+class KernelLibrary(Protocol):
+    """The vendor's driver library."""
+
+    def load(self, binary: bytes, symbol: str) -> ctypes.c_void_p:
+        """A kernel of a binary."""
+        ...
+
+    def pack(
+        self, kernel: ctypes.c_void_p, launch: KernelLaunch, parameters: PackedParameters
+    ) -> Any:  # each vendor's own structure, which only its `launch` reads
+        """The launch with everything that the driver reads at the call."""
+        ...
+
+    def launch(self, packed: Any, stream: int) -> None:
+        """Launch on a stream."""
+        ...
+
+
+class GpuDriver:
+    """One GPU. Satisfies `runtime.driver.Driver` once a target's subclass opens the device."""
+
+    def __init__(
+        self,
+        device: torch.device,
+        library: KernelLibrary,
+        packages: tuple[str, ...],
+        kernels: Path,
+        compiled: dict[str, CompiledKernel],
+    ) -> None:
+        self._device = device
+        self._library = library
+        self._packages = packages
+        self._kernels = kernels
+        self._compiled = compiled
+        self._loaded: dict[str, ctypes.c_void_p] = {}
+        self._stream = torch.cuda.Stream(device)
+        self._pool = torch.cuda.graph_pool_handle()
+        self._first_graph: torch.cuda.CUDAGraph | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where buffers lie."""
+        return self._device
+
+    def allocate(self, num_bytes: int) -> torch.Tensor:
+        """A zeroed u8 [num_bytes] buffer; torch's allocator aligns to 512 bytes."""
+        return torch.zeros(num_bytes, dtype=torch.uint8, device=self._device)
+
+    def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
+        """The launch over resolved memory, with parameters packed and the binary loaded."""
+        if isinstance(launch, HostCall):
+            return bind_host_call(launch, resolve, self._packages)
+        return self._bind_kernel(launch, resolve)
+
+    def _bind_kernel(self, launch: KernelLaunch, resolve: Resolve) -> Thunk:
+        tensors: list[torch.Tensor] = []
+        params: list[int | Scalar | Null] = []
+        for param in launch.params:
+            if isinstance(param, Pointer):
+                tensors.append(resolve(param.view))
+                params.append(tensors[-1].data_ptr())
+            else:
+                params.append(param)
+        kernel = self._kernel(launch.binary, launch.symbol)
+        packed = self._library.pack(kernel, launch, PackedParameters(params))
+
+        def run(keep: object = tensors) -> None:  # the packed addresses point into these tensors
+            self._library.launch(packed, torch.cuda.current_stream().cuda_stream)
+
+        return run
+
+    def _kernel(self, binary: str, symbol: str) -> ctypes.c_void_p:
+        found = self._loaded.get(binary)
+        if found is None:
+            if binary not in self._compiled:
+                raise ValueError(
+                    f"the artifact lists no kernel {binary!r}, which a program launches;"
+                    " recompile it"
+                )
+            content = (self._kernels / binary).read_bytes()
+            found = self._loaded[binary] = self._library.load(content, symbol)
+        return found
+
+    def capture(self, launches: Sequence[Thunk]) -> Thunk:
+        """Warm up, then record the launches as one device graph."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            for _ in range(_WARM_UPS):
+                for launch in launches:
+                    launch()
+        self._stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        # One pool for all graphs: they never run at once and nothing in it outlives a replay.
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+            for launch in launches:
+                launch()
+        # torch refuses a pool whose last graph has died: the first one keeps it usable.
+        self._first_graph = self._first_graph or graph
+        return graph.replay
+
+    def synchronize(self) -> None:
+        """Wait until everything launched has finished."""
+        torch.cuda.synchronize(self._device)
