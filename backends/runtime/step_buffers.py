@@ -49,3 +49,8 @@ class StepBuffers:
             count = len(values)
             array[:count] = values
             array[count:] = values[-1] if name == "q_starts" else spec.padding
+
+    def pad(self) -> None:
+        """Write a step without rows: what programs run over before the first real step."""
+        for name, spec in STEP_INPUTS.items():
+            self._arrays[name].fill(0 if name == "q_starts" else spec.padding)
