@@ -19,9 +19,11 @@ app = App(
 COMMANDS = {
     "certify": "An artifact's lowerings on this device, beside the fp64 reference.",
     "compile": "Compile a checkpoint into an artifact for one target.",
+    "doctor": "What each target needs on this machine to compile and run, and what is lacking.",
     "explain": "What an artifact's compile chose for each op, what lost and why.",
     "new-checkpoint": "Write a random checkpoint in the official format.",
     "opt": "Run passes over a module's text.",
+    "plan": "The memory of each rank, before anything is booted.",
     "serve": "Serve an artifact, or a checkpoint that is compiled first, over HTTP.",
     "verify": "Check every file of an artifact, and that its checkpoint is the one compiled.",
 }

@@ -1,0 +1,85 @@
+"""What one rank of an artifact takes of its device, known before boot. Allocates nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.backends.runtime.load import default_pages
+from lostwax.backends.runtime.step_buffers import input_offsets
+from lostwax.ir.contract.caches import bytes_per_page
+from lostwax.ir.contract.program import HostCall, Program
+
+GRAPH_NODE_BYTES = 4096
+"""Device memory of one launch in a captured graph: an estimate, which no device has confirmed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPlan:
+    """Bytes of one rank. `planes` gives each cache plane's bytes a page, over its layers.
+
+    `host_calls` is the most that one host call allocates outside the arena. `graphs` counts the
+    captured programs, `graph_bytes` is an estimate.
+    """
+
+    target: str
+    ranks: int
+    weights: int
+    arena: int
+    inputs: int
+    host_calls: int
+    planes: dict[str, int]
+    num_pages: int
+    page_tokens: int
+    graphs: int
+    graph_bytes: int
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of one page id over all planes and layers."""
+        return sum(self.planes.values())
+
+    @property
+    def cache(self) -> int:
+        """Bytes of all planes."""
+        return self.num_pages * self.page_bytes
+
+    @property
+    def total(self) -> int:
+        """Everything on the device."""
+        held = self.weights + self.arena + self.inputs + self.cache
+        return held + self.host_calls + self.graph_bytes
+
+
+def _launches(program: Program) -> int:
+    blocks = {name: len(launches) for name, launches in program.blocks.items()}
+    return len(program.prepare) + sum(blocks[call.block] for call in program.calls)
+
+
+def _allocates(program: Program) -> int:
+    launches = [*program.prepare, *(x for block in program.blocks.values() for x in block)]
+    return max((x.allocates for x in launches if isinstance(x, HostCall)), default=0)
+
+
+def plan_memory(artifact: Path, num_pages: int | None = None) -> MemoryPlan:
+    """The plan of an artifact, with as many pages as `serve` would take unless given."""
+    reader = ArtifactReader(artifact)
+    manifest, target = reader.manifest, reader.manifest.target
+    programs = [reader.program(ref.file) for ref in manifest.programs]
+    captured = [p for p in programs if target.replay == "graph" and p.entry in target.graph_entries]
+    pages = num_pages or default_pages(manifest)
+    planes = {p.name: bytes_per_page((p,)) for p in manifest.planes}
+    return MemoryPlan(
+        target=target.name,
+        ranks=manifest.world_size,
+        weights=manifest.weight_bytes,
+        arena=manifest.arena_bytes,
+        inputs=max(input_offsets(p.bucket)[1] for p in programs),
+        host_calls=max(map(_allocates, programs)),
+        planes=planes,
+        num_pages=pages,
+        page_tokens=manifest.limits.page_tokens,
+        graphs=len(captured),
+        graph_bytes=GRAPH_NODE_BYTES * sum(map(_launches, captured)),
+    )

@@ -1,0 +1,132 @@
+"""`lostwax doctor`: what each target needs to compile and to run here, and what is lacking."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from lostwax.backends.registry import Backend
+    from lostwax.ir.contract.target import Target
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that a target needs: what is there, or (`ok` false) what is missing and its fix."""
+
+    name: str
+    ok: bool
+    text: str
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """One target: whether it can be compiled for and run on this machine."""
+
+    target: str
+    arch: str
+    compile: Check
+    run: Check
+
+
+def doctor(
+    target: str | None = None,
+    /,
+    *,
+    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """Print what each target can do on this machine and what it lacks, with the fix.
+
+    Exits with 1 if a target that was named cannot be compiled for.
+
+    Parameters
+    ----------
+    target
+        Only this target.
+    json_
+        Print the findings as JSON on standard output.
+    """
+    from lostwax.backends.registry import backends, find_target
+
+    if target is not None:
+        chosen = [find_target(target)]
+    else:
+        chosen = [
+            (backend, each)
+            for backend in backends().values()
+            for each in backend.load(backend.targets)
+        ]
+    machine = list(_machine())
+    found = [_health(backend, each) for backend, each in chosen]
+    if json_:
+        report = {"machine": machine, "targets": found}
+        print(json.dumps(msgspec.to_builtins(report)))
+    else:
+        print("\n".join(_lines(machine, found)))
+    if not all(c.ok for c in machine) or (target and not found[0].compile.ok):
+        raise SystemExit(1)
+
+
+def _machine() -> Iterator[Check]:
+    import torch
+
+    import lostwax
+
+    python = platform.python_version()
+    new = sys.version_info >= (3, 11)
+    fix = "" if new else ": lostwax needs 3.11 or newer, install it"
+    yield Check(name="python", ok=new, text=python + fix)
+    build = torch.version.hip or torch.version.cuda
+    kind = "ROCm" if torch.version.hip else "CUDA"
+    built = f"{kind} {build}" if build else "for the CPU only"
+    yield Check(name="torch", ok=True, text=f"{torch.__version__}, built {built}")
+    yield Check(name="lostwax", ok=True, text=lostwax.__version__)
+
+
+def _health(backend: Backend, target: Target) -> Health:
+    return Health(
+        target=target.name,
+        arch=target.arch,
+        compile=_tried("compile", lambda: _toolchain(backend, target)),
+        run=_tried("run", lambda: _device(backend, target)),
+    )
+
+
+def _tried(name: str, attempt: Callable[[], str]) -> Check:
+    """What `attempt` found, or the sentence with which it was refused."""
+    from lostwax.backends.kernel_compiler import KernelCompileError
+    from lostwax.backends.runtime.driver import DeviceUnavailable
+
+    try:
+        return Check(name=name, ok=True, text=attempt())
+    except (KernelCompileError, DeviceUnavailable, ImportError, OSError) as error:
+        return Check(name=name, ok=False, text=str(error))
+
+
+def _toolchain(backend: Backend, target: Target) -> str:
+    if backend.compiler is None:
+        return "needs no compiler"
+    compiler: Any = backend.load(backend.compiler)(target)
+    versions: dict[str, str] = compiler.toolchain()
+    return ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+
+
+def _device(backend: Backend, target: Target) -> str:
+    if target.replay == "none":
+        return "plans and binds, computes nothing"
+    driver: Any = backend.load(backend.driver)(target, Path(), {})
+    return f"on {driver.device}"
+
+
+def _lines(machine: list[Check], found: list[Health]) -> Iterator[str]:
+    for check in machine:
+        yield f"{'ok' if check.ok else 'LACKS':<6}{check.name:<9}{check.text}"
+    for health in found:
+        yield f"{health.target} ({health.arch})"
+        for check in (health.compile, health.run):
+            yield f"  {'ok' if check.ok else 'lacks':<6}{check.name:<8}{check.text}"

@@ -1,0 +1,93 @@
+"""`plan` says what a load then takes; `doctor` names what is lacking with its fix."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+from command_line import QUICK, Run, lostwax, one_sentence
+from small_fixtures import Compiled
+
+from lostwax.backends.runtime.load import load
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    return partial(lostwax, capsys)
+
+
+@pytest.mark.parametrize("num_pages", [None, 7])
+def test_a_load_takes_what_was_planned(
+    run: Run, small_artifact: Compiled, num_pages: int | None
+) -> None:
+    given = [] if num_pages is None else ["--num-pages", num_pages]
+    status, out, _ = run("plan", small_artifact.artifact, "--json", *given)
+    assert status == 0
+    plan = json.loads(out)
+    memory = load(
+        small_artifact.artifact, checkpoint=small_artifact.checkpoint, num_pages=num_pages
+    ).memory
+    assert plan["weights"] == sum(w.numel() for w in memory.weights.values())
+    assert plan["arena"] == memory.arena.numel()
+    assert plan["inputs"] == memory.inputs.numel()
+    assert plan["cache"] == sum(p.numel() for p in memory.planes.values())
+    assert plan["cache"] == plan["num_pages"] * plan["page_bytes"]
+    assert plan["ranks"] == 1
+
+
+def test_a_configuration_alone_is_planned_as_its_checkpoint_is(
+    run: Run, small_artifact: Compiled, tmp_path: Path
+) -> None:
+    config = (small_artifact.checkpoint / "config.json").read_bytes()
+    (tmp_path / "config.json").write_bytes(config)
+    status, out, _ = run("plan", tmp_path, *QUICK, "--json")
+    assert status == 0
+    of_artifact = json.loads(run("plan", small_artifact.artifact, "--json")[1])
+    assert json.loads(out) == of_artifact
+    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_plan_prints_a_line_a_plane_and_a_total(run: Run, small_artifact: Compiled) -> None:
+    _, out, _ = run("plan", small_artifact.artifact)
+    for words in ("cpu, 1 rank", "weights", "latent", "index_key", "pages of 64 tokens", "total"):
+        assert words in out
+
+
+def test_plan_of_nothing_says_what_to_give(run: Run, tmp_path: Path) -> None:
+    status, _, err = run("plan", tmp_path)
+    assert status == 1
+    assert "is neither an artifact" in one_sentence(err)
+
+
+def test_doctor_knows_that_the_cpu_needs_nothing(run: Run) -> None:
+    status, out, _ = run("doctor", "cpu", "--json")
+    assert status == 0
+    report = json.loads(out)
+    assert {"python", "torch", "lostwax"} == {c["name"] for c in report["machine"]}
+    (cpu,) = report["targets"]
+    assert (cpu["compile"]["ok"], cpu["run"]["ok"]) == (True, True)
+
+
+def test_doctor_names_the_fix_for_a_missing_compiler(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lostwax.backends.kernel_compiler import KernelCompileError
+
+    def missing(self: object) -> dict[str, str]:
+        raise KernelCompileError("needs nvcc, and none was found: install the compiler wheels")
+
+    monkeypatch.setattr("lostwax.backends.cuda.compiler.CudaCompiler.toolchain", missing)
+    status, out, _ = run("doctor", "cuda-sm90a")
+    assert status == 1
+    assert "lacks compile needs nvcc, and none was found: install the compiler wheels" in out
+
+
+def test_doctor_lists_every_installed_target(run: Run) -> None:
+    from lostwax.backends.registry import backends
+
+    status, out, _ = run("doctor")
+    assert status == 0
+    names = [t.name for b in backends().values() for t in b.load(b.targets)]
+    assert all(f"{name} (" in out for name in names)
