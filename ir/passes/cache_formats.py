@@ -81,23 +81,27 @@ def _users(values: Sequence[SSAValue], kind: type[Op]) -> Iterator[Op]:
                 yield use.operation
 
 
-def _lay_out(values: Sequence[SSAValue], layout: str) -> None:
+def _lay_out(values: Sequence[SSAValue], layout: str) -> list[SSAValue]:
+    """The values that take the place of the given ones: a new type makes a new value."""
+    laid: list[SSAValue] = []
     for value in values:
         kind = value.type
         assert isinstance(kind, CacheType)
         if kind.layout.data != layout:
-            Rewriter.replace_value_with_new_type(value, kind.laid_out(layout))
+            value = Rewriter.replace_value_with_new_type(value, kind.laid_out(layout))
+        laid.append(value)
+    return laid
 
 
 def _set_latent(values: Sequence[SSAValue], layout: str, scale_fmt: str) -> None:
-    _lay_out(values, layout)
+    values = _lay_out(values, layout)
     if LAYOUTS[layout].scale_block:
         for append in _users(values, AppendOp):
             _quantise(append, FIRST_ROW, layout, scale_fmt)
 
 
 def _set_index_keys(values: Sequence[SSAValue], layout: str, scale_fmt: str) -> None:
-    _lay_out(values, layout)
+    values = _lay_out(values, layout)
     if LAYOUTS[layout].scale_block:
         for append in _users(values, AppendOp):
             _rotate(append, FIRST_ROW)
