@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 from lostwax.ir.contract.artifact import Limits
 from lostwax.ir.contract.model import ModelFacts
@@ -11,16 +12,24 @@ from lostwax.ir.contract.program import Bucket, Guard, Linear
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How large the steps may be. Contexts count tokens; None takes the model's own bound."""
+    """How large the steps may be. Contexts count tokens; None takes the model's own bound.
+
+    `max_drafts` tokens are drafted at most before the model verifies them; 0 leaves drafting out.
+    """
 
     max_context: int | None = None
     max_tokens: int = 512
     max_reqs: int = 8
     max_score_rows: int = 64
+    max_drafts: int = 0
 
 
 DEFAULT_CONTEXT = 8192
 """Bound of a request where neither the user nor a smaller model gives one: pages are tables too."""
+
+
+MAX_DRAFTS = 3
+"""A fourth token no longer pays: its experts cost more bytes than its acceptance saves."""
 
 
 class SizeError(ValueError):
@@ -41,6 +50,8 @@ def limits_of(facts: ModelFacts, sizes: Sizes) -> Limits:
     for name in ("max_tokens", "max_reqs", "max_score_rows"):
         if getattr(sizes, name) < 1:
             raise SizeError(f"--{name.replace('_', '-')} must be at least 1")
+    if not 0 <= sizes.max_drafts <= MAX_DRAFTS:
+        raise SizeError(f"--drafts {sizes.max_drafts} is not one of 0..{MAX_DRAFTS}")
     if sizes.max_reqs > sizes.max_tokens:
         raise SizeError(f"--max-reqs {sizes.max_reqs} exceeds --max-tokens {sizes.max_tokens}")
     return Limits(
@@ -50,6 +61,7 @@ def limits_of(facts: ModelFacts, sizes: Sizes) -> Limits:
         max_score_rows=min(sizes.max_score_rows, sizes.max_tokens),
         page_tokens=facts.page_tokens,
         vocab_size=facts.vocab_size,
+        max_drafts=sizes.max_drafts,
     )
 
 
@@ -72,6 +84,11 @@ class ProgramSpec:
     guard: Guard
     all_selected: bool
 
+    @property
+    def rows_a_req(self) -> int:
+        """What `specialise` takes as `rows`: above 1 in decode programs that verify drafts."""
+        return self.bucket.rows_a_req if self.entry == "decode" else 1
+
 
 def _guards(facts: ModelFacts, pages: int) -> list[tuple[Guard, bool]]:
     """Dense where no request is longer than index_topk, sparse beyond; the first to hold wins."""
@@ -86,15 +103,21 @@ def program_specs(facts: ModelFacts, limits: Limits) -> tuple[ProgramSpec, ...]:
     max_pages = -(-limits.max_context // limits.page_tokens)
     pages = _ladder(min(8, max_pages), max_pages, 4)
     reqs, rows = limits.max_reqs, limits.max_score_rows
+    decode, verified = _ladder(1, reqs, 2), limits.max_drafts + 1
     buckets: list[tuple[str, Bucket]] = []
     for p in pages:
-        decode = _ladder(1, reqs, 2)
-        buckets += [("decode", Bucket(b, b, p, b)) for b in decode]
+        for b, k in product(decode, sorted({1, verified})):
+            buckets.append(("decode", Bucket(b * k, b, p, b * k)))
         buckets += [("decode", Bucket(reqs, reqs, p, reqs, scores=True))]
         for t in _ladder(min(16, limits.max_tokens), limits.max_tokens, 2):
             buckets.append(("extend", Bucket(t, min(t, reqs), p, min(t, reqs))))
         for t in sorted({rows, limits.max_tokens}):
             buckets.append(("extend", Bucket(t, min(t, reqs), p, rows, scores=True)))
+        if limits.max_drafts:  # the first draft takes all rows of its step, the next one a request
+            drafts = {(b * k, b) for b, k in product(decode, (1, verified))}
+            wide = _ladder(min(16, limits.max_tokens), limits.max_tokens, 4)
+            drafts |= {(t, min(t, reqs)) for t in wide}
+            buckets += [("draft", Bucket(t, b, p, b)) for t, b in drafts]
     return tuple(
         ProgramSpec(entry, bucket, guard, every)
         for entry, bucket in sorted(buckets)

@@ -24,6 +24,7 @@ from lostwax.backends.record_key import boundary_types, record_key
 from lostwax.backends.registry import backends
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
 from lostwax.backends.runtime.driver import Driver
+from lostwax.backends.variants import Variant
 from lostwax.ir.contract.artifact import ProgramRef
 from lostwax.ir.contract.choice import Choices, RegionChoice
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
@@ -71,7 +72,7 @@ class _Kernels:
 
 
 def _graph(reader: ArtifactReader, ref: ProgramRef) -> builtin.ModuleOp:
-    name = f"{ref.entry}-{ref.guard.name}{'-scores' if ref.bucket.scores else ''}"
+    name = Variant.of(ref).name
     text = reader.read(f"graphs/{name}.mlir").decode()
     return Parser(ir_context(), text, f"{name}.mlir").parse_module()
 
@@ -123,9 +124,11 @@ def certify_artifact(artifact: Path, own_only: bool = False) -> Iterator[Certifi
     versions = {"lostwax": lostwax.__version__, "torch": str(torch.__version__)}
     versions |= reader.manifest.toolchain
     seen: set[str] = set()
+    state_rows = max(ref.bucket.tokens for ref in reader.manifest.programs)
     for ref in _sizes(reader):
         program = Path(ref.file).stem
-        context = ProgramContext(_graph(reader, ref), target, ref.entry, ref.bucket, ref.guard)
+        graph = _graph(reader, ref)
+        context = ProgramContext(graph, target, ref.entry, ref.bucket, ref.guard, state_rows)
         for choice in choices.programs[program]:
             candidate = _candidate(context, choice, lowerings)
             key = f"{ref.entry} {choice.lowering} {choice.region} {boundary_types(candidate)}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Protocol
 
 from xdsl.dialects import func
 from xdsl.ir import Operation, SSAValue
@@ -90,13 +91,13 @@ def _need_bytes(candidate: Candidate, lowering: Lowering, knobs: Mapping[str, in
 
 
 def _fitting_knobs(
-    candidate: Candidate, lowering: Lowering, budget_bytes: int | None
+    candidate: Candidate, lowering: Lowering, budget_bytes: int | None, first_only: bool = False
 ) -> dict[str, int] | str:
     """The first knob setting within the budget, or the reason that there is none."""
     if budget_bytes is None:
         return lowering.default_knobs()
     least: int | None = None
-    for values in product(*(k.values for k in lowering.knobs)):
+    for values in product(*(k.values[: 1 if first_only else None] for k in lowering.knobs)):
         knobs = {k.name: v for k, v in zip(lowering.knobs, values, strict=True)}
         need = _need_bytes(candidate, lowering, knobs)
         if need <= budget_bytes:
@@ -117,6 +118,18 @@ def _priced(
     if budget_bytes is not None and _need_bytes(candidate, lowering, found.knobs) > budget_bytes:
         found = price(candidate, NoMeasurements(), knobs)
     return Priced(candidate, found)
+
+
+class Pricing(Protocol):
+    """A rule over all programs of an artifact (`batch_invariance.OnePrice`)."""
+
+    def refusal(self, lowering: Lowering) -> str | None:
+        """Why the lowering is no choice, None if it is one."""
+        ...
+
+    def price(self, candidate: Candidate) -> Price:
+        """The candidate's price."""
+        ...
 
 
 Place = tuple[Lowering, RegionMatch]
@@ -143,8 +156,12 @@ def find_candidates(
     measurements: Measurements,
     forced: Sequence[Forced] = (),
     budget_bytes: int | None = None,
+    one_price: Pricing | None = None,
 ) -> CandidateSet:
-    """Test and price every lowering at its places in one block function."""
+    """Test and price every lowering at its places in one block function.
+
+    `one_price` refuses lowerings and prices them instead of measurements and estimates.
+    """
     body = block.function.body.block
     ops = tuple(op for op in body.ops if not isinstance(op, func.ReturnOp))
     rules = [f for f in forced if f.applies(context.entry)]
@@ -157,9 +174,14 @@ def find_candidates(
     for lowering, match in places:
         candidate = Candidate(context, block, match, lowering)
         reason = lowering.when.refusal(candidate) or _forced_refusal(lowering, match, rules)
-        knobs = reason or _fitting_knobs(candidate, lowering, budget_bytes)
+        if one_price is not None:
+            reason = reason or one_price.refusal(lowering)
+        fixed = one_price is not None
+        knobs = reason or _fitting_knobs(candidate, lowering, budget_bytes, fixed)
         if isinstance(knobs, str):
             refusals.append(Refusal(match, lowering.name, knobs))
+        elif one_price is not None:
+            priced.append(Priced(candidate, one_price.price(candidate)))
         else:
             priced.append(_priced(candidate, lowering, knobs, measurements, budget_bytes))
     return CandidateSet(context, block, ops, tuple(priced), tuple(refusals))

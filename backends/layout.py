@@ -141,6 +141,8 @@ class BlockLayout:
                 root = _root(value)
                 if isinstance(root.type, CacheType) or root in self._roots or root in self._carried:
                     continue
+                if root in self.block.state_results:
+                    continue
                 if isinstance(root.owner, Operation) and root.owner in p.candidate.region.members:
                     wanted += [(root, b) for b in self._buffers(root, t, last[root])]
             need = p.candidate.lowering.workspace(p.candidate, p.price.knobs)
@@ -183,6 +185,9 @@ class BlockLayout:
             return alias_view(owner, self.locate(operand), shape)
         if value in self._carried:
             return dense("carry", f"{self._carried[value]}_out", kind.dtype_name, shape)
+        state = self.block.state_results.get(value) or self.block.state_name(value)
+        if state is not None:
+            return dense("state", state, kind.dtype_name, shape)
         if value in self._roots:
             return self._roots[value]
         if (name := self.block.input_name(value)) is not None:

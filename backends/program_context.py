@@ -42,6 +42,21 @@ class BlockFunction:
         """`delta` or `residual` for the carried arguments, else None."""
         return self._argument_attr(value, "lostwax.carry")
 
+    def state_name(self, value: SSAValue) -> str | None:
+        """The state that outlives the step (`HIDDEN`) of an argument, else None."""
+        return self._argument_attr(value, "lostwax.state")
+
+    @cached_property
+    def state_results(self) -> dict[SSAValue, str]:
+        """Returned values that outlive the step, with the state's name."""
+        returned, attrs = self.function.body.block.last_op, self.function.res_attrs
+        assert isinstance(returned, func.ReturnOp)
+        found: dict[SSAValue, str] = {}
+        for value, each in zip(returned.arguments, attrs.data if attrs else (), strict=False):
+            if isinstance(name := each.data.get("lostwax.state"), builtin.StringAttr):
+                found[value] = name.data
+        return found
+
 
 @dataclass(frozen=True, eq=False)
 class ProgramContext:
@@ -52,12 +67,14 @@ class ProgramContext:
     entry: str
     bucket: Bucket
     guard: Guard
+    state_rows: int = 0
+    """Rows of the state that outlives steps: those of the largest step, 0 without drafts."""
 
     @cached_property
     def env(self) -> dict[str, int]:
         """Symbol values. N (pages of the cache) is known only when serving, and stays out."""
         b = self.bucket
-        return {"T": b.tokens, "B": b.reqs, "P": b.pages, "R": b.rows}
+        return {"T": b.tokens, "B": b.reqs, "P": b.pages, "R": b.rows, "S": self.state_rows}
 
     @cached_property
     def functions(self) -> dict[str, func.FuncOp]:

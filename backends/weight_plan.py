@@ -8,7 +8,7 @@ from math import prod
 from lostwax.backends.program_context import ProgramContext
 from lostwax.backends.storage import Storage
 from lostwax.ir.contract.caches import CachePlane
-from lostwax.ir.contract.model import ModelFacts, WeightTable
+from lostwax.ir.contract.model import WeightTable
 from lostwax.ir.contract.program import DTYPE_BYTES, HostCall, Launch, Pointer, Program, View
 from lostwax.ir.contract.weights import WeightPlan
 from lostwax.ir.op import row_bytes
@@ -86,8 +86,8 @@ def weight_bytes(plan: WeightPlan) -> int:
     return sum(each[group] for group in plan.groups.values())
 
 
-def planes_of(context: ProgramContext, facts: ModelFacts) -> tuple[CachePlane, ...]:
-    """The cache planes that the program's blocks use."""
+def planes_of(context: ProgramContext, layers: int) -> tuple[CachePlane, ...]:
+    """The cache planes that the program's blocks use, for so many layers."""
     planes: dict[str, CachePlane] = {}
     for block in context.blocks.values():
         for argument in block.function.body.block.args:
@@ -95,7 +95,7 @@ def planes_of(context: ProgramContext, facts: ModelFacts) -> tuple[CachePlane, .
             if isinstance(kind, CacheType):
                 planes[kind.plane.data] = CachePlane(
                     name=kind.plane.data,
-                    layers=facts.num_layers,
+                    layers=layers,
                     layout=kind.layout.data,
                     row=kind.row,
                     page_tokens=kind.page_tokens.data,

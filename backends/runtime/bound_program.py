@@ -26,12 +26,14 @@ class Memory:
         host_inputs: torch.Tensor,
         weights: WeightBuffers,
         planes: PlaneBuffers,
+        state: torch.Tensor,
     ) -> None:
         self.arena = arena
         self.inputs = inputs
         self.host_inputs = host_inputs
         self.weights = weights
         self.planes = planes
+        self.state = state
 
 
 class BoundProgram:
@@ -76,6 +78,8 @@ class BoundProgram:
             return tensor_of(memory.arena, view)
         if view.space == "input":
             return tensor_of(memory.inputs, view, self.step.offsets[view.name])
+        if view.space == "state":
+            return tensor_of(memory.state, view)
         if call is None:
             raise ValueError(f"a prepare launch of {self.program.name} reads {view.space} memory")
         if view.space == "carry":

@@ -34,7 +34,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of a step that the artifact's programs can run.
 
     `max_tokens` rows of an extend step, `max_reqs` requests of any step, `max_context` tokens of
-    one request, `max_score_rows` logit rows of a step that asks for scores.
+    one request, `max_score_rows` logit rows of a step that asks for scores, `max_drafts` tokens
+    drafted for one request between two decode steps.
     """
 
     max_tokens: int
@@ -43,6 +44,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_score_rows: int
     page_tokens: int
     vocab_size: int
+    max_drafts: int = 0
 
 
 class ProgramRef(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +72,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     planes: tuple[CachePlane, ...]
     weight_bytes: int
     arena_bytes: int
+    state_bytes: int = 0
+    """Hiddens of the largest step, which drafts read; 0 without drafts."""
+    batch_invariant: bool = False
+    """An answer does not depend on its neighbours, on chunking nor on drafting."""
     programs: tuple[ProgramRef, ...]
     kernels: tuple[CompiledKernel, ...]
     toolchain: dict[str, str]

@@ -1,0 +1,79 @@
+"""The specialised modules that an artifact's programs share. Knows no bucket's sizes, no target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from xdsl.dialects import builtin
+
+from lostwax.ir.contract.program import Bucket, Guard
+from lostwax.ir.passes.clean_up import CleanUpPass
+from lostwax.ir.passes.pipeline import run
+from lostwax.ir.passes.specialise import SpecialisePass
+
+DENSE, SPARSE = "dense", "sparse"
+"""Names of guards: every visible position is selected, or those that the indexer chooses."""
+
+
+class Specified(Protocol):
+    """A program to compile (ProgramSpec) or in an artifact (ProgramRef)."""
+
+    @property
+    def entry(self) -> str:
+        """extend, decode or draft."""
+        ...
+
+    @property
+    def bucket(self) -> Bucket:
+        """Its sizes."""
+        ...
+
+    @property
+    def guard(self) -> Guard:
+        """Its guard."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Variant:
+    """What decides a program's module: entry, selection, head, rows a request of a decode step."""
+
+    entry: str
+    every: bool
+    scores: bool
+    rows: int = 1
+
+    @staticmethod
+    def of(program: Specified) -> Variant:
+        """The variant of a program."""
+        bucket = program.bucket
+        rows = bucket.rows_a_req if program.entry == "decode" else 1
+        return Variant(program.entry, program.guard.name == DENSE, bucket.scores, rows)
+
+    @property
+    def name(self) -> str:
+        """File name of its graph, without the suffix."""
+        rows = f"-rows{self.rows}" if self.rows > 1 else ""
+        scores = "-scores" if self.scores else ""
+        return f"{self.entry}{rows}-{DENSE if self.every else SPARSE}{scores}"
+
+
+def specialise_variants(
+    module: builtin.ModuleOp, variants: Iterable[Variant], drafts: bool, dump_dir: Path | None
+) -> dict[Variant, builtin.ModuleOp]:
+    """One module for each variant; with `drafts`, steps leave the state that drafts read."""
+    modules: dict[Variant, builtin.ModuleOp] = {}
+    for variant in sorted(set(variants)):
+        dumps = dump_dir / variant.name if dump_dir else None
+        chosen = SpecialisePass(
+            entry=variant.entry,
+            all=variant.every,
+            scores=variant.scores,
+            rows=variant.rows,
+            state=drafts,
+        )
+        modules[variant] = run(module.clone(), (chosen, CleanUpPass()), dumps)
+    return modules
