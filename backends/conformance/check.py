@@ -13,7 +13,10 @@ import numpy as np
 from xdsl.ir import Operation, SSAValue
 from xdsl.irdl import IRDLOperation
 
-from lostwax.backends.conformance.compare import (
+from lostwax.backends.conformance.inputs import flat_inputs, region_values
+from lostwax.backends.conformance.step_cases import StepCase
+from lostwax.backends.conformance.tolerance import Tolerance, tolerance_of
+from lostwax.backends.runtime.compare_outputs import (
     NONE,
     Errors,
     Mismatch,
@@ -23,9 +26,6 @@ from lostwax.backends.conformance.compare import (
     rows_agree,
     tied_rows_agree,
 )
-from lostwax.backends.conformance.inputs import flat_inputs, region_values
-from lostwax.backends.conformance.step_cases import StepCase
-from lostwax.backends.conformance.tolerance import Tolerance, tolerance_of
 from lostwax.ir.contract.record import Certificate, State
 from lostwax.ir.dialects.kv import AppendOp
 from lostwax.ir.reference.cache_bytes import Cache, CacheBytes

@@ -1,7 +1,6 @@
 """Runs one lowering by itself: its prepare, its weight forms, its launches. Compares nothing.
 
-Every value is a buffer of its own. Outputs and workspace start as 0xFF bytes (NaN), so that what a
-lowering forgets to write shows, and a fence behind every buffer catches writes beyond its end.
+Every value is a buffer of its own, as `runtime/fenced_buffers.py` says.
 """
 
 from __future__ import annotations
@@ -9,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-import torch
 from xdsl.ir import SSAValue
 
 from lostwax.backends.candidate import Candidate
@@ -18,23 +15,16 @@ from lostwax.backends.conformance.check import Run
 from lostwax.backends.conformance.inputs import named_inputs
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.runtime.driver import Driver
-from lostwax.backends.runtime.tensors import tensor_of
+from lostwax.backends.runtime.fenced_buffers import FencedBuffers
 from lostwax.backends.storage import Storage, Want, want_of, weight_types
 from lostwax.backends.views import cache_view, dense, scale_shape
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import HostCall, Launch, View
 from lostwax.ir.contract.step import STEP_INPUTS, input_shape
 from lostwax.ir.dialects.kv import AppendOp
-from lostwax.ir.reference.dtype import NUMPY_DTYPES, Array, Scaled, Value
+from lostwax.ir.reference.dtype import Array, Scaled, Value
 from lostwax.ir.reference.weight_forms import stored_weight
 from lostwax.ir.types import CacheType, TensorType
-
-FENCE_BYTES = 256
-_FENCE = 0xA5
-
-
-class Overrun(AssertionError):
-    """A lowering wrote beyond the end of a buffer; the message names it."""
 
 
 def _storage(candidate: Candidate) -> Storage:
@@ -52,7 +42,7 @@ def _origin(candidate: Candidate, value: SSAValue) -> SSAValue:
 
 
 @dataclass
-class _Alone:
+class Alone:
     """Satisfies `lostwax.backends.candidate.Placement` for one candidate."""
 
     candidate: Candidate
@@ -119,44 +109,7 @@ def _lowering(candidate: Candidate) -> Lowering:
     return candidate.lowering
 
 
-class _Buffers:
-    """Fenced buffers by (space, name), filled from the inputs when they are first asked for."""
-
-    def __init__(self, driver: Driver, given: Mapping[str, Array]) -> None:
-        self._driver = driver
-        self._given = given
-        self._whole: dict[tuple[str, str], torch.Tensor] = {}
-        self._used: dict[tuple[str, str], torch.Tensor] = {}
-
-    def resolve(self, view: View) -> torch.Tensor:
-        """The view's tensor."""
-        key = (view.space, view.name)
-        if key not in self._used:
-            given = self._given.get(view.name)
-            size = view.num_bytes if given is None else given.nbytes
-            whole = self._driver.allocate(size + FENCE_BYTES)
-            whole[:size] = 0xFF
-            whole[size:] = _FENCE
-            if given is not None and size:
-                whole[:size] = torch.frombuffer(bytearray(given.tobytes()), dtype=torch.uint8)
-            self._whole[key], self._used[key] = whole, whole[:size]
-        return tensor_of(self._used[key], view)
-
-    def read(self, view: View) -> Array:
-        """The view's contents, which are dense."""
-        self.resolve(view)
-        raw = self._used[view.space, view.name].cpu().numpy().tobytes()
-        flat = np.frombuffer(raw, NUMPY_DTYPES[view.dtype])
-        return flat.reshape(view.shape).copy()
-
-    def check_fences(self) -> None:
-        """Raise Overrun for a buffer that something was written behind."""
-        for key, whole in self._whole.items():
-            if bool((whole[self._used[key].numel() :] != _FENCE).any()):
-                raise Overrun(f"{key[1]} was written beyond its end")
-
-
-def _stored(alone: _Alone, given: Mapping[str, Array]) -> dict[str, Array]:
+def _stored(alone: Alone, given: Mapping[str, Array]) -> dict[str, Array]:
     """The inputs with weights replaced by what the plan would store for them."""
     candidate = alone.candidate
     operands = candidate.weight_operands
@@ -195,13 +148,13 @@ def run_alone(
     if refusal is not None:
         raise ValueError(f"{lowering.name}: {refusal}")
     chosen = {**lowering.default_knobs(), **(knobs or {})}
-    alone = _Alone(candidate, chosen, compile_kernel, _storage(candidate))
+    alone = Alone(candidate, chosen, compile_kernel, _storage(candidate))
     placed = replace(candidate, placement=alone)
     launches = (*alone.prepare(), *lowering.emit(placed, chosen))
     device = driver()
 
     def run(given: Mapping[str, Array]) -> Mapping[str, Array]:
-        buffers = _Buffers(device, _stored(alone, given))
+        buffers = FencedBuffers(device, _stored(alone, given))
         for launch in launches:
             device.bind(launch, buffers.resolve)()
         device.synchronize()

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 class Tolerance:
     """Bounds on errors relative to the reference's RMS.
 
-    `max_error` and `rms_error` as in `compare.errors`; `agreement` is the least share of rows whose
-    chosen set must be the reference's where the scores are made inside the region (where scores are
-    its inputs, every row must agree).
+    `max_error` and `rms_error` as in `compare_outputs.errors`; `agreement` is the least share of
+    rows whose chosen set must be the reference's where the scores are made inside the region (where
+    scores are its inputs, every row must agree).
     """
 
     max_error: float

@@ -14,7 +14,7 @@ from lostwax.backends.candidate import Candidate
 from lostwax.backends.conformance.check import NotConformant, certify_lowering
 from lostwax.backends.conformance.inputs import named_inputs, region_values
 from lostwax.backends.conformance.kit import Environment, Variant, certify_all
-from lostwax.backends.conformance.run_alone import Overrun, run_alone
+from lostwax.backends.conformance.run_alone import run_alone
 from lostwax.backends.conformance.step_cases import StepCase, edge_buckets, step_case
 from lostwax.backends.conformance.tolerance import tolerance_of
 from lostwax.backends.cpu.driver import CpuDriver
@@ -23,6 +23,7 @@ from lostwax.backends.lowering import Lowering
 from lostwax.backends.portable.kernels import linear as portable_linear
 from lostwax.backends.portable.lowerings import lowerings
 from lostwax.backends.program_context import BlockFunction, ProgramContext
+from lostwax.backends.runtime.fenced_buffers import Overrun
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource

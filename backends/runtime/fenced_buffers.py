@@ -1,0 +1,61 @@
+"""A buffer of its own for every value of a lowering that runs by itself. Runs and compares nothing.
+
+What is not given starts as 0xFF bytes (NaN), so that what a lowering forgets to write shows, and a
+fence behind every buffer catches writes beyond its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from lostwax.backends.runtime.driver import Driver
+from lostwax.backends.runtime.tensors import tensor_of
+from lostwax.ir.contract.program import View
+from lostwax.ir.reference.dtype import NUMPY_DTYPES, Array
+
+FENCE_BYTES = 256
+_FENCE = 0xA5
+
+
+class Overrun(AssertionError):
+    """A lowering wrote beyond the end of a buffer; the message names it."""
+
+
+class FencedBuffers:
+    """Fenced buffers by (space, name), filled from the inputs when they are first asked for."""
+
+    def __init__(self, driver: Driver, given: Mapping[str, Array]) -> None:
+        self._driver = driver
+        self._given = given
+        self._whole: dict[tuple[str, str], torch.Tensor] = {}
+        self._used: dict[tuple[str, str], torch.Tensor] = {}
+
+    def resolve(self, view: View) -> torch.Tensor:
+        """The view's tensor."""
+        key = (view.space, view.name)
+        if key not in self._used:
+            given = self._given.get(view.name)
+            size = view.num_bytes if given is None else given.nbytes
+            whole = self._driver.allocate(size + FENCE_BYTES)
+            whole[:size] = 0xFF
+            whole[size:] = _FENCE
+            if given is not None and size:
+                whole[:size] = torch.frombuffer(bytearray(given.tobytes()), dtype=torch.uint8)
+            self._whole[key], self._used[key] = whole, whole[:size]
+        return tensor_of(self._used[key], view)
+
+    def read(self, view: View) -> Array:
+        """The view's contents, which are dense."""
+        self.resolve(view)
+        raw = self._used[view.space, view.name].cpu().numpy().tobytes()
+        flat = np.frombuffer(raw, NUMPY_DTYPES[view.dtype])
+        return flat.reshape(view.shape).copy()
+
+    def check_fences(self) -> None:
+        """Raise Overrun for a buffer that something was written behind."""
+        for key, whole in self._whole.items():
+            if bool((whole[self._used[key].numel() :] != _FENCE).any()):
+                raise Overrun(f"{key[1]} was written beyond its end")
