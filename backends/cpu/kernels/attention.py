@@ -17,12 +17,11 @@ from lostwax.backends.portable.kernels.attention import (
     write_heads,
 )
 from lostwax.backends.portable.kernels.blocks import dequantise
-from lostwax.backends.portable.kernels.paging import rows_of_one
+from lostwax.backends.portable.kernels.paging import CachedRows, cached_rows, rows_of_one
 
 
-def _pages(cache: torch.Tensor, page_table: torch.Tensor, b: int, length: int) -> torch.Tensor:
-    page_tokens = cache.shape[1]
-    return rows_of_one(cache, page_table[b, : -(-length // page_tokens)], length)
+def _pages(cache: CachedRows, page_table: torch.Tensor, b: int, length: int) -> torch.Tensor:
+    return rows_of_one(cache, page_table[b, : -(-length // cache.page_tokens)], length)
 
 
 def _causal(columns: int, positions: torch.Tensor) -> torch.Tensor:
@@ -43,6 +42,7 @@ def attend_dense_absorbed(
     scale: float,
     limit: int,
     row_tile: int,
+    layout: str,
 ) -> None:
     """Write attention over each row's first `limit` visible positions. For few rows a request."""
     rows, heads, nope = q_nope.shape
@@ -50,10 +50,11 @@ def attend_dense_absorbed(
     keys, values = head_weights(kv_b, kv_b_scale, heads, nope)
     q = absorb(q_nope, q_pe, keys).mul_(scale)
     context = torch.empty((rows, heads, latent))
+    stored = cached_rows(cache, layout, (latent, q_pe.shape[2]))
     spans = spans_of(q_starts, positions)
     context[real_rows(spans) :].zero_()
     for span in spans:
-        cached = _pages(cache, page_table, span.request, min(span.length, limit))
+        cached = _pages(stored, page_table, span.request, min(span.length, limit))
         for tile in tiles(span, row_tile):
             at, seen = slice(tile.start, tile.stop), min(tile.length, limit)
             scores = torch.mm(q[at].flatten(0, 1), cached[:seen].t())
@@ -79,6 +80,7 @@ def attend_expanded(
     scale: float,
     limit: int,
     row_tile: int,
+    layout: str,
 ) -> None:
     """Write attention with keys and values made per head, once a request. For many rows a request.
 
@@ -88,10 +90,11 @@ def attend_expanded(
     latent = kv_b.shape[1]
     weight = dequantise(kv_b, kv_b_scale, torch.float32).t()
     per_head = out.view(rows, heads, -1)
+    stored = cached_rows(cache, layout, (latent, q_pe.shape[2]))
     spans = spans_of(q_starts, positions)
     out[real_rows(spans) :].zero_()
     for span in spans:
-        cached = _pages(cache, page_table, span.request, min(span.length, limit))
+        cached = _pages(stored, page_table, span.request, min(span.length, limit))
         expanded = torch.mm(cached[:, :latent], weight).view(cached.shape[0], heads, -1)
         for tile in tiles(span, row_tile):
             at, seen = slice(tile.start, tile.stop), min(tile.length, limit)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from lostwax.backends.portable.kernels.blocks import dequantise
+from lostwax.backends.portable.kernels.fp8 import BLOCK, rounded, widen
 
 Hidden = Callable[[torch.Tensor, int], torch.Tensor]
 Product = Callable[[torch.Tensor, int], torch.Tensor]
@@ -101,6 +102,7 @@ def experts_fused(
 
 def experts_apart(
     x: torch.Tensor,
+    x_scale: torch.Tensor | None,
     ids: torch.Tensor,
     weights: torch.Tensor,
     gate: torch.Tensor,
@@ -110,18 +112,20 @@ def experts_apart(
     down: torch.Tensor,
     down_scale: torch.Tensor | None,
     out: torch.Tensor,
+    *,
+    hidden_fmt: str = "",
 ) -> None:
     """Any stored format, in f32: the weights of the experts that are used are converted."""
+    wide = widen(x, x_scale)
 
     def times(rows: torch.Tensor, w: torch.Tensor, s: torch.Tensor | None, e: int) -> torch.Tensor:
         wide = dequantise(w[e], None if s is None else s[e], torch.float32)
         return torch.mm(rows, wide.t())
 
     def hidden(rows: torch.Tensor, e: int) -> torch.Tensor:
-        wide = rows.float()
-        return F.silu(times(wide, gate, gate_scale, e)).mul_(times(wide, up, up_scale, e))
+        return F.silu(times(rows, gate, gate_scale, e)).mul_(times(rows, up, up_scale, e))
 
     def product(rows: torch.Tensor, e: int) -> torch.Tensor:
-        return times(rows, down, down_scale, e)
+        return times(rounded(rows, x.dtype, hidden_fmt, BLOCK), down, down_scale, e)
 
-    _run(x, ids, weights, gate.shape[0], out, hidden, product)
+    _run(wide, ids, weights, gate.shape[0], out, hidden, product)

@@ -8,13 +8,15 @@ from __future__ import annotations
 import torch
 
 from lostwax.backends.cpu.kernels.spans import real_rows, spans_of, tiles
+from lostwax.backends.portable.kernels.fp8 import widen
 from lostwax.backends.portable.kernels.indexer import NEVER, row_logits
-from lostwax.backends.portable.kernels.paging import rows_of_one
+from lostwax.backends.portable.kernels.paging import cached_rows, rows_of_one
 from lostwax.backends.portable.kernels.selection import every, topk
 
 
 def index_topk(
     q: torch.Tensor,
+    q_scale: torch.Tensor | None,
     weights: torch.Tensor,
     cache: torch.Tensor,
     positions: torch.Tensor,
@@ -24,9 +26,11 @@ def index_topk(
     *,
     scale: float,
     row_tile: int,
+    layout: str,
 ) -> None:
     """Write the k best positions of each row: out [T, k]. Rows that see at most k get them all."""
     k = out.shape[1]
+    stored = cached_rows(cache, layout, (q.shape[2],))
     spans = spans_of(q_starts, positions)
     out[real_rows(spans) :].fill_(-1)
     for span in spans:
@@ -37,9 +41,10 @@ def index_topk(
                 every(positions[at], out[at])
                 continue
             if keys is None:
-                pages = page_table[span.request, : -(-span.length // cache.shape[1])]
-                keys = rows_of_one(cache, pages, span.length)
-            logits = row_logits(q[at].float(), weights[at].float(), keys[:seen], scale)
+                pages = page_table[span.request, : -(-span.length // stored.page_tokens)]
+                keys = rows_of_one(stored, pages, span.length)
+            rows = widen(q[at], None if q_scale is None else q_scale[at])
+            logits = row_logits(rows, weights[at].float(), keys[:seen], scale)
             if tile.stop - tile.start > 1:
                 logits.masked_fill_(torch.arange(seen) > positions[at][:, None], NEVER)
             topk(logits, out[at])

@@ -8,7 +8,7 @@ from lostwax.backends import predicates as P
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
 from lostwax.backends.portable.lowerings.attention import (
     DENSE,
-    PLAIN_CACHE,
+    LATENT_LAYOUTS,
     SPARSE,
     Sizes,
     absorbed_work,
@@ -16,7 +16,13 @@ from lostwax.backends.portable.lowerings.attention import (
     expanded_work,
 )
 from lostwax.backends.portable.lowerings.calls import Emit, f32_bytes, launch, scale_view
-from lostwax.backends.portable.lowerings.indexer import INDEX_TOPK, TOPK_CALLS, columns, topk_bytes
+from lostwax.backends.portable.lowerings.indexer import (
+    INDEX_LAYOUTS,
+    INDEX_TOPK,
+    TOPK_CALLS,
+    columns,
+    topk_bytes,
+)
 from lostwax.ir.contract.program import Const, Launch
 
 ON_HOST = P.not_captured() & P.host_memory()
@@ -42,6 +48,7 @@ def _emit(name: str, function: str, *, is_dense: bool, takes_selection: bool) ->
         )
         limit = match.attr("all", "k") if is_dense else columns(match)
         consts: dict[str, Const] = {"scale": match.attr(node, "scale"), "limit": limit, **knobs}
+        consts["layout"] = match.layout("cache_in")
         return launch(name, ATTENTION + function, views, consts, capturable=False)
 
     return emit
@@ -91,12 +98,14 @@ def _index_work(match: Match, knobs: Knobs) -> Work:
 
 
 def _emit_index(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
-    names = ("q", "weights", "cache_in", "positions", "q_starts", "page_table", "topk")
-    consts = {"scale": match.attr("logits", "scale"), **knobs}
+    names = ("weights", "cache_in", "positions", "q_starts", "page_table", "topk")
+    views = (match.view("q"), scale_view(match, "q"), *(match.view(n) for n in names))
+    consts: dict[str, Const] = {"scale": match.attr("logits", "scale"), **knobs}
+    consts["layout"] = match.layout("cache_in")
     return launch(
         "cpu_index_topk",
         "lostwax.backends.cpu.kernels.indexer:index_topk",
-        tuple(match.view(n) for n in names),
+        views,
         consts,
         capturable=False,
     )
@@ -118,7 +127,7 @@ CPU_ATTENTION = (
             is_dense=True,
             takes_selection=False,
         ),
-        when=ON_HOST & PLAIN_CACHE,
+        when=ON_HOST & LATENT_LAYOUTS,
         knobs=(Knob("row_tile", (64, 16, 256)),),
         work=_absorbed,
         allocates=_absorbed_bytes,
@@ -129,7 +138,7 @@ CPU_ATTENTION = (
         emit=_emit(
             "cpu_attend_dense_expanded", "attend_expanded", is_dense=True, takes_selection=True
         ),
-        when=ON_HOST & PLAIN_CACHE,
+        when=ON_HOST & LATENT_LAYOUTS,
         knobs=(Knob("row_tile", (128, 32, 512)),),
         work=_expanded(is_dense=True),
         allocates=lambda match, knobs: expanded_bytes(Sizes(match, True), knobs["row_tile"]),
@@ -138,7 +147,7 @@ CPU_ATTENTION = (
         name="cpu_attend_expanded",
         pattern=SPARSE,
         emit=_emit("cpu_attend_expanded", "attend_expanded", is_dense=False, takes_selection=True),
-        when=ON_HOST & PLAIN_CACHE,
+        when=ON_HOST & LATENT_LAYOUTS,
         knobs=(Knob("row_tile", (128, 32, 512)),),
         work=_expanded(is_dense=False),
         allocates=lambda match, knobs: expanded_bytes(Sizes(match, False), knobs["row_tile"]),
@@ -147,7 +156,7 @@ CPU_ATTENTION = (
         name="cpu_index_topk",
         pattern=INDEX_TOPK,
         emit=_emit_index,
-        when=ON_HOST & PLAIN_CACHE,
+        when=ON_HOST & INDEX_LAYOUTS,
         knobs=(Knob("row_tile", (128, 32, 512)),),
         work=_index_work,
         allocates=_index_bytes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lostwax.backends import predicates as P
 from lostwax.backends.lowering import Knobs, Lowering, Match, Work
 from lostwax.backends.portable.lowerings.calls import Emit, f32_bytes, launch
-from lostwax.backends.portable.lowerings.experts import expert_views
+from lostwax.backends.portable.lowerings.experts import expert_views, hidden_consts
 from lostwax.backends.portable.lowerings.linear import same_dtype, transposed, weight_pass
 from lostwax.ir.contract.program import Launch
 from lostwax.ir.contract.weights import ROW_MAJOR, WeightForm
@@ -22,7 +22,7 @@ GATE_UP_TRANSPOSED = WeightForm(
 TRANSPOSED = WeightForm(name="transposed", perm=(0, 2, 1))
 
 PLAIN = (
-    P.plain("gate") & P.plain("up") & P.plain("down")
+    P.plain("x") & P.plain("gate") & P.plain("up") & P.plain("down")
     & same_dtype("gate", "x") & same_dtype("up", "x") & same_dtype("down", "x")
 )  # fmt: skip
 
@@ -46,8 +46,9 @@ def _emit_fused(name: str, gate_up_transposed: bool, down_transposed: bool) -> E
 
 
 def _emit_apart(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
-    function = KERNELS + "experts_apart"
-    return launch("cpu_experts_apart", function, expert_views(match), capturable=False)
+    views, consts = expert_views(match), hidden_consts(match)
+    name = "cpu_experts_apart"
+    return launch(name, KERNELS + "experts_apart", views, consts, capturable=False)
 
 
 def _launches(match: Match, an_expert: int) -> int:

@@ -9,6 +9,8 @@ import torch
 
 from lostwax.backends.portable.kernels.blocks import dequantise
 from lostwax.backends.portable.kernels.paging import (
+    CachedRows,
+    cached_rows,
     rows_of_one,
     rows_of_requests,
     selected_rows,
@@ -83,12 +85,14 @@ def attend_absorbed(
     *,
     scale: float,
     row_tile: int,
+    layout: str,
 ) -> None:
     """Write attention over each row's selected positions, gathering `row_tile` rows at a time."""
     keys, values = head_weights(kv_b, kv_b_scale, q_nope.shape[1], q_nope.shape[2])
+    stored = cached_rows(cache, layout, (kv_b.shape[1], q_pe.shape[2]))
     for start in range(0, q_nope.shape[0], row_tile):
         at = slice(start, start + row_tile)
-        cached = selected_rows(cache, selection[at], requests[at], page_table)
+        cached = selected_rows(stored, selection[at], requests[at], page_table)
         q = absorb(q_nope[at], q_pe[at], keys)
         bias = bias_of(selection[at] >= 0)
         write_heads(_absorbed_tile(q, cached, bias, kv_b.shape[1], scale), values, out[at])
@@ -109,21 +113,23 @@ def attend_dense_absorbed(
     scale: float,
     limit: int,
     row_tile: int,
+    layout: str,
 ) -> None:
     """Write attention over each row's first `limit` visible positions."""
     keys, values = head_weights(kv_b, kv_b_scale, q_nope.shape[1], q_nope.shape[2])
-    columns = _columns(cache, page_table)
+    stored = cached_rows(cache, layout, (kv_b.shape[1], q_pe.shape[2]))
+    columns = _columns(stored, page_table)
     for start in range(0, q_nope.shape[0], row_tile):
         at = slice(start, start + row_tile)
-        cached = rows_of_requests(cache, requests[at], page_table)
+        cached = rows_of_requests(stored, requests[at], page_table)
         bias = bias_of(_visible(columns, positions[at], limit))
         q = absorb(q_nope[at], q_pe[at], keys)
         write_heads(_absorbed_tile(q, cached, bias, kv_b.shape[1], scale), values, out[at])
     out.masked_fill_((positions < 0)[:, None], 0)
 
 
-def _columns(cache: torch.Tensor, page_table: torch.Tensor) -> torch.Tensor:
-    return torch.arange(page_table.shape[1] * cache.shape[1], device=cache.device)
+def _columns(cache: CachedRows, page_table: torch.Tensor) -> torch.Tensor:
+    return torch.arange(page_table.shape[1] * cache.page_tokens, device=page_table.device)
 
 
 def _visible(columns: torch.Tensor, positions: torch.Tensor, limit: int) -> torch.Tensor:
@@ -142,7 +148,7 @@ def _expanded(
     q_pe: torch.Tensor,
     kv_b: torch.Tensor,
     kv_b_scale: torch.Tensor | None,
-    cache: torch.Tensor,
+    cache: CachedRows,
     bias: torch.Tensor,
     requests: torch.Tensor,
     page_table: torch.Tensor,
@@ -187,11 +193,13 @@ def attend_expanded(
     *,
     scale: float,
     row_tile: int,
+    layout: str,
 ) -> None:
     """Write attention with keys and values made per head, selected positions by mask."""
-    bias = bias_of_chosen(selection, page_table.shape[1] * cache.shape[1])
+    stored = cached_rows(cache, layout, (kv_b.shape[1], q_pe.shape[2]))
+    bias = bias_of_chosen(selection, page_table.shape[1] * stored.page_tokens)
     _expanded(
-        q_nope, q_pe, kv_b, kv_b_scale, cache, bias, requests, page_table, out, scale, row_tile
+        q_nope, q_pe, kv_b, kv_b_scale, stored, bias, requests, page_table, out, scale, row_tile
     )
     out.masked_fill_(selection[:, :1] < 0, 0)
 
@@ -210,10 +218,12 @@ def attend_dense_expanded(
     scale: float,
     limit: int,
     row_tile: int,
+    layout: str,
 ) -> None:
     """Write attention over visible positions with keys and values made per head."""
-    bias = bias_of(_visible(_columns(cache, page_table), positions, limit))
+    stored = cached_rows(cache, layout, (kv_b.shape[1], q_pe.shape[2]))
+    bias = bias_of(_visible(_columns(stored, page_table), positions, limit))
     _expanded(
-        q_nope, q_pe, kv_b, kv_b_scale, cache, bias, requests, page_table, out, scale, row_tile
+        q_nope, q_pe, kv_b, kv_b_scale, stored, bias, requests, page_table, out, scale, row_tile
     )
     out.masked_fill_((positions < 0)[:, None], 0)

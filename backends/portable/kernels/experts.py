@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 
 from lostwax.backends.portable.kernels.blocks import dequantise
+from lostwax.backends.portable.kernels.fp8 import BLOCK, rounded, widen
 
 
 def experts_gather(
     x: torch.Tensor,
+    x_scale: torch.Tensor | None,
     ids: torch.Tensor,
     weights: torch.Tensor,
     gate: torch.Tensor,
@@ -24,6 +26,7 @@ def experts_gather(
     out: torch.Tensor,
     *,
     pair_tile: int,
+    hidden_fmt: str = "",
 ) -> None:
     """Gather the weights of every (row, choice) pair, `pair_tile` pairs at a time. For few rows."""
     top_k = ids.shape[1]
@@ -31,7 +34,7 @@ def experts_gather(
     heat = weights.flatten().masked_fill(flat < 0, 0)
     index = flat.clamp(min=0)
     total = torch.zeros(out.shape, dtype=torch.float32, device=x.device)
-    wide = x.float().repeat_interleave(top_k, 0)[..., None]  # [T*K, D, 1]
+    wide = widen(x, x_scale).repeat_interleave(top_k, 0)[..., None]  # [T*K, D, 1]
     owner = torch.arange(flat.shape[0], device=x.device) // top_k
 
     def chosen(w: torch.Tensor, scale: torch.Tensor | None, e: torch.Tensor) -> torch.Tensor:
@@ -43,7 +46,8 @@ def experts_gather(
         e = index[at]
         hidden = F.silu(torch.bmm(chosen(gate, gate_scale, e), wide[at]))
         hidden = hidden * torch.bmm(chosen(up, up_scale, e), wide[at])
-        result = torch.bmm(chosen(down, down_scale, e), hidden)[..., 0]
+        entering = rounded(hidden[..., 0], x.dtype, hidden_fmt, BLOCK)[..., None]
+        result = torch.bmm(chosen(down, down_scale, e), entering)[..., 0]
         total = _add_rows(total, owner[at], result * heat[at, None])
     out.copy_(total)
 
@@ -61,6 +65,7 @@ def _add_rows(total: torch.Tensor, owner: torch.Tensor, rows: torch.Tensor) -> t
 
 def experts_dense(
     x: torch.Tensor,
+    x_scale: torch.Tensor | None,
     ids: torch.Tensor,
     weights: torch.Tensor,
     gate: torch.Tensor,
@@ -70,13 +75,15 @@ def experts_dense(
     down: torch.Tensor,
     down_scale: torch.Tensor | None,
     out: torch.Tensor,
+    *,
+    hidden_fmt: str = "",
 ) -> None:
     """Every row through every expert, weighed by 0 where it was not chosen. For many rows."""
     experts = gate.shape[0]
     heat = torch.zeros((x.shape[0], experts + 1), dtype=torch.float32, device=x.device)
     index = torch.where(ids < 0, experts, ids).long()  # -1 falls into a spare expert
     heat.scatter_(1, index, weights)
-    wide = x.float()
+    wide = widen(x, x_scale)
     total = torch.zeros(out.shape, dtype=torch.float32, device=x.device)
 
     def expert(w: torch.Tensor, scale: torch.Tensor | None, e: int) -> torch.Tensor:
@@ -84,6 +91,7 @@ def experts_dense(
 
     for e in range(experts):
         hidden = F.silu(torch.mm(wide, expert(gate, gate_scale, e)))
-        hidden = hidden * torch.mm(wide, expert(up, up_scale, e)) * heat[:, e : e + 1]
+        hidden = hidden * torch.mm(wide, expert(up, up_scale, e))
+        hidden = rounded(hidden, x.dtype, hidden_fmt, BLOCK) * heat[:, e : e + 1]
         total.addmm_(hidden, expert(down, down_scale, e))
     out.copy_(total)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from lostwax.backends.portable.kernels.paging import rows_of_one, rows_of_requests
+from lostwax.backends.portable.kernels.fp8 import widen
+from lostwax.backends.portable.kernels.paging import cached_rows, rows_of_one, rows_of_requests
 from lostwax.backends.portable.kernels.selection import topk
 
 NEVER = float("-inf")
@@ -21,6 +22,7 @@ def row_logits(
 
 def index_logits(
     q: torch.Tensor,
+    q_scale: torch.Tensor | None,
     weights: torch.Tensor,
     cache: torch.Tensor,
     positions: torch.Tensor,
@@ -29,20 +31,22 @@ def index_logits(
     out: torch.Tensor,
     *,
     scale: float,
+    layout: str,
 ) -> None:
     """Write scale * sum_h w relu(q k) for visible positions, -inf elsewhere: out [T, P * page].
 
     With a request a row at most, keys are gathered by row; otherwise each request's keys meet all
     rows and only its own are kept.
     """
-    q, heat = q.float(), weights.float()
+    q, heat = widen(q, q_scale), weights.float()
+    stored = cached_rows(cache, layout, (q.shape[2],))
     if q.shape[0] <= page_table.shape[0]:
-        keys = rows_of_requests(cache, requests, page_table)
+        keys = rows_of_requests(stored, requests, page_table)
         scores = torch.bmm(q, keys.transpose(1, 2)).relu_()
         out.copy_(torch.bmm((heat * scale)[:, None], scores)[:, 0])
     else:
         for b in range(page_table.shape[0]):
-            result = row_logits(q, heat, rows_of_one(cache, page_table[b]), scale)
+            result = row_logits(q, heat, rows_of_one(stored, page_table[b]), scale)
             out.copy_(torch.where((requests == b)[:, None], result, out) if b else result)
     column = torch.arange(out.shape[1], device=out.device)
     out.masked_fill_(column > positions[:, None], NEVER)
@@ -50,6 +54,7 @@ def index_logits(
 
 def index_topk(
     q: torch.Tensor,
+    q_scale: torch.Tensor | None,
     weights: torch.Tensor,
     cache: torch.Tensor,
     positions: torch.Tensor,
@@ -60,14 +65,15 @@ def index_topk(
     *,
     scale: float,
     row_tile: int,
+    layout: str,
 ) -> None:
     """Write the k best positions of each row; logits exist for `row_tile` rows at a time."""
-    columns = page_table.shape[1] * cache.shape[1]
+    columns = page_table.shape[1] * cached_rows(cache, layout, (q.shape[2],)).page_tokens
     for start in range(0, q.shape[0], row_tile):
         at = slice(start, min(start + row_tile, q.shape[0]))
         rows = at.stop - at.start
         logits = workspace[: rows * columns * 4].view(torch.float32).view(rows, columns)
-        index_logits(
-            q[at], weights[at], cache, positions[at], requests[at], page_table, logits, scale=scale
-        )
+        scales = None if q_scale is None else q_scale[at]
+        rest = (cache, positions[at], requests[at], page_table, logits)
+        index_logits(q[at], scales, weights[at], *rest, scale=scale, layout=layout)
         topk(logits, out[at])

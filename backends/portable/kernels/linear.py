@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from lostwax.backends.portable.kernels.blocks import BLOCK, dequantise
+from lostwax.backends.portable.kernels.fp8 import widen
 
 
 def _mixed(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
@@ -18,13 +19,14 @@ def _mixed(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
 
 def linear(
     x: torch.Tensor,
+    x_scale: torch.Tensor | None,
     weight: torch.Tensor,
     scale: torch.Tensor | None,
     out: torch.Tensor,
     *,
     row_tile: int,
 ) -> None:
-    """Write x W^T: x [T, K], weight [N, K] (any strides), out [T, N].
+    """Write x W^T: x [T, K] (fp8 with scales), weight [N, K] (any strides), out [T, N].
 
     What must be converted is converted `row_tile` rows of the weight at a time (a multiple of 128).
     """
@@ -35,7 +37,7 @@ def linear(
         _mixed(x, weight, out)
         return
     kept = x.dtype if out.dtype == x.dtype else torch.float32
-    wide = x.to(kept)
+    wide = x.to(kept) if x_scale is None else widen(x, x_scale)
     for start in range(0, weight.shape[0], row_tile):
         stop = min(start + row_tile, weight.shape[0])
         blocks = None if scale is None else scale[start // BLOCK : -(-stop // BLOCK)]

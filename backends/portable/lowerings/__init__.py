@@ -5,8 +5,10 @@ from __future__ import annotations
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.portable.lowerings.attention import ATTENTION
 from lostwax.backends.portable.lowerings.cache import CACHE
+from lostwax.backends.portable.lowerings.collectives import COLLECTIVES
 from lostwax.backends.portable.lowerings.elementwise import ELEMENTWISE
 from lostwax.backends.portable.lowerings.experts import EXPERTS
+from lostwax.backends.portable.lowerings.fp8 import FP8
 from lostwax.backends.portable.lowerings.indexer import INDEXER
 from lostwax.backends.portable.lowerings.linear import LINEAR
 from lostwax.backends.portable.lowerings.norms import NORMS
@@ -26,5 +28,7 @@ def lowerings(target: Target) -> tuple[Lowering, ...]:
         *INDEXER,
         *EXPERTS,
         *CACHE,
+        *FP8,
         *SAMPLE,
+        *COLLECTIVES,
     )

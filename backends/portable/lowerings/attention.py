@@ -35,8 +35,8 @@ DENSE = Region(
 
 SPARSE = Region.single(AttendOp)
 
-PLAIN_CACHE = P.layout("cache_in", "f32", "bf16")
-"""Rows that torch reads as they lie."""
+LATENT_LAYOUTS = P.layout("cache_in", "f32", "bf16", "fp8_656", "fp8_576")
+"""What the kernels read: `kernels/paging.py` widens it."""
 
 
 class Sizes:
@@ -114,6 +114,7 @@ def attend_lowering(
             match.view(out),
         )
         consts: dict[str, Const] = {"scale": match.attr(node, "scale"), **knobs}
+        consts["layout"] = match.layout("cache_in")
         if is_dense:
             consts["limit"] = match.attr("all", "k")
         return launch(name, function, views, consts)
@@ -122,7 +123,7 @@ def attend_lowering(
         name=name,
         pattern=DENSE if is_dense else SPARSE,
         emit=emit,
-        when=PLAIN_CACHE,
+        when=LATENT_LAYOUTS,
         knobs=(Knob("row_tile", tiles),),
         prepare=row_requests,
         work=lambda match, knobs: work(Sizes(match, is_dense), knobs["row_tile"]),

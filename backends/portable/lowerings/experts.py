@@ -10,7 +10,7 @@ from lostwax.backends.portable.lowerings.calls import (
     torch_calls,
     value_bytes,
 )
-from lostwax.ir.contract.program import Launch, View
+from lostwax.ir.contract.program import Const, Launch, View
 from lostwax.ir.dialects.moe import ExpertsOp, RouteOp
 from lostwax.ir.region import Region
 
@@ -29,8 +29,13 @@ def expert_views(match: Match) -> tuple[View | None, ...]:
     weights: list[View | None] = []
     for name in ("gate", "up", "down"):
         weights += [match.view(name), scale_view(match, name)]
-    activations = (match.view("x"), match.view("ids"), match.view("weights"))
-    return (*activations, *weights, match.view("op.out"))
+    x = (match.view("x"), scale_view(match, "x"))
+    return (*x, match.view("ids"), match.view("weights"), *weights, match.view("op.out"))
+
+
+def hidden_consts(match: Match) -> dict[str, Const]:
+    """How what enters the last product is rounded, if it is."""
+    return {"hidden_fmt": match.attr("op", "hidden_fmt")} if match.is_scaled("x") else {}
 
 
 def expert_bytes(match: Match) -> float:
@@ -40,13 +45,13 @@ def expert_bytes(match: Match) -> float:
 
 
 def _emit_gather(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
-    return launch(
-        "portable_experts_gather", "experts:experts_gather", expert_views(match), {**knobs}
-    )
+    consts = {**knobs, **hidden_consts(match)}
+    return launch("portable_experts_gather", "experts:experts_gather", expert_views(match), consts)
 
 
 def _emit_dense(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
-    return launch("portable_experts_dense", "experts:experts_dense", expert_views(match))
+    views, consts = expert_views(match), hidden_consts(match)
+    return launch("portable_experts_dense", "experts:experts_dense", views, consts)
 
 
 def _gather_work(match: Match, knobs: Knobs) -> Work:

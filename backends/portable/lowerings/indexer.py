@@ -10,10 +10,11 @@ from lostwax.backends.portable.lowerings.calls import (
     emit_call,
     f32_bytes,
     launch,
+    scale_view,
     torch_calls,
 )
 from lostwax.backends.portable.lowerings.prepared import row_requests
-from lostwax.ir.contract.program import Launch, View
+from lostwax.ir.contract.program import Const, Launch, View
 from lostwax.ir.dialects.dsa import AllOp, IndexLogitsOp, TopkOp
 from lostwax.ir.region import Node, Region
 
@@ -32,15 +33,16 @@ INDEX_TOPK = Region(
 )
 """8,192 rows of logits at 160k context are 5 GB: fused, only a tile of them exists."""
 
-PLAIN_CACHE = P.layout("cache_in", "f32", "bf16")
+INDEX_LAYOUTS = P.layout("cache_in", "f32", "bf16", "index_paged", "index_row")
 
 TOPK_CALLS = 10
 
 
-def index_views(match: Match) -> tuple[View, ...]:
+def index_views(match: Match) -> tuple[View | None, ...]:
     """What the index kernels read, in their order."""
     return (
         match.view("q"),
+        scale_view(match, "q"),
         match.view("weights"),
         match.view("cache_in"),
         match.view("positions"),
@@ -79,13 +81,14 @@ def topk_bytes(rows: int, wide: int) -> int:
 
 def _emit_logits(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     views = (*index_views(match), match.view("op.out"))
-    consts = {"scale": match.attr("op", "scale")}
+    consts = {"scale": match.attr("op", "scale"), "layout": match.layout("cache_in")}
     return launch("portable_index_logits", "indexer:index_logits", views, consts)
 
 
 def _emit_index_topk(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     views = (*index_views(match), match.view("topk"), match.workspace)
-    consts = {"scale": match.attr("logits", "scale"), **knobs}
+    consts: dict[str, Const] = {"scale": match.attr("logits", "scale"), **knobs}
+    consts["layout"] = match.layout("cache_in")
     return launch("portable_index_topk", "indexer:index_topk", views, consts)
 
 
@@ -113,7 +116,7 @@ INDEXER = (
         name="portable_index_logits",
         pattern=Region.single(IndexLogitsOp),
         emit=_emit_logits,
-        when=PLAIN_CACHE,
+        when=INDEX_LAYOUTS,
         prepare=row_requests,
         work=lambda match, knobs: _logits_work(match, match.shape("q")[0]),
         allocates=lambda match, knobs: _logits_bytes(match, match.shape("q")[0]),
@@ -139,7 +142,7 @@ INDEXER = (
         pattern=INDEX_TOPK,
         emit=_emit_index_topk,
         knobs=(Knob("row_tile", (128, 32, 1024)),),
-        when=PLAIN_CACHE,
+        when=INDEX_LAYOUTS,
         prepare=row_requests,
         workspace=lambda match, knobs: f32_bytes(_tile(match, knobs), columns(match)),
         work=_index_topk_work,

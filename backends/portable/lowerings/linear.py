@@ -79,6 +79,7 @@ def _linear_work(is_transposed: bool) -> Callable[[Match, Knobs], Work]:
 def _emit_linear(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     views = (
         match.view("x"),
+        scale_view(match, "x"),
         match.view("weight"),
         scale_view(match, "weight"),
         match.view("op.out"),
@@ -87,7 +88,8 @@ def _emit_linear(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
 
 
 def _emit_transposed(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
-    views = (match.view("x"), transposed(match.view("weight")), None, match.view("op.out"))
+    weight = transposed(match.view("weight"))
+    views = (match.view("x"), scale_view(match, "x"), weight, None, match.view("op.out"))
     name = "portable_linear_transposed"
     return launch(name, "linear:linear", views, {"row_tile": knobs["row_tile"]})
 
