@@ -33,7 +33,7 @@ from lostwax.ir.contract.program import Program
 from lostwax.ir.contract.target import Target
 from lostwax.ir.passes.assign_formats import AssignFormatsPass
 from lostwax.ir.passes.clean_up import CleanUpPass
-from lostwax.ir.passes.pipeline import run
+from lostwax.ir.passes.pipeline import rank_passes, run
 from lostwax.ir.passes.specialise import SpecialisePass
 
 Progress = Callable[[str], None]
@@ -44,6 +44,7 @@ class CompileOptions:
     """What the user may set. `budget_bytes` bounds one region's results and workspace.
 
     `weights`: `stored` keeps FP8 weights as they are, `dequantised` makes them the model dtype.
+    `tp` ranks run the artifact together, each with its slices of the weights.
     `extra_lowerings` and `extra_backends` join those that are installed.
     """
 
@@ -53,6 +54,7 @@ class CompileOptions:
     forced: tuple[Forced, ...] = ()
     budget_bytes: int | None = None
     measurements: Measurements = field(default_factory=NoMeasurements)
+    tp: int = 1
     extra_lowerings: tuple[Lowering, ...] = ()
     extra_backends: tuple[Backend, ...] = ()
     dump_dir: Path | None = None
@@ -204,7 +206,7 @@ def compile_module(
 
     progress("assign formats, specialise")
     formats = AssignFormatsPass(dtype=options.dtype, weights=options.weights)
-    typed = run(module.clone(), (formats,), options.dump_dir)
+    typed = run(module.clone(), (formats, *rank_passes(options.tp)), options.dump_dir)
     modules = specialise_variants(typed, specs, options.dump_dir)
 
     progress("match and price lowerings")
@@ -271,7 +273,7 @@ def compile_module(
             model=facts,
             target=target,
             dtype=options.dtype,
-            world_size=1,
+            world_size=options.tp,
             limits=limits,
             planes=planes_of(plan.contexts[0], facts),
             weight_bytes=weight_bytes(weight_plan),

@@ -16,6 +16,7 @@ from lostwax.backends.program_context import BlockFunction
 from lostwax.backends.views import dense, slice_view
 from lostwax.ir.contract.program import View
 from lostwax.ir.contract.weights import Step, StoredWeight, WeightForm
+from lostwax.ir.dialects.dist import SHARD, SplitAttr
 from lostwax.ir.types import TensorType
 
 
@@ -43,6 +44,8 @@ class WeightType:
     scale_shape: tuple[int, ...] | None
     scale_dtype: str
     scale_rows: int
+    split: int | None = None
+    """The axis that ranks split, counted from the last one as -1; the shape is one rank's."""
 
 
 def weight_types(function: func.FuncOp) -> dict[str, WeightType]:
@@ -65,8 +68,14 @@ def weight_types(function: func.FuncOp) -> dict[str, WeightType]:
             scale_shape,
             str(scale.dtype) if scale else "",
             scale.rows.data if scale else 1,
+            _split_of(function, argument.index, len(shape)),
         )
     return found
+
+
+def _split_of(function: func.FuncOp, index: int, num_axes: int) -> int | None:
+    state = function.arg_attrs.data[index].data.get(SHARD) if function.arg_attrs else None
+    return state.axis.data - num_axes if isinstance(state, SplitAttr) else None
 
 
 def want_of(candidate: Candidate, operand: str) -> Want | None:
@@ -161,6 +170,7 @@ class Storage:
                 steps.append(Step(kind="concat", axis=want.axis))
             if want.perm:
                 steps.append(Step(kind="transpose", perm=want.perm))
+            splits = tuple(self.types[part].split for part in want.parts)
             for scale in (False, True) if has_scales else (False,):
                 view = self._dense(want, scale)
                 if view.name in used:
@@ -172,6 +182,7 @@ class Storage:
                             steps=tuple(steps),
                             parts=want.parts,
                             scale=scale,
+                            splits=splits if any(splits) else (),
                         )
                     )
         return tuple(out)

@@ -14,6 +14,7 @@ from lostwax.backends.runtime.bound_program import BoundProgram, Memory, PlaneBu
 from lostwax.backends.runtime.checkpoint_content import require_content
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.load_weights import WeightBuffers, load_weights
+from lostwax.backends.runtime.ranks import Ranks
 from lostwax.backends.runtime.step_buffers import input_offsets
 from lostwax.ir.contract.artifact import Limits, Manifest, ProgramRef
 from lostwax.ir.contract.caches import bytes_per_page
@@ -57,12 +58,18 @@ class Runtime:
     """One loaded artifact. Not thread-safe: one engine loop owns it."""
 
     def __init__(
-        self, reader: ArtifactReader, driver: Driver, weights: WeightBuffers, num_pages: int
+        self,
+        reader: ArtifactReader,
+        driver: Driver,
+        weights: WeightBuffers,
+        num_pages: int,
+        ranks: Ranks,
     ) -> None:
         self.manifest: Manifest = reader.manifest
         self.facts: ModelFacts = reader.manifest.model
         limits: dict[str, Any] = msgspec.structs.asdict(reader.manifest.limits)
         self.limits = RuntimeLimits(**limits, num_pages=num_pages)
+        self.ranks = ranks
         self._reader = reader
         self._driver = driver
         self._bound: dict[str, BoundProgram] = {}
@@ -103,8 +110,23 @@ class Runtime:
         return self._bound[ref.file]
 
     def run(self, batch: StepBatch) -> StepResult:
-        """Run one step. Raises StepError where no program fits."""
-        program = self.bound(self.pick(batch))
+        """Run one step, on every rank. Raises StepError where no program fits."""
+        ref = self.pick(batch)
+        self.ranks.tell(ref.file, batch)
+        try:
+            return self._replay(ref, batch)
+        except Exception:
+            self.ranks.fail()
+            raise
+
+    def follow(self) -> None:
+        """On ranks but the first: run what rank 0 tells, until it dismisses them."""
+        refs = {ref.file: ref for ref in self.manifest.programs}
+        while (told := self.ranks.receive()) is not None:
+            self._replay(refs[told.program], told.batch)
+
+    def _replay(self, ref: ProgramRef, batch: StepBatch) -> StepResult:
+        program = self.bound(ref)
         with torch.inference_mode():
             program.step.fill(batch)
             if not self._shared_inputs:
@@ -149,7 +171,7 @@ def load(
 
     `extra_backends` join those that are installed.
 
-    Raises ArtifactError, CheckpointMismatch, DeviceUnavailable, each with the remedy.
+    Raises ArtifactError, CheckpointMismatch, DeviceUnavailable, RankError, each with the remedy.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -162,10 +184,13 @@ def load(
             f" the target folder {manifest.target.backend!r}"
         )
     reader.verify()
+    ranks = Ranks.join(manifest.world_size)
     compiled = {k.binary: k for k in manifest.kernels}
     driver: Driver = found.load(found.driver)(manifest.target, artifact / "kernels", compiled)
     folder = reader.checkpoint(checkpoint)
     note = reader.note()
     require_content(folder, note.files if note else {})
-    weights = load_weights(reader.weight_plan(), folder, driver)
-    return Runtime(reader, driver, weights, num_pages or default_pages(manifest))
+    weights = load_weights(reader.weight_plan(), folder, driver, ranks.rank)
+    num_pages = num_pages or default_pages(manifest)
+    ranks.meet(f"{manifest.digest} {num_pages}")
+    return Runtime(reader, driver, weights, num_pages, ranks)

@@ -15,6 +15,7 @@ from lostwax.backends.runtime.checkpoint_content import CheckpointMismatch
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.tensors import TORCH_DTYPES
 from lostwax.ir.contract.program import DTYPE_BYTES
+from lostwax.ir.contract.ranks import ALONE, Rank
 from lostwax.ir.contract.weights import Source, StoredWeight, WeightPlan
 
 SCALE_BLOCK = 128  # config: quantization_config.weight_block_size
@@ -89,11 +90,23 @@ def _scales(files: _Files, source: Source) -> torch.Tensor:
     return scales
 
 
-def _make(files: _Files, want: StoredWeight, parts: list[tuple[Source, ...]]) -> torch.Tensor:
+def _slice(
+    read: torch.Tensor, source: Source, want: StoredWeight, axis: int | None, rank: Rank
+) -> torch.Tensor:
+    """The rank's slice of a source: of its values, or of the blocks that they lie in."""
+    if axis is None:
+        return read
+    start, stop = rank.bounds(source.shape[axis], SCALE_BLOCK if want.scale else 1)
+    return read.narrow(axis, start, stop - start)
+
+
+def _make(
+    files: _Files, want: StoredWeight, parts: list[tuple[Source, ...]], rank: Rank
+) -> torch.Tensor:
     """The stored tensor of one layer."""
     made: list[torch.Tensor] = []
-    for sources in parts:
-        each = [_read(files, s, want) for s in sources]
+    for sources, axis in zip(parts, want.splits or (None,) * len(parts), strict=True):
+        each = [_slice(_read(files, s, want), s, want, axis, rank) for s in sources]
         made.append(each[0] if len(each) == 1 else torch.stack(each))
     value = made[0]
     for step in want.steps:
@@ -122,14 +135,16 @@ def _wanted(plan: WeightPlan) -> Iterator[tuple[str, StoredWeight, list[tuple[So
             yield prefix, stored, [plan.sources[prefix + p] for p in stored.parts]
 
 
-def load_weights(plan: WeightPlan, checkpoint: Path, driver: Driver) -> WeightBuffers:
-    """Every stored weight of every layer in the driver's memory."""
+def load_weights(
+    plan: WeightPlan, checkpoint: Path, driver: Driver, rank: Rank = ALONE
+) -> WeightBuffers:
+    """Every stored weight of every layer in the driver's memory, its rank's slice where split."""
     buffers: WeightBuffers = {}
     with ExitStack() as stack, torch.no_grad():
         files = _Files(checkpoint, stack)
         for prefix, stored, parts in _wanted(plan):
             buffer = driver.allocate(prod(stored.shape) * DTYPE_BYTES[stored.dtype])
             typed = buffer.view(TORCH_DTYPES[stored.dtype]).view(stored.shape)
-            typed.copy_(_make(files, stored, parts))
+            typed.copy_(_make(files, stored, parts, rank))
             buffers[prefix, stored.name] = buffer
     return buffers

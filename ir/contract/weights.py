@@ -58,6 +58,9 @@ class StoredWeight(msgspec.Struct, frozen=True, kw_only=True):
     stored. `parts` are logical weight names in storage order; each is read from its sources,
     stacked if there are several, and dequantised and cast to `dtype` where it is stored otherwise
     in the checkpoint. Then `steps` apply. `scale`: the block scales of the parts, not their values.
+
+    `splits` says for each part (none at all: for no part) by which axis, counted from the last one
+    as -1, the ranks split it: each keeps its slice, before `steps`. `shape` is one rank's.
     """
 
     name: str
@@ -66,6 +69,7 @@ class StoredWeight(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[Step, ...]
     parts: tuple[str, ...]
     scale: bool = False
+    splits: tuple[int | None, ...] = ()
 
 
 class WeightPlan(msgspec.Struct, frozen=True, kw_only=True):

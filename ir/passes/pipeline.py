@@ -38,6 +38,14 @@ def parse(text: str) -> tuple[ModulePass, ...]:
     return tuple(find_pass(s.name).from_spec(s) for s in specs)
 
 
+def rank_passes(tp: int) -> tuple[ModulePass, ...]:
+    """The passes to one rank's module of `tp`; none for one rank."""
+    from lostwax.ir.passes.localise import LocalisePass
+    from lostwax.ir.passes.shard import ShardPass
+
+    return () if tp == 1 else (ShardPass(tp=tp), LocalisePass())
+
+
 def program_pipeline(
     *, dtype: str, entry: str, all: bool = False, scores: bool = False, weights: str = "stored"
 ) -> tuple[ModulePass, ...]:

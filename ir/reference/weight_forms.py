@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lostwax.ir.contract.ranks import ALONE, Rank
 from lostwax.ir.contract.weights import Step, StoredWeight
 from lostwax.ir.reference.dtype import NUMPY_DTYPES, Array, Scaled, Value, round_to, widen
 
@@ -117,15 +118,31 @@ def _source(value: Value, stored: StoredWeight) -> Array:
     return cast(value, stored.dtype)
 
 
-def stored_weight(stored: StoredWeight, parts: Sequence[Sequence[Value]]) -> Array:
+def _slice(value: Value, stored: StoredWeight, axis: int, rank: Rank) -> Array:
+    """The rank's slice of a part's source: of its values, or of the blocks that they lie in."""
+    made = _source(value, stored)
+    block = 1
+    if stored.scale:
+        assert isinstance(value, Scaled)
+        block = {-1: value.cols, -2: value.rows}[axis]
+    start, stop = rank.bounds(value.shape[axis], block)
+    return np.take(made, range(start, stop), axis)
+
+
+def stored_weight(
+    stored: StoredWeight, parts: Sequence[Sequence[Value]], rank: Rank = ALONE
+) -> Array:
     """What one planned tensor holds, from its parts' checkpoint tensors in storage order.
 
-    Several sources of a part are stacked; values are dequantised and cast where the checkpoint
-    stores them otherwise; then the plan's own steps apply.
+    Values are dequantised and cast where the checkpoint stores them otherwise; the rank's slice is
+    taken where ranks split the part; several sources of a part are stacked; then the plan's own
+    steps apply.
     """
     made: list[Sequence[Value]] = []
-    for sources in parts:
-        each: list[Value] = [_source(v, stored) for v in sources]
+    for sources, axis in zip(parts, stored.splits or (None,) * len(parts), strict=True):
+        each: list[Value] = [
+            _source(v, stored) if axis is None else _slice(v, stored, axis, rank) for v in sources
+        ]
         made.append(each if len(each) == 1 else [stack(each)])
     value = apply_steps(made, stored.steps)
     assert not isinstance(value, Scaled)  # _source gives plain arrays only

@@ -1,0 +1,127 @@
+"""The processes that run one artifact together: rank 0 leads, the others run what it tells.
+
+Tells steps as bytes (never torch's object collectives: those pickle). Knows no program's insides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+
+import msgspec
+import torch
+import torch.distributed as dist
+
+from lostwax.ir.contract.ranks import ALONE, Rank
+from lostwax.ir.contract.step import StepBatch
+
+STEP_TIMEOUT = timedelta(minutes=5)
+"""How long a rank waits inside a step for another before it gives up."""
+IDLE_TIMEOUT = timedelta(days=365)
+"""How long a rank waits for the next step; a rank that ends is noticed at once all the same."""
+FRAME_BYTES = 4096
+"""What one broadcast carries: a decode step with its page table, and the length before it."""
+_LENGTH_BYTES = 8
+
+
+def part() -> None:
+    """End this process' groups; without it their threads may abort a process that ends."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class RankError(RuntimeError):
+    """Ranks are missing, too many or out of step; the message says how to start them."""
+
+
+class Told(msgspec.Struct, frozen=True):
+    """One step as rank 0 tells it: the program that it picked, and the step's inputs."""
+
+    program: str
+    batch: StepBatch
+
+
+class Ranks:
+    """This process among an artifact's ranks."""
+
+    def __init__(self, rank: Rank, control: dist.ProcessGroup | None) -> None:
+        self.rank = rank
+        self._control = control
+        self._failed = False
+
+    @staticmethod
+    def join(count: int) -> Ranks:
+        """Meet the other ranks that torchrun started; alone where `count` is 1.
+
+        Raises RankError where there are not `count` processes.
+        """
+        if count == 1:
+            return Ranks(ALONE, None)
+        if not (dist.is_initialized() or dist.is_torchelastic_launched()):
+            raise RankError(
+                f"the artifact was compiled for {count} ranks, and this is one process; use"
+                f" `lostwax serve`, or `torchrun --nproc-per-node {count} -m lostwax.server.engine`"
+            )
+        if not dist.is_initialized():
+            dist.init_process_group("gloo", timeout=STEP_TIMEOUT)
+        if dist.get_world_size() != count:
+            raise RankError(
+                f"the artifact was compiled for {count} ranks, and {dist.get_world_size()} were"
+                f" started; use torchrun --nproc-per-node {count}"
+            )
+        control = dist.new_group(backend="gloo", timeout=IDLE_TIMEOUT)
+        assert isinstance(control, dist.ProcessGroup)  # every rank is a member
+        return Ranks(Rank(dist.get_rank(), count), control)
+
+    def meet(self, loaded: str) -> None:
+        """Wait until every rank has loaded. Raises RankError unless all loaded the same."""
+        if self._control is None:
+            return
+        mine = bytearray(hashlib.sha256(loaded.encode()).digest())
+        one = torch.frombuffer(mine, dtype=torch.uint8)
+        every = [torch.empty_like(one) for _ in range(self.rank.count)]
+        dist.all_gather(every, one, self._control)
+        if not all(torch.equal(one, other) for other in every):
+            raise RankError(
+                "the ranks loaded different artifacts or numbers of pages; give all the same"
+            )
+
+    def tell(self, program: str, batch: StepBatch) -> None:
+        """On rank 0: let the others run this step too. Raises RankError after a failed step."""
+        if self._control is None:
+            return
+        if self._failed:
+            raise RankError("the ranks are out of step since a step failed; restart the engine")
+        self._send(msgspec.msgpack.encode(Told(program, batch)))
+
+    def fail(self) -> None:
+        """A told step failed on this rank: others may be at any place in it."""
+        self._failed = self._control is not None
+
+    def dismiss(self) -> None:
+        """On rank 0: end the others' waiting."""
+        if self._control is not None:
+            self._send(b"")
+
+    def _send(self, data: bytes) -> None:
+        framed = len(data).to_bytes(_LENGTH_BYTES, "little") + data
+        first = bytearray(framed[:FRAME_BYTES].ljust(FRAME_BYTES, b"\0"))
+        dist.broadcast(torch.frombuffer(first, dtype=torch.uint8), 0, self._control)
+        if len(framed) > FRAME_BYTES:
+            rest = bytearray(framed[FRAME_BYTES:])
+            dist.broadcast(torch.frombuffer(rest, dtype=torch.uint8), 0, self._control)
+
+    def receive(self) -> Told | None:
+        """On the other ranks: the next step, None when dismissed."""
+        frame = torch.empty(FRAME_BYTES, dtype=torch.uint8)
+        dist.broadcast(frame, 0, self._control)
+        raw = frame.numpy().tobytes()
+        length = int.from_bytes(raw[:_LENGTH_BYTES], "little")
+        if length == 0:
+            return None
+        missing = _LENGTH_BYTES + length - FRAME_BYTES
+        if missing > 0:
+            rest = torch.empty(missing, dtype=torch.uint8)
+            dist.broadcast(rest, 0, self._control)
+            raw += rest.numpy().tobytes()
+        return msgspec.msgpack.decode(raw[_LENGTH_BYTES : _LENGTH_BYTES + length], type=Told)
