@@ -1,0 +1,187 @@
+"""The shared Triton kernels compile for every GPU target here, or are refused with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+
+pytest.importorskip("triton", reason="the extra `aot` is not installed")
+
+from lostwax.backends.conformance.plain_match import PlainMatch, Value
+from lostwax.backends.cuda.lowerings.topk import TOPK
+from lostwax.backends.gpu_kernels.elf import ELF_MAGIC
+from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL, Blocks, choose_blocks
+from lostwax.backends.gpu_kernels.lowerings.norms import ADD_RMS_NORM
+from lostwax.backends.kernel_builder import KernelBuilder
+from lostwax.backends.kernel_compiler import KernelCompileError, KernelCompiler
+from lostwax.backends.lowering import Lowering
+from lostwax.backends.registry import find_target
+from lostwax.ir.contract.kernel import CompiledKernel, KernelNote, KernelSource
+from lostwax.ir.contract.program import Bucket, KernelLaunch, Launch
+from lostwax.ir.contract.target import Target
+
+NAMES = ("cuda-sm90a", "cuda-sm100a", "rocm-gfx942", "rocm-gfx950")
+BY_RULE = {"block_heads": 0, "block_keys": 0, "num_warps": 0}
+
+
+class Sources:
+    """Stands where the compiler stands: only asks the builder."""
+
+    def __init__(self, builder: KernelBuilder) -> None:
+        self._builder = builder
+        self.wanted: list[KernelSource] = []
+
+    def compile(self, source: KernelSource, folder: Path) -> CompiledKernel:
+        self.wanted.append(source)
+        return self._builder.request(source)
+
+    def toolchain(self) -> dict[str, str]:
+        return {}
+
+
+def target_of(name: str) -> Target:
+    return find_target(name)[1]
+
+
+def compiler_of(name: str) -> KernelCompiler:
+    backend, target = find_target(name)
+    assert backend.compiler is not None
+    return backend.load(backend.compiler)(target)
+
+
+def match_of(
+    name: str, folder: Path, rows: int, values: Mapping[str, Value], attributes: Mapping[str, int]
+) -> PlainMatch:
+    named = {("op", n): v for n, v in attributes.items()} | {("normed", "eps"): 1e-6}
+    bucket = Bucket(rows, rows, 64, rows)
+    return PlainMatch(target_of(name), bucket, values, named, compiler_of(name), folder)
+
+
+def norm_match(name: str, folder: Path) -> PlainMatch:
+    rows = Value((4, 96), "bf16")
+    values = {"residual": rows, "delta": rows, "residual_out": rows, "normed": rows}
+    values |= {"sum": Value((4, 96), "f32"), "weight": Value((96,), "bf16")}
+    return match_of(name, folder, 4, values, {})
+
+
+def attend_match(
+    name: str, folder: Path, rows: int, heads: int, dtype: str, latent: int = 512, rope: int = 64
+) -> PlainMatch:
+    values = {
+        "q_nope": Value((rows, heads, 128), dtype),
+        "q_pe": Value((rows, heads, rope), dtype),
+        "kv_b": Value((heads * 256, latent), dtype),
+        "cache_in": Value((65, 64, latent + rope), dtype, parts=(latent, rope)),
+        "selection": Value((rows, 2048), "i32"),
+        "positions": Value((rows,), "i32"),
+        "q_starts": Value((rows + 1,), "i32"),
+        "page_table": Value((rows, 64), "i32"),
+        "op.out": Value((rows, heads * 128), dtype),
+    }
+    return match_of(name, folder, rows, values, {"scale": 1})
+
+
+def kernels_of(launches: tuple[Launch, ...]) -> list[KernelLaunch]:
+    return [launch for launch in launches if isinstance(launch, KernelLaunch)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_source_gives_the_same_binary_in_two_folders(name: str, tmp_path: Path) -> None:
+    found: list[bytes] = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        (launch,) = kernels_of(norm_match(name, folder).emit(ADD_RMS_NORM))
+        found.append((folder / launch.binary).read_bytes())
+        assert launch.block[0] % target_of(name).wave_size == 0
+    assert found[0].startswith(ELF_MAGIC)
+    assert str(tmp_path).encode() not in found[0]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("name", ["cuda-sm90a", "rocm-gfx942"])
+def test_kernels_compiled_side_by_side_are_those_compiled_alone(name: str, tmp_path: Path) -> None:
+    backend, target = find_target(name)
+    together = KernelBuilder(backend, target, tmp_path / "together")
+    sources = Sources(together)
+    for lowering in (ADD_RMS_NORM, ATTEND, ATTEND_ALL):
+        small = attend_match(name, tmp_path, 2, 4, "bf16", 64, 16)
+        match = norm_match(name, tmp_path) if lowering is ADD_RMS_NORM else small
+        match.compiler = sources
+        match.emit(lowering)
+    together.compile_requested()
+    alone = KernelBuilder(backend, target, tmp_path / "alone")
+    for source in sources.wanted:
+        alone.build(source)
+    together.write_notes()
+
+    assert len(sources.wanted) > 3
+    assert together.kernels == alone.kernels
+    for kernel in together.kernels:
+        folder = tmp_path / "together"
+        assert (folder / kernel.binary).read_bytes().startswith(ELF_MAGIC)
+        note = msgspec.json.decode((folder / f"{kernel.binary}.json").read_bytes(), type=KernelNote)
+        assert (note.symbol, note.digest) == (kernel.symbol, kernel.digest)
+        assert note.registers > 0
+        assert kernel.source in {s.digest() for s in note.sources}
+        assert str(tmp_path) not in note.code_digest + str(note.sources)
+
+
+def test_only_a_target_with_clusters_takes_the_cluster_top_k(tmp_path: Path) -> None:
+    values = {"logits": Value((2, 100), "f32"), "op.out": Value((2, 32), "i32")}
+    for name in NAMES:
+        refusal = TOPK.when.refusal(match_of(name, tmp_path, 2, values, {"k": 32}))
+        if name.startswith("rocm"):
+            assert refusal == "target fact cluster_blocks is 1, wants >= 16"
+        else:
+            assert refusal is None
+
+
+def test_rows_beyond_the_shared_memory_are_refused_by_the_fact(tmp_path: Path) -> None:
+    refused = attend_match("rocm-gfx942", tmp_path, 1, 16, "f32", 512, 512)
+    with pytest.raises(ValueError, match=r"shared_memory_bytes is 65536, wants >= \d+ for rows"):
+        refused.emit(ATTEND)
+    held = attend_match("rocm-gfx950", tmp_path, 1, 16, "f32", 512, 512)
+    assert ATTEND.when.refusal(held) is None
+
+
+def test_forced_blocks_beyond_the_shared_memory_fail_to_compile(tmp_path: Path) -> None:
+    match = attend_match("rocm-gfx942", tmp_path, 1, 16, "bf16")
+    with pytest.raises(KernelCompileError, match="target rocm-gfx942 has 65536"):
+        match.emit(ATTEND, {"block_keys": 64})
+
+
+def test_blocks_are_chosen_by_facts_and_sizes() -> None:
+    row = (576, 2)
+    h100, mi300 = target_of("cuda-sm90a"), target_of("rocm-gfx942")
+
+    def chosen(
+        target: Target, rows: int, heads: int, keys: int = 2048, bytes_of: int = 2
+    ) -> Blocks:
+        return choose_blocks(rows, heads, keys, (row[0], bytes_of), target, BY_RULE)
+
+    assert chosen(h100, 1, 16) == Blocks(16, 64, 8)
+    assert chosen(h100, 128, 16) == Blocks(16, 32, 4)
+    assert chosen(h100, 1, 128) == Blocks(16, 32, 4)
+    assert chosen(h100, 8, 128) == Blocks(64, 32, 8)
+    assert chosen(h100, 1, 16, keys=20) == Blocks(16, 32, 8)
+    assert chosen(mi300, 1, 16) == Blocks(16, 32, 2), "64 KiB hold no 64 keys"
+    assert chosen(mi300, 1, 16, bytes_of=4) == Blocks(16, 16, 2)
+    assert choose_blocks(1, 16, 2048, row, h100, BY_RULE | {"num_warps": 2}).num_warps == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lowering", [ATTEND, ATTEND_ALL], ids=lambda low: low.name)
+@pytest.mark.parametrize("name", NAMES)
+def test_attention_of_the_full_model_compiles(
+    name: str, lowering: Lowering, tmp_path: Path
+) -> None:
+    """Whatever the rule chooses must fit: the estimate of shared memory is a bound."""
+    limit = target_of(name).shared_memory_bytes
+    for dtype in ("bf16", "f32"):
+        for rows, heads in ((1, 16), (128, 16), (1, 128), (8, 128), (512, 128)):
+            match = attend_match(name, tmp_path, rows, heads, dtype)
+            for launch in kernels_of(match.emit(lowering)):
+                assert launch.shared_bytes <= limit
