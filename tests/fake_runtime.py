@@ -1,7 +1,8 @@
 """A runtime without a model: the next token is a hash of what the row sees through its pages.
 
-A wrong slot, page, position or length therefore gives a wrong token. It knows nothing of the engine
-but the step contract.
+A wrong slot, page, position or length therefore gives a wrong token. A row's hidden is all that it
+saw, so that a draft step can check what it continues; two of three drafts are right. It knows
+nothing of the engine but the step contract.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class FakeLimits:
     page_tokens: int = 4
     num_pages: int = 33
     max_score_rows: int = 6
+    max_drafts: int = 0
     vocab_size: int = VOCAB
 
 
@@ -78,23 +80,29 @@ class FakeRuntime:
         self.limits = limits or FakeLimits()
         self.facts = FACTS
         self.fail = False
+        self.fail_drafts = False
         self.batches: list[StepBatch] = []
         self._step_s = step_s
         self._cache: dict[int, tuple[int, int]] = {}
+        self._draft_cache: dict[int, tuple[int, int]] = {}
+        self._hidden: list[list[int]] = []
 
     def run(self, batch: StepBatch) -> StepResult:
         """Write the rows, then read each logit row's past back through the page table."""
         if self._step_s:
             time.sleep(self._step_s)
-        if self.fail:
+        if self.fail or (self.fail_drafts and batch.entry == "draft"):
             raise RuntimeError("the fake device failed")
         self.batches.append(batch)
         self._check(batch)
+        if batch.entry == "draft":
+            return self._draft(batch)
         for token, position, slot in zip(batch.tokens, batch.positions, batch.slots, strict=True):
             self._cache[slot] = (position, token)
+        self._hidden = [self._seen(batch, row, self._cache) for row in range(len(batch.tokens))]
         result = StepResult(ids=[], logprobs=[], program="fake")
         for i, row in enumerate(batch.logit_rows):
-            scores = logprobs_after(self._seen(batch, row))
+            scores = logprobs_after(self._hidden[row])
             token = pick(scores, batch.temperature[i], batch.seeds[i], batch.counters[i])
             result.ids.append(token)
             result.logprobs.append(scores[token])
@@ -106,32 +114,54 @@ class FakeRuntime:
                 result.top_logprobs.append([scores[t] for t in top])
         return result
 
-    def _seen(self, batch: StepBatch, row: int) -> list[int]:
+    def _draft(self, batch: StepBatch) -> StepResult:
+        """Slot i of the draft layer's cache holds token i + 1; hiddens are as the main model's."""
+        for token, position, slot in zip(batch.tokens, batch.positions, batch.slots, strict=True):
+            self._draft_cache[slot] = (position, token)
+        hidden: list[list[int]] = []
+        for row, before in enumerate(batch.hidden_rows):
+            seen = self._seen(batch, row, self._draft_cache)
+            assert seen == [*self._hidden[before][1:], batch.tokens[row]], "a draft row lacks rows"
+            hidden.append([*self._hidden[before], batch.tokens[row]])
+        self._hidden = hidden
+        result = StepResult(ids=[], logprobs=[], program="fake draft")
+        for i, row in enumerate(batch.logit_rows):
+            scores = logprobs_after(hidden[row])
+            token = pick(scores, batch.temperature[i], batch.seeds[i], batch.counters[i])
+            is_wrong = hashlib.sha256(repr(hidden[row]).encode()).digest()[0] % 3 == 0
+            result.ids.append((token + is_wrong) % VOCAB)
+            result.logprobs.append(scores[token])
+        return result
+
+    def _seen(self, batch: StepBatch, row: int, cache: dict[int, tuple[int, int]]) -> list[int]:
         req = next(b for b, end in enumerate(batch.q_starts[1:]) if row < end)
         seen: list[int] = []
         for position in range(batch.positions[row] + 1):
             page = batch.page_table[req][position // self.limits.page_tokens]
             slot = page * self.limits.page_tokens + position % self.limits.page_tokens
-            written, token = self._cache[slot]
+            written, token = cache[slot]
             assert written == position, f"slot {slot} holds position {written}, not {position}"
             seen.append(token)
         return seen
 
     def _check(self, batch: StepBatch) -> None:
         limits, num_reqs = self.limits, len(batch.kv_lens)
-        max_rows = limits.max_score_rows if batch.scores else limits.max_reqs
+        verified = num_reqs * (limits.max_drafts + 1)
+        decoded = verified if batch.entry == "decode" and not batch.scores else limits.max_reqs
+        max_rows = limits.max_score_rows if batch.scores else decoded
         assert batch.tokens
-        assert len(batch.tokens) <= (
-            limits.max_tokens if batch.entry == "extend" else limits.max_reqs
-        )
+        most = {"extend": limits.max_tokens, "draft": max(limits.max_tokens, verified)}
+        assert len(batch.tokens) <= most.get(batch.entry, decoded)
         assert num_reqs <= limits.max_reqs
         assert len(batch.q_starts) == num_reqs + 1
         assert len(batch.page_table) == num_reqs
         assert len(batch.logit_rows) <= max_rows
         assert len(set(batch.slots)) == len(batch.slots)
         assert all(slot // limits.page_tokens != TRASH_PAGE for slot in batch.slots)
-        if batch.entry == "decode":
+        assert len(batch.hidden_rows) == (len(batch.tokens) if batch.entry == "draft" else 0)
+        if batch.entry == "decode" and (batch.scores or not limits.max_drafts):
             assert batch.q_starts == list(range(num_reqs + 1))
         for b, kv_len in enumerate(batch.kv_lens):
             rows = range(batch.q_starts[b], batch.q_starts[b + 1])
             assert [batch.positions[r] for r in rows] == list(range(kv_len - len(rows), kv_len))
+            assert batch.entry != "decode" or len(rows) <= limits.max_drafts + 1

@@ -37,6 +37,7 @@ def _commit_chunk(
     req = chunk.req
     scores = list[TokenScore]()
     tokens = list[TokenScore]()
+    guesses = iter(chunk.drafts)
     for position, row in zip(chunk.logit_positions, rows, strict=True):
         top = _top(result, row, req.submit.top_logprobs)
         if position + 1 < len(req.tokens):
@@ -47,8 +48,13 @@ def _commit_chunk(
             message = f"the model gave NaN for position {position}; check the checkpoint"
             return Failed(req.name, "model_error", message)
         into.append(TokenScore(token, logprob, top))
-    req.num_cached = chunk.end
+        is_guessed = into is tokens and next(guesses, None) == token
+        if into is tokens and (_ends(req, token, eos_token_ids) or not is_guessed):
+            break  # the rows behind saw a token that was not picked
+    num_rejected = len(chunk.drafts) - max(len(tokens) - 1, 0)
+    req.num_cached = chunk.end - num_rejected  # what lies behind in the pages is written over
     req.tokens += [score.token for score in tokens]
+    req.drafts = []
     finish = _finish(req, eos_token_ids)
     if not (scores or tokens or finish):
         return None
@@ -65,10 +71,11 @@ def _top(result: StepResult, row: int, count: int) -> list[tuple[int, float]]:
 def _finish(req: Req, eos_token_ids: tuple[int, ...]) -> Finish | None:
     if req.is_prefilling:
         return None
-    if req.num_output > 0:
-        last = req.tokens[-1]
-        if last in req.submit.stop_ids:
-            return "stop"
-        if last in eos_token_ids and not req.submit.ignore_eos:
-            return "stop"
+    if req.num_output > 0 and _ends(req, req.tokens[-1], eos_token_ids):
+        return "stop"
     return "length" if req.num_output >= req.submit.max_tokens else None
+
+
+def _ends(req: Req, token: int, eos_token_ids: tuple[int, ...]) -> bool:
+    is_eos = token in eos_token_ids and not req.submit.ignore_eos
+    return is_eos or token in req.submit.stop_ids

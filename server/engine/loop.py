@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lostwax.server.engine.commit import commit
+from lostwax.server.engine.draft import draft
 from lostwax.server.engine.messages import (
     Cancel,
     Command,
@@ -22,12 +25,28 @@ MAX_FAILED_STEPS = 3
 """Failed steps in a row after which the device, not a request, is taken to be at fault."""
 
 
-class EngineCore:
-    """Holds a runtime and its scheduler. Callers use it from one thread at a time."""
+class TooManyDrafts(ValueError):
+    """More drafts are asked for than the artifact's programs verify."""
 
-    def __init__(self, runtime: Runtime) -> None:
+
+class EngineCore:
+    """Holds a runtime and its scheduler. Callers use it from one thread at a time.
+
+    `drafts` tokens are drafted at most (None: as many as the artifact can verify).
+    """
+
+    def __init__(self, runtime: Runtime, drafts: int | None = None) -> None:
+        most = runtime.limits.max_drafts
+        if drafts is not None and not 0 <= drafts <= most:
+            raise TooManyDrafts(
+                f"--drafts {drafts}: this artifact was compiled with --drafts {most}; recompile it,"
+                f" or ask for 0 to {most}"
+            )
         self._runtime = runtime
+        self._max_drafts = most if drafts is None else drafts
         self.scheduler = Scheduler(runtime.limits)
+        self.num_drafted = 0
+        self.num_accepted = 0
         self._num_failed_steps = 0
 
     @property
@@ -73,20 +92,42 @@ class EngineCore:
             batch = build_step(plan, self._runtime.limits.page_tokens)
             result = self._runtime.run(batch)
             events = commit(plan, result, self._runtime.facts.eos_token_ids)
+            self._count(plan)
+            self._retire(events)
         except Exception as error:
-            self._num_failed_steps += 1
-            if self._num_failed_steps >= MAX_FAILED_STEPS:
-                raise
-            events = _fail_all(plan, error)
-        else:
-            self._num_failed_steps = 0
-        self._retire(events)
+            return self._fail(plan, error)
+        try:
+            if self._max_drafts:
+                draft(plan, self._runtime, self._max_drafts)
+        except Exception as error:
+            return [*events, *self._fail(plan, error)]
+        self._num_failed_steps = 0
         return events
 
+    def _count(self, plan: StepPlan) -> None:
+        for chunk in plan.chunks:
+            if chunk.drafts:
+                self.num_drafted += len(chunk.drafts)
+                self.num_accepted += chunk.req.num_cached - chunk.start - 1
+
+    def _fail(self, plan: StepPlan, error: Exception) -> list[Output | Failed]:
+        """End the plan's requests that still run, or raise where the device is at fault."""
+        self._num_failed_steps += 1
+        if self._num_failed_steps >= MAX_FAILED_STEPS:
+            raise error
+        message = f"the {plan.entry} step failed: {type(error).__name__}: {error}"
+        live = [chunk.req.name for chunk in plan.chunks if chunk.req.pages]
+        failed: list[Output | Failed] = [Failed(n, "engine_error", message) for n in live]
+        self._retire(failed)
+        return failed
+
     def warm_up(self) -> None:
-        """Run a real prefill and a real decode step; an error here is the caller's."""
+        """Run a real prefill and a real decode step, with drafts if any are made.
+
+        An error here is the caller's.
+        """
         self._num_failed_steps = MAX_FAILED_STEPS - 1  # do not swallow the first failure
-        max_tokens = min(2, self.scheduler.max_context - 1)
+        max_tokens = min(2 + self._max_drafts, self.scheduler.max_context - 1)
         self.handle(Submit(request="warm-up", prompt=[0], max_tokens=max_tokens, ignore_eos=True))
         while self.has_work:
             for event in self.step():
@@ -94,7 +135,7 @@ class EngineCore:
                     raise RuntimeError(f"the warm-up step failed: {event.message}")
         self.scheduler.check_integrity()
 
-    def _retire(self, events: list[Output | Failed]) -> None:
+    def _retire(self, events: Sequence[Output | Failed]) -> None:
         for event in events:
             if isinstance(event, Failed) or event.finish is not None:
                 req = self.scheduler.find(event.request)
@@ -122,8 +163,3 @@ class EngineCore:
             message = "this artifact was compiled without scores"
             return Failed(submit.request, "unsupported_value", message)
         return None
-
-
-def _fail_all(plan: StepPlan, error: Exception) -> list[Output | Failed]:
-    message = f"the {plan.entry} step failed: {type(error).__name__}: {error}"
-    return [Failed(chunk.req.name, "engine_error", message) for chunk in plan.chunks]

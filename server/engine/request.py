@@ -9,12 +9,16 @@ from lostwax.server.engine.messages import Submit
 
 @dataclass(slots=True)
 class Req:
-    """A request. `num_cached` rows of `tokens` lie in its pages; the rest is still to run."""
+    """A request. `num_cached` rows of `tokens` lie in its pages; the rest is still to run.
+
+    `drafts` are guesses at the tokens behind `tokens`, which the next decode step verifies.
+    """
 
     submit: Submit
     tokens: list[int] = field(init=False)
     num_cached: int = 0
     pages: list[int] = field(default_factory=list[int])
+    drafts: list[int] = field(default_factory=list[int])
 
     def __post_init__(self) -> None:
         self.tokens = list(self.submit.prompt)
@@ -45,6 +49,21 @@ class Req:
         return self.num_cached < self.num_prompt
 
     @property
+    def may_draft(self) -> bool:
+        """Whether drafts can still save a step; once they cannot, they never can again.
+
+        A verified token is one of several rows, for which there are no scores.
+        """
+        submit = self.submit
+        return submit.top_logprobs == 0 and submit.max_tokens - self.num_output > 1
+
+    def num_drafts(self, most: int) -> int:
+        """Drafts worth making now: the model adds a token of its own behind the accepted ones."""
+        if self.is_prefilling or not self.may_draft:
+            return 0
+        return min(most, self.submit.max_tokens - self.num_output - 1)
+
+    @property
     def max_rows(self) -> int:
         """Cache rows at the end: the last generated token is never run."""
         return self.num_prompt + max(self.submit.max_tokens - 1, 0)
@@ -56,11 +75,12 @@ class Req:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Rows `start .. start+length-1` of a request, run in one step."""
+    """Rows `start .. start+length-1` of a request, run in one step; the last are of `drafts`."""
 
     req: Req
     start: int
     length: int
+    drafts: tuple[int, ...] = ()
 
     @property
     def end(self) -> int:
@@ -68,17 +88,23 @@ class Chunk:
         return self.start + self.length
 
     @property
+    def tokens(self) -> list[int]:
+        """The rows' tokens."""
+        return [*self.req.tokens[self.start : self.end], *self.drafts]
+
+    @property
     def samples(self) -> bool:
-        """Whether the last row's logits pick the next token."""
-        return self.end == len(self.req.tokens) and self.req.submit.max_tokens > 0
+        """Whether the last row's logits (with drafts: those of the last rows) pick tokens."""
+        known = self.end - len(self.drafts)
+        return known == len(self.req.tokens) and self.req.submit.max_tokens > 0
 
     @property
     def logit_positions(self) -> range:
-        """Positions whose logits are wanted: scored prompt positions, then the sampled one."""
+        """Positions whose logits are wanted: scored prompt positions, then the sampled ones."""
         stop = self.end if self.samples or self.end < len(self.req.tokens) else self.end - 1
         scored = self.req.submit.score_prompt and self.req.is_prefilling
-        first = self.start if scored else self.end - 1 if self.samples else stop
-        return range(first, stop)
+        sampled = len(self.req.tokens) - 1 if self.samples else stop
+        return range(self.start if scored else sampled, stop)
 
     @property
     def needs_scores(self) -> bool:

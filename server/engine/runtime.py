@@ -42,6 +42,11 @@ class Limits(Protocol):
         ...
 
     @property
+    def max_drafts(self) -> int:
+        """Tokens drafted at most for a request between two decode steps; 0 without drafting."""
+        ...
+
+    @property
     def vocab_size(self) -> int:
         """Token ids run from 0 to below this."""
         ...

@@ -89,6 +89,8 @@ class Scheduler:
             assert self.pages.held_by(req.name) == set(req.pages), f"{req.name}: pages differ"
             assert len(req.pages) == req.max_pages(self.limits.page_tokens), f"{req.name}: pages"
             assert req.num_cached <= req.max_rows, f"{req.name} outgrew its pages"
+            drafted = len(req.tokens) + len(req.drafts)
+            assert not req.drafts or drafted <= req.max_rows, f"{req.name}: drafts need more pages"
         assert not any(req.pages for req in self.waiting), "a waiting request holds pages"
         held = sum(len(req.pages) for req in self.running)
         assert held + self.pages.num_free == self.pages.num_usable, "a page belongs to nobody"
@@ -127,10 +129,17 @@ class Scheduler:
 
     def _plan_decode(self) -> StepPlan:
         reqs = [req for req in self.running if not req.is_prefilling]
-        chunks = [Chunk(req, req.num_cached, 1) for req in reqs]
+        chunks = [_decode_chunk(req) for req in reqs]
+        if any(c.needs_scores for c in chunks):  # programs with scores take one row a request
+            chunks = [Chunk(req, req.num_cached, 1) for req in reqs]
         if any(c.needs_scores for c in chunks) and len(chunks) > self.limits.max_score_rows:
             chunks = chunks[: self.limits.max_score_rows]
             # Those that run go to the back, so that all take turns.
             ran = [c.req for c in chunks]
             self.running = [r for r in self.running if r not in ran] + ran
         return StepPlan("decode", tuple(chunks))
+
+
+def _decode_chunk(req: Req) -> Chunk:
+    """The row of the last token, and those of its drafts."""
+    return Chunk(req, req.num_cached, 1 + len(req.drafts), tuple(req.drafts))

@@ -11,7 +11,7 @@ from fake_runtime import EOS, VOCAB, FakeLimits, FakeRuntime, generate, logprobs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lostwax.server.engine.loop import EngineCore
+from lostwax.server.engine.loop import EngineCore, TooManyDrafts
 from lostwax.server.engine.messages import (
     Cancel,
     Failed,
@@ -134,6 +134,57 @@ def test_prefill_and_decode_take_turns() -> None:
     assert entries.startswith("edededede")
 
 
+@pytest.mark.parametrize("drafts", [1, 2, 3])
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_drafts_save_steps_and_change_no_token(drafts: int, temperature: float) -> None:
+    runtime = FakeRuntime(replace(FakeLimits(), max_drafts=3))
+    core = EngineCore(runtime, drafts)
+    answers = Answers(core)
+    prompts = {"a": [1], "b": list(range(2, 25)), "c": [5] * 31}
+    answers.submit(*(_submit(n, p, 20, temperature=temperature) for n, p in prompts.items()))
+    answers.finish()
+    want = {n: generate(p, 20, temperature) for n, p in prompts.items()}
+    assert {n: answers.ids(n) for n in prompts} == want
+    assert 0.3 < core.num_accepted / core.num_drafted < 0.9
+    num_decodes = sum(batch.entry == "decode" for batch in runtime.batches)
+    assert num_decodes < 19, "some step gave more than one token"
+    assert max(len(batch.tokens) for batch in runtime.batches if batch.entry == "decode") <= 3 * (
+        drafts + 1
+    )
+
+
+def test_a_request_that_wants_scores_is_not_drafted_for() -> None:
+    runtime = FakeRuntime(replace(FakeLimits(), max_drafts=3))
+    answers = Answers(EngineCore(runtime))
+    answers.submit(_submit("a", [3, 1], 9, top_logprobs=2))
+    answers.finish()
+    assert {batch.entry for batch in runtime.batches} == {"extend", "decode"}
+    answers.submit(_submit("b", [3, 1], 9, top_logprobs=2), _submit("c", [4], 9))
+    answers.finish()
+    assert answers.ids("a") == answers.ids("b") == generate([3, 1], 9)
+    assert answers.ids("c") == generate([4], 9)
+
+
+def test_more_drafts_than_programs_verify_are_refused() -> None:
+    with pytest.raises(TooManyDrafts, match="compiled with --drafts 2"):
+        EngineCore(FakeRuntime(replace(FakeLimits(), max_drafts=2)), 3)
+
+
+def test_a_failing_draft_step_ends_its_requests_and_then_the_engine() -> None:
+    runtime = FakeRuntime(replace(FakeLimits(), max_drafts=2))
+    core = EngineCore(runtime)
+    for _ in range(2):
+        answers = Answers(core)
+        answers.submit(_submit("a", [1]))
+        runtime.fail_drafts = True
+        answers.finish()
+        assert answers.ends == {"a": "engine_error"}
+        assert answers.ids("a") == generate([1], 1)
+    core.handle(_submit("a", [1]))
+    with pytest.raises(RuntimeError, match="fake device"):
+        core.step()
+
+
 def test_the_end_of_sequence_and_stop_ids_end_a_request() -> None:
     stream = generate([3, 1], 30)
     prompts = ([n, m] for n in range(VOCAB) for m in range(VOCAB))
@@ -249,6 +300,7 @@ _LIMITS = st.builds(
     max_reqs=st.integers(1, 5),
     num_pages=st.integers(15, 40),
     max_score_rows=st.integers(1, 8),
+    max_drafts=st.integers(0, 3),
 )
 
 

@@ -1,0 +1,77 @@
+"""Guesses the tokens behind a step's with the MTP layer, one draft step after another.
+
+The first draft takes all rows of the step, so that the layer's caches hold every position; the next
+ones take a row a request, which continues the hidden that the draft before left. Knows no sampling
+rule: a guess is picked as the token itself will be, with the same noise, so it is as often right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lostwax.ir.contract.step import StepBatch, StepResult
+from lostwax.server.engine.request import Req
+from lostwax.server.engine.runtime import Runtime
+from lostwax.server.engine.scheduler import StepPlan
+from lostwax.server.engine.step import append_logits, append_rows, empty_batch
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows of one request in a draft step: row i continues hidden `first_hidden` + i.
+
+    `tokens` stand behind `positions`. With `guesses`, the last row picks a draft.
+    """
+
+    req: Req
+    positions: range
+    tokens: Sequence[int]
+    first_hidden: int
+    guesses: bool
+
+
+def draft(plan: StepPlan, runtime: Runtime, most: int) -> None:
+    """Give every request of a committed step up to `most` drafts."""
+    rows = list(_first(plan, most))
+    while rows:
+        result = runtime.run(_batch(rows, runtime.limits.page_tokens))
+        rows = list(_next(rows, result, most))
+
+
+def _first(plan: StepPlan, most: int) -> Iterator[_Rows]:
+    """The rows that were committed; those of rejected drafts are left out."""
+    first_row = 0
+    for chunk in plan.chunks:
+        req = chunk.req
+        if req.pages and req.may_draft:  # a request that has ended holds no pages
+            behind = req.tokens[chunk.start + 1 : req.num_cached + 1]
+            positions = range(chunk.start, req.num_cached)
+            yield _Rows(req, positions, behind, first_row, req.num_drafts(most) > 0)
+        first_row += chunk.length
+
+
+def _next(rows: Sequence[_Rows], result: StepResult, most: int) -> Iterator[_Rows]:
+    """Take the guesses; one row for each request that wants another."""
+    ids, end = iter(result.ids), 0
+    for each in rows:
+        end += len(each.positions)
+        if not each.guesses:
+            continue
+        req, token = each.req, next(ids)
+        req.drafts.append(token)
+        if len(req.drafts) < req.num_drafts(most):
+            position = each.positions.stop
+            yield _Rows(req, range(position, position + 1), [token], end - 1, guesses=True)
+
+
+def _batch(rows: Sequence[_Rows], page_tokens: int) -> StepBatch:
+    batch = empty_batch("draft")
+    for each in rows:
+        req, count = each.req, len(each.positions)
+        append_rows(batch, req, each.tokens, each.positions, page_tokens)
+        batch.hidden_rows += range(each.first_hidden, each.first_hidden + count)
+        if each.guesses:
+            output = req.num_output + len(req.drafts)
+            append_logits(batch, req, len(batch.tokens) - 1, output, None)
+    return batch
