@@ -1,0 +1,1 @@
+"""The meaning of every op again, in ONNX operators. Shares no code with `ir/reference`."""

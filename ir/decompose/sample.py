@@ -1,0 +1,67 @@
+"""The meaning of the `sample` ops in ONNX operators; the noise is integer arithmetic in i64."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+from lostwax.ir.decompose.body import Body, Value
+from lostwax.ir.dialects import sample
+
+U32 = 1 << 32
+
+
+def _times(x: Value, factor: int) -> Value:
+    """x * factor modulo 2^32 for x below 2^32, in halves that stay below 2^63."""
+    low, high = factor % 65536, factor // 65536
+    return (x * low + (x * high % 65536) * 65536) % U32
+
+
+def _fold(b: Body, x: Value, bits: int) -> Value:
+    """x ^ (x >> bits)."""
+    return b("BitwiseXor", x, x // (1 << bits))
+
+
+def _uniform(b: Body, vocab: Value) -> Value:
+    """(top 24 bits + 1/2) / 2^24 of a hash of (seed, counter, index): [R, V] f64."""
+    terms = (
+        _times(b.index("seeds") % U32, 0x9E3779B1).at(1),
+        _times(b.index("counters") % U32, 0x85EBCA77).at(1),
+        _times(b.counting(vocab), 0xC2B2AE3D).at(0),
+    )
+    x = reduce(lambda a, c: a + c, terms) % U32
+    x = _times(_fold(b, x, 16), 0x7FEB352D)
+    x = _times(_fold(b, x, 15), 0x846CA68B)
+    return ((_fold(b, x, 16) // 256).to("f64") + 0.5) / float(2**24)
+
+
+def _log_softmax(b: Body) -> Value:
+    return b("LogSoftmax", b.real("logits"), axis=-1)
+
+
+def _pick_column(b: Body, rows: Value, index: Value) -> Value:
+    """rows[r, index[r]]."""
+    return b("Squeeze", b("GatherElements", rows, index.at(1), axis=1), b.ints(1))
+
+
+def pick(b: Body, op: sample.PickOp) -> tuple[Value, Value]:
+    """The largest logit, or the largest of logit / temperature - log(-log(uniform)).
+
+    In f64 whatever is computed in: 1 - 2^-25 is no f32.
+    """
+    logits, heat = b.value("logits").to("f64"), b.value("temperature").to("f64").at(1)
+    noise = b("Neg", b("Log", b("Neg", b("Log", _uniform(b, logits.extent(1))))))
+    hot = heat > 0.0
+    noisy = logits / b.where(hot, heat, 1.0) + noise
+    ids = b(
+        "ArgMax", b.where(hot, noisy, logits), dtype="i64", axis=-1, keepdims=0, select_last_index=0
+    )
+    return ids, _pick_column(b, _log_softmax(b), ids)
+
+
+def score(b: Body, op: sample.ScoreOp) -> tuple[Value, Value, Value]:
+    """The target's log-probability (-1: 0), and the n likeliest ids with theirs."""
+    logprobs, targets = _log_softmax(b), b.index("targets")
+    of_target = _pick_column(b, logprobs, b("Max", targets, b.constant(0, "i64")))
+    _, top_ids = b.top(b.value("logits"), b.attribute("n").at(0))
+    top = b("GatherElements", logprobs, top_ids, axis=1)
+    return b.where(targets >= 0, of_target, 0.0), top_ids, top
