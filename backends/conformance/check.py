@@ -107,19 +107,20 @@ class _Comparison:
     waiver: str
 
     def agreeing_rows(self, op: Operation) -> tuple[Array | None, bool]:
-        """Rows whose integers agree, and whether that op's scores come from outside."""
+        """Rows whose integers agree, and whether that op's scores come from outside.
+
+        None where the op gives no integers; those of an op that no scores decide agree exactly.
+        """
         field = DECIDES.get(op.name)
-        if field is None:
-            return None, True
-        scores = getattr(op, field)
-        outside = scores.owner not in self.match.members
+        scores = None if field is None else getattr(op, field)
+        outside = scores is None or scores.owner not in self.match.members
         rows: Array | None = None
         for name, value in _output_values(self.match).items():
             if value.owner is not op or not _is_integer(value):
                 continue
             got, want = self.outputs[name], self._want(value)
             require_same_form(name, got, want)
-            if self.waiver == "tie_order":
+            if self.waiver == "tie_order" and scores is not None:
                 agree = tied_rows_agree(got, want, widen(self._want(scores)))
             else:
                 agree = rows_agree(got, want, as_sets=False)
