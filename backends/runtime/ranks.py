@@ -106,15 +106,15 @@ class Ranks:
     def _send(self, data: bytes) -> None:
         framed = len(data).to_bytes(_LENGTH_BYTES, "little") + data
         first = bytearray(framed[:FRAME_BYTES].ljust(FRAME_BYTES, b"\0"))
-        dist.broadcast(torch.frombuffer(first, dtype=torch.uint8), 0, self._control)
+        self._broadcast(torch.frombuffer(first, dtype=torch.uint8))
         if len(framed) > FRAME_BYTES:
             rest = bytearray(framed[FRAME_BYTES:])
-            dist.broadcast(torch.frombuffer(rest, dtype=torch.uint8), 0, self._control)
+            self._broadcast(torch.frombuffer(rest, dtype=torch.uint8))
 
     def receive(self) -> Told | None:
         """On the other ranks: the next step, None when dismissed."""
         frame = torch.empty(FRAME_BYTES, dtype=torch.uint8)
-        dist.broadcast(frame, 0, self._control)
+        self._broadcast(frame)
         raw = frame.numpy().tobytes()
         length = int.from_bytes(raw[:_LENGTH_BYTES], "little")
         if length == 0:
@@ -122,6 +122,12 @@ class Ranks:
         missing = _LENGTH_BYTES + length - FRAME_BYTES
         if missing > 0:
             rest = torch.empty(missing, dtype=torch.uint8)
-            dist.broadcast(rest, 0, self._control)
+            self._broadcast(rest)
             raw += rest.numpy().tobytes()
         return msgspec.msgpack.decode(raw[_LENGTH_BYTES : _LENGTH_BYTES + length], type=Told)
+
+    def _broadcast(self, frame: torch.Tensor) -> None:
+        try:
+            dist.broadcast(frame, 0, self._control)
+        except RuntimeError as error:  # Gloo's, on a closed connection
+            raise RankError(f"another rank has ended: {error}") from error

@@ -1,18 +1,26 @@
 """The engine process: loads a runtime, warms it up, then steps for ever. Knows no HTTP.
 
-Run as `python -m lostwax.server.engine`; the gateway starts it and reads its events.
+Run as `python -m lostwax.server.engine`; the gateway starts it and reads its events. Under torchrun
+there is one such process a rank: rank 0 talks to the gateway, the others run what it tells.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Event
+from lostwax.server.engine.parent import end_with_parent
 from lostwax.server.engine.runtime import Runtime
 from lostwax.server.engine.wire import EngineWire
+
+if TYPE_CHECKING:
+    from lostwax.backends.runtime.load import Runtime as LoadedRuntime
 
 
 def run_engine(load: Callable[[], Runtime], address: str) -> None:
@@ -39,15 +47,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--num-pages", type=int)
     parser.add_argument("--threads", type=int)
     options = parser.parse_args(argv)
+    rank = int(os.environ.get("RANK", "0"))  # torchrun numbers its processes so
     try:
-        run_engine(lambda: _load(options), options.address)
+        if rank == 0:
+            run_engine(lambda: _load(options), options.address)
+        else:
+            _follow(options)
     except Exception as error:
         if not type(error).__module__.startswith("lostwax."):
             raise
+        if rank > 0:
+            print(f"engine rank {rank}: {error}", file=sys.stderr)
         raise SystemExit(1) from None  # the gateway has its sentence, nobody needs a traceback
 
 
-def _load(options: argparse.Namespace) -> Runtime:
+def _follow(options: argparse.Namespace) -> None:
+    """Run what rank 0 tells, as long as it and this process' parent live."""
+    end_with_parent()
+    from lostwax.backends.runtime.ranks import part
+
+    try:
+        _load(options).follow()
+    finally:
+        part()
+
+
+def _load(options: argparse.Namespace) -> LoadedRuntime:
     # Imported here: only the engine process needs torch, and heartbeats already run meanwhile.
     from lostwax.backends.runtime.load import load
 

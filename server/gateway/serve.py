@@ -12,6 +12,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
+from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.server.gateway.app import Settings, create_app
 from lostwax.server.gateway.supervised import SupervisedEngine
 from lostwax.server.gateway.tokenizer import Codec, load_codec
@@ -44,7 +45,11 @@ def serve(
     """
     given = {"--checkpoint": checkpoint, "--num-pages": num_pages, "--threads": threads}
     options = [part for k, v in given.items() if v is not None for part in (k, str(v))]
-    module = [sys.executable, "-m", "lostwax.server.engine", str(artifact)]
+    ranks = ArtifactReader(artifact).manifest.world_size
+    engine = ["lostwax.server.engine"]
+    if ranks > 1:
+        engine = ["lostwax.server.engine.launch", str(ranks)]
+    module = [sys.executable, "-m", *engine, str(artifact)]
     serve_engine(
         lambda address: [*module, "--address", address, *options],
         load_codec(artifact, checkpoint),
