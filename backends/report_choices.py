@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from lostwax.backends.candidate import Candidate
 from lostwax.backends.cover import Cover, Priced
+from lostwax.backends.price import estimate_us
+from lostwax.backends.program_context import BlockFunction
 from lostwax.backends.storage import Storage
 from lostwax.ir.contract.choice import Loser, RegionChoice
+from lostwax.ir.region import RegionMatch
+
+
+def place_of(block: BlockFunction, region: RegionMatch) -> tuple[int, ...]:
+    """Where the region's ops stand in the block function: the same region may stand twice."""
+    ops = enumerate(block.function.body.block.ops)
+    return tuple(i for i, op in ops if op in region.members)
 
 
 def _losers(chosen: Cover, winner: Priced, storage: Storage) -> tuple[Loser, ...]:
@@ -27,17 +39,27 @@ def _losers(chosen: Cover, winner: Priced, storage: Storage) -> tuple[Loser, ...
     return tuple(found)
 
 
-def region_choices(chosen: Cover, storage: Storage) -> tuple[RegionChoice, ...]:
+def _estimate(priced: Priced) -> float:
+    """What the roofline says, also where a record decided."""
+    return round(estimate_us(priced.candidate, priced.price.knobs), 6)
+
+
+def region_choices(
+    chosen: Cover, storage: Storage, probes: Mapping[Candidate, str]
+) -> tuple[RegionChoice, ...]:
     """The choices of one block function in one program, views left out."""
     return tuple(
         RegionChoice(
             block=chosen.candidates.block.name,
             ops=tuple(op.name for op in p.candidate.region.ops.values()),
+            place=place_of(p.candidate.block, p.candidate.region),
             region=p.candidate.region.digest(),
             lowering=p.candidate.name,
             us=p.price.micros,
             source=p.price.source,
             knobs=dict(p.price.knobs),
+            estimate_us=_estimate(p),
+            probe=probes.get(p.candidate, ""),
             losers=_losers(chosen, p, storage),
         )
         for p in chosen.chosen

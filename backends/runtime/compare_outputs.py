@@ -91,6 +91,22 @@ def tied_rows_agree(got: Array, want: Array, scores: Array) -> Array:
     return agree
 
 
+def require_untouched(
+    name: str, got: Array, before: Array, slots: Array, page_tokens: int
+) -> Array:
+    """The slots that count, ascending; every row but those and the trash page is as before.
+
+    The trash page may hold anything: padding writes there.
+    """
+    written = np.unique(slots[slots // page_tokens != TRASH_PAGE])
+    untouched = np.ones(got.shape[0], dtype=bool)
+    untouched[written] = False
+    untouched[TRASH_PAGE * page_tokens : (TRASH_PAGE + 1) * page_tokens] = False
+    if got[untouched].tobytes() != before[untouched].tobytes():
+        raise Mismatch(f"{name}: rows outside the step's slots were changed")
+    return written
+
+
 def cache_errors(
     name: str,
     got: Array,
@@ -100,15 +116,6 @@ def cache_errors(
     page_tokens: int,
     decode: Callable[[Array], Array],
 ) -> Errors:
-    """Errors of the rows written at `slots`, decoded; every other row [slots, …] must be as before.
-
-    The trash page may hold anything: padding writes there.
-    """
-    written = np.unique(slots[slots // page_tokens != TRASH_PAGE])
-    untouched = np.ones(got.shape[0], dtype=bool)
-    untouched[written] = False
-    untouched[TRASH_PAGE * page_tokens : (TRASH_PAGE + 1) * page_tokens] = False
-    same = got[untouched].tobytes() == before[untouched].tobytes()
-    if not same:
-        raise Mismatch(f"{name}: rows outside the step's slots were changed")
+    """Errors of the rows written at `slots`, decoded; the other rows must be as before."""
+    written = require_untouched(name, got, before, slots, page_tokens)
     return errors(name, decode(got[written]), decode(want[written]))

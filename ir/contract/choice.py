@@ -16,8 +16,9 @@ class Loser(msgspec.Struct, frozen=True, kw_only=True):
 class RegionChoice(msgspec.Struct, frozen=True, kw_only=True):
     """The lowering of one region of one block kind in one program.
 
-    `us` is microseconds, from a `record` or an `estimate` (`source`). `region` is the region's
-    digest, under which records are filed.
+    `us` is microseconds, from a `record` or an `estimate` (`source`); `estimate_us` is the estimate
+    in either case. `region` is the region's digest, under which records are filed. `probe` is the
+    id under which `probes.json` and `certificates.json` have it, empty where nothing is certified.
     """
 
     block: str
@@ -27,7 +28,11 @@ class RegionChoice(msgspec.Struct, frozen=True, kw_only=True):
     us: float
     source: str
     knobs: dict[str, int]
+    estimate_us: float = 0.0
+    probe: str = ""
     losers: tuple[Loser, ...]
+    place: tuple[int, ...] = ()
+    """Where its ops stand in the block's function, counted from 0."""
 
 
 class Choices(msgspec.Struct, frozen=True, kw_only=True):
