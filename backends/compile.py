@@ -19,6 +19,7 @@ from lostwax.backends.cover import CandidateSet, Cover, Forced, Place, find_cand
 from lostwax.backends.emit import Build, emit_program
 from lostwax.backends.kernel_builder import KernelBuilder
 from lostwax.backends.lowering import Lowering
+from lostwax.backends.make_probes import ProbeMaker
 from lostwax.backends.price import Measurements, NoMeasurements
 from lostwax.backends.program_context import ProgramContext
 from lostwax.backends.registry import Backend, find_target
@@ -29,6 +30,7 @@ from lostwax.ir.contract.artifact import CHECKPOINT, SCHEMA, CheckpointNote, Man
 from lostwax.ir.contract.canonical import canonical
 from lostwax.ir.contract.choice import Choices
 from lostwax.ir.contract.model import ModelFacts, WeightTable
+from lostwax.ir.contract.probe import PROBES, Probes
 from lostwax.ir.contract.program import Program
 from lostwax.ir.contract.target import Target
 from lostwax.ir.passes.assign_formats import AssignFormatsPass
@@ -231,6 +233,12 @@ def compile_module(
         builder.compile_requested()
         programs = _emit(plan, covers, storage, builder.build)
         builder.write_notes()
+        progress("make golden probes")
+        names = [program.name for program in programs]
+        maker = ProbeMaker(facts, builder.kernels)
+        probed = [maker.add(i, covers[i], storage) for i in range(len(programs))]
+        probes = Probes(probes=tuple(maker.probes(names)) if target.replay != "none" else ())
+        write(folder, PROBES, canonical(probes))
         progress("write artifact")
         write(folder, "graphs/captured.mlir", module_text(module).encode())
         for variant, specialised in modules.items():
@@ -255,7 +263,9 @@ def compile_module(
         choices = Choices(
             programs={
                 program.name: tuple(
-                    c for name in covers[i] for c in region_choices(covers[i][name], storage[name])
+                    c
+                    for name in covers[i]
+                    for c in region_choices(covers[i][name], storage[name], probed[i])
                 )
                 for i, program in enumerate(programs)
             },
