@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 
-from xdsl.dialects import builtin
+from xdsl.dialects import builtin, func
 from xdsl.printer import Printer
 
 import lostwax
 from lostwax.backends.artifact_writer import atomic_folder, require_replaceable, seal, write
+from lostwax.backends.batch_invariance import OnePrice, require_invariant
 from lostwax.backends.buckets import ProgramSpec, Sizes, limits_of, program_specs
 from lostwax.backends.choose_storage import choose_storage, covers_under
 from lostwax.backends.cover import CandidateSet, Cover, Forced, Place, find_candidates, find_places
 from lostwax.backends.emit import Build, emit_program
+from lostwax.backends.formats import Formats, typed
 from lostwax.backends.kernel_builder import KernelBuilder
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.make_probes import ProbeMaker
@@ -25,18 +27,24 @@ from lostwax.backends.program_context import ProgramContext
 from lostwax.backends.registry import Backend, find_target
 from lostwax.backends.report_choices import region_choices
 from lostwax.backends.storage import Storage
+from lostwax.backends.variants import Variant, specialise_variants
 from lostwax.backends.weight_plan import plan_weights, planes_of, weight_bytes, weight_groups
-from lostwax.ir.contract.artifact import CHECKPOINT, SCHEMA, CheckpointNote, Manifest, ProgramRef
+from lostwax.ir.contract.artifact import (
+    CHECKPOINT,
+    SCHEMA,
+    CheckpointNote,
+    Limits,
+    Manifest,
+    ProgramRef,
+)
 from lostwax.ir.contract.canonical import canonical
 from lostwax.ir.contract.choice import Choices
 from lostwax.ir.contract.model import ModelFacts, WeightTable
 from lostwax.ir.contract.probe import PROBES, Probes
-from lostwax.ir.contract.program import Program
+from lostwax.ir.contract.program import DTYPE_BYTES, Program
 from lostwax.ir.contract.target import Target
-from lostwax.ir.passes.assign_formats import AssignFormatsPass
-from lostwax.ir.passes.clean_up import CleanUpPass
-from lostwax.ir.passes.pipeline import rank_passes, run
-from lostwax.ir.passes.specialise import SpecialisePass
+from lostwax.ir.passes.pipeline import rank_passes
+from lostwax.ir.passes.specialise import DRAFT
 
 Progress = Callable[[str], None]
 
@@ -47,16 +55,19 @@ class CompileOptions:
 
     `weights`: `stored` keeps FP8 weights as they are, `dequantised` makes them the model dtype.
     `tp` ranks run the artifact together, each with its slices of the weights.
+    `batch_invariant`: one lowering an op in all programs, whose rows are independent.
     `extra_lowerings` and `extra_backends` join those that are installed.
     """
 
     dtype: str = "bf16"
     weights: str = "stored"
+    formats: Formats = field(default_factory=Formats)
     sizes: Sizes = field(default_factory=Sizes)
     forced: tuple[Forced, ...] = ()
     budget_bytes: int | None = None
     measurements: Measurements = field(default_factory=NoMeasurements)
     tp: int = 1
+    batch_invariant: bool = False
     extra_lowerings: tuple[Lowering, ...] = ()
     extra_backends: tuple[Backend, ...] = ()
     dump_dir: Path | None = None
@@ -69,31 +80,6 @@ def module_text(module: builtin.ModuleOp) -> str:
     return stream.getvalue() + "\n"
 
 
-Variant = tuple[str, bool, bool]
-
-
-def _variant(spec: ProgramSpec) -> Variant:
-    return (spec.entry, spec.all_selected, spec.bucket.scores)
-
-
-def _variant_name(variant: Variant) -> str:
-    entry, every, scores = variant
-    return f"{entry}-{'dense' if every else 'sparse'}{'-scores' if scores else ''}"
-
-
-def specialise_variants(
-    module: builtin.ModuleOp, specs: Iterable[ProgramSpec], dump_dir: Path | None
-) -> dict[Variant, builtin.ModuleOp]:
-    """One module for each entry, guard and head that the programs need."""
-    modules: dict[Variant, builtin.ModuleOp] = {}
-    for variant in sorted({_variant(s) for s in specs}):
-        entry, every, scores = variant
-        dumps = dump_dir / _variant_name(variant) if dump_dir else None
-        passes = (SpecialisePass(entry=entry, all=every, scores=scores), CleanUpPass())
-        modules[variant] = run(module.clone(), passes, dumps)
-    return modules
-
-
 @dataclass(frozen=True)
 class _Plan:
     contexts: tuple[ProgramContext, ...]
@@ -103,6 +89,7 @@ class _Plan:
 def _plan_candidates(
     modules: dict[Variant, builtin.ModuleOp],
     specs: Iterable[ProgramSpec],
+    state_rows: int,
     target: Target,
     lowerings: tuple[Lowering, ...],
     options: CompileOptions,
@@ -111,9 +98,12 @@ def _plan_candidates(
     places: dict[tuple[Variant, str], list[Place]] = {}
     contexts: list[ProgramContext] = []
     candidates: list[dict[str, CandidateSet]] = []
+    one_price = OnePrice() if options.batch_invariant else None
     for spec in specs:
-        variant = _variant(spec)
-        context = ProgramContext(modules[variant], target, spec.entry, spec.bucket, spec.guard)
+        variant = Variant.of(spec)
+        context = ProgramContext(
+            modules[variant], target, spec.entry, spec.bucket, spec.guard, state_rows
+        )
         found: dict[str, CandidateSet] = {}
         for name, block in context.blocks.items():
             if (variant, name) not in places:
@@ -125,6 +115,7 @@ def _plan_candidates(
                 options.measurements,
                 options.forced,
                 options.budget_bytes,
+                one_price,
             )
         contexts.append(context)
         candidates.append(found)
@@ -133,6 +124,35 @@ def _plan_candidates(
 
 class UnsupportedDtype(ValueError):
     """The target cannot compute in the dtype that was asked for."""
+
+
+class NoDrafts(ValueError):
+    """Drafts are asked for, but the model has nothing that makes them."""
+
+
+def require_drafts(module: builtin.ModuleOp, limits: Limits) -> None:
+    """Raise NoDrafts where `--drafts` is set and the capture found no MTP layer."""
+    steps = {f.sym_name.data for f in module.ops if isinstance(f, func.FuncOp)}
+    if limits.max_drafts and DRAFT not in steps:
+        raise NoDrafts(
+            f"--drafts {limits.max_drafts} needs a checkpoint with one MTP layer"
+            " (num_nextn_predict_layers 1 and its tensors); this one has none: leave --drafts out"
+        )
+
+
+class UnsupportedRanks(ValueError):
+    """The target cannot run an artifact of several ranks."""
+
+
+def _check_ranks(tp: int, target: Target) -> None:
+    if tp < 1:
+        raise UnsupportedRanks(f"--tp {tp}: there is at least one rank")
+    if tp > 1 and target.replay == "graph":
+        raise UnsupportedRanks(
+            f"--tp {tp}: target {target.name} replays captured graphs, in which ranks cannot"
+            " exchange values yet; leave --tp out, or compile for a target that walks its"
+            " launches, such as cpu"
+        )
 
 
 class UnknownLowering(ValueError):
@@ -190,8 +210,8 @@ def compile_module(
 
     `weights` may be empty (a capture without a checkpoint): then the artifact plans but cannot be
     loaded. `note` is kept beside the digest. Raises NoCover, UnknownTarget, UnknownLowering,
-    UnsupportedDtype, SizeError, ArtifactExists, ArtifactUnwritable, CompileRuns and
-    KernelCompileError.
+    UnsupportedDtype, UnsupportedFormat, UnsupportedRanks, SizeError, ArtifactExists,
+    ArtifactUnwritable, CompileRuns and KernelCompileError.
     """
     options = options or CompileOptions()
     require_replaceable(out)
@@ -200,19 +220,24 @@ def compile_module(
         raise UnsupportedDtype(
             f"target {target.name} has no {options.dtype}; it has {', '.join(target.dtypes)}"
         )
+    _check_ranks(options.tp, target)
     limits = limits_of(facts, options.sizes)
+    require_drafts(module, limits)
     specs = program_specs(facts, limits)
     lowerings: tuple[Lowering, ...] = backend.load(backend.lowerings)(target)
     lowerings = (*lowerings, *options.extra_lowerings)
     _check_forced(options.forced, lowerings)
 
     progress("assign formats, specialise")
-    formats = AssignFormatsPass(dtype=options.dtype, weights=options.weights)
-    typed = run(module.clone(), (formats, *rank_passes(options.tp)), options.dump_dir)
-    modules = specialise_variants(typed, specs, options.dump_dir)
+    formats = options.formats.assign(options.dtype, options.weights, target)
+    formatted = typed(module, (formats, *rank_passes(options.tp)), options.dump_dir)
+    drafts = limits.max_drafts > 0
+    variants = map(Variant.of, specs)
+    modules = specialise_variants(formatted, variants, drafts, options.dump_dir)
 
     progress("match and price lowerings")
-    plan = _plan_candidates(modules, specs, target, lowerings, options)
+    state_rows = max(s.bucket.tokens for s in specs) if drafts else 0
+    plan = _plan_candidates(modules, specs, state_rows, target, lowerings, options)
 
     progress("choose weight forms and covers")
     groups = weight_groups(plan.contexts)
@@ -225,6 +250,8 @@ def compile_module(
         for (i, f), cov in zip(members, covers_under([f for _, f in members], chosen), strict=True):
             covers[i][f.block.name] = cov
         storage.update({kind: chosen for kind in kinds})
+    if options.batch_invariant:
+        require_invariant(covers, groups)
 
     with atomic_folder(out) as folder:
         progress("emit programs, compile kernels")
@@ -242,9 +269,7 @@ def compile_module(
         progress("write artifact")
         write(folder, "graphs/captured.mlir", module_text(module).encode())
         for variant, specialised in modules.items():
-            write(
-                folder, f"graphs/{_variant_name(variant)}.mlir", module_text(specialised).encode()
-            )
+            write(folder, f"graphs/{variant.name}.mlir", module_text(specialised).encode())
         refs: list[ProgramRef] = []
         for program in programs:
             file = f"programs/{program.name}.json"
@@ -285,9 +310,11 @@ def compile_module(
             dtype=options.dtype,
             world_size=options.tp,
             limits=limits,
-            planes=planes_of(plan.contexts[0], facts),
+            planes=planes_of(plan.contexts[0], facts.num_layers + drafts),
             weight_bytes=weight_bytes(weight_plan),
             arena_bytes=max(p.arena_bytes for p in programs),
+            state_bytes=state_rows * facts.hidden_size * DTYPE_BYTES[options.dtype],
+            batch_invariant=options.batch_invariant,
             programs=tuple(refs),
             kernels=builder.kernels,
             toolchain={"lostwax": lostwax.__version__, **builder.toolchain},

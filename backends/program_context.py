@@ -34,6 +34,11 @@ class BlockFunction:
         """The logical weight name (relative to the call's prefix) of an argument, else None."""
         return self._argument_attr(value, "lostwax.weight")
 
+    def is_stored_as(self, value: SSAValue, dtype: str) -> bool:
+        """Whether the checkpoint has this weight in blocks of a dtype."""
+        stored = self._argument_attr(value, "lostwax.stored")
+        return stored is not None and stored.startswith(f"{dtype}:")
+
     def input_name(self, value: SSAValue) -> str | None:
         """The step input of an argument, else None."""
         return self._argument_attr(value, "lostwax.input")

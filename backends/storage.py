@@ -46,6 +46,8 @@ class WeightType:
     scale_rows: int
     split: int | None = None
     """The axis that ranks split, counted from the last one as -1; the shape is one rank's."""
+    is_reencoded: bool = False
+    """Held as e4m3fnuz where the checkpoint has e4m3fn."""
 
 
 def weight_types(function: func.FuncOp) -> dict[str, WeightType]:
@@ -69,6 +71,7 @@ def weight_types(function: func.FuncOp) -> dict[str, WeightType]:
             str(scale.dtype) if scale else "",
             scale.rows.data if scale else 1,
             _split_of(function, argument.index, len(shape)),
+            argument.type.dtype_name == "f8E4M3FNUZ" and block.is_stored_as(argument, "f8E4M3FN"),
         )
     return found
 
@@ -166,6 +169,8 @@ class Storage:
         for want in sorted(set(self.holder.values())):
             has_scales = self.types[want.parts[0]].scale_shape is not None
             steps: list[Step] = []
+            if self.types[want.parts[0]].is_reencoded:
+                steps.append(Step(kind="reencode", dtype="f8E4M3FNUZ"))
             if len(want.parts) > 1:
                 steps.append(Step(kind="concat", axis=want.axis))
             if want.perm:

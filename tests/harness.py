@@ -21,6 +21,7 @@ from xdsl.dialects import builtin
 from lostwax.backends.buckets import Sizes
 from lostwax.backends.compile import CompileOptions, compile_module
 from lostwax.backends.cover import Forced
+from lostwax.backends.formats import Formats
 from lostwax.backends.runtime.load import Runtime, load
 from lostwax.backends.runtime.tensors import tensor_of
 from lostwax.frontend.capture import Captured, capture
@@ -45,6 +46,7 @@ class Build:
     format: Format = "fp32"
     dtype: str = "f32"
     weights: str = "stored"
+    formats: Formats = field(default_factory=Formats)
     forced: tuple[Forced, ...] = ()
     page_tokens: int = 64
     max_context: int = 256
@@ -103,6 +105,7 @@ class Models:
         options = CompileOptions(
             dtype=build.dtype,
             weights=build.weights,
+            formats=build.formats,
             forced=build.forced,
             sizes=Sizes(
                 max_context=build.max_context,

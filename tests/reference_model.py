@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from oracle import dequantised
-from xdsl.dialects import builtin
+from xdsl.dialects import builtin, func
 
 from lostwax.frontend.capture import capture
 from lostwax.frontend.checkpoint import Checkpoint
 from lostwax.ir.dialects import context
 from lostwax.ir.passes.assign_formats import AssignFormatsPass
+from lostwax.ir.reference.cache_bytes import empty_cache
 from lostwax.ir.reference.interpret import evaluate_step
+from lostwax.ir.types import CacheType
 
 PAGE = 16
 
@@ -26,6 +28,12 @@ def f32_module(checkpoint: Checkpoint) -> builtin.ModuleOp:
     return module
 
 
+def _cache_types(module: builtin.ModuleOp) -> set[CacheType]:
+    functions = [f for f in module.ops if isinstance(f, func.FuncOp)]
+    kinds = [kind for f in functions for kind in f.function_type.inputs]
+    return {kind for kind in kinds if isinstance(kind, CacheType)}
+
+
 class ReferenceModel:
     """One request in its own pages, run chunk by chunk through `@step_scores`."""
 
@@ -33,14 +41,10 @@ class ReferenceModel:
         self.module, self.table = module, checkpoint.weights
         self.tensors = {n: t.numpy() for n, t in dequantised(checkpoint.folder).items()}
         config, pages = checkpoint.config, -(-num_tokens // PAGE)
-        rows = {
-            "latent": config.kv_lora_rank + config.qk_rope_head_dim,
-            "index_key": config.index_head_dim,
-        }
         self.caches: dict[tuple[int, str], Any] = {
-            (layer, plane): np.zeros((pages + 1, PAGE, row), np.float32)
+            (layer, kind.plane.data): empty_cache(kind.layout.data, pages + 1, PAGE, kind.row)
             for layer in range(config.num_hidden_layers)
-            for plane, row in rows.items()
+            for kind in _cache_types(module)
         }
         self.pages = np.random.default_rng(0).permutation(np.arange(1, pages + 1)).astype(np.int32)
         self.length = 0

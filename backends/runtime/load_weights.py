@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from math import prod
 from pathlib import Path
@@ -52,10 +52,20 @@ def dequantise(values: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     return values.float() * wide[..., :rows, :cols]
 
 
+def reencode(values: torch.Tensor) -> torch.Tensor:
+    """e4m3fn as e4m3fnuz: the same bits, which mean half (scales double). -0 becomes 0, NaN NaN."""
+    bits = values.view(torch.uint8)
+    is_nan = (bits & 0x7F) == 0x7F
+    made = bits.masked_fill(bits == 0x80, 0).masked_fill(is_nan, 0x80)
+    return made.view(torch.float8_e4m3fnuz)
+
+
 def _read(files: _Files, source: Source, want: StoredWeight) -> torch.Tensor:
     """One source in the stored dtype."""
+    reencoded = any(step.kind == "reencode" for step in want.steps)
     if want.scale:
-        return _scales(files, source)
+        scales = _scales(files, source)
+        return scales * 2 if reencoded else scales
     values = files.tensor(source.file, source.tensor)
     found = (tuple(values.shape), values.dtype)
     if found != (source.shape, TORCH_DTYPES[source.dtype]):
@@ -66,6 +76,8 @@ def _read(files: _Files, source: Source, want: StoredWeight) -> torch.Tensor:
     dtype = TORCH_DTYPES[want.dtype]
     if values.dtype == dtype:
         return values
+    if reencoded:
+        return reencode(values)
     if source.scale is not None:
         values = dequantise(values, _scales(files, source))
     return values.to(dtype)
@@ -114,7 +126,7 @@ def _make(
             value = torch.cat(made, step.axis)
         elif step.kind == "transpose":
             value = value.permute(step.perm)
-        else:
+        elif step.kind != "reencode":  # which was done with the sources
             raise CheckpointMismatch(f"weight plan step {step.kind!r} is unknown; recompile")
     if tuple(value.shape) != want.shape:
         raise CheckpointMismatch(
@@ -148,3 +160,13 @@ def load_weights(
             typed.copy_(_make(files, stored, parts, rank))
             buffers[prefix, stored.name] = buffer
     return buffers
+
+
+def read_sources(
+    checkpoint: Path, wanted: Iterable[tuple[StoredWeight, Source]]
+) -> Iterator[torch.Tensor]:
+    """One checkpoint tensor after the other, each in its stored dtype; none is kept."""
+    with ExitStack() as stack, torch.no_grad():
+        files = _Files(checkpoint, stack)
+        for stored, source in wanted:
+            yield _read(files, source, stored)

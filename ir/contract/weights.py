@@ -25,11 +25,12 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One step of making a stored weight, with a numpy meaning in `ir/reference/weight_forms.py`.
 
     Each part is first made from its sources: `stack` (new axis 0 over several sources),
-    `dequantise` (block scales multiplied in), `cast` to the stored dtype. Then, over the parts:
+    `dequantise` (block scales multiplied in), `reencode` (e4m3fn as e4m3fnuz, exactly: the same
+    bits, which mean half, with doubled scales), `cast` to the stored dtype. Then, over the parts:
     `concat` (axis) and `transpose` (perm).
     """
 
-    kind: Literal["dequantise", "cast", "stack", "concat", "transpose"]
+    kind: Literal["dequantise", "reencode", "cast", "stack", "concat", "transpose"]
     dtype: str = ""
     axis: int = 0
     perm: tuple[int, ...] = ()

@@ -96,6 +96,14 @@ Cache = Array | CacheBytes
 """A plain layout's pages [N, page_tokens, row], or the bytes of a scaled one."""
 
 
+def empty_cache(layout: str, pages: int, page_tokens: int, row: tuple[int, ...]) -> Cache:
+    """Pages of zeros, as the references read and write them."""
+    element = LAYOUTS[layout].element
+    if element is None:
+        return CacheBytes.zeros(layout, pages, page_tokens, row)
+    return np.zeros((pages, page_tokens, sum(row)), NUMPY_DTYPES[element])
+
+
 def _typed(raw: Array, dtype: str) -> Array:
     return np.ascontiguousarray(raw).view(NUMPY_DTYPES[dtype])
 

@@ -23,6 +23,20 @@ def cast(value: Value, dtype: str) -> Array:
     return round_to(value, dtype)
 
 
+def reencode(value: Value) -> Scaled:
+    """Scaled e4m3fn as e4m3fnuz with the same products: a code means half there, scales double.
+
+    Minus zero, which e4m3fnuz reads as NaN, becomes zero; NaN becomes that code.
+    """
+    fn, fnuz = NUMPY_DTYPES["f8E4M3FN"], NUMPY_DTYPES["f8E4M3FNUZ"]
+    if not isinstance(value, Scaled) or value.values.dtype != fn:
+        raise ValueError("a `reencode` step needs scaled e4m3fn values")
+    bits = np.ascontiguousarray(value.values).view(np.uint8)
+    is_nan = (bits & 0x7F) == 0x7F
+    made = np.where(is_nan, 0x80, np.where(bits == 0x80, 0, bits)).astype(np.uint8)
+    return Scaled(made.view(fnuz), value.scales * 2, value.rows, value.cols)
+
+
 def stack(values: Sequence[Value]) -> Value:
     """A new axis 0 over equal shapes, scales stacked beside their values."""
     scaled = [v for v in values if isinstance(v, Scaled)]
@@ -86,13 +100,16 @@ def _require_all_scaled(values: Sequence[Value], scaled: Sequence[Scaled], kind:
 def apply_steps(parts: Sequence[Sequence[Value]], steps: Sequence[Step]) -> Value:
     """The stored tensor: steps in order over each part's sources, `concat` over the parts.
 
-    `dequantise`, `cast` and `transpose` act on every source, `stack` makes one of a part's sources.
+    `dequantise`, `reencode`, `cast` and `transpose` act on every source, `stack` makes one of a
+    part's sources.
     """
     now: list[list[Value]] = [list(p) for p in parts]
     for step in steps:
         match step.kind:
             case "dequantise":
                 now = [[dequantise(v, step.dtype) for v in p] for p in now]
+            case "reencode":
+                now = [[reencode(v) for v in p] for p in now]
             case "cast":
                 now = [[cast(v, step.dtype) for v in p] for p in now]
             case "transpose":
@@ -110,6 +127,9 @@ def apply_steps(parts: Sequence[Sequence[Value]], steps: Sequence[Step]) -> Valu
 
 def _source(value: Value, stored: StoredWeight) -> Array:
     if isinstance(value, Scaled):
+        is_fn = value.values.dtype == NUMPY_DTYPES["f8E4M3FN"]
+        if is_fn and any(s.kind == "reencode" for s in stored.steps):
+            value = reencode(value)
         if stored.scale:
             return round_to(value.scales, stored.dtype)
         if value.values.dtype == NUMPY_DTYPES[stored.dtype]:
@@ -144,7 +164,8 @@ def stored_weight(
             _source(v, stored) if axis is None else _slice(v, stored, axis, rank) for v in sources
         ]
         made.append(each if len(each) == 1 else [stack(each)])
-    value = apply_steps(made, stored.steps)
+    over_parts = [s for s in stored.steps if s.kind != "reencode"]  # done with the sources
+    value = apply_steps(made, over_parts)
     assert not isinstance(value, Scaled)  # _source gives plain arrays only
     if value.shape != stored.shape:
         raise ValueError(f"{stored.name} came out as {value.shape}, planned as {stored.shape}")

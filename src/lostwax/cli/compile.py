@@ -13,6 +13,9 @@ from lostwax.cli.progress import Phases
 from lostwax.ir.contract.artifact import CheckpointNote, Manifest
 from lostwax.ir.contract.model import WeightTable
 
+_IR_NAMES = {"fp32": "f32"}
+"""The user's word for a dtype, by the IR's."""
+
 
 class ForcedError(ValueError):
     """A --lowering option is malformed."""
@@ -25,6 +28,12 @@ def compile(
     out: Annotated[Path, Parameter(name=["-o", "--out"])],
     target: str = "cpu",
     dtype: Literal["fp32", "bf16"] = "bf16",
+    kv_layout: Literal["model", "bf16", "fp32", "fp8_656", "fp8_576"] = "model",
+    kv_scale: Literal["fp32", "ue8m0"] = "fp32",
+    indexer_dtype: Literal["model", "bf16", "fp32", "fp8_fp32", "fp8_ue8m0"] = "model",
+    index_pages: Literal["index_paged", "index_row"] = "index_paged",
+    activations: Literal["model", "fp8"] = "model",
+    tp: int = 1,
     max_context: int | None = None,
     max_tokens: int = 512,
     max_reqs: int = 8,
@@ -47,6 +56,22 @@ def compile(
     dtype
         fp32: fp32 throughout, cache included, nothing quantised. bf16: bf16 activations and
         cache, weights as stored.
+    kv_layout
+        How the latent cache is stored (model: in the dtype). fp8_656: 8-bit latents with a scale
+        for 128, bf16 rope keys. fp8_576: everything 8-bit without scales.
+    kv_scale
+        How the scales of fp8_656 are rounded; ue8m0: up to powers of two.
+    indexer_dtype
+        How index queries and keys are held. fp8_fp32 and fp8_ue8m0 rotate and round both to 8
+        bits; the name says how their scales are rounded. The official code has fp8_ue8m0.
+    index_pages
+        How 8-bit index keys lie. index_paged: a page's keys, then its scales. index_row: each
+        token's scale behind its key.
+    activations
+        fp8: what meets an FP8 weight is rounded to 8 bits first, as the official code does.
+    tp
+        Ranks that run the artifact together, each with its slices of the weights: processes, one a
+        device. `serve` starts them.
     max_context
         Longest request in tokens (default: the model's bound, at most 8192).
     max_tokens
@@ -70,6 +95,14 @@ def compile(
         out,
         target=target,
         dtype=dtype,
+        formats={
+            "kv": _IR_NAMES.get(kv_layout, kv_layout),
+            "kv_scale": kv_scale,
+            "indexer": _IR_NAMES.get(indexer_dtype, indexer_dtype),
+            "index_pages": index_pages,
+            "activations": activations,
+        },
+        tp=tp,
         max_context=max_context,
         max_tokens=max_tokens,
         max_reqs=max_reqs,
@@ -84,6 +117,7 @@ def compile(
         "digest": manifest.digest,
         "target": manifest.target.name,
         "dtype": dtype,
+        "ranks": manifest.world_size,
         "programs": len(manifest.programs),
         "kernels": len({k.binary for k in manifest.kernels}),
         "weight_bytes": manifest.weight_bytes,
@@ -129,6 +163,8 @@ def compile_checkpoint(
     *,
     target: str,
     dtype: str,
+    formats: dict[str, str] | None = None,
+    tp: int = 1,
     max_context: int | None = None,
     max_tokens: int = 512,
     max_reqs: int = 8,
@@ -145,6 +181,7 @@ def compile_checkpoint(
     from lostwax.backends.buckets import Sizes
     from lostwax.backends.compile import CompileOptions, compile_module
     from lostwax.backends.cover import Forced
+    from lostwax.backends.formats import Formats
     from lostwax.backends.measurements import open_measurements
     from lostwax.backends.registry import find_target
     from lostwax.frontend.capture import capture
@@ -159,9 +196,14 @@ def compile_checkpoint(
     phases("capture")
     captured = capture(opened)
     tokenizer = checkpoint / "tokenizer.json"
+    chosen = formats or {}
+    if chosen.get("activations") == "fp8":  # scales are rounded as the checkpoint's were
+        chosen = chosen | {"activations": f"fp8_{opened.config.scale_fmt or 'fp32'}"}
     options = CompileOptions(
-        dtype="f32" if dtype == "fp32" else dtype,
+        dtype=_IR_NAMES.get(dtype, dtype),
+        formats=Formats(**chosen),
         sizes=Sizes(max_context=max_context, max_tokens=max_tokens, max_reqs=max_reqs),
+        tp=tp,
         forced=forced,
         budget_bytes=budget,
         measurements=measurements,

@@ -1,0 +1,56 @@
+"""How values are held beside the model's dtype: caches, indexer, activations. Rewrites nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from xdsl.dialects import builtin
+from xdsl.passes import ModulePass
+from xdsl.utils.exceptions import PassFailedException
+
+from lostwax.ir.contract.target import Target
+from lostwax.ir.passes.assign_formats import AssignFormatsPass
+from lostwax.ir.passes.pipeline import run
+
+
+class UnsupportedFormat(ValueError):
+    """The model's sizes or its checkpoint do not allow a format that was asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Formats:
+    """Options of `assign-formats` with their names there; `model` follows the model's dtype.
+
+    `fp8`: the encoding of fp8 weights and activations, None for the target's own.
+    """
+
+    kv: str = "model"
+    kv_scale: str = "fp32"
+    indexer: str = "model"
+    index_pages: str = "index_paged"
+    activations: str = "model"
+    fp8: str | None = None
+
+    def assign(self, dtype: str, weights: str, target: Target) -> AssignFormatsPass:
+        """The pass that gives a module these formats on a target."""
+        return AssignFormatsPass(
+            dtype=dtype,
+            weights=weights,
+            fp8=self.fp8 or target.fp8_encoding or "f8E4M3FN",
+            kv=self.kv,
+            kv_scale=self.kv_scale,
+            indexer=self.indexer,
+            index_pages=self.index_pages,
+            activations=self.activations,
+        )
+
+
+def typed(
+    module: builtin.ModuleOp, passes: tuple[ModulePass, ...], dump_dir: Path | None
+) -> builtin.ModuleOp:
+    """A copy of the captured module with formats. Raises UnsupportedFormat."""
+    try:
+        return run(module.clone(), passes, dump_dir)
+    except PassFailedException as error:
+        raise UnsupportedFormat(str(error)) from error
