@@ -34,6 +34,11 @@ class NullDriver:
         """Host memory, so that binding is as on the CPU."""
         return torch.device("cpu")
 
+    @property
+    def fingerprint(self) -> str:
+        """No device."""
+        return "null"
+
     def allocate(self, num_bytes: int) -> torch.Tensor:
         """A zeroed u8 [num_bytes] buffer; the pages are not touched until somebody writes."""
         return torch.zeros(num_bytes, dtype=torch.uint8)

@@ -41,6 +41,11 @@ class Driver(Protocol):
         """Where buffers lie."""
         ...
 
+    @property
+    def fingerprint(self) -> str:
+        """What makes this device and its libraries give the numbers they give, in words."""
+        ...
+
     def allocate(self, num_bytes: int) -> torch.Tensor:
         """A zeroed u8 [num_bytes] buffer, aligned to 256 bytes."""
         ...

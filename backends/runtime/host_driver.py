@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,11 @@ class HostDriver:
         """The host."""
         return torch.device("cpu")
 
+    @property
+    def fingerprint(self) -> str:
+        """The processor's model and torch's build."""
+        return f"{_processor()}, torch {torch.__version__}"
+
     def allocate(self, num_bytes: int) -> torch.Tensor:
         """A zeroed u8 [num_bytes] buffer, aligned to 256 bytes."""
         raw = torch.zeros(num_bytes + ALIGNMENT, dtype=torch.uint8)
@@ -56,3 +62,13 @@ class HostDriver:
 
     def synchronize(self) -> None:
         """Nothing is asynchronous."""
+
+
+def _processor() -> str:
+    """The model's name as Linux has it, else the architecture alone."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{platform.machine()} {names[0] if names else ''}".strip()

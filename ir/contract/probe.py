@@ -130,9 +130,14 @@ class Probes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What this device made of one probe; errors None where nothing ran."""
+    """What this device made of one probe: `what` names lowering and ops, `reason` why it never ran.
+
+    Errors are relative to the reference's RMS, None where nothing ran.
+    """
 
     state: Literal["executed", "compiled"]
+    what: str = ""
+    reason: str = ""
     max_error: float | None = None
     rms_error: float | None = None
     agreement: float | None = None

@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--num-pages", type=int)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--certificates", type=Path)
+    parser.add_argument("--allow-compiled", action="store_true")
     options = parser.parse_args(argv)
     rank = int(os.environ.get("RANK", "0"))  # torchrun numbers its processes so
     try:
@@ -74,10 +76,15 @@ def _follow(options: argparse.Namespace) -> None:
 
 def _load(options: argparse.Namespace) -> LoadedRuntime:
     # Imported here: only the engine process needs torch, and heartbeats already run meanwhile.
+    from lostwax.backends.runtime.boot_check import Admission
     from lostwax.backends.runtime.load import load
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
 
     return load(
         options.artifact,
+        admission=Admission(options.certificates, options.allow_compiled, say),
         checkpoint=options.checkpoint,
         num_pages=options.num_pages,
         threads=options.threads,

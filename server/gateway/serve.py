@@ -37,14 +37,19 @@ def serve(
     threads: int | None = None,
     settings: Settings | None = None,
     insecure: bool = False,
+    certificates: Path | None = None,
+    allow_compiled: bool = False,
 ) -> None:
     """Serve an artifact over HTTP until interrupted.
 
     The tokenizer is looked for in the artifact, then in the checkpoint. `insecure` allows a host
-    that other machines can reach: there is no authentication yet.
+    that other machines can reach: there is no authentication yet. `certificates` is a folder for
+    what the golden probes showed, `allow_compiled` serves lowerings that never ran here.
     """
     given = {"--checkpoint": checkpoint, "--num-pages": num_pages, "--threads": threads}
+    given["--certificates"] = certificates
     options = [part for k, v in given.items() if v is not None for part in (k, str(v))]
+    options += ["--allow-compiled"] if allow_compiled else []
     ranks = ArtifactReader(artifact).manifest.world_size
     engine = ["lostwax.server.engine"]
     if ranks > 1:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from lostwax.cli.progress import Phases
 
@@ -25,6 +27,8 @@ def serve(
     num_pages: int | None = None,
     threads: int | None = None,
     insecure: bool = False,
+    certificates: Path | None = None,
+    allow_compiled: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Serve an artifact over HTTP; a checkpoint is compiled first, beside it.
 
@@ -48,6 +52,10 @@ def serve(
         Threads of a CPU engine (default: torch's).
     insecure
         Allow a host that others can reach although there is no authentication.
+    certificates
+        A folder to keep what the golden probes showed on this device (default: in the artifact).
+    allow_compiled
+        Serve lowerings that never ran on this device.
     """
     from lostwax.backends.runtime.artifact_reader import ArtifactReader
     from lostwax.server.gateway.serve import serve as run
@@ -73,6 +81,8 @@ def serve(
         num_pages=num_pages,
         threads=threads,
         insecure=insecure,
+        certificates=certificates,
+        allow_compiled=allow_compiled,
     )
 
 
