@@ -10,6 +10,7 @@ import torch
 
 from lostwax.backends.registry import Backend, backends
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
+from lostwax.backends.runtime.boot_check import Admission
 from lostwax.backends.runtime.bound_program import BoundProgram, Memory, PlaneBuffers
 from lostwax.backends.runtime.checkpoint_content import require_content
 from lostwax.backends.runtime.driver import Driver
@@ -165,13 +166,16 @@ def load(
     checkpoint: Path | None = None,
     num_pages: int | None = None,
     threads: int | None = None,
+    admission: Admission | None = None,
     extra_backends: tuple[Backend, ...] = (),
 ) -> Runtime:
     """Load an artifact on its target's device; `threads` sets torch's threads of this process.
 
-    `extra_backends` join those that are installed.
+    `admission` runs the golden probes where they have not run on this device; None trusts the
+    artifact. `extra_backends` join those that are installed.
 
-    Raises ArtifactError, CheckpointMismatch, DeviceUnavailable, RankError, each with the remedy.
+    Raises ArtifactError, CheckpointMismatch, DeviceUnavailable, RankError, WrongKernel, Unproven,
+    each with the remedy.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -187,6 +191,8 @@ def load(
     ranks = Ranks.join(manifest.world_size)
     compiled = {k.binary: k for k in manifest.kernels}
     driver: Driver = found.load(found.driver)(manifest.target, artifact / "kernels", compiled)
+    if admission is not None and manifest.target.replay != "none":
+        admission.admit(reader, driver, found.kernels)
     folder = reader.checkpoint(checkpoint)
     note = reader.note()
     require_content(folder, note.files if note else {})
