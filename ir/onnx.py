@@ -6,46 +6,35 @@ are the caller's to write.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-import numpy as np
 import onnx
-from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 from xdsl.dialects import builtin, func
 from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.irdl import IRDLOperation
 from xdsl.traits import SymbolTable
 
 from lostwax.ir.contract.program import DTYPE_BYTES
-from lostwax.ir.decompose.body import Attr, Function, Graph, Node, Ref
+from lostwax.ir.decompose.body import Function
 from lostwax.ir.decompose.cache_bytes import shape_of
-from lostwax.ir.decompose.function import constants_of, decompose, dtypes_of, operands_of
+from lostwax.ir.decompose.function import decompose, dtypes_of, operands_of
 from lostwax.ir.dialects.core import CallOp
+from lostwax.ir.onnx_function import (
+    ELEMENTS,
+    IR_VERSION,
+    OPS,
+    OPSET,
+    call_node,
+    function_proto,
+    opset_of,
+)
 from lostwax.ir.types import CacheType, TensorType
 
-OPS = "ai.lostwax"
-"""Domain of the ops."""
-OPSET = 21  # the first whose casts, reshapes and scans take every fp8 type
-BITS_OPSET = 26  # the first with BitCast, which the bytes of scaled caches need
-IR_VERSION = 10
 ALIGNMENT = 4096  # of external data: ONNX asks for it so that files can be mapped
-
-ELEMENTS: dict[str, int] = {
-    "f64": TensorProto.DOUBLE,
-    "f32": TensorProto.FLOAT,
-    "f16": TensorProto.FLOAT16,
-    "bf16": TensorProto.BFLOAT16,
-    "i64": TensorProto.INT64,
-    "i32": TensorProto.INT32,
-    "u8": TensorProto.UINT8,
-    "bool": TensorProto.BOOL,
-    "f8E4M3FN": TensorProto.FLOAT8E4M3FN,
-    "f8E4M3FNUZ": TensorProto.FLOAT8E4M3FNUZ,
-}
-"""ONNX's element types by the name that types use."""
 
 
 class NotExportable(ValueError):
@@ -54,12 +43,16 @@ class NotExportable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class PlacedWeight:
-    """Bytes offset .. offset + num_bytes of the external data: a weight, or its block scales."""
+    """Bytes offset .. offset + num_bytes of the external data: a weight, or its block scales.
+
+    `values_dtype` is the weight's, whichever of the two this is.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     scale: bool
+    values_dtype: str
     offset: int
 
     @property
@@ -74,68 +67,6 @@ class OnnxModel:
 
     proto: ModelProto
     weights: tuple[PlacedWeight, ...]
-
-
-def _graph_proto(graph: Graph, name: str) -> onnx.GraphProto:
-    return helper.make_graph(
-        [_node_proto(n) for n in graph.nodes],
-        name,
-        [helper.make_tensor_value_info(n, ELEMENTS[d], None) for n, d in graph.inputs],
-        [helper.make_tensor_value_info(n, ELEMENTS[d], [None] * a) for n, d, a in graph.outputs],
-    )
-
-
-def _attribute(name: str, value: Attr) -> AttributeProto:
-    match value:
-        case Ref():
-            kinds = {
-                "value_int": AttributeProto.INT,
-                "value_float": AttributeProto.FLOAT,
-                "value_ints": AttributeProto.INTS,
-            }
-            return AttributeProto(name=name, ref_attr_name=value.name, type=kinds[value.kind])
-        case Graph():
-            return helper.make_attribute(name, _graph_proto(value, name))
-        case np.ndarray():
-            return helper.make_attribute(name, onnx.numpy_helper.from_array(value))
-        case str() if name == "to":
-            return helper.make_attribute(name, ELEMENTS[value])
-        case _:
-            return helper.make_attribute(name, value)
-
-
-def _node_proto(node: Node) -> NodeProto:
-    proto = helper.make_node(node.op_type, node.inputs, node.outputs)
-    proto.attribute.extend(_attribute(name, value) for name, value in node.attributes.items())
-    return proto
-
-
-def opset_of(functions: Iterable[Function]) -> int:
-    """The oldest opset that has all their operators."""
-    uses_bits = any(n.op_type == "BitCast" for f in functions for n in f.nodes)
-    return BITS_OPSET if uses_bits else OPSET
-
-
-def function_proto(function: Function, opset: int, name: str | None = None) -> FunctionProto:
-    """An op's function, under another name where several signatures of the op are needed."""
-    return helper.make_function(
-        OPS,
-        name or function.name,
-        function.inputs,
-        function.outputs,
-        [_node_proto(n) for n in function.nodes],
-        [helper.make_opsetid("", opset)],
-        function.attributes,
-        doc_string=function.signature,
-    )
-
-
-def call_node(op: IRDLOperation, name: str, inputs: Sequence[str], outputs: Sequence[str]):
-    """A node that calls the function `name` with the op's attributes."""
-    node = helper.make_node(name, inputs, outputs, domain=OPS)
-    constants = constants_of(op)
-    node.attribute.extend(helper.make_attribute(k, v) for k, v in constants.items())
-    return node
 
 
 @dataclass
@@ -260,18 +191,23 @@ class _Step:
         if not isinstance(kind, TensorType):
             raise NotExportable(f"weight {name} is a {kind}, not a tensor")
         shape = kind.at({})
-        found = (self._place(name, kind.dtype_name, shape, False),)
+        values = kind.dtype_name
+        found = (self._place(name, values, shape, False, values),)
         if (blocks := kind.block_scale) is None:
             return found
         *batch, rows, cols = shape
         counts = (*batch, -(-rows // blocks.rows.data), -(-cols // blocks.cols.data))
-        return (*found, self._place(name, str(blocks.dtype), counts, True))
+        return (*found, self._place(name, str(blocks.dtype), counts, True, values))
 
-    def _place(self, name: str, dtype: str, shape: tuple[int, ...], scale: bool) -> str:
+    def _place(
+        self, name: str, dtype: str, shape: tuple[int, ...], scale: bool, values_dtype: str
+    ) -> str:
         key = f"{name}:scale" if scale else name
         if key not in self.weights:
             offset = -(-self.num_bytes // ALIGNMENT) * ALIGNMENT
-            placed = self.weights[key] = PlacedWeight(name, dtype, shape, scale, offset)
+            placed = self.weights[key] = PlacedWeight(
+                name, dtype, shape, scale, values_dtype, offset
+            )
             self.num_bytes = offset + placed.num_bytes
         return key
 

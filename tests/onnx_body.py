@@ -11,7 +11,14 @@ from onnx import FunctionProto, GraphProto, helper
 from xdsl.irdl import IRDLOperation
 
 from lostwax.ir.decompose.function import decompose, inputs_of, outputs_of
-from lostwax.ir.onnx import ELEMENTS, IR_VERSION, OPS, call_node, function_proto, opset_of
+from lostwax.ir.onnx_function import (
+    ELEMENTS,
+    IR_VERSION,
+    OPS,
+    call_node,
+    function_proto,
+    opset_of,
+)
 from lostwax.ir.reference.dtype import NUMPY_DTYPES, Array
 from lostwax.ir.types import CacheType
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "compile": "Compile a checkpoint into an artifact for one target.",
     "doctor": "What each target needs on this machine to compile and run, and what is lacking.",
     "explain": "What an artifact's compile chose for each op, what lost and why.",
+    "export": "Write a graph of an artifact, with its weights, as an ONNX model.",
     "new-checkpoint": "Write a random checkpoint in the official format.",
     "opt": "Run passes over a module's text.",
     "plan": "The memory of each rank, before anything is booted.",

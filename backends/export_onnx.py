@@ -1,0 +1,129 @@
+"""Writes one specialised graph of an artifact as an ONNX model with the checkpoint's weights.
+
+Weights are streamed, a checkpoint tensor at a time, into one external data file beside the model.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import onnx
+import torch
+from xdsl.parser import Parser
+
+from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.backends.runtime.checkpoint_content import require_content
+from lostwax.backends.runtime.load_weights import read_sources
+from lostwax.ir.contract.artifact import Manifest
+from lostwax.ir.contract.weights import Source, Step, StoredWeight
+from lostwax.ir.dialects import context
+from lostwax.ir.onnx import OnnxModel, PlacedWeight, export_onnx
+
+REENCODE = Step(kind="reencode")
+
+
+class ExportError(ValueError):
+    """The artifact has no such graph, or no checkpoint to take weights from."""
+
+
+def _graph_file(manifest: Manifest, name: str) -> str:
+    file = f"graphs/{name}.mlir"
+    if file not in manifest.files:
+        has = sorted(Path(f).stem for f in manifest.files if f.startswith("graphs/"))
+        raise ExportError(
+            f"the artifact has no graph {name}; it has {', '.join(h for h in has if '-' in h)}"
+        )
+    return file
+
+
+def _stored(placed: PlacedWeight, source: Source) -> StoredWeight:
+    """What one checkpoint tensor gives to a placed weight."""
+    encoded = source.dtype == "f8E4M3FN" and placed.values_dtype == "f8E4M3FNUZ"
+    return StoredWeight(
+        name=placed.name,
+        dtype=placed.dtype,
+        shape=source.shape,
+        steps=(REENCODE,) if encoded else (),
+        parts=(placed.name,),
+        scale=placed.scale,
+    )
+
+
+def _write_weights(
+    file: BinaryIO,
+    weights: Iterable[PlacedWeight],
+    sources: Mapping[str, tuple[Source, ...]],
+    checkpoint: Path,
+) -> None:
+    """Each weight's bytes at its offset: its sources one behind the other, which stacks them."""
+    places = [(placed, source) for placed in weights for source in sources[placed.name]]
+    tensors = read_sources(checkpoint, ((_stored(p, s), s) for p, s in places))
+    last: PlacedWeight | None = None
+    for (placed, _), tensor in zip(places, tensors, strict=True):
+        if placed is not last:
+            file.seek(placed.offset)
+            last = placed
+        file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+@contextmanager
+def _both_or_nothing(out: Path) -> Generator[Path]:
+    """A folder whose files take their places beside `out` when the block ends well."""
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield work
+        for made in sorted(work.iterdir(), reverse=True):  # the data before the model
+            os.replace(made, out.parent / made.name)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def export_artifact(
+    artifact: Path, out: Path, graph: str, *, checkpoint: Path | None = None
+) -> OnnxModel:
+    """Write the graph `graph` (such as decode-sparse) to `out` and `out`.data; it is checked first.
+
+    Raises ExportError, ArtifactError, CheckpointMismatch, NotExportable and NoDecomposition.
+    """
+    if out.is_dir():
+        raise ExportError(f"{out} is a folder; give -o a file, such as {out / 'model.onnx'}")
+    reader = ArtifactReader(artifact)
+    manifest = reader.manifest
+    if manifest.world_size != 1:
+        raise ExportError(
+            f"{artifact} is one of {manifest.world_size} ranks' worth; compile it for one rank"
+        )
+    text = reader.read(_graph_file(manifest, graph)).decode()
+    guards = {ref.guard.name: str(ref.guard) for ref in manifest.programs}
+    entry = graph.split("-", 1)[0]
+    metadata = {
+        "lostwax.artifact": manifest.digest,
+        "lostwax.graph": graph,
+        "lostwax.guard": guards.get("dense" if "-dense" in graph else "", "always"),
+        "lostwax.model": manifest.model.name,
+        "lostwax.page_tokens": str(manifest.limits.page_tokens),
+    }
+    module = Parser(context(), text).parse_module()
+    model = export_onnx(module, entry, f"{out.name}.data", metadata=metadata)
+    sources = reader.weight_plan().sources
+    missing = [w.name for w in model.weights if w.name not in sources]
+    if missing:
+        raise ExportError(
+            f"the artifact knows no checkpoint tensor for {missing[0]}: it was compiled from a"
+            " configuration alone; compile a checkpoint"
+        )
+    folder, note = reader.checkpoint(checkpoint), reader.note()
+    require_content(folder, note.files if note else {})
+    with _both_or_nothing(out) as work:
+        with (work / f"{out.name}.data").open("wb") as file:
+            _write_weights(file, model.weights, sources, folder)
+        made = work / out.name
+        made.write_bytes(model.proto.SerializeToString(deterministic=True))
+        onnx.checker.check_model(str(made), full_check=True)
+    return model

@@ -1,0 +1,73 @@
+"""`lostwax export`: a graph of an artifact for other runtimes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+
+class NoFormat(ValueError):
+    """No format was named."""
+
+
+def export(
+    artifact: Path,
+    /,
+    *,
+    out: Annotated[Path, Parameter(name=["-o", "--out"])],
+    onnx: Annotated[bool, Parameter(negative=())] = False,
+    entry: Literal["extend", "decode"] = "extend",
+    dense: Annotated[bool, Parameter(negative="--sparse")] = False,
+    scores: Annotated[bool, Parameter(negative=())] = False,
+    checkpoint: Path | None = None,
+    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """Write a graph of an artifact, with the checkpoint's weights, as an ONNX model.
+
+    Plain onnxruntime runs it: each op is a function of the domain ai.lostwax with a body in ONNX
+    operators. Caches are inputs past.PLANE.LAYER and outputs present.PLANE.LAYER.
+
+    Parameters
+    ----------
+    artifact
+        The artifact folder.
+    out
+        The model's file; its weights go to FILE.data beside it.
+    onnx
+        Write ONNX, which is the only format so far.
+    entry
+        extend: rows of unequal requests (one row each, too). decode: one row a request.
+    dense
+        The graph for requests of at most index_topk tokens, where every position is selected.
+        --sparse, the default, serves every length.
+    scores
+        The head that also gives log-probabilities of targets and the likeliest ids.
+    checkpoint
+        Where the artifact's checkpoint lies, if not where it was when compiled.
+    json_
+        Print the result as JSON on standard output.
+    """
+    if not onnx:
+        raise NoFormat("say what to write: --onnx is the format that lostwax exports")
+    from lostwax.backends.export_onnx import export_artifact
+
+    graph = f"{entry}-{'dense' if dense else 'sparse'}{'-scores' if scores else ''}"
+    model = export_artifact(artifact, out, graph, checkpoint=checkpoint)
+    weight_bytes = sum(w.num_bytes for w in model.weights)
+    report = {
+        "model": str(out),
+        "graph": graph,
+        "functions": len(model.proto.functions),
+        "nodes": len(model.proto.graph.node),
+        "weight_bytes": weight_bytes,
+    }
+    if json_:
+        print(json.dumps(report))
+        return
+    print(
+        f"{out}: {graph}, {report['nodes']} calls of {report['functions']} functions, weights"
+        f" {weight_bytes / 2**20:.1f} MiB in {out.name}.data"
+    )
