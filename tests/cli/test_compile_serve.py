@@ -49,6 +49,20 @@ def test_compile_json_prints_the_manifests_digest(
     assert Path(note["path"]) == small_artifact.checkpoint.resolve()
 
 
+def test_formats_on_the_command_line_reach_the_planes(
+    run: Run, small_checkpoint: Path, tmp_path: Path
+) -> None:
+    formats = ("--kv-layout", "fp8_656", "--indexer-dtype", "fp8_ue8m0")
+    status, _, _ = run("compile", small_checkpoint, "-o", tmp_path / "a", *QUICK, *formats)
+    assert status == 0
+    planes = {p.name: p for p in ArtifactReader(tmp_path / "a").manifest.planes}
+    latent, index_key = planes["latent"], planes["index_key"]
+    assert (latent.layout, index_key.layout) == ("fp8_656", "index_paged")
+    # at 32 + 16 and 32: one scale a row, rope keys in bf16
+    assert latent.page_bytes == 64 * (32 + 4 + 2 * 16)
+    assert index_key.page_bytes == 64 * (32 + 4)
+
+
 # What is asked for, with CKPT and OUT in their places, and what the one line says.
 MISTAKES = {
     "a target's typo": ("CKPT -o OUT --target cqu", "unknown target 'cqu'. Did you mean 'cpu'?"),
@@ -63,6 +77,10 @@ MISTAKES = {
     "an op's typo": ("CKPT -o OUT --lowering mla.atend=x", "Did you mean 'mla.attend'?"),
     "no records": ("CKPT -o OUT --records CKPT/none", "is no folder of records; give the folder"),
     "no context": ("CKPT -o OUT --max-context 0", "--max-context must be at least 1"),
+    "fp8 activations without fp8 weights": (
+        "CKPT -o OUT --activations fp8",
+        "no weight is held in fp8; it needs an FP8 checkpoint",
+    ),
     "no room": ("CKPT -o OUT --budget 10", "the arena's budget is 10"),
 }
 

@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from lostwax.backends.runtime import load_weights
 from lostwax.ir.contract.weights import Step, StoredWeight
-from lostwax.ir.reference.dtype import Scaled, round_to, widen
-from lostwax.ir.reference.weight_forms import apply_steps, stored_weight
+from lostwax.ir.reference.dtype import NUMPY_DTYPES, Scaled, round_to, widen
+from lostwax.ir.reference.weight_forms import apply_steps, reencode, stored_weight
 
 
 def scaled(rows: int, cols: int, seed: int) -> Scaled:
@@ -69,3 +71,21 @@ def test_a_stored_weight_keeps_its_format_or_is_dequantised():
     np.testing.assert_allclose(
         stored_weight(plain, [experts]), np.stack([widen(e) for e in experts]), rtol=1e-7
     )
+
+
+def test_reencoding_keeps_every_product_in_bits():
+    codes = np.arange(256, dtype=np.uint8).reshape(2, 128)
+    fn = codes.view(NUMPY_DTYPES["f8E4M3FN"])
+    given = Scaled(fn, np.array([[0.75]], np.float32), 128, 128)
+    made = reencode(given)
+    assert made.values.dtype == NUMPY_DTYPES["f8E4M3FNUZ"]
+    np.testing.assert_array_equal(widen(made), widen(given))  # NaN stays NaN
+    assert made.values.view(np.uint8)[1, 0] == 0, "-0 is the code of NaN there"
+    tensor = torch.from_numpy(codes).view(torch.float8_e4m3fn)
+    loaded = load_weights.reencode(tensor).view(torch.uint8).numpy()
+    assert loaded.tobytes() == made.values.tobytes()
+
+
+def test_only_scaled_e4m3fn_is_reencoded():
+    with pytest.raises(ValueError, match="needs scaled e4m3fn values"):
+        reencode(np.zeros((2, 2), np.float32))

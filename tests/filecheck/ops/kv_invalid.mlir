@@ -28,3 +28,17 @@ func.func @f(%cache: !lostwax.cache<"index_key", N, 64, [4], "bf16">, %k: !lostw
   %l = "dsa.index_logits"(%q, %w, %cache, %slots, %q_starts, %page_table) <{scale = 1.0 : f64}> : (!lostwax.tensor<[T, 2, 4], bf16>, !lostwax.tensor<[T, 2], f32>, !lostwax.cache<"index_key", N, 64, [4], "bf16">, !lostwax.tensor<[T], i32>, !lostwax.tensor<[B + 1], i32>, !lostwax.tensor<[B, P], i32>) -> !lostwax.tensor<[T, 64*P], f32>
   func.return %new, %l : !lostwax.cache<"index_key", N, 64, [4], "bf16">, !lostwax.tensor<[T, 64*P], f32>
 }
+
+// -----
+// CHECK: @f: kv.append: row 0, !lostwax.tensor<[T, 4], bf16>, does not fit layout 'index_paged'
+func.func @f(%cache: !lostwax.cache<"index_key", N, 64, [4], "index_paged">, %k: !lostwax.tensor<[T, 4], bf16>, %slots: !lostwax.tensor<[T], i32>) -> !lostwax.cache<"index_key", N, 64, [4], "index_paged"> {
+  %y = "kv.append"(%cache, %k, %slots) : (!lostwax.cache<"index_key", N, 64, [4], "index_paged">, !lostwax.tensor<[T, 4], bf16>, !lostwax.tensor<[T], i32>) -> !lostwax.cache<"index_key", N, 64, [4], "index_paged">
+  func.return %y : !lostwax.cache<"index_key", N, 64, [4], "index_paged">
+}
+
+// -----
+// CHECK: @f: kv.append: row 0, !lostwax.tensor<[T, 4], f8E4M3FNUZ, #lostwax.block_scale<1, 128, f32>>, does not fit layout 'index_row'
+func.func @f(%cache: !lostwax.cache<"index_key", N, 64, [4], "index_row">, %k: !lostwax.tensor<[T, 4], f8E4M3FNUZ, #lostwax.block_scale<1, 128, f32>>, %slots: !lostwax.tensor<[T], i32>) -> !lostwax.cache<"index_key", N, 64, [4], "index_row"> {
+  %y = "kv.append"(%cache, %k, %slots) : (!lostwax.cache<"index_key", N, 64, [4], "index_row">, !lostwax.tensor<[T, 4], f8E4M3FNUZ, #lostwax.block_scale<1, 128, f32>>, !lostwax.tensor<[T], i32>) -> !lostwax.cache<"index_key", N, 64, [4], "index_row">
+  func.return %y : !lostwax.cache<"index_key", N, 64, [4], "index_row">
+}
