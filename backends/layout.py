@@ -139,9 +139,7 @@ class BlockLayout:
                 continue
             for value in p.candidate.region.output_values():
                 root = _root(value)
-                if isinstance(root.type, CacheType) or root in self._roots or root in self._carried:
-                    continue
-                if root in self.block.state_results:
+                if self._lies_elsewhere(root):
                     continue
                 if isinstance(root.owner, Operation) and root.owner in p.candidate.region.members:
                     wanted += [(root, b) for b in self._buffers(root, t, last[root])]
@@ -162,6 +160,11 @@ class BlockLayout:
                     scales = scale_shape(kind, shape)
                     self._scales[key] = dense("arena", "", "f32", scales, base + offset)
         return total
+
+    def _lies_elsewhere(self, root: SSAValue) -> bool:
+        """Whether a value has a place already, or one outside the stretch that layers share."""
+        placed = root in self._roots or root in self._carried or root in self.block.state_results
+        return placed or isinstance(root.type, CacheType)
 
     def _buffers(self, value: SSAValue, first: int, last: int) -> list[Buffer]:
         """Where a value's elements will lie, then its scales if it has any."""

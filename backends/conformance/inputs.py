@@ -162,7 +162,9 @@ def _make(match: RegionMatch, value: SSAValue, case: StepCase, rng: np.random.Ge
     for op_name, field in sorted(used):
         step = STEP_FIELDS.get(field)
         if step is not None and (is_integer or field == "temperature"):
-            return case.inputs[step]
+            given = case.inputs[step]
+            fits = given.shape == kind.at(case.env)
+            return given if fits else case.inputs["hidden_rows"]  # as many as the step has rows
         if (op_name, field) == ("moe.experts", "ids"):
             return round_to(_expert_ids(_num_experts(match, case), kind, case, rng), "i32")
     if used & WEIGHTS:

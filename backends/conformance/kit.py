@@ -117,6 +117,7 @@ def cases(context: ProgramContext, facts: ModelFacts, seeds: Sequence[int]) -> l
             page_tokens=facts.page_tokens,
             vocab_size=facts.vocab_size,
             max_kv=facts.index_topk if context.guard.terms else None,
+            state_rows=context.state_rows,
         )
         for seed in seeds
     ]

@@ -43,9 +43,8 @@ def _lengths(
     most = min(bucket.reqs, bucket.tokens)
     reqs = most if full or most == 1 else int(rng.integers(1, most))
     if entry == "decode":
-        if bucket.tokens != bucket.reqs:
-            raise ValueError(f"decode has one row a request, but the bucket is {bucket}")
-        new = np.ones(reqs, dtype=np.int64)
+        most_rows = min(bucket.rows_a_req, limit)
+        new = np.full(reqs, most_rows) if full else rng.integers(1, most_rows + 1, reqs)
     else:
         total = bucket.tokens if full else int(rng.integers(reqs, bucket.tokens + 1))
         new = _split(rng, total, reqs, limit)
@@ -74,8 +73,12 @@ def step_case(
     page_tokens: int,
     vocab_size: int,
     max_kv: int | None = None,
+    state_rows: int = 0,
 ) -> StepCase:
-    """Step inputs for one program; `max_kv` bounds lengths where a guard does."""
+    """Step inputs for one program; `max_kv` bounds lengths where a guard does.
+
+    Drafts read any of `state_rows` rows that the step before left (at least this bucket's).
+    """
     rng = np.random.default_rng(seed)
     limit = min(bucket.pages * page_tokens, max_kv or bucket.pages * page_tokens)
     new, lengths = _lengths(rng, bucket, entry, limit, page_tokens, seed)
@@ -107,6 +110,8 @@ def step_case(
             rng.random(rows.size) < 0.2, -1, rng.integers(0, vocab_size, rows.size)
         ),
     }
+    state_rows = max(state_rows, bucket.tokens)
+    real["hidden_rows"] = rng.integers(0, state_rows, starts[-1])
     inputs = {name: _padded(name, bucket, value) for name, value in real.items()}
     q_starts = np.full(bucket.reqs + 1, starts[-1], np.int32)
     q_starts[: starts.size] = starts
@@ -116,6 +121,7 @@ def step_case(
         "B": bucket.reqs,
         "P": bucket.pages,
         "R": bucket.rows,
+        "S": state_rows,
         "N": num_pages,
     }
     return StepCase(inputs, env, page_tokens, seed)

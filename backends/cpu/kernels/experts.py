@@ -15,7 +15,7 @@ Hidden = Callable[[torch.Tensor, int], torch.Tensor]
 Product = Callable[[torch.Tensor, int], torch.Tensor]
 
 
-def _by_expert(
+def by_expert(
     x: torch.Tensor,
     ids: torch.Tensor,
     weights: torch.Tensor,
@@ -76,7 +76,7 @@ def _run(
     if x.shape[0] == 1:
         _one_row(x, ids, weights, out, hidden, down)
     else:
-        _by_expert(x, ids, weights, experts, out, hidden, down)
+        by_expert(x, ids, weights, experts, out, hidden, down)
 
 
 def experts_fused(

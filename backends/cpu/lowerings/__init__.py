@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lostwax.backends.cpu.lowerings.attention import CPU_ATTENTION
 from lostwax.backends.cpu.lowerings.experts import CPU_EXPERTS
+from lostwax.backends.cpu.lowerings.row_by_row import CPU_ROW_BY_ROW
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.portable.lowerings import lowerings as portable
 from lostwax.ir.contract.target import Target
@@ -11,4 +12,4 @@ from lostwax.ir.contract.target import Target
 
 def lowerings(target: Target) -> tuple[Lowering, ...]:
     """What plans for this target choose from."""
-    return (*CPU_ATTENTION, *CPU_EXPERTS, *portable(target))
+    return (*CPU_ATTENTION, *CPU_EXPERTS, *CPU_ROW_BY_ROW, *portable(target))

@@ -43,7 +43,8 @@ class _Plain:
 
 
 def _typed(raw: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return raw.contiguous().view(dtype)
+    # one row of a slice counts as contiguous already, wherever it starts
+    return raw.clone(memory_format=torch.contiguous_format).view(dtype)
 
 
 class _Bytes:

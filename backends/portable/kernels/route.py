@@ -26,7 +26,8 @@ def route(
     scale: float,
 ) -> None:
     """Write ids i32 and weights f32 [T, K]: chosen by biased scores, weighed by unbiased ones."""
-    scores = torch.sigmoid(logits.float())
+    # torch's sigmoid rounds an element by where it stands in the tensor, exp does not
+    scores = torch.exp(-logits.float()).add_(1).reciprocal_()
     biased = scores + bias
     if topk_group < n_group:
         grouped = biased.view(biased.shape[0], n_group, -1)

@@ -47,7 +47,8 @@ def _write(
     logits: torch.Tensor, chosen: torch.Tensor, ids: torch.Tensor, logprobs: torch.Tensor
 ) -> None:
     ids.copy_(chosen[:, 0])
-    torch.sub(logits.gather(1, chosen)[:, 0], logits.logsumexp(-1), out=logprobs)
+    # not logsumexp: it sums one long row in other parts than several
+    torch.gather(logits.log_softmax(-1), 1, chosen, out=logprobs[:, None])
 
 
 def pick_greedy_or_warm(

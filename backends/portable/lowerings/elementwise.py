@@ -51,8 +51,8 @@ ELEMENTWISE = (
         pattern=Region.single(SiluMulOp),
         emit=emit_call("portable_silu_mul", "elementwise:silu_mul", "gate up op.out"),
         row_invariant=True,
-        work=torch_calls(2),
-        allocates=_two_wide,
+        work=torch_calls(5),
+        allocates=lambda match, knobs: 2 * _two_wide(match, knobs),
     ),
     Lowering(
         name="portable_concat",

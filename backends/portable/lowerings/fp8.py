@@ -13,7 +13,8 @@ from lostwax.ir.region import Region
 BLOCK = 128  # the only width of scale blocks in checkpoints and cache layouts
 
 
-def _signs(match: Match) -> tuple[StepOp, ...]:
+def hadamard_signs(match: Match) -> tuple[StepOp, ...]:
+    """`signs`: f32 [D, D] of +-1."""
     width = match.shape("x")[-1]
     op = StepOp(
         function=KERNELS + "hadamard:signs",
@@ -39,7 +40,7 @@ FP8 = (
         name="portable_hadamard",
         pattern=Region.single(HadamardOp),
         emit=_emit_hadamard,
-        prepare=_signs,
+        prepare=hadamard_signs,
         work=torch_calls(4),
         allocates=lambda match, knobs: 2 * f32_bytes(*match.shape("x")),
     ),
