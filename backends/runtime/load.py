@@ -40,6 +40,7 @@ class RuntimeLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_score_rows: int
     page_tokens: int
     vocab_size: int
+    max_drafts: int
     num_pages: int
 
 
@@ -92,6 +93,7 @@ class Runtime:
                 ref.entry == batch.entry
                 and b.scores == batch.scores
                 and facts.total_q <= b.tokens
+                and (ref.entry != "decode" or facts.max_q <= b.rows_a_req)
                 and facts.num_reqs <= b.reqs
                 and pages <= b.pages
                 and len(batch.logit_rows) <= b.rows
@@ -150,7 +152,8 @@ def _allocate(manifest: Manifest, driver: Driver, weights: WeightBuffers, num_pa
     inputs = driver.allocate(input_bytes)
     on_host = driver.device.type == "cpu"
     host = inputs if on_host else torch.zeros(input_bytes, dtype=torch.uint8, pin_memory=True)
-    return Memory(driver.allocate(manifest.arena_bytes), inputs, host, weights, planes)
+    arena, state = driver.allocate(manifest.arena_bytes), driver.allocate(manifest.state_bytes)
+    return Memory(arena, inputs, host, weights, planes, state)
 
 
 def default_pages(manifest: Manifest, cache_bytes: int = DEFAULT_CACHE_BYTES) -> int:
