@@ -210,7 +210,7 @@ def compile_module(
 
     `weights` may be empty (a capture without a checkpoint): then the artifact plans but cannot be
     loaded. `note` is kept beside the digest. Raises NoCover, UnknownTarget, UnknownLowering,
-    UnsupportedDtype, UnsupportedFormat, UnsupportedRanks, SizeError, ArtifactExists,
+    UnsupportedDtype, UnsupportedFormat, UnsupportedRanks, ShardRefused, SizeError, ArtifactExists,
     ArtifactUnwritable, CompileRuns and KernelCompileError.
     """
     options = options or CompileOptions()

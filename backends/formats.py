@@ -12,6 +12,7 @@ from xdsl.utils.exceptions import PassFailedException
 from lostwax.ir.contract.target import Target
 from lostwax.ir.passes.assign_formats import AssignFormatsPass
 from lostwax.ir.passes.pipeline import run
+from lostwax.ir.passes.shard import ShardRefused
 
 
 class UnsupportedFormat(ValueError):
@@ -49,8 +50,13 @@ class Formats:
 def typed(
     module: builtin.ModuleOp, passes: tuple[ModulePass, ...], dump_dir: Path | None
 ) -> builtin.ModuleOp:
-    """A copy of the captured module with formats. Raises UnsupportedFormat."""
+    """A copy of the captured module with formats, and of one rank if `passes` say so.
+
+    Raises UnsupportedFormat and ShardRefused.
+    """
     try:
         return run(module.clone(), passes, dump_dir)
+    except ShardRefused:
+        raise
     except PassFailedException as error:
         raise UnsupportedFormat(str(error)) from error

@@ -43,6 +43,10 @@ State = Attribute
 PARTIAL = PartialAttr(builtin.StringAttr(AXIS))
 
 
+class ShardRefused(PassFailedException):
+    """The module does not divide over the ranks; the message says what and what to choose."""
+
+
 def split(axis: int) -> SplitAttr:
     """A slice of `axis` a rank."""
     return SplitAttr(builtin.StringAttr(AXIS), builtin.IntAttr(axis))
@@ -127,7 +131,7 @@ class _Function:
             return None
         heads = tensor(op.q_nope.type, "heads").sizes[1].constant
         if heads is None or heads % self.ranks:
-            raise PassFailedException(
+            raise ShardRefused(
                 f"shard: the {heads} heads of mla.attend in @{self.function.sym_name.data} do not"
                 f" divide over {AXIS}={self.ranks}; choose a {AXIS} that divides them"
             )
@@ -152,7 +156,7 @@ class _Function:
         """Slices of an activation hold whole blocks, or their scales would be others."""
         extent, scale = size.constant or 0, quantised.block_scale
         if scale is not None and extent % (self.ranks * scale.cols.data):
-            raise PassFailedException(
+            raise ShardRefused(
                 f"shard: {AXIS}={self.ranks} cuts the blocks of {scale.cols.data} in which"
                 f" @{self.function.sym_name.data} quantises {extent} activations; choose a smaller"
                 f" {AXIS}, or activations=model"
@@ -196,7 +200,7 @@ class _Function:
         return None
 
     def _indivisible(self, op: ReshapeOp, extent: int) -> None:
-        raise PassFailedException(
+        raise ShardRefused(
             f"shard: the {extent} heads of {op.out.type} in @{self.function.sym_name.data} do not"
             f" divide over {AXIS}={self.ranks}; choose a {AXIS} that divides them"
         )
@@ -218,7 +222,7 @@ class _Function:
         where = f"axis {axis} of weight {self._name(weight)!r} of @{self.function.sym_name.data}"
         extent = kind.sizes[axis].constant
         if extent is None or extent % self.ranks:
-            raise PassFailedException(
+            raise ShardRefused(
                 f"shard: {where} has {extent} elements, which do not divide over"
                 f" {AXIS}={self.ranks}; choose a {AXIS} that divides them"
             )
@@ -226,7 +230,7 @@ class _Function:
         if scale is not None:
             block = {1: scale.cols.data, 2: scale.rows.data}[len(kind.sizes) - axis]
             if local % block and block % local:
-                raise PassFailedException(
+                raise ShardRefused(
                     f"shard: {where} has slices of {local} elements, which cut its scale blocks of"
                     f" {block}; choose a smaller {AXIS}, or weights=dequantised"
                 )
@@ -263,7 +267,7 @@ def _check_shared(module: builtin.ModuleOp) -> None:
             if isinstance(name, builtin.StringAttr):
                 full, state = call.prefix.data + name.data, attrs.data.get(SHARD, WHOLE)
                 if held.setdefault(full, state) != state:
-                    raise PassFailedException(
+                    raise ShardRefused(
                         f"shard: weight {full!r} is split in one block kind and not alike in"
                         f" @{callee.sym_name.data}; block kinds that share weights must use them"
                         " alike"
@@ -290,7 +294,7 @@ class ShardPass(ModulePass):
     def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
         """Annotate in place."""
         if MESH in op.attributes:
-            raise PassFailedException("shard: the module is sharded already; shard it once")
+            raise ShardRefused("shard: the module is sharded already; shard it once")
         for function in functions_with_weights(op):
             _Function(function, self.tp).annotate()
         _check_shared(op)

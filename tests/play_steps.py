@@ -1,0 +1,146 @@
+"""Plays the same steps on artifacts, on one rank or on several under torchrun, and notes what came.
+
+As a script: `play_steps.py OUT CHECKPOINT=ARTIFACT …`; rank R writes OUT/R.json. Knows no test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from inspect import signature
+from itertools import chain
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from lostwax.backends.cpu.kernels import indexer as cpu_indexer
+from lostwax.backends.portable.kernels import indexer, selection
+from lostwax.backends.runtime.load import Runtime, load
+from lostwax.backends.runtime.ranks import RankError, Ranks, part
+from lostwax.ir.contract.step import StepBatch
+
+PROMPTS = (70, 41)
+"""Tokens of the two requests' prompts: above `index_topk` 32, so that selections differ."""
+CHUNKS = ((33, 20), (37, 21))
+DECODES = 6
+CHOOSING = ((cpu_indexer, "index_topk"), (indexer, "index_topk"), (selection, "topk"))
+"""Host functions that choose positions, as programs name them."""
+Note = dict[str, Any]  # as JSON holds it
+
+
+def batch_of(parts: list[tuple[list[int], int, int]]) -> StepBatch:
+    """A step of (tokens so far, first position, count) a request, each in pages of its own."""
+    one = {"temperature": 0.0, "seeds": 0, "counters": 0}
+    fields: dict[str, list[Any]] = {"tokens": [], "positions": [], "slots": [], "targets": []}
+    starts, pages_of = [0], list[list[int]]()
+    for request, (tokens, first, count) in enumerate(parts):
+        pages = [1 + 2 * i + request for i in range(-(-(first + count) // 64))]
+        run = range(first, first + count)
+        fields["tokens"] += tokens[first : first + count]
+        fields["positions"] += run
+        fields["slots"] += [pages[p // 64] * 64 + p % 64 for p in run]
+        fields["targets"] += [[*tokens, -1][p + 1] for p in run]
+        starts.append(starts[-1] + count)
+        pages_of.append(pages)
+    rows = starts[-1]
+    return StepBatch(
+        entry="decode" if all(count == 1 for *_, count in parts) else "extend",
+        q_starts=starts,
+        kv_lens=[first + count for _, first, count in parts],
+        page_table=pages_of,
+        logit_rows=list(range(rows)),
+        scores=True,
+        **{name: [value] * rows for name, value in one.items()},
+        **fields,
+    )
+
+
+def play(runtime: Runtime) -> Note:
+    """Two requests in chunks of unequal lengths, then greedy decodes of both."""
+    vocab = runtime.limits.vocab_size
+    texts = [[(17 * i + 5 * r + 3) % vocab for i in range(n)] for r, n in enumerate(PROMPTS)]
+    done = [0, 0]
+    note: Note = {"ids": [], "scores": [], "programs": []}
+
+    def step(counts: tuple[int, int]) -> list[int]:
+        parts = list(zip(texts, done, counts, strict=True))
+        result = runtime.run(batch_of(parts))
+        note["ids"] += result.ids
+        note["scores"] += [*result.target_logprobs, *chain.from_iterable(result.top_logprobs)]
+        note["programs"].append(result.program)
+        for request, count in enumerate(counts):
+            done[request] += count
+        return [result.ids[counts[0] - 1], result.ids[-1]]
+
+    picked: list[int] = []
+    for chunk in CHUNKS:
+        picked = step(chunk)
+    for _ in range(DECODES):
+        for text, token in zip(texts, picked, strict=True):
+            text.append(token)
+        picked = step((1, 1))
+    return note
+
+
+@contextmanager
+def selections() -> Generator[list[str]]:
+    """Digests of every set of positions that is chosen meanwhile, in order."""
+    found: list[str] = []
+
+    def recording(kernel: Callable[..., None]) -> Callable[..., None]:
+        def run(*args: torch.Tensor | None, **consts: Any) -> None:
+            kernel(*args, **consts)
+            chosen: torch.Tensor = signature(kernel).bind(*args, **consts).arguments["out"]
+            found.append(hashlib.sha256(chosen.numpy().tobytes()).hexdigest())
+
+        return run
+
+    with ExitStack() as patches:
+        for module, name in CHOOSING:
+            kernel = recording(getattr(module, name))
+            patches.enter_context(patch.object(module, name, kernel))
+        yield found
+
+
+def play_artifact(artifact: Path, checkpoint: Path) -> Note:
+    """What this rank saw: results on the first, selections on all."""
+    with selections() as found:
+        runtime = load(artifact, checkpoint=checkpoint, num_pages=12, threads=1)
+        if runtime.ranks.rank.index == 0:
+            note = play(runtime)
+            runtime.ranks.dismiss()
+        else:
+            runtime.follow()
+            note = {}
+    return note | {"selections": found, "digest": runtime.manifest.digest}
+
+
+def _refusal_of_strangers() -> str:
+    """What ranks hear that loaded different things."""
+    ranks = Ranks.join(2)
+    try:
+        ranks.meet(f"artifact {ranks.rank.index}")
+    except RankError as error:
+        return str(error)
+    return ""
+
+
+def main() -> None:
+    """Play every artifact in turn."""
+    out, *pairs = sys.argv[1:]
+    notes: dict[str, Note] = {}
+    for checkpoint, artifact in (pair.split("=") for pair in pairs):
+        notes[artifact] = play_artifact(Path(artifact), Path(checkpoint))
+    ranks = Ranks.join(2)
+    notes["strangers"] = {"refusal": _refusal_of_strangers()}
+    Path(out, f"{ranks.rank.index}.json").write_text(json.dumps(notes))
+    part()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Two CPU processes under torchrun give what one gives, from one capture and one artifact."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from play_steps import Note, play_artifact
+from tiny import DEEP, ODD, PLAIN, WIDE, Config, write_config
+
+from lostwax.backends.buckets import Sizes
+from lostwax.backends.compile import CompileOptions, UnsupportedRanks, compile_module
+from lostwax.backends.runtime.load import load
+from lostwax.backends.runtime.ranks import RankError
+from lostwax.frontend.capture import Captured, capture
+from lostwax.frontend.checkpoint import open_checkpoint
+from lostwax.frontend.config import parse_config
+from lostwax.frontend.new_checkpoint import Format, new_checkpoint
+from lostwax.ir.passes.shard import ShardRefused
+
+SCRIPT = Path(__file__).parents[1] / "play_steps.py"
+SIZES = Sizes(max_context=128, max_tokens=64, max_reqs=2, max_score_rows=64)
+EVEN_ODD: Config = ODD | {"num_attention_heads": 2, "num_key_value_heads": 2}
+"""Sizes that are multiples of nothing but two ranks; its vocabulary not even of them."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model, how it is stored and computed, and how far log-probabilities may differ."""
+
+    config: Config
+    format: Format = "fp32"
+    dtype: str = "f32"
+    bound: float = 1e-4
+
+
+CASES = {
+    "plain": Case(PLAIN),
+    "even_odd": Case(EVEN_ODD),
+    "deep": Case(DEEP),
+    "fp8": Case(WIDE | {"vocab_size": 64, "hidden_size": 256}, "fp8", "bf16", 0.05),
+}
+
+
+def compiled(captured: Captured, out: Path, tp: int, dtype: str = "f32", target: str = "cpu"):
+    options = CompileOptions(dtype=dtype, sizes=SIZES, tp=tp)
+    return compile_module(captured.module, captured.facts, captured.weights, target, out, options)
+
+
+def captured_checkpoint(folder: Path, config: Config, format: Format) -> Captured:
+    source = write_config(folder / "source", config)
+    new_checkpoint(source, folder / "checkpoint", seed=3, format=format)
+    return capture(open_checkpoint(folder / "checkpoint"))
+
+
+@dataclass(frozen=True)
+class Played:
+    """Each case's folder, what one rank noted, and what each of two did."""
+
+    folder: Path
+    alone: dict[str, Note]
+    ranks: tuple[dict[str, Note], dict[str, Note]]
+
+    def of(self, case: str) -> tuple[Note, Note, Note]:
+        """One rank's note, then both ranks'."""
+        key = str(self.folder / case / "two")
+        return self.alone[case], self.ranks[0][key], self.ranks[1][key]
+
+
+def torchrun(script: Path, *args: str) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    command += ["--master-addr=127.0.0.1", f"--master-port={port}", str(script), *args]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    folder = tmp_path_factory.mktemp("ranks")
+    alone: dict[str, Note] = {}
+    pairs: list[str] = []
+    threads = torch.get_num_threads()
+    for name, case in CASES.items():
+        captured = captured_checkpoint(folder / name, case.config, case.format)
+        checkpoint = folder / name / "checkpoint"
+        for tp, out in ((1, "one"), (2, "two")):
+            compiled(captured, folder / name / out, tp, case.dtype)
+        alone[name] = play_artifact(folder / name / "one", checkpoint)
+        pairs.append(f"{checkpoint}={folder / name / 'two'}")
+    torch.set_num_threads(threads)
+    torchrun(SCRIPT, str(folder), *pairs)
+    first, second = (json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1))
+    return Played(folder, alone, (first, second))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_score_and_pick_as_one(played: Played, case: str) -> None:
+    alone, first, _ = played.of(case)
+    assert first["programs"] == alone["programs"]
+    assert any("sparse" in p for p in first["programs"])
+    difference = (torch.tensor(first["scores"]) - torch.tensor(alone["scores"])).abs().max()
+    assert float(difference) < CASES[case].bound
+    if CASES[case].dtype == "f32":
+        assert first["ids"] == alone["ids"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_rank_selects_the_same_positions(played: Played, case: str) -> None:
+    _, first, second = played.of(case)
+    assert len(first["selections"]) >= CASES[case].config["num_hidden_layers"] * 8
+    assert first["selections"] == second["selections"]
+
+
+def test_ranks_load_one_artifact(played: Played) -> None:
+    for case in CASES:
+        _, first, second = played.of(case)
+        assert first["digest"] == second["digest"]
+
+
+def test_ranks_that_loaded_different_things_refuse(played: Played) -> None:
+    for notes in played.ranks:
+        assert "different artifacts or numbers of pages" in notes["strangers"]["refusal"]
+
+
+def test_one_capture_serves_any_number_of_ranks(played: Played) -> None:
+    one, two = (
+        (played.folder / "plain" / n / "graphs" / "captured.mlir").read_text()
+        for n in ("one", "two")
+    )
+    assert one == two
+
+
+def test_an_artifact_of_ranks_is_the_same_again(played: Played, tmp_path: Path) -> None:
+    again = capture(open_checkpoint(played.folder / "plain" / "checkpoint"))
+    assert compiled(again, tmp_path / "again", 2).digest == played.of("plain")[1]["digest"]
+
+
+def test_a_rank_alone_says_how_to_start_the_others(played: Played) -> None:
+    with pytest.raises(RankError, match="torchrun --nproc-per-node 2"):
+        load(played.folder / "plain" / "two", checkpoint=played.folder / "plain" / "checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("config", "tp", "message"),
+    [
+        (ODD, 2, "the 3 heads of .* do not divide over tp=2; choose a tp that divides them"),
+        (PLAIN | {"intermediate_size": 93}, 2, "'mlp.gate_proj.weight' of @dense has 93 elements"),
+        (PLAIN | {"moe_intermediate_size": 27}, 2, "do not divide over tp=2"),
+        (PLAIN, 3, "heads of .* do not divide over tp=3"),
+    ],
+)  # fmt: skip
+def test_what_does_not_divide_is_refused(
+    tmp_path: Path, config: Config, tp: int, message: str
+) -> None:
+    with pytest.raises(ShardRefused, match=message):
+        compiled(capture(parse_config(config)), tmp_path / "out", tp)
+    assert not (tmp_path / "out").exists()
+
+
+def test_ranks_on_a_target_of_captured_graphs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedRanks, match="leave --tp out"):
+        compiled(capture(parse_config(PLAIN)), tmp_path / "out", 2, "bf16", "cuda-sm90a")
