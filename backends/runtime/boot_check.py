@@ -88,17 +88,24 @@ def read_certificates(path: Path) -> Certificates | None:
 
 def write_certificates(certificates: Certificates, paths: tuple[Path, ...]) -> Path | None:
     """Write the first file that can be written, whole or not at all."""
-    for path in paths:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        except OSError:
-            continue
+    return next((path for path in paths if _written(certificates, path)), None)
+
+
+def _written(certificates: Certificates, path: Path) -> bool:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError:
+        return False
+    try:
         with os.fdopen(handle, "wb") as file:
             file.write(canonical(certificates))
+        Path(name).chmod(0o644)
         os.replace(name, path)
-        return path
-    return None
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        return False
+    return True
 
 
 def _evidence(probe: Probe, driver: Driver) -> Evidence:

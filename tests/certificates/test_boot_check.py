@@ -1,0 +1,148 @@
+"""Evidence is made once a device, read from then on, and never better than what ran."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+from small import PROMPT, batch
+from small_fixtures import Compiled, CompileSmall
+
+from lostwax.backends.runtime import boot_check
+from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.backends.runtime.boot_check import (
+    Admission,
+    Unproven,
+    check_boot,
+    code_digest,
+    read_certificates,
+    write_certificates,
+)
+from lostwax.backends.runtime.load import load
+from lostwax.ir.contract.probe import Certificates, Evidence
+
+PACKAGES = ("lostwax.backends.cpu.kernels", "lostwax.backends.portable.kernels")
+
+
+class Device:
+    """A device that can only be told apart: probes are not run by these tests."""
+
+    def __init__(self, fingerprint: str = "one") -> None:
+        self.fingerprint = fingerprint
+
+
+@pytest.fixture
+def copy(small_artifact: Compiled, tmp_path: Path) -> Path:
+    return shutil.copytree(small_artifact.artifact, tmp_path / "art")
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Ids of probes as they run, without running them."""
+    ids: list[str] = []
+
+    def run(probe: object, driver: object) -> Evidence:
+        ids.append(probe.id)  # pyright: ignore[reportAttributeAccessIssue]  # a Probe
+        return Evidence(state="executed", max_error=0.0, rms_error=0.0)
+
+    monkeypatch.setattr(boot_check, "run_probe", run)
+    return ids
+
+
+def _check(artifact: Path, device: Device, folder: Path | None = None):
+    return check_boot(ArtifactReader(artifact), device, PACKAGES, folder)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_second_boot_runs_nothing(copy: Path, ran: list[str]) -> None:
+    first = _check(copy, Device())
+    assert first.ran == len(ran) > 20
+    assert first.kept == copy / "certificates.json"
+    second = _check(copy, Device())
+    assert (second.ran, len(ran)) == (0, first.ran)
+    assert second.certificates == first.certificates
+    ArtifactReader(copy).verify_all()
+
+
+def test_another_device_other_code_or_damage_runs_them_again(
+    copy: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = _check(copy, Device()).ran
+    assert _check(copy, Device("another")).ran == count
+    (copy / "certificates.json").write_text("{")
+    assert _check(copy, Device("another")).ran == count
+
+    def other(packages: tuple[str, ...]) -> str:
+        return "other"
+
+    monkeypatch.setattr(boot_check, "code_digest", other)
+    assert _check(copy, Device("another")).ran == count
+    assert _check(copy, Device("another")).ran == 0
+
+
+def test_the_code_digest_covers_every_host_function(tmp_path: Path) -> None:
+    assert code_digest(PACKAGES) == code_digest(PACKAGES)
+    assert code_digest(PACKAGES[:1]) != code_digest(PACKAGES)
+
+
+def test_a_read_only_artifact_keeps_its_evidence_where_it_is_told(
+    copy: Path, ran: list[str], tmp_path: Path
+) -> None:
+    (copy / "certificates.json").mkdir()  # so that no file of that name can be made: even by root
+    digest = ArtifactReader(copy).manifest.digest
+    kept = _check(copy, Device(), tmp_path / "evidence").kept
+    assert kept == tmp_path / "evidence" / f"{digest}.json"
+    assert _check(copy, Device(), tmp_path / "evidence").ran == 0
+
+
+def test_nowhere_to_write_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.json").mkdir()
+    certificates = Certificates(artifact="a", device="d", code="c", evidence={})
+    places = (tmp_path / "file" / "certificates.json", tmp_path / "folder.json")
+    assert write_certificates(certificates, places) is None
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.json"]
+    assert read_certificates(tmp_path / "none") is None
+
+
+def test_evidence_of_another_schema_is_made_again(tmp_path: Path) -> None:
+    newer = Certificates(schema=9, artifact="a", device="d", code="c", evidence={})
+    (tmp_path / "c.json").write_bytes(msgspec.json.encode(newer))
+    assert read_certificates(tmp_path / "c.json") is None
+
+
+def test_what_only_compiled_is_refused_unless_allowed(
+    small_artifact: Compiled,
+    tmp_path: Path,
+    compile_small: CompileSmall,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lostwax.backends.make_probes.MAX_ELEMENTS", 1000)
+    compile_small(tmp_path / "art")
+    said: list[str] = []
+
+    def start(allow: bool):
+        admission = Admission(None, allow, said.append)
+        return load(tmp_path / "art", checkpoint=small_artifact.checkpoint, admission=admission)
+
+    with pytest.raises(Unproven, match=r"only compiled, such as .*too large.*--allow-compiled"):
+        start(False)
+    runtime = start(True)
+    expected = load(small_artifact.artifact, checkpoint=small_artifact.checkpoint)
+    assert runtime.run(batch(PROMPT, 0)).ids == expected.run(batch(PROMPT, 0)).ids
+    found = read_certificates(tmp_path / "art" / "certificates.json")
+    assert found is not None
+    assert {e.state for e in found.evidence.values()} == {"compiled", "executed"}
+
+
+def test_a_first_boot_on_this_machine_executes_every_lowering(
+    copy: Path, small_artifact: Compiled
+) -> None:
+    said: list[str] = []
+    admission = Admission(None, False, said.append)
+    load(copy, checkpoint=small_artifact.checkpoint, admission=admission)
+    load(copy, checkpoint=small_artifact.checkpoint, admission=admission)
+    first, second = said
+    assert "probes ran" in first
+    assert "(read, 0.0" in second
