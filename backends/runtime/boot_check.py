@@ -7,8 +7,6 @@ artifact, one device and one state of the host functions; anything else runs the
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,14 +16,15 @@ from pathlib import Path
 import msgspec
 
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.backends.runtime.certificates import (
+    SCHEMA,
+    places,
+    read_certificates,
+    write_certificates,
+)
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.run_probe import run_probe
-from lostwax.ir.contract.artifact import CERTIFICATES
-from lostwax.ir.contract.canonical import canonical
 from lostwax.ir.contract.probe import PROBES, Certificates, Evidence, Probe, Probes
-
-SCHEMA = 1
-"""Version of `certificates.json`; another one is measured again."""
 
 
 class Unproven(RuntimeError):
@@ -69,43 +68,6 @@ def code_digest(packages: tuple[str, ...]) -> str:
                 name = f"{package} {path.relative_to(folder)}"
                 found.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return found.hexdigest()
-
-
-def places(reader: ArtifactReader, folder: Path | None) -> tuple[Path, ...]:
-    """Files that may hold the evidence: in the folder that was given, else beside the artifact."""
-    given = () if folder is None else (folder / f"{reader.manifest.digest}.json",)
-    return (*given, reader.folder / CERTIFICATES)
-
-
-def read_certificates(path: Path) -> Certificates | None:
-    """What a file holds, None where it is missing, damaged or of another schema."""
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=Certificates)
-    except (OSError, msgspec.DecodeError):
-        return None
-    return found if found.schema == SCHEMA else None
-
-
-def write_certificates(certificates: Certificates, paths: tuple[Path, ...]) -> Path | None:
-    """Write the first file that can be written, whole or not at all."""
-    return next((path for path in paths if _written(certificates, path)), None)
-
-
-def _written(certificates: Certificates, path: Path) -> bool:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError:
-        return False
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(canonical(certificates))
-        Path(name).chmod(0o644)
-        os.replace(name, path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        return False
-    return True
 
 
 def _evidence(probe: Probe, driver: Driver) -> Evidence:

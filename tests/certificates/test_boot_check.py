@@ -17,9 +17,8 @@ from lostwax.backends.runtime.boot_check import (
     Unproven,
     check_boot,
     code_digest,
-    read_certificates,
-    write_certificates,
 )
+from lostwax.backends.runtime.certificates import read_certificates, write_certificates
 from lostwax.backends.runtime.load import load
 from lostwax.ir.contract.probe import Certificates, Evidence
 

@@ -15,6 +15,7 @@ from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.cli.explain import UnknownOp, UnknownProgram, explain
 from lostwax.ir.contract.canonical import canonical
 from lostwax.ir.contract.choice import Choices, Loser, RegionChoice
+from lostwax.ir.contract.probe import Certificates, Evidence
 
 NAMES = ("decode-t1-b1-p8-r1-dense", "decode-t1-b1-p8-r1-sparse", "decode-t2-b2-p8-r2-sparse")
 
@@ -162,3 +163,37 @@ def test_a_reader_that_leaves_early_gets_no_error(
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+def test_a_winner_has_its_proof_and_both_prices(
+    small_artifact: Compiled, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader = ArtifactReader(small_artifact.artifact)
+    choices = reader.structure("choices.json", Choices)
+    entries = {c.probe: Evidence(state="executed", max_error=1e-3, rms_error=1e-4)
+               for c in next(iter(choices.programs.values())) if c.probe}  # fmt: skip
+    explain(small_artifact.artifact, "mla.attend", certificates=tmp_path)
+    assert "proof  compiled, never ran here" in capsys.readouterr().out
+    found = Certificates(
+        artifact=reader.manifest.digest, device="a device", code="c", evidence=entries
+    )
+    (tmp_path / f"{reader.manifest.digest}.json").write_bytes(canonical(found))
+    name = next(iter(choices.programs))
+    explain(small_artifact.artifact, "mla.attend", program=name, certificates=tmp_path)
+    assert "proof  executed, error 1.0e-03 max, 1.0e-04 RMS" in capsys.readouterr().out
+    explain(small_artifact.artifact, certificates=tmp_path)
+    assert "lowerings executed on a device" in capsys.readouterr().out
+
+
+def test_a_measured_price_stands_beside_its_estimate(
+    artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader = ArtifactReader(artifact)
+    measured = msgspec.structs.replace(
+        choice("dense", "mla.attend", "absorbed", 10.0, source="record"), estimate_us=12.5
+    )
+    choices = Choices(programs={n: (measured,) for n in NAMES}, storage={}, storage_losses={})
+    write(artifact, "choices.json", canonical(choices))
+    seal(artifact, reader.manifest)
+    explain(artifact, "mla.attend")
+    assert "10.00 us (record), estimated 12.50 us" in capsys.readouterr().out

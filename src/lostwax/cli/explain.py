@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from lostwax.ir.contract.artifact import ProgramRef
 from lostwax.ir.contract.choice import Choices, RegionChoice
+from lostwax.ir.contract.probe import Certificates, Evidence
 
 
 class UnknownOp(ValueError):
@@ -29,9 +30,13 @@ def explain(
     *,
     entry: Literal["extend", "decode"] | None = None,
     program: str | None = None,
+    certificates: Path | None = None,
     json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
-    """Print the chosen lowering of each op, its price, each loser and why it lost.
+    """Print the chosen lowering of each op, its price and proof, each loser and why it lost.
+
+    A price is measured (record) or estimated; a proof is what the golden probes showed on the
+    device where the artifact was first served.
 
     Parameters
     ----------
@@ -43,10 +48,13 @@ def explain(
         Only programs of this entry: extend or decode.
     program
         Only this program (a file name of the artifact's programs/, without .json).
+    certificates
+        The folder that `serve --certificates` keeps its evidence in (default: the artifact).
     json_
         Print the recorded choices as JSON.
     """
     from lostwax.backends.runtime.artifact_reader import ArtifactReader
+    from lostwax.backends.runtime.certificates import places, read_certificates
 
     reader = ArtifactReader(artifact)
     if json_:
@@ -62,8 +70,23 @@ def explain(
         for name, ref in refs.items()
         if entry in (None, ref.entry) and program in (None, name)
     }
-    lines = _tables(choices, kept) if op is None else _one_op(choices, kept, op)
+    found = (read_certificates(path) for path in places(reader, certificates))
+    proof = next((c for c in found if c and c.artifact == reader.manifest.digest), None)
+    if op is not None:
+        lines = _one_op(choices, kept, op, proof.evidence if proof else {})
+    else:
+        lines = (*_tables(choices, kept), *_proofs(choices, proof))
     print("\n".join(lines))
+
+
+def _proofs(choices: Choices, proof: Certificates | None) -> Iterator[str]:
+    """What is known of all lowerings together."""
+    probed = {c.probe for each in choices.programs.values() for c in each if c.probe}
+    if proof is not None:
+        executed = sum(proof.evidence[p].state == "executed" for p in probed & set(proof.evidence))
+        yield f"proofs: {executed} of {len(probed)} lowerings executed on {proof.device}"
+    elif probed:
+        yield f"proofs: 0 of {len(probed)} lowerings executed: the first `serve` runs their probes"
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
@@ -71,8 +94,21 @@ def _hint(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def _price(us: float, source: str) -> str:
-    return f"{us:.2f} us ({source})"
+def _price(choice: RegionChoice) -> str:
+    measured = f"{choice.us:.2f} us ({choice.source})"
+    if choice.source != "record" or not choice.estimate_us:
+        return measured
+    return f"{measured}, estimated {choice.estimate_us:.2f} us"
+
+
+def _proof(choice: RegionChoice, evidence: Mapping[str, Evidence]) -> str:
+    found = evidence.get(choice.probe)
+    if found is None:
+        return "compiled, never ran here"
+    if found.max_error is None or found.rms_error is None:
+        return f"{found.state}, never ran here: {found.reason}"
+    sets = "" if found.agreement is None else f", {found.agreement:.1%} of rows choose alike"
+    return f"{found.state}, error {found.max_error:.1e} max, {found.rms_error:.1e} RMS{sets}"
 
 
 Line = tuple[str, str]
@@ -111,7 +147,9 @@ def _tables(choices: Choices, refs: dict[str, ProgramRef]) -> Iterator[str]:
         yield f"weights of {group}: {', '.join(kept) or 'row-major, as in the checkpoint'}"
 
 
-def _one_op(choices: Choices, refs: dict[str, ProgramRef], op: str) -> Iterator[str]:
+def _one_op(
+    choices: Choices, refs: dict[str, ProgramRef], op: str, evidence: Mapping[str, Evidence]
+) -> Iterator[str]:
     """Every program's choice for one op, with losers, then where the choice flips."""
     known = sorted({o for c in choices.programs.values() for r in c for o in r.ops})
     if op not in known:
@@ -122,7 +160,7 @@ def _one_op(choices: Choices, refs: dict[str, ProgramRef], op: str) -> Iterator[
     for name, ref in refs.items():
         same: dict[tuple[str, ...], list[str]] = {}
         for choice in (c for c in choices.programs[name] if op in c.ops):
-            same.setdefault(tuple(_why(choice)), []).append(choice.block)
+            same.setdefault(tuple(_why(choice, evidence)), []).append(choice.block)
             key = (choice.block, ref.entry, ref.guard.name)
             before = previous.get(key)
             if before and before[1] != choice.lowering:
@@ -139,11 +177,13 @@ def _one_op(choices: Choices, refs: dict[str, ProgramRef], op: str) -> Iterator[
         yield "the choice flips between no two neighbouring programs of an entry and guard"
 
 
-def _why(choice: RegionChoice) -> Iterator[str]:
-    """The ops of a region, its winner and its losers."""
+def _why(choice: RegionChoice, evidence: Mapping[str, Evidence]) -> Iterator[str]:
+    """The ops of a region, its winner with price and proof, and its losers."""
     yield " + ".join(choice.ops)
     knobs = "".join(f" {name}={value}" for name, value in sorted(choice.knobs.items()))
-    yield f"  winner {choice.lowering}{knobs}: {_price(choice.us, choice.source)}"
+    yield f"  winner {choice.lowering}{knobs}: {_price(choice)}"
+    if choice.probe:
+        yield f"  proof  {_proof(choice, evidence)}"
     for loser in choice.losers:
         priced = "" if loser.us is None else f" {loser.us:.2f} us,"
         yield f"  loser  {loser.lowering}:{priced} {loser.reason}"
