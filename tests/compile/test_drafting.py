@@ -1,0 +1,225 @@
+"""Drafting on a real artifact: the same tokens as without, whatever is accepted, and no harm done.
+
+The artifacts are `--batch-invariant`, so a verified row is bit for bit the row of plain decoding,
+and equality holds at any temperature: a token's noise is counted, not drawn.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from small import SMALL, options
+from tiny import write_config
+
+from lostwax.backends.buckets import Sizes
+from lostwax.backends.compile import NoDrafts, compile_module
+from lostwax.backends.runtime.load import Runtime, load
+from lostwax.frontend.capture import capture
+from lostwax.frontend.checkpoint import open_checkpoint
+from lostwax.frontend.new_checkpoint import new_checkpoint
+from lostwax.ir.contract.step import TRASH_PAGE
+from lostwax.server.engine.loop import EngineCore
+from lostwax.server.engine.messages import Failed, Submit
+
+PAGE = 16
+NUM_PAGES = 60
+SIZES = Sizes(max_context=192, max_tokens=48, max_reqs=4, max_score_rows=8, max_drafts=3)
+FILLER = 0xA5
+MTP_LAYER = 2
+
+
+def _mostly_right(tensors: dict[str, torch.Tensor]) -> None:
+    """Make the layers whisper, and the MTP layer repeat what the main model does with a token.
+
+    Then both predict from the last token's embedding, and differ where the layers speak up.
+    """
+    prefix, hidden = f"model.layers.{MTP_LAYER}.", SMALL["hidden_size"]
+    for name, tensor in tensors.items():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            tensor *= 0.15
+    tensors[prefix + "eh_proj.weight"] = torch.eye(hidden, 2 * hidden)
+    tensors[prefix + "enorm.weight"] = torch.ones(hidden)
+    tensors[prefix + "shared_head.norm.weight"] = tensors["model.norm.weight"].clone()
+
+
+def _checkpoint(folder: Path, change: Callable[[dict[str, torch.Tensor]], None] | None) -> Path:
+    config = write_config(folder, SMALL | {"num_nextn_predict_layers": 1})
+    out = folder / "checkpoint"
+    new_checkpoint(config, out, seed=0, format="fp32")
+    if change is not None:
+        (file,) = out.glob("*.safetensors")
+        tensors = load_file(file)
+        change(tensors)
+        save_file(tensors, file)
+    return out
+
+
+def _compiled(folder: Path, change: Callable[[dict[str, torch.Tensor]], None] | None) -> Runtime:
+    checkpoint = _checkpoint(folder, change)
+    c = capture(open_checkpoint(checkpoint), PAGE)
+    chosen = options(sizes=SIZES, batch_invariant=True)
+    compile_module(c.module, c.facts, c.weights, "cpu", folder / "artifact", chosen)
+    return load(folder / "artifact", checkpoint=checkpoint, num_pages=NUM_PAGES, threads=1)
+
+
+@pytest.fixture(scope="module")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
+    """Hardly a draft is right."""
+    return _compiled(tmp_path_factory.mktemp("random"), None)
+
+
+@pytest.fixture(scope="module")
+def good_drafts(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
+    """Most drafts are right, not all."""
+    return _compiled(tmp_path_factory.mktemp("good"), _mostly_right)
+
+
+def prompts(count: int, seed: int, max_tokens: int = 14) -> list[Submit]:
+    """Random prompts, most of them longer than index_topk 32, half of them sampled."""
+    rng = random.Random(seed)
+    return [
+        Submit(
+            request=str(i),
+            prompt=[rng.randrange(SMALL["vocab_size"]) for _ in range(rng.randrange(1, 90))],
+            max_tokens=rng.randrange(1, max_tokens + 1),
+            temperature=rng.choice([0.0, 1.0]),
+            seed=rng.randrange(2**31),
+            ignore_eos=True,
+        )
+        for i in range(count)
+    ]
+
+
+@dataclass
+class Answers:
+    """What one engine gave to a list of requests."""
+
+    tokens: dict[str, list[int]]
+    core: EngineCore
+
+
+def answers(runtime: Runtime, submits: list[Submit], drafts: int) -> Answers:
+    """Run the requests, as many at once as the engine takes."""
+    core = EngineCore(runtime, drafts)
+    tokens: dict[str, list[int]] = {s.request: [] for s in submits}
+    for submit in submits:
+        assert core.handle(submit) == []
+    while core.has_work:
+        for event in core.step():
+            assert not isinstance(event, Failed), event
+            tokens[event.request] += [score.token for score in event.tokens]
+        core.scheduler.check_integrity()
+    assert core.scheduler.pages.num_free == core.scheduler.pages.num_usable
+    return Answers(tokens, core)
+
+
+def _equal_whatever_is_drafted(runtime: Runtime, count: int, seed: int) -> list[float]:
+    """Acceptance of 1, 2 and 3 drafts, after checking the tokens."""
+    submits = prompts(count, seed)
+    plain = answers(runtime, submits, 0)
+    assert plain.core.num_drafted == 0
+    shares: list[float] = []
+    for drafts in (1, 2, 3):
+        drafted = answers(runtime, submits, drafts)
+        assert drafted.tokens == plain.tokens
+        shares.append(drafted.core.num_accepted / drafted.core.num_drafted)
+    return shares
+
+
+def test_drafts_change_no_token_where_few_are_right(random_model: Runtime) -> None:
+    assert max(_equal_whatever_is_drafted(random_model, 12, seed=0)) < 0.5
+
+
+def test_drafts_change_no_token_where_most_are_right(good_drafts: Runtime) -> None:
+    shares = _equal_whatever_is_drafted(good_drafts, 12, seed=1)
+    assert min(shares) > 0.4, "a draft that is right is accepted"
+    assert max(shares) < 1.0, "the test sees rejections too"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["random_model", "good_drafts"])
+def test_a_thousand_prompts_have_the_same_tokens_with_any_number_of_drafts(
+    model: str, request: pytest.FixtureRequest
+) -> None:
+    _equal_whatever_is_drafted(request.getfixturevalue(model), 1000, seed=2)
+
+
+@pytest.mark.parametrize("model", ["random_model", "good_drafts"])
+def test_a_token_does_not_depend_on_neighbours_or_chunks(
+    model: str, request: pytest.FixtureRequest
+) -> None:
+    runtime = request.getfixturevalue(model)
+    submits = prompts(6, seed=3)
+    together = answers(runtime, submits, 2).tokens
+    for submit in submits:
+        assert answers(runtime, [submit], 0).tokens[submit.request] == together[submit.request]
+
+
+def _rows(runtime: Runtime, pages: list[int], count: int) -> dict[Any, torch.Tensor]:
+    """The first `count` cached rows of a request, of every plane and layer."""
+    sizes = {plane.name: plane for plane in runtime.manifest.planes}
+    found: dict[Any, torch.Tensor] = {}
+    for (name, layer), buffer in runtime.memory.planes.items():
+        row_bytes = sizes[name].page_bytes // PAGE
+        rows = buffer.view(-1, PAGE, row_bytes)[pages].reshape(-1, row_bytes)
+        found[name, layer] = rows[:count].clone()
+    return found
+
+
+def _halfway(runtime: Runtime, submit: Submit, drafts: int) -> tuple[int, dict[Any, torch.Tensor]]:
+    """Cached rows of a request that is still running, over planes full of filler."""
+    for buffer in runtime.memory.planes.values():
+        buffer.fill_(FILLER)
+    core = EngineCore(runtime, drafts)
+    core.handle(submit)
+    req = core.scheduler.waiting[0]
+    while req.num_output < submit.max_tokens - 4:
+        core.step()
+        core.scheduler.check_integrity()
+    assert drafts == 0 or core.num_accepted < core.num_drafted, "nothing was rejected"
+    others = [p for p in range(NUM_PAGES) if p not in req.pages and p != TRASH_PAGE]
+    for (name, _), buffer in runtime.memory.planes.items():
+        plane = next(p for p in runtime.manifest.planes if p.name == name)
+        free = buffer.view(-1, plane.page_bytes)[others]
+        assert (free == FILLER).all(), f"{name}: a page of nobody was written"
+    return req.num_cached, _rows(runtime, req.pages, req.num_cached)
+
+
+@pytest.mark.parametrize("model", ["random_model", "good_drafts"])
+def test_rejected_drafts_leave_pages_as_plain_decoding_fills_them(
+    model: str, request: pytest.FixtureRequest
+) -> None:
+    runtime = request.getfixturevalue(model)
+    submit = Submit(
+        request="a", prompt=[7 * i % 61 for i in range(29)], max_tokens=44, temperature=1.0, seed=5,
+        ignore_eos=True,
+    )  # fmt: skip
+    count, plain = _halfway(runtime, submit, 0)
+    drafted: dict[int, tuple[int, dict[Any, torch.Tensor]]] = {
+        k: _halfway(runtime, submit, k) for k in (1, 3)
+    }
+    for length, rows in drafted.values():
+        shared = min(count, length)
+        assert shared > 32, "beyond index_topk"
+        for (name, layer), want in plain.items():
+            if layer < MTP_LAYER:
+                assert torch.equal(rows[name, layer][:shared], want[:shared]), (name, layer)
+    shared = min(length for length, _ in drafted.values())
+    for name in ("latent", "index_key"):
+        one, three = (rows[name, MTP_LAYER][:shared] for _, rows in drafted.values())
+        assert torch.equal(one, three), f"the MTP layer's {name}"
+
+
+def test_drafts_without_an_mtp_layer_are_refused(small_capture: Any, tmp_path: Path) -> None:
+    c = small_capture
+    with pytest.raises(NoDrafts, match="one MTP layer"):
+        chosen = options(sizes=SIZES)
+        compile_module(c.module, c.facts, c.weights, "cpu", tmp_path / "out", chosen)
+    assert not (tmp_path / "out").exists()
