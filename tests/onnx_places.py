@@ -55,6 +55,7 @@ DRAFT = ("draft", False, False)
 PLACES = [
     *((name, v) for name in ("f32", "bf16", "fp8") for v in (SPARSE, DENSE, DECODE)),
     *((name, v) for name in ("fp8-656", "fp8-576") for v in (SPARSE, DECODE)),
+    ("mtp", DRAFT),
 ]
 
 

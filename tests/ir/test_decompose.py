@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib import import_module
 
 import pytest
-from onnx_places import DRAFT, PLACES, SPARSE, Variant, cases, certified, places
+from onnx_places import PLACES, Variant, cases, certified, places
 
 from lostwax.backends.conformance.step_cases import StepCase
 from lostwax.ir.dialects import DIALECTS
@@ -36,20 +35,10 @@ def test_every_body_gives_what_its_op_means(name: str, variant: Variant) -> None
         check(match, cases(name, variant))
 
 
-def _concats() -> Iterator[RegionMatch]:
-    return (m for m in places("mtp", DRAFT) if m.ops["op"].name == "core.concat")
-
-
-def test_the_parts_that_drafts_concatenate_lie_side_by_side() -> None:
-    for match in _concats():
-        check(match, cases("f32", SPARSE))
-
-
 def test_every_op_but_the_call_is_decomposed_and_tested() -> None:
     every: set[str] = set()
     for dialect in set(DIALECTS) - {"step", "dist"}:
         module = import_module(f"lostwax.ir.dialects.{dialect}")
         every |= {op.name for op in getattr(module, dialect.upper()).operations}
     tested = {m.ops["op"].name for place in PLACES for m in places(*place)}
-    tested |= {m.ops["op"].name for m in _concats()}
     assert tested == every - {"core.call"}

@@ -94,7 +94,9 @@ SPOILT: list[tuple[str, str, str, Change]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "op", "fault", "change"), SPOILT, ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    ("name", "op", "fault", "change"), SPOILT, ids=lambda v: v if isinstance(v, str) else ""
+)
 def test_a_wrong_decomposition_is_caught(name: str, op: str, fault: str, change: Change) -> None:
     variant = DENSE if op == "dsa.all" else SPARSE
     matches = [m for m in places(name, variant) if m.ops["op"].name == op]

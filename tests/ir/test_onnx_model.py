@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 from onnx import checker
 from small import SMALL
+from tiny import MTP
 from xdsl.ir import Attribute
 
 from lostwax.backends.conformance.step_cases import step_case
@@ -36,7 +37,7 @@ BF16 = SMALL | {"torch_dtype": "bfloat16"}
 FP8 = BF16 | {
     "quantization_config": {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
 }
-# name: (config, options of assign-formats)
+# name: (config, options of assign-formats); the one called draft drafts
 FORMATS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "f32": (SMALL, {"dtype": "f32"}),
     "bf16": (BF16, {}),
@@ -45,15 +46,21 @@ FORMATS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         FP8,
         {"kv": "fp8_576", "indexer": "fp8_fp32", "index_pages": "index_row", "fp8": "f8E4M3FNUZ"},
     ),
+    "draft": (MTP | {"vocab_size": 64}, {"dtype": "f32"}),
 }
 BUCKET = Bucket(tokens=60, reqs=3, pages=4, rows=5, scores=True)
 
 
+def _entry(name: str) -> str:
+    return "draft" if name == "draft" else "extend"
+
+
 def _module(name: str):
     config, options = FORMATS[name]
+    entry, drafts = _entry(name), name == "draft"
     passes = (
         AssignFormatsPass(**options),
-        SpecialisePass(entry="extend", scores=True),
+        SpecialisePass(entry=entry, scores=not drafts, state=drafts),
         CleanUpPass(),
     )
     return run(capture(parse_config(config), PAGE).module, passes, None)
@@ -129,20 +136,20 @@ def _host(array: Array, onnx_type: str) -> Any:
 def test_a_step_as_an_onnx_model_equals_the_references(name: str, tmp_path: Path) -> None:
     module = _module(name)
     weights = {n: _weight(n, kind) for n, kind in _arguments(module, TensorType).items()}
-    case = step_case(BUCKET, "extend", 1, page_tokens=PAGE, vocab_size=64)
+    case = step_case(BUCKET, _entry(name), 1, page_tokens=PAGE, vocab_size=64)
     pages = case.env["N"]
     caches: dict[Any, Cache] = {
         key: _empty(kind, pages) for key, kind in _arguments(module, CacheType).items()
     }
-    model = export_onnx(module, "extend", "m.onnx.data", compute="f64")
+    rng = np.random.default_rng(1)
+    inputs = {**case.inputs, "hidden": rng.standard_normal((64, 96), dtype=np.float32)}
+    model = export_onnx(module, _entry(name), "m.onnx.data", compute="f64")
     session = _session(model, tmp_path, weights)
-    feed = {
-        i.name: _host(_given(i.name, case.inputs, caches), i.type) for i in session.get_inputs()
-    }
+    feed = {i.name: _host(_given(i.name, inputs, caches), i.type) for i in session.get_inputs()}
     names = [o.name for o in session.get_outputs()]
     given = dict(zip(names, session.run_with_ort_values(names, feed), strict=True))
 
-    want = evaluate_step(module, "extend", case.inputs, lambda n, _: weights[n], caches)
+    want = evaluate_step(module, _entry(name), inputs, lambda n, _: weights[n], caches)
     for result, expected in zip(names, want, strict=False):
         assert isinstance(expected, np.ndarray)  # steps return plain tensors
         np.testing.assert_allclose(given[result].numpy(), expected, rtol=0, atol=1e-4)
@@ -157,8 +164,8 @@ def test_a_step_as_an_onnx_model_equals_the_references(name: str, tmp_path: Path
 
 
 def _given(name: str, inputs: Mapping[str, Array], caches: Mapping[Any, Cache]) -> Array:
-    if not name.startswith("past."):
-        return inputs[name]
+    if name.count(".") < 2:  # a step input, or a state that is no layer's
+        return inputs[name.removeprefix("past.")]
     _, plane, layer = name.split(".")
     cache = caches[int(layer), plane]
     return cache.data if isinstance(cache, CacheBytes) else cache
