@@ -1,0 +1,241 @@
+"""The MTP layer against transformers' decoder layer, which serves as its oracle.
+
+transformers ignores MTP layers, and the official demo has none. So the oracle is put together here
+from the paper's formula: u_i = eh_proj [enorm(embed(t_{i+1})) ‖ hnorm(h_i)], with h_i transformers'
+hidden behind the final norm; then a model of one layer, with the MTP layer's weights, reads u as
+its embeddings. Its final norm is shared_head.norm.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from oracle import Model, dequantised, hf_model
+from reference_model import ReferenceModel, f32_module
+from tiny import MTP, write_config
+from torch import Tensor
+
+from lostwax.backends.buckets import Sizes
+from lostwax.backends.compile import CompileOptions, compile_module
+from lostwax.backends.runtime.load import Runtime, load
+from lostwax.frontend.capture import capture
+from lostwax.frontend.checkpoint import Checkpoint, open_checkpoint
+from lostwax.frontend.new_checkpoint import Format, new_checkpoint
+from lostwax.ir.contract.step import StepBatch
+from lostwax.ir.reference.interpret import evaluate_step
+
+LAYER = f"model.layers.{MTP['num_hidden_layers']}."
+TOLERANCE = 1e-4  # of hiddens and logits of order 1
+PAGE = 16
+TOKENS = [int(t) for t in np.random.default_rng(0).integers(0, MTP["vocab_size"], 90)]
+"""Far more than index_topk 32."""
+
+
+@dataclass
+class Oracle:
+    """transformers' main model, and its decoder layer with the MTP layer's weights."""
+
+    checkpoint: Checkpoint
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """All weights in fp32."""
+        return dequantised(self.checkpoint.folder)
+
+    @cached_property
+    def main(self) -> Model:
+        """The model without its MTP layer."""
+        return hf_model(self.checkpoint.folder)
+
+    @cached_property
+    def layer(self) -> Model:
+        """One MoE layer, shared_head.norm and the output projection."""
+        from transformers import DeepseekV32Config, DeepseekV32ForCausalLM
+
+        weights = {"model.embed_tokens.weight": self.tensors["model.embed_tokens.weight"]}
+        weights["lm_head.weight"] = self.tensors["lm_head.weight"]
+        weights["model.norm.weight"] = self.tensors[LAYER + "shared_head.norm.weight"]
+        for name, tensor in self.tensors.items():
+            if name.startswith(LAYER):
+                weights["model.layers.0." + name.removeprefix(LAYER)] = tensor
+        raw = json.loads((self.checkpoint.folder / "config.json").read_text())
+        raw.pop("quantization_config", None)
+        raw |= {"num_hidden_layers": 1, "first_k_dense_replace": 0}
+        config: Any = DeepseekV32Config(**raw)
+        config.dtype = torch.float32
+        model: Model = DeepseekV32ForCausalLM.from_pretrained(
+            None, config=config, state_dict=weights, attn_implementation="eager",
+            dtype=torch.float32,
+        )  # fmt: skip
+        return model.eval()
+
+    def hidden(self, tokens: list[int]) -> Tensor:
+        """Main model's hiddens behind the final norm, [tokens, D]."""
+        with torch.no_grad():
+            return self.main.model(torch.tensor([tokens]), use_cache=False).last_hidden_state[0]
+
+    def inputs(self, hidden: Tensor, behind: list[int]) -> Tensor:
+        """u of hiddens and the tokens behind them."""
+        eps = self.checkpoint.config.rms_norm_eps
+
+        def normed(x: Tensor, name: str) -> Tensor:
+            return x * (x.square().mean(-1, True) + eps).rsqrt() * self.tensors[LAYER + name]
+
+        embedded = self.tensors["model.embed_tokens.weight"][behind]
+        both = [normed(embedded, "enorm.weight"), normed(hidden, "hnorm.weight")]
+        return torch.cat(both, -1) @ self.tensors[LAYER + "eh_proj.weight"].t()
+
+    def run(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Normed hiddens and logits of all rows, seen as one request."""
+        with torch.no_grad():
+            found = self.layer.model(inputs_embeds=u[None], use_cache=False).last_hidden_state[0]
+            return found, self.layer.lm_head(found)
+
+
+FORMATS: list[Format] = ["fp32", "fp8"]
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def oracle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Oracle:
+    folder = tmp_path_factory.mktemp("mtp")
+    source = write_config(folder / "source", MTP)
+    new_checkpoint(source, folder / "checkpoint", seed=3, format=request.param)
+    return Oracle(open_checkpoint(folder / "checkpoint"))
+
+
+@pytest.fixture(scope="module")
+def runtime(oracle: Oracle, tmp_path_factory: pytest.TempPathFactory) -> Runtime:
+    c = capture(oracle.checkpoint, PAGE)
+    sizes = Sizes(max_context=128, max_tokens=40, max_reqs=2, max_score_rows=8, max_drafts=2)
+    out: Path = tmp_path_factory.mktemp("artifact") / "mtp"
+    options = CompileOptions(dtype="f32", sizes=sizes)
+    compile_module(c.module, c.facts, c.weights, "cpu", out, options)
+    return load(out, checkpoint=oracle.checkpoint.folder, num_pages=20)
+
+
+def batch(entry: Any, tokens: list[int], first: int, hidden_rows: list[int]) -> StepBatch:
+    """Rows of one request in pages 9, 8, 7, …; the last row's logits."""
+    positions = range(first, first + len(tokens))
+    pages = [9 - i for i in range(-(-positions.stop // PAGE))]
+    return StepBatch(
+        entry=entry, tokens=tokens, positions=list(positions),
+        slots=[pages[p // PAGE] * PAGE + p % PAGE for p in positions],
+        q_starts=[0, len(tokens)], kv_lens=[positions.stop], page_table=[pages],
+        logit_rows=[len(tokens) - 1], temperature=[0.0], seeds=[0], counters=[0], targets=[-1],
+        hidden_rows=hidden_rows,
+    )  # fmt: skip
+
+
+def state(runtime: Runtime, rows: int, width: int) -> Tensor:
+    """The hiddens that the last step left."""
+    return runtime.memory.state.view(torch.float32).view(-1, width)[:rows].clone()
+
+
+def test_hiddens_and_drafts_are_the_oracles_in_chunks_and_in_decode_steps(
+    oracle: Oracle, runtime: Runtime
+) -> None:
+    width = oracle.checkpoint.config.hidden_size
+    hidden = oracle.hidden(TOKENS)
+    want, logits = oracle.run(oracle.inputs(hidden[:-1], TOKENS[1:]))
+    first = 0
+    for count in (1, 30, 17, 38, 1, 1, 1):
+        chunk = TOKENS[first : first + count]
+        entry = "decode" if count == 1 else "extend"
+        runtime.run(batch(entry, chunk, first, []))
+        at = slice(first, first + count)
+        assert (state(runtime, count, width) - hidden[at]).abs().max() < TOLERANCE
+        behind = TOKENS[first + 1 : first + count + 1]
+        result = runtime.run(batch("draft", behind, first, list(range(count))))
+        assert (state(runtime, count, width) - want[at]).abs().max() < TOLERANCE, (entry, first)
+        assert result.ids == [int(logits[at.stop - 1].argmax())]
+        assert abs(result.logprobs[0] - float(logits[at.stop - 1].log_softmax(-1).max())) < 1e-4
+        first += count
+
+
+def test_a_second_draft_continues_the_hidden_of_the_first(oracle: Oracle, runtime: Runtime) -> None:
+    width, count = oracle.checkpoint.config.hidden_size, 39
+    tokens, behind = TOKENS[:count], TOKENS[1 : count + 1]
+    u = oracle.inputs(oracle.hidden(tokens), behind)
+    runtime.run(batch("extend", tokens, 0, []))
+    drafts = runtime.run(batch("draft", behind, 0, list(range(count)))).ids
+    row = count - 1
+    for _ in range(2):
+        hidden, logits = oracle.run(u)
+        assert drafts[-1] == int(logits[-1].argmax())
+        u = torch.cat([u, oracle.inputs(hidden[-1:], drafts[-1:])])
+        drafts += runtime.run(batch("draft", drafts[-1:], len(u) - 1, [row])).ids
+        want, logits = oracle.run(u)
+        assert (state(runtime, 1, width) - want[-1]).abs().max() < TOLERANCE
+        assert drafts[-1] == int(logits[-1].argmax())
+        row = 0
+
+
+def test_rows_of_rejected_drafts_are_left_out_by_their_number(
+    oracle: Oracle, runtime: Runtime
+) -> None:
+    """After a decode step of three rows of which one holds, the draft takes the first row only."""
+    count = 34
+    tokens = TOKENS[:count]
+    runtime.run(batch("extend", tokens, 0, []))
+    runtime.run(batch("draft", TOKENS[1 : count + 1], 0, list(range(count))))
+    wrong = [(t + 1) % MTP["vocab_size"] for t in TOKENS[count + 1 : count + 3]]
+    runtime.run(batch("decode", [TOKENS[count], *wrong], count, []))
+    result = runtime.run(batch("draft", [TOKENS[count + 1]], count, [0]))
+    u = oracle.inputs(oracle.hidden(TOKENS[: count + 1]), TOKENS[1 : count + 2])
+    want, logits = oracle.run(u)
+    assert (state(runtime, 1, want.shape[1]) - want[-1]).abs().max() < TOLERANCE
+    assert result.ids == [int(logits[-1].argmax())]
+
+
+class DraftReference(ReferenceModel):
+    """The fp64 meaning of the captured module, with `@draft` behind `@step_scores`."""
+
+    def hiddens(self, tokens: list[int]) -> tuple[Any, Any, Any]:
+        """Main hiddens, MTP's hiddens and drafted ids of one request."""
+        count = len(tokens) - 1
+        positions = np.arange(count, dtype=np.int32)
+        common: dict[str, Any] = {
+            "positions": positions,
+            "slots": self.pages[positions // PAGE] * PAGE + positions % PAGE,
+            "q_starts": [0, count],
+            "kv_lens": [count],
+            "page_table": self.pages[None],
+            "logit_rows": positions,
+            "seeds": np.zeros(count),
+            "counters": np.zeros(count),
+            "targets": np.zeros(count),
+            "hidden_rows": positions,
+        }
+        inputs: dict[str, Any] = {n: np.asarray(v, np.int32) for n, v in common.items()}
+        inputs["temperature"] = np.zeros(count, np.float32)
+        inputs["tokens"] = np.asarray(tokens[:-1], np.int32)
+        *_, hidden = evaluate_step(self.module, "step", inputs, self.weight, self.caches)
+        inputs["tokens"] = np.asarray(tokens[1:], np.int32)
+        inputs["hidden"] = hidden
+        ids, _, drafted = evaluate_step(self.module, "draft", inputs, self.weight, self.caches)
+        return hidden, drafted, ids
+
+
+def test_the_reference_of_the_captured_layer_is_the_oracle(oracle: Oracle) -> None:
+    tokens = TOKENS[:60]
+    reference = DraftReference(oracle.checkpoint, f32_module(oracle.checkpoint), len(tokens))
+    config = oracle.checkpoint.config
+    layer, pages = config.num_hidden_layers, len(reference.pages) + 1
+    for plane, row in (
+        ("latent", config.kv_lora_rank + config.qk_rope_head_dim),
+        ("index_key", config.index_head_dim),
+    ):
+        reference.caches[layer, plane] = np.zeros((pages, PAGE, row), np.float32)
+    hidden, drafted, ids = reference.hiddens(tokens)
+    main = oracle.hidden(tokens[:-1])
+    want, logits = oracle.run(oracle.inputs(main, tokens[1:]))
+    assert np.abs(np.asarray(hidden) - main.numpy()).max() < TOLERANCE
+    assert np.abs(np.asarray(drafted) - want.numpy()).max() < TOLERANCE
+    assert list(ids) == logits.argmax(-1).tolist()
