@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -100,6 +100,24 @@ def check_boot(
     ran = sum(not probe.refusal for probe in probes)
     kept = write_certificates(made, paths)
     return BootReport(made, ran, time.perf_counter() - start, kept)
+
+
+def add_evidence(
+    reader: ArtifactReader,
+    driver: Driver,
+    packages: tuple[str, ...],
+    proven: Mapping[str, Evidence],
+    folder: Path | None = None,
+) -> BootReport:
+    """`check_boot`, and what else was proven on this device of what no probe could show."""
+    report = check_boot(reader, driver, packages, folder)
+    known = report.certificates.evidence
+    more = {k: e for k, e in proven.items() if k in known and known[k].state != "executed"}
+    if not more:
+        return report
+    made = msgspec.structs.replace(report.certificates, evidence=known | more)
+    kept = write_certificates(made, places(reader, folder))
+    return BootReport(made, report.ran, report.seconds, kept)
 
 
 def require_proven(report: BootReport) -> None:
