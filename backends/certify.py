@@ -1,4 +1,4 @@
-"""Certifies an artifact's choices on its own device: every lowering beside the fp64 reference.
+"""Certifies an artifact's choices, on its own device or interpreted, beside the fp64 reference.
 
 Uses the artifact's graphs and binaries as they are: no checkpoint, no frontend, no compiler.
 """
@@ -6,7 +6,7 @@ Uses the artifact's graphs and binaries as they are: no checkpoint, no frontend,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,17 +18,21 @@ import lostwax
 from lostwax.backends.candidate import Candidate
 from lostwax.backends.conformance.check import NotConformant
 from lostwax.backends.conformance.kit import Environment, certify_candidate
+from lostwax.backends.gpu_kernels.interpreter import InterpretingDriver, NotInterpretable
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.program_context import ProgramContext
 from lostwax.backends.record_key import boundary_types, record_key
 from lostwax.backends.registry import backends
+from lostwax.backends.report_choices import place_of
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
+from lostwax.backends.runtime.boot_check import BootReport, add_evidence
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.variants import Variant
 from lostwax.ir.contract.artifact import ProgramRef
 from lostwax.ir.contract.choice import Choices, RegionChoice
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.record import Record
+from lostwax.ir.contract.probe import Evidence
+from lostwax.ir.contract.record import Certificate, Record, State
 from lostwax.ir.dialects import context as ir_context
 from lostwax.ir.region import find_matches
 
@@ -46,6 +50,8 @@ class Certified:
     record: Record | None
     error: str | None
     kernels: tuple[str, ...]
+    probe: str
+    """The golden probe of the same choice."""
 
 
 class _Kernels:
@@ -86,7 +92,7 @@ def _candidate(
             f"this lostwax has no lowering {choice.lowering!r}, which the artifact chose; recompile"
         )
     for match in find_matches(lowering.pattern, block.function.body.block):
-        if match.digest() == choice.region:
+        if match.digest() == choice.region and place_of(block, match) == choice.place:
             return Candidate(context, block, match, lowering)
     raise ArtifactError(f"{choice.lowering} no longer matches {choice.ops}; recompile the artifact")
 
@@ -97,20 +103,30 @@ def _sizes(reader: ArtifactReader) -> Iterator[ProgramRef]:
     yield from sorted(fitting, key=lambda r: (-r.bucket.tokens, r.bucket.pages, r.file))
 
 
-def _driver(reader: ArtifactReader) -> Driver:
+def _driver(reader: ArtifactReader, interpret: bool) -> Driver:
     manifest = reader.manifest
     backend = backends()[manifest.target.backend]
     for kernel in manifest.kernels:
         reader.read(f"kernels/{kernel.binary}")
+        reader.read(f"kernels/{kernel.binary}.json")
     compiled = {k.binary: k for k in manifest.kernels}
-    return backend.load(backend.driver)(manifest.target, reader.folder / "kernels", compiled)
+    kernels = reader.folder / "kernels"
+    if interpret:
+        driver = InterpretingDriver(manifest.target, kernels, compiled)
+        driver.packages = backend.kernels
+        return driver
+    return backend.load(backend.driver)(manifest.target, kernels, compiled)
 
 
-def certify_artifact(artifact: Path, own_only: bool = False) -> Iterator[Certified]:
+def certify_artifact(
+    artifact: Path, own_only: bool = False, interpret: bool = False
+) -> Iterator[Certified]:
     """Run every chosen lowering once for each entry and type, on the device that is here.
 
-    `own_only` leaves out lowerings without a compiled kernel. Raises ArtifactError,
-    DeviceUnavailable; a lowering that disagrees is reported in its result, and the rest goes on.
+    `own_only` leaves out lowerings without a compiled kernel. `interpret` runs the same source on
+    the CPU instead of the binaries; what only its device can run stays `compiled`. Raises
+    ArtifactError, DeviceUnavailable; a lowering that disagrees is reported in its result, and the
+    rest goes on.
     """
     reader = ArtifactReader(artifact)
     target = reader.manifest.target
@@ -120,7 +136,8 @@ def certify_artifact(artifact: Path, own_only: bool = False) -> Iterator[Certifi
     all_lowerings: tuple[Lowering, ...] = backend.load(backend.lowerings)(target)
     lowerings = {low.name: low for low in all_lowerings}
     choices = reader.structure("choices.json", Choices)
-    driver = _driver(reader)
+    driver = _driver(reader, interpret)
+    state: State = "interpreted" if interpret else "executed"
     versions = {"lostwax": lostwax.__version__, "torch": str(torch.__version__)}
     versions |= reader.manifest.toolchain
     seen: set[str] = set()
@@ -136,7 +153,7 @@ def certify_artifact(artifact: Path, own_only: bool = False) -> Iterator[Certifi
             key = f"{ref.entry} {choice.lowering} {choice.region} {boundary_types(candidate)}"
             if key not in seen:
                 seen.add(key)
-                result = _certify(candidate, choice, reader, driver, versions)
+                result = _certify(candidate, choice, reader, driver, state, versions)
                 if result.kernels or not own_only:
                     yield result
 
@@ -146,6 +163,7 @@ def _certify(
     choice: RegionChoice,
     reader: ArtifactReader,
     driver: Driver,
+    state: State,
     versions: Mapping[str, str],
 ) -> Certified:
     kernels = _Kernels(reader.manifest.kernels)
@@ -153,7 +171,7 @@ def _certify(
         target=candidate.target,
         driver=lambda: driver,
         compile_kernel=kernels,
-        state="executed",
+        state=state,
         tool_versions=versions,
     )
     record, wrong = None, None
@@ -166,6 +184,10 @@ def _certify(
         record = Record(key=record_key(candidate), knobs=choice.knobs, certificate=certificate)
     except NotConformant as error:
         wrong = str(error)
+    except NotInterpretable:
+        certificate = Certificate(state="compiled", tool_versions=dict(versions))
+        certificate = certificate.bound_to(kernels.digest())
+        record = Record(key=record_key(candidate), knobs=choice.knobs, certificate=certificate)
     return Certified(
         program=candidate.context.name,
         lowering=choice.lowering,
@@ -173,4 +195,28 @@ def _certify(
         record=record,
         error=wrong,
         kernels=tuple(sorted({k.symbol for k in kernels.taken})),
+        probe=choice.probe,
     )
+
+
+def keep_evidence(
+    artifact: Path, certified: Iterable[Certified], folder: Path | None = None
+) -> BootReport:
+    """Note on this device what was certified, beside what the golden probes show.
+
+    So an artifact whose lowerings are too large to be probed may serve.
+    """
+    reader = ArtifactReader(artifact)
+    proven: dict[str, Evidence] = {}
+    for each in certified:
+        if each.record is not None and each.record.certificate.state == "executed":
+            found = each.record.certificate
+            proven[each.probe] = Evidence(
+                what=f"{each.lowering} ({' + '.join(each.ops)})",
+                state="executed",
+                max_error=found.max_error,
+                rms_error=found.rms_error,
+                agreement=found.set_agreement,
+            )
+    packages = backends()[reader.manifest.target.backend].kernels
+    return add_evidence(reader, _driver(reader, interpret=False), packages, proven, folder)

@@ -60,6 +60,12 @@ def attend_case(
 
 def cases() -> Iterator[Case]:
     """Edge shapes first, then the timed ones."""
+    yield from edge_cases()
+    yield from timed_cases()
+
+
+def edge_cases() -> Iterator[Case]:
+    """Odd sizes, ties, padding: for being right only."""
     wide, narrow = ("f32", "f32"), ("bf16", "bf16")
     for width in (1, 7, 100, 257, 1536, 16384):
         yield norm_case(3, width, "f32")
@@ -77,6 +83,10 @@ def cases() -> Iterator[Case]:
         yield attend_case(3, 5, 100, 40, narrow, (33, 7, 65, 19), dense)
         yield attend_case(4, 16, 2048, 64, ("f32", "bf16"), dense=dense)
         yield attend_case(2, 16, 2048, 33, wide, dense=dense)
+
+
+def timed_cases() -> Iterator[Case]:
+    """Sizes of the full model, and two of the tiny one."""
     for rows in (1, 16, 128):
         yield norm_case(rows, 7168, "bf16", timed=True)
     yield norm_case(4, 256, "f32", timed=True)
@@ -88,13 +98,18 @@ def cases() -> Iterator[Case]:
         yield topk_case(rows, length, timed=True)
     for rows, length, cluster in ((16, 131072, 16), (64, 32768, 4), (128, 32768, 2), (1, 32768, 8)):
         yield topk_case(rows, length, timed=True, cluster=cluster)
-    yield attend_case(4, 4, 32, 8, wide, (32, 16, 128, 32), timed=True)
-    for reqs in (1, 4, 16, 64, 128):
+    yield attend_case(4, 4, 32, 8, ("f32", "f32"), (32, 16, 128, 32), timed=True)
+    for reqs in (1, 4, 16, 64, 128):  # by rule, its alternative, and the query in one part
         yield attend_case(reqs, 16, 2048, 64, timed=True)
-        yield attend_case(reqs, 16, 2048, 64, timed=True, block_keys=64, num_warps=8)
-    for reqs in (1, 4, 8):
+        other = {"block_keys": 64, "num_warps": 8} if reqs == 128 else {"block_keys": 32}
+        yield attend_case(reqs, 16, 2048, 64, timed=True, **other)
+        yield attend_case(reqs, 16, 2048, 64, timed=True, query_parts=1)
+    for reqs in (1, 4, 8, 32):
         yield attend_case(reqs, 128, 2048, 64, timed=True)
-        yield attend_case(reqs, 128, 2048, 64, timed=True, block_heads=64, num_warps=8)
+        yield attend_case(reqs, 128, 2048, 64, timed=True, block_heads=32, num_warps=8)
+        for parts in (1, 2):
+            knobs = {"block_heads": 64, "block_keys": 32, "num_warps": 8, "query_parts": parts}
+            yield attend_case(reqs, 128, 2048, 64, timed=True, **knobs)
     yield attend_case(4, 16, 2048, 32, dense=True, timed=True)
 
 

@@ -154,7 +154,7 @@ def run_alone(
     device = driver()
 
     def run(given: Mapping[str, Array]) -> Mapping[str, Array]:
-        buffers = FencedBuffers(device, _stored(alone, given))
+        buffers = FencedBuffers(device, _stored(alone, given), launches)
         for launch in launches:
             device.bind(launch, buffers.resolve)()
         device.synchronize()

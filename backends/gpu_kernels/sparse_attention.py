@@ -11,8 +11,19 @@ import triton.language as tl
 
 
 @triton.jit
+def _request_of(q_starts, row, reqs, BLOCK_REQS: tl.constexpr):
+    """The request that owns a row; of padded rows, which lie behind all requests, the last."""
+    request = 0
+    for start in range(0, reqs, BLOCK_REQS):
+        b = start + tl.arange(0, BLOCK_REQS)
+        ends = tl.load(q_starts + 1 + b, mask=b < reqs, other=2147483647)
+        request += tl.sum((ends <= row).to(tl.int32), axis=0)
+    return tl.minimum(request, reqs - 1)
+
+
+@triton.jit
 def attend_split(
-    query,  # [H, T, LATENT], absorbed
+    query,  # [H, T, LATENT] f32, absorbed
     query_rope,  # [T, H, ROPE], any strides
     cache,  # [pages, PAGE, LATENT + ROPE]
     selection,  # [T, >= keys] positions ascending, -1 tail; positions of the rows where DENSE
@@ -21,7 +32,7 @@ def attend_split(
     partial,  # [T, H, splits, LATENT] f32
     partial_max,  # [T, H, splits] f32
     partial_sum,  # [T, H, splits] f32
-    out,  # [H, T, LATENT], where SINGLE; may be the query's own memory
+    out,  # [H, T, LATENT], where SINGLE
     num_rows,
     keys,
     reqs,
@@ -45,13 +56,16 @@ def attend_split(
     BLOCK_REQS: tl.constexpr,
     DENSE: tl.constexpr,
     SINGLE: tl.constexpr,
+    QUERY_PARTS: tl.constexpr,
     WIDE_DOT: tl.constexpr,
 ):
     """One split of one row for one block of heads: unnormalised output, running maximum and sum.
 
     With SINGLE there is one split, whose normalised output goes to `out`. With DENSE the keys are
     the positions 0 .. min(position + 1, keys) - 1. A split without keys leaves sum 0. WIDE_DOT
-    takes the dots in f32 (f32 caches; the interpreter, whose bf16 dot is wrong).
+    takes the dots in f32 (f32 caches; the interpreter, whose bf16 dot is wrong). Else the absorbed
+    query enters the dot as a bf16 number, and its rest as another if QUERY_PARTS is 2: scores of
+    100 (rows 20 times larger than others) were off by 0.1 without.
     """
     row = tl.program_id(0)
     split = tl.program_id(1)
@@ -63,12 +77,7 @@ def attend_split(
     in_latent = latent < LATENT
     in_rope = rope < ROPE
 
-    request = 0
-    for start in range(0, reqs, BLOCK_REQS):
-        b = start + tl.arange(0, BLOCK_REQS)
-        ends = tl.load(q_starts + 1 + b, mask=b < reqs, other=2147483647)
-        request += tl.sum((ends <= row).to(tl.int32), axis=0)
-    request = tl.minimum(request, reqs - 1)  # a padded row lies behind all requests
+    request = _request_of(q_starts, row, reqs, BLOCK_REQS)
 
     first = split * split_keys
     if DENSE:
@@ -89,9 +98,12 @@ def attend_split(
     q = tl.load(query + query_at, mask=in_head[:, None] & in_latent[None, :], other=0.0)
     rope_at = row * rope_row_stride + head[:, None] * rope_head_stride + rope[None, :]
     q_rope = tl.load(query_rope + rope_at, mask=in_head[:, None] & in_rope[None, :], other=0.0)
+    q_rest = q
     if WIDE_DOT:
-        q = q.to(tl.float32)
         q_rope = q_rope.to(tl.float32)
+    else:
+        q = q.to(cache.dtype.element_ty)
+        q_rest = (q_rest - q.to(tl.float32)).to(cache.dtype.element_ty)
 
     running_max = tl.full((BLOCK_HEADS,), float("-inf"), tl.float32)
     running_sum = tl.zeros((BLOCK_HEADS,), tl.float32)
@@ -124,6 +136,8 @@ def attend_split(
             c = c.to(tl.float32)
             k_rope = k_rope.to(tl.float32)
         score = tl.dot(q, tl.trans(c), input_precision="ieee")
+        if QUERY_PARTS == 2 and not WIDE_DOT:
+            score = tl.dot(q_rest, tl.trans(c), acc=score)
         score = tl.dot(q_rope, tl.trans(k_rope), acc=score, input_precision="ieee")
         score = tl.where(live[None, :], score * scale, float("-inf"))
         new_max = tl.maximum(running_max, tl.max(score, axis=1))

@@ -6,14 +6,14 @@ fence behind every buffer catches writes beyond its end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.tensors import tensor_of
-from lostwax.ir.contract.program import View
+from lostwax.ir.contract.program import HostCall, Launch, Pointer, View
 from lostwax.ir.reference.dtype import NUMPY_DTYPES, Array
 
 FENCE_BYTES = 256
@@ -24,12 +24,32 @@ class Overrun(AssertionError):
     """A lowering wrote beyond the end of a buffer; the message names it."""
 
 
-class FencedBuffers:
-    """Fenced buffers by (space, name), filled from the inputs when they are first asked for."""
+def _reach(launches: Sequence[Launch]) -> dict[tuple[str, str], int]:
+    """The last byte that any launch is given, by buffer."""
+    found: dict[tuple[str, str], int] = {}
+    for launch in launches:
+        if isinstance(launch, HostCall):
+            views = [view for view in launch.args if view is not None]
+        else:
+            views = [p.view for p in launch.params if isinstance(p, Pointer)]
+        for view in views:
+            key = (view.space, view.name)
+            found[key] = max(found.get(key, 0), view.offset + view.span_bytes)
+    return found
 
-    def __init__(self, driver: Driver, given: Mapping[str, Array]) -> None:
+
+class FencedBuffers:
+    """Fenced buffers by (space, name), filled from the inputs when they are first asked for.
+
+    What is not given is as large as the launches reach: a workspace is cut into several views.
+    """
+
+    def __init__(
+        self, driver: Driver, given: Mapping[str, Array], launches: Sequence[Launch] = ()
+    ) -> None:
         self._driver = driver
         self._given = given
+        self._reach = _reach(launches)
         self._whole: dict[tuple[str, str], torch.Tensor] = {}
         self._used: dict[tuple[str, str], torch.Tensor] = {}
 
@@ -38,7 +58,8 @@ class FencedBuffers:
         key = (view.space, view.name)
         if key not in self._used:
             given = self._given.get(view.name)
-            size = view.num_bytes if given is None else given.nbytes
+            reach = max(view.num_bytes, self._reach.get(key, 0))
+            size = reach if given is None else given.nbytes
             whole = self._driver.allocate(size + FENCE_BYTES)
             whole[:size] = 0xFF
             whole[size:] = _FENCE

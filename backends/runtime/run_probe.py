@@ -51,7 +51,7 @@ def probe_inputs(probe: Probe) -> dict[str, Array]:
 def run_probe(probe: Probe, driver: Driver) -> Evidence:
     """Run the launches and compare every output. Raises WrongKernel."""
     inputs = probe_inputs(probe)
-    buffers = FencedBuffers(driver, inputs)
+    buffers = FencedBuffers(driver, inputs, probe.launches)
     try:
         for launch in probe.launches:
             driver.bind(launch, buffers.resolve)()

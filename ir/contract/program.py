@@ -36,6 +36,14 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         """Bytes of the elements, as if dense."""
         return prod(self.shape) * DTYPE_BYTES[self.dtype]
 
+    @property
+    def span_bytes(self) -> int:
+        """Bytes from the first element to the last; 0 without elements or with open pages."""
+        if any(n < 1 for n in self.shape):
+            return 0
+        last = sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
+        return (last + 1) * DTYPE_BYTES[self.dtype]
+
 
 class Scalar(msgspec.Struct, frozen=True, tag="scalar"):
     """A by-value kernel parameter."""

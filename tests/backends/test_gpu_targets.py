@@ -165,10 +165,10 @@ def test_blocks_are_chosen_by_facts_and_sizes() -> None:
     assert chosen(h100, 1, 16) == Blocks(16, 64, 8)
     assert chosen(h100, 128, 16) == Blocks(16, 32, 4)
     assert chosen(h100, 1, 128) == Blocks(16, 32, 4)
-    assert chosen(h100, 8, 128) == Blocks(64, 32, 8)
+    assert chosen(h100, 8, 128) == Blocks(32, 32, 8)
     assert chosen(h100, 1, 16, keys=20) == Blocks(16, 32, 8)
-    assert chosen(mi300, 1, 16) == Blocks(16, 32, 2), "64 KiB hold no 64 keys"
-    assert chosen(mi300, 1, 16, bytes_of=4) == Blocks(16, 16, 2)
+    assert chosen(mi300, 1, 16) == Blocks(16, 32, 4), "64 KiB hold no 64 keys"
+    assert chosen(mi300, 1, 16, bytes_of=4) == Blocks(16, 16, 4)
     assert choose_blocks(1, 16, 2048, row, h100, BY_RULE | {"num_warps": 2}).num_warps == 2
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from msgspec.structs import replace
-
 from lostwax.backends.gpu_kernels.lowerings.launches import (
     Carver,
     f32,
@@ -24,7 +22,8 @@ _KERNELS = "lostwax.backends.gpu_kernels.sparse_attention"
 _ABSORB = "lostwax.backends.portable.kernels.absorb"
 _MIN_DOT = 16  # the matrix units' smallest side
 _MAX_LATENT = 512  # a block of heads accumulates the whole latent row in registers
-_WIDE_HEADS = 64  # from here on a warp group's widest dot takes the heads as they are
+_MANY_HEADS = 64  # from here on blocks of heads are worth fewer reads of the keys
+_WGMMA_HEADS = 64  # from here on Triton takes a warp group's dots, and keeps the keys twice
 _BLOCK_REQS = 32  # requests whose ends are read at once
 _MIN_SPLITS = 4  # fewer are padded: one kernel for all
 _NUM_LAUNCHES = 4
@@ -78,11 +77,11 @@ class Blocks:
     def shared_bytes(self, width: int, element_bytes: int, target: Target) -> int:
         """An upper bound of what Triton was seen to take for rows of `width` elements.
 
-        Queries (MFMA reads them from registers), keys (twice for the wide dots of 64 heads),
-        probabilities, and 4 KiB.
+        Queries in two parts (MFMA reads them from registers), keys (twice for the wide dots of 64
+        heads), probabilities, and 4 KiB.
         """
-        queries = 0 if "mfma" in target.matrix_units else self.heads
-        keys = self.keys * (2 if self.heads >= _WIDE_HEADS else 1)
+        queries = 0 if "mfma" in target.matrix_units else 2 * self.heads
+        keys = self.keys * (2 if self.heads >= _WGMMA_HEADS else 1)
         elements = (queries + keys) * width + self.heads * self.keys
         return elements * element_bytes + 4096
 
@@ -92,17 +91,18 @@ def choose_blocks(
 ) -> Blocks:
     """Blocks by the device and the sizes; knobs that are not 0 have the last word.
 
-    `row` is a key's elements and the bytes of each.
+    `row` is a key's elements and the bytes of each. Warps are at least 4, else as of 32 lanes.
 
-    Measured on an H100 with 2,048 keys (`benchmarks/gpu_kernels.py run`, 2026-11-24; us): 16 heads,
-    64 keys and 8 warps against 32 and 4: 20.1/21.5 for 1 row, 24.7/25.6 for 4, 40.6/45.9 for 16,
-    92.8/131.6 for 64, 172/163 for 128. 128 heads, 64 a block against 16: 43.8/40.0 for 1 row,
-    55/75 for 4, 72/131 for 8. Warps count as of 32 lanes.
+    Measured on an H100 with 2,048 keys and the query in one part (`benchmarks/gpu_kernels.py run`,
+    2026-11-24; us): 16 heads, 64 keys and 8 warps against 32 and 4: 20.1/21.5 for 1 row, 24.7/25.6
+    for 4, 40.6/45.9 for 16, 92.8/131.6 for 64, 172/163 for 128. 128 heads, 64 a block against 16:
+    43.8/40.0 for 1 row, 55/75 for 4, 72/131 for 8. With the query in two parts a block of 64 spills
+    488 bytes a thread and one of 32 none, so 32 are taken, on NVIDIA and AMD alike: not measured.
     """
     programs = rows * -(-heads // _MIN_DOT)
-    if heads >= _WIDE_HEADS and rows >= 4:
-        wanted = Blocks(_WIDE_HEADS, 32, 8)
-    elif heads < _WIDE_HEADS and 4 * programs < 3 * target.compute_units:
+    if heads >= _MANY_HEADS and rows >= 4:
+        wanted = Blocks(32, 32, 8)
+    elif heads < _MANY_HEADS and 4 * programs < 3 * target.compute_units:
         wanted = Blocks(_MIN_DOT, 64, 8)
     else:
         wanted = Blocks(_MIN_DOT, 32, 4)
@@ -114,7 +114,7 @@ def choose_blocks(
     return Blocks(
         knobs["block_heads"] or chosen.heads,
         knobs["block_keys"] or min(chosen.keys, _block_of(keys)),
-        knobs["num_warps"] or max(1, chosen.num_warps // lanes),
+        knobs["num_warps"] or max(4, chosen.num_warps // lanes),
     )
 
 
@@ -161,8 +161,9 @@ def _dot_row(match: Match) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class _Scratch:
-    """Tensors of the workspace. `latent` holds the absorbed query, later the attended latents."""
+    """Tensors of the workspace: the absorbed query, attended latents, and what splits leave."""
 
+    query: View
     latent: View
     partial: View
     partial_max: View
@@ -172,14 +173,14 @@ class _Scratch:
     @staticmethod
     def of(sizes: _Sizes, dtype: str, workspace: View | None) -> _Scratch:
         carver = Carver(workspace)
+        query = carver.take("f32", sizes.heads, sizes.rows, sizes.latent)
         latent = carver.take(dtype, sizes.heads, sizes.rows, sizes.latent)
         if sizes.plan.splits == 1:  # nothing to combine: the names stand for memory unused
-            none = replace(latent, dtype="f32", shape=(1,), strides=(1,))
-            return _Scratch(latent, none, none, none, carver.num_bytes)
+            return _Scratch(query, latent, query, query, query, carver.num_bytes)
         outer = (sizes.rows, sizes.heads, sizes.plan.splits)
         partial = carver.take("f32", *outer, sizes.latent)
         partial_max, partial_sum = carver.take("f32", *outer), carver.take("f32", *outer)
-        return _Scratch(latent, partial, partial_max, partial_sum, carver.num_bytes)
+        return _Scratch(query, latent, partial, partial_max, partial_sum, carver.num_bytes)
 
 
 def _workspace(match: Match, knobs: Knobs) -> int:
@@ -207,7 +208,7 @@ def _emit(match: Match, knobs: Knobs, name: str, dense: bool) -> tuple[Launch, .
         match,
         f"{_KERNELS}:attend_split",
         {
-            "query": scratch.latent,
+            "query": scratch.query,
             "query_rope": q_pe,
             "cache": cache,
             "selection": selection,
@@ -242,6 +243,7 @@ def _emit(match: Match, knobs: Knobs, name: str, dense: bool) -> tuple[Launch, .
             "BLOCK_REQS": _BLOCK_REQS,
             "DENSE": int(dense),
             "SINGLE": int(single),
+            "QUERY_PARTS": knobs["query_parts"],
             "WIDE_DOT": int(_is_wide(match)),
         },
         grid=(sizes.rows, plan.splits, -(-sizes.heads // sizes.blocks.heads)),
@@ -251,7 +253,7 @@ def _emit(match: Match, knobs: Knobs, name: str, dense: bool) -> tuple[Launch, .
         rows_of=("rope_row_stride", "rope_head_stride", "page_stride", "token_stride"),
     )
     absorb = HostCall(
-        function=f"{_ABSORB}:absorb_query", args=(q_nope, kv_b, scratch.latent), op=name
+        function=f"{_ABSORB}:absorb_query", args=(q_nope, kv_b, scratch.query), op=name
     )
     expand = HostCall(
         function=f"{_ABSORB}:expand_values",
@@ -327,6 +329,7 @@ _KNOBS = (
     Knob("block_heads", (0, 16, 32, 64)),
     Knob("num_warps", (0, 2, 4, 8)),
     Knob("num_stages", (2, 1, 3)),
+    Knob("query_parts", (2, 1)),
 )
 
 ATTEND = Lowering(

@@ -6,13 +6,19 @@ import torch
 
 
 def absorb_query(q_nope: torch.Tensor, kv_b: torch.Tensor, out: torch.Tensor) -> None:
-    """out[h, t] = q_nope[t, h] W_k,h: into the latent space.
+    """out[h, t] = q_nope[t, h] W_k,h: into the latent space, not rounded through the inputs' dtype.
 
-    q_nope: [T, H, Dn], kv_b: [H * (Dn + Dv), C], out: [H, T, C].
+    q_nope: [T, H, Dn], kv_b: [H * (Dn + Dv), C] of one dtype, out: [H, T, C], maybe f32.
     """
     _, heads, nope = q_nope.shape
     keys = kv_b.view(heads, -1, kv_b.shape[1])[:, :nope]
-    torch.bmm(q_nope.transpose(0, 1), keys, out=out)
+    query = q_nope.transpose(0, 1)
+    if query.dtype == out.dtype:
+        torch.bmm(query, keys, out=out)
+    elif query.is_cuda:
+        torch.bmm(query, keys, out_dtype=out.dtype, out=out)
+    else:
+        torch.bmm(query.to(out.dtype), keys.to(out.dtype), out=out)
 
 
 def expand_values(latent: torch.Tensor, kv_b: torch.Tensor, out: torch.Tensor) -> None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +16,13 @@ import torch
 from lostwax.backends.conformance.plain_match import WORKSPACE, PlainMatch, Value
 from lostwax.backends.conformance.step_cases import step_case
 from lostwax.backends.cuda.target import CUDA_SM90A
+from lostwax.backends.gpu_kernels.interpreter import bind_interpreted
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
 from lostwax.backends.gpu_kernels.lowerings.norms import ADD_RMS_NORM, LAST_RMS_NORM, RMS_NORM
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.runtime.host_call import bind_host_call
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.program import Bucket, Const, HostCall, Pointer, Scalar, View
+from lostwax.ir.contract.program import Bucket, Const, HostCall, View
 from lostwax.ir.reference import core, mla
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "i32": torch.int32, "u8": torch.uint8}
@@ -91,16 +90,7 @@ def run(
                 launch, lambda v: resolve(v, buffers), ("lostwax.backends.portable.kernels",)
             )()
             continue
-        source = sources.by_binary[launch.binary]
-        kernel: Any = getattr(import_module(source.path), source.symbol)
-        arguments = [
-            resolve(p.view, buffers) if isinstance(p, Pointer) else p.value
-            for p in launch.params
-            if isinstance(p, Pointer | Scalar)
-        ]
-        # The interpreter's bf16 dot is wrong: take the dots in f32 there.
-        constants = source.constants | ({"WIDE_DOT": 1} if "WIDE_DOT" in source.constants else {})
-        kernel[launch.grid](*arguments, **constants)
+        bind_interpreted(sources.by_binary[launch.binary], launch, lambda v: resolve(v, buffers))()
     return {n: resolve(match.view(n), buffers).double().numpy() for n in values}
 
 

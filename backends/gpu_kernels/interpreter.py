@@ -1,0 +1,71 @@
+"""Runs a GPU artifact's launches on the CPU: Triton kernels interpreted, host calls by torch.
+
+The same source run elsewhere: evidence for `interpreted`, never for `executed`. Slow; serves no
+one. Triton decides at import whether it interprets, so the process must have begun with
+TRITON_INTERPRET=1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lostwax.backends.runtime.driver import Resolve, Thunk
+from lostwax.backends.runtime.host_call import bind_host_call
+from lostwax.backends.runtime.host_driver import HostDriver
+from lostwax.ir.contract.kernel import CompiledKernel, KernelNote, KernelSource
+from lostwax.ir.contract.program import KernelLaunch, Launch, Pointer, Scalar
+from lostwax.ir.contract.target import Target
+
+EXACT_DOTS: Mapping[str, int] = {"WIDE_DOT": 1}
+"""Constants that interpreting replaces: Triton's interpreter takes bf16 dots wrongly, f32 right."""
+
+
+class NotInterpretable(RuntimeError):
+    """A launch whose source is not Triton's: it can only be run on its device."""
+
+
+class InterpretingDriver(HostDriver):
+    """Satisfies `runtime.driver.Driver` over the notes that lie beside an artifact's binaries.
+
+    `packages` are to be those of the artifact's backend.
+    """
+
+    def __init__(self, target: Target, kernels: Path, compiled: dict[str, CompiledKernel]) -> None:
+        super().__init__(target, kernels, compiled)
+        self._kernels = kernels
+
+    def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
+        """The launch over resolved memory; NotInterpretable for CUDA C++."""
+        if not isinstance(launch, KernelLaunch):
+            return bind_host_call(launch, resolve, self.packages)
+        note = (self._kernels / f"{launch.binary}.json").read_bytes()
+        source = msgspec.json.decode(note, type=KernelNote).sources[0]
+        return bind_interpreted(source, launch, resolve)
+
+
+def bind_interpreted(source: KernelSource, launch: KernelLaunch, resolve: Resolve) -> Thunk:
+    """One launch of a kernel, interpreted."""
+    if source.language != "triton":
+        raise NotInterpretable(f"{source.symbol} is {source.language}: only its device can run it")
+    kernel: Any = getattr(import_module(source.path), source.symbol)  # Triton is untyped
+    if hasattr(kernel, "device_caches"):  # compiled kernels have them, interpreted ones do not
+        raise RuntimeError(
+            "this process compiles Triton kernels; start it with TRITON_INTERPRET=1 to interpret"
+        )
+    arguments = [
+        resolve(p.view) if isinstance(p, Pointer) else p.value
+        for p in launch.params
+        if isinstance(p, Pointer | Scalar)
+    ]
+    exact = {name: value for name, value in EXACT_DOTS.items() if name in source.constants}
+    constants = source.constants | exact
+
+    def run() -> None:
+        kernel[launch.grid](*arguments, **constants)
+
+    return run
