@@ -20,6 +20,7 @@ from xdsl.parser import Parser
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.checkpoint_content import require_content
 from lostwax.backends.runtime.load_weights import read_sources
+from lostwax.backends.variants import DENSE, Variant
 from lostwax.ir.contract.artifact import Manifest
 from lostwax.ir.contract.weights import Source, Step, StoredWeight
 from lostwax.ir.dialects import context
@@ -85,9 +86,9 @@ def _both_or_nothing(out: Path) -> Generator[Path]:
 
 
 def export_artifact(
-    artifact: Path, out: Path, graph: str, *, checkpoint: Path | None = None
+    artifact: Path, out: Path, variant: Variant, *, checkpoint: Path | None = None
 ) -> OnnxModel:
-    """Write the graph `graph` (such as decode-sparse) to `out` and `out`.data; it is checked first.
+    """Write one variant's graph to `out` and `out`.data, once onnx's checker has passed it.
 
     Raises ExportError, ArtifactError, CheckpointMismatch, NotExportable and NoDecomposition.
     """
@@ -99,18 +100,17 @@ def export_artifact(
         raise ExportError(
             f"{artifact} is one of {manifest.world_size} ranks' worth; compile it for one rank"
         )
-    text = reader.read(_graph_file(manifest, graph)).decode()
+    text = reader.read(_graph_file(manifest, variant.name)).decode()
     guards = {ref.guard.name: str(ref.guard) for ref in manifest.programs}
-    entry = graph.split("-", 1)[0]
     metadata = {
         "lostwax.artifact": manifest.digest,
-        "lostwax.graph": graph,
-        "lostwax.guard": guards.get("dense" if "-dense" in graph else "", "always"),
+        "lostwax.graph": variant.name,
+        "lostwax.guard": guards[DENSE] if variant.every else "always",
         "lostwax.model": manifest.model.name,
         "lostwax.page_tokens": str(manifest.limits.page_tokens),
     }
     module = Parser(context(), text).parse_module()
-    model = export_onnx(module, entry, f"{out.name}.data", metadata=metadata)
+    model = export_onnx(module, variant.entry, f"{out.name}.data", metadata=metadata)
     sources = reader.weight_plan().sources
     missing = [w.name for w in model.weights if w.name not in sources]
     if missing:

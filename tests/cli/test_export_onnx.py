@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,19 @@ from small_fixtures import Compiled
 
 from lostwax.backends.export_onnx import ExportError, export_artifact
 from lostwax.backends.runtime.load import Runtime, load
+from lostwax.backends.variants import Variant
 from lostwax.ir.contract.step import STEP_INPUTS, StepBatch, StepResult
 from lostwax.ir.reference.dtype import NUMPY_DTYPES, Array
 
 PAGES = 6
 TOLERANCE = 1e-4
-GRAPHS = ("extend-sparse-scores", "extend-dense", "decode-sparse", "decode-dense-scores")
+DECODE = Variant("decode", every=False, scores=False)
+VARIANTS = (
+    Variant("extend", every=False, scores=True),
+    Variant("extend", every=True, scores=False),
+    DECODE,
+    Variant("decode", every=True, scores=True),
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +40,12 @@ def models(small_artifact: Compiled, tmp_path_factory: pytest.TempPathFactory) -
     sessions: dict[str, Any] = {}
     options: Any = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    for graph in GRAPHS:
-        file = folder / f"{graph}.onnx"
-        export_artifact(small_artifact.artifact, file, graph, checkpoint=small_artifact.checkpoint)
-        sessions[graph] = onnxruntime.InferenceSession(str(file), options)
+    for variant in VARIANTS:
+        file = folder / f"{variant.name}.onnx"
+        export_artifact(
+            small_artifact.artifact, file, variant, checkpoint=small_artifact.checkpoint
+        )
+        sessions[variant.name] = onnxruntime.InferenceSession(str(file), options)
     return sessions
 
 
@@ -179,7 +189,7 @@ def test_the_same_artifact_gives_the_same_bytes(small_artifact: Compiled, tmp_pa
         export_artifact(
             small_artifact.artifact,
             tmp_path / name / "m.onnx",
-            "decode-sparse",
+            DECODE,
             checkpoint=small_artifact.checkpoint,
         )
     for file in ("m.onnx", "m.onnx.data"):
@@ -190,7 +200,9 @@ def test_a_missing_graph_is_named_and_nothing_is_left(
     small_artifact: Compiled, tmp_path: Path
 ) -> None:
     with pytest.raises(ExportError, match="no graph draft-sparse; it has decode-dense, "):
-        export_artifact(small_artifact.artifact, tmp_path / "m.onnx", "draft-sparse")
+        export_artifact(
+            small_artifact.artifact, tmp_path / "m.onnx", replace(DECODE, entry="draft")
+        )
     assert not list(tmp_path.iterdir())
 
 

@@ -19,7 +19,7 @@ def export(
     *,
     out: Annotated[Path, Parameter(name=["-o", "--out"])],
     onnx: Annotated[bool, Parameter(negative=())] = False,
-    entry: Literal["extend", "decode"] = "extend",
+    entry: Literal["extend", "decode", "draft"] = "extend",
     dense: Annotated[bool, Parameter(negative="--sparse")] = False,
     scores: Annotated[bool, Parameter(negative=())] = False,
     checkpoint: Path | None = None,
@@ -39,7 +39,8 @@ def export(
     onnx
         Write ONNX, which is the only format so far.
     entry
-        extend: rows of unequal requests (one row each, too). decode: one row a request.
+        extend: rows of unequal requests (one row each, too). decode: one row a request. draft: the
+        MTP layer, in an artifact that drafts.
     dense
         The graph for requests of at most index_topk tokens, where every position is selected.
         --sparse, the default, serves every length.
@@ -53,13 +54,14 @@ def export(
     if not onnx:
         raise NoFormat("say what to write: --onnx is the format that lostwax exports")
     from lostwax.backends.export_onnx import export_artifact
+    from lostwax.backends.variants import Variant
 
-    graph = f"{entry}-{'dense' if dense else 'sparse'}{'-scores' if scores else ''}"
-    model = export_artifact(artifact, out, graph, checkpoint=checkpoint)
+    variant = Variant(entry, every=dense, scores=scores)
+    model = export_artifact(artifact, out, variant, checkpoint=checkpoint)
     weight_bytes = sum(w.num_bytes for w in model.weights)
     report = {
         "model": str(out),
-        "graph": graph,
+        "graph": variant.name,
         "functions": len(model.proto.functions),
         "nodes": len(model.proto.graph.node),
         "weight_bytes": weight_bytes,
@@ -68,6 +70,6 @@ def export(
         print(json.dumps(report))
         return
     print(
-        f"{out}: {graph}, {report['nodes']} calls of {report['functions']} functions, weights"
-        f" {weight_bytes / 2**20:.1f} MiB in {out.name}.data"
+        f"{out}: {variant.name}, {report['nodes']} calls of {report['functions']} functions,"
+        f" weights {weight_bytes / 2**20:.1f} MiB in {out.name}.data"
     )
