@@ -19,14 +19,16 @@ GRAPH_NODE_BYTES = 4096
 class MemoryPlan:
     """Bytes of one rank. `planes` gives each cache plane's bytes a page, over its layers.
 
-    `host_calls` is the most that one host call allocates outside the arena. `graphs` counts the
-    captured programs, `graph_bytes` is an estimate.
+    `state` are the hiddens that drafts read. `host_calls` is the most that one host
+    call allocates outside the arena. `graphs` counts the captured programs, `graph_bytes` is an
+    estimate.
     """
 
     target: str
     ranks: int
     weights: int
     arena: int
+    state: int
     inputs: int
     host_calls: int
     planes: dict[str, int]
@@ -48,7 +50,7 @@ class MemoryPlan:
     @property
     def total(self) -> int:
         """Everything on the device."""
-        held = self.weights + self.arena + self.inputs + self.cache
+        held = self.weights + self.arena + self.state + self.inputs + self.cache
         return held + self.host_calls + self.graph_bytes
 
 
@@ -75,6 +77,7 @@ def plan_memory(artifact: Path, num_pages: int | None = None) -> MemoryPlan:
         ranks=manifest.world_size,
         weights=manifest.weight_bytes,
         arena=manifest.arena_bytes,
+        state=manifest.state_bytes,
         inputs=max(input_offsets(p.bucket)[1] for p in programs),
         host_calls=max(map(_allocates, programs)),
         planes=planes,

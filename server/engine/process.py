@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from lostwax.backends.runtime.load import Runtime as LoadedRuntime
 
 
-def run_engine(load: Callable[[], Runtime], address: str) -> None:
+def run_engine(load: Callable[[], Runtime], address: str, drafts: int | None = None) -> None:
     """Serve the runtime that `load` gives to the gateway at `address`, until the process ends."""
     with EngineWire(address) as wire:
-        core = EngineCore(load())
+        core = EngineCore(load(), drafts)
         core.warm_up()
         wire.send([core.info])
         while True:
@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--address", required=True, help="ZeroMQ address that the gateway binds")
     parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--drafts", type=int)
     parser.add_argument("--num-pages", type=int)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--certificates", type=Path)
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rank = int(os.environ.get("RANK", "0"))  # torchrun numbers its processes so
     try:
         if rank == 0:
-            run_engine(lambda: _load(options), options.address)
+            run_engine(lambda: _load(options), options.address, options.drafts)
         else:
             _follow(options)
     except Exception as error:

@@ -33,6 +33,7 @@ def serve(
     checkpoint: Path | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
+    drafts: int | None = None,
     num_pages: int | None = None,
     threads: int | None = None,
     settings: Settings | None = None,
@@ -47,7 +48,7 @@ def serve(
     what the golden probes showed, `allow_compiled` serves lowerings that never ran here.
     """
     given = {"--checkpoint": checkpoint, "--num-pages": num_pages, "--threads": threads}
-    given["--certificates"] = certificates
+    given |= {"--certificates": certificates, "--drafts": drafts}
     options = [part for k, v in given.items() if v is not None for part in (k, str(v))]
     options += ["--allow-compiled"] if allow_compiled else []
     ranks = ArtifactReader(artifact).manifest.world_size

@@ -69,7 +69,7 @@ MISTAKES = {
     "no checkpoint": ("CKPT/none -o OUT", "is no folder; give the one that holds config.json"),
     "not an artifact": ("CKPT -o CKPT", "exists and is no artifact; give another -o"),
     "a malformed rule": ("CKPT -o OUT --lowering foo", "'foo' is not [ENTRY:]OP=NAME, such as"),
-    "a rule's entry": ("CKPT -o OUT --lowering x:a.b=c", "must be extend or decode, not 'x'"),
+    "a rule's entry": ("CKPT -o OUT --lowering x:a.b=c", "must be extend, decode or draft, not 'x'"),
     "an unknown lowering": (
         "CKPT -o OUT --lowering mla.attend=portable_attend_absorbd",
         "Did you mean 'portable_attend_absorbed'?",
@@ -80,6 +80,12 @@ MISTAKES = {
     "fp8 activations without fp8 weights": (
         "CKPT -o OUT --activations fp8",
         "no weight is held in fp8; it needs an FP8 checkpoint",
+    ),
+    "too many drafts": ("CKPT -o OUT --drafts 4", "--drafts 4 is not one of 0..3"),
+    "no MTP layer": ("CKPT -o OUT --drafts 1", "needs a checkpoint with one MTP layer"),
+    "dependent rows": (
+        "CKPT -o OUT --target null --batch-invariant",
+        "--batch-invariant: its rows may depend on the rows beside them",
     ),
     "no room": ("CKPT -o OUT --budget 10", "the arena's budget is 10"),
 }

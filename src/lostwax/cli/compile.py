@@ -37,6 +37,8 @@ def compile(
     max_context: int | None = None,
     max_tokens: int = 512,
     max_reqs: int = 8,
+    drafts: int = 0,
+    batch_invariant: Annotated[bool, Parameter(negative=())] = False,
     lowering: Annotated[list[str] | None, Parameter(negative=())] = None,
     budget: int | None = None,
     records: Path | None = None,
@@ -78,6 +80,11 @@ def compile(
         Most rows of one extend step.
     max_reqs
         Most requests of one step.
+    drafts
+        Most tokens that the MTP layer drafts before the model verifies them (0 to 3).
+    batch_invariant
+        One lowering an op in all programs, with independent rows: an answer does then not depend
+        on its neighbours, on chunking nor on drafting. Slower, and on the CPU only so far.
     lowering
         Force a choice: [ENTRY:]OP=NAME, such as decode:mla.attend=portable_attend_expanded.
     budget
@@ -106,6 +113,8 @@ def compile(
         max_context=max_context,
         max_tokens=max_tokens,
         max_reqs=max_reqs,
+        drafts=drafts,
+        batch_invariant=batch_invariant,
         lowering=lowering or [],
         budget=budget,
         records=records,
@@ -118,6 +127,8 @@ def compile(
         "target": manifest.target.name,
         "dtype": dtype,
         "ranks": manifest.world_size,
+        "drafts": manifest.limits.max_drafts,
+        "batch_invariant": manifest.batch_invariant,
         "programs": len(manifest.programs),
         "kernels": len({k.binary for k in manifest.kernels}),
         "weight_bytes": manifest.weight_bytes,
@@ -143,8 +154,10 @@ def _forced(text: str) -> tuple[str, str, str | None]:
             f"--lowering {text!r} is not [ENTRY:]OP=NAME, such as"
             " decode:mla.attend=portable_attend_expanded"
         )
-    if colon and entry not in ("extend", "decode"):
-        raise ForcedError(f"--lowering {text!r}: the entry must be extend or decode, not {entry!r}")
+    if colon and entry not in ("extend", "decode", "draft"):
+        raise ForcedError(
+            f"--lowering {text!r}: the entry must be extend, decode or draft, not {entry!r}"
+        )
     return op, name, entry if colon else None
 
 
@@ -168,6 +181,8 @@ def compile_checkpoint(
     max_context: int | None = None,
     max_tokens: int = 512,
     max_reqs: int = 8,
+    drafts: int = 0,
+    batch_invariant: bool = False,
     lowering: list[str] | None = None,
     budget: int | None = None,
     records: Path | None = None,
@@ -202,7 +217,10 @@ def compile_checkpoint(
     options = CompileOptions(
         dtype=_IR_NAMES.get(dtype, dtype),
         formats=Formats(**chosen),
-        sizes=Sizes(max_context=max_context, max_tokens=max_tokens, max_reqs=max_reqs),
+        sizes=Sizes(
+            max_context=max_context, max_tokens=max_tokens, max_reqs=max_reqs, max_drafts=drafts
+        ),
+        batch_invariant=batch_invariant,
         tp=tp,
         forced=forced,
         budget_bytes=budget,

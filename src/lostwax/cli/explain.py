@@ -28,7 +28,7 @@ def explain(
     op: str | None = None,
     /,
     *,
-    entry: Literal["extend", "decode"] | None = None,
+    entry: Literal["extend", "decode", "draft"] | None = None,
     program: str | None = None,
     certificates: Path | None = None,
     json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
@@ -45,7 +45,7 @@ def explain(
     op
         Only this op, such as mla.attend: then every program's choice, and where it flips.
     entry
-        Only programs of this entry: extend or decode.
+        Only programs of this entry: extend, decode or draft.
     program
         Only this program (a file name of the artifact's programs/, without .json).
     certificates

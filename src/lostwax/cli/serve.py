@@ -24,6 +24,7 @@ def serve(
     checkpoint: Path | None = None,
     target: str = "cpu",
     dtype: Literal["fp32", "bf16"] = "bf16",
+    drafts: int | None = None,
     num_pages: int | None = None,
     threads: int | None = None,
     insecure: bool = False,
@@ -46,6 +47,9 @@ def serve(
         What to compile a checkpoint for.
     dtype
         What to compile a checkpoint in.
+    drafts
+        Tokens to draft between two decode steps (default: as many as the artifact can verify; none
+        for a checkpoint).
     num_pages
         Pages of cache (default: every request at full length, within 1 GiB).
     threads
@@ -67,7 +71,7 @@ def serve(
                 f"{path} is neither an artifact (it has no manifest.json) nor a checkpoint (it has"
                 " no config.json); give the folder of one"
             )
-        artifact = _compiled(path, target, dtype)
+        artifact = _compiled(path, target, dtype, drafts or 0)
     weights = ArtifactReader(artifact).checkpoint(checkpoint)
     if not weights.is_dir():
         raise NothingToServe(
@@ -78,6 +82,7 @@ def serve(
         checkpoint=checkpoint,
         host=host,
         port=port,
+        drafts=drafts,
         num_pages=num_pages,
         threads=threads,
         insecure=insecure,
@@ -86,16 +91,17 @@ def serve(
     )
 
 
-def _compiled(checkpoint: Path, target: str, dtype: str) -> Path:
+def _compiled(checkpoint: Path, target: str, dtype: str, drafts: int) -> Path:
     """The artifact of a checkpoint, compiled unless one of the same inputs lies beside it."""
     from lostwax.cli.compile import compile_checkpoint
 
-    out = checkpoint.parent / f"{checkpoint.name}.{target}-{dtype}.lostwax"
+    drafting = f"-drafts{drafts}" if drafts else ""
+    out = checkpoint.parent / f"{checkpoint.name}.{target}-{dtype}{drafting}.lostwax"
     if _is_current(out, checkpoint):
         print(f"using {out}", file=sys.stderr)
         return out
     print(f"compiling {checkpoint} to {out}", file=sys.stderr)
-    compile_checkpoint(checkpoint, out, target=target, dtype=dtype, phases=Phases())
+    compile_checkpoint(checkpoint, out, target=target, dtype=dtype, drafts=drafts, phases=Phases())
     return out
 
 
