@@ -73,7 +73,7 @@ class ReferenceModel:
         }
         inputs: dict[str, Any] = {n: np.asarray(v, np.int32) for n, v in ints.items()}
         inputs["temperature"] = np.zeros(count, np.float32)
-        ids, _, scores, _, _ = evaluate_step(
+        ids, _, scores, *_ = evaluate_step(
             self.module, "step_scores", inputs, self.weight, self.caches
         )
         return scores, ids

@@ -48,9 +48,7 @@ outputting a thinking block. Here is an example:
 Here are the functions available in JSONSchema format:
 <functions>
 """
-_SCHEMA_HEAD = (
-    "## Response Format:\n\nYou MUST strictly adhere to the following schema to reply:\n"
-)
+_SCHEMA_HEAD = "## Response Format:\n\nYou MUST strictly adhere to the following schema to reply:\n"
 
 
 class EncodingError(ValueError):

@@ -1,0 +1,1 @@
+"""How the small trained model is made: data, tokenizer, trainer, evaluation. Serves nothing."""

@@ -1,0 +1,1 @@
+"""Generators of training and held-out documents, one family a file. Knows no tokenizer."""
