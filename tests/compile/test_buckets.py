@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -66,6 +68,42 @@ def test_every_step_within_the_limits_fits_a_program(sizes: Sizes, data: st.Data
         assert fits[0].all_selected, "where both hold, the program without an indexer comes first"
 
 
+@given(ALL_SIZES, st.integers(1, 3), st.data())
+def test_drafts_are_verified_and_follow_any_step(
+    sizes: Sizes, drafts: int, data: st.DataObject
+) -> None:
+    limits = limits_of(FACTS, replace(sizes, max_drafts=drafts))
+    specs = program_specs(FACTS, limits)
+    reqs = data.draw(st.integers(1, limits.max_reqs))
+    verified = data.draw(st.integers(reqs, reqs * (drafts + 1)))
+    longest = data.draw(st.integers(1, limits.max_context))
+
+    def fits(entry: str, rows: int, logit_rows: int) -> bool:
+        return any(
+            s.entry == entry
+            and not s.bucket.scores
+            and (entry != "decode" or s.rows_a_req in (1, drafts + 1))
+            and (entry != "decode" or rows <= reqs * s.rows_a_req)
+            and s.bucket.tokens >= rows
+            and s.bucket.reqs >= reqs
+            and s.bucket.pages * 64 >= longest
+            and s.bucket.rows >= logit_rows
+            for s in specs
+        )
+
+    assert fits("decode", verified, verified)
+    assert fits("draft", verified, reqs)
+    assert fits("draft", reqs, reqs)
+    extended = data.draw(st.integers(reqs, limits.max_tokens))
+    assert fits("draft", extended, reqs)
+
+
+def test_without_drafts_no_program_verifies_or_drafts() -> None:
+    specs = program_specs(FACTS, limits_of(FACTS, Sizes()))
+    assert {s.entry for s in specs} == {"extend", "decode"}
+    assert {s.rows_a_req for s in specs} == {1}
+
+
 @given(ALL_SIZES)
 def test_programs_are_distinct_and_have_at_most_four_guards(sizes: Sizes) -> None:
     specs = program_specs(FACTS, limits_of(FACTS, sizes))
@@ -102,6 +140,7 @@ def test_facts_of_a_batch() -> None:
         (Sizes(max_context=-5), "--max-context must be at least 1"),
         (Sizes(max_tokens=0), "--max-tokens must be at least 1"),
         (Sizes(max_reqs=9, max_tokens=8), "--max-reqs 9 exceeds --max-tokens 8"),
+        (Sizes(max_drafts=4), r"--drafts 4 is not one of 0\.\.3"),
     ],
 )
 def test_impossible_sizes_are_refused_by_name(sizes: Sizes, message: str) -> None:

@@ -40,7 +40,7 @@ def test_an_unknown_pass_is_answered_with_the_nearest_name() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("specialise{entry=draft}", "entry=draft is not one of"),
+        ("specialise{entry=verify}", "entry=verify is not one of"),
         ("specialise", "requires argument \"entry\""),
         ("assign-formats{dtype=f16}", "dtype=f16 is not one of"),
         ("assign-formats{weights=int4}", "weights=int4 is not one of"),
