@@ -19,16 +19,24 @@ from unittest.mock import patch
 import torch
 
 from lostwax.backends.cpu.kernels import indexer as cpu_indexer
+from lostwax.backends.cpu.kernels import row_by_row
 from lostwax.backends.portable.kernels import indexer, selection
 from lostwax.backends.runtime.load import Runtime, load
 from lostwax.backends.runtime.ranks import RankError, Ranks, part
 from lostwax.ir.contract.step import StepBatch
+from lostwax.server.engine.loop import EngineCore
+from lostwax.server.engine.messages import Output, Submit
 
 PROMPTS = (70, 41)
 """Tokens of the two requests' prompts: above `index_topk` 32, so that selections differ."""
 CHUNKS = ((33, 20), (37, 21))
 DECODES = 6
-CHOOSING = ((cpu_indexer, "index_topk"), (indexer, "index_topk"), (selection, "topk"))
+CHOOSING = (
+    (cpu_indexer, "index_topk"),
+    (row_by_row, "index_topk"),
+    (indexer, "index_topk"),
+    (selection, "topk"),
+)
 """Host functions that choose positions, as programs name them."""
 Note = dict[str, Any]  # as JSON holds it
 
@@ -87,6 +95,19 @@ def play(runtime: Runtime) -> Note:
     return note
 
 
+def play_drafting(runtime: Runtime) -> Note:
+    """One request by the engine, which drafts as much as the artifact can verify."""
+    core = EngineCore(runtime)
+    prompt = [7 * i % 61 for i in range(40)]
+    core.handle(Submit(request="drafted", prompt=prompt, max_tokens=12, ignore_eos=True))
+    tokens: list[int] = []
+    while core.has_work:
+        for event in core.step():
+            assert isinstance(event, Output)
+            tokens += [score.token for score in event.tokens]
+    return {"drafted": tokens, "num_drafted": core.num_drafted}
+
+
 @contextmanager
 def selections() -> Generator[list[str]]:
     """Digests of every set of positions that is chosen meanwhile, in order."""
@@ -113,6 +134,8 @@ def play_artifact(artifact: Path, checkpoint: Path) -> Note:
         runtime = load(artifact, checkpoint=checkpoint, num_pages=12, threads=1)
         if runtime.ranks.rank.index == 0:
             note = play(runtime)
+            if runtime.limits.max_drafts:
+                note |= play_drafting(runtime)
             runtime.ranks.dismiss()
         else:
             runtime.follow()

@@ -6,26 +6,29 @@ import json
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 from play_steps import Note, play_artifact
-from tiny import DEEP, ODD, PLAIN, WIDE, Config, write_config
+from tiny import MTP, ODD, PLAIN, WIDE, Config, write_config
 
 from lostwax.backends.buckets import Sizes
 from lostwax.backends.compile import CompileOptions, UnsupportedRanks, compile_module
+from lostwax.backends.formats import Formats
 from lostwax.backends.runtime.load import load
 from lostwax.backends.runtime.ranks import RankError
 from lostwax.frontend.capture import Captured, capture
 from lostwax.frontend.checkpoint import open_checkpoint
 from lostwax.frontend.config import parse_config
 from lostwax.frontend.new_checkpoint import Format, new_checkpoint
+from lostwax.ir.contract.artifact import Manifest
 from lostwax.ir.passes.shard import ShardRefused
 
 SCRIPT = Path(__file__).parents[1] / "play_steps.py"
 SIZES = Sizes(max_context=128, max_tokens=64, max_reqs=2, max_score_rows=64)
+OPTIONS = CompileOptions(dtype="f32", sizes=SIZES)
 EVEN_ODD: Config = ODD | {"num_attention_heads": 2, "num_key_value_heads": 2}
 """Sizes that are multiples of nothing but two ranks; its vocabulary not even of them."""
 
@@ -36,21 +39,29 @@ class Case:
 
     config: Config
     format: Format = "fp32"
-    dtype: str = "f32"
+    options: CompileOptions = OPTIONS
     bound: float = 1e-4
 
 
+BF16 = replace(OPTIONS, dtype="bf16")
+FP8 = Formats(kv="fp8_656", indexer="fp8_ue8m0", activations="fp8_ue8m0")
+WHOLE_BLOCKS: Config = WIDE | {"vocab_size": 64, "hidden_size": 256, "moe_intermediate_size": 256}
+"""A rank's slices hold whole blocks of 128, in which activations are quantised."""
 CASES = {
     "plain": Case(PLAIN),
     "even_odd": Case(EVEN_ODD),
-    "deep": Case(DEEP),
-    "fp8": Case(WIDE | {"vocab_size": 64, "hidden_size": 256}, "fp8", "bf16", 0.05),
+    "drafting": Case(MTP, options=replace(OPTIONS, sizes=replace(SIZES, max_drafts=2))),
+    "stored_fp8": Case(WIDE | {"vocab_size": 64, "hidden_size": 256}, "fp8", BF16, 0.05),
+    "all_fp8": Case(WHOLE_BLOCKS, "fp8", replace(BF16, formats=FP8), 0.05),
+    "batch_invariant": Case(PLAIN, options=replace(OPTIONS, batch_invariant=True)),
 }
 
 
-def compiled(captured: Captured, out: Path, tp: int, dtype: str = "f32", target: str = "cpu"):
-    options = CompileOptions(dtype=dtype, sizes=SIZES, tp=tp)
-    return compile_module(captured.module, captured.facts, captured.weights, target, out, options)
+def compiled(
+    captured: Captured, out: Path, tp: int, options: CompileOptions = OPTIONS, target: str = "cpu"
+) -> Manifest:
+    chosen = replace(options, tp=tp)
+    return compile_module(captured.module, captured.facts, captured.weights, target, out, chosen)
 
 
 def captured_checkpoint(folder: Path, config: Config, format: Format) -> Captured:
@@ -93,7 +104,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
         captured = captured_checkpoint(folder / name, case.config, case.format)
         checkpoint = folder / name / "checkpoint"
         for tp, out in ((1, "one"), (2, "two")):
-            compiled(captured, folder / name / out, tp, case.dtype)
+            compiled(captured, folder / name / out, tp, case.options)
         alone[name] = play_artifact(folder / name / "one", checkpoint)
         pairs.append(f"{checkpoint}={folder / name / 'two'}")
     torch.set_num_threads(threads)
@@ -109,8 +120,14 @@ def test_two_ranks_score_and_pick_as_one(played: Played, case: str) -> None:
     assert any("sparse" in p for p in first["programs"])
     difference = (torch.tensor(first["scores"]) - torch.tensor(alone["scores"])).abs().max()
     assert float(difference) < CASES[case].bound
-    if CASES[case].dtype == "f32":
+    if CASES[case].options.dtype == "f32":
         assert first["ids"] == alone["ids"]
+
+
+def test_two_ranks_draft_as_one(played: Played) -> None:
+    alone, first, _ = played.of("drafting")
+    assert first["drafted"] == alone["drafted"]
+    assert first["num_drafted"] == alone["num_drafted"] > 0
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -168,4 +185,4 @@ def test_what_does_not_divide_is_refused(
 
 def test_ranks_on_a_target_of_captured_graphs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedRanks, match="leave --tp out"):
-        compiled(capture(parse_config(PLAIN)), tmp_path / "out", 2, "bf16", "cuda-sm90a")
+        compiled(capture(parse_config(PLAIN)), tmp_path / "out", 2, BF16, "cuda-sm90a")
