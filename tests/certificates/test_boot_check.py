@@ -10,6 +10,7 @@ import pytest
 from small import PROMPT, batch
 from small_fixtures import Compiled, CompileSmall
 
+from lostwax.backends.certify import certify_artifact, keep_evidence
 from lostwax.backends.runtime import boot_check
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.boot_check import (
@@ -133,6 +134,8 @@ def test_what_only_compiled_is_refused_unless_allowed(
     found = read_certificates(tmp_path / "art" / "certificates.json")
     assert found is not None
     assert {e.state for e in found.evidence.values()} == {"compiled", "executed"}
+    keep_evidence(tmp_path / "art", certify_artifact(tmp_path / "art"))
+    start(False)
 
 
 def test_a_first_boot_on_this_machine_executes_every_lowering(

@@ -1,0 +1,77 @@
+"""What the pages show is what the commands print; what they name exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from command_line import lostwax
+from console_blocks import Example, examples, run
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("model-to-artifact", "concepts", "cli", "numerics/certificates", "adding-a-target")
+"""In the order in which they are run: the first makes what the others use."""
+
+
+def _page(name: str) -> str:
+    return (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+
+
+def test_every_command_of_the_pages_prints_what_they_show(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+
+    def command(arguments: list[str]) -> tuple[int, str]:
+        status, out, err = lostwax(capsys, *arguments)
+        return status, err + out  # the result comes last
+
+    for name in PAGES:
+        for example in examples(_page(name)):
+            run(example, tmp_path, command)
+
+
+def test_a_page_that_shows_something_else_is_noticed(tmp_path: Path) -> None:
+    def command(arguments: list[str]) -> tuple[int, str]:
+        return 0, "one\ntwo 2\n"
+
+    run(Example("lostwax x", ["one", "two …"]), tmp_path, command)
+    with pytest.raises(AssertionError, match="prints no such line"):
+        run(Example("lostwax x", ["two 3"]), tmp_path, command)
+    with pytest.raises(AssertionError, match="prints no such line"):
+        run(Example("lostwax x", ["two 2", "one"]), tmp_path, command)
+    with pytest.raises(AssertionError, match="false"):
+        run(Example("false"), tmp_path, command)
+
+
+def test_every_page_is_in_the_table_of_contents_and_links_lead_somewhere() -> None:
+    listed = set(re.findall(r"(\S+)\.md$", (ROOT / "mkdocs.yml").read_text(), re.M))
+    there = {
+        str(p.relative_to(ROOT / "docs").with_suffix("")) for p in (ROOT / "docs").rglob("*.md")
+    }
+    assert listed == there
+    for name in there:
+        for link in re.findall(r"\]\(([^)#:]+)\)", _page(name)):
+            assert (ROOT / "docs" / Path(name).parent / link).is_file(), f"{name}: {link}"
+
+
+def test_the_command_line_page_names_every_command() -> None:
+    from lostwax.cli.app import COMMANDS
+
+    page = _page("cli")
+    assert [name for name in COMMANDS if f"| `{name}" not in page] == []
+
+
+def test_every_word_is_defined_once() -> None:
+    words = re.findall(r"\*\*([^*]+?)\.?\*\*", _page("concepts"))
+    assert len(words) == len({w.lower() for w in words}) > 30
+
+
+def test_files_that_pages_name_exist() -> None:
+    for page in (ROOT / "docs").rglob("*.md"):
+        for path in re.findall(
+            r"`((?:backends|frontend|ir|server|tests)/[\w/.]+)`", page.read_text()
+        ):
+            assert (ROOT / path).exists(), f"{page.name}: {path}"
