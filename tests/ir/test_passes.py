@@ -61,7 +61,9 @@ def test_a_pipelines_text_parses_back_to_the_same_passes() -> None:
 
 
 def test_the_printed_pipeline_gives_a_reason_a_pass() -> None:
-    lines = pipeline.describe(pipeline.program_pipeline(dtype="bf16", entry="extend")).splitlines()
+    formats, *rest = pipeline.program_pipeline(dtype="bf16", entry="extend")
+    passes = (formats, *pipeline.rank_passes(2), *rest)
+    lines = pipeline.describe(passes).splitlines()
     assert len(lines) == len(PASSES)
     assert all(r in line for line, r in zip(lines, pipeline.REASONS.values(), strict=True))
 
