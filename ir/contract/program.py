@@ -19,8 +19,9 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """A strided tensor inside one buffer.
 
     `space` and `name` say which buffer: `arena` (name empty), `carry` (delta/residual in or out,
-    placed in the arena by the call), `state` (rows that outlive the step: `HIDDEN`), `weight` (name relative to the call's prefix), `plane` (cache
-    plane of the call's layer, as [pages, page_tokens, row]), `input` (field of StepInputs).
+    placed in the arena by the call), `state` (rows that outlive the step: `HIDDEN`), `weight` (name
+    relative to the call's prefix), `plane` (cache plane of the call's layer, as [pages,
+    page_tokens, row]), `input` (field of StepInputs).
     `strides` count elements, `offset` counts bytes from the start of that buffer.
     """
 

@@ -69,7 +69,10 @@ MISTAKES = {
     "no checkpoint": ("CKPT/none -o OUT", "is no folder; give the one that holds config.json"),
     "not an artifact": ("CKPT -o CKPT", "exists and is no artifact; give another -o"),
     "a malformed rule": ("CKPT -o OUT --lowering foo", "'foo' is not [ENTRY:]OP=NAME, such as"),
-    "a rule's entry": ("CKPT -o OUT --lowering x:a.b=c", "must be extend, decode or draft, not 'x'"),
+    "a rule's entry": (
+        "CKPT -o OUT --lowering x:a.b=c",
+        "must be extend, decode or draft, not 'x'",
+    ),
     "an unknown lowering": (
         "CKPT -o OUT --lowering mla.attend=portable_attend_absorbd",
         "Did you mean 'portable_attend_absorbed'?",

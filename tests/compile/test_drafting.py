@@ -219,7 +219,7 @@ def test_rejected_drafts_leave_pages_as_plain_decoding_fills_them(
 
 def test_drafts_without_an_mtp_layer_are_refused(small_capture: Any, tmp_path: Path) -> None:
     c = small_capture
+    chosen = options(sizes=SIZES)
     with pytest.raises(NoDrafts, match="one MTP layer"):
-        chosen = options(sizes=SIZES)
         compile_module(c.module, c.facts, c.weights, "cpu", tmp_path / "out", chosen)
     assert not (tmp_path / "out").exists()
