@@ -23,7 +23,9 @@ class UnsupportedFormat(ValueError):
 class Formats:
     """Options of `assign-formats` with their names there; `model` follows the model's dtype.
 
-    `fp8`: the encoding of fp8 weights and activations, None for the target's own.
+    `fp8`: the encoding of fp8 weights and activations, None for the target's own. `kv_b`: how that
+    weight is held, None for bf16 on targets with blocks of threads, whose matrix units then take it
+    as it lies (33 MB a layer of DeepSeek-V3.2 instead of 17), and as stored elsewhere.
     """
 
     kv: str = "model"
@@ -32,12 +34,14 @@ class Formats:
     index_pages: str = "index_paged"
     activations: str = "model"
     fp8: str | None = None
+    kv_b: str | None = None
 
     def assign(self, dtype: str, weights: str, target: Target) -> AssignFormatsPass:
         """The pass that gives a module these formats on a target."""
         return AssignFormatsPass(
             dtype=dtype,
             weights=weights,
+            kv_b=self.kv_b or ("dequantised" if target.shared_memory_bytes else "stored"),
             fp8=self.fp8 or target.fp8_encoding or "f8E4M3FN",
             kv=self.kv,
             kv_scale=self.kv_scale,

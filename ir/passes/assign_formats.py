@@ -13,12 +13,13 @@ from typing import ClassVar
 
 from xdsl.context import Context
 from xdsl.dialects import builtin, func
-from xdsl.ir import Attribute
+from xdsl.ir import Attribute, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.pattern_rewriter import PatternRewriteWalker, TypeConversionPattern
 from xdsl.rewriter import Rewriter
 from xdsl.utils.exceptions import PassFailedException
 
+from lostwax.ir.dialects.mla import AttendOp
 from lostwax.ir.passes.activation_formats import quantise_activations
 from lostwax.ir.passes.cache_formats import set_caches
 from lostwax.ir.types import DTYPES, BlockScaleAttr, CacheType, TensorType
@@ -81,13 +82,25 @@ def _stored_formats(function: func.FuncOp) -> dict[int, StoredFormat]:
     return formats
 
 
-def _hold_as_stored(function: func.FuncOp, formats: dict[int, StoredFormat], encoding: str) -> None:
-    """Give block-scaled weights their stored shape of scales in the fp8 encoding; plain ones keep
-    the nominal dtype.
+def _is_absorbed(argument: SSAValue) -> bool:
+    """Whether it is the kv_b of an attention."""
+    return any(
+        isinstance(use.operation, AttendOp) and use.operation.kv_b is argument
+        for use in argument.uses
+    )
+
+
+def _hold_as_stored(
+    function: func.FuncOp, formats: dict[int, StoredFormat], encoding: str, keep_kv_b: bool
+) -> None:
+    """Give block-scaled weights their stored shape of scales in the fp8 encoding; plain ones, and
+    kv_b unless it is kept, have the nominal dtype.
     """
     changed = False
     for index, stored in formats.items():
         argument = function.body.block.args[index]
+        if not keep_kv_b and _is_absorbed(argument):
+            continue
         if stored.scale is not None and isinstance(argument.type, TensorType):
             held = TensorType.of(argument.type.sizes, encoding, stored.scale)
             Rewriter.replace_value_with_new_type(argument, held)
@@ -99,7 +112,8 @@ def _hold_as_stored(function: func.FuncOp, formats: dict[int, StoredFormat], enc
 @dataclass(frozen=True)
 class AssignFormatsPass(ModulePass):
     """`dtype=f32`: everything f32, weights dequantised at load. `dtype=bf16`: activations and
-    caches bf16, weights as stored, or bf16 with `weights=dequantised`.
+    caches bf16, weights as stored, or bf16 with `weights=dequantised`; `kv_b=dequantised` makes
+    only the attention's kv_b bf16, whose input is never rounded to fp8.
 
     `fp8`: the encoding in which fp8 weights are held and activations rounded. `kv`: layout of the
     latent cache (`kv_scale` for fp8_656). `indexer`: dtype of index queries and keys, fp8 with
@@ -110,6 +124,7 @@ class AssignFormatsPass(ModulePass):
     name: ClassVar[str] = "assign-formats"
     dtype: str = "bf16"
     weights: str = "stored"
+    kv_b: str = "stored"
     fp8: str = "f8E4M3FN"
     kv: str = "model"
     kv_scale: str = "fp32"
@@ -121,6 +136,7 @@ class AssignFormatsPass(ModulePass):
         for option, value, known in (
             ("dtype", self.dtype, ACTIVATION_DTYPES),
             ("weights", self.weights, WEIGHT_CHOICES),
+            ("kv_b", self.kv_b, WEIGHT_CHOICES),
             ("fp8", self.fp8, FP8_ENCODINGS),
             ("kv", self.kv, KV_LAYOUTS),
             ("kv_scale", self.kv_scale, SCALE_FMTS),
@@ -140,7 +156,7 @@ class AssignFormatsPass(ModulePass):
             PatternRewriteWalker(pattern, apply_recursively=False).rewrite_module(op)
         elif self.weights == "stored":
             for function, formats in stored:
-                _hold_as_stored(function, formats, self.fp8)
+                _hold_as_stored(function, formats, self.fp8, self.kv_b == "stored")
         functions = [f for f in op.ops if isinstance(f, func.FuncOp)]  # the walker makes new ones
         for function in functions:
             set_caches(function, self._latent(), self._index_keys())

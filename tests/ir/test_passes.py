@@ -134,3 +134,17 @@ def test_a_pass_that_breaks_the_module_is_named() -> None:
         VerifyException, match=r"after break: @step: core\.call: no function @embed"
     ):
         pipeline.run(_model(), (BreakPass(),))
+
+
+@pytest.mark.parametrize("kv_b", ["stored", "dequantised"])
+def test_only_the_attentions_kv_b_may_be_held_apart_from_other_weights(kv_b: str) -> None:
+    module = pipeline.run(_model(), pipeline.parse(f"assign-formats{{kv_b={kv_b}}}"))
+    held: dict[str, bool] = {}
+    for function in (f for f in module.ops if isinstance(f, func.FuncOp)):
+        for argument, attrs in zip(function.args, function.arg_attrs or (), strict=False):
+            stored = str(attrs.data.get("lostwax.stored"))
+            if "f8E4M3FN" in stored:
+                held[str(attrs.data["lostwax.weight"])] = "f8E4M3FN" in str(argument.type)
+    kept = {name for name, is_fp8 in held.items() if not is_fp8}
+    assert len(held) > 3
+    assert kept == ({'"self_attn.kv_b_proj.weight"'} if kv_b == "dequantised" else set())
