@@ -62,8 +62,8 @@ def probe_inputs(
 ) -> ProbeInputs:
     """Inputs for all buffers that the launches read, and values for the region's reference."""
     match = alone.candidate.region
-    values: dict[SSAValue, Bound] = dict(region_values(match, case))
     operands = alone.candidate.weight_operands
+    values: dict[SSAValue, Bound] = dict(region_values(match, case, operands))
     given: list[Given] = []
     for name, value in named_inputs(match).items():
         if name in operands:

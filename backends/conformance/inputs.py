@@ -7,7 +7,7 @@ weight. Knows no lowering. Keys are pattern names, `NAME:scale` for block scales
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 import numpy as np
 from xdsl.ir import SSAValue
@@ -198,12 +198,14 @@ def _cache(kind: CacheType, pages: int, rng: np.random.Generator) -> Cache:
     return empty.written([first, *parts[1:]], np.arange(pages * tokens))
 
 
-def region_values(match: RegionMatch, case: StepCase) -> dict[SSAValue, Bound]:
-    """A value for each boundary input, the same for the same case."""
+def region_values(
+    match: RegionMatch, case: StepCase, without: Container[str] = ()
+) -> dict[SSAValue, Bound]:
+    """A value for each boundary input but those `without`, the same for the same case."""
     rng = np.random.default_rng([case.seed, 1])
     values: dict[SSAValue, Bound] = {}
-    for value in named_inputs(match).values():
-        if value not in values:
+    for name, value in named_inputs(match).items():
+        if value not in values and name not in without:
             values[value] = _make(match, value, case, rng)
     return values
 

@@ -9,7 +9,7 @@ import numpy as np
 from lostwax.ir.contract.cache_layout import LAYOUTS
 from lostwax.ir.contract.probe import Data, Drawn, DrawnCache, Kept
 from lostwax.ir.reference.cache_bytes import CacheBytes
-from lostwax.ir.reference.dtype import NUMPY_DTYPES, Array, round_to
+from lostwax.ir.reference.dtype import FP8_MAX, NUMPY_DTYPES, Array
 from lostwax.ir.reference.quant import quantise
 
 UNIT = 3.0**0.5
@@ -43,7 +43,10 @@ def _drawn(data: Drawn) -> Array:
     unit = (raw >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
     span = np.float32(data.high) - np.float32(data.low)
     values = unit * span + np.float32(data.low)
-    return round_to(values, data.dtype).reshape(data.shape)
+    largest = FP8_MAX.get(data.dtype)
+    if largest is not None:
+        values = np.clip(values, -largest, largest)
+    return values.astype(NUMPY_DTYPES[data.dtype]).reshape(data.shape)  # from f32: rounded once
 
 
 def cache_of(data: DrawnCache) -> CacheBytes:
