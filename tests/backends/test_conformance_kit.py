@@ -31,6 +31,7 @@ from lostwax.ir.contract.program import Bucket, Guard
 from lostwax.ir.dialects import context
 from lostwax.ir.passes.assign_formats import AssignFormatsPass
 from lostwax.ir.passes.pipeline import run
+from lostwax.ir.reference.cache_bytes import CacheBytes
 from lostwax.ir.reference.dtype import Array, widen
 from lostwax.ir.reference.interpret import evaluate_ops
 from lostwax.ir.region import Region, RegionMatch, find_matches
@@ -157,7 +158,9 @@ def test_a_wrong_result_is_named(module: builtin.ModuleOp, op: str, spoil: Spoil
 def test_a_waiver_lets_ties_fall_either_way_but_not_wrong_choices(module: builtin.ModuleOp):
     match = match_of(module, "dsa.topk")
     case = step_case(Bucket(8, 1, 8, 1), "extend", 0, page_tokens=PAGE, vocab_size=50)
-    logits = widen(region_values(match, case)[match.ops["op"].operands[0]])
+    drawn = region_values(match, case)[match.ops["op"].operands[0]]
+    assert isinstance(drawn, np.ndarray)
+    logits = widen(drawn)
 
     def highest_index_wins(given: Mapping[str, Array]) -> dict[str, Array]:
         out = np.full((logits.shape[0], 5), -1, np.int32)
@@ -209,6 +212,8 @@ def test_cases_are_seeded(module: builtin.ModuleOp):
     runs = [region_values(match, case) for case in step_cases()[:1] * 2]
     for value in named_inputs(match).values():
         a, b = (r[value] for r in runs)
+        assert not isinstance(a, CacheBytes)
+        assert not isinstance(b, CacheBytes)
         np.testing.assert_array_equal(widen(a), widen(b))
 
 

@@ -6,6 +6,7 @@ from xdsl.dialects import builtin, func
 from xdsl.parser import Parser
 
 from lostwax.ir.dialects import context
+from lostwax.ir.reference.cache_bytes import Cache
 from lostwax.ir.reference.dtype import round_to, widen
 from lostwax.ir.reference.interpret import bind_symbols, evaluate_function, evaluate_step
 from lostwax.ir.types import TensorType
@@ -65,7 +66,7 @@ def test_a_step_runs_with_weights_by_prefix_and_caches_by_layer(module: builtin.
         "model.embed.weight": round_to(rng.standard_normal((10, 6)), "bf16"),
         "model.layers.1.norm.weight": round_to(rng.standard_normal(6), "bf16"),
     }
-    caches = {(1, "latent"): round_to(np.zeros((3, 4, 6)), "bf16")}
+    caches: dict[tuple[int, str], Cache] = {(1, "latent"): round_to(np.zeros((3, 4, 6)), "bf16")}
     inputs = {"tokens": np.array([3, 9], np.int32), "slots": np.array([5, 10], np.int32)}
     (out,) = evaluate_step(module, "step", inputs, lambda n, _: weights[n], caches)
     x = weights["model.embed.weight"][[3, 9]].astype(np.float64)
@@ -73,7 +74,9 @@ def test_a_step_runs_with_weights_by_prefix_and_caches_by_layer(module: builtin.
     want = s / np.sqrt((s * s).mean(-1, keepdims=True) + 1e-6)
     want = round_to(want * weights["model.layers.1.norm.weight"].astype(np.float64), "bf16")
     np.testing.assert_array_equal(out, want)
-    cached = caches[1, "latent"].reshape(12, 6)
+    written = caches[1, "latent"]
+    assert isinstance(written, np.ndarray)
+    cached = written.reshape(12, 6)
     np.testing.assert_array_equal(cached[[5, 10]], want)
     assert not np.delete(cached, [5, 10], axis=0).any()
 
@@ -82,6 +85,7 @@ def test_results_are_rounded_to_their_types(module: builtin.ModuleOp):
     embed = next(op for op in module.ops if isinstance(op, func.FuncOp))
     table = np.full((10, 6), 1 + 2**-9)
     (out,) = evaluate_function(embed, [np.array([0, -1], np.int32), table])
+    assert isinstance(out, np.ndarray)
     np.testing.assert_array_equal(widen(out), [[1.0] * 6, [0.0] * 6])
 
 
