@@ -35,6 +35,28 @@ def dtype(value: str, *allowed: str) -> Predicate:
     return Predicate(refusal)
 
 
+def encoded_for_target(value: str) -> Predicate:
+    """The value, if it is fp8, has the encoding that the target converts and multiplies."""
+
+    def refusal(match: Match) -> str | None:
+        got, wants = match.dtype(value), match.target.fp8_encoding
+        if not got.startswith("f8") or got == wants:
+            return None
+        return f"dtype of {value} is {got}, target fact fp8_encoding is {wants!r}"
+
+    return Predicate(refusal)
+
+
+def rank(value: str, wanted: int) -> Predicate:
+    """The value has `wanted` axes."""
+
+    def refusal(match: Match) -> str | None:
+        got = len(match.shape(value))
+        return None if got == wanted else f"{value} has {got} axes, wants {wanted}"
+
+    return Predicate(refusal)
+
+
 def plain(value: str) -> Predicate:
     """The value carries no block scales."""
     return Predicate(lambda m: f"{value} is block-scaled" if m.is_scaled(value) else None)

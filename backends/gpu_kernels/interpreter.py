@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 
 from lostwax.backends.runtime.driver import Resolve, Thunk
 from lostwax.backends.runtime.host_call import bind_host_call
@@ -26,7 +27,7 @@ EXACT_DOTS: Mapping[str, int] = {"WIDE_DOT": 1}
 
 
 class NotInterpretable(RuntimeError):
-    """A launch whose source is not Triton's: it can only be run on its device."""
+    """A launch that only its device can run: CUDA C++, or data that Triton cannot interpret."""
 
 
 class InterpretingDriver(HostDriver):
@@ -58,7 +59,7 @@ def bind_interpreted(source: KernelSource, launch: KernelLaunch, resolve: Resolv
             "this process compiles Triton kernels; start it with TRITON_INTERPRET=1 to interpret"
         )
     arguments = [
-        resolve(p.view) if isinstance(p, Pointer) else p.value
+        _readable(resolve(p.view)) if isinstance(p, Pointer) else p.value
         for p in launch.params
         if isinstance(p, Pointer | Scalar)
     ]
@@ -69,3 +70,12 @@ def bind_interpreted(source: KernelSource, launch: KernelLaunch, resolve: Resolv
         kernel[launch.grid](*arguments, **constants)
 
     return run
+
+
+def _readable(tensor: torch.Tensor) -> torch.Tensor:
+    """What the interpreter can load: it knows no e4m3fnuz, whose numbers f32 holds exactly."""
+    if tensor.dtype != torch.float8_e4m3fnuz:
+        return tensor
+    if not tensor.is_contiguous():
+        raise NotInterpretable("strided e4m3fnuz cannot be interpreted: only its device can run it")
+    return tensor.float()

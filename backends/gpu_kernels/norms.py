@@ -58,3 +58,21 @@ def rms_norm(
     mean_square = tl.sum(value * value, axis=0) / WIDTH
     y = value * (1.0 / tl.sqrt(mean_square + eps)) * w
     tl.store(normed + row * normed_stride + column, y.to(normed.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def layer_norm(
+    x, weight, bias, normed, x_stride, normed_stride, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr
+):
+    """normed = weight * (x - mean) / sqrt(var + eps) + bias, in f32, rounded once."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    inside = column < WIDTH
+    value = tl.load(x + row * x_stride + column, mask=inside, other=0.0).to(tl.float32)
+    w = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
+    b = tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
+    mean = tl.sum(value, axis=0) / WIDTH
+    centred = tl.where(inside, value - mean, 0.0)
+    variance = tl.sum(centred * centred, axis=0) / WIDTH
+    y = centred * (1.0 / tl.sqrt(variance + eps)) * w + b
+    tl.store(normed + row * normed_stride + column, y.to(normed.dtype.element_ty), mask=inside)

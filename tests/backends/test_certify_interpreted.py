@@ -7,20 +7,26 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small import SMALL, options
+from tiny import write_config
 
+from lostwax.backends.compile import compile_module
+from lostwax.backends.cover import Forced, NoCover
+from lostwax.backends.formats import Formats
 from lostwax.backends.gpu_kernels.interpreter import bind_interpreted
-from lostwax.ir.contract.artifact import Manifest
+from lostwax.backends.gpu_kernels.lowerings import GPU
+from lostwax.frontend.capture import Captured, capture
+from lostwax.frontend.checkpoint import open_checkpoint
+from lostwax.frontend.new_checkpoint import new_checkpoint
 from lostwax.ir.contract.kernel import KernelSource
 from lostwax.ir.contract.program import KernelLaunch
 
 pytest.importorskip("triton", reason="the extra `aot` is not installed")
 
-CompileSmall = Callable[..., Manifest]
 Line = dict[str, Any]  # a line of `certify --json`
 
 
@@ -32,18 +38,63 @@ def certify(artifact: Path) -> tuple[int, list[Line]]:
 
 
 @pytest.fixture(scope="module")
-def lines(compile_small: CompileSmall, tmp_path_factory: pytest.TempPathFactory) -> list[Line]:
+def fp8_capture(tmp_path_factory: pytest.TempPathFactory) -> Captured:
+    """A model whose weights are smaller than a block of scales, or end inside one."""
+    folder = tmp_path_factory.mktemp("fp8")
+    sizes = SMALL | {"intermediate_size": 160, "moe_intermediate_size": 144}
+    config = write_config(folder, sizes)
+    new_checkpoint(config, folder / "ckpt", seed=0, format="fp8")
+    return capture(open_checkpoint(folder / "ckpt"))
+
+
+def compiled(captured: Captured, out: Path, target: str, **changes: Any) -> Path:
+    module, facts, weights = captured.module, captured.facts, captured.weights
+    compile_module(module, facts, weights, target, out, options(dtype="bf16", **changes))
+    return out
+
+
+@pytest.fixture(scope="module")
+def lines(fp8_capture: Captured, tmp_path_factory: pytest.TempPathFactory) -> list[Line]:
     artifact = tmp_path_factory.mktemp("rocm") / "artifact"
-    compile_small(artifact, target="rocm-gfx942", dtype="bf16")
-    code, found = certify(artifact)
+    code, found = certify(compiled(fp8_capture, artifact, "rocm-gfx942"))
     assert code == 0, [line for line in found if line["error"]]
     return found
 
 
 def test_every_lowering_of_a_rocm_artifact_agrees_with_the_reference(lines: list[Line]) -> None:
     assert {line["certificate"]["state"] for line in lines} == {"interpreted"}
-    own = Counter(line["lowering"] for line in lines if line["kernels"])
-    assert {"smxx_add_rms_norm", "smxx_mla_attend_splitkv"} <= set(own)
+    own = {line["lowering"] for line in lines if line["kernels"]}
+    assert own >= {low.name for low in GPU} - {"smxx_rms_norm"}, "each kernel family was chosen"
+
+
+@pytest.mark.slow
+def test_rounded_activations_meet_fp8_weights_in_the_matrix_units(
+    fp8_capture: Captured, tmp_path: Path
+) -> None:
+    formats = Formats(activations="fp8_ue8m0")
+    code, found = certify(compiled(fp8_capture, tmp_path / "a", "cuda-sm100a", formats=formats))
+    assert code == 0, [line for line in found if line["error"]]
+    chosen = Counter(line["lowering"] for line in found)
+    assert chosen["smxx_linear_few_rows"] > 0
+    assert {x["lowering"] for x in found if x["certificate"]["state"] == "compiled"} == {
+        "sm90_topk_cluster"
+    }
+
+
+def test_an_fp8_encoding_that_the_target_lacks_is_refused_by_the_fact(
+    fp8_capture: Captured, tmp_path: Path
+) -> None:
+    forced = (Forced("moe.experts", "smxx_experts_few_rows", "decode"),)
+    with pytest.raises(NoCover) as error:
+        compiled(
+            fp8_capture, tmp_path / "a", "rocm-gfx942",
+            formats=Formats(fp8="f8E4M3FN"), forced=forced,
+        )  # fmt: skip
+    assert (
+        "smxx_experts_few_rows: dtype of gate is f8E4M3FN,"
+        " target fact fp8_encoding is 'f8E4M3FNUZ'" in str(error.value)
+    )
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_certificate_names_the_binaries_whose_source_ran(lines: list[Line]) -> None:

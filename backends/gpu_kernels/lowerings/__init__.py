@@ -3,7 +3,27 @@
 from __future__ import annotations
 
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
-from lostwax.backends.gpu_kernels.lowerings.norms import ADD_RMS_NORM, LAST_RMS_NORM, RMS_NORM
+from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS, ROUTE
+from lostwax.backends.gpu_kernels.lowerings.linear import LINEAR, SILU_MUL
+from lostwax.backends.gpu_kernels.lowerings.norms import (
+    ADD_RMS_NORM,
+    LAST_RMS_NORM,
+    LAYER_NORM,
+    RMS_NORM,
+)
+from lostwax.backends.gpu_kernels.lowerings.rope import ROPE
 from lostwax.backends.lowering import Lowering
 
-GPU: tuple[Lowering, ...] = (ADD_RMS_NORM, LAST_RMS_NORM, RMS_NORM, ATTEND, ATTEND_ALL)
+GPU: tuple[Lowering, ...] = (
+    ADD_RMS_NORM,
+    LAST_RMS_NORM,
+    RMS_NORM,
+    LAYER_NORM,
+    ROPE,
+    LINEAR,
+    SILU_MUL,
+    ROUTE,
+    EXPERTS,
+    ATTEND,
+    ATTEND_ALL,
+)

@@ -9,14 +9,15 @@ from lostwax.backends.gpu_kernels.lowerings.launches import (
     triton_launch,
 )
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match
-from lostwax.backends.predicates import Predicate, axis_at_most, dtype
+from lostwax.backends.predicates import axis_at_most, dtype, rank
 from lostwax.ir.contract.program import Launch
-from lostwax.ir.dialects.core import RmsNormOp
+from lostwax.ir.dialects.core import LayerNormOp, RmsNormOp
 from lostwax.ir.region import Node, Region
 
 _KERNELS = "lostwax.backends.gpu_kernels.norms"
 _MAX_WIDTH = 16384  # one block holds a row in registers
 _FLOATS = ("f32", "bf16")
+Launches = tuple[Launch, ...]
 
 _SUM = Node("core.add", {"a": "residual", "b": "delta"})
 _NORMED = Node("core.rms_norm", {"x": "sum", "weight": "weight"})
@@ -66,16 +67,16 @@ def _emit_add_rms_norm(match: Match, knobs: Knobs, name: str, keep_sum: bool) ->
     )
 
 
-def _emit_rms_norm(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
+def _emit_single(match: Match, knobs: Knobs, kernel: str, weights: tuple[str, ...]) -> Launches:
     rows, width = match.shape("x")
     x, normed = match.view("x"), match.view("op.out")
     return (
         triton_launch(
             match,
-            f"{_KERNELS}:rms_norm",
+            f"{_KERNELS}:{kernel}",
             {
                 "x": x,
-                "weight": match.view("weight"),
+                **{name: match.view(name) for name in weights},
                 "normed": normed,
                 "x_stride": i32(x.strides[0]),
                 "normed_stride": i32(normed.strides[0]),
@@ -83,19 +84,19 @@ def _emit_rms_norm(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
             },
             {"WIDTH": width, "BLOCK": next_power_of_two(width)},
             grid=(rows, 1, 1),
-            op="smxx_rms_norm",
-            rows_of=("x_stride", "normed_stride"),
+            op=f"smxx_{kernel}",
             num_warps=_num_warps(width, knobs),
+            rows_of=("x_stride", "normed_stride"),
         ),
     )
 
 
-def _rank(value: str, wanted: int) -> Predicate:
-    def refusal(match: Match) -> str | None:
-        got = len(match.shape(value))
-        return None if got == wanted else f"{value} has {got} axes, wants {wanted}"
+def _emit_rms_norm(match: Match, knobs: Knobs) -> Launches:
+    return _emit_single(match, knobs, "rms_norm", ("weight",))
 
-    return Predicate(refusal)
+
+def _emit_layer_norm(match: Match, knobs: Knobs) -> Launches:
+    return _emit_single(match, knobs, "layer_norm", ("weight", "bias"))
 
 
 _WARPS = Knob("num_warps", (0, 1, 2, 4, 8, 16))
@@ -105,7 +106,7 @@ _ADD_WHEN = (
     & dtype("sum", "f32")
     & dtype("weight", *_FLOATS)
     & dtype("normed", *_FLOATS)
-    & _rank("residual", 2)
+    & rank("residual", 2)
     & axis_at_most("residual", 1, _MAX_WIDTH)
 )
 
@@ -127,15 +128,28 @@ LAST_RMS_NORM = Lowering(
     row_invariant=True,
 )
 
+_SINGLE_WHEN = (
+    dtype("x", *_FLOATS)
+    & dtype("weight", *_FLOATS)
+    & dtype("op.out", *_FLOATS)
+    & rank("x", 2)
+    & axis_at_most("x", 1, _MAX_WIDTH)
+)
+
 RMS_NORM = Lowering(
     name="smxx_rms_norm",
     pattern=Region.single(RmsNormOp),
     emit=_emit_rms_norm,
-    when=dtype("x", *_FLOATS)
-    & dtype("weight", *_FLOATS)
-    & dtype("op.out", *_FLOATS)
-    & _rank("x", 2)
-    & axis_at_most("x", 1, _MAX_WIDTH),
+    when=_SINGLE_WHEN,
+    knobs=(_WARPS,),
+    row_invariant=True,
+)
+
+LAYER_NORM = Lowering(
+    name="smxx_layer_norm",
+    pattern=Region.single(LayerNormOp),
+    emit=_emit_layer_norm,
+    when=_SINGLE_WHEN & dtype("bias", *_FLOATS),
     knobs=(_WARPS,),
     row_invariant=True,
 )

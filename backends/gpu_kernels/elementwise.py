@@ -1,0 +1,18 @@
+"""Triton kernels of elementwise ops. Know no target."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def silu_mul(gate, up, out, gate_stride, up_stride, out_stride, WIDTH, BLOCK: tl.constexpr):
+    """out = silu(gate) * up of one row and block of columns, in f32, rounded once."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < WIDTH
+    g = tl.load(gate + row * gate_stride + column, mask=inside, other=0.0).to(tl.float32)
+    u = tl.load(up + row * up_stride + column, mask=inside, other=0.0).to(tl.float32)
+    y = g / (1.0 + tl.exp(-g)) * u
+    tl.store(out + row * out_stride + column, y.to(out.dtype.element_ty), mask=inside)

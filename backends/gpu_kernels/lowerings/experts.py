@@ -1,0 +1,149 @@
+"""Routing as one launch, and the chosen experts of few rows as two. Knows no device."""
+
+from __future__ import annotations
+
+from lostwax.backends.gpu_kernels.lowerings.launches import (
+    Carver,
+    f32,
+    i32,
+    next_power_of_two,
+    triton_launch,
+)
+from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
+from lostwax.backends.portable.lowerings.experts import expert_bytes
+from lostwax.backends.predicates import Predicate, dtype, encoded_for_target, plain
+from lostwax.ir.contract.program import Launch, View
+from lostwax.ir.dialects.moe import ExpertsOp, RouteOp
+from lostwax.ir.region import Region
+
+_KERNELS = "lostwax.backends.gpu_kernels"
+_MAX_EXPERTS = 1024  # one program holds a row's scores in registers
+_SCALE_BLOCK = 128
+
+
+def _emit_route(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
+    rows, experts = match.shape("logits")
+    groups, top_k = int(match.attr("op", "n_group")), int(match.attr("op", "top_k"))
+    names = {"ids": "op.ids", "weights": "op.weights"}
+    views = {n: match.view(names.get(n, n)) for n in ("logits", "bias", "positions", *names)}
+    return (
+        triton_launch(
+            match,
+            f"{_KERNELS}.route:route",
+            {**views, "scale": f32(float(match.attr("op", "scale")))},
+            {
+                "GROUPS": groups,
+                "SIZE": experts // groups,
+                "TOP_GROUPS": int(match.attr("op", "topk_group")),
+                "TOP_K": top_k,
+                "NORMALISE": int(match.attr("op", "normalise")),
+                "BLOCK_TOP": next_power_of_two(top_k),
+            },
+            grid=(rows, 1, 1),
+            op="smxx_route",
+            num_warps=1,
+        ),
+    )
+
+
+def _groups_are_powers_of_two(match: Match) -> str | None:
+    experts, groups = match.shape("logits")[1], int(match.attr("op", "n_group"))
+    fits = next_power_of_two(experts) == experts and next_power_of_two(groups) == groups
+    return None if fits else f"{experts} experts in {groups} groups, wants powers of two"
+
+
+def _at_most_experts(match: Match) -> str | None:
+    experts = match.shape("logits")[1]
+    return None if experts <= _MAX_EXPERTS else f"{experts} experts, wants <= {_MAX_EXPERTS}"
+
+
+ROUTE = Lowering(
+    name="smxx_route",
+    pattern=Region.single(RouteOp),
+    emit=_emit_route,
+    when=Predicate(_groups_are_powers_of_two) & Predicate(_at_most_experts),
+    row_invariant=True,
+)
+
+
+def _hidden(match: Match, workspace: View | None) -> tuple[View, int]:
+    carver = Carver(workspace)
+    rows, top_k = match.shape("ids")
+    view = carver.take("f32", rows * top_k, match.shape("gate")[1])
+    return view, carver.num_bytes
+
+
+def _scales(match: Match, weight: str) -> View:
+    """The block scales; the weight itself where it has none, and the kernel reads none."""
+    return match.view(f"{weight}:scale" if match.is_scaled(weight) else weight)
+
+
+def _emit_experts(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
+    _, inter, dim = match.shape("gate")
+    rows, top_k = match.shape("ids")
+    hidden, _ = _hidden(match, match.workspace)
+    x, out, ids = match.view("x"), match.view("op.out"), match.view("ids")
+    sizes = {"INTER": inter, "DIM": dim, "TOP_K": top_k}
+    scaled = {"SCALED": int(match.is_scaled("gate"))}
+    lines, width = knobs["block_lines"], knobs["block_width"]
+    first = triton_launch(
+        match,
+        f"{_KERNELS}.experts:expert_hidden",
+        {
+            "x": x,
+            "ids": ids,
+            "gate": match.view("gate"),
+            "gate_scale": _scales(match, "gate"),
+            "up": match.view("up"),
+            "up_scale": _scales(match, "up"),
+            "hidden": hidden,
+            "x_stride": i32(x.strides[0]),
+        },
+        sizes | {"BLOCK_INTER": lines, "BLOCK_DIM": min(width, next_power_of_two(dim))} | scaled,
+        grid=(rows * top_k, -(-inter // lines), 1),
+        op="smxx_experts_few_rows",
+        rows_of=("x_stride",),
+    )
+    second = triton_launch(
+        match,
+        f"{_KERNELS}.experts:expert_out",
+        {
+            "hidden": hidden,
+            "ids": ids,
+            "weights": match.view("weights"),
+            "down": match.view("down"),
+            "down_scale": _scales(match, "down"),
+            "out": out,
+            "out_stride": i32(out.strides[0]),
+        },
+        sizes | {"BLOCK_INTER": min(width, next_power_of_two(inter)), "BLOCK_DIM": lines} | scaled,
+        grid=(rows, -(-dim // lines), 1),
+        op="smxx_experts_few_rows",
+        rows_of=("out_stride",),
+    )
+    return first, second
+
+
+def _work(match: Match, knobs: Knobs) -> Work:
+    """Every pair reads its expert anew, and multiplies on the vector units."""
+    rows, top_k = match.shape("ids")
+    pairs, base = rows * top_k, match.work()
+    rate = match.target.tflops
+    slower = max(rate.values()) / rate["f32"]  # the estimate takes the matrix units' rate
+    return Work(pairs * expert_bytes(match), base.flops * slower, 2)
+
+
+EXPERTS = Lowering(
+    name="smxx_experts_few_rows",
+    pattern=Region.single(ExpertsOp),
+    emit=_emit_experts,
+    when=dtype("x", "f32", "bf16")
+    & plain("x")
+    & encoded_for_target("gate")
+    & encoded_for_target("up")
+    & encoded_for_target("down"),
+    knobs=(Knob("block_lines", (16, 8, 32)), Knob("block_width", (512, 128, 256))),
+    row_invariant=True,
+    workspace=lambda match, knobs: _hidden(match, None)[1],
+    work=_work,
+)

@@ -1,0 +1,45 @@
+"""Triton kernel of the rotary embedding over a table made once a step. Knows no target."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def rotate(
+    x,  # [T, HEADS, WIDTH], any strides but the last
+    table,  # [2, T, DIM] f32: cosines, signed sines
+    out,  # [T, HEADS, WIDTH]
+    num_rows,
+    x_row_stride,
+    x_head_stride,
+    out_row_stride,
+    out_head_stride,
+    HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    OFFSET: tl.constexpr,
+    DIM: tl.constexpr,
+    INTERLEAVED: tl.constexpr,
+    BLOCK_HEADS: tl.constexpr,
+    BLOCK_WIDTH: tl.constexpr,
+):
+    """One row and block of heads: DIM elements from OFFSET are rotated, the others copied."""
+    row = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1) * BLOCK_HEADS + tl.arange(0, BLOCK_HEADS)[:, None]
+    column = tl.arange(0, BLOCK_WIDTH)[None, :]
+    inside = (head < HEADS) & (column < WIDTH)
+    turned = (column >= OFFSET) & (column < OFFSET + DIM)
+    at = column - OFFSET
+    if INTERLEAVED:
+        partner = OFFSET + (at ^ 1)
+    else:
+        partner = OFFSET + tl.where(at < DIM // 2, at + DIM // 2, at - DIM // 2)
+    base = x + row * x_row_stride + head * x_head_stride
+    own = tl.load(base + column, mask=inside, other=0.0)
+    other = tl.load(base + partner, mask=inside & turned, other=0.0)
+    cosine = tl.load(table + row * DIM + at, mask=turned, other=1.0)
+    sine = tl.load(table + (num_rows + row) * DIM + at, mask=turned, other=0.0)
+    result = own.to(tl.float32) * cosine + other.to(tl.float32) * sine
+    target = out + row * out_row_stride + head * out_head_stride + column
+    tl.store(target, result.to(out.dtype.element_ty), mask=inside)
