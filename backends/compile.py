@@ -256,8 +256,6 @@ def compile_module(
     with atomic_folder(out) as folder:
         progress("emit programs, compile kernels")
         builder = KernelBuilder(backend, target, folder / "kernels")
-        _emit(plan, covers, storage, builder.request)  # so that kernels compile side by side
-        builder.compile_requested()
         programs = _emit(plan, covers, storage, builder.build)
         builder.write_notes()
         progress("make golden probes")

@@ -1,11 +1,9 @@
-"""Compiles each distinct kernel of an artifact once, several at a time. Knows no program."""
+"""Compiles each distinct kernel of an artifact once. Knows no program."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -27,42 +25,17 @@ class KernelBuilder:
         self._folder = folder
         self._compiler: KernelCompiler | None = None
         self._built: dict[str, CompiledKernel] = {}
-        self._requested: dict[str, KernelSource] = {}
-
-    def request(self, source: KernelSource) -> CompiledKernel:
-        """Remember a source for `compile_requested`; what this gives fits no launch that runs."""
-        self._requested.setdefault(source.digest(), source)
-        return CompiledKernel(
-            binary="",
-            symbol=source.symbol,
-            digest="",
-            num_warps=source.num_warps,
-            shared_bytes=0,
-            registers=0,
-        )
-
-    def compile_requested(self) -> None:
-        """Compile all that was requested, as many at a time as there are cores.
-
-        Raises the KernelCompileError of the first request that fails.
-        """
-        missing = {k: s for k, s in self._requested.items() if k not in self._built}
-        if not missing:
-            return
-        compiler = self._open_compiler(next(iter(missing.values())))
-
-        def compiled(source: KernelSource) -> CompiledKernel:
-            return compiler.compile(source, self._folder)
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for key, kernel in zip(missing, pool.map(compiled, missing.values()), strict=True):
-                self._built[key] = msgspec.structs.replace(kernel, source=key)
+        self._sources: dict[str, KernelSource] = {}
 
     def build(self, source: KernelSource) -> CompiledKernel:
-        """The compiled kernel of a source; KernelCompileError where the target compiles none."""
+        """The compiled kernel of a source; KernelCompileError where the target compiles none.
+
+        One at a time: CPython 3.11's ast.parse, which Triton calls, breaks when two threads are in
+        it at once ("AST constructor recursion depth mismatch").
+        """
         key = source.digest()
         if key not in self._built:
-            self._requested[key] = source
+            self._sources[key] = source
             compiled = self._open_compiler(source).compile(source, self._folder)
             self._built[key] = msgspec.structs.replace(compiled, source=key)
         return self._built[key]
@@ -89,7 +62,7 @@ class KernelBuilder:
             (self._folder / f"{binary}.json").write_bytes(canonical(note))
 
     def _note(self, binary: str, keys: Iterable[str]) -> KernelNote:
-        sources = tuple(self._requested[key] for key in keys)
+        sources = tuple(self._sources[key] for key in keys)
         kernel = next(k for k in self._built.values() if k.binary == binary)
         files = {kernel_file(s, self._target) for s in sources}
         return KernelNote(

@@ -27,8 +27,8 @@ NAMES = ("cuda-sm90a", "cuda-sm100a", "rocm-gfx942", "rocm-gfx950")
 BY_RULE = {"block_heads": 0, "block_keys": 0, "num_warps": 0}
 
 
-class Sources:
-    """Stands where the compiler stands: only asks the builder."""
+class Builds:
+    """Stands where the compiler stands: asks the builder."""
 
     def __init__(self, builder: KernelBuilder) -> None:
         self._builder = builder
@@ -36,7 +36,7 @@ class Sources:
 
     def compile(self, source: KernelSource, folder: Path) -> CompiledKernel:
         self.wanted.append(source)
-        return self._builder.request(source)
+        return self._builder.build(source)
 
     def toolchain(self) -> dict[str, str]:
         return {}
@@ -102,25 +102,23 @@ def test_the_same_source_gives_the_same_binary_in_two_folders(name: str, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["cuda-sm90a", "rocm-gfx942"])
-def test_kernels_compiled_side_by_side_are_those_compiled_alone(name: str, tmp_path: Path) -> None:
+def test_the_builder_compiles_each_kernel_once_and_notes_what_it_is(
+    name: str, tmp_path: Path
+) -> None:
     backend, target = find_target(name)
-    together = KernelBuilder(backend, target, tmp_path / "together")
-    sources = Sources(together)
-    for lowering in (ADD_RMS_NORM, ATTEND, ATTEND_ALL):
+    builder = KernelBuilder(backend, target, tmp_path / "kernels")
+    sources = Builds(builder)
+    for lowering in (ADD_RMS_NORM, ATTEND, ATTEND_ALL, ATTEND):
         small = attend_match(name, tmp_path, 2, 4, "bf16", 64, 16)
         match = norm_match(name, tmp_path) if lowering is ADD_RMS_NORM else small
         match.compiler = sources
         match.emit(lowering)
-    together.compile_requested()
-    alone = KernelBuilder(backend, target, tmp_path / "alone")
-    for source in sources.wanted:
-        alone.build(source)
-    together.write_notes()
+    builder.write_notes()
 
     assert len(sources.wanted) > 3
-    assert together.kernels == alone.kernels
-    for kernel in together.kernels:
-        folder = tmp_path / "together"
+    assert len(builder.kernels) == len({s.digest() for s in sources.wanted})
+    for kernel in builder.kernels:
+        folder = tmp_path / "kernels"
         assert (folder / kernel.binary).read_bytes().startswith(ELF_MAGIC)
         note = msgspec.json.decode((folder / f"{kernel.binary}.json").read_bytes(), type=KernelNote)
         assert (note.symbol, note.digest) == (kernel.symbol, kernel.digest)
