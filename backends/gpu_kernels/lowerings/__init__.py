@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
+from lostwax.backends.gpu_kernels.lowerings.cache import APPEND
 from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS, ROUTE
 from lostwax.backends.gpu_kernels.lowerings.linear import LINEAR, SILU_MUL
 from lostwax.backends.gpu_kernels.lowerings.norms import (
@@ -24,6 +25,7 @@ GPU: tuple[Lowering, ...] = (
     SILU_MUL,
     ROUTE,
     EXPERTS,
+    APPEND,
     ATTEND,
     ATTEND_ALL,
 )

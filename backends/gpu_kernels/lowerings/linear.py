@@ -19,6 +19,7 @@ _MAX_ROWS = 64  # beyond, converting the weight once for the vendor's product co
 _BLOCK_ROWS = 16  # the matrix units' smallest side
 _SCALE_BLOCK = 128
 _BLOCK_COLUMNS = 1024
+_MIN_BLOCKS = 4  # of a split by rule: shorter ones cost more to sum than they save
 
 
 def _splits(match: Match, knobs: Knobs) -> tuple[int, int]:
@@ -27,7 +28,8 @@ def _splits(match: Match, knobs: Knobs) -> tuple[int, int]:
     n, k = match.shape("weight")
     blocks = -(-k // _SCALE_BLOCK)
     programs = -(-n // knobs["block_n"]) * -(-rows // _BLOCK_ROWS)
-    wanted = knobs["splits"] or min(8, max(1, match.target.compute_units // programs))
+    filling = min(8, match.target.compute_units // programs, blocks // _MIN_BLOCKS)
+    wanted = knobs["splits"] or max(1, filling)
     each = -(-blocks // min(wanted, blocks))
     return -(-blocks // each), each
 

@@ -1,0 +1,32 @@
+"""Triton kernel that writes rows to a paged cache. Knows no target."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def append(
+    cache,  # rows of FIRST + SECOND elements
+    slots,  # [T] i32
+    first,  # [T, FIRST]
+    second,  # [T, SECOND]; anything where SECOND is 0
+    token_stride,
+    first_stride,
+    second_stride,
+    FIRST: tl.constexpr,
+    SECOND: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One row's parts side by side at its slot; padded rows share a slot of the trash page."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    target = cache + tl.load(slots + row).to(tl.int64) * token_stride + column
+    value = tl.load(first + row * first_stride + column, mask=column < FIRST, other=0.0)
+    tl.store(target, value.to(cache.dtype.element_ty), mask=column < FIRST)
+    if SECOND > 0:
+        inside = (column >= FIRST) & (column < FIRST + SECOND)
+        at = second + row * second_stride + column - FIRST
+        rest = tl.load(at, mask=inside, other=0.0)
+        tl.store(target, rest.to(cache.dtype.element_ty), mask=inside)
