@@ -21,7 +21,7 @@ class MemoryPlan:
 
     `state` are the hiddens that drafts read. `host_calls` is the most that one host
     call allocates outside the arena. `graphs` counts the captured programs, `graph_bytes` is an
-    estimate.
+    estimate. `libraries` is the target's fact `library_bytes`.
     """
 
     target: str
@@ -36,6 +36,7 @@ class MemoryPlan:
     page_tokens: int
     graphs: int
     graph_bytes: int
+    libraries: int
 
     @property
     def page_bytes(self) -> int:
@@ -51,7 +52,7 @@ class MemoryPlan:
     def total(self) -> int:
         """Everything on the device."""
         held = self.weights + self.arena + self.state + self.inputs + self.cache
-        return held + self.host_calls + self.graph_bytes
+        return held + self.host_calls + self.graph_bytes + self.libraries
 
 
 def _launches(program: Program) -> int:
@@ -85,4 +86,5 @@ def plan_memory(artifact: Path, num_pages: int | None = None) -> MemoryPlan:
         page_tokens=manifest.limits.page_tokens,
         graphs=len(captured),
         graph_bytes=GRAPH_NODE_BYTES * sum(map(_launches, captured)),
+        libraries=target.library_bytes,
     )

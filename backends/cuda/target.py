@@ -7,6 +7,8 @@ from lostwax.ir.contract.target import Target
 # Rates and launch cost as measured on one H100 80GB HBM3 (torch 2.11, 2026-11-23): streaming read
 # 3.07 TB/s, bf16 770 and fp8 1,290 TFLOP/s, an empty kernel in a graph 1.06 us. f32: the vector
 # units' datasheet rate (67 TFLOP/s), tensor cores unused. Shared memory: 227 KiB a block may take.
+# Libraries: torch allocates 32 MiB of cuBLAS workspace on Hopper; seen on that card as what a
+# load allocates beyond the rest of the plan (32.5 MiB, torch 2.11, 2026-11-24).
 CUDA_SM90A = Target(
     name="cuda-sm90a",
     backend="cuda",
@@ -23,6 +25,7 @@ CUDA_SM90A = Target(
     fp8_encoding="f8E4M3FN",
     graph_entries=("decode",),
     cluster_blocks=16,
+    library_bytes=32 << 20,
 )
 
 # B200, from datasheets, nothing measured: 8 TB/s, dense bf16 2,250 and fp8 4,500 TFLOP/s, f32 75,

@@ -34,6 +34,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     graph_entries: tuple[str, ...] = ()
     cluster_blocks: int = 1
     """Most blocks of threads that may share memory and barriers; 1 where there are no clusters."""
+    library_bytes: int = 0
+    """What device libraries keep for themselves, such as cuBLAS's workspace."""
     host_memory: bool = False
     """True where the host reads device buffers directly."""
 

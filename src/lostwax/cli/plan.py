@@ -116,4 +116,6 @@ def _lines(found: MemoryPlan) -> Iterator[str]:
         yield f"    {name:<9}{_mib(num_bytes * found.num_pages)}  {num_bytes} bytes a page"
     if found.graphs:
         yield f"  graphs     {_mib(found.graph_bytes)}  {found.graphs} programs, an estimate"
+    if found.libraries:
+        yield f"  libraries  {_mib(found.libraries)}"
     yield f"  total      {_mib(found.total)}"
