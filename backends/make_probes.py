@@ -30,7 +30,9 @@ from lostwax.ir.contract.program import KernelLaunch, Launch
 from lostwax.ir.reference.interpret import evaluate_ops
 
 MAX_ELEMENTS = 1 << 24
-"""Of weights and caches together, and (times 64) of multiplications: a second in fp64."""
+"""Of weights and caches together that a probe's reference reads."""
+MAX_FLOPS = 1 << 33
+"""Operations of a probe: about a second of the host's fp64 while compiling."""
 BEST_TOKENS = 4
 """A probe has so many rows where there is such a program: one row alone shows little."""
 
@@ -193,7 +195,7 @@ def _require_small(chosen: _Chosen) -> None:
     }
     elements = sum(prod(types[part].shape) for part in parts)
     flops = candidate.work().flops
-    if elements > MAX_ELEMENTS or flops > 64 * MAX_ELEMENTS:
+    if elements > MAX_ELEMENTS or flops > MAX_FLOPS:
         raise ValueError(
             f"too large for a probe ({elements:.1e} weights, {flops:.1e} operations at the smallest"
             " size): run `lostwax certify ARTIFACT` on the device"
