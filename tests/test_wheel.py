@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("backends", "cli", "frontend", "ir", "server")
+ROOMS = ("backends", "cli", "evals", "frontend", "ir", "server")
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ def test_wheel_holds_only_lostwax(unpacked: Path) -> None:
 
 def test_wheel_holds_every_tracked_file_of_the_package(unpacked: Path) -> None:
     front_door = ("src/lostwax/*.py", "src/lostwax/py.typed", "src/lostwax/cli")
-    expected = _tracked(*front_door, "backends", "frontend", "ir", "server")
+    expected = _tracked(*front_door, "backends", "evals", "frontend", "ir", "server")
     missing = sorted(str(path) for path in expected if not (unpacked / path).is_file())
     assert not missing, f"add to `only-include` in pyproject.toml: {missing}"
 

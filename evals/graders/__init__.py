@@ -1,0 +1,1 @@
+"""One grader a kind of example: what its reference is, and when an answer is right."""
