@@ -94,12 +94,16 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Grade(msgspec.Struct, frozen=True):
-    """Whether an answer is right, what was read as the answer, and why it is wrong."""
+    """Whether an answer is right, what was read as the answer, and why it is wrong.
+
+    `vote` is what repeats count as one answer, where that is not `answer` itself.
+    """
 
     correct: bool
     answer: str | None
     reason: Reason
     detail: str = ""
+    vote: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,9 @@ class Sampling:
         if not (1 <= self.repeats <= 1024 and 1 <= self.max_tokens <= 2**20):
             raise TaskError("repeats must lie in 1..1024 and max_tokens in 1..1048576")
         if self.repeats > 1 and self.temperature == 0:
-            raise TaskError("repeats at temperature 0 give one answer again; raise --temperature")
+            raise TaskError(
+                "repeats at temperature 0 say the same; raise --temperature or give --repeats 1"
+            )
 
 
 def unchanged(example: Example, repeat: int, seed: int) -> Example:

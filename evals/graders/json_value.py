@@ -54,6 +54,9 @@ def _validator(schema: dict[str, Any]) -> Validator:
 
 def _fault(validator: Validator, value: Any) -> str | None:
     """The first thing that a schema says against a value."""
-    for error in validator.iter_errors(value):
-        return f"{error.json_path}: {error.message}"[:200]
+    try:
+        for error in validator.iter_errors(value):
+            return f"{error.json_path}: {error.message}"[:200]
+    except RecursionError:
+        return "nested too deeply to be looked at"
     return None

@@ -1,8 +1,8 @@
 """Answers that are a number somewhere in a text. Knows the usual ways to mark the final one.
 
 The first of these that the text holds decides, each time with its last occurrence: `\\boxed{}`,
-`#### N`, "answer is N" or "Answer: N", else the last number. Numbers are compared exactly: 18,
-18.0, $18 and 18,000 / 1000 are read as the decimal numbers that they are.
+`#### N`, "answer is N" or "Answer: N", else the last number. Numbers are compared as decimals: 18,
+18.0, $18 and 1,800 / 100 are not rounded, and nothing is computed.
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ def grade_integer(reference: NumberReference, answer: Answer) -> Grade:
 def _grade(reference: NumberReference, answer: Answer, found: str | None) -> Grade:
     if found is None:
         return Grade(False, None, "cut_off" if answer.is_cut_off else "no_answer")
-    if read_number(found) == read_number(reference.value):
-        return Grade(True, found, "correct")
-    return Grade(False, found, "cut_off" if answer.is_cut_off else "wrong_value")
+    number = read_number(found)
+    vote = None if number is None else format(number.normalize(), "f")
+    if number == read_number(reference.value):
+        return Grade(True, found, "correct", vote=vote)
+    return Grade(False, found, "cut_off" if answer.is_cut_off else "wrong_value", vote=vote)

@@ -1,0 +1,138 @@
+"""Connects to what is judged: a server by its URL, or an artifact in this process.
+
+Both are an HTTP client; nothing behind this file tells one from the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import httpx
+import msgspec
+
+from lostwax.evals.task import TaskError
+
+IN_PROCESS = "http://in-process"
+CONNECT_S = 10.0
+MAX_KEY_BYTES = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model behind an HTTP client whose base URL ends in /v1."""
+
+    http: httpx.AsyncClient
+    model: str
+    source: Literal["url", "in process"]
+    max_context: int | None
+
+
+class CannotConnect(TaskError):
+    """Nothing there that serves a model; the message says what was tried."""
+
+
+class _Model(msgspec.Struct, frozen=True):
+    id: str
+    max_model_len: int | None = None
+
+
+class _Models(msgspec.Struct, frozen=True):
+    data: list[_Model]
+
+
+def read_key(path: Path) -> str:
+    """An API key from a file, so that it stands in no command line."""
+    if not path.is_file() or path.stat().st_size > MAX_KEY_BYTES:
+        raise TaskError(f"{path} is no file of at most {MAX_KEY_BYTES} bytes; put the key in one")
+    key = path.read_text(encoding="utf-8").strip()
+    if not (key.isascii() and key.isprintable() and key):
+        raise TaskError(f"{path} holds no API key: one line of printable ASCII is expected")
+    return key
+
+
+@contextlib.asynccontextmanager
+async def by_url(
+    url: str, *, model: str | None = None, key: str | None = None, connections: int = 8
+) -> AsyncGenerator[Served]:
+    """A server that speaks OpenAI's interface; its URL with or without /v1."""
+    base = url.rstrip("/").removesuffix("/v1") + "/v1"
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    limits = httpx.Limits(max_connections=connections)
+    # No timeout here: each request has its own, over everything that it does.
+    timeout = httpx.Timeout(None, connect=CONNECT_S)
+    try:
+        client = httpx.AsyncClient(base_url=base, headers=headers, timeout=timeout, limits=limits)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise CannotConnect(
+            f"{url!r} is no URL: {error}; give one like http://HOST:PORT"
+        ) from error
+    async with client:
+        yield await _served(client, url, model, "url")
+
+
+@contextlib.asynccontextmanager
+async def in_process(
+    artifact: Path,
+    *,
+    checkpoint: Path | None = None,
+    num_pages: int | None = None,
+    threads: int | None = None,
+    drafts: int | None = None,
+) -> AsyncGenerator[Served]:
+    """Gateway and engine of an artifact in this process, without a socket."""
+    # Imported here: asking a server by its URL needs no torch.
+    from lostwax.backends.runtime.artifact_reader import ArtifactReader
+    from lostwax.backends.runtime.boot_check import Admission
+    from lostwax.backends.runtime.load import load
+    from lostwax.server.engine.loop import EngineCore
+    from lostwax.server.gateway.app import Settings, create_app
+    from lostwax.server.gateway.in_process import InProcessEngine
+    from lostwax.server.gateway.tokenizer import load_codec
+
+    ranks = ArtifactReader(artifact).manifest.world_size
+    if ranks > 1:
+        raise CannotConnect(
+            f"{artifact} runs on {ranks} ranks, one process each; start `lostwax serve {artifact}`"
+            " and give its --url"
+        )
+    runtime = load(
+        artifact,
+        admission=Admission(None, False, lambda _: None),
+        checkpoint=checkpoint,
+        num_pages=num_pages,
+        threads=threads,
+    )
+    codec = load_codec(artifact, checkpoint)
+    app = create_app(InProcessEngine(EngineCore(runtime, drafts)), codec, Settings())
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url=f"{IN_PROCESS}/v1", timeout=None) as client,
+    ):
+        yield await _served(client, str(artifact), None, "in process")
+
+
+async def _served(
+    client: httpx.AsyncClient, named: str, model: str | None, source: Literal["url", "in process"]
+) -> Served:
+    """Ask which model is there."""
+    try:
+        answer = await client.get("/models", timeout=CONNECT_S)
+        models = msgspec.json.decode(answer.content, type=_Models).data if answer.is_success else []
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise CannotConnect(f"no server answers at {named}: {error}") from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise CannotConnect(f"{named}/models lists no models: {error}; is it the API?") from error
+    if not answer.is_success:
+        raise CannotConnect(f"{named} answers {answer.status_code} to GET /v1/models")
+    for found in models:
+        if model in (None, found.id):
+            if model is None and len(models) > 1:
+                break
+            return Served(client, found.id, source, found.max_model_len)
+    names = ", ".join(found.id for found in models[:8])
+    raise CannotConnect(f"{named} serves {names or 'no model'}; name one of them with --model")

@@ -1,0 +1,119 @@
+"""Posts requests: waits where a server says so, gives up after a bound. Knows no task.
+
+429 and 503 are overload or start-up: they are tried again, after `Retry-After` where the server
+names a time. So is a connection that could not be made. Everything else is final.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import msgspec
+
+from lostwax.evals.task import TaskError
+
+MAX_BODY_BYTES = 64 * 2**20
+MAX_WAIT_S = 60.0
+FIRST_WAIT_S = 0.5
+_RETRIED = (429, 503)
+
+
+class RequestFailed(RuntimeError):
+    """A request got no answer; the message says what came instead."""
+
+
+class _TryAgain(Exception):
+    """The server is busy, or not there yet."""
+
+    def __init__(self, fault: str, wait_s: float) -> None:
+        super().__init__(fault)
+        self.wait_s = wait_s
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait for one request, and how often to try it again."""
+
+    timeout_s: float = 600.0
+    retries: int = 8
+
+    def __post_init__(self) -> None:
+        if self.timeout_s <= 0 or not 0 <= self.retries <= 100:
+            raise TaskError("the timeout must be above 0 s, and retries lie in 0..100")
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Posts JSON to one server; `sleep` is there to be replaced in tests."""
+
+    http: httpx.AsyncClient
+    patience: Patience
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    async def post(self, path: str, body: dict[str, Any]) -> tuple[bytes, int]:
+        """The body of a 200 answer, and how many tries came before it. Raises RequestFailed."""
+        content = msgspec.json.encode(body)
+        for tries in range(self.patience.retries + 1):
+            try:
+                return await self._try(
+                    path, content, min(FIRST_WAIT_S * 2**tries, MAX_WAIT_S)
+                ), tries
+            except _TryAgain as again:
+                if tries == self.patience.retries:
+                    raise RequestFailed(f"{again} (tried {tries + 1} times)") from again
+                await self.sleep(again.wait_s)
+        raise AssertionError("the last try returns or raises")
+
+    async def _try(self, path: str, content: bytes, wait_s: float) -> bytes:
+        try:
+            async with asyncio.timeout(self.patience.timeout_s):
+                status, headers, answer = await self._once(path, content)
+        except TimeoutError as error:
+            raise RequestFailed(f"no answer within {self.patience.timeout_s:g} s") from error
+        except httpx.ConnectError as error:
+            raise _TryAgain(f"cannot connect: {error}", wait_s) from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise RequestFailed(f"{type(error).__name__}: {error}") from error
+        if status == 200:
+            return answer
+        fault = f"status {status}: {_message(answer)}"
+        if status in _RETRIED:
+            raise _TryAgain(fault, _retry_after(headers, wait_s))
+        raise RequestFailed(fault)
+
+    async def _once(self, path: str, content: bytes) -> tuple[int, httpx.Headers, bytes]:
+        headers = {"Content-Type": "application/json"}
+        async with self.http.stream("POST", path, content=content, headers=headers) as answer:
+            read = bytearray()
+            async for part in answer.aiter_bytes():
+                read += part
+                if len(read) > MAX_BODY_BYTES:
+                    raise RequestFailed(f"the answer has more than {MAX_BODY_BYTES} bytes")
+            return answer.status_code, answer.headers, bytes(read)
+
+
+def _retry_after(headers: httpx.Headers, default_s: float) -> float:
+    """Seconds of a `Retry-After`, which may also be a date."""
+    given = headers.get("retry-after", "")
+    try:
+        wait_s = float(given)
+    except ValueError:
+        try:
+            wait_s = email.utils.parsedate_to_datetime(given).timestamp() - time.time()
+        except ValueError:
+            return default_s
+    return min(max(wait_s, 0.0), MAX_WAIT_S) if wait_s == wait_s else default_s
+
+
+def _message(body: bytes) -> str:
+    """What an error body says: OpenAI's shape, else its beginning."""
+    try:
+        return str(msgspec.json.decode(body)["error"]["message"])[:300]
+    except (msgspec.DecodeError, RecursionError, KeyError, TypeError):
+        return body[:200].decode(errors="replace")

@@ -1,0 +1,1 @@
+"""Tasks made from benchmarks' own files, with the prompts of published numbers."""
