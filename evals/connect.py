@@ -79,11 +79,13 @@ async def in_process(
     artifact: Path,
     *,
     checkpoint: Path | None = None,
+    name: str | None = None,
     num_pages: int | None = None,
     threads: int | None = None,
     drafts: int | None = None,
 ) -> AsyncGenerator[Served]:
-    """Gateway and engine of an artifact in this process, without a socket."""
+    """Gateway and engine of an artifact in this process, without a socket; `name` is the model's
+    (default: the checkpoint's own)."""
     # Imported here: asking a server by its URL needs no torch.
     from lostwax.backends.runtime.artifact_reader import ArtifactReader
     from lostwax.backends.runtime.boot_check import Admission
@@ -107,7 +109,7 @@ async def in_process(
         threads=threads,
     )
     codec = load_codec(artifact, checkpoint)
-    app = create_app(InProcessEngine(EngineCore(runtime, drafts)), codec, Settings())
+    app = create_app(InProcessEngine(EngineCore(runtime, drafts)), codec, Settings(model=name))
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),

@@ -109,7 +109,7 @@ def _read(path: Path, file: BinaryIO, settings: dict[str, Any]) -> dict[tuple[st
 def _require_same(path: Path, head: _Head, settings: dict[str, Any]) -> None:
     if head.schema != SCHEMA:
         raise TaskError(f"{path} is of another version; give --restart, or another --out")
-    there, here = head.settings, msgspec.to_builtins(settings)
+    there, here = head.settings, msgspec.json.decode(canonical_json(settings))
     differing = sorted(k for k in there.keys() | here.keys() if there.get(k) != here.get(k))
     if differing:
         shown = ", ".join(f"{k} was {there.get(k)!r} and is {here.get(k)!r}" for k in differing)

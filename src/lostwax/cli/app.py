@@ -20,6 +20,7 @@ COMMANDS = {
     "certify": "An artifact's lowerings on this device, beside the fp64 reference.",
     "compile": "Compile a checkpoint into an artifact for one target.",
     "doctor": "What each target needs on this machine to compile and run, and what is lacking.",
+    "eval": "What a model answers to tasks, graded.",
     "explain": "What an artifact's compile chose for each op, what lost and why.",
     "export": "Write a graph of an artifact, with its weights, as an ONNX model.",
     "new-checkpoint": "Write a random checkpoint in the official format.",
