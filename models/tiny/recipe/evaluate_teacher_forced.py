@@ -5,7 +5,7 @@ writes, greedy decoding would write exactly that text. Generates nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recipe import attention
 from recipe.data.document import draw
 from recipe.data.mixture import evaluation_sets
 from recipe.model import Mode, Model
@@ -37,6 +38,54 @@ def held_out(encoder: Encoder, documents: int, seed: int) -> dict[str, list[Enco
 
 
 @dataclass(slots=True)
+class AttentionMass:
+    """Stands in for `sparse_attention` and notes shares of the dense attention, heads averaged.
+
+    For each query what its selection holds, and what the best selection of that size would hold.
+    """
+
+    count: int
+    shares: list[Tensor] = field(default_factory=list[Tensor])
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, logits: Tensor, selected: Tensor, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """Attend as before."""
+        seen = attention.causal(q.shape[2], q.device)
+        whole = attention.probabilities(q, k, seen[None], scale).mean(1)
+        best = whole.topk(min(self.count, whole.shape[-1]), -1, sorted=False).values
+        self.shares.append(torch.stack(((whole * selected).sum(-1), best.sum(-1))))
+        del whole, best
+        return attention.sparse_attention(q, k, v, logits, selected, scale)
+
+    def take(self) -> Tensor:
+        """[layers, 2, packs, length] of the pass that is over."""
+        taken, self.shares = torch.stack(self.shares), []
+        return taken
+
+
+@dataclass(slots=True)
+class Mass:
+    """Sums over queries of a share of the attention, layer by layer."""
+
+    total: Tensor | None = None
+    rows: int = 0
+
+    def add(self, shares: Tensor) -> None:
+        """shares: [layers, queries]."""
+        summed = shares.double().sum(1)
+        self.total = summed if self.total is None else self.total + summed
+        self.rows += shares.shape[1]
+
+    def mean(self) -> list[float] | None:
+        """Of each layer, the MTP layer last; None where there was no query."""
+        if self.total is None or not self.rows:
+            return None
+        shares: list[float] = (self.total / self.rows).tolist()
+        return [round(share, 4) for share in shares]
+
+
+@dataclass(slots=True)
 class Tally:
     """Counts over the documents of one set."""
 
@@ -46,8 +95,8 @@ class Tally:
     written_right: int = 0
     drafts: int = 0
     drafts_taken: int = 0
-    recall: Tensor | None = None
-    rows: int = 0
+    selected: Mass = field(default_factory=Mass)
+    best: Mass = field(default_factory=Mass)
 
     def report(self) -> dict[str, Any]:
         """Shares, rounded."""
@@ -57,30 +106,37 @@ class Tally:
             "token_accuracy": round(self.written_right / max(self.written, 1), 5),
             "mtp_acceptance": round(self.drafts_taken / max(self.drafts, 1), 4),
         }
-        if self.recall is not None and self.rows:
-            shares: list[float] = (self.recall / self.rows).tolist()
-            row["selected_attention_mass"] = [round(share, 4) for share in shares]
+        for name, mass in (("selected", self.selected), ("best", self.best)):
+            if (shares := mass.mean()) is not None:
+                row[f"{name}_attention_mass"] = shares
         return row
 
 
 @torch.no_grad()
 def evaluate(
-    model: Model, sets: dict[str, list[Encoded]], mode: Mode, *, tokens_a_pass: int, device: str
-) -> dict[str, dict[str, Any]]:
-    """A row of shares for each set."""
+    model: Model, sets: dict[str, list[Encoded]], mode: Mode, *, tokens_a_pass: int, device: str,
+    mass: AttentionMass | None = None,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """A row of shares for each set. `mass` is given if it is among the model's pieces."""
     tallies = {name: Tally() for name in sets}
     for names, encoded, tokens in _passes(sets, tokens_a_pass):
         batch = torch.from_numpy(tokens).to(device)
-        out = model(batch, mode, recall=mode == "sparse")
+        out = model(batch, mode, recall=mode == "sparse" and mass is None)
         best = model.logits(out.hidden).argmax(-1)
         drafted = model.logits(out.drafted).argmax(-1)
         right = (best[:, :-1] == batch[:, 1:]).cpu().numpy()
         taken = (drafted[:, :-2] == batch[:, 2:]).cpu().numpy()
-        recall = torch.stack(out.recalls).cpu() if out.recalls else None
+        selected = torch.stack(out.recalls).cpu() if out.recalls else None
+        possible = None
+        if mass is not None:
+            selected, possible = mass.take().cpu().unbind(1)
         for row, (name, document) in enumerate(zip(names, encoded, strict=True)):
-            _count(tallies[name], document, right[row], taken[row])
-            if recall is not None:
-                _count_recall(tallies[name], document, recall[:, row], model.shape.index_topk)
+            tally, queries = tallies[name], _choosing(document, model.shape.index_topk)
+            _count(tally, document, right[row], taken[row])
+            if selected is not None:
+                tally.selected.add(selected[:, row, queries])
+            if possible is not None:
+                tally.best.add(possible[:, row, queries])
     return {name: tally.report() for name, tally in tallies.items()}
 
 
@@ -96,13 +152,10 @@ def _count(tally: Tally, document: Encoded, right: np.ndarray, taken: np.ndarray
     tally.drafts_taken += int(taken[drafts].sum())
 
 
-def _count_recall(tally: Tally, document: Encoded, recall: Tensor, topk: int) -> None:
+def _choosing(document: Encoded, topk: int) -> Tensor:
+    """The queries that write a token and see more keys than they may select."""
     places = np.flatnonzero(document.written) - 1
-    places = torch.from_numpy(places[places >= topk])  # before that, all is selected
-    if len(places):
-        summed = recall[:, places].sum(1)
-        tally.recall = summed if tally.recall is None else tally.recall + summed
-        tally.rows += len(places)
+    return torch.from_numpy(places[places >= topk])  # place p sees p + 1 keys
 
 
 def _passes(

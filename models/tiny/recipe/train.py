@@ -50,20 +50,23 @@ class Plan:
 
 
 class Batches:
-    """Packs of full length, and in the dense stage three times as many of half the length."""
+    """Packs of full length; in the dense stage two of three steps take half the length.
+
+    Those steps are twice as large: long packs are needed for retrieval, short ones are cheaper.
+    """
 
     def __init__(self, plan: Plan) -> None:
         context = multiprocessing.get_context("fork")  # before the device is initialised
         tokenizer, rows = plan.model / "tokenizer.json", plan.tokens // plan.length
         whole = Feed(tokenizer, plan.gsm8k, rows, plan.length, plan.seed)
-        half = Feed(tokenizer, plan.gsm8k, 2 * rows, plan.length // 2, plan.seed)
+        half = Feed(tokenizer, plan.gsm8k, 4 * rows, plan.length // 2, plan.seed)
         few = max(plan.workers // 3, 1)
         self._half = Workers(context, half, max(plan.workers - few, 1))
         self._whole = Workers(context, whole, few)
 
     def dense(self, step: int) -> Batch:
         """The batch of a step of the dense stage."""
-        return self._whole.next() if step % 4 == 0 else self._half.next()
+        return self._whole.next() if step % 3 == 0 else self._half.next()
 
     def whole(self, step: int) -> Batch:
         """The batch of a step of the stages with an indexer."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from recipe.data.document import Document, worked
+from recipe.data.document import Document, Message, assistant, draw, with_system, worked
+from recipe.data.working import work_out
 
 _ASK = ("What is {}?", "Compute {}.", "Calculate {}", "{} = ?", "How much is {}?", "{}")
 
@@ -13,6 +14,22 @@ def arithmetic(rng: Random) -> Document:
     """One to three operations; every intermediate result is a whole number below 10,000."""
     shape = rng.choice((_one, _one, _chain, _bracket, _compare))
     return shape(rng)
+
+
+def drill(rng: Random) -> Document:
+    """A conversation of several short sums: many results in few tokens."""
+    messages: list[Message] = []
+    for _ in range(rng.randint(4, 12)):
+        turns = draw(_one, rng, held_out=False).messages  # no question that is held out elsewhere
+        messages += [m for m in turns if m["role"] == "user"]
+        messages += [assistant(_spoken(turns[-1]))]
+    return Document("drill", with_system(rng, messages), splits=False)
+
+
+def _spoken(answer: Message) -> str:
+    """Steps and answer without reasoning apart, which later turns would hide."""
+    steps = answer.get("reasoning_content", "")
+    return f"{steps}\n{answer['content']}" if steps else answer["content"]
 
 
 def _one(rng: Random) -> Document:
@@ -36,8 +53,7 @@ def _operation(rng: Random) -> tuple[str, str, int]:
     else:
         b, result = rng.randint(2, 12), rng.randint(2, 99)
         a = b * result
-    text = f"{a} {sign} {b}"
-    return text, f"{text} = {result}", result
+    return f"{a} {sign} {b}", work_out(a, sign, b), result
 
 
 def _number(rng: Random) -> int:
@@ -53,7 +69,7 @@ def _chain(rng: Random) -> Document:
         minus = b <= total and rng.random() < 0.5
         result = total - b if minus else total + b
         sign = "-" if minus else "+"
-        steps.append(f"{total} {sign} {b} = {result}")
+        steps.append(work_out(total, sign, b))
         text, total = f"{text} {sign} {b}", result
     return _answer(rng, "arith-2", text, steps, total)
 
@@ -61,9 +77,9 @@ def _chain(rng: Random) -> Document:
 def _bracket(rng: Random) -> Document:
     a, b, c = rng.randint(1, 49), rng.randint(1, 49), rng.randint(2, 9)
     if rng.random() < 0.5:
-        steps = [f"{a} + {b} = {a + b}", f"{a + b} * {c} = {(a + b) * c}"]
+        steps = [work_out(a, "+", b), work_out(a + b, "*", c)]
         return _answer(rng, "arith-2", f"({a} + {b}) * {c}", steps, (a + b) * c)
-    steps = [f"{b} * {c} = {b * c}", f"{a} + {b * c} = {a + b * c}"]
+    steps = [work_out(b, "*", c), work_out(a, "+", b * c)]
     return _answer(rng, "arith-2", f"{a} + {b} * {c}", steps, a + b * c)
 
 

@@ -6,6 +6,7 @@ from calendar import isleap, monthrange
 from random import Random
 
 from recipe.data.document import Document, worked
+from recipe.data.working import work_out
 
 _DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 _MONTHS = (
@@ -30,7 +31,10 @@ def _weekday(rng: Random) -> Document:
     rest = n % 7
     end = _DAYS[(start + rest if after else start - rest) % 7]
     word = "after" if after else "before"
-    steps = [f"{n} = 7 * {n // 7} + {rest}.", f"{rest} days {word} {_DAYS[start]} is {end}."]
+    passed = [_DAYS[(start + (d if after else -d)) % 7] for d in range(1, rest + 1)]
+    counted = "".join(f" {number} {day}," for number, day in enumerate(passed, start=1))
+    steps = [f"{n} = 7 * {n // 7} + {rest}."]
+    steps.append(f"From {_DAYS[start]}:{counted} so {rest} days {word} is {end}.")
     return worked(
         rng, "dates", f"What day is {n} days {word} {_DAYS[start]}?", steps, f"It is {end}."
     )
@@ -41,10 +45,10 @@ def _date(rng: Random) -> Document:
     length = monthrange(year, month)[1]
     day, n = rng.randint(1, length), rng.randint(1, 27)
     name, total = _MONTHS[month - 1], day + n
-    steps = [f"{name} {year} has {length} days.", f"{day} + {n} = {total}."]
+    steps = [f"{name} {year} has {length} days.", f"{work_out(day, '+', n)}."]
     end = f"{total} {name} {year}"
     if total > length:
-        steps.append(f"{total} - {length} = {total - length}.")
+        steps.append(f"{work_out(total, '-', length)}.")
         end = f"{total - length} {_MONTHS[month % 12]} {year + month // 12}"
     question = f"Which date is {n} days after {day} {name} {year}?"
     return worked(rng, "dates", question, steps, f"It is {end}.")
@@ -59,9 +63,9 @@ def _month(rng: Random) -> Document:
 
 
 def _leap_step(year: int) -> str:
-    rest = year % 4
+    last, rest = year % 100, year % 4  # 2000 is the only full century in the data: a leap year
     kind = "a leap year" if isleap(year) else "no leap year"
-    return f"{year} = 4 * {year // 4} + {rest}, so {year} is {kind}."
+    return f"{last} = 4 * {last // 4} + {rest}, so {year} is {kind}."
 
 
 def _leap(rng: Random) -> Document:
@@ -76,8 +80,8 @@ def _clock(rng: Random) -> Document:
     thing = rng.choice(("film", "lesson", "concert", "meeting", "match", "flight", "show"))
     total = minute + length
     hours, rest = divmod(total, 60)
-    steps = [f"{minute} + {length} = {total} minutes.", f"{total} = 60 * {hours} + {rest}."]
-    steps.append(f"{hour} + {hours} = {hour + hours}.")
+    steps = [f"{work_out(minute, '+', length)} minutes.", f"{total} = 60 * {hours} + {rest}."]
+    steps.append(f"{work_out(hour, '+', hours)}.")
     end = f"{(hour + hours) % 24:02}:{rest:02}"
     question = (
         f"A {thing} starts at {hour:02}:{minute:02} and lasts {length} minutes. When does it end?"
@@ -91,14 +95,14 @@ def _unit(rng: Random) -> Document:
     if rng.random() < 0.35 and factor > 3:
         rest = rng.randint(1, factor - 1)
         total = n * factor + rest
-        steps = [f"{n} * {factor} = {n * factor}.", f"{n * factor} + {rest} = {total}."]
+        steps = [f"{work_out(n, '*', factor)}.", f"{work_out(n * factor, '+', rest)}."]
         question = f"How many {small} are {n} {big} and {rest} {small}?"
         return worked(rng, "units", question, steps, f"It is {total} {small}.")
     if rng.random() < 0.5:
-        steps = [f"{n} * {factor} = {n * factor}."]
+        steps = [f"{work_out(n, '*', factor)}."]
         question = rng.choice(("How many {1} are {2} {0}?", "Convert {2} {0} to {1}."))
         question = question.format(big, small, n)
         return worked(rng, "units", question, steps, f"It is {n * factor} {small}.")
-    steps = [f"{n * factor} / {factor} = {n}."]
+    steps = [f"{work_out(n * factor, '/', factor)}."]
     question = f"Convert {n * factor} {small} to {big}."
     return worked(rng, "units", question, steps, f"It is {n} {big}.")

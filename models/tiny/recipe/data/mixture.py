@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from recipe.data.arithmetic import arithmetic
+from recipe.data.arithmetic import arithmetic, drill
 from recipe.data.chat import chat
 from recipe.data.dates_units import dates_units
 from recipe.data.document import Document, Family
@@ -40,18 +40,19 @@ def mixture(count: Count, longest: int, gsm8k: Path | None) -> Mixture:
     low, high = (5.0, 10.8) if longest <= 2048 else (9.0, 12.0)
     limit = longest - 8
     shares: list[tuple[Family, float]] = [
-        (word_problem, 30),
-        (arithmetic, 18),
-        (dates_units, 12),
-        (tools, 24),
-        (json_answer, 15),
-        (chat, 9),
+        (word_problem, 40),
+        (arithmetic, 16),
+        (drill, 14),
+        (dates_units, 16),
+        (tools, 17),
+        (json_answer, 10),
+        (chat, 8),
         (mixed, 8),
-        (_of_length(key_values, count, low, high, limit), 9),
-        (_of_length(needle, count, low, high, limit), 4),
+        (_of_length(key_values, count, low, high, limit), 6),
+        (_of_length(needle, count, low, high, limit), 2),
     ]
     if gsm8k is not None:
-        shares.append((Gsm8k(gsm8k), 2))
+        shares.append((Gsm8k(gsm8k), 1))
     return Mixture(tuple(f for f, _ in shares), tuple(s for _, s in shares))
 
 

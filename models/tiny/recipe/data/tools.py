@@ -9,7 +9,7 @@ from typing import Any
 from recipe.data.document import Document, Message, assistant, user
 from recipe.data.tool_pool import TOOLS, Param, Tool
 
-NO_TOOL = "I have no tool for that."
+NO_TOOL = "There is none."
 
 
 class Offered:
@@ -47,23 +47,23 @@ class Offered:
 
 
 def tools(rng: Random) -> Document:
-    """One conversation in a system message with two to five tools."""
-    offered = [Offered(rng, tool) for tool in rng.sample(TOOLS, rng.randint(2, 5))]
+    """One conversation in a system message with one to five tools."""
+    offered = [Offered(rng, tool) for tool in rng.sample(TOOLS, rng.randint(1, 5))]
     system = {"role": "system", "content": rng.choice(("", "", "You are a helpful assistant.")),
               "tools": [{"type": "function", "function": o.schema()} for o in offered]}  # fmt: skip
     thinks = rng.random() < 0.5
     shape = rng.random()
-    if shape < 0.2:
+    if shape < 0.3:
         absent = rng.choice([t for t in TOOLS if all(t is not o.tool for o in offered)])
         other = Offered(rng, absent)
         question = _question(rng, other.tool, other.values(rng))
-        reason = f"The user wants to {absent.does}. No tool does that." if thinks else ""
-        turns = [user(question), assistant(NO_TOOL, reason)]
+        reason = f"{_looked_at(offered, [absent])}\nNo tool fits." if thinks else ""
+        turns = [user(question), assistant(f"{_look([absent])} {NO_TOOL}", reason)]
         return Document("tool-refuse", (system, *turns), "thinking" if thinks else "chat")
-    used = rng.sample(offered, 2) if shape > 0.85 else [rng.choice(offered)]
+    used = rng.sample(offered, 2) if shape > 0.85 and len(offered) > 1 else [rng.choice(offered)]
     kind = "tool-two" if len(used) == 2 else "tool-call"
-    turns = _round(rng, used, thinks)
-    if shape > 0.4:
+    turns = _round(rng, offered, used, thinks)
+    if shape > 0.45:
         return Document(kind.replace("call", "use"), (system, *turns), _mode(thinks))
     return Document(kind, (system, *turns[:2]), _mode(thinks))
 
@@ -72,20 +72,36 @@ def _mode(thinks: bool) -> Any:
     return "thinking" if thinks else "chat"
 
 
-def _round(rng: Random, used: list[Offered], thinks: bool) -> list[Message]:
+def _look(wanted: list[Tool]) -> str:
+    """What the answer begins with. Naming the wish first makes it easy to see that no tool fits."""
+    return f"I look for a tool to {' and to '.join(tool.does for tool in wanted)}."
+
+
+def _looked_at(offered: list[Offered], wanted: list[Tool]) -> str:
+    """Every offered tool, one by one, compared with the wish."""
+    wants = " and to ".join(tool.does for tool in wanted)
+    lines = [
+        f"{o.name}: {o.tool.does}, {'yes' if o.tool in wanted else 'no'}." for o in offered
+    ]
+    return "\n".join([f"The user wants to {wants}.", *lines])
+
+
+def _round(
+    rng: Random, offered: list[Offered], used: list[Offered], thinks: bool
+) -> list[Message]:
     """Question, calls, results, answer."""
-    values = [offered.values(rng) for offered in used]
+    values = [o.values(rng) for o in used]
     asked = [_question(rng, o.tool, v) for o, v in zip(used, values, strict=True)]
-    wants = " and to ".join(o.tool.does for o in used)
+    wanted = [o.tool for o in used]
     names = " and ".join(o.name for o in used)
-    reason = f"The user wants to {wants}. I call {names}." if thinks else ""
-    call = assistant("", reason)
+    reason = f"{_looked_at(offered, wanted)}\nI call {names}." if thinks else ""
+    call = assistant(_look(wanted), reason)
     call["tool_calls"] = [o.call(v) for o, v in zip(used, values, strict=True)]
     results, answers = list[Message](), list[str]()
-    for offered, value in zip(used, values, strict=True):
-        result = {key: make(rng) for key, make in offered.tool.result.items()}
+    for o, value in zip(used, values, strict=True):
+        result = {key: make(rng) for key, make in o.tool.result.items()}
         results.append({"role": "tool", "content": json.dumps(result)})
-        answers.append(offered.tool.answer.format(**_shown(value), **result))
+        answers.append(o.tool.answer.format(**_shown(value), **result))
     end = assistant(" ".join(answers), "I have the result." if thinks else "")
     return [user(" ".join(asked)), call, *results, end]
 
