@@ -6,6 +6,7 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from lostwax.backends.runtime.driver import Resolve, Thunk
@@ -38,7 +39,8 @@ class HostDriver:
 
     def allocate(self, num_bytes: int) -> torch.Tensor:
         """A zeroed u8 [num_bytes] buffer, aligned to 256 bytes."""
-        raw = torch.zeros(num_bytes + ALIGNMENT, dtype=torch.uint8)
+        # numpy takes pages that the system zeroes at first touch; torch would write all of a cache.
+        raw = torch.from_numpy(np.zeros(num_bytes + ALIGNMENT, np.uint8))
         start = -raw.data_ptr() % ALIGNMENT
         return raw[start : start + num_bytes]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -170,18 +171,20 @@ def load(
     num_pages: int | None = None,
     threads: int | None = None,
     admission: Admission | None = None,
+    phases: Callable[[str], None] = lambda _: None,
     extra_backends: tuple[Backend, ...] = (),
 ) -> Runtime:
     """Load an artifact on its target's device; `threads` sets torch's threads of this process.
 
     `admission` runs the golden probes where they have not run on this device; None trusts the
-    artifact. `extra_backends` join those that are installed.
+    artifact. `phases` is told when each phase begins. `extra_backends` join those installed.
 
     Raises ArtifactError, CheckpointMismatch, DeviceUnavailable, RankError, WrongKernel, Unproven,
     each with the remedy.
     """
     if threads is not None:
         torch.set_num_threads(threads)
+    phases("read and verify artifact")
     reader = ArtifactReader(artifact)
     manifest = reader.manifest
     found = backends(extra_backends).get(manifest.target.backend)
@@ -195,11 +198,14 @@ def load(
     compiled = {k.binary: k for k in manifest.kernels}
     driver: Driver = found.load(found.driver)(manifest.target, artifact / "kernels", compiled)
     if admission is not None and manifest.target.replay != "none":
+        phases("golden probes")
         admission.admit(reader, driver, found.kernels)
+    phases("load weights")
     folder = reader.checkpoint(checkpoint)
     note = reader.note()
     require_content(folder, note.files if note else {})
     weights = load_weights(reader.weight_plan(), folder, driver, ranks.rank)
+    phases("allocate caches, bind programs")
     num_pages = num_pages or default_pages(manifest)
     ranks.meet(f"{manifest.digest} {num_pages}")
     return Runtime(reader, driver, weights, num_pages, ranks)

@@ -7,12 +7,15 @@ there is one such process a rank: rank 0 talks to the gateway, the others run wh
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lostwax.backends.runtime.phases import Phases
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Event
 from lostwax.server.engine.parent import end_with_parent
@@ -23,11 +26,20 @@ if TYPE_CHECKING:
     from lostwax.backends.runtime.load import Runtime as LoadedRuntime
 
 
-def run_engine(load: Callable[[], Runtime], address: str, drafts: int | None = None) -> None:
+def run_engine(
+    load: Callable[[], Runtime],
+    address: str,
+    drafts: int | None = None,
+    phases: Phases | None = None,
+) -> None:
     """Serve the runtime that `load` gives to the gateway at `address`, until the process ends."""
     with EngineWire(address) as wire:
         core = EngineCore(load(), drafts)
+        if phases:
+            phases("warm up")
         core.warm_up()
+        if phases:
+            phases.end()
         wire.send([core.info])
         while True:
             events: list[Event] = []
@@ -53,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     rank = int(os.environ.get("RANK", "0"))  # torchrun numbers its processes so
     try:
         if rank == 0:
-            run_engine(lambda: _load(options), options.address, options.drafts)
+            phases = Phases()
+            run_engine(lambda: _load(options, phases), options.address, options.drafts, phases)
         else:
             _follow(options)
     except Exception as error:
@@ -75,10 +88,14 @@ def _follow(options: argparse.Namespace) -> None:
         part()
 
 
-def _load(options: argparse.Namespace) -> LoadedRuntime:
+def _load(
+    options: argparse.Namespace, phases: Callable[[str], None] = lambda _: None
+) -> LoadedRuntime:
     # Imported here: only the engine process needs torch, and heartbeats already run meanwhile.
-    from lostwax.backends.runtime.boot_check import Admission
-    from lostwax.backends.runtime.load import load
+    phases("import torch")
+    with _no_collection():
+        from lostwax.backends.runtime.boot_check import Admission
+        from lostwax.backends.runtime.load import load
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -89,4 +106,19 @@ def _load(options: argparse.Namespace) -> LoadedRuntime:
         checkpoint=options.checkpoint,
         num_pages=options.num_pages,
         threads=options.threads,
+        phases=phases,
     )
+
+
+@contextmanager
+def _no_collection() -> Generator[None]:
+    """Imports make objects by the hundred thousand, all of which stay: do not look for garbage.
+
+    It saves a tenth of torch's import, and every later collection the walk over them.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

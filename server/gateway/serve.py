@@ -8,14 +8,17 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import uvicorn
-from fastapi import FastAPI
+from typing import TYPE_CHECKING
 
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
-from lostwax.server.gateway.app import Settings, create_app
 from lostwax.server.gateway.supervised import SupervisedEngine
-from lostwax.server.gateway.tokenizer import Codec, load_codec
+
+# The web's libraries are imported while the engine process already starts.
+if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
+    from lostwax.server.gateway.engine_client import EngineClient
 
 MAX_HEADER_BYTES = 65536
 """uvicorn's default parser takes headers of any size (CVE-2025-48956); h11 has a bound."""
@@ -36,16 +39,17 @@ def serve(
     drafts: int | None = None,
     num_pages: int | None = None,
     threads: int | None = None,
-    settings: Settings | None = None,
+    model: str | None = None,
     insecure: bool = False,
     certificates: Path | None = None,
     allow_compiled: bool = False,
 ) -> None:
     """Serve an artifact over HTTP until interrupted.
 
-    The tokenizer is looked for in the artifact, then in the checkpoint. `insecure` allows a host
-    that other machines can reach: there is no authentication yet. `certificates` is a folder for
-    what the golden probes showed, `allow_compiled` serves lowerings that never ran here.
+    `model` is what clients call it, if not by the checkpoint's name. The tokenizer is looked for in
+    the artifact, then in the checkpoint. `insecure` allows a host that other machines can reach:
+    there is no authentication yet. `certificates` is a folder for what the golden probes showed,
+    `allow_compiled` serves lowerings that never ran here.
     """
     given = {"--checkpoint": checkpoint, "--num-pages": num_pages, "--threads": threads}
     given |= {"--certificates": certificates, "--drafts": drafts}
@@ -56,44 +60,52 @@ def serve(
     if ranks > 1:
         engine = ["lostwax.server.engine.launch", str(ranks)]
     module = [sys.executable, "-m", *engine, str(artifact)]
+
+    def application(client: EngineClient) -> FastAPI:
+        from lostwax.server.gateway.app import Settings, create_app
+        from lostwax.server.gateway.tokenizer import load_codec
+
+        return create_app(client, load_codec(artifact, checkpoint), Settings(model=model))
+
     serve_engine(
         lambda address: [*module, "--address", address, *options],
-        load_codec(artifact, checkpoint),
+        application,
         host=host,
         port=port,
-        settings=settings or Settings(),
+        model=model,
         insecure=insecure,
     )
 
 
 def serve_engine(
     command: Callable[[str], Sequence[str]],
-    codec: Codec,
+    application: Callable[[EngineClient], FastAPI],
     *,
     host: str,
     port: int,
-    settings: Settings,
+    model: str | None = None,
     insecure: bool = False,
     announce: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> None:
-    """Serve the engine that `command` starts."""
+    """Serve the engine that `command` starts, announced as `model`."""
     if not insecure and not _is_loopback(host):
         raise ServeError(
             f"host {host!r} can be reached by others and there is no authentication;"
             f" use 127.0.0.1, or allow it with --insecure"
         )
-    engine = SupervisedEngine(command, announce=announce)
+    engine = SupervisedEngine(command, announce=announce, model=model)
     with listen(host, port) as listener:
-        server = uvicorn.Server(http_config(create_app(engine, codec, settings)))
         announce(f"listening on http://{host}:{listener.getsockname()[1]}; starting the engine")
         try:
-            asyncio.run(_run(server, listener, engine))
+            asyncio.run(_run(application, listener, engine))
         except KeyboardInterrupt:
             announce("stopped")
 
 
 def http_config(app: FastAPI) -> uvicorn.Config:
     """How uvicorn serves the application: with a parser that bounds headers."""
+    import uvicorn
+
     return uvicorn.Config(
         app,
         http="h11",
@@ -122,15 +134,33 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _run(server: uvicorn.Server, listener: socket.socket, engine: SupervisedEngine) -> None:
-    serving = asyncio.create_task(server.serve([listener]))
-    failing = asyncio.create_task(engine.wait_failed())
-    await asyncio.wait({serving, failing}, return_when=asyncio.FIRST_COMPLETED)
-    server.should_exit = True
-    await serving
+async def _run(
+    application: Callable[[EngineClient], FastAPI],
+    listener: socket.socket,
+    engine: SupervisedEngine,
+) -> None:
+    await engine.start()
+    try:
+        server = await asyncio.to_thread(_http_server, application, engine)
+        serving = asyncio.create_task(server.serve([listener]))
+        failing = asyncio.create_task(engine.wait_failed())
+        await asyncio.wait({serving, failing}, return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await serving
+    finally:
+        await engine.stop()
     if failing.done():
         raise ServeError(f"the engine did not start: {failing.result()}")
     failing.cancel()
+
+
+def _http_server(
+    application: Callable[[EngineClient], FastAPI], engine: SupervisedEngine
+) -> uvicorn.Server:
+    """Made in a thread, so that the engine process starts meanwhile."""
+    import uvicorn
+
+    return uvicorn.Server(http_config(application(engine)))
 
 
 def _is_loopback(host: str) -> bool:

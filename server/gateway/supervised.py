@@ -40,6 +40,7 @@ class SupervisedEngine:
 
     `command` gives the argument list for a socket address. An engine that ends before it was ever
     ready is not started again: the same inputs would fail the same way (`failure` says why).
+    `model` is the name under which it is announced, if not its own.
     """
 
     def __init__(
@@ -48,10 +49,12 @@ class SupervisedEngine:
         *,
         announce: Callable[[str], None],
         silence_s: float = SILENCE_S,
+        model: str | None = None,
     ) -> None:
         self._command = command
         self._announce = announce
         self._silence_s = silence_s
+        self._model = model
         self._mailboxes = Mailboxes()
         self._outbox: asyncio.Queue[Command] = asyncio.Queue()
         self._state: EngineState = "starting"
@@ -73,8 +76,9 @@ class SupervisedEngine:
         return self._info
 
     async def start(self) -> None:
-        """Begin to start the engine process."""
-        self._task = asyncio.create_task(self._supervise())
+        """Begin to start the engine process, unless that was begun."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._supervise())
 
     async def stop(self) -> None:
         """End the engine and every request."""
@@ -179,7 +183,8 @@ class SupervisedEngine:
                     self._mailboxes.deliver(event)
                 case EngineInfo():
                     self._info, self._state = event, "ready"
-                    self._announce(f"{event.model} is ready: the engine has run a real step")
+                    name = self._model or event.model
+                    self._announce(f"{name} is ready: the engine has run a real step")
                 case Fatal(message=message):
                     self._fatal = message
                 case _:

@@ -19,9 +19,11 @@ import httpx
 import openai
 import pytest
 from fake_runtime import generate
+from fastapi import FastAPI
 from http_server import running
 
 from lostwax.server.gateway.app import Settings, create_app
+from lostwax.server.gateway.engine_client import EngineClient
 from lostwax.server.gateway.serve import ServeError, serve_engine
 from lostwax.server.gateway.supervised import SupervisedEngine
 from lostwax.server.gateway.tokenizer import IdCodec
@@ -29,6 +31,10 @@ from lostwax.server.gateway.tokenizer import IdCodec
 ENGINE = Path(__file__).parents[1] / "fake_engine.py"
 PROMPT = [3, 1, 4, 1, 5]
 BODY = {"prompt": PROMPT, "temperature": 0, "ignore_eos": True, "return_token_ids": True}
+
+
+def _application(engine: EngineClient) -> FastAPI:
+    return create_app(engine, IdCodec(), Settings())
 
 
 class Readiness:
@@ -130,10 +136,10 @@ def test_a_long_step_is_not_silence() -> None:
 def test_an_engine_ends_with_its_gateway() -> None:
     code = (
         "import sys; from lostwax.server.gateway.serve import serve_engine as s;"
-        "from lostwax.server.gateway.app import Settings as S;"
+        "from lostwax.server.gateway.app import Settings as S, create_app;"
         "from lostwax.server.gateway.tokenizer import IdCodec as I;"
         "c = lambda a: [sys.executable, sys.argv[1], a];"
-        "s(c, I(), host='127.0.0.1', port=0, settings=S())"
+        "s(c, lambda e: create_app(e, I(), S()), host='127.0.0.1', port=0)"
     )
     # A folder of its own, and a short one: a killed gateway cannot remove its socket.
     with (
@@ -159,10 +165,9 @@ def test_an_engine_that_cannot_start_ends_the_server_with_its_reason() -> None:
     with pytest.raises(ServeError, match="did not start: ZeroDivisionError"):
         serve_engine(
             lambda address: [sys.executable, "-c", broken, address],
-            IdCodec(),
+            _application,
             host="127.0.0.1",
             port=0,
-            settings=Settings(),
             announce=lambda _: None,
         )
 
@@ -171,12 +176,12 @@ def test_a_taken_port_is_a_clear_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ServeError, match=f"cannot listen on 127.0.0.1:{port}.*--port"):
-            serve_engine(lambda _: [], IdCodec(), host="127.0.0.1", port=port, settings=Settings())
+            serve_engine(lambda _: [], _application, host="127.0.0.1", port=port)
 
 
 def test_a_public_host_is_refused() -> None:
     with pytest.raises(ServeError, match="no authentication"):
-        serve_engine(lambda _: [], IdCodec(), host="0.0.0.0", port=0, settings=Settings())
+        serve_engine(lambda _: [], _application, host="0.0.0.0", port=0)
 
 
 def test_the_gateway_imports_neither_torch_nor_a_compiler() -> None:

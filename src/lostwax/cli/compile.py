@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from lostwax.cli.progress import Phases
+from lostwax.backends.runtime.phases import Phases
 from lostwax.ir.contract.artifact import CheckpointNote, Manifest
 from lostwax.ir.contract.model import WeightTable
 

@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from lostwax.cli.progress import Phases
+from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.backends.runtime.phases import Phases
+from lostwax.cli.default_model import NAME, default_artifact, default_checkpoint
 
 
 class NothingToServe(ValueError):
@@ -16,14 +18,16 @@ class NothingToServe(ValueError):
 
 
 def serve(
-    path: Path,
+    path: Path | None = None,
     /,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
+    served_model_name: str | None = None,
     checkpoint: Path | None = None,
+    cache: Path | None = None,
     target: str = "cpu",
-    dtype: Literal["fp32", "bf16"] = "bf16",
+    dtype: Literal["fp32", "bf16"] | None = None,
     drafts: int | None = None,
     num_pages: int | None = None,
     threads: int | None = None,
@@ -33,6 +37,9 @@ def serve(
 ) -> None:
     """Serve an artifact over HTTP; a checkpoint is compiled first, beside it.
 
+    Without PATH the small trained model that comes with lostwax is served, as lostwax-tiny; the
+    first time it is compiled into the user's cache folder.
+
     Parameters
     ----------
     path
@@ -41,12 +48,17 @@ def serve(
         Address to listen on; one that other machines reach is refused without --insecure.
     port
         Port to listen on.
+    served_model_name
+        What clients call the model (default: the checkpoint's name with its digest).
     checkpoint
         Where the artifact's checkpoint lies, if not where it was when compiled.
+    cache
+        Where the default model's artifact is kept (default: $XDG_CACHE_HOME/lostwax, or
+        ~/.cache/lostwax).
     target
         What to compile a checkpoint for.
     dtype
-        What to compile a checkpoint in.
+        What to compile a checkpoint in (default: bf16; the default model on the CPU: fp32).
     drafts
         Tokens to draft between two decode steps (default: as many as the artifact can verify; none
         for a checkpoint).
@@ -61,17 +73,19 @@ def serve(
     allow_compiled
         Serve lowerings that never ran on this device.
     """
-    from lostwax.backends.runtime.artifact_reader import ArtifactReader
     from lostwax.server.gateway.serve import serve as run
 
-    artifact = path
-    if not (path / "manifest.json").is_file():
-        if not (path / "config.json").is_file():
+    if path is None:
+        if checkpoint is not None:
             raise NothingToServe(
-                f"{path} is neither an artifact (it has no manifest.json) nor a checkpoint (it has"
-                " no config.json); give the folder of one"
+                "--checkpoint goes with an artifact; name that, or give the checkpoint's folder"
+                f" itself: lostwax serve {checkpoint}"
             )
-        artifact = _compiled(path, target, dtype, drafts or 0)
+        checkpoint = default_checkpoint()
+        served_model_name = served_model_name or NAME
+        artifact = default_artifact(cache=cache, target=target, dtype=dtype, drafts=drafts or 0)
+    else:
+        artifact = _artifact(path, target, dtype or "bf16", drafts or 0)
     weights = ArtifactReader(artifact).checkpoint(checkpoint)
     if not weights.is_dir():
         raise NothingToServe(
@@ -85,10 +99,23 @@ def serve(
         drafts=drafts,
         num_pages=num_pages,
         threads=threads,
+        model=served_model_name,
         insecure=insecure,
         certificates=certificates,
         allow_compiled=allow_compiled,
     )
+
+
+def _artifact(path: Path, target: str, dtype: str, drafts: int) -> Path:
+    """What was named, compiled first if it is a checkpoint."""
+    if (path / "manifest.json").is_file():
+        return path
+    if not (path / "config.json").is_file():
+        raise NothingToServe(
+            f"{path} is neither an artifact (it has no manifest.json) nor a checkpoint (it has"
+            " no config.json); give the folder of one"
+        )
+    return _compiled(path, target, dtype, drafts)
 
 
 def _compiled(checkpoint: Path, target: str, dtype: str, drafts: int) -> Path:

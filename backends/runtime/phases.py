@@ -1,4 +1,4 @@
-"""Phases of a command with their seconds, on standard error. Knows no command."""
+"""Phases of a long step with their seconds, on standard error. Knows no phase and no command."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import time
 
 
 class Phases:
-    """Prints each phase when it begins and how long it took when the next one does."""
+    """Prints each phase, with how long it took, when the next one begins.
 
-    def __init__(self) -> None:
-        self._start = self._phase_start = time.perf_counter()
-        self._phase = ""
+    `start` (of `time.perf_counter`) is when the first phase began, if that was before now.
+    """
+
+    def __init__(self, phase: str = "", start: float | None = None) -> None:
+        self._start = self._phase_start = time.perf_counter() if start is None else start
+        self._phase = phase
 
     def __call__(self, phase: str) -> None:
         """Begin a phase."""
