@@ -56,12 +56,12 @@ def read_key(path: Path) -> str:
 
 @contextlib.asynccontextmanager
 async def by_url(
-    url: str, *, model: str | None = None, key: str | None = None, connections: int = 8
+    url: str, *, model: str | None = None, key: str | None = None
 ) -> AsyncGenerator[Served]:
     """A server that speaks OpenAI's interface; its URL with or without /v1."""
     base = url.rstrip("/").removesuffix("/v1") + "/v1"
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    limits = httpx.Limits(max_connections=connections)
+    limits = httpx.Limits(max_connections=None)  # the runner's concurrency is the bound
     # No timeout here: each request has its own, over everything that it does.
     timeout = httpx.Timeout(None, connect=CONNECT_S)
     try:
@@ -126,7 +126,8 @@ async def _served(
         answer = await client.get("/models", timeout=CONNECT_S)
         models = msgspec.json.decode(answer.content, type=_Models).data if answer.is_success else []
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise CannotConnect(f"no server answers at {named}: {error}") from error
+        fault = str(error) or type(error).__name__
+        raise CannotConnect(f"no server answers at {named}: {fault}") from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise CannotConnect(f"{named}/models lists no models: {error}; is it the API?") from error
     if not answer.is_success:

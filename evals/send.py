@@ -20,6 +20,7 @@ from lostwax.evals.task import TaskError
 
 MAX_BODY_BYTES = 64 * 2**20
 MAX_WAIT_S = 60.0
+MAX_TIMEOUT_S = 86_400
 FIRST_WAIT_S = 0.5
 _RETRIED = (429, 503)
 
@@ -44,8 +45,10 @@ class Patience:
     retries: int = 8
 
     def __post_init__(self) -> None:
-        if self.timeout_s <= 0 or not 0 <= self.retries <= 100:
-            raise TaskError("the timeout must be above 0 s, and retries lie in 0..100")
+        if not (0 < self.timeout_s <= MAX_TIMEOUT_S and 0 <= self.retries <= 100):
+            raise TaskError(
+                f"the timeout must be above 0 and at most {MAX_TIMEOUT_S} s, retries lie in 0..100"
+            )
 
 
 @dataclass(frozen=True, slots=True)

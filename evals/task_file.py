@@ -41,7 +41,9 @@ def read_task(path: Path, sampling: Sampling | None = None) -> Task:
 
 def _example(place: str, line: TaskLine) -> Example:
     request = _request(place, line)
-    reference = convert(place, msgspec.json.decode(line.reference), GRADERS[line.kind].reference)
+    reference = convert(
+        f"{place}: reference", msgspec.json.decode(line.reference), GRADERS[line.kind].reference
+    )
     if line.kind == "tools" and isinstance(request, Text):
         raise TaskError(f"{place}: kind 'tools' needs messages; their system message holds tools")
     return Example(

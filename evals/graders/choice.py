@@ -9,7 +9,9 @@ import msgspec
 from lostwax.evals.task import Answer, Grade, TaskError
 
 LETTERS = "ABCDEFGHIJ"
-_LETTER = re.compile(r"\banswer(?:\s+is)?\s*:?\s*[*$({\\a-z]*?\s*\(?([A-J])\b", re.IGNORECASE)
+_LETTER = re.compile(
+    r"\b(?i:answer)(?i:\s+is)?\s*:?\s*(?:[*$({\[]|\\boxed|\\text|\\mathbf|\\mathrm)*\s*([A-J])\b"
+)
 
 
 class ChoiceReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,9 +28,9 @@ class ChoiceReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def find_letter(text: str) -> str | None:
-    """The last letter that stands as an answer, in capitals."""
+    """The last capital that stands as an answer."""
     found = _LETTER.findall(text)
-    return found[-1].upper() if found else None
+    return found[-1] if found else None
 
 
 def grade_choice(reference: ChoiceReference, answer: Answer) -> Grade:

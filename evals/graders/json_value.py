@@ -9,6 +9,7 @@ from jsonschema.exceptions import SchemaError
 from jsonschema.protocols import Validator
 from jsonschema.validators import validator_for
 from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 from lostwax.evals.same_value import same_value
 from lostwax.evals.task import Answer, Grade, TaskError
@@ -57,6 +58,8 @@ def _fault(validator: Validator, value: Any) -> str | None:
     try:
         for error in validator.iter_errors(value):
             return f"{error.json_path}: {error.message}"[:200]
+    except Unresolvable as error:
+        raise TaskError(f"the schema refers to what it does not hold: {error.ref}") from error
     except RecursionError:
         return "nested too deeply to be looked at"
     return None

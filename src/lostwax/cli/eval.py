@@ -249,7 +249,7 @@ async def _run(
 
     samplings = [changes.of(task.sampling) for task in tasks]
     patience = Patience(course.timeout, course.retries)
-    async with _connected(subject, course.concurrency) as (served, facts):
+    async with _connected(subject) as (served, facts):
         print(f"asking {served.model} ({served.source})", file=sys.stderr)
         reports: list[TaskReport] = []
         with Progress() as progress:
@@ -297,15 +297,13 @@ async def _run_task(
 
 
 @contextlib.asynccontextmanager
-async def _connected(
-    subject: Subject, connections: int
-) -> AsyncGenerator[tuple[Served, dict[str, Any]]]:
+async def _connected(subject: Subject) -> AsyncGenerator[tuple[Served, dict[str, Any]]]:
     """What is judged, with the facts that decide its answers beside its name."""
     from lostwax.evals.connect import by_url, in_process, read_key
 
     if subject.url is not None:
         key = None if subject.api_key_file is None else read_key(subject.api_key_file)
-        connecting = by_url(subject.url, model=subject.model, key=key, connections=connections)
+        connecting = by_url(subject.url, model=subject.model, key=key)
         async with connecting as served:
             yield served, {}
         return

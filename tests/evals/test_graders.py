@@ -1,0 +1,190 @@
+"""Every grader takes right answers in their usual dress, and says why others are wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from lostwax.evals.graders.by_kind import GRADERS, grade
+from lostwax.evals.task import Answer, Example, Kind, Text, ToolCall
+
+
+def graded(kind: Kind, reference: Any, answer: Answer | str) -> tuple[bool, str | None, str]:
+    made = msgspec.convert(reference, GRADERS[kind].reference)
+    example = Example(id="x", kind=kind, request=Text("?"), reference=made)
+    answer = Answer(content=answer, text=answer) if isinstance(answer, str) else answer
+    found = grade(example, answer)
+    return found.correct, found.answer, found.reason
+
+
+def cut(content: str) -> Answer:
+    return Answer(content=content, finish="length")
+
+
+END = "<｜end▁of▁sentence｜>"  # noqa: RUF001
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("42", (True, "42", "correct")),
+        (f" 42\n{END}", (True, "42", "correct")),
+        ("The answer is 42", (False, "The answer is 42", "wrong_value")),
+        ("", (False, None, "no_answer")),
+    ],
+)
+def test_exact(text: str, expected: object) -> None:
+    assert graded("exact", {"text": "42"}, text) == expected
+
+
+def test_last_line_allows_steps_before_it_and_nothing_behind() -> None:
+    reference = {"text": "Leo has $114 left."}
+    assert graded("last_line", reference, "384 - 270 = 114\nLeo has $114 left.\n")[0]
+    assert not graded("last_line", reference, "Leo has $114 left.\nOr so.")[0]
+    assert graded("last_line", reference, cut("384 - 270"))[2] == "cut_off"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "18",
+        "She makes 9 * 2 = $<<9*2=18>>18 every day.\n#### 18",
+        "16 - 3 - 4 = 9. The answer is 18.",
+        "The answer is $18.00",
+        "**Answer:** 18",
+        "so \\boxed{18} and not 3",
+        "\\boxed{\\$18}",
+        "\\boxed{\\text{18 dollars}}",
+        "first \\boxed{17}, no: \\boxed{18}",
+        "#### 18\nThat took 2 steps",
+        "she earns 18 dollars.",
+        "+18",
+    ],
+)
+def test_a_number_is_found_where_people_put_it(text: str) -> None:
+    assert graded("number", {"value": "18"}, text)[0]
+
+
+@pytest.mark.parametrize(
+    ("reference", "text", "right"),
+    [
+        ("1234567", "It is 1,234,567.", True),
+        ("1234567", "It is 1234567.0", True),
+        ("-3", "The answer is -3", True),
+        ("3", "The answer is -3", False),
+        ("0.5", "it is .5", True),
+        ("18", "#### 19 \nThe answer is 18", False),
+        ("18", "18 of 20", False),
+        ("0.1", "0.10000000000000000001", False),
+    ],
+)
+def test_numbers_are_compared_as_decimals(reference: str, text: str, right: bool) -> None:
+    assert graded("number", {"value": reference}, text)[0] is right
+
+
+def test_no_number_and_a_number_of_absurd_length() -> None:
+    assert graded("number", {"value": "18"}, "eighteen") == (False, None, "no_answer")
+    assert graded("number", {"value": "18"}, cut("First, 3"))[2] == "cut_off"
+    assert not graded("number", {"value": "18"}, "1" * 100_000)[0]
+
+
+def test_integers_outside_aimes_range_are_wrong() -> None:
+    assert graded("integer", {"value": "25"}, "\\boxed{025}")[0]
+    assert graded("integer", {"value": "25"}, "\\boxed{1025}") == (False, "1025", "wrong_value")
+    assert graded("integer", {"value": "25"}, "\\boxed{25.5}") == (False, "25.5", "wrong_value")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ANSWER: B",
+        "Answer: (B)",
+        "The answer is **B**.",
+        "I think ANSWER: A at first.\nANSWER: B",
+        "answer: $\\boxed{B}$",
+        "answer is \\text{B}",
+    ],
+)
+def test_a_letter_is_found(text: str) -> None:
+    assert graded("choice", {"letter": "B"}, text) == (True, "B", "correct")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("ANSWER: C", "wrong_value"),
+        ("B", "no_answer"),
+        ("The answer is Boron", "no_answer"),
+        ("The answer is a gas", "no_answer"),
+    ],
+)
+def test_other_letters_and_words_are_wrong(text: str, reason: str) -> None:
+    assert graded("choice", {"letter": "B"}, text)[2] == reason
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"n": {"type": "integer"}, "on": {"type": "boolean"}},
+    "required": ["n", "on"],
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"n": 1, "on": true}', "correct"),
+        ('{"on": true, "n": 1.0}', "correct"),
+        ('{"n": 2, "on": true}', "wrong_value"),
+        ('{"n": true, "on": true}', "wrong_schema"),
+        ('{"n": 1}', "wrong_schema"),
+        ('{"n": 1, "on": true', "malformed"),
+        ('```json\n{"n": 1, "on": true}\n```', "malformed"),
+        ('{"n": 1, "n": 1, "on": true}', "malformed"),
+        ('{"n": 1e999, "on": true}', "malformed"),
+        ("[" * 100_000, "malformed"),
+        ("", "no_answer"),
+    ],
+)
+def test_json(text: str, reason: str) -> None:
+    assert graded("json", {"schema": SCHEMA, "value": {"n": 1, "on": True}}, text)[2] == reason
+
+
+def test_a_schema_reaches_no_network() -> None:
+    schema = {"$ref": "http://127.0.0.1:9/schema.json"}
+    with pytest.raises(msgspec.ValidationError, match=r"does not hold: http://127\.0\.0\.1:9"):
+        graded("json", {"schema": schema, "value": 1}, "1")
+
+
+CALLS = {"calls": [{"name": "add", "arguments": {"a": 2, "b": [1, 2]}}]}
+
+
+def called(*calls: tuple[str, dict[str, Any]]) -> Answer:
+    return Answer(content="", calls=tuple(ToolCall(*call) for call in calls))
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (called(("add", {"b": [1, 2], "a": 2})), "correct"),
+        (called(("add", {"a": "2", "b": [1, 2]})), "wrong_arguments"),
+        (called(("add", {"a": 2, "b": [2, 1]})), "wrong_arguments"),
+        (called(("add", {"a": 2, "b": [1, 2], "c": None})), "wrong_arguments"),
+        (called(("sum", {"a": 2, "b": [1, 2]})), "wrong_call"),
+        (called(*[("add", {"a": 2, "b": [1, 2]})] * 2), "wrong_call"),
+        (Answer(content="It is 5."), "wrong_call"),
+        (Answer(content=""), "no_answer"),
+        (Answer(content="", malformed="the reasoning has no </think>"), "malformed"),
+        (Answer(content="", malformed="it breaks off", finish="length"), "cut_off"),
+    ],
+)
+def test_tools(answer: Answer, reason: str) -> None:
+    assert graded("tools", CALLS, answer)[2] == reason
+
+
+def test_a_refusal_is_no_call_and_the_right_words() -> None:
+    reference: dict[str, Any] = {"calls": [], "content": "I have no tool for that."}
+    assert graded("tools", reference, "I have no tool for that.")[0]
+    assert graded("tools", reference, "I have no idea.")[2] == "wrong_value"
+    assert graded("tools", reference, called(("add", {})))[2] == "wrong_call"
