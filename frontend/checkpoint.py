@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lostwax.frontend.chat_encoding import read_chat_encoding
 from lostwax.frontend.config import ARCHITECTURE, FP8_BLOCK, MODEL_TYPE, ModelConfig, read_config
 from lostwax.frontend.formats import FP8_BLOCKS
 from lostwax.frontend.safetensors_header import HeaderError, TensorHeader, read_header
@@ -53,7 +54,8 @@ class Checkpoint:
 
     def facts(self, page_tokens: int) -> ModelFacts:
         """What compiling and serving need to know."""
-        return model_facts(self.config, self.digest, page_tokens)
+        encoding = read_chat_encoding(self.folder)
+        return model_facts(self.config, self.digest, page_tokens, encoding)
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -76,7 +78,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder, config, weights, formats, mtp, _digest(config, tensors))
 
 
-def model_facts(config: ModelConfig, digest: str, page_tokens: int) -> ModelFacts:
+def model_facts(
+    config: ModelConfig, digest: str, page_tokens: int, chat_encoding: str | None = None
+) -> ModelFacts:
     """Facts of a model whose content has this digest. The name does not say where it lies."""
     return ModelFacts(
         name=f"{MODEL_TYPE}-{digest[:12]}",
@@ -90,6 +94,7 @@ def model_facts(config: ModelConfig, digest: str, page_tokens: int) -> ModelFact
         page_tokens=page_tokens,
         bos_token_id=config.bos_token_id,
         eos_token_ids=config.eos_token_ids,
+        chat_encoding=chat_encoding,
     )
 
 

@@ -6,10 +6,14 @@ import msgspec
 
 from lostwax.ir.contract.weights import Source
 
+CHAT_V32 = "deepseek-v3.2"
+"""The id of DeepSeek-V3.2's chat encoding, which `server/gateway/encoding_v32.py` renders."""
+
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Facts of one checkpoint. `digest` covers configuration and every tensor's name, dtype, shape
-    and the checkpoint index, not where the checkpoint lies.
+    and the checkpoint index, not where the checkpoint lies. `chat_encoding` is the id of how chats
+    are rendered, None where no encoder of ours is the model's.
     """
 
     name: str
@@ -23,6 +27,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     page_tokens: int
     bos_token_id: int | None
     eos_token_ids: tuple[int, ...]
+    chat_encoding: str | None = None
 
 
 WeightTable = dict[str, tuple[Source, ...]]

@@ -60,6 +60,7 @@ class EngineCore:
             max_reqs=limits.max_reqs,
             max_top_logprobs=MAX_TOP_LOGPROBS if limits.max_score_rows else 0,
             eos_token_ids=facts.eos_token_ids,
+            chat_encoding=facts.chat_encoding,
         )
 
     @property

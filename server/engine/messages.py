@@ -68,7 +68,8 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
 
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
-    """The engine has run a real step and takes requests. `max_context` is what pages can hold."""
+    """The engine has run a real step and takes requests. `max_context` is what pages can hold;
+    `chat_encoding` says how the model's chats are rendered, None where it is not known."""
 
     model: str
     vocab_size: int
@@ -76,6 +77,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     max_reqs: int
     max_top_logprobs: int
     eos_token_ids: tuple[int, ...]
+    chat_encoding: str | None = None
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):

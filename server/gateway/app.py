@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from fastapi import FastAPI, Request, Response
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from lostwax.server.engine.messages import EngineInfo, Submit
-from lostwax.server.gateway.completions import Completion, build_submits
+from lostwax.server.gateway.answering import Answering
+from lostwax.server.gateway.api_schema import described
+from lostwax.server.gateway.chat import prepare_chat
+from lostwax.server.gateway.chat_models import ChatRequest
+from lostwax.server.gateway.completions import prepare_completion
 from lostwax.server.gateway.engine_client import EngineClient
-from lostwax.server.gateway.errors import ApiError, from_validation, json_response
+from lostwax.server.gateway.errors import ApiError, json_response
 from lostwax.server.gateway.limits import Admission, BodyLimit
 from lostwax.server.gateway.models import CompletionRequest
 from lostwax.server.gateway.request_id import RequestId
-from lostwax.server.gateway.stream import ClientLeft, EventStream, unless_client_leaves
 from lostwax.server.gateway.tokenizer import Codec
-
-_ERRORS = {
-    400: "A parameter is wrong, unknown or unsupported; `param` names it",
-    404: "No such model or path",
-    408: "The body came too slowly",
-    413: "The body is too large",
-    429: "The queue is full; see Retry-After",
-    500: "The engine failed on this request",
-    503: "The engine is starting; see Retry-After",
-}
-_BODY_SCHEMA = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": CompletionRequest.model_json_schema()}},
-    }
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +34,7 @@ class Settings:
 def create_app(client: EngineClient, codec: Codec, settings: Settings) -> FastAPI:
     """The application over an engine, which it starts and stops with itself."""
     admission = Admission(settings.max_queued_reqs, settings.max_queued_tokens)
+    answering = Answering(client, codec, admission, settings.model)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
@@ -69,12 +54,12 @@ def create_app(client: EngineClient, codec: Codec, settings: Settings) -> FastAP
 
     @app.get("/ready")
     async def ready() -> Response:  # pyright: ignore[reportUnusedFunction]
-        _ready_info(client)
+        answering.ready_info()
         return json_response({"status": "ready"})
 
     @app.get("/v1/models")
     async def models() -> Response:  # pyright: ignore[reportUnusedFunction]
-        info = _ready_info(client)
+        info = answering.ready_info()
         model = {
             "id": settings.model or info.model,
             "object": "model",
@@ -84,50 +69,17 @@ def create_app(client: EngineClient, codec: Codec, settings: Settings) -> FastAP
         }
         return json_response({"object": "list", "data": [model]})
 
-    @app.post(
-        "/v1/completions",
-        responses={status: {"description": text} for status, text in _ERRORS.items()},
-        openapi_extra=_BODY_SCHEMA,
-    )
+    @app.post("/v1/completions", **described(CompletionRequest))
     async def completions(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        body = await http.body()
-        info = _ready_info(client)
-        model = settings.model or info.model
-        # Parsing and tokenizing a long prompt would block the loop.
-        request, submits = await asyncio.to_thread(_parse, body, info, codec, model)
-        ticket = admission.admit(len(submits), sum(s.num_tokens for s in submits))
-        completion = Completion(request, submits, client, codec, model)
-        if request.stream:
-            return EventStream(completion.chunks(), ticket.release)
-        try:
-            return json_response(await unless_client_leaves(http.receive, completion.answer()))
-        except ClientLeft:
-            return Response(status_code=499)  # nobody reads it
-        finally:
-            ticket.release()
+        return await answering.respond(http, CompletionRequest, prepare_completion)
+
+    @app.post("/v1/chat/completions", **described(ChatRequest))
+    async def chat_completions(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await answering.respond(http, ChatRequest, prepare_chat)
 
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestId)
     return app
-
-
-def _parse(
-    body: bytes, info: EngineInfo, codec: Codec, model: str
-) -> tuple[CompletionRequest, list[Submit]]:
-    try:
-        request = CompletionRequest.model_validate_json(body)
-    except ValidationError as error:
-        raise from_validation(error) from error
-    if request.model not in (None, model):
-        message = f"model {request.model!r} is not served here; use {model!r}"
-        raise ApiError(404, message, code="model_not_found", param="model")
-    return request, build_submits(request, info, codec)
-
-
-def _ready_info(client: EngineClient) -> EngineInfo:
-    if client.state != "ready" or client.info is None:
-        raise ApiError(503, f"the engine is {client.state}", code="engine_unavailable")
-    return client.info
 
 
 def _answer_errors(app: FastAPI) -> None:

@@ -1,152 +1,114 @@
-"""Answers completion requests: checks, forwards, gathers what comes back. Knows no HTTP."""
+"""What a completion request asks of the engine, and the form of its answer. Knows no HTTP."""
 
 from __future__ import annotations
 
-import secrets
-import time
 import uuid
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any
 
 from lostwax.server.engine.messages import EngineInfo, Submit
-from lostwax.server.gateway.engine_client import EngineClient, EngineLost, RequestFailed
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.models import CompletionRequest
+from lostwax.server.gateway.submits import (
+    form_submit,
+    require_prompt,
+    require_ranks,
+    require_stops,
+)
 from lostwax.server.gateway.tokenizer import Codec
-from lostwax.server.gateway.transcript import Delta, Transcript
-
-_REFUSALS = ("context_length_exceeded", "invalid_value", "unsupported_value")
+from lostwax.server.gateway.transcript import Delta, Scored, Transcript
 
 
-def build_submits(request: CompletionRequest, info: EngineInfo, codec: Codec) -> list[Submit]:
+def prepare_completion(
+    request: CompletionRequest, info: EngineInfo, codec: Codec
+) -> tuple[list[Submit], CompletionForm]:
     """One engine request a prompt, checked against what the engine can do."""
-    if request.stops and not codec.can_encode:
-        message = "this checkpoint has no tokenizer: stop strings need one; use stop_token_ids"
-        raise ApiError(400, message, code="unsupported_value", param="stop")
+    require_stops(request, codec)
     num_top = request.logprobs or 0
     score_prompt = request.echo and request.logprobs is not None
-    if (num_top or score_prompt) and num_top >= info.max_top_logprobs + 1:
-        message = f"this artifact ranks at most {info.max_top_logprobs} logprobs"
-        raise ApiError(400, message, code="unsupported_value", param="logprobs")
+    require_ranks(num_top, info, "logprobs")
     if score_prompt and not info.max_top_logprobs:
         message = "this artifact was compiled without scores: echo with logprobs needs them"
         raise ApiError(400, message, code="unsupported_value", param="logprobs")
     name = uuid.uuid4().hex
-    return [
-        Submit(
-            request=f"{name}-{index}",
-            prompt=_prompt_ids(prompt, request.max_tokens, info, codec),
-            max_tokens=request.max_tokens,
-            temperature=request.temperature,
-            seed=secrets.randbits(31) if request.seed is None else request.seed % 2**32,
-            stop_ids=list(request.stop_token_ids),
-            ignore_eos=request.ignore_eos,
-            top_logprobs=num_top,
-            score_prompt=score_prompt,
+    submits: list[Submit] = []
+    for index, prompt in enumerate(request.prompts):
+        ids = _prompt_ids(prompt, codec)
+        require_prompt(ids, request.max_tokens, info, "prompt")
+        submits.append(
+            form_submit(
+                request,
+                f"{name}-{index}",
+                ids,
+                request.max_tokens,
+                top_logprobs=num_top,
+                score_prompt=score_prompt,
+            )
         )
-        for index, prompt in enumerate(request.prompts)
-    ]
+    return submits, CompletionForm(request, submits, codec)
 
 
-def _prompt_ids(
-    prompt: str | list[int], max_tokens: int, info: EngineInfo, codec: Codec
-) -> list[int]:
-    if isinstance(prompt, str):
-        if not codec.can_encode:
-            message = "this checkpoint has no tokenizer; send the prompt as a list of token ids"
-            raise ApiError(400, message, code="unsupported_value", param="prompt")
-        ids = codec.encode(prompt)
-    else:
-        ids = prompt
-    if not ids:
-        raise ApiError(400, "a prompt is empty", code="invalid_value", param="prompt")
-    if max(ids) >= info.vocab_size:
-        message = f"prompt: token id {max(ids)} lies outside 0..{info.vocab_size - 1}"
-        raise ApiError(400, message, code="invalid_value", param="prompt")
-    if len(ids) + max_tokens > info.max_context:
-        message = (
-            f"this model's maximum context length is {info.max_context} tokens, but"
-            f" {len(ids) + max_tokens} were requested ({len(ids)} in the prompt, {max_tokens} for"
-            f" the completion); shorten the prompt or lower max_tokens"
-        )
-        raise ApiError(400, message, code="context_length_exceeded", param="prompt")
-    return ids
+def _prompt_ids(prompt: str | list[int], codec: Codec) -> list[int]:
+    if not isinstance(prompt, str):
+        return prompt
+    if not codec.can_encode:
+        message = "this checkpoint has no tokenizer; send the prompt as a list of token ids"
+        raise ApiError(400, message, code="unsupported_value", param="prompt")
+    return codec.encode(prompt)
 
 
-class Completion:
-    """One HTTP request on its way through the engine."""
+class CompletionForm:
+    """Choices as `/v1/completions` has them."""
 
-    def __init__(
-        self,
-        request: CompletionRequest,
-        submits: list[Submit],
-        client: EngineClient,
-        codec: Codec,
-        model: str,
-    ) -> None:
+    id_prefix = "cmpl"
+    kinds = ("text_completion", "text_completion")
+
+    def __init__(self, request: CompletionRequest, submits: list[Submit], codec: Codec) -> None:
         self._request = request
-        self._submits = submits
-        self._client = client
-        self._transcripts = [Transcript(request, s.prompt, codec) for s in submits]
-        self._head = {
-            "id": f"cmpl-{uuid.uuid4().hex}",
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": model,
+        self._codec = codec
+        self.readers = [
+            Transcript(
+                submit.prompt,
+                codec,
+                stops=request.stops,
+                with_scores=request.logprobs is not None,
+                echo=request.echo,
+            )
+            for submit in submits
+        ]
+
+    def whole(self, index: int, answer: Delta) -> dict[str, Any]:
+        """A choice."""
+        choice = {
+            "index": index,
+            "text": answer.text,
+            "logprobs": None if self._request.logprobs is None else self._logprobs(answer.scored),
+            "finish_reason": answer.finish,
         }
+        return choice | ({"token_ids": answer.token_ids} if self._request.return_token_ids else {})
 
-    async def answer(self) -> dict[str, Any]:
-        """The whole answer."""
-        wholes = [Delta() for _ in self._submits]
-        async with aclosing(self._deltas()) as deltas:
-            async for index, delta in deltas:
-                wholes[index].extend(delta)
-        choices = [whole.choice(i, self._request) for i, whole in enumerate(wholes)]
-        return self._head | {"choices": choices, "usage": self._usage()}
-
-    async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
-        """The answer in parts, as they come; the usage last, if it was asked for."""
-        options = self._request.stream_options
-        with_usage = options is not None and options.include_usage
-        no_usage = {"usage": None} if with_usage else {}
-        async with aclosing(self._deltas()) as deltas:
-            async for index, delta in deltas:
-                if self._is_news(delta):
-                    choice = delta.choice(index, self._request)
-                    yield self._head | {"choices": [choice]} | no_usage
-        if with_usage:
-            yield self._head | {"choices": [], "usage": self._usage()}
-
-    async def _deltas(self) -> AsyncGenerator[tuple[int, Delta], None]:
-        indices = {submit.request: i for i, submit in enumerate(self._submits)}
-        try:
-            async with aclosing(self._client.stream(self._submits)) as outputs:
-                async for output in outputs:
-                    index = indices[output.request]
-                    transcript = self._transcripts[index]
-                    if transcript.finished:
-                        continue
-                    delta = transcript.feed(output)
-                    if transcript.finished and output.finish is None:
-                        self._client.cancel(output.request)
-                    yield index, delta
-        except EngineLost as error:
-            raise ApiError(503, str(error), code="engine_unavailable") from error
-        except RequestFailed as error:
-            status = 400 if error.code in _REFUSALS else 500
-            raise ApiError(status, str(error), code=error.code) from error
-
-    def _is_news(self, delta: Delta) -> bool:
-        has_logprobs = self._request.logprobs is not None and delta.logprobs.tokens
+    def parts(self, index: int, delta: Delta) -> list[dict[str, Any]]:
+        """A choice's streamed part, if the client asked for what the delta holds."""
         has_ids = self._request.return_token_ids and delta.token_ids
-        return bool(delta.text or delta.finish or has_logprobs or has_ids)
+        is_news = delta.text or delta.finish or delta.scored or has_ids
+        return [self.whole(index, delta)] if is_news else []
 
-    def _usage(self) -> dict[str, int]:
-        num_prompt = sum(len(submit.prompt) for submit in self._submits)
-        num_output = sum(transcript.num_output for transcript in self._transcripts)
+    def usage_details(self) -> dict[str, Any]:
+        """Nothing beside the sums."""
+        return {}
+
+    def _logprobs(self, scored: list[Scored]) -> dict[str, list[Any]]:
+        """The four parallel lists of an OpenAI completion."""
         return {
-            "prompt_tokens": num_prompt,
-            "completion_tokens": num_output,
-            "total_tokens": num_prompt + num_output,
+            "tokens": [self._codec.piece(each.token) for each in scored],
+            "token_logprobs": [each.logprob for each in scored],
+            "top_logprobs": [self._top(each) for each in scored],
+            "text_offset": [each.offset for each in scored],
         }
+
+    def _top(self, scored: Scored) -> dict[str, float] | None:
+        if scored.logprob is None:
+            return None
+        top = dict[str, float]()
+        for token, logprob in scored.top or ():
+            top.setdefault(self._codec.piece(token), logprob)
+        return top | {self._codec.piece(scored.token): scored.logprob}

@@ -137,7 +137,7 @@ def _invoke(function: Mapping[str, Any]) -> str:
     arguments: Any = function.get("arguments") or {}
     try:
         arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise EncodingError(f"arguments of tool call {function.get('name')!r}: {e}") from e
     if not isinstance(arguments, Mapping):
         raise EncodingError(f"arguments of tool call {function.get('name')!r} are no JSON object")

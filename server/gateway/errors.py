@@ -9,6 +9,10 @@ from fastapi import Response
 from pydantic import ValidationError
 
 RETRY_AFTER_S = 1
+MAX_NAME_CHARS = 256
+"""Longer names of parameters are cut: they are the client's."""
+_MEMBERS = ("str", "int", "constrained-str", "constrained-int")
+"""How pydantic names members of unions, beside those with brackets such as `list[str]`."""
 
 
 class ApiError(Exception):
@@ -52,15 +56,28 @@ def from_validation(error: ValidationError) -> ApiError:
     first = max(
         (e for e in found if e["loc"][:1] == found[0]["loc"][:1]), key=lambda e: len(e["loc"])
     )
-    names = [str(part) for part in first["loc"] if not str(part).startswith(("str", "list["))]
-    param = names[0] if names else None
+    path = _path(first["loc"])
+    param = str(first["loc"][0])[:MAX_NAME_CHARS] if first["loc"] else None
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "json_invalid":
         return ApiError(400, f"the body is not JSON: {message}", code="invalid_json")
     if first["type"] == "extra_forbidden":
-        message = f"unknown parameter {param!r}; remove it"
+        message = f"unknown parameter {path!r}; remove it"
         return ApiError(400, message, code="unknown_parameter", param=param)
     if first["type"] == "missing":
-        return ApiError(400, f"{param!r} is required", code="missing_parameter", param=param)
-    where = f"{param!r}: " if param else ""
+        return ApiError(400, f"{path!r} is required", code="missing_parameter", param=param)
+    where = f"{path!r}: " if param else ""
     return ApiError(400, f"{where}{message}", code="invalid_value", param=param)
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """A place in the body as `messages[0].content`; the names of a union's members are left out."""
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif not path:
+            path = part
+        elif part not in _MEMBERS and "[" not in part:
+            path += f".{part}"
+    return path[:MAX_NAME_CHARS]

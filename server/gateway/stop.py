@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+
+def num_pending(text: str, marks: Sequence[str]) -> int:
+    """Characters at the end of `text` that may yet become one of `marks`."""
+    longest = max(map(len, marks), default=1) - 1
+    for count in range(min(longest, len(text)), 0, -1):
+        if any(mark.startswith(text[-count:]) for mark in marks):
+            return count
+    return 0
+
 
 class StopFinder:
     """Lets text through up to a stop string; holds back what may yet become one."""
@@ -20,7 +31,7 @@ class StopFinder:
         if hits:
             self.found = True
             return self._release(min(hits))
-        return self._release(len(self._held) - self._num_pending())
+        return self._release(len(self._held) - num_pending(self._held, self._stops))
 
     def flush(self) -> str:
         """What was held back, when the answer ended without a stop string."""
@@ -29,10 +40,3 @@ class StopFinder:
     def _release(self, count: int) -> str:
         text, self._held = self._held[:count], self._held[count:]
         return text
-
-    def _num_pending(self) -> int:
-        longest = max((len(stop) for stop in self._stops), default=1) - 1
-        for count in range(min(longest, len(self._held)), 0, -1):
-            if any(stop.startswith(self._held[-count:]) for stop in self._stops):
-                return count
-        return 0

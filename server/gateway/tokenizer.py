@@ -6,6 +6,7 @@ those, one after another, so that offsets into text still hold.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +14,18 @@ from tokenizers import Tokenizer
 
 REPLACEMENT = "\ufffd"
 """What an incomplete UTF-8 sequence decodes to."""
+
+
+def _byte_characters() -> dict[str, int]:
+    """How byte-level vocabularies spell bytes: Latin-1's visible ones as they are, others from
+    U+0100 on (GPT-2's `bytes_to_unicode`)."""
+    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    hidden = [byte for byte in range(256) if byte not in visible]
+    spelt = {chr(byte): byte for byte in visible}
+    return spelt | {chr(0x100 + i): byte for i, byte in enumerate(hidden)}
+
+
+_BYTES = _byte_characters()
 
 
 class Codec(Protocol):
@@ -23,8 +36,17 @@ class Codec(Protocol):
         """Whether text prompts can be served."""
         ...
 
+    @property
+    def marks(self) -> Mapping[str, int]:
+        """Tokens that stand for no text of their own, such as the end of a sentence."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """The ids of a text."""
+        ...
+
+    def encode_rendered(self, text: str) -> list[int]:
+        """The ids of a text that holds its marks already: nothing is put around it."""
         ...
 
     def decode(self, tokens: list[int]) -> str:
@@ -35,13 +57,22 @@ class Codec(Protocol):
         """One token as a string that names it, also where it is no whole character."""
         ...
 
+    def token_bytes(self, token: int) -> bytes | None:
+        """The bytes that a token stands for, None where it stands for none."""
+        ...
+
 
 class IdCodec:
     """Reads tokens as `token_id:N`."""
 
     can_encode = False
+    marks: Mapping[str, int] = {}
 
     def encode(self, text: str) -> list[int]:
+        """The ids of a text."""
+        raise ValueError("there is no tokenizer")
+
+    def encode_rendered(self, text: str) -> list[int]:
         """The ids of a text."""
         raise ValueError("there is no tokenizer")
 
@@ -53,6 +84,10 @@ class IdCodec:
         """One token as a string that names it."""
         return f"token_id:{token}"
 
+    def token_bytes(self, token: int) -> bytes | None:
+        """Nothing is known of any token."""
+        return None
+
 
 class TextCodec:
     """Reads and writes text with a checkpoint's `tokenizer.json`."""
@@ -61,10 +96,16 @@ class TextCodec:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        added = tokenizer.get_added_tokens_decoder()
+        self.marks: Mapping[str, int] = {token.content: i for i, token in added.items()}
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text."""
         return self._tokenizer.encode(text).ids
+
+    def encode_rendered(self, text: str) -> list[int]:
+        """The ids of a text that holds its marks already."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, tokens: list[int]) -> str:
         """The text of ids."""
@@ -76,6 +117,15 @@ class TextCodec:
         if text and REPLACEMENT not in text:
             return text
         return f"token_id:{token}"
+
+    def token_bytes(self, token: int) -> bytes | None:
+        """The bytes that a token stands for."""
+        text = self._tokenizer.id_to_token(token)
+        if text is None or text in self.marks:
+            return None if text is None else text.encode()
+        if not _BYTES.keys() >= set(text):
+            return None  # no byte-level vocabulary
+        return bytes(_BYTES[character] for character in text)
 
 
 class IncrementalDecoder:

@@ -1,0 +1,40 @@
+"""Describes a generating route for `/openapi.json`. Knows no request of its own."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from lostwax.server.gateway.models import GenerationRequest
+
+_STATUSES = {
+    400: "A parameter is wrong, unknown or unsupported; `param` names it",
+    404: "No such model or path",
+    408: "The body came too slowly",
+    413: "The body is too large",
+    429: "The queue is full; see Retry-After",
+    500: "The engine failed on this request",
+    503: "The engine is starting; see Retry-After",
+}
+
+
+def described(kind: type[GenerationRequest]) -> dict[str, Any]:
+    """FastAPI's arguments of a route that takes this request, which it does not validate itself."""
+    schema = kind.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    content = {"application/json": {"schema": _inlined(schema, definitions)}}
+    return {
+        "responses": {status: {"description": text} for status, text in _STATUSES.items()},
+        "openapi_extra": {"requestBody": {"required": True, "content": content}},
+    }
+
+
+def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    """The schema without references: they would be looked up in the whole document."""
+    if isinstance(schema, list):
+        return [_inlined(each, definitions) for each in schema]  # pyright: ignore[reportUnknownVariableType]
+    if not isinstance(schema, dict):
+        return schema
+    fields = cast("dict[str, Any]", schema)  # JSON's objects have text as keys
+    if "$ref" in fields:
+        return _inlined(definitions[fields["$ref"].rpartition("/")[2]], definitions)
+    return {name: _inlined(value, definitions) for name, value in fields.items()}

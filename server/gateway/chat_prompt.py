@@ -1,0 +1,96 @@
+"""Renders a chat's messages as the token ids of its prompt. Knows no engine and no answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lostwax.ir.contract.model import CHAT_V32
+from lostwax.server.engine.messages import EngineInfo
+from lostwax.server.gateway.chat_models import ChatRequest
+from lostwax.server.gateway.encoding_v32 import (
+    ASSISTANT,
+    BOS,
+    DSML,
+    EOS,
+    THINK,
+    THINK_END,
+    USER,
+    EncodingError,
+    encode_messages,
+)
+from lostwax.server.gateway.errors import ApiError
+from lostwax.server.gateway.tokenizer import Codec
+
+_MARKS = (BOS, EOS, USER, ASSISTANT, THINK, THINK_END)
+_SPOKEN = (THINK, THINK_END, DSML)
+"""Marks that an answer is read by; all others have no text in it."""
+_REMEDY = "send the whole prompt to /v1/completions"
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """The prompt, and what its answer must be read with.
+
+    `thinks` says that it ends inside reasoning, `ends` are tokens after which the turn is not the
+    model's, `silent` those that have no text in an answer.
+    """
+
+    ids: list[int]
+    thinks: bool
+    ends: tuple[int, ...]
+    silent: frozenset[int]
+
+
+def render_chat(request: ChatRequest, info: EngineInfo, codec: Codec) -> ChatPrompt:
+    """The prompt of a chat; ApiError where model, tokenizer or messages do not allow one."""
+    _require_encoding(info, codec)
+    text = _text(request)
+    marks = codec.marks
+    return ChatPrompt(
+        codec.encode_rendered(text),
+        text.endswith(THINK),
+        (marks[EOS], marks[USER], marks[ASSISTANT]),
+        frozenset(i for mark, i in marks.items() if mark not in _SPOKEN),
+    )
+
+
+def _require_encoding(info: EngineInfo, codec: Codec) -> None:
+    message = ""
+    if info.chat_encoding is None:
+        message = (
+            "this artifact names no chat encoding: its checkpoint brings a chat template, which is"
+            " not rendered here, or an older lostwax compiled it (then compile it again)"
+        )
+    elif info.chat_encoding != CHAT_V32:
+        message = f"chat encoding {info.chat_encoding!r} is not known here; {CHAT_V32!r} is"
+    elif not codec.can_encode:
+        message = "this checkpoint has no tokenizer, which chats need"
+    elif missing := [mark for mark in _MARKS if mark not in codec.marks]:
+        message = f"the tokenizer has no token {' or '.join(missing)}, which chats need"
+    if message:
+        raise ApiError(400, f"{message}; {_REMEDY}", code="unsupported_value")
+
+
+def _text(request: ChatRequest) -> str:
+    last = request.messages[-1].role
+    if last in ("system", "assistant"):
+        raise _refused(
+            f"the last message is of role {last}, which leaves the model no turn; end with a user,"
+            " developer or tool message (a text is continued by /v1/completions)"
+        )
+    try:
+        rendered = [message.rendered() for message in request.messages]
+        text = encode_messages(rendered, "thinking" if request.thinking else "chat")
+    except EncodingError as error:
+        raise _refused(str(error)) from error
+    if not text.endswith((THINK, THINK_END)):
+        raise _refused("the last tool calls have fewer results than calls; add a tool message each")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise _refused("the arguments of a tool call hold half a character (surrogate)") from error
+    return text
+
+
+def _refused(message: str) -> ApiError:
+    return ApiError(400, message, code="invalid_value", param="messages")

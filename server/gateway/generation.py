@@ -1,0 +1,152 @@
+"""Runs one HTTP request through the engine and gathers its answer. Knows no HTTP and no text.
+
+What a request and its answer look like is a Form's: there is one for completions, one for chats.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+from lostwax.server.engine.messages import Output, Submit
+from lostwax.server.gateway.engine_client import EngineClient, EngineLost, RequestFailed
+from lostwax.server.gateway.errors import ApiError
+from lostwax.server.gateway.models import GenerationRequest
+
+_REFUSALS = ("context_length_exceeded", "invalid_value", "unsupported_value")
+
+
+class Summable(Protocol):
+    """What one output adds to a choice; a whole answer is the sum."""
+
+    def extend(self, other: Self, /) -> None:
+        """Append what follows."""
+        ...
+
+
+D = TypeVar("D", bound=Summable)
+D_co = TypeVar("D_co", bound=Summable, covariant=True)
+
+
+class Reader(Protocol[D_co]):
+    """Reads the engine's outputs of one choice."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing can follow."""
+        ...
+
+    @property
+    def num_output(self) -> int:
+        """Tokens generated so far."""
+        ...
+
+    def feed(self, output: Output) -> D_co:
+        """What an output adds."""
+        ...
+
+
+class Form(Protocol[D]):
+    """How a kind of request is answered."""
+
+    @property
+    def id_prefix(self) -> str:
+        """What an answer's id starts with."""
+        ...
+
+    @property
+    def kinds(self) -> tuple[str, str]:
+        """`object` of a whole answer and of a streamed part."""
+        ...
+
+    @property
+    def readers(self) -> Sequence[Reader[D]]:
+        """One a choice."""
+        ...
+
+    def whole(self, index: int, answer: D) -> dict[str, Any]:
+        """A choice."""
+        ...
+
+    def parts(self, index: int, delta: D) -> list[dict[str, Any]]:
+        """A choice's streamed parts; none where a delta is no news for the client."""
+        ...
+
+    def usage_details(self) -> dict[str, Any]:
+        """What `usage` says beside the three sums."""
+        ...
+
+
+class Generation(Generic[D]):
+    """One HTTP request on its way through the engine; `submits[i]` is choice i."""
+
+    def __init__(
+        self,
+        request: GenerationRequest,
+        submits: list[Submit],
+        form: Form[D],
+        client: EngineClient,
+        model: str,
+    ) -> None:
+        self._request = request
+        self._submits = submits
+        self._form = form
+        self._client = client
+        name = f"{form.id_prefix}-{uuid.uuid4().hex}"
+        self._head = {"id": name, "created": int(time.time()), "model": model}
+
+    async def answer(self) -> dict[str, Any]:
+        """The whole answer."""
+        wholes: dict[int, D] = {}
+        async with aclosing(self._deltas()) as deltas:
+            async for index, delta in deltas:
+                if index in wholes:
+                    wholes[index].extend(delta)
+                else:
+                    wholes[index] = delta
+        choices = [self._form.whole(index, wholes[index]) for index in sorted(wholes)]
+        kind = {"object": self._form.kinds[0]}
+        return self._head | kind | {"choices": choices, "usage": self._usage()}
+
+    async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
+        """The answer in parts, as they come; the usage last, if it was asked for."""
+        head = self._head | {"object": self._form.kinds[1]}
+        no_usage = {"usage": None} if self._request.streams_usage else {}
+        async with aclosing(self._deltas()) as deltas:
+            async for index, delta in deltas:
+                for choice in self._form.parts(index, delta):
+                    yield head | {"choices": [choice]} | no_usage
+        if self._request.streams_usage:
+            yield head | {"choices": [], "usage": self._usage()}
+
+    async def _deltas(self) -> AsyncGenerator[tuple[int, D], None]:
+        indices = {submit.request: i for i, submit in enumerate(self._submits)}
+        try:
+            async with aclosing(self._client.stream(self._submits)) as outputs:
+                async for output in outputs:
+                    index = indices[output.request]
+                    reader = self._form.readers[index]
+                    if reader.finished:
+                        continue
+                    delta = reader.feed(output)
+                    if reader.finished and output.finish is None:
+                        self._client.cancel(output.request)
+                    yield index, delta
+        except EngineLost as error:
+            raise ApiError(503, str(error), code="engine_unavailable") from error
+        except RequestFailed as error:
+            status = 400 if error.code in _REFUSALS else 500
+            raise ApiError(status, str(error), code=error.code) from error
+
+    def _usage(self) -> dict[str, Any]:
+        num_prompt = sum(len(submit.prompt) for submit in self._submits)
+        num_output = sum(reader.num_output for reader in self._form.readers)
+        sums = {
+            "prompt_tokens": num_prompt,
+            "completion_tokens": num_output,
+            "total_tokens": num_prompt + num_output,
+        }
+        return sums | self._form.usage_details()

@@ -1,0 +1,64 @@
+"""Checks a request against what the engine can do and forms what it is sent. Knows no text form."""
+
+from __future__ import annotations
+
+import secrets
+
+from lostwax.server.engine.messages import EngineInfo, Submit
+from lostwax.server.gateway.errors import ApiError
+from lostwax.server.gateway.models import GenerationRequest
+from lostwax.server.gateway.tokenizer import Codec
+
+
+def require_stops(request: GenerationRequest, codec: Codec) -> None:
+    """ApiError where stop strings are asked for and no tokenizer gives text."""
+    if request.stops and not codec.can_encode:
+        message = "this checkpoint has no tokenizer: stop strings need one; use stop_token_ids"
+        raise ApiError(400, message, code="unsupported_value", param="stop")
+
+
+def require_ranks(num_top: int, info: EngineInfo, param: str) -> None:
+    """ApiError where more alternatives a token are asked for than the artifact ranks."""
+    if num_top > info.max_top_logprobs:
+        message = f"this artifact ranks at most {info.max_top_logprobs} logprobs"
+        raise ApiError(400, message, code="unsupported_value", param=param)
+
+
+def require_prompt(ids: list[int], max_tokens: int, info: EngineInfo, param: str) -> None:
+    """ApiError where the engine cannot run a prompt with so long an answer."""
+    if not ids:
+        raise ApiError(400, "a prompt is empty", code="invalid_value", param=param)
+    if max(ids) >= info.vocab_size:
+        message = f"{param}: token id {max(ids)} lies outside 0..{info.vocab_size - 1}"
+        raise ApiError(400, message, code="invalid_value", param=param)
+    if len(ids) + max_tokens > info.max_context:
+        message = (
+            f"this model's maximum context length is {info.max_context} tokens, but"
+            f" {len(ids) + max_tokens} were requested ({len(ids)} in the prompt, {max_tokens} for"
+            f" the completion); shorten the prompt or lower max_tokens"
+        )
+        raise ApiError(400, message, code="context_length_exceeded", param=param)
+
+
+def form_submit(
+    request: GenerationRequest,
+    name: str,
+    prompt: list[int],
+    max_tokens: int,
+    *,
+    stop_ids: tuple[int, ...] = (),
+    top_logprobs: int = 0,
+    score_prompt: bool = False,
+) -> Submit:
+    """One engine request. `stop_ids` end it beside those that the client names."""
+    return Submit(
+        request=name,
+        prompt=prompt,
+        max_tokens=max_tokens,
+        temperature=request.temperature,
+        seed=secrets.randbits(31) if request.seed is None else request.seed % 2**32,
+        stop_ids=[*request.stop_token_ids, *stop_ids],
+        ignore_eos=request.ignore_eos,
+        top_logprobs=top_logprobs,
+        score_prompt=score_prompt,
+    )
