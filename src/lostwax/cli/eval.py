@@ -309,7 +309,7 @@ async def _connected(subject: Subject) -> AsyncGenerator[tuple[Served, dict[str,
         return
     from lostwax.backends.runtime.artifact_reader import ArtifactReader
     from lostwax.cli.default_model import NAME, default_artifact, default_checkpoint
-    from lostwax.cli.serve import _artifact  # pyright: ignore[reportPrivateUsage]
+    from lostwax.cli.named_artifact import named_artifact
 
     target, drafts = subject.target, subject.drafts or 0
     if is_default := subject.artifact is None:
@@ -317,7 +317,7 @@ async def _connected(subject: Subject) -> AsyncGenerator[tuple[Served, dict[str,
             cache=subject.cache, target=target, dtype=subject.dtype, drafts=drafts
         )
     else:
-        artifact = _artifact(subject.artifact, target, subject.dtype or "bf16", drafts)
+        artifact = named_artifact(subject.artifact, target, subject.dtype or "bf16", drafts)
     digest = ArtifactReader(artifact).manifest.digest
     connecting = in_process(
         artifact,

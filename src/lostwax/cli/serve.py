@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
-from lostwax.backends.runtime.phases import Phases
 from lostwax.cli.default_model import NAME, default_artifact, default_checkpoint
+from lostwax.cli.named_artifact import named_artifact
 
 
 class NothingToServe(ValueError):
@@ -85,7 +84,7 @@ def serve(
         served_model_name = served_model_name or NAME
         artifact = default_artifact(cache=cache, target=target, dtype=dtype, drafts=drafts or 0)
     else:
-        artifact = _artifact(path, target, dtype or "bf16", drafts or 0)
+        artifact = named_artifact(path, target, dtype or "bf16", drafts or 0)
     weights = ArtifactReader(artifact).checkpoint(checkpoint)
     if not weights.is_dir():
         raise NothingToServe(
@@ -104,48 +103,3 @@ def serve(
         certificates=certificates,
         allow_compiled=allow_compiled,
     )
-
-
-def _artifact(path: Path, target: str, dtype: str, drafts: int) -> Path:
-    """What was named, compiled first if it is a checkpoint."""
-    if (path / "manifest.json").is_file():
-        return path
-    if not (path / "config.json").is_file():
-        raise NothingToServe(
-            f"{path} is neither an artifact (it has no manifest.json) nor a checkpoint (it has"
-            " no config.json); give the folder of one"
-        )
-    return _compiled(path, target, dtype, drafts)
-
-
-def _compiled(checkpoint: Path, target: str, dtype: str, drafts: int) -> Path:
-    """The artifact of a checkpoint, compiled unless one of the same inputs lies beside it."""
-    from lostwax.cli.compile import compile_checkpoint
-
-    drafting = f"-drafts{drafts}" if drafts else ""
-    out = checkpoint.parent / f"{checkpoint.name}.{target}-{dtype}{drafting}.lostwax"
-    if _is_current(out, checkpoint):
-        print(f"using {out}", file=sys.stderr)
-        return out
-    print(f"compiling {checkpoint} to {out}", file=sys.stderr)
-    compile_checkpoint(checkpoint, out, target=target, dtype=dtype, drafts=drafts, phases=Phases())
-    return out
-
-
-def _is_current(artifact: Path, checkpoint: Path) -> bool:
-    """Whether the artifact was compiled from this checkpoint by this lostwax."""
-    if not (artifact / "manifest.json").is_file():
-        return False
-    import lostwax
-    from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
-    from lostwax.backends.runtime.checkpoint_content import CheckpointMismatch, require_content
-    from lostwax.frontend.checkpoint import open_checkpoint
-
-    try:
-        reader = ArtifactReader(artifact)
-        manifest, note = reader.manifest, reader.note()
-        require_content(checkpoint, note.files if note else {})
-    except (ArtifactError, CheckpointMismatch):
-        return False
-    same_model = manifest.model.digest == open_checkpoint(checkpoint).digest
-    return same_model and manifest.toolchain.get("lostwax") == lostwax.__version__

@@ -1,0 +1,57 @@
+"""What a path names: an artifact, or a checkpoint that is compiled beside itself first."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from lostwax.backends.runtime.phases import Phases
+
+
+class NoModelThere(ValueError):
+    """A path names neither an artifact nor a checkpoint; the message says what to give."""
+
+
+def named_artifact(path: Path, target: str, dtype: str, drafts: int) -> Path:
+    """What was named, compiled first if it is a checkpoint."""
+    if (path / "manifest.json").is_file():
+        return path
+    if not (path / "config.json").is_file():
+        raise NoModelThere(
+            f"{path} is neither an artifact (it has no manifest.json) nor a checkpoint (it has"
+            " no config.json); give the folder of one"
+        )
+    return _compiled(path, target, dtype, drafts)
+
+
+def _compiled(checkpoint: Path, target: str, dtype: str, drafts: int) -> Path:
+    """The artifact of a checkpoint, compiled unless one of the same inputs lies beside it."""
+    from lostwax.cli.compile import compile_checkpoint
+
+    drafting = f"-drafts{drafts}" if drafts else ""
+    out = checkpoint.parent / f"{checkpoint.name}.{target}-{dtype}{drafting}.lostwax"
+    if _is_current(out, checkpoint):
+        print(f"using {out}", file=sys.stderr)
+        return out
+    print(f"compiling {checkpoint} to {out}", file=sys.stderr)
+    compile_checkpoint(checkpoint, out, target=target, dtype=dtype, drafts=drafts, phases=Phases())
+    return out
+
+
+def _is_current(artifact: Path, checkpoint: Path) -> bool:
+    """Whether the artifact was compiled from this checkpoint by this lostwax."""
+    if not (artifact / "manifest.json").is_file():
+        return False
+    import lostwax
+    from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
+    from lostwax.backends.runtime.checkpoint_content import CheckpointMismatch, require_content
+    from lostwax.frontend.checkpoint import open_checkpoint
+
+    try:
+        reader = ArtifactReader(artifact)
+        manifest, note = reader.manifest, reader.note()
+        require_content(checkpoint, note.files if note else {})
+    except (ArtifactError, CheckpointMismatch):
+        return False
+    same_model = manifest.model.digest == open_checkpoint(checkpoint).digest
+    return same_model and manifest.toolchain.get("lostwax") == lostwax.__version__
