@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,11 +20,15 @@ SAY = re.compile(r"say (.*)", re.DOTALL)
 
 @dataclass
 class Stub:
-    """What it was asked, and how it misbehaves: the first `busy` requests get 429."""
+    """What it was asked, and how it misbehaves: the first `busy` requests get 429; that number
+    `held` sets `holding` and waits for `released`."""
 
     models: tuple[str, ...] = ("stub",)
     key: str | None = None
     busy: int = 0
+    held: int | None = None
+    holding: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
     bodies: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
     def app(self) -> FastAPI:
@@ -38,21 +44,24 @@ class Stub:
         @app.post("/v1/completions")
         async def completions(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
             body = await http.json()
-            return self._answer(body, body["prompt"], _text)
+            return await self._answer(body, body["prompt"], _text)
 
         @app.post("/v1/chat/completions")
         async def chat(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
             body = await http.json()
-            return self._answer(body, body["messages"][-1]["content"], _message)
+            return await self._answer(body, body["messages"][-1]["content"], _message)
 
         return app
 
-    def _answer(
+    async def _answer(
         self, body: dict[str, Any], prompt: str, choice: Callable[[str], dict[str, Any]]
     ) -> Response:
         self.bodies.append(body)
         if len(self.bodies) <= self.busy:
             return _error(429, "the queue is full", {"Retry-After": "0.01"})
+        if len(self.bodies) == self.held:
+            self.holding.set()
+            await asyncio.to_thread(self.released.wait)
         if "refuse" in prompt:
             return _error(400, "top_p: only 1 is supported")
         if "babble" in prompt:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -199,27 +198,21 @@ def test_a_rerun_asks_only_what_is_missing_and_refuses_other_settings(
 
 
 def test_a_killed_run_goes_on(serve: Serve, tmp_path: Path) -> None:
-    stub = Stub()
+    stub = Stub(held=20)
     url = serve(stub)
-    count = 150
-    path = write(tmp_path / "k.jsonl", *[prompt(f"p{n}", "say 42") for n in range(count)])
+    path = write(tmp_path / "k.jsonl", *[prompt(f"p{n}", "say 42") for n in range(50)])
     command = [sys.executable, "-m", "lostwax", "eval", str(path), "--url", url]
     command += ["--concurrency", "1", "--out", str(tmp_path / "out")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as first:
-        deadline = time.monotonic() + 60
-        while len(stub.bodies) < 20:
-            assert first.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        assert stub.holding.wait(timeout=60)
         os.kill(first.pid, signal.SIGKILL)
-    lines = (tmp_path / "out" / "k.samples.jsonl").read_bytes().count(b"\n")
-    assert 10 < lines < count, "it was killed in the middle"
+    stub.released.set()
     stub.bodies.clear()
+    stub.held = None
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     (task,) = json.loads(done.stdout)["tasks"]
-    assert task["resumed"] == lines - 1
-    assert task["metrics"]["samples"] == count
-    assert len(stub.bodies) == count - task["resumed"]
+    assert (task["resumed"], task["metrics"]["samples"]) == (19, 50)
+    assert len(stub.bodies) == 31
 
 
 def test_models_keys_and_urls(
