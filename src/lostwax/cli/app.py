@@ -26,7 +26,8 @@ COMMANDS = {
     "new-checkpoint": "Write a random checkpoint in the official format.",
     "opt": "Run passes over a module's text.",
     "plan": "The memory of each rank, before anything is booted.",
-    "serve": "Serve an artifact, or a checkpoint that is compiled first, over HTTP.",
+    "run": "Chat with a model in the terminal.",
+    "serve": "Serve an artifact, a checkpoint or the model that comes with lostwax, over HTTP.",
     "verify": "Check every file of an artifact, and that its checkpoint is the one compiled.",
 }
 """Said here too, so that `lostwax --help` imports no command."""

@@ -1,0 +1,134 @@
+"""A conversation in the terminal: lines in, answers out as they come. Knows no HTTP.
+
+Ctrl-C stops an answer, Ctrl-D leaves. Reasoning is shown dim and apart.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from typing import TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from lostwax.cli.chat_client import ChatError, Delta
+from lostwax.cli.conversation import Conversation
+
+PROMPT = "> "
+HELP = """\
+/thinking on|off   reason before answering
+/clear             forget the conversation
+/help              show this
+/exit              leave, as Ctrl-D does
+Ctrl-C             stop the answer"""
+
+_CONTROL = {c: None for c in (*range(32), *range(127, 160)) if chr(c) not in "\n\t"}
+"""A model's text must not steer the terminal."""
+
+
+class Terminal:
+    """Reads lines and shows answers; `out` is where the terminal is."""
+
+    def __init__(self, conversation: Conversation, out: TextIO) -> None:
+        self._conversation = conversation
+        self._console = Console(file=out, highlight=False, soft_wrap=True)
+        self._was = ""
+
+    def run(self) -> None:
+        """Talk until the user leaves."""
+        with suppress(ImportError):  # without it lines are read all the same
+            import readline  # pyright: ignore[reportUnusedImport]  # noqa: F401  # input() edits
+        while True:
+            try:
+                if not self._turn(input(PROMPT)):
+                    return
+            except EOFError:
+                self._console.print()
+                return
+            except KeyboardInterrupt:
+                self._note("\nCtrl-D or /exit leaves")
+
+    def _turn(self, line: str) -> bool:
+        """One line of the user's; False ends the conversation."""
+        line = line.strip()
+        if line.startswith("/"):
+            return self._command(line)
+        if line:
+            self._answer(line)
+        return True
+
+    def _answer(self, line: str) -> None:
+        self._was = ""
+        try:
+            finish = self._conversation.say(line, self._show)
+        except KeyboardInterrupt:
+            self._note("\nstopped")
+            return
+        except ChatError as error:
+            if self._was:
+                self._console.print()
+            self._console.print(Text(f"error: {_clean(str(error))}", style="red"))
+            return
+        self._console.print()
+        if finish == "length":
+            self._note("the answer is cut off: it reached the limit of tokens")
+
+    def _show(self, delta: Delta) -> None:
+        for kind, text in (("reasoning", delta.reasoning), ("content", delta.content)):
+            if not text:
+                continue
+            if self._was not in ("", kind):
+                self._console.print("\n")
+            self._was = kind
+            style = "dim" if kind == "reasoning" else ""
+            self._console.print(Text(_clean(text), style=style), end="")
+
+    def _command(self, line: str) -> bool:
+        match line.split():
+            case ["/exit"] | ["/quit"]:
+                return False
+            case ["/clear"]:
+                self._conversation.clear()
+                self._note("the conversation is forgotten")
+            case ["/thinking", "on" | "off" as state]:
+                self._conversation.thinking = state == "on"
+                self._note(f"thinking is {state}")
+            case ["/help"]:
+                self._note(HELP)
+            case _:
+                self._note(f"{line} is no command\n{HELP}")
+        return True
+
+    def _note(self, text: str) -> None:
+        self._console.print(Text(text, style="dim"))
+
+
+class Plain:
+    """Answers as plain text for programs: no reasoning, no colours, nothing else on `out`."""
+
+    def __init__(self, conversation: Conversation, out: TextIO) -> None:
+        self._conversation = conversation
+        self._out = out
+        self._is_empty = True
+
+    def run(self, prompts: list[str]) -> None:
+        """Ask each, one conversation. Raises ChatError."""
+        for prompt in prompts:
+            self._is_empty = True
+            finish = self._conversation.say(prompt, self._show)
+            self._out.write("\n")
+            self._out.flush()
+            if finish == "length":
+                print("the answer is cut off: it reached the limit of tokens", file=sys.stderr)
+            elif self._is_empty:
+                print("there is no answer, at most reasoning", file=sys.stderr)
+
+    def _show(self, delta: Delta) -> None:
+        self._is_empty = self._is_empty and not delta.content
+        self._out.write(delta.content)
+        self._out.flush()
+
+
+def _clean(text: str) -> str:
+    return text.translate(_CONTROL)

@@ -1,0 +1,131 @@
+"""`lostwax run`: chat in the terminal, or one answer for a script."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from lostwax.cli.chat_client import ChatClient
+
+MAX_PROMPT_CHARS = 4 << 20
+"""More than any context holds."""
+
+
+class NothingToAsk(ValueError):
+    """No prompt, or no server, was given; the message says how to give one."""
+
+
+def run(
+    path: Path | None = None,
+    /,
+    *,
+    url: str | None = None,
+    model: str | None = None,
+    api_key_file: Path | None = None,
+    system: str | None = None,
+    prompt: Annotated[list[str] | None, Parameter(negative=())] = None,
+    thinking: bool | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    cache: Path | None = None,
+) -> None:
+    """Chat with a model in the terminal.
+
+    Ctrl-C stops an answer, Ctrl-D leaves. With --prompt, or where standard input is no terminal
+    (then it is the prompt), the answer alone is printed, as plain text.
+
+    Parameters
+    ----------
+    path
+        An artifact or a checkpoint, served for as long as this runs (default: the small trained
+        model that comes with lostwax).
+    url
+        Ask this OpenAI-compatible server instead.
+    model
+        The model to ask of that server (default: the first that it lists).
+    api_key_file
+        A file with the key of that server.
+    system
+        A system message.
+    prompt
+        Ask this, print the answer and end. Several are turns of one conversation.
+    thinking
+        Reason before answering (default: as the server does).
+    max_tokens
+        Longest answer in tokens (default: as the server does).
+    temperature
+        0 picks the likeliest token, 1 draws as the model's probabilities say (default: as the
+        server does; 0 for the model that comes with lostwax, which is too small to be drawn from).
+    cache
+        Where the default model's artifact is kept, as in `lostwax serve`.
+    """
+    from lostwax.cli.chat_terminal import Plain, Terminal
+    from lostwax.cli.conversation import Conversation
+
+    is_default = path is None and url is None
+    if temperature is None and is_default:
+        temperature = 0.0
+    options: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature}
+    given = {name: value for name, value in options.items() if value is not None}
+    prompts = _piped() if prompt is None else prompt
+    if not all(text.strip() for text in prompts):
+        raise NothingToAsk("the prompt is empty; pipe one, or give --prompt TEXT")
+    with _client(path, url, model, api_key_file, cache) as client:
+        conversation = Conversation(client.stream, system=system, thinking=thinking, options=given)
+        if prompts:
+            Plain(conversation, sys.stdout).run(prompts)
+            return
+        print(f"{client.model if is_default else client.url}; /help shows what can be typed")
+        Terminal(conversation, sys.stdout).run()
+
+
+def _piped() -> list[str]:
+    """The prompt on standard input, nothing where that is a terminal."""
+    if sys.stdin.isatty():
+        return []
+    text = sys.stdin.read(MAX_PROMPT_CHARS + 1)
+    if len(text) > MAX_PROMPT_CHARS:
+        raise NothingToAsk(f"standard input holds more than {MAX_PROMPT_CHARS} characters")
+    return [text.strip()]
+
+
+@contextmanager
+def _client(
+    path: Path | None,
+    url: str | None,
+    model: str | None,
+    api_key_file: Path | None,
+    cache: Path | None,
+) -> Generator[ChatClient]:
+    from lostwax.cli.chat_client import ChatClient
+    from lostwax.evals.connect import read_key
+
+    if url is not None:
+        if path is not None:
+            raise NothingToAsk("give PATH or --url, not both")
+        key = None if api_key_file is None else read_key(api_key_file)
+        with closing(ChatClient(url, model=model, key=key)) as client:
+            yield client
+        return
+    if model is not None or api_key_file is not None:
+        raise NothingToAsk("--model and --api-key-file go with --url")
+    from rich.console import Console
+
+    from lostwax.cli.served_child import served_child
+
+    arguments = ([] if path is None else [str(path)]) + (["--cache", str(cache)] if cache else [])
+    status = Console(stderr=True).status("starting the model")
+    status.start()
+    try:
+        with served_child(arguments, lambda line: status.update(f"starting the model: {line}")) as ours:
+            status.stop()
+            with closing(ChatClient(ours, is_ours=True)) as client:
+                yield client
+    finally:
+        status.stop()
