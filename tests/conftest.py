@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from harness import Models
 
-pytest_plugins = ("small_fixtures",)
+pytest_plugins = ("small_fixtures", "trained_fixtures")
 
 
 @pytest.fixture(scope="session")
