@@ -17,7 +17,7 @@ from lostwax.ir.contract.canonical import canonical_json
 from lostwax.server.gateway.encoding_v32 import Mode, encode_messages
 
 Endpoint = Literal["auto", "chat", "completions"]
-_CHAT_FIELDS = {"role", "content", "name", "reasoning_content"}
+_CHAT_FIELDS = {"role", "content", "reasoning_content"}
 _CHAT_ROLES = {"system", "developer", "user", "assistant"}
 
 
