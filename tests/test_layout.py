@@ -45,6 +45,12 @@ def test_link_is_relative_and_reaches_its_room(room: str) -> None:
     assert (link / "__init__.py").is_file()
 
 
+def test_the_models_are_reached_where_the_wheel_has_them() -> None:
+    link = ROOT / "src" / "lostwax" / "models"
+    assert link.readlink() == Path("..", "..", "models")
+    assert (link / "tiny" / "weights" / "config.json").is_file()
+
+
 def test_front_door_holds_nothing_but_the_links_and_itself() -> None:
     names = {path.name for path in (ROOT / "src" / "lostwax").iterdir()} - {"__pycache__"}
     assert names <= {"__init__.py", "__main__.py", "cli", "models", "py.typed", *ROOMS}, (

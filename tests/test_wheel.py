@@ -13,19 +13,28 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("backends", "cli", "evals", "frontend", "ir", "server")
 
+MAX_WHEEL_BYTES = 40 << 20  # the default model is most of it
+
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel's content, built without isolation and so without a network."""
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the source distribution, without isolation and so without a network."""
     out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out)]
-    subprocess.run([*command, str(ROOT)], check=True, capture_output=True)
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
     (wheel,) = out.glob("lostwax-*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def unpacked(wheel: Path) -> Path:
+    """The wheel's content."""
+    site = wheel.parent / "site"
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(out / "site")
-    return out / "site"
+        archive.extractall(site)
+    return site
 
 
 def _tracked(*patterns: str) -> set[Path]:
@@ -46,6 +55,27 @@ def test_wheel_holds_every_tracked_file_of_the_package(unpacked: Path) -> None:
     expected = _tracked(*front_door, "backends", "evals", "frontend", "ir", "server")
     missing = sorted(str(path) for path in expected if not (unpacked / path).is_file())
     assert not missing, f"add to `only-include` in pyproject.toml: {missing}"
+
+
+def test_wheel_holds_the_default_model_without_its_recipe(wheel: Path, unpacked: Path) -> None:
+    expected = _tracked("models/tiny/weights")
+    assert {path.suffix for path in expected} == {".json", ".safetensors"}
+    for path in expected:
+        source = ROOT / path.relative_to("lostwax")
+        assert (unpacked / path).read_bytes() == source.read_bytes(), path
+    assert not (unpacked / "lostwax" / "models" / "tiny" / "recipe").exists()
+    assert wheel.stat().st_size < MAX_WHEEL_BYTES
+
+
+def test_default_model_is_found_in_the_wheel(unpacked: Path) -> None:
+    script = (
+        f"import sys; sys.path.insert(0, {str(unpacked)!r});"
+        "from lostwax.cli.default_model import default_checkpoint; print(default_checkpoint())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=unpacked, check=True, capture_output=True, text=True
+    )
+    assert Path(done.stdout.strip()) == unpacked / "lostwax" / "models" / "tiny" / "weights"
 
 
 @pytest.mark.parametrize("room", ROOMS)

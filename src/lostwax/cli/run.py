@@ -121,9 +121,13 @@ def _client(
 
     arguments = ([] if path is None else [str(path)]) + (["--cache", str(cache)] if cache else [])
     status = Console(stderr=True).status("starting the model")
+
+    def progress(line: str) -> None:
+        status.update(f"starting the model: {line}")
+
     status.start()
     try:
-        with served_child(arguments, lambda line: status.update(f"starting the model: {line}")) as ours:
+        with served_child(arguments, progress) as ours:
             status.stop()
             with closing(ChatClient(ours, is_ours=True)) as client:
                 yield client
