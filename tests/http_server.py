@@ -31,7 +31,7 @@ def running(app: FastAPI) -> Generator[str]:
             thread.join()
 
 
-def small_codec() -> TextCodec:
+def small_tokenizer() -> Tokenizer:
     """A byte-level tokenizer of 59 single characters and one special end token, 60 ids.
 
     Ids 2 and 3 are the two halves of "é", so that text breaks inside a character.
@@ -43,4 +43,9 @@ def small_codec() -> TextCodec:
     tokenizer.decoder = ByteLevelDecoder()
     tokenizer.add_tokens(["X9"])
     tokenizer.add_special_tokens(["<end>"])
-    return TextCodec(tokenizer)
+    return tokenizer
+
+
+def small_codec() -> TextCodec:
+    """It reads and writes text with that tokenizer."""
+    return TextCodec(small_tokenizer())
