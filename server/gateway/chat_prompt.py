@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lostwax.ir.contract.model import CHAT_V32
 from lostwax.server.engine.messages import EngineInfo
-from lostwax.server.gateway.chat_models import ChatRequest
+from lostwax.server.gateway.chat_models import ChatRequest, Message, ToolCall
 from lostwax.server.gateway.encoding_v32 import (
     ASSISTANT,
     BOS,
@@ -78,6 +79,7 @@ def _text(request: ChatRequest) -> str:
             f"the last message is of role {last}, which leaves the model no turn; end with a user,"
             " developer or tool message (a text is continued by /v1/completions)"
         )
+    _require_order(request.messages)
     try:
         rendered = [message.rendered() for message in request.messages]
         text = encode_messages(rendered, "thinking" if request.thinking else "chat")
@@ -90,6 +92,21 @@ def _text(request: ChatRequest) -> str:
     except UnicodeEncodeError as error:
         raise _refused("the arguments of a tool call hold half a character (surrogate)") from error
     return text
+
+
+def _require_order(messages: Sequence[Message]) -> None:
+    """The encoding has no ids: a result in another place would be read as another call's."""
+    calls: Iterator[ToolCall] = iter(())
+    for index, message in enumerate(messages):
+        if message.role != "tool":
+            calls = iter(message.tool_calls or ())
+        elif (call := next(calls, None)) is not None:
+            ids = {call.id, message.tool_call_id} - {None}
+            if len(ids) > 1:
+                raise _refused(
+                    f"messages[{index}] answers call {message.tool_call_id!r} in the place of"
+                    f" {call.id!r}; bring the results in the order of the calls"
+                )
 
 
 def _refused(message: str) -> ApiError:

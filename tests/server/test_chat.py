@@ -237,6 +237,9 @@ def test_reasoning_under_either_name_and_tool_results_are_rendered(server: Serve
         assert server.runtime.prompt == CODEC.encode_rendered(rendered)
 
 
+CALL = {"function": {"name": "f"}}
+
+
 def _calling(arguments: str) -> dict[str, Any]:
     call = {"function": {"name": "f", "arguments": arguments}}
     return {"messages": [*ASK, {"role": "assistant", "tool_calls": [call]}, {"role": "tool"}]}
@@ -271,7 +274,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
         {
             "messages": [
                 *ASK,
-                {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}] * 2},
+                {"role": "assistant", "tool_calls": [CALL] * 2},
                 {"role": "tool", "content": "1"},
             ]
         },
@@ -281,6 +284,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "arguments that are no JSON": (_calling("{"), "messages", "arguments of tool call 'f'"),
     "arguments too deep": (_calling('{"a":' * 100000), "messages", "arguments of tool call 'f'"),
     "half a character": (_calling('{"a":"\\ud800"}'), "messages", "surrogate"),
+    "results in another order": (
+        {
+            "messages": [
+                *ASK,
+                {"role": "assistant", "tool_calls": [{"id": i, **CALL} for i in ("a", "b")]},
+                *({"role": "tool", "tool_call_id": i, "content": "1"} for i in ("b", "a")),
+            ]
+        },
+        "messages",
+        "messages[2] answers call 'b' in the place of 'a'",
+    ),
     "tools": ({"tools": [{}]}, "tools", "/v1/completions"),
     "a tool choice": ({"tool_choice": "required"}, "tool_choice", "/v1/completions"),
     "functions": ({"functions": [{}]}, "functions", "/v1/completions"),

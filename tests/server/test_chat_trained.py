@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,18 @@ def test_the_tiny_model_adds_in_a_stream(client: openai.OpenAI) -> None:
     assert "42" in said
     assert "<" not in said, "no mark is shown"
     assert [f for f in finish if f] == ["stop"]
+
+
+def test_the_example_of_the_page_prints_reasoning_and_answer(
+    client: openai.OpenAI, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "http.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert "http://127.0.0.1:8000/v1" in code
+    exec(code.replace("http://127.0.0.1:8000/v1", str(client.base_url)), {})
+    reasoning, *_, answer = capsys.readouterr().out.splitlines()
+    assert reasoning
+    assert "42" in answer
 
 
 def test_the_tiny_model_reasons_before_it_answers(client: openai.OpenAI) -> None:
