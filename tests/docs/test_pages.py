@@ -10,7 +10,14 @@ from command_line import lostwax
 from console_blocks import Example, examples, run
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("model-to-artifact", "concepts", "cli", "numerics/certificates", "adding-a-target")
+PAGES = (
+    "model-to-artifact",
+    "concepts",
+    "cli",
+    "evaluation",
+    "numerics/certificates",
+    "adding-a-target",
+)
 """In the order in which they are run: the first makes what the others use."""
 
 
@@ -72,6 +79,6 @@ def test_every_word_is_defined_once() -> None:
 def test_files_that_pages_name_exist() -> None:
     for page in (ROOT / "docs").rglob("*.md"):
         for path in re.findall(
-            r"`((?:backends|frontend|ir|server|tests)/[\w/.]+)`", page.read_text()
+            r"`((?:backends|evals|frontend|ir|server|tests)/[\w/.]+)`", page.read_text()
         ):
             assert (ROOT / path).exists(), f"{page.name}: {path}"
