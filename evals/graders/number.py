@@ -14,11 +14,12 @@ import msgspec
 
 from lostwax.evals.task import Answer, Grade, TaskError
 
-_NUMBER = r"[-+]?\$?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|[-+]?\$?\.\d+"
+_NUMBER = r"[-+]?\$?(?:\d{1,3}(?:,\d{3})++(?!\d)|\d++)(?:\.\d++)?|[-+]?\$?\.\d++"
+# Possessive, or a model that repeats spaces or digits for ever would cost hours.
 _MARKED = (
-    re.compile(r"\\boxed\s*\{\s*\\?\$?\s*(?:\\text\s*\{)?\s*(" + _NUMBER + r")[^{}]*\}"),
-    re.compile(r"####\s*(" + _NUMBER + ")"),
-    re.compile(r"answer(?:\s+is)?\s*:?\s*\**\s*(" + _NUMBER + ")", re.IGNORECASE),
+    re.compile(r"\\boxed\s*+\{\s*+\\?\$?\s*+(?:\\text\s*+\{)?\s*+(" + _NUMBER + r")[^{}]*\}"),
+    re.compile(r"####\s*+(" + _NUMBER + ")"),
+    re.compile(r"answer(?:\s++is)?\s*+:?\s*+\**+\s*+(" + _NUMBER + ")", re.IGNORECASE),
     re.compile(f"({_NUMBER})"),
 )
 _AIME = range(1000)

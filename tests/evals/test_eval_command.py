@@ -197,7 +197,8 @@ def test_a_rerun_asks_only_what_is_missing_and_refuses_other_settings(
     assert evaluate(capsys, path, *kept, "--restart")[0] == 0
 
 
-def test_a_killed_run_goes_on(serve: Serve, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_was_ended_goes_on(serve: Serve, tmp_path: Path, end: signal.Signals) -> None:
     stub = Stub(held=20)
     url = serve(stub)
     path = write(tmp_path / "k.jsonl", *[prompt(f"p{n}", "say 42") for n in range(50)])
@@ -205,7 +206,11 @@ def test_a_killed_run_goes_on(serve: Serve, tmp_path: Path) -> None:
     command += ["--concurrency", "1", "--out", str(tmp_path / "out")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as first:
         assert stub.holding.wait(timeout=60)
-        os.kill(first.pid, signal.SIGKILL)
+        os.kill(first.pid, end)
+        _, err = first.communicate(timeout=60)
+    if end == signal.SIGINT:
+        assert first.returncode == 130
+        assert err.decode().endswith(f"stopped; {tmp_path / 'out'} holds what is finished\n")
     stub.released.set()
     stub.bodies.clear()
     stub.held = None
@@ -231,6 +236,7 @@ def test_models_keys_and_urls(
         (("--url", "http://127.0.0.1:9"), "no server answers at http://127.0.0.1:9"),
         (("--url", "nonsense"), "nonsense"),
         (("--url", two, "--artifact", tmp_path), "give --url or --artifact, not both"),
+        (("--checkpoint", tmp_path), "--checkpoint goes with an artifact"),
         (("--model", "one"), "--model and --api-key-file go with --url"),
         (("--url", two, "--limit", 0), "--limit must be at least 1"),
         (("--url", two, "--model", "two", "--repeats", 2), "repeats at temperature 0"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lostwax.evals.graders.by_kind import GRADERS, grade
 from lostwax.evals.task import Answer, Example, Kind, Text, ToolCall
@@ -188,3 +191,49 @@ def test_a_refusal_is_no_call_and_the_right_words() -> None:
     assert graded("tools", reference, "I have no tool for that.")[0]
     assert graded("tools", reference, "I have no idea.")[2] == "wrong_value"
     assert graded("tools", reference, called(("add", {})))[2] == "wrong_call"
+
+
+GRADED: dict[Kind, Any] = {
+    "exact": {"text": "42"},
+    "last_line": {"text": "42"},
+    "number": {"value": "42"},
+    "integer": {"value": "42"},
+    "choice": {"letter": "B"},
+    "json": {"schema": SCHEMA, "value": {"n": 1, "on": True}},
+    "tools": CALLS,
+}
+PIECES = (
+    "answer",
+    " is ",
+    ":",
+    "\\boxed{",
+    "}",
+    "#### ",
+    "$",
+    "1,000",
+    "9",
+    ".",
+    "{",
+    "[",
+    "B",
+    '"',
+)
+
+
+@pytest.mark.parametrize("kind", GRADED)
+@given(st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=20).map("".join))
+def test_any_text_gets_a_grade(kind: Kind, text: str) -> None:
+    correct, _, reason = graded(kind, GRADED[kind], text)
+    assert correct == (reason == "correct")
+
+
+@pytest.mark.parametrize("kind", GRADED)
+@pytest.mark.parametrize(
+    "repeated",
+    [" ", "answer ", "answer is", "\\boxed{ ", "#### ", "1,", "9", "**", "{", "\n", "1,111"],
+)
+def test_a_model_that_repeats_itself_is_graded_at_once(kind: Kind, repeated: str) -> None:
+    for start in ("", "answer is ", "\\boxed{", "#### "):
+        began = time.perf_counter()
+        graded(kind, GRADED[kind], start + repeated * 50_000)
+        assert time.perf_counter() - began < 2, "linear: some milliseconds"

@@ -74,6 +74,11 @@ class Subject:
             raise NothingToAsk("give --url or --artifact, not both")
         if self.url is None and (self.model is not None or self.api_key_file is not None):
             raise NothingToAsk("--model and --api-key-file go with --url")
+        if self.artifact is None and self.checkpoint is not None:
+            raise NothingToAsk(
+                "--checkpoint goes with an artifact; to judge a checkpoint give its folder as"
+                " --artifact"
+            )
 
 
 @Parameter(name="*", group="What is asked")
