@@ -52,7 +52,8 @@ def test_wheel_holds_only_lostwax(unpacked: Path) -> None:
 
 def test_wheel_holds_every_tracked_file_of_the_package(unpacked: Path) -> None:
     front_door = ("src/lostwax/*.py", "src/lostwax/py.typed", "src/lostwax/cli")
-    expected = _tracked(*front_door, "backends", "evals", "frontend", "ir", "server")
+    rooms = ("backends", "evals", "frontend", "ir", "server")
+    expected = _tracked(*front_door, *rooms, "models/tiny/tasks")
     missing = sorted(str(path) for path in expected if not (unpacked / path).is_file())
     assert not missing, f"add to `only-include` in pyproject.toml: {missing}"
 
