@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from lostwax.ir.contract.step import StepBatch, StepResult
 
 DEFAULT_CACHE_BYTES = 1 << 30
 """Cache memory where the user names no number of pages."""
+
+ONE_THREAD_BYTES = 1 << 30
+"""Weights of less are made by one thread, at about a gigabyte a second."""
 
 
 class StepError(ValueError):
@@ -164,6 +168,19 @@ def default_pages(manifest: Manifest, cache_bytes: int = DEFAULT_CACHE_BYTES) ->
     return min(full, max(cache_bytes // bytes_per_page(manifest.planes), 1)) + 1
 
 
+@contextmanager
+def _few_threads(weight_bytes: int) -> Generator[None]:
+    """One thread for small weights: hundreds of short operators wait for each other's threads, a
+    tenth of a second on idle cores and many seconds on busy ones."""
+    threads = torch.get_num_threads()
+    if weight_bytes < ONE_THREAD_BYTES:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def load(
     artifact: Path,
     *,
@@ -204,7 +221,8 @@ def load(
     folder = reader.checkpoint(checkpoint)
     note = reader.note()
     require_content(folder, note.files if note else {})
-    weights = load_weights(reader.weight_plan(), folder, driver, ranks.rank)
+    with _few_threads(manifest.weight_bytes):
+        weights = load_weights(reader.weight_plan(), folder, driver, ranks.rank)
     phases("allocate caches, bind programs")
     num_pages = num_pages or default_pages(manifest)
     ranks.meet(f"{manifest.digest} {num_pages}")

@@ -1,0 +1,135 @@
+"""From `lostwax serve` to the first token of a chat, by phase, on this machine.
+
+`python benchmarks/start_to_first_token.py --out FILE` starts the default model once with an empty
+cache (it is compiled, its golden probes run) and then `--starts` times as later users find it.
+Wall clock from the start of the process; each start asks one streamed chat when it is ready.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+QUESTION = "What is 17 + 25?"
+PHASE = re.compile(r"^  (\S.*?) +(\d+\.\d\d) s$")
+COMMAND, ENGINE = "command line, artifact found", "engine process, its imports"
+FIRST, REST = "question to first token", "rest of the answer"
+Times = dict[str, float]
+
+
+def start(cache: Path) -> tuple[Times, dict[str, Any]]:
+    """Seconds by phase of one start, in order, and what was answered."""
+    begin = time.perf_counter()
+    command = [sys.executable, "-m", "lostwax", "serve", "--cache", str(cache), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            url, phases = _until_ready(server, begin)
+            ready = time.perf_counter() - begin
+            first, last, text = _ask(url)
+        finally:
+            server.terminate()
+            assert server.stderr is not None
+            server.stderr.read()
+    found = phases | {FIRST: first, REST: last - first}
+    times = {"ready": ready, "first token": ready + first, "text": text}
+    return found, times
+
+
+def _until_ready(server: subprocess.Popen[str], begin: float) -> tuple[str, Times]:
+    assert server.stderr is not None
+    phases, url, listening = Times(), "", 0.0
+    compiled = 0.0
+    for line in server.stderr:
+        now = time.perf_counter() - begin
+        if found := PHASE.match(line):
+            phases[found[1]] = phases.get(found[1], 0.0) + float(found[2])
+        elif found := re.match(r"listening on (\S+);", line):
+            url, listening, compiled = found[1], now, sum(phases.values())
+        elif " is ready: " in line:
+            loading = sum(phases.values()) - compiled
+            outside = {COMMAND: listening - compiled, ENGINE: now - listening - loading}
+            return url, outside | phases
+    raise SystemExit("the server did not start")
+
+
+def _ask(url: str) -> tuple[float, float, str]:
+    """Seconds to the first and to the last piece of the answer, and the answer."""
+    body = {"messages": [{"role": "user", "content": QUESTION}], "temperature": 0, "stream": True}
+    begin, first, text = time.perf_counter(), 0.0, ""
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=60) as answer:
+        answer.raise_for_status()
+        for line in answer.iter_lines():
+            if not line.startswith("data: {"):
+                continue
+            for choice in json.loads(line.removeprefix("data: "))["choices"]:
+                text += choice["delta"].get("content") or ""
+                first = first or (time.perf_counter() - begin if text else 0.0)
+    return first, time.perf_counter() - begin, text
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    return {
+        "median_s": round(statistics.median(values), 3),
+        "min_s": round(min(values), 3),
+        "max_s": round(max(values), 3),
+    }
+
+
+def _machine() -> dict[str, Any]:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {"machine": platform.machine(), "processor": names[:1], "cores": os.cpu_count()}
+
+
+def main() -> None:
+    """Start, ask, print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--starts", type=int, default=7)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        cold, cold_times = start(Path(folder))
+        starts = [start(Path(folder)) for _ in range(options.starts)]
+    phases = {name: _spread([found[name] for found, _ in starts]) for name in starts[0][0]}
+    totals = {
+        name: _spread([times[name] for _, times in starts]) for name in ("ready", "first token")
+    }
+    report = {
+        "command": " ".join(["python", "benchmarks/start_to_first_token.py", *sys.argv[1:]]),
+        "date": date.today().isoformat(),
+        **_machine(),
+        "note": "cores are shared with other work",
+        "starts": options.starts,
+        "phases": phases,
+        "totals": totals,
+        "cold": {name: round(s, 3) for name, s in cold.items()},
+        "cold_totals": {n: round(cold_times[n], 3) for n in ("ready", "first token")},
+        "question": QUESTION,
+        "answer": cold_times["text"],
+    }
+    for name, spread in (phases | totals).items():
+        print(
+            f"{name:<36}{spread['median_s']:7.3f} s  {spread['min_s']:.3f} to {spread['max_s']:.3f}"
+        )
+    print("first start, with an empty cache:")
+    for name, seconds in (report["cold"] | report["cold_totals"]).items():
+        print(f"{name:<36}{seconds:7.3f} s")
+    if options.out:
+        options.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
