@@ -12,12 +12,12 @@ import msgspec
 from lostwax.evals.answer import InvalidAnswer, read_answer
 from lostwax.evals.request import Endpoint, Request, build_request
 from lostwax.evals.samples import Sample, SampleFile
-from lostwax.evals.send import RequestFailed, Sender
+from lostwax.evals.send import RequestFailed, RequestRefused, Sender
 from lostwax.evals.task import Example, Sampling, Task, TaskError
 
 MAX_CONCURRENCY = 4096
 MAX_FAILED_IN_ROW = 32
-"""So many failures without an answer between, and the server is taken to be gone."""
+"""So many failures without any answer between, and the server is taken to be gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Runner:
                 try:
                     sample = await self._ask(task, job)
                 except (RequestFailed, InvalidAnswer) as error:
-                    in_row += 1
+                    in_row = 0 if isinstance(error, RequestRefused) else in_row + 1
                     failed(job, str(error))
                     continue
                 in_row = 0

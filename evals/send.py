@@ -29,6 +29,10 @@ class RequestFailed(RuntimeError):
     """A request got no answer; the message says what came instead."""
 
 
+class RequestRefused(RequestFailed):
+    """The server answers, but not this request: a parameter or the prompt's length is wrong."""
+
+
 class _TryAgain(Exception):
     """The server is busy, or not there yet."""
 
@@ -88,7 +92,7 @@ class Sender:
         fault = f"status {status}: {_message(answer)}"
         if status in _RETRIED:
             raise _TryAgain(fault, _retry_after(headers, wait_s))
-        raise RequestFailed(fault)
+        raise RequestRefused(fault) if 400 <= status < 500 else RequestFailed(fault)
 
     async def _once(self, path: str, content: bytes) -> tuple[int, httpx.Headers, bytes]:
         headers = {"Content-Type": "application/json"}

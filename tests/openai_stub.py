@@ -62,6 +62,8 @@ class Stub:
         if len(self.bodies) == self.held:
             self.holding.set()
             await asyncio.to_thread(self.released.wait)
+        if "break" in prompt:
+            return _error(500, "internal error")
         if "refuse" in prompt:
             return _error(400, "top_p: only 1 is supported")
         if "babble" in prompt:

@@ -132,15 +132,16 @@ def test_a_failed_request_is_counted_shown_and_status_one(
     assert line.split()[:5] == ["f", "100.0%", "-", "1", "3"], "errors are in no accuracy"
 
 
-def test_a_server_that_is_gone_is_not_asked_for_ever(
+def test_a_server_that_is_gone_is_not_asked_for_ever_and_one_that_refuses_is(
     serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stub = Stub()
-    path = write(tmp_path / "g.jsonl", *[prompt(f"p{n}", "refuse") for n in range(100)])
-    status, out, _ = evaluate(capsys, path, "--url", serve(stub), "--json", "--concurrency", 1)
-    assert status == 1
-    assert len(stub.bodies) == 32
-    assert json.loads(out)["tasks"][0]["metrics"]["errors"] == 100
+    for word, asked in (("break", 32), ("refuse", 100)):
+        stub = Stub()
+        path = write(tmp_path / "g.jsonl", *[prompt(f"p{n}", word) for n in range(100)])
+        status, out, _ = evaluate(capsys, path, "--url", serve(stub), "--json", "--concurrency", 1)
+        assert status == 1
+        assert len(stub.bodies) == asked
+        assert json.loads(out)["tasks"][0]["metrics"]["errors"] == 100
 
 
 def test_overload_is_waited_for_and_leaves_no_trace_in_the_result(
