@@ -20,6 +20,7 @@ from recipe.data.tools import tools
 from recipe.data.word_problems import word_problem
 
 LONG_KINDS = ("kv", "needle")
+MOST_ASKED = 16  # questions about one text: more answers to learn from in as many tokens
 Sized = Callable[[Random, int, Count], Document]
 
 
@@ -40,15 +41,15 @@ def mixture(count: Count, longest: int, gsm8k: Path | None) -> Mixture:
     low, high = (5.0, 10.8) if longest <= 2048 else (9.0, 12.0)
     limit = longest - 8
     shares: list[tuple[Family, float]] = [
-        (word_problem, 40),
-        (arithmetic, 16),
-        (drill, 14),
-        (dates_units, 16),
-        (tools, 17),
+        (word_problem, 42),
+        (arithmetic, 14),
+        (drill, 8),
+        (dates_units, 10),
+        (tools, 22),
         (json_answer, 10),
-        (chat, 8),
-        (mixed, 8),
-        (_of_length(key_values, count, low, high, limit), 6),
+        (chat, 10),
+        (mixed, 6),
+        (_of_length(partial(key_values, most=MOST_ASKED), count, low, high, limit), 13),
         (_of_length(needle, count, low, high, limit), 2),
     ]
     if gsm8k is not None:

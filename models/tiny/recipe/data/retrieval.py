@@ -16,10 +16,10 @@ OVERHEAD = 40  # tokens of marks, question and answer of the first turn
 TURN = 34  # tokens of each further question and its answer
 
 
-def key_values(rng: Random, tokens: int, count: Count) -> Document:
-    """Records `key: value`, and questions about some of them."""
+def key_values(rng: Random, tokens: int, count: Count, most: int = 8) -> Document:
+    """Records `key: value`, and questions about at most `most` of them."""
     keys: dict[str, str] = {}
-    turns = rng.randint(1, 8)
+    turns = rng.randint(1, most)
     room = max(tokens - OVERHEAD - TURN * (turns - 1), 24)
     lines: list[str] = []
     while room > 0:
