@@ -123,7 +123,10 @@ def _client(
     status = Console(stderr=True).status("starting the model")
 
     def progress(line: str) -> None:
-        status.update(f"starting the model: {line}")
+        if line.startswith("compiling "):
+            status.update("compiling the model, which is needed once")
+        elif line.startswith("listening "):
+            status.update("starting the model")
 
     status.start()
     try:

@@ -82,7 +82,7 @@ def _ready_url(lines: Iterator[str], progress: Callable[[str], None]) -> str:
         if READY in line and url:
             return url
         last = line.removeprefix("lostwax: ").strip() or last
-        progress(last)
+        progress(line)
     raise ServerEnded(f"the server did not start: {last}")
 
 
