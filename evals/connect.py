@@ -6,6 +6,7 @@ Both are an HTTP client; nothing behind this file tells one from the other.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import httpx
 import msgspec
 
 from lostwax.evals.task import TaskError
+from lostwax.ir.contract.canonical import canonical_json
 
 IN_PROCESS = "http://in-process"
 CONNECT_S = 10.0
@@ -116,6 +118,21 @@ async def in_process(
         httpx.AsyncClient(transport=transport, base_url=f"{IN_PROCESS}/v1", timeout=None) as client,
     ):
         yield await _served(client, str(artifact), None, "in process")
+
+
+def artifact_facts(artifact: Path, checkpoint: Path | None) -> dict[str, str]:
+    """What decides an artifact's answers: its digest, and that of its checkpoint's content.
+
+    The first says nothing of the weights' values.
+    """
+    from lostwax.backends.runtime.artifact_reader import ArtifactReader
+    from lostwax.backends.runtime.checkpoint_content import content_digests
+
+    reader = ArtifactReader(artifact)
+    folder = reader.checkpoint(checkpoint)
+    content = content_digests(folder, (path.name for path in folder.glob("*.safetensors")))
+    weights = hashlib.sha256(canonical_json(content)).hexdigest()[:16]
+    return {"artifact": reader.manifest.digest, "weights": weights}
 
 
 async def _served(

@@ -13,6 +13,8 @@ from http_server import small_tokenizer
 from small_fixtures import Compiled
 from trained_fixtures import TRAINED
 
+from lostwax.evals.connect import artifact_facts
+
 
 def write(path: Path, *rows: dict[str, Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -51,6 +53,20 @@ def test_an_artifact_answers_the_same_one_by_one_and_together(
         found.append(samples(out / "w.samples.jsonl"))
     assert found[0] == found[1]
     assert any(found[0].values()), "the random model says something"
+
+
+def test_samples_of_other_weights_are_not_taken_for_these(
+    small_artifact: Compiled, tmp_path: Path
+) -> None:
+    # Retrained weights of the same shapes give an artifact of the same digest.
+    other = shutil.copytree(small_artifact.checkpoint, tmp_path / "other")
+    facts = artifact_facts(small_artifact.artifact, small_artifact.checkpoint)
+    assert artifact_facts(small_artifact.artifact, other) == facts
+    shard = next(other.glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\x7f")
+    changed = artifact_facts(small_artifact.artifact, other)
+    assert changed["artifact"] == facts["artifact"]
+    assert changed["weights"] != facts["weights"]
 
 
 def test_what_the_server_refuses_is_an_error_of_every_sample(
