@@ -93,10 +93,6 @@ def _load(
 ) -> LoadedRuntime:
     # Imported here: only the engine process needs torch, and heartbeats already run meanwhile.
     phases("import torch")
-    # OpenMP is told this way only, and before torch loads it. Threads that spin while they wait
-    # hold the cores that the awaited ones need: beside other work a decode step of the tiny model
-    # took 30 to 500 ms on two shared cores, and 7 ms with threads that sleep.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with _no_collection():
         from lostwax.backends.runtime.boot_check import Admission
         from lostwax.backends.runtime.load import load
