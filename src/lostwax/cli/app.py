@@ -41,13 +41,21 @@ def _is_ours(error: Exception) -> bool:
     return type(error).__module__.startswith("lostwax.") or isinstance(error, OSError)
 
 
+def _wait_asleep() -> None:
+    """Threads that spin while they wait hold the cores that the awaited ones need.
+
+    Beside other work on two cores a decode step of the tiny model took 30 to 500 ms, and 7 ms with
+    threads that sleep; its golden probes, small products of numpy's, 16 s, and 1.2 s with one
+    thread. The libraries are told this way only, before they load; processes that we start are
+    told, too.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line (default: this process's)."""
-    # OpenMP is told this way only, before torch loads it; processes that we start are told, too.
-    # Threads that spin while they wait hold the cores that the awaited ones need: beside other work
-    # a decode step of the tiny model took 30 to 500 ms on two shared cores, and 7 ms with threads
-    # that sleep.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    _wait_asleep()
     try:
         given = sys.argv[1:] if arguments is None else arguments
         app(given, result_action="return_value")  # the default exits before the flush
