@@ -45,6 +45,7 @@ class EngineCore:
         self._runtime = runtime
         self._max_drafts = most if drafts is None else drafts
         self.scheduler = Scheduler(runtime.limits)
+        self.num_verified = 0  # steps of a request that had drafts
         self.num_drafted = 0
         self.num_accepted = 0
         self._num_failed_steps = 0
@@ -108,6 +109,7 @@ class EngineCore:
     def _count(self, plan: StepPlan) -> None:
         for chunk in plan.chunks:
             if chunk.drafts:
+                self.num_verified += 1
                 self.num_drafted += len(chunk.drafts)
                 self.num_accepted += chunk.req.num_cached - chunk.start - 1
 
