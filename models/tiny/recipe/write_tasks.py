@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from lostwax.server.gateway.encoding_v32 import EOS, encode_messages
-
 from recipe.data.document import Document, Message
 from recipe.data.mixture import LONG_KINDS, evaluation_sets
 from recipe.held_out import held_out_documents
