@@ -8,10 +8,8 @@ from typing import Any
 
 from recipe.data.document import Document, Message, assistant, user
 from recipe.data.tool_pool import TOOLS, Param, Tool
-from recipe.data.words import NOUNS
 
 NO_TOOL = "There is none."
-INVENTED_SHARE = 0.25
 
 
 class Offered:
@@ -19,9 +17,7 @@ class Offered:
 
     def __init__(self, rng: Random, tool: Tool) -> None:
         self.tool = tool
-        # A name that means nothing can not be guessed: it has to be read in the schema.
-        invented = rng.random() < INVENTED_SHARE
-        self.name = "_".join(rng.sample(NOUNS, 2)) if invented else rng.choice(tool.names)
+        self.name = rng.choice(tool.names)
         self.params: list[tuple[Param, str]] = []
         for param in tool.params:
             taken = {name for _, name in self.params}

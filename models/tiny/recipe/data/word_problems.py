@@ -5,8 +5,8 @@ from __future__ import annotations
 from random import Random
 
 from recipe.data.document import Document, worked
-from recipe.data.working import work_out
 from recipe.data.words import BOXES, CITIES, ITEMS, JOBS, NAMES, pronoun
+from recipe.data.working import work_out
 
 
 def word_problem(rng: Random) -> Document:
