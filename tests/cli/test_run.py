@@ -179,24 +179,30 @@ def _closed_url() -> str:
         return f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
-def _arguments(compiled: Compiled) -> list[str]:
-    return [str(compiled.artifact), "--checkpoint", str(compiled.checkpoint)]
+def _arguments(compiled: Compiled, certificates: Path) -> list[str]:
+    """The artifact is other tests', too: what its probes show is kept elsewhere."""
+    kept = ["--certificates", str(certificates)]
+    return [str(compiled.artifact), "--checkpoint", str(compiled.checkpoint), *kept]
 
 
-def test_a_served_child_answers_and_ends_with_its_block(small_artifact: Compiled) -> None:
+def test_a_served_child_answers_and_ends_with_its_block(
+    small_artifact: Compiled, tmp_path: Path
+) -> None:
     said: list[str] = []
-    with served_child(_arguments(small_artifact), said.append) as url:
+    with served_child(_arguments(small_artifact, tmp_path), said.append) as url:
         assert httpx.get(f"{url}/ready").status_code == 200
     assert any("load weights" in line for line in said)
     assert not _answers(url)
 
 
-def test_a_served_child_ends_when_its_parent_is_killed(small_artifact: Compiled) -> None:
+def test_a_served_child_ends_when_its_parent_is_killed(
+    small_artifact: Compiled, tmp_path: Path
+) -> None:
     code = (
         "import sys, time; from lostwax.cli.served_child import served_child as s\n"
         "with s(sys.argv[1:]) as url:\n print(url, flush=True); time.sleep(600)"
     )
-    command = [sys.executable, "-c", code, *_arguments(small_artifact)]
+    command = [sys.executable, "-c", code, *_arguments(small_artifact, tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         url = parent.stdout.readline().decode().strip()
