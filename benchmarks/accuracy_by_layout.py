@@ -23,7 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ask_artifact import TINY, Samples, Share, ask, compile_for_cpu, num_changed, share_right, tasks
+from ask_artifact import (
+    TINY,
+    Samples,
+    Share,
+    ask,
+    compile_for_cpu,
+    copy_checkpoint,
+    num_changed,
+    share_right,
+    tasks,
+)
 
 from lostwax.backends.formats import Formats
 from lostwax.frontend.capture import Captured, capture
@@ -65,16 +75,16 @@ def combinations() -> dict[tuple[str, str], Formats]:
     return made
 
 
-def run(plan: Plan, formats: Formats) -> tuple[Samples, float]:
-    """The answers of one combination, and the seconds that they took."""
+def run(plan: Plan, formats: Formats) -> tuple[Samples, int, float]:
+    """The answers of one combination, its cache bytes a token, and the seconds that they took."""
     torch.set_num_threads(1)  # as many combinations run as there are cores
     begun = time.monotonic()
     wanted = tasks(plan.tasks, KINDS, plan.share, plan.checkpoint / "tokenizer.json")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "artifact"
         captured = _captured(plan.checkpoint)
-        compile_for_cpu(captured, plan.checkpoint, out, DTYPES[plan.dtype], formats)
-        return ask(out, plan.checkpoint, wanted), time.monotonic() - begun
+        size = compile_for_cpu(captured, plan.checkpoint, out, DTYPES[plan.dtype], formats)
+        return ask(out, plan.checkpoint, wanted), size, time.monotonic() - begun
 
 
 def row(layout: str, indexer: str, samples: Samples, base: Samples) -> dict[str, Any]:
@@ -95,14 +105,14 @@ def row(layout: str, indexer: str, samples: Samples, base: Samples) -> dict[str,
 
 def header(counts: dict[str, int]) -> str:
     """The head of a Markdown table: tasks with their numbers of examples."""
-    cells = ["latent cache", "indexer", *(f"{n} ({c})" for n, c in counts.items())]
+    cells = ["latent cache", "indexer", "bytes a token", *(f"{n} ({c})" for n, c in counts.items())]
     cells += ["mean", "answers changed"]
     return f"| {' | '.join(cells)} |\n|{'---|' * len(cells)}"
 
 
 def row_text(found: dict[str, Any]) -> str:
     """One line of the table, in percent."""
-    cells = [found["layout"], found["indexer"]]
+    cells = [found["layout"], found["indexer"], str(found["cache_bytes"])]
     cells += [f"{100 * share:.0f}" for share in found["accuracy"].values()]
     cells += [f"{100 * found['mean_accuracy']:.1f}"]
     total, asked = sum(found["changed"].values()), sum(found["examples"].values())
@@ -117,11 +127,12 @@ def measure(plan: Plan, jobs: int) -> list[dict[str, Any]]:
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         waiting = [pool.submit(run, plan, formats) for formats in wanted.values()]
         for pair, future in zip(wanted, waiting, strict=True):
-            samples, seconds = future.result()
+            samples, size, seconds = future.result()
             if base is None:
                 base = samples
                 print(header({name: len(found) for name, found in base.items()}))
-            rows.append(row(*pair, samples, base) | {"seconds": round(seconds, 1)})
+            about = {"cache_bytes": size, "seconds": round(seconds, 1)}
+            rows.append(row(*pair, samples, base) | about)
             print(row_text(rows[-1]), flush=True)
     return rows
 
@@ -132,15 +143,18 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path, nargs="?", default=TINY / "weights")
     parser.add_argument("--tasks", type=Path, default=TINY / "tasks")
     parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="of everything else")
-    parser.add_argument("--examples", type=int, default=24, help="of a task, at most")
+    parser.add_argument("--examples", type=int, default=16, help="of a task, at most")
     parser.add_argument("--tokens", type=int, default=8192, help="of a task's prompts, about")
     parser.add_argument("--jobs", type=int, default=2, help="combinations at a time")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     share = Share(options.examples, options.tokens)
     begun = time.monotonic()
-    plan = Plan(options.checkpoint, options.tasks, options.dtype, share)
-    rows = measure(plan, options.jobs)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "checkpoint"
+        digest = copy_checkpoint(options.checkpoint, checkpoint)
+        plan = Plan(checkpoint, options.tasks, options.dtype, share)
+        rows = measure(plan, options.jobs)
     seconds = time.monotonic() - begun
     print(f"{seconds:.0f} s")
     if options.out:
@@ -148,6 +162,7 @@ def main() -> None:
             "command": " ".join(["python", "benchmarks/accuracy_by_layout.py", *sys.argv[1:]]),
             "date": str(date.today()),
             "machine": f"{platform.machine()}, {options.jobs} processes, torch {torch.__version__}",
+            "checkpoint": digest,
             "dtype": options.dtype,
             "seconds": round(seconds, 1),
             "rows": rows,

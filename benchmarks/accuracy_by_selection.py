@@ -20,7 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ask_artifact import SIZES, TINY, Samples, Share, ask, compile_for_cpu, num_changed, share_right
+from ask_artifact import (
+    SIZES,
+    TINY,
+    Samples,
+    Share,
+    ask,
+    compile_for_cpu,
+    copy_checkpoint,
+    num_changed,
+    share_right,
+)
 from ask_artifact import tasks as read_tasks
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -40,7 +50,6 @@ def make_dense(checkpoint: Path, out: Path) -> None:
     path = out / "config.json"
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     config["index_topk"] = SIZES.max_context
-    path.unlink()  # the copy may be read-only
     path.write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
@@ -53,7 +62,6 @@ def make_random(checkpoint: Path, out: Path) -> None:
         for name, tensor in stored.items():
             if name.endswith(RANDOM):
                 stored[name] = _random_like(tensor, generator)
-        file.unlink()
         save_file(stored, file, {"format": "pt"})
 
 
@@ -113,8 +121,10 @@ def main() -> None:
     begun, share = time.monotonic(), Share(options.examples, options.tokens)
     found: dict[str, Samples] = {}
     with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "checkpoint"
+        digest = copy_checkpoint(options.checkpoint, checkpoint)
         for mode in MODES:
-            found[mode] = answers(options.checkpoint, Path(folder), mode, share, options.tasks)
+            found[mode] = answers(checkpoint, Path(folder), mode, share, options.tasks)
             print(f"{mode}: {time.monotonic() - begun:.0f} s so far", file=sys.stderr)
     rows = report(found)
     print(table(rows))
@@ -123,6 +133,7 @@ def main() -> None:
             "command": " ".join(["python", "benchmarks/accuracy_by_selection.py", *sys.argv[1:]]),
             "date": str(date.today()),
             "machine": f"{platform.machine()}, torch {torch.__version__}",
+            "checkpoint": digest,
             "dtype": "fp32",
             "seconds": round(time.monotonic() - begun, 1),
             "rows": rows,

@@ -7,6 +7,8 @@ Knows no table.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,14 +73,24 @@ def tasks(folder: Path, kinds: Sequence[str], share: Share, tokenizer: Path) -> 
     return sorted(chosen, key=lambda t: (max(map(len, prompts(t, 4))), t.name))
 
 
+def copy_checkpoint(checkpoint: Path, out: Path) -> str:
+    """A copy, so that all of a measurement is of the same weights; their digest."""
+    shutil.copytree(checkpoint, out, copy_function=shutil.copyfile)
+    found = hashlib.sha256()
+    for path in sorted(out.iterdir()):
+        found.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return found.hexdigest()[:16]
+
+
 def compile_for_cpu(
     captured: Captured, checkpoint: Path, out: Path, dtype: str, formats: Formats, drafts: int = 0
-) -> None:
-    """An artifact that takes the longest task. dtype: f32 or bf16."""
+) -> int:
+    """An artifact that takes the longest task; bytes of its caches a token. dtype: f32 or bf16."""
     sizes = replace(SIZES, max_drafts=drafts)
     options = CompileOptions(dtype=dtype, formats=formats, sizes=sizes)
     parts = (captured.module, captured.facts, captured.weights)
-    compile_module(*parts, "cpu", out, options, checkpoint / "tokenizer.json")
+    manifest = compile_module(*parts, "cpu", out, options, checkpoint / "tokenizer.json")
+    return sum(p.page_bytes // p.page_tokens * p.layers for p in manifest.planes)
 
 
 def ask(artifact: Path, checkpoint: Path, wanted: Sequence[Task]) -> Samples:

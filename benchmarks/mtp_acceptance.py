@@ -1,6 +1,6 @@
 """How many drafts of the MTP layer are accepted on held-out prompts: by task, for 1, 2, 3 drafts.
 
-`python benchmarks/mtp_acceptance.py [CHECKPOINT] [--out FILE]` compiles the checkpoint (without one,
+`python benchmarks/mtp_acceptance.py [CHECKPOINT] [--out FILE]` compiles a checkpoint (without one,
 the tiny model) for the CPU with `--drafts 3` and lets the engine generate the answers greedily with
 0 to 3 drafts; the counts are the engine's own. A length is the mean of tokens that a verifying step
 gives: its accepted drafts and one of its own. Steps in which an answer ends are counted, too: what
@@ -22,7 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ask_artifact import ANSWER_TOKENS, TINY, Share, compile_for_cpu, prompts, tasks
+from ask_artifact import (
+    ANSWER_TOKENS,
+    TINY,
+    Share,
+    compile_for_cpu,
+    copy_checkpoint,
+    prompts,
+    tasks,
+)
 from tokenizers import Tokenizer
 
 from lostwax.backends.formats import Formats
@@ -130,14 +138,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     begun = time.monotonic()
-    tokenizer = options.checkpoint / "tokenizer.json"
-    wanted = tasks(options.tasks, KINDS, Share(options.examples, options.tokens), tokenizer)
+    share = Share(options.examples, options.tokens)
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "artifact"
-        captured = capture(open_checkpoint(options.checkpoint))
+        checkpoint, out = Path(folder) / "checkpoint", Path(folder) / "artifact"
+        digest = copy_checkpoint(options.checkpoint, checkpoint)
+        tokenizer = checkpoint / "tokenizer.json"
+        wanted = tasks(options.tasks, KINDS, share, tokenizer)
+        captured = capture(open_checkpoint(checkpoint))
         formats = Formats(kv="f32", indexer="f32")
-        compile_for_cpu(captured, options.checkpoint, out, "f32", formats, drafts=MOST)
-        runtime = load(out, checkpoint=options.checkpoint, threads=1)
+        compile_for_cpu(captured, checkpoint, out, "f32", formats, drafts=MOST)
+        runtime = load(out, checkpoint=checkpoint, threads=1)
         rows = measure(runtime, wanted, Tokenizer.from_file(str(tokenizer)))
     seconds = time.monotonic() - begun
     print(f"{seconds:.0f} s")
@@ -146,6 +156,7 @@ def main() -> None:
             "command": " ".join(["python", "benchmarks/mtp_acceptance.py", *sys.argv[1:]]),
             "date": str(date.today()),
             "machine": f"{platform.machine()}, torch {torch.__version__}",
+            "checkpoint": digest,
             "dtype": "fp32",
             "seconds": round(seconds, 1),
             "rows": rows,
