@@ -73,6 +73,7 @@ def block_kinds(config: ModelConfig, page_tokens: int, *, drafts: bool) -> list[
             *CARRY,
             *HEAD_INPUTS,
             "targets",
+            "top_p",
         ),
     ]
     if drafts:

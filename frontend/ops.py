@@ -96,6 +96,14 @@ def _pick(
     return logits.new_empty(rows, dtype=torch.int32), logits.new_empty(rows, dtype=torch.float32)
 
 
+def _nucleus(logits: Tensor, temperature: Tensor, top_p: Tensor) -> Tensor:
+    return logits.new_empty(logits.shape, dtype=torch.float32)
+
+
+def _logprob(logits: Tensor, targets: Tensor) -> Tensor:
+    return logits.new_empty(logits.shape[0], dtype=torch.float32)
+
+
 def _score(logits: Tensor, targets: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
     rows = logits.shape[0]
     return (
@@ -150,6 +158,8 @@ _define(
     " -> (Tensor, Tensor)",
     _pick,
 )
+_define("sample_nucleus(Tensor logits, Tensor temperature, Tensor top_p) -> Tensor", _nucleus)
+_define("sample_logprob(Tensor logits, Tensor targets) -> Tensor", _logprob)
 _define(
     "sample_score(Tensor logits, Tensor targets, int n) -> (Tensor, Tensor, Tensor)",
     _score,

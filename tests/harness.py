@@ -240,8 +240,8 @@ def _batch(
 def logits_of(runtime: Runtime, batch: StepBatch) -> Tensor:
     """The logits [rows, vocab] that the step that just ran picked from.
 
-    They lie in the arena where the launch that writes `ids` reads them, and nothing runs after the
-    head's last reader that could overwrite them.
+    They lie in the arena where the launch that writes `logprobs` reads them, and nothing runs after
+    the head's last reader that could overwrite them.
     """
     bound = runtime.bound(runtime.pick(batch))
     program = bound.program
@@ -249,7 +249,7 @@ def logits_of(runtime: Runtime, batch: StepBatch) -> Tensor:
     (view,) = {
         view
         for launch in program.blocks[program.calls[-1].block]
-        if program.outputs["ids"] in _views(launch)
+        if program.outputs["logprobs"] in _views(launch)
         for view in _views(launch)
         if view.shape == wanted
     }

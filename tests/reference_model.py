@@ -73,6 +73,7 @@ class ReferenceModel:
         }
         inputs: dict[str, Any] = {n: np.asarray(v, np.int32) for n, v in ints.items()}
         inputs["temperature"] = np.zeros(count, np.float32)
+        inputs["top_p"] = np.ones(count, np.float32)
         ids, _, scores, *_ = evaluate_step(
             self.module, "step_scores", inputs, self.weight, self.caches
         )

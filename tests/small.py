@@ -56,6 +56,7 @@ def batch(
         seeds=[0],
         counters=[0],
         targets=[0],
+        top_p=[1.0],
         scores=scores,
     )
 

@@ -132,6 +132,8 @@ MAKERS: dict[Role, Make] = {
     ("moe.experts", "weights"): _expert_weights,
     ("dsa.topk", "logits"): _index_logits,
     ("sample.pick", "logits"): _logits,
+    ("sample.nucleus", "logits"): _logits,
+    ("sample.logprob", "logits"): _logits,
     ("sample.score", "logits"): _logits,
     ("core.rms_norm", "weight"): lambda k, c, r: 1 + 0.1 * r.standard_normal(k.at(c.env)),
     ("core.layer_norm", "weight"): lambda k, c, r: 1 + 0.1 * r.standard_normal(k.at(c.env)),
@@ -161,7 +163,7 @@ def _make(match: RegionMatch, value: SSAValue, case: StepCase, rng: np.random.Ge
     is_integer = kind.dtype_name.startswith("i")
     for op_name, field in sorted(used):
         step = STEP_FIELDS.get(field)
-        if step is not None and (is_integer or field == "temperature"):
+        if step is not None and (is_integer or field in ("temperature", "top_p")):
             given = case.inputs[step]
             fits = given.shape == kind.at(case.env)
             return given if fits else case.inputs["hidden_rows"]  # as many as the step has rows

@@ -112,6 +112,7 @@ def step_case(
     }
     state_rows = max(state_rows, bucket.tokens)
     real["hidden_rows"] = rng.integers(0, state_rows, starts[-1])
+    real["top_p"] = rng.choice(np.array([1e-6, 0.3, 0.9, 0.95, 1.0]), rows.size)
     inputs = {name: _padded(name, bucket, value) for name, value in real.items()}
     q_starts = np.full(bucket.reqs + 1, starts[-1], np.int32)
     q_starts[: starts.size] = starts

@@ -49,6 +49,11 @@ class ArtifactReader:
                 f"{self.folder} was written by a newer lostwax (schema {header.schema}, this one"
                 f" reads {SCHEMA}); upgrade lostwax or recompile"
             )
+        if header.schema < SCHEMA:
+            raise ArtifactError(
+                f"{self.folder} was written by an older lostwax (schema {header.schema}, this one"
+                f" reads {SCHEMA}); recompile it"
+            )
         manifest = self._decode(data, Manifest, "manifest.json")
         # Over what is written, not over the structure: a lostwax with more fields reads it too.
         unsigned = self._decode(data, dict[str, object], "manifest.json") | {"digest": ""}

@@ -74,15 +74,20 @@ class Head(_FinalHead):
 
 
 class ScoringHead(_FinalHead):
-    """The same, with log-probabilities of given targets and of the likeliest ids."""
+    """The same from each row's nucleus, with log-probabilities of targets and the likeliest ids.
+
+    All of them are those of the whole, unscaled logits: what a client is told does not depend on
+    how it samples.
+    """
 
     def forward(
         self, delta: Tensor, residual: Tensor, logit_rows: Tensor,
-        temperature: Tensor, seeds: Tensor, counters: Tensor, targets: Tensor,
+        temperature: Tensor, seeds: Tensor, counters: Tensor, targets: Tensor, top_p: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """Picked ids and log-probabilities, then those of targets [R] and of top ids [R, n]."""
         hidden = self.hidden(delta, residual)
         logits = rows_logits(self.lm_head, hidden, logit_rows)
-        picked = OPS.sample_pick(logits, temperature, seeds, counters)
+        nucleus = OPS.sample_nucleus(logits, temperature, top_p)
+        ids, _ = OPS.sample_pick(nucleus, temperature, seeds, counters)
         scored = OPS.sample_score(logits, targets, TOP_LOGPROBS)
-        return self.results(hidden, *picked, *scored)
+        return self.results(hidden, ids, OPS.sample_logprob(logits, ids), *scored)

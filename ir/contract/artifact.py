@@ -10,8 +10,10 @@ from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.program import Bucket, Guard
 from lostwax.ir.contract.target import Target
 
-SCHEMA = 1
-"""Version of manifest, programs and weight plan together; a newer one is refused at load."""
+SCHEMA = 2
+"""Version of manifest, programs and weight plan together; every other is refused at load.
+
+2: programs with scores read `top_p`; those of 1 would sample from all ids without a word."""
 
 
 CHECKPOINT = "checkpoint.json"

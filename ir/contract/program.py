@@ -105,7 +105,7 @@ class Bucket(msgspec.Struct, frozen=True, order=True):
 
     `tokens` rows of the step (T), `reqs` requests (B), `pages` of the longest request (P), `rows`
     whose logits are wanted (R). `scores`: the head also gives log-probabilities of given targets
-    and the top ones.
+    and the top ones, and samples from each row's nucleus.
     """
 
     tokens: int

@@ -23,7 +23,8 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     source elsewhere, `compiled` never ran. Errors are relative to the reference's RMS, the worst
     over all outputs and cases; None where nothing ran. `set_agreement` is the share of rows whose
     chosen set is the reference's (top-k, routing, sampling), None without such an output. `waiver`
-    names the rule that a vendor's op is allowed to break (`tie_order`), empty for none.
+    names the rule that a vendor's op is allowed to break (`tie_order`), empty for none; what an op
+    itself leaves to rounding (`sample.nucleus`: ids at its border) needs no waiver.
     """
 
     state: State

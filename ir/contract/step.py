@@ -35,6 +35,7 @@ STEP_INPUTS: dict[str, InputSpec] = {
     "seeds": InputSpec(("R",), "i32", 0),
     "counters": InputSpec(("R",), "i32", 0),
     "targets": InputSpec(("R",), "i32", -1),
+    "top_p": InputSpec(("R",), "f32", 1),
     "hidden_rows": InputSpec(("T",), "i32", -1),
 }
 """The step's inputs.
@@ -45,8 +46,9 @@ page_table[b, s // page_tokens] * page_tokens + s % page_tokens. A padded row ha
 -1, slot 0 (trash page) and belongs to no request: padded q_starts repeat the last real one, padded
 kv_lens are 0. Padded rows give zeros. logit_rows are row numbers whose logits are wanted (-1:
 padding); temperature 0 means greedy; seeds and counters feed the sampler's counter-based random
-numbers; targets are token ids whose log-probability is wanted (-1: none). hidden_rows are the rows
-of the hidden state that a draft step's rows continue (-1: padding).
+numbers; targets are token ids whose log-probability is wanted (-1: none); top_p is the mass of the
+nucleus that a row's token is sampled from (1: all ids), which only steps with `scores` look at.
+hidden_rows are the rows of the hidden state that a draft step's rows continue (-1: padding).
 """
 
 DRAFT_INPUTS = ("hidden_rows",)
@@ -86,7 +88,7 @@ class StepBatch(msgspec.Struct, kw_only=True):
 
     In a draft step, row t has the token behind its position: MTP's slot i sees token i + 1. The
     runtime pads it to a bucket, picks the program and replays it. `seeds`, `counters`,
-    `temperature` and `targets` have one entry a logit row.
+    `temperature` and `targets` have one entry a logit row; `top_p` too, or none where all are 1.
     """
 
     entry: Entry
@@ -101,6 +103,7 @@ class StepBatch(msgspec.Struct, kw_only=True):
     seeds: list[int]
     counters: list[int]
     targets: list[int]
+    top_p: list[float] = msgspec.field(default_factory=list[float])
     hidden_rows: list[int] = msgspec.field(default_factory=list[int])
     scores: bool = False
 

@@ -58,10 +58,38 @@ def pick(b: Body, op: sample.PickOp) -> tuple[Value, Value]:
     return ids, _pick_column(b, _log_softmax(b), ids)
 
 
+def nucleus(b: Body, op: sample.NucleusOp) -> Value:
+    """Softmax of the sorted row, its exclusive running sum, and what stays put back in its place.
+
+    In f64 whatever is computed in: a sum of many small masses decides.
+    """
+    logits, heat = b.value("logits"), b.value("temperature").to("f64").at(1)
+    share, hot = b.value("top_p").to("f64").at(1), heat > 0.0
+    ranked, order = b.top(logits, logits.extent(1))
+    mass = b("Softmax", ranked.to("f64") / b.where(hot, heat, 1.0), axis=-1)
+    before = b("CumSum", mass, b.constant(1, "i64"), exclusive=1)
+    is_first = b.counting(logits.extent(1)).equals(0).at(0)
+    passes = b("Or", b("Not", hot), share >= 1.0)
+    stays = b("Or", b("Or", before < share, is_first), passes)
+    left = b.where(stays, ranked, float("-inf"))
+    return b("ScatterElements", logits, order, left, axis=1)
+
+
+def _of_target(b: Body, logprobs: Value) -> Value:
+    """logprobs[r, targets[r]], 0 where the target is -1."""
+    targets = b.index("targets")
+    of_target = _pick_column(b, logprobs, b("Max", targets, b.constant(0, "i64")))
+    return b.where(targets >= 0, of_target, 0.0)
+
+
+def logprob(b: Body, op: sample.LogprobOp) -> Value:
+    """The target's log-probability, -1: 0."""
+    return _of_target(b, _log_softmax(b))
+
+
 def score(b: Body, op: sample.ScoreOp) -> tuple[Value, Value, Value]:
     """The target's log-probability (-1: 0), and the n likeliest ids with theirs."""
-    logprobs, targets = _log_softmax(b), b.index("targets")
-    of_target = _pick_column(b, logprobs, b("Max", targets, b.constant(0, "i64")))
+    logprobs = _log_softmax(b)
     _, top_ids = b.top(b.value("logits"), b.attribute("n").at(0))
     top = b("GatherElements", logprobs, top_ids, axis=1)
-    return b.where(targets >= 0, of_target, 0.0), top_ids, top
+    return _of_target(b, logprobs), top_ids, top

@@ -37,6 +37,53 @@ class PickOp(LostwaxOp):
 
 
 @irdl_op_definition
+class NucleusOp(LostwaxOp):
+    """Logits with -inf for every id outside its row's nucleus (Holtzman et al., arXiv:1904.09751).
+
+    logits [R, V] f32, temperature [R] f32, top_p [R] f32 -> [R, V] f32. Of a row's ids, the largest
+    logit first and the lowest index first among equals, those stay before which softmax(logits /
+    temperature) has a mass below top_p, and the first always. Rows of temperature 0 or top_p 1 pass
+    as they are. Where that mass is within `BORDER` of top_p (`ir/reference/sample.py`), rounding
+    may decide either way.
+    """
+
+    name = "sample.nucleus"
+    logits = operand_def(F32)
+    temperature = operand_def(F32)
+    top_p = operand_def(F32)
+    out = result_def(F32)
+    traits = traits_def(Pure())
+
+    def verify_(self) -> None:
+        rows = self.shape(self.logits)[:1]
+        for value in (self.temperature, self.top_p):
+            self.require(self.shape(value) == rows, f"{value.type} must be [{rows[0]}]")
+        self.require(
+            self.shape(self.out) == self.shape(self.logits),
+            f"result {self.out.type} must have the shape of {self.logits.type}",
+        )
+
+
+@irdl_op_definition
+class LogprobOp(LostwaxOp):
+    """Log-probability of one given id a row.
+
+    logits [R, V] f32, targets [R] i32 (-1: gives 0) -> logprobs [R] f32.
+    """
+
+    name = "sample.logprob"
+    logits = operand_def(F32)
+    targets = operand_def(I32)
+    logprobs = result_def(F32)
+    traits = traits_def(Pure())
+
+    def verify_(self) -> None:
+        rows = self.shape(self.logits)[:1]
+        for value in (self.targets, self.logprobs):
+            self.require(self.shape(value) == rows, f"{value.type} must be [{rows[0]}]")
+
+
+@irdl_op_definition
 class ScoreOp(LostwaxOp):
     """Log-probabilities of given targets and of the n likeliest ids.
 
@@ -63,4 +110,4 @@ class ScoreOp(LostwaxOp):
         )
 
 
-SAMPLE = Dialect("sample", [PickOp, ScoreOp])
+SAMPLE = Dialect("sample", [PickOp, NucleusOp, LogprobOp, ScoreOp])

@@ -9,6 +9,9 @@ from lostwax.ir.reference.dtype import Array, Real, widen
 
 _MASK = np.uint64(0xFFFFFFFF)
 
+BORDER = 1e-6
+"""So near to top_p, the mass before an id leaves open whether the id is in the nucleus."""
+
 
 def _u32(x: Array) -> NDArray[np.uint64]:
     """Any integer modulo 2^32, kept in 64 bits so that a product may be masked after."""
@@ -57,6 +60,46 @@ def pick(logits: Array, temperature: Array, seeds: Array, counters: Array) -> tu
     return ids, logprobs
 
 
+def _mass_before(logits: Real, heat: Real) -> tuple[Real, Array]:
+    """The mass of the likelier ids before each rank, and the ids by rank: both [R, V]."""
+    order = np.argsort(-logits, axis=-1, kind="stable")
+    ranked = np.take_along_axis(logits, order, axis=-1) / np.where(heat > 0, heat, 1.0)
+    upto = np.cumsum(np.exp(log_softmax(ranked)), axis=-1)
+    return np.concatenate([np.zeros_like(upto[:, :1]), upto[:, :-1]], axis=-1), order
+
+
+def nucleus(logits: Array, temperature: Array, top_p: Array) -> Real:
+    """Logits, -inf for ids before which softmax(logits / temperature) has a mass of top_p or more.
+
+    Of equal logits the lowest index is first; the likeliest id always stays. Rows of temperature 0
+    or top_p 1 pass as they are. logits [R, V] -> [R, V].
+    """
+    logits, heat, share = widen(logits), widen(temperature)[:, None], widen(top_p)[:, None]
+    before, order = _mass_before(logits, heat)
+    kept = (before < share) | (heat <= 0) | (share >= 1)
+    kept[:, 0] = True
+    inside = np.empty_like(kept)
+    np.put_along_axis(inside, order, kept, axis=-1)
+    return np.where(inside, logits, -np.inf)
+
+
+def nucleus_border(logits: Array, temperature: Array, top_p: Array) -> Array:
+    """Which ids rounding may put in the nucleus or out of it: bool [R, V]."""
+    logits, heat, share = widen(logits), widen(temperature)[:, None], widen(top_p)[:, None]
+    before, order = _mass_before(logits, heat)
+    near = (np.abs(before - share) <= BORDER) & (heat > 0) & (share < 1)
+    near[:, 0] = False
+    open_ids = np.empty_like(near)
+    np.put_along_axis(open_ids, order, near, axis=-1)
+    return open_ids
+
+
+def logprob(logits: Array, targets: Array) -> Real:
+    """Log-probability of each row's target (-1: 0). logits [R, V], targets [R] -> [R]."""
+    of_target = log_softmax(widen(logits))[np.arange(targets.size), np.maximum(targets, 0)]
+    return np.where(targets >= 0, of_target, 0.0)
+
+
 def score(logits: Array, targets: Array, *, n: int) -> tuple[Real, Array, Real]:
     """Log-probability of each row's target (-1: 0) and the n likeliest ids with theirs.
 
@@ -65,8 +108,6 @@ def score(logits: Array, targets: Array, *, n: int) -> tuple[Real, Array, Real]:
     logits = widen(logits)
     if n > logits.shape[1]:
         raise ValueError(f"sample.score wants {n} likeliest ids of {logits.shape[1]}; lower n")
-    logprobs = log_softmax(logits)
-    of_target = logprobs[np.arange(targets.size), np.maximum(targets, 0)]
     top_ids = np.argsort(-logits, axis=-1, kind="stable")[:, :n]
-    top = np.take_along_axis(logprobs, top_ids, axis=-1)
-    return np.where(targets >= 0, of_target, 0.0), top_ids, top
+    top = np.take_along_axis(log_softmax(logits), top_ids, axis=-1)
+    return logprob(logits, targets), top_ids, top

@@ -11,7 +11,7 @@ from xdsl.dialects import builtin, func
 from xdsl.parser import Parser
 
 from lostwax.backends.candidate import Candidate
-from lostwax.backends.conformance.check import NotConformant, certify_lowering
+from lostwax.backends.conformance.check import OPEN, NotConformant, certify_lowering
 from lostwax.backends.conformance.inputs import named_inputs, region_values
 from lostwax.backends.conformance.kit import Environment, Variant, certify_all
 from lostwax.backends.conformance.run_alone import run_alone
@@ -44,7 +44,9 @@ func.func @extend(%x: !lostwax.tensor<[T, 6], bf16>) { func.return }
 func.func @block(%x: !lostwax.tensor<[T, 6], bf16>, %positions: !lostwax.tensor<[T], i32>,
     %slots: !lostwax.tensor<[T], i32>, %cache: !lostwax.cache<"index_key", N, 4, [6], "f32">,
     %logits: !lostwax.tensor<[T, 4*P], f32>, %f: !lostwax.tensor<[T, 6], f32>,
-    %w: !lostwax.tensor<[8, 6], bf16> {lostwax.weight = "up.weight"}) {
+    %w: !lostwax.tensor<[8, 6], bf16> {lostwax.weight = "up.weight"},
+    %rows: !lostwax.tensor<[R, 6], f32>, %heat: !lostwax.tensor<[R], f32>,
+    %top_p: !lostwax.tensor<[R], f32>) {
   %r = "core.rope"(%f, %positions) <{offset = 0 : i64, dim = 4 : i64, interleaved = false,
     theta = 1.0e+04 : f64, factor = 1.0 : f64, original_len = 4096 : i64, beta_fast = 32.0 : f64,
     beta_slow = 1.0 : f64, magnitude = 1.0 : f64}>
@@ -56,6 +58,8 @@ func.func @block(%x: !lostwax.tensor<[T, 6], bf16>, %positions: !lostwax.tensor<
     : (!lostwax.tensor<[T, 4*P], f32>) -> !lostwax.tensor<[T, 5], i32>
   %y = "quant.linear"(%x, %w) : (!lostwax.tensor<[T, 6], bf16>, !lostwax.tensor<[8, 6], bf16>)
     -> !lostwax.tensor<[T, 8], bf16>
+  %n = "sample.nucleus"(%rows, %heat, %top_p) : (!lostwax.tensor<[R, 6], f32>,
+    !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], f32>) -> !lostwax.tensor<[R, 6], f32>
   func.return
 }
 """
@@ -133,7 +137,9 @@ def spoil_untouched(cache: Array) -> Array:
     return cache
 
 
-@pytest.mark.parametrize("op", ["core.rope", "kv.append", "dsa.topk", "quant.linear"])
+@pytest.mark.parametrize(
+    "op", ["core.rope", "kv.append", "dsa.topk", "quant.linear", "sample.nucleus"]
+)
 def test_the_reference_itself_is_certified(module: builtin.ModuleOp, op: str):
     certify(match_of(module, op), lambda a: a)
 
@@ -178,6 +184,28 @@ def test_a_waiver_lets_ties_fall_either_way_but_not_wrong_choices(module: builti
     assert certified("tie_order").set_agreement == 1.0
     with pytest.raises(NotConformant):
         certified("")
+
+
+def test_ids_at_the_border_of_a_nucleus_may_fall_either_way_and_no_others(
+    monkeypatch: pytest.MonkeyPatch, module: builtin.ModuleOp
+):
+    def border(logits: Array, temperature: Array, top_p: Array) -> Array:
+        return np.arange(logits.shape[1]) == np.full((logits.shape[0], 1), 3)
+
+    monkeypatch.setitem(OPEN, "sample.nucleus", border)
+
+    def put(column: int, value: float) -> Spoil:
+        def spoil(a: Array) -> Array:
+            a[:, column] = value
+            return a
+
+        return spoil
+
+    match = match_of(module, "sample.nucleus")
+    certify(match, put(3, -np.inf))
+    for spoil in (put(2, -np.inf), put(3, 0.5)):
+        with pytest.raises(NotConformant):
+            certify(match, spoil)
 
 
 def test_step_cases_are_consistent():

@@ -107,6 +107,7 @@ def together(first: StepBatch, second: StepBatch, page_shift: int) -> StepBatch:
         seeds=[0, 5],
         counters=[0, 9],
         targets=[3, -1],
+        top_p=[1.0, 0.5],
         scores=first.scores,
     )
 

@@ -62,6 +62,7 @@ def test_verify_notices_a_file_too_many(run: Run, copy: Path) -> None:
 MANIFESTS = {
     "torn": ('{"schema": 1', "recompile"),
     "foreign": ('{"format_version": 3, "layers": []}', "recompile"),
+    "older": ('{"schema": 1}', "was written by an older lostwax"),
     "newer": ('{"schema": 99}', "upgrade lostwax or recompile"),
     "not JSON": ("PK\x03\x04", "recompile"),
     "not an object": ("[]", "recompile"),

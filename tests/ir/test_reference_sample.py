@@ -1,6 +1,9 @@
 """The `sample` references: exact noise, the sampled distribution, scores."""
 
+import math
+
 import numpy as np
+import pytest
 import torch
 
 from lostwax.ir.reference import sample
@@ -39,6 +42,50 @@ def test_sampling_draws_from_the_tempered_softmax():
     p = np.exp(logits / 0.7) / np.exp(logits / 0.7).sum()
     share = np.bincount(ids, minlength=4) / n
     assert np.abs(share - p).max() < 4 * np.sqrt(0.25 / n)
+
+
+def in_nucleus(logits: list[float], temperature: float, top_p: float) -> list[bool]:
+    """Id by id, likeliest first, until their mass reaches top_p."""
+    weights = [math.exp(x / temperature) for x in logits]
+    order = sorted(range(len(logits)), key=lambda i: (-logits[i], i))
+    inside, mass = [False] * len(logits), 0.0
+    for i in order:
+        inside[i] = True
+        mass += weights[i] / math.fsum(weights)
+        if mass >= top_p:
+            return inside
+    return inside
+
+
+@pytest.mark.parametrize("top_p", [0.0, 1e-6, 0.3, 0.77, 0.95, 0.9999])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
+def test_the_nucleus_is_the_fewest_likeliest_ids_that_reach_top_p(top_p: float, temperature: float):
+    logits = np.random.default_rng(0).normal(0, 2, (5, 40))
+    logits[1] = np.round(logits[1])  # many ties
+    got = sample.nucleus(logits, np.full(5, temperature), np.full(5, top_p))
+    want = [in_nucleus(row, temperature, top_p) for row in logits.tolist()]
+    np.testing.assert_array_equal(got, np.where(want, logits, -np.inf))
+
+
+def test_the_lowest_of_equal_ids_are_in_the_nucleus():
+    got = sample.nucleus(np.array([[0.0, 1.0, 1.0, 1.0]]), np.ones(1), np.array([0.5]))
+    np.testing.assert_array_equal(np.isfinite(got), [[False, True, True, False]])
+
+
+def test_greedy_rows_and_rows_of_all_ids_have_no_nucleus():
+    logits = np.random.default_rng(1).normal(0, 2, (2, 40))
+    got = sample.nucleus(logits, np.array([0.0, 1.0]), np.array([0.1, 1.0]))
+    np.testing.assert_array_equal(got, logits)
+
+
+def test_sampling_from_a_nucleus_draws_from_what_is_left():
+    logits = np.array([0.0, 1.0, 2.0, -1.0])
+    n, heat = 20000, 0.7
+    inside = sample.nucleus(np.tile(logits, (n, 1)), np.full(n, heat), np.full(n, 0.9))
+    ids, _ = sample.pick(inside, np.full(n, heat), np.full(n, 42), np.arange(n))
+    p = np.exp(logits / heat) * [0, 1, 1, 0]  # the likeliest has a mass of 0.77, both of 0.96
+    share = np.bincount(ids, minlength=4) / n
+    assert np.abs(share - p / p.sum()).max() < 4 * np.sqrt(0.25 / n)
 
 
 def test_scores_of_targets_and_of_the_likeliest():

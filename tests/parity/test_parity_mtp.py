@@ -215,6 +215,7 @@ class DraftReference(ReferenceModel):
         }
         inputs: dict[str, Any] = {n: np.asarray(v, np.int32) for n, v in common.items()}
         inputs["temperature"] = np.zeros(count, np.float32)
+        inputs["top_p"] = np.ones(count, np.float32)
         inputs["tokens"] = np.asarray(tokens[:-1], np.int32)
         *_, hidden = evaluate_step(self.module, "step", inputs, self.weight, self.caches)
         inputs["tokens"] = np.asarray(tokens[1:], np.int32)

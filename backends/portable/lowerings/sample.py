@@ -5,15 +5,20 @@ from __future__ import annotations
 from lostwax.backends import predicates as P
 from lostwax.backends.lowering import Knobs, Lowering, Match
 from lostwax.backends.portable.lowerings.calls import emit_call, f32_bytes, torch_calls
-from lostwax.ir.dialects.sample import PickOp, ScoreOp
+from lostwax.ir.dialects.sample import LogprobOp, NucleusOp, PickOp, ScoreOp
 from lostwax.ir.region import Region
 
 _PICK = "logits temperature seeds counters op.ids op.logprobs"
+_NUCLEUS = "logits temperature top_p op.out"
 _SCORE = "logits targets op.target_logprobs op.top_ids op.top_logprobs"
 
 
 def _noise_bytes(match: Match, knobs: Knobs) -> int:
     return 10 * f32_bytes(*match.shape("logits"))
+
+
+def _ranked_bytes(match: Match, knobs: Knobs) -> int:
+    return 14 * f32_bytes(*match.shape("logits"))
 
 
 SAMPLE = (
@@ -38,6 +43,36 @@ SAMPLE = (
         row_invariant=True,
         work=torch_calls(6),
         allocates=_noise_bytes,
+    ),
+    Lowering(
+        name="portable_nucleus",
+        pattern=Region.single(NucleusOp),
+        emit=emit_call("portable_nucleus", "sample:nucleus", _NUCLEUS),
+        row_invariant=True,
+        work=torch_calls(24),
+        allocates=_ranked_bytes,
+    ),
+    Lowering(
+        name="portable_nucleus_where_wanted",
+        pattern=Region.single(NucleusOp),
+        emit=emit_call(
+            "portable_nucleus_where_wanted",
+            "sample:nucleus_where_wanted",
+            _NUCLEUS,
+            capturable=False,
+        ),
+        when=P.not_captured() & P.host_memory(),
+        row_invariant=True,
+        work=torch_calls(6),
+        allocates=_ranked_bytes,
+    ),
+    Lowering(
+        name="portable_logprob",
+        pattern=Region.single(LogprobOp),
+        emit=emit_call("portable_logprob", "sample:logprob", "logits targets op.logprobs"),
+        row_invariant=True,
+        work=torch_calls(5),
+        allocates=lambda match, knobs: 2 * f32_bytes(*match.shape("logits")),
     ),
     Lowering(
         name="portable_score",

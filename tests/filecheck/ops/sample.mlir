@@ -8,6 +8,20 @@ func.func @pick(%logits: !lostwax.tensor<[R, 16], f32>, %temperature: !lostwax.t
   func.return %ids, %logprobs : !lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>
 }
 
+// CHECK-LABEL: func.func @nucleus(
+// CHECK: %out = "sample.nucleus"(%logits, %temperature, %top_p) : (!lostwax.tensor<[R, 16], f32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], f32>) -> !lostwax.tensor<[R, 16], f32>
+func.func @nucleus(%logits: !lostwax.tensor<[R, 16], f32>, %temperature: !lostwax.tensor<[R], f32>, %top_p: !lostwax.tensor<[R], f32>) -> !lostwax.tensor<[R, 16], f32> {
+  %out = "sample.nucleus"(%logits, %temperature, %top_p) : (!lostwax.tensor<[R, 16], f32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], f32>) -> !lostwax.tensor<[R, 16], f32>
+  func.return %out : !lostwax.tensor<[R, 16], f32>
+}
+
+// CHECK-LABEL: func.func @logprob(
+// CHECK: %logprobs = "sample.logprob"(%logits, %targets) : (!lostwax.tensor<[R, 16], f32>, !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R], f32>
+func.func @logprob(%logits: !lostwax.tensor<[R, 16], f32>, %targets: !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R], f32> {
+  %logprobs = "sample.logprob"(%logits, %targets) : (!lostwax.tensor<[R, 16], f32>, !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R], f32>
+  func.return %logprobs : !lostwax.tensor<[R], f32>
+}
+
 // CHECK-LABEL: func.func @score(
 // CHECK: %target_logprobs, %top_ids, %top_logprobs = "sample.score"(%logits, %targets) <{n = 5 : i64}> : (!lostwax.tensor<[R, 16], f32>, !lostwax.tensor<[R], i32>) -> (!lostwax.tensor<[R], f32>, !lostwax.tensor<[R, 5], i32>, !lostwax.tensor<[R, 5], f32>)
 func.func @score(%logits: !lostwax.tensor<[R, 16], f32>, %targets: !lostwax.tensor<[R], i32>) -> (!lostwax.tensor<[R], f32>, !lostwax.tensor<[R, 5], i32>, !lostwax.tensor<[R, 5], f32>) {

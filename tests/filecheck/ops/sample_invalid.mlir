@@ -13,3 +13,17 @@ func.func @f(%logits: !lostwax.tensor<[R, 16], f32>, %targets: !lostwax.tensor<[
   %target_logprobs, %top_ids, %top_logprobs = "sample.score"(%logits, %targets) <{n = 6 : i64}> : (!lostwax.tensor<[R, 16], f32>, !lostwax.tensor<[R], i32>) -> (!lostwax.tensor<[R], f32>, !lostwax.tensor<[R, 5], i32>, !lostwax.tensor<[R, 5], f32>)
   func.return %target_logprobs, %top_ids, %top_logprobs : !lostwax.tensor<[R], f32>, !lostwax.tensor<[R, 5], i32>, !lostwax.tensor<[R, 5], f32>
 }
+
+// -----
+// CHECK: @f: sample.nucleus: !lostwax.tensor<[T], f32> must be [R]
+func.func @f(%logits: !lostwax.tensor<[R, 16], f32>, %temperature: !lostwax.tensor<[R], f32>, %top_p: !lostwax.tensor<[T], f32>) -> !lostwax.tensor<[R, 16], f32> {
+  %out = "sample.nucleus"(%logits, %temperature, %top_p) : (!lostwax.tensor<[R, 16], f32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[T], f32>) -> !lostwax.tensor<[R, 16], f32>
+  func.return %out : !lostwax.tensor<[R, 16], f32>
+}
+
+// -----
+// CHECK: @f: sample.logprob: !lostwax.tensor<[T], f32> must be [R]
+func.func @f(%logits: !lostwax.tensor<[R, 16], f32>, %targets: !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[T], f32> {
+  %logprobs = "sample.logprob"(%logits, %targets) : (!lostwax.tensor<[R, 16], f32>, !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[T], f32>
+  func.return %logprobs : !lostwax.tensor<[T], f32>
+}

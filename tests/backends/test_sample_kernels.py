@@ -1,0 +1,72 @@
+"""The host functions behind `sample.nucleus`, at the edges that seeded cases seldom meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from lostwax.backends.portable.kernels import sample as kernels
+from lostwax.ir.reference import sample
+
+Nucleus = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
+
+
+@pytest.fixture(params=[kernels.nucleus, kernels.nucleus_where_wanted], ids=lambda f: f.__name__)
+def nucleus(request: pytest.FixtureRequest) -> Nucleus:
+    return request.param
+
+
+def ids(nucleus: Nucleus, logits: list[float], temperature: float, top_p: float) -> list[int]:
+    """What stays of one row, between a greedy row and one of all ids, which pass as they are."""
+    rows = torch.tensor([logits] * 3)
+    out = torch.full_like(rows, torch.nan)
+    nucleus(rows, torch.tensor([0.0, temperature, 1.0]), torch.tensor([0.1, top_p, 1.0]), out)
+    assert torch.equal(out[[0, 2]], rows[[0, 2]])
+    inside = out[1] > -torch.inf
+    assert torch.equal(out[1], torch.where(inside, rows[1], -torch.inf))
+    return inside.nonzero()[:, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("logits", "temperature", "top_p", "want"),
+    [
+        ([0.0, 1.0, 1.0, 1.0], 1.0, 0.5, [1, 2]),  # of equals the first
+        ([2.0, 2.0, 2.0, 2.0], 1.0, 0.5, [0, 1]),  # half the mass is before id 2: it stays out
+        ([2.0, 2.0, 2.0, 2.0], 1.0, 0.51, [0, 1, 2]),
+        ([0.0, 3.0, 1.0, 2.0], 1.0, 1e-6, [1]),
+        ([0.0, 3.0, 1.0, 2.0], 2.0, 1e-30, [1]),
+        ([0.0, 3.0, 3.0, 2.0], 1e-6, 0.999, [1, 2]),  # exp(3e6) is no number
+        ([0.0, 3.0, 1.0, 2.0], 1.0, 1.0, [0, 1, 2, 3]),
+        ([0.0, 3.0, 1.0, 2.0], 0.0, 0.5, [0, 1, 2, 3]),
+    ],
+)
+def test_a_nucleus_at_its_edges(
+    nucleus: Nucleus, logits: list[float], temperature: float, top_p: float, want: list[int]
+) -> None:
+    assert ids(nucleus, logits, temperature, top_p) == want
+
+
+def test_a_whole_vocabulary_has_the_references_nucleus(nucleus: Nucleus) -> None:
+    rng = np.random.default_rng(0)
+    logits = (3 * rng.standard_normal((4, 129_280))).astype(np.float32)
+    heat = np.array([0.5, 1.0, 1.0, 2.0], np.float32)
+    share = np.array([0.95, 0.5, 0.999, 0.95], np.float32)
+    out = torch.empty(logits.shape)
+    nucleus(torch.from_numpy(logits), torch.from_numpy(heat), torch.from_numpy(share), out)
+    want = sample.nucleus(logits, heat, share)
+    border = sample.nucleus_border(logits, heat, share)
+    assert border.sum() < 10 * len(logits)  # so few ids may fall either way
+    np.testing.assert_array_equal(out.numpy()[~border], want[~border])
+
+
+def test_a_row_of_nan_stays_one_that_the_engine_notices(nucleus: Nucleus) -> None:
+    logits = torch.tensor([[0.0, torch.nan, 1.0]])
+    out = torch.empty_like(logits)
+    nucleus(logits, torch.ones(1), torch.tensor([0.5]), out)
+    found, target = torch.zeros(1, dtype=torch.int32), torch.zeros(1)
+    kernels.pick(out, torch.ones(1), torch.zeros(1).int(), torch.zeros(1).int(), found, target)
+    kernels.logprob(logits, found, target)
+    assert target.isnan().all()
