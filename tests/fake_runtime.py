@@ -58,18 +58,31 @@ def logprobs_after(tokens: list[int]) -> list[float]:
     return [logit - total for logit in logits]
 
 
-def pick(logprobs: list[float], temperature: float, seed: int, counter: int) -> int:
+def nucleus(logprobs: list[float], temperature: float, top_p: float) -> list[int]:
+    """The likeliest ids, as many as have a mass of `top_p` at that temperature."""
+    order = sorted(range(VOCAB), key=lambda i: (-logprobs[i], i))
+    masses = [math.exp(logprobs[i] / temperature) for i in order]
+    before = [math.fsum(masses[:rank]) / math.fsum(masses) for rank in range(VOCAB)]
+    return [i for i, mass in zip(order, before, strict=True) if mass < top_p]
+
+
+def pick(
+    logprobs: list[float], temperature: float, seed: int, counter: int, top_p: float = 1.0
+) -> int:
     """The fake sampler: greedy at temperature 0, else noise from seed and counter."""
     noise = random.Random(f"{seed} {counter}") if temperature else None
     scores = [p + (temperature * noise.uniform(0, 3) if noise else 0) for p in logprobs]
-    return max(range(VOCAB), key=lambda i: (scores[i], -i))
+    ids = nucleus(logprobs, temperature, top_p) if noise and top_p < 1 else range(VOCAB)
+    return max(ids, key=lambda i: (scores[i], -i))
 
 
-def generate(prompt: list[int], count: int, temperature: float = 0.0, seed: int = 0) -> list[int]:
+def generate(
+    prompt: list[int], count: int, temperature: float = 0.0, seed: int = 0, top_p: float = 1.0
+) -> list[int]:
     """What a request must answer when it ignores the end of sequence."""
     tokens = list(prompt)
     for counter in range(count):
-        tokens.append(pick(logprobs_after(tokens), temperature, seed, counter))
+        tokens.append(pick(logprobs_after(tokens), temperature, seed, counter, top_p))
     return tokens[len(prompt) :]
 
 
@@ -103,7 +116,9 @@ class FakeRuntime:
         result = StepResult(ids=[], logprobs=[], program="fake")
         for i, row in enumerate(batch.logit_rows):
             scores = logprobs_after(self._hidden[row])
-            token = pick(scores, batch.temperature[i], batch.seeds[i], batch.counters[i])
+            # as the heads do: that without scores samples from all ids
+            sampled = batch.temperature[i], batch.seeds[i], batch.counters[i]
+            token = pick(scores, *sampled, batch.top_p[i] if batch.scores else 1.0)
             result.ids.append(token)
             result.logprobs.append(scores[token])
             if batch.scores:

@@ -68,12 +68,15 @@ class ScriptedRuntime:
     facts: ModelFacts = CHATTING
     prompt: list[int] = field(default_factory=list[int])
     """The tokens of the last prompt."""
+    top_p: list[float] = field(default_factory=list[float])
+    """That of the last step's logit rows."""
 
     def run(self, batch: StepBatch) -> StepResult:
         """The scripted token of each logit row."""
         if batch.entry == "extend":
             self.prompt = self.prompt if batch.positions[0] else []
             self.prompt += batch.tokens
+        self.top_p = batch.top_p
         result = StepResult(ids=[], logprobs=[], program="scripted")
         for counter in batch.counters:
             token = self.script[counter] if counter < len(self.script) else EOS_ID

@@ -15,17 +15,25 @@ Finish = Literal["stop", "length", "cancelled"]
 
 
 class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
-    """Generate `max_tokens` tokens after `prompt`. `top_logprobs` counts alternatives a token."""
+    """Generate `max_tokens` tokens after `prompt`, each out of the likeliest ids whose mass reaches
+    `top_p`. `top_logprobs` counts alternatives a token.
+    """
 
     request: str
     prompt: list[int]
     max_tokens: int
     temperature: float = 0.0
+    top_p: float = 1.0
     seed: int = 0
     stop_ids: list[int] = []
     ignore_eos: bool = False
     top_logprobs: int = 0
     score_prompt: bool = False
+
+    @property
+    def has_nucleus(self) -> bool:
+        """Whether tokens are sampled from some ids only; greedy ones are in every nucleus."""
+        return self.temperature > 0 and self.top_p < 1
 
     @property
     def num_tokens(self) -> int:

@@ -52,10 +52,12 @@ class Req:
     def may_draft(self) -> bool:
         """Whether drafts can still save a step; once they cannot, they never can again.
 
-        A verified token is one of several rows, for which there are no scores.
+        A verified token is one of several rows, for which there are neither scores nor a nucleus.
         """
         submit = self.submit
-        return submit.top_logprobs == 0 and submit.max_tokens - self.num_output > 1
+        if submit.top_logprobs > 0 or submit.has_nucleus:
+            return False
+        return submit.max_tokens - self.num_output > 1
 
     def num_drafts(self, most: int) -> int:
         """Drafts worth making now: the model adds a token of its own behind the accepted ones."""
@@ -108,7 +110,8 @@ class Chunk:
 
     @property
     def needs_scores(self) -> bool:
-        """Whether the step must give scores for this chunk."""
+        """Whether this chunk needs the head that gives scores, and samples from a nucleus."""
         submit = self.req.submit
         scored = submit.score_prompt and self.req.is_prefilling
-        return bool(self.logit_positions) and (scored or submit.top_logprobs > 0)
+        wanted = scored or submit.top_logprobs > 0
+        return (bool(self.logit_positions) and wanted) or (self.samples and submit.has_nucleus)

@@ -25,7 +25,7 @@ class StepPlan:
 
     @property
     def scores(self) -> bool:
-        """Whether any chunk needs the step to give scores."""
+        """Whether any chunk needs the head that gives scores."""
         return any(chunk.needs_scores for chunk in self.chunks)
 
 

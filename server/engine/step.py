@@ -47,6 +47,7 @@ def append_logits(batch: StepBatch, req: Req, row: int, output: int, target: int
     """
     batch.logit_rows.append(row)
     batch.temperature.append(req.submit.temperature if target is None else 0.0)
+    batch.top_p.append(req.submit.top_p if target is None else 1.0)
     batch.seeds.append(_as_int32(req.submit.seed))
     batch.counters.append(output)
     batch.targets.append(-1 if target is None else target)

@@ -1,7 +1,7 @@
 """Request fields that completions and chats share, and the schema of `/v1/completions`.
 
 Every number has a bound. Parameters that the server does not honour are refused by name, never
-ignored; a value that asks for nothing (`n: 1`, `top_p: 1`, penalties of 0) is accepted, because
+ignored; a value that asks for nothing (`n: 1`, `best_of: 1`, penalties of 0) is accepted, because
 clients send them by default. Knows no engine.
 """
 
@@ -24,7 +24,6 @@ Prompt = str | list[TokenId] | list[str] | list[list[TokenId]]
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (1,),
     "best_of": (1,),
-    "top_p": (1,),
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
     "suffix": ("",),
@@ -57,6 +56,7 @@ class GenerationRequest(BaseModel):
 
     model: str | None = Field(None, max_length=512)
     temperature: float = Field(1.0, ge=0, le=2, allow_inf_nan=False)
+    top_p: float = Field(1.0, gt=0, le=1, allow_inf_nan=False)
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
     stop_token_ids: list[TokenId] = Field(default=[], max_length=MAX_STOPS)
@@ -66,7 +66,6 @@ class GenerationRequest(BaseModel):
     stream_options: StreamOptions | None = None
     user: str | None = Field(None, max_length=512)
     n: int | None = None
-    top_p: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     logit_bias: dict[str, float] | None = None

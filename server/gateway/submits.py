@@ -56,6 +56,7 @@ def form_submit(
         prompt=prompt,
         max_tokens=max_tokens,
         temperature=request.temperature,
+        top_p=request.top_p,
         seed=secrets.randbits(31) if request.seed is None else request.seed % 2**32,
         stop_ids=[*request.stop_token_ids, *stop_ids],
         ignore_eos=request.ignore_eos,

@@ -312,7 +312,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
         "chat_template_kwargs.thinking",
     ),
     "two answers": ({"n": 2}, "n", "only 1"),
-    "a nucleus": ({"top_p": 0.5}, "top_p", "only 1"),
+    "an empty nucleus": ({"top_p": 0}, "top_p", "greater than 0"),
+    "more than all": ({"top_p": 1.1}, "top_p", "less than or equal to 1"),
     "an unknown field": ({"min_p": 0.1}, "min_p", "remove it"),
     "no tokens": ({"max_tokens": 0}, "max_tokens", "greater"),
     "two bounds": ({"max_tokens": 3, "max_completion_tokens": 4}, None, "not both"),
@@ -338,6 +339,16 @@ def test_what_is_not_served_is_400_and_says_what_to_do(server: Server, name: str
     assert error["param"] == param, error
     assert words in error["message"]
     assert len(error["message"]) < 1000
+
+
+def test_a_nucleus_reaches_the_engine_and_no_number_is_none(server: Server) -> None:
+    server.says("Five.").ask(temperature=1, top_p=0.25)
+    assert server.runtime.top_p == [0.25]
+    answer = httpx.post(
+        f"{server.url}/v1/chat/completions",
+        content='{"messages": [{"role": "user", "content": "Hi?"}], "top_p": NaN}',
+    )
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "top_p")
 
 
 def test_the_client_sees_a_refusal_as_its_own_error(server: Server) -> None:

@@ -71,6 +71,16 @@ def test_a_seed_repeats_an_answer(by_ids: httpx.Client) -> None:
     assert answer["choices"][0]["token_ids"] == generate(PROMPT, 8, 1.0, 1234)
 
 
+def test_a_nucleus_narrows_what_is_sampled(by_ids: httpx.Client) -> None:
+    found = [
+        _ask(by_ids, max_tokens=8, temperature=1.0, seed=1234, top_p=top_p)["choices"][0]
+        for top_p in (1e-6, 0.3, 1)
+    ]
+    want = [generate(PROMPT, 8, 1.0, 1234, top_p) for top_p in (1e-6, 0.3, 1)]
+    assert [choice["token_ids"] for choice in found] == want
+    assert want[0] == generate(PROMPT, 8) != want[1] != want[2]
+
+
 def test_batched_prompts_come_back_in_order(by_ids: httpx.Client) -> None:
     prompts = [[n] * (n + 1) for n in range(9)]
     answer = _ask(by_ids, prompt=prompts, max_tokens=4)
@@ -169,7 +179,9 @@ def test_the_openai_client_completes_and_streams(by_text: httpx.Client) -> None:
         ({"seed": 2**64}, "seed", "invalid_value"),
         ({"n": 2}, "n", "invalid_value"),
         ({"best_of": 3}, "best_of", "invalid_value"),
-        ({"top_p": 0.5}, "top_p", "invalid_value"),
+        ({"top_p": 0}, "top_p", "invalid_value"),
+        ({"top_p": 1.1}, "top_p", "invalid_value"),
+        ({"top_p": "0.5"}, "top_p", "invalid_value"),
         ({"presence_penalty": 1}, "presence_penalty", "invalid_value"),
         ({"suffix": "x"}, "suffix", "invalid_value"),
         ({"logit_bias": {"1": 5}}, "logit_bias", "invalid_value"),
@@ -187,6 +199,13 @@ def test_bad_values_are_400_and_name_the_parameter(
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert (error["param"], error["code"]) == (param, code), error
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "-1"])
+def test_no_number_is_a_nucleus_but_one_in_its_range(by_ids: httpx.Client, value: str) -> None:
+    answer = by_ids.post("/v1/completions", content=f'{{"prompt": [1], "top_p": {value}}}')
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["param"] == "top_p"
 
 
 def test_values_that_ask_for_nothing_are_accepted(by_ids: httpx.Client) -> None:

@@ -165,6 +165,37 @@ def test_a_request_that_wants_scores_is_not_drafted_for() -> None:
     assert answers.ids("c") == generate([4], 9)
 
 
+@pytest.mark.parametrize("drafts", [0, 3])
+def test_a_nucleus_is_a_requests_own_and_costs_no_step_without_it(drafts: int) -> None:
+    runtime = FakeRuntime(replace(FakeLimits(), max_drafts=3))
+    answers = Answers(EngineCore(runtime, drafts))
+    warm: dict[str, Any] = {"temperature": 1.0, "seed": 5}
+    given: dict[str, dict[str, Any]] = {
+        "tiny": warm | {"top_p": 1e-6},
+        "some": warm | {"top_p": 0.3},
+        "all": warm,
+        "greedy": {"top_p": 0.3},
+    }
+    prompt = [(5 * i) % VOCAB for i in range(23)]
+    answers.submit(*(_submit(n, prompt, 9, **values) for n, values in given.items()))
+    answers.finish()
+    want = {n: generate(prompt, 9, **values) for n, values in given.items()}
+    assert {n: answers.ids(n) for n in given} == want
+    assert want["tiny"] == want["greedy"] != want["some"] != want["all"]
+    runtime.batches.clear()
+    answers.submit(*(_submit(f"{n} again", prompt, 9, **given[n]) for n in ("all", "greedy")))
+    answers.finish()
+    assert not any(batch.scores for batch in runtime.batches)
+
+
+def test_a_request_with_a_nucleus_is_not_drafted_for() -> None:
+    runtime = FakeRuntime(replace(FakeLimits(), max_drafts=3))
+    answers = Answers(EngineCore(runtime))
+    answers.submit(_submit("a", [3, 1], 9, temperature=1.0, top_p=0.3))
+    answers.finish()
+    assert {batch.entry for batch in runtime.batches} == {"extend", "decode"}
+
+
 def test_more_drafts_than_programs_verify_are_refused() -> None:
     with pytest.raises(TooManyDrafts, match="compiled with --drafts 2"):
         EngineCore(FakeRuntime(replace(FakeLimits(), max_drafts=2)), 3)

@@ -1,0 +1,122 @@
+"""`top_p` through the engine on a real artifact: who is in the nucleus, and who is not concerned.
+
+The artifact is `--batch-invariant`, so that neighbours may not change a single bit of an answer.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import pytest
+from safetensors.torch import load_file, save_file
+from small import SMALL, options
+from tiny import write_config
+
+from lostwax.backends.buckets import Sizes
+from lostwax.backends.compile import compile_module
+from lostwax.backends.runtime.load import Runtime, load
+from lostwax.frontend.capture import capture
+from lostwax.frontend.checkpoint import open_checkpoint
+from lostwax.frontend.new_checkpoint import new_checkpoint
+from lostwax.server.engine.loop import EngineCore
+from lostwax.server.engine.messages import Failed, Submit, TokenScore
+
+SIZES = Sizes(max_context=192, max_tokens=48, max_reqs=4, max_score_rows=8)
+PROMPT = [7 * i % 61 for i in range(70)]
+"""More than a chunk, and than index_topk 32."""
+BASE = Submit(request="", prompt=PROMPT, max_tokens=12, ignore_eos=True)
+GREEDY = msgspec.structs.replace(BASE, request="greedy")
+WARM = msgspec.structs.replace(BASE, request="warm", temperature=1.0, seed=3)
+NUCLEUS = msgspec.structs.replace(WARM, request="nucleus", top_p=0.5)
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
+    """A model so sure of itself that 20 ids, which is what a client is told, hold a nucleus."""
+    folder = tmp_path_factory.mktemp("nucleus")
+    checkpoint, artifact = folder / "checkpoint", folder / "artifact"
+    new_checkpoint(write_config(folder, SMALL), checkpoint, seed=0, format="fp32")
+    (file,) = checkpoint.glob("*.safetensors")
+    tensors = load_file(file)
+    tensors["lm_head.weight"] *= 5
+    save_file(tensors, file)
+    c = capture(open_checkpoint(checkpoint))
+    chosen = options(sizes=SIZES, batch_invariant=True)
+    compile_module(c.module, c.facts, c.weights, "cpu", artifact, chosen)
+    return load(artifact, checkpoint=checkpoint, num_pages=30, threads=1)
+
+
+def answers(runtime: Runtime, *submits: Submit) -> dict[str, list[TokenScore]]:
+    """Every token with its log-probability, by request, of requests that run together."""
+    core = EngineCore(runtime)
+    found: dict[str, list[TokenScore]] = {s.request: [] for s in submits}
+    for submit in submits:
+        assert core.handle(submit) == []
+    while core.has_work:
+        for event in core.step():
+            assert not isinstance(event, Failed), event
+            found[event.request] += event.tokens
+    return found
+
+
+def ids(scores: list[TokenScore]) -> list[int]:
+    return [score.token for score in scores]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**31])
+def test_a_nucleus_of_one_id_gives_the_greedy_answer(runtime: Runtime, seed: int) -> None:
+    tiny = msgspec.structs.replace(WARM, request="tiny", seed=seed, top_p=1e-6)
+    assert answers(runtime, tiny)["tiny"] == answers(runtime, GREEDY)["greedy"]
+    warm = msgspec.structs.replace(WARM, seed=seed)
+    assert ids(answers(runtime, warm)["warm"]) != ids(answers(runtime, GREEDY)["greedy"])
+
+
+def nucleus(score: TokenScore, top_p: float) -> set[int]:
+    """The ids of the nucleus at temperature 1, which the 20 likeliest must hold."""
+    inside, mass = set[int](), 0.0
+    for token, logprob in score.top:
+        inside.add(token)
+        mass += math.exp(logprob)
+        if mass >= top_p:
+            return inside
+    raise AssertionError(f"the {len(score.top)} likeliest of {SMALL['vocab_size']} have {mass}")
+
+
+def outside(scores: list[TokenScore], top_p: float) -> int:
+    return sum(score.token not in nucleus(score, top_p) for score in scores)
+
+
+@pytest.mark.parametrize("top_p", [0.3, 0.9])
+def test_only_ids_of_the_nucleus_are_sampled(runtime: Runtime, top_p: float) -> None:
+    num_outside = 0
+    for seed in range(6):
+        told = {"seed": seed, "top_logprobs": 20, "max_tokens": 40}
+        narrow, wide = (
+            msgspec.structs.replace(WARM, top_p=share, **told) for share in (top_p, 1.0)
+        )
+        assert outside(answers(runtime, narrow)["warm"], top_p) == 0
+        num_outside += outside(answers(runtime, wide)["warm"], top_p)
+    assert num_outside > 0, "without a nucleus the same noise picks others too"
+
+
+def test_log_probabilities_are_those_of_the_whole_distribution(runtime: Runtime) -> None:
+    tiny, warm = (
+        msgspec.structs.replace(WARM, top_p=top_p, top_logprobs=20) for top_p in (1e-6, 1.0)
+    )
+    (narrow, wide) = (answers(runtime, each)["warm"] for each in (tiny, warm))
+    assert narrow[0].top == wide[0].top, "both follow the same prompt"
+    assert all((score.token, score.logprob) == score.top[0] for score in narrow)
+    assert min(score.logprob for score in narrow) < -0.1, "an id alone in its nucleus is no more"
+
+
+def test_neighbours_change_no_bit_of_an_answer(runtime: Runtime) -> None:
+    """Greedy, sampled and nucleus requests, of which some have logits scored."""
+    short = msgspec.structs.replace(NUCLEUS, request="short", prompt=PROMPT[:5], temperature=0.7)
+    scored = msgspec.structs.replace(WARM, request="scored", seed=9, top_p=0.9, top_logprobs=3)
+    submits = (GREEDY, WARM, NUCLEUS, short, scored)
+    alone = {s.request: answers(runtime, s)[s.request] for s in submits}
+    assert answers(runtime, *submits) == alone
+    assert answers(runtime, *reversed(submits)) == alone
+    assert answers(runtime, GREEDY, WARM) == {n: alone[n] for n in ("greedy", "warm")}
+    assert ids(alone["nucleus"]) != ids(alone["warm"])
