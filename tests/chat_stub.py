@@ -41,7 +41,7 @@ class ChatStub:
             self.bodies.append(body)
             asked = str(body["messages"][-1]["content"])
             if asked == "fail":
-                return _error(400, "top_p: only 1 is supported")
+                return _error(400, "n: only 1 is supported")
             if asked == "babble":
                 return PlainTextResponse("data: <html>\n\n")
             return StreamingResponse(self._events(asked), media_type="text/event-stream")

@@ -65,7 +65,7 @@ class Stub:
         if "break" in prompt:
             return _error(500, "internal error")
         if "refuse" in prompt:
-            return _error(400, "top_p: only 1 is supported")
+            return _error(400, "n: only 1 is supported")
         if "babble" in prompt:
             return PlainTextResponse("<html>it works!</html>")
         found = SAY.search(prompt)

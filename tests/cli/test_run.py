@@ -90,7 +90,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(stub: ChatStub, url: str) -
 def test_a_failed_turn_is_one_line_and_forgotten(stub: ChatStub, url: str) -> None:
     with terminal("run", "--url", url) as user:
         for asked, said in {
-            "fail": r"error: top_p: only 1 is supported\x1b",
+            "fail": r"error: n: only 1 is supported\x1b",
             "break now": r"now \n\S*error: the engine ended\x1b",
             "babble": "error: the server sent something else than expected",
         }.items():
@@ -127,6 +127,7 @@ def test_a_terminal_without_a_server_says_so_and_goes_on() -> None:
 
 def test_prompts_are_answered_as_plain_text(capsys: Capture, stub: ChatStub, url: str) -> None:
     options = ("--url", f"{url}/v1/", "--model", "other", "--max-tokens", "9", "--no-thinking")
+    options += ("--temperature", "0.5", "--top-p", "0.9")
     status, out, err = lostwax(
         capsys, "run", *options, "--prompt", "think 4", "--prompt", "say [b]x"
     )
@@ -138,6 +139,8 @@ def test_prompts_are_answered_as_plain_text(capsys: Capture, stub: ChatStub, url
         "messages": None,
         "stream": True,
         "max_tokens": 9,
+        "temperature": 0.5,
+        "top_p": 0.9,
         "chat_template_kwargs": {"thinking": False},
     }
 
@@ -157,7 +160,7 @@ def test_mistakes_of_a_script_are_one_sentence_and_status_1(
     keyed = ("--url", url, "--api-key-file", tmp_path / "key")
     cases: dict[tuple[object, ...], str] = {
         ("--url", url, "--prompt", "x"): "wrong key",
-        (*keyed, "--prompt", "fail"): "top_p: only 1 is supported",
+        (*keyed, "--prompt", "fail"): "n: only 1 is supported",
         (*keyed, "--prompt", "break x"): "the engine ended",
         ("--url", _closed_url(), "--prompt", "x"): "no server answers at http://127.0.0.1:",
         ("--url", "ftp://host", "--prompt", "x"): "give one like http://HOST:PORT",

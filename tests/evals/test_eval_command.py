@@ -126,7 +126,7 @@ def test_a_failed_request_is_counted_shown_and_status_one(
     )
     status, out, _ = evaluate(capsys, path, "--url", serve(Stub()), "--concurrency", 1)
     assert status == 1
-    assert "f: 2 failed, first b/0: status 400: top_p: only 1 is supported" in out
+    assert "f: 2 failed, first b/0: status 400: n: only 1 is supported" in out
     assert "f: 1 failed, first c/0: no OpenAI-compatible answer" in out
     line = next(line for line in out.splitlines() if line.startswith("f "))
     assert line.split()[:5] == ["f", "100.0%", "-", "1", "3"], "errors are in no accuracy"

@@ -117,7 +117,7 @@ def test_gpqa_names_what_is_wrong(tmp_path: Path, row: dict[str, Any], message: 
 def test_aime_takes_integers_below_a_thousand(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", {"problem": "?", "answer": "025", "year": 2025})
     task = aime(path)
-    assert task.sampling.repeats == 4
+    assert (task.sampling.repeats, task.sampling.top_p) == (4, 0.95)
     assert task.examples[0].reference.value == "25"
     for answer in (1000, "x", -1, "9" * 5000):
         write(path, {"problem": "?", "answer": answer})

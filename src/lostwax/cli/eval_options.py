@@ -138,7 +138,7 @@ class Changes:
     temperature
         0 is greedy.
     top_p
-        Share of the likeliest tokens to draw from.
+        Draw from the likeliest tokens whose probabilities add up to this; 1 draws from all.
     max_tokens
         Tokens of an answer, at most.
     repeats

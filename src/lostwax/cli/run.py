@@ -33,6 +33,7 @@ def run(
     thinking: bool | None = None,
     max_tokens: int | None = None,
     temperature: float | None = None,
+    top_p: float | None = None,
     cache: Path | None = None,
 ) -> None:
     """Chat with a model in the terminal.
@@ -62,6 +63,9 @@ def run(
     temperature
         0 picks the likeliest token, 1 draws as the model's probabilities say (default: as the
         server does; 0 for the model that comes with lostwax, which is too small to be drawn from).
+    top_p
+        Draw from the likeliest tokens whose probabilities add up to this (default: as the server
+        does; 1 draws from all).
     cache
         Where the default model's artifact is kept, as in `lostwax serve`.
     """
@@ -71,7 +75,11 @@ def run(
     is_default = path is None and url is None
     if temperature is None and is_default:
         temperature = 0.0
-    options: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature}
+    options: dict[str, Any] = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+    }
     given = {name: value for name, value in options.items() if value is not None}
     prompts = _piped() if prompt is None else prompt
     if not all(text.strip() for text in prompts):
