@@ -31,13 +31,16 @@ class Stage:
     hold: float
     """The share of the time after which rates begin to fall to zero."""
     mtp_loss: float
+    balances: bool = False
+    """Whether router biases follow the experts' loads."""
 
 
 STAGES = {
-    "dense": Stage("dense", main=1.0, index=0.0, hold=0.2, mtp_loss=0.3),
+    "dense": Stage("dense", main=1.0, index=0.0, hold=0.2, mtp_loss=0.3, balances=True),
     "warm": Stage("warm", main=0.0, index=1.0, hold=0.6, mtp_loss=0.0),
-    # A main rate as small as V3.2's own (7.3e-6 after 2.2e-4, arXiv:2512.02556): 0.15 undid what
-    # the end of the dense stage had settled, from 96 to 58 % of sums.
+    # A main rate as small as V3.2's own (7.3e-6 after 2.2e-4, arXiv:2512.02556), and biases that
+    # stand still, as in the last 500B tokens of DeepSeek-V3 (arXiv:2412.19437): long packs load
+    # experts otherwise than short ones do, and biases that follow them undid word problems.
     "sparse": Stage("sparse", main=0.03, index=0.3, hold=0.0, mtp_loss=0.1),
 }
 
@@ -79,7 +82,7 @@ def run_stage(
         tokens, weights = (torch.from_numpy(a).to(device) for a in next_batch(step))
         losses = _step(model, stage, tokens, weights)
         optimiser.step(stage.main * share, stage.index * share)
-        if stage.main:
+        if stage.balances:
             balance(s, model.weights, losses.loads, share)
         step, tokens_seen = step + 1, tokens_seen + tokens.numel()
         if step % LOG_EVERY == 0 or step == max_steps:

@@ -80,15 +80,11 @@ def _look(wanted: list[Tool]) -> str:
 def _looked_at(offered: list[Offered], wanted: list[Tool]) -> str:
     """Every offered tool, one by one, compared with the wish."""
     wants = " and to ".join(tool.does for tool in wanted)
-    lines = [
-        f"{o.name}: {o.tool.does}, {'yes' if o.tool in wanted else 'no'}." for o in offered
-    ]
+    lines = [f"{o.name}: {o.tool.does}, {'yes' if o.tool in wanted else 'no'}." for o in offered]
     return "\n".join([f"The user wants to {wants}.", *lines])
 
 
-def _round(
-    rng: Random, offered: list[Offered], used: list[Offered], thinks: bool
-) -> list[Message]:
+def _round(rng: Random, offered: list[Offered], used: list[Offered], thinks: bool) -> list[Message]:
     """Question, calls, results, answer."""
     values = [o.values(rng) for o in used]
     asked = [_question(rng, o.tool, v) for o, v in zip(used, values, strict=True)]

@@ -60,7 +60,9 @@ def _products(a: int, b: int) -> list[str]:
     total = terms[0]
     links = [" + ".join(map(str, terms))]
     for n, term in enumerate(terms[1:], start=2):
-        links += [" + ".join([link, *map(str, terms[n:])]) for link in _sums([total, *places(term)])]
+        links += [
+            " + ".join([link, *map(str, terms[n:])]) for link in _sums([total, *places(term)])
+        ]
         total += term
     return links
 
