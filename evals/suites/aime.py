@@ -43,6 +43,6 @@ def aime(data: Path, *, thinking: bool = True) -> Task:
 
 def _integer(place: str, row: Row) -> str:
     digits = str(row.answer).strip()
-    if not (digits.isascii() and digits.isdigit() and int(digits[:9]) <= 999):
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 3):
         raise TaskError(f"{place}: the answer {row.answer!r} is no integer of 0 to 999")
     return str(int(digits))

@@ -42,7 +42,13 @@ def find_tasks(names: Sequence[str], sources: Sources, only: Sequence[str] = ())
     """The tasks of some suites; of those, if `only` names any, the ones that it names."""
     if (of_data := [n for n in names if n in ("gsm8k", "gpqa", "aime")]) and len(of_data) > 1:
         raise TaskError(f"{' and '.join(of_data)} have a --data file each; run one at a time")
-    files = {path.stem: path for name in names for path in _files(name, sources)}
+    files: dict[str, Path] = {}
+    for path in (path for name in names for path in _files(name, sources)):
+        if files.setdefault(path.stem, path).resolve() != path.resolve():
+            raise TaskError(
+                f"{files[path.stem]} and {path} are both named {path.stem!r}, as their results"
+                " would be; rename one, or run one at a time"
+            )
     found = [_of_data(name, sources) for name in of_data]
     known = [*files, *(task.name for task in found)]
     for name in only:

@@ -45,8 +45,10 @@ class Row(msgspec.Struct, frozen=True):
         if self.correct is not None:
             options = (self.correct, *self.incorrect)
         else:
-            index = LETTERS.find(self.answer) if isinstance(self.answer, str) else self.answer
-            if self.answer == "" or index is None or not 0 <= index < len(self.choices):
+            index = self.answer
+            if isinstance(index, str):
+                index = LETTERS.find(index) if len(index) == 1 else None
+            if index is None or not 0 <= index < len(self.choices):
                 raise TaskError(
                     f"{place}: answer {self.answer!r} names none of {len(self.choices)} choices;"
                     " give correct and incorrect, or choices and answer"
@@ -123,11 +125,12 @@ def _rows(data: Path) -> Iterator[tuple[str, Row]]:
         return
     if not data.is_file() or data.stat().st_size > MAX_FILE_BYTES:
         raise TaskError(f"{data} is no file of at most {MAX_FILE_BYTES} bytes")
-    with data.open(newline="", encoding="utf-8") as file:
+    # As spreadsheets write it: with a mark of its byte order.
+    with data.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
-        if lacking := sorted(set(_CSV) - set(reader.fieldnames or ())):
-            raise TaskError(f"{data} lacks the columns {lacking}")
         try:
+            if lacking := sorted(set(_CSV) - set(reader.fieldnames or ())):
+                raise TaskError(f"{data} lacks the columns {lacking}")
             for record in reader:
                 question, correct, *incorrect = (record[column].strip() for column in _CSV)
                 yield f"{data}:{reader.line_num}", Row(question, correct, tuple(incorrect))

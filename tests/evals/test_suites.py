@@ -96,6 +96,16 @@ def test_gpqa_reads_choices_with_an_answer_and_its_own_csv(tmp_path: Path) -> No
     )
     (example,) = gpqa(csv).examples
     assert example.reference.options == ("a", "b", "c", "d")
+    csv.write_text(csv.read_text(), encoding="utf-8-sig")  # as spreadsheets do
+    assert gpqa(csv).examples == (example,)
+
+
+@pytest.mark.parametrize("head", [b"Caf\xe9", b"x" * 200_000])
+def test_gpqa_refuses_a_csv_that_cannot_be_read(tmp_path: Path, head: bytes) -> None:
+    csv = tmp_path / "gpqa.csv"
+    csv.write_bytes(head + b",Question\n")
+    with pytest.raises(TaskError, match=r"gpqa.csv:0: .*(can't decode|field larger)"):
+        gpqa(csv)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +114,7 @@ def test_gpqa_reads_choices_with_an_answer_and_its_own_csv(tmp_path: Path) -> No
         ({"question": "?"}, "answer None names none of 0 choices"),
         ({"question": "?", "choices": ["a", "b"], "answer": "C"}, "'C' names none of 2 choices"),
         ({"question": "?", "choices": ["a", "b"], "answer": -1}, "-1 names none of 2 choices"),
+        ({"question": "?", "choices": ["a", "b"], "answer": "AB"}, "'AB' names none of 2 choices"),
         ({"question": "?", "correct": "a", "incorrect": ["a"]}, "different options"),
         ({"question": "?", "correct": "a"}, "different options"),
     ],
@@ -119,7 +130,7 @@ def test_aime_takes_integers_below_a_thousand(tmp_path: Path) -> None:
     task = aime(path)
     assert (task.sampling.repeats, task.sampling.top_p) == (4, 0.95)
     assert task.examples[0].reference.value == "25"
-    for answer in (1000, "x", -1, "9" * 5000):
+    for answer in (1000, "x", -1, "9" * 5000, "0000000001000"):
         write(path, {"problem": "?", "answer": answer})
         with pytest.raises(TaskError, match="no integer of 0 to 999"):
             aime(path)
@@ -134,7 +145,9 @@ def test_names_are_found_or_corrected(tmp_path: Path) -> None:
     assert [t.name for t in find_tasks(["tiny"], sources, ["tools"])] == ["tools"]
     file = str(tmp_path / "json.jsonl")
     assert [t.name for t in find_tasks([file], sources)] == ["json"]
+    other = write(tmp_path.parent / "json.jsonl", line)
     for names, only, message in (
+        ([file, str(other)], [], "are both named 'json'"),
         (["tinny"], [], "Did you mean 'tiny'"),
         (["tiny"], ["tool"], "Did you mean 'tools'"),
         (["gsm8k"], [], "gsm8k needs its questions: give --data FILE"),
