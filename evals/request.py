@@ -29,9 +29,10 @@ class Request:
     body: dict[str, Any]
     encoding: Mode | None = None
 
-    def digest(self, reference: object) -> str:
+    def digest(self, example: Example) -> str:
         """Names what is asked and what is right: equal digests mean that a sample still counts."""
-        asked = [self.path, self.body, msgspec.to_builtins(reference)]
+        right = [example.kind, msgspec.to_builtins(example.reference), example.completion]
+        asked = [self.path, self.body, *right]
         return hashlib.sha256(canonical_json(asked)).hexdigest()[:16]
 
 

@@ -131,7 +131,7 @@ class Runner:
             for repeat in range(sampling.repeats):
                 example = task.vary(original, repeat, sampling.seed)
                 request = build_request(example, sampling, self.model, repeat, self.endpoint)
-                yield Job(example, repeat, request, request.digest(example.reference))
+                yield Job(example, repeat, request, request.digest(example))
 
     async def _ask(self, task: Task, job: Job) -> Sample:
         start = time.perf_counter()

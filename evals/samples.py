@@ -89,6 +89,8 @@ def _read(path: Path, file: BinaryIO, settings: dict[str, Any]) -> dict[tuple[st
     end = 0
     for number, line in enumerate(iter(lambda: file.readline(2 * MAX_LINE_BYTES), b""), 1):
         if not line.endswith(b"\n"):
+            if len(line) == 2 * MAX_LINE_BYTES:
+                raise TaskError(f"{path}:{number} is too long; give --restart, or another --out")
             break  # a kill came between
         end += len(line)
         try:

@@ -191,10 +191,15 @@ def test_a_rerun_asks_only_what_is_missing_and_refuses_other_settings(
     status, _, err = evaluate(capsys, path, *kept, "--max-tokens", 9)
     assert status == 1
     assert "max_tokens was 512 and is 9" in err
-    write(path, prompt("a", "say 43", "43"))
-    status, _, err = evaluate(capsys, path, *kept)
-    assert status == 1
-    assert "a was asked otherwise when its sample was kept; give --restart" in err
+    for changed in (
+        prompt("a", "say 43", "43"),
+        prompt("a", "say 42") | {"kind": "integer"},
+        prompt("a", "say 42") | {"completion": "43"},
+    ):
+        write(path, changed)
+        status, _, err = evaluate(capsys, path, *kept)
+        assert status == 1
+        assert "a was asked otherwise when its sample was kept; give --restart" in err
     assert evaluate(capsys, path, *kept, "--restart")[0] == 0
 
 

@@ -74,6 +74,18 @@ def test_damage_is_named_with_its_line(tmp_path: Path) -> None:
     assert path.read_bytes() == b"notes\n", "a file that is not ours is left as it is"
 
 
+def test_a_line_that_is_too_long_is_no_cut_off_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "t.jsonl"
+    keep(path, "a", "b")
+    whole = path.read_bytes()
+    monkeypatch.setattr("lostwax.evals.samples.MAX_LINE_BYTES", 50)
+    with pytest.raises(TaskError, match=r"t.jsonl:2 is too long; give --restart"):
+        kept(path)
+    assert path.read_bytes() == whole, "nothing is dropped"
+
+
 def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     with (
