@@ -83,8 +83,9 @@ class Sender:
                 status, headers, answer = await self._once(path, content)
         except TimeoutError as error:
             raise RequestFailed(f"no answer within {self.patience.timeout_s:g} s") from error
-        except httpx.ConnectError as error:
-            raise _TryAgain(f"cannot connect: {error}", wait_s) from error
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            fault = str(error) or type(error).__name__
+            raise _TryAgain(f"cannot connect: {fault}", wait_s) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise RequestFailed(f"{type(error).__name__}: {error}") from error
         if status == 200:

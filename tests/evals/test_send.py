@@ -89,12 +89,14 @@ def test_a_refusal_is_final() -> None:
 
 
 def test_a_connection_that_is_refused_is_tried_again_and_a_broken_one_not() -> None:
-    def refused(tries: int) -> httpx.Response:
-        if tries == 1:
-            raise httpx.ConnectError("refused")
-        return httpx.Response(200, content=b"done")
+    for error in (httpx.ConnectError("refused"), httpx.ConnectTimeout("")):
 
-    assert post(refused) == (b"done", [0.5])
+        def refused(tries: int, error: Exception = error) -> httpx.Response:
+            if tries == 1:
+                raise error
+            return httpx.Response(200, content=b"done")
+
+        assert post(refused) == (b"done", [0.5])
 
     def broken(_: int) -> httpx.Response:
         raise httpx.ReadError("reset")
