@@ -45,6 +45,8 @@ def grade_json(reference: JsonReference, answer: Answer) -> Grade:
 
 
 def _validator(schema: dict[str, Any]) -> Validator:
+    if not isinstance(schema.get("$schema", ""), str):
+        raise TaskError("the schema is no JSON Schema: its $schema is no text")
     made = validator_for(schema)
     try:
         made.check_schema(schema)
@@ -58,6 +60,8 @@ def _fault(validator: Validator, value: Any) -> str | None:
     try:
         for error in validator.iter_errors(value):
             return f"{error.json_path}: {error.message}"[:200]
+    except OverflowError as error:  # multipleOf divides integers of any size as floats
+        return f"a number cannot be looked at: {error}"
     except Unresolvable as error:
         raise TaskError(f"the schema refers to what it does not hold: {error.ref}") from error
     except RecursionError:

@@ -8,13 +8,13 @@ The first of these that the text holds decides, each time with its last occurren
 from __future__ import annotations
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 
 import msgspec
 
 from lostwax.evals.task import Answer, Grade, TaskError
 
-_NUMBER = r"[-+]?\$?(?:\d{1,3}(?:,\d{3})++(?!\d)|\d++)(?:\.\d++)?|[-+]?\$?\.\d++"
+_NUMBER = r"[-+]?\$?(?:\d{1,3}(?:,\d{3}(?!\d))++|\d++)(?:\.\d++)?|[-+]?\$?\.\d++"
 # Possessive, or a model that repeats spaces or digits for ever would cost hours.
 _MARKED = (
     re.compile(r"\\boxed\s*+\{\s*+\\?\$?\s*+(?:\\text\s*+\{)?\s*+(" + _NUMBER + r")[^{}]*\}"),
@@ -24,6 +24,8 @@ _MARKED = (
 )
 _AIME = range(1000)
 MAX_DIGITS = 64
+_EXACT = Context(prec=MAX_DIGITS)
+"""Decimal's own context would round to 28 digits."""
 
 
 class NumberReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,7 +75,8 @@ def _grade(reference: NumberReference, answer: Answer, found: str | None) -> Gra
     if found is None:
         return Grade(False, None, "cut_off" if answer.is_cut_off else "no_answer")
     number = read_number(found)
-    vote = None if number is None else format(number.normalize(), "f")
+    # One spelling of each number; zero has no sign.
+    vote = None if number is None else format(number.normalize(_EXACT) or Decimal(0), "f")
     if number == read_number(reference.value):
         return Grade(True, found, "correct", vote=vote)
     return Grade(False, found, "cut_off" if answer.is_cut_off else "wrong_value", vote=vote)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lostwax.evals.graders.by_kind import GRADERS, grade
+from lostwax.evals.graders.number import NumberReference, grade_number
 from lostwax.evals.task import Answer, Example, Kind, Text, ToolCall
 
 
@@ -75,6 +76,8 @@ def test_a_number_is_found_where_people_put_it(text: str) -> None:
     [
         ("1234567", "It is 1,234,567.", True),
         ("1234567", "It is 1234567.0", True),
+        ("1234", "of 3,18,1,234", True),
+        ("1111", "of 1,111,1111", True),
         ("-3", "The answer is -3", True),
         ("3", "The answer is -3", False),
         ("0.5", "it is .5", True),
@@ -91,6 +94,16 @@ def test_no_number_and_a_number_of_absurd_length() -> None:
     assert graded("number", {"value": "18"}, "eighteen") == (False, None, "no_answer")
     assert graded("number", {"value": "18"}, cut("First, 3"))[2] == "cut_off"
     assert not graded("number", {"value": "18"}, "1" * 100_000)[0]
+
+
+def test_repeats_vote_by_the_number_whatever_its_spelling() -> None:
+    def vote(text: str) -> str | None:
+        made = NumberReference("1")
+        return grade_number(made, Answer(content=text)).vote
+
+    assert vote("$1,800.00") == vote("1800") == "1800"
+    assert vote("-0.0") == vote("0") == "0"
+    assert vote("1" * 40 + "2") != vote("1" * 40 + "3")
 
 
 def test_integers_outside_aimes_range_are_wrong() -> None:
@@ -152,6 +165,11 @@ SCHEMA = {
 )
 def test_json(text: str, reason: str) -> None:
     assert graded("json", {"schema": SCHEMA, "value": {"n": 1, "on": True}}, text)[2] == reason
+
+
+def test_an_integer_beyond_floats_is_no_multiple() -> None:
+    reference = {"schema": {"multipleOf": 0.5}, "value": 1}
+    assert graded("json", reference, "1" + "0" * 400)[2] == "wrong_schema"
 
 
 def test_a_schema_reaches_no_network() -> None:
@@ -230,10 +248,10 @@ def test_any_text_gets_a_grade(kind: Kind, text: str) -> None:
 @pytest.mark.parametrize("kind", GRADED)
 @pytest.mark.parametrize(
     "repeated",
-    [" ", "answer ", "answer is", "\\boxed{ ", "#### ", "1,", "9", "**", "{", "\n", "1,111"],
+    [" ", "answer ", "answer is", "\\boxed{ ", "#### ", "1,", "9", "**", "{", "\n", "1,111", ",111"],
 )
 def test_a_model_that_repeats_itself_is_graded_at_once(kind: Kind, repeated: str) -> None:
     for start in ("", "answer is ", "\\boxed{", "#### "):
         began = time.perf_counter()
-        graded(kind, GRADED[kind], start + repeated * 50_000)
+        graded(kind, GRADED[kind], start + repeated * 50_000 + "1")
         assert time.perf_counter() - began < 2, "linear: some milliseconds"

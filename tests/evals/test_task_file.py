@@ -63,6 +63,10 @@ MISTAKES: dict[str, tuple[dict[str, Any] | str, str]] = {
         GOOD | {"kind": "json", "reference": {"schema": {"type": "number"}, "value": "x"}},
         "not what its schema asks for",
     ),
+    "a schema of no version": (
+        GOOD | {"kind": "json", "reference": {"schema": {"$schema": 5}, "value": 1}},
+        "its $schema is no text",
+    ),
     "tools by prompt": (
         {"id": "b", "kind": "tools", "prompt": "x", "reference": {}},
         "kind 'tools' needs messages",
