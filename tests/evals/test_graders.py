@@ -248,7 +248,20 @@ def test_any_text_gets_a_grade(kind: Kind, text: str) -> None:
 @pytest.mark.parametrize("kind", GRADED)
 @pytest.mark.parametrize(
     "repeated",
-    [" ", "answer ", "answer is", "\\boxed{ ", "#### ", "1,", "9", "**", "{", "\n", "1,111", ",111"],
+    [
+        " ",
+        "answer ",
+        "answer is",
+        "\\boxed{ ",
+        "#### ",
+        "1,",
+        "9",
+        "**",
+        "{",
+        "\n",
+        "1,111",
+        ",111",
+    ],
 )
 def test_a_model_that_repeats_itself_is_graded_at_once(kind: Kind, repeated: str) -> None:
     for start in ("", "answer is ", "\\boxed{", "#### "):
