@@ -14,6 +14,10 @@ from tokenizers import Tokenizer
 
 REPLACEMENT = "\ufffd"
 """What an incomplete UTF-8 sequence decodes to."""
+MAX_CHARACTER_BYTES = 4
+MAX_PENDING = 16
+"""Tokens that are waited for: without a bound a model that repeats a token without text, or half a
+character, costs the square of its answer's length."""
 
 
 def _byte_characters() -> dict[str, int]:
@@ -142,16 +146,35 @@ class IncrementalDecoder:
         self._tokens.append(token)
         before, text = self._window()
         if text.endswith(REPLACEMENT) or len(text) <= len(before):
-            return ""
-        # The window keeps one emitted step, because a token's text may depend on its neighbour.
-        self._start, self._read = self._read, len(self._tokens)
-        return text[len(before) :]
+            return self._give_up(before, text) if self._num_pending == MAX_PENDING else ""
+        return self._emit(before, text, len(self._tokens))
 
     def flush(self) -> str:
         """What is left at the end, incomplete characters as U+FFFD."""
         before, text = self._window()
         self._read = len(self._tokens)
         return text[len(before) :]
+
+    @property
+    def _num_pending(self) -> int:
+        return len(self._tokens) - self._read
+
+    def _emit(self, before: str, text: str, read: int) -> str:
+        # The window keeps one emitted step, because a token's text may depend on its neighbour.
+        self._start, self._read = self._read, read
+        return text[len(before) :]
+
+    def _give_up(self, before: str, text: str) -> str:
+        """The text of pending tokens that no token behind them can complete."""
+        if text == before:
+            del self._tokens[self._read :]
+            return ""
+        end = len(self._tokens)
+        for read in range(end - 1, end - 1 - MAX_CHARACTER_BYTES, -1):
+            whole = self._codec.decode(self._tokens[self._start : read])
+            if whole + self._codec.decode(self._tokens[read:]) == text:
+                return self._emit(before, whole, read)
+        return self._emit(before, text, end)
 
     def _window(self) -> tuple[str, str]:
         before = self._codec.decode(self._tokens[self._start : self._read])
