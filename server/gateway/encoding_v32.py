@@ -137,11 +137,12 @@ def _invoke(function: Mapping[str, Any]) -> str:
     arguments: Any = function.get("arguments") or {}
     try:
         arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
+        if not isinstance(arguments, Mapping):
+            raise ValueError("they are no JSON object")
+        # In here, too: what was just shallow enough to be read may be too deep to be written.
+        lines = "\n".join(_parameter(str(key), value) for key, value in arguments.items())  # pyright: ignore
     except (ValueError, RecursionError) as e:
         raise EncodingError(f"arguments of tool call {function.get('name')!r}: {e}") from e
-    if not isinstance(arguments, Mapping):
-        raise EncodingError(f"arguments of tool call {function.get('name')!r} are no JSON object")
-    lines = "\n".join(_parameter(str(key), value) for key, value in arguments.items())  # pyright: ignore
     return f'<{DSML}invoke name="{function.get("name")}">\n{lines}\n</{DSML}invoke>'
 
 

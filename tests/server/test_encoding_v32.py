@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -71,3 +72,18 @@ def test_tools_text_ends_with_the_bare_function_objects() -> None:
 def test_what_cannot_be_rendered_is_refused(messages: list[dict[str, Any]]) -> None:
     with pytest.raises(EncodingError):
         encode_messages(messages, "chat")
+
+
+def test_arguments_of_any_depth_are_rendered_or_refused() -> None:
+    """Reading and writing JSON give up at different depths: there is one between the two."""
+    limit = sys.getrecursionlimit()
+    outcomes: set[str] = set()
+    for depth in range(limit // 2, limit):
+        arguments = '{"a": ' + "[" * depth + "]" * depth + "}"
+        call = {"function": {"name": "f", "arguments": arguments}}
+        try:
+            encode_messages([{"role": "assistant", "tool_calls": [call]}], "chat")
+            outcomes.add("rendered")
+        except EncodingError as error:
+            outcomes.add(str(error).split(":")[0])
+    assert outcomes == {"rendered", "arguments of tool call 'f'"}
