@@ -9,7 +9,6 @@ import pytest
 import torch
 from recipe.checkpoint import read_checkpoint, write_checkpoint
 from recipe.model import Mode, Model
-from recipe.polish import Polisher, answer_loss
 from recipe.shape import read_shape
 from recipe.weights import Weights
 from reference_model import ReferenceModel, f32_module
@@ -60,39 +59,4 @@ def test_what_is_written_is_read_back_the_same(checkpoint_folder: Path, tmp_path
     write_checkpoint(shape, first, tmp_path)
     read_checkpoint(shape, second, tmp_path)
     for (name, a), (_, b) in zip(first.named_parameters(), second.named_parameters(), strict=True):
-        assert torch.equal(a, b), name
-
-
-@pytest.fixture
-def answers() -> tuple[torch.Tensor, torch.Tensor]:
-    """Two documents and which of their tokens are answers."""
-    generator = torch.manual_seed(6)
-    ids = torch.randint(0, PLAIN["vocab_size"], (2, 24), generator=generator)
-    return ids, torch.arange(24).expand(2, 24) >= torch.tensor([[9], [15]])
-
-
-def test_polishing_has_the_loss_of_the_main_stages(
-    checkpoint_folder: Path, answers: tuple[torch.Tensor, torch.Tensor]
-) -> None:
-    shape, (ids, written) = read_shape(checkpoint_folder / "config.json"), answers
-    weights = Weights(shape)
-    read_checkpoint(shape, weights, checkpoint_folder)
-    model = Model(shape, weights, torch.float32)
-    with torch.no_grad():
-        want, _, _ = model.losses(model(ids, "dense"), ids, written.float())
-        torch.testing.assert_close(answer_loss(shape, weights, ids, written), want)
-
-
-def test_polishing_lowers_the_loss_of_weights_that_the_checkpoint_holds(
-    checkpoint_folder: Path, tmp_path: Path, answers: tuple[torch.Tensor, torch.Tensor]
-) -> None:
-    shape = read_shape(checkpoint_folder / "config.json")
-    weights, kept = Weights(shape), Weights(shape)
-    read_checkpoint(shape, weights, checkpoint_folder)
-    polisher = Polisher(shape, weights, 1e-2)
-    first, *_, last = [polisher.step(*answers, 1.0) for _ in range(4)]
-    assert last < first
-    write_checkpoint(shape, weights, tmp_path)
-    read_checkpoint(shape, kept, tmp_path)
-    for (name, a), (_, b) in zip(weights.named_parameters(), kept.named_parameters(), strict=True):
         assert torch.equal(a, b), name
