@@ -30,8 +30,8 @@ class Terminal:
         self._read = 0
 
     def type(self, text: str) -> None:
-        """Press keys."""
-        os.write(self._master, text.encode())
+        """Press keys; half a surrogate pair is a byte that is no text."""
+        os.write(self._master, text.encode(errors="surrogateescape"))
 
     def expect(self, pattern: str) -> re.Match[str]:
         """Wait until what was not expected yet matches."""

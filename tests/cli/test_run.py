@@ -164,6 +164,9 @@ def test_mistakes_of_a_script_are_one_sentence_and_status_1(
         (*keyed, "--prompt", "break x"): "the engine ended",
         ("--url", _closed_url(), "--prompt", "x"): "no server answers at http://127.0.0.1:",
         ("--url", "ftp://host", "--prompt", "x"): "give one like http://HOST:PORT",
+        ("--url", "http://a..b", "--prompt", "x"): "no server answers at http://a..b",
+        ("--url", url, "--prompt", "x\udcff"): "the prompt is no text in UTF-8",
+        ("--url", url, "--system", "\udcff", "--prompt", "x"): "the prompt is no text in UTF-8",
         ("--url", url, tmp_path, "--prompt", "x"): "give PATH or --url, not both",
         ("--model", "x", "--prompt", "x"): "go with --url",
         (tmp_path, "--prompt", "x"): "is neither an artifact",
@@ -175,6 +178,28 @@ def test_mistakes_of_a_script_are_one_sentence_and_status_1(
         status, _, err = lostwax(capsys, "run", *arguments)
         assert status == 1
         assert expected in one_sentence(err)
+
+
+def test_a_pipe_that_is_no_text_is_one_sentence(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    piped = io.TextIOWrapper(io.BytesIO(b"say \xff\n"), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", piped)
+    status, _, err = lostwax(capsys, "run", "--url", url)
+    assert status == 1
+    assert "standard input is no text in UTF-8" in one_sentence(err)
+
+
+def test_typed_bytes_that_are_no_text_do_not_end_the_chat(stub: ChatStub, url: str) -> None:
+    with terminal("run", "--url", url) as user:
+        user.expect("> ")
+        user.type("say \udcff\n")
+        user.expect("no text in UTF-8.*> ")
+        user.type("say fine\n")
+        user.expect("\nfine.*> ")
+        user.type(CTRL_D)
+        assert user.status() == 0
+    assert len(stub.bodies) == 1
 
 
 def _closed_url() -> str:

@@ -116,7 +116,7 @@ class _Asked:
     def __enter__(self) -> httpx.Response:
         try:
             self._answer = self._http.send(self._request, stream=True)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, UnicodeError) as error:  # a name that no resolver takes
             where = str(self._http.base_url).rstrip("/")
             raise ChatError(f"no server answers at {where}: {_fault(error)}") from error
         if not self._answer.is_success:
@@ -140,7 +140,7 @@ def _url(text: str) -> httpx.URL:
     return url
 
 
-def _fault(error: httpx.HTTPError) -> str:
+def _fault(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 

@@ -41,13 +41,23 @@ class Terminal:
             import readline  # pyright: ignore[reportUnusedImport]  # noqa: F401  # input() edits
         while True:
             try:
-                if not self._turn(input(PROMPT)):
+                if not self._turn(self._typed()):
                     return
             except EOFError:
                 self._console.print()
                 return
             except KeyboardInterrupt:
                 self._note("\nCtrl-D or /exit leaves")
+
+    def _typed(self) -> str:
+        """A line; nothing where what was typed is no text."""
+        try:
+            line = input(PROMPT)
+            line.encode()  # in some locales other bytes come as halves of surrogate pairs
+        except UnicodeError:
+            self._note("that is no text in UTF-8")
+            return ""
+        return line
 
     def _turn(self, line: str) -> bool:
         """One line of the user's; False ends the conversation."""

@@ -82,6 +82,7 @@ def run(
     }
     given = {name: value for name, value in options.items() if value is not None}
     prompts = _piped() if prompt is None else prompt
+    _require_text([*prompts, system or ""])
     if not all(text.strip() for text in prompts):
         raise NothingToAsk("the prompt is empty; pipe one, or give --prompt TEXT")
     with _client(path, url, model, api_key_file, cache) as client:
@@ -97,10 +98,22 @@ def _piped() -> list[str]:
     """The prompt on standard input, nothing where that is a terminal."""
     if sys.stdin.isatty():
         return []
-    text = sys.stdin.read(MAX_PROMPT_CHARS + 1)
+    try:
+        text = sys.stdin.read(MAX_PROMPT_CHARS + 1)
+    except UnicodeDecodeError as error:
+        raise NothingToAsk(f"standard input is no text in UTF-8: {error}") from error
     if len(text) > MAX_PROMPT_CHARS:
         raise NothingToAsk(f"standard input holds more than {MAX_PROMPT_CHARS} characters")
     return [text.strip()]
+
+
+def _require_text(given: list[str]) -> None:
+    """Bytes that are no UTF-8 come from the command line, and in some locales from a pipe, as
+    halves of surrogate pairs."""
+    try:
+        "".join(given).encode()
+    except UnicodeEncodeError as error:
+        raise NothingToAsk(f"the prompt is no text in UTF-8: {error}") from error
 
 
 @contextmanager
