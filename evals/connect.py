@@ -21,6 +21,7 @@ from lostwax.ir.contract.canonical import canonical_json
 IN_PROCESS = "http://in-process"
 CONNECT_S = 10.0
 MAX_KEY_BYTES = 8192
+MAX_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,6 @@ class Served:
     http: httpx.AsyncClient
     model: str
     source: Literal["url", "in process"]
-    max_context: int | None
 
 
 class CannotConnect(TaskError):
@@ -39,7 +39,6 @@ class CannotConnect(TaskError):
 
 class _Model(msgspec.Struct, frozen=True):
     id: str
-    max_model_len: int | None = None
 
 
 class _Models(msgspec.Struct, frozen=True):
@@ -72,6 +71,8 @@ async def by_url(
         raise CannotConnect(
             f"{url!r} is no URL: {error}; give one like http://HOST:PORT"
         ) from error
+    if (client.base_url.port or 0) > MAX_PORT:
+        raise CannotConnect(f"{url!r} is no URL: ports end at {MAX_PORT}")
     async with client:
         yield await _served(client, url, model, "url")
 
@@ -153,6 +154,6 @@ async def _served(
         if model in (None, found.id):
             if model is None and len(models) > 1:
                 break
-            return Served(client, found.id, source, found.max_model_len)
+            return Served(client, found.id, source)
     names = ", ".join(found.id for found in models[:8])
     raise CannotConnect(f"{named} serves {names or 'no model'}; name one of them with --model")

@@ -241,6 +241,7 @@ def test_models_keys_and_urls(
         (("--url", locked), "answers 401 to GET /v1/models"),
         (("--url", "http://127.0.0.1:9"), "no server answers at http://127.0.0.1:9"),
         (("--url", "nonsense"), "nonsense"),
+        (("--url", "http://127.0.0.1:99999"), "ports end at 65535"),
         (("--url", two, "--artifact", tmp_path), "give --url or --artifact, not both"),
         (("--checkpoint", tmp_path), "--checkpoint goes with an artifact"),
         (("--model", "one"), "--model and --api-key-file go with --url"),
