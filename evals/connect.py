@@ -49,7 +49,8 @@ def read_key(path: Path) -> str:
     """An API key from a file, so that it stands in no command line."""
     if not path.is_file() or path.stat().st_size > MAX_KEY_BYTES:
         raise TaskError(f"{path} is no file of at most {MAX_KEY_BYTES} bytes; put the key in one")
-    key = path.read_text(encoding="utf-8").strip()
+    # Of other bytes none decodes to ASCII: they are refused as other characters are.
+    key = path.read_text(encoding="utf-8", errors="replace").strip()
     if not (key.isascii() and key.isprintable() and key):
         raise TaskError(f"{path} holds no API key: one line of printable ASCII is expected")
     return key

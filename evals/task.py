@@ -29,7 +29,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 Reason = Literal[
     "correct",
     "no_answer",  # nothing of the asked form stands in the text
-    "cut_off",  # the same, and the text ended at max_tokens
+    "cut_off",  # no or a wrong answer, in a text that ended at max_tokens
     "malformed",  # the text breaks the model's format: reasoning or calls not closed, no JSON
     "wrong_value",
     "wrong_schema",  # JSON that its schema refuses

@@ -234,6 +234,7 @@ def test_models_keys_and_urls(
     locked = serve(Stub(key="sesame"))
     key = tmp_path / "key"
     key.write_text("sesame\n")
+    (tmp_path / "binary").write_bytes(b"\xff\n")
     assert evaluate(capsys, path, "--url", f"{two}/v1/", "--model", "two")[0] == 0
     assert evaluate(capsys, path, "--url", locked, "--api-key-file", key)[0] == 0
     for options, message in (
@@ -249,6 +250,7 @@ def test_models_keys_and_urls(
         (("--url", two, "--model", "two", "--repeats", 2), "repeats at temperature 0"),
         (("--url", two, "--model", "two", "--concurrency", 0), "concurrency must lie in"),
         (("--url", two, "--api-key-file", tmp_path), "put the key in one"),
+        (("--url", two, "--api-key-file", tmp_path / "binary"), "holds no API key"),
     ):
         status, _, err = evaluate(capsys, path, *options)
         assert status == 1

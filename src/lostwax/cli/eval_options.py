@@ -171,7 +171,7 @@ class Course:
     timeout
         Seconds that one request may take.
     retries
-        How often to try again after 429, 503 or a refused connection.
+        How often to try again after 429, 503 or where no connection can be made.
     out
         A folder that keeps every finished sample and the report; a run that was stopped goes on.
     restart
