@@ -8,15 +8,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import httpx
 import msgspec
 
 from lostwax.evals.task import TaskError
 from lostwax.ir.contract.canonical import canonical_json
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 IN_PROCESS = "http://in-process"
 CONNECT_S = 10.0
@@ -78,8 +82,7 @@ async def by_url(
         yield await _served(client, url, model, "url")
 
 
-@contextlib.asynccontextmanager
-async def in_process(
+def in_process(
     artifact: Path,
     *,
     checkpoint: Path | None = None,
@@ -87,9 +90,12 @@ async def in_process(
     num_pages: int | None = None,
     threads: int | None = None,
     drafts: int | None = None,
-) -> AsyncGenerator[Served]:
+) -> AbstractAsyncContextManager[Served]:
     """Gateway and engine of an artifact in this process, without a socket; `name` is the model's
-    (default: the checkpoint's own)."""
+    (default: the checkpoint's own).
+
+    Loads when it is called: where no loop runs yet, Ctrl-C ends that at once.
+    """
     # Imported here: asking a server by its URL needs no torch.
     from lostwax.backends.runtime.artifact_reader import ArtifactReader
     from lostwax.backends.runtime.boot_check import Admission
@@ -114,12 +120,17 @@ async def in_process(
     )
     codec = load_codec(artifact, checkpoint)
     app = create_app(InProcessEngine(EngineCore(runtime, drafts)), codec, Settings(model=name))
+    return _of_app(app, str(artifact))
+
+
+@contextlib.asynccontextmanager
+async def _of_app(app: FastAPI, named: str) -> AsyncGenerator[Served]:
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url=f"{IN_PROCESS}/v1", timeout=None) as client,
     ):
-        yield await _served(client, str(artifact), None, "in process")
+        yield await _served(client, named, None, "in process")
 
 
 def artifact_facts(artifact: Path, checkpoint: Path | None) -> dict[str, str]:

@@ -226,6 +226,24 @@ def test_a_run_that_was_ended_goes_on(serve: Serve, tmp_path: Path, end: signal.
     assert len(stub.bodies) == 31
 
 
+def test_ctrl_c_ends_a_compile_at_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl", prompt("a", "say 42"))
+    code = (
+        "import sys, time; from lostwax.cli import default_model, main\n"
+        "def compiling(**_): print('compiling', flush=True); time.sleep(600)\n"
+        "default_model.default_artifact = compiling; main(['eval', *sys.argv[1:]])"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"compiling\n"
+        os.kill(process.pid, signal.SIGINT)
+        try:
+            assert process.wait(20) == 130
+        finally:
+            process.kill()
+
+
 def test_models_keys_and_urls(
     serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

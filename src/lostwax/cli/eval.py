@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
-from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from lostwax.evals.connect import Served
     from lostwax.evals.report import Report, TaskReport
     from lostwax.evals.run import Runner
+    from lostwax.evals.send import Patience
     from lostwax.evals.task import Sampling, Task
 
 
@@ -43,13 +43,18 @@ def eval(
         Print the report as JSON on standard output.
     """
     from lostwax.evals.report import table
+    from lostwax.evals.send import Patience
 
     if list_:
         _list(asked.find(names) if names else [])
         return
     tasks = asked.find(names or ("tiny",))
+    samplings = [changes.of(task.sampling) for task in tasks]
+    patience = Patience(course.timeout, course.retries)
     try:
-        report = asyncio.run(_run(tasks, subject, asked, changes, course))
+        connecting, facts = _connecting(subject)
+        asking = _run(tasks, samplings, connecting, facts, patience, asked, course)
+        report = asyncio.run(asking)
     except KeyboardInterrupt:
         if course.out is not None:
             print(f"stopped; {course.out} holds what is finished", file=sys.stderr)
@@ -74,17 +79,21 @@ def _list(tasks: list[Task]) -> None:
 
 
 async def _run(
-    tasks: list[Task], subject: Subject, asked: Asked, changes: Changes, course: Course
+    tasks: list[Task],
+    samplings: list[Sampling],
+    connecting: AbstractAsyncContextManager[Served],
+    facts: dict[str, Any],
+    patience: Patience,
+    asked: Asked,
+    course: Course,
 ) -> Report:
     import lostwax
     from lostwax.cli.eval_progress import Progress
     from lostwax.evals.report import Report
     from lostwax.evals.run import Runner
-    from lostwax.evals.send import Patience, Sender
+    from lostwax.evals.send import Sender
 
-    samplings = [changes.of(task.sampling) for task in tasks]
-    patience = Patience(course.timeout, course.retries)
-    async with _connected(subject) as (served, facts):
+    async with connecting as served:
         print(f"asking {served.model} ({served.source})", file=sys.stderr)
         reports: list[TaskReport] = []
         with Progress() as progress:
@@ -131,17 +140,16 @@ async def _run_task(
     return task_report(task.name, sampling, outcome)
 
 
-@contextlib.asynccontextmanager
-async def _connected(subject: Subject) -> AsyncGenerator[tuple[Served, dict[str, Any]]]:
-    """What is judged, with the facts that decide its answers beside its name."""
+def _connecting(subject: Subject) -> tuple[AbstractAsyncContextManager[Served], dict[str, Any]]:
+    """What is judged, with the facts that decide its answers beside its name.
+
+    Compiles and loads before any loop runs: asyncio.run keeps Ctrl-C until the next await.
+    """
     from lostwax.evals.connect import artifact_facts, by_url, in_process, read_key
 
     if subject.url is not None:
         key = None if subject.api_key_file is None else read_key(subject.api_key_file)
-        connecting = by_url(subject.url, model=subject.model, key=key)
-        async with connecting as served:
-            yield served, {}
-        return
+        return by_url(subject.url, model=subject.model, key=key), {}
     from lostwax.cli.default_model import NAME, default_artifact, default_checkpoint
     from lostwax.cli.named_artifact import named_artifact
 
@@ -161,5 +169,4 @@ async def _connected(subject: Subject) -> AsyncGenerator[tuple[Served, dict[str,
         threads=subject.threads,
         drafts=subject.drafts,
     )
-    async with connecting as served:
-        yield served, artifact_facts(artifact, checkpoint)
+    return connecting, artifact_facts(artifact, checkpoint)
