@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from lostwax.evals.graders.by_kind import grade
-from lostwax.evals.graders.number import NumberReference, find_number
+from lostwax.evals.graders.number import NumberReference, read_number
 from lostwax.evals.jsonl import read_lines
 from lostwax.evals.task import Chat, Example, Sampling, Task, TaskError, Text
 
@@ -68,9 +68,10 @@ def _first(train: Path, shots: int) -> list[Row]:
 
 def _final(place: str, row: Row) -> str:
     steps, mark, number = row.answer.rpartition("####")
-    if not (steps and mark and find_number(number)):
+    digits = number.strip().replace(",", "")
+    if not (steps and mark) or read_number(digits) is None:
         raise TaskError(f"{place}: the answer does not end in '#### N'")
-    return number.strip().replace(",", "")
+    return digits
 
 
 def _text(solved: list[Row], row: Row) -> Text:

@@ -56,9 +56,10 @@ def test_gsm8k_says_what_is_missing(files: tuple[Path, Path], tmp_path: Path) ->
         gsm8k(data, thinking=False)
     with pytest.raises(TaskError, match=r"has 5 questions, but --shots is 8"):
         gsm8k(data, train, 8, thinking=False)
-    bad = write(tmp_path / "bad.jsonl", solved(1), {"question": "?", "answer": "5"})
-    with pytest.raises(TaskError, match=r"bad.jsonl:2: the answer does not end in '#### N'"):
-        gsm8k(bad, shots=0, thinking=False)
+    for answer in ("5", "#### 5", "Add.\n#### 5 dollars"):
+        bad = write(tmp_path / "bad.jsonl", solved(1), {"question": "?", "answer": answer})
+        with pytest.raises(TaskError, match=r"bad.jsonl:2: the answer does not end in '#### N'"):
+            gsm8k(bad, shots=0, thinking=False)
 
 
 GPQA = {"question": "Which {gas}?", "correct": "neon", "incorrect": ["argon", "xenon", "radon"]}
