@@ -25,7 +25,13 @@ Serve = Callable[[Stub], str]
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     with ExitStack() as stack:
-        yield lambda stub: stack.enter_context(running(stub.app()))
+
+        def start(stub: Stub) -> str:
+            url = stack.enter_context(running(stub.app()))
+            stack.callback(stub.released.set)  # a held request would hold the server's end, too
+            return url
+
+        yield start
 
 
 def write(path: Path, *rows: dict[str, Any]) -> Path:
@@ -211,7 +217,7 @@ def test_a_run_that_was_ended_goes_on(serve: Serve, tmp_path: Path, end: signal.
     command = [sys.executable, "-m", "lostwax", "eval", str(path), "--url", url]
     command += ["--concurrency", "1", "--out", str(tmp_path / "out")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as first:
-        assert stub.holding.wait(timeout=60)
+        assert stub.holding.wait(timeout=240)
         os.kill(first.pid, end)
         _, err = first.communicate(timeout=60)
     if end == signal.SIGINT:
