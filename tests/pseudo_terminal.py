@@ -11,7 +11,7 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 120.0  # loaded machines are slow
 CTRL_C, CTRL_D = "\x03", "\x04"
 # The terminal becomes the process' own, so that Ctrl-C reaches it as a signal.
 _START = (
