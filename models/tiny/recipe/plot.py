@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+STAGES = ("dense", "warm", "sparse")
+
 
 def plot(log: Path, out: Path) -> None:
     """Losses over seconds of each stage, and the indexer's KL."""
@@ -16,10 +18,9 @@ def plot(log: Path, out: Path) -> None:
     from matplotlib import pyplot
 
     rows: list[dict[str, Any]] = json.loads(log.read_text(encoding="utf-8"))["steps"]
-    stages = list(dict.fromkeys(row["stage"] for row in rows))
-    figure, axes = pyplot.subplots(1, len(stages), figsize=(4 * len(stages), 3.5), squeeze=False)
-    for axis, stage in zip(axes[0], stages, strict=True):
-        chosen = [row for row in rows if row["stage"] == stage and row.get("done", 1) > 0]
+    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.5))
+    for axis, stage in zip(axes, STAGES, strict=True):
+        chosen = [row for row in rows if row["stage"] == stage and row["done"] > 0]
         for column in ("written", "mtp", "kl"):
             points = [(row["seconds"], row[column]) for row in chosen if column in row]
             if points:
