@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,10 @@ if TYPE_CHECKING:
     from harness import Models
 
 pytest_plugins = ("small_fixtures", "trained_fixtures")
+
+# Jobs that a shell starts in the background ignore Ctrl-C, and so would the commands that tests
+# start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from lostwax.evals.task import Answer, Grade, TaskError
 LETTERS = "ABCDEFGHIJ"
 _LETTER = re.compile(
     r"\b(?i:answer)(?i:\s++is)?\s*+:?\s*+"
-    r"(?:[*$({\[]|\\boxed|\\text|\\mathbf|\\mathrm)*+\s*+([A-J])\b"
+    r"(?>(?:[*$({\[]|\\boxed|\\text|\\mathbf|\\mathrm)*)\s*+([A-J])\b"
 )
 
 
