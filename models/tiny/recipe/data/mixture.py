@@ -45,7 +45,7 @@ def mixture(count: Count, longest: int, gsm8k: Path | None) -> Mixture:
         (arithmetic, 14),
         (drill, 8),
         (dates_units, 10),
-        (tools, 22),
+        (tools, 28),
         (json_answer, 10),
         (chat, 10),
         (mixed, 6),
