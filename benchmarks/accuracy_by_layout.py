@@ -28,7 +28,7 @@ from ask_artifact import (
     Samples,
     Share,
     ask,
-    compile_for_cpu,
+    compile_for_tasks,
     copy_checkpoint,
     num_changed,
     share_right,
@@ -83,7 +83,7 @@ def run(plan: Plan, formats: Formats) -> tuple[Samples, int, float]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "artifact"
         captured = _captured(plan.checkpoint)
-        size = compile_for_cpu(captured, plan.checkpoint, out, DTYPES[plan.dtype], formats)
+        size = compile_for_tasks(captured, plan.checkpoint, out, DTYPES[plan.dtype], formats)
         return ask(out, plan.checkpoint, wanted), size, time.monotonic() - begun
 
 

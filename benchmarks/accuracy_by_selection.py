@@ -2,8 +2,11 @@
 
 `python benchmarks/accuracy_by_selection.py [CHECKPOINT] [--out FILE]` makes two variants of the
 checkpoint (default: the tiny model): one whose index_topk holds the longest context, so that all
-programs attend densely, and one whose indexers have random weights. Each is compiled for the CPU in
-fp32 and generates the answers to the same held-out tasks, greedily and through the server.
+programs attend densely, and one whose indexers have random weights. Each is compiled in fp32 and
+generates the answers to the same held-out tasks, greedily and through the server.
+
+For a device that this machine has not: compile here (`--target T --artifacts DIR --compile-only`),
+then ask there (`--artifacts DIR`, with a device's own tasks by `python -m recipe.write_tasks`).
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from ask_artifact import (
     Samples,
     Share,
     ask,
-    compile_for_cpu,
+    compile_for_tasks,
     copy_checkpoint,
     num_changed,
     share_right,
@@ -71,18 +74,19 @@ def _random_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
     return values.clamp(-448, 448).to(tensor.dtype)  # the largest of fp8 e4m3
 
 
-def answers(checkpoint: Path, folder: Path, mode: str, share: Share, task_files: Path) -> Samples:
-    """What a variant answers."""
-    variant = checkpoint
-    if mode != "sparse":
-        variant = folder / mode
-        (make_dense if mode == "dense" else make_random)(checkpoint, variant)
-    wanted = read_tasks(task_files, KINDS, share, checkpoint / "tokenizer.json")
+def make_variant(mode: str, checkpoint: Path, folder: Path) -> Path:
+    """The checkpoint of a mode; sparse is the checkpoint itself."""
+    if mode == "sparse":
+        return checkpoint
+    (make_dense if mode == "dense" else make_random)(checkpoint, folder / mode)
+    return folder / mode
+
+
+def compile_variant(variant: Path, out: Path, target: str) -> None:
+    """Its artifact in fp32, caches included."""
+    captured = capture(open_checkpoint(variant))
     formats = Formats(kv="f32", indexer="f32")
-    compile_for_cpu(
-        capture(open_checkpoint(variant)), variant, folder / f"{mode}.artifact", "f32", formats
-    )
-    return ask(folder / f"{mode}.artifact", variant, wanted)
+    compile_for_tasks(captured, variant, out, "f32", formats, target=target)
 
 
 def report(found: dict[str, Samples]) -> list[dict[str, Any]]:
@@ -109,6 +113,10 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _device(target: str) -> str:
+    return torch.cuda.get_device_name() if target.startswith("cuda") else platform.machine()
+
+
 def main() -> None:
     """Measure, print a Markdown table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -116,6 +124,9 @@ def main() -> None:
     parser.add_argument("--tasks", type=Path, default=TINY / "tasks")
     parser.add_argument("--examples", type=int, default=32, help="of a task, at most")
     parser.add_argument("--tokens", type=int, default=16384, help="of a task's prompts, about")
+    parser.add_argument("--target", default="cpu")
+    parser.add_argument("--artifacts", type=Path, help="kept here; those that exist are used")
+    parser.add_argument("--compile-only", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     begun, share = time.monotonic(), Share(options.examples, options.tokens)
@@ -124,15 +135,23 @@ def main() -> None:
         checkpoint = Path(folder) / "checkpoint"
         digest = copy_checkpoint(options.checkpoint, checkpoint)
         for mode in MODES:
-            found[mode] = answers(checkpoint, Path(folder), mode, share, options.tasks)
+            variant = make_variant(mode, checkpoint, Path(folder))
+            artifact = (options.artifacts or Path(folder)) / f"{mode}.artifact"
+            if not artifact.exists():
+                compile_variant(variant, artifact, options.target)
+            if not options.compile_only:
+                wanted = read_tasks(options.tasks, KINDS, share, checkpoint / "tokenizer.json")
+                found[mode] = ask(artifact, variant, wanted)
             print(f"{mode}: {time.monotonic() - begun:.0f} s so far", file=sys.stderr)
+    if options.compile_only:
+        return
     rows = report(found)
     print(table(rows))
     if options.out:
         about = {
             "command": " ".join(["python", "benchmarks/accuracy_by_selection.py", *sys.argv[1:]]),
             "date": str(date.today()),
-            "machine": f"{platform.machine()}, torch {torch.__version__}",
+            "machine": f"{_device(options.target)}, torch {torch.__version__}",
             "checkpoint": digest,
             "dtype": "fp32",
             "seconds": round(time.monotonic() - begun, 1),

@@ -1,4 +1,4 @@
-"""Compiles a checkpoint for the CPU and asks the artifact task files, as `lostwax eval` does.
+"""Compiles a checkpoint and asks the artifact task files, as `lostwax eval` does.
 
 For benchmarks: gateway and engine in this process, greedy, prompts by the model's own encoding.
 Knows no table.
@@ -82,14 +82,15 @@ def copy_checkpoint(checkpoint: Path, out: Path) -> str:
     return found.hexdigest()[:16]
 
 
-def compile_for_cpu(
-    captured: Captured, checkpoint: Path, out: Path, dtype: str, formats: Formats, drafts: int = 0
-) -> int:
+def compile_for_tasks(
+    captured: Captured, checkpoint: Path, out: Path, dtype: str, formats: Formats, *,
+    drafts: int = 0, target: str = "cpu",
+) -> int:  # fmt: skip
     """An artifact that takes the longest task; bytes of its caches a token. dtype: f32 or bf16."""
     sizes = replace(SIZES, max_drafts=drafts)
     options = CompileOptions(dtype=dtype, formats=formats, sizes=sizes)
     parts = (captured.module, captured.facts, captured.weights)
-    manifest = compile_module(*parts, "cpu", out, options, checkpoint / "tokenizer.json")
+    manifest = compile_module(*parts, target, out, options, checkpoint / "tokenizer.json")
     return sum(p.page_bytes // p.page_tokens * p.layers for p in manifest.planes)
 
 

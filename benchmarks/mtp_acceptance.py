@@ -26,7 +26,7 @@ from ask_artifact import (
     ANSWER_TOKENS,
     TINY,
     Share,
-    compile_for_cpu,
+    compile_for_tasks,
     copy_checkpoint,
     prompts,
     tasks,
@@ -146,7 +146,7 @@ def main() -> None:
         wanted = tasks(options.tasks, KINDS, share, tokenizer)
         captured = capture(open_checkpoint(checkpoint))
         formats = Formats(kv="f32", indexer="f32")
-        compile_for_cpu(captured, checkpoint, out, "f32", formats, drafts=MOST)
+        compile_for_tasks(captured, checkpoint, out, "f32", formats, drafts=MOST)
         runtime = load(out, checkpoint=checkpoint, threads=1)
         rows = measure(runtime, wanted, Tokenizer.from_file(str(tokenizer)))
     seconds = time.monotonic() - begun

@@ -39,6 +39,7 @@ class Plan:
     resume: Path | None
     seconds: float
     shares: tuple[float, ...]
+    rate: float
     device: str
     tokens: int
     length: int
@@ -98,7 +99,7 @@ def run(plan: Plan) -> None:
             print(f"{name}: {seconds:.0f} s, {time.monotonic() - begun:.0f} s so far", flush=True)
             draw = batches.dense if name == "dense" else batches.whole
             run_stage(
-                name, model, draw, seconds, log,
+                name, model, draw, seconds, log, rate=plan.rate if name == "dense" else 1.0,
                 device=plan.device, until=deadline, max_steps=plan.max_steps,
             )  # fmt: skip
             mode: Mode = "dense" if name == "dense" else "sparse"
@@ -167,6 +168,7 @@ def main() -> None:
     parser.add_argument("--resume", type=Path, help="folder of a checkpoint to go on from")
     parser.add_argument("--seconds", type=float, default=550)
     parser.add_argument("--shares", default="0.66,0.18,0.16", help="of time: dense, warm, sparse")
+    parser.add_argument("--rate", type=float, default=1.0, help="share of dense's peak rates")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tokens", type=int, default=32768, help="of a step")
     parser.add_argument("--length", type=int, default=4096, help="of a pack")

@@ -24,7 +24,7 @@ HERE = Path(__file__).parents[1]
 SEED = 11  # not the trainer's: its reports and these files are two samples
 EXAMPLES = 96
 EXAMPLES_BY_TOKENS = {256: 96, 1024: 64, 2048: 48, 4096: 32}  # all files stay below 2.5 MB
-TOOL_DOCUMENTS = 64  # of one or two examples
+TOOL_DOCUMENTS = 64  # of one or two examples each
 
 
 def set_names(encoder: Encoder) -> list[str]:
@@ -32,15 +32,18 @@ def set_names(encoder: Encoder) -> list[str]:
     return list(evaluation_sets(encoder.count))
 
 
-def examples(encoder: Encoder, name: str) -> Iterator[dict[str, Any]]:
-    """The lines of one task file."""
+def num_documents(name: str) -> int:
+    """How many documents a set in the repository is of."""
     kind, _, length = name.partition("_")
-    count = EXAMPLES_BY_TOKENS[int(length)] if kind in LONG_KINDS else EXAMPLES
-    documents = held_out_documents(
-        encoder, name, TOOL_DOCUMENTS if name == "tools" else count, SEED
-    )
+    if name == "tools":
+        return TOOL_DOCUMENTS
+    return EXAMPLES_BY_TOKENS[int(length)] if kind in LONG_KINDS else EXAMPLES
+
+
+def examples(encoder: Encoder, name: str, documents: int) -> Iterator[dict[str, Any]]:
+    """The lines of one task file; those of fewer documents are the first of them."""
     number = 0
-    for document in documents:
+    for document in held_out_documents(encoder, name, documents, SEED):
         for place in _asked(document, every=name == "tools"):
             yield {"id": f"{name}-{number}", **_example(name, document, place)}
             number += 1
@@ -85,9 +88,10 @@ def _schema(document: Document) -> Any:
     return json.loads(str(first["content"]).splitlines()[0].split(": ", 1)[1])
 
 
-def file_bytes(encoder: Encoder, name: str) -> bytes:
-    """The task file of a set."""
-    lines = (json.dumps(example, ensure_ascii=False) for example in examples(encoder, name))
+def file_bytes(encoder: Encoder, name: str, documents: int | None = None) -> bytes:
+    """The task file of a set (default: as it lies in the repository)."""
+    found = examples(encoder, name, documents or num_documents(name))
+    lines = (json.dumps(example, ensure_ascii=False) for example in found)
     return "".join(f"{line}\n" for line in lines).encode()
 
 
@@ -96,12 +100,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=HERE / "weights", help="tokenizer.json")
     parser.add_argument("--out", type=Path, default=HERE / "tasks")
+    parser.add_argument("--documents", type=int, help="of each set (default: as in tasks/)")
     args = parser.parse_args()
     encoder = Encoder(args.model / "tokenizer.json")
     args.out.mkdir(parents=True, exist_ok=True)
     total = 0
     for name in set_names(encoder):
-        written = file_bytes(encoder, name)
+        written = file_bytes(encoder, name, args.documents)
         (args.out / f"{name}.jsonl").write_bytes(written)
         total += len(written)
         number = len(written.splitlines())
