@@ -1,7 +1,8 @@
 """Posts requests: waits where a server says so, gives up after a bound. Knows no task.
 
 429 and 503 are overload or start-up: they are tried again, after `Retry-After` where the server
-names a time. So is a connection that could not be made. Everything else is final.
+names a time. So is a connection that could not be made; but once all patience was used up on one,
+requests try once only, until the server is found again. Everything else is final.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import email.utils
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -36,9 +37,10 @@ class RequestRefused(RequestFailed):
 class _TryAgain(Exception):
     """The server is busy, or not there yet."""
 
-    def __init__(self, fault: str, wait_s: float) -> None:
+    def __init__(self, fault: str, wait_s: float, *, is_there: bool) -> None:
         super().__init__(fault)
         self.wait_s = wait_s
+        self.is_there = is_there
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,26 +57,32 @@ class Patience:
             )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sender:
     """Posts JSON to one server; `sleep` is there to be replaced in tests."""
 
     http: httpx.AsyncClient
     patience: Patience
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    _is_gone: bool = field(default=False, init=False)
 
     async def post(self, path: str, body: dict[str, Any]) -> tuple[bytes, int]:
         """The body of a 200 answer, and how many tries came before it. Raises RequestFailed."""
         content = msgspec.json.encode(body)
         for tries in range(self.patience.retries + 1):
+            wait_s = min(FIRST_WAIT_S * 2**tries, MAX_WAIT_S)
             try:
-                return await self._try(
-                    path, content, min(FIRST_WAIT_S * 2**tries, MAX_WAIT_S)
-                ), tries
+                answer = await self._try(path, content, wait_s)
             except _TryAgain as again:
-                if tries == self.patience.retries:
-                    raise RequestFailed(f"{again} (tried {tries + 1} times)") from again
+                self._is_gone &= not again.is_there
+                if tries == self.patience.retries or self._is_gone:
+                    self._is_gone = not again.is_there
+                    times = "once" if tries == 0 else f"{tries + 1} times"
+                    raise RequestFailed(f"{again} (tried {times})") from again
                 await self.sleep(again.wait_s)
+            else:
+                self._is_gone = False
+                return answer, tries
         raise AssertionError("the last try returns or raises")
 
     async def _try(self, path: str, content: bytes, wait_s: float) -> bytes:
@@ -85,14 +93,14 @@ class Sender:
             raise RequestFailed(f"no answer within {self.patience.timeout_s:g} s") from error
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             fault = str(error) or type(error).__name__
-            raise _TryAgain(f"cannot connect: {fault}", wait_s) from error
+            raise _TryAgain(f"cannot connect: {fault}", wait_s, is_there=False) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise RequestFailed(f"{type(error).__name__}: {error}") from error
         if status == 200:
             return answer
         fault = f"status {status}: {_message(answer)}"
         if status in _RETRIED:
-            raise _TryAgain(fault, _retry_after(headers, wait_s))
+            raise _TryAgain(fault, _retry_after(headers, wait_s), is_there=True)
         raise RequestRefused(fault) if 400 <= status < 500 else RequestFailed(fault)
 
     async def _once(self, path: str, content: bytes) -> tuple[int, httpx.Headers, bytes]:

@@ -170,6 +170,8 @@ def test_mistakes_of_a_script_are_one_sentence_and_status_1(
         ("--url", url, tmp_path, "--prompt", "x"): "give PATH or --url, not both",
         ("--model", "x", "--prompt", "x"): "go with --url",
         (tmp_path, "--prompt", "x"): "is neither an artifact",
+        ("--url", url, "--temperature", "nan", "--prompt", "x"): "--temperature must be a number",
+        ("--url", url, "--top-p", "inf", "--prompt", "x"): "--top-p must be a number",
         ("--url", url): "the prompt is empty; pipe one, or give --prompt TEXT",
         ("--url", url, "--prompt", " "): "the prompt is empty",
     }

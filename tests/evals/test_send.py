@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import re
 import time
 from collections.abc import Callable
 
@@ -102,6 +103,36 @@ def test_a_connection_that_is_refused_is_tried_again_and_a_broken_one_not() -> N
         raise httpx.ReadError("reset")
 
     assert post(broken) == ("ReadError: reset", [])
+
+
+def test_a_server_that_is_gone_is_waited_for_once_and_found_again() -> None:
+    is_up, waits = False, list[float]()
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        if not is_up:
+            raise httpx.ConnectError("refused")
+        return httpx.Response(503)
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    async def run() -> None:
+        nonlocal is_up
+        transport = httpx.MockTransport(answer)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x/v1") as http:
+            sender = Sender(http, Patience(retries=2), sleep)
+            for up, fault in (
+                (False, "cannot connect: refused (tried 3 times)"),
+                (False, "cannot connect: refused (tried once)"),
+                (True, "status 503:  (tried 3 times)"),
+                (False, "cannot connect: refused (tried 3 times)"),
+            ):
+                is_up = up
+                with pytest.raises(RequestFailed, match=f"^{re.escape(fault)}$"):
+                    await sender.post("/y", {})
+
+    asyncio.run(run())
+    assert len(waits) == 6
 
 
 def test_a_request_ends_at_its_timeout() -> None:

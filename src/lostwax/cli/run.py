@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Generator
 from contextlib import closing, contextmanager
@@ -81,6 +82,9 @@ def run(
         "top_p": top_p,
     }
     given = {name: value for name, value in options.items() if value is not None}
+    for name, value in given.items():
+        if not math.isfinite(value):  # JSON has none but finite numbers
+            raise NothingToAsk(f"--{name.replace('_', '-')} must be a number, not {value}")
     prompts = _piped() if prompt is None else prompt
     _require_text([*prompts, system or ""])
     if not all(text.strip() for text in prompts):
