@@ -60,11 +60,11 @@ class Log:
 
 def run_stage(
     name: str, model: Model, next_batch: NextBatch, seconds: float, log: Log, *,
-    device: str, until: float, rate: float = 1.0, max_steps: int | None = None,
+    device: str, until: float, peak: float = 1.0, max_steps: int | None = None,
 ) -> None:  # fmt: skip
     """Train for `seconds` after compilation, but not past `until` (or for `max_steps`).
 
-    `rate` multiplies all rates: a run that goes on from good weights needs no high ones.
+    `peak` multiplies all rates: a run that goes on from good weights needs no high ones.
     `until` is on `time.monotonic`: where compiling took longer than thought, rates fall faster.
     """
     stage, s = STAGES[name], model.shape
@@ -79,7 +79,7 @@ def run_stage(
         done = 0.0 if started is None else (time.monotonic() - started) / seconds
         if done >= 1:
             break
-        share = min(1.0, (step + 1) / RAMP_STEPS) * min(1.0, (1 - done) / (1 - stage.hold)) * rate
+        share = min(1.0, (step + 1) / RAMP_STEPS) * min(1.0, (1 - done) / (1 - stage.hold)) * peak
         tokens, weights = (torch.from_numpy(a).to(device) for a in next_batch(step))
         losses = _step(model, stage, tokens, weights)
         optimiser.step(stage.main * share, stage.index * share)

@@ -99,7 +99,7 @@ def run(plan: Plan) -> None:
             print(f"{name}: {seconds:.0f} s, {time.monotonic() - begun:.0f} s so far", flush=True)
             draw = batches.dense if name == "dense" else batches.whole
             run_stage(
-                name, model, draw, seconds, log, rate=plan.rate if name == "dense" else 1.0,
+                name, model, draw, seconds, log, peak=plan.rate if name == "dense" else 1.0,
                 device=plan.device, until=deadline, max_steps=plan.max_steps,
             )  # fmt: skip
             mode: Mode = "dense" if name == "dense" else "sparse"
