@@ -59,13 +59,16 @@ def make_dense(checkpoint: Path, out: Path) -> None:
 def make_random(checkpoint: Path, out: Path) -> None:
     """A copy with normally distributed indexer weights of the size of the trained ones."""
     shutil.copytree(checkpoint, out)
-    generator = torch.Generator().manual_seed(0)
+    generator, replaced = torch.Generator().manual_seed(0), 0
     for file in sorted(out.glob("*.safetensors")):
         stored = load_file(file)
         for name, tensor in stored.items():
             if name.endswith(RANDOM):
                 stored[name] = _random_like(tensor, generator)
+                replaced += 1
         save_file(stored, file, {"format": "pt"})
+    if not replaced:
+        raise SystemExit(f"{checkpoint} has no tensor whose name ends with one of {RANDOM}")
 
 
 def _random_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
