@@ -5,8 +5,8 @@ checkpoint (default: the tiny model): one whose index_topk holds the longest con
 programs attend densely, and one whose indexers have random weights. Each is compiled in fp32 and
 generates the answers to the same held-out tasks, greedily and through the server.
 
-For a device that this machine has not: compile here (`--target T --artifacts DIR --compile-only`),
-then ask there (`--artifacts DIR`, with a device's own tasks by `python -m recipe.write_tasks`).
+For a device that this machine has not: compile here (`--target T --artifacts DIR --compile-only`)
+and ask there (`--target T --artifacts DIR`).
 """
 
 from __future__ import annotations

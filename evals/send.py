@@ -74,14 +74,12 @@ class Sender:
             try:
                 answer = await self._try(path, content, wait_s)
             except _TryAgain as again:
-                self._is_gone &= not again.is_there
                 if tries == self.patience.retries or self._is_gone:
                     self._is_gone = not again.is_there
                     times = "once" if tries == 0 else f"{tries + 1} times"
                     raise RequestFailed(f"{again} (tried {times})") from again
                 await self.sleep(again.wait_s)
             else:
-                self._is_gone = False
                 return answer, tries
         raise AssertionError("the last try returns or raises")
 
@@ -89,6 +87,7 @@ class Sender:
         try:
             async with asyncio.timeout(self.patience.timeout_s):
                 status, headers, answer = await self._once(path, content)
+                self._is_gone = False
         except TimeoutError as error:
             raise RequestFailed(f"no answer within {self.patience.timeout_s:g} s") from error
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
