@@ -21,6 +21,8 @@ SUITES = {
     "FILE.jsonl": "a task file",
 }
 """What may be named, with what it is."""
+OF_DATA = ("gsm8k", "gpqa", "aime")
+"""Those whose questions come from --data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Sources:
 
 def find_tasks(names: Sequence[str], sources: Sources, only: Sequence[str] = ()) -> list[Task]:
     """The tasks of some suites; of those, if `only` names any, the ones that it names."""
-    if (of_data := [n for n in names if n in ("gsm8k", "gpqa", "aime")]) and len(of_data) > 1:
+    if (of_data := [n for n in names if n in OF_DATA]) and len(of_data) > 1:
         raise TaskError(f"{' and '.join(of_data)} have a --data file each; run one at a time")
     files: dict[str, Path] = {}
     for path in (path for name in names for path in _files(name, sources)):
@@ -62,7 +64,7 @@ def find_tasks(names: Sequence[str], sources: Sources, only: Sequence[str] = ())
 
 def _files(name: str, sources: Sources) -> list[Path]:
     """The task files of a name; none for a benchmark, which has files of its own form."""
-    if name in ("gsm8k", "gpqa", "aime"):
+    if name in OF_DATA:
         return []
     if name == "tiny":
         if files := sorted(sources.tiny.glob("*.jsonl")):
