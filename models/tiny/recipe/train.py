@@ -152,7 +152,9 @@ def _evaluate(plan: Plan, model: Model, sets: dict[str, list[Encoded]], mode: Mo
 
 def _write_log(plan: Plan, log: Log, results: dict[str, Any], seconds: float) -> None:
     name = torch.cuda.get_device_name() if plan.device == "cuda" else "cpu"
-    raw = {"plan": {k: str(getattr(plan, k)) for k in Plan.__slots__}, "device": name,
+    given = {k: getattr(plan, k) for k in Plan.__slots__}
+    shown = {k: v.name if isinstance(v, Path) else str(v) for k, v in given.items()}
+    raw = {"plan": shown, "device": name,
            "torch": torch.__version__, "wall_seconds": round(seconds, 1), "results": results,
            "steps": log.rows}  # fmt: skip
     plan.out.mkdir(parents=True, exist_ok=True)
