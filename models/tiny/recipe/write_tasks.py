@@ -90,7 +90,7 @@ def _schema(document: Document) -> Any:
 
 def file_bytes(encoder: Encoder, name: str, documents: int | None = None) -> bytes:
     """The task file of a set (default: as it lies in the repository)."""
-    found = examples(encoder, name, documents or num_documents(name))
+    found = examples(encoder, name, num_documents(name) if documents is None else documents)
     lines = (json.dumps(example, ensure_ascii=False) for example in found)
     return "".join(f"{line}\n" for line in lines).encode()
 
