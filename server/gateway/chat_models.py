@@ -113,10 +113,14 @@ class Message(BaseModel):
 
 
 class TemplateKwargs(BaseModel):
-    """What the chat encoding can be told."""
+    """What the chat encoding can be told.
+
+    `trust_content` makes marks and tags in the messages structure, as the model's own encoder does.
+    """
 
     model_config = STRICT
     thinking: bool = False
+    trust_content: bool = False
 
 
 class ChatRequest(GenerationRequest):

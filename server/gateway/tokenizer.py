@@ -6,11 +6,14 @@ those, one after another, so that offsets into text still hold.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from tokenizers import Tokenizer
+
+from lostwax.server.gateway.pieces import Piece
 
 REPLACEMENT = "\ufffd"
 """What an incomplete UTF-8 sequence decodes to."""
@@ -53,6 +56,13 @@ class Codec(Protocol):
         """The ids of a text that holds its marks already: nothing is put around it."""
         ...
 
+    def encode_pieces(self, pieces: Sequence[Piece]) -> list[int]:
+        """The ids of a prompt whose marks are those of its structure; nothing is put around it.
+
+        Raises ValueError where the tokenizer cannot spell a mark that stands in text.
+        """
+        ...
+
     def decode(self, tokens: list[int]) -> str:
         """The text of ids, special tokens left out."""
         ...
@@ -80,6 +90,10 @@ class IdCodec:
         """The ids of a text."""
         raise ValueError("there is no tokenizer")
 
+    def encode_pieces(self, pieces: Sequence[Piece]) -> list[int]:
+        """The ids of a prompt."""
+        raise ValueError("there is no tokenizer")
+
     def decode(self, tokens: list[int]) -> str:
         """The text of ids."""
         return "".join(map(self.piece, tokens))
@@ -102,6 +116,11 @@ class TextCodec:
         self._tokenizer = tokenizer
         added = tokenizer.get_added_tokens_decoder()
         self.marks: Mapping[str, int] = {token.content: i for i, token in added.items()}
+        self._mark_of = {i: mark for mark, i in self.marks.items()}
+        self._speller = _without_marks(tokenizer)
+        # Of two marks that begin alike the longer one is meant, as `tokenizers` has it.
+        longest_first = sorted(self.marks, key=len, reverse=True)
+        self._mark = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text."""
@@ -110,6 +129,30 @@ class TextCodec:
     def encode_rendered(self, text: str) -> list[int]:
         """The ids of a text that holds its marks already."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def encode_pieces(self, pieces: Sequence[Piece]) -> list[int]:
+        """The ids of a prompt. What stands between two marks is tokenised as one text."""
+        ids, run = list[int](), list[str]()
+        for piece in pieces:
+            if not (piece.is_structure and self.marks):
+                run.append(piece.text)
+                continue
+            before, *rest = self._mark.split(piece.text)
+            run.append(before)
+            for mark, text in zip(rest[::2], rest[1::2], strict=True):
+                ids += self._spelt("".join(run))
+                ids.append(self.marks[mark])
+                run = [text]
+        return ids + self._spelt("".join(run))
+
+    def _spelt(self, text: str) -> list[int]:
+        """The ids of a text in which no mark counts as one."""
+        ids = self._speller.encode(text, add_special_tokens=False).ids
+        for token in self._mark_of.keys() & ids:
+            # The model's own vocabulary may hold it as a word; a text can also be unknown to it.
+            if (mark := self._mark_of[token]) in text:
+                raise ValueError(f"this tokenizer has no other way to write {mark!r} than its mark")
+        return ids
 
     def decode(self, tokens: list[int]) -> str:
         """The text of ids."""
@@ -130,6 +173,16 @@ class TextCodec:
         if not _BYTES.keys() >= set(text):
             return None  # no byte-level vocabulary
         return bytes(_BYTES[character] for character in text)
+
+
+def _without_marks(tokenizer: Tokenizer) -> Tokenizer:
+    """A tokenizer with the same (shared) vocabulary that finds no marks in a text."""
+    made = Tokenizer(tokenizer.model)
+    if tokenizer.normalizer is not None:
+        made.normalizer = tokenizer.normalizer
+    if tokenizer.pre_tokenizer is not None:
+        made.pre_tokenizer = tokenizer.pre_tokenizer
+    return made
 
 
 class IncrementalDecoder:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lostwax.server.gateway.encoding_v32 import EncodingError, encode_messages, tools_text
+from lostwax.server.gateway.encoding_v32 import EncodingError, encode_messages
 
 CONVERSATIONS = sorted((Path(__file__).parent / "conversations_v32").glob("*.json"))
 AUTHORS_EXAMPLE = Path(__file__).parents[3] / "shared" / "data" / "encoding_v32"
@@ -84,7 +84,9 @@ def test_reasoning_of_earlier_turns_is_dropped() -> None:
 
 
 def test_tools_text_ends_with_the_bare_function_objects() -> None:
-    text = tools_text([{"type": "function", "function": {"name": "f"}}, {"name": "g"}])
+    tools = [{"type": "function", "function": {"name": "f"}}, {"name": "g"}]
+    prompt = encode_messages([{"role": "system", "content": "", "tools": tools}], "chat")
+    text = prompt.removeprefix("<｜begin▁of▁sentence｜>\n\n")  # noqa: RUF001
     assert text.endswith('<functions>\n{"name": "f"}\n{"name": "g"}\n</functions>\n')
     assert "reply to the user:\n<｜DSML｜function_calls>\n" in text  # noqa: RUF001
     assert len(text) == 1089 + len('{"name": "f"}\n{"name": "g"}\n</functions>\n')
