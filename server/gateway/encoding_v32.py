@@ -269,7 +269,8 @@ def _tool(prompt: _Prompt, messages: Sequence[Message], index: int, thinks: bool
     caller = index - 1
     while caller >= 0 and messages[caller].get("role") == "tool":
         caller -= 1
-    calls = messages[caller].get("tool_calls") or () if caller >= 0 else ()
+    called: Message = messages[caller] if caller >= 0 else {}
+    calls = called.get("tool_calls") or () if called.get("role") == "assistant" else ()
     number = index - caller
     if number > len(calls):
         raise EncodingError(

@@ -98,6 +98,7 @@ def test_tools_text_ends_with_the_bare_function_objects() -> None:
         [{"role": "judge", "content": ""}],
         [{"role": "developer", "content": ""}],
         [{"role": "user", "content": "x"}, {"role": "tool", "content": "5"}],
+        [{"role": "user", "content": "x", "tool_calls": [ADD]}, {"role": "tool", "content": "5"}],
         [{"role": "user", "content": [{"type": "image_url"}]}],
     ],
 )
