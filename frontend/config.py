@@ -7,10 +7,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from lostwax.frontend.config_fields import ConfigError, Fields
+from lostwax.frontend.config_fields import ConfigError, Fields, shown
+from lostwax.frontend.json_file import read_json_object
+from lostwax.frontend.known_fields import (
+    QUANTISATION_IGNORED,
+    QUANTISATION_READ,
+    require_known,
+    require_names,
+)
 from lostwax.frontend.rope import Rope, read_rope
+from lostwax.frontend.spellings import dense_layers, one_spelling, require_derived
 
 ARCHITECTURE = "DeepseekV32ForCausalLM"
 MODEL_TYPE = "deepseek_v32"
@@ -85,6 +93,16 @@ class ModelConfig:
                 f"first_k_dense_replace {self.first_k_dense_replace} exceeds num_hidden_layers"
                 f" ({self.num_hidden_layers})"
             )
+        self._require_in_vocabulary("bos_token_id", (self.bos_token_id,))
+        self._require_in_vocabulary("eos_token_id", self.eos_token_ids)
+
+    def _require_in_vocabulary(self, name: str, tokens: tuple[int | None, ...]) -> None:
+        for token in tokens:
+            if token is not None and token >= self.vocab_size:
+                raise ConfigError(
+                    f"{name} {token} is no token of the vocabulary, whose vocab_size is"
+                    f" {self.vocab_size}; take both from the official files"
+                )
 
     @property
     def qk_head_dim(self) -> int:
@@ -117,28 +135,21 @@ class ModelConfig:
 
 
 def read_config(path: Path) -> ModelConfig:
-    """Read a `config.json`."""
+    """Read a `config.json`; ConfigError names the file and the field at fault."""
+    raw = read_json_object(path, MAX_CONFIG_BYTES)
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes: not a config.json")
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as e:
-        raise ConfigError(f"no config.json at {path}; give a checkpoint folder that has one") from e
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as e:
-        raise ConfigError(f"{path} is not JSON: {e}") from e
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path} holds {type(raw).__name__}, wants a JSON object")
-    try:
-        return parse_config(cast("dict[str, Any]", raw))
+        return parse_config(raw)
     except ConfigError as e:
         raise ConfigError(f"{path}: {e}") from e
 
 
 def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
-    """Check the fields of a configuration; both spellings of the rope settings are read."""
-    fields = Fields(raw)
+    """Check every field of a configuration, known or not."""
+    fields = Fields(one_spelling(raw))
     _refuse_other_models(fields)
+    require_known(fields)
     layers = fields.integer("num_hidden_layers")
+    require_derived(fields, layers)
     rope_dim = fields.integer("qk_rope_head_dim")
     context = fields.integer("max_position_embeddings")
     quantised, scale_fmt = _quantisation(fields)
@@ -147,7 +158,7 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
         vocab_size=fields.integer("vocab_size"),
         hidden_size=fields.integer("hidden_size"),
         num_hidden_layers=layers,
-        first_k_dense_replace=_dense_layers(fields, layers),
+        first_k_dense_replace=dense_layers(fields, layers),
         intermediate_size=fields.integer("intermediate_size"),
         moe_intermediate_size=fields.integer("moe_intermediate_size"),
         n_routed_experts=fields.integer("n_routed_experts"),
@@ -182,57 +193,33 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
 
 
 def _refuse_other_models(fields: Fields) -> None:
-    architectures = fields.raw.get("architectures") or [ARCHITECTURE]
-    model_type = fields.raw.get("model_type", MODEL_TYPE)
+    architectures = fields.texts("architectures") or (ARCHITECTURE,)
+    model_type = fields.raw.get("model_type") or MODEL_TYPE
     if ARCHITECTURE not in architectures or model_type != MODEL_TYPE:
         raise ConfigError(
-            f"this is a {model_type!r} model ({architectures}); lostwax serves {ARCHITECTURE}"
-            f" (model_type {MODEL_TYPE!r}) only"
+            f"this is a {shown(model_type)} model ({shown(list(architectures))}); lostwax serves"
+            f" {ARCHITECTURE} (model_type {MODEL_TYPE!r}) only"
         )
-    fields.only("hidden_act", "silu")
-    fields.only("attention_bias", False)
-    fields.only("mlp_bias", False)
-    fields.only("tie_word_embeddings", False)
-    fields.only("scoring_func", "sigmoid")
-    fields.only("topk_method", "noaux_tc")
-    fields.only("moe_layer_freq", 1)
-    heads = fields.integer("num_attention_heads")
-    if fields.integer("num_key_value_heads", heads) != heads:
-        raise ConfigError("num_key_value_heads must equal num_attention_heads: MLA has one latent")
-
-
-def _dense_layers(fields: Fields, layers: int) -> int:
-    """`first_k_dense_replace`, or what transformers 5 writes: the list `mlp_layer_types`."""
-    types = fields.raw.get("mlp_layer_types")
-    if types is None:
-        return fields.integer("first_k_dense_replace", least=0)
-    dense = sum(t == "dense" for t in types)
-    if list(types) != ["dense"] * dense + ["sparse"] * (layers - dense):
-        raise ConfigError(f"mlp_layer_types {types} must be dense layers, then sparse ones")
-    if fields.integer("first_k_dense_replace", dense, least=0) != dense:
-        raise ConfigError("first_k_dense_replace and mlp_layer_types disagree; remove one of them")
-    return dense
 
 
 def _quantisation(fields: Fields) -> tuple[bool, str | None]:
-    raw = fields.raw.get("quantization_config")
-    if raw is None:
+    if fields.raw.get("quantization_config") is None:
         return False, None
     quant = fields.child("quantization_config")
     quant.only("quant_method", "fp8")
     quant.only("fmt", "e4m3")
     quant.only("activation_scheme", "dynamic")
     quant.only("weight_block_size", [FP8_BLOCK, FP8_BLOCK])
-    scale_fmt = quant.raw.get("scale_fmt")
-    if scale_fmt not in (None, "ue8m0"):
-        raise ConfigError(f"quantization_config.scale_fmt {scale_fmt!r}: wants 'ue8m0' or nothing")
-    return True, scale_fmt
+    quant.only("scale_fmt", "ue8m0", "float")
+    quant.only("expert_dtype", "fp8")
+    require_names(quant, QUANTISATION_READ | QUANTISATION_IGNORED)
+    return True, "ue8m0" if quant.raw.get("scale_fmt") == "ue8m0" else None
 
 
 def _dtype(fields: Fields) -> Literal["bf16", "f32"]:
-    name = fields.raw.get("dtype") or fields.raw.get("torch_dtype") or "bfloat16"
+    name = fields.raw.get("torch_dtype") or "bfloat16"
     if name == "bfloat16":
         return "bf16"
     if name == "float32":
         return "f32"
-    raise ConfigError(f"dtype {name!r}: wants 'bfloat16' or 'float32'")
+    raise ConfigError(f"dtype {shown(name)}: wants 'bfloat16' or 'float32'")

@@ -209,11 +209,13 @@ def compile_checkpoint(
     phases("read checkpoint headers")
     opened = open_checkpoint(checkpoint)
     phases("capture")
+    if opened.notice is not None:
+        phases.note(opened.notice)
     captured = capture(opened)
     tokenizer = checkpoint / "tokenizer.json"
     chosen = formats or {}
     if chosen.get("activations") == "fp8":  # scales are rounded as the checkpoint's were
-        chosen = chosen | {"activations": f"fp8_{opened.config.scale_fmt or 'fp32'}"}
+        chosen = chosen | {"activations": f"fp8_{opened.scale_fmt or 'fp32'}"}
     options = CompileOptions(
         dtype=_IR_NAMES.get(dtype, dtype),
         formats=Formats(**chosen),
