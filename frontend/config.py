@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,11 @@ MODEL_TYPE = "deepseek_v32"
 FP8_BLOCK = 128  # quantization_config: weight_block_size
 LATENT_NORM_EPS = 1e-6  # hard-coded in the official code, for q_a, kv_a and the indexer's k_norm
 MAX_CONFIG_BYTES = 1 << 20
+# Far above any model, and low enough that names and shapes of all tensors are made in seconds and
+# that no product of widths leaves 64 bits.
+MAX_LAYERS = 1 << 10
+MAX_EXPERTS = 1 << 12
+MAX_WIDTH = 1 << 20
 
 Kind = Literal["dense", "moe"]
 
@@ -148,41 +154,44 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
     fields = Fields(one_spelling(raw))
     _refuse_other_models(fields)
     require_known(fields)
-    layers = fields.integer("num_hidden_layers")
+    width = partial(fields.integer, most=MAX_WIDTH)
+    layers = fields.integer("num_hidden_layers", most=MAX_LAYERS)
     require_derived(fields, layers)
-    rope_dim = fields.integer("qk_rope_head_dim")
+    rope_dim = width("qk_rope_head_dim")
     context = fields.integer("max_position_embeddings")
     quantised, scale_fmt = _quantisation(fields)
     canonical = json.dumps(raw, sort_keys=True, separators=(",", ":"))
     return ModelConfig(
-        vocab_size=fields.integer("vocab_size"),
-        hidden_size=fields.integer("hidden_size"),
+        vocab_size=width("vocab_size"),
+        hidden_size=width("hidden_size"),
         num_hidden_layers=layers,
         first_k_dense_replace=dense_layers(fields, layers),
-        intermediate_size=fields.integer("intermediate_size"),
-        moe_intermediate_size=fields.integer("moe_intermediate_size"),
-        n_routed_experts=fields.integer("n_routed_experts"),
-        n_shared_experts=fields.integer("n_shared_experts", 1),
-        num_experts_per_tok=fields.integer("num_experts_per_tok"),
-        n_group=fields.integer("n_group"),
-        topk_group=fields.integer("topk_group"),
+        intermediate_size=width("intermediate_size"),
+        moe_intermediate_size=width("moe_intermediate_size"),
+        n_routed_experts=fields.integer("n_routed_experts", most=MAX_EXPERTS),
+        n_shared_experts=width("n_shared_experts", 1),
+        num_experts_per_tok=width("num_experts_per_tok"),
+        n_group=width("n_group"),
+        topk_group=width("topk_group"),
         norm_topk_prob=fields.flag("norm_topk_prob", True),
         routed_scaling_factor=fields.number("routed_scaling_factor"),
-        num_attention_heads=fields.integer("num_attention_heads"),
-        q_lora_rank=fields.integer("q_lora_rank"),
-        kv_lora_rank=fields.integer("kv_lora_rank"),
-        qk_nope_head_dim=fields.integer("qk_nope_head_dim"),
+        num_attention_heads=width("num_attention_heads"),
+        q_lora_rank=width("q_lora_rank"),
+        kv_lora_rank=width("kv_lora_rank"),
+        qk_nope_head_dim=width("qk_nope_head_dim"),
         qk_rope_head_dim=rope_dim,
-        v_head_dim=fields.integer("v_head_dim"),
-        index_n_heads=fields.integer("index_n_heads"),
-        index_head_dim=fields.integer("index_head_dim"),
+        v_head_dim=width("v_head_dim"),
+        index_n_heads=width("index_n_heads"),
+        index_head_dim=width("index_head_dim"),
         index_topk=fields.integer("index_topk"),
         max_position_embeddings=context,
         rms_norm_eps=fields.number("rms_norm_eps", 1e-6),
         rope=read_rope(fields, rope_dim, context),
         rope_interleave=fields.flag("rope_interleave", True),
         indexer_rope_interleave=fields.flag("indexer_rope_interleave", False),
-        num_nextn_predict_layers=fields.integer("num_nextn_predict_layers", 0, least=0),
+        num_nextn_predict_layers=fields.integer(
+            "num_nextn_predict_layers", 0, least=0, most=MAX_LAYERS
+        ),
         quantised=quantised,
         scale_fmt=scale_fmt,
         dtype=_dtype(fields),

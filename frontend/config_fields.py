@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,7 +12,8 @@ class ConfigError(ValueError):
 
 
 MAX_SHOWN = 80  # characters of a value in a message
-MAX_DIMENSION = 1 << 31  # no field of a real config comes near; larger ones are nonsense
+MAX_INTEGER = (1 << 31) - 1
+MAX_NUMBER = 1e12  # no field of a real config comes near; larger ones are nonsense
 
 
 def shown(value: object) -> str:
@@ -29,13 +29,15 @@ class Fields:
     raw: Mapping[str, Any]
     path: str = ""
 
-    def integer(self, name: str, default: int | None = None, *, least: int = 1) -> int:
-        """An integer of at least `least`; required when there is no default."""
+    def integer(
+        self, name: str, default: int | None = None, *, least: int = 1, most: int = MAX_INTEGER
+    ) -> int:
+        """An integer in `least`..`most`; required when there is no default."""
         value = self._get(name, default)
         if isinstance(value, bool) or not isinstance(value, int):
             raise ConfigError(f"{self.path}{name} is {shown(value)}, wants an integer")
-        if not least <= value < MAX_DIMENSION:
-            wants = f"at least {least}" if value < least else f"less than {MAX_DIMENSION}"
+        if not least <= value <= most:
+            wants = f"at least {least}" if value < least else f"at most {most}"
             raise ConfigError(f"{self.path}{name} is {shown(value)}, wants {wants}")
         return value
 
@@ -44,8 +46,10 @@ class Fields:
         value = self._get(name, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ConfigError(f"{self.path}{name} is {shown(value)}, wants a number")
-        if not math.isfinite(value) or value <= 0:
-            raise ConfigError(f"{self.path}{name} is {value}, wants a positive finite number")
+        if not 0 < value <= MAX_NUMBER:  # nor NaN
+            raise ConfigError(
+                f"{self.path}{name} is {shown(value)}, wants a positive number up to {MAX_NUMBER:g}"
+            )
         return float(value)
 
     def flag(self, name: str, default: bool) -> bool:
