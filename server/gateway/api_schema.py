@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import msgspec
+
 from lostwax.server.gateway.models import GenerationRequest
 
 _STATUSES = {
@@ -19,8 +21,7 @@ _STATUSES = {
 
 def described(kind: type[GenerationRequest]) -> dict[str, Any]:
     """FastAPI's arguments of a route that takes this request, which it does not validate itself."""
-    schema = kind.model_json_schema()
-    definitions = schema.pop("$defs", {})
+    (schema,), definitions = msgspec.json.schema_components((kind,))
     content = {"application/json": {"schema": _inlined(schema, definitions)}}
     return {
         "responses": {status: {"description": text} for status, text in _STATUSES.items()},

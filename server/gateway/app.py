@@ -11,9 +11,8 @@ from starlette.exceptions import HTTPException
 
 from lostwax.server.gateway.answering import Answering
 from lostwax.server.gateway.api_schema import described
-from lostwax.server.gateway.chat import prepare_chat
+from lostwax.server.gateway.body_reader import BodyReader
 from lostwax.server.gateway.chat_models import ChatRequest
-from lostwax.server.gateway.completions import prepare_completion
 from lostwax.server.gateway.engine_client import EngineClient
 from lostwax.server.gateway.errors import ApiError, json_response
 from lostwax.server.gateway.limits import Admission, BodyLimit
@@ -34,14 +33,17 @@ class Settings:
 def create_app(client: EngineClient, codec: Codec, settings: Settings) -> FastAPI:
     """The application over an engine, which it starts and stops with itself."""
     admission = Admission(settings.max_queued_reqs, settings.max_queued_tokens)
-    answering = Answering(client, codec, admission, settings.model)
+    reader = BodyReader(codec)
+    answering = Answering(client, codec, reader, admission, settings.model)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         await client.start()
+        reader.start()
         try:
             yield
         finally:
+            await reader.stop()
             await client.stop()
 
     app = FastAPI(title="lostwax", lifespan=lifespan)
@@ -71,11 +73,11 @@ def create_app(client: EngineClient, codec: Codec, settings: Settings) -> FastAP
 
     @app.post("/v1/completions", **described(CompletionRequest))
     async def completions(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await answering.respond(http, CompletionRequest, prepare_completion)
+        return await answering.respond(http, "completions")
 
     @app.post("/v1/chat/completions", **described(ChatRequest))
     async def chat_completions(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await answering.respond(http, ChatRequest, prepare_chat)
+        return await answering.respond(http, "chat")
 
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestId)

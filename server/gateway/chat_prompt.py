@@ -20,6 +20,7 @@ from lostwax.server.gateway.encoding_v32 import (
     encode_pieces,
 )
 from lostwax.server.gateway.errors import ApiError
+from lostwax.server.gateway.fitting import require_fitting
 from lostwax.server.gateway.pieces import Piece, joined
 from lostwax.server.gateway.tokenizer import Codec
 
@@ -53,6 +54,7 @@ def render_chat(request: ChatRequest, info: EngineInfo, codec: Codec) -> ChatPro
     """The prompt of a chat; ApiError where model, tokenizer or messages do not allow one."""
     _require_encoding(info, codec)
     pieces = _pieces(request)
+    require_fitting(joined(pieces), info.max_context, codec, "messages")
     marks = codec.marks
     try:
         ids = codec.encode_pieces(pieces)
@@ -98,7 +100,7 @@ def _pieces(request: ChatRequest) -> list[Piece]:
         pieces = encode_pieces(
             rendered,
             "thinking" if request.thinking else "chat",
-            trust_content=request.chat_template_kwargs.trust_content,
+            trust_content=bool(request.template.trust_content),
         )
     except EncodingError as error:
         raise _refused(str(error)) from error

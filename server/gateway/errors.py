@@ -5,14 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from fastapi import Response
-from pydantic import ValidationError
+from starlette.responses import Response
 
 RETRY_AFTER_S = 1
-MAX_NAME_CHARS = 256
-"""Longer names of parameters are cut: they are the client's."""
-_MEMBERS = ("str", "int", "constrained-str", "constrained-int")
-"""How pydantic names members of unions, beside those with brackets such as `list[str]`."""
 
 
 class ApiError(Exception):
@@ -47,37 +42,3 @@ def json_response(
 ) -> Response:
     """A JSON answer. Not FastAPI's own: that one copies the body through an encoder first."""
     return Response(msgspec.json.encode(body), status, headers, media_type="application/json")
-
-
-def from_validation(error: ValidationError) -> ApiError:
-    """The first thing that is wrong with a request body, with the parameter's name."""
-    found = error.errors(include_url=False, include_context=False)
-    # Of a union's errors the one that got deepest into the value is what the client meant.
-    first = max(
-        (e for e in found if e["loc"][:1] == found[0]["loc"][:1]), key=lambda e: len(e["loc"])
-    )
-    path = _path(first["loc"])
-    param = str(first["loc"][0])[:MAX_NAME_CHARS] if first["loc"] else None
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "json_invalid":
-        return ApiError(400, f"the body is not JSON: {message}", code="invalid_json")
-    if first["type"] == "extra_forbidden":
-        message = f"unknown parameter {path!r}; remove it"
-        return ApiError(400, message, code="unknown_parameter", param=param)
-    if first["type"] == "missing":
-        return ApiError(400, f"{path!r} is required", code="missing_parameter", param=param)
-    where = f"{path!r}: " if param else ""
-    return ApiError(400, f"{where}{message}", code="invalid_value", param=param)
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    """A place in the body as `messages[0].content`; the names of a union's members are left out."""
-    path = ""
-    for part in location:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif not path:
-            path = part
-        elif part not in _MEMBERS and "[" not in part:
-            path += f".{part}"
-    return path[:MAX_NAME_CHARS]

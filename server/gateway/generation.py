@@ -11,10 +11,10 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from lostwax.server.engine.messages import Output, Submit
+from lostwax.server.engine.messages import Output
 from lostwax.server.gateway.engine_client import EngineClient, EngineLost, RequestFailed
 from lostwax.server.gateway.errors import ApiError
-from lostwax.server.gateway.models import GenerationRequest
+from lostwax.server.gateway.prepared import Prepared
 
 _REFUSALS = ("context_length_exceeded", "invalid_value", "unsupported_value")
 
@@ -85,14 +85,13 @@ class Generation(Generic[D]):
 
     def __init__(
         self,
-        request: GenerationRequest,
-        submits: list[Submit],
+        prepared: Prepared,
         form: Form[D],
         client: EngineClient,
         model: str,
     ) -> None:
-        self._request = request
-        self._submits = submits
+        self._submits = prepared.submits
+        self._streams_usage = prepared.options.streams_usage
         self._form = form
         self._client = client
         name = f"{form.id_prefix}-{uuid.uuid4().hex}"
@@ -114,12 +113,12 @@ class Generation(Generic[D]):
     async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
         """The answer in parts, as they come; the usage last, if it was asked for."""
         head = self._head | {"object": self._form.kinds[1]}
-        no_usage = {"usage": None} if self._request.streams_usage else {}
+        no_usage = {"usage": None} if self._streams_usage else {}
         async with aclosing(self._deltas()) as deltas:
             async for index, delta in deltas:
                 for choice in self._form.parts(index, delta):
                     yield head | {"choices": [choice]} | no_usage
-        if self._request.streams_usage:
+        if self._streams_usage:
             yield head | {"choices": [], "usage": self._usage()}
 
     async def _deltas(self) -> AsyncGenerator[tuple[int, D], None]:

@@ -81,6 +81,12 @@ class Ticket:
         self.admission.num_tokens -= self.num_tokens
         self.num_reqs = self.num_tokens = 0
 
+    def change(self, num_reqs: int, num_tokens: int) -> None:
+        """Exchange the place for another, when it is known what is needed; else as `admit`."""
+        self.release()
+        ticket = self.admission.admit(num_reqs, num_tokens)
+        self.num_reqs, self.num_tokens = ticket.num_reqs, ticket.num_tokens
+
 
 @dataclass(slots=True)
 class Admission:

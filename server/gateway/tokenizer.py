@@ -48,6 +48,15 @@ class Codec(Protocol):
         """Tokens that stand for no text of their own, such as the end of a sentence."""
         ...
 
+    @property
+    def longest(self) -> int | None:
+        """The most bytes of text that one token stands for; None where that has no bound."""
+        ...
+
+    def serialised(self) -> bytes:
+        """What `codec_of` makes the same codec of, in another process."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """The ids of a text."""
         ...
@@ -81,6 +90,11 @@ class IdCodec:
 
     can_encode = False
     marks: Mapping[str, int] = {}
+    longest = None
+
+    def serialised(self) -> bytes:
+        """Nothing: there is no tokenizer."""
+        return b""
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text."""
@@ -121,14 +135,20 @@ class TextCodec:
         # Of two marks that begin alike the longer one is meant, as `tokenizers` has it.
         longest_first = sorted(self.marks, key=len, reverse=True)
         self._mark = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+        self.longest = _longest_bytes(tokenizer)
+
+    def serialised(self) -> bytes:
+        """The `tokenizer.json`."""
+        return self._tokenizer.to_str().encode()
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text."""
-        return self._tokenizer.encode(text).ids
+        # A batch of one: `encode` would hold the interpreter while it works.
+        return self._tokenizer.encode_batch_fast([text])[0].ids
 
     def encode_rendered(self, text: str) -> list[int]:
         """The ids of a text that holds its marks already."""
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        return self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
 
     def encode_pieces(self, pieces: Sequence[Piece]) -> list[int]:
         """The ids of a prompt. What stands between two marks is tokenised as one text."""
@@ -147,7 +167,7 @@ class TextCodec:
 
     def _spelt(self, text: str) -> list[int]:
         """The ids of a text in which no mark counts as one."""
-        ids = self._speller.encode(text, add_special_tokens=False).ids
+        ids = self._speller.encode_batch_fast([text], add_special_tokens=False)[0].ids
         for token in self._mark_of.keys() & ids:
             # The model's own vocabulary may hold it as a word; a text can also be unknown to it.
             if (mark := self._mark_of[token]) in text:
@@ -232,6 +252,26 @@ class IncrementalDecoder:
     def _window(self) -> tuple[str, str]:
         before = self._codec.decode(self._tokens[self._start : self._read])
         return before, self._codec.decode(self._tokens[self._start :])
+
+
+def _longest_bytes(tokenizer: Tokenizer) -> int | None:
+    """Bytes of the longest token, where every byte of a text is in some token: a byte-level
+    vocabulary with all bytes, no normalizer, and no added token that takes in what is beside it."""
+    vocab = tokenizer.get_vocab(with_added_tokens=False)
+    added = tokenizer.get_added_tokens_decoder().values()
+    is_plain = str(tokenizer.normalizer) in ("None", "Sequence(normalizers=[])")
+    if not is_plain or not _BYTES.keys() <= vocab.keys():
+        return None
+    if "ByteLevel(" not in str(tokenizer.pre_tokenizer) or any(a.lstrip or a.rstrip for a in added):
+        return None
+    # One character a byte; the bytes of UTF-8 where a token is spelt in another way.
+    pieces = [len(piece) if _BYTES.keys() >= set(piece) else len(piece.encode()) for piece in vocab]
+    return max(pieces + [len(token.content.encode()) for token in added])
+
+
+def codec_of(serialised: bytes) -> Codec:
+    """The codec that `Codec.serialised` was asked for."""
+    return TextCodec(Tokenizer.from_str(serialised.decode())) if serialised else IdCodec()
 
 
 def load_codec(*folders: Path | None) -> Codec:
