@@ -23,6 +23,7 @@ from lostwax.server.gateway.tokenizer import Codec, codec_of
 LENGTH_BYTES = 8
 MAX_MEMORY_BYTES = 4 * 2**30
 """Of addresses. What a body may cost lies far below; this ends the process where that is wrong."""
+NICENESS = 5
 
 
 def run() -> None:
@@ -30,6 +31,7 @@ def run() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     limit = MAX_MEMORY_BYTES if most == resource.RLIM_INFINITY else min(MAX_MEMORY_BYTES, most)
     resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+    os.nice(NICENESS)  # answers that are on their way come first
     # Nothing that a library prints may get between the frames.
     frames = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
