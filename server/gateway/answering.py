@@ -12,7 +12,7 @@ from lostwax.server.gateway.body_reader import BodyReader
 from lostwax.server.gateway.chat import ChatForm
 from lostwax.server.gateway.completions import CompletionForm
 from lostwax.server.gateway.engine_client import EngineClient
-from lostwax.server.gateway.errors import ApiError, json_response
+from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.generation import Form, Generation
 from lostwax.server.gateway.limits import Admission, Ticket
 from lostwax.server.gateway.prepared import Job, Prepared, Route
@@ -57,7 +57,8 @@ class Answering:
         generation = Generation(prepared, form, self.client, job.model)
         if prepared.options.stream:
             return EventStream(generation.chunks(), ticket.release)
-        return json_response(await unless_client_leaves(http.receive, generation.answer()))
+        content = await unless_client_leaves(http.receive, generation.answer())
+        return Response(content, media_type="application/json")
 
     def _form(self, prepared: Prepared) -> Form[Any]:
         if prepared.turn is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,6 +99,10 @@ class ChatReader:
             return self.num_output
         end = self._splitter.reasoning_end or 0
         return sum(offset < end for offset in self._transcript.offsets)
+
+    def opening(self) -> Iterator[ChatDelta]:
+        """Nothing comes before the first output."""
+        return iter(())
 
     def feed(self, output: Output) -> ChatDelta:
         """What an output adds."""

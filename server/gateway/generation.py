@@ -5,15 +5,17 @@ What a request and its answer look like is a Form's: there is one for completion
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from lostwax.server.engine.messages import Output
 from lostwax.server.gateway.engine_client import EngineClient, EngineLost, RequestFailed
 from lostwax.server.gateway.errors import ApiError
+from lostwax.server.gateway.long_json import encode_long
 from lostwax.server.gateway.prepared import Prepared
 
 _REFUSALS = ("context_length_exceeded", "invalid_value", "unsupported_value")
@@ -42,6 +44,10 @@ class Reader(Protocol[D_co]):
     @property
     def num_output(self) -> int:
         """Tokens generated so far."""
+        ...
+
+    def opening(self) -> Iterator[D_co]:
+        """What comes before the first output, in parts that are quickly made."""
         ...
 
     def feed(self, output: Output) -> D_co:
@@ -97,8 +103,8 @@ class Generation(Generic[D]):
         name = f"{form.id_prefix}-{uuid.uuid4().hex}"
         self._head = {"id": name, "created": int(time.time()), "model": model}
 
-    async def answer(self) -> dict[str, Any]:
-        """The whole answer."""
+    async def answer(self) -> bytes:
+        """The JSON of the whole answer."""
         wholes: dict[int, D] = {}
         async with aclosing(self._deltas()) as deltas:
             async for index, delta in deltas:
@@ -106,9 +112,13 @@ class Generation(Generic[D]):
                     wholes[index].extend(delta)
                 else:
                     wholes[index] = delta
+        # Log-probabilities of a long answer are millions of values: the loop goes on meanwhile.
+        return await asyncio.to_thread(self._encoded, wholes)
+
+    def _encoded(self, wholes: dict[int, D]) -> bytes:
         choices = [self._form.whole(index, wholes[index]) for index in sorted(wholes)]
         kind = {"object": self._form.kinds[0]}
-        return self._head | kind | {"choices": choices, "usage": self._usage()}
+        return encode_long(self._head | kind | {"choices": choices, "usage": self._usage()})
 
     async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
         """The answer in parts, as they come; the usage last, if it was asked for."""
@@ -123,6 +133,7 @@ class Generation(Generic[D]):
 
     async def _deltas(self) -> AsyncGenerator[tuple[int, D], None]:
         indices = {submit.request: i for i, submit in enumerate(self._submits)}
+        opened: set[int] = set()
         try:
             async with aclosing(self._client.stream(self._submits)) as outputs:
                 async for output in outputs:
@@ -130,6 +141,11 @@ class Generation(Generic[D]):
                     reader = self._form.readers[index]
                     if reader.finished:
                         continue
+                    if index not in opened:
+                        opened.add(index)
+                        for part in reader.opening():
+                            yield index, part
+                            await asyncio.sleep(0)  # for others
                     delta = reader.feed(output)
                     if reader.finished and output.finish is None:
                         self._client.cancel(output.request)
