@@ -83,7 +83,9 @@ class BodyReader:
 
     async def _read_large(self, body: bytes, job: Job) -> Prepared | Refused:
         async with self._turns:
-            process = self._idle.pop() if self._idle else await self._started()
+            alive = [process for process in self._idle if process.returncode is None]
+            process = alive.pop() if alive else await self._started()
+            self._idle = alive
             try:
                 async with asyncio.timeout(self._deadline_s):
                     await _write(process, _JOBS.encode(job))

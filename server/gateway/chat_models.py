@@ -51,7 +51,7 @@ class TextPart(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type"
 class RefusalPart(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="refusal"):
     """What another model said instead of an answer. The encoding has no place for it."""
 
-    refusal: Raw
+    refusal: Annotated[Raw, Meta(extra_json_schema={"not": {}})]
 
     def __post_init__(self) -> None:
         raise FieldError("type", "a refusal is not rendered; send its text as content")
@@ -66,7 +66,7 @@ class Function(Struct, frozen=True, forbid_unknown_fields=True):
     name: Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
     arguments: Annotated[
         Raw | UnsetType,
-        Meta(extra_json_schema={"anyOf": [{"type": "string"}, {"type": "object"}]}),
+        Meta(extra_json_schema={"type": ["string", "object", "null"]}),
     ] = UNSET
 
     def __post_init__(self) -> None:

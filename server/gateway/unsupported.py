@@ -28,8 +28,10 @@ class FieldError(ValueError):
 
 def only(*neutral: Any, remedy: str) -> Meta:
     """Marks a parameter of which only the values that ask for nothing are taken; null is one."""
+    # As JSON: Python takes two annotations for one where they differ in 0 and false only.
+    written = tuple(msgspec.json.encode(value).decode() for value in neutral)
     return Meta(
-        extra_json_schema={"enum": [*neutral, None]}, extra={"neutral": neutral, "remedy": remedy}
+        extra_json_schema={"enum": [*neutral, None]}, extra={"neutral": written, "remedy": remedy}
     )
 
 
@@ -37,8 +39,7 @@ def require_neutral(request: msgspec.Struct) -> None:
     """FieldError at the first parameter that asks for what is not honoured."""
     for name, neutral, remedy in _marked(type(request)):
         if not _is_neutral(getattr(request, name), neutral):
-            allowed = " or ".join(msgspec.json.encode(value).decode() for value in neutral)
-            said = f"only {allowed} is supported" if neutral else "it is not supported"
+            said = f"only {' or '.join(neutral)} is supported" if neutral else "it is not supported"
             raise FieldError(name, f"{said}; {remedy}")
 
 
@@ -50,7 +51,7 @@ def given(raw: Unread) -> bytes | None:
     return None if text == b"null" else text
 
 
-def _is_neutral(raw: Unread, neutral: tuple[Any, ...]) -> bool:
+def _is_neutral(raw: Unread, neutral: tuple[str, ...]) -> bool:
     text = given(raw)
     if text is None or len(text) > MAX_NEUTRAL_BYTES:
         return text is None
@@ -60,13 +61,14 @@ def _is_neutral(raw: Unread, neutral: tuple[Any, ...]) -> bool:
         return False
     # JSON's true is no 1, as Python has it.
     return any(
-        value == each and isinstance(value, bool) == isinstance(each, bool) for each in neutral
+        value == each and isinstance(value, bool) == isinstance(each, bool)
+        for each in map(msgspec.json.decode, neutral)
     )
 
 
 @cache
-def _marked(kind: type[msgspec.Struct]) -> list[tuple[str, tuple[Any, ...], str]]:
-    marked: list[tuple[str, tuple[Any, ...], str]] = []
+def _marked(kind: type[msgspec.Struct]) -> list[tuple[str, tuple[str, ...], str]]:
+    marked: list[tuple[str, tuple[str, ...], str]] = []
     for field in msgspec.structs.fields(kind):
         found = msgspec.inspect.type_info(field.type)
         extra: dict[str, Any] | None = getattr(found, "extra", None)

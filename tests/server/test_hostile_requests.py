@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from hostile_bodies import CHAT, COMPLETIONS, SHAPES, TAKEN, TAKEN_SHORT
 from large_gateway import GatewayProcess, large_gateway
+from trained_fixtures import TRAINED
 
 CONTEXT = 163_840
 MiB = 2**20
@@ -22,7 +23,6 @@ HEALTH_S = 0.050
 ANSWER_S = 1.0
 FLOOR_BYTES = 2 * MiB
 """What the allocators of an idle process take and give back by themselves."""
-TINY = Path(__file__).parents[2] / "models" / "tiny" / "weights"
 
 
 class Health:
@@ -123,7 +123,7 @@ def test_hostile_bodies_hold_up_nobody(gateway: GatewayProcess, name: str, num_b
 @pytest.mark.hostile
 def test_eight_long_texts_at_once_hold_up_nobody() -> None:
     body = json.dumps({"prompt": " " * 3 * MiB}).encode()
-    with large_gateway(CONTEXT, TINY) as gateway, Health(gateway.port) as health:
+    with large_gateway(CONTEXT, TRAINED) as gateway, Health(gateway.port) as health:
         answers: list[tuple[int, bytes, float]] = []
         threads = [
             threading.Thread(target=lambda: answers.append(_post(gateway, COMPLETIONS, body)))
@@ -151,10 +151,22 @@ def test_a_prompt_that_fills_the_context_is_answered(gateway: GatewayProcess, st
 
 @pytest.mark.hostile
 @pytest.mark.parametrize("stream", [False, True])
+def test_a_long_echo_holds_up_nobody(stream: bool) -> None:
+    given = {"prompt": list(range(4, 4000)) * 40, "max_tokens": 1, "echo": True, "stream": stream}
+    body = json.dumps(given).encode()
+    with large_gateway(CONTEXT, TRAINED) as gateway, Health(gateway.port) as health:
+        for _ in range(3):
+            status, content, _ = _post(gateway, COMPLETIONS, body)
+            assert (status, len(content) > 160_000) == (200, True)
+    assert _p99(health.latencies_s) < HEALTH_S
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("stream", [False, True])
 def test_a_megabyte_of_text_is_answered(stream: bool) -> None:
     text = "Hello there, all of you! " * (MiB // 25)
     chat = {"messages": [{"role": "user", "content": text}], "max_tokens": 1, "stream": stream}
-    with large_gateway(MiB, TINY) as gateway, Health(gateway.port) as health:
+    with large_gateway(MiB, TRAINED) as gateway, Health(gateway.port) as health:
         status, content, _ = _post(gateway, CHAT, json.dumps(chat).encode())
         assert status == 200, content[:300]
         assert content.endswith(b"data: [DONE]\n\n") == stream

@@ -93,6 +93,46 @@ def test_the_queue_is_bounded_by_tokens_too() -> None:
     assert (admission.num_reqs, admission.num_tokens) == (0, 0)
 
 
+def test_a_ticket_is_corrected_when_the_request_was_read() -> None:
+    admission = Admission(max_reqs=3, max_tokens=100)
+    first, second = admission.admit(1, 1), admission.admit(1, 1)
+    first.change(2, 90)
+    assert (admission.num_reqs, admission.num_tokens) == (3, 91)
+    for num_reqs, num_tokens in ((2, 1), (1, 11)):
+        with pytest.raises(ApiError) as refused:
+            second.change(num_reqs, num_tokens)
+        assert refused.value.status == 429
+    first.release()
+    second.release()
+    assert (admission.num_reqs, admission.num_tokens) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b'{"prompt": [61]}',
+        b'{"prompt": [1], "stop": "x"}',
+        json.dumps({"prompt": [1] * 70}).encode(),
+        json.dumps(BODY).encode(),
+        json.dumps(BODY | {"stream": True}).encode(),
+    ],
+)
+def test_every_end_of_a_request_gives_its_place_back(body: bytes) -> None:
+    with _served(Settings(max_queued_reqs=1)) as server:
+        for _ in range(3):
+            answer = server.client.post("/v1/completions", content=body)
+            assert answer.status_code in (200, 400), answer.text
+
+
+def test_a_full_queue_reads_no_request() -> None:
+    with _served(Settings(max_queued_reqs=1)) as server:
+        server.gate.clear()
+        with server.client.stream("POST", "/v1/completions", json=BODY | {"stream": True}):
+            assert server.client.post("/v1/completions", content=b"{").status_code == 429
+            server.gate.set()
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_frees_its_pages(stream: bool) -> None:
     with _served(Settings()) as server:
