@@ -21,7 +21,7 @@ from lostwax.ir.contract.model import CHAT_V32
 from lostwax.server.engine.messages import EngineInfo
 from lostwax.server.gateway.chat_models import ChatRequest
 from lostwax.server.gateway.chat_prompt import ChatPrompt, render_chat
-from lostwax.server.gateway.completions import prepare_completion
+from lostwax.server.gateway.decoding import decode
 from lostwax.server.gateway.encoding_v32 import (
     ASSISTANT,
     BOS,
@@ -36,8 +36,9 @@ from lostwax.server.gateway.encoding_v32 import (
     encode_pieces,
 )
 from lostwax.server.gateway.errors import ApiError
-from lostwax.server.gateway.models import CompletionRequest
 from lostwax.server.gateway.pieces import joined
+from lostwax.server.gateway.prepare import prepare
+from lostwax.server.gateway.prepared import Job
 from lostwax.server.gateway.tokenizer import TextCodec
 
 INFO = EngineInfo(
@@ -201,7 +202,7 @@ def rendered(
     messages: list[dict[str, Any]], codec: TextCodec = BYTES, **switch: bool
 ) -> ChatPrompt:
     body = {"messages": messages, "chat_template_kwargs": switch}
-    return render_chat(ChatRequest.model_validate(body), INFO, codec)
+    return render_chat(decode(json.dumps(body).encode(), ChatRequest), INFO, codec)
 
 
 def asked(text: str) -> list[dict[str, Any]]:
@@ -233,8 +234,9 @@ def test_trusted_content_is_structure_as_the_models_own_encoder_has_it() -> None
 
 def test_a_text_prompt_of_completions_means_its_marks() -> None:
     text = f"{USER}{THINK}?{EOS}"
-    request = CompletionRequest.model_validate({"prompt": text, "max_tokens": 1})
-    (submit,), _ = prepare_completion(request, INFO, BYTES)
+    body = json.dumps({"prompt": text, "max_tokens": 1}).encode()
+    job = Job(route="completions", model="fake", info=INFO, max_tokens=512)
+    (submit,) = prepare(body, job, BYTES).submits
     assert marks_of(submit.prompt, BYTES) == [BYTES.marks[m] for m in (USER, THINK, EOS)]
 
 
