@@ -12,7 +12,7 @@ _STATUSES = {
     400: "A parameter is wrong, unknown or unsupported; `param` names it",
     404: "No such model or path",
     408: "The body came too slowly",
-    413: "The body is too large",
+    413: "The body is too large, or takes too long to read",
     429: "The queue is full; see Retry-After",
     500: "The engine failed on this request",
     503: "The engine is starting; see Retry-After",
