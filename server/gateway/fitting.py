@@ -2,9 +2,9 @@
 
 Tokenising costs time and memory for every token, whatever becomes of it. So a text is refused by
 its length where it is longer than a full context of the longest tokens, and a text that may be too
-long is counted in slices until it is more than twice too long. A cut changes a few tokens beside
-it, never the half of a slice; what is not refused so is tokenised whole, at a cost of about two
-contexts.
+long is counted in slices until it is a quarter too long. A cut changes a few tokens beside it, of
+hundreds in a slice; what is not refused so is tokenised whole, at a cost of little more than a
+context.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.tokenizer import Codec
 
 SLICE_CHARS = 65536
+MARGIN = 1.25
+"""Times a context, as slices count it, from which on a text surely does not fit."""
 
 
 def require_fitting(text: str, max_tokens: int, codec: Codec, param: str) -> None:
@@ -25,7 +27,7 @@ def require_fitting(text: str, max_tokens: int, codec: Codec, param: str) -> Non
     num_tokens = 0
     for start in range(0, len(text), SLICE_CHARS):
         num_tokens += len(codec.encode_rendered(text[start : start + SLICE_CHARS]))
-        if num_tokens > 2 * max_tokens:
+        if num_tokens > MARGIN * max_tokens:
             raise _too_long(f"more than {num_tokens} tokens", max_tokens, param)
 
 

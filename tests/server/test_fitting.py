@@ -48,10 +48,10 @@ def test_a_text_longer_than_a_context_of_the_longest_tokens_is_not_tokenised() -
     assert codec.num_chars == 0
 
 
-def test_a_text_that_may_fit_is_tokenised_no_further_than_twice_the_context() -> None:
+def test_a_text_that_may_fit_is_counted_no_further_than_needed() -> None:
     codec = CountingCodec(_tiny())
     with pytest.raises(ApiError, match="more than 65536 tokens") as refused:
-        require_fitting(" " * 400_000, 20_000, codec, "messages")
+        require_fitting(" " * 400_000, 52_000, codec, "messages")
     assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "messages")
     assert codec.num_chars == SLICE_CHARS
 
