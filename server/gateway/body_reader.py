@@ -44,6 +44,7 @@ class BodyReader:
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="body")
         self._turns = asyncio.Semaphore(NUM_PROCESSES)
         self._idle: list[Process] = []
+        self._num_waiting = 0
         self._tasks: set[asyncio.Task[Prepared | Refused]] = set()
         self._starting: asyncio.Task[None] | None = None
 
@@ -69,9 +70,7 @@ class BodyReader:
         if len(body) <= SMALL_BODY_BYTES:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._threads, prepare, body, job, self._codec)
-        if len(self._tasks) >= MAX_WAITING:
-            message = "too many large requests wait to be read; try again later"
-            raise ApiError(429, message, code="queue_full")
+        await self._wait_turn()
         task = asyncio.create_task(self._read_large(body, job))
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -81,32 +80,40 @@ class BodyReader:
             raise ApiError(answer.status, answer.message, code=answer.code, param=answer.param)
         return answer
 
+    async def _wait_turn(self) -> None:
+        if self._num_waiting >= MAX_WAITING:
+            message = "too many large requests wait to be read; try again later"
+            raise ApiError(429, message, code="queue_full")
+        self._num_waiting += 1
+        try:
+            await self._turns.acquire()
+        finally:
+            self._num_waiting -= 1
+
     async def _read_large(self, body: bytes, job: Job) -> Prepared | Refused:
-        async with self._turns:
-            alive = [process for process in self._idle if process.returncode is None]
-            process = alive.pop() if alive else await self._started()
-            self._idle = alive
-            try:
-                async with asyncio.timeout(self._deadline_s):
-                    await _write(process, _JOBS.encode(job))
-                    await _write(process, body)
-                    answer = _ANSWERS.decode(await _read(process))
-            except TimeoutError as error:
-                await _end(process)
-                message = f"reading the body took longer than {self._deadline_s:g} s; send less"
-                raise ApiError(413, message, code="body_too_costly") from error
-            except (OSError, EOFError) as error:
-                await _end(process)
-                message = "the process that read the body ended; send less"
-                raise ApiError(500, message, code="internal_error") from error
-            except BaseException:
-                await _end(process)
-                raise
-            self._idle.append(process)
-            return answer
+        self._idle = [process for process in self._idle if process.returncode is None]
+        process = self._idle.pop() if self._idle else await self._started()
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await _write(process, _JOBS.encode(job))
+                await _write(process, body)
+                answer = _ANSWERS.decode(await _read(process))
+        except TimeoutError as error:
+            await _end(process)
+            message = f"reading the body took longer than {self._deadline_s:g} s; send less"
+            raise ApiError(413, message, code="body_too_costly") from error
+        except (OSError, EOFError) as error:
+            await _end(process)
+            raise _ended() from error
+        except BaseException:
+            await _end(process)
+            raise
+        self._idle.append(process)
+        return answer
 
     def _done(self, task: asyncio.Task[Prepared | Refused]) -> None:
         self._tasks.discard(task)
+        self._turns.release()
         if not task.cancelled():
             task.exception()  # looked at: a client that left does not
 
@@ -119,8 +126,20 @@ class BodyReader:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", _MODULE, stdin=PIPE, stdout=PIPE, start_new_session=True
         )
-        await _write(process, await asyncio.to_thread(self._codec.serialised))
+        try:
+            await _write(process, await asyncio.to_thread(self._codec.serialised))
+        except OSError as error:
+            await _end(process)
+            raise _ended() from error
+        except BaseException:
+            await _end(process)
+            raise
         return process
+
+
+def _ended() -> ApiError:
+    message = "the process that reads large bodies ended; send less, or see the server's log"
+    return ApiError(500, message, code="internal_error")
 
 
 async def _write(process: Process, frame: bytes) -> None:
