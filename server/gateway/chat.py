@@ -10,6 +10,7 @@ from typing import Any
 from lostwax.server.engine.messages import EngineInfo, Output
 from lostwax.server.gateway.chat_models import ChatRequest
 from lostwax.server.gateway.chat_prompt import render_chat
+from lostwax.server.gateway.long_json import long_list
 from lostwax.server.gateway.prepared import AnswerOptions, ChatTurn, Prepared
 from lostwax.server.gateway.reasoning import ReasoningSplitter
 from lostwax.server.gateway.submits import (
@@ -162,7 +163,7 @@ class ChatForm:
         return {"completion_tokens_details": {"reasoning_tokens": num_reasoning}}
 
     def _choice(self, index: int, said: dict[str, Any], delta: ChatDelta) -> dict[str, Any]:
-        logprobs = {"content": [self._scored(each) for each in delta.scored]}
+        logprobs = {"content": long_list(map(self._scored, delta.scored))}
         choice = {
             "index": index,
             **said,

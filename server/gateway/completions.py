@@ -8,6 +8,7 @@ from typing import Any
 from lostwax.server.engine.messages import EngineInfo, Submit
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.fitting import require_fitting
+from lostwax.server.gateway.long_json import long_list
 from lostwax.server.gateway.models import CompletionRequest
 from lostwax.server.gateway.prepared import AnswerOptions, Job, Prepared
 from lostwax.server.gateway.prompts import Prompt, read_prompts
@@ -106,13 +107,13 @@ class CompletionForm:
         """Nothing beside the sums."""
         return {}
 
-    def _logprobs(self, scored: list[Scored]) -> dict[str, list[Any]]:
+    def _logprobs(self, scored: list[Scored]) -> dict[str, Any]:
         """The four parallel lists of an OpenAI completion."""
         return {
-            "tokens": [self._codec.piece(each.token) for each in scored],
-            "token_logprobs": [each.logprob for each in scored],
-            "top_logprobs": [self._top(each) for each in scored],
-            "text_offset": [each.offset for each in scored],
+            "tokens": long_list(self._codec.piece(each.token) for each in scored),
+            "token_logprobs": long_list(each.logprob for each in scored),
+            "top_logprobs": long_list(map(self._top, scored)),
+            "text_offset": long_list(each.offset for each in scored),
         }
 
     def _top(self, scored: Scored) -> dict[str, float] | None:

@@ -12,10 +12,11 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, Generic, Protocol, Self, TypeVar
 
+import msgspec
+
 from lostwax.server.engine.messages import Output
 from lostwax.server.gateway.engine_client import EngineClient, EngineLost, RequestFailed
 from lostwax.server.gateway.errors import ApiError
-from lostwax.server.gateway.long_json import encode_long
 from lostwax.server.gateway.prepared import Prepared
 
 _REFUSALS = ("context_length_exceeded", "invalid_value", "unsupported_value")
@@ -118,7 +119,8 @@ class Generation(Generic[D]):
     def _encoded(self, wholes: dict[int, D]) -> bytes:
         choices = [self._form.whole(index, wholes[index]) for index in sorted(wholes)]
         kind = {"object": self._form.kinds[0]}
-        return encode_long(self._head | kind | {"choices": choices, "usage": self._usage()})
+        whole = self._head | kind | {"choices": choices, "usage": self._usage()}
+        return msgspec.json.encode(whole)
 
     async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
         """The answer in parts, as they come; the usage last, if it was asked for."""
