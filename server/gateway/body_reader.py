@@ -92,7 +92,17 @@ class BodyReader:
 
     async def _read_large(self, body: bytes, job: Job) -> Prepared | Refused:
         self._idle = [process for process in self._idle if process.returncode is None]
-        process = self._idle.pop() if self._idle else await self._started()
+        if self._idle:
+            # It may have ended since, which is not the body's fault: then a new one reads it.
+            with suppress(OSError, EOFError):
+                return await self._asked(self._idle.pop(), body, job)
+        try:
+            return await self._asked(await self._started(), body, job)
+        except (OSError, EOFError) as error:
+            message = "the process that read the body ended; send less, or see the server's log"
+            raise ApiError(500, message, code="internal_error") from error
+
+    async def _asked(self, process: Process, body: bytes, job: Job) -> Prepared | Refused:
         try:
             async with asyncio.timeout(self._deadline_s):
                 await _write(process, _JOBS.encode(job))
@@ -102,9 +112,6 @@ class BodyReader:
             await _end(process)
             message = f"reading the body took longer than {self._deadline_s:g} s; send less"
             raise ApiError(413, message, code="body_too_costly") from error
-        except (OSError, EOFError) as error:
-            await _end(process)
-            raise _ended() from error
         except BaseException:
             await _end(process)
             raise
@@ -128,18 +135,10 @@ class BodyReader:
         )
         try:
             await _write(process, await asyncio.to_thread(self._codec.serialised))
-        except OSError as error:
-            await _end(process)
-            raise _ended() from error
         except BaseException:
             await _end(process)
             raise
         return process
-
-
-def _ended() -> ApiError:
-    message = "the process that reads large bodies ended; send less, or see the server's log"
-    return ApiError(500, message, code="internal_error")
 
 
 async def _write(process: Process, frame: bytes) -> None:

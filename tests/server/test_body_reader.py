@@ -93,14 +93,20 @@ def test_a_process_that_is_killed_is_replaced() -> None:
             while _children() == [pid]:
                 await asyncio.sleep(0.01)
             assert (await reader.read(PROMPT, COMPLETION)).submits[0].prompt == [1, 2, 3]
-            (stopped,) = _children()
-            os.kill(stopped, signal.SIGSTOP)
-            waits = asyncio.create_task(reader.read(PROMPT, COMPLETION))
-            await asyncio.sleep(0.05)
-            os.kill(stopped, signal.SIGKILL)
-            with pytest.raises(ApiError, match="ended") as refused:
-                await waits
-            assert refused.value.status == 500
+
+    asyncio.run(read())
+
+
+def test_a_body_that_ends_each_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lostwax.server.gateway.body_reader._MODULE", "lostwax.no_such_module")
+
+    async def read() -> None:
+        async with _reader() as reader:
+            for _ in range(2):
+                with pytest.raises(ApiError, match="ended; send less") as refused:
+                    await reader.read(PROMPT, COMPLETION)
+                assert refused.value.status == 500
+        assert _children() == []
 
     asyncio.run(read())
 
