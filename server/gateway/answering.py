@@ -12,10 +12,10 @@ from lostwax.server.gateway.body_reader import BodyReader
 from lostwax.server.gateway.chat import ChatForm
 from lostwax.server.gateway.completions import CompletionForm
 from lostwax.server.gateway.engine_client import EngineClient
-from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.generation import Form, Generation
 from lostwax.server.gateway.limits import Admission, Ticket
 from lostwax.server.gateway.prepared import Job, Prepared, Route
+from lostwax.server.gateway.readiness import require_engine
 from lostwax.server.gateway.stream import ClientLeft, EventStream, unless_client_leaves
 from lostwax.server.gateway.tokenizer import Codec
 
@@ -54,7 +54,8 @@ class Answering:
         submits = prepared.submits
         ticket.change(len(submits), sum(submit.num_tokens for submit in submits))
         form = self._form(prepared)
-        generation = Generation(prepared, form, self.client, job.model)
+        request_id: str = http.state.request_id
+        generation = Generation(prepared, form, self.client, job.model, request_id)
         if prepared.options.stream:
             return EventStream(generation.chunks(), ticket.release)
         content = await unless_client_leaves(http.receive, generation.answer())
@@ -67,6 +68,4 @@ class Answering:
 
     def ready_info(self) -> EngineInfo:
         """Facts of the engine; ApiError while it takes no requests."""
-        if self.client.state != "ready" or self.client.info is None:
-            raise ApiError(503, f"the engine is {self.client.state}", code="engine_unavailable")
-        return self.client.info
+        return require_engine(self.client)

@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from starlette.responses import Response
 
 RETRY_AFTER_S = 1
+"""Where nothing better is known."""
+MAX_SHOWN_CHARS = 64
+"""Longer names are cut in messages: they are the client's."""
 
 
 class ApiError(Exception):
-    """An answer that is an error: `{"error": {message, type, param, code}}` with a status."""
+    """An answer that is an error: `{"error": {message, type, param, code}}` with a status.
+
+    `details` stand beside the four. `headers` go with the answer. A 429 or 503 says by Retry-After
+    when to come back: in `retry_after_s` seconds.
+    """
 
     def __init__(
-        self, status: int, message: str, *, code: str | None = None, param: str | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after_s: int = RETRY_AFTER_S,
+        details: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.code = code
         self.param = param
+        self.details = dict(details or {})
+        self.headers = dict(headers or {})
+        if status in (429, 503):
+            self.headers["Retry-After"] = str(retry_after_s)
 
     @property
     def body(self) -> dict[str, Any]:
@@ -29,12 +49,17 @@ class ApiError(Exception):
         if self.status == 429:
             kind = "rate_limit_error"
         error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
-        return {"error": error}
+        return {"error": error | self.details}
 
     def response(self) -> Response:
-        """The HTTP answer; overload and start-up tell when to come back."""
-        retry = {"Retry-After": str(RETRY_AFTER_S)} if self.status in (429, 503) else {}
-        return json_response(self.body, self.status, retry)
+        """The HTTP answer."""
+        return json_response(self.body, self.status, self.headers)
+
+
+def model_not_found(name: str, served: str) -> ApiError:
+    """No such model; the one that is served has the name `served`."""
+    message = f"model {name[:MAX_SHOWN_CHARS]!r} is not served here; use {served!r}"
+    return ApiError(404, message, code="model_not_found", param="model")
 
 
 def json_response(

@@ -18,6 +18,7 @@ from lostwax.server.engine.messages import Output
 from lostwax.server.gateway.engine_client import EngineClient, EngineLost, RequestFailed
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.prepared import Prepared
+from lostwax.server.gateway.readiness import lost
 
 _REFUSALS = ("context_length_exceeded", "invalid_value", "unsupported_value")
 
@@ -96,8 +97,12 @@ class Generation(Generic[D]):
         form: Form[D],
         client: EngineClient,
         model: str,
+        request_id: str,
     ) -> None:
-        self._submits = prepared.submits
+        self._request_id = request_id
+        self._submits = [
+            msgspec.structs.replace(each, log_id=request_id) for each in prepared.submits
+        ]
         self._streams_usage = prepared.options.streams_usage
         self._form = form
         self._client = client
@@ -153,10 +158,12 @@ class Generation(Generic[D]):
                         self._client.cancel(output.request)
                     yield index, delta
         except EngineLost as error:
-            raise ApiError(503, str(error), code="engine_unavailable") from error
+            raise lost(self._client, error) from error
         except RequestFailed as error:
-            status = 400 if error.code in _REFUSALS else 500
-            raise ApiError(status, str(error), code=error.code) from error
+            if error.code in _REFUSALS:
+                raise ApiError(400, str(error), code=error.code) from error
+            message = f"the engine failed on request {self._request_id}; the server's log says why"
+            raise ApiError(500, message, code=error.code) from error
 
     def _usage(self) -> dict[str, Any]:
         num_prompt = sum(len(submit.prompt) for submit in self._submits)

@@ -10,7 +10,7 @@ from lostwax.server.gateway.chat import prepare_chat
 from lostwax.server.gateway.chat_models import ChatRequest
 from lostwax.server.gateway.completions import prepare_completion
 from lostwax.server.gateway.decoding import decode, require_few_strings
-from lostwax.server.gateway.errors import ApiError
+from lostwax.server.gateway.errors import model_not_found
 from lostwax.server.gateway.models import CompletionRequest, GenerationRequest
 from lostwax.server.gateway.prepared import Job, Prepared
 from lostwax.server.gateway.tokenizer import Codec
@@ -24,8 +24,7 @@ def prepare(body: bytes, job: Job, codec: Codec) -> Prepared:
     require_few_strings(body)
     request = decode(body, KINDS[job.route])
     if request.model not in (None, job.model):
-        message = f"model {request.model[:64]!r} is not served here; use {job.model!r}"
-        raise ApiError(404, message, code="model_not_found", param="model")
+        raise model_not_found(request.model, job.model)
     if isinstance(request, ChatRequest):
         return prepare_chat(request, job.info, codec)
     assert isinstance(request, CompletionRequest)

@@ -347,6 +347,7 @@ def test_a_nucleus_reaches_the_engine_and_no_number_is_none(server: Server) -> N
     answer = httpx.post(
         f"{server.url}/v1/chat/completions",
         content='{"messages": [{"role": "user", "content": "Hi?"}], "top_p": NaN}',
+        headers={"Content-Type": "application/json"},
     )
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "top_p")
 

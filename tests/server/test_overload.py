@@ -25,6 +25,8 @@ from lostwax.server.gateway.tokenizer import IdCodec
 
 BODY = {"prompt": [1, 2], "max_tokens": 40, "temperature": 0, "ignore_eos": True}
 
+JSON = {"Content-Type": "application/json"}
+
 
 class GatedRuntime(FakeRuntime):
     """Steps wait at a gate once it is closed."""
@@ -139,7 +141,8 @@ def test_a_client_that_leaves_frees_its_pages(stream: bool) -> None:
         server.gate.clear()
         address = (server.client.base_url.host, server.client.base_url.port or 0)
         content = json.dumps(BODY | {"stream": stream}).encode()
-        head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
+        head = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
         with socket.create_connection(address) as connection:
             connection.sendall(head.encode() + content)
             if stream:
@@ -155,7 +158,9 @@ def test_a_client_that_leaves_frees_its_pages(stream: bool) -> None:
 
 def test_a_body_above_the_cap_is_413() -> None:
     with _served(Settings()) as server:
-        declared = server.client.post("/v1/completions", content=b" " * (16 * 2**20 + 1))
+        declared = server.client.post(
+            "/v1/completions", content=b" " * (16 * 2**20 + 1), headers=JSON
+        )
         assert declared.status_code == 413
         assert declared.json()["error"]["code"] == "body_too_large"
 
@@ -217,3 +222,27 @@ def test_undeclared_bodies_are_bounded_in_size_and_time(
     ]
     limit = BodyLimit(_accept, max_bytes=4, deadline_s=0.05)
     assert asyncio.run(_call(limit, messages)) == status
+
+
+def test_the_bodies_of_all_requests_together_are_bounded_while_they_are_answered() -> None:
+    async def answered_beside_a_waiting_one() -> list[int]:
+        waits, is_answered = asyncio.Event(), asyncio.Event()
+
+        async def accept(scope: Scope, receive: Receive, send: Send) -> None:
+            if not waits.is_set():
+                waits.set()
+                await is_answered.wait()
+            await _accept(scope, receive, send)
+
+        limit = BodyLimit(accept, max_bytes=4, max_total_bytes=5)
+
+        def body() -> list[Message]:
+            return [{"type": "http.request", "body": b"aaa", "more_body": False}]
+
+        first = asyncio.create_task(_call(limit, body()))
+        await waits.wait()
+        second = await _call(limit, body())
+        is_answered.set()
+        return [second, await first, await _call(limit, body())]
+
+    assert asyncio.run(answered_beside_a_waiting_one()) == [429, 200, 200]

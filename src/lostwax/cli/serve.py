@@ -33,6 +33,9 @@ def serve(
     insecure: bool = False,
     certificates: Path | None = None,
     allow_compiled: Annotated[bool, Parameter(negative=())] = False,
+    drain: float = 10.0,
+    allow_host: Annotated[list[str] | None, Parameter(negative=())] = None,
+    allow_origin: Annotated[list[str] | None, Parameter(negative=())] = None,
 ) -> None:
     """Serve an artifact over HTTP; a checkpoint is compiled first, beside it.
 
@@ -71,6 +74,12 @@ def serve(
         A folder to keep what the golden probes showed on this device (default: in the artifact).
     allow_compiled
         Serve lowerings that never ran on this device.
+    drain
+        Seconds that requests under way have at Ctrl-C or SIGTERM, before they end with an error.
+    allow_host
+        A name by which clients call the server, beside loopback's and --host; may be repeated.
+    allow_origin
+        An origin (scheme://host[:port]) whose web pages may use the server; may be repeated.
     """
     from lostwax.server.gateway.serve import serve as run
 
@@ -102,4 +111,7 @@ def serve(
         insecure=insecure,
         certificates=certificates,
         allow_compiled=allow_compiled,
+        drain_s=drain,
+        allowed_hosts=tuple(allow_host or ()),
+        allowed_origins=tuple(allow_origin or ()),
     )
