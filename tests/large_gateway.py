@@ -16,8 +16,10 @@ import msgspec
 from fastapi import FastAPI
 from scripted_runtime import CHATTING, CODEC, LIMITS, ScriptedRuntime
 
+from lostwax.server.engine.parent import end_with_parent
 from lostwax.server.engine.process import run_engine
 from lostwax.server.gateway.app import Settings, create_app
+from lostwax.server.gateway.draining import Draining
 from lostwax.server.gateway.engine_client import EngineClient
 from lostwax.server.gateway.serve import serve_engine
 from lostwax.server.gateway.tokenizer import load_codec
@@ -47,7 +49,8 @@ def large_gateway(max_context: int, tokenizer: Path | None = None) -> Generator[
             process.kill()
 
 
-def _engine(address: str, max_context: int) -> None:
+def _engine(address: str, parent: int, max_context: int) -> None:
+    end_with_parent(parent)
     limits = replace(
         LIMITS,
         max_context=max_context,
@@ -57,17 +60,17 @@ def _engine(address: str, max_context: int) -> None:
         vocab_size=200_000,
     )
     facts = msgspec.structs.replace(CHATTING, vocab_size=200_000, max_context=max_context)
-    run_engine(lambda: ScriptedRuntime(limits=limits, facts=facts), address)
+    run_engine(lambda _: ScriptedRuntime(limits=limits, facts=facts), address)
 
 
 def _serve(max_context: int, tokenizer: Path | None) -> None:
-    def application(engine: EngineClient) -> FastAPI:
+    def application(engine: EngineClient, draining: Draining) -> FastAPI:
         codec = CODEC if tokenizer is None else load_codec(tokenizer)
-        return create_app(engine, codec, Settings())
+        return create_app(engine, codec, Settings(), draining=draining)
 
     command = [sys.executable, __file__, "--engine"]
     serve_engine(
-        lambda address: [*command, address, str(max_context)],
+        lambda link: [*command, link.address, str(link.parent), str(max_context)],
         application,
         host="127.0.0.1",
         port=0,
@@ -76,6 +79,6 @@ def _serve(max_context: int, tokenizer: Path | None) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "--engine":
-        _engine(sys.argv[2], int(sys.argv[3]))
+        _engine(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
     else:
         _serve(int(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)

@@ -123,7 +123,7 @@ def test_a_ticket_is_corrected_when_the_request_was_read() -> None:
 def test_every_end_of_a_request_gives_its_place_back(body: bytes) -> None:
     with _served(Settings(max_queued_reqs=1)) as server:
         for _ in range(3):
-            answer = server.client.post("/v1/completions", content=body)
+            answer = server.client.post("/v1/completions", content=body, headers=JSON)
             assert answer.status_code in (200, 400), answer.text
 
 
@@ -131,7 +131,8 @@ def test_a_full_queue_reads_no_request() -> None:
     with _served(Settings(max_queued_reqs=1)) as server:
         server.gate.clear()
         with server.client.stream("POST", "/v1/completions", json=BODY | {"stream": True}):
-            assert server.client.post("/v1/completions", content=b"{").status_code == 429
+            more = server.client.post("/v1/completions", content=b"{", headers=JSON)
+            assert more.status_code == 429
             server.gate.set()
 
 

@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lostwax.server.gateway.encoding_v32 import (
+    ASSISTANT,
     BOS,
     DSML,
     EOS,
     THINK,
     THINK_END,
+    USER,
     Mode,
     encode_messages,
     is_name,
@@ -29,7 +31,7 @@ from lostwax.server.gateway.parse_v32 import (
     parse_completion,
 )
 
-MARKS = (BOS, EOS, THINK, THINK_END, DSML)
+MARKS = (BOS, EOS, USER, ASSISTANT, THINK, THINK_END, DSML)
 PROMPT: list[dict[str, Any]] = [{"role": "user", "content": "hi"}]
 
 texts = st.text(st.characters(codec="utf-8"), max_size=40)
