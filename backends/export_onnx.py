@@ -17,30 +17,16 @@ import onnx
 import torch
 from xdsl.parser import Parser
 
+from lostwax.backends.exported_graph import ExportError, graph_file
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.checkpoint_content import require_content
 from lostwax.backends.runtime.load_weights import read_sources
 from lostwax.backends.variants import DENSE, Variant
-from lostwax.ir.contract.artifact import Manifest
 from lostwax.ir.contract.weights import Source, Step, StoredWeight
 from lostwax.ir.dialects import context
 from lostwax.ir.onnx import OnnxModel, PlacedWeight, export_onnx
 
 REENCODE = Step(kind="reencode")
-
-
-class ExportError(ValueError):
-    """The artifact has no such graph, or no checkpoint to take weights from."""
-
-
-def _graph_file(manifest: Manifest, name: str) -> str:
-    file = f"graphs/{name}.mlir"
-    if file not in manifest.files:
-        has = sorted(Path(f).stem for f in manifest.files if f.startswith("graphs/"))
-        raise ExportError(
-            f"the artifact has no graph {name}; it has {', '.join(h for h in has if '-' in h)}"
-        )
-    return file
 
 
 def _stored(placed: PlacedWeight, source: Source) -> StoredWeight:
@@ -100,7 +86,7 @@ def export_artifact(
         raise ExportError(
             f"{artifact} is one of {manifest.world_size} ranks' worth; compile it for one rank"
         )
-    text = reader.read(_graph_file(manifest, variant.name)).decode()
+    text = reader.read(graph_file(manifest, variant.name)).decode()
     guards = {ref.guard.name: str(ref.guard) for ref in manifest.programs}
     metadata = {
         "lostwax.artifact": manifest.digest,

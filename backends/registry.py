@@ -23,6 +23,9 @@ class Backend:
     `targets`: tuple of Target. `lowerings`: function (Target) -> tuple of Lowering. `driver`:
     class of the runtime's Driver. `compiler`: function (Target) -> KernelCompiler, or None where
     every lowering is a host call. `kernels`: packages that host calls of programs may name.
+    `presence`: function (Target, TorchBuild) -> str or None that imports no torch; it raises
+    DeviceUnavailable where the device can not be here, says in words where programs run, or gives
+    None where only the driver can tell.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Backend:
     driver: str
     compiler: str | None
     kernels: tuple[str, ...]
+    presence: str | None = None
 
     def load(self, reference: str) -> Any:  # a module attribute: its type is the reader's to know
         """Import `module:attribute`."""

@@ -33,6 +33,8 @@ from lostwax.frontend.tensors import (
 from lostwax.ir.contract.model import ModelFacts, WeightTable
 from lostwax.ir.contract.weights import Source
 
+PAGE_TOKENS = 64
+"""Tokens of a cache page, for every target so far."""
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 MAX_INDEX_BYTES = 100_000_000

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 
 from lostwax.backends.cpu import BACKEND
-from lostwax.backends.runtime.driver import DeviceUnavailable
+from lostwax.backends.cpu.presence import presence
 from lostwax.backends.runtime.host_driver import HostDriver
+from lostwax.backends.runtime.torch_build import torch_build
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.target import Target
-
-# What platform.machine() says, by the beginning of a target's arch.
-MACHINES = {"x86-64": ("x86_64", "amd64"), "armv8": ("aarch64", "arm64")}
 
 
 class CpuDriver(HostDriver):
@@ -22,10 +19,4 @@ class CpuDriver(HostDriver):
 
     def __init__(self, target: Target, kernels: Path, compiled: dict[str, CompiledKernel]) -> None:
         super().__init__(target, kernels, compiled)
-        here = platform.machine().lower()
-        wanted = next((m for a, m in MACHINES.items() if target.arch.startswith(a)), ())
-        if here not in wanted:
-            raise DeviceUnavailable(
-                f"target {target.name} needs {' or '.join(wanted)}, this machine is {here};"
-                " compile for the target of this machine"
-            )
+        presence(target, torch_build())

@@ -10,7 +10,7 @@ import torch
 from lostwax.backends.runtime.bound_program import BoundProgram, Memory
 from lostwax.backends.runtime.driver import Thunk
 from lostwax.backends.runtime.host_driver import HostDriver
-from lostwax.backends.runtime.step_buffers import input_offsets
+from lostwax.backends.runtime.input_layout import input_offsets
 from lostwax.backends.runtime.tensors import tensor_of
 from lostwax.backends.views import dense
 from lostwax.ir.contract.program import Bucket, Guard, Program

@@ -14,8 +14,9 @@ import torch
 from play_steps import Note, play_artifact
 from tiny import MTP, ODD, PLAIN, WIDE, Config, write_config
 
+from lostwax.backends.asked import UnsupportedRanks
 from lostwax.backends.buckets import Sizes
-from lostwax.backends.compile import CompileOptions, UnsupportedRanks, compile_module
+from lostwax.backends.compile import CompileOptions, compile_module
 from lostwax.backends.formats import Formats
 from lostwax.backends.runtime.load import load
 from lostwax.backends.runtime.ranks import RankError

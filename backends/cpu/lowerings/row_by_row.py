@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import prod
 
 from lostwax.backends import predicates as P
-from lostwax.backends.cpu.kernels.row_by_row import ROWS
+from lostwax.backends.cpu.row_block import ROWS
 from lostwax.backends.lowering import Knobs, Lowering, Match, Work
 from lostwax.backends.portable.lowerings.attention import (
     LATENT_LAYOUTS,
