@@ -116,16 +116,18 @@ def serve_engine(
 
     `expected_s` is what phases of its first start may take, in seconds by name.
     """
-    if not insecure and not _is_loopback(host):
-        raise ServeError(
-            f"host {host!r} can be reached by others and there is no authentication;"
-            f" use 127.0.0.1, or allow it with --insecure"
-        )
+    _require_loopback(host, insecure=insecure)
     engine = SupervisedEngine(command, announce=announce, model=model, expected_s=expected_s)
     with listen(host, port) as listener:
         place = f"[{host}]" if ":" in host else host
         greeting = f"listening on http://{place}:{listener.getsockname()[1]}; starting the engine"
         asyncio.run(_run(application, listener, engine, drain_s, announce, greeting))
+
+
+def require_may_listen(host: str, port: int, *, insecure: bool = False) -> None:
+    """Raises ServeError where `serve` could not listen now: before seconds go into a compile."""
+    _require_loopback(host, insecure=insecure)
+    listen(host, port).close()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -204,6 +206,14 @@ def _http_server(
 
     draining = Draining()
     return HttpServer(application(engine, draining), max_connections), draining
+
+
+def _require_loopback(host: str, *, insecure: bool) -> None:
+    if not insecure and not _is_loopback(host):
+        raise ServeError(
+            f"host {host!r} can be reached by others and there is no authentication;"
+            f" use 127.0.0.1, or allow it with --insecure"
+        )
 
 
 def _is_loopback(host: str) -> bool:

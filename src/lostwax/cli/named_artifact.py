@@ -8,19 +8,10 @@ from pathlib import Path
 from lostwax.backends.runtime.phases import Phases
 
 
-class NoModelThere(ValueError):
-    """A path names neither an artifact nor a checkpoint; the message says what to give."""
-
-
 def named_artifact(path: Path, target: str, dtype: str, drafts: int) -> Path:
-    """What was named, compiled first if it is a checkpoint."""
+    """What was named (`named_paths.Model`), compiled first if it is a checkpoint."""
     if (path / "manifest.json").is_file():
         return path
-    if not (path / "config.json").is_file():
-        raise NoModelThere(
-            f"{path} is neither an artifact (it has no manifest.json) nor a checkpoint (it has"
-            " no config.json); give the folder of one"
-        )
     return _compiled(path, target, dtype, drafts)
 
 
