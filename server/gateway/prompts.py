@@ -42,13 +42,22 @@ def read_prompts(raw: Raw, max_context: int, max_tokens: int) -> list[Prompt]:
         _require_few(given.count(b"[") - 1, MAX_PROMPTS, "prompts", "invalid_value")
         _require_few(given.count(b",") + 1, max_tokens, "token ids", "invalid_value")
     elif form[4]:
-        _require_few(given.count(b",") + 1, max_context, "token ids", "context_length_exceeded")
+        _require_context(given.count(b",") + 1, max_context)
     read = decode(given, kind, "prompt")
     prompts: list[Prompt] = [read] if form[1] or form[4] else read
     if not prompts or not all(prompts):
         message = "the prompt is empty; give at least one token"
         raise ApiError(400, message, code="invalid_value", param="prompt")
     return prompts
+
+
+def _require_context(count: int, max_context: int) -> None:
+    if count > max_context:
+        message = (
+            f"this model's maximum context length is {max_context} tokens, but 'prompt' holds"
+            f" {count}; shorten it"
+        )
+        raise ApiError(400, message, code="context_length_exceeded", param="prompt")
 
 
 def _require_few(count: int, most: int, what: str, code: str) -> None:
