@@ -51,7 +51,8 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class CompileOptions:
-    """What the user may set. `budget_bytes` bounds one region's results and workspace.
+    """What the user may set. `budget_bytes` bounds what one region may take: results, workspace
+    and what its calls allocate (None: a share of the target's memory).
 
     `weights`: `stored` keeps FP8 weights as they are, `dequantised` makes them the model dtype.
     `tp` ranks run the artifact together, each with its slices of the weights.
@@ -71,6 +72,18 @@ class CompileOptions:
     extra_lowerings: tuple[Lowering, ...] = ()
     extra_backends: tuple[Backend, ...] = ()
     dump_dir: Path | None = None
+
+
+BUDGET_SHARE = 32
+"""One op takes at most this part of the device's memory: 2.5 GiB of 80, where 8,192 rows of index
+logits over 160k positions would take 5. Weights and caches want the rest."""
+
+
+def budget_of(options: CompileOptions, target: Target) -> int:
+    """Bytes that one region may take."""
+    if options.budget_bytes is not None:
+        return options.budget_bytes
+    return target.memory_bytes // BUDGET_SHARE
 
 
 def module_text(module: builtin.ModuleOp) -> str:
@@ -114,7 +127,7 @@ def _plan_candidates(
                 places[variant, name],
                 options.measurements,
                 options.forced,
-                options.budget_bytes,
+                budget_of(options, target),
                 one_price,
             )
         contexts.append(context)

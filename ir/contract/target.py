@@ -12,9 +12,9 @@ Replay = Literal["walk", "graph", "none"]
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """A frozen record of facts about one kind of device.
 
-    `bandwidth_gbps` is gigabytes per second of device memory, `tflops` dense matrix rate per
-    dtype name (as in `View.dtype`), `launch_us` the cost of one launch inside a replay.
-    `replay` says how a program runs: `walk` the launch list on the host, `graph` as one captured
+    `memory_bytes` is what the smallest device of the kind has, `bandwidth_gbps` gigabytes per
+    second of that memory, `tflops` dense matrix rate per dtype name (as in `View.dtype`),
+    `launch_us` the cost of one launch inside a replay. `replay` says how a program runs: `walk` the launch list on the host, `graph` as one captured
     device graph for the entries in `graph_entries`, or `none` (plans only).
     """
 
@@ -22,6 +22,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
     arch: str
     dtypes: tuple[str, ...]
+    memory_bytes: int
     bandwidth_gbps: float
     tflops: dict[str, float]
     launch_us: float
@@ -40,6 +41,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """True where the host reads device buffers directly."""
 
     def __post_init__(self) -> None:
+        if self.memory_bytes < 1:
+            raise ValueError(
+                f"Target {self.name!r} has {self.memory_bytes} bytes of memory; give what its"
+                f" smallest device has in backends/{self.backend}/target.py"
+            )
         missing = [d for d in self.tflops if d not in self.dtypes]
         if missing:
             raise ValueError(

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from tiny import ODD, PLAIN, WIDE
+from model_formats import FORMATS
 
 from lostwax.backends.candidate import Candidate
 from lostwax.backends.conformance.check import certify_lowering
@@ -30,32 +30,6 @@ from lostwax.ir.passes.pipeline import run
 from lostwax.ir.passes.specialise import SpecialisePass
 
 PAGE = 16
-FP8 = {
-    "quantization_config": {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
-}
-
-LITTLE = WIDE | FP8 | {"torch_dtype": "bfloat16", "vocab_size": 64}
-SMALL_RANKS = PLAIN | {"kv_lora_rank": 50, "qk_rope_head_dim": 10, "index_head_dim": 32}
-
-# name: (config, options of assign-formats)
-FORMATS = {
-    "f32": (ODD | {"num_nextn_predict_layers": 1}, {"dtype": "f32"}),
-    "bf16": (PLAIN | {"torch_dtype": "bfloat16"}, {}),
-    "fp8": (LITTLE, {}),
-    "caches": (
-        SMALL_RANKS,
-        {"dtype": "f32", "kv": "fp8_656", "indexer": "fp8_fp32"},
-    ),
-    "raw_caches": (
-        SMALL_RANKS,
-        {"dtype": "f32", "kv": "fp8_576", "indexer": "fp8_ue8m0", "index_pages": "index_row"},
-    ),
-    "all_fp8": (
-        LITTLE,
-        {"kv": "fp8_656", "kv_scale": "ue8m0", "indexer": "fp8_ue8m0", "activations": "fp8_ue8m0"},
-    ),
-    "fnuz": (LITTLE, {"fp8": "f8E4M3FNUZ", "activations": "fp8_fp32"}),
-}
 THOROUGH = ("f32", "bf16")
 """With all buckets and two seeds; the others bring few lowerings that these do not have."""
 # (entry, every position selected, scores)

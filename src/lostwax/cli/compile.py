@@ -123,7 +123,8 @@ def compile(
     lowering
         Force a choice: [ENTRY:]OP=NAME, such as decode:mla.attend=portable_attend_expanded.
     budget
-        Most bytes of results and workspace that one lowering may take.
+        Most bytes of results, workspace and temporaries that one lowering may take (default: a
+        32nd of the memory of the target's smallest device).
     records
         A folder of tuning records that decide before the estimates do.
     dump_dir
