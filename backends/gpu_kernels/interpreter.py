@@ -19,11 +19,18 @@ from lostwax.backends.runtime.driver import Resolve, Thunk
 from lostwax.backends.runtime.host_call import bind_host_call
 from lostwax.backends.runtime.host_driver import HostDriver
 from lostwax.ir.contract.kernel import CompiledKernel, KernelNote, KernelSource
-from lostwax.ir.contract.program import KernelLaunch, Launch, Pointer, Scalar
+from lostwax.ir.contract.program import HostCall, KernelLaunch, Launch, Pointer, Scalar
 from lostwax.ir.contract.target import Target
 
 EXACT_DOTS: Mapping[str, int] = {"WIDE_DOT": 1}
 """Constants that interpreting replaces: Triton's interpreter takes bf16 dots wrongly, f32 right."""
+
+_KERNELS = "lostwax.backends.portable.kernels."
+CONVERTING: Mapping[str, str] = {
+    f"{_KERNELS}wide_products:linear": f"{_KERNELS}linear:widened_linear",
+    f"{_KERNELS}wide_products:absorb_query": f"{_KERNELS}absorb:absorb_query",
+}
+"""Host functions on operators that torch has on GPUs only, and what gives the same on the CPU."""
 
 
 class NotInterpretable(RuntimeError):
@@ -43,10 +50,16 @@ class InterpretingDriver(HostDriver):
     def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
         """The launch over resolved memory; NotInterpretable for CUDA C++."""
         if not isinstance(launch, KernelLaunch):
-            return bind_host_call(launch, resolve, self.packages)
+            return bind_on_cpu(launch, resolve, self.packages)
         note = (self._kernels / f"{launch.binary}.json").read_bytes()
         source = msgspec.json.decode(note, type=KernelNote).sources[0]
         return bind_interpreted(source, launch, resolve)
+
+
+def bind_on_cpu(call: HostCall, resolve: Resolve, packages: tuple[str, ...]) -> Thunk:
+    """A host call of a GPU's program, by what the CPU has for it."""
+    function = CONVERTING.get(call.function, call.function)
+    return bind_host_call(msgspec.structs.replace(call, function=function), resolve, packages)
 
 
 def bind_interpreted(source: KernelSource, launch: KernelLaunch, resolve: Resolve) -> Thunk:

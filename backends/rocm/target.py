@@ -5,8 +5,9 @@ from __future__ import annotations
 from lostwax.ir.contract.target import Target
 
 # From datasheets, nothing measured: no AMD GPU has run this. The launch cost is the H100's.
-# gfx942 (MI300X): 192 GB, 5.3 TB/s, dense bf16 1,307 and fp8 2,615 TFLOP/s, f32 163, 304 units, 64 KiB LDS.
-# Its matrix units take the fnuz encoding of fp8; torch converts the other on its vector units.
+# gfx942 (MI300X): 192 GB, 5.3 TB/s, dense bf16 1,307 and fp8 2,615 TFLOP/s, f32 163, 304 units,
+# 64 KiB LDS. Its matrix units take the fnuz encoding of fp8; torch converts the other on its vector
+# units. Whether its torch has products of bf16 into f32 is not known: wide_products is left out.
 ROCM_GFX942 = Target(
     name="rocm-gfx942",
     backend="rocm",
@@ -25,7 +26,8 @@ ROCM_GFX942 = Target(
     graph_entries=("decode",),
 )
 
-# gfx950 (MI355X): 288 GB, 8 TB/s, dense bf16 2,517 and fp8 5,033 TFLOP/s, f32 157, 256 units, 160 KiB LDS.
+# gfx950 (MI355X): 288 GB, 8 TB/s, dense bf16 2,517 and fp8 5,033 TFLOP/s, f32 157, 256 units,
+# 160 KiB LDS.
 ROCM_GFX950 = Target(
     name="rocm-gfx950",
     backend="rocm",

@@ -14,8 +14,9 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
     `memory_bytes` is what the smallest device of the kind has, `bandwidth_gbps` gigabytes per
     second of that memory, `tflops` dense matrix rate per dtype name (as in `View.dtype`),
-    `launch_us` the cost of one launch inside a replay. `replay` says how a program runs: `walk` the launch list on the host, `graph` as one captured
-    device graph for the entries in `graph_entries`, or `none` (plans only).
+    `launch_us` the cost of one launch inside a replay. `replay` says how a program runs: `walk` the
+    launch list on the host, `graph` as one captured device graph for the entries in
+    `graph_entries`, or `none` (plans only).
     """
 
     name: str
@@ -37,6 +38,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """Most blocks of threads that may share memory and barriers; 1 where there are no clusters."""
     library_bytes: int = 0
     """What device libraries keep for themselves, such as cuBLAS's workspace."""
+    wide_products: bool = False
+    """True where torch's products of half precision can leave in f32 (their `out_dtype`)."""
     host_memory: bool = False
     """True where the host reads device buffers directly."""
 

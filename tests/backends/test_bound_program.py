@@ -19,8 +19,9 @@ from lostwax.ir.contract.target import Target
 
 BUCKET = Bucket(tokens=3, reqs=2, pages=4, rows=2)
 TARGET = Target(
-    name="t", backend="t", arch="", dtypes=("f32",), memory_bytes=1 << 30, bandwidth_gbps=1, tflops={"f32": 1},
-    launch_us=1, compute_units=1, replay="graph", graph_entries=("decode",),
+    name="t", backend="t", arch="", dtypes=("f32",), memory_bytes=1 << 30,
+    bandwidth_gbps=1, tflops={"f32": 1}, launch_us=1, compute_units=1,
+    replay="graph", graph_entries=("decode",),
 )  # fmt: skip
 
 
