@@ -23,6 +23,7 @@ from lostwax.backends.formats import Formats, typed
 from lostwax.backends.kernel_builder import KernelBuilder
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.make_probes import ProbeMaker
+from lostwax.backends.portable.lowerings import lowerings as portable_lowerings
 from lostwax.backends.price import Measurements, NoMeasurements
 from lostwax.backends.program_context import ProgramContext
 from lostwax.backends.registry import Backend, find_target
@@ -173,6 +174,7 @@ def compile_module(
     lowerings: tuple[Lowering, ...] = backend.load(backend.lowerings)(target)
     lowerings = (*lowerings, *options.extra_lowerings)
     require_known(options.forced, lowerings)
+    portable = frozenset(low.name for low in portable_lowerings(target))
 
     progress("assign formats, specialise")
     formats = options.formats.assign(options.dtype, options.weights, target)
@@ -234,7 +236,7 @@ def compile_module(
                 program.name: tuple(
                     c
                     for name in covers[i]
-                    for c in region_choices(covers[i][name], storage[name], probed[i])
+                    for c in region_choices(covers[i][name], storage[name], probed[i], portable)
                 )
                 for i, program in enumerate(programs)
             },

@@ -138,6 +138,9 @@ def compile(
         raise OptionRefused(
             f"--index-pages {index_pages} goes with --indexer-dtype fp8_fp32 or fp8_ue8m0"
         )
+    from lostwax.backends.fallbacks import predicted_steps
+    from lostwax.backends.runtime.artifact_reader import ArtifactReader
+
     phases = Phases()
     manifest = compile_checkpoint(
         checkpoint,
@@ -177,9 +180,13 @@ def compile(
         "arena_bytes": manifest.arena_bytes,
         "seconds": round(phases.total_s, 3),
     }
+    steps = predicted_steps(ArtifactReader(out))
     if json_:
-        print(json.dumps(report))
+        shares = {step.program: round(step.share, 4) for step in steps}
+        print(json.dumps(report | {"portable_share": shares}))
     else:
+        for line in (line for step in steps for line in step.lines()):
+            print(line, file=sys.stderr)
         print(
             f"{out}: {report['programs']} programs for {report['target']},"
             f" weights {manifest.weight_bytes / 2**20:.1f} MiB,"
