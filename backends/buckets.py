@@ -91,9 +91,12 @@ class ProgramSpec:
         return self.bucket.rows_a_req if self.entry == "decode" else 1
 
 
-def _guards(facts: ModelFacts, pages: int) -> list[tuple[Guard, bool]]:
-    """Dense where no request is longer than index_topk, sparse beyond; the first to hold wins."""
-    if pages * facts.page_tokens <= facts.index_topk:
+def _guards(facts: ModelFacts, longest: int) -> list[tuple[Guard, bool]]:
+    """Dense where no request is longer than index_topk, sparse beyond; the first to hold wins.
+
+    `longest` is the length of the longest request that the bucket takes.
+    """
+    if longest <= facts.index_topk:
         return [(Guard("dense"), True)]  # the bucket itself implies the bound
     bound = Linear({"max_kv": 1}, facts.index_topk)
     return [(Guard("dense", (bound,)), True), (Guard("sparse"), False)]
@@ -157,6 +160,8 @@ def program_specs(facts: ModelFacts, limits: Limits) -> tuple[ProgramSpec, ...]:
     specs = (
         ProgramSpec(entry, bucket, guard, every)
         for entry, bucket in sorted(buckets)
-        for guard, every in _guards(facts, bucket.pages)
+        for guard, every in _guards(
+            facts, min(bucket.pages * limits.page_tokens, limits.max_context)
+        )
     )
     return _reachable(specs, limits.page_tokens)

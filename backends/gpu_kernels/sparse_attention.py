@@ -119,9 +119,8 @@ def attend_split(
                 mask=live,
                 other=0,
             )
-        page = tl.load(
-            page_table + request.to(tl.int64) * page_table_stride + position // PAGE, mask=live, other=0
-        )
+        entry = request.to(tl.int64) * page_table_stride + position // PAGE
+        page = tl.load(page_table + entry, mask=live, other=0)
         base = page.to(tl.int64) * page_stride + (position % PAGE) * token_stride
         c = tl.load(
             cache + base[:, None] + latent[None, :],

@@ -71,8 +71,8 @@ class HostCall(msgspec.Struct, frozen=True, kw_only=True, tag="host"):
 
     `function` is `module:name`; the module must lie below a `kernels` package of the target or of
     `backends.portable`. `capturable` promises that it may run under device-graph capture (no host
-    reads, no shapes from data, no allocation that capture forbids): who does not say so cannot. `allocates` is the upper bound
-    in bytes of what it allocates outside the arena.
+    reads, no shapes from data, no allocation that capture forbids): who does not say so cannot.
+    `allocates` is the upper bound in bytes of what it allocates outside the arena.
     """
 
     function: str

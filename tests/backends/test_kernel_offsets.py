@@ -59,15 +59,18 @@ class Offsets(ast.NodeVisitor):
         for n in ast.walk(node):
             if isinstance(n, ast.Name):
                 yield from self.products.get(n.id, ())
-            is_product = isinstance(n, ast.BinOp) and isinstance(n.op, ast.Mult)
-            if is_product and not self.is_wide(n) and not self._keeps_small(n):
-                yield n
+            match n:
+                case ast.BinOp(op=ast.Mult()) if not self.is_wide(n) and not self._keeps_small(n):
+                    yield n
+                case _:
+                    pass
 
     def _keeps_small(self, product: ast.BinOp) -> bool:
         """Whether a factor is bounded and no row's width (which, times a row, is an address)."""
         for factor in (product.left, product.right):
-            is_width = isinstance(factor, ast.Name) and not factor.id.startswith("BLOCK")
-            if self.is_bounded(factor) and not (is_width and factor.id.isupper()):
+            name = factor.id if isinstance(factor, ast.Name) else ""
+            is_width = name.isupper() and not name.startswith("BLOCK")
+            if self.is_bounded(factor) and not is_width:
                 return True
         return False
 

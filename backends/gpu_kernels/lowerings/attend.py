@@ -268,7 +268,12 @@ def _emit(match: Match, knobs: Knobs, name: str, dense: bool) -> tuple[Launch, .
         rows_of=("rope_row_stride", "rope_head_stride", "page_stride", "token_stride"),
     )
     home = _WIDE if _absorbs_wide(match) else _ABSORB
-    absorb = HostCall(function=f"{home}:absorb_query", args=(q_nope, kv_b, scratch.query), capturable=True, op=name)
+    absorb = HostCall(
+        function=f"{home}:absorb_query",
+        args=(q_nope, kv_b, scratch.query),
+        capturable=True,
+        op=name,
+    )
     expand = HostCall(
         function=f"{_ABSORB}:expand_values",
         args=(scratch.latent, kv_b, match.view("op.out")),
