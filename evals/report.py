@@ -62,8 +62,8 @@ def task_report(task: str, sampling: Sampling, outcome: Outcome) -> TaskReport:
     )
 
 
-def table(report: Report) -> str:
-    """The report as text, a line a task; failures and why answers were wrong below it."""
+def table(report: Report) -> list[str]:
+    """The report as lines of text, one a task; failures and why answers were wrong below it."""
     head = ("task", "accuracy", "±", "samples", "errors", "tokens", "seconds", "more")
     rows = [head, *(_row(task) for task in report.tasks)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head) - 1)]
@@ -81,7 +81,7 @@ def table(report: Report) -> str:
             lines.append(f"{task.task}: " + ", ".join(f"{r} {n}" for r, n in wrong.items()))
         for fault in task.faults:
             lines.append(f"{task.task}: {fault.count} failed, first {fault.first}: {fault.fault}")
-    return "\n".join(lines)
+    return lines
 
 
 def _row(task: TaskReport) -> tuple[str, ...]:

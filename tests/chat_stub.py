@@ -1,7 +1,7 @@
 """A chat server of OpenAI's interface whose answers are known, streamed word by word.
 
 The last message says what to do: `say X`, `think X`, `count` (for ever, a word every 10 ms) or
-`fail`, `break`, `babble`. It knows no lostwax.
+`fail`, `forge`, `break`, `babble`. It knows no lostwax.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class ChatStub:
             asked = str(body["messages"][-1]["content"])
             if asked == "fail":
                 return _error(400, "n: only 1 is supported")
+            if asked == "forge":
+                return _error(400, "no\n\x1b[2Jlostwax: yes")
             if asked == "babble":
                 return PlainTextResponse("data: <html>\n\n")
             return StreamingResponse(self._events(asked), media_type="text/event-stream")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
+
+from lostwax.backends.runtime.say import say
 
 
 class Phases:
@@ -26,12 +27,12 @@ class Phases:
         """End the current phase."""
         if self._phase:
             took = time.perf_counter() - self._phase_start
-            print(f"  {self._phase:<36} {took:6.2f} s", file=sys.stderr, flush=True)
+            say(f"  {self._phase:<36} {took:6.2f} s")
         self._phase = ""
 
     def note(self, text: str) -> None:
         """Say one line more; the current phase goes on."""
-        print(f"  {text}", file=sys.stderr, flush=True)
+        say(f"  {text}")
 
     @property
     def total_s(self) -> float:

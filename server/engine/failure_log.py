@@ -5,10 +5,12 @@ Clients are never told: an exception's text may hold paths, shapes and other peo
 
 from __future__ import annotations
 
-import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from textwrap import indent
+
+from lostwax.backends.runtime.say import one_line, say_lines
 
 WINDOW_S = 60.0
 MAX_IN_WINDOW = 20
@@ -18,16 +20,12 @@ MAX_CHARS = 16_000
 MAX_IDS = 16
 
 
-def _print(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 class FailureLog:
     """Writes failures with traceback and request ids, at most MAX_IN_WINDOW each WINDOW_S."""
 
     def __init__(
         self,
-        write: Callable[[str], None] = _print,
+        write: Callable[[str], None] = say_lines,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._write = write
@@ -47,7 +45,9 @@ class FailureLog:
         if self._num_in_window > MAX_IN_WINDOW:
             return
         trace = "".join(traceback.format_exception(error)).rstrip()[-MAX_CHARS:]
-        self._write(f"{what}{_named(request_ids)}: {type(error).__name__}: {error}\n{trace}")
+        head = one_line(f"{what}{_named(request_ids)}: {type(error).__name__}: {error}")
+        # Indented, so that no line of a quoted message looks like one of ours.
+        self._write(f"{head}\n{indent(trace, '  ')}")
 
 
 def _named(request_ids: Sequence[str]) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import gc
-import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lostwax.backends.runtime.phases import Phases
+from lostwax.backends.runtime.say import say
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Event, Phase
 from lostwax.server.engine.parent import end_with_parent
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not type(error).__module__.startswith("lostwax."):
             raise
         if rank > 0:
-            print(f"engine rank {rank}: {error}", file=sys.stderr)
+            say(f"engine rank {rank}: {error}")
         raise SystemExit(1) from None  # the gateway has its sentence, nobody needs a traceback
 
 
@@ -111,9 +111,6 @@ def _load(
         from lostwax.backends.runtime.load import load
     if options.ranks > 1:
         _join_ranks(options)
-
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
 
     return load(
         options.artifact,

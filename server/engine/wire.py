@@ -6,7 +6,6 @@ A step may take seconds and holds the main thread, so the thread beats for it.
 from __future__ import annotations
 
 import queue
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from types import TracebackType
 import msgspec
 import zmq
 
+from lostwax.backends.runtime.say import say
 from lostwax.server.engine.messages import (
     Command,
     Event,
@@ -101,4 +101,4 @@ class EngineWire:
             self._inbox.put(decode_commands(frame))
         except msgspec.DecodeError as error:
             # One malformed frame must not end the engine; the gateway gave up on it or has a bug.
-            print(f"engine: dropped a malformed frame: {error}", file=sys.stderr, flush=True)
+            say(f"engine: dropped a malformed frame: {error}")

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.backends.runtime.say import say
 from lostwax.server.gateway.engine_client import EngineClient, EngineLost
 from lostwax.server.gateway.origins import require_origins
+from lostwax.server.gateway.ready import Ready, ReadyPipe
 from lostwax.server.gateway.room import BACKLOG, max_connections
 from lostwax.server.gateway.start_clock import ESTIMATE_S, estimate
 from lostwax.server.gateway.stop_signals import stop_signals
@@ -54,6 +56,7 @@ def serve(
     drain_s: float = DRAIN_S,
     allowed_hosts: tuple[str, ...] = (),
     allowed_origins: tuple[str, ...] = (),
+    ready_fd: int | None = None,
 ) -> None:
     """Serve an artifact over HTTP until interrupted; requests then have `drain_s` seconds to end.
 
@@ -62,9 +65,10 @@ def serve(
     there is no authentication yet. `certificates` is a folder for what the golden probes showed,
     `allow_compiled` serves lowerings that never ran here. `allowed_hosts` are names by which
     clients may call the server, beside loopback's and `host`; `allowed_origins` are those of web
-    pages that may.
+    pages that may. `ready_fd` is told the port when the model answers.
     """
     require_origins(allowed_origins)
+    pipe = None if ready_fd is None else ReadyPipe(ready_fd)
     given = {"--checkpoint": checkpoint, "--num-pages": num_pages, "--threads": threads}
     given |= {"--certificates": certificates, "--drafts": drafts}
     options = [part for k, v in given.items() if v is not None for part in (k, str(v))]
@@ -97,6 +101,7 @@ def serve(
         insecure=insecure,
         drain_s=drain_s,
         expected_s=estimate(manifest.weight_bytes),
+        ready=lambda port: pipe.tell(Ready(port)) if pipe else None,
     )
 
 
@@ -110,17 +115,26 @@ def serve_engine(
     insecure: bool = False,
     drain_s: float = DRAIN_S,
     expected_s: Mapping[str, float] = ESTIMATE_S,
-    announce: Announce = lambda line: print(line, file=sys.stderr, flush=True),
+    announce: Announce = say,
+    ready: Callable[[int], None] = lambda port: None,
 ) -> None:
     """Serve the engine that `command` starts, announced as `model`, until a signal.
 
-    `expected_s` is what phases of its first start may take, in seconds by name.
+    `expected_s` is what phases of its first start may take, in seconds by name. `ready` is told the
+    port each time that the engine is ready.
     """
     _require_loopback(host, insecure=insecure)
-    engine = SupervisedEngine(command, announce=announce, model=model, expected_s=expected_s)
     with listen(host, port) as listener:
+        bound: int = listener.getsockname()[1]
+        engine = SupervisedEngine(
+            command,
+            announce=announce,
+            model=model,
+            expected_s=expected_s,
+            ready=lambda: ready(bound),
+        )
         place = f"[{host}]" if ":" in host else host
-        greeting = f"listening on http://{place}:{listener.getsockname()[1]}; starting the engine"
+        greeting = f"listening on http://{place}:{bound}; starting the engine"
         asyncio.run(_run(application, listener, engine, drain_s, announce, greeting))
 
 

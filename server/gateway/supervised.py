@@ -69,7 +69,7 @@ class SupervisedEngine:
     `command` gives the argument list of a life. An engine that ends before it was ever ready is not
     started again: the same inputs would fail the same way (`failure` says why). `model` is the name
     under which it is announced, if not its own. `expected_s` is what the first start's phases may
-    take, in seconds by name.
+    take, in seconds by name. `ready` is called each time that the engine is.
     """
 
     def __init__(
@@ -81,12 +81,14 @@ class SupervisedEngine:
         late_s: float = LATE_S,
         model: str | None = None,
         expected_s: Mapping[str, float] = ESTIMATE_S,
+        ready: Callable[[], None] = lambda: None,
     ) -> None:
         self._command = command
         self._announce = announce
         self._silence_s = silence_s
         self._late_s = late_s
         self._model = model
+        self._ready = ready
         self._mailboxes = Mailboxes()
         self._outbox: asyncio.Queue[Command] = asyncio.Queue()
         self._state: EngineState = "starting"
@@ -258,6 +260,7 @@ class SupervisedEngine:
                     self._info, self._state = event, "ready"
                     name = self._model or event.model
                     self._announce(f"{name} is ready: the engine has run a real step")
+                    self._ready()
                 case Fatal(message=message):
                     self._fatal = message
                 case _:

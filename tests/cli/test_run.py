@@ -92,6 +92,7 @@ def test_a_failed_turn_is_one_line_and_forgotten(stub: ChatStub, url: str) -> No
         for asked, said in {
             "fail": r"error: n: only 1 is supported\x1b",
             "break now": r"now \n\S*error: the engine ended\x1b",
+            "forge": r"error: no \\x1b\[2Jlostwax: yes\x1b",
             "babble": "error: the server sent something else than expected",
         }.items():
             user.expect("> ")
@@ -145,6 +146,11 @@ def test_prompts_are_answered_as_plain_text(capsys: Capture, stub: ChatStub, url
     }
 
 
+def test_a_plain_answer_cannot_steer_the_terminal_either(capsys: Capture, url: str) -> None:
+    said = lostwax(capsys, "run", "--url", url, "--prompt", "say a\x1b[2J\x9b31m\rb\nc")
+    assert said == (0, "a[2J31mb\nc \n", "")
+
+
 def test_a_piped_prompt_is_answered(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
@@ -164,6 +170,7 @@ def test_mistakes_of_a_script_are_one_sentence_and_status_1(
     cases: dict[tuple[object, ...], str] = {
         ("--url", url, "--prompt", "x"): "wrong key",
         (*keyed, "--prompt", "fail"): "n: only 1 is supported",
+        (*keyed, "--prompt", "forge"): "no \\x1b[2Jlostwax: yes",
         (*keyed, "--prompt", "break x"): "the engine ended",
         ("--url", _closed_url(), "--prompt", "x"): "no server answers at http://127.0.0.1:",
         ("--url", "ftp://host", "--prompt", "x"): "give one like http://HOST:PORT",

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, UnknownOptionError, ValidationError
 
 import lostwax
+from lostwax.backends.runtime.say import say
 from lostwax.cli.commands import COMMANDS
 from lostwax.cli.foreign_options import hint
 from lostwax.cli.help_page import HelpPage, epilogue
@@ -70,12 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except CycloptsError as error:
-        print(f"lostwax: {_sentence(error, given)}", file=sys.stderr)
+        say(f"lostwax: {_sentence(error, given)}")
         sys.exit(1 if isinstance(error, ValidationError) else 2)
     except Exception as error:
         if not _is_ours(error):
             raise
-        print(f"lostwax: {error}", file=sys.stderr)
+        say(f"lostwax: {error}")
         sys.exit(1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from msgspec import to_builtins
 
+from lostwax.backends.runtime.say import result, result_json
 from lostwax.cli.checked_model import require_runnable
 from lostwax.cli.named_paths import Artifact, OutFolder
 from lostwax.cli.option_types import Flag, Json, OptionRefused
@@ -27,11 +27,16 @@ def _evidence(found: Certificate) -> str:
     return f"{found.state:<11}  max {found.max_error:.1e} rms {found.rms_error:.1e}{agreement}"
 
 
-def _line(result: Certified) -> str:
-    certificate = None if result.record is None else to_builtins(result.record.certificate)
-    said = {"lowering": result.lowering, "ops": result.ops, "program": result.program}
-    said |= {"kernels": result.kernels, "error": result.error, "certificate": certificate}
-    return json.dumps(said)
+def _line(each: Certified) -> dict[str, object]:
+    certificate = None if each.record is None else to_builtins(each.record.certificate)
+    return {
+        "lowering": each.lowering,
+        "ops": each.ops,
+        "program": each.program,
+        "kernels": each.kernels,
+        "error": each.error,
+        "certificate": certificate,
+    }
 
 
 def _require_device(interpret: bool, certificates: Path | None) -> None:
@@ -80,24 +85,25 @@ def certify(
 
     def say(text: str) -> None:
         if not json_:
-            print(text, flush=True)
+            result(text)
 
     failed = 0
     results: list[Certified] = []
     lowerings: Counter[str] = Counter()
-    for result in certify_artifact(artifact, own_only, interpret):
-        lowerings[result.lowering] += 1
-        results.append(result)
+    for each in certify_artifact(artifact, own_only, interpret):
+        lowerings[each.lowering] += 1
+        results.append(each)
         if json_:
-            print(_line(result), flush=True)
-        place = f"{result.lowering:<34} {'+'.join(result.ops)}"
-        if result.record is None:
+            result_json(_line(each))
+        place = f"{each.lowering:<34} {'+'.join(each.ops)}"
+        if each.record is None:
             failed += 1
-            say(f"WRONG     {place}\n          {result.program}: {result.error}")
+            say(f"WRONG     {place}")
+            say(f"          {each.program}: {each.error}")
             continue
-        say(f"{_evidence(result.record.certificate)}  {place}")
+        say(f"{_evidence(each.record.certificate)}  {place}")
         if out is not None:
-            RecordStore((out,)).put(result.record)
+            RecordStore((out,)).put(each.record)
     say(f"{sum(lowerings.values())} places of {len(lowerings)} lowerings, {failed} wrong")
     if failed:
         raise SystemExit(1)

@@ -5,13 +5,13 @@ Ctrl-C stops an answer, Ctrl-D leaves. Reasoning is shown dim and apart.
 
 from __future__ import annotations
 
-import sys
 from contextlib import suppress
 from typing import TextIO
 
 from rich.console import Console
 from rich.text import Text
 
+from lostwax.backends.runtime.say import MAX_NAME, many_lines, one_line, say
 from lostwax.cli.chat_client import ChatError, Delta
 from lostwax.cli.conversation import Conversation
 
@@ -22,9 +22,6 @@ HELP = """\
 /help              show this
 /exit              leave, as Ctrl-D does
 Ctrl-C             stop the answer"""
-
-_CONTROL = {c: None for c in (*range(32), *range(127, 160)) if chr(c) not in "\n\t"}
-"""A model's text must not steer the terminal."""
 
 
 class Terminal:
@@ -78,7 +75,7 @@ class Terminal:
         except ChatError as error:
             if self._was:
                 self._console.print()
-            self._console.print(Text(f"error: {_clean(str(error))}", style="red"))
+            self._console.print(Text(f"error: {one_line(error)}", style="red"))
             return
         self._console.print()
         if finish == "length":
@@ -92,7 +89,7 @@ class Terminal:
                 self._console.print("\n")
             self._was = kind
             style = "dim" if kind == "reasoning" else ""
-            self._console.print(Text(_clean(text), style=style), end="")
+            self._console.print(Text(many_lines(text), style=style), end="")
 
     def _command(self, line: str) -> bool:
         match line.split():
@@ -107,7 +104,7 @@ class Terminal:
             case ["/help"]:
                 self._note(HELP)
             case _:
-                self._note(f"{line} is no command\n{HELP}")
+                self._note(f"{one_line(line, MAX_NAME)} is no command\n{HELP}")
         return True
 
     def _note(self, text: str) -> None:
@@ -130,15 +127,11 @@ class Plain:
             self._out.write("\n")
             self._out.flush()
             if finish == "length":
-                print("the answer is cut off: it reached the limit of tokens", file=sys.stderr)
+                say("the answer is cut off: it reached the limit of tokens")
             elif self._is_empty:
-                print("there is no answer, at most reasoning", file=sys.stderr)
+                say("there is no answer, at most reasoning")
 
     def _show(self, delta: Delta) -> None:
         self._is_empty = self._is_empty and not delta.content
-        self._out.write(delta.content)
+        self._out.write(many_lines(delta.content))  # `out` may be a terminal
         self._out.flush()
-
-
-def _clean(text: str) -> str:
-    return text.translate(_CONTROL)

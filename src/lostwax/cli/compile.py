@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from lostwax.backends.runtime.phases import Phases
+from lostwax.backends.runtime.say import result, result_json, say
 from lostwax.cli.named_paths import Checkpoint, OutArtifact, OutFolder, Records
 from lostwax.cli.option_types import (
     MORE,
@@ -183,11 +182,11 @@ def compile(
     steps = predicted_steps(ArtifactReader(out))
     if json_:
         shares = {step.program: round(step.share, 4) for step in steps}
-        print(json.dumps(report | {"portable_share": shares}))
+        result_json(report | {"portable_share": shares})
     else:
         for line in (line for step in steps for line in step.lines()):
-            print(line, file=sys.stderr)
-        print(
+            say(line)
+        result(
             f"{out}: {report['programs']} programs for {report['target']},"
             f" weights {manifest.weight_bytes / 2**20:.1f} MiB,"
             f" arena {manifest.arena_bytes / 2**20:.1f} MiB, digest {manifest.digest[:16]}"
@@ -284,5 +283,5 @@ def compile_checkpoint(
         note_of(checkpoint, captured.weights),
     )
     phases.end()
-    print(captured.report, file=sys.stderr)
+    say(captured.report)
     return manifest

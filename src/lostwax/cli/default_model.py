@@ -10,13 +10,13 @@ import fcntl
 import hashlib
 import os
 import shutil
-import sys
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import lostwax
 from lostwax.backends.runtime.phases import Phases
+from lostwax.backends.runtime.say import say
 
 NAME = "lostwax-tiny"
 """What the default model is called by servers."""
@@ -63,7 +63,7 @@ def default_artifact(
         _require_writable(folder)
         with _alone(folder):
             if not _is_whole(artifact):
-                print(f"compiling {NAME} to {artifact} (once)", file=sys.stderr)
+                say(f"compiling {NAME} to {artifact} (once)")
                 _compile(checkpoint, artifact, target, dtype, drafts)
                 _remove_oldest(folder, artifact)
     _touch(artifact)
@@ -149,7 +149,7 @@ def _alone(folder: Path) -> Generator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("another process compiles now: waiting for it", file=sys.stderr, flush=True)
+            say("another process compiles now: waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from lostwax.backends.runtime.say import result_json, result_lines
 from lostwax.cli.option_types import Json, TargetName
 from lostwax.cli.wrapped import wrapped
 
@@ -67,9 +67,10 @@ def doctor(
     found = [_health(backend, each) for backend, each in chosen]
     if json_:
         report = {"machine": machine, "targets": found}
-        print(json.dumps(msgspec.to_builtins(report)))
+        result_json(msgspec.to_builtins(report))
     else:
-        print("\n".join(map(wrapped, _lines(machine, found))))
+        for line in _lines(machine, found):
+            result_lines(wrapped(line))
     if not all(c.ok for c in machine) or (target and not found[0].compile.ok):
         raise SystemExit(1)
 

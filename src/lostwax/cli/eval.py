@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from cyclopts import Parameter
 
+from lostwax.backends.runtime.say import result, result_json, say
 from lostwax.cli.default_model import cache_folder
 from lostwax.cli.eval_options import Asked, Changes, Course, Subject
 from lostwax.cli.option_types import Flag, Json
@@ -64,11 +64,15 @@ def eval(
         asking = _run(tasks, samplings, connecting, facts, patience, asked, course, results)
         report = asyncio.run(asking)
     except KeyboardInterrupt:
-        print(results.kept, file=sys.stderr)
+        say(results.kept)
         raise
     encoded = msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n"
     results.close(encoded, is_complete=not report.errors)
-    print(encoded.decode() if json_ else table(report))
+    if json_:
+        result_json(msgspec.to_builtins(report), indent=1)
+    else:
+        for line in table(report):
+            result(line)
     if report.errors:
         raise SystemExit(1)
 
@@ -78,10 +82,10 @@ def _list(tasks: list[Task]) -> None:
 
     if not tasks:
         for name, text in SUITES.items():
-            print(f"{name:<12} {text}")
+            result(f"{name:<12} {text}")
     for task in tasks:
         kinds = sorted({example.kind for example in task.examples})
-        print(f"{task.name:<20} {len(task.examples):>6} examples  {', '.join(kinds)}")
+        result(f"{task.name:<20} {len(task.examples):>6} examples  {', '.join(kinds)}")
 
 
 async def _run(
@@ -101,7 +105,7 @@ async def _run(
     from lostwax.evals.send import Sender
 
     async with connecting as served:
-        print(f"asking {served.model} ({served.source})", file=sys.stderr)
+        say(f"asking {served.model} ({served.source})")
         settings = {"model": served.model, "endpoint": asked.endpoint, **facts}
         # A server's address is no setting of a sample, but two servers are never taken for one.
         results.open(tasks, samplings, settings | {"of": str(served.http.base_url)})
@@ -151,10 +155,9 @@ async def _run_task(
     path = kept.folder / f"{task.name}.samples.jsonl"
     with open_samples(path, settings, restart=kept.restart) as file:
         if file.found:
-            print(
+            say(
                 f"{task.name}: going on with {len(file.found)} samples of {kept.folder}"
-                " (--restart forgets them)",
-                file=sys.stderr,
+                " (--restart forgets them)"
             )
         outcome = await runner.run(task, sampling, limit, file)
     return task_report(task.name, sampling, outcome)
@@ -186,7 +189,7 @@ def _connecting(subject: Subject) -> tuple[AbstractAsyncContextManager[Served], 
     require_fits(artifact, drafts=subject.drafts, num_pages=subject.num_pages)
     checkpoint = default_checkpoint() if is_default else subject.checkpoint
     require_checkpoint(ArtifactReader(artifact), checkpoint)
-    print(f"loading {artifact}", file=sys.stderr)
+    say(f"loading {artifact}")
     connecting = in_process(
         artifact,
         checkpoint=checkpoint,

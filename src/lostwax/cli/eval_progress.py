@@ -5,7 +5,6 @@ Counts samples done, right and failed. Knows no server.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from types import TracebackType
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from lostwax.backends.runtime.say import MAX_NAME, one_line, say
 from lostwax.evals.run import Failure
 from lostwax.evals.samples import Sample
 
@@ -63,7 +63,7 @@ class Progress:
         console = Console(stderr=True)
         self._is_log = not console.is_terminal
         self._bars = Bars(
-            TextColumn("{task.description:<20}"),
+            TextColumn("{task.description:<20}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[said]}"),
@@ -100,7 +100,7 @@ class Progress:
         """Begin a task of so many samples."""
         self._say()
         self._count = _Count(name, total)
-        self._task = self._bars.add_task(name, total=total, said="")
+        self._task = self._bars.add_task(one_line(name, MAX_NAME), total=total, said="")
 
     def told(self, news: Sample | Failure) -> None:
         """Count a sample or a failure."""
@@ -110,7 +110,7 @@ class Progress:
 
     def _say(self) -> None:
         if self._is_log and self._count is not None:
-            print(self._count.line, file=sys.stderr, flush=True)
+            say(self._count.line)
 
     def _keep_log(self) -> None:
         while not self._ended.wait(self._interval_s):

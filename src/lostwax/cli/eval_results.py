@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from lostwax.backends.runtime.say import say
 from lostwax.evals.task import Sampling, Task
 from lostwax.ir.contract.canonical import canonical_json
 
@@ -50,10 +50,9 @@ class Results:
             os.utime(folder)
             self.folder = folder
         except OSError as error:
-            print(
+            say(
                 f"samples cannot be kept in {folder} ({error.strerror}), so a run that is stopped"
-                " begins anew; give --out DIR to keep them",
-                file=sys.stderr,
+                " begins anew; give --out DIR to keep them"
             )
             return
         _remove_oldest(folder)

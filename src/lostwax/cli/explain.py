@@ -8,6 +8,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
+from lostwax.backends.runtime.say import result_json, result_lines
 from lostwax.cli.named_paths import Artifact, Folder
 from lostwax.cli.option_types import Json, OptionRefused
 from lostwax.cli.wrapped import wrapped
@@ -61,7 +64,7 @@ def explain(
     if json_ and (op or entry or program):
         raise OptionRefused("--json prints all choices; leave OP, --entry and --program out")
     if json_:
-        print(reader.read("choices.json").decode(), end="")
+        result_json(msgspec.to_builtins(reader.structure("choices.json", Choices)), indent=1)
         return
     choices = reader.structure("choices.json", Choices)
     refs = {Path(r.file).stem: r for r in reader.manifest.programs}
@@ -83,7 +86,8 @@ def explain(
         lines = _one_op(choices, kept, op, proof.evidence if proof else {})
     else:
         lines = (*_tables(choices, kept), *_proofs(choices, proof))
-    print("\n".join(map(wrapped, lines)))
+    for line in lines:
+        result_lines(wrapped(line))
 
 
 def _proofs(choices: Choices, proof: Certificates | None) -> Iterator[str]:

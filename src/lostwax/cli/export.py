@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from lostwax.backends.runtime.say import result, result_json
 from lostwax.cli.checked_model import require_checkpoint
 from lostwax.cli.named_paths import Artifact, Checkpoint, OutFile
 from lostwax.cli.option_types import Flag, Json
@@ -76,9 +76,9 @@ def export(
         "weight_bytes": weight_bytes,
     }
     if json_:
-        print(json.dumps(report))
+        result_json(report)
         return
-    print(
+    result(
         f"{out}: {variant.name}, {report['nodes']} calls of {report['functions']} functions,"
         f" weights {weight_bytes / 2**20:.1f} MiB in {out.name}.data"
     )

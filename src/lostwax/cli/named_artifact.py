@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from lostwax.backends.runtime.phases import Phases
+from lostwax.backends.runtime.say import say
 
 
 def named_artifact(path: Path, target: str, dtype: str, drafts: int) -> Path:
@@ -22,9 +22,9 @@ def _compiled(checkpoint: Path, target: str, dtype: str, drafts: int) -> Path:
     drafting = f"-drafts{drafts}" if drafts else ""
     out = checkpoint.parent / f"{checkpoint.name}.{target}-{dtype}{drafting}.lostwax"
     if _is_current(out, checkpoint):
-        print(f"using {out}", file=sys.stderr)
+        say(f"using {out}")
         return out
-    print(f"compiling {checkpoint} to {out}", file=sys.stderr)
+    say(f"compiling {checkpoint} to {out}")
     compile_checkpoint(checkpoint, out, target=target, dtype=dtype, drafts=drafts, phases=Phases())
     return out
 

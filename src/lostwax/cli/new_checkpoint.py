@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from lostwax.backends.runtime.say import result
 from lostwax.cli.named_paths import ConfigFile, EmptyFolder
 from lostwax.cli.option_types import Seed
 
@@ -33,4 +34,4 @@ def new_checkpoint(
     from lostwax.frontend.new_checkpoint import new_checkpoint as write
 
     write(config, out, seed=seed, format=format)
-    print(out)
+    result(out)

@@ -9,6 +9,7 @@ from xdsl.parser import Parser
 from xdsl.passes import get_pass_option_infos
 from xdsl.utils.exceptions import DiagnosticException, ParseError
 
+from lostwax.backends.runtime.say import result_lines, say_lines
 from lostwax.cli.named_paths import STDIN, ModuleFile, OutFolder
 from lostwax.cli.option_types import Flag
 from lostwax.ir.dialects import context
@@ -45,21 +46,21 @@ def opt(
         Split the input at `// -----` lines and print each part's module or error, never failing.
     """
     if list_passes:
-        print(_pass_list())
+        result_lines(_pass_list())
         return
     try:
         text = sys.stdin.read() if file == STDIN else file.read_text()
         if not verify_diagnostics:
-            print(_transform(text, str(file), passes, dump_dir))
+            result_lines(_transform(text, str(file), passes, dump_dir))
             return
     except DIAGNOSTICS as error:
-        print(f"lostwax opt: {error}", file=sys.stderr)
+        say_lines(f"lostwax opt: {error}")
         raise SystemExit(1) from None
     for part in text.split(SPLIT):
         try:
-            print(_transform(part, str(file), passes, dump_dir))
+            result_lines(_transform(part, str(file), passes, dump_dir))
         except DIAGNOSTICS as error:
-            print(error)
+            result_lines(str(error))
 
 
 def _transform(text: str, file: str, passes: str, dump_dir: Path | None) -> str:

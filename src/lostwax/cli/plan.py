@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from lostwax.backends.runtime.phases import Phases
+from lostwax.backends.runtime.say import result, result_json
 from lostwax.cli.named_paths import Model
 from lostwax.cli.option_types import MORE, Count, Json, OptionRefused, Pages, TargetName
 
@@ -76,9 +76,10 @@ def plan(
             found = plan_memory(artifact, num_pages)
     if json_:
         sums = {"page_bytes": found.page_bytes, "cache": found.cache, "total": found.total}
-        print(json.dumps(asdict(found) | sums))
+        result_json(asdict(found) | sums)
     else:
-        print("\n".join(_lines(found)))
+        for line in _lines(found):
+            result(line)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from lostwax.backends.runtime.say import MAX_NAME, one_line, result
 from lostwax.cli.named_paths import File, Model, OutFolder
 from lostwax.cli.option_types import MORE, Count, Name, Temperature, TopP, Url
 
@@ -93,7 +94,7 @@ def run(
         if prompts:
             Plain(conversation, sys.stdout).run(prompts)
             return
-        print(f"{client.model if is_default else client.url}; /help shows what can be typed")
+        result(f"{client.model if is_default else client.url}; /help shows what can be typed")
         Terminal(conversation, sys.stdout).run()
 
 
@@ -142,6 +143,7 @@ def _client(
     if model is not None or api_key_file is not None:
         raise NothingToAsk("--model and --api-key-file go with --url")
     from rich.console import Console
+    from rich.text import Text
 
     from lostwax.cli.served_child import served_child
 
@@ -149,10 +151,8 @@ def _client(
     status = Console(stderr=True).status("starting the model")
 
     def progress(line: str) -> None:
-        if line.startswith("compiling "):
-            status.update("compiling the model, which is needed once")
-        elif line.startswith("listening "):
-            status.update("starting the model")
+        said = one_line(f"starting the model: {line}", MAX_NAME)
+        status.update(Text(said, overflow="ellipsis", no_wrap=True))
 
     status.start()
     try:

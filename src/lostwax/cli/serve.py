@@ -50,6 +50,7 @@ def serve(
     allow_host: Annotated[list[Host] | None, MORE, Parameter(negative=())] = None,
     allow_origin: Annotated[list[str] | None, MORE, Parameter(negative=())] = None,
     insecure: Annotated[Flag, MORE] = False,
+    ready_fd: Annotated[int | None, MORE] = None,
 ) -> None:
     """Serve an artifact over HTTP; a checkpoint is compiled first, beside it.
 
@@ -95,6 +96,9 @@ def serve(
         An origin (scheme://host[:port]) whose web pages may use the server; may be repeated.
     insecure
         Allow a host that others can reach although there is no authentication.
+    ready_fd
+        For programs: a pipe's file descriptor, to which one line of JSON with the port is written
+        when the model answers.
     """
     from lostwax.server.gateway.origins import require_origins
     from lostwax.server.gateway.serve import require_may_listen
@@ -129,4 +133,5 @@ def serve(
         drain_s=drain,
         allowed_hosts=tuple(allow_host or ()),
         allowed_origins=tuple(allow_origin or ()),
+        ready_fd=ready_fd,
     )

@@ -2,22 +2,31 @@
 
 Run as `python -m lostwax.cli.served_child PARENT [serve arguments]`; the parent does. However the
 parent ends, the child ends too: it is asked to, and it watches.
+
+The child says through a pipe that it is ready and on which port. What it prints is for the user
+alone: an artifact may put any words into it.
 """
 
 from __future__ import annotations
 
 import os
-import queue
-import re
+import selectors
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import IO
 
-READY = " is ready: "
+import msgspec
+
+from lostwax.backends.runtime.say import one_line, say
+from lostwax.server.gateway.ready import Ready
+
+LOOPBACK = "127.0.0.1"
 END_S = 5.0
 """How long the child may take to end when it is asked to."""
+MAX_READ_BYTES = 1 << 16
 
 
 class ServerEnded(RuntimeError):
@@ -28,25 +37,40 @@ class ServerEnded(RuntimeError):
 def served_child(
     arguments: Sequence[str], progress: Callable[[str], None] = lambda _: None
 ) -> Generator[str]:
-    """The URL of `lostwax serve ARGUMENTS`, once it answers. `progress` is told what it prints."""
+    """The URL of `lostwax serve ARGUMENTS`, once it answers. `progress` is told each line that it
+    prints until then; later ones go to standard error. Raises ServerEnded."""
+    told, telling = os.pipe()
+    with open(told, "rb", buffering=0) as pipe:
+        try:
+            child = _start(arguments, telling)
+        finally:
+            os.close(telling)  # the child's end alone is left: the pipe ends with it
+        assert child.stderr is not None
+        with child:
+            try:
+                port = _port(child.stderr, pipe, progress)
+                threading.Thread(target=_pass_on, args=(child.stderr,), daemon=True).start()
+                yield f"http://{LOOPBACK}:{port}"
+            finally:
+                _end(child)
+
+
+def _start(arguments: Sequence[str], telling: int) -> subprocess.Popen[bytes]:
+    ours = ["--host", LOOPBACK, "--port", "0", "--ready-fd", str(telling)]
     command = [sys.executable, "-m", "lostwax.cli.served_child", str(os.getpid())]
     # A session of its own: Ctrl-C is for the parent, which may only want to stop an answer.
-    with subprocess.Popen(
-        [*command, *arguments, "--port", "0"],
+    return subprocess.Popen(
+        [*command, *arguments, *ours],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
+        bufsize=0,
         start_new_session=True,
-    ) as child:
-        try:
-            yield _ready_url(_lines(child), progress)
-        finally:
-            _end(child)
+        pass_fds=[telling],
+    )
 
 
-def _end(child: subprocess.Popen[str]) -> None:
+def _end(child: subprocess.Popen[bytes]) -> None:
     child.terminate()
     try:
         child.wait(END_S)
@@ -54,36 +78,50 @@ def _end(child: subprocess.Popen[str]) -> None:
         child.kill()
 
 
-def _lines(child: subprocess.Popen[str]) -> Iterator[str]:
-    """What the child prints until it is ready; from then on the user reads it."""
-    waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    assert child.stderr is not None
-    stderr = child.stderr
+def _port(stderr: IO[bytes], pipe: IO[bytes], progress: Callable[[str], None]) -> int:
+    """Where the child listens, when it is ready."""
+    last, lines = "it said nothing", _Lines()
+    with selectors.DefaultSelector() as waiting:
+        waiting.register(stderr, selectors.EVENT_READ)
+        waiting.register(pipe, selectors.EVENT_READ)
+        while True:
+            found = [key.fileobj for key, _ in waiting.select()]
+            # What was printed before the message is read before it.
+            if stderr in found:
+                printed = stderr.read(MAX_READ_BYTES)
+                if not printed:
+                    waiting.unregister(stderr)
+                for line in lines.of(printed):
+                    last = line
+                    progress(line)
+                continue
+            message = pipe.read(MAX_READ_BYTES)
+            if not message:
+                raise ServerEnded(f"the server did not start: {last.removeprefix('lostwax: ')}")
+            return msgspec.json.decode(message, type=Ready).port
 
-    def read() -> None:
-        is_ready = False
-        with suppress(ValueError, OSError):  # closed under us: the block has ended
-            for line in stderr:
-                if is_ready:
-                    print(line, end="", file=sys.stderr, flush=True)
-                waiting.put(line.rstrip())
-                is_ready = is_ready or READY in line
-        waiting.put(None)
 
-    threading.Thread(target=read, name="server", daemon=True).start()
-    return iter(waiting.get, None)
+def _pass_on(stderr: IO[bytes]) -> None:
+    lines = _Lines()
+    with suppress(ValueError, OSError):  # closed under us: the block has ended
+        while printed := stderr.read(MAX_READ_BYTES):
+            for line in lines.of(printed):
+                say(line)
 
 
-def _ready_url(lines: Iterator[str], progress: Callable[[str], None]) -> str:
-    url, last = "", "it said nothing"
-    for line in lines:
-        found = re.search(r"listening on (http://\S+);", line)
-        url = found[1] if found else url
-        if READY in line and url:
-            return url
-        last = line.removeprefix("lostwax: ").strip() or last
-        progress(line)
-    raise ServerEnded(f"the server did not start: {last}")
+class _Lines:
+    """Makes clean lines out of what comes; one that is too long is cut."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def of(self, printed: bytes) -> Iterator[str]:
+        """The lines that `printed` completes, without the empty ones."""
+        *whole, rest = (self._rest + printed).split(b"\n")
+        self._rest = rest[-MAX_READ_BYTES:]
+        for line in whole:
+            if line.strip():
+                yield one_line(line.rstrip().decode(errors="replace"))
 
 
 def main() -> None:

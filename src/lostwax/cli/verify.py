@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+from lostwax.backends.runtime.say import result, result_json
 from lostwax.cli.named_paths import Artifact, Checkpoint
 from lostwax.cli.option_types import Json
 
@@ -42,12 +41,12 @@ def verify(
     if json_:
         report = {"artifact": str(artifact), "digest": manifest.digest}
         counts = {"files": len(manifest.files) + 1, "checkpoint_files": len(noted)}
-        print(json.dumps(report | counts))
+        result_json(report | counts)
         return
     compared = (
         f"{len(noted)} checkpoint files are those that were compiled"
         if noted
         else "it does not say what its checkpoint held, so none was compared"
     )
-    print(f"{artifact}: {len(manifest.files) + 1} files whole, digest {manifest.digest[:16]}")
-    print(compared)
+    result(f"{artifact}: {len(manifest.files) + 1} files whole, digest {manifest.digest[:16]}")
+    result(compared)

@@ -6,11 +6,16 @@ import shutil
 import sys
 import textwrap
 
+from lostwax.backends.runtime.say import one_line
+
 DEFAULT_WIDTH = 100
+MAX_CHARS = 20_000
+"""Of a line with all its continuations: the names of some hundred programs."""
 
 
 def wrapped(line: str) -> str:
-    """The line, continued below itself where it is too long; words stay whole."""
+    """The line, clean, continued below itself where it is too long; words stay whole."""
+    line = one_line(line, MAX_CHARS)
     indent = " " * (len(line) - len(line.lstrip()) + 4)
     parts = textwrap.wrap(
         line,
