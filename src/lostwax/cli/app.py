@@ -41,7 +41,7 @@ def make_app(whole: str | None = None) -> App:
     return app
 
 
-def _is_ours(error: Exception) -> bool:
+def is_ours(error: Exception) -> bool:
     """Errors that this project raises on purpose say what to do; others keep their traceback."""
     return type(error).__module__.startswith("lostwax.") or isinstance(error, OSError)
 
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say(f"lostwax: {_sentence(error, given)}")
         sys.exit(1 if isinstance(error, ValidationError) else 2)
     except Exception as error:
-        if not _is_ours(error):
+        if not is_ours(error):
             raise
         say(f"lostwax: {error}")
         sys.exit(1)

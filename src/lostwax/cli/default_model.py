@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import lostwax
-from lostwax.backends.runtime.phases import Phases
 from lostwax.backends.runtime.say import say
+from lostwax.cli.compile_apart import CompileFailed, compile_apart
 
 NAME = "lostwax-tiny"
 """What the default model is called by servers."""
@@ -155,15 +155,12 @@ def _alone(folder: Path) -> Generator[None]:
 
 
 def _compile(checkpoint: Path, artifact: Path, target: str, dtype: str, drafts: int) -> None:
-    from lostwax.backends.artifact_writer import ArtifactUnwritable
-    from lostwax.cli.compile import compile_checkpoint
-
     try:
-        compile_checkpoint(
-            checkpoint, artifact, target=target, dtype=dtype, drafts=drafts, phases=Phases()
-        )
-    except ArtifactUnwritable as error:
-        raise _unwritable(artifact.parent, error.strerror) from error
+        compile_apart(checkpoint, artifact, target=target, dtype=dtype, drafts=drafts)
+    except CompileFailed as error:
+        if error.disk is None:
+            raise
+        raise _unwritable(artifact.parent, error.disk) from error
 
 
 def _touch(artifact: Path) -> None:

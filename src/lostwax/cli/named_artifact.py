@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lostwax.backends.runtime.phases import Phases
 from lostwax.backends.runtime.say import say
+from lostwax.cli.compile_apart import compile_apart
 
 
 def named_artifact(path: Path, target: str, dtype: str, drafts: int) -> Path:
@@ -17,15 +17,13 @@ def named_artifact(path: Path, target: str, dtype: str, drafts: int) -> Path:
 
 def _compiled(checkpoint: Path, target: str, dtype: str, drafts: int) -> Path:
     """The artifact of a checkpoint, compiled unless one of the same inputs lies beside it."""
-    from lostwax.cli.compile import compile_checkpoint
-
     drafting = f"-drafts{drafts}" if drafts else ""
     out = checkpoint.parent / f"{checkpoint.name}.{target}-{dtype}{drafting}.lostwax"
     if _is_current(out, checkpoint):
         say(f"using {out}")
         return out
     say(f"compiling {checkpoint} to {out}")
-    compile_checkpoint(checkpoint, out, target=target, dtype=dtype, drafts=drafts, phases=Phases())
+    compile_apart(checkpoint, out, target=target, dtype=dtype, drafts=drafts)
     return out
 
 
