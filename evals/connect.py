@@ -100,6 +100,7 @@ def in_process(
     from lostwax.backends.runtime.artifact_reader import ArtifactReader
     from lostwax.backends.runtime.boot_check import Admission
     from lostwax.backends.runtime.load import load
+    from lostwax.backends.runtime.say import say
     from lostwax.server.engine.loop import EngineCore
     from lostwax.server.gateway.app import Settings, create_app
     from lostwax.server.gateway.in_process import InProcessEngine
@@ -118,6 +119,10 @@ def in_process(
         num_pages=num_pages,
         threads=threads,
     )
+    if threads is None:
+        chosen = runtime.choose_threads()
+        if chosen is not None and chosen.timed:
+            say(chosen)
     codec = load_codec(artifact, checkpoint)
     settings = Settings(model=name, host=httpx.URL(IN_PROCESS).host)
     app = create_app(InProcessEngine(EngineCore(runtime, drafts)), codec, settings)

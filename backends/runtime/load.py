@@ -15,11 +15,13 @@ from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactRead
 from lostwax.backends.runtime.boot_check import Admission
 from lostwax.backends.runtime.bound_program import BoundProgram, Memory, PlaneBuffers
 from lostwax.backends.runtime.checkpoint_content import require_content
+from lostwax.backends.runtime.choose_threads import StepThreads, choose_threads
 from lostwax.backends.runtime.default_pages import default_pages
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.input_layout import input_offsets
 from lostwax.backends.runtime.load_weights import WeightBuffers, load_weights
 from lostwax.backends.runtime.ranks import Ranks
+from lostwax.backends.runtime.usable_cores import usable_threads
 from lostwax.ir.contract.artifact import Manifest, ProgramRef
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.program import StepFacts
@@ -79,6 +81,7 @@ class Runtime:
         self._bound: dict[str, BoundProgram] = {}
         self.memory = _allocate(reader.manifest, driver, weights, num_pages)
         self._shared_inputs = self.memory.inputs is self.memory.host_inputs
+        self._threads: StepThreads | None = None
         target = reader.manifest.target
         if target.replay == "graph":
             for ref in reader.manifest.programs:
@@ -130,7 +133,28 @@ class Runtime:
         while (told := self.ranks.receive()) is not None:
             self._replay(refs[told.program], told.batch)
 
+    def choose_threads(self) -> StepThreads | None:
+        """Time steps on some numbers of threads and use the best from now on; return the choice.
+
+        None, and nothing changed, where the host's threads do not compute, or where several ranks
+        would have to choose together. Called before the first request: it writes into its pages.
+        """
+        on_host = self._driver.device.type == "cpu" and self.manifest.target.replay == "walk"
+        if not on_host or self.ranks.rank.count > 1:
+            return None
+        self._threads = choose_threads(
+            self.run,
+            self.limits,
+            usable_threads(),
+            torch.set_num_threads,
+            one_number=self.manifest.batch_invariant,
+        )
+        return self._threads
+
     def _replay(self, ref: ProgramRef, batch: StepBatch) -> StepResult:
+        if self._threads is not None:
+            # Each time, since torch keeps the number by thread, and steps may come from several.
+            torch.set_num_threads(self._threads.of(len(batch.tokens)))
         program = self.bound(ref)
         with torch.inference_mode():
             program.step.fill(batch)

@@ -112,7 +112,7 @@ def _load(
     if options.ranks > 1:
         _join_ranks(options)
 
-    return load(
+    runtime = load(
         options.artifact,
         admission=Admission(options.certificates, options.allow_compiled, say),
         checkpoint=options.checkpoint,
@@ -120,14 +120,19 @@ def _load(
         threads=options.threads,
         phases=phases,
     )
+    if options.threads is None:
+        phases("choose threads")
+        chosen = runtime.choose_threads()
+        if chosen is not None and chosen.timed:
+            say(chosen)
+    return runtime
 
 
 def _join_ranks(options: argparse.Namespace) -> None:
-    import torch
-
     from lostwax.backends.runtime.ranks import gather
+    from lostwax.backends.runtime.usable_cores import usable_threads
 
-    options.threads = options.threads or max(torch.get_num_threads() // options.ranks, 1)
+    options.threads = options.threads or max(usable_threads() // options.ranks, 1)
     gather(options.meeting, options.rank, options.ranks)
 
 

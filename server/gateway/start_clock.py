@@ -23,6 +23,7 @@ ESTIMATE_S = {
     "golden probes": 3.0,
     LOAD: 0.5,
     "allocate caches, bind programs": 0.2,
+    "choose threads": 0.5,
     "warm up": 0.5,
 }
 """A first start of the model that comes with lostwax, on two cores."""

@@ -80,7 +80,7 @@ def test_a_failed_step_is_told_by_its_id_and_logged_with_its_cause(stream: bool)
     assert SECRET not in answer.text
     (said,) = log
     assert said.startswith(
-        f"the decode step failed (request mine-1): ZeroDivisionError: {SECRET}\nTraceback"
+        f"the decode step failed (request mine-1): ZeroDivisionError: {SECRET}\n  Traceback"
     )
     assert "raise ZeroDivisionError(SECRET)" in said
 

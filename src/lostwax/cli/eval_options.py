@@ -74,7 +74,7 @@ class Subject:
     num_pages
         Pages of cache.
     threads
-        Threads of a CPU engine.
+        Threads of a CPU engine (default: as in `lostwax serve`).
     """
 
     url: Annotated[Url | None, COMMON] = None

@@ -76,7 +76,8 @@ def serve(
     num_pages
         Pages of cache (default: every request at full length, within 1 GiB).
     threads
-        Threads of a CPU engine (default: torch's).
+        Threads of a CPU engine (default: what steps timed at the start are fastest on; with several
+        ranks, each has its share of the cores).
     target
         What to compile a checkpoint for (default: cpu).
     dtype

@@ -1,0 +1,194 @@
+"""Chooses how many threads a CPU's steps run on, by timing real steps. Knows no request.
+
+More threads help where a step has much arithmetic, and cost where it is a thousand short operators,
+each of which waits for the slowest thread: the default model's decode step takes 7 ms on one thread
+and 9 on two. So steps of few rows and steps of many have each their own number. Only the clock is
+asked, since it alone knows what else runs on these cores.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import median_low
+from typing import TYPE_CHECKING
+
+from lostwax.ir.contract.step import Entry, StepBatch
+
+if TYPE_CHECKING:
+    from lostwax.backends.runtime.load import RuntimeLimits
+
+MANY_ROWS = 64
+"""From here a step counts as one of many rows."""
+EXTEND_ROWS = 128
+CONTEXT = 256
+"""Positions that the timed decode steps see, if the artifact and its pages have so many."""
+DECODE_REQS = (1, 4)
+NEAR = 1.05
+"""Fewer threads are taken where they cost no more than this: they leave cores to others."""
+HOPELESS = 1.3
+"""A number of threads whose best time is so much over the best of all is timed no more."""
+ROUNDS = 7
+SURE_ROUNDS = 2
+"""Rounds before a number of threads may be given up."""
+STEP_BUDGET_S = 0.08
+"""How long one kind of step is timed, once each number of threads had its sure rounds."""
+BUDGET_S = 1.0
+"""How long all are timed: from then on one round has to do."""
+MAX_STEP_S = 1.0
+"""A slower step is arithmetic all through: every core is taken, and no time spent on asking."""
+LONG_S = 0.1
+"""A step of this length on some threads, and much longer than the best one, is not tried on
+fewer."""
+MUCH = 1.5
+Seconds = Mapping[int, float]
+"""Of a step, by number of threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepThreads:
+    """Threads of steps of few and of many rows, out of `usable`; `timed` says why."""
+
+    few: int
+    many: int
+    usable: int
+    timed: tuple[tuple[str, Seconds], ...] = ()
+
+    def of(self, rows: int) -> int:
+        """For a step of so many rows."""
+        return self.many if rows >= MANY_ROWS else self.few
+
+    def __str__(self) -> str:
+        chosen = f"{self.few} for few rows, {self.many} from {MANY_ROWS} rows on"
+        if self.few == self.many:
+            chosen = str(self.few)
+        shown = "; ".join(f"{name} {_shown(seconds)}" for name, seconds in self.timed)
+        return f"threads, of {self.usable} usable: {chosen}" + (f" ({shown})" if shown else "")
+
+
+def _shown(seconds: Seconds) -> str:
+    each = (f"{1e3 * seconds[n]:.1f} ms on {n}" for n in sorted(seconds))
+    return ", ".join(each) or f"over {MAX_STEP_S:g} s"
+
+
+def choose_threads(
+    run: Callable[[StepBatch], object],
+    limits: RuntimeLimits,
+    usable: int,
+    use: Callable[[int], None],
+    *,
+    one_number: bool = False,
+    clock: Callable[[], float] = time.perf_counter,
+) -> StepThreads:
+    """Time decode and extend steps on 1, 2, 4, … `usable` threads, which `use` sets, and choose.
+
+    It writes into pages that no request has yet. With `one_number` all steps get the same: nobody
+    promises that a row's last bits are equal on other threads.
+    """
+    if usable == 1:
+        return StepThreads(1, 1, 1)
+    timed: list[tuple[str, Seconds]] = []
+    deadline = clock() + BUDGET_S
+    # The extend step comes first: it fills the positions that the decode steps read.
+    for name, batch in _steps(limits):
+        timed.append((name, _time(partial(run, batch), _counts(usable), use, clock, deadline)))
+    many, *few = (seconds for _, seconds in timed)
+    if one_number:
+        few_threads = many_threads = fewest([many, *few], usable)
+    else:
+        few_threads, many_threads = fewest(few, usable), fewest([many], usable)
+    return StepThreads(few_threads, many_threads, usable, tuple(timed))
+
+
+def fewest(timed: Sequence[Seconds], usable: int) -> int:
+    """The smallest number whose steps take, on average, little longer than the best one's.
+
+    `usable` where a step was too slow to be timed, and where no number was timed for all.
+    """
+    common = [n for n in sorted(timed[0]) if all(n in seconds for seconds in timed)]
+    if not common:
+        return usable
+    # Each step counts alike: its times are taken relative to its own best.
+    costs = {n: sum(s[n] / min(s.values()) for s in timed) / len(timed) for n in common}
+    best = min(costs.values())
+    return next(n for n in common if costs[n] <= NEAR * best)
+
+
+def _counts(usable: int) -> list[int]:
+    """Powers of two, and `usable`: the largest first."""
+    powers = [1 << k for k in range(usable.bit_length()) if 1 << k < usable]
+    return [usable, *reversed(powers)]
+
+
+def _time(
+    step: Callable[[], object],
+    counts: Sequence[int],
+    use: Callable[[int], None],
+    clock: Callable[[], float],
+    deadline: float,
+) -> Seconds:
+    """Median seconds of a step by number of threads, in interleaved rounds (of two, the lower: one
+    slow step may be the machine's); none of a slow step."""
+
+    def seconds(count: int) -> float:
+        use(count)
+        begin = clock()
+        step()
+        return clock() - begin
+
+    seconds(counts[0])  # binds the program and touches its memory
+    start, found = clock(), dict[int, list[float]]()
+    for count in counts:
+        found[count] = [seconds(count)]
+        best = min(times[0] for times in found.values())
+        if best > MAX_STEP_S:
+            return {}
+        if found[count][0] > max(LONG_S, MUCH * best):
+            break
+    for done in range(1, ROUNDS):
+        kept = _kept(found) if done >= SURE_ROUNDS else list(found)
+        had_enough = len(kept) == 1 or clock() - start > STEP_BUDGET_S
+        if (done >= SURE_ROUNDS and had_enough) or clock() > deadline:
+            break
+        for count in reversed(kept) if done % 2 else kept:
+            found[count].append(seconds(count))
+    return {count: median_low(times) for count, times in found.items()}
+
+
+def _kept(found: Mapping[int, Sequence[float]]) -> list[int]:
+    best = min(min(times) for times in found.values())
+    return [count for count, times in found.items() if min(times) <= HOPELESS * best]
+
+
+def _steps(limits: RuntimeLimits) -> list[tuple[str, StepBatch]]:
+    """An extend step, then decode steps behind it; all requests see the same pages."""
+    context = min(CONTEXT, limits.max_context, (limits.num_pages - 1) * limits.page_tokens)
+    rows = min(EXTEND_ROWS, limits.max_tokens, context)
+    found = [(f"a step of {rows} rows", _batch("extend", range(rows), 1, limits))]
+    for reqs in sorted({min(count, limits.max_reqs) for count in DECODE_REQS}):
+        name = "1 request" if reqs == 1 else f"{reqs} requests"
+        found.append((name, _batch("decode", range(context - 1, context), reqs, limits)))
+    return found
+
+
+def _batch(entry: Entry, positions: range, reqs: int, limits: RuntimeLimits) -> StepBatch:
+    """`positions` of each of `reqs` requests, in pages 1, 2, …; the last rows' logits."""
+    page, length = limits.page_tokens, len(positions)
+    pages = list(range(1, 1 + -(-positions.stop // page)))
+    rows = range(reqs * length)
+    return StepBatch(
+        entry=entry,
+        tokens=[7 * row % limits.vocab_size for row in rows],
+        positions=list(positions) * reqs,
+        slots=[pages[p // page] * page + p % page for p in positions] * reqs,
+        q_starts=list(range(0, reqs * length + 1, length)),
+        kv_lens=[positions.stop] * reqs,
+        page_table=[pages] * reqs,
+        logit_rows=list(rows[length - 1 :: length]),
+        temperature=[0.0] * reqs,
+        seeds=[0] * reqs,
+        counters=[0] * reqs,
+        targets=[-1] * reqs,
+    )
