@@ -1,7 +1,7 @@
-"""Reads and runs the ```console blocks of a page. Knows no page.
+"""Reads the fenced blocks of a page and runs those in ```console. Knows no page.
 
 A line that begins with `$ ` is a command, the lines behind it are lines of its output, in order;
-`…` stands for anything.
+`…` stands for anything, and a number of seconds for any other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-BLOCK = re.compile(r"^```console\n(.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+SECONDS = re.compile(r"(?:\\ )*\d+\\\.\d\d\\ s\b")
+"""In a pattern: aligned by spaces, as phases are."""
 Lostwax = Callable[[list[str]], tuple[int, str]]
 """A command of this project: its status, and all that it printed."""
 
@@ -26,16 +28,35 @@ class Example:
     output: list[str] = field(default_factory=list[str])
 
 
+@dataclass(frozen=True)
+class Fence:
+    """A fenced block: its language, and what it holds."""
+
+    language: str
+    text: str
+
+
+def fences(page: str) -> list[Fence]:
+    """Every fenced block of a page, in order."""
+    return [Fence(*found) for found in BLOCK.findall(page)]
+
+
 def examples(page: str) -> Iterator[Example]:
-    """Every command of a page, in order."""
-    for block in BLOCK.findall(page):
-        found: list[Example] = []
-        for line in block.splitlines():
-            if line.startswith("$ "):
-                found.append(Example(line[2:]))
-            else:
-                found[-1].output.append(line)
-        yield from found
+    """Every command of a page's console blocks, in order."""
+    for fence in fences(page):
+        if fence.language == "console":
+            yield from commands(fence)
+
+
+def commands(fence: Fence) -> list[Example]:
+    """The commands of one block, each with its output."""
+    found: list[Example] = []
+    for line in fence.text.splitlines():
+        if line.startswith("$ "):
+            found.append(Example(line[2:]))
+        else:
+            found[-1].output.append(line)
+    return found
 
 
 def run(example: Example, folder: Path, lostwax: Lostwax) -> None:
@@ -48,9 +69,15 @@ def run(example: Example, folder: Path, lostwax: Lostwax) -> None:
         )
         status, printed = done.returncode, done.stdout + done.stderr
     assert status == 0, f"$ {example.command}\n{printed}"
+    compare(example, printed)
+
+
+def compare(example: Example, printed: str) -> None:
+    """AssertionError unless the lines of the example are among what was printed, in order."""
     lines = iter(printed.splitlines())
     for wanted in example.output:
         pattern = ".*".join(map(re.escape, wanted.split("…")))
+        pattern = SECONDS.sub(lambda _: r" *\d+\.\d\d s", pattern)
         if not any(re.fullmatch(pattern, line.rstrip()) for line in lines):
             raise AssertionError(
                 f"$ {example.command}\nprints no such line (any more):\n{wanted}\n\n{printed}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from command_line import lostwax
-from console_blocks import Example, examples, run
+from console_blocks import Example, examples, fences, run
 
 ROOT = Path(__file__).parents[2]
 PAGES = (
@@ -19,6 +19,15 @@ PAGES = (
     "adding-a-target",
 )
 """In the order in which they are run: the first makes what the others use."""
+
+NOT_RUN = {
+    "cli: $ lostwax run ": "it names servers and artifacts that are not here",
+    "evaluation: lostwax eval gsm8k ": "GSM8K is not shipped",
+    "evaluation: task          accuracy": "what the command above printed",
+    "evaluation: lm_eval run ": "lm-eval lives in an environment of its own",
+    "http: from openai import": "run by tests/docs/test_readme.py, beside a server",
+}
+"""Blocks that are no ```console, by page and first words, with the reason."""
 
 
 def _page(name: str) -> str:
@@ -38,6 +47,20 @@ def test_every_command_of_the_pages_prints_what_they_show(
     for name in PAGES:
         for example in examples(_page(name)):
             run(example, tmp_path, command)
+
+
+def test_every_block_is_run_or_listed() -> None:
+    unlisted, seen = list[str](), set[str]()
+    for path in (ROOT / "docs").rglob("*.md"):
+        name = str(path.relative_to(ROOT / "docs").with_suffix(""))
+        for fence in fences(_page(name)):
+            block = f"{name}: {fence.text}"
+            found = {start for start in NOT_RUN if block.startswith(start)}
+            seen |= found
+            if not found and not (fence.language == "console" and name in PAGES):
+                unlisted.append(block)
+    assert not unlisted, f"make these ```console, or list them with a reason: {unlisted}"
+    assert seen == set(NOT_RUN), "every block of the list is there"
 
 
 def test_a_page_that_shows_something_else_is_noticed(tmp_path: Path) -> None:
