@@ -34,7 +34,7 @@ ROUNDS = 7
 SURE_ROUNDS = 2
 """Rounds before a number of threads may be given up."""
 STEP_BUDGET_S = 0.08
-"""How long one kind of step is timed, once each number of threads had its sure rounds."""
+"""How long one kind of step is timed, once each number of threads had its turn."""
 BUDGET_S = 1.0
 """How long all are timed: from then on one round has to do."""
 MAX_STEP_S = 1.0
@@ -149,8 +149,7 @@ def _time(
             break
     for done in range(1, ROUNDS):
         kept = _kept(found) if done >= SURE_ROUNDS else list(found)
-        had_enough = len(kept) == 1 or clock() - start > STEP_BUDGET_S
-        if (done >= SURE_ROUNDS and had_enough) or clock() > deadline:
+        if len(kept) == 1 or clock() - start > STEP_BUDGET_S or clock() > deadline:
             break
         for count in reversed(kept) if done % 2 else kept:
             found[count].append(seconds(count))
