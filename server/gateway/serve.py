@@ -14,7 +14,7 @@ from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.say import say
 from lostwax.server.gateway.engine_client import EngineClient, EngineLost
 from lostwax.server.gateway.origins import require_origins
-from lostwax.server.gateway.ready import Ready, ReadyPipe
+from lostwax.server.gateway.ready_pipe import Ready, ReadyPipe
 from lostwax.server.gateway.room import BACKLOG, max_connections
 from lostwax.server.gateway.start_clock import ESTIMATE_S, estimate
 from lostwax.server.gateway.stop_signals import stop_signals

@@ -22,7 +22,7 @@ from command_line import lostwax
 from console_blocks import Example, Fence, commands, compare, fences, run
 from pseudo_terminal import CTRL_D, terminal
 
-from lostwax.server.gateway.ready import Ready
+from lostwax.server.gateway.ready_pipe import Ready
 
 Capture = pytest.CaptureFixture[str]
 ROOT = Path(__file__).parents[2]

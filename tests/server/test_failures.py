@@ -99,7 +99,7 @@ def test_what_nobody_expected_is_told_and_logged_in_the_same_way(stream: bool) -
         assert client.get("/health").json()["running"] == 0
     assert SECRET not in answer.text
     (said,) = log
-    assert said.startswith(f"internal error (request {request_id}): LookupError: {SECRET}\nTrace")
+    assert said.startswith(f"internal error (request {request_id}): LookupError: {SECRET}\n  Trace")
 
 
 def test_an_engine_in_this_process_that_ends_is_logged() -> None:
@@ -177,7 +177,7 @@ def test_the_log_is_bounded_in_rate_and_says_what_it_left_out() -> None:
     _fail(log)
     assert written[MAX_IN_WINDOW:] == [
         "5 more failures were not logged",
-        "it failed: ValueError: x\nValueError: x",
+        "it failed: ValueError: x\n  ValueError: x",
     ]
 
 
@@ -186,3 +186,13 @@ def test_the_log_names_the_requests_up_to_a_number() -> None:
     _fail(FailureLog(written.append), [f"r{i}" for i in range(MAX_IDS + 3)])
     assert f"r{MAX_IDS - 1} and 3 more)" in written[0]
     assert f"r{MAX_IDS}" not in written[0]
+
+
+def test_a_quoted_message_cannot_look_like_a_line_of_the_log(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    FailureLog()("it failed", ValueError("x\nlistening on http://evil\x1b[2J"))
+    head, *rest = capsys.readouterr().err.splitlines()
+    assert head == "it failed: ValueError: x listening on http://evil\\x1b[2J"
+    assert [line[:2] for line in rest] == ["  "] * len(rest) != []
+    assert "\x1b" not in "".join(rest)

@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -86,14 +85,13 @@ def main() -> None:
     """Do the job, unless the parent has ended."""
     from lostwax.server.engine.parent import end_with_parent
 
-    end_with_parent()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # then it removes what it wrote
     parent, job = sys.argv[1:]
-    if os.getppid() == int(parent):
-        with suppress(KeyboardInterrupt):
-            _compile(msgspec.json.decode(job, type=Job))
-            return
-    raise SystemExit(1)
+    end_with_parent(int(parent))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # then it removes what it wrote
+    try:
+        _compile(msgspec.json.decode(job, type=Job))
+    except KeyboardInterrupt:
+        raise SystemExit(1) from None
 
 
 def _compile(job: Job) -> None:

@@ -21,7 +21,7 @@ from typing import IO
 import msgspec
 
 from lostwax.backends.runtime.say import one_line, say
-from lostwax.server.gateway.ready import Ready
+from lostwax.server.gateway.ready_pipe import Ready
 
 LOOPBACK = "127.0.0.1"
 END_S = 5.0

@@ -8,7 +8,7 @@ import pytest
 from command_line import lostwax, one_sentence
 from small_fixtures import Compiled
 
-from lostwax.server.gateway.ready import NoPipe, Ready, ReadyPipe
+from lostwax.server.gateway.ready_pipe import NoPipe, Ready, ReadyPipe
 
 
 def test_the_reader_gets_one_line_and_the_end() -> None:
