@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from contextlib import suppress
 
@@ -15,24 +14,14 @@ class Ready(msgspec.Struct, frozen=True):
     port: int
 
 
-class NoPipe(ValueError):
-    """The number given is no file descriptor that can be written to."""
-
-
 class ReadyPipe:
-    """The writing end, whose number the process that waits has handed over. Tells once."""
+    """The writing end, whose number the process that waits has handed over. Tells once.
+
+    Raises OSError where there is no such descriptor.
+    """
 
     def __init__(self, descriptor: int) -> None:
-        try:
-            if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
-                raise OSError("it can only be read")
-            os.set_inheritable(descriptor, False)  # the pipe must end with this process
-        except (OSError, ValueError, OverflowError) as error:
-            raise NoPipe(
-                f"--ready-fd {descriptor} is no file descriptor that can be written to ({error});"
-                " give the number of a pipe's end that this process inherits"
-            ) from error
-
+        os.set_inheritable(descriptor, False)  # the pipe must end with this process
         self._descriptor: int | None = descriptor
 
     def tell(self, ready: Ready) -> None:

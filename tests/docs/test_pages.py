@@ -23,6 +23,7 @@ PAGES = (
 NOT_RUN = {
     "cli: $ lostwax run ": "it names servers and artifacts that are not here",
     "evaluation: lostwax eval gsm8k ": "GSM8K is not shipped",
+    "evaluation: story_2: 88 of 384": "what a long run prints every ten seconds",
     "evaluation: task          accuracy": "what the command above printed",
     "evaluation: lm_eval run ": "lm-eval lives in an environment of its own",
     "http: from openai import": "run by tests/docs/test_readme.py, beside a server",

@@ -6,8 +6,10 @@ name. Knows no command.
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import math
+import os
 import re
 from collections.abc import Callable
 from typing import Annotated
@@ -86,6 +88,20 @@ def _target(_: object, value: str | None) -> None:
         raise OptionRefused(str(error)) from error
 
 
+def _descriptor(_: object, value: int | None) -> None:
+    if value is None:
+        return
+    try:
+        can_write = fcntl.fcntl(value, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+    except (OSError, ValueError, OverflowError):
+        can_write = False
+    if not can_write:
+        raise ValueError(
+            "must be the number of a pipe's end that this process inherits and may write to,"
+            f" not {value}"
+        )
+
+
 Flag = Annotated[bool, Parameter(negative=())]
 """Off unless it is given."""
 Json = Annotated[bool, Parameter(name="--json", negative=())]
@@ -102,6 +118,7 @@ Pages = Annotated[
     int, Parameter(validator=within(2, 2**31 - 1, hint="; page 0 takes what padding writes"))
 ]
 MAX_WAIT_S = 86400
+Descriptor = Annotated[int, Parameter(validator=_descriptor)]
 Seconds = Annotated[float, Parameter(validator=within(0, MAX_WAIT_S))]
 Drafts = Annotated[int, Parameter(validator=within(0, 3))]
 Ranks = Annotated[int, Parameter(validator=within(1, 1024))]

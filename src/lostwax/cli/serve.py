@@ -18,6 +18,7 @@ from lostwax.cli.named_artifact import named_artifact
 from lostwax.cli.named_paths import Checkpoint, Model, OutFolder
 from lostwax.cli.option_types import (
     MORE,
+    Descriptor,
     Drafts,
     Flag,
     Host,
@@ -50,7 +51,7 @@ def serve(
     allow_host: Annotated[list[Host] | None, MORE, Parameter(negative=())] = None,
     allow_origin: Annotated[list[str] | None, MORE, Parameter(negative=())] = None,
     insecure: Annotated[Flag, MORE] = False,
-    ready_fd: Annotated[int | None, MORE] = None,
+    ready_fd: Annotated[Descriptor | None, MORE] = None,
 ) -> None:
     """Serve an artifact over HTTP; a checkpoint is compiled first, beside it.
 
