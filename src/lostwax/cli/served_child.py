@@ -46,12 +46,16 @@ def served_child(
         finally:
             os.close(telling)  # the child's end alone is left: the pipe ends with it
         assert child.stderr is not None
+        is_over = threading.Event()
         with child:
             try:
                 port = _port(child.stderr, pipe, progress)
-                threading.Thread(target=_pass_on, args=(child.stderr,), daemon=True).start()
+                passing = threading.Thread(target=_pass_on, args=(child.stderr, is_over))
+                passing.daemon = True
+                passing.start()
                 yield f"http://{LOOPBACK}:{port}"
             finally:
+                is_over.set()  # that it ends because we ask it to is no news
                 _end(child)
 
 
@@ -101,12 +105,13 @@ def _port(stderr: IO[bytes], pipe: IO[bytes], progress: Callable[[str], None]) -
             return msgspec.json.decode(message, type=Ready).port
 
 
-def _pass_on(stderr: IO[bytes]) -> None:
+def _pass_on(stderr: IO[bytes], is_over: threading.Event) -> None:
     lines = _Lines()
     with suppress(ValueError, OSError):  # closed under us: the block has ended
         while printed := stderr.read(MAX_READ_BYTES):
             for line in lines.of(printed):
-                say(line)
+                if not is_over.is_set():
+                    say(line)
 
 
 class _Lines:
