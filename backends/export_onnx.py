@@ -15,15 +15,14 @@ from typing import BinaryIO
 
 import onnx
 import torch
-from xdsl.parser import Parser
 
+from lostwax.backends.read_graph import read_graph
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.checkpoint_content import require_content
 from lostwax.backends.runtime.load_weights import read_sources
 from lostwax.backends.variants import DENSE, Variant
 from lostwax.ir.contract.artifact import Manifest
 from lostwax.ir.contract.weights import Source, Step, StoredWeight
-from lostwax.ir.dialects import context
 from lostwax.ir.onnx import OnnxModel, PlacedWeight, export_onnx
 
 REENCODE = Step(kind="reencode")
@@ -33,14 +32,12 @@ class ExportError(ValueError):
     """The artifact has no such graph, or no checkpoint to take weights from."""
 
 
-def _graph_file(manifest: Manifest, name: str) -> str:
-    file = f"graphs/{name}.mlir"
-    if file not in manifest.files:
+def _require_graph(manifest: Manifest, name: str) -> None:
+    if f"graphs/{name}.mlir" not in manifest.files:
         has = sorted(Path(f).stem for f in manifest.files if f.startswith("graphs/"))
         raise ExportError(
             f"the artifact has no graph {name}; it has {', '.join(h for h in has if '-' in h)}"
         )
-    return file
 
 
 def _stored(placed: PlacedWeight, source: Source) -> StoredWeight:
@@ -100,7 +97,7 @@ def export_artifact(
         raise ExportError(
             f"{artifact} is one of {manifest.world_size} ranks' worth; compile it for one rank"
         )
-    text = reader.read(_graph_file(manifest, variant.name)).decode()
+    _require_graph(manifest, variant.name)
     guards = {ref.guard.name: str(ref.guard) for ref in manifest.programs}
     metadata = {
         "lostwax.artifact": manifest.digest,
@@ -109,7 +106,7 @@ def export_artifact(
         "lostwax.model": manifest.model.name,
         "lostwax.page_tokens": str(manifest.limits.page_tokens),
     }
-    module = Parser(context(), text).parse_module()
+    module = read_graph(reader, variant.name)
     model = export_onnx(module, variant.entry, f"{out.name}.data", metadata=metadata)
     sources = reader.weight_plan().sources
     missing = [w.name for w in model.weights if w.name not in sources]

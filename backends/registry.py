@@ -23,6 +23,7 @@ class Backend:
     `targets`: tuple of Target. `lowerings`: function (Target) -> tuple of Lowering. `driver`:
     class of the runtime's Driver. `compiler`: function (Target) -> KernelCompiler, or None where
     every lowering is a host call. `kernels`: packages that host calls of programs may name.
+    `executes` is False for a driver that computes nothing, which then proves nothing either.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Backend:
     driver: str
     compiler: str | None
     kernels: tuple[str, ...]
+    executes: bool = True
 
     def load(self, reference: str) -> Any:  # a module attribute: its type is the reader's to know
         """Import `module:attribute`."""

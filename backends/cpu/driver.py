@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import platform
-from pathlib import Path
 
 from lostwax.backends.cpu import BACKEND
-from lostwax.backends.runtime.driver import DeviceUnavailable
+from lostwax.backends.runtime.driver import DeviceUnavailable, ReadKernel
 from lostwax.backends.runtime.host_driver import HostDriver
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.target import Target
@@ -20,7 +19,9 @@ class CpuDriver(HostDriver):
 
     packages = BACKEND.kernels
 
-    def __init__(self, target: Target, kernels: Path, compiled: dict[str, CompiledKernel]) -> None:
+    def __init__(
+        self, target: Target, kernels: ReadKernel, compiled: dict[str, CompiledKernel]
+    ) -> None:
         super().__init__(target, kernels, compiled)
         here = platform.machine().lower()
         wanted = next((m for a, m in MACHINES.items() if target.arch.startswith(a)), ())

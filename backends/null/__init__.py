@@ -11,4 +11,5 @@ BACKEND = Backend(
     driver="lostwax.backends.null.driver:NullDriver",
     compiler=None,
     kernels=("lostwax.backends.portable.kernels",),
+    executes=False,
 )

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 
 from lostwax.backends.rocm import BACKEND
 from lostwax.backends.rocm.libhip import LibHip
-from lostwax.backends.runtime.driver import DeviceUnavailable
+from lostwax.backends.runtime.driver import DeviceUnavailable, ReadKernel
 from lostwax.backends.runtime.gpu_driver import GpuDriver
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.target import Target
@@ -21,7 +20,9 @@ from lostwax.ir.contract.target import Target
 class RocmDriver(GpuDriver):
     """Satisfies `runtime.driver.Driver`."""
 
-    def __init__(self, target: Target, kernels: Path, compiled: dict[str, CompiledKernel]) -> None:
+    def __init__(
+        self, target: Target, kernels: ReadKernel, compiled: dict[str, CompiledKernel]
+    ) -> None:
         device = _open_device(target)
         super().__init__(device, LibHip(), BACKEND.kernels, kernels, compiled)
 

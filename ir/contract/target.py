@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from lostwax.ir.contract.bounds import Word
+
 Replay = Literal["walk", "graph", "none"]
 
 
@@ -18,10 +20,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     device graph for the entries in `graph_entries`, or `none` (plans only).
     """
 
-    name: str
-    backend: str
-    arch: str
-    dtypes: tuple[str, ...]
+    name: Word
+    backend: Word
+    arch: Word
+    dtypes: tuple[Word, ...]
     bandwidth_gbps: float
     tflops: dict[str, float]
     launch_us: float

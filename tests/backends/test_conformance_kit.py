@@ -1,7 +1,6 @@
 """The conformance kit: consistent cases, correct runners pass, wrong ones are named."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +22,7 @@ from lostwax.backends.lowering import Lowering
 from lostwax.backends.portable.kernels import linear as portable_linear
 from lostwax.backends.portable.lowerings import lowerings
 from lostwax.backends.program_context import BlockFunction, ProgramContext
+from lostwax.backends.runtime.driver import no_kernels
 from lostwax.backends.runtime.fenced_buffers import Overrun
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
@@ -252,7 +252,7 @@ def test_the_coarsest_dtype_decides_the_tolerance():
 
 
 def driver() -> CpuDriver:
-    return CpuDriver(CPU, Path(), {})
+    return CpuDriver(CPU, no_kernels, {})
 
 
 def compile_kernel(source: KernelSource) -> CompiledKernel:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from itertools import product
-from pathlib import Path
 
 import pytest
 from tiny import ODD, PLAIN, WIDE
@@ -19,6 +18,7 @@ from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.lowerings import lowerings
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.program_context import ProgramContext
+from lostwax.backends.runtime.driver import no_kernels
 from lostwax.backends.storage import concat_refusal, want_of, weight_types
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
@@ -102,7 +102,7 @@ def _candidates(name: str, variant: tuple[str, bool, bool], bucket: Bucket) -> I
 
 
 def _driver() -> CpuDriver:
-    return CpuDriver(CPU, Path(), {})
+    return CpuDriver(CPU, no_kernels, {})
 
 
 def _compile(source: KernelSource) -> CompiledKernel:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.lowerings import lowerings
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.program_context import ProgramContext
+from lostwax.backends.runtime.driver import no_kernels
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
@@ -119,7 +119,7 @@ def _one_row(
 
 
 def _differences(many: Candidate, alone: Candidate, case: StepCase) -> list[str]:
-    driver = CpuDriver(CPU, Path(), {})
+    driver = CpuDriver(CPU, no_kernels, {})
     flat = flat_inputs(many.region, region_values(many.region, case), case)
     together = run_alone(many, lambda: driver, _compile)(flat)
     by_itself = run_alone(alone, lambda: driver, _compile)

@@ -6,7 +6,6 @@ import json
 import platform
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -119,7 +118,9 @@ def _toolchain(backend: Backend, target: Target) -> str:
 def _device(backend: Backend, target: Target) -> str:
     if target.replay == "none":
         return "plans and binds, computes nothing"
-    driver: Any = backend.load(backend.driver)(target, Path(), {})
+    from lostwax.backends.runtime.driver import no_kernels
+
+    driver: Any = backend.load(backend.driver)(target, no_kernels, {})
     return f"on {driver.device}"
 
 

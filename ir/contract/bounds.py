@@ -1,0 +1,56 @@
+"""Bounds of numbers and names in files, as field types: decoding checks them, and names the field.
+
+They are generous: what lies beyond them is no model that exists. Knows no structure.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+MAX_BYTES = 1 << 50
+MAX_EXTENT = 1 << 40
+MAX_DIMS = 8
+
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=MAX_BYTES)]
+"""A size or an offset of memory."""
+
+Extent = Annotated[int, msgspec.Meta(ge=0, le=MAX_EXTENT)]
+"""Elements of an axis, or from one to the next."""
+
+Shape = Annotated[tuple[Extent, ...], msgspec.Meta(max_length=MAX_DIMS)]
+"""Extents of a whole array."""
+
+OpenShape = Annotated[
+    tuple[Annotated[int, msgspec.Meta(ge=-1, le=MAX_EXTENT)], ...],
+    msgspec.Meta(max_length=MAX_DIMS),
+]
+"""Extents of a view, where -1 stands for as many pages as there are."""
+
+Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
+"""How many there are of something that there is at least one of."""
+
+Few = Annotated[int, msgspec.Meta(ge=0, le=1 << 16)]
+"""How many there may be of something, or none."""
+
+Word = Annotated[str, msgspec.Meta(max_length=200, pattern=r"\A[^\x00-\x1f\x7f-\x9f]*\Z")]
+"""A name that messages and logs repeat: no line of its own, no control character."""
+
+Reason = Annotated[str, msgspec.Meta(max_length=2000)]
+"""A sentence, whose reader makes it one clean line before it is shown."""
+
+Seed = Annotated[int, msgspec.Meta(ge=0)]
+"""Of random numbers: as large as the generator takes."""
+
+FileName = Annotated[str, msgspec.Meta(max_length=200, pattern=r"\A[A-Za-z0-9_][A-Za-z0-9_.+-]*\Z")]
+"""A file in a folder that is known: no path, nothing hidden."""
+
+RelativePath = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=1000,
+        pattern=r"\A(?!/)(?!(?:.*/)?\.{1,2}(?:/|\Z))(?!.*//)[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f/]\Z",
+    ),
+]
+"""A file below a folder that is known: neither absolute nor through `.` or `..`."""
