@@ -149,13 +149,13 @@ class ArtifactReader:
         return self.read(f"{KERNELS}/{binary}")
 
     def verify(self) -> None:
-        """Compare every file that serving reads with its digest: damage shows, malice does not."""
-        for name in (WEIGHTS, PROBES, *(ref.file for ref in self.manifest.programs)):
+        """Compare every file with its digest: damage shows, malice does not."""
+        for name in self.manifest.files:
             self.read(name)
-        self._verify_others()
+        self.note()
 
     def check(self) -> None:
-        """The same, and every structure is decoded and fits the others.
+        """Check every file that serving reads: it is whole, and every structure fits the others.
 
         So what is wrong shows before anything runs, never in the middle of an answer.
         """
@@ -163,9 +163,6 @@ class ArtifactReader:
         self.probes()
         for ref in self.manifest.programs:
             self.program(ref.file)
-        self._verify_others()
-
-    def _verify_others(self) -> None:
         for kernel in self.manifest.kernels:
             self.kernel(kernel.binary)
         if TOKENIZER in self.manifest.files:
@@ -239,8 +236,7 @@ class ArtifactReader:
 
     def verify_all(self) -> None:
         """Check every file of the folder, and that it holds no others."""
-        for name in self.manifest.files:
-            self.read(name)
+        self.verify()
         self.check()
         for path in sorted(self.folder.rglob("*")):
             name = str(path.relative_to(self.folder))

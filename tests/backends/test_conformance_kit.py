@@ -1,6 +1,7 @@
 """The conformance kit: consistent cases, correct runners pass, wrong ones are named."""
 
 from collections.abc import Callable, Mapping
+from functools import wraps
 
 import numpy as np
 import pytest
@@ -301,7 +302,8 @@ def test_unwritten_outputs_and_overruns_are_caught(
     error: type[Exception],
     message: str,
 ):
-    monkeypatch.setattr(portable_linear, "linear", kernel)
+    named = wraps(portable_linear.linear)(kernel)  # only functions of kernels packages are called
+    monkeypatch.setattr(portable_linear, "linear", named)
     (lowering,) = [low for low in lowerings(CPU) if low.name == "portable_linear"]
     with pytest.raises(error, match=message):
         linear_alone(module, lowering)

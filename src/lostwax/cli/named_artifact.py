@@ -49,6 +49,7 @@ def _is_current(artifact: Path, checkpoint: Path) -> bool:
 
     try:
         reader = ArtifactReader(artifact)
+        reader.verify()
         manifest, note = reader.manifest, reader.note()
         require_content(checkpoint, note.files if note else {})
     except (ArtifactError, CheckpointMismatch):
