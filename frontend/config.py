@@ -7,16 +7,26 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from lostwax.frontend.config_fields import ConfigError, Fields
 from lostwax.frontend.rope import Rope, read_rope
+from lostwax.ir.contract.foreign_file import (
+    DAMAGE,
+    BadFile,
+    MissingFile,
+    decoded,
+    read_bounded,
+    reason,
+)
+from lostwax.ir.contract.one_line import one_line
 
 ARCHITECTURE = "DeepseekV32ForCausalLM"
 MODEL_TYPE = "deepseek_v32"
 FP8_BLOCK = 128  # quantization_config: weight_block_size
 LATENT_NORM_EPS = 1e-6  # hard-coded in the official code, for q_a, kv_a and the indexer's k_norm
 MAX_CONFIG_BYTES = 1 << 20
+MAX_MESSAGE = 500  # characters: a wrong value is repeated, whatever it is
 
 Kind = Literal["dense", "moe"]
 
@@ -119,19 +129,17 @@ class ModelConfig:
 def read_config(path: Path) -> ModelConfig:
     """Read a `config.json`."""
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes: not a config.json")
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as e:
+        raw = decoded(read_bounded(path, MAX_CONFIG_BYTES), dict[str, Any], path)
+    except MissingFile as e:
         raise ConfigError(f"no config.json at {path}; give a checkpoint folder that has one") from e
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as e:
-        raise ConfigError(f"{path} is not JSON: {e}") from e
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path} holds {type(raw).__name__}, wants a JSON object")
+    except BadFile as e:
+        raise ConfigError(f"{e}; wants a JSON object; download it again") from e
     try:
-        return parse_config(cast("dict[str, Any]", raw))
+        return parse_config(raw)
     except ConfigError as e:
-        raise ConfigError(f"{path}: {e}") from e
+        raise ConfigError(f"{path}: {one_line(str(e), MAX_MESSAGE)}") from e
+    except DAMAGE as e:
+        raise ConfigError(f"{path} is damaged ({reason(e)}); download it again") from e
 
 
 def parse_config(raw: Mapping[str, Any]) -> ModelConfig:

@@ -26,7 +26,8 @@ class CpuDriver(HostDriver):
         here = platform.machine().lower()
         wanted = next((m for a, m in MACHINES.items() if target.arch.startswith(a)), ())
         if here not in wanted:
+            needs = " or ".join(wanted) or target.arch
             raise DeviceUnavailable(
-                f"target {target.name} needs {' or '.join(wanted)}, this machine is {here};"
+                f"target {target.name} needs {needs}, this machine is {here};"
                 " compile for the target of this machine"
             )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
 from lostwax.backends.runtime.certificates import (
     certificates_file,
     read_certificates,
@@ -27,7 +27,7 @@ from lostwax.backends.runtime.run_probe import run_probe
 from lostwax.ir.contract.check_program import code_of, launches_of
 from lostwax.ir.contract.foreign_file import BadFile
 from lostwax.ir.contract.one_line import one_line
-from lostwax.ir.contract.probe import Certificates, Evidence, Probe
+from lostwax.ir.contract.probe import PROBES, Certificates, Evidence, Probe
 
 EXCHANGES = "lostwax.backends.portable.kernels.collectives:"
 """Host functions that no probe can run: what ranks exchange means nothing on one of them."""
@@ -91,11 +91,14 @@ def code_digest(packages: tuple[str, ...]) -> str:
     return found.hexdigest()
 
 
-def _evidence(probe: Probe, driver: Driver) -> Evidence:
+def _evidence(probe: Probe, driver: Driver, file: Path) -> Evidence:
     what = f"{probe.lowering} ({' + '.join(probe.ops)})"
     if probe.refusal:
         return Evidence(what=what, state="compiled", reason=probe.refusal)
-    return msgspec.structs.replace(run_probe(probe, driver), what=what)
+    try:
+        return msgspec.structs.replace(run_probe(probe, driver), what=what)
+    except ArtifactError as error:
+        raise ArtifactError(f"{file}: the probe of {probe.lowering}: {error}") from error
 
 
 def _unprobed(reader: ArtifactReader, certificates: Certificates) -> dict[str, str]:
@@ -135,7 +138,8 @@ def check_boot(
     ran = 0
     if found is None or msgspec.structs.replace(found, evidence={}) != bare:
         probes = reader.probes().probes
-        evidence = {probe.id: _evidence(probe, driver) for probe in probes}
+        file = reader.folder / PROBES
+        evidence = {probe.id: _evidence(probe, driver, file) for probe in probes}
         found = msgspec.structs.replace(bare, evidence=evidence)
         ran = sum(not probe.refusal for probe in probes)
         kept = path if write_certificates(found, path) else None

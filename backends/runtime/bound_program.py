@@ -51,6 +51,8 @@ class BoundProgram:
         self.program = program
         self.step = StepBuffers(program.bucket, memory.host_inputs)
         self._memory = memory
+        self._tensors: list[tuple[View, torch.Tensor]] = []
+        self._has_run = False
         thunks: list[Thunk] = []
         self._names: list[str] = []
         for call, launches in self._sequence():
@@ -84,6 +86,18 @@ class BoundProgram:
                 f"{self._names[done]} failed in program {self.program.name}: {reason(error)};"
                 " recompile the artifact if it is damaged (`lostwax verify ARTIFACT`)"
             ) from error
+        if not self._has_run:
+            self._require_unmoved()
+            self._has_run = True
+
+    def _require_unmoved(self) -> None:
+        """An `out=` of another shape than the result lets torch move it over its neighbours."""
+        for view, tensor in self._tensors:
+            if view.shape[:1] != (-1,) and tuple(tensor.shape) != view.shape:
+                raise LaunchFailed(
+                    f"a launch of program {self.program.name} gives {list(tensor.shape)} where"
+                    f" {list(view.shape)} are planned; recompile the artifact"
+                )
 
     def _resolver(self, call: Call | None) -> Callable[[View], torch.Tensor]:
         memory, seen = self._memory, dict[View, torch.Tensor]()
@@ -91,6 +105,7 @@ class BoundProgram:
         def resolve(view: View) -> torch.Tensor:
             if view not in seen:
                 seen[view] = self._tensor(view, call, memory)
+                self._tensors.append((view, seen[view]))
             return seen[view]
 
         return resolve

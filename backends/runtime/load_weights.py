@@ -133,7 +133,8 @@ def _make(
             raise CheckpointMismatch(f"weight plan step {step.kind!r} is unknown; recompile")
     if tuple(value.shape) != want.shape:
         raise CheckpointMismatch(
-            f"{want.name} came out as {list(value.shape)}, planned as {list(want.shape)}; recompile"
+            f"{want.name} came out as {list(value.shape)}, weights.json plans"
+            f" {list(want.shape)}; recompile"
         )
     return value
 

@@ -34,8 +34,13 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
 Few = Annotated[int, msgspec.Meta(ge=0, le=1 << 16)]
 """How many there may be of something, or none."""
 
-Word = Annotated[str, msgspec.Meta(max_length=200, pattern=r"\A[^\x00-\x1f\x7f-\x9f]*\Z")]
-"""A name that messages and logs repeat: no line of its own, no control character."""
+# Control characters, and those that have no width or turn the direction of writing.
+_UNSEEN = (
+    "\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202f\u205f-\u206f\ufeff\ufff9-\ufffb"
+)
+
+Word = Annotated[str, msgspec.Meta(max_length=200, pattern=rf"\A[^{_UNSEEN}]*\Z")]
+"""A name that messages and logs repeat: one line, all of it to be seen."""
 
 Reason = Annotated[str, msgspec.Meta(max_length=2000)]
 """A sentence, whose reader makes it one clean line before it is shown."""
@@ -50,7 +55,7 @@ RelativePath = Annotated[
     str,
     msgspec.Meta(
         max_length=1000,
-        pattern=r"\A(?!/)(?!(?:.*/)?\.{1,2}(?:/|\Z))(?!.*//)[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f/]\Z",
+        pattern=rf"\A(?!/)(?!(?:.*/)?\.{{1,2}}(?:/|\Z))(?!.*//)[^{_UNSEEN}]*[^{_UNSEEN}/]\Z",
     ),
 ]
 """A file below a folder that is known: neither absolute nor through `.` or `..`."""

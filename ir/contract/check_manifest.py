@@ -15,6 +15,7 @@ MAX_PAGES = 1 << 24
 """Of all requests at full length: a thousand million cached tokens at 64 a page."""
 MAX_ROWS = 1 << 24
 """Of one step."""
+MAX_LAYERS = 4096
 ARENA_ALIGN = 8
 """Bytes: so that an arena holds whole elements of every dtype."""
 
@@ -47,6 +48,7 @@ def _check_model(manifest: Manifest) -> None:
     ids = [*model.eos_token_ids, *([] if model.bos_token_id is None else [model.bos_token_id])]
     beyond = [i for i in ids if not 0 <= i < model.vocab_size]
     require(not beyond, f"model names token {beyond[:1]}, beyond its vocabulary")
+    require(model.num_layers <= MAX_LAYERS, f"model.num_layers is above {MAX_LAYERS}")
     pages = -(-limits.max_context // limits.page_tokens)
     require(limits.max_reqs * pages <= MAX_PAGES, "limits ask for too many pages")
     rows = max(limits.max_tokens, limits.max_reqs * (limits.max_drafts + 1))
@@ -62,6 +64,8 @@ def _check_plane(plane: CachePlane, manifest: Manifest) -> None:
         bool(plane.row) and layout.fits(plane.row),
         f"plane {plane.name!r} has a row that layout {plane.layout} does not take",
     )
+    layers = manifest.model.num_layers + bool(manifest.limits.max_drafts)
+    require(plane.layers <= layers, f"plane {plane.name!r} has {plane.layers} layers of {layers}")
     require(
         plane.page_tokens == manifest.limits.page_tokens,
         f"plane {plane.name!r} has pages of {plane.page_tokens} tokens, the limits say"

@@ -21,6 +21,8 @@ from lostwax.ir.contract.program import DTYPE_BYTES, View
 
 MAX_PROBE_ELEMENTS = 1 << 27
 """Of all arrays of a probe: eight times what a compile puts into one."""
+MAX_DRAWN = 1e38
+"""So that f32 holds the width of the range, too."""
 
 
 def check_choices(choices: Choices, programs: Iterable[str]) -> None:
@@ -116,5 +118,6 @@ def _data_bytes(data: Data) -> int:
     if isinstance(data, Kept):
         require(len(data.data) == size, f"an array of {size} bytes is kept in {len(data.data)}")
     if isinstance(data, Drawn):
-        require(isfinite(data.low) and isfinite(data.high), "it draws numbers from no range")
+        in_range = max(abs(data.low), abs(data.high)) <= MAX_DRAWN
+        require(in_range, f"it draws numbers beyond {MAX_DRAWN}")
     return size

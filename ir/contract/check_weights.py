@@ -23,6 +23,15 @@ def check_weights(plan: WeightPlan, weight_bytes: int) -> None:
         require(
             group in plan.stored, f"prefix {prefix!r} is of group {group!r}, which is not there"
         )
+    if plan.sources:  # a configuration alone has none
+        parts = {
+            prefix + part
+            for prefix, group in plan.groups.items()
+            for tensor in plan.stored[group]
+            for part in tensor.parts
+        }
+        missing = sorted(parts - plan.sources.keys())
+        require(not missing, f"{missing[:1]} has no source")
     for name, sources in plan.sources.items():
         require(bool(sources), f"{name!r} has no source")
         for source in sources:
