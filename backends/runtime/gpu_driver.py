@@ -30,6 +30,11 @@ class PackedParameters:
         addresses = [ctypes.cast(ctypes.byref(v), ctypes.c_void_p) for v in self._values]
         self.addresses = (ctypes.c_void_p * len(addresses))(*addresses)
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Bytes of each."""
+        return tuple(ctypes.sizeof(value) for value in self._values)
+
 
 def _packed(
     param: int | Scalar | Null,

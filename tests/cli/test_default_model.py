@@ -82,6 +82,10 @@ def _cut(made: Path, name: str) -> None:
     path.write_bytes(path.read_bytes()[:-9])
 
 
+def _deep_note(made: Path) -> None:
+    (made / "checkpoint.json").write_bytes(b"[" * 100_000)
+
+
 def _no_manifest(made: Path) -> None:
     (made / "manifest.json").unlink()
 
@@ -111,7 +115,7 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "program": lambda made: _cut(made, f"programs/{min(os.listdir(made / 'programs'))}"),
     "probes": lambda made: _cut(made, "probes.json"),
     "choices": lambda made: _cut(made, "choices.json"),
-    "note": lambda made: (made / "checkpoint.json").write_bytes(b"[" * 100_000),
+    "note": _deep_note,
     "no manifest": _no_manifest,
     "half removed": _half_removed,
     "a FIFO": _fifo,

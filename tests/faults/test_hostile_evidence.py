@@ -20,10 +20,12 @@ from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.boot_check import BootReport, check_boot, require_proven
 from lostwax.backends.runtime.driver import no_kernels
 from lostwax.backends.store import RecordStore, fastest, record_files
+from lostwax.cli.default_model import default_checkpoint
 from lostwax.frontend.config import read_config
 from lostwax.ir.contract.check_program import code_of
 from lostwax.ir.contract.probe import Evidence, Probe
 from lostwax.ir.contract.record import Certificate, Record, RecordKey
+from lostwax.server.gateway.tokenizer import load_codec
 
 KEY = RecordKey(
     region="r", lowering="l", source="s", sku="cpu", types={"x": "f32"}, bucket_class="t"
@@ -140,7 +142,11 @@ def test_a_wrong_record_is_refused_by_a_compile_and_mended_by_the_store(recorded
 
 def _values(path: Path, count: int) -> Iterator[Mutant]:
     for what, text in value_mutants(path.read_bytes(), path.name, count, SEED):
-        yield Mutant(what, lambda at, text=text: at.write_bytes(text + b"\n"))  # pyright: ignore[reportUnknownLambdaType,reportUnknownMemberType]
+
+        def apply(at: Path, text: bytes = text) -> None:
+            at.write_bytes(text + b"\n")
+
+        yield Mutant(what, apply)
 
 
 def test_a_wrong_configuration_is_refused_by_name(small_checkpoint: Path, tmp_path: Path) -> None:
@@ -152,3 +158,12 @@ def test_a_wrong_configuration_is_refused_by_name(small_checkpoint: Path, tmp_pa
     assert found["refused"] >= len(FILES) - 2, "all but a bit or bytes in what is only words"
     found = try_all(tmp_path, path.name, _values(path, 150), lambda: read_config(path), path.name)
     assert found["refused"] > 50
+
+
+def test_a_wrong_tokenizer_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    shutil.copy(default_checkpoint() / path.name, path)
+    found = try_all(
+        tmp_path, path.name, file_mutants(path, SEED), lambda: load_codec(tmp_path), path.name
+    )
+    assert found["refused"] >= len(FILES) - 3, "all but none, and a bit or bytes of a token"

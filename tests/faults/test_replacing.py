@@ -107,8 +107,17 @@ def test_a_certificate_is_on_the_disk_before_it_has_its_name(
 ) -> None:
     done: list[str] = []
     fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr("os.fsync", lambda handle: (done.append("sync"), fsync(handle)))
-    monkeypatch.setattr("os.replace", lambda a, b: (done.append("rename"), replace(a, b)))
+
+    def sync(handle: int) -> None:
+        done.append("sync")
+        fsync(handle)
+
+    def rename(one: str, other: Path) -> None:
+        done.append("rename")
+        replace(one, other)
+
+    monkeypatch.setattr("os.fsync", sync)
+    monkeypatch.setattr("os.replace", rename)
     made = Certificates(artifact="a", device="d", code="c", evidence={})
     assert write_certificates(made, tmp_path / "c.json")
     assert done == ["sync", "rename", "sync"]
