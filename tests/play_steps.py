@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from inspect import signature
 from itertools import chain
 from pathlib import Path
@@ -114,6 +115,7 @@ def selections() -> Generator[list[str]]:
     found: list[str] = []
 
     def recording(kernel: Callable[..., None]) -> Callable[..., None]:
+        @wraps(kernel)  # only functions of kernels packages are called
         def run(*args: torch.Tensor | None, **consts: Any) -> None:
             kernel(*args, **consts)
             chosen: torch.Tensor = signature(kernel).bind(*args, **consts).arguments["out"]

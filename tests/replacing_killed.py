@@ -55,6 +55,7 @@ def main(versions: Path, out: Path, way: str) -> None:
     replace(first, out)
     killed = 0
     for step in range(10_000):
+        replace(first, out)  # what the last one left is gone: steps are the same each time
         new = (second, first)[step % 2]
         alive = not killed_at(step, new, out)
         reader = ArtifactReader(out)
