@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lostwax.backends.runtime import whole_file, whole_folder
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.certificates import write_certificates
 from lostwax.backends.runtime.whole_file import write_whole
+from lostwax.cli.named_artifact import named_artifact
 from lostwax.ir.contract.probe import Certificates
 
 SCRIPT = Path(replacing_killed.__file__)
@@ -56,6 +58,21 @@ def test_a_kill_at_any_step_leaves_a_whole_version_that_opens(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 40, "every step of copying, renaming and removing"
+
+
+def test_who_opens_an_artifact_next_gives_it_its_name_back(versions: Path, tmp_path: Path) -> None:
+    """A writer was killed between two renames, and nobody compiles again."""
+    art = tmp_path / "art"
+    opens: tuple[Callable[[], object], ...] = (
+        lambda: ArtifactReader(art),
+        lambda: named_artifact(art, "cpu", "fp32", 0),
+    )
+    for opened in opens:
+        replacing_killed.replace(versions / "one", art)
+        os.rename(art, whole_folder.aside(art))
+        opened()
+        ArtifactReader(art).verify()
+        assert os.listdir(tmp_path) == ["art"]
 
 
 def test_names_are_exchanged_in_one_step_where_the_file_system_can(tmp_path: Path) -> None:

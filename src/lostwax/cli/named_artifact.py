@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from lostwax.backends.runtime.phases import Phases
+from lostwax.backends.runtime.whole_folder import recover
 
 
 class NoModelThere(ValueError):
@@ -14,6 +15,7 @@ class NoModelThere(ValueError):
 
 def named_artifact(path: Path, target: str, dtype: str, drafts: int) -> Path:
     """What was named, compiled first if it is a checkpoint."""
+    recover(path)
     if (path / "manifest.json").is_file():
         return path
     if not (path / "config.json").is_file():
