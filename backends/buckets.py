@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 
 from lostwax.ir.contract.artifact import Limits
 from lostwax.ir.contract.model import ModelFacts
-from lostwax.ir.contract.program import Bucket, Guard, Linear
+from lostwax.ir.contract.program import Bucket, Entry, Guard, Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def _ladder(first: int, last: int, factor: int) -> list[int]:
 class ProgramSpec:
     """One program to compile. `all_selected`: the guard makes every visible position selected."""
 
-    entry: str
+    entry: Entry
     bucket: Bucket
     guard: Guard
     all_selected: bool
@@ -90,25 +91,63 @@ class ProgramSpec:
         return self.bucket.rows_a_req if self.entry == "decode" else 1
 
 
-def _guards(facts: ModelFacts, pages: int) -> list[tuple[Guard, bool]]:
-    """Dense where no request is longer than index_topk, sparse beyond; the first to hold wins."""
-    if pages * facts.page_tokens <= facts.index_topk:
+def _guards(facts: ModelFacts, longest: int) -> list[tuple[Guard, bool]]:
+    """Dense where no request is longer than index_topk, sparse beyond; the first to hold wins.
+
+    `longest` is the length of the longest request that the bucket takes.
+    """
+    if longest <= facts.index_topk:
         return [(Guard("dense"), True)]  # the bucket itself implies the bound
     bound = Linear({"max_kv": 1}, facts.index_topk)
     return [(Guard("dense", (bound,)), True), (Guard("sparse"), False)]
 
 
+def _demand(spec: ProgramSpec, page_tokens: int) -> tuple[int, ...]:
+    """The most that a step may ask of the program: rows, rows a request, requests, pages, logits.
+
+    A bound on max_kv bounds the pages, too, however many the bucket has room for.
+    """
+    bounds = [t.bound for t in spec.guard.terms if t.coefficients == {"max_kv": 1}]
+    pages = min((spec.bucket.pages, *(-(-bound // page_tokens) for bound in bounds)))
+    b = spec.bucket
+    return (b.tokens, spec.rows_a_req, b.reqs, pages, b.rows)
+
+
+def _takes_all_of(earlier: ProgramSpec, later: ProgramSpec, page_tokens: int) -> bool:
+    """Whether every step that `later` admits is already taken by `earlier`."""
+    b = earlier.bucket
+    if (earlier.entry, b.scores) != (later.entry, later.bucket.scores):
+        return False
+    has = (b.tokens, earlier.rows_a_req, b.reqs, b.pages, b.rows)
+    wanted = _demand(later, page_tokens)
+    implied = all(term in later.guard.terms for term in earlier.guard.terms)
+    return implied and all(h >= w for h, w in zip(has, wanted, strict=True))
+
+
+def _reachable(specs: Iterable[ProgramSpec], page_tokens: int) -> tuple[ProgramSpec, ...]:
+    """The specs that some step picks: the first that admits a step wins, so one that takes all
+    steps of a later one makes that a program which is compiled, captured and never run."""
+    kept: list[ProgramSpec] = []
+    for spec in specs:
+        if not any(_takes_all_of(earlier, spec, page_tokens) for earlier in kept):
+            kept.append(spec)
+    return tuple(kept)
+
+
 def program_specs(facts: ModelFacts, limits: Limits) -> tuple[ProgramSpec, ...]:
-    """Every program in order of preference: smaller buckets first, then the narrower guard."""
+    """Every program in order of preference: smaller buckets first, then the narrower guard.
+
+    Each is picked by some step within the limits.
+    """
     max_pages = -(-limits.max_context // limits.page_tokens)
     pages = _ladder(min(8, max_pages), max_pages, 4)
     reqs, rows = limits.max_reqs, limits.max_score_rows
     decode, verified = _ladder(1, reqs, 2), limits.max_drafts + 1
-    buckets: list[tuple[str, Bucket]] = []
+    buckets: list[tuple[Entry, Bucket]] = []
     for p in pages:
         for b, k in product(decode, sorted({1, verified})):
             buckets.append(("decode", Bucket(b * k, b, p, b * k)))
-        buckets += [("decode", Bucket(reqs, reqs, p, reqs, scores=True))]
+        buckets.append(("decode", Bucket(reqs, reqs, p, reqs, scores=True)))
         for t in _ladder(min(16, limits.max_tokens), limits.max_tokens, 2):
             buckets.append(("extend", Bucket(t, min(t, reqs), p, min(t, reqs))))
         for t in sorted({rows, limits.max_tokens}):
@@ -117,9 +156,12 @@ def program_specs(facts: ModelFacts, limits: Limits) -> tuple[ProgramSpec, ...]:
             drafts = {(b * k, b) for b, k in product(decode, (1, verified))}
             wide = _ladder(min(16, limits.max_tokens), limits.max_tokens, 4)
             drafts |= {(t, min(t, reqs)) for t in wide}
-            buckets += [("draft", Bucket(t, b, p, b)) for t, b in drafts]
-    return tuple(
+            buckets.extend(("draft", Bucket(t, b, p, b)) for t, b in drafts)
+    specs = (
         ProgramSpec(entry, bucket, guard, every)
         for entry, bucket in sorted(buckets)
-        for guard, every in _guards(facts, bucket.pages)
+        for guard, every in _guards(
+            facts, min(bucket.pages * limits.page_tokens, limits.max_context)
+        )
     )
+    return _reachable(specs, limits.page_tokens)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from io import StringIO
@@ -13,15 +12,18 @@ from xdsl.printer import Printer
 
 import lostwax
 from lostwax.backends.artifact_writer import atomic_folder, require_replaceable, seal, write
+from lostwax.backends.asked import Asked, require_possible
 from lostwax.backends.batch_invariance import OnePrice, require_invariant
-from lostwax.backends.buckets import ProgramSpec, Sizes, limits_of, program_specs
+from lostwax.backends.buckets import ProgramSpec, Sizes, program_specs
 from lostwax.backends.choose_storage import choose_storage, covers_under
 from lostwax.backends.cover import CandidateSet, Cover, Forced, Place, find_candidates, find_places
 from lostwax.backends.emit import Build, emit_program
+from lostwax.backends.forced import require_known
 from lostwax.backends.formats import Formats, typed
 from lostwax.backends.kernel_builder import KernelBuilder
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.make_probes import ProbeMaker
+from lostwax.backends.portable.lowerings import lowerings as portable_lowerings
 from lostwax.backends.price import Measurements, NoMeasurements
 from lostwax.backends.program_context import ProgramContext
 from lostwax.backends.registry import Backend, find_target
@@ -33,7 +35,6 @@ from lostwax.ir.contract.artifact import (
     CHECKPOINT,
     SCHEMA,
     CheckpointNote,
-    Limits,
     Manifest,
     ProgramRef,
 )
@@ -51,7 +52,8 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class CompileOptions:
-    """What the user may set. `budget_bytes` bounds one region's results and workspace.
+    """What the user may set. `budget_bytes` bounds what one region may take: results, workspace
+    and what its calls allocate (None: a share of the target's memory).
 
     `weights`: `stored` keeps FP8 weights as they are, `dequantised` makes them the model dtype.
     `tp` ranks run the artifact together, each with its slices of the weights.
@@ -71,6 +73,18 @@ class CompileOptions:
     extra_lowerings: tuple[Lowering, ...] = ()
     extra_backends: tuple[Backend, ...] = ()
     dump_dir: Path | None = None
+
+
+BUDGET_SHARE = 32
+"""One op takes at most this part of the device's memory: 2.5 GiB of 80, where 8,192 rows of index
+logits over 160k positions would take 5. Weights and caches want the rest."""
+
+
+def budget_of(options: CompileOptions, target: Target) -> int:
+    """Bytes that one region may take."""
+    if options.budget_bytes is not None:
+        return options.budget_bytes
+    return target.memory_bytes // BUDGET_SHARE
 
 
 def module_text(module: builtin.ModuleOp) -> str:
@@ -114,75 +128,12 @@ def _plan_candidates(
                 places[variant, name],
                 options.measurements,
                 options.forced,
-                options.budget_bytes,
+                budget_of(options, target),
                 one_price,
             )
         contexts.append(context)
         candidates.append(found)
     return _Plan(tuple(contexts), tuple(candidates))
-
-
-class UnsupportedDtype(ValueError):
-    """The target cannot compute in the dtype that was asked for."""
-
-
-class NoDrafts(ValueError):
-    """Drafts are asked for, but the model has nothing that makes them."""
-
-
-def require_drafts(module: builtin.ModuleOp, limits: Limits) -> None:
-    """Raise NoDrafts where `--drafts` is set and the capture found no MTP layer."""
-    steps = {f.sym_name.data for f in module.ops if isinstance(f, func.FuncOp)}
-    if limits.max_drafts and DRAFT not in steps:
-        raise NoDrafts(
-            f"--drafts {limits.max_drafts} needs a checkpoint with one MTP layer"
-            " (num_nextn_predict_layers 1 and its tensors); this one has none: leave --drafts out"
-        )
-
-
-class UnsupportedRanks(ValueError):
-    """The target cannot run an artifact of several ranks."""
-
-
-def _check_ranks(tp: int, target: Target) -> None:
-    if tp < 1:
-        raise UnsupportedRanks(f"--tp {tp}: there is at least one rank")
-    if tp > 1 and target.replay == "graph":
-        raise UnsupportedRanks(
-            f"--tp {tp}: target {target.name} replays captured graphs, in which ranks cannot"
-            " exchange values yet; leave --tp out, or compile for a target that walks its"
-            " launches, such as cpu"
-        )
-
-
-class UnknownLowering(ValueError):
-    """`--lowering` names a lowering or an op that the target does not have."""
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, sorted(known), 1)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
-def _check_forced(forced: tuple[Forced, ...], lowerings: tuple[Lowering, ...]) -> None:
-    covered = {low.name: {n.op for n in low.pattern.nodes.values()} for low in lowerings}
-    known_ops = {op for ops in covered.values() for op in ops}
-    for rule in forced:
-        if rule.op not in known_ops:
-            raise UnknownLowering(
-                f"no lowering of this target covers an op {rule.op!r}.{_hint(rule.op, known_ops)}"
-            )
-        if rule.lowering not in covered:
-            names = sorted(name for name, ops in covered.items() if rule.op in ops)
-            raise UnknownLowering(
-                f"no lowering {rule.lowering!r} on this target.{_hint(rule.lowering, covered)}"
-                f" Those of {rule.op}: {', '.join(names)}"
-            )
-        if rule.op not in covered[rule.lowering]:
-            raise UnknownLowering(
-                f"lowering {rule.lowering!r} does not cover {rule.op}; it covers"
-                f" {', '.join(sorted(covered[rule.lowering]))}"
-            )
 
 
 def _emit(
@@ -216,17 +167,14 @@ def compile_module(
     options = options or CompileOptions()
     require_replaceable(out)
     backend, target = find_target(target_name, options.extra_backends)
-    if options.dtype not in target.dtypes:
-        raise UnsupportedDtype(
-            f"target {target.name} has no {options.dtype}; it has {', '.join(target.dtypes)}"
-        )
-    _check_ranks(options.tp, target)
-    limits = limits_of(facts, options.sizes)
-    require_drafts(module, limits)
+    steps = {f.sym_name.data for f in module.ops if isinstance(f, func.FuncOp)}
+    asked = Asked(options.dtype, options.sizes, options.tp)
+    limits = require_possible(asked, facts, target, has_mtp=DRAFT in steps)
     specs = program_specs(facts, limits)
     lowerings: tuple[Lowering, ...] = backend.load(backend.lowerings)(target)
     lowerings = (*lowerings, *options.extra_lowerings)
-    _check_forced(options.forced, lowerings)
+    require_known(options.forced, lowerings)
+    portable = frozenset(low.name for low in portable_lowerings(target))
 
     progress("assign formats, specialise")
     formats = options.formats.assign(options.dtype, options.weights, target)
@@ -288,7 +236,7 @@ def compile_module(
                 program.name: tuple(
                     c
                     for name in covers[i]
-                    for c in region_choices(covers[i][name], storage[name], probed[i])
+                    for c in region_choices(covers[i][name], storage[name], probed[i], portable)
                 )
                 for i, program in enumerate(programs)
             },

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from msgspec import structs
 from xdsl.dialects import func
 from xdsl.irdl import IRDLOperation
 
@@ -84,9 +85,11 @@ def _block_launches(chosen: Cover, placed: _Placed) -> tuple[Launch, ...]:
         if lowering is None:
             continue
         emitted = lowering.emit(replace(p.candidate, placement=placed), p.price.knobs)
+        most = lowering.allocates(p.candidate, p.price.knobs)
         for launch in emitted:
             _check_captured(launch, context.target, context.entry)
-        launches.extend(emitted)
+            is_host = isinstance(launch, HostCall)
+            launches.append(structs.replace(launch, allocates=most) if is_host else launch)
     return tuple(launches)
 
 

@@ -16,28 +16,16 @@ from typing import BinaryIO
 import onnx
 import torch
 
+from lostwax.backends.exported_graph import ExportError, graph_file
 from lostwax.backends.read_graph import read_graph
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.checkpoint_content import require_content
 from lostwax.backends.runtime.load_weights import read_sources
 from lostwax.backends.variants import DENSE, Variant
-from lostwax.ir.contract.artifact import Manifest
 from lostwax.ir.contract.weights import Source, Step, StoredWeight
 from lostwax.ir.onnx import OnnxModel, PlacedWeight, export_onnx
 
 REENCODE = Step(kind="reencode")
-
-
-class ExportError(ValueError):
-    """The artifact has no such graph, or no checkpoint to take weights from."""
-
-
-def _require_graph(manifest: Manifest, name: str) -> None:
-    if f"graphs/{name}.mlir" not in manifest.files:
-        has = sorted(Path(f).stem for f in manifest.files if f.startswith("graphs/"))
-        raise ExportError(
-            f"the artifact has no graph {name}; it has {', '.join(h for h in has if '-' in h)}"
-        )
 
 
 def _stored(placed: PlacedWeight, source: Source) -> StoredWeight:
@@ -97,7 +85,7 @@ def export_artifact(
         raise ExportError(
             f"{artifact} is one of {manifest.world_size} ranks' worth; compile it for one rank"
         )
-    _require_graph(manifest, variant.name)
+    graph_file(manifest, variant.name)  # before torch and a checkpoint's weights
     guards = {ref.guard.name: str(ref.guard) for ref in manifest.programs}
     metadata = {
         "lostwax.artifact": manifest.digest,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
-from lostwax.backends.runtime.load import default_pages
-from lostwax.backends.runtime.step_buffers import input_offsets
+from lostwax.backends.runtime.default_pages import default_pages
+from lostwax.backends.runtime.input_layout import input_offsets
 from lostwax.ir.contract.caches import bytes_per_page
 from lostwax.ir.contract.program import HostCall, Program
 

@@ -19,7 +19,9 @@ def place_of(block: BlockFunction, region: RegionMatch) -> tuple[int, ...]:
     return tuple(i for i, op in ops if op in region.members)
 
 
-def _losers(chosen: Cover, winner: Priced, storage: Storage) -> tuple[Loser, ...]:
+def _losers(
+    chosen: Cover, winner: Priced, storage: Storage, portable: frozenset[str]
+) -> tuple[Loser, ...]:
     members = winner.candidate.region.members
     found: list[Loser] = []
     for p in chosen.candidates.priced:
@@ -32,10 +34,12 @@ def _losers(chosen: Cover, winner: Priced, storage: Storage) -> tuple[Loser, ...
         if reason is None:
             same = other.region.members == members
             reason = "costs more" if same else "its cover of these and other ops costs more"
-        found.append(Loser(lowering=p.candidate.name, reason=reason, us=p.price.micros))
+        name, us = p.candidate.name, p.price.micros
+        found.append(Loser(lowering=name, reason=reason, us=us, portable=name in portable))
     for refusal in chosen.candidates.refusals:
         if refusal.region.members & members:
-            found.append(Loser(lowering=refusal.lowering, reason=refusal.reason))
+            name, reason = refusal.lowering, refusal.reason
+            found.append(Loser(lowering=name, reason=reason, portable=name in portable))
     return tuple(found)
 
 
@@ -45,9 +49,12 @@ def _estimate(priced: Priced) -> float:
 
 
 def region_choices(
-    chosen: Cover, storage: Storage, probes: Mapping[Candidate, str]
+    chosen: Cover, storage: Storage, probes: Mapping[Candidate, str], portable: frozenset[str]
 ) -> tuple[RegionChoice, ...]:
-    """The choices of one block function in one program, views left out."""
+    """The choices of one block function in one program, views left out.
+
+    `portable` names the lowerings that any target has.
+    """
     return tuple(
         RegionChoice(
             block=chosen.candidates.block.name,
@@ -60,7 +67,8 @@ def region_choices(
             knobs=dict(p.price.knobs),
             estimate_us=_estimate(p),
             probe=probes.get(p.candidate, ""),
-            losers=_losers(chosen, p, storage),
+            losers=_losers(chosen, p, storage, portable),
+            portable=p.candidate.name in portable,
         )
         for p in chosen.chosen
         if p.candidate.lowering is not None

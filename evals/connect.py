@@ -119,7 +119,8 @@ def in_process(
         threads=threads,
     )
     codec = load_codec(artifact, checkpoint)
-    app = create_app(InProcessEngine(EngineCore(runtime, drafts)), codec, Settings(model=name))
+    settings = Settings(model=name, host=httpx.URL(IN_PROCESS).host)
+    app = create_app(InProcessEngine(EngineCore(runtime, drafts)), codec, settings)
     return _of_app(app, str(artifact))
 
 

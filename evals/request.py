@@ -14,7 +14,7 @@ import msgspec
 
 from lostwax.evals.task import Chat, Example, Sampling, TaskError, Text
 from lostwax.ir.contract.canonical import canonical_json
-from lostwax.server.gateway.encoding_v32 import Mode, encode_messages
+from lostwax.server.gateway.encoding_v32 import EncodingError, Mode, encode_messages
 
 Endpoint = Literal["auto", "chat", "completions"]
 _CHAT_FIELDS = {"role", "content", "reasoning_content"}
@@ -75,4 +75,8 @@ def _ask(
         extra = {"chat_template_kwargs": {"thinking": True}} if thinking else {}
         return Request("/chat/completions", body | {"messages": list(messages)} | extra)
     mode: Mode = "thinking" if thinking else "chat"
-    return Request("/completions", body | {"prompt": encode_messages(messages, mode)}, mode)
+    try:
+        prompt = encode_messages(messages, mode)
+    except EncodingError as error:
+        raise TaskError(f"{id_}: {error}") from error
+    return Request("/completions", body | {"prompt": prompt}, mode)

@@ -10,7 +10,7 @@ import msgspec
 from lostwax.evals.graders.by_kind import GRADERS, grade
 from lostwax.evals.jsonl import convert, read_lines
 from lostwax.evals.task import Chat, Example, Kind, Sampling, Task, TaskError, Text
-from lostwax.server.gateway.encoding_v32 import EncodingError, encode_messages
+from lostwax.server.gateway.encoding_v32 import EncodingError, encode_pieces
 
 
 class TaskLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,7 +66,7 @@ def _request(place: str, line: TaskLine) -> Chat | Text:
     if not messages or messages[-1].get("role") == "assistant":
         raise TaskError(f"{place}: messages must end with what the model is to answer")
     try:
-        encode_messages(messages, "thinking" if line.thinking else "chat")
+        encode_pieces(messages, "thinking" if line.thinking else "chat")
     except (EncodingError, TypeError, AttributeError) as error:
         raise TaskError(f"{place}: messages: {error}") from error
     return Chat(messages, line.thinking)

@@ -15,7 +15,7 @@ from xdsl.dialects import builtin, func
 
 from lostwax.frontend.assemble import assemble
 from lostwax.frontend.block_kinds import BlockKind, block_kinds
-from lostwax.frontend.checkpoint import Checkpoint, model_facts
+from lostwax.frontend.checkpoint import PAGE_TOKENS, Checkpoint, model_facts
 from lostwax.frontend.config import ModelConfig
 from lostwax.frontend.formats import Formats, format_of_kind, nominal_formats
 from lostwax.frontend.importer import DTYPE_NAMES, import_block
@@ -63,7 +63,7 @@ class Captured:
     report: CaptureReport
 
 
-def capture(source: Checkpoint | ModelConfig, page_tokens: int = 64) -> Captured:
+def capture(source: Checkpoint | ModelConfig, page_tokens: int = PAGE_TOKENS) -> Captured:
     """Capture a checkpoint, or a bare configuration (then `weights` is empty)."""
     start = time.perf_counter()
     if isinstance(source, Checkpoint):

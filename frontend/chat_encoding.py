@@ -6,11 +6,9 @@ checkpoint with a template (V3.2-Exp) was trained on what that template renders.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-from lostwax.frontend.config_fields import ConfigError
+from lostwax.frontend.json_file import read_json_object
 from lostwax.ir.contract.model import CHAT_V32
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -25,14 +23,5 @@ def read_chat_encoding(folder: Path) -> str | None:
     path = folder / TOKENIZER_CONFIG
     if not path.is_file():
         return CHAT_V32
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise ConfigError(
-            f"{path} is larger than {MAX_CONFIG_BYTES} bytes: no tokenizer's settings"
-        )
-    try:
-        raw: Any = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as e:
-        raise ConfigError(f"{path} is not JSON ({e}); download it again") from e
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path} holds no JSON object; download it again")
-    return None if raw.get("chat_template") else CHAT_V32  # pyright: ignore[reportUnknownMemberType]
+    raw = read_json_object(path, MAX_CONFIG_BYTES)
+    return None if raw.get("chat_template") else CHAT_V32

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lostwax.frontend.chat_encoding import read_chat_encoding
 from lostwax.frontend.config import ARCHITECTURE, FP8_BLOCK, MODEL_TYPE, ModelConfig, read_config
+from lostwax.frontend.config_fields import shown
 from lostwax.frontend.formats import FP8_BLOCKS
-from lostwax.frontend.safetensors_header import HeaderError, TensorHeader, read_header
+from lostwax.frontend.misfits import extra_tensor, harmless, missing_tensor
+from lostwax.frontend.safetensors_header import (
+    HeaderError,
+    TensorHeader,
+    is_plain_name,
+    read_header,
+)
+from lostwax.frontend.special_tokens import with_special_tokens
 from lostwax.frontend.tensors import (
     SCALE_SUFFIX,
     Weight,
@@ -25,10 +33,15 @@ from lostwax.frontend.tensors import (
 from lostwax.ir.contract.model import ModelFacts, WeightTable
 from lostwax.ir.contract.weights import Source
 
+PAGE_TOKENS = 64
+"""Tokens of a cache page, for every target so far."""
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 MAX_INDEX_BYTES = 100_000_000
 PLAIN_DTYPES = ("bf16", "f32")
+POWERS_OF_TWO = "f8E8M0FNU"
+"""One byte a scale, its exponent: what `ue8m0` means, stored as such."""
+SCALE_DTYPES = ("f32", POWERS_OF_TWO)
 
 
 class CheckpointError(ValueError):
@@ -46,6 +59,10 @@ class Checkpoint:
     mtp_tensors: tuple[str, ...]
     """Tensors of multi-token-prediction layers."""
     digest: str
+    scale_fmt: str | None
+    """How block scales were rounded: `ue8m0` where the configuration or their dtype says so."""
+    notice: str | None
+    """One line about tensors that are not read, None where all are."""
 
     @property
     def has_mtp(self) -> bool:
@@ -62,20 +79,38 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     """Read config and headers; CheckpointError or ConfigError where something does not fit."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is no folder; give the one that holds config.json")
-    config = read_config(folder / "config.json")
+    written = read_config(folder / "config.json")
+    config = with_special_tokens(written, folder)
     tensors = _read_headers(folder)
     left = set(tensors)
     weights: WeightTable = {}
     formats: dict[str, str] = {}
     for weight in model_weights(config):
-        weights[weight.name], formats[weight.name] = _check(tensors, weight, left)
+        weights[weight.name], formats[weight.name] = _check(config, tensors, weight, left)
     mtp = _check_mtp(config, tensors, left, weights, formats)
+    unread = harmless(config, left)
+    left -= unread.names
     if left:
+        first = min(left)
         raise CheckpointError(
             f"{folder} holds {len(left)} tensors that the configuration does not ask for, such as"
-            f" {min(left)!r}; check num_hidden_layers and n_routed_experts in config.json"
+            f" {first}: {extra_tensor(config, first)}"
         )
-    return Checkpoint(folder, config, weights, formats, mtp, _digest(config, tensors))
+    return Checkpoint(
+        folder,
+        config,
+        weights,
+        formats,
+        mtp,
+        _digest(written, config, tensors),
+        _scale_fmt(config, tensors),
+        unread.notice,
+    )
+
+
+def _scale_fmt(config: ModelConfig, tensors: Mapping[str, TensorHeader]) -> str | None:
+    powers = any(header.dtype == POWERS_OF_TWO for header in tensors.values())
+    return "ue8m0" if powers else config.scale_fmt
 
 
 def model_facts(
@@ -101,7 +136,7 @@ def model_facts(
 def _read_headers(folder: Path) -> dict[str, TensorHeader]:
     index = folder / INDEX_FILE
     try:
-        if not index.exists():
+        if not index.is_file():
             single = folder / SINGLE_FILE
             if not single.is_file():
                 raise CheckpointError(f"{folder} has neither {INDEX_FILE} nor {SINGLE_FILE}")
@@ -136,19 +171,23 @@ def _read_index(index: Path) -> dict[str, str]:
     except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise CheckpointError(f"{index} is no index with a weight_map ({e}); download it") from e
     for tensor, name in weight_map.items():
-        if not isinstance(name, str) or not name or Path(name).name != name:
-            raise CheckpointError(f"{index}: {tensor} lies in {name!r}, wants a plain file name")
+        if not is_plain_name(tensor):
+            raise CheckpointError(f"{index}: {shown(tensor)} is no tensor's name; download it")
+        if not isinstance(name, str) or not is_plain_name(name) or Path(name).name != name:
+            raise CheckpointError(
+                f"{index}: {tensor} lies in {shown(name)}, wants a plain file name"
+            )
     return weight_map
 
 
 def _check(
-    tensors: Mapping[str, TensorHeader], weight: Weight, left: set[str]
+    config: ModelConfig, tensors: Mapping[str, TensorHeader], weight: Weight, left: set[str]
 ) -> tuple[tuple[Source, ...], str]:
     """The sources of one logical weight, and its one stored format."""
     sources: list[Source] = []
     stored = ""
     for name in weight.tensors:
-        source = _source(tensors, name, weight)
+        source = _source(config, tensors, name, weight)
         this = FP8_BLOCKS if source.scale else source.dtype
         if sources and this != stored:
             raise CheckpointError(
@@ -163,13 +202,17 @@ def _check(
     return tuple(sources), stored
 
 
-def _source(tensors: Mapping[str, TensorHeader], name: str, weight: Weight) -> Source:
+def _source(
+    config: ModelConfig, tensors: Mapping[str, TensorHeader], name: str, weight: Weight
+) -> Source:
     header = tensors.get(name)
     if header is None:
-        raise CheckpointError(f"tensor {name} is missing; download the checkpoint's other shards")
+        remedy = missing_tensor(config, name, tensors.keys())
+        raise CheckpointError(f"tensor {name} is missing; {remedy}")
     if header.shape != weight.shape:
         raise CheckpointError(
-            f"{name} has shape {list(header.shape)}, the configuration says {list(weight.shape)};"
+            f"{name} has shape {list(header.shape)}, the configuration says {list(weight.shape)}:"
+            f" {_fields_at_fault(weight, header.shape)} in config.json must be the checkpoint's;"
             " config.json and weights must come from one checkpoint"
         )
     scale_name = name + SCALE_SUFFIX
@@ -186,12 +229,20 @@ def _source(tensors: Mapping[str, TensorHeader], name: str, weight: Weight) -> S
     want = scale_shape(weight.shape)
     if scale is None:
         raise CheckpointError(f"{name} is FP8, but its scales {scale_name} are missing")
-    if scale.shape != want or scale.dtype != "f32":
+    if scale.shape != want or scale.dtype not in SCALE_DTYPES:
         raise CheckpointError(
-            f"{scale_name} is {scale.dtype} {list(scale.shape)}, wants f32 {list(want)}: one scale"
-            f" a {FP8_BLOCK} x {FP8_BLOCK} block"
+            f"{scale_name} is {scale.dtype} {list(scale.shape)}, wants {' or '.join(SCALE_DTYPES)}"
+            f" {list(want)}: one scale a {FP8_BLOCK} x {FP8_BLOCK} block"
         )
     return Source(header.file, name, header.dtype, header.shape, scale_name, scale.file)
+
+
+def _fields_at_fault(weight: Weight, shape: tuple[int, ...]) -> str:
+    """The fields that give the axes that differ, all of them where the rank does."""
+    axes = weight.axes
+    if len(shape) == len(axes):
+        axes = tuple(axis for axis, size in zip(axes, shape, strict=True) if axis.size != size)
+    return " and ".join(dict.fromkeys(axis.fields for axis in axes))
 
 
 def _check_mtp(
@@ -214,15 +265,17 @@ def _check_mtp(
             continue
         for weight in mtp_copies(config, layer):
             if weight.name in present:
-                _check(tensors, weight, left)
+                _check(config, tensors, weight, left)
         for weight in (*layer_weights(config, layer), *mtp_weights(config, layer)):
-            weights[weight.name], formats[weight.name] = _check(tensors, weight, left)
+            weights[weight.name], formats[weight.name] = _check(config, tensors, weight, left)
         found.extend(present - left)
     return tuple(sorted(found))
 
 
-def _digest(config: ModelConfig, tensors: Mapping[str, TensorHeader]) -> str:
-    lines: Iterable[str] = (
-        f"{name} {h.dtype} {list(h.shape)} {h.file}" for name, h in sorted(tensors.items())
-    )
-    return hashlib.sha256("\n".join([config.digest, *lines]).encode()).hexdigest()
+def _digest(written: ModelConfig, config: ModelConfig, tensors: Mapping[str, TensorHeader]) -> str:
+    """Of the configuration, of end and begin tokens where another file says others, of tensors."""
+    lines = [written.digest]
+    if config != written:
+        lines.append(f"bos_token_id {config.bos_token_id} eos_token_ids {config.eos_token_ids}")
+    lines += [f"{name} {h.dtype} {list(h.shape)} {h.file}" for name, h in sorted(tensors.items())]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -6,19 +6,21 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from lostwax.frontend.config_fields import ConfigError, Fields
-from lostwax.frontend.rope import Rope, read_rope
-from lostwax.ir.contract.foreign_file import (
-    DAMAGE,
-    BadFile,
-    MissingFile,
-    decoded,
-    read_bounded,
-    reason,
+from lostwax.frontend.config_fields import ConfigError, Fields, shown
+from lostwax.frontend.json_file import read_json_object
+from lostwax.frontend.known_fields import (
+    QUANTISATION_IGNORED,
+    QUANTISATION_READ,
+    require_known,
+    require_names,
 )
+from lostwax.frontend.rope import Rope, read_rope
+from lostwax.frontend.spellings import dense_layers, one_spelling, require_derived
+from lostwax.ir.contract.foreign_file import DAMAGE, reason
 from lostwax.ir.contract.one_line import one_line
 
 ARCHITECTURE = "DeepseekV32ForCausalLM"
@@ -27,6 +29,11 @@ FP8_BLOCK = 128  # quantization_config: weight_block_size
 LATENT_NORM_EPS = 1e-6  # hard-coded in the official code, for q_a, kv_a and the indexer's k_norm
 MAX_CONFIG_BYTES = 1 << 20
 MAX_MESSAGE = 500  # characters: a wrong value is repeated, whatever it is
+# Far above any model, and low enough that names and shapes of all tensors are made in seconds and
+# that no product of widths leaves 64 bits.
+MAX_LAYERS = 1 << 10
+MAX_EXPERTS = 1 << 12
+MAX_WIDTH = 1 << 20
 
 Kind = Literal["dense", "moe"]
 
@@ -95,6 +102,16 @@ class ModelConfig:
                 f"first_k_dense_replace {self.first_k_dense_replace} exceeds num_hidden_layers"
                 f" ({self.num_hidden_layers})"
             )
+        self._require_in_vocabulary("bos_token_id", (self.bos_token_id,))
+        self._require_in_vocabulary("eos_token_id", self.eos_token_ids)
+
+    def _require_in_vocabulary(self, name: str, tokens: tuple[int | None, ...]) -> None:
+        for token in tokens:
+            if token is not None and token >= self.vocab_size:
+                raise ConfigError(
+                    f"{name} {token} is no token of the vocabulary, whose vocab_size is"
+                    f" {self.vocab_size}; take both from the official files"
+                )
 
     @property
     def qk_head_dim(self) -> int:
@@ -127,13 +144,8 @@ class ModelConfig:
 
 
 def read_config(path: Path) -> ModelConfig:
-    """Read a `config.json`."""
-    try:
-        raw = decoded(read_bounded(path, MAX_CONFIG_BYTES), dict[str, Any], path)
-    except MissingFile as e:
-        raise ConfigError(f"no config.json at {path}; give a checkpoint folder that has one") from e
-    except BadFile as e:
-        raise ConfigError(f"{e}; wants a JSON object; download it again") from e
+    """Read a `config.json`; ConfigError names the file and the field at fault."""
+    raw = read_json_object(path, MAX_CONFIG_BYTES)
     try:
         return parse_config(raw)
     except ConfigError as e:
@@ -143,43 +155,48 @@ def read_config(path: Path) -> ModelConfig:
 
 
 def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
-    """Check the fields of a configuration; both spellings of the rope settings are read."""
-    fields = Fields(raw)
+    """Check every field of a configuration, known or not."""
+    fields = Fields(one_spelling(raw))
     _refuse_other_models(fields)
-    layers = fields.integer("num_hidden_layers")
-    rope_dim = fields.integer("qk_rope_head_dim")
+    require_known(fields)
+    width = partial(fields.integer, most=MAX_WIDTH)
+    layers = fields.integer("num_hidden_layers", most=MAX_LAYERS)
+    require_derived(fields, layers)
+    rope_dim = width("qk_rope_head_dim")
     context = fields.integer("max_position_embeddings")
     quantised, scale_fmt = _quantisation(fields)
     canonical = json.dumps(raw, sort_keys=True, separators=(",", ":"))
     return ModelConfig(
-        vocab_size=fields.integer("vocab_size"),
-        hidden_size=fields.integer("hidden_size"),
+        vocab_size=width("vocab_size"),
+        hidden_size=width("hidden_size"),
         num_hidden_layers=layers,
-        first_k_dense_replace=_dense_layers(fields, layers),
-        intermediate_size=fields.integer("intermediate_size"),
-        moe_intermediate_size=fields.integer("moe_intermediate_size"),
-        n_routed_experts=fields.integer("n_routed_experts"),
-        n_shared_experts=fields.integer("n_shared_experts", 1),
-        num_experts_per_tok=fields.integer("num_experts_per_tok"),
-        n_group=fields.integer("n_group"),
-        topk_group=fields.integer("topk_group"),
+        first_k_dense_replace=dense_layers(fields, layers),
+        intermediate_size=width("intermediate_size"),
+        moe_intermediate_size=width("moe_intermediate_size"),
+        n_routed_experts=fields.integer("n_routed_experts", most=MAX_EXPERTS),
+        n_shared_experts=width("n_shared_experts", 1),
+        num_experts_per_tok=width("num_experts_per_tok"),
+        n_group=width("n_group"),
+        topk_group=width("topk_group"),
         norm_topk_prob=fields.flag("norm_topk_prob", True),
         routed_scaling_factor=fields.number("routed_scaling_factor"),
-        num_attention_heads=fields.integer("num_attention_heads"),
-        q_lora_rank=fields.integer("q_lora_rank"),
-        kv_lora_rank=fields.integer("kv_lora_rank"),
-        qk_nope_head_dim=fields.integer("qk_nope_head_dim"),
+        num_attention_heads=width("num_attention_heads"),
+        q_lora_rank=width("q_lora_rank"),
+        kv_lora_rank=width("kv_lora_rank"),
+        qk_nope_head_dim=width("qk_nope_head_dim"),
         qk_rope_head_dim=rope_dim,
-        v_head_dim=fields.integer("v_head_dim"),
-        index_n_heads=fields.integer("index_n_heads"),
-        index_head_dim=fields.integer("index_head_dim"),
+        v_head_dim=width("v_head_dim"),
+        index_n_heads=width("index_n_heads"),
+        index_head_dim=width("index_head_dim"),
         index_topk=fields.integer("index_topk"),
         max_position_embeddings=context,
         rms_norm_eps=fields.number("rms_norm_eps", 1e-6),
         rope=read_rope(fields, rope_dim, context),
         rope_interleave=fields.flag("rope_interleave", True),
         indexer_rope_interleave=fields.flag("indexer_rope_interleave", False),
-        num_nextn_predict_layers=fields.integer("num_nextn_predict_layers", 0, least=0),
+        num_nextn_predict_layers=fields.integer(
+            "num_nextn_predict_layers", 0, least=0, most=MAX_LAYERS
+        ),
         quantised=quantised,
         scale_fmt=scale_fmt,
         dtype=_dtype(fields),
@@ -190,57 +207,33 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
 
 
 def _refuse_other_models(fields: Fields) -> None:
-    architectures = fields.raw.get("architectures") or [ARCHITECTURE]
-    model_type = fields.raw.get("model_type", MODEL_TYPE)
+    architectures = fields.texts("architectures") or (ARCHITECTURE,)
+    model_type = fields.raw.get("model_type") or MODEL_TYPE
     if ARCHITECTURE not in architectures or model_type != MODEL_TYPE:
         raise ConfigError(
-            f"this is a {model_type!r} model ({architectures}); lostwax serves {ARCHITECTURE}"
-            f" (model_type {MODEL_TYPE!r}) only"
+            f"this is a {shown(model_type)} model ({shown(list(architectures))}); lostwax serves"
+            f" {ARCHITECTURE} (model_type {MODEL_TYPE!r}) only"
         )
-    fields.only("hidden_act", "silu")
-    fields.only("attention_bias", False)
-    fields.only("mlp_bias", False)
-    fields.only("tie_word_embeddings", False)
-    fields.only("scoring_func", "sigmoid")
-    fields.only("topk_method", "noaux_tc")
-    fields.only("moe_layer_freq", 1)
-    heads = fields.integer("num_attention_heads")
-    if fields.integer("num_key_value_heads", heads) != heads:
-        raise ConfigError("num_key_value_heads must equal num_attention_heads: MLA has one latent")
-
-
-def _dense_layers(fields: Fields, layers: int) -> int:
-    """`first_k_dense_replace`, or what transformers 5 writes: the list `mlp_layer_types`."""
-    types = fields.raw.get("mlp_layer_types")
-    if types is None:
-        return fields.integer("first_k_dense_replace", least=0)
-    dense = sum(t == "dense" for t in types)
-    if list(types) != ["dense"] * dense + ["sparse"] * (layers - dense):
-        raise ConfigError(f"mlp_layer_types {types} must be dense layers, then sparse ones")
-    if fields.integer("first_k_dense_replace", dense, least=0) != dense:
-        raise ConfigError("first_k_dense_replace and mlp_layer_types disagree; remove one of them")
-    return dense
 
 
 def _quantisation(fields: Fields) -> tuple[bool, str | None]:
-    raw = fields.raw.get("quantization_config")
-    if raw is None:
+    if fields.raw.get("quantization_config") is None:
         return False, None
     quant = fields.child("quantization_config")
     quant.only("quant_method", "fp8")
     quant.only("fmt", "e4m3")
     quant.only("activation_scheme", "dynamic")
     quant.only("weight_block_size", [FP8_BLOCK, FP8_BLOCK])
-    scale_fmt = quant.raw.get("scale_fmt")
-    if scale_fmt not in (None, "ue8m0"):
-        raise ConfigError(f"quantization_config.scale_fmt {scale_fmt!r}: wants 'ue8m0' or nothing")
-    return True, scale_fmt
+    quant.only("scale_fmt", "ue8m0", "float")
+    quant.only("expert_dtype", "fp8")
+    require_names(quant, QUANTISATION_READ | QUANTISATION_IGNORED)
+    return True, "ue8m0" if quant.raw.get("scale_fmt") == "ue8m0" else None
 
 
 def _dtype(fields: Fields) -> Literal["bf16", "f32"]:
-    name = fields.raw.get("dtype") or fields.raw.get("torch_dtype") or "bfloat16"
+    name = fields.raw.get("torch_dtype") or "bfloat16"
     if name == "bfloat16":
         return "bf16"
     if name == "float32":
         return "f32"
-    raise ConfigError(f"dtype {name!r}: wants 'bfloat16' or 'float32'")
+    raise ConfigError(f"dtype {shown(name)}: wants 'bfloat16' or 'float32'")

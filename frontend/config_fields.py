@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -12,7 +11,15 @@ class ConfigError(ValueError):
     """The configuration is not one that lostwax can serve; the message names the field."""
 
 
-MAX_DIMENSION = 1 << 31  # no field of a real config comes near; larger ones are nonsense
+MAX_SHOWN = 80  # characters of a value in a message
+MAX_INTEGER = (1 << 31) - 1
+MAX_NUMBER = 1e12  # no field of a real config comes near; larger ones are nonsense
+
+
+def shown(value: object) -> str:
+    """A foreign value in a message: one line of bounded length, control characters escaped."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,29 +29,34 @@ class Fields:
     raw: Mapping[str, Any]
     path: str = ""
 
-    def integer(self, name: str, default: int | None = None, *, least: int = 1) -> int:
-        """An integer of at least `least`; required when there is no default."""
+    def integer(
+        self, name: str, default: int | None = None, *, least: int = 1, most: int = MAX_INTEGER
+    ) -> int:
+        """An integer in `least`..`most`; required when there is no default."""
         value = self._get(name, default)
         if isinstance(value, bool) or not isinstance(value, int):
-            raise ConfigError(f"{self.path}{name} is {value!r}, wants an integer")
-        if not least <= value < MAX_DIMENSION:
-            raise ConfigError(f"{self.path}{name} is {value}, wants at least {least}")
+            raise ConfigError(f"{self.path}{name} is {shown(value)}, wants an integer")
+        if not least <= value <= most:
+            wants = f"at least {least}" if value < least else f"at most {most}"
+            raise ConfigError(f"{self.path}{name} is {shown(value)}, wants {wants}")
         return value
 
     def number(self, name: str, default: float | None = None) -> float:
         """A positive finite number."""
         value = self._get(name, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ConfigError(f"{self.path}{name} is {value!r}, wants a number")
-        if not math.isfinite(value) or value <= 0:
-            raise ConfigError(f"{self.path}{name} is {value}, wants a positive finite number")
+            raise ConfigError(f"{self.path}{name} is {shown(value)}, wants a number")
+        if not 0 < value <= MAX_NUMBER:  # nor NaN
+            raise ConfigError(
+                f"{self.path}{name} is {shown(value)}, wants a positive number up to {MAX_NUMBER:g}"
+            )
         return float(value)
 
     def flag(self, name: str, default: bool) -> bool:
         """A boolean."""
         value = self._get(name, default)
         if not isinstance(value, bool):
-            raise ConfigError(f"{self.path}{name} is {value!r}, wants true or false")
+            raise ConfigError(f"{self.path}{name} is {shown(value)}, wants true or false")
         return value
 
     def token(self, name: str) -> int | None:
@@ -52,25 +64,38 @@ class Fields:
         return None if self.raw.get(name) is None else self.integer(name, least=0)
 
     def tokens(self, name: str) -> tuple[int, ...]:
-        """Token ids: absent, one, or a list."""
+        """Token ids: absent, one, or a list; each once."""
         value = self.raw.get(name)
         if not isinstance(value, list):
             one = self.token(name)
             return () if one is None else (one,)
         items = cast("list[Any]", value)
-        return tuple(Fields({name: item}, self.path).integer(name, least=0) for item in items)
+        each = (Fields({name: item}, self.path).integer(name, least=0) for item in items)
+        return tuple(dict.fromkeys(each))
 
-    def only(self, name: str, value: object) -> None:
-        """The field is absent or has the one value that is implemented."""
-        got = self.raw.get(name, value)
-        if got != value:
-            raise ConfigError(f"{self.path}{name} is {got!r}; lostwax implements {value!r} only")
+    def only(self, name: str, *values: object) -> None:
+        """The field is absent, null or has one of the values that are implemented."""
+        got = self.raw.get(name)
+        if got is not None and got not in values:
+            only = " or ".join(map(repr, values))
+            raise ConfigError(f"{self.path}{name} is {shown(got)}; lostwax implements {only} only")
+
+    def texts(self, name: str) -> tuple[str, ...] | None:
+        """A list of strings, None where it is absent."""
+        value = self.raw.get(name)
+        if value is None:
+            return None
+        items = tuple(cast("list[Any]", value)) if isinstance(value, list) else (None,)
+        if not all(isinstance(item, str) for item in items):
+            got = shown(self.raw[name])
+            raise ConfigError(f"{self.path}{name} is {got}, wants a list of strings")
+        return cast("tuple[str, ...]", items)
 
     def child(self, name: str) -> Fields:
         """A nested object."""
         value = self.raw.get(name)
         if not isinstance(value, dict):
-            raise ConfigError(f"{self.path}{name} is {value!r}, wants an object")
+            raise ConfigError(f"{self.path}{name} is {shown(value)}, wants an object")
         return Fields(cast("dict[str, Any]", value), f"{self.path}{name}.")
 
     def _get(self, name: str, default: Any) -> Any:

@@ -9,12 +9,20 @@ from math import prod
 from pathlib import Path
 from typing import Any, cast
 
+from lostwax.frontend.config_fields import shown
+
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+MAX_NAME = 256  # characters; the official checkpoint's longest name has 70
+MAX_AXES = 8
 DTYPES = {
-    "F64": ("f64", 8), "F32": ("f32", 4), "F16": ("f16", 2), "BF16": ("bf16", 2),
-    "F8_E4M3": ("f8E4M3FN", 1), "I64": ("i64", 8), "I32": ("i32", 4), "U8": ("u8", 1),
+    "F64": ("f64", 64), "F32": ("f32", 32), "F16": ("f16", 16), "BF16": ("bf16", 16),
+    "F8_E4M3": ("f8E4M3FN", 8), "F8_E4M3FNUZ": ("f8E4M3FNUZ", 8), "F8_E8M0": ("f8E8M0FNU", 8),
+    "F8_E5M2": ("f8E5M2", 8), "F8_E5M2FNUZ": ("f8E5M2FNUZ", 8), "F4": ("f4E2M1FN", 4),
+    "I64": ("i64", 64), "I32": ("i32", 32), "I16": ("i16", 16), "I8": ("i8", 8),
+    "U64": ("u64", 64), "U32": ("u32", 32), "U16": ("u16", 16), "U8": ("u8", 8), "BOOL": ("i1", 8),
 }  # fmt: skip
-"""safetensors names with ours and the bytes of an element. Others cannot be read here."""
+"""The format's names with ours and the bits of an element. Which of them a weight may have is the
+checkpoint's to say: a tensor that nothing reads may have any."""
 
 
 class HeaderError(ValueError):
@@ -51,6 +59,8 @@ def read_header(path: Path) -> dict[str, TensorHeader]:
     headers: dict[str, TensorHeader] = {}
     spans: list[tuple[int, int, str]] = []
     for name, entry in entries.items():
+        if not is_plain_name(name):
+            raise HeaderError(f"{path}: {shown(name)} is no tensor's name; download it again")
         header, begin, end = _entry(path, name, entry, data_bytes)
         headers[name] = header
         spans.append((begin, end, name))
@@ -70,6 +80,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether a name can stand in a message as it is."""
+    return 0 < len(name) <= MAX_NAME and name.isprintable()
+
+
 def _entry(path: Path, name: str, entry: Any, data_bytes: int) -> tuple[TensorHeader, int, int]:
     try:
         dtype_name, shape = str(entry["dtype"]), tuple(entry["shape"])
@@ -77,14 +92,17 @@ def _entry(path: Path, name: str, entry: Any, data_bytes: int) -> tuple[TensorHe
     except (KeyError, TypeError, ValueError) as e:
         raise _malformed(path, name, entry) from e
     numbers = (*shape, begin, end)
-    if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in numbers):
+    is_count = (isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers)
+    if len(shape) > MAX_AXES or not all(is_count):
         raise _malformed(path, name, entry)
     if dtype_name not in DTYPES:
-        raise HeaderError(f"{path}: {name} is stored as {dtype_name}; can read {', '.join(DTYPES)}")
-    dtype, width = DTYPES[dtype_name]
+        raise HeaderError(
+            f"{path}: {name} is stored as {shown(dtype_name)}; known are {', '.join(DTYPES)}"
+        )
+    dtype, bits = DTYPES[dtype_name]
     if not begin <= end <= data_bytes:
         raise HeaderError(f"{path} is cut short: the data of {name} end outside; download it again")
-    if end - begin != prod(shape) * width:
+    if (end - begin) * 8 != prod(shape) * bits:
         raise HeaderError(
             f"{path}: {name} {dtype_name} {list(shape)} does not fill its bytes; download it again"
         )
@@ -93,5 +111,5 @@ def _entry(path: Path, name: str, entry: Any, data_bytes: int) -> tuple[TensorHe
 
 def _malformed(path: Path, name: str, entry: Any) -> HeaderError:
     return HeaderError(
-        f"{path}: the header entry of {name} is malformed ({entry!r}); download it again"
+        f"{path}: the header entry of {name} is malformed ({shown(entry)}); download it again"
     )

@@ -1,4 +1,4 @@
-"""An engine process over the fake runtime: `python fake_engine.py ADDRESS [STEP_SECONDS]`."""
+"""An engine process over the fake runtime: `fake_engine.py ADDRESS PARENT [STEP_SECONDS]`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import sys
 
 from fake_runtime import FakeRuntime
 
+from lostwax.server.engine.parent import end_with_parent
 from lostwax.server.engine.process import run_engine
 
 if __name__ == "__main__":
-    step_s = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
-    run_engine(lambda: FakeRuntime(step_s=step_s), sys.argv[1])
+    end_with_parent(int(sys.argv[2]))
+    step_s = float(sys.argv[3]) if len(sys.argv) > 3 else 0.0
+    run_engine(lambda _: FakeRuntime(step_s=step_s), sys.argv[1])

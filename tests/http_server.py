@@ -6,22 +6,29 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
-import uvicorn
 from fastapi import FastAPI
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
-from lostwax.server.gateway.serve import http_config, listen
+from lostwax.server.gateway.connection import HEAD_DEADLINE_S, UNREAD_DEADLINE_S
+from lostwax.server.gateway.http_server import HttpServer
+from lostwax.server.gateway.room import MAX_CONNECTIONS
+from lostwax.server.gateway.serve import listen
 from lostwax.server.gateway.tokenizer import TextCodec
 
 
 @contextmanager
-def running(app: FastAPI) -> Generator[str]:
+def running(
+    app: FastAPI,
+    max_connections: int = MAX_CONNECTIONS,
+    head_deadline_s: float = HEAD_DEADLINE_S,
+    unread_deadline_s: float = UNREAD_DEADLINE_S,
+) -> Generator[str]:
     """The base URL of the application while it is served."""
     with listen("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(http_config(app))
+        server = HttpServer(app, max_connections, head_deadline_s, unread_deadline_s)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:

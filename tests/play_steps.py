@@ -1,6 +1,7 @@
-"""Plays the same steps on artifacts, on one rank or on several under torchrun, and notes what came.
+"""Plays the same steps on artifacts, on one rank or on several, and notes what came.
 
-As a script: `play_steps.py OUT CHECKPOINT=ARTIFACT …`; rank R writes OUT/R.json. Knows no test.
+As a script, once a rank: `play_steps.py RANK RANKS OUT CHECKPOINT=ARTIFACT …`; the ranks meet over
+OUT/meeting, rank R writes OUT/R.json. Knows no test.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from lostwax.backends.cpu.kernels import indexer as cpu_indexer
 from lostwax.backends.cpu.kernels import row_by_row
 from lostwax.backends.portable.kernels import indexer, selection
 from lostwax.backends.runtime.load import Runtime, load
-from lostwax.backends.runtime.ranks import RankError, Ranks, part
+from lostwax.backends.runtime.ranks import RankError, Ranks, gather, part
 from lostwax.ir.contract.step import StepBatch
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Output, Submit
@@ -157,7 +158,8 @@ def _refusal_of_strangers() -> str:
 
 def main() -> None:
     """Play every artifact in turn."""
-    out, *pairs = sys.argv[1:]
+    rank, count, out, *pairs = sys.argv[1:]
+    gather(Path(out, "meeting"), int(rank), int(count))
     notes: dict[str, Note] = {}
     for checkpoint, artifact in (pair.split("=") for pair in pairs):
         notes[artifact] = play_artifact(Path(artifact), Path(checkpoint))

@@ -11,4 +11,5 @@ BACKEND = Backend(
     driver="lostwax.backends.cpu.driver:CpuDriver",
     compiler=None,
     kernels=("lostwax.backends.cpu.kernels", "lostwax.backends.portable.kernels"),
+    presence="lostwax.backends.cpu.presence:presence",
 )

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import platform
-
 from lostwax.backends.cpu import BACKEND
-from lostwax.backends.runtime.driver import DeviceUnavailable, ReadKernel
+from lostwax.backends.cpu.presence import presence
+from lostwax.backends.runtime.driver import ReadKernel
 from lostwax.backends.runtime.host_driver import HostDriver
+from lostwax.backends.runtime.torch_build import torch_build
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.target import Target
-
-# What platform.machine() says, by the beginning of a target's arch.
-MACHINES = {"x86-64": ("x86_64", "amd64"), "armv8": ("aarch64", "arm64")}
 
 
 class CpuDriver(HostDriver):
@@ -23,11 +20,4 @@ class CpuDriver(HostDriver):
         self, target: Target, kernels: ReadKernel, compiled: dict[str, CompiledKernel]
     ) -> None:
         super().__init__(target, kernels, compiled)
-        here = platform.machine().lower()
-        wanted = next((m for a, m in MACHINES.items() if target.arch.startswith(a)), ())
-        if here not in wanted:
-            needs = " or ".join(wanted) or target.arch
-            raise DeviceUnavailable(
-                f"target {target.name} needs {needs}, this machine is {here};"
-                " compile for the target of this machine"
-            )
+        presence(target, torch_build())

@@ -6,11 +6,13 @@ from lostwax.ir.contract.target import Target
 
 # Measured on two Zen 4 cores (torch 2.13, 2026-11): weights of one-row products read at 25 GB/s,
 # fp32 products 170 and bf16 400 GFLOP/s at 512 rows, one small torch call 1.5 us from Python.
+# Memory: a modest server's; it decides only how much one op may take.
 CPU = Target(
     name="cpu",
     backend="cpu",
     arch="x86-64-v3",
     dtypes=("f64", "f32", "bf16", "f16", "i64", "i32", "u8", "f8E4M3FN"),
+    memory_bytes=64 << 30,
     bandwidth_gbps=25.0,
     tflops={"f32": 0.17, "bf16": 0.4},
     launch_us=1.5,
@@ -27,6 +29,7 @@ CPU_AARCH64 = Target(
     backend="cpu",
     arch="armv8.2-a",
     dtypes=CPU.dtypes,
+    memory_bytes=64 << 30,
     bandwidth_gbps=25.0,
     tflops={"f32": 0.1, "bf16": 0.1},
     launch_us=1.5,

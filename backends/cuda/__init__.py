@@ -11,4 +11,5 @@ BACKEND = Backend(
     driver="lostwax.backends.cuda.driver:CudaDriver",
     compiler="lostwax.backends.cuda.compiler:CudaCompiler",
     kernels=("lostwax.backends.cuda.kernels", "lostwax.backends.portable.kernels"),
+    presence="lostwax.backends.cuda.presence:presence",
 )

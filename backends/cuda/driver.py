@@ -6,6 +6,7 @@ import torch
 
 from lostwax.backends.cuda import BACKEND
 from lostwax.backends.cuda.libcuda import LibCuda
+from lostwax.backends.cuda.presence import no_device
 from lostwax.backends.runtime.driver import DeviceUnavailable, ReadKernel
 from lostwax.backends.runtime.gpu_driver import GpuDriver
 from lostwax.ir.contract.kernel import CompiledKernel
@@ -25,10 +26,7 @@ class CudaDriver(GpuDriver):
 def _open_device(target: Target) -> torch.device:
     """The current CUDA device with its context made; DeviceUnavailable if it does not fit."""
     if torch.version.hip or not torch.cuda.is_available():
-        raise DeviceUnavailable(
-            f"target {target.name} needs an NVIDIA GPU with its driver and a CUDA build of torch;"
-            f" torch {torch.__version__} sees none here: compile for --target cpu, or install both"
-        )
+        raise no_device(target, torch.__version__)
     device = torch.device("cuda", torch.cuda.current_device())
     major, minor = torch.cuda.get_device_capability(device)
     arch = f"sm_{major}{minor}"

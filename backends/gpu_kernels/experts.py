@@ -89,13 +89,13 @@ def expert_out(
     first = tl.program_id(1) * BLOCK_DIM
     total = tl.zeros((BLOCK_DIM, BLOCK_INTER), tl.float32)
     for k in range(0, TOP_K):
-        pair = row * TOP_K + k
+        pair = row.to(tl.int64) * TOP_K + k
         expert = tl.load(ids + pair)
         if expert >= 0:
             heat = tl.load(weights + pair)
             for start in range(0, INTER, BLOCK_INTER):
                 column = start + tl.arange(0, BLOCK_INTER)
-                at = pair.to(tl.int64) * INTER + column
+                at = pair * INTER + column
                 value = tl.load(hidden + at, mask=column < INTER, other=0.0) * heat
                 total += value[None, :] * _weights(
                     down, down_scale, first, column, expert, DIM, INTER, BLOCK_DIM, SCALED

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
 import torch
 
 from lostwax.backends.runtime.driver import Resolve, Thunk
@@ -16,10 +17,17 @@ from lostwax.backends.runtime.host_call import bind_host_call
 from lostwax.backends.runtime.host_driver import HostDriver
 from lostwax.backends.runtime.named_code import named_code
 from lostwax.ir.contract.kernel import KernelSource
-from lostwax.ir.contract.program import KernelLaunch, Launch, Pointer, Scalar
+from lostwax.ir.contract.program import HostCall, KernelLaunch, Launch, Pointer, Scalar
 
 EXACT_DOTS: Mapping[str, int] = {"WIDE_DOT": 1}
 """Constants that interpreting replaces: Triton's interpreter takes bf16 dots wrongly, f32 right."""
+
+_KERNELS = "lostwax.backends.portable.kernels."
+CONVERTING: Mapping[str, str] = {
+    f"{_KERNELS}wide_products:linear": f"{_KERNELS}linear:widened_linear",
+    f"{_KERNELS}wide_products:absorb_query": f"{_KERNELS}absorb:absorb_query",
+}
+"""Host functions on operators that torch has on GPUs only, and what gives the same on the CPU."""
 
 
 class NotInterpretable(RuntimeError):
@@ -41,9 +49,15 @@ class InterpretingDriver(HostDriver):
     def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
         """The launch over resolved memory; NotInterpretable for CUDA C++."""
         if not isinstance(launch, KernelLaunch):
-            return bind_host_call(launch, resolve, self.packages)
+            return bind_on_cpu(launch, resolve, self.packages)
         source = self.sources[launch.binary]
         return bind_interpreted(source, launch, resolve, (*self.packages, PACKAGE))
+
+
+def bind_on_cpu(call: HostCall, resolve: Resolve, packages: tuple[str, ...]) -> Thunk:
+    """A host call of a GPU's program, by what the CPU has for it."""
+    function = CONVERTING.get(call.function, call.function)
+    return bind_host_call(msgspec.structs.replace(call, function=function), resolve, packages)
 
 
 def bind_interpreted(

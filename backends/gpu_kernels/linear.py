@@ -55,7 +55,7 @@ def linear_scaled(
             factor = tl.load(x_scale + row * wide + block, mask=in_row, other=0.0)
             product = product * factor[:, None]
         total += product
-    target = out + (split * num_rows + row).to(tl.int64)[:, None] * out_stride + n[None, :]
+    target = out + (split.to(tl.int64) * num_rows + row)[:, None] * out_stride + n[None, :]
     tl.store(target, total.to(out.dtype.element_ty), mask=in_row[:, None] & in_n[None, :])
 
 
@@ -74,6 +74,6 @@ def sum_splits(
     n = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     total = tl.zeros((BLOCK,), tl.float32)
     for split in range(0, splits):
-        at = (split * num_rows + row).to(tl.int64) * N + n
+        at = (tl.cast(split, tl.int64) * num_rows + row) * N + n
         total += tl.load(partial + at, mask=n < N, other=0.0)
     tl.store(out + row.to(tl.int64) * out_stride + n, total.to(out.dtype.element_ty), mask=n < N)

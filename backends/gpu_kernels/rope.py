@@ -35,11 +35,11 @@ def rotate(
         partner = OFFSET + (at ^ 1)
     else:
         partner = OFFSET + tl.where(at < DIM // 2, at + DIM // 2, at - DIM // 2)
-    base = x + row * x_row_stride + head * x_head_stride
+    base = x + row * x_row_stride + head.to(tl.int64) * x_head_stride
     own = tl.load(base + column, mask=inside, other=0.0)
     other = tl.load(base + partner, mask=inside & turned, other=0.0)
     cosine = tl.load(table + row * DIM + at, mask=turned, other=1.0)
     sine = tl.load(table + (num_rows + row) * DIM + at, mask=turned, other=0.0)
     result = own.to(tl.float32) * cosine + other.to(tl.float32) * sine
-    target = out + row * out_row_stride + head * out_head_stride + column
+    target = out + row * out_row_stride + head.to(tl.int64) * out_head_stride + column
     tl.store(target, result.to(out.dtype.element_ty), mask=inside)

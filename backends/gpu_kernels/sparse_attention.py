@@ -79,7 +79,7 @@ def attend_split(
 
     request = _request_of(q_starts, row, reqs, BLOCK_REQS)
 
-    first = split * split_keys
+    first = split.to(tl.int64) * split_keys
     if DENSE:
         visible = tl.minimum(tl.load(selection + row) + 1, keys)
         count = tl.minimum(tl.maximum(visible - first, 0), split_keys)
@@ -94,9 +94,10 @@ def attend_split(
             )
             count += tl.sum((chosen >= 0).to(tl.int32), axis=0)
 
-    query_at = (head[:, None] * num_rows + row) * LATENT + latent[None, :]
+    query_at = (head.to(tl.int64)[:, None] * num_rows + row) * LATENT + latent[None, :]
     q = tl.load(query + query_at, mask=in_head[:, None] & in_latent[None, :], other=0.0)
-    rope_at = row * rope_row_stride + head[:, None] * rope_head_stride + rope[None, :]
+    rope_at = row.to(tl.int64) * rope_row_stride + rope[None, :]
+    rope_at += head.to(tl.int64)[:, None] * rope_head_stride
     q_rope = tl.load(query_rope + rope_at, mask=in_head[:, None] & in_rope[None, :], other=0.0)
     q_rest = q
     if WIDE_DOT:
@@ -118,9 +119,8 @@ def attend_split(
                 mask=live,
                 other=0,
             )
-        page = tl.load(
-            page_table + request * page_table_stride + position // PAGE, mask=live, other=0
-        )
+        entry = request.to(tl.int64) * page_table_stride + position // PAGE
+        page = tl.load(page_table + entry, mask=live, other=0)
         base = page.to(tl.int64) * page_stride + (position % PAGE) * token_stride
         c = tl.load(
             cache + base[:, None] + latent[None, :],

@@ -12,4 +12,5 @@ BACKEND = Backend(
     compiler=None,
     kernels=("lostwax.backends.portable.kernels",),
     executes=False,
+    presence="lostwax.backends.null.presence:presence",
 )

@@ -9,6 +9,7 @@ NULL = Target(
     backend="null",
     arch="none",
     dtypes=("f64", "f32", "bf16", "f16", "i64", "i32", "u8", "f8E4M3FN", "f8E4M3FNUZ"),
+    memory_bytes=80 << 30,
     bandwidth_gbps=1000.0,
     tflops={"f32": 100.0, "bf16": 100.0},
     launch_us=1.0,

@@ -11,4 +11,5 @@ BACKEND = Backend(
     driver="lostwax.backends.rocm.driver:RocmDriver",
     compiler="lostwax.backends.rocm.compiler:RocmCompiler",
     kernels=("lostwax.backends.rocm.kernels", "lostwax.backends.portable.kernels"),
+    presence="lostwax.backends.rocm.presence:presence",
 )

@@ -11,6 +11,7 @@ import torch
 
 from lostwax.backends.rocm import BACKEND
 from lostwax.backends.rocm.libhip import LibHip
+from lostwax.backends.rocm.presence import no_device
 from lostwax.backends.runtime.driver import DeviceUnavailable, ReadKernel
 from lostwax.backends.runtime.gpu_driver import GpuDriver
 from lostwax.ir.contract.kernel import CompiledKernel
@@ -30,10 +31,7 @@ class RocmDriver(GpuDriver):
 def _open_device(target: Target) -> torch.device:
     """The current HIP device with its context made; DeviceUnavailable if it does not fit."""
     if not torch.version.hip or not torch.cuda.is_available():
-        raise DeviceUnavailable(
-            f"target {target.name} needs an AMD GPU with its driver and a ROCm build of torch;"
-            f" torch {torch.__version__} sees none here: compile for --target cpu, or install both"
-        )
+        raise no_device(target, torch.__version__)
     device = torch.device("cuda", torch.cuda.current_device())
     described = cast("Any", torch.cuda.get_device_properties(device))  # untyped in torch
     arch = str(described.gcnArchName).split(":")[0]  # such as gfx942:sramecc+:xnack-

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
-
-import torch
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.program import Launch, View
 from lostwax.ir.contract.target import Target
 
-Resolve = Callable[[View], torch.Tensor]
+if TYPE_CHECKING:  # `doctor` asks for no more than the error, and a launch of torch takes seconds
+    import torch
+
+Resolve: TypeAlias = "Callable[[View], torch.Tensor]"
 Thunk = Callable[[], None]
 ReadKernel = Callable[[str], bytes]
 """The verified bytes of a file of the artifact's `kernels/`, by its name there."""

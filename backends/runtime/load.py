@@ -16,18 +16,15 @@ from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactRead
 from lostwax.backends.runtime.boot_check import Admission
 from lostwax.backends.runtime.bound_program import BoundProgram, Memory, PlaneBuffers
 from lostwax.backends.runtime.checkpoint_content import require_content
+from lostwax.backends.runtime.default_pages import default_pages
 from lostwax.backends.runtime.driver import Driver
+from lostwax.backends.runtime.input_layout import input_offsets
 from lostwax.backends.runtime.load_weights import WeightBuffers, load_weights
 from lostwax.backends.runtime.ranks import Ranks
-from lostwax.backends.runtime.step_buffers import input_offsets
-from lostwax.ir.contract.artifact import Limits, Manifest, ProgramRef
-from lostwax.ir.contract.caches import bytes_per_page
+from lostwax.ir.contract.artifact import Manifest, ProgramRef
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.program import StepFacts
 from lostwax.ir.contract.step import StepBatch, StepResult
-
-DEFAULT_CACHE_BYTES = 1 << 30
-"""Cache memory where the user names no number of pages."""
 
 ONE_THREAD_BYTES = 1 << 30
 """Weights of less are made by one thread, at about a gigabyte a second."""
@@ -165,13 +162,6 @@ def _allocate(manifest: Manifest, driver: Driver, weights: WeightBuffers, num_pa
     arena = allocated(driver, manifest.arena_bytes, "an arena")
     state = allocated(driver, manifest.state_bytes, "a state")
     return Memory(arena, inputs, host, weights, planes, state)
-
-
-def default_pages(manifest: Manifest, cache_bytes: int = DEFAULT_CACHE_BYTES) -> int:
-    """Pages for every request at full length, within `cache_bytes`, and the trash page."""
-    limits: Limits = manifest.limits
-    full = limits.max_reqs * -(-limits.max_context // limits.page_tokens)
-    return min(full, max(cache_bytes // bytes_per_page(manifest.planes), 1)) + 1
 
 
 @contextmanager

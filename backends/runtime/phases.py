@@ -29,6 +29,10 @@ class Phases:
             print(f"  {self._phase:<36} {took:6.2f} s", file=sys.stderr, flush=True)
         self._phase = ""
 
+    def note(self, text: str) -> None:
+        """Say one line more; the current phase goes on."""
+        print(f"  {text}", file=sys.stderr, flush=True)
+
     @property
     def total_s(self) -> float:
         """Seconds since the first phase."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import timedelta
+from pathlib import Path
 
 import msgspec
 import torch
@@ -22,6 +23,18 @@ IDLE_TIMEOUT = timedelta(days=365)
 FRAME_BYTES = 4096
 """What one broadcast carries: a decode step with its page table, and the length before it."""
 _LENGTH_BYTES = 8
+
+
+def gather(meeting: Path, rank: int, count: int) -> None:
+    """Meet the other ranks of this host over the file `meeting`, which does not exist yet.
+
+    Whoever may write that file may join: it belongs into a private folder. Nothing listens for the
+    meeting itself; Gloo's own sockets listen on the interface named by `GLOO_SOCKET_IFNAME`, and
+    take whoever connects. Ranks of several hosts would need a network of their own.
+    """
+    dist.init_process_group(
+        "gloo", init_method=meeting.as_uri(), rank=rank, world_size=count, timeout=STEP_TIMEOUT
+    )
 
 
 def part() -> None:
@@ -51,23 +64,17 @@ class Ranks:
 
     @staticmethod
     def join(count: int) -> Ranks:
-        """Meet the other ranks that torchrun started; alone where `count` is 1.
+        """Form a group with the ranks that were gathered; alone where `count` is 1.
 
         Raises RankError where there are not `count` processes.
         """
         if count == 1:
             return Ranks(ALONE, None)
-        if not (dist.is_initialized() or dist.is_torchelastic_launched()):
+        started = dist.get_world_size() if dist.is_initialized() else 1
+        if started != count:
             raise RankError(
-                f"the artifact was compiled for {count} ranks, and this is one process; use"
-                f" `lostwax serve`, or `torchrun --nproc-per-node {count} -m lostwax.server.engine`"
-            )
-        if not dist.is_initialized():
-            dist.init_process_group("gloo", timeout=STEP_TIMEOUT)
-        if dist.get_world_size() != count:
-            raise RankError(
-                f"the artifact was compiled for {count} ranks, and {dist.get_world_size()} were"
-                f" started; use torchrun --nproc-per-node {count}"
+                f"the artifact was compiled for {count} ranks, and the number of processes started"
+                f" is {started}; use `lostwax serve`, which starts one a rank"
             )
         control = dist.new_group(backend="gloo", timeout=IDLE_TIMEOUT)
         assert isinstance(control, dist.ProcessGroup)  # every rank is a member

@@ -8,21 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from lostwax.backends.runtime.input_layout import input_offsets
 from lostwax.ir.contract.program import Bucket
 from lostwax.ir.contract.step import STEP_INPUTS, StepBatch, input_shape
 
 _NUMPY = {"i32": np.int32, "f32": np.float32}
-ALIGN = 64  # bytes, so that every input begins a cache line
-
-
-def input_offsets(bucket: Bucket) -> tuple[dict[str, int], int]:
-    """Byte offset of each input in one packed buffer, and the buffer's size."""
-    offsets: dict[str, int] = {}
-    end = 0
-    for name in STEP_INPUTS:
-        offsets[name] = end
-        end += -(-4 * prod(input_shape(name, bucket)) // ALIGN) * ALIGN
-    return offsets, end
 
 
 class StepBuffers:

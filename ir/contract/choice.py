@@ -6,11 +6,15 @@ import msgspec
 
 
 class Loser(msgspec.Struct, frozen=True, kw_only=True):
-    """A lowering that was not chosen at a place: `reason` why, `us` its price where it had one."""
+    """A lowering that was not chosen at a place: `reason` why, `us` its price where it had one.
+
+    `portable`: any target has it.
+    """
 
     lowering: str
     reason: str
     us: float | None = None
+    portable: bool = False
 
 
 class RegionChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,6 +23,7 @@ class RegionChoice(msgspec.Struct, frozen=True, kw_only=True):
     `us` is microseconds, from a `record` or an `estimate` (`source`); `estimate_us` is the estimate
     in either case. `region` is the region's digest, under which records are filed. `probe` is the
     id under which `probes.json` and `certificates.json` have it, empty where nothing is certified.
+    `portable`: it runs on torch's operators: nothing of the target's own was cheaper, or fit.
     """
 
     block: str
@@ -31,6 +36,7 @@ class RegionChoice(msgspec.Struct, frozen=True, kw_only=True):
     estimate_us: float = 0.0
     probe: str = ""
     losers: tuple[Loser, ...]
+    portable: bool = False
     place: tuple[int, ...] = ()
     """Where its ops stand in the block's function, counted from 0."""
 

@@ -12,9 +12,9 @@ CHAT_V32 = "deepseek-v3.2"
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Facts of one checkpoint. `digest` covers configuration and every tensor's name, dtype, shape
-    and the checkpoint index, not where the checkpoint lies. `chat_encoding` is the id of how chats
-    are rendered, None where no encoder of ours is the model's.
+    """Facts of one checkpoint. `digest` covers configuration, end and begin tokens, and every
+    tensor's name, dtype, shape and file, not where the checkpoint lies. `chat_encoding` is the id
+    of how chats are rendered, None where no encoder of ours is the model's.
     """
 
     name: Word

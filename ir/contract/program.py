@@ -79,15 +79,15 @@ class HostCall(msgspec.Struct, frozen=True, kw_only=True, tag="host"):
     """A call of a named host function: `function(*views_as_tensors, **consts)`.
 
     `function` is `module:name`; the module must lie below a `kernels` package of the target or of
-    `backends.portable`. `capturable` says that it may run under device-graph capture (no host
-    reads, no shapes from data, no allocation that capture forbids). `allocates` is the upper bound
-    in bytes of what it allocates outside the arena.
+    `backends.portable`. `capturable` promises that it may run under device-graph capture (no host
+    reads, no shapes from data, no allocation that capture forbids): who does not say so cannot.
+    `allocates` is the upper bound in bytes of what it allocates outside the arena.
     """
 
     function: Word
     args: tuple[View | None, ...]
     consts: dict[Word, Const] = {}
-    capturable: bool = True
+    capturable: bool = False
     allocates: Bytes = 0
     op: Word = ""
     """The lowering's name, for traces and errors."""

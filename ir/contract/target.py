@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from lostwax.ir.contract.bounds import Word
+from lostwax.ir.contract.bounds import Bytes, Word
 
 Replay = Literal["walk", "graph", "none"]
 
@@ -14,16 +14,18 @@ Replay = Literal["walk", "graph", "none"]
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """A frozen record of facts about one kind of device.
 
-    `bandwidth_gbps` is gigabytes per second of device memory, `tflops` dense matrix rate per
-    dtype name (as in `View.dtype`), `launch_us` the cost of one launch inside a replay.
-    `replay` says how a program runs: `walk` the launch list on the host, `graph` as one captured
-    device graph for the entries in `graph_entries`, or `none` (plans only).
+    `memory_bytes` is what the smallest device of the kind has, `bandwidth_gbps` gigabytes per
+    second of that memory, `tflops` dense matrix rate per dtype name (as in `View.dtype`),
+    `launch_us` the cost of one launch inside a replay. `replay` says how a program runs: `walk` the
+    launch list on the host, `graph` as one captured device graph for the entries in
+    `graph_entries`, or `none` (plans only).
     """
 
     name: Word
     backend: Word
     arch: Word
     dtypes: tuple[Word, ...]
+    memory_bytes: Bytes
     bandwidth_gbps: float
     tflops: dict[str, float]
     launch_us: float
@@ -38,10 +40,17 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """Most blocks of threads that may share memory and barriers; 1 where there are no clusters."""
     library_bytes: int = 0
     """What device libraries keep for themselves, such as cuBLAS's workspace."""
+    wide_products: bool = False
+    """True where torch's products of half precision can leave in f32 (their `out_dtype`)."""
     host_memory: bool = False
     """True where the host reads device buffers directly."""
 
     def __post_init__(self) -> None:
+        if self.memory_bytes < 1:
+            raise ValueError(
+                f"Target {self.name!r} has {self.memory_bytes} bytes of memory; give what its"
+                f" smallest device has in backends/{self.backend}/target.py"
+            )
         missing = [d for d in self.tflops if d not in self.dtypes]
         if missing:
             raise ValueError(

@@ -1,49 +1,61 @@
-"""Starts one engine process a rank on this host, by torchrun. Knows no artifact and no socket.
+"""Starts one engine process a rank on this host. Knows no artifact and no socket.
 
-Run as `python -m lostwax.server.engine.launch RANKS [engine arguments]`; the gateway does where an
-artifact has several ranks. One rank's end ends them all, and so does the gateway's.
+Run as `python -m lostwax.server.engine.launch RANKS --parent PID --meeting FILE ...`, further
+arguments are the engine's; the gateway does where an artifact has several ranks. One rank's end
+ends them all, and so does the gateway's. torchrun would do the same, but its store listens on every
+interface and takes whoever connects; here the ranks meet over a file in the gateway's private
+folder.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from lostwax.server.engine.parent import end_with_parent
 
 ENGINE = "lostwax.server.engine"
-LOOPBACK = "127.0.0.1"
+LAST_WORDS_S = 0.5
+"""What rank 0 gets to tell the gateway why the ranks ended, where another rank ended first."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run until a rank ends."""
-    ranks, *engine = sys.argv[1:] if argv is None else argv
-    end_with_parent()
-    import torch
-    from torch.distributed import run as torchrun
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
-    # torchrun and Gloo are told this way only. The ranks of one host need no other interface.
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    if "lo" in {name for _, name in socket.if_nameindex()}:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    if "--threads" not in engine:
-        engine += ["--threads", str(max(torch.get_num_threads() // int(ranks), 1))]
-    # The static rendezvous and not torchrun's own: that one exchanges pickles.
-    where = [f"--master-addr={LOOPBACK}", f"--master-port={_free_port()}"]
-    try:
-        torchrun.main([f"--nproc-per-node={ranks}", *where, "-m", ENGINE, *engine])
-    except ChildFailedError:
-        raise SystemExit(1) from None  # the rank that failed has said why
+    parser = argparse.ArgumentParser(prog="lostwax.server.engine.launch")
+    parser.add_argument("ranks", type=int)
+    parser.add_argument("--parent", type=int, required=True, help="pid of the gateway")
+    parser.add_argument("--meeting", type=Path, required=True, help="file that does not exist yet")
+    options, engine = parser.parse_known_args(argv)
+    end_with_parent(options.parent)
+    # Gloo is told this way only. The ranks of one host need no other interface than loopback.
+    for name in {"lo", "lo0"} & {name for _, name in socket.if_nameindex()}:
+        os.environ["GLOO_SOCKET_IFNAME"] = name
+    command = [sys.executable, "-m", ENGINE, *engine, "--parent", str(os.getpid())]
+    command += ["--ranks", str(options.ranks), "--meeting", str(options.meeting)]
+    ranks = [
+        subprocess.Popen([*command, "--rank", str(rank)], stdin=subprocess.DEVNULL)
+        for rank in range(options.ranks)
+    ]
+    raise SystemExit(_until_one_ends(ranks))
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _until_one_ends(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
+    """The exit status for the rank that ended first, once all have ended."""
+    pid, status = os.wait()
+    if pid != ranks[0].pid:
+        with suppress(subprocess.TimeoutExpired):
+            ranks[0].wait(LAST_WORDS_S)
+    for rank in ranks:
+        if rank.pid != pid:
+            rank.kill()
+            rank.wait()
+    return os.waitstatus_to_exitcode(status) or 1  # a rank has no reason to end well
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lostwax.server.engine.commit import commit
 from lostwax.server.engine.draft import draft
+from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.messages import (
     Cancel,
     Command,
@@ -29,13 +30,20 @@ class TooManyDrafts(ValueError):
     """More drafts are asked for than the artifact's programs verify."""
 
 
+class EngineBroken(RuntimeError):
+    """Steps failed one after another; what they raised is in the log."""
+
+
 class EngineCore:
     """Holds a runtime and its scheduler. Callers use it from one thread at a time.
 
-    `drafts` tokens are drafted at most (None: as many as the artifact can verify).
+    `drafts` tokens are drafted at most (None: as many as the artifact can verify). `log` is told
+    what a step raised.
     """
 
-    def __init__(self, runtime: Runtime, drafts: int | None = None) -> None:
+    def __init__(
+        self, runtime: Runtime, drafts: int | None = None, log: FailureLog | None = None
+    ) -> None:
         most = runtime.limits.max_drafts
         if drafts is not None and not 0 <= drafts <= most:
             raise TooManyDrafts(
@@ -49,6 +57,8 @@ class EngineCore:
         self.num_drafted = 0
         self.num_accepted = 0
         self._num_failed_steps = 0
+        self._is_warming_up = False
+        self._log = log or FailureLog()
 
     @property
     def info(self) -> EngineInfo:
@@ -115,12 +125,20 @@ class EngineCore:
 
     def _fail(self, plan: StepPlan, error: Exception) -> list[Output | Failed]:
         """End the plan's requests that still run, or raise where the device is at fault."""
+        if self._is_warming_up:
+            raise error
+        live = [chunk.req for chunk in plan.chunks if chunk.req.pages]
+        ids = [req.submit.log_id or req.name for req in live]
+        self._log(f"the {plan.entry} step failed", error, ids)
         self._num_failed_steps += 1
         if self._num_failed_steps >= MAX_FAILED_STEPS:
-            raise error
-        message = f"the {plan.entry} step failed: {type(error).__name__}: {error}"
-        live = [chunk.req.name for chunk in plan.chunks if chunk.req.pages]
-        failed: list[Output | Failed] = [Failed(n, "engine_error", message) for n in live]
+            raise EngineBroken(
+                f"{MAX_FAILED_STEPS} steps failed one after another, at last with"
+                f" {type(error).__name__}: {error}"
+            ) from error
+        failed: list[Output | Failed] = [
+            Failed(req.name, "engine_error", "the engine failed on this request") for req in live
+        ]
         self._retire(failed)
         return failed
 
@@ -129,7 +147,7 @@ class EngineCore:
 
         An error here is the caller's.
         """
-        self._num_failed_steps = MAX_FAILED_STEPS - 1  # do not swallow the first failure
+        self._is_warming_up = True
         max_tokens = min(2 + self._max_drafts, self.scheduler.max_context - 1)
         self.handle(Submit(request="warm-up", prompt=[0], max_tokens=max_tokens, ignore_eos=True))
         while self.has_work:
@@ -137,6 +155,7 @@ class EngineCore:
                 if isinstance(event, Failed):
                     raise RuntimeError(f"the warm-up step failed: {event.message}")
         self.scheduler.check_integrity()
+        self._is_warming_up = False
 
     def _retire(self, events: Sequence[Output | Failed]) -> None:
         for event in events:

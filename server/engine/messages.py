@@ -16,12 +16,14 @@ Finish = Literal["stop", "length", "cancelled"]
 
 class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     """Generate `max_tokens` tokens after `prompt`, each out of the likeliest ids whose mass reaches
-    `top_p`. `top_logprobs` counts alternatives a token.
+    `top_p`. `top_logprobs` counts alternatives a token. `log_id` is what client and operator know
+    the request by; several may have the same.
     """
 
     request: str
     prompt: list[int]
     max_tokens: int
+    log_id: str = ""
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
@@ -68,7 +70,8 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, tag="output"):
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """A request ended without its answer. `code` is an OpenAI error code."""
+    """A request ended without its answer. `code` is an OpenAI error code; `message` is for the
+    client: it never says what went wrong inside."""
 
     request: str
     code: str
@@ -94,13 +97,19 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
     beats: int
 
 
+class Phase(msgspec.Struct, frozen=True, tag="phase"):
+    """The engine has begun a phase of its start."""
+
+    name: str
+
+
 class Fatal(msgspec.Struct, frozen=True, tag="fatal"):
-    """The engine ends after this; `message` says why."""
+    """The engine ends after this; `message` says why, to the operator."""
 
     message: str
 
 
-Event = Output | Failed | EngineInfo | Heartbeat | Fatal
+Event = Output | Failed | EngineInfo | Heartbeat | Phase | Fatal
 
 _ENCODER = msgspec.msgpack.Encoder()
 _COMMANDS = msgspec.msgpack.Decoder(list[Command])

@@ -9,9 +9,17 @@ import time
 LOOK_S = 0.25
 
 
-def end_with_parent() -> None:
-    """Watch from a thread, since the main one may wait for another rank for long."""
-    threading.Thread(target=_watch, args=(os.getppid(),), name="parent", daemon=True).start()
+def end_with_parent(parent: int) -> None:
+    """End this process when `parent`, the process that started it, has ended; at once if it has.
+
+    The pid is the parent's own `os.getpid()`, handed down with the command. This process' own
+    `os.getppid()` does not do: a parent that was killed before this line has been replaced by
+    whoever inherits orphans, which would then be watched for ever.
+    """
+    if os.getppid() != parent:
+        os._exit(1)
+    # A thread, since the main one may be inside a step, or wait for another rank, for long.
+    threading.Thread(target=_watch, args=(parent,), name="parent", daemon=True).start()
 
 
 def _watch(parent: int) -> None:

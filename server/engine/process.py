@@ -1,14 +1,13 @@
 """The engine process: loads a runtime, warms it up, then steps for ever. Knows no HTTP.
 
-Run as `python -m lostwax.server.engine`; the gateway starts it and reads its events. Under torchrun
-there is one such process a rank: rank 0 talks to the gateway, the others run what it tells.
+Run as `python -m lostwax.server.engine`; the gateway starts it and reads its events. `launch.py`
+starts one such process a rank: rank 0 talks to the gateway, the others run what it tells.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import os
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from lostwax.backends.runtime.phases import Phases
 from lostwax.server.engine.loop import EngineCore
-from lostwax.server.engine.messages import Event
+from lostwax.server.engine.messages import Event, Phase
 from lostwax.server.engine.parent import end_with_parent
 from lostwax.server.engine.runtime import Runtime
 from lostwax.server.engine.wire import EngineWire
@@ -27,16 +26,25 @@ if TYPE_CHECKING:
 
 
 def run_engine(
-    load: Callable[[], Runtime],
+    load: Callable[[Callable[[str], None]], Runtime],
     address: str,
     drafts: int | None = None,
     phases: Phases | None = None,
 ) -> None:
-    """Serve the runtime that `load` gives to the gateway at `address`, until the process ends."""
+    """Serve the runtime that `load` gives to the gateway at `address`, until the process ends.
+
+    `load` tells the function that it is given when each of its phases begins; gateway and `phases`
+    hear of them.
+    """
     with EngineWire(address) as wire:
-        core = EngineCore(load(), drafts)
-        if phases:
-            phases("warm up")
+
+        def begin(phase: str) -> None:
+            if phases:
+                phases(phase)
+            wire.send([Phase(phase)])
+
+        core = EngineCore(load(begin), drafts)
+        begin("warm up")
         core.warm_up()
         if phases:
             phases.end()
@@ -55,6 +63,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="lostwax.server.engine")
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--address", required=True, help="ZeroMQ address that the gateway binds")
+    parser.add_argument("--parent", type=int, required=True, help="pid of who started this process")
+    parser.add_argument("--rank", type=int, default=0)
+    parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--meeting", type=Path, help="file over which the ranks meet")
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--drafts", type=int)
     parser.add_argument("--num-pages", type=int)
@@ -62,11 +74,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--certificates", type=Path)
     parser.add_argument("--allow-compiled", action="store_true")
     options = parser.parse_args(argv)
-    rank = int(os.environ.get("RANK", "0"))  # torchrun numbers its processes so
+    end_with_parent(options.parent)
+    rank: int = options.rank
     try:
         if rank == 0:
-            phases = Phases()
-            run_engine(lambda: _load(options, phases), options.address, options.drafts, phases)
+            run_engine(
+                lambda begin: _load(options, begin), options.address, options.drafts, Phases()
+            )
         else:
             _follow(options)
     except Exception as error:
@@ -78,8 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _follow(options: argparse.Namespace) -> None:
-    """Run what rank 0 tells, as long as it and this process' parent live."""
-    end_with_parent()
+    """Run what rank 0 tells, as long as it lives."""
     from lostwax.backends.runtime.ranks import part
 
     try:
@@ -96,6 +109,8 @@ def _load(
     with _no_collection():
         from lostwax.backends.runtime.boot_check import Admission
         from lostwax.backends.runtime.load import load
+    if options.ranks > 1:
+        _join_ranks(options)
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -108,6 +123,15 @@ def _load(
         threads=options.threads,
         phases=phases,
     )
+
+
+def _join_ranks(options: argparse.Namespace) -> None:
+    import torch
+
+    from lostwax.backends.runtime.ranks import gather
+
+    options.threads = options.threads or max(torch.get_num_threads() // options.ranks, 1)
+    gather(options.meeting, options.rank, options.ranks)
 
 
 @contextmanager

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import msgspec
+
 from lostwax.server.gateway.models import GenerationRequest
 
 _STATUSES = {
     400: "A parameter is wrong, unknown or unsupported; `param` names it",
+    403: "Host is not a name of this server, or Origin not that of a page that may use it",
     404: "No such model or path",
+    405: "The path takes other methods; see Allow",
     408: "The body came too slowly",
-    413: "The body is too large",
+    413: "The body is too large, or takes too long to read",
+    415: "The body is not declared as application/json",
     429: "The queue is full; see Retry-After",
     500: "The engine failed on this request",
-    503: "The engine is starting; see Retry-After",
+    503: "The engine is starting, or the server is shutting down; see Retry-After",
 }
 
 
 def described(kind: type[GenerationRequest]) -> dict[str, Any]:
     """FastAPI's arguments of a route that takes this request, which it does not validate itself."""
-    schema = kind.model_json_schema()
-    definitions = schema.pop("$defs", {})
+    (schema,), definitions = msgspec.json.schema_components((kind,))
     content = {"application/json": {"schema": _inlined(schema, definitions)}}
     return {
         "responses": {status: {"description": text} for status, text in _STATUSES.items()},

@@ -5,80 +5,100 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
+from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.gateway.answering import Answering
 from lostwax.server.gateway.api_schema import described
-from lostwax.server.gateway.chat import prepare_chat
+from lostwax.server.gateway.body_reader import BodyReader
+from lostwax.server.gateway.border import Border
+from lostwax.server.gateway.browser_guard import BrowserGuard
 from lostwax.server.gateway.chat_models import ChatRequest
-from lostwax.server.gateway.completions import prepare_completion
+from lostwax.server.gateway.draining import Draining, DrainingGate
 from lostwax.server.gateway.engine_client import EngineClient
-from lostwax.server.gateway.errors import ApiError, json_response
+from lostwax.server.gateway.errors import ApiError, json_response, model_not_found
+from lostwax.server.gateway.head_as_get import HeadAsGet
 from lostwax.server.gateway.limits import Admission, BodyLimit
 from lostwax.server.gateway.models import CompletionRequest
+from lostwax.server.gateway.readiness import engine_health, require_engine, require_ready
 from lostwax.server.gateway.request_id import RequestId
 from lostwax.server.gateway.tokenizer import Codec
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What an operator may choose. `model` replaces the checkpoint's name."""
+    """What an operator may choose. `model` replaces the checkpoint's name.
+
+    `host` is what the server listens on, `allowed_hosts` are further names by which it is called,
+    `allowed_origins` those of web pages that may use it.
+    """
 
     model: str | None = None
     max_queued_reqs: int = 512
     max_queued_tokens: int = 2_000_000
+    host: str = "127.0.0.1"
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
 
 
-def create_app(client: EngineClient, codec: Codec, settings: Settings) -> FastAPI:
-    """The application over an engine, which it starts and stops with itself."""
+def create_app(
+    client: EngineClient,
+    codec: Codec,
+    settings: Settings,
+    *,
+    draining: Draining | None = None,
+    log: FailureLog | None = None,
+) -> FastAPI:
+    """The application over an engine, which it starts and stops with itself.
+
+    Once `draining` has begun, new requests are refused. `log` is told of what nobody expected.
+    """
+    draining = draining or Draining()
     admission = Admission(settings.max_queued_reqs, settings.max_queued_tokens)
-    answering = Answering(client, codec, admission, settings.model)
+    reader = BodyReader(codec)
+    answering = Answering(client, codec, reader, admission, settings.model)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         await client.start()
+        reader.start()
         try:
             yield
         finally:
+            await reader.stop()
             await client.stop()
 
-    app = FastAPI(title="lostwax", lifespan=lifespan)
+    # Their pages load scripts from elsewhere.
+    app = FastAPI(title="lostwax", lifespan=lifespan, docs_url=None, redoc_url=None)
     _answer_errors(app)
 
     @app.get("/health")
     async def health() -> Response:  # pyright: ignore[reportUnusedFunction]
-        status = 503 if client.state == "dead" else 200
-        return json_response({"status": client.state}, status)
+        running = {"running": draining.num_running}
+        if draining.has_begun:
+            return json_response({"status": "draining"} | running)
+        dead = client.state == "dead"
+        return json_response(engine_health(client) | running, 503 if dead else 200)
 
     @app.get("/ready")
     async def ready() -> Response:  # pyright: ignore[reportUnusedFunction]
-        answering.ready_info()
+        require_ready(client)
         return json_response({"status": "ready"})
-
-    @app.get("/v1/models")
-    async def models() -> Response:  # pyright: ignore[reportUnusedFunction]
-        info = answering.ready_info()
-        model = {
-            "id": settings.model or info.model,
-            "object": "model",
-            "created": 0,
-            "owned_by": "lostwax",
-            "max_model_len": info.max_context,
-        }
-        return json_response({"object": "list", "data": [model]})
 
     @app.post("/v1/completions", **described(CompletionRequest))
     async def completions(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await answering.respond(http, CompletionRequest, prepare_completion)
+        return await answering.respond(http, "completions")
 
     @app.post("/v1/chat/completions", **described(ChatRequest))
     async def chat_completions(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await answering.respond(http, ChatRequest, prepare_chat)
+        return await answering.respond(http, "chat")
 
-    app.add_middleware(BodyLimit)
-    app.add_middleware(RequestId)
+    _list_models(app, client, settings.model)
+    _guard(app, settings, draining, log or FailureLog())
     return app
 
 
@@ -90,10 +110,54 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http_error(http: Request, error: HTTPException) -> Response:  # pyright: ignore[reportUnusedFunction]
         message = f"{http.method} {http.url.path}: {error.detail}"
-        return ApiError(error.status_code, message, code="not_found").response()
+        code = "method_not_allowed" if error.status_code == 405 else "not_found"
+        headers = dict(error.headers or {})
+        if "GET" in headers.get("Allow", ""):
+            headers["Allow"] += ", HEAD"
+        return ApiError(error.status_code, message, code=code, headers=headers).response()
 
-    @app.exception_handler(Exception)
-    async def unexpected(http: Request, _: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
-        # The cause goes to the log; an answer names no internals.
-        message = f"internal error in request {http.state.request_id}"
-        return ApiError(500, message, code="internal_error").response()
+
+def _list_models(app: FastAPI, client: EngineClient, name: str | None) -> None:
+    def served() -> dict[str, Any]:
+        info = require_engine(client)
+        return {
+            "id": name or info.model,
+            "object": "model",
+            "created": 0,
+            "owned_by": "lostwax",
+            "max_model_len": info.max_context,
+        }
+
+    @app.get("/v1/models")
+    async def models() -> Response:  # pyright: ignore[reportUnusedFunction]
+        return json_response({"object": "list", "data": [served()]})
+
+    @app.get("/v1/models/{wanted:path}")
+    async def model(wanted: str) -> Response:  # pyright: ignore[reportUnusedFunction]
+        found = served()
+        if wanted != found["id"]:
+            raise model_not_found(wanted, found["id"])
+        return json_response(found)
+
+
+def _guard(app: FastAPI, settings: Settings, draining: Draining, log: FailureLog) -> None:
+    # The last is the first that a request passes.
+    app.add_middleware(HeadAsGet)
+    app.add_middleware(DrainingGate, draining=draining)
+    app.add_middleware(BodyLimit)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-Id", "Retry-After"],
+        )
+    app.add_middleware(
+        BrowserGuard,
+        bound=settings.host,
+        hosts=settings.allowed_hosts,
+        origins=settings.allowed_origins,
+    )
+    app.add_middleware(Border, log=log)
+    app.add_middleware(RequestId)

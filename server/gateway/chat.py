@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from lostwax.server.engine.messages import EngineInfo, Output, Submit
+from lostwax.server.engine.messages import EngineInfo, Output
 from lostwax.server.gateway.chat_models import ChatRequest
-from lostwax.server.gateway.chat_prompt import ChatPrompt, render_chat
+from lostwax.server.gateway.chat_prompt import render_chat
+from lostwax.server.gateway.long_json import long_list
+from lostwax.server.gateway.prepared import AnswerOptions, ChatTurn, Prepared
 from lostwax.server.gateway.reasoning import ReasoningSplitter
 from lostwax.server.gateway.submits import (
+    answer_options,
     form_submit,
     require_prompt,
     require_ranks,
@@ -20,11 +24,10 @@ from lostwax.server.gateway.tokenizer import Codec
 from lostwax.server.gateway.transcript import Scored, Transcript
 
 
-def prepare_chat(
-    request: ChatRequest, info: EngineInfo, codec: Codec
-) -> tuple[list[Submit], ChatForm]:
+def prepare_chat(request: ChatRequest, info: EngineInfo, codec: Codec) -> Prepared:
     """The one engine request of a chat, checked against what the engine can do."""
-    require_ranks(request.top_logprobs, info, "top_logprobs")
+    num_top = request.top_logprobs or 0
+    require_ranks(num_top, info, "top_logprobs")
     prompt = render_chat(request, info, codec)
     require_stops(request, codec)
     left = max(info.max_context - len(prompt.ids), 1)
@@ -36,9 +39,11 @@ def prepare_chat(
         prompt.ids,
         max_tokens,
         stop_ids=() if request.ignore_eos else prompt.ends,
-        top_logprobs=request.top_logprobs,
+        top_logprobs=num_top,
     )
-    return [submit], ChatForm(request, prompt, codec)
+    options = answer_options(request, scored=bool(request.logprobs))
+    turn = ChatTurn(thinks=prompt.thinks, silent=prompt.silent)
+    return Prepared(options=options, submits=[submit], turn=turn)
 
 
 @dataclass(slots=True)
@@ -63,15 +68,15 @@ class ChatDelta:
 class ChatReader:
     """The growing message. Stop strings hold in reasoning too, as in SGLang."""
 
-    def __init__(self, request: ChatRequest, prompt: ChatPrompt, codec: Codec) -> None:
+    def __init__(self, options: AnswerOptions, turn: ChatTurn, codec: Codec) -> None:
         self._transcript = Transcript(
-            prompt.ids,
+            [],
             codec,
-            stops=request.stops,
-            with_scores=request.logprobs,
-            silent=prompt.silent,
+            stops=options.stops,
+            with_scores=options.scored,
+            silent=turn.silent,
         )
-        self._splitter = ReasoningSplitter(prompt.thinks)
+        self._splitter = ReasoningSplitter(turn.thinks)
 
     @property
     def finished(self) -> bool:
@@ -96,6 +101,10 @@ class ChatReader:
         end = self._splitter.reasoning_end or 0
         return sum(offset < end for offset in self._transcript.offsets)
 
+    def opening(self) -> Iterator[ChatDelta]:
+        """Nothing comes before the first output."""
+        return iter(())
+
     def feed(self, output: Output) -> ChatDelta:
         """What an output adds."""
         delta = self._transcript.feed(output)
@@ -112,11 +121,11 @@ class ChatForm:
     id_prefix = "chatcmpl"
     kinds = ("chat.completion", "chat.completion.chunk")
 
-    def __init__(self, request: ChatRequest, prompt: ChatPrompt, codec: Codec) -> None:
-        self._request = request
+    def __init__(self, options: AnswerOptions, turn: ChatTurn, codec: Codec) -> None:
+        self._options = options
         self._codec = codec
         self._begun: set[int] = set()
-        self.readers = [ChatReader(request, prompt, codec)]
+        self.readers = [ChatReader(options, turn, codec)]
 
     def whole(self, index: int, answer: ChatDelta) -> dict[str, Any]:
         """A choice with its message. Content is null where the answer ended before it began."""
@@ -138,7 +147,7 @@ class ChatForm:
             self._begun.add(index)
             begin = {"role": "assistant", "content": ""}
             first.append(self._choice(index, {"delta": begin}, ChatDelta()))
-        has_ids = self._request.return_token_ids and delta.token_ids
+        has_ids = self._options.token_ids and delta.token_ids
         if not (delta.reasoning or delta.content or delta.finish or delta.scored or has_ids):
             return first
         said: dict[str, str] = {}
@@ -154,14 +163,14 @@ class ChatForm:
         return {"completion_tokens_details": {"reasoning_tokens": num_reasoning}}
 
     def _choice(self, index: int, said: dict[str, Any], delta: ChatDelta) -> dict[str, Any]:
-        logprobs = {"content": [self._scored(each) for each in delta.scored]}
+        logprobs = {"content": long_list(map(self._scored, delta.scored))}
         choice = {
             "index": index,
             **said,
             "logprobs": logprobs if delta.scored else None,
             "finish_reason": delta.finish,
         }
-        return choice | ({"token_ids": delta.token_ids} if self._request.return_token_ids else {})
+        return choice | ({"token_ids": delta.token_ids} if self._options.token_ids else {})
 
     def _scored(self, scored: Scored) -> dict[str, Any]:
         """A token as chats have it; every generated one is told of, reasoning's too."""

@@ -1,29 +1,34 @@
 """The request schema of `/v1/chat/completions`, with a bound on every number. Knows no encoding.
 
 What is not served yet is refused by name with what to do instead; values that ask for nothing are
-accepted, because clients send them by default.
+taken, because clients send them by default or send back what they got.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from lostwax.server.gateway.models import (
-    MAX_LOGPROBS,
-    MAX_TOKEN_ID,
-    STRICT,
-    GenerationRequest,
-    drop_nulls,
+from lostwax.server.gateway.models import MAX_LOGPROBS, MAX_TOKEN_ID, GenerationRequest
+from lostwax.server.gateway.unsupported import (
+    FieldError,
+    Unread,
+    given,
+    only,
+    require_neutral,
 )
 
 MAX_MESSAGES = 2048
 MAX_PARTS = 256
 MAX_CALLS = 128
 MAX_NAME_CHARS = 256
+MAX_ARGUMENT_VALUES = 200_000
+"""Values in all arguments of a chat together: an agent's longest history has some thousands."""
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
+Name = Annotated[str, Meta(max_length=MAX_NAME_CHARS)]
 
 _OF_ROLE = {
     "assistant": {"reasoning_content", "reasoning", "tool_calls"},
@@ -32,128 +37,187 @@ _OF_ROLE = {
 """What a message may hold beside its role and content."""
 
 _RENDER = "render the tools into a prompt (encoding_v32.py) and send that to /v1/completions"
-_FORMAT = "ask for the format in a message and check the answer"
 _THINKING = 'use chat_template_kwargs: {"thinking": true}'
-_REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "tools": (([],), _RENDER),
-    "tool_choice": (("none", "auto"), _RENDER),
-    "parallel_tool_calls": ((True, False), _RENDER),
-    "functions": (([],), _RENDER),
-    "function_call": (("none", "auto"), _RENDER),
-    "response_format": (({"type": "text"},), _FORMAT),
-    "modalities": ((["text"],), "this model reads and writes text only"),
-    "audio": ((), "this model reads and writes text only"),
-    "reasoning_effort": ((), _THINKING),
-    "enable_thinking": ((), _THINKING),
-}
-"""Parameters that are not served, the values that ask for nothing, and the remedy."""
+_TEXT_ONLY = "this model reads and writes text only"
+_ENCODER = "the model's own encoder renders chats; send your own text to /v1/completions"
 
 
-class TextPart(BaseModel):
-    """A piece of content; there is no other kind that the model reads."""
+class TextPart(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="text"):
+    """A piece of content."""
 
-    model_config = STRICT
-    type: Literal["text"]
     text: str
 
 
-class Function(BaseModel):
+class RefusalPart(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="refusal"):
+    """What another model said instead of an answer. The encoding has no place for it."""
+
+    refusal: Annotated[Raw, Meta(extra_json_schema={"not": {}})]
+
+    def __post_init__(self) -> None:
+        raise FieldError("type", "a refusal is not rendered; send its text as content")
+
+
+Part = TextPart | RefusalPart
+
+
+class Function(Struct, frozen=True, forbid_unknown_fields=True):
     """What an assistant called. `arguments` is a JSON object, as text or as it is."""
 
-    model_config = STRICT
-    name: str = Field(min_length=1, max_length=MAX_NAME_CHARS)
-    arguments: str | dict[str, Any] = "{}"
+    name: Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
+    arguments: Annotated[
+        Raw | UnsetType,
+        Meta(extra_json_schema={"type": ["string", "object", "null"]}),
+    ] = UNSET
+
+    def __post_init__(self) -> None:
+        if (given(self.arguments) or b"{")[:1] not in (b'"', b"{"):
+            raise FieldError("arguments", "a JSON object belongs here, as text or as it is")
+        _ = self.arguments_text  # whether it is text is known only when it is read
+
+    @property
+    def arguments_text(self) -> str:
+        """The arguments as JSON text."""
+        text = given(self.arguments) or b"{}"
+        return msgspec.json.decode(text, type=str) if text[:1] == b'"' else text.decode()
+
+    @property
+    def num_values(self) -> int:
+        """How many values reading the arguments can make, at most."""
+        text = given(self.arguments) or b""
+        return sum(text.count(mark) for mark in (b",", b"[", b"{", b"\\u"))
 
 
-class ToolCall(BaseModel):
-    """One call of an assistant's turn."""
+class ToolCall(Struct, frozen=True, forbid_unknown_fields=True):
+    """One call of an assistant's turn. `index`, as streams have it, is not read: order counts."""
 
-    model_config = STRICT
-    id: str | None = Field(None, max_length=MAX_NAME_CHARS)
-    type: Literal["function"] = "function"
     function: Function
+    id: Name | None = None
+    type: Literal["function"] | None = None
+    index: Annotated[int, Meta(ge=0, le=MAX_CALLS)] | None = None
 
 
-class Message(BaseModel):
-    """A turn of the chat. `reasoning` is another name of `reasoning_content`."""
+class Message(Struct, frozen=True, forbid_unknown_fields=True):
+    """A turn of the chat. `reasoning` is another name of `reasoning_content`. `name` is not
+    rendered: the encoding has no place for it."""
 
-    model_config = STRICT
     role: Role
-    content: str | list[TextPart] | None = None
+    content: str | Annotated[list[Part], Meta(max_length=MAX_PARTS)] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
-    tool_calls: list[ToolCall] | None = Field(None, max_length=MAX_CALLS)
-    tool_call_id: str | None = Field(None, max_length=MAX_NAME_CHARS)
+    tool_calls: Annotated[list[ToolCall], Meta(max_length=MAX_CALLS)] | None = None
+    tool_call_id: Name | None = None
+    name: Name | None = None
+    refusal: Annotated[Unread, only("", remedy="send its text as content")] = UNSET
+    annotations: Annotated[Unread, only([], remedy=_TEXT_ONLY)] = UNSET
+    audio: Annotated[Unread, only(remedy=_TEXT_ONLY)] = UNSET
+    function_call: Annotated[Unread, only(remedy="send it as one of tool_calls")] = UNSET
 
-    @model_validator(mode="before")
-    @classmethod
-    def _nulls_mean_defaults(cls, data: Any) -> Any:
-        return drop_nulls(data)
-
-    @field_validator("content")
-    @classmethod
-    def _few_parts(cls, value: str | list[TextPart] | None) -> str | list[TextPart] | None:
-        if isinstance(value, list) and len(value) > MAX_PARTS:
-            raise ValueError(f"at most {MAX_PARTS} parts a message")
-        return value
-
-    @model_validator(mode="after")
-    def _fits_role(self) -> Message:
-        strange = self.model_fields_set - {"role", "content"} - _OF_ROLE.get(self.role, set())
-        if strange:
-            raise ValueError(f"a {self.role} message has no {min(strange)}; remove it")
-        return self
+    def __post_init__(self) -> None:
+        require_neutral(self)
+        for field in ("reasoning_content", "reasoning", "tool_calls", "tool_call_id"):
+            if field not in _OF_ROLE.get(self.role, ()) and getattr(self, field):
+                raise FieldError(field, f"a {self.role} message has no {field}; remove it")
 
     def rendered(self) -> dict[str, Any]:
         """The message as the encoder reads it."""
-        fields = self.model_dump(exclude_none=True, exclude={"reasoning"})
-        if self.reasoning and not self.reasoning_content:
-            fields["reasoning_content"] = self.reasoning
-        return fields
+        content = self.content
+        if isinstance(content, list):
+            content = [msgspec.to_builtins(part) for part in content]
+        fields = {
+            "role": self.role,
+            "content": content,
+            "reasoning_content": self.reasoning_content or self.reasoning,
+            "tool_call_id": self.tool_call_id,
+            "tool_calls": None
+            if self.tool_calls is None
+            else [_rendered_call(call) for call in self.tool_calls],
+        }
+        return {name: value for name, value in fields.items() if value is not None}
 
 
-class TemplateKwargs(BaseModel):
-    """What the chat encoding can be told."""
-
-    model_config = STRICT
-    thinking: bool = False
+def _rendered_call(call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.function.name, "arguments": call.function.arguments_text}
+    return {"id": call.id, "type": "function", "function": function}
 
 
-class ChatRequest(GenerationRequest):
-    """A request of `/v1/chat/completions`."""
+class TemplateKwargs(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the chat encoding can be told.
 
-    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
-    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKEN_ID)
-    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKEN_ID)
-    logprobs: bool = False
-    top_logprobs: int = Field(0, ge=0, le=MAX_LOGPROBS)
-    chat_template_kwargs: TemplateKwargs = TemplateKwargs()
-    tools: Any = None
-    tool_choice: Any = None
-    parallel_tool_calls: Any = None
-    functions: Any = None
-    function_call: Any = None
-    response_format: Any = None
-    modalities: Any = None
-    audio: Any = None
-    reasoning_effort: Any = None
-    enable_thinking: Any = None
+    `trust_content` makes marks and tags in the messages structure, as the model's own encoder does.
+    """
 
-    @field_validator(*_REFUSED)
-    @classmethod
-    def _not_served(cls, value: Any, info: Any) -> Any:
-        neutral, remedy = _REFUSED[info.field_name]
-        if value not in neutral:
-            raise ValueError(f"chats do not take it yet; {remedy}")
-        return value
+    thinking: bool | None = None
+    trust_content: bool | None = None
 
-    @model_validator(mode="after")
-    def _one_bound(self) -> ChatRequest:
+
+class ChatRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A request of `/v1/chat/completions`. With `tool_choice: "none"` tools are not rendered."""
+
+    messages: Annotated[list[Message], Meta(min_length=1, max_length=MAX_MESSAGES)]
+    max_tokens: Annotated[int, Meta(ge=1, le=MAX_TOKEN_ID)] | None = None
+    max_completion_tokens: Annotated[int, Meta(ge=1, le=MAX_TOKEN_ID)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
+    chat_template_kwargs: TemplateKwargs | None = None
+
+    tools: Annotated[Unread, Meta(extra_json_schema={"type": ["array", "null"]})] = UNSET
+    functions: Annotated[Unread, Meta(extra_json_schema={"type": ["array", "null"]})] = UNSET
+    tool_choice: Annotated[Unread, only("none", "auto", remedy=_RENDER)] = UNSET
+    function_call: Annotated[Unread, only("none", "auto", remedy=_RENDER)] = UNSET
+    parallel_tool_calls: Annotated[Unread, only(True, False, remedy=_RENDER)] = UNSET
+    modalities: Annotated[Unread, only(["text"], remedy=_TEXT_ONLY)] = UNSET
+    audio: Annotated[Unread, only(remedy=_TEXT_ONLY)] = UNSET
+    prediction: Annotated[Unread, only(remedy="the model drafts by itself")] = UNSET
+    verbosity: Annotated[Unread, only("medium", remedy="say it in a message")] = UNSET
+    web_search_options: Annotated[Unread, only(remedy="there is no search here")] = UNSET
+    moderation: Annotated[Unread, only(remedy="there is no moderation here")] = UNSET
+    prompt_cache_options: Annotated[
+        Unread, only({}, {"mode": "implicit"}, remedy="the prefix cache is implicit")
+    ] = UNSET
+    reasoning_effort: Annotated[Unread, only("none", remedy=_THINKING)] = UNSET
+    enable_thinking: Annotated[Unread, only(False, remedy=_THINKING)] = UNSET
+    separate_reasoning: Annotated[
+        Unread, only(True, remedy="join reasoning_content and content yourself")
+    ] = UNSET
+    include_reasoning: Annotated[
+        Unread, only(True, remedy="leave reasoning_content out yourself")
+    ] = UNSET
+    stream_reasoning: Annotated[
+        Unread, only(True, remedy="leave reasoning_content out yourself")
+    ] = UNSET
+    echo: Annotated[Unread, only(False, remedy=_ENCODER)] = UNSET
+    add_generation_prompt: Annotated[Unread, only(True, remedy=_ENCODER)] = UNSET
+    continue_final_message: Annotated[Unread, only(False, remedy=_ENCODER)] = UNSET
+    add_special_tokens: Annotated[Unread, only(False, remedy=_ENCODER)] = UNSET
+    chat_template: Annotated[Unread, only(remedy=_ENCODER)] = UNSET
+    documents: Annotated[Unread, only([], remedy="put them into a message")] = UNSET
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_no_tools("tools", self.tools, self.tool_choice)
+        self._require_no_tools("functions", self.functions, self.function_call)
         if None not in (self.max_tokens, self.max_completion_tokens):
-            raise ValueError("give max_tokens or max_completion_tokens, not both")
+            raise FieldError("max_tokens", "give max_tokens or max_completion_tokens, not both")
         if self.top_logprobs and not self.logprobs:
-            raise ValueError("top_logprobs needs logprobs=true")
-        return self
+            raise FieldError("top_logprobs", "it needs logprobs=true")
+        for name in ("reasoning_effort", "enable_thinking"):
+            if self.thinking and given(getattr(self, name)):
+                raise FieldError(name, "chat_template_kwargs say the opposite; remove one of them")
+        calls = (call for message in self.messages for call in message.tool_calls or ())
+        if sum(call.function.num_values for call in calls) > MAX_ARGUMENT_VALUES:
+            message = f"arguments of tool calls hold more than {MAX_ARGUMENT_VALUES} values"
+            raise FieldError("messages", f"{message}; leave out the oldest calls")
+
+    @staticmethod
+    def _require_no_tools(name: str, tools: Unread, choice: Unread) -> None:
+        text = given(tools)
+        if text is None:
+            return
+        if not text.startswith(b"["):
+            raise FieldError(name, "a list belongs here")
+        is_empty = not text[1:-1].strip()
+        if not is_empty and given(choice) != b'"none"':
+            raise FieldError(name, f"chats do not take it yet; {_RENDER}")
 
     @property
     def most_tokens(self) -> int | None:
@@ -161,6 +225,11 @@ class ChatRequest(GenerationRequest):
         return self.max_completion_tokens or self.max_tokens
 
     @property
+    def template(self) -> TemplateKwargs:
+        """What the chat encoding is told."""
+        return self.chat_template_kwargs or TemplateKwargs()
+
+    @property
     def thinking(self) -> bool:
         """Whether the model reasons before it answers."""
-        return self.chat_template_kwargs.thinking
+        return bool(self.template.thinking)

@@ -17,15 +17,20 @@ from lostwax.server.gateway.encoding_v32 import (
     THINK_END,
     USER,
     EncodingError,
-    encode_messages,
+    encode_pieces,
 )
 from lostwax.server.gateway.errors import ApiError
+from lostwax.server.gateway.fitting import require_fitting
+from lostwax.server.gateway.pieces import Piece, joined
 from lostwax.server.gateway.tokenizer import Codec
 
 _MARKS = (BOS, EOS, USER, ASSISTANT, THINK, THINK_END)
 _SPOKEN = (THINK, THINK_END, DSML)
 """Marks that an answer is read by; all others have no text in it."""
 _REMEDY = "send the whole prompt to /v1/completions"
+_SAMPLE = encode_pieces(
+    [{"role": "system", "content": "a b"}, {"role": "user", "content": " c  "}], "thinking"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +47,22 @@ class ChatPrompt:
     silent: frozenset[int]
 
 
+_OPENED, _CLOSED = Piece(THINK, True), Piece(THINK_END, True)
+
+
 def render_chat(request: ChatRequest, info: EngineInfo, codec: Codec) -> ChatPrompt:
     """The prompt of a chat; ApiError where model, tokenizer or messages do not allow one."""
     _require_encoding(info, codec)
-    text = _text(request)
+    pieces = _pieces(request)
+    require_fitting(joined(pieces), info.max_context, codec, "messages")
     marks = codec.marks
+    try:
+        ids = codec.encode_pieces(pieces)
+    except ValueError as error:
+        raise _refused(f"{error}; leave it out of the messages") from error
     return ChatPrompt(
-        codec.encode_rendered(text),
-        text.endswith(THINK),
+        ids,
+        pieces[-1] == _OPENED,
         (marks[EOS], marks[USER], marks[ASSISTANT]),
         frozenset(i for mark, i in marks.items() if mark not in _SPOKEN),
     )
@@ -68,11 +81,13 @@ def _require_encoding(info: EngineInfo, codec: Codec) -> None:
         message = "this checkpoint has no tokenizer, which chats need"
     elif missing := [mark for mark in _MARKS if mark not in codec.marks]:
         message = f"the tokenizer has no token {' or '.join(missing)}, which chats need"
+    elif codec.encode_pieces(_SAMPLE) != codec.encode_rendered(joined(_SAMPLE)):
+        message = "the tokenizer joins its marks with the text around them, which chats cannot"
     if message:
         raise ApiError(400, f"{message}; {_REMEDY}", code="unsupported_value")
 
 
-def _text(request: ChatRequest) -> str:
+def _pieces(request: ChatRequest) -> list[Piece]:
     last = request.messages[-1].role
     if last in ("system", "assistant"):
         raise _refused(
@@ -82,16 +97,20 @@ def _text(request: ChatRequest) -> str:
     _require_order(request.messages)
     try:
         rendered = [message.rendered() for message in request.messages]
-        text = encode_messages(rendered, "thinking" if request.thinking else "chat")
+        pieces = encode_pieces(
+            rendered,
+            "thinking" if request.thinking else "chat",
+            trust_content=bool(request.template.trust_content),
+        )
     except EncodingError as error:
         raise _refused(str(error)) from error
-    if not text.endswith((THINK, THINK_END)):
+    if pieces[-1] not in (_OPENED, _CLOSED):
         raise _refused("the last tool calls have fewer results than calls; add a tool message each")
     try:
-        text.encode()
+        joined(pieces).encode()
     except UnicodeEncodeError as error:
         raise _refused("the arguments of a tool call hold half a character (surrogate)") from error
-    return text
+    return pieces
 
 
 def _require_order(messages: Sequence[Message]) -> None:

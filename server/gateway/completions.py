@@ -7,8 +7,13 @@ from typing import Any
 
 from lostwax.server.engine.messages import EngineInfo, Submit
 from lostwax.server.gateway.errors import ApiError
+from lostwax.server.gateway.fitting import require_fitting
+from lostwax.server.gateway.long_json import long_list
 from lostwax.server.gateway.models import CompletionRequest
+from lostwax.server.gateway.prepared import AnswerOptions, Job, Prepared
+from lostwax.server.gateway.prompts import Prompt, read_prompts
 from lostwax.server.gateway.submits import (
+    answer_options,
     form_submit,
     require_prompt,
     require_ranks,
@@ -18,41 +23,47 @@ from lostwax.server.gateway.tokenizer import Codec
 from lostwax.server.gateway.transcript import Delta, Scored, Transcript
 
 
-def prepare_completion(
-    request: CompletionRequest, info: EngineInfo, codec: Codec
-) -> tuple[list[Submit], CompletionForm]:
+def prepare_completion(request: CompletionRequest, job: Job, codec: Codec) -> Prepared:
     """One engine request a prompt, checked against what the engine can do."""
+    info, most_tokens = job.info, request.most_tokens
     require_stops(request, codec)
     num_top = request.logprobs or 0
-    score_prompt = request.echo and request.logprobs is not None
+    score_prompt = bool(request.echo) and request.logprobs is not None
     require_ranks(num_top, info, "logprobs")
     if score_prompt and not info.max_top_logprobs:
         message = "this artifact was compiled without scores: echo with logprobs needs them"
         raise ApiError(400, message, code="unsupported_value", param="logprobs")
     name = uuid.uuid4().hex
     submits: list[Submit] = []
-    for index, prompt in enumerate(request.prompts):
-        ids = _prompt_ids(prompt, codec)
-        require_prompt(ids, request.max_tokens, info, "prompt")
+    left = job.max_tokens
+    for index, prompt in enumerate(read_prompts(request.prompt, info.max_context, left)):
+        ids = _prompt_ids(prompt, info, codec)
+        require_prompt(ids, most_tokens, info, "prompt")
+        left -= len(ids)
+        if left < 0:
+            message = f"the prompts hold more than {job.max_tokens} tokens together; send fewer"
+            raise ApiError(400, message, code="invalid_value", param="prompt")
         submits.append(
             form_submit(
                 request,
                 f"{name}-{index}",
                 ids,
-                request.max_tokens,
+                most_tokens,
                 top_logprobs=num_top,
                 score_prompt=score_prompt,
             )
         )
-    return submits, CompletionForm(request, submits, codec)
+    options = answer_options(request, scored=request.logprobs is not None, echo=bool(request.echo))
+    return Prepared(options=options, submits=submits)
 
 
-def _prompt_ids(prompt: str | list[int], codec: Codec) -> list[int]:
+def _prompt_ids(prompt: Prompt, info: EngineInfo, codec: Codec) -> list[int]:
     if not isinstance(prompt, str):
         return prompt
     if not codec.can_encode:
         message = "this checkpoint has no tokenizer; send the prompt as a list of token ids"
         raise ApiError(400, message, code="unsupported_value", param="prompt")
+    require_fitting(prompt, info.max_context, codec, "prompt")
     return codec.encode(prompt)
 
 
@@ -62,16 +73,16 @@ class CompletionForm:
     id_prefix = "cmpl"
     kinds = ("text_completion", "text_completion")
 
-    def __init__(self, request: CompletionRequest, submits: list[Submit], codec: Codec) -> None:
-        self._request = request
+    def __init__(self, options: AnswerOptions, submits: list[Submit], codec: Codec) -> None:
+        self._options = options
         self._codec = codec
         self.readers = [
             Transcript(
                 submit.prompt,
                 codec,
-                stops=request.stops,
-                with_scores=request.logprobs is not None,
-                echo=request.echo,
+                stops=options.stops,
+                with_scores=options.scored,
+                echo=options.echo,
             )
             for submit in submits
         ]
@@ -81,14 +92,14 @@ class CompletionForm:
         choice = {
             "index": index,
             "text": answer.text,
-            "logprobs": None if self._request.logprobs is None else self._logprobs(answer.scored),
+            "logprobs": self._logprobs(answer.scored) if self._options.scored else None,
             "finish_reason": answer.finish,
         }
-        return choice | ({"token_ids": answer.token_ids} if self._request.return_token_ids else {})
+        return choice | ({"token_ids": answer.token_ids} if self._options.token_ids else {})
 
     def parts(self, index: int, delta: Delta) -> list[dict[str, Any]]:
         """A choice's streamed part, if the client asked for what the delta holds."""
-        has_ids = self._request.return_token_ids and delta.token_ids
+        has_ids = self._options.token_ids and delta.token_ids
         is_news = delta.text or delta.finish or delta.scored or has_ids
         return [self.whole(index, delta)] if is_news else []
 
@@ -96,13 +107,13 @@ class CompletionForm:
         """Nothing beside the sums."""
         return {}
 
-    def _logprobs(self, scored: list[Scored]) -> dict[str, list[Any]]:
+    def _logprobs(self, scored: list[Scored]) -> dict[str, Any]:
         """The four parallel lists of an OpenAI completion."""
         return {
-            "tokens": [self._codec.piece(each.token) for each in scored],
-            "token_logprobs": [each.logprob for each in scored],
-            "top_logprobs": [self._top(each) for each in scored],
-            "text_offset": [each.offset for each in scored],
+            "tokens": long_list(self._codec.piece(each.token) for each in scored),
+            "token_logprobs": long_list(each.logprob for each in scored),
+            "top_logprobs": long_list(map(self._top, scored)),
+            "text_offset": long_list(each.offset for each in scored),
         }
 
     def _top(self, scored: Scored) -> dict[str, float] | None:

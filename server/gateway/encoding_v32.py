@@ -1,14 +1,26 @@
-"""Renders chat messages as the prompt text of DeepSeek-V3.2. Knows no tokenizer and no request.
+"""Renders chat messages as the prompt of DeepSeek-V3.2. Knows no tokenizer and no request.
 
 The rules are those of the model's own encoder (no chat template exists). Constants are byte-exact:
 the models are trained on this text.
+
+The model's own encoder takes every text as it is, so that a mark or a closing tag in a message acts
+like one of the encoder's. Here that needs `trust_content`; else what messages bring stays text:
+
+- Marks in it are told apart by the pieces (`pieces.py`): no tokenizer may make tokens of them.
+- Tags are plain text to most tokenizers. Where text stands between tags, the `<` of those tags is
+  written `&lt;` in it, or `\\u003c` in JSON, where it means the same; a string argument that holds
+  one is written as JSON, from which it is read back exactly.
+- A name stands between quotes and is never written otherwise: one that breaks out is an error.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
+
+from lostwax.server.gateway.pieces import Piece, joined
 
 Message = Mapping[str, Any]
 Mode = Literal["chat", "thinking"]
@@ -21,6 +33,7 @@ THINK, THINK_END = "<think>", "</think>"
 DSML = "｜DSML｜"  # noqa: RUF001
 
 _TOOLS_HEAD = f"""## Tools
+
 You have access to a set of tools you can use to answer the user's question.
 You can invoke functions by writing a "<{DSML}function_calls>" block like the following as part of \
 your reply to the user:
@@ -33,56 +46,137 @@ your reply to the user:
 ...
 </{DSML}invoke>
 </{DSML}function_calls>
+
 String and scalar parameters should be specified as is without any escaping or quotes, while lists \
 and objects should use JSON format. The "string" attribute should be set to "true" for string type \
 parameters and "false" for other types (numbers, booleans, arrays, objects).
+
 If the thinking_mode is enabled, then after function results you should strongly consider \
 outputting a thinking block. Here is an example:
+
 <{DSML}function_calls>
 ...
 </{DSML}function_calls>
+
 <function_results>
 ...
 </function_results>
+
 <think>...thinking about results</think>
+
 Here are the functions available in JSONSchema format:
 <functions>
 """
 _SCHEMA_HEAD = "## Response Format:\n\nYou MUST strictly adhere to the following schema to reply:\n"
+_MARKS = (BOS, EOS, USER, ASSISTANT, THINK, THINK_END)
+
+# The `<` of the tags that a text stands between.
+_DSML_TAG = re.compile(f"<(?=/?{DSML})")
+_RESULT_TAG = re.compile("<(?=/?(?:function_results|result)>)")
+_FUNCTIONS_TAG = re.compile("<(?=/?functions>)")
+_NO_NAME = re.compile(f'["\x00-\x1f\x7f\x85\u2028\u2029]|{DSML}')
+MAX_SHOWN_CHARS = 80
+"""Of a name in a message to its user."""
 
 
 class EncodingError(ValueError):
     """The messages cannot be rendered; the message says which one and why."""
 
 
-def encode_messages(messages: Sequence[Message], mode: Mode) -> str:
-    """The whole prompt, from the begin-of-sentence mark to where the model goes on."""
+def encode_pieces(
+    messages: Sequence[Message], mode: Mode, *, trust_content: bool = False
+) -> list[Piece]:
+    """The whole prompt, from the begin-of-sentence mark to where the model goes on.
+
+    With `trust_content` all of it is structure, as the model's own encoder has it. Without, a
+    prompt that brings no tag of its own has the same text. Raises EncodingError.
+    """
     last_user = _last_user(messages)
-    parts = [BOS]
+    prompt = _Prompt(trust_content)
+    prompt.put(BOS)
     for index, message in enumerate(messages):
         role = message.get("role")
         thinks = mode == "thinking" and index >= last_user
         if role == "system":
-            parts.append(_system(message))
+            _system(prompt, message)
         elif role in ("user", "developer"):
-            text = _text(message) if role == "user" else _developer(message)
-            opened = THINK if thinks and index == last_user else THINK_END
-            parts.append(f"{USER}{text}{ASSISTANT}{opened}")
+            prompt.put(USER)
+            if role == "user":
+                prompt.bring(_text(message))
+            else:
+                _developer(prompt, message)
+            prompt.put(ASSISTANT)
+            prompt.put(THINK if thinks and index == last_user else THINK_END)
         elif role == "assistant":
-            parts.append(_assistant(message, index, thinks and index > last_user))
+            _assistant(prompt, message, index, thinks and index > last_user)
         elif role == "tool":
-            parts.append(_tool(messages, index, thinks))
+            _tool(prompt, messages, index, thinks)
         else:
             raise EncodingError(
                 f"messages[{index}] has role {role!r}; use system, developer, user, assistant, tool"
             )
-    return "".join(parts)
+    return prompt.pieces
 
 
-def tools_text(tools: Sequence[Mapping[str, Any]]) -> str:
-    """What tells the model of its tools: the format, then one JSON line a function."""
-    lines = [_json(tool.get("function", tool)) for tool in tools]
-    return _TOOLS_HEAD + "\n".join(lines) + "\n</functions>\n"
+def encode_messages(messages: Sequence[Message], mode: Mode, *, trust_content: bool = False) -> str:
+    """The whole prompt as one text, for tokenizers that find the marks in it.
+
+    Raises EncodingError, too, where a message holds a mark: in one text it would be structure.
+    """
+    pieces = encode_pieces(messages, mode, trust_content=trust_content)
+    for piece in pieces:
+        for mark in _MARKS:
+            if not piece.is_structure and mark in piece.text:
+                raise EncodingError(
+                    f"a message holds {mark!r}, which a prompt of one text would make structure;"
+                    " send the messages to /v1/chat/completions, which keeps it text"
+                )
+    return joined(pieces)
+
+
+def is_name(text: str) -> bool:
+    """Whether a tool or a parameter may be called so: no quote, line break, control or DSML."""
+    return _NO_NAME.search(text) is None
+
+
+def holds_tag(value: str) -> bool:
+    """Whether an argument's text holds a tag of tool calls, which none is written with."""
+    return _DSML_TAG.search(value) is not None
+
+
+class _Prompt:
+    """The pieces so far."""
+
+    def __init__(self, trust_content: bool) -> None:
+        self.pieces: list[Piece] = []
+        self._trusts = trust_content
+
+    def put(self, text: str) -> None:
+        """Structure."""
+        self.pieces.append(Piece(text, True))
+
+    def bring(self, text: str, tag: re.Pattern[str] | None = None, written: str = "&lt;") -> None:
+        """Text of a message that stands between tags of this kind."""
+        if tag is not None and not self._trusts:
+            text = tag.sub(lambda _: written, text)
+        self.pieces.append(Piece(text, self._trusts))
+
+    def bring_json(self, value: Any, tag: re.Pattern[str] | None = None) -> None:
+        """A value of a message as JSON; what is written for a tag's `<` means the same there."""
+        self.bring(json.dumps(value, ensure_ascii=False), tag, "\\u003c")
+
+    def bring_name(self, name: str) -> None:
+        """A name between quotes; EncodingError where it would break out of them."""
+        if not (self._trusts or is_name(name)):
+            raise EncodingError(
+                f"{name[:MAX_SHOWN_CHARS]!r} cannot name a tool or a parameter: it holds a quote, a"
+                " line break, a control character or the tool calls' mark; rename it"
+            )
+        self.bring(name)
+
+    def is_plain(self, value: Any) -> bool:
+        """Whether a value is written as the string that it is."""
+        return isinstance(value, str) and (self._trusts or not holds_tag(value))
 
 
 def _last_user(messages: Sequence[Message]) -> int:
@@ -93,82 +187,101 @@ def _last_user(messages: Sequence[Message]) -> int:
     return -1
 
 
-def _system(message: Message) -> str:
-    text = _text(message)
-    if message.get("tools"):
-        text += "\n\n" + tools_text(message["tools"])
-    if message.get("response_format"):
-        text += "\n\n" + _SCHEMA_HEAD + _json(message["response_format"])
-    return text
+def _system(prompt: _Prompt, message: Message) -> None:
+    prompt.bring(_text(message))
+    _offer(prompt, message)
 
 
-def _developer(message: Message) -> str:
+def _developer(prompt: _Prompt, message: Message) -> None:
     content = _text(message)
     if not content:
         raise EncodingError("a developer message has no content; write one or leave it out")
-    text = "\n\n" + tools_text(message["tools"]) if message.get("tools") else ""
+    _offer(prompt, message)
+    prompt.put("\n\n# The user's message is: ")
+    prompt.bring(content)
+
+
+def _offer(prompt: _Prompt, message: Message) -> None:
+    """What tells the model of its tools (one JSON line each) and of the form of its answer."""
+    if message.get("tools"):
+        prompt.put("\n\n" + _TOOLS_HEAD)
+        for number, tool in enumerate(message["tools"]):
+            prompt.put("\n" if number else "")
+            prompt.bring_json(tool.get("function", tool), _FUNCTIONS_TAG)
+        prompt.put("\n</functions>\n")
     if message.get("response_format"):
-        text += "\n\n" + _SCHEMA_HEAD + _json(message["response_format"])
-    return f"{text}\n\n# The user's message is: {content}"
+        prompt.put("\n\n" + _SCHEMA_HEAD)
+        prompt.bring_json(message["response_format"])
 
 
-def _assistant(message: Message, index: int, thinks: bool) -> str:
+def _assistant(prompt: _Prompt, message: Message, index: int, thinks: bool) -> None:
     reasoning, calls = message.get("reasoning_content") or "", message.get("tool_calls") or ()
-    text = ""
     if thinks:
         if not reasoning and not calls:
             raise EncodingError(
                 f"messages[{index}] follows the last user message in thinking mode, but has neither"
                 " reasoning_content nor tool_calls"
             )
-        text = reasoning + THINK_END
-    text += _text(message)
+        prompt.bring(reasoning, _DSML_TAG)
+        prompt.put(THINK_END)
+    prompt.bring(_text(message), _DSML_TAG)
     if calls:
-        text += "\n\n" + _calls(calls)
-    return text + EOS
+        prompt.put(f"\n\n<{DSML}function_calls>\n")
+        for call in calls:
+            _invoke(prompt, call.get("function", call))
+        prompt.put(f"</{DSML}function_calls>")
+    prompt.put(EOS)
 
 
-def _calls(calls: Sequence[Mapping[str, Any]]) -> str:
-    invokes = "\n".join(_invoke(call.get("function", call)) for call in calls)
-    return f"<{DSML}function_calls>\n{invokes}\n</{DSML}function_calls>"
-
-
-def _invoke(function: Mapping[str, Any]) -> str:
+def _invoke(prompt: _Prompt, function: Mapping[str, Any]) -> None:
+    name = str(function.get("name"))
     arguments: Any = function.get("arguments") or {}
+    prompt.put(f'<{DSML}invoke name="')
+    prompt.bring_name(name)
+    prompt.put('">\n')
     try:
         arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
         if not isinstance(arguments, Mapping):
             raise ValueError("they are no JSON object")
         # In here, too: what was just shallow enough to be read may be too deep to be written.
-        lines = "\n".join(_parameter(str(key), value) for key, value in arguments.items())  # pyright: ignore
+        for number, (key, value) in enumerate(arguments.items()):  # pyright: ignore
+            prompt.put("\n" if number else "")
+            _parameter(prompt, str(key), value)  # pyright: ignore
     except (ValueError, RecursionError) as e:
-        raise EncodingError(f"arguments of tool call {function.get('name')!r}: {e}") from e
-    return f'<{DSML}invoke name="{function.get("name")}">\n{lines}\n</{DSML}invoke>'
+        raise EncodingError(f"arguments of tool call {name[:MAX_SHOWN_CHARS]!r}: {e}") from e
+    prompt.put(f"\n</{DSML}invoke>\n")
 
 
-def _parameter(name: str, value: Any) -> str:
-    is_string = isinstance(value, str)
-    text = value if is_string else _json(value)
-    flag = "true" if is_string else "false"
-    return f'<{DSML}parameter name="{name}" string="{flag}">{text}</{DSML}parameter>'
+def _parameter(prompt: _Prompt, name: str, value: Any) -> None:
+    plain = prompt.is_plain(value)
+    prompt.put(f'<{DSML}parameter name="')
+    prompt.bring_name(name)
+    prompt.put(f'" string="{"true" if plain else "false"}">')
+    if plain:
+        prompt.bring(value)
+    else:
+        prompt.bring_json(value, _DSML_TAG)
+    prompt.put(f"</{DSML}parameter>")
 
 
-def _tool(messages: Sequence[Message], index: int, thinks: bool) -> str:
+def _tool(prompt: _Prompt, messages: Sequence[Message], index: int, thinks: bool) -> None:
     """One result; results belong to calls by their order, never by id."""
     caller = index - 1
     while caller >= 0 and messages[caller].get("role") == "tool":
         caller -= 1
-    calls = messages[caller].get("tool_calls") or () if caller >= 0 else ()
+    called: Message = messages[caller] if caller >= 0 else {}
+    calls = called.get("tool_calls") or () if called.get("role") == "assistant" else ()
     number = index - caller
     if number > len(calls):
         raise EncodingError(
             f"messages[{index}] is tool result {number} of {len(calls)} tool calls before it"
         )
-    text = "\n\n<function_results>" if number == 1 else ""
-    text += f"\n<result>{_text(messages[index])}</result>"
+    prompt.put("\n\n<function_results>\n<result>" if number == 1 else "\n<result>")
+    prompt.bring(_text(messages[index]), _RESULT_TAG)
+    prompt.put("</result>")
     if number == len(calls):
-        text += "\n</function_results>\n\n" + (THINK if thinks else THINK_END)
-    return text
+        prompt.put("\n</function_results>\n\n")
+        prompt.put(THINK if thinks else THINK_END)
 
 
 def _text(message: Message) -> str:
@@ -183,7 +296,3 @@ def _text(message: Message) -> str:
             raise EncodingError("only text content can be read; leave out images and audio")
         parts.append(str(part.get("text", "")))  # pyright: ignore
     return "".join(parts)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)

@@ -7,12 +7,28 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Literal, Protocol
 
 from lostwax.server.engine.messages import Cancel, Command, EngineInfo, Failed, Output, Submit
+from lostwax.server.gateway.start_clock import Progress
 
-EngineState = Literal["starting", "ready", "dead"]
+EngineState = Literal["starting", "ready", "late", "dead"]
+"""`late`: it takes requests, but its heartbeat is overdue."""
 
 
 class EngineLost(RuntimeError):
-    """The engine ended, fell silent or has not started; its requests are gone."""
+    """The engine ended, fell silent or has not started; its requests are gone.
+
+    The message is for clients: it never says what went wrong inside.
+    """
+
+    def __init__(self, message: str, code: str = "engine_unavailable") -> None:
+        super().__init__(message)
+        self.code = code
+
+    def again(self) -> EngineLost:
+        """The same for another request: raised twice, one exception keeps the traces of both."""
+        return EngineLost(str(self), self.code)
+
+
+STOPPED = EngineLost("the server is stopping", "shutting_down")
 
 
 class RequestFailed(RuntimeError):
@@ -36,12 +52,17 @@ class EngineClient(Protocol):
         """Facts of the engine; None until it was ready once."""
         ...
 
+    @property
+    def progress(self) -> Progress | None:
+        """How far the engine's start is; None unless it is starting."""
+        ...
+
     async def start(self) -> None:
         """Begin to start the engine; `state` says when it is ready."""
         ...
 
-    async def stop(self) -> None:
-        """End the engine and every request."""
+    async def stop(self, reason: EngineLost = STOPPED) -> None:
+        """End the engine, and every request with `reason`. Further calls do nothing."""
         ...
 
     def stream(self, requests: Sequence[Submit]) -> AsyncGenerator[Output, None]:
@@ -84,7 +105,7 @@ class Mailboxes:
     def fail_all(self, error: EngineLost) -> None:
         """Tell every group, once, that the engine is gone."""
         for box in {id(box): box for box in self._boxes.values()}.values():
-            box.put_nowait(error)
+            box.put_nowait(error.again())
         self._boxes.clear()
 
 

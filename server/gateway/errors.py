@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from fastapi import Response
-from pydantic import ValidationError
+from starlette.responses import Response
 
 RETRY_AFTER_S = 1
-MAX_NAME_CHARS = 256
-"""Longer names of parameters are cut: they are the client's."""
-_MEMBERS = ("str", "int", "constrained-str", "constrained-int")
-"""How pydantic names members of unions, beside those with brackets such as `list[str]`."""
+"""Where nothing better is known."""
+MAX_SHOWN_CHARS = 64
+"""Longer names are cut in messages: they are the client's."""
 
 
 class ApiError(Exception):
-    """An answer that is an error: `{"error": {message, type, param, code}}` with a status."""
+    """An answer that is an error: `{"error": {message, type, param, code}}` with a status.
+
+    `details` stand beside the four. `headers` go with the answer. A 429 or 503 says by Retry-After
+    when to come back: in `retry_after_s` seconds.
+    """
 
     def __init__(
-        self, status: int, message: str, *, code: str | None = None, param: str | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after_s: int = RETRY_AFTER_S,
+        details: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.code = code
         self.param = param
+        self.details = dict(details or {})
+        self.headers = dict(headers or {})
+        if status in (429, 503):
+            self.headers["Retry-After"] = str(retry_after_s)
 
     @property
     def body(self) -> dict[str, Any]:
@@ -34,12 +49,17 @@ class ApiError(Exception):
         if self.status == 429:
             kind = "rate_limit_error"
         error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
-        return {"error": error}
+        return {"error": error | self.details}
 
     def response(self) -> Response:
-        """The HTTP answer; overload and start-up tell when to come back."""
-        retry = {"Retry-After": str(RETRY_AFTER_S)} if self.status in (429, 503) else {}
-        return json_response(self.body, self.status, retry)
+        """The HTTP answer."""
+        return json_response(self.body, self.status, self.headers)
+
+
+def model_not_found(name: str, served: str) -> ApiError:
+    """No such model; the one that is served has the name `served`."""
+    message = f"model {name[:MAX_SHOWN_CHARS]!r} is not served here; use {served!r}"
+    return ApiError(404, message, code="model_not_found", param="model")
 
 
 def json_response(
@@ -47,37 +67,3 @@ def json_response(
 ) -> Response:
     """A JSON answer. Not FastAPI's own: that one copies the body through an encoder first."""
     return Response(msgspec.json.encode(body), status, headers, media_type="application/json")
-
-
-def from_validation(error: ValidationError) -> ApiError:
-    """The first thing that is wrong with a request body, with the parameter's name."""
-    found = error.errors(include_url=False, include_context=False)
-    # Of a union's errors the one that got deepest into the value is what the client meant.
-    first = max(
-        (e for e in found if e["loc"][:1] == found[0]["loc"][:1]), key=lambda e: len(e["loc"])
-    )
-    path = _path(first["loc"])
-    param = str(first["loc"][0])[:MAX_NAME_CHARS] if first["loc"] else None
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "json_invalid":
-        return ApiError(400, f"the body is not JSON: {message}", code="invalid_json")
-    if first["type"] == "extra_forbidden":
-        message = f"unknown parameter {path!r}; remove it"
-        return ApiError(400, message, code="unknown_parameter", param=param)
-    if first["type"] == "missing":
-        return ApiError(400, f"{path!r} is required", code="missing_parameter", param=param)
-    where = f"{path!r}: " if param else ""
-    return ApiError(400, f"{where}{message}", code="invalid_value", param=param)
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    """A place in the body as `messages[0].content`; the names of a union's members are left out."""
-    path = ""
-    for part in location:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif not path:
-            path = part
-        elif part not in _MEMBERS and "[" not in part:
-            path += f".{part}"
-    return path[:MAX_NAME_CHARS]

@@ -5,16 +5,20 @@ What a request and its answer look like is a Form's: there is one for completion
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from lostwax.server.engine.messages import Output, Submit
+import msgspec
+
+from lostwax.server.engine.messages import Output
 from lostwax.server.gateway.engine_client import EngineClient, EngineLost, RequestFailed
 from lostwax.server.gateway.errors import ApiError
-from lostwax.server.gateway.models import GenerationRequest
+from lostwax.server.gateway.prepared import Prepared
+from lostwax.server.gateway.readiness import lost
 
 _REFUSALS = ("context_length_exceeded", "invalid_value", "unsupported_value")
 
@@ -42,6 +46,10 @@ class Reader(Protocol[D_co]):
     @property
     def num_output(self) -> int:
         """Tokens generated so far."""
+        ...
+
+    def opening(self) -> Iterator[D_co]:
+        """What comes before the first output, in parts that are quickly made."""
         ...
 
     def feed(self, output: Output) -> D_co:
@@ -85,21 +93,24 @@ class Generation(Generic[D]):
 
     def __init__(
         self,
-        request: GenerationRequest,
-        submits: list[Submit],
+        prepared: Prepared,
         form: Form[D],
         client: EngineClient,
         model: str,
+        request_id: str,
     ) -> None:
-        self._request = request
-        self._submits = submits
+        self._request_id = request_id
+        self._submits = [
+            msgspec.structs.replace(each, log_id=request_id) for each in prepared.submits
+        ]
+        self._streams_usage = prepared.options.streams_usage
         self._form = form
         self._client = client
         name = f"{form.id_prefix}-{uuid.uuid4().hex}"
         self._head = {"id": name, "created": int(time.time()), "model": model}
 
-    async def answer(self) -> dict[str, Any]:
-        """The whole answer."""
+    async def answer(self) -> bytes:
+        """The JSON of the whole answer."""
         wholes: dict[int, D] = {}
         async with aclosing(self._deltas()) as deltas:
             async for index, delta in deltas:
@@ -107,23 +118,29 @@ class Generation(Generic[D]):
                     wholes[index].extend(delta)
                 else:
                     wholes[index] = delta
+        # Log-probabilities of a long answer are millions of values: the loop goes on meanwhile.
+        return await asyncio.to_thread(self._encoded, wholes)
+
+    def _encoded(self, wholes: dict[int, D]) -> bytes:
         choices = [self._form.whole(index, wholes[index]) for index in sorted(wholes)]
         kind = {"object": self._form.kinds[0]}
-        return self._head | kind | {"choices": choices, "usage": self._usage()}
+        whole = self._head | kind | {"choices": choices, "usage": self._usage()}
+        return msgspec.json.encode(whole)
 
     async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
         """The answer in parts, as they come; the usage last, if it was asked for."""
         head = self._head | {"object": self._form.kinds[1]}
-        no_usage = {"usage": None} if self._request.streams_usage else {}
+        no_usage = {"usage": None} if self._streams_usage else {}
         async with aclosing(self._deltas()) as deltas:
             async for index, delta in deltas:
                 for choice in self._form.parts(index, delta):
                     yield head | {"choices": [choice]} | no_usage
-        if self._request.streams_usage:
+        if self._streams_usage:
             yield head | {"choices": [], "usage": self._usage()}
 
     async def _deltas(self) -> AsyncGenerator[tuple[int, D], None]:
         indices = {submit.request: i for i, submit in enumerate(self._submits)}
+        opened: set[int] = set()
         try:
             async with aclosing(self._client.stream(self._submits)) as outputs:
                 async for output in outputs:
@@ -131,15 +148,22 @@ class Generation(Generic[D]):
                     reader = self._form.readers[index]
                     if reader.finished:
                         continue
+                    if index not in opened:
+                        opened.add(index)
+                        for part in reader.opening():
+                            yield index, part
+                            await asyncio.sleep(0)  # for others
                     delta = reader.feed(output)
                     if reader.finished and output.finish is None:
                         self._client.cancel(output.request)
                     yield index, delta
         except EngineLost as error:
-            raise ApiError(503, str(error), code="engine_unavailable") from error
+            raise lost(self._client, error) from error
         except RequestFailed as error:
-            status = 400 if error.code in _REFUSALS else 500
-            raise ApiError(status, str(error), code=error.code) from error
+            if error.code in _REFUSALS:
+                raise ApiError(400, str(error), code=error.code) from error
+            message = f"the engine failed on request {self._request_id}; the server's log says why"
+            raise ApiError(500, message, code=error.code) from error
 
     def _usage(self) -> dict[str, Any]:
         num_prompt = sum(len(submit.prompt) for submit in self._submits)

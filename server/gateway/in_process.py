@@ -6,16 +6,25 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 
+from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Cancel, Command, EngineInfo, Output, Submit
-from lostwax.server.gateway.engine_client import EngineLost, EngineState, Mailboxes, stream_group
+from lostwax.server.gateway.engine_client import (
+    STOPPED,
+    EngineLost,
+    EngineState,
+    Mailboxes,
+    stream_group,
+)
 
 
 class InProcessEngine:
     """Steps an EngineCore in a worker thread, one step at a time; implements EngineClient."""
 
-    def __init__(self, core: EngineCore) -> None:
+    def __init__(self, core: EngineCore, log: FailureLog | None = None) -> None:
         self._core = core
+        self._log = log or FailureLog()
+        self._gone = EngineLost("the engine has not started")
         self._mailboxes = Mailboxes()
         self._commands: list[Command] = []
         self._wake = asyncio.Event()
@@ -32,25 +41,31 @@ class InProcessEngine:
         """Facts of the engine; None until it was ready once."""
         return self._core.info if self._state == "ready" else None
 
+    @property
+    def progress(self) -> None:
+        """Not told apart: a start in this process is over before requests come."""
+        return None
+
     async def start(self) -> None:
         """Warm up, then step in the background."""
         await asyncio.to_thread(self._core.warm_up)
         self._state = "ready"
         self._task = asyncio.create_task(self._run())
 
-    async def stop(self) -> None:
-        """End the engine and every request."""
+    async def stop(self, reason: EngineLost = STOPPED) -> None:
+        """End the engine, and every request with `reason`."""
+        if self._state != "dead":
+            self._state, self._gone = "dead", reason
+        self._mailboxes.fail_all(self._gone)
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        self._state = "dead"
-        self._mailboxes.fail_all(EngineLost("the engine was stopped"))
 
     def stream(self, requests: Sequence[Submit]) -> AsyncGenerator[Output, None]:
         """Events of a group of requests until all have finished."""
         if self._state != "ready":
-            raise EngineLost(f"the engine is {self._state}")
+            raise self._gone.again()
         return stream_group(self._mailboxes, self._send, requests)
 
     def cancel(self, request: str) -> None:
@@ -71,8 +86,9 @@ class InProcessEngine:
                 events = [event for command in commands for event in self._core.handle(command)]
                 events += await asyncio.to_thread(self._core.step)
             except Exception as error:
-                self._state = "dead"
-                self._mailboxes.fail_all(EngineLost(f"the engine ended: {error}"))
+                self._log("the engine ended", error)
+                self._state, self._gone = "dead", EngineLost("the engine ended")
+                self._mailboxes.fail_all(self._gone)
                 return
             for event in events:
                 self._mailboxes.deliver(event)

@@ -1,92 +1,132 @@
 """Request fields that completions and chats share, and the schema of `/v1/completions`.
 
-Every number has a bound. Parameters that the server does not honour are refused by name, never
-ignored; a value that asks for nothing (`n: 1`, `best_of: 1`, penalties of 0) is accepted, because
-clients send them by default. Knows no engine.
+Every number, text and list has a bound. Parameters that the server does not honour are refused by
+name, never ignored; a value that asks for nothing (`n: 1`, `top_k: -1`, penalties of 0) is taken,
+because clients send them by default, and null always asks for the default. Hints that cannot change
+an answer (`user`, `metadata`, …) are taken and not read. Knows no engine.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from msgspec import UNSET, Meta, Raw, Struct
+
+from lostwax.server.gateway.unsupported import FieldError, Unread, only, require_neutral
 
 MAX_PROMPTS = 256
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
 MAX_TOKEN_ID = 2**31 - 1
 MAX_LOGPROBS = 20
+MAX_HINT_CHARS = 512
+MAX_METADATA = 16
 
-TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
-Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
-Prompt = str | list[TokenId] | list[str] | list[list[TokenId]]
+TokenId = Annotated[int, Meta(ge=0, le=MAX_TOKEN_ID)]
+Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARS)]
+Hint = Annotated[str, Meta(max_length=MAX_HINT_CHARS)]
+Metadata = Annotated[
+    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
+    Meta(max_length=MAX_METADATA),
+]
+"""The bounds of OpenAI's."""
 
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
-    "best_of": (1,),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "suffix": ("",),
-    "logit_bias": ({},),
+_OFTEN = "send the request once for each answer"
+_SAMPLING = "temperature, top_p and seed steer the sampling"
+_NUCLEUS = "top_p bounds what is sampled from"
+_TOKENS = "check the answer and ask again"
+_WHOLE_TEXT = "ask for return_token_ids and decode them"
+_FORMAT = "ask for the format in the prompt and check the answer"
+_STORE = "nothing is stored here; keep the answer yourself"
+
+
+def _schema(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items, "minItems": 1}
+
+
+_TEXT = {"type": "string", "minLength": 1}
+_ID = {"type": "integer", "minimum": 0, "maximum": MAX_TOKEN_ID}
+_PROMPT = {
+    "anyOf": [
+        _TEXT,
+        _schema(_ID),
+        _schema(_TEXT) | {"maxItems": MAX_PROMPTS},
+        _schema(_schema(_ID)) | {"maxItems": MAX_PROMPTS},
+    ]
 }
-"""Parameters that are not supported yet, with the values that ask for nothing."""
-
-STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-def drop_nulls(data: Any) -> Any:
-    """A JSON object without its nulls: clients send them for what they do not set."""
-    if not isinstance(data, dict):
-        raise ValueError("a JSON object belongs here")
-    return {name: value for name, value in data.items() if value is not None}  # pyright: ignore[reportUnknownVariableType]
+class StreamOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """Options of a streamed answer. No part is padded, so `include_obfuscation` may be false."""
+
+    include_usage: bool | None = None
+    include_obfuscation: Annotated[Unread, only(False, remedy="parts are not padded")] = UNSET
+
+    def __post_init__(self) -> None:
+        require_neutral(self)
 
 
-class StreamOptions(BaseModel):
-    """Options of a streamed answer."""
-
-    model_config = STRICT
-    include_usage: bool = False
-
-
-class GenerationRequest(BaseModel):
+class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """What every request that generates may say: OpenAI's fields, with `ignore_eos`,
     `stop_token_ids` and `return_token_ids` as extensions."""
 
-    model_config = STRICT
-
-    model: str | None = Field(None, max_length=512)
-    temperature: float = Field(1.0, ge=0, le=2, allow_inf_nan=False)
-    top_p: float = Field(1.0, gt=0, le=1, allow_inf_nan=False)
-    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
-    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
-    stop_token_ids: list[TokenId] = Field(default=[], max_length=MAX_STOPS)
-    ignore_eos: bool = False
-    return_token_ids: bool = False
-    stream: bool = False
+    model: Hint | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2, extra_json_schema={"default": 1.0})] | None = (
+        None
+    )
+    top_p: Annotated[float, Meta(gt=0, le=1, extra_json_schema={"default": 1.0})] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    stop: Stop | Annotated[list[Stop], Meta(max_length=MAX_STOPS)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Meta(max_length=MAX_STOPS)] | None = None
+    ignore_eos: bool | None = None
+    return_token_ids: bool | None = None
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: str | None = Field(None, max_length=512)
-    n: int | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _nulls_mean_defaults(cls, data: Any) -> Any:
-        return drop_nulls(data)
+    user: Hint | None = None
+    safety_identifier: Hint | None = None
+    prompt_cache_key: Hint | None = None
+    metadata: Metadata | None = None
 
-    @field_validator(*_NEUTRAL, check_fields=False)
-    @classmethod
-    def _unsupported(cls, value: Any, info: Any) -> Any:
-        if value not in (None, *_NEUTRAL[info.field_name]):
-            raise ValueError(f"only {_NEUTRAL[info.field_name][0]!r} is supported")
-        return value
+    n: Annotated[Unread, only(1, remedy=_OFTEN)] = UNSET
+    presence_penalty: Annotated[Unread, only(0, remedy=_SAMPLING)] = UNSET
+    frequency_penalty: Annotated[Unread, only(0, remedy=_SAMPLING)] = UNSET
+    repetition_penalty: Annotated[Unread, only(1, remedy=_SAMPLING)] = UNSET
+    length_penalty: Annotated[Unread, only(1, remedy=_SAMPLING)] = UNSET
+    top_k: Annotated[Unread, only(-1, 0, remedy=_NUCLEUS)] = UNSET
+    min_p: Annotated[Unread, only(0, remedy=_NUCLEUS)] = UNSET
+    min_tokens: Annotated[Unread, only(0, remedy="ignore_eos keeps an answer going")] = UNSET
+    logit_bias: Annotated[Unread, only({}, remedy=_TOKENS)] = UNSET
+    bad_words: Annotated[Unread, only([], remedy=_TOKENS)] = UNSET
+    allowed_token_ids: Annotated[Unread, only([], remedy=_TOKENS)] = UNSET
+    use_beam_search: Annotated[Unread, only(False, remedy=_SAMPLING)] = UNSET
+    prompt_logprobs: Annotated[
+        Unread, only(0, remedy="completions score a prompt with echo and logprobs")
+    ] = UNSET
+    skip_special_tokens: Annotated[Unread, only(True, remedy=_WHOLE_TEXT)] = UNSET
+    spaces_between_special_tokens: Annotated[Unread, only(True, remedy=_WHOLE_TEXT)] = UNSET
+    include_stop_str_in_output: Annotated[
+        Unread, only(False, remedy="append the stop string yourself")
+    ] = UNSET
+    no_stop_trim: Annotated[Unread, only(False, remedy="append the stop string yourself")] = UNSET
+    truncate_prompt_tokens: Annotated[Unread, only(remedy="shorten the prompt yourself")] = UNSET
+    response_format: Annotated[Unread, only({"type": "text"}, remedy=_FORMAT)] = UNSET
+    structured_outputs: Annotated[Unread, only(remedy=_FORMAT)] = UNSET
+    guided_json: Annotated[Unread, only(remedy=_FORMAT)] = UNSET
+    guided_regex: Annotated[Unread, only(remedy=_FORMAT)] = UNSET
+    guided_choice: Annotated[Unread, only(remedy=_FORMAT)] = UNSET
+    guided_grammar: Annotated[Unread, only(remedy=_FORMAT)] = UNSET
+    priority: Annotated[Unread, only(0, remedy="requests run in the order they come")] = UNSET
+    store: Annotated[Unread, only(False, remedy=_STORE)] = UNSET
+    service_tier: Annotated[Unread, only("auto", "default", remedy="there is one tier")] = UNSET
+    prompt_cache_retention: Annotated[
+        Unread, only("in_memory", remedy="the prefix cache lives in memory, while there is room")
+    ] = UNSET
 
-    @model_validator(mode="after")
-    def _options_of_a_stream(self) -> GenerationRequest:
+    def __post_init__(self) -> None:
+        require_neutral(self)
         if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options needs stream=true")
-        return self
+            raise FieldError("stream_options", "it needs stream=true")
 
     @property
     def stops(self) -> list[str]:
@@ -98,39 +138,24 @@ class GenerationRequest(BaseModel):
     @property
     def streams_usage(self) -> bool:
         """Whether the usage is asked for behind a streamed answer."""
-        return self.stream_options is not None and self.stream_options.include_usage
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
-class CompletionRequest(GenerationRequest):
-    """A request of `/v1/completions`."""
+class CompletionRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A request of `/v1/completions`. `prompt` is its JSON: `read_prompts` reads it, with a bound
+    that depends on the model."""
 
-    prompt: Prompt
-    max_tokens: int = Field(16, ge=0, le=MAX_TOKEN_ID)
-    echo: bool = False
-    logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
-    best_of: int | None = None
-    suffix: str | None = None
-
-    @field_validator("prompt")
-    @classmethod
-    def _bounded_prompt(cls, value: Prompt) -> Prompt:
-        if not value or value == [[]] or (isinstance(value, list) and "" in value):
-            raise ValueError("the prompt is empty; give at least one token")
-        return value
-
-    @model_validator(mode="after")
-    def _few_prompts(self) -> CompletionRequest:
-        if len(self.prompts) > MAX_PROMPTS:
-            raise ValueError(f"prompt: at most {MAX_PROMPTS} prompts a request")
-        return self
+    prompt: Annotated[Raw, Meta(extra_json_schema=_PROMPT)]
+    max_tokens: (
+        Annotated[int, Meta(ge=0, le=MAX_TOKEN_ID, extra_json_schema={"default": 16})] | None
+    ) = None
+    echo: bool | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
+    best_of: Annotated[Unread, only(1, remedy=_OFTEN)] = UNSET
+    suffix: Annotated[Unread, only("", remedy="put what follows into the prompt")] = UNSET
+    add_special_tokens: Annotated[Unread, only(True, remedy="send the prompt as token ids")] = UNSET
 
     @property
-    def prompts(self) -> list[str | list[int]]:
-        """The prompts, each as text or as token ids."""
-        match self.prompt:
-            case str():
-                return [self.prompt]
-            case [int(), *_]:
-                return [list(self.prompt)]
-            case _:
-                return [p for p in self.prompt if not isinstance(p, int)]
+    def most_tokens(self) -> int:
+        """Tokens of an answer at most."""
+        return 16 if self.max_tokens is None else self.max_tokens

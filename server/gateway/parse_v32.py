@@ -1,7 +1,8 @@
 """Reads a whole completion of DeepSeek-V3.2: reasoning, content, tool calls. Knows no stream.
 
-The inverse of `encoding_v32.py` and as strict as the model's own decoder: what the encoder could
-not have written is an error that says what is wrong with it. Nothing is repaired.
+The inverse of `encoding_v32.py` and stricter than the model's own decoder: what the encoder could
+not have written is an error that says what is wrong with it, such as an argument with a tag of the
+calls in it, where nobody can tell how many parameters are meant. Nothing is repaired.
 """
 
 from __future__ import annotations
@@ -10,7 +11,16 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from lostwax.server.gateway.encoding_v32 import BOS, DSML, EOS, THINK, THINK_END, Mode
+from lostwax.server.gateway.encoding_v32 import (
+    BOS,
+    DSML,
+    EOS,
+    THINK,
+    THINK_END,
+    Mode,
+    holds_tag,
+    is_name,
+)
 from lostwax.server.gateway.strict_json import read_json
 
 _BLOCK = f"\n\n<{DSML}function_calls>\n"
@@ -97,7 +107,7 @@ def _calls(block: str) -> list[ToolCall]:
 
 def _call(block: str, at: int) -> tuple[ToolCall, int]:
     invoke = _INVOKE.match(block, at)
-    if invoke is None:
+    if invoke is None or not is_name(invoke[1]):
         raise MalformedCalls(f"no call begins here: {_near(block, at)}")
     name, at = invoke[1], invoke.end()
     arguments: dict[str, Any] = {}
@@ -116,9 +126,11 @@ def _call(block: str, at: int) -> tuple[ToolCall, int]:
 def _parameter(block: str, at: int, call: str) -> tuple[str, Any, int]:
     head = _PARAMETER.match(block, at)
     end = block.find(_PARAMETER_END, at)
-    if head is None or end < head.end():
+    if head is None or end < head.end() or not is_name(head[1]):
         raise MalformedCalls(f"no whole parameter of {call!r} begins here: {_near(block, at)}")
     raw = block[head.end() : end]
+    if holds_tag(raw):
+        raise StrayMark(f"a tag of the calls stands in parameter {head[1]!r} of {call!r}")
     value = raw if head[2] == "true" else _json(raw, f"parameter {head[1]!r} of {call!r}")
     return head[1], value, end + len(_PARAMETER_END)
 

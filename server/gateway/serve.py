@@ -6,24 +6,32 @@ import asyncio
 import ipaddress
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
-from lostwax.server.gateway.supervised import SupervisedEngine
+from lostwax.server.gateway.engine_client import EngineClient, EngineLost
+from lostwax.server.gateway.origins import require_origins
+from lostwax.server.gateway.room import BACKLOG, max_connections
+from lostwax.server.gateway.start_clock import ESTIMATE_S, estimate
+from lostwax.server.gateway.stop_signals import stop_signals
+from lostwax.server.gateway.supervised import Link, SupervisedEngine
 
 # The web's libraries are imported while the engine process already starts.
 if TYPE_CHECKING:
-    import uvicorn
     from fastapi import FastAPI
 
-    from lostwax.server.gateway.engine_client import EngineClient
+    from lostwax.server.gateway.draining import Draining
+    from lostwax.server.gateway.http_server import HttpServer
 
-MAX_HEADER_BYTES = 65536
-"""uvicorn's default parser takes headers of any size (CVE-2025-48956); h11 has a bound."""
-BACKLOG = 1024
-DRAIN_S = 10
+DRAIN_S = 10.0
+UNFINISHED = "the server is shutting down, and the time for requests under way is over"
+LAST_ERRORS_S = 2.0
+"""What errors get to reach their clients when the drain is over."""
+
+Announce = Callable[[str], None]
+Application = Callable[[EngineClient, "Draining"], "FastAPI"]
 
 
 class ServeError(RuntimeError):
@@ -43,79 +51,83 @@ def serve(
     insecure: bool = False,
     certificates: Path | None = None,
     allow_compiled: bool = False,
+    drain_s: float = DRAIN_S,
+    allowed_hosts: tuple[str, ...] = (),
+    allowed_origins: tuple[str, ...] = (),
 ) -> None:
-    """Serve an artifact over HTTP until interrupted.
+    """Serve an artifact over HTTP until interrupted; requests then have `drain_s` seconds to end.
 
     `model` is what clients call it, if not by the checkpoint's name. The tokenizer is looked for in
     the artifact, then in the checkpoint. `insecure` allows a host that other machines can reach:
     there is no authentication yet. `certificates` is a folder for what the golden probes showed,
-    `allow_compiled` serves lowerings that never ran here.
+    `allow_compiled` serves lowerings that never ran here. `allowed_hosts` are names by which
+    clients may call the server, beside loopback's and `host`; `allowed_origins` are those of web
+    pages that may.
     """
+    require_origins(allowed_origins)
     given = {"--checkpoint": checkpoint, "--num-pages": num_pages, "--threads": threads}
     given |= {"--certificates": certificates, "--drafts": drafts}
     options = [part for k, v in given.items() if v is not None for part in (k, str(v))]
     options += ["--allow-compiled"] if allow_compiled else []
-    ranks = ArtifactReader(artifact).manifest.world_size
-    engine = ["lostwax.server.engine"]
-    if ranks > 1:
-        engine = ["lostwax.server.engine.launch", str(ranks)]
-    module = [sys.executable, "-m", *engine, str(artifact)]
+    manifest = ArtifactReader(artifact).manifest
 
-    def application(client: EngineClient) -> FastAPI:
+    def command(link: Link) -> list[str]:
+        engine = ["lostwax.server.engine", str(artifact)]
+        if manifest.world_size > 1:
+            ranks, meeting = str(manifest.world_size), str(link.meeting)
+            engine = ["lostwax.server.engine.launch", ranks, str(artifact), "--meeting", meeting]
+        told = ["--address", link.address, "--parent", str(link.parent)]
+        return [sys.executable, "-m", *engine, *told, *options]
+
+    def application(client: EngineClient, draining: Draining) -> FastAPI:
         from lostwax.server.gateway.app import Settings, create_app
         from lostwax.server.gateway.tokenizer import load_codec
 
-        return create_app(client, load_codec(artifact, checkpoint), Settings(model=model))
+        settings = Settings(
+            model=model, host=host, allowed_hosts=allowed_hosts, allowed_origins=allowed_origins
+        )
+        return create_app(client, load_codec(artifact, checkpoint), settings, draining=draining)
 
     serve_engine(
-        lambda address: [*module, "--address", address, *options],
+        command,
         application,
         host=host,
         port=port,
         model=model,
         insecure=insecure,
+        drain_s=drain_s,
+        expected_s=estimate(manifest.weight_bytes),
     )
 
 
 def serve_engine(
-    command: Callable[[str], Sequence[str]],
-    application: Callable[[EngineClient], FastAPI],
+    command: Callable[[Link], Sequence[str]],
+    application: Application,
     *,
     host: str,
     port: int,
     model: str | None = None,
     insecure: bool = False,
-    announce: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+    drain_s: float = DRAIN_S,
+    expected_s: Mapping[str, float] = ESTIMATE_S,
+    announce: Announce = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> None:
-    """Serve the engine that `command` starts, announced as `model`."""
-    if not insecure and not _is_loopback(host):
-        raise ServeError(
-            f"host {host!r} can be reached by others and there is no authentication;"
-            f" use 127.0.0.1, or allow it with --insecure"
-        )
-    engine = SupervisedEngine(command, announce=announce, model=model)
+    """Serve the engine that `command` starts, announced as `model`, until a signal.
+
+    `expected_s` is what phases of its first start may take, in seconds by name.
+    """
+    _require_loopback(host, insecure=insecure)
+    engine = SupervisedEngine(command, announce=announce, model=model, expected_s=expected_s)
     with listen(host, port) as listener:
-        announce(f"listening on http://{host}:{listener.getsockname()[1]}; starting the engine")
-        try:
-            asyncio.run(_run(application, listener, engine))
-        except KeyboardInterrupt:
-            announce("stopped")
+        place = f"[{host}]" if ":" in host else host
+        greeting = f"listening on http://{place}:{listener.getsockname()[1]}; starting the engine"
+        asyncio.run(_run(application, listener, engine, drain_s, announce, greeting))
 
 
-def http_config(app: FastAPI) -> uvicorn.Config:
-    """How uvicorn serves the application: with a parser that bounds headers."""
-    import uvicorn
-
-    return uvicorn.Config(
-        app,
-        http="h11",
-        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-        ws="none",
-        loop="asyncio",
-        log_level="warning",
-        server_header=False,
-        timeout_graceful_shutdown=DRAIN_S,
-    )
+def require_may_listen(host: str, port: int, *, insecure: bool = False) -> None:
+    """Raises ServeError where `serve` could not listen now: before seconds go into a compile."""
+    _require_loopback(host, insecure=insecure)
+    listen(host, port).close()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -136,32 +148,72 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 async def _run(
-    application: Callable[[EngineClient], FastAPI],
+    application: Application,
     listener: socket.socket,
     engine: SupervisedEngine,
+    drain_s: float,
+    announce: Announce,
+    greeting: str,
 ) -> None:
-    await engine.start()
-    try:
-        server = await asyncio.to_thread(_http_server, application, engine)
-        serving = asyncio.create_task(server.serve([listener]))
-        failing = asyncio.create_task(engine.wait_failed())
-        await asyncio.wait({serving, failing}, return_when=asyncio.FIRST_COMPLETED)
-        server.should_exit = True
-        await serving
-    finally:
-        await engine.stop()
+    """Until a signal, or until the engine turns out not to start."""
+    most = max_connections()
+    with stop_signals(engine.abandon) as stop:
+        announce(greeting)
+        await engine.start()
+        try:
+            # In a thread, so that the engine process starts meanwhile.
+            server, draining = await asyncio.to_thread(_http_server, application, engine, most)
+            serving = asyncio.create_task(server.serve([listener]))
+            failing = asyncio.create_task(engine.wait_failed())
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait({serving, failing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not failing.done():
+                await _drain(draining, engine, drain_s, announce)
+            server.should_exit = True
+            await serving
+        finally:
+            await engine.stop()
     if failing.done():
         raise ServeError(f"the engine did not start: {failing.result()}")
     failing.cancel()
+    announce("stopped")
+
+
+async def _drain(
+    draining: Draining, engine: SupervisedEngine, drain_s: float, announce: Announce
+) -> None:
+    """Refuse new requests, and end those under way with an error when their time is over."""
+    draining.begin(drain_s)
+    if draining.num_running:
+        announce(
+            f"draining: {_requests(draining)}, up to {drain_s:g} s; Ctrl-C again stops at once"
+        )
+    if not await draining.idle_within(drain_s):
+        announce(f"{_requests(draining)} not finished after {drain_s:g} s: ended with an error")
+        await engine.stop(EngineLost(UNFINISHED, "shutting_down"))
+        await draining.idle_within(LAST_ERRORS_S)
+
+
+def _requests(draining: Draining) -> str:
+    return f"{draining.num_running} request{'' if draining.num_running == 1 else 's'}"
 
 
 def _http_server(
-    application: Callable[[EngineClient], FastAPI], engine: SupervisedEngine
-) -> uvicorn.Server:
-    """Made in a thread, so that the engine process starts meanwhile."""
-    import uvicorn
+    application: Application, engine: SupervisedEngine, max_connections: int
+) -> tuple[HttpServer, Draining]:
+    from lostwax.server.gateway.draining import Draining
+    from lostwax.server.gateway.http_server import HttpServer
 
-    return uvicorn.Server(http_config(application(engine)))
+    draining = Draining()
+    return HttpServer(application(engine, draining), max_connections), draining
+
+
+def _require_loopback(host: str, *, insecure: bool) -> None:
+    if not insecure and not _is_loopback(host):
+        raise ServeError(
+            f"host {host!r} can be reached by others and there is no authentication;"
+            f" use 127.0.0.1, or allow it with --insecure"
+        )
 
 
 def _is_loopback(host: str) -> bool:

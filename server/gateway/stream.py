@@ -11,11 +11,8 @@ import msgspec
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
+from lostwax.server.gateway.border import internal_error
 from lostwax.server.gateway.errors import ApiError
-
-SEND_DEADLINE_S = 60.0
-"""A client that reads nothing for so long is taken to be gone."""
-
 
 T = TypeVar("T")
 
@@ -64,15 +61,16 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events until they end or the client leaves."""
         try:
-            with suppress(ClientLeft, TimeoutError):
-                await unless_client_leaves(receive, self._send_all(send))
+            with suppress(ClientLeft):
+                request_id: str = scope["state"]["request_id"]
+                await unless_client_leaves(receive, self._send_all(send, request_id))
         finally:
             try:
                 await self._events.aclose()
             finally:
                 self._on_close()
 
-    async def _send_all(self, send: Send) -> None:
+    async def _send_all(self, send: Send, request_id: str) -> None:
         await send(
             {
                 "type": "http.response.start",
@@ -85,10 +83,18 @@ class EventStream(Response):
                 await _send(send, b"data: " + msgspec.json.encode(event))
             await _send(send, b"data: [DONE]")
         except ApiError as error:
-            await _send(send, b"event: error\ndata: " + msgspec.json.encode(error.body))
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await _end_with(send, error)
+        except Exception:
+            await _end_with(send, internal_error(request_id))
+            raise  # to who logs it
+        else:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _end_with(send: Send, error: ApiError) -> None:
+    await _send(send, b"event: error\ndata: " + msgspec.json.encode(error.body))
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _send(send: Send, event: bytes) -> None:
-    async with asyncio.timeout(SEND_DEADLINE_S):
-        await send({"type": "http.response.body", "body": event + b"\n\n", "more_body": True})
+    await send({"type": "http.response.body", "body": event + b"\n\n", "more_body": True})

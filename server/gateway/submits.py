@@ -7,6 +7,7 @@ import secrets
 from lostwax.server.engine.messages import EngineInfo, Submit
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.models import GenerationRequest
+from lostwax.server.gateway.prepared import AnswerOptions
 from lostwax.server.gateway.tokenizer import Codec
 
 
@@ -55,11 +56,25 @@ def form_submit(
         request=name,
         prompt=prompt,
         max_tokens=max_tokens,
-        temperature=request.temperature,
-        top_p=request.top_p,
+        temperature=1.0 if request.temperature is None else request.temperature,
+        top_p=1.0 if request.top_p is None else request.top_p,
         seed=secrets.randbits(31) if request.seed is None else request.seed % 2**32,
-        stop_ids=[*request.stop_token_ids, *stop_ids],
-        ignore_eos=request.ignore_eos,
+        stop_ids=[*(request.stop_token_ids or ()), *stop_ids],
+        ignore_eos=bool(request.ignore_eos),
         top_logprobs=top_logprobs,
         score_prompt=score_prompt,
+    )
+
+
+def answer_options(
+    request: GenerationRequest, *, scored: bool, echo: bool = False
+) -> AnswerOptions:
+    """What the request asks for of its answer."""
+    return AnswerOptions(
+        stops=request.stops,
+        stream=bool(request.stream),
+        streams_usage=request.streams_usage,
+        token_ids=bool(request.return_token_ids),
+        scored=scored,
+        echo=echo,
     )

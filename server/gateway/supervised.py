@@ -6,11 +6,13 @@ Every life of the engine has its own socket, so that no frame of a dead one reac
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
-import tempfile
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import zmq
 import zmq.asyncio
@@ -22,46 +24,80 @@ from lostwax.server.engine.messages import (
     Failed,
     Fatal,
     Output,
+    Phase,
     Submit,
     decode_events,
     encode,
 )
-from lostwax.server.gateway.engine_client import EngineLost, EngineState, Mailboxes, stream_group
+from lostwax.server.gateway.engine_client import (
+    STOPPED,
+    EngineLost,
+    EngineState,
+    Mailboxes,
+    stream_group,
+)
+from lostwax.server.gateway.own_folder import own_folder
+from lostwax.server.gateway.start_clock import ESTIMATE_S, Progress, StartClock
 
+LATE_S = 1.0
+"""Heartbeats come every quarter second; one so late is a sign that something is wrong."""
 SILENCE_S = 10.0
-"""Heartbeats come every quarter second; so long a silence means a hung or stopped process."""
+"""So long a silence means a hung or stopped process: it is killed and started again."""
 START_SILENCE_S = 120.0
 """Loading libraries may hold the interpreter, and with it the heartbeats, for long."""
 RESTART_DELAY_S = 0.5
+LOST = "the engine ended and is starting again; send the request again"
+"""What clients hear; why it ended is said to the operator alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What one life of the engine is told of its gateway.
+
+    `address` is the socket that the gateway binds, `meeting` a file in its private folder over
+    which ranks may meet, `parent` its own pid.
+    """
+
+    address: str
+    meeting: Path
+    parent: int
 
 
 class SupervisedEngine:
     """Keeps one engine process running; implements EngineClient.
 
-    `command` gives the argument list for a socket address. An engine that ends before it was ever
-    ready is not started again: the same inputs would fail the same way (`failure` says why).
-    `model` is the name under which it is announced, if not its own.
+    `command` gives the argument list of a life. An engine that ends before it was ever ready is not
+    started again: the same inputs would fail the same way (`failure` says why). `model` is the name
+    under which it is announced, if not its own. `expected_s` is what the first start's phases may
+    take, in seconds by name.
     """
 
     def __init__(
         self,
-        command: Callable[[str], Sequence[str]],
+        command: Callable[[Link], Sequence[str]],
         *,
         announce: Callable[[str], None],
         silence_s: float = SILENCE_S,
+        late_s: float = LATE_S,
         model: str | None = None,
+        expected_s: Mapping[str, float] = ESTIMATE_S,
     ) -> None:
         self._command = command
         self._announce = announce
         self._silence_s = silence_s
+        self._late_s = late_s
         self._model = model
         self._mailboxes = Mailboxes()
         self._outbox: asyncio.Queue[Command] = asyncio.Queue()
         self._state: EngineState = "starting"
+        self._start = StartClock(expected_s)
         self._info: EngineInfo | None = None
         self._fatal: str | None = None
         self._task: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
+        self._gone = EngineLost(LOST)
+        self._process: asyncio.subprocess.Process | None = None
+        self._folder: Path | None = None
         self.failure: str | None = None
         self.pid: int | None = None
 
@@ -75,23 +111,32 @@ class SupervisedEngine:
         """Facts of the engine; None until it was ready once."""
         return self._info
 
+    @property
+    def progress(self) -> Progress | None:
+        """How far the engine's start is; None unless it is starting."""
+        return self._start.progress if self._state == "starting" else None
+
     async def start(self) -> None:
         """Begin to start the engine process, unless that was begun."""
         if self._task is None:
+            self._start.restart()
             self._task = asyncio.create_task(self._supervise())
 
-    async def stop(self) -> None:
-        """End the engine and every request."""
+    async def stop(self, reason: EngineLost = STOPPED) -> None:
+        """End the engine, and every request with `reason`."""
+        self._lose(reason)
+        self._state, self._gone = "dead", reason
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        self._lose("the server is stopping")
-        self._state = "dead"
 
-    @property
-    def _max_silence_s(self) -> float:
-        return self._silence_s if self._state == "ready" else START_SILENCE_S
+    def abandon(self) -> None:
+        """Kill the engine and leave no trace of it: this process ends in this moment."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     async def wait_failed(self) -> str:
         """Return only when the engine could not start, with the reason."""
@@ -100,8 +145,8 @@ class SupervisedEngine:
 
     def stream(self, requests: Sequence[Submit]) -> AsyncGenerator[Output, None]:
         """Events of a group of requests until all have finished."""
-        if self._state != "ready":
-            raise EngineLost(f"the engine is {self._state}")
+        if self._state not in ("ready", "late"):
+            raise self._gone.again()
         return stream_group(self._mailboxes, self._send, requests)
 
     def cancel(self, request: str) -> None:
@@ -112,32 +157,55 @@ class SupervisedEngine:
         self._outbox.put_nowait(command)
 
     async def _supervise(self) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="lostwax-"))
         try:
-            for life in range(1_000_000):
-                reason = await self._live(f"ipc://{folder}/engine-{life}")
-                self._lose(reason)
-                if self._info is None:
-                    self.failure, self._state = reason, "dead"
-                    self._ended.set()
-                    return
-                self._announce(f"{reason}; starting it again")
-                await asyncio.sleep(RESTART_DELAY_S)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            with own_folder() as folder:
+                self._folder = folder
+                await self._live_again_and_again(folder)
+        except Exception as error:  # without a socket or a process there is nothing to start again
+            self.failure = f"{type(error).__name__}: {error}"
+        self._lose(EngineLost(LOST))
+        self._state = "dead"
+        self._ended.set()
 
-    async def _live(self, address: str) -> str:
+    async def _live_again_and_again(self, folder: Path) -> None:
+        """Returns when the engine could not start, `failure` says why."""
+        life = 0
+        while True:
+            names = (f"engine-{life}", f"ranks-{life}")
+            address, meeting = (folder / name for name in names)
+            reason = await self._live(Link(f"ipc://{address}", meeting, os.getpid()))
+            self._lose(EngineLost(LOST))
+            if self._info is None:
+                self.failure = reason
+                return
+            self._announce(f"{reason}; starting it again")
+            await asyncio.sleep(RESTART_DELAY_S)
+            life += 1
+
+    async def _live(self, link: Link) -> str:
         """One life of the engine: returns why it ended."""
+        self._fatal = None
         context = zmq.asyncio.Context()
         socket = context.socket(zmq.PAIR)
-        socket.set_hwm(0)
-        socket.linger = 0
-        socket.bind(address)
-        # A session of its own: Ctrl-C reaches the gateway alone, which then ends the engine.
-        process = await asyncio.create_subprocess_exec(
-            *self._command(address), stdin=asyncio.subprocess.DEVNULL, start_new_session=True
-        )
-        self.pid = process.pid
+        try:
+            socket.set_hwm(0)
+            socket.linger = 0
+            socket.bind(link.address)
+            # A session of its own: Ctrl-C reaches the gateway alone, which then ends the engine.
+            process = await asyncio.create_subprocess_exec(
+                *self._command(link), stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+            )
+            try:
+                self._process, self.pid = process, process.pid
+                return await self._attend(process, socket)
+            finally:
+                await _end(process)
+        finally:
+            socket.close()
+            context.destroy(linger=0)
+
+    async def _attend(self, process: asyncio.subprocess.Process, socket: zmq.asyncio.Socket) -> str:
+        """Carry commands and events until the process ends or falls silent: returns which."""
         tasks = [
             asyncio.create_task(self._read(socket)),
             asyncio.create_task(self._write(socket)),
@@ -145,12 +213,9 @@ class SupervisedEngine:
         ]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            self._lose(EngineLost(LOST))  # at once: ending the process takes a while
             if process.returncode is None:
-                failed = next(task for task in tasks if task.done())
-                reason = f"the engine {failed.exception() or failed.result()}"
-                self._lose(reason)  # at once: ending the process takes a while
-                return reason
-            self._lose(f"the engine ended with code {process.returncode}")
+                return _why(next(task for task in tasks if task.done()))
             tasks[0].cancel()
             with suppress(asyncio.CancelledError):
                 await tasks[0]
@@ -160,14 +225,19 @@ class SupervisedEngine:
         finally:
             for task in tasks:
                 task.cancel()
-            socket.close()
-            context.destroy(linger=0)
-            await _end(process)
 
     async def _read(self, socket: zmq.asyncio.Socket) -> str:
-        while await socket.poll(int(self._max_silence_s * 1000)):
+        """Take frames as long as they come; returns that they do not."""
+        while True:
+            if not await _comes(socket, self._late_s):
+                if self._state == "ready":
+                    self._state = "late"
+                max_silence_s = self._silence_s if self._state == "late" else START_SILENCE_S
+                if not await _comes(socket, max_silence_s - self._late_s):
+                    return f"the engine was silent for {max_silence_s:g} s"
+            if self._state == "late":
+                self._state = "ready"
             self._take(await socket.recv())
-        return f"was silent for {self._max_silence_s:g} s"
 
     async def _write(self, socket: zmq.asyncio.Socket) -> None:
         while True:
@@ -181,7 +251,10 @@ class SupervisedEngine:
             match event:
                 case Output() | Failed():
                     self._mailboxes.deliver(event)
+                case Phase(name=name):
+                    self._start.begin(name)
                 case EngineInfo():
+                    self._start.ready()
                     self._info, self._state = event, "ready"
                     name = self._model or event.model
                     self._announce(f"{name} is ready: the engine has run a real step")
@@ -190,10 +263,24 @@ class SupervisedEngine:
                 case _:
                     pass  # a heartbeat says all by arriving
 
-    def _lose(self, reason: str) -> None:
-        self._state = "starting"
-        self._mailboxes.fail_all(EngineLost(reason))
+    def _lose(self, reason: EngineLost) -> None:
+        self._mailboxes.fail_all(reason)
         self._outbox = asyncio.Queue()
+        if self._state in ("ready", "late"):
+            self._state = "starting"
+            self._start.restart()
+
+
+async def _comes(socket: zmq.asyncio.Socket, within_s: float) -> bool:
+    """Whether a frame comes in time. A loop that was held up looks again: frames wait for it."""
+    return bool(await socket.poll(int(max(within_s, 0) * 1000)) or await socket.poll(0))
+
+
+def _why(ended: asyncio.Task[Any]) -> str:
+    error = ended.exception()
+    return (
+        f"the engine's socket failed: {type(error).__name__}: {error}" if error else ended.result()
+    )
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

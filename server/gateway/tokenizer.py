@@ -7,7 +7,8 @@ those, one after another, so that offsets into text still hold.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from tokenizers import Tokenizer
 
 from lostwax.ir.contract.foreign_file import BadFile, read_bounded
 from lostwax.ir.contract.one_line import one_line
+from lostwax.server.gateway.pieces import Piece
 
 REPLACEMENT = "\ufffd"
 """What an incomplete UTF-8 sequence decodes to."""
@@ -55,12 +57,28 @@ class Codec(Protocol):
         """Tokens that stand for no text of their own, such as the end of a sentence."""
         ...
 
+    @property
+    def longest(self) -> int | None:
+        """The most bytes of text that one token stands for; None where that has no bound."""
+        ...
+
+    def serialised(self) -> bytes:
+        """What `codec_of` makes the same codec of, in another process."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """The ids of a text."""
         ...
 
     def encode_rendered(self, text: str) -> list[int]:
         """The ids of a text that holds its marks already: nothing is put around it."""
+        ...
+
+    def encode_pieces(self, pieces: Sequence[Piece]) -> list[int]:
+        """The ids of a prompt whose marks are those of its structure; nothing is put around it.
+
+        Raises ValueError where the tokenizer cannot spell a mark that stands in text.
+        """
         ...
 
     def decode(self, tokens: list[int]) -> str:
@@ -81,6 +99,11 @@ class IdCodec:
 
     can_encode = False
     marks: Mapping[str, int] = {}
+    longest = None
+
+    def serialised(self) -> bytes:
+        """Nothing: there is no tokenizer."""
+        return b""
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text."""
@@ -88,6 +111,10 @@ class IdCodec:
 
     def encode_rendered(self, text: str) -> list[int]:
         """The ids of a text."""
+        raise ValueError("there is no tokenizer")
+
+    def encode_pieces(self, pieces: Sequence[Piece]) -> list[int]:
+        """The ids of a prompt."""
         raise ValueError("there is no tokenizer")
 
     def decode(self, tokens: list[int]) -> str:
@@ -112,14 +139,49 @@ class TextCodec:
         self._tokenizer = tokenizer
         added = tokenizer.get_added_tokens_decoder()
         self.marks: Mapping[str, int] = {token.content: i for i, token in added.items()}
+        self._mark_of = {i: mark for mark, i in self.marks.items()}
+        self._speller = _without_marks(tokenizer)
+        # Of two marks that begin alike the longer one is meant, as `tokenizers` has it.
+        longest_first = sorted(self.marks, key=len, reverse=True)
+        self._mark = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+        self.longest = _longest_bytes(tokenizer)
+
+    def serialised(self) -> bytes:
+        """The `tokenizer.json`."""
+        return self._tokenizer.to_str().encode()
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text."""
-        return self._tokenizer.encode(text).ids
+        # A batch of one: `encode` would hold the interpreter while it works.
+        return self._tokenizer.encode_batch_fast([text])[0].ids
 
     def encode_rendered(self, text: str) -> list[int]:
         """The ids of a text that holds its marks already."""
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        return self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
+
+    def encode_pieces(self, pieces: Sequence[Piece]) -> list[int]:
+        """The ids of a prompt. What stands between two marks is tokenised as one text."""
+        ids, run = list[int](), list[str]()
+        for piece in pieces:
+            if not (piece.is_structure and self.marks):
+                run.append(piece.text)
+                continue
+            before, *rest = self._mark.split(piece.text)
+            run.append(before)
+            for mark, text in zip(rest[::2], rest[1::2], strict=True):
+                ids += self._spelt("".join(run))
+                ids.append(self.marks[mark])
+                run = [text]
+        return ids + self._spelt("".join(run))
+
+    def _spelt(self, text: str) -> list[int]:
+        """The ids of a text in which no mark counts as one."""
+        ids = self._speller.encode_batch_fast([text], add_special_tokens=False)[0].ids
+        for token in self._mark_of.keys() & ids:
+            # The model's own vocabulary may hold it as a word; a text can also be unknown to it.
+            if (mark := self._mark_of[token]) in text:
+                raise ValueError(f"this tokenizer has no other way to write {mark!r} than its mark")
+        return ids
 
     def decode(self, tokens: list[int]) -> str:
         """The text of ids."""
@@ -140,6 +202,16 @@ class TextCodec:
         if not _BYTES.keys() >= set(text):
             return None  # no byte-level vocabulary
         return bytes(_BYTES[character] for character in text)
+
+
+def _without_marks(tokenizer: Tokenizer) -> Tokenizer:
+    """A tokenizer with the same (shared) vocabulary that finds no marks in a text."""
+    made = Tokenizer(tokenizer.model)
+    if tokenizer.normalizer is not None:
+        made.normalizer = tokenizer.normalizer
+    if tokenizer.pre_tokenizer is not None:
+        made.pre_tokenizer = tokenizer.pre_tokenizer
+    return made
 
 
 class IncrementalDecoder:
@@ -189,6 +261,26 @@ class IncrementalDecoder:
     def _window(self) -> tuple[str, str]:
         before = self._codec.decode(self._tokens[self._start : self._read])
         return before, self._codec.decode(self._tokens[self._start :])
+
+
+def _longest_bytes(tokenizer: Tokenizer) -> int | None:
+    """Bytes of the longest token, where every byte of a text is in some token: a byte-level
+    vocabulary with all bytes, no normalizer, and no added token that takes in what is beside it."""
+    vocab = tokenizer.get_vocab(with_added_tokens=False)
+    added = tokenizer.get_added_tokens_decoder().values()
+    is_plain = str(tokenizer.normalizer) in ("None", "Sequence(normalizers=[])")
+    if not is_plain or not _BYTES.keys() <= vocab.keys():
+        return None
+    if "ByteLevel(" not in str(tokenizer.pre_tokenizer) or any(a.lstrip or a.rstrip for a in added):
+        return None
+    # One character a byte; the bytes of UTF-8 where a token is spelt in another way.
+    pieces = [len(piece) if _BYTES.keys() >= set(piece) else len(piece.encode()) for piece in vocab]
+    return max(pieces + [len(token.content.encode()) for token in added])
+
+
+def codec_of(serialised: bytes) -> Codec:
+    """The codec that `Codec.serialised` was asked for."""
+    return TextCodec(Tokenizer.from_str(serialised.decode())) if serialised else IdCodec()
 
 
 def load_codec(*folders: Path | None) -> Codec:

@@ -5,13 +5,15 @@ Knows text and stop strings; knows neither HTTP nor where the engine runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lostwax.server.engine.messages import Output, TokenScore
 from lostwax.server.gateway.stop import StopFinder
 from lostwax.server.gateway.tokenizer import Codec, IncrementalDecoder
 
+ECHO_TOKENS = 256
+"""Tokens of an echoed prompt that are read at once: about a millisecond's work."""
 LOWEST_LOGPROB = -9999.0
 """Stands for minus infinity, which JSON cannot carry."""
 
@@ -66,7 +68,8 @@ class Transcript:
         self._text = IncrementalDecoder(codec)
         self._stop = StopFinder(stops)
         self._num_chars = 0
-        self._must_echo = echo
+        self._must_echo = echo and not with_scores
+        self._must_score_first = echo and with_scores
         self._offsets: list[int] = []
         self.finished = False
 
@@ -80,14 +83,24 @@ class Transcript:
         """Where the text of each generated token starts."""
         return self._offsets
 
+    def opening(self) -> Iterator[Delta]:
+        """What comes before the first output, in parts that are quickly made: the text of a prompt
+        that is echoed and that nothing scores."""
+        if not self._must_echo:
+            return
+        for start in range(0, len(self._prompt), ECHO_TOKENS):
+            part = self._prompt[start : start + ECHO_TOKENS]
+            yield Delta(text="".join(map(self._text.push, part)))
+
     def feed(self, output: Output) -> Delta:
         """What an output adds. After a stop string was found, nothing more does."""
         delta = Delta()
         if self.finished:
             return delta
-        if self._must_echo:
-            self._must_echo = False
-            self._echo_first(delta)
+        if self._must_score_first:
+            self._must_score_first = False
+            first = self._prompt[0]
+            delta.scored.append(Scored(first, self._advance_prompt(delta, first)))
         for score in output.prompt_scores:
             delta.scored.append(_scored(score, self._advance_prompt(delta, score.token)))
         for score in output.tokens:
@@ -101,15 +114,6 @@ class Transcript:
                 delta.finish = "stop" if self._stop.found else output.finish
         self.finished = delta.finish is not None
         return delta
-
-    def _echo_first(self, delta: Delta) -> None:
-        if not self._with_scores:
-            # Nothing scores the prompt: its text comes whole, as it would have come in parts.
-            for token in self._prompt:
-                delta.text += self._text.push(token)
-            return
-        first = self._prompt[0]
-        delta.scored.append(Scored(first, self._advance_prompt(delta, first)))
 
     def _advance_prompt(self, delta: Delta, token: int) -> int:
         offset = self._num_chars

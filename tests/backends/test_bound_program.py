@@ -9,7 +9,7 @@ import torch
 from lostwax.backends.runtime.bound_program import BoundProgram, Memory
 from lostwax.backends.runtime.driver import Thunk, no_kernels
 from lostwax.backends.runtime.host_driver import HostDriver
-from lostwax.backends.runtime.step_buffers import input_offsets
+from lostwax.backends.runtime.input_layout import input_offsets
 from lostwax.backends.runtime.tensors import tensor_of
 from lostwax.backends.views import dense
 from lostwax.ir.contract.program import Bucket, Guard, Program
@@ -18,8 +18,9 @@ from lostwax.ir.contract.target import Target
 
 BUCKET = Bucket(tokens=3, reqs=2, pages=4, rows=2)
 TARGET = Target(
-    name="t", backend="t", arch="", dtypes=("f32",), bandwidth_gbps=1, tflops={"f32": 1},
-    launch_us=1, compute_units=1, replay="graph", graph_entries=("decode",),
+    name="t", backend="t", arch="", dtypes=("f32",), memory_bytes=1 << 30,
+    bandwidth_gbps=1, tflops={"f32": 1}, launch_us=1, compute_units=1,
+    replay="graph", graph_entries=("decode",),
 )  # fmt: skip
 
 

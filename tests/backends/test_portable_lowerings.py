@@ -7,7 +7,7 @@ from functools import cache
 from itertools import product
 
 import pytest
-from tiny import ODD, PLAIN, WIDE
+from model_formats import FORMATS
 
 from lostwax.backends.candidate import Candidate
 from lostwax.backends.conformance.check import certify_lowering
@@ -23,49 +23,24 @@ from lostwax.backends.storage import concat_refusal, want_of, weight_types
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.program import Bucket, Guard, Linear
+from lostwax.ir.contract.program import Bucket, Entry, Guard, Linear
 from lostwax.ir.passes.assign_formats import AssignFormatsPass
 from lostwax.ir.passes.clean_up import CleanUpPass
 from lostwax.ir.passes.pipeline import run
 from lostwax.ir.passes.specialise import SpecialisePass
 
 PAGE = 16
-FP8 = {
-    "quantization_config": {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
-}
-
-LITTLE = WIDE | FP8 | {"torch_dtype": "bfloat16", "vocab_size": 64}
-SMALL_RANKS = PLAIN | {"kv_lora_rank": 50, "qk_rope_head_dim": 10, "index_head_dim": 32}
-
-# name: (config, options of assign-formats)
-FORMATS = {
-    "f32": (ODD | {"num_nextn_predict_layers": 1}, {"dtype": "f32"}),
-    "bf16": (PLAIN | {"torch_dtype": "bfloat16"}, {}),
-    "fp8": (LITTLE, {}),
-    "caches": (
-        SMALL_RANKS,
-        {"dtype": "f32", "kv": "fp8_656", "indexer": "fp8_fp32"},
-    ),
-    "raw_caches": (
-        SMALL_RANKS,
-        {"dtype": "f32", "kv": "fp8_576", "indexer": "fp8_ue8m0", "index_pages": "index_row"},
-    ),
-    "all_fp8": (
-        LITTLE,
-        {"kv": "fp8_656", "kv_scale": "ue8m0", "indexer": "fp8_ue8m0", "activations": "fp8_ue8m0"},
-    ),
-    "fnuz": (LITTLE, {"fp8": "f8E4M3FNUZ", "activations": "fp8_fp32"}),
-}
 THOROUGH = ("f32", "bf16")
 """With all buckets and two seeds; the others bring few lowerings that these do not have."""
-# (entry, every position selected, scores)
-VARIANTS = [
+Kind = tuple[Entry, bool, bool]
+"""Entry, whether every position is selected, scores."""
+VARIANTS: list[Kind] = [
     ("extend", False, False),
     ("extend", True, False),
     ("decode", False, True),
     ("decode", True, False),
 ]
-DRAFT = ("draft", False, False)
+DRAFT: Kind = ("draft", False, False)
 READ_ON_HOST = {"portable_pick_greedy_or_warm", "portable_nucleus_where_wanted"}
 ACROSS_RANKS = {"portable_all_gather", "portable_all_reduce", "portable_all_reduce_in_order"}
 """What one process has no place for."""
@@ -80,13 +55,13 @@ def _captured(name: str):
 
 
 @cache
-def _specialised(name: str, entry: str, every: bool, scores: bool):
+def _specialised(name: str, entry: Entry, every: bool, scores: bool):
     module, facts = _captured(name)
     passes = (SpecialisePass(entry=entry, all=every, scores=scores), CleanUpPass())
     return run(module.clone(), passes, None), facts
 
 
-def _candidates(name: str, variant: tuple[str, bool, bool], bucket: Bucket) -> Iterator[Candidate]:
+def _candidates(name: str, variant: Kind, bucket: Bucket) -> Iterator[Candidate]:
     module, facts = _specialised(name, *variant)
     entry, every, _ = variant
     bound = Guard("dense", (Linear({"max_kv": 1}, facts.index_topk),)) if every else Guard("always")
@@ -122,9 +97,7 @@ def _shape_key(candidate: Candidate) -> tuple[object, ...]:
     [*product(FORMATS, VARIANTS), ("f32", DRAFT)],
     ids=lambda v: v if isinstance(v, str) else f"{v[0]}{'-dense' * v[1]}",
 )
-def test_every_lowering_gives_what_its_region_means(
-    name: str, variant: tuple[str, bool, bool]
-) -> None:
+def test_every_lowering_gives_what_its_region_means(name: str, variant: Kind) -> None:
     facts = _captured(name)[1]
     limit = facts.index_topk if variant[1] else None
     failed: list[str] = []
@@ -162,7 +135,7 @@ def test_every_lowering_gives_what_its_region_means(
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: f"{v[0]}{'-dense' * v[1]}")
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_op_of_the_model_has_a_lowering_that_may_be_captured(
-    name: str, variant: tuple[str, bool, bool]
+    name: str, variant: Kind
 ) -> None:
     """What reads on the host may not; without it every op must still be covered."""
     bucket = next(iter(edge_buckets(variant[0])))

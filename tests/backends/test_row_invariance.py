@@ -30,7 +30,7 @@ from lostwax.backends.runtime.driver import no_kernels
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.program import Bucket, Guard
+from lostwax.ir.contract.program import Bucket, Entry, Guard
 from lostwax.ir.passes.assign_formats import AssignFormatsPass
 from lostwax.ir.passes.clean_up import CleanUpPass
 from lostwax.ir.passes.pipeline import run
@@ -67,7 +67,7 @@ def _typed(name: str) -> builtin.ModuleOp:
 
 
 def _pairs(
-    name: str, entry: str, every: bool, invariant: bool
+    name: str, entry: Entry, every: bool, invariant: bool
 ) -> Iterator[tuple[Candidate, Candidate]]:
     """Each place among many rows, and in a step of one row."""
     special = SpecialisePass(entry=entry, all=every, scores=entry != "draft", state=True)
@@ -135,7 +135,7 @@ def _differences(many: Candidate, alone: Candidate, case: StepCase) -> list[str]
 
 
 def _checked(
-    name: str, entry: str, every: bool, *, invariant: bool = True
+    name: str, entry: Entry, every: bool, *, invariant: bool = True
 ) -> tuple[list[str], set[str]]:
     """What differed, and the lowerings that were tried."""
     found: list[str] = []
@@ -153,7 +153,9 @@ def _checked(
 
 @pytest.mark.parametrize(("entry", "every"), [("extend", False), ("extend", True)])
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_row_has_the_same_bits_beside_others_as_alone(name: str, entry: str, every: bool) -> None:
+def test_a_row_has_the_same_bits_beside_others_as_alone(
+    name: str, entry: Entry, every: bool
+) -> None:
     found, seen = _checked(name, entry, every)
     assert not found
     assert {"cpu_linear_blocks", "cpu_attend_rows", "cpu_experts_blocks", "portable_pick"} <= seen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from small_fixtures import Compiled
 from lostwax.backends.artifact_writer import seal, write
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.cli.explain import UnknownOp, UnknownProgram, explain
+from lostwax.cli.option_types import OptionRefused
 from lostwax.ir.contract.canonical import canonical
 from lostwax.ir.contract.choice import Choices, Loser, RegionChoice
 from lostwax.ir.contract.probe import Certificates, Evidence
@@ -103,10 +105,10 @@ decode-t2-b2-p8-r2-sparse (always) dense, moe: mla.attend
   winner tiled row_tile=64: 30.00 us (estimate)
   loser  expanded: 31.00 us, costs more
   loser  wgmma: target fact matrix_units is ('avx2',)
-flips  dense, decode, sparse: absorbed up to decode-t1-b1-p8-r1-sparse, tiled from \
-decode-t2-b2-p8-r2-sparse
-flips  moe, decode, sparse: absorbed up to decode-t1-b1-p8-r1-sparse, tiled from \
-decode-t2-b2-p8-r2-sparse
+flips  dense, decode, sparse: absorbed up to decode-t1-b1-p8-r1-sparse, tiled from
+    decode-t2-b2-p8-r2-sparse
+flips  moe, decode, sparse: absorbed up to decode-t1-b1-p8-r1-sparse, tiled from
+    decode-t2-b2-p8-r2-sparse
 """
 
 
@@ -200,3 +202,19 @@ def test_a_measured_price_stands_beside_its_estimate(
     seal(artifact, reader.manifest)
     explain(artifact, "mla.attend")
     assert "10.00 us (record), estimated 12.50 us" in capsys.readouterr().out
+
+
+def test_no_line_is_longer_than_the_page(
+    small_artifact: Compiled, capsys: pytest.CaptureFixture[str]
+) -> None:
+    explain(small_artifact.artifact)
+    explain(small_artifact.artifact, "mla.attend")
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 100
+    names = [Path(ref.file).stem for ref in small_artifact.manifest.programs]
+    assert all(re.search(rf"(?<![\w-]){name}(?![\w-])", out) for name in names), "names stay whole"
+
+
+def test_json_is_of_all_choices_and_takes_no_selection(small_artifact: Compiled) -> None:
+    with pytest.raises(OptionRefused, match="leave OP, --entry and --program out"):
+        explain(small_artifact.artifact, "mla.attend", json_=True)

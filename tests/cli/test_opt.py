@@ -17,13 +17,13 @@ func.func @f(%x: !lostwax.tensor<[T, 8], f32>) -> !lostwax.tensor<[T, 8], bf16> 
 """
 
 
-def _write(folder: Path, width: str) -> str:
+def _write(folder: Path, width: str) -> Path:
     file = folder / "module.mlir"
     file.write_text(CAST.replace("WIDTH", width))
-    return str(file)
+    return file
 
 
-def _error(capsys: pytest.CaptureFixture[str], file: str, passes: str = "") -> str:
+def _error(capsys: pytest.CaptureFixture[str], file: Path, passes: str = "") -> str:
     with pytest.raises(SystemExit) as stopped:
         opt(file, passes=passes)
     assert stopped.value.code == 1
@@ -44,7 +44,7 @@ def test_a_dash_reads_standard_input(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(CAST.replace("WIDTH", "8")))
-    opt("-")
+    opt(Path("-"))
     assert "core.cast" in capsys.readouterr().out
 
 
@@ -64,7 +64,7 @@ def test_a_wrong_pass_or_file_is_one_message(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "Did you mean 'clean-up'" in _error(capsys, _write(tmp_path, "8"), "clean_up")
-    assert "No such file" in _error(capsys, str(tmp_path / "missing.mlir"))
+    assert "No such file" in _error(capsys, tmp_path / "missing.mlir")
 
 
 def test_the_list_shows_options_and_reasons(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from command_line import QUICK, Run, lostwax, one_sentence
 from small_fixtures import Compiled
 
+from lostwax.backends.registry import find_target
+from lostwax.backends.runtime.driver import DeviceUnavailable
 from lostwax.backends.runtime.load import load
+from lostwax.backends.runtime.torch_build import TorchBuild, torch_build
 
 
 @pytest.fixture
@@ -92,3 +100,41 @@ def test_doctor_lists_every_installed_target(run: Run) -> None:
     assert status == 0
     names = [t.name for b in backends().values() for t in b.load(b.targets)]
     assert all(f"{name} (" in out for name in names)
+
+
+def test_plan_of_a_configuration_says_its_phases(
+    run: Run, small_artifact: Compiled, tmp_path: Path
+) -> None:
+    config = (small_artifact.checkpoint / "config.json").read_bytes()
+    (tmp_path / "config.json").write_bytes(config)
+    _, out, err = run("plan", tmp_path, *QUICK)
+    for phase in ("import compiler", "capture", "match and price lowerings", "write artifact"):
+        assert re.search(rf"^  {phase} +\d+\.\d\d s$", err, re.M), err
+    assert "capture" not in out
+
+
+@pytest.mark.parametrize("command", ["plan", "doctor"])
+def test_plan_of_an_artifact_and_doctor_import_no_torch(
+    small_artifact: Compiled, command: str
+) -> None:
+    given = ["plan", str(small_artifact.artifact)] if command == "plan" else ["doctor"]
+    code = (
+        "import sys; from lostwax.cli import main; main(sys.argv[1:])\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_doctor_says_of_torch_is_what_torch_says() -> None:
+    found = torch_build()
+    version: Any = torch.version
+    assert (found.version, found.cuda, found.hip) == (torch.__version__, version.cuda, version.hip)
+
+
+def test_a_gpu_is_lacking_where_torch_is_no_build_for_it() -> None:
+    for name in ("cuda-sm90a", "rocm-gfx942"):
+        backend, target = find_target(name)
+        assert backend.presence is not None
+        with pytest.raises(DeviceUnavailable, match=f"target {name} needs an .* torch 9 sees none"):
+            backend.load(backend.presence)(target, TorchBuild("9", None, None))

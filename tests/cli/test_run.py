@@ -158,6 +158,9 @@ def test_mistakes_of_a_script_are_one_sentence_and_status_1(
     stub.key = "secret"
     (tmp_path / "key").write_text("secret\n")
     keyed = ("--url", url, "--api-key-file", tmp_path / "key")
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").touch()
     cases: dict[tuple[object, ...], str] = {
         ("--url", url, "--prompt", "x"): "wrong key",
         (*keyed, "--prompt", "fail"): "n: only 1 is supported",
@@ -167,11 +170,19 @@ def test_mistakes_of_a_script_are_one_sentence_and_status_1(
         ("--url", "http://a..b", "--prompt", "x"): "no server answers at http://a..b",
         ("--url", url, "--prompt", "x\udcff"): "the prompt is no text in UTF-8",
         ("--url", url, "--system", "\udcff", "--prompt", "x"): "the prompt is no text in UTF-8",
-        ("--url", url, tmp_path, "--prompt", "x"): "give PATH or --url, not both",
+        ("--url", url, model, "--prompt", "x"): "give PATH or --url, not both",
+        ("--url", url, "--cache", tmp_path, "--prompt", "x"): "--cache is where the default model",
         ("--model", "x", "--prompt", "x"): "go with --url",
         (tmp_path, "--prompt", "x"): "is neither an artifact",
-        ("--url", url, "--temperature", "nan", "--prompt", "x"): "--temperature must be a number",
-        ("--url", url, "--top-p", "inf", "--prompt", "x"): "--top-p must be a number",
+        (
+            "--url",
+            url,
+            "--temperature",
+            "nan",
+            "--prompt",
+            "x",
+        ): "--temperature must be in 0..2, not nan",
+        ("--url", url, "--top-p", "inf", "--prompt", "x"): "--top-p must be above 0 and",
         ("--url", url): "the prompt is empty; pipe one, or give --prompt TEXT",
         ("--url", url, "--prompt", " "): "the prompt is empty",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import msgspec
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import batch
 
-from lostwax.backends.buckets import SizeError, Sizes, limits_of, program_specs
+from lostwax.backends.buckets import ProgramSpec, SizeError, Sizes, limits_of, program_specs
 from lostwax.backends.runtime.load import facts_of
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.program import Guard, Linear, StepFacts
@@ -109,6 +110,45 @@ def test_programs_are_distinct_and_have_at_most_four_guards(sizes: Sizes) -> Non
     specs = program_specs(FACTS, limits_of(FACTS, sizes))
     assert len({(s.entry, s.bucket, s.guard.name) for s in specs}) == len(specs)
     assert len({str(s.guard) for s in specs}) <= 4
+
+
+def picked(specs: Sequence[ProgramSpec], like: ProgramSpec, facts: StepFacts) -> ProgramSpec:
+    """What `Runtime.pick` takes for a step of `like`'s kind and number of logit rows."""
+    return next(
+        s
+        for s in specs
+        if (s.entry, s.bucket.scores) == (like.entry, like.bucket.scores)
+        and s.bucket.tokens >= facts.total_q
+        and s.bucket.reqs >= facts.num_reqs
+        and s.bucket.pages * 64 >= facts.max_kv
+        and s.bucket.rows >= like.bucket.rows
+        and (s.entry != "decode" or s.rows_a_req >= facts.max_q)
+        and s.guard.holds(facts)
+    )
+
+
+@given(ALL_SIZES, st.integers(0, 3), st.sampled_from([64, 200, 256, 512, 1024]))
+def test_every_program_is_picked_by_the_largest_step_it_takes(
+    sizes: Sizes, drafts: int, index_topk: int
+) -> None:
+    model = msgspec.structs.replace(FACTS, index_topk=index_topk)
+    limits = limits_of(model, replace(sizes, max_drafts=drafts))
+    specs = program_specs(model, limits)
+    for spec in specs:
+        b = spec.bucket
+        bound = min((t.bound for t in spec.guard.terms), default=limits.max_context)
+        longest = min(b.pages * 64, bound, limits.max_context)
+        rows = spec.rows_a_req if spec.entry == "decode" else b.tokens
+        facts = StepFacts(b.reqs, rows, b.tokens, longest, longest)
+        assert picked(specs, spec, facts) == spec
+
+
+def test_long_contexts_make_no_dense_program_that_a_smaller_bucket_replaces() -> None:
+    model = msgspec.structs.replace(FACTS, index_topk=2048, max_context=163_840)
+    sizes = Sizes(max_context=163_840, max_tokens=8192, max_reqs=128)
+    specs = program_specs(model, limits_of(model, sizes))
+    assert len(specs) == 126  # with a dense program in every rung of pages: 210
+    assert {s.bucket.pages for s in specs if s.all_selected} == {8, 32}
 
 
 def test_a_bucket_within_index_topk_needs_no_sparse_program() -> None:

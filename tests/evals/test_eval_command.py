@@ -17,9 +17,17 @@ from http_server import running
 from openai_stub import Stub
 
 from lostwax.cli import main
+from lostwax.cli.eval_progress import Progress
 
 DSML = "｜DSML｜"  # noqa: RUF001
 Serve = Callable[[Stub], str]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where unfinished samples are kept without --out."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "lostwax" / "evals"
 
 
 @pytest.fixture
@@ -222,7 +230,8 @@ def test_a_run_that_was_ended_goes_on(serve: Serve, tmp_path: Path, end: signal.
         _, err = first.communicate(timeout=60)
     if end == signal.SIGINT:
         assert first.returncode == 130
-        assert err.decode().endswith(f"stopped; {tmp_path / 'out'} holds what is finished\n")
+        last = f"stopped; {tmp_path / 'out'} holds what is finished, and the same command goes on\n"
+        assert err.decode().endswith(last)
     stub.released.set()
     stub.bodies.clear()
     stub.held = None
@@ -259,6 +268,7 @@ def test_models_keys_and_urls(
     key = tmp_path / "key"
     key.write_text("sesame\n")
     (tmp_path / "binary").write_bytes(b"\xff\n")
+    (tmp_path / "manifest.json").touch()
     assert evaluate(capsys, path, "--url", f"{two}/v1/", "--model", "two")[0] == 0
     assert evaluate(capsys, path, "--url", locked, "--api-key-file", key)[0] == 0
     for options, message in (
@@ -266,14 +276,19 @@ def test_models_keys_and_urls(
         (("--url", locked), "answers 401 to GET /v1/models"),
         (("--url", "http://127.0.0.1:9"), "no server answers at http://127.0.0.1:9"),
         (("--url", "nonsense"), "nonsense"),
-        (("--url", "http://127.0.0.1:99999"), "ports end at 65535"),
+        (("--url", "http://127.0.0.1:99999"), "its port must be in 0..65535"),
         (("--url", two, "--artifact", tmp_path), "give --url or --artifact, not both"),
-        (("--checkpoint", tmp_path), "--checkpoint goes with an artifact"),
+        (
+            ("--url", two, "--drafts", 1, "--threads", 2),
+            "--drafts and --threads would change nothing",
+        ),
+        (("--artifact", tmp_path, "--dtype", "fp32"), "is compiled already, and --dtype"),
+        (("--url", two, "--shots", 4), "--shots goes with gsm8k, and"),
         (("--model", "one"), "--model and --api-key-file go with --url"),
-        (("--url", two, "--limit", 0), "--limit must be at least 1"),
+        (("--url", two, "--limit", 0), "--limit must be in 1..2147483647, not 0"),
         (("--url", two, "--model", "two", "--repeats", 2), "repeats at temperature 0"),
-        (("--url", two, "--model", "two", "--concurrency", 0), "concurrency must lie in"),
-        (("--url", two, "--api-key-file", tmp_path), "put the key in one"),
+        (("--url", two, "--concurrency", 0), "--concurrency must be in 1..4096, not 0"),
+        (("--url", two, "--api-key-file", tmp_path), "is a folder; give a file"),
         (("--url", two, "--api-key-file", tmp_path / "binary"), "holds no API key"),
     ):
         status, _, err = evaluate(capsys, path, *options)
@@ -288,3 +303,76 @@ def test_tasks_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert status == 0
     assert {"tiny", "gsm8k", "gpqa", "aime"} <= {line.split()[0] for line in out.splitlines()}
     assert "2 examples  number" in evaluate(capsys, path, "--list")[1]
+
+
+def test_a_stopped_run_goes_on_by_default_and_a_complete_one_is_forgotten(
+    serve: Serve, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub = Stub()
+    url = serve(stub)
+    examples = [prompt("a", "say 42"), prompt("b", "break"), prompt("c", "say 1", "1")]
+    path = write(tmp_path / "d.jsonl", *examples)
+    assert evaluate(capsys, path, "--url", url)[0] == 1, "a request failed"
+    (kept,) = cache.iterdir()
+    stub.bodies.clear()
+    status, out, err = evaluate(capsys, path, "--url", url, "--json")
+    assert [body["prompt"] for body in stub.bodies] == ["break"], "only what is missing is asked"
+    assert f"d: going on with 2 samples of {kept} (--restart forgets them)" in err
+    assert (status, json.loads(out)["tasks"][0]["resumed"]) == (1, 2)
+
+    # Whatever decides an answer or its grade makes another run.
+    evaluate(capsys, path, "--url", url, "--max-tokens", 9)
+    evaluate(capsys, path, "--url", serve(Stub()))
+    write(path, *examples[:2], prompt("c", "say 2", "2"))
+    evaluate(capsys, path, "--url", url)
+    assert len(list(cache.iterdir())) == 4
+
+    write(path, *examples[:1], examples[2])
+    for _ in range(2):
+        stub.bodies.clear()
+        assert evaluate(capsys, path, "--url", url)[0] == 0
+        assert len(stub.bodies) == 2, "a complete run is asked anew"
+    assert len(list(cache.iterdir())) == 4
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_stops_nothing(
+    serve: Serve,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    path = write(tmp_path / "w.jsonl", prompt("a", "say 42"))
+    status, out, err = evaluate(capsys, path, "--url", serve(Stub()))
+    assert status == 0
+    assert "100.0%" in out
+    assert "give --out DIR to keep them" in err
+
+
+def test_without_a_terminal_a_line_says_now_and_then_how_it_goes(
+    serve: Serve,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stub = Stub(held=3)
+    path = write(tmp_path / "n.jsonl", *[prompt(f"p{n}", "say 42") for n in range(6)])
+    said: list[str] = []
+
+    class Quick(Progress):
+        def __init__(self) -> None:
+            super().__init__(interval_s=0.02)
+
+        def _say(self) -> None:
+            super()._say()
+            said.append(capsys.readouterr().err)
+            if "n: 2 of 6, 100.0% right, " in said[-1]:  # while an answer is awaited
+                stub.released.set()
+
+    monkeypatch.setattr("lostwax.cli.eval_progress.Progress", Quick)
+    status, _, _ = evaluate(capsys, path, "--url", serve(stub), "--concurrency", 1)
+    assert status == 0
+    assert stub.released.is_set()
+    assert "s left\n" in "".join(said)
+    assert "n: 6 of 6, 100.0% right, " in said[-1]

@@ -74,7 +74,8 @@ def test_what_the_server_refuses_is_an_error_of_every_sample(
 ) -> None:
     path = write(tmp_path / "w.jsonl", *words("aa", "bb"))
     where = ("--artifact", small_artifact.artifact, "--checkpoint", small_artifact.checkpoint)
-    status, out, _ = lostwax(capsys, "eval", path, *where, "--threads", 1)
+    how = ("--threads", 1, "--concurrency", 1, "--out", tmp_path / "out")
+    status, out, _ = lostwax(capsys, "eval", path, *where, *how)
     assert status == 1
     assert "2 failed, first aa/0: status 400: this checkpoint has no tokenizer" in out
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from lostwax.evals.jsonl import MAX_LINE_BYTES
-from lostwax.evals.task import Chat, TaskError, Text
+from lostwax.evals.request import build_request
+from lostwax.evals.task import Chat, Sampling, TaskError, Text
 from lostwax.evals.task_file import read_task
 
 FIRST = {"id": "first", "kind": "exact", "prompt": "x", "reference": {"text": "y"}}
@@ -83,6 +84,17 @@ def test_a_mistake_is_named_with_its_place(tmp_path: Path, mistake: str) -> None
         read_task(path)
     assert f"{path}:2: " in str(caught.value)
     assert message in str(caught.value)
+
+
+def test_a_mark_in_a_message_is_asked_as_chat_and_never_rendered(tmp_path: Path) -> None:
+    path = tmp_path / "marks.jsonl"
+    messages = [{"role": "user", "content": "What does <think> mean?"}]
+    line = {"id": "a", "kind": "exact", "messages": messages, "reference": {"text": "x"}}
+    path.write_text(json.dumps(line), encoding="utf-8")
+    (example,) = read_task(path).examples
+    assert build_request(example, Sampling(), "m", 0, "auto").body["messages"] == messages
+    with pytest.raises(TaskError, match="a: a message holds"):
+        build_request(example, Sampling(), "m", 0, "completions")
 
 
 def test_an_empty_file_and_none_at_all(tmp_path: Path) -> None:

@@ -82,6 +82,17 @@ def _drop(tensors: dict[str, Any]) -> None:
     del tensors[NORM]
 
 
+def _generation(text: str) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        (folder / "generation_config.json").write_text(text)
+
+    return apply
+
+
+def _one_layer_more(tensors: dict[str, Any]) -> None:
+    tensors["model.layers.2.input_layernorm.weight"] = tensors[NORM]
+
+
 def _unlink(folder: Path) -> None:
     _only_shard(folder).unlink()
 
@@ -107,7 +118,19 @@ FAULTS = {
     "another architecture": Fault(
         _config(model_type="llama", architectures=["LlamaForCausalLM"]), "llama", "deepseek_v32"
     ),
-    "another size": Fault(_config(num_hidden_layers=3), "model.layers.2", "download"),
+    "another size": Fault(_config(num_hidden_layers=3), "model.layers.2", "num_hidden_layers"),
+    "another rank": Fault(_config(q_lora_rank=40), "q_a_proj", "q_lora_rank"),
+    "a layer more": Fault(_tensors(_one_layer_more), "model.layers.2", "num_hidden_layers"),
+    "shared selections": Fault(_config(index_topk_freq=4), "index_topk_freq is 4", "software"),
+    "an unknown field": Fault(_config(hops=2), "hops is 2", "remove it from config.json"),
+    "two rope settings": Fault(
+        _config(rope_parameters={"rope_type": "default"}), "rope_parameters", "remove the wrong"
+    ),
+    "no end token": Fault(_config(eos_token_id=64), "eos_token_id 64", "vocab_size is 64"),
+    "no end token elsewhere": Fault(
+        _generation('{"eos_token_id": [1, 64]}'), "generation_config.json", "vocab_size is 64"
+    ),
+    "no JSON elsewhere": Fault(_generation("{"), "generation_config.json", "download it again"),
 }
 
 
@@ -125,3 +148,25 @@ def test_compile_names_the_culprit_and_leaves_nothing(
     assert fault.culprit in sentence
     assert fault.remedy in sentence
     assert listing(tmp_path) == before
+
+
+def test_compile_says_once_what_it_does_not_read(
+    run: Run, small_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(small_checkpoint, tmp_path / "ckpt")
+
+    def buffers(tensors: dict[str, Any]) -> None:
+        for layer in range(2):
+            name = f"model.layers.{layer}.self_attn.rotary_emb.inv_freq"
+            tensors[name] = np.zeros(8, np.float32)
+
+    _tensors(buffers)(folder)
+    _generation('{"eos_token_id": [3, 1]}')(folder)
+    status, _, err = run("compile", folder, "-o", tmp_path / "art", *QUICK)
+    assert status == 0
+    said = [line.strip() for line in err.splitlines() if "not read" in line]
+    assert said == [
+        "tensors that are not read: 2 rotary_emb buffers (the rope settings give their values)"
+    ]
+    manifest = json.loads((tmp_path / "art" / "manifest.json").read_text())
+    assert manifest["model"]["eos_token_ids"] == [3, 1]

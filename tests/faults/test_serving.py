@@ -30,7 +30,7 @@ def client(small_artifact: Compiled) -> Generator[httpx.Client]:
 
 REQUESTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "an id too large": ({"prompt": [1, SMALL["vocab_size"]]}, "invalid_value", "63"),
-    "an id far too large": ({"prompt": [2**40]}, "invalid_value", "less than or equal to"),
+    "an id far too large": ({"prompt": [2**40]}, "invalid_value", "<= 2147483647"),
     "a negative id": ({"prompt": [-1]}, "invalid_value", "prompt"),
     "a prompt longer than the context": (
         {"prompt": [1] * 600, "max_tokens": 1},

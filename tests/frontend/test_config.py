@@ -3,12 +3,15 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny import PLAIN, YARN, Config, write_config
 
 from lostwax.frontend.config import parse_config, read_config
 from lostwax.frontend.config_fields import ConfigError
+from lostwax.frontend.known_fields import IMPLEMENTED, READ, UNIMPLEMENTED
+from lostwax.frontend.spellings import OTHER_NAMES
 
 FULL = Path(__file__).parents[2] / "examples" / "deepseek-v3.2.json"
 
@@ -56,6 +59,14 @@ def test_layer_types_as_transformers_writes_them_are_read():
         ({"hidden_size": True}, "hidden_size is True"),
         ({"hidden_size": -4}, "hidden_size is -4, wants at least 1"),
         ({"hidden_size": None}, "hidden_size is missing"),
+        ({"hidden_size": 2**20 + 1}, "hidden_size is 1048577, wants at most 1048576"),
+        ({"num_hidden_layers": 2**30}, "num_hidden_layers is 1073741824, wants at most 1024"),
+        ({"num_nextn_predict_layers": 2**30}, "num_nextn_predict_layers is 1073741824, wants"),
+        ({"n_routed_experts": 2**30}, "n_routed_experts is 1073741824, wants at most 4096"),
+        ({"rms_norm_eps": 10**400}, "wants a positive number up to 1e+12"),
+        ({"rms_norm_eps": 0}, "rms_norm_eps is 0, wants a positive number"),
+        ({"architectures": 5}, "architectures is 5, wants a list of strings"),
+        ({"mlp_layer_types": 5}, "mlp_layer_types is 5, wants a list of strings"),
         ({"n_group": 3}, "n_routed_experts 8 does not divide into n_group 3"),
         ({"n_group": 8}, "groups of two or more"),
         ({"topk_group": 5}, "topk_group 5"),
@@ -67,7 +78,7 @@ def test_layer_types_as_transformers_writes_them_are_read():
         ({"scoring_func": "softmax"}, "scoring_func is 'softmax'"),
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"num_key_value_heads": 1}, "num_key_value_heads"),
-        ({"dtype": "float16"}, "dtype 'float16'"),
+        ({"torch_dtype": "float16"}, "dtype 'float16'"),
         ({"rope_scaling": {"type": "llama3"}}, "rope_scaling.rope_type is 'llama3'"),
         ({"rope_scaling": {"type": "yarn"}}, "rope_scaling.factor is missing"),
         ({"rope_scaling": [1]}, "rope_scaling is [1], wants an object"),
@@ -98,4 +109,26 @@ def test_the_digest_covers_every_field_but_not_their_order(tmp_path: Path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(dict(reversed(PLAIN.items())), indent=3))
     assert read_config(path).digest == first.digest
-    assert parse_config(PLAIN | {"unknown": 1}).digest != first.digest
+    assert parse_config(PLAIN | {"transformers_version": "5.23.0"}).digest != first.digest
+
+
+NONSENSE: tuple[Any, ...] = (
+    None, True, False, 0, 1, -1, 2**31, 10**400, 0.5, 1e308, 1e-320, "", "yarn", "\x00", [], [1],
+    ["a"], [[]], {}, {"a": 1}, {"rope_type": "yarn"}, {"factor": 1e308}, [None],
+)  # fmt: skip
+
+
+def test_nonsense_in_any_field_is_taken_or_refused_on_one_line_of_bounded_length():
+    """Nothing but ConfigError comes out, and no field makes anything of its own size."""
+    names = [*READ, *IMPLEMENTED, *UNIMPLEMENTED, *OTHER_NAMES]
+    inside = [*YARN, "rope_type", "rope_theta", "attention_factor", "truncate"]
+    changes: list[Config] = [{name: value} for name in names for value in NONSENSE]
+    changes += [{"rope_scaling": YARN | {n: value}} for n in inside for value in NONSENSE]
+    refusals: list[str] = []
+    for change in changes:
+        try:
+            assert parse_config(PLAIN | change).softmax_scale > 0
+        except ConfigError as e:
+            refusals.append(str(e))
+    assert [text for text in refusals if not text.isprintable() or len(text) > 600] == []
+    assert len(refusals) > len(changes) / 2

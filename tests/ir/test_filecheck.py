@@ -31,7 +31,7 @@ def _opt_output(file: Path, words: list[str]) -> str:
     passes = next((w.removeprefix("--passes=") for w in words if w.startswith("--passes=")), "")
     printed = io.StringIO()
     with redirect_stdout(printed):
-        opt(str(file), passes=passes, verify_diagnostics="--verify-diagnostics" in words)
+        opt(file, passes=passes, verify_diagnostics="--verify-diagnostics" in words)
     return printed.getvalue()
 
 

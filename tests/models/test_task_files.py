@@ -45,7 +45,11 @@ def grade_of(task: Task, example: Example, text: str) -> Grade:
     return task.grade(example, answer)
 
 
-@pytest.mark.parametrize("name", ["story_2", "tools", "kv_256"])
+MADE_AGAIN = ("story_2", "tools", "kv_256")
+REST = [pytest.param(name, marks=pytest.mark.slow) for name in NAMES if name not in MADE_AGAIN]
+
+
+@pytest.mark.parametrize("name", [*MADE_AGAIN, *REST])
 def test_a_set_is_made_again_byte_by_byte(name: str) -> None:
     assert file_bytes(ENCODER, name) == (TASKS / f"{name}.jsonl").read_bytes(), REMEDY
 

@@ -82,6 +82,21 @@ class Server:
         launchers = self.processes("lostwax.server.engine.launch")
         return [p for p in self.processes("lostwax.server.engine") if p not in launchers]
 
+    def listens_on(self) -> set[str]:
+        """The addresses of every TCP socket on which a process of the artifact listens."""
+        sockets = {
+            os.readlink(file)
+            for process in self.processes()
+            for file in Path(f"/proc/{process}/fd").iterdir()
+        }
+        found: set[str] = set()
+        for table in ("tcp", "tcp6"):
+            for line in Path(f"/proc/{self.process.pid}/net/{table}").read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                    found.add(fields[1].partition(":")[0])
+        return found
+
     def complete(self) -> list[int]:
         model = self.client.get("/v1/models").json()["data"][0]["id"]
         body: dict[str, Any] = {"model": model, "prompt": PROMPT, "max_tokens": COUNT}
@@ -113,6 +128,7 @@ def server(served: Path) -> Generator[Server]:
 def test_one_command_serves_two_ranks_and_ends_them(served: Path, server: Server) -> None:
     alone = load(served / "one", checkpoint=served / "checkpoint")
     assert len(server.ranks()) == 2
+    assert server.listens_on() == {"0100007F"}, "127.0.0.1 alone, as the kernel writes it"
     assert server.complete() == [token for token, _ in greedy(alone, PROMPT, COUNT)]
     server.process.send_signal(signal.SIGINT)
     assert server.process.wait(END_S) == 0

@@ -246,18 +246,18 @@ def _calling(arguments: str) -> dict[str, Any]:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
-    "no messages": ({"messages": []}, "messages", "at least 1"),
+    "no messages": ({"messages": []}, "messages", "length >= 1"),
     "messages left out": ({"messages": None}, "messages", "is required"),
-    "a strange role": ({"messages": [{"role": "judge"}]}, "messages", "messages[0].role"),
+    "a strange role": ({"messages": [{"role": "judge"}]}, "messages[0].role", "or tool"),
     "an image": (
-        {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
-        "messages",
+        {"messages": [{"role": "user", "content": [{"image_url": {}, "type": "image_url"}]}]},
         "messages[0].content[0].type",
+        "'image_url'; only parts of type 'text' are read",
     ),
-    "a name": ({"messages": [ASK[0] | {"name": "x"}]}, "messages", "messages[0].name"),
+    "a weight": ({"messages": [ASK[0] | {"weight": 1}]}, "messages[0].weight", "remove it"),
     "a user's reasoning": (
         {"messages": [ASK[0] | {"reasoning": "x"}]},
-        "messages",
+        "messages[0].reasoning",
         "a user message has no reasoning",
     ),
     "an assistant last": (
@@ -303,24 +303,24 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "an effort": ({"reasoning_effort": "low"}, "reasoning_effort", "chat_template_kwargs"),
     "a strange switch": (
         {"chat_template_kwargs": {"enable_thinking": True}},
-        "chat_template_kwargs",
+        "chat_template_kwargs.enable_thinking",
         "'chat_template_kwargs.enable_thinking'",
     ),
     "a switch of text": (
         {"chat_template_kwargs": {"thinking": "yes"}},
-        "chat_template_kwargs",
+        "chat_template_kwargs.thinking",
         "chat_template_kwargs.thinking",
     ),
     "two answers": ({"n": 2}, "n", "only 1"),
-    "an empty nucleus": ({"top_p": 0}, "top_p", "greater than 0"),
-    "more than all": ({"top_p": 1.1}, "top_p", "less than or equal to 1"),
-    "an unknown field": ({"min_p": 0.1}, "min_p", "remove it"),
-    "no tokens": ({"max_tokens": 0}, "max_tokens", "greater"),
-    "two bounds": ({"max_tokens": 3, "max_completion_tokens": 4}, None, "not both"),
-    "alternatives alone": ({"top_logprobs": 3}, None, "logprobs=true"),
+    "an empty nucleus": ({"top_p": 0}, "top_p", "> 0.0"),
+    "more than all": ({"top_p": 1.1}, "top_p", "<= 1.0"),
+    "an unknown field": ({"max_len": 1}, "max_len", "remove it"),
+    "no tokens": ({"max_tokens": 0}, "max_tokens", ">= 1"),
+    "two bounds": ({"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens", "not both"),
+    "alternatives alone": ({"top_logprobs": 3}, "top_logprobs", "logprobs=true"),
     "too many alternatives": ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "20"),
-    "a stream of text": ({"stream": "yes"}, "stream", "boolean"),
-    "an endless stop": ({"stop": ["x", "y" * 300]}, "stop", "stop[1]"),
+    "a stream of text": ({"stream": "yes"}, "stream", "bool"),
+    "an endless stop": ({"stop": ["x", "y" * 300]}, "stop[1]", "length <= 256"),
     "too long an answer": ({"max_tokens": 600}, "messages", "maximum context length is 512"),
     "too long a prompt": (
         {"messages": [{"role": "user", "content": "x" * 600}]},
@@ -347,6 +347,7 @@ def test_a_nucleus_reaches_the_engine_and_no_number_is_none(server: Server) -> N
     answer = httpx.post(
         f"{server.url}/v1/chat/completions",
         content='{"messages": [{"role": "user", "content": "Hi?"}], "top_p": NaN}',
+        headers={"Content-Type": "application/json"},
     )
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "top_p")
 

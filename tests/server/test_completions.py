@@ -18,6 +18,7 @@ from lostwax.server.gateway.in_process import InProcessEngine
 from lostwax.server.gateway.tokenizer import Codec, IdCodec
 
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5]
+JSON = {"Content-Type": "application/json"}
 
 
 def _serve(codec: Codec) -> Iterator[httpx.Client]:
@@ -164,12 +165,12 @@ def test_the_openai_client_completes_and_streams(by_text: httpx.Client) -> None:
         ({"prompt": [[1], []]}, "prompt", "invalid_value"),
         ({"prompt": ""}, "prompt", "invalid_value"),
         ({"prompt": 7}, "prompt", "invalid_value"),
-        ({"prompt": [1, "a"]}, "prompt", "invalid_value"),
-        ({"prompt": [1.5]}, "prompt", "invalid_value"),
+        ({"prompt": [1, "a"]}, "prompt[1]", "invalid_value"),
+        ({"prompt": [1.5]}, "prompt[0]", "invalid_value"),
         ({"prompt": [True]}, "prompt", "invalid_value"),
         ({"prompt": [VOCAB]}, "prompt", "invalid_value"),
-        ({"prompt": [-1]}, "prompt", "invalid_value"),
-        ({"prompt": [2**40]}, "prompt", "invalid_value"),
+        ({"prompt": [-1]}, "prompt[0]", "invalid_value"),
+        ({"prompt": [2**40]}, "prompt[0]", "invalid_value"),
         ({"prompt": "text"}, "prompt", "unsupported_value"),
         ({"prompt": [1] * 60, "max_tokens": 5}, "prompt", "context_length_exceeded"),
         ({"max_tokens": -1}, "max_tokens", "invalid_value"),
@@ -187,8 +188,9 @@ def test_the_openai_client_completes_and_streams(by_text: httpx.Client) -> None:
         ({"logit_bias": {"1": 5}}, "logit_bias", "invalid_value"),
         ({"logprobs": 21}, "logprobs", "invalid_value"),
         ({"stop": "x"}, "stop", "unsupported_value"),
-        ({"top_k": 3}, "top_k", "unknown_parameter"),
-        ({"stream_options": {"include_usage": True}}, None, "invalid_value"),
+        ({"top_k": 3}, "top_k", "invalid_value"),
+        ({"top": 3}, "top", "unknown_parameter"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
     ],
 )
 def test_bad_values_are_400_and_name_the_parameter(
@@ -203,7 +205,9 @@ def test_bad_values_are_400_and_name_the_parameter(
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "-1"])
 def test_no_number_is_a_nucleus_but_one_in_its_range(by_ids: httpx.Client, value: str) -> None:
-    answer = by_ids.post("/v1/completions", content=f'{{"prompt": [1], "top_p": {value}}}')
+    answer = by_ids.post(
+        "/v1/completions", content=f'{{"prompt": [1], "top_p": {value}}}', headers=JSON
+    )
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["param"] == "top_p"
 
@@ -215,7 +219,7 @@ def test_values_that_ask_for_nothing_are_accepted(by_ids: httpx.Client) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"3", b'{"prompt": "\\ud800"}', b"\xff", b"{}"])
 def test_what_is_no_request_is_400(by_ids: httpx.Client, body: bytes) -> None:
-    answer = by_ids.post("/v1/completions", content=body)
+    answer = by_ids.post("/v1/completions", content=body, headers=JSON)
     assert answer.status_code == 400
     assert answer.json()["error"]["message"]
 

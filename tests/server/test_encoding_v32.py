@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lostwax.server.gateway.encoding_v32 import EncodingError, encode_messages, tools_text
+from lostwax.server.gateway.encoding_v32 import EncodingError, encode_messages
+
+CONVERSATIONS = sorted((Path(__file__).parent / "conversations_v32").glob("*.json"))
+AUTHORS_EXAMPLE = Path(__file__).parents[3] / "shared" / "data" / "encoding_v32"
+"""The model authors' tools, messages and expected prompt; not part of this repository."""
 
 ADD: dict[str, Any] = {
     "function": {"name": "add", "arguments": '{"a": 2, "b": 3}'},
@@ -41,6 +47,30 @@ def test_one_tool_round_in_thinking_mode() -> None:
     )
 
 
+def test_there_are_ten_conversations() -> None:
+    assert len(CONVERSATIONS) == 10
+
+
+@pytest.mark.parametrize("path", CONVERSATIONS, ids=lambda path: path.stem)
+def test_a_conversation_has_the_prompt_beside_it(path: Path) -> None:
+    """Compared byte for byte; written by this encoder, and equal to the model's own."""
+    conversation = json.loads(path.read_bytes())
+    prompt = path.with_suffix(".txt").read_bytes().decode()
+    assert encode_messages(conversation["messages"], conversation["mode"]) == prompt
+
+
+@pytest.mark.skipif(
+    not AUTHORS_EXAMPLE.is_dir(),
+    reason=f"the authors' example (test_input.json, test_output.txt) is not at {AUTHORS_EXAMPLE}",
+)
+def test_the_authors_example_is_rendered_byte_for_byte() -> None:
+    given = json.loads((AUTHORS_EXAMPLE / "test_input.json").read_bytes())
+    system, *turns = given["messages"]
+    prompt = (AUTHORS_EXAMPLE / "test_output.txt").read_bytes().decode()
+    messages = [system | {"tools": given["tools"]}, *turns]
+    assert encode_messages(messages, "thinking") == prompt.removesuffix("\n")  # the file's own end
+
+
 def test_reasoning_of_earlier_turns_is_dropped() -> None:
     messages = [
         {"role": "user", "content": "hi"},
@@ -54,10 +84,12 @@ def test_reasoning_of_earlier_turns_is_dropped() -> None:
 
 
 def test_tools_text_ends_with_the_bare_function_objects() -> None:
-    text = tools_text([{"type": "function", "function": {"name": "f"}}, {"name": "g"}])
+    tools = [{"type": "function", "function": {"name": "f"}}, {"name": "g"}]
+    prompt = encode_messages([{"role": "system", "content": "", "tools": tools}], "chat")
+    text = prompt.removeprefix("<｜begin▁of▁sentence｜>\n\n")  # noqa: RUF001
     assert text.endswith('<functions>\n{"name": "f"}\n{"name": "g"}\n</functions>\n')
     assert "reply to the user:\n<｜DSML｜function_calls>\n" in text  # noqa: RUF001
-    assert len(text) == 1082 + len('{"name": "f"}\n{"name": "g"}\n</functions>\n')
+    assert len(text) == 1089 + len('{"name": "f"}\n{"name": "g"}\n</functions>\n')
 
 
 @pytest.mark.parametrize(
@@ -66,6 +98,7 @@ def test_tools_text_ends_with_the_bare_function_objects() -> None:
         [{"role": "judge", "content": ""}],
         [{"role": "developer", "content": ""}],
         [{"role": "user", "content": "x"}, {"role": "tool", "content": "5"}],
+        [{"role": "user", "content": "x", "tool_calls": [ADD]}, {"role": "tool", "content": "5"}],
         [{"role": "user", "content": [{"type": "image_url"}]}],
     ],
 )

@@ -25,6 +25,8 @@ from lostwax.server.gateway.tokenizer import IdCodec
 
 BODY = {"prompt": [1, 2], "max_tokens": 40, "temperature": 0, "ignore_eos": True}
 
+JSON = {"Content-Type": "application/json"}
+
 
 class GatedRuntime(FakeRuntime):
     """Steps wait at a gate once it is closed."""
@@ -93,13 +95,55 @@ def test_the_queue_is_bounded_by_tokens_too() -> None:
     assert (admission.num_reqs, admission.num_tokens) == (0, 0)
 
 
+def test_a_ticket_is_corrected_when_the_request_was_read() -> None:
+    admission = Admission(max_reqs=3, max_tokens=100)
+    first, second = admission.admit(1, 1), admission.admit(1, 1)
+    first.change(2, 90)
+    assert (admission.num_reqs, admission.num_tokens) == (3, 91)
+    for num_reqs, num_tokens in ((2, 1), (1, 11)):
+        with pytest.raises(ApiError) as refused:
+            second.change(num_reqs, num_tokens)
+        assert refused.value.status == 429
+    first.release()
+    second.release()
+    assert (admission.num_reqs, admission.num_tokens) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b'{"prompt": [61]}',
+        b'{"prompt": [1], "stop": "x"}',
+        json.dumps({"prompt": [1] * 70}).encode(),
+        json.dumps(BODY).encode(),
+        json.dumps(BODY | {"stream": True}).encode(),
+    ],
+)
+def test_every_end_of_a_request_gives_its_place_back(body: bytes) -> None:
+    with _served(Settings(max_queued_reqs=1)) as server:
+        for _ in range(3):
+            answer = server.client.post("/v1/completions", content=body, headers=JSON)
+            assert answer.status_code in (200, 400), answer.text
+
+
+def test_a_full_queue_reads_no_request() -> None:
+    with _served(Settings(max_queued_reqs=1)) as server:
+        server.gate.clear()
+        with server.client.stream("POST", "/v1/completions", json=BODY | {"stream": True}):
+            more = server.client.post("/v1/completions", content=b"{", headers=JSON)
+            assert more.status_code == 429
+            server.gate.set()
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_frees_its_pages(stream: bool) -> None:
     with _served(Settings()) as server:
         server.gate.clear()
         address = (server.client.base_url.host, server.client.base_url.port or 0)
         content = json.dumps(BODY | {"stream": stream}).encode()
-        head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
+        head = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
         with socket.create_connection(address) as connection:
             connection.sendall(head.encode() + content)
             if stream:
@@ -115,7 +159,9 @@ def test_a_client_that_leaves_frees_its_pages(stream: bool) -> None:
 
 def test_a_body_above_the_cap_is_413() -> None:
     with _served(Settings()) as server:
-        declared = server.client.post("/v1/completions", content=b" " * (16 * 2**20 + 1))
+        declared = server.client.post(
+            "/v1/completions", content=b" " * (16 * 2**20 + 1), headers=JSON
+        )
         assert declared.status_code == 413
         assert declared.json()["error"]["code"] == "body_too_large"
 
@@ -177,3 +223,27 @@ def test_undeclared_bodies_are_bounded_in_size_and_time(
     ]
     limit = BodyLimit(_accept, max_bytes=4, deadline_s=0.05)
     assert asyncio.run(_call(limit, messages)) == status
+
+
+def test_the_bodies_of_all_requests_together_are_bounded_while_they_are_answered() -> None:
+    async def answered_beside_a_waiting_one() -> list[int]:
+        waits, is_answered = asyncio.Event(), asyncio.Event()
+
+        async def accept(scope: Scope, receive: Receive, send: Send) -> None:
+            if not waits.is_set():
+                waits.set()
+                await is_answered.wait()
+            await _accept(scope, receive, send)
+
+        limit = BodyLimit(accept, max_bytes=4, max_total_bytes=5)
+
+        def body() -> list[Message]:
+            return [{"type": "http.request", "body": b"aaa", "more_body": False}]
+
+        first = asyncio.create_task(_call(limit, body()))
+        await waits.wait()
+        second = await _call(limit, body())
+        is_answered.set()
+        return [second, await first, await _call(limit, body())]
+
+    assert asyncio.run(answered_beside_a_waiting_one()) == [429, 200, 200]

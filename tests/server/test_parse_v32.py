@@ -9,13 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lostwax.server.gateway.encoding_v32 import (
+    ASSISTANT,
     BOS,
     DSML,
     EOS,
     THINK,
     THINK_END,
+    USER,
     Mode,
     encode_messages,
+    is_name,
 )
 from lostwax.server.gateway.parse_v32 import (
     InvalidArgument,
@@ -28,7 +31,7 @@ from lostwax.server.gateway.parse_v32 import (
     parse_completion,
 )
 
-MARKS = (BOS, EOS, THINK, THINK_END, DSML)
+MARKS = (BOS, EOS, USER, ASSISTANT, THINK, THINK_END, DSML)
 PROMPT: list[dict[str, Any]] = [{"role": "user", "content": "hi"}]
 
 texts = st.text(st.characters(codec="utf-8"), max_size=40)
@@ -39,9 +42,19 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(plain, inner, max_size=3),
     max_leaves=8,
 )
+TAGS = (
+    f"</{DSML}parameter>",
+    f'\n<{DSML}parameter name="b" string="true">',
+    f"\n</{DSML}invoke>",
+    f"\n</{DSML}function_calls>",
+    f"<{DSML}",
+    DSML,
+)
+tagged = st.lists(st.sampled_from(TAGS) | plain, max_size=6).map("".join)
+holding_tags = tagged | st.lists(tagged, max_size=2) | st.dictionaries(tagged, tagged, max_size=2)
 names = st.text("abcdefghijklmnopqrstuvwxyz_09-", min_size=1, max_size=12)
-keys = plain.filter(lambda t: '"' not in t)
-calls = st.builds(ToolCall, names, st.dictionaries(keys, values, max_size=4))
+keys = plain.filter(is_name)
+calls = st.builds(ToolCall, names, st.dictionaries(keys, values | holding_tags, max_size=4))
 messages = st.builds(ParsedMessage, plain, plain, st.lists(calls, max_size=3))
 
 
@@ -141,6 +154,24 @@ FAULTS = {
         "chat",
         InvalidArgument,
         "parameter 'a' of 'f' stands twice",
+    ),
+    "a name of two lines": (
+        BLOCK.replace('name="f"', 'name="f\nname=g"'),
+        "chat",
+        MalformedCalls,
+        "no call begins here",
+    ),
+    "a tag in a string": (
+        parameter(f'<{DSML}parameter name="a" string="true"><{DSML}parameter name="c">'),
+        "chat",
+        StrayMark,
+        "a tag of the calls stands in parameter 'a' of 'f'",
+    ),
+    "a tag in JSON": (
+        parameter(f'<{DSML}parameter name="a" string="false">"<{DSML}invoke>"'),
+        "chat",
+        StrayMark,
+        "a tag of the calls stands in parameter 'a' of 'f'",
     ),
     "no JSON": (
         parameter(f'<{DSML}parameter name="a" string="false">one'),

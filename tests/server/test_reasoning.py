@@ -11,15 +11,13 @@ from scripted_runtime import CODEC, EOS_ID, spelt
 
 from lostwax.server.engine.messages import Output, TokenScore
 from lostwax.server.gateway.chat import ChatDelta, ChatReader
-from lostwax.server.gateway.chat_models import ChatRequest
-from lostwax.server.gateway.chat_prompt import ChatPrompt
 from lostwax.server.gateway.encoding_v32 import EOS, THINK, THINK_END, USER
+from lostwax.server.gateway.prepared import AnswerOptions, ChatTurn
 from lostwax.server.gateway.reasoning import ReasoningSplitter
 
 SILENT = frozenset({EOS_ID, CODEC.marks[USER]})
 PIECES = (THINK, THINK_END, "<", "</", "think", ">", "<<", "/think>", "é", "so", " ", "\n\n")
 answers = st.lists(st.sampled_from(PIECES), max_size=8).map("".join)
-REQUEST = ChatRequest.model_validate({"messages": [{"role": "user", "content": "?"}]})
 
 
 def whole(text: str, opened: bool) -> tuple[str, str]:
@@ -66,8 +64,7 @@ def test_tokens_and_steps_do_not_matter_and_no_mark_leaks(
         for at in sorted(data.draw(st.sets(st.integers(0, len(tokens)), max_size=3)), reverse=True):
             tokens = [*tokens[:at], data.draw(st.sampled_from(sorted(SILENT))), *tokens[at:]]
     sizes = [1] * len(tokens) if data is None else data.draw(st.lists(st.integers(1, 4)))
-    prompt = ChatPrompt([1], True, (), SILENT)
-    reader = ChatReader(REQUEST, prompt, CODEC)
+    reader = ChatReader(AnswerOptions(), ChatTurn(thinks=True, silent=SILENT), CODEC)
     answer = ChatDelta()
     for step in _steps(tokens, sizes):
         answer.extend(reader.feed(step))

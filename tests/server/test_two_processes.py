@@ -23,6 +23,7 @@ from fastapi import FastAPI
 from http_server import running
 
 from lostwax.server.gateway.app import Settings, create_app
+from lostwax.server.gateway.draining import Draining
 from lostwax.server.gateway.engine_client import EngineClient
 from lostwax.server.gateway.serve import ServeError, serve_engine
 from lostwax.server.gateway.supervised import SupervisedEngine
@@ -33,8 +34,8 @@ PROMPT = [3, 1, 4, 1, 5]
 BODY = {"prompt": PROMPT, "temperature": 0, "ignore_eos": True, "return_token_ids": True}
 
 
-def _application(engine: EngineClient) -> FastAPI:
-    return create_app(engine, IdCodec(), Settings())
+def _application(engine: EngineClient, draining: Draining) -> FastAPI:
+    return create_app(engine, IdCodec(), Settings(), draining=draining)
 
 
 class Readiness:
@@ -57,7 +58,7 @@ def _served(
 ) -> Generator[tuple[SupervisedEngine, Readiness, httpx.Client]]:
     readiness = Readiness()
     engine = SupervisedEngine(
-        lambda address: [sys.executable, str(ENGINE), address, str(step_s)],
+        lambda link: [sys.executable, str(ENGINE), link.address, str(link.parent), str(step_s)],
         announce=readiness.announce,
         silence_s=silence_s,
     )
@@ -138,8 +139,8 @@ def test_an_engine_ends_with_its_gateway() -> None:
         "import sys; from lostwax.server.gateway.serve import serve_engine as s;"
         "from lostwax.server.gateway.app import Settings as S, create_app;"
         "from lostwax.server.gateway.tokenizer import IdCodec as I;"
-        "c = lambda a: [sys.executable, sys.argv[1], a];"
-        "s(c, lambda e: create_app(e, I(), S()), host='127.0.0.1', port=0)"
+        "c = lambda link: [sys.executable, sys.argv[1], link.address, str(link.parent)];"
+        "s(c, lambda e, d: create_app(e, I(), S(), draining=d), host='127.0.0.1', port=0)"
     )
     # A folder of its own, and a short one: a killed gateway cannot remove its socket.
     with (
@@ -161,10 +162,10 @@ def test_an_engine_ends_with_its_gateway() -> None:
 
 def test_an_engine_that_cannot_start_ends_the_server_with_its_reason() -> None:
     broken = "from lostwax.server.engine.process import run_engine; import sys; "
-    broken += "run_engine(lambda: 1 // 0, sys.argv[1])"
+    broken += "run_engine(lambda _: 1 // 0, sys.argv[1])"
     with pytest.raises(ServeError, match="did not start: ZeroDivisionError"):
         serve_engine(
-            lambda address: [sys.executable, "-c", broken, address],
+            lambda link: [sys.executable, "-c", broken, link.address],
             _application,
             host="127.0.0.1",
             port=0,

@@ -13,6 +13,7 @@ import torch
 
 from lostwax.backends.cpu.kernels.experts import by_expert
 from lostwax.backends.cpu.kernels.spans import Span, real_rows, spans_of
+from lostwax.backends.cpu.row_block import ROWS
 from lostwax.backends.portable.kernels.attention import absorb, head_weights, write_heads
 from lostwax.backends.portable.kernels.blocks import BLOCK, dequantise
 from lostwax.backends.portable.kernels.elementwise import silu
@@ -20,9 +21,6 @@ from lostwax.backends.portable.kernels.fp8 import rounded, widen
 from lostwax.backends.portable.kernels.indexer import row_logits
 from lostwax.backends.portable.kernels.paging import cached_rows, rows_of_one, selected_rows
 from lostwax.backends.portable.kernels.selection import every, topk
-
-ROWS = 8
-"""Rows of a block: a decode step reads the weight once either way, a prefill once in eight rows."""
 
 
 def in_blocks(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:

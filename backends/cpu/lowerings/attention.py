@@ -15,7 +15,13 @@ from lostwax.backends.portable.lowerings.attention import (
     expanded_bytes,
     expanded_work,
 )
-from lostwax.backends.portable.lowerings.calls import Emit, f32_bytes, launch, scale_view
+from lostwax.backends.portable.lowerings.calls import (
+    Emit,
+    copies_of_rows,
+    f32_bytes,
+    launch,
+    scale_view,
+)
 from lostwax.backends.portable.lowerings.indexer import (
     INDEX_LAYOUTS,
     INDEX_TOPK,
@@ -83,8 +89,8 @@ def _expanded(is_dense: bool) -> Callable[[Match, Knobs], Work]:
 def _absorbed_bytes(match: Match, knobs: Knobs) -> int:
     s = Sizes(match, is_dense=True)
     tile = min(s.T, knobs["row_tile"])
-    rows = 3 * f32_bytes(s.S, s.W) + 4 * f32_bytes(tile, s.H, s.S)
-    return rows + 4 * f32_bytes(s.T, s.H, s.W) + s.kv_b_bytes + s.io_bytes
+    rows = s.row_copies * f32_bytes(s.S, s.W) + 4 * f32_bytes(tile, s.H, s.S)
+    return rows + f32_bytes(tile, s.H, 4 * s.W + s.Dn + s.R + s.Dv) + 2 * s.kv_b_bytes
 
 
 def _index_work(match: Match, knobs: Knobs) -> Work:
@@ -114,7 +120,9 @@ def _emit_index(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
 def _index_bytes(match: Match, knobs: Knobs) -> int:
     rows, heads, dim = match.shape("q")
     tile, wide = min(rows, knobs["row_tile"]), columns(match)
-    return 3 * f32_bytes(wide, dim) + 2 * f32_bytes(tile, heads, wide) + topk_bytes(tile, wide)
+    keys = copies_of_rows(match, "cache_in") * f32_bytes(wide, dim)
+    scores = 2 * f32_bytes(tile, heads, wide) + 2 * f32_bytes(rows, heads, dim)
+    return keys + scores + topk_bytes(tile, wide)
 
 
 CPU_ATTENTION = (

@@ -91,9 +91,11 @@ def _share(work: Work, part: float) -> Work:
 
 
 def _bytes(match: Match, knobs: Knobs) -> int:
+    """Rows sorted by expert and their results; one expert, which at most every row has chosen."""
     tokens, top_k = match.shape("ids")
     _, inter, dim = match.shape("gate")
-    return f32_bytes(tokens * top_k, 4 * inter + 4 * dim) + 6 * f32_bytes(inter, dim)
+    pairs, rows = f32_bytes(tokens * top_k, 2 * dim + 4), f32_bytes(tokens, 3 * inter + 3 * dim)
+    return pairs + rows + 4 * f32_bytes(inter, dim)
 
 
 def _apart_work(match: Match, knobs: Knobs) -> Work:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import prod
 
 from lostwax.backends import predicates as P
-from lostwax.backends.cpu.kernels.row_by_row import ROWS
+from lostwax.backends.cpu.row_block import ROWS
 from lostwax.backends.lowering import Knobs, Lowering, Match, Work
 from lostwax.backends.portable.lowerings.attention import (
     LATENT_LAYOUTS,
@@ -16,7 +16,7 @@ from lostwax.backends.portable.lowerings.attention import (
     absorbed_bytes,
     absorbed_work,
 )
-from lostwax.backends.portable.lowerings.calls import f32_bytes, launch, scale_view
+from lostwax.backends.portable.lowerings.calls import copies_of_rows, f32_bytes, launch, scale_view
 from lostwax.backends.portable.lowerings.experts import expert_bytes, expert_views, hidden_consts
 from lostwax.backends.portable.lowerings.fp8 import hadamard_signs
 from lostwax.backends.portable.lowerings.indexer import (
@@ -107,9 +107,10 @@ def _index_work(match: Match, knobs: Knobs) -> Work:
 
 
 def _index_bytes(match: Match, knobs: Knobs) -> int:
-    _, heads, dim = match.shape("q")
+    rows, heads, dim = match.shape("q")
     wide = columns(match)
-    keys = 3 * f32_bytes(wide, dim) + 2 * f32_bytes(heads, wide)
+    copies = copies_of_rows(match, "cache_in")
+    keys = copies * f32_bytes(wide, dim) + 2 * f32_bytes(heads, wide + rows * dim)
     return keys + topk_bytes(1, wide) + 3 * f32_bytes(*match.shape("topk"))
 
 
@@ -129,7 +130,8 @@ def _experts_work(match: Match, knobs: Knobs) -> Work:
 def _experts_bytes(match: Match, knobs: Knobs) -> int:
     tokens, top_k = match.shape("ids")
     _, inter, dim = match.shape("gate")
-    return f32_bytes(tokens * top_k, 6 * inter + 6 * dim) + 6 * f32_bytes(inter, dim)
+    pairs, rows = f32_bytes(tokens * top_k, 2 * dim + 4), f32_bytes(tokens, 5 * inter + 4 * dim)
+    return pairs + rows + 4 * f32_bytes(inter, dim)
 
 
 def _rows_apart(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lostwax.backends.cuda.lowerings.topk import TOPK
 from lostwax.backends.gpu_kernels.lowerings import GPU
+from lostwax.backends.gpu_kernels.lowerings.wide_products import WIDE_PRODUCTS
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.portable.lowerings import lowerings as portable_lowerings
 from lostwax.ir.contract.target import Target
@@ -11,4 +12,4 @@ from lostwax.ir.contract.target import Target
 
 def lowerings(target: Target) -> tuple[Lowering, ...]:
     """Own, shared and portable lowerings."""
-    return (TOPK, *GPU, *portable_lowerings(target))
+    return (TOPK, *GPU, *WIDE_PRODUCTS, *portable_lowerings(target))

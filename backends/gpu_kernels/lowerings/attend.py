@@ -20,6 +20,7 @@ from lostwax.ir.region import Node, Region
 
 _KERNELS = "lostwax.backends.gpu_kernels.sparse_attention"
 _ABSORB = "lostwax.backends.portable.kernels.absorb"
+_WIDE = "lostwax.backends.portable.kernels.wide_products"
 _MIN_DOT = 16  # the matrix units' smallest side
 _MAX_LATENT = 512  # a block of heads accumulates the whole latent row in registers
 _MANY_HEADS = 64  # from here on blocks of heads are worth fewer reads of the keys
@@ -187,13 +188,27 @@ def _workspace(match: Match, knobs: Knobs) -> int:
     return _Scratch.of(_Sizes.of(match, knobs), match.dtype("q_nope"), None).num_bytes
 
 
+def _absorbs_wide(match: Match) -> bool:
+    """Whether the query enters the latent space in one product, without f32 copies of both."""
+    return match.target.wide_products and match.dtype("q_nope") != "f32"
+
+
+def _converted_bytes(match: Match, knobs: Knobs) -> int:
+    """The f32 copies of the query and of the keys' half of kv_b, where they are made."""
+    if _absorbs_wide(match) or match.dtype("q_nope") == "f32":
+        return 0
+    rows, heads, nope = match.shape("q_nope")
+    return 4 * heads * nope * (rows + match.shape("kv_b")[1])
+
+
 def _work(match: Match, knobs: Knobs) -> Work:
-    base = match.work()
-    sizes = _Sizes.of(match, knobs)
+    base, sizes = match.work(), _Sizes.of(match, knobs)
+    converted = _converted_bytes(match, knobs)
+    moved, launches = base.num_bytes + 2 * converted, _NUM_LAUNCHES + 2 * bool(converted)
     if sizes.plan.splits == 1:
-        return Work(base.num_bytes, base.flops, _NUM_LAUNCHES - 1)
+        return Work(moved, base.flops, launches - 1)
     partial = 2 * 4 * sizes.rows * sizes.heads * sizes.plan.splits * sizes.latent
-    return Work(base.num_bytes + partial, base.flops, _NUM_LAUNCHES)
+    return Work(moved + partial, base.flops, launches)
 
 
 def _emit(match: Match, knobs: Knobs, name: str, dense: bool) -> tuple[Launch, ...]:
@@ -252,12 +267,17 @@ def _emit(match: Match, knobs: Knobs, name: str, dense: bool) -> tuple[Launch, .
         num_stages=knobs["num_stages"],
         rows_of=("rope_row_stride", "rope_head_stride", "page_stride", "token_stride"),
     )
+    home = _WIDE if _absorbs_wide(match) else _ABSORB
     absorb = HostCall(
-        function=f"{_ABSORB}:absorb_query", args=(q_nope, kv_b, scratch.query), op=name
+        function=f"{home}:absorb_query",
+        args=(q_nope, kv_b, scratch.query),
+        capturable=True,
+        op=name,
     )
     expand = HostCall(
         function=f"{_ABSORB}:expand_values",
         args=(scratch.latent, kv_b, match.view("op.out")),
+        capturable=True,
         op=name,
     )
     if single:
@@ -340,6 +360,7 @@ ATTEND = Lowering(
     knobs=_KNOBS,
     workspace=_workspace,
     work=_work,
+    allocates=_converted_bytes,
 )
 
 ATTEND_ALL = Lowering(
@@ -350,4 +371,5 @@ ATTEND_ALL = Lowering(
     knobs=_KNOBS,
     workspace=_workspace,
     work=_work,
+    allocates=_converted_bytes,
 )

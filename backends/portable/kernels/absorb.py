@@ -13,12 +13,7 @@ def absorb_query(q_nope: torch.Tensor, kv_b: torch.Tensor, out: torch.Tensor) ->
     _, heads, nope = q_nope.shape
     keys = kv_b.view(heads, -1, kv_b.shape[1])[:, :nope]
     query = q_nope.transpose(0, 1)
-    if query.dtype == out.dtype:
-        torch.bmm(query, keys, out=out)
-    elif query.is_cuda:
-        torch.bmm(query, keys, out_dtype=out.dtype, out=out)
-    else:
-        torch.bmm(query.to(out.dtype), keys.to(out.dtype), out=out)
+    torch.bmm(query.to(out.dtype), keys.to(out.dtype), out=out)
 
 
 def expand_values(latent: torch.Tensor, kv_b: torch.Tensor, out: torch.Tensor) -> None:

@@ -118,6 +118,7 @@ def attend_dense_absorbed(
     """Write attention over each row's first `limit` visible positions."""
     keys, values = head_weights(kv_b, kv_b_scale, q_nope.shape[1], q_nope.shape[2])
     stored = cached_rows(cache, layout, (kv_b.shape[1], q_pe.shape[2]))
+    page_table = _first_pages(page_table, limit, stored)
     columns = _columns(stored, page_table)
     for start in range(0, q_nope.shape[0], row_tile):
         at = slice(start, start + row_tile)
@@ -126,6 +127,11 @@ def attend_dense_absorbed(
         q = absorb(q_nope[at], q_pe[at], keys)
         write_heads(_absorbed_tile(q, cached, bias, kv_b.shape[1], scale), values, out[at])
     out.masked_fill_((positions < 0)[:, None], 0)
+
+
+def _first_pages(page_table: torch.Tensor, limit: int, cache: CachedRows) -> torch.Tensor:
+    """The pages that hold the first `limit` positions: a bucket may have room for more."""
+    return page_table[:, : -(-limit // cache.page_tokens)]
 
 
 def _columns(cache: CachedRows, page_table: torch.Tensor) -> torch.Tensor:
@@ -222,6 +228,7 @@ def attend_dense_expanded(
 ) -> None:
     """Write attention over visible positions with keys and values made per head."""
     stored = cached_rows(cache, layout, (kv_b.shape[1], q_pe.shape[2]))
+    page_table = _first_pages(page_table, limit, stored)
     bias = bias_of(_visible(_columns(stored, page_table), positions, limit))
     _expanded(
         q_nope, q_pe, kv_b, kv_b_scale, stored, bias, requests, page_table, out, scale, row_tile

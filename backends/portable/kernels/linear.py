@@ -9,14 +9,6 @@ from lostwax.backends.portable.kernels.blocks import BLOCK, dequantise
 from lostwax.backends.portable.kernels.fp8 import widen
 
 
-def _mixed(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
-    """x and weight of one dtype, out f32 and not rounded through theirs."""
-    if x.is_cuda:
-        torch.mm(x, weight.t(), out_dtype=torch.float32, out=out)
-    else:
-        torch.mm(x.float(), weight.float().t(), out=out)
-
-
 def linear(
     x: torch.Tensor,
     x_scale: torch.Tensor | None,
@@ -33,9 +25,6 @@ def linear(
     if scale is None and x.dtype == weight.dtype == out.dtype:
         torch.mm(x, weight.t(), out=out)
         return
-    if scale is None and x.dtype == weight.dtype and x.is_cuda:
-        _mixed(x, weight, out)
-        return
     kept = x.dtype if out.dtype == x.dtype else torch.float32
     wide = x.to(kept) if x_scale is None else widen(x, x_scale)
     for start in range(0, weight.shape[0], row_tile):
@@ -43,6 +32,11 @@ def linear(
         blocks = None if scale is None else scale[start // BLOCK : -(-stop // BLOCK)]
         tile = dequantise(weight[start:stop], blocks, kept)
         out[:, start:stop].copy_(torch.mm(wide, tile.t()))
+
+
+def widened_linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
+    """What `wide_products.linear` writes, on any device: x and W are converted whole."""
+    torch.mm(x.float(), weight.float().t(), out=out)
 
 
 def gate_up(

@@ -6,7 +6,12 @@ from collections.abc import Callable
 
 from lostwax.backends import predicates as P
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
-from lostwax.backends.portable.lowerings.calls import f32_bytes, launch, scale_view
+from lostwax.backends.portable.lowerings.calls import (
+    copies_of_rows,
+    f32_bytes,
+    launch,
+    scale_view,
+)
 from lostwax.backends.portable.lowerings.prepared import row_requests
 from lostwax.ir.contract.program import Const, Launch
 from lostwax.ir.dialects.mla import AttendOp
@@ -48,11 +53,12 @@ class Sizes:
         rows, self.C = match.shape("kv_b")
         self.Dv = rows // self.H - self.Dn
         pages, page_tokens, self.W = match.shape("cache_in")
-        columns = pages * page_tokens
-        # where all is selected, the guard promises that no request is longer
-        self.S = min(columns, int(match.attr("all", "k"))) if is_dense else columns
+        if is_dense:  # where all is selected, the guard promises that no request is longer
+            pages = min(pages, -(-int(match.attr("all", "k")) // page_tokens))
+        self.S = pages * page_tokens
         self.B = match.shape("page_table")[0]
         self.K = self.S if is_dense else match.shape("selection")[1]
+        self.row_copies = copies_of_rows(match, "cache_in")
         self.kv_b_bytes = f32_bytes(rows, self.C)
         self.io_bytes = f32_bytes(self.T, self.H, self.Dn + self.R + self.Dv)
 
@@ -77,15 +83,17 @@ def expanded_work(s: Sizes, launches: int, requests_a_row: int) -> Work:
 def absorbed_bytes(s: Sizes, tile: int) -> int:
     """Temporaries of the absorbed form with `tile` rows at a time."""
     tile = min(tile, s.T)
-    rows = 3 * f32_bytes(tile, s.K, s.W) + 3 * f32_bytes(tile, s.H, s.K)
-    return rows + 4 * f32_bytes(tile, s.H, s.W) + s.kv_b_bytes + s.io_bytes
+    rows = s.row_copies * f32_bytes(tile, s.K, s.W) + 3 * f32_bytes(tile, s.H, s.K)
+    heads = f32_bytes(tile, s.H, 4 * s.W + s.Dn + s.R + s.Dv)
+    return rows + heads + 2 * s.kv_b_bytes
 
 
 def expanded_bytes(s: Sizes, tile: int) -> int:
     """Temporaries of the expanded form with `tile` rows at a time."""
     tile = min(tile, s.T)
-    keys = f32_bytes(s.S, s.H * (s.Dn + s.Dv)) + 2 * f32_bytes(s.S, s.W)
-    return keys + 4 * f32_bytes(s.H, tile, s.S) + s.T * (s.S + 1) * 9 + s.kv_b_bytes + s.io_bytes
+    keys = 2 * f32_bytes(s.S, s.H * (s.Dn + s.Dv)) + s.row_copies * f32_bytes(s.S, s.W)
+    heads = f32_bytes(tile, s.H, 2 * (s.Dn + s.R) + 3 * s.Dv)
+    return keys + 4 * f32_bytes(s.H, tile, s.S) + s.T * (s.S + 1) * 13 + 2 * s.kv_b_bytes + heads
 
 
 def attend_lowering(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import prod
 
 from lostwax.backends.lowering import Knobs, Match, Work
+from lostwax.ir.contract.cache_layout import LAYOUTS
 from lostwax.ir.contract.program import DTYPE_BYTES, Const, HostCall, Launch, View
 
 KERNELS = "lostwax.backends.portable.kernels."
@@ -21,7 +22,6 @@ def launch(
     consts: Mapping[str, Const] | None = None,
     *,
     capturable: bool = True,
-    allocates: int = 0,
 ) -> tuple[Launch, ...]:
     """One host call. `function` is `module:name`, below portable's kernels unless it is dotted."""
     full = function if function.split(":")[0].count(".") else KERNELS + function
@@ -30,7 +30,6 @@ def launch(
         args=args,
         consts=dict(consts or {}),
         capturable=capturable,
-        allocates=allocates,
         op=op,
     )
     return (call,)
@@ -63,6 +62,14 @@ def torch_calls(count: int) -> Callable[[Match, Knobs], Work]:
 def f32_bytes(*shape: int) -> int:
     """Bytes of a temporary."""
     return 4 * prod(shape)
+
+
+def copies_of_rows(match: Match, cache: str) -> int:
+    """How many f32 copies of the cached rows that are read exist at once.
+
+    A scaled layout's bytes are cut apart, widened, scaled and joined again.
+    """
+    return 3 if LAYOUTS[match.layout(cache)].element else 5
 
 
 def value_bytes(match: Match, value: str) -> int:

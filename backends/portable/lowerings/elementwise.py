@@ -21,6 +21,11 @@ def _two_wide(match: Match, knobs: Knobs) -> int:
     return 2 * f32_bytes(*match.shape("op.out"))
 
 
+def _indices(match: Match, knobs: Knobs) -> int:
+    """Row numbers as torch wants them, and which of them are padding."""
+    return 32 * match.shape("op.out")[0]
+
+
 def _emit_concat(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     views = (match.view("op.out"), *match.views("parts"))
     return launch("portable_concat", "rows:concat", views)
@@ -52,7 +57,7 @@ ELEMENTWISE = (
         emit=emit_call("portable_silu_mul", "elementwise:silu_mul", "gate up op.out"),
         row_invariant=True,
         work=torch_calls(5),
-        allocates=lambda match, knobs: 2 * _two_wide(match, knobs),
+        allocates=lambda match, knobs: 3 * f32_bytes(*match.shape("op.out")),
     ),
     Lowering(
         name="portable_concat",
@@ -66,6 +71,7 @@ ELEMENTWISE = (
         emit=emit_call("portable_embed", "rows:take_rows", "table tokens op.out"),
         row_invariant=True,
         work=torch_calls(4),
+        allocates=_indices,
     ),
     Lowering(
         name="portable_gather_rows",
@@ -73,5 +79,6 @@ ELEMENTWISE = (
         emit=emit_call("portable_gather_rows", "rows:take_rows", "x rows op.out"),
         row_invariant=True,
         work=torch_calls(4),
+        allocates=_indices,
     ),
 )

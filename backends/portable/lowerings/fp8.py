@@ -50,6 +50,6 @@ FP8 = (
         emit=_emit_quantise,
         row_invariant=True,
         work=torch_calls(10),
-        allocates=lambda match, knobs: 4 * f32_bytes(*match.shape("x")),
+        allocates=lambda match, knobs: 6 * f32_bytes(*match.shape("x")),
     ),
 )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from lostwax.backends import predicates as P
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
 from lostwax.backends.portable.lowerings.calls import (
+    copies_of_rows,
     emit_call,
     f32_bytes,
     launch,
@@ -70,8 +71,10 @@ def _logits_bytes(match: Match, rows: int) -> int:
     _, heads, dim = match.shape("q")
     requests = match.shape("page_table")[0]
     wide = columns(match)
-    keys = (rows if rows <= requests else 1) * 3 * f32_bytes(wide, dim)
-    return keys + 2 * f32_bytes(rows, heads, wide) + 4 * f32_bytes(rows, wide)
+    copies = copies_of_rows(match, "cache_in")
+    keys = (rows if rows <= requests else 1) * copies * f32_bytes(wide, dim)
+    queries = 2 * f32_bytes(rows, heads, dim)
+    return keys + queries + 2 * f32_bytes(rows, heads, wide) + 4 * f32_bytes(rows, wide)
 
 
 def topk_bytes(rows: int, wide: int) -> int:
@@ -141,7 +144,7 @@ INDEXER = (
         name="portable_index_topk",
         pattern=INDEX_TOPK,
         emit=_emit_index_topk,
-        knobs=(Knob("row_tile", (128, 32, 1024)),),
+        knobs=(Knob("row_tile", (128, 32, 8, 1, 1024)),),
         when=INDEX_LAYOUTS,
         prepare=row_requests,
         workspace=lambda match, knobs: f32_bytes(_tile(match, knobs), columns(match)),

@@ -147,7 +147,7 @@ def _gate_up(name: str, form: WeightForm, is_transposed: bool) -> Lowering:
         weights={"w_gate": form},
         workspace=_gate_up_bytes,
         work=work,
-        allocates=lambda match, knobs: 2 * f32_bytes(*match.shape("act")),
+        allocates=lambda match, knobs: 3 * f32_bytes(*match.shape("act")),
     )
 
 

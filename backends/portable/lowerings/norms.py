@@ -34,7 +34,8 @@ ADD_NORM_LAST = Region({"sum": _SUM, "norm": _NORM}, ("norm",))
 
 def _wide(out: str, count: int) -> Callable[[Match, Knobs], int]:
     def allocates(match: Match, knobs: Knobs) -> int:
-        return count * f32_bytes(*match.shape(out))
+        *rows, width = match.shape(out)
+        return f32_bytes(*rows, count * width + 8) + f32_bytes(width)  # numbers a row, the weight
 
     return allocates
 
@@ -67,7 +68,7 @@ NORMS = (
         emit=emit_call("portable_rms_norm", "norms:rms_norm", "x weight op.out", "eps"),
         row_invariant=True,
         work=torch_calls(7),
-        allocates=_wide("op.out", 2),
+        allocates=_wide("op.out", 3),
     ),
     Lowering(
         name="portable_layer_norm",

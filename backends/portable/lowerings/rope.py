@@ -29,7 +29,9 @@ def _emit_rotate(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
 
 
 def _wide(match: Match, knobs: Knobs) -> int:
-    return 4 * f32_bytes(*match.shape("x")) + 16 * f32_bytes(match.bucket.tokens, 64)
+    dim = int(match.attr("op", "dim"))  # what is not rotated is copied in place
+    *rows, _ = match.shape("x")
+    return 4 * f32_bytes(*rows, dim) + 16 * f32_bytes(rows[0], dim)
 
 
 ROPE = (

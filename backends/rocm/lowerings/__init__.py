@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lostwax.backends.gpu_kernels.lowerings import GPU
+from lostwax.backends.gpu_kernels.lowerings.wide_products import WIDE_PRODUCTS
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.portable.lowerings import lowerings as portable_lowerings
 from lostwax.ir.contract.target import Target
@@ -10,4 +11,4 @@ from lostwax.ir.contract.target import Target
 
 def lowerings(target: Target) -> tuple[Lowering, ...]:
     """Shared and portable lowerings."""
-    return GPU + portable_lowerings(target)
+    return (*GPU, *WIDE_PRODUCTS, *portable_lowerings(target))

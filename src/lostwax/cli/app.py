@@ -7,33 +7,37 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App
+from cyclopts import App, CycloptsError, UnknownOptionError, ValidationError
 
 import lostwax
+from lostwax.cli.commands import COMMANDS
+from lostwax.cli.foreign_options import hint
+from lostwax.cli.help_page import HelpPage, epilogue
 
-app = App(
-    name="lostwax",
-    help="Compile DeepSeek-V3.2 once per target, serve it by replay.",
-    version=lostwax.__version__,
-)
-COMMANDS = {
-    "certify": "An artifact's lowerings on this device, beside the fp64 reference.",
-    "compile": "Compile a checkpoint into an artifact for one target.",
-    "doctor": "What each target needs on this machine to compile and run, and what is lacking.",
-    "eval": "What a model answers to tasks, graded.",
-    "explain": "What an artifact's compile chose for each op, what lost and why.",
-    "export": "Write a graph of an artifact, with its weights, as an ONNX model.",
-    "new-checkpoint": "Write a random checkpoint in the official format.",
-    "opt": "Run passes over a module's text.",
-    "plan": "The memory of each rank, before anything is booted.",
-    "run": "Chat with a model in the terminal.",
-    "serve": "Serve an artifact, a checkpoint or the model that comes with lostwax, over HTTP.",
-    "verify": "Check every file of an artifact, and that its checkpoint is the one compiled.",
-}
-"""Said here too, so that `lostwax --help` imports no command."""
-for _command, _help in COMMANDS.items():
-    _module = _command.replace("-", "_")
-    app.command(f"lostwax.cli.{_module}:{_module}", name=_command, help=_help)
+HELP_ALL = "--help-all"
+
+
+def make_app(whole: str | None = None) -> App:
+    """The commands, none of which is imported before it is called.
+
+    `whole` names the command whose help page says everything ("" is lostwax itself).
+    """
+    app = App(
+        name="lostwax",
+        help="Compile DeepSeek-V3.2 once per target, serve it by replay.",
+        version=lostwax.__version__,
+        help_format="plaintext",
+        help_formatter=HelpPage(is_whole=whole is not None),
+    )
+    for name, command in COMMANDS.items():
+        module = name.replace("-", "_")
+        app.command(
+            f"lostwax.cli.{module}:{module}",
+            name=name,
+            help=None if name == whole else command.purpose,  # None: as its docstring says
+            help_epilogue=epilogue(command.examples),
+        )
+    return app
 
 
 def _is_ours(error: Exception) -> bool:
@@ -56,17 +60,45 @@ def _wait_asleep() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line (default: this process's)."""
     _wait_asleep()
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        given = sys.argv[1:] if arguments is None else arguments
-        app(given, result_action="return_value")  # the default exits before the flush
+        _run(given)
         sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # `lostwax explain ART | head`: the reader has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
+    except CycloptsError as error:
+        print(f"lostwax: {_sentence(error, given)}", file=sys.stderr)
+        sys.exit(1 if isinstance(error, ValidationError) else 2)
     except Exception as error:
         if not _is_ours(error):
             raise
         print(f"lostwax: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _run(given: list[str]) -> None:
+    whole = next((w for w in given if w in COMMANDS), "") if HELP_ALL in given else None
+    app = make_app(whole)
+    # The defaults print a panel and exit before the flush.
+    app(
+        ["--help" if word == HELP_ALL else word for word in given],
+        print_error=False,
+        exit_on_error=False,
+        result_action="return_value",
+    )
+
+
+def _sentence(error: CycloptsError, given: list[str]) -> str:
+    """What is wrong with the command line, in one line."""
+    argument = error.argument
+    if isinstance(error, ValidationError) and argument is not None:
+        keywords = [token.keyword for token in argument.tokens if token.keyword]
+        return f"{keywords[0] if keywords else argument.name} {error.exception_message}"
+    if isinstance(error, UnknownOptionError):
+        command = given[0] if given and given[0] in COMMANDS else None
+        if found := hint(error.token.keyword or error.token.value, command):
+            return found
+    return " ".join(str(error).split())

@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from msgspec import to_builtins
 
+from lostwax.cli.checked_model import require_runnable
+from lostwax.cli.named_paths import Artifact, OutFolder
+from lostwax.cli.option_types import Flag, Json, OptionRefused
+
 if TYPE_CHECKING:
     from lostwax.backends.certify import Certified
     from lostwax.ir.contract.record import Certificate
@@ -30,15 +34,22 @@ def _line(result: Certified) -> str:
     return json.dumps(said)
 
 
+def _require_device(interpret: bool, certificates: Path | None) -> None:
+    if interpret and certificates is not None:
+        raise OptionRefused(
+            "--certificates keeps what ran on a device, and --interpret runs on none; give one"
+        )
+
+
 def certify(
-    artifact: Path,
+    artifact: Artifact,
     /,
     *,
-    out: Annotated[Path | None, Parameter(name=["-o", "--out"])] = None,
-    own_only: Annotated[bool, Parameter(negative=())] = False,
-    interpret: Annotated[bool, Parameter(negative=())] = False,
-    certificates: Path | None = None,
-    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    out: Annotated[OutFolder | None, Parameter(name=["-o", "--out"])] = None,
+    own_only: Flag = False,
+    interpret: Flag = False,
+    certificates: OutFolder | None = None,
+    json_: Json = False,
 ) -> None:
     """Run every chosen lowering by itself on this device and compare with the reference.
 
@@ -59,8 +70,11 @@ def certify(
     json_
         Print one JSON object a line instead of text.
     """
+    _require_device(interpret, certificates)
     if interpret:
         os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, which is below
+    else:
+        require_runnable(artifact, None)
     from lostwax.backends.certify import certify_artifact, keep_evidence
     from lostwax.backends.store import RecordStore
 

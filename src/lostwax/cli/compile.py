@@ -10,6 +10,18 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from lostwax.backends.runtime.phases import Phases
+from lostwax.cli.named_paths import Checkpoint, OutArtifact, OutFolder, Records
+from lostwax.cli.option_types import (
+    MORE,
+    Bytes,
+    Count,
+    Drafts,
+    Flag,
+    Json,
+    OptionRefused,
+    Ranks,
+    TargetName,
+)
 from lostwax.ir.contract.artifact import CheckpointNote, Manifest
 from lostwax.ir.contract.model import WeightTable
 
@@ -17,49 +29,72 @@ _IR_NAMES = {"fp32": "f32"}
 """The user's word for a dtype, by the IR's."""
 
 
-class ForcedError(ValueError):
+class ForcedError(Exception):
     """A --lowering option is malformed."""
 
 
+def _forced(text: str) -> tuple[str, str, str | None]:
+    """`[ENTRY:]OP=NAME` as (op, name, entry)."""
+    place, equals, name = text.partition("=")
+    entry, colon, op = place.rpartition(":")
+    if not equals or not name or not op or "." not in op:
+        raise ForcedError(
+            f"--lowering {text!r} is not [ENTRY:]OP=NAME, such as"
+            " decode:mla.attend=portable_attend_expanded"
+        )
+    if colon and entry not in ("extend", "decode", "draft"):
+        raise ForcedError(
+            f"--lowering {text!r}: the entry must be extend, decode or draft, not {entry!r}"
+        )
+    return op, name, entry if colon else None
+
+
+def _rules(_: object, rules: list[str] | None) -> None:
+    for rule in rules or []:
+        _forced(rule)
+
+
 def compile(
-    checkpoint: Path,
+    checkpoint: Checkpoint,
     /,
     *,
-    out: Annotated[Path, Parameter(name=["-o", "--out"])],
-    target: str = "cpu",
+    out: Annotated[OutArtifact, Parameter(name=["-o", "--out"])],
+    target: TargetName = "cpu",
     dtype: Literal["fp32", "bf16"] = "bf16",
+    max_context: Count | None = None,
+    max_reqs: Count = 8,
+    drafts: Drafts = 0,
+    tp: Ranks = 1,
     kv_layout: Literal["model", "bf16", "fp32", "fp8_656", "fp8_576"] = "model",
-    kv_scale: Literal["fp32", "ue8m0"] = "fp32",
-    indexer_dtype: Literal["model", "bf16", "fp32", "fp8_fp32", "fp8_ue8m0"] = "model",
-    index_pages: Literal["index_paged", "index_row"] = "index_paged",
-    activations: Literal["model", "fp8"] = "model",
-    tp: int = 1,
-    max_context: int | None = None,
-    max_tokens: int = 512,
-    max_reqs: int = 8,
-    drafts: int = 0,
-    batch_invariant: Annotated[bool, Parameter(negative=())] = False,
-    lowering: Annotated[list[str] | None, Parameter(negative=())] = None,
-    budget: int | None = None,
-    records: Path | None = None,
-    dump_dir: Path | None = None,
-    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    kv_scale: Annotated[Literal["fp32", "ue8m0"], MORE] = "fp32",
+    indexer_dtype: Annotated[
+        Literal["model", "bf16", "fp32", "fp8_fp32", "fp8_ue8m0"], MORE
+    ] = "model",
+    index_pages: Annotated[Literal["index_paged", "index_row"], MORE] = "index_paged",
+    activations: Annotated[Literal["model", "fp8"], MORE] = "model",
+    max_tokens: Annotated[Count, MORE] = 512,
+    batch_invariant: Annotated[Flag, MORE] = False,
+    lowering: Annotated[list[str] | None, MORE, Parameter(negative=(), validator=_rules)] = None,
+    budget: Annotated[Bytes | None, MORE] = None,
+    records: Annotated[Records | None, MORE] = None,
+    dump_dir: Annotated[OutFolder | None, MORE] = None,
+    json_: Annotated[Json, MORE] = False,
 ) -> None:
     """Compile a checkpoint into an artifact for one target; needs no device.
 
     Parameters
     ----------
     checkpoint
-        A folder with config.json and safetensors in the official DeepSeek-V3.2 format.
+        A checkpoint's folder: config.json and safetensors in the official DeepSeek-V3.2 format.
     out
         The artifact folder; an artifact already there is replaced.
     target
         What to compile for, such as cpu or cuda-sm90a.
     dtype
-        fp32: fp32 throughout, cache included, nothing quantised. bf16: bf16 activations and
-        cache, weights as stored.
+        What to compute and to cache in. fp32: fp32 throughout, nothing quantised. bf16: bf16
+        activations and cache, weights as stored.
     kv_layout
-        How the latent cache is stored (model: in the dtype). fp8_656: 8-bit latents with a scale
+        How the latent cache is stored. model: in the dtype. fp8_656: 8-bit latents with a scale
         for 128, bf16 rope keys. fp8_576: everything 8-bit without scales.
     kv_scale
         How the scales of fp8_656 are rounded; ue8m0: up to powers of two.
@@ -72,8 +107,8 @@ def compile(
     activations
         fp8: what meets an FP8 weight is rounded to 8 bits first, as the official code does.
     tp
-        Ranks that run the artifact together, each with its slices of the weights: processes, one a
-        device. `serve` starts them.
+        Ranks: processes that run the artifact together, one a device, each with its slices of the
+        weights. `serve` starts them.
     max_context
         Longest request in tokens (default: the model's bound, at most 8192).
     max_tokens
@@ -81,14 +116,15 @@ def compile(
     max_reqs
         Most requests of one step.
     drafts
-        Most tokens that the MTP layer drafts before the model verifies them (0 to 3).
+        Tokens that the MTP layer drafts at most (0 to 3) before the model verifies them.
     batch_invariant
         One lowering an op in all programs, with independent rows: an answer does then not depend
         on its neighbours, on chunking nor on drafting. Slower, and on the CPU only so far.
     lowering
         Force a choice: [ENTRY:]OP=NAME, such as decode:mla.attend=portable_attend_expanded.
     budget
-        Most bytes of results and workspace that one lowering may take.
+        Most bytes of results, workspace and temporaries that one lowering may take (default: a
+        32nd of the memory of the target's smallest device).
     records
         A folder of tuning records that decide before the estimates do.
     dump_dir
@@ -96,6 +132,15 @@ def compile(
     json_
         Print the result as JSON on standard output.
     """
+    if kv_scale != "fp32" and kv_layout != "fp8_656":
+        raise OptionRefused(f"--kv-scale {kv_scale} goes with --kv-layout fp8_656")
+    if index_pages != "index_paged" and not indexer_dtype.startswith("fp8"):
+        raise OptionRefused(
+            f"--index-pages {index_pages} goes with --indexer-dtype fp8_fp32 or fp8_ue8m0"
+        )
+    from lostwax.backends.fallbacks import predicted_steps
+    from lostwax.backends.runtime.artifact_reader import ArtifactReader
+
     phases = Phases()
     manifest = compile_checkpoint(
         checkpoint,
@@ -135,30 +180,18 @@ def compile(
         "arena_bytes": manifest.arena_bytes,
         "seconds": round(phases.total_s, 3),
     }
+    steps = predicted_steps(ArtifactReader(out))
     if json_:
-        print(json.dumps(report))
+        shares = {step.program: round(step.share, 4) for step in steps}
+        print(json.dumps(report | {"portable_share": shares}))
     else:
+        for line in (line for step in steps for line in step.lines()):
+            print(line, file=sys.stderr)
         print(
             f"{out}: {report['programs']} programs for {report['target']},"
             f" weights {manifest.weight_bytes / 2**20:.1f} MiB,"
             f" arena {manifest.arena_bytes / 2**20:.1f} MiB, digest {manifest.digest[:16]}"
         )
-
-
-def _forced(text: str) -> tuple[str, str, str | None]:
-    """`[ENTRY:]OP=NAME` as (op, name, entry)."""
-    place, equals, name = text.partition("=")
-    entry, colon, op = place.rpartition(":")
-    if not equals or not name or not op or "." not in op:
-        raise ForcedError(
-            f"--lowering {text!r} is not [ENTRY:]OP=NAME, such as"
-            " decode:mla.attend=portable_attend_expanded"
-        )
-    if colon and entry not in ("extend", "decode", "draft"):
-        raise ForcedError(
-            f"--lowering {text!r}: the entry must be extend, decode or draft, not {entry!r}"
-        )
-    return op, name, entry if colon else None
 
 
 def note_of(checkpoint: Path, weights: WeightTable) -> CheckpointNote:
@@ -191,35 +224,47 @@ def compile_checkpoint(
 ) -> Manifest:
     """Open, capture, compile: the whole way, with phases on standard error."""
     phases = phases or Phases()
-    phases("import compiler")
+    # What can be refused is refused before torch is imported, which takes seconds.
     from lostwax.backends.artifact_writer import require_replaceable
+    from lostwax.backends.asked import Asked, require_possible
     from lostwax.backends.buckets import Sizes
-    from lostwax.backends.compile import CompileOptions, compile_module
-    from lostwax.backends.cover import Forced
-    from lostwax.backends.formats import Formats
-    from lostwax.backends.measurements import open_measurements
     from lostwax.backends.registry import find_target
-    from lostwax.frontend.capture import capture
-    from lostwax.frontend.checkpoint import open_checkpoint
+    from lostwax.frontend.checkpoint import PAGE_TOKENS, open_checkpoint
 
-    forced = tuple(Forced(*_forced(text)) for text in lowering or [])
-    measurements = open_measurements(records)
-    find_target(target)  # what can be refused is refused before the capture
-    require_replaceable(out)
     phases("read checkpoint headers")
     opened = open_checkpoint(checkpoint)
+    backend, described = find_target(target)
+    sizes = Sizes(
+        max_context=max_context, max_tokens=max_tokens, max_reqs=max_reqs, max_drafts=drafts
+    )
+    asked = Asked(_IR_NAMES.get(dtype, dtype), sizes, tp)
+    require_possible(asked, opened.facts(PAGE_TOKENS), described, has_mtp=opened.has_mtp)
+    require_replaceable(out)
+    phases("import compiler")
+    from lostwax.backends.cover import Forced
+    from lostwax.backends.forced import require_known
+    from lostwax.backends.measurements import open_measurements
+
+    forced = tuple(Forced(*_forced(text)) for text in lowering or [])
+    if forced:
+        require_known(forced, backend.load(backend.lowerings)(described))
+    measurements = open_measurements(records)
+    from lostwax.backends.compile import CompileOptions, compile_module
+    from lostwax.backends.formats import Formats
+    from lostwax.frontend.capture import capture
+
     phases("capture")
+    if opened.notice is not None:
+        phases.note(opened.notice)
     captured = capture(opened)
     tokenizer = checkpoint / "tokenizer.json"
     chosen = formats or {}
     if chosen.get("activations") == "fp8":  # scales are rounded as the checkpoint's were
-        chosen = chosen | {"activations": f"fp8_{opened.config.scale_fmt or 'fp32'}"}
+        chosen = chosen | {"activations": f"fp8_{opened.scale_fmt or 'fp32'}"}
     options = CompileOptions(
-        dtype=_IR_NAMES.get(dtype, dtype),
+        dtype=asked.dtype,
         formats=Formats(**chosen),
-        sizes=Sizes(
-            max_context=max_context, max_tokens=max_tokens, max_reqs=max_reqs, max_drafts=drafts
-        ),
+        sizes=sizes,
         batch_invariant=batch_invariant,
         tp=tp,
         forced=forced,

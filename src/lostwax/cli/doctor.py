@@ -6,10 +6,12 @@ import json
 import platform
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from cyclopts import Parameter
+
+from lostwax.cli.option_types import Json, TargetName
+from lostwax.cli.wrapped import wrapped
 
 if TYPE_CHECKING:
     from lostwax.backends.registry import Backend
@@ -34,10 +36,10 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def doctor(
-    target: str | None = None,
+    target: TargetName | None = None,
     /,
     *,
-    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    json_: Json = False,
 ) -> None:
     """Print what each target can do on this machine and what it lacks, with the fix.
 
@@ -66,24 +68,24 @@ def doctor(
         report = {"machine": machine, "targets": found}
         print(json.dumps(msgspec.to_builtins(report)))
     else:
-        print("\n".join(_lines(machine, found)))
+        print("\n".join(map(wrapped, _lines(machine, found))))
     if not all(c.ok for c in machine) or (target and not found[0].compile.ok):
         raise SystemExit(1)
 
 
 def _machine() -> Iterator[Check]:
-    import torch
-
     import lostwax
+    from lostwax.backends.runtime.torch_build import NoTorch, torch_build
 
     python = platform.python_version()
     new = sys.version_info >= (3, 11)
     fix = "" if new else ": lostwax needs 3.11 or newer, install it"
     yield Check(name="python", ok=new, text=python + fix)
-    build = torch.version.hip or torch.version.cuda
-    kind = "ROCm" if torch.version.hip else "CUDA"
-    built = f"{kind} {build}" if build else "for the CPU only"
-    yield Check(name="torch", ok=True, text=f"{torch.__version__}, built {built}")
+    try:
+        torch = torch_build()
+        yield Check(name="torch", ok=True, text=f"{torch.version}, built {torch.built}")
+    except NoTorch as error:
+        yield Check(name="torch", ok=False, text=str(error))
     yield Check(name="lostwax", ok=True, text=lostwax.__version__)
 
 
@@ -116,10 +118,11 @@ def _toolchain(backend: Backend, target: Target) -> str:
 
 
 def _device(backend: Backend, target: Target) -> str:
-    if target.replay == "none":
-        return "plans and binds, computes nothing"
     from lostwax.backends.runtime.driver import no_kernels
+    from lostwax.backends.runtime.require_device import require_device
 
+    if (said := require_device(target)) is not None:
+        return said
     driver: Any = backend.load(backend.driver)(target, no_kernels, {})
     return f"on {driver.device}"
 

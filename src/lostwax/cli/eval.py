@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
 
+from lostwax.cli.default_model import cache_folder
 from lostwax.cli.eval_options import Asked, Changes, Course, Subject
+from lostwax.cli.option_types import Flag, Json
 
 if TYPE_CHECKING:
+    from lostwax.cli.eval_results import Results
     from lostwax.evals.connect import Served
     from lostwax.evals.report import Report, TaskReport
     from lostwax.evals.run import Runner
@@ -26,8 +32,8 @@ def eval(
     asked: Asked = Asked(),  # noqa: B008
     changes: Changes = Changes(),  # noqa: B008
     course: Course = Course(),  # noqa: B008
-    list_: Annotated[bool, Parameter(name="--list", negative=())] = False,
-    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    list_: Annotated[Flag, Parameter(name="--list")] = False,
+    json_: Json = False,
 ) -> None:
     """Ask a model the examples of tasks and grade its answers.
 
@@ -42,6 +48,7 @@ def eval(
     json_
         Print the report as JSON on standard output.
     """
+    from lostwax.cli.eval_results import Results
     from lostwax.evals.report import table
     from lostwax.evals.send import Patience
 
@@ -51,17 +58,16 @@ def eval(
     tasks = asked.find(names or ("tiny",))
     samplings = [changes.of(task.sampling) for task in tasks]
     patience = Patience(course.timeout, course.retries)
+    results = Results(course.out, cache_folder(subject.cache, os.environ))
     try:
         connecting, facts = _connecting(subject)
-        asking = _run(tasks, samplings, connecting, facts, patience, asked, course)
+        asking = _run(tasks, samplings, connecting, facts, patience, asked, course, results)
         report = asyncio.run(asking)
     except KeyboardInterrupt:
-        if course.out is not None:
-            print(f"stopped; {course.out} holds what is finished", file=sys.stderr)
+        print(results.kept, file=sys.stderr)
         raise
     encoded = msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n"
-    if course.out is not None:
-        (course.out / "report.json").write_bytes(encoded)
+    results.close(encoded, is_complete=not report.errors)
     print(encoded.decode() if json_ else table(report))
     if report.errors:
         raise SystemExit(1)
@@ -86,6 +92,7 @@ async def _run(
     patience: Patience,
     asked: Asked,
     course: Course,
+    results: Results,
 ) -> Report:
     import lostwax
     from lostwax.cli.eval_progress import Progress
@@ -95,6 +102,9 @@ async def _run(
 
     async with connecting as served:
         print(f"asking {served.model} ({served.source})", file=sys.stderr)
+        settings = {"model": served.model, "endpoint": asked.endpoint, **facts}
+        # A server's address is no setting of a sample, but two servers are never taken for one.
+        results.open(tasks, samplings, settings | {"of": str(served.http.base_url)})
         reports: list[TaskReport] = []
         with Progress() as progress:
             runner = Runner(
@@ -106,37 +116,47 @@ async def _run(
             )
             for task, sampling in zip(tasks, samplings, strict=True):
                 progress.begin(task.name, len(task.examples[: asked.limit]) * sampling.repeats)
-                reports.append(await _run_task(runner, task, sampling, facts, asked, course))
-        settings = {"endpoint": asked.endpoint, "limit": asked.limit, **facts}
-        settings |= {"concurrency": course.concurrency, "timeout_s": course.timeout}
+                kept = _Kept(results.folder, settings, restart=course.restart)
+                reports.append(await _run_task(runner, task, sampling, asked.limit, kept))
+        said = {"endpoint": asked.endpoint, "limit": asked.limit, **facts}
+        said |= {"concurrency": course.concurrency, "timeout_s": course.timeout}
         return Report(
             lostwax=lostwax.__version__,
             model=served.model,
             source=served.source,
-            settings=settings,
+            settings=said,
             tasks=reports,
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Where samples are kept, if anywhere, under which settings."""
+
+    folder: Path | None
+    settings: dict[str, Any]
+    restart: bool
+
+
 async def _run_task(
-    runner: Runner,
-    task: Task,
-    sampling: Sampling,
-    facts: dict[str, Any],
-    asked: Asked,
-    course: Course,
+    runner: Runner, task: Task, sampling: Sampling, limit: int | None, kept: _Kept
 ) -> TaskReport:
-    """One task; with --out its samples are kept beside its settings."""
+    """One task; its samples are kept beside its settings."""
     from lostwax.evals.report import task_report
     from lostwax.evals.samples import open_samples
 
-    if course.out is None:
-        return task_report(task.name, sampling, await runner.run(task, sampling, asked.limit))
-    settings: dict[str, Any] = msgspec.to_builtins(sampling)
-    settings |= {"model": runner.model, "endpoint": runner.endpoint, **facts}
-    path = course.out / f"{task.name}.samples.jsonl"
-    with open_samples(path, settings, restart=course.restart) as file:
-        outcome = await runner.run(task, sampling, asked.limit, file)
+    if kept.folder is None:
+        return task_report(task.name, sampling, await runner.run(task, sampling, limit))
+    settings: dict[str, Any] = msgspec.to_builtins(sampling) | kept.settings
+    path = kept.folder / f"{task.name}.samples.jsonl"
+    with open_samples(path, settings, restart=kept.restart) as file:
+        if file.found:
+            print(
+                f"{task.name}: going on with {len(file.found)} samples of {kept.folder}"
+                " (--restart forgets them)",
+                file=sys.stderr,
+            )
+        outcome = await runner.run(task, sampling, limit, file)
     return task_report(task.name, sampling, outcome)
 
 
@@ -150,17 +170,23 @@ def _connecting(subject: Subject) -> tuple[AbstractAsyncContextManager[Served], 
     if subject.url is not None:
         key = None if subject.api_key_file is None else read_key(subject.api_key_file)
         return by_url(subject.url, model=subject.model, key=key), {}
+    from lostwax.backends.runtime.artifact_reader import ArtifactReader
+    from lostwax.cli.checked_model import require_checkpoint, require_fits, require_runnable
     from lostwax.cli.default_model import NAME, default_artifact, default_checkpoint
     from lostwax.cli.named_artifact import named_artifact
 
-    target, drafts = subject.target, subject.drafts or 0
+    require_runnable(subject.artifact, subject.target)
+    target, drafts = subject.target or "cpu", subject.drafts or 0
     if is_default := subject.artifact is None:
         artifact = default_artifact(
             cache=subject.cache, target=target, dtype=subject.dtype, drafts=drafts
         )
     else:
         artifact = named_artifact(subject.artifact, target, subject.dtype or "bf16", drafts)
+    require_fits(artifact, drafts=subject.drafts, num_pages=subject.num_pages)
     checkpoint = default_checkpoint() if is_default else subject.checkpoint
+    require_checkpoint(ArtifactReader(artifact), checkpoint)
+    print(f"loading {artifact}", file=sys.stderr)
     connecting = in_process(
         artifact,
         checkpoint=checkpoint,

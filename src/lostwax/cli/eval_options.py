@@ -9,19 +9,43 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
+
+from lostwax.cli.checked_model import require_used
+from lostwax.cli.named_paths import Checkpoint, File, Model, OutFolder
+from lostwax.cli.option_types import (
+    Count,
+    Drafts,
+    Flag,
+    Name,
+    Pages,
+    Seed,
+    TargetName,
+    Temperature,
+    Threads,
+    TopP,
+    Url,
+    above_zero,
+    within,
+)
 
 if TYPE_CHECKING:
     from lostwax.evals.task import Sampling, Task
 
-Flag = Annotated[bool, Parameter(negative=())]
+
+COMMON = Parameter(group="Parameters")
+"""Shown by `--help`, which only names those of the other groups."""
+SUBJECT = Parameter(group=Group("What is judged", sort_key=6))
+ASKED = Parameter(group=Group("What is asked", sort_key=7))
+SAMPLED = Group("How it is sampled (default: as the task says)", sort_key=8)
+COURSE = Parameter(group=Group("How it is run", sort_key=9))
 
 
 class NothingToAsk(ValueError):
     """Options do not go together; the message says which."""
 
 
-@Parameter(name="*", group="What is judged")
+@Parameter(name="*")
 @dataclass(frozen=True, slots=True)
 class Subject:
     """The model: a server, or an artifact in this process (default: the default model).
@@ -29,21 +53,22 @@ class Subject:
     Parameters
     ----------
     url
-        An OpenAI-compatible server, such as http://127.0.0.1:8000.
+        A server of OpenAI's interface, such as http://HOST:8000.
     model
-        The model's name on the server, where it serves several.
+        The model's name there, where it serves several.
     api_key_file
         A file with the server's API key.
     artifact
-        An artifact folder, or a checkpoint folder (compiled to PATH.TARGET-DTYPE.lostwax).
+        The folder of an artifact or of a checkpoint. A checkpoint is compiled first, to
+        PATH.TARGET-DTYPE.lostwax.
     checkpoint
         Where the artifact's checkpoint lies, if not where it was when compiled.
     cache
         Where the default model's artifact is kept.
     target
-        What to compile a checkpoint for.
+        What to compile a checkpoint for (default: cpu).
     dtype
-        What to compile a checkpoint in.
+        What to compile a checkpoint in (default: bf16; the default model on the CPU: fp32).
     drafts
         Tokens to draft between two decode steps.
     num_pages
@@ -52,31 +77,46 @@ class Subject:
         Threads of a CPU engine.
     """
 
-    url: str | None = None
-    model: str | None = None
-    api_key_file: Path | None = None
-    artifact: Path | None = None
-    checkpoint: Path | None = None
-    cache: Path | None = None
-    target: str = "cpu"
-    dtype: Literal["fp32", "bf16"] | None = None
-    drafts: int | None = None
-    num_pages: int | None = None
-    threads: int | None = None
+    url: Annotated[Url | None, COMMON] = None
+    model: Annotated[Name | None, COMMON] = None
+    artifact: Annotated[Model | None, COMMON] = None
+    api_key_file: Annotated[File | None, SUBJECT] = None
+    checkpoint: Annotated[Checkpoint | None, SUBJECT] = None
+    cache: Annotated[OutFolder | None, SUBJECT] = None
+    target: Annotated[TargetName | None, SUBJECT] = None
+    dtype: Annotated[Literal["fp32", "bf16"] | None, SUBJECT] = None
+    drafts: Annotated[Drafts | None, SUBJECT] = None
+    num_pages: Annotated[Pages | None, SUBJECT] = None
+    threads: Annotated[Threads | None, SUBJECT] = None
 
     def __post_init__(self) -> None:
-        if self.url is not None and self.artifact is not None:
-            raise NothingToAsk("give --url or --artifact, not both")
-        if self.url is None and (self.model is not None or self.api_key_file is not None):
+        if self.url is not None:
+            self._require_server()
+            return
+        if self.model is not None or self.api_key_file is not None:
             raise NothingToAsk("--model and --api-key-file go with --url")
-        if self.artifact is None and self.checkpoint is not None:
+        require_used(
+            self.artifact,
+            checkpoint=self.checkpoint,
+            cache=self.cache,
+            target=self.target,
+            dtype=self.dtype,
+        )
+
+    def _require_server(self) -> None:
+        """Options that say how a model is started mean nothing to a server that runs."""
+        if self.artifact is not None:
+            raise NothingToAsk("give --url or --artifact, not both")
+        ours = ("checkpoint", "cache", "target", "dtype", "drafts", "num_pages", "threads")
+        given = [f"--{n.replace('_', '-')}" for n in ours if getattr(self, n) is not None]
+        if given:
             raise NothingToAsk(
-                "--checkpoint goes with an artifact; to judge a checkpoint give its folder as"
-                " --artifact"
+                f"{' and '.join(given)} would change nothing of the server at {self.url}, which"
+                " runs already; leave it out"
             )
 
 
-@Parameter(name="*", group="What is asked")
+@Parameter(name="*")
 @dataclass(frozen=True, slots=True)
 class Asked:
     """The tasks' files and how much of them.
@@ -88,7 +128,7 @@ class Asked:
     train
         GSM8K's training file, which the shots come from.
     shots
-        Solved questions before each question of gsm8k.
+        Solved questions before each question of gsm8k (default: 8).
     tasks
         Only these of the named tasks, with commas between.
     limit
@@ -100,20 +140,33 @@ class Asked:
         chat where messages have neither tools nor a response format.
     """
 
-    data: Path | None = None
-    train: Path | None = None
-    shots: int = 8
-    tasks: str = ""
-    limit: int | None = None
-    thinking: bool | None = None
-    endpoint: Literal["auto", "chat", "completions"] = "auto"
+    tasks: Annotated[str, COMMON] = ""
+    limit: Annotated[Count | None, COMMON] = None
+    data: Annotated[File | None, COMMON] = None
+    train: Annotated[File | None, ASKED] = None
+    shots: Annotated[int | None, ASKED, Parameter(validator=within(0, 64))] = None
+    thinking: Annotated[bool | None, ASKED] = None
+    endpoint: Annotated[Literal["auto", "chat", "completions"], ASKED] = "auto"
 
-    def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise NothingToAsk("--limit must be at least 1")
+    def _require_used(self, names: tuple[str, ...]) -> None:
+        """Options of the benchmarks mean nothing to other tasks."""
+        of_data = ("gsm8k", "gpqa", "aime")
+        uses = {
+            "data": of_data,
+            "train": ("gsm8k",),
+            "shots": ("gsm8k",),
+            "thinking": of_data,
+        }
+        for option, tasks in uses.items():
+            if getattr(self, option) is not None and not set(tasks) & set(names):
+                raise NothingToAsk(
+                    f"--{option} goes with {' or '.join(tasks)}, and {', '.join(names)} was named;"
+                    " leave it out"
+                )
 
     def find(self, names: tuple[str, ...]) -> list[Task]:
         """The tasks that are named."""
+        self._require_used(names)
         import lostwax
         from lostwax.evals.suites.by_name import Sources, find_tasks
 
@@ -121,14 +174,14 @@ class Asked:
             Path(lostwax.__file__).parent / "models" / "tiny" / "tasks",
             data=self.data,
             train=self.train,
-            shots=self.shots,
+            shots=8 if self.shots is None else self.shots,
             thinking=self.thinking,
             chat=self.endpoint == "chat",
         )
         return find_tasks(names, sources, [n for n in self.tasks.split(",") if n])
 
 
-@Parameter(name="*", group="How it is sampled (default: as the task says)")
+@Parameter(name="*", group=SAMPLED)
 @dataclass(frozen=True, slots=True)
 class Changes:
     """Changes of the tasks' sampling.
@@ -147,11 +200,11 @@ class Changes:
         Of the first repeat, and of shuffled options.
     """
 
-    temperature: float | None = None
-    top_p: float | None = None
-    max_tokens: int | None = None
-    repeats: int | None = None
-    seed: int | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    max_tokens: Annotated[int | None, Parameter(validator=within(1, 2**20))] = None
+    repeats: Annotated[int | None, Parameter(validator=within(1, 1024))] = None
+    seed: Seed | None = None
 
     def of(self, sampling: Sampling) -> Sampling:
         """A task's sampling with these changes."""
@@ -159,7 +212,7 @@ class Changes:
         return replace(sampling, **{k: v for k, v in given.items() if v is not None})
 
 
-@Parameter(name="*", group="How it is run")
+@Parameter(name="*")
 @dataclass(frozen=True, slots=True)
 class Course:
     """The run itself.
@@ -173,13 +226,14 @@ class Course:
     retries
         How often to try again after 429, 503 or where no connection can be made.
     out
-        A folder that keeps every finished sample and the report; a run that was stopped goes on.
+        A folder that keeps the report and every sample. Default: the user's cache, which keeps
+        them until the run is complete; one that was stopped goes on.
     restart
-        Forget the samples that the folder holds.
+        Forget the samples of an earlier run.
     """
 
-    concurrency: int = 8
-    timeout: float = 600.0
-    retries: int = 8
-    out: Path | None = None
-    restart: Flag = False
+    out: Annotated[OutFolder | None, COMMON] = None
+    concurrency: Annotated[int, COURSE, Parameter(validator=within(1, 4096))] = 8
+    timeout: Annotated[float, COURSE, Parameter(validator=above_zero(86_400))] = 600.0
+    retries: Annotated[int, COURSE, Parameter(validator=within(0, 100))] = 8
+    restart: Annotated[Flag, COURSE] = False

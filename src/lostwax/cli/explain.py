@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from cyclopts import Parameter
-
+from lostwax.cli.named_paths import Artifact, Folder
+from lostwax.cli.option_types import Json, OptionRefused
+from lostwax.cli.wrapped import wrapped
 from lostwax.ir.contract.artifact import ProgramRef
 from lostwax.ir.contract.choice import Choices, RegionChoice
 from lostwax.ir.contract.probe import Certificates, Evidence
@@ -24,14 +25,14 @@ class UnknownProgram(ValueError):
 
 
 def explain(
-    artifact: Path,
+    artifact: Artifact,
     op: str | None = None,
     /,
     *,
     entry: Literal["extend", "decode", "draft"] | None = None,
     program: str | None = None,
-    certificates: Path | None = None,
-    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    certificates: Folder | None = None,
+    json_: Json = False,
 ) -> None:
     """Print the chosen lowering of each op, its price and proof, each loser and why it lost.
 
@@ -51,26 +52,32 @@ def explain(
     certificates
         The folder that `serve --certificates` keeps its evidence in (default: the artifact).
     json_
-        Print the recorded choices as JSON.
+        Print all recorded choices as JSON.
     """
     from lostwax.backends.runtime.artifact_reader import ArtifactReader
     from lostwax.backends.runtime.certificates import certificates_file, read_certificates
     from lostwax.ir.contract.foreign_file import BadFile
 
     reader = ArtifactReader(artifact)
+    if json_ and (op or entry or program):
+        raise OptionRefused("--json prints all choices; leave OP, --entry and --program out")
     if json_:
         print(reader.read("choices.json").decode(), end="")
         return
     choices = reader.structure("choices.json", Choices)
     refs = {Path(r.file).stem: r for r in reader.manifest.programs}
     if program is not None and program not in refs:
-        known = ", ".join(refs)
-        raise UnknownProgram(f"no program {program!r}.{_hint(program, refs)} Known: {known}")
+        raise UnknownProgram(
+            f"no program {program!r}.{_hint(program, refs)} It has {len(refs)}, one a file of"
+            f" {artifact / 'programs'}"
+        )
     kept = {
         name: ref
         for name, ref in refs.items()
         if entry in (None, ref.entry) and program in (None, name)
     }
+    if not kept:
+        raise UnknownProgram(f"{artifact} has no program {program or ''} of the entry {entry}")
     try:
         proof = read_certificates(certificates_file(reader, certificates))
     except BadFile:  # `serve` measures it again
@@ -81,7 +88,7 @@ def explain(
         lines = _one_op(choices, kept, op, proof.evidence if proof else {})
     else:
         lines = (*_tables(choices, kept), *_proofs(choices, proof))
-    print("\n".join(lines))
+    print("\n".join(map(wrapped, lines)))
 
 
 def _proofs(choices: Choices, proof: Certificates | None) -> Iterator[str]:

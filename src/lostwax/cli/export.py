@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
+
+from lostwax.cli.checked_model import require_checkpoint
+from lostwax.cli.named_paths import Artifact, Checkpoint, OutFile
+from lostwax.cli.option_types import Flag, Json
 
 
 class NoFormat(ValueError):
@@ -14,16 +17,16 @@ class NoFormat(ValueError):
 
 
 def export(
-    artifact: Path,
+    artifact: Artifact,
     /,
     *,
-    out: Annotated[Path, Parameter(name=["-o", "--out"])],
-    onnx: Annotated[bool, Parameter(negative=())] = False,
+    out: Annotated[OutFile, Parameter(name=["-o", "--out"])],
+    onnx: Flag = False,
     entry: Literal["extend", "decode", "draft"] = "extend",
     dense: Annotated[bool, Parameter(negative="--sparse")] = False,
-    scores: Annotated[bool, Parameter(negative=())] = False,
-    checkpoint: Path | None = None,
-    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    scores: Flag = False,
+    checkpoint: Checkpoint | None = None,
+    json_: Json = False,
 ) -> None:
     """Write a graph of an artifact, with the checkpoint's weights, as an ONNX model.
 
@@ -53,10 +56,16 @@ def export(
     """
     if not onnx:
         raise NoFormat("say what to write: --onnx is the format that lostwax exports")
-    from lostwax.backends.export_onnx import export_artifact
+    from lostwax.backends.exported_graph import graph_file
+    from lostwax.backends.runtime.artifact_reader import ArtifactReader
     from lostwax.backends.variants import Variant
 
     variant = Variant(entry, every=dense, scores=scores)
+    reader = ArtifactReader(artifact)
+    graph_file(reader.manifest, variant.name)  # refused before torch is imported
+    require_checkpoint(reader, checkpoint)
+    from lostwax.backends.export_onnx import export_artifact
+
     model = export_artifact(artifact, out, variant, checkpoint=checkpoint)
     weight_bytes = sum(w.num_bytes for w in model.weights)
     report = {

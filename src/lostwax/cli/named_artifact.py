@@ -9,20 +9,11 @@ from lostwax.backends.runtime.phases import Phases
 from lostwax.backends.runtime.whole_folder import recover
 
 
-class NoModelThere(ValueError):
-    """A path names neither an artifact nor a checkpoint; the message says what to give."""
-
-
 def named_artifact(path: Path, target: str, dtype: str, drafts: int) -> Path:
-    """What was named, compiled first if it is a checkpoint."""
+    """What was named (`named_paths.Model`), compiled first if it is a checkpoint."""
     recover(path)
     if (path / "manifest.json").is_file():
         return path
-    if not (path / "config.json").is_file():
-        raise NoModelThere(
-            f"{path} is neither an artifact (it has no manifest.json) nor a checkpoint (it has"
-            " no config.json); give the folder of one"
-        )
     return _compiled(path, target, dtype, drafts)
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from lostwax.cli.named_paths import ConfigFile, EmptyFolder
+from lostwax.cli.option_types import Seed
+
 
 def new_checkpoint(
     *,
-    config: Path,
-    out: Annotated[Path, Parameter(name=["-o", "--out"])],
-    seed: int = 0,
+    config: ConfigFile,
+    out: Annotated[EmptyFolder, Parameter(name=["-o", "--out"])],
+    seed: Seed = 0,
     format: Literal["fp8", "bf16", "fp32"] = "bf16",
 ) -> None:
     """Write a random checkpoint in the official DeepSeek-V3.2 format.

@@ -9,6 +9,8 @@ from xdsl.parser import Parser
 from xdsl.passes import get_pass_option_infos
 from xdsl.utils.exceptions import DiagnosticException, ParseError
 
+from lostwax.cli.named_paths import STDIN, ModuleFile, OutFolder
+from lostwax.cli.option_types import Flag
 from lostwax.ir.dialects import context
 from lostwax.ir.passes import PASSES, find_pass
 from lostwax.ir.passes import pipeline as pipelines
@@ -18,13 +20,13 @@ DIAGNOSTICS = (DiagnosticException, ParseError, ValueError, OSError)
 
 
 def opt(
-    file: str = "-",
+    file: ModuleFile = STDIN,
     /,
     *,
     passes: str = "",
-    list_passes: bool = False,
-    dump_dir: Path | None = None,
-    verify_diagnostics: bool = False,
+    list_passes: Flag = False,
+    dump_dir: OutFolder | None = None,
+    verify_diagnostics: Flag = False,
 ) -> None:
     """Verify a module, run passes over it, print it.
 
@@ -33,7 +35,7 @@ def opt(
     file
         An .mlir file, or - for standard input.
     passes
-        What to run, such as 'assign-formats{dtype=bf16},specialise{entry=decode},clean-up'.
+        What to run, with commas between, such as 'specialise{entry=decode},clean-up'.
         Empty: parse, verify and print.
     list_passes
         Print every pass with its options and its reason, and stop.
@@ -46,16 +48,16 @@ def opt(
         print(_pass_list())
         return
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text()
+        text = sys.stdin.read() if file == STDIN else file.read_text()
         if not verify_diagnostics:
-            print(_transform(text, file, passes, dump_dir))
+            print(_transform(text, str(file), passes, dump_dir))
             return
     except DIAGNOSTICS as error:
         print(f"lostwax opt: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     for part in text.split(SPLIT):
         try:
-            print(_transform(part, file, passes, dump_dir))
+            print(_transform(part, str(file), passes, dump_dir))
         except DIAGNOSTICS as error:
             print(error)
 

@@ -10,56 +10,70 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Parameter
+from lostwax.backends.runtime.phases import Phases
+from lostwax.cli.named_paths import Model
+from lostwax.cli.option_types import MORE, Count, Json, OptionRefused, Pages, TargetName
 
 if TYPE_CHECKING:
+    from lostwax.backends.buckets import Sizes
     from lostwax.backends.memory_plan import MemoryPlan
 
 
-class NothingToPlan(ValueError):
-    """What was named is neither an artifact nor a configuration."""
-
-
 def plan(
-    path: Path,
+    path: Model,
     /,
     *,
-    num_pages: int | None = None,
-    target: str = "cpu",
-    dtype: Literal["fp32", "bf16"] = "bf16",
-    max_context: int | None = None,
-    max_tokens: int = 512,
-    max_reqs: int = 8,
-    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    num_pages: Pages | None = None,
+    target: TargetName | None = None,
+    dtype: Literal["fp32", "bf16"] | None = None,
+    max_context: Count | None = None,
+    max_tokens: Annotated[Count | None, MORE] = None,
+    max_reqs: Annotated[Count | None, MORE] = None,
+    json_: Json = False,
 ) -> None:
     """Print what each rank will take of its device's memory; needs no device and no weights.
 
     Parameters
     ----------
     path
-        An artifact folder. Or a checkpoint folder, of which only config.json is read: then a
+        The folder of an artifact or of a checkpoint. Of a checkpoint only config.json is read: a
         compile into a temporary folder answers, in the published formats.
     num_pages
         Pages of cache (default: as many as serve takes).
     target
-        What a checkpoint would be compiled for.
+        What a checkpoint would be compiled for (default: cpu).
     dtype
-        What a checkpoint would be compiled in.
+        What a checkpoint would be compiled in (default: bf16).
     max_context
         Longest request of a checkpoint's programs.
     max_tokens
-        Most rows of one extend step of a checkpoint's programs.
+        Most rows of one extend step of a checkpoint's programs (default: 512).
     max_reqs
-        Most requests of one step of a checkpoint's programs.
+        Most requests of one step of a checkpoint's programs (default: 8).
     json_
         Print the plan as JSON on standard output.
     """
+    given = {
+        "--target": target,
+        "--dtype": dtype,
+        "--max-context": max_context,
+        "--max-tokens": max_tokens,
+        "--max-reqs": max_reqs,
+    }
     from lostwax.backends.buckets import Sizes
     from lostwax.backends.memory_plan import plan_memory
 
-    sizes = Sizes(max_context=max_context, max_tokens=max_tokens, max_reqs=max_reqs)
-    with _artifact(path, target, dtype, sizes) as artifact:
-        found = plan_memory(artifact, num_pages)
+    if (path / "manifest.json").is_file():
+        if used := [name for name, value in given.items() if value is not None]:
+            raise OptionRefused(
+                f"{path} is compiled already, and {' and '.join(used)} would change nothing; leave"
+                " it out, or plan its checkpoint"
+            )
+        found = plan_memory(path, num_pages)
+    else:
+        sizes = Sizes(max_context=max_context, max_tokens=max_tokens or 512, max_reqs=max_reqs or 8)
+        with _compiled(path / "config.json", target or "cpu", dtype or "bf16", sizes) as artifact:
+            found = plan_memory(artifact, num_pages)
     if json_:
         sums = {"page_bytes": found.page_bytes, "cache": found.cache, "total": found.total}
         print(json.dumps(asdict(found) | sums))
@@ -68,29 +82,28 @@ def plan(
 
 
 @contextmanager
-def _artifact(path: Path, target: str, dtype: str, sizes: object) -> Generator[Path]:
-    """The artifact that was named, or a temporary one of the configuration."""
-    if (path / "manifest.json").is_file():
-        yield path
-        return
-    if not (path / "config.json").is_file():
-        raise NothingToPlan(
-            f"{path} is neither an artifact (it has no manifest.json) nor a checkpoint (it has no"
-            " config.json); give the folder of one"
-        )
-    from lostwax.backends.buckets import Sizes
-    from lostwax.backends.compile import CompileOptions, compile_module
+def _compiled(config: Path, target: str, dtype: str, sizes: Sizes) -> Generator[Path]:
+    """A temporary artifact of a configuration, with phases on standard error."""
+    from lostwax.backends.asked import Asked, require_possible
     from lostwax.backends.registry import find_target
-    from lostwax.frontend.capture import capture
+    from lostwax.frontend.checkpoint import PAGE_TOKENS, model_facts
     from lostwax.frontend.config import read_config
 
-    assert isinstance(sizes, Sizes)
-    find_target(target)
-    captured = capture(read_config(path / "config.json"))
-    options = CompileOptions(dtype="f32" if dtype == "fp32" else dtype, sizes=sizes)
+    read = read_config(config)
+    asked = Asked("f32" if dtype == "fp32" else dtype, sizes)
+    facts = model_facts(read, read.digest, PAGE_TOKENS)
+    require_possible(asked, facts, find_target(target)[1], has_mtp=read.has_mtp)
+    phases = Phases("import compiler")
+    from lostwax.backends.compile import CompileOptions, compile_module
+    from lostwax.frontend.capture import capture
+
+    phases("capture")
+    captured = capture(read)
+    options = CompileOptions(dtype=asked.dtype, sizes=sizes)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "artifact")
-        compile_module(captured.module, captured.facts, {}, target, out, options)
+        compile_module(captured.module, captured.facts, {}, target, out, options, progress=phases)
+        phases.end()
         yield out
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Generator
 from contextlib import closing, contextmanager
@@ -10,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+
+from lostwax.cli.named_paths import File, Model, OutFolder
+from lostwax.cli.option_types import MORE, Count, Name, Temperature, TopP, Url
 
 if TYPE_CHECKING:
     from lostwax.cli.chat_client import ChatClient
@@ -23,19 +25,19 @@ class NothingToAsk(ValueError):
 
 
 def run(
-    path: Path | None = None,
+    path: Model | None = None,
     /,
     *,
-    url: str | None = None,
-    model: str | None = None,
-    api_key_file: Path | None = None,
+    url: Url | None = None,
+    model: Name | None = None,
     system: str | None = None,
     prompt: Annotated[list[str] | None, Parameter(negative=())] = None,
     thinking: bool | None = None,
-    max_tokens: int | None = None,
-    temperature: float | None = None,
-    top_p: float | None = None,
-    cache: Path | None = None,
+    max_tokens: Count | None = None,
+    temperature: Temperature | None = None,
+    top_p: TopP | None = None,
+    api_key_file: Annotated[File | None, MORE] = None,
+    cache: Annotated[OutFolder | None, MORE] = None,
 ) -> None:
     """Chat with a model in the terminal.
 
@@ -45,12 +47,12 @@ def run(
     Parameters
     ----------
     path
-        An artifact or a checkpoint, served for as long as this runs (default: the small trained
-        model that comes with lostwax).
+        The folder of an artifact or of a checkpoint. It is served for as long as this runs.
+        Default: the small trained model that comes with lostwax.
     url
         Ask this OpenAI-compatible server instead.
     model
-        The model to ask of that server (default: the first that it lists).
+        The model to ask there (default: the first that it lists).
     api_key_file
         A file with the key of that server.
     system
@@ -62,11 +64,11 @@ def run(
     max_tokens
         Longest answer in tokens (default: as the server does).
     temperature
-        0 picks the likeliest token, 1 draws as the model's probabilities say (default: as the
-        server does; 0 for the model that comes with lostwax, which is too small to be drawn from).
+        0 picks the likeliest token, 1 draws by probability (default: as the server does; 0 for the
+        model that comes with lostwax, which is too small to be drawn from).
     top_p
-        Draw from the likeliest tokens whose probabilities add up to this (default: as the server
-        does; 1 draws from all).
+        Draw from the likeliest tokens that have this share (default: as the server does; 1 draws
+        from all).
     cache
         Where the default model's artifact is kept, as in `lostwax serve`.
     """
@@ -82,9 +84,6 @@ def run(
         "top_p": top_p,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    for name, value in given.items():
-        if not math.isfinite(value):  # JSON has none but finite numbers
-            raise NothingToAsk(f"--{name.replace('_', '-')} must be a number, not {value}")
     prompts = _piped() if prompt is None else prompt
     _require_text([*prompts, system or ""])
     if not all(text.strip() for text in prompts):
@@ -131,6 +130,8 @@ def _client(
     from lostwax.cli.chat_client import ChatClient
     from lostwax.evals.connect import read_key
 
+    if cache is not None and (url is not None or path is not None):
+        raise NothingToAsk("--cache is where the default model is kept: leave it out")
     if url is not None:
         if path is not None:
             raise NothingToAsk("give PATH or --url, not both")

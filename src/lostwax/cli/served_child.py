@@ -91,10 +91,8 @@ def main() -> None:
     from lostwax.cli.app import main as lostwax
     from lostwax.server.engine.parent import end_with_parent
 
-    end_with_parent()
     parent, *arguments = sys.argv[1:]
-    if os.getppid() != int(parent):  # it ended before we could watch it
-        return
+    end_with_parent(int(parent))
     lostwax(["serve", *arguments])
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
+from lostwax.cli.named_paths import Artifact, Checkpoint
+from lostwax.cli.option_types import Json
 
 
 def verify(
-    artifact: Path,
+    artifact: Artifact,
     /,
     *,
-    checkpoint: Path | None = None,
-    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    checkpoint: Checkpoint | None = None,
+    json_: Json = False,
 ) -> None:
     """Check every file of an artifact, and that its checkpoint is the one that was compiled.
 

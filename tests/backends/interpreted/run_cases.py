@@ -16,11 +16,10 @@ import torch
 from lostwax.backends.conformance.plain_match import WORKSPACE, PlainMatch, Value
 from lostwax.backends.conformance.step_cases import step_case
 from lostwax.backends.cuda.target import CUDA_SM90A
-from lostwax.backends.gpu_kernels.interpreter import bind_interpreted
+from lostwax.backends.gpu_kernels.interpreter import bind_interpreted, bind_on_cpu
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
 from lostwax.backends.gpu_kernels.lowerings.norms import ADD_RMS_NORM, LAST_RMS_NORM, RMS_NORM
 from lostwax.backends.lowering import Lowering
-from lostwax.backends.runtime.host_call import bind_host_call
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import Bucket, Const, HostCall, View
 from lostwax.ir.reference import core, mla
@@ -86,7 +85,7 @@ def run(
     buffers[WORKSPACE] = torch.full((match.workspace_bytes // 4,), POISON).view(torch.uint8)
     for launch in launches:
         if isinstance(launch, HostCall):
-            bind_host_call(
+            bind_on_cpu(
                 launch, lambda v: resolve(v, buffers), ("lostwax.backends.portable.kernels",)
             )()
             continue

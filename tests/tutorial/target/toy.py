@@ -9,6 +9,7 @@ TARGETS = (
         backend="toy",
         arch="any",
         dtypes=("f32", "bf16", "i32", "i64", "u8", "f8E4M3FN"),
+        memory_bytes=1 << 30,
         bandwidth_gbps=10.0,
         tflops={"f32": 0.1},
         launch_us=2.0,

@@ -1,0 +1,26 @@
+"""Whether an AMD GPU can be here at all. Imports no torch; which GPU it is, the driver says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lostwax.backends.runtime.driver import DeviceUnavailable
+from lostwax.backends.runtime.torch_build import TorchBuild
+from lostwax.ir.contract.target import Target
+
+DRIVER = Path("/dev/kfd")
+"""The kernel driver's device, through which every process reaches the GPU."""
+
+
+def presence(target: Target, torch: TorchBuild) -> None:
+    """DeviceUnavailable where torch is no ROCm build, or the GPU's driver is not loaded."""
+    if torch.hip is None or not DRIVER.exists():
+        raise no_device(target, torch.version)
+
+
+def no_device(target: Target, version: str) -> DeviceUnavailable:
+    """The error where torch of this version sees no such GPU."""
+    return DeviceUnavailable(
+        f"target {target.name} needs an AMD GPU with its driver and a ROCm build of torch;"
+        f" torch {version} sees none here: compile for --target cpu, or install both"
+    )

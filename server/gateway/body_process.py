@@ -1,0 +1,74 @@
+"""Reads large request bodies in a process of its own. Knows frames, no HTTP.
+
+The other end is `body_reader.py`. Frames, each 8 bytes of length and so many bytes, come on
+standard input: once a tokenizer, then a job and a body for each request; for each of these one
+frame goes out, a Prepared or a Refused. The process ends with its input, so it does not outlive the
+gateway by more than one request.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from typing import BinaryIO
+
+import msgspec
+
+from lostwax.server.gateway.errors import ApiError
+from lostwax.server.gateway.prepare import prepare
+from lostwax.server.gateway.prepared import Job, Prepared, Refused
+from lostwax.server.gateway.tokenizer import Codec, codec_of
+
+LENGTH_BYTES = 8
+MAX_MEMORY_BYTES = 4 * 2**30
+"""Of addresses. What a body may cost lies far below; this ends the process where that is wrong."""
+NICENESS = 5
+
+
+def run() -> None:
+    """Answer frames until there are no more."""
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    limit = MAX_MEMORY_BYTES if most == resource.RLIM_INFINITY else min(MAX_MEMORY_BYTES, most)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+    os.nice(NICENESS)  # answers that are on their way come first
+    # Nothing that a library prints may get between the frames.
+    frames = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    source = sys.stdin.buffer
+    tokenizer = read_frame(source)
+    if tokenizer is None:
+        return
+    codec = codec_of(tokenizer)
+    del tokenizer
+    jobs, answers = msgspec.msgpack.Decoder(Job), msgspec.msgpack.Encoder()
+    while (job := read_frame(source)) is not None and (body := read_frame(source)) is not None:
+        answer = answers.encode(_answer(body, jobs.decode(job), codec))
+        del job, body  # or the largest of all would be kept until the next comes
+        frames.write(len(answer).to_bytes(LENGTH_BYTES, "big"))
+        frames.write(answer)
+        frames.flush()
+
+
+def read_frame(source: BinaryIO) -> bytes | None:
+    """The next frame; None at the end of the input."""
+    head = source.read(LENGTH_BYTES)
+    size = int.from_bytes(head, "big")
+    frame = source.read(size)
+    return None if len(head) < LENGTH_BYTES or len(frame) < size else frame
+
+
+def _answer(body: bytes, job: Job, codec: Codec) -> Prepared | Refused:
+    try:
+        return prepare(body, job, codec)
+    except ApiError as error:
+        return Refused(
+            status=error.status, message=error.message, code=error.code, param=error.param
+        )
+    except MemoryError:
+        message = "reading the body takes too much memory; send less"
+        return Refused(status=413, message=message, code="body_too_costly", param=None)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,163 @@
+"""Reads request bodies so that no other client waits for it. Knows processes and bytes, no request.
+
+Reading holds the interpreter for as long as a C call takes: 50 ms and more for 16 MB of JSON. A
+small body is read in a thread, where each such call is short. A large one goes to another process,
+with a deadline: there it costs the gateway nothing but its bytes. Threads, processes and what waits
+for them are bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio.subprocess import PIPE, Process
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from lostwax.server.gateway.body_process import LENGTH_BYTES
+from lostwax.server.gateway.errors import ApiError
+from lostwax.server.gateway.prepare import prepare
+from lostwax.server.gateway.prepared import Job, Prepared, Refused
+from lostwax.server.gateway.tokenizer import Codec
+
+SMALL_BODY_BYTES = 65536
+NUM_THREADS = 2
+NUM_PROCESSES = 2
+MAX_WAITING = 32
+DEADLINE_S = 10.0
+_CHUNK_BYTES = 65536
+_MODULE = "lostwax.server.gateway.body_process"
+_JOBS = msgspec.msgpack.Encoder()
+_ANSWERS = msgspec.msgpack.Decoder(Prepared | Refused)
+
+
+class BodyReader:
+    """Reads bodies in threads and processes. The first process is started by `start`, another when
+    it is needed; one that ends or exceeds `deadline_s` is replaced."""
+
+    def __init__(self, codec: Codec, deadline_s: float = DEADLINE_S) -> None:
+        self._codec = codec
+        self._deadline_s = deadline_s
+        self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="body")
+        self._turns = asyncio.Semaphore(NUM_PROCESSES)
+        self._idle: list[Process] = []
+        self._num_waiting = 0
+        self._tasks: set[asyncio.Task[Prepared | Refused]] = set()
+        self._starting: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start the first process in the background: the first large request need not wait."""
+        self._starting = asyncio.create_task(self._start_first())
+
+    async def stop(self) -> None:
+        """End all threads and processes, and what they read."""
+        tasks: list[asyncio.Task[Any]] = [*self._tasks]
+        if self._starting is not None:
+            tasks.append(self._starting)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for process in self._idle:
+            await _end(process)
+        self._idle.clear()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def read(self, body: bytes, job: Job) -> Prepared:
+        """The request; ApiError where it is refused."""
+        if len(body) <= SMALL_BODY_BYTES:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, prepare, body, job, self._codec)
+        await self._wait_turn()
+        task = asyncio.create_task(self._read_large(body, job))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        # A client that leaves does not end the process, which others would then wait for again.
+        answer = await asyncio.shield(task)
+        if isinstance(answer, Refused):
+            raise ApiError(answer.status, answer.message, code=answer.code, param=answer.param)
+        return answer
+
+    async def _wait_turn(self) -> None:
+        if self._num_waiting >= MAX_WAITING:
+            message = "too many large requests wait to be read; try again later"
+            raise ApiError(429, message, code="queue_full")
+        self._num_waiting += 1
+        try:
+            await self._turns.acquire()
+        finally:
+            self._num_waiting -= 1
+
+    async def _read_large(self, body: bytes, job: Job) -> Prepared | Refused:
+        self._idle = [process for process in self._idle if process.returncode is None]
+        if self._idle:
+            # It may have ended since, which is not the body's fault: then a new one reads it.
+            with suppress(OSError, EOFError):
+                return await self._asked(self._idle.pop(), body, job)
+        try:
+            return await self._asked(await self._started(), body, job)
+        except (OSError, EOFError) as error:
+            message = "the process that read the body ended; send less, or see the server's log"
+            raise ApiError(500, message, code="internal_error") from error
+
+    async def _asked(self, process: Process, body: bytes, job: Job) -> Prepared | Refused:
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await _write(process, _JOBS.encode(job))
+                await _write(process, body)
+                answer = _ANSWERS.decode(await _read(process))
+        except TimeoutError as error:
+            await _end(process)
+            message = f"reading the body took longer than {self._deadline_s:g} s; send less"
+            raise ApiError(413, message, code="body_too_costly") from error
+        except BaseException:
+            await _end(process)
+            raise
+        self._idle.append(process)
+        return answer
+
+    def _done(self, task: asyncio.Task[Prepared | Refused]) -> None:
+        self._tasks.discard(task)
+        self._turns.release()
+        if not task.cancelled():
+            task.exception()  # looked at: a client that left does not
+
+    async def _start_first(self) -> None:
+        async with self._turns:
+            self._idle.append(await self._started())
+
+    async def _started(self) -> Process:
+        # A session of its own: Ctrl-C reaches the gateway alone, at whose end the input ends.
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", _MODULE, stdin=PIPE, stdout=PIPE, start_new_session=True
+        )
+        try:
+            await _write(process, await asyncio.to_thread(self._codec.serialised))
+        except BaseException:
+            await _end(process)
+            raise
+        return process
+
+
+async def _write(process: Process, frame: bytes) -> None:
+    assert process.stdin is not None
+    process.stdin.write(len(frame).to_bytes(LENGTH_BYTES, "big"))
+    view = memoryview(frame)
+    for start in range(0, len(frame), _CHUNK_BYTES):
+        # In chunks: asyncio copies what the pipe does not take at once.
+        process.stdin.write(view[start : start + _CHUNK_BYTES])
+        await process.stdin.drain()
+
+
+async def _read(process: Process) -> bytes:
+    assert process.stdout is not None
+    size = int.from_bytes(await process.stdout.readexactly(LENGTH_BYTES), "big")
+    return await process.stdout.readexactly(size)
+
+
+async def _end(process: Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()

@@ -1,0 +1,102 @@
+"""Keeps web pages of other sites away from a server that their visitor can reach. Knows no route.
+
+A browser runs anyone's pages beside a server on loopback. A page whose name is made to point here
+(DNS rebinding) betrays itself by `Host`; one that sends its form here (cross-site request forgery)
+by `Origin`, or by a body that is not declared as JSON, which needs leave that nobody gives. Who may
+reach the server over the network is not this file's question: there is no authentication.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from email.message import Message
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from lostwax.server.gateway.errors import MAX_SHOWN_CHARS, ApiError
+
+_HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::\d*)?")
+
+
+class BrowserGuard:
+    """ASGI middleware. `bound` is the host that the server listens on; `hosts` are further names
+    by which clients may call it, `origins` those whose pages may."""
+
+    def __init__(
+        self, app: ASGIApp, bound: str, hosts: tuple[str, ...], origins: tuple[str, ...]
+    ) -> None:
+        self._app = app
+        self._names = {bound.lower(), "localhost", *(name.lower() for name in hosts)}
+        self._any_address = _is_unspecified(bound)
+        self._origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection event, as ASGI has it."""
+        if scope["type"] == "http":
+            try:
+                self._check(scope["method"], Headers(scope=scope))
+            except ApiError as error:
+                await error.response()(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _check(self, method: str, headers: Headers) -> None:
+        host, origin = headers.get("host"), headers.get("origin")
+        if host is not None and not self._is_ours(host):  # every browser sends it
+            raise ApiError(
+                403,
+                f"this server is not called {_short(host)}; start it with --allow-host NAME for a"
+                " name that should lead here",
+                code="host_not_allowed",
+            )
+        if origin is not None and not self._is_allowed(origin, host):
+            raise ApiError(
+                403,
+                f"pages of {_short(origin)} may not use this server; start it with --allow-origin"
+                " ORIGIN for one that should",
+                code="origin_not_allowed",
+            )
+        if method == "POST" and not _is_json(headers.get("content-type", "")):
+            raise ApiError(
+                415,
+                "the body must be declared as JSON; send Content-Type: application/json",
+                code="unsupported_media_type",
+            )
+
+    def _is_ours(self, host: str) -> bool:
+        found = _HOST.fullmatch(host)
+        if found is None:
+            return False
+        name = (found[1] or found[2]).lower().rstrip(".")
+        if name in self._names:
+            return True
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return self._any_address or address.is_loopback
+
+    def _is_allowed(self, origin: str, host: str | None) -> bool:
+        # The scheme is not compared: something before the server may speak TLS.
+        return origin in self._origins or origin.partition("://")[2] == host
+
+
+def _is_unspecified(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _is_json(content_type: str) -> bool:
+    message = Message()
+    message["content-type"] = content_type
+    charset = message.get_param("charset", "utf-8")
+    is_utf8 = isinstance(charset, str) and charset.lower() in ("utf-8", "utf8")
+    return bool(content_type) and message.get_content_type() == "application/json" and is_utf8
+
+
+def _short(value: str) -> str:
+    return repr(value[:MAX_SHOWN_CHARS])

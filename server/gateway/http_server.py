@@ -1,0 +1,93 @@
+"""The HTTP server around an application: uvicorn, with bounds and an end of our own.
+
+Knows no route. Signals are the caller's: uvicorn's handlers would end it without a drain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Generator
+
+import h11
+import uvicorn
+from fastapi import FastAPI
+
+from lostwax.server.gateway.connection import (
+    HEAD_DEADLINE_S,
+    UNREAD_DEADLINE_S,
+    BoundedConnection,
+    GatewayState,
+)
+from lostwax.server.gateway.room import BACKLOG, MAX_CONNECTIONS, Room
+
+MAX_HEADER_BYTES = 65536
+"""uvicorn's default parser takes headers of any size (CVE-2025-48956); h11 has a bound."""
+ACCEPTED_AT_ONCE = 16
+"""Between two of these, room is made: all that wait in the backlog may be more than there is."""
+KEEP_ALIVE_S = 60
+"""Longer than clients keep an idle connection, so that none is closed under a request."""
+LAST_ANSWERS_S = 2.0
+"""What answers that are written get to reach their clients when the server ends."""
+
+
+class HttpServer(uvicorn.Server):
+    """Serves an application until `should_exit` is set."""
+
+    def __init__(
+        self,
+        app: FastAPI,
+        max_connections: int = MAX_CONNECTIONS,
+        head_deadline_s: float = HEAD_DEADLINE_S,
+        unread_deadline_s: float = UNREAD_DEADLINE_S,
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=BoundedConnection,
+                h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+                ws="none",
+                loop="asyncio",
+                log_level="error",
+                server_header=False,
+                proxy_headers=False,
+                backlog=ACCEPTED_AT_ONCE,
+                timeout_keep_alive=KEEP_ALIVE_S,
+            )
+        )
+        room = Room(max_connections)
+        self.server_state = GatewayState(room, head_deadline_s, unread_deadline_s)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave signals as they are."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections."""
+        await super().startup(sockets)
+        for listener in sockets or []:
+            listener.listen(BACKLOG)  # asyncio listens with what it accepts at once
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, and end every connection; what is not answered by then is cut."""
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        for connection in list(self.server_state.connections):
+            with contextlib.suppress(h11.LocalProtocolError):
+                connection.shutdown()
+        await self._tasks_end(LAST_ANSWERS_S)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await self._tasks_end(LAST_ANSWERS_S)
+        for task in self.server_state.tasks:
+            task.cancel()
+        await self._tasks_end(LAST_ANSWERS_S)
+        await self.lifespan.shutdown()
+
+    async def _tasks_end(self, within_s: float) -> None:
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=within_s)

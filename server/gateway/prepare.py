@@ -1,0 +1,31 @@
+"""Reads a request's body: parse, check, render, tokenise. Knows no HTTP and no process.
+
+Costs are bounded by the body's size and the model's context: see `decoding.py`, `prompts.py` and
+`fitting.py`.
+"""
+
+from __future__ import annotations
+
+from lostwax.server.gateway.chat import prepare_chat
+from lostwax.server.gateway.chat_models import ChatRequest
+from lostwax.server.gateway.completions import prepare_completion
+from lostwax.server.gateway.decoding import decode, require_few_strings
+from lostwax.server.gateway.errors import model_not_found
+from lostwax.server.gateway.models import CompletionRequest, GenerationRequest
+from lostwax.server.gateway.prepared import Job, Prepared
+from lostwax.server.gateway.tokenizer import Codec
+
+KINDS: dict[str, type[GenerationRequest]] = {"completions": CompletionRequest, "chat": ChatRequest}
+"""The request of each route."""
+
+
+def prepare(body: bytes, job: Job, codec: Codec) -> Prepared:
+    """What a request asks of the engine; ApiError where it is wrong or not served."""
+    require_few_strings(body)
+    request = decode(body, KINDS[job.route])
+    if request.model not in (None, job.model):
+        raise model_not_found(request.model, job.model)
+    if isinstance(request, ChatRequest):
+        return prepare_chat(request, job.info, codec)
+    assert isinstance(request, CompletionRequest)
+    return prepare_completion(request, job, codec)

@@ -1,0 +1,60 @@
+"""What is left of a request when it was read: what the engine is asked, and how it is answered.
+
+Plain data, because a large request is read in another process.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from lostwax.server.engine.messages import EngineInfo, Submit
+
+Route = Literal["completions", "chat"]
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """What reading a body depends on beside the body. All prompts of a request may hold
+    `max_tokens` together."""
+
+    route: Route
+    model: str
+    info: EngineInfo
+    max_tokens: int
+
+
+class AnswerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client asked for of its answer; `scored` is OpenAI's `logprobs`."""
+
+    stops: list[str] = []
+    stream: bool = False
+    streams_usage: bool = False
+    token_ids: bool = False
+    scored: bool = False
+    echo: bool = False
+
+
+class ChatTurn(msgspec.Struct, frozen=True, kw_only=True):
+    """How a chat's answer is read: whether it begins inside reasoning, and the tokens in it that
+    have no text."""
+
+    thinks: bool = False
+    silent: frozenset[int] = frozenset()
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True, tag="prepared"):
+    """A request that was read. Only a chat has a turn."""
+
+    options: AnswerOptions
+    submits: list[Submit]
+    turn: ChatTurn | None = None
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
+    """A request that was read and is refused: the fields of an ApiError."""
+
+    status: int
+    message: str
+    code: str | None
+    param: str | None

@@ -1,0 +1,81 @@
+"""What the commands are called, what each is for, and how it is used. Imports none of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command: a sentence for `lostwax --help`, examples for its own `--help`."""
+
+    purpose: str
+    examples: tuple[str, ...]
+
+
+COMMANDS = {
+    "compile": Command(
+        "Compile a checkpoint into an artifact for one target.",
+        (
+            "lostwax compile CHECKPOINT --max-context 4096 -o model.lostwax",
+            "lostwax compile CHECKPOINT --target cuda-sm90a --drafts 1 -o model.lostwax",
+        ),
+    ),
+    "run": Command(
+        "Chat with a model in the terminal.",
+        (
+            "lostwax run",
+            "lostwax run model.lostwax --thinking",
+            'echo "What is 17 + 25?" | lostwax run --url http://127.0.0.1:8000',
+        ),
+    ),
+    "serve": Command(
+        "Serve an artifact, a checkpoint or the default model over HTTP.",
+        (
+            "lostwax serve",
+            "lostwax serve model.lostwax --port 9000 --num-pages 4096",
+        ),
+    ),
+    "eval": Command(
+        "Ask a model the examples of tasks, grade its answers.",
+        (
+            "lostwax eval --tasks tools,json --limit 32",
+            "lostwax eval tasks.jsonl --url http://127.0.0.1:8000 --out results",
+        ),
+    ),
+    "explain": Command(
+        "What was chosen for each op, what lost and why.",
+        ("lostwax explain model.lostwax", "lostwax explain model.lostwax dsa.topk --entry decode"),
+    ),
+    "certify": Command(
+        "Each lowering beside the fp64 reference, on this device.",
+        ("lostwax certify model.lostwax", "lostwax certify model.lostwax --interpret -o records/"),
+    ),
+    "verify": Command(
+        "Whether an artifact's files and its checkpoint are whole.",
+        ("lostwax verify model.lostwax", "lostwax verify model.lostwax --checkpoint CHECKPOINT"),
+    ),
+    "plan": Command(
+        "The memory of each rank, before anything is booted.",
+        ("lostwax plan model.lostwax --num-pages 4096", "lostwax plan CHECKPOINT --target null"),
+    ),
+    "doctor": Command(
+        "What each target lacks on this machine, and the fix.",
+        ("lostwax doctor", "lostwax doctor cuda-sm90a"),
+    ),
+    "export": Command(
+        "Write a graph of an artifact as an ONNX model.",
+        ("lostwax export model.lostwax --onnx -o model.onnx",),
+    ),
+    "opt": Command(
+        "Run passes over a module's text.",
+        (
+            "lostwax opt --list-passes",
+            "lostwax opt FILE.mlir --passes 'specialise{entry=decode},clean-up'",
+        ),
+    ),
+    "new-checkpoint": Command(
+        "Write a random checkpoint in the official format.",
+        ("lostwax new-checkpoint --config examples/tiny.json -o checkpoint",),
+    ),
+}

@@ -1,0 +1,78 @@
+"""What to give instead of options that other servers have, or that another command here has."""
+
+from __future__ import annotations
+
+_DOWNLOADS = "lostwax downloads nothing and runs no code of a checkpoint: leave it out"
+_PATH = "name the folder itself: lostwax {command} PATH"
+_OURS = {
+    "--attention-backend": "--lowering",
+    "--chunked-prefill-size": "--max-tokens",
+    "--context-length": "--max-context",
+    "--device": "--target",
+    "--gpu-memory-utilization": "--num-pages",
+    "--indexer-cache-dtype": "--indexer-dtype",
+    "--kv-cache-dtype": "--kv-layout",
+    "--max-batch-size": "--max-reqs",
+    "--max-model-len": "--max-context",
+    "--max-num-batched-tokens": "--max-tokens",
+    "--max-num-seqs": "--max-reqs",
+    "--max-running-requests": "--max-reqs",
+    "--max-seq-len": "--max-context",
+    "--max-total-tokens": "--num-pages",
+    "--mem-fraction-static": "--num-pages",
+    "--moe-runner-backend": "--lowering",
+    "--nsa-decode-backend": "--lowering",
+    "--nsa-prefill-backend": "--lowering",
+    "--dsa-decode-backend": "--lowering",
+    "--dsa-prefill-backend": "--lowering",
+    "--num-speculative-tokens": "--drafts",
+    "--speculative-num-draft-tokens": "--drafts",
+    "--speculative-num-steps": "--drafts",
+    "--tensor-parallel-size": "--tp",
+    "--tp-size": "--tp",
+}
+"""Options of SGLang, vLLM and TensorRT-LLM by what does the same here."""
+_OTHERWISE = {
+    "--api-key": "there is no authentication yet: put a proxy before the server",
+    "--hf-token": _DOWNLOADS,
+    "--model": _PATH,
+    "--model-path": _PATH,
+    "--quantization": "weights stay as the checkpoint stores them: leave it out",
+    "--reasoning-parser": "answers are read as the checkpoint's encoding writes them: leave it out",
+    "--tokenizer": "the checkpoint's own is used: leave it out",
+    "--tokenizer-mode": "the checkpoint's own encoding is used: leave it out",
+    "--tool-call-parser": "answers are read as the checkpoint's encoding writes them: leave it out",
+    "--trust-remote-code": _DOWNLOADS,
+}
+_OF_COMPILE = (
+    "--activations",
+    "--batch-invariant",
+    "--budget",
+    "--index-pages",
+    "--indexer-dtype",
+    "--kv-layout",
+    "--kv-scale",
+    "--lowering",
+    "--max-context",
+    "--max-reqs",
+    "--max-tokens",
+    "--records",
+    "--tp",
+)
+"""They decide the artifact, so that commands that take one do not take them."""
+
+
+def hint(option: str, command: str | None) -> str | None:
+    """A sentence for an option that `command` does not have, None where nothing is known of it."""
+    name = option.partition("=")[0]
+    if name in _OTHERWISE:
+        return f"unknown option {name}: {_OTHERWISE[name].format(command=command or 'COMMAND')}"
+    ours = _OURS.get(name, name)
+    if ours in _OF_COMPILE and command != "compile":
+        return (
+            f"unknown option {name}: {ours} is decided when a checkpoint is compiled;"
+            f" lostwax compile CHECKPOINT {ours} … -o DIR"
+        )
+    if ours != name:
+        return f"unknown option {name}: here it is {ours}"
+    return None

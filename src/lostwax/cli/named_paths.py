@@ -1,0 +1,174 @@
+"""Types of options that are paths: what must lie there is looked at before anything is imported.
+
+A validator raises UnusablePath, which names the path and what to give. Reads no file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+STDIN = Path("-")
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+"""A model's name on the Hugging Face hub looks so: organisation and name."""
+_HOW_TO_MAKE = "`lostwax compile CHECKPOINT -o DIR` makes one"
+
+
+class UnusablePath(Exception):
+    """A path does not lead to what a command needs; the message says what to give."""
+
+
+def _is_artifact(path: Path) -> bool:
+    return (path / "manifest.json").exists()
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a folder has a configuration; what that says is the frontend's to check."""
+    return (path / "config.json").exists()
+
+
+def _require_folder(path: Path, wanted: str) -> None:
+    """Where nothing is, a hub's name gets its own sentence: nothing here downloads."""
+    if path.is_dir():
+        return
+    if path.exists():
+        raise UnusablePath(f"{path} is no folder; give {wanted}")
+    if _HUB_ID.fullmatch(str(path)):
+        raise UnusablePath(
+            f"{path} is no folder here, and lostwax downloads nothing: fetch the model first"
+            f" (`hf download {path} --local-dir DIR`), then give DIR"
+        )
+    raise UnusablePath(f"{path} does not exist; give {wanted}")
+
+
+def _model(_: object, path: Path | None) -> None:
+    if path is None:
+        return
+    _require_folder(path, "the folder of an artifact or of a checkpoint")
+    if not _is_artifact(path) and not is_checkpoint(path):
+        raise UnusablePath(
+            f"{path} is neither an artifact (it has no manifest.json) nor a checkpoint (it has no"
+            " config.json); give the folder of one"
+        )
+
+
+def _artifact(_: object, path: Path) -> None:
+    _require_folder(path, f"the folder of an artifact; {_HOW_TO_MAKE}")
+    if _is_artifact(path):
+        return
+    if is_checkpoint(path):
+        raise UnusablePath(
+            f"{path} is a checkpoint and no artifact; compile it first:"
+            f" lostwax compile {path} -o DIR"
+        )
+    raise UnusablePath(f"{path} has no manifest.json, so it is no artifact; {_HOW_TO_MAKE}")
+
+
+def _checkpoint(_: object, path: Path | None) -> None:
+    if path is None:
+        return
+    wanted = "the folder that holds config.json and the safetensors files"
+    _require_folder(path, wanted)
+    if is_checkpoint(path):
+        return
+    if _is_artifact(path):
+        raise UnusablePath(f"{path} is an artifact and no checkpoint; give {wanted}")
+    raise UnusablePath(f"{path} has no config.json, so it is no checkpoint; give {wanted}")
+
+
+def _folder(_: object, path: Path | None) -> None:
+    if path is not None:
+        _require_folder(path, "the folder that was written before")
+
+
+def _config(_: object, path: Path) -> None:
+    if path.is_dir():
+        raise UnusablePath(f"{path} is a folder; give the file: --config {path / 'config.json'}")
+    if not path.exists():
+        raise UnusablePath(
+            f"{path} does not exist; give a config.json of the architecture, such as"
+            " examples/tiny.json"
+        )
+
+
+def _file(_: object, path: Path | None) -> None:
+    if path is None:
+        return
+    if path.is_dir():
+        raise UnusablePath(f"{path} is a folder; give a file")
+    if not path.exists():
+        raise UnusablePath(f"{path} does not exist; give a file")
+
+
+def _module_file(_: object, path: Path) -> None:
+    if path != STDIN:
+        _file(_, path)
+
+
+def _records(_: object, path: Path | None) -> None:
+    if path is not None and not path.is_dir():
+        raise UnusablePath(
+            f"{path} is no folder of records; give the folder that `lostwax certify -o` filled"
+        )
+
+
+def _require_parent(path: Path) -> None:
+    """The nearest folder above that exists must let us make what is missing."""
+    above = path.absolute().parent
+    while not os.path.lexists(above):
+        above = above.parent
+    if not above.is_dir():
+        raise UnusablePath(f"{path} cannot be made: {above} is no folder; give another path")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UnusablePath(f"{path} cannot be made: {above} may not be written; give another path")
+
+
+def _out_folder(_: object, path: Path | None) -> None:
+    if path is None:
+        return
+    if path.exists() and not path.is_dir():
+        raise UnusablePath(f"{path} is no folder; give another")
+    if not path.exists():
+        _require_parent(path)
+    elif not os.access(path, os.W_OK | os.X_OK):
+        raise UnusablePath(f"{path} may not be written; give another folder")
+
+
+def _empty_folder(_: object, path: Path) -> None:
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UnusablePath(f"{path} exists and is not empty; give another -o or remove it")
+    _require_parent(path)
+
+
+def _out_artifact(_: object, path: Path) -> None:
+    from lostwax.backends.artifact_writer import ArtifactExists, require_replaceable
+
+    try:
+        require_replaceable(path)
+    except ArtifactExists as error:  # a ValueError, of which cyclopts would make its own sentence
+        raise UnusablePath(str(error)) from error
+    _require_parent(path)
+
+
+def _out_file(_: object, path: Path) -> None:
+    if path.is_dir():
+        raise UnusablePath(f"{path} is a folder; give the name of a file")
+    _require_parent(path)
+
+
+Model = Annotated[Path, Parameter(validator=_model)]
+Artifact = Annotated[Path, Parameter(validator=_artifact)]
+Checkpoint = Annotated[Path, Parameter(validator=_checkpoint)]
+Folder = Annotated[Path, Parameter(validator=_folder)]
+ConfigFile = Annotated[Path, Parameter(validator=_config)]
+File = Annotated[Path, Parameter(validator=_file)]
+ModuleFile = Annotated[Path, Parameter(validator=_module_file)]
+Records = Annotated[Path, Parameter(validator=_records)]
+EmptyFolder = Annotated[Path, Parameter(validator=_empty_folder)]
+OutArtifact = Annotated[Path, Parameter(validator=_out_artifact)]
+OutFolder = Annotated[Path, Parameter(validator=_out_folder)]
+OutFile = Annotated[Path, Parameter(validator=_out_file)]

@@ -1,0 +1,59 @@
+"""`--help` is a page of a terminal; `--help-all` leaves nothing out."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+from command_line import lostwax
+
+from lostwax.cli.app import make_app
+from lostwax.cli.commands import COMMANDS
+
+
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def page(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    status, out, err = lostwax(capsys, *arguments)
+    assert (status, err) == (0, "")
+    return out
+
+
+@pytest.mark.parametrize("name", [None, *COMMANDS])
+def test_the_help_of_a_command_fits_a_terminal(
+    name: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = page(capsys, *([name] if name else []), "--help").splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    if name:
+        assert all(f"  {example}" in lines for example in COMMANDS[name].examples)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_both_pages_name_every_option_and_one_explains_them(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short, whole = page(capsys, name, "--help"), page(capsys, name, "--help-all")
+    found = make_app()[name].assemble_argument_collection(parse_docstring=True)
+    options = [a for a in found if a.name != "*"]
+    for option in options:
+        assert re.search(rf"(?<![\w-]){re.escape(option.name)}(?![\w-])", short), option.name
+        assert re.search(rf"^  (-o, )?{re.escape(option.name)}(?![\w-])", whole, re.M), option.name
+        said = str(option.parameter.help or "").split()
+        assert said, f"{name} {option.name} is not explained"
+        assert " ".join(said) in " ".join(whole.split()), "cut off"
+    assert max(map(len, whole.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_name_options_that_there_are(name: str) -> None:
+    known = {n for a in make_app()[name].assemble_argument_collection() for n in a.names}
+    for example in COMMANDS[name].examples:
+        words = shlex.split(example)
+        assert ["lostwax", name] == words[words.index("lostwax") :][:2]
+        assert {w for w in words if w.startswith("-")} <= known

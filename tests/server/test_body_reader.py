@@ -1,0 +1,143 @@
+"""Large bodies are read elsewhere, with the same result, and whatever happens there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+from scripted_runtime import CODEC, EOS_ID, VOCAB
+
+from lostwax.ir.contract.model import CHAT_V32
+from lostwax.server.engine.messages import EngineInfo
+from lostwax.server.gateway.body_reader import (
+    MAX_WAITING,
+    NUM_PROCESSES,
+    SMALL_BODY_BYTES,
+    BodyReader,
+)
+from lostwax.server.gateway.errors import ApiError
+from lostwax.server.gateway.prepare import prepare
+from lostwax.server.gateway.prepared import Job, Prepared
+
+INFO = EngineInfo(
+    model="fake",
+    vocab_size=VOCAB,
+    max_context=4096,
+    max_reqs=1,
+    max_top_logprobs=20,
+    eos_token_ids=(EOS_ID,),
+    chat_encoding=CHAT_V32,
+)
+COMPLETION = Job(route="completions", model="fake", info=INFO, max_tokens=4096)
+CHAT = msgspec.structs.replace(COMPLETION, route="chat")
+FILLED = " " * SMALL_BODY_BYTES
+PROMPT = ('{"prompt": [1, 2, 3], "stop": "x", "seed": 1, "echo": true' + FILLED + "}").encode()
+MESSAGES = (
+    '{"messages": [{"role": "user", "content": "é"}], "seed": 1, "stream": true'
+    ', "chat_template_kwargs": {"thinking": true}' + FILLED + "}"
+).encode()
+
+
+@asynccontextmanager
+async def _reader(deadline_s: float = 20.0) -> AsyncGenerator[BodyReader]:
+    reader = BodyReader(CODEC, deadline_s)
+    try:
+        yield reader
+    finally:
+        await reader.stop()
+
+
+def _children() -> list[int]:
+    """This process's body processes."""
+    found: list[int] = []
+    for task in Path("/proc/self/task").iterdir():
+        for pid in (task / "children").read_text().split():
+            if "body_process" in Path(f"/proc/{pid}/cmdline").read_text():
+                found.append(int(pid))
+    return found
+
+
+def _nameless(prepared: Prepared) -> Prepared:
+    submits = [msgspec.structs.replace(each, request="") for each in prepared.submits]
+    return msgspec.structs.replace(prepared, submits=submits)
+
+
+def test_a_process_reads_as_a_thread_does() -> None:
+    async def read() -> None:
+        async with _reader() as reader:
+            for body, job in ((PROMPT, COMPLETION), (MESSAGES, CHAT)):
+                there, here = await reader.read(body, job), prepare(body, job, CODEC)
+                assert _nameless(there) == _nameless(here)
+            bad = PROMPT.replace(b'"x"', b"[7]")
+            with pytest.raises(ApiError) as refused:
+                await reader.read(bad, COMPLETION)
+            assert (refused.value.status, refused.value.param) == (400, "stop[0]")
+        assert _children() == []
+
+    asyncio.run(read())
+
+
+def test_a_process_that_is_killed_is_replaced() -> None:
+    async def read() -> None:
+        async with _reader() as reader:
+            await reader.read(PROMPT, COMPLETION)
+            (pid,) = _children()
+            os.kill(pid, signal.SIGKILL)
+            while _children() == [pid]:
+                await asyncio.sleep(0.01)
+            assert (await reader.read(PROMPT, COMPLETION)).submits[0].prompt == [1, 2, 3]
+
+    asyncio.run(read())
+
+
+def test_a_body_that_ends_each_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lostwax.server.gateway.body_reader._MODULE", "lostwax.no_such_module")
+
+    async def read() -> None:
+        async with _reader() as reader:
+            for _ in range(2):
+                with pytest.raises(ApiError, match="ended; send less") as refused:
+                    await reader.read(PROMPT, COMPLETION)
+                assert refused.value.status == 500
+        assert _children() == []
+
+    asyncio.run(read())
+
+
+def test_what_takes_too_long_is_ended() -> None:
+    async def read() -> None:
+        async with _reader(deadline_s=0.0) as reader:
+            for _ in range(2):
+                with pytest.raises(ApiError, match="longer than 0 s") as refused:
+                    await reader.read(PROMPT, COMPLETION)
+                assert (refused.value.status, refused.value.code) == (413, "body_too_costly")
+                assert _children() == []
+
+    asyncio.run(read())
+
+
+def test_few_bodies_wait_and_one_whose_client_left_ends_no_process() -> None:
+    async def read() -> None:
+        async with _reader() as reader:
+            reads = [asyncio.create_task(reader.read(PROMPT, COMPLETION)) for _ in range(40)]
+            await asyncio.sleep(0)
+            for left in (0, 9):  # one that is read, and one that waits
+                reads[left].cancel()
+            answers = await asyncio.gather(*reads, return_exceptions=True)
+            refused = [each for each in answers if isinstance(each, ApiError)]
+            assert len(refused) == 40 - MAX_WAITING - NUM_PROCESSES
+            assert {each.status for each in refused} == {429}
+            taken = [each for each in answers if isinstance(each, Prepared)]
+            assert len(taken) == MAX_WAITING + NUM_PROCESSES - 2
+            assert len(_children()) <= NUM_PROCESSES
+            small = json.dumps({"prompt": [5]}).encode()
+            assert (await reader.read(small, COMPLETION)).submits[0].prompt == [5]
+
+    asyncio.run(read())

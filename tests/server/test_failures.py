@@ -1,0 +1,188 @@
+"""What fails inside is the operator's to read: clients hear a sentence and their request's id."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import httpx
+import pytest
+from fake_runtime import FakeRuntime
+from http_server import running
+
+from lostwax.ir.contract.step import StepBatch, StepResult
+from lostwax.server.engine.failure_log import MAX_IDS, MAX_IN_WINDOW, WINDOW_S, FailureLog
+from lostwax.server.engine.loop import EngineCore
+from lostwax.server.gateway.app import Settings, create_app
+from lostwax.server.gateway.in_process import InProcessEngine
+from lostwax.server.gateway.serve import ServeError, serve_engine
+from lostwax.server.gateway.supervised import SupervisedEngine
+from lostwax.server.gateway.tokenizer import Codec, IdCodec
+
+BODY = {"prompt": [7, 1, 2], "max_tokens": 8, "ignore_eos": True, "temperature": 0}
+SECRET = "/home/operator/weights: 7 exceeds (3, 4)"
+"""Stands for what an exception's text may tell of the machine and of other requests."""
+
+
+class Failing(FakeRuntime):
+    """Fails at the second step of a prompt with 7 in it, and at the first of one with 8."""
+
+    def run(self, batch: StepBatch) -> StepResult:
+        cached = {token for _, token in self._cache.values()}
+        if 8 in batch.tokens or (batch.entry == "decode" and 7 in cached):
+            self._cache.clear()
+            raise ZeroDivisionError(SECRET)
+        return super().run(batch)
+
+
+class BrokenCodec(IdCodec):
+    """A codec whose text fails."""
+
+    def piece(self, token: int) -> NoReturn:
+        raise LookupError(SECRET)
+
+
+@contextmanager
+def _served(codec: Codec, log: list[str]) -> Generator[httpx.Client]:
+    failures = FailureLog(log.append)
+    core = EngineCore(Failing(), log=failures)
+    app = create_app(InProcessEngine(core, failures), codec, Settings(), log=failures)
+    with running(app) as url, httpx.Client(base_url=url, timeout=20) as client:
+        yield client
+
+
+def _error(answer: httpx.Response) -> dict[str, Any]:
+    """The error of a whole answer, or of a stream's last event."""
+    if answer.headers["content-type"] == "application/json":
+        return answer.json()["error"]
+    lines = answer.text.splitlines()
+    assert "event: error" in lines
+    return json.loads(lines[lines.index("event: error") + 1].removeprefix("data: "))["error"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_failed_step_is_told_by_its_id_and_logged_with_its_cause(stream: bool) -> None:
+    log: list[str] = []
+    with _served(IdCodec(), log) as client:
+        headers = {"X-Request-Id": "mine-1"}
+        answer = client.post("/v1/completions", json=BODY | {"stream": stream}, headers=headers)
+        assert answer.status_code == (200 if stream else 500)
+        assert answer.headers["x-request-id"] == "mine-1"
+        error = _error(answer)
+        assert (error["code"], error["type"]) == ("engine_error", "server_error")
+        assert error["message"] == "the engine failed on request mine-1; the server's log says why"
+        assert client.post("/v1/completions", json=BODY | {"prompt": [1]}).status_code == 200
+    assert SECRET not in answer.text
+    (said,) = log
+    assert said.startswith(
+        f"the decode step failed (request mine-1): ZeroDivisionError: {SECRET}\nTraceback"
+    )
+    assert "raise ZeroDivisionError(SECRET)" in said
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_nobody_expected_is_told_and_logged_in_the_same_way(stream: bool) -> None:
+    log: list[str] = []
+    with _served(BrokenCodec(), log) as client:
+        body = BODY | {"prompt": [1, 2], "logprobs": 1, "stream": stream}
+        answer = client.post("/v1/completions", json=body)
+        assert answer.status_code == (200 if stream else 500)
+        request_id = answer.headers["x-request-id"]
+        error = _error(answer)
+        assert (error["code"], error["type"]) == ("internal_error", "server_error")
+        assert request_id in error["message"]
+        assert client.get("/health").json()["running"] == 0
+    assert SECRET not in answer.text
+    (said,) = log
+    assert said.startswith(f"internal error (request {request_id}): LookupError: {SECRET}\nTrace")
+
+
+def test_an_engine_in_this_process_that_ends_is_logged() -> None:
+    log: list[str] = []
+    with _served(IdCodec(), log) as client:
+        answers = [client.post("/v1/completions", json=BODY | {"prompt": [8]}) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [500, 500, 503]
+        assert client.get("/health").status_code == 503
+    assert SECRET not in "".join(answer.text for answer in answers)
+    assert [text.partition(" (")[0].partition(":")[0] for text in log] == [
+        *["the extend step failed"] * 3,
+        "the engine ended",
+    ]
+
+
+ENDING = """
+import sys
+from test_failures import Failing
+from lostwax.server.engine.process import run_engine
+run_engine(lambda _: Failing(), sys.argv[1])
+"""
+
+
+def test_the_end_of_an_engine_process_is_explained_to_the_operator_alone() -> None:
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    code = f"import sys; sys.path[:0] = {folders!r}\n{ENDING}"
+    announced: list[str] = []
+    ready = threading.Semaphore(0)
+
+    def announce(line: str) -> None:
+        announced.append(line)
+        if "is ready" in line:
+            ready.release()
+
+    engine = SupervisedEngine(
+        lambda link: [sys.executable, "-c", code, link.address], announce=announce
+    )
+    app = create_app(engine, IdCodec(), Settings())
+    with running(app) as url, httpx.Client(base_url=url, timeout=20) as client:
+        assert ready.acquire(timeout=30)
+        answers = [client.post("/v1/completions", json=BODY | {"prompt": [8]}) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [500, 500, 503]
+        assert ready.acquire(timeout=30)
+    assert SECRET not in "".join(answer.text for answer in answers)
+    assert _error(answers[2])["message"] == (
+        "the engine ended and is starting again; send the request again"
+    )
+    (why,) = [line for line in announced if "starting it again" in line]
+    assert f"3 steps failed one after another, at last with ZeroDivisionError: {SECRET}" in why
+
+
+def test_an_engine_that_cannot_even_be_started_ends_the_server() -> None:
+    with pytest.raises(ServeError, match=r"did not start: FileNotFoundError: .*no-such"):
+        serve_engine(
+            lambda _: ["/no-such-program"],
+            lambda engine, draining: create_app(engine, IdCodec(), Settings(), draining=draining),
+            host="127.0.0.1",
+            port=0,
+            announce=lambda _: None,
+        )
+
+
+def _fail(log: FailureLog, ids: Sequence[str] = ()) -> None:
+    log("it failed", ValueError("x"), ids)
+
+
+def test_the_log_is_bounded_in_rate_and_says_what_it_left_out() -> None:
+    written: list[str] = []
+    seconds = [0.0]
+    log = FailureLog(written.append, lambda: seconds[0])
+    for _ in range(MAX_IN_WINDOW + 5):
+        _fail(log)
+    assert len(written) == MAX_IN_WINDOW
+    seconds[0] = WINDOW_S
+    _fail(log)
+    assert written[MAX_IN_WINDOW:] == [
+        "5 more failures were not logged",
+        "it failed: ValueError: x\nValueError: x",
+    ]
+
+
+def test_the_log_names_the_requests_up_to_a_number() -> None:
+    written: list[str] = []
+    _fail(FailureLog(written.append), [f"r{i}" for i in range(MAX_IDS + 3)])
+    assert f"r{MAX_IDS - 1} and 3 more)" in written[0]
+    assert f"r{MAX_IDS}" not in written[0]
