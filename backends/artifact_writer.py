@@ -14,10 +14,11 @@ from pathlib import Path
 
 import msgspec
 
-from lostwax.ir.contract.artifact import OUTSIDE, Manifest
+from lostwax.backends.runtime.whole_file import sync_tree
+from lostwax.backends.runtime.whole_folder import locked, put_in_place, recover_locked, remove
+from lostwax.ir.contract.artifact import MANIFEST, OUTSIDE, Manifest
 from lostwax.ir.contract.canonical import canonical
 
-MANIFEST = "manifest.json"
 WORK = ".compiling."
 """Follows the dot and the artifact's name in the folder that a compile fills beside it."""
 DISK_ERRORS = {
@@ -83,21 +84,18 @@ def require_replaceable(out: Path) -> None:
 def atomic_folder(out: Path) -> Generator[Path]:
     """A folder beside `out` that takes its place when the block ends well, and else vanishes.
 
-    What a killed compile left is removed first. Raises ArtifactExists as `require_replaceable`
-    does, CompileRuns where another compile fills such a folder now, ArtifactUnwritable.
+    One whole version lies on the disk at every moment, and the new one is all on it before it has
+    the name. What a killed compile left is removed first. Raises ArtifactExists as
+    `require_replaceable` does, CompileRuns where another compile fills such a folder now,
+    ArtifactUnwritable.
     """
     require_replaceable(out)
     with _disk_errors(out), _work_folder(out) as work:
         yield work
         work.chmod(0o755)
-        if not out.exists():
-            os.replace(work, out)
-            return
-        with _locked(out.parent):
-            old = Path(tempfile.mkdtemp(prefix=f".{out.name}{WORK}", dir=out.parent))
-            os.replace(out, old / "artifact")
-            os.replace(work, out)
-            shutil.rmtree(old)
+        sync_tree(work)
+        with locked(out.parent):
+            put_in_place(work, out)
 
 
 @contextmanager
@@ -117,9 +115,9 @@ def _disk_errors(out: Path) -> Generator[None]:
 def _work_folder(out: Path) -> Generator[Path]:
     """A locked folder beside `out`. The lock is the process's: a killed one holds none."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(
-        out.parent
-    ):  # so that none is taken for a dead one between its making and its lock
+    # Locked so that none is taken for a dead one between its making and its own lock.
+    with locked(out.parent):
+        recover_locked(out)
         for left in sorted(out.parent.glob(f".{_literal(out.name)}{WORK}*")):
             _remove_dead(left, out)
         work = Path(tempfile.mkdtemp(prefix=f".{out.name}{WORK}", dir=out.parent))
@@ -128,23 +126,16 @@ def _work_folder(out: Path) -> Generator[Path]:
     try:
         yield work
     finally:
-        if work.exists():
-            shutil.rmtree(work)
-        os.close(lock)
-
-
-@contextmanager
-def _locked(folder: Path) -> Generator[None]:
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
+        if os.path.lexists(work):
+            remove(work)
         os.close(lock)
 
 
 def _remove_dead(left: Path, out: Path) -> None:
     """Remove what a killed compile left; CompileRuns where its process lives."""
+    if left.is_symlink() or not left.is_dir():  # what a killed compile had just replaced
+        left.unlink()
+        return
     with suppress(FileNotFoundError):
         lock = os.open(left, os.O_RDONLY)
         try:

@@ -8,7 +8,7 @@ from itertools import product
 
 from lostwax.ir.contract.artifact import Limits
 from lostwax.ir.contract.model import ModelFacts
-from lostwax.ir.contract.program import Bucket, Guard, Linear
+from lostwax.ir.contract.program import Bucket, Entry, Guard, Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def _ladder(first: int, last: int, factor: int) -> list[int]:
 class ProgramSpec:
     """One program to compile. `all_selected`: the guard makes every visible position selected."""
 
-    entry: str
+    entry: Entry
     bucket: Bucket
     guard: Guard
     all_selected: bool
@@ -143,11 +143,11 @@ def program_specs(facts: ModelFacts, limits: Limits) -> tuple[ProgramSpec, ...]:
     pages = _ladder(min(8, max_pages), max_pages, 4)
     reqs, rows = limits.max_reqs, limits.max_score_rows
     decode, verified = _ladder(1, reqs, 2), limits.max_drafts + 1
-    buckets: list[tuple[str, Bucket]] = []
+    buckets: list[tuple[Entry, Bucket]] = []
     for p in pages:
         for b, k in product(decode, sorted({1, verified})):
             buckets.append(("decode", Bucket(b * k, b, p, b * k)))
-        buckets += [("decode", Bucket(reqs, reqs, p, reqs, scores=True))]
+        buckets.append(("decode", Bucket(reqs, reqs, p, reqs, scores=True)))
         for t in _ladder(min(16, limits.max_tokens), limits.max_tokens, 2):
             buckets.append(("extend", Bucket(t, min(t, reqs), p, min(t, reqs))))
         for t in sorted({rows, limits.max_tokens}):
@@ -156,7 +156,7 @@ def program_specs(facts: ModelFacts, limits: Limits) -> tuple[ProgramSpec, ...]:
             drafts = {(b * k, b) for b, k in product(decode, (1, verified))}
             wide = _ladder(min(16, limits.max_tokens), limits.max_tokens, 4)
             drafts |= {(t, min(t, reqs)) for t in wide}
-            buckets += [("draft", Bucket(t, b, p, b)) for t, b in drafts]
+            buckets.extend(("draft", Bucket(t, b, p, b)) for t, b in drafts)
     specs = (
         ProgramSpec(entry, bucket, guard, every)
         for entry, bucket in sorted(buckets)

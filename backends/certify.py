@@ -6,34 +6,38 @@ Uses the artifact's graphs and binaries as they are: no checkpoint, no frontend,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from xdsl.dialects import builtin
-from xdsl.parser import Parser
 
 import lostwax
 from lostwax.backends.candidate import Candidate
 from lostwax.backends.conformance.check import NotConformant
 from lostwax.backends.conformance.kit import Environment, certify_candidate
+from lostwax.backends.conformance.run_alone import launches_alone
 from lostwax.backends.gpu_kernels.interpreter import InterpretingDriver, NotInterpretable
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.program_context import ProgramContext
+from lostwax.backends.read_graph import read_graph
 from lostwax.backends.record_key import boundary_types, record_key
-from lostwax.backends.registry import backends
+from lostwax.backends.registry import Backend, backends
 from lostwax.backends.report_choices import place_of
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
 from lostwax.backends.runtime.boot_check import BootReport, add_evidence
-from lostwax.backends.runtime.driver import Driver
+from lostwax.backends.runtime.driver import Driver, no_kernels
 from lostwax.backends.variants import Variant
 from lostwax.ir.contract.artifact import ProgramRef
+from lostwax.ir.contract.check_program import code_of
 from lostwax.ir.contract.choice import Choices, RegionChoice
+from lostwax.ir.contract.foreign_file import DAMAGE, reason
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.ir.contract.one_line import one_line
 from lostwax.ir.contract.probe import Evidence
 from lostwax.ir.contract.record import Certificate, Record, State
-from lostwax.ir.dialects import context as ir_context
+from lostwax.ir.contract.target import Target
 from lostwax.ir.region import find_matches
 
 MAX_TOKENS = 64
@@ -52,13 +56,22 @@ class Certified:
     kernels: tuple[str, ...]
     probe: str
     """The golden probe of the same choice."""
+    ran: tuple[str, ...] = ()
+    """What code ran (`check_program.code_of`)."""
 
 
 class _Kernels:
-    """The artifact's binaries by source, and which of them one lowering took."""
+    """The artifact's binaries by source, and which of them one lowering took.
 
-    def __init__(self, compiled: tuple[CompiledKernel, ...]) -> None:
+    `sources` notes what each taken binary was compiled from, as this lostwax's lowering says it:
+    what the artifact says of it is never run.
+    """
+
+    def __init__(
+        self, compiled: tuple[CompiledKernel, ...], sources: dict[str, KernelSource]
+    ) -> None:
         self._by_source = {k.source: k for k in compiled}
+        self._sources = sources
         self.taken: list[CompiledKernel] = []
 
     def __call__(self, source: KernelSource) -> CompiledKernel:
@@ -68,6 +81,7 @@ class _Kernels:
                 f"the artifact holds no binary of {source.symbol} as this lostwax builds it;"
                 " recompile the artifact with this version"
             )
+        self._sources[found.binary] = source
         self.taken.append(found)
         return found
 
@@ -75,12 +89,6 @@ class _Kernels:
         """sha256 over the taken binaries' digests, empty for host calls alone."""
         names = sorted({k.digest for k in self.taken})
         return hashlib.sha256("".join(names).encode()).hexdigest() if names else ""
-
-
-def _graph(reader: ArtifactReader, ref: ProgramRef) -> builtin.ModuleOp:
-    name = Variant.of(ref).name
-    text = reader.read(f"graphs/{name}.mlir").decode()
-    return Parser(ir_context(), text, f"{name}.mlir").parse_module()
 
 
 def _candidate(
@@ -103,19 +111,30 @@ def _sizes(reader: ArtifactReader) -> Iterator[ProgramRef]:
     yield from sorted(fitting, key=lambda r: (-r.bucket.tokens, r.bucket.pages, r.file))
 
 
-def _driver(reader: ArtifactReader, interpret: bool) -> Driver:
-    manifest = reader.manifest
-    backend = backends()[manifest.target.backend]
-    for kernel in manifest.kernels:
-        reader.read(f"kernels/{kernel.binary}")
-        reader.read(f"kernels/{kernel.binary}.json")
-    compiled = {k.binary: k for k in manifest.kernels}
-    kernels = reader.folder / "kernels"
-    if interpret:
-        driver = InterpretingDriver(manifest.target, kernels, compiled)
-        driver.packages = backend.kernels
-        return driver
-    return backend.load(backend.driver)(manifest.target, kernels, compiled)
+def _driver(reader: ArtifactReader) -> Driver:
+    backend = _backend(reader)
+    compiled = {k.binary: k for k in reader.manifest.kernels}
+    return backend.load(backend.driver)(reader.manifest.target, reader.kernel, compiled)
+
+
+def _interpreter(
+    target: Target, sources: Mapping[str, KernelSource], backend: Backend
+) -> InterpretingDriver:
+    driver = InterpretingDriver(target, no_kernels, {})
+    driver.sources, driver.packages = sources, backend.kernels
+    return driver
+
+
+def _backend(reader: ArtifactReader) -> Backend:
+    name = reader.manifest.target.backend
+    found = backends().get(name)
+    if found is None:
+        raise ArtifactError(f"no installed package provides the target folder {name!r}")
+    if not found.executes:
+        raise ArtifactError(
+            f"target {reader.manifest.target.name} executes nothing, so nothing can be certified"
+        )
+    return found
 
 
 def certify_artifact(
@@ -129,63 +148,91 @@ def certify_artifact(
     rest goes on.
     """
     reader = ArtifactReader(artifact)
-    target = reader.manifest.target
-    if target.replay == "none":
-        raise ArtifactError(f"target {target.name} executes nothing, so nothing can be certified")
-    backend = backends()[target.backend]
+    reader.check()
+    target, backend = reader.manifest.target, _backend(reader)
     all_lowerings: tuple[Lowering, ...] = backend.load(backend.lowerings)(target)
     lowerings = {low.name: low for low in all_lowerings}
     choices = reader.structure("choices.json", Choices)
-    driver = _driver(reader, interpret)
+    sources: dict[str, KernelSource] = {}
+    driver = _interpreter(target, sources, backend) if interpret else _driver(reader)
     state: State = "interpreted" if interpret else "executed"
     versions = {"lostwax": lostwax.__version__, "torch": str(torch.__version__)}
-    versions |= reader.manifest.toolchain
+    environment = Environment(
+        target=target,
+        driver=lambda: driver,
+        compile_kernel=_Kernels(reader.manifest.kernels, sources),
+        state=state,
+        tool_versions=versions | reader.manifest.toolchain,
+    )
+    for candidate, choice in _candidates(reader, choices, lowerings):
+        with _blaming(reader, choice.lowering):
+            result = _certify(candidate, choice, reader, environment, sources)
+        if result.kernels or not own_only:
+            yield result
+
+
+def _candidates(
+    reader: ArtifactReader, choices: Choices, lowerings: Mapping[str, Lowering]
+) -> Iterator[tuple[Candidate, RegionChoice]]:
+    """What was chosen, once for each entry and type."""
     seen: set[str] = set()
+    target = reader.manifest.target
     state_rows = max(ref.bucket.tokens for ref in reader.manifest.programs)
     for ref in _sizes(reader):
-        program = Path(ref.file).stem
-        graph = _graph(reader, ref)
+        graph = read_graph(reader, Variant.of(ref).name)
         context = ProgramContext(graph, target, ref.entry, ref.bucket, ref.guard, state_rows)
-        for choice in choices.programs[program]:
+        for choice in choices.programs[Path(ref.file).stem]:
             if any(op.startswith("dist.") for op in choice.ops):
                 continue  # what ranks exchange means nothing on one of them
-            candidate = _candidate(context, choice, lowerings)
-            key = f"{ref.entry} {choice.lowering} {choice.region} {boundary_types(candidate)}"
+            with _blaming(reader, choice.lowering):
+                candidate = _candidate(context, choice, lowerings)
+                key = f"{ref.entry} {choice.lowering} {choice.region} {boundary_types(candidate)}"
             if key not in seen:
                 seen.add(key)
-                result = _certify(candidate, choice, reader, driver, state, versions)
-                if result.kernels or not own_only:
-                    yield result
+                yield candidate, choice
+
+
+@contextmanager
+def _blaming(reader: ArtifactReader, lowering: str) -> Generator[None]:
+    """A graph and choices that our lowerings do not understand are the artifact's fault."""
+    try:
+        yield
+    except ArtifactError:
+        raise
+    except DAMAGE as error:
+        raise ArtifactError(
+            f"{reader.folder}: its graphs and choices.json do not say where {one_line(lowering)}"
+            f" stands ({reason(error)}); recompile the artifact"
+        ) from error
 
 
 def _certify(
     candidate: Candidate,
     choice: RegionChoice,
     reader: ArtifactReader,
-    driver: Driver,
-    state: State,
-    versions: Mapping[str, str],
+    environment: Environment,
+    sources: dict[str, KernelSource],
 ) -> Certified:
-    kernels = _Kernels(reader.manifest.kernels)
-    environment = Environment(
-        target=candidate.target,
-        driver=lambda: driver,
-        compile_kernel=kernels,
-        state=state,
-        tool_versions=versions,
-    )
+    kernels = _Kernels(reader.manifest.kernels, sources)
+    environment = replace(environment, compile_kernel=kernels)
+    ran: tuple[str, ...] = ()
     record, wrong = None, None
     try:
+        assert candidate.lowering is not None  # it was chosen by its name
+        candidate.lowering.require_knobs(choice.knobs)
         outcome = certify_candidate(
             candidate, reader.manifest.model, environment, knobs=choice.knobs
         )
         assert outcome.certificate is not None, outcome.refusal
         certificate = outcome.certificate.bound_to(kernels.digest())
         record = Record(key=record_key(candidate), knobs=choice.knobs, certificate=certificate)
+        _, launches = launches_alone(candidate, kernels, outcome.knobs)
+        ran = tuple(sorted({code_of(launch) for launch in launches}))
     except NotConformant as error:
         wrong = str(error)
     except NotInterpretable:
-        certificate = Certificate(state="compiled", tool_versions=dict(versions))
+        versions = dict(environment.tool_versions)
+        certificate = Certificate(state="compiled", tool_versions=versions)
         certificate = certificate.bound_to(kernels.digest())
         record = Record(key=record_key(candidate), knobs=choice.knobs, certificate=certificate)
     return Certified(
@@ -196,6 +243,7 @@ def _certify(
         error=wrong,
         kernels=tuple(sorted({k.symbol for k in kernels.taken})),
         probe=choice.probe,
+        ran=ran,
     )
 
 
@@ -214,9 +262,10 @@ def keep_evidence(
             proven[each.probe] = Evidence(
                 what=f"{each.lowering} ({' + '.join(each.ops)})",
                 state="executed",
+                ran=each.ran,
                 max_error=found.max_error,
                 rms_error=found.rms_error,
                 agreement=found.set_agreement,
             )
     packages = backends()[reader.manifest.target.backend].kernels
-    return add_evidence(reader, _driver(reader, interpret=False), packages, proven, folder)
+    return add_evidence(reader, _driver(reader), packages, proven, folder)

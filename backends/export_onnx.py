@@ -15,15 +15,14 @@ from typing import BinaryIO
 
 import onnx
 import torch
-from xdsl.parser import Parser
 
 from lostwax.backends.exported_graph import ExportError, graph_file
+from lostwax.backends.read_graph import read_graph
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.checkpoint_content import require_content
 from lostwax.backends.runtime.load_weights import read_sources
 from lostwax.backends.variants import DENSE, Variant
 from lostwax.ir.contract.weights import Source, Step, StoredWeight
-from lostwax.ir.dialects import context
 from lostwax.ir.onnx import OnnxModel, PlacedWeight, export_onnx
 
 REENCODE = Step(kind="reencode")
@@ -86,7 +85,7 @@ def export_artifact(
         raise ExportError(
             f"{artifact} is one of {manifest.world_size} ranks' worth; compile it for one rank"
         )
-    text = reader.read(graph_file(manifest, variant.name)).decode()
+    graph_file(manifest, variant.name)  # before torch and a checkpoint's weights
     guards = {ref.guard.name: str(ref.guard) for ref in manifest.programs}
     metadata = {
         "lostwax.artifact": manifest.digest,
@@ -95,7 +94,7 @@ def export_artifact(
         "lostwax.model": manifest.model.name,
         "lostwax.page_tokens": str(manifest.limits.page_tokens),
     }
-    module = Parser(context(), text).parse_module()
+    module = read_graph(reader, variant.name)
     model = export_onnx(module, variant.entry, f"{out.name}.data", metadata=metadata)
     sources = reader.weight_plan().sources
     missing = [w.name for w in model.weights if w.name not in sources]

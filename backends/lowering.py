@@ -152,3 +152,11 @@ class Lowering:
     def default_knobs(self) -> dict[str, int]:
         """The first value of each knob."""
         return {k.name: k.values[0] for k in self.knobs}
+
+    def require_knobs(self, knobs: Mapping[str, int]) -> None:
+        """Raise ValueError for a knob or a value that this lowering does not have."""
+        known = {k.name: k.values for k in self.knobs}
+        wrong = {n: v for n, v in knobs.items() if v not in known.get(n, ())}
+        if wrong:
+            name, value = next(iter(wrong.items()))
+            raise ValueError(f"{self.name} has no setting {name}={value}; it has {known}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from lostwax.backends.candidate import Candidate
 from lostwax.backends.price import Measurements, NoMeasurements
 from lostwax.backends.record_key import record_key
-from lostwax.backends.store import RecordStore, fastest, read_records, record_files
+from lostwax.backends.store import BadRecord, RecordStore, fastest, read_records, record_files
 
 
 class NoRecords(ValueError):
@@ -41,6 +41,13 @@ class RecordedMeasurements:
         found = fastest(executed or records)
         if found is None or found.median_us is None:
             return None
+        try:
+            lowering.require_knobs(found.knobs)
+        except ValueError as error:
+            raise BadRecord(
+                f"a record of {lowering.name} cannot be taken ({error}); delete"
+                f" {found.key.digest()}.jsonl and tune again"
+            ) from error
         return found.median_us, {**lowering.default_knobs(), **found.knobs}
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from xdsl.dialects import builtin, func
 from xdsl.ir import BlockArgument, SSAValue
 
-from lostwax.ir.contract.program import Bucket, Guard
+from lostwax.ir.contract.program import Bucket, Entry, Guard
 from lostwax.ir.contract.target import Target
 from lostwax.ir.dialects.core import CallOp
 
@@ -69,7 +69,7 @@ class ProgramContext:
 
     module: builtin.ModuleOp
     target: Target
-    entry: str
+    entry: Entry
     bucket: Bucket
     guard: Guard
     state_rows: int = 0

@@ -6,19 +6,28 @@ Knows no lowering and no device. A file holds one line a knob setting.
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from lostwax.backends.runtime.say import say as say_line
+from lostwax.backends.runtime.whole_file import write_whole
 from lostwax.ir.contract.canonical import canonical_json
+from lostwax.ir.contract.foreign_file import BadFile, decoded, read_bounded
 from lostwax.ir.contract.record import SCHEMA, Record, RecordKey
+
+MAX_BYTES = 16 << 20
+"""Of one key's file: a line a knob setting, a thousand samples a line."""
 
 
 class BadRecord(ValueError):
     """A record file that cannot be trusted; the message names the file and what to do."""
+
+
+class NewerRecord(BadRecord):
+    """A record file of a newer lostwax: not damaged, and so never replaced."""
 
 
 class _Versioned(msgspec.Struct):
@@ -27,16 +36,20 @@ class _Versioned(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class RecordStore:
-    """Folders of records in order of preference; the first one is written to."""
+    """Folders of records in order of preference; the first one is written to.
+
+    A damaged file is a miss, which the next `put` or `merge` mends; `say` is told which.
+    """
 
     tiers: tuple[Path, ...]
+    say: Callable[[str], None] = say_line
 
     def find(self, key: RecordKey) -> tuple[Record, ...]:
         """The records of a key, in knob order, from the first tier that has the key."""
         for tier in self.tiers:
-            path = tier / _file_name(key.digest())
-            if path.exists():
-                return read_records(path)
+            found = self._read(tier / _file_name(key.digest()))
+            if found:
+                return found
         return ()
 
     def put(self, record: Record) -> None:
@@ -44,7 +57,7 @@ class RecordStore:
         if not self.tiers:
             raise ValueError("the record store has no folder to write to; give it a tier")
         path = self.tiers[0] / _file_name(record.key.digest())
-        kept = read_records(path) if path.exists() else ()
+        kept = self._read(path)
         write_records(path, [r for r in kept if r.knobs != record.knobs] + [record])
 
     def merge(self, folder: Path) -> int:
@@ -55,12 +68,24 @@ class RecordStore:
         changed = 0
         for source in record_files(folder):
             target = self.tiers[0] / source.relative_to(folder)
-            kept = read_records(target) if target.exists() else ()
+            kept = self._read(target)
             merged = merge_records((*kept, *read_records(source)))
             if merged != kept:
                 write_records(target, merged)
                 changed += 1
         return changed
+
+    def _read(self, path: Path) -> tuple[Record, ...]:
+        """The records of a key's file, none where it is missing or damaged."""
+        if not os.path.lexists(path):
+            return ()
+        try:
+            return read_records(path)
+        except NewerRecord:
+            raise
+        except BadRecord as error:
+            self.say(f"{error}; it counts for nothing and is written anew")
+            return ()
 
 
 def record_files(folder: Path) -> Iterator[Path]:
@@ -99,22 +124,26 @@ def fastest(records: Iterable[Record]) -> Record | None:
 
 def read_records(path: Path) -> tuple[Record, ...]:
     """The records of one file; BadRecord if it is torn, malformed, newer or under a wrong name."""
-    text = path.read_bytes()
     remedy = "delete it and tune again"
+    try:
+        text = read_bounded(path, MAX_BYTES)
+    except BadFile as error:
+        raise BadRecord(f"{error}; {remedy}") from error
     if not text.endswith(b"\n"):
         raise BadRecord(f"{path} is torn (no newline at its end); {remedy}")
     records: list[Record] = []
     for number, line in enumerate(text.splitlines(), 1):
+        place = Path(f"{path}:{number}")
         try:
-            schema = msgspec.json.decode(line, type=_Versioned).schema
+            schema = decoded(line, _Versioned, place).schema
             if schema > SCHEMA:
-                raise BadRecord(
-                    f"{path}:{number} has schema {schema}, this version reads up to {SCHEMA}; "
+                raise NewerRecord(
+                    f"{place} has schema {schema}, this version reads up to {SCHEMA}; "
                     "upgrade lostwax or use another record folder"
                 )
-            record = msgspec.json.decode(line, type=Record)
-        except msgspec.MsgspecError as error:
-            raise BadRecord(f"{path}:{number} is malformed ({error}); {remedy}") from error
+            record = decoded(line, Record, place)
+        except BadFile as error:
+            raise BadRecord(f"{error}; {remedy}") from error
         if path.stem != record.key.digest():
             raise BadRecord(f"{path}:{number} holds the key {record.key.digest()}; {remedy}")
         records.append(record)
@@ -123,18 +152,8 @@ def read_records(path: Path) -> tuple[Record, ...]:
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
     """Replace one key's file in one step; readers see the old or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     ordered = sorted(records, key=lambda r: r.knob_order)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.writelines(canonical_json(r) + b"\n" for r in ordered)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, b"".join(canonical_json(r) + b"\n" for r in ordered))
 
 
 def _file_name(digest: str) -> Path:

@@ -228,7 +228,9 @@ def time_case(case: Case, built: BuiltCase, driver: CudaDriver) -> dict[str, flo
 def run_cases(folder: Path, out: Path, only: str) -> bool:
     """Check all, time the timed; True if every case is right."""
     built = msgspec.json.decode((folder / "cases.json").read_bytes(), type=Built)
-    driver = CudaDriver(CUDA_SM90A, folder, {k.binary: k for k in built.kernels})
+    driver = CudaDriver(
+        CUDA_SM90A, lambda name: (folder / name).read_bytes(), {k.binary: k for k in built.kernels}
+    )
     print(torch.cuda.get_device_name(), "torch", torch.__version__)
     rows: list[Mapping[str, object]] = []
     wrong = 0

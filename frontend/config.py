@@ -20,12 +20,15 @@ from lostwax.frontend.known_fields import (
 )
 from lostwax.frontend.rope import Rope, read_rope
 from lostwax.frontend.spellings import dense_layers, one_spelling, require_derived
+from lostwax.ir.contract.foreign_file import DAMAGE, reason
+from lostwax.ir.contract.one_line import one_line
 
 ARCHITECTURE = "DeepseekV32ForCausalLM"
 MODEL_TYPE = "deepseek_v32"
 FP8_BLOCK = 128  # quantization_config: weight_block_size
 LATENT_NORM_EPS = 1e-6  # hard-coded in the official code, for q_a, kv_a and the indexer's k_norm
 MAX_CONFIG_BYTES = 1 << 20
+MAX_MESSAGE = 500  # characters: a wrong value is repeated, whatever it is
 # Far above any model, and low enough that names and shapes of all tensors are made in seconds and
 # that no product of widths leaves 64 bits.
 MAX_LAYERS = 1 << 10
@@ -146,7 +149,9 @@ def read_config(path: Path) -> ModelConfig:
     try:
         return parse_config(raw)
     except ConfigError as e:
-        raise ConfigError(f"{path}: {e}") from e
+        raise ConfigError(f"{path}: {one_line(str(e), MAX_MESSAGE)}") from e
+    except DAMAGE as e:
+        raise ConfigError(f"{path} is damaged ({reason(e)}); download it again") from e
 
 
 def parse_config(raw: Mapping[str, Any]) -> ModelConfig:

@@ -6,20 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from lostwax.ir.contract.one_line import one_line
+
 
 class ConfigError(ValueError):
     """The configuration is not one that lostwax can serve; the message names the field."""
 
 
-MAX_SHOWN = 80  # characters of a value in a message
 MAX_INTEGER = (1 << 31) - 1
+MAX_VALUE = 80  # characters of a value in a message
 MAX_NUMBER = 1e12  # no field of a real config comes near; larger ones are nonsense
 
 
 def shown(value: object) -> str:
     """A foreign value in a message: one line of bounded length, control characters escaped."""
-    text = repr(value)
-    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
+    return one_line(repr(value), MAX_VALUE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from lostwax.frontend.config_fields import ConfigError, shown
+from lostwax.ir.contract.foreign_file import BadFile, MissingFile, read_bounded
 
 
 def read_json_object(path: Path, max_bytes: int) -> dict[str, Any]:
@@ -14,15 +15,12 @@ def read_json_object(path: Path, max_bytes: int) -> dict[str, Any]:
 
     A name that occurs twice is refused: readers differ in which of its values they take.
     """
-    if not path.is_file():  # nor a pipe or device, which might never end
-        raise ConfigError(f"no {path.name} at {path}; give a checkpoint folder that has one")
     try:
-        with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
-    except OSError as e:
-        raise ConfigError(f"{path} cannot be read ({e.strerror}); make it readable") from e
-    if len(data) > max_bytes:
-        raise ConfigError(f"{path} is larger than {max_bytes} bytes: not a {path.name}")
+        data = read_bounded(path, max_bytes)
+    except MissingFile as e:
+        raise ConfigError(f"no {path.name} at {path}; give a checkpoint folder that has one") from e
+    except BadFile as e:
+        raise ConfigError(f"{e}: not a {path.name}; download it again") from e
     try:
         raw: Any = json.loads(data, object_pairs_hook=_unique, parse_constant=_no_number)
     except (ValueError, RecursionError) as e:

@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from inspect import signature
 from itertools import chain
 from pathlib import Path
@@ -115,6 +116,7 @@ def selections() -> Generator[list[str]]:
     found: list[str] = []
 
     def recording(kernel: Callable[..., None]) -> Callable[..., None]:
+        @wraps(kernel)  # only functions of kernels packages are called
         def run(*args: torch.Tensor | None, **consts: Any) -> None:
             kernel(*args, **consts)
             chosen: torch.Tensor = signature(kernel).bind(*args, **consts).arguments["out"]

@@ -21,7 +21,7 @@ from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.storage import concat_refusal, want_of, weight_types
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.model import ModelFacts
-from lostwax.ir.contract.program import Bucket, Guard, Linear
+from lostwax.ir.contract.program import Bucket, Entry, Guard, Linear
 from lostwax.ir.contract.record import Certificate, State
 from lostwax.ir.contract.target import Target
 from lostwax.ir.passes.clean_up import CleanUpPass
@@ -34,7 +34,7 @@ from lostwax.ir.region import find_matches
 class Variant:
     """One specialisation of the model: entry, whether every position is selected, scores."""
 
-    entry: str
+    entry: Entry
     every: bool
     scores: bool
 

@@ -133,6 +133,19 @@ def _stored(alone: Alone, given: Mapping[str, Array]) -> dict[str, Array]:
     return made
 
 
+def launches_alone(
+    candidate: Candidate,
+    compile_kernel: Callable[[KernelSource], CompiledKernel],
+    knobs: Mapping[str, int] | None = None,
+) -> tuple[Alone, tuple[Launch, ...]]:
+    """What a lowering launches by itself, and where its values lie."""
+    lowering = _lowering(candidate)
+    chosen = {**lowering.default_knobs(), **(knobs or {})}
+    alone = Alone(candidate, chosen, compile_kernel, _storage(candidate))
+    placed = replace(candidate, placement=alone)
+    return alone, (*alone.prepare(), *lowering.emit(placed, chosen))
+
+
 def run_alone(
     candidate: Candidate,
     driver: Callable[[], Driver],
@@ -147,10 +160,7 @@ def run_alone(
     refusal = lowering.when.refusal(candidate)
     if refusal is not None:
         raise ValueError(f"{lowering.name}: {refusal}")
-    chosen = {**lowering.default_knobs(), **(knobs or {})}
-    alone = Alone(candidate, chosen, compile_kernel, _storage(candidate))
-    placed = replace(candidate, placement=alone)
-    launches = (*alone.prepare(), *lowering.emit(placed, chosen))
+    alone, launches = launches_alone(candidate, compile_kernel, knobs)
     device = driver()
 
     def run(given: Mapping[str, Array]) -> Mapping[str, Array]:

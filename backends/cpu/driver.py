@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from lostwax.backends.cpu import BACKEND
 from lostwax.backends.cpu.presence import presence
+from lostwax.backends.runtime.driver import ReadKernel
 from lostwax.backends.runtime.host_driver import HostDriver
 from lostwax.backends.runtime.torch_build import torch_build
 from lostwax.ir.contract.kernel import CompiledKernel
@@ -17,6 +16,8 @@ class CpuDriver(HostDriver):
 
     packages = BACKEND.kernels
 
-    def __init__(self, target: Target, kernels: Path, compiled: dict[str, CompiledKernel]) -> None:
+    def __init__(
+        self, target: Target, kernels: ReadKernel, compiled: dict[str, CompiledKernel]
+    ) -> None:
         super().__init__(target, kernels, compiled)
         presence(target, torch_build())

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from lostwax.backends.cuda import BACKEND
 from lostwax.backends.cuda.libcuda import LibCuda
 from lostwax.backends.cuda.presence import no_device
-from lostwax.backends.runtime.driver import DeviceUnavailable
+from lostwax.backends.runtime.driver import DeviceUnavailable, ReadKernel
 from lostwax.backends.runtime.gpu_driver import GpuDriver
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.target import Target
@@ -18,7 +16,9 @@ from lostwax.ir.contract.target import Target
 class CudaDriver(GpuDriver):
     """Satisfies `runtime.driver.Driver`."""
 
-    def __init__(self, target: Target, kernels: Path, compiled: dict[str, CompiledKernel]) -> None:
+    def __init__(
+        self, target: Target, kernels: ReadKernel, compiled: dict[str, CompiledKernel]
+    ) -> None:
         device = _open_device(target)
         super().__init__(device, LibCuda(), BACKEND.kernels, kernels, compiled)
 

@@ -87,7 +87,12 @@ class LibCuda:
     def pack(
         self, kernel: ctypes.c_void_p, launch: KernelLaunch, parameters: PackedParameters
     ) -> PackedLaunch:
-        """The launch, with its dynamic shared memory and cluster size permitted."""
+        """The launch, with its dynamic shared memory and cluster size permitted.
+
+        Raises CudaError where the kernel takes other parameters: the driver reads as many as it
+        takes, whatever it is given.
+        """
+        self._require_parameters(kernel, launch, parameters)
         x, y, z = launch.cluster
         wanted: list[tuple[int, int]] = []
         if launch.shared_bytes:
@@ -98,6 +103,25 @@ class LibCuda:
             code = self._lib.cuFuncSetAttribute(kernel, attribute, value)
             self._check(code, f"cuFuncSetAttribute({attribute}, {value})")
         return PackedLaunch(kernel, launch, parameters)
+
+    def _require_parameters(
+        self, kernel: ctypes.c_void_p, launch: KernelLaunch, parameters: PackedParameters
+    ) -> None:
+        if not hasattr(self._lib, "cuFuncGetParamInfo"):
+            return  # drivers before CUDA 12.4 cannot tell
+        taken: list[int] = []
+        offset, size = ctypes.c_size_t(), ctypes.c_size_t()
+        places = ctypes.byref(offset), ctypes.byref(size)
+        while len(taken) <= len(parameters.sizes):
+            index = ctypes.c_size_t(len(taken))
+            if self._lib.cuFuncGetParamInfo(kernel, index, *places):
+                break  # there is none of this number
+            taken.append(size.value)
+        if tuple(taken) != parameters.sizes:
+            raise CudaError(
+                f"{launch.op}: kernel {launch.symbol} takes parameters of {taken} bytes, the"
+                f" program gives {list(parameters.sizes)}; recompile the artifact"
+            )
 
     def launch(self, packed: PackedLaunch, stream: int) -> None:
         """Launch on a stream; makes the context current in a thread where it is not."""

@@ -8,9 +8,6 @@ TRITON_INTERPRET=1.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
-from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
@@ -18,9 +15,9 @@ import torch
 from lostwax.backends.runtime.driver import Resolve, Thunk
 from lostwax.backends.runtime.host_call import bind_host_call
 from lostwax.backends.runtime.host_driver import HostDriver
-from lostwax.ir.contract.kernel import CompiledKernel, KernelNote, KernelSource
+from lostwax.backends.runtime.named_code import named_code
+from lostwax.ir.contract.kernel import KernelSource
 from lostwax.ir.contract.program import HostCall, KernelLaunch, Launch, Pointer, Scalar
-from lostwax.ir.contract.target import Target
 
 EXACT_DOTS: Mapping[str, int] = {"WIDE_DOT": 1}
 """Constants that interpreting replaces: Triton's interpreter takes bf16 dots wrongly, f32 right."""
@@ -37,23 +34,24 @@ class NotInterpretable(RuntimeError):
     """A launch that only its device can run: CUDA C++, or data that Triton cannot interpret."""
 
 
-class InterpretingDriver(HostDriver):
-    """Satisfies `runtime.driver.Driver` over the notes that lie beside an artifact's binaries.
+PACKAGE = "lostwax.backends.gpu_kernels"
+"""What GPU targets share; Triton kernels of a target's own lie in its `kernels` packages."""
 
-    `packages` are to be those of the artifact's backend.
+
+class InterpretingDriver(HostDriver):
+    """Satisfies `runtime.driver.Driver` over the sources of an artifact's binaries.
+
+    `sources` are to be those of the binaries that are launched, `packages` the backend's.
     """
 
-    def __init__(self, target: Target, kernels: Path, compiled: dict[str, CompiledKernel]) -> None:
-        super().__init__(target, kernels, compiled)
-        self._kernels = kernels
+    sources: Mapping[str, KernelSource] = {}
 
     def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
         """The launch over resolved memory; NotInterpretable for CUDA C++."""
         if not isinstance(launch, KernelLaunch):
             return bind_on_cpu(launch, resolve, self.packages)
-        note = (self._kernels / f"{launch.binary}.json").read_bytes()
-        source = msgspec.json.decode(note, type=KernelNote).sources[0]
-        return bind_interpreted(source, launch, resolve)
+        source = self.sources[launch.binary]
+        return bind_interpreted(source, launch, resolve, (*self.packages, PACKAGE))
 
 
 def bind_on_cpu(call: HostCall, resolve: Resolve, packages: tuple[str, ...]) -> Thunk:
@@ -62,11 +60,16 @@ def bind_on_cpu(call: HostCall, resolve: Resolve, packages: tuple[str, ...]) -> 
     return bind_host_call(msgspec.structs.replace(call, function=function), resolve, packages)
 
 
-def bind_interpreted(source: KernelSource, launch: KernelLaunch, resolve: Resolve) -> Thunk:
-    """One launch of a kernel, interpreted."""
+def bind_interpreted(
+    source: KernelSource,
+    launch: KernelLaunch,
+    resolve: Resolve,
+    packages: tuple[str, ...] = (PACKAGE,),
+) -> Thunk:
+    """One launch of a kernel of `packages`, interpreted."""
     if source.language != "triton":
         raise NotInterpretable(f"{source.symbol} is {source.language}: only its device can run it")
-    kernel: Any = getattr(import_module(source.path), source.symbol)  # Triton is untyped
+    kernel = named_code(source.path, source.symbol, packages)
     if hasattr(kernel, "device_caches"):  # compiled kernels have them, interpreted ones do not
         raise RuntimeError(
             "this process compiles Triton kernels; start it with TRITON_INTERPRET=1 to interpret"

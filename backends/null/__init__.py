@@ -11,5 +11,6 @@ BACKEND = Backend(
     driver="lostwax.backends.null.driver:NullDriver",
     compiler=None,
     kernels=("lostwax.backends.portable.kernels",),
+    executes=False,
     presence="lostwax.backends.null.presence:presence",
 )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
-from lostwax.backends.runtime.driver import Resolve, Thunk
+from lostwax.backends.runtime.driver import ReadKernel, Resolve, Thunk
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.program import HostCall, Launch
 from lostwax.ir.contract.target import Target
@@ -26,7 +25,9 @@ class NullDriver:
     count upwards and a test can say what must come. Other outputs stay zero.
     """
 
-    def __init__(self, target: Target, kernels: Path, compiled: dict[str, CompiledKernel]) -> None:
+    def __init__(
+        self, target: Target, kernels: ReadKernel, compiled: dict[str, CompiledKernel]
+    ) -> None:
         self._target = target
 
     @property

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -13,7 +12,7 @@ import torch
 from lostwax.backends.rocm import BACKEND
 from lostwax.backends.rocm.libhip import LibHip
 from lostwax.backends.rocm.presence import no_device
-from lostwax.backends.runtime.driver import DeviceUnavailable
+from lostwax.backends.runtime.driver import DeviceUnavailable, ReadKernel
 from lostwax.backends.runtime.gpu_driver import GpuDriver
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.target import Target
@@ -22,7 +21,9 @@ from lostwax.ir.contract.target import Target
 class RocmDriver(GpuDriver):
     """Satisfies `runtime.driver.Driver`."""
 
-    def __init__(self, target: Target, kernels: Path, compiled: dict[str, CompiledKernel]) -> None:
+    def __init__(
+        self, target: Target, kernels: ReadKernel, compiled: dict[str, CompiledKernel]
+    ) -> None:
         device = _open_device(target)
         super().__init__(device, LibHip(), BACKEND.kernels, kernels, compiled)
 

@@ -2,6 +2,7 @@
 
 The evidence is kept in `certificates.json`, outside the artifact's digest. It holds for one
 artifact, one device and one state of the host functions; anything else runs the probes again.
+What the programs run and no probe does counts as unproven: an artifact cannot leave a probe out.
 """
 
 from __future__ import annotations
@@ -9,22 +10,27 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 
-from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
 from lostwax.backends.runtime.certificates import (
-    SCHEMA,
-    places,
+    certificates_file,
     read_certificates,
     write_certificates,
 )
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.run_probe import run_probe
-from lostwax.ir.contract.probe import PROBES, Certificates, Evidence, Probe, Probes
+from lostwax.ir.contract.check_program import code_of, launches_of
+from lostwax.ir.contract.foreign_file import BadFile
+from lostwax.ir.contract.one_line import one_line
+from lostwax.ir.contract.probe import PROBES, Certificates, Evidence, Probe
+
+EXCHANGES = "lostwax.backends.portable.kernels.collectives:"
+"""Host functions that no probe can run: what ranks exchange means nothing on one of them."""
 
 
 class Unproven(RuntimeError):
@@ -35,14 +41,17 @@ class Unproven(RuntimeError):
 class BootReport:
     """What is known of an artifact on this device.
 
-    `ran` probes ran now (0: all evidence was read) in `seconds`; `kept` is the file that holds the
-    evidence, None where none could be written.
+    `unprobed` names code that programs run and no probe does, with a program that runs it. `ran`
+    probes ran now (0: all evidence was read) in `seconds`; `kept` is the file that holds the
+    evidence, None where none could be written. `damage` says what was wrong with the file before.
     """
 
     certificates: Certificates
+    unprobed: Mapping[str, str]
     ran: int
     seconds: float
     kept: Path | None
+    damage: str | None = None
 
     @property
     def unproven(self) -> tuple[Evidence, ...]:
@@ -51,11 +60,23 @@ class BootReport:
 
     def __str__(self) -> str:
         total, open_ = len(self.certificates.evidence), len(self.unproven)
-        kept = self.kept or "not kept: the folder is read-only, and no --certificates DIR was given"
+        kept = self.kept or "not kept: it cannot be written there; give --certificates DIR"
         how = f"{self.ran} probes ran" if self.ran else "read"
-        return (
+        said = (
             f"{total - open_} of {total} lowerings executed ({how}, {self.seconds:.2f} s; {kept})"
         )
+        if self.damage:
+            said += f"; {self.damage}: what it proved was measured again"
+        if self.unprobed:
+            said += f"; no probe ran {_first(self.unprobed)}"
+        return said
+
+
+def _first(unprobed: Mapping[str, str]) -> str:
+    """How much there is, and one of it."""
+    code, program = next(iter(unprobed.items()))
+    more = f" and {len(unprobed) - 1} more" if len(unprobed) > 1 else ""
+    return f"{code} (in {program}){more}"
 
 
 def code_digest(packages: tuple[str, ...]) -> str:
@@ -70,36 +91,62 @@ def code_digest(packages: tuple[str, ...]) -> str:
     return found.hexdigest()
 
 
-def _evidence(probe: Probe, driver: Driver) -> Evidence:
+def _evidence(probe: Probe, driver: Driver, file: Path) -> Evidence:
     what = f"{probe.lowering} ({' + '.join(probe.ops)})"
     if probe.refusal:
         return Evidence(what=what, state="compiled", reason=probe.refusal)
-    return msgspec.structs.replace(run_probe(probe, driver), what=what)
+    try:
+        return msgspec.structs.replace(run_probe(probe, driver), what=what)
+    except ArtifactError as error:
+        raise ArtifactError(f"{file}: the probe of {probe.lowering}: {error}") from error
+
+
+def _unprobed(reader: ArtifactReader, certificates: Certificates) -> dict[str, str]:
+    """Code that programs run and no executed evidence covers, with the first such program."""
+    covered = {
+        code for e in certificates.evidence.values() if e.state == "executed" for code in e.ran
+    }
+    found: dict[str, str] = {}
+    for ref in reader.manifest.programs:
+        for launch in launches_of(reader.program(ref.file)):
+            code = code_of(launch)
+            if code not in covered and not code.startswith(EXCHANGES):
+                found.setdefault(code, ref.file)
+    return found
 
 
 def check_boot(
     reader: ArtifactReader, driver: Driver, packages: tuple[str, ...], folder: Path | None = None
 ) -> BootReport:
-    """The evidence for this artifact on this device. Raises WrongKernel at the first wrong one."""
+    """The evidence for this artifact on this device.
+
+    Raises WrongKernel at the first wrong one, ArtifactError where a probe is none.
+    """
     start = time.perf_counter()
     bare = Certificates(
-        schema=SCHEMA,
         artifact=reader.manifest.digest,
         device=driver.fingerprint,
         code=code_digest(packages),
         evidence={},
     )
-    paths = places(reader, folder)
-    for path in paths:
+    path = certificates_file(reader, folder)
+    found, damage = None, None
+    try:
         found = read_certificates(path)
-        if found is not None and msgspec.structs.replace(found, evidence={}) == bare:
-            return BootReport(found, 0, time.perf_counter() - start, path)
-    probes = reader.structure(PROBES, Probes).probes
-    evidence = {probe.id: _evidence(probe, driver) for probe in probes}
-    made = msgspec.structs.replace(bare, evidence=evidence)
-    ran = sum(not probe.refusal for probe in probes)
-    kept = write_certificates(made, paths)
-    return BootReport(made, ran, time.perf_counter() - start, kept)
+    except BadFile as error:
+        damage = str(error)
+    ran = 0
+    if found is None or msgspec.structs.replace(found, evidence={}) != bare:
+        probes = reader.probes().probes
+        file = reader.folder / PROBES
+        evidence = {probe.id: _evidence(probe, driver, file) for probe in probes}
+        found = msgspec.structs.replace(bare, evidence=evidence)
+        ran = sum(not probe.refusal for probe in probes)
+        kept = path if write_certificates(found, path) else None
+    else:
+        kept = path
+    unprobed = _unprobed(reader, found)
+    return BootReport(found, unprobed, ran, time.perf_counter() - start, kept, damage)
 
 
 def add_evidence(
@@ -116,18 +163,25 @@ def add_evidence(
     if not more:
         return report
     made = msgspec.structs.replace(report.certificates, evidence=known | more)
-    kept = write_certificates(made, places(reader, folder))
-    return BootReport(made, report.ran, report.seconds, kept)
+    path = certificates_file(reader, folder)
+    kept = path if write_certificates(made, path) else None
+    return replace(report, certificates=made, unprobed=_unprobed(reader, made), kept=kept)
 
 
 def require_proven(report: BootReport) -> None:
     """Raise Unproven where something never ran on this device."""
+    remedy = "or serve it as it is with --allow-compiled"
     if report.unproven:
         first = report.unproven[0]
         raise Unproven(
             f"{len(report.unproven)} of {len(report.certificates.evidence)} lowerings of this"
-            f" artifact were only compiled, such as {first.what}: {first.reason}; or serve it as it"
-            " is with --allow-compiled"
+            f" artifact were only compiled, such as {one_line(first.what)}:"
+            f" {one_line(first.reason, 400)}; {remedy}"
+        )
+    if report.unprobed:
+        raise Unproven(
+            f"this artifact runs code that none of its probes does: {_first(report.unprobed)};"
+            f" recompile it, {remedy}"
         )
 
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
+from lostwax.backends.runtime.artifact_reader import ArtifactError
 from lostwax.backends.runtime.driver import Driver, Thunk
 from lostwax.backends.runtime.load_weights import WeightBuffers
 from lostwax.backends.runtime.step_buffers import StepBuffers
 from lostwax.backends.runtime.tensors import tensor_of
-from lostwax.ir.contract.program import Call, Program, View
+from lostwax.ir.contract.check_program import code_of
+from lostwax.ir.contract.foreign_file import DAMAGE, reason
+from lostwax.ir.contract.program import Call, Launch, Program, View
+
+
+class LaunchFailed(RuntimeError):
+    """What a launch ran over did not suit it, or its device failed; the message names it."""
+
 
 PlaneBuffers = dict[tuple[str, int], torch.Tensor]
 """u8 buffers by (plane, layer)."""
@@ -43,12 +51,14 @@ class BoundProgram:
         self.program = program
         self.step = StepBuffers(program.bucket, memory.host_inputs)
         self._memory = memory
-        thunks: list[Thunk] = [
-            driver.bind(launch, self._resolver(None)) for launch in program.prepare
-        ]
-        for call in program.calls:
+        self._tensors: list[tuple[View, torch.Tensor]] = []
+        self._has_run = False
+        thunks: list[Thunk] = []
+        self._names: list[str] = []
+        for call, launches in self._sequence():
             resolve = self._resolver(call)
-            thunks += [driver.bind(launch, resolve) for launch in program.blocks[call.block]]
+            thunks += [driver.bind(launch, resolve) for launch in launches]
+            self._names += [f"{launch.op} ({code_of(launch)})" for launch in launches]
         self.launches = tuple(thunks)
         self.outputs = {
             name: tensor_of(memory.arena, view) for name, view in program.outputs.items()
@@ -59,9 +69,35 @@ class BoundProgram:
             memory.inputs.copy_(memory.host_inputs)
         self.replay: Thunk = driver.capture(self.launches) if captured else self._walk
 
+    def _sequence(self) -> Iterator[tuple[Call | None, tuple[Launch, ...]]]:
+        """What runs in order, with the call that gives it a layer's memory."""
+        yield None, self.program.prepare
+        for call in self.program.calls:
+            yield call, self.program.blocks[call.block]
+
     def _walk(self) -> None:
-        for launch in self.launches:
-            launch()
+        done = 0
+        try:
+            for launch in self.launches:
+                launch()
+                done += 1
+        except (*DAMAGE, RuntimeError) as error:
+            raise LaunchFailed(
+                f"{self._names[done]} failed in program {self.program.name}: {reason(error)};"
+                " recompile the artifact if it is damaged (`lostwax verify ARTIFACT`)"
+            ) from error
+        if not self._has_run:
+            self._require_unmoved()
+            self._has_run = True
+
+    def _require_unmoved(self) -> None:
+        """An `out=` of another shape than the result lets torch move it over its neighbours."""
+        for view, tensor in self._tensors:
+            if view.shape[:1] != (-1,) and tuple(tensor.shape) != view.shape:
+                raise LaunchFailed(
+                    f"a launch of program {self.program.name} gives {list(tensor.shape)} where"
+                    f" {list(view.shape)} are planned; recompile the artifact"
+                )
 
     def _resolver(self, call: Call | None) -> Callable[[View], torch.Tensor]:
         memory, seen = self._memory, dict[View, torch.Tensor]()
@@ -69,6 +105,7 @@ class BoundProgram:
         def resolve(view: View) -> torch.Tensor:
             if view not in seen:
                 seen[view] = self._tensor(view, call, memory)
+                self._tensors.append((view, seen[view]))
             return seen[view]
 
         return resolve
@@ -81,7 +118,7 @@ class BoundProgram:
         if view.space == "state":
             return tensor_of(memory.state, view)
         if call is None:
-            raise ValueError(f"a prepare launch of {self.program.name} reads {view.space} memory")
+            raise ArtifactError(f"a prepare launch reads {view.space} memory; recompile it")
         if view.space == "carry":
             return tensor_of(memory.arena, view, call.carry[view.name])
         if view.space == "weight":

@@ -2,53 +2,44 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
-import msgspec
-
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.backends.runtime.whole_file import write_whole
 from lostwax.ir.contract.artifact import CERTIFICATES
 from lostwax.ir.contract.canonical import canonical
-from lostwax.ir.contract.probe import Certificates
+from lostwax.ir.contract.foreign_file import MissingFile, decoded, read_bounded
+from lostwax.ir.contract.probe import CERTIFICATES_SCHEMA, Certificates
 
-SCHEMA = 1
-"""Version of the file; another one is measured again."""
+MAX_BYTES = 64 << 20
+"""Of one file; that of a 61-layer artifact has under 100 KB."""
 
 
-def places(reader: ArtifactReader, folder: Path | None) -> tuple[Path, ...]:
-    """Files that may hold the evidence: in the folder that was given, else beside the artifact."""
-    given = () if folder is None else (folder / f"{reader.manifest.digest}.json",)
-    return (*given, reader.folder / CERTIFICATES)
+def certificates_file(reader: ArtifactReader, folder: Path | None) -> Path:
+    """The file that holds the evidence: in the folder that was given, else beside the artifact.
+
+    Where a folder is given, what lies beside the artifact counts for nothing: it may have come
+    with it.
+    """
+    if folder is not None:
+        return folder / f"{reader.manifest.digest}.json"
+    return reader.folder / CERTIFICATES
 
 
 def read_certificates(path: Path) -> Certificates | None:
-    """What a file holds, None where it is missing, damaged or of another schema."""
+    """What a file holds, None where it is missing or of another schema; BadFile where damaged."""
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Certificates)
-    except (OSError, msgspec.DecodeError):
+        content = read_bounded(path, MAX_BYTES)
+    except MissingFile:
         return None
-    return found if found.schema == SCHEMA else None
+    found = decoded(content, Certificates, path)
+    return found if found.schema == CERTIFICATES_SCHEMA else None
 
 
-def write_certificates(certificates: Certificates, paths: tuple[Path, ...]) -> Path | None:
-    """Write the first file that can be written, whole or not at all."""
-    return next((path for path in paths if _written(certificates, path)), None)
-
-
-def _written(certificates: Certificates, path: Path) -> bool:
+def write_certificates(certificates: Certificates, path: Path) -> bool:
+    """Write the file, whole or not at all; False where it cannot be written."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        write_whole(path, canonical(certificates))
     except OSError:
-        return False
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(canonical(certificates))
-        Path(name).chmod(0o644)
-        os.replace(name, path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
         return False
     return True

@@ -9,11 +9,13 @@ the samples does not show.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+
+import msgspec
+
+from lostwax.ir.contract.foreign_file import BadFile, MissingFile, decoded, open_regular
 
 SAMPLE_BYTES = 256
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
@@ -24,15 +26,32 @@ class CheckpointMismatch(ValueError):
 
 
 def content_digest(path: Path) -> str:
-    """sha256 of a safetensors file's header and samples. Raises CheckpointMismatch, OSError."""
-    with path.open("rb") as file:
+    """sha256 of a safetensors file's header and samples. Raises CheckpointMismatch."""
+    try:
+        return _content_digest(path)
+    except MissingFile as error:
+        raise CheckpointMismatch(
+            f"{path} is missing; give the checkpoint that was compiled with --checkpoint DIR,"
+            " or recompile"
+        ) from error
+    except BadFile as error:
+        raise CheckpointMismatch(f"{error}; download it again") from error
+
+
+def _content_digest(path: Path) -> str:
+    with open_regular(path) as file:
         prefix = file.read(8)
         length = int.from_bytes(prefix, "little")
         if len(prefix) < 8 or length > MAX_HEADER_BYTES:
             raise CheckpointMismatch(f"{path} is no safetensors file; download it again")
+        data_bytes = os.fstat(file.fileno()).st_size - len(prefix) - length
+        if data_bytes < 0:
+            raise CheckpointMismatch(f"{path} is cut short; download it again")
         header = file.read(length)
         found = hashlib.sha256(prefix + header)
         for begin, end in _spans(path, header):
+            if not 0 <= begin <= end <= data_bytes:
+                raise CheckpointMismatch(f"{path} is cut short or damaged; download it again")
             for start in _starts(begin, end):
                 count = min(SAMPLE_BYTES, end - start)
                 sample = os.pread(file.fileno(), count, 8 + length + start)
@@ -42,16 +61,16 @@ def content_digest(path: Path) -> str:
     return found.hexdigest()
 
 
+class _Entry(msgspec.Struct):
+    """What a header says of a tensor, as far as it matters here."""
+
+    data_offsets: tuple[int, int]
+
+
 def _spans(path: Path, header: bytes) -> list[tuple[int, int]]:
-    try:
-        entries: dict[str, Any] = json.loads(header)
-        entries.pop("__metadata__", None)
-        spans = [(int(e["data_offsets"][0]), int(e["data_offsets"][1])) for e in entries.values()]
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-        raise CheckpointMismatch(
-            f"{path}: its header is damaged ({error}); download it again"
-        ) from error
-    return sorted(spans)
+    entries = decoded(header, dict[str, msgspec.Raw], path)
+    entries.pop("__metadata__", None)
+    return sorted(decoded(bytes(e), _Entry, path).data_offsets for e in entries.values())
 
 
 def _starts(begin: int, end: int) -> list[int]:
@@ -69,11 +88,6 @@ def require_content(folder: Path, noted: dict[str, str]) -> None:
     """Raise CheckpointMismatch at the first file that is not as it was noted when compiling."""
     for name, digest in noted.items():
         path = folder / name
-        if not path.is_file():
-            raise CheckpointMismatch(
-                f"{path} is missing; give the checkpoint that was compiled with --checkpoint DIR,"
-                " or recompile"
-            )
         if content_digest(path) != digest:
             raise CheckpointMismatch(
                 f"{path} has other content than when it was compiled; give that checkpoint with"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from lostwax.ir.contract.kernel import CompiledKernel
@@ -15,6 +14,13 @@ if TYPE_CHECKING:  # `doctor` asks for no more than the error, and a launch of t
 
 Resolve: TypeAlias = "Callable[[View], torch.Tensor]"
 Thunk = Callable[[], None]
+ReadKernel = Callable[[str], bytes]
+"""The verified bytes of a file of the artifact's `kernels/`, by its name there."""
+
+
+def no_kernels(binary: str) -> bytes:
+    """For a driver that is to launch no kernel of any artifact."""
+    raise KeyError(binary)
 
 
 class DeviceUnavailable(RuntimeError):
@@ -30,10 +36,12 @@ class Driver(Protocol):
     target that walks, that is the sequence itself.
     """
 
-    def __init__(self, target: Target, kernels: Path, compiled: dict[str, CompiledKernel]) -> None:
+    def __init__(
+        self, target: Target, kernels: ReadKernel, compiled: dict[str, CompiledKernel]
+    ) -> None:
         """Raise DeviceUnavailable with the remedy where the device cannot be used.
 
-        `kernels` is the artifact's folder of binaries, `compiled` their descriptions by file name.
+        `kernels` reads the artifact's binaries, `compiled` are their descriptions by file name.
         """
         ...
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from lostwax.backends.runtime.driver import Resolve, Thunk
+from lostwax.backends.runtime.artifact_reader import ArtifactError
+from lostwax.backends.runtime.driver import ReadKernel, Resolve, Thunk
 from lostwax.backends.runtime.host_call import bind_host_call
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.program import HostCall, KernelLaunch, Launch, Null, Pointer, Scalar
@@ -29,6 +29,11 @@ class PackedParameters:
         self._values = [_packed(p) for p in params]
         addresses = [ctypes.cast(ctypes.byref(v), ctypes.c_void_p) for v in self._values]
         self.addresses = (ctypes.c_void_p * len(addresses))(*addresses)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Bytes of each."""
+        return tuple(ctypes.sizeof(value) for value in self._values)
 
 
 def _packed(
@@ -66,7 +71,7 @@ class GpuDriver:
         device: torch.device,
         library: KernelLibrary,
         packages: tuple[str, ...],
-        kernels: Path,
+        kernels: ReadKernel,
         compiled: dict[str, CompiledKernel],
     ) -> None:
         self._device = device
@@ -74,7 +79,7 @@ class GpuDriver:
         self._packages = packages
         self._kernels = kernels
         self._compiled = compiled
-        self._loaded: dict[str, ctypes.c_void_p] = {}
+        self._loaded: dict[tuple[str, str], ctypes.c_void_p] = {}
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
         self._first_graph: torch.cuda.CUDAGraph | None = None
@@ -118,15 +123,15 @@ class GpuDriver:
         return run
 
     def _kernel(self, binary: str, symbol: str) -> ctypes.c_void_p:
-        found = self._loaded.get(binary)
+        found = self._loaded.get((binary, symbol))
         if found is None:
             if binary not in self._compiled:
-                raise ValueError(
+                raise ArtifactError(
                     f"the artifact lists no kernel {binary!r}, which a program launches;"
                     " recompile it"
                 )
-            content = (self._kernels / binary).read_bytes()
-            found = self._loaded[binary] = self._library.load(content, symbol)
+            found = self._library.load(self._kernels(binary), symbol)
+            self._loaded[binary, symbol] = found
         return found
 
     def capture(self, launches: Sequence[Thunk]) -> Thunk:

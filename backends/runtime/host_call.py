@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
+from inspect import signature
 
 import torch
 
 from lostwax.backends.runtime.artifact_reader import ArtifactError
 from lostwax.backends.runtime.driver import Resolve
+from lostwax.backends.runtime.named_code import named_code
+from lostwax.ir.contract.foreign_file import reason
 from lostwax.ir.contract.program import HostCall
 
 
@@ -18,19 +20,17 @@ def bind_host_call(
 ) -> Callable[[], None]:
     """The call with its tensors and constants bound.
 
-    Raises ArtifactError if the function lies outside `packages` (a program is data: it may name
-    only kernels of its own target) or does not exist.
+    Raises ArtifactError if the function is none of `packages` (a program is data: it may name only
+    kernels of its own target) or takes other arguments.
     """
     module, _, name = call.function.partition(":")
-    if not any(module.startswith(p + ".") for p in packages):
-        raise ArtifactError(
-            f"{call.function!r} lies outside this target's kernels ({', '.join(packages)});"
-            " the artifact is foreign or damaged: recompile it"
-        )
-    function = getattr(import_module(module), name, None)
-    if function is None:
-        raise ArtifactError(
-            f"this lostwax has no kernel function {call.function!r}; recompile the artifact"
-        )
+    function = named_code(module, name, packages)
     tensors: list[torch.Tensor | None] = [None if a is None else resolve(a) for a in call.args]
+    try:
+        signature(function).bind(*tensors, **call.consts)
+    except TypeError as error:
+        raise ArtifactError(
+            f"{call.function} does not take what the program gives it ({reason(error)});"
+            " recompile the artifact"
+        ) from error
     return partial(function, *tensors, **call.consts)

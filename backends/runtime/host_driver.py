@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lostwax.backends.runtime.driver import Resolve, Thunk
+from lostwax.backends.runtime.artifact_reader import ArtifactError
+from lostwax.backends.runtime.driver import ReadKernel, Resolve, Thunk
 from lostwax.backends.runtime.host_call import bind_host_call
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.program import HostCall, Launch
@@ -24,7 +25,9 @@ class HostDriver:
     packages: tuple[str, ...] = ()
     """Packages that host calls may name: the backend's `kernels`."""
 
-    def __init__(self, target: Target, kernels: Path, compiled: dict[str, CompiledKernel]) -> None:
+    def __init__(
+        self, target: Target, kernels: ReadKernel, compiled: dict[str, CompiledKernel]
+    ) -> None:
         pass
 
     @property
@@ -47,8 +50,9 @@ class HostDriver:
     def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
         """The host call over resolved memory."""
         if not isinstance(launch, HostCall):
-            raise ValueError(
-                f"{launch.op}: the host has no compiled kernels; the artifact is for another target"
+            raise ArtifactError(
+                f"{launch.op}: the host has no compiled kernels; the artifact is for another"
+                " target: recompile it"
             )
         return bind_host_call(launch, resolve, self.packages)
 

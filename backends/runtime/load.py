@@ -11,6 +11,7 @@ import msgspec
 import torch
 
 from lostwax.backends.registry import Backend, backends
+from lostwax.backends.runtime.allocation import allocated
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
 from lostwax.backends.runtime.boot_check import Admission
 from lostwax.backends.runtime.bound_program import BoundProgram, Memory, PlaneBuffers
@@ -113,8 +114,12 @@ class Runtime:
             target = self.manifest.target
             captured = target.replay == "graph" and ref.entry in target.graph_entries
             program = self._reader.program(ref.file)
-            with torch.inference_mode():
-                self._bound[ref.file] = BoundProgram(program, self.memory, self._driver, captured)
+            try:
+                with torch.inference_mode():
+                    bound = BoundProgram(program, self.memory, self._driver, captured)
+            except ArtifactError as error:
+                raise ArtifactError(f"{self._reader.folder / ref.file}: {error}") from error
+            self._bound[ref.file] = bound
         return self._bound[ref.file]
 
     def run(self, batch: StepBatch) -> StepResult:
@@ -170,15 +175,16 @@ class Runtime:
 
 def _allocate(manifest: Manifest, driver: Driver, weights: WeightBuffers, num_pages: int) -> Memory:
     planes: PlaneBuffers = {
-        (plane.name, layer): driver.allocate(num_pages * plane.page_bytes)
+        (plane.name, layer): allocated(driver, num_pages * plane.page_bytes, "a cache plane")
         for plane in manifest.planes
         for layer in range(plane.layers)
     }
     input_bytes = max(input_offsets(ref.bucket)[1] for ref in manifest.programs)
-    inputs = driver.allocate(input_bytes)
+    inputs = allocated(driver, input_bytes, "a step's inputs")
     on_host = driver.device.type == "cpu"
     host = inputs if on_host else torch.zeros(input_bytes, dtype=torch.uint8, pin_memory=True)
-    arena, state = driver.allocate(manifest.arena_bytes), driver.allocate(manifest.state_bytes)
+    arena = allocated(driver, manifest.arena_bytes, "an arena")
+    state = allocated(driver, manifest.state_bytes, "a state")
     return Memory(arena, inputs, host, weights, planes, state)
 
 
@@ -210,8 +216,8 @@ def load(
     `admission` runs the golden probes where they have not run on this device; None trusts the
     artifact. `phases` is told when each phase begins. `extra_backends` join those installed.
 
-    Raises ArtifactError, CheckpointMismatch, DeviceUnavailable, RankError, WrongKernel, Unproven,
-    each with the remedy.
+    Raises ArtifactError, CheckpointMismatch, DeviceUnavailable, NotEnoughMemory, RankError,
+    WrongKernel, Unproven, each with the remedy.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -224,11 +230,11 @@ def load(
             f"{artifact} was compiled for {manifest.target.name}, and no installed package provides"
             f" the target folder {manifest.target.backend!r}"
         )
-    reader.verify()
+    reader.check()
     ranks = Ranks.join(manifest.world_size)
     compiled = {k.binary: k for k in manifest.kernels}
-    driver: Driver = found.load(found.driver)(manifest.target, artifact / "kernels", compiled)
-    if admission is not None and manifest.target.replay != "none":
+    driver: Driver = found.load(found.driver)(manifest.target, reader.kernel, compiled)
+    if admission is not None and found.executes:  # the backend's say, never the artifact's
         phases("golden probes")
         admission.admit(reader, driver, found.kernels)
     phases("load weights")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from lostwax.backends.runtime.allocation import allocated
 from lostwax.backends.runtime.checkpoint_content import CheckpointMismatch
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.tensors import TORCH_DTYPES
+from lostwax.ir.contract.foreign_file import DAMAGE, BadFile, reason, require_regular
 from lostwax.ir.contract.program import DTYPE_BYTES
 from lostwax.ir.contract.ranks import ALONE, Rank
 from lostwax.ir.contract.weights import Source, StoredWeight, WeightPlan
@@ -35,10 +37,11 @@ class _Files:
     def tensor(self, file: str, name: str) -> torch.Tensor:
         try:
             if file not in self._open:
+                require_regular(self._folder / file)
                 handle = safe_open(self._folder / file, framework="pt")
                 self._open[file] = self._stack.enter_context(handle)
             return self._open[file].get_tensor(name)
-        except (OSError, SafetensorError) as error:
+        except (OSError, BadFile, SafetensorError) as error:
             raise CheckpointMismatch(
                 f"cannot read {name} from {self._folder / file} ({error}); give the checkpoint that"
                 " was compiled with --checkpoint DIR, or recompile"
@@ -130,9 +133,23 @@ def _make(
             raise CheckpointMismatch(f"weight plan step {step.kind!r} is unknown; recompile")
     if tuple(value.shape) != want.shape:
         raise CheckpointMismatch(
-            f"{want.name} came out as {list(value.shape)}, planned as {list(want.shape)}; recompile"
+            f"{want.name} came out as {list(value.shape)}, weights.json plans"
+            f" {list(want.shape)}; recompile"
         )
     return value
+
+
+@contextmanager
+def _naming(weight: str) -> Generator[None]:
+    """A plan whose steps cannot be taken with what the checkpoint has says so by the weight."""
+    try:
+        yield
+    except CheckpointMismatch:
+        raise
+    except (*DAMAGE, RuntimeError) as error:  # RuntimeError: torch's
+        raise CheckpointMismatch(
+            f"{weight} cannot be made as weights.json plans it ({reason(error)}); recompile"
+        ) from error
 
 
 def _wanted(plan: WeightPlan) -> Iterator[tuple[str, StoredWeight, list[tuple[Source, ...]]]]:
@@ -155,9 +172,11 @@ def load_weights(
     with ExitStack() as stack, torch.no_grad():
         files = _Files(checkpoint, stack)
         for prefix, stored, parts in _wanted(plan):
-            buffer = driver.allocate(prod(stored.shape) * DTYPE_BYTES[stored.dtype])
+            num_bytes = prod(stored.shape) * DTYPE_BYTES[stored.dtype]
+            buffer = allocated(driver, num_bytes, f"a weight {prefix}{stored.name}")
             typed = buffer.view(TORCH_DTYPES[stored.dtype]).view(stored.shape)
-            typed.copy_(_make(files, stored, parts, rank))
+            with _naming(prefix + stored.name):
+                typed.copy_(_make(files, stored, parts, rank))
             buffers[prefix, stored.name] = buffer
     return buffers
 

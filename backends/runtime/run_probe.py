@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 import numpy as np
 
+from lostwax.backends.runtime.artifact_reader import ArtifactError
 from lostwax.backends.runtime.compare_outputs import (
     NONE,
     Errors,
@@ -20,6 +21,8 @@ from lostwax.backends.runtime.draw import array_of, as_rows
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.fenced_buffers import FencedBuffers, Overrun
 from lostwax.ir.contract.cache_layout import LAYOUTS
+from lostwax.ir.contract.check_program import code_of
+from lostwax.ir.contract.foreign_file import DAMAGE, reason
 from lostwax.ir.contract.probe import Evidence, Expected, GivenWeight, Part, Probe
 from lostwax.ir.reference.cache_bytes import CacheBytes
 from lostwax.ir.reference.dtype import Array, Scaled, Value, widen
@@ -49,21 +52,31 @@ def probe_inputs(probe: Probe) -> dict[str, Array]:
 
 
 def run_probe(probe: Probe, driver: Driver) -> Evidence:
-    """Run the launches and compare every output. Raises WrongKernel."""
-    inputs = probe_inputs(probe)
-    buffers = FencedBuffers(driver, inputs, probe.launches)
+    """Run the launches and compare every output. Raises WrongKernel, ArtifactError."""
+    ops = " + ".join(probe.ops)
     try:
-        for launch in probe.launches:
-            driver.bind(launch, buffers.resolve)()
-        driver.synchronize()
-        buffers.check_fences()
-        return _compare(probe, buffers, inputs)
+        with np.errstate(all="ignore"):  # what overflows is compared all the same
+            inputs = probe_inputs(probe)
+            buffers = FencedBuffers(driver, inputs, probe.launches)
+            for launch in probe.launches:
+                driver.bind(launch, buffers.resolve)()
+            driver.synchronize()
+            buffers.check_fences()
+            return _compare(probe, buffers, inputs)
     except (Mismatch, Overrun) as error:
         raise WrongKernel(
-            f"{' + '.join(probe.ops)} is wrong on this device: lowering {probe.lowering}, probed at"
+            f"{ops} is wrong on this device: lowering {probe.lowering}, probed at"
             f" the sizes of {probe.program}: {error}. Recompile with another lowering of it"
             f" (--lowering {probe.ops[0]}=NAME; `lostwax explain ARTIFACT {probe.ops[0]}` lists"
             " them), or repair the driver or the kernel"
+        ) from error
+    except ArtifactError:
+        raise
+    except (*DAMAGE, RuntimeError) as error:  # RuntimeError: torch's, and those of drivers
+        raise WrongKernel(
+            f"{ops} cannot be probed on this device: lowering {probe.lowering} at the sizes of"
+            f" {probe.program}: {reason(error)}. Recompile the artifact; if it is not damaged,"
+            " repair the driver or the kernel"
         ) from error
 
 
@@ -91,6 +104,7 @@ def _compare(probe: Probe, buffers: FencedBuffers, inputs: Mapping[str, Array]) 
         )
     return Evidence(
         state="executed",
+        ran=tuple(sorted({code_of(launch) for launch in probe.launches})),
         max_error=worst.max_error,
         rms_error=worst.rms_error,
         agreement=agreement,

@@ -10,21 +10,13 @@ import json
 import sys
 from typing import Any
 
+from lostwax.ir.contract.one_line import one_line
+
 MAX_LINE = 2000
 """Characters of a printed line; an error's sentence with a compiler's message fits."""
 MAX_NAME = 200
 """Characters of a name within a line or on a bar."""
 _CONTROL = {c: None for c in (*range(32), *range(127, 160)) if chr(c) not in "\n\t"}
-
-
-def one_line(text: object, limit: int = MAX_LINE) -> str:
-    """The text as one line of at most `limit` characters, of which all can be seen.
-
-    Line ends and tabs become spaces, other characters that are not printable (control sequences,
-    marks that reverse the order of reading, halves of surrogate pairs) their escapes. What is too
-    long loses its middle: the culprit stands in front, the remedy at the end.
-    """
-    return _shortened("".join(map(_seen, _shortened(str(text), limit))), limit)
 
 
 def many_lines(text: str) -> str:
@@ -34,7 +26,7 @@ def many_lines(text: str) -> str:
 
 def say(text: object) -> None:
     """Print one line of what happens to standard error, at once."""
-    print(one_line(text), file=sys.stderr, flush=True)
+    print(one_line(text, MAX_LINE), file=sys.stderr, flush=True)
 
 
 def say_lines(text: str) -> None:
@@ -45,7 +37,7 @@ def say_lines(text: str) -> None:
 
 def result(text: object) -> None:
     """Print one line of a command's result to standard output."""
-    print(one_line(text), flush=True)
+    print(one_line(text, MAX_LINE), flush=True)
 
 
 def result_lines(text: str) -> None:
@@ -56,18 +48,3 @@ def result_lines(text: str) -> None:
 def result_json(value: Any, indent: int | None = None) -> None:
     """Print plain data as JSON to standard output; what is not ASCII is escaped."""
     print(json.dumps(value, indent=indent), flush=True)
-
-
-def _shortened(text: str, limit: int) -> str:
-    if len(text) <= limit:
-        return text
-    kept = limit - 3
-    return f"{text[: -(-kept // 2)]} … {text[len(text) - kept // 2 :]}"
-
-
-def _seen(character: str) -> str:
-    if character.isspace():
-        return " "
-    if character.isprintable():
-        return character
-    return character.encode("unicode_escape").decode()

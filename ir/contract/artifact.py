@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
+from lostwax.ir.contract.bounds import Bytes, Count, Few, RelativePath, Word
 from lostwax.ir.contract.caches import CachePlane
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.model import ModelFacts
-from lostwax.ir.contract.program import Bucket, Guard
+from lostwax.ir.contract.program import Bucket, Entry, Guard
 from lostwax.ir.contract.target import Target
 
 SCHEMA = 2
@@ -16,9 +17,10 @@ SCHEMA = 2
 2: programs with scores read `top_p`; those of 1 would sample from all ids without a word."""
 
 
+MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint.json"
 CERTIFICATES = "certificates.json"
-OUTSIDE = frozenset({"manifest.json", CHECKPOINT, CERTIFICATES})
+OUTSIDE = frozenset({MANIFEST, CHECKPOINT, CERTIFICATES})
 """Files of the folder that the digest leaves out: what belongs to one machine, and itself."""
 
 
@@ -29,7 +31,7 @@ class CheckpointNote(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     path: str
-    files: dict[str, str] = {}
+    files: dict[RelativePath, str] = {}
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,23 +42,23 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     drafted for one request between two decode steps.
     """
 
-    max_tokens: int
-    max_reqs: int
-    max_context: int
-    max_score_rows: int
-    page_tokens: int
-    vocab_size: int
-    max_drafts: int = 0
+    max_tokens: Count
+    max_reqs: Count
+    max_context: Count
+    max_score_rows: Count
+    page_tokens: Count
+    vocab_size: Count
+    max_drafts: Few = 0
 
 
 class ProgramRef(msgspec.Struct, frozen=True, kw_only=True):
     """A program's file and what the host needs to pick it. Listed in order of preference."""
 
-    file: str
-    entry: str
+    file: RelativePath
+    entry: Entry
     bucket: Bucket
     guard: Guard
-    arena_bytes: int
+    arena_bytes: Bytes
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,17 +70,17 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     model: ModelFacts
     target: Target
-    dtype: str
-    world_size: int
+    dtype: Word
+    world_size: Count
     limits: Limits
     planes: tuple[CachePlane, ...]
-    weight_bytes: int
-    arena_bytes: int
-    state_bytes: int = 0
+    weight_bytes: Bytes
+    arena_bytes: Bytes
+    state_bytes: Bytes = 0
     """Hiddens of the largest step, which drafts read; 0 without drafts."""
     batch_invariant: bool = False
     """An answer does not depend on its neighbours, on chunking nor on drafting."""
     programs: tuple[ProgramRef, ...]
     kernels: tuple[CompiledKernel, ...]
-    toolchain: dict[str, str]
-    files: dict[str, str]
+    toolchain: dict[Word, Word]
+    files: dict[RelativePath, str]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from lostwax.ir.contract.bounds import Bytes, Count, Word
+
 
 class CachePlane(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of cached row, for all layers. One page id addresses all planes of all layers.
@@ -11,12 +13,12 @@ class CachePlane(msgspec.Struct, frozen=True, kw_only=True):
     `layout` names the byte layout (`cache_layout.py`), `page_bytes` counts one page of one layer.
     """
 
-    name: str
-    layers: int
-    layout: str
-    row: tuple[int, ...]
-    page_tokens: int
-    page_bytes: int
+    name: Word
+    layers: Count
+    layout: Word
+    row: tuple[Count, ...]
+    page_tokens: Count
+    page_bytes: Bytes
     shard: str | None = None
 
 

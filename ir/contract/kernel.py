@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from lostwax.ir.contract.bounds import Bytes, Few, FileName, Word
 from lostwax.ir.contract.canonical import canonical
 
 
@@ -20,8 +21,8 @@ class KernelSource(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     language: Literal["triton", "cuda"]
-    path: str
-    symbol: str
+    path: Word
+    symbol: Word
     signature: dict[str, str] = {}
     constants: dict[str, int] = {}
     num_warps: int = 4
@@ -35,15 +36,15 @@ class KernelSource(msgspec.Struct, frozen=True, kw_only=True):
 class CompiledKernel(msgspec.Struct, frozen=True, kw_only=True):
     """A device binary in the artifact's `kernels/` folder, with what its launch must respect."""
 
-    binary: str
-    symbol: str
+    binary: FileName
+    symbol: Word
     digest: str
-    num_warps: int
-    shared_bytes: int
-    registers: int
-    static_shared_bytes: int = 0
+    num_warps: Few
+    shared_bytes: Bytes
+    registers: Few
+    static_shared_bytes: Bytes = 0
     """Shared memory that the binary itself declares, beside `shared_bytes` of the launch."""
-    trailing_nulls: int = 0
+    trailing_nulls: Few = 0
     """Scratch pointers that follow the parameters (two for Triton)."""
     source: str = ""
     """`KernelSource.digest()` of what was compiled."""
@@ -56,9 +57,9 @@ class KernelNote(msgspec.Struct, frozen=True, kw_only=True):
     `code_digest` is over the files that hold their code.
     """
 
-    binary: str
-    symbol: str
-    arch: str
+    binary: FileName
+    symbol: Word
+    arch: Word
     registers: int
     shared_bytes: int
     num_warps: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from lostwax.ir.contract.bounds import Count, Word
 from lostwax.ir.contract.weights import Source
 
 CHAT_V32 = "deepseek-v3.2"
@@ -16,18 +17,18 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     of how chats are rendered, None where no encoder of ours is the model's.
     """
 
-    name: str
-    architecture: str
-    digest: str
-    vocab_size: int
-    num_layers: int
-    hidden_size: int
-    index_topk: int
-    max_context: int
-    page_tokens: int
+    name: Word
+    architecture: Word
+    digest: Word
+    vocab_size: Count
+    num_layers: Count
+    hidden_size: Count
+    index_topk: Count
+    max_context: Count
+    page_tokens: Count
     bos_token_id: int | None
     eos_token_ids: tuple[int, ...]
-    chat_encoding: str | None = None
+    chat_encoding: Word | None = None
 
 
 WeightTable = dict[str, tuple[Source, ...]]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
+from lostwax.ir.contract.bounds import Count, Reason, Seed, Shape, Word
 from lostwax.ir.contract.program import Launch, View
 from lostwax.ir.contract.weights import StoredWeight
 
@@ -18,9 +19,9 @@ class Drawn(msgspec.Struct, frozen=True, kw_only=True, tag="drawn"):
     `backends/runtime/draw.py` draws it, the same on every machine.
     """
 
-    shape: tuple[int, ...]
-    dtype: str
-    seed: int
+    shape: Shape
+    dtype: Word
+    seed: Seed
     low: float
     high: float
 
@@ -28,19 +29,19 @@ class Drawn(msgspec.Struct, frozen=True, kw_only=True, tag="drawn"):
 class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept"):
     """An array as its bytes."""
 
-    shape: tuple[int, ...]
-    dtype: str
+    shape: Shape
+    dtype: Word
     data: bytes
 
 
 class DrawnCache(msgspec.Struct, frozen=True, kw_only=True, tag="drawn_cache"):
     """Pages of a scaled layout: drawn rows, quantised as appending them would."""
 
-    layout: str
-    row: tuple[int, ...]
-    page_tokens: int
-    pages: int
-    seed: int
+    layout: Word
+    row: tuple[Count, ...]
+    page_tokens: Count
+    pages: Count
+    seed: Seed
 
 
 Data = Drawn | DrawnCache | Kept
@@ -49,7 +50,7 @@ Data = Drawn | DrawnCache | Kept
 class Given(msgspec.Struct, frozen=True, kw_only=True):
     """What a buffer holds before the launches run."""
 
-    name: str
+    name: Word
     data: Data
 
 
@@ -58,8 +59,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
     values: Data
     scales: Data | None = None
-    rows: int = 1
-    cols: int = 1
+    rows: Count = 1
+    cols: Count = 1
 
 
 class GivenWeight(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,10 +76,10 @@ class CacheRows(msgspec.Struct, frozen=True, kw_only=True):
     `Expected.want` has a row for each slot outside the trash page, ascending.
     """
 
-    layout: str
-    row: tuple[int, ...]
-    page_tokens: int
-    slots: tuple[int, ...]
+    layout: Word
+    row: tuple[Count, ...]
+    page_tokens: Count
+    slots: tuple[Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)], ...]
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,14 +91,14 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     `rows_of`, only rows count where those outputs' integers agree.
     """
 
-    name: str
+    name: Word
     kind: Literal["integers", "values", "cache"]
     view: View
     want: Kept
-    stride: int = 1
+    stride: Count = 1
     scale: View | None = None
-    rows: int = 1
-    cols: int = 1
+    rows: Count = 1
+    cols: Count = 1
     cache: CacheRows | None = None
     agreement: float = 1.0
     rows_of: tuple[str, ...] = ()
@@ -110,17 +111,17 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     host functions. A place that could not be probed has a `refusal` in place of launches.
     """
 
-    id: str
-    lowering: str
-    ops: tuple[str, ...]
-    program: str
+    id: Word
+    lowering: Word
+    ops: tuple[Word, ...]
+    program: Word
     launches: tuple[Launch, ...] = ()
     given: tuple[Given, ...] = ()
     weights: tuple[GivenWeight, ...] = ()
     expected: tuple[Expected, ...] = ()
     max_error: float = 0.0
     rms_error: float = 0.0
-    refusal: str = ""
+    refusal: Reason = ""
 
 
 class Probes(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,11 +137,17 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     state: Literal["executed", "compiled"]
-    what: str = ""
-    reason: str = ""
+    ran: tuple[Word, ...] = ()
+    """What code ran: host functions, and kernels with their binaries (`check_program.code_of`)."""
+    what: Reason = ""
+    reason: Reason = ""
     max_error: float | None = None
     rms_error: float | None = None
     agreement: float | None = None
+
+
+CERTIFICATES_SCHEMA = 2
+"""Version of `certificates.json`; another one is measured again. 2: evidence says what ran."""
 
 
 class Certificates(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,7 +157,7 @@ class Certificates(msgspec.Struct, frozen=True, kw_only=True):
     binaries' digests are the artifact's, which `artifact` covers.
     """
 
-    schema: int = 1
+    schema: int = CERTIFICATES_SCHEMA
     artifact: str
     device: str
     code: str

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+
+from lostwax.ir.contract.bounds import Bytes, Count, Few, FileName, OpenShape, Shape, Word
 
 DTYPE_BYTES: dict[str, int] = {
     "f64": 8, "i64": 8, "f32": 4, "i32": 4, "bf16": 2, "f16": 2, "u8": 1,
     "f8E4M3FN": 1, "f8E4M3FNUZ": 1,
 }  # fmt: skip
+
+Entry = Literal["extend", "decode", "draft"]
 
 Space = Literal["arena", "carry", "state", "weight", "plane", "input"]
 
@@ -28,9 +32,9 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     space: Space
     name: str
     dtype: str
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    offset: int = 0
+    shape: OpenShape
+    strides: Shape
+    offset: Bytes = 0
 
     @property
     def num_bytes(self) -> int:
@@ -65,6 +69,11 @@ class Null(msgspec.Struct, frozen=True, tag="null"):
 
 Const = int | float | bool | str
 
+# What CUDA and HIP take of a launch.
+GridX = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
+GridYZ = Annotated[int, msgspec.Meta(ge=1, lt=1 << 16)]
+Threads = Annotated[int, msgspec.Meta(ge=1, le=1024)]
+
 
 class HostCall(msgspec.Struct, frozen=True, kw_only=True, tag="host"):
     """A call of a named host function: `function(*views_as_tensors, **consts)`.
@@ -75,26 +84,26 @@ class HostCall(msgspec.Struct, frozen=True, kw_only=True, tag="host"):
     `allocates` is the upper bound in bytes of what it allocates outside the arena.
     """
 
-    function: str
+    function: Word
     args: tuple[View | None, ...]
-    consts: dict[str, Const] = {}
+    consts: dict[Word, Const] = {}
     capturable: bool = False
-    allocates: int = 0
-    op: str = ""
+    allocates: Bytes = 0
+    op: Word = ""
     """The lowering's name, for traces and errors."""
 
 
 class KernelLaunch(msgspec.Struct, frozen=True, kw_only=True, tag="kernel"):
     """A launch of a compiled kernel: `binary` names a file in the artifact's `kernels/` folder."""
 
-    binary: str
-    symbol: str
-    grid: tuple[int, int, int]
-    block: tuple[int, int, int]
+    binary: FileName
+    symbol: Word
+    grid: tuple[GridX, GridYZ, GridYZ]
+    block: tuple[Threads, Threads, Threads]
     params: tuple[Pointer | Scalar | Null, ...]
-    shared_bytes: int = 0
-    cluster: tuple[int, int, int] = (1, 1, 1)
-    op: str = ""
+    shared_bytes: Bytes = 0
+    cluster: tuple[Threads, Threads, Threads] = (1, 1, 1)
+    op: Word = ""
 
 
 Launch = HostCall | KernelLaunch
@@ -108,10 +117,10 @@ class Bucket(msgspec.Struct, frozen=True, order=True):
     and the top ones, and samples from each row's nucleus.
     """
 
-    tokens: int
-    reqs: int
-    pages: int
-    rows: int
+    tokens: Count
+    reqs: Count
+    pages: Count
+    rows: Count
     scores: bool = False
 
     @property
@@ -130,10 +139,14 @@ class StepFacts(msgspec.Struct, frozen=True):
     total_kv: int
 
 
+Fact = Literal["num_reqs", "max_q", "total_q", "max_kv", "total_kv"]
+"""Fields of StepFacts: what a file may name of it."""
+
+
 class Linear(msgspec.Struct, frozen=True):
     """The inequality `sum(coefficients[f] * facts.f) <= bound`."""
 
-    coefficients: dict[str, int]
+    coefficients: dict[Fact, int]
     bound: int
 
     def holds(self, facts: StepFacts) -> bool:
@@ -148,7 +161,7 @@ class Linear(msgspec.Struct, frozen=True):
 class Guard(msgspec.Struct, frozen=True):
     """A conjunction of linear inequalities over StepFacts; empty means always."""
 
-    name: str
+    name: Word
     terms: tuple[Linear, ...] = ()
 
     def holds(self, facts: StepFacts) -> bool:
@@ -166,23 +179,23 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     offsets in the arena.
     """
 
-    block: str
-    prefix: str
-    layer: int
-    carry: dict[str, int] = {}
+    block: Word
+    prefix: Word
+    layer: Few
+    carry: dict[Word, Bytes] = {}
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
     """The launches of one (entry, bucket, guard), over a statically planned arena."""
 
-    entry: str
+    entry: Entry
     bucket: Bucket
     guard: Guard
-    arena_bytes: int
+    arena_bytes: Bytes
     prepare: tuple[Launch, ...]
-    blocks: dict[str, tuple[Launch, ...]]
+    blocks: dict[Word, tuple[Launch, ...]]
     calls: tuple[Call, ...]
-    outputs: dict[str, View]
+    outputs: dict[Word, View]
 
     @property
     def name(self) -> str:

@@ -6,13 +6,10 @@ from typing import Literal
 
 import msgspec
 
-from lostwax.ir.contract.program import Bucket, Const
+from lostwax.ir.contract.program import Bucket, Const, Entry
 
 TRASH_PAGE = 0
 """Page that padded rows write to; the allocator never hands it out."""
-
-
-Entry = Literal["extend", "decode", "draft"]
 
 
 class InputSpec(msgspec.Struct, frozen=True):

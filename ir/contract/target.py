@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from lostwax.ir.contract.bounds import Bytes, Word
+
 Replay = Literal["walk", "graph", "none"]
 
 
@@ -19,11 +21,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     `graph_entries`, or `none` (plans only).
     """
 
-    name: str
-    backend: str
-    arch: str
-    dtypes: tuple[str, ...]
-    memory_bytes: int
+    name: Word
+    backend: Word
+    arch: Word
+    dtypes: tuple[Word, ...]
+    memory_bytes: Bytes
     bandwidth_gbps: float
     tflops: dict[str, float]
     launch_us: float

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from lostwax.ir.contract.bounds import RelativePath, Shape, Word
+
 
 class Source(msgspec.Struct, frozen=True):
     """One checkpoint tensor: file (relative to the checkpoint), name, dtype and shape as stored.
@@ -13,12 +15,12 @@ class Source(msgspec.Struct, frozen=True):
     `scale` names the tensor of 128x128 block scales that multiply it, None for plain tensors.
     """
 
-    file: str
-    tensor: str
-    dtype: str
-    shape: tuple[int, ...]
-    scale: str | None = None
-    scale_file: str | None = None
+    file: RelativePath
+    tensor: Word
+    dtype: Word
+    shape: Shape
+    scale: Word | None = None
+    scale_file: RelativePath | None = None
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,11 +66,11 @@ class StoredWeight(msgspec.Struct, frozen=True, kw_only=True):
     as -1, the ranks split it: each keeps its slice, before `steps`. `shape` is one rank's.
     """
 
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
+    name: Word
+    dtype: Word
+    shape: Shape
     steps: tuple[Step, ...]
-    parts: tuple[str, ...]
+    parts: tuple[Word, ...]
     scale: bool = False
     splits: tuple[int | None, ...] = ()
 
@@ -81,6 +83,6 @@ class WeightPlan(msgspec.Struct, frozen=True, kw_only=True):
     name (`model.layers.3.mlp.experts.gate_proj.weight`) in stacking order.
     """
 
-    stored: dict[str, tuple[StoredWeight, ...]]
-    groups: dict[str, str]
-    sources: dict[str, tuple[Source, ...]]
+    stored: dict[Word, tuple[StoredWeight, ...]]
+    groups: dict[Word, Word]
+    sources: dict[Word, tuple[Source, ...]]

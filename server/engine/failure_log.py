@@ -10,7 +10,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from textwrap import indent
 
-from lostwax.backends.runtime.say import one_line, say_lines
+from lostwax.backends.runtime.say import MAX_LINE, say_lines
+from lostwax.ir.contract.one_line import one_line
 
 WINDOW_S = 60.0
 MAX_IN_WINDOW = 20
@@ -45,7 +46,7 @@ class FailureLog:
         if self._num_in_window > MAX_IN_WINDOW:
             return
         trace = "".join(traceback.format_exception(error)).rstrip()[-MAX_CHARS:]
-        head = one_line(f"{what}{_named(request_ids)}: {type(error).__name__}: {error}")
+        head = one_line(f"{what}{_named(request_ids)}: {type(error).__name__}: {error}", MAX_LINE)
         # Indented, so that no line of a quoted message looks like one of ours.
         self._write(f"{head}\n{indent(trace, '  ')}")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lostwax.ir.contract.step import Entry, StepBatch
+from lostwax.ir.contract.program import Entry
+from lostwax.ir.contract.step import StepBatch
 from lostwax.server.engine.request import Chunk, Req
 from lostwax.server.engine.scheduler import StepPlan
 

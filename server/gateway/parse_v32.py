@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lostwax.server.gateway.encoding_v32 import (
+    ASSISTANT,
     BOS,
     DSML,
     EOS,
     THINK,
     THINK_END,
+    USER,
     Mode,
     holds_tag,
     is_name,
@@ -29,7 +31,7 @@ _INVOKE = re.compile(f'<{DSML}invoke name="([^"]+)">\n')
 _INVOKE_END = f"\n</{DSML}invoke>"
 _PARAMETER = re.compile(f'<{DSML}parameter name="([^"]*)" string="(true|false)">')
 _PARAMETER_END = f"</{DSML}parameter>"
-_MARKS = (BOS, EOS, THINK, THINK_END, DSML)
+_MARKS = (BOS, EOS, USER, ASSISTANT, THINK, THINK_END, DSML)
 
 
 class ParseError(ValueError):

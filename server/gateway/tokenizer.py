@@ -6,6 +6,7 @@ those, one after another, so that offsets into text still hold.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,11 +14,15 @@ from typing import Protocol
 
 from tokenizers import Tokenizer
 
+from lostwax.ir.contract.foreign_file import BadFile, read_bounded
+from lostwax.ir.contract.one_line import one_line
 from lostwax.server.gateway.pieces import Piece
 
 REPLACEMENT = "\ufffd"
 """What an incomplete UTF-8 sequence decodes to."""
 MAX_CHARACTER_BYTES = 4
+MAX_BYTES = 256 << 20
+"""Of a `tokenizer.json`; DeepSeek-V3.2's has 8 MB."""
 MAX_PENDING = 16
 """Tokens that are waited for: without a bound a model that repeats a token without text, or half a
 character, costs the square of its answer's length."""
@@ -33,6 +38,10 @@ def _byte_characters() -> dict[str, int]:
 
 
 _BYTES = _byte_characters()
+
+
+class BadTokenizer(ValueError):
+    """A `tokenizer.json` that cannot be read; the message names it."""
 
 
 class Codec(Protocol):
@@ -275,8 +284,23 @@ def codec_of(serialised: bytes) -> Codec:
 
 
 def load_codec(*folders: Path | None) -> Codec:
-    """The codec of the first folder that holds a `tokenizer.json`, else ids."""
+    """The codec of the first folder that holds a `tokenizer.json`, else ids.
+
+    Raises BadTokenizer where a file of that name is none.
+    """
     for folder in folders:
-        if folder is not None and (path := folder / "tokenizer.json").is_file():
-            return TextCodec(Tokenizer.from_file(str(path)))
+        if folder is not None and os.path.lexists(path := folder / "tokenizer.json"):
+            return TextCodec(_read_tokenizer(path))
     return IdCodec()
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
+    remedy = "recompile the artifact, or download the checkpoint again"
+    try:
+        content = read_bounded(path, MAX_BYTES)
+    except BadFile as error:
+        raise BadTokenizer(f"{error}; {remedy}") from error
+    try:
+        return Tokenizer.from_buffer(content)
+    except Exception as error:  # the library knows no other class
+        raise BadTokenizer(f"{path} is no tokenizer ({one_line(str(error))}); {remedy}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from model_formats import FORMATS
@@ -17,7 +16,7 @@ from lostwax.backends.conformance.run_alone import run_alone
 from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.lowerings import lowerings
 from lostwax.backends.cpu.target import CPU
-from lostwax.backends.runtime.driver import Resolve
+from lostwax.backends.runtime.driver import Resolve, no_kernels
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
@@ -73,7 +72,7 @@ def peak_and_bound(candidate: Candidate, facts: ModelFacts) -> tuple[int, int]:
     """Bytes that the lowering was seen to hold, and what it says it may."""
     lowering = candidate.lowering
     assert lowering is not None
-    driver = MeteredDriver(CPU, Path(), {})
+    driver = MeteredDriver(CPU, no_kernels, {})
     runner = run_alone(candidate, lambda: driver, no_kernel)
     check_case(runner, candidate.region, cases(candidate.context, facts, (1,))[0])
     said = lowering.allocates(candidate, lowering.default_knobs())

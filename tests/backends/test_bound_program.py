@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
 from lostwax.backends.runtime.bound_program import BoundProgram, Memory
-from lostwax.backends.runtime.driver import Thunk
+from lostwax.backends.runtime.driver import Thunk, no_kernels
 from lostwax.backends.runtime.host_driver import HostDriver
 from lostwax.backends.runtime.input_layout import input_offsets
 from lostwax.backends.runtime.tensors import tensor_of
@@ -40,7 +39,7 @@ def test_a_program_is_captured_over_padding() -> None:
     offsets, num_bytes = input_offsets(BUCKET)
     none = torch.zeros(0, dtype=torch.uint8)
     inputs, host = (torch.full((num_bytes,), 77, dtype=torch.uint8) for _ in range(2))
-    driver = Recorder(TARGET, Path(), {})
+    driver = Recorder(TARGET, no_kernels, {})
     driver.inputs = inputs
     memory = Memory(none, inputs, host, {}, {}, none)
     program = Program(

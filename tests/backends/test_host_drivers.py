@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 import pytest
 import torch
@@ -13,7 +11,7 @@ from lostwax.backends.cpu.kernels.spans import Span, spans_of, tiles
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.null.driver import NullDriver
 from lostwax.backends.null.target import NULL
-from lostwax.backends.runtime.driver import DeviceUnavailable
+from lostwax.backends.runtime.driver import DeviceUnavailable, no_kernels
 from lostwax.backends.runtime.tensors import tensor_of
 from lostwax.ir.contract.program import HostCall, KernelLaunch, View
 
@@ -28,11 +26,11 @@ def _view(name: str, dtype: str, shape: tuple[int, ...]) -> View:
 def test_the_cpu_driver_refuses_another_architecture() -> None:
     foreign = msgspec.structs.replace(CPU, name="cpu-other", arch="riscv64")
     with pytest.raises(DeviceUnavailable, match="compile for the target of this machine"):
-        CpuDriver(foreign, Path(), {})
+        CpuDriver(foreign, no_kernels, {})
 
 
 def test_cpu_buffers_are_zeroed_and_aligned() -> None:
-    buffer = CpuDriver(CPU, Path(), {}).allocate(1000)
+    buffer = CpuDriver(CPU, no_kernels, {}).allocate(1000)
     assert buffer.numel() == 1000
     assert buffer.data_ptr() % 256 == 0
     assert not buffer.any()
@@ -43,11 +41,11 @@ def test_the_cpu_driver_refuses_device_binaries() -> None:
         binary="a", symbol="k", grid=(1, 1, 1), block=(1, 1, 1), params=(), op="x"
     )
     with pytest.raises(ValueError, match="another target"):
-        CpuDriver(CPU, Path(), {}).bind(launch, lambda view: torch.empty(0))
+        CpuDriver(CPU, no_kernels, {}).bind(launch, lambda view: torch.empty(0))
 
 
 def test_null_computes_nothing_but_counted_ids() -> None:
-    driver = NullDriver(NULL, Path(), {})
+    driver = NullDriver(NULL, no_kernels, {})
     buffers: dict[str, torch.Tensor] = {}
 
     def resolve(view: View) -> torch.Tensor:

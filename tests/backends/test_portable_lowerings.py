@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from itertools import product
-from pathlib import Path
 
 import pytest
 from model_formats import FORMATS
@@ -19,11 +18,12 @@ from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.lowerings import lowerings
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.program_context import ProgramContext
+from lostwax.backends.runtime.driver import no_kernels
 from lostwax.backends.storage import concat_refusal, want_of, weight_types
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.program import Bucket, Guard, Linear
+from lostwax.ir.contract.program import Bucket, Entry, Guard, Linear
 from lostwax.ir.passes.assign_formats import AssignFormatsPass
 from lostwax.ir.passes.clean_up import CleanUpPass
 from lostwax.ir.passes.pipeline import run
@@ -32,14 +32,15 @@ from lostwax.ir.passes.specialise import SpecialisePass
 PAGE = 16
 THOROUGH = ("f32", "bf16")
 """With all buckets and two seeds; the others bring few lowerings that these do not have."""
-# (entry, every position selected, scores)
-VARIANTS = [
+Kind = tuple[Entry, bool, bool]
+"""Entry, whether every position is selected, scores."""
+VARIANTS: list[Kind] = [
     ("extend", False, False),
     ("extend", True, False),
     ("decode", False, True),
     ("decode", True, False),
 ]
-DRAFT = ("draft", False, False)
+DRAFT: Kind = ("draft", False, False)
 READ_ON_HOST = {"portable_pick_greedy_or_warm", "portable_nucleus_where_wanted"}
 ACROSS_RANKS = {"portable_all_gather", "portable_all_reduce", "portable_all_reduce_in_order"}
 """What one process has no place for."""
@@ -54,13 +55,13 @@ def _captured(name: str):
 
 
 @cache
-def _specialised(name: str, entry: str, every: bool, scores: bool):
+def _specialised(name: str, entry: Entry, every: bool, scores: bool):
     module, facts = _captured(name)
     passes = (SpecialisePass(entry=entry, all=every, scores=scores), CleanUpPass())
     return run(module.clone(), passes, None), facts
 
 
-def _candidates(name: str, variant: tuple[str, bool, bool], bucket: Bucket) -> Iterator[Candidate]:
+def _candidates(name: str, variant: Kind, bucket: Bucket) -> Iterator[Candidate]:
     module, facts = _specialised(name, *variant)
     entry, every, _ = variant
     bound = Guard("dense", (Linear({"max_kv": 1}, facts.index_topk),)) if every else Guard("always")
@@ -76,7 +77,7 @@ def _candidates(name: str, variant: tuple[str, bool, bool], bucket: Bucket) -> I
 
 
 def _driver() -> CpuDriver:
-    return CpuDriver(CPU, Path(), {})
+    return CpuDriver(CPU, no_kernels, {})
 
 
 def _compile(source: KernelSource) -> CompiledKernel:
@@ -96,9 +97,7 @@ def _shape_key(candidate: Candidate) -> tuple[object, ...]:
     [*product(FORMATS, VARIANTS), ("f32", DRAFT)],
     ids=lambda v: v if isinstance(v, str) else f"{v[0]}{'-dense' * v[1]}",
 )
-def test_every_lowering_gives_what_its_region_means(
-    name: str, variant: tuple[str, bool, bool]
-) -> None:
+def test_every_lowering_gives_what_its_region_means(name: str, variant: Kind) -> None:
     facts = _captured(name)[1]
     limit = facts.index_topk if variant[1] else None
     failed: list[str] = []
@@ -136,7 +135,7 @@ def test_every_lowering_gives_what_its_region_means(
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: f"{v[0]}{'-dense' * v[1]}")
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_op_of_the_model_has_a_lowering_that_may_be_captured(
-    name: str, variant: tuple[str, bool, bool]
+    name: str, variant: Kind
 ) -> None:
     """What reads on the host may not; without it every op must still be covered."""
     bucket = next(iter(edge_buckets(variant[0])))

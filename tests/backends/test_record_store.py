@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from lostwax.backends.store import BadRecord, RecordStore, fastest, merge_records, record_files
+from lostwax.backends.store import (
+    BadRecord,
+    RecordStore,
+    fastest,
+    merge_records,
+    read_records,
+    record_files,
+)
 from lostwax.ir.contract.record import Certificate, Record, RecordKey, State
 
 
@@ -88,6 +95,10 @@ def cut_half(text: bytes) -> bytes:
     return text[: len(text) // 2] + b"\n"
 
 
+def not_utf8(text: bytes) -> bytes:
+    return b"\xff" * 9 + b"\n"
+
+
 def replace(old: bytes, new: bytes) -> Spoil:
     return lambda text: text.replace(old, new)
 
@@ -96,7 +107,7 @@ def replace(old: bytes, new: bytes) -> Spoil:
     ("spoil", "message"),
     [
         (cut_newline, "torn"),
-        (cut_half, "malformed"),
+        (cut_half, "damaged"),
         (replace(b'"schema":1', b'"schema":9'), "has schema 9.*upgrade"),
         (replace(b'"cpu"', b'"gpu"'), "holds the key"),
     ],
@@ -107,7 +118,35 @@ def test_a_spoilt_file_is_named_with_the_remedy(tmp_path: Path, spoil: Spoil, me
     path = only_file(tmp_path)
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(BadRecord, match=message):
-        store.find(key())
+        read_records(path)
+
+
+def test_a_damaged_file_is_a_miss_that_says_so_and_is_written_anew(tmp_path: Path) -> None:
+    said: list[str] = []
+    shipped = RecordStore((tmp_path / "shipped",))
+    shipped.put(record(3.0))
+    store = RecordStore((tmp_path / "user", tmp_path / "shipped"), said.append)
+    store.put(record(1.0))
+    path = only_file(tmp_path / "user")
+    for spoil in (cut_newline, cut_half, not_utf8):
+        path.write_bytes(spoil(path.read_bytes()))
+        assert store.find(key()) == (record(3.0),), "the next tier's"
+        store.put(record(9.0))
+        assert store.find(key()) == (record(9.0),)
+    assert len(said) == 6
+    assert all(str(path) in line and "is written anew" in line for line in said)
+
+
+def test_a_file_of_a_newer_lostwax_is_never_replaced(tmp_path: Path) -> None:
+    store = RecordStore((tmp_path,))
+    store.put(record(1.0))
+    path = only_file(tmp_path)
+    newer = path.read_bytes().replace(b'"schema":1', b'"schema":9')
+    path.write_bytes(newer)
+    for use in (lambda: store.find(key()), lambda: store.put(record(2.0))):
+        with pytest.raises(BadRecord, match="upgrade"):
+            use()
+    assert path.read_bytes() == newer
 
 
 def test_a_certificate_is_never_rounded_up():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,10 +26,11 @@ from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.lowerings import lowerings
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.program_context import ProgramContext
+from lostwax.backends.runtime.driver import no_kernels
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.program import Bucket, Guard
+from lostwax.ir.contract.program import Bucket, Entry, Guard
 from lostwax.ir.passes.assign_formats import AssignFormatsPass
 from lostwax.ir.passes.clean_up import CleanUpPass
 from lostwax.ir.passes.pipeline import run
@@ -67,7 +67,7 @@ def _typed(name: str) -> builtin.ModuleOp:
 
 
 def _pairs(
-    name: str, entry: str, every: bool, invariant: bool
+    name: str, entry: Entry, every: bool, invariant: bool
 ) -> Iterator[tuple[Candidate, Candidate]]:
     """Each place among many rows, and in a step of one row."""
     special = SpecialisePass(entry=entry, all=every, scores=entry != "draft", state=True)
@@ -119,7 +119,7 @@ def _one_row(
 
 
 def _differences(many: Candidate, alone: Candidate, case: StepCase) -> list[str]:
-    driver = CpuDriver(CPU, Path(), {})
+    driver = CpuDriver(CPU, no_kernels, {})
     flat = flat_inputs(many.region, region_values(many.region, case), case)
     together = run_alone(many, lambda: driver, _compile)(flat)
     by_itself = run_alone(alone, lambda: driver, _compile)
@@ -135,7 +135,7 @@ def _differences(many: Candidate, alone: Candidate, case: StepCase) -> list[str]
 
 
 def _checked(
-    name: str, entry: str, every: bool, *, invariant: bool = True
+    name: str, entry: Entry, every: bool, *, invariant: bool = True
 ) -> tuple[list[str], set[str]]:
     """What differed, and the lowerings that were tried."""
     found: list[str] = []
@@ -153,7 +153,9 @@ def _checked(
 
 @pytest.mark.parametrize(("entry", "every"), [("extend", False), ("extend", True)])
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_row_has_the_same_bits_beside_others_as_alone(name: str, entry: str, every: bool) -> None:
+def test_a_row_has_the_same_bits_beside_others_as_alone(
+    name: str, entry: Entry, every: bool
+) -> None:
     found, seen = _checked(name, entry, every)
     assert not found
     assert {"cpu_linear_blocks", "cpu_attend_rows", "cpu_experts_blocks", "portable_pick"} <= seen

@@ -100,8 +100,8 @@ def test_nowhere_to_write_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.json").mkdir()
     certificates = Certificates(artifact="a", device="d", code="c", evidence={})
-    places = (tmp_path / "file" / "certificates.json", tmp_path / "folder.json")
-    assert write_certificates(certificates, places) is None
+    for path in (tmp_path / "file" / "certificates.json", tmp_path / "folder.json"):
+        assert not write_certificates(certificates, path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.json"]
     assert read_certificates(tmp_path / "none") is None
 

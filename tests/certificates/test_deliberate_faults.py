@@ -22,7 +22,7 @@ from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.formats import Formats
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.boot_check import check_boot
-from lostwax.backends.runtime.driver import Resolve, Thunk
+from lostwax.backends.runtime.driver import Resolve, Thunk, no_kernels
 from lostwax.backends.runtime.host_driver import HostDriver
 from lostwax.backends.runtime.run_probe import WrongKernel, run_probe
 from lostwax.ir.contract.probe import PROBES, Probe, Probes
@@ -144,7 +144,7 @@ def _probes(artifact: Path) -> tuple[Probe, ...]:
 
 
 def _driver(artifact: Path) -> CpuDriver:
-    return CpuDriver(ArtifactReader(artifact).manifest.target, artifact, {})
+    return CpuDriver(ArtifactReader(artifact).manifest.target, no_kernels, {})
 
 
 def _wrong(artifact: Path, op: str) -> Iterator[str]:

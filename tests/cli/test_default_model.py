@@ -6,12 +6,14 @@ import fcntl
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from command_line import lostwax, one_sentence
 from small_fixtures import Compiled
 
+from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.cli import default_model
 from lostwax.cli.default_model import (
     MAX_KEPT,
@@ -65,19 +67,77 @@ def test_an_installation_without_weights_says_so(
         default_checkpoint()
 
 
-def test_it_is_compiled_once_and_again_when_damaged(
+def test_it_is_compiled_once(
     weights: Path, compiles: list[Path], tmp_path: Path, capsys: Capture
 ) -> None:
     made = default_artifact(cache=tmp_path / "c")
     assert f"compiling {NAME} to {made} (once)" in capsys.readouterr().err
     assert default_artifact(cache=tmp_path / "c") == made
     assert capsys.readouterr().err == ""
-    program = next((made / "programs").iterdir())
-    program.write_text("{}")
+    assert compiles == [made]
+
+
+def _cut(made: Path, name: str) -> None:
+    path = made / name
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def _deep_note(made: Path) -> None:
+    (made / "checkpoint.json").write_bytes(b"[" * 100_000)
+
+
+def _no_manifest(made: Path) -> None:
+    (made / "manifest.json").unlink()
+
+
+def _half_removed(made: Path) -> None:
+    shutil.rmtree(made / "programs")
+    _no_manifest(made)
+
+
+def _fifo(made: Path) -> None:
+    _no_manifest(made)
+    os.mkfifo(made / "manifest.json")
+
+
+def _file(made: Path) -> None:
+    shutil.rmtree(made)
+    made.write_text("")
+
+
+def _dangling(made: Path) -> None:
+    shutil.rmtree(made)
+    made.symlink_to(made.parent / "nowhere")
+
+
+DAMAGE: dict[str, Callable[[Path], None]] = {
+    "manifest": lambda made: _cut(made, "manifest.json"),
+    "program": lambda made: _cut(made, f"programs/{min(os.listdir(made / 'programs'))}"),
+    "probes": lambda made: _cut(made, "probes.json"),
+    "choices": lambda made: _cut(made, "choices.json"),
+    "note": _deep_note,
+    "no manifest": _no_manifest,
+    "half removed": _half_removed,
+    "a FIFO": _fifo,
+    "a file": _file,
+    "a link to nothing": _dangling,
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_it_is_compiled_again_whatever_is_damaged(
+    weights: Path, compiles: list[Path], tmp_path: Path, capsys: Capture, how: str
+) -> None:
+    made = default_artifact(cache=tmp_path / "c")
+    capsys.readouterr()
+    DAMAGE[how](made)
     assert default_artifact(cache=tmp_path / "c") == made
-    assert "compiling" in capsys.readouterr().err
-    assert program.read_text() != "{}"
+    said = capsys.readouterr().err
+    assert str(made) in said
+    assert "a cache mends itself" in said
     assert compiles == [made, made]
+    ArtifactReader(made).verify_all()
+    assert sorted(os.listdir(tmp_path / "c")) == [".lock", made.name]
 
 
 def test_whatever_decides_the_artifact_names_its_folder(

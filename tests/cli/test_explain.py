@@ -68,7 +68,10 @@ def artifact(small_artifact: Compiled, tmp_path: Path) -> Path:
     )
     write(tmp_path, "choices.json", canonical(choices))
     refs = tuple(r for r in reader.manifest.programs if Path(r.file).stem in NAMES)
-    seal(tmp_path, msgspec.structs.replace(reader.manifest, programs=refs))
+    for ref in refs:
+        write(tmp_path, ref.file, (small_artifact.artifact / ref.file).read_bytes())
+    arena = max(ref.arena_bytes for ref in refs)
+    seal(tmp_path, msgspec.structs.replace(reader.manifest, programs=refs, arena_bytes=arena))
     return tmp_path
 
 

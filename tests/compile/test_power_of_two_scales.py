@@ -18,6 +18,7 @@ from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.checkpoint_content import CheckpointMismatch
+from lostwax.backends.runtime.driver import no_kernels
 from lostwax.backends.runtime.load import load
 from lostwax.backends.runtime.load_weights import load_weights
 from lostwax.cli.compile import compile_checkpoint
@@ -91,7 +92,7 @@ def _dequantised(plan: WeightPlan) -> WeightPlan:
 
 
 def _loaded(plan: WeightPlan, checkpoint: Path) -> Buffers:
-    buffers = load_weights(plan, checkpoint, CpuDriver(CPU, Path(), {}))
+    buffers = load_weights(plan, checkpoint, CpuDriver(CPU, no_kernels, {}))
     return {key: buffer.numpy().tobytes() for key, buffer in buffers.items()}
 
 

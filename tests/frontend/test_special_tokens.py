@@ -87,7 +87,7 @@ def test_what_is_no_file_or_too_large_is_refused_without_reading_it(tmp_path: Pa
     path = tmp_path / GENERATION_FILE
     with path.open("wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(ConfigError, match="larger than 1048576 bytes"):
+    with pytest.raises(ConfigError, match="at most 1048576 are read: not a generation_config"):
         with_special_tokens(parse_config(SMALL), tmp_path)
     path.unlink()
     os.mkfifo(path)

@@ -18,6 +18,7 @@ from lostwax.backends.compile import CompileOptions, compile_module
 from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.backends.runtime.driver import no_kernels
 from lostwax.backends.runtime.load_weights import load_weights
 from lostwax.frontend.capture import capture
 from lostwax.frontend.checkpoint import open_checkpoint
@@ -79,7 +80,7 @@ def _bytes(array: np.ndarray[Any, Any]) -> bytes:
 
 
 def test_each_rank_loads_its_slices(checkpoint: Path, plan: WeightPlan) -> None:
-    driver = CpuDriver(CPU, Path(), {})
+    driver = CpuDriver(CPU, no_kernels, {})
     kinds: set[str] = set()
     for rank in RANKS:
         loaded = load_weights(plan, checkpoint, driver, rank)

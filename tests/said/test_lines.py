@@ -14,11 +14,11 @@ from command_line import lostwax
 from lostwax.backends.runtime.say import (
     MAX_LINE,
     many_lines,
-    one_line,
     result,
     result_json,
     say,
 )
+from lostwax.ir.contract.one_line import one_line
 
 Capture = pytest.CaptureFixture[str]
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def test_foreign_text_becomes_one_line_that_can_be_seen_whole(text: str, line: s
 
 @pytest.mark.parametrize("text", ["x" * 10_000_000, "\U000e0001" * 1_000_000, "a\n" * 5000])
 def test_a_line_is_bounded_and_keeps_both_ends(text: str) -> None:
-    line = one_line(f"culprit {text} remedy")
+    line = one_line(f"culprit {text} remedy", MAX_LINE)
     assert len(line) == MAX_LINE
     assert line.startswith("culprit ")
     assert line.endswith(" remedy")

@@ -20,6 +20,7 @@ from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.program_context import ProgramContext
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.backends.runtime.driver import no_kernels
 from lostwax.backends.runtime.load import load
 from lostwax.ir.contract.artifact import Manifest
 from lostwax.ir.contract.choice import Choices
@@ -55,7 +56,7 @@ def test_the_lowering_passes_the_conformance_kit(small_capture: Any, lowering: A
         head = context.blocks["head"]
         ((_, match),) = find_places(head, [lowering])
         candidate = Candidate(context, head, match, lowering)
-        alone = run_alone(candidate, lambda: CpuDriver(CPU, Path(), {}), _no_kernel, {})
+        alone = run_alone(candidate, lambda: CpuDriver(CPU, no_kernels, {}), _no_kernel, {})
         cases = [
             step_case(bucket, "extend", seed, page_tokens=64, vocab_size=64) for seed in (0, 1)
         ]

@@ -28,6 +28,7 @@ from lostwax.backends.cover import find_places
 from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.program_context import ProgramContext
+from lostwax.backends.runtime.driver import no_kernels
 from lostwax.backends.runtime.load import load
 from lostwax.ir import dialects
 from lostwax.ir.contract.program import Bucket, Guard
@@ -96,7 +97,7 @@ def test_the_lowering_passes_the_conformance_kit(module: Any, installed: Any) ->
     case = step_case(bucket, "extend", 1, page_tokens=64, vocab_size=64)
     ((_, match),) = find_places(context.blocks["dense"], [installed.RELU2_MUL])
     candidate = Candidate(context, context.blocks["dense"], match, installed.RELU2_MUL)
-    alone = run_alone(candidate, lambda: CpuDriver(CPU, Path(), {}), _no_kernel, {})
+    alone = run_alone(candidate, lambda: CpuDriver(CPU, no_kernels, {}), _no_kernel, {})
     certificate = certify_lowering(
         alone, match, [case], lowering=candidate.name, state="executed", tool_versions={}
     )

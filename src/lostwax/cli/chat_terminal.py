@@ -11,9 +11,10 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
-from lostwax.backends.runtime.say import MAX_NAME, many_lines, one_line, say
+from lostwax.backends.runtime.say import MAX_LINE, MAX_NAME, many_lines, say
 from lostwax.cli.chat_client import ChatError, Delta
 from lostwax.cli.conversation import Conversation
+from lostwax.ir.contract.one_line import one_line
 
 PROMPT = "> "
 HELP = """\
@@ -75,7 +76,7 @@ class Terminal:
         except ChatError as error:
             if self._was:
                 self._console.print()
-            self._console.print(Text(f"error: {one_line(error)}", style="red"))
+            self._console.print(Text(f"error: {one_line(error, MAX_LINE)}", style="red"))
             return
         self._console.print()
         if finish == "length":

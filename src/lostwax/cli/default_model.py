@@ -10,8 +10,9 @@ import fcntl
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import lostwax
@@ -25,6 +26,9 @@ FAST_DTYPES = {"cpu": "fp32"}
 so that this is exact and faster there."""
 MAX_KEPT = 8
 """Artifacts kept in the cache; the one that was not used for longest goes first."""
+
+REMOVED = ".removed."
+"""Begins the name of what is being removed from the cache; the next compile finishes it."""
 
 
 class NoDefaultModel(RuntimeError):
@@ -59,10 +63,12 @@ def default_artifact(
     folder = cache_folder(cache, os.environ)
     prefix = f"{NAME}-{target}-{dtype}{f'-drafts{drafts}' if drafts else ''}"
     artifact = folder / f"{prefix}-{_content(checkpoint)}"
-    if not _is_whole(artifact):
+    if _fault(artifact) is not None:
         _require_writable(folder)
         with _alone(folder):
-            if not _is_whole(artifact):
+            fault = _fault(artifact)
+            if fault is not None:
+                _clear(artifact, fault)
                 say(f"compiling {NAME} to {artifact} (once)")
                 _compile(checkpoint, artifact, target, dtype, drafts)
                 _remove_oldest(folder, artifact)
@@ -112,17 +118,34 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _is_whole(artifact: Path) -> bool:
-    """Whether it is there and undamaged: a cache mends itself."""
+def _fault(artifact: Path) -> str | None:
+    """Why it cannot be used, None where it is there and whole: a cache mends itself."""
     from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
 
-    if not (artifact / "manifest.json").is_file():
-        return False
     try:
         ArtifactReader(artifact).verify()
-    except ArtifactError:
-        return False
-    return True
+    except ArtifactError as error:
+        return str(error)
+    return None
+
+
+def _clear(artifact: Path, fault: str) -> None:
+    """Make room: whatever lies there is a cache's, and of no use."""
+    for left in artifact.parent.glob(f"{REMOVED}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    if os.path.lexists(artifact):
+        say(f"{fault} (a cache mends itself: this is done now)")
+        try:
+            _discard(artifact)
+        except OSError as error:
+            raise _unwritable(artifact.parent, error.strerror) from error
+
+
+def _discard(artifact: Path) -> None:
+    """Remove it under another name, so that no half of it ever has its own."""
+    grave = Path(tempfile.mkdtemp(prefix=REMOVED, dir=artifact.parent))
+    os.rename(artifact, grave / artifact.name)
+    shutil.rmtree(grave, ignore_errors=True)
 
 
 def _require_writable(folder: Path) -> None:
@@ -175,4 +198,5 @@ def _remove_oldest(folder: Path, kept: Path) -> None:
     others = [p for p in folder.glob(f"{NAME}-*") if p != kept and (p / "manifest.json").is_file()]
     others.sort(key=lambda p: p.stat().st_mtime, reverse=True)
     for path in others[MAX_KEPT - 1 :]:
-        shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):
+            _discard(path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -120,11 +119,12 @@ def _toolchain(backend: Backend, target: Target) -> str:
 
 
 def _device(backend: Backend, target: Target) -> str:
+    from lostwax.backends.runtime.driver import no_kernels
     from lostwax.backends.runtime.require_device import require_device
 
     if (said := require_device(target)) is not None:
         return said
-    driver: Any = backend.load(backend.driver)(target, Path(), {})
+    driver: Any = backend.load(backend.driver)(target, no_kernels, {})
     return f"on {driver.device}"
 
 

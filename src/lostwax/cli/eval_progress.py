@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from lostwax.backends.runtime.say import MAX_NAME, one_line, say
+from lostwax.backends.runtime.say import MAX_NAME, say
 from lostwax.evals.run import Failure
 from lostwax.evals.samples import Sample
+from lostwax.ir.contract.one_line import one_line
 
 INTERVAL_S = 10.0
 """Between two lines of a log: more often would bury what else it holds."""

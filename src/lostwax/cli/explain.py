@@ -58,7 +58,8 @@ def explain(
         Print all recorded choices as JSON.
     """
     from lostwax.backends.runtime.artifact_reader import ArtifactReader
-    from lostwax.backends.runtime.certificates import places, read_certificates
+    from lostwax.backends.runtime.certificates import certificates_file, read_certificates
+    from lostwax.ir.contract.foreign_file import BadFile
 
     reader = ArtifactReader(artifact)
     if json_ and (op or entry or program):
@@ -80,8 +81,12 @@ def explain(
     }
     if not kept:
         raise UnknownProgram(f"{artifact} has no program {program or ''} of the entry {entry}")
-    found = (read_certificates(path) for path in places(reader, certificates))
-    proof = next((c for c in found if c and c.artifact == reader.manifest.digest), None)
+    try:
+        proof = read_certificates(certificates_file(reader, certificates))
+    except BadFile:  # `serve` measures it again
+        proof = None
+    if proof is not None and proof.artifact != reader.manifest.digest:
+        proof = None
     if op is not None:
         lines = _one_op(choices, kept, op, proof.evidence if proof else {})
     else:

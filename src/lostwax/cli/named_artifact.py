@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from lostwax.backends.runtime.say import say
+from lostwax.backends.runtime.whole_folder import recover
 from lostwax.cli.compile_apart import compile_apart
 
 
 def named_artifact(path: Path, target: str, dtype: str, drafts: int) -> Path:
     """What was named (`named_paths.Model`), compiled first if it is a checkpoint."""
+    recover(path)
     if (path / "manifest.json").is_file():
         return path
     return _compiled(path, target, dtype, drafts)
@@ -38,6 +40,7 @@ def _is_current(artifact: Path, checkpoint: Path) -> bool:
 
     try:
         reader = ArtifactReader(artifact)
+        reader.verify()
         manifest, note = reader.manifest, reader.note()
         require_content(checkpoint, note.files if note else {})
     except (ArtifactError, CheckpointMismatch):

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from lostwax.backends.runtime.say import MAX_NAME, one_line, result
+from lostwax.backends.runtime.say import MAX_NAME, result
 from lostwax.cli.named_paths import File, Model, OutFolder
 from lostwax.cli.option_types import MORE, Count, Name, Temperature, TopP, Url
+from lostwax.ir.contract.one_line import one_line
 
 if TYPE_CHECKING:
     from lostwax.cli.chat_client import ChatClient

@@ -20,7 +20,8 @@ from typing import IO
 
 import msgspec
 
-from lostwax.backends.runtime.say import one_line, say
+from lostwax.backends.runtime.say import MAX_LINE, say
+from lostwax.ir.contract.one_line import one_line
 from lostwax.server.gateway.ready_pipe import Ready
 
 LOOPBACK = "127.0.0.1"
@@ -126,7 +127,7 @@ class _Lines:
         self._rest = rest[-MAX_READ_BYTES:]
         for line in whole:
             if line.strip():
-                yield one_line(line.rstrip().decode(errors="replace"))
+                yield one_line(line.rstrip().decode(errors="replace"), MAX_LINE)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import shutil
 import sys
 import textwrap
 
-from lostwax.backends.runtime.say import one_line
+from lostwax.ir.contract.one_line import one_line
 
 DEFAULT_WIDTH = 100
 MAX_CHARS = 20_000

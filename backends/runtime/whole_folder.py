@@ -1,0 +1,103 @@
+"""Puts a folder in the place of another so that one whole version always lies on the disk.
+
+Linux exchanges two names in one step. A file system that cannot gets two renames, between which
+the old version has another name; whoever opens or writes the folder next gives it back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from lostwax.backends.runtime.whole_file import sync
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
+"""What kernels and file systems say that do not know how to exchange (EPERM: some sandboxes)."""
+
+
+def aside(folder: Path) -> Path:
+    """Where the old version lies between two renames."""
+    return folder.parent / f".{folder.name}.replaced"
+
+
+@contextmanager
+def locked(folder: Path) -> Generator[None]:
+    """Once no other process holds the folder's lock; a killed one holds none."""
+    lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Give each the other's name in one step; False where that cannot be done here."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _CANNOT:
+        return False
+    raise OSError(code, os.strerror(code), str(other))
+
+
+def put_in_place(made: Path, folder: Path) -> None:
+    """Let `made`, whose content is on the disk, take the folder's name; what had it is removed.
+
+    The caller holds the lock of the folder that both lie in.
+    """
+    recover_locked(folder)
+    if not os.path.lexists(folder):
+        os.rename(made, folder)
+    elif exchange(made, folder):
+        sync(folder.parent)
+        remove(made)
+    else:
+        old = aside(folder)
+        os.rename(folder, old)
+        os.rename(made, folder)
+        sync(folder.parent)
+        remove(old)
+    sync(folder.parent)
+
+
+def recover(folder: Path) -> None:
+    """Give a folder its name back if a writer was killed between two renames; else do nothing.
+
+    Where that cannot be done (a read-only disk), nothing happens: the folder is then missing.
+    """
+    if os.path.lexists(folder) or not os.path.lexists(aside(folder)):
+        return
+    with suppress(OSError), locked(folder.parent):
+        recover_locked(folder)
+
+
+def recover_locked(folder: Path) -> None:
+    """The same, and remove an old version that was replaced; the caller holds the lock."""
+    old = aside(folder)
+    if not os.path.lexists(old):
+        return
+    if os.path.lexists(folder):
+        remove(old)
+    else:
+        os.rename(old, folder)
+
+
+def remove(path: Path) -> None:
+    """Remove a folder with all that is in it, or a file or link itself."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

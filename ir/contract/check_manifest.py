@@ -1,0 +1,105 @@
+"""Whether a manifest's parts fit each other. Reads no other file."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from lostwax.ir.contract.artifact import Manifest, ProgramRef
+from lostwax.ir.contract.cache_layout import LAYOUTS
+from lostwax.ir.contract.caches import CachePlane
+from lostwax.ir.contract.check_views import require
+
+PROGRAMS = "programs"
+KERNELS = "kernels"
+MAX_PAGES = 1 << 24
+"""Of all requests at full length: a thousand million cached tokens at 64 a page."""
+MAX_ROWS = 1 << 24
+"""Of one step."""
+MAX_LAYERS = 4096
+ARENA_ALIGN = 8
+"""Bytes: so that an arena holds whole elements of every dtype."""
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """Raise Inconsistent, naming the field, where a manifest contradicts itself."""
+    _check_model(manifest)
+    require(bool(manifest.planes), "planes is empty")
+    require(bool(manifest.programs), "programs is empty")
+    for plane in manifest.planes:
+        _check_plane(plane, manifest)
+    names = [plane.name for plane in manifest.planes]
+    require(len(set(names)) == len(names), "planes names one plane twice")
+    for ref in manifest.programs:
+        _check_ref(ref, manifest)
+    files = [ref.file for ref in manifest.programs]
+    require(len(set(files)) == len(files), "programs names one file twice")
+    largest = max(ref.arena_bytes for ref in manifest.programs)
+    require(
+        manifest.arena_bytes == largest and largest % ARENA_ALIGN == 0,
+        f"arena_bytes is {manifest.arena_bytes}, the programs' largest arena has {largest}",
+    )
+    _check_kernels(manifest)
+
+
+def _check_model(manifest: Manifest) -> None:
+    limits, model = manifest.limits, manifest.model
+    require(limits.vocab_size == model.vocab_size, "limits.vocab_size is not model.vocab_size")
+    require(limits.page_tokens == model.page_tokens, "limits.page_tokens is not model.page_tokens")
+    ids = [*model.eos_token_ids, *([] if model.bos_token_id is None else [model.bos_token_id])]
+    beyond = [i for i in ids if not 0 <= i < model.vocab_size]
+    require(not beyond, f"model names token {beyond[:1]}, beyond its vocabulary")
+    require(model.num_layers <= MAX_LAYERS, f"model.num_layers is above {MAX_LAYERS}")
+    pages = -(-limits.max_context // limits.page_tokens)
+    require(limits.max_reqs * pages <= MAX_PAGES, "limits ask for too many pages")
+    rows = max(limits.max_tokens, limits.max_reqs * (limits.max_drafts + 1))
+    require(rows <= MAX_ROWS, "limits ask for too many rows a step")
+
+
+def _check_plane(plane: CachePlane, manifest: Manifest) -> None:
+    layout = LAYOUTS.get(plane.layout)
+    if layout is None:
+        require(False, f"plane {plane.name!r} has an unknown layout {plane.layout!r}")
+        return
+    require(
+        bool(plane.row) and layout.fits(plane.row),
+        f"plane {plane.name!r} has a row that layout {plane.layout} does not take",
+    )
+    layers = manifest.model.num_layers + bool(manifest.limits.max_drafts)
+    require(plane.layers <= layers, f"plane {plane.name!r} has {plane.layers} layers of {layers}")
+    require(
+        plane.page_tokens == manifest.limits.page_tokens,
+        f"plane {plane.name!r} has pages of {plane.page_tokens} tokens, the limits say"
+        f" {manifest.limits.page_tokens}",
+    )
+    page_bytes = layout.row_bytes(plane.row) * plane.page_tokens
+    require(
+        plane.page_bytes == page_bytes,
+        f"plane {plane.name!r} has pages of {plane.page_bytes} bytes, its layout says {page_bytes}",
+    )
+
+
+def _check_ref(ref: ProgramRef, manifest: Manifest) -> None:
+    limits, bucket = manifest.limits, ref.bucket
+    path = PurePosixPath(ref.file)
+    require(
+        path.parent == PurePosixPath(PROGRAMS) and ref.file in manifest.files,
+        f"programs names {ref.file!r}, which is no file of {PROGRAMS}/ that files lists",
+    )
+    rows = max(limits.max_tokens, limits.max_reqs * (limits.max_drafts + 1))
+    pages = -(-limits.max_context // limits.page_tokens)
+    fits = (
+        bucket.reqs <= bucket.tokens <= rows
+        and bucket.reqs <= limits.max_reqs
+        and bucket.pages <= pages
+        and bucket.rows <= bucket.tokens
+    )
+    require(fits, f"{ref.file} has a bucket beyond the limits")
+
+
+def _check_kernels(manifest: Manifest) -> None:
+    for kernel in manifest.kernels:
+        listed = manifest.files.get(f"{KERNELS}/{kernel.binary}")
+        require(
+            listed is not None and listed == kernel.digest,
+            f"kernels gives {kernel.binary} a digest that files does not",
+        )

@@ -1,0 +1,210 @@
+"""Whether a program keeps to its memory and to what its artifact has. Runs nothing.
+
+What a launch computes cannot be told from its program: probes and certificates are for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+
+from lostwax.ir.contract.artifact import Manifest, ProgramRef
+from lostwax.ir.contract.check_views import (
+    Inconsistent,
+    end_of,
+    require,
+    require_pages,
+    require_within,
+)
+from lostwax.ir.contract.check_weights import WeightSizes
+from lostwax.ir.contract.program import (
+    DTYPE_BYTES,
+    Bucket,
+    Call,
+    HostCall,
+    Launch,
+    Pointer,
+    Program,
+    Scalar,
+    View,
+)
+from lostwax.ir.contract.step import HIDDEN, STEP_INPUTS, StepResult, input_shape
+
+MAX_BLOCK_THREADS = 1024  # CUDA and HIP
+MAX_SHARED_BYTES = 1 << 20
+SCALARS = {"i32": range(-(1 << 31), 1 << 31), "i64": range(-(1 << 63), 1 << 63)}
+ALWAYS = ("ids", "logprobs")
+OUTPUTS = frozenset(StepResult.__struct_fields__) - {"program"}
+
+
+def launches_of(program: Program) -> Iterator[Launch]:
+    """Every launch of a program, those of a block once."""
+    yield from program.prepare
+    for launches in program.blocks.values():
+        yield from launches
+
+
+def views_of(launch: Launch) -> list[View]:
+    """The memory that a launch is given."""
+    if isinstance(launch, HostCall):
+        return [view for view in launch.args if view is not None]
+    return [param.view for param in launch.params if isinstance(param, Pointer)]
+
+
+def check_launch(launch: Launch, symbols: Mapping[str, set[str]]) -> None:
+    """Raise Inconsistent where a kernel's launch is none that `symbols` of binaries allow."""
+    if isinstance(launch, HostCall):
+        return
+    what = f"the launch of {launch.symbol!r}"
+    require(
+        launch.symbol in symbols.get(launch.binary, ()),
+        f"{what} names binary {launch.binary!r}, where the manifest lists no such kernel",
+    )
+    require(prod(launch.block) <= MAX_BLOCK_THREADS, f"{what} has too many threads a block")
+    require(launch.shared_bytes <= MAX_SHARED_BYTES, f"{what} asks for too much shared memory")
+    for param in launch.params:
+        if isinstance(param, Scalar) and param.kind in SCALARS:
+            fits = isinstance(param.value, int) and param.value in SCALARS[param.kind]
+            require(fits, f"{what} has a parameter that is no {param.kind}")
+
+
+def symbols_of(manifest: Manifest) -> dict[str, set[str]]:
+    """The kernels of each binary."""
+    found: dict[str, set[str]] = {}
+    for kernel in manifest.kernels:
+        found.setdefault(kernel.binary, set()).add(kernel.symbol)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Reach:
+    """What a block's launches ask of memory that each call gives anew, by name."""
+
+    carry: Mapping[str, tuple[View, ...]]
+    weights: Mapping[str, tuple[View, ...]]
+    planes: frozenset[str]
+
+
+class ProgramCheck:
+    """Checks the programs of one artifact."""
+
+    def __init__(self, manifest: Manifest, weights: WeightSizes) -> None:
+        self._manifest = manifest
+        self._weights = weights
+        self._planes = {plane.name: plane for plane in manifest.planes}
+        self._symbols = symbols_of(manifest)
+
+    def __call__(self, program: Program, ref: ProgramRef) -> None:
+        """Raise Inconsistent, naming the part, where a program is not as its artifact says."""
+        told = (ref.entry, ref.bucket, ref.guard, ref.arena_bytes)
+        own = (program.entry, program.bucket, program.guard, program.arena_bytes)
+        require(told == own, "its entry, bucket, guard or arena is not the manifest's")
+        for launch in launches_of(program):
+            check_launch(launch, self._symbols)
+        for view in _views(program.prepare):
+            require(view.space in ("arena", "input", "state"), f"prepare reads {view.space} memory")
+            self._check_own(view, program)
+        reach = {
+            name: self._check_block(launches, program) for name, launches in program.blocks.items()
+        }
+        require(bool(program.calls), "it calls no block")
+        for call in program.calls:
+            require(call.block in reach, f"it calls block {call.block!r}, which it does not have")
+            self._check_call(call, reach[call.block], program)
+        self._check_outputs(program)
+
+    def _check_block(self, launches: Iterable[Launch], program: Program) -> _Reach:
+        carry: dict[str, list[View]] = {}
+        weights: dict[str, list[View]] = {}
+        planes: set[str] = set()
+        for view in _views(launches):
+            if view.space == "carry":
+                carry.setdefault(view.name, []).append(view)
+            elif view.space == "weight":
+                weights.setdefault(view.name, []).append(view)
+            elif view.space == "plane":
+                planes.add(view.name)
+                plane = self._planes.get(view.name)
+                if plane is None:
+                    raise Inconsistent(f"it reads a plane {view.name!r}, which is not there")
+                require_pages(view, plane.page_bytes)
+            else:
+                self._check_own(view, program)
+        return _Reach(
+            {name: _farthest(views) for name, views in carry.items()},
+            {name: _farthest(views) for name, views in weights.items()},
+            frozenset(planes),
+        )
+
+    def _check_own(self, view: View, program: Program) -> None:
+        """A view of memory that is the same for all calls."""
+        if view.space == "arena":
+            require_within(view, program.arena_bytes)
+        elif view.space == "state":
+            require(view.name == HIDDEN, f"there is no state {view.name!r}")
+            require_within(view, self._manifest.state_bytes)
+        else:
+            require_within(view, _input_bytes(view, program.bucket))
+
+    def _check_call(self, call: Call, reach: _Reach, program: Program) -> None:
+        for name, views in reach.carry.items():
+            start = call.carry.get(name)
+            if start is None:
+                raise Inconsistent(f"block {call.block!r} reads {name!r}, which no call carries")
+            for view in views:
+                require_within(view, program.arena_bytes, start)
+        sizes = self._weights.get(call.prefix, {})
+        for name, views in reach.weights.items():
+            size = sizes.get(name)
+            if size is None:
+                raise Inconsistent(f"it reads weight {call.prefix + name!r}, which is not stored")
+            for view in views:
+                require_within(view, size)
+        for name in reach.planes:
+            if call.layer >= self._planes[name].layers:
+                raise Inconsistent(f"plane {name!r} has no layer {call.layer}")
+
+    def _check_outputs(self, program: Program) -> None:
+        names, rows = program.outputs.keys(), program.bucket.rows
+        unknown = sorted(names - OUTPUTS)
+        require(not unknown, f"it gives {unknown[:1]}, which no step gives")
+        missing = [name for name in ALWAYS if name not in names]
+        require(not missing, f"it does not give {missing}")
+        for name, view in program.outputs.items():
+            require(view.space == "arena", f"its output {name!r} lies in {view.space} memory")
+            require_within(view, program.arena_bytes)
+            require(
+                bool(view.shape) and view.shape[0] >= rows,
+                f"its output {name!r} has fewer rows than the {rows} of its bucket",
+            )
+
+
+def _views(launches: Iterable[Launch]) -> Iterator[View]:
+    for launch in launches:
+        yield from views_of(launch)
+
+
+def _farthest(views: Iterable[View]) -> tuple[View, ...]:
+    """Of views of one buffer, the one that reaches farthest for each width of an element."""
+    found: dict[int, tuple[int, View]] = {}
+    for view in views:
+        end = end_of(view)
+        width = DTYPE_BYTES[view.dtype]
+        if width not in found or found[width][0] < end:
+            found[width] = (end, view)
+    return tuple(view for _, view in found.values())
+
+
+def _input_bytes(view: View, bucket: Bucket) -> int:
+    spec = STEP_INPUTS.get(view.name)
+    if spec is None or spec.dtype != view.dtype:
+        raise Inconsistent(f"there is no step input {view.name!r} of {view.dtype}")
+    return 4 * prod(input_shape(view.name, bucket))
+
+
+def code_of(launch: Launch) -> str:
+    """What a launch runs, whatever it runs over: a host function, or a kernel of a binary."""
+    if isinstance(launch, HostCall):
+        return launch.function
+    return f"{launch.binary}:{launch.symbol}"

@@ -1,0 +1,152 @@
+"""Damaged and hostile files of artifacts, by the thousand: each is refused by name, or harmless.
+
+The default suite tries whole files; the lane `hostile` tries single values, sealed anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile_files import FILES, Mutant, file_mutants, value_mutants
+from hostile_trial import SEED, try_all
+from small import PROMPT, batch
+from small_fixtures import Compiled, CompileSmall
+
+from lostwax.backends.cpu import BACKEND
+from lostwax.backends.cpu.driver import CpuDriver
+from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.backends.runtime.boot_check import check_boot, require_proven
+from lostwax.backends.runtime.checkpoint_content import require_content
+from lostwax.backends.runtime.driver import no_kernels
+from lostwax.backends.runtime.load import load
+from lostwax.cli.explain import explain
+from lostwax.ir.contract.canonical import canonical
+
+PROGRAM = "programs/extend-t16-b2-p8-r2-sparse.json"
+ANY_FILE = "/art"
+"""One changed value may be missed by another file of the artifact, which then is named."""
+
+
+@pytest.fixture(scope="module")
+def art(small_artifact: Compiled, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy that a test changes and puts back."""
+    return shutil.copytree(small_artifact.artifact, tmp_path_factory.mktemp("hostile") / "art")
+
+
+def reseal(art: Path, name: str) -> None:
+    """Make the digests true again, as far as what is written has one: as a foreign writer would."""
+    path = art / "manifest.json"
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_bytes())
+        if name != "manifest.json":
+            manifest["files"][name] = hashlib.sha256((art / name).read_bytes()).hexdigest()
+        manifest["digest"] = ""
+        manifest["digest"] = hashlib.sha256(canonical(manifest)).hexdigest()
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return
+    path.write_bytes(canonical(manifest))
+
+
+def use_artifact(art: Path, checkpoint: Path, name: str) -> Callable[[], object]:
+    """What reads a file of an artifact, up to a step that runs it."""
+
+    def use_probes() -> None:
+        reader = ArtifactReader(art)
+        driver = CpuDriver(reader.manifest.target, no_kernels, {})
+        require_proven(check_boot(reader, driver, BACKEND.kernels, art.parent / "evidence"))
+
+    def use_choices() -> None:
+        explain(art)
+        explain(art, "mla.attend")
+
+    def use_program() -> None:
+        runtime = load(art, checkpoint=checkpoint)
+        ref = next((r for r in runtime.manifest.programs if r.file == name), None)
+        if ref is None:
+            runtime.run(batch(PROMPT[:1], 40))
+            return
+        runtime._replay(ref, batch(PROMPT[:3], 40))  # pyright: ignore[reportPrivateUsage]  this one
+
+    def use_all() -> None:
+        ArtifactReader(art).verify_all()
+        {"probes.json": use_probes, "choices.json": use_choices}.get(name, use_program)()
+
+    return use_all
+
+
+def resealed_values(art: Path, name: str, count: int, seed: int = SEED) -> Iterator[Mutant]:
+    whole = (art / name).read_bytes()
+    for what, text in value_mutants(whole, name, count, seed):
+
+        def apply(at: Path, text: bytes = text) -> None:
+            at.write_bytes(text)
+            reseal(art, name)
+
+        yield Mutant(what, apply)
+
+
+VALUES_TRIED = {
+    "manifest.json": 240,
+    "weights.json": 150,
+    PROGRAM: 300,
+    "probes.json": 240,
+    "choices.json": 60,
+}
+"""How many values of each file; with the whole files, certificates and the rest over a thousand."""
+
+
+def test_a_wrong_file_of_an_artifact_is_refused_by_name(art: Path, small_checkpoint: Path) -> None:
+    for name in VALUES_TRIED:
+        use = use_artifact(art, small_checkpoint, name)
+        found = try_all(art, name, file_mutants(art / name, SEED), use, Path(name).name)
+        assert found == {"refused": len(FILES)}, name
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("name", VALUES_TRIED)
+def test_resealed_values_are_refused_or_harmless(
+    art: Path, small_checkpoint: Path, name: str
+) -> None:
+    count = VALUES_TRIED[name]
+    mutants = resealed_values(art, name, count)
+    found = try_all(art, name, mutants, use_artifact(art, small_checkpoint, name), ANY_FILE)
+    assert found.total() == count
+    assert found["refused"] > found["harmless"], "nearly every value means something"
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("name", ["manifest.json", "programs/decode-t1-b1-p8-r1-dense.json"])
+def test_resealed_values_of_kernels_and_their_launches_are_refused_before_a_device(
+    compile_small: CompileSmall, tmp_path: Path, name: str
+) -> None:
+    """Where pointers go to a GPU no torch checks them: the reader does, without a device."""
+    art = tmp_path / "art"
+    compile_small(art, "cuda-sm90a", dtype="bf16")
+
+    def use() -> None:
+        ArtifactReader(art).check()
+
+    assert try_all(art, name, resealed_values(art, name, 200), use, ANY_FILE)["refused"] > 100
+
+
+def test_a_wrong_note_is_refused_or_harmless(art: Path, small_checkpoint: Path) -> None:
+    name = "checkpoint.json"
+    note = {"path": str(small_checkpoint), "files": {"model-00001-of-00001.safetensors": "0"}}
+    (art / name).write_text(json.dumps(note))
+    values = resealed_values(art, name, 40)
+
+    def use() -> None:
+        reader = ArtifactReader(art)
+        reader.check()
+        if (found := reader.note()) is not None:
+            require_content(reader.checkpoint(None), found.files)
+
+    found = try_all(art, name, file_mutants(art / name, SEED), use, name)
+    assert found["refused"] >= len(FILES) - 3, "all but none, and a bit or bytes of the path"
+    assert try_all(art, name, values, use, name)["refused"] > 20
