@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -21,6 +21,16 @@ MAX_NUMBER = 1e12  # no field of a real config comes near; larger ones are nonse
 def shown(value: object) -> str:
     """A foreign value in a message: one line of bounded length, control characters escaped."""
     return one_line(repr(value), MAX_VALUE)
+
+
+def same(one: object, other: object) -> bool:
+    """Whether JSON says the same with both: true is no 1, and false no 0, as Python takes them."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def one_of(value: object, values: Iterable[object]) -> bool:
+    """Whether JSON says the same with the value and one of the others."""
+    return any(same(value, other) for other in values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +87,7 @@ class Fields:
     def only(self, name: str, *values: object) -> None:
         """The field is absent, null or has one of the values that are implemented."""
         got = self.raw.get(name)
-        if got is not None and got not in values:
+        if got is not None and not one_of(got, values):
             only = " or ".join(map(repr, values))
             raise ConfigError(f"{self.path}{name} is {shown(got)}; lostwax implements {only} only")
 

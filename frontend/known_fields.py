@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lostwax.frontend.config_fields import ConfigError, Fields, shown
+from lostwax.frontend.config_fields import ConfigError, Fields, one_of, shown
 
 READ = frozenset({
     "architectures", "model_type", "vocab_size", "hidden_size", "num_hidden_layers",
@@ -176,7 +176,7 @@ def require_known(fields: Fields) -> None:
         fields.only(name, *values)
     for name, feature in UNIMPLEMENTED.items():
         value = fields.raw.get(name)
-        if not _is_neutral(value) and value not in feature.neutral:
+        if not _is_neutral(value) and not one_of(value, feature.neutral):
             raise ConfigError(
                 f"{fields.path}{name} is {shown(value)}: lostwax does not implement"
                 f" {feature.what}; serve this checkpoint with software that does"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lostwax.frontend.config_fields import ConfigError, Fields, shown
+from lostwax.frontend.config_fields import ConfigError, Fields, same, shown
 
 OTHER_NAMES = {
     "num_local_experts": "n_routed_experts",
@@ -32,7 +32,7 @@ def one_spelling(raw: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if fields.get(name) is None:
             fields[name] = value
-        elif fields[name] != value:
+        elif not same(fields[name], value):
             raise disagree(name, fields[name], other, value)
     return fields
 

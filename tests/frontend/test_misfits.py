@@ -97,6 +97,16 @@ def test_stored_buffers_of_the_rotary_embedding_are_not_read(mtp: Path) -> None:
     assert "\n" not in notice
 
 
+def test_a_buffer_of_a_layer_that_is_not_read_counts_once(mtp: Path) -> None:
+    number = len(open_checkpoint(mtp).mtp_tensors)
+    change_config(mtp, num_nextn_predict_layers=0)
+    change_tensors(mtp, _extra("model.layers.3.self_attn.rotary_emb.inv_freq"))
+    assert open_checkpoint(mtp).notice == (
+        f"tensors that are not read: {number} of MTP layer 3 (num_nextn_predict_layers is 0),"
+        " 1 rotary_emb buffers (the rope settings give their values)"
+    )
+
+
 EXTRA = {
     "num_hidden_layers": "model.layers.2.input_layernorm.weight",
     "n_routed_experts": f"{LAYER}mlp.experts.6.up_proj.weight",
