@@ -1,0 +1,87 @@
+"""What a lowering says that it takes reaches its launch, the plan and the plan's total, whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_fixtures import CompileSmall
+
+from lostwax.backends.buckets import Sizes
+from lostwax.backends.lowering import Knobs, Lowering, Match
+from lostwax.backends.memory_plan import MemoryPlan, plan_memory
+from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.ir.contract.program import HostCall
+from lostwax.ir.contract.target import Target
+
+LOWERINGS = "lostwax.backends.cpu.lowerings.lowerings"
+
+
+def test_the_total_is_the_sum_of_all_parts() -> None:
+    parts = {
+        "weights": 1 << 40,
+        "arena": 1 << 30,
+        "state": 1 << 25,
+        "inputs": 1 << 20,
+        "host_calls": 1 << 15,
+        "graph_bytes": 1 << 10,
+        "libraries": 1 << 5,
+    }
+    rest: dict[str, Any] = {"target": "t", "ranks": 2, "page_tokens": 64, "graphs": 3}
+    plan = MemoryPlan(**parts, **rest, planes={"latent": 3, "index": 1}, num_pages=2)
+    assert (plan.page_bytes, plan.cache) == (4, 8)
+    assert plan.total == sum(parts.values()) + 8
+    for name, value in parts.items():
+        assert replace(plan, **{name: 0}).total == plan.total - value, name
+    assert replace(plan, num_pages=0).total == plan.total - 8
+    fields = set(MemoryPlan.__dataclass_fields__)
+    assert fields == {*parts, *rest, "planes", "num_pages"}, "a new part belongs into the total"
+
+
+def test_a_launch_carries_what_its_lowering_says(
+    compile_small: CompileSmall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lostwax.backends.cpu.lowerings import lowerings
+
+    said: dict[str, int] = {}
+
+    def odd(lowering: Lowering) -> Lowering:
+        most = said.setdefault(lowering.name, 100_001 + 2 * len(said))
+
+        def allocates(match: Match, knobs: Knobs) -> int:
+            return most
+
+        return replace(lowering, allocates=allocates)
+
+    of_target: Callable[[Target], tuple[Lowering, ...]] = lowerings
+    monkeypatch.setattr(LOWERINGS, lambda target: tuple(map(odd, of_target(target))))  # pyright: ignore
+    compile_small(tmp_path / "a", sizes=Sizes(max_context=128, max_tokens=4, max_reqs=1))
+    reader = ArtifactReader(tmp_path / "a")
+    seen: dict[str, int] = {}
+    for ref in reader.manifest.programs:
+        for block in reader.program(ref.file).blocks.values():
+            calls = [launch for launch in block if isinstance(launch, HostCall)]
+            assert {c.op: c.allocates for c in calls} == {c.op: said[c.op] for c in calls}
+            seen |= {call.op: call.allocates for call in calls}
+    assert len(seen) > 10
+    assert plan_memory(tmp_path / "a").host_calls == max(seen.values())
+
+
+def test_the_plan_takes_the_largest_launch_of_all_programs(small_artifact: Any) -> None:
+    """Read from the files as they lie, by their names in JSON."""
+    texts = [p.read_text() for p in (small_artifact.artifact / "programs").glob("*.json")]
+    found = [
+        launch.get("allocates", 0)
+        for program in map(json.loads, texts)
+        for launch in (*program["prepare"], *(x for b in program["blocks"].values() for x in b))
+    ]
+    plan = plan_memory(small_artifact.artifact)
+    assert plan.host_calls == max(found) > 0
+    manifest = small_artifact.manifest
+    assert plan.weights + plan.arena == manifest.weight_bytes + manifest.arena_bytes
+    known = plan.weights + plan.arena + plan.state + plan.inputs + plan.cache
+    assert plan.total == known + plan.host_calls + plan.graph_bytes + plan.libraries
