@@ -11,16 +11,27 @@ import errno
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from lostwax.backends.runtime.say import say
 from lostwax.backends.runtime.whole_file import sync
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
 """What kernels and file systems say that do not know how to exchange (EPERM: some sandboxes)."""
+
+SAY_AFTER_S = 1.0
+WAIT_S = 60.0
+"""A lock is held while a folder is renamed and an old version removed: seconds, not minutes."""
+_POLL_S = 0.02
+
+
+class FolderHeld(TimeoutError):
+    """Another process has held a folder's lock for longer than any of ours does."""
 
 
 def aside(folder: Path) -> Path:
@@ -30,13 +41,33 @@ def aside(folder: Path) -> Path:
 
 @contextmanager
 def locked(folder: Path) -> Generator[None]:
-    """Once no other process holds the folder's lock; a killed one holds none."""
+    """Once no other process holds the folder's lock; a killed one holds none.
+
+    Whoever may read the folder can hold it, so that the wait ends: raises FolderHeld.
+    """
     lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _wait_for(lock, folder)
         yield
     finally:
         os.close(lock)
+
+
+def _wait_for(lock: int, folder: Path) -> None:
+    start, is_said = time.monotonic(), False
+    while True:
+        with suppress(BlockingIOError):
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        waited = time.monotonic() - start
+        if waited >= WAIT_S:
+            raise FolderHeld(
+                f"another process has held the lock of {folder} for {WAIT_S:g} s; end it"
+                f" (`fuser {folder}` names it), or write to a folder that only you may read"
+            )
+        if waited >= SAY_AFTER_S and not is_said:
+            say(f"waiting for another process that holds {folder}")
+            is_said = True
+        time.sleep(_POLL_S)
 
 
 def exchange(one: Path, other: Path) -> bool:
