@@ -122,6 +122,9 @@ class Runner:
                 for _ in range(min(self.concurrency, len(jobs))):
                     group.create_task(work())
         except ExceptionGroup as errors:
+            # A request that fails because it was cancelled must not hide that the run was.
+            if (asking := asyncio.current_task()) is not None and asking.cancelling():
+                raise asyncio.CancelledError from errors
             raise errors.exceptions[0] from None
         return failures
 

@@ -13,6 +13,7 @@ from collections.abc import Generator
 import h11
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lostwax.server.gateway.connection import (
     HEAD_DEADLINE_S,
@@ -44,7 +45,7 @@ class HttpServer(uvicorn.Server):
     ) -> None:
         super().__init__(
             uvicorn.Config(
-                app,
+                _Cuttable(app),
                 http=BoundedConnection,
                 h11_max_incomplete_event_size=MAX_HEADER_BYTES,
                 ws="none",
@@ -91,3 +92,18 @@ class HttpServer(uvicorn.Server):
     async def _tasks_end(self, within_s: float) -> None:
         if self.server_state.tasks:
             await asyncio.wait(self.server_state.tasks, timeout=within_s)
+
+
+class _Cuttable:
+    """Where the server's own cancellation of a request ends, which uvicorn would log as a fault."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            if scope["type"] != "http":
+                raise
+            # the connection is closed: there is nobody to tell

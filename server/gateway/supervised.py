@@ -29,6 +29,7 @@ from lostwax.server.engine.messages import (
     decode_events,
     encode,
 )
+from lostwax.server.gateway.end_tasks import end_tasks
 from lostwax.server.gateway.engine_client import (
     STOPPED,
     EngineLost,
@@ -129,9 +130,7 @@ class SupervisedEngine:
         self._lose(reason)
         self._state, self._gone = "dead", reason
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await end_tasks(self._task)
 
     def abandon(self) -> None:
         """Kill the engine and leave no trace of it: this process ends in this moment."""
@@ -218,9 +217,7 @@ class SupervisedEngine:
             self._lose(EngineLost(LOST))  # at once: ending the process takes a while
             if process.returncode is None:
                 return _why(next(task for task in tasks if task.done()))
-            tasks[0].cancel()
-            with suppress(asyncio.CancelledError):
-                await tasks[0]
+            await end_tasks(tasks[0])
             while await socket.poll(20):
                 self._take(await socket.recv())
             return self._fatal or f"the engine ended with code {process.returncode}"
