@@ -99,7 +99,7 @@ def _pieces(request: ChatRequest) -> list[Piece]:
         rendered = [message.rendered() for message in request.messages]
         pieces = encode_pieces(
             rendered,
-            "thinking" if request.thinking else "chat",
+            "thinking" if request.thinks else "chat",
             trust_content=bool(request.template.trust_content),
         )
     except EncodingError as error:
