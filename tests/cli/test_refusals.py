@@ -22,6 +22,17 @@ MAX_SECONDS = 2.0
 ARTIFACT = {"serve": "", "run": "", "eval": "--artifact "}
 """How these commands take a model, where the others have it as their argument."""
 
+NEEDED = {
+    "compile": {"": "CKPT", "-o": "OUT"},
+    "explain": {"": "ART"},
+    "certify": {"": "ART"},
+    "verify": {"": "ART"},
+    "export": {"": "ART", "-o": "OUT"},
+    "opt": {"": "FILE"},
+    "new-checkpoint": {"--config": "FILE", "-o": "OUT"},
+}
+"""What a command is nothing without; "" is its argument."""
+
 # Command lines with ART, CKPT (folders that look like it), OUT (nothing yet), FILE and DIR (empty)
 # in their places; what the sentence says.
 VALUES = {
@@ -170,6 +181,31 @@ def test_every_number_and_path_of_a_command_has_a_check(name: str) -> None:
         kinds = set(get_args(argument.hint)) or {argument.hint}  # of `int | None`, int too
         if kinds & {int, float, Path}:
             assert argument.parameter.validator, f"{name} {argument.name} takes anything"
+
+
+def empty_paths() -> Iterator[list[str]]:
+    """Each name of each path of each command with nothing behind it, the rest being right."""
+    for command in COMMANDS:
+        for argument in make_app()[command].assemble_argument_collection():
+            if Path not in {*get_args(argument.hint), argument.hint}:
+                continue
+            needed = {k: v for k, v in NEEDED.get(command, {}).items() if k not in argument.names}
+            for name in argument.names:
+                is_option = name.startswith("-")
+                if not is_option:
+                    needed.pop("", None)
+                rest = [word for option, value in needed.items() for word in (option, value)]
+                yield [command, *filter(None, rest), *[name] * is_option, ""]
+
+
+@pytest.mark.parametrize("line", list(empty_paths()), ids=" ".join)
+def test_an_empty_path_is_not_the_current_folder(
+    line: list[str], places: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = lostwax(capsys, *(places.get(word, word) for word in line))
+    assert (status, out) == (1, "")
+    named = line[-2] if line[-2].startswith("-") else "the path"
+    assert one_sentence(err).startswith(f"lostwax: {named} is empty; give a path")
 
 
 def test_refusals_import_no_torch(places: dict[str, str]) -> None:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 STDIN = Path("-")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
@@ -160,15 +161,29 @@ def _out_file(_: object, path: Path) -> None:
     _require_parent(path)
 
 
-Model = Annotated[Path, Parameter(validator=_model)]
-Artifact = Annotated[Path, Parameter(validator=_artifact)]
-Checkpoint = Annotated[Path, Parameter(validator=_checkpoint)]
-Folder = Annotated[Path, Parameter(validator=_folder)]
-ConfigFile = Annotated[Path, Parameter(validator=_config)]
-File = Annotated[Path, Parameter(validator=_file)]
-ModuleFile = Annotated[Path, Parameter(validator=_module_file)]
-Records = Annotated[Path, Parameter(validator=_records)]
-EmptyFolder = Annotated[Path, Parameter(validator=_empty_folder)]
-OutArtifact = Annotated[Path, Parameter(validator=_out_artifact)]
-OutFolder = Annotated[Path, Parameter(validator=_out_folder)]
-OutFile = Annotated[Path, Parameter(validator=_out_file)]
+def _given(_: object, tokens: Sequence[Token]) -> Path:
+    """A path as it was given. An empty one, as of an unset variable, is no current directory."""
+    (token,) = tokens
+    if not token.value:
+        raise UnusablePath(
+            f"{token.keyword or 'the path'} is empty; give a path (. is the current folder)"
+        )
+    return Path(token.value)
+
+
+def _checked(validator: Callable[[object, Any], None]) -> Parameter:
+    return Parameter(converter=_given, validator=validator)
+
+
+Model = Annotated[Path, _checked(_model)]
+Artifact = Annotated[Path, _checked(_artifact)]
+Checkpoint = Annotated[Path, _checked(_checkpoint)]
+Folder = Annotated[Path, _checked(_folder)]
+ConfigFile = Annotated[Path, _checked(_config)]
+File = Annotated[Path, _checked(_file)]
+ModuleFile = Annotated[Path, _checked(_module_file)]
+Records = Annotated[Path, _checked(_records)]
+EmptyFolder = Annotated[Path, _checked(_empty_folder)]
+OutArtifact = Annotated[Path, _checked(_out_artifact)]
+OutFolder = Annotated[Path, _checked(_out_folder)]
+OutFile = Annotated[Path, _checked(_out_file)]
