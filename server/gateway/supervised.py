@@ -29,6 +29,7 @@ from lostwax.server.engine.messages import (
     decode_events,
     encode,
 )
+from lostwax.server.engine.own_error import described
 from lostwax.server.gateway.end_tasks import end_tasks
 from lostwax.server.gateway.engine_client import (
     STOPPED,
@@ -163,7 +164,7 @@ class SupervisedEngine:
                 self._folder = folder
                 await self._live_again_and_again(folder)
         except Exception as error:  # without a socket or a process there is nothing to start again
-            self.failure = f"{type(error).__name__}: {error}"
+            self.failure = described(error)
         self._lose(EngineLost(LOST))
         self._state = "dead"
         self._ended.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -10,11 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
 import pytest
 from command_line import lostwax, one_sentence
 
+from lostwax.backends.runtime.checkpoint_content import content_digests
 from lostwax.cli.app import make_app
 from lostwax.cli.commands import COMMANDS
+from lostwax.ir.contract.artifact import CheckpointNote
 
 MAX_SECONDS = 2.0
 """Of a refusal, from a process' start to its end. Idle cores need 0.3 s of it."""
@@ -261,6 +265,39 @@ def test_more_cache_than_memory_is_refused_before_an_engine_starts(
     status, _, err = lostwax(capsys, "serve", *where, "--drafts", 2)
     assert status == 1
     assert "was compiled with --drafts 0; ask for 0 to 0" in one_sentence(err)
+
+
+@pytest.mark.parametrize("line", ["serve", "eval --artifact", "export --onnx -o OUT"])
+def test_another_checkpoint_is_refused_before_an_engine_starts(
+    line: str,
+    small_artifact: Any,
+    small_checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("work began with weights that were not compiled")
+
+    for begins in (
+        "lostwax.server.gateway.serve.serve",
+        "lostwax.evals.connect.in_process",
+        "lostwax.backends.export_onnx.export_artifact",
+    ):
+        monkeypatch.setattr(begins, never)
+    artifact = shutil.copytree(small_artifact.artifact, tmp_path / "artifact")
+    files = content_digests(
+        small_checkpoint, [p.name for p in small_checkpoint.glob("*.safetensors")]
+    )
+    note = CheckpointNote(path=str(small_checkpoint), files=files)
+    (artifact / "checkpoint.json").write_bytes(msgspec.json.encode(note))
+    other = shutil.copytree(small_checkpoint, tmp_path / "other")
+    shard = next(other.glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\x7f")
+    words = [tmp_path / "no" if word == "OUT" else word for word in line.split()]
+    status, _, err = lostwax(capsys, *words, artifact, "--checkpoint", other)
+    assert status == 1
+    assert one_sentence(err).startswith(f"lostwax: {shard} has other content than when it was")
 
 
 def test_a_port_that_is_taken_is_said_before_a_compile(

@@ -18,9 +18,11 @@ from fake_runtime import FakeRuntime
 from fastapi import FastAPI
 from http_server import running
 
+from lostwax.backends.runtime.checkpoint_content import CheckpointMismatch
 from lostwax.ir.contract.step import StepBatch, StepResult
 from lostwax.server.engine.failure_log import MAX_IDS, MAX_IN_WINDOW, WINDOW_S, FailureLog
 from lostwax.server.engine.loop import EngineCore
+from lostwax.server.engine.own_error import described
 from lostwax.server.gateway.app import Settings, create_app
 from lostwax.server.gateway.end_tasks import end_tasks
 from lostwax.server.gateway.in_process import InProcessEngine
@@ -31,6 +33,15 @@ from lostwax.server.gateway.tokenizer import Codec, IdCodec
 BODY = {"prompt": [7, 1, 2], "max_tokens": 8, "ignore_eos": True, "temperature": 0}
 SECRET = "/home/operator/weights: 7 exceeds (3, 4)"
 """Stands for what an exception's text may tell of the machine and of other requests."""
+
+
+MISMATCH = """
+import sys
+from lostwax.backends.runtime.checkpoint_content import CheckpointMismatch
+from lostwax.server.engine.wire import EngineWire
+with EngineWire(sys.argv[1]):
+    raise CheckpointMismatch("a.safetensors is cut short; download it again")
+"""
 
 
 class Failing(FakeRuntime):
@@ -162,6 +173,20 @@ def test_an_engine_that_cannot_even_be_started_ends_the_server() -> None:
     with pytest.raises(ServeError, match=r"did not start: FileNotFoundError: .*no-such"):
         serve_engine(
             lambda _: ["/no-such-program"],
+            lambda engine, draining: create_app(engine, IdCodec(), Settings(), draining=draining),
+            host="127.0.0.1",
+            port=0,
+            announce=lambda _: None,
+        )
+
+
+def test_an_error_of_ours_is_a_sentence_without_its_class() -> None:
+    ours = CheckpointMismatch("a.safetensors is cut short; download it again")
+    assert described(ours) == "a.safetensors is cut short; download it again"
+    assert described(ZeroDivisionError(SECRET)) == f"ZeroDivisionError: {SECRET}"
+    with pytest.raises(ServeError, match=r"did not start: a\.safetensors is cut short; download"):
+        serve_engine(
+            lambda link: [sys.executable, "-c", MISMATCH, link.address],
             lambda engine, draining: create_app(engine, IdCodec(), Settings(), draining=draining),
             host="127.0.0.1",
             port=0,

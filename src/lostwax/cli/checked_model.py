@@ -64,12 +64,19 @@ def require_runnable(path: Path | None, target: str | None) -> None:
 
 
 def require_checkpoint(reader: ArtifactReader, given: Path | None) -> None:
-    """OptionRefused where the weights are not where they were, nor where --checkpoint says."""
+    """OptionRefused where the weights are not where they were, nor where --checkpoint says.
+
+    Raises CheckpointMismatch where what lies there is not what was compiled.
+    """
+    from lostwax.backends.runtime.checkpoint_content import require_content
+
     folder = reader.checkpoint(given)
     if not folder.is_dir():
         raise OptionRefused(
             f"the checkpoint of {reader.folder} is not at {folder}; give --checkpoint DIR"
         )
+    note = reader.note()
+    require_content(folder, note.files if note else {})
 
 
 def require_fits(artifact: Path, *, drafts: int | None, num_pages: int | None) -> None:
