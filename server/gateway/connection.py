@@ -21,12 +21,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from lostwax.server.gateway.errors import ApiError
+from lostwax.server.gateway.framing import BoundedParser
 from lostwax.server.gateway.room import Room
 
 HEAD_DEADLINE_S = 10.0
 """From the connection, or a head's first byte, to its last."""
 UNREAD_DEADLINE_S = 60.0
 """A client that takes nothing of what waits for it for so long is taken to be gone."""
+READ_BYTES = 8192
+"""At once, where asyncio takes 256 KiB: what came is parsed before others have their turn."""
 
 
 class GatewayState(ServerState):
@@ -50,6 +53,7 @@ class BoundedConnection(H11Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.conn = BoundedParser()
         self._room = server_state.room
         self._head_deadline_s = server_state.head_deadline_s
         self._unread_deadline_s = server_state.unread_deadline_s
@@ -74,6 +78,7 @@ class BoundedConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """It opens: there may be no room for it."""
         super().connection_made(transport)
+        transport.max_size = READ_BYTES  # pyright: ignore[reportAttributeAccessIssue]
         transport.set_write_buffer_limits(0)  # so that nothing stays unread without our knowing
         self._await_head()
         if not self._room.enter(self):

@@ -22,8 +22,6 @@ from lostwax.server.gateway.connection import (
 )
 from lostwax.server.gateway.room import BACKLOG, MAX_CONNECTIONS, Room
 
-MAX_HEADER_BYTES = 65536
-"""uvicorn's default parser takes headers of any size (CVE-2025-48956); h11 has a bound."""
 ACCEPTED_AT_ONCE = 16
 """Between two of these, room is made: all that wait in the backlog may be more than there is."""
 KEEP_ALIVE_S = 60
@@ -45,8 +43,7 @@ class HttpServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=BoundedConnection,
-                h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+                http=BoundedConnection,  # uvicorn's own takes heads of any size (CVE-2025-48956)
                 ws="none",
                 loop="asyncio",
                 log_level="error",

@@ -142,6 +142,60 @@ def test_what_is_no_http_is_an_error_of_the_apis_shape(
     assert capfd.readouterr().err == ""
 
 
+def _in_chunks(body: bytes, size: int, extension: bytes = b"") -> bytes:
+    parts = (body[i : i + size] for i in range(0, len(body), size))
+    return b"".join(b"%x%s\r\n%s\r\n" % (len(part), extension, part) for part in parts)
+
+
+TRAILER = b"X:" + b" " * 60_000 + b"\0\r\n\r\n"
+COSTLY = {
+    "a byte each": _in_chunks(b" " * 300_000, 1),
+    "an extension each": _in_chunks(b" " * 64_000, 1_000, b";" + b"a" * 2_000),
+    "a padded trailer": b"1\r\n \r\n0\r\n" + TRAILER,
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_chunks_that_cost_more_than_their_bytes_are_refused_and_stop_nobody(name: str) -> None:
+    with _served() as url, ExitStack() as stack, httpx.Client(base_url=url) as other:
+        other.get("/health")
+        (connection,) = _open(stack, url, 1, CHUNKED)
+        sender = threading.Thread(target=_send_all, args=(connection, COSTLY[name]))
+        sender.start()
+        waits: list[float] = []
+        for _ in range(20):
+            begun = time.monotonic()
+            other.get("/health")
+            waits.append(time.monotonic() - begun)
+        answer = b""
+        with suppress(ConnectionResetError):  # its other bytes were not read
+            answer = connection.recv(12)
+        sender.join()
+        assert answer in (b"", b"HTTP/1.1 400")
+        assert max(waits) < 0.4  # 10 ms of parsing beside whatever else runs; it was 1 s and more
+        assert httpx.get(f"{url}/health").json()["running"] == 0
+
+
+def _send_all(connection: socket.socket, content: bytes) -> None:
+    with suppress(ConnectionError):  # the server may have ended it
+        connection.sendall(content)
+
+
+@pytest.mark.parametrize("size", [4_096, 100])
+def test_ordinary_chunks_are_taken_whatever_they_hold(size: int) -> None:
+    padded = json.dumps(BODY)[:-1] + ', "seed":' + " " * 1_000 + "\r\n0\r\n" + " " * 2_000 + "}"
+    padded += " " * (16 * 2**20 - len(padded) if size > 1_000 else 0)
+    with _served() as url, ExitStack() as stack:
+        ending = b"0\r\nX-Note: a\r\n\r\n"
+        content = CHUNKED + _in_chunks(padded.encode(), size) + ending + GET
+        (connection,) = _open(stack, url, 1, content)
+        answer = b""
+        while answer.count(OK) < 2:
+            part = connection.recv(65536)
+            assert part, answer
+            answer += part
+
+
 @pytest.mark.parametrize("first", [b"", HALF, HALF + b"Length: 9\r\n\r\n{", GET], ids=range(4))
 def test_connections_that_wait_for_their_client_make_room(first: bytes) -> None:
     with _served(max_connections=8) as url, ExitStack() as stack:
