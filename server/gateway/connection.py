@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import http
-import ipaddress
 import socket
 import struct
 from typing import Any
@@ -20,6 +19,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from lostwax.server.gateway.address import client_address
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.framing import BoundedParser
 from lostwax.server.gateway.room import Room
@@ -63,10 +63,7 @@ class BoundedConnection(H11Protocol):
     @property
     def address(self) -> str:
         """The client's host; of IPv6 the network, which one client may have whole."""
-        host = ipaddress.ip_address(self.client[0].partition("%")[0] if self.client else 0)
-        if isinstance(host, ipaddress.IPv4Address) or host.ipv4_mapped is not None:
-            return str(host)
-        return str(ipaddress.ip_network((host, 64), strict=False))
+        return client_address(self.client)
 
     def abort(self) -> None:
         """Close at once; what was still to be sent is dropped, by the system, too."""
