@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from lostwax.server.gateway.connection import (
     HEAD_DEADLINE_S,
     UNREAD_DEADLINE_S,
+    UNREAD_WAITS_S,
     BoundedConnection,
     GatewayState,
 )
@@ -39,6 +40,7 @@ class HttpServer(uvicorn.Server):
         max_connections: int = MAX_CONNECTIONS,
         head_deadline_s: float = HEAD_DEADLINE_S,
         unread_deadline_s: float = UNREAD_DEADLINE_S,
+        unread_waits_s: float = UNREAD_WAITS_S,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -54,7 +56,7 @@ class HttpServer(uvicorn.Server):
             )
         )
         room = Room(max_connections)
-        self.server_state = GatewayState(room, head_deadline_s, unread_deadline_s)
+        self.server_state = GatewayState(room, head_deadline_s, unread_deadline_s, unread_waits_s)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:

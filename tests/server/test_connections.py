@@ -19,6 +19,7 @@ from http_server import running
 
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.gateway.app import Settings, create_app
+from lostwax.server.gateway.connection import UNREAD_WAITS_S
 from lostwax.server.gateway.in_process import InProcessEngine
 from lostwax.server.gateway.room import (
     RESERVED_FILES,
@@ -31,6 +32,7 @@ from lostwax.server.gateway.tokenizer import IdCodec
 
 HALF = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-"
 GET = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+LARGE = GET.replace(b"/health", b"/openapi.json")
 OK = b"HTTP/1.1 200 OK"
 BODY = {"prompt": [1, 2], "max_tokens": 4, "ignore_eos": True}
 
@@ -40,11 +42,12 @@ def _served(
     max_connections: int = 100,
     head_deadline_s: float = 30.0,
     unread_deadline_s: float = 30.0,
+    unread_waits_s: float = UNREAD_WAITS_S,
     step_s: float = 0.0,
 ) -> Generator[str]:
     core = EngineCore(FakeRuntime(step_s=step_s))
     app = create_app(InProcessEngine(core), IdCodec(), Settings())
-    with running(app, max_connections, head_deadline_s, unread_deadline_s) as url:
+    with running(app, max_connections, head_deadline_s, unread_deadline_s, unread_waits_s) as url:
         yield url
 
 
@@ -99,11 +102,10 @@ def test_half_a_head_is_told_and_closed_in_time_however_it_trickles() -> None:
 
 
 def test_a_client_that_reads_nothing_is_closed_and_one_that_reads_slowly_is_not() -> None:
-    large = b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     with _served(unread_deadline_s=0.5) as url, ExitStack() as stack:
         count = 8 * 2**20 // len(httpx.get(f"{url}/openapi.json").content)
         # More than the system's buffers take, asked for at once.
-        silent, slow = _open(stack, url, 2, large * count)
+        silent, slow = _open(stack, url, 2, LARGE * count)
         found, num_bytes, window, ended = 0, 0, b"", select.poll()
         ended.register(silent, select.POLLHUP | select.POLLERR)
         begun = time.monotonic()
@@ -202,6 +204,26 @@ def test_connections_that_wait_for_their_client_make_room(first: bytes) -> None:
         idle = _open(stack, url, 40, first)
         assert httpx.post(f"{url}/v1/completions", json=BODY, timeout=10).status_code == 200
         assert _num_closed(idle) >= 40 - 8 - SPARE
+
+
+def test_answers_that_nobody_reads_make_room() -> None:
+    with _served(max_connections=2, unread_waits_s=0.1) as url, ExitStack() as stack:
+        count = 8 * 2**20 // len(httpx.get(f"{url}/openapi.json").content)
+        held = _open(stack, url, 2, LARGE * count)
+        begun = time.monotonic()
+        while True:
+            status = httpx.get(f"{url}/health").status_code
+            if status == 200 and _num_ended(held):
+                break
+            assert time.monotonic() - begun < 10
+
+
+def _num_ended(connections: Sequence[socket.socket]) -> int:
+    """How many the server has aborted, with whatever is unread there."""
+    ended = select.poll()
+    for connection in connections:
+        ended.register(connection, select.POLLHUP | select.POLLERR)
+    return len(ended.poll(0))
 
 
 def test_requests_under_way_are_not_closed_for_new_ones_which_are_told() -> None:
