@@ -161,16 +161,16 @@ def compile_module(
     target_name: str,
     out: Path,
     options: CompileOptions | None = None,
-    tokenizer: Path | None = None,
+    tokenizer: bytes | None = None,
     progress: Progress = lambda phase: None,
     note: CheckpointNote | None = None,
 ) -> Manifest:
     """Compile a captured module into the artifact folder `out` and return its manifest.
 
     `weights` may be empty (a capture without a checkpoint): then the artifact plans but cannot be
-    loaded. `note` is kept beside the digest. Raises NoCover, UnknownTarget, UnknownLowering,
-    UnsupportedDtype, UnsupportedFormat, UnsupportedRanks, ShardRefused, SizeError, ArtifactExists,
-    ArtifactUnwritable, CompileRuns and KernelCompileError.
+    loaded. `tokenizer` is kept as it is, `note` beside the digest. Raises NoCover, UnknownTarget,
+    UnknownLowering, UnsupportedDtype, UnsupportedFormat, UnsupportedRanks, ShardRefused, SizeError,
+    ArtifactExists, ArtifactUnwritable, CompileRuns and KernelCompileError.
     """
     options = options or CompileOptions()
     require_replaceable(out)
@@ -255,7 +255,7 @@ def compile_module(
         if note is not None:
             write(folder, CHECKPOINT, canonical(note))
         if tokenizer is not None:
-            write(folder, "tokenizer.json", tokenizer.read_bytes())
+            write(folder, "tokenizer.json", tokenizer)
         manifest = Manifest(
             schema=SCHEMA,
             digest="",

@@ -104,7 +104,7 @@ def in_process(
     from lostwax.server.engine.loop import EngineCore
     from lostwax.server.gateway.app import Settings, create_app
     from lostwax.server.gateway.in_process import InProcessEngine
-    from lostwax.server.gateway.tokenizer import load_codec
+    from lostwax.server.gateway.tokenizer_file import load_codec
 
     ranks = ArtifactReader(artifact).manifest.world_size
     if ranks > 1:

@@ -227,6 +227,7 @@ def compile_checkpoint(
     from lostwax.backends.buckets import Sizes
     from lostwax.backends.registry import find_target
     from lostwax.frontend.checkpoint import PAGE_TOKENS, open_checkpoint
+    from lostwax.server.gateway.tokenizer_file import read_tokenizer
 
     phases("read checkpoint headers")
     opened = open_checkpoint(checkpoint)
@@ -237,6 +238,7 @@ def compile_checkpoint(
     asked = Asked(_IR_NAMES.get(dtype, dtype), sizes, tp)
     require_possible(asked, opened.facts(PAGE_TOKENS), described, has_mtp=opened.has_mtp)
     require_replaceable(out)
+    tokenizer = read_tokenizer(checkpoint)
     phases("import compiler")
     from lostwax.backends.cover import Forced
     from lostwax.backends.forced import require_known
@@ -256,7 +258,6 @@ def compile_checkpoint(
     if opened.notice is not None:
         phases.note(opened.notice)
     captured = capture(opened)
-    tokenizer = checkpoint / "tokenizer.json"
     chosen = formats or {}
     if chosen.get("activations") == "fp8":  # scales are rounded as the checkpoint's were
         chosen = chosen | {"activations": f"fp8_{opened.scale_fmt or 'fp32'}"}
@@ -278,7 +279,7 @@ def compile_checkpoint(
         target,
         out,
         options,
-        tokenizer if tokenizer.is_file() else None,
+        tokenizer,
         phases,
         note_of(checkpoint, captured.weights),
     )
