@@ -172,7 +172,7 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_f
     web_search_options: Annotated[Unread, only(remedy="there is no search here")] = UNSET
     moderation: Annotated[Unread, only(remedy="there is no moderation here")] = UNSET
     prompt_cache_options: Annotated[
-        Unread, only({}, {"mode": "implicit"}, remedy="the prefix cache is implicit")
+        Unread, only({}, {"mode": "implicit"}, remedy="nothing is kept between requests")
     ] = UNSET
     reasoning_effort: Annotated[Unread, only("none", remedy=_THINKING)] = UNSET
     enable_thinking: Annotated[Unread, only(False, remedy=_THINKING)] = UNSET
