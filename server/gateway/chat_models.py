@@ -55,7 +55,7 @@ CacheControl = Annotated[
     only(
         {"type": "ephemeral"},
         {"type": "ephemeral", "ttl": "5m"},
-        remedy="the prefix cache is implicit; leave it out",
+        remedy="nothing is kept between requests; leave it out",
     ),
 ]
 """What a client of Anthropic's interface marks messages and parts with."""

@@ -18,13 +18,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lostwax.server.gateway.connection import (
     HEAD_DEADLINE_S,
     UNREAD_DEADLINE_S,
+    UNREAD_WAITS_S,
     BoundedConnection,
     GatewayState,
 )
 from lostwax.server.gateway.room import BACKLOG, MAX_CONNECTIONS, Room
 
-MAX_HEADER_BYTES = 65536
-"""uvicorn's default parser takes headers of any size (CVE-2025-48956); h11 has a bound."""
 ACCEPTED_AT_ONCE = 16
 """Between two of these, room is made: all that wait in the backlog may be more than there is."""
 KEEP_ALIVE_S = 60
@@ -42,12 +41,12 @@ class HttpServer(uvicorn.Server):
         max_connections: int = MAX_CONNECTIONS,
         head_deadline_s: float = HEAD_DEADLINE_S,
         unread_deadline_s: float = UNREAD_DEADLINE_S,
+        unread_waits_s: float = UNREAD_WAITS_S,
     ) -> None:
         super().__init__(
             uvicorn.Config(
                 _Cuttable(app),
-                http=BoundedConnection,
-                h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+                http=BoundedConnection,  # uvicorn's own takes heads of any size (CVE-2025-48956)
                 ws="none",
                 loop="asyncio",
                 log_level="error",
@@ -58,7 +57,7 @@ class HttpServer(uvicorn.Server):
             )
         )
         room = Room(max_connections)
-        self.server_state = GatewayState(room, head_deadline_s, unread_deadline_s)
+        self.server_state = GatewayState(room, head_deadline_s, unread_deadline_s, unread_waits_s)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:

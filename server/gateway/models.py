@@ -121,10 +121,10 @@ class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields
     store: Annotated[Unread, only(False, remedy=_STORE)] = UNSET
     service_tier: Annotated[Unread, only("auto", "default", remedy="there is one tier")] = UNSET
     prompt_cache_retention: Annotated[
-        Unread, only("in_memory", remedy="the prefix cache lives in memory, while there is room")
+        Unread, only("in_memory", remedy="nothing is kept between requests")
     ] = UNSET
     prompt_cache_options: Annotated[
-        Unread, only({}, {"mode": "implicit"}, remedy="the prefix cache is implicit")
+        Unread, only({}, {"mode": "implicit"}, remedy="nothing is kept between requests")
     ] = UNSET
 
     def __post_init__(self) -> None:

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
 
+from lostwax.ir.contract.artifact import MANIFEST
+
 STDIN = Path("-")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 """A model's name on the Hugging Face hub looks so: organisation and name."""
@@ -23,8 +25,9 @@ class UnusablePath(Exception):
     """A path does not lead to what a command needs; the message says what to give."""
 
 
-def _is_artifact(path: Path) -> bool:
-    return (path / "manifest.json").exists()
+def is_artifact(path: Path) -> bool:
+    """Whether a folder says that it is one; whether it is whole is the reader's to check."""
+    return os.path.lexists(path / MANIFEST)
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -50,7 +53,7 @@ def _model(_: object, path: Path | None) -> None:
     if path is None:
         return
     _require_folder(path, "the folder of an artifact or of a checkpoint")
-    if not _is_artifact(path) and not is_checkpoint(path):
+    if not is_artifact(path) and not is_checkpoint(path):
         raise UnusablePath(
             f"{path} is neither an artifact (it has no manifest.json) nor a checkpoint (it has no"
             " config.json); give the folder of one"
@@ -59,7 +62,7 @@ def _model(_: object, path: Path | None) -> None:
 
 def _artifact(_: object, path: Path) -> None:
     _require_folder(path, f"the folder of an artifact; {_HOW_TO_MAKE}")
-    if _is_artifact(path):
+    if is_artifact(path):
         return
     if is_checkpoint(path):
         raise UnusablePath(
@@ -76,7 +79,7 @@ def _checkpoint(_: object, path: Path | None) -> None:
     _require_folder(path, wanted)
     if is_checkpoint(path):
         return
-    if _is_artifact(path):
+    if is_artifact(path):
         raise UnusablePath(f"{path} is an artifact and no checkpoint; give {wanted}")
     raise UnusablePath(f"{path} has no config.json, so it is no checkpoint; give {wanted}")
 
