@@ -289,3 +289,24 @@ def test_a_mark_that_the_vocabulary_knows_as_a_word_is_refused_in_text() -> None
     with pytest.raises(ApiError, match="no other way to write '<think>'"):
         rendered(asked(f"a {THINK} b"), TextCodec(tokenizer))
     assert rendered(asked("a b"), TextCodec(tokenizer)).ids
+
+
+@pytest.mark.parametrize("brought", ["＜think＞", "a ＜think＞ b", "<ｔｈｉｎｋ>"])  # noqa: RUF001
+def test_a_mark_that_a_normalizer_makes_of_other_letters_is_refused(brought: str) -> None:
+    alphabet = sorted(ByteLevel.alphabet())
+    vocab = {piece: i for i, piece in enumerate([*alphabet, THINK])}
+    tokenizer = Tokenizer(BPE(vocab=vocab, merges=[], ignore_merges=True))
+    tokenizer.normalizer = NFKC()  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.pre_tokenizer = Split(" ", "isolated")
+    tokenizer.add_tokens([*SPECIAL, *MARKS])
+    with pytest.raises(ApiError, match="no other way to write '<think>'"):
+        rendered(asked(brought), TextCodec(tokenizer))
+
+
+def test_what_is_unknown_may_be_a_mark_that_says_so() -> None:
+    vocab = {piece: i for i, piece in enumerate([*sorted(ByteLevel.alphabet()), "<unk>"])}
+    tokenizer = Tokenizer(BPE(vocab=vocab, merges=[], unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Split(" ", "isolated")
+    tokenizer.add_tokens([*SPECIAL, *MARKS, "<unk>"])
+    codec = TextCodec(tokenizer)
+    assert codec.marks["<unk>"] in rendered(asked("你"), codec).ids
