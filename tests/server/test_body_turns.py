@@ -17,9 +17,9 @@ from scripted_runtime import CODEC, EOS_ID, VOCAB
 from lostwax.server.engine.messages import EngineInfo
 from lostwax.server.gateway.body_process import MAX_MEMORY_BYTES
 from lostwax.server.gateway.body_reader import (
+    LARGE_BODY_BYTES,
     MAX_WAITING,
     NUM_PROCESSES,
-    SMALL_BODY_BYTES,
     BodyReader,
 )
 from lostwax.server.gateway.errors import ApiError
@@ -39,7 +39,7 @@ JOB = Job(route="completions", model="fake", info=INFO, max_tokens=4096)
 
 def _body(prompt: str) -> bytes:
     """A body that is large enough for a process."""
-    return msgspec.json.encode({"prompt": prompt}) + b" " * SMALL_BODY_BYTES
+    return msgspec.json.encode({"prompt": prompt}) + b" " * LARGE_BODY_BYTES
 
 
 class _Gated(BodyReader):
@@ -51,7 +51,7 @@ class _Gated(BodyReader):
         self.num_begun = 0
         self.num_read = 0
 
-    async def _read_large(self, body: bytes, job: Job) -> Prepared | Refused:
+    async def _read_apart(self, body: bytes, job: Job) -> Prepared | Refused:
         self.num_begun += 1
         await self.gate.wait()
         self.num_read += 1

@@ -10,6 +10,7 @@ from scripted_runtime import CODEC, EOS_ID, VOCAB
 
 from lostwax.ir.contract.model import CHAT_V32
 from lostwax.server.engine.messages import EngineInfo
+from lostwax.server.gateway.admission import Admission
 from lostwax.server.gateway.chat_models import (
     MAX_ARGUMENT_VALUES,
     MAX_CALLS,
@@ -20,7 +21,6 @@ from lostwax.server.gateway.chat_models import (
 from lostwax.server.gateway.decoding import MAX_STRINGS, require_few_strings
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.fitting import MARGIN, SLICE_CHARS, require_fitting
-from lostwax.server.gateway.limits import Admission
 from lostwax.server.gateway.models import (
     MAX_HINT_CHARS,
     MAX_LOGPROBS,

@@ -356,7 +356,7 @@ def test_tools_that_must_not_be_called_are_neither_rendered_nor_refused() -> Non
             "chat",
             {"messages": [ASK | {"cache_control": {"type": "ephemeral", "ttl": "1h"}}]},
             "messages[0].cache_control",
-            "the prefix cache is implicit",
+            "nothing is kept between requests",
         ),
         ("completions", {"max_completion_tokens": 4}, "max_completion_tokens", "use max_tokens"),
         ("chat", {"stream_options": {}}, "stream_options", "stream=true"),

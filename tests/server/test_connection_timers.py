@@ -13,7 +13,7 @@ from uvicorn.config import Config
 from lostwax.server.gateway.connection import BoundedConnection, GatewayState
 from lostwax.server.gateway.room import Room
 
-HEAD_S, UNREAD_S = 1000.0, 10.0
+HEAD_S, UNREAD_S, WAITS_S = 1000.0, 10.0, 5.0
 
 
 class _Timer:
@@ -78,7 +78,7 @@ async def _app(scope: Scope, receive: Receive, send: Send) -> None:
 
 def _connected(host: str = "192.0.2.7") -> tuple[BoundedConnection, _Transport, _Loop]:
     loop, transport = _Loop(), _Transport((host, 4711))
-    state = GatewayState(Room(4), HEAD_S, UNREAD_S)
+    state = GatewayState(Room(4), HEAD_S, UNREAD_S, WAITS_S)
     config = Config(_app, ws="none", log_config=None, proxy_headers=False)
     connection = BoundedConnection(config, state, {}, cast(asyncio.AbstractEventLoop, loop))
     connection.connection_made(cast(Any, transport))
