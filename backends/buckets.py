@@ -102,34 +102,37 @@ def _guards(facts: ModelFacts, longest: int) -> list[tuple[Guard, bool]]:
     return [(Guard("dense", (bound,)), True), (Guard("sparse"), False)]
 
 
-def _demand(spec: ProgramSpec, page_tokens: int) -> tuple[int, ...]:
+def _demand(spec: ProgramSpec, limits: Limits) -> tuple[int, ...]:
     """The most that a step may ask of the program: rows, rows a request, requests, pages, logits.
 
-    A bound on max_kv bounds the pages, too, however many the bucket has room for.
+    A bound on max_kv bounds the pages, too, however many the bucket has room for; and a request has
+    no more rows in a step than it has positions.
     """
-    bounds = [t.bound for t in spec.guard.terms if t.coefficients == {"max_kv": 1}]
-    pages = min((spec.bucket.pages, *(-(-bound // page_tokens) for bound in bounds)))
     b = spec.bucket
-    return (b.tokens, spec.rows_a_req, b.reqs, pages, b.rows)
+    bounds = [t.bound for t in spec.guard.terms if t.coefficients == {"max_kv": 1}]
+    longest = min((b.pages * limits.page_tokens, limits.max_context, *bounds))
+    rows = min(b.tokens, b.reqs * longest)
+    pages = -(-longest // limits.page_tokens)
+    return (rows, min(spec.rows_a_req, longest), b.reqs, pages, min(b.rows, rows))
 
 
-def _takes_all_of(earlier: ProgramSpec, later: ProgramSpec, page_tokens: int) -> bool:
+def _takes_all_of(earlier: ProgramSpec, later: ProgramSpec, limits: Limits) -> bool:
     """Whether every step that `later` admits is already taken by `earlier`."""
     b = earlier.bucket
     if (earlier.entry, b.scores) != (later.entry, later.bucket.scores):
         return False
     has = (b.tokens, earlier.rows_a_req, b.reqs, b.pages, b.rows)
-    wanted = _demand(later, page_tokens)
+    wanted = _demand(later, limits)
     implied = all(term in later.guard.terms for term in earlier.guard.terms)
     return implied and all(h >= w for h, w in zip(has, wanted, strict=True))
 
 
-def _reachable(specs: Iterable[ProgramSpec], page_tokens: int) -> tuple[ProgramSpec, ...]:
+def _reachable(specs: Iterable[ProgramSpec], limits: Limits) -> tuple[ProgramSpec, ...]:
     """The specs that some step picks: the first that admits a step wins, so one that takes all
     steps of a later one makes that a program which is compiled, captured and never run."""
     kept: list[ProgramSpec] = []
     for spec in specs:
-        if not any(_takes_all_of(earlier, spec, page_tokens) for earlier in kept):
+        if not any(_takes_all_of(earlier, spec, limits) for earlier in kept):
             kept.append(spec)
     return tuple(kept)
 
@@ -164,4 +167,4 @@ def program_specs(facts: ModelFacts, limits: Limits) -> tuple[ProgramSpec, ...]:
             facts, min(bucket.pages * limits.page_tokens, limits.max_context)
         )
     )
-    return _reachable(specs, limits.page_tokens)
+    return _reachable(specs, limits)

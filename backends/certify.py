@@ -28,6 +28,7 @@ from lostwax.backends.report_choices import place_of
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
 from lostwax.backends.runtime.boot_check import BootReport, add_evidence
 from lostwax.backends.runtime.driver import Driver, no_kernels
+from lostwax.backends.runtime.fenced_buffers import Overrun
 from lostwax.backends.variants import Variant
 from lostwax.ir.contract.artifact import ProgramRef
 from lostwax.ir.contract.check_program import code_of
@@ -235,6 +236,8 @@ def _certify(
         certificate = Certificate(state="compiled", tool_versions=versions)
         certificate = certificate.bound_to(kernels.digest())
         record = Record(key=record_key(candidate), knobs=choice.knobs, certificate=certificate)
+    except (Overrun, RuntimeError) as error:  # RuntimeError: torch's, and those of drivers
+        wrong = f"{choice.lowering} does not run: {reason(error)}"
     return Certified(
         program=candidate.context.name,
         lowering=choice.lowering,

@@ -16,7 +16,15 @@ from lostwax.backends.asked import Asked, require_possible
 from lostwax.backends.batch_invariance import OnePrice, require_invariant
 from lostwax.backends.buckets import ProgramSpec, Sizes, program_specs
 from lostwax.backends.choose_storage import choose_storage, covers_under
-from lostwax.backends.cover import CandidateSet, Cover, Forced, Place, find_candidates, find_places
+from lostwax.backends.cover import (
+    Budget,
+    CandidateSet,
+    Cover,
+    Forced,
+    Place,
+    find_candidates,
+    find_places,
+)
 from lostwax.backends.emit import Build, emit_program
 from lostwax.backends.forced import require_known
 from lostwax.backends.formats import Formats, typed
@@ -76,15 +84,15 @@ class CompileOptions:
 
 
 BUDGET_SHARE = 32
-"""One op takes at most this part of the device's memory: 2.5 GiB of 80, where 8,192 rows of index
-logits over 160k positions would take 5. Weights and caches want the rest."""
+"""One op takes at most this part of the device's memory, if it can: 2.5 GiB of 80, where 8,192 rows
+of index logits over 160k positions would take 5. Weights and caches want the rest."""
 
 
-def budget_of(options: CompileOptions, target: Target) -> int:
-    """Bytes that one region may take."""
+def budget_of(options: CompileOptions, target: Target) -> Budget:
+    """What one region may take: strictly where the user says it, else where there is a choice."""
     if options.budget_bytes is not None:
-        return options.budget_bytes
-    return target.memory_bytes // BUDGET_SHARE
+        return Budget(options.budget_bytes)
+    return Budget(target.memory_bytes // BUDGET_SHARE, strict=False)
 
 
 def module_text(module: builtin.ModuleOp) -> str:
@@ -153,16 +161,16 @@ def compile_module(
     target_name: str,
     out: Path,
     options: CompileOptions | None = None,
-    tokenizer: Path | None = None,
+    tokenizer: bytes | None = None,
     progress: Progress = lambda phase: None,
     note: CheckpointNote | None = None,
 ) -> Manifest:
     """Compile a captured module into the artifact folder `out` and return its manifest.
 
     `weights` may be empty (a capture without a checkpoint): then the artifact plans but cannot be
-    loaded. `note` is kept beside the digest. Raises NoCover, UnknownTarget, UnknownLowering,
-    UnsupportedDtype, UnsupportedFormat, UnsupportedRanks, ShardRefused, SizeError, ArtifactExists,
-    ArtifactUnwritable, CompileRuns and KernelCompileError.
+    loaded. `tokenizer` is kept as it is, `note` beside the digest. Raises NoCover, UnknownTarget,
+    UnknownLowering, UnsupportedDtype, UnsupportedFormat, UnsupportedRanks, ShardRefused, SizeError,
+    ArtifactExists, ArtifactUnwritable, CompileRuns and KernelCompileError.
     """
     options = options or CompileOptions()
     require_replaceable(out)
@@ -247,7 +255,7 @@ def compile_module(
         if note is not None:
             write(folder, CHECKPOINT, canonical(note))
         if tokenizer is not None:
-            write(folder, "tokenizer.json", tokenizer.read_bytes())
+            write(folder, "tokenizer.json", tokenizer)
         manifest = Manifest(
             schema=SCHEMA,
             digest="",

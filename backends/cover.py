@@ -84,6 +84,18 @@ def _view_match(op: Operation) -> RegionMatch:
     return RegionMatch(region, {"op": op}, {"x": op.operands[0], "op": op.results[0]})  # pyright: ignore[reportArgumentType]
 
 
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Bytes that one region may take: results, workspace and what its calls allocate.
+
+    `strict`: what takes more is refused. Else it is refused only where something takes less: an op
+    that cannot be cut smaller takes what it needs, and the memory plan says so.
+    """
+
+    num_bytes: int
+    strict: bool = True
+
+
 def _need_bytes(candidate: Candidate, lowering: Lowering, knobs: Mapping[str, int]) -> int:
     env = candidate.context.env
     results = sum(type_bytes(v.type, env) for v in candidate.region.output_values())
@@ -91,19 +103,25 @@ def _need_bytes(candidate: Candidate, lowering: Lowering, knobs: Mapping[str, in
 
 
 def _fitting_knobs(
-    candidate: Candidate, lowering: Lowering, budget_bytes: int | None, first_only: bool = False
-) -> dict[str, int] | str:
-    """The first knob setting within the budget, or the reason that there is none."""
-    if budget_bytes is None:
-        return lowering.default_knobs()
-    least: int | None = None
+    candidate: Candidate, lowering: Lowering, budget: Budget | None, first_only: bool = False
+) -> tuple[dict[str, int], str | None]:
+    """The first knob setting within the budget; else the smallest one, and why it does not fit."""
+    if budget is None:
+        return lowering.default_knobs(), None
+    least: tuple[int, dict[str, int]] | None = None
     for values in product(*(k.values[: 1 if first_only else None] for k in lowering.knobs)):
         knobs = {k.name: v for k, v in zip(lowering.knobs, values, strict=True)}
         need = _need_bytes(candidate, lowering, knobs)
-        if need <= budget_bytes:
-            return knobs
-        least = need if least is None else min(least, need)
-    return f"needs {least} bytes of results and workspace, the arena's budget is {budget_bytes}"
+        if need <= budget.num_bytes:
+            return knobs, None
+        if least is None or need < least[0]:
+            least = need, knobs
+    assert least is not None  # without knobs there is one setting, the empty one
+    need, knobs = least
+    return knobs, (
+        f"needs {need} bytes of results, workspace and temporaries, the budget is"
+        f" {budget.num_bytes}; give a larger --budget"
+    )
 
 
 def _priced(
@@ -111,11 +129,12 @@ def _priced(
     lowering: Lowering,
     knobs: Mapping[str, int],
     measurements: Measurements,
-    budget_bytes: int | None,
+    budget: Budget | None,
 ) -> Priced:
     """The candidate's price; a record made with more room than the budget gives does not count."""
     found = price(candidate, measurements, knobs)
-    if budget_bytes is not None and _need_bytes(candidate, lowering, found.knobs) > budget_bytes:
+    room = None if budget is None else budget.num_bytes
+    if room is not None and _need_bytes(candidate, lowering, found.knobs) > room:
         found = price(candidate, NoMeasurements(), knobs)
     return Priced(candidate, found)
 
@@ -155,18 +174,22 @@ def find_candidates(
     places: Iterable[Place],
     measurements: Measurements,
     forced: Sequence[Forced] = (),
-    budget_bytes: int | None = None,
+    budget: Budget | None = None,
     one_price: Pricing | None = None,
 ) -> CandidateSet:
     """Test and price every lowering at its places in one block function.
 
-    `one_price` refuses lowerings and prices them instead of measurements and estimates.
+    `one_price` refuses lowerings and prices them instead of measurements and estimates; a budget
+    that is not strict then says nothing, or programs of different sizes would choose differently.
     """
+    if one_price is not None and budget is not None and not budget.strict:
+        budget = None
     body = block.function.body.block
     ops = tuple(op for op in body.ops if not isinstance(op, func.ReturnOp))
     rules = [f for f in forced if f.applies(context.entry)]
     priced: list[Priced] = []
     refusals: list[Refusal] = []
+    large: list[Priced] = []
     for op in ops:
         if aliased_operand(op) is not None:
             view = Candidate(context, block, _view_match(op), None)
@@ -176,14 +199,23 @@ def find_candidates(
         reason = lowering.when.refusal(candidate) or _forced_refusal(lowering, match, rules)
         if one_price is not None:
             reason = reason or one_price.refusal(lowering)
-        fixed = one_price is not None
-        knobs = reason or _fitting_knobs(candidate, lowering, budget_bytes, fixed)
-        if isinstance(knobs, str):
-            refusals.append(Refusal(match, lowering.name, knobs))
-        elif one_price is not None:
+        if reason is not None:
+            refusals.append(Refusal(match, lowering.name, reason))
+            continue
+        knobs, reason = _fitting_knobs(candidate, lowering, budget, one_price is not None)
+        if one_price is not None and reason is None:
             priced.append(Priced(candidate, one_price.price(candidate)))
+        elif reason is None:
+            priced.append(_priced(candidate, lowering, knobs, measurements, budget))
         else:
-            priced.append(_priced(candidate, lowering, knobs, measurements, budget_bytes))
+            refusals.append(Refusal(match, lowering.name, reason))
+            large.append(Priced(candidate, price(candidate, NoMeasurements(), knobs)))
+    if budget is not None and not budget.strict:
+        covered = {op for p in priced for op in p.candidate.region.members}
+        wanted = [p for p in large if not p.candidate.region.members <= covered]
+        priced += wanted
+        taken = {(id(p.candidate.region), p.candidate.name) for p in wanted}
+        refusals = [r for r in refusals if (id(r.region), r.lowering) not in taken]
     return CandidateSet(context, block, ops, tuple(priced), tuple(refusals))
 
 

@@ -1,4 +1,6 @@
-"""What of a predicted step runs on torch's operators for want of the target's own kernels.
+"""What of a predicted step runs on portable lowerings for want of the target's own.
+
+Portable lowerings run on torch's operators and are made for no device.
 
 Reads an artifact's choices; chooses nothing.
 """
@@ -20,7 +22,7 @@ LEAST_SHARE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """A region on torch's operators: its part of the step, and why no lowering of the target's own.
+    """A region under a portable lowering: its part of the step, and why none of the target's own.
 
     `refusals` are (lowering, reason); empty where the target has none or portable was cheaper.
     """
@@ -41,7 +43,7 @@ class PredictedStep:
 
     @property
     def share(self) -> float:
-        """The part of the step that runs on torch's operators."""
+        """The part of the step under portable lowerings."""
         return sum(f.share for f in self.fallbacks)
 
     def lines(self) -> Iterator[str]:
@@ -50,7 +52,7 @@ class PredictedStep:
             return
         yield (
             f"{self.program}: predicted {self.us / 1e3:.2f} ms,"
-            f" {self.share:.0%} of it on torch's operators"
+            f" {self.share:.0%} of it by portable lowerings"
         )
         for each in self.fallbacks:
             if each.share >= LEAST_SHARE:

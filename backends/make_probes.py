@@ -13,8 +13,9 @@ from math import prod
 
 from lostwax.backends.candidate import Candidate
 from lostwax.backends.conformance.check import region_dtypes
+from lostwax.backends.conformance.inputs import reads_positions_alone
 from lostwax.backends.conformance.run_alone import Alone
-from lostwax.backends.conformance.step_cases import StepCase, step_case
+from lostwax.backends.conformance.step_cases import StepCase, far_case, step_case
 from lostwax.backends.conformance.tolerance import tolerance_of
 from lostwax.backends.cover import Cover, Priced
 from lostwax.backends.probe_inputs import ProbeInputs, probe_inputs
@@ -137,6 +138,8 @@ class ProbeMaker:
         _require_small(chosen)
         alone, launches = self._launches(chosen)
         case = self._case(chosen.candidate.context)
+        if reads_positions_alone(chosen.candidate.region):
+            case = far_case(case, self._facts.max_context)
         inputs: ProbeInputs = probe_inputs(alone, launches, case, bare.id)
         evaluate_ops(list(chosen.candidate.region.ops.values()), inputs.values, case.env)
         tolerance = tolerance_of(region_dtypes(chosen.candidate.region))
@@ -154,7 +157,7 @@ class ProbeMaker:
         )
 
     def _case(self, context: ProgramContext) -> StepCase:
-        """One step with padding where there is room, just longer than the selection."""
+        """Two requests and padding where there is room, just longer than the selection."""
         facts, bucket = self._facts, context.bucket
         longest = facts.index_topk + (0 if context.guard.terms else facts.page_tokens // 2)
         seed = 1 if bucket.reqs > 1 else 0
@@ -166,6 +169,7 @@ class ProbeMaker:
             vocab_size=facts.vocab_size,
             max_kv=longest,
             state_rows=context.state_rows,
+            least_reqs=2,
         )
 
 

@@ -108,7 +108,10 @@ def _given(
     low, high = (0.8, 1.2) if used & NEAR_ONE else (-UNIT, UNIT)
     if used & WEIGHTS:
         low, high = _matrix(bound)
-    data = Drawn(shape=bound.shape, dtype=dtype_name(bound), seed=seed, low=low, high=high)
+    edges = isinstance(kind, TensorType) and not used & (NEAR_ONE | WEIGHTS)
+    data = Drawn(
+        shape=bound.shape, dtype=dtype_name(bound), seed=seed, low=low, high=high, edges=edges
+    )
     return array_of(data), [Given(name=name, data=data)]
 
 

@@ -5,6 +5,7 @@ Both are an HTTP client; nothing behind this file tells one from the other.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncGenerator
@@ -16,6 +17,12 @@ from typing import TYPE_CHECKING, Literal
 import httpx
 import msgspec
 
+from lostwax.evals.bounded_body import (
+    MAX_LIST_BYTES,
+    UNCOMPRESSED,
+    BodyTooLong,
+    BoundedBody,
+)
 from lostwax.evals.task import TaskError
 from lostwax.ir.contract.canonical import canonical_json
 
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
 
 IN_PROCESS = "http://in-process"
 CONNECT_S = 10.0
+"""Until there is a connection, and until the whole list of models is there."""
 MAX_KEY_BYTES = 8192
 MAX_PORT = 65535
 
@@ -104,7 +112,7 @@ def in_process(
     from lostwax.server.engine.loop import EngineCore
     from lostwax.server.gateway.app import Settings, create_app
     from lostwax.server.gateway.in_process import InProcessEngine
-    from lostwax.server.gateway.tokenizer import load_codec
+    from lostwax.server.gateway.tokenizer_file import load_codec
 
     ranks = ArtifactReader(artifact).manifest.world_size
     if ranks > 1:
@@ -159,15 +167,18 @@ async def _served(
 ) -> Served:
     """Ask which model is there."""
     try:
-        answer = await client.get("/models", timeout=CONNECT_S)
-        models = msgspec.json.decode(answer.content, type=_Models).data if answer.is_success else []
+        async with asyncio.timeout(CONNECT_S):
+            status, content = await _listed(client)
+        models = msgspec.json.decode(content, type=_Models).data if status == 200 else []
+    except TimeoutError as error:
+        raise CannotConnect(f"{named} lists no models within {CONNECT_S:g} s") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         fault = str(error) or type(error).__name__
         raise CannotConnect(f"no server answers at {named}: {fault}") from error
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (BodyTooLong, msgspec.DecodeError, RecursionError) as error:
         raise CannotConnect(f"{named}/models lists no models: {error}; is it the API?") from error
-    if not answer.is_success:
-        raise CannotConnect(f"{named} answers {answer.status_code} to GET /v1/models")
+    if status != 200:
+        raise CannotConnect(f"{named} answers {status} to GET /v1/models")
     for found in models:
         if model in (None, found.id):
             if model is None and len(models) > 1:
@@ -175,3 +186,11 @@ async def _served(
             return Served(client, found.id, source)
     names = ", ".join(found.id for found in models[:8])
     raise CannotConnect(f"{named} serves {names or 'no model'}; name one of them with --model")
+
+
+async def _listed(client: httpx.AsyncClient) -> tuple[int, bytes]:
+    body = BoundedBody(MAX_LIST_BYTES)
+    async with client.stream("GET", "/models", headers=UNCOMPRESSED) as answer:
+        async for part in answer.aiter_raw():
+            body.add(part)
+    return answer.status_code, body.content()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,10 @@ MAX_FILE_BYTES = 256 * 2**20
 MAX_LINE_BYTES = 4 * 2**20
 """Four times a prompt of 160k tokens in English."""
 MAX_LINES = 200_000
+MAX_DEPTH = 128
+"""Lists and objects in one another: what walks through a value calls itself for each."""
+_NESTING = re.compile(rb'"(?:[^"\\]|\\.)*+"|([\[{])|([\]}])', re.DOTALL)
+"""Strings, which are skipped, and what opens or closes."""
 
 T = TypeVar("T")
 
@@ -22,10 +27,23 @@ def read_lines(path: Path, type_: type[T]) -> Iterator[tuple[str, T]]:
     """(place, value) of every line that is not empty; errors name file and line."""
     decoder = msgspec.json.Decoder(type_, strict=True)
     for place, line in _lines(path):
+        if _depth(line) > MAX_DEPTH:
+            raise TaskError(f"{place}: it is nested more than {MAX_DEPTH} deep")
         try:
             yield place, decoder.decode(line)
         except (msgspec.DecodeError, RecursionError) as error:
             raise TaskError(f"{place}: {error}") from error
+
+
+def _depth(line: bytes) -> int:
+    """How deep a line's JSON is nested, at the most."""
+    if line.count(b"[") + line.count(b"{") <= MAX_DEPTH:
+        return 0
+    depth = deepest = 0
+    for found in _NESTING.finditer(line):
+        depth += (found[1] is not None) - (found[2] is not None)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def convert(place: str, value: Any, type_: type[T]) -> T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -58,6 +58,7 @@ class Runner:
     endpoint: Endpoint = "auto"
     concurrency: int = 8
     told: Callable[[Sample | Failure], None] = lambda _: None
+    _grading: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.concurrency <= MAX_CONCURRENCY:
@@ -122,6 +123,9 @@ class Runner:
                 for _ in range(min(self.concurrency, len(jobs))):
                     group.create_task(work())
         except ExceptionGroup as errors:
+            # A request that fails because it was cancelled must not hide that the run was.
+            if (asking := asyncio.current_task()) is not None and asking.cancelling():
+                raise asyncio.CancelledError from errors
             raise errors.exceptions[0] from None
         return failures
 
@@ -138,13 +142,16 @@ class Runner:
         body, retries = await self.sender.post(job.request.path, job.request.body)
         seconds = time.perf_counter() - start
         answer, usage = read_answer(job.request, body)
+        # In a thread, as other answers come meanwhile; one at a time, so that Ctrl-C waits for one.
+        async with self._grading:
+            grade = await asyncio.to_thread(task.grade, job.example, answer)
         best = job.example.completion
         return Sample(
             id=job.example.id,
             repeat=job.repeat,
             digest=job.digest,
             answer=answer,
-            grade=task.grade(job.example, answer),
+            grade=grade,
             reference=msgspec.to_builtins(job.example.reference),
             is_exact=None if best is None else answer.text == best,
             prompt_tokens=usage.prompt_tokens,

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from lostwax.evals.bounded_body import UNCOMPRESSED, BodyTooLong, BoundedBody
 from lostwax.evals.task import TaskError
 
 MAX_BODY_BYTES = 64 * 2**20
@@ -93,6 +94,8 @@ class Sender:
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             fault = str(error) or type(error).__name__
             raise _TryAgain(f"cannot connect: {fault}", wait_s, is_there=False) from error
+        except BodyTooLong as error:
+            raise RequestFailed(str(error)) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise RequestFailed(f"{type(error).__name__}: {error}") from error
         if status == 200:
@@ -103,14 +106,12 @@ class Sender:
         raise RequestRefused(fault) if 400 <= status < 500 else RequestFailed(fault)
 
     async def _once(self, path: str, content: bytes) -> tuple[int, httpx.Headers, bytes]:
-        headers = {"Content-Type": "application/json"}
+        headers = UNCOMPRESSED | {"Content-Type": "application/json"}
+        body = BoundedBody(MAX_BODY_BYTES)
         async with self.http.stream("POST", path, content=content, headers=headers) as answer:
-            read = bytearray()
-            async for part in answer.aiter_bytes():
-                read += part
-                if len(read) > MAX_BODY_BYTES:
-                    raise RequestFailed(f"the answer has more than {MAX_BODY_BYTES} bytes")
-            return answer.status_code, answer.headers, bytes(read)
+            async for part in answer.aiter_raw():
+                body.add(part)
+        return answer.status_code, answer.headers, body.content()
 
 
 def _retry_after(headers: httpx.Headers, default_s: float) -> float:

@@ -171,6 +171,9 @@ class FakeRuntime:
         assert len(batch.q_starts) == num_reqs + 1
         assert len(batch.page_table) == num_reqs
         assert len(batch.logit_rows) <= max_rows
+        per_row = (batch.temperature, batch.seeds, batch.counters, batch.targets)
+        assert {len(values) for values in per_row} == {len(batch.logit_rows)}
+        assert len(batch.top_p) in (0, len(batch.logit_rows))
         assert len(set(batch.slots)) == len(batch.slots)
         assert all(slot // limits.page_tokens != TRASH_PAGE for slot in batch.slots)
         assert len(batch.hidden_rows) == (len(batch.tokens) if batch.entry == "draft" else 0)
@@ -179,4 +182,7 @@ class FakeRuntime:
         for b, kv_len in enumerate(batch.kv_lens):
             rows = range(batch.q_starts[b], batch.q_starts[b + 1])
             assert [batch.positions[r] for r in rows] == list(range(kv_len - len(rows), kv_len))
+            # A program is picked by what is seen, and has no room for a page more.
+            num_pages = -(-kv_len // limits.page_tokens)
+            assert len(batch.page_table[b]) == num_pages, f"row {b} has not {num_pages} pages"
             assert batch.entry != "decode" or len(rows) <= limits.max_drafts + 1

@@ -12,7 +12,7 @@ from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
-from lostwax.server.gateway.connection import HEAD_DEADLINE_S, UNREAD_DEADLINE_S
+from lostwax.server.gateway.connection import HEAD_DEADLINE_S, UNREAD_DEADLINE_S, UNREAD_WAITS_S
 from lostwax.server.gateway.http_server import HttpServer
 from lostwax.server.gateway.room import MAX_CONNECTIONS
 from lostwax.server.gateway.serve import listen
@@ -25,10 +25,13 @@ def running(
     max_connections: int = MAX_CONNECTIONS,
     head_deadline_s: float = HEAD_DEADLINE_S,
     unread_deadline_s: float = UNREAD_DEADLINE_S,
+    unread_waits_s: float = UNREAD_WAITS_S,
 ) -> Generator[str]:
     """The base URL of the application while it is served."""
     with listen("127.0.0.1", 0) as listener:
-        server = HttpServer(app, max_connections, head_deadline_s, unread_deadline_s)
+        server = HttpServer(
+            app, max_connections, head_deadline_s, unread_deadline_s, unread_waits_s
+        )
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:

@@ -22,7 +22,7 @@ from lostwax.server.gateway.app import Settings, create_app
 from lostwax.server.gateway.draining import Draining
 from lostwax.server.gateway.engine_client import EngineClient
 from lostwax.server.gateway.serve import serve_engine
-from lostwax.server.gateway.tokenizer import load_codec
+from lostwax.server.gateway.tokenizer_file import load_codec
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 from xdsl.ir import SSAValue
 
 from lostwax.backends.conformance.step_cases import StepCase
+from lostwax.backends.runtime.draw import LEAST_ROWS, put_edges
 from lostwax.ir.contract.step import STEP_INPUTS
 from lostwax.ir.reference.cache_bytes import Cache, CacheBytes
 from lostwax.ir.reference.dtype import FP8_MAX, Array, Scaled, round_to
@@ -102,11 +103,11 @@ def _logits(kind: TensorType, case: StepCase, rng: np.random.Generator) -> Array
 
 
 def _activation(kind: TensorType, case: StepCase, rng: np.random.Generator) -> Array:
-    """Normal rows, one of zeros and one of large values where there are enough."""
+    """Normal rows; the edge ones of probes and a large one where there are enough."""
     out = rng.standard_normal(kind.at(case.env))
-    if out.ndim > 1 and out.shape[0] > 3:
-        out[1] = 0.0
-        out[2] *= 20.0
+    put_edges(out)
+    if out.ndim > 1 and out.shape[0] > LEAST_ROWS:
+        out[4] *= 20.0
     return out
 
 
@@ -144,6 +145,13 @@ MAKERS: dict[Role, Make] = {
 
 STEP_FIELDS: dict[str, str] = {name: name for name in STEP_INPUTS} | {"rows": "logit_rows"}
 """Step input by operand field (`core.gather_rows` calls its rows `rows`)."""
+
+
+def reads_positions_alone(match: RegionMatch) -> bool:
+    """Whether a region's ops read positions and no cache: then these may be any."""
+    values = [v for op in match.ops.values() for v in (*op.operands, *op.results)]
+    fields = {field for value in match.input_values() for _, field in roles(match, value)}
+    return "positions" in fields and not any(isinstance(v.type, CacheType) for v in values)
 
 
 def _num_experts(match: RegionMatch, case: StepCase) -> int:

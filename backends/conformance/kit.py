@@ -12,8 +12,9 @@ from xdsl.dialects import builtin
 
 from lostwax.backends.candidate import Candidate
 from lostwax.backends.conformance.check import certify_lowering
+from lostwax.backends.conformance.inputs import reads_positions_alone
 from lostwax.backends.conformance.run_alone import run_alone
-from lostwax.backends.conformance.step_cases import StepCase, edge_buckets, step_case
+from lostwax.backends.conformance.step_cases import StepCase, edge_buckets, far_case, step_case
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.program_context import ProgramContext
 from lostwax.backends.record_key import boundary_types
@@ -136,10 +137,13 @@ def certify_candidate(
     refusal = candidate.lowering.when.refusal(candidate)
     if refusal is not None:
         return Outcome(candidate, chosen, None, refusal)
+    steps = cases(candidate.context, facts, seeds)
+    if reads_positions_alone(candidate.region):
+        steps.append(far_case(steps[-1], facts.max_context))
     certificate = certify_lowering(
         run_alone(candidate, environment.driver, environment.compile_kernel, chosen),
         candidate.region,
-        cases(candidate.context, facts, seeds),
+        steps,
         lowering=candidate.name,
         state=environment.state,
         tool_versions=environment.tool_versions,

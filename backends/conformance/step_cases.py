@@ -6,7 +6,7 @@ Knows no op and no lowering.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,7 +32,13 @@ def _split(rng: np.random.Generator, total: int, parts: int, at_most: int) -> Ar
 
 
 def _lengths(
-    rng: np.random.Generator, bucket: Bucket, entry: str, limit: int, page_tokens: int, seed: int
+    rng: np.random.Generator,
+    bucket: Bucket,
+    entry: str,
+    limit: int,
+    page_tokens: int,
+    seed: int,
+    least_reqs: int,
 ) -> tuple[Array, Array]:
     """New tokens and whole length of each real request.
 
@@ -41,7 +47,7 @@ def _lengths(
     """
     full = seed % 2 == 0
     most = min(bucket.reqs, bucket.tokens)
-    reqs = most if full or most == 1 else int(rng.integers(1, most))
+    reqs = most if full or most <= least_reqs else int(rng.integers(least_reqs, most))
     if entry == "decode":
         most_rows = min(bucket.rows_a_req, limit)
         new = np.full(reqs, most_rows) if full else rng.integers(1, most_rows + 1, reqs)
@@ -74,14 +80,16 @@ def step_case(
     vocab_size: int,
     max_kv: int | None = None,
     state_rows: int = 0,
+    least_reqs: int = 1,
 ) -> StepCase:
     """Step inputs for one program; `max_kv` bounds lengths where a guard does.
 
-    Drafts read any of `state_rows` rows that the step before left (at least this bucket's).
+    At least `least_reqs` requests are real, where the bucket takes as many. Drafts read any of
+    `state_rows` rows that the step before left (at least this bucket's).
     """
     rng = np.random.default_rng(seed)
     limit = min(bucket.pages * page_tokens, max_kv or bucket.pages * page_tokens)
-    new, lengths = _lengths(rng, bucket, entry, limit, page_tokens, seed)
+    new, lengths = _lengths(rng, bucket, entry, limit, page_tokens, seed, least_reqs)
     counts = -(-lengths // page_tokens)
     num_pages = 1 + int(counts.sum())
     ids = rng.permutation(np.arange(1, num_pages))  # page 0 is the trash page
@@ -126,6 +134,17 @@ def step_case(
         "N": num_pages,
     }
     return StepCase(inputs, env, page_tokens, seed)
+
+
+def far_case(case: StepCase, max_context: int) -> StepCase:
+    """The same step at the end of the context, for ops that read positions and no cache.
+
+    The last row lies on position `max_context - 1`: angles there are large, and rounded in f32 they
+    are wrong in the third decimal.
+    """
+    near = case.inputs["positions"]
+    far = np.where(near < 0, near, near + (max_context - 1 - near.max())).astype(near.dtype)
+    return replace(case, inputs={**case.inputs, "positions": far})
 
 
 def edge_buckets(

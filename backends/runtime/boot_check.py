@@ -79,10 +79,14 @@ def _first(unprobed: Mapping[str, str]) -> str:
     return f"{code} (in {program}){more}"
 
 
+RUNS_PROBES = ("lostwax.backends.runtime", "lostwax.ir.contract", "lostwax.ir.reference")
+"""Packages that read probes, bind launches and compare: evidence of other code proves nothing."""
+
+
 def code_digest(packages: tuple[str, ...]) -> str:
-    """sha256 over the modules of the packages that host calls may name."""
+    """sha256 over the modules of `packages`, which host calls may name, and of `RUNS_PROBES`."""
     found = hashlib.sha256()
-    for package in packages:
+    for package in (*packages, *RUNS_PROBES):
         spec = find_spec(package)
         for folder in spec.submodule_search_locations or () if spec else ():
             for path in sorted(Path(folder).rglob("*.py")):

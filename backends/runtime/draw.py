@@ -12,6 +12,8 @@ from lostwax.ir.reference.cache_bytes import CacheBytes
 from lostwax.ir.reference.dtype import FP8_MAX, NUMPY_DTYPES, Array
 from lostwax.ir.reference.quant import quantise
 
+LEAST_ROWS = 4
+"""From so many on an array holds edge rows, beside at least one that is none."""
 UNIT = 3.0**0.5
 """Uniform numbers up to this have the size 1."""
 
@@ -46,7 +48,25 @@ def _drawn(data: Drawn) -> Array:
     largest = FP8_MAX.get(data.dtype)
     if largest is not None:
         values = np.clip(values, -largest, largest)
-    return values.astype(NUMPY_DTYPES[data.dtype]).reshape(data.shape)  # from f32: rounded once
+    shaped = values.reshape(data.shape)
+    if data.edges:
+        put_edges(shaped)
+    return shaped.astype(NUMPY_DTYPES[data.dtype])  # from f32: rounded once
+
+
+def put_edges(values: Array) -> None:
+    """Rows 1, 2 and 3 (first axis) become zeros, exact powers of two and equal magnitudes.
+
+    What rounds, ranks or divides by a row's size goes wrong there first. A row beside them stays as
+    it is, so nothing is put where there are fewer than four.
+    """
+    if values.ndim < 2 or values.shape[0] < LEAST_ROWS:
+        return
+    rows = as_rows(values)
+    columns = np.arange(rows.shape[1], dtype=np.float64)
+    rows[1] = 0.0
+    rows[2] = 2.0 ** (columns % 8 - 4.0)
+    rows[3] = np.where(columns % 3 == 0, -0.5, 0.5)
 
 
 def cache_of(data: DrawnCache) -> CacheBytes:

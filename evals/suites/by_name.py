@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from lostwax.evals.graders.validation import Validation
 from lostwax.evals.suites.aime import aime
 from lostwax.evals.suites.gpqa import gpqa
 from lostwax.evals.suites.gsm8k import gsm8k
@@ -58,7 +59,9 @@ def find_tasks(names: Sequence[str], sources: Sources, only: Sequence[str] = ())
             close = get_close_matches(name, known, 1)
             hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known)}"
             raise TaskError(f"there is no task {name!r}. {hint}")
-    tasks = [read_task(path) for stem, path in files.items() if not only or stem in only]
+    chosen = [path for stem, path in files.items() if not only or stem in only]
+    validation = Validation()  # one process for all
+    tasks = [read_task(path, validation=validation) for path in chosen]
     return tasks + [task for task in found if not only or task.name in only]
 
 

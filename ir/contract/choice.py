@@ -23,7 +23,7 @@ class RegionChoice(msgspec.Struct, frozen=True, kw_only=True):
     `us` is microseconds, from a `record` or an `estimate` (`source`); `estimate_us` is the estimate
     in either case. `region` is the region's digest, under which records are filed. `probe` is the
     id under which `probes.json` and `certificates.json` have it, empty where nothing is certified.
-    `portable`: it runs on torch's operators: nothing of the target's own was cheaper, or fit.
+    `portable`: any target has it: nothing of this target's own was cheaper, or fit.
     """
 
     block: str

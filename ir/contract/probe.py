@@ -16,7 +16,8 @@ PROBES = "probes.json"
 class Drawn(msgspec.Struct, frozen=True, kw_only=True, tag="drawn"):
     """An array too large to keep: uniform numbers from a seed, rounded to the dtype.
 
-    `backends/runtime/draw.py` draws it, the same on every machine.
+    `backends/runtime/draw.py` draws it, the same on every machine. With `edges`, rows of zeros, of
+    exact powers of two and of equal numbers stand among the others, where there are enough.
     """
 
     shape: Shape
@@ -24,6 +25,7 @@ class Drawn(msgspec.Struct, frozen=True, kw_only=True, tag="drawn"):
     seed: Seed
     low: float
     high: float
+    edges: bool = False
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept"):

@@ -44,7 +44,8 @@ def _commit_chunk(
             token, logprob, into = req.tokens[position + 1], result.target_logprobs[row], scores
         else:
             token, logprob, into = result.ids[row], result.logprobs[row], tokens
-        if math.isnan(logprob):
+        # An infinite logit is NaN in the ranking, where that of another token is not.
+        if math.isnan(logprob) or any(math.isnan(ranked) for _, ranked in top):
             message = f"the model gave NaN for position {position}; check the checkpoint"
             return Failed(req.name, "model_error", message)
         into.append(TokenScore(token, logprob, top))

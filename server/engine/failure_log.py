@@ -18,6 +18,8 @@ MAX_IN_WINDOW = 20
 """Failures printed a window; the rest is counted."""
 MAX_CHARS = 16_000
 """Of one failure's traceback, the end."""
+MAX_PART_CHARS = 2000
+"""Of one message or frame in it: a long message must not push out the lines that led to it."""
 MAX_IDS = 16
 
 
@@ -45,10 +47,15 @@ class FailureLog:
         self._num_in_window += 1
         if self._num_in_window > MAX_IN_WINDOW:
             return
-        trace = "".join(traceback.format_exception(error)).rstrip()[-MAX_CHARS:]
+        parts = [_cut(part) for part in traceback.format_exception(error)]
+        trace = "".join(parts).rstrip()[-MAX_CHARS:]
         head = one_line(f"{what}{_named(request_ids)}: {type(error).__name__}: {error}", MAX_LINE)
         # Indented, so that no line of a quoted message looks like one of ours.
         self._write(f"{head}\n{indent(trace, '  ')}")
+
+
+def _cut(part: str) -> str:
+    return part if len(part) <= MAX_PART_CHARS else f"{part[:MAX_PART_CHARS]} …\n"
 
 
 def _named(request_ids: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from lostwax.backends.runtime.phases import Phases
 from lostwax.backends.runtime.say import say
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Event, Phase
+from lostwax.server.engine.own_error import is_own
 from lostwax.server.engine.parent import end_with_parent
 from lostwax.server.engine.runtime import Runtime
 from lostwax.server.engine.wire import EngineWire
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             _follow(options)
     except Exception as error:
-        if not type(error).__module__.startswith("lostwax."):
+        if not is_own(error):
             raise
         if rank > 0:
             say(f"engine rank {rank}: {error}")

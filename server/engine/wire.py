@@ -23,6 +23,7 @@ from lostwax.server.engine.messages import (
     decode_commands,
     encode,
 )
+from lostwax.server.engine.own_error import described
 
 HEARTBEAT_S = 0.25
 _INSIDE = "inproc://engine-events"
@@ -59,7 +60,7 @@ class EngineWire:
         trace: TracebackType | None,
     ) -> None:
         if error is not None:
-            self.send([Fatal(f"{type(error).__name__}: {error}")])
+            self.send([Fatal(described(error))])
         self._events.send(_STOP)
         self._thread.join()
         self._events.close()

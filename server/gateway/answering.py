@@ -8,12 +8,12 @@ from typing import Any
 from fastapi import Request, Response
 
 from lostwax.server.engine.messages import EngineInfo
+from lostwax.server.gateway.admission import Admission, Ticket
 from lostwax.server.gateway.body_reader import BodyReader
 from lostwax.server.gateway.chat import ChatForm
 from lostwax.server.gateway.completions import CompletionForm
 from lostwax.server.gateway.engine_client import EngineClient
 from lostwax.server.gateway.generation import Form, Generation
-from lostwax.server.gateway.limits import Admission, Ticket
 from lostwax.server.gateway.prepared import Job, Prepared, Route
 from lostwax.server.gateway.readiness import require_engine
 from lostwax.server.gateway.stream import ClientLeft, EventStream, unless_client_leaves

@@ -12,8 +12,10 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from lostwax.server.engine.failure_log import FailureLog
+from lostwax.server.gateway.admission import Admission
 from lostwax.server.gateway.answering import Answering
 from lostwax.server.gateway.api_schema import described
+from lostwax.server.gateway.body_limit import BodyLimit
 from lostwax.server.gateway.body_reader import BodyReader
 from lostwax.server.gateway.border import Border
 from lostwax.server.gateway.browser_guard import BrowserGuard
@@ -22,7 +24,6 @@ from lostwax.server.gateway.draining import Draining, DrainingGate
 from lostwax.server.gateway.engine_client import EngineClient
 from lostwax.server.gateway.errors import ApiError, json_response, model_not_found
 from lostwax.server.gateway.head_as_get import HeadAsGet
-from lostwax.server.gateway.limits import Admission, BodyLimit
 from lostwax.server.gateway.models import CompletionRequest
 from lostwax.server.gateway.readiness import engine_health, require_engine, require_ready
 from lostwax.server.gateway.request_id import RequestId

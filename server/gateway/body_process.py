@@ -1,9 +1,9 @@
 """Reads large request bodies in a process of its own. Knows frames, no HTTP.
 
 The other end is `body_reader.py`. Frames, each 8 bytes of length and so many bytes, come on
-standard input: once a tokenizer, then a job and a body for each request; for each of these one
-frame goes out, a Prepared or a Refused. The process ends with its input, so it does not outlive the
-gateway by more than one request.
+standard input: once a tokenizer, then a job and a body for each request; for each of these two
+frames go out, an empty one when it begins to read, and a Prepared or a Refused. The process ends
+with its input, so it does not outlive the gateway by more than one request.
 """
 
 from __future__ import annotations
@@ -43,11 +43,16 @@ def run() -> None:
     del tokenizer
     jobs, answers = msgspec.msgpack.Decoder(Job), msgspec.msgpack.Encoder()
     while (job := read_frame(source)) is not None and (body := read_frame(source)) is not None:
+        _write_frame(frames, b"")
         answer = answers.encode(_answer(body, jobs.decode(job), codec))
         del job, body  # or the largest of all would be kept until the next comes
-        frames.write(len(answer).to_bytes(LENGTH_BYTES, "big"))
-        frames.write(answer)
-        frames.flush()
+        _write_frame(frames, answer)
+
+
+def _write_frame(frames: BinaryIO, frame: bytes) -> None:
+    frames.write(len(frame).to_bytes(LENGTH_BYTES, "big"))
+    frames.write(frame)
+    frames.flush()
 
 
 def read_frame(source: BinaryIO) -> bytes | None:

@@ -1,9 +1,10 @@
 """Reads request bodies so that no other client waits for it. Knows processes and bytes, no request.
 
-Reading holds the interpreter for as long as a C call takes: 50 ms and more for 16 MB of JSON. A
-small body is read in a thread, where each such call is short. A large one goes to another process,
-with a deadline: there it costs the gateway nothing but its bytes. Threads, processes and what waits
-for them are bounded.
+Reading holds the interpreter for as long as a C call takes: 50 ms and more for 16 MB of JSON, and
+all clients wait for the many calls of many threads. A small body is read in a thread, where each
+such call is short. A larger one goes to another process, with a deadline: there it costs the
+gateway nothing but its bytes. Those of ordinary chats have a process of their own, for none of them
+to wait for large ones. Threads, processes and what waits for them are bounded.
 """
 
 from __future__ import annotations
@@ -23,11 +24,17 @@ from lostwax.server.gateway.prepare import prepare
 from lostwax.server.gateway.prepared import Job, Prepared, Refused
 from lostwax.server.gateway.tokenizer import Codec
 
-SMALL_BODY_BYTES = 65536
+SMALL_BODY_BYTES = 8192
+"""Up to here in a thread."""
+LARGE_BODY_BYTES = 65536
+"""Above, two processes; up to here, one."""
 NUM_THREADS = 2
 NUM_PROCESSES = 2
 MAX_WAITING = 32
+"""Large bodies. The number of requests bounds the others."""
 DEADLINE_S = 10.0
+BEGIN_S = 10.0
+"""A process begins to read within this, or it is not the body's fault."""
 _CHUNK_BYTES = 65536
 _MODULE = "lostwax.server.gateway.body_process"
 _JOBS = msgspec.msgpack.Encoder()
@@ -36,13 +43,18 @@ _ANSWERS = msgspec.msgpack.Decoder(Prepared | Refused)
 
 class BodyReader:
     """Reads bodies in threads and processes. The first process is started by `start`, another when
-    it is needed; one that ends or exceeds `deadline_s` is replaced."""
+    it is needed; one that ends, does not begin within `begin_s` or exceeds `deadline_s` is
+    replaced."""
 
-    def __init__(self, codec: Codec, deadline_s: float = DEADLINE_S) -> None:
+    def __init__(
+        self, codec: Codec, deadline_s: float = DEADLINE_S, begin_s: float = BEGIN_S
+    ) -> None:
         self._codec = codec
         self._deadline_s = deadline_s
+        self._begin_s = begin_s
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="body")
-        self._turns = asyncio.Semaphore(NUM_PROCESSES)
+        self._large = asyncio.Semaphore(NUM_PROCESSES)
+        self._medium = asyncio.Semaphore(1)
         self._idle: list[Process] = []
         self._num_waiting = 0
         self._tasks: set[asyncio.Task[Prepared | Refused]] = set()
@@ -70,10 +82,15 @@ class BodyReader:
         if len(body) <= SMALL_BODY_BYTES:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._threads, prepare, body, job, self._codec)
-        await self._wait_turn()
-        task = asyncio.create_task(self._read_large(body, job))
+        turns = self._medium
+        if len(body) > LARGE_BODY_BYTES:
+            turns = self._large
+            await self._wait_turn()
+        else:
+            await turns.acquire()
+        task = asyncio.create_task(self._read_apart(body, job))
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(lambda done: self._done(done, turns))
         # A client that leaves does not end the process, which others would then wait for again.
         answer = await asyncio.shield(task)
         if isinstance(answer, Refused):
@@ -86,11 +103,11 @@ class BodyReader:
             raise ApiError(429, message, code="queue_full")
         self._num_waiting += 1
         try:
-            await self._turns.acquire()
+            await self._large.acquire()
         finally:
             self._num_waiting -= 1
 
-    async def _read_large(self, body: bytes, job: Job) -> Prepared | Refused:
+    async def _read_apart(self, body: bytes, job: Job) -> Prepared | Refused:
         self._idle = [process for process in self._idle if process.returncode is None]
         if self._idle:
             # It may have ended since, which is not the body's fault: then a new one reads it.
@@ -103,13 +120,20 @@ class BodyReader:
             raise ApiError(500, message, code="internal_error") from error
 
     async def _asked(self, process: Process, body: bytes, job: Job) -> Prepared | Refused:
+        has_begun = False
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout(self._begin_s):
                 await _write(process, _JOBS.encode(job))
                 await _write(process, body)
+                await _read(process)
+            has_begun = True
+            async with asyncio.timeout(self._deadline_s):
                 answer = _ANSWERS.decode(await _read(process))
         except TimeoutError as error:
             await _end(process)
+            if not has_begun:
+                message = f"reading the body did not begin within {self._begin_s:g} s; try again"
+                raise ApiError(503, message, code="reader_unavailable") from error
             message = f"reading the body took longer than {self._deadline_s:g} s; send less"
             raise ApiError(413, message, code="body_too_costly") from error
         except BaseException:
@@ -118,14 +142,14 @@ class BodyReader:
         self._idle.append(process)
         return answer
 
-    def _done(self, task: asyncio.Task[Prepared | Refused]) -> None:
+    def _done(self, task: asyncio.Task[Prepared | Refused], turns: asyncio.Semaphore) -> None:
         self._tasks.discard(task)
-        self._turns.release()
+        turns.release()
         if not task.cancelled():
             task.exception()  # looked at: a client that left does not
 
     async def _start_first(self) -> None:
-        async with self._turns:
+        async with self._medium:
             self._idle.append(await self._started())
 
     async def _started(self) -> Process:

@@ -6,8 +6,6 @@ of its own and log without the request's id.
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lostwax.server.engine.failure_log import FailureLog
@@ -42,8 +40,6 @@ class Border:
         request_id: str = scope["state"]["request_id"]
         try:
             await self._app(scope, receive, watched)
-        except asyncio.CancelledError:
-            pass  # the server ends and has closed the connection: there is nobody to tell
         except Exception as error:
             self._log("internal error", error, [request_id])
             if not has_started:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from email.message import Message
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,11 +17,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lostwax.server.gateway.errors import MAX_SHOWN_CHARS, ApiError
 
 _HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::\d*)?")
+_JSON = re.compile(
+    r"""application/json(?:\s*;\s*(?:charset=(?:utf-?8|"utf-?8")|(?!charset=)[\w-]+=[\w./:-]+)?)*\s*""",
+    re.ASCII | re.IGNORECASE,
+)
+_MAX_TYPE_CHARS = 128
+"""Before the pattern is tried, so that what it costs has a bound."""
 
 
 class BrowserGuard:
     """ASGI middleware. `bound` is the host that the server listens on; `hosts` are further names
-    by which clients may call it, `origins` those whose pages may."""
+    by which clients may call it, `origins` those whose pages may. Cookies are left behind: no route
+    has any, and to parse them may take quadratic time (CVE-2024-7592)."""
 
     def __init__(
         self, app: ASGIApp, bound: str, hosts: tuple[str, ...], origins: tuple[str, ...]
@@ -40,6 +46,8 @@ class BrowserGuard:
             except ApiError as error:
                 await error.response()(scope, receive, send)
                 return
+            kept = [header for header in scope["headers"] if header[0] != b"cookie"]
+            scope = {**scope, "headers": kept}
         await self._app(scope, receive, send)
 
     def _check(self, method: str, headers: Headers) -> None:
@@ -91,11 +99,7 @@ def _is_unspecified(host: str) -> bool:
 
 
 def _is_json(content_type: str) -> bool:
-    message = Message()
-    message["content-type"] = content_type
-    charset = message.get_param("charset", "utf-8")
-    is_utf8 = isinstance(charset, str) and charset.lower() in ("utf-8", "utf8")
-    return bool(content_type) and message.get_content_type() == "application/json" and is_utf8
+    return len(content_type) <= _MAX_TYPE_CHARS and _JSON.fullmatch(content_type) is not None
 
 
 def _short(value: str) -> str:

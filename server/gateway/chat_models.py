@@ -6,6 +6,7 @@ taken, because clients send them by default or send back what they got.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -42,10 +43,32 @@ _TEXT_ONLY = "this model reads and writes text only"
 _ENCODER = "the model's own encoder renders chats; send your own text to /v1/completions"
 
 
+ThinkingObject = Annotated[Unread, only({"type": "disabled"}, False, remedy=_THINKING)]
+ReasoningObject = Annotated[Unread, only({"effort": "none"}, {"enabled": False}, remedy=_THINKING)]
+ReasoningEffort = Annotated[Unread, only("none", remedy=_THINKING)]
+EnableThinking = Annotated[Unread, only(False, remedy=_THINKING)]
+ThinkingBudget = Annotated[Unread, only(0, remedy=_THINKING)]
+"""What other servers' clients say for thinking; the last three in chat_template_kwargs, too."""
+_IN_BOTH = ("reasoning_effort", "enable_thinking", "thinking_budget")
+CacheControl = Annotated[
+    Unread,
+    only(
+        {"type": "ephemeral"},
+        {"type": "ephemeral", "ttl": "5m"},
+        remedy="nothing is kept between requests; leave it out",
+    ),
+]
+"""What a client of Anthropic's interface marks messages and parts with."""
+
+
 class TextPart(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="text"):
     """A piece of content."""
 
     text: str
+    cache_control: CacheControl = UNSET
+
+    def __post_init__(self) -> None:
+        require_neutral(self)
 
 
 class RefusalPart(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="refusal"):
@@ -111,18 +134,20 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True):
     annotations: Annotated[Unread, only([], remedy=_TEXT_ONLY)] = UNSET
     audio: Annotated[Unread, only(remedy=_TEXT_ONLY)] = UNSET
     function_call: Annotated[Unread, only(remedy="send it as one of tool_calls")] = UNSET
+    cache_control: CacheControl = UNSET
 
     def __post_init__(self) -> None:
         require_neutral(self)
         for field in ("reasoning_content", "reasoning", "tool_calls", "tool_call_id"):
             if field not in _OF_ROLE.get(self.role, ()) and getattr(self, field):
                 raise FieldError(field, f"a {self.role} message has no {field}; remove it")
+        _require_same(self, "reasoning", "reasoning_content")
 
     def rendered(self) -> dict[str, Any]:
         """The message as the encoder reads it."""
         content = self.content
         if isinstance(content, list):
-            content = [msgspec.to_builtins(part) for part in content]
+            content = [{"type": "text", "text": part.text} for part in _texts(content)]
         fields = {
             "role": self.role,
             "content": content,
@@ -135,9 +160,27 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True):
         return {name: value for name, value in fields.items() if value is not None}
 
 
+def _texts(parts: list[Part]) -> Iterator[TextPart]:
+    return (part for part in parts if isinstance(part, TextPart))  # a refusal was refused
+
+
 def _rendered_call(call: ToolCall) -> dict[str, Any]:
     function = {"name": call.function.name, "arguments": call.function.arguments_text}
     return {"id": call.id, "type": "function", "function": function}
+
+
+def _require_same(holder: Struct, name: str, other: str) -> None:
+    """FieldError where two names of one thing stand and differ."""
+    values = getattr(holder, name), getattr(holder, other)
+    if None not in values and values[0] != values[1]:
+        raise FieldError(name, f"{other} is another name of it and says otherwise; give one")
+
+
+def _require_silent(holder: Struct, *names: str) -> None:
+    """FieldError where another name of the switch says not to think: the switch says to think."""
+    for name in names:
+        if given(getattr(holder, name)):
+            raise FieldError(name, "chat_template_kwargs say the opposite; remove one of them")
 
 
 class TemplateKwargs(Struct, frozen=True, forbid_unknown_fields=True):
@@ -148,6 +191,14 @@ class TemplateKwargs(Struct, frozen=True, forbid_unknown_fields=True):
 
     thinking: bool | None = None
     trust_content: bool | None = None
+    reasoning_effort: ReasoningEffort = UNSET
+    enable_thinking: EnableThinking = UNSET
+    thinking_budget: ThinkingBudget = UNSET
+
+    def __post_init__(self) -> None:
+        require_neutral(self)
+        if self.thinking:
+            _require_silent(self, *_IN_BOTH)
 
 
 class ChatRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -171,11 +222,11 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_f
     verbosity: Annotated[Unread, only("medium", remedy="say it in a message")] = UNSET
     web_search_options: Annotated[Unread, only(remedy="there is no search here")] = UNSET
     moderation: Annotated[Unread, only(remedy="there is no moderation here")] = UNSET
-    prompt_cache_options: Annotated[
-        Unread, only({}, {"mode": "implicit"}, remedy="the prefix cache is implicit")
-    ] = UNSET
-    reasoning_effort: Annotated[Unread, only("none", remedy=_THINKING)] = UNSET
-    enable_thinking: Annotated[Unread, only(False, remedy=_THINKING)] = UNSET
+    thinking: ThinkingObject = UNSET
+    reasoning: ReasoningObject = UNSET
+    reasoning_effort: ReasoningEffort = UNSET
+    enable_thinking: EnableThinking = UNSET
+    thinking_budget: ThinkingBudget = UNSET
     separate_reasoning: Annotated[
         Unread, only(True, remedy="join reasoning_content and content yourself")
     ] = UNSET
@@ -196,13 +247,11 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_f
         super().__post_init__()
         self._require_no_tools("tools", self.tools, self.tool_choice)
         self._require_no_tools("functions", self.functions, self.function_call)
-        if None not in (self.max_tokens, self.max_completion_tokens):
-            raise FieldError("max_tokens", "give max_tokens or max_completion_tokens, not both")
+        _require_same(self, "max_tokens", "max_completion_tokens")
         if self.top_logprobs and not self.logprobs:
             raise FieldError("top_logprobs", "it needs logprobs=true")
-        for name in ("reasoning_effort", "enable_thinking"):
-            if self.thinking and given(getattr(self, name)):
-                raise FieldError(name, "chat_template_kwargs say the opposite; remove one of them")
+        if self.thinks:
+            _require_silent(self, "thinking", "reasoning", *_IN_BOTH)
         calls = (call for message in self.messages for call in message.tool_calls or ())
         if sum(call.function.num_values for call in calls) > MAX_ARGUMENT_VALUES:
             message = f"arguments of tool calls hold more than {MAX_ARGUMENT_VALUES} values"
@@ -230,6 +279,6 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_f
         return self.chat_template_kwargs or TemplateKwargs()
 
     @property
-    def thinking(self) -> bool:
+    def thinks(self) -> bool:
         """Whether the model reasons before it answers."""
         return bool(self.template.thinking)

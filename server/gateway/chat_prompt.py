@@ -22,7 +22,7 @@ from lostwax.server.gateway.encoding_v32 import (
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.fitting import require_fitting
 from lostwax.server.gateway.pieces import Piece, joined
-from lostwax.server.gateway.tokenizer import Codec
+from lostwax.server.gateway.tokenizer import Codec, MarkInText
 
 _MARKS = (BOS, EOS, USER, ASSISTANT, THINK, THINK_END)
 _SPOKEN = (THINK, THINK_END, DSML)
@@ -58,7 +58,7 @@ def render_chat(request: ChatRequest, info: EngineInfo, codec: Codec) -> ChatPro
     marks = codec.marks
     try:
         ids = codec.encode_pieces(pieces)
-    except ValueError as error:
+    except MarkInText as error:
         raise _refused(f"{error}; leave it out of the messages") from error
     return ChatPrompt(
         ids,
@@ -99,7 +99,7 @@ def _pieces(request: ChatRequest) -> list[Piece]:
         rendered = [message.rendered() for message in request.messages]
         pieces = encode_pieces(
             rendered,
-            "thinking" if request.thinking else "chat",
+            "thinking" if request.thinks else "chat",
             trust_content=bool(request.template.trust_content),
         )
     except EncodingError as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import http
-import ipaddress
 import socket
 import struct
 from typing import Any
@@ -20,23 +19,36 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from lostwax.server.gateway.address import client_address
 from lostwax.server.gateway.errors import ApiError
+from lostwax.server.gateway.framing import BoundedParser
 from lostwax.server.gateway.room import Room
 
 HEAD_DEADLINE_S = 10.0
 """From the connection, or a head's first byte, to its last."""
 UNREAD_DEADLINE_S = 60.0
 """A client that takes nothing of what waits for it for so long is taken to be gone."""
+UNREAD_WAITS_S = 5.0
+"""One that left something there for so long waits, as an idle one does, until it has taken all."""
+READ_BYTES = 8192
+"""At once, where asyncio takes 256 KiB: what came is parsed before others have their turn."""
 
 
 class GatewayState(ServerState):
     """What the connections of one server share."""
 
-    def __init__(self, room: Room, head_deadline_s: float, unread_deadline_s: float) -> None:
+    def __init__(
+        self,
+        room: Room,
+        head_deadline_s: float,
+        unread_deadline_s: float,
+        unread_waits_s: float,
+    ) -> None:
         super().__init__()
         self.room = room
         self.head_deadline_s = head_deadline_s
         self.unread_deadline_s = unread_deadline_s
+        self.unread_waits_s = unread_waits_s
 
 
 class BoundedConnection(H11Protocol):
@@ -50,19 +62,20 @@ class BoundedConnection(H11Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.conn = BoundedParser()
         self._room = server_state.room
         self._head_deadline_s = server_state.head_deadline_s
         self._unread_deadline_s = server_state.unread_deadline_s
+        self._unread_waits_s = server_state.unread_waits_s
+        self._is_unread = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._reader_timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
 
     @property
     def address(self) -> str:
         """The client's host; of IPv6 the network, which one client may have whole."""
-        host = ipaddress.ip_address(self.client[0].partition("%")[0] if self.client else 0)
-        if isinstance(host, ipaddress.IPv4Address) or host.ipv4_mapped is not None:
-            return str(host)
-        return str(ipaddress.ip_network((host, 64), strict=False))
+        return client_address(self.client)
 
     def abort(self) -> None:
         """Close at once; what was still to be sent is dropped, by the system, too."""
@@ -74,6 +87,7 @@ class BoundedConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """It opens: there may be no room for it."""
         super().connection_made(transport)
+        transport.max_size = READ_BYTES  # pyright: ignore[reportAttributeAccessIssue]
         transport.set_write_buffer_limits(0)  # so that nothing stays unread without our knowing
         self._await_head()
         if not self._room.enter(self):
@@ -83,7 +97,12 @@ class BoundedConnection(H11Protocol):
         """It is closed."""
         super().connection_lost(exc)
         self._room.leave(self)
-        for timer in (self._head_timer, self._reader_timer, self.timeout_keep_alive_task):
+        for timer in (
+            self._head_timer,
+            self._reader_timer,
+            self._unread_timer,
+            self.timeout_keep_alive_task,
+        ):
             if timer is not None:
                 timer.cancel()
 
@@ -104,12 +123,16 @@ class BoundedConnection(H11Protocol):
         """The client does not take what was written."""
         super().pause_writing()
         self._await_reader(self.transport.get_write_buffer_size())
+        self._unread_timer = self.loop.call_later(self._unread_waits_s, self._leave_unread)
 
     def resume_writing(self) -> None:
         """It has taken all."""
         super().resume_writing()
-        if self._reader_timer is not None:
-            self._reader_timer.cancel()
+        for timer in (self._reader_timer, self._unread_timer):
+            if timer is not None:
+                timer.cancel()
+        self._is_unread = False
+        self._settle()
 
     def send_400_response(self, msg: str) -> None:
         """What came is no HTTP."""
@@ -123,7 +146,7 @@ class BoundedConnection(H11Protocol):
         if has_request and self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-        if has_request and not self.cycle.more_body:
+        if has_request and not self.cycle.more_body and not self._is_unread:
             self._room.proceed(self)
         else:
             self._room.wait(self)
@@ -154,6 +177,10 @@ class BoundedConnection(H11Protocol):
         self._reader_timer = self.loop.call_later(
             self._unread_deadline_s, self._reader_is_late, unread_bytes
         )
+
+    def _leave_unread(self) -> None:
+        self._is_unread = True
+        self._settle()
 
     def _reader_is_late(self, unread_bytes: int) -> None:
         left_bytes = self.transport.get_write_buffer_size()

@@ -54,7 +54,7 @@ class EngineClient(Protocol):
 
     @property
     def progress(self) -> Progress | None:
-        """How far the engine's start is; None unless it is starting."""
+        """How far the engine's start is; None unless it is starting, or silent before one."""
         ...
 
     async def start(self) -> None:

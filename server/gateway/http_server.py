@@ -13,17 +13,17 @@ from collections.abc import Generator
 import h11
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lostwax.server.gateway.connection import (
     HEAD_DEADLINE_S,
     UNREAD_DEADLINE_S,
+    UNREAD_WAITS_S,
     BoundedConnection,
     GatewayState,
 )
 from lostwax.server.gateway.room import BACKLOG, MAX_CONNECTIONS, Room
 
-MAX_HEADER_BYTES = 65536
-"""uvicorn's default parser takes headers of any size (CVE-2025-48956); h11 has a bound."""
 ACCEPTED_AT_ONCE = 16
 """Between two of these, room is made: all that wait in the backlog may be more than there is."""
 KEEP_ALIVE_S = 60
@@ -41,12 +41,12 @@ class HttpServer(uvicorn.Server):
         max_connections: int = MAX_CONNECTIONS,
         head_deadline_s: float = HEAD_DEADLINE_S,
         unread_deadline_s: float = UNREAD_DEADLINE_S,
+        unread_waits_s: float = UNREAD_WAITS_S,
     ) -> None:
         super().__init__(
             uvicorn.Config(
-                app,
-                http=BoundedConnection,
-                h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+                _Cuttable(app),
+                http=BoundedConnection,  # uvicorn's own takes heads of any size (CVE-2025-48956)
                 ws="none",
                 loop="asyncio",
                 log_level="error",
@@ -57,7 +57,7 @@ class HttpServer(uvicorn.Server):
             )
         )
         room = Room(max_connections)
-        self.server_state = GatewayState(room, head_deadline_s, unread_deadline_s)
+        self.server_state = GatewayState(room, head_deadline_s, unread_deadline_s, unread_waits_s)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -91,3 +91,18 @@ class HttpServer(uvicorn.Server):
     async def _tasks_end(self, within_s: float) -> None:
         if self.server_state.tasks:
             await asyncio.wait(self.server_state.tasks, timeout=within_s)
+
+
+class _Cuttable:
+    """Where the server's own cancellation of a request ends, which uvicorn would log as a fault."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            if scope["type"] != "http":
+                raise
+            # the connection is closed: there is nobody to tell

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
 
 from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Cancel, Command, EngineInfo, Output, Submit
+from lostwax.server.gateway.end_tasks import end_tasks
 from lostwax.server.gateway.engine_client import (
     STOPPED,
     EngineLost,
@@ -58,9 +58,7 @@ class InProcessEngine:
             self._state, self._gone = "dead", reason
         self._mailboxes.fail_all(self._gone)
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await end_tasks(self._task)
 
     def stream(self, requests: Sequence[Submit]) -> AsyncGenerator[Output, None]:
         """Events of a group of requests until all have finished."""

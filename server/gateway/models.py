@@ -89,6 +89,7 @@ class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields
     metadata: Metadata | None = None
 
     n: Annotated[Unread, only(1, remedy=_OFTEN)] = UNSET
+    best_of: Annotated[Unread, only(1, remedy=_OFTEN)] = UNSET
     presence_penalty: Annotated[Unread, only(0, remedy=_SAMPLING)] = UNSET
     frequency_penalty: Annotated[Unread, only(0, remedy=_SAMPLING)] = UNSET
     repetition_penalty: Annotated[Unread, only(1, remedy=_SAMPLING)] = UNSET
@@ -120,7 +121,10 @@ class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields
     store: Annotated[Unread, only(False, remedy=_STORE)] = UNSET
     service_tier: Annotated[Unread, only("auto", "default", remedy="there is one tier")] = UNSET
     prompt_cache_retention: Annotated[
-        Unread, only("in_memory", remedy="the prefix cache lives in memory, while there is room")
+        Unread, only("in_memory", remedy="nothing is kept between requests")
+    ] = UNSET
+    prompt_cache_options: Annotated[
+        Unread, only({}, {"mode": "implicit"}, remedy="nothing is kept between requests")
     ] = UNSET
 
     def __post_init__(self) -> None:
@@ -149,9 +153,9 @@ class CompletionRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unk
     max_tokens: (
         Annotated[int, Meta(ge=0, le=MAX_TOKEN_ID, extra_json_schema={"default": 16})] | None
     ) = None
+    max_completion_tokens: Annotated[Unread, only(remedy="use max_tokens")] = UNSET
     echo: bool | None = None
     logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
-    best_of: Annotated[Unread, only(1, remedy=_OFTEN)] = UNSET
     suffix: Annotated[Unread, only("", remedy="put what follows into the prompt")] = UNSET
     add_special_tokens: Annotated[Unread, only(True, remedy="send the prompt as token ids")] = UNSET
 

@@ -1,7 +1,8 @@
 """Whether the engine takes requests, in words for clients. Knows no route.
 
 While the engine starts, an error says the phase, how much of the start's time has passed, and by
-Retry-After about when it will be over; requests are not held until then.
+Retry-After about when it will be over; requests are not held until then. Of an engine that is
+silent and not yet lost, Retry-After says when it answers at the latest, killed and started again.
 """
 
 from __future__ import annotations
@@ -26,7 +27,13 @@ def require_ready(client: EngineClient) -> None:
     """ApiError 503 unless the engine takes requests and its heartbeat is on time."""
     require_engine(client)
     if client.state == "late":
-        raise ApiError(503, "the engine's heartbeat is late", code=UNAVAILABLE)
+        raise ApiError(
+            503,
+            "the engine's heartbeat is late",
+            code=UNAVAILABLE,
+            retry_after_s=_retry_s(client),
+            details=_details(client),
+        )
 
 
 def lost(client: EngineClient, error: EngineLost) -> ApiError:

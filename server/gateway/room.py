@@ -1,8 +1,9 @@
 """How many connections are open, and which of them must go for a new one. Knows no HTTP.
 
-A connection that waits for its client (idle, half a head, half a body) can be closed at any time;
-one whose request is under way is left alone. So whoever opens connections and says nothing takes
-room from himself only: the address with most waiting connections loses the longest waiting one.
+A connection that waits for its client (idle, half a head, half a body, an answer that lies unread)
+can be closed at any time; one whose request is under way is left alone. So whoever opens
+connections and does nothing takes room from himself only: the address with most waiting connections
+loses the longest waiting one.
 """
 
 from __future__ import annotations

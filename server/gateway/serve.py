@@ -85,7 +85,7 @@ def serve(
 
     def application(client: EngineClient, draining: Draining) -> FastAPI:
         from lostwax.server.gateway.app import Settings, create_app
-        from lostwax.server.gateway.tokenizer import load_codec
+        from lostwax.server.gateway.tokenizer_file import load_codec
 
         settings = Settings(
             model=model, host=host, allowed_hosts=allowed_hosts, allowed_origins=allowed_origins

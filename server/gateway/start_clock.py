@@ -16,6 +16,8 @@ FIRST = "start the process"
 LOAD = "load weights"
 LOAD_BYTES_PER_S = 1e9
 """Of one thread that reads and forms weights."""
+SILENT = "silent"
+"""The phase of an engine that says nothing, and is started again unless it does."""
 ESTIMATE_S = {
     FIRST: 0.5,
     "import torch": 2.0,
@@ -72,6 +74,11 @@ class StartClock:
         begins = [*self._begun.values(), self._clock()]
         lasted = [after - before for before, after in pairwise(begins)]
         self._expected_s = dict(zip(self._begun, lasted, strict=True))
+
+    @property
+    def whole_s(self) -> float:
+        """What a start is expected to take, in seconds."""
+        return sum(self._expected_s.values())
 
     @property
     def progress(self) -> Progress:

@@ -12,6 +12,7 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from lostwax.server.gateway.border import internal_error
+from lostwax.server.gateway.end_tasks import end_tasks
 from lostwax.server.gateway.errors import ApiError
 
 T = TypeVar("T")
@@ -31,10 +32,7 @@ async def unless_client_leaves(receive: Receive, work: Coroutine[Any, Any, T]) -
             raise ClientLeft
         return task.result()
     finally:
-        for each in (task, watch):
-            each.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await each
+        await end_tasks(task, watch)
 
 
 async def _disconnect(receive: Receive) -> None:

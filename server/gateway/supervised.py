@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from lostwax.server.engine.messages import (
     decode_events,
     encode,
 )
+from lostwax.server.engine.own_error import described
+from lostwax.server.gateway.end_tasks import end_tasks
 from lostwax.server.gateway.engine_client import (
     STOPPED,
     EngineLost,
@@ -37,7 +40,7 @@ from lostwax.server.gateway.engine_client import (
     stream_group,
 )
 from lostwax.server.gateway.own_folder import own_folder
-from lostwax.server.gateway.start_clock import ESTIMATE_S, Progress, StartClock
+from lostwax.server.gateway.start_clock import ESTIMATE_S, SILENT, Progress, StartClock
 
 LATE_S = 1.0
 """Heartbeats come every quarter second; one so late is a sign that something is wrong."""
@@ -93,6 +96,7 @@ class SupervisedEngine:
         self._outbox: asyncio.Queue[Command] = asyncio.Queue()
         self._state: EngineState = "starting"
         self._start = StartClock(expected_s)
+        self._lost_at = 0.0  # on the monotonic clock; of a late engine
         self._info: EngineInfo | None = None
         self._fatal: str | None = None
         self._task: asyncio.Task[None] | None = None
@@ -115,7 +119,11 @@ class SupervisedEngine:
 
     @property
     def progress(self) -> Progress | None:
-        """How far the engine's start is; None unless it is starting."""
+        """How far the engine's start is; None unless it is starting, or silent before one."""
+        if self._state == "late":
+            # At most: until the silence is too long, and as long as the last start took.
+            silent_s = max(self._lost_at - time.monotonic(), 0.0)
+            return Progress(SILENT, 0, silent_s + RESTART_DELAY_S + self._start.whole_s)
         return self._start.progress if self._state == "starting" else None
 
     async def start(self) -> None:
@@ -129,9 +137,7 @@ class SupervisedEngine:
         self._lose(reason)
         self._state, self._gone = "dead", reason
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await end_tasks(self._task)
 
     def abandon(self) -> None:
         """Kill the engine and leave no trace of it: this process ends in this moment."""
@@ -164,7 +170,7 @@ class SupervisedEngine:
                 self._folder = folder
                 await self._live_again_and_again(folder)
         except Exception as error:  # without a socket or a process there is nothing to start again
-            self.failure = f"{type(error).__name__}: {error}"
+            self.failure = described(error)
         self._lose(EngineLost(LOST))
         self._state = "dead"
         self._ended.set()
@@ -218,9 +224,7 @@ class SupervisedEngine:
             self._lose(EngineLost(LOST))  # at once: ending the process takes a while
             if process.returncode is None:
                 return _why(next(task for task in tasks if task.done()))
-            tasks[0].cancel()
-            with suppress(asyncio.CancelledError):
-                await tasks[0]
+            await end_tasks(tasks[0])
             while await socket.poll(20):
                 self._take(await socket.recv())
             return self._fatal or f"the engine ended with code {process.returncode}"
@@ -234,6 +238,7 @@ class SupervisedEngine:
             if not await _comes(socket, self._late_s):
                 if self._state == "ready":
                     self._state = "late"
+                    self._lost_at = time.monotonic() + self._silence_s - self._late_s
                 max_silence_s = self._silence_s if self._state == "late" else START_SILENCE_S
                 if not await _comes(socket, max_silence_s - self._late_s):
                     return f"the engine was silent for {max_silence_s:g} s"

@@ -6,23 +6,20 @@ those, one after another, so that offsets into text still hold.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from tokenizers import Tokenizer
 
-from lostwax.ir.contract.foreign_file import BadFile, read_bounded
-from lostwax.ir.contract.one_line import one_line
+from lostwax.server.gateway.panics import no_panic
 from lostwax.server.gateway.pieces import Piece
 
 REPLACEMENT = "\ufffd"
 """What an incomplete UTF-8 sequence decodes to."""
 MAX_CHARACTER_BYTES = 4
-MAX_BYTES = 256 << 20
-"""Of a `tokenizer.json`; DeepSeek-V3.2's has 8 MB."""
+UNKNOWN = "\U0010fffd"
+"""A character for private use, which no vocabulary has."""
 MAX_PENDING = 16
 """Tokens that are waited for: without a bound a model that repeats a token without text, or half a
 character, costs the square of its answer's length."""
@@ -40,8 +37,8 @@ def _byte_characters() -> dict[str, int]:
 _BYTES = _byte_characters()
 
 
-class BadTokenizer(ValueError):
-    """A `tokenizer.json` that cannot be read; the message names it."""
+class MarkInText(ValueError):
+    """What a client brought would become a mark; the message names the mark."""
 
 
 class Codec(Protocol):
@@ -77,7 +74,7 @@ class Codec(Protocol):
     def encode_pieces(self, pieces: Sequence[Piece]) -> list[int]:
         """The ids of a prompt whose marks are those of its structure; nothing is put around it.
 
-        Raises ValueError where the tokenizer cannot spell a mark that stands in text.
+        Raises MarkInText where the tokenizer makes a mark of text.
         """
         ...
 
@@ -131,16 +128,25 @@ class IdCodec:
 
 
 class TextCodec:
-    """Reads and writes text with a checkpoint's `tokenizer.json`."""
+    """Reads and writes text with a checkpoint's `tokenizer.json`.
+
+    Takes the tokenizer over: its `truncation` and `padding`, which are settings of a training, are
+    switched off. A prompt that does not fit is refused elsewhere, never cut.
+    """
 
     can_encode = True
 
+    @no_panic()
     def __init__(self, tokenizer: Tokenizer) -> None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
         self._tokenizer = tokenizer
         added = tokenizer.get_added_tokens_decoder()
         self.marks: Mapping[str, int] = {token.content: i for i, token in added.items()}
         self._mark_of = {i: mark for mark, i in self.marks.items()}
         self._speller = _without_marks(tokenizer)
+        unknown: list[Any] = tokenizer.model.tokenize(UNKNOWN)
+        self._unknown = {token.id for token in unknown}
         # Of two marks that begin alike the longer one is meant, as `tokenizers` has it.
         longest_first = sorted(self.marks, key=len, reverse=True)
         self._mark = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
@@ -150,15 +156,18 @@ class TextCodec:
         """The `tokenizer.json`."""
         return self._tokenizer.to_str().encode()
 
+    @no_panic()
     def encode(self, text: str) -> list[int]:
         """The ids of a text."""
         # A batch of one: `encode` would hold the interpreter while it works.
         return self._tokenizer.encode_batch_fast([text])[0].ids
 
+    @no_panic()
     def encode_rendered(self, text: str) -> list[int]:
         """The ids of a text that holds its marks already."""
         return self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
 
+    @no_panic()
     def encode_pieces(self, pieces: Sequence[Piece]) -> list[int]:
         """The ids of a prompt. What stands between two marks is tokenised as one text."""
         ids, run = list[int](), list[str]()
@@ -178,15 +187,18 @@ class TextCodec:
         """The ids of a text in which no mark counts as one."""
         ids = self._speller.encode_batch_fast([text], add_special_tokens=False)[0].ids
         for token in self._mark_of.keys() & ids:
-            # The model's own vocabulary may hold it as a word; a text can also be unknown to it.
-            if (mark := self._mark_of[token]) in text:
-                raise ValueError(f"this tokenizer has no other way to write {mark!r} than its mark")
+            # The model's own vocabulary may hold it as a word, which a normalizer finds in other
+            # spellings, too. What is unknown to the model may become a mark that means just that.
+            if (mark := self._mark_of[token]) in text or token not in self._unknown:
+                raise MarkInText(f"this tokenizer has no other way to write {mark!r} than its mark")
         return ids
 
+    @no_panic()
     def decode(self, tokens: list[int]) -> str:
         """The text of ids."""
         return self._tokenizer.decode(tokens, skip_special_tokens=True)
 
+    @no_panic()
     def piece(self, token: int) -> str:
         """One token as a string that names it."""
         text = self._tokenizer.decode([token], skip_special_tokens=False)
@@ -281,26 +293,3 @@ def _longest_bytes(tokenizer: Tokenizer) -> int | None:
 def codec_of(serialised: bytes) -> Codec:
     """The codec that `Codec.serialised` was asked for."""
     return TextCodec(Tokenizer.from_str(serialised.decode())) if serialised else IdCodec()
-
-
-def load_codec(*folders: Path | None) -> Codec:
-    """The codec of the first folder that holds a `tokenizer.json`, else ids.
-
-    Raises BadTokenizer where a file of that name is none.
-    """
-    for folder in folders:
-        if folder is not None and os.path.lexists(path := folder / "tokenizer.json"):
-            return TextCodec(_read_tokenizer(path))
-    return IdCodec()
-
-
-def _read_tokenizer(path: Path) -> Tokenizer:
-    remedy = "recompile the artifact, or download the checkpoint again"
-    try:
-        content = read_bounded(path, MAX_BYTES)
-    except BadFile as error:
-        raise BadTokenizer(f"{error}; {remedy}") from error
-    try:
-        return Tokenizer.from_buffer(content)
-    except Exception as error:  # the library knows no other class
-        raise BadTokenizer(f"{path} is no tokenizer ({one_line(str(error))}); {remedy}") from error

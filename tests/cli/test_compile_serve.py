@@ -75,7 +75,7 @@ MISTAKES = {
         "CKPT -o OUT --target null --batch-invariant",
         "--batch-invariant: its rows may depend on the rows beside them",
     ),
-    "no room": ("CKPT -o OUT --budget 10", "the arena's budget is 10"),
+    "no room": ("CKPT -o OUT --budget 10", "the budget is 10"),
 }
 
 

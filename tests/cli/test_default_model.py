@@ -25,7 +25,7 @@ from lostwax.cli.default_model import (
     default_checkpoint,
 )
 from lostwax.frontend.checkpoint import open_checkpoint
-from lostwax.server.gateway.tokenizer import load_codec
+from lostwax.server.gateway.tokenizer_file import load_codec
 
 Capture = pytest.CaptureFixture[str]
 

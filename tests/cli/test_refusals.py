@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -10,17 +11,31 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
 import pytest
 from command_line import lostwax, one_sentence
 
+from lostwax.backends.runtime.checkpoint_content import content_digests
 from lostwax.cli.app import make_app
 from lostwax.cli.commands import COMMANDS
+from lostwax.ir.contract.artifact import CheckpointNote
 
 MAX_SECONDS = 2.0
 """Of a refusal, from a process' start to its end. Idle cores need 0.3 s of it."""
 
 ARTIFACT = {"serve": "", "run": "", "eval": "--artifact "}
 """How these commands take a model, where the others have it as their argument."""
+
+NEEDED = {
+    "compile": {"": "CKPT", "-o": "OUT"},
+    "explain": {"": "ART"},
+    "certify": {"": "ART"},
+    "verify": {"": "ART"},
+    "export": {"": "ART", "-o": "OUT"},
+    "opt": {"": "FILE"},
+    "new-checkpoint": {"--config": "FILE", "-o": "OUT"},
+}
+"""What a command is nothing without; "" is its argument."""
 
 # Command lines with ART, CKPT (folders that look like it), OUT (nothing yet), FILE and DIR (empty)
 # in their places; what the sentence says.
@@ -49,6 +64,17 @@ VALUES = {
     "run --url example.org": "give one like http://HOST:PORT",
     "run --url http://h:70000": "its port must be in 0..65535",
     "run --url http://h --api-key-file OUT": "OUT does not exist; give a file",
+    "eval --tasks=": "--tasks '' has an empty name; give names with commas between",
+    "eval --tasks json,": "--tasks 'json,' has an empty name",
+    "eval --tasks ,json": "has an empty name",
+    "eval --list --limit 1": "--limit would change nothing of --list",
+    "eval tiny --list --limit 1 --json": "--limit and --json would change nothing of --list",
+    "eval --list --tasks json": "--tasks would change nothing of --list",
+    "eval tiny --list --endpoint chat": "--endpoint would change nothing of --list",
+    "eval --list --url http://h --out OUT": "--url and --out would change nothing of --list",
+    "eval --list --temperature 1 --api-key-file FILE --url http://h": "and --temperature would",
+    "opt --list-passes FILE": "leave out the file and other options",
+    "opt --list-passes --passes clean-up": "leave out the file and other options",
     "eval --limit 0": "--limit must be in 1..",
     "eval --num-pages 1": "--num-pages must be in 2..",
     "eval --threads 0": "--threads must be in 1..1024, not 0",
@@ -172,6 +198,31 @@ def test_every_number_and_path_of_a_command_has_a_check(name: str) -> None:
             assert argument.parameter.validator, f"{name} {argument.name} takes anything"
 
 
+def empty_paths() -> Iterator[list[str]]:
+    """Each name of each path of each command with nothing behind it, the rest being right."""
+    for command in COMMANDS:
+        for argument in make_app()[command].assemble_argument_collection():
+            if Path not in {*get_args(argument.hint), argument.hint}:
+                continue
+            needed = {k: v for k, v in NEEDED.get(command, {}).items() if k not in argument.names}
+            for name in argument.names:
+                is_option = name.startswith("-")
+                if not is_option:
+                    needed.pop("", None)
+                rest = [word for option, value in needed.items() for word in (option, value)]
+                yield [command, *filter(None, rest), *[name] * is_option, ""]
+
+
+@pytest.mark.parametrize("line", list(empty_paths()), ids=" ".join)
+def test_an_empty_path_is_not_the_current_folder(
+    line: list[str], places: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = lostwax(capsys, *(places.get(word, word) for word in line))
+    assert (status, out) == (1, "")
+    named = line[-2] if line[-2].startswith("-") else "the path"
+    assert one_sentence(err).startswith(f"lostwax: {named} is empty; give a path")
+
+
 def test_refusals_import_no_torch(places: dict[str, str]) -> None:
     lines = [filled(line, places).split() for line in [*VALUES, *FOREIGN, *dict(models())]]
     code = (
@@ -214,6 +265,39 @@ def test_more_cache_than_memory_is_refused_before_an_engine_starts(
     status, _, err = lostwax(capsys, "serve", *where, "--drafts", 2)
     assert status == 1
     assert "was compiled with --drafts 0; ask for 0 to 0" in one_sentence(err)
+
+
+@pytest.mark.parametrize("line", ["serve", "eval --artifact", "export --onnx -o OUT"])
+def test_another_checkpoint_is_refused_before_an_engine_starts(
+    line: str,
+    small_artifact: Any,
+    small_checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("work began with weights that were not compiled")
+
+    for begins in (
+        "lostwax.server.gateway.serve.serve",
+        "lostwax.evals.connect.in_process",
+        "lostwax.backends.export_onnx.export_artifact",
+    ):
+        monkeypatch.setattr(begins, never)
+    artifact = shutil.copytree(small_artifact.artifact, tmp_path / "artifact")
+    files = content_digests(
+        small_checkpoint, [p.name for p in small_checkpoint.glob("*.safetensors")]
+    )
+    note = CheckpointNote(path=str(small_checkpoint), files=files)
+    (artifact / "checkpoint.json").write_bytes(msgspec.json.encode(note))
+    other = shutil.copytree(small_checkpoint, tmp_path / "other")
+    shard = next(other.glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\x7f")
+    words = [tmp_path / "no" if word == "OUT" else word for word in line.split()]
+    status, _, err = lostwax(capsys, *words, artifact, "--checkpoint", other)
+    assert status == 1
+    assert one_sentence(err).startswith(f"lostwax: {shard} has other content than when it was")
 
 
 def test_a_port_that_is_taken_is_said_before_a_compile(

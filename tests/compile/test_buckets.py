@@ -44,13 +44,13 @@ def test_every_step_within_the_limits_fits_a_program(sizes: Sizes, data: st.Data
     limits = limits_of(FACTS, sizes)
     scores = data.draw(st.booleans())
     reqs = data.draw(st.integers(1, limits.max_reqs))
+    longest = data.draw(st.integers(1, limits.max_context))
     if entry_is_decode := data.draw(st.booleans()):
         rows, wanted = reqs, reqs
     else:
-        rows = data.draw(st.integers(reqs, limits.max_tokens))
+        rows = data.draw(st.integers(reqs, min(limits.max_tokens, reqs * longest)))
         most = min(rows, limits.max_score_rows) if scores else reqs
         wanted = data.draw(st.integers(1, most))
-    longest = data.draw(st.integers(1, limits.max_context))
     facts = StepFacts(reqs, rows, rows, longest, longest)
     entry = "decode" if entry_is_decode else "extend"
     fits = [
@@ -76,8 +76,8 @@ def test_drafts_are_verified_and_follow_any_step(
     limits = limits_of(FACTS, replace(sizes, max_drafts=drafts))
     specs = program_specs(FACTS, limits)
     reqs = data.draw(st.integers(1, limits.max_reqs))
-    verified = data.draw(st.integers(reqs, reqs * (drafts + 1)))
     longest = data.draw(st.integers(1, limits.max_context))
+    verified = data.draw(st.integers(reqs, reqs * min(drafts + 1, longest)))
 
     def fits(entry: str, rows: int, logit_rows: int) -> bool:
         return any(
@@ -95,7 +95,7 @@ def test_drafts_are_verified_and_follow_any_step(
     assert fits("decode", verified, verified)
     assert fits("draft", verified, reqs)
     assert fits("draft", reqs, reqs)
-    extended = data.draw(st.integers(reqs, limits.max_tokens))
+    extended = data.draw(st.integers(reqs, min(limits.max_tokens, reqs * longest)))
     assert fits("draft", extended, reqs)
 
 
@@ -139,7 +139,8 @@ def test_every_program_is_picked_by_the_largest_step_it_takes(
         bound = min((t.bound for t in spec.guard.terms), default=limits.max_context)
         longest = min(b.pages * 64, bound, limits.max_context)
         rows = spec.rows_a_req if spec.entry == "decode" else b.tokens
-        facts = StepFacts(b.reqs, rows, b.tokens, longest, longest)
+        total = min(b.tokens, b.reqs * longest)  # a request has no more rows than positions
+        facts = StepFacts(b.reqs, min(rows, longest), total, longest, longest)
         assert picked(specs, spec, facts) == spec
 
 

@@ -12,6 +12,7 @@ from xdsl.parser import Parser
 
 from lostwax.backends import predicates as P
 from lostwax.backends.cover import (
+    Budget,
     CandidateSet,
     Cover,
     Forced,
@@ -67,7 +68,7 @@ def lowering(name: str, pattern: Region, us: int, when: P.Predicate = P.ALWAYS) 
 
 
 def candidates(
-    *lowerings: Lowering, forced: tuple[Forced, ...] = (), budget: int | None = None
+    *lowerings: Lowering, forced: tuple[Forced, ...] = (), budget: Budget | None = None
 ) -> CandidateSet:
     text = BLOCK
     for short, full in TYPES.items():
@@ -175,10 +176,21 @@ def test_the_budget_counts_results_workspace_and_what_a_call_allocates() -> None
     hungry = replace(add, name="hungry", workspace=_bytes(100), allocates=_bytes(28))
     results = 4 * 8 * 4  # T x 8 of f32
     for budget, refused in ((results + 127, True), (results + 128, False)):
-        found = candidates(hungry, budget=budget)
+        found = candidates(hungry, budget=Budget(budget))
         assert bool(found.refusals) is refused
-    (refusal,) = candidates(hungry, budget=200).refusals
-    assert refusal.reason == "needs 256 bytes of results and workspace, the arena's budget is 200"
+    (refusal,) = candidates(hungry, budget=Budget(200)).refusals
+    assert refusal.reason == (
+        "needs 256 bytes of results, workspace and temporaries, the budget is 200; give a larger"
+        " --budget"
+    )
+    # A default says what is preferred, and keeps nothing from being compiled.
+    loose = candidates(hungry, budget=Budget(200, strict=False))
+    assert loose.refusals == ()
+    assert [p.candidate.name for p in loose.priced if p.candidate.lowering] == [hungry.name]
+    small = replace(hungry, name="small", workspace=_bytes(0), allocates=_bytes(0))
+    both = candidates(hungry, small, budget=Budget(200, strict=False))
+    assert [p.candidate.name for p in both.priced if p.candidate.lowering] == ["small"]
+    assert [r.lowering for r in both.refusals] == [hungry.name]
 
 
 def test_regions_that_wait_for_each_other_are_given_up() -> None:

@@ -1,4 +1,4 @@
-"""What a compile says of the part of a step that runs on torch's operators."""
+"""What a compile says of the part of a step that runs under portable lowerings."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_refused_lowering_of_the_targets_own_is_named_with_its_reason() -> Non
     little = Fallback(("core.cast",), "portable_cast", 0.004, ())
     step = PredictedStep("decode-t1", 2500.0, (slow, little))
     assert list(step.lines()) == [
-        "decode-t1: predicted 2.50 ms, 60% of it on torch's operators",
+        "decode-t1: predicted 2.50 ms, 60% of it by portable lowerings",
         "   60% moe.experts by portable_experts_dense;"
         " own_experts: dtype of x is f8E4M3FN, wants bf16",
     ]

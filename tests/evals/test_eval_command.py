@@ -303,6 +303,9 @@ def test_tasks_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert status == 0
     assert {"tiny", "gsm8k", "gpqa", "aime"} <= {line.split()[0] for line in out.splitlines()}
     assert "2 examples  number" in evaluate(capsys, path, "--list")[1]
+    status, out, _ = evaluate(capsys, path, "tiny", "--list", "--tasks", "sums, json")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["sums", "json"]
 
 
 def test_a_stopped_run_goes_on_by_default_and_a_complete_one_is_forgotten(

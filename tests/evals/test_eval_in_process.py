@@ -80,6 +80,20 @@ def test_what_the_server_refuses_is_an_error_of_every_sample(
     assert "2 failed, first aa/0: status 400: this checkpoint has no tokenizer" in out
 
 
+def test_a_request_over_its_time_is_a_failed_sample(
+    small_artifact: Compiled, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = shutil.copytree(small_artifact.checkpoint, tmp_path / "ckpt")
+    small_tokenizer().save(str(checkpoint / "tokenizer.json"))
+    path = write(tmp_path / "w.jsonl", *words("aa", "bb"))
+    where = ("--artifact", small_artifact.artifact, "--checkpoint", checkpoint)
+    how = ("--threads", 1, "--timeout", 0.001, "--out", tmp_path / "out")
+    status, out, err = lostwax(capsys, "eval", path, *where, *how)
+    assert status == 1
+    assert "2 failed, first aa/0: no answer within 0.001 s" in out
+    assert "Traceback" not in err
+
+
 @pytest.mark.slow
 def test_the_trained_model_is_judged_through_chat_and_tools(
     trained_artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -11,15 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lostwax.evals.graders.by_kind import GRADERS, grade
+from lostwax.evals.graders.json_value import JsonReference, require_valid
 from lostwax.evals.graders.number import NumberReference, grade_number
-from lostwax.evals.task import Answer, Example, Kind, Text, ToolCall
+from lostwax.evals.graders.validation import Validation
+from lostwax.evals.task import Answer, Example, Kind, TaskError, Text, ToolCall
+
+VALIDATION = Validation()
 
 
 def graded(kind: Kind, reference: Any, answer: Answer | str) -> tuple[bool, str | None, str]:
     made = msgspec.convert(reference, GRADERS[kind].reference)
     example = Example(id="x", kind=kind, request=Text("?"), reference=made)
     answer = Answer(content=answer, text=answer) if isinstance(answer, str) else answer
-    found = grade(example, answer)
+    found = grade(example, answer, VALIDATION)
     return found.correct, found.answer, found.reason
 
 
@@ -173,9 +177,9 @@ def test_an_integer_beyond_floats_is_no_multiple() -> None:
 
 
 def test_a_schema_reaches_no_network() -> None:
-    schema = {"$ref": "http://127.0.0.1:9/schema.json"}
-    with pytest.raises(msgspec.ValidationError, match=r"does not hold: http://127\.0\.0\.1:9"):
-        graded("json", {"schema": schema, "value": 1}, "1")
+    reference = JsonReference({"$ref": "http://127.0.0.1:9/schema.json"}, 1)
+    with pytest.raises(TaskError, match=r"does not hold: http://127\.0\.0\.1:9"):
+        require_valid(reference, VALIDATION)
 
 
 CALLS = {"calls": [{"name": "add", "arguments": {"a": 2, "b": [1, 2]}}]}

@@ -17,6 +17,12 @@ from lostwax.evals.task import TaskError
 Handler = Callable[[int], httpx.Response]
 
 
+def unread(made: httpx.Response) -> httpx.Response:
+    """As it comes from a network, which a made one does not."""
+    stream = httpx.ByteStream(made.content)
+    return httpx.Response(made.status_code, headers=made.headers, stream=stream)
+
+
 def post(handler: Handler, patience: Patience | None = None) -> tuple[bytes | str, list[float]]:
     """The body or the fault of one request to a server that counts tries, and the waits."""
     waits: list[float] = []
@@ -25,7 +31,7 @@ def post(handler: Handler, patience: Patience | None = None) -> tuple[bytes | st
     def answer(request: httpx.Request) -> httpx.Response:
         nonlocal tries
         tries += 1
-        return handler(tries)
+        return unread(handler(tries))
 
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
@@ -111,7 +117,7 @@ def test_a_server_that_is_gone_is_waited_for_once_and_found_again() -> None:
     def answer(_: httpx.Request) -> httpx.Response:
         if not is_up:
             raise httpx.ConnectError("refused")
-        return httpx.Response(503)
+        return unread(httpx.Response(503))
 
     async def sleep(seconds: float) -> None:
         waits.append(seconds)

@@ -25,7 +25,7 @@ from lostwax.frontend.config import read_config
 from lostwax.ir.contract.check_program import code_of
 from lostwax.ir.contract.probe import Evidence, Probe
 from lostwax.ir.contract.record import Certificate, Record, RecordKey
-from lostwax.server.gateway.tokenizer import load_codec
+from lostwax.server.gateway.tokenizer_file import load_codec
 
 KEY = RecordKey(
     region="r", lowering="l", source="s", sku="cpu", types={"x": "f32"}, bucket_class="t"

@@ -17,6 +17,7 @@ from scripted_runtime import CODEC, EOS_ID, VOCAB
 from lostwax.ir.contract.model import CHAT_V32
 from lostwax.server.engine.messages import EngineInfo
 from lostwax.server.gateway.body_reader import (
+    LARGE_BODY_BYTES,
     MAX_WAITING,
     NUM_PROCESSES,
     SMALL_BODY_BYTES,
@@ -37,7 +38,7 @@ INFO = EngineInfo(
 )
 COMPLETION = Job(route="completions", model="fake", info=INFO, max_tokens=4096)
 CHAT = msgspec.structs.replace(COMPLETION, route="chat")
-FILLED = " " * SMALL_BODY_BYTES
+FILLED = " " * LARGE_BODY_BYTES
 PROMPT = ('{"prompt": [1, 2, 3], "stop": "x", "seed": 1, "echo": true' + FILLED + "}").encode()
 MESSAGES = (
     '{"messages": [{"role": "user", "content": "é"}], "seed": 1, "stream": true'
@@ -46,8 +47,8 @@ MESSAGES = (
 
 
 @asynccontextmanager
-async def _reader(deadline_s: float = 20.0) -> AsyncGenerator[BodyReader]:
-    reader = BodyReader(CODEC, deadline_s)
+async def _reader(deadline_s: float = 20.0, begin_s: float = 20.0) -> AsyncGenerator[BodyReader]:
+    reader = BodyReader(CODEC, deadline_s, begin_s)
     try:
         yield reader
     finally:
@@ -111,14 +112,61 @@ def test_a_body_that_ends_each_process_is_refused(monkeypatch: pytest.MonkeyPatc
     asyncio.run(read())
 
 
-def test_what_takes_too_long_is_ended() -> None:
+SLOW = """
+import time
+from lostwax.server.gateway import body_process
+body_process.prepare = lambda *_: time.sleep(60)
+body_process.run()
+"""
+
+
+def test_what_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow_body_process.py").write_text(SLOW)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr("lostwax.server.gateway.body_reader._MODULE", "slow_body_process")
+
     async def read() -> None:
         async with _reader(deadline_s=0.0) as reader:
+            with pytest.raises(ApiError, match="longer than 0 s") as refused:
+                await reader.read(PROMPT, COMPLETION)
+            assert (refused.value.status, refused.value.code) == (413, "body_too_costly")
+            assert _children() == []
+
+    asyncio.run(read())
+
+
+def test_a_process_that_does_not_begin_is_ended_and_not_the_bodys_fault() -> None:
+    async def read() -> None:
+        async with _reader(begin_s=0.0) as reader:
             for _ in range(2):
-                with pytest.raises(ApiError, match="longer than 0 s") as refused:
+                with pytest.raises(ApiError, match="did not begin within 0 s") as refused:
                     await reader.read(PROMPT, COMPLETION)
-                assert (refused.value.status, refused.value.code) == (413, "body_too_costly")
+                assert (refused.value.status, refused.value.code) == (503, "reader_unavailable")
+                assert refused.value.headers["Retry-After"]
                 assert _children() == []
+
+    asyncio.run(read())
+
+
+def test_ordinary_chats_are_read_in_a_process_and_wait_for_no_large_body() -> None:
+    medium = b'{"prompt": [5]}'.ljust(SMALL_BODY_BYTES + 1)
+
+    async def read() -> None:
+        async with _reader() as reader:
+            await asyncio.gather(*(reader.read(PROMPT, COMPLETION) for _ in range(NUM_PROCESSES)))
+            stopped = _children()
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            large = [asyncio.create_task(reader.read(PROMPT, COMPLETION)) for _ in stopped]
+            await asyncio.sleep(0)
+            # more than large ones may wait
+            reads = (reader.read(medium, COMPLETION) for _ in range(MAX_WAITING + 8))
+            for prepared in await asyncio.wait_for(asyncio.gather(*reads), 15):
+                assert prepared.submits[0].prompt == [5]
+            assert len(_children()) == len(stopped) + 1
+            for task in large:
+                assert not task.done()
+                task.cancel()
 
     asyncio.run(read())
 

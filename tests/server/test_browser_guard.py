@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -91,6 +93,8 @@ def test_a_server_on_every_interface_goes_by_any_address_but_by_no_strange_name(
         "multipart/form-data; boundary=a",
         "application/jsonx",
         "application/json; charset=utf-16",
+        "application/json; charset=utf-8; charset=utf-16",
+        "application/json; a=" + "b" * 128,
     ],
 )
 def test_a_body_that_any_page_may_send_is_415(on_loopback: httpx.Client, kind: str | None) -> None:
@@ -102,11 +106,41 @@ def test_a_body_that_any_page_may_send_is_415(on_loopback: httpx.Client, kind: s
 
 @pytest.mark.parametrize(
     "kind",
-    ["application/json", "Application/JSON ; charset=UTF-8", 'application/json; charset="utf-8"'],
+    [
+        "application/json",
+        "Application/JSON ; charset=UTF-8",
+        'application/json; charset="utf-8"',
+        "application/json;",
+        "application/json; odata=verbose; charset=utf8",
+    ],
 )
 def test_json_is_taken_however_it_is_spelled(on_loopback: httpx.Client, kind: str) -> None:
     answer = on_loopback.post("/v1/completions", content=BODY, headers={"Content-Type": kind})
     assert answer.status_code == 200
+
+
+MANY = 60_000
+COSTLY = {
+    "a type of quotes": (b'Content-Type: application/json;"' + b";" * MANY, 415),
+    "an escaped cookie": (
+        b'Content-Type: application/json\r\nCookie: a="' + b"\\" * MANY + b'"',
+        200,
+    ),
+    "blanks": (b"X:" + b" " * MANY + b"\0", 400),
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_a_long_header_stops_nobody(on_loopback: httpx.Client, name: str) -> None:
+    header, status = COSTLY[name]
+    address = (on_loopback.base_url.host, on_loopback.base_url.port or 0)
+    with socket.create_connection(address, 20) as connection:
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        head += b"Content-Length: %d\r\n" % len(BODY) + header
+        begun = time.monotonic()
+        connection.sendall(head + b"\r\n\r\n" + BODY)
+        assert connection.recv(12) == b"HTTP/1.1 %d" % status
+        assert time.monotonic() - begun < 1.0  # it was 2 to 7 s
 
 
 @pytest.mark.parametrize(

@@ -304,7 +304,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "a strange switch": (
         {"chat_template_kwargs": {"enable_thinking": True}},
         "chat_template_kwargs.enable_thinking",
-        "'chat_template_kwargs.enable_thinking'",
+        'use chat_template_kwargs: {"thinking": true}',
     ),
     "a switch of text": (
         {"chat_template_kwargs": {"thinking": "yes"}},
@@ -316,7 +316,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "more than all": ({"top_p": 1.1}, "top_p", "<= 1.0"),
     "an unknown field": ({"max_len": 1}, "max_len", "remove it"),
     "no tokens": ({"max_tokens": 0}, "max_tokens", ">= 1"),
-    "two bounds": ({"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens", "not both"),
+    "two bounds": ({"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens", "another name"),
     "alternatives alone": ({"top_logprobs": 3}, "top_logprobs", "logprobs=true"),
     "too many alternatives": ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "20"),
     "a stream of text": ({"stream": "yes"}, "stream", "bool"),

@@ -29,7 +29,8 @@ from lostwax.server.gateway.encoding_v32 import (
     encode_messages,
 )
 from lostwax.server.gateway.in_process import InProcessEngine
-from lostwax.server.gateway.tokenizer import TextCodec, load_codec
+from lostwax.server.gateway.tokenizer import TextCodec
+from lostwax.server.gateway.tokenizer_file import load_codec
 
 TOKENIZER = Tokenizer.from_file(str(TRAINED / "tokenizer.json"))
 CODEC = TextCodec(TOKENIZER)

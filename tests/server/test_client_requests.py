@@ -35,6 +35,7 @@ INFO = EngineInfo(
     chat_encoding=CHAT_V32,
 )
 ASK: dict[str, Any] = {"role": "user", "content": "Hi?"}
+ANSWER: dict[str, Any] = {"role": "assistant", "content": "Hi."}
 NEEDED: dict[str, dict[str, Any]] = {
     "chat": {"messages": [ASK]},
     "completions": {"prompt": "Hi?"},
@@ -47,6 +48,7 @@ SHARED: dict[str, list[Any]] = {
     "safety_identifier": ["me"],
     "prompt_cache_key": ["mine"],
     "prompt_cache_retention": ["in_memory"],
+    "prompt_cache_options": [{}, {"mode": "implicit"}],
     "repetition_penalty": [1, 1.0],
     "presence_penalty": [0, 0.0],
     "frequency_penalty": [0],
@@ -55,6 +57,7 @@ SHARED: dict[str, list[Any]] = {
     "min_p": [0, 0.0],
     "min_tokens": [0],
     "n": [1],
+    "best_of": [1],
     "logit_bias": [{}],
     "bad_words": [[]],
     "allowed_token_ids": [[]],
@@ -85,8 +88,10 @@ OF_CHATS: dict[str, list[Any]] = {
     "verbosity": ["medium"],
     "web_search_options": [None],
     "moderation": [None],
-    "prompt_cache_options": [{}, {"mode": "implicit"}],
+    "thinking": [{"type": "disabled"}, False],
+    "reasoning": [{"effort": "none"}, {"enabled": False}],
     "reasoning_effort": ["none"],
+    "thinking_budget": [0],
     "enable_thinking": [False],
     "separate_reasoning": [True],
     "include_reasoning": [True],
@@ -99,7 +104,7 @@ OF_CHATS: dict[str, list[Any]] = {
     "documents": [[]],
 }
 OF_COMPLETIONS: dict[str, list[Any]] = {
-    "best_of": [1],
+    "max_completion_tokens": [None],
     "suffix": [""],
     "add_special_tokens": [True],
 }
@@ -180,6 +185,70 @@ def test_every_documented_parameter_is_known() -> None:
     _read("chat", stream=True, stream_options=dict.fromkeys(options, False))
 
 
+WAYS_TO_THINK: list[tuple[dict[str, Any], str]] = [
+    ({"thinking": {"type": "enabled"}}, "thinking"),
+    ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
+    ({"thinking": True}, "thinking"),
+    ({"reasoning": {"effort": "low"}}, "reasoning"),
+    ({"reasoning": {"enabled": True}}, "reasoning"),
+    ({"reasoning_effort": "high"}, "reasoning_effort"),
+    ({"enable_thinking": True}, "enable_thinking"),
+    ({"thinking_budget": 512}, "thinking_budget"),
+    (
+        {"chat_template_kwargs": {"enable_thinking": True}},
+        "chat_template_kwargs.enable_thinking",
+    ),
+    (
+        {"chat_template_kwargs": {"reasoning_effort": "low"}},
+        "chat_template_kwargs.reasoning_effort",
+    ),
+    (
+        {"chat_template_kwargs": {"thinking_budget": 512}},
+        "chat_template_kwargs.thinking_budget",
+    ),
+]
+
+
+@pytest.mark.parametrize(("given", "param"), WAYS_TO_THINK)
+def test_every_usual_way_to_ask_for_thinking_says_how_it_is_asked_here(
+    given: dict[str, Any], param: str
+) -> None:
+    error = _refused("chat", **given)
+    assert (error.code, error.param) == ("invalid_value", param)
+    assert 'use chat_template_kwargs: {"thinking": true}' in error.message
+
+
+def test_a_way_to_ask_for_no_thinking_changes_nothing_in_the_template_either() -> None:
+    plain = _read("chat", seed=1)
+    for switch in (
+        {"enable_thinking": False},
+        {"reasoning_effort": "none"},
+        {"thinking_budget": 0},
+    ):
+        read = _read("chat", seed=1, chat_template_kwargs=switch)
+        assert read.submits[0].prompt == plain.submits[0].prompt
+        assert _schema("chat").is_valid(NEEDED["chat"] | {"chat_template_kwargs": switch})
+
+
+def test_a_mark_for_a_cache_changes_no_prompt() -> None:
+    mark = {"cache_control": {"type": "ephemeral"}}
+    part = {"type": "text", "text": "Hi?"}
+    plain = _read("chat", messages=[ASK | {"content": [part]}]).submits[0].prompt
+    for marked in (ASK | {"content": [part | mark]}, ASK | {"content": [part]} | mark):
+        assert _read("chat", messages=[marked]).submits[0].prompt == plain
+    other = part | {"cache_control": {"type": "for ever"}}
+    error = _refused("chat", messages=[ASK | {"content": [other]}])
+    assert error.param == "messages[0].content[0].cache_control"
+
+
+def test_two_names_that_agree_are_taken() -> None:
+    assert _read("chat", max_tokens=3, max_completion_tokens=3).submits[0].max_tokens == 3
+    both = ANSWER | {"reasoning": "I add.", "reasoning_content": "I add."}
+    one = ANSWER | {"reasoning_content": "I add."}
+    prompts = [_read("chat", messages=[ASK, each, ASK]).submits[0].prompt for each in (both, one)]
+    assert prompts[0] == prompts[1]
+
+
 def test_an_answer_can_be_sent_back_as_it_came() -> None:
     message = ChatCompletionMessage(role="assistant", content="Hi.", annotations=[])
     sent_back = message.model_dump() | {"reasoning": None, "reasoning_content": None, "name": "x"}
@@ -256,6 +325,40 @@ def test_tools_that_must_not_be_called_are_neither_rendered_nor_refused() -> Non
             "reasoning_effort",
             "opposite",
         ),
+        *(
+            ("chat", {name: value, "chat_template_kwargs": {"thinking": True}}, name, "opposite")
+            for name, value in (
+                ("thinking", {"type": "disabled"}),
+                ("reasoning", {"effort": "none"}),
+                ("enable_thinking", False),
+                ("thinking_budget", 0),
+            )
+        ),
+        (
+            "chat",
+            {"chat_template_kwargs": {"thinking": True, "enable_thinking": False}},
+            "chat_template_kwargs.enable_thinking",
+            "opposite",
+        ),
+        (
+            "chat",
+            {"messages": [ASK, ANSWER | {"reasoning": "a", "reasoning_content": "b"}, ASK]},
+            "messages[1].reasoning",
+            "reasoning_content is another name of it",
+        ),
+        (
+            "chat",
+            {"messages": [ASK, ANSWER | {"reasoning": "", "reasoning_content": "b"}, ASK]},
+            "messages[1].reasoning",
+            "says otherwise; give one",
+        ),
+        (
+            "chat",
+            {"messages": [ASK | {"cache_control": {"type": "ephemeral", "ttl": "1h"}}]},
+            "messages[0].cache_control",
+            "nothing is kept between requests",
+        ),
+        ("completions", {"max_completion_tokens": 4}, "max_completion_tokens", "use max_tokens"),
         ("chat", {"stream_options": {}}, "stream_options", "stream=true"),
         (
             "chat",

@@ -19,6 +19,7 @@ from http_server import running
 
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.gateway.app import Settings, create_app
+from lostwax.server.gateway.connection import UNREAD_WAITS_S
 from lostwax.server.gateway.in_process import InProcessEngine
 from lostwax.server.gateway.room import (
     RESERVED_FILES,
@@ -31,6 +32,7 @@ from lostwax.server.gateway.tokenizer import IdCodec
 
 HALF = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-"
 GET = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+LARGE = GET.replace(b"/health", b"/openapi.json")
 OK = b"HTTP/1.1 200 OK"
 BODY = {"prompt": [1, 2], "max_tokens": 4, "ignore_eos": True}
 
@@ -40,11 +42,12 @@ def _served(
     max_connections: int = 100,
     head_deadline_s: float = 30.0,
     unread_deadline_s: float = 30.0,
+    unread_waits_s: float = UNREAD_WAITS_S,
     step_s: float = 0.0,
 ) -> Generator[str]:
     core = EngineCore(FakeRuntime(step_s=step_s))
     app = create_app(InProcessEngine(core), IdCodec(), Settings())
-    with running(app, max_connections, head_deadline_s, unread_deadline_s) as url:
+    with running(app, max_connections, head_deadline_s, unread_deadline_s, unread_waits_s) as url:
         yield url
 
 
@@ -99,11 +102,10 @@ def test_half_a_head_is_told_and_closed_in_time_however_it_trickles() -> None:
 
 
 def test_a_client_that_reads_nothing_is_closed_and_one_that_reads_slowly_is_not() -> None:
-    large = b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     with _served(unread_deadline_s=0.5) as url, ExitStack() as stack:
         count = 8 * 2**20 // len(httpx.get(f"{url}/openapi.json").content)
         # More than the system's buffers take, asked for at once.
-        silent, slow = _open(stack, url, 2, large * count)
+        silent, slow = _open(stack, url, 2, LARGE * count)
         found, num_bytes, window, ended = 0, 0, b"", select.poll()
         ended.register(silent, select.POLLHUP | select.POLLERR)
         begun = time.monotonic()
@@ -142,12 +144,89 @@ def test_what_is_no_http_is_an_error_of_the_apis_shape(
     assert capfd.readouterr().err == ""
 
 
+def _in_chunks(body: bytes, size: int, extension: bytes = b"") -> bytes:
+    parts = (body[i : i + size] for i in range(0, len(body), size))
+    return b"".join(b"%x%s\r\n%s\r\n" % (len(part), extension, part) for part in parts)
+
+
+TRAILER = b"X:" + b" " * 60_000 + b"\0\r\n\r\n"
+COSTLY = {
+    "a byte each": CHUNKED + _in_chunks(b" " * 300_000, 1),
+    "a byte each of a body that was refused": (
+        CHUNKED.replace(b"/json", b"/x") + _in_chunks(b" " * 300_000, 1)
+    ),
+    "an extension each": CHUNKED + _in_chunks(b" " * 64_000, 1_000, b";" + b"a" * 2_000),
+    "a padded trailer": CHUNKED + b"1\r\n \r\n0\r\n" + TRAILER,
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_chunks_that_cost_more_than_their_bytes_are_refused_and_stop_nobody(name: str) -> None:
+    with _served() as url, ExitStack() as stack, httpx.Client(base_url=url) as other:
+        other.get("/health")
+        (connection,) = _open(stack, url, 1)
+        sender = threading.Thread(target=_send_all, args=(connection, COSTLY[name]))
+        sender.start()
+        waits: list[float] = []
+        for _ in range(20):
+            begun = time.monotonic()
+            other.get("/health")
+            waits.append(time.monotonic() - begun)
+        answer = b""
+        with suppress(ConnectionResetError):  # its other bytes were not read
+            answer = connection.recv(12)
+        sender.join()
+        assert answer in (b"", b"HTTP/1.1 400", b"HTTP/1.1 415")
+        assert max(waits) < 0.4  # 10 ms of parsing beside whatever else runs; it was 1 s and more
+        assert httpx.get(f"{url}/health").json()["running"] == 0
+
+
+def _send_all(connection: socket.socket, content: bytes) -> None:
+    with suppress(ConnectionError):  # the server may have ended it
+        connection.sendall(content)
+
+
+@pytest.mark.parametrize("size", [4_096, 100])
+def test_ordinary_chunks_are_taken_whatever_they_hold(size: int) -> None:
+    padded = json.dumps(BODY)[:-1] + ', "seed":' + " " * 1_000 + "\r\n0\r\n" + " " * 2_000 + "}"
+    padded += " " * (16 * 2**20 - len(padded) if size > 1_000 else 0)
+    with _served() as url, ExitStack() as stack:
+        ending = b"0\r\nX-Note: a\r\n\r\n"
+        content = CHUNKED + _in_chunks(padded.encode(), size) + ending + GET
+        (connection,) = _open(stack, url, 1, content)
+        answer = b""
+        while answer.count(OK) < 2:
+            part = connection.recv(65536)
+            assert part, answer
+            answer += part
+
+
 @pytest.mark.parametrize("first", [b"", HALF, HALF + b"Length: 9\r\n\r\n{", GET], ids=range(4))
 def test_connections_that_wait_for_their_client_make_room(first: bytes) -> None:
     with _served(max_connections=8) as url, ExitStack() as stack:
         idle = _open(stack, url, 40, first)
         assert httpx.post(f"{url}/v1/completions", json=BODY, timeout=10).status_code == 200
         assert _num_closed(idle) >= 40 - 8 - SPARE
+
+
+def test_answers_that_nobody_reads_make_room() -> None:
+    with _served(max_connections=2, unread_waits_s=0.1) as url, ExitStack() as stack:
+        count = 8 * 2**20 // len(httpx.get(f"{url}/openapi.json").content)
+        held = _open(stack, url, 2, LARGE * count)
+        begun = time.monotonic()
+        while True:
+            status = httpx.get(f"{url}/health").status_code
+            if status == 200 and _num_ended(held):
+                break
+            assert time.monotonic() - begun < 10
+
+
+def _num_ended(connections: Sequence[socket.socket]) -> int:
+    """How many the server has aborted, with whatever is unread there."""
+    ended = select.poll()
+    for connection in connections:
+        ended.register(connection, select.POLLHUP | select.POLLERR)
+    return len(ended.poll(0))
 
 
 def test_requests_under_way_are_not_closed_for_new_ones_which_are_told() -> None:

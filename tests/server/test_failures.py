@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import threading
+import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +15,16 @@ from typing import Any, NoReturn
 import httpx
 import pytest
 from fake_runtime import FakeRuntime
+from fastapi import FastAPI
 from http_server import running
 
+from lostwax.backends.runtime.checkpoint_content import CheckpointMismatch
 from lostwax.ir.contract.step import StepBatch, StepResult
 from lostwax.server.engine.failure_log import MAX_IDS, MAX_IN_WINDOW, WINDOW_S, FailureLog
 from lostwax.server.engine.loop import EngineCore
+from lostwax.server.engine.own_error import described
 from lostwax.server.gateway.app import Settings, create_app
+from lostwax.server.gateway.end_tasks import end_tasks
 from lostwax.server.gateway.in_process import InProcessEngine
 from lostwax.server.gateway.serve import ServeError, serve_engine
 from lostwax.server.gateway.supervised import SupervisedEngine
@@ -27,6 +33,15 @@ from lostwax.server.gateway.tokenizer import Codec, IdCodec
 BODY = {"prompt": [7, 1, 2], "max_tokens": 8, "ignore_eos": True, "temperature": 0}
 SECRET = "/home/operator/weights: 7 exceeds (3, 4)"
 """Stands for what an exception's text may tell of the machine and of other requests."""
+
+
+MISMATCH = """
+import sys
+from lostwax.backends.runtime.checkpoint_content import CheckpointMismatch
+from lostwax.server.engine.wire import EngineWire
+with EngineWire(sys.argv[1]):
+    raise CheckpointMismatch("a.safetensors is cut short; download it again")
+"""
 
 
 class Failing(FakeRuntime):
@@ -96,7 +111,10 @@ def test_what_nobody_expected_is_told_and_logged_in_the_same_way(stream: bool) -
         error = _error(answer)
         assert (error["code"], error["type"]) == ("internal_error", "server_error")
         assert request_id in error["message"]
-        assert client.get("/health").json()["running"] == 0
+        while client.get("/health").json()[
+            "running"
+        ]:  # the answer's end comes before its request's
+            time.sleep(0.01)
     assert SECRET not in answer.text
     (said,) = log
     assert said.startswith(f"internal error (request {request_id}): LookupError: {SECRET}\n  Trace")
@@ -162,6 +180,20 @@ def test_an_engine_that_cannot_even_be_started_ends_the_server() -> None:
         )
 
 
+def test_an_error_of_ours_is_a_sentence_without_its_class() -> None:
+    ours = CheckpointMismatch("a.safetensors is cut short; download it again")
+    assert described(ours) == "a.safetensors is cut short; download it again"
+    assert described(ZeroDivisionError(SECRET)) == f"ZeroDivisionError: {SECRET}"
+    with pytest.raises(ServeError, match=r"did not start: a\.safetensors is cut short; download"):
+        serve_engine(
+            lambda link: [sys.executable, "-c", MISMATCH, link.address],
+            lambda engine, draining: create_app(engine, IdCodec(), Settings(), draining=draining),
+            host="127.0.0.1",
+            port=0,
+            announce=lambda _: None,
+        )
+
+
 def _fail(log: FailureLog, ids: Sequence[str] = ()) -> None:
     log("it failed", ValueError("x"), ids)
 
@@ -196,3 +228,51 @@ def test_a_quoted_message_cannot_look_like_a_line_of_the_log(
     assert head == "it failed: ValueError: x listening on http://evil\\x1b[2J"
     assert [line[:2] for line in rest] == ["  "] * len(rest) != []
     assert "\x1b" not in "".join(rest)
+
+
+def test_a_request_that_the_server_cuts_leaves_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lostwax.server.gateway.http_server.LAST_ANSWERS_S", 0.05)
+    app, asked, ends = FastAPI(), threading.Event(), list[str]()
+
+    @app.get("/")
+    async def deaf() -> None:  # pyright: ignore[reportUnusedFunction]
+        asked.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    def ask() -> None:
+        with pytest.raises(httpx.RemoteProtocolError):
+            httpx.get(url, timeout=20)
+
+    with running(app) as url:
+        asking = threading.Thread(target=ask)
+        asking.start()
+        assert asked.wait(20)
+    asking.join()
+    assert ends == ["cancelled"]
+    assert capfd.readouterr().err == ""
+
+
+def test_a_caller_that_is_cancelled_while_it_ends_a_task_hears_of_it() -> None:
+    async def slow_to_end() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.05)
+
+    async def run() -> None:
+        task = asyncio.create_task(slow_to_end())
+        await asyncio.sleep(0)
+        ending = asyncio.create_task(end_tasks(task))
+        await asyncio.sleep(0.01)
+        ending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await ending
+        await asyncio.wait([task])
+
+    asyncio.run(run())

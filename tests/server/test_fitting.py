@@ -11,7 +11,8 @@ from trained_fixtures import TRAINED
 
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.fitting import SLICE_CHARS, require_fitting
-from lostwax.server.gateway.tokenizer import TextCodec, load_codec
+from lostwax.server.gateway.tokenizer import TextCodec
+from lostwax.server.gateway.tokenizer_file import load_codec
 
 TINY = load_codec(TRAINED)
 

@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import httpx
 import pytest
@@ -17,10 +17,11 @@ from starlette.types import Message, Receive, Scope, Send
 
 from lostwax.ir.contract.step import StepBatch, StepResult
 from lostwax.server.engine.loop import EngineCore
+from lostwax.server.gateway.admission import Admission
 from lostwax.server.gateway.app import Settings, create_app
+from lostwax.server.gateway.body_limit import MAX_BODY_BYTES, BodyLimit
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.in_process import InProcessEngine
-from lostwax.server.gateway.limits import Admission, BodyLimit
 from lostwax.server.gateway.tokenizer import IdCodec
 
 BODY = {"prompt": [1, 2], "max_tokens": 40, "temperature": 0, "ignore_eos": True}
@@ -185,7 +186,10 @@ def _until(condition: object) -> None:
     raise AssertionError("it did not happen within 10 s")
 
 
-async def _call(limit: BodyLimit, messages: list[Message]) -> int:
+A, B = "192.0.2.1", "2001:db8::1"
+
+
+async def _call(limit: BodyLimit, messages: list[Message], host: str = "127.0.0.1") -> int:
     status: list[int] = []
 
     async def receive() -> Message:
@@ -198,7 +202,7 @@ async def _call(limit: BodyLimit, messages: list[Message]) -> int:
         if message["type"] == "http.response.start":
             status.append(message["status"])
 
-    scope: Scope = {"type": "http", "headers": []}
+    scope: Scope = {"type": "http", "headers": [], "client": (host, 1)}
     await limit(scope, receive, send)
     return status[0]
 
@@ -235,7 +239,7 @@ def test_the_bodies_of_all_requests_together_are_bounded_while_they_are_answered
                 await is_answered.wait()
             await _accept(scope, receive, send)
 
-        limit = BodyLimit(accept, max_bytes=4, max_total_bytes=5)
+        limit = BodyLimit(accept, max_bytes=4, max_total_bytes=5, free_bytes=0)
 
         def body() -> list[Message]:
             return [{"type": "http.request", "body": b"aaa", "more_body": False}]
@@ -247,3 +251,53 @@ def test_the_bodies_of_all_requests_together_are_bounded_while_they_are_answered
         return [second, await first, await _call(limit, body())]
 
     assert asyncio.run(answered_beside_a_waiting_one()) == [429, 200, 200]
+
+
+def test_small_bodies_are_taken_beside_any_number_of_large_ones() -> None:
+    async def answered() -> list[int]:
+        limit = BodyLimit(_accept, max_total_bytes=5, free_bytes=3)
+
+        def body(size: int) -> list[Message]:
+            return [{"type": "http.request", "body": b"a" * size, "more_body": False}]
+
+        return [await _call(limit, body(size)) for size in (6, 3, 5)]
+
+    assert asyncio.run(answered()) == [429, 200, 200]
+
+
+def test_of_the_address_that_holds_most_the_body_that_held_most_for_longest_gives_way() -> None:
+    async def told() -> tuple[list[int], list[int | None]]:
+        limit = BodyLimit(_accept, max_bytes=8, max_total_bytes=20, free_bytes=0)
+
+        def body(size: int, more: bool) -> list[Message]:
+            return [{"type": "http.request", "body": b"a" * size, "more_body": more}]
+
+        stalled: list[asyncio.Task[int]] = []
+        for host, size in ((A, 8), (B, 6), (B, 3), (B, 3)):
+            stalled.append(asyncio.create_task(_call(limit, body(size, True), host)))
+            await asyncio.sleep(0.01)  # so that they differ in age
+        answered: list[int] = []
+        for size in (1, 8):
+            answered.append(await _call(limit, body(size, False), B))
+        await asyncio.wait(stalled[1:3], timeout=5)
+        ends = [task.result() if task.done() else None for task in stalled]
+        for task in stalled:
+            task.cancel()
+        return answered, ends
+
+    assert asyncio.run(told()) == ([200, 200], [None, 429, 429, None])
+
+
+@pytest.mark.hostile
+def test_stalled_bodies_give_way_to_those_that_come() -> None:
+    head = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    stalled = f"{head}Content-Length: {MAX_BODY_BYTES}\r\n\r\n".encode()
+    with _served(Settings()) as server, ExitStack() as stack:
+        url = server.client.base_url
+        for _ in range(16):
+            connection = stack.enter_context(socket.create_connection((url.host, url.port or 0)))
+            connection.sendall(stalled + bytes(MAX_BODY_BYTES - 10))
+        for size in (40, 2**20, 8 * 2**20):
+            body = json.dumps(BODY).encode().ljust(size)
+            answer = server.client.post("/v1/completions", content=body, headers=JSON)
+            assert answer.status_code == 200, answer.text

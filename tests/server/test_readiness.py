@@ -146,8 +146,10 @@ def test_a_late_heartbeat_is_not_ready_and_fails_nobody() -> None:
         late_s=0.6,
         silence_s=60,
     )
+    began = time.monotonic()
     with _served(engine) as client:
         assert ready.acquire(timeout=30)
+        started_s = time.monotonic() - began
         body = BODY | {"max_tokens": 6, "stream": True}
         with client.stream("POST", "/v1/completions", json=body) as answer:
             assert engine.pid is not None
@@ -156,7 +158,14 @@ def test_a_late_heartbeat_is_not_ready_and_fails_nobody() -> None:
             assert (
                 client.get("/ready").json()["error"]["message"] == "the engine's heartbeat is late"
             )
-            assert client.get("/health").json()["status"] == "late"
+            late = client.get("/ready")
+            assert late.json()["error"]["phase"] == "silent"
+            # The silence's rest, and a start like the last one, for which it did not wait longer.
+            assert 50 < int(late.headers["retry-after"]) <= 60 + 1 + started_s
+            assert client.get("/health").json().items() >= {
+                ("status", "late"),
+                ("phase", "silent"),
+            }
             os.kill(engine.pid, signal.SIGCONT)
             _until(lambda: client.get("/ready").status_code == 200)
             assert answer.read().endswith(b"data: [DONE]\n\n")

@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import msgspec
 
+from lostwax.evals.bounded_body import MAX_LIST_BYTES, UNCOMPRESSED, BodyTooLong, BoundedBody
+
 MAX_EVENT_BYTES = 1 << 20
 """One token with its log-probabilities is about a kilobyte."""
 MAX_ERROR_BYTES = 1 << 16
@@ -83,7 +85,7 @@ class ChatClient:
         """The model that is asked. Raises ChatError where no server answers."""
         if self._model is None:
             with self._asked("GET", "models") as answer:
-                found = _decode(_body(answer), _Models).data
+                found = _decode(_body(answer, MAX_LIST_BYTES), _Models).data
             if not found:
                 raise ChatError(f"{self.url} serves no model")
             self._model = found[0].id
@@ -96,7 +98,7 @@ class ChatClient:
         body = {"model": self.model, "messages": messages, "stream": True, **options}
         with self._asked("POST", "chat/completions", body) as answer:
             try:
-                yield from _deltas(_lines(answer.iter_bytes()))
+                yield from _deltas(_lines(answer.iter_raw()))
             except httpx.HTTPError as error:
                 raise ChatError(f"the answer broke off: {_fault(error)}") from error
 
@@ -110,7 +112,7 @@ class _Asked:
     def __init__(self, http: httpx.Client, method: str, path: str, body: object) -> None:
         self._http = http
         content = None if body is None else msgspec.json.encode(body)
-        headers = {} if body is None else {"Content-Type": "application/json"}
+        headers = UNCOMPRESSED | ({} if body is None else {"Content-Type": "application/json"})
         self._request = http.build_request(method, path, content=content, headers=headers)
 
     def __enter__(self) -> httpx.Response:
@@ -154,16 +156,16 @@ def _refusal(answer: httpx.Response) -> str:
     return said or f"the server answers {answer.status_code} {answer.reason_phrase}"
 
 
-def _body(answer: httpx.Response, limit: int = MAX_EVENT_BYTES) -> bytes:
-    found = bytearray()
+def _body(answer: httpx.Response, limit: int) -> bytes:
+    body = BoundedBody(limit)
     try:
-        for part in answer.iter_bytes():
-            found += part
-            if len(found) > limit:
-                raise ChatError(f"the server answers more than {limit} bytes")
+        for part in answer.iter_raw():
+            body.add(part)
+    except BodyTooLong as error:
+        raise ChatError(f"the server sent too much: {error}") from error
     except httpx.HTTPError as error:
         raise ChatError(f"the answer broke off: {_fault(error)}") from error
-    return bytes(found)
+    return body.content()
 
 
 def _lines(parts: Iterable[bytes]) -> Iterator[bytes]:

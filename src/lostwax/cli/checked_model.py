@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lostwax.cli.named_paths import is_artifact
 from lostwax.cli.option_types import OptionRefused
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def require_used(
             f"--cache is where the default model's artifact is kept, and {path} was named; leave"
             " it out"
         )
-    if not (path / "manifest.json").exists():
+    if not is_artifact(path):
         if checkpoint is not None:
             raise OptionRefused(f"--checkpoint goes with an artifact, and {path} is a checkpoint")
         return
@@ -57,19 +58,26 @@ def require_runnable(path: Path | None, target: str | None) -> None:
     from lostwax.backends.runtime.artifact_reader import ArtifactReader
     from lostwax.backends.runtime.require_device import require_device
 
-    if path is not None and (path / "manifest.json").exists():
+    if path is not None and is_artifact(path):
         require_device(ArtifactReader(path).manifest.target)
     else:
         require_device(find_target(target or "cpu")[1])
 
 
 def require_checkpoint(reader: ArtifactReader, given: Path | None) -> None:
-    """OptionRefused where the weights are not where they were, nor where --checkpoint says."""
+    """OptionRefused where the weights are not where they were, nor where --checkpoint says.
+
+    Raises CheckpointMismatch where what lies there is not what was compiled.
+    """
+    from lostwax.backends.runtime.checkpoint_content import require_content
+
     folder = reader.checkpoint(given)
     if not folder.is_dir():
         raise OptionRefused(
             f"the checkpoint of {reader.folder} is not at {folder}; give --checkpoint DIR"
         )
+    note = reader.note()
+    require_content(folder, note.files if note else {})
 
 
 def require_fits(artifact: Path, *, drafts: int | None, num_pages: int | None) -> None:

@@ -123,7 +123,7 @@ def compile(
         Force a choice: [ENTRY:]OP=NAME, such as decode:mla.attend=portable_attend_expanded.
     budget
         Most bytes of results, workspace and temporaries that one lowering may take (default: a
-        32nd of the memory of the target's smallest device).
+        32nd of the memory of the target's smallest device, or more for an op that takes no less).
     records
         A folder of tuning records that decide before the estimates do.
     dump_dir
@@ -137,9 +137,6 @@ def compile(
         raise OptionRefused(
             f"--index-pages {index_pages} goes with --indexer-dtype fp8_fp32 or fp8_ue8m0"
         )
-    from lostwax.backends.fallbacks import predicted_steps
-    from lostwax.backends.runtime.artifact_reader import ArtifactReader
-
     phases = Phases()
     manifest = compile_checkpoint(
         checkpoint,
@@ -179,13 +176,14 @@ def compile(
         "arena_bytes": manifest.arena_bytes,
         "seconds": round(phases.total_s, 3),
     }
-    steps = predicted_steps(ArtifactReader(out))
     if json_:
+        from lostwax.backends.fallbacks import predicted_steps
+        from lostwax.backends.runtime.artifact_reader import ArtifactReader
+
+        steps = predicted_steps(ArtifactReader(out))
         shares = {step.program: round(step.share, 4) for step in steps}
         result_json(report | {"portable_share": shares})
     else:
-        for line in (line for step in steps for line in step.lines()):
-            say(line)
         result(
             f"{out}: {report['programs']} programs for {report['target']},"
             f" weights {manifest.weight_bytes / 2**20:.1f} MiB,"
@@ -229,6 +227,7 @@ def compile_checkpoint(
     from lostwax.backends.buckets import Sizes
     from lostwax.backends.registry import find_target
     from lostwax.frontend.checkpoint import PAGE_TOKENS, open_checkpoint
+    from lostwax.server.gateway.tokenizer_file import read_tokenizer
 
     phases("read checkpoint headers")
     opened = open_checkpoint(checkpoint)
@@ -239,6 +238,7 @@ def compile_checkpoint(
     asked = Asked(_IR_NAMES.get(dtype, dtype), sizes, tp)
     require_possible(asked, opened.facts(PAGE_TOKENS), described, has_mtp=opened.has_mtp)
     require_replaceable(out)
+    tokenizer = read_tokenizer(checkpoint)
     phases("import compiler")
     from lostwax.backends.cover import Forced
     from lostwax.backends.forced import require_known
@@ -249,14 +249,15 @@ def compile_checkpoint(
         require_known(forced, backend.load(backend.lowerings)(described))
     measurements = open_measurements(records)
     from lostwax.backends.compile import CompileOptions, compile_module
+    from lostwax.backends.fallbacks import predicted_steps
     from lostwax.backends.formats import Formats
+    from lostwax.backends.runtime.artifact_reader import ArtifactReader
     from lostwax.frontend.capture import capture
 
     phases("capture")
     if opened.notice is not None:
         phases.note(opened.notice)
     captured = capture(opened)
-    tokenizer = checkpoint / "tokenizer.json"
     chosen = formats or {}
     if chosen.get("activations") == "fp8":  # scales are rounded as the checkpoint's were
         chosen = chosen | {"activations": f"fp8_{opened.scale_fmt or 'fp32'}"}
@@ -278,10 +279,14 @@ def compile_checkpoint(
         target,
         out,
         options,
-        tokenizer if tokenizer.is_file() else None,
+        tokenizer,
         phases,
         note_of(checkpoint, captured.weights),
     )
     phases.end()
     say(captured.report)
+    if not described.host_memory:  # a host's own lowerings run on torch, too: nothing is lacking
+        for step in predicted_steps(ArtifactReader(out)):
+            for line in step.lines():
+                say(line)
     return manifest

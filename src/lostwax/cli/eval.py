@@ -14,7 +14,7 @@ from cyclopts import Parameter
 
 from lostwax.backends.runtime.say import result, result_json, say
 from lostwax.cli.default_model import cache_folder
-from lostwax.cli.eval_options import Asked, Changes, Course, Subject
+from lostwax.cli.eval_options import Asked, Changes, Course, Subject, require_listed
 from lostwax.cli.option_types import Flag, Json
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def eval(
     from lostwax.evals.send import Patience
 
     if list_:
+        require_listed(names, subject, asked, changes, course, is_json=json_)
         _list(asked.find(names) if names else [])
         return
     tasks = asked.find(names or ("tiny",))

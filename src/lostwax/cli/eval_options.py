@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -140,13 +140,23 @@ class Asked:
         chat where messages have neither tools nor a response format.
     """
 
-    tasks: Annotated[str, COMMON] = ""
+    tasks: Annotated[str | None, COMMON] = None
     limit: Annotated[Count | None, COMMON] = None
     data: Annotated[File | None, COMMON] = None
     train: Annotated[File | None, ASKED] = None
     shots: Annotated[int | None, ASKED, Parameter(validator=within(0, 64))] = None
     thinking: Annotated[bool | None, ASKED] = None
     endpoint: Annotated[Literal["auto", "chat", "completions"], ASKED] = "auto"
+
+    def __post_init__(self) -> None:
+        if not all(self._only()):
+            raise NothingToAsk(
+                f"--tasks {self.tasks!r} has an empty name; give names with commas between, or"
+                " leave it out to ask all"
+            )
+
+    def _only(self) -> list[str]:
+        return [] if self.tasks is None else [name.strip() for name in self.tasks.split(",")]
 
     def _require_used(self, names: tuple[str, ...]) -> None:
         """Options of the benchmarks mean nothing to other tasks."""
@@ -178,7 +188,7 @@ class Asked:
             thinking=self.thinking,
             chat=self.endpoint == "chat",
         )
-        return find_tasks(names, sources, [n for n in self.tasks.split(",") if n])
+        return find_tasks(names, sources, self._only())
 
 
 @Parameter(name="*", group=SAMPLED)
@@ -237,3 +247,25 @@ class Course:
     timeout: Annotated[float, COURSE, Parameter(validator=above_zero(86_400))] = 600.0
     retries: Annotated[int, COURSE, Parameter(validator=within(0, 100))] = 8
     restart: Annotated[Flag, COURSE] = False
+
+
+_READ_BY_LIST = ("tasks", "data", "train", "shots", "thinking")
+"""Options that say which examples there are, once a task is named."""
+
+
+def require_listed(
+    names: tuple[str, ...], *groups: Subject | Asked | Changes | Course, is_json: bool
+) -> None:
+    """NothingToAsk where an option changes nothing of what --list prints."""
+    used = _READ_BY_LIST if names else ()
+    given = [
+        f"--{field.name.replace('_', '-')}"
+        for group in groups
+        for field in fields(group)
+        if field.name not in used and getattr(group, field.name) != field.default
+    ]
+    given += ["--json"] * is_json
+    if given:
+        raise NothingToAsk(
+            f"{' and '.join(given)} would change nothing of --list; leave one or the other out"
+        )

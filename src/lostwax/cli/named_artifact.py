@@ -7,12 +7,13 @@ from pathlib import Path
 from lostwax.backends.runtime.say import say
 from lostwax.backends.runtime.whole_folder import recover
 from lostwax.cli.compile_apart import compile_apart
+from lostwax.cli.named_paths import is_artifact
 
 
 def named_artifact(path: Path, target: str, dtype: str, drafts: int) -> Path:
     """What was named (`named_paths.Model`), compiled first if it is a checkpoint."""
     recover(path)
-    if (path / "manifest.json").is_file():
+    if is_artifact(path):
         return path
     return _compiled(path, target, dtype, drafts)
 
@@ -21,7 +22,7 @@ def _compiled(checkpoint: Path, target: str, dtype: str, drafts: int) -> Path:
     """The artifact of a checkpoint, compiled unless one of the same inputs lies beside it."""
     drafting = f"-drafts{drafts}" if drafts else ""
     out = checkpoint.parent / f"{checkpoint.name}.{target}-{dtype}{drafting}.lostwax"
-    if _is_current(out, checkpoint):
+    if _is_current(out, checkpoint, drafts):
         say(f"using {out}")
         return out
     say(f"compiling {checkpoint} to {out}")
@@ -29,11 +30,12 @@ def _compiled(checkpoint: Path, target: str, dtype: str, drafts: int) -> Path:
     return out
 
 
-def _is_current(artifact: Path, checkpoint: Path) -> bool:
-    """Whether the artifact was compiled from this checkpoint by this lostwax."""
-    if not (artifact / "manifest.json").is_file():
+def _is_current(artifact: Path, checkpoint: Path, drafts: int) -> bool:
+    """Whether the artifact was compiled from this checkpoint by this lostwax, at these sizes."""
+    if not is_artifact(artifact):
         return False
     import lostwax
+    from lostwax.backends.buckets import Sizes, limits_of
     from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
     from lostwax.backends.runtime.checkpoint_content import CheckpointMismatch, require_content
     from lostwax.frontend.checkpoint import open_checkpoint
@@ -46,4 +48,6 @@ def _is_current(artifact: Path, checkpoint: Path) -> bool:
     except (ArtifactError, CheckpointMismatch):
         return False
     same_model = manifest.model.digest == open_checkpoint(checkpoint).digest
-    return same_model and manifest.toolchain.get("lostwax") == lostwax.__version__
+    same_sizes = manifest.limits == limits_of(manifest.model, Sizes(max_drafts=drafts))
+    same_lostwax = manifest.toolchain.get("lostwax") == lostwax.__version__
+    return same_model and same_sizes and same_lostwax

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
+
+from lostwax.ir.contract.artifact import MANIFEST
 
 STDIN = Path("-")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
@@ -22,8 +25,9 @@ class UnusablePath(Exception):
     """A path does not lead to what a command needs; the message says what to give."""
 
 
-def _is_artifact(path: Path) -> bool:
-    return (path / "manifest.json").exists()
+def is_artifact(path: Path) -> bool:
+    """Whether a folder says that it is one; whether it is whole is the reader's to check."""
+    return os.path.lexists(path / MANIFEST)
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -49,7 +53,7 @@ def _model(_: object, path: Path | None) -> None:
     if path is None:
         return
     _require_folder(path, "the folder of an artifact or of a checkpoint")
-    if not _is_artifact(path) and not is_checkpoint(path):
+    if not is_artifact(path) and not is_checkpoint(path):
         raise UnusablePath(
             f"{path} is neither an artifact (it has no manifest.json) nor a checkpoint (it has no"
             " config.json); give the folder of one"
@@ -58,7 +62,7 @@ def _model(_: object, path: Path | None) -> None:
 
 def _artifact(_: object, path: Path) -> None:
     _require_folder(path, f"the folder of an artifact; {_HOW_TO_MAKE}")
-    if _is_artifact(path):
+    if is_artifact(path):
         return
     if is_checkpoint(path):
         raise UnusablePath(
@@ -75,7 +79,7 @@ def _checkpoint(_: object, path: Path | None) -> None:
     _require_folder(path, wanted)
     if is_checkpoint(path):
         return
-    if _is_artifact(path):
+    if is_artifact(path):
         raise UnusablePath(f"{path} is an artifact and no checkpoint; give {wanted}")
     raise UnusablePath(f"{path} has no config.json, so it is no checkpoint; give {wanted}")
 
@@ -160,15 +164,29 @@ def _out_file(_: object, path: Path) -> None:
     _require_parent(path)
 
 
-Model = Annotated[Path, Parameter(validator=_model)]
-Artifact = Annotated[Path, Parameter(validator=_artifact)]
-Checkpoint = Annotated[Path, Parameter(validator=_checkpoint)]
-Folder = Annotated[Path, Parameter(validator=_folder)]
-ConfigFile = Annotated[Path, Parameter(validator=_config)]
-File = Annotated[Path, Parameter(validator=_file)]
-ModuleFile = Annotated[Path, Parameter(validator=_module_file)]
-Records = Annotated[Path, Parameter(validator=_records)]
-EmptyFolder = Annotated[Path, Parameter(validator=_empty_folder)]
-OutArtifact = Annotated[Path, Parameter(validator=_out_artifact)]
-OutFolder = Annotated[Path, Parameter(validator=_out_folder)]
-OutFile = Annotated[Path, Parameter(validator=_out_file)]
+def _given(_: object, tokens: Sequence[Token]) -> Path:
+    """A path as it was given. An empty one, as of an unset variable, is no current directory."""
+    (token,) = tokens
+    if not token.value:
+        raise UnusablePath(
+            f"{token.keyword or 'the path'} is empty; give a path (. is the current folder)"
+        )
+    return Path(token.value)
+
+
+def _checked(validator: Callable[[object, Any], None]) -> Parameter:
+    return Parameter(converter=_given, validator=validator)
+
+
+Model = Annotated[Path, _checked(_model)]
+Artifact = Annotated[Path, _checked(_artifact)]
+Checkpoint = Annotated[Path, _checked(_checkpoint)]
+Folder = Annotated[Path, _checked(_folder)]
+ConfigFile = Annotated[Path, _checked(_config)]
+File = Annotated[Path, _checked(_file)]
+ModuleFile = Annotated[Path, _checked(_module_file)]
+Records = Annotated[Path, _checked(_records)]
+EmptyFolder = Annotated[Path, _checked(_empty_folder)]
+OutArtifact = Annotated[Path, _checked(_out_artifact)]
+OutFolder = Annotated[Path, _checked(_out_folder)]
+OutFile = Annotated[Path, _checked(_out_file)]

@@ -11,7 +11,7 @@ from xdsl.utils.exceptions import DiagnosticException, ParseError
 
 from lostwax.backends.runtime.say import result_lines, say_lines
 from lostwax.cli.named_paths import STDIN, ModuleFile, OutFolder
-from lostwax.cli.option_types import Flag
+from lostwax.cli.option_types import Flag, OptionRefused
 from lostwax.ir.dialects import context
 from lostwax.ir.passes import PASSES, find_pass
 from lostwax.ir.passes import pipeline as pipelines
@@ -46,6 +46,9 @@ def opt(
         Split the input at `// -----` lines and print each part's module or error, never failing.
     """
     if list_passes:
+        given = (file != STDIN, bool(passes), dump_dir is not None, verify_diagnostics)
+        if any(given):
+            raise OptionRefused("--list-passes reads nothing: leave out the file and other options")
         result_lines(_pass_list())
         return
     try:

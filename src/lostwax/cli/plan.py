@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from lostwax.backends.runtime.phases import Phases
 from lostwax.backends.runtime.say import result, result_json
-from lostwax.cli.named_paths import Model
+from lostwax.cli.named_paths import Model, is_artifact
 from lostwax.cli.option_types import MORE, Count, Json, OptionRefused, Pages, TargetName
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def plan(
     from lostwax.backends.buckets import Sizes
     from lostwax.backends.memory_plan import plan_memory
 
-    if (path / "manifest.json").is_file():
+    if is_artifact(path):
         if used := [name for name, value in given.items() if value is not None]:
             raise OptionRefused(
                 f"{path} is compiled already, and {' and '.join(used)} would change nothing; leave"

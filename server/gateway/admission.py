@@ -1,0 +1,51 @@
+"""Bounds on what may run or wait. Knows requests and tokens only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lostwax.server.gateway.errors import ApiError
+
+
+@dataclass(slots=True)
+class Ticket:
+    """A place among the admitted requests; give it back once."""
+
+    admission: Admission
+    num_reqs: int
+    num_tokens: int
+
+    def release(self) -> None:
+        """Free the place; further calls do nothing."""
+        self.admission.num_reqs -= self.num_reqs
+        self.admission.num_tokens -= self.num_tokens
+        self.num_reqs = self.num_tokens = 0
+
+    def change(self, num_reqs: int, num_tokens: int) -> None:
+        """Exchange the place for another, when it is known what is needed; else as `admit`."""
+        self.release()
+        ticket = self.admission.admit(num_reqs, num_tokens)
+        self.num_reqs, self.num_tokens = ticket.num_reqs, ticket.num_tokens
+
+
+@dataclass(slots=True)
+class Admission:
+    """Bounds requests in flight, running or waiting, by number and by tokens."""
+
+    max_reqs: int
+    max_tokens: int
+    num_reqs: int = 0
+    num_tokens: int = 0
+
+    def admit(self, num_reqs: int, num_tokens: int) -> Ticket:
+        """A ticket, or 429; 400 for a request that could never be admitted."""
+        if num_reqs > self.max_reqs:
+            message = f"{num_reqs} prompts exceed the queue of {self.max_reqs}; send fewer"
+            raise ApiError(400, message, code="invalid_value", param="prompt")
+        # One large request may pass an idle server; the token bound is for what piles up.
+        is_full = self.num_reqs + num_reqs > self.max_reqs
+        if is_full or (self.num_reqs and self.num_tokens + num_tokens > self.max_tokens):
+            raise ApiError(429, "the queue is full; try again later", code="queue_full")
+        self.num_reqs += num_reqs
+        self.num_tokens += num_tokens
+        return Ticket(self, num_reqs, num_tokens)

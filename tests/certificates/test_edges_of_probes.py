@@ -1,0 +1,184 @@
+"""What only shows at an edge is named all the same: far positions, a second request, an overrun."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small import SMALL, options
+
+from lostwax.backends.buckets import Sizes
+from lostwax.backends.certify import certify_artifact
+from lostwax.backends.compile import compile_module
+from lostwax.backends.cpu.driver import CpuDriver
+from lostwax.backends.portable.kernels import elementwise, rope, step
+from lostwax.backends.runtime import boot_check
+from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.backends.runtime.draw import LEAST_ROWS, array_of
+from lostwax.backends.runtime.driver import no_kernels
+from lostwax.backends.runtime.run_probe import WrongKernel, run_probe
+from lostwax.frontend.capture import capture
+from lostwax.frontend.config import parse_config
+from lostwax.ir.contract.probe import Drawn, Kept, Probe
+
+CONTEXT = 163_840
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small model with V3.2's context, for up to three requests."""
+    captured = capture(parse_config(SMALL | {"max_position_embeddings": CONTEXT}))
+    out = tmp_path_factory.mktemp("edges") / "art"
+    sizes = Sizes(max_context=512, max_tokens=16, max_reqs=3)
+    compile_module(captured.module, captured.facts, {}, "cpu", out, options(sizes=sizes))
+    return out
+
+
+def _probes(artifact: Path) -> tuple[Probe, ...]:
+    return ArtifactReader(artifact).probes().probes
+
+
+def _said(artifact: Path, op: str) -> Iterator[str]:
+    """What is said of each probe of an op, empty where it is right."""
+    driver = CpuDriver(ArtifactReader(artifact).manifest.target, no_kernels, {})
+    for probe in _probes(artifact):
+        if op in probe.ops:
+            try:
+                run_probe(probe, driver)
+                yield ""
+            except WrongKernel as error:
+                yield str(error)
+
+
+def _wrong_of(artifact: Path) -> list[tuple[str, ...]]:
+    """The ops of what `certify` finds wrong; it goes on to the end."""
+    found = list(certify_artifact(artifact))
+    assert len(found) > 20
+    return [c.ops for c in found if c.error]
+
+
+def test_without_a_fault_all_is_right(artifact: Path) -> None:
+    assert set(_said(artifact, "core.rope")) == set(_said(artifact, "mla.attend")) == {""}
+    assert _wrong_of(artifact) == []
+
+
+def test_angles_in_f32_are_wrong_at_the_end_of_the_context(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = rope._angles  # pyright: ignore[reportPrivateUsage]  (the fault is put there)
+
+    def narrow(positions: torch.Tensor, *settings: float) -> torch.Tensor:
+        one = exact(torch.ones_like(positions), *settings).float()  # pyright: ignore
+        return one * positions.float()[:, None]
+
+    monkeypatch.setattr(rope, "_angles", narrow)
+    assert all("core.rope is wrong on this device" in said for said in _said(artifact, "core.rope"))
+    assert _wrong_of(artifact), "and `certify` notices, too"
+
+
+def test_a_second_request_that_reads_the_pages_of_the_first_is_wrong(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @functools.wraps(step.row_requests)
+    def first_alone(q_starts: torch.Tensor, requests: torch.Tensor) -> None:
+        requests.zero_()
+
+    monkeypatch.setattr(step, "row_requests", first_alone)
+    driver = CpuDriver(ArtifactReader(artifact).manifest.target, no_kernels, {})
+    named: set[str] = set()
+    for probe in _probes(artifact):
+        reads = any("row_requests" in getattr(x, "function", "") for x in probe.launches)
+        if reads and "-b1-" not in probe.program:  # of one request nothing can be mistaken
+            with pytest.raises(WrongKernel) as error:
+                run_probe(probe, driver)
+            named.add(probe.lowering)
+            assert probe.lowering in str(error.value)
+    assert named, "no lowering of this artifact asks for the requests of rows"
+
+
+def test_every_probe_of_several_requests_holds_two(artifact: Path) -> None:
+    seen = 0
+    for probe in _probes(artifact):
+        for given in (g for g in probe.given if g.name == "step.q_starts"):
+            starts = array_of(given.data)
+            if starts.size > 2:
+                seen += 1
+                assert np.unique(starts).size > 2, f"{probe.lowering}: {starts}"
+    assert seen
+
+
+def test_drawn_activations_hold_zeros_powers_of_two_and_ties(artifact: Path) -> None:
+    drawn = [g.data for p in _probes(artifact) for g in p.given if isinstance(g.data, Drawn)]
+    edged = [d for d in drawn if d.edges and d.shape[0] >= LEAST_ROWS]
+    assert edged
+    for data in edged:
+        rows = array_of(data).astype(np.float64).reshape(data.shape[0], -1)
+        assert not rows[1].any()
+        assert np.array_equal(np.log2(np.abs(rows[2])) % 1, np.zeros(rows.shape[1]))
+        assert set(np.abs(rows[3])) == {0.5}
+        assert np.unique(rows[0]).size > 4
+        plain = array_of(replace_edges(data)).astype(np.float64).reshape(rows.shape)
+        assert np.array_equal(rows[0], plain[0]), "the others are as they were drawn"
+
+
+def replace_edges(data: Drawn) -> Drawn | Kept:
+    from msgspec.structs import replace as changed
+
+    return changed(data, edges=False)
+
+
+def _beyond_its_end(x: torch.Tensor, out: torch.Tensor) -> None:
+    out.copy_(x)
+    out.as_strided((out.numel() + 1,), (1,))[-1] = 7
+
+
+def _raising(x: torch.Tensor, out: torch.Tensor) -> None:
+    raise RuntimeError("an illegal memory access was encountered")
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [(_beyond_its_end, "was written beyond its end"), (_raising, "illegal memory access")],
+)
+def test_certify_names_what_does_not_run_and_goes_on(
+    artifact: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Callable[[torch.Tensor, torch.Tensor], None],
+    words: str,
+) -> None:
+    monkeypatch.setattr(elementwise, "zeros_like", functools.wraps(elementwise.zeros_like)(fault))
+    found = list(certify_artifact(artifact))
+    wrong = [c for c in found if c.error]
+    assert [c.lowering for c in wrong] == ["portable_zeros_like"] * len(wrong) != []
+    assert all("portable_zeros_like does not run: " in str(c.error) for c in wrong)
+    assert all(words in str(c.error) for c in wrong)
+    assert len(found) - len(wrong) > 20
+
+
+def test_evidence_ends_with_a_byte_of_any_code_that_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "some_kernels_of_a_test"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "kernel.py").write_text("SCALE = 1.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = boot_check.code_digest((package.name,))
+    (package / "kernel.py").write_text("SCALE = 2.0\n")
+    assert boot_check.code_digest((package.name,)) != before
+    sys.modules.pop(package.name, None)
+
+
+@pytest.mark.parametrize("left_out", boot_check.RUNS_PROBES)
+def test_evidence_covers_what_reads_binds_and_compares(
+    left_out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = boot_check.code_digest(())
+    kept = tuple(p for p in boot_check.RUNS_PROBES if p != left_out)
+    monkeypatch.setattr(boot_check, "RUNS_PROBES", kept)
+    assert boot_check.code_digest(()) != whole

@@ -1,0 +1,150 @@
+"""Bodies wait for their turn and give it back; what reads them is bounded, and heard by nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import loud_body_process
+import msgspec
+import pytest
+from loud_body_process import MUCH, SAID, WRITTEN
+from scripted_runtime import CODEC, EOS_ID, VOCAB
+
+from lostwax.server.engine.messages import EngineInfo
+from lostwax.server.gateway.body_process import MAX_MEMORY_BYTES
+from lostwax.server.gateway.body_reader import (
+    LARGE_BODY_BYTES,
+    MAX_WAITING,
+    NUM_PROCESSES,
+    BodyReader,
+)
+from lostwax.server.gateway.errors import ApiError
+from lostwax.server.gateway.prepare import prepare
+from lostwax.server.gateway.prepared import Job, Prepared, Refused
+
+INFO = EngineInfo(
+    model="fake",
+    vocab_size=VOCAB,
+    max_context=4096,
+    max_reqs=1,
+    max_top_logprobs=20,
+    eos_token_ids=(EOS_ID,),
+)
+JOB = Job(route="completions", model="fake", info=INFO, max_tokens=4096)
+
+
+def _body(prompt: str) -> bytes:
+    """A body that is large enough for a process."""
+    return msgspec.json.encode({"prompt": prompt}) + b" " * LARGE_BODY_BYTES
+
+
+class _Gated(BodyReader):
+    """Reads in place of its processes, behind a gate, and counts what was read to its end."""
+
+    def __init__(self) -> None:
+        super().__init__(CODEC)
+        self.gate = asyncio.Event()
+        self.num_begun = 0
+        self.num_read = 0
+
+    async def _read_apart(self, body: bytes, job: Job) -> Prepared | Refused:
+        self.num_begun += 1
+        await self.gate.wait()
+        self.num_read += 1
+        return prepare(body, job, CODEC)
+
+    async def ask(self, count: int) -> list[asyncio.Task[Prepared]]:
+        """So many reads, begun or waiting or refused."""
+        asked = [asyncio.create_task(self.read(_body("x"), JOB)) for _ in range(count)]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return asked
+
+
+@asynccontextmanager
+async def _gated() -> AsyncGenerator[_Gated]:
+    reader = _Gated()
+    try:
+        yield reader
+    finally:
+        await reader.stop()
+
+
+async def _leave(asked: list[asyncio.Task[Prepared]]) -> None:
+    for task in asked:
+        task.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+    assert all(task.cancelled() for task in asked)
+
+
+def test_a_client_that_leaves_the_queue_gives_its_place_to_another() -> None:
+    async def read() -> None:
+        async with _gated() as reader:
+            first = await reader.ask(NUM_PROCESSES)
+            for _ in range(3):
+                waiting = await reader.ask(MAX_WAITING)
+                assert not any(task.done() for task in waiting)
+                (refused,) = await reader.ask(1)
+                with pytest.raises(ApiError, match="too many large requests wait"):
+                    await refused
+                await _leave(waiting)
+            waiting = await reader.ask(MAX_WAITING)
+            reader.gate.set()
+            assert len(await asyncio.gather(*first, *waiting)) == NUM_PROCESSES + MAX_WAITING
+
+    asyncio.run(read())
+
+
+def test_a_body_whose_client_left_is_read_to_its_end_and_its_turn_given_back() -> None:
+    async def read() -> None:
+        async with _gated() as reader:
+            await _leave(await reader.ask(NUM_PROCESSES))
+            assert (reader.num_begun, reader.num_read) == (NUM_PROCESSES, 0)
+            later = await reader.ask(NUM_PROCESSES)
+            assert reader.num_begun == NUM_PROCESSES, "turns are taken until the bodies are read"
+            reader.gate.set()
+            await asyncio.gather(*later)
+            assert reader.num_read == 2 * NUM_PROCESSES
+
+    asyncio.run(read())
+
+
+def _limits() -> list[int]:
+    """Bytes of addresses that this process's body processes may have."""
+    found: list[int] = []
+    for task in Path("/proc/self/task").iterdir():
+        for pid in (task / "children").read_text().split():
+            if "body_process" in Path(f"/proc/{pid}/cmdline").read_text():
+                found.append(resource.prlimit(int(pid), resource.RLIMIT_AS)[0])
+    return found
+
+
+def test_what_a_process_prints_and_takes_harms_nobody(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lostwax.server.gateway.body_reader._MODULE", "loud_body_process")
+    source = Path(loud_body_process.__file__).parent
+    monkeypatch.setenv("PYTHONPATH", str(source), prepend=":")
+
+    async def read() -> None:
+        reader = BodyReader(CODEC)
+        try:
+            for _ in range(2):
+                prepared = await reader.read(_body("said"), JOB)
+                assert prepared.submits[0].prompt == CODEC.encode("said")
+                with pytest.raises(ApiError, match="too much memory; send less") as refused:
+                    await reader.read(_body(MUCH), JOB)
+                assert (refused.value.status, refused.value.code) == (413, "body_too_costly")
+            (limit,) = _limits()
+            assert limit <= MAX_MEMORY_BYTES
+        finally:
+            await reader.stop()
+
+    asyncio.run(read())
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.splitlines() == [SAID, WRITTEN] * 4
