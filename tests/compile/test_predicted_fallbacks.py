@@ -101,7 +101,7 @@ def test_only_what_of_the_targets_own_could_not_run_is_a_refusal() -> None:
     (part,) = step.fallbacks
     assert part.refusals == (("own_wide", REFUSED.reason),)
     assert list(step.lines()) == [
-        "decode-t1: predicted 0.00 ms, 100% of it on torch's operators",
+        "decode-t1: predicted 0.00 ms, 100% of it by portable lowerings",
         f"  100% a by portable_a; own_wide: {REFUSED.reason}",
     ]
     for loser in (DEARER, OTHER_PORTABLE, DEARER_PORTABLE):
