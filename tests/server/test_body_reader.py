@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from body_processes import body_processes
 from scripted_runtime import CODEC, EOS_ID, VOCAB
 
 from lostwax.ir.contract.model import CHAT_V32
@@ -55,16 +56,6 @@ async def _reader(deadline_s: float = 20.0, begin_s: float = 20.0) -> AsyncGener
         await reader.stop()
 
 
-def _children() -> list[int]:
-    """This process's body processes."""
-    found: list[int] = []
-    for task in Path("/proc/self/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            if "body_process" in Path(f"/proc/{pid}/cmdline").read_text():
-                found.append(int(pid))
-    return found
-
-
 def _nameless(prepared: Prepared) -> Prepared:
     submits = [msgspec.structs.replace(each, request="") for each in prepared.submits]
     return msgspec.structs.replace(prepared, submits=submits)
@@ -80,7 +71,7 @@ def test_a_process_reads_as_a_thread_does() -> None:
             with pytest.raises(ApiError) as refused:
                 await reader.read(bad, COMPLETION)
             assert (refused.value.status, refused.value.param) == (400, "stop[0]")
-        assert _children() == []
+        assert body_processes() == []
 
     asyncio.run(read())
 
@@ -89,9 +80,9 @@ def test_a_process_that_is_killed_is_replaced() -> None:
     async def read() -> None:
         async with _reader() as reader:
             await reader.read(PROMPT, COMPLETION)
-            (pid,) = _children()
+            (pid,) = body_processes()
             os.kill(pid, signal.SIGKILL)
-            while _children() == [pid]:
+            while body_processes() == [pid]:
                 await asyncio.sleep(0.01)
             assert (await reader.read(PROMPT, COMPLETION)).submits[0].prompt == [1, 2, 3]
 
@@ -107,7 +98,7 @@ def test_a_body_that_ends_each_process_is_refused(monkeypatch: pytest.MonkeyPatc
                 with pytest.raises(ApiError, match="ended; send less") as refused:
                     await reader.read(PROMPT, COMPLETION)
                 assert refused.value.status == 500
-        assert _children() == []
+        assert body_processes() == []
 
     asyncio.run(read())
 
@@ -130,7 +121,7 @@ def test_what_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.Monkey
             with pytest.raises(ApiError, match="longer than 0 s") as refused:
                 await reader.read(PROMPT, COMPLETION)
             assert (refused.value.status, refused.value.code) == (413, "body_too_costly")
-            assert _children() == []
+            assert body_processes() == []
 
     asyncio.run(read())
 
@@ -143,7 +134,7 @@ def test_a_process_that_does_not_begin_is_ended_and_not_the_bodys_fault() -> Non
                     await reader.read(PROMPT, COMPLETION)
                 assert (refused.value.status, refused.value.code) == (503, "reader_unavailable")
                 assert refused.value.headers["Retry-After"]
-                assert _children() == []
+                assert body_processes() == []
 
     asyncio.run(read())
 
@@ -154,7 +145,7 @@ def test_ordinary_chats_are_read_in_a_process_and_wait_for_no_large_body() -> No
     async def read() -> None:
         async with _reader() as reader:
             await asyncio.gather(*(reader.read(PROMPT, COMPLETION) for _ in range(NUM_PROCESSES)))
-            stopped = _children()
+            stopped = body_processes()
             for pid in stopped:
                 os.kill(pid, signal.SIGSTOP)
             large = [asyncio.create_task(reader.read(PROMPT, COMPLETION)) for _ in stopped]
@@ -163,7 +154,7 @@ def test_ordinary_chats_are_read_in_a_process_and_wait_for_no_large_body() -> No
             reads = (reader.read(medium, COMPLETION) for _ in range(MAX_WAITING + 8))
             for prepared in await asyncio.wait_for(asyncio.gather(*reads), 15):
                 assert prepared.submits[0].prompt == [5]
-            assert len(_children()) == len(stopped) + 1
+            assert len(body_processes()) == len(stopped) + 1
             for task in large:
                 assert not task.done()
                 task.cancel()
@@ -184,7 +175,7 @@ def test_few_bodies_wait_and_one_whose_client_left_ends_no_process() -> None:
             assert {each.status for each in refused} == {429}
             taken = [each for each in answers if isinstance(each, Prepared)]
             assert len(taken) == MAX_WAITING + NUM_PROCESSES - 2
-            assert len(_children()) <= NUM_PROCESSES
+            assert len(body_processes()) <= NUM_PROCESSES
             small = json.dumps({"prompt": [5]}).encode()
             assert (await reader.read(small, COMPLETION)).submits[0].prompt == [5]
 

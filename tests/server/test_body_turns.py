@@ -11,6 +11,7 @@ from pathlib import Path
 import loud_body_process
 import msgspec
 import pytest
+from body_processes import body_processes
 from loud_body_process import MUCH, SAID, WRITTEN
 from scripted_runtime import CODEC, EOS_ID, VOCAB
 
@@ -115,12 +116,7 @@ def test_a_body_whose_client_left_is_read_to_its_end_and_its_turn_given_back() -
 
 def _limits() -> list[int]:
     """Bytes of addresses that this process's body processes may have."""
-    found: list[int] = []
-    for task in Path("/proc/self/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            if "body_process" in Path(f"/proc/{pid}/cmdline").read_text():
-                found.append(resource.prlimit(int(pid), resource.RLIMIT_AS)[0])
-    return found
+    return [resource.prlimit(pid, resource.RLIMIT_AS)[0] for pid in body_processes()]
 
 
 def test_what_a_process_prints_and_takes_harms_nobody(
