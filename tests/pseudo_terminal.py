@@ -33,15 +33,27 @@ class Terminal:
         """Press keys; half a surrogate pair is a byte that is no text."""
         os.write(self._master, text.encode(errors="surrogateescape"))
 
-    def expect(self, pattern: str) -> re.Match[str]:
+    def expect(self, pattern: str, timeout_s: float = TIMEOUT_S) -> re.Match[str]:
         """Wait until what was not expected yet matches."""
-        end = time.monotonic() + TIMEOUT_S
+        end = time.monotonic() + timeout_s
         while (found := re.compile(pattern, re.S).search(self.seen, self._read)) is None:
             left = end - time.monotonic()
             if left < 0 or not self._more(left):
                 raise AssertionError(f"{pattern!r} never came; seen was:\n{self.seen}")
         self._read = found.end()
         return found
+
+    def interrupt(self, pattern: str) -> re.Match[str]:
+        """Press Ctrl-C until the pattern comes: Python's readline sleeps over a signal that it gets
+        after it has printed its prompt and before it waits for keys, and users press again."""
+        end = time.monotonic() + TIMEOUT_S
+        while True:
+            self.type(CTRL_C)
+            try:
+                return self.expect(pattern, timeout_s=3.0)
+            except AssertionError:
+                if time.monotonic() > end:
+                    raise
 
     def status(self) -> int:
         """The status with which the command ends."""

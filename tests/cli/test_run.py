@@ -75,8 +75,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(stub: ChatStub, url: str) -
         user.type(CTRL_C)
         user.expect("stopped.*> ")
         assert stub.left.wait(60), "the server must see that the request ended"
-        user.type(CTRL_C)
-        user.expect("Ctrl-D or /exit leaves.*> ")
+        user.interrupt("Ctrl-D or /exit leaves.*> ")
         user.type("say more\n")
         user.expect("\nmore.*> ")
         user.type("/exit\n")
