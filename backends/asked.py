@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lostwax.backends.buckets import Sizes, limits_of
+from lostwax.backends.plan.sizes import Sizes, limits_of
 from lostwax.ir.contract.artifact import Limits
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.target import Target

@@ -13,32 +13,32 @@ from xdsl.printer import Printer
 import lostwax
 from lostwax.backends.artifact_writer import atomic_folder, require_replaceable, seal, write
 from lostwax.backends.asked import Asked, require_possible
-from lostwax.backends.batch_invariance import OnePrice, require_invariant
-from lostwax.backends.buckets import ProgramSpec, Sizes, program_specs
-from lostwax.backends.choose_storage import choose_storage, covers_under
-from lostwax.backends.cover import (
+from lostwax.backends.formats import Formats, typed
+from lostwax.backends.lowering import Lowering
+from lostwax.backends.plan.batch_invariance import OnePrice, require_invariant
+from lostwax.backends.plan.choose_storage import choose_storage, covers_under
+from lostwax.backends.plan.cover import (
     Budget,
     CandidateSet,
     Cover,
     Forced,
-    Place,
+    Site,
     find_candidates,
-    find_places,
+    find_sites,
 )
-from lostwax.backends.emit import Build, emit_program
-from lostwax.backends.forced import require_known
-from lostwax.backends.formats import Formats, typed
-from lostwax.backends.kernel_builder import KernelBuilder
-from lostwax.backends.lowering import Lowering
-from lostwax.backends.make_probes import ProbeMaker
+from lostwax.backends.plan.emit import Build, emit_program
+from lostwax.backends.plan.forced import require_known
+from lostwax.backends.plan.kernel_builder import KernelBuilder
+from lostwax.backends.plan.price import Measurements, NoMeasurements
+from lostwax.backends.plan.program_context import ProgramContext
+from lostwax.backends.plan.report_choices import region_choices
+from lostwax.backends.plan.sizes import ProgramSpec, Sizes, program_specs
+from lostwax.backends.plan.storage import Storage
+from lostwax.backends.plan.variants import Variant, specialise_variants
+from lostwax.backends.plan.weight_plan import plan_weights, planes_of, weight_bytes, weight_groups
 from lostwax.backends.portable.lowerings import lowerings as portable_lowerings
-from lostwax.backends.price import Measurements, NoMeasurements
-from lostwax.backends.program_context import ProgramContext
+from lostwax.backends.proof.make_probes import ProbeMaker
 from lostwax.backends.registry import Backend, find_target
-from lostwax.backends.report_choices import region_choices
-from lostwax.backends.storage import Storage
-from lostwax.backends.variants import Variant, specialise_variants
-from lostwax.backends.weight_plan import plan_weights, planes_of, weight_bytes, weight_groups
 from lostwax.ir.contract.artifact import (
     CHECKPOINT,
     SCHEMA,
@@ -116,8 +116,8 @@ def _plan_candidates(
     lowerings: tuple[Lowering, ...],
     options: CompileOptions,
 ) -> _Plan:
-    """Match and price every lowering in every program; places are found once a variant."""
-    places: dict[tuple[Variant, str], list[Place]] = {}
+    """Match and price every lowering in every program; sites are found once a variant."""
+    sites: dict[tuple[Variant, str], list[Site]] = {}
     contexts: list[ProgramContext] = []
     candidates: list[dict[str, CandidateSet]] = []
     one_price = OnePrice() if options.batch_invariant else None
@@ -128,12 +128,12 @@ def _plan_candidates(
         )
         found: dict[str, CandidateSet] = {}
         for name, block in context.blocks.items():
-            if (variant, name) not in places:
-                places[variant, name] = find_places(block, lowerings)
+            if (variant, name) not in sites:
+                sites[variant, name] = find_sites(block, lowerings)
             found[name] = find_candidates(
                 context,
                 block,
-                places[variant, name],
+                sites[variant, name],
                 options.measurements,
                 options.forced,
                 budget_of(options, target),

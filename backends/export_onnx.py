@@ -17,11 +17,11 @@ import onnx
 import torch
 
 from lostwax.backends.exported_graph import ExportError, graph_file
+from lostwax.backends.plan.variants import DENSE, Variant
 from lostwax.backends.read_graph import read_graph
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.checkpoint_content import require_content
 from lostwax.backends.runtime.load_weights import read_sources
-from lostwax.backends.variants import DENSE, Variant
 from lostwax.ir.contract.weights import Source, Step, StoredWeight
 from lostwax.ir.onnx import OnnxModel, PlacedWeight, export_onnx
 

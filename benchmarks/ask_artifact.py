@@ -15,9 +15,9 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from lostwax.backends.buckets import Sizes
 from lostwax.backends.compile import CompileOptions, compile_module
 from lostwax.backends.formats import Formats
+from lostwax.backends.plan.sizes import Sizes
 from lostwax.evals.connect import in_process
 from lostwax.evals.run import Runner
 from lostwax.evals.samples import Sample

@@ -21,8 +21,8 @@ CONFIG = Path(__file__).parent.parent / "examples" / "deepseek-v3.2.json"
 
 def compile_one(target: str, layers: int) -> dict[str, Any]:
     """Capture and compile in this process."""
-    from lostwax.backends.buckets import Sizes
     from lostwax.backends.compile import CompileOptions, compile_module
+    from lostwax.backends.plan.sizes import Sizes
     from lostwax.frontend.capture import capture
     from lostwax.frontend.config import parse_config
 

@@ -65,9 +65,9 @@ def write_headers(folder: Path, config: dict[str, Any]) -> None:
 
 def compile_five(options: argparse.Namespace) -> None:
     """Compile for the headers; nothing is noted of their content, which does not exist."""
-    from lostwax.backends.buckets import Sizes
     from lostwax.backends.compile import CompileOptions, compile_module
     from lostwax.backends.formats import Formats
+    from lostwax.backends.plan.sizes import Sizes
     from lostwax.frontend.capture import capture
     from lostwax.frontend.checkpoint import open_checkpoint
 
@@ -136,7 +136,7 @@ def _at_most(runtime: Runtime, seed: int) -> dict[str, int]:
 
 def run_five(options: argparse.Namespace) -> None:
     """Write weights, boot, run the largest steps, print the plan beside what was allocated."""
-    from lostwax.backends.memory_plan import plan_memory
+    from lostwax.backends.plan.memory_plan import plan_memory
 
     artifact, lines = options.artifact, list[str]()
     begin = time.perf_counter()

@@ -53,11 +53,11 @@ class Built(msgspec.Struct):
 
 def compile_cases(folder: Path) -> None:
     """Emit every case's launches and compile its kernels."""
-    from lostwax.backends.conformance.plain_match import PlainMatch, Value
     from lostwax.backends.cuda.compiler import CudaCompiler
     from lostwax.backends.cuda.lowerings import topk
     from lostwax.backends.gpu_kernels.lowerings import attend, norms
     from lostwax.backends.kernel_compiler import KernelCompileError
+    from lostwax.backends.proof.plain_match import PlainMatch, Value
     from lostwax.ir.contract.program import Bucket
 
     lowerings = {

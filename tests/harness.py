@@ -18,10 +18,10 @@ from tiny import CONFIGS, write_config
 from torch import Tensor
 from xdsl.dialects import builtin
 
-from lostwax.backends.buckets import Sizes
 from lostwax.backends.compile import CompileOptions, compile_module
-from lostwax.backends.cover import Forced
 from lostwax.backends.formats import Formats
+from lostwax.backends.plan.cover import Forced
+from lostwax.backends.plan.sizes import Sizes
 from lostwax.backends.runtime.load import Runtime, load
 from lostwax.backends.runtime.tensors import tensor_of
 from lostwax.frontend.capture import Captured, capture

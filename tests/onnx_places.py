@@ -10,8 +10,8 @@ from tiny import MTP, ODD, PLAIN, WIDE
 from xdsl.dialects import builtin, func
 from xdsl.irdl import IRDLOperation
 
-from lostwax.backends.conformance.check import certify_lowering
-from lostwax.backends.conformance.step_cases import StepCase, edge_buckets, step_case
+from lostwax.backends.proof.check import certify_lowering
+from lostwax.backends.proof.step_cases import StepCase, edge_buckets, step_case
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
 from lostwax.ir.contract.record import Certificate

@@ -9,8 +9,8 @@ from typing import Any
 
 from tiny import PLAIN, Config
 
-from lostwax.backends.buckets import Sizes
 from lostwax.backends.compile import CompileOptions
+from lostwax.backends.plan.sizes import Sizes
 from lostwax.backends.runtime.load import Runtime
 from lostwax.ir.contract.step import StepBatch
 

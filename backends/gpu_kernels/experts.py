@@ -92,11 +92,11 @@ def expert_out(
         pair = row.to(tl.int64) * TOP_K + k
         expert = tl.load(ids + pair)
         if expert >= 0:
-            heat = tl.load(weights + pair)
+            share = tl.load(weights + pair)
             for start in range(0, INTER, BLOCK_INTER):
                 column = start + tl.arange(0, BLOCK_INTER)
                 at = pair * INTER + column
-                value = tl.load(hidden + at, mask=column < INTER, other=0.0) * heat
+                value = tl.load(hidden + at, mask=column < INTER, other=0.0) * share
                 total += value[None, :] * _weights(
                     down, down_scale, first, column, expert, DIM, INTER, BLOCK_DIM, SCALED
                 )

@@ -42,9 +42,9 @@ def route(
         )
         rank = tl.sum(ahead.to(tl.int32), axis=1)
         biased = tl.where(rank[:, None] < TOP_GROUPS, biased, float("-inf"))
-    place = tl.arange(0, BLOCK_TOP)
+    rank = tl.arange(0, BLOCK_TOP)
     chosen = tl.zeros((BLOCK_TOP,), tl.int32)
-    heat = tl.zeros((BLOCK_TOP,), tl.float32)
+    gates = tl.zeros((BLOCK_TOP,), tl.float32)
     free = expert >= 0
     for i in tl.static_range(TOP_K):
         open_scores = tl.where(free, biased, float("-inf"))
@@ -54,11 +54,11 @@ def route(
         won = expert == winner
         weight = tl.sum(tl.sum(tl.where(won, score, 0.0), axis=1), axis=0)
         free = free & (expert != winner)
-        chosen = tl.where(place == i, winner, chosen)
-        heat = tl.where(place == i, weight, heat)
+        chosen = tl.where(rank == i, winner, chosen)
+        gates = tl.where(rank == i, weight, gates)
     if NORMALISE:
-        heat = heat / (tl.sum(heat, axis=0) + 1e-20)
+        gates = gates / (tl.sum(gates, axis=0) + 1e-20)
     is_real = tl.load(positions + row) >= 0
-    kept = place < TOP_K
-    tl.store(ids + row * TOP_K + place, tl.where(is_real, chosen, -1), mask=kept)
-    tl.store(weights + row * TOP_K + place, tl.where(is_real, heat * scale, 0.0), mask=kept)
+    kept = rank < TOP_K
+    tl.store(ids + row * TOP_K + rank, tl.where(is_real, chosen, -1), mask=kept)
+    tl.store(weights + row * TOP_K + rank, tl.where(is_real, gates * scale, 0.0), mask=kept)

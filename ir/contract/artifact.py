@@ -11,11 +11,12 @@ from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.program import Bucket, Entry, Guard
 from lostwax.ir.contract.target import Target
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of all files of an artifact together; every other is refused at load.
 
 2: programs with scores read `top_p`; those of 1 would sample from all ids without a word.
-3: targets have `memory_bytes`, choices say what is portable, probes draw edge rows."""
+3: targets have `memory_bytes`, choices say what is portable, probes draw edge rows.
+4: a choice's place in its function is its `site`."""
 
 
 MANIFEST = "manifest.json"

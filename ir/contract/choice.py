@@ -6,7 +6,7 @@ import msgspec
 
 
 class Loser(msgspec.Struct, frozen=True, kw_only=True):
-    """A lowering that was not chosen at a place: `reason` why, `us` its price where it had one.
+    """A lowering that was not chosen at a site: `reason` why, `us` its price where it had one.
 
     `portable`: any target has it.
     """
@@ -37,7 +37,7 @@ class RegionChoice(msgspec.Struct, frozen=True, kw_only=True):
     probe: str = ""
     losers: tuple[Loser, ...]
     portable: bool = False
-    place: tuple[int, ...] = ()
+    site: tuple[int, ...] = ()
     """Where its ops stand in the block's function, counted from 0."""
 
 

@@ -48,10 +48,10 @@ def pick(b: Body, op: sample.PickOp) -> tuple[Value, Value]:
 
     In f64 whatever is computed in: 1 - 2^-25 is no f32.
     """
-    logits, heat = b.value("logits").to("f64"), b.value("temperature").to("f64").at(1)
+    logits, divisor = b.value("logits").to("f64"), b.value("temperature").to("f64").at(1)
     noise = b("Neg", b("Log", b("Neg", b("Log", _uniform(b, logits.extent(1))))))
-    hot = heat > 0.0
-    noisy = logits / b.where(hot, heat, 1.0) + noise
+    hot = divisor > 0.0
+    noisy = logits / b.where(hot, divisor, 1.0) + noise
     ids = b(
         "ArgMax", b.where(hot, noisy, logits), dtype="i64", axis=-1, keepdims=0, select_last_index=0
     )
@@ -63,10 +63,10 @@ def nucleus(b: Body, op: sample.NucleusOp) -> Value:
 
     In f64 whatever is computed in: a sum of many small masses decides.
     """
-    logits, heat = b.value("logits"), b.value("temperature").to("f64").at(1)
-    share, hot = b.value("top_p").to("f64").at(1), heat > 0.0
+    logits, divisor = b.value("logits"), b.value("temperature").to("f64").at(1)
+    share, hot = b.value("top_p").to("f64").at(1), divisor > 0.0
     ranked, order = b.top(logits, logits.extent(1))
-    mass = b("Softmax", ranked.to("f64") / b.where(hot, heat, 1.0), axis=-1)
+    mass = b("Softmax", ranked.to("f64") / b.where(hot, divisor, 1.0), axis=-1)
     before = b("CumSum", mass, b.constant(1, "i64"), exclusive=1)
     is_first = b.counting(logits.extent(1)).equals(0).at(0)
     passes = b("Or", b("Not", hot), share >= 1.0)

@@ -53,17 +53,17 @@ def pick(logits: Array, temperature: Array, seeds: Array, counters: Array) -> tu
     wins ties.
     """
     logits = widen(logits)
-    heat = widen(temperature)[:, None]
-    noisy = logits / np.where(heat > 0, heat, 1.0) + gumbel(seeds, counters, logits.shape[1])
-    ids = np.argmax(np.where(heat > 0, noisy, logits), axis=-1)
+    divisor = widen(temperature)[:, None]
+    noisy = logits / np.where(divisor > 0, divisor, 1.0) + gumbel(seeds, counters, logits.shape[1])
+    ids = np.argmax(np.where(divisor > 0, noisy, logits), axis=-1)
     logprobs = log_softmax(logits)[np.arange(ids.size), ids]
     return ids, logprobs
 
 
-def _mass_before(logits: Real, heat: Real) -> tuple[Real, Array]:
+def _mass_before(logits: Real, divisor: Real) -> tuple[Real, Array]:
     """The mass of the likelier ids before each rank, and the ids by rank: both [R, V]."""
     order = np.argsort(-logits, axis=-1, kind="stable")
-    ranked = np.take_along_axis(logits, order, axis=-1) / np.where(heat > 0, heat, 1.0)
+    ranked = np.take_along_axis(logits, order, axis=-1) / np.where(divisor > 0, divisor, 1.0)
     upto = np.cumsum(np.exp(log_softmax(ranked)), axis=-1)
     return np.concatenate([np.zeros_like(upto[:, :1]), upto[:, :-1]], axis=-1), order
 
@@ -74,9 +74,9 @@ def nucleus(logits: Array, temperature: Array, top_p: Array) -> Real:
     Of equal logits the lowest index is first; the likeliest id always stays. Rows of temperature 0
     or top_p 1 pass as they are. logits [R, V] -> [R, V].
     """
-    logits, heat, share = widen(logits), widen(temperature)[:, None], widen(top_p)[:, None]
-    before, order = _mass_before(logits, heat)
-    kept = (before < share) | (heat <= 0) | (share >= 1)
+    logits, divisor, share = widen(logits), widen(temperature)[:, None], widen(top_p)[:, None]
+    before, order = _mass_before(logits, divisor)
+    kept = (before < share) | (divisor <= 0) | (share >= 1)
     kept[:, 0] = True
     inside = np.empty_like(kept)
     np.put_along_axis(inside, order, kept, axis=-1)
@@ -85,9 +85,9 @@ def nucleus(logits: Array, temperature: Array, top_p: Array) -> Real:
 
 def nucleus_border(logits: Array, temperature: Array, top_p: Array) -> Array:
     """Which ids rounding may put in the nucleus or out of it: bool [R, V]."""
-    logits, heat, share = widen(logits), widen(temperature)[:, None], widen(top_p)[:, None]
-    before, order = _mass_before(logits, heat)
-    near = (np.abs(before - share) <= BORDER) & (heat > 0) & (share < 1)
+    logits, divisor, share = widen(logits), widen(temperature)[:, None], widen(top_p)[:, None]
+    before, order = _mass_before(logits, divisor)
+    near = (np.abs(before - share) <= BORDER) & (divisor > 0) & (share < 1)
     near[:, 0] = False
     open_ids = np.empty_like(near)
     np.put_along_axis(open_ids, order, near, axis=-1)

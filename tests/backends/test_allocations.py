@@ -9,13 +9,13 @@ from model_formats import FORMATS
 from torch.profiler import ProfilerActivity, profile
 from xdsl.dialects import builtin
 
-from lostwax.backends.candidate import Candidate
-from lostwax.backends.conformance.check import check_case
-from lostwax.backends.conformance.kit import VARIANTS, Variant, candidates, cases, contexts
-from lostwax.backends.conformance.run_alone import run_alone
 from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.lowerings import lowerings
 from lostwax.backends.cpu.target import CPU
+from lostwax.backends.plan.candidate import Candidate
+from lostwax.backends.proof.check import check_case
+from lostwax.backends.proof.kit import VARIANTS, Variant, candidates, cases, contexts
+from lostwax.backends.proof.run_alone import run_alone
 from lostwax.backends.runtime.driver import Resolve, no_kernels
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import torch
 
+from lostwax.backends.plan.views import dense
 from lostwax.backends.runtime.bound_program import BoundProgram, Memory
 from lostwax.backends.runtime.driver import Thunk, no_kernels
 from lostwax.backends.runtime.host_driver import HostDriver
 from lostwax.backends.runtime.input_layout import input_offsets
 from lostwax.backends.runtime.tensors import tensor_of
-from lostwax.backends.views import dense
 from lostwax.ir.contract.program import Bucket, Guard, Program
 from lostwax.ir.contract.step import STEP_INPUTS, input_shape
 from lostwax.ir.contract.target import Target

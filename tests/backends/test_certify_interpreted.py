@@ -15,10 +15,10 @@ from small import SMALL, options
 from tiny import write_config
 
 from lostwax.backends.compile import compile_module
-from lostwax.backends.cover import Forced, NoCover
 from lostwax.backends.formats import Formats
 from lostwax.backends.gpu_kernels.interpreter import bind_interpreted
 from lostwax.backends.gpu_kernels.lowerings import GPU
+from lostwax.backends.plan.cover import Forced, NoCover
 from lostwax.frontend.capture import Captured, capture
 from lostwax.frontend.checkpoint import open_checkpoint
 from lostwax.frontend.new_checkpoint import new_checkpoint

@@ -10,19 +10,19 @@ from tiny import ODD
 from xdsl.dialects import builtin, func
 from xdsl.parser import Parser
 
-from lostwax.backends.candidate import Candidate
-from lostwax.backends.conformance.check import OPEN, NotConformant, certify_lowering
-from lostwax.backends.conformance.inputs import named_inputs, region_values
-from lostwax.backends.conformance.kit import Environment, Variant, certify_all
-from lostwax.backends.conformance.run_alone import run_alone
-from lostwax.backends.conformance.step_cases import StepCase, edge_buckets, step_case
-from lostwax.backends.conformance.tolerance import tolerance_of
 from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.lowering import Lowering
+from lostwax.backends.plan.candidate import Candidate
+from lostwax.backends.plan.program_context import BlockFunction, ProgramContext
 from lostwax.backends.portable.kernels import linear as portable_linear
 from lostwax.backends.portable.lowerings import lowerings
-from lostwax.backends.program_context import BlockFunction, ProgramContext
+from lostwax.backends.proof.check import OPEN, NotConformant, certify_lowering
+from lostwax.backends.proof.inputs import named_inputs, region_values
+from lostwax.backends.proof.kit import Environment, Variant, certify_all
+from lostwax.backends.proof.run_alone import run_alone
+from lostwax.backends.proof.step_cases import StepCase, edge_buckets, step_case
+from lostwax.backends.proof.tolerance import tolerance_of
 from lostwax.backends.runtime.driver import no_kernels
 from lostwax.backends.runtime.fenced_buffers import Overrun
 from lostwax.frontend.capture import capture

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from lostwax.backends.conformance.plain_match import PlainMatch, Value
 from lostwax.backends.cuda import compiler as cuda_compiler
 from lostwax.backends.cuda import nvcc
 from lostwax.backends.cuda.compiler import CudaCompiler
@@ -16,6 +15,7 @@ from lostwax.backends.cuda.target import CUDA_SM90A
 from lostwax.backends.gpu_kernels.elf import ELF_MAGIC
 from lostwax.backends.gpu_kernels.lowerings.norms import ADD_RMS_NORM
 from lostwax.backends.kernel_compiler import KernelCompileError
+from lostwax.backends.proof.plain_match import PlainMatch, Value
 from lostwax.ir.contract.program import Bucket, KernelLaunch, Null, Pointer
 
 

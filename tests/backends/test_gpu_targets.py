@@ -10,14 +10,14 @@ import pytest
 
 pytest.importorskip("triton", reason="the extra `aot` is not installed")
 
-from lostwax.backends.conformance.plain_match import PlainMatch, Value
 from lostwax.backends.cuda.lowerings.topk import TOPK
 from lostwax.backends.gpu_kernels.elf import ELF_MAGIC
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL, Blocks, choose_blocks
 from lostwax.backends.gpu_kernels.lowerings.norms import ADD_RMS_NORM
-from lostwax.backends.kernel_builder import KernelBuilder
 from lostwax.backends.kernel_compiler import KernelCompileError, KernelCompiler
 from lostwax.backends.lowering import Lowering
+from lostwax.backends.plan.kernel_builder import KernelBuilder
+from lostwax.backends.proof.plain_match import PlainMatch, Value
 from lostwax.backends.registry import find_target
 from lostwax.ir.contract.kernel import CompiledKernel, KernelNote, KernelSource
 from lostwax.ir.contract.program import Bucket, KernelLaunch, Launch

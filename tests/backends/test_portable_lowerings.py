@@ -9,17 +9,17 @@ from itertools import product
 import pytest
 from model_formats import FORMATS
 
-from lostwax.backends.candidate import Candidate
-from lostwax.backends.conformance.check import certify_lowering
-from lostwax.backends.conformance.run_alone import run_alone
-from lostwax.backends.conformance.step_cases import edge_buckets, step_case
-from lostwax.backends.cover import find_places
 from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.lowerings import lowerings
 from lostwax.backends.cpu.target import CPU
-from lostwax.backends.program_context import ProgramContext
+from lostwax.backends.plan.candidate import Candidate
+from lostwax.backends.plan.cover import find_sites
+from lostwax.backends.plan.program_context import ProgramContext
+from lostwax.backends.plan.storage import concat_refusal, want_of, weight_types
+from lostwax.backends.proof.check import certify_lowering
+from lostwax.backends.proof.run_alone import run_alone
+from lostwax.backends.proof.step_cases import edge_buckets, step_case
 from lostwax.backends.runtime.driver import no_kernels
-from lostwax.backends.storage import concat_refusal, want_of, weight_types
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
@@ -68,7 +68,7 @@ def _candidates(name: str, variant: Kind, bucket: Bucket) -> Iterator[Candidate]
     context = ProgramContext(module, CPU, entry, bucket, bound, bucket.tokens)
     for block in context.blocks.values():
         types = weight_types(block.function)
-        for lowering, match in find_places(block, lowerings(CPU)):
+        for lowering, match in find_sites(block, lowerings(CPU)):
             candidate = Candidate(context, block, match, lowering)
             wants = [want_of(candidate, operand) for operand in candidate.weight_operands]
             storable = all(w is None or concat_refusal(types, w) is None for w in wants)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lostwax.backends.store import (
+from lostwax.backends.records.store import (
     BadRecord,
     RecordStore,
     fastest,

@@ -17,15 +17,15 @@ from tiny import ODD, WIDE
 from xdsl.dialects import builtin
 from xdsl.ir import SSAValue
 
-from lostwax.backends.candidate import Candidate
-from lostwax.backends.conformance.inputs import flat_inputs, named_inputs, region_values
-from lostwax.backends.conformance.kit import candidates
-from lostwax.backends.conformance.run_alone import run_alone
-from lostwax.backends.conformance.step_cases import StepCase, step_case
 from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.lowerings import lowerings
 from lostwax.backends.cpu.target import CPU
-from lostwax.backends.program_context import ProgramContext
+from lostwax.backends.plan.candidate import Candidate
+from lostwax.backends.plan.program_context import ProgramContext
+from lostwax.backends.proof.inputs import flat_inputs, named_inputs, region_values
+from lostwax.backends.proof.kit import candidates
+from lostwax.backends.proof.run_alone import run_alone
+from lostwax.backends.proof.step_cases import StepCase, step_case
 from lostwax.backends.runtime.driver import no_kernels
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from lostwax.backends.conformance.plain_match import PlainMatch, Value
 from lostwax.backends.gpu_kernels.lowerings.wide_products import WIDE_PRODUCTS
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.portable.kernels import absorb, linear, wide_products
 from lostwax.backends.portable.lowerings.linear import LINEAR, TRANSPOSED
+from lostwax.backends.proof.plain_match import PlainMatch, Value
 from lostwax.backends.registry import find_target
 from lostwax.backends.runtime.host_call import bind_host_call
 from lostwax.ir.contract.program import Bucket, HostCall, View

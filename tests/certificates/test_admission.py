@@ -17,8 +17,8 @@ from small import PROMPT, batch
 from small_fixtures import Compiled, CompileSmall
 
 from lostwax.backends.artifact_writer import seal
-from lostwax.backends.certify import certify_artifact
 from lostwax.backends.gpu_kernels.interpreter import bind_interpreted
+from lostwax.backends.proof.certify import certify_artifact
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
 from lostwax.backends.runtime.boot_check import Admission, Unproven
 from lostwax.backends.runtime.driver import ReadKernel

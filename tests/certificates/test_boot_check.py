@@ -10,7 +10,7 @@ import pytest
 from small import PROMPT, batch
 from small_fixtures import Compiled, CompileSmall
 
-from lostwax.backends.certify import certify_artifact, keep_evidence
+from lostwax.backends.proof.certify import certify_artifact, keep_evidence
 from lostwax.backends.runtime import boot_check
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.boot_check import (
@@ -118,7 +118,7 @@ def test_what_only_compiled_is_refused_unless_allowed(
     compile_small: CompileSmall,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("lostwax.backends.make_probes.MAX_ELEMENTS", 1000)
+    monkeypatch.setattr("lostwax.backends.proof.make_probes.MAX_ELEMENTS", 1000)
     compile_small(tmp_path / "art")
     said: list[str] = []
 

@@ -15,11 +15,11 @@ import pytest
 import torch
 from tiny import PLAIN, write_config
 
-from lostwax.backends.buckets import Sizes
-from lostwax.backends.certify import certify_artifact
 from lostwax.backends.compile import CompileOptions, compile_module
 from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.formats import Formats
+from lostwax.backends.plan.sizes import Sizes
+from lostwax.backends.proof.certify import certify_artifact
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.boot_check import check_boot
 from lostwax.backends.runtime.driver import Resolve, Thunk, no_kernels

@@ -12,11 +12,11 @@ import pytest
 import torch
 from small import SMALL, options
 
-from lostwax.backends.buckets import Sizes
-from lostwax.backends.certify import certify_artifact
 from lostwax.backends.compile import compile_module
 from lostwax.backends.cpu.driver import CpuDriver
+from lostwax.backends.plan.sizes import Sizes
 from lostwax.backends.portable.kernels import elementwise, rope, step
+from lostwax.backends.proof.certify import certify_artifact
 from lostwax.backends.runtime import boot_check
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.draw import LEAST_ROWS, array_of

@@ -17,8 +17,8 @@ from small import PROMPT, batch
 from small_fixtures import Compiled
 
 from lostwax.backends.export_onnx import ExportError, export_artifact
+from lostwax.backends.plan.variants import Variant
 from lostwax.backends.runtime.load import Runtime, load
-from lostwax.backends.variants import Variant
 from lostwax.ir.contract.step import STEP_INPUTS, StepBatch, StepResult
 from lostwax.ir.reference.dtype import NUMPY_DTYPES, Array
 

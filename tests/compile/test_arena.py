@@ -9,9 +9,9 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lostwax.backends.arena import ALIGN, Buffer, align, place
+from lostwax.backends.plan.arena import ALIGN, Buffer, align, place
+from lostwax.backends.plan.views import dense, reshape_view, slice_view
 from lostwax.backends.runtime.tensors import tensor_of
-from lostwax.backends.views import dense, reshape_view, slice_view
 from lostwax.ir.contract.program import View
 
 

@@ -16,8 +16,8 @@ from small import PROMPT, batch
 from small_fixtures import Compiled
 
 from lostwax.backends.artifact_writer import ArtifactExists, seal
-from lostwax.backends.emit import EmitError
 from lostwax.backends.lowering import Work
+from lostwax.backends.plan.emit import EmitError
 from lostwax.backends.portable.lowerings.linear import LINEAR
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
 from lostwax.backends.runtime.load import load

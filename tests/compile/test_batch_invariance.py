@@ -9,14 +9,14 @@ import msgspec
 import pytest
 from small_fixtures import Compiled
 
-from lostwax.backends.batch_invariance import NotInvariant, OnePrice, require_invariant
-from lostwax.backends.candidate import Candidate
-from lostwax.backends.cover import Cover, Forced, NoCover, find_candidates, find_places
 from lostwax.backends.cpu.lowerings import lowerings
 from lostwax.backends.cpu.target import CPU
-from lostwax.backends.price import NoMeasurements
-from lostwax.backends.program_context import ProgramContext
-from lostwax.backends.variants import Variant, specialise_variants
+from lostwax.backends.plan.batch_invariance import NotInvariant, OnePrice, require_invariant
+from lostwax.backends.plan.candidate import Candidate
+from lostwax.backends.plan.cover import Cover, Forced, NoCover, find_candidates, find_sites
+from lostwax.backends.plan.price import NoMeasurements
+from lostwax.backends.plan.program_context import ProgramContext
+from lostwax.backends.plan.variants import Variant, specialise_variants
 from lostwax.frontend.capture import Captured
 from lostwax.ir.contract.artifact import Manifest
 from lostwax.ir.contract.choice import Choices
@@ -86,8 +86,8 @@ def test_a_forced_lowering_is_refused_where_its_rows_depend_on_one_another(
 
 
 def _covers(captured: Captured, bucket: Bucket, forced: tuple[Forced, ...]) -> dict[str, Cover]:
-    from lostwax.backends.choose_storage import choose_storage
-    from lostwax.backends.cover import cover
+    from lostwax.backends.plan.choose_storage import choose_storage
+    from lostwax.backends.plan.cover import cover
 
     typed = run(captured.module.clone(), (AssignFormatsPass(dtype="f32"),), None)
     variant = Variant("extend", every=True, scores=False)
@@ -95,8 +95,8 @@ def _covers(captured: Captured, bucket: Bucket, forced: tuple[Forced, ...]) -> d
     context = ProgramContext(module, CPU, "extend", bucket, Guard("dense"))
     found: dict[str, Cover] = {}
     for name, block in context.blocks.items():
-        places = find_places(block, lowerings(CPU))
-        cset = find_candidates(context, block, places, NoMeasurements(), forced)
+        sites = find_sites(block, lowerings(CPU))
+        cset = find_candidates(context, block, sites, NoMeasurements(), forced)
         storage, _ = choose_storage([cset])
         found[name] = cover(cset, storage.refusal)
     return found

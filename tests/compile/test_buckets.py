@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import batch
 
-from lostwax.backends.buckets import ProgramSpec, SizeError, Sizes, limits_of, program_specs
+from lostwax.backends.plan.sizes import ProgramSpec, SizeError, Sizes, limits_of, program_specs
 from lostwax.backends.runtime.load import facts_of
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.program import Guard, Linear, StepFacts

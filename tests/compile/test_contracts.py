@@ -14,8 +14,8 @@ from small import PROMPT, batch, greedy
 from small_fixtures import Compiled
 
 from lostwax.backends import predicates as P
-from lostwax.backends.cover import Forced, NoCover
-from lostwax.backends.forced import UnknownLowering
+from lostwax.backends.plan.cover import Forced, NoCover
+from lostwax.backends.plan.forced import UnknownLowering
 from lostwax.backends.portable.lowerings.attention import ATTENTION
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.load import Runtime, load

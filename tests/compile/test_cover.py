@@ -11,7 +11,9 @@ from xdsl.ir import Operation
 from xdsl.parser import Parser
 
 from lostwax.backends import predicates as P
-from lostwax.backends.cover import (
+from lostwax.backends.lowering import Knobs, Lowering, Match, Work
+from lostwax.backends.null.target import NULL
+from lostwax.backends.plan.cover import (
     Budget,
     CandidateSet,
     Cover,
@@ -19,12 +21,10 @@ from lostwax.backends.cover import (
     NoCover,
     cover,
     find_candidates,
-    find_places,
+    find_sites,
 )
-from lostwax.backends.lowering import Knobs, Lowering, Match, Work
-from lostwax.backends.null.target import NULL
-from lostwax.backends.price import NoMeasurements
-from lostwax.backends.program_context import BlockFunction, ProgramContext
+from lostwax.backends.plan.price import NoMeasurements
+from lostwax.backends.plan.program_context import BlockFunction, ProgramContext
 from lostwax.ir.contract.program import Bucket, Guard
 from lostwax.ir.dialects import context
 from lostwax.ir.dialects.core import AddOp, CastOp, RmsNormOp
@@ -76,8 +76,8 @@ def candidates(
     module = Parser(context(), text).parse_module()
     program = ProgramContext(module, NULL, "decode", Bucket(4, 4, 1, 4), Guard("always"))
     block = BlockFunction(program.functions["b"])
-    places = find_places(block, lowerings)
-    return find_candidates(program, block, places, NoMeasurements(), forced, budget)
+    sites = find_sites(block, lowerings)
+    return find_candidates(program, block, sites, NoMeasurements(), forced, budget)
 
 
 def cheapest(*lowerings: Lowering, forced: tuple[Forced, ...] = ()) -> Cover:
@@ -213,8 +213,8 @@ def test_regions_that_wait_for_each_other_are_given_up() -> None:
     norm = Node("core.rms_norm", {"x": "x", "weight": "w"})
     pair = Region({"sum": SUM, "norm": norm}, ("sum", "norm"))
     everything = (*PARTS, lowering("pair", pair, 1))
-    places = find_places(block, everything)
-    chosen = cover(find_candidates(program, block, places, NoMeasurements()), lambda c: None)
+    sites = find_sites(block, everything)
+    chosen = cover(find_candidates(program, block, sites, NoMeasurements()), lambda c: None)
     assert names(chosen).count("pair") == 1
     position = {op: i for i, p in enumerate(chosen.chosen) for op in p.candidate.region.members}
     for op in position:

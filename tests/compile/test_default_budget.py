@@ -10,9 +10,9 @@ from small_fixtures import CompileSmall
 
 from lostwax.backends import compile as compiling
 from lostwax.backends.compile import CompileOptions, budget_of
-from lostwax.backends.cover import Budget
 from lostwax.backends.cpu.target import CPU
-from lostwax.backends.memory_plan import plan_memory
+from lostwax.backends.plan.cover import Budget
+from lostwax.backends.plan.memory_plan import plan_memory
 from lostwax.ir.contract.target import Target
 
 

@@ -19,8 +19,8 @@ from small import SMALL, options
 from tiny import write_config
 
 from lostwax.backends.asked import NoDrafts
-from lostwax.backends.buckets import Sizes
 from lostwax.backends.compile import compile_module
+from lostwax.backends.plan.sizes import Sizes
 from lostwax.backends.runtime.load import Runtime, load
 from lostwax.frontend.capture import capture
 from lostwax.frontend.checkpoint import open_checkpoint

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tiny import PLAIN
 
-from lostwax.backends.buckets import Sizes
 from lostwax.backends.compile import CompileOptions, compile_module
-from lostwax.backends.fallbacks import Fallback, PredictedStep, predicted_steps
+from lostwax.backends.plan.fallbacks import Fallback, PredictedStep, predicted_steps
+from lostwax.backends.plan.sizes import Sizes
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config

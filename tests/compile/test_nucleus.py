@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from small import SMALL, options
 from tiny import write_config
 
-from lostwax.backends.buckets import Sizes
 from lostwax.backends.compile import compile_module
+from lostwax.backends.plan.sizes import Sizes
 from lostwax.backends.runtime.load import Runtime, load
 from lostwax.frontend.capture import capture
 from lostwax.frontend.checkpoint import open_checkpoint

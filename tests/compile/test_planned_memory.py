@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from small_fixtures import CompileSmall
 
-from lostwax.backends.buckets import Sizes
 from lostwax.backends.lowering import Knobs, Lowering, Match
-from lostwax.backends.memory_plan import MemoryPlan, plan_memory
+from lostwax.backends.plan.memory_plan import MemoryPlan, plan_memory
+from lostwax.backends.plan.sizes import Sizes
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.ir.contract.program import HostCall
 from lostwax.ir.contract.target import Target

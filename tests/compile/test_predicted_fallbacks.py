@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lostwax.backends.fallbacks import PredictedStep, predicted_steps
+from lostwax.backends.plan.fallbacks import PredictedStep, predicted_steps
 from lostwax.ir.contract.artifact import ProgramRef
 from lostwax.ir.contract.choice import Choices, Loser, RegionChoice
 from lostwax.ir.contract.program import Bucket, Guard

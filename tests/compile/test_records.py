@@ -11,14 +11,14 @@ import pytest
 from small import PROMPT, greedy
 from small_fixtures import Compiled
 
-from lostwax.backends.candidate import Candidate
 from lostwax.backends.lowering import Work
-from lostwax.backends.measurements import NoRecords, open_measurements
+from lostwax.backends.plan.candidate import Candidate
 from lostwax.backends.portable.lowerings.linear import LINEAR
-from lostwax.backends.record_key import record_key
+from lostwax.backends.records.measurements import NoRecords, open_measurements
+from lostwax.backends.records.record_key import record_key
+from lostwax.backends.records.store import BadRecord, RecordStore, record_files
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.load import load
-from lostwax.backends.store import BadRecord, RecordStore, record_files
 from lostwax.ir.contract.artifact import Manifest
 from lostwax.ir.contract.choice import Choices, RegionChoice
 from lostwax.ir.contract.program import HostCall

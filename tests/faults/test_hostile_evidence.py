@@ -14,12 +14,12 @@ from small_fixtures import Compiled
 
 from lostwax.backends.cpu import BACKEND
 from lostwax.backends.cpu.driver import CpuDriver
-from lostwax.backends.measurements import open_measurements
+from lostwax.backends.records.measurements import open_measurements
+from lostwax.backends.records.store import RecordStore, fastest, record_files
 from lostwax.backends.runtime import boot_check
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.boot_check import BootReport, check_boot, require_proven
 from lostwax.backends.runtime.driver import no_kernels
-from lostwax.backends.store import RecordStore, fastest, record_files
 from lostwax.cli.default_model import default_checkpoint
 from lostwax.frontend.config import read_config
 from lostwax.ir.contract.check_program import code_of

@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 from onnx_places import PLACES, Variant, cases, certified, places
 
-from lostwax.backends.conformance.step_cases import StepCase
+from lostwax.backends.proof.step_cases import StepCase
 from lostwax.ir.dialects import DIALECTS
 from lostwax.ir.region import RegionMatch
 

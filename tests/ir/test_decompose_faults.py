@@ -8,7 +8,7 @@ from onnx import helper, numpy_helper
 from onnx_body import Body, Change
 from onnx_places import DENSE, SPARSE, cases, certified, places
 
-from lostwax.backends.conformance.check import NotConformant
+from lostwax.backends.proof.check import NotConformant
 
 
 def _becomes(old: str, new: str, nth: int = 0, **attributes: int | str) -> Change:

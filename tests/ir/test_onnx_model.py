@@ -16,7 +16,7 @@ from small import SMALL
 from tiny import MTP
 from xdsl.ir import Attribute
 
-from lostwax.backends.conformance.step_cases import step_case
+from lostwax.backends.proof.step_cases import step_case
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
 from lostwax.ir.contract.program import Bucket

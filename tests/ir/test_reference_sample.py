@@ -80,10 +80,15 @@ def test_greedy_rows_and_rows_of_all_ids_have_no_nucleus():
 
 def test_sampling_from_a_nucleus_draws_from_what_is_left():
     logits = np.array([0.0, 1.0, 2.0, -1.0])
-    n, heat = 20000, 0.7
-    inside = sample.nucleus(np.tile(logits, (n, 1)), np.full(n, heat), np.full(n, 0.9))
-    ids, _ = sample.pick(inside, np.full(n, heat), np.full(n, 42), np.arange(n))
-    p = np.exp(logits / heat) * [0, 1, 1, 0]  # the likeliest has a mass of 0.77, both of 0.96
+    n, temperature = 20000, 0.7
+    inside = sample.nucleus(np.tile(logits, (n, 1)), np.full(n, temperature), np.full(n, 0.9))
+    ids, _ = sample.pick(inside, np.full(n, temperature), np.full(n, 42), np.arange(n))
+    p = np.exp(logits / temperature) * [
+        0,
+        1,
+        1,
+        0,
+    ]  # masses: 0.77, both 0.96
     share = np.bincount(ids, minlength=4) / n
     assert np.abs(share - p / p.sum()).max() < 4 * np.sqrt(0.25 / n)
 

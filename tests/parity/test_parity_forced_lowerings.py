@@ -7,7 +7,7 @@ import torch
 from harness import PROMPT, Build, Models, Player
 from oracle import hf_logits
 
-from lostwax.backends.cover import Forced
+from lostwax.backends.plan.cover import Forced
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.ir.contract.choice import Choices
 

@@ -22,8 +22,8 @@ from reference_model import ReferenceModel, f32_module
 from tiny import MTP, write_config
 from torch import Tensor
 
-from lostwax.backends.buckets import Sizes
 from lostwax.backends.compile import CompileOptions, compile_module
+from lostwax.backends.plan.sizes import Sizes
 from lostwax.backends.runtime.load import Runtime, load
 from lostwax.frontend.capture import capture
 from lostwax.frontend.checkpoint import Checkpoint, open_checkpoint

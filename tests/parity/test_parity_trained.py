@@ -20,8 +20,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from trained_fixtures import TRAINED
 
-from lostwax.backends.buckets import Sizes
 from lostwax.backends.compile import CompileOptions, compile_module
+from lostwax.backends.plan.sizes import Sizes
 from lostwax.backends.runtime.load import Runtime, load
 from lostwax.evals.task import Chat
 from lostwax.evals.task_file import read_task

@@ -15,9 +15,9 @@ from play_steps import Note, play_artifact
 from tiny import MTP, ODD, PLAIN, WIDE, Config, write_config
 
 from lostwax.backends.asked import UnsupportedRanks
-from lostwax.backends.buckets import Sizes
 from lostwax.backends.compile import CompileOptions, compile_module
 from lostwax.backends.formats import Formats
+from lostwax.backends.plan.sizes import Sizes
 from lostwax.backends.runtime.load import load
 from lostwax.backends.runtime.ranks import RankError
 from lostwax.frontend.capture import Captured, capture

@@ -11,14 +11,14 @@ from small import PROMPT, greedy
 from small_fixtures import Compiled
 from tutorial_files import MOST_LINES, install, lines_of
 
-from lostwax.backends.candidate import Candidate
-from lostwax.backends.conformance.check import certify_lowering
-from lostwax.backends.conformance.run_alone import run_alone
-from lostwax.backends.conformance.step_cases import edge_buckets, step_case
-from lostwax.backends.cover import find_places
 from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.target import CPU
-from lostwax.backends.program_context import ProgramContext
+from lostwax.backends.plan.candidate import Candidate
+from lostwax.backends.plan.cover import find_sites
+from lostwax.backends.plan.program_context import ProgramContext
+from lostwax.backends.proof.check import certify_lowering
+from lostwax.backends.proof.run_alone import run_alone
+from lostwax.backends.proof.step_cases import edge_buckets, step_case
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.driver import no_kernels
 from lostwax.backends.runtime.load import load
@@ -54,7 +54,7 @@ def test_the_lowering_passes_the_conformance_kit(small_capture: Any, lowering: A
     for bucket in edge_buckets("extend"):
         context = ProgramContext(module, CPU, "extend", bucket, Guard("always"))
         head = context.blocks["head"]
-        ((_, match),) = find_places(head, [lowering])
+        ((_, match),) = find_sites(head, [lowering])
         candidate = Candidate(context, head, match, lowering)
         alone = run_alone(candidate, lambda: CpuDriver(CPU, no_kernels, {}), _no_kernel, {})
         cases = [

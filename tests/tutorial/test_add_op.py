@@ -19,15 +19,15 @@ from xdsl.pattern_rewriter import (
 )
 from xdsl.utils.exceptions import VerifyException
 
-from lostwax.backends.candidate import Candidate
 from lostwax.backends.compile import compile_module
-from lostwax.backends.conformance.check import certify_lowering
-from lostwax.backends.conformance.run_alone import run_alone
-from lostwax.backends.conformance.step_cases import step_case
-from lostwax.backends.cover import find_places
 from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.target import CPU
-from lostwax.backends.program_context import ProgramContext
+from lostwax.backends.plan.candidate import Candidate
+from lostwax.backends.plan.cover import find_sites
+from lostwax.backends.plan.program_context import ProgramContext
+from lostwax.backends.proof.check import certify_lowering
+from lostwax.backends.proof.run_alone import run_alone
+from lostwax.backends.proof.step_cases import step_case
 from lostwax.backends.runtime.driver import no_kernels
 from lostwax.backends.runtime.load import load
 from lostwax.ir import dialects
@@ -95,7 +95,7 @@ def test_the_lowering_passes_the_conformance_kit(module: Any, installed: Any) ->
     bucket = Bucket(tokens=7, reqs=2, pages=2, rows=2)
     context = ProgramContext(made, CPU, "extend", bucket, Guard("always"))
     case = step_case(bucket, "extend", 1, page_tokens=64, vocab_size=64)
-    ((_, match),) = find_places(context.blocks["dense"], [installed.RELU2_MUL])
+    ((_, match),) = find_sites(context.blocks["dense"], [installed.RELU2_MUL])
     candidate = Candidate(context, context.blocks["dense"], match, installed.RELU2_MUL)
     alone = run_alone(candidate, lambda: CpuDriver(CPU, no_kernels, {}), _no_kernel, {})
     certificate = certify_lowering(

@@ -31,7 +31,7 @@ def by_expert(
     counts = cast("list[int]", torch.bincount(flat + 1, minlength=experts + 1).tolist())
     order = order[counts[0] :]
     rows = order // top_k
-    heat = weights.flatten().index_select(0, order)[:, None]
+    share = weights.flatten().index_select(0, order)[:, None]
     sorted_x = x.index_select(0, rows)
     results = torch.empty((rows.shape[0], x.shape[1]))
     start = 0
@@ -41,7 +41,7 @@ def by_expert(
             results[start:stop] = down(hidden(sorted_x[start:stop], e), e)
             start = stop
     total = torch.zeros(out.shape) if out.dtype != torch.float32 else out.zero_()
-    total.index_add_(0, rows, results.mul_(heat))
+    total.index_add_(0, rows, results.mul_(share))
     if total is not out:
         out.copy_(total)
 
@@ -56,10 +56,10 @@ def _one_row(
 ) -> None:
     total = torch.zeros(out.shape) if out.dtype != torch.float32 else out.zero_()
     chosen = cast("list[int]", ids[0].tolist())
-    heats = cast("list[float]", weights[0].tolist())
-    for e, heat in zip(chosen, heats, strict=True):
+    shares = cast("list[float]", weights[0].tolist())
+    for e, share in zip(chosen, shares, strict=True):
         if e >= 0:
-            total.add_(down(hidden(x, e), e), alpha=heat)
+            total.add_(down(hidden(x, e), e), alpha=share)
     if total is not out:
         out.copy_(total)
 

@@ -31,7 +31,7 @@ def experts_gather(
     """Gather the weights of every (row, choice) pair, `pair_tile` pairs at a time. For few rows."""
     top_k = ids.shape[1]
     flat = ids.flatten()
-    heat = weights.flatten().masked_fill(flat < 0, 0)
+    share = weights.flatten().masked_fill(flat < 0, 0)
     index = flat.clamp(min=0)
     total = torch.zeros(out.shape, dtype=torch.float32, device=x.device)
     wide = widen(x, x_scale).repeat_interleave(top_k, 0)[..., None]  # [T*K, D, 1]
@@ -48,7 +48,7 @@ def experts_gather(
         hidden = hidden * torch.bmm(chosen(up, up_scale, e), wide[at])
         entering = rounded(hidden[..., 0], x.dtype, hidden_fmt, BLOCK)[..., None]
         result = torch.bmm(chosen(down, down_scale, e), entering)[..., 0]
-        total = _add_rows(total, owner[at], result * heat[at, None])
+        total = _add_rows(total, owner[at], result * share[at, None])
     out.copy_(total)
 
 
@@ -80,9 +80,9 @@ def experts_dense(
 ) -> None:
     """Every row through every expert, weighed by 0 where it was not chosen. For many rows."""
     experts = gate.shape[0]
-    heat = torch.zeros((x.shape[0], experts + 1), dtype=torch.float32, device=x.device)
+    share = torch.zeros((x.shape[0], experts + 1), dtype=torch.float32, device=x.device)
     index = torch.where(ids < 0, experts, ids).long()  # -1 falls into a spare expert
-    heat.scatter_(1, index, weights)
+    share.scatter_(1, index, weights)
     wide = widen(x, x_scale)
     total = torch.zeros(out.shape, dtype=torch.float32, device=x.device)
 
@@ -92,6 +92,6 @@ def experts_dense(
     for e in range(experts):
         hidden = F.silu(torch.mm(wide, expert(gate, gate_scale, e)))
         hidden = hidden * torch.mm(wide, expert(up, up_scale, e))
-        hidden = rounded(hidden, x.dtype, hidden_fmt, BLOCK) * heat[:, e : e + 1]
+        hidden = rounded(hidden, x.dtype, hidden_fmt, BLOCK) * share[:, e : e + 1]
         total.addmm_(hidden, expert(down, down_scale, e))
     out.copy_(total)

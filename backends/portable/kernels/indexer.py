@@ -38,15 +38,15 @@ def index_logits(
     With a request a row at most, keys are gathered by row; otherwise each request's keys meet all
     rows and only its own are kept.
     """
-    q, heat = widen(q, q_scale), weights.float()
+    q, head_weights = widen(q, q_scale), weights.float()
     stored = cached_rows(cache, layout, (q.shape[2],))
     if q.shape[0] <= page_table.shape[0]:
         keys = rows_of_requests(stored, requests, page_table)
         scores = torch.bmm(q, keys.transpose(1, 2)).relu_()
-        out.copy_(torch.bmm((heat * scale)[:, None], scores)[:, 0])
+        out.copy_(torch.bmm((head_weights * scale)[:, None], scores)[:, 0])
     else:
         for b in range(page_table.shape[0]):
-            result = row_logits(q, heat, rows_of_one(stored, page_table[b]), scale)
+            result = row_logits(q, head_weights, rows_of_one(stored, page_table[b]), scale)
             out.copy_(torch.where((requests == b)[:, None], result, out) if b else result)
     column = torch.arange(out.shape[1], device=out.device)
     out.masked_fill_(column > positions[:, None], NEVER)

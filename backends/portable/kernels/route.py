@@ -37,9 +37,9 @@ def route(
         dropped.scatter_(1, kept, False)
         biased = grouped.masked_fill(dropped[..., None], NEVER).flatten(-2)
     chosen = _best(biased, top_k)
-    heat = scores.gather(1, chosen)
+    gates = scores.gather(1, chosen)
     if normalise:
-        heat = heat / (heat.sum(-1, keepdim=True) + 1e-20)
+        gates = gates / (gates.sum(-1, keepdim=True) + 1e-20)
     padded = (positions < 0)[:, None]
-    torch.mul(heat, scale, out=weights).masked_fill_(padded, 0)
+    torch.mul(gates, scale, out=weights).masked_fill_(padded, 0)
     ids.copy_(chosen.masked_fill_(padded, -1))

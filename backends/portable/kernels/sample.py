@@ -37,9 +37,9 @@ def pick(
     The noise is f64: u has 25 significant bits, one more than f32 holds.
     """
     u = ((noise_bits(seeds, counters, logits.shape[1]) >> 8).double() + 0.5) / 2**24
-    heat = temperature.double()[:, None]
-    warm = logits.double() / torch.where(heat > 0, heat, 1.0) - torch.log(-torch.log(u))
-    chosen = torch.where(heat > 0, warm, logits.double()).argmax(-1, keepdim=True)
+    divisor = temperature.double()[:, None]
+    warm = logits.double() / torch.where(divisor > 0, divisor, 1.0) - torch.log(-torch.log(u))
+    chosen = torch.where(divisor > 0, warm, logits.double()).argmax(-1, keepdim=True)
     _write(logits, chosen, ids, logprobs)
 
 
@@ -77,13 +77,13 @@ def nucleus(
     """
     vocab = logits.shape[1]
     ranked, order = torch.sort(logits, dim=-1, descending=True, stable=True)
-    heat, share = temperature.double()[:, None], top_p.double()[:, None]
-    scaled = ranked.double() / torch.where(heat > 0, heat, 1.0)
+    divisor, share = temperature.double()[:, None], top_p.double()[:, None]
+    scaled = ranked.double() / torch.where(divisor > 0, divisor, 1.0)
     mass = (torch.exp(scaled - scaled[:, :1]) * 2.0 ** (62 - (vocab - 1).bit_length())).long()
     upto = mass.cumsum(-1)
     kept = (upto - mass).double() < share * upto[:, -1:].double()
     kept[:, :1].fill_(True)
-    kept |= (heat <= 0) | (share >= 1)
+    kept |= (divisor <= 0) | (share >= 1)
     outside = torch.empty_like(kept).scatter_(1, order, ~kept)
     out.copy_(logits).masked_fill_(outside, float("-inf"))
 

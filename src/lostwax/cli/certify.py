@@ -16,7 +16,7 @@ from lostwax.cli.named_paths import Artifact, OutFolder
 from lostwax.cli.option_types import Flag, Json, OptionRefused
 
 if TYPE_CHECKING:
-    from lostwax.backends.certify import Certified
+    from lostwax.backends.proof.certify import Certified
     from lostwax.ir.contract.record import Certificate
 
 
@@ -80,8 +80,8 @@ def certify(
         os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, which is below
     else:
         require_runnable(artifact, None)
-    from lostwax.backends.certify import certify_artifact, keep_evidence
-    from lostwax.backends.store import RecordStore
+    from lostwax.backends.proof.certify import certify_artifact, keep_evidence
+    from lostwax.backends.records.store import RecordStore
 
     def say(text: str) -> None:
         if not json_:
@@ -95,16 +95,16 @@ def certify(
         results.append(each)
         if json_:
             result_json(_line(each))
-        place = f"{each.lowering:<34} {'+'.join(each.ops)}"
+        site = f"{each.lowering:<34} {'+'.join(each.ops)}"
         if each.record is None:
             failed += 1
-            say(f"WRONG     {place}")
+            say(f"WRONG     {site}")
             say(f"          {each.program}: {each.error}")
             continue
-        say(f"{_evidence(each.record.certificate)}  {place}")
+        say(f"{_evidence(each.record.certificate)}  {site}")
         if out is not None:
             RecordStore((out,)).put(each.record)
-    say(f"{sum(lowerings.values())} places of {len(lowerings)} lowerings, {failed} wrong")
+    say(f"{sum(lowerings.values())} sites of {len(lowerings)} lowerings, {failed} wrong")
     if failed:
         raise SystemExit(1)
     if not interpret:

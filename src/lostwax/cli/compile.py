@@ -177,7 +177,7 @@ def compile(
         "seconds": round(phases.total_s, 3),
     }
     if json_:
-        from lostwax.backends.fallbacks import predicted_steps
+        from lostwax.backends.plan.fallbacks import predicted_steps
         from lostwax.backends.runtime.artifact_reader import ArtifactReader
 
         steps = predicted_steps(ArtifactReader(out))
@@ -224,7 +224,7 @@ def compile_checkpoint(
     # What can be refused is refused before torch is imported, which takes seconds.
     from lostwax.backends.artifact_writer import require_replaceable
     from lostwax.backends.asked import Asked, require_possible
-    from lostwax.backends.buckets import Sizes
+    from lostwax.backends.plan.sizes import Sizes
     from lostwax.backends.registry import find_target
     from lostwax.frontend.checkpoint import PAGE_TOKENS, open_checkpoint
     from lostwax.server.gateway.tokenizer_file import read_tokenizer
@@ -240,17 +240,17 @@ def compile_checkpoint(
     require_replaceable(out)
     tokenizer = read_tokenizer(checkpoint)
     phases("import compiler")
-    from lostwax.backends.cover import Forced
-    from lostwax.backends.forced import require_known
-    from lostwax.backends.measurements import open_measurements
+    from lostwax.backends.plan.cover import Forced
+    from lostwax.backends.plan.forced import require_known
+    from lostwax.backends.records.measurements import open_measurements
 
     forced = tuple(Forced(*_forced(text)) for text in lowering or [])
     if forced:
         require_known(forced, backend.load(backend.lowerings)(described))
     measurements = open_measurements(records)
     from lostwax.backends.compile import CompileOptions, compile_module
-    from lostwax.backends.fallbacks import predicted_steps
     from lostwax.backends.formats import Formats
+    from lostwax.backends.plan.fallbacks import predicted_steps
     from lostwax.backends.runtime.artifact_reader import ArtifactReader
     from lostwax.frontend.capture import capture
 

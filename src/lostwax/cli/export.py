@@ -57,8 +57,8 @@ def export(
     if not onnx:
         raise NoFormat("say what to write: --onnx is the format that lostwax exports")
     from lostwax.backends.exported_graph import graph_file
+    from lostwax.backends.plan.variants import Variant
     from lostwax.backends.runtime.artifact_reader import ArtifactReader
-    from lostwax.backends.variants import Variant
 
     variant = Variant(entry, every=dense, scores=scores)
     reader = ArtifactReader(artifact)

@@ -35,7 +35,7 @@ def _is_current(artifact: Path, checkpoint: Path, drafts: int) -> bool:
     if not is_artifact(artifact):
         return False
     import lostwax
-    from lostwax.backends.buckets import Sizes, limits_of
+    from lostwax.backends.plan.sizes import Sizes, limits_of
     from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
     from lostwax.backends.runtime.checkpoint_content import CheckpointMismatch, require_content
     from lostwax.frontend.checkpoint import open_checkpoint

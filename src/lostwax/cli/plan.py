@@ -15,8 +15,8 @@ from lostwax.cli.named_paths import Model, is_artifact
 from lostwax.cli.option_types import MORE, Count, Json, OptionRefused, Pages, TargetName
 
 if TYPE_CHECKING:
-    from lostwax.backends.buckets import Sizes
-    from lostwax.backends.memory_plan import MemoryPlan
+    from lostwax.backends.plan.memory_plan import MemoryPlan
+    from lostwax.backends.plan.sizes import Sizes
 
 
 def plan(
@@ -60,8 +60,8 @@ def plan(
         "--max-tokens": max_tokens,
         "--max-reqs": max_reqs,
     }
-    from lostwax.backends.buckets import Sizes
-    from lostwax.backends.memory_plan import plan_memory
+    from lostwax.backends.plan.memory_plan import plan_memory
+    from lostwax.backends.plan.sizes import Sizes
 
     if is_artifact(path):
         if used := [name for name, value in given.items() if value is not None]:

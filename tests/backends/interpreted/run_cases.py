@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lostwax.backends.conformance.plain_match import WORKSPACE, PlainMatch, Value
-from lostwax.backends.conformance.step_cases import step_case
 from lostwax.backends.cuda.target import CUDA_SM90A
 from lostwax.backends.gpu_kernels.interpreter import bind_interpreted, bind_on_cpu
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
 from lostwax.backends.gpu_kernels.lowerings.norms import ADD_RMS_NORM, LAST_RMS_NORM, RMS_NORM
 from lostwax.backends.lowering import Lowering
+from lostwax.backends.proof.plain_match import WORKSPACE, PlainMatch, Value
+from lostwax.backends.proof.step_cases import step_case
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import Bucket, Const, HostCall, View
 from lostwax.ir.reference import core, mla

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from lostwax.backends.kernel_compiler import KernelCompileError, KernelCompiler
+from lostwax.backends.records.source_digest import kernel_file
 from lostwax.backends.registry import Backend
-from lostwax.backends.source_digest import kernel_file
 from lostwax.ir.contract.canonical import canonical
 from lostwax.ir.contract.kernel import CompiledKernel, KernelNote, KernelSource
 from lostwax.ir.contract.target import Target

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lostwax.backends.cover import CandidateSet, Cover, Priced, cover, least_price
-from lostwax.backends.storage import (
+from lostwax.backends.plan.cover import CandidateSet, Cover, Priced, cover, least_price
+from lostwax.backends.plan.storage import (
     Storage,
     Want,
     WeightType,

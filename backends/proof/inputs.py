@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Mapping
 import numpy as np
 from xdsl.ir import SSAValue
 
-from lostwax.backends.conformance.step_cases import StepCase
+from lostwax.backends.proof.step_cases import StepCase
 from lostwax.backends.runtime.draw import LEAST_ROWS, put_edges
 from lostwax.ir.contract.step import STEP_INPUTS
 from lostwax.ir.reference.cache_bytes import Cache, CacheBytes
@@ -187,7 +187,7 @@ def _make(match: RegionMatch, value: SSAValue, case: StepCase, rng: np.random.Ge
     make = special[0] if special else _activation
     if is_integer and not special:
         raise NotImplementedError(
-            f"no way to draw integers for {sorted(used)}; add the role to conformance/inputs.py"
+            f"no way to draw integers for {sorted(used)}; add the role to proof/inputs.py"
         )
     drawn = make(kind, case, rng)
     if kind.block_scale is not None:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from xdsl.ir import SSAValue
 
-from lostwax.backends.candidate import Candidate
-from lostwax.backends.storage import Storage, Want, want_of, weight_types
-from lostwax.backends.views import cache_view, dense, scale_shape
+from lostwax.backends.plan.candidate import Candidate
+from lostwax.backends.plan.storage import Storage, Want, want_of, weight_types
+from lostwax.backends.plan.views import cache_view, dense, scale_shape
 from lostwax.ir.contract.canonical import canonical
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import HostCall, View
@@ -27,7 +27,7 @@ from lostwax.ir.types import CacheType, TensorType
 
 
 class _DryPlacement:
-    """Satisfies `lostwax.backends.candidate.Placement`: views that lie nowhere, no compiler."""
+    """Satisfies `Placement` of `plan/candidate.py`: views that lie nowhere, no compiler."""
 
     def __init__(self, candidate: Candidate) -> None:
         wants = [want_of(candidate, operand) for operand in candidate.weight_operands]

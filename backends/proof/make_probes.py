@@ -11,18 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from lostwax.backends.candidate import Candidate
-from lostwax.backends.conformance.check import region_dtypes
-from lostwax.backends.conformance.inputs import reads_positions_alone
-from lostwax.backends.conformance.run_alone import Alone
-from lostwax.backends.conformance.step_cases import StepCase, far_case, step_case
-from lostwax.backends.conformance.tolerance import tolerance_of
-from lostwax.backends.cover import Cover, Priced
-from lostwax.backends.probe_inputs import ProbeInputs, probe_inputs
-from lostwax.backends.probe_outputs import expected_outputs
-from lostwax.backends.program_context import ProgramContext
-from lostwax.backends.record_key import boundary_types
-from lostwax.backends.storage import Storage
+from lostwax.backends.plan.candidate import Candidate
+from lostwax.backends.plan.cover import Cover, Priced
+from lostwax.backends.plan.program_context import ProgramContext
+from lostwax.backends.plan.storage import Storage
+from lostwax.backends.proof.check import region_dtypes
+from lostwax.backends.proof.inputs import reads_positions_alone
+from lostwax.backends.proof.probe_inputs import ProbeInputs, probe_inputs
+from lostwax.backends.proof.probe_outputs import expected_outputs
+from lostwax.backends.proof.run_alone import Alone
+from lostwax.backends.proof.step_cases import StepCase, far_case, step_case
+from lostwax.backends.proof.tolerance import tolerance_of
+from lostwax.backends.records.record_key import boundary_types
 from lostwax.ir.contract.canonical import canonical_json
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.model import ModelFacts

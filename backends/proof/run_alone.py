@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 
 from xdsl.ir import SSAValue
 
-from lostwax.backends.candidate import Candidate
-from lostwax.backends.conformance.check import Run
-from lostwax.backends.conformance.inputs import named_inputs
 from lostwax.backends.lowering import Lowering
+from lostwax.backends.plan.candidate import Candidate
+from lostwax.backends.plan.storage import Storage, Want, want_of, weight_types
+from lostwax.backends.plan.views import cache_view, dense, scale_shape
+from lostwax.backends.proof.check import Run
+from lostwax.backends.proof.inputs import named_inputs
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.fenced_buffers import FencedBuffers
-from lostwax.backends.storage import Storage, Want, want_of, weight_types
-from lostwax.backends.views import cache_view, dense, scale_shape
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import HostCall, Launch, View
 from lostwax.ir.contract.step import STEP_INPUTS, input_shape
@@ -43,7 +43,7 @@ def _origin(candidate: Candidate, value: SSAValue) -> SSAValue:
 
 @dataclass
 class Alone:
-    """Satisfies `lostwax.backends.candidate.Placement` for one candidate."""
+    """Satisfies `lostwax.backends.plan.candidate.Placement` for one candidate."""
 
     candidate: Candidate
     knobs: Mapping[str, int]

@@ -1,4 +1,4 @@
-"""One lowering at one place of one program: the Match that lowerings see. Decides nothing."""
+"""One lowering at one site of one program: the Match that lowerings see. Decides nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xdsl.dialects import builtin
 from xdsl.ir import SSAValue
 
 from lostwax.backends.lowering import Lowering, Work
-from lostwax.backends.program_context import BlockFunction, ProgramContext
+from lostwax.backends.plan.program_context import BlockFunction, ProgramContext
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import Bucket, Const, Guard, View
 from lostwax.ir.contract.target import Target
@@ -56,7 +56,7 @@ def _is_scaled(value: SSAValue) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A lowering that fits a region's place; `lowering` None marks views, which cost nothing.
+    """A lowering that fits a region's site; `lowering` None marks views, which cost nothing.
 
     Satisfies `lostwax.backends.lowering.Match`.
     """

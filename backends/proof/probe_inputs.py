@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 from xdsl.ir import SSAValue
 
-from lostwax.backends.conformance.inputs import WEIGHTS, named_inputs, region_values, roles
-from lostwax.backends.conformance.run_alone import Alone
-from lostwax.backends.conformance.step_cases import StepCase
+from lostwax.backends.proof.inputs import WEIGHTS, named_inputs, region_values, roles
+from lostwax.backends.proof.run_alone import Alone
+from lostwax.backends.proof.step_cases import StepCase
 from lostwax.backends.runtime.draw import UNIT, array_of, cache_of, kept
 from lostwax.backends.runtime.run_probe import part_value
 from lostwax.ir.contract.probe import Data, Drawn, DrawnCache, Given, GivenWeight, Part

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from xdsl.ir import Operation
 
-from lostwax.backends.candidate import Candidate
-from lostwax.backends.cover import Cover, Priced
 from lostwax.backends.lowering import Lowering
-from lostwax.backends.price import NoMeasurements, Price, price
-from lostwax.backends.program_context import BlockFunction
+from lostwax.backends.plan.candidate import Candidate
+from lostwax.backends.plan.cover import Cover, Priced
+from lostwax.backends.plan.price import NoMeasurements, Price, price
+from lostwax.backends.plan.program_context import BlockFunction
 
 Key = tuple[str, tuple[str, ...]]
 """(lowering or op, names of the weights that it reads)."""
@@ -27,7 +27,7 @@ class NotInvariant(ValueError):
 class OnePrice:
     """Prices a lowering once for all programs, so that the cheapest cover is the same in all.
 
-    The first program that has the place decides the price, and records do not count: they are made
+    The first program that has the site decides the price, and records do not count: they are made
     a bucket class, and would choose by it.
     """
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from lostwax.backends.candidate import Candidate
-from lostwax.backends.price import Measurements, NoMeasurements
-from lostwax.backends.record_key import record_key
-from lostwax.backends.store import BadRecord, RecordStore, fastest, read_records, record_files
+from lostwax.backends.plan.candidate import Candidate
+from lostwax.backends.plan.price import Measurements, NoMeasurements
+from lostwax.backends.records.record_key import record_key
+from lostwax.backends.records.store import (
+    BadRecord,
+    RecordStore,
+    fastest,
+    read_records,
+    record_files,
+)
 
 
 class NoRecords(ValueError):
@@ -16,7 +22,7 @@ class NoRecords(ValueError):
 
 
 class RecordedMeasurements:
-    """Satisfies `lostwax.backends.price.Measurements` from a record store.
+    """Satisfies `lostwax.backends.plan.price.Measurements` from a record store.
 
     Records of state `executed` decide; others only where a key has no executed one.
     """

@@ -9,13 +9,13 @@ from msgspec import structs
 from xdsl.dialects import func
 from xdsl.irdl import IRDLOperation
 
-from lostwax.backends.arena import align
-from lostwax.backends.candidate import Candidate
-from lostwax.backends.cover import Cover
-from lostwax.backends.layout import CARRIES, BlockLayout, place_step_values, step_key
-from lostwax.backends.program_context import ProgramContext
-from lostwax.backends.storage import Storage
-from lostwax.backends.views import dense
+from lostwax.backends.plan.arena import align
+from lostwax.backends.plan.candidate import Candidate
+from lostwax.backends.plan.cover import Cover
+from lostwax.backends.plan.layout import CARRIES, BlockLayout, place_step_values, step_key
+from lostwax.backends.plan.program_context import ProgramContext
+from lostwax.backends.plan.storage import Storage
+from lostwax.backends.plan.views import dense
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import Call, HostCall, Launch, Program, View
 from lostwax.ir.contract.step import STEP_INPUTS, StepOp, input_shape

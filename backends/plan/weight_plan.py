@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from math import prod
 
-from lostwax.backends.program_context import ProgramContext
-from lostwax.backends.storage import Storage
+from lostwax.backends.plan.program_context import ProgramContext
+from lostwax.backends.plan.storage import Storage
 from lostwax.ir.contract.caches import CachePlane
 from lostwax.ir.contract.model import WeightTable
 from lostwax.ir.contract.program import DTYPE_BYTES, HostCall, Launch, Pointer, Program, View

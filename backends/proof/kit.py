@@ -1,4 +1,4 @@
-"""Certifies every lowering of a target on every place of a captured model where it may stand.
+"""Certifies every lowering of a target on every site of a captured model where it may stand.
 
 Knows no particular target: a driver and a kernel compiler are given.
 """
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 from xdsl.dialects import builtin
 
-from lostwax.backends.candidate import Candidate
-from lostwax.backends.conformance.check import certify_lowering
-from lostwax.backends.conformance.inputs import reads_positions_alone
-from lostwax.backends.conformance.run_alone import run_alone
-from lostwax.backends.conformance.step_cases import StepCase, edge_buckets, far_case, step_case
 from lostwax.backends.lowering import Lowering
-from lostwax.backends.program_context import ProgramContext
-from lostwax.backends.record_key import boundary_types
+from lostwax.backends.plan.candidate import Candidate
+from lostwax.backends.plan.program_context import ProgramContext
+from lostwax.backends.plan.storage import concat_refusal, want_of, weight_types
+from lostwax.backends.proof.check import certify_lowering
+from lostwax.backends.proof.inputs import reads_positions_alone
+from lostwax.backends.proof.run_alone import run_alone
+from lostwax.backends.proof.step_cases import StepCase, edge_buckets, far_case, step_case
+from lostwax.backends.records.record_key import boundary_types
 from lostwax.backends.runtime.driver import Driver
-from lostwax.backends.storage import concat_refusal, want_of, weight_types
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.program import Bucket, Entry, Guard, Linear
@@ -62,7 +62,7 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A lowering at one place: certified, or refused with the predicate's sentence."""
+    """A lowering at one site: certified, or refused with the predicate's sentence."""
 
     candidate: Candidate
     knobs: Mapping[str, int]
@@ -92,7 +92,7 @@ def contexts(
 
 
 def candidates(context: ProgramContext, lowerings: Sequence[Lowering]) -> Iterator[Candidate]:
-    """Every place of every lowering whose weights can be stored as it wants, equal places once."""
+    """Every site of every lowering whose weights can be stored as it wants, equal sites once."""
     seen: set[tuple[str, str, str]] = set()
     for block in context.blocks.values():
         types = weight_types(block.function)
@@ -160,7 +160,7 @@ def certify_all(
     variants: Sequence[Variant] = VARIANTS,
     seeds: Sequence[int] = (0, 1),
 ) -> Iterator[Outcome]:
-    """Every lowering at every place of the model's variants, at edge sizes."""
+    """Every lowering at every site of the model's variants, at edge sizes."""
     for variant in variants:
         for context in contexts(module, facts, environment.target, variant):
             for candidate in candidates(context, lowerings):

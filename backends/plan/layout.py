@@ -14,12 +14,12 @@ import msgspec
 from xdsl.dialects import func
 from xdsl.ir import Operation, SSAValue
 
-from lostwax.backends.arena import Buffer, align, place
-from lostwax.backends.candidate import Candidate
-from lostwax.backends.cover import Cover
-from lostwax.backends.program_context import BlockFunction, ProgramContext
-from lostwax.backends.storage import Storage
-from lostwax.backends.views import alias_view, aliased_operand, cache_view, dense, scale_shape
+from lostwax.backends.plan.arena import Buffer, align, place
+from lostwax.backends.plan.candidate import Candidate
+from lostwax.backends.plan.cover import Cover
+from lostwax.backends.plan.program_context import BlockFunction, ProgramContext
+from lostwax.backends.plan.storage import Storage
+from lostwax.backends.plan.views import alias_view, aliased_operand, cache_view, dense, scale_shape
 from lostwax.ir.contract.program import DTYPE_BYTES, View
 from lostwax.ir.contract.step import StepOp
 from lostwax.ir.dialects.core import CallOp

@@ -13,9 +13,9 @@ import numpy as np
 from xdsl.ir import Operation, SSAValue
 from xdsl.irdl import IRDLOperation
 
-from lostwax.backends.conformance.inputs import flat_inputs, region_values
-from lostwax.backends.conformance.step_cases import StepCase
-from lostwax.backends.conformance.tolerance import Tolerance, tolerance_of
+from lostwax.backends.proof.inputs import flat_inputs, region_values
+from lostwax.backends.proof.step_cases import StepCase
+from lostwax.backends.proof.tolerance import Tolerance, tolerance_of
 from lostwax.backends.runtime.compare_outputs import (
     NONE,
     Errors,

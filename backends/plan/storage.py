@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from xdsl.dialects import func
 from xdsl.ir import SSAValue
 
-from lostwax.backends.candidate import Candidate
-from lostwax.backends.program_context import BlockFunction
-from lostwax.backends.views import dense, slice_view
+from lostwax.backends.plan.candidate import Candidate
+from lostwax.backends.plan.program_context import BlockFunction
+from lostwax.backends.plan.views import dense, slice_view
 from lostwax.ir.contract.program import View
 from lostwax.ir.contract.weights import Step, StoredWeight, WeightForm
 from lostwax.ir.dialects.dist import SHARD, SplitAttr

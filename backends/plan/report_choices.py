@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lostwax.backends.candidate import Candidate
-from lostwax.backends.cover import Cover, Priced
-from lostwax.backends.price import estimate_us
-from lostwax.backends.program_context import BlockFunction
-from lostwax.backends.storage import Storage
+from lostwax.backends.plan.candidate import Candidate
+from lostwax.backends.plan.cover import Cover, Priced
+from lostwax.backends.plan.price import estimate_us
+from lostwax.backends.plan.program_context import BlockFunction
+from lostwax.backends.plan.storage import Storage
 from lostwax.ir.contract.choice import Loser, RegionChoice
 from lostwax.ir.region import RegionMatch
 
 
-def place_of(block: BlockFunction, region: RegionMatch) -> tuple[int, ...]:
+def site_of(block: BlockFunction, region: RegionMatch) -> tuple[int, ...]:
     """Where the region's ops stand in the block function: the same region may stand twice."""
     ops = enumerate(block.function.body.block.ops)
     return tuple(i for i, op in ops if op in region.members)
@@ -59,7 +59,7 @@ def region_choices(
         RegionChoice(
             block=chosen.candidates.block.name,
             ops=tuple(op.name for op in p.candidate.region.ops.values()),
-            place=place_of(p.candidate.block, p.candidate.region),
+            site=site_of(p.candidate.block, p.candidate.region),
             region=p.candidate.region.digest(),
             lowering=p.candidate.name,
             us=p.price.micros,

@@ -8,10 +8,10 @@ from math import ceil, log2
 import numpy as np
 from xdsl.ir import Operation, SSAValue
 
-from lostwax.backends.conformance.check import DECIDES
-from lostwax.backends.conformance.run_alone import Alone
-from lostwax.backends.conformance.tolerance import Tolerance
-from lostwax.backends.probe_inputs import ProbeInputs
+from lostwax.backends.proof.check import DECIDES
+from lostwax.backends.proof.probe_inputs import ProbeInputs
+from lostwax.backends.proof.run_alone import Alone
+from lostwax.backends.proof.tolerance import Tolerance
 from lostwax.backends.runtime.draw import as_rows, kept
 from lostwax.ir.contract.probe import CacheRows, Expected
 from lostwax.ir.contract.step import TRASH_PAGE

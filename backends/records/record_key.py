@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lostwax.backends.candidate import Candidate
-from lostwax.backends.source_digest import source_digest
+from lostwax.backends.plan.candidate import Candidate
+from lostwax.backends.records.source_digest import source_digest
 from lostwax.ir.contract.record import RecordKey
 from lostwax.ir.contract.target import Target
 

@@ -13,11 +13,11 @@ from typing import Protocol
 from xdsl.dialects import func
 from xdsl.ir import Operation, SSAValue
 
-from lostwax.backends.candidate import Candidate
 from lostwax.backends.lowering import Lowering
-from lostwax.backends.price import Measurements, NoMeasurements, Price, price
-from lostwax.backends.program_context import BlockFunction, ProgramContext
-from lostwax.backends.views import aliased_operand
+from lostwax.backends.plan.candidate import Candidate
+from lostwax.backends.plan.price import Measurements, NoMeasurements, Price, price
+from lostwax.backends.plan.program_context import BlockFunction, ProgramContext
+from lostwax.backends.plan.views import aliased_operand
 from lostwax.ir.op import type_bytes
 from lostwax.ir.region import Node, Region, RegionMatch, find_matches
 
@@ -151,11 +151,11 @@ class Pricing(Protocol):
         ...
 
 
-Place = tuple[Lowering, RegionMatch]
+Site = tuple[Lowering, RegionMatch]
 
 
-def find_places(block: BlockFunction, lowerings: Iterable[Lowering]) -> list[Place]:
-    """Every place of every lowering's pattern in a block function, whatever the bucket."""
+def find_sites(block: BlockFunction, lowerings: Iterable[Lowering]) -> list[Site]:
+    """Every site of every lowering's pattern in a block function, whatever the bucket."""
     ordered = sorted(lowerings, key=lambda low: low.name)
     body = block.function.body.block
     return [(low, match) for low in ordered for match in find_matches(low.pattern, body)]
@@ -171,13 +171,13 @@ def _forced_refusal(lowering: Lowering, match: RegionMatch, rules: Sequence[Forc
 def find_candidates(
     context: ProgramContext,
     block: BlockFunction,
-    places: Iterable[Place],
+    sites: Iterable[Site],
     measurements: Measurements,
     forced: Sequence[Forced] = (),
     budget: Budget | None = None,
     one_price: Pricing | None = None,
 ) -> CandidateSet:
-    """Test and price every lowering at its places in one block function.
+    """Test and price every lowering at its sites in one block function.
 
     `one_price` refuses lowerings and prices them instead of measurements and estimates; a budget
     that is not strict then says nothing, or programs of different sizes would choose differently.
@@ -194,7 +194,7 @@ def find_candidates(
         if aliased_operand(op) is not None:
             view = Candidate(context, block, _view_match(op), None)
             priced.append(Priced(view, price(view, measurements, {})))
-    for lowering, match in places:
+    for lowering, match in sites:
         candidate = Candidate(context, block, match, lowering)
         reason = lowering.when.refusal(candidate) or _forced_refusal(lowering, match, rules)
         if one_price is not None:

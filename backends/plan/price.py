@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from lostwax.backends.candidate import Candidate
+from lostwax.backends.plan.candidate import Candidate
 from lostwax.ir.contract.target import Target
 
 

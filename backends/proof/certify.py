@@ -14,22 +14,22 @@ from pathlib import Path
 import torch
 
 import lostwax
-from lostwax.backends.candidate import Candidate
-from lostwax.backends.conformance.check import NotConformant
-from lostwax.backends.conformance.kit import Environment, certify_candidate
-from lostwax.backends.conformance.run_alone import launches_alone
 from lostwax.backends.gpu_kernels.interpreter import InterpretingDriver, NotInterpretable
 from lostwax.backends.lowering import Lowering
-from lostwax.backends.program_context import ProgramContext
+from lostwax.backends.plan.candidate import Candidate
+from lostwax.backends.plan.program_context import ProgramContext
+from lostwax.backends.plan.report_choices import site_of
+from lostwax.backends.plan.variants import Variant
+from lostwax.backends.proof.check import NotConformant
+from lostwax.backends.proof.kit import Environment, certify_candidate
+from lostwax.backends.proof.run_alone import launches_alone
 from lostwax.backends.read_graph import read_graph
-from lostwax.backends.record_key import boundary_types, record_key
+from lostwax.backends.records.record_key import boundary_types, record_key
 from lostwax.backends.registry import Backend, backends
-from lostwax.backends.report_choices import place_of
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
 from lostwax.backends.runtime.boot_check import BootReport, add_evidence
 from lostwax.backends.runtime.driver import Driver, no_kernels
 from lostwax.backends.runtime.fenced_buffers import Overrun
-from lostwax.backends.variants import Variant
 from lostwax.ir.contract.artifact import ProgramRef
 from lostwax.ir.contract.check_program import code_of
 from lostwax.ir.contract.choice import Choices, RegionChoice
@@ -101,7 +101,7 @@ def _candidate(
             f"this lostwax has no lowering {choice.lowering!r}, which the artifact chose; recompile"
         )
     for match in find_matches(lowering.pattern, block.function.body.block):
-        if match.digest() == choice.region and place_of(block, match) == choice.place:
+        if match.digest() == choice.region and site_of(block, match) == choice.site:
             return Candidate(context, block, match, lowering)
     raise ArtifactError(f"{choice.lowering} no longer matches {choice.ops}; recompile the artifact")
 

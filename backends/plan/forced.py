@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from lostwax.backends.cover import Forced
 from lostwax.backends.lowering import Lowering
+from lostwax.backends.plan.cover import Forced
 
 
 class UnknownLowering(ValueError):

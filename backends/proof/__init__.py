@@ -1,0 +1,1 @@
+"""Whether lowerings are right: the conformance kit, golden probes, `certify`. Chooses nothing."""
