@@ -53,7 +53,7 @@ from lostwax.ir.contract.probe import PROBES, Probes
 from lostwax.ir.contract.program import DTYPE_BYTES, Program
 from lostwax.ir.contract.target import Target
 from lostwax.ir.passes.pipeline import rank_passes
-from lostwax.ir.passes.specialise import DRAFT
+from lostwax.ir.passes.specialise import FUNCTIONS
 
 Progress = Callable[[str], None]
 
@@ -124,7 +124,7 @@ def _plan_candidates(
     for spec in specs:
         variant = Variant.of(spec)
         context = ProgramContext(
-            modules[variant], target, spec.entry, spec.bucket, spec.guard, state_rows
+            modules[variant], target, spec.segment, spec.bucket, spec.guard, state_rows
         )
         found: dict[str, CandidateSet] = {}
         for name, block in context.blocks.items():
@@ -177,7 +177,7 @@ def compile_module(
     backend, target = find_target(target_name, options.extra_backends)
     steps = {f.sym_name.data for f in module.ops if isinstance(f, func.FuncOp)}
     asked = Asked(options.dtype, options.sizes, options.tp)
-    limits = require_possible(asked, facts, target, has_mtp=DRAFT in steps)
+    limits = require_possible(asked, facts, target, has_mtp=FUNCTIONS["draft"] in steps)
     specs = program_specs(facts, limits)
     lowerings: tuple[Lowering, ...] = backend.load(backend.lowerings)(target)
     lowerings = (*lowerings, *options.extra_lowerings)
@@ -189,10 +189,10 @@ def compile_module(
     formatted = typed(module, (formats, *rank_passes(options.tp)), options.dump_dir)
     drafts = limits.max_drafts > 0
     variants = map(Variant.of, specs)
-    modules = specialise_variants(formatted, variants, drafts, options.dump_dir)
+    modules = specialise_variants(formatted, variants, options.dump_dir)
 
     progress("match and price lowerings")
-    state_rows = max(s.bucket.tokens for s in specs) if drafts else 0
+    state_rows = max(s.bucket.tokens for s in specs)
     plan = _plan_candidates(modules, specs, state_rows, target, lowerings, options)
 
     progress("choose weight forms and covers")
@@ -231,7 +231,7 @@ def compile_module(
             refs.append(
                 ProgramRef(
                     file=file,
-                    entry=program.entry,
+                    segment=program.segment,
                     bucket=program.bucket,
                     guard=program.guard,
                     arena_bytes=program.arena_bytes,

@@ -95,7 +95,7 @@ def export_artifact(
         "lostwax.page_tokens": str(manifest.limits.page_tokens),
     }
     module = read_graph(reader, variant.name)
-    model = export_onnx(module, variant.entry, f"{out.name}.data", metadata=metadata)
+    model = export_onnx(module, variant.segment, f"{out.name}.data", metadata=metadata)
     sources = reader.weight_plan().sources
     missing = [w.name for w in model.weights if w.name not in sources]
     if missing:

@@ -15,8 +15,6 @@ def graph_file(manifest: Manifest, name: str) -> str:
     """The file of the graph that has this name (`Variant.name`); ExportError lists those it has."""
     file = f"graphs/{name}.mlir"
     if file not in manifest.files:
-        has = sorted(Path(f).stem for f in manifest.files if f.startswith("graphs/"))
-        raise ExportError(
-            f"the artifact has no graph {name}; it has {', '.join(h for h in has if '-' in h)}"
-        )
+        has = {Path(f).stem for f in manifest.files if f.startswith("graphs/")} - {"captured"}
+        raise ExportError(f"the artifact has no graph {name}; it has {', '.join(sorted(has))}")
     return file

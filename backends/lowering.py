@@ -46,8 +46,8 @@ class Match(Protocol):
         ...
 
     @property
-    def entry(self) -> str:
-        """The program's entry: extend or decode."""
+    def segment(self) -> str:
+        """The program's segment: a body's entry, or a head."""
         ...
 
     @property

@@ -117,11 +117,13 @@ def axis_multiple(value: str, axis: int, factor: int) -> Predicate:
 
 
 def not_captured() -> Predicate:
-    """The entry is walked on the host, so reading values there is allowed."""
+    """The segment is walked on the host, so reading values there is allowed."""
 
     def refusal(match: Match) -> str | None:
-        if match.target.replay == "graph" and match.entry in match.target.graph_entries:
-            return f"entry {match.entry} is captured as a device graph, and this reads on the host"
+        if match.target.replay == "graph" and match.segment in match.target.graph_segments:
+            return (
+                f"segment {match.segment} is captured as a device graph, and this reads on the host"
+            )
         return None
 
     return Predicate(refusal)

@@ -91,7 +91,8 @@ def prefill(tokens: list[int], page_tokens: int) -> StepBatch:
         seeds=[0] * count,
         counters=[0] * count,
         targets=[*tokens[1:], 0],
-        scores=True,
+        top_p=[1.0] * count,
+        head="score",
     )
 
 

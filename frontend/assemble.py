@@ -1,5 +1,5 @@
-"""Puts block functions together: `@step` and `@step_scores` call one a layer, `@draft` the MTP
-layer. Knows no torch.
+"""Puts block functions together into segments: `@body` calls one a layer, `@draft` the MTP layer,
+and each head one that reads their hidden rows. Knows no torch.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from xdsl.dialects import builtin, func
 from xdsl.ir import Block, Region, SSAValue
 
-from lostwax.ir.contract.step import DRAFT_INPUTS, HIDDEN, STEP_INPUTS
+from lostwax.ir.contract.program import HEADS
+from lostwax.ir.contract.step import DRAFT_INPUTS, HEAD_INPUTS, HIDDEN, STEP_INPUTS
 from lostwax.ir.dialects.core import CallOp
 from lostwax.ir.size import Size
 from lostwax.ir.types import TensorType
 
-MAIN_INPUTS = tuple(name for name in STEP_INPUTS if name not in DRAFT_INPUTS)
+BODY_INPUTS = tuple(
+    name for name in STEP_INPUTS if name not in HEAD_INPUTS and name not in DRAFT_INPUTS
+)
 
 
 def assemble(
@@ -22,12 +25,10 @@ def assemble(
 ) -> builtin.ModuleOp:
     """The whole model. `layers` names the block of each layer, in order."""
     by_name = {b.sym_name.data: b for b in blocks}
-    steps = [
-        _main(by_name, layers, "step", "head"),
-        _main(by_name, layers, "step_scores", "head_scores"),
-    ]
-    steps += [_draft(by_name, layer) for layer in mtp_layers]
-    return builtin.ModuleOp([*blocks, *steps])
+    segments = [_body(by_name, layers)]
+    segments += [_draft(by_name, layer) for layer in mtp_layers]
+    segments += [_head(by_name, head) for head in HEADS]
+    return builtin.ModuleOp([*blocks, *segments])
 
 
 class _Step:
@@ -41,11 +42,15 @@ class _Step:
         for hint, argument in self.values.items():
             argument.name_hint = hint
 
-    def state(self, name: str, kind: TensorType) -> None:
-        """One argument more: rows that an earlier step left."""
-        self.values[name] = self.body.insert_arg(kind, len(self.body.args))
-        self.values[name].name_hint = name
-        self.arg_attrs.append({"lostwax.state": name})
+    def hidden_of(self, block: str) -> None:
+        """One argument more: the hidden state, as the block takes it."""
+        function = self.blocks[block]
+        assert function.arg_attrs is not None
+        marked = ["lostwax.state" in attrs.data for attrs in function.arg_attrs.data]
+        kind = function.body.block.args[marked.index(True)].type
+        self.values[HIDDEN] = self.body.insert_arg(kind, len(self.body.args))
+        self.values[HIDDEN].name_hint = HIDDEN
+        self.arg_attrs.append({"lostwax.state": HIDDEN})
 
     def call(self, callee: str, layer: int, prefix: str) -> tuple[SSAValue, ...]:
         """Results of a block with one layer's weights."""
@@ -53,16 +58,16 @@ class _Step:
         self.body.add_op(op)
         return tuple(op.res)
 
-    def function(self, name: str, results: Sequence[SSAValue], state: SSAValue | None):
-        """The finished function; `state` is the result that outlives the step."""
+    def function(self, name: str, results: Sequence[SSAValue], *, gives_hidden: bool):
+        """The finished function; with `gives_hidden` its result is the hidden state."""
         self.body.add_op(func.ReturnOp(*results))
-        res_attrs = [{"lostwax.state": HIDDEN} if r is state else {} for r in results]
+        res_attrs = [{"lostwax.state": HIDDEN} for _ in results] if gives_hidden else None
         return func.FuncOp(
             name,
             ([a.type for a in self.body.args], [r.type for r in results]),
             Region(self.body),
             arg_attrs=_texts(self.arg_attrs),
-            res_attrs=None if state is None else _texts(res_attrs),
+            res_attrs=None if res_attrs is None else _texts(res_attrs),
         )
 
 
@@ -75,34 +80,28 @@ def _texts(dictionaries: Sequence[dict[str, str]]) -> builtin.ArrayAttr[builtin.
     )
 
 
-def _main(
-    blocks: dict[str, func.FuncOp], layers: Sequence[str], name: str, head: str
-) -> func.FuncOp:
-    step = _Step(blocks, MAIN_INPUTS)
+def _body(blocks: dict[str, func.FuncOp], layers: Sequence[str]) -> func.FuncOp:
+    step = _Step(blocks, BODY_INPUTS)
     results = step.call("embed", 0, "")
     for layer, kind in enumerate(layers):
         step.values["delta"], step.values["residual"] = results
         results = step.call(kind, layer, f"model.layers.{layer}.")
     step.values["delta"], step.values["residual"] = results
-    results = step.call(head, 0, "")
-    keeps_hidden = blocks[head].res_attrs is not None
-    return step.function(name, results, results[-1] if keeps_hidden else None)
+    return step.function("body", step.call("norm", 0, ""), gives_hidden=True)
 
 
 def _draft(blocks: dict[str, func.FuncOp], layer: int) -> func.FuncOp:
-    step = _Step(blocks, tuple(STEP_INPUTS))
-    mtp = blocks["mtp"]
-    attrs = mtp.arg_attrs
-    assert attrs is not None
-    (place,) = [i for i, a in enumerate(attrs.data) if "lostwax.state" in a.data]
-    kind = mtp.body.block.args[place].type
-    assert isinstance(kind, TensorType)
-    step.state(HIDDEN, kind)
+    step = _Step(blocks, (*BODY_INPUTS, *DRAFT_INPUTS))
+    step.hidden_of("mtp")
     step.values["delta"], step.values["residual"] = step.call("embed", 0, "")
-    (hidden,) = step.call("mtp", layer, f"model.layers.{layer}.")
-    step.values[HIDDEN] = hidden
-    results = step.call("draft_head", 0, "")
-    return step.function("draft", (*results, hidden), hidden)
+    hidden = step.call("mtp", layer, f"model.layers.{layer}.")
+    return step.function("draft", hidden, gives_hidden=True)
+
+
+def _head(blocks: dict[str, func.FuncOp], name: str) -> func.FuncOp:
+    step = _Step(blocks, HEAD_INPUTS)
+    step.hidden_of(f"{name}_head")
+    return step.function(name, step.call(f"{name}_head", 0, ""), gives_hidden=False)
 
 
 def _call(block: func.FuncOp, values: dict[str, SSAValue], layer: int, prefix: str) -> CallOp:

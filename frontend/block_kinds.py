@@ -10,14 +10,16 @@ from torch import nn
 from lostwax.frontend.config import Kind, ModelConfig
 from lostwax.frontend.importer import Argument
 from lostwax.frontend.model.block import Block
-from lostwax.frontend.model.head import Embed, Head, ScoringHead
-from lostwax.frontend.model.mtp import DraftHead, Mtp
+from lostwax.frontend.model.head import Embed, FinalNorm, PickHead, SampleHead, ScoreHead
+from lostwax.frontend.model.mtp import Mtp
 from lostwax.ir.contract.step import HIDDEN, STEP_INPUTS
 from lostwax.ir.types import CacheType
 
 CARRY = ("delta", "residual")
 LAYER_INPUTS = ("positions", "slots", "q_starts", "page_table")
-HEAD_INPUTS = ("logit_rows", "temperature", "seeds", "counters")
+PICK_INPUTS = ("logit_rows", "temperature", "seeds", "counters")
+SAMPLE_INPUTS = (*PICK_INPUTS, "top_p")
+SCORE_INPUTS = (*SAMPLE_INPUTS, "targets")
 NOMINAL_LAYOUT = "bf16"
 
 
@@ -26,7 +28,7 @@ class BlockKind:
     """One function of the module. `prefixes` are those of the layers that call it.
 
     `shapes` gives each input's dimensions: numbers, or names of symbols (`T`, `B + 1`).
-    `keeps_hidden`: the last result that is no cache is the hidden state of all rows.
+    `gives_hidden`: its result is the hidden state, which outlives the body.
     """
 
     name: str
@@ -35,7 +37,7 @@ class BlockKind:
     arguments: Mapping[str, Argument]
     shapes: Mapping[str, tuple[int | str, ...]]
     dtypes: Mapping[str, str]
-    keeps_hidden: bool = False
+    gives_hidden: bool = False
 
 
 def block_kinds(config: ModelConfig, page_tokens: int, *, drafts: bool) -> list[BlockKind]:
@@ -59,37 +61,23 @@ def block_kinds(config: ModelConfig, page_tokens: int, *, drafts: bool) -> list[
         return _kind(config, kind, lambda: Block(config, kind), prefixes, inputs, caches)
 
     def end(name: str, build: Callable[[], nn.Module], *inputs: str) -> BlockKind:
-        kind = _kind(config, name, build, ("",), inputs, {})
-        return replace(kind, keeps_hidden=drafts and name != "embed")
+        return _kind(config, name, build, ("",), inputs, {})
 
     kinds = [
         end("embed", lambda: Embed(config), "tokens"),
         layer("dense"),
         layer("moe"),
-        end("head", lambda: Head(config, keeps_hidden=drafts), *CARRY, *HEAD_INPUTS),
-        end(
-            "head_scores",
-            lambda: ScoringHead(config, keeps_hidden=drafts),
-            *CARRY,
-            *HEAD_INPUTS,
-            "targets",
-            "top_p",
-        ),
+        replace(end("norm", lambda: FinalNorm(config), *CARRY), gives_hidden=True),
+        end("pick_head", lambda: PickHead(config), HIDDEN, *PICK_INPUTS),
+        end("sample_head", lambda: SampleHead(config), HIDDEN, *SAMPLE_INPUTS),
+        end("score_head", lambda: ScoreHead(config), HIDDEN, *SCORE_INPUTS),
     ]
     if drafts:
-        kinds += _draft_kinds(config, caches)
+        inputs = ("delta", HIDDEN, "hidden_rows", *LAYER_INPUTS)
+        prefixes = tuple(f"model.layers.{n}." for n in config.mtp_layers)
+        mtp = _kind(config, "mtp", lambda: Mtp(config), prefixes, inputs, caches)
+        kinds.append(replace(mtp, gives_hidden=True))
     return [k for k in kinds if k.prefixes]
-
-
-def _draft_kinds(config: ModelConfig, caches: Mapping[str, CacheType]) -> list[BlockKind]:
-    """The MTP layer reads the state of any row; its head the rows that the layer just wrote."""
-    inputs = ("delta", HIDDEN, "hidden_rows", *LAYER_INPUTS)
-    prefixes = tuple(f"model.layers.{n}." for n in config.mtp_layers)
-    mtp = _kind(config, "mtp", lambda: Mtp(config), prefixes, inputs, caches)
-    head = _kind(
-        config, "draft_head", lambda: DraftHead(config), ("",), (HIDDEN, *HEAD_INPUTS), {}, "T"
-    )
-    return [replace(mtp, keeps_hidden=True), head]
 
 
 def _kind(
@@ -99,9 +87,8 @@ def _kind(
     prefixes: tuple[str, ...],
     inputs: tuple[str, ...],
     caches: Mapping[str, CacheType],
-    state_rows: str = "S",
 ) -> BlockKind:
-    wide = {"delta": "T", "residual": "T", HIDDEN: state_rows}
+    wide = {"delta": "T", "residual": "T", HIDDEN: "S"}
     arguments: dict[str, Argument] = {}
     shapes: dict[str, tuple[int | str, ...]] = {}
     dtypes: dict[str, str] = {}

@@ -95,7 +95,7 @@ def _capture_kind(ctx: Context, kind: BlockKind, formats: Formats) -> func.FuncO
         if spec.target is not None:
             stored = format_of_kind(formats, kind.name, kind.prefixes, spec.target)
             attrs[spec.target] = {"lostwax.weight": spec.target, "lostwax.stored": stored}
-    state = {"lostwax.state": HIDDEN} if kind.keeps_hidden else {}
+    state = {"lostwax.state": HIDDEN} if kind.gives_hidden else {}
     return import_block(ctx, kind.name, program, kind.arguments, attrs, state)
 
 

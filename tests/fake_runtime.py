@@ -29,7 +29,6 @@ class FakeLimits:
     max_context: int = 64
     page_tokens: int = 4
     num_pages: int = 33
-    max_score_rows: int = 6
     max_drafts: int = 0
     vocab_size: int = VOCAB
 
@@ -116,12 +115,12 @@ class FakeRuntime:
         result = StepResult(ids=[], logprobs=[], program="fake")
         for i, row in enumerate(batch.logit_rows):
             scores = logprobs_after(self._hidden[row])
-            # as the heads do: that without scores samples from all ids
+            # as the heads do: `pick` samples from all ids
             sampled = batch.temperature[i], batch.seeds[i], batch.counters[i]
-            token = pick(scores, *sampled, batch.top_p[i] if batch.scores else 1.0)
+            token = pick(scores, *sampled, batch.top_p[i] if batch.head != "pick" else 1.0)
             result.ids.append(token)
             result.logprobs.append(scores[token])
-            if batch.scores:
+            if batch.head == "score":
                 top = sorted(range(VOCAB), key=lambda t: (-scores[t], t))[:20]
                 target = batch.targets[i]
                 result.target_logprobs.append(scores[target] if target >= 0 else 0.0)
@@ -142,7 +141,8 @@ class FakeRuntime:
         result = StepResult(ids=[], logprobs=[], program="fake draft")
         for i, row in enumerate(batch.logit_rows):
             scores = logprobs_after(hidden[row])
-            token = pick(scores, batch.temperature[i], batch.seeds[i], batch.counters[i])
+            top_p = batch.top_p[i] if batch.head != "pick" else 1.0
+            token = pick(scores, batch.temperature[i], batch.seeds[i], batch.counters[i], top_p)
             is_wrong = hashlib.sha256(repr(hidden[row]).encode()).digest()[0] % 3 == 0
             result.ids.append((token + is_wrong) % VOCAB)
             result.logprobs.append(scores[token])
@@ -162,22 +162,24 @@ class FakeRuntime:
     def _check(self, batch: StepBatch) -> None:
         limits, num_reqs = self.limits, len(batch.kv_lens)
         verified = num_reqs * (limits.max_drafts + 1)
-        decoded = verified if batch.entry == "decode" and not batch.scores else limits.max_reqs
-        max_rows = limits.max_score_rows if batch.scores else decoded
+        wanted = {"extend": limits.max_tokens, "decode": verified, "draft": limits.max_reqs}
         assert batch.tokens
         most = {"extend": limits.max_tokens, "draft": max(limits.max_tokens, verified)}
-        assert len(batch.tokens) <= most.get(batch.entry, decoded)
+        assert len(batch.tokens) <= most.get(batch.entry, verified)
         assert num_reqs <= limits.max_reqs
         assert len(batch.q_starts) == num_reqs + 1
         assert len(batch.page_table) == num_reqs
-        assert len(batch.logit_rows) <= max_rows
-        per_row = (batch.temperature, batch.seeds, batch.counters, batch.targets)
+        assert len(batch.logit_rows) <= wanted[batch.entry]
+        assert batch.head == "score" or set(batch.targets) <= {-1}, "this head scores no target"
+        assert batch.head != "pick" or {
+            p for p, t in zip(batch.top_p, batch.temperature, strict=True) if t
+        } <= {1.0}
+        per_row = (batch.temperature, batch.seeds, batch.counters, batch.targets, batch.top_p)
         assert {len(values) for values in per_row} == {len(batch.logit_rows)}
-        assert len(batch.top_p) in (0, len(batch.logit_rows))
         assert len(set(batch.slots)) == len(batch.slots)
         assert all(slot // limits.page_tokens != TRASH_PAGE for slot in batch.slots)
         assert len(batch.hidden_rows) == (len(batch.tokens) if batch.entry == "draft" else 0)
-        if batch.entry == "decode" and (batch.scores or not limits.max_drafts):
+        if batch.entry == "decode" and not limits.max_drafts:
             assert batch.q_starts == list(range(num_reqs + 1))
         for b, kv_len in enumerate(batch.kv_lens):
             rows = range(batch.q_starts[b], batch.q_starts[b + 1])

@@ -232,7 +232,8 @@ def _batch(
         seeds=[0] * len(logit_rows),
         counters=[0] * len(logit_rows),
         targets=targets,
-        scores=scores,
+        top_p=[1.0] * len(logit_rows),
+        head="score" if scores else "pick",
     )
     return batch, spans
 
@@ -243,8 +244,8 @@ def logits_of(runtime: Runtime, batch: StepBatch) -> Tensor:
     They lie in the arena where the launch that writes `logprobs` reads them, and nothing runs after
     the head's last reader that could overwrite them.
     """
-    bound = runtime.bound(runtime.pick(batch))
-    program = bound.program
+    _, head = runtime.pick(batch)
+    program = runtime.bound(head).program
     wanted = (program.bucket.rows, runtime.limits.vocab_size)
     (view,) = {
         view
@@ -267,7 +268,7 @@ def _check_result(batch: StepBatch, result: StepResult, logits: Tensor) -> None:
     close: Any = torch.testing.assert_close
     tight = {"rtol": 0, "atol": 1e-5}
     close(torch.tensor(result.logprobs).double(), logprobs.max(-1).values, **tight)
-    if batch.scores:
+    if batch.head == "score":
         targets = torch.tensor(batch.targets)
         of_target = logprobs.gather(1, targets.clamp(min=0)[:, None])[:, 0]
         want = of_target.masked_fill(targets < 0, 0)

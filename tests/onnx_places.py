@@ -49,11 +49,11 @@ FORMATS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     ),
     "mtp": (MTP, {"dtype": "f32"}),
 }
-Variant = tuple[str, bool, bool]  # entry, every position selected, scores
-SPARSE, DENSE, DECODE = ("extend", False, True), ("extend", True, False), ("decode", False, True)
-DRAFT = ("draft", False, False)
+Variant = tuple[str, bool]  # segment, every position selected
+SPARSE, DENSE, DECODE = ("extend", False), ("extend", True), ("decode", False)
+DRAFT, SCORE = ("draft", False), ("score", False)
 PLACES = [
-    *((name, v) for name in ("f32", "bf16", "fp8") for v in (SPARSE, DENSE, DECODE)),
+    *((name, v) for name in ("f32", "bf16", "fp8") for v in (SPARSE, DENSE, DECODE, SCORE)),
     *((name, v) for name in ("fp8-656", "fp8-576") for v in (SPARSE, DECODE)),
     ("mtp", DRAFT),
 ]
@@ -67,8 +67,8 @@ def _captured(name: str):
 
 
 @cache
-def _specialised(name: str, entry: str, every: bool, scores: bool) -> builtin.ModuleOp:
-    passes = (SpecialisePass(entry=entry, all=every, scores=scores), CleanUpPass())
+def _specialised(name: str, segment: str, every: bool) -> builtin.ModuleOp:
+    passes = (SpecialisePass(segment=segment, all=every), CleanUpPass())
     return run(_captured(name)[0].clone(), passes, None)
 
 
@@ -94,18 +94,18 @@ def places(name: str, variant: Variant) -> tuple[RegionMatch, ...]:
 
 @cache
 def cases(name: str, variant: Variant) -> tuple[StepCase, ...]:
-    entry, every, _ = variant
+    segment, every = variant
     facts = _captured(name)[1]
     return tuple(
         step_case(
             bucket,
-            entry,
+            segment,
             seed,
             page_tokens=PAGE,
             vocab_size=facts.vocab_size,
             max_kv=facts.index_topk if every else None,
         )
-        for bucket in edge_buckets(entry)
+        for bucket in edge_buckets(segment)
         for seed in (0, 1)
     )
 

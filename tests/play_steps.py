@@ -45,7 +45,7 @@ Note = dict[str, Any]  # as JSON holds it
 
 def batch_of(parts: list[tuple[list[int], int, int]]) -> StepBatch:
     """A step of (tokens so far, first position, count) a request, each in pages of its own."""
-    one = {"temperature": 0.0, "seeds": 0, "counters": 0}
+    one = {"temperature": 0.0, "seeds": 0, "counters": 0, "top_p": 1.0}
     fields: dict[str, list[Any]] = {"tokens": [], "positions": [], "slots": [], "targets": []}
     starts, pages_of = [0], list[list[int]]()
     for request, (tokens, first, count) in enumerate(parts):
@@ -64,7 +64,7 @@ def batch_of(parts: list[tuple[list[int], int, int]]) -> StepBatch:
         kv_lens=[first + count for _, first, count in parts],
         page_table=pages_of,
         logit_rows=list(range(rows)),
-        scores=True,
+        head="score",
         **{name: [value] * rows for name, value in one.items()},
         **fields,
     )

@@ -35,7 +35,7 @@ def _cache_types(module: builtin.ModuleOp) -> set[CacheType]:
 
 
 class ReferenceModel:
-    """One request in its own pages, run chunk by chunk through `@step_scores`."""
+    """One request in its own pages, run chunk by chunk through `@body` and `@score`."""
 
     def __init__(self, checkpoint: Checkpoint, module: builtin.ModuleOp, num_tokens: int) -> None:
         self.module, self.table = module, checkpoint.weights
@@ -74,7 +74,7 @@ class ReferenceModel:
         inputs: dict[str, Any] = {n: np.asarray(v, np.int32) for n, v in ints.items()}
         inputs["temperature"] = np.zeros(count, np.float32)
         inputs["top_p"] = np.ones(count, np.float32)
-        ids, _, scores, *_ = evaluate_step(
-            self.module, "step_scores", inputs, self.weight, self.caches
-        )
+        (hidden,) = evaluate_step(self.module, "body", inputs, self.weight, self.caches)
+        inputs["hidden"] = hidden
+        ids, _, scores, *_ = evaluate_step(self.module, "score", inputs, self.weight, self.caches)
         return scores, ids

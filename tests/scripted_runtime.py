@@ -82,7 +82,7 @@ class ScriptedRuntime:
             token = self.script[counter] if counter < len(self.script) else EOS_ID
             result.ids.append(token)
             result.logprobs.append(-0.25)
-            if batch.scores:
+            if batch.head == "score":
                 result.target_logprobs.append(0.0)
                 result.top_ids.append([token, 65, *range(18)])
                 result.top_logprobs.append([-0.25 - rank for rank in range(20)])

@@ -12,6 +12,7 @@ from tiny import PLAIN, Config
 from lostwax.backends.compile import CompileOptions
 from lostwax.backends.plan.sizes import Sizes
 from lostwax.backends.runtime.load import Runtime
+from lostwax.ir.contract.program import Head
 from lostwax.ir.contract.step import StepBatch
 
 SMALL: Config = PLAIN | {
@@ -36,7 +37,7 @@ def options(**changes: Any) -> CompileOptions:  # as many types as CompileOption
 
 
 def batch(
-    tokens: list[int], first: int, *, entry: str | None = None, scores: bool = False
+    tokens: list[int], first: int, *, entry: str | None = None, head: Head = "pick"
 ) -> StepBatch:
     """One request's tokens at positions `first` and on, in pages 1, 2, …; the last row's logits."""
     page = 64
@@ -57,7 +58,7 @@ def batch(
         counters=[0],
         targets=[0],
         top_p=[1.0],
-        scores=scores,
+        head=head,
     )
 
 

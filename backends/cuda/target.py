@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lostwax.ir.contract.program import HEADS
 from lostwax.ir.contract.target import Target
 
 # Rates and launch cost as measured on one H100 80GB HBM3 (torch 2.11, 2026-11-23): streaming read
@@ -25,7 +26,7 @@ CUDA_SM90A = Target(
     shared_memory_bytes=232448,
     wave_size=32,
     fp8_encoding="f8E4M3FN",
-    graph_entries=("decode",),
+    graph_segments=("decode", *HEADS),
     cluster_blocks=16,
     library_bytes=32 << 20,
     wide_products=True,
@@ -48,7 +49,7 @@ CUDA_SM100A = Target(
     shared_memory_bytes=232448,
     wave_size=32,
     fp8_encoding="f8E4M3FN",
-    graph_entries=("decode",),
+    graph_segments=("decode", *HEADS),
     cluster_blocks=16,
     wide_products=True,
 )

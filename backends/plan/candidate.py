@@ -78,9 +78,9 @@ class Candidate:
         return self.context.target
 
     @property
-    def entry(self) -> str:
-        """The program's entry."""
-        return self.context.entry
+    def segment(self) -> str:
+        """The program's segment."""
+        return self.context.segment
 
     @property
     def bucket(self) -> Bucket:

@@ -68,15 +68,15 @@ class NoCover(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Forced:
-    """`--lowering [ENTRY:]OP=NAME`."""
+    """`--lowering [SEGMENT:]OP=NAME`."""
 
     op: str
     lowering: str
-    entry: str | None = None
+    segment: str | None = None
 
-    def applies(self, entry: str) -> bool:
-        """Whether the rule speaks of programs of this entry."""
-        return self.entry in (None, entry)
+    def applies(self, segment: str) -> bool:
+        """Whether the rule speaks of programs of this segment."""
+        return self.segment in (None, segment)
 
 
 def _view_match(op: Operation) -> RegionMatch:
@@ -186,7 +186,7 @@ def find_candidates(
         budget = None
     body = block.function.body.block
     ops = tuple(op for op in body.ops if not isinstance(op, func.ReturnOp))
-    rules = [f for f in forced if f.applies(context.entry)]
+    rules = [f for f in forced if f.applies(context.segment)]
     priced: list[Priced] = []
     refusals: list[Refusal] = []
     large: list[Priced] = []

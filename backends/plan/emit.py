@@ -17,7 +17,7 @@ from lostwax.backends.plan.program_context import ProgramContext
 from lostwax.backends.plan.storage import Storage
 from lostwax.backends.plan.views import dense
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.program import Call, HostCall, Launch, Program, View
+from lostwax.ir.contract.program import HEADS, Call, HostCall, Launch, Program, View
 from lostwax.ir.contract.step import STEP_INPUTS, StepOp, input_shape
 from lostwax.ir.contract.target import Target
 from lostwax.ir.op import type_bytes
@@ -53,10 +53,10 @@ def _step_launch(op: StepOp, context: ProgramContext, outputs: tuple[View, ...])
     inputs = tuple(
         dense("input", n, STEP_INPUTS[n].dtype, input_shape(n, context.bucket)) for n in op.inputs
     )
-    captured = context.entry in context.target.graph_entries
+    captured = context.segment in context.target.graph_segments
     if op.placement != "device" and captured:
         raise EmitError(
-            f"{op.function} is placed on the {op.placement}, but {context.entry} is captured as a"
+            f"{op.function} is placed on the {op.placement}, but {context.segment} is captured as a"
             " device graph; give the lowering the predicate not_captured()"
         )
     return HostCall(
@@ -68,12 +68,12 @@ def _step_launch(op: StepOp, context: ProgramContext, outputs: tuple[View, ...])
     )
 
 
-def _check_captured(launch: Launch, target: Target, entry: str) -> None:
-    captured = target.replay == "graph" and entry in target.graph_entries
+def _check_captured(launch: Launch, target: Target, segment: str) -> None:
+    captured = target.replay == "graph" and segment in target.graph_segments
     if captured and isinstance(launch, HostCall) and not launch.capturable:
         raise EmitError(
             f"{launch.op} emitted {launch.function}, which cannot be captured, into the captured"
-            f" entry {entry}; give the lowering the predicate not_captured()"
+            f" segment {segment}; give the lowering the predicate not_captured()"
         )
 
 
@@ -87,14 +87,14 @@ def _block_launches(chosen: Cover, placed: _Placed) -> tuple[Launch, ...]:
         emitted = lowering.emit(replace(p.candidate, placement=placed), p.price.knobs)
         most = lowering.allocates(p.candidate, p.price.knobs)
         for launch in emitted:
-            _check_captured(launch, context.target, context.entry)
+            _check_captured(launch, context.target, context.segment)
             is_host = isinstance(launch, HostCall)
             launches.append(structs.replace(launch, allocates=most) if is_host else launch)
     return tuple(launches)
 
 
 def _outputs(context: ProgramContext, layout: BlockLayout) -> dict[str, View]:
-    """The last block's results, by the result's name in its op; the state is no output."""
+    """A head's results, by the result's name in its op; a body's are state, and no outputs."""
     returned = layout.block.function.body.block.last_op
     assert isinstance(returned, func.ReturnOp)
     found: dict[str, View] = {}
@@ -132,11 +132,12 @@ def emit_program(
     storage: dict[str, Storage],
     compile_kernel: Build,
 ) -> Program:
-    """The program of one (entry, bucket, guard) under the chosen covers and storage."""
+    """The program of one (segment, bucket, guard) under the chosen covers and storage."""
     first = context.calls[0]
     offset = 0
     slots: dict[str, tuple[int, int]] = {}
-    for name, result in zip(CARRIES, first.res, strict=True):
+    carries = CARRIES if context.segment not in HEADS else ()  # a head is one call
+    for name, result in zip(carries, first.res, strict=False):
         need = align(type_bytes(result.type, context.env))
         slots[name] = (offset, offset + need)
         offset += 2 * need
@@ -155,7 +156,7 @@ def emit_program(
         if name == context.calls[-1].callee.root_reference.data:
             outputs = _outputs(context, layout)
     return Program(
-        entry=context.entry,
+        segment=context.segment,
         bucket=context.bucket,
         guard=context.guard,
         arena_bytes=arena,

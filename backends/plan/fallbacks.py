@@ -15,6 +15,7 @@ from pathlib import PurePath
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.ir.contract.artifact import ProgramRef
 from lostwax.ir.contract.choice import Choices, RegionChoice
+from lostwax.ir.contract.program import SEGMENTS
 
 LEAST_SHARE = 0.01
 """Smaller parts of a step are not worth a line."""
@@ -83,17 +84,17 @@ def _predicted(
     return PredictedStep(program, total, tuple(found))
 
 
-def _largest(refs: tuple[ProgramRef, ...], entry: str) -> ProgramRef | None:
-    found = [r for r in refs if r.entry == entry]
-    return max(found, key=lambda r: (not r.bucket.scores, r.bucket, refs.index(r)), default=None)
+def _largest(refs: tuple[ProgramRef, ...], segment: str) -> ProgramRef | None:
+    found = [r for r in refs if r.segment == segment]
+    return max(found, key=lambda r: (r.bucket, refs.index(r)), default=None)
 
 
 def predicted_steps(reader: ArtifactReader) -> tuple[PredictedStep, ...]:
-    """The largest plain step of each entry, under the guard that comes last."""
+    """The largest program of each segment, under the guard that comes last."""
     choices = reader.structure("choices.json", Choices).programs
     steps: list[PredictedStep] = []
-    for entry in ("extend", "decode", "draft"):
-        ref = _largest(reader.manifest.programs, entry)
+    for segment in SEGMENTS:
+        ref = _largest(reader.manifest.programs, segment)
         if ref is not None:
             name = PurePath(ref.file).stem
             layers = Counter(call.block for call in reader.program(ref.file).calls)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.default_pages import default_pages
-from lostwax.backends.runtime.input_layout import input_offsets
+from lostwax.backends.runtime.input_layout import input_bytes
 from lostwax.ir.contract.caches import bytes_per_page
 from lostwax.ir.contract.program import HostCall, Program
 
@@ -19,7 +19,7 @@ GRAPH_NODE_BYTES = 4096
 class MemoryPlan:
     """Bytes of one rank. `planes` gives each cache plane's bytes a page, over its layers.
 
-    `state` are the hiddens that drafts read. `host_calls` is the most that one host
+    `state` are the hiddens that heads and drafts read. `host_calls` is the most that one host
     call allocates outside the arena. `graphs` counts the captured programs, `graph_bytes` is an
     estimate. `libraries` is the target's fact `library_bytes`.
     """
@@ -70,7 +70,8 @@ def plan_memory(artifact: Path, num_pages: int | None = None) -> MemoryPlan:
     reader = ArtifactReader(artifact)
     manifest, target = reader.manifest, reader.manifest.target
     programs = [reader.program(ref.file) for ref in manifest.programs]
-    captured = [p for p in programs if target.replay == "graph" and p.entry in target.graph_entries]
+    is_graph = target.replay == "graph"
+    captured = [p for p in programs if is_graph and p.segment in target.graph_segments]
     pages = num_pages or default_pages(manifest)
     planes = {p.name: bytes_per_page((p,)) for p in manifest.planes}
     return MemoryPlan(
@@ -79,7 +80,7 @@ def plan_memory(artifact: Path, num_pages: int | None = None) -> MemoryPlan:
         weights=manifest.weight_bytes,
         arena=manifest.arena_bytes,
         state=manifest.state_bytes,
-        inputs=max(input_offsets(p.bucket)[1] for p in programs),
+        inputs=sum(input_bytes(manifest.programs)),
         host_calls=max(map(_allocates, programs)),
         planes=planes,
         num_pages=pages,

@@ -1,4 +1,4 @@
-"""One program to compile: its graph, entry, bucket and guard. Knows no lowering, no memory."""
+"""One program to compile: its graph, segment, bucket and guard. Knows no lowering, no memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cached_property
 from xdsl.dialects import builtin, func
 from xdsl.ir import BlockArgument, SSAValue
 
-from lostwax.ir.contract.program import Bucket, Entry, Guard
+from lostwax.ir.contract.program import Bucket, Guard, Segment
 from lostwax.ir.contract.target import Target
 from lostwax.ir.dialects.core import CallOp
 
@@ -69,17 +69,18 @@ class ProgramContext:
 
     module: builtin.ModuleOp
     target: Target
-    entry: Entry
+    segment: Segment
     bucket: Bucket
     guard: Guard
     state_rows: int = 0
-    """Rows of the state that outlives steps: those of the largest step, 0 without drafts."""
+    """Rows of the hidden state: those of the artifact's largest body, at least this program's."""
 
     @cached_property
     def env(self) -> dict[str, int]:
         """Symbol values. N (pages of the cache) is known only when serving, and stays out."""
         b = self.bucket
-        return {"T": b.tokens, "B": b.reqs, "P": b.pages, "R": b.rows, "S": self.state_rows}
+        rows = max(self.state_rows, b.tokens, b.rows)
+        return {"T": b.tokens, "B": b.reqs, "P": b.pages, "R": b.rows, "S": rows}
 
     @cached_property
     def functions(self) -> dict[str, func.FuncOp]:
@@ -88,16 +89,18 @@ class ProgramContext:
 
     @cached_property
     def calls(self) -> tuple[CallOp, ...]:
-        """The entry's block calls in order."""
-        return tuple(o for o in self.functions[self.entry].body.block.ops if isinstance(o, CallOp))
+        """The segment's block calls in order."""
+        return tuple(
+            o for o in self.functions[self.segment].body.block.ops if isinstance(o, CallOp)
+        )
 
     @cached_property
     def blocks(self) -> dict[str, BlockFunction]:
-        """The block kinds that the entry calls, in order of first use."""
+        """The block kinds that the segment calls, in order of first use."""
         names = dict.fromkeys(c.callee.root_reference.data for c in self.calls)
         return {n: BlockFunction(self.functions[n]) for n in names}
 
     @property
     def name(self) -> str:
         """For messages."""
-        return f"{self.entry} {self.bucket} under {self.guard}"
+        return f"{self.segment} {self.bucket} under {self.guard}"

@@ -1,14 +1,14 @@
-"""The programs an artifact holds: entries, buckets and guards. Compiles none of them."""
+"""The programs an artifact holds: segments, buckets and guards. Compiles none of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
 from lostwax.ir.contract.artifact import Limits
 from lostwax.ir.contract.model import ModelFacts
-from lostwax.ir.contract.program import Bucket, Entry, Guard, Linear
+from lostwax.ir.contract.program import HEADS, Bucket, Entry, Guard, Head, Linear, Segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def _ladder(first: int, last: int, factor: int) -> list[int]:
 class ProgramSpec:
     """One program to compile. `all_selected`: the guard makes every visible position selected."""
 
-    entry: Entry
+    segment: Segment
     bucket: Bucket
     guard: Guard
     all_selected: bool
@@ -88,7 +88,7 @@ class ProgramSpec:
     @property
     def rows_a_req(self) -> int:
         """What `specialise` takes as `rows`: above 1 in decode programs that verify drafts."""
-        return self.bucket.rows_a_req if self.entry == "decode" else 1
+        return self.bucket.rows_a_req if self.segment == "decode" else 1
 
 
 def _guards(facts: ModelFacts, longest: int) -> list[tuple[Guard, bool]]:
@@ -103,7 +103,7 @@ def _guards(facts: ModelFacts, longest: int) -> list[tuple[Guard, bool]]:
 
 
 def _demand(spec: ProgramSpec, limits: Limits) -> tuple[int, ...]:
-    """The most that a step may ask of the program: rows, rows a request, requests, pages, logits.
+    """The most that a step may ask of the body: rows, rows a request, requests, pages.
 
     A bound on max_kv bounds the pages, too, however many the bucket has room for; and a request has
     no more rows in a step than it has positions.
@@ -113,15 +113,15 @@ def _demand(spec: ProgramSpec, limits: Limits) -> tuple[int, ...]:
     longest = min((b.pages * limits.page_tokens, limits.max_context, *bounds))
     rows = min(b.tokens, b.reqs * longest)
     pages = -(-longest // limits.page_tokens)
-    return (rows, min(spec.rows_a_req, longest), b.reqs, pages, min(b.rows, rows))
+    return (rows, min(spec.rows_a_req, longest), b.reqs, pages)
 
 
 def _takes_all_of(earlier: ProgramSpec, later: ProgramSpec, limits: Limits) -> bool:
     """Whether every step that `later` admits is already taken by `earlier`."""
     b = earlier.bucket
-    if (earlier.entry, b.scores) != (later.entry, later.bucket.scores):
+    if earlier.segment != later.segment:
         return False
-    has = (b.tokens, earlier.rows_a_req, b.reqs, b.pages, b.rows)
+    has = (b.tokens, earlier.rows_a_req, b.reqs, b.pages)
     wanted = _demand(later, limits)
     implied = all(term in later.guard.terms for term in earlier.guard.terms)
     return implied and all(h >= w for h, w in zip(has, wanted, strict=True))
@@ -142,24 +142,25 @@ def program_specs(facts: ModelFacts, limits: Limits) -> tuple[ProgramSpec, ...]:
 
     Each is picked by some step within the limits.
     """
+    return (*_bodies(facts, limits), *_heads(limits))
+
+
+def _bodies(facts: ModelFacts, limits: Limits) -> tuple[ProgramSpec, ...]:
     max_pages = -(-limits.max_context // limits.page_tokens)
     pages = _ladder(min(8, max_pages), max_pages, 4)
-    reqs, rows = limits.max_reqs, limits.max_score_rows
+    reqs = limits.max_reqs
     decode, verified = _ladder(1, reqs, 2), limits.max_drafts + 1
     buckets: list[tuple[Entry, Bucket]] = []
     for p in pages:
         for b, k in product(decode, sorted({1, verified})):
-            buckets.append(("decode", Bucket(b * k, b, p, b * k)))
-        buckets.append(("decode", Bucket(reqs, reqs, p, reqs, scores=True)))
+            buckets.append(("decode", Bucket(b * k, b, p)))
         for t in _ladder(min(16, limits.max_tokens), limits.max_tokens, 2):
-            buckets.append(("extend", Bucket(t, min(t, reqs), p, min(t, reqs))))
-        for t in sorted({rows, limits.max_tokens}):
-            buckets.append(("extend", Bucket(t, min(t, reqs), p, rows, scores=True)))
+            buckets.append(("extend", Bucket(t, min(t, reqs), p)))
         if limits.max_drafts:  # the first draft takes all rows of its step, the next one a request
             drafts = {(b * k, b) for b, k in product(decode, (1, verified))}
             wide = _ladder(min(16, limits.max_tokens), limits.max_tokens, 4)
             drafts |= {(t, min(t, reqs)) for t in wide}
-            buckets.extend(("draft", Bucket(t, b, p, b)) for t, b in drafts)
+            buckets.extend(("draft", Bucket(t, b, p)) for t, b in drafts)
     specs = (
         ProgramSpec(entry, bucket, guard, every)
         for entry, bucket in sorted(buckets)
@@ -168,3 +169,20 @@ def program_specs(facts: ModelFacts, limits: Limits) -> tuple[ProgramSpec, ...]:
         )
     )
     return _reachable(specs, limits)
+
+
+def _heads(limits: Limits) -> Iterator[ProgramSpec]:
+    """Heads are replayed where there are more rows than their largest bucket takes.
+
+    Those that few steps ask for have few sizes.
+    """
+    most = limits.max_reqs * (limits.max_drafts + 1)
+    scored = limits.max_score_rows
+    rows: dict[Head, list[int]] = {
+        "pick": _ladder(1, most, 2),
+        "sample": _ladder(1, most, 4),
+        "score": _ladder(1, scored, 8),
+    }
+    for head in HEADS:
+        for count in rows[head]:
+            yield ProgramSpec(head, Bucket(rows=count), Guard("always"), all_selected=False)

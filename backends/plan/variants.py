@@ -9,7 +9,7 @@ from typing import Protocol
 
 from xdsl.dialects import builtin
 
-from lostwax.ir.contract.program import Bucket, Guard
+from lostwax.ir.contract.program import HEADS, Bucket, Guard
 from lostwax.ir.passes.clean_up import CleanUpPass
 from lostwax.ir.passes.pipeline import run
 from lostwax.ir.passes.specialise import SpecialisePass
@@ -22,8 +22,8 @@ class Specified(Protocol):
     """A program to compile (ProgramSpec) or in an artifact (ProgramRef)."""
 
     @property
-    def entry(self) -> str:
-        """extend, decode or draft."""
+    def segment(self) -> str:
+        """extend, decode, draft or a head."""
         ...
 
     @property
@@ -39,41 +39,35 @@ class Specified(Protocol):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Variant:
-    """What decides a program's module: entry, selection, head, rows a request of a decode step."""
+    """What decides a program's module: segment, selection, rows a request of a decode step."""
 
-    entry: str
+    segment: str
     every: bool
-    scores: bool
     rows: int = 1
 
     @staticmethod
     def of(program: Specified) -> Variant:
         """The variant of a program."""
         bucket = program.bucket
-        rows = bucket.rows_a_req if program.entry == "decode" else 1
-        return Variant(program.entry, program.guard.name == DENSE, bucket.scores, rows)
+        rows = bucket.rows_a_req if program.segment == "decode" else 1
+        return Variant(program.segment, program.guard.name == DENSE, rows)
 
     @property
     def name(self) -> str:
         """File name of its graph, without the suffix."""
         rows = f"-rows{self.rows}" if self.rows > 1 else ""
-        scores = "-scores" if self.scores else ""
-        return f"{self.entry}{rows}-{DENSE if self.every else SPARSE}{scores}"
+        if self.segment in HEADS:
+            return self.segment
+        return f"{self.segment}{rows}-{DENSE if self.every else SPARSE}"
 
 
 def specialise_variants(
-    module: builtin.ModuleOp, variants: Iterable[Variant], drafts: bool, dump_dir: Path | None
+    module: builtin.ModuleOp, variants: Iterable[Variant], dump_dir: Path | None
 ) -> dict[Variant, builtin.ModuleOp]:
-    """One module for each variant; with `drafts`, steps leave the state that drafts read."""
+    """One module for each variant."""
     modules: dict[Variant, builtin.ModuleOp] = {}
     for variant in sorted(set(variants)):
         dumps = dump_dir / variant.name if dump_dir else None
-        chosen = SpecialisePass(
-            entry=variant.entry,
-            all=variant.every,
-            scores=variant.scores,
-            rows=variant.rows,
-            state=drafts,
-        )
+        chosen = SpecialisePass(segment=variant.segment, all=variant.every, rows=variant.rows)
         modules[variant] = run(module.clone(), (chosen, CleanUpPass()), dumps)
     return modules

@@ -141,7 +141,7 @@ def _backend(reader: ArtifactReader) -> Backend:
 def certify_artifact(
     artifact: Path, own_only: bool = False, interpret: bool = False
 ) -> Iterator[Certified]:
-    """Run every chosen lowering once for each entry and type, on the device that is here.
+    """Run every chosen lowering once for each segment and type, on the device that is here.
 
     `own_only` leaves out lowerings without a compiled kernel. `interpret` runs the same source on
     the CPU instead of the binaries; what only its device can run stays `compiled`. Raises
@@ -175,19 +175,19 @@ def certify_artifact(
 def _candidates(
     reader: ArtifactReader, choices: Choices, lowerings: Mapping[str, Lowering]
 ) -> Iterator[tuple[Candidate, RegionChoice]]:
-    """What was chosen, once for each entry and type."""
+    """What was chosen, once for each segment and type."""
     seen: set[str] = set()
     target = reader.manifest.target
     state_rows = max(ref.bucket.tokens for ref in reader.manifest.programs)
     for ref in _sizes(reader):
         graph = read_graph(reader, Variant.of(ref).name)
-        context = ProgramContext(graph, target, ref.entry, ref.bucket, ref.guard, state_rows)
+        context = ProgramContext(graph, target, ref.segment, ref.bucket, ref.guard, state_rows)
         for choice in choices.programs[Path(ref.file).stem]:
             if any(op.startswith("dist.") for op in choice.ops):
                 continue  # what ranks exchange means nothing on one of them
             with _blaming(reader, choice.lowering):
                 candidate = _candidate(context, choice, lowerings)
-                key = f"{ref.entry} {choice.lowering} {choice.region} {boundary_types(candidate)}"
+                key = f"{ref.segment} {choice.lowering} {choice.region} {boundary_types(candidate)}"
             if key not in seen:
                 seen.add(key)
                 yield candidate, choice

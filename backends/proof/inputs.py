@@ -143,8 +143,10 @@ MAKERS: dict[Role, Make] = {
 }
 """How values of a special role are drawn; the rest are activations."""
 
-STEP_FIELDS: dict[str, str] = {name: name for name in STEP_INPUTS} | {"rows": "logit_rows"}
-"""Step input by operand field (`core.gather_rows` calls its rows `rows`)."""
+STEP_FIELDS: dict[str, tuple[str, ...]] = {name: (name,) for name in STEP_INPUTS} | {
+    "rows": ("logit_rows", "hidden_rows")
+}
+"""Step inputs by operand field: `core.gather_rows` takes its rows from what its segment has."""
 
 
 def reads_positions_alone(match: RegionMatch) -> bool:
@@ -170,11 +172,9 @@ def _make(match: RegionMatch, value: SSAValue, case: StepCase, rng: np.random.Ge
     assert isinstance(kind, TensorType)
     is_integer = kind.dtype_name.startswith("i")
     for op_name, field in sorted(used):
-        step = STEP_FIELDS.get(field)
-        if step is not None and (is_integer or field in ("temperature", "top_p")):
-            given = case.inputs[step]
-            fits = given.shape == kind.at(case.env)
-            return given if fits else case.inputs["hidden_rows"]  # as many as the step has rows
+        steps = STEP_FIELDS.get(field)
+        if steps is not None and (is_integer or field in ("temperature", "top_p")):
+            return next(case.inputs[name] for name in steps if name in case.inputs)
         if (op_name, field) == ("moe.experts", "ids"):
             return round_to(_expert_ids(_num_experts(match, case), kind, case, rng), "i32")
     if used & WEIGHTS:

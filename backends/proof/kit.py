@@ -22,7 +22,7 @@ from lostwax.backends.records.record_key import boundary_types
 from lostwax.backends.runtime.driver import Driver
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.model import ModelFacts
-from lostwax.ir.contract.program import Bucket, Entry, Guard, Linear
+from lostwax.ir.contract.program import Bucket, Guard, Linear, Segment
 from lostwax.ir.contract.record import Certificate, State
 from lostwax.ir.contract.target import Target
 from lostwax.ir.passes.clean_up import CleanUpPass
@@ -33,18 +33,18 @@ from lostwax.ir.region import find_matches
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One specialisation of the model: entry, whether every position is selected, scores."""
+    """One specialisation of the model: segment, and whether every position is selected."""
 
-    entry: Entry
+    segment: Segment
     every: bool
-    scores: bool
 
 
 VARIANTS = (
-    Variant("decode", every=False, scores=False),
-    Variant("decode", every=True, scores=False),
-    Variant("extend", every=False, scores=True),
-    Variant("extend", every=True, scores=False),
+    Variant("decode", every=False),
+    Variant("decode", every=True),
+    Variant("extend", every=False),
+    Variant("extend", every=True),
+    Variant("score", every=False),
 )
 """Between them they have every op."""
 
@@ -72,7 +72,7 @@ class Outcome:
 
 def specialised(module: builtin.ModuleOp, variant: Variant) -> builtin.ModuleOp:
     """The module of one variant; `module` already has its formats."""
-    chosen = SpecialisePass(entry=variant.entry, all=variant.every, scores=variant.scores)
+    chosen = SpecialisePass(segment=variant.segment, all=variant.every)
     return run(module.clone(), (chosen, CleanUpPass()))
 
 
@@ -87,8 +87,8 @@ def contexts(
     made = specialised(module, variant)
     bound = Linear({"max_kv": 1}, facts.index_topk)
     guard = Guard("dense", (bound,)) if variant.every else Guard("sparse")
-    for bucket in buckets or tuple(edge_buckets(variant.entry)):
-        yield ProgramContext(made, target, variant.entry, bucket, guard)
+    for bucket in buckets or tuple(edge_buckets(variant.segment)):
+        yield ProgramContext(made, target, variant.segment, bucket, guard)
 
 
 def candidates(context: ProgramContext, lowerings: Sequence[Lowering]) -> Iterator[Candidate]:
@@ -113,7 +113,7 @@ def cases(context: ProgramContext, facts: ModelFacts, seeds: Sequence[int]) -> l
     return [
         step_case(
             context.bucket,
-            context.entry,
+            context.segment,
             seed,
             page_tokens=facts.page_tokens,
             vocab_size=facts.vocab_size,

@@ -163,7 +163,7 @@ class ProbeMaker:
         seed = 1 if bucket.reqs > 1 else 0
         return step_case(
             bucket,
-            context.entry,
+            context.segment,
             seed,
             page_tokens=facts.page_tokens,
             vocab_size=facts.vocab_size,

@@ -60,7 +60,7 @@ class PlainMatch:
     attributes: Mapping[tuple[str, str], Const]
     compiler: KernelCompiler
     folder: Path
-    entry: str = "decode"
+    segment: str = "decode"
     guard: Guard = field(default_factory=lambda: Guard("always"))
     workspace_bytes: int = 0
     compiled: dict[str, CompiledKernel] = field(default_factory=dict[str, CompiledKernel])

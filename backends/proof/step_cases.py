@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lostwax.ir.contract.program import Bucket
+from lostwax.ir.contract.program import HEADS, Bucket
 from lostwax.ir.contract.step import STEP_INPUTS, TRASH_PAGE, input_shape
 from lostwax.ir.reference.dtype import NUMPY_DTYPES, Array
 
@@ -34,7 +34,7 @@ def _split(rng: np.random.Generator, total: int, parts: int, at_most: int) -> Ar
 def _lengths(
     rng: np.random.Generator,
     bucket: Bucket,
-    entry: str,
+    segment: str,
     limit: int,
     page_tokens: int,
     seed: int,
@@ -48,7 +48,7 @@ def _lengths(
     full = seed % 2 == 0
     most = min(bucket.reqs, bucket.tokens)
     reqs = most if full or most <= least_reqs else int(rng.integers(least_reqs, most))
-    if entry == "decode":
+    if segment == "decode":
         most_rows = min(bucket.rows_a_req, limit)
         new = np.full(reqs, most_rows) if full else rng.integers(1, most_rows + 1, reqs)
     else:
@@ -73,7 +73,7 @@ def _padded(name: str, bucket: Bucket, real: Array) -> Array:
 
 def step_case(
     bucket: Bucket,
-    entry: str,
+    segment: str,
     seed: int,
     *,
     page_tokens: int,
@@ -85,11 +85,19 @@ def step_case(
     """Step inputs for one program; `max_kv` bounds lengths where a guard does.
 
     At least `least_reqs` requests are real, where the bucket takes as many. Drafts read any of
-    `state_rows` rows that the step before left (at least this bucket's).
+    `state_rows` rows that the step before left (at least this bucket's), heads of those that their
+    body left.
     """
     rng = np.random.default_rng(seed)
+    state_rows = max(state_rows, bucket.tokens, bucket.rows)  # as ProgramContext has it
+    if segment in HEADS:
+        full = seed % 2 == 0 or bucket.rows <= least_reqs
+        count = bucket.rows if full else int(rng.integers(least_reqs, bucket.rows))
+        rows: Array = rng.integers(0, state_rows, count)
+        inputs = _head_inputs(rng, bucket, rows, vocab_size)
+        return StepCase(inputs, {"R": bucket.rows, "S": state_rows}, page_tokens, seed)
     limit = min(bucket.pages * page_tokens, max_kv or bucket.pages * page_tokens)
-    new, lengths = _lengths(rng, bucket, entry, limit, page_tokens, seed, least_reqs)
+    new, lengths = _lengths(rng, bucket, segment, limit, page_tokens, seed, least_reqs)
     counts = -(-lengths // page_tokens)
     num_pages = 1 + int(counts.sum())
     ids = rng.permutation(np.arange(1, num_pages))  # page 0 is the trash page
@@ -101,26 +109,14 @@ def step_case(
     request: Array = np.repeat(np.arange(len(new)), new)
     positions: Array = np.arange(int(starts[-1])) - starts[request] + (lengths - new)[request]
     pages = page_table[request, positions // page_tokens]
-    last_rows = starts[1:] - 1
-    more = rng.integers(0, starts[-1], max(bucket.rows - last_rows.size, 0) // 2)
-    rows = np.concatenate([last_rows, more])[: bucket.rows]
     real: dict[str, Array] = {
         "tokens": rng.integers(0, vocab_size, starts[-1]),
         "positions": positions,
         "slots": pages * page_tokens + positions % page_tokens,
         "kv_lens": lengths,
         "page_table": page_table,
-        "logit_rows": rows,
-        "temperature": rng.choice(np.array([0.0, 0.5, 1.0, 1.7]), rows.size),
-        "seeds": rng.integers(-(2**31), 2**31, rows.size),
-        "counters": rng.integers(0, 2**20, rows.size),
-        "targets": np.where(
-            rng.random(rows.size) < 0.2, -1, rng.integers(0, vocab_size, rows.size)
-        ),
+        "hidden_rows": rng.integers(0, state_rows, starts[-1]),
     }
-    state_rows = max(state_rows, bucket.tokens)
-    real["hidden_rows"] = rng.integers(0, state_rows, starts[-1])
-    real["top_p"] = rng.choice(np.array([1e-6, 0.3, 0.9, 0.95, 1.0]), rows.size)
     inputs = {name: _padded(name, bucket, value) for name, value in real.items()}
     q_starts = np.full(bucket.reqs + 1, starts[-1], np.int32)
     q_starts[: starts.size] = starts
@@ -129,11 +125,27 @@ def step_case(
         "T": bucket.tokens,
         "B": bucket.reqs,
         "P": bucket.pages,
-        "R": bucket.rows,
         "S": state_rows,
         "N": num_pages,
     }
     return StepCase(inputs, env, page_tokens, seed)
+
+
+def _head_inputs(
+    rng: np.random.Generator, bucket: Bucket, rows: Array, vocab_size: int
+) -> dict[str, Array]:
+    """Real logit rows with every way to sample them, then padding."""
+    count = rows.size
+    targets = rng.integers(0, vocab_size, count)
+    real: dict[str, Array] = {
+        "logit_rows": rows,
+        "temperature": rng.choice(np.array([0.0, 0.5, 1.0, 1.7]), count),
+        "seeds": rng.integers(-(2**31), 2**31, count),
+        "counters": rng.integers(0, 2**20, count),
+        "top_p": rng.choice(np.array([1e-6, 0.3, 0.9, 0.95, 1.0]), count),
+        "targets": np.where(rng.random(count) < 0.2, -1, targets),
+    }
+    return {name: _padded(name, bucket, value) for name, value in real.items()}
 
 
 def far_case(case: StepCase, max_context: int) -> StepCase:
@@ -148,12 +160,16 @@ def far_case(case: StepCase, max_context: int) -> StepCase:
 
 
 def edge_buckets(
-    entry: str, *, tokens: int = 13, reqs: int = 3, pages: int = 3
+    segment: str, *, tokens: int = 13, reqs: int = 3, pages: int = 3
 ) -> Iterator[Bucket]:
     """Small buckets at the edges: one row, one request, primes, a power of two."""
-    if entry == "decode":
+    if segment in HEADS:
+        for rows in (1, reqs, 8):
+            yield Bucket(rows=rows)
+        return
+    if segment == "decode":
         shapes = [(1, 1, 1), (reqs, reqs, pages), (8, 8, 2)]
     else:
         shapes = [(1, 1, 1), (tokens, 1, pages), (tokens, reqs, pages), (16, 4, 2)]
     for t, b, p in shapes:
-        yield Bucket(tokens=t, reqs=b, pages=p, rows=b)
+        yield Bucket(tokens=t, reqs=b, pages=p)

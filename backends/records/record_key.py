@@ -28,7 +28,7 @@ def bucket_class(candidate: Candidate) -> str:
     """Entry, sizes and guard: two programs of one class take the same time."""
     b = candidate.bucket
     sizes = f"t{b.tokens}-b{b.reqs}-p{b.pages}-r{b.rows}"
-    return f"{candidate.entry}-{sizes} {candidate.guard}"
+    return f"{candidate.segment}-{sizes} {candidate.guard}"
 
 
 def record_key(candidate: Candidate) -> RecordKey:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lostwax.ir.contract.program import HEADS
 from lostwax.ir.contract.target import Target
 
 # From datasheets, nothing measured: no AMD GPU has run this. The launch cost is the H100's.
@@ -23,7 +24,7 @@ ROCM_GFX942 = Target(
     shared_memory_bytes=65536,
     wave_size=64,
     fp8_encoding="f8E4M3FNUZ",
-    graph_entries=("decode",),
+    graph_segments=("decode", *HEADS),
 )
 
 # gfx950 (MI355X): 288 GB, 8 TB/s, dense bf16 2,517 and fp8 5,033 TFLOP/s, f32 157, 256 units,
@@ -43,7 +44,7 @@ ROCM_GFX950 = Target(
     shared_memory_bytes=163840,
     wave_size=64,
     fp8_encoding="f8E4M3FN",
-    graph_entries=("decode",),
+    graph_segments=("decode", *HEADS),
 )
 
 TARGETS = (ROCM_GFX942, ROCM_GFX950)

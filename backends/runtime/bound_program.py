@@ -9,11 +9,11 @@ import torch
 from lostwax.backends.runtime.artifact_reader import ArtifactError
 from lostwax.backends.runtime.driver import Driver, Thunk
 from lostwax.backends.runtime.load_weights import WeightBuffers
-from lostwax.backends.runtime.step_buffers import StepBuffers
+from lostwax.backends.runtime.step_buffers import InputMemory, StepBuffers
 from lostwax.backends.runtime.tensors import tensor_of
 from lostwax.ir.contract.check_program import code_of
 from lostwax.ir.contract.foreign_file import DAMAGE, reason
-from lostwax.ir.contract.program import Call, Launch, Program, View
+from lostwax.ir.contract.program import HEADS, Call, Launch, Program, View
 
 
 class LaunchFailed(RuntimeError):
@@ -25,20 +25,21 @@ PlaneBuffers = dict[tuple[str, int], torch.Tensor]
 
 
 class Memory:
-    """The buffers that all programs of an artifact share."""
+    """The buffers that all programs of an artifact share. A step's body and head have inputs
+    beside each other."""
 
     def __init__(
         self,
         arena: torch.Tensor,
-        inputs: torch.Tensor,
-        host_inputs: torch.Tensor,
+        body_inputs: InputMemory,
+        head_inputs: InputMemory,
         weights: WeightBuffers,
         planes: PlaneBuffers,
         state: torch.Tensor,
     ) -> None:
         self.arena = arena
-        self.inputs = inputs
-        self.host_inputs = host_inputs
+        self.body_inputs = body_inputs
+        self.head_inputs = head_inputs
         self.weights = weights
         self.planes = planes
         self.state = state
@@ -49,7 +50,9 @@ class BoundProgram:
 
     def __init__(self, program: Program, memory: Memory, driver: Driver, captured: bool) -> None:
         self.program = program
-        self.step = StepBuffers(program.bucket, memory.host_inputs)
+        is_head = program.segment in HEADS
+        inputs = memory.head_inputs if is_head else memory.body_inputs
+        self.step = StepBuffers(program.segment, program.bucket, inputs)
         self._memory = memory
         self._tensors: list[tuple[View, torch.Tensor]] = []
         self._has_run = False
@@ -65,8 +68,6 @@ class BoundProgram:
         }
         # Capture warms up over the inputs: rows of padding touch no page but the trash page.
         self.step.pad()
-        if memory.inputs is not memory.host_inputs:
-            memory.inputs.copy_(memory.host_inputs)
         self.replay: Thunk = driver.capture(self.launches) if captured else self._walk
 
     def _sequence(self) -> Iterator[tuple[Call | None, tuple[Launch, ...]]]:
@@ -114,7 +115,7 @@ class BoundProgram:
         if view.space == "arena":
             return tensor_of(memory.arena, view)
         if view.space == "input":
-            return tensor_of(memory.inputs, view, self.step.offsets[view.name])
+            return tensor_of(self.step.memory.device, view, self.step.offsets[view.name])
         if view.space == "state":
             return tensor_of(memory.state, view)
         if call is None:

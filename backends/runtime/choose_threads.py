@@ -190,4 +190,5 @@ def _batch(entry: Entry, positions: range, reqs: int, limits: RuntimeLimits) -> 
         seeds=[0] * reqs,
         counters=[0] * reqs,
         targets=[-1] * reqs,
+        top_p=[1.0] * reqs,
     )

@@ -1,8 +1,8 @@
-"""Loads an artifact for serving and runs steps: pick a program, fill its inputs, replay it."""
+"""Loads an artifact for serving and runs steps: pick programs, fill their inputs, replay them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from lostwax.backends.runtime.checkpoint_content import require_content
 from lostwax.backends.runtime.choose_threads import StepThreads, choose_threads
 from lostwax.backends.runtime.default_pages import default_pages
 from lostwax.backends.runtime.driver import Driver
-from lostwax.backends.runtime.input_layout import input_offsets
+from lostwax.backends.runtime.input_layout import input_bytes
 from lostwax.backends.runtime.load_weights import WeightBuffers, load_weights
 from lostwax.backends.runtime.ranks import Ranks
+from lostwax.backends.runtime.step_buffers import InputMemory
 from lostwax.backends.runtime.usable_cores import usable_threads
 from lostwax.ir.contract.artifact import Manifest, ProgramRef
 from lostwax.ir.contract.model import ModelFacts
@@ -81,28 +82,40 @@ class Runtime:
         self._driver = driver
         self._bound: dict[str, BoundProgram] = {}
         self.memory = _allocate(reader.manifest, driver, weights, num_pages)
-        self._shared_inputs = self.memory.inputs is self.memory.host_inputs
         self._threads: StepThreads | None = None
         target = reader.manifest.target
         if target.replay == "graph":
             for ref in reader.manifest.programs:
-                if ref.entry in target.graph_entries:
+                if ref.segment in target.graph_segments:
                     self.bound(ref)
 
-    def pick(self, batch: StepBatch) -> ProgramRef:
-        """The first program, in the manifest's order, whose bucket and guard admit the batch."""
+    def pick(self, batch: StepBatch) -> tuple[ProgramRef, ...]:
+        """The body and, where rows are asked for, the head of a step: the first ones, in the
+        manifest's order, that admit it. A head is replayed where there are more rows than it takes.
+
+        Raises StepError where no program fits.
+        """
+        body = self._pick_body(batch)
+        return (body, self._pick_head(batch)) if batch.logit_rows else (body,)
+
+    def _pick_head(self, batch: StepBatch) -> ProgramRef:
+        heads = [ref for ref in self.manifest.programs if ref.segment == batch.head]
+        if not heads:
+            raise StepError(f"the artifact has no head {batch.head!r}; recompile it")
+        count = len(batch.logit_rows)
+        return next((ref for ref in heads if ref.bucket.rows >= count), heads[-1])
+
+    def _pick_body(self, batch: StepBatch) -> ProgramRef:
         facts = facts_of(batch)
         pages = -(-facts.max_kv // self.limits.page_tokens)
         for ref in self.manifest.programs:
             b = ref.bucket
             if (
-                ref.entry == batch.entry
-                and b.scores == batch.scores
+                ref.segment == batch.entry
                 and facts.total_q <= b.tokens
-                and (ref.entry != "decode" or facts.max_q <= b.rows_a_req)
+                and (ref.segment != "decode" or facts.max_q <= b.rows_a_req)
                 and facts.num_reqs <= b.reqs
                 and pages <= b.pages
-                and len(batch.logit_rows) <= b.rows
                 and ref.guard.holds(facts)
             ):
                 return ref
@@ -112,7 +125,7 @@ class Runtime:
         """The program over this process's memory, bound at first use (graphs: at load)."""
         if ref.file not in self._bound:
             target = self.manifest.target
-            captured = target.replay == "graph" and ref.entry in target.graph_entries
+            captured = target.replay == "graph" and ref.segment in target.graph_segments
             program = self._reader.program(ref.file)
             try:
                 with torch.inference_mode():
@@ -124,10 +137,10 @@ class Runtime:
 
     def run(self, batch: StepBatch) -> StepResult:
         """Run one step, on every rank. Raises StepError where no program fits."""
-        ref = self.pick(batch)
-        self.ranks.tell(ref.file, batch)
+        refs = self.pick(batch)
+        self.ranks.tell(tuple(ref.file for ref in refs), batch)
         try:
-            return self._replay(ref, batch)
+            return self._replay(refs, batch)
         except Exception:
             self.ranks.fail()
             raise
@@ -136,7 +149,7 @@ class Runtime:
         """On ranks but the first: run what rank 0 tells, until it dismisses them."""
         refs = {ref.file: ref for ref in self.manifest.programs}
         while (told := self.ranks.receive()) is not None:
-            self._replay(refs[told.program], told.batch)
+            self._replay([refs[file] for file in told.programs], told.batch)
 
     def choose_threads(self) -> StepThreads | None:
         """Time steps on some numbers of threads and use the best from now on; return the choice.
@@ -156,21 +169,32 @@ class Runtime:
         )
         return self._threads
 
-    def _replay(self, ref: ProgramRef, batch: StepBatch) -> StepResult:
+    def _replay(self, refs: Sequence[ProgramRef], batch: StepBatch) -> StepResult:
         if self._threads is not None:
             # Each time, since torch keeps the number by thread, and steps may come from several.
             torch.set_num_threads(self._threads.of(len(batch.tokens)))
-        program = self.bound(ref)
+        body, *heads = map(self.bound, refs)
+        result = StepResult(program=body.program.name)
         with torch.inference_mode():
-            program.step.fill(batch)
-            if not self._shared_inputs:
-                count = program.step.num_bytes
-                self.memory.inputs[:count].copy_(self.memory.host_inputs[:count], non_blocking=True)
-            program.replay()
-            self._driver.synchronize()
-            rows = len(batch.logit_rows)
-            found: dict[str, Any] = {n: t[:rows].tolist() for n, t in program.outputs.items()}
-        return StepResult(program=program.program.name, **found)
+            body.step.fill(batch)
+            body.replay()
+            for head in heads:
+                result.head = head.program.name
+                self._run_head(head, batch, result)
+            if not heads:
+                self._driver.synchronize()
+        return result
+
+    def _run_head(self, head: BoundProgram, batch: StepBatch, result: StepResult) -> None:
+        """Replay the head over all rows that are asked for, as many at once as it takes."""
+        most = head.program.bucket.rows
+        for start in range(0, len(batch.logit_rows), most):
+            stop = min(start + most, len(batch.logit_rows))
+            head.step.fill(batch, slice(start, stop))
+            head.replay()
+            self._driver.synchronize()  # its inputs and outputs are written over by the next slice
+            for name, tensor in head.outputs.items():
+                getattr(result, name).extend(tensor[: stop - start].tolist())
 
 
 def _allocate(manifest: Manifest, driver: Driver, weights: WeightBuffers, num_pages: int) -> Memory:
@@ -179,13 +203,14 @@ def _allocate(manifest: Manifest, driver: Driver, weights: WeightBuffers, num_pa
         for plane in manifest.planes
         for layer in range(plane.layers)
     }
-    input_bytes = max(input_offsets(ref.bucket)[1] for ref in manifest.programs)
-    inputs = allocated(driver, input_bytes, "a step's inputs")
     on_host = driver.device.type == "cpu"
-    host = inputs if on_host else torch.zeros(input_bytes, dtype=torch.uint8, pin_memory=True)
+    body, head = (
+        InputMemory(allocated(driver, count, "a step's inputs"), on_host=on_host)
+        for count in input_bytes(manifest.programs)
+    )
     arena = allocated(driver, manifest.arena_bytes, "an arena")
     state = allocated(driver, manifest.state_bytes, "a state")
-    return Memory(arena, inputs, host, weights, planes, state)
+    return Memory(arena, body, head, weights, planes, state)
 
 
 @contextmanager

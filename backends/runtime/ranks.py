@@ -48,9 +48,9 @@ class RankError(RuntimeError):
 
 
 class Told(msgspec.Struct, frozen=True):
-    """One step as rank 0 tells it: the program that it picked, and the step's inputs."""
+    """One step as rank 0 tells it: the files of the programs that it picked, and the inputs."""
 
-    program: str
+    programs: tuple[str, ...]
     batch: StepBatch
 
 
@@ -93,13 +93,13 @@ class Ranks:
                 "the ranks loaded different artifacts or numbers of pages; give all the same"
             )
 
-    def tell(self, program: str, batch: StepBatch) -> None:
+    def tell(self, programs: tuple[str, ...], batch: StepBatch) -> None:
         """On rank 0: let the others run this step too. Raises RankError after a failed step."""
         if self._control is None:
             return
         if self._failed:
             raise RankError("the ranks are out of step since a step failed; restart the engine")
-        self._send(msgspec.msgpack.encode(Told(program, batch)))
+        self._send(msgspec.msgpack.encode(Told(programs, batch)))
 
     def fail(self) -> None:
         """A told step failed on this rank: others may be at any place in it."""

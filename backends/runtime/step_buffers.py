@@ -1,4 +1,4 @@
-"""Fills the step's inputs for one program: real rows, then padding. Knows no device but memory."""
+"""Fills a segment's inputs for one program: real rows, then padding."""
 
 from __future__ import annotations
 
@@ -9,28 +9,43 @@ import numpy as np
 import torch
 
 from lostwax.backends.runtime.input_layout import input_offsets
-from lostwax.ir.contract.program import Bucket
+from lostwax.ir.contract.program import Bucket, Segment
 from lostwax.ir.contract.step import STEP_INPUTS, StepBatch, input_shape
 
 _NUMPY = {"i32": np.int32, "f32": np.float32}
 
 
-class StepBuffers:
-    """The packed inputs of one bucket, over host memory that several buckets may share."""
+class InputMemory:
+    """Where packed inputs lie for the host, and for the device: one buffer where that reads it."""
 
-    def __init__(self, bucket: Bucket, host: torch.Tensor) -> None:
-        self.offsets, self.num_bytes = input_offsets(bucket)
-        raw = host.numpy()
+    def __init__(self, device: torch.Tensor, *, on_host: bool) -> None:
+        self.device = device
+        self.host = device if on_host else torch.zeros_like(device, device="cpu", pin_memory=True)
+
+    def send(self, num_bytes: int) -> None:
+        """Copy the first bytes to the device, behind what runs there."""
+        if self.host is not self.device:
+            self.device[:num_bytes].copy_(self.host[:num_bytes], non_blocking=True)
+
+
+class StepBuffers:
+    """The packed inputs of one bucket, over memory that several buckets share."""
+
+    def __init__(self, segment: Segment, bucket: Bucket, memory: InputMemory) -> None:
+        self.offsets, self._num_bytes = input_offsets(segment, bucket)
+        self.memory = memory
+        raw = memory.host.numpy()
         self._arrays: dict[str, Any] = {}  # numpy arrays of two dtypes
-        for name, spec in STEP_INPUTS.items():
-            shape, start = input_shape(name, bucket), self.offsets[name]
+        for name, start in self.offsets.items():
+            spec, shape = STEP_INPUTS[name], input_shape(name, bucket)
             flat = raw[start : start + 4 * prod(shape)].view(_NUMPY[spec.dtype])
             self._arrays[name] = flat.reshape(shape)
 
-    def fill(self, batch: StepBatch) -> None:
-        """Write a batch that fits the bucket, padding as STEP_INPUTS says."""
-        for name, spec in STEP_INPUTS.items():
-            array, values = self._arrays[name], getattr(batch, name)
+    def fill(self, batch: StepBatch, rows: slice = slice(None)) -> None:
+        """Write what fits the bucket, padding as STEP_INPUTS says; a head takes `rows` of what the
+        batch asks for, a body all of it."""
+        for name, array in self._arrays.items():
+            spec, values = STEP_INPUTS[name], getattr(batch, name)[rows]
             if name == "page_table":
                 array.fill(spec.padding)
                 for row, pages in enumerate(values):
@@ -39,8 +54,10 @@ class StepBuffers:
             count = len(values)
             array[:count] = values
             array[count:] = values[-1] if name == "q_starts" else spec.padding
+        self.memory.send(self._num_bytes)
 
     def pad(self) -> None:
         """Write a step without rows: what programs run over before the first real step."""
-        for name, spec in STEP_INPUTS.items():
-            self._arrays[name].fill(0 if name == "q_starts" else spec.padding)
+        for name, array in self._arrays.items():
+            array.fill(0 if name == "q_starts" else STEP_INPUTS[name].padding)
+        self.memory.send(self._num_bytes)

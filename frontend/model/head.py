@@ -1,4 +1,4 @@
-"""Both ends of the model: embedding, and final norm with logits and sampling."""
+"""Both ends of the model: embedding and final norm, and the heads that read its rows."""
 
 from __future__ import annotations
 
@@ -34,60 +34,75 @@ class Embed(nn.Module):
         return delta, OPS.core_zeros_like(delta)
 
 
-def rows_logits(lm_head: Linear, hidden: Tensor, logit_rows: Tensor) -> Tensor:
-    """[R, V] f32: logits of the hiddens [T, D] that `logit_rows` names."""
-    return lm_head(OPS.core_gather_rows(hidden, logit_rows), torch.float32)
+class FinalNorm(nn.Module):
+    """The last (delta, residual) -> what heads and MTP read of every row."""
 
-
-class _FinalHead(nn.Module):
-    """Final norm and output projection. `keeps_hidden`: the normed rows are a result, for MTP."""
-
-    def __init__(self, config: ModelConfig, *, keeps_hidden: bool = False) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.model = nn.Module()
         self.model.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.lm_head = Linear(config.hidden_size, config.vocab_size)
-        self.keeps_hidden = keeps_hidden
 
-    def hidden(self, delta: Tensor, residual: Tensor) -> Tensor:
-        """[T, D]."""
+    def forward(self, delta: Tensor, residual: Tensor) -> Tensor:
+        """[T, D], [T, D] -> [T, D]."""
         norm = self.get_submodule("model.norm")
         assert isinstance(norm, RMSNorm)
         return norm(OPS.core_add(residual, delta, torch.float32))
 
-    def results(self, hidden: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
-        """What the head gives, with the hiddens last where they are kept."""
-        return (*given, hidden) if self.keeps_hidden else given
+
+class _Head(nn.Module):
+    """Output projection over rows of hiddens, which are already normed; logits are f32."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.lm_head = Linear(config.hidden_size, config.vocab_size)
+
+    def logits(self, hidden: Tensor, logit_rows: Tensor) -> Tensor:
+        """[R, V] f32: logits of the hiddens [S, D] that `logit_rows` names."""
+        return self.lm_head(OPS.core_gather_rows(hidden, logit_rows), torch.float32)
 
 
-class Head(_FinalHead):
-    """Ids and log-probabilities of the rows that `logit_rows` names; logits are f32."""
+class PickHead(_Head):
+    """Ids and log-probabilities: greedy, or from all ids at the row's temperature."""
 
     def forward(
-        self, delta: Tensor, residual: Tensor, logit_rows: Tensor,
+        self, hidden: Tensor, logit_rows: Tensor,
         temperature: Tensor, seeds: Tensor, counters: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """Picked ids [R] and their log-probabilities [R]."""
-        hidden = self.hidden(delta, residual)
-        logits = rows_logits(self.lm_head, hidden, logit_rows)
-        return self.results(hidden, *OPS.sample_pick(logits, temperature, seeds, counters))
+        logits = self.logits(hidden, logit_rows)
+        return OPS.sample_pick(logits, temperature, seeds, counters)
 
 
-class ScoringHead(_FinalHead):
-    """The same from each row's nucleus, with log-probabilities of targets and the likeliest ids.
-
-    All of them are those of the whole, unscaled logits: what a client is told does not depend on
-    how it samples.
+class SampleHead(_Head):
+    """The same from each row's nucleus. Log-probabilities are those of the whole, unscaled logits:
+    what a client is told does not depend on how it samples.
     """
 
     def forward(
-        self, delta: Tensor, residual: Tensor, logit_rows: Tensor,
-        temperature: Tensor, seeds: Tensor, counters: Tensor, targets: Tensor, top_p: Tensor,
+        self, hidden: Tensor, logit_rows: Tensor,
+        temperature: Tensor, seeds: Tensor, counters: Tensor, top_p: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        """Picked ids and log-probabilities, then those of targets [R] and of top ids [R, n]."""
-        hidden = self.hidden(delta, residual)
-        logits = rows_logits(self.lm_head, hidden, logit_rows)
+        """Picked ids [R] and their log-probabilities [R]."""
+        logits = self.logits(hidden, logit_rows)
+        return self.sampled(logits, temperature, seeds, counters, top_p)
+
+    def sampled(
+        self, logits: Tensor, temperature: Tensor, seeds: Tensor, counters: Tensor, top_p: Tensor
+    ) -> tuple[Tensor, ...]:
+        """logits: [R, V], the others [R] -> ids [R], log-probabilities [R]."""
         nucleus = OPS.sample_nucleus(logits, temperature, top_p)
         ids, _ = OPS.sample_pick(nucleus, temperature, seeds, counters)
-        scored = OPS.sample_score(logits, targets, TOP_LOGPROBS)
-        return self.results(hidden, ids, OPS.sample_logprob(logits, ids), *scored)
+        return ids, OPS.sample_logprob(logits, ids)
+
+
+class ScoreHead(SampleHead):
+    """The same with log-probabilities of targets and the likeliest ids."""
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  (a head with one input more)
+        self, hidden: Tensor, logit_rows: Tensor,
+        temperature: Tensor, seeds: Tensor, counters: Tensor, top_p: Tensor, targets: Tensor,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        """Picked ids and log-probabilities, then those of targets [R] and of top ids [R, n]."""
+        logits = self.logits(hidden, logit_rows)
+        ids, logprobs = self.sampled(logits, temperature, seeds, counters, top_p)
+        return ids, logprobs, *OPS.sample_score(logits, targets, TOP_LOGPROBS)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from lostwax.frontend.config import ModelConfig
 from lostwax.frontend.model.block import Block
-from lostwax.frontend.model.head import rows_logits
 from lostwax.frontend.model.layers import Linear, RMSNorm
 from lostwax.frontend.ops import OPS
 
@@ -44,19 +43,3 @@ class Mtp(Block):
         norm = self.get_submodule("shared_head.norm")
         assert isinstance(norm, RMSNorm)
         return norm(OPS.core_add(residual, delta, torch.float32))
-
-
-class DraftHead(nn.Module):
-    """The main model's output projection over the layer's hiddens, which are already normed."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.lm_head = Linear(config.hidden_size, config.vocab_size)
-
-    def forward(
-        self, hidden: Tensor, logit_rows: Tensor,
-        temperature: Tensor, seeds: Tensor, counters: Tensor,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
-        """Drafted ids [R] and their log-probabilities [R]."""
-        logits = rows_logits(self.lm_head, hidden, logit_rows)
-        return OPS.sample_pick(logits, temperature, seeds, counters)

@@ -8,7 +8,7 @@ from lostwax.ir.contract.bounds import Bytes, Count, Few, RelativePath, Word
 from lostwax.ir.contract.caches import CachePlane
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.model import ModelFacts
-from lostwax.ir.contract.program import Bucket, Entry, Guard
+from lostwax.ir.contract.program import Bucket, Guard, Segment
 from lostwax.ir.contract.target import Target
 
 SCHEMA = 4
@@ -16,7 +16,8 @@ SCHEMA = 4
 
 2: programs with scores read `top_p`; those of 1 would sample from all ids without a word.
 3: targets have `memory_bytes`, choices say what is portable, probes draw edge rows.
-4: a choice's place in its function is its `site`."""
+4: bodies and heads are programs of their own, which meet in the hidden state; a choice's place in
+its function is its `site`."""
 
 
 MANIFEST = "manifest.json"
@@ -40,8 +41,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of a step that the artifact's programs can run.
 
     `max_tokens` rows of an extend step, `max_reqs` requests of any step, `max_context` tokens of
-    one request, `max_score_rows` logit rows of a step that asks for scores, `max_drafts` tokens
-    drafted for one request between two decode steps.
+    one request, `max_score_rows` logit rows that the head with scores takes at once, `max_drafts`
+    tokens drafted for one request between two decode steps.
     """
 
     max_tokens: Count
@@ -57,7 +58,7 @@ class ProgramRef(msgspec.Struct, frozen=True, kw_only=True):
     """A program's file and what the host needs to pick it. Listed in order of preference."""
 
     file: RelativePath
-    entry: Entry
+    segment: Segment
     bucket: Bucket
     guard: Guard
     arena_bytes: Bytes
@@ -78,8 +79,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     planes: tuple[CachePlane, ...]
     weight_bytes: Bytes
     arena_bytes: Bytes
-    state_bytes: Bytes = 0
-    """Hiddens of the largest step, which drafts read; 0 without drafts."""
+    state_bytes: Bytes
+    """Hiddens of the largest body, which heads and drafts read."""
     batch_invariant: bool = False
     """An answer does not depend on its neighbours, on chunking nor on drafting."""
     programs: tuple[ProgramRef, ...]

@@ -31,6 +31,9 @@ OpenShape = Annotated[
 Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
 """How many there are of something that there is at least one of."""
 
+Some = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
+"""How many there are of something that there may be none of."""
+
 Few = Annotated[int, msgspec.Meta(ge=0, le=1 << 16)]
 """How many there may be of something, or none."""
 

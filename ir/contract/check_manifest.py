@@ -8,6 +8,7 @@ from lostwax.ir.contract.artifact import Manifest, ProgramRef
 from lostwax.ir.contract.cache_layout import LAYOUTS
 from lostwax.ir.contract.caches import CachePlane
 from lostwax.ir.contract.check_views import require
+from lostwax.ir.contract.program import HEADS, Bucket
 
 PROGRAMS = "programs"
 KERNELS = "kernels"
@@ -87,12 +88,15 @@ def _check_ref(ref: ProgramRef, manifest: Manifest) -> None:
     )
     rows = max(limits.max_tokens, limits.max_reqs * (limits.max_drafts + 1))
     pages = -(-limits.max_context // limits.page_tokens)
-    fits = (
-        bucket.reqs <= bucket.tokens <= rows
-        and bucket.reqs <= limits.max_reqs
-        and bucket.pages <= pages
-        and bucket.rows <= bucket.tokens
-    )
+    if ref.segment in HEADS:
+        fits = bucket == Bucket(rows=bucket.rows) and 1 <= bucket.rows <= rows
+    else:
+        fits = (
+            1 <= bucket.reqs <= bucket.tokens <= rows
+            and bucket.reqs <= limits.max_reqs
+            and 1 <= bucket.pages <= pages
+            and bucket.rows == 0
+        )
     require(fits, f"{ref.file} has a bucket beyond the limits")
 
 

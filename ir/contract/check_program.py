@@ -20,7 +20,7 @@ from lostwax.ir.contract.check_views import (
 from lostwax.ir.contract.check_weights import WeightSizes
 from lostwax.ir.contract.program import (
     DTYPE_BYTES,
-    Bucket,
+    HEADS,
     Call,
     HostCall,
     Launch,
@@ -29,7 +29,7 @@ from lostwax.ir.contract.program import (
     Scalar,
     View,
 )
-from lostwax.ir.contract.step import HIDDEN, STEP_INPUTS, StepResult, input_shape
+from lostwax.ir.contract.step import HIDDEN, STEP_INPUTS, StepResult, input_shape, inputs_of
 
 MAX_BLOCK_THREADS = 1024  # CUDA and HIP
 MAX_SHARED_BYTES = 1 << 20
@@ -97,9 +97,9 @@ class ProgramCheck:
 
     def __call__(self, program: Program, ref: ProgramRef) -> None:
         """Raise Inconsistent, naming the part, where a program is not as its artifact says."""
-        told = (ref.entry, ref.bucket, ref.guard, ref.arena_bytes)
-        own = (program.entry, program.bucket, program.guard, program.arena_bytes)
-        require(told == own, "its entry, bucket, guard or arena is not the manifest's")
+        told = (ref.segment, ref.bucket, ref.guard, ref.arena_bytes)
+        own = (program.segment, program.bucket, program.guard, program.arena_bytes)
+        require(told == own, "its segment, bucket, guard or arena is not the manifest's")
         for launch in launches_of(program):
             check_launch(launch, self._symbols)
         for view in _views(program.prepare):
@@ -145,7 +145,7 @@ class ProgramCheck:
             require(view.name == HIDDEN, f"there is no state {view.name!r}")
             require_within(view, self._manifest.state_bytes)
         else:
-            require_within(view, _input_bytes(view, program.bucket))
+            require_within(view, _input_bytes(view, program))
 
     def _check_call(self, call: Call, reach: _Reach, program: Program) -> None:
         for name, views in reach.carry.items():
@@ -166,6 +166,9 @@ class ProgramCheck:
                 raise Inconsistent(f"plane {name!r} has no layer {call.layer}")
 
     def _check_outputs(self, program: Program) -> None:
+        if program.segment not in HEADS:
+            require(not program.outputs, "a body gives hidden rows, and no other outputs")
+            return
         names, rows = program.outputs.keys(), program.bucket.rows
         unknown = sorted(names - OUTPUTS)
         require(not unknown, f"it gives {unknown[:1]}, which no step gives")
@@ -196,11 +199,13 @@ def _farthest(views: Iterable[View]) -> tuple[View, ...]:
     return tuple(view for _, view in found.values())
 
 
-def _input_bytes(view: View, bucket: Bucket) -> int:
-    spec = STEP_INPUTS.get(view.name)
-    if spec is None or spec.dtype != view.dtype:
-        raise Inconsistent(f"there is no step input {view.name!r} of {view.dtype}")
-    return 4 * prod(input_shape(view.name, bucket))
+def _input_bytes(view: View, program: Program) -> int:
+    known = view.name in inputs_of(program.segment)
+    if not known or STEP_INPUTS[view.name].dtype != view.dtype:
+        raise Inconsistent(
+            f"there is no input {view.name!r} of {view.dtype} of a {program.segment} program"
+        )
+    return 4 * prod(input_shape(view.name, program.bucket))
 
 
 def code_of(launch: Launch) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
-from lostwax.ir.contract.bounds import Bytes, Count, Few, FileName, OpenShape, Shape, Word
+from lostwax.ir.contract.bounds import Bytes, Few, FileName, OpenShape, Shape, Some, Word
 
 DTYPE_BYTES: dict[str, int] = {
     "f64": 8, "i64": 8, "f32": 4, "i32": 4, "bf16": 2, "f16": 2, "u8": 1,
@@ -15,6 +15,18 @@ DTYPE_BYTES: dict[str, int] = {
 }  # fmt: skip
 
 Entry = Literal["extend", "decode", "draft"]
+"""What bodies are compiled for: new rows, a row or a few a request, rows of the MTP layer."""
+
+Head = Literal["pick", "sample", "score"]
+"""What reads a body's hidden rows: ids of all ids' noise; of a nucleus; these with scores."""
+
+HEADS: tuple[Head, ...] = get_args(Head)
+"""In order of what they can do: each gives what those before it give."""
+
+Segment = Literal["extend", "decode", "draft", "pick", "sample", "score"]
+"""An entry's body or a head: what is replayed as one. They meet in the hidden state."""
+
+SEGMENTS: tuple[Segment, ...] = get_args(Segment)
 
 Space = Literal["arena", "carry", "state", "weight", "plane", "input"]
 
@@ -110,18 +122,16 @@ Launch = HostCall | KernelLaunch
 
 
 class Bucket(msgspec.Struct, frozen=True, order=True):
-    """Upper bounds of a step that a program is compiled for.
+    """Upper bounds that a program is compiled for.
 
-    `tokens` rows of the step (T), `reqs` requests (B), `pages` of the longest request (P), `rows`
-    whose logits are wanted (R). `scores`: the head also gives log-probabilities of given targets
-    and the top ones, and samples from each row's nucleus.
+    A body has `tokens` rows of the step (T), `reqs` requests (B), `pages` of the longest request
+    (P); a head has `rows` whose logits are wanted (R). What a segment does not have is 0.
     """
 
-    tokens: Count
-    reqs: Count
-    pages: Count
-    rows: Count
-    scores: bool = False
+    tokens: Some = 0
+    reqs: Some = 0
+    pages: Some = 0
+    rows: Some = 0
 
     @property
     def rows_a_req(self) -> int:
@@ -186,9 +196,9 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
-    """The launches of one (entry, bucket, guard), over a statically planned arena."""
+    """The launches of one (segment, bucket, guard), over a statically planned arena."""
 
-    entry: Entry
+    segment: Segment
     bucket: Bucket
     guard: Guard
     arena_bytes: Bytes
@@ -201,5 +211,6 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     def name(self) -> str:
         """A file-name-safe name that is unique in an artifact."""
         b = self.bucket
-        scores = "-scores" if b.scores else ""
-        return f"{self.entry}-t{b.tokens}-b{b.reqs}-p{b.pages}-r{b.rows}{scores}-{self.guard.name}"
+        if self.segment in HEADS:
+            return f"{self.segment}-r{b.rows}"
+        return f"{self.segment}-t{b.tokens}-b{b.reqs}-p{b.pages}-{self.guard.name}"

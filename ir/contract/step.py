@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from lostwax.ir.contract.program import Bucket, Const, Entry
+from lostwax.ir.contract.program import HEADS, Bucket, Const, Entry, Head, Segment
 
 TRASH_PAGE = 0
 """Page that padded rows write to; the allocator never hands it out."""
@@ -44,16 +44,29 @@ page_table[b, s // page_tokens] * page_tokens + s % page_tokens. A padded row ha
 kv_lens are 0. Padded rows give zeros. logit_rows are row numbers whose logits are wanted (-1:
 padding); temperature 0 means greedy; seeds and counters feed the sampler's counter-based random
 numbers; targets are token ids whose log-probability is wanted (-1: none); top_p is the mass of the
-nucleus that a row's token is sampled from (1: all ids), which only steps with `scores` look at.
+nucleus that a row's token is sampled from (1: all ids): the head `pick` does not look at it.
 hidden_rows are the rows of the hidden state that a draft step's rows continue (-1: padding).
 """
 
 DRAFT_INPUTS = ("hidden_rows",)
-"""Inputs that only draft steps read."""
+"""Inputs that only draft bodies read."""
+
+HEAD_INPUTS = ("logit_rows", "temperature", "seeds", "counters", "top_p", "targets")
+"""Inputs that only heads read, row by row of what they are asked for."""
+
+
+def inputs_of(segment: Segment) -> tuple[str, ...]:
+    """What a segment may read, in the order in which it is packed."""
+    if segment in HEADS:
+        return HEAD_INPUTS
+    left_out = HEAD_INPUTS if segment == "draft" else (*HEAD_INPUTS, *DRAFT_INPUTS)
+    return tuple(name for name in STEP_INPUTS if name not in left_out)
+
 
 HIDDEN = "hidden"
-"""The state that outlives a step: hiddens behind the final norm, row by row as the last step had
-them. Extend and decode steps write it for drafts; draft steps read it and write it anew."""
+"""The state that outlives a body: hiddens behind the final norm, row by row as the last body had
+them. Extend and decode bodies write it for heads and drafts; draft bodies read it, and write it
+anew for their own head."""
 
 
 def input_shape(name: str, bucket: Bucket) -> tuple[int, ...]:
@@ -85,7 +98,8 @@ class StepBatch(msgspec.Struct, kw_only=True):
 
     In a draft step, row t has the token behind its position: MTP's slot i sees token i + 1. The
     runtime pads it to a bucket, picks the program and replays it. `seeds`, `counters`,
-    `temperature` and `targets` have one entry a logit row; `top_p` too, or none where all are 1.
+    `temperature`, `targets` and `top_p` have one entry a logit row. `head` is the least that gives
+    every row what it wants.
     """
 
     entry: Entry
@@ -100,17 +114,19 @@ class StepBatch(msgspec.Struct, kw_only=True):
     seeds: list[int]
     counters: list[int]
     targets: list[int]
-    top_p: list[float] = msgspec.field(default_factory=list[float])
+    top_p: list[float]
     hidden_rows: list[int] = msgspec.field(default_factory=list[int])
-    scores: bool = False
+    head: Head = "pick"
 
 
 class StepResult(msgspec.Struct, kw_only=True):
-    """What a step gives, one entry a logit row. Score fields are empty unless `scores` was set."""
+    """What a step gives, one entry a logit row. Only the head `score` fills score fields."""
 
-    ids: list[int]
-    logprobs: list[float]
+    ids: list[int] = []
+    logprobs: list[float] = []
     target_logprobs: list[float] = []
     top_ids: list[list[int]] = []
     top_logprobs: list[list[float]] = []
     program: str = ""
+    head: str = ""
+    """Names of the body's and the head's program, this empty without logit rows."""

@@ -17,8 +17,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     `memory_bytes` is what the smallest device of the kind has, `bandwidth_gbps` gigabytes per
     second of that memory, `tflops` dense matrix rate per dtype name (as in `View.dtype`),
     `launch_us` the cost of one launch inside a replay. `replay` says how a program runs: `walk` the
-    launch list on the host, `graph` as one captured device graph for the entries in
-    `graph_entries`, or `none` (plans only).
+    launch list on the host, `graph` as one captured device graph for the segments in
+    `graph_segments`, or `none` (plans only).
     """
 
     name: Word
@@ -35,7 +35,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     shared_memory_bytes: int = 0
     wave_size: int = 1
     fp8_encoding: Literal["f8E4M3FN", "f8E4M3FNUZ"] | None = None
-    graph_entries: tuple[str, ...] = ()
+    graph_segments: tuple[str, ...] = ()
     cluster_blocks: int = 1
     """Most blocks of threads that may share memory and barriers; 1 where there are no clusters."""
     library_bytes: int = 0
@@ -57,5 +57,5 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
                 f"Target {self.name!r} gives a rate for {missing[0]!r}, which is not in its dtypes;"
                 f" add it in backends/{self.backend}/target.py"
             )
-        if self.replay == "graph" and not self.graph_entries:
-            raise ValueError(f"Target {self.name!r} replays graphs but names no graph_entries")
+        if self.replay == "graph" and not self.graph_segments:
+            raise ValueError(f"Target {self.name!r} replays graphs but names no graph_segments")

@@ -17,8 +17,8 @@ REASONS: dict[str, str] = {
     "assign-formats": "capture is format-neutral; what follows needs dtypes, scales, cache layouts",
     "shard": "what a rank holds follows from the ops and, in their formats, the scale blocks",
     "localise": "what follows plans one rank's memory, and must see what ranks exchange",
-    "specialise": "a program serves one entry under one guard",
-    "clean-up": "what the entry and guard made dead must cost nothing",
+    "specialise": "a program serves one segment under one guard",
+    "clean-up": "what the segment and guard made dead must cost nothing",
 }
 """Why each pass is there, by name."""
 
@@ -30,7 +30,7 @@ class PipelineError(ValueError):
 
 
 def parse(text: str) -> tuple[ModulePass, ...]:
-    """Passes of `assign-formats{dtype=bf16},specialise{entry=decode all=true},clean-up`."""
+    """Passes of `assign-formats{dtype=bf16},specialise{segment=decode all=true},clean-up`."""
     try:
         specs = tuple(parse_pipeline(text))
     except ArgSpecParseError as error:  # a BaseException in xdsl
@@ -47,16 +47,16 @@ def rank_passes(tp: int) -> tuple[ModulePass, ...]:
 
 
 def program_pipeline(
-    *, dtype: str, entry: str, all: bool = False, scores: bool = False, weights: str = "stored"
+    *, dtype: str, segment: str, all: bool = False, weights: str = "stored"
 ) -> tuple[ModulePass, ...]:
-    """The passes from a captured module to the module of one program's entry and guard."""
+    """The passes from a captured module to the module of one program's segment and guard."""
     from lostwax.ir.passes.assign_formats import AssignFormatsPass
     from lostwax.ir.passes.clean_up import CleanUpPass
     from lostwax.ir.passes.specialise import SpecialisePass
 
     return (
         AssignFormatsPass(dtype=dtype, weights=weights),
-        SpecialisePass(entry=entry, all=all, scores=scores),
+        SpecialisePass(segment=segment, all=all),
         CleanUpPass(),
     )
 

@@ -1,4 +1,4 @@
-"""specialise: one entry, and what its guard promises. Knows assumptions, never how programs run."""
+"""specialise: one segment under its guard's promises. Knows assumptions, never how it runs."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from xdsl.pattern_rewriter import (
     TypeConversionPattern,
     op_type_rewrite_pattern,
 )
-from xdsl.rewriter import Rewriter
 from xdsl.utils.exceptions import PassFailedException
 
-from lostwax.ir.dialects.core import CallOp
+from lostwax.ir.contract.program import HEADS
 from lostwax.ir.dialects.dsa import AllOp, IndexLogitsOp, TopkOp
 from lostwax.ir.size import Size
 from lostwax.ir.types import SizeAttr
 
-ENTRIES = ("extend", "decode", "draft")
-STEP, STEP_SCORES, DRAFT = "step", "step_scores", "draft"
+FUNCTIONS = {"extend": "body", "decode": "body", "draft": "draft"} | {h: h for h in HEADS}
+"""The captured function of each segment."""
 
 
 class _RowsARequest(TypeConversionPattern):
@@ -58,8 +57,8 @@ class _SelectAll(RewritePattern):
         rewriter.replace(op, everything)
 
 
-def _keep_entry(module: builtin.ModuleOp, kept: str, name: str) -> None:
-    """Rename function `kept` to `name` and drop the other step functions."""
+def _keep(module: builtin.ModuleOp, kept: str, name: str) -> None:
+    """Rename function `kept` to `name` and drop the other segments."""
     functions = {f.sym_name.data: f for f in module.ops if isinstance(f, func.FuncOp)}
     if kept not in functions:
         has = ", ".join(f"@{f}" for f in functions) or "no function"
@@ -67,81 +66,38 @@ def _keep_entry(module: builtin.ModuleOp, kept: str, name: str) -> None:
             f"specialise: the module has no @{kept}, only {has}; capture the model first, and "
             "specialise a module once"
         )
-    for other in {STEP, STEP_SCORES, DRAFT} - {kept}:
+    for other in set(FUNCTIONS.values()) - {kept}:
         if other in functions:
             functions[other].detach()
             functions[other].erase()
     functions[kept].sym_name = builtin.StringAttr(name)
 
 
-def _is_state(function: func.FuncOp) -> list[bool]:
-    """Which results outlive the step."""
-    count = len(function.function_type.outputs)
-    if function.res_attrs is None:
-        return [False] * count
-    return ["lostwax.state" in attrs.data for attrs in function.res_attrs.data]
-
-
-def _drop_state(module: builtin.ModuleOp) -> None:
-    """Take the results that outlive the step from every function and call."""
-    functions = {f.sym_name.data: f for f in module.ops if isinstance(f, func.FuncOp)}
-    dropped = {name: state for name, f in functions.items() if any(state := _is_state(f))}
-    for name, state in dropped.items():
-        function = functions[name]
-        kept = [i for i, gone in enumerate(state) if not gone]
-        returned = function.body.block.last_op
-        assert isinstance(returned, func.ReturnOp)
-        assert function.res_attrs is not None
-        results = [returned.arguments[i] for i in kept]
-        Rewriter.replace_op(returned, func.ReturnOp(*results))
-        attrs = [function.res_attrs.data[i] for i in kept]
-        function.res_attrs = builtin.ArrayAttr(attrs) if any(a.data for a in attrs) else None
-        function.update_function_type()
-    for call in [op for op in module.walk() if isinstance(op, CallOp)]:
-        state = dropped.get(call.callee.root_reference.data)
-        if state is not None:
-            tensors = state[: len(call.res)]  # caches come behind and are no results of the call
-            kept = [r for r, gone in zip(call.res, tensors, strict=True) if not gone]
-            new = CallOp(
-                operands=[list(call.arguments)],
-                properties=dict(call.properties),
-                result_types=[[r.type for r in kept]],
-            )
-            fresh = iter(new.res)
-            Rewriter.replace_op(call, new, [None if gone else next(fresh) for gone in tensors])
-
-
 @dataclass(frozen=True)
 class SpecialisePass(ModulePass):
-    """Keeps @step (@step_scores with `scores=true`), or @draft, as @ENTRY.
+    """Keeps the function of one segment as @SEGMENT: @body for extend and decode, @draft, a head.
 
-    `entry=decode` has T = rows*B, one row a request unless it verifies drafts. `all=true` assumes
-    the guard max_kv <= index_topk. Without `state=true` nothing outlives a step, so that no draft
-    can follow it.
+    `segment=decode` has T = rows*B, one row a request unless it verifies drafts. `all=true` assumes
+    the guard max_kv <= index_topk.
     """
 
     name: ClassVar[str] = "specialise"
-    entry: str
+    segment: str
     all: bool = False
-    scores: bool = False
     rows: int = 1
-    state: bool = False
 
     def __post_init__(self) -> None:
-        if self.entry not in ENTRIES:
-            raise ValueError(f"specialise: entry={self.entry} is not one of {ENTRIES}")
-        if self.rows < 1 or (self.rows > 1 and self.entry != "decode"):
+        if self.segment not in FUNCTIONS:
+            raise ValueError(f"specialise: segment={self.segment} is not one of {tuple(FUNCTIONS)}")
+        if self.rows < 1 or (self.rows > 1 and self.segment != "decode"):
             raise ValueError(
-                f"specialise: rows={self.rows} needs entry=decode and at least one row"
+                f"specialise: rows={self.rows} needs segment=decode and at least one row"
             )
 
     def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
         """Rewrite in place; dead index logits are left to clean-up."""
-        main = STEP_SCORES if self.scores else STEP
-        _keep_entry(op, DRAFT if self.entry == DRAFT else main, self.entry)
-        if self.entry != DRAFT and not self.state:
-            _drop_state(op)
-        if self.entry == "decode":
+        _keep(op, FUNCTIONS[self.segment], self.segment)
+        if self.segment == "decode":
             walker = PatternRewriteWalker(_RowsARequest(self.rows), apply_recursively=False)
             walker.rewrite_module(op)
         if self.all:

@@ -66,7 +66,8 @@ def _next(rows: Sequence[_Rows], result: StepResult, most: int) -> Iterator[_Row
 
 
 def _batch(rows: Sequence[_Rows], page_tokens: int) -> StepBatch:
-    batch = empty_batch("draft")
+    sampled = any(each.req.submit.has_nucleus for each in rows if each.guesses)
+    batch = empty_batch("draft", "sample" if sampled else "pick")
     for each in rows:
         req, count = each.req, len(each.positions)
         append_rows(batch, req, each.tokens, each.positions, page_tokens)

@@ -69,7 +69,7 @@ class EngineCore:
             vocab_size=limits.vocab_size,
             max_context=self.scheduler.max_context,
             max_reqs=limits.max_reqs,
-            max_top_logprobs=MAX_TOP_LOGPROBS if limits.max_score_rows else 0,
+            max_top_logprobs=MAX_TOP_LOGPROBS,
             eos_token_ids=facts.eos_token_ids,
             chat_encoding=facts.chat_encoding,
         )
@@ -177,11 +177,7 @@ class EngineCore:
         if not all(0 <= token < info.vocab_size for token in submit.prompt):
             message = f"a prompt id lies outside 0..{info.vocab_size - 1}"
             return Failed(submit.request, "invalid_value", message)
-        needs_scores = submit.score_prompt or submit.top_logprobs > 0
-        if needs_scores and submit.top_logprobs > info.max_top_logprobs:
+        if submit.top_logprobs > info.max_top_logprobs:
             message = f"at most {info.max_top_logprobs} logprobs are ranked"
             return Failed(submit.request, "invalid_value", message)
-        if needs_scores and info.max_top_logprobs == 0:
-            message = "this artifact was compiled without scores"
-            return Failed(submit.request, "unsupported_value", message)
         return None

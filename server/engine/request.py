@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from lostwax.ir.contract.program import Head
 from lostwax.server.engine.messages import Submit
 
 
@@ -50,14 +51,8 @@ class Req:
 
     @property
     def may_draft(self) -> bool:
-        """Whether drafts can still save a step; once they cannot, they never can again.
-
-        A verified token is one of several rows, for which there are neither scores nor a nucleus.
-        """
-        submit = self.submit
-        if submit.top_logprobs > 0 or submit.has_nucleus:
-            return False
-        return submit.max_tokens - self.num_output > 1
+        """Whether drafts can still save a step; once they cannot, they never can again."""
+        return self.submit.max_tokens - self.num_output > 1
 
     def num_drafts(self, most: int) -> int:
         """Drafts worth making now: the model adds a token of its own behind the accepted ones."""
@@ -109,9 +104,9 @@ class Chunk:
         return range(self.start if scored else sampled, stop)
 
     @property
-    def needs_scores(self) -> bool:
-        """Whether this chunk needs the head that gives scores, and samples from a nucleus."""
+    def head(self) -> Head:
+        """The least head that gives the chunk's logit rows what the client wants."""
         submit = self.req.submit
-        scored = submit.score_prompt and self.req.is_prefilling
-        wanted = scored or submit.top_logprobs > 0
-        return (bool(self.logit_positions) and wanted) or (self.samples and submit.has_nucleus)
+        if submit.top_logprobs > 0 or (submit.score_prompt and self.req.is_prefilling):
+            return "score"
+        return "sample" if submit.has_nucleus else "pick"

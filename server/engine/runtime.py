@@ -37,11 +37,6 @@ class Limits(Protocol):
         ...
 
     @property
-    def max_score_rows(self) -> int:
-        """Logit rows of a step with scores; 0 where the artifact has none."""
-        ...
-
-    @property
     def max_drafts(self) -> int:
         """Tokens drafted at most for a request between two decode steps; 0 without drafting."""
         ...

@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
+from lostwax.ir.contract.program import HEADS, Head
 from lostwax.server.engine.pages import PageAllocator
 from lostwax.server.engine.request import Chunk, Req
 from lostwax.server.engine.runtime import Limits
@@ -24,9 +25,10 @@ class StepPlan:
     chunks: tuple[Chunk, ...]
 
     @property
-    def scores(self) -> bool:
-        """Whether any chunk needs the head that gives scores."""
-        return any(chunk.needs_scores for chunk in self.chunks)
+    def head(self) -> Head:
+        """The least head that gives all logit rows what they want."""
+        wanted = [HEADS.index(chunk.head) for chunk in self.chunks if chunk.logit_positions]
+        return HEADS[max(wanted, default=0)]
 
 
 class Scheduler:
@@ -108,36 +110,17 @@ class Scheduler:
     def _plan_extend(self) -> StepPlan:
         chunks: list[Chunk] = []
         tokens_left = self.limits.max_tokens
-        num_rows, scores = 0, False
         for req in self.running:
             if not req.is_prefilling or tokens_left == 0:
                 continue
             length = min(req.num_left, tokens_left)
-            if req.submit.score_prompt:
-                length = min(length, self.limits.max_score_rows - num_rows)
-            if length <= 0:
-                continue
-            chunk = Chunk(req, req.num_cached, length)
-            rows_after = num_rows + len(chunk.logit_positions)
-            scores_after = scores or chunk.needs_scores
-            if scores_after and rows_after > self.limits.max_score_rows:
-                continue
-            chunks.append(chunk)
+            chunks.append(Chunk(req, req.num_cached, length))
             tokens_left -= length
-            num_rows, scores = rows_after, scores_after
         return StepPlan("extend", tuple(chunks))
 
     def _plan_decode(self) -> StepPlan:
         reqs = [req for req in self.running if not req.is_prefilling]
-        chunks = [_decode_chunk(req) for req in reqs]
-        if any(c.needs_scores for c in chunks):  # programs with scores take one row a request
-            chunks = [Chunk(req, req.num_cached, 1) for req in reqs]
-        if any(c.needs_scores for c in chunks) and len(chunks) > self.limits.max_score_rows:
-            chunks = chunks[: self.limits.max_score_rows]
-            # Those that run go to the back, so that all take turns.
-            ran = [c.req for c in chunks]
-            self.running = [r for r in self.running if r not in ran] + ran
-        return StepPlan("decode", tuple(chunks))
+        return StepPlan("decode", tuple(map(_decode_chunk, reqs)))
 
 
 def _decode_chunk(req: Req) -> Chunk:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lostwax.ir.contract.program import Entry
+from lostwax.ir.contract.program import Entry, Head
 from lostwax.ir.contract.step import StepBatch
 from lostwax.server.engine.request import Chunk, Req
 from lostwax.server.engine.scheduler import StepPlan
@@ -12,19 +12,19 @@ from lostwax.server.engine.scheduler import StepPlan
 
 def build_step(plan: StepPlan, page_tokens: int) -> StepBatch:
     """The batch of a plan: chunks become consecutive rows, one logit row a wanted position."""
-    batch = empty_batch(plan.entry, scores=plan.scores)
+    batch = empty_batch(plan.entry, plan.head)
     for chunk in plan.chunks:
         _append_chunk(batch, chunk, page_tokens)
     return batch
 
 
-def empty_batch(entry: Entry, *, scores: bool = False) -> StepBatch:
+def empty_batch(entry: Entry, head: Head = "pick") -> StepBatch:
     """A batch without rows."""
     return StepBatch(
         entry=entry,
         tokens=[], positions=[], slots=[], q_starts=[0], kv_lens=[], page_table=[],
-        logit_rows=[], temperature=[], seeds=[], counters=[], targets=[],
-        scores=scores,
+        logit_rows=[], temperature=[], seeds=[], counters=[], targets=[], top_p=[],
+        head=head,
     )  # fmt: skip
 
 

@@ -60,7 +60,7 @@ def no_kernel(source: KernelSource) -> CompiledKernel:
 
 
 def fitting(module: builtin.ModuleOp, facts: ModelFacts, variant: Variant) -> Iterator[Candidate]:
-    bucket = (BUCKETS[variant.entry],)
+    bucket = (BUCKETS.get(variant.segment, Bucket(rows=BUCKETS["extend"].reqs)),)
     for context in contexts(module, facts, CPU, variant, bucket):
         for candidate in candidates(context, lowerings(CPU)):
             assert candidate.lowering is not None

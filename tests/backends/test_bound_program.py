@@ -11,16 +11,17 @@ from lostwax.backends.runtime.bound_program import BoundProgram, Memory
 from lostwax.backends.runtime.driver import Thunk, no_kernels
 from lostwax.backends.runtime.host_driver import HostDriver
 from lostwax.backends.runtime.input_layout import input_offsets
+from lostwax.backends.runtime.step_buffers import InputMemory
 from lostwax.backends.runtime.tensors import tensor_of
 from lostwax.ir.contract.program import Bucket, Guard, Program
-from lostwax.ir.contract.step import STEP_INPUTS, input_shape
+from lostwax.ir.contract.step import STEP_INPUTS, input_shape, inputs_of
 from lostwax.ir.contract.target import Target
 
-BUCKET = Bucket(tokens=3, reqs=2, pages=4, rows=2)
+BUCKET = Bucket(tokens=3, reqs=2, pages=4)
 TARGET = Target(
     name="t", backend="t", arch="", dtypes=("f32",), memory_bytes=1 << 30,
     bandwidth_gbps=1, tflops={"f32": 1}, launch_us=1, compute_units=1,
-    replay="graph", graph_entries=("decode",),
+    replay="graph", graph_segments=("decode",),
 )  # fmt: skip
 
 
@@ -36,20 +37,21 @@ class Recorder(HostDriver):
 
 
 def test_a_program_is_captured_over_padding() -> None:
-    offsets, num_bytes = input_offsets(BUCKET)
+    offsets, num_bytes = input_offsets("decode", BUCKET)
     none = torch.zeros(0, dtype=torch.uint8)
-    inputs, host = (torch.full((num_bytes,), 77, dtype=torch.uint8) for _ in range(2))
+    inputs = InputMemory(torch.full((num_bytes,), 77, dtype=torch.uint8), on_host=True)
     driver = Recorder(TARGET, no_kernels, {})
-    driver.inputs = inputs
-    memory = Memory(none, inputs, host, {}, {}, none)
+    driver.inputs = inputs.device
+    memory = Memory(none, inputs, inputs, {}, {}, none)
     program = Program(
-        entry="decode", bucket=BUCKET, guard=Guard("sparse"), arena_bytes=0,
+        segment="decode", bucket=BUCKET, guard=Guard("sparse"), arena_bytes=0,
         prepare=(), blocks={}, calls=(), outputs={},
     )  # fmt: skip
 
     BoundProgram(program, memory, driver, captured=True)
 
-    for name, spec in STEP_INPUTS.items():
+    for name in inputs_of("decode"):
+        spec = STEP_INPUTS[name]
         view = dense("input", name, spec.dtype, input_shape(name, BUCKET))
         found = tensor_of(driver.seen, view, offsets[name])
         expected = 0 if name == "q_starts" else spec.padding

@@ -28,7 +28,7 @@ from lostwax.backends.runtime.fenced_buffers import Overrun
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.program import Bucket, Guard
+from lostwax.ir.contract.program import HEADS, Bucket, Guard, Segment
 from lostwax.ir.dialects import context
 from lostwax.ir.passes.assign_formats import AssignFormatsPass
 from lostwax.ir.passes.pipeline import run
@@ -38,7 +38,7 @@ from lostwax.ir.reference.interpret import evaluate_ops
 from lostwax.ir.region import Region, RegionMatch, find_matches
 
 PAGE = 4
-BUCKET = Bucket(tokens=9, reqs=3, pages=4, rows=3)
+BUCKET = Bucket(tokens=9, reqs=3, pages=4)
 
 TEXT = """
 func.func @extend(%x: !lostwax.tensor<[T, 6], bf16>) { func.return }
@@ -82,8 +82,15 @@ def match_of(module: builtin.ModuleOp, op_name: str) -> RegionMatch:
     return match
 
 
-def step_cases() -> list[StepCase]:
-    return [step_case(BUCKET, "extend", s, page_tokens=PAGE, vocab_size=50) for s in range(3)]
+def step_cases(segment: Segment = "extend") -> list[StepCase]:
+    bucket = Bucket(rows=BUCKET.reqs) if segment in HEADS else BUCKET
+    return [step_case(bucket, segment, s, page_tokens=PAGE, vocab_size=50) for s in range(3)]
+
+
+def cases_of(match: RegionMatch) -> list[StepCase]:
+    """Steps of the segment that has such ops."""
+    samples = any(op.name.startswith("sample.") for op in match.ops.values())
+    return step_cases("score" if samples else "extend")
 
 
 Spoil = Callable[[Array], Array]
@@ -104,7 +111,7 @@ def reference_runner(match: RegionMatch, case: StepCase, spoil: Spoil):
 
 
 def certify(match: RegionMatch, spoil: Spoil, waiver: str = ""):
-    for case in step_cases():
+    for case in cases_of(match):
         run = reference_runner(match, case, spoil)
         certify_lowering(run, match, [case], lowering="x", state="executed", waiver=waiver)
 
@@ -266,7 +273,7 @@ def linear_alone(module: builtin.ModuleOp, lowering: Lowering):
     candidate = Candidate(where, BlockFunction(block_of(module)), match, lowering)
 
     alone = run_alone(candidate, driver, compile_kernel)
-    return certify_lowering(alone, match, step_cases(), lowering=lowering.name, state="executed")
+    return certify_lowering(alone, match, cases_of(match), lowering=lowering.name, state="executed")
 
 
 @pytest.mark.parametrize("name", ["portable_linear", "portable_linear_transposed"])
@@ -312,7 +319,7 @@ def test_unwritten_outputs_and_overruns_are_caught(
 def test_a_captured_model_is_certified_at_edge_sizes():
     captured = capture(parse_config(ODD), page_tokens=8)
     typed = run(captured.module, (AssignFormatsPass(dtype="f32"),))
-    variant = Variant("decode", every=False, scores=False)
+    variant = Variant("decode", every=False)
     environment = Environment(CPU, driver, compile_kernel, "executed", {})
     outcomes = list(
         certify_all(

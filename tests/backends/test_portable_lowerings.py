@@ -23,7 +23,7 @@ from lostwax.backends.runtime.driver import no_kernels
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.program import Bucket, Entry, Guard, Linear
+from lostwax.ir.contract.program import Bucket, Guard, Linear, Segment
 from lostwax.ir.passes.assign_formats import AssignFormatsPass
 from lostwax.ir.passes.clean_up import CleanUpPass
 from lostwax.ir.passes.pipeline import run
@@ -32,15 +32,17 @@ from lostwax.ir.passes.specialise import SpecialisePass
 PAGE = 16
 THOROUGH = ("f32", "bf16")
 """With all buckets and two seeds; the others bring few lowerings that these do not have."""
-Kind = tuple[Entry, bool, bool]
-"""Entry, whether every position is selected, scores."""
+Kind = tuple[Segment, bool]
+"""Segment, and whether every position is selected."""
 VARIANTS: list[Kind] = [
-    ("extend", False, False),
-    ("extend", True, False),
-    ("decode", False, True),
-    ("decode", True, False),
+    ("extend", False),
+    ("extend", True),
+    ("decode", False),
+    ("decode", True),
+    ("pick", False),
+    ("score", False),
 ]
-DRAFT: Kind = ("draft", False, False)
+DRAFT: Kind = ("draft", False)
 READ_ON_HOST = {"portable_pick_greedy_or_warm", "portable_nucleus_where_wanted"}
 ACROSS_RANKS = {"portable_all_gather", "portable_all_reduce", "portable_all_reduce_in_order"}
 """What one process has no place for."""
@@ -55,17 +57,17 @@ def _captured(name: str):
 
 
 @cache
-def _specialised(name: str, entry: Entry, every: bool, scores: bool):
+def _specialised(name: str, segment: Segment, every: bool):
     module, facts = _captured(name)
-    passes = (SpecialisePass(entry=entry, all=every, scores=scores), CleanUpPass())
+    passes = (SpecialisePass(segment=segment, all=every), CleanUpPass())
     return run(module.clone(), passes, None), facts
 
 
 def _candidates(name: str, variant: Kind, bucket: Bucket) -> Iterator[Candidate]:
     module, facts = _specialised(name, *variant)
-    entry, every, _ = variant
+    segment, every = variant
     bound = Guard("dense", (Linear({"max_kv": 1}, facts.index_topk),)) if every else Guard("always")
-    context = ProgramContext(module, CPU, entry, bucket, bound, bucket.tokens)
+    context = ProgramContext(module, CPU, segment, bucket, bound)
     for block in context.blocks.values():
         types = weight_types(block.function)
         for lowering, match in find_sites(block, lowerings(CPU)):

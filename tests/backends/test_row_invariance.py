@@ -30,7 +30,7 @@ from lostwax.backends.runtime.driver import no_kernels
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.program import Bucket, Entry, Guard
+from lostwax.ir.contract.program import HEADS, Bucket, Guard, Segment
 from lostwax.ir.passes.assign_formats import AssignFormatsPass
 from lostwax.ir.passes.clean_up import CleanUpPass
 from lostwax.ir.passes.pipeline import run
@@ -38,8 +38,10 @@ from lostwax.ir.passes.specialise import SpecialisePass
 from lostwax.ir.types import CacheType, TensorType
 
 PAGE = 16
-MANY = Bucket(tokens=21, reqs=3, pages=4, rows=9, scores=True)
-ALONE = Bucket(tokens=1, reqs=1, pages=4, rows=1, scores=True)
+MANY = {False: Bucket(tokens=21, reqs=3, pages=4), True: Bucket(rows=9)}
+ALONE = {False: Bucket(tokens=1, reqs=1, pages=4), True: Bucket(rows=1)}
+"""By whether the segment is a head."""
+STATE = 21
 MTP_ODD = ODD | {"num_nextn_predict_layers": 1}
 FP8 = {
     "quantization_config": {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]},
@@ -67,15 +69,15 @@ def _typed(name: str) -> builtin.ModuleOp:
 
 
 def _pairs(
-    name: str, entry: Entry, every: bool, invariant: bool
+    name: str, segment: Segment, every: bool, invariant: bool
 ) -> Iterator[tuple[Candidate, Candidate]]:
     """Each place among many rows, and in a step of one row."""
-    special = SpecialisePass(entry=entry, all=every, scores=entry != "draft", state=True)
+    special = SpecialisePass(segment=segment, all=every)
     module = run(_typed(name).clone(), (special, CleanUpPass()), None)
     low = tuple(x for x in lowerings(CPU) if x.row_invariant == invariant)
     many, alone = (
-        ProgramContext(module, CPU, entry, bucket, Guard("always"), MANY.tokens)
-        for bucket in (MANY, ALONE)
+        ProgramContext(module, CPU, segment, buckets[segment in HEADS], Guard("always"), STATE)
+        for buckets in (MANY, ALONE)
     )
     yield from zip(candidates(many, low), candidates(alone, low), strict=True)
 
@@ -97,14 +99,13 @@ def _one_row(
     candidate: Candidate, flat: Mapping[str, Any], case: StepCase, axis: str, row: int
 ) -> dict[str, Any]:
     """The inputs of one row as a step of its own, in the same pages."""
-    starts = case.inputs["q_starts"]
-    request = int(np.searchsorted(starts[1:], row, side="right")) if axis == "T" else 0
-    step: dict[str, Any] = {
-        n: case.inputs[n][row : row + 1] for n in ("tokens", "positions", "slots")
-    }
-    step["q_starts"] = np.array([0, 1], np.int32)
-    step["kv_lens"] = step["positions"] + 1
-    step["page_table"] = case.inputs["page_table"][request : request + 1]
+    step: dict[str, Any] = {}
+    if axis == "T":
+        request = int(np.searchsorted(case.inputs["q_starts"][1:], row, side="right"))
+        step = {n: case.inputs[n][row : row + 1] for n in ("tokens", "positions", "slots")}
+        step["q_starts"] = np.array([0, 1], np.int32)
+        step["kv_lens"] = step["positions"] + 1
+        step["page_table"] = case.inputs["page_table"][request : request + 1]
     out = {f"step.{n}": a for n, a in step.items()}
     for name, value in named_inputs(candidate.region).items():
         hint = candidate.block.input_name(value)
@@ -124,7 +125,7 @@ def _differences(many: Candidate, alone: Candidate, case: StepCase) -> list[str]
     together = run_alone(many, lambda: driver, _compile)(flat)
     by_itself = run_alone(alone, lambda: driver, _compile)
     (axis,) = _rows(many.region)
-    real = {"T": case.inputs["positions"], "R": case.inputs["logit_rows"]}[axis] >= 0
+    real = case.inputs[{"T": "positions", "R": "logit_rows"}[axis]] >= 0
     found: list[str] = []
     for row in range(int(real.sum())):
         given = by_itself(_one_row(many, flat, case, axis, row))
@@ -135,13 +136,15 @@ def _differences(many: Candidate, alone: Candidate, case: StepCase) -> list[str]
 
 
 def _checked(
-    name: str, entry: Entry, every: bool, *, invariant: bool = True
+    name: str, segment: Segment, every: bool, *, invariant: bool = True
 ) -> tuple[list[str], set[str]]:
     """What differed, and the lowerings that were tried."""
     found: list[str] = []
     seen: set[str] = set()
-    case = step_case(MANY, entry, 1, page_tokens=PAGE, vocab_size=64)
-    for many, alone in _pairs(name, entry, every, invariant):
+    case = step_case(
+        MANY[segment in HEADS], segment, 1, page_tokens=PAGE, vocab_size=64, state_rows=STATE
+    )
+    for many, alone in _pairs(name, segment, every, invariant):
         is_cache = any(isinstance(v.type, CacheType) for v in many.region.output_values())
         assert many.lowering is not None
         if is_cache or len(_rows(many.region)) != 1 or many.lowering.when.refusal(many):
@@ -151,14 +154,19 @@ def _checked(
     return found, seen
 
 
-@pytest.mark.parametrize(("entry", "every"), [("extend", False), ("extend", True)])
+@pytest.mark.parametrize(
+    ("segment", "every"), [("extend", False), ("extend", True), ("score", False)]
+)
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_row_has_the_same_bits_beside_others_as_alone(
-    name: str, entry: Entry, every: bool
+    name: str, segment: Segment, every: bool
 ) -> None:
-    found, seen = _checked(name, entry, every)
+    found, seen = _checked(name, segment, every)
     assert not found
-    assert {"cpu_linear_blocks", "cpu_attend_rows", "cpu_experts_blocks", "portable_pick"} <= seen
+    if segment == "score":
+        assert {"cpu_linear_blocks", "portable_pick", "portable_score"} <= seen
+        return
+    assert {"cpu_linear_blocks", "cpu_attend_rows", "cpu_experts_blocks"} <= seen
     assert every or "cpu_index_topk_rows" in seen
 
 

@@ -22,7 +22,7 @@ def head_of(folder: Path, target: str) -> RegionChoice:
     compile_module(captured.module, captured.facts, {}, target, folder, CompileOptions())
     choices = ArtifactReader(folder).structure("choices.json", Choices).programs
     chosen = next(c for name, c in choices.items() if name.startswith("decode-t1-"))
-    return next(c for c in chosen if c.block == "head" and "quant.linear" in c.ops)
+    return next(c for c in chosen if c.block == "pick_head" and "quant.linear" in c.ops)
 
 
 def test_a_target_that_has_them_pays_for_no_conversion(tmp_path: Path) -> None:

@@ -53,10 +53,10 @@ MISTAKES = {
     "a target's typo": ("CKPT -o OUT --target cqu", "unknown target 'cqu'. Did you mean 'cpu'?"),
     "no checkpoint": ("CKPT/none -o OUT", "does not exist; give the folder that holds config.json"),
     "not an artifact": ("CKPT -o CKPT", "exists and is no artifact; give another -o"),
-    "a malformed rule": ("CKPT -o OUT --lowering foo", "'foo' is not [ENTRY:]OP=NAME, such as"),
-    "a rule's entry": (
+    "a malformed rule": ("CKPT -o OUT --lowering foo", "'foo' is not [SEGMENT:]OP=NAME, such as"),
+    "a rule's segment": (
         "CKPT -o OUT --lowering x:a.b=c",
-        "must be extend, decode or draft, not 'x'",
+        "must be one of extend, decode, draft, pick, sample, score, not 'x'",
     ),
     "an unknown lowering": (
         "CKPT -o OUT --lowering mla.attend=portable_attend_absorbd",

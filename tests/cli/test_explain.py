@@ -20,7 +20,7 @@ from lostwax.ir.contract.canonical import canonical
 from lostwax.ir.contract.choice import Choices, Loser, RegionChoice
 from lostwax.ir.contract.probe import Certificates, Evidence
 
-NAMES = ("decode-t1-b1-p8-r1-dense", "decode-t1-b1-p8-r1-sparse", "decode-t2-b2-p8-r2-sparse")
+NAMES = ("decode-t1-b1-p8-dense", "decode-t1-b1-p8-sparse", "decode-t2-b2-p8-sparse")
 
 
 def choice(
@@ -78,38 +78,38 @@ def artifact(small_artifact: Compiled, tmp_path: Path) -> Path:
 TABLES = """\
 embed in all 3 programs that run it:
     embed                                  core.embed
-dense in decode-t1-b1-p8-r1-dense, decode-t1-b1-p8-r1-sparse:
+dense in decode-t1-b1-p8-dense, decode-t1-b1-p8-sparse:
     norm                                2x core.rms_norm
     absorbed                               mla.attend
-dense in decode-t2-b2-p8-r2-sparse, unlike the first:
+dense in decode-t2-b2-p8-sparse, unlike the first:
   - absorbed                               mla.attend
   + tiled                                  mla.attend
-moe in decode-t1-b1-p8-r1-dense, decode-t1-b1-p8-r1-sparse:
+moe in decode-t1-b1-p8-dense, decode-t1-b1-p8-sparse:
     norm                                2x core.rms_norm
     absorbed                               mla.attend
-moe in decode-t2-b2-p8-r2-sparse, unlike the first:
+moe in decode-t2-b2-p8-sparse, unlike the first:
   - absorbed                               mla.attend
   + tiled                                  mla.attend
 weights of dense: b@10
 weights of moe: row-major, as in the checkpoint
 """
 ATTEND = """\
-decode-t1-b1-p8-r1-dense (max_kv <= 32) dense, moe: mla.attend
+decode-t1-b1-p8-dense (max_kv <= 32) dense, moe: mla.attend
   winner absorbed: 10.00 us (estimate)
   loser  expanded: 11.00 us, costs more
   loser  wgmma: target fact matrix_units is ('avx2',)
-decode-t1-b1-p8-r1-sparse (always) dense, moe: mla.attend
+decode-t1-b1-p8-sparse (always) dense, moe: mla.attend
   winner absorbed: 20.00 us (estimate)
   loser  expanded: 21.00 us, costs more
   loser  wgmma: target fact matrix_units is ('avx2',)
-decode-t2-b2-p8-r2-sparse (always) dense, moe: mla.attend
+decode-t2-b2-p8-sparse (always) dense, moe: mla.attend
   winner tiled row_tile=64: 30.00 us (estimate)
   loser  expanded: 31.00 us, costs more
   loser  wgmma: target fact matrix_units is ('avx2',)
-flips  dense, decode, sparse: absorbed up to decode-t1-b1-p8-r1-sparse, tiled from
-    decode-t2-b2-p8-r2-sparse
-flips  moe, decode, sparse: absorbed up to decode-t1-b1-p8-r1-sparse, tiled from
-    decode-t2-b2-p8-r2-sparse
+flips  dense, decode, sparse: absorbed up to decode-t1-b1-p8-sparse, tiled from
+    decode-t2-b2-p8-sparse
+flips  moe, decode, sparse: absorbed up to decode-t1-b1-p8-sparse, tiled from
+    decode-t2-b2-p8-sparse
 """
 
 
@@ -125,12 +125,12 @@ def test_an_op_is_explained_with_losers_reasons_and_flips(
     assert capsys.readouterr().out == ATTEND
 
 
-def test_one_program_or_entry_can_be_asked_for(
+def test_one_program_or_segment_can_be_asked_for(
     artifact: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     explain(artifact, "mla.attend", program=NAMES[0])
     assert capsys.readouterr().out.count("winner") == 1
-    explain(artifact, "core.embed", entry="decode")
+    explain(artifact, "core.embed", segment="decode")
     assert "1.00 us (record)" in capsys.readouterr().out
 
 
@@ -143,8 +143,8 @@ def test_json_is_what_was_recorded(artifact: Path, capsys: pytest.CaptureFixture
 def test_typos_get_a_suggestion(artifact: Path) -> None:
     with pytest.raises(UnknownOp, match=r"no program runs 'mla.atend'. Did you mean 'mla.attend'"):
         explain(artifact, "mla.atend")
-    with pytest.raises(UnknownProgram, match="Did you mean 'decode-t1-b1-p8-r1-dense'"):
-        explain(artifact, program="decode-t1-b1-p8-r1-dens")
+    with pytest.raises(UnknownProgram, match="Did you mean 'decode-t1-b1-p8-dense'"):
+        explain(artifact, program="decode-t1-b1-p8-dens")
 
 
 def test_every_region_of_a_real_artifact_is_explained(
@@ -159,7 +159,7 @@ def test_every_region_of_a_real_artifact_is_explained(
     assert len(printed.splitlines()) < 200
 
 
-@pytest.mark.parametrize("arguments", [("--json",), ("core.embed", "--entry", "decode")])
+@pytest.mark.parametrize("arguments", [("--json",), ("core.embed", "--segment", "decode")])
 def test_a_reader_that_leaves_early_gets_no_error(
     small_artifact: Compiled, arguments: tuple[str, ...]
 ) -> None:
@@ -218,5 +218,5 @@ def test_no_line_is_longer_than_the_page(
 
 
 def test_json_is_of_all_choices_and_takes_no_selection(small_artifact: Compiled) -> None:
-    with pytest.raises(OptionRefused, match="leave OP, --entry and --program out"):
+    with pytest.raises(OptionRefused, match="leave OP, --segment and --program out"):
         explain(small_artifact.artifact, "mla.attend", json_=True)

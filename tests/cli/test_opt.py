@@ -70,5 +70,5 @@ def test_a_wrong_pass_or_file_is_one_message(
 def test_the_list_shows_options_and_reasons(capsys: pytest.CaptureFixture[str]) -> None:
     opt(list_passes=True)
     printed = capsys.readouterr().out
-    assert "specialise{entry=... all=false scores=false rows=1 state=false}" in printed
-    assert "a program serves one entry under one guard" in printed
+    assert "specialise{segment=... all=false rows=1}" in printed
+    assert "a program serves one segment under one guard" in printed

@@ -97,7 +97,7 @@ VALUES = {
     "compile CKPT -o OUT --tp 0": "--tp must be in 1..1024, not 0",
     "compile CKPT -o OUT --budget 0": "--budget must be in 1..",
     "compile CKPT -o OUT --drafts -1": "--drafts must be in 0..3, not -1",
-    "compile CKPT -o OUT --lowering foo": "'foo' is not [ENTRY:]OP=NAME, such as",
+    "compile CKPT -o OUT --lowering foo": "'foo' is not [SEGMENT:]OP=NAME, such as",
     "compile CKPT -o OUT --records OUT": "OUT is no folder of records",
     "compile CKPT -o OUT --dump-dir FILE": "is no folder; give another",
     "compile CKPT -o OUT --kv-scale ue8m0": "--kv-scale ue8m0 goes with --kv-layout fp8_656",

@@ -26,7 +26,7 @@ from lostwax.ir.contract.artifact import Manifest
 from lostwax.ir.contract.canonical import canonical
 from lostwax.ir.contract.program import HostCall
 
-PROGRAM = "programs/decode-t1-b1-p8-r1-dense.json"
+PROGRAM = "programs/decode-t1-b1-p8-dense.json"
 FILES = ["manifest.json", "weights.json", PROGRAM, "choices.json", "graphs/captured.mlir"]
 
 

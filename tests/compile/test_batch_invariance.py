@@ -20,7 +20,7 @@ from lostwax.backends.plan.variants import Variant, specialise_variants
 from lostwax.frontend.capture import Captured
 from lostwax.ir.contract.artifact import Manifest
 from lostwax.ir.contract.choice import Choices
-from lostwax.ir.contract.program import Bucket, Guard
+from lostwax.ir.contract.program import Bucket, Guard, Segment
 from lostwax.ir.passes.assign_formats import AssignFormatsPass
 from lostwax.ir.passes.pipeline import run
 
@@ -90,9 +90,10 @@ def _covers(captured: Captured, bucket: Bucket, forced: tuple[Forced, ...]) -> d
     from lostwax.backends.plan.cover import cover
 
     typed = run(captured.module.clone(), (AssignFormatsPass(dtype="f32"),), None)
-    variant = Variant("extend", every=True, scores=False)
-    module = specialise_variants(typed, [variant], drafts=False, dump_dir=None)[variant]
-    context = ProgramContext(module, CPU, "extend", bucket, Guard("dense"))
+    segment: Segment = "extend" if bucket.tokens else "pick"
+    variant = Variant(segment, every=True)
+    module = specialise_variants(typed, [variant], dump_dir=None)[variant]
+    context = ProgramContext(module, CPU, segment, bucket, Guard("dense"))
     found: dict[str, Cover] = {}
     for name, block in context.blocks.items():
         sites = find_sites(block, lowerings(CPU))
@@ -103,7 +104,7 @@ def _covers(captured: Captured, bucket: Bucket, forced: tuple[Forced, ...]) -> d
 
 
 def test_two_ways_to_compute_one_op_are_named(small_capture: Captured) -> None:
-    bucket = Bucket(8, 2, 1, 2)
+    bucket = Bucket(8, 2, 1)
     one = _covers(small_capture, bucket, (Forced("core.rope", "portable_rope"),))
     two = _covers(small_capture, bucket, (Forced("core.rope", "portable_rope_table"),))
     groups = {name: [name] for name in one}
@@ -115,9 +116,9 @@ def test_two_ways_to_compute_one_op_are_named(small_capture: Captured) -> None:
 def test_a_lowering_costs_the_same_in_every_program(small_capture: Captured) -> None:
     pricing = OnePrice()
     prices: set[int] = set()
-    for tokens in (1, 64):
-        covers = _covers(small_capture, Bucket(tokens, 1, 1, 1), ())
-        candidates: list[Candidate] = [p.candidate for p in covers["head"].chosen]
+    for rows in (1, 64):
+        covers = _covers(small_capture, Bucket(rows=rows), ())
+        candidates: list[Candidate] = [p.candidate for p in covers["pick_head"].chosen]
         (pick,) = [c for c in candidates if "pick" in c.name]
         prices.add(pricing.price(pick).picoseconds)
     assert len(prices) == 1

@@ -14,7 +14,7 @@ from small import batch
 from lostwax.backends.plan.sizes import ProgramSpec, SizeError, Sizes, limits_of, program_specs
 from lostwax.backends.runtime.load import facts_of
 from lostwax.ir.contract.model import ModelFacts
-from lostwax.ir.contract.program import Guard, Linear, StepFacts
+from lostwax.ir.contract.program import HEADS, Bucket, Guard, Linear, StepFacts
 
 FACTS = ModelFacts(
     name="m",
@@ -42,26 +42,21 @@ ALL_SIZES = st.builds(
 @given(ALL_SIZES, st.data())
 def test_every_step_within_the_limits_fits_a_program(sizes: Sizes, data: st.DataObject) -> None:
     limits = limits_of(FACTS, sizes)
-    scores = data.draw(st.booleans())
     reqs = data.draw(st.integers(1, limits.max_reqs))
     longest = data.draw(st.integers(1, limits.max_context))
     if entry_is_decode := data.draw(st.booleans()):
-        rows, wanted = reqs, reqs
+        rows = reqs
     else:
         rows = data.draw(st.integers(reqs, min(limits.max_tokens, reqs * longest)))
-        most = min(rows, limits.max_score_rows) if scores else reqs
-        wanted = data.draw(st.integers(1, most))
     facts = StepFacts(reqs, rows, rows, longest, longest)
     entry = "decode" if entry_is_decode else "extend"
     fits = [
         s
         for s in program_specs(FACTS, limits)
-        if s.entry == entry
-        and s.bucket.scores == scores
+        if s.segment == entry
         and s.bucket.tokens >= rows
         and s.bucket.reqs >= reqs
         and s.bucket.pages * 64 >= longest
-        and s.bucket.rows >= wanted
         and s.guard.holds(facts)
     ]
     assert fits
@@ -79,50 +74,67 @@ def test_drafts_are_verified_and_follow_any_step(
     longest = data.draw(st.integers(1, limits.max_context))
     verified = data.draw(st.integers(reqs, reqs * min(drafts + 1, longest)))
 
-    def fits(entry: str, rows: int, logit_rows: int) -> bool:
+    def fits(entry: str, rows: int) -> bool:
         return any(
-            s.entry == entry
-            and not s.bucket.scores
+            s.segment == entry
             and (entry != "decode" or s.rows_a_req in (1, drafts + 1))
             and (entry != "decode" or rows <= reqs * s.rows_a_req)
             and s.bucket.tokens >= rows
             and s.bucket.reqs >= reqs
             and s.bucket.pages * 64 >= longest
-            and s.bucket.rows >= logit_rows
             for s in specs
         )
 
-    assert fits("decode", verified, verified)
-    assert fits("draft", verified, reqs)
-    assert fits("draft", reqs, reqs)
+    assert fits("decode", verified)
+    assert fits("draft", verified)
+    assert fits("draft", reqs)
     extended = data.draw(st.integers(reqs, min(limits.max_tokens, reqs * longest)))
-    assert fits("draft", extended, reqs)
+    assert fits("draft", extended)
 
 
 def test_without_drafts_no_program_verifies_or_drafts() -> None:
     specs = program_specs(FACTS, limits_of(FACTS, Sizes()))
-    assert {s.entry for s in specs} == {"extend", "decode"}
+    assert {s.segment for s in specs} == {"extend", "decode", *HEADS}
     assert {s.rows_a_req for s in specs} == {1}
+
+
+@given(ALL_SIZES, st.integers(0, 3))
+def test_heads_grow_up_to_what_a_decode_step_asks_for(sizes: Sizes, drafts: int) -> None:
+    limits = limits_of(FACTS, replace(sizes, max_drafts=drafts))
+    specs = program_specs(FACTS, limits)
+    verified = limits.max_reqs * (drafts + 1)
+    for head, most in (("pick", verified), ("sample", verified), ("score", limits.max_score_rows)):
+        buckets = [s.bucket for s in specs if s.segment == head]
+        assert buckets == [Bucket(rows=b.rows) for b in sorted(buckets)]
+        assert (buckets[0].rows, buckets[-1].rows) == (1, most)
+
+
+def test_what_samples_multiplies_no_body() -> None:
+    sizes = Sizes(max_context=163_840, max_tokens=8192, max_reqs=128)
+    model = msgspec.structs.replace(FACTS, index_topk=2048, max_context=163_840)
+    specs = program_specs(model, limits_of(model, sizes))
+    bodies = [s for s in specs if s.segment not in HEADS]
+    assert len({(s.segment, s.bucket, s.guard.name) for s in bodies}) == len(bodies)
+    assert all(s.bucket.rows == 0 for s in bodies)
 
 
 @given(ALL_SIZES)
 def test_programs_are_distinct_and_have_at_most_four_guards(sizes: Sizes) -> None:
     specs = program_specs(FACTS, limits_of(FACTS, sizes))
-    assert len({(s.entry, s.bucket, s.guard.name) for s in specs}) == len(specs)
-    assert len({str(s.guard) for s in specs}) <= 4
+    assert len({(s.segment, s.bucket, s.guard.name) for s in specs}) == len(specs)
+    assert len({str(s.guard) for s in specs if s.segment not in HEADS}) <= 4
 
 
 def picked(specs: Sequence[ProgramSpec], like: ProgramSpec, facts: StepFacts) -> ProgramSpec:
-    """What `Runtime.pick` takes for a step of `like`'s kind and number of logit rows."""
+    """What `Runtime.pick` takes for a step of `like`'s entry."""
     return next(
         s
         for s in specs
-        if (s.entry, s.bucket.scores) == (like.entry, like.bucket.scores)
+        if s.segment == like.segment
         and s.bucket.tokens >= facts.total_q
         and s.bucket.reqs >= facts.num_reqs
         and s.bucket.pages * 64 >= facts.max_kv
-        and s.bucket.rows >= like.bucket.rows
-        and (s.entry != "decode" or s.rows_a_req >= facts.max_q)
+        and (s.segment != "decode" or s.rows_a_req >= facts.max_q)
         and s.guard.holds(facts)
     )
 
@@ -134,11 +146,11 @@ def test_every_program_is_picked_by_the_largest_step_it_takes(
     model = msgspec.structs.replace(FACTS, index_topk=index_topk)
     limits = limits_of(model, replace(sizes, max_drafts=drafts))
     specs = program_specs(model, limits)
-    for spec in specs:
+    for spec in (s for s in specs if s.segment not in HEADS):
         b = spec.bucket
         bound = min((t.bound for t in spec.guard.terms), default=limits.max_context)
         longest = min(b.pages * 64, bound, limits.max_context)
-        rows = spec.rows_a_req if spec.entry == "decode" else b.tokens
+        rows = spec.rows_a_req if spec.segment == "decode" else b.tokens
         total = min(b.tokens, b.reqs * longest)  # a request has no more rows than positions
         facts = StepFacts(b.reqs, min(rows, longest), total, longest, longest)
         assert picked(specs, spec, facts) == spec
@@ -148,13 +160,15 @@ def test_long_contexts_make_no_dense_program_that_a_smaller_bucket_replaces() ->
     model = msgspec.structs.replace(FACTS, index_topk=2048, max_context=163_840)
     sizes = Sizes(max_context=163_840, max_tokens=8192, max_reqs=128)
     specs = program_specs(model, limits_of(model, sizes))
-    assert len(specs) == 126  # with a dense program in every rung of pages: 210
+    bodies = [s for s in specs if s.segment not in HEADS]
+    assert len(bodies) == 108  # with a dense program in every rung of pages: 210
     assert {s.bucket.pages for s in specs if s.all_selected} == {8, 32}
 
 
 def test_a_bucket_within_index_topk_needs_no_sparse_program() -> None:
     specs = program_specs(FACTS, limits_of(FACTS, Sizes(max_context=256)))
-    assert {(s.guard.name, s.guard.terms, s.all_selected) for s in specs} == {("dense", (), True)}
+    found = {(s.guard.name, s.guard.terms, s.all_selected) for s in specs if s.segment not in HEADS}
+    assert found == {("dense", (), True)}
 
 
 def test_a_guard_is_a_conjunction_of_linear_inequalities() -> None:

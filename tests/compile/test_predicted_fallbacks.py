@@ -39,8 +39,8 @@ def _step(choices: tuple[RegionChoice, ...], calls: tuple[str, ...]) -> Predicte
     """What is said of one decode program whose blocks are called in this order."""
     ref = ProgramRef(
         file="programs/decode-t1.json",
-        entry="decode",
-        bucket=Bucket(1, 1, 4, 1),
+        segment="decode",
+        bucket=Bucket(1, 1, 4),
         guard=Guard("always"),
         arena_bytes=0,
     )

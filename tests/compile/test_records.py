@@ -21,7 +21,7 @@ from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.load import load
 from lostwax.ir.contract.artifact import Manifest
 from lostwax.ir.contract.choice import Choices, RegionChoice
-from lostwax.ir.contract.program import HostCall
+from lostwax.ir.contract.program import HEADS, HostCall
 from lostwax.ir.contract.record import Certificate, Record, State
 
 CompileSmall = Callable[..., Manifest]
@@ -71,7 +71,7 @@ def slow_in_decode(
     folder = tmp_path_factory.mktemp("records")
     tuner = Tuner(
         RecordStore((folder / "store",)),
-        lambda c: slow_gate_up(c) if c.entry == "decode" else None,
+        lambda c: slow_gate_up(c) if c.segment == "decode" else None,
     )
     compile_small(folder / "first", measurements=tuner)
     compile_small(folder / "second", measurements=open_measurements(folder / "store"))
@@ -83,6 +83,8 @@ def test_a_region_is_not_chosen_where_a_record_says_that_it_is_slow(
 ) -> None:
     _, artifact = slow_in_decode
     for name, found in silu_choices(artifact).items():
+        if name.split("-")[0] in HEADS:
+            continue
         apart = name.startswith("decode")
         assert {c.ops == ("core.silu_mul",) for c in found} == {apart}
         slow = {x.us for c in found for x in c.losers if x.lowering == "portable_gate_up"}
@@ -98,11 +100,11 @@ def test_decode_reads_slices_of_the_concatenation_that_prefill_wants(
     stored = "mlp.gate_proj.weight+mlp.up_proj.weight"
     found: dict[str, set[tuple[tuple[int, ...], int]]] = {}
     for ref in reader.manifest.programs:
-        for launch in reader.program(ref.file).blocks["dense"]:
+        for launch in reader.program(ref.file).blocks.get("dense", ()):
             assert isinstance(launch, HostCall)
             for view in launch.args:
                 if view is not None and view.name == stored:
-                    found.setdefault(ref.entry, set()).add((view.shape, view.offset))
+                    found.setdefault(ref.segment, set()).add((view.shape, view.offset))
     assert found == {
         "extend": {((128, 64), 0)},
         "decode": {((64, 64), 0), ((64, 64), 64 * 64 * 4)},
@@ -120,7 +122,7 @@ def test_the_same_records_give_the_same_digest(
 def test_a_recorded_knob_is_the_one_that_runs(compile_small: CompileSmall, tmp_path: Path) -> None:
     tuner = Tuner(
         RecordStore((tmp_path / "store",)),
-        lambda c: 0.5 if c.name == "portable_index_topk" and c.entry == "extend" else None,
+        lambda c: 0.5 if c.name == "portable_index_topk" and c.segment == "extend" else None,
         knobs=({"row_tile": 32}, {"row_tile": 128}, {"row_tile": 1024}),
     )
     compile_small(tmp_path / "first", measurements=tuner)
@@ -129,7 +131,7 @@ def test_a_recorded_knob_is_the_one_that_runs(compile_small: CompileSmall, tmp_p
     tiles = {
         launch.consts["row_tile"]
         for ref in reader.manifest.programs
-        if ref.entry == "extend" and ref.guard.name == "sparse"
+        if ref.segment == "extend" and ref.guard.name == "sparse"
         for launches in reader.program(ref.file).blocks.values()
         for launch in launches
         if isinstance(launch, HostCall) and launch.op == "portable_index_topk"

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from lostwax.frontend.config_fields import ConfigError
 from lostwax.frontend.formats import format_of_kind
 from lostwax.frontend.importer import Argument, ImportRefused, import_block
 from lostwax.frontend.new_checkpoint import new_checkpoint
-from lostwax.ir.contract.step import DRAFT_INPUTS, STEP_INPUTS
+from lostwax.ir.contract.program import HEADS, Segment
+from lostwax.ir.contract.step import inputs_of
 from lostwax.ir.dialects import context
 from lostwax.ir.dialects.core import CallOp
 
@@ -71,10 +73,11 @@ def test_two_captures_give_the_same_text(odd: Captured):
 
 def test_each_block_kind_is_one_function_however_many_layers(odd: Captured):
     two, six = odd, capture(parse_config(DEEP))
-    kinds = ["embed", "dense", "moe", "head", "head_scores", "step", "step_scores"]
+    ends = ["norm", "pick_head", "sample_head", "score_head"]
+    kinds = ["embed", "dense", "moe", *ends, "body", *HEADS]
     assert list(functions(two.module)) == list(functions(six.module)) == kinds
-    calls = calls_of(functions(six.module)["step"])
-    assert [callee for callee, _ in calls] == ["embed"] + 2 * ["dense"] + 4 * ["moe"] + ["head"]
+    calls = calls_of(functions(six.module)["body"])
+    assert [callee for callee, _ in calls] == ["embed"] + 2 * ["dense"] + 4 * ["moe"] + ["norm"]
     assert [prefix for _, prefix in calls[1:3]] == ["model.layers.0.", "model.layers.1."]
 
 
@@ -92,9 +95,10 @@ def test_arguments_are_carries_step_inputs_caches_then_weights(odd: Captured):
     assert attrs_of(moe, "lostwax.input") == head[2:]
     assert len(attrs_of(moe, "lostwax.weight")) == len(hints) - 8
     assert "mlp.experts.gate_proj.weight" in attrs_of(moe, "lostwax.weight")
-    for name in ("step", "step_scores"):
-        inputs = attrs_of(functions(odd.module)[name], "lostwax.input")
-        assert inputs == [n for n in STEP_INPUTS if n not in DRAFT_INPUTS]
+    functions_of: dict[Segment, str] = {"extend": "body", **{head: head for head in HEADS}}
+    for segment, function in functions_of.items():
+        inputs = attrs_of(functions(odd.module)[function], "lostwax.input")
+        assert inputs == list(inputs_of(segment))
 
 
 def test_written_caches_are_results_that_alias_their_argument(odd: Captured):
@@ -112,7 +116,8 @@ def test_every_weight_of_a_checkpoint_is_an_argument_and_has_its_stored_format(t
     captured = capture(checkpoint)
     blocks = functions(captured.module)
     used: set[str] = set()
-    for callee, prefix in (*calls_of(blocks["step"]), *calls_of(blocks["draft"])):
+    segments = ("body", "draft", *HEADS)
+    for callee, prefix in chain.from_iterable(calls_of(blocks[name]) for name in segments):
         weights = attrs_of(blocks[callee], "lostwax.weight")
         stored = attrs_of(blocks[callee], "lostwax.stored")
         for name, how in zip(weights, stored, strict=True):
@@ -126,19 +131,19 @@ def test_every_weight_of_a_checkpoint_is_an_argument_and_has_its_stored_format(t
 def test_a_draft_runs_the_mtp_layer_between_the_main_models_ends():
     module = capture(parse_config(MTP)).module
     draft = functions(module)["draft"]
-    assert calls_of(draft) == [("embed", ""), ("mtp", "model.layers.3."), ("draft_head", "")]
+    assert calls_of(draft) == [("embed", ""), ("mtp", "model.layers.3.")]
     assert attrs_of(draft, "lostwax.state") == ["hidden"]
-    for name in ("step", "step_scores", "draft"):
+    for name in ("body", "draft"):
         attributes: Any = functions(module)[name].res_attrs
-        marks = ["lostwax.state" in attrs.data for attrs in attributes.data]
-        assert marks == [False] * (len(marks) - 1) + [True]
+        assert ["lostwax.state" in attrs.data for attrs in attributes.data] == [True]
+    for head in HEADS:
+        assert attrs_of(functions(module)[head], "lostwax.state") == ["hidden"]
 
 
 @pytest.mark.parametrize("layers", [0, 2])
 def test_without_exactly_one_mtp_layer_nothing_drafts(layers: int):
     module = capture(parse_config(MTP | {"num_nextn_predict_layers": layers})).module
     assert "draft" not in functions(module)
-    assert functions(module)["step"].res_attrs is None
 
 
 def test_layers_of_one_kind_that_are_stored_differently_are_refused():

@@ -27,7 +27,7 @@ def captured() -> builtin.ModuleOp:
 def test_every_program_of_a_captured_model_verifies_and_round_trips(
     captured: builtin.ModuleOp, dtype: str, entry: str, all_selected: bool
 ) -> None:
-    passes = pipeline.program_pipeline(dtype=dtype, entry=entry, all=all_selected)
+    passes = pipeline.program_pipeline(dtype=dtype, segment=entry, all=all_selected)
     text = str(pipeline.run(captured.clone(), passes))
     assert str(Parser(context(), text).parse_module()) == text
     assert ("dsa.index_logits" in text) is not all_selected

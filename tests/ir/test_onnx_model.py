@@ -48,7 +48,7 @@ FORMATS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     ),
     "draft": (MTP | {"vocab_size": 64}, {"dtype": "f32"}),
 }
-BUCKET = Bucket(tokens=60, reqs=3, pages=4, rows=5, scores=True)
+BUCKET = Bucket(tokens=60, reqs=3, pages=4)
 
 
 def _entry(name: str) -> str:
@@ -57,10 +57,10 @@ def _entry(name: str) -> str:
 
 def _module(name: str):
     config, options = FORMATS[name]
-    entry, drafts = _entry(name), name == "draft"
+    entry = _entry(name)
     passes = (
         AssignFormatsPass(**options),
-        SpecialisePass(entry=entry, scores=not drafts, state=drafts),
+        SpecialisePass(segment=entry),
         CleanUpPass(),
     )
     return run(capture(parse_config(config), PAGE).module, passes, None)
@@ -152,7 +152,9 @@ def test_a_step_as_an_onnx_model_equals_the_references(name: str, tmp_path: Path
     want = evaluate_step(module, _entry(name), inputs, lambda n, _: weights[n], caches)
     for result, expected in zip(names, want, strict=False):
         assert isinstance(expected, np.ndarray)  # steps return plain tensors
-        np.testing.assert_allclose(given[result].numpy(), expected, rtol=0, atol=1e-4)
+        rows = _hidden(given[result], expected.shape)
+        tolerance = 1e-4 if rows.dtype == np.float32 else 4e-2  # a bit of bf16
+        np.testing.assert_allclose(rows.astype(float), expected, rtol=0, atol=tolerance)
     for (layer, plane), cache in caches.items():
         found = _raw(given[f"present.{plane}.{layer}"], pages)[1:]  # page 0 may hold anything
         held = _bytes_of(cache)[1:]
@@ -169,6 +171,11 @@ def _given(name: str, inputs: Mapping[str, Array], caches: Mapping[Any, Cache]) 
     _, plane, layer = name.split(".")
     cache = caches[int(layer), plane]
     return cache.data if isinstance(cache, CacheBytes) else cache
+
+
+def _hidden(value: Any, shape: tuple[int, ...]) -> Array:
+    raw = _raw(value, shape[0])
+    return raw.view(NUMPY_DTYPES["f32" if raw.shape[1] == 4 * shape[1] else "bf16"])
 
 
 def _raw(value: Any, pages: int) -> Array:

@@ -34,14 +34,14 @@ def test_every_pass_loads_by_its_name_and_has_a_reason(name: str) -> None:
 
 def test_an_unknown_pass_is_answered_with_the_nearest_name() -> None:
     with pytest.raises(UnknownPass, match="Did you mean 'specialise'"):
-        pipeline.parse("specialize{entry=decode}")
+        pipeline.parse("specialize{segment=decode}")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("specialise{entry=verify}", "entry=verify is not one of"),
-        ("specialise", "requires argument \"entry\""),
+        ("specialise{segment=verify}", "segment=verify is not one of"),
+        ("specialise", "requires argument \"segment\""),
         ("assign-formats{dtype=f16}", "dtype=f16 is not one of"),
         ("assign-formats{weights=int4}", "weights=int4 is not one of"),
         ("clean-up{", "Expected argument name"),
@@ -54,14 +54,14 @@ def test_a_wrong_pipeline_is_refused_before_it_runs(text: str, message: str) -> 
 
 
 def test_a_pipelines_text_parses_back_to_the_same_passes() -> None:
-    passes = pipeline.program_pipeline(dtype="f32", entry="decode", all=True)
+    passes = pipeline.program_pipeline(dtype="f32", segment="decode", all=True)
     text = ",".join(pipeline.spec_text(p) for p in passes)
-    assert text == "assign-formats{dtype=f32},specialise{entry=decode all=true},clean-up"
+    assert text == "assign-formats{dtype=f32},specialise{segment=decode all=true},clean-up"
     assert pipeline.parse(text) == passes
 
 
 def test_the_printed_pipeline_gives_a_reason_a_pass() -> None:
-    formats, *rest = pipeline.program_pipeline(dtype="bf16", entry="extend")
+    formats, *rest = pipeline.program_pipeline(dtype="bf16", segment="extend")
     passes = (formats, *pipeline.rank_passes(2), *rest)
     lines = pipeline.describe(passes).splitlines()
     assert len(lines) == len(PASSES)
@@ -69,7 +69,7 @@ def test_the_printed_pipeline_gives_a_reason_a_pass() -> None:
 
 
 def test_a_dump_folder_gets_the_module_after_each_pass(tmp_path: Path) -> None:
-    passes = pipeline.program_pipeline(dtype="bf16", entry="decode")
+    passes = pipeline.program_pipeline(dtype="bf16", segment="decode")
     module = pipeline.run(_model(), passes, tmp_path / "dump")
     names = ["00-input", "01-assign-formats", "02-specialise", "03-clean-up"]
     assert sorted(f.name for f in (tmp_path / "dump").iterdir()) == [f"{n}.mlir" for n in names]
@@ -78,33 +78,36 @@ def test_a_dump_folder_gets_the_module_after_each_pass(tmp_path: Path) -> None:
     assert str(Parser(context(), last).parse_module()) == str(module)
 
 
-@pytest.mark.parametrize("entry", ["extend", "decode"])
-@pytest.mark.parametrize("scores", [False, True])
+BODY = ["embed", "dense", "norm"]
+
+
+@pytest.mark.parametrize(
+    ("segment", "blocks"),
+    [("extend", BODY), ("decode", BODY), ("pick", ["pick_head"]), ("score", ["score_head"])],
+)
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
-def test_a_program_module_holds_one_entry_and_what_it_calls(
-    entry: str, scores: bool, dtype: str
+def test_a_program_module_holds_one_segment_and_what_it_calls(
+    segment: str, blocks: list[str], dtype: str
 ) -> None:
-    passes = pipeline.program_pipeline(dtype=dtype, entry=entry, scores=scores)
-    module = pipeline.run(_model(), passes)
-    head = "head_scores" if scores else "head"
-    assert _functions(module) == ["embed", "dense", head, entry]
+    module = pipeline.run(_model(), pipeline.program_pipeline(dtype=dtype, segment=segment))
+    assert _functions(module) == [*blocks, segment]
 
 
 def test_f32_leaves_no_other_float_and_no_scales() -> None:
-    module = pipeline.run(_model(), pipeline.program_pipeline(dtype="f32", entry="extend"))
+    module = pipeline.run(_model(), pipeline.program_pipeline(dtype="f32", segment="extend"))
     types = str(module).replace('lostwax.stored = "bf16"', "")
     assert "bf16" not in types
     assert "block_scale" not in types
 
 
 def test_decode_speaks_of_requests_only() -> None:
-    module = pipeline.run(_model(), pipeline.program_pipeline(dtype="bf16", entry="decode"))
+    module = pipeline.run(_model(), pipeline.program_pipeline(dtype="bf16", segment="decode"))
     assert "[T" not in str(module)
     assert "[B, 64*P]" in str(module)
 
 
 def test_selecting_all_drops_index_queries_and_keeps_the_key_append() -> None:
-    passes = pipeline.program_pipeline(dtype="bf16", entry="decode", all=True)
+    passes = pipeline.program_pipeline(dtype="bf16", segment="decode", all=True)
     text = str(pipeline.run(_model(), passes))
     assert "dsa.all" in text
     for dead in ("dsa.index_logits", "dsa.topk", "%iq", "%iw1"):
@@ -113,7 +116,7 @@ def test_selecting_all_drops_index_queries_and_keeps_the_key_append() -> None:
 
 
 def test_the_same_module_gives_the_same_text() -> None:
-    passes = pipeline.program_pipeline(dtype="bf16", entry="decode", all=True)
+    passes = pipeline.program_pipeline(dtype="bf16", segment="decode", all=True)
     assert str(pipeline.run(_model(), passes)) == str(pipeline.run(_model(), passes))
 
 
@@ -131,7 +134,7 @@ class BreakPass(ModulePass):
 
 def test_a_pass_that_breaks_the_module_is_named() -> None:
     with pytest.raises(
-        VerifyException, match=r"after break: @step: core\.call: no function @embed"
+        VerifyException, match=r"after break: @body: core\.call: no function @embed"
     ):
         pipeline.run(_model(), (BreakPass(),))
 

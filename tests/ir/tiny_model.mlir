@@ -69,74 +69,71 @@ func.func @dense(%delta: !lostwax.tensor<[T, 8], bf16> {lostwax.carry = "delta"}
   %d = "quant.linear"(%m, %down) : (!lostwax.tensor<[T, 10], bf16>, !lostwax.tensor<[8, 10], bf16>) -> !lostwax.tensor<[T, 8], bf16>
   func.return %d, %residual2, %latent1, %index_key1 : !lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T, 8], bf16>, !lostwax.cache<"latent", N, 64, [6, 2], "bf16">, !lostwax.cache<"index_key", N, 64, [4], "bf16">
 }
-func.func @head(%delta: !lostwax.tensor<[T, 8], bf16> {lostwax.carry = "delta"},
+func.func @norm(%delta: !lostwax.tensor<[T, 8], bf16> {lostwax.carry = "delta"},
     %residual: !lostwax.tensor<[T, 8], bf16> {lostwax.carry = "residual"},
+    %norm: !lostwax.tensor<[8], bf16> {lostwax.weight = "model.norm.weight", lostwax.stored = "bf16"}
+  ) -> (!lostwax.tensor<[T, 8], bf16> {lostwax.state = "hidden"}) {
+  %s = "core.add"(%residual, %delta) : (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T, 8], bf16>) -> !lostwax.tensor<[T, 8], f32>
+  %x = "core.rms_norm"(%s, %norm) <{eps = 1.000000e-06 : f64}> : (!lostwax.tensor<[T, 8], f32>, !lostwax.tensor<[8], bf16>) -> !lostwax.tensor<[T, 8], bf16>
+  func.return %x : !lostwax.tensor<[T, 8], bf16>
+}
+func.func @pick_head(%hidden: !lostwax.tensor<[S, 8], bf16> {lostwax.state = "hidden"},
     %logit_rows: !lostwax.tensor<[R], i32> {lostwax.input = "logit_rows"},
     %temperature: !lostwax.tensor<[R], f32> {lostwax.input = "temperature"},
     %seeds: !lostwax.tensor<[R], i32> {lostwax.input = "seeds"},
     %counters: !lostwax.tensor<[R], i32> {lostwax.input = "counters"},
-    %norm: !lostwax.tensor<[8], bf16> {lostwax.weight = "model.norm.weight", lostwax.stored = "bf16"},
     %lm_head: !lostwax.tensor<[16, 8], bf16> {lostwax.weight = "lm_head.weight", lostwax.stored = "bf16"}
   ) -> (!lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>) {
-  %s = "core.add"(%residual, %delta) : (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T, 8], bf16>) -> !lostwax.tensor<[T, 8], f32>
-  %x = "core.rms_norm"(%s, %norm) <{eps = 1.000000e-06 : f64}> : (!lostwax.tensor<[T, 8], f32>, !lostwax.tensor<[8], bf16>) -> !lostwax.tensor<[T, 8], bf16>
-  %h = "core.gather_rows"(%x, %logit_rows) : (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R, 8], bf16>
+  %h = "core.gather_rows"(%hidden, %logit_rows) : (!lostwax.tensor<[S, 8], bf16>, !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R, 8], bf16>
   %logits = "quant.linear"(%h, %lm_head) : (!lostwax.tensor<[R, 8], bf16>, !lostwax.tensor<[16, 8], bf16>) -> !lostwax.tensor<[R, 16], f32>
   %ids, %lp = "sample.pick"(%logits, %temperature, %seeds, %counters) : (!lostwax.tensor<[R, 16], f32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], i32>, !lostwax.tensor<[R], i32>) -> (!lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>)
   func.return %ids, %lp : !lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>
 }
-func.func @head_scores(%delta: !lostwax.tensor<[T, 8], bf16> {lostwax.carry = "delta"},
-    %residual: !lostwax.tensor<[T, 8], bf16> {lostwax.carry = "residual"},
+func.func @score_head(%hidden: !lostwax.tensor<[S, 8], bf16> {lostwax.state = "hidden"},
     %logit_rows: !lostwax.tensor<[R], i32> {lostwax.input = "logit_rows"},
     %temperature: !lostwax.tensor<[R], f32> {lostwax.input = "temperature"},
     %seeds: !lostwax.tensor<[R], i32> {lostwax.input = "seeds"},
     %counters: !lostwax.tensor<[R], i32> {lostwax.input = "counters"},
     %targets: !lostwax.tensor<[R], i32> {lostwax.input = "targets"},
-    %norm: !lostwax.tensor<[8], bf16> {lostwax.weight = "model.norm.weight", lostwax.stored = "bf16"},
     %lm_head: !lostwax.tensor<[16, 8], bf16> {lostwax.weight = "lm_head.weight", lostwax.stored = "bf16"}
   ) -> (!lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R, 20], i32>, !lostwax.tensor<[R, 20], f32>) {
-  %s = "core.add"(%residual, %delta) : (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T, 8], bf16>) -> !lostwax.tensor<[T, 8], f32>
-  %x = "core.rms_norm"(%s, %norm) <{eps = 1.000000e-06 : f64}> : (!lostwax.tensor<[T, 8], f32>, !lostwax.tensor<[8], bf16>) -> !lostwax.tensor<[T, 8], bf16>
-  %h = "core.gather_rows"(%x, %logit_rows) : (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R, 8], bf16>
+  %h = "core.gather_rows"(%hidden, %logit_rows) : (!lostwax.tensor<[S, 8], bf16>, !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R, 8], bf16>
   %logits = "quant.linear"(%h, %lm_head) : (!lostwax.tensor<[R, 8], bf16>, !lostwax.tensor<[16, 8], bf16>) -> !lostwax.tensor<[R, 16], f32>
   %ids, %lp = "sample.pick"(%logits, %temperature, %seeds, %counters) : (!lostwax.tensor<[R, 16], f32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], i32>, !lostwax.tensor<[R], i32>) -> (!lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>)
   %tl, %ti, %tp = "sample.score"(%logits, %targets) <{n = 20 : i64}> : (!lostwax.tensor<[R, 16], f32>, !lostwax.tensor<[R], i32>) -> (!lostwax.tensor<[R], f32>, !lostwax.tensor<[R, 20], i32>, !lostwax.tensor<[R, 20], f32>)
   func.return %ids, %lp, %tl, %ti, %tp : !lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R, 20], i32>, !lostwax.tensor<[R, 20], f32>
 }
-func.func @step(%tokens: !lostwax.tensor<[T], i32> {lostwax.input = "tokens"},
+func.func @body(%tokens: !lostwax.tensor<[T], i32> {lostwax.input = "tokens"},
     %positions: !lostwax.tensor<[T], i32> {lostwax.input = "positions"},
     %slots: !lostwax.tensor<[T], i32> {lostwax.input = "slots"},
     %q_starts: !lostwax.tensor<[B + 1], i32> {lostwax.input = "q_starts"},
     %kv_lens: !lostwax.tensor<[B], i32> {lostwax.input = "kv_lens"},
-    %page_table: !lostwax.tensor<[B, P], i32> {lostwax.input = "page_table"},
-    %logit_rows: !lostwax.tensor<[R], i32> {lostwax.input = "logit_rows"},
-    %temperature: !lostwax.tensor<[R], f32> {lostwax.input = "temperature"},
-    %seeds: !lostwax.tensor<[R], i32> {lostwax.input = "seeds"},
-    %counters: !lostwax.tensor<[R], i32> {lostwax.input = "counters"},
-    %targets: !lostwax.tensor<[R], i32> {lostwax.input = "targets"}
-  ) -> (!lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>) {
+    %page_table: !lostwax.tensor<[B, P], i32> {lostwax.input = "page_table"}
+  ) -> (!lostwax.tensor<[T, 8], bf16> {lostwax.state = "hidden"}) {
   %d0, %r0 = core.call @embed(%tokens) layer 0 weights "" : (!lostwax.tensor<[T], i32>) -> (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T, 8], bf16>)
   %d1, %r1 = core.call @dense(%d0, %r0, %positions, %slots, %q_starts, %page_table) layer 0 weights "model.layers.0." : (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T], i32>, !lostwax.tensor<[T], i32>, !lostwax.tensor<[B + 1], i32>, !lostwax.tensor<[B, P], i32>) -> (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T, 8], bf16>)
   %d2, %r2 = core.call @dense(%d1, %r1, %positions, %slots, %q_starts, %page_table) layer 1 weights "model.layers.1." : (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T], i32>, !lostwax.tensor<[T], i32>, !lostwax.tensor<[B + 1], i32>, !lostwax.tensor<[B, P], i32>) -> (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T, 8], bf16>)
-  %ids, %lp = core.call @head(%d2, %r2, %logit_rows, %temperature, %seeds, %counters) layer 0 weights "" : (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], i32>, !lostwax.tensor<[R], i32>) -> (!lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>)
+  %h = core.call @norm(%d2, %r2) layer 0 weights "" : (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T, 8], bf16>) -> !lostwax.tensor<[T, 8], bf16>
+  func.return %h : !lostwax.tensor<[T, 8], bf16>
+}
+func.func @pick(%logit_rows: !lostwax.tensor<[R], i32> {lostwax.input = "logit_rows"},
+    %temperature: !lostwax.tensor<[R], f32> {lostwax.input = "temperature"},
+    %seeds: !lostwax.tensor<[R], i32> {lostwax.input = "seeds"},
+    %counters: !lostwax.tensor<[R], i32> {lostwax.input = "counters"},
+    %targets: !lostwax.tensor<[R], i32> {lostwax.input = "targets"},
+    %hidden: !lostwax.tensor<[S, 8], bf16> {lostwax.state = "hidden"}
+  ) -> (!lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>) {
+  %ids, %lp = core.call @pick_head(%hidden, %logit_rows, %temperature, %seeds, %counters) layer 0 weights "" : (!lostwax.tensor<[S, 8], bf16>, !lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], i32>, !lostwax.tensor<[R], i32>) -> (!lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>)
   func.return %ids, %lp : !lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>
 }
-func.func @step_scores(%tokens: !lostwax.tensor<[T], i32> {lostwax.input = "tokens"},
-    %positions: !lostwax.tensor<[T], i32> {lostwax.input = "positions"},
-    %slots: !lostwax.tensor<[T], i32> {lostwax.input = "slots"},
-    %q_starts: !lostwax.tensor<[B + 1], i32> {lostwax.input = "q_starts"},
-    %kv_lens: !lostwax.tensor<[B], i32> {lostwax.input = "kv_lens"},
-    %page_table: !lostwax.tensor<[B, P], i32> {lostwax.input = "page_table"},
-    %logit_rows: !lostwax.tensor<[R], i32> {lostwax.input = "logit_rows"},
+func.func @score(%logit_rows: !lostwax.tensor<[R], i32> {lostwax.input = "logit_rows"},
     %temperature: !lostwax.tensor<[R], f32> {lostwax.input = "temperature"},
     %seeds: !lostwax.tensor<[R], i32> {lostwax.input = "seeds"},
     %counters: !lostwax.tensor<[R], i32> {lostwax.input = "counters"},
-    %targets: !lostwax.tensor<[R], i32> {lostwax.input = "targets"}
+    %targets: !lostwax.tensor<[R], i32> {lostwax.input = "targets"},
+    %hidden: !lostwax.tensor<[S, 8], bf16> {lostwax.state = "hidden"}
   ) -> (!lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R, 20], i32>, !lostwax.tensor<[R, 20], f32>) {
-  %d0, %r0 = core.call @embed(%tokens) layer 0 weights "" : (!lostwax.tensor<[T], i32>) -> (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T, 8], bf16>)
-  %d1, %r1 = core.call @dense(%d0, %r0, %positions, %slots, %q_starts, %page_table) layer 0 weights "model.layers.0." : (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T], i32>, !lostwax.tensor<[T], i32>, !lostwax.tensor<[B + 1], i32>, !lostwax.tensor<[B, P], i32>) -> (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T, 8], bf16>)
-  %d2, %r2 = core.call @dense(%d1, %r1, %positions, %slots, %q_starts, %page_table) layer 1 weights "model.layers.1." : (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T], i32>, !lostwax.tensor<[T], i32>, !lostwax.tensor<[B + 1], i32>, !lostwax.tensor<[B, P], i32>) -> (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T, 8], bf16>)
-  %ids, %lp, %tl, %ti, %tp = core.call @head_scores(%d2, %r2, %logit_rows, %temperature, %seeds, %counters, %targets) layer 0 weights "" : (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], i32>, !lostwax.tensor<[R], i32>, !lostwax.tensor<[R], i32>) -> (!lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R, 20], i32>, !lostwax.tensor<[R, 20], f32>)
+  %ids, %lp, %tl, %ti, %tp = core.call @score_head(%hidden, %logit_rows, %temperature, %seeds, %counters, %targets) layer 0 weights "" : (!lostwax.tensor<[S, 8], bf16>, !lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], i32>, !lostwax.tensor<[R], i32>, !lostwax.tensor<[R], i32>) -> (!lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R, 20], i32>, !lostwax.tensor<[R, 20], f32>)
   func.return %ids, %lp, %tl, %ti, %tp : !lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R, 20], i32>, !lostwax.tensor<[R, 20], f32>
 }
 

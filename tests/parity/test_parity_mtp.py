@@ -129,7 +129,7 @@ def batch(entry: Any, tokens: list[int], first: int, hidden_rows: list[int]) -> 
         slots=[pages[p // PAGE] * PAGE + p % PAGE for p in positions],
         q_starts=[0, len(tokens)], kv_lens=[positions.stop], page_table=[pages],
         logit_rows=[len(tokens) - 1], temperature=[0.0], seeds=[0], counters=[0], targets=[-1],
-        hidden_rows=hidden_rows,
+        top_p=[1.0], hidden_rows=hidden_rows,
     )  # fmt: skip
 
 
@@ -195,7 +195,7 @@ def test_rows_of_rejected_drafts_are_left_out_by_their_number(
 
 
 class DraftReference(ReferenceModel):
-    """The fp64 meaning of the captured module, with `@draft` behind `@step_scores`."""
+    """The fp64 meaning of the captured module, with `@draft` behind `@body`."""
 
     def hiddens(self, tokens: list[int]) -> tuple[Any, Any, Any]:
         """Main hiddens, MTP's hiddens and drafted ids of one request."""
@@ -217,10 +217,12 @@ class DraftReference(ReferenceModel):
         inputs["temperature"] = np.zeros(count, np.float32)
         inputs["top_p"] = np.ones(count, np.float32)
         inputs["tokens"] = np.asarray(tokens[:-1], np.int32)
-        *_, hidden = evaluate_step(self.module, "step", inputs, self.weight, self.caches)
+        (hidden,) = evaluate_step(self.module, "body", inputs, self.weight, self.caches)
         inputs["tokens"] = np.asarray(tokens[1:], np.int32)
         inputs["hidden"] = hidden
-        ids, _, drafted = evaluate_step(self.module, "draft", inputs, self.weight, self.caches)
+        (drafted,) = evaluate_step(self.module, "draft", inputs, self.weight, self.caches)
+        inputs["hidden"] = drafted
+        ids, _ = evaluate_step(self.module, "pick", inputs, self.weight, self.caches)
         return hidden, drafted, ids
 
 

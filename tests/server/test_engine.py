@@ -92,9 +92,9 @@ def test_chunked_prefill_equals_unchunked(max_tokens: int) -> None:
     assert num_extends == -(-41 // max_tokens)
 
 
-@pytest.mark.parametrize("max_score_rows", [1, 4, 64])
-def test_prompt_scores_cover_every_token_but_the_first(max_score_rows: int) -> None:
-    runtime = FakeRuntime(replace(FakeLimits(), max_score_rows=max_score_rows))
+@pytest.mark.parametrize("max_tokens", [1, 4, 64])
+def test_prompt_scores_cover_every_token_but_the_first(max_tokens: int) -> None:
+    runtime = FakeRuntime(replace(FakeLimits(), max_tokens=max_tokens))
     answers = Answers(EngineCore(runtime))
     prompt = [(5 * i) % VOCAB for i in range(23)]
     answers.submit(
@@ -153,16 +153,24 @@ def test_drafts_save_steps_and_change_no_token(drafts: int, temperature: float) 
     )
 
 
-def test_a_request_that_wants_scores_is_not_drafted_for() -> None:
-    runtime = FakeRuntime(replace(FakeLimits(), max_drafts=3))
-    answers = Answers(EngineCore(runtime))
-    answers.submit(_submit("a", [3, 1], 9, top_logprobs=2))
-    answers.finish()
-    assert {batch.entry for batch in runtime.batches} == {"extend", "decode"}
-    answers.submit(_submit("b", [3, 1], 9, top_logprobs=2), _submit("c", [4], 9))
-    answers.finish()
-    assert answers.ids("a") == answers.ids("b") == generate([3, 1], 9)
-    assert answers.ids("c") == generate([4], 9)
+@pytest.mark.parametrize("wants", [{"temperature": 1.0, "top_p": 0.95}, {"top_logprobs": 2}])
+def test_a_neighbours_sampling_changes_no_tokens_steps_or_drafts(wants: dict[str, Any]) -> None:
+    """Three greedy requests beside a fourth one, which is greedy too or samples."""
+    seen: list[dict[str, list[list[int]]]] = []
+    for last in ({}, wants):
+        answers = Answers(EngineCore(FakeRuntime(replace(FakeLimits(), max_drafts=3))))
+        submits = [_submit(str(n), [n, 7, 7], 20) for n in range(3)]
+        answers.submit(*submits, _submit("last", [9], 20, **last))
+        steps: dict[str, list[list[int]]] = {str(n): [] for n in range(3)}
+        while answers.core.has_work:
+            before = {name: len(answers.ids(name)) for name in steps}
+            answers.step()
+            for name, tokens in steps.items():
+                tokens.append(answers.ids(name)[before[name] :])
+        seen.append(steps)
+        assert max(len(tokens) for tokens in steps["0"]) > 1, "no draft was accepted"
+    greedy, mixed = ({n: [t for t in s if t] for n, s in steps.items()} for steps in seen)
+    assert greedy == mixed
 
 
 @pytest.mark.parametrize("drafts", [0, 3])
@@ -185,15 +193,19 @@ def test_a_nucleus_is_a_requests_own_and_costs_no_step_without_it(drafts: int) -
     runtime.batches.clear()
     answers.submit(*(_submit(f"{n} again", prompt, 9, **given[n]) for n in ("all", "greedy")))
     answers.finish()
-    assert not any(batch.scores for batch in runtime.batches)
+    assert {batch.head for batch in runtime.batches} == {"pick"}
 
 
-def test_a_request_with_a_nucleus_is_not_drafted_for() -> None:
+@pytest.mark.parametrize("wants", [{"temperature": 1.0, "top_p": 0.3}, {"top_logprobs": 2}])
+def test_no_sampling_feature_keeps_a_request_from_drafting(wants: dict[str, Any]) -> None:
     runtime = FakeRuntime(replace(FakeLimits(), max_drafts=3))
     answers = Answers(EngineCore(runtime))
-    answers.submit(_submit("a", [3, 1], 9, temperature=1.0, top_p=0.3))
+    answers.submit(_submit("a", [3, 1], 20, **wants))
     answers.finish()
-    assert {batch.entry for batch in runtime.batches} == {"extend", "decode"}
+    assert "draft" in {batch.entry for batch in runtime.batches}
+    assert answers.core.num_accepted > 0
+    sampled = {k: v for k, v in wants.items() if k != "top_logprobs"}
+    assert answers.ids("a") == generate([3, 1], 20, **sampled)
 
 
 def test_more_drafts_than_programs_verify_are_refused() -> None:
@@ -283,12 +295,6 @@ def test_what_cannot_run_is_refused_by_the_engine_too(change: dict[str, object],
     assert answers.ends == {"a": code}
 
 
-def test_scores_are_refused_where_the_artifact_has_none() -> None:
-    answers = Answers(EngineCore(FakeRuntime(replace(FakeLimits(), max_score_rows=0))))
-    answers.submit(_submit("a", [1], score_prompt=True))
-    assert answers.ends == {"a": "unsupported_value"}
-
-
 def test_the_warm_up_runs_a_prefill_and_a_decode_step() -> None:
     runtime = FakeRuntime()
     EngineCore(runtime).warm_up()
@@ -330,7 +336,6 @@ _LIMITS = st.builds(
     max_tokens=st.integers(1, 20),
     max_reqs=st.integers(1, 5),
     num_pages=st.integers(15, 40),
-    max_score_rows=st.integers(1, 8),
     max_drafts=st.integers(0, 3),
 )
 

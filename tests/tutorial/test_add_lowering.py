@@ -48,12 +48,12 @@ def test_the_lowering_takes_less_than_sixty_lines() -> None:
 def test_the_lowering_passes_the_conformance_kit(small_capture: Any, lowering: Any) -> None:
     passes = (
         AssignFormatsPass(dtype="f32"),
-        SpecialisePass(entry="extend", all=False, scores=False),
+        SpecialisePass(segment="pick"),
     )
     module = run(small_capture.module.clone(), passes)
     for bucket in edge_buckets("extend"):
         context = ProgramContext(module, CPU, "extend", bucket, Guard("always"))
-        head = context.blocks["head"]
+        head = context.blocks["pick_head"]
         ((_, match),) = find_sites(head, [lowering])
         candidate = Candidate(context, head, match, lowering)
         alone = run_alone(candidate, lambda: CpuDriver(CPU, no_kernels, {}), _no_kernel, {})

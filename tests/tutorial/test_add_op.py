@@ -91,7 +91,7 @@ def module(small_capture: Any, installed: Any):
 
 
 def test_the_lowering_passes_the_conformance_kit(module: Any, installed: Any) -> None:
-    made = run(module.clone(), (SpecialisePass(entry="extend", all=False, scores=False),))
+    made = run(module.clone(), (SpecialisePass(segment="extend"),))
     bucket = Bucket(tokens=7, reqs=2, pages=2, rows=2)
     context = ProgramContext(made, CPU, "extend", bucket, Guard("always"))
     case = step_case(bucket, "extend", 1, page_tokens=64, vocab_size=64)

@@ -45,7 +45,10 @@ COMMANDS = {
     ),
     "explain": Command(
         "What was chosen for each op, what lost and why.",
-        ("lostwax explain model.lostwax", "lostwax explain model.lostwax dsa.topk --entry decode"),
+        (
+            "lostwax explain model.lostwax",
+            "lostwax explain model.lostwax dsa.topk --segment decode",
+        ),
     ),
     "certify": Command(
         "Each lowering beside the fp64 reference, on this device.",
@@ -71,7 +74,7 @@ COMMANDS = {
         "Run passes over a module's text.",
         (
             "lostwax opt --list-passes",
-            "lostwax opt FILE.mlir --passes 'specialise{entry=decode},clean-up'",
+            "lostwax opt FILE.mlir --passes 'specialise{segment=decode},clean-up'",
         ),
     ),
     "new-checkpoint": Command(

@@ -23,6 +23,7 @@ from lostwax.cli.option_types import (
 )
 from lostwax.ir.contract.artifact import CheckpointNote, Manifest
 from lostwax.ir.contract.model import WeightTable
+from lostwax.ir.contract.program import SEGMENTS
 
 _IR_NAMES = {"fp32": "f32"}
 """The user's word for a dtype, by the IR's."""
@@ -33,19 +34,20 @@ class ForcedError(Exception):
 
 
 def _forced(text: str) -> tuple[str, str, str | None]:
-    """`[ENTRY:]OP=NAME` as (op, name, entry)."""
+    """`[SEGMENT:]OP=NAME` as (op, name, segment)."""
     place, equals, name = text.partition("=")
-    entry, colon, op = place.rpartition(":")
+    segment, colon, op = place.rpartition(":")
     if not equals or not name or not op or "." not in op:
         raise ForcedError(
-            f"--lowering {text!r} is not [ENTRY:]OP=NAME, such as"
+            f"--lowering {text!r} is not [SEGMENT:]OP=NAME, such as"
             " decode:mla.attend=portable_attend_expanded"
         )
-    if colon and entry not in ("extend", "decode", "draft"):
+    if colon and segment not in SEGMENTS:
         raise ForcedError(
-            f"--lowering {text!r}: the entry must be extend, decode or draft, not {entry!r}"
+            f"--lowering {text!r}: the segment must be one of {', '.join(SEGMENTS)}, not"
+            f" {segment!r}"
         )
-    return op, name, entry if colon else None
+    return op, name, segment if colon else None
 
 
 def _rules(_: object, rules: list[str] | None) -> None:
@@ -120,7 +122,7 @@ def compile(
         One lowering an op in all programs, with independent rows: an answer does then not depend
         on its neighbours, on chunking nor on drafting. Slower, and on the CPU only so far.
     lowering
-        Force a choice: [ENTRY:]OP=NAME, such as decode:mla.attend=portable_attend_expanded.
+        Force a choice: [SEGMENT:]OP=NAME, such as decode:mla.attend=portable_attend_expanded.
     budget
         Most bytes of results, workspace and temporaries that one lowering may take (default: a
         32nd of the memory of the target's smallest device, or more for an op that takes no less).

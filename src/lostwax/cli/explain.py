@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
@@ -17,6 +16,7 @@ from lostwax.cli.wrapped import wrapped
 from lostwax.ir.contract.artifact import ProgramRef
 from lostwax.ir.contract.choice import Choices, RegionChoice
 from lostwax.ir.contract.probe import Certificates, Evidence
+from lostwax.ir.contract.program import Segment
 
 
 class UnknownOp(ValueError):
@@ -32,7 +32,7 @@ def explain(
     op: str | None = None,
     /,
     *,
-    entry: Literal["extend", "decode", "draft"] | None = None,
+    segment: Segment | None = None,
     program: str | None = None,
     certificates: Folder | None = None,
     json_: Json = False,
@@ -48,8 +48,8 @@ def explain(
         The artifact folder.
     op
         Only this op, such as mla.attend: then every program's choice, and where it flips.
-    entry
-        Only programs of this entry: extend, decode or draft.
+    segment
+        Only programs of this segment: extend, decode, draft, or a head: pick, sample, score.
     program
         Only this program (a file name of the artifact's programs/, without .json).
     certificates
@@ -62,8 +62,8 @@ def explain(
     from lostwax.ir.contract.foreign_file import BadFile
 
     reader = ArtifactReader(artifact)
-    if json_ and (op or entry or program):
-        raise OptionRefused("--json prints all choices; leave OP, --entry and --program out")
+    if json_ and (op or segment or program):
+        raise OptionRefused("--json prints all choices; leave OP, --segment and --program out")
     if json_:
         result_json(msgspec.to_builtins(reader.structure("choices.json", Choices)), indent=1)
         return
@@ -77,10 +77,10 @@ def explain(
     kept = {
         name: ref
         for name, ref in refs.items()
-        if entry in (None, ref.entry) and program in (None, name)
+        if segment in (None, ref.segment) and program in (None, name)
     }
     if not kept:
-        raise UnknownProgram(f"{artifact} has no program {program or ''} of the entry {entry}")
+        raise UnknownProgram(f"{artifact} has no program {program or ''} of the segment {segment}")
     try:
         proof = read_certificates(certificates_file(reader, certificates))
     except BadFile:  # `serve` measures it again
@@ -177,11 +177,12 @@ def _one_op(
         same: dict[tuple[str, ...], list[str]] = {}
         for choice in (c for c in choices.programs[name] if op in c.ops):
             same.setdefault(tuple(_why(choice, evidence)), []).append(choice.block)
-            key = (choice.block, ref.entry, ref.guard.name)
+            key = (choice.block, ref.segment, ref.guard.name)
             before = previous.get(key)
             if before and before[1] != choice.lowering:
                 flips.append(
-                    f"{choice.block}, {ref.entry}, {ref.guard.name}: {before[1]} up to {before[0]},"
+                    f"{choice.block}, {ref.segment}, {ref.guard.name}: {before[1]} up to"
+                    f" {before[0]},"
                     f" {choice.lowering} from {name}"
                 )
             previous[key] = (name, choice.lowering)
@@ -190,7 +191,7 @@ def _one_op(
             yield from why
     yield from (f"flips  {line}" for line in flips)
     if not flips:
-        yield "the choice flips between no two neighbouring programs of an entry and guard"
+        yield "the choice flips between no two neighbouring programs of a segment and guard"
 
 
 def _why(choice: RegionChoice, evidence: Mapping[str, Evidence]) -> Iterator[str]:

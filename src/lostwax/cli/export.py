@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -10,6 +10,7 @@ from lostwax.backends.runtime.say import result, result_json
 from lostwax.cli.checked_model import require_checkpoint
 from lostwax.cli.named_paths import Artifact, Checkpoint, OutFile
 from lostwax.cli.option_types import Flag, Json
+from lostwax.ir.contract.program import Segment
 
 
 class NoFormat(ValueError):
@@ -22,9 +23,8 @@ def export(
     *,
     out: Annotated[OutFile, Parameter(name=["-o", "--out"])],
     onnx: Flag = False,
-    entry: Literal["extend", "decode", "draft"] = "extend",
+    segment: Segment = "extend",
     dense: Annotated[bool, Parameter(negative="--sparse")] = False,
-    scores: Flag = False,
     checkpoint: Checkpoint | None = None,
     json_: Json = False,
 ) -> None:
@@ -41,14 +41,13 @@ def export(
         The model's file; its weights go to FILE.data beside it.
     onnx
         Write ONNX, which is the only format so far.
-    entry
-        extend: rows of unequal requests (one row each, too). decode: one row a request. draft: the
-        MTP layer, in an artifact that drafts.
+    segment
+        A body, which gives hidden rows: extend (rows of unequal requests), decode (one row a
+        request), draft (the MTP layer, in an artifact that drafts). Or a head, which reads them:
+        pick, sample (top_p too), score (log-probabilities of targets and the likeliest ids, too).
     dense
         The graph for requests of at most index_topk tokens, where every position is selected.
         --sparse, the default, serves every length.
-    scores
-        The head that also gives log-probabilities of targets and the likeliest ids.
     checkpoint
         Where the artifact's checkpoint lies, if not where it was when compiled.
     json_
@@ -60,7 +59,7 @@ def export(
     from lostwax.backends.plan.variants import Variant
     from lostwax.backends.runtime.artifact_reader import ArtifactReader
 
-    variant = Variant(entry, every=dense, scores=scores)
+    variant = Variant(segment, every=dense)
     reader = ArtifactReader(artifact)
     graph_file(reader.manifest, variant.name)  # refused before torch is imported
     require_checkpoint(reader, checkpoint)

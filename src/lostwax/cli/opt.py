@@ -36,7 +36,7 @@ def opt(
     file
         An .mlir file, or - for standard input.
     passes
-        What to run, with commas between, such as 'specialise{entry=decode},clean-up'.
+        What to run, with commas between, such as 'specialise{segment=decode},clean-up'.
         Empty: parse, verify and print.
     list_passes
         Print every pass with its options and its reason, and stop.

@@ -1,7 +1,7 @@
-// RUN: lostwax opt --passes=specialise{entry=decode} %s | filecheck %s --check-prefix=DECODE
-// RUN: lostwax opt --passes=specialise{entry=extend} %s | filecheck %s --check-prefix=EXTEND
-// RUN: lostwax opt "--passes=specialise{entry=extend scores=true}" %s | filecheck %s --check-prefix=SCORES
-// RUN: lostwax opt "--passes=specialise{entry=decode all=true}" %s | filecheck %s --check-prefix=ALL
+// RUN: lostwax opt --passes=specialise{segment=decode} %s | filecheck %s --check-prefix=DECODE
+// RUN: lostwax opt --passes=specialise{segment=extend} %s | filecheck %s --check-prefix=EXTEND
+// RUN: lostwax opt "--passes=specialise{segment=score}" %s | filecheck %s --check-prefix=SCORE
+// RUN: lostwax opt "--passes=specialise{segment=decode all=true}" %s | filecheck %s --check-prefix=ALL
 
 // Decode has one row a request: T is B in every type, also in sums and products.
 // DECODE-LABEL: func.func @select(
@@ -14,18 +14,18 @@
 // DECODE-LABEL: func.func @decode(
 // DECODE-SAME: %positions: !lostwax.tensor<[B], i32>
 // DECODE: core.call @select
-// DECODE-NOT: @step
+// DECODE-NOT: @body
 
-// Extend changes no type; only the entry's name changes and the other step goes.
+// Extend changes no type; only the segment's name changes and the others go.
 // EXTEND-LABEL: func.func @select(
 // EXTEND-SAME: !lostwax.tensor<[T, 2, 4], bf16>
 // EXTEND: "dsa.topk"
 // EXTEND-LABEL: func.func @extend(
-// EXTEND-NOT: @step
+// EXTEND-NOT: @body
 
-// SCORES-LABEL: func.func @extend(
-// SCORES: core.call @marker
-// SCORES-NOT: @step
+// SCORE-LABEL: func.func @score(
+// SCORE: core.call @marker
+// SCORE-NOT: @body
 
 // ALL: %logits = "dsa.index_logits"
 // ALL: %sel = "dsa.all"(%positions) <{k = 2 : i64}> : (!lostwax.tensor<[B], i32>) -> !lostwax.tensor<[B, 2], i32>
@@ -38,11 +38,11 @@ func.func @select(%q: !lostwax.tensor<[T, 2, 4], bf16>, %w: !lostwax.tensor<[T, 
 func.func @sums(%x: !lostwax.tensor<[T + B, T*P + 1], bf16>) {
   func.return
 }
-func.func @step(%q: !lostwax.tensor<[T, 2, 4], bf16>, %w: !lostwax.tensor<[T, 2], f32>, %positions: !lostwax.tensor<[T], i32>, %q_starts: !lostwax.tensor<[B + 1], i32>, %page_table: !lostwax.tensor<[B, P], i32>) -> !lostwax.tensor<[T, 2], i32> {
+func.func @body(%q: !lostwax.tensor<[T, 2, 4], bf16>, %w: !lostwax.tensor<[T, 2], f32>, %positions: !lostwax.tensor<[T], i32>, %q_starts: !lostwax.tensor<[B + 1], i32>, %page_table: !lostwax.tensor<[B, P], i32>) -> !lostwax.tensor<[T, 2], i32> {
   %sel = core.call @select(%q, %w, %positions, %q_starts, %page_table) layer 0 weights "" : (!lostwax.tensor<[T, 2, 4], bf16>, !lostwax.tensor<[T, 2], f32>, !lostwax.tensor<[T], i32>, !lostwax.tensor<[B + 1], i32>, !lostwax.tensor<[B, P], i32>) -> !lostwax.tensor<[T, 2], i32>
   func.return %sel : !lostwax.tensor<[T, 2], i32>
 }
-func.func @step_scores(%x: !lostwax.tensor<[T], i32>) -> !lostwax.tensor<[T], i32> {
+func.func @score(%x: !lostwax.tensor<[T], i32>) -> !lostwax.tensor<[T], i32> {
   %y = core.call @marker(%x) layer 0 weights "" : (!lostwax.tensor<[T], i32>) -> !lostwax.tensor<[T], i32>
   func.return %y : !lostwax.tensor<[T], i32>
 }
