@@ -1,4 +1,4 @@
-"""Loads an artifact for serving and runs steps: pick a program, fill its inputs, replay it."""
+"""Loads an artifact for serving and starts steps: pick a program, fill its inputs, replay it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from lostwax.backends.runtime.bound_program import BoundProgram, Memory, PlaneBu
 from lostwax.backends.runtime.checkpoint_content import require_content
 from lostwax.backends.runtime.choose_threads import StepThreads, choose_threads
 from lostwax.backends.runtime.default_pages import default_pages
-from lostwax.backends.runtime.driver import Driver
+from lostwax.backends.runtime.driver import Driver, Mark, Passed
 from lostwax.backends.runtime.input_layout import input_offsets
 from lostwax.backends.runtime.load_weights import WeightBuffers, load_weights
 from lostwax.backends.runtime.ranks import Ranks
+from lostwax.backends.runtime.ticket import Started, StepTicket
 from lostwax.backends.runtime.usable_cores import usable_threads
 from lostwax.ir.contract.artifact import Manifest, ProgramRef
 from lostwax.ir.contract.model import ModelFacts
@@ -83,6 +84,8 @@ class Runtime:
         self.memory = _allocate(reader.manifest, driver, weights, num_pages)
         self._shared_inputs = self.memory.inputs is self.memory.host_inputs
         self._threads: StepThreads | None = None
+        self._last: StepTicket | None = None
+        self._inputs_taken: Mark = Passed()
         target = reader.manifest.target
         if target.replay == "graph":
             for ref in reader.manifest.programs:
@@ -122,21 +125,29 @@ class Runtime:
             self._bound[ref.file] = bound
         return self._bound[ref.file]
 
-    def run(self, batch: StepBatch) -> StepResult:
-        """Run one step, on every rank. Raises StepError where no program fits."""
+    def submit(self, batch: StepBatch) -> StepTicket:
+        """Enqueue one step, on every rank.
+
+        Raises StepError, before anything is changed, where no program fits.
+        """
         ref = self.pick(batch)
-        self.ranks.tell(ref.file, batch)
-        try:
+
+        def start() -> Started:
+            self.ranks.tell(ref.file, batch)
             return self._replay(ref, batch)
-        except Exception:
-            self.ranks.fail()
-            raise
+
+        self._last = StepTicket(self._last, start, self.ranks.fail)
+        return self._last
+
+    def run(self, batch: StepBatch) -> StepResult:
+        """Submit one step and wait for it. Raises StepError, and what the step raised."""
+        return self.submit(batch).result()
 
     def follow(self) -> None:
         """On ranks but the first: run what rank 0 tells, until it dismisses them."""
         refs = {ref.file: ref for ref in self.manifest.programs}
         while (told := self.ranks.receive()) is not None:
-            self._replay(refs[told.program], told.batch)
+            self._replay(refs[told.program], told.batch).mark.wait()
 
     def choose_threads(self) -> StepThreads | None:
         """Time steps on some numbers of threads and use the best from now on; return the choice.
@@ -156,21 +167,23 @@ class Runtime:
         )
         return self._threads
 
-    def _replay(self, ref: ProgramRef, batch: StepBatch) -> StepResult:
+    def _replay(self, ref: ProgramRef, batch: StepBatch) -> Started:
+        """Enqueue a program over the batch."""
         if self._threads is not None:
             # Each time, since torch keeps the number by thread, and steps may come from several.
             torch.set_num_threads(self._threads.of(len(batch.tokens)))
+        self._inputs_taken.wait()  # what is written now, the step before may still have to copy
         program = self.bound(ref)
         with torch.inference_mode():
             program.step.fill(batch)
             if not self._shared_inputs:
                 count = program.step.num_bytes
                 self.memory.inputs[:count].copy_(self.memory.host_inputs[:count], non_blocking=True)
+                self._inputs_taken = self._driver.mark()
             program.replay()
-            self._driver.synchronize()
-            rows = len(batch.logit_rows)
-            found: dict[str, Any] = {n: t[:rows].tolist() for n, t in program.outputs.items()}
-        return StepResult(program=program.program.name, **found)
+            read = program.results.start(len(batch.logit_rows))
+        name = program.program.name
+        return Started(self._driver.mark(), lambda: StepResult(program=name, **read()))
 
 
 def _allocate(manifest: Manifest, driver: Driver, weights: WeightBuffers, num_pages: int) -> Memory:

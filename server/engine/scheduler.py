@@ -66,14 +66,17 @@ class Scheduler:
             self.running.remove(req)
         else:
             self.waiting.remove(req)
+        # At once, steps in flight or not: who gets the pages writes them in a later step.
         self.pages.release(req.pages, req.name)
         req.pages = []
+        req.ended = True
 
     def schedule(self) -> StepPlan | None:
         """The next step, or None when nothing can run."""
         self._admit()
-        extend = self._plan_extend if any(r.is_prefilling for r in self.running) else None
-        decode = self._plan_decode if any(not r.is_prefilling for r in self.running) else None
+        ready = self._ready
+        extend = self._plan_extend if any(r.is_prefilling for r in ready) else None
+        decode = self._plan_decode if any(not r.is_prefilling for r in ready) else None
         first, second = (extend, decode) if self._last_entry == "decode" else (decode, extend)
         plan = first or second
         if plan is None:
@@ -81,6 +84,11 @@ class Scheduler:
         step = plan()
         self._last_entry = step.entry
         return step
+
+    @property
+    def _ready(self) -> list[Req]:
+        """Running requests whose next rows are known here."""
+        return [req for req in self.running if not req.in_flight]
 
     def check_integrity(self) -> None:
         """Pages are neither lost nor shared, and every request holds what its rows need."""
@@ -109,7 +117,7 @@ class Scheduler:
         chunks: list[Chunk] = []
         tokens_left = self.limits.max_tokens
         num_rows, scores = 0, False
-        for req in self.running:
+        for req in self._ready:
             if not req.is_prefilling or tokens_left == 0:
                 continue
             length = min(req.num_left, tokens_left)
@@ -117,7 +125,7 @@ class Scheduler:
                 length = min(length, self.limits.max_score_rows - num_rows)
             if length <= 0:
                 continue
-            chunk = Chunk(req, req.num_cached, length)
+            chunk = Chunk.behind(req, length)
             rows_after = num_rows + len(chunk.logit_positions)
             scores_after = scores or chunk.needs_scores
             if scores_after and rows_after > self.limits.max_score_rows:
@@ -128,10 +136,10 @@ class Scheduler:
         return StepPlan("extend", tuple(chunks))
 
     def _plan_decode(self) -> StepPlan:
-        reqs = [req for req in self.running if not req.is_prefilling]
+        reqs = [req for req in self._ready if not req.is_prefilling]
         chunks = [_decode_chunk(req) for req in reqs]
         if any(c.needs_scores for c in chunks):  # programs with scores take one row a request
-            chunks = [Chunk(req, req.num_cached, 1) for req in reqs]
+            chunks = [Chunk.behind(req, 1) for req in reqs]
         if any(c.needs_scores for c in chunks) and len(chunks) > self.limits.max_score_rows:
             chunks = chunks[: self.limits.max_score_rows]
             # Those that run go to the back, so that all take turns.
@@ -142,4 +150,4 @@ class Scheduler:
 
 def _decode_chunk(req: Req) -> Chunk:
     """The row of the last token, and those of its drafts."""
-    return Chunk(req, req.num_cached, 1 + len(req.drafts), tuple(req.drafts))
+    return Chunk.behind(req, 1 + len(req.drafts), tuple(req.drafts))
