@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,6 @@ class ResultCopy:
 
     def __init__(self, outputs: Mapping[str, torch.Tensor], rows: int, driver: Driver) -> None:
         self._outputs = dict(outputs)
-        self._driver = driver
         self._packed: torch.Tensor | None = None
         if driver.device.type != "cpu":
             # Steps run one after another, so that those in flight share it.
@@ -26,26 +25,32 @@ class ResultCopy:
     def start(self, rows: int) -> Callable[[], dict[str, Any]]:
         """Enqueue the copy of the first `rows` rows; the function reads them as lists, by name.
 
-        It may be called once a mark made behind this has passed. What it reads is a copy that later
-        steps do not touch.
+        It may be called once a mark made behind this has passed. On the host nothing is copied:
+        there it must be called before the next step.
         """
-        parts = {name: tensor[:rows] for name, tensor in self._outputs.items()}
-        flat = [part.reshape(-1).view(torch.uint8) for part in parts.values()]
-        sizes = [part.numel() for part in flat]
+        names = tuple(self._outputs)
+        parts = [tensor[:rows] for tensor in self._outputs.values()]
         if self._packed is None:
-            host = torch.cat(flat)
-        else:
-            packed = torch.cat(flat, out=self._packed[: sum(sizes)])
-            # torch keeps pinned blocks, and gives one away again only behind the copy into it.
-            host = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=True)
-            host.copy_(packed, non_blocking=True)
+            return lambda: {name: part.tolist() for name, part in zip(names, parts, strict=True)}
+        packed = packed_bytes(parts, self._packed)
+        # torch keeps pinned blocks, and gives one away again only behind the copy into it.
+        host = torch.empty(packed.numel(), dtype=torch.uint8, pin_memory=True)
+        host.copy_(packed, non_blocking=True)
+        return lambda: dict(zip(names, unpacked(host, parts), strict=True))
 
-        def read() -> dict[str, Any]:
-            # Cloned, since a view as a wider dtype must be aligned.
-            pieces = [piece.clone() for piece in host.split_with_sizes(sizes)]
-            return {
-                name: piece.view(part.dtype).reshape(part.shape).tolist()
-                for (name, part), piece in zip(parts.items(), pieces, strict=True)
-            }
 
-        return read
+def packed_bytes(parts: Sequence[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
+    """The parts' bytes, one part behind another, at the start of u8 `out`."""
+    flat = [part.reshape(-1).view(torch.uint8) for part in parts]
+    return torch.cat(flat, out=out[: sum(each.numel() for each in flat)])
+
+
+def unpacked(packed: torch.Tensor, parts: Sequence[torch.Tensor]) -> list[Any]:
+    """What was packed, as lists in the parts' shapes and dtypes; `packed` lies on the host."""
+    sizes = [part.numel() * part.element_size() for part in parts]
+    # Cloned, since a view as a wider dtype must be aligned.
+    pieces = [piece.clone() for piece in packed.split_with_sizes(sizes)]
+    return [
+        piece.view(part.dtype).reshape(part.shape).tolist()
+        for part, piece in zip(parts, pieces, strict=True)
+    ]

@@ -52,7 +52,7 @@ class StepTicket:
         except Exception as error:
             self._fail_with(error)
             return
-        if self.done:  # on the host: it may as well be let go of
+        if self.done:  # on the host, where the next step writes over this one's outputs
             self._settle()
 
     @property

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lostwax.backends.runtime.host_driver import HostDriver
-from lostwax.backends.runtime.result_copy import ResultCopy
+from lostwax.backends.runtime.result_copy import ResultCopy, packed_bytes, unpacked
 from lostwax.backends.runtime.ticket import Started, StepBefore, StepTicket
 from lostwax.ir.contract.step import StepResult
 
@@ -115,7 +115,10 @@ def test_the_first_rows_of_all_outputs_come_as_they_are(rows: int) -> None:
         "logprobs": torch.tensor([-0.5, float("-inf"), 0.0, 3e-41]),
     }
     want = {name: tensor[:rows].tolist() for name, tensor in outputs.items()}
-    read = ResultCopy(outputs, 4, HostDriver.__new__(HostDriver)).start(rows)
+    assert ResultCopy(outputs, 4, HostDriver.__new__(HostDriver)).start(rows)() == want
+    parts = [tensor[:rows] for tensor in outputs.values()]
+    packed = packed_bytes(parts, torch.empty(100, dtype=torch.uint8))
+    assert packed.numel() == rows * (1 + 4 + 12 + 4)
     for tensor in outputs.values():
         tensor.zero_()  # as the next step would
-    assert read() == want
+    assert unpacked(packed, parts) == list(want.values())
