@@ -13,6 +13,8 @@ import random
 import time
 from dataclasses import dataclass
 
+from run_at_once import RunsAtOnce
+
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.step import TRASH_PAGE, StepBatch, StepResult
 
@@ -85,7 +87,7 @@ def generate(
     return tokens[len(prompt) :]
 
 
-class FakeRuntime:
+class FakeRuntime(RunsAtOnce):
     """Keeps slot -> (position, token). `step_s` makes steps slow, `fail` makes them raise."""
 
     def __init__(self, limits: FakeLimits | None = None, *, step_s: float = 0.0) -> None:

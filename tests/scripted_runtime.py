@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 from fake_runtime import FACTS, FakeLimits
+from run_at_once import RunsAtOnce
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
@@ -60,7 +61,7 @@ CHATTING = msgspec.structs.replace(
 
 
 @dataclass
-class ScriptedRuntime:
+class ScriptedRuntime(RunsAtOnce):
     """Answers every request by `script`, then by the end of the sentence."""
 
     script: list[int] = field(default_factory=list[int])

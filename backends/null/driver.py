@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from lostwax.backends.runtime.driver import ReadKernel, Resolve, Thunk
+from lostwax.backends.runtime.driver import Mark, Passed, ReadKernel, Resolve, Thunk
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.program import HostCall, Launch
 from lostwax.ir.contract.target import Target
@@ -66,6 +66,10 @@ class NullDriver:
                 launch()
 
         return replay
+
+    def mark(self) -> Mark:
+        """Passed: a launch returns when it has run."""
+        return Passed()
 
     def synchronize(self) -> None:
         """Nothing runs."""

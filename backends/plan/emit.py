@@ -95,12 +95,12 @@ def _block_launches(chosen: Cover, placed: _Placed) -> tuple[Launch, ...]:
 
 def _outputs(context: ProgramContext, layout: BlockLayout) -> dict[str, View]:
     """A head's results, by the result's name in its op; a body's are state, and no outputs."""
+    if context.segment not in HEADS:
+        return {}
     returned = layout.block.function.body.block.last_op
     assert isinstance(returned, func.ReturnOp)
     found: dict[str, View] = {}
     for value in returned.arguments:
-        if value in layout.block.state_results:
-            continue
         owner = value.owner
         assert isinstance(owner, IRDLOperation)
         names = [n for n, _ in owner.get_irdl_definition().results]

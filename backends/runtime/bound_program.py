@@ -9,6 +9,7 @@ import torch
 from lostwax.backends.runtime.artifact_reader import ArtifactError
 from lostwax.backends.runtime.driver import Driver, Thunk
 from lostwax.backends.runtime.load_weights import WeightBuffers
+from lostwax.backends.runtime.result_copy import ResultCopy
 from lostwax.backends.runtime.step_buffers import InputMemory, StepBuffers
 from lostwax.backends.runtime.tensors import tensor_of
 from lostwax.ir.contract.check_program import code_of
@@ -66,6 +67,7 @@ class BoundProgram:
         self.outputs = {
             name: tensor_of(memory.arena, view) for name, view in program.outputs.items()
         }
+        self.results = ResultCopy(self.outputs, program.bucket.rows, driver)
         # Capture warms up over the inputs: rows of padding touch no page but the trash page.
         self.step.pad()
         self.replay: Thunk = driver.capture(self.launches) if captured else self._walk

@@ -27,6 +27,28 @@ class DeviceUnavailable(RuntimeError):
     """The artifact's target needs a device or a driver that this machine lacks."""
 
 
+class Mark(Protocol):
+    """A place in the order of all that a device was given."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything before it has run; never waits, raises what the device failed with."""
+        ...
+
+    def wait(self) -> None:
+        """Return once everything before it has run, or raise what the device failed with."""
+        ...
+
+
+class Passed:
+    """The mark of a device on which whatever was launched has run."""
+
+    passed = True
+
+    def wait(self) -> None:
+        """Nothing is awaited."""
+
+
 class Driver(Protocol):
     """One device. `torch.Tensor` is the memory handle on every target that torch reaches.
 
@@ -65,6 +87,10 @@ class Driver(Protocol):
 
     def capture(self, launches: Sequence[Thunk]) -> Thunk:
         """One call that replays the launches in order."""
+        ...
+
+    def mark(self) -> Mark:
+        """A mark behind everything launched so far."""
         ...
 
     def synchronize(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from lostwax.backends.runtime.artifact_reader import ArtifactError
-from lostwax.backends.runtime.driver import ReadKernel, Resolve, Thunk
+from lostwax.backends.runtime.driver import Mark, ReadKernel, Resolve, Thunk
 from lostwax.backends.runtime.host_call import bind_host_call
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.program import HostCall, KernelLaunch, Launch, Null, Pointer, Scalar
@@ -61,6 +61,23 @@ class KernelLibrary(Protocol):
     def launch(self, packed: Any, stream: int) -> None:
         """Launch on a stream."""
         ...
+
+
+class _EventMark:
+    """An event of the current stream, recorded now."""
+
+    def __init__(self) -> None:
+        self._event = torch.cuda.Event()
+        self._event.record()
+
+    @property
+    def passed(self) -> bool:
+        """Asks the event."""
+        return self._event.query()
+
+    def wait(self) -> None:
+        """Waits for the event, not for what was launched behind it."""
+        self._event.synchronize()
 
 
 class GpuDriver:
@@ -150,6 +167,10 @@ class GpuDriver:
         # torch refuses a pool whose last graph has died: the first one keeps it usable.
         self._first_graph = self._first_graph or graph
         return graph.replay
+
+    def mark(self) -> Mark:
+        """An event behind what the current stream was given."""
+        return _EventMark()
 
     def synchronize(self) -> None:
         """Wait until everything launched has finished."""

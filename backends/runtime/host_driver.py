@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from lostwax.backends.runtime.artifact_reader import ArtifactError
-from lostwax.backends.runtime.driver import ReadKernel, Resolve, Thunk
+from lostwax.backends.runtime.driver import Mark, Passed, ReadKernel, Resolve, Thunk
 from lostwax.backends.runtime.host_call import bind_host_call
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.program import HostCall, Launch
@@ -65,6 +65,10 @@ class HostDriver:
                 launch()
 
         return walk
+
+    def mark(self) -> Mark:
+        """Passed: a launch returns when it has run."""
+        return Passed()
 
     def synchronize(self) -> None:
         """Nothing is asynchronous."""

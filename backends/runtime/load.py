@@ -1,8 +1,8 @@
-"""Loads an artifact for serving and runs steps: pick programs, fill their inputs, replay them."""
+"""Loads an artifact for serving and starts steps: picks programs, fills their inputs, replays."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.input_layout import input_bytes
 from lostwax.backends.runtime.load_weights import WeightBuffers, load_weights
 from lostwax.backends.runtime.ranks import Ranks
+from lostwax.backends.runtime.result_copy import ReadRows
 from lostwax.backends.runtime.step_buffers import InputMemory
+from lostwax.backends.runtime.ticket import Started, StepTicket
 from lostwax.backends.runtime.usable_cores import usable_threads
 from lostwax.ir.contract.artifact import Manifest, ProgramRef
 from lostwax.ir.contract.model import ModelFacts
@@ -83,6 +85,7 @@ class Runtime:
         self._bound: dict[str, BoundProgram] = {}
         self.memory = _allocate(reader.manifest, driver, weights, num_pages)
         self._threads: StepThreads | None = None
+        self._last: StepTicket | None = None
         target = reader.manifest.target
         if target.replay == "graph":
             for ref in reader.manifest.programs:
@@ -135,21 +138,29 @@ class Runtime:
             self._bound[ref.file] = bound
         return self._bound[ref.file]
 
-    def run(self, batch: StepBatch) -> StepResult:
-        """Run one step, on every rank. Raises StepError where no program fits."""
+    def submit(self, batch: StepBatch) -> StepTicket:
+        """Enqueue one step, on every rank.
+
+        Raises StepError, before anything is changed, where no program fits.
+        """
         refs = self.pick(batch)
-        self.ranks.tell(tuple(ref.file for ref in refs), batch)
-        try:
+
+        def start() -> Started:
+            self.ranks.tell(tuple(ref.file for ref in refs), batch)
             return self._replay(refs, batch)
-        except Exception:
-            self.ranks.fail()
-            raise
+
+        self._last = StepTicket(self._last, start, self.ranks.fail)
+        return self._last
+
+    def run(self, batch: StepBatch) -> StepResult:
+        """Submit one step and wait for it. Raises StepError, and what the step raised."""
+        return self.submit(batch).result()
 
     def follow(self) -> None:
         """On ranks but the first: run what rank 0 tells, until it dismisses them."""
         refs = {ref.file: ref for ref in self.manifest.programs}
         while (told := self.ranks.receive()) is not None:
-            self._replay([refs[file] for file in told.programs], told.batch)
+            self._replay([refs[file] for file in told.programs], told.batch).mark.wait()
 
     def choose_threads(self) -> StepThreads | None:
         """Time steps on some numbers of threads and use the best from now on; return the choice.
@@ -169,32 +180,38 @@ class Runtime:
         )
         return self._threads
 
-    def _replay(self, refs: Sequence[ProgramRef], batch: StepBatch) -> StepResult:
+    def _replay(self, refs: Sequence[ProgramRef], batch: StepBatch) -> Started:
+        """Enqueue a step's body, and its head over all rows that are asked for."""
         if self._threads is not None:
             # Each time, since torch keeps the number by thread, and steps may come from several.
             torch.set_num_threads(self._threads.of(len(batch.tokens)))
         body, *heads = map(self.bound, refs)
         result = StepResult(program=body.program.name)
+        reads: list[ReadRows] = []
         with torch.inference_mode():
             body.step.fill(batch)
             body.replay()
             for head in heads:
                 result.head = head.program.name
-                self._run_head(head, batch, result)
-            if not heads:
-                self._driver.synchronize()
-        return result
+                reads += _replay_head(head, batch)
 
-    def _run_head(self, head: BoundProgram, batch: StepBatch, result: StepResult) -> None:
-        """Replay the head over all rows that are asked for, as many at once as it takes."""
-        most = head.program.bucket.rows
-        for start in range(0, len(batch.logit_rows), most):
-            stop = min(start + most, len(batch.logit_rows))
-            head.step.fill(batch, slice(start, stop))
-            head.replay()
-            self._driver.synchronize()  # its inputs and outputs are written over by the next slice
-            for name, tensor in head.outputs.items():
-                getattr(result, name).extend(tensor[: stop - start].tolist())
+        def read() -> StepResult:
+            for rows in reads:
+                for name, values in rows().items():
+                    getattr(result, name).extend(values)
+            return result
+
+        return Started(self._driver.mark(), read)
+
+
+def _replay_head(head: BoundProgram, batch: StepBatch) -> Iterator[ReadRows]:
+    """Replay a head as often as its rows want, and bring each slice's results to the host."""
+    most = head.program.bucket.rows
+    for start in range(0, len(batch.logit_rows), most):
+        stop = min(start + most, len(batch.logit_rows))
+        head.step.fill(batch, slice(start, stop))
+        head.replay()
+        yield head.results.start(stop - start)
 
 
 def _allocate(manifest: Manifest, driver: Driver, weights: WeightBuffers, num_pages: int) -> Memory:
@@ -203,9 +220,8 @@ def _allocate(manifest: Manifest, driver: Driver, weights: WeightBuffers, num_pa
         for plane in manifest.planes
         for layer in range(plane.layers)
     }
-    on_host = driver.device.type == "cpu"
     body, head = (
-        InputMemory(allocated(driver, count, "a step's inputs"), on_host=on_host)
+        InputMemory(allocated(driver, count, "a step's inputs"), driver)
         for count in input_bytes(manifest.programs)
     )
     arena = allocated(driver, manifest.arena_bytes, "an arena")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lostwax.backends.runtime.driver import Driver, Mark, Passed
 from lostwax.backends.runtime.input_layout import input_offsets
 from lostwax.ir.contract.program import Bucket, Segment
 from lostwax.ir.contract.step import STEP_INPUTS, StepBatch, input_shape
@@ -18,14 +19,22 @@ _NUMPY = {"i32": np.int32, "f32": np.float32}
 class InputMemory:
     """Where packed inputs lie for the host, and for the device: one buffer where that reads it."""
 
-    def __init__(self, device: torch.Tensor, *, on_host: bool) -> None:
-        self.device = device
-        self.host = device if on_host else torch.zeros_like(device, device="cpu", pin_memory=True)
+    def __init__(self, device: torch.Tensor, driver: Driver) -> None:
+        self.device = self.host = device
+        self._driver = driver
+        self._sent: Mark = Passed()
+        if device.device.type != "cpu":
+            self.host = torch.zeros_like(device, device="cpu", pin_memory=True)
+
+    def wait(self) -> None:
+        """Wait until what was last sent may be written over."""
+        self._sent.wait()
 
     def send(self, num_bytes: int) -> None:
         """Copy the first bytes to the device, behind what runs there."""
         if self.host is not self.device:
             self.device[:num_bytes].copy_(self.host[:num_bytes], non_blocking=True)
+            self._sent = self._driver.mark()
 
 
 class StepBuffers:
@@ -44,6 +53,7 @@ class StepBuffers:
     def fill(self, batch: StepBatch, rows: slice = slice(None)) -> None:
         """Write what fits the bucket, padding as STEP_INPUTS says; a head takes `rows` of what the
         batch asks for, a body all of it."""
+        self.memory.wait()
         for name, array in self._arrays.items():
             spec, values = STEP_INPUTS[name], getattr(batch, name)[rows]
             if name == "page_table":
@@ -58,6 +68,7 @@ class StepBuffers:
 
     def pad(self) -> None:
         """Write a step without rows: what programs run over before the first real step."""
+        self.memory.wait()
         for name, array in self._arrays.items():
             array.fill(0 if name == "q_starts" else STEP_INPUTS[name].padding)
         self.memory.send(self._num_bytes)

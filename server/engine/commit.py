@@ -13,7 +13,7 @@ from lostwax.server.engine.scheduler import StepPlan
 def commit(
     plan: StepPlan, result: StepResult, eos_token_ids: tuple[int, ...]
 ) -> list[Output | Failed]:
-    """Advance the plan's requests; one event for each that has news."""
+    """Advance the plan's requests that have not ended; one event for each that has news."""
     num_rows = sum(len(chunk.logit_positions) for chunk in plan.chunks)
     if len(result.ids) != num_rows or len(result.logprobs) != num_rows:
         raise ValueError(
@@ -25,6 +25,8 @@ def commit(
     for chunk in plan.chunks:
         rows = range(first_row, first_row + len(chunk.logit_positions))
         first_row = rows.stop
+        if chunk.req.ended:
+            continue
         event = _commit_chunk(chunk, rows, result, eos_token_ids)
         if event is not None:
             events.append(event)
@@ -40,7 +42,7 @@ def _commit_chunk(
     guesses = iter(chunk.drafts)
     for position, row in zip(chunk.logit_positions, rows, strict=True):
         top = _top(result, row, req.submit.top_logprobs)
-        if position + 1 < len(req.tokens):
+        if position + 1 < chunk.num_known:
             token, logprob, into = req.tokens[position + 1], result.target_logprobs[row], scores
         else:
             token, logprob, into = result.ids[row], result.logprobs[row], tokens

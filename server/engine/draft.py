@@ -35,7 +35,7 @@ def draft(plan: StepPlan, runtime: Runtime, most: int) -> None:
     """Give every request of a committed step up to `most` drafts."""
     rows = list(_first(plan, most))
     while rows:
-        result = runtime.run(_batch(rows, runtime.limits.page_tokens))
+        result = runtime.submit(_batch(rows, runtime.limits.page_tokens)).result()
         rows = list(_next(rows, result, most))
 
 
@@ -44,7 +44,7 @@ def _first(plan: StepPlan, most: int) -> Iterator[_Rows]:
     first_row = 0
     for chunk in plan.chunks:
         req = chunk.req
-        if req.pages and req.may_draft:  # a request that has ended holds no pages
+        if not req.ended and req.may_draft:
             behind = req.tokens[chunk.start + 1 : req.num_cached + 1]
             positions = range(chunk.start, req.num_cached)
             yield _Rows(req, positions, behind, first_row, req.num_drafts(most) > 0)

@@ -1,8 +1,11 @@
-"""The engine's step: schedule, build, run, commit. Knows no socket, no HTTP and no device."""
+"""The engine's step: schedule, submit, commit what is done. Knows no socket, HTTP or device."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
 from lostwax.server.engine.commit import commit
 from lostwax.server.engine.draft import draft
@@ -15,8 +18,8 @@ from lostwax.server.engine.messages import (
     Output,
     Submit,
 )
-from lostwax.server.engine.request import Req
-from lostwax.server.engine.runtime import Runtime
+from lostwax.server.engine.request import Chunk, Req
+from lostwax.server.engine.runtime import Runtime, Ticket
 from lostwax.server.engine.scheduler import Scheduler, StepPlan
 from lostwax.server.engine.step import build_step
 
@@ -30,19 +33,39 @@ class TooManyDrafts(ValueError):
     """More drafts are asked for than the artifact's programs verify."""
 
 
+class TooDeep(ValueError):
+    """More steps are to be in flight than today's steps allow."""
+
+
 class EngineBroken(RuntimeError):
     """Steps failed one after another; what they raised is in the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class _InFlight:
+    """A step that is submitted and not committed."""
+
+    plan: StepPlan
+    ticket: Ticket
 
 
 class EngineCore:
     """Holds a runtime and its scheduler. Callers use it from one thread at a time.
 
     `drafts` tokens are drafted at most (None: as many as the artifact can verify). `log` is told
-    what a step raised.
+    what a step raised. At most `depth` steps stay in flight between two calls of `step`.
     """
 
+    max_depth = 0
+    """A step's tokens come from the host, so that a deeper engine would leave out the requests that
+    are in flight: correct, and slower than depth 0."""
+
     def __init__(
-        self, runtime: Runtime, drafts: int | None = None, log: FailureLog | None = None
+        self,
+        runtime: Runtime,
+        drafts: int | None = None,
+        log: FailureLog | None = None,
+        depth: int = 0,
     ) -> None:
         most = runtime.limits.max_drafts
         if drafts is not None and not 0 <= drafts <= most:
@@ -52,6 +75,15 @@ class EngineCore:
             )
         self._runtime = runtime
         self._max_drafts = most if drafts is None else drafts
+        # Drafts continue the hidden state, which the next step in flight would have written over.
+        deepest = 0 if self._max_drafts else self.max_depth
+        if not 0 <= depth <= deepest:
+            raise TooDeep(
+                f"depth {depth}: a step needs the tokens of the step before it on the host;"
+                f" the deepest here is {deepest}"
+            )
+        self._depth = depth
+        self._in_flight: deque[_InFlight] = deque()
         self.scheduler = Scheduler(runtime.limits)
         self.num_verified = 0  # steps of a request that had drafts
         self.num_drafted = 0
@@ -76,8 +108,8 @@ class EngineCore:
 
     @property
     def has_work(self) -> bool:
-        """Whether a step would run something."""
-        return self.scheduler.has_work
+        """Whether a step would run or commit something."""
+        return bool(self._in_flight) or self.scheduler.has_work
 
     def handle(self, command: Command) -> list[Output | Failed]:
         """Take a command between steps."""
@@ -96,40 +128,78 @@ class EngineCore:
                 return [Output(request=name, finish="cancelled")]
 
     def step(self) -> list[Output | Failed]:
-        """Run one step, if there is work, and return its events."""
+        """Submit the next step, if any can run, commit what is done, and return its events.
+
+        Waits for the oldest step where nothing can be submitted or more than `depth` are in flight.
+        """
+        events: list[Output | Failed] = []
         plan = self.scheduler.schedule()
-        if plan is None:
-            return []
+        if plan is not None:
+            events += self._submit(plan)
+        must_wait = plan is None or len(self._in_flight) > self._depth
+        while self._in_flight and (must_wait or self._in_flight[0].ticket.done):
+            events += self._commit_oldest()
+            must_wait = False
+        return events
+
+    def _submit(self, plan: StepPlan) -> list[Output | Failed]:
         try:
             batch = build_step(plan, self._runtime.limits.page_tokens)
-            result = self._runtime.run(batch)
+            ticket = self._runtime.submit(batch)
+        except Exception as error:  # nothing has changed: the steps in flight go on
+            return self._fail([plan], error)
+        self._in_flight.append(_InFlight(plan, ticket))
+        for chunk in plan.chunks:
+            chunk.req.in_flight = True
+        return []
+
+    def _commit_oldest(self) -> list[Output | Failed]:
+        """Wait for the oldest step in flight and commit it; a failed one fails those behind it."""
+        oldest = self._in_flight.popleft()
+        plan = oldest.plan
+        try:
+            result = oldest.ticket.result()
+            for chunk in plan.chunks:
+                chunk.req.in_flight = False
+            going_on = [chunk for chunk in plan.chunks if not chunk.req.ended]
             events = commit(plan, result, self._runtime.facts.eos_token_ids)
-            self._count(plan)
+            self._count(going_on)
             self._retire(events)
         except Exception as error:
-            return self._fail(plan, error)
+            return self._fail([plan, *self._abandon()], error)
         try:
             if self._max_drafts:
                 draft(plan, self._runtime, self._max_drafts)
         except Exception as error:
-            return [*events, *self._fail(plan, error)]
+            return [*events, *self._fail([plan], error)]
         self._num_failed_steps = 0
         return events
 
-    def _count(self, plan: StepPlan) -> None:
-        for chunk in plan.chunks:
+    def _abandon(self) -> list[StepPlan]:
+        """Wait for all steps in flight and use none of their results; return their plans."""
+        plans = [each.plan for each in self._in_flight]
+        while self._in_flight:
+            with suppress(Exception):  # it follows from the failure that is logged
+                self._in_flight.popleft().ticket.result()
+        return plans
+
+    def _count(self, chunks: Sequence[Chunk]) -> None:
+        for chunk in chunks:
             if chunk.drafts:
                 self.num_verified += 1
                 self.num_drafted += len(chunk.drafts)
                 self.num_accepted += chunk.req.num_cached - chunk.start - 1
 
-    def _fail(self, plan: StepPlan, error: Exception) -> list[Output | Failed]:
-        """End the plan's requests that still run, or raise where the device is at fault."""
+    def _fail(self, plans: Sequence[StepPlan], error: Exception) -> list[Output | Failed]:
+        """End the plans' requests that still run, or raise where the device is at fault.
+
+        The first plan's step is the one that failed.
+        """
         if self._is_warming_up:
             raise error
-        live = [chunk.req for chunk in plan.chunks if chunk.req.pages]
+        live = [c.req for plan in plans for c in plan.chunks if not c.req.ended]
         ids = [req.submit.log_id or req.name for req in live]
-        self._log(f"the {plan.entry} step failed", error, ids)
+        self._log(f"the {plans[0].entry} step failed", error, ids)
         self._num_failed_steps += 1
         if self._num_failed_steps >= MAX_FAILED_STEPS:
             raise EngineBroken(

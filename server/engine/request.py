@@ -20,6 +20,9 @@ class Req:
     num_cached: int = 0
     pages: list[int] = field(default_factory=list[int])
     drafts: list[int] = field(default_factory=list[int])
+    in_flight: bool = False
+    """Whether a step of it is submitted and not committed: its next token is not known here."""
+    ended: bool = False
 
     def __post_init__(self) -> None:
         self.tokens = list(self.submit.prompt)
@@ -72,12 +75,22 @@ class Req:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Rows `start .. start+length-1` of a request, run in one step; the last are of `drafts`."""
+    """Rows `start .. start+length-1` of a request, run in one step; the last are of `drafts`.
+
+    `num_known` is how many tokens the request had when the step was planned. Only what cannot
+    change is read through `req`, so that a result is mapped by what was submitted.
+    """
 
     req: Req
     start: int
     length: int
+    num_known: int
     drafts: tuple[int, ...] = ()
+
+    @staticmethod
+    def behind(req: Req, length: int, drafts: tuple[int, ...] = ()) -> Chunk:
+        """The next `length` rows of a request, as it is now."""
+        return Chunk(req, req.num_cached, length, len(req.tokens), drafts)
 
     @property
     def end(self) -> int:
@@ -87,26 +100,31 @@ class Chunk:
     @property
     def tokens(self) -> list[int]:
         """The rows' tokens."""
-        return [*self.req.tokens[self.start : self.end], *self.drafts]
+        return [*self.req.tokens[self.start : self.end - len(self.drafts)], *self.drafts]
+
+    @property
+    def is_prefill(self) -> bool:
+        """Whether the rows are the prompt's."""
+        return self.start < self.req.num_prompt
 
     @property
     def samples(self) -> bool:
         """Whether the last row's logits (with drafts: those of the last rows) pick tokens."""
         known = self.end - len(self.drafts)
-        return known == len(self.req.tokens) and self.req.submit.max_tokens > 0
+        return known == self.num_known and self.req.submit.max_tokens > 0
 
     @property
     def logit_positions(self) -> range:
         """Positions whose logits are wanted: scored prompt positions, then the sampled ones."""
-        stop = self.end if self.samples or self.end < len(self.req.tokens) else self.end - 1
-        scored = self.req.submit.score_prompt and self.req.is_prefilling
-        sampled = len(self.req.tokens) - 1 if self.samples else stop
+        stop = self.end if self.samples or self.end < self.num_known else self.end - 1
+        scored = self.req.submit.score_prompt and self.is_prefill
+        sampled = self.num_known - 1 if self.samples else stop
         return range(self.start if scored else sampled, stop)
 
     @property
     def head(self) -> Head:
         """The least head that gives the chunk's logit rows what the client wants."""
         submit = self.req.submit
-        if submit.top_logprobs > 0 or (submit.score_prompt and self.req.is_prefilling):
+        if submit.top_logprobs > 0 or (submit.score_prompt and self.is_prefill):
             return "score"
         return "sample" if submit.has_nucleus else "pick"

@@ -47,8 +47,25 @@ class Limits(Protocol):
         ...
 
 
+class Ticket(Protocol):
+    """A step that was submitted. Steps run in the order in which they were submitted.
+
+    One that fails also fails those that were submitted before its `result` told of it: what they
+    computed is worth nothing.
+    """
+
+    @property
+    def done(self) -> bool:
+        """Whether `result` would return, or raise, without waiting."""
+        ...
+
+    def result(self) -> StepResult:
+        """Wait for the step: one entry of each result field a logit row. Raises what it raised."""
+        ...
+
+
 class Runtime(Protocol):
-    """Runs steps. The engine calls `run` from one thread, one step at a time."""
+    """Runs steps. The engine calls `submit` from one thread."""
 
     @property
     def limits(self) -> Limits:
@@ -60,6 +77,6 @@ class Runtime(Protocol):
         """The model that is served."""
         ...
 
-    def run(self, batch: StepBatch) -> StepResult:
-        """Run one step: one entry of each result field a logit row."""
+    def submit(self, batch: StepBatch) -> Ticket:
+        """Enqueue one step and return at once; a step that is refused here changes nothing."""
         ...

@@ -68,14 +68,17 @@ class Scheduler:
             self.running.remove(req)
         else:
             self.waiting.remove(req)
+        # At once, steps in flight or not: who gets the pages writes them in a later step.
         self.pages.release(req.pages, req.name)
         req.pages = []
+        req.ended = True
 
     def schedule(self) -> StepPlan | None:
         """The next step, or None when nothing can run."""
         self._admit()
-        extend = self._plan_extend if any(r.is_prefilling for r in self.running) else None
-        decode = self._plan_decode if any(not r.is_prefilling for r in self.running) else None
+        ready = self._ready
+        extend = self._plan_extend if any(r.is_prefilling for r in ready) else None
+        decode = self._plan_decode if any(not r.is_prefilling for r in ready) else None
         first, second = (extend, decode) if self._last_entry == "decode" else (decode, extend)
         plan = first or second
         if plan is None:
@@ -83,6 +86,11 @@ class Scheduler:
         step = plan()
         self._last_entry = step.entry
         return step
+
+    @property
+    def _ready(self) -> list[Req]:
+        """Running requests whose next rows are known here."""
+        return [req for req in self.running if not req.in_flight]
 
     def check_integrity(self) -> None:
         """Pages are neither lost nor shared, and every request holds what its rows need."""
@@ -110,19 +118,19 @@ class Scheduler:
     def _plan_extend(self) -> StepPlan:
         chunks: list[Chunk] = []
         tokens_left = self.limits.max_tokens
-        for req in self.running:
+        for req in self._ready:
             if not req.is_prefilling or tokens_left == 0:
                 continue
             length = min(req.num_left, tokens_left)
-            chunks.append(Chunk(req, req.num_cached, length))
+            chunks.append(Chunk.behind(req, length))
             tokens_left -= length
         return StepPlan("extend", tuple(chunks))
 
     def _plan_decode(self) -> StepPlan:
-        reqs = [req for req in self.running if not req.is_prefilling]
+        reqs = [req for req in self._ready if not req.is_prefilling]
         return StepPlan("decode", tuple(map(_decode_chunk, reqs)))
 
 
 def _decode_chunk(req: Req) -> Chunk:
     """The row of the last token, and those of its drafts."""
-    return Chunk(req, req.num_cached, 1 + len(req.drafts), tuple(req.drafts))
+    return Chunk.behind(req, 1 + len(req.drafts), tuple(req.drafts))

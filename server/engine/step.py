@@ -59,7 +59,7 @@ def _append_chunk(batch: StepBatch, chunk: Chunk, page_tokens: int) -> None:
     append_rows(batch, req, chunk.tokens, range(chunk.start, chunk.end), page_tokens)
     for position in chunk.logit_positions:
         behind = position + 1
-        target = req.tokens[behind] if behind < len(req.tokens) else None
+        target = req.tokens[behind] if behind < chunk.num_known else None
         output = max(behind - req.num_prompt, 0)
         append_logits(batch, req, first_row + position - chunk.start, output, target)
 

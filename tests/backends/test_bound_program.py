@@ -39,8 +39,8 @@ class Recorder(HostDriver):
 def test_a_program_is_captured_over_padding() -> None:
     offsets, num_bytes = input_offsets("decode", BUCKET)
     none = torch.zeros(0, dtype=torch.uint8)
-    inputs = InputMemory(torch.full((num_bytes,), 77, dtype=torch.uint8), on_host=True)
     driver = Recorder(TARGET, no_kernels, {})
+    inputs = InputMemory(torch.full((num_bytes,), 77, dtype=torch.uint8), driver)
     driver.inputs = inputs.device
     memory = Memory(none, inputs, inputs, {}, {}, none)
     program = Program(

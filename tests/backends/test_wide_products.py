@@ -17,11 +17,11 @@ KERNELS = sorted(Path(__file__).parents[2].glob("backends/*/kernels/*.py"))
 
 
 def head_of(folder: Path, target: str) -> RegionChoice:
-    """What computes the logits of a decode step: bf16 hiddens and weights, f32 logits."""
+    """What computes the logits of one row: bf16 hiddens and weights, f32 logits."""
     captured = capture(parse_config(FORMATS["bf16"][0]))
     compile_module(captured.module, captured.facts, {}, target, folder, CompileOptions())
     choices = ArtifactReader(folder).structure("choices.json", Choices).programs
-    chosen = next(c for name, c in choices.items() if name.startswith("decode-t1-"))
+    chosen = next(c for name, c in choices.items() if name == "pick-r1")
     return next(c for c in chosen if c.block == "pick_head" and "quant.linear" in c.ops)
 
 

@@ -108,8 +108,7 @@ decode-t2-b2-p8-sparse (always) dense, moe: mla.attend
   loser  wgmma: target fact matrix_units is ('avx2',)
 flips  dense, decode, sparse: absorbed up to decode-t1-b1-p8-sparse, tiled from
     decode-t2-b2-p8-sparse
-flips  moe, decode, sparse: absorbed up to decode-t1-b1-p8-sparse, tiled from
-    decode-t2-b2-p8-sparse
+flips  moe, decode, sparse: absorbed up to decode-t1-b1-p8-sparse, tiled from decode-t2-b2-p8-sparse
 """
 
 
@@ -211,6 +210,7 @@ def test_no_line_is_longer_than_the_page(
 ) -> None:
     explain(small_artifact.artifact)
     explain(small_artifact.artifact, "mla.attend")
+    explain(small_artifact.artifact, "sample.pick")
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 100
     names = [Path(ref.file).stem for ref in small_artifact.manifest.programs]

@@ -133,7 +133,7 @@ def test_no_cover_lists_each_candidate_with_the_predicate_that_refused() -> None
     with pytest.raises(NoCover) as error:
         cheapest(*PARTS[:2], *refused)
     assert str(error.value).splitlines() == [
-        "b: no lowering covers core.rms_norm in decode Bucket(tokens=4, reqs=4, pages=1, rows=0)"
+        "b: no lowering covers core.rms_norm in decode Bucket(tokens=4, reqs=4, pages=1, rows=4)"
         " under always:",
         "  half_norm: dtype of x is f32, wants bf16 or f16",
         "  mma_norm: target fact matrix_units is (), wants ('wgmma',)",

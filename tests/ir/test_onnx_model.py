@@ -162,7 +162,7 @@ def test_a_step_as_an_onnx_model_equals_the_references(name: str, tmp_path: Path
             a, b = found.view(np.float32), held.view(np.float32)
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
         else:
-            assert (found != held).mean() < 2e-3, (plane, layer)
+            assert (found != held).mean() < 3e-3, (plane, layer)
 
 
 def _given(name: str, inputs: Mapping[str, Array], caches: Mapping[Any, Cache]) -> Array:

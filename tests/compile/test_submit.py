@@ -1,0 +1,56 @@
+"""A loaded artifact's `submit`: on the host a ticket is done at once; a refused step is no step."""
+
+from __future__ import annotations
+
+import pytest
+from small import PROMPT, batch, greedy
+from small_fixtures import Compiled
+
+from lostwax.backends.runtime.load import Runtime, StepError, load
+
+
+@pytest.fixture
+def runtime(small_artifact: Compiled) -> Runtime:
+    return load(small_artifact.artifact, checkpoint=small_artifact.checkpoint, num_pages=6)
+
+
+def test_tickets_are_done_at_once_and_keep_their_results(runtime: Runtime) -> None:
+    (token, _), (second, _) = greedy(runtime, PROMPT, 2)
+    prompt = runtime.submit(batch(PROMPT, 0, head="score"))
+    decode = runtime.submit(batch([token], len(PROMPT)))
+    assert prompt.done
+    assert decode.done
+    assert decode.result().ids == [second]
+    result = prompt.result()
+    assert result.ids == [token] == [result.top_ids[0][0]]
+    assert result.logprobs == [result.top_logprobs[0][0]]
+    assert len(result.top_ids[0]) == len(result.top_logprobs[0]) > 1
+
+
+def test_a_refused_step_changes_nothing(runtime: Runtime) -> None:
+    (token, _), (second, _) = greedy(runtime, PROMPT, 2)
+    ticket = runtime.submit(batch(PROMPT, 0))
+    inputs = runtime.memory.body_inputs.host.clone()
+    with pytest.raises(StepError, match="no extend program fits"):
+        runtime.submit(batch([1] * (runtime.limits.max_tokens + 1), 0))
+    assert runtime.memory.body_inputs.host.equal(inputs)
+    assert ticket.result().ids == [token]
+    assert runtime.run(batch([token], len(PROMPT))).ids == [second]
+
+
+def test_a_step_that_fails_raises_from_its_ticket(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = batch(PROMPT, 0)
+    want = runtime.run(step).ids
+    bound = runtime.bound(runtime.pick(step)[0])
+
+    def fail() -> None:
+        raise ZeroDivisionError("bad")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bound, "replay", fail)
+        ticket = runtime.submit(step)
+    with pytest.raises(ZeroDivisionError, match="bad"):
+        ticket.result()
+    assert runtime.run(step).ids == want

@@ -1,0 +1,196 @@
+"""Any traffic over an engine whose steps run late, as a machine of Hypothesis.
+
+Every answer is the request's answer alone, every request ends exactly once, no page is lost or
+shared, and nobody fails but those whose step did. A mutant is a subclass that makes another core
+or runtime.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import msgspec
+from fake_runtime import EOS, VOCAB, FakeLimits, generate
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+from late_runtime import LateRuntime, Owner
+
+from lostwax.server.engine.failure_log import FailureLog
+from lostwax.server.engine.loop import MAX_FAILED_STEPS, EngineCore
+from lostwax.server.engine.messages import Cancel, Failed, Output, Submit
+
+NAMES = ("a", "b", "c", "d", "e", "f")
+"""Few, so that names come back."""
+
+
+class DeepCore(EngineCore):
+    """An engine that may hold several steps in flight, over requests that have none."""
+
+    max_depth = 2
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request, what it must answer, and what came."""
+
+    submit: Submit
+    want: list[int]
+    got: list[int] = field(default_factory=list[int])
+    num_scored: int = 0
+    end: str | None = None
+
+
+_LIMITS = st.builds(
+    FakeLimits,
+    max_tokens=st.integers(1, 12),
+    max_reqs=st.integers(1, 4),
+    num_pages=st.integers(6, 14),
+    max_context=st.just(20),
+)
+_DEPTHS_AND_DRAFTS = [(0, 0), (0, 1), (0, 3), (1, 0), (2, 0), (2, 0)]
+_REQUESTS = st.builds(
+    Submit,
+    request=st.sampled_from(NAMES),
+    prompt=st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=12),
+    max_tokens=st.integers(0, 8),
+    temperature=st.sampled_from([0.0, 1.0]),
+    score_prompt=st.booleans(),
+    top_logprobs=st.sampled_from([0, 0, 2]),
+    stop_ids=st.lists(st.integers(0, VOCAB - 1), max_size=2),
+)
+
+
+class EngineMachine(RuleBasedStateMachine):
+    """Adds, cancels, steps, lets steps run and fail, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: dict[Owner, _Asked] = {}
+        self.live: dict[str, Owner] = {}
+        self.log = FailureLog(lambda _: None)
+
+    @initialize(
+        limits=_LIMITS,
+        shape=st.sampled_from(_DEPTHS_AND_DRAFTS),
+        first=st.lists(_REQUESTS, min_size=1, max_size=4),
+    )
+    def start(self, limits: FakeLimits, shape: tuple[int, int], first: list[Submit]) -> None:
+        depth, drafts = shape
+        self.runtime = self.make_runtime(replace(limits, max_drafts=drafts))
+        self.core = self.make_core(self.runtime, depth)
+        for request in first:
+            self.add(request)
+
+    def make_runtime(self, limits: FakeLimits) -> LateRuntime:
+        """The device under it."""
+        return LateRuntime(limits, self.holder)
+
+    def make_core(self, runtime: LateRuntime, depth: int) -> EngineCore:
+        """The engine under test."""
+        return DeepCore(runtime, log=self.log, depth=depth)
+
+    @rule(request=_REQUESTS)
+    def add(self, request: Submit) -> None:
+        name = request.request
+        if name in self.live:
+            return
+        owner = Owner(name, len(self.asked))
+        submit = msgspec.structs.replace(request, seed=owner.epoch)
+        self.asked[owner] = _Asked(submit, _alone(submit))
+        self.live[name] = owner
+        self._take(self.core.handle(submit))
+
+    @rule(name=st.sampled_from(NAMES))
+    def cancel(self, name: str) -> None:
+        was_live = name in self.live
+        events = self.core.handle(Cancel(name))
+        assert len(events) == was_live
+        self._take(events)
+
+    @rule(count=st.integers(1, 4))
+    def step(self, count: int) -> None:
+        for _ in range(count):
+            self._take(self.core.step())
+
+    @precondition(lambda self: bool(self.runtime.queue))
+    @rule(count=st.integers(1, 3))
+    def run_some(self, count: int) -> None:
+        for _ in range(min(count, len(self.runtime.queue))):
+            self.runtime.run_next()
+
+    @precondition(
+        lambda self: self.runtime.fail_in is None and self.runtime.num_faults < MAX_FAILED_STEPS - 1
+    )
+    @rule(steps=st.integers(0, 4))
+    def let_a_step_fail(self, steps: int) -> None:
+        self.runtime.fail_in = steps
+
+    @invariant()
+    def no_page_is_lost_or_shared(self) -> None:
+        if self.asked:  # it has started
+            assert not self.runtime.wrong, self.runtime.wrong[0]
+            self.core.scheduler.check_integrity()
+
+    def teardown(self) -> None:
+        if not self.asked:
+            return
+        self.runtime.fail_in = None
+        for _ in range(1000):
+            if not self.core.has_work:
+                break
+            self._take(self.core.step())
+            self.core.scheduler.check_integrity()
+        self.no_page_is_lost_or_shared()
+        assert not self.core.has_work
+        assert not self.runtime.queue
+        assert not self.live, f"{sorted(self.live)} never ended"
+        pages = self.core.scheduler.pages
+        assert pages.num_free == pages.num_usable
+        for owner, asked in self.asked.items():
+            _check(owner, asked)
+            if owner in self.runtime.struck:
+                assert asked.end in ("engine_error", "cancelled"), f"{owner} outlived its step"
+            elif asked.end == "engine_error":
+                assert owner in self.runtime.drafted_for, f"{owner} failed, and no step of it did"
+
+    def holder(self, page: int) -> Owner:
+        """Who holds a page now."""
+        running = self.core.scheduler.running
+        return next(Owner(r.name, r.submit.seed) for r in running if page in r.pages)
+
+    def _take(self, events: list[Output | Failed]) -> None:
+        for event in events:
+            assert event.request in self.live, f"{event.request} goes on after its end"
+            asked = self.asked[self.live[event.request]]
+            if isinstance(event, Failed):
+                asked.end = event.code
+            else:
+                asked.got += [score.token for score in event.tokens]
+                asked.num_scored += len(event.prompt_scores)
+                asked.end = event.finish
+            if asked.end is not None:
+                del self.live[event.request]
+
+
+def _alone(submit: Submit) -> list[int]:
+    """A request's whole answer, the token that ends it included."""
+    tokens = generate(submit.prompt, submit.max_tokens, submit.temperature, submit.seed)
+    ends = [i for i, token in enumerate(tokens) if token == EOS or token in submit.stop_ids]
+    return tokens[: ends[0] + 1] if ends else tokens
+
+
+def _check(owner: Owner, asked: _Asked) -> None:
+    assert asked.got == asked.want[: len(asked.got)], f"{owner}: {asked}"
+    assert asked.end in ("stop", "length", "cancelled", "engine_error"), f"{owner}: {asked}"
+    if asked.end in ("stop", "length"):
+        assert asked.got == asked.want, f"{owner}: {asked}"
+        scored = len(asked.submit.prompt) - 1 if asked.submit.score_prompt else 0
+        assert asked.num_scored == scored, f"{owner}: {asked}"
+        is_stopped = bool(asked.want) and (asked.want[-1] in (EOS, *asked.submit.stop_ids))
+        assert asked.end == ("stop" if is_stopped else "length"), f"{owner}: {asked}"

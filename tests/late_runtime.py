@@ -1,0 +1,172 @@
+"""A runtime whose steps run late, over pages that know whose they are.
+
+Steps run in the order in which they were submitted, at any moment until somebody waits for them.
+Every slot holds whose row was written there, its position and its token; a step that reads a slot
+which holds anything but what its request wrote fails, and `wrong` keeps what it read. Knows nothing
+of the engine but the step contract and who holds a page when a step is submitted.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fake_runtime import VOCAB, FakeLimits, FakeRuntime
+
+from lostwax.ir.contract.step import StepBatch, StepResult
+
+
+class WrongSlot(RuntimeError):
+    """A step read what its request did not write."""
+
+
+class DeviceFault(RuntimeError):
+    """The planted failure of a step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A request; the epoch tells those of one name apart."""
+
+    name: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    owner: Owner
+    position: int
+    token: int
+
+
+@dataclass(slots=True)
+class LateTicket:
+    """A step that waits for its turn; `result` takes all turns up to it."""
+
+    runtime: LateRuntime
+    batch: StepBatch
+    owners: tuple[Owner, ...]
+    outcome: StepResult | Exception | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the step has run."""
+        return self.outcome is not None
+
+    def result(self) -> StepResult:
+        """Run the step, and all before it that have not run."""
+        while self.outcome is None:
+            self.runtime.run_next()
+        self.runtime.hear(self)
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+@dataclass(slots=True)
+class _Plane:
+    """One kind of cache: its slots, and what each request wrote by position."""
+
+    slots: dict[int, _Slot] = field(default_factory=dict[int, _Slot])
+    written: dict[Owner, dict[int, int]] = field(
+        default_factory=lambda: defaultdict[Owner, dict[int, int]](dict)
+    )
+
+
+class LateRuntime(FakeRuntime):
+    """`holder` names who holds a page now. `fail_in` steps from now, one fails (0: the next).
+
+    A step behind one that failed gives ids which no model picked, as of a device that went on;
+    `struck` gathers whose steps failed, by themselves or by the one before, and `drafted_for` whom
+    a draft step that failed was for.
+    """
+
+    def __init__(self, limits: FakeLimits, holder: Callable[[int], Owner]) -> None:
+        super().__init__(limits)
+        self.fail_in: int | None = None
+        self.queue: deque[LateTicket] = deque()
+        """Steps that have not run."""
+        self.wrong: list[str] = []
+        """What steps found wrong, which the engine takes for failures of the device."""
+        self.struck: set[Owner] = set()
+        self.drafted_for: set[Owner] = set()
+        self.num_faults = 0
+        self._holder = holder
+        self._failed: LateTicket | None = None
+        """The last ticket that failed, until its `result` has told of it."""
+        self._last_main: tuple[Owner, ...] = ()
+        self._main, self._drafts = _Plane(), _Plane()
+
+    def submit(self, batch: StepBatch) -> LateTicket:
+        """Queue a step; whose rows they are is as the pages are held now."""
+        owners = tuple(self._holder(pages[0]) for pages in batch.page_table)
+        ticket = LateTicket(self, batch, owners)
+        self.queue.append(ticket)
+        return ticket
+
+    def take(self) -> LateTicket:
+        """The step whose turn it is."""
+        return self.queue.popleft()
+
+    def run_next(self) -> None:
+        """Run the oldest step that has not run."""
+        ticket = self.take()
+        if ticket.batch.entry != "draft":
+            self._last_main = ticket.owners
+        if self._failed is not None:
+            self.struck |= {*ticket.owners}
+            ticket.outcome = _garbage(ticket.batch)
+            return
+        if self.fail_in == 0:
+            self.fail_in = None
+            self.num_faults += 1
+            self.struck |= {*ticket.owners}
+            if ticket.batch.entry == "draft":
+                self.drafted_for |= {*self._last_main}
+            self._failed, ticket.outcome = ticket, DeviceFault("planted")
+            return
+        if self.fail_in is not None:
+            self.fail_in -= 1
+        try:
+            self._access(ticket)
+            ticket.outcome = self.run(ticket.batch)
+        except (AssertionError, LookupError, WrongSlot) as error:  # the first two are the fake's
+            self.wrong.append(repr(error))
+            ticket.outcome = error
+
+    def hear(self, ticket: LateTicket) -> None:
+        """Somebody was told how a ticket ended; what waits now still ran behind the failure."""
+        if ticket is self._failed:
+            while self.queue:
+                self.run_next()
+            self._failed = None
+
+    def _access(self, ticket: LateTicket) -> None:
+        """Write the rows' slots, then look at every slot that the step sees."""
+        batch, owners = ticket.batch, ticket.owners
+        plane = self._drafts if batch.entry == "draft" else self._main
+        for request, owner in enumerate(owners):
+            for row in range(batch.q_starts[request], batch.q_starts[request + 1]):
+                position, token = batch.positions[row], batch.tokens[row]
+                plane.slots[batch.slots[row]] = _Slot(owner, position, token)
+                plane.written[owner][position] = token
+        size = self.limits.page_tokens
+        for request, owner in enumerate(owners):
+            for position in range(batch.kv_lens[request]):
+                slot = batch.page_table[request][position // size] * size + position % size
+                want = _Slot(owner, position, plane.written[owner].get(position, -1))
+                if plane.slots.get(slot) != want:
+                    found = plane.slots.get(slot)
+                    raise WrongSlot(f"slot {slot} holds {found}, where {want} was written")
+
+
+def _garbage(batch: StepBatch) -> StepResult:
+    """What a step gives that ran over what a failed one left."""
+    count = len(batch.logit_rows)
+    result = StepResult(ids=[(7 * i) % VOCAB for i in range(count)], logprobs=[-1.0] * count)
+    if batch.head == "score":
+        result.target_logprobs = [-1.0] * count
+        result.top_ids = [[*range(20)] for _ in range(count)]
+        result.top_logprobs = [[-1.0] * 20 for _ in range(count)]
+    return result

@@ -1,0 +1,151 @@
+"""What happens to requests while their step is in flight: cancelled, failed, refused, overtaken."""
+
+from __future__ import annotations
+
+import pytest
+from engine_machine import DeepCore
+from fake_runtime import FakeLimits, FakeRuntime, generate
+from late_runtime import LateRuntime, LateTicket, Owner
+
+from lostwax.ir.contract.step import StepBatch
+from lostwax.server.engine.failure_log import FailureLog
+from lostwax.server.engine.loop import EngineCore, TooDeep
+from lostwax.server.engine.messages import Cancel, Failed, Output, Submit
+
+
+class _Refusing(LateRuntime):
+    """Has no program for a step of seven tokens."""
+
+    def submit(self, batch: StepBatch) -> LateTicket:
+        if len(batch.tokens) == 7:
+            raise ValueError("no program fits")
+        return super().submit(batch)
+
+
+class _Deep:
+    """An engine over a late runtime, and what it said."""
+
+    def __init__(
+        self, runtime: type[LateRuntime] = LateRuntime, num_pages: int = 33, depth: int = 2
+    ) -> None:
+        self.runtime = runtime(FakeLimits(num_pages=num_pages), self._holder)
+        self.said: list[str] = []
+        self.core = DeepCore(self.runtime, log=FailureLog(self.said.append), depth=depth)
+        self.events: list[Output | Failed] = []
+
+    def _holder(self, page: int) -> Owner:
+        running = self.core.scheduler.running
+        return next(Owner(req.name, id(req)) for req in running if page in req.pages)
+
+    def add(self, name: str, prompt: list[int], max_tokens: int = 5) -> None:
+        """Submit a request and step once, which leaves its prompt in flight."""
+        asked = Submit(request=name, prompt=prompt, max_tokens=max_tokens, ignore_eos=True)
+        self.core.handle(asked)
+        self.step()
+
+    def step(self) -> None:
+        self.events += self.core.step()
+        self.core.scheduler.check_integrity()
+
+    def cancel(self, name: str) -> None:
+        self.events += self.core.handle(Cancel(name))
+
+    def finish(self) -> None:
+        for _ in range(100):
+            self.step()
+        assert not self.core.has_work
+        assert not self.runtime.wrong
+
+    def ids(self, name: str) -> list[int]:
+        mine = [e for e in self.events if isinstance(e, Output) and e.request == name]
+        return [score.token for e in mine for score in e.tokens]
+
+    def ends(self) -> dict[str, str]:
+        ended = [e for e in self.events if isinstance(e, Failed) or e.finish is not None]
+        assert len({e.request for e in ended}) == len(ended), "a request ended twice"
+        return {e.request: e.code if isinstance(e, Failed) else str(e.finish) for e in ended}
+
+
+def test_an_engine_is_not_deeper_than_its_steps_allow() -> None:
+    with pytest.raises(TooDeep, match="the deepest here is 0"):
+        EngineCore(FakeRuntime(), depth=1)
+    with pytest.raises(TooDeep, match="the deepest here is 0"):
+        DeepCore(FakeRuntime(FakeLimits(max_drafts=1)), depth=1)
+    with pytest.raises(TooDeep):
+        EngineCore(FakeRuntime(), depth=-1)
+
+
+def test_at_depth_0_no_step_is_left_in_flight() -> None:
+    deep = _Deep(depth=0)
+    deep.add("a", [3, 1])
+    assert not deep.runtime.queue
+    assert deep.ids("a") == generate([3, 1], 1)
+
+
+def test_steps_are_in_flight_up_to_the_depth_and_commit_in_order() -> None:
+    deep = _Deep()
+    prompts = {"a": [1], "b": [2], "c": [3]}
+    for (name, prompt), in_flight in zip(prompts.items(), (1, 2, 2), strict=True):
+        deep.add(name, prompt)
+        assert len(deep.runtime.queue) == in_flight
+    assert deep.ids("a") == generate([1], 1)
+    assert deep.ids("b") == []
+    deep.finish()
+    assert {name: deep.ids(name) for name in prompts} == {
+        name: generate(prompt, 5) for name, prompt in prompts.items()
+    }
+
+
+def test_a_request_cancelled_in_flight_hears_nothing_more_and_its_name_is_free() -> None:
+    deep = _Deep()
+    deep.add("a", [3, 1])
+    deep.cancel("a")
+    assert deep.core.scheduler.pages.num_free == deep.core.scheduler.pages.num_usable
+    assert deep.core.has_work, "its step is still to be waited for"
+    assert deep.ends() == {"a": "cancelled"}
+    deep.events.clear()
+    deep.add("a", [9] * 6)
+    deep.finish()
+    assert deep.ids("a") == generate([9] * 6, 5)
+    assert deep.ends() == {"a": "length"}
+
+
+def test_pages_of_a_request_cancelled_in_flight_serve_the_next_at_once() -> None:
+    deep = _Deep(num_pages=5)  # each of them needs three
+    deep.add("first", [1] * 8)
+    deep.cancel("first")
+    deep.add("second", [2] * 8)
+    assert len(deep.runtime.queue) == 2
+    deep.finish()
+    assert deep.ids("second") == generate([2] * 8, 5)
+
+
+def test_a_failed_step_fails_those_behind_it_alone_and_is_said_once() -> None:
+    deep = _Deep()
+    deep.runtime.fail_in = 0
+    deep.add("failed", [1])
+    deep.add("behind", [2])
+    late = Submit(request="late", prompt=[3], max_tokens=5, ignore_eos=True)
+    filling = Submit(request="filling", prompt=[4] * 16, max_tokens=5, ignore_eos=True)
+    deep.core.handle(filling)  # its rows are all that a step takes
+    deep.core.handle(late)
+    deep.step()
+    assert deep.ends() == dict.fromkeys(["failed", "behind", "filling"], "engine_error")
+    deep.finish()
+    assert deep.ids("late") == generate([3], 5)
+    assert {name: deep.ids(name) for name in ("failed", "behind", "filling")} == {
+        "failed": [], "behind": [], "filling": [],
+    }  # fmt: skip
+    assert len(deep.said) == 1
+    assert "the extend step failed (request failed, behind, filling): DeviceFault" in deep.said[0]
+
+
+def test_a_refused_step_fails_its_requests_and_leaves_those_in_flight() -> None:
+    deep = _Deep(_Refusing)
+    deep.add("good", [3, 1])
+    deep.add("bad", [1] * 7)
+    assert deep.ends() == {"bad": "engine_error"}
+    assert len(deep.runtime.queue) == 1
+    deep.finish()
+    assert deep.ids("good") == generate([3, 1], 5)
+    assert len(deep.said) == 1
