@@ -9,13 +9,11 @@ from typing import Protocol
 
 from xdsl.dialects import builtin
 
+from lostwax.backends.plan.sizes import ALL, CHOSEN
 from lostwax.ir.contract.program import Bucket, Guard
 from lostwax.ir.passes.clean_up import CleanUpPass
 from lostwax.ir.passes.pipeline import run
 from lostwax.ir.passes.specialise import SpecialisePass
-
-DENSE, SPARSE = "dense", "sparse"
-"""Names of guards: every visible position is selected, or those that the indexer chooses."""
 
 
 class Specified(Protocol):
@@ -51,14 +49,14 @@ class Variant:
         """The variant of a program."""
         bucket = program.bucket
         rows = bucket.rows_a_req if program.entry == "decode" else 1
-        return Variant(program.entry, program.guard.name == DENSE, bucket.scores, rows)
+        return Variant(program.entry, program.guard.selects_all, bucket.scores, rows)
 
     @property
     def name(self) -> str:
         """File name of its graph, without the suffix."""
         rows = f"-rows{self.rows}" if self.rows > 1 else ""
         scores = "-scores" if self.scores else ""
-        return f"{self.entry}{rows}-{DENSE if self.every else SPARSE}{scores}"
+        return f"{self.entry}{rows}-{ALL if self.every else CHOSEN}{scores}"
 
 
 def specialise_variants(

@@ -86,7 +86,7 @@ def contexts(
     """Programs of one variant at edge sizes."""
     made = specialised(module, variant)
     bound = Linear({"max_kv": 1}, facts.index_topk)
-    guard = Guard("dense", (bound,)) if variant.every else Guard("sparse")
+    guard = Guard("all", (bound,), selects_all=True) if variant.every else Guard("chosen")
     for bucket in buckets or tuple(edge_buckets(variant.entry)):
         yield ProgramContext(made, target, variant.entry, bucket, guard)
 

@@ -43,7 +43,7 @@ def test_a_program_is_captured_over_padding() -> None:
     driver.inputs = inputs
     memory = Memory(none, inputs, host, {}, {}, none)
     program = Program(
-        entry="decode", bucket=BUCKET, guard=Guard("sparse"), arena_bytes=0,
+        entry="decode", bucket=BUCKET, guard=Guard("chosen"), arena_bytes=0,
         prepare=(), blocks={}, calls=(), outputs={},
     )  # fmt: skip
 

@@ -92,7 +92,7 @@ def _covers(captured: Captured, bucket: Bucket, forced: tuple[Forced, ...]) -> d
     typed = run(captured.module.clone(), (AssignFormatsPass(dtype="f32"),), None)
     variant = Variant("extend", every=True, scores=False)
     module = specialise_variants(typed, [variant], drafts=False, dump_dir=None)[variant]
-    context = ProgramContext(module, CPU, "extend", bucket, Guard("dense"))
+    context = ProgramContext(module, CPU, "extend", bucket, Guard("all", selects_all=True))
     found: dict[str, Cover] = {}
     for name, block in context.blocks.items():
         sites = find_sites(block, lowerings(CPU))

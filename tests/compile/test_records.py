@@ -129,7 +129,7 @@ def test_a_recorded_knob_is_the_one_that_runs(compile_small: CompileSmall, tmp_p
     tiles = {
         launch.consts["row_tile"]
         for ref in reader.manifest.programs
-        if ref.entry == "extend" and ref.guard.name == "sparse"
+        if ref.entry == "extend" and not ref.guard.selects_all
         for launches in reader.program(ref.file).blocks.values()
         for launch in launches
         if isinstance(launch, HostCall) and launch.op == "portable_index_topk"

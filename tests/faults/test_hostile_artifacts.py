@@ -28,7 +28,7 @@ from lostwax.backends.runtime.load import load
 from lostwax.cli.explain import explain
 from lostwax.ir.contract.canonical import canonical
 
-PROGRAM = "programs/extend-t16-b2-p8-r2-sparse.json"
+PROGRAM = "programs/extend-t16-b2-p8-r2-chosen.json"
 ANY_FILE = "/art"
 """One changed value may be missed by another file of the artifact, which then is named."""
 
@@ -121,7 +121,7 @@ def test_resealed_values_are_refused_or_harmless(
 
 
 @pytest.mark.hostile
-@pytest.mark.parametrize("name", ["manifest.json", "programs/decode-t1-b1-p8-r1-dense.json"])
+@pytest.mark.parametrize("name", ["manifest.json", "programs/decode-t1-b1-p8-r1-all.json"])
 def test_resealed_values_of_kernels_and_their_launches_are_refused_before_a_device(
     compile_small: CompileSmall, tmp_path: Path, name: str
 ) -> None:

@@ -23,7 +23,7 @@ def export(
     out: Annotated[OutFile, Parameter(name=["-o", "--out"])],
     onnx: Flag = False,
     entry: Literal["extend", "decode", "draft"] = "extend",
-    dense: Annotated[bool, Parameter(negative="--sparse")] = False,
+    all_: Annotated[bool, Parameter(name="--all", negative="--chosen")] = False,
     scores: Flag = False,
     checkpoint: Checkpoint | None = None,
     json_: Json = False,
@@ -44,9 +44,9 @@ def export(
     entry
         extend: rows of unequal requests (one row each, too). decode: one row a request. draft: the
         MTP layer, in an artifact that drafts.
-    dense
+    all_
         The graph for requests of at most index_topk tokens, where every position is selected.
-        --sparse, the default, serves every length.
+        --chosen, the default, serves every length.
     scores
         The head that also gives log-probabilities of targets and the likeliest ids.
     checkpoint
@@ -60,7 +60,7 @@ def export(
     from lostwax.backends.plan.variants import Variant
     from lostwax.backends.runtime.artifact_reader import ArtifactReader
 
-    variant = Variant(entry, every=dense, scores=scores)
+    variant = Variant(entry, every=all_, scores=scores)
     reader = ArtifactReader(artifact)
     graph_file(reader.manifest, variant.name)  # refused before torch is imported
     require_checkpoint(reader, checkpoint)
