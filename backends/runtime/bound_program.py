@@ -24,6 +24,10 @@ PlaneBuffers = dict[tuple[str, int], torch.Tensor]
 """u8 buffers by (plane, layer)."""
 
 
+StateBuffers = dict[str, torch.Tensor]
+"""u8 buffers of what outlives steps, by name."""
+
+
 class Memory:
     """The buffers that all programs of an artifact share."""
 
@@ -34,14 +38,14 @@ class Memory:
         host_inputs: torch.Tensor,
         weights: WeightBuffers,
         planes: PlaneBuffers,
-        state: torch.Tensor,
+        states: StateBuffers,
     ) -> None:
         self.arena = arena
         self.inputs = inputs
         self.host_inputs = host_inputs
         self.weights = weights
         self.planes = planes
-        self.state = state
+        self.states = states
 
 
 class BoundProgram:
@@ -116,7 +120,11 @@ class BoundProgram:
         if view.space == "input":
             return tensor_of(memory.inputs, view, self.step.offsets[view.name])
         if view.space == "state":
-            return tensor_of(memory.state, view)
+            if view.name not in memory.states:
+                raise ArtifactError(
+                    f"a launch reads a state {view.name!r}, which does not exist; recompile it"
+                )
+            return tensor_of(memory.states[view.name], view)
         if call is None:
             raise ArtifactError(f"a prepare launch reads {view.space} memory; recompile it")
         if view.space == "carry":

@@ -41,7 +41,7 @@ def test_a_program_is_captured_over_padding() -> None:
     inputs, host = (torch.full((num_bytes,), 77, dtype=torch.uint8) for _ in range(2))
     driver = Recorder(TARGET, no_kernels, {})
     driver.inputs = inputs
-    memory = Memory(none, inputs, host, {}, {}, none)
+    memory = Memory(none, inputs, host, {}, {}, {})
     program = Program(
         entry="decode", bucket=BUCKET, guard=Guard("chosen"), arena_bytes=0,
         prepare=(), blocks={}, calls=(), outputs={},
