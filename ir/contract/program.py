@@ -109,6 +109,13 @@ class KernelLaunch(msgspec.Struct, frozen=True, kw_only=True, tag="kernel"):
 Launch = HostCall | KernelLaunch
 
 
+def views_of(launch: Launch) -> list[View]:
+    """The memory that a launch is given."""
+    if isinstance(launch, HostCall):
+        return [view for view in launch.args if view is not None]
+    return [param.view for param in launch.params if isinstance(param, Pointer)]
+
+
 class Bucket(msgspec.Struct, frozen=True, order=True):
     """Upper bounds of a step that a program is compiled for.
 
