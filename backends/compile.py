@@ -154,6 +154,13 @@ def _emit(
     ]
 
 
+def _requires(covers: Iterable[dict[str, Cover]]) -> dict[str, tuple[str, ...]]:
+    """Packages that the chosen lowerings call, with their lowerings' names in order."""
+    chosen = [p.candidate.lowering for c in covers for cover in c.values() for p in cover.chosen]
+    pairs = {(package, low.name) for low in chosen if low for package in low.requires}
+    return {p: tuple(sorted(n for q, n in pairs if q == p)) for p in sorted(p for p, _ in pairs)}
+
+
 def compile_module(
     module: builtin.ModuleOp,
     facts: ModelFacts,
@@ -271,6 +278,7 @@ def compile_module(
             batch_invariant=options.batch_invariant,
             programs=tuple(refs),
             kernels=builder.kernels,
+            requires=_requires(covers),
             toolchain={"lostwax": lostwax.__version__, **builder.toolchain},
             files={},
         )

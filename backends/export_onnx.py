@@ -17,7 +17,7 @@ import onnx
 import torch
 
 from lostwax.backends.exported_graph import ExportError, graph_file
-from lostwax.backends.plan.variants import DENSE, Variant
+from lostwax.backends.plan.variants import Variant
 from lostwax.backends.read_graph import read_graph
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.checkpoint_content import require_content
@@ -86,11 +86,11 @@ def export_artifact(
             f"{artifact} is one of {manifest.world_size} ranks' worth; compile it for one rank"
         )
     graph_file(manifest, variant.name)  # before torch and a checkpoint's weights
-    guards = {ref.guard.name: str(ref.guard) for ref in manifest.programs}
+    guards = {ref.guard.selects_all: str(ref.guard) for ref in manifest.programs}
     metadata = {
         "lostwax.artifact": manifest.digest,
         "lostwax.graph": variant.name,
-        "lostwax.guard": guards[DENSE] if variant.every else "always",
+        "lostwax.guard": guards[True] if variant.every else "always",
         "lostwax.model": manifest.model.name,
         "lostwax.page_tokens": str(manifest.limits.page_tokens),
     }

@@ -129,7 +129,8 @@ class Lowering:
     `weights` maps operand names to the form they are wanted in (row-major where not named; with
     `concat`, the form stands at its first operand). `work` replaces the estimate's default.
     `row_invariant`: a row's result does not depend on the other rows nor on the bucket.
-    `source` names what the records are keyed by beside the region (kernel source or module).
+    `requires` names the installed packages (distributions) that its launches call beside torch: a
+    record holds their versions, and loading refuses to start without them.
     """
 
     name: str
@@ -144,6 +145,15 @@ class Lowering:
     prepare: Callable[[Match], tuple[StepOp, ...]] = _no_prepare
     work: Callable[[Match, Knobs], Work] = _default_work
     allocates: Callable[[Match, Knobs], int] = _no_workspace
+    requires: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a pattern that does not say which op is which."""
+        if pair := self.pattern.symmetry():
+            raise ValueError(
+                f"the pattern of {self.name} cannot tell {pair[0]!r} from {pair[1]!r}: wire them"
+                " differently, match one of them, or let only one of the two leave"
+            )
 
     def form(self, operand: str) -> WeightForm:
         """The form in which this lowering wants a weight operand."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import permutations
 
 from xdsl.ir import Block, Operation, SSAValue
 from xdsl.irdl import IRDLOperation, VarOperandDef
@@ -43,6 +44,38 @@ class Region:
         if unknown:
             raise ValueError(f"region output {unknown[0]!r} is no node of the pattern")
         object.__setattr__(self, "inputs", tuple(inputs))
+
+    def symmetry(self) -> tuple[str, str] | None:
+        """Two nodes whose roles could be exchanged, None where every op has one role only.
+
+        Such a pattern fits the same ops twice: which op then is which node, and so which weight is
+        which operand, would be the order of the program's text.
+        """
+        for order in permutations(self.nodes):
+            roles = dict(zip(self.nodes, order, strict=True))
+            moved = next((n for n, role in roles.items() if n != role), None)
+            if moved is not None and self._is_same_under(roles):
+                return moved, roles[moved]
+        return None
+
+    def _is_same_under(self, roles: Mapping[str, str]) -> bool:
+        """Whether ops and wiring stay when each node takes another's role and inputs follow."""
+        inputs: dict[str, str] = {}
+
+        def moved(value: str) -> str | None:
+            node, dot, result = value.partition(".")
+            return roles[node] + dot + result if node in roles else None
+
+        for name, node in self.nodes.items():
+            other = self.nodes[roles[name]]
+            if (node.op, node.operands.keys()) != (other.op, other.operands.keys()):
+                return False
+            for field_name, value in node.operands.items():
+                want = moved(value) or inputs.setdefault(value, other.operands[field_name])
+                if want != other.operands[field_name]:
+                    return False
+        one_to_one = len(set(inputs.values())) == len(inputs)
+        return one_to_one and {moved(o) for o in self.outputs} == set(self.outputs)
 
     @staticmethod
     def single(op: type[IRDLOperation]) -> Region:

@@ -36,6 +36,11 @@ class NullDriver:
         return torch.device("cpu")
 
     @property
+    def device_name(self) -> str:
+        """No device."""
+        return "null"
+
+    @property
     def fingerprint(self) -> str:
         """No device."""
         return "null"

@@ -10,6 +10,9 @@ from lostwax.ir.contract.artifact import Limits
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.program import HEADS, Bucket, Entry, Guard, Head, Linear, Segment
 
+ALL, CHOSEN = "all", "chosen"
+"""What is attended to: every visible position, or those that the indexer chooses."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
@@ -78,12 +81,16 @@ def _ladder(first: int, last: int, factor: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class ProgramSpec:
-    """One program to compile. `all_selected`: the guard makes every visible position selected."""
+    """One program to compile."""
 
     segment: Segment
     bucket: Bucket
     guard: Guard
-    all_selected: bool
+
+    def __post_init__(self) -> None:
+        """Raise SizeError for a guard that the host cannot decide."""
+        if why := self.guard.refusal():
+            raise SizeError(f"{self.segment} {self.bucket}: {why}")
 
     @property
     def rows_a_req(self) -> int:
@@ -91,15 +98,15 @@ class ProgramSpec:
         return self.bucket.rows_a_req if self.segment == "decode" else 1
 
 
-def _guards(facts: ModelFacts, longest: int) -> list[tuple[Guard, bool]]:
-    """Dense where no request is longer than index_topk, sparse beyond; the first to hold wins.
+def _guards(facts: ModelFacts, longest: int) -> list[Guard]:
+    """All positions where no request is longer than index_topk, else the chosen; first wins.
 
     `longest` is the length of the longest request that the bucket takes.
     """
     if longest <= facts.index_topk:
-        return [(Guard("dense"), True)]  # the bucket itself implies the bound
+        return [Guard(ALL, selects_all=True)]  # the bucket itself implies the bound
     bound = Linear({"max_kv": 1}, facts.index_topk)
-    return [(Guard("dense", (bound,)), True), (Guard("sparse"), False)]
+    return [Guard(ALL, (bound,), selects_all=True), Guard(CHOSEN)]
 
 
 def _demand(spec: ProgramSpec, limits: Limits) -> tuple[int, ...]:
@@ -109,8 +116,7 @@ def _demand(spec: ProgramSpec, limits: Limits) -> tuple[int, ...]:
     no more rows in a step than it has positions.
     """
     b = spec.bucket
-    bounds = [t.bound for t in spec.guard.terms if t.coefficients == {"max_kv": 1}]
-    longest = min((b.pages * limits.page_tokens, limits.max_context, *bounds))
+    longest = spec.guard.longest(min(b.pages * limits.page_tokens, limits.max_context))
     rows = min(b.tokens, b.reqs * longest)
     pages = -(-longest // limits.page_tokens)
     return (rows, min(spec.rows_a_req, longest), b.reqs, pages)
@@ -162,11 +168,9 @@ def _bodies(facts: ModelFacts, limits: Limits) -> tuple[ProgramSpec, ...]:
             drafts |= {(t, min(t, reqs)) for t in wide}
             buckets.extend(("draft", Bucket(t, b, p)) for t, b in drafts)
     specs = (
-        ProgramSpec(entry, bucket, guard, every)
+        ProgramSpec(entry, bucket, guard)
         for entry, bucket in sorted(buckets)
-        for guard, every in _guards(
-            facts, min(bucket.pages * limits.page_tokens, limits.max_context)
-        )
+        for guard in _guards(facts, min(bucket.pages * limits.page_tokens, limits.max_context))
     )
     return _reachable(specs, limits)
 
@@ -185,4 +189,4 @@ def _heads(limits: Limits) -> Iterator[ProgramSpec]:
     }
     for head in HEADS:
         for count in rows[head]:
-            yield ProgramSpec(head, Bucket(rows=count), Guard("always"), all_selected=False)
+            yield ProgramSpec(head, Bucket(rows=count), Guard("always"))

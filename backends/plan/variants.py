@@ -9,13 +9,11 @@ from typing import Protocol
 
 from xdsl.dialects import builtin
 
+from lostwax.backends.plan.sizes import ALL, CHOSEN
 from lostwax.ir.contract.program import HEADS, Bucket, Guard
 from lostwax.ir.passes.clean_up import CleanUpPass
 from lostwax.ir.passes.pipeline import run
 from lostwax.ir.passes.specialise import SpecialisePass
-
-DENSE, SPARSE = "dense", "sparse"
-"""Names of guards: every visible position is selected, or those that the indexer chooses."""
 
 
 class Specified(Protocol):
@@ -50,7 +48,7 @@ class Variant:
         """The variant of a program."""
         bucket = program.bucket
         rows = bucket.rows_a_req if program.segment == "decode" else 1
-        return Variant(program.segment, program.guard.name == DENSE, rows)
+        return Variant(program.segment, program.guard.selects_all, rows)
 
     @property
     def name(self) -> str:
@@ -58,7 +56,7 @@ class Variant:
         rows = f"-rows{self.rows}" if self.rows > 1 else ""
         if self.segment in HEADS:
             return self.segment
-        return f"{self.segment}{rows}-{DENSE if self.every else SPARSE}"
+        return f"{self.segment}{rows}-{ALL if self.every else CHOSEN}"
 
 
 def specialise_variants(

@@ -30,6 +30,7 @@ from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactRead
 from lostwax.backends.runtime.boot_check import BootReport, add_evidence
 from lostwax.backends.runtime.driver import Driver, no_kernels
 from lostwax.backends.runtime.fenced_buffers import Overrun
+from lostwax.backends.runtime.sku import sku_of
 from lostwax.ir.contract.artifact import ProgramRef
 from lostwax.ir.contract.check_program import code_of
 from lostwax.ir.contract.choice import Choices, RegionChoice
@@ -207,6 +208,13 @@ def _blaming(reader: ArtifactReader, lowering: str) -> Generator[None]:
         ) from error
 
 
+def _sku(environment: Environment) -> str:
+    """The model of the device that runs; the arch alone where its source runs elsewhere."""
+    if environment.state != "executed":
+        return environment.target.arch
+    return sku_of(environment.driver().device_name)
+
+
 def _certify(
     candidate: Candidate,
     choice: RegionChoice,
@@ -218,6 +226,7 @@ def _certify(
     environment = replace(environment, compile_kernel=kernels)
     ran: tuple[str, ...] = ()
     record, wrong = None, None
+    sku = _sku(environment)
     try:
         assert candidate.lowering is not None  # it was chosen by its name
         candidate.lowering.require_knobs(choice.knobs)
@@ -226,7 +235,7 @@ def _certify(
         )
         assert outcome.certificate is not None, outcome.refusal
         certificate = outcome.certificate.bound_to(kernels.digest())
-        record = Record(key=record_key(candidate), knobs=choice.knobs, certificate=certificate)
+        record = Record(key=record_key(candidate, sku), knobs=choice.knobs, certificate=certificate)
         _, launches = launches_alone(candidate, kernels, outcome.knobs)
         ran = tuple(sorted({code_of(launch) for launch in launches}))
     except NotConformant as error:
@@ -235,7 +244,7 @@ def _certify(
         versions = dict(environment.tool_versions)
         certificate = Certificate(state="compiled", tool_versions=versions)
         certificate = certificate.bound_to(kernels.digest())
-        record = Record(key=record_key(candidate), knobs=choice.knobs, certificate=certificate)
+        record = Record(key=record_key(candidate, sku), knobs=choice.knobs, certificate=certificate)
     except (Overrun, RuntimeError) as error:  # RuntimeError: torch's, and those of drivers
         wrong = f"{choice.lowering} does not run: {reason(error)}"
     return Certified(

@@ -86,7 +86,7 @@ def contexts(
     """Programs of one variant at edge sizes."""
     made = specialised(module, variant)
     bound = Linear({"max_kv": 1}, facts.index_topk)
-    guard = Guard("dense", (bound,)) if variant.every else Guard("sparse")
+    guard = Guard("all", (bound,), selects_all=True) if variant.every else Guard("chosen")
     for bucket in buckets or tuple(edge_buckets(variant.segment)):
         yield ProgramContext(made, target, variant.segment, bucket, guard)
 
@@ -117,7 +117,7 @@ def cases(context: ProgramContext, facts: ModelFacts, seeds: Sequence[int]) -> l
             seed,
             page_tokens=facts.page_tokens,
             vocab_size=facts.vocab_size,
-            max_kv=facts.index_topk if context.guard.terms else None,
+            max_kv=facts.index_topk if context.guard.selects_all else None,
             state_rows=context.state_rows,
         )
         for seed in seeds

@@ -1,42 +1,58 @@
 """The digest of the code behind a lowering: what invalidates its records. Runs no kernel.
 
-Digested are the launches as emitted for the candidate, the files of the function that emits them,
-of every host function and kernel that they name, and of the `kernels` modules that those import.
+Digested are the launches and kernel requests as emitted for the candidate (at the first setting of
+the knobs, and at every other value of one of them), the file of the function that emits them, the
+files of every host function and kernel that they name, and every module of ours that those import.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib.util import find_spec
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 
+from msgspec import structs
 from xdsl.ir import SSAValue
 
+from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.candidate import Candidate
 from lostwax.backends.plan.storage import Storage, Want, want_of, weight_types
 from lostwax.backends.plan.views import cache_view, dense, scale_shape
 from lostwax.ir.contract.canonical import canonical
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.program import HostCall, View
+from lostwax.ir.contract.program import HostCall, Launch, View
 from lostwax.ir.contract.target import Target
 from lostwax.ir.types import CacheType, TensorType
 
+TORCH = "torch"
+"""What every host call runs."""
+
 
 class _DryPlacement:
-    """Satisfies `Placement` of `plan/candidate.py`: views that lie nowhere, no compiler."""
+    """Satisfies `Placement` of `plan/candidate.py`: views that lie nowhere, no compiler.
 
-    def __init__(self, candidate: Candidate) -> None:
+    Each is named by the operand that it is: which of a model's weights it is does not count.
+    """
+
+    def __init__(self, candidate: Candidate, knobs: Mapping[str, int]) -> None:
         wants = [want_of(candidate, operand) for operand in candidate.weight_operands]
         chosen: tuple[Want, ...] = tuple(w for w in wants if w is not None)
         self._storage = Storage(weight_types(candidate.block.function), chosen)
+        self._knobs = knobs
         self.sources: list[KernelSource] = []
 
     def value(self, value: SSAValue, candidate: Candidate, operand: str, scale: bool) -> View:
         """A dense view of the right shape."""
+        view = self._view(value, candidate, operand, scale)
+        bound = candidate.region.values[operand]
+        place = f"[{bound.index(value)}]" if isinstance(bound, tuple) else ""
+        return structs.replace(view, name=f"{operand}{place}{':scale' * scale}")
+
+    def _view(self, value: SSAValue, candidate: Candidate, operand: str, scale: bool) -> View:
         if candidate.block.weight_name(value) is not None:
             return self._storage.view(value, candidate, operand, scale)
         kind = value.type
@@ -50,31 +66,63 @@ class _DryPlacement:
 
     def step(self, candidate: Candidate, name: str) -> View:
         """A step value of the lowering's own prepare."""
-        assert candidate.lowering is not None
-        for op in candidate.lowering.prepare(candidate):
+        for op in _lowering(candidate).prepare(candidate):
             for output, dtype, shape in op.outputs:
                 if output == name:
-                    return dense("arena", "", dtype, shape)
+                    return dense("arena", f"step {name}", dtype, shape)
         raise KeyError(f"{candidate.name} asks for step value {name!r}, which it never prepared")
 
     def workspace(self, candidate: Candidate) -> View | None:
         """The declared workspace."""
-        lowering = candidate.lowering
-        assert lowering is not None
-        need = lowering.workspace(candidate, lowering.default_knobs())
-        return dense("arena", "", "u8", (need,)) if need else None
+        need = _lowering(candidate).workspace(candidate, self._knobs)
+        return dense("arena", "workspace", "u8", (need,)) if need else None
 
     def build(self, source: KernelSource) -> CompiledKernel:
-        """Remember the source; nothing is compiled."""
+        """Remember the source, whose digest stands for the binary; nothing is compiled."""
         self.sources.append(source)
         return CompiledKernel(
-            binary="",
+            binary=source.digest(),
             symbol=source.symbol,
             digest="",
             num_warps=source.num_warps,
             shared_bytes=0,
             registers=0,
         )
+
+
+def _lowering(candidate: Candidate) -> Lowering:
+    assert candidate.lowering is not None  # views have no key
+    return candidate.lowering
+
+
+def _settings(lowering: Lowering) -> Iterator[dict[str, int]]:
+    """The first setting, then every other value of one knob."""
+    first = lowering.default_knobs()
+    yield first
+    for knob in lowering.knobs:
+        yield from (first | {knob.name: value} for value in knob.values[1:])
+
+
+@dataclass(frozen=True)
+class _Emitted:
+    """What a lowering emits, for all its settings."""
+
+    launches: list[tuple[Launch, ...]] = field(default_factory=list[tuple[Launch, ...]])
+    sources: list[KernelSource] = field(default_factory=list[KernelSource])
+
+    @property
+    def host_calls(self) -> tuple[HostCall, ...]:
+        """Those of the launches that are host calls."""
+        return tuple(la for each in self.launches for la in each if isinstance(la, HostCall))
+
+
+def _emitted(candidate: Candidate) -> _Emitted:
+    lowering, found = _lowering(candidate), _Emitted()
+    for knobs in _settings(lowering):
+        placement = _DryPlacement(candidate, knobs)
+        found.launches.append(lowering.emit(replace(candidate, placement=placement), knobs))
+        found.sources.extend(placement.sources)
+    return found
 
 
 def _module_file(module: str) -> Path:
@@ -84,32 +132,46 @@ def _module_file(module: str) -> Path:
     return Path(spec.origin)
 
 
-@cache
-def _kernel_imports(module: str) -> tuple[str, ...]:
-    """Modules of `kernels` packages that a module imports, those of its imports too."""
-    tree = ast.parse(_module_file(module).read_bytes())
+def _imports(module: str) -> frozenset[str]:
+    """Modules that a file imports, wherever in it."""
+    package = module if _module_file(module).name == "__init__.py" else module.rpartition(".")[0]
     found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+    for node in ast.walk(ast.parse(_module_file(module).read_bytes())):
+        if isinstance(node, ast.ImportFrom):
+            base = resolve_name("." * node.level + (node.module or ""), package)
+            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
-            names = [a.name for a in node.names]
-        else:
+            found |= {alias.name for alias in node.names}
+    return frozenset(found)
+
+
+@cache
+def _imported(module: str) -> frozenset[str]:
+    """Modules of our own (of the same top-level package) behind a module's code, itself too."""
+    own = module.partition(".")[0]
+    found, waiting = set[str](), [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name.partition(".")[0] != own or not _is_module(name):
             continue
-        for name in names:
-            if "kernels." in name and _is_module(name):
-                found |= {name, *_kernel_imports(name)}
-    return tuple(sorted(found))
+        found.add(name)
+        waiting += _imports(name)
+    return frozenset(found)
 
 
 def _is_module(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:  # a function of a module, not a module
+    """Whether a module, not a name in one, is called so; only packages on the way are imported."""
+    package = name.rpartition(".")[0]
+    if package and not _is_package(package):
         return False
+    return find_spec(name) is not None
 
 
-@cache
+def _is_package(name: str) -> bool:
+    spec = find_spec(name) if _is_module(name) else None
+    return spec is not None and spec.submodule_search_locations is not None
+
+
 def _digest_of_file(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -122,26 +184,35 @@ def kernel_file(source: KernelSource, target: Target) -> Path:
     return folder / source.path
 
 
-def _parts(candidate: Candidate) -> Iterator[tuple[str, str]]:
+def _digests(candidate: Candidate, emitted: _Emitted) -> Iterator[tuple[str, str]]:
     """Names and digests of everything that decides what the candidate's launches do."""
-    lowering = candidate.lowering
-    assert lowering is not None
-    placement = _DryPlacement(candidate)
-    launches = lowering.emit(replace(candidate, placement=placement), lowering.default_knobs())
-    modules = {lowering.emit.__module__}
-    modules |= {op.function.split(":")[0] for op in lowering.prepare(candidate)}
-    modules |= {la.function.split(":")[0] for la in launches if isinstance(la, HostCall)}
-    modules |= {s.path for s in placement.sources if s.language == "triton"}
-    for module in modules | {m for name in modules for m in _kernel_imports(name)}:
+    lowering = _lowering(candidate)
+    code = {op.function.split(":")[0] for op in lowering.prepare(candidate)}
+    code |= {call.function.split(":")[0] for call in emitted.host_calls}
+    code |= {s.path for s in emitted.sources if s.language == "triton"}
+    for module in {lowering.emit.__module__}.union(*map(_imported, code)):
         yield module, _digest_of_file(_module_file(module))
-    for source in placement.sources:
+    for source in emitted.sources:
+        yield f"{candidate.target.arch} {source.symbol}", source.digest()
         if source.language == "cuda":
             yield source.path, _digest_of_file(kernel_file(source, candidate.target))
     # What a helper that emits for many lowerings was told: constants, argument order, forms.
-    yield "launches", hashlib.sha256(canonical(launches)).hexdigest()
+    yield "launches", hashlib.sha256(canonical(emitted.launches)).hexdigest()
 
 
-def source_digest(candidate: Candidate) -> str:
-    """sha256 over names and bytes of the files behind a candidate's lowering."""
-    lines = sorted({f"{name} {digest}" for name, digest in _parts(candidate)})
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What is behind a lowering: sha256 over names and bytes, and the packages that it calls."""
+
+    digest: str
+    libraries: tuple[str, ...]
+
+
+def code_behind(candidate: Candidate) -> Code:
+    """The code and the packages behind a candidate's lowering; every host call is torch's."""
+    lowering, emitted = _lowering(candidate), _emitted(candidate)
+    lines = sorted({f"{name} {digest}" for name, digest in _digests(candidate, emitted)})
+    calls_torch = bool(emitted.host_calls or lowering.prepare(candidate))
+    libraries = {*lowering.requires, *((TORCH,) if calls_torch else ())}
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return Code(digest, tuple(sorted(libraries)))

@@ -141,6 +141,11 @@ def read_records(path: Path) -> tuple[Record, ...]:
                     f"{place} has schema {schema}, this version reads up to {SCHEMA}; "
                     "upgrade lostwax or use another record folder"
                 )
+            if schema < SCHEMA:
+                raise BadRecord(
+                    f"{place} has schema {schema}, whose key says too little of what was measured"
+                    f" (this version reads {SCHEMA}); delete it and measure again"
+                )
             record = decoded(line, Record, place)
         except BadFile as error:
             raise BadRecord(f"{error}; {remedy}") from error

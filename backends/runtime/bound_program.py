@@ -25,6 +25,10 @@ PlaneBuffers = dict[tuple[str, int], torch.Tensor]
 """u8 buffers by (plane, layer)."""
 
 
+StateBuffers = dict[str, torch.Tensor]
+"""u8 buffers of what outlives steps, by name."""
+
+
 class Memory:
     """The buffers that all programs of an artifact share. A step's body and head have inputs
     beside each other."""
@@ -36,14 +40,14 @@ class Memory:
         head_inputs: InputMemory,
         weights: WeightBuffers,
         planes: PlaneBuffers,
-        state: torch.Tensor,
+        states: StateBuffers,
     ) -> None:
         self.arena = arena
         self.body_inputs = body_inputs
         self.head_inputs = head_inputs
         self.weights = weights
         self.planes = planes
-        self.state = state
+        self.states = states
 
 
 class BoundProgram:
@@ -119,7 +123,11 @@ class BoundProgram:
         if view.space == "input":
             return tensor_of(self.step.memory.device, view, self.step.offsets[view.name])
         if view.space == "state":
-            return tensor_of(memory.state, view)
+            if view.name not in memory.states:
+                raise ArtifactError(
+                    f"a launch reads a state {view.name!r}, which does not exist; recompile it"
+                )
+            return tensor_of(memory.states[view.name], view)
         if call is None:
             raise ArtifactError(f"a prepare launch reads {view.space} memory; recompile it")
         if view.space == "carry":

@@ -73,6 +73,11 @@ class Driver(Protocol):
         ...
 
     @property
+    def device_name(self) -> str:
+        """The device's model, as its maker's driver names it (`runtime/sku.py`)."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """What makes this device and its libraries give the numbers they give, in words."""
         ...

@@ -13,7 +13,7 @@ import torch
 
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.tensors import tensor_of
-from lostwax.ir.contract.program import HostCall, Launch, Pointer, View
+from lostwax.ir.contract.program import Launch, View, views_of
 from lostwax.ir.reference.dtype import NUMPY_DTYPES, Array
 
 FENCE_BYTES = 256
@@ -28,11 +28,7 @@ def _reach(launches: Sequence[Launch]) -> dict[tuple[str, str], int]:
     """The last byte that any launch is given, by buffer."""
     found: dict[tuple[str, str], int] = {}
     for launch in launches:
-        if isinstance(launch, HostCall):
-            views = [view for view in launch.args if view is not None]
-        else:
-            views = [p.view for p in launch.params if isinstance(p, Pointer)]
-        for view in views:
+        for view in views_of(launch):
             key = (view.space, view.name)
             found[key] = max(found.get(key, 0), view.offset + view.span_bytes)
     return found

@@ -107,10 +107,15 @@ class GpuDriver:
         return self._device
 
     @property
+    def device_name(self) -> str:
+        """The GPU's name."""
+        return torch.cuda.get_device_name(self._device)
+
+    @property
     def fingerprint(self) -> str:
         """The GPU's name and what torch was built with."""
         build = torch.version.hip or torch.version.cuda
-        return f"{torch.cuda.get_device_name(self._device)}, torch {torch.__version__}, {build}"
+        return f"{self.device_name}, torch {torch.__version__}, {build}"
 
     def allocate(self, num_bytes: int) -> torch.Tensor:
         """A zeroed u8 [num_bytes] buffer; torch's allocator aligns to 512 bytes."""

@@ -36,9 +36,14 @@ class HostDriver:
         return torch.device("cpu")
 
     @property
+    def device_name(self) -> str:
+        """The processor's model."""
+        return _processor()
+
+    @property
     def fingerprint(self) -> str:
         """The processor's model and torch's build."""
-        return f"{_processor()}, torch {torch.__version__}"
+        return f"{self.device_name}, torch {torch.__version__}"
 
     def allocate(self, num_bytes: int) -> torch.Tensor:
         """A zeroed u8 [num_bytes] buffer, aligned to 256 bytes."""

@@ -22,6 +22,7 @@ from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.input_layout import input_bytes
 from lostwax.backends.runtime.load_weights import WeightBuffers, load_weights
 from lostwax.backends.runtime.ranks import Ranks
+from lostwax.backends.runtime.require_packages import require_packages
 from lostwax.backends.runtime.result_copy import ReadRows
 from lostwax.backends.runtime.step_buffers import InputMemory
 from lostwax.backends.runtime.ticket import Started, StepTicket
@@ -29,7 +30,7 @@ from lostwax.backends.runtime.usable_cores import usable_threads
 from lostwax.ir.contract.artifact import Manifest, ProgramRef
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.program import StepFacts
-from lostwax.ir.contract.step import StepBatch, StepResult
+from lostwax.ir.contract.step import HIDDEN, StepBatch, StepResult
 
 ONE_THREAD_BYTES = 1 << 30
 """Weights of less are made by one thread, at about a gigabyte a second."""
@@ -226,7 +227,7 @@ def _allocate(manifest: Manifest, driver: Driver, weights: WeightBuffers, num_pa
     )
     arena = allocated(driver, manifest.arena_bytes, "an arena")
     state = allocated(driver, manifest.state_bytes, "a state")
-    return Memory(arena, body, head, weights, planes, state)
+    return Memory(arena, body, head, weights, planes, {HIDDEN: state})
 
 
 @contextmanager
@@ -258,7 +259,7 @@ def load(
     artifact. `phases` is told when each phase begins. `extra_backends` join those installed.
 
     Raises ArtifactError, CheckpointMismatch, DeviceUnavailable, NotEnoughMemory, RankError,
-    WrongKernel, Unproven, each with the remedy.
+    MissingPackage, WrongKernel, Unproven, each with the remedy.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -272,6 +273,7 @@ def load(
             f" the target folder {manifest.target.backend!r}"
         )
     reader.check()
+    require_packages(manifest.requires)
     ranks = Ranks.join(manifest.world_size)
     compiled = {k.binary: k for k in manifest.kernels}
     driver: Driver = found.load(found.driver)(manifest.target, reader.kernel, compiled)

@@ -17,7 +17,8 @@ SCHEMA = 4
 2: programs with scores read `top_p`; those of 1 would sample from all ids without a word.
 3: targets have `memory_bytes`, choices say what is portable, probes draw edge rows.
 4: bodies and heads are programs of their own, which meet in the hidden state; a choice's place in
-its function is its `site`."""
+its function is its `site`; a guard says whether it selects all; a manifest says what packages it
+`requires`."""
 
 
 MANIFEST = "manifest.json"
@@ -85,5 +86,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """An answer does not depend on its neighbours, on chunking nor on drafting."""
     programs: tuple[ProgramRef, ...]
     kernels: tuple[CompiledKernel, ...]
+    requires: dict[Word, tuple[Word, ...]] = {}
+    """Installed packages that the chosen lowerings call, each with the lowerings that do."""
     toolchain: dict[Word, Word]
     files: dict[RelativePath, str]

@@ -98,6 +98,15 @@ def _check_ref(ref: ProgramRef, manifest: Manifest) -> None:
             and bucket.rows == 0
         )
     require(fits, f"{ref.file} has a bucket beyond the limits")
+    why = ref.guard.refusal()
+    require(not why, f"{ref.file}: {why}")
+    if ref.guard.selects_all:
+        longest = ref.guard.longest(min(bucket.pages * limits.page_tokens, limits.max_context))
+        require(
+            longest <= manifest.model.index_topk,
+            f"{ref.file} selects every position, but its guard admits {longest} of them where"
+            f" index_topk is {manifest.model.index_topk}",
+        )
 
 
 def _check_kernels(manifest: Manifest) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from math import isfinite, prod
 
 from lostwax.ir.contract.cache_layout import LAYOUTS
-from lostwax.ir.contract.check_program import check_launch, views_of
+from lostwax.ir.contract.check_program import check_launch
 from lostwax.ir.contract.check_views import (
     Inconsistent,
     dtype_bytes,
@@ -17,7 +17,7 @@ from lostwax.ir.contract.check_views import (
 )
 from lostwax.ir.contract.choice import Choices
 from lostwax.ir.contract.probe import Data, Drawn, DrawnCache, Kept, Probe, Probes
-from lostwax.ir.contract.program import DTYPE_BYTES, View
+from lostwax.ir.contract.program import DTYPE_BYTES, View, views_of
 
 MAX_PROBE_ELEMENTS = 1 << 27
 """Of all arrays of a probe: eight times what a compile puts into one."""

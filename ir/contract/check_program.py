@@ -24,10 +24,10 @@ from lostwax.ir.contract.program import (
     Call,
     HostCall,
     Launch,
-    Pointer,
     Program,
     Scalar,
     View,
+    views_of,
 )
 from lostwax.ir.contract.step import HIDDEN, STEP_INPUTS, StepResult, input_shape, inputs_of
 
@@ -43,13 +43,6 @@ def launches_of(program: Program) -> Iterator[Launch]:
     yield from program.prepare
     for launches in program.blocks.values():
         yield from launches
-
-
-def views_of(launch: Launch) -> list[View]:
-    """The memory that a launch is given."""
-    if isinstance(launch, HostCall):
-        return [view for view in launch.args if view is not None]
-    return [param.view for param in launch.params if isinstance(param, Pointer)]
 
 
 def check_launch(launch: Launch, symbols: Mapping[str, set[str]]) -> None:

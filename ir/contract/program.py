@@ -121,6 +121,13 @@ class KernelLaunch(msgspec.Struct, frozen=True, kw_only=True, tag="kernel"):
 Launch = HostCall | KernelLaunch
 
 
+def views_of(launch: Launch) -> list[View]:
+    """The memory that a launch is given."""
+    if isinstance(launch, HostCall):
+        return [view for view in launch.args if view is not None]
+    return [param.view for param in launch.params if isinstance(param, Pointer)]
+
+
 class Bucket(msgspec.Struct, frozen=True, order=True):
     """Upper bounds that a program is compiled for.
 
@@ -153,6 +160,10 @@ Fact = Literal["num_reqs", "max_q", "total_q", "max_kv", "total_kv"]
 """Fields of StepFacts: what a file may name of it."""
 
 
+LENGTHS: tuple[Fact, ...] = ("max_kv", "total_kv")
+"""What the host knows only from above while drafts are verified."""
+
+
 class Linear(msgspec.Struct, frozen=True):
     """The inequality `sum(coefficients[f] * facts.f) <= bound`."""
 
@@ -169,14 +180,40 @@ class Linear(msgspec.Struct, frozen=True):
 
 
 class Guard(msgspec.Struct, frozen=True):
-    """A conjunction of linear inequalities over StepFacts; empty means always."""
+    """A conjunction of linear inequalities over StepFacts; empty means always.
+
+    `selects_all`: in every step that the program takes each visible position is selected, so that
+    its module has no indexer; the inequalities or the bucket imply it. The name decides nothing.
+    """
 
     name: Word
     terms: tuple[Linear, ...] = ()
+    selects_all: bool = False
 
     def holds(self, facts: StepFacts) -> bool:
         """Whether a step with these facts may run a program under this guard."""
         return all(t.holds(facts) for t in self.terms)
+
+    def refusal(self) -> str:
+        """Why the host cannot decide this guard, empty where it can.
+
+        Lengths are known as upper bounds: where a longer one could make an inequality hold, one
+        that holds of the bound need not hold of the step.
+        """
+        for term in self.terms:
+            for fact in LENGTHS:
+                if term.coefficients.get(fact, 0) < 0:
+                    return (
+                        f"its guard ({term}) has a negative coefficient of {fact}: lengths are"
+                        " known as upper bounds; state the inequality with coefficients of at"
+                        " least 0"
+                    )
+        return ""
+
+    def longest(self, otherwise: int) -> int:
+        """Most positions of one request under this guard, where `otherwise` bounds them already."""
+        bounds = [t.bound for t in self.terms if t.coefficients == {"max_kv": 1}]
+        return min((otherwise, *bounds))
 
     def __str__(self) -> str:
         return " and ".join(map(str, self.terms)) or "always"

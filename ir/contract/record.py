@@ -10,8 +10,10 @@ import msgspec
 
 from lostwax.ir.contract.canonical import canonical_json
 
-SCHEMA = 1
-"""Version of the record's fields; readers refuse newer ones."""
+SCHEMA = 2
+"""Version of the record's fields; readers refuse every other.
+
+2: keys have the SKU and libraries' versions, and concrete shapes in the place of a bucket."""
 
 State = Literal["executed", "interpreted", "compiled"]
 
@@ -51,17 +53,20 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
 class RecordKey(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that changes the answer. No path, clock or environment may enter it.
 
-    `region` is `RegionMatch.digest()`, `source` the digest of the kernel's source or binary ABI,
-    `sku` the device's fingerprint, `types` the boundary values' types by pattern name (dtypes,
-    shapes with symbols, scale and cache layouts), `bucket_class` the sizes that were measured.
+    `region` is `RegionMatch.digest()`, `source` the digest of the code and of the launches,
+    `sku` the model of device (H100, H200 and H20 are three), `libraries` the versions of the
+    installed packages that the lowering calls, `values` the boundary values by pattern name
+    (dtypes, concrete shapes, scale and cache layouts), `cache` pages and guard where a cache is an
+    operand, else empty.
     """
 
     region: str
     lowering: str
     source: str
     sku: str
-    types: dict[str, str]
-    bucket_class: str
+    libraries: dict[str, str]
+    values: dict[str, str]
+    cache: str
 
     def digest(self) -> str:
         """sha256 of the canonical JSON."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 import torch
 
 from lostwax.backends.plan.views import dense
+from lostwax.backends.runtime.artifact_reader import ArtifactError
 from lostwax.backends.runtime.bound_program import BoundProgram, Memory
-from lostwax.backends.runtime.driver import Thunk, no_kernels
+from lostwax.backends.runtime.driver import Resolve, Thunk, no_kernels
 from lostwax.backends.runtime.host_driver import HostDriver
 from lostwax.backends.runtime.input_layout import input_offsets
 from lostwax.backends.runtime.step_buffers import InputMemory
 from lostwax.backends.runtime.tensors import tensor_of
-from lostwax.ir.contract.program import Bucket, Guard, Program
+from lostwax.ir.contract.program import Bucket, Guard, HostCall, Launch, Program, views_of
 from lostwax.ir.contract.step import STEP_INPUTS, input_shape, inputs_of
 from lostwax.ir.contract.target import Target
 
@@ -36,15 +38,30 @@ class Recorder(HostDriver):
         return super().capture(launches)
 
 
+class Filling(HostDriver):
+    """Fills what a launch is given with ones."""
+
+    packages = ("lostwax.backends.portable.kernels",)
+
+    def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
+        tensors = [resolve(view) for view in views_of(launch)]
+
+        def fill() -> None:
+            for tensor in tensors:
+                tensor.fill_(1)
+
+        return fill
+
+
 def test_a_program_is_captured_over_padding() -> None:
     offsets, num_bytes = input_offsets("decode", BUCKET)
     none = torch.zeros(0, dtype=torch.uint8)
     driver = Recorder(TARGET, no_kernels, {})
     inputs = InputMemory(torch.full((num_bytes,), 77, dtype=torch.uint8), driver)
     driver.inputs = inputs.device
-    memory = Memory(none, inputs, inputs, {}, {}, none)
+    memory = Memory(none, inputs, inputs, {}, {}, {})
     program = Program(
-        segment="decode", bucket=BUCKET, guard=Guard("sparse"), arena_bytes=0,
+        segment="decode", bucket=BUCKET, guard=Guard("chosen"), arena_bytes=0,
         prepare=(), blocks={}, calls=(), outputs={},
     )  # fmt: skip
 
@@ -56,3 +73,26 @@ def test_a_program_is_captured_over_padding() -> None:
         found = tensor_of(driver.seen, view, offsets[name])
         expected = 0 if name == "q_starts" else spec.padding
         assert (found == expected).all(), name
+
+
+@pytest.mark.parametrize("name", ["hidden", "other", ""])
+def test_a_state_is_resolved_by_its_name(name: str) -> None:
+    _, num_bytes = input_offsets("decode", BUCKET)
+    none = torch.zeros(0, dtype=torch.uint8)
+    driver = Filling(TARGET, no_kernels, {})
+    inputs = InputMemory(torch.zeros(num_bytes, dtype=torch.uint8), driver)
+    states = {n: torch.zeros(4, dtype=torch.uint8) for n in ("hidden", "second")}
+    memory = Memory(none, inputs, inputs, {}, {}, states)
+    view = dense("state", name, "u8", (4,))
+    program = Program(
+        segment="decode", bucket=BUCKET, guard=Guard("chosen"), arena_bytes=0,
+        prepare=(HostCall(function=f"{Filling.packages[0]}.step:fill", args=(view,)),),
+        blocks={}, calls=(), outputs={},
+    )  # fmt: skip
+    if name in states:
+        BoundProgram(program, memory, driver, captured=False).replay()
+        assert states["hidden"].tolist() == [1] * 4
+        assert states["second"].tolist() == [0] * 4
+        return
+    with pytest.raises(ArtifactError, match=f"a state '{name}', which does not exist"):
+        BoundProgram(program, memory, driver, captured=False)

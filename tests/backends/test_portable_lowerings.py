@@ -66,7 +66,7 @@ def _specialised(name: str, segment: Segment, every: bool):
 def _candidates(name: str, variant: Kind, bucket: Bucket) -> Iterator[Candidate]:
     module, facts = _specialised(name, *variant)
     segment, every = variant
-    bound = Guard("dense", (Linear({"max_kv": 1}, facts.index_topk),)) if every else Guard("always")
+    bound = Guard("all", (Linear({"max_kv": 1}, facts.index_topk),)) if every else Guard("always")
     context = ProgramContext(module, CPU, segment, bucket, bound)
     for block in context.blocks.values():
         types = weight_types(block.function)
@@ -97,7 +97,7 @@ def _shape_key(candidate: Candidate) -> tuple[object, ...]:
 @pytest.mark.parametrize(
     ("name", "variant"),
     [*product(FORMATS, VARIANTS), ("f32", DRAFT)],
-    ids=lambda v: v if isinstance(v, str) else f"{v[0]}{'-dense' * v[1]}",
+    ids=lambda v: v if isinstance(v, str) else f"{v[0]}{'-all' * v[1]}",
 )
 def test_every_lowering_gives_what_its_region_means(name: str, variant: Kind) -> None:
     facts = _captured(name)[1]
@@ -134,7 +134,7 @@ def test_every_lowering_gives_what_its_region_means(name: str, variant: Kind) ->
     assert not failed, "\n".join(failed)
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: f"{v[0]}{'-dense' * v[1]}")
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: f"{v[0]}{'-all' * v[1]}")
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_op_of_the_model_has_a_lowering_that_may_be_captured(
     name: str, variant: Kind

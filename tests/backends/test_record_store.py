@@ -22,8 +22,9 @@ def key(lowering: str = "a", **changes: Any) -> RecordKey:
         "region": "r",
         "source": "s",
         "sku": "cpu",
-        "types": {"y": "f32", "x": "bf16"},
-        "bucket_class": "t8",
+        "libraries": {"torch": "2.11"},
+        "values": {"y": "f32 [8]", "x": "bf16 [8]"},
+        "cache": "",
     }
     return RecordKey(lowering=lowering, **{**fields, **changes})
 
@@ -39,7 +40,7 @@ def only_file(folder: Path) -> Path:
 
 
 def test_key_depends_on_content_not_on_order():
-    same = key(types={"x": "bf16", "y": "f32"})
+    same = key(values={"x": "bf16 [8]", "y": "f32 [8]"})
     assert same.digest() == key().digest()
     assert key(sku="gpu").digest() != key().digest()
 
@@ -108,7 +109,8 @@ def replace(old: bytes, new: bytes) -> Spoil:
     [
         (cut_newline, "torn"),
         (cut_half, "damaged"),
-        (replace(b'"schema":1', b'"schema":9'), "has schema 9.*upgrade"),
+        (replace(b'"schema":2', b'"schema":9'), "has schema 9.*upgrade"),
+        (replace(b'"schema":2', b'"schema":1'), "has schema 1.*measure again"),
         (replace(b'"cpu"', b'"gpu"'), "holds the key"),
     ],
 )
@@ -141,7 +143,7 @@ def test_a_file_of_a_newer_lostwax_is_never_replaced(tmp_path: Path) -> None:
     store = RecordStore((tmp_path,))
     store.put(record(1.0))
     path = only_file(tmp_path)
-    newer = path.read_bytes().replace(b'"schema":1', b'"schema":9')
+    newer = path.read_bytes().replace(b'"schema":2', b'"schema":9')
     path.write_bytes(newer)
     for use in (lambda: store.find(key()), lambda: store.put(record(2.0))):
         with pytest.raises(BadRecord, match="upgrade"):

@@ -20,7 +20,7 @@ from lostwax.ir.contract.canonical import canonical
 from lostwax.ir.contract.choice import Choices, Loser, RegionChoice
 from lostwax.ir.contract.probe import Certificates, Evidence
 
-NAMES = ("decode-t1-b1-p8-dense", "decode-t1-b1-p8-sparse", "decode-t2-b2-p8-sparse")
+NAMES = ("decode-t1-b1-p8-all", "decode-t1-b1-p8-chosen", "decode-t2-b2-p8-chosen")
 
 
 def choice(
@@ -78,37 +78,37 @@ def artifact(small_artifact: Compiled, tmp_path: Path) -> Path:
 TABLES = """\
 embed in all 3 programs that run it:
     embed                                  core.embed
-dense in decode-t1-b1-p8-dense, decode-t1-b1-p8-sparse:
+dense in decode-t1-b1-p8-all, decode-t1-b1-p8-chosen:
     norm                                2x core.rms_norm
     absorbed                               mla.attend
-dense in decode-t2-b2-p8-sparse, unlike the first:
+dense in decode-t2-b2-p8-chosen, unlike the first:
   - absorbed                               mla.attend
   + tiled                                  mla.attend
-moe in decode-t1-b1-p8-dense, decode-t1-b1-p8-sparse:
+moe in decode-t1-b1-p8-all, decode-t1-b1-p8-chosen:
     norm                                2x core.rms_norm
     absorbed                               mla.attend
-moe in decode-t2-b2-p8-sparse, unlike the first:
+moe in decode-t2-b2-p8-chosen, unlike the first:
   - absorbed                               mla.attend
   + tiled                                  mla.attend
 weights of dense: b@10
 weights of moe: row-major, as in the checkpoint
 """
 ATTEND = """\
-decode-t1-b1-p8-dense (max_kv <= 32) dense, moe: mla.attend
+decode-t1-b1-p8-all (max_kv <= 32) dense, moe: mla.attend
   winner absorbed: 10.00 us (estimate)
   loser  expanded: 11.00 us, costs more
   loser  wgmma: target fact matrix_units is ('avx2',)
-decode-t1-b1-p8-sparse (always) dense, moe: mla.attend
+decode-t1-b1-p8-chosen (always) dense, moe: mla.attend
   winner absorbed: 20.00 us (estimate)
   loser  expanded: 21.00 us, costs more
   loser  wgmma: target fact matrix_units is ('avx2',)
-decode-t2-b2-p8-sparse (always) dense, moe: mla.attend
+decode-t2-b2-p8-chosen (always) dense, moe: mla.attend
   winner tiled row_tile=64: 30.00 us (estimate)
   loser  expanded: 31.00 us, costs more
   loser  wgmma: target fact matrix_units is ('avx2',)
-flips  dense, decode, sparse: absorbed up to decode-t1-b1-p8-sparse, tiled from
-    decode-t2-b2-p8-sparse
-flips  moe, decode, sparse: absorbed up to decode-t1-b1-p8-sparse, tiled from decode-t2-b2-p8-sparse
+flips  dense, decode, chosen: absorbed up to decode-t1-b1-p8-chosen, tiled from
+    decode-t2-b2-p8-chosen
+flips  moe, decode, chosen: absorbed up to decode-t1-b1-p8-chosen, tiled from decode-t2-b2-p8-chosen
 """
 
 
@@ -142,8 +142,8 @@ def test_json_is_what_was_recorded(artifact: Path, capsys: pytest.CaptureFixture
 def test_typos_get_a_suggestion(artifact: Path) -> None:
     with pytest.raises(UnknownOp, match=r"no program runs 'mla.atend'. Did you mean 'mla.attend'"):
         explain(artifact, "mla.atend")
-    with pytest.raises(UnknownProgram, match="Did you mean 'decode-t1-b1-p8-dense'"):
-        explain(artifact, program="decode-t1-b1-p8-dens")
+    with pytest.raises(UnknownProgram, match="Did you mean 'decode-t1-b1-p8-all'"):
+        explain(artifact, program="decode-t1-b1-p8-al")
 
 
 def test_every_region_of_a_real_artifact_is_explained(

@@ -132,7 +132,7 @@ def test_prefill_in_chunks_then_decode_equals_the_runtime(
     position = len(tokens)
     for index in range(5):  # two chunks, the second beyond index_topk, then tokens one by one
         step = steps[index]
-        body, head = models[f"{step.entry}-sparse"], models[step.head]
+        body, head = models[f"{step.entry}-chosen"], models[step.head]
         results, caches = run_models(body, head, step, caches)
         want = runtime.run(step)
         assert_same(results, want)
@@ -146,25 +146,25 @@ def test_prefill_in_chunks_then_decode_equals_the_runtime(
         np.testing.assert_allclose(cache[1], held[1], rtol=0, atol=TOLERANCE)
 
 
-def test_requests_of_unequal_length_sampled_under_the_dense_guard_equal_the_runtime(
+def test_requests_of_unequal_length_sampled_where_all_is_selected_equal_the_runtime(
     models: Mapping[str, Any], runtime: Runtime
 ) -> None:
     step = together(batch(PROMPT[:9], 0), batch(PROMPT[:14], 0), 2)
-    results, caches = run_models(models["extend-dense"], models["pick"], step, {})
+    results, caches = run_models(models["extend-all"], models["pick"], step, {})
     want = runtime.run(step)
-    assert want.program.split()[0].endswith("dense")
+    assert want.program.split()[0].endswith("all")
     assert_same(results, want)
     first, second = ([i] for i in want.ids)
     step = together(
         batch(first, 9, entry="decode", head="score"), batch(second, 14, entry="decode"), 2
     )
-    results, _ = run_models(models["decode-dense"], models["score"], step, caches)
+    results, _ = run_models(models["decode-all"], models["score"], step, caches)
     assert_same(results, runtime.run(step))
 
 
 def test_padded_rows_change_nothing_and_give_zeros(models: Mapping[str, Any]) -> None:
     step = batch(PROMPT, 0)
-    session = models["extend-sparse"]
+    session = models["extend-chosen"]
     alone, _ = run_models(session, models["score"], step, {})
     step.tokens, step.positions = [*step.tokens, -1, -1], [*step.positions, -1, -1]
     step.slots, step.q_starts = [*step.slots, 0, 0], [*step.q_starts, step.q_starts[-1]]
@@ -183,7 +183,7 @@ def test_the_command_writes_a_checked_model_that_says_what_it_is(
         capsys, "export", small_artifact.artifact, "--onnx", "-o", file, *where
     )
     assert status == 0, err
-    assert "extend-sparse" in out
+    assert "extend-chosen" in out
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
     onnx.checker.check_model(str(file), full_check=True)
     model = onnx.load(str(file), load_external_data=False)
@@ -212,7 +212,7 @@ def test_the_same_artifact_gives_the_same_bytes(small_artifact: Compiled, tmp_pa
 def test_a_missing_graph_is_named_and_nothing_is_left(
     small_artifact: Compiled, tmp_path: Path
 ) -> None:
-    with pytest.raises(ExportError, match="no graph draft-sparse; it has decode-dense, "):
+    with pytest.raises(ExportError, match="no graph draft-chosen; it has decode-all, "):
         export_artifact(
             small_artifact.artifact, tmp_path / "m.onnx", replace(DECODE, segment="draft")
         )

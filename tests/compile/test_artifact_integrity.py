@@ -24,9 +24,11 @@ from lostwax.backends.runtime.load import load
 from lostwax.backends.runtime.load_weights import CheckpointMismatch
 from lostwax.ir.contract.artifact import Manifest
 from lostwax.ir.contract.canonical import canonical
-from lostwax.ir.contract.program import HostCall
+from lostwax.ir.contract.check_manifest import check_manifest
+from lostwax.ir.contract.check_views import Inconsistent
+from lostwax.ir.contract.program import Guard, HostCall, Linear
 
-PROGRAM = "programs/decode-t1-b1-p8-dense.json"
+PROGRAM = "programs/decode-t1-b1-p8-all.json"
 FILES = ["manifest.json", "weights.json", PROGRAM, "choices.json", "graphs/captured.mlir"]
 
 
@@ -199,3 +201,24 @@ def test_what_is_no_artifact_is_never_replaced(
         with pytest.raises(ArtifactExists, match="exists and is no artifact; give another -o"):
             compile_small(out)
     assert (tmp_path / "thesis" / "chapter").read_text() == "one"
+
+
+@pytest.mark.parametrize(
+    ("guard", "message"),
+    [
+        (Guard("any", selects_all=True), "its guard admits 512 of them where index_topk is 32"),
+        (Guard("any", (Linear({"max_kv": 1}, 33),), selects_all=True), "admits 33 of them"),
+        (Guard("any", (Linear({"max_kv": 2}, 32),), selects_all=True), "admits 512 of them"),
+        (Guard("any", (Linear({"total_kv": -1}, 0),)), "negative coefficient of total_kv"),
+    ],
+)
+def test_a_guard_that_the_host_cannot_trust_is_refused(
+    small_artifact: Compiled, guard: Guard, message: str
+) -> None:
+    replace_struct = msgspec.structs.replace
+    manifest = small_artifact.manifest
+    first, *rest = manifest.programs
+    bad = replace_struct(manifest, programs=(replace_struct(first, guard=guard), *rest))
+    with pytest.raises(Inconsistent, match=message):
+        check_manifest(bad)
+    check_manifest(manifest)

@@ -93,7 +93,7 @@ def _covers(captured: Captured, bucket: Bucket, forced: tuple[Forced, ...]) -> d
     segment: Segment = "extend" if bucket.tokens else "pick"
     variant = Variant(segment, every=True)
     module = specialise_variants(typed, [variant], dump_dir=None)[variant]
-    context = ProgramContext(module, CPU, segment, bucket, Guard("dense"))
+    context = ProgramContext(module, CPU, segment, bucket, Guard("all", selects_all=True))
     found: dict[str, Cover] = {}
     for name, block in context.blocks.items():
         sites = find_sites(block, lowerings(CPU))

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from small import batch
 
 from lostwax.backends.plan.sizes import ProgramSpec, SizeError, Sizes, limits_of, program_specs
+from lostwax.backends.plan.variants import Variant
 from lostwax.backends.runtime.load import facts_of
 from lostwax.ir.contract.model import ModelFacts
-from lostwax.ir.contract.program import HEADS, Bucket, Guard, Linear, StepFacts
+from lostwax.ir.contract.program import HEADS, Bucket, Fact, Guard, Linear, StepFacts
 
 FACTS = ModelFacts(
     name="m",
@@ -61,7 +62,9 @@ def test_every_step_within_the_limits_fits_a_program(sizes: Sizes, data: st.Data
     ]
     assert fits
     if longest <= FACTS.index_topk:
-        assert fits[0].all_selected, "where both hold, the program without an indexer comes first"
+        assert fits[0].guard.selects_all, (
+            "where both hold, the program without an indexer comes first"
+        )
 
 
 @given(ALL_SIZES, st.integers(1, 3), st.data())
@@ -156,29 +159,46 @@ def test_every_program_is_picked_by_the_largest_step_it_takes(
         assert picked(specs, spec, facts) == spec
 
 
-def test_long_contexts_make_no_dense_program_that_a_smaller_bucket_replaces() -> None:
+def test_long_contexts_make_no_program_of_all_positions_that_a_smaller_bucket_replaces() -> None:
     model = msgspec.structs.replace(FACTS, index_topk=2048, max_context=163_840)
     sizes = Sizes(max_context=163_840, max_tokens=8192, max_reqs=128)
     specs = program_specs(model, limits_of(model, sizes))
     bodies = [s for s in specs if s.segment not in HEADS]
     assert len(bodies) == 108  # with a dense program in every rung of pages: 210
-    assert {s.bucket.pages for s in specs if s.all_selected} == {8, 32}
+    assert {s.bucket.pages for s in specs if s.guard.selects_all} == {8, 32}
 
 
-def test_a_bucket_within_index_topk_needs_no_sparse_program() -> None:
+def test_a_bucket_within_index_topk_needs_no_indexer() -> None:
     specs = program_specs(FACTS, limits_of(FACTS, Sizes(max_context=256)))
-    found = {(s.guard.name, s.guard.terms, s.all_selected) for s in specs if s.segment not in HEADS}
-    assert found == {("dense", (), True)}
+    guards = [s.guard for s in specs if s.segment not in HEADS]
+    assert {(g.name, g.terms, g.selects_all) for g in guards} == {("all", (), True)}
 
 
 def test_a_guard_is_a_conjunction_of_linear_inequalities() -> None:
-    few = Linear({"total_q": 512, "total_kv": -1}, 0)
+    few = Linear({"total_q": -512, "total_kv": 1}, 0)
     guard = Guard("g", (Linear({"max_kv": 1}, 32), few))
-    assert str(guard) == "max_kv <= 32 and -1*total_kv + 512*total_q <= 0"
+    assert str(guard) == "max_kv <= 32 and total_kv + -512*total_q <= 0"
     assert guard.holds(StepFacts(1, 1, 1, 32, 512))
     assert not guard.holds(StepFacts(1, 1, 1, 33, 512))
-    assert not guard.holds(StepFacts(1, 1, 2, 32, 512))
+    assert guard.holds(StepFacts(1, 1, 2, 32, 1024))
+    assert not guard.holds(StepFacts(1, 1, 1, 32, 513))
     assert Guard("always").holds(StepFacts(9, 9, 9, 9, 9))
+
+
+@pytest.mark.parametrize("fact", ["max_kv", "total_kv"])
+def test_a_negative_coefficient_of_a_length_does_not_compile(fact: Fact) -> None:
+    guard = Guard("g", (Linear({"max_kv": 1}, 32), Linear({"total_q": 512, fact: -1}, 0)))
+    with pytest.raises(SizeError, match=f"negative coefficient of {fact}.*at least 0"):
+        ProgramSpec("decode", Bucket(1, 1, 1, 1), guard)
+    ProgramSpec("decode", Bucket(1, 1, 1, 1), Guard("g", (Linear({"total_q": -1, fact: 0}, 0),)))
+
+
+def test_the_guards_name_decides_no_module() -> None:
+    bucket = Bucket(4, 4, 8, 4)
+    for selects_all in (False, True):
+        names = ("all", "chosen", "anything")
+        specs = [ProgramSpec("decode", bucket, Guard(n, selects_all=selects_all)) for n in names]
+        assert {Variant.of(s).every for s in specs} == {selects_all}
 
 
 def test_facts_of_a_batch() -> None:

@@ -73,7 +73,7 @@ def test_prefill_and_decode_want_one_weight_in_two_forms_and_get_one_copy(
         parts = [p for t in tensors for p in t.parts if not t.scale]
         assert len(parts) == len(set(parts)), "a weight is stored once"
     prices: dict[str, dict[str, float]] = {}
-    for program in ("decode-t1-b1-p8-sparse", "extend-t64-b2-p8-sparse"):
+    for program in ("decode-t1-b1-p8-chosen", "extend-t64-b2-p8-chosen"):
         choice = next(
             c
             for c in choices.programs[program]
@@ -123,10 +123,10 @@ def test_a_short_context_runs_programs_without_index_logits(small_artifact: Comp
             x.function for c in program.blocks.values() for x in c if isinstance(x, HostCall)
         ]
         indexed = any("index" in f for f in functions)
-        assert indexed is (program.guard.name == "sparse")
+        assert indexed is not program.guard.selects_all
         assert str(program.guard) == ("always" if indexed else "max_kv <= 32")
     for graph in sorted((small_artifact.artifact / "graphs").glob("*-*.mlir")):
-        assert ("dsa.index_logits" in graph.read_text()) is ("sparse" in graph.name)
+        assert ("dsa.index_logits" in graph.read_text()) is ("chosen" in graph.name)
         assert "kv.append" in graph.read_text(), "the key append stays"
 
 
@@ -136,7 +136,7 @@ def test_the_program_changes_at_the_border_and_the_tokens_do_not(
     found = greedy(runtime, PROMPT, 12)
     lengths = [len(PROMPT) + i for i in range(12)]
     assert [p.rsplit("-", 1)[1] for _, p in found] == [
-        "dense" if n <= 32 else "sparse" for n in lengths
+        "all" if n <= 32 else "chosen" for n in lengths
     ]
     history = [*PROMPT, *(token for token, _ in found)]
     for i, (token, _) in enumerate(found):
@@ -218,7 +218,7 @@ def test_the_budget_makes_the_index_logits_tile(
     compile_small(tmp_path / "a", budget_bytes=4 << 20)
     (choice, _) = [
         c
-        for c in choices_of(tmp_path / "a").programs["extend-t64-b2-p8-sparse"]
+        for c in choices_of(tmp_path / "a").programs["extend-t64-b2-p8-chosen"]
         if "dsa.topk" in c.ops
     ]
     assert choice.ops == ("dsa.index_logits", "dsa.topk")

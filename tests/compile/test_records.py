@@ -24,6 +24,7 @@ from lostwax.ir.contract.choice import Choices, RegionChoice
 from lostwax.ir.contract.program import HEADS, HostCall
 from lostwax.ir.contract.record import Certificate, Record, State
 
+SKU = "H200"
 CompileSmall = Callable[..., Manifest]
 
 
@@ -35,6 +36,7 @@ class Tuner:
     us: Callable[[Candidate], float | None]
     state: State = "executed"
     knobs: tuple[Mapping[str, int], ...] = ({},)
+    sku: str = SKU
 
     def best(self, candidate: Candidate) -> None:
         us = self.us(candidate)
@@ -44,7 +46,7 @@ class Tuner:
             certificate = Certificate(
                 state=self.state, max_error=0.0, rms_error=0.0, input_digest="d"
             )
-            key, samples = record_key(candidate), (us * (i + 1),) * 3
+            key, samples = record_key(candidate, self.sku), (us * (i + 1),) * 3
             self.store.put(
                 Record(key=key, knobs=dict(knobs), samples_us=samples, certificate=certificate)
             )
@@ -74,7 +76,7 @@ def slow_in_decode(
         lambda c: slow_gate_up(c) if c.segment == "decode" else None,
     )
     compile_small(folder / "first", measurements=tuner)
-    compile_small(folder / "second", measurements=open_measurements(folder / "store"))
+    compile_small(folder / "second", measurements=open_measurements(folder / "store", lambda: SKU))
     return folder / "store", folder / "second"
 
 
@@ -115,7 +117,7 @@ def test_the_same_records_give_the_same_digest(
     slow_in_decode: tuple[Path, Path], compile_small: CompileSmall, tmp_path: Path
 ) -> None:
     store, artifact = slow_in_decode
-    again = compile_small(tmp_path / "a", measurements=open_measurements(store))
+    again = compile_small(tmp_path / "a", measurements=open_measurements(store, lambda: SKU))
     assert again.digest == ArtifactReader(artifact).manifest.digest
 
 
@@ -126,12 +128,12 @@ def test_a_recorded_knob_is_the_one_that_runs(compile_small: CompileSmall, tmp_p
         knobs=({"row_tile": 32}, {"row_tile": 128}, {"row_tile": 1024}),
     )
     compile_small(tmp_path / "first", measurements=tuner)
-    compile_small(tmp_path / "a", measurements=open_measurements(tmp_path / "store"))
+    compile_small(tmp_path / "a", measurements=open_measurements(tmp_path / "store", lambda: SKU))
     reader = ArtifactReader(tmp_path / "a")
     tiles = {
         launch.consts["row_tile"]
         for ref in reader.manifest.programs
-        if ref.segment == "extend" and ref.guard.name == "sparse"
+        if ref.segment == "extend" and ref.guard.name == "chosen"
         for launches in reader.program(ref.file).blocks.values()
         for launch in launches
         if isinstance(launch, HostCall) and launch.op == "portable_index_topk"
@@ -151,9 +153,32 @@ def test_executed_records_decide_before_others(compile_small: CompileSmall, tmp_
     candidate = first_candidate(compile_small, tmp_path, "portable_linear")
     store = RecordStore((tmp_path / "store",))
     Tuner(store, lambda c: 5.0, "interpreted", ({"row_tile": 1024},)).best(candidate)
-    assert open_measurements(tmp_path / "store").best(candidate) == (5.0, {"row_tile": 1024})
+    assert open_measurements(tmp_path / "store", lambda: SKU).best(candidate) == (
+        5.0,
+        {"row_tile": 1024},
+    )
     Tuner(store, lambda c: 7.0).best(candidate)
-    assert open_measurements(tmp_path / "store").best(candidate) == (7.0, {"row_tile": 4096})
+    assert open_measurements(tmp_path / "store", lambda: SKU).best(candidate) == (
+        7.0,
+        {"row_tile": 4096},
+    )
+
+
+def test_records_of_another_model_of_device_do_not_count(
+    compile_small: CompileSmall, tmp_path: Path
+) -> None:
+    candidate = first_candidate(compile_small, tmp_path, "portable_linear")
+    store = tmp_path / "store"
+    Tuner(RecordStore((store,)), lambda c: 5.0).best(candidate)
+    with pytest.raises(NoRecords, match=f"no record of a H20, it has those of {SKU}; .*--sku"):
+        open_measurements(store, lambda: "H20")
+    with pytest.raises(NoRecords, match="device is not here; name with --sku"):
+        open_measurements(store, lambda: None)
+    assert open_measurements(None, pytest.fail).best(candidate) is None
+    other = Tuner(RecordStore((store,)), lambda c: 3.0, sku="H20")
+    other.best(candidate)
+    found = [open_measurements(store, lambda s=s: s).best(candidate) for s in (SKU, "H20")]
+    assert [us for us, _ in filter(None, found)] == [5.0, 3.0]
 
 
 def _emit_nothing(match: object, knobs: object) -> tuple[HostCall, ...]:
@@ -168,24 +193,24 @@ def test_a_key_changes_with_what_changes_the_answer_and_with_nothing_else(
     compile_small: CompileSmall, tmp_path: Path
 ) -> None:
     candidate = first_candidate(compile_small, tmp_path, "portable_linear")
-    key = record_key(candidate)
-    assert record_key(changed(candidate)) == key
+    key = record_key(candidate, SKU)
+    assert record_key(changed(candidate), SKU) == key
     other_code = changed(LINEAR[0], emit=_emit_nothing)
-    assert record_key(changed(candidate, lowering=other_code)).source != key.source
+    assert record_key(changed(candidate, lowering=other_code), SKU).source != key.source
     other_work = changed(LINEAR[0], work=_no_work)  # an estimate is no code
-    assert record_key(changed(candidate, lowering=other_work)) == key
+    assert record_key(changed(candidate, lowering=other_work), SKU) == key
     assert str(tmp_path) not in str(key)
-    assert key.types["weight"] == "!lostwax.tensor<[32, 64], f32>"
+    assert key.values["weight"] == "f32 [32, 64]"
 
 
 def test_a_damaged_or_missing_store_stops_the_compile_with_the_remedy(
     slow_in_decode: tuple[Path, Path], tmp_path: Path
 ) -> None:
     with pytest.raises(NoRecords, match="is no folder of records; give the folder"):
-        open_measurements(tmp_path / "missing")
+        open_measurements(tmp_path / "missing", lambda: SKU)
     source = next(record_files(slow_in_decode[0]))
     target = tmp_path / source.parent.name / source.name
     target.parent.mkdir()
     target.write_bytes(source.read_bytes()[:-1])
     with pytest.raises(BadRecord, match="torn"):
-        open_measurements(tmp_path)
+        open_measurements(tmp_path, lambda: SKU)

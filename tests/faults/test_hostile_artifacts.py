@@ -29,7 +29,7 @@ from lostwax.cli.explain import explain
 from lostwax.ir.contract.canonical import canonical
 from lostwax.ir.contract.program import HEADS
 
-PROGRAM = "programs/extend-t16-b2-p8-sparse.json"
+PROGRAM = "programs/extend-t16-b2-p8-chosen.json"
 ANY_FILE = "/art"
 """One changed value may be missed by another file of the artifact, which then is named."""
 
@@ -125,7 +125,7 @@ def test_resealed_values_are_refused_or_harmless(
 
 
 @pytest.mark.hostile
-@pytest.mark.parametrize("name", ["manifest.json", "programs/decode-t1-b1-p8-dense.json"])
+@pytest.mark.parametrize("name", ["manifest.json", "programs/decode-t1-b1-p8-all.json"])
 def test_resealed_values_of_kernels_and_their_launches_are_refused_before_a_device(
     compile_small: CompileSmall, tmp_path: Path, name: str
 ) -> None:

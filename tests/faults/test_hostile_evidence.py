@@ -27,8 +27,15 @@ from lostwax.ir.contract.probe import Evidence, Probe
 from lostwax.ir.contract.record import Certificate, Record, RecordKey
 from lostwax.server.gateway.tokenizer_file import load_codec
 
+SKU = "H200"
 KEY = RecordKey(
-    region="r", lowering="l", source="s", sku="cpu", types={"x": "f32"}, bucket_class="t"
+    region="r",
+    lowering="l",
+    source="s",
+    sku=SKU,
+    libraries={},
+    values={"x": "f32 [1]"},
+    cache="",
 )
 
 
@@ -112,7 +119,7 @@ def _records(folder: Path) -> Callable[[], object]:
         said: list[str] = []
         store = RecordStore((folder,), said.append)
         fastest(store.find(KEY))
-        open_measurements(folder)
+        open_measurements(folder, lambda: SKU)
 
     return use
 
@@ -121,7 +128,7 @@ def _mends(folder: Path) -> None:
     store = RecordStore((folder,), lambda line: None)
     store.put(Record(key=KEY, certificate=Certificate(state="compiled")))
     assert len(store.find(KEY)) > 0
-    open_measurements(folder)
+    open_measurements(folder, lambda: SKU)
 
 
 def test_a_wrong_record_is_refused_by_a_compile_and_mended_by_the_store(recorded: Path) -> None:

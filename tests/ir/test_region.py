@@ -9,6 +9,7 @@ from xdsl.dialects import func
 from xdsl.ir import Block
 from xdsl.parser import Parser
 
+from lostwax.backends.lowering import Lowering
 from lostwax.ir.dialects import context
 from lostwax.ir.dialects.core import AddOp
 from lostwax.ir.dialects.kv import AppendOp
@@ -121,3 +122,36 @@ def test_the_digest_depends_on_attributes_and_on_what_leaves() -> None:
 def test_an_output_that_no_node_makes_is_refused() -> None:
     with pytest.raises(ValueError, match="'nothing' is no node"):
         Region(ADD_NORM, ("nothing",))
+
+
+TWO = {
+    "a": Node("quant.linear", {"x": "x", "weight": "w_a"}),
+    "b": Node("quant.linear", {"x": "x", "weight": "w_b"}),
+}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "outputs", "pair"),
+    [
+        (TWO, ("a", "b"), ("a", "b")),
+        (TWO, ("a",), None),
+        (TWO | {"act": Node("core.silu_mul", {"gate": "a", "up": "b"})}, ("act",), None),
+        (TWO | {"a": Node("quant.linear", {"x": "y", "weight": "w_a"})}, ("a", "b"), ("a", "b")),
+        (TWO | {"n": Node("core.cast", {"x": "a"})}, ("n", "b"), None),
+        ({"a": TWO["a"]}, ("a",), None),
+    ],
+)
+def test_a_symmetric_pattern_is_told_and_no_lowering_has_one(
+    nodes: dict[str, Node], outputs: tuple[str, ...], pair: tuple[str, str] | None
+) -> None:
+    region = Region(nodes, outputs)
+    assert region.symmetry() == pair
+    if pair is None:
+        Lowering(name="l", pattern=region, emit=_nothing)
+        return
+    with pytest.raises(ValueError, match="the pattern of l cannot tell 'a' from 'b'"):
+        Lowering(name="l", pattern=region, emit=_nothing)
+
+
+def _nothing(match: object, knobs: object) -> tuple[()]:
+    return ()

@@ -135,7 +135,7 @@ def batch(entry: Any, tokens: list[int], first: int, hidden_rows: list[int]) -> 
 
 def state(runtime: Runtime, rows: int, width: int) -> Tensor:
     """The hiddens that the last step left."""
-    return runtime.memory.state.view(torch.float32).view(-1, width)[:rows].clone()
+    return runtime.memory.states["hidden"].view(torch.float32).view(-1, width)[:rows].clone()
 
 
 def test_hiddens_and_drafts_are_the_oracles_in_chunks_and_in_decode_steps(

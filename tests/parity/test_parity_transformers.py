@@ -112,4 +112,4 @@ def test_greedy_tokens_are_transformers_on_both_sides_of_index_topk(
     oracle = models.oracle(build.config, build.seed, build.format)
     assert [*request.tokens[27:], rows.ids[-1]] == hf_greedy(oracle, prompt, num_new)
     border = manifest.model.index_topk
-    assert programs == {n: "dense" if n <= border else "sparse" for n in range(28, 39)}
+    assert programs == {n: "all" if n <= border else "chosen" for n in range(28, 39)}

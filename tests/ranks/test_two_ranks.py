@@ -124,7 +124,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
 def test_two_ranks_score_and_pick_as_one(played: Played, case: str) -> None:
     alone, first, _ = played.of(case)
     assert first["programs"] == alone["programs"]
-    assert any("sparse" in p for p in first["programs"])
+    assert any("chosen" in p for p in first["programs"])
     difference = (torch.tensor(first["scores"]) - torch.tensor(alone["scores"])).abs().max()
     assert float(difference) < CASES[case].bound
     if CASES[case].options.dtype == "f32":

@@ -78,6 +78,7 @@ def compile(
     lowering: Annotated[list[str] | None, MORE, Parameter(negative=(), validator=_rules)] = None,
     budget: Annotated[Bytes | None, MORE] = None,
     records: Annotated[Records | None, MORE] = None,
+    sku: Annotated[str | None, MORE] = None,
     dump_dir: Annotated[OutFolder | None, MORE] = None,
     json_: Annotated[Json, MORE] = False,
 ) -> None:
@@ -128,6 +129,8 @@ def compile(
         32nd of the memory of the target's smallest device, or more for an op that takes no less).
     records
         A folder of tuning records that decide before the estimates do.
+    sku
+        The model of device whose records count, such as H200 (default: the one here).
     dump_dir
         Write the module's text after each pass here.
     json_
@@ -139,6 +142,8 @@ def compile(
         raise OptionRefused(
             f"--index-pages {index_pages} goes with --indexer-dtype fp8_fp32 or fp8_ue8m0"
         )
+    if sku is not None and records is None:
+        raise OptionRefused("--sku goes with --records: it says whose records count")
     phases = Phases()
     manifest = compile_checkpoint(
         checkpoint,
@@ -161,6 +166,7 @@ def compile(
         lowering=lowering or [],
         budget=budget,
         records=records,
+        sku=sku,
         dump_dir=dump_dir,
         phases=phases,
     )
@@ -218,6 +224,7 @@ def compile_checkpoint(
     lowering: list[str] | None = None,
     budget: int | None = None,
     records: Path | None = None,
+    sku: str | None = None,
     dump_dir: Path | None = None,
     phases: Phases | None = None,
 ) -> Manifest:
@@ -245,11 +252,12 @@ def compile_checkpoint(
     from lostwax.backends.plan.cover import Forced
     from lostwax.backends.plan.forced import require_known
     from lostwax.backends.records.measurements import open_measurements
+    from lostwax.backends.runtime.sku import sku_here
 
     forced = tuple(Forced(*_forced(text)) for text in lowering or [])
     if forced:
         require_known(forced, backend.load(backend.lowerings)(described))
-    measurements = open_measurements(records)
+    measurements = open_measurements(records, lambda: sku or sku_here(backend, described))
     from lostwax.backends.compile import CompileOptions, compile_module
     from lostwax.backends.formats import Formats
     from lostwax.backends.plan.fallbacks import predicted_steps

@@ -24,7 +24,7 @@ def export(
     out: Annotated[OutFile, Parameter(name=["-o", "--out"])],
     onnx: Flag = False,
     segment: Segment = "extend",
-    dense: Annotated[bool, Parameter(negative="--sparse")] = False,
+    all_: Annotated[bool, Parameter(name="--all", negative="--chosen")] = False,
     checkpoint: Checkpoint | None = None,
     json_: Json = False,
 ) -> None:
@@ -45,9 +45,9 @@ def export(
         A body, which gives hidden rows: extend (rows of unequal requests), decode (one row a
         request), draft (the MTP layer, in an artifact that drafts). Or a head, which reads them:
         pick, sample (top_p too), score (log-probabilities of targets and the likeliest ids, too).
-    dense
+    all_
         The graph for requests of at most index_topk tokens, where every position is selected.
-        --sparse, the default, serves every length.
+        --chosen, the default, serves every length.
     checkpoint
         Where the artifact's checkpoint lies, if not where it was when compiled.
     json_
@@ -59,7 +59,7 @@ def export(
     from lostwax.backends.plan.variants import Variant
     from lostwax.backends.runtime.artifact_reader import ArtifactReader
 
-    variant = Variant(segment, every=dense)
+    variant = Variant(segment, every=all_)
     reader = ArtifactReader(artifact)
     graph_file(reader.manifest, variant.name)  # refused before torch is imported
     require_checkpoint(reader, checkpoint)

@@ -1,0 +1,31 @@
+"""Whether the packages that an artifact's lowerings call are installed. Imports none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+from lostwax.ir.contract.one_line import one_line
+
+
+class MissingPackage(RuntimeError):
+    """A package that a chosen lowering calls is not installed; the message says what to do."""
+
+
+def installed_version(package: str) -> str | None:
+    """The version of an installed distribution, None where it is not installed."""
+    try:
+        return version(package)
+    except (PackageNotFoundError, ValueError):  # ValueError: no name at all
+        return None
+
+
+def require_packages(requires: Mapping[str, Iterable[str]]) -> None:
+    """Raise MissingPackage unless each package is installed; `requires` gives who calls it."""
+    for package, lowerings in sorted(requires.items()):
+        if installed_version(package) is None:
+            raise MissingPackage(
+                f"the artifact's {one_line(', '.join(sorted(lowerings)))} calls the package"
+                f" {one_line(package)}, which is not installed: install it (`pip install"
+                f" {one_line(package)}`), or compile here without it"
+            )
