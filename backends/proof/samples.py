@@ -29,9 +29,11 @@ def spread(count: int, stretch: int) -> Array:
 
 
 def sampled_columns(width: int) -> Array:
-    """Columns of a result of this width: at most 3 * 256."""
-    stretch = min(TILE, width // FEWEST_TILES)
-    return spread(width, max(stretch, -(-width // MOST_TILES)))
+    """Columns of a result of this width: at most 3 * 256, both edges of tiles among them."""
+    if width > MOST_TILES * TILE:
+        return spread(width, -(-width // (MOST_TILES * TILE)) * TILE)
+    narrow = max(width // FEWEST_TILES, 1)
+    return spread(width, min(TILE, 1 << (narrow.bit_length() - 1)))
 
 
 def sampled_heads(heads: int) -> Array:
