@@ -13,22 +13,24 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from small_fixtures import Compiled
+from small_fixtures import Compiled, CompileSmall
 
+from lostwax.backends.cpu import BACKEND
 from lostwax.backends.cpu.driver import CpuDriver
+from lostwax.backends.plan.sizes import Sizes
 from lostwax.backends.portable.kernels import linear
+from lostwax.backends.proof.certify import certify_artifact
 from lostwax.backends.proof.make_probes import identified
 from lostwax.backends.proof.samples import TILE, sampled_columns, sampled_heads
 from lostwax.backends.runtime import boot_check
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
-from lostwax.backends.runtime.boot_check import check_boot
+from lostwax.backends.runtime.boot_check import check_boot, code_digest
 from lostwax.backends.runtime.driver import no_kernels
 from lostwax.backends.runtime.run_probe import WrongKernel, run_probe
 from lostwax.ir.contract.probe import Evidence, Probe
 
 WIDTHS = (64, 576, 1536, 2048, 7168, 18432, 24576)
 VOCABULARY = 129_280
-PACKAGES = ("lostwax.backends.cpu.kernels", "lostwax.backends.portable.kernels")
 Fault = Callable[[int], list[range]]
 FAULTS: dict[str, Fault] = {
     "the first column": lambda n: [range(1)],
@@ -99,6 +101,15 @@ def test_no_probe_stores_what_can_be_drawn(artifact: Path) -> None:
     reader = ArtifactReader(artifact)
     assert all(not probe.refusal for probe in reader.probes().probes)
     assert (artifact / "probes.json").stat().st_size < 1 << 20
+
+
+def test_certify_runs_the_largest_steps(compile_small: CompileSmall, tmp_path: Path) -> None:
+    compile_small(tmp_path / "art", sizes=Sizes(max_context=512, max_tokens=256, max_reqs=2))
+    first = next(certify_artifact(tmp_path / "art"))
+    assert "tokens=256" in first.program
+    assert first.record is not None, first.error
+    assert first.record.certificate.state == "executed"
+    assert first.record.certificate.tool_versions["code"] == code_digest(BACKEND.kernels)
 
 
 CHANGED: dict[str, object] = {
@@ -188,8 +199,8 @@ def test_an_edited_contract_makes_the_probes_run_again(
     monkeypatch.setattr(boot_check, "run_probe", run)
     monkeypatch.setattr(boot_check, "find_spec", elsewhere)
     reader, driver = ArtifactReader(artifact), _driver(artifact)
-    first = check_boot(reader, driver, PACKAGES, tmp_path / "kept").ran
-    assert check_boot(reader, driver, PACKAGES, tmp_path / "kept").ran == 0
+    first = check_boot(reader, driver, BACKEND.kernels, tmp_path / "kept").ran
+    assert check_boot(reader, driver, BACKEND.kernels, tmp_path / "kept").ran == 0
     file = edited / "probe.py"
     file.write_text(file.read_text() + "\n")
-    assert check_boot(reader, driver, PACKAGES, tmp_path / "kept").ran == first > 20
+    assert check_boot(reader, driver, BACKEND.kernels, tmp_path / "kept").ran == first > 20
