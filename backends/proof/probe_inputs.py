@@ -178,11 +178,10 @@ class _Maker:
             ids, weights = self._experts(shape)
             array = ids if dtype.startswith("i") else weights
             return Logical(kept(array, dtype))
-        visible = tuple(int(p) + 1 for p in self._case.inputs["positions"])
         if ("mla.attend", "selection") in used:
-            return Logical(DrawnSelection(shape=shape, seed=seed, visible=visible))
+            return Logical(DrawnSelection(shape=shape, seed=seed, visible=self._visible()))
         if ("dsa.topk", "logits") in used:
-            return Logical(DrawnScores(shape=shape, seed=seed, visible=visible))
+            return Logical(DrawnScores(shape=shape, seed=seed, visible=self._visible()))
         if dtype.startswith("i"):
             raise NotImplementedError(
                 f"no way to draw integers for {sorted(used)}; add the role to proof/probe_inputs.py"
@@ -192,6 +191,10 @@ class _Maker:
         low, high = _range(shape, used)
         edges = not used & (NEAR_ONE | WEIGHTS)
         return Logical(Drawn(shape=shape, dtype=dtype, seed=seed, low=low, high=high, edges=edges))
+
+    def _visible(self) -> tuple[int, ...]:
+        """How many positions each row sees."""
+        return tuple(int(p) + 1 for p in self._case.inputs["positions"])
 
     def _step_input(self, kind: TensorType, used: set[Role]) -> str | None:
         for _, field in sorted(used):

@@ -55,7 +55,8 @@ class RowSample:
 
 
 def _real(case: StepCase, name: str) -> int:
-    return int((case.inputs[name] >= 0).sum())
+    """Rows that are no padding; none of what the case has not."""
+    return int((case.inputs[name] >= 0).sum()) if name in case.inputs else 0
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,10 @@ def sample_rows(match: RegionMatch, case: StepCase, entry: str) -> RowSample:
     """
     decodes = entry == "decode"
     axes = Axes(case.env[ROWS] // case.env[REQUESTS] if decodes else None)
-    rows = sampled_rows(case, case.env[ROWS])
-    logit_rows = sampled_rows(case, case.env[LOGIT_ROWS])
+    starts = case.inputs.get("q_starts", np.zeros(1, np.int32))
+    rows = sampled_rows(starts, int(starts[-1]), case.env.get(ROWS, 0))
+    real = _real(case, "logit_rows")
+    logit_rows = sampled_rows(np.zeros(1, np.int32), real, case.env.get(LOGIT_ROWS, 0))
     states = np.zeros(1, np.int64)
     gathers = [op for op in match.ops.values() if isinstance(op, GatherRowsOp)]
 
@@ -116,7 +119,9 @@ def sample_rows(match: RegionMatch, case: StepCase, entry: str) -> RowSample:
     for op in gathers:
         if axes.symbol(op.x.type) == STATES:
             states = np.union1d(states, gathered(op))
-    chosen = {ROWS: rows, LOGIT_ROWS: logit_rows, STATES: states, PAGES: _pages(case, rows)}
+    chosen = {ROWS: rows, LOGIT_ROWS: logit_rows, STATES: states}
+    if PAGES in case.env:
+        chosen[PAGES] = _pages(case, rows)
     if axes.one_row:
         chosen[REQUESTS] = rows
     return RowSample(case, _reduced(case, chosen), chosen, axes)
@@ -149,6 +154,10 @@ def _reduced(case: StepCase, chosen: Mapping[str, Array]) -> StepCase:
     for name, array in case.inputs.items():
         of_axis = chosen.get(STEP_INPUTS[name].dims[0])
         inputs[name] = array if of_axis is None else array[of_axis]
+    sizes = {symbol: each.size for symbol, each in chosen.items() if symbol in case.env}
+    reduced = replace(case, inputs=inputs, env={**case.env, **sizes})
+    if PAGES not in chosen:
+        return reduced
     pages, page_tokens = chosen[PAGES], case.page_tokens
     table = inputs["page_table"]
     inputs["page_table"] = np.where(np.isin(table, pages), np.searchsorted(pages, table), 0)
@@ -160,5 +169,4 @@ def _reduced(case: StepCase, chosen: Mapping[str, Array]) -> StepCase:
     if requests is not None:
         starts = np.append(starts[requests], starts[-1])
     inputs["q_starts"] = np.searchsorted(chosen[ROWS], starts).astype(starts.dtype)
-    sizes = {symbol: each.size for symbol, each in chosen.items()}
-    return replace(case, inputs=inputs, env={**case.env, **sizes})
+    return reduced

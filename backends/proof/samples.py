@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from lostwax.backends.proof.step_cases import StepCase
 from lostwax.backends.runtime.draw import LEAST_ROWS
 from lostwax.backends.runtime.hash_numbers import bits24
 from lostwax.ir.reference.dtype import Array
@@ -41,13 +40,13 @@ def sampled_heads(heads: int) -> Array:
     return spread(heads, -(-heads // HEAD_TILES))
 
 
-def sampled_rows(case: StepCase, count: int) -> Array:
+def sampled_rows(starts: Array, real: int, count: int) -> Array:
     """Rows of an array of `count` rows: edge rows, both sides of requests, the last real one.
 
-    And a padded one, where there is any: rows of a step come first, padding stands at the end.
+    And a padded one, where there is any: the `real` rows come first. `starts` are those of requests
+    and the end of the last one.
     """
-    starts = np.unique(case.inputs["q_starts"])
-    real = int(starts[-1])
-    borders = [*range(LEAST_ROWS + 1), *starts[1:3] - 1, *starts[1:3], real - 1, real, count - 1]
+    some = np.unique(starts)[1:3]
+    borders = [*range(LEAST_ROWS + 1), *some - 1, *some, real - 1, real, count - 1]
     each = np.concatenate([np.array(borders), spread(count, -(-count // ROW_TILES))])
     return np.unique(each[(each >= 0) & (each < count)]).astype(np.int64)
