@@ -37,7 +37,7 @@ from lostwax.backends.plan.storage import Storage
 from lostwax.backends.plan.variants import Variant, specialise_variants
 from lostwax.backends.plan.weight_plan import plan_weights, planes_of, weight_bytes, weight_groups
 from lostwax.backends.portable.lowerings import lowerings as portable_lowerings
-from lostwax.backends.proof.make_probes import ProbeMaker
+from lostwax.backends.proof.make_probes import MadeProbes, ProbeMaker
 from lostwax.backends.registry import Backend, find_target
 from lostwax.ir.contract.artifact import (
     CHECKPOINT,
@@ -224,9 +224,10 @@ def compile_module(
         progress("make golden probes")
         names = [program.name for program in programs]
         maker = ProbeMaker(facts, builder.kernels)
-        probed = [maker.add(i, covers[i], storage) for i in range(len(programs))]
-        probes = Probes(probes=tuple(maker.probes(names)) if target.replay != "none" else ())
-        write(folder, PROBES, canonical(probes))
+        for i in range(len(programs)):
+            maker.add(i, covers[i], storage)
+        made = maker.make(names) if target.replay != "none" else MadeProbes((), {})
+        write(folder, PROBES, canonical(Probes(probes=made.probes)))
         progress("write artifact")
         write(folder, "graphs/captured.mlir", module_text(module).encode())
         for variant, specialised in modules.items():
@@ -251,7 +252,7 @@ def compile_module(
                 program.name: tuple(
                     c
                     for name in covers[i]
-                    for c in region_choices(covers[i][name], storage[name], probed[i], portable)
+                    for c in region_choices(covers[i][name], storage[name], made.ids, portable)
                 )
                 for i, program in enumerate(programs)
             },

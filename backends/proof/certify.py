@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,30 +20,39 @@ from lostwax.backends.plan.candidate import Candidate
 from lostwax.backends.plan.program_context import ProgramContext
 from lostwax.backends.plan.report_choices import site_of
 from lostwax.backends.plan.variants import Variant
-from lostwax.backends.proof.check import NotConformant
-from lostwax.backends.proof.kit import Environment, certify_candidate
-from lostwax.backends.proof.run_alone import launches_alone
+from lostwax.backends.proof.inputs import reads_positions_alone
+from lostwax.backends.proof.make_probes import make_probe
+from lostwax.backends.proof.run_alone import Alone, launches_alone
+from lostwax.backends.proof.step_cases import StepCase, far_case, step_case
 from lostwax.backends.read_graph import read_graph
 from lostwax.backends.records.record_key import boundary_types, record_key
 from lostwax.backends.registry import Backend, backends
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
-from lostwax.backends.runtime.boot_check import BootReport, add_evidence
+from lostwax.backends.runtime.boot_check import BootReport, add_evidence, code_digest
+from lostwax.backends.runtime.compare_outputs import NONE, Errors, Mismatch
 from lostwax.backends.runtime.driver import Driver, no_kernels
 from lostwax.backends.runtime.fenced_buffers import Overrun
+from lostwax.backends.runtime.run_probe import measure
 from lostwax.backends.runtime.sku import sku_of
 from lostwax.ir.contract.artifact import ProgramRef
 from lostwax.ir.contract.check_program import code_of
 from lostwax.ir.contract.choice import Choices, RegionChoice
 from lostwax.ir.contract.foreign_file import DAMAGE, reason
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.one_line import one_line
 from lostwax.ir.contract.probe import Evidence
+from lostwax.ir.contract.program import Launch
 from lostwax.ir.contract.record import Certificate, Record, State
 from lostwax.ir.contract.target import Target
 from lostwax.ir.region import find_matches
 
-MAX_TOKENS = 64
-"""Largest step that is certified: the reference runs in fp64 on the host."""
+MAX_INTERPRETED_TOKENS = 64
+"""Largest step that is interpreted, block by block in Python; devices run the largest there is."""
+MAX_PAGES = 4096
+"""Of all requests of a step: what their caches hold is drawn, and lies on the device."""
+SEEDS = (0, 1)
+"""A full step, and one with padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +116,10 @@ def _candidate(
     raise ArtifactError(f"{choice.lowering} no longer matches {choice.ops}; recompile the artifact")
 
 
-def _sizes(reader: ArtifactReader) -> Iterator[ProgramRef]:
-    """Programs small enough for the reference, largest first: the first of a kind counts."""
-    fitting = [r for r in reader.manifest.programs if r.bucket.tokens <= MAX_TOKENS]
+def _sizes(reader: ArtifactReader, most_tokens: int | None) -> Iterator[ProgramRef]:
+    """Programs of at most so many tokens, largest first: the first of a kind counts."""
+    refs = reader.manifest.programs
+    fitting = [r for r in refs if most_tokens is None or r.bucket.tokens <= most_tokens]
     yield from sorted(fitting, key=lambda r: (-r.bucket.tokens, r.bucket.pages, r.file))
 
 
@@ -158,29 +168,31 @@ def certify_artifact(
     sources: dict[str, KernelSource] = {}
     driver = _interpreter(target, sources, backend) if interpret else _driver(reader)
     state: State = "interpreted" if interpret else "executed"
-    versions = {"lostwax": lostwax.__version__, "torch": str(torch.__version__)}
-    environment = Environment(
-        target=target,
-        driver=lambda: driver,
-        compile_kernel=_Kernels(reader.manifest.kernels, sources),
-        state=state,
-        tool_versions=versions | reader.manifest.toolchain,
-    )
-    for candidate, choice in _candidates(reader, choices, lowerings):
+    versions = {
+        "lostwax": lostwax.__version__,
+        "torch": str(torch.__version__),
+        "code": code_digest(backend.kernels),
+    }
+    device = _Device(driver, sources, state, versions | reader.manifest.toolchain, target.arch)
+    most_tokens = MAX_INTERPRETED_TOKENS if interpret else None
+    for candidate, choice in _candidates(reader, choices, lowerings, most_tokens):
         with _blaming(reader, choice.lowering):
-            result = _certify(candidate, choice, reader, environment, sources)
+            result = _certify(candidate, choice, reader, device)
         if result.kernels or not own_only:
             yield result
 
 
 def _candidates(
-    reader: ArtifactReader, choices: Choices, lowerings: Mapping[str, Lowering]
+    reader: ArtifactReader,
+    choices: Choices,
+    lowerings: Mapping[str, Lowering],
+    most_tokens: int | None,
 ) -> Iterator[tuple[Candidate, RegionChoice]]:
     """What was chosen, once for each segment and type."""
     seen: set[str] = set()
     target = reader.manifest.target
     state_rows = max(ref.bucket.tokens for ref in reader.manifest.programs)
-    for ref in _sizes(reader):
+    for ref in _sizes(reader, most_tokens):
         graph = read_graph(reader, Variant.of(ref).name)
         context = ProgramContext(graph, target, ref.segment, ref.bucket, ref.guard, state_rows)
         for choice in choices.programs[Path(ref.file).stem]:
@@ -208,45 +220,50 @@ def _blaming(reader: ArtifactReader, lowering: str) -> Generator[None]:
         ) from error
 
 
-def _sku(environment: Environment) -> str:
-    """The model of the device that runs; the arch alone where its source runs elsewhere."""
-    if environment.state != "executed":
-        return environment.target.arch
-    return sku_of(environment.driver().device_name)
+@dataclass(frozen=True, slots=True)
+class _Device:
+    """What runs probes, and what that makes of evidence. `sources` are of what it launches."""
+
+    driver: Driver
+    sources: dict[str, KernelSource]
+    state: State
+    tool_versions: Mapping[str, str]
+    arch: str
+
+    @property
+    def sku(self) -> str:
+        """The model of the device that runs; the arch alone where its source runs elsewhere."""
+        return sku_of(self.driver.device_name) if self.state == "executed" else self.arch
 
 
 def _certify(
-    candidate: Candidate,
-    choice: RegionChoice,
-    reader: ArtifactReader,
-    environment: Environment,
-    sources: dict[str, KernelSource],
+    candidate: Candidate, choice: RegionChoice, reader: ArtifactReader, device: _Device
 ) -> Certified:
-    kernels = _Kernels(reader.manifest.kernels, sources)
-    environment = replace(environment, compile_kernel=kernels)
+    kernels = _Kernels(reader.manifest.kernels, device.sources)
+    certificate: Certificate | None = None
     ran: tuple[str, ...] = ()
-    record, wrong = None, None
-    sku = _sku(environment)
+    wrong = None
+    assert candidate.lowering is not None  # it was chosen by its name
+    candidate.lowering.require_knobs(choice.knobs)
+    refusal = candidate.lowering.when.refusal(candidate)
+    if refusal is not None:
+        raise ArtifactError(f"{choice.lowering}: {refusal}; recompile the artifact")
+    alone, launches = launches_alone(candidate, kernels, choice.knobs)
     try:
-        assert candidate.lowering is not None  # it was chosen by its name
-        candidate.lowering.require_knobs(choice.knobs)
-        outcome = certify_candidate(
-            candidate, reader.manifest.model, environment, knobs=choice.knobs
-        )
-        assert outcome.certificate is not None, outcome.refusal
-        certificate = outcome.certificate.bound_to(kernels.digest())
-        record = Record(key=record_key(candidate, sku), knobs=choice.knobs, certificate=certificate)
-        _, launches = launches_alone(candidate, kernels, outcome.knobs)
+        certificate = _measured(alone, launches, reader.manifest.model, device)
         ran = tuple(sorted({code_of(launch) for launch in launches}))
-    except NotConformant as error:
-        wrong = str(error)
+    except Mismatch as error:
+        wrong = f"{choice.lowering} is wrong on {'+'.join(choice.ops)}: {error}"
     except NotInterpretable:
-        versions = dict(environment.tool_versions)
-        certificate = Certificate(state="compiled", tool_versions=versions)
-        certificate = certificate.bound_to(kernels.digest())
-        record = Record(key=record_key(candidate, sku), knobs=choice.knobs, certificate=certificate)
+        certificate = Certificate(state="compiled", tool_versions=dict(device.tool_versions))
     except (Overrun, RuntimeError) as error:  # RuntimeError: torch's, and those of drivers
         wrong = f"{choice.lowering} does not run: {reason(error)}"
+    record = None
+    if certificate is not None:
+        certificate = certificate.bound_to(kernels.digest())
+        record = Record(
+            key=record_key(candidate, device.sku), knobs=choice.knobs, certificate=certificate
+        )
     return Certified(
         program=candidate.context.name,
         lowering=choice.lowering,
@@ -259,12 +276,65 @@ def _certify(
     )
 
 
+def _measured(
+    alone: Alone, launches: tuple[Launch, ...], facts: ModelFacts, device: _Device
+) -> Certificate:
+    """The worst of all seeds. The inputs' digest is that of the probes' ids.
+
+    Raises Mismatch, Overrun and what the driver raises.
+    """
+    ids = hashlib.sha256()
+    worst, agreement = NONE, None
+    for case in certified_cases(alone.candidate, facts):
+        probe = make_probe(alone, launches, case, alone.candidate.context.name)
+        ids.update(probe.id.encode())
+        found = measure(probe, device.driver)
+        assert found.max_error is not None  # it ran
+        assert found.rms_error is not None
+        worst = worst.worst(Errors(found.max_error, found.rms_error))
+        if found.agreement is not None:
+            agreement = min(found.agreement, 1.0 if agreement is None else agreement)
+    return Certificate(
+        state=device.state,
+        max_error=worst.max_error,
+        rms_error=worst.rms_error,
+        set_agreement=agreement,
+        input_digest=ids.hexdigest(),
+        tool_versions=dict(device.tool_versions),
+    )
+
+
+def certified_cases(candidate: Candidate, facts: ModelFacts) -> list[StepCase]:
+    """Steps of the candidate's own sizes: full, with padding, at the end of the context.
+
+    Lengths are the longest that the guard allows, in few enough pages.
+    """
+    context = candidate.context
+    bucket = context.bucket
+    longest = max(facts.index_topk, MAX_PAGES // max(bucket.reqs, 1) * facts.page_tokens)
+    cases = [
+        step_case(
+            bucket,
+            context.segment,
+            seed,
+            page_tokens=facts.page_tokens,
+            vocab_size=facts.vocab_size,
+            max_kv=facts.index_topk if context.guard.selects_all else longest,
+            state_rows=context.state_rows,
+        )
+        for seed in SEEDS
+    ]
+    if reads_positions_alone(candidate.region):
+        cases.append(far_case(cases[-1], facts.max_context))
+    return cases
+
+
 def keep_evidence(
     artifact: Path, certified: Iterable[Certified], folder: Path | None = None
 ) -> BootReport:
     """Note on this device what was certified, beside what the golden probes show.
 
-    So an artifact whose lowerings are too large to be probed may serve.
+    So an artifact with a lowering that could not be probed may serve.
     """
     reader = ArtifactReader(artifact)
     proven: dict[str, Evidence] = {}

@@ -1,23 +1,24 @@
-"""Makes golden probes: each distinct chosen lowering on one small step, beside the fp64 reference.
+"""Makes golden probes: each distinct chosen lowering on one step, beside the fp64 reference.
 
-Runs no lowering. What is too large for the reference here is refused and stays unproven until
-`lostwax certify` has run it.
+Runs no lowering. The reference gives samples of rows, experts and columns, so that any width has a
+probe. What reads too much even so is refused and stays unproven until `lostwax certify` ran it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
+
+import msgspec
+import numpy as np
 
 from lostwax.backends.plan.candidate import Candidate
 from lostwax.backends.plan.cover import Cover, Priced
-from lostwax.backends.plan.program_context import ProgramContext
 from lostwax.backends.plan.storage import Storage
 from lostwax.backends.proof.check import region_dtypes
 from lostwax.backends.proof.inputs import reads_positions_alone
-from lostwax.backends.proof.probe_inputs import ProbeInputs, probe_inputs
+from lostwax.backends.proof.probe_inputs import ProbeInputs, TooLarge, probe_inputs
 from lostwax.backends.proof.probe_outputs import expected_outputs
 from lostwax.backends.proof.run_alone import Alone
 from lostwax.backends.proof.step_cases import StepCase, far_case, step_case
@@ -28,12 +29,9 @@ from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.probe import Probe
 from lostwax.ir.contract.program import KernelLaunch, Launch
-from lostwax.ir.reference.interpret import evaluate_ops
 
-MAX_ELEMENTS = 1 << 24
-"""Of weights and caches together that a probe's reference reads."""
-MAX_FLOPS = 1 << 33
-"""Operations of a probe: about a second of the host's fp64 while compiling."""
+MAX_ELEMENTS = 1 << 27
+"""Numbers that the reference of one probe's samples reads: about a GB in fp64."""
 BEST_TOKENS = 4
 """A probe has so many rows where there is such a program: one row alone shows little."""
 
@@ -75,16 +73,12 @@ class ProbeMaker:
 
     def add(
         self, program: int, covers: Mapping[str, Cover], storage: Mapping[str, Storage]
-    ) -> dict[Candidate, str]:
-        """The probe id of every choice of one program."""
-        ids: dict[Candidate, str] = {}
+    ) -> None:
+        """Note every choice of one program."""
         for block, cover in covers.items():
             for priced in filter(_is_probed, cover.chosen):
                 chosen = _Chosen(program, priced.candidate, priced.price.knobs, storage[block])
-                key = self._id(chosen)
-                self._found.setdefault(key, []).append(chosen)
-                ids[priced.candidate] = key
-        return ids
+                self._found.setdefault(self._key(chosen), []).append(chosen)
 
     def _build(self, source: KernelSource) -> CompiledKernel:
         found = self._kernels.get(source.digest())
@@ -99,8 +93,8 @@ class ProbeMaker:
         placed = replace(candidate, placement=alone)
         return alone, (*alone.prepare(), *candidate.lowering.emit(placed, chosen.knobs))
 
-    def _id(self, chosen: _Chosen) -> str:
-        """Digest of what may make a difference to the numbers."""
+    def _key(self, chosen: _Chosen) -> str:
+        """Digest of what may make a difference to the numbers, whatever the sizes."""
         candidate = chosen.candidate
         binaries: list[str] = []
         if self._kernels:
@@ -109,68 +103,111 @@ class ProbeMaker:
                 binaries = sorted({x.binary for x in launches if isinstance(x, KernelLaunch)})
             except _NotTheProgram:
                 binaries = [candidate.context.name]
-        key = (
-            candidate.name,
-            candidate.region.digest(),
-            boundary_types(candidate),
-            dict(chosen.knobs),
-            binaries,
-            _stored_as(chosen),
-        )
+        key = (*choice_key(candidate, chosen.knobs), binaries, _stored_as(chosen))
         return hashlib.sha256(canonical_json(key)).hexdigest()
 
-    def probes(self, programs: Sequence[str]) -> Iterator[Probe]:
+    def make(self, programs: Sequence[str]) -> MadeProbes:
         """A probe of each distinct choice, at the smallest sizes that show something."""
-        for key, all_chosen in sorted(self._found.items()):
-            chosen = min(all_chosen, key=_rank)
-            bare = Probe(
-                id=key,
-                lowering=chosen.candidate.name,
-                ops=tuple(op.name for op in chosen.candidate.region.ops.values()),
-                program=programs[chosen.program],
-            )
-            try:
-                yield self._probe(bare, chosen)
-            except (ValueError, NotImplementedError) as error:
-                yield _refused(bare, str(error))
+        probes: list[Probe] = []
+        ids: dict[Candidate, str] = {}
+        for _, all_chosen in sorted(self._found.items()):
+            probe = self._made(min(all_chosen, key=_rank), programs)
+            probes.append(probe)
+            ids.update({chosen.candidate: probe.id for chosen in all_chosen})
+        return MadeProbes(tuple(sorted(probes, key=lambda p: p.id)), ids)
 
-    def _probe(self, bare: Probe, chosen: _Chosen) -> Probe:
-        _require_small(chosen)
-        alone, launches = self._launches(chosen)
-        case = self._case(chosen.candidate.context)
-        if reads_positions_alone(chosen.candidate.region):
-            case = far_case(case, self._facts.max_context)
-        inputs: ProbeInputs = probe_inputs(alone, launches, case, bare.id)
-        evaluate_ops(list(chosen.candidate.region.ops.values()), inputs.values, case.env)
-        tolerance = tolerance_of(region_dtypes(chosen.candidate.region))
-        return Probe(
-            id=bare.id,
-            lowering=bare.lowering,
-            ops=bare.ops,
-            program=bare.program,
-            launches=launches,
-            given=inputs.given,
-            weights=inputs.weights,
-            expected=tuple(expected_outputs(alone, inputs, tolerance)),
-            max_error=tolerance.max_error,
-            rms_error=tolerance.rms_error,
-        )
+    def _made(self, chosen: _Chosen, programs: Sequence[str]) -> Probe:
+        candidate, program = chosen.candidate, programs[chosen.program]
+        try:
+            alone, launches = self._launches(chosen)
+            case = self._case(candidate)
+            return make_probe(alone, launches, case, program, MAX_ELEMENTS)
+        except (TooLarge, _NotTheProgram, NotImplementedError) as error:
+            key = choice_key(candidate, chosen.knobs)
+            return identified(_bare(candidate, program, refusal=str(error)), key)
 
-    def _case(self, context: ProgramContext) -> StepCase:
+    def _case(self, candidate: Candidate) -> StepCase:
         """Two requests and padding where there is room, just longer than the selection."""
-        facts, bucket = self._facts, context.bucket
-        longest = facts.index_topk + (0 if context.guard.terms else facts.page_tokens // 2)
-        seed = 1 if bucket.reqs > 1 else 0
-        return step_case(
-            bucket,
+        facts, context = self._facts, candidate.context
+        longest = facts.index_topk + (0 if context.guard.selects_all else facts.page_tokens // 2)
+        case = step_case(
+            context.bucket,
             context.segment,
-            seed,
+            1 if max(context.bucket.reqs, context.bucket.rows) > 1 else 0,
             page_tokens=facts.page_tokens,
             vocab_size=facts.vocab_size,
             max_kv=longest,
             state_rows=context.state_rows,
             least_reqs=2,
         )
+        if reads_positions_alone(candidate.region):
+            case = far_case(case, facts.max_context)
+        return case
+
+
+@dataclass(frozen=True, slots=True)
+class MadeProbes:
+    """The probes of an artifact, and by choice the id of its own."""
+
+    probes: tuple[Probe, ...]
+    ids: Mapping[Candidate, str]
+
+
+def make_probe(
+    alone: Alone,
+    launches: tuple[Launch, ...],
+    case: StepCase,
+    program: str,
+    most_elements: int | None = None,
+) -> Probe:
+    """One lowering on one step, with samples of what its reference gives.
+
+    Raises TooLarge where their reference reads more than `most_elements`, NotImplementedError for
+    an input that cannot be drawn.
+    """
+    candidate = alone.candidate
+    inputs: ProbeInputs = probe_inputs(alone, launches, case, most_elements)
+    with np.errstate(all="ignore"):  # what overflows does so in the kernel, too
+        inputs.sample.evaluate(inputs.values)
+    tolerance = tolerance_of(region_dtypes(candidate.region))
+    made = msgspec.structs.replace(
+        _bare(candidate, program),
+        launches=launches,
+        given=inputs.given,
+        weights=inputs.weights,
+        expected=tuple(expected_outputs(alone, inputs, tolerance)),
+        max_error=tolerance.max_error,
+        rms_error=tolerance.rms_error,
+    )
+    return identified(made, choice_key(candidate, alone.knobs))
+
+
+def choice_key(candidate: Candidate, knobs: Mapping[str, int]) -> tuple[object, ...]:
+    """What was chosen where: lowering, region, types and knobs."""
+    region = candidate.region.digest()
+    return (candidate.name, region, boundary_types(candidate), dict(sorted(knobs.items())))
+
+
+def identified(probe: Probe, key: tuple[object, ...]) -> Probe:
+    """The probe with its id: the digest of the choice and of everything in the probe.
+
+    So host functions, binaries, sizes, seeds, samples and tolerance count; the code behind the
+    names is covered where evidence is kept (`boot_check.code_digest`).
+    """
+    bare = msgspec.structs.replace(probe, id="")
+    found = hashlib.sha256(canonical_json(key))
+    found.update(canonical_json(bare))
+    return msgspec.structs.replace(bare, id=found.hexdigest())
+
+
+def _bare(candidate: Candidate, program: str, refusal: str = "") -> Probe:
+    return Probe(
+        id="",
+        lowering=candidate.name,
+        ops=tuple(op.name for op in candidate.region.ops.values()),
+        program=program,
+        refusal=refusal,
+    )
 
 
 def _stored_as(chosen: _Chosen) -> dict[str, object]:
@@ -182,25 +219,3 @@ def _stored_as(chosen: _Chosen) -> dict[str, object]:
         shapes = [storage.types[part].shape for part in holder.parts]
         found[operand] = (shapes, holder.parts.index(weight), holder.perm, holder.axis)
     return found
-
-
-def _refused(bare: Probe, reason: str) -> Probe:
-    return Probe(
-        id=bare.id, lowering=bare.lowering, ops=bare.ops, program=bare.program, refusal=reason
-    )
-
-
-def _require_small(chosen: _Chosen) -> None:
-    candidate, types = chosen.candidate, chosen.storage.types
-    parts = {
-        part
-        for weight in candidate.weight_operands.values()
-        for part in chosen.storage.holder[weight].parts
-    }
-    elements = sum(prod(types[part].shape) for part in parts)
-    flops = candidate.work().flops
-    if elements > MAX_ELEMENTS or flops > MAX_FLOPS:
-        raise ValueError(
-            f"too large for a probe ({elements:.1e} weights, {flops:.1e} operations at the smallest"
-            " size): run `lostwax certify ARTIFACT` on the device"
-        )

@@ -1,9 +1,9 @@
-"""What a golden probe expects: the reference's outputs, cut to what a comparison needs."""
+"""What a golden probe expects: samples of the reference's outputs, in few bits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import ceil, log2
+from math import ceil, log2, prod
 
 import numpy as np
 from xdsl.ir import Operation, SSAValue
@@ -11,17 +11,26 @@ from xdsl.ir import Operation, SSAValue
 from lostwax.backends.proof.check import DECIDES
 from lostwax.backends.proof.probe_inputs import ProbeInputs
 from lostwax.backends.proof.run_alone import Alone
+from lostwax.backends.proof.samples import sampled_columns
+from lostwax.backends.proof.step_cases import StepCase
 from lostwax.backends.proof.tolerance import Tolerance
-from lostwax.backends.runtime.draw import as_rows, kept
-from lostwax.ir.contract.probe import CacheRows, Expected
+from lostwax.backends.runtime.draw import as_rows, kept_whole
+from lostwax.backends.runtime.run_probe import row_digests
+from lostwax.ir.contract.probe import CacheRows, Expected, Kept
+from lostwax.ir.contract.program import View
 from lostwax.ir.contract.step import TRASH_PAGE
 from lostwax.ir.dialects.kv import AppendOp
 from lostwax.ir.reference.cache_bytes import CacheBytes
-from lostwax.ir.reference.dtype import Array, Real, Scaled, dtype_name, widen
+from lostwax.ir.reference.dtype import (
+    NUMPY_DTYPES,
+    Array,
+    Real,
+    Scaled,
+    dtype_name,
+    widen,
+)
 from lostwax.ir.types import CacheType, TensorType
 
-KEPT_COLUMNS = 64
-"""Of a wider row every n-th number is kept: a wrong kernel is not wrong in the others alone."""
 GUARD_BITS = 6
 """Kept numbers are rounded so far below the tolerance: then no machine's last bit shows in them."""
 
@@ -35,44 +44,61 @@ def rounded(values: Real, bits: int) -> Array:
 
 
 def expected_outputs(alone: Alone, inputs: ProbeInputs, tolerance: Tolerance) -> Iterator[Expected]:
-    """What each output of the region must be, after its ops were evaluated."""
+    """What each output of the region must be in its samples, after their reference ran."""
     bits = ceil(-log2(tolerance.max_error)) + GUARD_BITS
     outputs = _outputs(alone)
     for name, value in outputs.items():
         view = alone.value(value, alone.candidate, name, scale=False)
         kind, bound = value.type, inputs.values[value]
         if isinstance(kind, CacheType):
-            cache, rows = _written(alone, value, kind, inputs)
-            stride = _stride(rows)
-            want = rounded(rows[:, ::stride], bits)
-            yield Expected(
-                name=name, kind="cache", view=view, want=kept(want, dtype_name(want)),
-                stride=stride, cache=cache,
-            )  # fmt: skip
+            yield _cache(name, value, view, bits, alone, inputs)
             continue
         assert isinstance(kind, TensorType)
+        assert not isinstance(bound, CacheBytes)
+        at = _sampled_rows(kind, inputs)
         if kind.dtype_name.startswith("i"):
             assert isinstance(bound, np.ndarray)
             least = tolerance.agreement if _decides_inside(alone, value.owner) else 1.0
-            want = kept(bound, kind.dtype_name)
-            yield Expected(name=name, kind="integers", view=view, want=want, agreement=least)
+            digests = row_digests(bound.astype(NUMPY_DTYPES[kind.dtype_name]))
+            yield Expected(
+                name=name, kind="integers", view=view, want=kept_whole(digests, "u8"), at=at,
+                agreement=least,
+            )  # fmt: skip
             continue
-        assert not isinstance(bound, CacheBytes)
+        columns = inputs.sample.columns[value]
+        given = inputs.sample.given[value]
         wide = as_rows(widen(bound))
-        stride = _stride(wide)
-        want = rounded(wide[:, ::stride], bits)
-        scaled = bound if isinstance(bound, Scaled) else None
+        want = wide[:, columns if given is None else np.searchsorted(given, columns)]
+        scaled = isinstance(bound, Scaled)
         yield Expected(
             name=name,
             kind="values",
             view=view,
-            want=kept(want, dtype_name(want)),
-            stride=stride,
+            want=_rounded(want, bits),
+            at=at,
+            columns=_unless_all(columns, prod(view.shape[1:])),
+            real=inputs.rows.real(kind),
+            finite=bool(np.isfinite(wide).all()),
             scale=alone.value(value, alone.candidate, name, scale=True) if scaled else None,
-            rows=scaled.rows if scaled else 1,
-            cols=scaled.cols if scaled else 1,
+            cols=bound.cols if isinstance(bound, Scaled) else 1,
             rows_of=_chosen_by(value.owner, outputs),
         )
+
+
+def _rounded(want: Real, bits: int) -> Kept:
+    few = rounded(want, bits)
+    return kept_whole(few, dtype_name(few))
+
+
+def _unless_all(columns: Array, width: int) -> tuple[int, ...]:
+    return () if columns.size == width else tuple(int(c) for c in columns)
+
+
+def _sampled_rows(kind: TensorType, inputs: ProbeInputs) -> tuple[int, ...]:
+    rows = inputs.rows.of(kind)
+    if rows is None:
+        rows = np.arange(kind.at(inputs.rows.full.env)[0])
+    return tuple(int(row) for row in rows)
 
 
 def _outputs(alone: Alone) -> dict[str, SSAValue]:
@@ -82,11 +108,6 @@ def _outputs(alone: Alone) -> dict[str, SSAValue]:
         assert isinstance(bound, SSAValue)  # results are never variadic in a pattern
         found[name] = bound
     return found
-
-
-def _stride(values: Array) -> int:
-    """Odd, so that it meets all of a power of two's residues."""
-    return max(values.shape[-1] // KEPT_COLUMNS, 1) | 1
 
 
 def _decides_inside(alone: Alone, op: object) -> bool:
@@ -110,29 +131,50 @@ def _chosen_by(op: object, outputs: dict[str, SSAValue]) -> tuple[str, ...]:
     )
 
 
-def _written(
-    alone: Alone, value: SSAValue, kind: CacheType, inputs: ProbeInputs
-) -> tuple[CacheRows, Array]:
-    """The slots that the region's appends write, and the rows that they then hold."""
-    bound = inputs.values[value]
-    members, page_tokens = alone.candidate.region.members, kind.page_tokens.data
-    slots: list[Array] = []
-    while isinstance(value.owner, AppendOp) and value.owner in members:
-        written = inputs.values[value.owner.slots]
-        assert isinstance(written, np.ndarray)
-        slots.append(widen(written))
-        value = value.owner.cache_in
-    each: Array = np.unique(np.concatenate(slots))
-    each = each[each // page_tokens != TRASH_PAGE]
-    if isinstance(bound, CacheBytes):
-        rows = bound.rows(each)
-    else:
-        assert isinstance(bound, np.ndarray)
-        rows = widen(bound.reshape(-1, bound.shape[-1])[each])
-    cache = CacheRows(
-        layout=kind.layout.data,
-        row=kind.row,
-        page_tokens=page_tokens,
-        slots=tuple(int(s) for s in each),
+def _cache(
+    name: str, value: SSAValue, view: View, bits: int, alone: Alone, inputs: ProbeInputs
+) -> Expected:
+    """The slots that the region's appends write, and what sampled rows then hold there."""
+    kind = value.type
+    assert isinstance(kind, CacheType)
+    page_tokens = kind.page_tokens.data
+    whole = _written(alone, value, inputs.rows.full)
+    rows = inputs.rows.chosen["T"]
+    wanted = np.unique(inputs.rows.full.inputs["slots"][rows])
+    wanted = wanted[wanted // page_tokens != TRASH_PAGE]
+    held = _held_rows(inputs, value, wanted, page_tokens)
+    columns = sampled_columns(held.shape[1])
+    return Expected(
+        name=name,
+        kind="cache",
+        view=view,
+        want=_rounded(held[:, columns], bits),
+        at=tuple(int(i) for i in np.searchsorted(whole, wanted)),
+        columns=_unless_all(columns, held.shape[1]),
+        real=whole.size,
+        cache=CacheRows(
+            layout=kind.layout.data,
+            row=kind.row,
+            page_tokens=page_tokens,
+            slots=tuple(int(s) for s in whole),
+        ),
     )
-    return cache, rows
+
+
+def _written(alone: Alone, value: SSAValue, case: StepCase) -> Array:
+    """Slots outside the trash page that the region's appends write, ascending."""
+    members = alone.candidate.region.members
+    assert isinstance(value.owner, AppendOp)
+    assert value.owner in members
+    each: Array = np.unique(case.inputs["slots"])
+    return each[each // case.page_tokens != TRASH_PAGE]
+
+
+def _held_rows(inputs: ProbeInputs, value: SSAValue, slots: Array, page_tokens: int) -> Array:
+    """[slots, width] fp64: what the sampled pages hold after the region."""
+    bound, pages = inputs.values[value], inputs.rows.chosen["N"]
+    place = np.searchsorted(pages, slots // page_tokens) * page_tokens + slots % page_tokens
+    if isinstance(bound, CacheBytes):
+        return bound.rows(place)
+    assert isinstance(bound, np.ndarray)
+    return widen(bound.reshape(-1, bound.shape[-1])[place])

@@ -185,7 +185,7 @@ class ArtifactReader:
             case WeightPlan():
                 check_weights(found, self.manifest.weight_bytes)
             case Probes():
-                check_probes(found, symbols_of(self.manifest))
+                check_probes(found, symbols_of(self.manifest), self.manifest.weight_bytes)
             case Choices():
                 check_choices(found, [Path(ref.file).stem for ref in self.manifest.programs])
             case _:

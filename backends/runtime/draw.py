@@ -1,28 +1,73 @@
-"""Arrays of golden probes as numbers: kept bytes, or drawn from a seed. Knows no lowering."""
+"""Arrays of golden probes as numbers, whole or where they are asked for. Knows no lowering.
+
+A drawn number follows from its seed and its flat index by an integer hash, so that any of them can
+be had alone; `draw_on_device.py` makes the same numbers where a device's memory is to be filled.
+From `PERIOD` on the numbers repeat: a prime, so that no two rows, tiles or experts of any width are
+alike, and few enough that gigabytes are copies.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from math import prod
 
 import numpy as np
 
+from lostwax.backends.runtime.hash_numbers import bits24
 from lostwax.ir.contract.cache_layout import LAYOUTS
-from lostwax.ir.contract.probe import Data, Drawn, DrawnCache, Kept
+from lostwax.ir.contract.probe import (
+    Data,
+    Drawn,
+    DrawnCache,
+    DrawnScores,
+    DrawnSelection,
+    Kept,
+)
 from lostwax.ir.reference.cache_bytes import CacheBytes
 from lostwax.ir.reference.dtype import FP8_MAX, NUMPY_DTYPES, Array
 from lostwax.ir.reference.quant import quantise
 
+PERIOD = 1_048_573
+"""The largest prime below 2^20."""
+CACHE_PERIOD = 4093
+"""Rows of a drawn cache that differ: a prime, so that no two pages are alike."""
 LEAST_ROWS = 4
 """From so many on an array holds edge rows, beside at least one that is none."""
 UNIT = 3.0**0.5
 """Uniform numbers up to this have the size 1."""
+SCORE_TIES = 4
+NAN_EVERY = 5
+"""Columns of a row of scores."""
+
+At = Sequence[Array | None]
+"""Which indexes of each axis are wanted, all where None or where there are fewer."""
 
 
-def array_of(data: Data) -> Array:
-    """The array that the data stands for."""
-    if isinstance(data, Kept):
-        return np.frombuffer(data.data, NUMPY_DTYPES[data.dtype]).reshape(data.shape).copy()
-    return cache_of(data).data if isinstance(data, DrawnCache) else _drawn(data)
+def array_of(data: Data, at: At = ()) -> Array:
+    """What the data stands for at the indexes: by default the whole array.
+
+    Pages of a cache are bytes [pages, page_bytes].
+    """
+    match data:
+        case Kept():
+            return taken(_held(data), at)
+        case Drawn():
+            return _drawn(data, at)
+        case DrawnCache():
+            return cache_of(data, at[0] if at else None).data
+        case DrawnScores():
+            return _scores(data, at)
+        case DrawnSelection():
+            return taken(_selection(data, at[0] if at else None), (None, *at[1:]))
+
+
+def taken(values: Array, at: At) -> Array:
+    """The values at the indexes of each axis."""
+    for axis, wanted in enumerate(at):
+        if wanted is not None:
+            values = np.take(values, wanted, axis)
+    return values
 
 
 def as_rows(values: Array) -> Array:
@@ -31,51 +76,186 @@ def as_rows(values: Array) -> Array:
 
 
 def kept(array: Array, dtype: str) -> Kept:
-    """The array as its bytes."""
+    """The array as its bytes, or as the first of each axis where all others are the last one."""
     assert array.dtype == NUMPY_DTYPES[dtype]
+    held = _box(array)
+    cut = array[tuple(slice(0, n) for n in held)]
+    return Kept(
+        shape=array.shape,
+        dtype=dtype,
+        data=np.ascontiguousarray(cut).tobytes(),
+        held=None if held == array.shape else held,
+    )
+
+
+def kept_whole(array: Array, dtype: str) -> Kept:
+    """The array as all of its bytes: numbers that differ."""
     return Kept(shape=array.shape, dtype=dtype, data=np.ascontiguousarray(array).tobytes())
 
 
-def _drawn(data: Drawn) -> Array:
-    """Uniform in [low, high) in steps of 2^-24 of the range.
+def _box(array: Array) -> tuple[int, ...]:
+    """The least leading box that ends in the array's last number and leaves out only that one."""
+    if array.size == 0:
+        return array.shape
+    differs = array != array.reshape(-1)[-1]
+    found: list[int] = []
+    for axis, extent in enumerate(array.shape):
+        others = tuple(i for i in range(array.ndim) if i != axis)
+        last = np.flatnonzero(differs.any(axis=others))
+        found.append(min(int(last[-1]) + 2 if last.size else 1, extent))
+    box = tuple(found)
+    corner = array[tuple(n - 1 for n in box)]
+    return box if corner == array.reshape(-1)[-1] else array.shape
 
-    numpy promises its bit generators' streams for ever, of its distributions it does not.
-    """
-    raw = np.random.Philox(key=data.seed).random_raw(prod(data.shape))
-    unit = (raw >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
-    span = np.float32(data.high) - np.float32(data.low)
-    values = unit * span + np.float32(data.low)
-    largest = FP8_MAX.get(data.dtype)
+
+def _held(data: Kept) -> Array:
+    dtype = NUMPY_DTYPES[data.dtype]
+    values = np.frombuffer(data.data, dtype).reshape(data.held or data.shape)
+    if data.held is None:
+        return values.copy()
+    whole = np.full(data.shape, values.reshape(-1)[-1], dtype)
+    whole[tuple(slice(0, n) for n in data.held)] = values
+    return whole
+
+
+def _numbers(seed: int, index: Array, low: float, high: float, dtype: str) -> Array:
+    """Uniform in [low, high) in steps of 2^-24 of the range, rounded to the dtype once."""
+    unit = bits24(seed, index).astype(np.float32) * np.float32(2.0**-24)
+    values = unit * (np.float32(high) - np.float32(low)) + np.float32(low)
+    largest = FP8_MAX.get(dtype)
     if largest is not None:
         values = np.clip(values, -largest, largest)
-    shaped = values.reshape(data.shape)
-    if data.edges:
-        put_edges(shaped)
-    return shaped.astype(NUMPY_DTYPES[data.dtype])  # from f32: rounded once
+    return values.astype(NUMPY_DTYPES[dtype])  # from f32: rounded once
+
+
+@lru_cache(maxsize=8)
+def _period(seed: int, low: float, high: float, dtype: str) -> Array:
+    made = _numbers(seed, np.arange(PERIOD), low, high, dtype)
+    made.flags.writeable = False
+    return made
+
+
+def _runs(shape: tuple[int, ...], at: At) -> tuple[Array, int]:
+    """Flat indexes where the wanted numbers start, and how many lie behind one another there."""
+    wanted = [*at, *[None] * (len(shape) - len(at))]
+    last = max((i for i, w in enumerate(wanted) if w is not None), default=-1)
+    starts: Array = np.zeros(1, np.int64)
+    for axis in range(last + 1):
+        each = wanted[axis]
+        index = np.arange(shape[axis]) if each is None else each.astype(np.int64)
+        starts = (starts[:, None] + index * prod(shape[axis + 1 :])).reshape(-1)
+    return starts, prod(shape[last + 1 :])
+
+
+def _pieces(period: Array, start: int, length: int) -> Iterator[Array]:
+    place = start % PERIOD
+    while length:
+        piece = period[place : place + length]
+        length -= piece.size
+        place = 0
+        yield piece
+
+
+def _drawn(data: Drawn, at: At) -> Array:
+    starts, length = _runs(data.shape, at)
+    settings = data.seed, data.low, data.high, data.dtype
+    if starts.size * length < PERIOD // 4 or length < 64:
+        index = (starts[:, None] + np.arange(length)).reshape(-1) % PERIOD
+        flat = _numbers(data.seed, index, data.low, data.high, data.dtype)
+    else:
+        period = _period(*settings)
+        flat = np.concatenate([p for s in starts.tolist() for p in _pieces(period, s, length)])
+    wanted = [*at, *[None] * (len(data.shape) - len(at))]
+    extents = zip(data.shape, wanted, strict=True)
+    values = flat.reshape([n if w is None else w.size for n, w in extents])
+    if data.edges and has_edges(data.shape):
+        _put_edges(values, data.shape, at)
+    return values
+
+
+def has_edges(shape: Sequence[int]) -> bool:
+    """Whether rows of an array of this shape may be edge rows."""
+    return len(shape) > 1 and shape[0] >= LEAST_ROWS
+
+
+def edge_row(row: int, columns: Array) -> Array:
+    """Row 1, 2 or 3 of an array with edges: zeros, exact powers of two, equal magnitudes.
+
+    What rounds, ranks or divides by a row's size goes wrong there first.
+    """
+    if row == 1:
+        return np.zeros(columns.shape)
+    if row == 2:
+        return 2.0 ** (columns % 8 - 4.0)
+    return np.where(columns % 3 == 0, -0.5, 0.5)
+
+
+def _put_edges(values: Array, shape: tuple[int, ...], at: At) -> None:
+    first = at[0] if at else None
+    rows = np.arange(shape[0]) if first is None else first
+    columns, length = _runs(shape[1:], at[1:])
+    columns = (columns[:, None] + np.arange(length)).reshape(-1)
+    for place in np.flatnonzero((rows >= 1) & (rows < LEAST_ROWS)):
+        edge = edge_row(int(rows[place]), columns)
+        values[place] = edge.reshape(values.shape[1:]).astype(values.dtype)
 
 
 def put_edges(values: Array) -> None:
-    """Rows 1, 2 and 3 (first axis) become zeros, exact powers of two and equal magnitudes.
+    """Rows 1, 2 and 3 (first axis) become edge rows.
 
-    What rounds, ranks or divides by a row's size goes wrong there first. A row beside them stays as
-    it is, so nothing is put where there are fewer than four.
+    A row beside them stays as it is, so nothing is put where there are fewer than four.
     """
-    if values.ndim < 2 or values.shape[0] < LEAST_ROWS:
-        return
-    rows = as_rows(values)
-    columns = np.arange(rows.shape[1], dtype=np.float64)
-    rows[1] = 0.0
-    rows[2] = 2.0 ** (columns % 8 - 4.0)
-    rows[3] = np.where(columns % 3 == 0, -0.5, 0.5)
+    if has_edges(values.shape):
+        _put_edges(values, values.shape, ())
 
 
-def cache_of(data: DrawnCache) -> CacheBytes:
-    """Pages of uniform rows."""
-    form, count = LAYOUTS[data.layout], data.pages * data.page_tokens
-    rows = _drawn(
-        Drawn(shape=(count, sum(data.row)), dtype="f32", seed=data.seed, low=-UNIT, high=UNIT)
+def _scores(data: DrawnScores, at: At) -> Array:
+    values = _drawn(scores_drawn(data), at)
+    rows, columns = (
+        np.arange(n) if w is None else w
+        for n, w in zip(data.shape, [*at, None, None][:2], strict=True)
     )
-    parts = np.split(rows, np.cumsum(data.row)[:-1], axis=1)
+    kind = rows % LEAST_ROWS
+    values[kind == 1] = np.round(values[kind == 1] * SCORE_TIES) / SCORE_TIES
+    values[kind == 2] = 0.0
+    values[np.ix_(kind == 3, columns % NAN_EVERY == 0)] = np.nan
+    visible = np.array(data.visible, np.int64)[rows]
+    values[columns >= visible[:, None]] = -np.inf
+    return values
+
+
+def scores_drawn(data: DrawnScores) -> Drawn:
+    """The numbers that scores are made of."""
+    return Drawn(shape=data.shape, dtype="f32", seed=data.seed, low=-UNIT, high=UNIT)
+
+
+def _selection(data: DrawnSelection, wanted: Array | None) -> Array:
+    """One position of each of `count` equal stretches of what is visible."""
+    rows = np.arange(data.shape[0]) if wanted is None else wanted
+    places = np.arange(data.shape[1], dtype=np.int64)
+    visible = np.array(data.visible, np.int64)[rows][:, None]
+    count = np.minimum(visible, data.shape[1])
+    fewer = 1 + bits24(data.seed, rows[:, None].astype(np.int64)) % np.maximum(count, 1)
+    count = np.where((rows % 3 == 2)[:, None], np.minimum(count, fewer), count)
+    parts = np.maximum(count, 1)
+    low, high = places * visible // parts, (places + 1) * visible // parts
+    index = rows[:, None] * data.shape[1] + places
+    inside = bits24(data.seed + 1, index) % np.maximum(high - low, 1)
+    return np.where(places < count, low + inside, -1).astype(np.int32)
+
+
+def cache_of(data: DrawnCache, pages: Array | None = None) -> CacheBytes:
+    """Pages of uniform rows, by default all."""
+    form, width = LAYOUTS[data.layout], sum(data.row)
+    wanted = np.arange(data.pages) if pages is None else pages
+    tokens = np.arange(data.page_tokens)
+    index = (wanted[:, None] * data.page_tokens + tokens).reshape(-1) % CACHE_PERIOD
+    drawn = Drawn(shape=(CACHE_PERIOD, width), dtype="f32", seed=data.seed, low=-UNIT, high=UNIT)
+    distinct, where = np.unique(index, return_inverse=True)
+    parts = np.split(_drawn(drawn, (distinct,)), np.cumsum(data.row)[:-1], axis=1)
     first = quantise(parts[0], scale_fmt="fp32", dtype=form.dtypes[0], block=form.scale_block)
-    empty = CacheBytes.zeros(data.layout, data.pages, data.page_tokens, data.row)
-    return empty.written([first, *parts[1:]], np.arange(count))
+    few = -(-distinct.size // data.page_tokens)
+    held = CacheBytes.zeros(data.layout, few, data.page_tokens, data.row)
+    made = held.written([first, *parts[1:]], np.arange(distinct.size)).tokens()
+    empty = CacheBytes.zeros(data.layout, wanted.size, data.page_tokens, data.row)
+    return empty.of_tokens(made[where])

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from lostwax.backends.runtime.draw_on_device import Content, array_content
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.tensors import tensor_of
 from lostwax.ir.contract.program import Launch, View, views_of
@@ -34,6 +35,14 @@ def _reach(launches: Sequence[Launch]) -> dict[tuple[str, str], int]:
     return found
 
 
+BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Integers as wide as an element: what torch can index whatever the element is."""
+
+
+def _as_bits(values: torch.Tensor) -> torch.Tensor:
+    return values.view(BITS[values.dtype.itemsize])
+
+
 class FencedBuffers:
     """Fenced buffers by (space, name), filled from the inputs when they are first asked for.
 
@@ -41,10 +50,16 @@ class FencedBuffers:
     """
 
     def __init__(
-        self, driver: Driver, given: Mapping[str, Array], launches: Sequence[Launch] = ()
+        self,
+        driver: Driver,
+        given: Mapping[str, Array | Content],
+        launches: Sequence[Launch] = (),
     ) -> None:
         self._driver = driver
-        self._given = given
+        self._given = {
+            name: each if isinstance(each, Content) else array_content(each)
+            for name, each in given.items()
+        }
         self._reach = _reach(launches)
         self._whole: dict[tuple[str, str], torch.Tensor] = {}
         self._used: dict[tuple[str, str], torch.Tensor] = {}
@@ -55,12 +70,12 @@ class FencedBuffers:
         if key not in self._used:
             given = self._given.get(view.name)
             reach = max(view.num_bytes, self._reach.get(key, 0))
-            size = reach if given is None else given.nbytes
+            size = reach if given is None else given.num_bytes
             whole = self._driver.allocate(size + FENCE_BYTES)
             whole[:size] = 0xFF
             whole[size:] = _FENCE
             if given is not None and size:
-                whole[:size] = torch.frombuffer(bytearray(given.tobytes()), dtype=torch.uint8)
+                given.put(whole[:size])
             self._whole[key], self._used[key] = whole, whole[:size]
         return tensor_of(self._used[key], view)
 
@@ -70,6 +85,24 @@ class FencedBuffers:
         raw = self._used[view.space, view.name].cpu().numpy().tobytes()
         flat = np.frombuffer(raw, NUMPY_DTYPES[view.dtype])
         return flat.reshape(view.shape).copy()
+
+    def samples(self, view: View, at: Sequence[int], columns: Sequence[int]) -> Array:
+        """The view's numbers in these rows of its first axis, and in these columns of the others.
+
+        [rows, columns]; all columns where there are none.
+        """
+        bits = _as_bits(self.resolve(view)).reshape(view.shape[0], -1)
+        bits = bits[torch.tensor(at, dtype=torch.int64, device=bits.device)]
+        if columns:
+            bits = bits[:, torch.tensor(columns, dtype=torch.int64, device=bits.device)]
+        return bits.cpu().contiguous().numpy().view(NUMPY_DTYPES[view.dtype])
+
+    def strays(self, view: View, rows: int) -> tuple[bool, bool]:
+        """Whether the first `rows` rows hold NaN, and whether they hold an infinity."""
+        values = self.resolve(view)[:rows]
+        if values.dtype.itemsize < 4:
+            values = values.float()
+        return bool(torch.isnan(values).any()), bool(torch.isinf(values).any())
 
     def check_fences(self) -> None:
         """Raise Overrun for a buffer that something was written behind."""

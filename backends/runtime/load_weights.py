@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from lostwax.backends.runtime.allocation import allocated
 from lostwax.backends.runtime.checkpoint_content import CheckpointMismatch
 from lostwax.backends.runtime.driver import Driver
+from lostwax.backends.runtime.form_weight import Unformable, formed
 from lostwax.backends.runtime.tensors import TORCH_DTYPES
 from lostwax.ir.contract.foreign_file import DAMAGE, BadFile, reason, require_regular
 from lostwax.ir.contract.program import DTYPE_BYTES
@@ -123,20 +124,7 @@ def _make(
     for sources, axis in zip(parts, want.splits or (None,) * len(parts), strict=True):
         each = [_slice(_read(files, s, want), s, want, axis, rank) for s in sources]
         made.append(each[0] if len(each) == 1 else torch.stack(each))
-    value = made[0]
-    for step in want.steps:
-        if step.kind == "concat":
-            value = torch.cat(made, step.axis)
-        elif step.kind == "transpose":
-            value = value.permute(step.perm)
-        elif step.kind != "reencode":  # which was done with the sources
-            raise CheckpointMismatch(f"weight plan step {step.kind!r} is unknown; recompile")
-    if tuple(value.shape) != want.shape:
-        raise CheckpointMismatch(
-            f"{want.name} came out as {list(value.shape)}, weights.json plans"
-            f" {list(want.shape)}; recompile"
-        )
-    return value
+    return formed(made, want)
 
 
 @contextmanager
@@ -146,6 +134,8 @@ def _naming(weight: str) -> Generator[None]:
         yield
     except CheckpointMismatch:
         raise
+    except Unformable as error:
+        raise CheckpointMismatch(f"weights.json: {error}; recompile") from error
     except (*DAMAGE, RuntimeError) as error:  # RuntimeError: torch's
         raise CheckpointMismatch(
             f"{weight} cannot be made as weights.json plans it ({reason(error)}); recompile"

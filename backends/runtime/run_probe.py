@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -13,56 +14,57 @@ from lostwax.backends.runtime.compare_outputs import (
     Errors,
     Mismatch,
     errors,
-    require_same_form,
     require_untouched,
-    rows_agree,
 )
 from lostwax.backends.runtime.draw import array_of, as_rows
+from lostwax.backends.runtime.draw_on_device import Content, content_of, weight_content
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.fenced_buffers import FencedBuffers, Overrun
 from lostwax.ir.contract.cache_layout import LAYOUTS
+from lostwax.ir.contract.check_probes import DIGEST_BYTES, data_bytes
 from lostwax.ir.contract.check_program import code_of
 from lostwax.ir.contract.foreign_file import DAMAGE, reason
-from lostwax.ir.contract.probe import Evidence, Expected, GivenWeight, Part, Probe
+from lostwax.ir.contract.probe import Evidence, Expected, Probe
 from lostwax.ir.reference.cache_bytes import CacheBytes
 from lostwax.ir.reference.dtype import Array, Scaled, Value, widen
-from lostwax.ir.reference.weight_forms import stored_weight
 
 
 class WrongKernel(RuntimeError):
     """A lowering does not give on this device what its reference gives; the message names it."""
 
 
-def part_value(part: Part) -> Value:
-    """A logical weight."""
-    values = array_of(part.values)
-    if part.scales is None:
-        return values
-    return Scaled(values, array_of(part.scales), part.rows, part.cols)
+def row_digests(rows: Array) -> Array:
+    """[rows, 16] u8: what stands for each row of integers [rows, ...]."""
+    wide = np.ascontiguousarray(rows.reshape(rows.shape[0], -1))
+    each = [hashlib.sha256(row.tobytes()).digest()[:DIGEST_BYTES] for row in wide]
+    return np.frombuffer(b"".join(each), np.uint8).reshape(rows.shape[0], DIGEST_BYTES)
 
 
-def _stored(weight: GivenWeight) -> Array:
-    return stored_weight(weight.stored, [[part_value(p)] for p in weight.parts])
-
-
-def probe_inputs(probe: Probe) -> dict[str, Array]:
+def contents(probe: Probe) -> dict[str, Content]:
     """What every buffer of the probe holds at first."""
-    found = {given.name: array_of(given.data) for given in probe.given}
-    return found | {weight.stored.name: _stored(weight) for weight in probe.weights}
+    found = {g.name: content_of(g.data, data_bytes(g.data)) for g in probe.given}
+    return found | {w.stored.name: weight_content(w) for w in probe.weights}
+
+
+def measure(probe: Probe, driver: Driver) -> Evidence:
+    """Run the launches and compare every output.
+
+    Raises Mismatch, Overrun and what the driver raises.
+    """
+    with np.errstate(all="ignore"):  # what overflows is compared all the same
+        buffers = FencedBuffers(driver, contents(probe), probe.launches)
+        for launch in probe.launches:
+            driver.bind(launch, buffers.resolve)()
+        driver.synchronize()
+        buffers.check_fences()
+        return _compare(probe, buffers)
 
 
 def run_probe(probe: Probe, driver: Driver) -> Evidence:
     """Run the launches and compare every output. Raises WrongKernel, ArtifactError."""
     ops = " + ".join(probe.ops)
     try:
-        with np.errstate(all="ignore"):  # what overflows is compared all the same
-            inputs = probe_inputs(probe)
-            buffers = FencedBuffers(driver, inputs, probe.launches)
-            for launch in probe.launches:
-                driver.bind(launch, buffers.resolve)()
-            driver.synchronize()
-            buffers.check_fences()
-            return _compare(probe, buffers, inputs)
+        return measure(probe, driver)
     except (Mismatch, Overrun) as error:
         raise WrongKernel(
             f"{ops} is wrong on this device: lowering {probe.lowering}, probed at"
@@ -80,7 +82,7 @@ def run_probe(probe: Probe, driver: Driver) -> Evidence:
         ) from error
 
 
-def _compare(probe: Probe, buffers: FencedBuffers, inputs: Mapping[str, Array]) -> Evidence:
+def _compare(probe: Probe, buffers: FencedBuffers) -> Evidence:
     worst, agreement = NONE, None
     rows: dict[str, Array] = {}
     for expected in probe.expected:
@@ -96,7 +98,7 @@ def _compare(probe: Probe, buffers: FencedBuffers, inputs: Mapping[str, Array]) 
         if expected.kind == "values":
             worst = worst.worst(_value_errors(expected, buffers, rows))
         elif expected.kind == "cache":
-            worst = worst.worst(_cache_errors(expected, buffers, inputs))
+            worst = worst.worst(_cache_errors(expected, buffers, probe))
     if worst.max_error > probe.max_error or worst.rms_error > probe.rms_error:
         raise Mismatch(
             f"error {worst.max_error:.2e} max, {worst.rms_error:.2e} RMS; allowed"
@@ -112,29 +114,46 @@ def _compare(probe: Probe, buffers: FencedBuffers, inputs: Mapping[str, Array]) 
 
 
 def _integer_rows(expected: Expected, buffers: FencedBuffers) -> Array:
-    got, want = buffers.read(expected.view), array_of(expected.want)
-    require_same_form(expected.name, got, want)
-    return rows_agree(got, want, as_sets=False)
+    got = row_digests(buffers.samples(expected.view, expected.at, ()))
+    return (got == array_of(expected.want)).all(axis=1)
 
 
 def _value_errors(expected: Expected, buffers: FencedBuffers, rows: Mapping[str, Array]) -> Errors:
-    got: Value = buffers.read(expected.view)
-    if expected.scale is not None:
-        got = Scaled(got, buffers.read(expected.scale), expected.rows, expected.cols)
-    found = as_rows(widen(got))[:, :: expected.stride]
-    want = widen(array_of(expected.want))
+    for view in (expected.view, *([] if expected.scale is None else [expected.scale])):
+        _require_numbers(expected, buffers.strays(view, expected.real))
+    found, want = widen(_sampled(expected, buffers)), widen(array_of(expected.want))
     if expected.rows_of:
         agree = np.logical_and.reduce([rows[name] for name in expected.rows_of])
         found, want = found[agree], want[agree]
     return errors(expected.name, found, want)
 
 
-def _cache_errors(
-    expected: Expected, buffers: FencedBuffers, inputs: Mapping[str, Array]
-) -> Errors:
-    """Rows outside the slots must be as before; the written ones are compared as numbers."""
-    cache, before = expected.cache, inputs[expected.view.name]
+def _require_numbers(expected: Expected, strays: tuple[bool, bool]) -> None:
+    """No NaN in any real row, sampled or not, and no infinity where the reference has none."""
+    is_nan, is_infinite = strays
+    if is_nan or (is_infinite and expected.finite):
+        what = "NaN" if is_nan else "an infinity"
+        raise Mismatch(f"{expected.name}: {what} in one of its {expected.real} real rows")
+
+
+def _sampled(expected: Expected, buffers: FencedBuffers) -> Value:
+    """The output's samples, with the scale that each number has."""
+    if expected.scale is None:
+        return buffers.samples(expected.view, expected.at, expected.columns)
+    count = len(expected.at)
+    values = buffers.samples(expected.view, expected.at, ())
+    scales = buffers.samples(expected.scale, expected.at, ())
+    values = values.reshape(count, *expected.view.shape[1:])
+    scales = scales.reshape(count, *expected.scale.shape[1:])
+    whole = as_rows(widen(Scaled(values, scales, 1, expected.cols)))
+    return whole[:, list(expected.columns)] if expected.columns else whole
+
+
+def _cache_errors(expected: Expected, buffers: FencedBuffers, probe: Probe) -> Errors:
+    """Rows outside the slots must be as before; of the written ones samples are compared."""
+    cache = expected.cache
     assert cache is not None
+    before = array_of(next(g.data for g in probe.given if g.name == expected.view.name))
     pages = (before.shape[0], *expected.view.shape[1:])
     got = buffers.read(msgspec.structs.replace(expected.view, shape=pages))
     slots: Array = np.array(cache.slots, np.int64)
@@ -146,5 +165,8 @@ def _cache_errors(
     else:
         tokens, old, decode = got.reshape(-1, width), before.reshape(-1, width), widen
     written = require_untouched(expected.name, tokens, old, slots, cache.page_tokens)
-    found = decode(tokens[written])[:, :: expected.stride]
+    every = decode(tokens[written])
+    _require_numbers(expected, (bool(np.isnan(every).any()), bool(np.isinf(every).any())))
+    found = every[list(expected.at)]
+    found = found[:, list(expected.columns)] if expected.columns else found
     return errors(expected.name, found, widen(array_of(expected.want)))

@@ -16,11 +16,23 @@ from lostwax.ir.contract.check_views import (
     require_pages,
 )
 from lostwax.ir.contract.choice import Choices
-from lostwax.ir.contract.probe import Data, Drawn, DrawnCache, Kept, Probe, Probes
+from lostwax.ir.contract.probe import (
+    Data,
+    Drawn,
+    DrawnCache,
+    DrawnScores,
+    DrawnSelection,
+    Expected,
+    Kept,
+    Probe,
+    Probes,
+)
 from lostwax.ir.contract.program import DTYPE_BYTES, View, views_of
 
 MAX_PROBE_ELEMENTS = 1 << 27
-"""Of all arrays of a probe: eight times what a compile puts into one."""
+"""Of all arrays of a probe but its weights: some times what a compile puts into one."""
+DIGEST_BYTES = 16
+"""Of a row of integers."""
 MAX_DRAWN = 1e38
 """So that f32 holds the width of the range, too."""
 
@@ -31,18 +43,21 @@ def check_choices(choices: Choices, programs: Iterable[str]) -> None:
     require(not missing, f"it has no choices of program {missing[:1]}")
 
 
-def check_probes(probes: Probes, symbols: Mapping[str, set[str]]) -> None:
-    """Raise Inconsistent, naming the probe, where one cannot be run as it stands."""
+def check_probes(probes: Probes, symbols: Mapping[str, set[str]], weight_bytes: int) -> None:
+    """Raise Inconsistent, naming the probe, where one cannot be run as it stands.
+
+    A probe's weights are of one layer, so that they take less than the `weight_bytes` of all.
+    """
     ids = [probe.id for probe in probes.probes]
     require(len(set(ids)) == len(ids), "two probes have one id")
     for probe in probes.probes:
         try:
-            _check_probe(probe, symbols)
+            _check_probe(probe, symbols, weight_bytes)
         except Inconsistent as error:
             raise Inconsistent(f"the probe of {probe.lowering!r}: {error}") from error
 
 
-def _check_probe(probe: Probe, symbols: Mapping[str, set[str]]) -> None:
+def _check_probe(probe: Probe, symbols: Mapping[str, set[str]], weight_bytes: int) -> None:
     if not probe.refusal:
         require(bool(probe.launches) and bool(probe.expected), "it runs or expects nothing")
     # A NaN would compare with nothing, an infinity with everything.
@@ -50,23 +65,32 @@ def _check_probe(probe: Probe, symbols: Mapping[str, set[str]]) -> None:
         isfinite(probe.max_error) and isfinite(probe.rms_error), "its tolerance is no finite number"
     )
     given = {each.name: each.data for each in probe.given}
-    arrays = list(given.values())
-    for weight in probe.weights:
-        dtype_bytes(weight.stored.dtype, f"weight {weight.stored.name!r}")
-        for part in weight.parts:
-            arrays += [part.values, *([] if part.scales is None else [part.scales])]
-    arrays += [expected.want for expected in probe.expected]
+    arrays = [*given.values(), *(expected.want for expected in probe.expected)]
     total = sum(map(_elements, arrays))
     require(total <= MAX_PROBE_ELEMENTS, f"it holds {total} numbers, {MAX_PROBE_ELEMENTS} at most")
-    sizes = {name: _data_bytes(data) for name, data in given.items()}
-    sizes |= {
-        w.stored.name: prod(w.stored.shape) * DTYPE_BYTES[w.stored.dtype] for w in probe.weights
-    }
+    sizes = {name: data_bytes(data) for name, data in given.items()}
+    weights = _weight_sizes(probe)
+    drawn = sum(weights.values())
+    require(drawn <= weight_bytes, f"its weights take {drawn} bytes of the model's {weight_bytes}")
+    sizes |= weights
     for launch in probe.launches:
         check_launch(launch, symbols)
         for view in views_of(launch):
             _check_view(view, sizes)
     _check_expected(probe, sizes)
+
+
+def _weight_sizes(probe: Probe) -> dict[str, int]:
+    """Bytes of each stored weight, of which its parts have as many."""
+    sizes: dict[str, int] = {}
+    for weight in probe.weights:
+        what = f"weight {weight.stored.name!r}"
+        of_one = dtype_bytes(weight.stored.dtype, what)
+        size = prod(weight.stored.shape) * of_one
+        made = sum(data_bytes(data) for data in weight.parts)
+        require(made == size, f"{what} takes {size} bytes, its parts {made}")
+        sizes[weight.stored.name] = size
+    return sizes
 
 
 def _check_expected(probe: Probe, sizes: Mapping[str, int]) -> None:
@@ -78,11 +102,34 @@ def _check_expected(probe: Probe, sizes: Mapping[str, int]) -> None:
         require(0 <= expected.agreement <= 1, f"{what} wants {expected.agreement} of the rows")
         for view in (expected.view, *([] if expected.scale is None else [expected.scale])):
             _check_view(view, sizes)
+        _check_samples(expected, what)
         if expected.kind == "cache":
             cache = expected.cache
             if cache is None or cache.layout not in LAYOUTS:
                 raise Inconsistent(f"{what} does not say how to read the cache")
             require(expected.view.name in sizes, f"{what} is a cache that was never given")
+
+
+def _check_samples(expected: Expected, what: str) -> None:
+    """The sampled rows and columns are some of the output, and `want` has a number for each."""
+    cache, shape = expected.cache, expected.view.shape
+    rows, width = (shape or (1,))[0], prod(shape[1:])
+    if expected.kind == "cache" and cache is not None:
+        rows, width = len(set(cache.slots)), sum(cache.row)
+    require(all(row < rows for row in expected.at), f"{what} samples rows behind its {rows}")
+    require(expected.real <= max(rows, 0), f"{what} counts more real rows than its {rows}")
+    require(
+        all(column < width for column in expected.columns),
+        f"{what} samples columns behind its {width}",
+    )
+    columns = len(expected.columns) or width
+    if expected.kind == "integers":
+        columns = DIGEST_BYTES
+    data_bytes(expected.want)
+    require(
+        expected.want.shape == (len(expected.at), columns),
+        f"{what} is {list(expected.want.shape)}, it samples {[len(expected.at), columns]}",
+    )
 
 
 def _check_view(view: View, sizes: Mapping[str, int]) -> None:
@@ -107,17 +154,40 @@ def _elements(data: Data) -> int:
     return prod(data.shape)
 
 
-def _data_bytes(data: Data) -> int:
+def data_bytes(data: Data) -> int:
     """Bytes of an array, once it is known to be one."""
-    if isinstance(data, DrawnCache):
-        layout = LAYOUTS.get(data.layout)
-        if layout is None or not data.row or not layout.fits(data.row) or not layout.scale_block:
-            raise Inconsistent(f"it draws a cache of layout {data.layout!r}, which cannot be drawn")
-        return data.pages * data.page_tokens * layout.row_bytes(data.row)
-    size = prod(data.shape) * dtype_bytes(data.dtype, "an array")
-    if isinstance(data, Kept):
-        require(len(data.data) == size, f"an array of {size} bytes is kept in {len(data.data)}")
-    if isinstance(data, Drawn):
-        in_range = max(abs(data.low), abs(data.high)) <= MAX_DRAWN
-        require(in_range, f"it draws numbers beyond {MAX_DRAWN}")
-    return size
+    match data:
+        case DrawnCache():
+            layout = LAYOUTS.get(data.layout)
+            if (
+                layout is None
+                or not data.row
+                or not layout.fits(data.row)
+                or not layout.scale_block
+            ):
+                raise Inconsistent(
+                    f"it draws a cache of layout {data.layout!r}, which cannot be drawn"
+                )
+            return data.pages * data.page_tokens * layout.row_bytes(data.row)
+        case DrawnScores() | DrawnSelection():
+            fits = len(data.shape) == 2 and len(data.visible) == data.shape[0]
+            require(fits, f"it draws rows of {list(data.shape)}, and says of {len(data.visible)}")
+            return prod(data.shape) * DTYPE_BYTES["f32"]
+        case Drawn():
+            in_range = max(abs(data.low), abs(data.high)) <= MAX_DRAWN
+            require(in_range, f"it draws numbers beyond {MAX_DRAWN}")
+            return prod(data.shape) * dtype_bytes(data.dtype, "an array")
+        case Kept():
+            return _kept_bytes(data)
+
+
+def _kept_bytes(data: Kept) -> int:
+    of_one = dtype_bytes(data.dtype, "an array")
+    held = data.shape if data.held is None else data.held
+    fits = len(held) == len(data.shape) and all(
+        0 < some <= all_ for some, all_ in zip(held, data.shape, strict=True)
+    )
+    require(data.held is None or fits, f"an array of {list(data.shape)} holds {list(held)} of it")
+    size = prod(held) * of_one
+    require(len(data.data) == size, f"an array of {size} bytes is kept in {len(data.data)}")
+    return prod(data.shape) * of_one

@@ -1,4 +1,4 @@
-"""Golden probes: small inputs of a chosen lowering with what its reference gives. Data only."""
+"""Golden probes: inputs of a chosen lowering and samples of what its reference gives. Only data."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from lostwax.ir.contract.weights import StoredWeight
 PROBES = "probes.json"
 
 
+Whole = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
+"""A row, a column, or how many of them."""
+
+
 class Drawn(msgspec.Struct, frozen=True, kw_only=True, tag="drawn"):
     """An array too large to keep: uniform numbers from a seed, rounded to the dtype.
 
-    `backends/runtime/draw.py` draws it, the same on every machine. With `edges`, rows of zeros, of
-    exact powers of two and of equal numbers stand among the others, where there are enough.
+    `backends/runtime/draw.py` draws it, the same on every machine, whole or where it is asked for.
+    With `edges`, rows of zeros, of exact powers of two and of equal numbers stand among the others,
+    where there are enough.
     """
 
     shape: Shape
@@ -28,12 +33,38 @@ class Drawn(msgspec.Struct, frozen=True, kw_only=True, tag="drawn"):
     edges: bool = False
 
 
+class DrawnScores(msgspec.Struct, frozen=True, kw_only=True, tag="drawn_scores"):
+    """Scores in f32 to choose from: row r sees its first `visible[r]` columns, -inf stands behind.
+
+    Of every four rows the second has many ties, the third nothing but ties, the fourth NaN in every
+    fifth column.
+    """
+
+    shape: Shape
+    seed: Seed
+    visible: tuple[Whole, ...]
+
+
+class DrawnSelection(msgspec.Struct, frozen=True, kw_only=True, tag="drawn_selection"):
+    """Chosen positions in i32: row r has distinct ones below `visible[r]`, ascending, then -1.
+
+    As many as fit; of every three rows the last has fewer.
+    """
+
+    shape: Shape
+    seed: Seed
+    visible: tuple[Whole, ...]
+
+
 class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept"):
-    """An array as its bytes."""
+    """An array as its bytes. Where `held` is given, these are its first numbers of each axis only:
+    every other one is the last of them.
+    """
 
     shape: Shape
     dtype: Word
     data: bytes
+    held: Shape | None = None
 
 
 class DrawnCache(msgspec.Struct, frozen=True, kw_only=True, tag="drawn_cache"):
@@ -46,7 +77,7 @@ class DrawnCache(msgspec.Struct, frozen=True, kw_only=True, tag="drawn_cache"):
     seed: Seed
 
 
-Data = Drawn | DrawnCache | Kept
+Data = Drawn | DrawnCache | DrawnScores | DrawnSelection | Kept
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,61 +87,60 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     data: Data
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """A logical weight, with its block scales where it has any (blocks of `rows` x `cols`)."""
-
-    values: Data
-    scales: Data | None = None
-    rows: Count = 1
-    cols: Count = 1
-
-
 class GivenWeight(msgspec.Struct, frozen=True, kw_only=True):
-    """A weight as the artifact's plan stores it, made of its parts as the loader makes it."""
+    """A weight as the artifact's plan stores it, and its parts (values or block scales) in storage
+    order, which the loader's steps put together.
+    """
 
     stored: StoredWeight
-    parts: tuple[Part, ...]
+    parts: tuple[Data, ...]
 
 
 class CacheRows(msgspec.Struct, frozen=True, kw_only=True):
     """How to read a cache: its layout, the widths of a row's parts, and the slots written to.
 
-    `Expected.want` has a row for each slot outside the trash page, ascending.
+    `Expected.at` counts the slots outside the trash page, ascending.
     """
 
     layout: Word
     row: tuple[Count, ...]
     page_tokens: Count
-    slots: tuple[Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)], ...]
+    slots: tuple[Whole, ...]
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
-    """What one output must be.
+    """What one output must be, in samples: rows `at` of the first axis, and of their numbers (the
+    other axes, flattened) those in `columns`, all where that is empty.
 
-    `integers` must agree in at least `agreement` of the rows. `values` (times the scales at
-    `scale`, blocks of `rows` x `cols`) and the written rows of a `cache` must be within the probe's
-    tolerance; `want` keeps every `stride`-th number of a row (the first axis), in few bits. With
-    `rows_of`, only rows count where those outputs' integers agree.
+    `integers` must agree in at least `agreement` of the sampled rows, whose digests `want` has, 16
+    bytes each. `values` (times the scales at `scale`, each of `cols` numbers) and the written rows
+    of a `cache` must be within the probe's tolerance; `want` has them in few bits. With `rows_of`,
+    only rows count where those outputs' integers agree.
+
+    Of the whole output, the first `real` rows hold no NaN, and no infinity where it is `finite`.
     """
 
     name: Word
     kind: Literal["integers", "values", "cache"]
     view: View
     want: Kept
-    stride: Count = 1
+    at: tuple[Whole, ...]
+    columns: tuple[Whole, ...] = ()
+    real: Whole = 0
+    finite: bool = True
     scale: View | None = None
-    rows: Count = 1
     cols: Count = 1
     cache: CacheRows | None = None
     agreement: float = 1.0
-    rows_of: tuple[str, ...] = ()
+    rows_of: tuple[Word, ...] = ()
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
     """One lowering as the artifact chose it, run by itself on one small step.
 
-    `id` is the digest of what may make a difference: region, types, lowering, knobs, binaries and
-    host functions. A place that could not be probed has a `refusal` in place of launches.
+    `id` is the digest of what may make a difference: region, types, lowering, knobs, and all that
+    stands here: host functions and binaries, sizes, seeds, inputs, samples, tolerance. A place that
+    could not be probed has a `refusal` in place of launches.
     """
 
     id: Word

@@ -62,6 +62,12 @@ class CacheBytes:
         places = self._places()
         return self.data[:, places].reshape(-1, places.shape[1])
 
+    def of_tokens(self, tokens: Array) -> CacheBytes:
+        """The same cache holding these tokens, in the order that `tokens` gives."""
+        data, places = np.empty_like(self.data), self._places()
+        data[:, places] = tokens.reshape(data.shape[0], *places.shape)
+        return replace(self, data=data)
+
     def rows(self, slots: Array) -> Real:
         """[n, sum(row)] fp64: the rows at slots, scales multiplied in."""
         return self.decode(self.tokens()[slots])

@@ -102,8 +102,13 @@ def widen(value: Value) -> Array:
     """Floating-point values in fp64 with scales multiplied in, integers in i64."""
     if isinstance(value, Scaled):
         *_, rows, cols = value.values.shape
-        scales = np.repeat(value.scales.astype(np.float64), value.rows, axis=-2)[..., :rows, :]
-        scales = np.repeat(scales, value.cols, axis=-1)[..., :cols]
-        return value.values.astype(np.float64) * scales
+        wide = value.values.astype(np.float64)
+        scales = value.scales.astype(np.float64)
+        if value.rows > 1:
+            scales = np.repeat(scales, value.rows, axis=-2)[..., :rows, :]
+        for block in range(scales.shape[-1]):  # in place: stacks of experts are large
+            of_block = slice(block * value.cols, min((block + 1) * value.cols, cols))
+            wide[..., of_block] *= scales[..., block, None]
+        return wide
     integer = np.issubdtype(value.dtype, np.integer)
     return value.astype(np.int64 if integer else np.float64)

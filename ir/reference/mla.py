@@ -1,4 +1,4 @@
-"""The meaning of the `mla` ops in numpy, fp64 inside: the expanded form, head by head."""
+"""The meaning of the `mla` ops in numpy, fp64 inside."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ def attend(
     """Multi-head attention of each row over its selected cached positions.
 
     q_nope [T, H, Dn], q_pe [T, H, R], kv_b [H*(Dn+Dv), C], cache [N, page, C+R], selection [T, K]
-    (-1: none), page_table [B, P] -> [T, H*Dv]. k_h = [c W_k,h^T || k_pe], v_h = c W_v,h^T. Padded
-    rows and rows with nothing selected give zeros.
+    (-1: none), page_table [B, P] -> [T, H*Dv]. k_h = [c W_k,h^T || k_pe], v_h = c W_v,h^T; sums
+    over the latent and over positions change places, which is a hundred times fewer operations.
+    Padded rows and rows with nothing selected give zeros.
     """
     tokens, heads, nope = q_nope.shape
     latent = kv_b.shape[1]
@@ -45,8 +46,7 @@ def attend(
             continue
         cached = cached_rows(cache_in, page_table[b], chosen)
         c, k_pe = cached[:, :latent], cached[:, latent:]
-        for h in range(heads):
-            k, v = c @ w_k[h].T, c @ w_v[h].T
-            p = softmax((k @ q_nope[row, h] + k_pe @ q_pe[row, h]) * scale)
-            out[row, h] = p @ v
+        latent_q = (q_nope[row][:, None] @ w_k)[:, 0]  # [H, C]: k_h . q = c . (W_k,h^T q)
+        p = softmax((latent_q @ c.T + q_pe[row] @ k_pe.T) * scale)  # [H, n]
+        out[row] = (w_v @ (p @ c)[:, :, None])[:, :, 0]  # sum of p v_h = W_v,h (sum of p c)
     return out.reshape(tokens, -1)

@@ -73,7 +73,7 @@ def experts(
         return widen(quantise(hidden, dtype=dtype, block=given.cols, scale_fmt=hidden_fmt))
 
     given, x, weights = x, widen(x), widen(weights)
-    out = np.zeros_like(x)
+    out = np.zeros((x.shape[0], down.shape[1]))
     for e in np.unique(ids[ids >= 0]):
         rows, slots = np.nonzero(ids == e)
         w_gate, w_up, w_down = (widen(w[int(e)]) for w in (gate, up, down))

@@ -121,7 +121,7 @@ def test_drawn_activations_hold_zeros_powers_of_two_and_ties(artifact: Path) -> 
         assert not rows[1].any()
         assert np.array_equal(np.log2(np.abs(rows[2])) % 1, np.zeros(rows.shape[1]))
         assert set(np.abs(rows[3])) == {0.5}
-        assert np.unique(rows[0]).size > 4
+        assert np.unique(np.abs(rows[0])).size > 2, "row 0 is none of them"
         plain = array_of(replace_edges(data)).astype(np.float64).reshape(rows.shape)
         assert np.array_equal(rows[0], plain[0]), "the others are as they were drawn"
 

@@ -1,0 +1,134 @@
+"""Fills a device's memory with what golden probes hold, bit for bit as `draw.py` has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lostwax.backends.runtime.draw import (
+    LEAST_ROWS,
+    NAN_EVERY,
+    PERIOD,
+    SCORE_TIES,
+    array_of,
+    edge_row,
+    has_edges,
+    scores_drawn,
+)
+from lostwax.backends.runtime.form_weight import formed
+from lostwax.backends.runtime.hash_numbers import bits24
+from lostwax.backends.runtime.tensors import TORCH_DTYPES
+from lostwax.ir.contract.probe import Data, Drawn, DrawnScores, GivenWeight
+from lostwax.ir.contract.program import DTYPE_BYTES
+from lostwax.ir.reference.dtype import FP8_MAX, NUMPY_DTYPES, Array
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a buffer holds at first: so many bytes, which `put` writes into its u8 tensor."""
+
+    num_bytes: int
+    put: Callable[[torch.Tensor], None]
+
+
+def content_of(data: Data, num_bytes: int) -> Content:
+    """The content that the data stands for."""
+
+    def put(buffer: torch.Tensor) -> None:
+        _put(data, buffer)
+
+    return Content(num_bytes, put)
+
+
+def array_content(array: Array) -> Content:
+    """The bytes of an array."""
+
+    def put(buffer: torch.Tensor) -> None:
+        if array.size:
+            buffer.copy_(torch.frombuffer(bytearray(array.tobytes()), dtype=torch.uint8))
+
+    return Content(array.nbytes, put)
+
+
+def weight_content(weight: GivenWeight) -> Content:
+    """A stored weight: its parts are drawn, then formed as the loader forms them."""
+    stored = weight.stored
+    num_bytes = int(np.prod(stored.shape)) * DTYPE_BYTES[stored.dtype]
+
+    def put(buffer: torch.Tensor) -> None:
+        if len(weight.parts) == 1 and not stored.steps:
+            _put(weight.parts[0], buffer)
+            return
+        parts = [_tensor(data, buffer.device) for data in weight.parts]
+        typed = buffer.view(TORCH_DTYPES[stored.dtype]).view(stored.shape)
+        typed.copy_(formed(parts, stored))
+
+    return Content(num_bytes, put)
+
+
+def _tensor(data: Data, device: torch.device) -> torch.Tensor:
+    """The data as a tensor of its own."""
+    if not isinstance(data, Drawn):
+        raise NotImplementedError("parts of weights are drawn")
+    num_bytes = int(np.prod(data.shape)) * DTYPE_BYTES[data.dtype]
+    buffer = torch.empty(num_bytes, dtype=torch.uint8, device=device)
+    _put(data, buffer)
+    return buffer.view(TORCH_DTYPES[data.dtype]).view(data.shape)
+
+
+def _put(data: Data, buffer: torch.Tensor) -> None:
+    match data:
+        case Drawn():
+            _put_drawn(data, buffer)
+        case DrawnScores():
+            _put_drawn(scores_drawn(data), buffer)
+            _structure(buffer.view(torch.float32).view(data.shape), data.visible)
+        case _:
+            array_content(array_of(data)).put(buffer)
+
+
+def _put_drawn(data: Drawn, buffer: torch.Tensor) -> None:
+    """Numbers of one period, copied as often as there is room."""
+    each = DTYPE_BYTES[data.dtype]
+    count = min(buffer.numel() // each, PERIOD)
+    index = torch.arange(count, dtype=torch.int64, device=buffer.device)
+    # As draw.py: in f32, each step rounded by itself.
+    unit = bits24(data.seed, index).to(torch.float32) * 2.0**-24
+    low, high = np.float32(data.low), np.float32(data.high)
+    values = unit * float(high - low) + float(low)
+    largest = FP8_MAX.get(data.dtype)
+    if largest is not None:
+        values = values.clamp(-largest, largest)
+    period = values.to(TORCH_DTYPES[data.dtype]).view(torch.uint8)  # bytes: copied as they are
+    for start in range(0, buffer.numel(), PERIOD * each):
+        piece = buffer[start : start + PERIOD * each]
+        piece.copy_(period[: piece.numel()])
+    if data.edges and has_edges(data.shape):
+        _put_edges(buffer.view(data.shape[0], -1), data)
+
+
+def _put_edges(rows: torch.Tensor, data: Drawn) -> None:
+    """Edge rows, as bytes [rows, bytes of a row]."""
+    columns = np.arange(rows.shape[1] // DTYPE_BYTES[data.dtype])
+    for row in range(1, LEAST_ROWS):
+        edge = edge_row(row, columns).astype(NUMPY_DTYPES[data.dtype])
+        array_content(edge).put(rows[row])
+
+
+def _structure(scores: torch.Tensor, visible: Sequence[int]) -> None:
+    """Ties, NaN and what is hidden, row by row."""
+    for row, seen in enumerate(visible):
+        values = scores[row]
+        match row % LEAST_ROWS:
+            case 1:
+                values.copy_(torch.round(values * SCORE_TIES) / SCORE_TIES)
+            case 2:
+                values.zero_()
+            case 3:
+                values[::NAN_EVERY] = torch.nan
+            case _:
+                pass
+        values[seen:] = -torch.inf
