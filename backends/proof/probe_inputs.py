@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 from xdsl.ir import SSAValue
 
@@ -18,7 +17,6 @@ from lostwax.backends.runtime.run_probe import part_value
 from lostwax.ir.contract.probe import Data, Drawn, DrawnCache, Given, GivenWeight, Part
 from lostwax.ir.contract.program import HostCall, Launch, Pointer, View
 from lostwax.ir.contract.step import STEP_INPUTS
-from lostwax.ir.contract.weights import StoredWeight
 from lostwax.ir.reference.cache_bytes import CacheBytes
 from lostwax.ir.reference.dtype import FP8_MAX, Array, Scaled, dtype_name
 from lostwax.ir.reference.interpret import Bound
@@ -133,7 +131,7 @@ def _weight_parts(alone: Alone, probe_id: str) -> dict[str, Part]:
     for name in sorted(wanted):
         kind = storage.types[name]
         seed = _seed(probe_id, name)
-        if kind.scale_shape is None:
+        if kind.scale is None or kind.scale_shape is None:
             width = kind.shape[-1] if len(kind.shape) > 1 else 300
             bound = UNIT / float(np.sqrt(width))
             low, high = (0.8, 1.2) if name in near_one else (-bound, bound)
@@ -141,12 +139,13 @@ def _weight_parts(alone: Alone, probe_id: str) -> dict[str, Part]:
             continue
         largest = FP8_MAX[kind.dtype]
         scale = UNIT / largest / float(np.sqrt(kind.shape[-1]))
-        scales = _plain(kind.scale_shape, kind.scale_dtype, seed + 1, scale / 2, scale * 1.5)
+        rows, cols = kind.scale.block(kind.shape)
+        scales = _plain(kind.scale_shape, kind.scale.dtype, seed + 1, scale / 2, scale * 1.5)
         parts[name] = Part(
             values=_plain(kind.shape, kind.dtype, seed, -largest, largest),
             scales=scales,
-            rows=kind.scale_rows,
-            cols=_scale_cols(alone, name),
+            rows=rows,
+            cols=cols,
         )
     return parts
 
@@ -155,16 +154,6 @@ def _roles_of(alone: Alone, operand: str) -> set[tuple[str, str]]:
     bound = alone.candidate.region.values[operand]
     assert isinstance(bound, SSAValue)
     return roles(alone.candidate.region, bound)
-
-
-def _scale_cols(alone: Alone, weight: str) -> int:
-    """Columns under one scale, from the type of the block's argument."""
-    for argument in alone.candidate.block.function.body.block.args:
-        kind = argument.type
-        if alone.candidate.block.weight_name(argument) == weight and isinstance(kind, TensorType):
-            assert kind.block_scale is not None
-            return kind.block_scale.cols.data
-    raise KeyError(weight)
 
 
 def _plain(shape: tuple[int, ...], dtype: str, seed: int, low: float, high: float) -> Data:
@@ -176,14 +165,7 @@ def _weights(
 ) -> tuple[GivenWeight, ...]:
     """The stored tensors that the launches read; one rank's share is drawn as it is."""
     return tuple(
-        GivenWeight(
-            stored=_unsplit(stored),
-            parts=tuple(parts[name] for name in stored.parts),
-        )
-        for stored in alone.storage.stored_weights(used)
-        if all(name in parts for name in stored.parts)
+        GivenWeight(stored=stored, parts=tuple(parts[part.name] for part in stored.parts))
+        for stored in alone.storage.held_weights(used)
+        if all(part.name in parts for part in stored.parts)
     )
-
-
-def _unsplit(stored: StoredWeight) -> StoredWeight:
-    return msgspec.structs.replace(stored, splits=())

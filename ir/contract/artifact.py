@@ -16,7 +16,8 @@ SCHEMA = 4
 
 2: programs with scores read `top_p`; those of 1 would sample from all ids without a word.
 3: targets have `memory_bytes`, choices say what is portable, probes draw edge rows.
-4: a choice's place in its function is its `site`."""
+4: a choice's place in its function is its `site`; weight plans say every step, and dtype, shape and
+scales of what it takes."""
 
 
 MANIFEST = "manifest.json"

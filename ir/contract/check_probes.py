@@ -16,8 +16,9 @@ from lostwax.ir.contract.check_views import (
     require_pages,
 )
 from lostwax.ir.contract.choice import Choices
+from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.probe import Data, Drawn, DrawnCache, Kept, Probe, Probes
-from lostwax.ir.contract.program import DTYPE_BYTES, View
+from lostwax.ir.contract.program import View
 
 MAX_PROBE_ELEMENTS = 1 << 27
 """Of all arrays of a probe: eight times what a compile puts into one."""
