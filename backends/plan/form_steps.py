@@ -76,6 +76,11 @@ def form_refusal(types: Mapping[str, WeightType], want: Want) -> str | None:
         other = types[part]
         if (other.dtype, other.scale) != (first.dtype, first.scale):
             return f"{part} is held as {other.dtype}, {want.parts[0]} as {first.dtype}"
+        if (other.stored, other.split) != (first.stored, first.split):  # the steps are one list
+            return (
+                f"{part} is stored as {other.stored} and split along {other.split},"
+                f" {want.parts[0]} as {first.stored} along {first.split}"
+            )
     for part in want.parts:
         refusal = _part_refusal(part, types[part], want)
         if refusal is not None:

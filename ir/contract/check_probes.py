@@ -15,6 +15,7 @@ from lostwax.ir.contract.check_views import (
     require,
     require_pages,
 )
+from lostwax.ir.contract.check_weights import check_stored
 from lostwax.ir.contract.choice import Choices
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.probe import Data, Drawn, DrawnCache, Kept, Probe, Probes
@@ -53,7 +54,12 @@ def _check_probe(probe: Probe, symbols: Mapping[str, set[str]]) -> None:
     given = {each.name: each.data for each in probe.given}
     arrays = list(given.values())
     for weight in probe.weights:
-        dtype_bytes(weight.stored.dtype, f"weight {weight.stored.name!r}")
+        check_stored(weight.stored, 1)  # a probe is of one rank's weights
+        wanted, given_parts = len(weight.stored.parts), len(weight.parts)
+        require(
+            wanted == given_parts,
+            f"weight {weight.stored.name!r} has {given_parts} parts, wants {wanted}",
+        )
         for part in weight.parts:
             arrays += [part.values, *([] if part.scales is None else [part.scales])]
     arrays += [expected.want for expected in probe.expected]

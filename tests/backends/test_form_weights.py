@@ -223,3 +223,18 @@ def test_scales_that_are_missing_are_named() -> None:
     codes = torch.zeros(4, 6).to(torch.float8_e4m3fn)
     with pytest.raises(Inconsistent, match="'p' has no scales"):
         form(stored, [[lambda: SourceTensors(codes)]])
+
+
+@pytest.mark.parametrize("rows", range(1, 25))
+@pytest.mark.parametrize("rank", [Rank(0, 2), Rank(1, 2)])
+def test_a_share_that_begins_within_a_piece_has_its_own_scales(
+    monkeypatch: pytest.MonkeyPatch, rows: int, rank: Rank
+) -> None:
+    """24 rows in blocks of 4, 12 a rank, in bands of any height."""
+    scale = BlockScale(rows=4, cols=8, dtype="f32")
+    part = WeightPart(name="p", dtype="f8E4M3FN", shape=(24, 8), scale=scale)
+    stored = _planned([part], (Split(-2), Dequantise("f32")), 2)
+    sources = _sources(stored, rows)
+    monkeypatch.setattr(form_weight, "PIECE_ELEMENTS", 8 * rows)
+    want = stored_weight(stored, sources, rank)
+    assert _bytes(form(stored, _readers(sources), rank)) == want.tobytes()

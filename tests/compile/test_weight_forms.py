@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from msgspec import structs
 from safetensors import safe_open
-from small import PROMPT, batch, greedy
+from small import PROMPT, SMALL, batch, greedy, options
 from small_fixtures import Compiled
+from xdsl.dialects import builtin, func
 
 from lostwax.backends import predicates as P
+from lostwax.backends.compile import compile_module
 from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.lowering import Knobs, Lowering, Match
 from lostwax.backends.plan.cover import Forced, NoCover
+from lostwax.backends.plan.form_steps import form_refusal
+from lostwax.backends.plan.want import Want
+from lostwax.backends.plan.weight_type import WeightType
 from lostwax.backends.portable.lowerings.calls import launch, torch_calls
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.driver import no_kernels
 from lostwax.backends.runtime.load import load
 from lostwax.backends.runtime.load_weights import WeightBuffers, load_weights
 from lostwax.backends.runtime.tensors import TORCH_DTYPES
+from lostwax.frontend.capture import capture
+from lostwax.frontend.config import parse_config
 from lostwax.ir.contract.artifact import Manifest
 from lostwax.ir.contract.program import Launch
-from lostwax.ir.contract.scale_layout import MX, BlockScale, ChannelScale
+from lostwax.ir.contract.scale_layout import MX, BlockScale, ChannelScale, StoredFormat
 from lostwax.ir.contract.weights import (
     Concat,
     Pad,
@@ -41,6 +50,7 @@ from lostwax.ir.contract.weights import (
 )
 from lostwax.ir.dialects.quant import LinearOp
 from lostwax.ir.region import Region
+from lostwax.ir.scale_layouts import STORED, StoredAttr
 
 KERNELS = "lostwax.backends.portable.kernels.packed_linear"
 NAME = "packed_linear"
@@ -184,3 +194,34 @@ def test_tiles_that_nothing_pads_are_refused_with_the_weight(
 
 def test_every_program_reads_parts_of_what_is_joined(small_artifact: Compiled) -> None:
     assert Concat in _steps(small_artifact.artifact)
+
+
+def test_other_blocks_than_a_kernels_are_refused_by_their_type(tmp_path: Path) -> None:
+    """Every lowering of a product asks the weight's type how its scales lie."""
+    quant = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    captured = capture(parse_config(SMALL | {"quantization_config": quant}))
+    module = captured.module.clone()
+    for function in (f for f in module.ops if isinstance(f, func.FuncOp) and f.arg_attrs):
+        attrs = [{**a.data} for a in function.arg_attrs or ()]
+        for each in attrs:
+            stored = each.get(STORED)
+            if isinstance(stored, StoredAttr) and stored.format.scale is not None:
+                each[STORED] = StoredAttr.of(structs.replace(stored.format, scale=MX))
+        function.arg_attrs = builtin.ArrayAttr([builtin.DictionaryAttr(a) for a in attrs])
+    with pytest.raises(
+        NoCover, match="weight is in blocks of 1 x 32 with f32 scales, wants values"
+    ):
+        compile_module(module, captured.facts, {}, "cpu", tmp_path / "a", options(dtype="bf16"))
+
+
+def test_weights_that_are_stored_differently_are_not_joined() -> None:
+    """One list of steps makes all parts, so what is held alike may still have to lie apart."""
+    types = {
+        name: WeightType((8, 4), "f32", None, StoredFormat(dtype=dtype))
+        for name, dtype in (("a", "bf16"), ("b", "f32"), ("c", "bf16"))
+    }
+    assert form_refusal(types, Want(("a", "c"))) is None
+    refusal = form_refusal(types, Want(("a", "b"))) or ""
+    assert refusal.startswith("b is stored as f32")
+    types["c"] = replace(types["a"], split=-2, ranks=2)
+    assert "split along -2" in (form_refusal(types, Want(("a", "c"))) or "")
