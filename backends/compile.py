@@ -48,9 +48,10 @@ from lostwax.ir.contract.artifact import (
 )
 from lostwax.ir.contract.canonical import canonical
 from lostwax.ir.contract.choice import Choices
+from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.model import ModelFacts, WeightTable
 from lostwax.ir.contract.probe import PROBES, Probes
-from lostwax.ir.contract.program import DTYPE_BYTES, Program
+from lostwax.ir.contract.program import Program
 from lostwax.ir.contract.target import Target
 from lostwax.ir.passes.pipeline import rank_passes
 from lostwax.ir.passes.specialise import FUNCTIONS

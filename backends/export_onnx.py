@@ -15,29 +15,32 @@ from typing import BinaryIO
 
 import onnx
 import torch
+from msgspec import structs
 
 from lostwax.backends.exported_graph import ExportError, graph_file
+from lostwax.backends.plan.read_steps import held_steps, one_tensor
 from lostwax.backends.plan.variants import Variant
 from lostwax.backends.read_graph import read_graph
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.checkpoint_content import require_content
-from lostwax.backends.runtime.load_weights import read_sources
-from lostwax.ir.contract.weights import Source, Step, StoredWeight
+from lostwax.backends.runtime.load_weights import form_sources
+from lostwax.ir.contract.scale_layout import FP8_BLOCKS, StoredFormat, scale_shape
+from lostwax.ir.contract.weights import Source, StoredWeight, WeightPart
 from lostwax.ir.onnx import OnnxModel, PlacedWeight, export_onnx
-
-REENCODE = Step(kind="reencode")
 
 
 def _stored(placed: PlacedWeight, source: Source) -> StoredWeight:
     """What one checkpoint tensor gives to a placed weight."""
-    encoded = source.dtype == "f8E4M3FN" and placed.values_dtype == "f8E4M3FNUZ"
+    scale = None if source.scale is None else structs.replace(FP8_BLOCKS, dtype=source.scale.dtype)
+    stored = StoredFormat(dtype=source.dtype, scale=scale)
+    held = placed.values_scale
+    steps = held_steps(stored, placed.values_dtype, held)
     return StoredWeight(
         name=placed.name,
         dtype=placed.dtype,
-        shape=source.shape,
-        steps=(REENCODE,) if encoded else (),
-        parts=(placed.name,),
-        scale=placed.scale,
+        shape=source.shape if not placed.scale or held is None else scale_shape(held, source.shape),
+        parts=(WeightPart(name=placed.name, dtype=source.dtype, shape=source.shape, scale=scale),),
+        steps=(*steps, *one_tensor(stored, placed.values_dtype, held, placed.scale)),
     )
 
 
@@ -49,7 +52,7 @@ def _write_weights(
 ) -> None:
     """Each weight's bytes at its offset: its sources one behind the other, which stacks them."""
     places = [(placed, source) for placed in weights for source in sources[placed.name]]
-    tensors = read_sources(checkpoint, ((_stored(p, s), s) for p, s in places))
+    tensors = form_sources(checkpoint, ((_stored(p, s), s) for p, s in places))
     last: PlacedWeight | None = None
     for (placed, _), tensor in zip(places, tensors, strict=True):
         if placed is not last:

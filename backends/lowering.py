@@ -9,6 +9,7 @@ from typing import Protocol
 from lostwax.backends.predicates import ALWAYS, Predicate
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import Bucket, Const, Guard, Launch, View
+from lostwax.ir.contract.scale_layout import ScaleLayout
 from lostwax.ir.contract.step import StepOp
 from lostwax.ir.contract.target import Target
 from lostwax.ir.contract.weights import ROW_MAJOR, WeightForm
@@ -78,6 +79,10 @@ class Match(Protocol):
 
     def is_scaled(self, value: str) -> bool:
         """Whether the value carries block scales."""
+        ...
+
+    def scale(self, value: str) -> ScaleLayout | None:
+        """How the scales of a tensor value lie, None for plain values."""
         ...
 
     def attr(self, node: str, name: str) -> Const:

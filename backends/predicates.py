@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lostwax.ir.contract.scale_layout import FP8_BLOCKS, FP8_ROW_BLOCKS, ScaleLayout
+
 if TYPE_CHECKING:
     from lostwax.backends.lowering import Match
 
@@ -60,6 +62,27 @@ def rank(value: str, wanted: int) -> Predicate:
 def plain(value: str) -> Predicate:
     """The value carries no block scales."""
     return Predicate(lambda m: f"{value} is block-scaled" if m.is_scaled(value) else None)
+
+
+def weight_blocks(*values: str) -> Predicate:
+    """Each value's scales, if it has any, are f32 and one for a square block of DeepSeek's fp8."""
+    return _all_scaled_as(values, FP8_BLOCKS)
+
+
+def row_blocks(*values: str) -> Predicate:
+    """Each value's scales, if it has any, are f32 and one for a row's columns of such a block."""
+    return _all_scaled_as(values, FP8_ROW_BLOCKS)
+
+
+def _all_scaled_as(values: tuple[str, ...], wanted: ScaleLayout) -> Predicate:
+    def refusal(match: Match) -> str | None:
+        for value in values:
+            got = match.scale(value)
+            if got not in (None, wanted):
+                return f"{value} is {got}, wants values {wanted}"
+        return None
+
+    return Predicate(refusal)
 
 
 def layout(value: str, *allowed: str) -> Predicate:

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.boot_check import Admission
 from lostwax.backends.runtime.load import Runtime, load
+from lostwax.ir.contract.scale_layout import FP8_BLOCKS, scale_shape
 from lostwax.ir.contract.weights import Source
 
 CONFIG = Path(__file__).parent.parent / "examples" / "deepseek-v3.2.json"
@@ -40,7 +41,7 @@ BYTES = {"f8E4M3FN": 1, "bf16": 2, "f32": 4}
 def write_headers(folder: Path, config: dict[str, Any]) -> None:
     """A checkpoint of headers: its files are as long as real ones and hold nothing."""
     from lostwax.frontend.config import parse_config
-    from lostwax.frontend.tensors import SCALE_SUFFIX, model_weights, scale_shape
+    from lostwax.frontend.tensors import SCALE_SUFFIX, model_weights
 
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config))
@@ -50,7 +51,7 @@ def write_headers(folder: Path, config: dict[str, Any]) -> None:
             stored = "f32" if name.endswith("e_score_correction_bias") else "bf16"
             made.append((name, "f8E4M3FN" if weight.quantisable else stored, weight.shape))
             if weight.quantisable:
-                made.append((name + SCALE_SUFFIX, "f32", scale_shape(weight.shape)))
+                made.append((name + SCALE_SUFFIX, "f32", scale_shape(FP8_BLOCKS, weight.shape)))
     header: dict[str, Any] = {}
     offset = 0
     for name, dtype, shape in made:
@@ -109,8 +110,8 @@ def write_weights(artifact: Path, folder: Path) -> None:
             held = files.setdefault(source.file, {})
             held[source.tensor] = _random(source, source.tensor, is_scale=False)
             if source.scale:
-                scales = files.setdefault(source.scale_file or source.file, {})
-                scales[source.scale] = _random(source, source.scale, is_scale=True)
+                scales = files.setdefault(source.scale.file, {})
+                scales[source.scale.tensor] = _random(source, source.scale.tensor, is_scale=True)
     folder.mkdir(parents=True)
     for file, found in files.items():
         save_file(found, folder / file)

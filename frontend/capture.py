@@ -12,6 +12,7 @@ import torch
 from torch.export import Dim, ExportedProgram, export
 from xdsl.context import Context
 from xdsl.dialects import builtin, func
+from xdsl.ir import Attribute
 
 from lostwax.frontend.assemble import assemble
 from lostwax.frontend.block_kinds import BlockKind, block_kinds
@@ -22,6 +23,7 @@ from lostwax.frontend.importer import DTYPE_NAMES, import_block
 from lostwax.ir.contract.model import ModelFacts, WeightTable
 from lostwax.ir.contract.step import HIDDEN
 from lostwax.ir.dialects import context
+from lostwax.ir.scale_layouts import STORED, StoredAttr
 
 # Example sizes are all different and at least 2: torch takes 0 and 1 for constants. The capture
 # holds for every size within the bounds.
@@ -90,11 +92,12 @@ def capture(source: Checkpoint | ModelConfig, page_tokens: int = PAGE_TOKENS) ->
 
 def _capture_kind(ctx: Context, kind: BlockKind, formats: Formats) -> func.FuncOp:
     program = _export(kind)
-    attrs: dict[str, dict[str, str]] = {}
+    attrs: dict[str, dict[str, Attribute]] = {}
     for spec in program.graph_signature.input_specs:
         if spec.target is not None:
             stored = format_of_kind(formats, kind.name, kind.prefixes, spec.target)
-            attrs[spec.target] = {"lostwax.weight": spec.target, "lostwax.stored": stored}
+            name = builtin.StringAttr(spec.target)
+            attrs[spec.target] = {"lostwax.weight": name, STORED: StoredAttr.of(stored)}
     state = {"lostwax.state": HIDDEN} if kind.gives_hidden else {}
     return import_block(ctx, kind.name, program, kind.arguments, attrs, state)
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from lostwax.frontend.chat_encoding import read_chat_encoding
-from lostwax.frontend.config import ARCHITECTURE, FP8_BLOCK, MODEL_TYPE, ModelConfig, read_config
+from lostwax.frontend.config import ARCHITECTURE, MODEL_TYPE, ModelConfig, read_config
 from lostwax.frontend.config_fields import shown
-from lostwax.frontend.formats import FP8_BLOCKS
 from lostwax.frontend.misfits import extra_tensor, harmless, missing_tensor
 from lostwax.frontend.safetensors_header import (
     HeaderError,
@@ -28,10 +29,10 @@ from lostwax.frontend.tensors import (
     model_weights,
     mtp_copies,
     mtp_weights,
-    scale_shape,
 )
 from lostwax.ir.contract.model import ModelFacts, WeightTable
-from lostwax.ir.contract.weights import Source
+from lostwax.ir.contract.scale_layout import FP8_BLOCKS, ScaleLayout, StoredFormat, scale_shape
+from lostwax.ir.contract.weights import Source, StoredTensor
 
 PAGE_TOKENS = 64
 """Tokens of a cache page, for every target so far."""
@@ -55,7 +56,7 @@ class Checkpoint:
     folder: Path
     config: ModelConfig
     weights: WeightTable
-    formats: Mapping[str, str]
+    formats: Mapping[str, StoredFormat]
     mtp_tensors: tuple[str, ...]
     """Tensors of multi-token-prediction layers."""
     digest: str
@@ -84,7 +85,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     tensors = _read_headers(folder)
     left = set(tensors)
     weights: WeightTable = {}
-    formats: dict[str, str] = {}
+    formats: dict[str, StoredFormat] = {}
     for weight in model_weights(config):
         weights[weight.name], formats[weight.name] = _check(config, tensors, weight, left)
     mtp = _check_mtp(config, tensors, left, weights, formats)
@@ -182,14 +183,15 @@ def _read_index(index: Path) -> dict[str, str]:
 
 def _check(
     config: ModelConfig, tensors: Mapping[str, TensorHeader], weight: Weight, left: set[str]
-) -> tuple[tuple[Source, ...], str]:
+) -> tuple[tuple[Source, ...], StoredFormat]:
     """The sources of one logical weight, and its one stored format."""
     sources: list[Source] = []
-    stored = ""
+    stored: StoredFormat | None = None
     for name in weight.tensors:
         source = _source(config, tensors, name, weight)
-        this = FP8_BLOCKS if source.scale else source.dtype
-        if sources and this != stored:
+        scale = _layout(source.scale)
+        this = StoredFormat(dtype=source.dtype, scale=scale, stacked=weight.is_stacked)
+        if stored is not None and this != stored:
             raise CheckpointError(
                 f"{name} is stored as {this}, {weight.tensors[0]} as {stored}: the experts of a"
                 " layer must be stored alike; convert one of them"
@@ -198,8 +200,13 @@ def _check(
         sources.append(source)
         left.discard(name)
         if source.scale is not None:
-            left.discard(source.scale)
+            left.discard(source.scale.tensor)
+    assert stored is not None  # a weight has a tensor
     return tuple(sources), stored
+
+
+def _layout(scale: StoredTensor | None) -> ScaleLayout | None:
+    return None if scale is None else structs.replace(FP8_BLOCKS, dtype=scale.dtype)
 
 
 def _source(
@@ -226,15 +233,16 @@ def _source(
             f"{name} is stored as {header.dtype}; wants {' or '.join(PLAIN_DTYPES)}"
             + (f", or f8E4M3FN with {scale_name}" if weight.quantisable else "")
         )
-    want = scale_shape(weight.shape)
+    want = scale_shape(FP8_BLOCKS, weight.shape)
     if scale is None:
         raise CheckpointError(f"{name} is FP8, but its scales {scale_name} are missing")
     if scale.shape != want or scale.dtype not in SCALE_DTYPES:
         raise CheckpointError(
             f"{scale_name} is {scale.dtype} {list(scale.shape)}, wants {' or '.join(SCALE_DTYPES)}"
-            f" {list(want)}: one scale a {FP8_BLOCK} x {FP8_BLOCK} block"
+            f" {list(want)}: one scale a {FP8_BLOCKS.rows} x {FP8_BLOCKS.cols} block"
         )
-    return Source(header.file, name, header.dtype, header.shape, scale_name, scale.file)
+    stored = StoredTensor(scale.file, scale_name, scale.dtype, scale.shape)
+    return Source(header.file, name, header.dtype, header.shape, stored)
 
 
 def _fields_at_fault(weight: Weight, shape: tuple[int, ...]) -> str:
@@ -250,7 +258,7 @@ def _check_mtp(
     tensors: Mapping[str, TensorHeader],
     left: set[str],
     weights: WeightTable,
-    formats: dict[str, str],
+    formats: dict[str, StoredFormat],
 ) -> tuple[str, ...]:
     """Tensors of MTP layers; a checkpoint may have none of them (transformers writes none).
 

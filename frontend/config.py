@@ -22,10 +22,10 @@ from lostwax.frontend.rope import Rope, read_rope
 from lostwax.frontend.spellings import dense_layers, one_spelling, require_derived
 from lostwax.ir.contract.foreign_file import DAMAGE, reason
 from lostwax.ir.contract.one_line import one_line
+from lostwax.ir.contract.scale_layout import FP8_BLOCKS
 
 ARCHITECTURE = "DeepseekV32ForCausalLM"
 MODEL_TYPE = "deepseek_v32"
-FP8_BLOCK = 128  # quantization_config: weight_block_size
 LATENT_NORM_EPS = 1e-6  # hard-coded in the official code, for q_a, kv_a and the indexer's k_norm
 MAX_CONFIG_BYTES = 1 << 20
 MAX_MESSAGE = 500  # characters: a wrong value is repeated, whatever it is
@@ -223,7 +223,7 @@ def _quantisation(fields: Fields) -> tuple[bool, str | None]:
     quant.only("quant_method", "fp8")
     quant.only("fmt", "e4m3")
     quant.only("activation_scheme", "dynamic")
-    quant.only("weight_block_size", [FP8_BLOCK, FP8_BLOCK])
+    quant.only("weight_block_size", [FP8_BLOCKS.rows, FP8_BLOCKS.cols])
     quant.only("scale_fmt", "ue8m0", "float")
     quant.only("expert_dtype", "fp8")
     require_names(quant, QUANTISATION_READ | QUANTISATION_IGNORED)

@@ -44,7 +44,7 @@ def import_block(
     name: str,
     program: ExportedProgram,
     arguments: Mapping[str, Argument],
-    weight_attrs: Mapping[str, Mapping[str, str]],
+    weight_attrs: Mapping[str, Mapping[str, Attribute]],
     last_result: Mapping[str, str] | None = None,
 ) -> func.FuncOp:
     """The function of a block: inputs in the order of `arguments`, then weights.
@@ -61,7 +61,7 @@ class _Import:
         ctx: Context,
         program: ExportedProgram,
         arguments: Mapping[str, Argument],
-        weight_attrs: Mapping[str, Mapping[str, str]],
+        weight_attrs: Mapping[str, Mapping[str, Attribute]],
     ) -> None:
         self.ctx, self.arguments, self.weight_attrs = ctx, arguments, weight_attrs
         self.nodes = list(program.graph.nodes)
@@ -112,7 +112,10 @@ class _Import:
             if weight is None:
                 argument = self.arguments[node.name]
                 kind = argument.cache or self._type(node.meta["val"])
-                given, hint = argument.attrs, node.name
+                given: Mapping[str, Attribute] = {
+                    k: builtin.StringAttr(v) for k, v in argument.attrs.items()
+                }
+                hint = node.name
             else:
                 kind = self._type(node.meta["val"])
                 # FX mangles parameter names; the signature's target is exact.
@@ -120,8 +123,7 @@ class _Import:
             value = self.block.insert_arg(kind, len(self.block.args))
             value.name_hint = hint
             self.env[node] = value
-            texts = {k: builtin.StringAttr(v) for k, v in given.items()}
-            attrs.append(builtin.DictionaryAttr(texts))
+            attrs.append(builtin.DictionaryAttr(dict(given)))
         return inputs, attrs
 
     def _call(self, node: Node) -> None:

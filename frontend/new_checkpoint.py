@@ -13,7 +13,7 @@ import ml_dtypes
 from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
 
 from lostwax.frontend.checkpoint import INDEX_FILE, CheckpointError
-from lostwax.frontend.config import ARCHITECTURE, FP8_BLOCK, MODEL_TYPE, ModelConfig, read_config
+from lostwax.frontend.config import ARCHITECTURE, MODEL_TYPE, ModelConfig, read_config
 from lostwax.frontend.random_weights import Array, quantise_blocks, random_tensor
 from lostwax.frontend.tensors import (
     SCALE_SUFFIX,
@@ -22,8 +22,8 @@ from lostwax.frontend.tensors import (
     model_weights,
     mtp_copies,
     mtp_weights,
-    scale_shape,
 )
+from lostwax.ir.contract.scale_layout import FP8_BLOCKS, scale_shape
 
 Format = Literal["fp8", "bf16", "fp32"]
 
@@ -39,7 +39,7 @@ class _Planned:
     @property
     def num_bytes(self) -> int:
         width = {"fp8": 1, "bf16": 2, "fp32": 4}[self.stored]
-        scales = 4 * prod(scale_shape(self.shape)) if self.stored == "fp8" else 0
+        scales = 4 * prod(scale_shape(FP8_BLOCKS, self.shape)) if self.stored == "fp8" else 0
         return width * prod(self.shape) + scales
 
 
@@ -122,7 +122,7 @@ def _config(raw: dict[str, Any], format: Format, scale_fmt: str | None) -> dict[
             "activation_scheme": "dynamic",
             "fmt": "e4m3",
             "quant_method": "fp8",
-            "weight_block_size": [FP8_BLOCK, FP8_BLOCK],
+            "weight_block_size": [FP8_BLOCKS.rows, FP8_BLOCKS.cols],
             **({"scale_fmt": scale_fmt} if scale_fmt else {}),
         }
     return config

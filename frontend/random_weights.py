@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from lostwax.frontend.config import FP8_BLOCK
+from lostwax.ir.contract.scale_layout import FP8_BLOCK
 
 Array = NDArray[Any]  # element types beyond numpy's own (bf16, fp8) have no static name
 
@@ -47,7 +47,7 @@ def _source_name(name: str) -> str:
 def quantise_blocks(
     weight: NDArray[np.float32], *, power_of_two: bool
 ) -> tuple[Array, NDArray[np.float32]]:
-    """FP8 values [N, K] and the scales [ceil(N/128), ceil(K/128)] that multiply them."""
+    """FP8 values [N, K] and the scales that multiply them, one an FP8_BLOCK square."""
     rows, cols = weight.shape
     largest = np.maximum.reduceat(np.abs(weight), list(range(0, rows, FP8_BLOCK)), axis=0)
     largest = np.maximum.reduceat(largest, list(range(0, cols, FP8_BLOCK)), axis=1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
-from lostwax.frontend.config import FP8_BLOCK, ModelConfig
+from lostwax.frontend.config import ModelConfig
 
 SCALE_SUFFIX = "_scale_inv"  # multiplies, in spite of its name
 
@@ -23,23 +23,20 @@ class Axis(NamedTuple):
 class Weight:
     """A logical weight: one tensor, or one a routed expert (stacked by the runtime).
 
-    `axes` are each tensor's; `quantisable` says that FP8 checkpoints store it in FP8 blocks.
+    `axes` are each tensor's; `quantisable` says that FP8 checkpoints store it in FP8 blocks,
+    `is_stacked` that its tensors are entries of an axis before those (even if there is one).
     """
 
     name: str
     tensors: tuple[str, ...]
     axes: tuple[Axis, ...]
     quantisable: bool
+    is_stacked: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Each tensor's shape."""
         return tuple(axis.size for axis in self.axes)
-
-
-def scale_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Blocks of 128 x 128, the last ones possibly not full: 576 rows have 5."""
-    return tuple(-(-n // FP8_BLOCK) for n in shape)
 
 
 def model_weights(config: ModelConfig) -> Iterator[Weight]:
@@ -150,6 +147,7 @@ def _moe(config: ModelConfig, prefix: str) -> Iterator[Weight]:
         ("down_proj", (hidden, inter)),
     ):
         tensors = tuple(f"{prefix}experts.{e}.{projection}.weight" for e in range(experts.size))
-        yield Weight(f"{prefix}experts.{projection}.weight", tensors, axes, quantisable=True)
+        name = f"{prefix}experts.{projection}.weight"
+        yield Weight(name, tensors, axes, quantisable=True, is_stacked=True)
     shared = _axis(config, "moe_intermediate_size", "n_shared_experts")
     yield from _mlp(f"{prefix}shared_experts.", hidden, shared)

@@ -18,7 +18,8 @@ from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.irdl import IRDLOperation
 from xdsl.traits import SymbolTable
 
-from lostwax.ir.contract.program import DTYPE_BYTES
+from lostwax.ir.contract.dtypes import DTYPE_BYTES
+from lostwax.ir.contract.scale_layout import ScaleLayout, scale_shape
 from lostwax.ir.decompose.body import Function
 from lostwax.ir.decompose.cache_bytes import shape_of
 from lostwax.ir.decompose.function import decompose, dtypes_of, operands_of
@@ -45,7 +46,7 @@ class NotExportable(ValueError):
 class PlacedWeight:
     """Bytes offset .. offset + num_bytes of the external data: a weight, or its block scales.
 
-    `values_dtype` is the weight's, whichever of the two this is.
+    `values_dtype` and `values_scale` are the weight's, whichever of the two this is.
     """
 
     name: str
@@ -53,6 +54,7 @@ class PlacedWeight:
     shape: tuple[int, ...]
     scale: bool
     values_dtype: str
+    values_scale: ScaleLayout | None
     offset: int
 
     @property
@@ -191,23 +193,26 @@ class _Step:
         if not isinstance(kind, TensorType):
             raise NotExportable(f"weight {name} is a {kind}, not a tensor")
         shape = kind.at({})
-        values = kind.dtype_name
-        found = (self._place(name, values, shape, False, values),)
-        if (blocks := kind.block_scale) is None:
+        layout = None if kind.block_scale is None else kind.block_scale.layout
+        values = (kind.dtype_name, layout)
+        found = (self._place(name, kind.dtype_name, shape, False, values),)
+        if layout is None:
             return found
-        *batch, rows, cols = shape
-        counts = (*batch, -(-rows // blocks.rows.data), -(-cols // blocks.cols.data))
-        return (*found, self._place(name, str(blocks.dtype), counts, True, values))
+        counts = scale_shape(layout, shape)
+        return (*found, self._place(name, layout.dtype, counts, True, values))
 
     def _place(
-        self, name: str, dtype: str, shape: tuple[int, ...], scale: bool, values_dtype: str
+        self,
+        name: str,
+        dtype: str,
+        shape: tuple[int, ...],
+        scale: bool,
+        values: tuple[str, ScaleLayout | None],
     ) -> str:
         key = f"{name}:scale" if scale else name
         if key not in self.weights:
             offset = -(-self.num_bytes // ALIGNMENT) * ALIGNMENT
-            placed = self.weights[key] = PlacedWeight(
-                name, dtype, shape, scale, values_dtype, offset
-            )
+            placed = self.weights[key] = PlacedWeight(name, dtype, shape, scale, *values, offset)
             self.num_bytes = offset + placed.num_bytes
         return key
 

@@ -10,7 +10,7 @@ from xdsl.ir import Attribute, SSAValue
 from xdsl.irdl import IRDLOperation
 from xdsl.utils.exceptions import VerifyException
 
-from lostwax.ir.contract.program import DTYPE_BYTES
+from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.size import Size
 from lostwax.ir.types import CacheType, TensorType
 

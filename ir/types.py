@@ -12,19 +12,14 @@ from xdsl.printer import Printer
 from xdsl.utils.exceptions import VerifyException
 
 from lostwax.ir.contract.cache_layout import LAYOUTS, CacheLayout
+from lostwax.ir.scale_layouts import ELEMENTS, BlockScaleAttr
 from lostwax.ir.size import Size, parse_size
 
 DTYPES: dict[str, Attribute] = {
-    "f64": builtin.f64,
-    "f32": builtin.f32,
-    "f16": builtin.f16,
-    "bf16": builtin.bf16,
-    "i32": builtin.i32,
-    "i64": builtin.i64,
-    "f8E4M3FN": builtin.Float8E4M3FNType(),
-    "f8E4M3FNUZ": builtin.Float8E4M3FNUZType(),
+    name: ELEMENTS[name]
+    for name in ("f64", "f32", "f16", "bf16", "i32", "i64", "f8E4M3FN", "f8E4M3FNUZ")
 }
-"""Element types by the name that views, records and `.mlir` text use."""
+"""Element types of values, by the name that views, records and `.mlir` text use."""
 
 
 @irdl_attr_definition
@@ -41,32 +36,6 @@ class SizeAttr(Data[Size]):
     def print_parameter(self, printer: Printer) -> None:
         """Print a polynomial."""
         printer.print_string(str(self.data))
-
-
-@irdl_attr_definition
-class BlockScaleAttr(ParametrizedAttribute):
-    """Scales of one value per `rows` x `cols` block of the last two axes, multiplied on read."""
-
-    name = "lostwax.block_scale"
-    rows: builtin.IntAttr
-    cols: builtin.IntAttr
-    dtype: Attribute
-
-    @classmethod
-    def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
-        """Parse `<128, 128, f32>`."""
-        with parser.in_angle_brackets():
-            rows = parser.parse_integer()
-            parser.parse_punctuation(",")
-            cols = parser.parse_integer()
-            parser.parse_punctuation(",")
-            return [builtin.IntAttr(rows), builtin.IntAttr(cols), parser.parse_type()]
-
-    def print_parameters(self, printer: Printer) -> None:
-        """Print `<128, 128, f32>`."""
-        with printer.in_angle_brackets():
-            printer.print_string(f"{self.rows.data}, {self.cols.data}, ")
-            printer.print_attribute(self.dtype)
 
 
 @irdl_attr_definition

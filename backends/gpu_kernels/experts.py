@@ -12,17 +12,18 @@ import triton.language as tl
 @triton.jit
 def _weights(
     weight, scale, first_row, column, expert, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr, SCALED: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_SCALE: tl.constexpr,
 ):  # fmt: skip
     """f32 [BLOCK_ROWS, columns] of one expert's [ROWS, COLUMNS]; rows lie in one scale block."""
     row = first_row + tl.arange(0, BLOCK_ROWS)
     inside = (row < ROWS)[:, None] & (column < COLUMNS)[None, :]
     at = (expert.to(tl.int64) * ROWS + row)[:, None] * COLUMNS + column[None, :]
     found = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
-    if SCALED:
-        wide: tl.constexpr = (COLUMNS + 127) // 128
-        block = (expert * ((ROWS + 127) // 128) + first_row // 128).to(tl.int64) * wide
-        factor = tl.load(scale + block + column // 128, mask=column < COLUMNS, other=0.0)
+    if BLOCK_SCALE:
+        wide: tl.constexpr = (COLUMNS + BLOCK_SCALE - 1) // BLOCK_SCALE
+        before = expert * ((ROWS + BLOCK_SCALE - 1) // BLOCK_SCALE)
+        block = (before + first_row // BLOCK_SCALE).to(tl.int64) * wide
+        factor = tl.load(scale + block + column // BLOCK_SCALE, mask=column < COLUMNS, other=0.0)
         found = found * factor[None, :]
     return found
 
@@ -32,7 +33,7 @@ def expert_hidden(
     x,  # [T, DIM]
     ids,  # [T, TOP_K]
     gate,  # [E, INTER, DIM]
-    gate_scale,  # [E, ceil(INTER / 128), ceil(DIM / 128)] f32; anything where not SCALED
+    gate_scale,  # f32, one a BLOCK_SCALE square; anything where that is 0
     up,
     up_scale,
     hidden,  # [T * TOP_K, INTER] f32
@@ -42,7 +43,7 @@ def expert_hidden(
     TOP_K: tl.constexpr,
     BLOCK_INTER: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
-    SCALED: tl.constexpr,
+    BLOCK_SCALE: tl.constexpr,
 ):
     """silu(gate x) * (up x) of one pair and block of rows; pairs of expert -1 are left alone."""
     pair = tl.program_id(0)
@@ -56,10 +57,10 @@ def expert_hidden(
             at = (pair // TOP_K).to(tl.int64) * x_stride + column
             value = tl.load(x + at, mask=column < DIM, other=0.0).to(tl.float32)[None, :]
             of_gate += value * _weights(
-                gate, gate_scale, first_row, column, expert, INTER, DIM, BLOCK_INTER, SCALED
+                gate, gate_scale, first_row, column, expert, INTER, DIM, BLOCK_INTER, BLOCK_SCALE
             )
             of_up += value * _weights(
-                up, up_scale, first_row, column, expert, INTER, DIM, BLOCK_INTER, SCALED
+                up, up_scale, first_row, column, expert, INTER, DIM, BLOCK_INTER, BLOCK_SCALE
             )
         g = tl.sum(of_gate, axis=1)
         u = tl.sum(of_up, axis=1)
@@ -82,7 +83,7 @@ def expert_out(
     TOP_K: tl.constexpr,
     BLOCK_INTER: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
-    SCALED: tl.constexpr,
+    BLOCK_SCALE: tl.constexpr,
 ):
     """sum_k weights[k] * down_k hidden_k of one row and block of columns."""
     row = tl.program_id(0)
@@ -98,7 +99,7 @@ def expert_out(
                 at = pair * INTER + column
                 value = tl.load(hidden + at, mask=column < INTER, other=0.0) * share
                 total += value[None, :] * _weights(
-                    down, down_scale, first, column, expert, DIM, INTER, BLOCK_DIM, SCALED
+                    down, down_scale, first, column, expert, DIM, INTER, BLOCK_DIM, BLOCK_SCALE
                 )
     target = first + tl.arange(0, BLOCK_DIM)
     result = tl.sum(total, axis=1).to(out.dtype.element_ty)

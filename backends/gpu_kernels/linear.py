@@ -9,9 +9,9 @@ import triton.language as tl
 @triton.jit
 def linear_scaled(
     x,  # [T, K]
-    x_scale,  # [T, ceil(K / 128)] f32, where X_SCALED; else anything
+    x_scale,  # [T, ceil(K / BLOCK_SCALE)] f32, where X_SCALED; else anything
     weight,  # [N, K] fp8
-    weight_scale,  # [ceil(N / 128), ceil(K / 128)] f32
+    weight_scale,  # [ceil(N / BLOCK_SCALE), ceil(K / BLOCK_SCALE)] f32
     out,  # [T, N], or partial sums [splits, T, N] f32
     num_rows,
     N,
@@ -21,12 +21,13 @@ def linear_scaled(
     out_stride,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    BLOCK_SCALE: tl.constexpr,
     X_SCALED: tl.constexpr,
     WIDE_DOT: tl.constexpr,
 ):
-    """x W^T of one block of outputs over one split of K, in blocks of 128 with their scales.
+    """x W^T of one block of outputs over one split of K, in blocks of BLOCK_SCALE with scales.
 
-    BLOCK_N divides 128. Scaled x enters the dot in its fp8 encoding, else the weights are
+    BLOCK_N divides BLOCK_SCALE. Scaled x enters the dot in its fp8 encoding, else the weights are
     converted to bf16, which holds every fp8 number. WIDE_DOT takes the dots in f32.
     """
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -34,12 +35,12 @@ def linear_scaled(
     row = tl.program_id(2) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     in_row = row < num_rows
     in_n = n < N
-    wide = (K + 127) // 128
-    scales = weight_scale + (tl.program_id(0) * BLOCK_N // 128) * wide
+    wide = (K + BLOCK_SCALE - 1) // BLOCK_SCALE
+    scales = weight_scale + (tl.program_id(0) * BLOCK_N // BLOCK_SCALE) * wide
     total = tl.zeros((BLOCK_ROWS, BLOCK_N), tl.float32)
     last = tl.minimum((split + 1) * split_blocks, wide)
     for block in range(split * split_blocks, last):
-        k = block * 128 + tl.arange(0, 128)
+        k = block * BLOCK_SCALE + tl.arange(0, BLOCK_SCALE)
         in_k = k < K
         at = row.to(tl.int64)[:, None] * x_stride + k[None, :]
         a = tl.load(x + at, mask=in_row[:, None] & in_k[None, :], other=0.0)

@@ -49,6 +49,14 @@ class NullDriver:
         """A zeroed u8 [num_bytes] buffer; the pages are not touched until somebody writes."""
         return torch.zeros(num_bytes, dtype=torch.uint8)
 
+    def staging(self, num_bytes: int) -> torch.Tensor:
+        """Any buffer: memory is the host's."""
+        return self.allocate(num_bytes)
+
+    def fence(self) -> Thunk:
+        """Nothing travels."""
+        return self.synchronize
+
     def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
         """Nothing, or for the head's choice the counted ids."""
         if not isinstance(launch, HostCall) or not launch.function.startswith(PICK):

@@ -13,6 +13,7 @@ from lostwax.backends.lowering import Lowering, Work
 from lostwax.backends.plan.program_context import BlockFunction, ProgramContext
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import Bucket, Const, Guard, View
+from lostwax.ir.contract.scale_layout import ScaleLayout
 from lostwax.ir.contract.target import Target
 from lostwax.ir.op import LostwaxOp, type_bytes
 from lostwax.ir.region import RegionMatch
@@ -135,6 +136,11 @@ class Candidate:
     def is_scaled(self, value: str) -> bool:
         """Whether a tensor carries block scales."""
         return self._tensor(value).block_scale is not None
+
+    def scale(self, value: str) -> ScaleLayout | None:
+        """How a tensor's scales lie."""
+        found = self._tensor(value).block_scale
+        return None if found is None else found.layout
 
     def attr(self, node: str, name: str) -> Const:
         """A property of a node's op."""

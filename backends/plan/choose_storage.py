@@ -10,14 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lostwax.backends.plan.cover import CandidateSet, Cover, Priced, cover, least_price
-from lostwax.backends.plan.storage import (
-    Storage,
-    Want,
-    WeightType,
-    concat_refusal,
-    want_of,
-    weight_types,
-)
+from lostwax.backends.plan.form_steps import form_refusal
+from lostwax.backends.plan.storage import Storage
+from lostwax.backends.plan.want import Want, want_of
+from lostwax.backends.plan.weight_type import WeightType, weight_types
 
 UNCOVERED = 1e9
 """Loss of each op that a storage leaves without a lowering: fewer of them is a step forward, so
@@ -99,7 +95,7 @@ def choose_storage(sets: Sequence[CandidateSet]) -> tuple[Storage, dict[str, flo
         types.update(weight_types(cset.block.function))
     programs = [_Scored(cset) for cset in sets]
     asked = {w for p in programs for wants in p.wants for w in wants}
-    wants = {w for w in asked if concat_refusal(types, w) is None}
+    wants = {w for w in asked if form_refusal(types, w) is None}
     groups = _groups(wants)
     chosen = [_options(group, wants)[0] for group in groups]
     losses: dict[str, float] = {}

@@ -20,7 +20,8 @@ from lostwax.backends.plan.cover import Cover
 from lostwax.backends.plan.program_context import BlockFunction, ProgramContext
 from lostwax.backends.plan.storage import Storage
 from lostwax.backends.plan.views import alias_view, aliased_operand, cache_view, dense, scale_shape
-from lostwax.ir.contract.program import DTYPE_BYTES, View
+from lostwax.ir.contract.dtypes import DTYPE_BYTES
+from lostwax.ir.contract.program import View
 from lostwax.ir.contract.step import StepOp
 from lostwax.ir.dialects.core import CallOp
 from lostwax.ir.dialects.kv import AppendOp

@@ -9,8 +9,10 @@ from xdsl.dialects import builtin, func
 from xdsl.ir import BlockArgument, SSAValue
 
 from lostwax.ir.contract.program import Bucket, Guard, Segment
+from lostwax.ir.contract.scale_layout import StoredFormat
 from lostwax.ir.contract.target import Target
 from lostwax.ir.dialects.core import CallOp
+from lostwax.ir.scale_layouts import STORED, StoredAttr
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +36,11 @@ class BlockFunction:
         """The logical weight name (relative to the call's prefix) of an argument, else None."""
         return self._argument_attr(value, "lostwax.weight")
 
-    def is_stored_as(self, value: SSAValue, dtype: str) -> bool:
-        """Whether the checkpoint has this weight in blocks of a dtype."""
-        stored = self._argument_attr(value, "lostwax.stored")
-        return stored is not None and stored.startswith(f"{dtype}:")
+    def stored_format(self, value: BlockArgument) -> StoredFormat | None:
+        """How the checkpoint stores a weight argument, None where the module does not say."""
+        attrs = self.function.arg_attrs
+        found = attrs.data[value.index].data.get(STORED) if attrs else None
+        return found.format if isinstance(found, StoredAttr) else None
 
     def input_name(self, value: SSAValue) -> str | None:
         """The step input of an argument, else None."""

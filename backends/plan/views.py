@@ -6,7 +6,8 @@ from math import prod
 
 from xdsl.ir import Operation, SSAValue
 
-from lostwax.ir.contract.program import DTYPE_BYTES, Space, View
+from lostwax.ir.contract.dtypes import DTYPE_BYTES
+from lostwax.ir.contract.program import Space, View
 from lostwax.ir.dialects.core import CastOp, ReshapeOp, SliceOp
 from lostwax.ir.types import CacheType, TensorType
 

@@ -8,8 +8,9 @@ from math import prod
 from lostwax.backends.plan.program_context import ProgramContext
 from lostwax.backends.plan.storage import Storage
 from lostwax.ir.contract.caches import CachePlane
+from lostwax.ir.contract.dtypes import packed_bytes
 from lostwax.ir.contract.model import WeightTable
-from lostwax.ir.contract.program import DTYPE_BYTES, HostCall, Launch, Pointer, Program, View
+from lostwax.ir.contract.program import HostCall, Launch, Pointer, Program, View
 from lostwax.ir.contract.weights import WeightPlan
 from lostwax.ir.op import row_bytes
 from lostwax.ir.types import CacheType
@@ -68,7 +69,7 @@ def plan_weights(
         for call in context.calls:
             prefixes[call.prefix.data] = home[call.callee.root_reference.data]
     sources = {
-        prefix + part: weights[prefix + part]
+        prefix + part.name: weights[prefix + part.name]
         for prefix, group in prefixes.items()
         for tensor in stored[group]
         for part in tensor.parts
@@ -80,7 +81,7 @@ def plan_weights(
 def weight_bytes(plan: WeightPlan) -> int:
     """Bytes of all stored weights of all layers."""
     each = {
-        group: sum(prod(t.shape) * DTYPE_BYTES[t.dtype] for t in tensors)
+        group: sum(packed_bytes(t.dtype, prod(t.shape)) for t in tensors)
         for group, tensors in plan.stored.items()
     }
     return sum(each[group] for group in plan.groups.values())

@@ -20,7 +20,8 @@ from lostwax.ir.reference.dtype import FP8_MAX, Array, Scaled, round_to
 from lostwax.ir.reference.interpret import Bound
 from lostwax.ir.reference.quant import quantise
 from lostwax.ir.region import RegionMatch
-from lostwax.ir.types import BlockScaleAttr, CacheType, TensorType
+from lostwax.ir.scale_layouts import BlockScaleAttr
+from lostwax.ir.types import CacheType, TensorType
 
 Role = tuple[str, str]
 """(op name, operand field)."""

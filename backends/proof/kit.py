@@ -12,8 +12,10 @@ from xdsl.dialects import builtin
 
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.candidate import Candidate
+from lostwax.backends.plan.form_steps import form_refusal
 from lostwax.backends.plan.program_context import ProgramContext
-from lostwax.backends.plan.storage import concat_refusal, want_of, weight_types
+from lostwax.backends.plan.want import want_of
+from lostwax.backends.plan.weight_type import weight_types
 from lostwax.backends.proof.check import certify_lowering
 from lostwax.backends.proof.inputs import reads_positions_alone
 from lostwax.backends.proof.run_alone import run_alone
@@ -100,7 +102,7 @@ def candidates(context: ProgramContext, lowerings: Sequence[Lowering]) -> Iterat
             for match in find_matches(lowering.pattern, block.function.body.block):
                 candidate = Candidate(context, block, match, lowering)
                 wants = [want_of(candidate, o) for o in candidate.weight_operands]
-                storable = all(w is None or concat_refusal(types, w) is None for w in wants)
+                storable = all(w is None or form_refusal(types, w) is None for w in wants)
                 types_text = str(boundary_types(candidate))
                 key = (candidate.name, match.digest(), types_text)
                 if storable and key not in seen:

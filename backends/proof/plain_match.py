@@ -13,8 +13,10 @@ from pathlib import Path
 
 from lostwax.backends.kernel_compiler import KernelCompiler
 from lostwax.backends.lowering import Knobs, Lowering, Work
+from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.program import DTYPE_BYTES, Bucket, Const, Guard, Launch, View
+from lostwax.ir.contract.program import Bucket, Const, Guard, Launch, View
+from lostwax.ir.contract.scale_layout import ScaleLayout
 from lostwax.ir.contract.target import Target
 
 WORKSPACE = "workspace"
@@ -86,6 +88,10 @@ class PlainMatch:
     def is_scaled(self, value: str) -> bool:
         """Plain values carry no scales."""
         return False
+
+    def scale(self, value: str) -> ScaleLayout | None:
+        """Plain values carry no scales."""
+        return None
 
     def attr(self, node: str, name: str) -> Const:
         """A property of a node's op."""

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 
-import msgspec
 import numpy as np
 from xdsl.ir import SSAValue
 
@@ -27,11 +26,11 @@ from lostwax.ir.contract.probe import (
     DrawnScores,
     DrawnSelection,
     Given,
+    GivenPart,
     GivenWeight,
 )
 from lostwax.ir.contract.program import HostCall, Launch, Pointer, View
 from lostwax.ir.contract.step import STEP_INPUTS
-from lostwax.ir.contract.weights import StoredWeight
 from lostwax.ir.reference.dtype import FP8_MAX, Array, Value, dtype_name
 from lostwax.ir.reference.interpret import Bound
 from lostwax.ir.types import CacheType, TensorType
@@ -317,7 +316,7 @@ def _weight_parts(alone: Alone, case: StepCase) -> dict[str, Logical]:
     for name in sorted(wanted):
         kind = storage.types[name]
         seed = _seed(case, name)
-        if kind.scale_shape is None:
+        if kind.scale is None or kind.scale_shape is None:
             width = kind.shape[-1] if len(kind.shape) > 1 else 300
             bound = UNIT / float(np.sqrt(width))
             low, high = (0.8, 1.2) if name in near_one else (-bound, bound)
@@ -326,12 +325,13 @@ def _weight_parts(alone: Alone, case: StepCase) -> dict[str, Logical]:
             continue
         largest = FP8_MAX[kind.dtype]
         scale = UNIT / largest / float(np.sqrt(kind.shape[-1]))
+        rows, cols = kind.scale.block(kind.shape)
         values = Drawn(shape=kind.shape, dtype=kind.dtype, seed=seed, low=-largest, high=largest)
         scales = Drawn(
-            shape=kind.scale_shape, dtype=kind.scale_dtype, seed=seed + 1,
+            shape=kind.scale_shape, dtype=kind.scale.dtype, seed=seed + 1,
             low=scale / 2, high=scale * 1.5,
         )  # fmt: skip
-        parts[name] = Logical(values, scales, kind.scale_rows, _scale_cols(alone, name))
+        parts[name] = Logical(values, scales, rows, cols)
     return parts
 
 
@@ -341,35 +341,21 @@ def _roles_of(alone: Alone, operand: str) -> set[Role]:
     return roles(alone.candidate.region, bound)
 
 
-def _scale_cols(alone: Alone, weight: str) -> int:
-    """Columns under one scale, from the type of the block's argument."""
-    for argument in alone.candidate.block.function.body.block.args:
-        kind = argument.type
-        if alone.candidate.block.weight_name(argument) == weight and isinstance(kind, TensorType):
-            assert kind.block_scale is not None
-            return kind.block_scale.cols.data
-    raise KeyError(weight)
-
-
 def _weights(
     alone: Alone, parts: Mapping[str, Logical], used: frozenset[str]
 ) -> tuple[GivenWeight, ...]:
     """The stored tensors that the launches read; one rank's share is drawn as it is."""
     return tuple(
         GivenWeight(
-            stored=_as_drawn(stored),
-            parts=tuple(_data(parts[name], stored.scale) for name in stored.parts),
+            stored=stored,
+            parts=tuple(_part(parts[each.name]) for each in stored.parts),
         )
-        for stored in alone.storage.stored_weights(used)
-        if all(name in parts for name in stored.parts)
+        for stored in alone.storage.held_weights(used)
+        if all(part.name in parts for part in stored.parts)
     )
 
 
-def _data(part: Logical, scale: bool) -> Data:
-    data = part.scales if scale else part.values
-    assert data is not None  # what is stored as scales has some
-    return data
-
-
-def _as_drawn(stored: StoredWeight) -> StoredWeight:
-    return msgspec.structs.replace(stored, splits=())
+def _part(part: Logical) -> GivenPart:
+    assert isinstance(part.values, Drawn)  # as `_weight_parts` makes them
+    assert part.scales is None or isinstance(part.scales, Drawn)
+    return GivenPart(values=part.values, scales=part.scales)

@@ -12,8 +12,10 @@ from xdsl.ir import SSAValue
 
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.candidate import Candidate
-from lostwax.backends.plan.storage import Storage, Want, want_of, weight_types
+from lostwax.backends.plan.storage import Storage
 from lostwax.backends.plan.views import cache_view, dense, scale_shape
+from lostwax.backends.plan.want import Want, want_of
+from lostwax.backends.plan.weight_type import weight_types
 from lostwax.backends.proof.check import Run
 from lostwax.backends.proof.inputs import named_inputs
 from lostwax.backends.runtime.driver import Driver
@@ -128,8 +130,8 @@ def _stored(alone: Alone, given: Mapping[str, Array]) -> dict[str, Array]:
         values[weight] = array
     holders = {alone.storage.holder[w].stored_name for w in values}
     names = frozenset(holders | {f"{n}:scale" for n in holders})
-    for plan in alone.storage.stored_weights(names):
-        made[plan.name] = stored_weight(plan, [[values[p]] for p in plan.parts])
+    for plan in alone.storage.held_weights(names):
+        made[plan.name] = stored_weight(plan, [[values[p.name]] for p in plan.parts])
     return made
 
 

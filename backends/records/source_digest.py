@@ -20,8 +20,10 @@ from xdsl.ir import SSAValue
 
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.candidate import Candidate
-from lostwax.backends.plan.storage import Storage, Want, want_of, weight_types
+from lostwax.backends.plan.storage import Storage
 from lostwax.backends.plan.views import cache_view, dense, scale_shape
+from lostwax.backends.plan.want import Want, want_of
+from lostwax.backends.plan.weight_type import weight_types
 from lostwax.ir.contract.canonical import canonical
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import HostCall, Launch, View

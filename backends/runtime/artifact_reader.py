@@ -183,7 +183,7 @@ class ArtifactReader:
             case Program():
                 self._check_program(found, self._ref(name))
             case WeightPlan():
-                check_weights(found, self.manifest.weight_bytes)
+                check_weights(found, self.manifest.weight_bytes, self.manifest.world_size)
             case Probes():
                 check_probes(found, symbols_of(self.manifest), self.manifest.weight_bytes)
             case Choices():

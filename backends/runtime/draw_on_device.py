@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,11 +19,18 @@ from lostwax.backends.runtime.draw import (
     has_edges,
     scores_drawn,
 )
-from lostwax.backends.runtime.form_weight import formed
+from lostwax.backends.runtime.form_weight import (
+    SourceTensors,
+    copy_piece,
+    form_into,
+    wants_scales,
+)
 from lostwax.backends.runtime.hash_numbers import bits24
 from lostwax.backends.runtime.tensors import TORCH_DTYPES
-from lostwax.ir.contract.probe import Data, Drawn, DrawnScores, GivenWeight
-from lostwax.ir.contract.program import DTYPE_BYTES
+from lostwax.ir.contract.dtypes import DTYPE_BYTES
+from lostwax.ir.contract.probe import Data, Drawn, DrawnScores, GivenPart, GivenWeight
+from lostwax.ir.contract.ranks import ALONE
+from lostwax.ir.contract.weights import Select, StoredWeight
 from lostwax.ir.reference.dtype import FP8_MAX, NUMPY_DTYPES, Array
 
 
@@ -60,19 +68,29 @@ def weight_content(weight: GivenWeight) -> Content:
 
     def put(buffer: torch.Tensor) -> None:
         if len(weight.parts) == 1 and not stored.steps:
-            _put(weight.parts[0], buffer)
+            _put(weight.parts[0].values, buffer)
             return
-        parts = [_tensor(data, buffer.device) for data in weight.parts]
-        typed = buffer.view(TORCH_DTYPES[stored.dtype]).view(stored.shape)
-        typed.copy_(formed(parts, stored))
+        readers = [[partial(_source, part, stored, buffer.device)] for part in weight.parts]
+        typed = buffer.zero_().view(TORCH_DTYPES[stored.dtype]).view(stored.shape)
+        form_into(typed, stored, readers, ALONE, copy_piece)
 
     return Content(num_bytes, put)
 
 
-def _tensor(data: Data, device: torch.device) -> torch.Tensor:
+def _source(part: GivenPart, stored: StoredWeight, device: torch.device) -> SourceTensors:
+    """One part, of which only what the steps read is drawn."""
+    if Select("scales") in stored.steps:
+        none = torch.zeros(1, dtype=TORCH_DTYPES[part.values.dtype], device=device)
+        values = none.expand(part.values.shape)
+    else:
+        values = _tensor(part.values, device)
+    if part.scales is None or not wants_scales(stored.steps):
+        return SourceTensors(values)
+    return SourceTensors(values, _tensor(part.scales, device))
+
+
+def _tensor(data: Drawn, device: torch.device) -> torch.Tensor:
     """The data as a tensor of its own."""
-    if not isinstance(data, Drawn):
-        raise NotImplementedError("parts of weights are drawn")
     num_bytes = int(np.prod(data.shape)) * DTYPE_BYTES[data.dtype]
     buffer = torch.empty(num_bytes, dtype=torch.uint8, device=device)
     _put(data, buffer)

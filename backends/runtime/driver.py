@@ -86,6 +86,14 @@ class Driver(Protocol):
         """A zeroed u8 [num_bytes] buffer, aligned to 256 bytes."""
         ...
 
+    def staging(self, num_bytes: int) -> torch.Tensor:
+        """A u8 [num_bytes] buffer of host memory; copies from there to the device do not wait."""
+        ...
+
+    def fence(self) -> Thunk:
+        """A call that waits until what was copied and launched so far has finished."""
+        ...
+
     def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
         """The launch over resolved memory; raises ValueError for a function outside the target."""
         ...

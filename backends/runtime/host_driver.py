@@ -52,6 +52,14 @@ class HostDriver:
         start = -raw.data_ptr() % ALIGNMENT
         return raw[start : start + num_bytes]
 
+    def staging(self, num_bytes: int) -> torch.Tensor:
+        """Any buffer: host memory is the driver's own."""
+        return self.allocate(num_bytes)
+
+    def fence(self) -> Thunk:
+        """Nothing to wait for: copies are done when they return."""
+        return self.synchronize
+
     def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
         """The host call over resolved memory."""
         if not isinstance(launch, HostCall):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from lostwax.ir.contract.program import DTYPE_BYTES, View
+from lostwax.ir.contract.dtypes import DTYPE_BYTES
+from lostwax.ir.contract.program import View
 
 TORCH_DTYPES: dict[str, torch.dtype] = {
     "f64": torch.float64,
@@ -16,6 +17,7 @@ TORCH_DTYPES: dict[str, torch.dtype] = {
     "u8": torch.uint8,
     "f8E4M3FN": torch.float8_e4m3fn,
     "f8E4M3FNUZ": torch.float8_e4m3fnuz,
+    "f8E8M0FNU": torch.float8_e8m0fnu,
 }
 
 

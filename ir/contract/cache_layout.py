@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import msgspec
 
-from lostwax.ir.contract.program import DTYPE_BYTES
+from lostwax.ir.contract.dtypes import DTYPE_BYTES
+from lostwax.ir.contract.scale_layout import FP8_BLOCK
 
 
 class CacheLayout(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,19 +40,17 @@ class CacheLayout(msgspec.Struct, frozen=True, kw_only=True):
         return parts + self.scales(row) * DTYPE_BYTES["f32"]
 
 
-SCALE_BLOCK = 128  # FlashMLA, DeepGEMM and the official act_quant: values under one scale
-
 LAYOUTS: dict[str, CacheLayout] = {
     "f32": CacheLayout(dtypes=("f32",)),
     "bf16": CacheLayout(dtypes=("bf16",)),
     # FlashMLA V32_FP8Sparse at ranks 512 and 64: 512 e4m3, 4 f32 scales, 64 bf16
-    "fp8_656": CacheLayout(dtypes=("f8E4M3FN", "bf16"), scale_block=SCALE_BLOCK),
+    "fp8_656": CacheLayout(dtypes=("f8E4M3FN", "bf16"), scale_block=FP8_BLOCK),
     # trtllm: 576 e4m3 at ranks 512 and 64, scale 1, saturating
     "fp8_576": CacheLayout(dtypes=("f8E4M3FN",)),
     # DeepGEMM and SGLang: 64 x 128 e4m3, then 64 f32 scales
-    "index_paged": CacheLayout(dtypes=("f8E4M3FN",), scale_block=SCALE_BLOCK, is_paged=True),
+    "index_paged": CacheLayout(dtypes=("f8E4M3FN",), scale_block=FP8_BLOCK, is_paged=True),
     # the same 132 bytes a token, each token's scale behind its key
-    "index_row": CacheLayout(dtypes=("f8E4M3FN",), scale_block=SCALE_BLOCK),
+    "index_row": CacheLayout(dtypes=("f8E4M3FN",), scale_block=FP8_BLOCK),
 }
 """Every layout that a cache's type may name."""
 

@@ -15,7 +15,9 @@ from lostwax.ir.contract.check_views import (
     require,
     require_pages,
 )
+from lostwax.ir.contract.check_weights import check_stored
 from lostwax.ir.contract.choice import Choices
+from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.probe import (
     Data,
     Drawn,
@@ -23,11 +25,13 @@ from lostwax.ir.contract.probe import (
     DrawnScores,
     DrawnSelection,
     Expected,
+    GivenWeight,
     Kept,
     Probe,
     Probes,
 )
-from lostwax.ir.contract.program import DTYPE_BYTES, View, views_of
+from lostwax.ir.contract.program import View, views_of
+from lostwax.ir.contract.scale_layout import scale_shape
 
 MAX_PROBE_ELEMENTS = 1 << 27
 """Of all arrays of a probe but its weights: some times what a compile puts into one."""
@@ -65,6 +69,9 @@ def _check_probe(probe: Probe, symbols: Mapping[str, set[str]], weight_bytes: in
         isfinite(probe.max_error) and isfinite(probe.rms_error), "its tolerance is no finite number"
     )
     given = {each.name: each.data for each in probe.given}
+    for weight in probe.weights:
+        check_stored(weight.stored, 1)  # a probe is of one rank's weights
+        _check_parts(weight)
     arrays = [*given.values(), *(expected.want for expected in probe.expected)]
     total = sum(map(_elements, arrays))
     require(total <= MAX_PROBE_ELEMENTS, f"it holds {total} numbers, {MAX_PROBE_ELEMENTS} at most")
@@ -81,16 +88,29 @@ def _check_probe(probe: Probe, symbols: Mapping[str, set[str]], weight_bytes: in
 
 
 def _weight_sizes(probe: Probe) -> dict[str, int]:
-    """Bytes of each stored weight, of which its parts have as many."""
+    """Bytes of each stored weight."""
     sizes: dict[str, int] = {}
     for weight in probe.weights:
         what = f"weight {weight.stored.name!r}"
         of_one = dtype_bytes(weight.stored.dtype, what)
-        size = prod(weight.stored.shape) * of_one
-        made = sum(data_bytes(data) for data in weight.parts)
-        require(made == size, f"{what} takes {size} bytes, its parts {made}")
-        sizes[weight.stored.name] = size
+        sizes[weight.stored.name] = prod(weight.stored.shape) * of_one
     return sizes
+
+
+def _check_parts(weight: GivenWeight) -> None:
+    """The parts are drawn as the plan of the weight takes them."""
+    stored = weight.stored
+    wanted, given = len(stored.parts), len(weight.parts)
+    require(wanted == given, f"weight {stored.name!r} has {given} parts, wants {wanted}")
+    for plan, part in zip(stored.parts, weight.parts, strict=True):
+        what = f"part {plan.name!r} of weight {stored.name!r}"
+        form = (part.values.dtype, part.values.shape)
+        require(form == (plan.dtype, plan.shape), f"{what} is drawn in another form than planned")
+        scales = None if part.scales is None else (part.scales.dtype, part.scales.shape)
+        planned = None
+        if plan.scale is not None:
+            planned = (plan.scale.dtype, scale_shape(plan.scale, plan.shape))
+        require(scales == planned, f"{what} has other scales than planned")
 
 
 def _check_expected(probe: Probe, sizes: Mapping[str, int]) -> None:

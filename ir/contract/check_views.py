@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from lostwax.ir.contract.program import DTYPE_BYTES, View
+from lostwax.ir.contract.dtypes import DTYPE_BITS, DTYPE_BYTES
+from lostwax.ir.contract.program import View
 
 
 class Inconsistent(ValueError):
@@ -24,6 +25,11 @@ def require(holds: bool, message: str) -> None:
 
 def dtype_bytes(dtype: str, what: str) -> int:
     """Bytes of an element; Inconsistent for a dtype that does not exist."""
+    if dtype in DTYPE_BITS and dtype not in DTYPE_BYTES:
+        raise Inconsistent(
+            f"{what} is {dtype}, of which several lie in a byte, and nothing lowers that;"
+            " dequantise the checkpoint"
+        )
     require(dtype in DTYPE_BYTES, f"{what} has an unknown dtype {dtype!r}")
     return DTYPE_BYTES[dtype]
 

@@ -87,13 +87,20 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     data: Data
 
 
+class GivenPart(msgspec.Struct, frozen=True, kw_only=True):
+    """One source of a stored weight: its values, and their scales where it has any."""
+
+    values: Drawn
+    scales: Drawn | None = None
+
+
 class GivenWeight(msgspec.Struct, frozen=True, kw_only=True):
-    """A weight as the artifact's plan stores it, and its parts (values or block scales) in storage
-    order, which the loader's steps put together.
+    """A weight as the artifact's plan stores it, and its parts in storage order, which the loader's
+    steps put together.
     """
 
     stored: StoredWeight
-    parts: tuple[Data, ...]
+    parts: tuple[GivenPart, ...]
 
 
 class CacheRows(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,11 +8,7 @@ from typing import Annotated, Literal, get_args
 import msgspec
 
 from lostwax.ir.contract.bounds import Bytes, Few, FileName, OpenShape, Shape, Some, Word
-
-DTYPE_BYTES: dict[str, int] = {
-    "f64": 8, "i64": 8, "f32": 4, "i32": 4, "bf16": 2, "f16": 2, "u8": 1,
-    "f8E4M3FN": 1, "f8E4M3FNUZ": 1,
-}  # fmt: skip
+from lostwax.ir.contract.dtypes import DTYPE_BYTES
 
 Entry = Literal["extend", "decode", "draft"]
 """What bodies are compiled for: new rows, a row or a few a request, rows of the MTP layer."""

@@ -17,9 +17,16 @@ def _loader(name: str) -> Callable[[], Dialect]:
 
 
 def _types() -> Dialect:
-    from lostwax.ir.types import BlockScaleAttr, CacheType, SizeAttr, TensorType
+    from lostwax.ir.scale_layouts import (
+        BlockScaleAttr,
+        ChannelScaleAttr,
+        StoredAttr,
+        TwoLevelScaleAttr,
+    )
+    from lostwax.ir.types import CacheType, SizeAttr, TensorType
 
-    return Dialect("lostwax", [], [TensorType, CacheType, SizeAttr, BlockScaleAttr])
+    scales = [BlockScaleAttr, ChannelScaleAttr, TwoLevelScaleAttr]
+    return Dialect("lostwax", [], [TensorType, CacheType, SizeAttr, *scales, StoredAttr])
 
 
 def context() -> Context:

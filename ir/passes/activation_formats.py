@@ -13,7 +13,8 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from lostwax.ir.dialects.moe import ExpertsOp
 from lostwax.ir.dialects.quant import LinearOp
 from lostwax.ir.passes.cache_formats import quantised
-from lostwax.ir.types import BlockScaleAttr, TensorType
+from lostwax.ir.scale_layouts import BlockScaleAttr
+from lostwax.ir.types import TensorType
 
 
 def _scale_of(weight: SSAValue) -> tuple[str, BlockScaleAttr] | None:

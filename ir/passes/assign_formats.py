@@ -7,7 +7,6 @@ checkpoint stores only from `lostwax.stored` attributes; knows no target and no 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,7 +21,8 @@ from xdsl.utils.exceptions import PassFailedException
 from lostwax.ir.dialects.mla import AttendOp
 from lostwax.ir.passes.activation_formats import quantise_activations
 from lostwax.ir.passes.cache_formats import set_caches
-from lostwax.ir.types import DTYPES, BlockScaleAttr, CacheType, TensorType
+from lostwax.ir.scale_layouts import STORED, BlockScaleAttr, StoredAttr, TwoLevelScaleAttr
+from lostwax.ir.types import CacheType, TensorType
 
 ACTIVATION_DTYPES = ("bf16", "f32")
 WEIGHT_CHOICES = ("stored", "dequantised")
@@ -33,30 +33,6 @@ INDEXER_DTYPES = ("model", "bf16", "f32", *(f"fp8_{fmt}" for fmt in SCALE_FMTS))
 INDEX_PAGES = ("index_paged", "index_row")
 ACTIVATIONS = ("model", *(f"fp8_{fmt}" for fmt in SCALE_FMTS))
 MODEL_DTYPES = ("bf16", "f8E4M3FN", "f8E4M3FNUZ")  # what `dtype=f32` turns to f32
-_STORED = re.compile(r"(?P<dtype>\w+)(:(?P<rows>\d+)x(?P<cols>\d+))?")
-
-
-@dataclass(frozen=True)
-class StoredFormat:
-    """What `lostwax.stored` says: `bf16`, `f32`, or `f8E4M3FN:128x128` with f32 block scales."""
-
-    dtype: str
-    scale: BlockScaleAttr | None
-
-    @staticmethod
-    def parse(text: str, where: str) -> StoredFormat:
-        """Parse the attribute's text; PassFailedException names the weight."""
-        match = _STORED.fullmatch(text)
-        known = match is not None and match["dtype"] in DTYPES
-        if match is None or not known or ("f8" in match["dtype"]) != bool(match["rows"]):
-            raise PassFailedException(
-                f"assign-formats: {where} is stored as {text!r}; known are bf16, f32 and "
-                "block-scaled fp8 such as 'f8E4M3FN:128x128'"
-            )
-        if not match["rows"]:
-            return StoredFormat(match["dtype"], None)
-        rows, cols = builtin.IntAttr(int(match["rows"])), builtin.IntAttr(int(match["cols"]))
-        return StoredFormat(match["dtype"], BlockScaleAttr(rows, cols, builtin.f32))
 
 
 class _EverythingF32(TypeConversionPattern):
@@ -70,16 +46,25 @@ class _EverythingF32(TypeConversionPattern):
         return None
 
 
-def _stored_formats(function: func.FuncOp) -> dict[int, StoredFormat]:
+def _stored_formats(function: func.FuncOp) -> dict[int, StoredAttr]:
     """The stored format of each weight argument, by argument index."""
-    formats: dict[int, StoredFormat] = {}
+    formats: dict[int, StoredAttr] = {}
     for index, attrs in enumerate(function.arg_attrs or ()):
-        stored, weight = attrs.data.get("lostwax.stored"), attrs.data.get("lostwax.weight")
-        if isinstance(stored, builtin.StringAttr):
-            name = weight.data if isinstance(weight, builtin.StringAttr) else f"argument {index}"
-            where = f"weight {name!r} of @{function.sym_name.data}"
-            formats[index] = StoredFormat.parse(stored.data, where)
+        stored = attrs.data.get(STORED)
+        if isinstance(stored, StoredAttr):
+            if isinstance(stored.scale, TwoLevelScaleAttr):
+                raise PassFailedException(
+                    f"assign-formats: {_where(function, index)} is stored as {stored.format};"
+                    " nothing reads that: dequantise the checkpoint"
+                )
+            formats[index] = stored
     return formats
+
+
+def _where(function: func.FuncOp, index: int) -> str:
+    weight = function.arg_attrs.data[index].data.get("lostwax.weight") if function.arg_attrs else 0
+    name = weight.data if isinstance(weight, builtin.StringAttr) else f"argument {index}"
+    return f"weight {name!r} of @{function.sym_name.data}"
 
 
 def _is_absorbed(argument: SSAValue) -> bool:
@@ -91,20 +76,27 @@ def _is_absorbed(argument: SSAValue) -> bool:
 
 
 def _hold_as_stored(
-    function: func.FuncOp, formats: dict[int, StoredFormat], encoding: str, keep_kv_b: bool
+    function: func.FuncOp, formats: dict[int, StoredAttr], encoding: str, keep_kv_b: bool
 ) -> None:
-    """Give block-scaled weights their stored shape of scales in the fp8 encoding; plain ones, and
-    kv_b unless it is kept, have the nominal dtype.
+    """Give block-scaled weights their stored blocks, with f32 scales, in the fp8 encoding; plain
+    ones, and kv_b unless it is kept, have the nominal dtype.
     """
     changed = False
     for index, stored in formats.items():
         argument = function.body.block.args[index]
         if not keep_kv_b and _is_absorbed(argument):
             continue
-        if stored.scale is not None and isinstance(argument.type, TensorType):
-            held = TensorType.of(argument.type.sizes, encoding, stored.scale)
-            Rewriter.replace_value_with_new_type(argument, held)
-            changed = True
+        if isinstance(stored.scale, builtin.NoneAttr) or not isinstance(argument.type, TensorType):
+            continue
+        if not isinstance(stored.scale, BlockScaleAttr):
+            raise PassFailedException(
+                f"assign-formats: {_where(function, index)} is stored as {stored.format}, which no"
+                " op multiplies; give weights=dequantised"
+            )
+        scale = BlockScaleAttr(stored.scale.rows, stored.scale.cols, builtin.f32)
+        held = TensorType.of(argument.type.sizes, encoding, scale)
+        Rewriter.replace_value_with_new_type(argument, held)
+        changed = True
     if changed:
         function.update_function_type()
 

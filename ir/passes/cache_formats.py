@@ -18,7 +18,8 @@ from lostwax.ir.dialects.dsa import HadamardOp, IndexLogitsOp
 from lostwax.ir.dialects.kv import AppendOp
 from lostwax.ir.dialects.mla import AttendOp
 from lostwax.ir.dialects.quant import QuantiseOp
-from lostwax.ir.types import DTYPES, BlockScaleAttr, CacheType, TensorType, tensor
+from lostwax.ir.scale_layouts import BlockScaleAttr
+from lostwax.ir.types import DTYPES, CacheType, TensorType, tensor
 
 Op = TypeVar("Op", bound=Operation)
 

@@ -22,6 +22,7 @@ NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
     "u8": np.dtype(np.uint8),
     "f8E4M3FN": np.dtype(ml_dtypes.float8_e4m3fn),
     "f8E4M3FNUZ": np.dtype(ml_dtypes.float8_e4m3fnuz),
+    "f8E8M0FNU": np.dtype(ml_dtypes.float8_e8m0fnu),
 }
 """numpy's element type by the name that types, views and records use."""
 

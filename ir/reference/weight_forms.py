@@ -1,26 +1,84 @@
-"""The numpy meaning of each step of a weight form. Knows no file and no device."""
+"""The numpy meaning of each step of a weight plan. Knows no file and no device."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from lostwax.ir.contract.ranks import ALONE, Rank
-from lostwax.ir.contract.weights import Step, StoredWeight
-from lostwax.ir.reference.dtype import NUMPY_DTYPES, Array, Scaled, Value, round_to, widen
+from lostwax.ir.contract.scale_layout import ScaleLayout
+from lostwax.ir.contract.weights import (
+    Cast,
+    Concat,
+    Dequantise,
+    Pad,
+    Reencode,
+    Requantise,
+    Select,
+    Split,
+    Stack,
+    Step,
+    StoredWeight,
+    Tile,
+    Transpose,
+)
+from lostwax.ir.reference.dtype import (
+    FP8_MAX,
+    NUMPY_DTYPES,
+    Array,
+    Scaled,
+    Value,
+    round_to,
+    widen,
+)
+from lostwax.ir.reference.quant import power_of_two_above
+
+LEAST_SCALE = np.float32(2.0**-126)  # the least normal number: a block of zeros has a scale, too
 
 
-def dequantise(value: Value, dtype: str) -> Array:
-    """Block scales multiplied in, rounded once to `dtype`."""
-    return round_to(widen(value), dtype)
+def select(value: Scaled, of: str) -> Array:
+    """The values or the scales alone."""
+    return value.values if of == "values" else value.scales
 
 
-def cast(value: Value, dtype: str) -> Array:
-    """Rounded to `dtype`; scaled values must be dequantised instead."""
-    if isinstance(value, Scaled):
-        raise ValueError("a `cast` step would drop block scales; use `dequantise`")
-    return round_to(value, dtype)
+def split(value: Value, axis: int, rank: Rank) -> Value:
+    """The rank's share of an axis (from the last one as -1), with the blocks that it lies in."""
+    start, stop = rank.bounds(value.shape[axis])
+    if not isinstance(value, Scaled):
+        return np.take(value, range(start, stop), axis)
+    block = {-1: value.cols, -2: value.rows}.get(axis, 1)
+    first, last = rank.bounds(value.shape[axis], block)
+    return Scaled(
+        np.take(value.values, range(start, stop), axis),
+        np.take(value.scales, range(first, last), axis),
+        value.rows,
+        value.cols,
+    )
+
+
+def dequantise(value: Scaled, dtype: str) -> Array:
+    """Products in f32, rounded from there to `dtype`."""
+    return round_to(round_to(widen(value), "f32"), dtype)
+
+
+def requantise(value: Array, dtype: str, scale: ScaleLayout) -> Scaled:
+    """The largest of each block at the dtype's largest; scales of exponents are rounded up."""
+    wide = value.astype(np.float32)
+    *batch, num_rows, num_cols = wide.shape
+    rows, cols = scale.block(wide.shape)
+    scales = np.empty((*batch, -(-num_rows // rows), -(-num_cols // cols)), np.float32)
+    largest = np.float32(FP8_MAX[dtype])
+    for i in range(scales.shape[-2]):
+        for j in range(scales.shape[-1]):
+            block = wide[..., i * rows : (i + 1) * rows, j * cols : (j + 1) * cols]
+            amax = np.abs(block).max(axis=(-2, -1), initial=0)
+            scales[..., i, j] = np.maximum(amax / largest, LEAST_SCALE)
+    if scale.dtype != "f32":
+        scales = power_of_two_above(scales)
+    spread = np.repeat(np.repeat(scales, rows, -2)[..., :num_rows, :], cols, -1)[..., :num_cols]
+    return Scaled(round_to(wide / spread, dtype), round_to(scales, scale.dtype), rows, cols)
 
 
 def reencode(value: Value) -> Scaled:
@@ -34,90 +92,91 @@ def reencode(value: Value) -> Scaled:
     bits = np.ascontiguousarray(value.values).view(np.uint8)
     is_nan = (bits & 0x7F) == 0x7F
     made = np.where(is_nan, 0x80, np.where(bits == 0x80, 0, bits)).astype(np.uint8)
-    return Scaled(made.view(fnuz), value.scales * 2, value.rows, value.cols)
+    doubled = value.scales.astype(np.float32) * np.float32(2)
+    return Scaled(made.view(fnuz), doubled, value.rows, value.cols)
 
 
-def stack(values: Sequence[Value]) -> Value:
-    """A new axis 0 over equal shapes, scales stacked beside their values."""
-    scaled = [v for v in values if isinstance(v, Scaled)]
-    if not scaled:
-        return np.stack([v for v in values if not isinstance(v, Scaled)])
-    _require_all_scaled(values, scaled, "stack")
-    return Scaled(
-        np.stack([v.values for v in scaled]),
-        np.stack([v.scales for v in scaled]),
-        scaled[0].rows,
-        scaled[0].cols,
-    )
+def pad(value: Array, multiples: Sequence[int]) -> Array:
+    """Zeros behind each axis, up to the next multiple."""
+    widths = [(0, -n % m) for n, m in zip(value.shape, multiples, strict=True)]
+    return np.pad(value.view(_bits(value)), widths).view(value.dtype)
 
 
-def concat(values: Sequence[Value], axis: int) -> Value:
-    """Behind one another along `axis`; all scaled parts but the last must fill their blocks."""
-    scaled = [v for v in values if isinstance(v, Scaled)]
-    if not scaled:
-        return np.concatenate([v for v in values if not isinstance(v, Scaled)], axis=axis)
-    _require_all_scaled(values, scaled, "concat")
-    ndim = scaled[0].values.ndim
-    axis %= ndim
-    block = {ndim - 2: scaled[0].rows, ndim - 1: scaled[0].cols}.get(axis, 1)
-    for part in scaled[:-1]:
-        if part.shape[axis] % block:
-            raise ValueError(
-                f"a `concat` of scaled weights along axis {axis} needs every part but the last to "
-                f"be a multiple of {block}, got {part.shape[axis]}; dequantise first"
-            )
-    return Scaled(
-        np.concatenate([v.values for v in scaled], axis=axis),
-        np.concatenate([v.scales for v in scaled], axis=axis),
-        scaled[0].rows,
-        scaled[0].cols,
-    )
+def _bits(value: Array) -> np.dtype[Any]:
+    """An integer as wide as the element: zero of every dtype but exponents is all zeros."""
+    return np.dtype(f"u{value.dtype.itemsize}")
 
 
-def transpose(value: Value, perm: tuple[int, ...]) -> Value:
-    """Axes permuted; scales follow, so the two block axes must stay the last two."""
+def tile(value: Array, tiles: Sequence[int]) -> Array:
+    """[..., N, K] by (n, k) as [..., N/n, K/k, n, k]."""
+    batch = value.shape[: value.ndim - len(tiles)]
+    cut = [
+        n for size, t in zip(value.shape[len(batch) :], tiles, strict=True) for n in (size // t, t)
+    ]
+    first, count = len(batch), len(tiles)
+    outer = [first + 2 * i for i in range(count)]
+    inner = [first + 2 * i + 1 for i in range(count)]
+    return value.reshape(*batch, *cut).transpose(*range(first), *outer, *inner)
+
+
+def _plain(value: Value, step: Step) -> Array:
+    if isinstance(value, Scaled):
+        raise ValueError(f"a `{type(step).__name__.lower()}` step would drop scales; select first")
+    return value
+
+
+def _scaled(value: Value, step: Step) -> Scaled:
     if not isinstance(value, Scaled):
-        return np.ascontiguousarray(np.transpose(value, perm))
-    ndim = value.values.ndim
-    if {ndim - 1, ndim - 2} != set(perm[-2:]):
-        raise ValueError(f"a `transpose` by {perm} moves the block axes of a scaled weight apart")
-    swapped = perm[-1] != ndim - 1
-    rows, cols = (value.cols, value.rows) if swapped else (value.rows, value.cols)
-    return Scaled(
-        np.ascontiguousarray(np.transpose(value.values, perm)),
-        np.ascontiguousarray(np.transpose(value.scales, perm)),
-        rows,
-        cols,
-    )
+        raise ValueError(f"a `{type(step).__name__.lower()}` step needs scaled values")
+    return value
 
 
-def _require_all_scaled(values: Sequence[Value], scaled: Sequence[Scaled], kind: str) -> None:
-    blocks = {(v.rows, v.cols) for v in scaled}
-    if len(scaled) != len(values) or len(blocks) != 1:
-        raise ValueError(f"a `{kind}` needs parts that are all scaled alike; dequantise first")
+def _after(value: Value, step: Step, rank: Rank) -> Value:
+    match step:
+        case Select(of):
+            return select(_scaled(value, step), of)
+        case Split(axis):
+            return split(value, axis, rank)
+        case Cast(dtype):
+            return round_to(_plain(value, step), dtype)
+        case Dequantise(dtype):
+            return dequantise(_scaled(value, step), dtype)
+        case Requantise(dtype, scale):
+            return requantise(_plain(value, step), dtype, scale)
+        case Reencode():
+            return reencode(value)
+        case Stack() | Concat():  # over several, in `apply_steps`
+            raise AssertionError(step)
+        case _:
+            return _moved(_plain(value, step), step)
 
 
-def apply_steps(parts: Sequence[Sequence[Value]], steps: Sequence[Step]) -> Value:
-    """The stored tensor: steps in order over each part's sources, `concat` over the parts.
+def _moved(value: Array, step: Transpose | Pad | Tile) -> Array:
+    match step:
+        case Transpose(perm):
+            return np.transpose(value, perm)
+        case Pad(multiples):
+            return pad(value, multiples)
+        case Tile(tiles):
+            return tile(value, tiles)
 
-    `dequantise`, `reencode`, `cast` and `transpose` act on every source, `stack` makes one of a
-    part's sources.
+
+def apply_steps(
+    parts: Sequence[Sequence[Value]], steps: Sequence[Step], rank: Rank = ALONE
+) -> Value:
+    """The stored tensor, of each part's sources: each step is taken with all that is there.
+
+    `stack` makes one of a part's sources, `concat` one of the parts.
     """
     now: list[list[Value]] = [list(p) for p in parts]
     for step in steps:
-        match step.kind:
-            case "dequantise":
-                now = [[dequantise(v, step.dtype) for v in p] for p in now]
-            case "reencode":
-                now = [[reencode(v) for v in p] for p in now]
-            case "cast":
-                now = [[cast(v, step.dtype) for v in p] for p in now]
-            case "transpose":
-                now = [[transpose(v, step.perm) for v in p] for p in now]
-            case "stack":
-                now = [[stack(p)] for p in now]
-            case "concat":
-                now = [[concat([v for p in now for v in p], step.axis)]]
+        match step:
+            case Stack():
+                now = [[np.stack([_plain(v, step) for v in p])] for p in now]
+            case Concat(axis):
+                now = [[np.concatenate([_plain(v, step) for p in now for v in p], axis)]]
+            case _:
+                now = [[_after(v, step, rank) for v in p] for p in now]
     if len(now) != 1 or len(now[0]) != 1:
         raise ValueError(
             f"{sum(map(len, now))} tensors are left after the steps; add a stack or concat step"
@@ -125,48 +184,17 @@ def apply_steps(parts: Sequence[Sequence[Value]], steps: Sequence[Step]) -> Valu
     return now[0][0]
 
 
-def _source(value: Value, stored: StoredWeight) -> Array:
-    if isinstance(value, Scaled):
-        is_fn = value.values.dtype == NUMPY_DTYPES["f8E4M3FN"]
-        if is_fn and any(s.kind == "reencode" for s in stored.steps):
-            value = reencode(value)
-        if stored.scale:
-            return round_to(value.scales, stored.dtype)
-        if value.values.dtype == NUMPY_DTYPES[stored.dtype]:
-            return value.values
-        return dequantise(value, stored.dtype)
-    return cast(value, stored.dtype)
-
-
-def _slice(value: Value, stored: StoredWeight, axis: int, rank: Rank) -> Array:
-    """The rank's slice of a part's source: of its values, or of the blocks that they lie in."""
-    made = _source(value, stored)
-    block = 1
-    if stored.scale:
-        assert isinstance(value, Scaled)
-        block = {-1: value.cols, -2: value.rows}[axis]
-    start, stop = rank.bounds(value.shape[axis], block)
-    return np.take(made, range(start, stop), axis)
-
-
 def stored_weight(
     stored: StoredWeight, parts: Sequence[Sequence[Value]], rank: Rank = ALONE
 ) -> Array:
-    """What one planned tensor holds, from its parts' checkpoint tensors in storage order.
-
-    Values are dequantised and cast where the checkpoint stores them otherwise; the rank's slice is
-    taken where ranks split the part; several sources of a part are stacked; then the plan's own
-    steps apply.
-    """
-    made: list[Sequence[Value]] = []
-    for sources, axis in zip(parts, stored.splits or (None,) * len(parts), strict=True):
-        each: list[Value] = [
-            _source(v, stored) if axis is None else _slice(v, stored, axis, rank) for v in sources
-        ]
-        made.append(each if len(each) == 1 else [stack(each)])
-    over_parts = [s for s in stored.steps if s.kind != "reencode"]  # done with the sources
-    value = apply_steps(made, over_parts)
-    assert not isinstance(value, Scaled)  # _source gives plain arrays only
-    if value.shape != stored.shape:
-        raise ValueError(f"{stored.name} came out as {value.shape}, planned as {stored.shape}")
-    return value
+    """What one planned tensor holds, from its parts' checkpoint tensors in storage order."""
+    value = apply_steps(parts, stored.steps, rank)
+    if isinstance(value, Scaled):
+        raise ValueError(f"{stored.name} has values and scales together; select one")
+    made = (value.shape, value.dtype)
+    if made != (stored.shape, NUMPY_DTYPES[stored.dtype]):
+        raise ValueError(
+            f"{stored.name} came out as {value.dtype} {value.shape}, planned as {stored.dtype}"
+            f" {stored.shape}"
+        )
+    return np.ascontiguousarray(value)

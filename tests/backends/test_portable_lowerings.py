@@ -14,8 +14,10 @@ from lostwax.backends.cpu.lowerings import lowerings
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.plan.candidate import Candidate
 from lostwax.backends.plan.cover import find_sites
+from lostwax.backends.plan.form_steps import form_refusal
 from lostwax.backends.plan.program_context import ProgramContext
-from lostwax.backends.plan.storage import concat_refusal, want_of, weight_types
+from lostwax.backends.plan.want import want_of
+from lostwax.backends.plan.weight_type import weight_types
 from lostwax.backends.proof.check import certify_lowering
 from lostwax.backends.proof.run_alone import run_alone
 from lostwax.backends.proof.step_cases import edge_buckets, step_case
@@ -73,7 +75,7 @@ def _candidates(name: str, variant: Kind, bucket: Bucket) -> Iterator[Candidate]
         for lowering, match in find_sites(block, lowerings(CPU)):
             candidate = Candidate(context, block, match, lowering)
             wants = [want_of(candidate, operand) for operand in candidate.weight_operands]
-            storable = all(w is None or concat_refusal(types, w) is None for w in wants)
+            storable = all(w is None or form_refusal(types, w) is None for w in wants)
             if storable and lowering.when.refusal(candidate) is None:
                 yield candidate
 

@@ -16,9 +16,10 @@ from lostwax.ir.contract.probe import (
     DrawnCache,
     DrawnScores,
     DrawnSelection,
+    GivenPart,
     GivenWeight,
 )
-from lostwax.ir.contract.weights import Step, StoredWeight
+from lostwax.ir.contract.weights import Concat, StoredWeight, Transpose, WeightPart
 from lostwax.ir.reference.dtype import Array
 
 WIDE = Drawn(shape=(700, 3001), dtype="f32", seed=77, low=-448.0, high=448.0, edges=True)
@@ -104,11 +105,15 @@ def test_what_is_alike_to_the_end_is_kept_once(array: Array, numbers: int) -> No
 def test_a_weight_is_formed_of_its_parts_as_the_loader_forms_it() -> None:
     gate = Drawn(shape=(128, 64), dtype="bf16", seed=1, low=-1.0, high=1.0)
     up = Drawn(shape=(64, 64), dtype="bf16", seed=2, low=-1.0, high=1.0)
-    steps = (Step(kind="concat", axis=0), Step(kind="transpose", perm=(1, 0)))
+    drawn = {"gate": gate, "up": up}
     stored = StoredWeight(
-        name="w", dtype="bf16", shape=(64, 192), steps=steps, parts=("gate", "up")
+        name="w",
+        dtype="bf16",
+        shape=(64, 192),
+        steps=(Transpose((1, 0)), Concat(1)),
+        parts=tuple(WeightPart(name=n, dtype=d.dtype, shape=d.shape) for n, d in drawn.items()),
     )
-    weight = GivenWeight(stored=stored, parts=(gate, up))
+    weight = GivenWeight(stored=stored, parts=tuple(GivenPart(values=d) for d in drawn.values()))
     content = weight_content(weight)
     buffer = torch.zeros(content.num_bytes, dtype=torch.uint8)
     content.put(buffer)

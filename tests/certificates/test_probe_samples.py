@@ -144,11 +144,12 @@ def _deep(probe: Probe) -> dict[str, Probe]:
     replace = msgspec.structs.replace
     (expected, *_), (weight, *_) = probe.expected, probe.weights
     part = weight.parts[0]
+    values = msgspec.structs.replace(part.values, seed=part.values.seed + 1)
     kernel = probe.launches[0]
     return {
         "seed": replace(
             probe,
-            weights=(replace(weight, parts=(replace(part, seed=part.seed + 1),)),),  # pyright: ignore
+            weights=(replace(weight, parts=(replace(part, values=values),)),),  # pyright: ignore
         ),
         "samples": replace(probe, expected=(replace(expected, at=expected.at[1:]),)),
         "columns": replace(probe, expected=(replace(expected, columns=(0,)),)),

@@ -70,7 +70,7 @@ def test_prefill_and_decode_want_one_weight_in_two_forms_and_get_one_copy(
     choices = choices_of(small_artifact.artifact)
     plan = ArtifactReader(small_artifact.artifact).structure("weights.json", WeightPlan)
     for tensors in plan.stored.values():
-        parts = [p for t in tensors for p in t.parts if not t.scale]
+        parts = [p for t in tensors for p in t.parts if not t.is_scale]
         assert len(parts) == len(set(parts)), "a weight is stored once"
     prices: dict[str, dict[str, float]] = {}
     for program in ("decode-t1-b1-p8-chosen", "extend-t64-b2-p8-chosen"):

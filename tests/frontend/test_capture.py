@@ -24,9 +24,11 @@ from lostwax.frontend.formats import format_of_kind
 from lostwax.frontend.importer import Argument, ImportRefused, import_block
 from lostwax.frontend.new_checkpoint import new_checkpoint
 from lostwax.ir.contract.program import HEADS, Segment
+from lostwax.ir.contract.scale_layout import StoredFormat
 from lostwax.ir.contract.step import inputs_of
 from lostwax.ir.dialects import context
 from lostwax.ir.dialects.core import CallOp
+from lostwax.ir.scale_layouts import STORED
 
 ROOT = Path(__file__).parents[2]
 FULL = json.loads((ROOT / "examples" / "deepseek-v3.2.json").read_text())
@@ -45,6 +47,11 @@ def odd():
 
 def functions(module: builtin.ModuleOp):
     return {f.sym_name.data: f for f in module.ops if isinstance(f, func.FuncOp)}
+
+
+def stored_in(function: func.FuncOp) -> list[StoredFormat]:
+    attributes: Any = function.arg_attrs
+    return [attrs.data[STORED].format for attrs in attributes.data if STORED in attrs.data]
 
 
 def attrs_of(function: func.FuncOp, name: str) -> list[str]:
@@ -119,7 +126,7 @@ def test_every_weight_of_a_checkpoint_is_an_argument_and_has_its_stored_format(t
     segments = ("body", "draft", *HEADS)
     for callee, prefix in chain.from_iterable(calls_of(blocks[name]) for name in segments):
         weights = attrs_of(blocks[callee], "lostwax.weight")
-        stored = attrs_of(blocks[callee], "lostwax.stored")
+        stored = stored_in(blocks[callee])
         for name, how in zip(weights, stored, strict=True):
             assert checkpoint.formats[prefix + name] == how
             used.add(prefix + name)
@@ -147,7 +154,9 @@ def test_without_exactly_one_mtp_layer_nothing_drafts(layers: int):
 
 
 def test_layers_of_one_kind_that_are_stored_differently_are_refused():
-    formats = {"a.w": "bf16", "b.w": "f32"}
+    formats = {
+        f"{name}.w": StoredFormat(dtype=dtype) for name, dtype in (("a", "bf16"), ("b", "f32"))
+    }
     with pytest.raises(ConfigError, match=r"b\.w is stored as f32, a\.w as bf16"):
         format_of_kind(formats, "moe", ["a.", "b."], "w")
 

@@ -13,6 +13,7 @@ from tiny import MTP, ODD, PLAIN, WIDE, Config, write_config
 
 from lostwax.frontend.checkpoint import INDEX_FILE, CheckpointError, open_checkpoint
 from lostwax.frontend.new_checkpoint import new_checkpoint
+from lostwax.ir.contract.scale_layout import FP8_BLOCKS, StoredFormat
 
 SMALL = ODD | {"num_hidden_layers": 2}
 
@@ -82,10 +83,14 @@ def test_every_weight_has_its_sources_in_stacking_order(fp8_folder: Path):
     stacked = checkpoint.weights["model.layers.1.mlp.experts.down_proj.weight"]
     names = [s.tensor for s in stacked]
     assert names == [f"model.layers.1.mlp.experts.{e}.down_proj.weight" for e in range(6)]
-    assert all(s.scale == s.tensor + "_scale_inv" for s in stacked)
-    assert checkpoint.formats["model.layers.1.mlp.experts.down_proj.weight"] == "f8E4M3FN:128x128"
-    assert checkpoint.formats["model.norm.weight"] == "bf16"
-    assert checkpoint.formats["model.layers.1.mlp.gate.e_score_correction_bias"] == "f32"
+    assert all(s.scale and s.scale.tensor == s.tensor + "_scale_inv" for s in stacked)
+    assert checkpoint.formats["model.layers.1.mlp.experts.down_proj.weight"] == StoredFormat(
+        dtype="f8E4M3FN", scale=FP8_BLOCKS, stacked=True
+    )
+    assert checkpoint.formats["model.norm.weight"] == StoredFormat(dtype="bf16")
+    assert checkpoint.formats["model.layers.1.mlp.gate.e_score_correction_bias"] == StoredFormat(
+        dtype="f32"
+    )
 
 
 def test_576_rows_have_five_rows_of_scales(tmp_path: Path):
@@ -93,7 +98,7 @@ def test_576_rows_have_five_rows_of_scales(tmp_path: Path):
     (source,) = checkpoint.weights["model.layers.0.self_attn.kv_a_proj_with_mqa.weight"]
     assert source.scale is not None
     header, _ = read_raw(checkpoint.folder / source.file)
-    assert header[source.scale]["shape"] == [5, 5]
+    assert header[source.scale.tensor]["shape"] == [5, 5] == list(source.scale.shape)
 
 
 def test_a_single_file_without_index_is_read(tmp_path: Path):

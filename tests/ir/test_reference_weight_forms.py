@@ -1,15 +1,28 @@
-"""The numpy meaning of weight form steps."""
-
-from typing import Any
+"""The numpy meaning of the steps of weight plans."""
 
 import numpy as np
 import pytest
-import torch
 
-from lostwax.backends.runtime import load_weights
-from lostwax.ir.contract.weights import Step, StoredWeight
+from lostwax.ir.contract.ranks import Rank
+from lostwax.ir.contract.scale_layout import MX, BlockScale, ChannelScale, ScaleLayout
+from lostwax.ir.contract.weights import (
+    Cast,
+    Concat,
+    Dequantise,
+    Pad,
+    Requantise,
+    Select,
+    Split,
+    Stack,
+    StoredWeight,
+    Tile,
+    Transpose,
+    WeightPart,
+)
 from lostwax.ir.reference.dtype import NUMPY_DTYPES, Scaled, round_to, widen
-from lostwax.ir.reference.weight_forms import apply_steps, reencode, stored_weight
+from lostwax.ir.reference.weight_forms import apply_steps, reencode, requantise, stored_weight
+
+VALUES, SCALES = Select("values"), Select("scales")
 
 
 def scaled(rows: int, cols: int, seed: int) -> Scaled:
@@ -21,11 +34,7 @@ def scaled(rows: int, cols: int, seed: int) -> Scaled:
 
 def test_dequantise_concat_transpose_in_order():
     a, b = scaled(256, 64, 0), scaled(72, 64, 1)
-    steps = (
-        Step(kind="dequantise", dtype="f32"),
-        Step(kind="concat", axis=0),
-        Step(kind="transpose", perm=(1, 0)),
-    )
+    steps = (Dequantise("f32"), Transpose((1, 0)), Concat(1))
     got = apply_steps([[a], [b]], steps)
     assert isinstance(got, np.ndarray)
     assert got.dtype == np.float32
@@ -33,44 +42,94 @@ def test_dequantise_concat_transpose_in_order():
     np.testing.assert_array_equal(got, want.astype(np.float32))
 
 
-def test_scaled_parts_concatenate_with_their_scales_when_blocks_are_full():
-    a, b = scaled(256, 64, 0), scaled(72, 64, 1)
-    got = apply_steps([[a], [b]], (Step(kind="concat", axis=0),))
-    np.testing.assert_array_equal(widen(got), np.concatenate([widen(a), widen(b)]))
-    with pytest.raises(ValueError, match="multiple of 128, got 72"):
-        apply_steps([[b], [a]], (Step(kind="concat", axis=0),))
-
-
-def test_experts_stack_and_transpose_with_their_scales():
+def test_values_and_scales_stack_and_transpose_alike():
     experts = [scaled(130, 64, s) for s in range(3)]
-    steps = (Step(kind="stack"), Step(kind="transpose", perm=(0, 2, 1)))
-    got = apply_steps([experts], steps)
-    np.testing.assert_array_equal(widen(got), np.stack([widen(e).T for e in experts]))
+    steps = (Stack(), Transpose((0, 2, 1)))
+    values, scales = (apply_steps([experts], (one, *steps)) for one in (VALUES, SCALES))
+    assert isinstance(values, np.ndarray)
+    assert isinstance(scales, np.ndarray)
+    np.testing.assert_array_equal(values, np.stack([e.values.T for e in experts]))
+    np.testing.assert_array_equal(scales, np.stack([e.scales.T for e in experts]))
 
 
 def test_leftover_tensors_and_dropped_scales_are_named():
     x = np.zeros((2, 2), np.float32)
     with pytest.raises(ValueError, match="2 tensors are left"):
         apply_steps([[x, x]], ())
-    with pytest.raises(ValueError, match="use `dequantise`"):
-        apply_steps([[scaled(128, 128, 0)]], (Step(kind="cast", dtype="bf16"),))
+    with pytest.raises(ValueError, match="`cast` step would drop scales; select first"):
+        apply_steps([[scaled(128, 128, 0)]], (Cast("bf16"),))
+    with pytest.raises(ValueError, match="`dequantise` step needs scaled values"):
+        apply_steps([[x]], (Dequantise("bf16"),))
 
 
-def test_a_stored_weight_keeps_its_format_or_is_dequantised():
+def test_what_is_not_as_planned_is_refused_never_cast():
     experts = [scaled(130, 64, s) for s in range(3)]
-    fields: dict[str, Any] = {"name": "w", "parts": ("w",), "steps": ()}
-    kept = StoredWeight(dtype="f8E4M3FN", shape=(3, 130, 64), **fields)
-    np.testing.assert_array_equal(
-        stored_weight(kept, [experts]), np.stack([e.values for e in experts])
-    )
-    scales = StoredWeight(dtype="f32", shape=(3, 2, 1), scale=True, **fields)
-    np.testing.assert_array_equal(
-        stored_weight(scales, [experts]), np.stack([e.scales for e in experts])
-    )
-    plain = StoredWeight(dtype="f32", shape=(3, 130, 64), **fields)
+    parts = (WeightPart(name="w", dtype="f8E4M3FN", shape=(130, 64), count=3),)
+    steps = (Dequantise("f32"), Stack())
+    plain = StoredWeight(name="w", dtype="f32", shape=(3, 130, 64), parts=parts, steps=steps)
     np.testing.assert_allclose(
         stored_weight(plain, [experts]), np.stack([widen(e) for e in experts]), rtol=1e-7
     )
+    other = StoredWeight(name="w", dtype="bf16", shape=(3, 130, 64), parts=parts, steps=steps)
+    with pytest.raises(ValueError, match="came out as float32"):
+        stored_weight(other, [experts])
+    with pytest.raises(ValueError, match="values and scales together"):
+        stored_weight(
+            StoredWeight(name="w", dtype="f32", shape=(130, 64), parts=parts), [experts[:1]]
+        )
+
+
+def test_a_share_of_scaled_values_has_the_scales_of_its_blocks():
+    whole = scaled(512, 256, 0)
+    for axis, local in ((-2, 256), (-1, 128)):
+        shares = [apply_steps([[whole]], (Split(axis),), Rank(i, 2)) for i in range(2)]
+        assert [s.shape[axis] for s in shares] == [local, local]
+        np.testing.assert_array_equal(
+            np.concatenate([widen(s) for s in shares], axis), widen(whole)
+        )
+    inside = scaled(128, 64, 1)  # both shares lie in one block
+    shares = [apply_steps([[inside]], (Split(-2),), Rank(i, 2)) for i in range(2)]
+    np.testing.assert_array_equal(np.concatenate([widen(s) for s in shares]), widen(inside))
+
+
+def test_padding_is_zero_and_tiles_lie_whole():
+    x = np.arange(15, dtype=np.float32).reshape(3, 5) + 1
+    padded = apply_steps([[x]], (Pad((2, 4)),))
+    assert isinstance(padded, np.ndarray)
+    assert padded.shape == (4, 8)
+    assert padded.sum() == x.sum()
+    tiled = apply_steps([[x]], (Pad((2, 4)), Tile((2, 4))))
+    assert isinstance(tiled, np.ndarray)
+    assert tiled.shape == (2, 2, 2, 4)
+    np.testing.assert_array_equal(tiled[1, 0], padded[2:4, :4])
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [BlockScale(rows=128, cols=128, dtype="f32"), ChannelScale(dtype="f32"), MX],
+    ids=["blocks", "channels", "mx"],
+)
+def test_requantised_values_are_near_and_the_largest_is_the_dtypes(layout: ScaleLayout):
+    x = np.random.default_rng(0).standard_normal((130, 96)).astype(np.float32)
+    made = requantise(x, "f8E4M3FN", layout)
+    largest = np.abs(made.values.astype(np.float32)).max()
+    assert largest == 448 if layout is not MX else largest > 224
+    assert made.scales.dtype == NUMPY_DTYPES[layout.dtype]
+    rows, cols = layout.block(x.shape)
+    amax = np.abs(x[:rows, :cols]).max()
+    error = np.abs(widen(made) - x)[:rows, :cols].max()
+    assert 0 < error <= amax * 2**-4
+    np.testing.assert_array_equal(widen(requantise(x * 0, "f8E4M3FN", layout)), x * 0)
+
+
+def test_requantising_what_was_scaled_so_changes_no_number():
+    given = requantise(widen(scaled(256, 128, 3)), "f8E4M3FN", ChannelScale(dtype="f32"))
+    wide = apply_steps([[given]], (Dequantise("f32"),))
+    again = apply_steps(
+        [[given]], (Dequantise("f32"), Requantise("f8E4M3FN", ChannelScale(dtype="f32")))
+    )
+    assert isinstance(wide, np.ndarray)
+    np.testing.assert_allclose(widen(again), wide, rtol=1e-6)
 
 
 def test_reencoding_keeps_every_product_in_bits():
@@ -81,9 +140,6 @@ def test_reencoding_keeps_every_product_in_bits():
     assert made.values.dtype == NUMPY_DTYPES["f8E4M3FNUZ"]
     np.testing.assert_array_equal(widen(made), widen(given))  # NaN stays NaN
     assert made.values.view(np.uint8)[1, 0] == 0, "-0 is the code of NaN there"
-    tensor = torch.from_numpy(codes).view(torch.float8_e4m3fn)
-    loaded = load_weights.reencode(tensor).view(torch.uint8).numpy()
-    assert loaded.tobytes() == made.values.tobytes()
 
 
 def test_only_scaled_e4m3fn_is_reencoded():

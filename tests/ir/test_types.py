@@ -7,8 +7,9 @@ from xdsl.dialects import builtin
 from xdsl.utils.exceptions import VerifyException
 
 from lostwax.ir.op import row_bytes, type_bytes
+from lostwax.ir.scale_layouts import BlockScaleAttr
 from lostwax.ir.size import Size
-from lostwax.ir.types import BlockScaleAttr, CacheType, TensorType, tensor
+from lostwax.ir.types import CacheType, TensorType, tensor
 
 BLOCKS = BlockScaleAttr(builtin.IntAttr(128), builtin.IntAttr(128), builtin.f32)
 

@@ -1,6 +1,6 @@
 // A whole module as capture makes it, hand-sized: embed, one dense block kind called twice, heads.
 func.func @embed(%tokens: !lostwax.tensor<[T], i32> {lostwax.input = "tokens"},
-    %table: !lostwax.tensor<[16, 8], bf16> {lostwax.weight = "model.embed_tokens.weight", lostwax.stored = "bf16"}
+    %table: !lostwax.tensor<[16, 8], bf16> {lostwax.weight = "model.embed_tokens.weight", lostwax.stored = #lostwax.stored<bf16>}
   ) -> (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T, 8], bf16>) {
   %d = "core.embed"(%tokens, %table) : (!lostwax.tensor<[T], i32>, !lostwax.tensor<[16, 8], bf16>) -> !lostwax.tensor<[T, 8], bf16>
   %r = "core.zeros_like"(%d) : (!lostwax.tensor<[T, 8], bf16>) -> !lostwax.tensor<[T, 8], bf16>
@@ -14,23 +14,23 @@ func.func @dense(%delta: !lostwax.tensor<[T, 8], bf16> {lostwax.carry = "delta"}
     %page_table: !lostwax.tensor<[B, P], i32> {lostwax.input = "page_table"},
     %latent: !lostwax.cache<"latent", N, 64, [6, 2], "bf16">,
     %index_key: !lostwax.cache<"index_key", N, 64, [4], "bf16">,
-    %input_norm: !lostwax.tensor<[8], bf16> {lostwax.weight = "input_layernorm.weight", lostwax.stored = "bf16"},
-    %q_a: !lostwax.tensor<[6, 8], bf16> {lostwax.weight = "self_attn.q_a_proj.weight", lostwax.stored = "f8E4M3FN:128x128"},
-    %q_a_norm: !lostwax.tensor<[6], bf16> {lostwax.weight = "self_attn.q_a_layernorm.weight", lostwax.stored = "bf16"},
-    %q_b: !lostwax.tensor<[12, 6], bf16> {lostwax.weight = "self_attn.q_b_proj.weight", lostwax.stored = "f8E4M3FN:128x128"},
-    %kv_a: !lostwax.tensor<[8, 8], bf16> {lostwax.weight = "self_attn.kv_a_proj_with_mqa.weight", lostwax.stored = "f8E4M3FN:128x128"},
-    %kv_a_norm: !lostwax.tensor<[6], bf16> {lostwax.weight = "self_attn.kv_a_layernorm.weight", lostwax.stored = "bf16"},
-    %kv_b: !lostwax.tensor<[14, 6], bf16> {lostwax.weight = "self_attn.kv_b_proj.weight", lostwax.stored = "f8E4M3FN:128x128"},
-    %o: !lostwax.tensor<[8, 6], bf16> {lostwax.weight = "self_attn.o_proj.weight", lostwax.stored = "f8E4M3FN:128x128"},
-    %wq_b: !lostwax.tensor<[8, 6], bf16> {lostwax.weight = "self_attn.indexer.wq_b.weight", lostwax.stored = "f8E4M3FN:128x128"},
-    %wk: !lostwax.tensor<[4, 8], bf16> {lostwax.weight = "self_attn.indexer.wk.weight", lostwax.stored = "f8E4M3FN:128x128"},
-    %k_norm: !lostwax.tensor<[4], f32> {lostwax.weight = "self_attn.indexer.k_norm.weight", lostwax.stored = "f32"},
-    %k_bias: !lostwax.tensor<[4], f32> {lostwax.weight = "self_attn.indexer.k_norm.bias", lostwax.stored = "f32"},
-    %iw: !lostwax.tensor<[2, 8], bf16> {lostwax.weight = "self_attn.indexer.weights_proj.weight", lostwax.stored = "bf16"},
-    %post_norm: !lostwax.tensor<[8], bf16> {lostwax.weight = "post_attention_layernorm.weight", lostwax.stored = "bf16"},
-    %gate: !lostwax.tensor<[10, 8], bf16> {lostwax.weight = "mlp.gate_proj.weight", lostwax.stored = "f8E4M3FN:128x128"},
-    %up: !lostwax.tensor<[10, 8], bf16> {lostwax.weight = "mlp.up_proj.weight", lostwax.stored = "f8E4M3FN:128x128"},
-    %down: !lostwax.tensor<[8, 10], bf16> {lostwax.weight = "mlp.down_proj.weight", lostwax.stored = "f8E4M3FN:128x128"}
+    %input_norm: !lostwax.tensor<[8], bf16> {lostwax.weight = "input_layernorm.weight", lostwax.stored = #lostwax.stored<bf16>},
+    %q_a: !lostwax.tensor<[6, 8], bf16> {lostwax.weight = "self_attn.q_a_proj.weight", lostwax.stored = #lostwax.stored<f8E4M3FN, #lostwax.block_scale<128, 128, f32>>},
+    %q_a_norm: !lostwax.tensor<[6], bf16> {lostwax.weight = "self_attn.q_a_layernorm.weight", lostwax.stored = #lostwax.stored<bf16>},
+    %q_b: !lostwax.tensor<[12, 6], bf16> {lostwax.weight = "self_attn.q_b_proj.weight", lostwax.stored = #lostwax.stored<f8E4M3FN, #lostwax.block_scale<128, 128, f32>>},
+    %kv_a: !lostwax.tensor<[8, 8], bf16> {lostwax.weight = "self_attn.kv_a_proj_with_mqa.weight", lostwax.stored = #lostwax.stored<f8E4M3FN, #lostwax.block_scale<128, 128, f32>>},
+    %kv_a_norm: !lostwax.tensor<[6], bf16> {lostwax.weight = "self_attn.kv_a_layernorm.weight", lostwax.stored = #lostwax.stored<bf16>},
+    %kv_b: !lostwax.tensor<[14, 6], bf16> {lostwax.weight = "self_attn.kv_b_proj.weight", lostwax.stored = #lostwax.stored<f8E4M3FN, #lostwax.block_scale<128, 128, f32>>},
+    %o: !lostwax.tensor<[8, 6], bf16> {lostwax.weight = "self_attn.o_proj.weight", lostwax.stored = #lostwax.stored<f8E4M3FN, #lostwax.block_scale<128, 128, f32>>},
+    %wq_b: !lostwax.tensor<[8, 6], bf16> {lostwax.weight = "self_attn.indexer.wq_b.weight", lostwax.stored = #lostwax.stored<f8E4M3FN, #lostwax.block_scale<128, 128, f32>>},
+    %wk: !lostwax.tensor<[4, 8], bf16> {lostwax.weight = "self_attn.indexer.wk.weight", lostwax.stored = #lostwax.stored<f8E4M3FN, #lostwax.block_scale<128, 128, f32>>},
+    %k_norm: !lostwax.tensor<[4], f32> {lostwax.weight = "self_attn.indexer.k_norm.weight", lostwax.stored = #lostwax.stored<f32>},
+    %k_bias: !lostwax.tensor<[4], f32> {lostwax.weight = "self_attn.indexer.k_norm.bias", lostwax.stored = #lostwax.stored<f32>},
+    %iw: !lostwax.tensor<[2, 8], bf16> {lostwax.weight = "self_attn.indexer.weights_proj.weight", lostwax.stored = #lostwax.stored<bf16>},
+    %post_norm: !lostwax.tensor<[8], bf16> {lostwax.weight = "post_attention_layernorm.weight", lostwax.stored = #lostwax.stored<bf16>},
+    %gate: !lostwax.tensor<[10, 8], bf16> {lostwax.weight = "mlp.gate_proj.weight", lostwax.stored = #lostwax.stored<f8E4M3FN, #lostwax.block_scale<128, 128, f32>>},
+    %up: !lostwax.tensor<[10, 8], bf16> {lostwax.weight = "mlp.up_proj.weight", lostwax.stored = #lostwax.stored<f8E4M3FN, #lostwax.block_scale<128, 128, f32>>},
+    %down: !lostwax.tensor<[8, 10], bf16> {lostwax.weight = "mlp.down_proj.weight", lostwax.stored = #lostwax.stored<f8E4M3FN, #lostwax.block_scale<128, 128, f32>>}
   ) -> (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T, 8], bf16>, !lostwax.cache<"latent", N, 64, [6, 2], "bf16"> {lostwax.alias = 6 : i64}, !lostwax.cache<"index_key", N, 64, [4], "bf16"> {lostwax.alias = 7 : i64}) {
   %s = "core.add"(%residual, %delta) : (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T, 8], bf16>) -> !lostwax.tensor<[T, 8], f32>
   %residual1 = "core.cast"(%s) : (!lostwax.tensor<[T, 8], f32>) -> !lostwax.tensor<[T, 8], bf16>
@@ -71,7 +71,7 @@ func.func @dense(%delta: !lostwax.tensor<[T, 8], bf16> {lostwax.carry = "delta"}
 }
 func.func @norm(%delta: !lostwax.tensor<[T, 8], bf16> {lostwax.carry = "delta"},
     %residual: !lostwax.tensor<[T, 8], bf16> {lostwax.carry = "residual"},
-    %norm: !lostwax.tensor<[8], bf16> {lostwax.weight = "model.norm.weight", lostwax.stored = "bf16"}
+    %norm: !lostwax.tensor<[8], bf16> {lostwax.weight = "model.norm.weight", lostwax.stored = #lostwax.stored<bf16>}
   ) -> (!lostwax.tensor<[T, 8], bf16> {lostwax.state = "hidden"}) {
   %s = "core.add"(%residual, %delta) : (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[T, 8], bf16>) -> !lostwax.tensor<[T, 8], f32>
   %x = "core.rms_norm"(%s, %norm) <{eps = 1.000000e-06 : f64}> : (!lostwax.tensor<[T, 8], f32>, !lostwax.tensor<[8], bf16>) -> !lostwax.tensor<[T, 8], bf16>
@@ -82,7 +82,7 @@ func.func @pick_head(%hidden: !lostwax.tensor<[S, 8], bf16> {lostwax.state = "hi
     %temperature: !lostwax.tensor<[R], f32> {lostwax.input = "temperature"},
     %seeds: !lostwax.tensor<[R], i32> {lostwax.input = "seeds"},
     %counters: !lostwax.tensor<[R], i32> {lostwax.input = "counters"},
-    %lm_head: !lostwax.tensor<[16, 8], bf16> {lostwax.weight = "lm_head.weight", lostwax.stored = "bf16"}
+    %lm_head: !lostwax.tensor<[16, 8], bf16> {lostwax.weight = "lm_head.weight", lostwax.stored = #lostwax.stored<bf16>}
   ) -> (!lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>) {
   %h = "core.gather_rows"(%hidden, %logit_rows) : (!lostwax.tensor<[S, 8], bf16>, !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R, 8], bf16>
   %logits = "quant.linear"(%h, %lm_head) : (!lostwax.tensor<[R, 8], bf16>, !lostwax.tensor<[16, 8], bf16>) -> !lostwax.tensor<[R, 16], f32>
@@ -95,7 +95,7 @@ func.func @score_head(%hidden: !lostwax.tensor<[S, 8], bf16> {lostwax.state = "h
     %seeds: !lostwax.tensor<[R], i32> {lostwax.input = "seeds"},
     %counters: !lostwax.tensor<[R], i32> {lostwax.input = "counters"},
     %targets: !lostwax.tensor<[R], i32> {lostwax.input = "targets"},
-    %lm_head: !lostwax.tensor<[16, 8], bf16> {lostwax.weight = "lm_head.weight", lostwax.stored = "bf16"}
+    %lm_head: !lostwax.tensor<[16, 8], bf16> {lostwax.weight = "lm_head.weight", lostwax.stored = #lostwax.stored<bf16>}
   ) -> (!lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R, 20], i32>, !lostwax.tensor<[R, 20], f32>) {
   %h = "core.gather_rows"(%hidden, %logit_rows) : (!lostwax.tensor<[S, 8], bf16>, !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R, 8], bf16>
   %logits = "quant.linear"(%h, %lm_head) : (!lostwax.tensor<[R, 8], bf16>, !lostwax.tensor<[16, 8], bf16>) -> !lostwax.tensor<[R, 16], f32>

@@ -24,7 +24,7 @@ from lostwax.frontend.capture import capture
 from lostwax.frontend.checkpoint import open_checkpoint
 from lostwax.frontend.new_checkpoint import new_checkpoint
 from lostwax.ir.contract.ranks import ALONE, Rank
-from lostwax.ir.contract.weights import Source, StoredWeight, WeightPlan
+from lostwax.ir.contract.weights import Source, Split, StoredWeight, Transpose, WeightPlan
 from lostwax.ir.reference.dtype import Scaled, Value
 from lostwax.ir.reference.weight_forms import stored_weight
 
@@ -64,14 +64,14 @@ def _value(checkpoint: Path, source: Source) -> Value:
     values = _array(checkpoint, source.file, source.tensor)
     if source.scale is None:
         return values
-    return Scaled(values, _array(checkpoint, source.file, source.scale), 128, 128)
+    return Scaled(values, _array(checkpoint, source.scale.file, source.scale.tensor), 128, 128)
 
 
 def _split(plan: WeightPlan) -> Iterator[tuple[str, StoredWeight]]:
     """Every stored weight that ranks split, with its layer's prefix."""
     for prefix, group in plan.groups.items():
         for stored in plan.stored[group]:
-            if stored.splits:
+            if any(isinstance(step, Split) for step in stored.steps):
                 yield prefix, stored
 
 
@@ -86,12 +86,12 @@ def test_each_rank_loads_its_slices(checkpoint: Path, plan: WeightPlan) -> None:
         loaded = load_weights(plan, checkpoint, driver, rank)
         for prefix, stored in _split(plan):
             parts = [
-                [_value(checkpoint, s) for s in plan.sources[prefix + p]] for p in stored.parts
+                [_value(checkpoint, s) for s in plan.sources[prefix + p.name]] for p in stored.parts
             ]
             want = stored_weight(stored, parts, rank)
             assert want.shape == stored.shape
             assert loaded[prefix, stored.name].numpy().tobytes() == _bytes(want), stored.name
-            kinds |= {part.rsplit(".", 2)[-2] for part in stored.parts}
+            kinds |= {part.name.rsplit(".", 2)[-2] for part in stored.parts}
     assert kinds == {
         "q_b_proj", "kv_b_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"
     }  # fmt: skip
@@ -101,13 +101,13 @@ def test_slices_are_the_whole_cut_in_rank_order(checkpoint: Path, plan: WeightPl
     for prefix, stored in _split(plan):
         if (
             len(stored.parts) > 1
-            or stored.scale
-            or any(s.kind == "transpose" for s in stored.steps)
+            or stored.is_scale
+            or any(isinstance(s, Transpose) for s in stored.steps)
         ):
             continue
-        parts = [[_value(checkpoint, s) for s in plan.sources[prefix + p]] for p in stored.parts]
-        axis = stored.splits[0]
-        assert axis is not None
+        names = [prefix + part.name for part in stored.parts]
+        parts = [[_value(checkpoint, s) for s in plan.sources[name]] for name in names]
+        (axis,) = (s.axis for s in stored.steps if isinstance(s, Split))
         slices = [stored_weight(stored, parts, rank) for rank in RANKS]
         shape = list(stored.shape)
         shape[axis] *= 2

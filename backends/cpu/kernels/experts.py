@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from lostwax.backends.portable.kernels.blocks import dequantise
-from lostwax.backends.portable.kernels.fp8 import BLOCK, rounded, widen
+from lostwax.backends.portable.kernels.fp8 import rounded, widen
+from lostwax.ir.contract.scale_layout import FP8_BLOCK
 
 Hidden = Callable[[torch.Tensor, int], torch.Tensor]
 Product = Callable[[torch.Tensor, int], torch.Tensor]
@@ -126,6 +127,6 @@ def experts_apart(
         return F.silu(times(rows, gate, gate_scale, e)).mul_(times(rows, up, up_scale, e))
 
     def product(rows: torch.Tensor, e: int) -> torch.Tensor:
-        return times(rounded(rows, x.dtype, hidden_fmt, BLOCK), down, down_scale, e)
+        return times(rounded(rows, x.dtype, hidden_fmt, FP8_BLOCK), down, down_scale, e)
 
     _run(wide, ids, weights, gate.shape[0], out, hidden, product)

@@ -15,12 +15,13 @@ from lostwax.backends.cpu.kernels.experts import by_expert
 from lostwax.backends.cpu.kernels.spans import Span, real_rows, spans_of
 from lostwax.backends.cpu.row_block import ROWS
 from lostwax.backends.portable.kernels.attention import absorb, head_weights, write_heads
-from lostwax.backends.portable.kernels.blocks import BLOCK, dequantise
+from lostwax.backends.portable.kernels.blocks import dequantise
 from lostwax.backends.portable.kernels.elementwise import silu
 from lostwax.backends.portable.kernels.fp8 import rounded, widen
 from lostwax.backends.portable.kernels.indexer import row_logits
 from lostwax.backends.portable.kernels.paging import cached_rows, rows_of_one, selected_rows
 from lostwax.backends.portable.kernels.selection import every, topk
+from lostwax.ir.contract.scale_layout import FP8_BLOCK
 
 
 def in_blocks(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
@@ -51,7 +52,7 @@ def linear(
     wide = x.to(kept) if x_scale is None else widen(x, x_scale)
     for start in range(0, weight.shape[0], row_tile):
         stop = min(start + row_tile, weight.shape[0])
-        blocks = None if scale is None else scale[start // BLOCK : -(-stop // BLOCK)]
+        blocks = None if scale is None else scale[start // FP8_BLOCK : -(-stop // FP8_BLOCK)]
         tile = dequantise(weight[start:stop], blocks, wide.dtype)
         out[:, start:stop].copy_(in_blocks(wide, tile.t()))
 
@@ -153,6 +154,6 @@ def experts(
         return silu(times(rows, gate, gate_scale, e)).mul_(times(rows, up, up_scale, e))
 
     def product(rows: torch.Tensor, e: int) -> torch.Tensor:
-        return times(rounded(rows, x.dtype, hidden_fmt, BLOCK), down, down_scale, e)
+        return times(rounded(rows, x.dtype, hidden_fmt, FP8_BLOCK), down, down_scale, e)
 
     by_expert(wide, ids, weights, gate.shape[0], out, hidden, product)

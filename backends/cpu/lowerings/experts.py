@@ -5,7 +5,7 @@ from __future__ import annotations
 from lostwax.backends import predicates as P
 from lostwax.backends.lowering import Knobs, Lowering, Match, Work
 from lostwax.backends.portable.lowerings.calls import Emit, f32_bytes, launch
-from lostwax.backends.portable.lowerings.experts import expert_views, hidden_consts
+from lostwax.backends.portable.lowerings.experts import IN_BLOCKS, expert_views, hidden_consts
 from lostwax.backends.portable.lowerings.linear import same_dtype, transposed, weight_pass
 from lostwax.ir.contract.program import Launch
 from lostwax.ir.contract.weights import ROW_MAJOR, WeightForm
@@ -117,7 +117,7 @@ CPU_EXPERTS = (
         name="cpu_experts_apart",
         pattern=Region.single(ExpertsOp),
         emit=_emit_apart,
-        when=ON_HOST,
+        when=ON_HOST & IN_BLOCKS,
         work=_apart_work,
         allocates=_bytes,
     ),

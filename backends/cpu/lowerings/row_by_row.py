@@ -17,7 +17,12 @@ from lostwax.backends.portable.lowerings.attention import (
     absorbed_work,
 )
 from lostwax.backends.portable.lowerings.calls import copies_of_rows, f32_bytes, launch, scale_view
-from lostwax.backends.portable.lowerings.experts import expert_bytes, expert_views, hidden_consts
+from lostwax.backends.portable.lowerings.experts import (
+    IN_BLOCKS,
+    expert_bytes,
+    expert_views,
+    hidden_consts,
+)
 from lostwax.backends.portable.lowerings.fp8 import hadamard_signs
 from lostwax.backends.portable.lowerings.indexer import (
     INDEX_LAYOUTS,
@@ -153,8 +158,11 @@ def _rows_apart(
 
 
 CPU_ROW_BY_ROW = (
-    _rows_apart(
-        "cpu_linear_blocks", Region.single(LinearOp), _emit_linear, _linear_work, _linear_bytes
+    replace(
+        _rows_apart(
+            "cpu_linear_blocks", Region.single(LinearOp), _emit_linear, _linear_work, _linear_bytes
+        ),
+        when=ON_HOST & P.weight_blocks("weight") & P.row_blocks("x"),
     ),
     replace(
         _rows_apart(
@@ -174,13 +182,20 @@ CPU_ROW_BY_ROW = (
             _attend_work,
             lambda match, knobs: absorbed_bytes(Sizes(match, is_dense=False), 1),
         ),
-        when=ON_HOST & LATENT_LAYOUTS,
+        when=ON_HOST & LATENT_LAYOUTS & P.weight_blocks("kv_b"),
     ),
     replace(
         _rows_apart("cpu_index_topk_rows", INDEX_TOPK, _emit_index, _index_work, _index_bytes),
-        when=ON_HOST & INDEX_LAYOUTS,
+        when=ON_HOST & INDEX_LAYOUTS & P.row_blocks("q"),
     ),
-    _rows_apart(
-        "cpu_experts_blocks", Region.single(ExpertsOp), _emit_experts, _experts_work, _experts_bytes
+    replace(
+        _rows_apart(
+            "cpu_experts_blocks",
+            Region.single(ExpertsOp),
+            _emit_experts,
+            _experts_work,
+            _experts_bytes,
+        ),
+        when=ON_HOST & IN_BLOCKS,
     ),
 )

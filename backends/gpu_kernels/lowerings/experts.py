@@ -11,14 +11,14 @@ from lostwax.backends.gpu_kernels.lowerings.launches import (
 )
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
 from lostwax.backends.portable.lowerings.experts import expert_bytes
-from lostwax.backends.predicates import Predicate, dtype, encoded_for_target, plain
+from lostwax.backends.predicates import Predicate, dtype, encoded_for_target, plain, weight_blocks
 from lostwax.ir.contract.program import Launch, View
+from lostwax.ir.contract.scale_layout import FP8_BLOCK
 from lostwax.ir.dialects.moe import ExpertsOp, RouteOp
 from lostwax.ir.region import Region
 
 _KERNELS = "lostwax.backends.gpu_kernels"
 _MAX_EXPERTS = 1024  # one program holds a row's scores in registers
-_SCALE_BLOCK = 128
 
 
 def _emit_route(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
@@ -84,7 +84,7 @@ def _emit_experts(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     hidden, _ = _hidden(match, match.workspace)
     x, out, ids = match.view("x"), match.view("op.out"), match.view("ids")
     sizes = {"INTER": inter, "DIM": dim, "TOP_K": top_k}
-    scaled = {"SCALED": int(match.is_scaled("gate"))}
+    scaled = {"BLOCK_SCALE": FP8_BLOCK if match.is_scaled("gate") else 0}
     lines, width = knobs["block_lines"], knobs["block_width"]
     first = triton_launch(
         match,
@@ -139,6 +139,7 @@ EXPERTS = Lowering(
     emit=_emit_experts,
     when=dtype("x", "f32", "bf16")
     & plain("x")
+    & weight_blocks("gate", "up", "down")
     & encoded_for_target("gate")
     & encoded_for_target("up")
     & encoded_for_target("down"),

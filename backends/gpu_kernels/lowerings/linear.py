@@ -8,8 +8,16 @@ from lostwax.backends.gpu_kernels.lowerings.launches import (
     triton_launch,
 )
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
-from lostwax.backends.predicates import Predicate, axis_at_most, dtype, encoded_for_target
+from lostwax.backends.predicates import (
+    Predicate,
+    axis_at_most,
+    dtype,
+    encoded_for_target,
+    row_blocks,
+    weight_blocks,
+)
 from lostwax.ir.contract.program import Launch, View
+from lostwax.ir.contract.scale_layout import FP8_BLOCK
 from lostwax.ir.dialects.core import SiluMulOp
 from lostwax.ir.dialects.quant import LinearOp
 from lostwax.ir.region import Region
@@ -17,7 +25,6 @@ from lostwax.ir.region import Region
 _KERNELS = "lostwax.backends.gpu_kernels"
 _MAX_ROWS = 64  # beyond, converting the weight once for the vendor's product costs less
 _BLOCK_ROWS = 16  # the matrix units' smallest side
-_SCALE_BLOCK = 128
 _BLOCK_COLUMNS = 1024
 _MIN_BLOCKS = 4  # of a split by rule: shorter ones cost more to sum than they save
 
@@ -26,7 +33,7 @@ def _splits(match: Match, knobs: Knobs) -> tuple[int, int]:
     """Splits of K and scale blocks of each: about one program a compute unit, at most 8 splits."""
     rows = match.shape("x")[0]
     n, k = match.shape("weight")
-    blocks = -(-k // _SCALE_BLOCK)
+    blocks = -(-k // FP8_BLOCK)
     programs = -(-n // knobs["block_n"]) * -(-rows // _BLOCK_ROWS)
     filling = min(8, match.target.compute_units // programs, blocks // _MIN_BLOCKS)
     wanted = knobs["splits"] or max(1, filling)
@@ -69,6 +76,7 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
         {
             "BLOCK_ROWS": _BLOCK_ROWS,
             "BLOCK_N": knobs["block_n"],
+            "BLOCK_SCALE": FP8_BLOCK,
             "X_SCALED": int(x_scaled),
             "WIDE_DOT": int(match.dtype("x") == "f32"),
         },
@@ -116,6 +124,8 @@ LINEAR = Lowering(
     pattern=Region.single(LinearOp),
     emit=_emit,
     when=Predicate(_weight_is_scaled)
+    & weight_blocks("weight")
+    & row_blocks("x")
     & encoded_for_target("weight")
     & encoded_for_target("x")
     & dtype("op.out", "f32", "bf16")

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from lostwax.backends.portable.kernels.blocks import dequantise
-from lostwax.backends.portable.kernels.fp8 import BLOCK, rounded, widen
+from lostwax.backends.portable.kernels.fp8 import rounded, widen
+from lostwax.ir.contract.scale_layout import FP8_BLOCK
 
 
 def experts_gather(
@@ -46,7 +47,7 @@ def experts_gather(
         e = index[at]
         hidden = F.silu(torch.bmm(chosen(gate, gate_scale, e), wide[at]))
         hidden = hidden * torch.bmm(chosen(up, up_scale, e), wide[at])
-        entering = rounded(hidden[..., 0], x.dtype, hidden_fmt, BLOCK)[..., None]
+        entering = rounded(hidden[..., 0], x.dtype, hidden_fmt, FP8_BLOCK)[..., None]
         result = torch.bmm(chosen(down, down_scale, e), entering)[..., 0]
         total = _add_rows(total, owner[at], result * share[at, None])
     out.copy_(total)
@@ -92,6 +93,6 @@ def experts_dense(
     for e in range(experts):
         hidden = F.silu(torch.mm(wide, expert(gate, gate_scale, e)))
         hidden = hidden * torch.mm(wide, expert(up, up_scale, e))
-        hidden = rounded(hidden, x.dtype, hidden_fmt, BLOCK) * share[:, e : e + 1]
+        hidden = rounded(hidden, x.dtype, hidden_fmt, FP8_BLOCK) * share[:, e : e + 1]
         total.addmm_(hidden, expert(down, down_scale, e))
     out.copy_(total)

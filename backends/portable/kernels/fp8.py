@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import torch
 
+from lostwax.ir.contract.scale_layout import FP8_BLOCK
+
 LEAST_AMAX = 1e-4  # official act_quant: keeps the scale of a block of zeros above 0
-BLOCK = 128  # checkpoint and cache layouts: columns under one scale
 
 
-def widen(values: torch.Tensor, scales: torch.Tensor | None, block: int = BLOCK) -> torch.Tensor:
+def widen(
+    values: torch.Tensor, scales: torch.Tensor | None, block: int = FP8_BLOCK
+) -> torch.Tensor:
     """f32 values [..., D] times scales [..., ceil(D / block)], if there are any."""
     wide = values.float()
     if scales is None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from lostwax.backends.portable.kernels.blocks import BLOCK, dequantise
+from lostwax.backends.portable.kernels.blocks import dequantise
 from lostwax.backends.portable.kernels.fp8 import widen
+from lostwax.ir.contract.scale_layout import FP8_BLOCK
 
 
 def linear(
@@ -20,7 +21,7 @@ def linear(
 ) -> None:
     """Write x W^T: x [T, K] (fp8 with scales), weight [N, K] (any strides), out [T, N].
 
-    What must be converted is converted `row_tile` rows of the weight at a time (a multiple of 128).
+    What must be converted is converted `row_tile` rows of the weight at a time: whole blocks.
     """
     if scale is None and x.dtype == weight.dtype == out.dtype:
         torch.mm(x, weight.t(), out=out)
@@ -29,7 +30,7 @@ def linear(
     wide = x.to(kept) if x_scale is None else widen(x, x_scale)
     for start in range(0, weight.shape[0], row_tile):
         stop = min(start + row_tile, weight.shape[0])
-        blocks = None if scale is None else scale[start // BLOCK : -(-stop // BLOCK)]
+        blocks = None if scale is None else scale[start // FP8_BLOCK : -(-stop // FP8_BLOCK)]
         tile = dequantise(weight[start:stop], blocks, kept)
         out[:, start:stop].copy_(torch.mm(wide, tile.t()))
 

@@ -41,7 +41,8 @@ DENSE = Region(
 SPARSE = Region.single(AttendOp)
 
 LATENT_LAYOUTS = P.layout("cache_in", "f32", "bf16", "fp8_656", "fp8_576")
-"""What the kernels read: `kernels/paging.py` widens it."""
+"""What the kernels read of caches: `kernels/paging.py` widens it."""
+READABLE = LATENT_LAYOUTS & P.weight_blocks("kv_b")
 
 
 class Sizes:
@@ -131,7 +132,7 @@ def attend_lowering(
         name=name,
         pattern=DENSE if is_dense else SPARSE,
         emit=emit,
-        when=LATENT_LAYOUTS,
+        when=READABLE,
         knobs=(Knob("row_tile", tiles),),
         prepare=row_requests,
         work=lambda match, knobs: work(Sizes(match, is_dense), knobs["row_tile"]),

@@ -8,7 +8,8 @@ from math import prod
 
 from lostwax.backends.lowering import Knobs, Match, Work
 from lostwax.ir.contract.cache_layout import LAYOUTS
-from lostwax.ir.contract.program import DTYPE_BYTES, Const, HostCall, Launch, View
+from lostwax.ir.contract.dtypes import DTYPE_BYTES
+from lostwax.ir.contract.program import Const, HostCall, Launch, View
 
 KERNELS = "lostwax.backends.portable.kernels."
 

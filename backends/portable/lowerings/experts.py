@@ -10,10 +10,13 @@ from lostwax.backends.portable.lowerings.calls import (
     torch_calls,
     value_bytes,
 )
+from lostwax.backends.predicates import row_blocks, weight_blocks
 from lostwax.ir.contract.program import Const, Launch, View
 from lostwax.ir.dialects.moe import ExpertsOp, RouteOp
 from lostwax.ir.region import Region
 
+IN_BLOCKS = row_blocks("x") & weight_blocks("gate", "up", "down")
+"""What kernels of experts that are stored apart read."""
 ROUTE_CONSTS = ("top_k", "n_group", "topk_group", "normalise", "scale")
 
 
@@ -101,6 +104,7 @@ EXPERTS = (
         name="portable_experts_gather",
         pattern=Region.single(ExpertsOp),
         emit=_emit_gather,
+        when=IN_BLOCKS,
         knobs=(Knob("pair_tile", (16, 4, 64)),),
         work=_gather_work,
         allocates=_gather_bytes,
@@ -109,6 +113,7 @@ EXPERTS = (
         name="portable_experts_dense",
         pattern=Region.single(ExpertsOp),
         emit=_emit_dense,
+        when=IN_BLOCKS,
         work=_dense_work,
         allocates=_dense_bytes,
     ),

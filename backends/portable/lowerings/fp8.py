@@ -5,12 +5,11 @@ from __future__ import annotations
 from lostwax.backends.lowering import Knobs, Lowering, Match
 from lostwax.backends.portable.lowerings.calls import KERNELS, f32_bytes, launch, torch_calls
 from lostwax.ir.contract.program import Launch
+from lostwax.ir.contract.scale_layout import BlockScale
 from lostwax.ir.contract.step import StepOp
 from lostwax.ir.dialects.dsa import HadamardOp
 from lostwax.ir.dialects.quant import QuantiseOp
 from lostwax.ir.region import Region
-
-BLOCK = 128  # the only width of scale blocks in checkpoints and cache layouts
 
 
 def hadamard_signs(match: Match) -> tuple[StepOp, ...]:
@@ -31,7 +30,9 @@ def _emit_hadamard(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
 
 def _emit_quantise(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     views = (match.view("x"), match.view("op.out"), match.view("op.out:scale"))
-    consts = {"scale_fmt": match.attr("op", "scale_fmt"), "block": BLOCK}
+    scale = match.scale("op.out")
+    assert isinstance(scale, BlockScale)  # the op's verifier
+    consts = {"scale_fmt": match.attr("op", "scale_fmt"), "block": scale.cols}
     return launch("portable_quantise", "fp8:quantise", views, consts)
 
 

@@ -35,6 +35,7 @@ INDEX_TOPK = Region(
 """8,192 rows of logits at 160k context are 5 GB: fused, only a tile of them exists."""
 
 INDEX_LAYOUTS = P.layout("cache_in", "f32", "bf16", "index_paged", "index_row")
+READABLE = INDEX_LAYOUTS & P.row_blocks("q")
 
 TOPK_CALLS = 10
 
@@ -119,7 +120,7 @@ INDEXER = (
         name="portable_index_logits",
         pattern=Region.single(IndexLogitsOp),
         emit=_emit_logits,
-        when=INDEX_LAYOUTS,
+        when=READABLE,
         prepare=row_requests,
         work=lambda match, knobs: _logits_work(match, match.shape("q")[0]),
         allocates=lambda match, knobs: _logits_bytes(match, match.shape("q")[0]),
@@ -145,7 +146,7 @@ INDEXER = (
         pattern=INDEX_TOPK,
         emit=_emit_index_topk,
         knobs=(Knob("row_tile", (128, 32, 8, 1, 1024)),),
-        when=INDEX_LAYOUTS,
+        when=READABLE,
         prepare=row_requests,
         workspace=lambda match, knobs: f32_bytes(_tile(match, knobs), columns(match)),
         work=_index_topk_work,

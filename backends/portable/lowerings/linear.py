@@ -9,7 +9,8 @@ from lostwax.backends import predicates as P
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
 from lostwax.backends.portable.lowerings.calls import Emit, f32_bytes, launch, scale_view
 from lostwax.backends.predicates import Predicate
-from lostwax.ir.contract.program import DTYPE_BYTES, Launch, View
+from lostwax.ir.contract.dtypes import DTYPE_BYTES
+from lostwax.ir.contract.program import Launch, View
 from lostwax.ir.contract.weights import WeightForm
 from lostwax.ir.dialects.quant import LinearOp
 from lostwax.ir.region import Node, Region
@@ -156,6 +157,7 @@ LINEAR = (
         name="portable_linear",
         pattern=Region.single(LinearOp),
         emit=_emit_linear,
+        when=P.weight_blocks("weight") & P.row_blocks("x"),
         knobs=(ROW_TILE,),
         work=_linear_work(is_transposed=False),
         allocates=_linear_allocates,
@@ -164,7 +166,7 @@ LINEAR = (
         name="portable_linear_transposed",
         pattern=Region.single(LinearOp),
         emit=_emit_transposed,
-        when=P.plain("weight"),
+        when=P.plain("weight") & P.row_blocks("x"),
         knobs=(ROW_TILE,),
         weights={"weight": TRANSPOSED},
         work=_linear_work(is_transposed=True),

@@ -204,7 +204,7 @@ def note_of(checkpoint: Path, weights: WeightTable) -> CheckpointNote:
     from lostwax.backends.runtime.checkpoint_content import content_digests
 
     sources = [s for each in weights.values() for s in each]
-    files = {s.file for s in sources} | {s.scale_file for s in sources if s.scale_file}
+    files = {s.file for s in sources} | {s.scale.file for s in sources if s.scale}
     return CheckpointNote(path=str(checkpoint.resolve()), files=content_digests(checkpoint, files))
 
 

@@ -5,7 +5,7 @@
 // f32 reaches arguments, results, caches, calls; ids and what was f32 stay. No scales are left.
 // F32-LABEL: func.func @block(
 // F32-SAME: %x: !lostwax.tensor<[T, 8], f32>, %slots: !lostwax.tensor<[T], i32>, %index_key: !lostwax.cache<"index_key", N, 64, [4], "f32">
-// F32-SAME: %w: !lostwax.tensor<[4, 8], f32> {lostwax.weight = "wk.weight", lostwax.stored = "f8E4M3FN:128x128"}
+// F32-SAME: %w: !lostwax.tensor<[4, 8], f32> {lostwax.weight = "wk.weight", lostwax.stored = #lostwax.stored<f8E4M3FN, #lostwax.block_scale<128, 128, f32>>}
 // F32-SAME: %n: !lostwax.tensor<[4], f32>
 // F32-SAME: %b: !lostwax.tensor<[4], f32>
 // F32-SAME: -> (!lostwax.tensor<[T, 4], f32>, !lostwax.cache<"index_key", N, 64, [4], "f32"> {lostwax.alias = 2 : i64})
@@ -19,15 +19,15 @@
 // STORED-SAME: %x: !lostwax.tensor<[T, 8], bf16>
 // STORED-SAME: !lostwax.cache<"index_key", N, 64, [4], "bf16">
 // STORED-SAME: %w: !lostwax.tensor<[4, 8], f8E4M3FN, #lostwax.block_scale<128, 128, f32>>
-// STORED-SAME: %n: !lostwax.tensor<[4], bf16> {lostwax.weight = "norm.weight", lostwax.stored = "f32"}
+// STORED-SAME: %n: !lostwax.tensor<[4], bf16> {lostwax.weight = "norm.weight", lostwax.stored = #lostwax.stored<f32>}
 // STORED-SAME: %b: !lostwax.tensor<[4], f32>
 // STORED: %y = "quant.linear"(%x, %w) : (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[4, 8], f8E4M3FN, #lostwax.block_scale<128, 128, f32>>) -> !lostwax.tensor<[T, 4], bf16>
 
 // dequantised leaves the nominal module as it was: nothing changes.
 // PLAIN-LABEL: func.func @block(
-// PLAIN-SAME: %w: !lostwax.tensor<[4, 8], bf16>
+// PLAIN-SAME: %w: !lostwax.tensor<[4, 8], bf16> {lostwax.weight = "wk.weight", lostwax.stored = #lostwax.stored<f8E4M3FN, #lostwax.block_scale<128, 128, f32>>}
 // PLAIN-NOT: block_scale
-func.func @block(%x: !lostwax.tensor<[T, 8], bf16>, %slots: !lostwax.tensor<[T], i32>, %index_key: !lostwax.cache<"index_key", N, 64, [4], "bf16">, %w: !lostwax.tensor<[4, 8], bf16> {lostwax.weight = "wk.weight", lostwax.stored = "f8E4M3FN:128x128"}, %n: !lostwax.tensor<[4], bf16> {lostwax.weight = "norm.weight", lostwax.stored = "f32"}, %b: !lostwax.tensor<[4], f32> {lostwax.weight = "norm.bias", lostwax.stored = "bf16"}) -> (!lostwax.tensor<[T, 4], bf16>, !lostwax.cache<"index_key", N, 64, [4], "bf16"> {lostwax.alias = 2 : i64}) {
+func.func @block(%x: !lostwax.tensor<[T, 8], bf16>, %slots: !lostwax.tensor<[T], i32>, %index_key: !lostwax.cache<"index_key", N, 64, [4], "bf16">, %w: !lostwax.tensor<[4, 8], bf16> {lostwax.weight = "wk.weight", lostwax.stored = #lostwax.stored<f8E4M3FN, #lostwax.block_scale<128, 128, f32>>}, %n: !lostwax.tensor<[4], bf16> {lostwax.weight = "norm.weight", lostwax.stored = #lostwax.stored<f32>}, %b: !lostwax.tensor<[4], f32> {lostwax.weight = "norm.bias", lostwax.stored = #lostwax.stored<bf16>}) -> (!lostwax.tensor<[T, 4], bf16>, !lostwax.cache<"index_key", N, 64, [4], "bf16"> {lostwax.alias = 2 : i64}) {
   %y = "quant.linear"(%x, %w) : (!lostwax.tensor<[T, 8], bf16>, !lostwax.tensor<[4, 8], bf16>) -> !lostwax.tensor<[T, 4], bf16>
   %z = "core.layer_norm"(%y, %n, %b) <{eps = 1.0e-06 : f64}> : (!lostwax.tensor<[T, 4], bf16>, !lostwax.tensor<[4], bf16>, !lostwax.tensor<[4], f32>) -> !lostwax.tensor<[T, 4], f32>
   %c = "core.cast"(%z) : (!lostwax.tensor<[T, 4], f32>) -> !lostwax.tensor<[T, 4], bf16>
