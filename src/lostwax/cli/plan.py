@@ -118,7 +118,7 @@ def _lines(found: MemoryPlan) -> Iterator[str]:
     yield f"  weights    {_mib(found.weights)}"
     yield f"  arena      {_mib(found.arena)}"
     if found.state:
-        yield f"  state      {_mib(found.state)}  hiddens that drafts read"
+        yield f"  state      {_mib(found.state)}  hiddens that heads and drafts read"
     yield f"  inputs     {_mib(found.inputs)}"
     yield f"  host calls {_mib(found.host_calls)}  at most, outside the arena"
     tokens = found.num_pages * found.page_tokens
