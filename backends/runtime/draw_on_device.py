@@ -30,7 +30,7 @@ from lostwax.backends.runtime.tensors import TORCH_DTYPES
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.probe import Data, Drawn, DrawnScores, GivenPart, GivenWeight
 from lostwax.ir.contract.ranks import ALONE
-from lostwax.ir.contract.weights import Select, StoredWeight
+from lostwax.ir.contract.weights import Requantise, Select, Step, StoredWeight
 from lostwax.ir.reference.dtype import FP8_MAX, NUMPY_DTYPES, Array
 
 
@@ -79,7 +79,7 @@ def weight_content(weight: GivenWeight) -> Content:
 
 def _source(part: GivenPart, stored: StoredWeight, device: torch.device) -> SourceTensors:
     """One part, of which only what the steps read is drawn."""
-    if Select("scales") in stored.steps:
+    if _reads_scales_alone(stored.steps):
         none = torch.zeros(1, dtype=TORCH_DTYPES[part.values.dtype], device=device)
         values = none.expand(part.values.shape)
     else:
@@ -87,6 +87,14 @@ def _source(part: GivenPart, stored: StoredWeight, device: torch.device) -> Sour
     if part.scales is None or not wants_scales(stored.steps):
         return SourceTensors(values)
     return SourceTensors(values, _tensor(part.scales, device))
+
+
+def _reads_scales_alone(steps: Sequence[Step]) -> bool:
+    """Whether scales are selected as they are given: not after numbers were rounded anew."""
+    if Select("scales") not in steps:
+        return False
+    before = steps[: steps.index(Select("scales"))]
+    return not any(isinstance(step, Requantise) for step in before)
 
 
 def _tensor(data: Drawn, device: torch.device) -> torch.Tensor:

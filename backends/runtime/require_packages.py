@@ -25,7 +25,7 @@ def require_packages(requires: Mapping[str, Iterable[str]]) -> None:
     for package, lowerings in sorted(requires.items()):
         if installed_version(package) is None:
             raise MissingPackage(
-                f"the artifact's {one_line(', '.join(sorted(lowerings)))} calls the package"
-                f" {one_line(package)}, which is not installed: install it (`pip install"
-                f" {one_line(package)}`), or compile here without it"
+                f"{one_line(', '.join(sorted(lowerings)))} calls the package {package}, as the"
+                f" artifact's manifest.json says, which is not installed: install it if you trust"
+                f" who made the artifact (`pip install {package}`), or compile here without it"
             )

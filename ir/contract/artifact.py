@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from lostwax.ir.contract.bounds import Bytes, Count, Few, RelativePath, Word
+from lostwax.ir.contract.bounds import Bytes, Count, Few, Package, RelativePath, Word
 from lostwax.ir.contract.caches import CachePlane
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.model import ModelFacts
@@ -87,7 +87,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """An answer does not depend on its neighbours, on chunking nor on drafting."""
     programs: tuple[ProgramRef, ...]
     kernels: tuple[CompiledKernel, ...]
-    requires: dict[Word, tuple[Word, ...]] = {}
+    requires: dict[Package, tuple[Word, ...]] = {}
     """Installed packages that the chosen lowerings call, each with the lowerings that do."""
     toolchain: dict[Word, Word]
     files: dict[RelativePath, str]

@@ -28,6 +28,9 @@ OpenShape = Annotated[
 ]
 """Extents of a view, where -1 stands for as many pages as there are."""
 
+BlockExtent = Annotated[int, msgspec.Meta(ge=1, le=1 << 12)]
+"""Rows or columns under one scale."""
+
 Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
 """How many there are of something that there is at least one of."""
 
@@ -44,6 +47,11 @@ _UNSEEN = (
 
 Word = Annotated[str, msgspec.Meta(max_length=200, pattern=rf"\A[^{_UNSEEN}]*\Z")]
 """A name that messages and logs repeat: one line, all of it to be seen."""
+
+Package = Annotated[
+    str, msgspec.Meta(max_length=100, pattern=r"\A[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
+]
+"""The name of a distribution, as PEP 508 has it: it stands in a command to paste."""
 
 Reason = Annotated[str, msgspec.Meta(max_length=2000)]
 """A sentence, whose reader makes it one clean line before it is shown."""

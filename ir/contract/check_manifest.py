@@ -39,7 +39,43 @@ def check_manifest(manifest: Manifest) -> None:
         manifest.arena_bytes == largest and largest % ARENA_ALIGN == 0,
         f"arena_bytes is {manifest.arena_bytes}, the programs' largest arena has {largest}",
     )
+    _check_complete(manifest)
     _check_kernels(manifest)
+
+
+def _check_complete(manifest: Manifest) -> None:
+    """Every step within the limits has a body whatever its lengths, and every row each head."""
+    limits, refs = manifest.limits, manifest.programs
+    for head in HEADS:
+        require(any(r.segment == head for r in refs), f"programs has no head {head!r}")
+    reqs, pages = limits.max_reqs, -(-limits.max_context // limits.page_tokens)
+    extended = min(limits.max_tokens, reqs * limits.max_context)
+    decoded = reqs * min(limits.max_drafts + 1, limits.max_context)
+    rows = {"extend": extended, "decode": decoded}
+    drafting = any(r.segment == "draft" for r in refs)
+    require(
+        drafting == bool(limits.max_drafts), "programs and limits.max_drafts disagree about drafts"
+    )
+    if drafting:
+        rows["draft"] = max(extended, decoded)
+    for segment, most in rows.items():
+        whole = Bucket(most, min(reqs, most), pages)
+        taken = any(
+            r.segment == segment
+            and not r.guard.terms
+            and r.bucket.tokens >= whole.tokens
+            and r.bucket.reqs >= whole.reqs
+            and r.bucket.pages >= whole.pages
+            for r in refs
+        )
+        require(taken, f"no {segment} program takes the largest step that limits allow, {whole}")
+    largest = max(r.bucket.tokens for r in refs)
+    row = manifest.model.hidden_size * largest
+    require(
+        row > 0 and manifest.state_bytes in (2 * row, 4 * row),
+        f"state_bytes is {manifest.state_bytes}, which holds no {largest} rows of"
+        f" {manifest.model.hidden_size} numbers",
+    )
 
 
 def _check_model(manifest: Manifest) -> None:

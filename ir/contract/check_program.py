@@ -29,13 +29,17 @@ from lostwax.ir.contract.program import (
     View,
     views_of,
 )
-from lostwax.ir.contract.step import HIDDEN, STEP_INPUTS, StepResult, input_shape, inputs_of
+from lostwax.ir.contract.step import HIDDEN, STEP_INPUTS, input_shape, inputs_of
 
 MAX_BLOCK_THREADS = 1024  # CUDA and HIP
 MAX_SHARED_BYTES = 1 << 20
 SCALARS = {"i32": range(-(1 << 31), 1 << 31), "i64": range(-(1 << 63), 1 << 63)}
-ALWAYS = ("ids", "logprobs")
-OUTPUTS = frozenset(StepResult.__struct_fields__) - {"program"}
+PICKED = {"ids": "i32", "logprobs": "f32"}
+SCORED = PICKED | {"target_logprobs": "f32", "top_ids": "i32", "top_logprobs": "f32"}
+"""What heads give, with its dtype: all but the top ones a number a row."""
+RANKED = ("top_ids", "top_logprobs")
+MAX_RANKED = 20
+"""Ids of a row that are ranked at most."""
 
 
 def launches_of(program: Program) -> Iterator[Launch]:
@@ -117,6 +121,7 @@ class ProgramCheck:
             elif view.space == "weight":
                 weights.setdefault(view.name, []).append(view)
             elif view.space == "plane":
+                require(program.segment not in HEADS, "a head reads or writes caches")
                 planes.add(view.name)
                 plane = self._planes.get(view.name)
                 if plane is None:
@@ -136,9 +141,23 @@ class ProgramCheck:
             require_within(view, program.arena_bytes)
         elif view.space == "state":
             require(view.name == HIDDEN, f"there is no state {view.name!r}")
-            require_within(view, self._manifest.state_bytes)
+            self._check_hidden(view, program)
         else:
             require_within(view, _input_bytes(view, program))
+
+    def _check_hidden(self, view: View, program: Program) -> None:
+        """Bodies write their rows, first in the state; heads and drafts read it whole."""
+        width = self._manifest.model.hidden_size
+        every = self._manifest.state_bytes // (width * DTYPE_BYTES[view.dtype])
+        rows = {every} if program.segment in HEADS else {program.bucket.tokens}
+        if program.segment == "draft":
+            rows.add(every)
+        fits = view.offset == 0 and view.strides == (width, 1) and len(view.shape) == 2
+        require(
+            fits and view.shape[1] == width and view.shape[0] in rows,
+            f"it takes {list(view.shape)} at {view.offset} of the hidden state, which has"
+            f" {every} rows of {width} numbers",
+        )
 
     def _check_call(self, call: Call, reach: _Reach, program: Program) -> None:
         for name, views in reach.carry.items():
@@ -162,17 +181,20 @@ class ProgramCheck:
         if program.segment not in HEADS:
             require(not program.outputs, "a body gives hidden rows, and no other outputs")
             return
-        names, rows = program.outputs.keys(), program.bucket.rows
-        unknown = sorted(names - OUTPUTS)
-        require(not unknown, f"it gives {unknown[:1]}, which no step gives")
-        missing = [name for name in ALWAYS if name not in names]
+        wanted, rows = SCORED if program.segment == "score" else PICKED, program.bucket.rows
+        unknown = sorted(program.outputs.keys() - wanted)
+        require(not unknown, f"it gives {unknown[:1]}, which no {program.segment} head gives")
+        missing = [name for name in wanted if name not in program.outputs]
         require(not missing, f"it does not give {missing}")
         for name, view in program.outputs.items():
             require(view.space == "arena", f"its output {name!r} lies in {view.space} memory")
             require_within(view, program.arena_bytes)
+            inner = view.shape[1:]
+            fits = len(inner) == 1 and 1 <= inner[0] <= MAX_RANKED if name in RANKED else not inner
             require(
-                bool(view.shape) and view.shape[0] >= rows,
-                f"its output {name!r} has fewer rows than the {rows} of its bucket",
+                fits and view.shape[:1] == (rows,) and view.dtype == wanted[name],
+                f"its output {name!r} is {view.dtype} {list(view.shape)}, which is no result of"
+                f" its {rows} rows",
             )
 
 

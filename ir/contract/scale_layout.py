@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from lostwax.ir.contract.bounds import Count, Word
+from lostwax.ir.contract.bounds import BlockExtent, Word
 
 FP8_BLOCK = 128
 """Rows and columns of a block in DeepSeek's fp8 checkpoints, and columns under one scale of its
@@ -19,8 +19,8 @@ class BlockScale(msgspec.Struct, frozen=True, kw_only=True, tag="block"):
     1 x 32 with exponents for scales is the `mx` format.
     """
 
-    rows: Count
-    cols: Count
+    rows: BlockExtent
+    cols: BlockExtent
     dtype: Word
 
     def block(self, shape: tuple[int, ...]) -> tuple[int, int]:
@@ -50,7 +50,7 @@ class TwoLevelScale(msgspec.Struct, frozen=True, kw_only=True, tag="two_level"):
     16 columns, fp8 scales and an f32 for the whole are the `nvfp4` format.
     """
 
-    cols: Count
+    cols: BlockExtent
     dtype: Word
     whole_dtype: Word
 

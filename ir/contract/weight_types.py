@@ -11,7 +11,7 @@ from math import prod
 
 import msgspec
 
-from lostwax.ir.contract.bounds import MAX_BYTES
+from lostwax.ir.contract.bounds import MAX_BYTES, MAX_DIMS
 from lostwax.ir.contract.check_views import dtype_bytes, require
 from lostwax.ir.contract.scale_layout import (
     BlockScale,
@@ -43,6 +43,11 @@ FP8 = ("f8E4M3FN", "f8E4M3FNUZ")
 EXPONENTS = "f8E8M0FNU"
 SCALES = ("f32", EXPONENTS)
 
+MOST_ON_THE_WAY = 8
+"""Times what a weight is made of, or what is made of it: fp8 in f32 takes four."""
+LITTLE_BYTES = 1 << 20
+"""What a weight may take on its way however small it is: padding and whole blocks."""
+
 
 class FormType(msgspec.Struct, frozen=True, kw_only=True):
     """A weight on its way: `stack_axis` is where `stack` has put the axis of a part's sources."""
@@ -69,6 +74,7 @@ def types_along(part: WeightPart, steps: Sequence[Step], ranks: int) -> tuple[Fo
             types.append(_after(step, types[-1], part.count, ranks))
             size = prod(types[-1].shape) * dtype_bytes(types[-1].dtype, "it")
             require(size <= MAX_BYTES, f"{_name(step)} makes {size} bytes of it")
+            require(len(types[-1].shape) <= MAX_DIMS, f"{_name(step)} makes too many axes of it")
     stacked = Stack() in steps
     require(stacked or part.count == 1, f"{part.count} tensors of {part.name!r} are left unstacked")
     return tuple(types)
@@ -77,7 +83,13 @@ def types_along(part: WeightPart, steps: Sequence[Step], ranks: int) -> tuple[Fo
 def check_form(stored: StoredWeight, ranks: int) -> None:
     """Raise Inconsistent unless the steps make of the parts what the weight says it is."""
     require(bool(stored.parts), "it has no part")
-    ends = [types_along(part, stored.steps, ranks)[-1] for part in stored.parts]
+    along = [types_along(part, stored.steps, ranks) for part in stored.parts]
+    ends = [types[-1] for types in along]
+    taken = zip(stored.parts, along, strict=True)
+    kept = max(part.count * _bytes(types[0]) for part, types in taken)
+    most = max(_bytes(each) for types in along for each in types)
+    bound = MOST_ON_THE_WAY * max(kept, sum(map(_bytes, ends))) + LITTLE_BYTES
+    require(most <= bound, f"its steps take {most} bytes on the way, at most {bound} are sensible")
     first, shape = ends[0], ends[0].shape
     require(all(e.scale is None for e in ends), "values and scales are left together: select one")
     joins = [i for i, step in enumerate(stored.steps) if isinstance(step, Concat)]
@@ -102,6 +114,10 @@ def check_form(stored: StoredWeight, ranks: int) -> None:
         f"its steps make {first.dtype} {list(shape)}, planned are {stored.dtype}"
         f" {list(stored.shape)}",
     )
+
+
+def _bytes(form: FormType) -> int:
+    return prod(form.shape) * dtype_bytes(form.dtype, "it")
 
 
 def _name(step: Step) -> str:

@@ -119,6 +119,10 @@ Step = (
 )  # fmt: skip
 
 
+Steps = Annotated[tuple[Step, ...], msgspec.Meta(max_length=16)]
+"""More than any form takes."""
+
+
 class Quantised(msgspec.Struct, frozen=True, kw_only=True):
     """A format that a lowering wants a weight rounded to."""
 
@@ -175,7 +179,7 @@ class StoredWeight(msgspec.Struct, frozen=True, kw_only=True):
     dtype: Word
     shape: Shape
     parts: tuple[WeightPart, ...]
-    steps: tuple[Step, ...] = ()
+    steps: Steps = ()
 
     @property
     def is_scale(self) -> bool:
