@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ from xdsl.dialects import builtin
 from lostwax.backends.cpu.lowerings import lowerings
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match
+from lostwax.backends.plan.arena import align
 from lostwax.backends.plan.candidate import Candidate
 from lostwax.backends.plan.choose_storage import choose_storage
 from lostwax.backends.plan.cover import Cover, Forced, cover, find_candidates, find_sites
@@ -122,9 +124,10 @@ def test_equal_kernels_are_launched_once_a_step_into_the_arena(module: builtin.M
         for view in launch.args
         if view is not None and view.space == "arena"
     ]
-    assert others
-    ends = out.view.offset + out.view.num_bytes
-    assert all(v.offset >= ends or v.offset + v.num_bytes <= out.view.offset for v in others)
+    places = sorted({(v.offset, v.num_bytes) for v in (*others, out.view)})
+    assert len(places) > 1
+    for (start, size), (after, _) in pairwise(places):
+        assert after == align(start + size), "each once, behind one another"
 
 
 def test_the_knobs_reach_what_is_prepared(module: builtin.ModuleOp) -> None:
