@@ -26,7 +26,7 @@ from lostwax.backends.plan.cover import (
     find_candidates,
     find_sites,
 )
-from lostwax.backends.plan.emit import Build, emit_program
+from lostwax.backends.plan.emit import Build, emit_program, zeroed_bytes
 from lostwax.backends.plan.forced import require_known
 from lostwax.backends.plan.kernel_builder import KernelBuilder
 from lostwax.backends.plan.price import Measurements, NoMeasurements
@@ -277,6 +277,7 @@ def compile_module(
             weight_bytes=weight_bytes(weight_plan),
             arena_bytes=max(p.arena_bytes for p in programs),
             state_bytes=state_rows * facts.hidden_size * DTYPE_BYTES[options.dtype],
+            zeroed_bytes=zeroed_bytes(programs),
             batch_invariant=options.batch_invariant,
             programs=tuple(refs),
             kernels=builder.kernels,

@@ -10,7 +10,7 @@ from lostwax.backends.predicates import ALWAYS, Predicate
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import Bucket, Const, Guard, Launch, View
 from lostwax.ir.contract.scale_layout import ScaleLayout
-from lostwax.ir.contract.step import StepOp
+from lostwax.ir.contract.step_kernel import Prepared
 from lostwax.ir.contract.target import Target
 from lostwax.ir.contract.weights import ROW_MAJOR, WeightForm
 from lostwax.ir.region import Region
@@ -110,6 +110,11 @@ class Match(Protocol):
         """The declared workspace as u8 [bytes] (emit only)."""
         ...
 
+    @property
+    def zeroed(self) -> View | None:
+        """The declared zeroed workspace as u8 [bytes], which must be left zero (emit only)."""
+        ...
+
     def build(self, source: KernelSource) -> CompiledKernel:
         """Compile a kernel for the target, once per distinct source (emit only)."""
         ...
@@ -119,7 +124,7 @@ def _no_workspace(match: Match, knobs: Knobs) -> int:
     return 0
 
 
-def _no_prepare(match: Match) -> tuple[StepOp, ...]:
+def _no_prepare(match: Match, knobs: Knobs) -> tuple[Prepared, ...]:
     return ()
 
 
@@ -134,6 +139,9 @@ class Lowering:
     `weights` maps operand names to the form they are wanted in (row-major where not named; with
     `concat`, the form stands at its first operand). `work` replaces the estimate's default.
     `row_invariant`: a row's result does not depend on the other rows nor on the bucket.
+    `zeroed` bytes are zero when its launches begin, and when they have ended: one buffer, outside
+    the arena, that all lowerings share. `prepare` gives what is computed once a step for all
+    layers, by host functions (`StepOp`) or kernels (`StepKernel`).
     `requires` names the installed packages (distributions) that its launches call beside torch: a
     record holds their versions, and loading refuses to start without them.
     """
@@ -147,7 +155,8 @@ class Lowering:
     row_invariant: bool = False
     deterministic: bool = True
     workspace: Callable[[Match, Knobs], int] = _no_workspace
-    prepare: Callable[[Match], tuple[StepOp, ...]] = _no_prepare
+    zeroed: Callable[[Match, Knobs], int] = _no_workspace
+    prepare: Callable[[Match, Knobs], tuple[Prepared, ...]] = _no_prepare
     work: Callable[[Match, Knobs], Work] = _default_work
     allocates: Callable[[Match, Knobs], int] = _no_workspace
     requires: tuple[str, ...] = ()

@@ -156,7 +156,7 @@ def run_five(options: argparse.Namespace) -> None:
     beyond = _at_most(runtime, 0)
     plan = plan_memory(artifact, options.pages)
     free, total = torch.cuda.mem_get_info()
-    planned = plan.weights + plan.arena + plan.state + plan.inputs + plan.cache + plan.libraries
+    planned = plan.total - plan.host_calls - plan.graph_bytes
     report = {
         "command": "python benchmarks/full_width.py run",
         "device": torch.cuda.get_device_name(),

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import ctypes
 
-from lostwax.backends.runtime.gpu_driver import PackedParameters
+from lostwax.backends.runtime.kernel_parameters import PackedParameters, aligned_bytes
+from lostwax.ir.contract.dtypes import DTYPE_BYTES
+from lostwax.ir.contract.parameter import TENSOR_MAP_BYTES, TensorMap
 from lostwax.ir.contract.program import KernelLaunch
 
 _INVALID_CONTEXT = 201
 _MAX_DYNAMIC_SHARED_BYTES = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _NON_PORTABLE_CLUSTER = 14  # CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
+_COOPERATIVE = 2  # CU_LAUNCH_ATTRIBUTE_COOPERATIVE
 _CLUSTER_DIMENSION = 4  # CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+_PROGRAMMATIC = 6  # CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
 _PORTABLE_CLUSTER = 8
+
+# CUtensorMapDataType, CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion and
+# CUtensorMapFloatOOBfill. It has no type of fp8: its bytes.
+_MAP_DTYPES = {
+    "u8": 0, "f8E4M3FN": 0, "f8E4M3FNUZ": 0, "f8E8M0FNU": 0, "i32": 3, "i64": 5, "f16": 6,
+    "f32": 7, "f64": 8, "bf16": 9,
+}  # fmt: skip
+_INTERLEAVES = {"none": 0, "16B": 1, "32B": 2}
+_SWIZZLES = {"none": 0, "32B": 1, "64B": 2, "128B": 3}
+_PROMOTIONS = {"none": 0, "64B": 1, "128B": 2, "256B": 3}
+_FILLS = {"zero": 0, "nan": 1}
+_MAP_BORDERS = {"none": 16, "16B": 16, "32B": 32}
 
 
 class CudaError(RuntimeError):
@@ -49,16 +65,34 @@ class PackedLaunch:
     ) -> None:
         self.function = function
         self.parameters = parameters
-        self._attribute = _Attribute(_CLUSTER_DIMENSION)
-        for axis, extent in enumerate(launch.cluster):
-            self._attribute.value[axis] = extent
+        wanted = _attributes(launch)
+        self._attributes = (_Attribute * len(wanted))(*wanted)
         self.config = _Config(
             grid=(ctypes.c_uint32 * 3)(*launch.grid),
             block=(ctypes.c_uint32 * 3)(*launch.block),
             shared_bytes=launch.shared_bytes,
-            attributes=ctypes.pointer(self._attribute),
-            num_attributes=int(launch.cluster != (1, 1, 1)),
+            attributes=ctypes.cast(self._attributes, ctypes.POINTER(_Attribute)),
+            num_attributes=len(wanted),
         )
+
+
+def _attributes(launch: KernelLaunch) -> list[_Attribute]:
+    """Those that the launch asks for."""
+    found: list[_Attribute] = []
+    if launch.cluster != (1, 1, 1):
+        found.append(_attribute(_CLUSTER_DIMENSION, *launch.cluster))
+    if launch.programmatic:
+        found.append(_attribute(_PROGRAMMATIC, 1))
+    if launch.cooperative:
+        found.append(_attribute(_COOPERATIVE, 1))
+    return found
+
+
+def _attribute(kind: int, *values: int) -> _Attribute:
+    made = _Attribute(kind)
+    for place, value in enumerate(values):
+        made.value[place] = value
+    return made
 
 
 class LibCuda:
@@ -103,6 +137,40 @@ class LibCuda:
             code = self._lib.cuFuncSetAttribute(kernel, attribute, value)
             self._check(code, f"cuFuncSetAttribute({attribute}, {value})")
         return PackedLaunch(kernel, launch, parameters)
+
+    def encode_tensor_map(
+        self, tensor_map: TensorMap, address: int, extents: tuple[int, ...]
+    ) -> bytes:
+        """The CUtensorMap over memory at an address, for a view whose axes have these extents.
+
+        Raises CudaError for an address that is not at its border, and what the driver refuses.
+        """
+        border = _MAP_BORDERS[tensor_map.interleave]
+        if address % border:
+            raise CudaError(
+                f"a tensor map over {tensor_map.view.space} memory {tensor_map.view.name!r} begins"
+                f" at {address:#x}, which is no multiple of {border}; recompile the artifact"
+            )
+        view, rank = tensor_map.view, len(extents)
+        width = DTYPE_BYTES[view.dtype]
+        strides = [stride * width for stride in reversed(view.strides[:-1])]
+        made = aligned_bytes(TENSOR_MAP_BYTES)
+        code = self._lib.cuTensorMapEncodeTiled(
+            ctypes.byref(made),
+            ctypes.c_int(_MAP_DTYPES[view.dtype]),
+            ctypes.c_uint32(rank),
+            ctypes.c_void_p(address),
+            (ctypes.c_uint64 * rank)(*reversed(extents)),
+            (ctypes.c_uint64 * max(rank - 1, 1))(*strides),
+            (ctypes.c_uint32 * rank)(*reversed(tensor_map.box)),
+            (ctypes.c_uint32 * rank)(*[1] * rank),
+            ctypes.c_int(_INTERLEAVES[tensor_map.interleave]),
+            ctypes.c_int(_SWIZZLES[tensor_map.swizzle]),
+            ctypes.c_int(_PROMOTIONS[tensor_map.l2_promotion]),
+            ctypes.c_int(_FILLS[tensor_map.fill]),
+        )
+        self._check(code, "cuTensorMapEncodeTiled")
+        return bytes(made)
 
     def _require_parameters(
         self, kernel: ctypes.c_void_p, launch: KernelLaunch, parameters: PackedParameters

@@ -28,6 +28,9 @@ CUDA_SM90A = Target(
     fp8_encoding="f8E4M3FN",
     graph_segments=("decode", "draft", *HEADS),
     cluster_blocks=16,
+    tensor_maps=True,
+    programmatic_launch=True,
+    cooperative_launch=True,
     library_bytes=32 << 20,
     wide_products=True,
 )
@@ -51,6 +54,9 @@ CUDA_SM100A = Target(
     fp8_encoding="f8E4M3FN",
     graph_segments=("decode", "draft", *HEADS),
     cluster_blocks=16,
+    tensor_maps=True,
+    programmatic_launch=True,
+    cooperative_launch=True,
     wide_products=True,
 )
 

@@ -17,7 +17,8 @@ from lostwax.backends.runtime.host_call import bind_host_call
 from lostwax.backends.runtime.host_driver import HostDriver
 from lostwax.backends.runtime.named_code import named_code
 from lostwax.ir.contract.kernel import KernelSource
-from lostwax.ir.contract.program import HostCall, KernelLaunch, Launch, Pointer, Scalar
+from lostwax.ir.contract.parameter import Blob, Pointer, Scalar, TensorMap
+from lostwax.ir.contract.program import HostCall, KernelLaunch, Launch
 
 EXACT_DOTS: Mapping[str, int] = {"WIDE_DOT": 1}
 """Constants that interpreting replaces: Triton's interpreter takes bf16 dots wrongly, f32 right."""
@@ -74,6 +75,8 @@ def bind_interpreted(
         raise RuntimeError(
             "this process compiles Triton kernels; start it with TRITON_INTERPRET=1 to interpret"
         )
+    if any(isinstance(p, Blob | TensorMap) for p in launch.params):
+        raise NotInterpretable(f"{source.symbol} takes structs or maps: only its device can run it")
     arguments = [
         _readable(resolve(p.view)) if isinstance(p, Pointer) else p.value
         for p in launch.params

@@ -35,6 +35,10 @@ class Placement(Protocol):
         """The candidate's workspace."""
         ...
 
+    def zeroed(self, candidate: Candidate) -> View | None:
+        """The candidate's zeroed workspace."""
+        ...
+
     def build(self, source: KernelSource) -> CompiledKernel:
         """Compile a kernel once."""
         ...
@@ -192,6 +196,11 @@ class Candidate:
     def workspace(self) -> View | None:
         """The declared workspace."""
         return self._placed().workspace(self)
+
+    @property
+    def zeroed(self) -> View | None:
+        """The declared zeroed workspace."""
+        return self._placed().zeroed(self)
 
     def build(self, source: KernelSource) -> CompiledKernel:
         """Compile a kernel for the target."""

@@ -86,7 +86,7 @@ def _view_match(op: Operation) -> RegionMatch:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Bytes that one region may take: results, workspace and what its calls allocate.
+    """Bytes that one region may take: results, workspaces and what its calls allocate.
 
     `strict`: what takes more is refused. Else it is refused only where something takes less: an op
     that cannot be cut smaller takes what it needs, and the memory plan says so.
@@ -99,7 +99,8 @@ class Budget:
 def _need_bytes(candidate: Candidate, lowering: Lowering, knobs: Mapping[str, int]) -> int:
     env = candidate.context.env
     results = sum(type_bytes(v.type, env) for v in candidate.region.output_values())
-    return results + lowering.workspace(candidate, knobs) + lowering.allocates(candidate, knobs)
+    taken = (lowering.workspace, lowering.zeroed, lowering.allocates)
+    return results + sum(each(candidate, knobs) for each in taken)
 
 
 def _fitting_knobs(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from msgspec import structs
@@ -12,12 +12,22 @@ from xdsl.irdl import IRDLOperation
 from lostwax.backends.plan.arena import align
 from lostwax.backends.plan.candidate import Candidate
 from lostwax.backends.plan.cover import Cover
-from lostwax.backends.plan.layout import CARRIES, BlockLayout, place_step_values, step_key
+from lostwax.backends.plan.layout import (
+    CARRIES,
+    BlockLayout,
+    StepValues,
+    place_step_values,
+    step_key,
+)
 from lostwax.backends.plan.program_context import ProgramContext
+from lostwax.backends.plan.step_launch import step_launch
 from lostwax.backends.plan.storage import Storage
-from lostwax.backends.plan.views import dense
+from lostwax.backends.plan.views import dense, zeroed_view
+from lostwax.ir.contract.check_launch import check_form
+from lostwax.ir.contract.check_program import launches_of
+from lostwax.ir.contract.check_views import Inconsistent, end_of
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.program import HEADS, Call, HostCall, Launch, Program, View
+from lostwax.ir.contract.program import HEADS, Call, HostCall, Launch, Program, View, views_of
 from lostwax.ir.contract.step import STEP_INPUTS, StepOp, input_shape
 from lostwax.ir.contract.target import Target
 from lostwax.ir.op import type_bytes
@@ -31,41 +41,55 @@ class EmitError(ValueError):
 
 @dataclass(frozen=True)
 class _Placed:
-    """A block layout with the kernel compiler: what a candidate sees while emitting."""
+    """A block layout with compiler and knobs: what one candidate sees while emitting."""
 
     layout: BlockLayout
     compile_kernel: Build
+    knobs: Mapping[str, int]
 
     def value(self, value: object, candidate: Candidate, operand: str, scale: bool) -> View:
         return self.layout.value(value, candidate, operand, scale)  # pyright: ignore[reportArgumentType]
 
     def step(self, candidate: Candidate, name: str) -> View:
-        return self.layout.step(candidate, name)
+        return self.layout.step(candidate, name, self.knobs)
 
     def workspace(self, candidate: Candidate) -> View | None:
         return self.layout.workspace(candidate)
+
+    def zeroed(self, candidate: Candidate) -> View | None:
+        assert candidate.lowering is not None
+        return zeroed_view(candidate.lowering.zeroed(candidate, self.knobs))
 
     def build(self, source: KernelSource) -> CompiledKernel:
         return self.compile_kernel(source)
 
 
-def _step_launch(op: StepOp, context: ProgramContext, outputs: tuple[View, ...]) -> HostCall:
-    inputs = tuple(
-        dense("input", n, STEP_INPUTS[n].dtype, input_shape(n, context.bucket)) for n in op.inputs
-    )
+def _prepare(steps: StepValues, context: ProgramContext, compile_kernel: Build) -> Iterator[Launch]:
+    """The launches that compute the step values."""
+
+    def step_input(name: str) -> View:
+        return dense("input", name, STEP_INPUTS[name].dtype, input_shape(name, context.bucket))
+
     captured = context.segment in context.target.graph_segments
-    if op.placement != "device" and captured:
-        raise EmitError(
-            f"{op.function} is placed on the {op.placement}, but {context.segment} is captured as a"
-            " device graph; give the lowering the predicate not_captured()"
-        )
-    return HostCall(
-        function=op.function,
-        args=(*inputs, *outputs),
-        consts=op.consts,
-        capturable=op.placement == "device",
-        op="prepare",
-    )
+    for op in steps.ops:
+        if isinstance(op, StepOp) and op.placement != "device" and captured:
+            raise EmitError(
+                f"{op.function} is placed on the {op.placement}, but {context.segment} is captured"
+                " as a device graph; give the lowering the predicate not_captured()"
+            )
+        outputs = {name: steps.views[step_key(op), name] for name, _, _ in op.outputs}
+        launch = step_launch(op, step_input, outputs, compile_kernel, context.target)
+        _check_form(launch, context.target)
+        yield launch
+
+
+def _check_form(launch: Launch, target: Target) -> None:
+    if isinstance(launch, HostCall):
+        return
+    try:
+        check_form(launch, target)
+    except Inconsistent as error:
+        raise EmitError(f"{launch.op} emitted what cannot be launched: {error}") from error
 
 
 def _check_captured(launch: Launch, target: Target, segment: str) -> None:
@@ -77,17 +101,21 @@ def _check_captured(launch: Launch, target: Target, segment: str) -> None:
         )
 
 
-def _block_launches(chosen: Cover, placed: _Placed) -> tuple[Launch, ...]:
+def _block_launches(
+    chosen: Cover, layout: BlockLayout, compile_kernel: Build
+) -> tuple[Launch, ...]:
     context = chosen.candidates.context
     launches: list[Launch] = []
     for p in chosen.chosen:
         lowering = p.candidate.lowering
         if lowering is None:
             continue
+        placed = _Placed(layout, compile_kernel, p.price.knobs)
         emitted = lowering.emit(replace(p.candidate, placement=placed), p.price.knobs)
         most = lowering.allocates(p.candidate, p.price.knobs)
         for launch in emitted:
             _check_captured(launch, context.target, context.segment)
+            _check_form(launch, context.target)
             is_host = isinstance(launch, HostCall)
             launches.append(structs.replace(launch, allocates=most) if is_host else launch)
     return tuple(launches)
@@ -142,16 +170,13 @@ def emit_program(
         slots[name] = (offset, offset + need)
         offset += 2 * need
     steps = place_step_values(covers, offset)
-    prepare = tuple(
-        _step_launch(op, context, tuple(steps.views[step_key(op), n] for n, _, _ in op.outputs))
-        for op in steps.ops
-    )
+    prepare = tuple(_prepare(steps, context, compile_kernel))
     blocks: dict[str, tuple[Launch, ...]] = {}
     arena = steps.end
     outputs: dict[str, View] = {}
     for name, chosen in covers.items():
         layout = BlockLayout(context, chosen, storage[name], steps, steps.end)
-        blocks[name] = _block_launches(chosen, _Placed(layout, compile_kernel))
+        blocks[name] = _block_launches(chosen, layout, compile_kernel)
         arena = max(arena, layout.end)
         if name == context.calls[-1].callee.root_reference.data:
             outputs = _outputs(context, layout)
@@ -165,3 +190,9 @@ def emit_program(
         calls=_calls(context, slots),
         outputs=outputs,
     )
+
+
+def zeroed_bytes(programs: Iterable[Program]) -> int:
+    """Bytes of the zeroed workspace that all launches of the programs share, in whole elements."""
+    views = (v for p in programs for launch in launches_of(p) for v in views_of(launch))
+    return align(max((end_of(v) for v in views if v.space == "zeroed"), default=0))

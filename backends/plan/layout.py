@@ -7,6 +7,7 @@ one stretch that the layers share, since only one runs at a time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -22,7 +23,7 @@ from lostwax.backends.plan.storage import Storage
 from lostwax.backends.plan.views import alias_view, aliased_operand, cache_view, dense, scale_shape
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.program import View
-from lostwax.ir.contract.step import StepOp
+from lostwax.ir.contract.step_kernel import Prepared
 from lostwax.ir.dialects.core import CallOp
 from lostwax.ir.dialects.kv import AppendOp
 from lostwax.ir.op import type_bytes
@@ -75,25 +76,25 @@ def carried_results(context: ProgramContext, block: BlockFunction) -> dict[SSAVa
 class StepValues:
     """Step ops of a program, each once, and where their outputs lie."""
 
-    ops: tuple[StepOp, ...]
+    ops: tuple[Prepared, ...]
     views: dict[tuple[bytes, str], View]
     end: int
 
 
-def step_key(op: StepOp) -> bytes:
+def step_key(op: Prepared) -> bytes:
     """Equal for step ops that compute the same."""
     return msgspec.json.encode(op, order="sorted")
 
 
 def place_step_values(covers: dict[str, Cover], start: int) -> StepValues:
     """Collect the prepares of all chosen lowerings; equal ones are computed once a step."""
-    ops: dict[bytes, StepOp] = {}
+    ops: dict[bytes, Prepared] = {}
     views: dict[tuple[bytes, str], View] = {}
     offset = start
     for chosen in covers.values():
         for p in chosen.chosen:
             lowering = p.candidate.lowering
-            for op in lowering.prepare(p.candidate) if lowering else ():
+            for op in lowering.prepare(p.candidate, p.price.knobs) if lowering else ():
                 key = step_key(op)
                 if key in ops:
                     continue
@@ -206,10 +207,10 @@ class BlockLayout:
             return self._storage.view(value, candidate, operand, scale)
         return self._scales[value] if scale else self.locate(value)
 
-    def step(self, candidate: Candidate, name: str) -> View:
-        """Where an output of the candidate's prepare lies."""
+    def step(self, candidate: Candidate, name: str, knobs: Mapping[str, int]) -> View:
+        """Where an output of the candidate's prepare under these knobs lies."""
         assert candidate.lowering is not None
-        for op in candidate.lowering.prepare(candidate):
+        for op in candidate.lowering.prepare(candidate, knobs):
             if (key := (step_key(op), name)) in self._steps.views:
                 return self._steps.views[key]
         raise LayoutError(f"{candidate.name} asks for step value {name!r}, which it never prepared")

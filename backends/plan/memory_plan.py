@@ -19,9 +19,10 @@ GRAPH_NODE_BYTES = 4096
 class MemoryPlan:
     """Bytes of one rank. `planes` gives each cache plane's bytes a page, over its layers.
 
-    `state` are the hiddens that heads and drafts read. `host_calls` is the most that one host
-    call allocates outside the arena. `graphs` counts the captured programs, `graph_bytes` is an
-    estimate. `libraries` is the target's fact `library_bytes`.
+    `state` are the hiddens that heads and drafts read. `zeroed` is the workspace that launches
+    leave zero. `host_calls` is the most that one host call allocates outside the arena. `graphs`
+    counts the captured programs, `graph_bytes` is an estimate. `libraries` is the target's fact
+    `library_bytes`.
     """
 
     target: str
@@ -30,6 +31,7 @@ class MemoryPlan:
     arena: int
     state: int
     inputs: int
+    zeroed: int
     host_calls: int
     planes: dict[str, int]
     num_pages: int
@@ -52,7 +54,7 @@ class MemoryPlan:
     def total(self) -> int:
         """Everything on the device."""
         held = self.weights + self.arena + self.state + self.inputs + self.cache
-        return held + self.host_calls + self.graph_bytes + self.libraries
+        return held + self.zeroed + self.host_calls + self.graph_bytes + self.libraries
 
 
 def _launches(program: Program) -> int:
@@ -81,6 +83,7 @@ def plan_memory(artifact: Path, num_pages: int | None = None) -> MemoryPlan:
         arena=manifest.arena_bytes,
         state=manifest.state_bytes,
         inputs=sum(input_bytes(manifest.programs)),
+        zeroed=manifest.zeroed_bytes,
         host_calls=max(map(_allocates, programs)),
         planes=planes,
         num_pages=pages,

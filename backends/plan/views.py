@@ -7,7 +7,8 @@ from math import prod
 from xdsl.ir import Operation, SSAValue
 
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
-from lostwax.ir.contract.program import Space, View
+from lostwax.ir.contract.program import View
+from lostwax.ir.contract.view import Space
 from lostwax.ir.dialects.core import CastOp, ReshapeOp, SliceOp
 from lostwax.ir.types import CacheType, TensorType
 
@@ -116,3 +117,8 @@ def alias_view(op: Operation, base: View, shape: tuple[int, ...]) -> View:
     if isinstance(op, SliceOp):
         return slice_view(base, op.axis.value.data, op.start.value.data, op.stop.value.data)
     return base if isinstance(op, CastOp) else reshape_view(base, shape)
+
+
+def zeroed_view(num_bytes: int) -> View | None:
+    """So many bytes of the zeroed workspace that all lowerings share; None for none."""
+    return dense("zeroed", "", "u8", (num_bytes,)) if num_bytes else None

@@ -31,7 +31,7 @@ from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactRead
 from lostwax.backends.runtime.boot_check import BootReport, add_evidence, code_digest
 from lostwax.backends.runtime.compare_outputs import NONE, Errors, Mismatch
 from lostwax.backends.runtime.driver import Driver, no_kernels
-from lostwax.backends.runtime.fenced_buffers import Overrun
+from lostwax.backends.runtime.fenced_buffers import BadWrite
 from lostwax.backends.runtime.run_probe import measure
 from lostwax.backends.runtime.sku import sku_of
 from lostwax.ir.contract.artifact import ProgramRef
@@ -256,7 +256,7 @@ def _certify(
         wrong = f"{choice.lowering} is wrong on {'+'.join(choice.ops)}: {error}"
     except NotInterpretable:
         certificate = Certificate(state="compiled", tool_versions=dict(device.tool_versions))
-    except (Overrun, RuntimeError) as error:  # RuntimeError: torch's, and those of drivers
+    except (BadWrite, RuntimeError) as error:  # RuntimeError: torch's, and those of drivers
         wrong = f"{choice.lowering} does not run: {reason(error)}"
     record = None
     if certificate is not None:
@@ -281,7 +281,7 @@ def _measured(
 ) -> Certificate:
     """The worst of all seeds. The inputs' digest is that of the probes' ids.
 
-    Raises Mismatch, Overrun and what the driver raises.
+    Raises Mismatch, BadWrite and what the driver raises.
     """
     ids = hashlib.sha256()
     worst, agreement = NONE, None

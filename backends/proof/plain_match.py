@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lostwax.backends.kernel_compiler import KernelCompiler
 from lostwax.backends.lowering import Knobs, Lowering, Work
+from lostwax.backends.plan.views import zeroed_view
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import Bucket, Const, Guard, Launch, View
@@ -65,6 +66,7 @@ class PlainMatch:
     segment: str = "decode"
     guard: Guard = field(default_factory=lambda: Guard("always"))
     workspace_bytes: int = 0
+    zeroed_bytes: int = 0
     compiled: dict[str, CompiledKernel] = field(default_factory=dict[str, CompiledKernel])
     built: dict[str, CompiledKernel] = field(default_factory=dict[str, CompiledKernel])
 
@@ -124,6 +126,11 @@ class PlainMatch:
         shape = (self.workspace_bytes,)
         return View(space="input", name=WORKSPACE, dtype="u8", shape=shape, strides=(1,))
 
+    @property
+    def zeroed(self) -> View | None:
+        """The declared zeroed workspace."""
+        return zeroed_view(self.zeroed_bytes)
+
     def build(self, source: KernelSource) -> CompiledKernel:
         """Compile once per distinct source."""
         key = repr(source)
@@ -139,4 +146,5 @@ class PlainMatch:
             raise ValueError(f"{lowering.name}: {refusal}")
         chosen = lowering.default_knobs() | dict(knobs or {})
         self.workspace_bytes = lowering.workspace(self, chosen)
+        self.zeroed_bytes = lowering.zeroed(self, chosen)
         return lowering.emit(self, chosen)

@@ -12,8 +12,9 @@ from xdsl.ir import SSAValue
 
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.candidate import Candidate
+from lostwax.backends.plan.step_launch import step_launch
 from lostwax.backends.plan.storage import Storage
-from lostwax.backends.plan.views import cache_view, dense, scale_shape
+from lostwax.backends.plan.views import cache_view, dense, scale_shape, zeroed_view
 from lostwax.backends.plan.want import Want, want_of
 from lostwax.backends.plan.weight_type import weight_types
 from lostwax.backends.proof.check import Run
@@ -21,7 +22,7 @@ from lostwax.backends.proof.inputs import named_inputs
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.fenced_buffers import FencedBuffers
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.program import HostCall, Launch, View
+from lostwax.ir.contract.program import Launch, View
 from lostwax.ir.contract.step import STEP_INPUTS, input_shape
 from lostwax.ir.dialects.kv import AppendOp
 from lostwax.ir.reference.dtype import Array, Scaled, Value
@@ -75,7 +76,7 @@ class Alone:
 
     def step(self, candidate: Candidate, name: str) -> View:
         """An output of the lowering's prepare."""
-        for index, op in enumerate(_lowering(candidate).prepare(candidate)):
+        for index, op in enumerate(_lowering(candidate).prepare(candidate, self.knobs)):
             for output, dtype, shape in op.outputs:
                 if output == name:
                     return dense("arena", f"prepare.{index}.{name}", dtype, shape)
@@ -86,6 +87,10 @@ class Alone:
         need = _lowering(candidate).workspace(candidate, self.knobs)
         return dense("arena", "workspace", "u8", (need,)) if need else None
 
+    def zeroed(self, candidate: Candidate) -> View | None:
+        """The declared zeroed workspace."""
+        return zeroed_view(_lowering(candidate).zeroed(candidate, self.knobs))
+
     def build(self, source: KernelSource) -> CompiledKernel:
         """Compile a kernel."""
         return self.compile_kernel(source)
@@ -93,17 +98,21 @@ class Alone:
     def prepare(self) -> tuple[Launch, ...]:
         """The launches that compute the lowering's step values."""
         bucket = self.candidate.bucket
-        launches: list[Launch] = []
-        for op in _lowering(self.candidate).prepare(self.candidate):
-            inputs = tuple(
-                dense("input", f"step.{n}", STEP_INPUTS[n].dtype, input_shape(n, bucket))
-                for n in op.inputs
+
+        def step_input(name: str) -> View:
+            shape = input_shape(name, bucket)
+            return dense("input", f"step.{name}", STEP_INPUTS[name].dtype, shape)
+
+        return tuple(
+            step_launch(
+                op,
+                step_input,
+                {name: self.step(self.candidate, name) for name, _, _ in op.outputs},
+                self.compile_kernel,
+                self.candidate.target,
             )
-            outputs = tuple(self.step(self.candidate, name) for name, _, _ in op.outputs)
-            launches.append(
-                HostCall(function=op.function, args=(*inputs, *outputs), consts=op.consts)
-            )
-        return tuple(launches)
+            for op in _lowering(self.candidate).prepare(self.candidate, self.knobs)
+        )
 
 
 def _lowering(candidate: Candidate) -> Lowering:
@@ -170,7 +179,7 @@ def run_alone(
         for launch in launches:
             device.bind(launch, buffers.resolve)()
         device.synchronize()
-        buffers.check_fences()
+        buffers.check_left()
         outputs: dict[str, Array] = {}
         for name in candidate.region.region.outputs:
             bound = candidate.region.values[name]

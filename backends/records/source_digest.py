@@ -21,12 +21,14 @@ from xdsl.ir import SSAValue
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.candidate import Candidate
 from lostwax.backends.plan.storage import Storage
-from lostwax.backends.plan.views import cache_view, dense, scale_shape
+from lostwax.backends.plan.views import cache_view, dense, scale_shape, zeroed_view
 from lostwax.backends.plan.want import Want, want_of
 from lostwax.backends.plan.weight_type import weight_types
 from lostwax.ir.contract.canonical import canonical
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import HostCall, Launch, View
+from lostwax.ir.contract.step import StepOp
+from lostwax.ir.contract.step_kernel import Prepared, StepKernel
 from lostwax.ir.contract.target import Target
 from lostwax.ir.types import CacheType, TensorType
 
@@ -68,7 +70,7 @@ class _DryPlacement:
 
     def step(self, candidate: Candidate, name: str) -> View:
         """A step value of the lowering's own prepare."""
-        for op in _lowering(candidate).prepare(candidate):
+        for op in _lowering(candidate).prepare(candidate, self._knobs):
             for output, dtype, shape in op.outputs:
                 if output == name:
                     return dense("arena", f"step {name}", dtype, shape)
@@ -78,6 +80,10 @@ class _DryPlacement:
         """The declared workspace."""
         need = _lowering(candidate).workspace(candidate, self._knobs)
         return dense("arena", "workspace", "u8", (need,)) if need else None
+
+    def zeroed(self, candidate: Candidate) -> View | None:
+        """The declared zeroed workspace."""
+        return zeroed_view(_lowering(candidate).zeroed(candidate, self._knobs))
 
     def build(self, source: KernelSource) -> CompiledKernel:
         """Remember the source, whose digest stands for the binary; nothing is compiled."""
@@ -110,12 +116,15 @@ class _Emitted:
     """What a lowering emits, for all its settings."""
 
     launches: list[tuple[Launch, ...]] = field(default_factory=list[tuple[Launch, ...]])
+    prepared: list[Prepared] = field(default_factory=list[Prepared])
     sources: list[KernelSource] = field(default_factory=list[KernelSource])
 
     @property
-    def host_calls(self) -> tuple[HostCall, ...]:
-        """Those of the launches that are host calls."""
-        return tuple(la for each in self.launches for la in each if isinstance(la, HostCall))
+    def host_functions(self) -> frozenset[str]:
+        """What its launches and its prepares call on the host, as `module:name`."""
+        calls = (each for some in self.launches for each in some if isinstance(each, HostCall))
+        prepared = (op for op in self.prepared if isinstance(op, StepOp))
+        return frozenset(call.function for call in (*calls, *prepared))
 
 
 def _emitted(candidate: Candidate) -> _Emitted:
@@ -123,7 +132,10 @@ def _emitted(candidate: Candidate) -> _Emitted:
     for knobs in _settings(lowering):
         placement = _DryPlacement(candidate, knobs)
         found.launches.append(lowering.emit(replace(candidate, placement=placement), knobs))
-        found.sources.extend(placement.sources)
+        prepared = lowering.prepare(candidate, knobs)
+        found.prepared.extend(prepared)
+        made = [op.source for op in prepared if isinstance(op, StepKernel)]
+        found.sources.extend((*placement.sources, *made))
     return found
 
 
@@ -189,8 +201,7 @@ def kernel_file(source: KernelSource, target: Target) -> Path:
 def _digests(candidate: Candidate, emitted: _Emitted) -> Iterator[tuple[str, str]]:
     """Names and digests of everything that decides what the candidate's launches do."""
     lowering = _lowering(candidate)
-    code = {op.function.split(":")[0] for op in lowering.prepare(candidate)}
-    code |= {call.function.split(":")[0] for call in emitted.host_calls}
+    code = {function.split(":")[0] for function in emitted.host_functions}
     code |= {s.path for s in emitted.sources if s.language == "triton"}
     for module in {lowering.emit.__module__}.union(*map(_imported, code)):
         yield module, _digest_of_file(_module_file(module))
@@ -200,6 +211,7 @@ def _digests(candidate: Candidate, emitted: _Emitted) -> Iterator[tuple[str, str
             yield source.path, _digest_of_file(kernel_file(source, candidate.target))
     # What a helper that emits for many lowerings was told: constants, argument order, forms.
     yield "launches", hashlib.sha256(canonical(emitted.launches)).hexdigest()
+    yield "prepared", hashlib.sha256(canonical(emitted.prepared)).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +226,7 @@ def code_behind(candidate: Candidate) -> Code:
     """The code and the packages behind a candidate's lowering; every host call is torch's."""
     lowering, emitted = _lowering(candidate), _emitted(candidate)
     lines = sorted({f"{name} {digest}" for name, digest in _digests(candidate, emitted)})
-    calls_torch = bool(emitted.host_calls or lowering.prepare(candidate))
+    calls_torch = bool(emitted.host_functions)
     libraries = {*lowering.requires, *((TORCH,) if calls_torch else ())}
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     return Code(digest, tuple(sorted(libraries)))

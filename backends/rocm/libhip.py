@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 
-from lostwax.backends.runtime.gpu_driver import PackedParameters
+from lostwax.backends.runtime.kernel_parameters import PackedParameters
+from lostwax.ir.contract.parameter import TensorMap
 from lostwax.ir.contract.program import KernelLaunch
 
 
@@ -46,10 +47,21 @@ class LibHip:
     def pack(
         self, kernel: ctypes.c_void_p, launch: KernelLaunch, parameters: PackedParameters
     ) -> PackedLaunch:
-        """The launch; HIP asks no permission for LDS, and no ROCm lowering launches clusters."""
-        if launch.cluster != (1, 1, 1):
-            raise HipError(f"{launch.op} launches clusters of workgroups, which this target lacks")
+        """The launch; HIP asks no permission for LDS. Raises HipError for attributes."""
+        wanted = {
+            "one of clusters of workgroups": launch.cluster != (1, 1, 1),
+            "programmatic": launch.programmatic,
+            "cooperative": launch.cooperative,
+        }
+        for what in (name for name, is_wanted in wanted.items() if is_wanted):
+            raise HipError(f"{launch.op}: its launch is {what}, which this target lacks")
         return PackedLaunch(kernel, launch, parameters)
+
+    def encode_tensor_map(
+        self, tensor_map: TensorMap, address: int, extents: tuple[int, ...]
+    ) -> bytes:
+        """AMD's GPUs have no tensor maps."""
+        raise HipError("a launch takes a tensor map, which this target lacks; recompile it")
 
     def launch(self, packed: PackedLaunch, stream: int) -> None:
         """Launch on a stream."""

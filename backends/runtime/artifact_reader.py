@@ -185,7 +185,7 @@ class ArtifactReader:
             case WeightPlan():
                 check_weights(found, self.manifest.weight_bytes, self.manifest.world_size)
             case Probes():
-                check_probes(found, symbols_of(self.manifest), self.manifest.weight_bytes)
+                check_probes(found, symbols_of(self.manifest), self.manifest)
             case Choices():
                 check_choices(found, [Path(ref.file).stem for ref in self.manifest.programs])
             case _:

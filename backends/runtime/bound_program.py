@@ -31,7 +31,7 @@ StateBuffers = dict[str, torch.Tensor]
 
 class Memory:
     """The buffers that all programs of an artifact share. A step's body and head have inputs
-    beside each other."""
+    beside each other. Launches find `zeroed` zero and leave it so, one after the other."""
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class Memory:
         weights: WeightBuffers,
         planes: PlaneBuffers,
         states: StateBuffers,
+        zeroed: torch.Tensor,
     ) -> None:
         self.arena = arena
         self.body_inputs = body_inputs
@@ -48,6 +49,7 @@ class Memory:
         self.weights = weights
         self.planes = planes
         self.states = states
+        self.zeroed = zeroed
 
 
 class BoundProgram:
@@ -128,6 +130,8 @@ class BoundProgram:
                     f"a launch reads a state {view.name!r}, which does not exist; recompile it"
                 )
             return tensor_of(memory.states[view.name], view)
+        if view.space == "zeroed":
+            return tensor_of(memory.zeroed, view)
         if call is None:
             raise ArtifactError(f"a prepare launch reads {view.space} memory; recompile it")
         if view.space == "carry":

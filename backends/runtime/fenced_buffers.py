@@ -1,7 +1,8 @@
 """A buffer of its own for every value of a lowering that runs by itself. Runs and compares nothing.
 
-What is not given starts as 0xFF bytes (NaN), so that what a lowering forgets to write shows, and a
-fence behind every buffer catches writes beyond its end.
+What is not given starts as 0xFF bytes (NaN), so that what a lowering forgets to write shows; a
+zeroed workspace starts as zeros, and must end so. A fence behind every buffer catches writes beyond
+its end.
 """
 
 from __future__ import annotations
@@ -21,8 +22,16 @@ FENCE_BYTES = 256
 _FENCE = 0xA5
 
 
-class Overrun(AssertionError):
-    """A lowering wrote beyond the end of a buffer; the message names it."""
+class BadWrite(AssertionError):
+    """A lowering left memory as it may not; the message names the buffer."""
+
+
+class Overrun(BadWrite):
+    """It wrote beyond the end of a buffer."""
+
+
+class NotLeftZero(BadWrite):
+    """It did not leave its zeroed workspace zero, on which the next launch relies."""
 
 
 def _reach(launches: Sequence[Launch]) -> dict[tuple[str, str], int]:
@@ -72,7 +81,7 @@ class FencedBuffers:
             reach = max(view.num_bytes, self._reach.get(key, 0))
             size = reach if given is None else given.num_bytes
             whole = self._driver.allocate(size + FENCE_BYTES)
-            whole[:size] = 0xFF
+            whole[:size] = 0 if view.space == "zeroed" else 0xFF
             whole[size:] = _FENCE
             if given is not None and size:
                 given.put(whole[:size])
@@ -104,8 +113,15 @@ class FencedBuffers:
             values = values.float()
         return bool(torch.isnan(values).any()), bool(torch.isinf(values).any())
 
-    def check_fences(self) -> None:
-        """Raise Overrun for a buffer that something was written behind."""
+    def check_left(self) -> None:
+        """Raise Overrun for a buffer that something was written behind, NotLeftZero for zeroed
+        memory that holds anything else."""
         for key, whole in self._whole.items():
             if bool((whole[self._used[key].numel() :] != _FENCE).any()):
-                raise Overrun(f"{key[1]} was written beyond its end")
+                raise Overrun(f"{key[1] or key[0]} was written beyond its end")
+        for (space, _), used in self._used.items():
+            if space == "zeroed" and bool(used.any()):
+                count = int(torch.count_nonzero(used))
+                raise NotLeftZero(
+                    f"{count} bytes of its zeroed workspace are not zero after its launches"
+                )

@@ -15,34 +15,12 @@ import torch
 from lostwax.backends.runtime.artifact_reader import ArtifactError
 from lostwax.backends.runtime.driver import Mark, ReadKernel, Resolve, Thunk
 from lostwax.backends.runtime.host_call import bind_host_call
+from lostwax.backends.runtime.kernel_parameters import PackedParameters, over_memory
 from lostwax.ir.contract.kernel import CompiledKernel
-from lostwax.ir.contract.program import HostCall, KernelLaunch, Launch, Null, Pointer, Scalar
+from lostwax.ir.contract.parameter import TensorMap
+from lostwax.ir.contract.program import HostCall, KernelLaunch, Launch
 
 _WARM_UPS = 2  # the first call creates library handles, which capture forbids; the second is clean
-_SCALARS = {"i32": ctypes.c_int32, "i64": ctypes.c_int64, "f32": ctypes.c_float}
-
-
-class PackedParameters:
-    """A kernel's parameters as drivers read them; keeps what the addresses point to."""
-
-    def __init__(self, params: Sequence[int | Scalar | Null]) -> None:
-        self._values = [_packed(p) for p in params]
-        addresses = [ctypes.cast(ctypes.byref(v), ctypes.c_void_p) for v in self._values]
-        self.addresses = (ctypes.c_void_p * len(addresses))(*addresses)
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Bytes of each."""
-        return tuple(ctypes.sizeof(value) for value in self._values)
-
-
-def _packed(
-    param: int | Scalar | Null,
-) -> ctypes.c_void_p | ctypes.c_int32 | ctypes.c_int64 | ctypes.c_float:
-    if isinstance(param, Scalar):
-        kind = _SCALARS[param.kind]
-        return kind(param.value)  # pyright: ignore[reportArgumentType]  # int for i32/i64
-    return ctypes.c_void_p(0 if isinstance(param, Null) else param)
 
 
 class KernelLibrary(Protocol):
@@ -56,6 +34,12 @@ class KernelLibrary(Protocol):
         self, kernel: ctypes.c_void_p, launch: KernelLaunch, parameters: PackedParameters
     ) -> Any:  # each vendor's own structure, which only its `launch` reads
         """The launch with everything that the driver reads at the call."""
+        ...
+
+    def encode_tensor_map(
+        self, tensor_map: TensorMap, address: int, extents: tuple[int, ...]
+    ) -> bytes:
+        """The map over memory at an address; raises the vendor's error where it has no such."""
         ...
 
     def launch(self, packed: Any, stream: int) -> None:
@@ -132,16 +116,9 @@ class GpuDriver:
         return self._bind_kernel(launch, resolve)
 
     def _bind_kernel(self, launch: KernelLaunch, resolve: Resolve) -> Thunk:
-        tensors: list[torch.Tensor] = []
-        params: list[int | Scalar | Null] = []
-        for param in launch.params:
-            if isinstance(param, Pointer):
-                tensors.append(resolve(param.view))
-                params.append(tensors[-1].data_ptr())
-            else:
-                params.append(param)
         kernel = self._kernel(launch.binary, launch.symbol)
-        packed = self._library.pack(kernel, launch, PackedParameters(params))
+        parameters, tensors = over_memory(launch.params, resolve, self._library.encode_tensor_map)
+        packed = self._library.pack(kernel, launch, parameters)
 
         def run(keep: object = tensors) -> None:  # the packed addresses point into these tensors
             self._library.launch(packed, torch.cuda.current_stream().cuda_stream)

@@ -227,7 +227,8 @@ def _allocate(manifest: Manifest, driver: Driver, weights: WeightBuffers, num_pa
     )
     arena = allocated(driver, manifest.arena_bytes, "an arena")
     state = allocated(driver, manifest.state_bytes, "a state")
-    return Memory(arena, body, head, weights, planes, {HIDDEN: state})
+    zeroed = allocated(driver, manifest.zeroed_bytes, "a zeroed workspace")
+    return Memory(arena, body, head, weights, planes, {HIDDEN: state}, zeroed)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from lostwax.backends.runtime.compare_outputs import (
 from lostwax.backends.runtime.draw import array_of, as_rows
 from lostwax.backends.runtime.draw_on_device import Content, content_of, weight_content
 from lostwax.backends.runtime.driver import Driver
-from lostwax.backends.runtime.fenced_buffers import FencedBuffers, Overrun
+from lostwax.backends.runtime.fenced_buffers import BadWrite, FencedBuffers
 from lostwax.ir.contract.cache_layout import LAYOUTS
 from lostwax.ir.contract.check_probes import DIGEST_BYTES, data_bytes
 from lostwax.ir.contract.check_program import code_of
@@ -49,14 +49,14 @@ def contents(probe: Probe) -> dict[str, Content]:
 def measure(probe: Probe, driver: Driver) -> Evidence:
     """Run the launches and compare every output.
 
-    Raises Mismatch, Overrun and what the driver raises.
+    Raises Mismatch, BadWrite and what the driver raises.
     """
     with np.errstate(all="ignore"):  # what overflows is compared all the same
         buffers = FencedBuffers(driver, contents(probe), probe.launches)
         for launch in probe.launches:
             driver.bind(launch, buffers.resolve)()
         driver.synchronize()
-        buffers.check_fences()
+        buffers.check_left()
         return _compare(probe, buffers)
 
 
@@ -65,7 +65,7 @@ def run_probe(probe: Probe, driver: Driver) -> Evidence:
     ops = " + ".join(probe.ops)
     try:
         return measure(probe, driver)
-    except (Mismatch, Overrun) as error:
+    except (Mismatch, BadWrite) as error:
         raise WrongKernel(
             f"{ops} is wrong on this device: lowering {probe.lowering}, probed at"
             f" the sizes of {probe.program}: {error}. Recompile with another lowering of it"

@@ -19,7 +19,8 @@ SCHEMA = 4
 4: bodies and heads are programs of their own, which meet in the hidden state; a choice's place in
 its function is its `site`; a guard says whether it selects all; a manifest says what packages it
 `requires`; probes hold samples, drawn by an integer hash; weight plans say every step, and dtype,
-shape and scales of what it takes."""
+shape and scales of what it takes; kernels take blobs and tensor maps, launches have attributes that
+targets may lack, and `zeroed_bytes` lie outside the arena."""
 
 
 MANIFEST = "manifest.json"
@@ -83,6 +84,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     arena_bytes: Bytes
     state_bytes: Bytes
     """Hiddens of the largest body, which heads and drafts read."""
+    zeroed_bytes: Bytes
+    """The most that one lowering wants zeroed once, and leaves zero; all launches share it."""
     batch_invariant: bool = False
     """An answer does not depend on its neighbours, on chunking nor on drafting."""
     programs: tuple[ProgramRef, ...]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from math import isfinite, prod
 
+from lostwax.ir.contract.artifact import Manifest
 from lostwax.ir.contract.cache_layout import LAYOUTS
-from lostwax.ir.contract.check_program import check_launch
+from lostwax.ir.contract.check_launch import check_launch
 from lostwax.ir.contract.check_views import (
     Inconsistent,
     dtype_bytes,
@@ -14,6 +15,7 @@ from lostwax.ir.contract.check_views import (
     refuse_view,
     require,
     require_pages,
+    require_within,
 )
 from lostwax.ir.contract.check_weights import check_stored
 from lostwax.ir.contract.choice import Choices
@@ -47,21 +49,22 @@ def check_choices(choices: Choices, programs: Iterable[str]) -> None:
     require(not missing, f"it has no choices of program {missing[:1]}")
 
 
-def check_probes(probes: Probes, symbols: Mapping[str, set[str]], weight_bytes: int) -> None:
+def check_probes(probes: Probes, symbols: Mapping[str, set[str]], manifest: Manifest) -> None:
     """Raise Inconsistent, naming the probe, where one cannot be run as it stands.
 
-    A probe's weights are of one layer, so that they take less than the `weight_bytes` of all.
+    A probe's weights are of one layer, so that they take less than the model's. `symbols` are the
+    kernels of each of the manifest's binaries.
     """
     ids = [probe.id for probe in probes.probes]
     require(len(set(ids)) == len(ids), "two probes have one id")
     for probe in probes.probes:
         try:
-            _check_probe(probe, symbols, weight_bytes)
+            _check_probe(probe, symbols, manifest)
         except Inconsistent as error:
             raise Inconsistent(f"the probe of {probe.lowering!r}: {error}") from error
 
 
-def _check_probe(probe: Probe, symbols: Mapping[str, set[str]], weight_bytes: int) -> None:
+def _check_probe(probe: Probe, symbols: Mapping[str, set[str]], manifest: Manifest) -> None:
     if not probe.refusal:
         require(bool(probe.launches) and bool(probe.expected), "it runs or expects nothing")
     # A NaN would compare with nothing, an infinity with everything.
@@ -78,12 +81,16 @@ def _check_probe(probe: Probe, symbols: Mapping[str, set[str]], weight_bytes: in
     sizes = {name: data_bytes(data) for name, data in given.items()}
     weights = _weight_sizes(probe)
     drawn = sum(weights.values())
-    require(drawn <= weight_bytes, f"its weights take {drawn} bytes of the model's {weight_bytes}")
+    most = manifest.weight_bytes
+    require(drawn <= most, f"its weights take {drawn} bytes of the model's {most}")
     sizes |= weights
     for launch in probe.launches:
-        check_launch(launch, symbols)
+        check_launch(launch, symbols, manifest.target)
         for view in views_of(launch):
-            _check_view(view, sizes)
+            if view.space == "zeroed":
+                require_within(view, manifest.zeroed_bytes)
+            else:
+                _check_view(view, sizes)
     _check_expected(probe, sizes)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import prod
 
 from lostwax.ir.contract.artifact import Manifest, ProgramRef
+from lostwax.ir.contract.check_launch import check_launch
 from lostwax.ir.contract.check_views import (
     Inconsistent,
     end_of,
@@ -18,22 +19,10 @@ from lostwax.ir.contract.check_views import (
     require_within,
 )
 from lostwax.ir.contract.check_weights import WeightSizes
-from lostwax.ir.contract.program import (
-    DTYPE_BYTES,
-    HEADS,
-    Call,
-    HostCall,
-    Launch,
-    Program,
-    Scalar,
-    View,
-    views_of,
-)
+from lostwax.ir.contract.dtypes import DTYPE_BYTES
+from lostwax.ir.contract.program import HEADS, Call, HostCall, Launch, Program, View, views_of
 from lostwax.ir.contract.step import HIDDEN, STEP_INPUTS, input_shape, inputs_of
 
-MAX_BLOCK_THREADS = 1024  # CUDA and HIP
-MAX_SHARED_BYTES = 1 << 20
-SCALARS = {"i32": range(-(1 << 31), 1 << 31), "i64": range(-(1 << 63), 1 << 63)}
 PICKED = {"ids": "i32", "logprobs": "f32"}
 SCORED = PICKED | {"target_logprobs": "f32", "top_ids": "i32", "top_logprobs": "f32"}
 """What heads give, with its dtype: all but the top ones a number a row."""
@@ -47,23 +36,6 @@ def launches_of(program: Program) -> Iterator[Launch]:
     yield from program.prepare
     for launches in program.blocks.values():
         yield from launches
-
-
-def check_launch(launch: Launch, symbols: Mapping[str, set[str]]) -> None:
-    """Raise Inconsistent where a kernel's launch is none that `symbols` of binaries allow."""
-    if isinstance(launch, HostCall):
-        return
-    what = f"the launch of {launch.symbol!r}"
-    require(
-        launch.symbol in symbols.get(launch.binary, ()),
-        f"{what} names binary {launch.binary!r}, where the manifest lists no such kernel",
-    )
-    require(prod(launch.block) <= MAX_BLOCK_THREADS, f"{what} has too many threads a block")
-    require(launch.shared_bytes <= MAX_SHARED_BYTES, f"{what} asks for too much shared memory")
-    for param in launch.params:
-        if isinstance(param, Scalar) and param.kind in SCALARS:
-            fits = isinstance(param.value, int) and param.value in SCALARS[param.kind]
-            require(fits, f"{what} has a parameter that is no {param.kind}")
 
 
 def symbols_of(manifest: Manifest) -> dict[str, set[str]]:
@@ -98,7 +70,7 @@ class ProgramCheck:
         own = (program.segment, program.bucket, program.guard, program.arena_bytes)
         require(told == own, "its segment, bucket, guard or arena is not the manifest's")
         for launch in launches_of(program):
-            check_launch(launch, self._symbols)
+            check_launch(launch, self._symbols, self._manifest.target)
         for view in _views(program.prepare):
             require(view.space in ("arena", "input", "state"), f"prepare reads {view.space} memory")
             self._check_own(view, program)
@@ -142,6 +114,9 @@ class ProgramCheck:
         elif view.space == "state":
             require(view.name == HIDDEN, f"there is no state {view.name!r}")
             self._check_hidden(view, program)
+        elif view.space == "zeroed":
+            require(not view.name, f"there is no zeroed memory {view.name!r}")
+            require_within(view, self._manifest.zeroed_bytes)
         else:
             require_within(view, _input_bytes(view, program))
 

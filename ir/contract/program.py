@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import Annotated, Literal, get_args
 
 import msgspec
 
-from lostwax.ir.contract.bounds import Bytes, Few, FileName, OpenShape, Shape, Some, Word
-from lostwax.ir.contract.dtypes import DTYPE_BYTES
+from lostwax.ir.contract.bounds import Bytes, Few, FileName, Some, Word
+from lostwax.ir.contract.parameter import Parameter, views_of_parameter
+from lostwax.ir.contract.view import View
 
 Entry = Literal["extend", "decode", "draft"]
 """What bodies are compiled for: new rows, a row or a few a request, rows of the MTP layer."""
@@ -23,57 +23,6 @@ Segment = Literal["extend", "decode", "draft", "pick", "sample", "score"]
 """An entry's body or a head: what is replayed as one. They meet in the hidden state."""
 
 SEGMENTS: tuple[Segment, ...] = get_args(Segment)
-
-Space = Literal["arena", "carry", "state", "weight", "plane", "input"]
-
-
-class View(msgspec.Struct, frozen=True, kw_only=True):
-    """A strided tensor inside one buffer.
-
-    `space` and `name` say which buffer: `arena` (name empty), `carry` (delta/residual in or out,
-    placed in the arena by the call), `state` (rows that outlive the step: `HIDDEN`), `weight` (name
-    relative to the call's prefix), `plane` (cache plane of the call's layer, as [pages,
-    page_tokens, row]), `input` (field of StepInputs).
-    `strides` count elements, `offset` counts bytes from the start of that buffer.
-    """
-
-    space: Space
-    name: str
-    dtype: str
-    shape: OpenShape
-    strides: Shape
-    offset: Bytes = 0
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the elements, as if dense."""
-        return prod(self.shape) * DTYPE_BYTES[self.dtype]
-
-    @property
-    def span_bytes(self) -> int:
-        """Bytes from the first element to the last; 0 without elements or with open pages."""
-        if any(n < 1 for n in self.shape):
-            return 0
-        last = sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
-        return (last + 1) * DTYPE_BYTES[self.dtype]
-
-
-class Scalar(msgspec.Struct, frozen=True, tag="scalar"):
-    """A by-value kernel parameter."""
-
-    kind: Literal["i32", "i64", "f32"]
-    value: int | float
-
-
-class Pointer(msgspec.Struct, frozen=True, tag="pointer"):
-    """A device-pointer kernel parameter: the first element of a view."""
-
-    view: View
-
-
-class Null(msgspec.Struct, frozen=True, tag="null"):
-    """A null device pointer (Triton's trailing scratch parameters)."""
-
 
 Const = int | float | bool | str
 
@@ -102,15 +51,23 @@ class HostCall(msgspec.Struct, frozen=True, kw_only=True, tag="host"):
 
 
 class KernelLaunch(msgspec.Struct, frozen=True, kw_only=True, tag="kernel"):
-    """A launch of a compiled kernel: `binary` names a file in the artifact's `kernels/` folder."""
+    """A launch of a compiled kernel: `binary` names a file in the artifact's `kernels/` folder.
+
+    `cluster` are blocks that share memory and barriers. A `programmatic` launch may begin before
+    the kernel in front of it has ended, and waits for it itself (griddepcontrol) before it reads
+    what that one writes. Blocks of a `cooperative` launch are all resident at once, so that the
+    grid may have barriers. What a target lacks of these, its facts say.
+    """
 
     binary: FileName
     symbol: Word
     grid: tuple[GridX, GridYZ, GridYZ]
     block: tuple[Threads, Threads, Threads]
-    params: tuple[Pointer | Scalar | Null, ...]
+    params: tuple[Parameter, ...]
     shared_bytes: Bytes = 0
     cluster: tuple[Threads, Threads, Threads] = (1, 1, 1)
+    programmatic: bool = False
+    cooperative: bool = False
     op: Word = ""
 
 
@@ -121,7 +78,7 @@ def views_of(launch: Launch) -> list[View]:
     """The memory that a launch is given."""
     if isinstance(launch, HostCall):
         return [view for view in launch.args if view is not None]
-    return [param.view for param in launch.params if isinstance(param, Pointer)]
+    return [view for param in launch.params for view in views_of_parameter(param)]
 
 
 class Bucket(msgspec.Struct, frozen=True, order=True):

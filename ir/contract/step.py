@@ -83,7 +83,8 @@ class StepOp(msgspec.Struct, frozen=True, kw_only=True):
 
     Equal StepOps are computed once. `function` is `module:name` of a `kernels` package, called as
     `function(*inputs, *outputs, **consts)`; inputs are names of step inputs. Dims of `outputs` are
-    concrete. Placement: `host` may read inputs on the host, `device` is capturable.
+    concrete. Placement: `host` may read inputs on the host, `device` is capturable. `allocates` is
+    the upper bound in bytes of what the function allocates outside the arena.
     """
 
     function: str
@@ -91,6 +92,7 @@ class StepOp(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[tuple[str, str, tuple[int, ...]], ...]  # (name, dtype, shape)
     consts: dict[str, Const] = {}
     placement: Literal["host", "device", "patch"] = "device"
+    allocates: int = 0
 
 
 class StepBatch(msgspec.Struct, kw_only=True):

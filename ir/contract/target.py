@@ -38,6 +38,12 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     graph_segments: tuple[str, ...] = ()
     cluster_blocks: int = 1
     """Most blocks of threads that may share memory and barriers; 1 where there are no clusters."""
+    tensor_maps: bool = False
+    """True where kernels take tensor maps, which the driver library encodes."""
+    programmatic_launch: bool = False
+    """True where a kernel may begin before the one in front of it has ended."""
+    cooperative_launch: bool = False
+    """True where a launch can ask that all its blocks be resident at once."""
     library_bytes: int = 0
     """What device libraries keep for themselves, such as cuBLAS's workspace."""
     wide_products: bool = False

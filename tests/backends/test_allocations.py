@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 
 import pytest
 from model_formats import FORMATS
@@ -13,15 +14,17 @@ from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.lowerings import lowerings
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.plan.candidate import Candidate
+from lostwax.backends.plan.step_launch import PREPARE
 from lostwax.backends.proof.check import check_case
 from lostwax.backends.proof.kit import VARIANTS, Variant, candidates, cases, contexts
 from lostwax.backends.proof.run_alone import run_alone
-from lostwax.backends.runtime.driver import Resolve, no_kernels
+from lostwax.backends.runtime.driver import ReadKernel, Resolve, no_kernels
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.model import ModelFacts
-from lostwax.ir.contract.program import Bucket, Launch
+from lostwax.ir.contract.program import Bucket, HostCall, Launch
+from lostwax.ir.contract.target import Target
 from lostwax.ir.passes.assign_formats import AssignFormatsPass
 from lostwax.ir.passes.pipeline import run
 
@@ -33,26 +36,34 @@ LIBRARY_BYTES = 256 << 10
 
 
 class MeteredDriver(CpuDriver):
-    """Notes the most that one of a lowering's own launches held beyond what it was given."""
+    """Notes the most that one of a lowering's own launches held beyond what it was given, and of
+    what prepares its step, by function, with the bound that the launch carries."""
 
     peak = 0
+
+    def __init__(
+        self, target: Target, kernels: ReadKernel, compiled: dict[str, CompiledKernel]
+    ) -> None:
+        super().__init__(target, kernels, compiled)
+        self.prepared: dict[str, tuple[int, int]] = {}
 
     def bind(self, launch: Launch, resolve: Resolve) -> Callable[[], None]:
         call = super().bind(launch, resolve)
 
-        def metered() -> None:
+        def watched() -> None:
             with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
                 call()
             events = seen.profiler.kineto_results.events()  # pyright: ignore
             named = (e for e in events if e.name() == "[memory]")
             changes = sorted((e.start_ns(), e.nbytes()) for e in named)  # pyright: ignore
-            held = 0
-            for _, change in changes:
-                held += change
-                if launch.op:  # what prepares a step has no lowering
-                    self.peak = max(self.peak, held)
+            most = max(accumulate((change for _, change in changes), initial=0))
+            if launch.op == PREPARE:
+                assert isinstance(launch, HostCall)
+                self.prepared[launch.function] = most, launch.allocates
+            else:
+                self.peak = max(self.peak, most)
 
-        return metered
+        return watched
 
 
 def no_kernel(source: KernelSource) -> CompiledKernel:
@@ -68,16 +79,21 @@ def fitting(module: builtin.ModuleOp, facts: ModelFacts, variant: Variant) -> It
                 yield candidate
 
 
-def peak_and_bound(candidate: Candidate, facts: ModelFacts) -> tuple[int, int]:
-    """Bytes that the lowering was seen to hold, and what it says it may."""
-    lowering = candidate.lowering
-    assert lowering is not None
+def metered(candidate: Candidate, facts: ModelFacts) -> MeteredDriver:
+    """The driver, after one step of the lowering by itself."""
     driver = MeteredDriver(CPU, no_kernels, {})
     runner = run_alone(candidate, lambda: driver, no_kernel)
     check_case(runner, candidate.region, cases(candidate.context, facts, (1,))[0])
+    return driver
+
+
+def bound_of(candidate: Candidate) -> int:
+    """Bytes that the lowering says it may hold."""
+    lowering = candidate.lowering
+    assert lowering is not None
     said = lowering.allocates(candidate, lowering.default_knobs())
     is_product = "x" in candidate.region.values and candidate.dtype("x") == "bf16"
-    return driver.peak, said + SMALL_BYTES + is_product * LIBRARY_BYTES
+    return said + SMALL_BYTES + is_product * LIBRARY_BYTES
 
 
 @pytest.mark.parametrize("name", ["f32", "bf16", "all_fp8", "caches"])
@@ -85,10 +101,15 @@ def test_no_lowering_takes_more_memory_than_it_says(name: str) -> None:
     config, chosen = FORMATS[name]
     captured = capture(parse_config(config), 16)
     module = run(captured.module, (AssignFormatsPass(**chosen),), None)
-    measured = 0
+    measured, prepared = 0, dict[str, int]()
     for variant in VARIANTS:
         for candidate in fitting(module, captured.facts, variant):
-            peak, bound = peak_and_bound(candidate, captured.facts)
+            driver, bound = metered(candidate, captured.facts), bound_of(candidate)
+            peak = driver.peak
             measured += peak > 0
             assert peak <= bound, f"{candidate.name} on {candidate.context.name}: {peak} > {bound}"
+            for function, (most, said) in driver.prepared.items():
+                assert most <= said + SMALL_BYTES, f"{function}: {most} > {said}"
+                prepared[function] = max(most, prepared.get(function, 0))
     assert measured > 40
+    assert sum(most > SMALL_BYTES for most in prepared.values()) >= 2, prepared

@@ -59,7 +59,7 @@ def test_a_program_is_captured_over_padding() -> None:
     driver = Recorder(TARGET, no_kernels, {})
     inputs = InputMemory(torch.full((num_bytes,), 77, dtype=torch.uint8), driver)
     driver.inputs = inputs.device
-    memory = Memory(none, inputs, inputs, {}, {}, {})
+    memory = Memory(none, inputs, inputs, {}, {}, {}, none)
     program = Program(
         segment="decode", bucket=BUCKET, guard=Guard("chosen"), arena_bytes=0,
         prepare=(), blocks={}, calls=(), outputs={},
@@ -82,7 +82,7 @@ def test_a_state_is_resolved_by_its_name(name: str) -> None:
     driver = Filling(TARGET, no_kernels, {})
     inputs = InputMemory(torch.zeros(num_bytes, dtype=torch.uint8), driver)
     states = {n: torch.zeros(4, dtype=torch.uint8) for n in ("hidden", "second")}
-    memory = Memory(none, inputs, inputs, {}, {}, states)
+    memory = Memory(none, inputs, inputs, {}, {}, states, none)
     view = dense("state", name, "u8", (4,))
     program = Program(
         segment="decode", bucket=BUCKET, guard=Guard("chosen"), arena_bytes=0,

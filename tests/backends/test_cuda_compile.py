@@ -16,7 +16,8 @@ from lostwax.backends.gpu_kernels.elf import ELF_MAGIC
 from lostwax.backends.gpu_kernels.lowerings.norms import ADD_RMS_NORM
 from lostwax.backends.kernel_compiler import KernelCompileError
 from lostwax.backends.proof.plain_match import PlainMatch, Value
-from lostwax.ir.contract.program import Bucket, KernelLaunch, Null, Pointer
+from lostwax.ir.contract.parameter import Null, Pointer
+from lostwax.ir.contract.program import Bucket, KernelLaunch
 
 
 def has_nvcc() -> bool:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from lostwax.backends.cuda.libcuda import CudaError, LibCuda
-from lostwax.backends.runtime.gpu_driver import PackedParameters
-from lostwax.ir.contract.program import KernelLaunch, Null, Scalar
+from lostwax.backends.runtime.kernel_parameters import PackedParameters
+from lostwax.ir.contract.parameter import Null, Scalar
+from lostwax.ir.contract.program import KernelLaunch
 
 LAUNCH = KernelLaunch(binary="k.cubin", symbol="k", grid=(1, 1, 1), block=(1, 1, 1), params=())
 SIZES = (8, 4, 8)

@@ -27,6 +27,7 @@ def test_the_total_is_the_sum_of_all_parts() -> None:
         "arena": 1 << 30,
         "state": 1 << 25,
         "inputs": 1 << 20,
+        "zeroed": 1 << 17,
         "host_calls": 1 << 15,
         "graph_bytes": 1 << 10,
         "libraries": 1 << 5,
@@ -83,5 +84,5 @@ def test_the_plan_takes_the_largest_launch_of_all_programs(small_artifact: Any) 
     assert plan.host_calls == max(found) > 0
     manifest = small_artifact.manifest
     assert plan.weights + plan.arena == manifest.weight_bytes + manifest.arena_bytes
-    known = plan.weights + plan.arena + plan.state + plan.inputs + plan.cache
+    known = plan.weights + plan.arena + plan.state + plan.inputs + plan.cache + plan.zeroed
     assert plan.total == known + plan.host_calls + plan.graph_bytes + plan.libraries

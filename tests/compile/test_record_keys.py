@@ -27,17 +27,8 @@ from lostwax.backends.records import record_key as keys
 from lostwax.backends.records.record_key import record_key
 from lostwax.frontend.capture import Captured
 from lostwax.ir.contract.kernel import KernelSource
-from lostwax.ir.contract.program import (
-    Bucket,
-    Const,
-    Guard,
-    HostCall,
-    KernelLaunch,
-    Launch,
-    Linear,
-    Pointer,
-    Scalar,
-)
+from lostwax.ir.contract.parameter import Pointer, Scalar
+from lostwax.ir.contract.program import Bucket, Const, Guard, HostCall, KernelLaunch, Launch, Linear
 from lostwax.ir.contract.record import RecordKey
 from lostwax.ir.passes.assign_formats import AssignFormatsPass
 from lostwax.ir.passes.clean_up import CleanUpPass

@@ -8,7 +8,8 @@ from lostwax.backends.gpu_kernels.lowerings.launches import i32, is_aligned
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match
 from lostwax.backends.predicates import axis_at_most, dtype, fact_at_least
 from lostwax.ir.contract.kernel import KernelSource
-from lostwax.ir.contract.program import KernelLaunch, Launch, Pointer, Scalar
+from lostwax.ir.contract.parameter import Pointer, Scalar
+from lostwax.ir.contract.program import KernelLaunch, Launch
 from lostwax.ir.dialects.dsa import TopkOp
 from lostwax.ir.region import Region
 

@@ -6,16 +6,11 @@ from collections.abc import Mapping
 from math import prod
 
 from lostwax.backends.lowering import Match
+from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.kernel import KernelSource
-from lostwax.ir.contract.program import (
-    DTYPE_BYTES,
-    KernelLaunch,
-    Null,
-    Pointer,
-    Scalar,
-    Space,
-    View,
-)
+from lostwax.ir.contract.parameter import Null, Pointer, Scalar
+from lostwax.ir.contract.program import KernelLaunch, View
+from lostwax.ir.contract.view import Space
 
 Argument = View | Scalar
 

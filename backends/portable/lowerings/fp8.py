@@ -12,7 +12,7 @@ from lostwax.ir.dialects.quant import QuantiseOp
 from lostwax.ir.region import Region
 
 
-def hadamard_signs(match: Match) -> tuple[StepOp, ...]:
+def hadamard_signs(match: Match, knobs: Knobs) -> tuple[StepOp, ...]:
     """`signs`: f32 [D, D] of +-1."""
     width = match.shape("x")[-1]
     op = StepOp(

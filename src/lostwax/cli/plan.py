@@ -119,6 +119,8 @@ def _lines(found: MemoryPlan) -> Iterator[str]:
     yield f"  arena      {_mib(found.arena)}"
     if found.state:
         yield f"  state      {_mib(found.state)}  hiddens that heads and drafts read"
+    if found.zeroed:
+        yield f"  zeroed     {_mib(found.zeroed)}  workspace that kernels leave zero"
     yield f"  inputs     {_mib(found.inputs)}"
     yield f"  host calls {_mib(found.host_calls)}  at most, outside the arena"
     tokens = found.num_pages * found.page_tokens
