@@ -63,6 +63,7 @@ def step_batch(runtime: Runtime, entry: str, rows: list[tuple[Sequence, int]]) -
         seeds=[0] * n,
         counters=[0] * n,
         targets=[-1] * n,
+        top_p=[1.0] * n,
     )
 
 
