@@ -10,14 +10,12 @@ from xdsl.dialects import builtin, func
 from xdsl.ir import Block, Region, SSAValue
 
 from lostwax.ir.contract.program import HEADS
-from lostwax.ir.contract.step import DRAFT_INPUTS, HEAD_INPUTS, HIDDEN, STEP_INPUTS
+from lostwax.ir.contract.step import DRAFT_INPUTS, HEAD_INPUTS, HIDDEN, STEP_INPUTS, operands_of
 from lostwax.ir.dialects.core import CallOp
 from lostwax.ir.size import Size
 from lostwax.ir.types import TensorType
 
-BODY_INPUTS = tuple(
-    name for name in STEP_INPUTS if name not in HEAD_INPUTS and name not in DRAFT_INPUTS
-)
+BODY_INPUTS = operands_of("extend")
 
 
 def assemble(

@@ -1,6 +1,7 @@
 """Certifies a lowering: runs it on seeded cases and compares with its region's references.
 
-How a lowering runs is the caller's; whether the evidence is `executed` or less is, too.
+Rows without a token are poisoned in what goes in and not compared in what comes out. How a lowering
+runs is the caller's; whether the evidence is `executed` or less is, too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from xdsl.ir import Operation, SSAValue
 from xdsl.irdl import IRDLOperation
 
 from lostwax.backends.proof.inputs import flat_inputs, region_values
+from lostwax.backends.proof.poison import poisoned, real_rows
 from lostwax.backends.proof.step_cases import StepCase
 from lostwax.backends.proof.tolerance import Tolerance, tolerance_of
 from lostwax.backends.runtime.compare_outputs import (
@@ -108,6 +110,7 @@ class _Comparison:
     """One case: the region's values by the reference, and what the lowering gave."""
 
     match: RegionMatch
+    case: StepCase
     values: Mapping[SSAValue, Bound]
     outputs: Mapping[str, Array]
     waiver: str
@@ -126,6 +129,9 @@ class _Comparison:
                 continue
             got, want = self.outputs[name], self._want(value)
             require_same_form(name, got, want)
+            real = self._real(value)
+            self._require_padding(name, op, got[real.stop :])
+            got, want = got[real], want[real]
             if self.waiver == "tie_order" and scores is not None:
                 agree = tied_rows_agree(got, want, widen(self._want(scores)))
             else:
@@ -133,17 +139,32 @@ class _Comparison:
             rows = agree if rows is None else rows & agree
         return rows, outside
 
+    def _real(self, value: SSAValue) -> slice:
+        """The rows of an output that have a token: the others hold anything."""
+        want = self.values[value]
+        rows = real_rows(value.type, self.case)
+        return slice(0, want.shape[0] if rows is None else rows)
+
+    def _require_padding(self, name: str, op: Operation, padding: Array) -> None:
+        """What others read memory by is bounded in rows without a token, too."""
+        if op.name == "moe.route" and (padding != -1).any():
+            raise Mismatch(f"{name}: a row without a token reaches an expert")
+        columns = self.case.env.get("P", 0) * self.case.page_tokens
+        if op.name.startswith("dsa.") and ((padding < -1) | (padding >= columns)).any():
+            raise Mismatch(f"{name}: a row without a token selects beyond the page table")
+
     def _want(self, value: SSAValue) -> Array:
         want = self.values[value]
         assert isinstance(want, np.ndarray)  # callers ask for neither scaled values nor caches
         return want
 
-    def _scaled_error(self, name: str, want: Scaled) -> Errors:
+    def _scaled_error(self, name: str, want: Scaled, real: slice) -> Errors:
         """Errors of fp8 values times their scales."""
         values, scales = self.outputs[name], self.outputs[f"{name}:scale"]
         require_same_form(name, values, want.values)
         require_same_form(f"{name}:scale", scales, want.scales)
-        return errors(name, widen(Scaled(values, scales, want.rows, want.cols)), widen(want))
+        got = widen(Scaled(values, scales, want.rows, want.cols))
+        return errors(name, got[real], widen(want)[real])
 
     def _cache_error(self, name: str, value: SSAValue) -> Errors:
         want = self.values[value]
@@ -179,13 +200,15 @@ class _Comparison:
             return self._cache_error(name, value)
         wanted = self.values[value]
         if isinstance(wanted, Scaled):
-            return self._scaled_error(name, wanted)
+            return self._scaled_error(name, wanted, self._real(value))
         got, want = self.outputs[name], self._want(value)
         require_same_form(name, got, want)
         if _is_integer(value):
             return NONE
         assert isinstance(value.owner, Operation)  # outputs are results
         got = self._settled(value.owner, got, want)
+        real = self._real(value)
+        got, want = got[real], want[real]
         if rows is not None:
             got, want = got[rows], want[rows]
         return errors(name, got, want)
@@ -219,16 +242,17 @@ def check_case(
     run: Run, match: RegionMatch, case: StepCase, waiver: str = ""
 ) -> tuple[CaseResult, bytes]:
     """Run one case and compare; also the digest of its inputs. Raises Mismatch."""
-    values: dict[SSAValue, Bound] = dict(region_values(match, case))
+    values = poisoned(match, case, region_values(match, case))
     flat = flat_inputs(match, values, case)
     digest = hashlib.sha256()
     for name in sorted(flat):
         digest.update(f"{name} {flat[name].dtype} {flat[name].shape}".encode())
         digest.update(np.ascontiguousarray(flat[name]).tobytes())
     ops: list[IRDLOperation] = list(match.ops.values())
-    evaluate_ops(ops, values, case.env)
+    with np.errstate(all="ignore"):  # rows without a token hold NaN
+        evaluate_ops(ops, values, case.env)
     tolerance = tolerance_of(region_dtypes(match))
-    result = _compare(_Comparison(match, values, run(flat), waiver), tolerance)
+    result = _compare(_Comparison(match, case, values, run(flat), waiver), tolerance)
     if result.worst.max_error > tolerance.max_error or result.worst.rms_error > tolerance.rms_error:
         raise Mismatch(
             f"error {result.worst.max_error:.2e} max, {result.worst.rms_error:.2e} RMS; allowed "

@@ -14,6 +14,7 @@ import numpy as np
 from xdsl.ir import SSAValue
 
 from lostwax.backends.proof.inputs import STEP_FIELDS, WEIGHTS, Role, named_inputs, roles
+from lostwax.backends.proof.poison import cached_tokens, holds_nan, real_rows
 from lostwax.backends.proof.run_alone import Alone
 from lostwax.backends.proof.sample_region import RegionSample, scaled_part
 from lostwax.backends.proof.sample_rows import RowSample, sample_rows, step_input
@@ -33,6 +34,7 @@ from lostwax.ir.contract.program import Launch, views_of
 from lostwax.ir.contract.step import STEP_INPUTS
 from lostwax.ir.reference.dtype import FP8_MAX, Array, Value, dtype_name
 from lostwax.ir.reference.interpret import Bound
+from lostwax.ir.region import RegionMatch
 from lostwax.ir.types import CacheType, TensorType
 
 NEAR_ONE: frozenset[Role] = frozenset({("core.rms_norm", "weight"), ("core.layer_norm", "weight")})
@@ -111,7 +113,7 @@ def probe_inputs(
     _require_small(drawn, sample, most_elements)
     values = {value: maker.value(value, each, sample) for value, each in drawn.items()}
     used = frozenset(view.name for launch in launches for view in views_of(launch))
-    given = [g for name, value in inputs.items() for g in _given(name, drawn[value])]
+    given = [g for n, value in inputs.items() for g in _given(n, drawn[value], match, value, case)]
     for name in STEP_INPUTS:
         if f"step.{name}" in used:
             array = case.inputs[name]
@@ -119,10 +121,17 @@ def probe_inputs(
     return ProbeInputs(tuple(given), _weights(alone, parts, used), values, sample)
 
 
-def _given(name: str, drawn: Logical) -> list[Given]:
-    found = [Given(name=name, data=drawn.values)]
+def _given(
+    name: str, drawn: Logical, match: RegionMatch, value: SSAValue, case: StepCase
+) -> list[Given]:
+    """A value and its scales; what the step leaves undefined of them is NaN."""
+    if isinstance(value.type, CacheType):
+        held = tuple(int(n) for n in cached_tokens(case))
+        return [Given(name=name, data=drawn.values, held=held)]
+    real = real_rows(value.type, case) if holds_nan(match, value) else None
+    found = [Given(name=name, data=drawn.values, real=real)]
     if drawn.scales is not None:
-        found.append(Given(name=f"{name}:scale", data=drawn.scales))
+        found.append(Given(name=f"{name}:scale", data=drawn.scales, real=real))
     return found
 
 

@@ -112,7 +112,7 @@ def sample_rows(match: RegionMatch, case: StepCase, segment: str) -> RowSample:
 
     within = (axes.symbol(op.x.type) == ROWS == axes.symbol(op.rows.type) for op in gathers)
     if _reads_its_own(match) or any(within):
-        rows = np.arange(case.env[ROWS])
+        rows = np.arange(int(starts[-1]))
     for op in gathers:
         if axes.symbol(op.x.type) == ROWS:
             rows = np.union1d(rows, gathered(op))

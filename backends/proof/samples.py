@@ -41,12 +41,12 @@ def sampled_heads(heads: int) -> Array:
 
 
 def sampled_rows(starts: Array, real: int, count: int) -> Array:
-    """Rows of an array of `count` rows: edge rows, both sides of requests, the last real one.
+    """Of the first `real` of `count` rows: edge rows, both sides of requests, the last real one.
 
-    And a padded one, where there is any: the `real` rows come first. `starts` are those of requests
-    and the end of the last one.
+    Those behind them have no token, and nothing to compare. `starts` are those of requests and the
+    end of the last one.
     """
     some = np.unique(starts)[1:3]
-    borders = [*range(LEAST_ROWS + 1), *some - 1, *some, real - 1, real, count - 1]
+    borders = [*range(LEAST_ROWS + 1), *some - 1, *some, real - 1]
     each = np.concatenate([np.array(borders), spread(count, -(-count // ROW_TILES))])
-    return np.unique(each[(each >= 0) & (each < count)]).astype(np.int64)
+    return np.unique(each[(each >= 0) & (each < real)]).astype(np.int64)

@@ -42,8 +42,8 @@ def _lengths(
 ) -> tuple[Array, Array]:
     """New tokens and whole length of each real request.
 
-    Even seeds fill the bucket, odd ones leave padding. The first request is as long as the bucket
-    allows, the second has no cached prefix, the third ends a page.
+    Even seeds fill the bucket, odd ones leave padding where there is room. The first request is as
+    long as the bucket allows, the second has no cached prefix, the third ends a page.
     """
     full = seed % 2 == 0
     most = min(bucket.reqs, bucket.tokens)
@@ -52,7 +52,8 @@ def _lengths(
         most_rows = min(bucket.rows_a_req, limit)
         new = np.full(reqs, most_rows) if full else rng.integers(1, most_rows + 1, reqs)
     else:
-        total = bucket.tokens if full else int(rng.integers(reqs, bucket.tokens + 1))
+        least, most = (bucket.tokens,) * 2 if full else (reqs, max(bucket.tokens - 1, reqs))
+        total = int(rng.integers(least, most + 1))
         new = _split(rng, total, reqs, limit)
     lengths = rng.integers(new, limit + 1)
     lengths[0] = limit
@@ -116,6 +117,7 @@ def step_case(
         "kv_lens": lengths,
         "page_table": page_table,
         "hidden_rows": rng.integers(0, state_rows, starts[-1]),
+        "num_rows": starts[-1:],
     }
     inputs = {name: _padded(name, bucket, value) for name, value in real.items()}
     q_starts = np.full(bucket.reqs + 1, starts[-1], np.int32)
@@ -144,6 +146,7 @@ def _head_inputs(
         "counters": rng.integers(0, 2**20, count),
         "top_p": rng.choice(np.array([1e-6, 0.3, 0.9, 0.95, 1.0]), count),
         "targets": np.where(rng.random(count) < 0.2, -1, targets),
+        "num_rows": np.array([count]),
     }
     return {name: _padded(name, bucket, value) for name, value in real.items()}
 

@@ -27,8 +27,9 @@ from lostwax.backends.runtime.form_weight import (
 )
 from lostwax.backends.runtime.hash_numbers import bits24
 from lostwax.backends.runtime.tensors import TORCH_DTYPES
+from lostwax.backends.runtime.undefined import fill_undefined
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
-from lostwax.ir.contract.probe import Data, Drawn, DrawnScores, GivenPart, GivenWeight
+from lostwax.ir.contract.probe import Data, Drawn, DrawnScores, Given, GivenPart, GivenWeight
 from lostwax.ir.contract.ranks import ALONE
 from lostwax.ir.contract.weights import Requantise, Select, Step, StoredWeight
 from lostwax.ir.reference.dtype import FP8_MAX, NUMPY_DTYPES, Array
@@ -40,6 +41,17 @@ class Content:
 
     num_bytes: int
     put: Callable[[torch.Tensor], None]
+
+
+def given_content(given: Given, num_bytes: int) -> Content:
+    """The data, and NaN where it is undefined."""
+    content = content_of(given.data, num_bytes)
+
+    def put(buffer: torch.Tensor) -> None:
+        content.put(buffer)
+        fill_undefined(given, buffer)
+
+    return Content(num_bytes, put)
 
 
 def content_of(data: Data, num_bytes: int) -> Content:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 import numpy as np
+import torch
 
 from lostwax.backends.runtime.artifact_reader import ArtifactError
 from lostwax.backends.runtime.compare_outputs import (
@@ -17,9 +18,10 @@ from lostwax.backends.runtime.compare_outputs import (
     require_untouched,
 )
 from lostwax.backends.runtime.draw import array_of, as_rows
-from lostwax.backends.runtime.draw_on_device import Content, content_of, weight_content
+from lostwax.backends.runtime.draw_on_device import Content, given_content, weight_content
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.fenced_buffers import BadWrite, FencedBuffers
+from lostwax.backends.runtime.undefined import fill_undefined
 from lostwax.ir.contract.cache_layout import LAYOUTS
 from lostwax.ir.contract.check_probes import DIGEST_BYTES, data_bytes
 from lostwax.ir.contract.check_program import code_of
@@ -42,7 +44,7 @@ def row_digests(rows: Array) -> Array:
 
 def contents(probe: Probe) -> dict[str, Content]:
     """What every buffer of the probe holds at first."""
-    found = {g.name: content_of(g.data, data_bytes(g.data)) for g in probe.given}
+    found = {g.name: given_content(g, data_bytes(g.data)) for g in probe.given}
     return found | {w.stored.name: weight_content(w) for w in probe.weights}
 
 
@@ -153,7 +155,9 @@ def _cache_errors(expected: Expected, buffers: FencedBuffers, probe: Probe) -> E
     """Rows outside the slots must be as before; of the written ones samples are compared."""
     cache = expected.cache
     assert cache is not None
-    before = array_of(next(g.data for g in probe.given if g.name == expected.view.name))
+    given = next(g for g in probe.given if g.name == expected.view.name)
+    before = np.ascontiguousarray(array_of(given.data))
+    fill_undefined(given, torch.from_numpy(before.reshape(-1).view(np.uint8)))
     pages = (before.shape[0], *expected.view.shape[1:])
     got = buffers.read(msgspec.structs.replace(expected.view, shape=pages))
     slots: Array = np.array(cache.slots, np.int64)

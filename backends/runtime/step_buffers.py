@@ -10,7 +10,7 @@ import torch
 
 from lostwax.backends.runtime.driver import Driver, Mark, Passed
 from lostwax.backends.runtime.input_layout import input_offsets
-from lostwax.ir.contract.program import Bucket, Segment
+from lostwax.ir.contract.program import HEADS, Bucket, Segment
 from lostwax.ir.contract.step import STEP_INPUTS, StepBatch, input_shape
 
 _NUMPY = {"i32": np.int32, "f32": np.float32}
@@ -43,6 +43,7 @@ class StepBuffers:
     def __init__(self, segment: Segment, bucket: Bucket, memory: InputMemory) -> None:
         self.offsets, self._num_bytes = input_offsets(segment, bucket)
         self.memory = memory
+        self._is_head = segment in HEADS
         raw = memory.host.numpy()
         self._arrays: dict[str, Any] = {}  # numpy arrays of two dtypes
         for name, start in self.offsets.items():
@@ -55,6 +56,9 @@ class StepBuffers:
         batch asks for, a body all of it."""
         self.memory.wait()
         for name, array in self._arrays.items():
+            if name == "num_rows":
+                array[0] = len(batch.logit_rows[rows] if self._is_head else batch.tokens)
+                continue
             spec, values = STEP_INPUTS[name], getattr(batch, name)[rows]
             if name == "page_table":
                 array.fill(spec.padding)

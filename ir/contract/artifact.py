@@ -18,9 +18,10 @@ SCHEMA = 4
 3: targets have `memory_bytes`, choices say what is portable, probes draw edge rows.
 4: bodies and heads are programs of their own, which meet in the hidden state; a choice's place in
 its function is its `site`; a guard says whether it selects all; a manifest says what packages it
-`requires`; probes hold samples, drawn by an integer hash; weight plans say every step, and dtype,
-shape and scales of what it takes; kernels take blobs and tensor maps, launches have attributes that
-targets may lack, and `zeroed_bytes` lie outside the arena."""
+`requires`; probes hold samples, drawn by an integer hash, and say which inputs are undefined; steps
+have `num_rows`; weight plans say every step, and dtype, shape and scales of what it takes; kernels
+take blobs and tensor maps, launches have attributes that targets may lack, and `zeroed_bytes` lie
+outside the arena."""
 
 
 MANIFEST = "manifest.json"

@@ -27,6 +27,7 @@ from lostwax.ir.contract.probe import (
     DrawnScores,
     DrawnSelection,
     Expected,
+    Given,
     GivenWeight,
     Kept,
     Probe,
@@ -72,6 +73,8 @@ def _check_probe(probe: Probe, symbols: Mapping[str, set[str]], manifest: Manife
         isfinite(probe.max_error) and isfinite(probe.rms_error), "its tolerance is no finite number"
     )
     given = {each.name: each.data for each in probe.given}
+    for each in probe.given:
+        _check_undefined(each)
     for weight in probe.weights:
         check_stored(weight.stored, 1)  # a probe is of one rank's weights
         _check_parts(weight)
@@ -92,6 +95,18 @@ def _check_probe(probe: Probe, symbols: Mapping[str, set[str]], manifest: Manife
             else:
                 _check_view(view, sizes)
     _check_expected(probe, sizes)
+
+
+def _check_undefined(given: Given) -> None:
+    """What is left undefined are rows and tokens that the data has."""
+    data, what = given.data, f"what it gives as {given.name!r}"
+    if given.real is not None:
+        rows = () if isinstance(data, DrawnCache) else data.shape[:1]
+        require(bool(rows) and given.real <= rows[0], f"{what} has fewer rows than are real")
+    if given.held:
+        cache = (data.pages, data.page_tokens) if isinstance(data, DrawnCache) else data.shape[:2]
+        fits = len(cache) == 2 and cache[0] == len(given.held) and max(given.held) <= cache[1]
+        require(fits, f"{what} has other pages than it says the tokens of")
 
 
 def _weight_sizes(probe: Probe) -> dict[str, int]:

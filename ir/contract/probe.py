@@ -81,10 +81,16 @@ Data = Drawn | DrawnCache | DrawnScores | DrawnSelection | Kept
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):
-    """What a buffer holds before the launches run."""
+    """What a buffer holds before the launches run.
+
+    Rows of the first axis from `real` on are NaN: they have no token. Of a cache, only the first
+    `held` tokens of each page are the data's, where it is given; the others are NaN.
+    """
 
     name: Word
     data: Data
+    real: Whole | None = None
+    held: tuple[Whole, ...] = ()
 
 
 class GivenPart(msgspec.Struct, frozen=True, kw_only=True):

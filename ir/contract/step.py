@@ -9,11 +9,11 @@ import msgspec
 from lostwax.ir.contract.program import HEADS, Bucket, Const, Entry, Head, Segment
 
 TRASH_PAGE = 0
-"""Page that padded rows write to; the allocator never hands it out."""
+"""Page that rows without a token write to; the allocator never hands it out."""
 
 
 class InputSpec(msgspec.Struct, frozen=True):
-    """Shape (in T, B, `B + 1`, P, R), dtype and padding of one step input."""
+    """Shape (in T, B, `B + 1`, P, R, 1), dtype and padding of one step input."""
 
     dims: tuple[str, ...]
     dtype: str
@@ -34,32 +34,42 @@ STEP_INPUTS: dict[str, InputSpec] = {
     "targets": InputSpec(("R",), "i32", -1),
     "top_p": InputSpec(("R",), "f32", 1),
     "hidden_rows": InputSpec(("T",), "i32", -1),
+    "num_rows": InputSpec(("1",), "i32", 0),
 }
 """The step's inputs.
 
 Rows are flat over requests: request b owns rows q_starts[b] .. q_starts[b+1]-1 and sees cached
 positions 0 .. positions[row] of its own pages: position s lies in slot
-page_table[b, s // page_tokens] * page_tokens + s % page_tokens. A padded row has token and position
--1, slot 0 (trash page) and belongs to no request: padded q_starts repeat the last real one, padded
-kv_lens are 0. Padded rows give zeros. logit_rows are row numbers whose logits are wanted (-1:
-padding); temperature 0 means greedy; seeds and counters feed the sampler's counter-based random
-numbers; targets are token ids whose log-probability is wanted (-1: none); top_p is the mass of the
-nucleus that a row's token is sampled from (1: all ids): the head `pick` does not look at it.
-hidden_rows are the rows of the hidden state that a draft step's rows continue (-1: padding).
+page_
+Real rows come first. A row without a token (padding) has token and position -1, slot 0 (trash page)
+and belongs to no request: padded q_starts repeat the last real one, padded kv_lens are 0. It writes
+to the trash page and reaches no expert: its ids are -1. What else such a row holds is undefined, in
+every value and in the results, and no real row may depend on it. Neither may one depend on the
+trash page, nor on what a page holds behind its request's length. Only a selection is bounded:
+positions within the page table, or -1. A kernel may leave at once for what lies behind num_rows.
 """
 
 DRAFT_INPUTS = ("hidden_rows",)
 """Inputs that only draft bodies read."""
+
+LAUNCH_INPUTS = ("num_rows",)
+"""Inputs that no op reads: kernels get them through `Lowering.prepare`."""
 
 HEAD_INPUTS = ("logit_rows", "temperature", "seeds", "counters", "top_p", "targets")
 """Inputs that only heads read, row by row of what they are asked for."""
 
 
 def inputs_of(segment: Segment) -> tuple[str, ...]:
-    """What a segment may read, in the order in which it is packed."""
+    """What a segment's launches may read, in the order in which it is packed."""
+    return (*operands_of(segment), *LAUNCH_INPUTS)
+
+
+def operands_of(segment: Segment) -> tuple[str, ...]:
+    """What a segment's ops may read: the arguments of its function."""
     if segment in HEADS:
         return HEAD_INPUTS
     left_out = HEAD_INPUTS if segment == "draft" else (*HEAD_INPUTS, *DRAFT_INPUTS)
+    left_out = (*left_out, *LAUNCH_INPUTS)
     return tuple(name for name in STEP_INPUTS if name not in left_out)
 
 
@@ -73,7 +83,7 @@ def input_shape(name: str, bucket: Bucket) -> tuple[int, ...]:
     """The concrete shape of a step input under a bucket."""
     sizes = {
         "T": bucket.tokens, "B": bucket.reqs, "B + 1": bucket.reqs + 1,
-        "P": bucket.pages, "R": bucket.rows,
+        "P": bucket.pages, "R": bucket.rows, "1": 1,
     }  # fmt: skip
     return tuple(sizes[d] for d in STEP_INPUTS[name].dims)
 

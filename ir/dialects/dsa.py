@@ -21,7 +21,7 @@ class IndexLogitsOp(LostwaxOp):
     """I[t, s] = scale * sum_h weights[t, h] * relu(q[t, h] . k[s]) over visible positions.
 
     q [T, Hi, Di], weights [T, Hi] f32 (may be negative), cache rows [Di] -> out [T, page*P] f32,
-    column s is position s of the row's request; -inf where s > positions[t] or the row is padded.
+    column s is position s of the row's request; -inf where s > positions[t].
     q and k are both scaled fp8 or both plain.
     """
 

@@ -32,7 +32,7 @@ class RouteOp(LostwaxOp):
     logits [T, E] f32, bias [E] f32, positions [T] -> ids [T, K] i32 (descending biased score,
     lowest index wins ties), weights [T, K] f32. Group score = sum of its two best biased scores;
     experts outside the topk_group best groups are excluded. weights = sigmoid / (sum +
-    1e-20 if normalise) * scale. Padded rows (position -1) get ids -1 and weights 0.
+    1e-20 if normalise) * scale. Rows without a token (position -1) get ids -1.
     """
 
     name = "moe.route"

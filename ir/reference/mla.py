@@ -32,7 +32,7 @@ def attend(
     q_nope [T, H, Dn], q_pe [T, H, R], kv_b [H*(Dn+Dv), C], cache [N, page, C+R], selection [T, K]
     (-1: none), page_table [B, P] -> [T, H*Dv]. k_h = [c W_k,h^T || k_pe], v_h = c W_v,h^T; sums
     over the latent and over positions change places, which is a hundred times fewer operations.
-    Padded rows and rows with nothing selected give zeros.
+    Rows with nothing selected give zeros; here those without a token do, too.
     """
     tokens, heads, nope = q_nope.shape
     latent = kv_b.shape[1]

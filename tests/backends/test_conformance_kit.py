@@ -20,6 +20,7 @@ from lostwax.backends.portable.lowerings import lowerings
 from lostwax.backends.proof.check import OPEN, NotConformant, certify_lowering
 from lostwax.backends.proof.inputs import named_inputs, region_values
 from lostwax.backends.proof.kit import Environment, Variant, certify_all
+from lostwax.backends.proof.poison import poisoned
 from lostwax.backends.proof.run_alone import run_alone
 from lostwax.backends.proof.step_cases import StepCase, edge_buckets, step_case
 from lostwax.backends.proof.tolerance import tolerance_of
@@ -100,7 +101,7 @@ def reference_runner(match: RegionMatch, case: StepCase, spoil: Spoil):
     """Answers with the reference itself, spoilt."""
 
     def run(given: Mapping[str, Array]) -> dict[str, Array]:
-        values = dict(region_values(match, case))
+        values = poisoned(match, case, region_values(match, case))
         evaluate_ops(list(match.ops.values()), values, case.env)
         (name,) = match.region.outputs
         result = values[match.output_values()[0]]

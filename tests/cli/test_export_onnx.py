@@ -162,7 +162,7 @@ def test_requests_of_unequal_length_sampled_where_all_is_selected_equal_the_runt
     assert_same(results, runtime.run(step))
 
 
-def test_padded_rows_change_nothing_and_give_zeros(models: Mapping[str, Any]) -> None:
+def test_padded_rows_change_nothing(models: Mapping[str, Any]) -> None:
     step = batch(PROMPT, 0)
     session = models["extend-chosen"]
     alone, _ = run_models(session, models["score"], step, {})

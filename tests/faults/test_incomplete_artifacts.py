@@ -32,16 +32,16 @@ def _keeping(manifest: Manifest, keep: Keep) -> Manifest:
     return msgspec.structs.replace(manifest, programs=programs, arena_bytes=largest)
 
 
-@pytest.mark.parametrize(
-    ("keep", "message"),
-    [
-        (lambda r: r.segment != "score", "no head 'score'"),
-        (lambda r: r.segment != "sample", "no head 'sample'"),
-        (lambda r: r.segment != "decode" or r.bucket.reqs < 2, "no decode program takes"),
-        (lambda r: r.segment != "extend" or r.bucket.tokens < 64, "no extend program takes"),
-        (lambda r: r.guard.name != "chosen", "no (extend|decode) program takes"),
-    ],
-)
+MISSING: list[tuple[Keep, str]] = [
+    (lambda r: r.segment != "score", "no head 'score'"),
+    (lambda r: r.segment != "sample", "no head 'sample'"),
+    (lambda r: r.segment != "decode" or r.bucket.reqs < 2, "no decode program takes"),
+    (lambda r: r.segment != "extend" or r.bucket.tokens < 64, "no extend program takes"),
+    (lambda r: r.guard.name != "chosen", "no (extend|decode) program takes"),
+]
+
+
+@pytest.mark.parametrize(("keep", "message"), MISSING)
 def test_programs_that_do_not_take_every_step_are_refused(
     manifest: Manifest, keep: Keep, message: str
 ) -> None:

@@ -25,7 +25,7 @@ from lostwax.frontend.importer import Argument, ImportRefused, import_block
 from lostwax.frontend.new_checkpoint import new_checkpoint
 from lostwax.ir.contract.program import HEADS, Segment
 from lostwax.ir.contract.scale_layout import StoredFormat
-from lostwax.ir.contract.step import inputs_of
+from lostwax.ir.contract.step import operands_of
 from lostwax.ir.dialects import context
 from lostwax.ir.dialects.core import CallOp
 from lostwax.ir.scale_layouts import STORED
@@ -105,7 +105,7 @@ def test_arguments_are_carries_step_inputs_caches_then_weights(odd: Captured):
     functions_of: dict[Segment, str] = {"extend": "body", **{head: head for head in HEADS}}
     for segment, function in functions_of.items():
         inputs = attrs_of(functions(odd.module)[function], "lostwax.input")
-        assert inputs == list(inputs_of(segment))
+        assert inputs == list(operands_of(segment))
 
 
 def test_written_caches_are_results_that_alias_their_argument(odd: Captured):

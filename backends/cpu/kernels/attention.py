@@ -45,14 +45,13 @@ def attend_dense_absorbed(
     layout: str,
 ) -> None:
     """Write attention over each row's first `limit` visible positions. For few rows a request."""
-    rows, heads, nope = q_nope.shape
-    latent = kv_b.shape[1]
+    heads, nope, latent = q_nope.shape[1], q_nope.shape[2], kv_b.shape[1]
     keys, values = head_weights(kv_b, kv_b_scale, heads, nope)
-    q = absorb(q_nope, q_pe, keys).mul_(scale)
-    context = torch.empty((rows, heads, latent))
     stored = cached_rows(cache, layout, (latent, q_pe.shape[2]))
     spans = spans_of(q_starts, positions)
-    context[real_rows(spans) :].zero_()
+    rows = real_rows(spans)
+    q = absorb(q_nope[:rows], q_pe[:rows], keys).mul_(scale)
+    context = torch.empty((rows, heads, latent))
     for span in spans:
         cached = _pages(stored, page_table, span.request, min(span.length, limit))
         for tile in tiles(span, row_tile):
@@ -62,7 +61,7 @@ def attend_dense_absorbed(
                 scores.view(-1, heads, seen).add_(_causal(seen, positions[at])[:, None])
             p = torch.softmax(scores, -1)
             torch.mm(p, cached[:seen, :latent], out=context[at].flatten(0, 1))
-    write_heads(context, values, out)
+    write_heads(context, values, out[:rows])
 
 
 def attend_expanded(
@@ -91,9 +90,7 @@ def attend_expanded(
     weight = dequantise(kv_b, kv_b_scale, torch.float32).t()
     per_head = out.view(rows, heads, -1)
     stored = cached_rows(cache, layout, (latent, q_pe.shape[2]))
-    spans = spans_of(q_starts, positions)
-    out[real_rows(spans) :].zero_()
-    for span in spans:
+    for span in spans_of(q_starts, positions):
         cached = _pages(stored, page_table, span.request, min(span.length, limit))
         expanded = torch.mm(cached[:, :latent], weight).view(cached.shape[0], heads, -1)
         for tile in tiles(span, row_tile):

@@ -12,7 +12,7 @@ from typing import cast
 import torch
 
 from lostwax.backends.cpu.kernels.experts import by_expert
-from lostwax.backends.cpu.kernels.spans import Span, real_rows, spans_of
+from lostwax.backends.cpu.kernels.spans import Span, spans_of
 from lostwax.backends.cpu.row_block import ROWS
 from lostwax.backends.portable.kernels.attention import absorb, head_weights, write_heads
 from lostwax.backends.portable.kernels.blocks import dequantise
@@ -89,9 +89,7 @@ def attend(
     keys, values = head_weights(kv_b, kv_b_scale, heads, nope)
     stored = cached_rows(cache, layout, (latent, q_pe.shape[2]))
     counts = cast("list[int]", (selection >= 0).sum(-1).tolist())
-    spans = spans_of(q_starts, positions)
-    out[real_rows(spans) :].zero_()
-    for row, span in _rows_of(spans):
+    for row, span in _rows_of(spans_of(q_starts, positions)):
         at, request = slice(row, row + 1), torch.tensor([span.request])
         cached = selected_rows(stored, selection[at, : counts[row]], request, page_table)[0]
         q = absorb(q_nope[at].clone(), q_pe[at].clone(), keys)[0].mul_(scale)

@@ -12,7 +12,6 @@ from lostwax.backends.portable.kernels.paging import (
     CachedRows,
     cached_rows,
     rows_of_one,
-    rows_of_requests,
     selected_rows,
 )
 
@@ -115,18 +114,21 @@ def attend_dense_absorbed(
     row_tile: int,
     layout: str,
 ) -> None:
-    """Write attention over each row's first `limit` visible positions."""
+    """Write attention over each row's first `limit` visible positions.
+
+    Hidden columns read position 0: what their own places hold is undefined.
+    """
     keys, values = head_weights(kv_b, kv_b_scale, q_nope.shape[1], q_nope.shape[2])
     stored = cached_rows(cache, layout, (kv_b.shape[1], q_pe.shape[2]))
     page_table = _first_pages(page_table, limit, stored)
     columns = _columns(stored, page_table)
     for start in range(0, q_nope.shape[0], row_tile):
         at = slice(start, start + row_tile)
-        cached = rows_of_requests(stored, requests[at], page_table)
-        bias = bias_of(_visible(columns, positions[at], limit))
+        visible = _visible(columns, positions[at], limit)
+        cached = selected_rows(stored, columns * visible, requests[at], page_table)
         q = absorb(q_nope[at], q_pe[at], keys)
-        write_heads(_absorbed_tile(q, cached, bias, kv_b.shape[1], scale), values, out[at])
-    out.masked_fill_((positions < 0)[:, None], 0)
+        tile = _absorbed_tile(q, cached, bias_of(visible), kv_b.shape[1], scale)
+        write_heads(tile, values, out[at])
 
 
 def _first_pages(page_table: torch.Tensor, limit: int, cache: CachedRows) -> torch.Tensor:
@@ -156,18 +158,24 @@ def _expanded(
     kv_b_scale: torch.Tensor | None,
     cache: CachedRows,
     bias: torch.Tensor,
+    positions: torch.Tensor,
     requests: torch.Tensor,
     page_table: torch.Tensor,
     out: torch.Tensor,
     scale: float,
     row_tile: int,
 ) -> None:
-    """Every request's columns against every row under `bias` [T, S]; each row keeps its own."""
+    """Every request's columns against every row under `bias` [T, S]; each row keeps its own.
+
+    Columns behind a request's last row count as zeros: what they hold is undefined.
+    """
     rows, heads, latent = q_nope.shape[0], q_nope.shape[1], kv_b.shape[1]
     weight = dequantise(kv_b, kv_b_scale, torch.float32).t()
     per_head = out.view(rows, heads, -1)
+    columns = _columns(cache, page_table)[:, None]
     for b in range(page_table.shape[0]):
-        cached = rows_of_one(cache, page_table[b])
+        last = torch.where(requests == b, positions, -1).amax()
+        cached = rows_of_one(cache, page_table[b]).masked_fill_(columns > last, 0)
         expanded = torch.mm(cached[:, :latent], weight).view(cached.shape[0], heads, -1)
         for start in range(0, rows, row_tile):
             at = slice(start, start + row_tile)
@@ -193,6 +201,7 @@ def attend_expanded(
     kv_b_scale: torch.Tensor | None,
     cache: torch.Tensor,
     selection: torch.Tensor,
+    positions: torch.Tensor,
     requests: torch.Tensor,
     page_table: torch.Tensor,
     out: torch.Tensor,
@@ -204,9 +213,8 @@ def attend_expanded(
     """Write attention with keys and values made per head, selected positions by mask."""
     stored = cached_rows(cache, layout, (kv_b.shape[1], q_pe.shape[2]))
     bias = bias_of_chosen(selection, page_table.shape[1] * stored.page_tokens)
-    _expanded(
-        q_nope, q_pe, kv_b, kv_b_scale, stored, bias, requests, page_table, out, scale, row_tile
-    )
+    where = (positions, requests, page_table)
+    _expanded(q_nope, q_pe, kv_b, kv_b_scale, stored, bias, *where, out, scale, row_tile)
     out.masked_fill_(selection[:, :1] < 0, 0)
 
 
@@ -230,7 +238,5 @@ def attend_dense_expanded(
     stored = cached_rows(cache, layout, (kv_b.shape[1], q_pe.shape[2]))
     page_table = _first_pages(page_table, limit, stored)
     bias = bias_of(_visible(_columns(stored, page_table), positions, limit))
-    _expanded(
-        q_nope, q_pe, kv_b, kv_b_scale, stored, bias, requests, page_table, out, scale, row_tile
-    )
-    out.masked_fill_((positions < 0)[:, None], 0)
+    where = (positions, requests, page_table)
+    _expanded(q_nope, q_pe, kv_b, kv_b_scale, stored, bias, *where, out, scale, row_tile)

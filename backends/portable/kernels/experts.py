@@ -32,7 +32,7 @@ def experts_gather(
     """Gather the weights of every (row, choice) pair, `pair_tile` pairs at a time. For few rows."""
     top_k = ids.shape[1]
     flat = ids.flatten()
-    share = weights.flatten().masked_fill(flat < 0, 0)
+    share, unused = weights.flatten()[:, None], (flat < 0)[:, None]
     index = flat.clamp(min=0)
     total = torch.zeros(out.shape, dtype=torch.float32, device=x.device)
     wide = widen(x, x_scale).repeat_interleave(top_k, 0)[..., None]  # [T*K, D, 1]
@@ -49,7 +49,7 @@ def experts_gather(
         hidden = hidden * torch.bmm(chosen(up, up_scale, e), wide[at])
         entering = rounded(hidden[..., 0], x.dtype, hidden_fmt, FP8_BLOCK)[..., None]
         result = torch.bmm(chosen(down, down_scale, e), entering)[..., 0]
-        total = _add_rows(total, owner[at], result * share[at, None])
+        total = _add_rows(total, owner[at], (result * share[at]).masked_fill_(unused[at], 0))
     out.copy_(total)
 
 

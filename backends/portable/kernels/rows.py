@@ -1,4 +1,4 @@
-"""Rows chosen by number, -1 giving zeros; rows put side by side. Knows nothing of programs."""
+"""Rows chosen by number; rows put side by side. Knows nothing of programs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import torch
 
 
 def take_rows(table: torch.Tensor, rows: torch.Tensor, out: torch.Tensor) -> None:
-    """Write table[rows[i]] into out[i], zeros where rows[i] is -1. table [V, D], rows [n]."""
+    """Write table[rows[i]] into out[i]. table [V, D], rows [n]; -1 (padding) takes row 0."""
     index = rows.clamp(min=0)
     if out.dtype == table.dtype:
         torch.index_select(table, 0, index, out=out)
     else:
         out.copy_(table.index_select(0, index))
-    out.masked_fill_((rows < 0)[:, None], 0)
 
 
 def concat(out: torch.Tensor, *parts: torch.Tensor) -> None:

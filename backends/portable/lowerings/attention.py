@@ -102,12 +102,13 @@ def attend_lowering(
     function: str,
     *,
     is_dense: bool,
+    which: tuple[str, ...] = ("positions",),
     tiles: tuple[int, ...],
     work: Callable[[Sizes, int], Work],
     allocates: Callable[[Sizes, int], int],
 ) -> Lowering:
     """A lowering whose kernel takes (q_nope, q_pe, kv_b, scales, cache, which, requests, …)."""
-    node, which = ("attend", "positions") if is_dense else ("op", "selection")
+    node = "attend" if is_dense else "op"
     out = "attend" if is_dense else "op.out"
 
     def emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
@@ -117,7 +118,7 @@ def attend_lowering(
             match.view("kv_b"),
             scale_view(match, "kv_b"),
             match.view("cache_in"),
-            match.view(which),
+            *map(match.view, which),
             match.step("requests"),
             match.view("page_table"),
             match.view(out),
@@ -157,6 +158,7 @@ ATTENTION = (
         "portable_attend_absorbed",
         "attention:attend_absorbed",
         is_dense=False,
+        which=("selection",),
         tiles=(64, 16, 256),
         work=_absorbed,
         allocates=absorbed_bytes,
@@ -165,6 +167,7 @@ ATTENTION = (
         "portable_attend_expanded",
         "attention:attend_expanded",
         is_dense=False,
+        which=("selection", "positions"),
         tiles=(128, 32, 512),
         work=_expanded,
         allocates=expanded_bytes,

@@ -1,0 +1,42 @@
+"""Fills what a probe's inputs leave undefined with NaN: rows without a token, unwritten tokens."""
+
+from __future__ import annotations
+
+import torch
+
+from lostwax.ir.contract.cache_layout import LAYOUTS
+from lostwax.ir.contract.probe import Drawn, DrawnCache, Given, Kept
+
+_FNUZ_NAN = 0x80
+"""The only NaN of f8E4M3FNUZ. In every other element type bytes of 0xFF are one."""
+
+
+def fill_undefined(given: Given, buffer: torch.Tensor) -> None:
+    """Overwrite what `Given.real` and `Given.held` leave open, in the u8 tensor of its bytes."""
+    data = given.data
+    fnuz = isinstance(data, Drawn | Kept) and data.dtype == "f8E4M3FNUZ"
+    nan = _FNUZ_NAN if fnuz else 0xFF
+    if given.real is not None:
+        assert not isinstance(data, DrawnCache)  # `check_probes`
+        buffer.view(data.shape[0], -1)[given.real :] = nan
+    for page, tokens in _pages(given, buffer):
+        for part in tokens:
+            part[given.held[page] :] = nan
+
+
+def _pages(given: Given, buffer: torch.Tensor) -> list[tuple[int, list[torch.Tensor]]]:
+    """Of each page that is not full: its tokens' bytes, [tokens, bytes], part by part."""
+    if not given.held:
+        return []
+    data = given.data
+    pages = buffer.view(len(given.held), -1)
+    tokens = data.page_tokens if isinstance(data, DrawnCache) else data.shape[1]
+    values = pages.shape[1]
+    if isinstance(data, DrawnCache) and LAYOUTS[data.layout].is_paged:
+        values = tokens * data.row[0]
+    found: list[tuple[int, list[torch.Tensor]]] = []
+    for page, held in enumerate(given.held):
+        if held < tokens:
+            parts = [p for p in (pages[page, :values], pages[page, values:]) if p.numel()]
+            found.append((page, [part.view(tokens, -1) for part in parts]))
+    return found
