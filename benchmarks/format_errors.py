@@ -28,13 +28,15 @@ from lostwax.backends.compile import CompileOptions, compile_module
 from lostwax.backends.formats import Formats
 from lostwax.backends.plan.cover import Forced
 from lostwax.backends.plan.sizes import Sizes
+from lostwax.backends.runtime.derive import derive
 from lostwax.backends.runtime.load import Runtime, load
 from lostwax.backends.runtime.tensors import tensor_of
 from lostwax.frontend.capture import Captured, capture
 from lostwax.frontend.checkpoint import open_checkpoint
 from lostwax.frontend.new_checkpoint import new_checkpoint
 from lostwax.ir.contract.program import HostCall, Launch, Program, View
-from lostwax.ir.contract.step import StepBatch
+from lostwax.ir.contract.step_plan import StepPlan
+from lostwax.ir.contract.step_state import Enter
 
 CONFIG = Path(__file__).parents[1] / "examples" / "tiny.json"
 LATENTS = {
@@ -74,25 +76,21 @@ def combined(latent: Formats, indexer: Formats) -> Formats:
     )
 
 
-def prefill(tokens: list[int], page_tokens: int) -> StepBatch:
+def prefill(tokens: list[int], page_tokens: int) -> StepPlan:
     """One request, every row scored, in pages 1, 2, …"""
     count = len(tokens)
-    rows = list(range(count))
-    return StepBatch(
+    pages = tuple(range(1, 1 + -(-count // page_tokens)))
+    return StepPlan(
         entry="extend",
-        tokens=tokens,
-        positions=rows,
-        slots=[page_tokens + i for i in rows],
-        q_starts=[0, count],
-        kv_lens=[count],
-        page_table=[[1 + i for i in range(-(-count // page_tokens))]],
-        logit_rows=rows,
-        temperature=[0.0] * count,
-        seeds=[0] * count,
-        counters=[0] * count,
-        targets=[*tokens[1:], 0],
-        top_p=[1.0] * count,
         head="score",
+        seqs=(1,),
+        starts=(0,),
+        counts=(count,),
+        tokens=tuple(tokens),
+        entering=(Enter(1, pages, 0, count, count),),
+        logits=((0, count),),
+        scored=((0, count),),
+        targets=(*tokens[1:], 0),
     )
 
 
@@ -108,22 +106,25 @@ def _views(launch: Launch) -> list[View]:
 
 def run(runtime: Runtime, tokens: list[int]) -> Outcome:
     """Replay the prefill launch by launch and keep what the table is about."""
-    batch = prefill(tokens, runtime.limits.page_tokens)
-    bound = runtime.bound(runtime.pick(batch))
-    ids, shape = bound.program.outputs["ids"], (bound.program.bucket.rows, runtime.facts.vocab_size)
+    plan = prefill(tokens, runtime.limits.page_tokens)
+    programs = [runtime.bound(ref) for ref in runtime.pick(plan)]
+    ids = programs[-1].program.outputs["ids"]
+    shape = (programs[-1].program.bucket.rows, runtime.facts.vocab_size)
     arena, count = runtime.memory.arena, len(tokens)
     selections: list[torch.Tensor] = []
     logits: torch.Tensor | None = None
+    inputs = derive(plan, runtime.state, runtime.limits.page_tokens)
     with torch.inference_mode():
-        bound.step.fill(batch)
-        for launch, thunk in zip(_launches(bound.program), bound.launches, strict=True):
-            thunk()
-            views = _views(launch)
-            if launch.op == TOPK.lowering:
-                selections.append(tensor_of(arena, views[-1])[:count].clone())
-            if ids in views:
-                wanted = next((v for v in views if v.shape == shape), None)
-                logits = logits if wanted is None else tensor_of(arena, wanted)[:count].clone()
+        for bound in programs:
+            bound.step.fill(inputs)
+            for launch, thunk in zip(_launches(bound.program), bound.launches, strict=True):
+                thunk()
+                views = _views(launch)
+                if launch.op == TOPK.lowering:
+                    selections.append(tensor_of(arena, views[-1])[:count].clone())
+                if bound is programs[-1] and ids in views:
+                    wanted = next((v for v in views if v.shape == shape), None)
+                    logits = logits if wanted is None else tensor_of(arena, wanted)[:count].clone()
     if logits is None or not selections:
         raise RuntimeError("the program shows no logits or no selection; were lowerings renamed?")
     planes = runtime.manifest.planes

@@ -1,4 +1,4 @@
-"""What the engine fills for every step: one fixed set of inputs. Knows no torch, no scheduler."""
+"""What programs read of every step: one fixed set of inputs, and what comes. Knows no scheduler."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from lostwax.ir.contract.program import HEADS, Bucket, Const, Entry, Head, Segment
+from lostwax.ir.contract.program import HEADS, Bucket, Const, Segment
 
 TRASH_PAGE = 0
 """Page that padded rows write to; the allocator never hands it out."""
@@ -45,6 +45,7 @@ kv_lens are 0. Padded rows give zeros. logit_rows are row numbers whose logits a
 padding); temperature 0 means greedy; seeds and counters feed the sampler's counter-based random
 numbers; targets are token ids whose log-probability is wanted (-1: none); top_p is the mass of the
 nucleus that a row's token is sampled from (1: all ids): the head `pick` does not look at it.
+A row of page_table has all pages of its request that the bucket has room for, then the trash page.
 hidden_rows are the rows of the hidden state that a draft step's rows continue (-1: padding).
 """
 
@@ -91,32 +92,6 @@ class StepOp(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[tuple[str, str, tuple[int, ...]], ...]  # (name, dtype, shape)
     consts: dict[str, Const] = {}
     placement: Literal["host", "device", "patch"] = "device"
-
-
-class StepBatch(msgspec.Struct, kw_only=True):
-    """One step as the engine builds it: real rows only, host values, fields as in STEP_INPUTS.
-
-    In a draft step, row t has the token behind its position: MTP's slot i sees token i + 1. The
-    runtime pads it to a bucket, picks the program and replays it. `seeds`, `counters`,
-    `temperature`, `targets` and `top_p` have one entry a logit row. `head` is the least that gives
-    every row what it wants.
-    """
-
-    entry: Entry
-    tokens: list[int]
-    positions: list[int]
-    slots: list[int]
-    q_starts: list[int]
-    kv_lens: list[int]
-    page_table: list[list[int]]
-    logit_rows: list[int]
-    temperature: list[float]
-    seeds: list[int]
-    counters: list[int]
-    targets: list[int]
-    top_p: list[float]
-    hidden_rows: list[int] = msgspec.field(default_factory=list[int])
-    head: Head = "pick"
 
 
 class StepResult(msgspec.Struct, kw_only=True):

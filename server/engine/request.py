@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lostwax.ir.contract.program import Head
+from lostwax.ir.contract.step_state import NO_SEQ
 from lostwax.server.engine.messages import Submit
 
 
@@ -20,6 +21,10 @@ class Req:
     num_cached: int = 0
     pages: list[int] = field(default_factory=list[int])
     drafts: list[int] = field(default_factory=list[int])
+    seq: int = NO_SEQ
+    """Its row of the sequences' state while it runs."""
+    has_entered: bool = False
+    """Whether that row was written by a step."""
     in_flight: bool = False
     """Whether a step of it is submitted and not committed: its next token is not known here."""
     ended: bool = False

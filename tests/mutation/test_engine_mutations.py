@@ -16,7 +16,7 @@ from late_runtime import LateRuntime, LateTicket
 
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Cancel, Command, Failed, Output
-from lostwax.server.engine.scheduler import StepPlan
+from lostwax.server.engine.scheduler import ScheduledStep
 
 SEARCH = settings(
     max_examples=1500,
@@ -45,7 +45,7 @@ class MapsByTheRunningList(DeepCore):
 class CommitsBehindAFailure(DeepCore):
     """Steps behind one that failed are committed as if nothing had been."""
 
-    def _abandon(self) -> list[StepPlan]:
+    def _abandon(self) -> list[ScheduledStep]:
         return []
 
 
@@ -63,7 +63,7 @@ class CommitsTheCancelled(DeepCore):
 class PlansOverTheUnknown(DeepCore):
     """A request in flight is planned again, by the tokens that the host knows."""
 
-    def _submit(self, plan: StepPlan) -> list[Output | Failed]:
+    def _submit(self, plan: ScheduledStep) -> list[Output | Failed]:
         events = super()._submit(plan)
         for chunk in plan.chunks:
             chunk.req.in_flight = False
