@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from small import PROMPT, greedy, plan
 from small_fixtures import Compiled
@@ -31,9 +32,14 @@ def test_a_refused_step_changes_nothing(runtime: Runtime) -> None:
     (token, _), (second, _) = greedy(runtime, PROMPT, 2)
     ticket = runtime.submit(plan(PROMPT, 0))
     inputs = runtime.memory.body_inputs.host.clone()
+    state = {name: array.copy() for name, array in runtime.state.fields.items()}
     with pytest.raises(StepError, match="no extend program fits"):
         runtime.submit(plan([1] * (runtime.limits.max_tokens + 1), 0))
+    hole = msgspec.structs.replace(plan([1], len(PROMPT) + 1), entering=())
+    with pytest.raises(StepError, match="the decode step is refused: rows start behind"):
+        runtime.submit(hole)
     assert runtime.memory.body_inputs.host.equal(inputs)
+    assert all((array == state[name]).all() for name, array in runtime.state.fields.items())
     assert ticket.result().ids == [token]
     assert runtime.run(plan([token], len(PROMPT))).ids == [second]
 

@@ -6,6 +6,7 @@ A mutant overrides a method of the engine or of the runtime under it; never the 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 
 import pytest
 from engine_machine import DeepCore, EngineMachine
@@ -40,6 +41,31 @@ class MapsByTheRunningList(DeepCore):
         plan = replace(oldest.plan, chunks=tuple(order))
         self._in_flight[0] = replace(oldest, plan=plan)
         return super()._commit_oldest()
+
+
+class MapsBySequence(DeepCore):
+    """Rows of a result go to the requests in order of their rows in the state."""
+
+    def _commit_oldest(self) -> list[Output | Failed]:
+        oldest = self._in_flight[0]
+        order = sorted(oldest.plan.chunks, key=lambda chunk: chunk.req.seq)
+        self._in_flight[0] = replace(oldest, plan=replace(oldest.plan, chunks=tuple(order)))
+        return super()._commit_oldest()
+
+
+class NeverEntersAgain(DeepCore):
+    """A request takes over what the one before it left in its row."""
+
+    def _submit(self, plan: ScheduledStep) -> list[Output | Failed]:
+        for chunk in plan.chunks:
+            if chunk.req.seq in self._entered:
+                chunk.req.has_entered = True
+            self._entered.add(chunk.req.seq)
+        return super()._submit(plan)
+
+    @cached_property
+    def _entered(self) -> set[int]:
+        return set()
 
 
 class CommitsBehindAFailure(DeepCore):
@@ -78,7 +104,14 @@ class TwoStreams(LateRuntime):
         return self.queue.pop()
 
 
-MUTANTS = (MapsByTheRunningList, CommitsBehindAFailure, CommitsTheCancelled, PlansOverTheUnknown)
+MUTANTS = (
+    MapsByTheRunningList,
+    MapsBySequence,
+    NeverEntersAgain,
+    CommitsBehindAFailure,
+    CommitsTheCancelled,
+    PlansOverTheUnknown,
+)
 
 
 def test_the_engine_without_mutation_survives_the_same_search() -> None:
