@@ -147,7 +147,7 @@ def run_five(options: argparse.Namespace) -> None:
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     begin = time.perf_counter()
-    admission = Admission(options.certificates, True, lines.append)
+    admission = Admission(options.certificates, False, lines.append)
     runtime = load(
         artifact, checkpoint=options.checkpoint, num_pages=options.pages, admission=admission
     )

@@ -32,10 +32,9 @@ def start(runtime: Runtime, prompts: list[list[int]], max_new: int) -> list[Sequ
     page_tokens = runtime.limits.page_tokens
     next_page, sequences = 1, list[Sequence]()
     for seq, prompt in enumerate(prompts, start=1):
-        limit = len(prompt) + max_new
-        count = -(-limit // page_tokens)
+        count = -(-(len(prompt) + max_new) // page_tokens)
         pages = list(range(next_page, next_page + count))
-        sequences.append(Sequence(seq, list(prompt), pages, limit))
+        sequences.append(Sequence(seq, list(prompt), pages, count * page_tokens))
         next_page += count
     if next_page > runtime.limits.num_pages:
         raise ValueError(

@@ -26,7 +26,7 @@ CUDA_SM90A = Target(
     shared_memory_bytes=232448,
     wave_size=32,
     fp8_encoding="f8E4M3FN",
-    graph_segments=("decode", *HEADS),
+    graph_segments=("decode", "draft", *HEADS),
     cluster_blocks=16,
     library_bytes=32 << 20,
     wide_products=True,
@@ -49,7 +49,7 @@ CUDA_SM100A = Target(
     shared_memory_bytes=232448,
     wave_size=32,
     fp8_encoding="f8E4M3FN",
-    graph_segments=("decode", *HEADS),
+    graph_segments=("decode", "draft", *HEADS),
     cluster_blocks=16,
     wide_products=True,
 )

@@ -70,10 +70,10 @@ def limits_of(facts: ModelFacts, sizes: Sizes) -> Limits:
 
 
 def _ladder(first: int, last: int, factor: int) -> list[int]:
-    """first, first*factor, … and last itself."""
+    """first, first*factor, … and last itself, but for a later step from which last is near."""
     steps: list[int] = []
     size = first
-    while size < last:
+    while size < last and (not steps or size * factor <= 2 * last):
         steps.append(size)
         size *= factor
     return [*steps, last]
