@@ -31,7 +31,6 @@ from lostwax.backends.runtime.ticket import Started, StepTicket
 from lostwax.backends.runtime.usable_cores import usable_threads
 from lostwax.ir.contract.artifact import Manifest, ProgramRef
 from lostwax.ir.contract.model import ModelFacts
-from lostwax.ir.contract.program import HEADS
 from lostwax.ir.contract.step import HIDDEN, StepResult
 from lostwax.ir.contract.step_plan import StepPlan
 
@@ -76,8 +75,8 @@ class Runtime:
         self._driver = driver
         self._bound: dict[str, BoundProgram] = {}
         self.memory = _allocate(reader.manifest, driver, weights, num_pages)
-        bodies = [ref for ref in reader.manifest.programs if ref.segment not in HEADS]
-        self.state = StateTable(self.limits.max_reqs, max(ref.bucket.pages for ref in bodies))
+        max_pages = -(-self.limits.max_context // self.limits.page_tokens)
+        self.state = StateTable(self.limits.max_reqs, max_pages)
         self._threads: StepThreads | None = None
         self._last: StepTicket | None = None
         target = reader.manifest.target
