@@ -34,7 +34,7 @@ from lostwax.backends.runtime.tensors import tensor_of
 from lostwax.frontend.capture import Captured, capture
 from lostwax.frontend.checkpoint import open_checkpoint
 from lostwax.frontend.new_checkpoint import new_checkpoint
-from lostwax.ir.contract.program import HostCall, Launch, Program, View
+from lostwax.ir.contract.program import Launch, Program, views_of
 from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.ir.contract.step_state import Enter
 
@@ -100,29 +100,25 @@ def _launches(program: Program) -> Iterator[Launch]:
         yield from program.blocks[call.block]
 
 
-def _views(launch: Launch) -> list[View]:
-    return [v for v in launch.args if v is not None] if isinstance(launch, HostCall) else []
-
-
 def run(runtime: Runtime, tokens: list[int]) -> Outcome:
     """Replay the prefill launch by launch and keep what the table is about."""
     plan = prefill(tokens, runtime.limits.page_tokens)
-    programs = [runtime.bound(ref) for ref in runtime.pick(plan)]
-    ids = programs[-1].program.outputs["ids"]
-    shape = (programs[-1].program.bucket.rows, runtime.facts.vocab_size)
+    segments = [runtime.bound(ref) for ref in runtime.pick(plan)]
+    head = segments[-1].program
+    ids, shape = head.outputs["ids"], (head.bucket.rows, runtime.facts.vocab_size)
     arena, count = runtime.memory.arena, len(tokens)
     selections: list[torch.Tensor] = []
     logits: torch.Tensor | None = None
     inputs = derive(plan, runtime.state, runtime.limits.page_tokens)
     with torch.inference_mode():
-        for bound in programs:
+        for bound in segments:
             bound.step.fill(inputs)
             for launch, thunk in zip(_launches(bound.program), bound.launches, strict=True):
                 thunk()
-                views = _views(launch)
+                views = views_of(launch)
                 if launch.op == TOPK.lowering:
                     selections.append(tensor_of(arena, views[-1])[:count].clone())
-                if bound is programs[-1] and ids in views:
+                if bound.program is head and ids in views:
                     wanted = next((v for v in views if v.shape == shape), None)
                     logits = logits if wanted is None else tensor_of(arena, wanted)[:count].clone()
     if logits is None or not selections:

@@ -53,10 +53,6 @@ class NullDriver:
         """Any buffer: memory is the host's."""
         return self.allocate(num_bytes)
 
-    def fence(self) -> Thunk:
-        """Nothing travels."""
-        return self.synchronize
-
     def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
         """Nothing, or for the head's choice the counted ids."""
         if not isinstance(launch, HostCall) or not launch.function.startswith(PICK):

@@ -12,7 +12,7 @@ from xdsl.ir import SSAValue
 from lostwax.backends.lowering import Lowering, Work
 from lostwax.backends.plan.program_context import BlockFunction, ProgramContext
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.program import Bucket, Const, Guard, View
+from lostwax.ir.contract.program import Bucket, Const, Guard, Segment, View
 from lostwax.ir.contract.scale_layout import ScaleLayout
 from lostwax.ir.contract.target import Target
 from lostwax.ir.op import LostwaxOp, type_bytes
@@ -79,7 +79,7 @@ class Candidate:
         return self.context.target
 
     @property
-    def segment(self) -> str:
+    def segment(self) -> Segment:
         """The program's segment."""
         return self.context.segment
 

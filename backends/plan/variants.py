@@ -10,7 +10,7 @@ from typing import Protocol
 from xdsl.dialects import builtin
 
 from lostwax.backends.plan.sizes import ALL, CHOSEN
-from lostwax.ir.contract.program import HEADS, Bucket, Guard
+from lostwax.ir.contract.program import HEADS, Bucket, Guard, Segment
 from lostwax.ir.passes.clean_up import CleanUpPass
 from lostwax.ir.passes.pipeline import run
 from lostwax.ir.passes.specialise import SpecialisePass
@@ -20,7 +20,7 @@ class Specified(Protocol):
     """A program to compile (ProgramSpec) or in an artifact (ProgramRef)."""
 
     @property
-    def segment(self) -> str:
+    def segment(self) -> Segment:
         """extend, decode, draft or a head."""
         ...
 
@@ -39,7 +39,7 @@ class Specified(Protocol):
 class Variant:
     """What decides a program's module: segment, selection, rows a request of a decode step."""
 
-    segment: str
+    segment: Segment
     every: bool
     rows: int = 1
 

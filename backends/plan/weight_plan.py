@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import prod
 
 from lostwax.backends.plan.program_context import ProgramContext
@@ -10,7 +10,7 @@ from lostwax.backends.plan.storage import Storage
 from lostwax.ir.contract.caches import CachePlane
 from lostwax.ir.contract.dtypes import packed_bytes
 from lostwax.ir.contract.model import WeightTable
-from lostwax.ir.contract.program import HostCall, Launch, Pointer, Program, View
+from lostwax.ir.contract.program import Program, views_of
 from lostwax.ir.contract.weights import WeightPlan
 from lostwax.ir.op import row_bytes
 from lostwax.ir.types import CacheType
@@ -32,13 +32,6 @@ def weight_groups(contexts: Sequence[ProgramContext]) -> dict[str, tuple[str, ..
     return {"+".join(g): tuple(g) for g in groups}
 
 
-def _views(launch: Launch) -> Iterator[View]:
-    if isinstance(launch, HostCall):
-        yield from (a for a in launch.args if a is not None)
-    else:
-        yield from (p.view for p in launch.params if isinstance(p, Pointer))
-
-
 def _used(programs: Sequence[Program], kinds: Sequence[str]) -> frozenset[str]:
     """Stored names that some program reads in these block kinds."""
     return frozenset(
@@ -46,7 +39,7 @@ def _used(programs: Sequence[Program], kinds: Sequence[str]) -> frozenset[str]:
         for program in programs
         for kind in kinds
         for launch in program.blocks.get(kind, ())
-        for view in _views(launch)
+        for view in views_of(launch)
         if view.space == "weight"
     )
 

@@ -25,7 +25,7 @@ from lostwax.backends.proof.make_probes import make_probe
 from lostwax.backends.proof.run_alone import Alone, launches_alone
 from lostwax.backends.proof.step_cases import StepCase, far_case, step_case
 from lostwax.backends.read_graph import read_graph
-from lostwax.backends.records.record_key import boundary_types, record_key
+from lostwax.backends.records.record_key import record_key
 from lostwax.backends.registry import Backend, backends
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
 from lostwax.backends.runtime.boot_check import BootReport, add_evidence, code_digest
@@ -116,11 +116,11 @@ def _candidate(
     raise ArtifactError(f"{choice.lowering} no longer matches {choice.ops}; recompile the artifact")
 
 
-def _sizes(reader: ArtifactReader, most_tokens: int | None) -> Iterator[ProgramRef]:
-    """Programs of at most so many tokens, largest first: the first of a kind counts."""
+def _sizes(reader: ArtifactReader, most_rows: int | None) -> Iterator[ProgramRef]:
+    """Programs of at most so many rows, largest first: the first of a kind counts."""
     refs = reader.manifest.programs
-    fitting = [r for r in refs if most_tokens is None or r.bucket.tokens <= most_tokens]
-    yield from sorted(fitting, key=lambda r: (-r.bucket.tokens, r.bucket.pages, r.file))
+    fitting = [r for r in refs if most_rows is None or r.bucket.most_rows <= most_rows]
+    yield from sorted(fitting, key=lambda r: (-r.bucket.most_rows, r.bucket.pages, r.file))
 
 
 def _driver(reader: ArtifactReader) -> Driver:
@@ -174,8 +174,8 @@ def certify_artifact(
         "code": code_digest(backend.kernels),
     }
     device = _Device(driver, sources, state, versions | reader.manifest.toolchain, target.arch)
-    most_tokens = MAX_INTERPRETED_TOKENS if interpret else None
-    for candidate, choice in _candidates(reader, choices, lowerings, most_tokens):
+    most_rows = MAX_INTERPRETED_TOKENS if interpret else None
+    for candidate, choice in _candidates(reader, choices, lowerings, most_rows):
         with _blaming(reader, choice.lowering):
             result = _certify(candidate, choice, reader, device)
         if result.kernels or not own_only:
@@ -186,13 +186,13 @@ def _candidates(
     reader: ArtifactReader,
     choices: Choices,
     lowerings: Mapping[str, Lowering],
-    most_tokens: int | None,
+    most_rows: int | None,
 ) -> Iterator[tuple[Candidate, RegionChoice]]:
-    """What was chosen, once for each segment and type."""
+    """What was chosen, once for each segment and probe: these tell knobs and binaries apart."""
     seen: set[str] = set()
     target = reader.manifest.target
     state_rows = max(ref.bucket.tokens for ref in reader.manifest.programs)
-    for ref in _sizes(reader, most_tokens):
+    for ref in _sizes(reader, most_rows):
         graph = read_graph(reader, Variant.of(ref).name)
         context = ProgramContext(graph, target, ref.segment, ref.bucket, ref.guard, state_rows)
         for choice in choices.programs[Path(ref.file).stem]:
@@ -200,7 +200,7 @@ def _candidates(
                 continue  # what ranks exchange means nothing on one of them
             with _blaming(reader, choice.lowering):
                 candidate = _candidate(context, choice, lowerings)
-                key = f"{ref.segment} {choice.lowering} {choice.region} {boundary_types(candidate)}"
+                key = f"{ref.segment} {choice.probe}"
             if key not in seen:
                 seen.add(key)
                 yield candidate, choice

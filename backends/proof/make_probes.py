@@ -32,7 +32,7 @@ from lostwax.ir.contract.program import KernelLaunch, Launch
 
 MAX_ELEMENTS = 1 << 27
 """Numbers that the reference of one probe's samples reads: about a GB in fp64."""
-BEST_TOKENS = 4
+BEST_ROWS = 4
 """A probe has so many rows where there is such a program: one row alone shows little."""
 
 
@@ -52,7 +52,8 @@ class _Chosen:
 
 def _rank(chosen: _Chosen) -> tuple[bool, int, int, int]:
     bucket = chosen.candidate.bucket
-    return (bucket.tokens < BEST_TOKENS, bucket.tokens, bucket.pages, chosen.program)
+    rows = bucket.most_rows
+    return (rows < BEST_ROWS, rows, bucket.pages, chosen.program)
 
 
 def _is_probed(priced: Priced) -> bool:

@@ -6,7 +6,7 @@ The reference gets the drawn numbers where it reads them, and no others are made
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -29,7 +29,7 @@ from lostwax.ir.contract.probe import (
     GivenPart,
     GivenWeight,
 )
-from lostwax.ir.contract.program import HostCall, Launch, Pointer, View
+from lostwax.ir.contract.program import Launch, views_of
 from lostwax.ir.contract.step import STEP_INPUTS
 from lostwax.ir.reference.dtype import FP8_MAX, Array, Value, dtype_name
 from lostwax.ir.reference.interpret import Bound
@@ -89,15 +89,6 @@ def _seed(case: StepCase, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{case.seed} {name}".encode()).digest()[:6], "little")
 
 
-def views_of(launches: Iterable[Launch]) -> Iterable[View]:
-    """Every view that the launches name."""
-    for launch in launches:
-        if isinstance(launch, HostCall):
-            yield from (view for view in launch.args if view is not None)
-        else:
-            yield from (p.view for p in launch.params if isinstance(p, Pointer))
-
-
 def probe_inputs(
     alone: Alone, launches: tuple[Launch, ...], case: StepCase, most_elements: int | None = None
 ) -> ProbeInputs:
@@ -119,7 +110,7 @@ def probe_inputs(
         drawn[bound] = parts[weight]
     _require_small(drawn, sample, most_elements)
     values = {value: maker.value(value, each, sample) for value, each in drawn.items()}
-    used = frozenset(view.name for view in views_of(launches))
+    used = frozenset(view.name for launch in launches for view in views_of(launch))
     given = [g for name, value in inputs.items() for g in _given(name, drawn[value])]
     for name in STEP_INPUTS:
         if f"step.{name}" in used:

@@ -90,13 +90,13 @@ def step_input(field: str, kind: Attribute, axes: Axes) -> str:
     return "logit_rows" if axes.symbol(kind) == LOGIT_ROWS else "hidden_rows"
 
 
-def sample_rows(match: RegionMatch, case: StepCase, entry: str) -> RowSample:
+def sample_rows(match: RegionMatch, case: StepCase, segment: str) -> RowSample:
     """Rows that stand for all, with those that they are gathered from, and their requests' pages.
 
     All rows are sampled where the region reads what its own rows append, or gathers rows of the
     step for rows of the step.
     """
-    decodes = entry == "decode"
+    decodes = segment == "decode"
     axes = Axes(case.env[ROWS] // case.env[REQUESTS] if decodes else None)
     starts = case.inputs.get("q_starts", np.zeros(1, np.int32))
     rows = sampled_rows(starts, int(starts[-1]), case.env.get(ROWS, 0))

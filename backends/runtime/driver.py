@@ -90,10 +90,6 @@ class Driver(Protocol):
         """A u8 [num_bytes] buffer of host memory; copies from there to the device do not wait."""
         ...
 
-    def fence(self) -> Thunk:
-        """A call that waits until what was copied and launched so far has finished."""
-        ...
-
     def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
         """The launch over resolved memory; raises ValueError for a function outside the target."""
         ...

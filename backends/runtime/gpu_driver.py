@@ -125,12 +125,6 @@ class GpuDriver:
         """A u8 [num_bytes] buffer of pinned host memory."""
         return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
 
-    def fence(self) -> Thunk:
-        """Waits for an event behind what the calling thread's current stream was given."""
-        event = torch.cuda.Event()
-        event.record(torch.cuda.current_stream(self._device))
-        return event.synchronize
-
     def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
         """The launch over resolved memory, with parameters packed and the binary loaded."""
         if isinstance(launch, HostCall):

@@ -56,10 +56,6 @@ class HostDriver:
         """Any buffer: host memory is the driver's own."""
         return self.allocate(num_bytes)
 
-    def fence(self) -> Thunk:
-        """Nothing to wait for: copies are done when they return."""
-        return self.synchronize
-
     def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
         """The host call over resolved memory."""
         if not isinstance(launch, HostCall):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lostwax.backends.runtime.driver import Driver, Thunk
+from lostwax.backends.runtime.driver import Driver, Mark
 
 STAGING_BYTES = 32 << 20
 """Of each of the two buffers: long enough copies for a bus, short enough to hold twice."""
@@ -20,7 +20,7 @@ class Staging:
         self._driver = driver
         self._num_bytes = num_bytes
         self._buffers: list[torch.Tensor] = []
-        self._arrived: list[Thunk | None] = [None, None]
+        self._arrived: list[Mark | None] = [None, None]
         self._next = 0
 
     def write(self, place: torch.Tensor, piece: torch.Tensor) -> None:
@@ -46,15 +46,15 @@ class Staging:
         turn, self._next = self._next, 1 - self._next
         arrived = self._arrived[turn]
         if arrived is not None:
-            arrived()  # the buffer's last bytes have left
+            arrived.wait()  # the buffer's last bytes have left
         held = self._buffers[turn][: piece.nbytes].view(piece.dtype).view(piece.shape)
         held.copy_(piece)
         place.copy_(held, non_blocking=True)
-        self._arrived[turn] = self._driver.fence()
+        self._arrived[turn] = self._driver.mark()
 
     def finish(self) -> None:
         """Wait for all that travels, and give the buffers back."""
         for arrived in self._arrived:
             if arrived is not None:
-                arrived()
+                arrived.wait()
         self._arrived, self._buffers = [None, None], []

@@ -137,6 +137,11 @@ class Bucket(msgspec.Struct, frozen=True, order=True):
     rows: Some = 0
 
     @property
+    def most_rows(self) -> int:
+        """Rows that a body runs, or logit rows that a head takes."""
+        return self.tokens or self.rows
+
+    @property
     def rows_a_req(self) -> int:
         """Rows of one request in a decode step: 1, or more to verify drafts."""
         return self.tokens // self.reqs

@@ -22,11 +22,6 @@ def _loader(name: str) -> Callable[[], type[ModulePass]]:
     return lambda: getattr(import_module(module), class_name)
 
 
-def all_passes() -> dict[str, Callable[[], type[ModulePass]]]:
-    """A loader by pass name, as xdsl's pipelines want them."""
-    return {name: _loader(name) for name in PASSES}
-
-
 def find_pass(name: str) -> type[ModulePass]:
     """The class of a pass; UnknownPass suggests the nearest name."""
     if name in PASSES:

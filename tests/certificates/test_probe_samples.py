@@ -28,6 +28,7 @@ from lostwax.backends.runtime.boot_check import check_boot, code_digest
 from lostwax.backends.runtime.driver import no_kernels
 from lostwax.backends.runtime.run_probe import WrongKernel, run_probe
 from lostwax.ir.contract.probe import Evidence, Probe
+from lostwax.ir.contract.program import HEADS
 
 WIDTHS = (64, 576, 1536, 2048, 7168, 18432, 24576)
 VOCABULARY = 129_280
@@ -105,11 +106,23 @@ def test_no_probe_stores_what_can_be_drawn(artifact: Path) -> None:
 
 def test_certify_runs_the_largest_steps(compile_small: CompileSmall, tmp_path: Path) -> None:
     compile_small(tmp_path / "art", sizes=Sizes(max_context=512, max_tokens=256, max_reqs=2))
-    first = next(certify_artifact(tmp_path / "art"))
-    assert "tokens=256" in first.program
-    assert first.record is not None, first.error
+    every = list(certify_artifact(tmp_path / "art"))
+    assert all(each.record is not None for each in every), [each.error for each in every]
+    first = every[0]
+    assert first.record is not None
     assert first.record.certificate.state == "executed"
     assert first.record.certificate.tool_versions["code"] == code_digest(BACKEND.kernels)
+    programs = {each.program.split(" ")[0]: each.program for each in reversed(every)}
+    assert "tokens=256" in programs["extend"]
+    assert "rows=2" in programs["pick"]
+    assert "rows=64" in programs["score"]
+
+
+def test_probes_of_heads_have_several_rows(artifact: Path) -> None:
+    """So that all ways to sample and padding are among them."""
+    heads = [p for p in ArtifactReader(artifact).probes().probes if p.program.startswith(HEADS)]
+    assert heads
+    assert not [p.program for p in heads if p.program.endswith("-r1")]
 
 
 CHANGED: dict[str, object] = {

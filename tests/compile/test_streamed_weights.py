@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from safetensors.torch import save_file
 from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.runtime import load_weights as loading
-from lostwax.backends.runtime.driver import ReadKernel, Thunk, no_kernels
+from lostwax.backends.runtime.driver import Mark, ReadKernel, no_kernels
 from lostwax.backends.runtime.host_driver import HostDriver
 from lostwax.backends.runtime.load_weights import load_weights
 from lostwax.backends.runtime.staging import Staging
@@ -38,6 +39,14 @@ from lostwax.ir.contract.weights import (
 MIB = 1 << 20
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """A mark that has not passed before it is waited for."""
+
+    wait: Callable[[], None]
+    passed: bool = False
+
+
 class Device(HostDriver):
     """A device whose memory is not the host's: it counts what staging takes, and the waits."""
 
@@ -53,11 +62,11 @@ class Device(HostDriver):
         self.staged += num_bytes
         return super().staging(num_bytes)
 
-    def fence(self) -> Thunk:
+    def mark(self) -> Mark:
         def wait() -> None:
             self.waits += 1
 
-        return wait
+        return Waiting(wait)
 
 
 def _plan(experts: int, shape: tuple[int, int], steps: tuple[Step, ...], dtype: str) -> WeightPlan:
@@ -160,7 +169,7 @@ def test_on_a_device_two_buffers_are_all_that_is_held(
 
 
 class Late(Device):
-    """Its copies happen when their fence is waited for."""
+    """Its copies happen when their mark is waited for."""
 
     def __init__(
         self, target: Target, kernels: ReadKernel, compiled: dict[str, CompiledKernel]
@@ -168,7 +177,7 @@ class Late(Device):
         super().__init__(target, kernels, compiled)
         self.pending: list[Callable[[], torch.Tensor]] = []
 
-    def fence(self) -> Thunk:
+    def mark(self) -> Mark:
         mine, self.pending = self.pending, []
 
         def wait() -> None:
@@ -176,7 +185,7 @@ class Late(Device):
                 copy()
             mine.clear()
 
-        return wait
+        return Waiting(wait)
 
 
 def test_a_buffer_is_not_filled_again_before_its_bytes_have_left(

@@ -9,8 +9,8 @@ from cyclopts import Parameter
 from lostwax.backends.runtime.say import result, result_json
 from lostwax.cli.checked_model import require_checkpoint
 from lostwax.cli.named_paths import Artifact, Checkpoint, OutFile
-from lostwax.cli.option_types import Flag, Json
-from lostwax.ir.contract.program import Segment
+from lostwax.cli.option_types import Flag, Json, OptionRefused
+from lostwax.ir.contract.program import HEADS, Segment
 
 
 class NoFormat(ValueError):
@@ -59,6 +59,8 @@ def export(
     from lostwax.backends.plan.variants import Variant
     from lostwax.backends.runtime.artifact_reader import ArtifactReader
 
+    if all_ and segment in HEADS:
+        raise OptionRefused(f"--all: the head {segment} selects no positions; leave it out")
     variant = Variant(segment, every=all_)
     reader = ArtifactReader(artifact)
     graph_file(reader.manifest, variant.name)  # refused before torch is imported
