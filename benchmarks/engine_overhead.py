@@ -1,7 +1,9 @@
 """What the engine itself costs a step: the same loop over the null target, which computes nothing.
 
 `python benchmarks/engine_overhead.py --out FILE` compiles examples/tiny.json for `null` and drives
-the engine's loop (schedule, build, pick, fill, walk of empty launches, commit) at several batches.
+the engine's loop (schedule, plan, pick, derive, fill, walk of empty launches, commit) at batches
+and contexts of many sizes. Prompts are not run: what a decode step costs does not ask how the cache
+came to be.
 """
 
 from __future__ import annotations
@@ -14,60 +16,108 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
+import msgspec
+
+from lostwax.backends.runtime import load as loading
 from lostwax.backends.runtime.load import Runtime, load
+from lostwax.backends.runtime.step_buffers import StepBuffers
 from lostwax.backends.runtime.ticket import StepTicket
-from lostwax.ir.contract.step import StepBatch
+from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Submit
 
 CONFIG = Path(__file__).parent.parent / "examples" / "tiny.json"
 STEPS = 200
+BATCHES = (1, 8, 64, 256)
+CONTEXTS = (64, 1000, 150_000)
+MAX_CONTEXT = 160_000
+Row = dict[str, float | int]
 
 
-class Timed:
-    """A runtime that notes how long each step took inside it."""
+class Clock:
+    """Seconds that a function took since the last `take`."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self.limits = runtime.limits
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    def timing(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, with its time added up here."""
+
+        def timed(*args: Any, **named: Any) -> Any:
+            begin = time.perf_counter()
+            result = function(*args, **named)
+            self._seconds += time.perf_counter() - begin
+            return result
+
+        return timed
+
+    def take(self) -> float:
+        """The seconds, which start from 0 again."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+
+class ManyPages:
+    """The runtime, which says that it has room for all requests: the null target touches none."""
+
+    def __init__(self, runtime: Runtime, clock: Clock) -> None:
+        pages = 1 + max(BATCHES) * -(-MAX_CONTEXT // runtime.limits.page_tokens)
+        self.limits = msgspec.structs.replace(runtime.limits, num_pages=pages)
         self.facts = runtime.facts
-        self.seconds: list[float] = []
+        self.last_plan: StepPlan | None = None
+        self._submit = clock.timing(runtime.submit)
 
-    def submit(self, batch: StepBatch) -> StepTicket:
-        """Submit and note; the null target's tickets are done at once."""
-        begin = time.perf_counter()
-        ticket = self._runtime.submit(batch)
-        self.seconds.append(time.perf_counter() - begin)
-        return ticket
+    def submit(self, plan: StepPlan) -> StepTicket:
+        """The null target's tickets are done at once."""
+        self.last_plan = plan
+        return self._submit(plan)
 
 
-def measure(runtime: Runtime, batch: int, context: int) -> dict[str, float | int]:
-    """Median microseconds of a decode step: whole, and the engine's part of it."""
-    timed = Timed(runtime)
-    core = EngineCore(timed)
+def measure(runtime: Runtime, derives: Clock, batch: int, context: int) -> Row:
+    """Median microseconds of a decode step: whole, the engine's part and that of derive and fill;
+    bytes of its plan."""
+    submits = Clock()
+    many = ManyPages(runtime, submits)
+    core = EngineCore(many)
+    prompt = [2] * context
     for i in range(batch):
-        prompt = [2] * context
-        core.handle(Submit(request=f"r{i}", prompt=prompt, max_tokens=STEPS + 8, ignore_eos=True))
-    core.step()
-    while any(r.is_prefilling for r in core.scheduler.running) or core.scheduler.waiting:
+        submit = Submit(request=f"r{i}", prompt=prompt, max_tokens=STEPS + 50, ignore_eos=True)
+        core.handle(submit)
+    for req in core.scheduler.waiting:
+        req.num_cached = context - 1  # as if all but the last prompt token had run
+    while core.scheduler.waiting or any(r.is_prefilling for r in core.scheduler.running):
         core.step()
-    timed.seconds.clear()
-    whole: list[float] = []
+    whole, inside, derived = list[float](), list[float](), list[float]()
     for _ in range(STEPS):
+        submits.take(), derives.take()
         begin = time.perf_counter()
         core.step()
         whole.append(time.perf_counter() - begin)
-    inside = [w - r for w, r in zip(whole, timed.seconds, strict=True)]
+        inside.append(whole[-1] - submits.take())
+        derived.append(derives.take())
     return {
         "batch": batch,
         "context": context,
-        "step_us": round(1e6 * statistics.median(whole), 1),
-        "runtime_us": round(1e6 * statistics.median(timed.seconds), 1),
-        "engine_us": round(1e6 * statistics.median(inside), 1),
+        "step_us": _microseconds(whole),
+        "engine_us": _microseconds(inside),
+        "derive_us": _microseconds(derived),
+        "plan_bytes": len(msgspec.msgpack.encode(many.last_plan)),
     }
+
+
+def _microseconds(seconds: list[float]) -> float:
+    return round(1e6 * statistics.median(seconds), 1)
+
+
+def table(rows: list[Row]) -> str:
+    """The rows below their names."""
+    lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    return "\n".join("".join(f"{cell:>12}" for cell in line) for line in lines)
 
 
 def main() -> None:
@@ -75,22 +125,26 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    derives = Clock()
+    loading.derive = derives.timing(loading.derive)
+    StepBuffers.fill = derives.timing(StepBuffers.fill)
     with tempfile.TemporaryDirectory() as work:
         checkpoint, artifact = Path(work, "checkpoint"), Path(work, "artifact")
         lostwax = [sys.executable, "-m", "lostwax"]
         make = ["new-checkpoint", "--config", str(CONFIG), "-o", str(checkpoint)]
         subprocess.run([*lostwax, *make], check=True)
-        compiled = ["compile", str(checkpoint), "--target", "null", "-o", str(artifact)]
+        sizes = ["--max-context", str(MAX_CONTEXT), "--max-reqs", str(max(BATCHES))]
+        compiled = ["compile", str(checkpoint), "--target", "null", "-o", str(artifact), *sizes]
         subprocess.run([*lostwax, *compiled], check=True)
-        runtime = load(artifact)
-        rows = [measure(runtime, b, c) for b in (1, 4, 8) for c in (16, 1000)]
+        runtime = load(artifact, num_pages=2)
+        rows = [measure(runtime, derives, b, c) for b in BATCHES for c in CONTEXTS]
     report = {
         "command": " ".join(["python", "benchmarks/engine_overhead.py", *sys.argv[1:]]),
         "date": date.today().isoformat(),
         "machine": platform.machine(),
         "rows": rows,
     }
-    print(json.dumps(report, indent=1))
+    print(table(rows))
     if options.out:
         options.out.write_text(json.dumps(report, indent=1) + "\n")
 

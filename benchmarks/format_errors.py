@@ -28,13 +28,15 @@ from lostwax.backends.compile import CompileOptions, compile_module
 from lostwax.backends.formats import Formats
 from lostwax.backends.plan.cover import Forced
 from lostwax.backends.plan.sizes import Sizes
+from lostwax.backends.runtime.derive import derive
 from lostwax.backends.runtime.load import Runtime, load
 from lostwax.backends.runtime.tensors import tensor_of
 from lostwax.frontend.capture import Captured, capture
 from lostwax.frontend.checkpoint import open_checkpoint
 from lostwax.frontend.new_checkpoint import new_checkpoint
 from lostwax.ir.contract.program import Launch, Program, views_of
-from lostwax.ir.contract.step import StepBatch
+from lostwax.ir.contract.step_plan import StepPlan
+from lostwax.ir.contract.step_state import Enter
 
 CONFIG = Path(__file__).parents[1] / "examples" / "tiny.json"
 LATENTS = {
@@ -74,25 +76,21 @@ def combined(latent: Formats, indexer: Formats) -> Formats:
     )
 
 
-def prefill(tokens: list[int], page_tokens: int) -> StepBatch:
+def prefill(tokens: list[int], page_tokens: int) -> StepPlan:
     """One request, every row scored, in pages 1, 2, …"""
     count = len(tokens)
-    rows = list(range(count))
-    return StepBatch(
+    pages = tuple(range(1, 1 + -(-count // page_tokens)))
+    return StepPlan(
         entry="extend",
-        tokens=tokens,
-        positions=rows,
-        slots=[page_tokens + i for i in rows],
-        q_starts=[0, count],
-        kv_lens=[count],
-        page_table=[[1 + i for i in range(-(-count // page_tokens))]],
-        logit_rows=rows,
-        temperature=[0.0] * count,
-        seeds=[0] * count,
-        counters=[0] * count,
-        targets=[*tokens[1:], 0],
-        top_p=[1.0] * count,
         head="score",
+        seqs=(1,),
+        starts=(0,),
+        counts=(count,),
+        tokens=tuple(tokens),
+        entering=(Enter(1, pages, 0, count, count),),
+        logits=((0, count),),
+        scored=((0, count),),
+        targets=(*tokens[1:], 0),
     )
 
 
@@ -104,16 +102,17 @@ def _launches(program: Program) -> Iterator[Launch]:
 
 def run(runtime: Runtime, tokens: list[int]) -> Outcome:
     """Replay the prefill launch by launch and keep what the table is about."""
-    batch = prefill(tokens, runtime.limits.page_tokens)
-    segments = [runtime.bound(ref) for ref in runtime.pick(batch)]
+    plan = prefill(tokens, runtime.limits.page_tokens)
+    segments = [runtime.bound(ref) for ref in runtime.pick(plan)]
     head = segments[-1].program
     ids, shape = head.outputs["ids"], (head.bucket.rows, runtime.facts.vocab_size)
     arena, count = runtime.memory.arena, len(tokens)
     selections: list[torch.Tensor] = []
     logits: torch.Tensor | None = None
+    inputs = derive(plan, runtime.state, runtime.limits.page_tokens)
     with torch.inference_mode():
         for bound in segments:
-            bound.step.fill(batch)
+            bound.step.fill(inputs)
             for launch, thunk in zip(_launches(bound.program), bound.launches, strict=True):
                 thunk()
                 views = views_of(launch)

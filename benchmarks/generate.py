@@ -5,29 +5,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lostwax.backends.runtime.load import Runtime
-from lostwax.ir.contract.step import StepBatch, StepResult
+from lostwax.ir.contract.program import Entry
+from lostwax.ir.contract.step import StepResult
+from lostwax.ir.contract.step_plan import Span, StepPlan, append_span
+from lostwax.ir.contract.step_state import Enter
 
 
 @dataclass
 class Sequence:
     """One prompt with what was generated after it, in its own pages."""
 
+    seq: int
     tokens: list[int]
     pages: list[int]
+    limit: int
     cached: int = 0
 
-    def slot(self, position: int, page_tokens: int) -> int:
-        """Where a position's cache rows lie."""
-        return self.pages[position // page_tokens] * page_tokens + position % page_tokens
+    @property
+    def enter(self) -> Enter:
+        """Its row of the sequences' state, before it has generated anything."""
+        return Enter(self.seq, tuple(self.pages), 0, self.limit, len(self.tokens))
 
 
 def start(runtime: Runtime, prompts: list[list[int]], max_new: int) -> list[Sequence]:
     """Give every prompt its pages; ValueError where the cache is too small."""
     page_tokens = runtime.limits.page_tokens
     next_page, sequences = 1, list[Sequence]()
-    for prompt in prompts:
+    for seq, prompt in enumerate(prompts, start=1):
         count = -(-(len(prompt) + max_new) // page_tokens)
-        sequences.append(Sequence(list(prompt), list(range(next_page, next_page + count))))
+        pages = list(range(next_page, next_page + count))
+        sequences.append(Sequence(seq, list(prompt), pages, count * page_tokens))
         next_page += count
     if next_page > runtime.limits.num_pages:
         raise ValueError(
@@ -36,34 +43,21 @@ def start(runtime: Runtime, prompts: list[list[int]], max_new: int) -> list[Sequ
     return sequences
 
 
-def step_batch(runtime: Runtime, entry: str, rows: list[tuple[Sequence, int]]) -> StepBatch:
+def step_plan(rows: list[tuple[Sequence, int]], entry: Entry) -> StepPlan:
     """One step over (sequence, tokens to add): the last row of each sequence gets logits."""
-    page_tokens = runtime.limits.page_tokens
-    tokens, positions, slots, q_starts, kv_lens, logit_rows, table = [], [], [], [0], [], [], []
+    logits: list[Span] = []
+    tokens: list[int] = []
     for seq, count in rows:
-        here = range(seq.cached, seq.cached + count)
-        tokens += [seq.tokens[p] for p in here]
-        positions += list(here)
-        slots += [seq.slot(p, page_tokens) for p in here]
-        q_starts.append(len(tokens))
-        kv_lens.append(here.stop)
-        logit_rows.append(len(tokens) - 1)
-        table.append(seq.pages[: -(-here.stop // page_tokens)])
-    n = len(rows)
-    return StepBatch(
-        entry="decode" if entry == "decode" else "extend",
-        tokens=tokens,
-        positions=positions,
-        slots=slots,
-        q_starts=q_starts,
-        kv_lens=kv_lens,
-        page_table=table,
-        logit_rows=logit_rows,
-        temperature=[0.0] * n,
-        seeds=[0] * n,
-        counters=[0] * n,
-        targets=[-1] * n,
-        top_p=[1.0] * n,
+        tokens += seq.tokens[seq.cached : seq.cached + count]
+        append_span(logits, len(tokens) - 1, 1)
+    return StepPlan(
+        entry=entry,
+        seqs=tuple(seq.seq for seq, _ in rows),
+        starts=tuple(seq.cached for seq, _ in rows),
+        counts=tuple(count for _, count in rows),
+        tokens=tuple(tokens),
+        entering=tuple(seq.enter for seq, _ in rows if not seq.cached),
+        logits=tuple(logits),
     )
 
 
@@ -71,7 +65,7 @@ def prefill(runtime: Runtime, seq: Sequence) -> StepResult:
     """Run the prompt in the largest chunks that the artifact takes, and append the first token."""
     while True:
         count = min(len(seq.tokens) - seq.cached, runtime.limits.max_tokens)
-        result = runtime.run(step_batch(runtime, "extend", [(seq, count)]))
+        result = runtime.run(step_plan([(seq, count)], "extend"))
         seq.cached += count
         if seq.cached == len(seq.tokens):
             seq.tokens.append(result.ids[0])
@@ -80,7 +74,7 @@ def prefill(runtime: Runtime, seq: Sequence) -> StepResult:
 
 def decode(runtime: Runtime, sequences: list[Sequence]) -> StepResult:
     """One decode step of all sequences."""
-    result = runtime.run(step_batch(runtime, "decode", [(s, 1) for s in sequences]))
+    result = runtime.run(step_plan([(s, 1) for s in sequences], "decode"))
     for seq, token in zip(sequences, result.ids, strict=True):
         seq.cached += 1
         seq.tokens.append(token)

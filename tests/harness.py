@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from oracle import Model, hf_model
+from step_oracle import StepBatch, plan_of
 from tiny import CONFIGS, write_config
 from torch import Tensor
 from xdsl.dialects import builtin
@@ -29,7 +30,8 @@ from lostwax.frontend.checkpoint import Checkpoint, open_checkpoint
 from lostwax.frontend.config import ModelConfig
 from lostwax.frontend.new_checkpoint import Format, new_checkpoint
 from lostwax.ir.contract.program import Launch, View
-from lostwax.ir.contract.step import StepBatch, StepResult
+from lostwax.ir.contract.step import StepResult
+from lostwax.ir.contract.step_plan import StepPlan
 
 Mutation = Callable[[builtin.ModuleOp, ModelConfig], None]
 NUM_PAGES = 40
@@ -181,8 +183,9 @@ class Player:
         self, entry: Literal["decode", "extend"], parts: Sequence[Part], scores: bool
     ) -> list[Rows]:
         batch, spans = _batch(entry, parts, scores, self.runtime.limits.page_tokens)
-        result = self.runtime.run(batch)
-        logits = logits_of(self.runtime, batch)
+        plan = plan_of(batch, self.runtime.limits.page_tokens)
+        result = self.runtime.run(plan)
+        logits = logits_of(self.runtime, plan)
         _check_result(batch, result, logits)
         given: list[Rows] = []
         for (request, count), rows in zip(parts, spans, strict=True):
@@ -238,13 +241,13 @@ def _batch(
     return batch, spans
 
 
-def logits_of(runtime: Runtime, batch: StepBatch) -> Tensor:
+def logits_of(runtime: Runtime, plan: StepPlan) -> Tensor:
     """The logits [rows, vocab] that the step that just ran picked from.
 
     They lie in the arena where the launch that writes `logprobs` reads them, and nothing runs after
     the head's last reader that could overwrite them.
     """
-    _, head = runtime.pick(batch)
+    _, head = runtime.pick(plan)
     program = runtime.bound(head).program
     wanted = (program.bucket.rows, runtime.limits.vocab_size)
     (view,) = {
@@ -254,7 +257,7 @@ def logits_of(runtime: Runtime, batch: StepBatch) -> Tensor:
         for view in _views(launch)
         if view.shape == wanted
     }
-    return tensor_of(runtime.memory.arena, view)[: len(batch.logit_rows)].float().clone()
+    return tensor_of(runtime.memory.arena, view)[: plan.num_logits].float().clone()
 
 
 def _views(launch: Launch) -> list[View]:

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fake_runtime import VOCAB, FakeLimits, FakeRuntime
+from step_oracle import StepBatch
 
-from lostwax.ir.contract.step import StepBatch, StepResult
+from lostwax.ir.contract.step import StepResult
+from lostwax.ir.contract.step_plan import StepPlan
 
 
 class WrongSlot(RuntimeError):
@@ -98,8 +100,9 @@ class LateRuntime(FakeRuntime):
         self._last_main: tuple[Owner, ...] = ()
         self._main, self._drafts = _Plane(), _Plane()
 
-    def submit(self, batch: StepBatch) -> LateTicket:
+    def submit(self, plan: StepPlan) -> LateTicket:
         """Queue a step; whose rows they are is as the pages are held now."""
+        batch = self.sequences.step(plan)
         owners = tuple(self._holder(pages[0]) for pages in batch.page_table)
         ticket = LateTicket(self, batch, owners)
         self.queue.append(ticket)

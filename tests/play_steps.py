@@ -19,13 +19,13 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from step_oracle import StepBatch, plan_of
 
 from lostwax.backends.cpu.kernels import indexer as cpu_indexer
 from lostwax.backends.cpu.kernels import row_by_row
 from lostwax.backends.portable.kernels import indexer, selection
 from lostwax.backends.runtime.load import Runtime, load
 from lostwax.backends.runtime.ranks import RankError, Ranks, gather, part
-from lostwax.ir.contract.step import StepBatch
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Output, Submit
 
@@ -79,7 +79,7 @@ def play(runtime: Runtime) -> Note:
 
     def step(counts: tuple[int, int]) -> list[int]:
         parts = list(zip(texts, done, counts, strict=True))
-        result = runtime.run(batch_of(parts))
+        result = runtime.run(plan_of(batch_of(parts)))
         note["ids"] += result.ids
         note["scores"] += [*result.target_logprobs, *chain.from_iterable(result.top_logprobs)]
         note["programs"].append(result.program)

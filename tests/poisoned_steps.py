@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import torch
 
+from lostwax.backends.runtime.derive import StepInputs
 from lostwax.backends.runtime.load import Runtime
 from lostwax.ir.contract.program import HEADS, Bucket, Segment
-from lostwax.ir.contract.step import HIDDEN, StepBatch
+from lostwax.ir.contract.step import HIDDEN, TRASH_PAGE
 
 NAN = 0xFF
 """Every byte of a NaN in f32 and bf16."""
@@ -39,22 +40,24 @@ class Poison:
         for written in self._written.values():
             written.view(-1, self._limits.page_tokens)[pages] = False
 
-    def before(self, segment: Segment, bucket: Bucket, batch: StepBatch) -> None:
+    def before(self, segment: Segment, bucket: Bucket, inputs: StepInputs) -> None:
         """Poison what a segment must not read, once its inputs are filled; note what it writes."""
         self._memory.arena.fill_(NAN)
         self._memory.states[HIDDEN][self._last_rows * self._row_bytes :] = NAN
         if segment in HEADS:
             return  # it touches no page
-        self._last_rows = len(batch.tokens)
-        if bucket.tokens > len(batch.tokens):
+        self._last_rows = len(inputs.values["tokens"])
+        if bucket.tokens > self._last_rows:
             self.padded.add(segment)
         written, tokens = self._written[segment == "draft"], self._limits.page_tokens
-        for pages, length in zip(batch.page_table, batch.kv_lens, strict=True):
+        for seq, length in zip(inputs.seqs, inputs.values["kv_lens"], strict=True):
+            listed = torch.from_numpy(inputs.state.pages[seq])
+            pages = listed[listed != TRASH_PAGE].long()
             places = torch.arange(len(pages) * tokens)
-            slots = torch.tensor(pages)[places // tokens] * tokens + places % tokens
+            slots = pages[places // tokens] * tokens + places % tokens
             written[slots[length:]] = False
         written[:tokens] = False
         for (_, layer), plane in self._memory.planes.items():
             held = self._written[layer >= self._mtp_layer]
             plane.view(held.numel(), -1)[~held] = NAN
-        written[torch.tensor(batch.slots)] = True
+        written[torch.from_numpy(inputs.values["slots"]).long()] = True

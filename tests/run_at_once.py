@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from lostwax.ir.contract.step import StepBatch, StepResult
+from step_oracle import Sequences, StepBatch
+
+from lostwax.ir.contract.step import StepResult
+from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.runtime import Ticket
 
 
@@ -30,10 +33,13 @@ class _RanAtOnce:
 class RunsAtOnce(ABC):
     """Gives a runtime `submit` by its `run`, which the engine does not know."""
 
+    sequences: Sequences
+    """What its plans left."""
+
     @abstractmethod
     def run(self, batch: StepBatch) -> StepResult:
         """Run one step."""
 
-    def submit(self, batch: StepBatch) -> Ticket:
+    def submit(self, plan: StepPlan) -> Ticket:
         """Run the step; what it raises, the ticket's result raises."""
-        return _RanAtOnce(self, batch)
+        return _RanAtOnce(self, self.sequences.step(plan))

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 import msgspec
 from fake_runtime import FACTS, FakeLimits
 from run_at_once import RunsAtOnce
+from step_oracle import Sequences, StepBatch
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
 from lostwax.ir.contract.model import CHAT_V32, ModelFacts
-from lostwax.ir.contract.step import StepBatch, StepResult
+from lostwax.ir.contract.step import StepResult
 from lostwax.server.gateway.encoding_v32 import ASSISTANT, BOS, EOS, THINK, THINK_END, USER
 from lostwax.server.gateway.tokenizer import TextCodec
 
@@ -71,6 +72,10 @@ class ScriptedRuntime(RunsAtOnce):
     """The tokens of the last prompt."""
     top_p: list[float] = field(default_factory=list[float])
     """That of the last step's logit rows."""
+    sequences: Sequences = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sequences = Sequences(self.limits.page_tokens)
 
     def run(self, batch: StepBatch) -> StepResult:
         """The scripted token of each logit row."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from step_oracle import StepBatch, plan_of
 from tiny import PLAIN, Config
 
 from lostwax.backends.compile import CompileOptions
 from lostwax.backends.plan.sizes import Sizes
 from lostwax.backends.runtime.load import Runtime
 from lostwax.ir.contract.program import Head
-from lostwax.ir.contract.step import StepBatch
+from lostwax.ir.contract.step_plan import StepPlan
 
 SMALL: Config = PLAIN | {
     "vocab_size": 64,
@@ -62,13 +63,20 @@ def batch(
     )
 
 
+def plan(
+    tokens: list[int], first: int, *, entry: str | None = None, head: Head = "pick"
+) -> StepPlan:
+    """The plan of that step."""
+    return plan_of(batch(tokens, first, entry=entry, head=head))
+
+
 def greedy(runtime: Runtime, prompt: list[int], count: int) -> list[tuple[int, str]]:
     """`count` greedy tokens after a prompt, each with the program that gave it."""
     found: list[tuple[int, str]] = []
     feed, first = list(prompt), 0
     while len(found) < count:
         chunk = feed[: runtime.limits.max_tokens]
-        result = runtime.run(batch(chunk, first))
+        result = runtime.run(plan(chunk, first))
         first, feed = first + len(chunk), feed[len(chunk) :]
         if not feed:
             found.append((result.ids[0], result.program))

@@ -15,7 +15,9 @@ from functools import partial
 from statistics import median_low
 from typing import TYPE_CHECKING
 
-from lostwax.ir.contract.step import Entry, StepBatch
+from lostwax.ir.contract.program import Entry
+from lostwax.ir.contract.step_plan import StepPlan
+from lostwax.ir.contract.step_state import Enter
 
 if TYPE_CHECKING:
     from lostwax.backends.runtime.load import RuntimeLimits
@@ -74,7 +76,7 @@ def _shown(seconds: Seconds) -> str:
 
 
 def choose_threads(
-    run: Callable[[StepBatch], object],
+    run: Callable[[StepPlan], object],
     limits: RuntimeLimits,
     usable: int,
     use: Callable[[int], None],
@@ -92,8 +94,8 @@ def choose_threads(
     timed: list[tuple[str, Seconds]] = []
     deadline = clock() + BUDGET_S
     # The extend step comes first: it fills the positions that the decode steps read.
-    for name, batch in _steps(limits):
-        timed.append((name, _time(partial(run, batch), _counts(usable), use, clock, deadline)))
+    for name, plan in _steps(limits):
+        timed.append((name, _time(partial(run, plan), _counts(usable), use, clock, deadline)))
     many, *few = (seconds for _, seconds in timed)
     if one_number:
         few_threads = many_threads = fewest([many, *few], usable)
@@ -161,34 +163,28 @@ def _kept(found: Mapping[int, Sequence[float]]) -> list[int]:
     return [count for count, times in found.items() if min(times) <= HOPELESS * best]
 
 
-def _steps(limits: RuntimeLimits) -> list[tuple[str, StepBatch]]:
+def _steps(limits: RuntimeLimits) -> list[tuple[str, StepPlan]]:
     """An extend step, then decode steps behind it; all requests see the same pages."""
     context = min(CONTEXT, limits.max_context, (limits.num_pages - 1) * limits.page_tokens)
     rows = min(EXTEND_ROWS, limits.max_tokens, context)
-    found = [(f"a step of {rows} rows", _batch("extend", range(rows), 1, limits))]
+    found = [(f"a step of {rows} rows", _plan("extend", range(rows), 1, limits))]
     for reqs in sorted({min(count, limits.max_reqs) for count in DECODE_REQS}):
         name = "1 request" if reqs == 1 else f"{reqs} requests"
-        found.append((name, _batch("decode", range(context - 1, context), reqs, limits)))
+        found.append((name, _plan("decode", range(context - 1, context), reqs, limits)))
     return found
 
 
-def _batch(entry: Entry, positions: range, reqs: int, limits: RuntimeLimits) -> StepBatch:
+def _plan(entry: Entry, positions: range, reqs: int, limits: RuntimeLimits) -> StepPlan:
     """`positions` of each of `reqs` requests, in pages 1, 2, …; the last rows' logits."""
-    page, length = limits.page_tokens, len(positions)
-    pages = list(range(1, 1 + -(-positions.stop // page)))
-    rows = range(reqs * length)
-    return StepBatch(
+    length, end = len(positions), positions.stop
+    pages = tuple(range(1, 1 + -(-end // limits.page_tokens)))
+    seqs = tuple(range(1, 1 + reqs))
+    return StepPlan(
         entry=entry,
-        tokens=[7 * row % limits.vocab_size for row in rows],
-        positions=list(positions) * reqs,
-        slots=[pages[p // page] * page + p % page for p in positions] * reqs,
-        q_starts=list(range(0, reqs * length + 1, length)),
-        kv_lens=[positions.stop] * reqs,
-        page_table=[pages] * reqs,
-        logit_rows=list(rows[length - 1 :: length]),
-        temperature=[0.0] * reqs,
-        seeds=[0] * reqs,
-        counters=[0] * reqs,
-        targets=[-1] * reqs,
-        top_p=[1.0] * reqs,
+        seqs=seqs,
+        starts=(positions.start,) * reqs,
+        counts=(length,) * reqs,
+        tokens=tuple(7 * row % limits.vocab_size for row in range(reqs * length)),
+        entering=tuple(Enter(seq, pages, positions.start, end, end) for seq in seqs),
+        logits=tuple((seq * length - 1, 1) for seq in seqs),
     )

@@ -1,4 +1,4 @@
-"""Loads an artifact for serving and starts steps: picks programs, fills their inputs, replays."""
+"""Loads an artifact for serving and starts steps: picks programs, derives their inputs, replays."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ from lostwax.backends.runtime.bound_program import BoundProgram, Memory, PlaneBu
 from lostwax.backends.runtime.checkpoint_content import require_content
 from lostwax.backends.runtime.choose_threads import StepThreads, choose_threads
 from lostwax.backends.runtime.default_pages import default_pages
+from lostwax.backends.runtime.derive import StepInputs, derive
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.input_layout import input_bytes
 from lostwax.backends.runtime.load_weights import WeightBuffers, load_weights
 from lostwax.backends.runtime.ranks import Ranks
 from lostwax.backends.runtime.require_packages import require_packages
 from lostwax.backends.runtime.result_copy import ReadRows
+from lostwax.backends.runtime.state_table import StateTable
 from lostwax.backends.runtime.step_buffers import InputMemory
 from lostwax.backends.runtime.ticket import Started, StepTicket
 from lostwax.backends.runtime.usable_cores import usable_threads
 from lostwax.ir.contract.artifact import Manifest, ProgramRef
 from lostwax.ir.contract.model import ModelFacts
-from lostwax.ir.contract.program import StepFacts
-from lostwax.ir.contract.step import HIDDEN, StepBatch, StepResult
+from lostwax.ir.contract.step import HIDDEN, StepResult
+from lostwax.ir.contract.step_plan import StepPlan
 
 ONE_THREAD_BYTES = 1 << 30
 """Weights of less are made by one thread, at about a gigabyte a second."""
@@ -53,18 +55,6 @@ class RuntimeLimits(msgspec.Struct, frozen=True, kw_only=True):
     num_pages: int
 
 
-def facts_of(batch: StepBatch) -> StepFacts:
-    """What guards may ask about a batch."""
-    lengths = [e - s for s, e in zip(batch.q_starts, batch.q_starts[1:], strict=False)]
-    return StepFacts(
-        num_reqs=len(batch.kv_lens),
-        max_q=max(lengths),
-        total_q=len(batch.tokens),
-        max_kv=max(batch.kv_lens),
-        total_kv=sum(batch.kv_lens),
-    )
-
-
 class Runtime:
     """One loaded artifact. Not thread-safe: one engine loop owns it."""
 
@@ -85,6 +75,8 @@ class Runtime:
         self._driver = driver
         self._bound: dict[str, BoundProgram] = {}
         self.memory = _allocate(reader.manifest, driver, weights, num_pages)
+        max_pages = -(-self.limits.max_context // self.limits.page_tokens)
+        self.state = StateTable(self.limits.max_reqs, max_pages)
         self._threads: StepThreads | None = None
         self._last: StepTicket | None = None
         target = reader.manifest.target
@@ -93,29 +85,29 @@ class Runtime:
                 if ref.segment in target.graph_segments:
                     self.bound(ref)
 
-    def pick(self, batch: StepBatch) -> tuple[ProgramRef, ...]:
+    def pick(self, plan: StepPlan) -> tuple[ProgramRef, ...]:
         """The body and, where rows are asked for, the head of a step: the first ones, in the
         manifest's order, that admit it. A head is replayed where there are more rows than it takes.
 
         Raises StepError where no program fits.
         """
-        body = self._pick_body(batch)
-        return (body, self._pick_head(batch)) if batch.logit_rows else (body,)
+        body = self._pick_body(plan)
+        return (body, self._pick_head(plan)) if plan.logits else (body,)
 
-    def _pick_head(self, batch: StepBatch) -> ProgramRef:
-        heads = [ref for ref in self.manifest.programs if ref.segment == batch.head]
+    def _pick_head(self, plan: StepPlan) -> ProgramRef:
+        heads = [ref for ref in self.manifest.programs if ref.segment == plan.head]
         if not heads:
-            raise StepError(f"the artifact has no head {batch.head!r}; recompile it")
-        count = len(batch.logit_rows)
+            raise StepError(f"the artifact has no head {plan.head!r}; recompile it")
+        count = plan.num_logits
         return next((ref for ref in heads if ref.bucket.rows >= count), heads[-1])
 
-    def _pick_body(self, batch: StepBatch) -> ProgramRef:
-        facts = facts_of(batch)
+    def _pick_body(self, plan: StepPlan) -> ProgramRef:
+        facts = plan.facts
         pages = -(-facts.max_kv // self.limits.page_tokens)
         for ref in self.manifest.programs:
             b = ref.bucket
             if (
-                ref.segment == batch.entry
+                ref.segment == plan.entry
                 and facts.total_q <= b.tokens
                 and (ref.segment != "decode" or facts.max_q <= b.rows_a_req)
                 and facts.num_reqs <= b.reqs
@@ -123,7 +115,7 @@ class Runtime:
                 and ref.guard.holds(facts)
             ):
                 return ref
-        raise StepError(f"no {batch.entry} program fits {facts} with {self.limits}")
+        raise StepError(f"no {plan.entry} program fits {facts} with {self.limits}")
 
     def bound(self, ref: ProgramRef) -> BoundProgram:
         """The program over this process's memory, bound at first use (graphs: at load)."""
@@ -139,29 +131,32 @@ class Runtime:
             self._bound[ref.file] = bound
         return self._bound[ref.file]
 
-    def submit(self, batch: StepBatch) -> StepTicket:
+    def submit(self, plan: StepPlan) -> StepTicket:
         """Enqueue one step, on every rank.
 
-        Raises StepError, before anything is changed, where no program fits.
+        Raises StepError, before anything is changed, where no program fits or the plan does not
+        suit the state that the steps before it left.
         """
-        refs = self.pick(batch)
+        refs = self.pick(plan)
+        if refusal := self.state.refusal(plan):
+            raise StepError(f"the {plan.entry} step is refused: {refusal}")
 
         def start() -> Started:
-            self.ranks.tell(tuple(ref.file for ref in refs), batch)
-            return self._replay(refs, batch)
+            self.ranks.tell(tuple(ref.file for ref in refs), plan)
+            return self._replay(refs, plan)
 
         self._last = StepTicket(self._last, start, self.ranks.fail)
         return self._last
 
-    def run(self, batch: StepBatch) -> StepResult:
+    def run(self, plan: StepPlan) -> StepResult:
         """Submit one step and wait for it. Raises StepError, and what the step raised."""
-        return self.submit(batch).result()
+        return self.submit(plan).result()
 
     def follow(self) -> None:
         """On ranks but the first: run what rank 0 tells, until it dismisses them."""
         refs = {ref.file: ref for ref in self.manifest.programs}
         while (told := self.ranks.receive()) is not None:
-            self._replay([refs[file] for file in told.programs], told.batch).mark.wait()
+            self._replay([refs[file] for file in told.programs], told.plan).mark.wait()
 
     def choose_threads(self) -> StepThreads | None:
         """Time steps on some numbers of threads and use the best from now on; return the choice.
@@ -181,20 +176,21 @@ class Runtime:
         )
         return self._threads
 
-    def _replay(self, refs: Sequence[ProgramRef], batch: StepBatch) -> Started:
+    def _replay(self, refs: Sequence[ProgramRef], plan: StepPlan) -> Started:
         """Enqueue a step's body, and its head over all rows that are asked for."""
         if self._threads is not None:
             # Each time, since torch keeps the number by thread, and steps may come from several.
-            torch.set_num_threads(self._threads.of(len(batch.tokens)))
+            torch.set_num_threads(self._threads.of(len(plan.tokens)))
         body, *heads = map(self.bound, refs)
+        inputs = derive(plan, self.state, self.limits.page_tokens)
         result = StepResult(program=body.program.name)
         reads: list[ReadRows] = []
         with torch.inference_mode():
-            body.step.fill(batch)
+            body.step.fill(inputs)
             body.replay()
             for head in heads:
                 result.head = head.program.name
-                reads += _replay_head(head, batch)
+                reads += _replay_head(head, inputs, plan.num_logits)
 
         def read() -> StepResult:
             for rows in reads:
@@ -205,12 +201,12 @@ class Runtime:
         return Started(self._driver.mark(), read)
 
 
-def _replay_head(head: BoundProgram, batch: StepBatch) -> Iterator[ReadRows]:
-    """Replay a head as often as its rows want, and bring each slice's results to the host."""
+def _replay_head(head: BoundProgram, inputs: StepInputs, count: int) -> Iterator[ReadRows]:
+    """Replay a head as often as `count` rows want, and bring each slice's results to the host."""
     most = head.program.bucket.rows
-    for start in range(0, len(batch.logit_rows), most):
-        stop = min(start + most, len(batch.logit_rows))
-        head.step.fill(batch, slice(start, stop))
+    for start in range(0, count, most):
+        stop = min(start + most, count)
+        head.step.fill(inputs, slice(start, stop))
         head.replay()
         yield head.results.start(stop - start)
 

@@ -14,14 +14,14 @@ import torch
 import torch.distributed as dist
 
 from lostwax.ir.contract.ranks import ALONE, Rank
-from lostwax.ir.contract.step import StepBatch
+from lostwax.ir.contract.step_plan import StepPlan
 
 STEP_TIMEOUT = timedelta(minutes=5)
 """How long a rank waits inside a step for another before it gives up."""
 IDLE_TIMEOUT = timedelta(days=365)
 """How long a rank waits for the next step; a rank that ends is noticed at once all the same."""
 FRAME_BYTES = 4096
-"""What one broadcast carries: a decode step with its page table, and the length before it."""
+"""What one broadcast carries: a decode step of many requests, and the length before it."""
 _LENGTH_BYTES = 8
 
 
@@ -48,10 +48,10 @@ class RankError(RuntimeError):
 
 
 class Told(msgspec.Struct, frozen=True):
-    """One step as rank 0 tells it: the files of the programs that it picked, and the inputs."""
+    """One step as rank 0 tells it: the files of the programs that it picked, and its plan."""
 
     programs: tuple[str, ...]
-    batch: StepBatch
+    plan: StepPlan
 
 
 class Ranks:
@@ -93,13 +93,13 @@ class Ranks:
                 "the ranks loaded different artifacts or numbers of pages; give all the same"
             )
 
-    def tell(self, programs: tuple[str, ...], batch: StepBatch) -> None:
+    def tell(self, programs: tuple[str, ...], plan: StepPlan) -> None:
         """On rank 0: let the others run this step too. Raises RankError after a failed step."""
         if self._control is None:
             return
         if self._failed:
             raise RankError("the ranks are out of step since a step failed; restart the engine")
-        self._send(msgspec.msgpack.encode(Told(programs, batch)))
+        self._send(msgspec.msgpack.encode(Told(programs, plan)))
 
     def fail(self) -> None:
         """A told step failed on this rank: others may be at any place in it."""

@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from lostwax.backends.runtime.derive import StepInputs
 from lostwax.backends.runtime.driver import Driver, Mark, Passed
 from lostwax.backends.runtime.input_layout import input_offsets
+from lostwax.backends.runtime.state_table import NUMPY_DTYPES
 from lostwax.ir.contract.program import HEADS, Bucket, Segment
-from lostwax.ir.contract.step import STEP_INPUTS, StepBatch, input_shape
+from lostwax.ir.contract.step import STEP_INPUTS, input_shape
+from lostwax.ir.contract.step_state import NO_SEQ
 
-_NUMPY = {"i32": np.int32, "f32": np.float32}
+_UNKNOWN = -1
+"""No page list has this mark."""
 
 
 class InputMemory:
@@ -23,6 +27,8 @@ class InputMemory:
         self.device = self.host = device
         self._driver = driver
         self._sent: Mark = Passed()
+        self.holder: StepBuffers | None = None
+        """Whose step lies here; None where nobody's."""
         if device.device.type != "cpu":
             self.host = torch.zeros_like(device, device="cpu", pin_memory=True)
 
@@ -38,7 +44,11 @@ class InputMemory:
 
 
 class StepBuffers:
-    """The packed inputs of one bucket, over memory that several buckets share."""
+    """The packed inputs of one bucket, over memory that several buckets share.
+
+    Rows of the page table stay from one step to the next, and are written only where the sequence
+    or its pages have changed: they are megabytes at a long context.
+    """
 
     def __init__(self, segment: Segment, bucket: Bucket, memory: InputMemory) -> None:
         self.offsets, self._num_bytes = input_offsets(segment, bucket)
@@ -48,31 +58,48 @@ class StepBuffers:
         self._arrays: dict[str, Any] = {}  # numpy arrays of two dtypes
         for name, start in self.offsets.items():
             spec, shape = STEP_INPUTS[name], input_shape(name, bucket)
-            flat = raw[start : start + 4 * prod(shape)].view(_NUMPY[spec.dtype])
+            flat = raw[start : start + 4 * prod(shape)].view(NUMPY_DTYPES[spec.dtype])
             self._arrays[name] = flat.reshape(shape)
+        self._held = np.empty(bucket.reqs, np.int64)
+        """Marks of the page lists that the page table holds (`StateTable.page_marks`)."""
+        self._seqs = np.empty(bucket.reqs, np.int32)
 
-    def fill(self, batch: StepBatch, rows: slice = slice(None)) -> None:
+    def fill(self, inputs: StepInputs, rows: slice = slice(None)) -> None:
         """Write what fits the bucket, padding as STEP_INPUTS says; a head takes `rows` of what the
-        batch asks for, a body all of it."""
+        step asks for, a body all of it."""
         self.memory.wait()
+        if self.memory.holder is not self:  # another bucket has written over the page table
+            self._held.fill(_UNKNOWN)
+            self.memory.holder = self
         for name, array in self._arrays.items():
             if name == "num_rows":
-                array[0] = len(batch.logit_rows[rows] if self._is_head else batch.tokens)
+                array[0] = len(inputs.values["logit_rows" if self._is_head else "tokens"][rows])
                 continue
-            spec, values = STEP_INPUTS[name], getattr(batch, name)[rows]
             if name == "page_table":
-                array.fill(spec.padding)
-                for row, pages in enumerate(values):
-                    array[row, : len(pages)] = pages
+                self._fill_page_table(array, inputs)
                 continue
+            values = inputs.values[name][rows]
             count = len(values)
             array[:count] = values
-            array[count:] = values[-1] if name == "q_starts" else spec.padding
+            if count < len(array):
+                array[count:] = values[-1] if name == "q_starts" else STEP_INPUTS[name].padding
         self.memory.send(self._num_bytes)
+
+    def _fill_page_table(self, array: Any, inputs: StepInputs) -> None:
+        """Copy the page lists that differ from what `array` [B, P] holds."""
+        count, state = len(inputs.seqs), inputs.state
+        self._seqs[:count] = inputs.seqs
+        self._seqs[count:] = NO_SEQ
+        wanted = state.page_marks[self._seqs]
+        stale = (wanted != self._held).nonzero()[0]
+        if len(stale):
+            array[stale] = state.pages[self._seqs[stale], : array.shape[1]]
+            self._held = wanted
 
     def pad(self) -> None:
         """Write a step without rows: what programs run over before the first real step."""
         self.memory.wait()
         for name, array in self._arrays.items():
             array.fill(0 if name == "q_starts" else STEP_INPUTS[name].padding)
+        self.memory.holder = None
         self.memory.send(self._num_bytes)

@@ -1,4 +1,4 @@
-"""What the engine fills for every step: one fixed set of inputs. Knows no torch, no scheduler."""
+"""What programs read of every step: one fixed set of inputs, and what comes. Knows no scheduler."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from lostwax.ir.contract.program import HEADS, Bucket, Const, Entry, Head, Segment
+from lostwax.ir.contract.program import HEADS, Bucket, Const, Segment
 
 TRASH_PAGE = 0
 """Page that rows without a token write to; the allocator never hands it out."""
@@ -40,7 +40,14 @@ STEP_INPUTS: dict[str, InputSpec] = {
 
 Rows are flat over requests: request b owns rows q_starts[b] .. q_starts[b+1]-1 and sees cached
 positions 0 .. positions[row] of its own pages: position s lies in slot
-page_
+page_table[b, s // page_tokens] * page_tokens + s % page_tokens. logit_rows are row numbers whose
+logits are wanted (-1: padding); temperature 0 means greedy; seeds and counters feed the sampler's
+counter-based random numbers; targets are token ids whose log-probability is wanted (-1: none);
+top_p is the mass of the nucleus that a row's token is sampled from (1: all ids): the head `pick`
+does not look at it. A row of page_table has all pages of its request that the bucket has room for,
+then the trash page. hidden_rows are the rows of the hidden state that a draft step's rows continue
+(-1: padding). num_rows counts the real rows: of T in a body, of R in a head.
+
 Real rows come first. A row without a token (padding) has token and position -1, slot 0 (trash page)
 and belongs to no request: padded q_starts repeat the last real one, padded kv_lens are 0. It writes
 to the trash page and reaches no expert: its ids are -1. What else such a row holds is undefined, in
@@ -103,32 +110,6 @@ class StepOp(msgspec.Struct, frozen=True, kw_only=True):
     consts: dict[str, Const] = {}
     placement: Literal["host", "device", "patch"] = "device"
     allocates: int = 0
-
-
-class StepBatch(msgspec.Struct, kw_only=True):
-    """One step as the engine builds it: real rows only, host values, fields as in STEP_INPUTS.
-
-    In a draft step, row t has the token behind its position: MTP's slot i sees token i + 1. The
-    runtime pads it to a bucket, picks the program and replays it. `seeds`, `counters`,
-    `temperature`, `targets` and `top_p` have one entry a logit row. `head` is the least that gives
-    every row what it wants.
-    """
-
-    entry: Entry
-    tokens: list[int]
-    positions: list[int]
-    slots: list[int]
-    q_starts: list[int]
-    kv_lens: list[int]
-    page_table: list[list[int]]
-    logit_rows: list[int]
-    temperature: list[float]
-    seeds: list[int]
-    counters: list[int]
-    targets: list[int]
-    top_p: list[float]
-    hidden_rows: list[int] = msgspec.field(default_factory=list[int])
-    head: Head = "pick"
 
 
 class StepResult(msgspec.Struct, kw_only=True):

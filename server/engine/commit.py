@@ -7,11 +7,11 @@ import math
 from lostwax.ir.contract.step import StepResult
 from lostwax.server.engine.messages import Failed, Finish, Output, TokenScore
 from lostwax.server.engine.request import Chunk, Req
-from lostwax.server.engine.scheduler import StepPlan
+from lostwax.server.engine.scheduler import ScheduledStep
 
 
 def commit(
-    plan: StepPlan, result: StepResult, eos_token_ids: tuple[int, ...]
+    plan: ScheduledStep, result: StepResult, eos_token_ids: tuple[int, ...]
 ) -> list[Output | Failed]:
     """Advance the plan's requests that have not ended; one event for each that has news."""
     num_rows = sum(len(chunk.logit_positions) for chunk in plan.chunks)

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lostwax.ir.contract.step import StepBatch, StepResult
+from lostwax.ir.contract.step import StepResult
+from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.request import Req
 from lostwax.server.engine.runtime import Runtime
-from lostwax.server.engine.scheduler import StepPlan
-from lostwax.server.engine.step import append_logits, append_rows, empty_batch
+from lostwax.server.engine.scheduler import ScheduledStep
+from lostwax.server.engine.step import PlanBuilder
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +32,15 @@ class _Rows:
     guesses: bool
 
 
-def draft(plan: StepPlan, runtime: Runtime, most: int) -> None:
+def draft(plan: ScheduledStep, runtime: Runtime, most: int) -> None:
     """Give every request of a committed step up to `most` drafts."""
     rows = list(_first(plan, most))
     while rows:
-        result = runtime.submit(_batch(rows, runtime.limits.page_tokens)).result()
+        result = runtime.submit(_plan(rows)).result()
         rows = list(_next(rows, result, most))
 
 
-def _first(plan: StepPlan, most: int) -> Iterator[_Rows]:
+def _first(plan: ScheduledStep, most: int) -> Iterator[_Rows]:
     """The rows that were committed; those of rejected drafts are left out."""
     first_row = 0
     for chunk in plan.chunks:
@@ -65,14 +66,12 @@ def _next(rows: Sequence[_Rows], result: StepResult, most: int) -> Iterator[_Row
             yield _Rows(req, range(position, position + 1), [token], end - 1, guesses=True)
 
 
-def _batch(rows: Sequence[_Rows], page_tokens: int) -> StepBatch:
+def _plan(rows: Sequence[_Rows]) -> StepPlan:
     sampled = any(each.req.submit.has_nucleus for each in rows if each.guesses)
-    batch = empty_batch("draft", "sample" if sampled else "pick")
+    builder = PlanBuilder("draft", "sample" if sampled else "pick")
     for each in rows:
-        req, count = each.req, len(each.positions)
-        append_rows(batch, req, each.tokens, each.positions, page_tokens)
-        batch.hidden_rows += range(each.first_hidden, each.first_hidden + count)
+        builder.append_rows(each.req, each.positions.start, each.tokens)
+        builder.continue_hidden(each.first_hidden, len(each.positions))
         if each.guesses:
-            output = req.num_output + len(req.drafts)
-            append_logits(batch, req, len(batch.tokens) - 1, output, None)
-    return batch
+            builder.want_logits(builder.num_rows - 1, 1)
+    return builder.plan()

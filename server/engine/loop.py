@@ -20,8 +20,8 @@ from lostwax.server.engine.messages import (
 )
 from lostwax.server.engine.request import Chunk, Req
 from lostwax.server.engine.runtime import Runtime, Ticket
-from lostwax.server.engine.scheduler import Scheduler, StepPlan
-from lostwax.server.engine.step import build_step
+from lostwax.server.engine.scheduler import ScheduledStep, Scheduler
+from lostwax.server.engine.step import plan_step
 
 MAX_TOP_LOGPROBS = 20
 """What the head's `sample.score` ranks; also the API's bound."""
@@ -45,7 +45,7 @@ class EngineBroken(RuntimeError):
 class _InFlight:
     """A step that is submitted and not committed."""
 
-    plan: StepPlan
+    plan: ScheduledStep
     ticket: Ticket
 
 
@@ -142,15 +142,14 @@ class EngineCore:
             must_wait = False
         return events
 
-    def _submit(self, plan: StepPlan) -> list[Output | Failed]:
+    def _submit(self, plan: ScheduledStep) -> list[Output | Failed]:
         try:
-            batch = build_step(plan, self._runtime.limits.page_tokens)
-            ticket = self._runtime.submit(batch)
+            ticket = self._runtime.submit(plan_step(plan))
         except Exception as error:  # nothing has changed: the steps in flight go on
             return self._fail([plan], error)
         self._in_flight.append(_InFlight(plan, ticket))
         for chunk in plan.chunks:
-            chunk.req.in_flight = True
+            chunk.req.in_flight = chunk.req.has_entered = True
         return []
 
     def _commit_oldest(self) -> list[Output | Failed]:
@@ -175,7 +174,7 @@ class EngineCore:
         self._num_failed_steps = 0
         return events
 
-    def _abandon(self) -> list[StepPlan]:
+    def _abandon(self) -> list[ScheduledStep]:
         """Wait for all steps in flight and use none of their results; return their plans."""
         plans = [each.plan for each in self._in_flight]
         while self._in_flight:
@@ -190,7 +189,7 @@ class EngineCore:
                 self.num_drafted += len(chunk.drafts)
                 self.num_accepted += chunk.req.num_cached - chunk.start - 1
 
-    def _fail(self, plans: Sequence[StepPlan], error: Exception) -> list[Output | Failed]:
+    def _fail(self, plans: Sequence[ScheduledStep], error: Exception) -> list[Output | Failed]:
         """End the plans' requests that still run, or raise where the device is at fault.
 
         The first plan's step is the one that failed.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lostwax.ir.contract.program import Head
+from lostwax.ir.contract.step_state import NO_SEQ
 from lostwax.server.engine.messages import Submit
 
 
@@ -20,6 +21,10 @@ class Req:
     num_cached: int = 0
     pages: list[int] = field(default_factory=list[int])
     drafts: list[int] = field(default_factory=list[int])
+    seq: int = NO_SEQ
+    """Its row of the sequences' state while it runs."""
+    has_entered: bool = False
+    """Whether that row was written by a step."""
     in_flight: bool = False
     """Whether a step of it is submitted and not committed: its next token is not known here."""
     ended: bool = False
@@ -85,12 +90,22 @@ class Chunk:
     start: int
     length: int
     num_known: int
+    logit_positions: range
+    """Positions whose logits are wanted: scored prompt positions, then the sampled ones."""
     drafts: tuple[int, ...] = ()
 
     @staticmethod
     def behind(req: Req, length: int, drafts: tuple[int, ...] = ()) -> Chunk:
         """The next `length` rows of a request, as it is now."""
-        return Chunk(req, req.num_cached, length, len(req.tokens), drafts)
+        start, num_known = req.num_cached, len(req.tokens)
+        end = start + length
+        # The last row's logits (with drafts: those of the last rows) pick tokens.
+        samples = end - len(drafts) == num_known and req.submit.max_tokens > 0
+        stop = end if samples or end < num_known else end - 1
+        first = num_known - 1 if samples else stop
+        if req.submit.score_prompt and start < req.num_prompt:
+            first = start
+        return Chunk(req, start, length, num_known, range(first, stop), drafts)
 
     @property
     def end(self) -> int:
@@ -106,20 +121,6 @@ class Chunk:
     def is_prefill(self) -> bool:
         """Whether the rows are the prompt's."""
         return self.start < self.req.num_prompt
-
-    @property
-    def samples(self) -> bool:
-        """Whether the last row's logits (with drafts: those of the last rows) pick tokens."""
-        known = self.end - len(self.drafts)
-        return known == self.num_known and self.req.submit.max_tokens > 0
-
-    @property
-    def logit_positions(self) -> range:
-        """Positions whose logits are wanted: scored prompt positions, then the sampled ones."""
-        stop = self.end if self.samples or self.end < self.num_known else self.end - 1
-        scored = self.req.submit.score_prompt and self.is_prefill
-        sampled = self.num_known - 1 if self.samples else stop
-        return range(self.start if scored else sampled, stop)
 
     @property
     def head(self) -> Head:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from lostwax.ir.contract.model import ModelFacts
-from lostwax.ir.contract.step import StepBatch, StepResult
+from lostwax.ir.contract.step import StepResult
+from lostwax.ir.contract.step_plan import StepPlan
 
 
 class Limits(Protocol):
@@ -77,6 +78,6 @@ class Runtime(Protocol):
         """The model that is served."""
         ...
 
-    def submit(self, batch: StepBatch) -> Ticket:
+    def submit(self, plan: StepPlan) -> Ticket:
         """Enqueue one step and return at once; a step that is refused here changes nothing."""
         ...

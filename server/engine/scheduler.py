@@ -1,4 +1,4 @@
-"""Chooses what runs next. Knows pages and budgets, never devices, text, threads or the clock.
+"""Chooses what runs next. Knows pages, sequences and budgets, never devices, text or the clock.
 
 Admission is by worst case: a request gets all pages that it may ever need, or waits. Nothing is
 preempted, so a running request always ends. Prefill and decode steps take turns while both have
@@ -7,18 +7,20 @@ work: neither long prompts nor running answers can starve the other.
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
 from lostwax.ir.contract.program import HEADS, Head
+from lostwax.ir.contract.step_state import NO_SEQ
 from lostwax.server.engine.pages import PageAllocator
 from lostwax.server.engine.request import Chunk, Req
 from lostwax.server.engine.runtime import Limits
 
 
 @dataclass(frozen=True, slots=True)
-class StepPlan:
+class ScheduledStep:
     """The chunks of one step, in row order."""
 
     entry: Literal["extend", "decode"]
@@ -39,6 +41,7 @@ class Scheduler:
         self.pages = PageAllocator(limits.num_pages)
         self.waiting: deque[Req] = deque()
         self.running: list[Req] = []
+        self._free_seqs = list(range(NO_SEQ + 1, NO_SEQ + 1 + limits.max_reqs))  # a heap
         self._last_entry: Literal["extend", "decode"] = "decode"
 
     @property
@@ -63,17 +66,19 @@ class Scheduler:
         return next((r for r in (*self.running, *self.waiting) if r.name == name), None)
 
     def remove(self, req: Req) -> None:
-        """Forget a finished, failed or cancelled request and free its pages."""
+        """Forget a finished, failed or cancelled request and free its pages and its row."""
         if req in self.running:
             self.running.remove(req)
+            heapq.heappush(self._free_seqs, req.seq)
+            req.seq = NO_SEQ
         else:
             self.waiting.remove(req)
-        # At once, steps in flight or not: who gets the pages writes them in a later step.
+        # At once, steps in flight or not: who gets pages and row writes them in a later step.
         self.pages.release(req.pages, req.name)
         req.pages = []
         req.ended = True
 
-    def schedule(self) -> StepPlan | None:
+    def schedule(self) -> ScheduledStep | None:
         """The next step, or None when nothing can run."""
         self._admit()
         ready = self._ready
@@ -93,7 +98,8 @@ class Scheduler:
         return [req for req in self.running if not req.in_flight]
 
     def check_integrity(self) -> None:
-        """Pages are neither lost nor shared, and every request holds what its rows need."""
+        """Pages and sequences are neither lost nor shared, and every request holds what its rows
+        need."""
         self.pages.check_integrity()
         for req in self.running:
             assert self.pages.held_by(req.name) == set(req.pages), f"{req.name}: pages differ"
@@ -102,6 +108,10 @@ class Scheduler:
             drafted = len(req.tokens) + len(req.drafts)
             assert not req.drafts or drafted <= req.max_rows, f"{req.name}: drafts need more pages"
         assert not any(req.pages for req in self.waiting), "a waiting request holds pages"
+        seqs = sorted([*self._free_seqs, *(req.seq for req in self.running)])
+        every = list(range(NO_SEQ + 1, NO_SEQ + 1 + self.limits.max_reqs))
+        assert seqs == every, "a sequence is lost or shared"
+        assert all(req.seq == NO_SEQ for req in self.waiting), "a waiting request has a sequence"
         held = sum(len(req.pages) for req in self.running)
         assert held + self.pages.num_free == self.pages.num_usable, "a page belongs to nobody"
 
@@ -113,9 +123,10 @@ class Scheduler:
             if count > self.pages.num_free:
                 return
             req.pages = self.pages.allocate(count, req.name)
+            req.seq = heapq.heappop(self._free_seqs)
             self.running.append(self.waiting.popleft())
 
-    def _plan_extend(self) -> StepPlan:
+    def _plan_extend(self) -> ScheduledStep:
         chunks: list[Chunk] = []
         tokens_left = self.limits.max_tokens
         for req in self._ready:
@@ -124,11 +135,11 @@ class Scheduler:
             length = min(req.num_left, tokens_left)
             chunks.append(Chunk.behind(req, length))
             tokens_left -= length
-        return StepPlan("extend", tuple(chunks))
+        return ScheduledStep("extend", tuple(chunks))
 
-    def _plan_decode(self) -> StepPlan:
+    def _plan_decode(self) -> ScheduledStep:
         reqs = [req for req in self._ready if not req.is_prefilling]
-        return StepPlan("decode", tuple(map(_decode_chunk, reqs)))
+        return ScheduledStep("decode", tuple(map(_decode_chunk, reqs)))
 
 
 def _decode_chunk(req: Req) -> Chunk:

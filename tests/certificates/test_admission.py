@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from small import PROMPT, batch
+from small import PROMPT, plan
 from small_fixtures import Compiled, CompileSmall
 
 from lostwax.backends.artifact_writer import seal
@@ -74,7 +74,7 @@ def test_an_artifact_without_probes_is_refused_and_says_what_runs_unproven(
         serve(copy, small_checkpoint)
     runtime, (said,) = serve(copy, small_checkpoint, allow=True)
     assert "no probe ran lostwax." in said
-    assert runtime.run(batch(PROMPT, 0)).ids
+    assert runtime.run(plan(PROMPT, 0)).ids
 
 
 def test_code_that_only_one_probe_ran_is_missed_by_name(copy: Path, small_checkpoint: Path) -> None:
@@ -250,4 +250,4 @@ def test_a_checkpoint_of_links_is_read(
         (snapshot / path.name).symlink_to(os.path.relpath(blobs / str(number), snapshot))
     direct = load(small_artifact.artifact, checkpoint=small_checkpoint)
     linked = load(small_artifact.artifact, checkpoint=snapshot)
-    assert linked.run(batch(PROMPT, 0)).ids == direct.run(batch(PROMPT, 0)).ids
+    assert linked.run(plan(PROMPT, 0)).ids == direct.run(plan(PROMPT, 0)).ids

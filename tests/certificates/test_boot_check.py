@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from small import PROMPT, batch
+from small import PROMPT, plan
 from small_fixtures import Compiled, CompileSmall
 
 from lostwax.backends.proof.certify import certify_artifact, keep_evidence
@@ -130,7 +130,7 @@ def test_what_only_compiled_is_refused_unless_allowed(
         start(False)
     runtime = start(True)
     expected = load(small_artifact.artifact, checkpoint=small_artifact.checkpoint)
-    assert runtime.run(batch(PROMPT, 0)).ids == expected.run(batch(PROMPT, 0)).ids
+    assert runtime.run(plan(PROMPT, 0)).ids == expected.run(plan(PROMPT, 0)).ids
     found = read_certificates(tmp_path / "art" / "certificates.json")
     assert found is not None
     assert {e.state for e in found.evidence.values()} == {"compiled", "executed"}

@@ -54,11 +54,14 @@ def block(attend: str, us: float) -> tuple[RegionChoice, ...]:
 
 @pytest.fixture
 def artifact(small_artifact: Compiled, tmp_path: Path) -> Path:
-    """An artifact of three programs whose choices are given, so that no price model matters."""
+    """An artifact of which three programs' choices are given, so that no price model matters; the
+    others have none."""
     reader = ArtifactReader(small_artifact.artifact)
     embed = choice("embed", "core.embed", "embed", 1.0, source="record")
+    refs = reader.manifest.programs
     choices = Choices(
-        programs={
+        programs=dict.fromkeys((Path(ref.file).stem for ref in refs), ())
+        | {
             NAMES[0]: (embed, *block("absorbed", 10.0)),
             NAMES[1]: (embed, *block("absorbed", 20.0)),
             NAMES[2]: (embed, *block("tiled", 30.0)),
@@ -67,11 +70,9 @@ def artifact(small_artifact: Compiled, tmp_path: Path) -> Path:
         storage_losses={"dense": {"b": 0.25}, "moe": {}},
     )
     write(tmp_path, "choices.json", canonical(choices))
-    refs = tuple(r for r in reader.manifest.programs if Path(r.file).stem in NAMES)
     for ref in refs:
         write(tmp_path, ref.file, (small_artifact.artifact / ref.file).read_bytes())
-    arena = max(ref.arena_bytes for ref in refs)
-    seal(tmp_path, msgspec.structs.replace(reader.manifest, programs=refs, arena_bytes=arena))
+    seal(tmp_path, reader.manifest)
     return tmp_path
 
 
@@ -198,7 +199,9 @@ def test_a_measured_price_stands_beside_its_estimate(
     measured = msgspec.structs.replace(
         choice("dense", "mla.attend", "absorbed", 10.0, source="record"), estimate_us=12.5
     )
-    choices = Choices(programs={n: (measured,) for n in NAMES}, storage={}, storage_losses={})
+    names = [Path(ref.file).stem for ref in reader.manifest.programs]
+    programs = dict.fromkeys(names, ()) | dict.fromkeys(NAMES, (measured,))
+    choices = Choices(programs=programs, storage={}, storage_losses={})
     write(artifact, "choices.json", canonical(choices))
     seal(artifact, reader.manifest)
     explain(artifact, "mla.attend")

@@ -15,11 +15,12 @@ import torch
 from command_line import lostwax, one_sentence
 from small import PROMPT, batch
 from small_fixtures import Compiled
+from step_oracle import StepBatch, plan_of
 
 from lostwax.backends.export_onnx import ExportError, export_artifact
 from lostwax.backends.plan.variants import Variant
 from lostwax.backends.runtime.load import Runtime, load
-from lostwax.ir.contract.step import STEP_INPUTS, StepBatch, StepResult
+from lostwax.ir.contract.step import STEP_INPUTS, StepResult
 from lostwax.ir.reference.dtype import NUMPY_DTYPES, Array
 
 PAGES = 6
@@ -134,7 +135,7 @@ def test_prefill_in_chunks_then_decode_equals_the_runtime(
         step = steps[index]
         body, head = models[f"{step.entry}-chosen"], models[step.head]
         results, caches = run_models(body, head, step, caches)
-        want = runtime.run(step)
+        want = runtime.run(plan_of(step))
         assert_same(results, want)
         if index:
             steps.append(batch(want.ids, position))
@@ -151,7 +152,7 @@ def test_requests_of_unequal_length_sampled_where_all_is_selected_equal_the_runt
 ) -> None:
     step = together(batch(PROMPT[:9], 0), batch(PROMPT[:14], 0), 2)
     results, caches = run_models(models["extend-all"], models["pick"], step, {})
-    want = runtime.run(step)
+    want = runtime.run(plan_of(step))
     assert want.program.split()[0].endswith("all")
     assert_same(results, want)
     first, second = ([i] for i in want.ids)
@@ -159,7 +160,7 @@ def test_requests_of_unequal_length_sampled_where_all_is_selected_equal_the_runt
         batch(first, 9, entry="decode", head="score"), batch(second, 14, entry="decode"), 2
     )
     results, _ = run_models(models["decode-all"], models["score"], step, caches)
-    assert_same(results, runtime.run(step))
+    assert_same(results, runtime.run(plan_of(step)))
 
 
 def test_padded_rows_change_nothing(models: Mapping[str, Any]) -> None:

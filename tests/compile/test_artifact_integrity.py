@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from small import PROMPT, batch
+from small import PROMPT, plan
 from small_fixtures import Compiled
 
 from lostwax.backends.artifact_writer import ArtifactExists, seal
@@ -130,7 +130,7 @@ def test_a_program_may_call_only_kernels_of_its_target(
     resealed(copy)
     runtime = load(copy, checkpoint=small_checkpoint)
     with pytest.raises(ArtifactError, match="recompile"):
-        runtime.run(batch(PROMPT, 0))
+        runtime.run(plan(PROMPT, 0))
 
 
 def test_a_manifest_that_names_files_outside_is_refused(

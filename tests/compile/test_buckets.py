@@ -9,11 +9,10 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small import batch
+from small import plan
 
 from lostwax.backends.plan.sizes import ProgramSpec, SizeError, Sizes, limits_of, program_specs
 from lostwax.backends.plan.variants import Variant
-from lostwax.backends.runtime.load import facts_of
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.program import HEADS, Bucket, Fact, Guard, Linear, StepFacts
 
@@ -201,10 +200,9 @@ def test_the_guards_name_decides_no_module() -> None:
         assert {Variant.of(s).every for s in specs} == {selects_all}
 
 
-def test_facts_of_a_batch() -> None:
-    one = batch([1, 2, 3], 5)
-    two = msgspec.structs.replace(one, q_starts=[0, 1, 3], kv_lens=[6, 40])
-    assert facts_of(two) == StepFacts(num_reqs=2, max_q=2, total_q=3, max_kv=40, total_kv=46)
+def test_facts_of_a_plan() -> None:
+    two = msgspec.structs.replace(plan([1, 2, 3], 5), seqs=(1, 2), starts=(5, 38), counts=(1, 2))
+    assert two.facts == StepFacts(num_reqs=2, max_q=2, total_q=3, max_kv=40, total_kv=46)
 
 
 @pytest.mark.parametrize(

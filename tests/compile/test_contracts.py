@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import PROMPT, batch, greedy
+from small import PROMPT, greedy, plan
 from small_fixtures import Compiled
 
 from lostwax.backends import predicates as P
@@ -140,7 +140,7 @@ def test_the_program_changes_at_the_border_and_the_tokens_do_not(
     ]
     history = [*PROMPT, *(token for token, _ in found)]
     for i, (token, _) in enumerate(found):
-        whole = runtime.run(batch(history[: len(PROMPT) + i], 0))
+        whole = runtime.run(plan(history[: len(PROMPT) + i], 0))
         assert whole.ids == [token]
 
 
@@ -161,7 +161,7 @@ def test_a_prepare_is_computed_once_a_step_and_read_by_every_layer(
 
     monkeypatch.setattr(kernels, "wide_slots", counted)
     runtime = load(small_artifact.artifact, checkpoint=small_artifact.checkpoint)
-    runtime.run(batch(PROMPT, 0))
+    runtime.run(plan(PROMPT, 0))
     assert len(calls) == 1
     bound = next(iter(runtime._bound.values()))  # pyright: ignore[reportPrivateUsage] - launches
     program = bound.program

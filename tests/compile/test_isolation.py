@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from small import PROMPT, batch
+from small import PROMPT, plan
 from small_fixtures import Compiled
 
 from lostwax.backends.runtime.artifact_reader import ArtifactError
@@ -27,10 +27,11 @@ from pathlib import Path
 import lostwax.server.engine.process
 from lostwax.backends.runtime.load import load
 import json
-import lostwax.ir.contract.step as step
-batch = step.StepBatch(**json.loads(sys.argv[3]))
+import msgspec
+from lostwax.ir.contract.step_plan import StepPlan
+plan = msgspec.json.decode(sys.argv[3], type=StepPlan)
 runtime = load(Path(sys.argv[1]), checkpoint=Path(sys.argv[2]))
-result = runtime.run(batch)
+result = runtime.run(plan)
 print(json.dumps([result.ids, sorted(sys.modules)]))
 """
 
@@ -55,13 +56,13 @@ def among(modules: list[str], forbidden: tuple[str, ...]) -> list[str]:
 def test_an_engine_that_runs_a_step_never_imports_a_compiler_or_the_model(
     small_artifact: Compiled,
 ) -> None:
-    step = batch(PROMPT, 0)
+    step = plan(PROMPT, 0)
     answer = run_python(
         "-c",
         STEP,
         str(small_artifact.artifact),
         str(small_artifact.checkpoint),
-        json.dumps(msgspec.to_builtins(step)),
+        msgspec.json.encode(step).decode(),
     )
     ids, modules = json.loads(answer)
     runtime = load(small_artifact.artifact, checkpoint=small_artifact.checkpoint)
@@ -139,10 +140,10 @@ def test_a_moved_artifact_still_serves_with_its_checkpoint_moved_too(
     checkpoint = shutil.copytree(small_artifact.checkpoint, tmp_path / "ckpt")
     (artifact / "checkpoint.json").write_text(json.dumps({"path": str(checkpoint)}))
     moved = Path(shutil.move(artifact, tmp_path / "second"))
-    ids = expected.run(batch(PROMPT, 0)).ids
-    assert load(moved).run(batch(PROMPT, 0)).ids == ids
+    ids = expected.run(plan(PROMPT, 0)).ids
+    assert load(moved).run(plan(PROMPT, 0)).ids == ids
     elsewhere = Path(shutil.move(checkpoint, tmp_path / "new"))
-    assert load(moved, checkpoint=elsewhere).run(batch(PROMPT, 0)).ids == ids
+    assert load(moved, checkpoint=elsewhere).run(plan(PROMPT, 0)).ids == ids
 
 
 def test_an_artifact_that_knows_no_checkpoint_asks_for_one(small_artifact: Compiled) -> None:
@@ -157,7 +158,7 @@ def test_an_artifact_on_a_read_only_file_system_serves(
     before = files_of(artifact)
     for path in (*artifact.rglob("*"), artifact):
         path.chmod(path.stat().st_mode & ~0o222)
-    load(artifact, checkpoint=small_artifact.checkpoint).run(batch(PROMPT, 0))
+    load(artifact, checkpoint=small_artifact.checkpoint).run(plan(PROMPT, 0))
     for path in (artifact, *artifact.rglob("*")):
         path.chmod(path.stat().st_mode | 0o200)
     assert files_of(artifact) == before

@@ -18,13 +18,14 @@ from lostwax.backends.cpu.kernels import row_by_row
 from lostwax.backends.plan.sizes import Sizes
 from lostwax.backends.portable.kernels import linear
 from lostwax.backends.portable.kernels import rows as rows_kernels
+from lostwax.backends.runtime.derive import StepInputs
 from lostwax.backends.runtime.load import Runtime, load
 from lostwax.backends.runtime.step_buffers import InputMemory, StepBuffers
 from lostwax.frontend.capture import capture
 from lostwax.frontend.checkpoint import open_checkpoint
 from lostwax.frontend.new_checkpoint import new_checkpoint
 from lostwax.ir.contract.program import Bucket, Segment
-from lostwax.ir.contract.step import STEP_INPUTS, InputSpec, StepBatch
+from lostwax.ir.contract.step import STEP_INPUTS, InputSpec
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Failed, Output, Submit
 from lostwax.server.engine.pages import PageAllocator
@@ -99,9 +100,9 @@ def _poisoned(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Poison:
         make(self, segment, bucket, memory)
         sizes[self] = segment, bucket
 
-    def filling(self: StepBuffers, batch: StepBatch, rows: slice = slice(None)) -> None:
-        fill(self, batch, rows)
-        poison.before(*sizes[self], batch)
+    def filling(self: StepBuffers, inputs: StepInputs, rows: slice = slice(None)) -> None:
+        fill(self, inputs, rows)
+        poison.before(*sizes[self], inputs)
 
     def releasing(self: PageAllocator, pages: list[int], owner: str) -> None:
         release(self, pages, owner)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
-from small import PROMPT, batch, greedy
+from small import PROMPT, greedy, plan
 from small_fixtures import Compiled
 
 from lostwax.backends.runtime.load import Runtime, StepError, load
@@ -16,8 +17,8 @@ def runtime(small_artifact: Compiled) -> Runtime:
 
 def test_tickets_are_done_at_once_and_keep_their_results(runtime: Runtime) -> None:
     (token, _), (second, _) = greedy(runtime, PROMPT, 2)
-    prompt = runtime.submit(batch(PROMPT, 0, head="score"))
-    decode = runtime.submit(batch([token], len(PROMPT)))
+    prompt = runtime.submit(plan(PROMPT, 0, head="score"))
+    decode = runtime.submit(plan([token], len(PROMPT)))
     assert prompt.done
     assert decode.done
     assert decode.result().ids == [second]
@@ -29,19 +30,24 @@ def test_tickets_are_done_at_once_and_keep_their_results(runtime: Runtime) -> No
 
 def test_a_refused_step_changes_nothing(runtime: Runtime) -> None:
     (token, _), (second, _) = greedy(runtime, PROMPT, 2)
-    ticket = runtime.submit(batch(PROMPT, 0))
+    ticket = runtime.submit(plan(PROMPT, 0))
     inputs = runtime.memory.body_inputs.host.clone()
+    state = {name: array.copy() for name, array in runtime.state.fields.items()}
     with pytest.raises(StepError, match="no extend program fits"):
-        runtime.submit(batch([1] * (runtime.limits.max_tokens + 1), 0))
+        runtime.submit(plan([1] * (runtime.limits.max_tokens + 1), 0))
+    hole = msgspec.structs.replace(plan([1], len(PROMPT) + 1), entering=())
+    with pytest.raises(StepError, match="the decode step is refused: rows start behind"):
+        runtime.submit(hole)
     assert runtime.memory.body_inputs.host.equal(inputs)
+    assert all((array == state[name]).all() for name, array in runtime.state.fields.items())
     assert ticket.result().ids == [token]
-    assert runtime.run(batch([token], len(PROMPT))).ids == [second]
+    assert runtime.run(plan([token], len(PROMPT))).ids == [second]
 
 
 def test_a_step_that_fails_raises_from_its_ticket(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = batch(PROMPT, 0)
+    step = plan(PROMPT, 0)
     want = runtime.run(step).ids
     bound = runtime.bound(runtime.pick(step)[0])
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from msgspec import structs
 from safetensors import safe_open
-from small import PROMPT, SMALL, batch, greedy, options
+from small import PROMPT, SMALL, greedy, options, plan
 from small_fixtures import Compiled
 from xdsl.dialects import builtin, func
 
@@ -150,13 +150,13 @@ def test_weights_rounded_anew_are_read_with_their_scales(
     made = compile_small(tmp_path / "a", extra_lowerings=(_quantised(scale),), forced=forced)
     assert made.weight_bytes < small_artifact.manifest.weight_bytes
     assert {Requantise, Select, Transpose} <= _steps(tmp_path / "a")
-    load(tmp_path / "a", checkpoint=small_artifact.checkpoint).run(batch(PROMPT, 0))
-    plan = ArtifactReader(tmp_path / "a").weight_plan()
-    made = load_weights(plan, small_artifact.checkpoint, CpuDriver(CPU, no_kernels, {}))
+    load(tmp_path / "a", checkpoint=small_artifact.checkpoint).run(plan(PROMPT, 0))
+    weights = ArtifactReader(tmp_path / "a").weight_plan()
+    made = load_weights(weights, small_artifact.checkpoint, CpuDriver(CPU, no_kernels, {}))
     near = 0
-    for tensors in plan.stored.values():
+    for tensors in weights.stored.values():
         for values in (t for t in tensors if Select("values") in t.steps):
-            near += _is_near(plan, values, made, small_artifact.checkpoint, scale)
+            near += _is_near(weights, values, made, small_artifact.checkpoint, scale)
     assert near > 5
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hostile_files import FILES, Mutant, file_mutants, value_mutants
 from hostile_trial import SEED, try_all
-from small import PROMPT, batch
+from small import PROMPT, plan
 from small_fixtures import Compiled, CompileSmall
 
 from lostwax.backends.cpu import BACKEND
@@ -70,9 +70,9 @@ def use_artifact(art: Path, checkpoint: Path, name: str) -> Callable[[], object]
         runtime = load(art, checkpoint=checkpoint)
         ref = next((r for r in runtime.manifest.programs if r.file == name), None)
         if ref is None:
-            runtime.run(batch(PROMPT[:1], 40))
+            runtime.run(plan(PROMPT[:1], 40))
             return
-        step = batch(PROMPT[:3], 40)
+        step = plan(PROMPT[:3], 40)
         body, head = runtime.pick(step)
         refs = (body, ref) if ref.segment in HEADS else (ref, head)
         runtime._replay(refs, step)  # pyright: ignore[reportPrivateUsage]  these

@@ -6,6 +6,7 @@ A mutant overrides a method of the engine or of the runtime under it; never the 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 
 import pytest
 from engine_machine import DeepCore, EngineMachine
@@ -16,7 +17,7 @@ from late_runtime import LateRuntime, LateTicket
 
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Cancel, Command, Failed, Output
-from lostwax.server.engine.scheduler import StepPlan
+from lostwax.server.engine.scheduler import ScheduledStep
 
 SEARCH = settings(
     max_examples=1500,
@@ -42,10 +43,35 @@ class MapsByTheRunningList(DeepCore):
         return super()._commit_oldest()
 
 
+class MapsBySequence(DeepCore):
+    """Rows of a result go to the requests in order of their rows in the state."""
+
+    def _commit_oldest(self) -> list[Output | Failed]:
+        oldest = self._in_flight[0]
+        order = sorted(oldest.plan.chunks, key=lambda chunk: chunk.req.seq)
+        self._in_flight[0] = replace(oldest, plan=replace(oldest.plan, chunks=tuple(order)))
+        return super()._commit_oldest()
+
+
+class NeverEntersAgain(DeepCore):
+    """A request takes over what the one before it left in its row."""
+
+    def _submit(self, plan: ScheduledStep) -> list[Output | Failed]:
+        for chunk in plan.chunks:
+            if chunk.req.seq in self._entered:
+                chunk.req.has_entered = True
+            self._entered.add(chunk.req.seq)
+        return super()._submit(plan)
+
+    @cached_property
+    def _entered(self) -> set[int]:
+        return set()
+
+
 class CommitsBehindAFailure(DeepCore):
     """Steps behind one that failed are committed as if nothing had been."""
 
-    def _abandon(self) -> list[StepPlan]:
+    def _abandon(self) -> list[ScheduledStep]:
         return []
 
 
@@ -63,7 +89,7 @@ class CommitsTheCancelled(DeepCore):
 class PlansOverTheUnknown(DeepCore):
     """A request in flight is planned again, by the tokens that the host knows."""
 
-    def _submit(self, plan: StepPlan) -> list[Output | Failed]:
+    def _submit(self, plan: ScheduledStep) -> list[Output | Failed]:
         events = super()._submit(plan)
         for chunk in plan.chunks:
             chunk.req.in_flight = False
@@ -78,7 +104,14 @@ class TwoStreams(LateRuntime):
         return self.queue.pop()
 
 
-MUTANTS = (MapsByTheRunningList, CommitsBehindAFailure, CommitsTheCancelled, PlansOverTheUnknown)
+MUTANTS = (
+    MapsByTheRunningList,
+    MapsBySequence,
+    NeverEntersAgain,
+    CommitsBehindAFailure,
+    CommitsTheCancelled,
+    PlansOverTheUnknown,
+)
 
 
 def test_the_engine_without_mutation_survives_the_same_search() -> None:

@@ -19,6 +19,7 @@ import pytest
 import torch
 from oracle import Model, dequantised, hf_model
 from reference_model import ReferenceModel, f32_module
+from step_oracle import StepBatch, plan_of
 from tiny import MTP, write_config
 from torch import Tensor
 
@@ -28,7 +29,7 @@ from lostwax.backends.runtime.load import Runtime, load
 from lostwax.frontend.capture import capture
 from lostwax.frontend.checkpoint import Checkpoint, open_checkpoint
 from lostwax.frontend.new_checkpoint import Format, new_checkpoint
-from lostwax.ir.contract.step import StepBatch
+from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.ir.reference.interpret import evaluate_step
 
 LAYER = f"model.layers.{MTP['num_hidden_layers']}."
@@ -120,17 +121,18 @@ def runtime(oracle: Oracle, tmp_path_factory: pytest.TempPathFactory) -> Runtime
     return load(out, checkpoint=oracle.checkpoint.folder, num_pages=20)
 
 
-def batch(entry: Any, tokens: list[int], first: int, hidden_rows: list[int]) -> StepBatch:
+def plan(entry: Any, tokens: list[int], first: int, hidden_rows: list[int]) -> StepPlan:
     """Rows of one request in pages 9, 8, 7, …; the last row's logits."""
     positions = range(first, first + len(tokens))
     pages = [9 - i for i in range(-(-positions.stop // PAGE))]
-    return StepBatch(
+    batch = StepBatch(
         entry=entry, tokens=tokens, positions=list(positions),
         slots=[pages[p // PAGE] * PAGE + p % PAGE for p in positions],
         q_starts=[0, len(tokens)], kv_lens=[positions.stop], page_table=[pages],
         logit_rows=[len(tokens) - 1], temperature=[0.0], seeds=[0], counters=[0], targets=[-1],
         top_p=[1.0], hidden_rows=hidden_rows,
     )  # fmt: skip
+    return plan_of(batch, PAGE)
 
 
 def state(runtime: Runtime, rows: int, width: int) -> Tensor:
@@ -148,11 +150,11 @@ def test_hiddens_and_drafts_are_the_oracles_in_chunks_and_in_decode_steps(
     for count in (1, 30, 17, 38, 1, 1, 1):
         chunk = TOKENS[first : first + count]
         entry = "decode" if count == 1 else "extend"
-        runtime.run(batch(entry, chunk, first, []))
+        runtime.run(plan(entry, chunk, first, []))
         at = slice(first, first + count)
         assert (state(runtime, count, width) - hidden[at]).abs().max() < TOLERANCE
         behind = TOKENS[first + 1 : first + count + 1]
-        result = runtime.run(batch("draft", behind, first, list(range(count))))
+        result = runtime.run(plan("draft", behind, first, list(range(count))))
         assert (state(runtime, count, width) - want[at]).abs().max() < TOLERANCE, (entry, first)
         assert result.ids == [int(logits[at.stop - 1].argmax())]
         assert abs(result.logprobs[0] - float(logits[at.stop - 1].log_softmax(-1).max())) < 1e-4
@@ -163,14 +165,14 @@ def test_a_second_draft_continues_the_hidden_of_the_first(oracle: Oracle, runtim
     width, count = oracle.checkpoint.config.hidden_size, 39
     tokens, behind = TOKENS[:count], TOKENS[1 : count + 1]
     u = oracle.inputs(oracle.hidden(tokens), behind)
-    runtime.run(batch("extend", tokens, 0, []))
-    drafts = runtime.run(batch("draft", behind, 0, list(range(count)))).ids
+    runtime.run(plan("extend", tokens, 0, []))
+    drafts = runtime.run(plan("draft", behind, 0, list(range(count)))).ids
     row = count - 1
     for _ in range(2):
         hidden, logits = oracle.run(u)
         assert drafts[-1] == int(logits[-1].argmax())
         u = torch.cat([u, oracle.inputs(hidden[-1:], drafts[-1:])])
-        drafts += runtime.run(batch("draft", drafts[-1:], len(u) - 1, [row])).ids
+        drafts += runtime.run(plan("draft", drafts[-1:], len(u) - 1, [row])).ids
         want, logits = oracle.run(u)
         assert (state(runtime, 1, width) - want[-1]).abs().max() < TOLERANCE
         assert drafts[-1] == int(logits[-1].argmax())
@@ -183,11 +185,11 @@ def test_rows_of_rejected_drafts_are_left_out_by_their_number(
     """After a decode step of three rows of which one holds, the draft takes the first row only."""
     count = 34
     tokens = TOKENS[:count]
-    runtime.run(batch("extend", tokens, 0, []))
-    runtime.run(batch("draft", TOKENS[1 : count + 1], 0, list(range(count))))
+    runtime.run(plan("extend", tokens, 0, []))
+    runtime.run(plan("draft", TOKENS[1 : count + 1], 0, list(range(count))))
     wrong = [(t + 1) % MTP["vocab_size"] for t in TOKENS[count + 1 : count + 3]]
-    runtime.run(batch("decode", [TOKENS[count], *wrong], count, []))
-    result = runtime.run(batch("draft", [TOKENS[count + 1]], count, [0]))
+    runtime.run(plan("decode", [TOKENS[count], *wrong], count, []))
+    result = runtime.run(plan("draft", [TOKENS[count + 1]], count, [0]))
     u = oracle.inputs(oracle.hidden(TOKENS[: count + 1]), TOKENS[1 : count + 2])
     want, logits = oracle.run(u)
     assert (state(runtime, 1, want.shape[1]) - want[-1]).abs().max() < TOLERANCE

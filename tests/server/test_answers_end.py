@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 from fake_runtime import EOS, VOCAB, FakeLimits, FakeRuntime, generate
+from step_oracle import StepBatch
 
-from lostwax.ir.contract.step import StepBatch, StepResult
+from lostwax.ir.contract.step import StepResult
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Failed, Output, Submit
 

@@ -17,9 +17,10 @@ import pytest
 from fake_runtime import FakeRuntime
 from fastapi import FastAPI
 from http_server import running
+from step_oracle import StepBatch
 
 from lostwax.backends.runtime.checkpoint_content import CheckpointMismatch
-from lostwax.ir.contract.step import StepBatch, StepResult
+from lostwax.ir.contract.step import StepResult
 from lostwax.server.engine.failure_log import MAX_IDS, MAX_IN_WINDOW, WINDOW_S, FailureLog
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.own_error import described

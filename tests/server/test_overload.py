@@ -14,8 +14,9 @@ import pytest
 from fake_runtime import FakeRuntime, generate
 from http_server import running
 from starlette.types import Message, Receive, Scope, Send
+from step_oracle import StepBatch
 
-from lostwax.ir.contract.step import StepBatch, StepResult
+from lostwax.ir.contract.step import StepResult
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.gateway.admission import Admission
 from lostwax.server.gateway.app import Settings, create_app

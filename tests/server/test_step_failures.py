@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 from fake_runtime import FakeLimits, FakeRuntime, generate
+from step_oracle import StepBatch
 
-from lostwax.ir.contract.step import StepBatch, StepResult
+from lostwax.ir.contract.step import StepResult
 from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.loop import MAX_FAILED_STEPS, EngineBroken, EngineCore
 from lostwax.server.engine.messages import Failed, Output, Submit

@@ -7,7 +7,7 @@ from engine_machine import DeepCore
 from fake_runtime import FakeLimits, FakeRuntime, generate
 from late_runtime import LateRuntime, LateTicket, Owner
 
-from lostwax.ir.contract.step import StepBatch
+from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.loop import EngineCore, TooDeep
 from lostwax.server.engine.messages import Cancel, Failed, Output, Submit
@@ -16,10 +16,10 @@ from lostwax.server.engine.messages import Cancel, Failed, Output, Submit
 class _Refusing(LateRuntime):
     """Has no program for a step of seven tokens."""
 
-    def submit(self, batch: StepBatch) -> LateTicket:
-        if len(batch.tokens) == 7:
+    def submit(self, plan: StepPlan) -> LateTicket:
+        if len(plan.tokens) == 7:
             raise ValueError("no program fits")
-        return super().submit(batch)
+        return super().submit(plan)
 
 
 class _Deep:

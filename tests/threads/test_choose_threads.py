@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import PROMPT, batch, greedy
+from small import PROMPT, greedy, plan
 from small_fixtures import Compiled, CompileSmall
 
 from lostwax.backends.runtime import load as loading
 from lostwax.backends.runtime.choose_threads import StepThreads, choose_threads, fewest
 from lostwax.backends.runtime.load import Runtime, RuntimeLimits, load
-from lostwax.ir.contract.step import StepBatch
+from lostwax.ir.contract.step_plan import StepPlan
 
 LIMITS = RuntimeLimits(
     max_tokens=512, max_reqs=8, max_context=8192, max_score_rows=64, page_tokens=64,
@@ -33,7 +33,7 @@ class Machine:
         self.now = 0.0
         self.runs: list[tuple[int, int]] = []
 
-    def run(self, step: StepBatch) -> None:
+    def run(self, step: StepPlan) -> None:
         rows = len(step.tokens)
         self.now += self._cost(rows, self._threads)
         self.now += 0.03 if len(self.runs) == self._hiccup_at else 0.0
@@ -144,7 +144,7 @@ def test_each_step_runs_on_its_threads(
     runtime = _load(small_artifact)
     runtime.choose_threads()
     for rows, threads in ((64, 2), (3, 1), (64, 2)):
-        runtime.run(batch([1] * rows, 0))
+        runtime.run(plan([1] * rows, 0))
         assert torch.get_num_threads() == threads
 
 

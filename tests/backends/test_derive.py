@@ -1,0 +1,65 @@
+"""`derive` and the buffers give what the oracle gives, whatever state and buffers held before."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+import pytest
+from derive_trial import DeriveTrial
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lostwax.backends.runtime.state_table import StateTable
+from lostwax.ir.contract.step_plan import StepPlan
+from lostwax.ir.contract.step_state import STEP_STATE, Enter
+
+SEEDS = st.integers(0, 2**63)
+STEPS = 12
+SEARCH = settings(
+    deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+@settings(SEARCH, max_examples=400)
+@given(SEEDS)
+def test_any_history_gives_the_oracles_inputs(seed: int) -> None:
+    DeriveTrial(random.Random(seed)).play(STEPS)
+
+
+@pytest.mark.slow
+@settings(SEARCH, max_examples=10_000, derandomize=False)
+@given(SEEDS)
+def test_ten_thousand_histories_give_the_oracles_inputs(seed: int) -> None:
+    DeriveTrial(random.Random(seed)).play(STEPS)
+
+
+def test_enter_has_every_field_that_it_writes() -> None:
+    entered = {name for name, field in STEP_STATE.items() if "enter" in field.writers}
+    assert {field.name for field in msgspec.structs.fields(Enter)} == {"seq", *entered}
+    assert entered == {*STEP_STATE}, "a row that comes back would keep what it held"
+
+
+def _step(seqs: tuple[int, ...], *entering: Enter) -> StepPlan:
+    ones = (1,) * len(seqs)
+    starts = (0,) * len(seqs)
+    return StepPlan(
+        entry="decode", seqs=seqs, starts=starts, counts=ones, tokens=ones, entering=entering
+    )
+
+
+@pytest.mark.parametrize(
+    ("plan", "why"),
+    [
+        (_step((1,), Enter(0, (1,), 0, 4, 1)), "sequence 0 enters"),
+        (_step((1,), Enter(3, (1,), 0, 4, 1)), "sequence 3 enters; there are 1 to 2"),
+        (_step((1,), Enter(1, (1, 2, 3), 0, 4, 1)), "3 pages enter; a sequence has 2 at most"),
+        (_step((1, 1), Enter(1, (1,), 0, 4, 1)), "two places"),
+        (_step((0,)), "outside 1 to 2"),
+        (_step((3,)), "outside 1 to 2"),
+        (_step((1,)), "limit"),
+        (_step((1,), Enter(1, (1,), 0, 0, 1)), "limit"),
+    ],
+)
+def test_plans_that_do_not_suit_the_state_are_refused(plan: StepPlan, why: str) -> None:
+    assert why in StateTable(2, 2).refusal(plan)
