@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from small import PROMPT, greedy, plan
+from small import PROMPT, batch, greedy, plan
 from small_fixtures import Compiled
+from step_oracle import plan_of
 
 from lostwax.backends.runtime.load import Runtime, StepError, load
+
+PER_ROW = ("temperature", "seeds", "counters", "top_p")
+"""Fields of a batch with an entry a logit row."""
 
 
 @pytest.fixture
@@ -60,3 +64,24 @@ def test_a_step_that_fails_raises_from_its_ticket(
     with pytest.raises(ZeroDivisionError, match="bad"):
         ticket.result()
     assert runtime.run(step).ids == want
+
+
+def test_a_head_gives_all_rows_that_are_asked_for_in_their_order(runtime: Runtime) -> None:
+    """More rows than the largest head takes are as these rows asked for one at a time."""
+    largest = max(ref.bucket.rows for ref in runtime.manifest.programs if ref.segment == "pick")
+    whole = batch(PROMPT, 0)
+    rows = len(PROMPT)
+    assert rows > largest
+    every = msgspec.structs.replace(
+        whole,
+        logit_rows=list(range(rows)),
+        **{name: getattr(whole, name) * rows for name in PER_ROW},
+    )
+    every.targets = [-1] * rows
+    found = runtime.run(plan_of(every))
+    assert len(found.ids) == rows
+    for row in range(rows):
+        one = msgspec.structs.replace(whole, logit_rows=[row], targets=[-1])
+        alone = runtime.run(plan_of(one))
+        assert found.ids[row] == alone.ids[0], row
+        assert found.logprobs[row] == pytest.approx(alone.logprobs[0], abs=1e-5)
