@@ -110,6 +110,20 @@ def test_a_request_cancelled_in_flight_hears_nothing_more_and_its_name_is_free()
     assert deep.ends() == {"a": "length"}
 
 
+def test_a_request_cancelled_in_flight_shifts_no_neighbours_answer() -> None:
+    """Both are rows of one step; the rows of the first stay its own when it has ended."""
+    deep = _Deep(depth=1)
+    for name, prompt in {"first": [3, 4], "second": [5, 6, 7]}.items():
+        asked = Submit(request=name, prompt=prompt, max_tokens=5, ignore_eos=True)
+        deep.core.handle(asked)
+    deep.step()
+    assert [len(r.submit.prompt) for r in deep.core.scheduler.running] == [2, 3]
+    deep.cancel("first")
+    deep.finish()
+    assert deep.ids("first") == []
+    assert deep.ids("second") == generate([5, 6, 7], 5)
+
+
 def test_pages_of_a_request_cancelled_in_flight_serve_the_next_at_once() -> None:
     deep = _Deep(num_pages=5)  # each of them needs three
     deep.add("first", [1] * 8)
