@@ -29,9 +29,11 @@ def stop_signals(last_act: Callable[[], None]) -> Generator[asyncio.Event]:
         if num_signals == 1:
             loop.call_soon_threadsafe(asked.set)
             return
-        last_act()
-        sys.stderr.flush()
-        os._exit(128 + number)
+        try:
+            last_act()
+            sys.stderr.flush()  # raises where the signal interrupted a write to it
+        finally:
+            os._exit(128 + number)
 
     if threading.current_thread() is not threading.main_thread():
         yield asked  # signals are the main thread's

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -105,7 +106,8 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
         httpx.Client(base_url=gateway.url) as http,
         _stream(http, 40) as answer,
     ):
-        next(_lines(answer))
+        lines = _lines(answer)  # kept: an iterator that nobody holds closes its connection
+        next(lines)
         gateway.process.send_signal(signal.SIGINT)
         gateway.read_until("draining: 1 request, up to 60 s")
         gateway.process.send_signal(signal.SIGINT)
@@ -113,6 +115,31 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     assert status == 130
     assert _said(told) == "draining: 1 request, up to 60 s; Ctrl-C again stops at once\n"
     assert not list(tmp_path.iterdir())
+
+
+INTERRUPTED_WRITE = """
+import asyncio, os, signal, sys
+from lostwax.server.gateway.stop_signals import stop_signals
+
+class Writing:
+    def write(self, text): pass
+    def flush(self): raise RuntimeError("reentrant call inside <_io.BufferedWriter>")
+
+async def main():
+    with stop_signals(lambda: None) as asked:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asked.wait()
+        sys.stderr = Writing()
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def test_a_second_ctrl_c_in_the_middle_of_a_line_ends_at_once_too() -> None:
+    command = [sys.executable, "-c", INTERRUPTED_WRITE]
+    assert subprocess.run(command, timeout=30, check=False).returncode == 130
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
