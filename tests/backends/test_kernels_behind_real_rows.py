@@ -14,12 +14,17 @@ import pytest
 pytest.importorskip("triton", reason="the extra `aot` is not installed")
 
 
+def _path(first: Path) -> str:
+    return os.pathsep.join([str(first), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
     script = Path(__file__).parent / "interpreted" / "padded_rows.py"
+    cases = Path(__file__).parent.parent  # tests/plain_cases.py
     done = subprocess.run(
         [sys.executable, str(script)],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
+        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": _path(cases)},
         capture_output=True,
         text=True,
     )

@@ -10,274 +10,82 @@ many products of `linear_scaled` ran by the number of real rows.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from math import prod
 from unittest.mock import patch
 
 import numpy as np
 import torch
-from plain_run import DTYPES, POISON, rounded, run
+from plain_cases import Array, Case, cases, linear
+from plain_run import DTYPES, POISON, run
 from triton.runtime import interpreter
 
-from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
-from lostwax.backends.gpu_kernels.lowerings.cache import APPEND
-from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS, ROUTE
-from lostwax.backends.gpu_kernels.lowerings.linear import LINEAR, SILU_MUL
-from lostwax.backends.gpu_kernels.lowerings.norms import (
-    ADD_RMS_NORM,
-    LAST_RMS_NORM,
-    LAYER_NORM,
-    RMS_NORM,
-)
-from lostwax.backends.gpu_kernels.lowerings.rope import ROPE
-from lostwax.backends.lowering import Lowering
-from lostwax.backends.proof.plain_match import WORKSPACE, Value
-from lostwax.ir.contract.program import Bucket, Const
-from lostwax.ir.contract.scale_layout import FP8_BLOCKS, FP8_ROW_BLOCKS, ScaleLayout
+from lostwax.backends.proof.plain_match import WORKSPACE
 
-Array = np.ndarray
-Attributes = Mapping[tuple[str, str], Const]
-ROWS, REAL = 5, 3
-TILED_ROWS, TILED_REAL = 33, 17
-"""Three tiles of 16: one whole, one with a single real row, one without any."""
+NO_EXPERT = -1.0
+"""What ids hold behind the real rows: the only thing that is written there."""
 
 
-@dataclass
-class Case:
-    """A lowering with its inputs; `outputs` have a row a row of the step, and so do `of_rows`."""
-
-    lowering: Lowering
-    rows: int
-    real: int
-    attributes: Mapping[tuple[str, str], Const] = field(
-        default_factory=dict[tuple[str, str], Const]
-    )
-    knobs: dict[str, int] = field(default_factory=dict[str, int])
-    values: dict[str, Value] = field(default_factory=dict[str, Value])
-    data: dict[str, Array] = field(default_factory=dict[str, Array])
-    of_rows: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
-    left: float = POISON
-    """What places of integers hold behind the real rows."""
-    absorbs: bool = False
-    """Whether host calls run over all rows on both sides of the kernels: then the attended latents
-    in the workspace count, and not what is made of them."""
-
-    def give(self, name: str, array: Array, dtype: str, scale: ScaleLayout | None = None) -> None:
-        """An input."""
-        self.values[name] = Value(array.shape, dtype, scale=scale)
-        self.data[name] = array.astype(np.int32) if dtype == "i32" else rounded(array, dtype)
-
-    def wrong(self, told: int) -> str:
-        """What is wrong where the step says that `told` rows are real, empty for nothing."""
-        bucket = Bucket(self.rows, self.rows, 2, 0)
-        given = (self.lowering, bucket, self.values, self.attributes)
-        whole = run(*given, self.data, self.knobs)
-        found = run(*given, self._spoilt(), self.knobs, real=told)
-        for name in self.outputs:
-            if not np.array_equal(whole[name][: self.real], found[name][: self.real]):
-                return f"{name}: a real row differs"
-            behind = found[name][self.real :]
-            if not self.absorbs and (behind != self._left(name)).any():
-                return f"{name}: a row behind the real ones was written"
-        return self._wrong_in_workspace(found[WORKSPACE])
-
-    def _wrong_in_workspace(self, workspace: Array) -> str:
-        allowed = 0
-        if self.absorbs:
-            heads, latent = self.values["q_nope"].shape[1], self.values["kv_b"].shape[1]
-            size = heads * self.rows * latent  # of the absorbed query, then of attended latents
-            start = -(-size // 64) * 64
-            latents = workspace[start : start + size].reshape(heads, self.rows, latent)
-            if (latents[:, self.real :] != float(np.float32(POISON))).any():
-                return "latents of a row behind the real ones were written"
-            allowed = (self.rows - self.real) * heads * latent
-        nan = int(np.isnan(workspace).sum())
-        return "" if nan == allowed else f"{nan} numbers of the workspace are NaN, not {allowed}"
-
-    def _left(self, name: str) -> float:
-        kind = DTYPES[self.values[name].dtype]
-        if not kind.is_floating_point:
-            return self.left
-        return float(torch.tensor(POISON).to(kind))
-
-    def _spoilt(self) -> dict[str, Array]:
-        """NaN behind the real rows, and 0 for indices: what a kernel could well compute with."""
-        found = dict(self.data)
-        for name in self.of_rows:
-            found[name] = found[name].copy()
-            is_index = found[name].dtype == np.int32
-            found[name][self.real :] = 0 if is_index else np.nan
-        return found
-
-
-def normal(*shape: int) -> Array:
-    """The same numbers for the same shape."""
-    return np.random.default_rng(prod(shape)).standard_normal(shape)
-
-
-def norm(lowering: Lowering, *weights: str) -> Case:
-    """A norm of its own, rows of 70."""
-    case = Case(lowering, ROWS, REAL, {("op", "eps"): 1e-6}, of_rows=("x",), outputs=("op.out",))
-    case.give("x", normal(ROWS, 70), "bf16")
-    for weight in weights:
-        case.give(weight, normal(70), "bf16")
-    case.values["op.out"] = Value((ROWS, 70), "bf16")
-    return case
-
-
-def add_norm(lowering: Lowering) -> Case:
-    """A residual add with its norm."""
-    case = Case(lowering, ROWS, REAL, {("normed", "eps"): 1e-6}, of_rows=("residual", "delta"))
+def spoilt(case: Case, real: int) -> dict[str, Array]:
+    """NaN behind the real rows, and 0 for indices: what a kernel could well compute with."""
+    found = dict(case.data)
     for name in case.of_rows:
-        case.give(name, normal(ROWS, 70 + len(name))[:, :70], "bf16")
-    case.give("weight", normal(70), "bf16")
-    case.values |= {"sum": Value((ROWS, 70), "f32"), "normed": Value((ROWS, 70), "bf16")}
-    case.values["residual_out"] = Value((ROWS, 70), "bf16")
-    case.outputs = ("normed", "residual_out") if lowering is ADD_RMS_NORM else ("normed",)
-    return case
+        found[name] = found[name].copy()
+        found[name][real:] = 0 if found[name].dtype == np.int32 else np.nan
+    return found
 
 
-def linear(splits: int, scaled: bool) -> Case:
-    """70 outputs of 3 blocks of fp8 weights, over three tiles of rows."""
-    rows, width = TILED_ROWS, 300
-    case = Case(LINEAR, rows, TILED_REAL, knobs={"splits": splits}, outputs=("op.out",))
-    case.give("weight", normal(70, width), "f8E4M3FN", FP8_BLOCKS)
-    case.give("weight:scale", np.abs(normal(1, 3)), "f32")
-    case.of_rows = ("x", "x:scale") if scaled else ("x",)
-    case.give("x", normal(rows, width), "f8E4M3FN" if scaled else "bf16",
-              FP8_ROW_BLOCKS if scaled else None)  # fmt: skip
-    if scaled:
-        case.give("x:scale", np.abs(normal(rows, 3)), "f32")
-    case.values["op.out"] = Value((rows, 70), "bf16")
-    return case
+def wrong(case: Case, real: int, told: int) -> str:
+    """What is wrong where the step says that `told` rows are real, empty for nothing."""
+    given = (case.lowering, case.bucket, case.values, case.attributes)
+    whole = run(*given, case.data, case.knobs)
+    found = run(*given, spoilt(case, real), case.knobs, real=told)
+    for name in case.outputs:
+        if not np.array_equal(whole[name][:real], found[name][:real]):
+            return f"{name}: a real row differs"
+        if not case.absorbs and (found[name][real:] != left(case, name)).any():
+            return f"{name}: a row behind the real ones was written"
+    return wrong_in_workspace(case, real, found[WORKSPACE])
 
 
-def rope() -> Case:
-    """Two heads, half of each turned."""
-    attributes: Attributes = {
-        ("op", "offset"): 8, ("op", "dim"): 8, ("op", "interleaved"): True
-    }  # fmt: skip
-    case = Case(ROPE, ROWS, REAL, attributes, of_rows=("x",), outputs=("op.out",))
-    case.give("x", normal(ROWS, 2, 16), "bf16")
-    table = normal(2, ROWS, 8)
-    table[:, REAL:] = np.nan  # made by a host function from positions of padding
-    case.give("table", table, "f32")
-    case.values["op.out"] = Value((ROWS, 2, 16), "bf16")
-    return case
+def left(case: Case, name: str) -> float:
+    """What every place of an output holds behind the real rows."""
+    kind = DTYPES[case.values[name].dtype]
+    return float(torch.tensor(POISON).to(kind)) if kind.is_floating_point else NO_EXPERT
 
 
-def silu_mul() -> Case:
-    """A gated product."""
-    case = Case(SILU_MUL, ROWS, REAL, of_rows=("gate", "up"), outputs=("op.out",))
-    case.give("gate", normal(ROWS, 70), "bf16")
-    case.give("up", normal(70, ROWS).T, "bf16")
-    case.values["op.out"] = Value((ROWS, 70), "bf16")
-    return case
-
-
-def append() -> Case:
-    """Rows in two parts; those behind the real ones name slots that would show."""
-    case = Case(APPEND, ROWS, REAL, of_rows=("rows",), outputs=("cache_in",))
-    case.give("rows", normal(ROWS, 12), "f32")
-    case.give("slots", np.arange(ROWS), "i32")
-    case.values["cache_in"] = Value((ROWS, 1, 12), "f32", parts=(12,))  # a page a slot
-    return case
-
-
-def route() -> Case:
-    """Two of eight experts; rows behind the real ones get none."""
-    attributes: Attributes = {
-        ("op", "n_group"): 2, ("op", "topk_group"): 1, ("op", "top_k"): 2,
-        ("op", "normalise"): True, ("op", "scale"): 2.5,
-    }  # fmt: skip
-    case = Case(ROUTE, ROWS, REAL, attributes, of_rows=("logits",), left=-1)
-    case.give("logits", normal(ROWS, 8), "f32")
-    case.give("bias", normal(8), "f32")
-    case.give("positions", np.arange(ROWS), "i32")
-    case.values |= {"op.ids": Value((ROWS, 2), "i32"), "op.weights": Value((ROWS, 2), "f32")}
-    case.outputs = ("op.ids", "op.weights")
-    return case
-
-
-def experts() -> Case:
-    """Two of three experts; ids behind the real rows name one."""
-    case = Case(EXPERTS, ROWS, REAL, of_rows=("x", "ids", "weights"), outputs=("op.out",))
-    case.give("x", normal(ROWS, 40), "f32")
-    case.give("ids", np.array([[0, 2], [1, -1], [2, 1], [0, 1], [1, 2]]), "i32")
-    case.give("weights", np.abs(normal(ROWS, 2)), "f32")
-    for name, shape in {"gate": (3, 20, 40), "up": (3, 20, 40), "down": (3, 40, 20)}.items():
-        case.give(name, normal(*shape) + len(name), "f32")
-    case.values["op.out"] = Value((ROWS, 40), "f32")
-    return case
-
-
-def attend(dense: bool, splits: int) -> Case:
-    """One row a request over two pages each."""
-    lowering = ATTEND_ALL if dense else ATTEND
-    knobs = {"splits": splits, "block_keys": 16}
-    case = Case(lowering, ROWS, REAL, {("op", "scale"): 0.2}, knobs, outputs=("op.out",))
-    case.of_rows = ("q_nope", "q_pe", "selection", "positions", "page_table")
-    case.absorbs = True
-    case.give("q_nope", normal(ROWS, 2, 8), "f32")
-    case.give("q_pe", normal(ROWS, 2, 4), "f32")
-    case.give("kv_b", normal(2 * 16, 24), "f32")
-    cache = normal(1 + 2 * ROWS, 16, 28)
-    case.give("cache_in", cache, "f32")
-    case.values["cache_in"] = Value(cache.shape, "f32", parts=(24, 4))
-    positions = np.array([31, 16, 3, 20, 30])
-    columns = np.arange(32)
-    case.give("selection", np.where(columns <= positions[:, None], columns, -1), "i32")
-    case.give("positions", positions, "i32")
-    case.give("q_starts", np.minimum(np.arange(ROWS + 1), REAL), "i32")
-    case.give("page_table", 1 + np.arange(2 * ROWS).reshape(ROWS, 2), "i32")
-    case.values["op.out"] = Value((ROWS, 16), "f32")
-    return case
-
-
-def cases() -> dict[str, Case]:
-    """Every kernel that counts rows."""
-    return {
-        "linear of one split": linear(1, scaled=False),
-        "linear of two splits": linear(2, scaled=False),
-        "linear of scaled rows": linear(2, scaled=True),
-        "add_rms_norm": add_norm(ADD_RMS_NORM),
-        "last_rms_norm": add_norm(LAST_RMS_NORM),
-        "rms_norm": norm(RMS_NORM, "weight"),
-        "layer_norm": norm(LAYER_NORM, "weight", "bias"),
-        "rope": rope(),
-        "silu_mul": silu_mul(),
-        "append": append(),
-        "route": route(),
-        "experts": experts(),
-        "attend of one split": attend(dense=False, splits=1),
-        "attend of two splits": attend(dense=False, splits=2),
-        "attend_all of two splits": attend(dense=True, splits=2),
-    }
+def wrong_in_workspace(case: Case, real: int, workspace: Array) -> str:
+    """Partial results of rows behind the real ones, which would be NaN."""
+    allowed = 0
+    if case.absorbs:
+        heads, latent = case.values["q_nope"].shape[1], case.values["kv_b"].shape[1]
+        size = heads * case.rows * latent  # of the absorbed query, then of attended latents
+        start = -(-size // 64) * 64
+        latents = workspace[start : start + size].reshape(heads, case.rows, latent)
+        if (latents[:, real:] != float(np.float32(POISON))).any():
+            return "latents of a row behind the real ones were written"
+        allowed = (case.rows - real) * heads * latent
+    nan = int(np.isnan(workspace).sum())
+    return "" if nan == allowed else f"{nan} numbers of the workspace are NaN, not {allowed}"
 
 
 def num_products(real: int) -> int:
     """Blocks that `linear_scaled` multiplies for so many real rows: no result shows these."""
     builder = interpreter.InterpreterBuilder
     case = linear(2, scaled=False)
-    bucket = Bucket(case.rows, case.rows, 2, 0)
-    products = patch.object(builder, "create_dot", autospec=True, side_effect=builder.create_dot)
-    with products as made:
-        run(case.lowering, bucket, case.values, {}, case.data, case.knobs, real=real)
-    return made.call_count
+    multiply = builder.create_dot
+    with patch.object(builder, "create_dot", autospec=True, side_effect=multiply) as products:
+        run(case.lowering, case.bucket, case.values, {}, case.data, case.knobs, real=real)
+    return products.call_count
 
 
 def main() -> None:
     """Run every case with the right count, with none real, and with two wrong counts."""
-    wrong: dict[str, dict[str, str]] = {}
+    found: dict[str, dict[str, str]] = {}
     for name, case in cases().items():
         told = {"right": case.real, "all": case.rows, "one too few": case.real - 1}
-        wrong[name] = {how: case.wrong(count) for how, count in told.items()}
-        case.real = 0
-        wrong[name]["none"] = case.wrong(0)
+        found[name] = {how: wrong(case, case.real, count) for how, count in told.items()}
+        found[name]["none"] = wrong(case, 0, 0)
     products = {real: num_products(real) for real in (0, 1, 16, 17, 32, 33)}
-    print(json.dumps({"wrong": wrong, "products": products}))
+    print(json.dumps({"wrong": found, "products": products}))
 
 
 if __name__ == "__main__":
