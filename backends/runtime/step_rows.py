@@ -138,8 +138,7 @@ def _last(rows: Rows, token_of: Any, count: Any) -> Any:
     tokens = rows.tokens[at]
     holds = exists & (tokens != NO_TOKEN) & (tokens == token_of[at - 1])
     accepted = cast("Any", np.cumprod(holds, axis=1)).sum(axis=1)
-    found: Any = np.where(count > 0, end - count + accepted, end - 1)
-    return found
+    return cast("Any", np.where(count > 0, end - count + accepted, end - 1))
 
 
 def _rows_of(spans: Sequence[Span]) -> Any:
