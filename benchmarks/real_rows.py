@@ -2,7 +2,7 @@
 
 `python benchmarks/full_width.py compile --out ART --max-reqs 64` compiles on any machine. On the
 GPU machine `python benchmarks/real_rows.py ART --checkpoint DIR --out FILE` runs the same decode
-step with either number of requests, in interleaved pairs, and prints the time of a step (from plan
+steps with either number of requests, in interleaved pairs, and prints the time of a step (from plan
 to result) and of its body alone (one replay by device events) as ratios: below 1, fewer real rows
 take less. Where DIR is not there, random weights are written to it.
 """
@@ -18,52 +18,51 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+import msgspec
 import torch
 from full_width import write_weights
-from generate import prefill, start, step_plan
+from generate import Sequence, prefill, start, step_plan
 
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.backends.runtime.bound_program import BoundProgram
 from lostwax.backends.runtime.load import Runtime, load
+from lostwax.ir.contract.artifact import ProgramRef
 from lostwax.ir.contract.step import HIDDEN
 from lostwax.ir.contract.step_plan import StepPlan
+from lostwax.ir.contract.step_state import Enter
 
 FEW, ALL = 33, 64
 """Requests: the least and the most that take the body of 64 rows."""
 
-MOST_NEW = 8
-"""Tokens that a request has room for behind its prompt."""
+WARM_UP = 5
+"""Pairs that are not counted."""
 
 
-def decode_plans(runtime: Runtime, context: int) -> dict[int, StepPlan]:
-    """The next decode step of the first requests, by their number. Every request has other tokens.
-
-    A plan may be run again: it does not go on from what it gave.
-    """
+def opened(runtime: Runtime, context: int, most_new: int) -> list[Sequence]:
+    """Requests of `context` tokens each, all others, prefilled and with their first token."""
     rng = random.Random(0)
     vocab = runtime.limits.vocab_size
     prompts = [[rng.randrange(2, vocab) for _ in range(context)] for _ in range(ALL)]
-    sequences = start(runtime, prompts, MOST_NEW)
+    sequences = start(runtime, prompts, most_new)
     for sequence in sequences:
         prefill(runtime, sequence)
-    return {n: step_plan([(s, 1) for s in sequences[:n]], "decode") for n in (FEW, ALL)}
+    return sequences
 
 
-def body_of(runtime: Runtime, plans: dict[int, StepPlan]) -> str:
-    """The file of the one body that takes both steps."""
-    found = {n: runtime.pick(plan)[0] for n, plan in plans.items()}
-    few, every = found[FEW], found[ALL]
+def decode_plan(sequences: list[Sequence]) -> StepPlan:
+    """The next token of each."""
+    return step_plan([(sequence, 1) for sequence in sequences], "decode")
+
+
+def body_of(runtime: Runtime, sequences: list[Sequence]) -> ProgramRef:
+    """The one body that takes a step of the first requests and of all."""
+    few, every = (runtime.programs.pick(decode_plan(sequences[:n]))[0][0] for n in (FEW, ALL))
     if few != every or few.bucket.tokens != ALL:
         raise ValueError(
             f"{FEW} requests take {few.file} and {ALL} take {every.file}; compile with"
             f" --max-reqs {ALL}, so that both take one body of {ALL} rows"
         )
-    return few.file
-
-
-def _wall_us(run: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    run()
-    return (time.perf_counter() - begin) * 1e6
+    return few
 
 
 def _device_us(run: Callable[[], None]) -> float:
@@ -75,34 +74,54 @@ def _device_us(run: Callable[[], None]) -> float:
     return begin.elapsed_time(end) * 1e3
 
 
-def real_rows_equal(runtime: Runtime, plans: dict[int, StepPlan]) -> bool:
-    """Whether the requests of both steps get the same bits: hidden rows, ids, log-probabilities."""
+def real_rows_equal(runtime: Runtime, sequences: list[Sequence]) -> bool:
+    """Whether the requests of both steps get the same bits: hidden rows, ids, log-probabilities.
+
+    Every request enters anew, at the position that it has.
+    """
     rows = max(ref.bucket.tokens for ref in runtime.manifest.programs)
     hidden = runtime.memory.states[HIDDEN].view(rows, -1)
     found: list[tuple[torch.Tensor, list[int], list[float]]] = []
-    for plan in plans.values():
+    for count in (FEW, ALL):
+        entering = tuple(
+            Enter(s.seq, tuple(s.pages), s.cached, s.limit, s.cached, tokens=(s.tokens[s.cached],))
+            for s in sequences
+        )
+        plan = msgspec.structs.replace(decode_plan(sequences[:count]), entering=entering)
         result = runtime.run(plan)
         found.append((hidden[:FEW].clone(), result.ids[:FEW], result.logprobs[:FEW]))
+    _advance(sequences, result.ids)
     few, every = found
     return torch.equal(few[0], every[0]) and few[1:] == every[1:]
 
 
-def time_pairs(runtime: Runtime, plans: dict[int, StepPlan], pairs: int) -> dict[str, Any]:
+def _advance(sequences: list[Sequence], ids: list[int]) -> None:
+    for sequence, token in zip(sequences, ids, strict=True):
+        sequence.cached += 1
+        sequence.tokens.append(token)
+
+
+def time_pairs(
+    runtime: Runtime, body: BoundProgram, sequences: list[Sequence], pairs: int
+) -> dict[str, Any]:
     """Medians and spreads (10th to 90th percentile) in us, with the ratio of the medians."""
-    body = runtime.bound(runtime.pick(plans[ALL])[0])
-    step: dict[int, list[float]] = {n: [] for n in plans}
-    replay: dict[int, list[float]] = {n: [] for n in plans}
-    for pair in range(-5, pairs):  # the first ones warm up
-        for count in sorted(plans, reverse=bool(pair % 2)):
-            plan = plans[count]
-            taken = _wall_us(lambda plan=plan: runtime.run(plan))
-            with torch.inference_mode():  # the inputs of the step that just ran
-                alone = _device_us(body.replay)
+    step: dict[int, list[float]] = {FEW: [], ALL: []}
+    alone: dict[int, list[float]] = {FEW: [], ALL: []}
+    for pair in range(-WARM_UP, pairs):
+        for count in (FEW, ALL) if pair % 2 else (ALL, FEW):
+            chosen = sequences[:count]
+            plan = decode_plan(chosen)
+            begin = time.perf_counter()
+            result = runtime.run(plan)
+            taken = (time.perf_counter() - begin) * 1e6
+            _advance(chosen, result.ids)
+            with torch.inference_mode():  # as many rows as the step that just ran
+                replayed = _device_us(body.replay)
             if pair >= 0:
                 step[count].append(taken)
-                replay[count].append(alone)
+                alone[count].append(replayed)
     report: dict[str, Any] = {"pairs": pairs}
-    for name, samples in (("step_wall", step), ("body_device", replay)):
+    for name, samples in (("step_wall", step), ("body_device", alone)):
         for count, times in samples.items():
             cuts = quantiles(times, n=10)
             report[f"{name}_us_{count}"] = round(median(times), 1)
@@ -123,19 +142,21 @@ def main() -> None:
     if not options.checkpoint.exists():
         write_weights(options.artifact, options.checkpoint)
         torch.cuda.empty_cache()
+    most_new = 2 * (options.pairs + WARM_UP) + 2
     page_tokens = ArtifactReader(options.artifact).manifest.limits.page_tokens
-    pages = 1 + ALL * -(-(options.context + MOST_NEW) // page_tokens)
+    pages = 1 + ALL * -(-(options.context + most_new) // page_tokens)
     runtime = load(options.artifact, checkpoint=options.checkpoint, num_pages=pages)
-    plans = decode_plans(runtime, options.context)
+    sequences = opened(runtime, options.context, most_new)
+    body = body_of(runtime, sequences)
     report = {
         "command": "python benchmarks/real_rows.py",
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "artifact": runtime.manifest.digest,
-        "body": body_of(runtime, plans),
+        "body": body.file,
         "context": options.context,
-        "real_rows_equal": real_rows_equal(runtime, plans),
-        **time_pairs(runtime, plans, options.pairs),
+        "real_rows_equal": real_rows_equal(runtime, sequences),
+        **time_pairs(runtime, runtime.bound(body), sequences, options.pairs),
     }
     options.out.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
