@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import numpy as np
 import torch
 from derive_trial import MAX_DRAFTS, MAX_PAGES, MAX_REQS, NUM_ROWS, PAGE, DeriveTrial
-from run_cases import Sources
+from plain_run import Sources
 from step_oracle import StepBatch, padded
 
 from lostwax.backends.cuda.target import CUDA_SM90A
