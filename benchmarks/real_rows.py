@@ -2,8 +2,8 @@
 
 `python benchmarks/full_width.py compile --out ART --max-reqs 64` compiles on any machine. On the
 GPU machine `python benchmarks/real_rows.py ART --checkpoint DIR --out FILE` runs the same decode
-steps with either number of requests, in interleaved pairs, and prints the time of a step (from plan
-to result) and of its body alone (one replay by device events) as ratios: below 1, fewer real rows
+steps with either number of requests, in interleaved pairs, and prints the time of a step alone
+(from plan to result) and of one in a queue (by device events) as ratios: below 1, fewer real rows
 take less. Where DIR is not there, random weights are written to it.
 """
 
@@ -13,7 +13,6 @@ import argparse
 import json
 import random
 import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -24,16 +23,17 @@ from full_width import write_weights
 from generate import Sequence, prefill, start, step_plan
 
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
-from lostwax.backends.runtime.bound_program import BoundProgram
 from lostwax.backends.runtime.load import Runtime, load
-from lostwax.ir.contract.artifact import ProgramRef
+from lostwax.backends.runtime.ticket import StepTicket
 from lostwax.ir.contract.step import HIDDEN
 from lostwax.ir.contract.step_plan import StepPlan
-from lostwax.ir.contract.step_state import Enter
+from lostwax.ir.contract.step_state import NO_TOKEN, Enter
 
 FEW, ALL = 33, 64
 """Requests: the least and the most that take the body of 64 rows."""
 
+QUEUED = 4
+"""Steps of which one is timed, behind a first."""
 WARM_UP = 5
 """Pairs that are not counted."""
 
@@ -54,24 +54,15 @@ def decode_plan(sequences: list[Sequence]) -> StepPlan:
     return step_plan([(sequence, 1) for sequence in sequences], "decode")
 
 
-def body_of(runtime: Runtime, sequences: list[Sequence]) -> ProgramRef:
-    """The one body that takes a step of the first requests and of all."""
+def body_of(runtime: Runtime, sequences: list[Sequence]) -> str:
+    """The file of the one body that takes a step of the first requests and of all."""
     few, every = (runtime.programs.pick(decode_plan(sequences[:n]))[0][0] for n in (FEW, ALL))
     if few != every or few.bucket.tokens != ALL:
         raise ValueError(
             f"{FEW} requests take {few.file} and {ALL} take {every.file}; compile with"
             f" --max-reqs {ALL}, so that both take one body of {ALL} rows"
         )
-    return few
-
-
-def _device_us(run: Callable[[], None]) -> float:
-    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    begin.record()
-    run()
-    end.record()
-    end.synchronize()
-    return begin.elapsed_time(end) * 1e3
+    return few.file
 
 
 def real_rows_equal(runtime: Runtime, sequences: list[Sequence]) -> bool:
@@ -90,38 +81,55 @@ def real_rows_equal(runtime: Runtime, sequences: list[Sequence]) -> bool:
         plan = msgspec.structs.replace(decode_plan(sequences[:count]), entering=entering)
         result = runtime.run(plan)
         found.append((hidden[:FEW].clone(), result.ids[:FEW], result.logprobs[:FEW]))
-    _advance(sequences, result.ids)
+    _advance(sequences)
     few, every = found
     return torch.equal(few[0], every[0]) and few[1:] == every[1:]
 
 
-def _advance(sequences: list[Sequence], ids: list[int]) -> None:
-    for sequence, token in zip(sequences, ids, strict=True):
+def _advance(sequences: list[Sequence]) -> None:
+    """Each has a token more; which one, the state knows."""
+    for sequence in sequences:
         sequence.cached += 1
-        sequence.tokens.append(token)
+        sequence.tokens.append(NO_TOKEN)
 
 
-def time_pairs(
-    runtime: Runtime, body: BoundProgram, sequences: list[Sequence], pairs: int
-) -> dict[str, Any]:
+def wall_us(runtime: Runtime, sequences: list[Sequence]) -> float:
+    """One step from its plan to its result, with nothing else under way."""
+    plan = decode_plan(sequences)
+    begin = time.perf_counter()
+    runtime.run(plan)
+    taken = time.perf_counter() - begin
+    _advance(sequences)
+    return taken * 1e6
+
+
+def queued_us(runtime: Runtime, sequences: list[Sequence]) -> float:
+    """A step among others that were submitted before it had ended, by device events."""
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    tickets: list[StepTicket] = []
+    for number in range(1 + QUEUED):
+        tickets.append(runtime.submit(decode_plan(sequences)))
+        _advance(sequences)
+        if number == 0:
+            begin.record()
+    end.record()
+    for ticket in tickets:
+        ticket.result()
+    end.synchronize()
+    return begin.elapsed_time(end) * 1e3 / QUEUED
+
+
+def time_pairs(runtime: Runtime, sequences: list[Sequence], pairs: int) -> dict[str, Any]:
     """Medians and spreads (10th to 90th percentile) in us, with the ratio of the medians."""
-    step: dict[int, list[float]] = {FEW: [], ALL: []}
-    alone: dict[int, list[float]] = {FEW: [], ALL: []}
-    for pair in range(-WARM_UP, pairs):
-        for count in (FEW, ALL) if pair % 2 else (ALL, FEW):
-            chosen = sequences[:count]
-            plan = decode_plan(chosen)
-            begin = time.perf_counter()
-            result = runtime.run(plan)
-            taken = (time.perf_counter() - begin) * 1e6
-            _advance(chosen, result.ids)
-            with torch.inference_mode():  # as many rows as the step that just ran
-                replayed = _device_us(body.replay)
-            if pair >= 0:
-                step[count].append(taken)
-                alone[count].append(replayed)
+    ways = {"step_wall": wall_us, "step_queued": queued_us}
     report: dict[str, Any] = {"pairs": pairs}
-    for name, samples in (("step_wall", step), ("body_device", alone)):
+    for name, measured in ways.items():
+        samples: dict[int, list[float]] = {FEW: [], ALL: []}
+        for pair in range(-WARM_UP, pairs):
+            for count in (FEW, ALL) if pair % 2 else (ALL, FEW):
+                taken = measured(runtime, sequences[:count])
+                if pair >= 0:
+                    samples[count].append(taken)
         for count, times in samples.items():
             cuts = quantiles(times, n=10)
             report[f"{name}_us_{count}"] = round(median(times), 1)
@@ -136,27 +144,31 @@ def main() -> None:
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--context", type=int, default=3000)
-    parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--pairs", type=int, default=40)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     if not options.checkpoint.exists():
         write_weights(options.artifact, options.checkpoint)
         torch.cuda.empty_cache()
-    most_new = 2 * (options.pairs + WARM_UP) + 2
+    most_new = 2 + 2 * (2 + QUEUED) * (options.pairs + WARM_UP)
     page_tokens = ArtifactReader(options.artifact).manifest.limits.page_tokens
     pages = 1 + ALL * -(-(options.context + most_new) // page_tokens)
     runtime = load(options.artifact, checkpoint=options.checkpoint, num_pages=pages)
     sequences = opened(runtime, options.context, most_new)
     body = body_of(runtime, sequences)
+    equal = real_rows_equal(runtime, sequences)
+    times = time_pairs(runtime, sequences, options.pairs)
+    if body_of(runtime, sequences) != body:
+        raise ValueError("the steps have outgrown the body that they began in; give fewer --pairs")
     report = {
         "command": "python benchmarks/real_rows.py",
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "artifact": runtime.manifest.digest,
-        "body": body.file,
+        "body": body,
         "context": options.context,
-        "real_rows_equal": real_rows_equal(runtime, sequences),
-        **time_pairs(runtime, runtime.bound(body), sequences, options.pairs),
+        "real_rows_equal": equal,
+        **times,
     }
     options.out.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
