@@ -24,7 +24,6 @@ from lostwax.backends.runtime.draw import array_of
 from lostwax.frontend.capture import Captured, capture
 from lostwax.frontend.checkpoint import open_checkpoint
 from lostwax.frontend.new_checkpoint import new_checkpoint
-from lostwax.ir.contract.check_program import launches_of
 from lostwax.ir.contract.kernel import KernelSource
 from lostwax.ir.contract.program import HEADS, KernelLaunch, Program, views_of
 
@@ -81,12 +80,13 @@ def _bodies(artifact: Path) -> dict[str, Program]:
     return {program.name: program for program in every if program.segment not in HEADS}
 
 
-def test_every_kernel_of_a_body_reads_how_many_rows_are_real(artifact: Path) -> None:
+def test_every_kernel_of_a_layer_reads_how_many_rows_are_real(artifact: Path) -> None:
     ArtifactReader(artifact).check()
     kernels = [
         launch
         for body in _bodies(artifact).values()
-        for launch in launches_of(body)
+        for launches in body.blocks.values()
+        for launch in launches
         if isinstance(launch, KernelLaunch)
     ]
     assert kernels
