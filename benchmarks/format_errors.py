@@ -84,8 +84,8 @@ def prefill(tokens: list[int], page_tokens: int) -> StepPlan:
         entry="extend",
         head="score",
         seqs=(1,),
-        starts=(0,),
         counts=(count,),
+        ends=(count,),
         tokens=tuple(tokens),
         entering=(Enter(1, pages, 0, count, count),),
         logits=((0, count),),
@@ -103,7 +103,7 @@ def _launches(program: Program) -> Iterator[Launch]:
 def run(runtime: Runtime, tokens: list[int]) -> Outcome:
     """Replay the prefill launch by launch and keep what the table is about."""
     plan = prefill(tokens, runtime.limits.page_tokens)
-    segments = [runtime.bound(ref) for ref in runtime.pick(plan)]
+    segments = [runtime.bound(ref) for ref in runtime.programs.pick(plan)[0]]
     head = segments[-1].program
     ids, shape = head.outputs["ids"], (head.bucket.rows, runtime.facts.vocab_size)
     arena, count = runtime.memory.arena, len(tokens)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from lostwax.backends.runtime.load import Runtime
-from lostwax.ir.contract.program import Entry
 from lostwax.ir.contract.step import StepResult
 from lostwax.ir.contract.step_plan import Span, StepPlan, append_span
 from lostwax.ir.contract.step_state import Enter
@@ -43,7 +43,7 @@ def start(runtime: Runtime, prompts: list[list[int]], max_new: int) -> list[Sequ
     return sequences
 
 
-def step_plan(rows: list[tuple[Sequence, int]], entry: Entry) -> StepPlan:
+def step_plan(rows: list[tuple[Sequence, int]], entry: Literal["extend", "decode"]) -> StepPlan:
     """One step over (sequence, tokens to add): the last row of each sequence gets logits."""
     logits: list[Span] = []
     tokens: list[int] = []
@@ -53,9 +53,9 @@ def step_plan(rows: list[tuple[Sequence, int]], entry: Entry) -> StepPlan:
     return StepPlan(
         entry=entry,
         seqs=tuple(seq.seq for seq, _ in rows),
-        starts=tuple(seq.cached for seq, _ in rows),
         counts=tuple(count for _, count in rows),
-        tokens=tuple(tokens),
+        ends=tuple(seq.cached + count for seq, count in rows),
+        tokens=tuple(tokens) if entry == "extend" else (),
         entering=tuple(seq.enter for seq, _ in rows if not seq.cached),
         logits=tuple(logits),
     )

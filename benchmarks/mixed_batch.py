@@ -52,7 +52,7 @@ def run(runtime: Runtime, submits: list[Submit], drafts: int) -> Outcome:
         for event in core.step():
             assert not isinstance(event, Failed), event
             found.tokens[event.request].append([score.token for score in event.tokens])
-    found.seconds, found.accepted = time.perf_counter() - begin, core.num_accepted
+    found.seconds, found.accepted = time.perf_counter() - begin, core.drafting.num_accepted
     return found
 
 

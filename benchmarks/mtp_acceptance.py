@@ -91,7 +91,9 @@ def generate(
                 raise RuntimeError(f"prompt {event.request} got no answer: {event.message}")
             answers[event.request] += [score.token for score in event.tokens]
     tokens = sum(map(len, answers.values()))
-    return answers, Counts(tokens, core.num_verified, core.num_drafted, core.num_accepted)
+    return answers, Counts(
+        tokens, core.drafting.num_verified, core.drafting.num_drafted, core.drafting.num_accepted
+    )
 
 
 def measure(runtime: Runtime, wanted: Sequence[Task], tokenizer: Tokenizer) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Random histories of plans over `derive` and the buffers, against the oracle of plain lists.
 
 State and buffers hold junk before they are written, several buckets share a memory, rows come back
-to other requests, page lists grow. A mutant is a subclass with another table, buffers or `derive`.
+to other requests, page lists grow. A mutant is a subclass with another table, buffers or rows.
 """
 
 from __future__ import annotations
@@ -10,23 +10,25 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, cast
+from typing import Any, Literal, cast
 
+import msgspec
 import numpy as np
 import torch
-from step_oracle import Sequences, padded
+from step_oracle import Sequences, StepBatch, padded
 
 from lostwax.backends.cpu.driver import CpuDriver
-from lostwax.backends.runtime.derive import StepInputs, derive
+from lostwax.backends.runtime.derive import StepInputs
 from lostwax.backends.runtime.input_layout import input_offsets
 from lostwax.backends.runtime.state_table import NUMPY_DTYPES, StateTable
 from lostwax.backends.runtime.step_buffers import InputMemory, StepBuffers
+from lostwax.backends.runtime.step_rows import StepRows
 from lostwax.ir.contract.program import HEADS, Bucket, Entry, Segment
-from lostwax.ir.contract.step import STEP_INPUTS
+from lostwax.ir.contract.step import STEP_INPUTS, StepResult
 from lostwax.ir.contract.step_plan import NewPage, Span, StepPlan, append_span
-from lostwax.ir.contract.step_state import Enter
+from lostwax.ir.contract.step_state import STEP_STATE, Enter
 
-PAGE, MAX_REQS, MAX_PAGES = 4, 5, 6
+PAGE, MAX_REQS, MAX_PAGES, MAX_DRAFTS = 4, 5, 6, 3
 JUNK = 77
 _Program = tuple[Segment, Bucket]
 BODIES: tuple[_Program, ...] = tuple(
@@ -37,13 +39,17 @@ BODIES: tuple[_Program, ...] = tuple(
 NUM_ROWS = {"pick": 4, "sample": 9, "score": 5}
 
 
+PICKED = (3, 4)
+"""Few ids, so that drafts are often what is picked."""
+
+
 @dataclass(slots=True)
 class _Live:
     """What the history knows of a sequence."""
 
     limit: int
     num_pages: int
-    length: int
+    decodes: bool = False
 
 
 class DeriveTrial:
@@ -51,10 +57,11 @@ class DeriveTrial:
 
     table = StateTable
     buffers = StepBuffers
+    rows = StepRows
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self._state = self.table(MAX_REQS, MAX_PAGES)
+        self._state = self.table(MAX_REQS, MAX_PAGES, MAX_DRAFTS)
         for array in self._state.fields.values():
             array[1:] = JUNK
         self._oracle = Sequences(PAGE)
@@ -63,34 +70,60 @@ class DeriveTrial:
         self._bodies = self._over_one_memory(BODIES)
         self._heads = self._over_one_memory(heads)
 
-    def derive(self, plan: StepPlan, state: StateTable) -> StepInputs:
-        """The function under test."""
-        return derive(plan, state, PAGE)
-
     def play(self, steps: int) -> None:
-        """Every input of every step must be the oracle's; bad steps must be refused."""
+        """Every input of every body and head must be the oracle's, and so must the state be when a
+        step has run; bad steps must be refused."""
         for _ in range(steps):
             plan = self._plan()
             assert self._state.refusal(plan) == ""
-            inputs = self.derive(plan, self._state)
-            batch = self._oracle.step(plan)
-            fits = [
-                buffers
-                for (segment, bucket), buffers in self._bodies
-                if segment == plan.entry
-                and plan.facts.total_q <= bucket.tokens
-                and plan.facts.num_reqs <= bucket.reqs
-                and plan.facts.max_kv <= bucket.pages * PAGE
-            ]
-            body = self._rng.choice(fits)
-            body.fill(inputs)
-            _compare(body, padded(batch, *_of(body, self._bodies)))
-            head = next(b for (segment, _), b in self._heads if segment == plan.head)
-            for start in range(0, plan.num_logits, NUM_ROWS[plan.head]):
-                rows = slice(start, min(start + NUM_ROWS[plan.head], plan.num_logits))
-                head.fill(inputs, rows)
-                _compare(head, padded(batch, *_of(head, self._heads), rows))
+            rows = self.rows(plan, self._state, PAGE)
+            drafts: list[Any] = []
+
+            def run(
+                batch: StepBatch, rows: StepRows = rows, made: list[Any] = drafts
+            ) -> StepResult:
+                self._check_inputs(batch, rows.inputs)
+                ids = [self._rng.choice(PICKED) for _ in batch.logit_rows]
+                array = np.array(ids, np.int32)
+                if batch.entry != "draft":
+                    rows.advance(array)
+                elif ids:
+                    made.append(rows.draft(array))
+                return StepResult(ids=ids)
+
+            result = self._oracle.play(plan, run)
+            assert result.drafts == (np.stack(drafts, 1).tolist() if drafts else [])
+            self._check_state()
             self._refuses()
+
+    def _check_inputs(self, batch: StepBatch, inputs: StepInputs) -> None:
+        fits = [
+            buffers
+            for (segment, bucket), buffers in self._bodies
+            if segment == batch.entry
+            and len(batch.tokens) <= bucket.tokens
+            and len(batch.kv_lens) <= bucket.reqs
+            and max(batch.kv_lens) <= bucket.pages * PAGE
+        ]
+        body = self._rng.choice(fits)
+        body.fill(inputs)
+        _compare(body, padded(batch, *_of(body, self._bodies)))
+        head = next(b for (segment, _), b in self._heads if segment == batch.head)
+        for start in range(0, len(batch.logit_rows), NUM_ROWS[batch.head]):
+            part = slice(start, min(start + NUM_ROWS[batch.head], len(batch.logit_rows)))
+            head.fill(inputs, part)
+            _compare(head, padded(batch, *_of(head, self._heads), part))
+
+    def _check_state(self) -> None:
+        """Every field of every sequence that lives."""
+        for seq, held in self._oracle.rows.items():
+            enter = msgspec.structs.asdict(held.enter)
+            enter |= {"pages": held.pages, "length": held.length, "tokens": held.tokens}
+            for name, field in STEP_STATE.items():
+                found, want = self._state.fields[name][seq], enter[name]
+                if field.dims:
+                    want = [*want, *[field.padding] * len(found)][: len(found)]
+                assert found.tolist() == want, f"{name} of sequence {seq}"
 
     def _over_one_memory(self, segments: Sequence[_Program]) -> list[tuple[_Program, StepBuffers]]:
         size = max(input_offsets(*each)[1] for each in segments)
@@ -102,53 +135,76 @@ class DeriveTrial:
         rng = self._rng
         entering: list[Enter] = []
         for seq in range(1, 1 + MAX_REQS):
-            if rng.random() < (0.2 if seq in self._live else 0.4) or not self._live:
+            if rng.random() < (0.15 if seq in self._live else 0.4) or not self._live:
                 entering.append(self._enter(seq))
-        seqs = rng.sample(sorted(self._live), rng.randint(1, len(self._live)))
-        entry: Entry = rng.choice(("extend", "decode", "draft"))
-        starts, counts, new_pages = list[int](), list[int](), list[NewPage]()
+        lengths = {seq: held.length for seq, held in self._oracle.rows.items()}
+        lengths |= {enter.seq: enter.length for enter in entering}
+        going_on = [s for s, live in self._live.items() if lengths[s] < live.limit]
+        entry: Literal["extend", "decode"] = rng.choice(("extend", "decode"))
+        if entry == "decode" or not going_on:
+            decoding = [seq for seq, live in self._live.items() if live.decodes]
+            entry, able = ("decode", decoding) if decoding else ("extend", going_on)
+        else:
+            able = going_on
+        if not able:
+            entering.append(self._enter(1, at_end=False))
+            lengths[1] = entering[-1].length
+            entry, able = "extend", [1]
+            entering = [e for i, e in enumerate(entering) if e.seq != 1 or i == len(entering) - 1]
+        seqs = rng.sample(sorted(able), rng.randint(1, len(able)))
+        drafts = rng.choice((0, 1, MAX_DRAFTS))
+        counts, new_pages, ends = list[int](), list[NewPage](), list[int]()
+        logits, scored, behind = list[Span](), list[Span](), list[int]()
+        head = rng.choice(HEADS)
+        row = number = 0
         for seq in seqs:
-            live = self._live[seq]
-            start = rng.randint(0, min(live.length, live.limit - 1))
-            counts.append(rng.choice((1, 1, rng.randint(1, live.limit - start))))
-            starts.append(start)
-            end = start + counts[-1]
-            for index in range(live.num_pages, -(-end // PAGE)):
+            live, start = self._live[seq], lengths[seq]
+            if entry == "decode":
+                count = picks = rng.randint(1, 1 + MAX_DRAFTS)
+            else:
+                count, picks = rng.randint(1, live.limit - start), rng.randint(0, 1)
+                live.decodes = bool(picks)
+                if head == "score" and rng.random() < 0.5 and count > picks:
+                    scores = rng.randint(1, count - picks)
+                    append_span(logits, row, scores)
+                    append_span(scored, number, scores)
+                    number += scores
+            append_span(logits, row + count - picks, picks)
+            number += picks
+            if drafts and not picks:
+                behind.append(rng.choice(PICKED))
+            counts.append(count)
+            ends.append(min(start + count, live.limit))
+            # as an engine does: room for the drafts, too, as far as there may be any
+            needed = min(ends[-1] + drafts, live.limit)
+            for index in range(live.num_pages, -(-needed // PAGE)):
                 new_pages.append(NewPage(seq, index, rng.randint(1, 60)))
                 live.num_pages = index + 1
-            if entry != "draft":
-                live.length = end
-        total = sum(counts)
-        logits, scored, hidden = list[Span](), list[Span](), list[Span]()
-        head = rng.choice(HEADS)
-        wanted = [row for row in range(total) if rng.random() < 0.5]
-        for number, row in enumerate(wanted):
-            append_span(logits, row, 1)
-            append_span(scored, number, int(head == "score" and rng.random() < 0.5))
-        for _ in range(total if entry == "draft" else 0):
-            append_span(hidden, rng.randint(0, 99), 1)
+            row += count
         return StepPlan(
             entry=entry,
             head=head,
             seqs=tuple(seqs),
-            starts=tuple(starts),
             counts=tuple(counts),
-            tokens=tuple(rng.randint(0, 60) for _ in range(total)),
+            ends=tuple(ends),
+            tokens=tuple(rng.choice(PICKED) for _ in range(row)) if entry == "extend" else (),
             entering=tuple(entering),
             new_pages=tuple(new_pages),
             logits=tuple(logits),
             scored=tuple(scored),
             targets=tuple(rng.randint(0, 60) for _, n in scored for _ in range(n)),
-            hidden=tuple(hidden),
+            drafts=drafts,
+            behind=tuple(behind),
         )
 
-    def _enter(self, seq: int) -> Enter:
+    def _enter(self, seq: int, *, at_end: bool = True) -> Enter:
         """A request whose first `length` positions are cached; it may get more pages later."""
         rng = self._rng
         limit = rng.randint(1, MAX_PAGES * PAGE)
-        length = rng.randint(0, limit)
+        length = rng.randint(0, limit if at_end else limit - 1)
         pages = tuple(rng.randint(1, 60) for _ in range(-(-max(length, 1) // PAGE)))
-        self._live[seq] = _Live(limit, len(pages), length)
+        tokens = tuple(rng.choice((*PICKED, -1)) for _ in range(rng.randint(0, 1 + MAX_DRAFTS)))
+        self._live[seq] = _Live(limit, len(pages), decodes=bool(tokens))
         return Enter(
             seq=seq,
             pages=pages,
@@ -158,21 +214,26 @@ class DeriveTrial:
             temperature=rng.choice((0.0, 0.5, 1.25)),
             top_p=rng.choice((1.0, 0.75)),
             seed=rng.randint(-(2**31), 2**31 - 1),
+            tokens=tokens,
         )
 
     def _refuses(self) -> None:
-        """A step that leaves a hole, and one behind the limit."""
+        """Rows behind the limit, rows twice, more rows than tokens follow, sequences of nobody."""
         seq = self._rng.choice(sorted(self._live))
-        live = self._live[seq]
-        for start, count, why in (
-            (live.length + 1, 1, "hole"),
-            (live.length, live.limit - live.length + 1, "limit"),
+        left = self._live[seq].limit - self._oracle.rows[seq].length
+        good = StepPlan(entry="extend", seqs=(seq,), counts=(1,), ends=(1,), tokens=(0,))
+        for change, why in (
+            ({"counts": (left + 1,), "tokens": (0,) * (left + 1)}, "limit"),
+            ({"seqs": (seq, seq), "counts": (1, 1), "tokens": (0, 0)}, "two places"),
+            ({"seqs": (0,)}, "outside 1 to"),
+            ({"seqs": (MAX_REQS + 1,)}, "outside 1 to"),
+            ({"counts": (2,)}, "1 tokens come for 2 rows"),
+            ({"counts": (0,), "tokens": ()}, "has no rows"),
+            ({"drafts": MAX_DRAFTS + 1}, "drafts are asked for"),
+            ({"entry": "decode", "counts": (MAX_DRAFTS + 2,)}, "more than"),
         ):
-            tokens = (0,) * count
-            bad = StepPlan(
-                entry="extend", seqs=(seq,), starts=(start,), counts=(count,), tokens=tokens
-            )
-            assert why in self._state.refusal(bad)
+            refusal = self._state.refusal(msgspec.structs.replace(good, **change))
+            assert why in refusal, (why, refusal)
 
 
 def _of(buffers: StepBuffers, among: list[tuple[_Program, StepBuffers]]) -> _Program:

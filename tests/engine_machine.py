@@ -29,12 +29,6 @@ NAMES = ("a", "b", "c", "d", "e", "f")
 """Few, so that names come back."""
 
 
-class DeepCore(EngineCore):
-    """An engine that may hold several steps in flight, over requests that have none."""
-
-    max_depth = 2
-
-
 @dataclass(slots=True)
 class _Asked:
     """A request, what it must answer, and what came."""
@@ -53,7 +47,7 @@ _LIMITS = st.builds(
     num_pages=st.integers(6, 14),
     max_context=st.just(20),
 )
-_DEPTHS_AND_DRAFTS = [(0, 0), (0, 1), (0, 3), (1, 0), (2, 0), (2, 0)]
+_DEPTHS_AND_DRAFTS = [(depth, drafts) for depth in range(3) for drafts in (0, 1, 3)]
 _REQUESTS = st.builds(
     Submit,
     request=st.sampled_from(NAMES),
@@ -67,7 +61,7 @@ _REQUESTS = st.builds(
 
 
 class EngineMachine(RuleBasedStateMachine):
-    """Adds, cancels, steps, lets steps run and fail, in any order."""
+    """Adds, cancels, preempts, steps, lets steps run and fail, in any order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,11 +83,11 @@ class EngineMachine(RuleBasedStateMachine):
 
     def make_runtime(self, limits: FakeLimits) -> LateRuntime:
         """The device under it."""
-        return LateRuntime(limits, self.holder)
+        return LateRuntime(limits, self.holder, self.lives)
 
     def make_core(self, runtime: LateRuntime, depth: int) -> EngineCore:
         """The engine under test."""
-        return DeepCore(runtime, log=self.log, depth=depth)
+        return EngineCore(runtime, log=self.log, depth=depth)
 
     @rule(request=_REQUESTS)
     def add(self, request: Submit) -> None:
@@ -112,6 +106,12 @@ class EngineMachine(RuleBasedStateMachine):
         events = self.core.handle(Cancel(name))
         assert len(events) == was_live
         self._take(events)
+
+    @rule(number=st.integers(0, 3))
+    def preempt(self, number: int) -> None:
+        running = self.core.scheduler.running
+        if number < len(running):
+            self.core.scheduler.preempt(running[number])
 
     @rule(count=st.integers(1, 4))
     def step(self, count: int) -> None:
@@ -156,13 +156,18 @@ class EngineMachine(RuleBasedStateMachine):
             _check(owner, asked)
             if owner in self.runtime.struck:
                 assert asked.end in ("engine_error", "cancelled"), f"{owner} outlived its step"
-            elif asked.end == "engine_error":
-                assert owner in self.runtime.drafted_for, f"{owner} failed, and no step of it did"
+            else:
+                assert asked.end != "engine_error", f"{owner} failed, and no step of it did"
 
     def holder(self, page: int) -> Owner:
         """Who holds a page now."""
         running = self.core.scheduler.running
         return next(Owner(r.name, r.submit.seed) for r in running if page in r.pages)
+
+    def lives(self, owner: Owner) -> bool:
+        """Whether the engine still knows a request."""
+        req = self.core.scheduler.find(owner.name)
+        return req is not None and req.submit.seed == owner.epoch
 
     def _take(self, events: list[Output | Failed]) -> None:
         for event in events:

@@ -21,6 +21,8 @@ from lostwax.ir.contract.step import TRASH_PAGE, StepResult
 
 VOCAB = 61
 EOS = 60
+NOTHING = list[int]()
+"""The hidden of a row without a token; what it gives is undefined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,12 @@ def generate(
     return tokens[len(prompt) :]
 
 
+def _write(batch: StepBatch, cache: dict[int, tuple[int, int]]) -> None:
+    for token, position, slot in zip(batch.tokens, batch.positions, batch.slots, strict=True):
+        if token >= 0:
+            cache[slot] = (position, token)
+
+
 class FakeRuntime(RunsAtOnce):
     """Keeps slot -> (position, token). `step_s` makes steps slow, `fail` makes them raise."""
 
@@ -113,8 +121,7 @@ class FakeRuntime(RunsAtOnce):
         self._check(batch)
         if batch.entry == "draft":
             return self._draft(batch)
-        for token, position, slot in zip(batch.tokens, batch.positions, batch.slots, strict=True):
-            self._cache[slot] = (position, token)
+        _write(batch, self._cache)
         self._hidden = [self._seen(batch, row, self._cache) for row in range(len(batch.tokens))]
         result = StepResult(ids=[], logprobs=[], program="fake")
         for i, row in enumerate(batch.logit_rows):
@@ -134,10 +141,12 @@ class FakeRuntime(RunsAtOnce):
 
     def _draft(self, batch: StepBatch) -> StepResult:
         """Slot i of the draft layer's cache holds token i + 1; hiddens are as the main model's."""
-        for token, position, slot in zip(batch.tokens, batch.positions, batch.slots, strict=True):
-            self._draft_cache[slot] = (position, token)
+        _write(batch, self._draft_cache)
         hidden: list[list[int]] = []
         for row, before in enumerate(batch.hidden_rows):
+            if batch.tokens[row] < 0:
+                hidden.append(NOTHING)
+                continue
             seen = self._seen(batch, row, self._draft_cache)
             assert seen == [*self._hidden[before][1:], batch.tokens[row]], "a draft row lacks rows"
             hidden.append([*self._hidden[before], batch.tokens[row]])
@@ -153,6 +162,8 @@ class FakeRuntime(RunsAtOnce):
         return result
 
     def _seen(self, batch: StepBatch, row: int, cache: dict[int, tuple[int, int]]) -> list[int]:
+        if batch.tokens[row] < 0:
+            return NOTHING
         req = next(b for b, end in enumerate(batch.q_starts[1:]) if row < end)
         seen: list[int] = []
         for position in range(batch.positions[row] + 1):
@@ -180,14 +191,19 @@ class FakeRuntime(RunsAtOnce):
         } <= {1.0}
         per_row = (batch.temperature, batch.seeds, batch.counters, batch.targets, batch.top_p)
         assert {len(values) for values in per_row} == {len(batch.logit_rows)}
-        assert len(set(batch.slots)) == len(batch.slots)
-        assert all(slot // limits.page_tokens != TRASH_PAGE for slot in batch.slots)
+        real = [row for row, token in enumerate(batch.tokens) if token >= 0]
+        assert batch.entry != "extend" or len(real) == len(batch.tokens), "a hole in a prompt"
+        slots = [batch.slots[row] for row in real]
+        assert len(set(slots)) == len(slots)
+        assert all(slot // limits.page_tokens != TRASH_PAGE for slot in slots)
         assert len(batch.hidden_rows) == (len(batch.tokens) if batch.entry == "draft" else 0)
         if batch.entry == "decode" and not limits.max_drafts:
             assert batch.q_starts == list(range(num_reqs + 1))
         for b, kv_len in enumerate(batch.kv_lens):
             rows = range(batch.q_starts[b], batch.q_starts[b + 1])
-            assert [batch.positions[r] for r in rows] == list(range(kv_len - len(rows), kv_len))
+            held = sum(r in real for r in rows)
+            wanted_at = [*range(kv_len - held, kv_len), *[-1] * (len(rows) - held)]
+            assert [batch.positions[r] for r in rows] == wanted_at
             num_pages = -(-kv_len // limits.page_tokens)
             assert len(batch.page_table[b]) >= num_pages, f"row {b} has not {num_pages} pages"
             assert batch.entry != "decode" or len(rows) <= limits.max_drafts + 1

@@ -247,7 +247,7 @@ def logits_of(runtime: Runtime, plan: StepPlan) -> Tensor:
     They lie in the arena where the launch that writes `logprobs` reads them, and nothing runs after
     the head's last reader that could overwrite them.
     """
-    _, head = runtime.pick(plan)
+    ((_, head),) = runtime.programs.pick(plan)
     program = runtime.bound(head).program
     wanted = (program.bucket.rows, runtime.limits.vocab_size)
     (view,) = {

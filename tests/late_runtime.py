@@ -47,7 +47,7 @@ class LateTicket:
     """A step that waits for its turn; `result` takes all turns up to it."""
 
     runtime: LateRuntime
-    batch: StepBatch
+    plan: StepPlan
     owners: tuple[Owner, ...]
     outcome: StepResult | Exception | None = None
 
@@ -80,11 +80,16 @@ class LateRuntime(FakeRuntime):
     """`holder` names who holds a page now. `fail_in` steps from now, one fails (0: the next).
 
     A step behind one that failed gives ids which no model picked, as of a device that went on;
-    `struck` gathers whose steps failed, by themselves or by the one before, and `drafted_for` whom
-    a draft step that failed was for.
+    `struck` gathers whose steps failed, by themselves or by the one before, who had not ended
+    (`lives`) when the engine heard of it.
     """
 
-    def __init__(self, limits: FakeLimits, holder: Callable[[int], Owner]) -> None:
+    def __init__(
+        self,
+        limits: FakeLimits,
+        holder: Callable[[int], Owner],
+        lives: Callable[[Owner], bool] = lambda _: True,
+    ) -> None:
         super().__init__(limits)
         self.fail_in: int | None = None
         self.queue: deque[LateTicket] = deque()
@@ -92,19 +97,20 @@ class LateRuntime(FakeRuntime):
         self.wrong: list[str] = []
         """What steps found wrong, which the engine takes for failures of the device."""
         self.struck: set[Owner] = set()
-        self.drafted_for: set[Owner] = set()
         self.num_faults = 0
-        self._holder = holder
+        self._holder, self._lives = holder, lives
+        self._behind: set[Owner] = set()
         self._failed: LateTicket | None = None
         """The last ticket that failed, until its `result` has told of it."""
-        self._last_main: tuple[Owner, ...] = ()
+        self._of_seq: dict[int, Owner] = {}
+        self._playing: list[tuple[int, Owner]] = []
         self._main, self._drafts = _Plane(), _Plane()
 
     def submit(self, plan: StepPlan) -> LateTicket:
         """Queue a step; whose rows they are is as the pages are held now."""
-        batch = self.sequences.step(plan)
-        owners = tuple(self._holder(pages[0]) for pages in batch.page_table)
-        ticket = LateTicket(self, batch, owners)
+        for enter in plan.entering:
+            self._of_seq[enter.seq] = self._holder(enter.pages[0])
+        ticket = LateTicket(self, plan, tuple(self._of_seq[seq] for seq in plan.seqs))
         self.queue.append(ticket)
         return ticket
 
@@ -115,25 +121,22 @@ class LateRuntime(FakeRuntime):
     def run_next(self) -> None:
         """Run the oldest step that has not run."""
         ticket = self.take()
-        if ticket.batch.entry != "draft":
-            self._last_main = ticket.owners
         if self._failed is not None:
-            self.struck |= {*ticket.owners}
-            ticket.outcome = _garbage(ticket.batch)
+            self._behind |= {*ticket.owners}
+            ticket.outcome = self.sequences.play(ticket.plan, _garbage)
             return
         if self.fail_in == 0:
             self.fail_in = None
             self.num_faults += 1
-            self.struck |= {*ticket.owners}
-            if ticket.batch.entry == "draft":
-                self.drafted_for |= {*self._last_main}
+            self._behind |= {*ticket.owners}
+            self.sequences.play(ticket.plan, _garbage)
             self._failed, ticket.outcome = ticket, DeviceFault("planted")
             return
         if self.fail_in is not None:
             self.fail_in -= 1
+        self._playing = list(zip(ticket.plan.seqs, ticket.owners, strict=True))
         try:
-            self._access(ticket)
-            ticket.outcome = self.run(ticket.batch)
+            ticket.outcome = self.sequences.play(ticket.plan, self._run)
         except (AssertionError, LookupError, WrongSlot) as error:  # the first two are the fake's
             self.wrong.append(repr(error))
             ticket.outcome = error
@@ -144,24 +147,35 @@ class LateRuntime(FakeRuntime):
             while self.queue:
                 self.run_next()
             self._failed = None
+            self.struck |= set(filter(self._lives, self._behind))
+            self._behind.clear()
 
-    def _access(self, ticket: LateTicket) -> None:
-        """Write the rows' slots, then look at every slot that the step sees."""
-        batch, owners = ticket.batch, ticket.owners
+    def _run(self, batch: StepBatch) -> StepResult:
+        """Write the rows' slots, look at every slot that the step sees, then run it."""
         plane = self._drafts if batch.entry == "draft" else self._main
+        owners = self._owners(batch)
+        looks: set[int] = set()
         for request, owner in enumerate(owners):
             for row in range(batch.q_starts[request], batch.q_starts[request + 1]):
                 position, token = batch.positions[row], batch.tokens[row]
-                plane.slots[batch.slots[row]] = _Slot(owner, position, token)
-                plane.written[owner][position] = token
+                if token >= 0:
+                    looks.add(request)
+                    plane.slots[batch.slots[row]] = _Slot(owner, position, token)
+                    plane.written[owner][position] = token
         size = self.limits.page_tokens
         for request, owner in enumerate(owners):
-            for position in range(batch.kv_lens[request]):
+            for position in range(batch.kv_lens[request] if request in looks else 0):
                 slot = batch.page_table[request][position // size] * size + position % size
                 want = _Slot(owner, position, plane.written[owner].get(position, -1))
                 if plane.slots.get(slot) != want:
                     found = plane.slots.get(slot)
                     raise WrongSlot(f"slot {slot} holds {found}, where {want} was written")
+        return self.run(batch)
+
+    def _owners(self, batch: StepBatch) -> list[Owner]:
+        """Whose pages each of the batch's lists is: drafts are of some of the step's requests."""
+        lists = {tuple(self.sequences.rows[seq].pages): o for seq, o in self._playing}
+        return [lists[tuple(pages)] for pages in batch.page_table]
 
 
 def _garbage(batch: StepBatch) -> StepResult:

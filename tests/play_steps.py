@@ -107,7 +107,7 @@ def play_drafting(runtime: Runtime) -> Note:
         for event in core.step():
             assert isinstance(event, Output)
             tokens += [score.token for score in event.tokens]
-    return {"drafted": tokens, "num_drafted": core.num_drafted}
+    return {"drafted": tokens, "num_drafted": core.drafting.num_drafted}
 
 
 @contextmanager

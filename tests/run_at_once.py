@@ -16,10 +16,10 @@ class _RanAtOnce:
 
     done = True
 
-    def __init__(self, runtime: RunsAtOnce, batch: StepBatch) -> None:
+    def __init__(self, runtime: RunsAtOnce, plan: StepPlan) -> None:
         self._outcome: StepResult | Exception
         try:
-            self._outcome = runtime.run(batch)
+            self._outcome = runtime.sequences.play(plan, runtime.run)
         except Exception as error:
             self._outcome = error
 
@@ -38,8 +38,8 @@ class RunsAtOnce(ABC):
 
     @abstractmethod
     def run(self, batch: StepBatch) -> StepResult:
-        """Run one step."""
+        """Run a body and its head."""
 
     def submit(self, plan: StepPlan) -> Ticket:
         """Run the step; what it raises, the ticket's result raises."""
-        return _RanAtOnce(self, self.sequences.step(plan))
+        return _RanAtOnce(self, plan)

@@ -1,24 +1,31 @@
 """A step's inputs in plain lists: what `derive` and the buffers must give, written without them.
 
-`Sequences` reads plans; `StepBatch` is what they ask for, whole; `padded` is what a program reads
-of it. Tests that write a step down as a batch run it by `plan_of`.
+`Sequences` reads plans; `StepBatch` is what a body and its head read, whole; `padded` is what a
+program reads of it. Tests that write a step down as a batch run it by `plan_of`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from lostwax.ir.contract.program import HEADS, Bucket, Entry, Head, Segment
-from lostwax.ir.contract.step import STEP_INPUTS, TRASH_PAGE, input_shape, inputs_of
+from lostwax.ir.contract.step import (
+    STEP_INPUTS,
+    TRASH_PAGE,
+    StepResult,
+    input_shape,
+    inputs_of,
+)
 from lostwax.ir.contract.step_plan import Span, StepPlan, append_span
 from lostwax.ir.contract.step_state import Enter
 
 
 class StepBatch(msgspec.Struct, kw_only=True):
-    """One step with all that it reads: real rows only, fields as in STEP_INPUTS.
+    """A body's and a head's rows with all that they read, fields as in STEP_INPUTS: no padding.
 
     `seeds`, `counters`, `temperature`, `targets` and `top_p` have one entry a logit row.
     """
@@ -40,13 +47,40 @@ class StepBatch(msgspec.Struct, kw_only=True):
     head: Head = "pick"
 
 
+Run = Callable[[StepBatch], StepResult]
+"""Runs a batch: an id a logit row, and what else a test wants to know."""
+
+
 @dataclass(slots=True)
 class _Sequence:
-    pages: list[int]
     enter: Enter
+    pages: list[int]
+    length: int
+    tokens: list[int]
+    """Those that follow."""
 
     def slot(self, position: int, page_tokens: int) -> int:
         return self.pages[position // page_tokens] * page_tokens + position % page_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Rows of one sequence, from `start` on; -1 for a row without a token."""
+
+    owner: _Sequence
+    start: int
+    tokens: list[int]
+    hidden: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Logit:
+    """A row whose logits are those of the token at position `about`, with its target."""
+
+    owner: _Sequence
+    row: int
+    about: int
+    target: int = -1
 
 
 class Sequences:
@@ -54,44 +88,124 @@ class Sequences:
 
     def __init__(self, page_tokens: int) -> None:
         self._page_tokens = page_tokens
-        self._rows: dict[int, _Sequence] = {}
+        self.rows: dict[int, _Sequence] = {}
+
+    def play(self, plan: StepPlan, run: Run) -> StepResult:
+        """Change the state as the plan says, and run its step with its drafts."""
+        batch, groups = self._open(plan)
+        result = run(batch)
+        ids = dict(zip(batch.logit_rows, result.ids, strict=True))
+        scored = {batch.logit_rows[number] for number in _rows(plan.scored)}
+        behind = iter(plan.behind)
+        next_groups, logits = list[_Group](), list[_Logit]()
+        row = 0
+        for group in groups:
+            mine = range(row, row + len(group.tokens))
+            picks = [r for r in mine if r in ids and r not in scored]
+            last = mine.stop - 1
+            if picks:
+                last = picks[0]
+                while last + 1 in picks and group.tokens[last + 1 - row] == ids[last] >= 0:
+                    last += 1
+            owner, follows = group.owner, [ids[last]] if picks else []
+            owner.length = min(group.start + last + 1 - row, owner.enter.limit)
+            owner.tokens = follows
+            if plan.drafts:
+                stands = follows[0] if picks else next(behind)
+                tokens = [*group.tokens[1 : last + 1 - row], stands]
+                limit = owner.enter.limit
+                if max(owner.length, owner.enter.num_prompt) + 1 >= limit:
+                    tokens = []  # no draft will ever be wanted
+                tokens += [-1] * (len(mine) - len(tokens))
+                next_groups.append(_Group(owner, group.start, tokens, list(mine)))
+                if picks:
+                    logits.append(_Logit(owner, last, group.start + last - row + 2))
+            row = mine.stop
+        if plan.drafts:
+            result.drafts = self._draft(plan, run, next_groups, logits)
+        return result
+
+    def _draft(
+        self, plan: StepPlan, run: Run, groups: list[_Group], logits: list[_Logit]
+    ) -> list[list[int]]:
+        """The drafts of each sequence that picks."""
+        head: Head = "pick" if plan.head == "pick" else "sample"
+        made: list[list[int]] = [[] for _ in logits]
+        for number in range(1, plan.drafts + 1):
+            found = run(self._batch("draft", head, groups, logits))
+            if not logits:
+                break
+            groups, before = [], logits
+            logits = []
+            for i, (logit, token) in enumerate(zip(before, found.ids, strict=True)):
+                owner = logit.owner
+                is_missing = owner.length + number >= owner.enter.limit or owner.tokens[-1] < 0
+                owner.tokens.append(-1 if is_missing else token)
+                made[i].append(owner.tokens[-1])
+                start = min(owner.length + number - 1, owner.enter.limit)
+                groups.append(_Group(owner, start, owner.tokens[-1:], [logit.row]))
+                logits.append(_Logit(owner, i, start + 2))
+        return made
 
     def step(self, plan: StepPlan) -> StepBatch:
-        """Change the state as the plan says and write its step down."""
+        """Change the state as the plan says before its rows see it, and write them down."""
+        return self._open(plan)[0]
+
+    def _open(self, plan: StepPlan) -> tuple[StepBatch, list[_Group]]:
         for enter in plan.entering:
-            self._rows[enter.seq] = _Sequence(list(enter.pages), enter)
+            self.rows[enter.seq] = _Sequence(
+                enter, list(enter.pages), enter.length, list(enter.tokens)
+            )
         for new in plan.new_pages:
-            pages = self._rows[new.seq].pages
+            pages = self.rows[new.seq].pages
             pages += [TRASH_PAGE] * (new.index + 1 - len(pages))
             pages[new.index] = new.page
-        batch = StepBatch(
-            entry=plan.entry, head=plan.head,
-            tokens=list(plan.tokens), hidden_rows=_rows(plan.hidden),
-            positions=[], slots=[], q_starts=[0], kv_lens=[], page_table=[], logit_rows=[],
-            temperature=[], seeds=[], counters=[], targets=[], top_p=[],
-        )  # fmt: skip
-        owners: list[_Sequence] = []
-        for seq, start, count in zip(plan.seqs, plan.starts, plan.counts, strict=True):
-            owner = self._rows[seq]
-            for position in range(start, start + count):
-                owners.append(owner)
-                batch.positions.append(position)
-                batch.slots.append(owner.slot(position, self._page_tokens))
-            batch.q_starts.append(len(owners))
-            batch.kv_lens.append(start + count)
-            batch.page_table.append(list(owner.pages))
-        assert len(owners) == len(plan.tokens)
+        groups: list[_Group] = []
+        row, of_row = 0, list[tuple[_Sequence, int]]()
+        for seq, count in zip(plan.seqs, plan.counts, strict=True):
+            owner = self.rows[seq]
+            if plan.entry == "extend":
+                tokens = list(plan.tokens[row : row + count])
+            else:
+                tokens = [*owner.tokens, *[-1] * count][:count]
+            groups.append(_Group(owner, owner.length, tokens, []))
+            of_row += [(owner, owner.length + i) for i in range(count)]
+            row += count
         targets = dict(zip(_rows(plan.scored), plan.targets, strict=True))
-        for number, row in enumerate(_rows(plan.logits)):
-            enter, target = owners[row].enter, targets.get(number)
-            # The logits of position p are about token p + 1, those of a draft row about p + 2.
-            about = batch.positions[row] + (2 if plan.entry == "draft" else 1)
-            batch.logit_rows.append(row)
-            batch.temperature.append(enter.temperature if target is None else 0.0)
-            batch.top_p.append(enter.top_p if target is None else 1.0)
+        logits: list[_Logit] = []
+        for number, wanted in enumerate(_rows(plan.logits)):
+            owner, position = of_row[wanted]
+            logits.append(_Logit(owner, wanted, position + 1, targets.get(number, -1)))
+        return self._batch(plan.entry, plan.head, groups, logits), groups
+
+    def _batch(
+        self, entry: Entry, head: Head, groups: list[_Group], logits: list[_Logit]
+    ) -> StepBatch:
+        batch = StepBatch(
+            entry=entry, head=head, tokens=[], positions=[], slots=[], q_starts=[0], kv_lens=[],
+            page_table=[], logit_rows=[], temperature=[], seeds=[], counters=[], targets=[],
+            top_p=[], hidden_rows=[],
+        )  # fmt: skip
+        for group in groups:
+            owner, end = group.owner, group.start
+            for position, token in enumerate(group.tokens, group.start):
+                is_real = token >= 0 and position < owner.enter.limit
+                batch.tokens.append(token if is_real else -1)
+                batch.positions.append(position if is_real else -1)
+                batch.slots.append(owner.slot(position, self._page_tokens) if is_real else 0)
+                end += is_real
+            batch.hidden_rows += group.hidden
+            batch.q_starts.append(len(batch.tokens))
+            batch.kv_lens.append(end)
+            batch.page_table.append(list(owner.pages))
+        for logit in logits:
+            enter, is_scored = logit.owner.enter, logit.target >= 0
+            batch.logit_rows.append(logit.row)
+            batch.temperature.append(0.0 if is_scored else enter.temperature)
+            batch.top_p.append(1.0 if is_scored else enter.top_p)
             batch.seeds.append(enter.seed)
-            batch.counters.append(max(about - enter.num_prompt, 0))
-            batch.targets.append(-1 if target is None else target)
+            batch.counters.append(max(logit.about - enter.num_prompt, 0))
+            batch.targets.append(logit.target)
         return batch
 
 
@@ -124,15 +238,13 @@ def padded(
 
 def plan_of(batch: StepBatch, page_tokens: int = 64) -> StepPlan:
     """A plan that gives exactly this batch: its requests enter with all that it says of them."""
+    assert batch.entry != "draft", "drafts follow a step"
     entering: list[Enter] = []
-    logits, scored, hidden = list[Span](), list[Span](), list[Span]()
-    behind = 2 if batch.entry == "draft" else 1
+    logits, scored = list[Span](), list[Span]()
     for number, (row, target) in enumerate(zip(batch.logit_rows, batch.targets, strict=True)):
         append_span(logits, row, 1)
         append_span(scored, number, int(target >= 0))
-    for row in batch.hidden_rows:
-        append_span(hidden, row, 1)
-    starts = [batch.positions[row] for row in batch.q_starts[:-1]]
+    is_extend = batch.entry == "extend"
     for i, (first, end) in enumerate(zip(batch.q_starts, batch.q_starts[1:], strict=False)):
         mine = [n for n, row in enumerate(batch.logit_rows) if first <= row < end]
         last = mine[-1] if mine else None
@@ -141,30 +253,30 @@ def plan_of(batch: StepBatch, page_tokens: int = 64) -> StepPlan:
             Enter(
                 seq=1 + i,
                 pages=tuple(batch.page_table[i]),
-                length=starts[i],
+                length=batch.positions[first],
                 limit=batch.kv_lens[i],
                 num_prompt=0
                 if last is None
-                else batch.positions[batch.logit_rows[last]] + behind - batch.counters[last],
+                else batch.positions[batch.logit_rows[last]] + 1 - batch.counters[last],
                 temperature=batch.temperature[last] if picks and last is not None else 0.0,
                 top_p=batch.top_p[last] if picks and last is not None else 1.0,
                 seed=0 if last is None else batch.seeds[last],
+                tokens=() if is_extend else tuple(batch.tokens[first:end]),
             )
         )
     plan = StepPlan(
         entry=batch.entry,
         head=batch.head,
         seqs=tuple(range(1, 1 + len(batch.kv_lens))),
-        starts=tuple(starts),
         counts=tuple(
             end - first for first, end in zip(batch.q_starts, batch.q_starts[1:], strict=False)
         ),
-        tokens=tuple(batch.tokens),
+        ends=tuple(batch.kv_lens),
+        tokens=tuple(batch.tokens) if is_extend else (),
         entering=tuple(entering),
         logits=tuple(logits),
         scored=tuple(scored),
         targets=tuple(target for target in batch.targets if target >= 0),
-        hidden=tuple(hidden),
     )
     assert Sequences(page_tokens).step(plan) == batch, "no plan gives this batch"
     return plan

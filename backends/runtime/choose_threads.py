@@ -13,9 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median_low
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from lostwax.ir.contract.program import Entry
 from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.ir.contract.step_state import Enter
 
@@ -174,17 +173,24 @@ def _steps(limits: RuntimeLimits) -> list[tuple[str, StepPlan]]:
     return found
 
 
-def _plan(entry: Entry, positions: range, reqs: int, limits: RuntimeLimits) -> StepPlan:
+def _plan(
+    entry: Literal["extend", "decode"], positions: range, reqs: int, limits: RuntimeLimits
+) -> StepPlan:
     """`positions` of each of `reqs` requests, in pages 1, 2, …; the last rows' logits."""
     length, end = len(positions), positions.stop
     pages = tuple(range(1, 1 + -(-end // limits.page_tokens)))
     seqs = tuple(range(1, 1 + reqs))
+    tokens = [7 * row % limits.vocab_size for row in range(reqs * length)]
+    is_decode = entry == "decode"
     return StepPlan(
         entry=entry,
         seqs=seqs,
-        starts=(positions.start,) * reqs,
         counts=(length,) * reqs,
-        tokens=tuple(7 * row % limits.vocab_size for row in range(reqs * length)),
-        entering=tuple(Enter(seq, pages, positions.start, end, end) for seq in seqs),
+        ends=(end,) * reqs,
+        tokens=() if is_decode else tuple(tokens),
+        entering=tuple(
+            Enter(seq, pages, positions.start, end, end, tokens=(token,) if is_decode else ())
+            for seq, token in zip(seqs, tokens, strict=False)
+        ),
         logits=tuple((seq * length - 1, 1) for seq in seqs),
     )

@@ -1,4 +1,4 @@
-"""Makes a step's inputs from its plan and the sequences' state. Knows no bucket and no padding.
+"""Makes a body's inputs from its rows and the sequences' state. Knows no bucket and no padding.
 
 The time follows the rows and what changes, never the context: page lists stay where they are, and
 a program's buffers take over those rows alone that they do not hold yet.
@@ -6,81 +6,88 @@ a program's buffers take over those rows alone that they do not hold yet.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lostwax.backends.runtime.state_table import StateTable
-from lostwax.ir.contract.step_plan import Span, StepPlan
+from lostwax.ir.contract.step import TRASH_PAGE
+from lostwax.ir.contract.step_state import NO_TOKEN
 
 
 @dataclass(frozen=True, slots=True)
 class StepInputs:
-    """A step's real rows: 1-D arrays by name, as STEP_INPUTS says, but for the page table, which
-    has a row of `state.pages` for each of `seqs`."""
+    """A body's rows and those of its head: 1-D arrays by name, as STEP_INPUTS says, but for the
+    page table, which has a row of `state.pages` for each of `seqs`."""
 
     values: dict[str, Any]  # arrays of two dtypes
     seqs: Any
     state: StateTable
 
 
-def derive(plan: StepPlan, state: StateTable, page_tokens: int) -> StepInputs:
-    """Change the state as the plan says, and make the inputs of the step's body and head."""
-    state.change(plan)
-    seqs, starts, counts = (
-        np.array(values, np.int32) for values in (plan.seqs, plan.starts, plan.counts)
-    )
-    ends = starts + counts
-    q_starts = np.zeros(len(seqs) + 1, np.int32)
-    np.cumsum(counts, out=q_starts[1:])
-    rows, positions = seqs, starts  # of a row each
-    if len(plan.tokens) != len(seqs):
-        rows = seqs.repeat(counts)
-        positions = np.arange(len(rows), dtype=np.int32) + (starts - q_starts[:-1]).repeat(counts)
-    page, offset = np.divmod(positions, page_tokens)
-    values: dict[str, Any] = {
-        "tokens": np.array(plan.tokens, np.int32),
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of a body, flat over `seqs`: i32 arrays.
+
+    Those of sequence i are q_starts[i] .. q_starts[i + 1] - 1, at positions starts[i] and on; one
+    without a token has NO_TOKEN. A draft body's continue `hidden_rows` of the hidden state.
+    """
+
+    seqs: Any
+    starts: Any
+    q_starts: Any
+    tokens: Any
+    hidden_rows: Any
+
+    @property
+    def owners(self) -> Any:
+        """Which of `seqs` each row is of."""
+        count = len(self.seqs)
+        if len(self.tokens) == count:
+            return np.arange(count, dtype=np.int32)
+        return np.arange(count, dtype=np.int32).repeat(np.diff(self.q_starts))
+
+
+def derive(rows: Rows, state: StateTable, page_tokens: int) -> dict[str, Any]:
+    """The body's inputs. A row without a token, or at or behind its sequence's limit, gets what
+    padding has."""
+    owners = rows.owners
+    seqs = rows.seqs[owners]
+    positions = np.arange(len(seqs), dtype=np.int32) + (rows.starts - rows.q_starts[:-1])[owners]
+    tokens = rows.tokens
+    is_real = (tokens != NO_TOKEN) & (positions < state.fields["limit"][seqs])
+    if is_real.all():
+        kv_lens = rows.starts + rows.q_starts[1:] - rows.q_starts[:-1]
+        page, offset = np.divmod(positions, page_tokens)
+        slots = state.pages[seqs, page] * page_tokens + offset
+    else:
+        kv_lens = rows.starts + np.add.reduceat(is_real, rows.q_starts[:-1], dtype=np.int32)
+        page, offset = np.divmod(np.where(is_real, positions, 0), page_tokens)
+        slots = np.where(is_real, state.pages[seqs, page], TRASH_PAGE) * page_tokens
+        slots += np.where(is_real, offset, 0)
+        tokens = np.where(is_real, tokens, NO_TOKEN)
+        positions = np.where(is_real, positions, -1)
+    return {
+        "tokens": tokens,
         "positions": positions,
-        "slots": state.pages[rows, page] * page_tokens + offset,
-        "q_starts": q_starts,
-        "kv_lens": ends,
-        "hidden_rows": _rows_of(plan.hidden),
+        "slots": slots,
+        "q_starts": rows.q_starts,
+        "kv_lens": kv_lens,
+        "hidden_rows": rows.hidden_rows,
     }
-    if plan.logits:
-        values |= _of_logits(plan, state, rows, positions)
-    if plan.entry != "draft":
-        state.fields["length"][seqs] = ends
-    return StepInputs(values, seqs, state)
 
 
-def _of_logits(plan: StepPlan, state: StateTable, rows: Any, positions: Any) -> dict[str, Any]:
-    """Inputs of the head; `rows` are the sequences of the step's rows."""
-    logit_rows = _rows_of(plan.logits)
-    seqs, fields = rows[logit_rows], state.fields
-    temperature, top_p = fields["temperature"][seqs], fields["top_p"][seqs]
-    targets = np.full(len(seqs), -1, np.int32)
-    if plan.scored:
-        scored = _rows_of(plan.scored)
-        targets[scored] = plan.targets
-        temperature[scored], top_p[scored] = 0, 1  # nobody asks what they pick
-    # A draft row holds the token behind its position, and picks the one behind that.
-    behind = 2 if plan.entry == "draft" else 1
+def derive_logits(logit_rows: Any, seqs: Any, about: Any, state: StateTable) -> dict[str, Any]:
+    """The head's inputs for rows of sequences `seqs` whose logits are those of the token at
+    position `about`: i32 arrays [R]."""
+    fields = state.fields
     return {
         "logit_rows": logit_rows,
-        "temperature": temperature,
-        "top_p": top_p,
+        "temperature": fields["temperature"][seqs],
+        "top_p": fields["top_p"][seqs],
         "seeds": fields["seed"][seqs],
         # Counting outputs makes a token's noise independent of chunks, drafts and neighbours.
-        "counters": np.maximum(positions[logit_rows] + behind - fields["num_prompt"][seqs], 0),
-        "targets": targets,
+        "counters": np.maximum(about - fields["num_prompt"][seqs], 0),
+        "targets": np.full(len(seqs), -1, np.int32),
     }
-
-
-def _rows_of(spans: Sequence[Span]) -> Any:
-    """The rows of all spans, in order."""
-    ranges = [np.arange(first, first + count, dtype=np.int32) for first, count in spans]
-    if len(ranges) == 1:
-        return ranges[0]
-    return np.concatenate(ranges) if ranges else np.empty(0, np.int32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,21 @@ from lostwax.backends.runtime.bound_program import BoundProgram, Memory, PlaneBu
 from lostwax.backends.runtime.checkpoint_content import require_content
 from lostwax.backends.runtime.choose_threads import StepThreads, choose_threads
 from lostwax.backends.runtime.default_pages import default_pages
-from lostwax.backends.runtime.derive import StepInputs, derive
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.input_layout import input_bytes
 from lostwax.backends.runtime.load_weights import WeightBuffers, load_weights
 from lostwax.backends.runtime.ranks import Ranks
+from lostwax.backends.runtime.replay_step import StepReplay
 from lostwax.backends.runtime.require_packages import require_packages
-from lostwax.backends.runtime.result_copy import ReadRows
 from lostwax.backends.runtime.state_table import StateTable
 from lostwax.backends.runtime.step_buffers import InputMemory
+from lostwax.backends.runtime.step_programs import (
+    RuntimeLimits,
+    Stage,
+    StepError,
+    StepPrograms,
+)
+from lostwax.backends.runtime.step_rows import StepRows
 from lostwax.backends.runtime.ticket import Started, StepTicket
 from lostwax.backends.runtime.usable_cores import usable_threads
 from lostwax.ir.contract.artifact import Manifest, ProgramRef
@@ -36,23 +42,6 @@ from lostwax.ir.contract.step_plan import StepPlan
 
 ONE_THREAD_BYTES = 1 << 30
 """Weights of less are made by one thread, at about a gigabyte a second."""
-
-
-class StepError(ValueError):
-    """No program of the artifact fits the step; the message gives its size and the limits."""
-
-
-class RuntimeLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """The artifact's limits with the number of cache pages of this process (page 0 is trash)."""
-
-    max_tokens: int
-    max_reqs: int
-    max_context: int
-    max_score_rows: int
-    page_tokens: int
-    vocab_size: int
-    max_drafts: int
-    num_pages: int
 
 
 class Runtime:
@@ -76,7 +65,9 @@ class Runtime:
         self._bound: dict[str, BoundProgram] = {}
         self.memory = _allocate(reader.manifest, driver, weights, num_pages)
         max_pages = -(-self.limits.max_context // self.limits.page_tokens)
-        self.state = StateTable(self.limits.max_reqs, max_pages)
+        self.state = StateTable(self.limits.max_reqs, max_pages, self.limits.max_drafts)
+        self.programs = StepPrograms(reader.manifest.programs, self.limits)
+        self._run_stages = StepReplay(driver, ranks)
         self._threads: StepThreads | None = None
         self._last: StepTicket | None = None
         target = reader.manifest.target
@@ -84,38 +75,6 @@ class Runtime:
             for ref in reader.manifest.programs:
                 if ref.segment in target.graph_segments:
                     self.bound(ref)
-
-    def pick(self, plan: StepPlan) -> tuple[ProgramRef, ...]:
-        """The body and, where rows are asked for, the head of a step: the first ones, in the
-        manifest's order, that admit it. A head is replayed where there are more rows than it takes.
-
-        Raises StepError where no program fits.
-        """
-        body = self._pick_body(plan)
-        return (body, self._pick_head(plan)) if plan.logits else (body,)
-
-    def _pick_head(self, plan: StepPlan) -> ProgramRef:
-        heads = [ref for ref in self.manifest.programs if ref.segment == plan.head]
-        if not heads:
-            raise StepError(f"the artifact has no head {plan.head!r}; recompile it")
-        count = plan.num_logits
-        return next((ref for ref in heads if ref.bucket.rows >= count), heads[-1])
-
-    def _pick_body(self, plan: StepPlan) -> ProgramRef:
-        facts = plan.facts
-        pages = -(-facts.max_kv // self.limits.page_tokens)
-        for ref in self.manifest.programs:
-            b = ref.bucket
-            if (
-                ref.segment == plan.entry
-                and facts.total_q <= b.tokens
-                and (ref.segment != "decode" or facts.max_q <= b.rows_a_req)
-                and facts.num_reqs <= b.reqs
-                and pages <= b.pages
-                and ref.guard.holds(facts)
-            ):
-                return ref
-        raise StepError(f"no {plan.entry} program fits {facts} with {self.limits}")
 
     def bound(self, ref: ProgramRef) -> BoundProgram:
         """The program over this process's memory, bound at first use (graphs: at load)."""
@@ -137,13 +96,13 @@ class Runtime:
         Raises StepError, before anything is changed, where no program fits or the plan does not
         suit the state that the steps before it left.
         """
-        refs = self.pick(plan)
+        stages = self.programs.pick(plan)
         if refusal := self.state.refusal(plan):
             raise StepError(f"the {plan.entry} step is refused: {refusal}")
 
         def start() -> Started:
-            self.ranks.tell(tuple(ref.file for ref in refs), plan)
-            return self._replay(refs, plan)
+            self.ranks.tell(tuple(tuple(ref.file for ref in stage) for stage in stages), plan)
+            return self._replay(stages, plan)
 
         self._last = StepTicket(self._last, start, self.ranks.fail)
         return self._last
@@ -156,7 +115,8 @@ class Runtime:
         """On ranks but the first: run what rank 0 tells, until it dismisses them."""
         refs = {ref.file: ref for ref in self.manifest.programs}
         while (told := self.ranks.receive()) is not None:
-            self._replay([refs[file] for file in told.programs], told.plan).mark.wait()
+            stages = [tuple(refs[file] for file in stage) for stage in told.stages]
+            self._replay(stages, told.plan).mark.wait()
 
     def choose_threads(self) -> StepThreads | None:
         """Time steps on some numbers of threads and use the best from now on; return the choice.
@@ -176,39 +136,16 @@ class Runtime:
         )
         return self._threads
 
-    def _replay(self, refs: Sequence[ProgramRef], plan: StepPlan) -> Started:
-        """Enqueue a step's body, and its head over all rows that are asked for."""
+    def _replay(self, stages: Sequence[Stage], plan: StepPlan) -> Started:
+        """Run a step's body and head, and those of its drafts."""
         if self._threads is not None:
             # Each time, since torch keeps the number by thread, and steps may come from several.
-            torch.set_num_threads(self._threads.of(len(plan.tokens)))
-        body, *heads = map(self.bound, refs)
-        inputs = derive(plan, self.state, self.limits.page_tokens)
-        result = StepResult(program=body.program.name)
-        reads: list[ReadRows] = []
+            torch.set_num_threads(self._threads.of(plan.num_rows))
+        bound = [tuple(map(self.bound, stage)) for stage in stages]
+        rows = StepRows(plan, self.state, self.limits.page_tokens)
         with torch.inference_mode():
-            body.step.fill(inputs)
-            body.replay()
-            for head in heads:
-                result.head = head.program.name
-                reads += _replay_head(head, inputs, plan.num_logits)
-
-        def read() -> StepResult:
-            for rows in reads:
-                for name, values in rows().items():
-                    getattr(result, name).extend(values)
-            return result
-
-        return Started(self._driver.mark(), read)
-
-
-def _replay_head(head: BoundProgram, inputs: StepInputs, count: int) -> Iterator[ReadRows]:
-    """Replay a head as often as `count` rows want, and bring each slice's results to the host."""
-    most = head.program.bucket.rows
-    for start in range(0, count, most):
-        stop = min(start + most, count)
-        head.step.fill(inputs, slice(start, stop))
-        head.replay()
-        yield head.results.start(stop - start)
+            result = self._run_stages(bound, rows, plan)
+        return Started(self._driver.mark(), lambda: result)
 
 
 def _allocate(manifest: Manifest, driver: Driver, weights: WeightBuffers, num_pages: int) -> Memory:

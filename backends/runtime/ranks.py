@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -48,9 +49,10 @@ class RankError(RuntimeError):
 
 
 class Told(msgspec.Struct, frozen=True):
-    """One step as rank 0 tells it: the files of the programs that it picked, and its plan."""
+    """One step as rank 0 tells it: its plan, and the files of the programs that it picked, a body
+    with its head a stage."""
 
-    programs: tuple[str, ...]
+    stages: tuple[tuple[str, ...], ...]
     plan: StepPlan
 
 
@@ -93,13 +95,24 @@ class Ranks:
                 "the ranks loaded different artifacts or numbers of pages; give all the same"
             )
 
-    def tell(self, programs: tuple[str, ...], plan: StepPlan) -> None:
+    def tell(self, stages: tuple[tuple[str, ...], ...], plan: StepPlan) -> None:
         """On rank 0: let the others run this step too. Raises RankError after a failed step."""
         if self._control is None:
             return
         if self._failed:
             raise RankError("the ranks are out of step since a step failed; restart the engine")
-        self._send(msgspec.msgpack.encode(Told(programs, plan)))
+        self._send(msgspec.msgpack.encode(Told(stages, plan)))
+
+    def agree(self, ids: Any) -> Any:
+        """The first rank's ids on every rank: i32 [R], what this one picked.
+
+        Ranks sum in other orders, so that their last bits, and then their picks, may differ.
+        """
+        if self._control is None or not len(ids):
+            return ids
+        shared = torch.from_numpy(ids)
+        self._broadcast(shared)
+        return shared.numpy()
 
     def fail(self) -> None:
         """A told step failed on this rank: others may be at any place in it."""

@@ -7,21 +7,23 @@ from typing import Any
 import numpy as np
 
 from lostwax.ir.contract.step_plan import StepPlan
-from lostwax.ir.contract.step_state import NO_SEQ, STEP_STATE
+from lostwax.ir.contract.step_state import NO_SEQ, STEP_STATE, Enter
 
 NUMPY_DTYPES = {"i32": np.int32, "f32": np.float32}
 
 
 class StateTable:
-    """State of `max_reqs` sequences of at most `max_pages` pages each."""
+    """State of `max_reqs` sequences of at most `max_pages` pages and `max_drafts` drafts each."""
 
-    def __init__(self, max_reqs: int, max_pages: int) -> None:
+    def __init__(self, max_reqs: int, max_pages: int, max_drafts: int = 0) -> None:
         self.max_reqs = max_reqs
         self.max_pages = max_pages
-        # arrays of two dtypes: [max_reqs + 1] or [max_reqs + 1, max_pages]
+        self.max_drafts = max_drafts
+        sizes = {"P": max_pages, "D": max_drafts + 1}
+        # arrays of two dtypes: [max_reqs + 1] or [max_reqs + 1, P or D]
         self.fields: dict[str, Any] = {}
         for name, field in STEP_STATE.items():
-            shape = (max_reqs + 1, *(max_pages for _ in field.dims))
+            shape = (max_reqs + 1, *(sizes[dim] for dim in field.dims))
             self.fields[name] = np.full(shape, field.padding, NUMPY_DTYPES[field.dtype])
         self.pages: Any = self.fields["pages"]
         self.page_marks = np.zeros(max_reqs + 1, np.int64)
@@ -31,17 +33,35 @@ class StateTable:
     def refusal(self, plan: StepPlan) -> str:
         """Why the plan does not suit this state, empty where it does. Nothing is changed."""
         for enter in plan.entering:
-            if not NO_SEQ < enter.seq <= self.max_reqs:
-                return f"sequence {enter.seq} enters; there are 1 to {self.max_reqs}"
-            if len(enter.pages) > self.max_pages:
-                return f"{len(enter.pages)} pages enter; a sequence has {self.max_pages} at most"
+            if why := self._refusal_to_enter(enter):
+                return why
         if len(set(plan.seqs)) != len(plan.seqs):
             return "a sequence has rows at two places of the step"
         if min(plan.seqs) <= NO_SEQ or max(plan.seqs) > self.max_reqs:
             return f"rows of a sequence outside 1 to {self.max_reqs}"
+        if min(plan.counts) < 1:
+            return "a sequence of the step has no rows"
+        if plan.entry == "extend" and len(plan.tokens) != plan.num_rows:
+            return f"{len(plan.tokens)} tokens come for {plan.num_rows} rows"
+        if not 0 <= plan.drafts <= self.max_drafts:
+            return f"{plan.drafts} drafts are asked for; there are {self.max_drafts} at most"
+        return self._refusal_of_rows(plan)
+
+    def _refusal_to_enter(self, enter: Enter) -> str:
+        if not NO_SEQ < enter.seq <= self.max_reqs:
+            return f"sequence {enter.seq} enters; there are 1 to {self.max_reqs}"
+        if len(enter.pages) > self.max_pages:
+            return f"{len(enter.pages)} pages enter; a sequence has {self.max_pages} at most"
+        if len(enter.tokens) > 1 + self.max_drafts:
+            return f"{len(enter.tokens)} tokens follow; there are {1 + self.max_drafts} at most"
+        return ""
+
+    def _refusal_of_rows(self, plan: StepPlan) -> str:
+        """An extend step's rows are real ones; a decode step's may lie behind the limit."""
+        if plan.entry == "decode":
+            most = 1 + self.max_drafts
+            return f"a sequence has more than {most} rows" if max(plan.counts) > most else ""
         seqs = np.array(plan.seqs, np.int32)
-        starts = np.array(plan.starts, np.int32)
-        ends = starts + np.array(plan.counts, np.int32)
         lengths, limits = self.fields["length"][seqs], self.fields["limit"][seqs]
         if plan.entering:
             at = {seq: i for i, seq in enumerate(plan.seqs)}
@@ -49,19 +69,21 @@ class StateTable:
                 if enter.seq in at:
                     lengths[at[enter.seq]] = enter.length
                     limits[at[enter.seq]] = enter.limit
-        if plan.entry != "draft" and (starts > lengths).any():
-            return "rows start behind the cached ones, which leaves a hole"
-        return "rows lie at or behind their sequence's limit" if (ends > limits).any() else ""
+        ends = lengths + np.array(plan.counts, np.int32)
+        if (ends > limits).any():
+            return "rows lie at or behind their sequence's limit"
+        return ""
 
     def change(self, plan: StepPlan) -> None:
         """Write what the plan changes before its rows see the state."""
         for enter in plan.entering:
             for name, array in self.fields.items():
-                if name != "pages":
+                if STEP_STATE[name].dims:
+                    row, values = array[enter.seq], getattr(enter, name)
+                    row[: len(values)] = values
+                    row[len(values) :] = STEP_STATE[name].padding
+                else:
                     array[enter.seq] = getattr(enter, name)
-            row, count = self.pages[enter.seq], len(enter.pages)
-            row[:count] = enter.pages
-            row[count:] = STEP_STATE["pages"].padding
             self._mark(enter.seq)
         for new in plan.new_pages:
             self.pages[new.seq, new.index] = new.page

@@ -113,13 +113,15 @@ class StepOp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepResult(msgspec.Struct, kw_only=True):
-    """What a step gives, one entry a logit row. Only the head `score` fills score fields."""
+    """What a step gives, one entry a logit row. Only the head `score` fills score fields. `drafts`
+    has an entry a sequence that picked: the drafts that follow, -1 where one is missing."""
 
     ids: list[int] = []
     logprobs: list[float] = []
     target_logprobs: list[float] = []
     top_ids: list[list[int]] = []
     top_logprobs: list[list[float]] = []
+    drafts: list[list[int]] = []
     program: str = ""
     head: str = ""
     """Names of the body's and the head's program, this empty without logit rows."""

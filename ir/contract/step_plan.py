@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
-from lostwax.ir.contract.program import Entry, Head, StepFacts
+from lostwax.ir.contract.program import Head, StepFacts
 from lostwax.ir.contract.step_state import Enter
 
 Span = tuple[int, int]
@@ -22,29 +24,42 @@ class NewPage(msgspec.Struct, frozen=True, array_like=True):
 class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
     """A step over the sequences' state. Rows are flat over `seqs`, in their order.
 
-    Sequence i has `counts[i]` rows at positions `starts[i]` and on; `starts` are absolute, since
-    after rejected drafts a sequence goes back. `tokens` are the rows' tokens; in a draft step, row
-    t has the token behind its position: MTP's slot i sees token i + 1, and `hidden` are the rows of
-    the hidden state that the rows continue. `logits` are the rows whose logits are wanted. Those of
-    them in `scored` (numbers of logit rows) score the `targets`, one each; all others pick an
-    output. `head` is the least that gives every row what it wants.
+    Sequence i has `counts[i]` rows from its cached length on. Those of an extend step have the
+    `tokens`; those of a decode step the tokens that follow in the state, and none where the state
+    has none. A row at or behind its sequence's limit has no token either. `ends` bound from above
+    how many positions each sequence has behind the step: what guards ask.
 
-    `entering` and `new_pages` change the state before the rows see it; afterwards `length` of every
-    sequence of an extend or decode step is the end of its rows.
+    `logits` are the rows whose logits are wanted. Those of them in `scored` (numbers of logit rows)
+    score the `targets`, one each; all others pick, and are the last rows of their sequence: one in
+    an extend step, all in a decode step. `head` is the least that gives every row what it wants.
+
+    Afterwards a sequence's length is the end of its rows, but for drafts that were not accepted: a
+    row's token behind the first that picks holds if it is what the row before it picked. What
+    follows is the last pick, and up to `drafts` tokens of the MTP layer. That layer sees all rows
+    of a step with drafts; `behind` is then the token behind the last row of each sequence that
+    picks nothing.
+
+    `entering` and `new_pages` change the state before the rows see it.
     """
 
-    entry: Entry
+    entry: Literal["extend", "decode"]
     head: Head = "pick"
     seqs: tuple[int, ...]
-    starts: tuple[int, ...]
     counts: tuple[int, ...]
-    tokens: tuple[int, ...]
+    ends: tuple[int, ...]
+    tokens: tuple[int, ...] = ()
     entering: tuple[Enter, ...] = ()
     new_pages: tuple[NewPage, ...] = ()
     logits: tuple[Span, ...] = ()
     scored: tuple[Span, ...] = ()
     targets: tuple[int, ...] = ()
-    hidden: tuple[Span, ...] = ()
+    drafts: int = 0
+    behind: tuple[int, ...] = ()
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all sequences."""
+        return sum(self.counts)
 
     @property
     def num_logits(self) -> int:
@@ -52,15 +67,21 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
         return sum(count for _, count in self.logits)
 
     @property
+    def num_picking(self) -> int:
+        """Sequences that pick an output."""
+        if self.entry == "decode":
+            return len(self.seqs)
+        return self.num_logits - sum(count for _, count in self.scored)
+
+    @property
     def facts(self) -> StepFacts:
         """What guards may ask about the step."""
-        ends = [start + count for start, count in zip(self.starts, self.counts, strict=True)]
         return StepFacts(
             num_reqs=len(self.seqs),
             max_q=max(self.counts),
-            total_q=len(self.tokens),
-            max_kv=max(ends),
-            total_kv=sum(ends),
+            total_q=self.num_rows,
+            max_kv=max(self.ends),
+            total_kv=sum(self.ends),
         )
 
 

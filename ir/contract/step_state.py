@@ -1,7 +1,7 @@
 """What a running request is to a step: a row of every field below. Knows no plan, no device.
 
 A row is called a sequence (`seq`): 1 .. max_reqs; row 0 is what padding takes. `Enter` writes a
-whole row, whatever it held, so that rows are never cleared. A plan then changes little of it.
+whole row, whatever it held, so that rows are never cleared. A step then changes little of it.
 """
 
 from __future__ import annotations
@@ -15,23 +15,28 @@ from lostwax.ir.contract.step import TRASH_PAGE
 NO_SEQ = 0
 """The row that padding takes; no request gets it."""
 
-Writer = Literal["enter", "plan"]
+NO_TOKEN = -1
+"""Where a token would stand, and none does: a row with it writes nothing that anybody reads."""
+
+Writer = Literal["enter", "plan", "step"]
 
 
 class StateField(msgspec.Struct, frozen=True):
-    """One field: dtype, shape of a row (P is the most pages of a request), what row 0 and the end
-    of a short list hold, and what writes it."""
+    """One field: dtype, shape of a row (P is the most pages of a request, D the tokens that follow:
+    one more than there are drafts at most), what row 0 and the end of a short list hold, and what
+    writes it: `Enter`, a later plan, or the step itself."""
 
     dtype: Literal["i32", "f32"]
-    dims: tuple[Literal["P"], ...]
+    dims: tuple[Literal["P", "D"], ...]
     padding: float
     writers: tuple[Writer, ...]
 
 
 STEP_STATE: dict[str, StateField] = {
     "pages": StateField("i32", ("P",), TRASH_PAGE, ("enter", "plan")),
-    "length": StateField("i32", (), 0, ("enter", "plan")),
+    "length": StateField("i32", (), 0, ("enter", "step")),
     "limit": StateField("i32", (), 0, ("enter",)),
+    "tokens": StateField("i32", ("D",), NO_TOKEN, ("enter", "step")),
     "num_prompt": StateField("i32", (), 0, ("enter",)),
     "temperature": StateField("f32", (), 0, ("enter",)),
     "top_p": StateField("f32", (), 1, ("enter",)),
@@ -39,16 +44,19 @@ STEP_STATE: dict[str, StateField] = {
 }
 """The fields of a sequence.
 
-pages: its cache pages in order, the trash page behind them. length: positions that its extend and
-decode steps have written; rows may start there or before it (rejected drafts are written over),
-never behind. limit: the first position that it may not have. num_prompt: outputs are counted from
-here, so that a token's noise follows neither chunks nor drafts. temperature, top_p, seed: how its
-outputs are picked.
+pages: its cache pages in order, the trash page behind them. length: positions that are cached and
+hold; the rows of a step start there. limit: the first position that it may not have. tokens: what
+stands at position `length` and on, as far as it is known: the last output, then drafts. num_prompt:
+outputs are counted from here, so that a token's noise follows neither chunks nor drafts.
+temperature, top_p, seed: how its outputs are picked.
 """
 
 
 class Enter(msgspec.Struct, frozen=True, array_like=True):
-    """A whole row: a request was admitted. Fields are those of STEP_STATE, and its row."""
+    """A whole row: a request was admitted, or returns. Fields are those of STEP_STATE, and its row.
+
+    `tokens` are empty where the first step brings its rows' tokens.
+    """
 
     seq: int
     pages: tuple[int, ...]
@@ -58,3 +66,4 @@ class Enter(msgspec.Struct, frozen=True, array_like=True):
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    tokens: tuple[int, ...] = ()

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from lostwax.server.engine.commit import commit
-from lostwax.server.engine.draft import draft
+from lostwax.server.engine.commit import Drafting, commit
 from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.messages import (
     Cancel,
@@ -18,7 +17,7 @@ from lostwax.server.engine.messages import (
     Output,
     Submit,
 )
-from lostwax.server.engine.request import Chunk, Req
+from lostwax.server.engine.request import Req
 from lostwax.server.engine.runtime import Runtime, Ticket
 from lostwax.server.engine.scheduler import ScheduledStep, Scheduler
 from lostwax.server.engine.step import plan_step
@@ -33,8 +32,13 @@ class TooManyDrafts(ValueError):
     """More drafts are asked for than the artifact's programs verify."""
 
 
+MAX_DEPTH = 2
+"""Steps in flight between two calls: with one the device never waits for the host; more only wait
+longer for a request's end."""
+
+
 class TooDeep(ValueError):
-    """More steps are to be in flight than today's steps allow."""
+    """More steps are to be in flight than serve any purpose."""
 
 
 class EngineBroken(RuntimeError):
@@ -56,10 +60,6 @@ class EngineCore:
     what a step raised. At most `depth` steps stay in flight between two calls of `step`.
     """
 
-    max_depth = 0
-    """A step's tokens come from the host, so that a deeper engine would leave out the requests that
-    are in flight: correct, and slower than depth 0."""
-
     def __init__(
         self,
         runtime: Runtime,
@@ -75,19 +75,12 @@ class EngineCore:
             )
         self._runtime = runtime
         self._max_drafts = most if drafts is None else drafts
-        # Drafts continue the hidden state, which the next step in flight would have written over.
-        deepest = 0 if self._max_drafts else self.max_depth
-        if not 0 <= depth <= deepest:
-            raise TooDeep(
-                f"depth {depth}: a step needs the tokens of the step before it on the host;"
-                f" the deepest here is {deepest}"
-            )
+        if not 0 <= depth <= MAX_DEPTH:
+            raise TooDeep(f"depth {depth}: ask for 0 to {MAX_DEPTH} steps in flight")
         self._depth = depth
         self._in_flight: deque[_InFlight] = deque()
-        self.scheduler = Scheduler(runtime.limits)
-        self.num_verified = 0  # steps of a request that had drafts
-        self.num_drafted = 0
-        self.num_accepted = 0
+        self.scheduler = Scheduler(runtime.limits, self._max_drafts)
+        self.drafting = Drafting()
         self._num_failed_steps = 0
         self._is_warming_up = False
         self._log = log or FailureLog()
@@ -149,28 +142,21 @@ class EngineCore:
             return self._fail([plan], error)
         self._in_flight.append(_InFlight(plan, ticket))
         for chunk in plan.chunks:
-            chunk.req.in_flight = chunk.req.has_entered = True
+            chunk.req.submitted(chunk, plan.drafts)
         return []
 
     def _commit_oldest(self) -> list[Output | Failed]:
         """Wait for the oldest step in flight and commit it; a failed one fails those behind it."""
         oldest = self._in_flight.popleft()
         plan = oldest.plan
+        for chunk in plan.chunks:
+            chunk.req.came_back(chunk)
         try:
             result = oldest.ticket.result()
-            for chunk in plan.chunks:
-                chunk.req.in_flight = False
-            going_on = [chunk for chunk in plan.chunks if not chunk.req.ended]
-            events = commit(plan, result, self._runtime.facts.eos_token_ids)
-            self._count(going_on)
+            events = commit(plan, result, self._runtime.facts.eos_token_ids, self.drafting)
             self._retire(events)
         except Exception as error:
             return self._fail([plan, *self._abandon()], error)
-        try:
-            if self._max_drafts:
-                draft(plan, self._runtime, self._max_drafts)
-        except Exception as error:
-            return [*events, *self._fail([plan], error)]
         self._num_failed_steps = 0
         return events
 
@@ -178,16 +164,12 @@ class EngineCore:
         """Wait for all steps in flight and use none of their results; return their plans."""
         plans = [each.plan for each in self._in_flight]
         while self._in_flight:
+            each = self._in_flight.popleft()
+            for chunk in each.plan.chunks:
+                chunk.req.came_back(chunk)
             with suppress(Exception):  # it follows from the failure that is logged
-                self._in_flight.popleft().ticket.result()
+                each.ticket.result()
         return plans
-
-    def _count(self, chunks: Sequence[Chunk]) -> None:
-        for chunk in chunks:
-            if chunk.drafts:
-                self.num_verified += 1
-                self.num_drafted += len(chunk.drafts)
-                self.num_accepted += chunk.req.num_cached - chunk.start - 1
 
     def _fail(self, plans: Sequence[ScheduledStep], error: Exception) -> list[Output | Failed]:
         """End the plans' requests that still run, or raise where the device is at fault.
@@ -196,7 +178,8 @@ class EngineCore:
         """
         if self._is_warming_up:
             raise error
-        live = [c.req for plan in plans for c in plan.chunks if not c.req.ended]
+        reqs = {c.req.name: c.req for plan in plans for c in plan.chunks if not c.req.ended}
+        live = list(reqs.values())
         ids = [req.submit.log_id or req.name for req in live]
         self._log(f"the {plans[0].entry} step failed", error, ids)
         self._num_failed_steps += 1

@@ -11,7 +11,7 @@ from lostwax.server.engine.messages import Submit
 
 @dataclass(slots=True)
 class Req:
-    """A request. `num_cached` rows of `tokens` lie in its pages; the rest is still to run.
+    """A request. `num_cached` rows of `tokens` lie in its pages, as far as results have told.
 
     `drafts` are guesses at the tokens behind `tokens`, which the next decode step verifies.
     """
@@ -25,8 +25,18 @@ class Req:
     """Its row of the sequences' state while it runs."""
     has_entered: bool = False
     """Whether that row was written by a step."""
-    in_flight: bool = False
-    """Whether a step of it is submitted and not committed: its next token is not known here."""
+    num_known: int = 0
+    """Tokens that it had when it was admitted: extend steps run their rows."""
+    num_scored: int = 0
+    """Prompt positions before this one are scored, or their step is in flight."""
+    num_in_flight: int = 0
+    """Steps of it that are submitted and not committed."""
+    rows_in_flight: int = 0
+    """Their rows."""
+    picks_in_flight: int = 0
+    """Those of them that give it tokens: one each at least."""
+    drafts_in_flight: int = 0
+    """Drafts that the last of them makes at most."""
     ended: bool = False
 
     def __post_init__(self) -> None:
@@ -48,25 +58,20 @@ class Req:
         return len(self.tokens) - self.num_prompt
 
     @property
-    def num_left(self) -> int:
-        """Rows that must run before the next token is known."""
-        return len(self.tokens) - self.num_cached
+    def num_planned(self) -> int:
+        """Rows that are cached when the steps in flight are done, at most: exactly while they run
+        known tokens, fewer once drafts may be rejected."""
+        return self.num_cached + self.rows_in_flight
 
     @property
     def is_prefilling(self) -> bool:
-        """Whether prompt rows are still to run."""
-        return self.num_cached < self.num_prompt
+        """Whether rows of known tokens are still to be planned."""
+        return self.num_planned < self.num_known
 
     @property
-    def may_draft(self) -> bool:
-        """Whether drafts can still save a step; once they cannot, they never can again."""
-        return self.submit.max_tokens - self.num_output > 1
-
-    def num_drafts(self, most: int) -> int:
-        """Drafts worth making now: the model adds a token of its own behind the accepted ones."""
-        if self.is_prefilling or not self.may_draft:
-            return 0
-        return min(most, self.submit.max_tokens - self.num_output - 1)
+    def may_go_on(self) -> bool:
+        """Whether the steps in flight may leave a token to be generated."""
+        return self.num_output + self.picks_in_flight < self.submit.max_tokens
 
     @property
     def max_rows(self) -> int:
@@ -77,55 +82,80 @@ class Req:
         """Pages that `max_rows` rows need."""
         return -(-self.max_rows // page_tokens)
 
+    def submitted(self, chunk: Chunk, drafts: int) -> None:
+        """A step of it, which makes `drafts` drafts at most, is on its way."""
+        self.has_entered = True
+        self.num_scored = max(self.num_scored, chunk.scored.stop)
+        self.num_in_flight += 1
+        self.rows_in_flight += chunk.count
+        self.picks_in_flight += chunk.picks > 0
+        self.drafts_in_flight = drafts
+
+    def came_back(self, chunk: Chunk) -> None:
+        """That step is done, or failed."""
+        self.num_in_flight -= 1
+        self.rows_in_flight -= chunk.count
+        self.picks_in_flight -= chunk.picks > 0
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Rows `start .. start+length-1` of a request, run in one step; the last are of `drafts`.
+    """`count` rows of a request in one step, of which the last `picks` pick a token each.
 
-    `num_known` is how many tokens the request had when the step was planned. Only what cannot
-    change is read through `req`, so that a result is mapped by what was submitted.
+    Rows of known tokens begin at `start`; those of a decode step begin there at most. What stands
+    behind the positions `scored` is known, and its log-probability is wanted.
     """
 
     req: Req
     start: int
-    length: int
-    num_known: int
-    logit_positions: range
-    """Positions whose logits are wanted: scored prompt positions, then the sampled ones."""
-    drafts: tuple[int, ...] = ()
+    count: int
+    picks: int
+    scored: range
 
     @staticmethod
-    def behind(req: Req, length: int, drafts: tuple[int, ...] = ()) -> Chunk:
-        """The next `length` rows of a request, as it is now."""
-        start, num_known = req.num_cached, len(req.tokens)
-        end = start + length
-        # The last row's logits (with drafts: those of the last rows) pick tokens.
-        samples = end - len(drafts) == num_known and req.submit.max_tokens > 0
-        stop = end if samples or end < num_known else end - 1
-        first = num_known - 1 if samples else stop
-        if req.submit.score_prompt and start < req.num_prompt:
-            first = start
-        return Chunk(req, start, length, num_known, range(first, stop), drafts)
+    def of_known(req: Req, count: int) -> Chunk:
+        """The next `count` rows of known tokens."""
+        start = req.num_planned
+        end = start + count
+        picks = int(end == req.num_known and req.submit.max_tokens > 0)
+        first = max(start, req.num_scored)
+        last = min(end, req.num_prompt - 1) if req.submit.score_prompt else first
+        return Chunk(req, start, count, picks, range(first, max(first, last)))
+
+    @staticmethod
+    def of_next(req: Req) -> Chunk:
+        """The row of the last token, and those of the drafts behind it."""
+        start = req.num_planned
+        drafts = req.drafts_in_flight if req.num_in_flight else len(req.drafts)
+        # Each step in flight adds a row at least: behind the limit none is wanted.
+        least = req.num_cached + req.picks_in_flight
+        count = max(1, min(1 + drafts, req.max_rows - least))
+        return Chunk(req, start, count, count, range(start, start))
 
     @property
     def end(self) -> int:
-        """The first position behind the chunk."""
-        return self.start + self.length
+        """The first position behind the chunk, at most."""
+        return min(self.start + self.count, self.req.max_rows)
 
     @property
-    def tokens(self) -> list[int]:
-        """The rows' tokens."""
-        return [*self.req.tokens[self.start : self.end - len(self.drafts)], *self.drafts]
-
-    @property
-    def is_prefill(self) -> bool:
-        """Whether the rows are the prompt's."""
-        return self.start < self.req.num_prompt
+    def num_logits(self) -> int:
+        """Rows whose logits are wanted."""
+        return len(self.scored) + self.picks
 
     @property
     def head(self) -> Head:
         """The least head that gives the chunk's logit rows what the client wants."""
         submit = self.req.submit
-        if submit.top_logprobs > 0 or (submit.score_prompt and self.is_prefill):
+        if submit.top_logprobs > 0 or self.scored:
             return "score"
         return "sample" if submit.has_nucleus else "pick"
+
+    def num_drafts(self, most: int) -> int:
+        """Drafts worth making behind the step: the model adds a token of its own behind those that
+        it accepts. Behind rows that pick nothing, `most` if any will ever be: their layer must see
+        all rows."""
+        req = self.req
+        if not self.picks:
+            return most if req.submit.max_tokens > 2 else 0
+        outputs = req.num_output + req.picks_in_flight + 1
+        return max(0, min(most, req.submit.max_tokens - outputs - 1))

@@ -21,23 +21,28 @@ from lostwax.server.engine.runtime import Limits
 
 @dataclass(frozen=True, slots=True)
 class ScheduledStep:
-    """The chunks of one step, in row order."""
+    """The chunks of one step, in row order; `drafts` tokens are guessed behind it at most."""
 
     entry: Literal["extend", "decode"]
     chunks: tuple[Chunk, ...]
+    drafts: int = 0
 
     @property
     def head(self) -> Head:
         """The least head that gives all logit rows what they want."""
-        wanted = [HEADS.index(chunk.head) for chunk in self.chunks if chunk.logit_positions]
+        wanted = [HEADS.index(chunk.head) for chunk in self.chunks if chunk.num_logits]
         return HEADS[max(wanted, default=0)]
 
 
 class Scheduler:
-    """Waiting requests in order of arrival, running ones, and the pages that they hold."""
+    """Waiting requests in order of arrival, running ones, and the pages that they hold.
 
-    def __init__(self, limits: Limits) -> None:
+    `max_drafts` tokens are drafted at most for a request between two decode steps.
+    """
+
+    def __init__(self, limits: Limits, max_drafts: int = 0) -> None:
         self.limits = limits
+        self._max_drafts = max_drafts
         self.pages = PageAllocator(limits.num_pages)
         self.waiting: deque[Req] = deque()
         self.running: list[Req] = []
@@ -68,22 +73,32 @@ class Scheduler:
     def remove(self, req: Req) -> None:
         """Forget a finished, failed or cancelled request and free its pages and its row."""
         if req in self.running:
-            self.running.remove(req)
-            heapq.heappush(self._free_seqs, req.seq)
-            req.seq = NO_SEQ
+            self._take_back(req)
         else:
             self.waiting.remove(req)
+        req.ended = True
+
+    def preempt(self, req: Req) -> None:
+        """Take pages and row from a running request; it waits in front, and runs all its tokens
+        again once no step of it is in flight."""
+        self._take_back(req)
+        req.has_entered = False
+        req.num_cached = 0
+        self.waiting.appendleft(req)
+
+    def _take_back(self, req: Req) -> None:
+        self.running.remove(req)
+        heapq.heappush(self._free_seqs, req.seq)
+        req.seq = NO_SEQ
         # At once, steps in flight or not: who gets pages and row writes them in a later step.
         self.pages.release(req.pages, req.name)
         req.pages = []
-        req.ended = True
 
     def schedule(self) -> ScheduledStep | None:
         """The next step, or None when nothing can run."""
         self._admit()
-        ready = self._ready
-        extend = self._plan_extend if any(r.is_prefilling for r in ready) else None
-        decode = self._plan_decode if any(not r.is_prefilling for r in ready) else None
+        extend = self._plan_extend if any(r.is_prefilling for r in self.running) else None
+        decode = self._plan_decode if any(map(_is_decoding, self.running)) else None
         first, second = (extend, decode) if self._last_entry == "decode" else (decode, extend)
         plan = first or second
         if plan is None:
@@ -91,11 +106,6 @@ class Scheduler:
         step = plan()
         self._last_entry = step.entry
         return step
-
-    @property
-    def _ready(self) -> list[Req]:
-        """Running requests whose next rows are known here."""
-        return [req for req in self.running if not req.in_flight]
 
     def check_integrity(self) -> None:
         """Pages and sequences are neither lost nor shared, and every request holds what its rows
@@ -107,6 +117,7 @@ class Scheduler:
             assert req.num_cached <= req.max_rows, f"{req.name} outgrew its pages"
             drafted = len(req.tokens) + len(req.drafts)
             assert not req.drafts or drafted <= req.max_rows, f"{req.name}: drafts need more pages"
+            assert (req.num_in_flight == 0) == (req.rows_in_flight == 0), f"{req.name}: in flight"
         assert not any(req.pages for req in self.waiting), "a waiting request holds pages"
         seqs = sorted([*self._free_seqs, *(req.seq for req in self.running)])
         every = list(range(NO_SEQ + 1, NO_SEQ + 1 + self.limits.max_reqs))
@@ -119,29 +130,39 @@ class Scheduler:
         # Strictly first come, first served: a large request at the head is not overtaken for ever.
         while self.waiting and len(self.running) < self.limits.max_reqs:
             req = self.waiting[0]
+            if req.num_in_flight:  # preempted: what comes back is still to be added to its tokens
+                return
             count = req.max_pages(self.limits.page_tokens)
             if count > self.pages.num_free:
                 return
             req.pages = self.pages.allocate(count, req.name)
             req.seq = heapq.heappop(self._free_seqs)
+            req.num_known = len(req.tokens)
             self.running.append(self.waiting.popleft())
 
     def _plan_extend(self) -> ScheduledStep:
         chunks: list[Chunk] = []
         tokens_left = self.limits.max_tokens
-        for req in self._ready:
+        for req in self.running:
             if not req.is_prefilling or tokens_left == 0:
                 continue
-            length = min(req.num_left, tokens_left)
-            chunks.append(Chunk.behind(req, length))
-            tokens_left -= length
-        return ScheduledStep("extend", tuple(chunks))
+            count = min(req.num_known - req.num_planned, tokens_left)
+            chunks.append(Chunk.of_known(req, count))
+            tokens_left -= count
+        return self._step("extend", chunks)
 
     def _plan_decode(self) -> ScheduledStep:
-        reqs = [req for req in self._ready if not req.is_prefilling]
-        return ScheduledStep("decode", tuple(map(_decode_chunk, reqs)))
+        return self._step(
+            "decode", [Chunk.of_next(req) for req in filter(_is_decoding, self.running)]
+        )
+
+    def _step(self, entry: Literal["extend", "decode"], chunks: list[Chunk]) -> ScheduledStep:
+        drafts = 0
+        if self._max_drafts:
+            drafts = max(chunk.num_drafts(self._max_drafts) for chunk in chunks)
+        return ScheduledStep(entry, tuple(chunks), drafts)
 
 
-def _decode_chunk(req: Req) -> Chunk:
-    """The row of the last token, and those of its drafts."""
-    return Chunk.behind(req, 1 + len(req.drafts), tuple(req.drafts))
+def _is_decoding(req: Req) -> bool:
+    """Whether its next row is that of its last token, known here or not."""
+    return not req.is_prefilling and req.may_go_on

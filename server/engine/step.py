@@ -2,88 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from lostwax.ir.contract.program import Entry, Head
 from lostwax.ir.contract.step_plan import Span, StepPlan, append_span
-from lostwax.ir.contract.step_state import Enter
+from lostwax.ir.contract.step_state import NO_TOKEN, Enter
 from lostwax.server.engine.request import Chunk, Req
 from lostwax.server.engine.scheduler import ScheduledStep
 
 
-class PlanBuilder:
-    """Gathers rows, request by request."""
-
-    def __init__(self, entry: Entry, head: Head) -> None:
-        self._entry: Entry = entry
-        self._head: Head = head
-        self._seqs: list[int] = []
-        self._starts: list[int] = []
-        self._counts: list[int] = []
-        self._tokens: list[int] = []
-        self._entering: list[Enter] = []
-        self._logits: list[Span] = []
-        self._num_logits = 0
-        self._scored: list[Span] = []
-        self._targets: list[int] = []
-        self._hidden: list[Span] = []
-
-    @property
-    def num_rows(self) -> int:
-        """Rows so far."""
-        return len(self._tokens)
-
-    def append_rows(self, req: Req, start: int, tokens: Sequence[int]) -> None:
-        """Add rows of one request at positions `start` and on."""
-        if not req.has_entered:
-            self._entering.append(_enter(req, start))
-        self._seqs.append(req.seq)
-        self._starts.append(start)
-        self._counts.append(len(tokens))
-        self._tokens += tokens
-
-    def want_logits(self, first: int, count: int, targets: Sequence[int] = ()) -> None:
-        """Ask for the logits of rows `first` and on: to score the targets, then to pick outputs."""
-        append_span(self._logits, first, count)
-        append_span(self._scored, self._num_logits, len(targets))
-        self._num_logits += count
-        self._targets += targets
-
-    def continue_hidden(self, first: int, count: int) -> None:
-        """The next `count` rows continue hidden rows `first` and on."""
-        append_span(self._hidden, first, count)
-
-    def plan(self) -> StepPlan:
-        """What was gathered."""
-        return StepPlan(
-            entry=self._entry,
-            head=self._head,
-            seqs=tuple(self._seqs),
-            starts=tuple(self._starts),
-            counts=tuple(self._counts),
-            tokens=tuple(self._tokens),
-            entering=tuple(self._entering),
-            logits=tuple(self._logits),
-            scored=tuple(self._scored),
-            targets=tuple(self._targets),
-            hidden=tuple(self._hidden),
-        )
-
-
 def plan_step(step: ScheduledStep) -> StepPlan:
     """The plan of a step: chunks become consecutive rows, one logit row a wanted position."""
-    builder = PlanBuilder(step.entry, step.head)
+    tokens, behind, targets = list[int](), list[int](), list[int]()
+    logits, scored = list[Span](), list[Span]()
+    num_rows = num_logits = 0
     for chunk in step.chunks:
-        _append_chunk(builder, chunk)
-    return builder.plan()
+        known = chunk.req.tokens
+        if step.entry == "extend":
+            tokens += known[chunk.start : chunk.start + chunk.count]
+            if step.drafts and not chunk.picks:
+                behind.append(_behind(chunk))
+        if chunk.scored:
+            append_span(logits, num_rows + chunk.scored.start - chunk.start, len(chunk.scored))
+            append_span(scored, num_logits, len(chunk.scored))
+            targets += known[chunk.scored.start + 1 : chunk.scored.stop + 1]
+        append_span(logits, num_rows + chunk.count - chunk.picks, chunk.picks)
+        num_rows += chunk.count
+        num_logits += chunk.num_logits
+    return StepPlan(
+        entry=step.entry,
+        head=step.head,
+        seqs=tuple([chunk.req.seq for chunk in step.chunks]),
+        counts=tuple([chunk.count for chunk in step.chunks]),
+        ends=tuple([chunk.end for chunk in step.chunks]),
+        tokens=tuple(tokens),
+        entering=tuple([_enter(c.req, c.start) for c in step.chunks if not c.req.has_entered]),
+        logits=tuple(logits),
+        scored=tuple(scored),
+        targets=tuple(targets),
+        drafts=step.drafts,
+        behind=tuple(behind),
+    )
 
 
-def _append_chunk(builder: PlanBuilder, chunk: Chunk) -> None:
-    req, first_row, wanted = chunk.req, builder.num_rows, chunk.logit_positions
-    builder.append_rows(req, chunk.start, chunk.tokens)
-    # Behind a known token its log-probability is wanted, behind the last one a pick.
-    targets = req.tokens[wanted.start + 1 : min(wanted.stop + 1, chunk.num_known)]
-    builder.want_logits(first_row + wanted.start - chunk.start, len(wanted), targets)
+def _behind(chunk: Chunk) -> int:
+    """The token behind the chunk's last row; the end of a prompt that nothing follows has none."""
+    end = chunk.start + chunk.count
+    return chunk.req.tokens[end] if end < chunk.req.num_known else NO_TOKEN
 
 
 def _enter(req: Req, start: int) -> Enter:

@@ -42,9 +42,8 @@ def test_enter_has_every_field_that_it_writes() -> None:
 
 def _step(seqs: tuple[int, ...], *entering: Enter) -> StepPlan:
     ones = (1,) * len(seqs)
-    starts = (0,) * len(seqs)
     return StepPlan(
-        entry="decode", seqs=seqs, starts=starts, counts=ones, tokens=ones, entering=entering
+        entry="extend", seqs=seqs, counts=ones, ends=ones, tokens=ones, entering=entering
     )
 
 

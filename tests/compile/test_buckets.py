@@ -201,7 +201,7 @@ def test_the_guards_name_decides_no_module() -> None:
 
 
 def test_facts_of_a_plan() -> None:
-    two = msgspec.structs.replace(plan([1, 2, 3], 5), seqs=(1, 2), starts=(5, 38), counts=(1, 2))
+    two = msgspec.structs.replace(plan([1, 2, 3], 5), seqs=(1, 2), counts=(1, 2), ends=(6, 40))
     assert two.facts == StepFacts(num_reqs=2, max_q=2, total_q=3, max_kv=40, total_kv=46)
 
 

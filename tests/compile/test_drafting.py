@@ -125,12 +125,12 @@ def _equal_whatever_is_drafted(runtime: Runtime, count: int, seed: int) -> list[
     """Acceptance of 1, 2 and 3 drafts, after checking the tokens."""
     submits = prompts(count, seed)
     plain = answers(runtime, submits, 0)
-    assert plain.core.num_drafted == 0
+    assert plain.core.drafting.num_drafted == 0
     shares: list[float] = []
     for drafts in (1, 2, 3):
         drafted = answers(runtime, submits, drafts)
         assert drafted.tokens == plain.tokens
-        shares.append(drafted.core.num_accepted / drafted.core.num_drafted)
+        shares.append(drafted.core.drafting.num_accepted / drafted.core.drafting.num_drafted)
     return shares
 
 
@@ -184,7 +184,9 @@ def _halfway(runtime: Runtime, submit: Submit, drafts: int) -> tuple[int, dict[A
     while req.num_output < submit.max_tokens - 4:
         core.step()
         core.scheduler.check_integrity()
-    assert drafts == 0 or core.num_accepted < core.num_drafted, "nothing was rejected"
+    assert drafts == 0 or core.drafting.num_accepted < core.drafting.num_drafted, (
+        "nothing was rejected"
+    )
     others = [p for p in range(NUM_PAGES) if p not in req.pages and p != TRASH_PAGE]
     for (name, _), buffer in runtime.memory.planes.items():
         plane = next(p for p in runtime.manifest.planes if p.name == name)

@@ -39,9 +39,9 @@ def test_a_refused_step_changes_nothing(runtime: Runtime) -> None:
     state = {name: array.copy() for name, array in runtime.state.fields.items()}
     with pytest.raises(StepError, match="no extend program fits"):
         runtime.submit(plan([1] * (runtime.limits.max_tokens + 1), 0))
-    hole = msgspec.structs.replace(plan([1], len(PROMPT) + 1), entering=())
-    with pytest.raises(StepError, match="the decode step is refused: rows start behind"):
-        runtime.submit(hole)
+    over = msgspec.structs.replace(plan([1, 2], len(PROMPT)), entering=())
+    with pytest.raises(StepError, match="the extend step is refused: rows lie at or behind"):
+        runtime.submit(over)
     assert runtime.memory.body_inputs.host.equal(inputs)
     assert all((array == state[name]).all() for name, array in runtime.state.fields.items())
     assert ticket.result().ids == [token]
@@ -53,7 +53,7 @@ def test_a_step_that_fails_raises_from_its_ticket(
 ) -> None:
     step = plan(PROMPT, 0)
     want = runtime.run(step).ids
-    bound = runtime.bound(runtime.pick(step)[0])
+    bound = runtime.bound(runtime.programs.pick(step)[0][0])
 
     def fail() -> None:
         raise ZeroDivisionError("bad")

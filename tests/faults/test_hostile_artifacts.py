@@ -73,9 +73,9 @@ def use_artifact(art: Path, checkpoint: Path, name: str) -> Callable[[], object]
             runtime.run(plan(PROMPT[:1], 40))
             return
         step = plan(PROMPT[:3], 40)
-        body, head = runtime.pick(step)
-        refs = (body, ref) if ref.segment in HEADS else (ref, head)
-        runtime._replay(refs, step)  # pyright: ignore[reportPrivateUsage]  these
+        ((body, head),) = runtime.programs.pick(step)
+        stage = (body, ref) if ref.segment in HEADS else (ref, head)
+        runtime._replay([stage], step)  # pyright: ignore[reportPrivateUsage]  these
 
     def use_all() -> None:
         ArtifactReader(art).verify_all()

@@ -1,13 +1,13 @@
 """Ways to derive a step's inputs wrongly: each must die in the random histories.
 
-A mutant overrides a method of the state or the buffers, or what `derive` gave; never the product's
-source.
+A mutant overrides a method of the state, the buffers or the rows; never the product's source.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from derive_trial import DeriveTrial
 from lostwax.backends.runtime.derive import StepInputs
 from lostwax.backends.runtime.state_table import StateTable
 from lostwax.backends.runtime.step_buffers import StepBuffers
+from lostwax.backends.runtime.step_rows import StepRows
 from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.ir.contract.step_state import STEP_STATE
 
@@ -59,18 +60,56 @@ class NewPagesAreNotSeen(DeriveTrial):
     table = _NoMarkOfNewPages
 
 
-class CountsOutputsByTheLength(DeriveTrial):
+class _CountsByTheLength(StepRows):
     """All rows of a request get the counter of its last one."""
 
-    def derive(self, plan: StepPlan, state: StateTable) -> StepInputs:
-        inputs = super().derive(plan, state)
+    def __init__(self, plan: StepPlan, state: StateTable, page_tokens: int) -> None:
+        super().__init__(plan, state, page_tokens)
         if plan.logits:
+            values = self.inputs.values
             owners = np.repeat(np.arange(len(plan.seqs)), plan.counts)
-            owner = owners[inputs.values["logit_rows"]]
-            ends = inputs.values["kv_lens"][owner] + (plan.entry == "draft")
-            prompts = state.fields["num_prompt"][inputs.seqs[owner]]
-            inputs.values["counters"] = np.maximum(ends - prompts, 0)
-        return inputs
+            owner = owners[values["logit_rows"]]
+            prompts = state.fields["num_prompt"][self.inputs.seqs[owner]]
+            values["counters"] = np.maximum(values["kv_lens"][owner] - prompts, 0)
+
+
+class CountsOutputsByTheLength(DeriveTrial):
+    rows = _CountsByTheLength
+
+
+class _ForgetsThePick(StepRows):
+    """The length grows by the drafts that were accepted, and not by the pick behind them."""
+
+    def advance(self, ids: Any) -> None:
+        super().advance(ids)
+        verified = self._rows.q_starts[1:] - self._rows.q_starts[:-1] > 1
+        self._state.fields["length"][self._rows.seqs[verified]] -= 1
+
+
+class TheLengthLacksThePick(DeriveTrial):
+    rows = _ForgetsThePick
+
+
+class _KeepsDrafts(StepRows):
+    def advance(self, ids: Any) -> None:
+        before = self._state.fields["tokens"].copy()
+        super().advance(ids)
+        self._state.fields["tokens"][:, 1:] = before[:, 1:]
+
+
+class OldDraftsFollow(DeriveTrial):
+    rows = _KeepsDrafts
+
+
+class _DraftsBehindTheLimit(StepRows):
+    def draft(self, ids: Any) -> Any:
+        super().draft(ids)
+        self._state.fields["tokens"][self._drafting, self._num_drafted] = ids
+        return ids
+
+
+class DraftsStandBehindTheLimit(DeriveTrial):
+    rows = _DraftsBehindTheLimit
 
 
 class _NoSlots(StepBuffers):
@@ -97,18 +136,25 @@ class TrustsTheTableOfAnotherBucket(DeriveTrial):
     buffers = _OneHolder
 
 
-class ForgetsThatSequencesWereReordered(DeriveTrial):
+class _Reordered(StepRows):
     """The page table is that of the sequences in order of their rows."""
 
-    def derive(self, plan: StepPlan, state: StateTable) -> StepInputs:
-        inputs = super().derive(plan, state)
-        return replace(inputs, seqs=np.sort(inputs.seqs))
+    def __init__(self, plan: StepPlan, state: StateTable, page_tokens: int) -> None:
+        super().__init__(plan, state, page_tokens)
+        self.inputs = replace(self.inputs, seqs=np.sort(self.inputs.seqs))
+
+
+class ForgetsThatSequencesWereReordered(DeriveTrial):
+    rows = _Reordered
 
 
 MUTANTS = (
     NoTrashBehindThePages,
     NewPagesAreNotSeen,
     CountsOutputsByTheLength,
+    TheLengthLacksThePick,
+    OldDraftsFollow,
+    DraftsStandBehindTheLimit,
     PaddingKeepsItsSlots,
     TrustsTheTableOfAnotherBucket,
     ForgetsThatSequencesWereReordered,

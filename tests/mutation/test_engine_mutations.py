@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cached_property
 
 import pytest
-from engine_machine import DeepCore, EngineMachine
+from engine_machine import EngineMachine
 from fake_runtime import FakeLimits
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -31,7 +31,7 @@ SEARCH = settings(
 )
 
 
-class MapsByTheRunningList(DeepCore):
+class MapsByTheRunningList(EngineCore):
     """Rows of a result go to the requests that run when it comes, not to those of its plan."""
 
     def _commit_oldest(self) -> list[Output | Failed]:
@@ -43,7 +43,7 @@ class MapsByTheRunningList(DeepCore):
         return super()._commit_oldest()
 
 
-class MapsBySequence(DeepCore):
+class MapsBySequence(EngineCore):
     """Rows of a result go to the requests in order of their rows in the state."""
 
     def _commit_oldest(self) -> list[Output | Failed]:
@@ -53,7 +53,7 @@ class MapsBySequence(DeepCore):
         return super()._commit_oldest()
 
 
-class NeverEntersAgain(DeepCore):
+class NeverEntersAgain(EngineCore):
     """A request takes over what the one before it left in its row."""
 
     def _submit(self, plan: ScheduledStep) -> list[Output | Failed]:
@@ -68,14 +68,14 @@ class NeverEntersAgain(DeepCore):
         return set()
 
 
-class CommitsBehindAFailure(DeepCore):
+class CommitsBehindAFailure(EngineCore):
     """Steps behind one that failed are committed as if nothing had been."""
 
     def _abandon(self) -> list[ScheduledStep]:
         return []
 
 
-class CommitsTheCancelled(DeepCore):
+class CommitsTheCancelled(EngineCore):
     """A request that was cancelled in flight gets the token that comes."""
 
     def handle(self, command: Command) -> list[Output | Failed]:
@@ -83,16 +83,6 @@ class CommitsTheCancelled(DeepCore):
         events = super().handle(command)
         if req is not None:
             req.ended = False
-        return events
-
-
-class PlansOverTheUnknown(DeepCore):
-    """A request in flight is planned again, by the tokens that the host knows."""
-
-    def _submit(self, plan: ScheduledStep) -> list[Output | Failed]:
-        events = super()._submit(plan)
-        for chunk in plan.chunks:
-            chunk.req.in_flight = False
         return events
 
 
@@ -110,7 +100,6 @@ MUTANTS = (
     NeverEntersAgain,
     CommitsBehindAFailure,
     CommitsTheCancelled,
-    PlansOverTheUnknown,
 )
 
 
@@ -119,7 +108,7 @@ def test_the_engine_without_mutation_survives_the_same_search() -> None:
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
-def test_wrong_books_are_noticed(mutant: type[DeepCore]) -> None:
+def test_wrong_books_are_noticed(mutant: type[EngineCore]) -> None:
     class Machine(EngineMachine):
         def make_core(self, runtime: LateRuntime, depth: int) -> EngineCore:
             return mutant(runtime, log=self.log, depth=depth)
@@ -131,7 +120,7 @@ def test_wrong_books_are_noticed(mutant: type[DeepCore]) -> None:
 def test_pages_that_a_cancelled_request_gives_back_in_flight_need_one_stream() -> None:
     class Machine(EngineMachine):
         def make_runtime(self, limits: FakeLimits) -> LateRuntime:
-            return TwoStreams(limits, self.holder)
+            return TwoStreams(limits, self.holder, self.lives)
 
     with pytest.raises(AssertionError, match="WrongSlot"):
         run_state_machine_as_test(Machine, settings=SEARCH)

@@ -19,7 +19,6 @@ import pytest
 import torch
 from oracle import Model, dequantised, hf_model
 from reference_model import ReferenceModel, f32_module
-from step_oracle import StepBatch, plan_of
 from tiny import MTP, write_config
 from torch import Tensor
 
@@ -30,6 +29,7 @@ from lostwax.frontend.capture import capture
 from lostwax.frontend.checkpoint import Checkpoint, open_checkpoint
 from lostwax.frontend.new_checkpoint import Format, new_checkpoint
 from lostwax.ir.contract.step_plan import StepPlan
+from lostwax.ir.contract.step_state import Enter
 from lostwax.ir.reference.interpret import evaluate_step
 
 LAYER = f"model.layers.{MTP['num_hidden_layers']}."
@@ -121,18 +121,31 @@ def runtime(oracle: Oracle, tmp_path_factory: pytest.TempPathFactory) -> Runtime
     return load(out, checkpoint=oracle.checkpoint.folder, num_pages=20)
 
 
-def plan(entry: Any, tokens: list[int], first: int, hidden_rows: list[int]) -> StepPlan:
-    """Rows of one request in pages 9, 8, 7, …; the last row's logits."""
-    positions = range(first, first + len(tokens))
-    pages = [9 - i for i in range(-(-positions.stop // PAGE))]
-    batch = StepBatch(
-        entry=entry, tokens=tokens, positions=list(positions),
-        slots=[pages[p // PAGE] * PAGE + p % PAGE for p in positions],
-        q_starts=[0, len(tokens)], kv_lens=[positions.stop], page_table=[pages],
-        logit_rows=[len(tokens) - 1], temperature=[0.0], seeds=[0], counters=[0], targets=[-1],
-        top_p=[1.0], hidden_rows=hidden_rows,
-    )  # fmt: skip
-    return plan_of(batch, PAGE)
+def plan(
+    tokens: list[int],
+    first: int,
+    *,
+    drafts: int = 0,
+    behind: int | None = None,
+    decode: bool = False,
+) -> StepPlan:
+    """Rows of one request in pages 9, 8, 7, …: they pick, unless what stands `behind` is given."""
+    count, end = len(tokens), first + len(tokens)
+    room = end + drafts + 1
+    pages = tuple(9 - i for i in range(-(-room // PAGE)))
+    enter = Enter(1, pages, first, room, 0, tokens=tuple(tokens) if decode else ())
+    picks = 0 if behind is not None else count if decode else 1
+    return StepPlan(
+        entry="decode" if decode else "extend",
+        seqs=(1,),
+        counts=(count,),
+        ends=(end,),
+        tokens=() if decode else tuple(tokens),
+        entering=(enter,),
+        logits=((count - picks, picks),) if picks else (),
+        drafts=drafts,
+        behind=() if behind is None else (behind,),
+    )
 
 
 def state(runtime: Runtime, rows: int, width: int) -> Tensor:
@@ -145,55 +158,50 @@ def test_hiddens_and_drafts_are_the_oracles_in_chunks_and_in_decode_steps(
 ) -> None:
     width = oracle.checkpoint.config.hidden_size
     hidden = oracle.hidden(TOKENS)
-    want, logits = oracle.run(oracle.inputs(hidden[:-1], TOKENS[1:]))
     first = 0
     for count in (1, 30, 17, 38, 1, 1, 1):
-        chunk = TOKENS[first : first + count]
-        entry = "decode" if count == 1 else "extend"
-        runtime.run(plan(entry, chunk, first, []))
-        at = slice(first, first + count)
+        chunk, at = TOKENS[first : first + count], slice(first, first + count)
+        runtime.run(plan(chunk, first, decode=count == 1))
         assert (state(runtime, count, width) - hidden[at]).abs().max() < TOLERANCE
-        behind = TOKENS[first + 1 : first + count + 1]
-        result = runtime.run(plan("draft", behind, first, list(range(count))))
-        assert (state(runtime, count, width) - want[at]).abs().max() < TOLERANCE, (entry, first)
-        assert result.ids == [int(logits[at.stop - 1].argmax())]
-        assert abs(result.logprobs[0] - float(logits[at.stop - 1].log_softmax(-1).max())) < 1e-4
+        result = runtime.run(plan(chunk, first, drafts=1, decode=count == 1))
+        (picked,), ((draft,),) = result.ids, result.drafts
+        behind = [*TOKENS[1 : at.stop], picked]
+        want, logits = oracle.run(oracle.inputs(hidden[: at.stop], behind))
+        assert (state(runtime, count, width) - want[at]).abs().max() < TOLERANCE, first
+        assert draft == int(logits[-1].argmax())
+        # From here on the text goes another way: the layer is told what stands behind the chunk.
+        runtime.run(plan(chunk, first, drafts=1, behind=TOKENS[at.stop]))
+        want, _ = oracle.run(oracle.inputs(hidden[: at.stop], TOKENS[1 : at.stop + 1]))
+        assert (state(runtime, count, width) - want[at]).abs().max() < TOLERANCE, first
         first += count
 
 
 def test_a_second_draft_continues_the_hidden_of_the_first(oracle: Oracle, runtime: Runtime) -> None:
     width, count = oracle.checkpoint.config.hidden_size, 39
-    tokens, behind = TOKENS[:count], TOKENS[1 : count + 1]
-    u = oracle.inputs(oracle.hidden(tokens), behind)
-    runtime.run(plan("extend", tokens, 0, []))
-    drafts = runtime.run(plan("draft", behind, 0, list(range(count)))).ids
-    row = count - 1
-    for _ in range(2):
-        hidden, logits = oracle.run(u)
-        assert drafts[-1] == int(logits[-1].argmax())
-        u = torch.cat([u, oracle.inputs(hidden[-1:], drafts[-1:])])
-        drafts += runtime.run(plan("draft", drafts[-1:], len(u) - 1, [row])).ids
-        want, logits = oracle.run(u)
-        assert (state(runtime, 1, width) - want[-1]).abs().max() < TOLERANCE
-        assert drafts[-1] == int(logits[-1].argmax())
-        row = 0
-
-
-def test_rows_of_rejected_drafts_are_left_out_by_their_number(
-    oracle: Oracle, runtime: Runtime
-) -> None:
-    """After a decode step of three rows of which one holds, the draft takes the first row only."""
-    count = 34
     tokens = TOKENS[:count]
-    runtime.run(plan("extend", tokens, 0, []))
-    runtime.run(plan("draft", TOKENS[1 : count + 1], 0, list(range(count))))
-    wrong = [(t + 1) % MTP["vocab_size"] for t in TOKENS[count + 1 : count + 3]]
-    runtime.run(plan("decode", [TOKENS[count], *wrong], count, []))
-    result = runtime.run(plan("draft", [TOKENS[count + 1]], count, [0]))
-    u = oracle.inputs(oracle.hidden(TOKENS[: count + 1]), TOKENS[1 : count + 2])
+    result = runtime.run(plan(tokens, 0, drafts=2))
+    (picked,), (drafts,) = result.ids, result.drafts
+    u = oracle.inputs(oracle.hidden(tokens), [*tokens[1:], picked])
+    hidden, logits = oracle.run(u)
+    assert drafts[0] == int(logits[-1].argmax())
+    want, logits = oracle.run(torch.cat([u, oracle.inputs(hidden[-1:], drafts[:1])]))
+    assert (state(runtime, 1, width) - want[-1]).abs().max() < TOLERANCE
+    assert drafts[1] == int(logits[-1].argmax())
+
+
+def test_rows_of_rejected_drafts_are_left_out(oracle: Oracle, runtime: Runtime) -> None:
+    """After a decode step of three rows of which one holds, the layer sees the first row only."""
+    count = 34
+    tokens, token = TOKENS[:count], TOKENS[count]
+    runtime.run(plan(tokens, 0, drafts=1, behind=token))
+    (picked, *_) = runtime.run(plan([token], count, decode=True)).ids
+    wrong = [(picked + shift) % MTP["vocab_size"] for shift in (1, 2)]
+    result = runtime.run(plan([token, *wrong], count, drafts=1, decode=True))
+    assert result.ids[0] == picked
+    u = oracle.inputs(oracle.hidden(TOKENS[: count + 1]), [*TOKENS[1 : count + 1], picked])
     want, logits = oracle.run(u)
     assert (state(runtime, 1, want.shape[1]) - want[-1]).abs().max() < TOLERANCE
-    assert result.ids == [int(logits[-1].argmax())]
+    assert result.drafts == [[int(logits[-1].argmax())]]
 
 
 class DraftReference(ReferenceModel):

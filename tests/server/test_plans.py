@@ -18,19 +18,26 @@ TOKEN = 129_000
 MAX_BYTES = 8192
 
 
-def _decoding(context: int, drafts: int = 0) -> Scheduler:
-    """128 requests, all prefilled, none of which a step has seen."""
-    scheduler = Scheduler(
-        FakeLimits(max_reqs=REQS, max_context=160_000, page_tokens=64, num_pages=400_000)
-    )
+def _decoding(context: int, drafts: int = 0) -> tuple[Scheduler, StepPlan]:
+    """128 requests whose prompts have run, and the plan of the step in which they entered."""
+    limits = FakeLimits(
+        max_tokens=REQS, max_reqs=REQS, max_context=160_000, page_tokens=64, num_pages=400_000,
+        max_drafts=drafts,
+    )  # fmt: skip
+    scheduler = Scheduler(limits, drafts)
     prompt = [TOKEN] * context
     for i in range(REQS):
         req = Req(Submit(request=f"r{i}", prompt=prompt, max_tokens=500))
-        req.tokens.append(TOKEN)
-        req.num_cached = context
-        req.drafts = [TOKEN] * drafts
+        req.num_cached = context - 1  # as if found in a cache
         scheduler.add(req)
-    return scheduler
+    step, plan = _next(scheduler)
+    for chunk in step.chunks:
+        chunk.req.submitted(chunk, step.drafts)
+        chunk.req.came_back(chunk)
+        chunk.req.num_cached += 1
+        chunk.req.tokens.append(TOKEN)
+        chunk.req.drafts = [TOKEN] * drafts
+    return scheduler, plan
 
 
 def _next(scheduler: Scheduler) -> tuple[ScheduledStep, StepPlan]:
@@ -45,11 +52,8 @@ def _bytes(plan: StepPlan) -> int:
 
 @pytest.mark.parametrize("drafts", [0, 3])
 def test_a_decode_step_of_many_long_requests_is_a_few_kilobytes(drafts: int) -> None:
-    scheduler = _decoding(LONG, drafts)
-    step, first = _next(scheduler)
+    scheduler, first = _decoding(LONG, drafts)
     assert [len(enter.pages) for enter in first.entering] == [-(-(LONG + 499) // 64)] * REQS
-    for chunk in step.chunks:
-        chunk.req.has_entered = True
     _, plan = _next(scheduler)
     assert plan.facts.num_reqs == REQS
     assert plan.facts.total_q == REQS * (1 + drafts)
@@ -57,15 +61,13 @@ def test_a_decode_step_of_many_long_requests_is_a_few_kilobytes(drafts: int) -> 
     assert _bytes(plan) <= MAX_BYTES < _bytes(first)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(plan), type=StepPlan) == plan
     assert plan.logits == ((0, REQS * (1 + drafts)),)
+    assert plan.tokens == ()
 
 
 def test_a_plan_does_not_grow_with_the_context() -> None:
     sizes: list[int] = []
     for context in (70_000, LONG):  # positions of as many bytes
-        scheduler = _decoding(context)
-        step, _ = _next(scheduler)
-        for chunk in step.chunks:
-            chunk.req.has_entered = True
+        scheduler, _ = _decoding(context)
         sizes.append(_bytes(_next(scheduler)[1]))
     assert sizes[0] == sizes[1]
 
@@ -82,13 +84,13 @@ def test_a_request_enters_with_all_that_its_rows_need_and_once() -> None:
     assert (enter.seq, enter.length, enter.limit, enter.num_prompt) == (1, 0, 8, 6)
     assert (enter.temperature, enter.top_p, enter.seed) == (0.5, 0.75, 1 - 2**31)
     assert len(enter.pages) == 2
-    assert (plan.seqs, plan.starts, plan.counts, plan.tokens) == ((1,), (0,), (4,), (5, 6, 7, 8))
+    assert (plan.seqs, plan.counts, plan.ends, plan.tokens) == ((1,), (4,), (4,), (5, 6, 7, 8))
     assert (plan.logits, plan.scored, plan.targets) == (((0, 4),), ((0, 4),), (6, 7, 8, 9))
     (chunk,) = step.chunks
-    chunk.req.has_entered, chunk.req.num_cached = True, 4
+    chunk.req.submitted(chunk, 0)
     _, plan = _next(scheduler)
     assert plan.entering == ()
-    assert (plan.starts, plan.counts, plan.tokens) == ((4,), (2,), (9, 10))
+    assert (plan.counts, plan.ends, plan.tokens) == ((2,), (6,), (9, 10))
     # The last row's pick is the first output: it has no target.
     assert (plan.logits, plan.scored, plan.targets) == (((0, 2),), ((0, 1),), (10,))
 

@@ -61,18 +61,17 @@ def test_a_bad_prompt_fails_no_neighbour_that_runs_but_is_not_in_its_step() -> N
     assert said[0].startswith("the extend step failed (request bad): ")
 
 
-def test_a_failed_draft_ends_no_request_that_its_step_has_ended() -> None:
+def test_a_failed_draft_fails_its_step() -> None:
     said: list[str] = []
     runtime = FakeRuntime(replace(FakeLimits(), max_drafts=2))
     runtime.fail_drafts = True
     core = EngineCore(runtime, log=FailureLog(said.append))
-    core.handle(_submit("done", [3, 1], 1))
-    core.handle(_submit("going on", [4, 1], 9))
+    core.handle(_submit("first", [3, 1], 1))
+    core.handle(_submit("second", [4, 1], 9))
     events = _finish(core)
-    assert _ends(events) == {"done": "length", "going on": "engine_error"}
-    assert _ids(events, "done") == generate([3, 1], 1)
+    assert _ends(events) == {"first": "engine_error", "second": "engine_error"}
     assert len(said) == 1
-    assert "(request going on)" in said[0]
+    assert "the extend step failed (request first, second)" in said[0]
 
 
 def test_failures_with_good_steps_between_never_end_the_engine() -> None:

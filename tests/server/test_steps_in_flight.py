@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from engine_machine import DeepCore
 from fake_runtime import FakeLimits, FakeRuntime, generate
 from late_runtime import LateRuntime, LateTicket, Owner
 
 from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.failure_log import FailureLog
-from lostwax.server.engine.loop import EngineCore, TooDeep
+from lostwax.server.engine.loop import MAX_DEPTH, EngineCore, TooDeep
 from lostwax.server.engine.messages import Cancel, Failed, Output, Submit
 
 
@@ -30,7 +29,7 @@ class _Deep:
     ) -> None:
         self.runtime = runtime(FakeLimits(num_pages=num_pages), self._holder)
         self.said: list[str] = []
-        self.core = DeepCore(self.runtime, log=FailureLog(self.said.append), depth=depth)
+        self.core = EngineCore(self.runtime, log=FailureLog(self.said.append), depth=depth)
         self.events: list[Output | Failed] = []
 
     def _holder(self, page: int) -> Owner:
@@ -66,13 +65,10 @@ class _Deep:
         return {e.request: e.code if isinstance(e, Failed) else str(e.finish) for e in ended}
 
 
-def test_an_engine_is_not_deeper_than_its_steps_allow() -> None:
-    with pytest.raises(TooDeep, match="the deepest here is 0"):
-        EngineCore(FakeRuntime(), depth=1)
-    with pytest.raises(TooDeep, match="the deepest here is 0"):
-        DeepCore(FakeRuntime(FakeLimits(max_drafts=1)), depth=1)
-    with pytest.raises(TooDeep):
-        EngineCore(FakeRuntime(), depth=-1)
+def test_an_engine_is_not_deeper_than_serves_a_purpose() -> None:
+    for depth in (-1, MAX_DEPTH + 1):
+        with pytest.raises(TooDeep, match=f"depth {depth}: ask for 0 to {MAX_DEPTH}"):
+            EngineCore(FakeRuntime(), depth=depth)
 
 
 def test_at_depth_0_no_step_is_left_in_flight() -> None:
@@ -157,9 +153,10 @@ def test_a_failed_step_fails_those_behind_it_alone_and_is_said_once() -> None:
 def test_a_refused_step_fails_its_requests_and_leaves_those_in_flight() -> None:
     deep = _Deep(_Refusing)
     deep.add("good", [3, 1])
-    deep.add("bad", [1] * 7)
+    deep.add("bad", [1] * 7)  # decode steps take turns with extend steps
+    deep.step()
     assert deep.ends() == {"bad": "engine_error"}
-    assert len(deep.runtime.queue) == 1
+    assert len(deep.runtime.queue) == 2
     deep.finish()
     assert deep.ids("good") == generate([3, 1], 5)
     assert len(deep.said) == 1

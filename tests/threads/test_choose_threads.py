@@ -34,7 +34,7 @@ class Machine:
         self.runs: list[tuple[int, int]] = []
 
     def run(self, step: StepPlan) -> None:
-        rows = len(step.tokens)
+        rows = step.num_rows
         self.now += self._cost(rows, self._threads)
         self.now += 0.03 if len(self.runs) == self._hiccup_at else 0.0
         self.runs.append((rows, self._threads))

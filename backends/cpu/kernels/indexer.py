@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from lostwax.backends.cpu.kernels.spans import real_rows, spans_of, tiles
+from lostwax.backends.cpu.kernels.spans import spans_of, tiles
 from lostwax.backends.portable.kernels.fp8 import widen
 from lostwax.backends.portable.kernels.indexer import NEVER, row_logits
 from lostwax.backends.portable.kernels.paging import cached_rows, rows_of_one
@@ -32,7 +32,7 @@ def index_topk(
     k = out.shape[1]
     stored = cached_rows(cache, layout, (q.shape[2],))
     spans = spans_of(q_starts, positions)
-    out[real_rows(spans) :].fill_(-1)
+    out[positions < 0] = -1
     for span in spans:
         keys: torch.Tensor | None = None
         for tile in tiles(span, row_tile):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 
@@ -23,17 +23,26 @@ class Span(NamedTuple):
 
 
 def spans_of(q_starts: torch.Tensor, positions: torch.Tensor) -> list[Span]:
-    """The requests that have rows in this step."""
-    starts = cast("list[int]", q_starts.tolist())
+    """The requests that have rows in this step; rows without a token, which lie behind those with
+    one, are left out."""
+    at = positions.numpy()
+    starts = q_starts.numpy()
+    requests = np.nonzero(np.diff(starts))[0]
+    if not len(requests):
+        return []
+    begins = starts[requests]
+    held = np.add.reduceat(at >= 0, begins, dtype=np.int64)
     return [
-        Span(b, start, stop, int(positions[start]))
-        for b, (start, stop) in enumerate(pairwise(starts))
-        if stop > start
+        Span(request, begin, begin + count, first)
+        for request, begin, count, first in zip(
+            requests.tolist(), begins.tolist(), held.tolist(), at[begins].tolist(), strict=True
+        )
+        if count
     ]
 
 
 def real_rows(spans: list[Span]) -> int:
-    """Rows that are not padding: they come first."""
+    """Rows up to the last one with a token."""
     return spans[-1].stop if spans else 0
 
 

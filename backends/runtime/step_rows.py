@@ -1,0 +1,150 @@
+"""A step from its plan to its drafts: the inputs of each body in turn, and what its picks change.
+
+Between two bodies stands what a head picked: the state takes over the tokens that hold, and the
+next body's rows follow from it. Knows no program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from lostwax.backends.runtime.derive import Rows, StepInputs, derive, derive_logits
+from lostwax.backends.runtime.state_table import StateTable
+from lostwax.ir.contract.step_plan import Span, StepPlan
+from lostwax.ir.contract.step_state import NO_TOKEN
+
+
+class StepRows:
+    """The rows of one step over the state, which it changes. `inputs` are the next body's, and its
+    head's."""
+
+    def __init__(self, plan: StepPlan, state: StateTable, page_tokens: int) -> None:
+        state.change(plan)
+        self._plan = plan
+        self._state = state
+        self._page_tokens = page_tokens
+        self._rows = rows = _planned(plan, state)
+        values = derive(rows, state, page_tokens)
+        self._picked = logit_rows = _rows_of(plan.logits)
+        """Rows that pick, in order."""
+        self._scored = _rows_of(plan.scored)
+        """Numbers of logit rows that do not."""
+        if plan.logits:
+            owners = rows.owners[logit_rows]
+            # not the derived position: that of a row behind the limit is -1
+            at = logit_rows - rows.q_starts[owners] + rows.starts[owners]
+            logits = derive_logits(logit_rows, rows.seqs[owners], at + 1, state)
+            if plan.scored:
+                logits["targets"][self._scored] = plan.targets
+                logits["temperature"][self._scored] = 0  # nobody asks what they pick
+                logits["top_p"][self._scored] = 1
+                self._picked = np.delete(logit_rows, self._scored)
+            values |= logits
+        self._num_drafted = 0
+        self.inputs = StepInputs(values, rows.seqs, state)
+
+    def advance(self, ids: Any) -> None:
+        """Accept the drafts that are what was picked, and let the last pick follow.
+
+        ids: i32, one a row whose logits were wanted. Then `inputs` are those of the first draft.
+        """
+        rows, fields = self._rows, self._state.fields
+        token_of = np.full(len(rows.tokens), NO_TOKEN, np.int32)
+        token_of[self._picked] = np.delete(ids, self._scored) if len(self._scored) else ids
+        count = np.bincount(rows.owners[self._picked], minlength=len(rows.seqs))
+        picks = count > 0
+        last = _last(rows, token_of, count)
+        fields["length"][rows.seqs] = np.minimum(
+            rows.starts + last + 1 - rows.q_starts[:-1], fields["limit"][rows.seqs]
+        )
+        fields["tokens"][rows.seqs] = NO_TOKEN
+        fields["tokens"][rows.seqs, 0] = token_of[last]
+        if self._plan.drafts:
+            self._open_first_draft(token_of, last, picks)
+
+    def _open_first_draft(self, token_of: Any, last: Any, picks: Any) -> None:
+        """All rows that hold, each with the token behind it."""
+        rows = self._rows
+        behind = np.append(rows.tokens[1:], NO_TOKEN)
+        behind[last] = token_of[last]
+        behind[last[~picks]] = self._plan.behind
+        fields, seqs = self._state.fields, rows.seqs
+        # Where no draft will ever be wanted, the layer has seen none of the rows before.
+        may_draft = np.maximum(fields["length"][seqs], fields["num_prompt"][seqs]) + 1
+        drafts_end = np.where(may_draft < fields["limit"][seqs], last, -1)
+        behind[np.arange(len(behind)) > drafts_end[rows.owners]] = NO_TOKEN
+        hidden = np.arange(len(behind), dtype=np.int32)
+        self._rows = Rows(rows.seqs, rows.starts, rows.q_starts, behind, hidden)
+        self._open_draft(last[picks], rows.seqs[picks], (rows.starts - rows.q_starts[:-1])[picks])
+
+    def _open_draft(self, last: Any, seqs: Any, shift: Any) -> None:
+        """Inputs of a draft body over `_rows`, whose rows `last`, of sequences `seqs` at positions
+        `last` + `shift`, pick a draft."""
+        self._picked, self._drafting = last, seqs
+        values = derive(self._rows, self._state, self._page_tokens)
+        if len(last):
+            # A draft row holds the token behind its position, and picks the one behind that.
+            values |= derive_logits(last, seqs, last + shift + 2, self._state)
+        self.inputs = StepInputs(values, self._rows.seqs, self._state)
+
+    def draft(self, ids: Any) -> Any:
+        """Let the next draft follow, and return it as it follows: i32, one a sequence that picks.
+
+        ids: i32, one each. Then `inputs` are those of the next draft. One behind the limit, or
+        behind a missing one, is NO_TOKEN.
+        """
+        self._num_drafted += 1
+        number, seqs, fields = self._num_drafted, self._drafting, self._state.fields
+        at = fields["length"][seqs] + number
+        holds = (at < fields["limit"][seqs]) & (fields["tokens"][seqs, number - 1] != NO_TOKEN)
+        found = np.where(holds, ids, NO_TOKEN).astype(np.int32)
+        fields["tokens"][seqs, number] = found
+        if number < self._plan.drafts:
+            rows = np.arange(len(seqs), dtype=np.int32)
+            q_starts = np.arange(len(seqs) + 1, dtype=np.int32)
+            hidden = self._picked if number == 1 else rows
+            starts = np.minimum(at - 1, fields["limit"][seqs])
+            self._rows = Rows(seqs, starts, q_starts, found, hidden.astype(np.int32))
+            self._open_draft(rows, seqs, starts - rows)
+        return found
+
+
+def _planned(plan: StepPlan, state: StateTable) -> Rows:
+    """The rows that a plan asks for."""
+    seqs, counts = np.array(plan.seqs, np.int32), np.array(plan.counts, np.int32)
+    q_starts = np.zeros(len(seqs) + 1, np.int32)
+    np.cumsum(counts, out=q_starts[1:])
+    if plan.entry == "extend":
+        tokens = np.array(plan.tokens, np.int32)
+    else:
+        following = state.fields["tokens"][seqs]
+        tokens = following[np.arange(following.shape[1]) < counts[:, None]]
+    none = np.empty(0, np.int32)
+    return Rows(seqs, state.fields["length"][seqs], q_starts, tokens, none)
+
+
+def _last(rows: Rows, token_of: Any, count: Any) -> Any:
+    """Each sequence's last row that holds: where `count` rows pick, the first of them, and those
+    behind it as long as each has the token that the row before picked."""
+    end, most = rows.q_starts[1:], int(count.max(initial=0))
+    if most <= 1:
+        return end - 1
+    drafts = np.arange(1, most)
+    exists = drafts < count[:, None]
+    at = np.where(exists, (end - count)[:, None] + drafts, 0)
+    tokens = rows.tokens[at]
+    holds = exists & (tokens != NO_TOKEN) & (tokens == token_of[at - 1])
+    accepted = cast("Any", np.cumprod(holds, axis=1)).sum(axis=1)
+    found: Any = np.where(count > 0, end - count + accepted, end - 1)
+    return found
+
+
+def _rows_of(spans: Sequence[Span]) -> Any:
+    """The rows of all spans, in order."""
+    ranges = [np.arange(first, first + count, dtype=np.int32) for first, count in spans]
+    if len(ranges) == 1:
+        return ranges[0]
+    return np.concatenate(ranges) if ranges else np.empty(0, np.int32)
