@@ -6,8 +6,8 @@ with the digits found, and the following launch reads from the sums which digit 
 of launches is fixed, so that no row can make them many. Masses are integers as in
 `portable/kernels/sample.py`: sums have the same bits in any order.
 
-Rows of temperature 0 or top_p 1 are copied by the first launch and left alone by the others; so are
-rows with a NaN, which has no place in an order: the engine notices it behind the pick.
+Rows of temperature 0 or top_p 1 are copied by the first launch and left alone by the others. Rows
+with a NaN, which has no place in an order, stay as they are: the engine notices it behind the pick.
 """
 
 from __future__ import annotations
@@ -111,33 +111,32 @@ def nucleus_narrow(
     heat = tl.load(temperature + row)
     share = tl.load(top_p + row)
     if (heat > 0) & (share < 1):
+        index = part * BLOCK + tl.arange(0, BLOCK)
+        x = tl.load(logits + row * logits_stride + index, mask=index < WIDTH, other=0.0)
         top = top_of_parts(tops + row * parts, parts, BLOCK_PARTS)
-        if top == top:
-            own_sums = sums + row * SUMS + ((32 - DIGIT_BITS - shift) // DIGIT_BITS << DIGIT_BITS)
-            prefix, above, total, _ = _decided(
-                own_sums - (1 << DIGIT_BITS),
-                state_before + row * 3,
-                _share_of(share, top),
-                shift + DIGIT_BITS < 32,
-                DIGIT_BITS,
-            )
-            if part == 0:
-                tl.store(state + row * 3, prefix)
-                tl.store(state + row * 3 + 1, above)
-                tl.store(state + row * 3 + 2, total)
-            index = part * BLOCK + tl.arange(0, BLOCK)
-            x = tl.load(logits + row * logits_stride + index, mask=index < WIDTH, other=0.0)
-            cut = _order(x) >> shift.to(tl.uint32)
-            begins = (index < WIDTH) & ((cut >> DIGIT_BITS) == prefix.to(tl.uint32))
-            digit = tl.arange(0, 1 << DIGIT_BITS)
-            found = tl.zeros((1 << DIGIT_BITS,), tl.int64)
-            if tl.max(begins.to(tl.int32), axis=0) > 0:  # of most parts none, after a few digits
-                mass = tl.where(begins, _mass(x, top, heat, MASS_BITS), 0)
-                own = (cut & ((1 << DIGIT_BITS) - 1)).to(tl.int32)
-                found = tl.sum(tl.where(digit[:, None] == own[None, :], mass[None, :], 0), axis=1)
-                tl.atomic_add(own_sums + digit, found, mask=found > 0, sem="relaxed")
-            if shift == 0:  # of equal logits the parts before decide which are inside
-                tl.store(masses + ((row * parts + part) << DIGIT_BITS) + digit, found)
+        own_sums = sums + row * SUMS + ((32 - DIGIT_BITS - shift) // DIGIT_BITS << DIGIT_BITS)
+        prefix, above, total, _ = _decided(
+            own_sums - (1 << DIGIT_BITS),
+            state_before + row * 3,
+            _share_of(share, top),
+            shift + DIGIT_BITS < 32,
+            DIGIT_BITS,
+        )
+        if part == 0:
+            tl.store(state + row * 3, prefix)
+            tl.store(state + row * 3 + 1, above)
+            tl.store(state + row * 3 + 2, total)
+        cut = _order(x) >> shift.to(tl.uint32)
+        begins = (index < WIDTH) & ((cut >> DIGIT_BITS) == prefix.to(tl.uint32))
+        digit = tl.arange(0, 1 << DIGIT_BITS)
+        found = tl.zeros((1 << DIGIT_BITS,), tl.int64)
+        if tl.max(begins.to(tl.int32), axis=0) > 0:  # of most parts none, after a few digits
+            mass = tl.where(begins, _mass(x, top, heat, MASS_BITS), 0)
+            own = (cut & ((1 << DIGIT_BITS) - 1)).to(tl.int32)
+            found = tl.sum(tl.where(digit[:, None] == own[None, :], mass[None, :], 0), axis=1)
+            tl.atomic_add(own_sums + digit, found, mask=found > 0, sem="relaxed")
+        if shift == 0:  # of equal logits the parts before decide which are inside
+            tl.store(masses + ((row * parts + part) << DIGIT_BITS) + digit, found)
 
 
 @triton.jit
@@ -166,27 +165,27 @@ def nucleus_cut(
     heat = tl.load(temperature + row)
     share = tl.load(top_p + row)
     if (heat > 0) & (share < 1):
+        index = part * BLOCK + tl.arange(0, BLOCK)
+        x = tl.load(logits + row * logits_stride + index, mask=index < WIDTH, other=0.0)
         top = top_of_parts(tops + row * parts, parts, BLOCK_PARTS)
+        prefix, above, _, wanted = _decided(
+            sums + row * SUMS + SUMS - (1 << DIGIT_BITS),
+            state + row * 3,
+            _share_of(share, top),
+            True,
+            DIGIT_BITS,
+        )
+        order = _order(x)
+        least = prefix.to(tl.uint32)
+        kept = order > least
+        is_least = (index < WIDTH) & (order == least)
+        if tl.max(is_least.to(tl.int32), axis=0) > 0:
+            earlier = tl.arange(0, BLOCK_PARTS)
+            at = ((row * parts + earlier) << DIGIT_BITS) + (prefix & ((1 << DIGIT_BITS) - 1))
+            before = tl.sum(tl.load(masses + at, mask=earlier < part, other=0), axis=0)
+            mass = tl.where(is_least, _mass(x, top, heat, MASS_BITS), 0)
+            before += above + tl.cumsum(mass, axis=0) - mass
+            kept = kept | (is_least & (before.to(tl.float64) < wanted))
         if top == top:
-            prefix, above, _, wanted = _decided(
-                sums + row * SUMS + SUMS - (1 << DIGIT_BITS),
-                state + row * 3,
-                _share_of(share, top),
-                True,
-                DIGIT_BITS,
-            )
-            index = part * BLOCK + tl.arange(0, BLOCK)
-            x = tl.load(logits + row * logits_stride + index, mask=index < WIDTH, other=0.0)
-            order = _order(x)
-            least = prefix.to(tl.uint32)
-            kept = order > least
-            is_least = (index < WIDTH) & (order == least)
-            if tl.max(is_least.to(tl.int32), axis=0) > 0:
-                earlier = tl.arange(0, BLOCK_PARTS)
-                at = ((row * parts + earlier) << DIGIT_BITS) + (prefix & ((1 << DIGIT_BITS) - 1))
-                before = tl.sum(tl.load(masses + at, mask=earlier < part, other=0), axis=0)
-                mass = tl.where(is_least, _mass(x, top, heat, MASS_BITS), 0)
-                before += above + tl.cumsum(mass, axis=0) - mass
-                kept = kept | (is_least & (before.to(tl.float64) < wanted))
-            inside = (index < WIDTH) & (kept == 0)
-            tl.store(out + row * out_stride + index, float("-inf"), mask=inside)
+            is_outside = (index < WIDTH) & (kept == 0)
+            tl.store(out + row * out_stride + index, float("-inf"), mask=is_outside)
