@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
+from typing import Protocol
 
+from msgspec import structs
 from xdsl.dialects import builtin, func
 from xdsl.printer import Printer
 
@@ -51,7 +53,8 @@ from lostwax.ir.contract.choice import Choices
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.model import ModelFacts, WeightTable
 from lostwax.ir.contract.probe import PROBES, Probes
-from lostwax.ir.contract.program import Program
+from lostwax.ir.contract.program import Launch, Program
+from lostwax.ir.contract.step_layout import StepLayout
 from lostwax.ir.contract.target import Target
 from lostwax.ir.passes.pipeline import rank_passes
 from lostwax.ir.passes.specialise import FUNCTIONS
@@ -155,6 +158,23 @@ def _emit(
     ]
 
 
+class StepAround(Protocol):
+    """Launches that stand around a program's layers where the device keeps the state."""
+
+    def before(self, program: Program) -> tuple[Launch, ...]:
+        """What makes the program's inputs."""
+        ...
+
+    def behind(self, program: Program) -> tuple[Launch, ...]:
+        """What takes over the program's results."""
+        ...
+
+
+def _with_step(program: Program, around: StepAround) -> Program:
+    prepare = (*around.before(program), *program.prepare)
+    return structs.replace(program, prepare=prepare, finish=around.behind(program))
+
+
 def _requires(covers: Iterable[dict[str, Cover]]) -> dict[str, tuple[str, ...]]:
     """Packages that the chosen lowerings call, with their lowerings' names in order."""
     chosen = [p.candidate.lowering for c in covers for cover in c.values() for p in cover.chosen]
@@ -221,6 +241,11 @@ def compile_module(
         progress("emit programs, compile kernels")
         builder = KernelBuilder(backend, target, folder / "kernels")
         programs = _emit(plan, covers, storage, builder.build)
+        if backend.step is not None:
+            around = backend.load(backend.step)(
+                StepLayout.of(limits), facts.page_tokens, target, builder.build
+            )
+            programs = [_with_step(program, around) for program in programs]
         builder.write_notes()
         progress("make golden probes")
         names = [program.name for program in programs]
@@ -278,6 +303,7 @@ def compile_module(
             arena_bytes=max(p.arena_bytes for p in programs),
             state_bytes=state_rows * facts.hidden_size * DTYPE_BYTES[options.dtype],
             zeroed_bytes=zeroed_bytes(programs),
+            step_on_device=backend.step is not None,
             batch_invariant=options.batch_invariant,
             programs=tuple(refs),
             kernels=builder.kernels,

@@ -26,7 +26,9 @@ class Backend:
     `executes` is False for a driver that computes nothing, which then proves nothing either.
     `presence`: function (Target, TorchBuild) -> str or None that imports no torch; it raises
     DeviceUnavailable where the device can not be here, says in words where programs run, or gives
-    None where only the driver can tell.
+    None where only the driver can tell. `step`: class of what makes the launches around the layers
+    where the device keeps the sequences' state (`gpu_kernels/lowerings/step.py`), None where the
+    host does.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Backend:
     kernels: tuple[str, ...]
     executes: bool = True
     presence: str | None = None
+    step: str | None = None
 
     def load(self, reference: str) -> Any:  # a module attribute: its type is the reader's to know
         """Import `module:attribute`."""

@@ -83,18 +83,22 @@ class DeriveTrial:
                 batch: StepBatch, rows: StepRows = rows, made: list[Any] = drafts
             ) -> StepResult:
                 self._check_inputs(batch, rows.inputs)
-                ids = [self._rng.choice(PICKED) for _ in batch.logit_rows]
-                array = np.array(ids, np.int32)
+                result = self.picked(batch)
+                array = np.array(result.ids, np.int32)
                 if batch.entry != "draft":
                     rows.advance(array)
-                elif ids:
+                elif result.ids:
                     made.append(rows.draft(array))
-                return StepResult(ids=ids)
+                return result
 
             result = self._oracle.play(plan, run)
             assert result.drafts == (np.stack(drafts, 1).tolist() if drafts else [])
             self._check_state()
             self._refuses()
+
+    def picked(self, batch: StepBatch) -> StepResult:
+        """An id for each logit row."""
+        return StepResult(ids=[self._rng.choice(PICKED) for _ in batch.logit_rows])
 
     def _check_inputs(self, batch: StepBatch, inputs: StepInputs) -> None:
         fits = [

@@ -119,7 +119,7 @@ class Sequences:
                 tokens += [-1] * (len(mine) - len(tokens))
                 next_groups.append(_Group(owner, group.start, tokens, list(mine)))
                 if picks:
-                    logits.append(_Logit(owner, last, group.start + last - row + 2))
+                    logits.append(_Logit(owner, last, owner.length + 1))
             row = mine.stop
         if plan.drafts:
             result.drafts = self._draft(plan, run, next_groups, logits)
@@ -144,7 +144,7 @@ class Sequences:
                 made[i].append(owner.tokens[-1])
                 start = min(owner.length + number - 1, owner.enter.limit)
                 groups.append(_Group(owner, start, owner.tokens[-1:], [logit.row]))
-                logits.append(_Logit(owner, i, start + 2))
+                logits.append(_Logit(owner, i, owner.length + number + 1))
         return made
 
     def step(self, plan: StepPlan) -> StepBatch:

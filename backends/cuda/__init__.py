@@ -12,4 +12,5 @@ BACKEND = Backend(
     compiler="lostwax.backends.cuda.compiler:CudaCompiler",
     kernels=("lostwax.backends.cuda.kernels", "lostwax.backends.portable.kernels"),
     presence="lostwax.backends.cuda.presence:presence",
+    step="lostwax.backends.gpu_kernels.lowerings.step:StepLaunches",
 )

@@ -9,6 +9,7 @@ from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.default_pages import default_pages
 from lostwax.backends.runtime.input_layout import input_bytes
 from lostwax.ir.contract.caches import bytes_per_page
+from lostwax.ir.contract.check_program import launches_of, step_states
 from lostwax.ir.contract.program import HostCall, Program
 
 GRAPH_NODE_BYTES = 4096
@@ -19,8 +20,9 @@ GRAPH_NODE_BYTES = 4096
 class MemoryPlan:
     """Bytes of one rank. `planes` gives each cache plane's bytes a page, over its layers.
 
-    `state` are the hiddens that heads and drafts read. `zeroed` is the workspace that launches
-    leave zero. `host_calls` is the most that one host call allocates outside the arena. `graphs`
+    `state` are the hiddens that heads and drafts read, and the sequences' state. `zeroed` is the
+    workspace that launches leave zero. `host_calls` is the most that one host call allocates
+    outside the arena. `graphs`
     counts the captured programs, `graph_bytes` is an estimate. `libraries` is the target's fact
     `library_bytes`.
     """
@@ -59,12 +61,13 @@ class MemoryPlan:
 
 def _launches(program: Program) -> int:
     blocks = {name: len(launches) for name, launches in program.blocks.items()}
-    return len(program.prepare) + sum(blocks[call.block] for call in program.calls)
+    around = len(program.prepare) + len(program.finish)
+    return around + sum(blocks[call.block] for call in program.calls)
 
 
 def _allocates(program: Program) -> int:
-    launches = [*program.prepare, *(x for block in program.blocks.values() for x in block)]
-    return max((x.allocates for x in launches if isinstance(x, HostCall)), default=0)
+    calls = (x.allocates for x in launches_of(program) if isinstance(x, HostCall))
+    return max(calls, default=0)
 
 
 def plan_memory(artifact: Path, num_pages: int | None = None) -> MemoryPlan:
@@ -81,7 +84,7 @@ def plan_memory(artifact: Path, num_pages: int | None = None) -> MemoryPlan:
         ranks=manifest.world_size,
         weights=manifest.weight_bytes,
         arena=manifest.arena_bytes,
-        state=manifest.state_bytes,
+        state=manifest.state_bytes + sum(step_states(manifest).values()),
         inputs=sum(input_bytes(manifest.programs)),
         zeroed=manifest.zeroed_bytes,
         host_calls=max(map(_allocates, programs)),

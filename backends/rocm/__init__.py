@@ -12,4 +12,5 @@ BACKEND = Backend(
     compiler="lostwax.backends.rocm.compiler:RocmCompiler",
     kernels=("lostwax.backends.rocm.kernels", "lostwax.backends.portable.kernels"),
     presence="lostwax.backends.rocm.presence:presence",
+    step="lostwax.backends.gpu_kernels.lowerings.step:StepLaunches",
 )

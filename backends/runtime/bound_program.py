@@ -83,6 +83,7 @@ class BoundProgram:
         yield None, self.program.prepare
         for call in self.program.calls:
             yield call, self.program.blocks[call.block]
+        yield None, self.program.finish
 
     def _walk(self) -> None:
         done = 0
@@ -133,7 +134,7 @@ class BoundProgram:
         if view.space == "zeroed":
             return tensor_of(memory.zeroed, view)
         if call is None:
-            raise ArtifactError(f"a prepare launch reads {view.space} memory; recompile it")
+            raise ArtifactError(f"a launch outside the calls reads {view.space} memory")
         if view.space == "carry":
             return tensor_of(memory.arena, view, call.carry[view.name])
         if view.space == "weight":

@@ -18,6 +18,7 @@ from lostwax.backends.runtime.bound_program import BoundProgram, Memory, PlaneBu
 from lostwax.backends.runtime.checkpoint_content import require_content
 from lostwax.backends.runtime.choose_threads import StepThreads, choose_threads
 from lostwax.backends.runtime.default_pages import default_pages
+from lostwax.backends.runtime.device_step import DeviceStep
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.input_layout import input_bytes
 from lostwax.backends.runtime.load_weights import WeightBuffers, load_weights
@@ -36,8 +37,10 @@ from lostwax.backends.runtime.step_rows import StepRows
 from lostwax.backends.runtime.ticket import Started, StepTicket
 from lostwax.backends.runtime.usable_cores import usable_threads
 from lostwax.ir.contract.artifact import Manifest, ProgramRef
+from lostwax.ir.contract.check_program import step_states
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.step import HIDDEN, StepResult
+from lostwax.ir.contract.step_layout import StepLayout
 from lostwax.ir.contract.step_plan import StepPlan
 
 ONE_THREAD_BYTES = 1 << 30
@@ -66,8 +69,14 @@ class Runtime:
         self.memory = _allocate(reader.manifest, driver, weights, num_pages)
         max_pages = -(-self.limits.max_context // self.limits.page_tokens)
         self.state = StateTable(self.limits.max_reqs, max_pages, self.limits.max_drafts)
-        self.programs = StepPrograms(reader.manifest.programs, self.limits)
+        on_device = reader.manifest.step_on_device
+        self.programs = StepPrograms(reader.manifest.programs, self.limits, int(on_device))
         self._run_stages = StepReplay(driver, ranks)
+        self.device_step: DeviceStep | None = None
+        """What enqueues steps where the device keeps the state."""
+        if on_device:
+            layout = StepLayout.of(reader.manifest.limits)
+            self.device_step = DeviceStep(layout, self.memory, self.state, driver)
         self._threads: StepThreads | None = None
         self._last: StepTicket | None = None
         target = reader.manifest.target
@@ -89,6 +98,11 @@ class Runtime:
                 raise ArtifactError(f"{self._reader.folder / ref.file}: {error}") from error
             self._bound[ref.file] = bound
         return self._bound[ref.file]
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether a step runs beside the host, which may then prepare the next."""
+        return self.device_step is not None
 
     def submit(self, plan: StepPlan) -> StepTicket:
         """Enqueue one step, on every rank.
@@ -137,13 +151,15 @@ class Runtime:
         return self._threads
 
     def _replay(self, stages: Sequence[Stage], plan: StepPlan) -> Started:
-        """Run a step's body and head, and those of its drafts."""
+        """Run or enqueue a step's body and head, and those of its drafts."""
         if self._threads is not None:
             # Each time, since torch keeps the number by thread, and steps may come from several.
             torch.set_num_threads(self._threads.of(plan.num_rows))
         bound = [tuple(map(self.bound, stage)) for stage in stages]
-        rows = StepRows(plan, self.state, self.limits.page_tokens)
         with torch.inference_mode():
+            if self.device_step is not None:
+                return self.device_step.start(bound, plan)
+            rows = StepRows(plan, self.state, self.limits.page_tokens)
             result = self._run_stages(bound, rows, plan)
         return Started(self._driver.mark(), lambda: result)
 
@@ -161,7 +177,10 @@ def _allocate(manifest: Manifest, driver: Driver, weights: WeightBuffers, num_pa
     arena = allocated(driver, manifest.arena_bytes, "an arena")
     state = allocated(driver, manifest.state_bytes, "a state")
     zeroed = allocated(driver, manifest.zeroed_bytes, "a zeroed workspace")
-    return Memory(arena, body, head, weights, planes, {HIDDEN: state}, zeroed)
+    states = {HIDDEN: state}
+    for name, count in step_states(manifest).items():
+        states[name] = allocated(driver, count, "a step's state")
+    return Memory(arena, body, head, weights, planes, states, zeroed)
 
 
 @contextmanager

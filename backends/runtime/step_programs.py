@@ -34,16 +34,19 @@ class RuntimeLimits(msgspec.Struct, frozen=True, kw_only=True):
 class StepPrograms:
     """The programs of an artifact, in order of preference: the first that admits a step wins."""
 
-    def __init__(self, programs: Sequence[ProgramRef], limits: RuntimeLimits) -> None:
+    def __init__(self, programs: Sequence[ProgramRef], limits: RuntimeLimits, least: int) -> None:
+        """At least `least` rows get a head: where it ends a step's body, one."""
         self._programs = programs
         self._limits = limits
+        self._least = least
 
     def pick(self, plan: StepPlan) -> tuple[Stage, ...]:
         """The stages of a step. A head is replayed where there are more rows than it takes.
 
         Raises StepError where no program fits.
         """
-        stages = [self._stage(plan.entry, plan.facts, plan.head, plan.num_logits)]
+        num_logits = max(plan.num_logits, self._least)
+        stages = [self._stage(plan.entry, plan.facts, plan.head, num_logits)]
         if not plan.drafts:
             return tuple(stages)
         # Drafts of rows that pick from a nucleus are picked from theirs.

@@ -28,9 +28,9 @@ class StepRows:
         self._page_tokens = page_tokens
         self._rows = rows = _planned(plan, state)
         values = derive(rows, state, page_tokens)
-        self._picked = logit_rows = _rows_of(plan.logits)
+        self._picked = logit_rows = rows_of(plan.logits)
         """Rows that pick, in order."""
-        self._scored = _rows_of(plan.scored)
+        self._scored = rows_of(plan.scored)
         """Numbers of logit rows that do not."""
         if plan.logits:
             owners = rows.owners[logit_rows]
@@ -78,16 +78,16 @@ class StepRows:
         behind[np.arange(len(behind)) > drafts_end[rows.owners]] = NO_TOKEN
         hidden = np.arange(len(behind), dtype=np.int32)
         self._rows = Rows(rows.seqs, rows.starts, rows.q_starts, behind, hidden)
-        self._open_draft(last[picks], rows.seqs[picks], (rows.starts - rows.q_starts[:-1])[picks])
+        self._open_draft(last[picks], rows.seqs[picks])
 
-    def _open_draft(self, last: Any, seqs: Any, shift: Any) -> None:
-        """Inputs of a draft body over `_rows`, whose rows `last`, of sequences `seqs` at positions
-        `last` + `shift`, pick a draft."""
+    def _open_draft(self, last: Any, seqs: Any) -> None:
+        """Inputs of a draft body over `_rows`, whose rows `last`, of sequences `seqs`, pick the
+        next draft."""
         self._picked, self._drafting = last, seqs
         values = derive(self._rows, self._state, self._page_tokens)
         if len(last):
-            # A draft row holds the token behind its position, and picks the one behind that.
-            values |= derive_logits(last, seqs, last + shift + 2, self._state)
+            about = self._state.fields["length"][seqs] + self._num_drafted + 1
+            values |= derive_logits(last, seqs, about, self._state)
         self.inputs = StepInputs(values, self._rows.seqs, self._state)
 
     def draft(self, ids: Any) -> Any:
@@ -108,7 +108,7 @@ class StepRows:
             hidden = self._picked if number == 1 else rows
             starts = np.minimum(at - 1, fields["limit"][seqs])
             self._rows = Rows(seqs, starts, q_starts, found, hidden.astype(np.int32))
-            self._open_draft(rows, seqs, starts - rows)
+            self._open_draft(rows, seqs)
         return found
 
 
@@ -138,11 +138,10 @@ def _last(rows: Rows, token_of: Any, count: Any) -> Any:
     tokens = rows.tokens[at]
     holds = exists & (tokens != NO_TOKEN) & (tokens == token_of[at - 1])
     accepted = cast("Any", np.cumprod(holds, axis=1)).sum(axis=1)
-    found: Any = np.where(count > 0, end - count + accepted, end - 1)
-    return found
+    return cast("Any", np.where(count > 0, end - count + accepted, end - 1))
 
 
-def _rows_of(spans: Sequence[Span]) -> Any:
+def rows_of(spans: Sequence[Span]) -> Any:
     """The rows of all spans, in order."""
     ranges = [np.arange(first, first + count, dtype=np.int32) for first, count in spans]
     if len(ranges) == 1:

@@ -87,6 +87,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Hiddens of the largest body, which heads and drafts read."""
     zeroed_bytes: Bytes
     """The most that one lowering wants zeroed once, and leaves zero; all launches share it."""
+    step_on_device: bool = False
+    """The device keeps the sequences' state, and kernels derive the programs' inputs from it."""
     batch_invariant: bool = False
     """An answer does not depend on its neighbours, on chunking nor on drafting."""
     programs: tuple[ProgramRef, ...]

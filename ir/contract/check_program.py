@@ -22,6 +22,7 @@ from lostwax.ir.contract.check_weights import WeightSizes
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.program import HEADS, Call, HostCall, Launch, Program, View, views_of
 from lostwax.ir.contract.step import HIDDEN, STEP_INPUTS, input_shape, inputs_of
+from lostwax.ir.contract.step_layout import PLAN, SEQUENCES, StepLayout
 
 PICKED = {"ids": "i32", "logprobs": "f32"}
 SCORED = PICKED | {"target_logprobs": "f32", "top_ids": "i32", "top_logprobs": "f32"}
@@ -36,6 +37,7 @@ def launches_of(program: Program) -> Iterator[Launch]:
     yield from program.prepare
     for launches in program.blocks.values():
         yield from launches
+    yield from program.finish
 
 
 def symbols_of(manifest: Manifest) -> dict[str, set[str]]:
@@ -44,6 +46,14 @@ def symbols_of(manifest: Manifest) -> dict[str, set[str]]:
     for kernel in manifest.kernels:
         found.setdefault(kernel.binary, set()).add(kernel.symbol)
     return found
+
+
+def step_states(manifest: Manifest) -> dict[str, int]:
+    """Bytes of what a device keeps of steps, by name; nothing where the host keeps it."""
+    if not manifest.step_on_device:
+        return {}
+    layout = StepLayout.of(manifest.limits)
+    return {PLAN: layout.plan_bytes, SEQUENCES: layout.sequences_bytes}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +73,7 @@ class ProgramCheck:
         self._weights = weights
         self._planes = {plane.name: plane for plane in manifest.planes}
         self._symbols = symbols_of(manifest)
+        self._states = step_states(manifest)
 
     def __call__(self, program: Program, ref: ProgramRef) -> None:
         """Raise Inconsistent, naming the part, where a program is not as its artifact says."""
@@ -71,9 +82,11 @@ class ProgramCheck:
         require(told == own, "its segment, bucket, guard or arena is not the manifest's")
         for launch in launches_of(program):
             check_launch(launch, self._symbols, self._manifest.target)
-        for view in _views(program.prepare):
-            require(view.space in ("arena", "input", "state"), f"prepare reads {view.space} memory")
-            self._check_own(view, program)
+        for name, launches in (("prepare", program.prepare), ("finish", program.finish)):
+            for view in _views(launches):
+                lies_well = view.space in ("arena", "input", "state")
+                require(lies_well, f"{name} reads {view.space} memory")
+                self._check_own(view, program)
         reach = {
             name: self._check_block(launches, program) for name, launches in program.blocks.items()
         }
@@ -112,6 +125,9 @@ class ProgramCheck:
         if view.space == "arena":
             require_within(view, program.arena_bytes)
         elif view.space == "state":
+            if view.name in self._states:
+                require_within(view, self._states[view.name])
+                return
             require(view.name == HIDDEN, f"there is no state {view.name!r}")
             self._check_hidden(view, program)
         elif view.space == "zeroed":

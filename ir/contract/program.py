@@ -191,7 +191,10 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
-    """The launches of one (segment, bucket, guard), over a statically planned arena."""
+    """The launches of one (segment, bucket, guard), over a statically planned arena.
+
+    `prepare` runs before all calls, `finish` behind them.
+    """
 
     segment: Segment
     bucket: Bucket
@@ -201,6 +204,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     blocks: dict[Word, tuple[Launch, ...]]
     calls: tuple[Call, ...]
     outputs: dict[Word, View]
+    finish: tuple[Launch, ...] = ()
 
     @property
     def name(self) -> str:

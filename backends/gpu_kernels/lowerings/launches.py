@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 
 from lostwax.backends.lowering import Match
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
-from lostwax.ir.contract.kernel import KernelSource
+from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.parameter import Null, Pointer, Scalar
 from lostwax.ir.contract.program import KernelLaunch, View
+from lostwax.ir.contract.target import Target
 from lostwax.ir.contract.view import Space
 
 Argument = View | Scalar
@@ -68,6 +69,34 @@ def triton_launch(
     num_stages: int = 2,
     rows_of: tuple[str, ...] = (),
 ) -> KernelLaunch:
+    """A launch of a lowering, as `kernel_launch` makes it."""
+    return kernel_launch(
+        match.build,
+        match.target,
+        kernel,
+        arguments,
+        constants,
+        grid=grid,
+        op=op,
+        num_warps=num_warps,
+        num_stages=num_stages,
+        rows_of=rows_of,
+    )
+
+
+def kernel_launch(
+    build: Callable[[KernelSource], CompiledKernel],
+    target: Target,
+    kernel: str,
+    arguments: Mapping[str, Argument],
+    constants: Mapping[str, int],
+    *,
+    grid: tuple[int, int, int],
+    op: str,
+    num_warps: int = 4,
+    num_stages: int = 2,
+    rows_of: tuple[str, ...] = (),
+) -> KernelLaunch:
     """Compile `module:function` for these arguments and launch it; constants are its constexprs.
 
     `rows_of` names the arguments that are strides between rows (or pages) which are read whole.
@@ -83,13 +112,13 @@ def triton_launch(
         num_warps=num_warps,
         num_stages=num_stages,
     )
-    compiled = match.build(source)
+    compiled = build(source)
     own = tuple(Pointer(a) if isinstance(a, View) else a for a in arguments.values())
     return KernelLaunch(
         binary=compiled.binary,
         symbol=compiled.symbol,
         grid=grid,
-        block=(match.target.wave_size * compiled.num_warps, 1, 1),
+        block=(target.wave_size * compiled.num_warps, 1, 1),
         params=own + (Null(),) * compiled.trailing_nulls,
         shared_bytes=compiled.shared_bytes,
         op=op,

@@ -1,0 +1,132 @@
+"""Launches of the step's kernels, which stand around the layers of every program. Knows no op."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from lostwax.backends.gpu_kernels.lowerings.launches import (
+    Argument,
+    i32,
+    kernel_launch,
+    next_power_of_two,
+)
+from lostwax.backends.plan.views import dense
+from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.ir.contract.program import HEADS, KernelLaunch, Program, View
+from lostwax.ir.contract.step import HEAD_INPUTS, STEP_INPUTS, input_shape, operands_of
+from lostwax.ir.contract.step_layout import StepLayout
+from lostwax.ir.contract.target import Target
+
+_KERNELS = "lostwax.backends.gpu_kernels.step"
+_BLOCK = 256
+Build = Callable[[KernelSource], CompiledKernel]
+
+
+class StepLaunches:
+    """Makes them for one artifact; `build` compiles a kernel for the target."""
+
+    def __init__(self, layout: StepLayout, page_tokens: int, target: Target, build: Build) -> None:
+        self._layout = layout
+        self._page_tokens = page_tokens
+        self._target = target
+        self._build = build
+
+    def before(self, program: Program) -> tuple[KernelLaunch, ...]:
+        """What makes the program's inputs."""
+        return (self._logits(program) if program.segment in HEADS else self._body(program),)
+
+    def behind(self, program: Program) -> tuple[KernelLaunch, ...]:
+        """What takes over the ids that a head picked."""
+        return (self._advance(program),) if program.segment in HEADS else ()
+
+    def _launch(
+        self,
+        symbol: str,
+        arguments: Mapping[str, Argument],
+        constants: Mapping[str, int],
+        programs: int,
+    ) -> KernelLaunch:
+        return kernel_launch(
+            self._build,
+            self._target,
+            f"{_KERNELS}:{symbol}",
+            arguments,
+            constants,
+            grid=(programs, 1, 1),
+            op=f"step.{symbol}",
+            num_warps=1,
+        )
+
+    def _arrays(self, names: Iterable[str]) -> dict[str, Argument]:
+        return {name: self._layout.array(name) for name in names}
+
+    def _fields(self, names: Iterable[str]) -> dict[str, Argument]:
+        return {f"state_{name}": self._layout.field(name) for name in names}
+
+    def _body(self, program: Program) -> KernelLaunch:
+        bucket, is_draft = program.bucket, program.segment == "draft"
+        own = self._layout
+        drafts = ("starts", "drafting", "last_rows", "draft_tokens")
+        arguments: dict[str, Argument] = {
+            "header": own.header,
+            "seqs": own.array("seqs"),
+            "plan_q_starts": own.array("q_starts"),
+            **(self._arrays(drafts) if is_draft else {"plan_tokens": own.array("tokens")}),
+            **self._fields(("pages", "length", "limit", "tokens")),
+            **{name: _input(name, program) for name in operands_of("extend")},
+            **({"hidden_rows": _input("hidden_rows", program)} if is_draft else {}),
+            "num_rows": _input("num_rows", program),
+            "T": i32(bucket.tokens),
+            "B": i32(bucket.reqs),
+            "P": i32(bucket.pages),
+            "max_pages": i32(own.max_pages),
+        }
+        constants = {
+            "FOLLOWING": own.max_drafts + 1,
+            "PAGE_TOKENS": self._page_tokens,
+            "BLOCK": _BLOCK,
+        }
+        symbol = "derive_draft" if is_draft else "derive"
+        return self._launch(symbol, arguments, constants, bucket.reqs + 1)
+
+    def _logits(self, program: Program) -> KernelLaunch:
+        own = self._layout
+        arguments: dict[str, Argument] = {
+            "header": own.header,
+            "seqs": own.array("seqs"),
+            "plan_q_starts": own.array("q_starts"),
+            "plan_rows": own.array("logit_rows"),
+            "owners": own.array("logit_owners"),
+            "plan_targets": own.array("targets"),
+            **self._arrays(("drafting", "last_rows")),
+            **self._fields(("length", "num_prompt", "temperature", "top_p", "seed")),
+            **{name: _input(name, program) for name in HEAD_INPUTS},
+            "num_rows": _input("num_rows", program),
+            "R": i32(program.bucket.rows),
+        }
+        return self._launch("derive_logits", arguments, {"BLOCK": _BLOCK}, 1)
+
+    def _advance(self, program: Program) -> KernelLaunch:
+        own = self._layout
+        arguments: dict[str, Argument] = {
+            "header": own.header,
+            "seqs": own.array("seqs"),
+            "plan_q_starts": own.array("q_starts"),
+            **self._arrays(("logit_starts", "picks", "behind")),
+            "plan_tokens": own.array("tokens"),
+            **self._arrays(("starts", "drafting", "last_rows", "draft_tokens", "picked")),
+            **self._fields(("length", "limit", "num_prompt", "tokens")),
+            "ids": program.outputs["ids"],
+            "R": i32(program.bucket.rows),
+        }
+        constants = {
+            "FOLLOWING": own.max_drafts + 1,
+            "BLOCK_PICKS": next_power_of_two(own.max_drafts + 1),
+            "BLOCK_SEQS": next_power_of_two(own.max_reqs),
+            "BLOCK": _BLOCK,
+        }
+        return self._launch("advance", arguments, constants, own.max_reqs)
+
+
+def _input(name: str, program: Program) -> View:
+    return dense("input", name, STEP_INPUTS[name].dtype, input_shape(name, program.bucket))

@@ -1,0 +1,139 @@
+"""Where a step's plan and the sequences' state lie in device memory. Knows no device.
+
+On targets whose kernels derive a step's inputs, the host sends the plan as numbers of 32 bits and
+the device keeps the state: `PLAN` and `SEQUENCES` are states that programs name, as `HIDDEN` is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+from lostwax.ir.contract.artifact import Limits
+from lostwax.ir.contract.step_state import STEP_STATE
+from lostwax.ir.contract.view import View
+
+PLAN = "plan"
+SEQUENCES = "sequences"
+
+HEADER = (
+    "num_seqs", "num_rows", "num_logits", "num_drafting", "drafts", "is_decode",
+    "next_stage", "stage", "cursor", "first",
+)  # fmt: skip
+"""Numbers at the plan's start.
+
+What the plan says: sequences, rows, logit rows, sequences that pick, drafts to make, whether rows
+take the tokens that follow. Where the step is: the stage (0 for the body, then a draft each) of the
+head that runs next and of the one that runs, and of its logit rows the first of the next replay and
+of this one.
+"""
+
+SENT = (
+    "seqs", "q_starts", "logit_starts", "picks", "behind", "logit_rows", "logit_owners", "targets",
+    "tokens",
+)  # fmt: skip
+"""Arrays of the plan that the host sends, in this order.
+
+A sequence of the step each: its row of the state; where its rows begin, and its logit rows; how
+many of the last of these pick; the token behind its rows where none picks. A logit row each: its
+row, its sequence's number in the step, its target (-1: none). A row each: its token in an extend
+step.
+"""
+
+OWN = ("starts", "drafting", "last_rows", "draft_tokens", "picked")
+"""Arrays that the step writes for its drafts.
+
+A sequence each: where its rows began. A sequence that picks each: its row of the state, and its
+last row that holds. A row each: the token behind it, as the MTP layer sees it. A logit row each:
+the id that was picked.
+"""
+
+_ALIGN = 16  # numbers, so that every array begins a cache line
+
+
+@dataclass(frozen=True)
+class StepLayout:
+    """Offsets for steps of at most `max_reqs` sequences, of `max_pages` pages and `max_drafts`
+    drafts, and `max_rows` rows."""
+
+    max_reqs: int
+    max_pages: int
+    max_drafts: int
+    max_rows: int
+
+    @staticmethod
+    def of(limits: Limits) -> StepLayout:
+        """For an artifact's largest steps."""
+        return StepLayout(
+            max_reqs=limits.max_reqs,
+            max_pages=-(-limits.max_context // limits.page_tokens),
+            max_drafts=limits.max_drafts,
+            max_rows=max(limits.max_tokens, limits.max_reqs * (limits.max_drafts + 1)),
+        )
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Numbers of each of the plan's arrays."""
+        by_seq = ("seqs", "picks", "behind", "starts", "drafting", "last_rows")
+        wide = {name: self.max_reqs for name in by_seq}
+        wide |= {"q_starts": self.max_reqs + 1, "logit_starts": self.max_reqs + 1}
+        return {name: wide.get(name, self.max_rows) for name in (*SENT, *OWN)}
+
+    @cached_property
+    def offsets(self) -> dict[str, int]:
+        """Where each of the plan's arrays begins, in numbers from the plan's start."""
+        found: dict[str, int] = {}
+        end = _ALIGN
+        assert len(HEADER) <= _ALIGN
+        for name, size in self.sizes.items():
+            found[name] = end
+            end += -(-size // _ALIGN) * _ALIGN
+        return found
+
+    @cached_property
+    def plan_bytes(self) -> int:
+        """Bytes of the whole plan."""
+        last = OWN[-1]
+        return 4 * (self.offsets[last] + -(-self.sizes[last] // _ALIGN) * _ALIGN)
+
+    @cached_property
+    def _fields(self) -> dict[str, tuple[int, tuple[int, ...]]]:
+        """Offset in bytes and shape of each field of the state."""
+        found: dict[str, tuple[int, tuple[int, ...]]] = {}
+        end = 0
+        dims = {"P": self.max_pages, "D": self.max_drafts + 1}
+        for name, field in STEP_STATE.items():
+            shape = (self.max_reqs + 1, *(dims[dim] for dim in field.dims))
+            found[name] = end, shape
+            end += -(-4 * prod(shape) // (4 * _ALIGN)) * 4 * _ALIGN
+        return found
+
+    @cached_property
+    def sequences_bytes(self) -> int:
+        """Bytes of the whole state."""
+        offset, shape = self._fields[next(reversed(STEP_STATE))]
+        return offset + -(-4 * prod(shape) // (4 * _ALIGN)) * 4 * _ALIGN
+
+    def field(self, name: str) -> View:
+        """A field of the state: [max_reqs + 1], or [max_reqs + 1, pages or tokens]."""
+        offset, shape = self._fields[name]
+        strides = tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
+        return View(
+            space="state", name=SEQUENCES, dtype=STEP_STATE[name].dtype, shape=shape,
+            strides=strides, offset=offset,
+        )  # fmt: skip
+
+    def array(self, name: str) -> View:
+        """An array of the plan, i32."""
+        return View(
+            space="state", name=PLAN, dtype="i32", shape=(self.sizes[name],), strides=(1,),
+            offset=4 * self.offsets[name],
+        )  # fmt: skip
+
+    @property
+    def header(self) -> View:
+        """The plan's header, i32."""
+        return View(
+            space="state", name=PLAN, dtype="i32", shape=(len(HEADER),), strides=(1,), offset=0
+        )
