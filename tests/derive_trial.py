@@ -94,6 +94,7 @@ class DeriveTrial:
             result = self._oracle.play(plan, run)
             assert result.drafts == (np.stack(drafts, 1).tolist() if drafts else [])
             self._check_state()
+            self._check_result(result, plan, len(drafts[0]) if drafts else 0)
             self._refuses()
 
     def picked(self, batch: StepBatch) -> StepResult:
@@ -117,6 +118,9 @@ class DeriveTrial:
             part = slice(start, min(start + NUM_ROWS[batch.head], len(batch.logit_rows)))
             head.fill(inputs, part)
             _compare(head, padded(batch, *_of(head, self._heads), part))
+
+    def _check_result(self, result: StepResult, plan: StepPlan, picking: int) -> None:
+        """What the host gets; numpy's is what `play` has seen."""
 
     def _check_state(self) -> None:
         """Every field of every sequence that lives."""

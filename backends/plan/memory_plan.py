@@ -11,6 +11,7 @@ from lostwax.backends.runtime.input_layout import input_bytes
 from lostwax.ir.contract.caches import bytes_per_page
 from lostwax.ir.contract.check_program import launches_of, step_states
 from lostwax.ir.contract.program import HostCall, Program
+from lostwax.ir.contract.step_layout import BOXES
 
 GRAPH_NODE_BYTES = 4096
 """Device memory of one launch in a captured graph: an estimate, which no device has confirmed."""
@@ -84,7 +85,8 @@ def plan_memory(artifact: Path, num_pages: int | None = None) -> MemoryPlan:
         ranks=manifest.world_size,
         weights=manifest.weight_bytes,
         arena=manifest.arena_bytes,
-        state=manifest.state_bytes + sum(step_states(manifest).values()),
+        state=manifest.state_bytes
+        + sum(n for name, n in step_states(manifest).items() if name not in BOXES),
         inputs=sum(input_bytes(manifest.programs)),
         zeroed=manifest.zeroed_bytes,
         host_calls=max(map(_allocates, programs)),

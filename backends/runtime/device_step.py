@@ -1,11 +1,13 @@
 """Enqueues steps on a device that keeps the sequences' state: nothing comes back in between.
 
-The plan is sent; kernels before and behind the layers derive every program's inputs from it and
-take over what was picked (`ir/contract/step_layout.py`). Knows no artifact.
+Plans and results pass through boxes in host memory, which the device reads and writes itself; the
+kernels around the layers derive every program's inputs and take over what was picked
+(`ir/contract/step_layout.py`). Knows no artifact.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,17 +15,63 @@ import numpy as np
 import torch
 
 from lostwax.backends.runtime.bound_program import BoundProgram, Memory
-from lostwax.backends.runtime.driver import Driver
+from lostwax.backends.runtime.driver import Driver, Mark
 from lostwax.backends.runtime.pack_plan import pack_plan
 from lostwax.backends.runtime.replay_step import BoundStage
-from lostwax.backends.runtime.result_copy import ReadRows
 from lostwax.backends.runtime.state_table import StateTable
 from lostwax.backends.runtime.tensors import tensor_of
 from lostwax.backends.runtime.ticket import Started
 from lostwax.ir.contract.step import StepResult
-from lostwax.ir.contract.step_layout import PLAN, SEQUENCES, StepLayout
+from lostwax.ir.contract.step_layout import (
+    PLACES,
+    PLAN,
+    RESULT_BOX,
+    RESULT_WIDTHS,
+    SENT_BOX,
+    SEQUENCES,
+    StepLayout,
+)
 from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.ir.contract.step_state import STEP_STATE
+
+_FLOATS = ("logprobs", "target_logprobs", "top_logprobs")
+
+
+class _Result:
+    """A step's results, read out of its place once, when they are asked for or the place is."""
+
+    def __init__(self, place: Any, layout: StepLayout, plan: StepPlan, picking: int) -> None:
+        self._place = place
+        self._layout = layout
+        self._plan = plan
+        self._picking = picking
+        self._found: StepResult | None = None
+        self.mark: Mark | None = None
+        self.programs: tuple[str, str] = ("", "")
+
+    def read(self) -> StepResult:
+        """The results; the step has run."""
+        if self._found is None:
+            names = tuple(RESULT_WIDTHS) if self._plan.head == "score" else ("ids", "logprobs")
+            program, head = self.programs
+            self._found = StepResult(program=program, head=head)
+            for name in names:
+                setattr(self._found, name, self._rows(name).tolist())
+            if self._plan.drafts:
+                self._found.drafts = self._drafts()
+        return self._found
+
+    def _rows(self, name: str) -> Any:
+        width, count = RESULT_WIDTHS[name], self._plan.num_logits
+        start = self._layout.results[name]
+        flat = self._place[start : start + width * count]
+        flat = flat.view(np.float32) if name in _FLOATS else flat
+        return flat.reshape(count, width) if width > 1 else flat
+
+    def _drafts(self) -> list[list[int]]:
+        start, most = self._layout.results["drafts"], self._layout.max_drafts
+        flat = self._place[start : start + most * self._picking]
+        return flat.reshape(self._picking, most)[:, : self._plan.drafts].tolist()
 
 
 class DeviceStep:
@@ -36,72 +84,73 @@ class DeviceStep:
         self._layout = layout
         self._state = state
         self._driver = driver
-        self._plan = memory.states[PLAN].view(torch.int32)
+        self._plan = memory.states[PLAN]
+        self._sent = memory.states[SENT_BOX].view(torch.int32).numpy().reshape(PLACES, -1)
+        self._results = memory.states[RESULT_BOX].view(torch.int32).numpy().reshape(PLACES, -1)
+        self._unread: deque[_Result] = deque()
+        self._turn = 0
         self.fields = {
             name: tensor_of(memory.states[SEQUENCES], layout.field(name)) for name in STEP_STATE
         }
         """The state on the device."""
 
+    def reset(self) -> None:
+        """Begin with the first place: programs were run over an empty plan to be captured."""
+        self._plan.zero_()
+        self._turn = 0
+
     def start(self, stages: Sequence[BoundStage], plan: StepPlan) -> Started:
         """Enqueue a step's body and head, and those of its drafts."""
+        self._free_a_place()
+        number = self._turn % PLACES
+        picking = pack_plan(plan, self._layout, self._sent[number])
         self._send_state(plan)
-        host = self._driver.staging(self._layout.plan_bytes).view(torch.int32)
-        packed = pack_plan(plan, self._layout, host.numpy())
-        self._plan[: packed.size].copy_(host[: packed.size], non_blocking=True)
+        result = _Result(self._results[number], self._layout, plan, len(picking))
         (body, head), *drafts = stages
         body.replay()
-        reads = _replay_head(head, plan.num_logits)
+        self._turn += 1
+        result.programs = body.program.name, head.program.name if plan.num_logits else ""
+        _replay_head(head, plan.num_logits)
         for draft, *heads in drafts:
             draft.replay()
             for each in heads:
-                each.replay()
-        tokens = self.fields["tokens"]
-        following = self._driver.staging(4 * tokens.numel()).view(tokens.dtype).view(tokens.shape)
-        if drafts and packed.picking:
-            following.copy_(tokens, non_blocking=True)
+                _replay_head(each, len(picking))
         self._state.fields["length"][np.array(plan.seqs)] = plan.ends
+        result.mark = self._driver.mark()
+        self._unread.append(result)
+        return Started(result.mark, result.read)
 
-        def read() -> StepResult:
-            result = StepResult(program=body.program.name)
-            if plan.num_logits:
-                result.head = head.program.name
-            for rows in reads:
-                for name, values in rows().items():
-                    getattr(result, name).extend(values)
-            if drafts and packed.picking:
-                result.drafts = following[packed.picking, 1 : 1 + plan.drafts].tolist()
-            return result
-
-        return Started(self._driver.mark(), read)
+    def _free_a_place(self) -> None:
+        """Read the results whose place comes next, if nobody has."""
+        while len(self._unread) >= PLACES:
+            oldest = self._unread.popleft()
+            assert oldest.mark is not None
+            oldest.mark.wait()
+            oldest.read()
 
     def _send_state(self, plan: StepPlan) -> None:
         """Bring what the plan changes, behind the steps that were enqueued."""
         self._state.change(plan)
         seqs = [enter.seq for enter in plan.entering]
         if seqs:
-            rows = self._sent(np.array(seqs, np.int64))
+            rows = self._on_device(np.array(seqs, np.int64))
             for name, field in self.fields.items():
-                field.index_copy_(0, rows, self._sent(self._state.fields[name][seqs]))
+                field.index_copy_(0, rows, self._on_device(self._state.fields[name][seqs]))
         if plan.new_pages:
             listed = [(new.seq, new.index, new.page) for new in plan.new_pages]
             seq, number, page = np.array(listed, np.int64).T
-            at = self._sent(seq * self._layout.max_pages + number)
+            at = self._on_device(seq * self._layout.max_pages + number)
             flat = self.fields["pages"].view(-1)
-            flat.index_copy_(0, at, self._sent(page.astype(np.int32)))
+            flat.index_copy_(0, at, self._on_device(page.astype(np.int32)))
 
-    def _sent(self, values: Any) -> torch.Tensor:
+    def _on_device(self, values: Any) -> torch.Tensor:
         """The array on the device; its copy does not wait."""
         array = torch.from_numpy(np.ascontiguousarray(values))
         host = self._driver.staging(array.nbytes).view(array.dtype).view(array.shape)
         return host.copy_(array).to(self._plan.device, non_blocking=True)
 
 
-def _replay_head(head: BoundProgram, count: int) -> list[ReadRows]:
+def _replay_head(head: BoundProgram, count: int) -> None:
     """Replay a head as often as `count` rows want, at least once: it ends the stage."""
-    reads: list[ReadRows] = []
-    most = head.program.bucket.rows
-    for start in range(0, max(count, 1), most):
+    for _ in range(0, max(count, 1), head.program.bucket.rows):
         head.replay()
-        if start < count:
-            reads.append(head.results.start(min(most, count - start)))
-    return reads

@@ -40,7 +40,7 @@ from lostwax.ir.contract.artifact import Manifest, ProgramRef
 from lostwax.ir.contract.check_program import step_states
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.step import HIDDEN, StepResult
-from lostwax.ir.contract.step_layout import StepLayout
+from lostwax.ir.contract.step_layout import BOXES, StepLayout
 from lostwax.ir.contract.step_plan import StepPlan
 
 ONE_THREAD_BYTES = 1 << 30
@@ -84,6 +84,8 @@ class Runtime:
             for ref in reader.manifest.programs:
                 if ref.segment in target.graph_segments:
                     self.bound(ref)
+        if self.device_step is not None:
+            self.device_step.reset()
 
     def bound(self, ref: ProgramRef) -> BoundProgram:
         """The program over this process's memory, bound at first use (graphs: at load)."""
@@ -179,7 +181,10 @@ def _allocate(manifest: Manifest, driver: Driver, weights: WeightBuffers, num_pa
     zeroed = allocated(driver, manifest.zeroed_bytes, "a zeroed workspace")
     states = {HIDDEN: state}
     for name, count in step_states(manifest).items():
-        states[name] = allocated(driver, count, "a step's state")
+        if name in BOXES:
+            states[name] = driver.staging(count).zero_()
+        else:
+            states[name] = allocated(driver, count, "a step's state")
     return Memory(arena, body, head, weights, planes, states, zeroed)
 
 

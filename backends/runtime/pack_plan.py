@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lostwax.backends.runtime.step_rows import rows_of
-from lostwax.ir.contract.step_layout import HEADER, SENT, StepLayout
+from lostwax.ir.contract.step_layout import BY_SEQ, HEADER, HEADER_SIZE, StepLayout
 from lostwax.ir.contract.step_plan import StepPlan
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """How many numbers are to be sent, and the sequences that pick, in order."""
-
-    size: int
-    picking: list[int]
 
 
 class Misplanned(ValueError):
     """A plan that the contract allows and kernels do not take."""
 
 
-def pack_plan(plan: StepPlan, layout: StepLayout, out: Any) -> Packed:
-    """Write the plan into i32 `out`.
+def pack_plan(plan: StepPlan, layout: StepLayout, out: Any) -> list[int]:
+    """Write the plan into its place, i32 `out`; return the sequences that pick, in order.
 
     A step without logit rows gets one that picks nothing: what accepts rows stands behind a head.
     Raises Misplanned where more rows of a sequence pick than tokens can follow.
@@ -47,17 +38,6 @@ def pack_plan(plan: StepPlan, layout: StepLayout, out: Any) -> Packed:
     behind = np.full(count, -1, np.int32)
     if plan.drafts:
         behind[picks == 0] = plan.behind
-    arrays: dict[str, Any] = {
-        "seqs": plan.seqs,
-        "q_starts": q_starts,
-        "logit_starts": logit_starts,
-        "picks": picks,
-        "behind": behind,
-        "logit_rows": logit_rows,
-        "logit_owners": owners,
-        "targets": targets,
-        "tokens": plan.tokens,
-    }
     header = {
         "num_seqs": count,
         "num_rows": plan.num_rows,
@@ -65,13 +45,22 @@ def pack_plan(plan: StepPlan, layout: StepLayout, out: Any) -> Packed:
         "num_drafting": plan.num_picking,
         "drafts": plan.drafts,
         "is_decode": plan.entry == "decode",
+        "num_tokens": len(plan.tokens),
     }
     out[: len(HEADER)] = [header.get(name, 0) for name in HEADER]
-    end = len(HEADER)
-    for name in SENT:
-        values = arrays[name]
-        if len(values):
-            start = layout.offsets[name]
-            end = start + len(values)
-            out[start:end] = values
-    return Packed(end, [seq for seq, picked in zip(plan.seqs, picks, strict=True) if picked])
+    by_seq = {
+        "seqs": plan.seqs,
+        "q_starts": q_starts,
+        "logit_starts": logit_starts,
+        "picks": picks,
+        "behind": behind,
+    }
+    end = HEADER_SIZE
+    for name in BY_SEQ:
+        values = by_seq[name]
+        out[end : end + len(values)] = values
+        end += count + 1
+    for values in (logit_rows, owners, targets, plan.tokens):  # in the order of BY_LOGIT
+        out[end : end + len(values)] = values
+        end += len(values)
+    return [seq for seq, picked in zip(plan.seqs, picks, strict=True) if picked]

@@ -49,11 +49,13 @@ def symbols_of(manifest: Manifest) -> dict[str, set[str]]:
 
 
 def step_states(manifest: Manifest) -> dict[str, int]:
-    """Bytes of what a device keeps of steps, by name; nothing where the host keeps it."""
+    """Bytes of what a device keeps of steps, by name, and of the boxes; nothing where the host
+    keeps it."""
     if not manifest.step_on_device:
         return {}
     layout = StepLayout.of(manifest.limits)
-    return {PLAN: layout.plan_bytes, SEQUENCES: layout.sequences_bytes}
+    boxes = {box.name: box.num_bytes for box in (layout.sent_box, layout.result_box)}
+    return {PLAN: layout.plan_bytes, SEQUENCES: layout.sequences_bytes, **boxes}
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,37 +17,53 @@ from lostwax.ir.contract.view import View
 PLAN = "plan"
 SEQUENCES = "sequences"
 
+SENT_BOX = "sent"
+RESULT_BOX = "results"
+"""Host memory that the device reads plans from and writes results to: a place for each of the
+last `PLACES` steps, in turn."""
+
+BOXES = (SENT_BOX, RESULT_BOX)
+
+PLACES = 4
+
 HEADER = (
-    "num_seqs", "num_rows", "num_logits", "num_drafting", "drafts", "is_decode",
+    "num_seqs", "num_rows", "num_logits", "num_drafting", "drafts", "is_decode", "num_tokens",
     "next_stage", "stage", "cursor", "first",
 )  # fmt: skip
 """Numbers at the plan's start.
 
 What the plan says: sequences, rows, logit rows, sequences that pick, drafts to make, whether rows
-take the tokens that follow. Where the step is: the stage (0 for the body, then a draft each) of the
-head that runs next and of the one that runs, and of its logit rows the first of the next replay and
-of this one.
+take the tokens that follow, tokens that the host brings. Where the step is: the stage (0 for the
+body, then a draft each) of the head that runs next and of the one that runs, and of its logit rows
+the first of the next replay and of this one.
 """
 
-SENT = (
-    "seqs", "q_starts", "logit_starts", "picks", "behind", "logit_rows", "logit_owners", "targets",
-    "tokens",
-)  # fmt: skip
-"""Arrays of the plan that the host sends, in this order.
+HEADER_SIZE = 16
 
-A sequence of the step each: its row of the state; where its rows begin, and its logit rows; how
-many of the last of these pick; the token behind its rows where none picks. A logit row each: its
-row, its sequence's number in the step, its target (-1: none). A row each: its token in an extend
-step.
-"""
+BY_SEQ = ("seqs", "q_starts", "logit_starts", "picks", "behind")
+"""Arrays of the plan with a number a sequence of the step, and one more: its row of the state;
+where its rows begin, and its logit rows; how many of the last of these pick; the token behind its
+rows where none picks."""
 
-OWN = ("starts", "drafting", "last_rows", "draft_tokens", "picked")
-"""Arrays that the step writes for its drafts.
+BY_LOGIT = ("logit_rows", "logit_owners", "targets")
+"""Those with a number a logit row: its row, its sequence's number in the step, its target (-1:
+none)."""
+
+SENT = (*BY_SEQ, *BY_LOGIT, "tokens")
+"""All arrays of the plan that the host sends, the last one a token a row of an extend step. In a
+place of the box they lie behind the header without a gap."""
+
+OWN = ("starts", "drafting", "last_rows", "draft_tokens", "picked", "turn")
+"""Arrays that the step writes.
 
 A sequence each: where its rows began. A sequence that picks each: its row of the state, and its
 last row that holds. A row each: the token behind it, as the MTP layer sees it. A logit row each:
-the id that was picked.
+the id that was picked. Then how many steps have begun, which says whose place in the boxes it is.
 """
+
+RESULT_WIDTHS = {"ids": 1, "logprobs": 1, "target_logprobs": 1, "top_ids": 20, "top_logprobs": 20}
+"""Numbers that a logit row has of each result; `drafts` lie behind them, row by row of those that
+pick."""
 
 _ALIGN = 16  # numbers, so that every array begins a cache line
 
@@ -75,21 +91,47 @@ class StepLayout:
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Numbers of each of the plan's arrays."""
-        by_seq = ("seqs", "picks", "behind", "starts", "drafting", "last_rows")
-        wide = {name: self.max_reqs for name in by_seq}
-        wide |= {"q_starts": self.max_reqs + 1, "logit_starts": self.max_reqs + 1}
+        by_seq = (*BY_SEQ, "starts", "drafting", "last_rows")
+        wide = dict.fromkeys(by_seq, self.max_reqs + 1) | {"turn": 1}
         return {name: wide.get(name, self.max_rows) for name in (*SENT, *OWN)}
 
     @cached_property
     def offsets(self) -> dict[str, int]:
         """Where each of the plan's arrays begins, in numbers from the plan's start."""
         found: dict[str, int] = {}
-        end = _ALIGN
-        assert len(HEADER) <= _ALIGN
+        end = HEADER_SIZE
         for name, size in self.sizes.items():
             found[name] = end
             end += -(-size // _ALIGN) * _ALIGN
         return found
+
+    @property
+    def place_size(self) -> int:
+        """Numbers of a place for a plan."""
+        by_seq, by_logit = len(BY_SEQ) * (self.max_reqs + 1), len(BY_LOGIT) * self.max_rows
+        return -(-(HEADER_SIZE + by_seq + by_logit + self.max_rows) // _ALIGN) * _ALIGN
+
+    @cached_property
+    def results(self) -> dict[str, int]:
+        """Where each result begins in a place, in numbers, and where the place ends."""
+        found: dict[str, int] = {}
+        end = 0
+        for name, width in RESULT_WIDTHS.items():
+            found[name] = end
+            end += width * self.max_rows
+        found["drafts"] = end
+        found["end"] = end + self.max_reqs * max(self.max_drafts, 1)
+        return found
+
+    @property
+    def sent_box(self) -> View:
+        """The places of plans: i32 [PLACES, numbers]."""
+        return _box(SENT_BOX, self.place_size)
+
+    @property
+    def result_box(self) -> View:
+        """The places of results: i32 [PLACES, numbers], some of them f32."""
+        return _box(RESULT_BOX, self.results["end"])
 
     @cached_property
     def plan_bytes(self) -> int:
@@ -137,3 +179,7 @@ class StepLayout:
         return View(
             space="state", name=PLAN, dtype="i32", shape=(len(HEADER),), strides=(1,), offset=0
         )
+
+
+def _box(name: str, size: int) -> View:
+    return View(space="state", name=name, dtype="i32", shape=(PLACES, size), strides=(size, 1))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from msgspec import structs
+
 from lostwax.backends.gpu_kernels.lowerings.launches import (
     Argument,
     i32,
@@ -14,11 +16,19 @@ from lostwax.backends.plan.views import dense
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import HEADS, KernelLaunch, Program, View
 from lostwax.ir.contract.step import HEAD_INPUTS, STEP_INPUTS, input_shape, operands_of
-from lostwax.ir.contract.step_layout import StepLayout
+from lostwax.ir.contract.step_layout import (
+    BY_LOGIT,
+    BY_SEQ,
+    RESULT_WIDTHS,
+    SENT,
+    StepLayout,
+)
 from lostwax.ir.contract.target import Target
 
 _KERNELS = "lostwax.backends.gpu_kernels.step"
 _BLOCK = 256
+_BOX_BLOCK = 1024
+_SENDERS = 4
 Build = Callable[[KernelSource], CompiledKernel]
 
 
@@ -33,18 +43,25 @@ class StepLaunches:
 
     def before(self, program: Program) -> tuple[KernelLaunch, ...]:
         """What makes the program's inputs."""
-        return (self._logits(program) if program.segment in HEADS else self._body(program),)
+        if program.segment in HEADS:
+            return (self._logits(program),)
+        if program.segment == "draft":
+            return (self._body(program),)
+        return self._receive(), self._body(program)
 
     def behind(self, program: Program) -> tuple[KernelLaunch, ...]:
-        """What takes over the ids that a head picked."""
-        return (self._advance(program),) if program.segment in HEADS else ()
+        """What takes over the ids that a head picked, and hands its results out."""
+        if program.segment not in HEADS:
+            return ()
+        return self._advance(program), self._send(program)
 
     def _launch(
         self,
         symbol: str,
         arguments: Mapping[str, Argument],
         constants: Mapping[str, int],
-        programs: int,
+        programs: tuple[int, int],
+        num_warps: int = 1,
     ) -> KernelLaunch:
         return kernel_launch(
             self._build,
@@ -52,9 +69,9 @@ class StepLaunches:
             f"{_KERNELS}:{symbol}",
             arguments,
             constants,
-            grid=(programs, 1, 1),
+            grid=(*programs, 1),
             op=f"step.{symbol}",
-            num_warps=1,
+            num_warps=num_warps,
         )
 
     def _arrays(self, names: Iterable[str]) -> dict[str, Argument]:
@@ -62,6 +79,47 @@ class StepLaunches:
 
     def _fields(self, names: Iterable[str]) -> dict[str, Argument]:
         return {f"state_{name}": self._layout.field(name) for name in names}
+
+    def _receive(self) -> KernelLaunch:
+        own = self._layout
+        arguments: dict[str, Argument] = {
+            "box": own.sent_box,
+            "turn": own.array("turn"),
+            "plan": own.header,
+            "place_size": i32(own.place_size),
+            "seq_stride": i32(own.offsets[BY_SEQ[1]] - own.offsets[BY_SEQ[0]]),
+            "logit_stride": i32(own.offsets[BY_LOGIT[1]] - own.offsets[BY_LOGIT[0]]),
+        }
+        constants = {
+            "NUM_BY_SEQ": len(BY_SEQ),
+            "NUM_BY_LOGIT": len(BY_LOGIT),
+            "BLOCK": _BOX_BLOCK,
+        }
+        largest = max(own.max_rows, own.max_reqs + 1)
+        programs = (1 + len(SENT), -(-largest // _BOX_BLOCK))
+        return self._launch("receive", arguments, constants, programs, 4)
+
+    def _send(self, program: Program) -> KernelLaunch:
+        own = self._layout
+        outputs = {name: _as_i32(view) for name, view in program.outputs.items()}
+        arguments: dict[str, Argument] = {
+            "header": own.header,
+            **self._arrays(("turn", "drafting")),
+            **self._fields(("tokens",)),
+            "box": own.result_box,
+            **{name: outputs.get(name, outputs["ids"]) for name in RESULT_WIDTHS},
+            "place_size": i32(own.results["end"]),
+            "max_rows": i32(own.max_rows),
+            "R": i32(program.bucket.rows),
+        }
+        constants = {
+            "FOLLOWING": own.max_drafts + 1,
+            "TOP": RESULT_WIDTHS["top_ids"],
+            "WITH_SCORES": int("top_ids" in outputs),
+            "NUM_PROGRAMS": _SENDERS,
+            "BLOCK": _BLOCK,
+        }
+        return self._launch("send", arguments, constants, (_SENDERS, 1))
 
     def _body(self, program: Program) -> KernelLaunch:
         bucket, is_draft = program.bucket, program.segment == "draft"
@@ -76,6 +134,7 @@ class StepLaunches:
             **{name: _input(name, program) for name in operands_of("extend")},
             **({"hidden_rows": _input("hidden_rows", program)} if is_draft else {}),
             "num_rows": _input("num_rows", program),
+            **({} if is_draft else {"turn": own.array("turn")}),
             "T": i32(bucket.tokens),
             "B": i32(bucket.reqs),
             "P": i32(bucket.pages),
@@ -87,7 +146,7 @@ class StepLaunches:
             "BLOCK": _BLOCK,
         }
         symbol = "derive_draft" if is_draft else "derive"
-        return self._launch(symbol, arguments, constants, bucket.reqs + 1)
+        return self._launch(symbol, arguments, constants, (bucket.reqs + 1, 1))
 
     def _logits(self, program: Program) -> KernelLaunch:
         own = self._layout
@@ -104,7 +163,7 @@ class StepLaunches:
             "num_rows": _input("num_rows", program),
             "R": i32(program.bucket.rows),
         }
-        return self._launch("derive_logits", arguments, {"BLOCK": _BLOCK}, 1)
+        return self._launch("derive_logits", arguments, {"BLOCK": _BLOCK}, (1, 1))
 
     def _advance(self, program: Program) -> KernelLaunch:
         own = self._layout
@@ -125,8 +184,13 @@ class StepLaunches:
             "BLOCK_SEQS": next_power_of_two(own.max_reqs),
             "BLOCK": _BLOCK,
         }
-        return self._launch("advance", arguments, constants, own.max_reqs)
+        return self._launch("advance", arguments, constants, (own.max_reqs, 1))
 
 
 def _input(name: str, program: Program) -> View:
     return dense("input", name, STEP_INPUTS[name].dtype, input_shape(name, program.bucket))
+
+
+def _as_i32(view: View) -> View:
+    """The same numbers of 32 bits, which are copied and not read."""
+    return structs.replace(view, dtype="i32")

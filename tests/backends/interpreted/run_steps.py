@@ -31,7 +31,14 @@ from lostwax.backends.runtime.step_rows import StepRows
 from lostwax.backends.runtime.tensors import tensor_of
 from lostwax.ir.contract.program import HEADS, Bucket, Guard, KernelLaunch, Program, Segment, View
 from lostwax.ir.contract.step import STEP_INPUTS, StepResult, input_shape, inputs_of
-from lostwax.ir.contract.step_layout import PLAN, SEQUENCES, StepLayout
+from lostwax.ir.contract.step_layout import (
+    PLACES,
+    PLAN,
+    RESULT_BOX,
+    SENT_BOX,
+    SEQUENCES,
+    StepLayout,
+)
 from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.ir.contract.step_state import STEP_STATE
 
@@ -56,6 +63,10 @@ class Device:
     def __init__(self) -> None:
         self.plan = torch.full((LAYOUT.plan_bytes // 4,), JUNK, dtype=torch.int32)
         self.sequences = torch.full((LAYOUT.sequences_bytes // 4,), JUNK, dtype=torch.int32)
+        self.plan[LAYOUT.offsets["turn"]] = 0
+        self.turn = 0
+        self.sent = torch.full((PLACES, LAYOUT.place_size), JUNK, dtype=torch.int32)
+        self.results = torch.full((PLACES, LAYOUT.results["end"]), JUNK, dtype=torch.int32)
         self.inputs: dict[str, torch.Tensor] = {}
         self.ids = torch.zeros(64, dtype=torch.int32)
         self._sources = Sources()
@@ -66,6 +77,10 @@ class Device:
     def field(self, name: str) -> Any:
         """A field of the state, as numpy sees it."""
         return tensor_of(self.sequences.view(torch.uint8), LAYOUT.field(name)).numpy()
+
+    def place(self, box: torch.Tensor, back: int = 0) -> Any:
+        """The place of this turn, or of one before."""
+        return box[(self.turn - back) % PLACES].numpy()
 
     def run(self, launches: Sequence[KernelLaunch]) -> None:
         """Interpret launches."""
@@ -87,8 +102,11 @@ class Device:
 
     def _resolve(self, view: View) -> torch.Tensor:
         if view.space == "state":
-            buffer = {PLAN: self.plan, SEQUENCES: self.sequences}[view.name]
-            return tensor_of(buffer.view(torch.uint8), view)
+            buffers = {
+                PLAN: self.plan, SEQUENCES: self.sequences,
+                SENT_BOX: self.sent, RESULT_BOX: self.results,
+            }  # fmt: skip
+            return tensor_of(buffers[view.name].view(-1).view(torch.uint8), view)
         if view.space == "input":
             return tensor_of(self.inputs[view.name], view)
         return self.ids[: view.shape[0]]
@@ -111,9 +129,8 @@ class KernelRows(StepRows):
                     row[enter.seq] = values
         for new in plan.new_pages:
             self.device.field("pages")[new.seq, new.index] = new.page
-        sent = np.zeros(LAYOUT.plan_bytes // 4, np.int32)
-        count = pack_plan(plan, LAYOUT, sent).size
-        self.device.plan[:count] = torch.from_numpy(sent[:count])
+        pack_plan(plan, LAYOUT, self.device.place(self.device.sent))
+        self.device.turn += 1
 
 
 class StepTrial(DeriveTrial):
@@ -160,6 +177,14 @@ class StepTrial(DeriveTrial):
             for name in STEP_STATE:
                 want = self._state.fields[name][seq]
                 assert np.array_equal(self._device.field(name)[seq], want), f"{name} of {seq}"
+
+    def _check_result(self, result: StepResult, plan: StepPlan, picking: int) -> None:
+        place = self._device.place(self._device.results, back=1)
+        assert place[: plan.num_logits].tolist() == result.ids
+        if plan.drafts:
+            drafts = place[LAYOUT.results["drafts"] :][: picking * MAX_DRAFTS]
+            found = drafts.reshape(picking, MAX_DRAFTS)[:, : plan.drafts].tolist()
+            assert found == result.drafts, (found, result.drafts)
 
     def picked(self, batch: StepBatch) -> StepResult:
         """Ids of a batch, which the kernels see, too."""
