@@ -24,7 +24,10 @@ from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import Bucket, Const, HostCall, View
 from lostwax.ir.reference import core, mla
 
-DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "i32": torch.int32, "u8": torch.uint8}
+DTYPES = {
+    "f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16,
+    "i64": torch.int64, "i32": torch.int32, "u8": torch.uint8,
+}  # fmt: skip
 POISON = 1e30
 
 
