@@ -68,7 +68,7 @@ class ManyPages:
     def __init__(self, runtime: Runtime, clock: Clock) -> None:
         pages = 1 + max(BATCHES) * -(-MAX_CONTEXT // runtime.limits.page_tokens)
         self.limits = msgspec.structs.replace(runtime.limits, num_pages=pages)
-        self.facts = runtime.facts
+        self.facts, self.overlaps = runtime.facts, runtime.overlaps
         self.last_plan: StepPlan | None = None
         self._submit = clock.timing(runtime.submit)
 

@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Iterator
 from datetime import date
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -117,6 +117,7 @@ def gaps(runtime: Runtime, count: int, depth: int) -> Row:
         busy += end - start
         last_end = max(last_end, end)
     between = idle_between(events)
+    print(table(longest(events, STEPS)))
     return {
         "requests": count,
         "depth": depth,
@@ -145,10 +146,23 @@ def idle_between(events: list[tuple[float, float, str]]) -> list[float]:
     return found
 
 
+def longest(events: list[tuple[float, float, str]], steps: int) -> list[Row]:
+    """Where the device idles most: pairs of kernels, with their microseconds a step."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for before, behind in pairwise(events):
+        pair = before[2][:40], behind[2][:40]
+        found.setdefault(pair, []).append(max(behind[0] - before[1], 0.0))
+    ranked = sorted(found.items(), key=lambda item: -sum(item[1]))[:8]
+    return [
+        {"from": a, "to": b, "times": len(seen), "us_a_step": round(sum(seen) / steps, 1)}
+        for (a, b), seen in ranked
+    ]
+
+
 def table(rows: list[Row]) -> str:
     """The rows below their names."""
     lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
-    return "\n".join("".join(f"{cell:>22}" for cell in line) for line in lines)
+    return "\n".join("  ".join(f"{cell:>20}" for cell in line) for line in lines)
 
 
 def main() -> None:

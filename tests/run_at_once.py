@@ -33,6 +33,7 @@ class _RanAtOnce:
 class RunsAtOnce(ABC):
     """Gives a runtime `submit` by its `run`, which the engine does not know."""
 
+    overlaps = False
     sequences: Sequences
     """What its plans left."""
 

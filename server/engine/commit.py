@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lostwax.ir.contract.step import StepResult
 from lostwax.ir.contract.step_state import NO_SEQ, NO_TOKEN
-from lostwax.server.engine.messages import Failed, Finish, Output, TokenScore
+from lostwax.server.engine.messages import Failed, Finish, Output, Submit, TokenScore
 from lostwax.server.engine.request import Chunk, Req
 from lostwax.server.engine.scheduler import ScheduledStep
 
@@ -28,7 +27,7 @@ def commit(
 ) -> list[Output | Failed]:
     """Advance the step's requests that have not ended, preempted or not; one event for each that
     has news."""
-    num_rows = sum(chunk.num_logits for chunk in step.chunks)
+    num_rows = sum([len(chunk.scored) + chunk.picks for chunk in step.chunks])
     picking = sum(chunk.picks > 0 for chunk in step.chunks) if step.drafts else 0
     if (len(result.ids), len(result.logprobs), len(result.drafts)) != (num_rows, num_rows, picking):
         raise ValueError(
@@ -39,12 +38,11 @@ def commit(
     events: list[Output | Failed] = []
     first_row, drafts = 0, iter(result.drafts)
     for chunk in step.chunks:
-        rows = range(first_row, first_row + chunk.num_logits)
-        first_row = rows.stop
+        first, first_row = first_row, first_row + len(chunk.scored) + chunk.picks
         made = next(drafts) if step.drafts and chunk.picks else []
         if chunk.req.ended:
             continue
-        event = _commit_chunk(chunk, rows, result, eos_token_ids, drafting)
+        event = _commit_chunk(chunk, first, result, eos_token_ids, drafting)
         chunk.req.drafts = made[: made.index(NO_TOKEN)] if NO_TOKEN in made else made
         if event is not None:
             events.append(event)
@@ -53,29 +51,30 @@ def commit(
 
 def _commit_chunk(
     chunk: Chunk,
-    rows: range,
+    row: int,
     result: StepResult,
     eos_token_ids: tuple[int, ...],
     drafting: Drafting,
 ) -> Output | Failed | None:
-    req = chunk.req
-    scores, tokens = list[TokenScore](), list[TokenScore]()
-    guesses = req.drafts[: max(chunk.picks - 1, 0)]
-    for row, (position, known) in zip(rows, _wanted(chunk), strict=True):
-        top = _top(result, row, req.submit.top_logprobs)
-        if known is not None:
-            token, logprob, into = known, result.target_logprobs[row], scores
-        else:
-            token, logprob, into = result.ids[row], result.logprobs[row], tokens
-        # An infinite logit is NaN in the ranking, where that of another token is not.
-        if math.isnan(logprob) or any(math.isnan(ranked) for _, ranked in top):
-            message = f"the model gave NaN for position {position}; check the checkpoint"
-            return Failed(req.name, "model_error", message)
-        into.append(TokenScore(token, logprob, top))
-        if into is tokens:
-            is_guessed = guesses[len(tokens) - 1 : len(tokens)] == [token]
-            if _ends(req, token, eos_token_ids) or not is_guessed:
-                break  # the rows behind saw a token that was not picked
+    """Take over the chunk's logit rows, the first of which is `row`."""
+    req, scores, tokens = chunk.req, list[TokenScore](), list[TokenScore]()
+    num_top = req.submit.top_logprobs
+    for position in chunk.scored:
+        top = _top(result, row, num_top)
+        scores.append(TokenScore(req.tokens[position + 1], result.target_logprobs[row], top))
+        if _is_nan(scores[-1]):
+            return _not_a_number(req, position)
+        row += 1
+    guesses, ends = req.drafts[: chunk.picks - 1], False
+    for number in range(chunk.picks):
+        token = result.ids[row]
+        tokens.append(TokenScore(token, result.logprobs[row], _top(result, row, num_top)))
+        if _is_nan(tokens[-1]):
+            return _not_a_number(req, len(req.tokens) - 1 + number)
+        ends = _ends(req.submit, token, eos_token_ids)
+        if ends or number >= len(guesses) or guesses[number] != token:
+            break  # the rows behind saw a token that was not picked
+        row += 1
     if req.seq != NO_SEQ:  # else it was preempted, and nothing of it is cached
         req.num_cached += chunk.count - chunk.picks + len(tokens)
     req.tokens += [score.token for score in tokens]
@@ -83,20 +82,14 @@ def _commit_chunk(
         drafting.num_verified += 1
         drafting.num_drafted += len(guesses)
         drafting.num_accepted += len(tokens) - 1
-    finish = _finish(req, eos_token_ids)
+    finish: Finish | None = "stop" if ends else None
+    has_all = len(req.tokens) - req.num_prompt >= req.submit.max_tokens
+    # without a token to come, the prompt's rows are all there is to run
+    if not ends and has_all and (tokens or req.num_cached >= req.num_prompt):
+        finish = "length"
     if not (scores or tokens or finish):
         return None
     return Output(request=req.name, prompt_scores=scores, tokens=tokens, finish=finish)
-
-
-def _wanted(chunk: Chunk) -> Iterator[tuple[int, int | None]]:
-    """The position of each logit row, and the token behind it where it is known."""
-    known = chunk.req.tokens
-    for position in chunk.scored:
-        yield position, known[position + 1]
-    last = len(known) - 1
-    for position in range(last, last + chunk.picks):
-        yield position, None
 
 
 def _top(result: StepResult, row: int, count: int) -> list[tuple[int, float]]:
@@ -106,14 +99,19 @@ def _top(result: StepResult, row: int, count: int) -> list[tuple[int, float]]:
     return [(token, logprob) for token, logprob in pairs if token >= 0][:count]
 
 
-def _finish(req: Req, eos_token_ids: tuple[int, ...]) -> Finish | None:
-    if req.num_cached < req.num_prompt and req.num_output == 0:
-        return None
-    if req.num_output > 0 and _ends(req, req.tokens[-1], eos_token_ids):
-        return "stop"
-    return "length" if req.num_output >= req.submit.max_tokens else None
+def _is_nan(score: TokenScore) -> bool:
+    """Whether a number of it is; an infinite logit is NaN in the ranking, where that of another
+    token is not."""
+    if score.top:
+        return any(map(math.isnan, (score.logprob, *(ranked for _, ranked in score.top))))
+    return math.isnan(score.logprob)
 
 
-def _ends(req: Req, token: int, eos_token_ids: tuple[int, ...]) -> bool:
-    is_eos = token in eos_token_ids and not req.submit.ignore_eos
-    return is_eos or token in req.submit.stop_ids
+def _not_a_number(req: Req, position: int) -> Failed:
+    message = f"the model gave NaN for position {position}; check the checkpoint"
+    return Failed(req.name, "model_error", message)
+
+
+def _ends(submit: Submit, token: int, eos_token_ids: tuple[int, ...]) -> bool:
+    is_eos = token in eos_token_ids and not submit.ignore_eos
+    return is_eos or token in submit.stop_ids

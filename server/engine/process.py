@@ -44,7 +44,8 @@ def run_engine(
                 phases(phase)
             wire.send([Phase(phase)])
 
-        core = EngineCore(load(begin), drafts)
+        runtime = load(begin)
+        core = EngineCore(runtime, drafts, depth=int(runtime.overlaps))
         begin("warm up")
         core.warm_up()
         if phases:

@@ -18,6 +18,10 @@ class Req:
 
     submit: Submit
     tokens: list[int] = field(init=False)
+    num_prompt: int = field(init=False)
+    """Tokens that the client gave."""
+    max_rows: int = field(init=False)
+    """Cache rows at the end: the last generated token is never run."""
     num_cached: int = 0
     pages: list[int] = field(default_factory=list[int])
     drafts: list[int] = field(default_factory=list[int])
@@ -41,16 +45,13 @@ class Req:
 
     def __post_init__(self) -> None:
         self.tokens = list(self.submit.prompt)
+        self.num_prompt = len(self.tokens)
+        self.max_rows = self.num_prompt + max(self.submit.max_tokens - 1, 0)
 
     @property
     def name(self) -> str:
         """The name that events carry."""
         return self.submit.request
-
-    @property
-    def num_prompt(self) -> int:
-        """Tokens that the client gave."""
-        return len(self.submit.prompt)
 
     @property
     def num_output(self) -> int:
@@ -73,11 +74,6 @@ class Req:
         """Whether the steps in flight may leave a token to be generated."""
         return self.num_output + self.picks_in_flight < self.submit.max_tokens
 
-    @property
-    def max_rows(self) -> int:
-        """Cache rows at the end: the last generated token is never run."""
-        return self.num_prompt + max(self.submit.max_tokens - 1, 0)
-
     def max_pages(self, page_tokens: int) -> int:
         """Pages that `max_rows` rows need."""
         return -(-self.max_rows // page_tokens)
@@ -85,7 +81,8 @@ class Req:
     def submitted(self, chunk: Chunk, drafts: int) -> None:
         """A step of it, which makes `drafts` drafts at most, is on its way."""
         self.has_entered = True
-        self.num_scored = max(self.num_scored, chunk.scored.stop)
+        if chunk.scored:
+            self.num_scored = chunk.scored.stop
         self.num_in_flight += 1
         self.rows_in_flight += chunk.count
         self.picks_in_flight += chunk.picks > 0
@@ -96,6 +93,10 @@ class Req:
         self.num_in_flight -= 1
         self.rows_in_flight -= chunk.count
         self.picks_in_flight -= chunk.picks > 0
+
+
+NOWHERE = range(0)
+"""No position is scored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,17 +121,17 @@ class Chunk:
         picks = int(end == req.num_known and req.submit.max_tokens > 0)
         first = max(start, req.num_scored)
         last = min(end, req.num_prompt - 1) if req.submit.score_prompt else first
-        return Chunk(req, start, count, picks, range(first, max(first, last)))
+        return Chunk(req, start, count, picks, range(first, last) if last > first else NOWHERE)
 
     @staticmethod
     def of_next(req: Req) -> Chunk:
         """The row of the last token, and those of the drafts behind it."""
-        start = req.num_planned
-        drafts = req.drafts_in_flight if req.num_in_flight else len(req.drafts)
-        # Each step in flight adds a row at least: behind the limit none is wanted.
-        least = req.num_cached + req.picks_in_flight
-        count = max(1, min(1 + drafts, req.max_rows - least))
-        return Chunk(req, start, count, count, range(start, start))
+        drafts, count = req.drafts_in_flight if req.num_in_flight else len(req.drafts), 1
+        if drafts:
+            # Each step in flight adds a row at least: behind the limit none is wanted.
+            least = req.num_cached + req.picks_in_flight
+            count = max(1, min(1 + drafts, req.max_rows - least))
+        return Chunk(req, req.num_cached + req.rows_in_flight, count, count, NOWHERE)
 
     @property
     def end(self) -> int:
@@ -138,17 +139,12 @@ class Chunk:
         return min(self.start + self.count, self.req.max_rows)
 
     @property
-    def num_logits(self) -> int:
-        """Rows whose logits are wanted."""
-        return len(self.scored) + self.picks
-
-    @property
     def head(self) -> Head:
         """The least head that gives the chunk's logit rows what the client wants."""
         submit = self.req.submit
-        if submit.top_logprobs > 0 or self.scored:
+        if self.scored or (self.picks and submit.top_logprobs):
             return "score"
-        return "sample" if submit.has_nucleus else "pick"
+        return "sample" if self.picks and submit.has_nucleus else "pick"
 
     def num_drafts(self, most: int) -> int:
         """Drafts worth making behind the step: the model adds a token of its own behind those that

@@ -78,6 +78,11 @@ class Runtime(Protocol):
         """The model that is served."""
         ...
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether a step runs beside the host, which may then submit the next."""
+        ...
+
     def submit(self, plan: StepPlan) -> Ticket:
         """Enqueue one step and return at once; a step that is refused here changes nothing."""
         ...

@@ -30,8 +30,7 @@ class ScheduledStep:
     @property
     def head(self) -> Head:
         """The least head that gives all logit rows what they want."""
-        wanted = [HEADS.index(chunk.head) for chunk in self.chunks if chunk.num_logits]
-        return HEADS[max(wanted, default=0)]
+        return HEADS[max([HEADS.index(head) for head in {chunk.head for chunk in self.chunks}])]
 
 
 class Scheduler:

@@ -25,7 +25,7 @@ def plan_step(step: ScheduledStep) -> StepPlan:
             targets += known[chunk.scored.start + 1 : chunk.scored.stop + 1]
         append_span(logits, num_rows + chunk.count - chunk.picks, chunk.picks)
         num_rows += chunk.count
-        num_logits += chunk.num_logits
+        num_logits += len(chunk.scored) + chunk.picks
     return StepPlan(
         entry=step.entry,
         head=step.head,
