@@ -83,7 +83,8 @@ def edge_cases() -> Iterator[Case]:
         yield topk_case(12, length)
         yield topk_case(24, length, 32)
     for op in sample_cases.OPS:
-        for rows, vocab in ((1, 1), (3, 7), (32, 1025), (32, 129280)):
+        most = sample_cases.MAX_VOCAB.get(op, 129280)
+        for rows, vocab in ((1, 1), (3, 7), (32, 1025), (32, most)):
             yield sample_case(op, rows, vocab)
     for cluster in (1, 2, 4, 8, 16):
         yield topk_case(24, 8000, 1, cluster=cluster)
@@ -110,12 +111,7 @@ def timed_cases() -> Iterator[Case]:
         yield topk_case(rows, length, timed=True)
     for rows, length, cluster in ((16, 131072, 16), (64, 32768, 4), (128, 32768, 2), (1, 32768, 8)):
         yield topk_case(rows, length, timed=True, cluster=cluster)
-    for op in sample_cases.OPS:
-        for rows in (1, 4, 8, 64):
-            yield sample_case(op, rows, 129280, timed=True)
-            yield sample_case(op, rows, 16160, timed=True)
-            for knobs in ({"num_warps": 4}, {"block": 512}, {"block": 2048}):
-                yield sample_case(op, rows, 129280, timed=True, **knobs)
+    yield from timed_sample_cases()
     yield attend_case(4, 4, 32, 8, ("f32", "f32"), (32, 16, 128, 32), timed=True)
     for reqs in (1, 4, 16, 64, 128):  # by rule, its alternative, and the query in one part
         yield attend_case(reqs, 16, 2048, 64, timed=True)
@@ -129,6 +125,21 @@ def timed_cases() -> Iterator[Case]:
             knobs = {"block_heads": 64, "block_keys": 32, "num_warps": 8, "query_parts": parts}
             yield attend_case(reqs, 128, 2048, 64, timed=True, **knobs)
     yield attend_case(4, 16, 2048, 32, dense=True, timed=True)
+
+
+def timed_sample_cases() -> Iterator[Case]:
+    """Vocabularies of the tiny model, of a part of the full one, and of the full one."""
+    for op in sample_cases.OPS:
+        for rows in (1, 4, 8, 64):
+            yield sample_case(op, rows, 4096, timed=True)
+            yield sample_case(op, rows, 16160, timed=True)
+            if op in sample_cases.MAX_VOCAB:
+                for vocab, num_warps in ((4096, 4), (4096, 16), (16160, 8)):
+                    yield sample_case(op, rows, vocab, timed=True, num_warps=num_warps)
+                continue
+            yield sample_case(op, rows, 129280, timed=True)
+            for knobs in ({"num_warps": 4}, {"block": 512}, {"block": 2048}):
+                yield sample_case(op, rows, 129280, timed=True, **knobs)
 
 
 def shapes(case: Case) -> Shapes:

@@ -60,7 +60,7 @@ def compile_cases(folder: Path, only: str) -> None:
     """Emit the launches of cases whose name contains `only`, and compile their kernels."""
     from lostwax.backends.cuda.compiler import CudaCompiler
     from lostwax.backends.cuda.lowerings import topk
-    from lostwax.backends.gpu_kernels.lowerings import attend, norms, sample
+    from lostwax.backends.gpu_kernels.lowerings import attend, norms, sample, whole_row
     from lostwax.backends.kernel_compiler import KernelCompileError
     from lostwax.backends.proof.plain_match import PlainMatch, Value
     from lostwax.ir.contract.program import Bucket
@@ -73,6 +73,8 @@ def compile_cases(folder: Path, only: str) -> None:
         "nucleus": sample.NUCLEUS,
         "pick": sample.PICK,
         "logprob": sample.LOGPROB,
+        "pick_row": whole_row.PICK_ROW,
+        "sample_row": whole_row.SAMPLE_ROW,
     }
     folder.mkdir(parents=True, exist_ok=True)
     compiler = CudaCompiler(CUDA_SM90A)
@@ -197,9 +199,11 @@ def portable(case: Case, t: Tensors) -> Callable[[], None]:
         return lambda: selection.topk(t["logits"], t["op.out"])
     if case.op == "nucleus":
         return lambda: sample.nucleus(t["logits"], t["temperature"], t["top_p"], t["op.out"])
-    if case.op == "pick":
+    if case.op in ("pick", "pick_row"):
         given = (t["logits"], t["temperature"], t["seeds"], t["counters"])
         return lambda: sample.pick(*given, t["op.ids"], t["op.logprobs"])
+    if case.op == "sample_row":
+        return lambda: _portable_sample(t)
     if case.op == "logprob":
         return lambda: sample.logprob(t["logits"], t["targets"], t["op.logprobs"])
     requests = torch.arange(case.dims["reqs"], device=t["q_pe"].device)
@@ -212,6 +216,17 @@ def portable(case: Case, t: Tensors) -> Callable[[], None]:
     return lambda: attention.attend_absorbed(
         *query, t["selection"], *tail, scale=SCALE, row_tile=16
     )
+
+
+def _portable_sample(t: Tensors) -> None:
+    """Nucleus, pick and log-probability on the buffers of a case `sample_row`."""
+    from lostwax.backends.portable.kernels import sample
+
+    inside, unread = torch.empty_like(t["logits"]), torch.empty_like(t["logprob"])
+    sample.nucleus(t["logits"], t["temperature"], t["top_p"], inside)
+    given = (inside, t["temperature"], t["seeds"], t["counters"])
+    sample.pick(*given, t["picked.ids"], unread)
+    sample.logprob(t["logits"], t["picked.ids"], t["logprob"])
 
 
 def replay_us(driver: CudaDriver, calls: list[Callable[[], None]]) -> float:

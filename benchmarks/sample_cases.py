@@ -1,6 +1,8 @@
 """Values of the sampling kernels' cases: shapes, seeded inputs and fp64 references, on torch alone.
 
-Half of the rows are greedy, the others have a nucleus of 0.95 at temperature 1.
+`pick_row` is `pick` where a program holds a row; so is `sample_row`, which is a nucleus, the pick
+from it and its log-probability: the three others one after another. Half of the rows are greedy,
+the others have a nucleus of 0.95 at temperature 1.
 """
 
 from __future__ import annotations
@@ -13,15 +15,18 @@ from lostwax.ir.reference.sample import BORDER
 
 Tensors = dict[str, torch.Tensor]
 Shapes = dict[str, tuple[tuple[int, ...], str, tuple[int, ...]]]
+_PICK = {"temperature": "f32", "seeds": "i32", "counters": "i32"}
+_PICKED = {"op.ids": "i32", "op.logprobs": "f32"}
 _OF_ROWS = {
     "nucleus": {"temperature": "f32", "top_p": "f32"},
-    "pick": {
-        "temperature": "f32", "seeds": "i32", "counters": "i32",
-        "op.ids": "i32", "op.logprobs": "f32",
-    },
+    "pick": _PICK | _PICKED,
+    "pick_row": _PICK | _PICKED,
     "logprob": {"targets": "i32", "op.logprobs": "f32"},
-}  # fmt: skip
+    "sample_row": _PICK | {"top_p": "f32", "picked.ids": "i32", "logprob": "f32"},
+}
 OPS = tuple(_OF_ROWS)
+MAX_VOCAB = {"pick_row": 16384, "sample_row": 16384}
+"""Of ops whose lowering refuses longer rows."""
 TOP_P = 0.95
 
 ROW_KINDS: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
@@ -68,13 +73,24 @@ def reference(op: str, x: Tensors) -> Tensors:
     if op == "nucleus":
         return {"op.out": _nucleus(logits, x["temperature"].double(), x["top_p"].double())}
     if op == "logprob":
-        found = logits.log_softmax(-1).gather(1, x["targets"].clamp(min=0).long()[:, None])[:, 0]
+        found = _logprobs(logits, x["targets"].clamp(min=0))
         return {"op.logprobs": found.masked_fill(x["targets"] < 0, 0)}
+    if op == "sample_row":
+        inside = _nucleus(logits, x["temperature"].double(), x["top_p"].double())
+        ids = _picked(inside.masked_fill(inside.isnan(), -torch.inf), x)
+        return {"picked.ids": ids.int(), "logprob": _logprobs(logits, ids)}
+    ids = _picked(logits, x)
+    return {"op.ids": ids.int(), "op.logprobs": _logprobs(logits, ids)}
+
+
+def _logprobs(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    return logits.log_softmax(-1).gather(1, ids.long()[:, None])[:, 0]
+
+
+def _picked(logits: torch.Tensor, x: Tensors) -> torch.Tensor:
     heat = x["temperature"].double()[:, None]
     score = torch.where(heat > 0, logits / heat.clamp(min=1e-30) + _gumbel(x), logits)
-    ids = score.argmax(-1)
-    logprobs = logits.log_softmax(-1).gather(1, ids[:, None])[:, 0]
-    return {"op.ids": ids.int(), "op.logprobs": logprobs}
+    return score.argmax(-1)
 
 
 def _nucleus(logits: torch.Tensor, heat: torch.Tensor, share: torch.Tensor) -> torch.Tensor:

@@ -19,17 +19,24 @@ from lostwax.backends.gpu_kernels.row_parts import top_of, top_of_parts
 
 
 @triton.jit
-def _order(x):
+def order_of(x):
     """u32 in the order of the f32, which are no NaN; zeros of both signs are equal."""
     bits = tl.where(x == 0.0, 0.0, x).to(tl.uint32, bitcast=True)
     return tl.where(bits >> 31 == 1, bits ^ 0xFFFFFFFF, bits | 0x80000000)
 
 
 @triton.jit
-def _mass(x, top, heat, MASS_BITS: tl.constexpr):
+def mass_of(x, top, heat, MASS_BITS: tl.constexpr):
     """exp((x - top) / heat) in whole 2^-MASS_BITS, i64."""
     below = tl.where(x < top, x.to(tl.float64) - top.to(tl.float64), 0.0)
     return (tl.exp(below * (1.0 / heat.to(tl.float64))) * (1 << MASS_BITS)).to(tl.int64)
+
+
+@triton.jit
+def wanted_of(share, total):
+    """The mass (f64) before which an id is in the nucleus, of a row's share and whole mass."""
+    # the likeliest id is inside at any share; masses are whole numbers
+    return tl.maximum(share.to(tl.float64) * total.to(tl.float64), 0.5)
 
 
 @triton.jit
@@ -46,8 +53,7 @@ def _decided(sums, state, share, is_counted, DIGIT_BITS: tl.constexpr):
     above = tl.load(state + 1, mask=is_counted, other=0)
     total = tl.load(state + 2, mask=is_counted, other=0)
     total = tl.where(total > 0, total, tl.sum(mass, axis=0))
-    # the likeliest id is inside at any share; masses are whole numbers
-    wanted = tl.maximum(share.to(tl.float64) * total.to(tl.float64), 0.5)
+    wanted = wanted_of(share, total)
     above_digit = above + tl.sum(mass, axis=0) - tl.cumsum(mass, axis=0)
     is_inside = above_digit.to(tl.float64) < wanted
     least = tl.min(tl.where(is_inside, digit, (1 << DIGIT_BITS) - 1), axis=0)
@@ -56,7 +62,7 @@ def _decided(sums, state, share, is_counted, DIGIT_BITS: tl.constexpr):
 
 
 @triton.jit
-def _share_of(top_p, top):
+def share_of(top_p, top):
     """top_p; 0 beneath a +inf, of which the first has the whole mass."""
     return tl.where(top == float("inf"), 0.0, top_p)
 
@@ -118,7 +124,7 @@ def nucleus_narrow(
         prefix, above, total, _ = _decided(
             own_sums - (1 << DIGIT_BITS),
             state_before + row * 3,
-            _share_of(share, top),
+            share_of(share, top),
             shift + DIGIT_BITS < 32,
             DIGIT_BITS,
         )
@@ -126,12 +132,12 @@ def nucleus_narrow(
             tl.store(state + row * 3, prefix)
             tl.store(state + row * 3 + 1, above)
             tl.store(state + row * 3 + 2, total)
-        cut = _order(x) >> shift.to(tl.uint32)
+        cut = order_of(x) >> shift.to(tl.uint32)
         begins = (index < WIDTH) & ((cut >> DIGIT_BITS) == prefix.to(tl.uint32))
         digit = tl.arange(0, 1 << DIGIT_BITS)
         found = tl.zeros((1 << DIGIT_BITS,), tl.int64)
         if tl.max(begins.to(tl.int32), axis=0) > 0:  # of most parts none, after a few digits
-            mass = tl.where(begins, _mass(x, top, heat, MASS_BITS), 0)
+            mass = tl.where(begins, mass_of(x, top, heat, MASS_BITS), 0)
             own = (cut & ((1 << DIGIT_BITS) - 1)).to(tl.int32)
             found = tl.sum(tl.where(digit[:, None] == own[None, :], mass[None, :], 0), axis=1)
             tl.atomic_add(own_sums + digit, found, mask=found > 0, sem="relaxed")
@@ -171,11 +177,11 @@ def nucleus_cut(
         prefix, above, _, wanted = _decided(
             sums + row * SUMS + SUMS - (1 << DIGIT_BITS),
             state + row * 3,
-            _share_of(share, top),
+            share_of(share, top),
             True,
             DIGIT_BITS,
         )
-        order = _order(x)
+        order = order_of(x)
         least = prefix.to(tl.uint32)
         kept = order > least
         is_least = (index < WIDTH) & (order == least)
@@ -183,7 +189,7 @@ def nucleus_cut(
             earlier = tl.arange(0, BLOCK_PARTS)
             at = ((row * parts + earlier) << DIGIT_BITS) + (prefix & ((1 << DIGIT_BITS) - 1))
             before = tl.sum(tl.load(masses + at, mask=earlier < part, other=0), axis=0)
-            mass = tl.where(is_least, _mass(x, top, heat, MASS_BITS), 0)
+            mass = tl.where(is_least, mass_of(x, top, heat, MASS_BITS), 0)
             before += above + tl.cumsum(mass, axis=0) - mass
             kept = kept | (is_least & (before.to(tl.float64) < wanted))
         if top == top:

@@ -13,7 +13,7 @@ from lostwax.backends.gpu_kernels.row_parts import logprob_of, sum_of_exp, top_o
 
 
 @triton.jit
-def _gumbel(seed, counter, index):
+def gumbel(seed, counter, index):
     """-log(-log(u)) with the counted bits of (seed, counter, index); all u32."""
     x = seed * 0x9E3779B1 + counter * 0x85EBCA77 + index * 0xC2B2AE3D
     x ^= x >> 16
@@ -26,14 +26,17 @@ def _gumbel(seed, counter, index):
 
 
 @triton.jit
-def _first_of_largest(score, index):
-    """The largest score and the lowest index that has it; NaN is larger than any number."""
+def first_of_largest(score, index):
+    """The largest score and the lowest index that has it; NaN is larger than any number.
+
+    Both arguments are tensors of one shape, of any rank.
+    """
     is_nan = score != score
-    is_broken = tl.max(is_nan.to(tl.int32), axis=0) > 0
+    is_broken = tl.max(is_nan.to(tl.int32)) > 0
     number = tl.where(is_nan, float("-inf"), score)
-    best = tl.max(number, axis=0)
+    best = tl.max(number)
     has_won = tl.where(is_broken, is_nan.to(tl.int32), (number == best).to(tl.int32)) > 0
-    first = tl.min(tl.where(has_won, index, 2147483647), axis=0)
+    first = tl.min(tl.where(has_won, index, 2147483647))
     return tl.where(is_broken, float("nan"), best), first
 
 
@@ -66,8 +69,8 @@ def pick_split(
     if heat > 0:
         seed = tl.load(seeds + row).to(tl.uint32, bitcast=True)
         counter = tl.load(counters + row).to(tl.uint32, bitcast=True)
-        score = score / heat.to(tl.float64) + _gumbel(seed, counter, index.to(tl.uint32))
-    best, first = _first_of_largest(score, index)
+        score = score / heat.to(tl.float64) + gumbel(seed, counter, index.to(tl.uint32))
+    best, first = first_of_largest(score, index)
     top = top_of(x)
     at = row * parts + part
     tl.store(scores + at, best)
@@ -96,7 +99,7 @@ def pick_combine(
     at = row * parts
     score = tl.load(part_scores + at + part, mask=part < parts, other=float("-inf"))
     named = tl.load(part_ids + at + part, mask=part < parts, other=2147483647)
-    _, chosen = _first_of_largest(score, named)
+    _, chosen = first_of_largest(score, named)
     x = tl.load(logits + row * logits_stride + chosen)
     logprob = logprob_of(x, tops + at, sums + at, parts, BLOCK_PARTS, MASS_BITS)
     tl.store(ids + row, chosen)

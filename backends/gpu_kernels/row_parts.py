@@ -11,10 +11,10 @@ import triton.language as tl
 
 
 @triton.jit
-def top_of(x):
-    """The largest value; NaN where there is one."""
-    is_broken = tl.max((x != x).to(tl.int32), axis=0) > 0
-    largest = tl.max(tl.where(x == x, x, float("-inf")), axis=0)
+def top_of(x, axis: tl.constexpr = 0):
+    """The largest value along the axis; NaN where there is one."""
+    is_broken = tl.max((x != x).to(tl.int32), axis=axis) > 0
+    largest = tl.max(tl.where(x == x, x, float("-inf")), axis=axis)
     return tl.where(is_broken, float("nan"), largest)
 
 
@@ -26,21 +26,30 @@ def top_of_parts(tops, parts, BLOCK_PARTS: tl.constexpr):
 
 
 @triton.jit
-def sum_of_exp(x, top, MASS_BITS: tl.constexpr):
-    """Sum of exp(x - top) in whole 2^-MASS_BITS, i64; any number where `top` is NaN or infinite."""
+def sum_of_exp(x, top, MASS_BITS: tl.constexpr, axis: tl.constexpr = 0):
+    """Sum along the axis of exp(x - top) in whole 2^-MASS_BITS, i64.
+
+    Any number where `top`, which is broadcast, is NaN or infinite.
+    """
     power = tl.where(x < top, x - top, 0.0)
-    return tl.sum((tl.exp(power) * (1 << MASS_BITS)).to(tl.int64), axis=0)
+    return tl.sum((tl.exp(power) * (1 << MASS_BITS)).to(tl.int64), axis=axis)
 
 
 @triton.jit
 def logprob_of(x, tops, sums, parts, BLOCK_PARTS: tl.constexpr, MASS_BITS: tl.constexpr):
+    """`logprob_of_parts` of the parts that other programs left in memory."""
+    part = tl.arange(0, BLOCK_PARTS)
+    part_tops = tl.load(tops + part, mask=part < parts, other=float("-inf"))
+    part_sums = tl.load(sums + part, mask=part < parts, other=0)
+    return logprob_of_parts(x, part_tops, part_sums, MASS_BITS)
+
+
+@triton.jit
+def logprob_of_parts(x, part_tops, part_sums, MASS_BITS: tl.constexpr):
     """The f32 log-probability of logit x, from the largest values and `sum_of_exp` of all parts.
 
     NaN where the row has a NaN, a +inf or no finite value.
     """
-    part = tl.arange(0, BLOCK_PARTS)
-    part_tops = tl.load(tops + part, mask=part < parts, other=float("-inf"))
-    part_sums = tl.load(sums + part, mask=part < parts, other=0)
     top = top_of(part_tops)
     wide = top.to(tl.float64)
     power = tl.where(part_tops < top, part_tops.to(tl.float64) - wide, 0.0)

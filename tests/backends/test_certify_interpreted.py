@@ -29,6 +29,7 @@ from lostwax.ir.contract.program import HEADS, KernelLaunch, Program, views_of
 
 pytest.importorskip("triton", reason="the extra `aot` is not installed")
 
+SAMPLE_PARTS = ("nucleus", "pick", "logprob")
 Line = dict[str, Any]  # a line of `certify --json`
 
 
@@ -57,7 +58,10 @@ def compiled(captured: Captured, out: Path, target: str, **changes: Any) -> Path
 
 @pytest.fixture(scope="module")
 def artifact(fp8_capture: Captured, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compiled(fp8_capture, tmp_path_factory.mktemp("rocm") / "artifact", "rocm-gfx942")
+    """Its head `sample` is covered op by op, `score` by the kernel of whole rows."""
+    parts = tuple(Forced(f"sample.{op}", f"smxx_{op}", "sample") for op in SAMPLE_PARTS)
+    out = tmp_path_factory.mktemp("rocm") / "artifact"
+    return compiled(fp8_capture, out, "rocm-gfx942", forced=parts)
 
 
 @pytest.fixture(scope="module")

@@ -16,16 +16,17 @@ pytest.importorskip("triton", reason="the extra `aot` is not installed")
 
 from lostwax.backends.gpu_kernels.elf import ELF_MAGIC
 from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, NUCLEUS, PICK
+from lostwax.backends.gpu_kernels.lowerings.whole_row import PICK_ROW, SAMPLE_ROW
 from lostwax.backends.lowering import Lowering
-from lostwax.backends.plan.price import NoMeasurements, price
+from lostwax.backends.plan.cover import cover, find_candidates, find_sites
+from lostwax.backends.plan.price import NoMeasurements
 from lostwax.backends.plan.program_context import ProgramContext
-from lostwax.backends.proof.kit import candidates
 from lostwax.backends.proof.plain_match import PlainMatch, Value
 from lostwax.backends.registry import find_target
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
 from lostwax.ir.contract.kernel import CompiledKernel
-from lostwax.ir.contract.program import Bucket, Guard, KernelLaunch
+from lostwax.ir.contract.program import Bucket, Guard, KernelLaunch, Segment
 from lostwax.ir.passes.assign_formats import AssignFormatsPass
 from lostwax.ir.passes.clean_up import CleanUpPass
 from lostwax.ir.passes.pipeline import run
@@ -34,7 +35,7 @@ from lostwax.ir.passes.specialise import SpecialisePass
 TARGETS = ("cuda-sm90a", "cuda-sm100a", "rocm-gfx942", "rocm-gfx950")
 VALUES = {
     "temperature": "f32", "top_p": "f32", "seeds": "i32", "counters": "i32", "targets": "i32",
-    "op.ids": "i32", "op.logprobs": "f32",
+    "op.ids": "i32", "op.logprobs": "f32", "picked.ids": "i32", "logprob": "f32",
 }  # fmt: skip
 
 
@@ -86,33 +87,67 @@ def test_a_row_is_split_and_one_binary_serves_any_number_of_rows(
     assert len(found[0]) <= 3
 
 
-def test_more_ids_than_a_program_sums_parts_of_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lowering", [PICK_ROW, SAMPLE_ROW], ids=lambda low: low.name)
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_program_a_row_is_one_launch_of_one_binary(
+    target: str, lowering: Lowering, tmp_path: Path
+) -> None:
+    built: dict[str, CompiledKernel] = {}
+    for rows in (1, 64):
+        match = match_of(target, rows, 4096, tmp_path)
+        match.built = built
+        (launch,) = match.emit(lowering)
+        assert isinstance(launch, KernelLaunch)
+        assert launch.grid == (rows, 1, 1)
+        assert match.workspace_bytes == 0
+        assert lowering.work(match, lowering.default_knobs()).launches == 1
+        assert (tmp_path / launch.binary).read_bytes().startswith(ELF_MAGIC)
+    assert len(built) == 1
+
+
+def test_more_ids_than_a_program_takes_are_refused(tmp_path: Path) -> None:
     match = match_of("cuda-sm90a", 1, 300_000, tmp_path)
     assert NUCLEUS.when.refusal(match) == "axis 1 of logits is 300000, wants <= 262144"
+    assert SAMPLE_ROW.when.refusal(match) == "axis 1 of logits is 300000, wants <= 16384"
 
 
-@pytest.fixture(scope="module")
-def sample_head() -> builtin.ModuleOp:
-    module = run(capture(parse_config(ODD), 16).module, (AssignFormatsPass(dtype="f32"),), None)
-    return run(module, (SpecialisePass(segment="sample"), CleanUpPass()), None)
+PARTS = ["smxx_logprob", "smxx_nucleus", "smxx_pick"]
+CHOICES: dict[tuple[Segment, int], list[str]] = {
+    ("pick", 211): ["smxx_pick_row"],
+    ("sample", 211): ["smxx_sample_row"],
+    ("score", 211): ["smxx_sample_row"],
+    ("pick", 129_280): ["smxx_pick"],
+    ("sample", 129_280): PARTS,
+    ("score", 129_280): PARTS,
+}
+"""By head and vocabulary: what its tail is covered by, without `sample.score`."""
+
+
+@pytest.fixture(scope="module", params=CHOICES, ids=lambda head: f"{head[0]} of {head[1]}")
+def head(request: pytest.FixtureRequest) -> tuple[Segment, builtin.ModuleOp, list[str]]:
+    segment, vocab = request.param
+    config = parse_config(ODD | {"vocab_size": vocab})
+    module = run(capture(config, 16).module, (AssignFormatsPass(dtype="f32"),), None)
+    module = run(module, (SpecialisePass(segment=segment), CleanUpPass()), None)
+    return segment, module, CHOICES[request.param]
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_head_takes_them_for_any_number_of_rows(
-    target: str, sample_head: builtin.ModuleOp
+    target: str, head: tuple[Segment, builtin.ModuleOp, list[str]]
 ) -> None:
+    segment, module, wanted = head
     backend, facts = find_target(target)
-    for rows in (1, 64, 512):
+    lowerings = backend.load(backend.lowerings)(facts)
+    for rows in (1, 8, 64, 512):
         bucket, guard = Bucket(rows=rows), Guard("always")
-        context = ProgramContext(sample_head, facts, "sample", bucket, guard, rows)
-        prices: dict[str, list[tuple[int, str]]] = {}
-        for each in candidates(context, backend.load(backend.lowerings)(facts)):
-            (first, *_) = each.region.ops.values()
-            lowering = each.lowering
-            if lowering is None or not first.name.startswith("sample."):
-                continue
-            if lowering.when.refusal(each) is None:
-                found = price(each, NoMeasurements(), lowering.default_knobs())
-                prices.setdefault(first.name, []).append((found.picoseconds, each.name))
-        chosen = sorted(min(found)[1] for found in prices.values())
-        assert chosen == ["smxx_logprob", "smxx_nucleus", "smxx_pick"]
+        context = ProgramContext(module, facts, segment, bucket, guard, rows)
+        chosen: list[str] = []
+        for block in context.blocks.values():
+            sites = find_sites(block, lowerings)
+            found = find_candidates(context, block, sites, NoMeasurements())
+            for each in cover(found, lambda candidate: None).chosen:
+                ops = {op.name for op in each.candidate.region.members}
+                if ops & {"sample.pick", "sample.nucleus", "sample.logprob"}:
+                    chosen.append(each.candidate.name)
+        assert sorted(chosen) == wanted

@@ -14,6 +14,7 @@ from lostwax.backends.gpu_kernels.lowerings.norms import (
 )
 from lostwax.backends.gpu_kernels.lowerings.rope import ROPE
 from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, NUCLEUS, PICK
+from lostwax.backends.gpu_kernels.lowerings.whole_row import PICK_ROW, SAMPLE_ROW
 from lostwax.backends.lowering import Lowering
 
 GPU: tuple[Lowering, ...] = (
@@ -32,4 +33,6 @@ GPU: tuple[Lowering, ...] = (
     NUCLEUS,
     PICK,
     LOGPROB,
+    SAMPLE_ROW,
+    PICK_ROW,
 )

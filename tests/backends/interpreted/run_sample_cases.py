@@ -15,6 +15,7 @@ import torch
 from plain_run import run
 
 from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, NUCLEUS, PICK
+from lostwax.backends.gpu_kernels.lowerings.whole_row import PICK_ROW, SAMPLE_ROW
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.portable.kernels import sample as portable
 from lostwax.backends.proof.plain_match import Value
@@ -71,7 +72,7 @@ ROWS: dict[str, Row] = {
 
 
 def rows_of(names: tuple[str, ...], vocab: int) -> Arrays:
-    """The inputs of all three ops."""
+    """The inputs of all ops."""
     rng = np.random.default_rng(vocab)
     chosen = [ROWS[name] for name in names]
     logits = [edit(3 * rng.standard_normal(vocab)) for edit, _, _ in chosen]
@@ -91,10 +92,18 @@ OPS: dict[str, tuple[Lowering, str, str]] = {
 }
 """By op: lowering, operands and results."""
 
+WHOLE: dict[str, tuple[Lowering, str, str]] = {
+    "pick a row": (PICK_ROW, "logits temperature seeds counters", "op.ids op.logprobs"),
+    "sample a row": (
+        SAMPLE_ROW, "logits temperature top_p seeds counters", "picked.ids logprob"
+    ),
+}  # fmt: skip
+"""The same where a program holds a row."""
 
-def launched(op: str, data: Mapping[str, np.ndarray], block: int = 512) -> Arrays:
-    """Results by name, as f64; rows in parts of `block` ids."""
-    lowering, reads, writes = OPS[op]
+
+def launched(op: str, data: Mapping[str, np.ndarray], **knobs: int) -> Arrays:
+    """Results by name, as f64; rows in parts of 512 ids unless `block` says otherwise."""
+    lowering, reads, writes = (OPS | WHOLE)[op]
     rows, vocab = data["logits"].shape
     given = {name: data[name] for name in reads.split()}
     values = {
@@ -106,7 +115,8 @@ def launched(op: str, data: Mapping[str, np.ndarray], block: int = 512) -> Array
         )
         for name in writes.split()
     }
-    found = run(lowering, Bucket(rows, rows, 1, rows), values, {}, given, {"block": block})
+    knobs = {"block": 512} | knobs if op in OPS else knobs
+    found = run(lowering, Bucket(rows, rows, 1, rows), values, {}, given, knobs)
     return {name: found[name] for name in writes.split()}
 
 
@@ -150,6 +160,7 @@ def check(names: tuple[str, ...], vocab: int, failed: Failed) -> None:
     data = rows_of(names, vocab)
     inside = check_nucleus(data, expect)
     check_pick(data, inside, expect)
+    check_whole(data, inside, expect)
     for target in (-1, vocab // 2):
         data["targets"] = np.full(len(names), target, np.int32)
         found = launched("logprob", data)["op.logprobs"]
@@ -183,6 +194,27 @@ def check_pick(data: Arrays, inside: np.ndarray, expect: Expect) -> None:
     expect("without a nucleus the pick is the same", has_nucleus | (passed == ids))
 
 
+def check_whole(data: Arrays, inside: np.ndarray, expect: Expect) -> None:
+    """One program a row gives the bits of the parts at their first knobs."""
+    whole, parts = launched("pick a row", data), launched("pick", data, block=1024)
+    expect("a pick of whole rows has the bits of parts", same_all(whole, parts))
+    ids = launched("pick", data | {"logits": inside}, block=1024)["op.ids"]
+    targets = data | {"targets": ids.astype(np.int32)}
+    logprobs = launched("logprob", targets, block=1024)["op.logprobs"]
+    sampled = launched("sample a row", data)
+    parts = {"picked.ids": ids, "logprob": logprobs}
+    expect("a sample of whole rows has the bits of parts", same_all(sampled, parts))
+    alike = same(sampled["picked.ids"], whole["op.ids"])
+    alike &= same(sampled["logprob"], whole["op.logprobs"])
+    has_nucleus = (data["temperature"] > 0) & (data["top_p"] < 1)
+    expect("without a nucleus both heads give the same bits", has_nucleus | alike)
+
+
+def same_all(got: Arrays, want: Arrays) -> np.ndarray:
+    """By row, whether all results are equal."""
+    return np.all([same(got[name], want[name]) for name in got], axis=0)
+
+
 def check_half(failed: Failed) -> None:
     """Masses are whole numbers: where half of them is before an id is no matter of rounding."""
     rows = np.array([[2.0, 2, 2, 2], [0, 1, 1, 1]], np.float32)
@@ -197,9 +229,9 @@ def check_bits(names: tuple[str, ...], vocab: int, failed: Failed) -> None:
     """Neither the rows beside a row nor the width of a part changes a bit of it."""
     data = rows_of(names, vocab)
     data["targets"] = np.arange(len(names), dtype=np.int32)
-    for op in OPS:
+    for op in OPS | WHOLE:
         many = launched(op, data)
-        wide = launched(op, data, block=1024)
+        wide = launched(op, data, block=1024) if op in OPS else many
         for name, values in many.items():
             if not same(values, wide[name]).all():
                 failed["parts of another width give the same bits"].append(op)

@@ -1,0 +1,101 @@
+"""Pick, and the whole tail of a sampling head, in one launch: a program a row. Knows no device.
+
+Ids and log-probabilities have the bits that the lowerings of `sample.py` give at their first
+knobs, so that a row's answer depends neither on its head nor on the lowering that was cheaper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lostwax.backends.gpu_kernels.lowerings.launches import i32, next_power_of_two, triton_launch
+from lostwax.backends.lowering import Knob, Knobs, Lowering, Match
+from lostwax.backends.predicates import axis_at_most, fact
+from lostwax.ir.contract.program import Launch
+from lostwax.ir.dialects.sample import PickOp
+from lostwax.ir.region import Node, Region
+
+_KERNELS = "lostwax.backends.gpu_kernels.whole_row"
+_MAX_VOCAB = 16384  # a program holds a row with its masses in registers
+_PART = 1024  # of the first knobs in `sample.py`: log-probabilities are summed in such parts
+
+SAMPLE_REGION = Region(
+    {
+        "nucleus": Node(
+            "sample.nucleus",
+            {"logits": "logits", "temperature": "temperature", "top_p": "top_p"},
+        ),
+        "picked": Node(
+            "sample.pick",
+            {
+                "logits": "nucleus",
+                "temperature": "temperature",
+                "seeds": "seeds",
+                "counters": "counters",
+            },
+        ),
+        "logprob": Node("sample.logprob", {"logits": "logits", "targets": "picked.ids"}),
+    },
+    outputs=("picked.ids", "logprob"),
+)
+"""What `SampleHead.sampled` does; log-probabilities of the nucleus's own are read by nobody."""
+
+
+def _num_warps(vocab: int, knobs: Knobs) -> int:
+    """By the row's width unless the knob says otherwise: up to 32 ids a thread."""
+    return knobs["num_warps"] or max(4, min(16, next_power_of_two(vocab) // 512))
+
+
+def _emit(
+    kernel: str, inputs: str, ids: str, logprobs: str
+) -> Callable[[Match, Knobs], tuple[Launch, ...]]:
+    """One launch of `kernel` over `inputs`, which writes the two results of these names."""
+
+    def emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
+        rows, vocab = match.shape("logits")
+        return (
+            triton_launch(
+                match,
+                f"{_KERNELS}:{kernel}",
+                {
+                    **{name: match.view(name) for name in inputs.split()},
+                    "ids": match.view(ids),
+                    "logprobs": match.view(logprobs),
+                    "logits_stride": i32(match.view("logits").strides[0]),
+                },
+                {
+                    "WIDTH": vocab,
+                    "PARTS": next_power_of_two(-(-vocab // _PART)),
+                    "PART": _PART,
+                    "MASS_BITS": 62 - (vocab - 1).bit_length(),  # a row sums to 2^62 at most
+                },
+                grid=(rows, 1, 1),
+                op=f"smxx_{kernel}",
+                num_warps=_num_warps(vocab, knobs),
+                rows_of=("logits_stride",),
+            ),
+        )
+
+    return emit
+
+
+_WHEN = fact("dtypes", "f64") & fact("dtypes", "i64") & axis_at_most("logits", 1, _MAX_VOCAB)
+_KNOBS = (Knob("num_warps", (0, 4, 8, 16)),)
+
+PICK_ROW = Lowering(
+    name="smxx_pick_row",
+    pattern=Region.single(PickOp),
+    emit=_emit("pick_row", "logits temperature seeds counters", "op.ids", "op.logprobs"),
+    when=_WHEN,
+    knobs=_KNOBS,
+    row_invariant=True,
+)
+
+SAMPLE_ROW = Lowering(
+    name="smxx_sample_row",
+    pattern=SAMPLE_REGION,
+    emit=_emit("sample_row", "logits temperature top_p seeds counters", "picked.ids", "logprob"),
+    when=_WHEN,
+    knobs=_KNOBS,
+    row_invariant=True,
+)
