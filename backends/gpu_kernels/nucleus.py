@@ -62,7 +62,7 @@ def _decided(sums, state, share, is_counted, DIGIT_BITS: tl.constexpr):
 
 
 @triton.jit
-def share_of(top_p, top):
+def _share_of(top_p, top):
     """top_p; 0 beneath a +inf, of which the first has the whole mass."""
     return tl.where(top == float("inf"), 0.0, top_p)
 
@@ -124,7 +124,7 @@ def nucleus_narrow(
         prefix, above, total, _ = _decided(
             own_sums - (1 << DIGIT_BITS),
             state_before + row * 3,
-            share_of(share, top),
+            _share_of(share, top),
             shift + DIGIT_BITS < 32,
             DIGIT_BITS,
         )
@@ -177,7 +177,7 @@ def nucleus_cut(
         prefix, above, _, wanted = _decided(
             sums + row * SUMS + SUMS - (1 << DIGIT_BITS),
             state + row * 3,
-            share_of(share, top),
+            _share_of(share, top),
             True,
             DIGIT_BITS,
         )

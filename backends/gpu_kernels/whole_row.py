@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lostwax.backends.gpu_kernels.nucleus import mass_of, order_of, share_of, wanted_of
+from lostwax.backends.gpu_kernels.nucleus import mass_of, order_of, wanted_of
 from lostwax.backends.gpu_kernels.pick import first_of_largest, gumbel
 from lostwax.backends.gpu_kernels.row_parts import logprob_of_parts, sum_of_exp, top_of
 
@@ -65,7 +65,7 @@ def _last_inside(
     for part in range(PARTS):
         index = part * PART + tl.arange(0, PART)
         again = tl.load(logits + index, mask=index < WIDTH, other=float("-inf"))
-        equal = ((index < WIDTH) & (again == least)).to(tl.int64)
+        equal = (again == least).to(tl.int64)
         before = above + own * (tl.cumsum(equal, axis=0) - equal)
         is_inside = (equal > 0) & (before.to(tl.float64) < wanted)
         last = tl.maximum(last, tl.max(tl.where(is_inside, index, 0), axis=0))
@@ -137,15 +137,9 @@ def _pick(
 
 
 @triton.jit
-def _indices(PARTS: tl.constexpr, PART: tl.constexpr):
-    """The ids of a row that lies in parts."""
-    return tl.arange(0, PARTS)[:, None] * PART + tl.arange(0, PART)[None, :]
-
-
-@triton.jit
 def _row_of(logits, WIDTH: tl.constexpr, PARTS: tl.constexpr, PART: tl.constexpr):
     """A row in parts, -inf behind its end."""
-    index = _indices(PARTS, PART)
+    index = tl.arange(0, PARTS)[:, None] * PART + tl.arange(0, PART)[None, :]
     return tl.load(logits + index, mask=index < WIDTH, other=float("-inf"))
 
 
@@ -200,8 +194,9 @@ def sample_row(
     if (heat > 0) & (share < 1):
         top = tl.max(tl.where(x == x, x, float("-inf")))
         if tl.max((x != x).to(tl.int32)) == 0:
-            mass = tl.where(_indices(PARTS, PART) < WIDTH, mass_of(x, top, heat, MASS_BITS), 0)
-            wanted = wanted_of(share_of(share, top), tl.sum(mass))
+            # behind the row's end a mass is 0, unless all is -inf; beneath a +inf every mass is 0
+            mass = mass_of(x, top, heat, MASS_BITS)
+            wanted = wanted_of(share, tl.sum(mass))
             least = _least_inside(x, mass, top, wanted)
             if tl.sum((x == least).to(tl.int32)) > 1:  # of equals some may be outside
                 last = _last_inside(logits, x, mass, least, wanted, WIDTH, PARTS, PART)

@@ -67,6 +67,7 @@ ROWS: dict[str, Row] = {
     "narrow": (holes, 1.0, 1e-30),
     "no finite": (lambda x: np.full_like(x, -np.inf), 1.0, 0.95),
     "hot": (holes, 30.0, 0.999),
+    "late": (lambda x: np.full_like(x, -1.1), 1.0, 0.9976),
 }
 """Edits of normal logits, temperature and top_p."""
 
@@ -217,12 +218,39 @@ def same_all(got: Arrays, want: Arrays) -> np.ndarray:
 
 def check_half(failed: Failed) -> None:
     """Masses are whole numbers: where half of them is before an id is no matter of rounding."""
-    rows = np.array([[2.0, 2, 2, 2], [0, 1, 1, 1]], np.float32)
-    data = {"logits": rows, "temperature": np.ones(2, np.float32)}
-    data["top_p"] = np.full(2, 0.5, np.float32)
+    rows = np.array([[2, 2, 2, 2], [0, 1, 1, 1], [0, 0, 1e-30, 1e-30]], np.float32)
+    want = [[0, 1], [1, 2], [2, 3]]
+    data = {"logits": rows, "temperature": np.ones(3, np.float32)}
+    data["top_p"] = np.full(3, 0.5, np.float32)
     kept = launched("nucleus", data)["op.out"] > -np.inf
-    if kept.tolist() != [[True, True, False, False], [False, True, True, False]]:
-        failed["an id before which top_p lies is outside"].append(str(kept.tolist()))
+    many = {name: np.repeat(a, 20, axis=0) for name, a in data.items()}
+    many |= {"seeds": np.arange(60, dtype=np.int32), "counters": np.zeros(60, np.int32)}
+    picked = launched("sample a row", many)["picked.ids"].reshape(3, 20)
+    for found in ([np.flatnonzero(row) for row in kept], [np.unique(row) for row in picked]):
+        if [ids.tolist() for ids in found] != want:
+            failed["an id before which top_p lies is outside"].append(str(found))
+
+
+def check_border(names: tuple[str, ...], vocab: int, failed: Failed) -> None:
+    """Noise that favours the last id inside, or the first outside, does not make it another's."""
+    data = rows_of(names, vocab)
+    inside = launched("nucleus", data)["op.out"] > -np.inf
+    counters = np.arange(5000)
+    noise = sample.gumbel(np.full_like(counters, 3), counters, vocab)
+    for row, name in enumerate(names):
+        logits = data["logits"][row].astype(np.float64)
+        order = np.argsort(-logits, kind="stable")
+        last = int(inside[row].sum()) - 1
+        scores = logits[order] / data["temperature"][row] + noise[:, order]
+        for border in (last, last + 1):
+            favoured = np.flatnonzero(scores[:, : border + 1].argmax(axis=1) == border)
+            if not favoured.size:
+                raise AssertionError(f"no counter favours rank {border} of {name}")
+            one = {n: a[row : row + 1] for n, a in data.items()}
+            one |= {"seeds": np.array([3], np.int32), "counters": favoured[:1].astype(np.int32)}
+            want = order[scores[favoured[0], : last + 1].argmax()]
+            if launched("sample a row", one)["picked.ids"].tolist() != [want]:
+                failed["a sample of whole rows is from the nucleus"].append(f"{name}, {border}")
 
 
 def check_bits(names: tuple[str, ...], vocab: int, failed: Failed) -> None:
@@ -251,6 +279,8 @@ def main() -> None:
         check(("plain", "greedy", "tied"), 7, failed)
         check(("plain",), 1, failed)
         check_half(failed)
+        check_border(("one value", "zeros"), 1300, failed)
+        check_border(("late",), 1030, failed)
         check_bits(("tied", "greedy"), 1025, failed)
     print(json.dumps(failed))
 
