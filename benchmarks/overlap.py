@@ -168,7 +168,8 @@ def one_graph(runtime: Runtime, count: int) -> Row:
             core.step()
     ((body, head),) = (tuple(map(runtime.bound, s)) for s in runtime.programs.pick(plans[-1]))
     torch.cuda.synchronize()
-    whole = runtime.driver.capture([*body.launches, *head.launches])
+    with torch.inference_mode():
+        whole = runtime.driver.capture([*body.launches, *head.launches])
 
     def two() -> None:
         body.replay()
