@@ -1,9 +1,9 @@
 """What the engine itself costs a step: the same loop over the null target, which computes nothing.
 
 `python benchmarks/engine_overhead.py --out FILE` compiles examples/tiny.json for `null` and drives
-the engine's loop (schedule, plan, pick, derive, fill, walk of empty launches, commit) at batches
-and contexts of many sizes. Prompts are not run: what a decode step costs does not ask how the cache
-came to be.
+the engine's loop (schedule, plan, pick, derive, fill, walk of empty launches, advance, commit) at
+batches and contexts of many sizes. Prompts are not run: what a decode step costs does not ask how
+the cache came to be.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Any
 
 import msgspec
 
-from lostwax.backends.runtime import load as loading
 from lostwax.backends.runtime.load import Runtime, load
 from lostwax.backends.runtime.step_buffers import StepBuffers
+from lostwax.backends.runtime.step_rows import StepRows
 from lostwax.backends.runtime.ticket import StepTicket
 from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.loop import EngineCore
@@ -79,8 +79,8 @@ class ManyPages:
 
 
 def measure(runtime: Runtime, derives: Clock, batch: int, context: int) -> Row:
-    """Median microseconds of a decode step: whole, the engine's part and that of derive and fill;
-    bytes of its plan."""
+    """Median microseconds of a decode step: whole, the engine's part, that of derive, fill and
+    advance; bytes of its plan."""
     submits = Clock()
     many = ManyPages(runtime, submits)
     core = EngineCore(many)
@@ -126,8 +126,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     derives = Clock()
-    loading.derive = derives.timing(loading.derive)
-    StepBuffers.fill = derives.timing(StepBuffers.fill)
+    for owner, name in ((StepRows, "__init__"), (StepRows, "advance"), (StepBuffers, "fill")):
+        setattr(owner, name, derives.timing(getattr(owner, name)))
     with tempfile.TemporaryDirectory() as work:
         checkpoint, artifact = Path(work, "checkpoint"), Path(work, "artifact")
         lostwax = [sys.executable, "-m", "lostwax"]

@@ -21,6 +21,7 @@ from lostwax.ir.contract.step_layout import (
     BY_SEQ,
     RESULT_WIDTHS,
     SENT,
+    STEP_OP,
     StepLayout,
 )
 from lostwax.ir.contract.target import Target
@@ -70,7 +71,7 @@ class StepLaunches:
             arguments,
             constants,
             grid=(*programs, 1),
-            op=f"step.{symbol}",
+            op=f"{STEP_OP}{symbol}",
             num_warps=num_warps,
         )
 
