@@ -85,6 +85,11 @@ class Match(Protocol):
         """How the scales of a tensor value lie, None for plain values."""
         ...
 
+    def is_rows(self, value: str) -> bool:
+        """Whether a tensor's first axis is the program's rows, whose real ones the step input
+        `num_rows` counts: T of a body, R of a head."""
+        ...
+
     def attr(self, node: str, name: str) -> Const:
         """A property of a node's op, as a Python value (single-op regions: node `op`)."""
         ...
@@ -103,6 +108,10 @@ class Match(Protocol):
 
     def step(self, name: str) -> View:
         """An output of this lowering's prepare, by its name (emit only)."""
+        ...
+
+    def step_input(self, name: str) -> View:
+        """A step input of the program's segment, by its name in STEP_INPUTS (emit only)."""
         ...
 
     @property

@@ -59,6 +59,17 @@ def rank(value: str, wanted: int) -> Predicate:
     return Predicate(refusal)
 
 
+def of_rows(value: str) -> Predicate:
+    """The value's first axis is the step's rows, so that a kernel may leave behind `num_rows`."""
+
+    def refusal(match: Match) -> str | None:
+        if match.is_rows(value):
+            return None
+        return f"axis 0 of {value} is not the step's rows, which num_rows counts"
+
+    return Predicate(refusal)
+
+
 def plain(value: str) -> Predicate:
     """The value carries no block scales."""
     return Predicate(lambda m: f"{value} is block-scaled" if m.is_scaled(value) else None)

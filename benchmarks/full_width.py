@@ -24,6 +24,8 @@ from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.boot_check import Admission
 from lostwax.backends.runtime.load import Runtime, load
 from lostwax.ir.contract.scale_layout import FP8_BLOCKS, scale_shape
+from lostwax.ir.contract.step_plan import StepPlan
+from lostwax.ir.contract.step_state import Enter
 from lostwax.ir.contract.weights import Source
 
 CONFIG = Path(__file__).parent.parent / "examples" / "deepseek-v3.2.json"
@@ -127,12 +129,36 @@ def _at_most(runtime: Runtime, seed: int) -> dict[str, int]:
     sequences = start(runtime, [prompt] * limits.max_reqs, 4)
     for entry, step in (
         ("extend", lambda: [prefill(runtime, each) for each in sequences]),
+        ("every_extend_program", lambda: _every_extend(runtime)),
         ("decode", lambda: decode(runtime, sequences)),
     ):
         torch.cuda.reset_peak_memory_stats()
         step()
         found[entry] = torch.cuda.max_memory_allocated() - held
     return found
+
+
+def _every_extend(runtime: Runtime) -> None:
+    """One full step of each extend program: a request whose rows end where its pages do."""
+    page_tokens, limits = runtime.limits.page_tokens, runtime.limits
+    for ref in runtime.manifest.programs:
+        if ref.segment != "extend":
+            continue
+        end = min(ref.bucket.pages * page_tokens, limits.max_context)
+        end = ref.guard.longest(end)
+        count = min(ref.bucket.tokens, end)
+        pages = tuple(range(1, 1 + -(-end // page_tokens)))
+        plan = StepPlan(
+            entry="extend",
+            seqs=(1,),
+            counts=(count,),
+            ends=(end,),
+            tokens=(2,) * count,
+            entering=(Enter(1, pages, end - count, end, end),),
+            logits=((count - 1, 1),),
+        )
+        if runtime.programs.pick(plan)[0][0] == ref:
+            runtime.run(plan)
 
 
 def run_five(options: argparse.Namespace) -> None:
@@ -174,8 +200,7 @@ def run_five(options: argparse.Namespace) -> None:
         },
         "seen_mib": {
             "held": held >> 20,
-            "beyond_in_extend": beyond["extend"] >> 20,
-            "beyond_in_decode": beyond["decode"] >> 20,
+            **{f"beyond_in_{name}": count >> 20 for name, count in beyond.items()},
             "whole_device_in_use": (total - free) >> 20,
         },
         "held_of_planned": round(held / planned, 4),

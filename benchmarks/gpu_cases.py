@@ -8,11 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import sample_cases
 import torch
 
 Tensors = dict[str, torch.Tensor]
 Shapes = dict[str, tuple[tuple[int, ...], str, tuple[int, ...]]]  # shape, dtype, strides
-DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "i32": torch.int32, "u8": torch.uint8}
+DTYPES = {
+    "f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16,
+    "i64": torch.int64, "i32": torch.int32, "u8": torch.uint8,
+}  # fmt: skip
 EPS = 1e-6
 SCALE = 0.1352337788  # 192^-0.5 m^2 of DeepSeek-V3.2
 PAGE = 64
@@ -58,6 +62,11 @@ def attend_case(
     return Case("attend_all" if dense else "attend", dims, dtypes, knobs, timed)
 
 
+def sample_case(op: str, rows: int, vocab: int, timed: bool = False, **knobs: int) -> Case:
+    """An op of the dialect `sample` over whole rows of logits."""
+    return Case(op, {"rows": rows, "vocab": vocab}, ("f32",), knobs, timed)
+
+
 def cases() -> Iterator[Case]:
     """Edge shapes first, then the timed ones."""
     yield from edge_cases()
@@ -73,6 +82,9 @@ def edge_cases() -> Iterator[Case]:
     for length in (1, 3, 64, 65, 2048, 2050, 4160, 8191, 20000, 65537, 163840, 262144):
         yield topk_case(12, length)
         yield topk_case(24, length, 32)
+    for op in sample_cases.OPS:
+        for rows, vocab in ((1, 1), (3, 7), (32, 1025), (32, 129280)):
+            yield sample_case(op, rows, vocab)
     for cluster in (1, 2, 4, 8, 16):
         yield topk_case(24, 8000, 1, cluster=cluster)
         yield topk_case(24, 16384, 2047, cluster=cluster)
@@ -98,6 +110,12 @@ def timed_cases() -> Iterator[Case]:
         yield topk_case(rows, length, timed=True)
     for rows, length, cluster in ((16, 131072, 16), (64, 32768, 4), (128, 32768, 2), (1, 32768, 8)):
         yield topk_case(rows, length, timed=True, cluster=cluster)
+    for op in sample_cases.OPS:
+        for rows in (1, 4, 8, 64):
+            yield sample_case(op, rows, 129280, timed=True)
+            yield sample_case(op, rows, 16160, timed=True)
+            for knobs in ({"num_warps": 4}, {"block": 512}, {"block": 2048}):
+                yield sample_case(op, rows, 129280, timed=True, **knobs)
     yield attend_case(4, 4, 32, 8, ("f32", "f32"), (32, 16, 128, 32), timed=True)
     for reqs in (1, 4, 16, 64, 128):  # by rule, its alternative, and the query in one part
         yield attend_case(reqs, 16, 2048, 64, timed=True)
@@ -116,6 +134,8 @@ def timed_cases() -> Iterator[Case]:
 def shapes(case: Case) -> Shapes:
     """Shape, dtype and strides of every value of the region (no strides: row-major)."""
     d = case.dims
+    if case.op in sample_cases.OPS:
+        return sample_cases.shapes(case.op, d["rows"], d["vocab"])
     if case.op == "add_rms_norm":
         rows = ((d["rows"], d["width"]), case.dtypes[0], ())
         found: Shapes = dict.fromkeys(("residual", "delta", "residual_out", "normed"), rows)
@@ -147,6 +167,8 @@ def attributes(case: Case) -> list[tuple[str, str, int | float]]:
         return [("normed", "eps", EPS)]
     if case.op == "topk":
         return [("op", "k", case.dims["k"])]
+    if case.op in sample_cases.OPS:
+        return []
     return [("op", "scale", SCALE)]
 
 
@@ -247,6 +269,8 @@ def inputs(case: Case, seed: int, device: torch.device, full: bool) -> Tensors:
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, device=device)
 
+    if case.op in sample_cases.OPS:
+        return sample_cases.inputs(case.op, case.dims["rows"], case.dims["vocab"], normal, full)
     return _INPUTS.get(case.op, _attend_inputs)(case, normal, full)
 
 
@@ -290,5 +314,7 @@ _REFERENCES = {"add_rms_norm": _norm_reference, "topk": _topk_reference}
 
 
 def reference(case: Case, stored: Tensors) -> Tensors:
-    """Outputs in fp64 (top-k: exact i32) for inputs as the buffers hold them."""
+    """Outputs in fp64 (ids: exact i32) for inputs as the buffers hold them."""
+    if case.op in sample_cases.OPS:
+        return sample_cases.reference(case.op, stored)
     return _REFERENCES.get(case.op, _attend_reference)(case, stored)

@@ -3,6 +3,8 @@
     python benchmarks/gpu_kernels.py compile FOLDER          # needs Triton and nvcc, no GPU
     python benchmarks/gpu_kernels.py run FOLDER --out DIR    # needs the GPU, no compiler
 
+Both take `--only TEXT`: cases whose name contains it (`vocab`: the sampling kernels).
+
 `compile` writes cubins and cases.json; `run` loads them by the target's driver, compares every
 case with an fp64 reference (twice, with fresh inputs, and once replayed as a graph; outputs and
 workspaces are poisoned before), and times the timed ones as graph replays over rotating inputs,
@@ -30,6 +32,7 @@ from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.program import Launch, View
 
 WORKSPACE = "workspace"
+NUM_ROWS = "num_rows"
 BOUNDS = {"f32": 2e-6, "bf16": 6e-3}  # |out - reference| / |reference|
 COLD_BYTES = 160 << 20  # rotate over more than the 50 MB of L2
 REPLAYS = 30
@@ -41,6 +44,8 @@ class BuiltCase(msgspec.Struct):
     case: dict[str, Any]
     values: dict[str, tuple[tuple[int, ...], str, tuple[int, ...]]]
     workspace_bytes: int
+    rows: int
+    """All of them count as real: kernels would leave at once behind those that do."""
     launches: list[Launch]
 
 
@@ -51,11 +56,11 @@ class Built(msgspec.Struct):
     cases: list[BuiltCase]
 
 
-def compile_cases(folder: Path) -> None:
-    """Emit every case's launches and compile its kernels."""
+def compile_cases(folder: Path, only: str) -> None:
+    """Emit the launches of cases whose name contains `only`, and compile their kernels."""
     from lostwax.backends.cuda.compiler import CudaCompiler
     from lostwax.backends.cuda.lowerings import topk
-    from lostwax.backends.gpu_kernels.lowerings import attend, norms
+    from lostwax.backends.gpu_kernels.lowerings import attend, norms, sample
     from lostwax.backends.kernel_compiler import KernelCompileError
     from lostwax.backends.proof.plain_match import PlainMatch, Value
     from lostwax.ir.contract.program import Bucket
@@ -65,12 +70,17 @@ def compile_cases(folder: Path) -> None:
         "topk": topk.TOPK,
         "attend": attend.ATTEND,
         "attend_all": attend.ATTEND_ALL,
+        "nucleus": sample.NUCLEUS,
+        "pick": sample.PICK,
+        "logprob": sample.LOGPROB,
     }
     folder.mkdir(parents=True, exist_ok=True)
     compiler = CudaCompiler(CUDA_SM90A)
     built: list[BuiltCase] = []
     known: dict[str, CompiledKernel] = {}
     for case in gpu_cases.cases():
+        if only not in case.name:
+            continue
         d = case.dims
         rows = d.get("rows") or d["reqs"]
         values = {
@@ -87,7 +97,7 @@ def compile_cases(folder: Path) -> None:
             continue
         kept = {n: (v.shape, v.dtype, v.dense_strides) for n, v in values.items()}
         plain = dataclasses.asdict(case)
-        built.append(BuiltCase(plain, kept, match.workspace_bytes, launches))
+        built.append(BuiltCase(plain, kept, match.workspace_bytes, rows, launches))
     listed = sorted({k.binary: k for k in known.values()}.values(), key=lambda k: k.binary)
     (folder / "cases.json").write_bytes(msgspec.json.encode(Built(listed, built)))
     size = sum(f.stat().st_size for f in folder.iterdir())
@@ -107,6 +117,8 @@ class Buffers:
             for name, (shape, dtype, strides) in built.values.items()
         }
         self._bytes[WORKSPACE] = driver.allocate(max(built.workspace_bytes, 256))
+        self._bytes[NUM_ROWS] = driver.allocate(4)
+        self._rows = built.rows
         self.tensors: Tensors = {
             name: self.resolve(
                 View(space="input", name=name, dtype=dtype, shape=shape, strides=strides)
@@ -131,6 +143,7 @@ class Buffers:
         """Poison everything (0xFF is NaN in every float), then write the inputs."""
         for buffer in self._bytes.values():
             buffer.fill_(255)
+        self._bytes[NUM_ROWS].view(torch.int32).fill_(self._rows)
         for name, value in inputs.items():
             self.tensors[name].copy_(value)
 
@@ -145,7 +158,7 @@ def _span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
 
 
 def check(case: Case, buffers: Buffers, driver: CudaDriver) -> tuple[float, bool]:
-    """The largest relative error (top-k: share of wrong entries) over all runs, and the verdict."""
+    """The largest relative error (of choices: share of wrong ones) over all runs, and verdict."""
     worst, right = 0.0, True
     for seed in (1, 2, 3):
         given = gpu_cases.inputs(case, seed, driver.device, full=False)
@@ -160,8 +173,9 @@ def check(case: Case, buffers: Buffers, driver: CudaDriver) -> tuple[float, bool
         stored = {name: buffers.tensors[name] for name in given}
         for name, want in gpu_cases.reference(case, stored).items():
             got = buffers.tensors[name]
-            if case.op == "topk":
-                error, bound = (got != want).double().mean().item(), 0.0
+            if case.op == "nucleus" or want.dtype == torch.int32:
+                wrong = (got != want) & ~want.isnan()  # NaN: rounding may decide
+                error, bound = wrong.double().mean().item(), 0.0
             elif name == "residual_out":
                 error, bound = (got != want.to(torch.float32).to(got.dtype)).sum().item(), 0.0
             else:
@@ -174,13 +188,20 @@ def check(case: Case, buffers: Buffers, driver: CudaDriver) -> tuple[float, bool
 
 def portable(case: Case, t: Tensors) -> Callable[[], None]:
     """The portable lowering's kernel on the same buffers."""
-    from lostwax.backends.portable.kernels import attention, norms, selection
+    from lostwax.backends.portable.kernels import attention, norms, sample, selection
 
     if case.op == "add_rms_norm":
         given = (t["residual"], t["delta"], t["weight"], t["residual_out"], t["normed"])
         return lambda: norms.add_norm(*given, eps=EPS)
     if case.op == "topk":
         return lambda: selection.topk(t["logits"], t["op.out"])
+    if case.op == "nucleus":
+        return lambda: sample.nucleus(t["logits"], t["temperature"], t["top_p"], t["op.out"])
+    if case.op == "pick":
+        given = (t["logits"], t["temperature"], t["seeds"], t["counters"])
+        return lambda: sample.pick(*given, t["op.ids"], t["op.logprobs"])
+    if case.op == "logprob":
+        return lambda: sample.logprob(t["logits"], t["targets"], t["op.logprobs"])
     requests = torch.arange(case.dims["reqs"], device=t["q_pe"].device)
     query = (t["q_nope"], t["q_pe"], t["kv_b"], None, t["cache_in"])
     tail = (requests, t["page_table"], t["op.out"])
@@ -276,7 +297,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name contains this")
     options = parser.parse_args()
     if options.action == "compile":
-        compile_cases(options.folder)
+        compile_cases(options.folder, options.only)
     elif not run_cases(options.folder, options.out, options.only):
         raise SystemExit(1)
 

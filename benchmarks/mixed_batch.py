@@ -43,7 +43,7 @@ class Outcome:
 
 def run(runtime: Runtime, submits: list[Submit], drafts: int) -> Outcome:
     """Run requests together until all have ended."""
-    core = EngineCore(runtime, drafts)
+    core = EngineCore(runtime, drafts, depth=int(runtime.overlaps))
     for submit in submits:
         assert core.handle(submit) == []
     found = Outcome(0.0, 0, {submit.request: [] for submit in submits})

@@ -13,19 +13,24 @@ import json
 import time
 from collections.abc import Iterator
 from datetime import date
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from lostwax.backends.runtime.load import Runtime, load
+from lostwax.backends.runtime.ticket import StepTicket
+from lostwax.ir.contract.program import Program
+from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Failed, Submit
 
 PROMPT_TOKENS = 24
+GRAPH_STEPS = 50
 STEPS = 40
 """Decode steps that are profiled."""
 Row = dict[str, Any]
@@ -117,6 +122,7 @@ def gaps(runtime: Runtime, count: int, depth: int) -> Row:
         busy += end - start
         last_end = max(last_end, end)
     between = idle_between(events)
+    print(table(longest(events, STEPS)))
     return {
         "requests": count,
         "depth": depth,
@@ -145,10 +151,73 @@ def idle_between(events: list[tuple[float, float, str]]) -> list[float]:
     return found
 
 
+def one_graph(runtime: Runtime, count: int) -> Row:
+    """Microseconds of a decode step's body and head as two graphs, and captured as one."""
+    core = EngineCore(runtime, 0)
+    plans: list[StepPlan] = []
+    submit = runtime.submit
+
+    def noting(plan: StepPlan) -> StepTicket:
+        plans.append(plan)
+        return submit(plan)
+
+    for request in requests(runtime, count, runtime.limits.max_context // 2):
+        core.handle(request)
+    with patch.object(runtime, "submit", noting):
+        for _ in range(12):
+            core.step()
+    ((body, head),) = (tuple(map(runtime.bound, s)) for s in runtime.programs.pick(plans[-1]))
+    torch.cuda.synchronize()
+    with torch.inference_mode():
+        whole = runtime.driver.capture([*body.launches, *head.launches])
+
+    def two() -> None:
+        body.replay()
+        head.replay()
+
+    seen: dict[str, list[float]] = {"two": [], "one": []}
+    for _ in range(7):
+        for name, replay in (("two", two), ("one", whole)):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            replay()
+            begin.record()
+            for _ in range(GRAPH_STEPS):
+                replay()
+            end.record()
+            end.synchronize()
+            seen[name].append(1e3 * begin.elapsed_time(end) / GRAPH_STEPS)
+    two_us, one_us = median(seen["two"]), median(seen["one"])
+    return {
+        "requests": count,
+        "two_graphs_us": round(two_us, 1),
+        "one_graph_us": round(one_us, 1),
+        "ratio": round(two_us / one_us, 4),
+    }
+
+
+def longest(events: list[tuple[float, float, str]], steps: int) -> list[Row]:
+    """Where the device idles most: pairs of kernels, with their microseconds a step."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for before, behind in pairwise(events):
+        pair = before[2][:40], behind[2][:40]
+        found.setdefault(pair, []).append(max(behind[0] - before[1], 0.0))
+    ranked = sorted(found.items(), key=lambda item: -sum(item[1]))[:8]
+    return [
+        {"from": a, "to": b, "times": len(seen), "us_a_step": round(sum(seen) / steps, 1)}
+        for (a, b), seen in ranked
+    ]
+
+
+def _launches(program: Program) -> int:
+    blocks = {name: len(launches) for name, launches in program.blocks.items()}
+    around = len(program.prepare) + len(program.finish)
+    return around + sum(blocks[call.block] for call in program.calls)
+
+
 def table(rows: list[Row]) -> str:
     """The rows below their names."""
     lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
-    return "\n".join("".join(f"{cell:>22}" for cell in line) for line in lines)
+    return "\n".join("  ".join(f"{cell:>20}" for cell in line) for line in lines)
 
 
 def main() -> None:
@@ -164,14 +233,22 @@ def main() -> None:
     options = parser.parse_args()
     begin = time.perf_counter()
     runtime = load(options.artifact, checkpoint=options.checkpoint)
+    target = runtime.manifest.target
+    programs = (runtime.bound(ref) for ref in runtime.manifest.programs)
+    captured = [b.program for b in programs if b.program.segment in target.graph_segments]
     report: dict[str, Any] = {
         "command": "python benchmarks/overlap.py ARTIFACT --checkpoint DIR",
         "date": date.today().isoformat(),
         "machine": torch.cuda.get_device_name(),
         "load_s": round(time.perf_counter() - begin, 2),
+        "graphs": len(captured),
+        "launches_in_graphs": sum(map(_launches, captured)),
         "rates": list(rates(runtime, options.requests, options.tokens, options.rounds)),
     }
     print(table(report["rates"]))
+    report["one_graph"] = [one_graph(runtime, n) for n in options.gaps]
+    print(table(report["one_graph"]))
+    runtime = load(options.artifact, checkpoint=options.checkpoint)  # its steps were replayed
     report["gaps"] = [gaps(runtime, n, depth) for n, depth in product(options.gaps, (0, 1))]
     print(table(report["gaps"]))
     if options.out:

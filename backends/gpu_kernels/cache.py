@@ -12,6 +12,7 @@ def append(
     slots,  # [T] i32
     first,  # [T, FIRST]
     second,  # [T, SECOND]; anything where SECOND is 0
+    real_rows,  # [1] i32: rows behind it are left alone
     token_stride,
     first_stride,
     second_stride,
@@ -19,8 +20,10 @@ def append(
     SECOND: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One row's parts side by side at its slot; padded rows share a slot of the trash page."""
+    """One row's parts side by side at its slot."""
     row = tl.program_id(0).to(tl.int64)
+    if row >= tl.load(real_rows):
+        return
     column = tl.arange(0, BLOCK)
     target = cache + tl.load(slots + row).to(tl.int64) * token_stride + column
     value = tl.load(first + row * first_stride + column, mask=column < FIRST, other=0.0)

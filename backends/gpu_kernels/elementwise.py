@@ -7,9 +7,16 @@ import triton.language as tl
 
 
 @triton.jit
-def silu_mul(gate, up, out, gate_stride, up_stride, out_stride, WIDTH, BLOCK: tl.constexpr):
-    """out = silu(gate) * up of one row and block of columns, in f32, rounded once."""
+def silu_mul(
+    gate, up, out, real_rows, gate_stride, up_stride, out_stride, WIDTH, BLOCK: tl.constexpr
+):
+    """out = silu(gate) * up of one row and block of columns, in f32, rounded once.
+
+    Rows behind `real_rows` ([1] i32 on the device) are left alone.
+    """
     row = tl.program_id(0).to(tl.int64)
+    if row >= tl.load(real_rows):
+        return
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < WIDTH
     g = tl.load(gate + row * gate_stride + column, mask=inside, other=0.0).to(tl.float32)

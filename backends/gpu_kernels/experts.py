@@ -37,6 +37,7 @@ def expert_hidden(
     up,
     up_scale,
     hidden,  # [T * TOP_K, INTER] f32
+    real_rows,  # [1] i32: pairs of rows behind it are left alone
     x_stride,
     INTER: tl.constexpr,
     DIM: tl.constexpr,
@@ -47,6 +48,8 @@ def expert_hidden(
 ):
     """silu(gate x) * (up x) of one pair and block of rows; pairs of expert -1 are left alone."""
     pair = tl.program_id(0)
+    if pair // TOP_K >= tl.load(real_rows):
+        return
     first_row = tl.program_id(1) * BLOCK_INTER
     expert = tl.load(ids + pair)
     if expert >= 0:
@@ -77,6 +80,7 @@ def expert_out(
     down,  # [E, DIM, INTER]
     down_scale,
     out,  # [T, DIM]
+    real_rows,  # [1] i32: rows behind it are left alone
     out_stride,
     INTER: tl.constexpr,
     DIM: tl.constexpr,
@@ -87,6 +91,8 @@ def expert_out(
 ):
     """sum_k weights[k] * down_k hidden_k of one row and block of columns."""
     row = tl.program_id(0)
+    if row >= tl.load(real_rows):
+        return
     first = tl.program_id(1) * BLOCK_DIM
     total = tl.zeros((BLOCK_DIM, BLOCK_INTER), tl.float32)
     for k in range(0, TOP_K):

@@ -13,6 +13,7 @@ def linear_scaled(
     weight,  # [N, K] fp8
     weight_scale,  # [ceil(N / BLOCK_SCALE), ceil(K / BLOCK_SCALE)] f32
     out,  # [T, N], or partial sums [splits, T, N] f32
+    real_rows,  # [1] i32: rows behind it are left alone
     num_rows,
     N,
     K,
@@ -30,10 +31,14 @@ def linear_scaled(
     BLOCK_N divides BLOCK_SCALE. Scaled x enters the dot in its fp8 encoding, else the weights are
     converted to bf16, which holds every fp8 number. WIDE_DOT takes the dots in f32.
     """
+    first_row = tl.program_id(2) * BLOCK_ROWS
+    real = tl.load(real_rows)
+    if first_row >= real:
+        return
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     split = tl.program_id(1)
-    row = tl.program_id(2) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    in_row = row < num_rows
+    row = first_row + tl.arange(0, BLOCK_ROWS)
+    in_row = row < real
     in_n = n < N
     wide = (K + BLOCK_SCALE - 1) // BLOCK_SCALE
     scales = weight_scale + (tl.program_id(0) * BLOCK_N // BLOCK_SCALE) * wide
@@ -64,6 +69,7 @@ def linear_scaled(
 def sum_splits(
     partial,  # [splits, T, N] f32
     out,  # [T, N]
+    real_rows,  # [1] i32: rows behind it are left alone
     splits,
     num_rows,
     N,
@@ -72,6 +78,8 @@ def sum_splits(
 ):
     """The sum over splits in their order, rounded once."""
     row = tl.program_id(0)
+    if row >= tl.load(real_rows):
+        return
     n = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     total = tl.zeros((BLOCK,), tl.float32)
     for split in range(0, splits):

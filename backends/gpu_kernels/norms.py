@@ -1,4 +1,7 @@
-"""Triton kernels of the norms, one row a program. Know no target; run wherever Triton compiles."""
+"""Triton kernels of the norms, one row a program. Know no target; run wherever Triton compiles.
+
+Rows behind `real_rows` ([1] i32 on the device) are left alone.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ def add_rms_norm(
     weight,
     residual_out,
     normed,
+    real_rows,
     residual_stride,
     delta_stride,
     residual_out_stride,
@@ -28,6 +32,8 @@ def add_rms_norm(
     written (the final norm, after which no residual is needed).
     """
     row = tl.program_id(0).to(tl.int64)
+    if row >= tl.load(real_rows):
+        return
     column = tl.arange(0, BLOCK)
     inside = column < WIDTH
     a = tl.load(residual + row * residual_stride + column, mask=inside, other=0.0)
@@ -47,10 +53,13 @@ def add_rms_norm(
 
 @triton.jit
 def rms_norm(
-    x, weight, normed, x_stride, normed_stride, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr
-):
+    x, weight, normed, real_rows, x_stride, normed_stride, eps,
+    WIDTH: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """normed = rms_norm(x) * weight, in f32, rounded once. x may be a slice of a wider row."""
     row = tl.program_id(0).to(tl.int64)
+    if row >= tl.load(real_rows):
+        return
     column = tl.arange(0, BLOCK)
     inside = column < WIDTH
     value = tl.load(x + row * x_stride + column, mask=inside, other=0.0).to(tl.float32)
@@ -62,10 +71,13 @@ def rms_norm(
 
 @triton.jit
 def layer_norm(
-    x, weight, bias, normed, x_stride, normed_stride, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr
-):
+    x, weight, bias, normed, real_rows, x_stride, normed_stride, eps,
+    WIDTH: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """normed = weight * (x - mean) / sqrt(var + eps) + bias, in f32, rounded once."""
     row = tl.program_id(0).to(tl.int64)
+    if row >= tl.load(real_rows):
+        return
     column = tl.arange(0, BLOCK)
     inside = column < WIDTH
     value = tl.load(x + row * x_stride + column, mask=inside, other=0.0).to(tl.float32)

@@ -11,6 +11,7 @@ def rotate(
     x,  # [T, HEADS, WIDTH], any strides but the last
     table,  # [2, T, DIM] f32: cosines, signed sines
     out,  # [T, HEADS, WIDTH]
+    real_rows,  # [1] i32: rows behind it are left alone
     num_rows,
     x_row_stride,
     x_head_stride,
@@ -26,6 +27,8 @@ def rotate(
 ):
     """One row and block of heads: DIM elements from OFFSET are rotated, the others copied."""
     row = tl.program_id(0).to(tl.int64)
+    if row >= tl.load(real_rows):
+        return
     head = tl.program_id(1) * BLOCK_HEADS + tl.arange(0, BLOCK_HEADS)[:, None]
     column = tl.arange(0, BLOCK_WIDTH)[None, :]
     inside = (head < HEADS) & (column < WIDTH)

@@ -13,6 +13,7 @@ def route(
     positions,  # [T]
     ids,  # [T, TOP_K] i32
     weights,  # [T, TOP_K] f32
+    real_rows,  # [1] i32: rows behind it get ids -1, and nothing else
     scale,
     GROUPS: tl.constexpr,
     SIZE: tl.constexpr,
@@ -26,6 +27,11 @@ def route(
     A group counts by its two best. GROUPS and SIZE are powers of two.
     """
     row = tl.program_id(0).to(tl.int64)
+    rank = tl.arange(0, BLOCK_TOP)
+    kept = rank < TOP_K
+    if row >= tl.load(real_rows):
+        tl.store(ids + row * TOP_K + rank, tl.full((BLOCK_TOP,), -1, tl.int32), mask=kept)
+        return
     group = tl.arange(0, GROUPS)
     expert = group[:, None] * SIZE + tl.arange(0, SIZE)[None, :]
     score = 1.0 / (1.0 + tl.exp(-tl.load(logits + row * GROUPS * SIZE + expert)))
@@ -40,9 +46,8 @@ def route(
         ahead = (strength[None, :] > strength[:, None]) | (
             (strength[None, :] == strength[:, None]) & (group[None, :] < group[:, None])
         )
-        rank = tl.sum(ahead.to(tl.int32), axis=1)
-        biased = tl.where(rank[:, None] < TOP_GROUPS, biased, float("-inf"))
-    rank = tl.arange(0, BLOCK_TOP)
+        place = tl.sum(ahead.to(tl.int32), axis=1)
+        biased = tl.where(place[:, None] < TOP_GROUPS, biased, float("-inf"))
     chosen = tl.zeros((BLOCK_TOP,), tl.int32)
     gates = tl.zeros((BLOCK_TOP,), tl.float32)
     free = expert >= 0
@@ -59,6 +64,5 @@ def route(
     if NORMALISE:
         gates = gates / (tl.sum(gates, axis=0) + 1e-20)
     is_real = tl.load(positions + row) >= 0
-    kept = rank < TOP_K
     tl.store(ids + row * TOP_K + rank, tl.where(is_real, chosen, -1), mask=kept)
     tl.store(weights + row * TOP_K + rank, tl.where(is_real, gates * scale, 0.0), mask=kept)

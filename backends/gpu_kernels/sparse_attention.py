@@ -22,6 +22,19 @@ def _request_of(q_starts, row, reqs, BLOCK_REQS: tl.constexpr):
 
 
 @triton.jit
+def _num_chosen(selection, first, keys, split_keys, BLOCK_KEYS: tl.constexpr):
+    """How many of a split's keys a row selects; they stand before its -1 tail."""
+    key = tl.arange(0, BLOCK_KEYS)
+    count = 0
+    for start in range(0, split_keys, BLOCK_KEYS):
+        at = first + start + key
+        is_key = (start + key < split_keys) & (at < keys)
+        chosen = tl.load(selection + at, mask=is_key, other=-1)
+        count += tl.sum((chosen >= 0).to(tl.int32), axis=0)
+    return count
+
+
+@triton.jit
 def attend_split(
     query,  # [H, T, LATENT] f32, absorbed
     query_rope,  # [T, H, ROPE], any strides
@@ -33,6 +46,7 @@ def attend_split(
     partial_max,  # [T, H, splits] f32
     partial_sum,  # [T, H, splits] f32
     out,  # [H, T, LATENT], where SINGLE
+    real_rows,  # [1] i32: rows behind it are left alone
     num_rows,
     keys,
     reqs,
@@ -68,6 +82,8 @@ def attend_split(
     100 (rows 20 times larger than others) were off by 0.1 without.
     """
     row = tl.program_id(0)
+    if row >= tl.load(real_rows):
+        return
     split = tl.program_id(1)
     head = tl.program_id(2) * BLOCK_HEADS + tl.arange(0, BLOCK_HEADS)
     latent = tl.arange(0, BLOCK_LATENT)
@@ -84,15 +100,8 @@ def attend_split(
         visible = tl.minimum(tl.load(selection + row) + 1, keys)
         count = tl.minimum(tl.maximum(visible - first, 0), split_keys)
     else:
-        count = 0
-        for start in range(0, split_keys, BLOCK_KEYS):
-            at = first + start + key
-            chosen = tl.load(
-                selection + row.to(tl.int64) * selection_stride + at,
-                mask=(start + key < split_keys) & (at < keys),
-                other=-1,
-            )
-            count += tl.sum((chosen >= 0).to(tl.int32), axis=0)
+        own = selection + row.to(tl.int64) * selection_stride
+        count = _num_chosen(own, first, keys, split_keys, BLOCK_KEYS)
 
     query_at = (head.to(tl.int64)[:, None] * num_rows + row) * LATENT + latent[None, :]
     q = tl.load(query + query_at, mask=in_head[:, None] & in_latent[None, :], other=0.0)
@@ -165,6 +174,7 @@ def attend_combine(
     partial_max,
     partial_sum,
     out,  # [H, T, LATENT]
+    real_rows,  # [1] i32: rows behind it are left alone
     num_rows,
     splits,
     HEADS: tl.constexpr,
@@ -174,6 +184,8 @@ def attend_combine(
 ):
     """The softmax over all splits of one row and head; zeros where nothing was selected."""
     row = tl.program_id(0)
+    if row >= tl.load(real_rows):
+        return
     head = tl.program_id(1)
     split = tl.arange(0, BLOCK_SPLITS)
     latent = tl.arange(0, BLOCK_LATENT)

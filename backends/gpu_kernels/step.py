@@ -42,15 +42,15 @@ def receive(
     the arrays each, so that all of them wait for the host's memory at once."""
     array = tl.program_id(0) - 1
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    place = box + (tl.load(turn) % PLACES) * place_size
+    place = box + (tl.load(turn) % PLACES).to(tl.int64) * place_size
     if array < 0:
         inside = at < HEADER_SIZE
         tl.store(plan + at, tl.load(place + at, mask=inside), mask=inside)
     else:
         by_seq = tl.load(place + NUM_SEQS) + 1
         by_logit = tl.load(place + NUM_LOGITS)
-        of_seq = tl.minimum(array, NUM_BY_SEQ)
-        of_logit = tl.minimum(tl.maximum(array - NUM_BY_SEQ, 0), NUM_BY_LOGIT)
+        of_seq = tl.minimum(array, NUM_BY_SEQ).to(tl.int64)
+        of_logit = tl.minimum(tl.maximum(array - NUM_BY_SEQ, 0), NUM_BY_LOGIT).to(tl.int64)
         size = tl.load(place + NUM_TOKENS)
         size = tl.where(array < NUM_BY_SEQ + NUM_BY_LOGIT, by_logit, size)
         size = tl.where(array < NUM_BY_SEQ, by_seq, size)
@@ -92,22 +92,23 @@ def send(
     sequence behind a draft."""
     place = box + ((tl.load(turn) + PLACES - 1) % PLACES).to(tl.int64) * place_size
     stage = tl.load(header + STAGE)
-    first = tl.load(header + FIRST)
-    drafts = place + (3 + 2 * TOP) * max_rows
+    first = tl.load(header + FIRST).to(tl.int64)
+    height = tl.cast(max_rows, tl.int64)
+    drafts = place + height * (3 + 2 * TOP)
     if stage == 0:
         rows = tl.minimum(tl.load(header + NUM_LOGITS) - first, R)
         _copy(ids, place + first, rows, NUM_PROGRAMS, BLOCK)
-        _copy(logprobs, place + max_rows + first, rows, NUM_PROGRAMS, BLOCK)
+        _copy(logprobs, place + height + first, rows, NUM_PROGRAMS, BLOCK)
         if WITH_SCORES:
-            top = place + 3 * max_rows + first * TOP
-            _copy(target_logprobs, place + 2 * max_rows + first, rows, NUM_PROGRAMS, BLOCK)
+            top = place + height * 3 + first * TOP
+            _copy(target_logprobs, place + height * 2 + first, rows, NUM_PROGRAMS, BLOCK)
             _copy(top_ids, top, rows * TOP, NUM_PROGRAMS, BLOCK)
-            _copy(top_logprobs, top + TOP * max_rows, rows * TOP, NUM_PROGRAMS, BLOCK)
+            _copy(top_logprobs, top + height * TOP, rows * TOP, NUM_PROGRAMS, BLOCK)
     else:
         count = tl.load(header + NUM_DRAFTING)
         for begin in range(tl.program_id(0) * BLOCK, count, NUM_PROGRAMS * BLOCK):
-            at = begin + tl.arange(0, BLOCK)
-            seq = tl.load(drafting + at, mask=at < count, other=0)
+            at = (begin + tl.arange(0, BLOCK)).to(tl.int64)
+            seq = tl.load(drafting + at, mask=at < count, other=0).to(tl.int64)
             draft = tl.load(state_tokens + seq * FOLLOWING + stage, mask=at < count)
             tl.store(drafts + at * (FOLLOWING - 1) + stage - 1, draft, mask=at < count)
 
@@ -188,8 +189,8 @@ def derive(
     elif b >= num_seqs:
         _store_lists(b, False, rows, 0, state_pages, q_starts, kv_lens, page_table, P, BLOCK)
     else:
-        seq = tl.load(seqs + b)
-        pages = state_pages + seq.to(tl.int64) * max_pages
+        seq = tl.load(seqs + b).to(tl.int64)
+        pages = state_pages + seq * max_pages
         limit = tl.load(state_limit + seq)
         start = tl.load(state_length + seq)
         first = tl.load(plan_q_starts + b)
@@ -255,8 +256,8 @@ def derive_draft(
     elif b >= num_seqs:
         _store_lists(b, False, rows, 0, state_pages, q_starts, kv_lens, page_table, P, BLOCK)
     else:
-        seq = tl.load(tl.where(is_first, seqs, drafting) + b)
-        pages = state_pages + seq.to(tl.int64) * max_pages
+        seq = tl.load(tl.where(is_first, seqs, drafting) + b).to(tl.int64)
+        pages = state_pages + seq * max_pages
         limit = tl.load(state_limit + seq)
         next_start = tl.minimum(tl.load(state_length + seq) + stage - 2, limit)
         start = tl.where(is_first, tl.load(starts + b), next_start)
@@ -379,7 +380,7 @@ def advance(
     if stage > 0:
         first = tl.load(header + FIRST)
         if (b < tl.load(header + NUM_DRAFTING)) & (b >= first) & (b < first + R):
-            seq = tl.load(drafting + b)
+            seq = tl.load(drafting + b).to(tl.int64)
             own = state_tokens + seq * FOLLOWING + stage
             is_missing = tl.load(own - 1) < 0
             behind_limit = tl.load(state_length + seq) + stage >= tl.load(state_limit + seq)
@@ -403,7 +404,7 @@ def advance(
             before = tl.where(
                 before_earlier, tl.load(picked + logit - 1, mask=before_earlier, other=-1), before
             )
-            seq = tl.load(seqs + b)
+            seq = tl.load(seqs + b).to(tl.int64)
             own = state_tokens + seq * FOLLOWING
             draft = tl.load(own + number, mask=exists & (number > 0), other=-1)
             fails = exists & (number > 0) & ((draft < 0) | (draft != before))
@@ -439,7 +440,7 @@ def advance(
                     other = tl.arange(0, BLOCK_SEQS)
                     of_others = tl.load(picks + other, mask=other < b, other=0)
                     place = tl.sum((of_others > 0).to(tl.int32), axis=0)
-                    tl.store(drafting + place, seq)
+                    tl.store(drafting + place, seq.to(tl.int32))
                     tl.store(last_rows + place, last)
             tl.debug_barrier()  # every thread has read what is written over here
             tl.store(state_length + seq, length)

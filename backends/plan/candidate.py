@@ -14,6 +14,7 @@ from lostwax.backends.plan.program_context import BlockFunction, ProgramContext
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import Bucket, Const, Guard, Segment, View
 from lostwax.ir.contract.scale_layout import ScaleLayout
+from lostwax.ir.contract.step import inputs_of
 from lostwax.ir.contract.target import Target
 from lostwax.ir.op import LostwaxOp, type_bytes
 from lostwax.ir.region import RegionMatch
@@ -29,6 +30,10 @@ class Placement(Protocol):
 
     def step(self, candidate: Candidate, name: str) -> View:
         """The view of an output of the candidate's prepare."""
+        ...
+
+    def step_input(self, candidate: Candidate, name: str) -> View:
+        """The view of a step input that the candidate's segment has."""
         ...
 
     def workspace(self, candidate: Candidate) -> View | None:
@@ -146,6 +151,10 @@ class Candidate:
         found = self._tensor(value).block_scale
         return None if found is None else found.layout
 
+    def is_rows(self, value: str) -> bool:
+        """Whether a tensor's first axis is the program's rows."""
+        return self.context.axes.is_counted(self._tensor(value))
+
     def attr(self, node: str, name: str) -> Const:
         """A property of a node's op."""
         return _python(self.region.ops[node].properties[name])
@@ -191,6 +200,13 @@ class Candidate:
     def step(self, name: str) -> View:
         """An output of this lowering's prepare."""
         return self._placed().step(self, name)
+
+    def step_input(self, name: str) -> View:
+        """A step input; KeyError where the program's segment has none of this name."""
+        segment = self.context.segment
+        if name not in inputs_of(segment):
+            raise KeyError(f"{self.name} asks for {name!r}, which no {segment} program reads")
+        return self._placed().step_input(self, name)
 
     @property
     def workspace(self) -> View | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from msgspec import structs
 from xdsl.dialects import func
@@ -22,13 +23,13 @@ from lostwax.backends.plan.layout import (
 from lostwax.backends.plan.program_context import ProgramContext
 from lostwax.backends.plan.step_launch import step_launch
 from lostwax.backends.plan.storage import Storage
-from lostwax.backends.plan.views import dense, zeroed_view
+from lostwax.backends.plan.views import input_view, zeroed_view
 from lostwax.ir.contract.check_launch import check_form
 from lostwax.ir.contract.check_program import launches_of
 from lostwax.ir.contract.check_views import Inconsistent, end_of
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import HEADS, Call, HostCall, Launch, Program, View, views_of
-from lostwax.ir.contract.step import STEP_INPUTS, StepOp, input_shape
+from lostwax.ir.contract.step import StepOp
 from lostwax.ir.contract.target import Target
 from lostwax.ir.op import type_bytes
 
@@ -53,6 +54,9 @@ class _Placed:
     def step(self, candidate: Candidate, name: str) -> View:
         return self.layout.step(candidate, name, self.knobs)
 
+    def step_input(self, candidate: Candidate, name: str) -> View:
+        return input_view(name, candidate.bucket)
+
     def workspace(self, candidate: Candidate) -> View | None:
         return self.layout.workspace(candidate)
 
@@ -66,11 +70,8 @@ class _Placed:
 
 def _prepare(steps: StepValues, context: ProgramContext, compile_kernel: Build) -> Iterator[Launch]:
     """The launches that compute the step values."""
-
-    def step_input(name: str) -> View:
-        return dense("input", name, STEP_INPUTS[name].dtype, input_shape(name, context.bucket))
-
     captured = context.segment in context.target.graph_segments
+    inputs = partial(input_view, bucket=context.bucket)
     for op in steps.ops:
         if isinstance(op, StepOp) and op.placement != "device" and captured:
             raise EmitError(
@@ -78,7 +79,7 @@ def _prepare(steps: StepValues, context: ProgramContext, compile_kernel: Build) 
                 " as a device graph; give the lowering the predicate not_captured()"
             )
         outputs = {name: steps.views[step_key(op), name] for name, _, _ in op.outputs}
-        launch = step_launch(op, step_input, outputs, compile_kernel, context.target)
+        launch = step_launch(op, inputs, outputs, compile_kernel, context.target)
         _check_form(launch, context.target)
         yield launch
 

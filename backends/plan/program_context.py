@@ -8,6 +8,7 @@ from functools import cached_property
 from xdsl.dialects import builtin, func
 from xdsl.ir import BlockArgument, SSAValue
 
+from lostwax.backends.plan.row_axes import Axes
 from lostwax.ir.contract.program import Bucket, Guard, Segment
 from lostwax.ir.contract.scale_layout import StoredFormat
 from lostwax.ir.contract.target import Target
@@ -84,6 +85,11 @@ class ProgramContext:
         b = self.bucket
         rows = max(self.state_rows, b.tokens, b.rows)
         return {"T": b.tokens, "B": b.reqs, "P": b.pages, "R": b.rows, "S": rows}
+
+    @cached_property
+    def axes(self) -> Axes:
+        """What first axes of its values are."""
+        return Axes(self.bucket.rows_a_req if self.segment == "decode" else None)
 
     @cached_property
     def functions(self) -> dict[str, func.FuncOp]:

@@ -7,7 +7,8 @@ from math import prod
 from xdsl.ir import Operation, SSAValue
 
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
-from lostwax.ir.contract.program import View
+from lostwax.ir.contract.program import Bucket, View
+from lostwax.ir.contract.step import STEP_INPUTS, input_shape
 from lostwax.ir.contract.view import Space
 from lostwax.ir.dialects.core import CastOp, ReshapeOp, SliceOp
 from lostwax.ir.types import CacheType, TensorType
@@ -23,6 +24,11 @@ def dense(space: Space, name: str, dtype: str, shape: tuple[int, ...], offset: i
     return View(
         space=space, name=name, dtype=dtype, shape=shape, strides=strides_of(shape), offset=offset
     )
+
+
+def input_view(name: str, bucket: Bucket) -> View:
+    """A step input under a bucket."""
+    return dense("input", name, STEP_INPUTS[name].dtype, input_shape(name, bucket))
 
 
 def cache_view(kind: CacheType, name: str) -> View:

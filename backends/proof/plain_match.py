@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lostwax.backends.kernel_compiler import KernelCompiler
 from lostwax.backends.lowering import Knobs, Lowering, Work
-from lostwax.backends.plan.views import zeroed_view
+from lostwax.backends.plan.views import input_view, zeroed_view
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import Bucket, Const, Guard, Launch, View
@@ -28,13 +28,14 @@ class Value:
     """A boundary or inner value; no strides means row-major, `parts` make it a cache.
 
     A cache's shape is (pages of the cache, page_tokens, row). `pages` of one request is the
-    bucket's.
+    bucket's. Scales, where it has any, are a value of their own, `NAME:scale`.
     """
 
     shape: tuple[int, ...]
     dtype: str
     strides: tuple[int, ...] = ()
     parts: tuple[int, ...] = ()
+    scale: ScaleLayout | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -88,12 +89,16 @@ class PlainMatch:
         return self.values[value].parts
 
     def is_scaled(self, value: str) -> bool:
-        """Plain values carry no scales."""
-        return False
+        """Whether it was given with scales."""
+        return self.values[value].scale is not None
 
     def scale(self, value: str) -> ScaleLayout | None:
-        """Plain values carry no scales."""
-        return None
+        """How its scales lie."""
+        return self.values[value].scale
+
+    def is_rows(self, value: str) -> bool:
+        """Whether there are as many as the bucket has rows."""
+        return self.values[value].shape[0] == self.bucket.most_rows
 
     def attr(self, node: str, name: str) -> Const:
         """A property of a node's op."""
@@ -117,6 +122,10 @@ class PlainMatch:
     def step(self, name: str) -> View:
         """Outputs of prepare are values too."""
         return self.view(name)
+
+    def step_input(self, name: str) -> View:
+        """A buffer of its own, too; under its own name."""
+        return input_view(name, self.bucket)
 
     @property
     def workspace(self) -> View | None:

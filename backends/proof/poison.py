@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 from xdsl.ir import Attribute, SSAValue
 
+from lostwax.backends.plan.row_axes import ROWS, STATES, Axes
 from lostwax.backends.proof.inputs import WEIGHTS, roles
-from lostwax.backends.proof.sample_rows import LOGIT_ROWS, ROWS, STATES, Axes
 from lostwax.backends.proof.step_cases import StepCase
 from lostwax.ir.contract.step import STEP_INPUTS
 from lostwax.ir.reference.cache_bytes import Cache, CacheBytes
@@ -27,8 +27,7 @@ def real_rows(kind: Attribute, case: StepCase) -> int | None:
 
     None where that axis is no axis of a step's rows.
     """
-    symbol = axes_of(case).symbol(kind)
-    return int(case.inputs["num_rows"][0]) if symbol in (ROWS, LOGIT_ROWS) else None
+    return int(case.inputs["num_rows"][0]) if axes_of(case).is_counted(kind) else None
 
 
 def axes_of(case: StepCase) -> Axes:

@@ -7,14 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
+from msgspec import structs
 from xdsl.ir import SSAValue
 
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.candidate import Candidate
 from lostwax.backends.plan.step_launch import step_launch
 from lostwax.backends.plan.storage import Storage
-from lostwax.backends.plan.views import cache_view, dense, scale_shape, zeroed_view
+from lostwax.backends.plan.views import (
+    cache_view,
+    dense,
+    input_view,
+    scale_shape,
+    zeroed_view,
+)
 from lostwax.backends.plan.want import Want, want_of
 from lostwax.backends.plan.weight_type import weight_types
 from lostwax.backends.proof.check import Run
@@ -23,7 +31,6 @@ from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.fenced_buffers import FencedBuffers
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import Launch, View
-from lostwax.ir.contract.step import STEP_INPUTS, input_shape
 from lostwax.ir.dialects.kv import AppendOp
 from lostwax.ir.reference.dtype import Array, Scaled, Value
 from lostwax.ir.reference.weight_forms import stored_weight
@@ -82,6 +89,10 @@ class Alone:
                     return dense("arena", f"prepare.{index}.{name}", dtype, shape)
         raise KeyError(f"{candidate.name} asks for step value {name!r}, which it never prepared")
 
+    def step_input(self, candidate: Candidate, name: str) -> View:
+        """A step input, apart from the region's own operands."""
+        return structs.replace(input_view(name, candidate.bucket), name=f"step.{name}")
+
     def workspace(self, candidate: Candidate) -> View | None:
         """The declared workspace."""
         need = _lowering(candidate).workspace(candidate, self.knobs)
@@ -97,16 +108,10 @@ class Alone:
 
     def prepare(self) -> tuple[Launch, ...]:
         """The launches that compute the lowering's step values."""
-        bucket = self.candidate.bucket
-
-        def step_input(name: str) -> View:
-            shape = input_shape(name, bucket)
-            return dense("input", f"step.{name}", STEP_INPUTS[name].dtype, shape)
-
         return tuple(
             step_launch(
                 op,
-                step_input,
+                partial(self.step_input, self.candidate),
                 {name: self.step(self.candidate, name) for name, _, _ in op.outputs},
                 self.compile_kernel,
                 self.candidate.target,

@@ -15,7 +15,8 @@ import numpy as np
 from xdsl.ir import SSAValue
 from xdsl.irdl import IRDLOperation
 
-from lostwax.backends.proof.sample_rows import ROWS, STATES, RowSample
+from lostwax.backends.plan.row_axes import ROWS, STATES
+from lostwax.backends.proof.sample_rows import RowSample
 from lostwax.backends.proof.samples import sampled_columns, sampled_heads
 from lostwax.backends.runtime.draw import At, taken
 from lostwax.ir.reference.cache_bytes import CacheBytes

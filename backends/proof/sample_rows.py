@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from xdsl.ir import Attribute
 
+from lostwax.backends.plan.row_axes import LOGIT_ROWS, PAGES, REQUESTS, ROWS, STATES, Axes
 from lostwax.backends.proof.samples import sampled_rows
 from lostwax.backends.proof.step_cases import StepCase
 from lostwax.ir.contract.step import STEP_INPUTS, TRASH_PAGE
@@ -20,13 +21,7 @@ from lostwax.ir.dialects.core import GatherRowsOp
 from lostwax.ir.dialects.kv import AppendOp
 from lostwax.ir.reference.dtype import Array
 from lostwax.ir.region import RegionMatch
-from lostwax.ir.size import Size
-from lostwax.ir.types import CacheType, TensorType
-
-ROWS, LOGIT_ROWS, STATES, PAGES = "T", "R", "S", "N"
-"""Symbols of first axes that are sampled."""
-REQUESTS = "B"
-"""Sampled with the rows where each request has one."""
+from lostwax.ir.types import TensorType
 
 
 @dataclass(frozen=True)
@@ -57,30 +52,6 @@ class RowSample:
 def _real(case: StepCase, name: str) -> int:
     """Rows that are no padding; none of what the case has not."""
     return int((case.inputs[name] >= 0).sum()) if name in case.inputs else 0
-
-
-@dataclass(frozen=True)
-class Axes:
-    """What first axes of a program are: decode programs write their rows as multiples of B."""
-
-    rows_a_req: int | None
-    """Rows of every request of a decode step, None where requests have unequal ones."""
-
-    @property
-    def one_row(self) -> bool:
-        """Whether rows and requests are the same axis."""
-        return self.rows_a_req == 1
-
-    def symbol(self, kind: Attribute) -> str | None:
-        """The symbol that the first axis is as long as; that of rows however it is written."""
-        size: Size | None = None
-        if isinstance(kind, CacheType):
-            size = kind.pages.data
-        elif isinstance(kind, TensorType) and kind.sizes:
-            size = kind.sizes[0]
-        if self.rows_a_req and size == Size.of(REQUESTS) * Size.of(self.rows_a_req):
-            return ROWS
-        return next((s for s in (ROWS, LOGIT_ROWS, STATES, PAGES) if size == Size.of(s)), None)
 
 
 def step_input(field: str, kind: Attribute, axes: Axes) -> str:

@@ -21,7 +21,13 @@ from xdsl.ir import SSAValue
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.candidate import Candidate
 from lostwax.backends.plan.storage import Storage
-from lostwax.backends.plan.views import cache_view, dense, scale_shape, zeroed_view
+from lostwax.backends.plan.views import (
+    cache_view,
+    dense,
+    input_view,
+    scale_shape,
+    zeroed_view,
+)
 from lostwax.backends.plan.want import Want, want_of
 from lostwax.backends.plan.weight_type import weight_types
 from lostwax.ir.contract.canonical import canonical
@@ -75,6 +81,10 @@ class _DryPlacement:
                 if output == name:
                     return dense("arena", f"step {name}", dtype, shape)
         raise KeyError(f"{candidate.name} asks for step value {name!r}, which it never prepared")
+
+    def step_input(self, candidate: Candidate, name: str) -> View:
+        """A step input."""
+        return input_view(name, candidate.bucket)
 
     def workspace(self, candidate: Candidate) -> View | None:
         """The declared workspace."""

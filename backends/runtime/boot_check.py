@@ -23,6 +23,7 @@ from lostwax.backends.runtime.certificates import (
     write_certificates,
 )
 from lostwax.backends.runtime.driver import Driver
+from lostwax.backends.runtime.prove_step import prove_step
 from lostwax.backends.runtime.run_probe import run_probe
 from lostwax.ir.contract.check_program import code_of, launches_of
 from lostwax.ir.contract.foreign_file import BadFile
@@ -144,8 +145,10 @@ def check_boot(
         probes = reader.probes().probes
         file = reader.folder / PROBES
         evidence = {probe.id: _evidence(probe, driver, file) for probe in probes}
+        if reader.manifest.step_on_device:
+            evidence["step"] = prove_step(reader, driver)
         found = msgspec.structs.replace(bare, evidence=evidence)
-        ran = sum(not probe.refusal for probe in probes)
+        ran = sum(e.state == "executed" for e in evidence.values())
         kept = path if write_certificates(found, path) else None
     else:
         kept = path

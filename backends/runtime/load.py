@@ -64,7 +64,7 @@ class Runtime:
         self.limits = RuntimeLimits(**limits, num_pages=num_pages)
         self.ranks = ranks
         self._reader = reader
-        self._driver = driver
+        self.driver = driver
         self._bound: dict[str, BoundProgram] = {}
         self.memory = _allocate(reader.manifest, driver, weights, num_pages)
         max_pages = -(-self.limits.max_context // self.limits.page_tokens)
@@ -95,7 +95,7 @@ class Runtime:
             program = self._reader.program(ref.file)
             try:
                 with torch.inference_mode():
-                    bound = BoundProgram(program, self.memory, self._driver, captured)
+                    bound = BoundProgram(program, self.memory, self.driver, captured)
             except ArtifactError as error:
                 raise ArtifactError(f"{self._reader.folder / ref.file}: {error}") from error
             self._bound[ref.file] = bound
@@ -140,7 +140,7 @@ class Runtime:
         None, and nothing changed, where the host's threads do not compute, or where several ranks
         would have to choose together. Called before the first request: it writes into its pages.
         """
-        on_host = self._driver.device.type == "cpu" and self.manifest.target.replay == "walk"
+        on_host = self.driver.device.type == "cpu" and self.manifest.target.replay == "walk"
         if not on_host or self.ranks.rank.count > 1:
             return None
         self._threads = choose_threads(
@@ -163,7 +163,7 @@ class Runtime:
                 return self.device_step.start(bound, plan)
             rows = StepRows(plan, self.state, self.limits.page_tokens)
             result = self._run_stages(bound, rows, plan)
-        return Started(self._driver.mark(), lambda: result)
+        return Started(self.driver.mark(), lambda: result)
 
 
 def _allocate(manifest: Manifest, driver: Driver, weights: WeightBuffers, num_pages: int) -> Memory:

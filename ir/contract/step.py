@@ -50,17 +50,18 @@ then the trash page. hidden_rows are the rows of the hidden state that a draft s
 
 Real rows come first. A row without a token (padding) has token and position -1, slot 0 (trash page)
 and belongs to no request: padded q_starts repeat the last real one, padded kv_lens are 0. It writes
-to the trash page and reaches no expert: its ids are -1. What else such a row holds is undefined, in
-every value and in the results, and no real row may depend on it. Neither may one depend on the
-trash page, nor on what a page holds behind its request's length. Only a selection is bounded:
-positions within the page table, or -1. A kernel may leave at once for what lies behind num_rows.
+to no page but the trash page and reaches no expert: its ids are -1. What else such a row holds is
+undefined, in every value and in the results, and no real row may depend on it. Neither may one
+depend on the trash page, nor on what a page holds behind its request's length. Only a selection is
+bounded: positions within the page table, or -1. A kernel may leave at once for what lies behind
+num_rows, once it has written these ids and selections.
 """
 
 DRAFT_INPUTS = ("hidden_rows",)
 """Inputs that only draft bodies read."""
 
 LAUNCH_INPUTS = ("num_rows",)
-"""Inputs that no op reads: kernels get them through `Lowering.prepare`."""
+"""Inputs that no op reads: launches get them by `Match.step_input` or `Lowering.prepare`."""
 
 HEAD_INPUTS = ("logit_rows", "temperature", "seeds", "counters", "top_p", "targets")
 """Inputs that only heads read, row by row of what they are asked for."""

@@ -22,6 +22,9 @@ RESULT_BOX = "results"
 """Host memory that the device reads plans from and writes results to: a place for each of the
 last `PLACES` steps, in turn."""
 
+STEP_OP = "step."
+"""What the step's launches are called in traces and errors begins so."""
+
 BOXES = (SENT_BOX, RESULT_BOX)
 
 PLACES = 4

@@ -19,11 +19,13 @@ from lostwax.backends.formats import Formats
 from lostwax.backends.gpu_kernels.interpreter import bind_interpreted
 from lostwax.backends.gpu_kernels.lowerings import GPU
 from lostwax.backends.plan.cover import Forced, NoCover
+from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.backends.runtime.draw import array_of
 from lostwax.frontend.capture import Captured, capture
 from lostwax.frontend.checkpoint import open_checkpoint
 from lostwax.frontend.new_checkpoint import new_checkpoint
 from lostwax.ir.contract.kernel import KernelSource
-from lostwax.ir.contract.program import KernelLaunch
+from lostwax.ir.contract.program import HEADS, KernelLaunch, Program, views_of
 
 pytest.importorskip("triton", reason="the extra `aot` is not installed")
 
@@ -54,9 +56,13 @@ def compiled(captured: Captured, out: Path, target: str, **changes: Any) -> Path
 
 
 @pytest.fixture(scope="module")
-def lines(fp8_capture: Captured, tmp_path_factory: pytest.TempPathFactory) -> list[Line]:
-    artifact = tmp_path_factory.mktemp("rocm") / "artifact"
-    code, found = certify(compiled(fp8_capture, artifact, "rocm-gfx942"))
+def artifact(fp8_capture: Captured, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(fp8_capture, tmp_path_factory.mktemp("rocm") / "artifact", "rocm-gfx942")
+
+
+@pytest.fixture(scope="module")
+def lines(artifact: Path) -> list[Line]:
+    code, found = certify(artifact)
     assert code == 0, [line for line in found if line["error"]]
     return found
 
@@ -65,6 +71,44 @@ def test_every_lowering_of_a_rocm_artifact_agrees_with_the_reference(lines: list
     assert {line["certificate"]["state"] for line in lines} == {"interpreted"}
     own = {line["lowering"] for line in lines if line["kernels"]}
     assert own >= {low.name for low in GPU} - {"smxx_rms_norm"}, "each kernel family was chosen"
+
+
+def _bodies(artifact: Path) -> dict[str, Program]:
+    """By name."""
+    reader = ArtifactReader(artifact)
+    every = map(reader.program, (ref.file for ref in reader.manifest.programs))
+    return {program.name: program for program in every if program.segment not in HEADS}
+
+
+def test_every_kernel_of_a_layer_reads_how_many_rows_are_real(artifact: Path) -> None:
+    ArtifactReader(artifact).check()
+    kernels = [
+        launch
+        for body in _bodies(artifact).values()
+        for launches in body.blocks.values()
+        for launch in launches
+        if isinstance(launch, KernelLaunch)
+    ]
+    assert kernels
+    for launch in kernels:
+        inputs = {view.name for view in views_of(launch) if view.space == "input"}
+        assert "num_rows" in inputs, launch.symbol
+
+
+def test_golden_probes_say_how_many_rows_are_real_and_hold_padding(artifact: Path) -> None:
+    counts: list[tuple[int, int]] = []  # real, of the bucket
+    bodies = _bodies(artifact)
+    for probe in ArtifactReader(artifact).probes().probes:
+        if probe.program not in bodies:
+            continue
+        told = [array_of(each.data) for each in probe.given if each.name == "step.num_rows"]
+        kernels = [launch for launch in probe.launches if isinstance(launch, KernelLaunch)]
+        assert bool(told) is bool(kernels), probe.lowering
+        rows = bodies[probe.program].bucket.most_rows
+        counts += [(int(each[0]), rows) for each in told]
+    assert counts
+    assert all(0 < real <= rows for real, rows in counts)
+    assert any(real < rows for real, rows in counts)
 
 
 @pytest.mark.slow

@@ -19,7 +19,9 @@ SOURCE = Path(lostwax.backends.cuda.kernels.__file__).parent / "topk.cu"
 FORMS = [(1, 64, 1, 1), (1, 64, 4, 0), (2, 64, 2, 1), (4, 64, 1, 0), (1, 1024, 1, 1), (8, 32, 4, 1)]
 
 Row = NDArray[np.float32]
-Topk = Callable[[Row, int], NDArray[np.int32]]
+Rows = NDArray[np.float32]
+Topk = Callable[[Rows, int, int], NDArray[np.int32]]
+"""Of scores [rows, length], k and the number of real rows: [rows, k]."""
 
 
 def expected(row: Row, k: int) -> NDArray[np.int32]:
@@ -61,7 +63,7 @@ def rows(length: int) -> dict[str, Row]:
 def topk(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[int, Topk]:
-    """The kernel for one form: its capacity in scores and a function of a row and k."""
+    """The kernel for one form: its capacity in scores and a function of rows."""
     if shutil.which("g++") is None:
         pytest.skip("g++ is needed to run the kernel's source on the CPU")
     cluster, threads, vectors, aligned = request.param
@@ -74,10 +76,10 @@ def topk(
     function = ctypes.CDLL(str(library)).topk
     pointer = ctypes.c_void_p
 
-    def run(row: Row, k: int) -> NDArray[np.int32]:
-        out = np.full(k, -7, np.int32)
-        data, result = pointer(row.ctypes.data), pointer(out.ctypes.data)
-        function(data, ctypes.c_int(len(row)), ctypes.c_int(k), result)
+    def run(rows: Rows, k: int, real: int) -> NDArray[np.int32]:
+        out = np.full((len(rows), k), -7, np.int32)
+        sizes = (ctypes.c_int(n) for n in (len(rows), real, rows.shape[1], k))
+        function(pointer(rows.ctypes.data), *sizes, pointer(out.ctypes.data))
         return out
 
     return cluster * threads * vectors * 4, run
@@ -92,11 +94,23 @@ def test_the_kernel_selects_exactly_what_a_stable_sort_does(
     # A cluster's CTAs take multiples of 4 scores, so the last few of the capacity may not fit.
     length = max(1, int((capacity - 60) * fraction))
     for kind, row in rows(length).items():
-        np.testing.assert_array_equal(run(row, k), expected(row, k), err_msg=kind)
+        np.testing.assert_array_equal(run(row[None], k, 1)[0], expected(row, k), err_msg=kind)
 
 
 def test_k_larger_than_the_row_takes_every_score(topk: tuple[int, Topk]) -> None:
     _, run = topk
     for length in (1, 3, 4, 5, 31):
         row = rows(64)["holes"][:length].copy()
-        np.testing.assert_array_equal(run(row, 40), expected(row, 40))
+        np.testing.assert_array_equal(run(row[None], 40, 1)[0], expected(row, 40))
+
+
+@pytest.mark.parametrize("real", [0, 1, 3, 4])
+def test_rows_behind_the_real_ones_select_nothing(topk: tuple[int, Topk], real: int) -> None:
+    """NaN and huge scores of padding are not looked at: every place of its selection is -1."""
+    _, run = topk
+    scores = np.stack([rows(100)[kind] for kind in ("random", "tied", "holes", "short")])
+    padded = scores.copy()
+    padded[real:] = 1e30
+    found = run(padded, 32, real)
+    np.testing.assert_array_equal(found[:real], run(scores, 32, 4)[:real])
+    assert (found[real:] == -1).all()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
+from plain_cases import cases
 
 pytest.importorskip("triton", reason="the extra `aot` is not installed")
 
@@ -20,6 +22,7 @@ from lostwax.backends.plan.kernel_builder import KernelBuilder
 from lostwax.backends.proof.plain_match import PlainMatch, Value
 from lostwax.backends.registry import find_target
 from lostwax.ir.contract.kernel import CompiledKernel, KernelNote, KernelSource
+from lostwax.ir.contract.parameter import Pointer
 from lostwax.ir.contract.program import Bucket, KernelLaunch, Launch
 from lostwax.ir.contract.target import Target
 
@@ -168,6 +171,27 @@ def test_blocks_are_chosen_by_facts_and_sizes() -> None:
     assert chosen(mi300, 1, 16) == Blocks(16, 32, 4), "64 KiB hold no 64 keys"
     assert chosen(mi300, 1, 16, bytes_of=4) == Blocks(16, 16, 4)
     assert choose_blocks(1, 16, 2048, row, h100, BY_RULE | {"num_warps": 2}).num_warps == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_kernel_that_counts_rows_compiles_and_is_given_the_count(
+    name: str, tmp_path: Path
+) -> None:
+    target, built = target_of(name), dict[str, CompiledKernel]()
+    for case_name, case in cases().items():
+        values = {
+            n: replace(v, dtype=target.fp8_encoding) if v.dtype.startswith("f8") else v
+            for n, v in case.values.items()
+        }
+        match = PlainMatch(
+            target, case.bucket, values, case.attributes, compiler_of(name), tmp_path, built=built
+        )
+        launches = kernels_of(match.emit(case.lowering, case.knobs))
+        assert launches
+        for launch in launches:
+            assert (tmp_path / launch.binary).read_bytes().startswith(ELF_MAGIC)
+            assert Pointer(match.step_input("num_rows")) in launch.params, case_name
 
 
 @pytest.mark.slow

@@ -35,8 +35,8 @@ FAULTS: dict[str, tuple[str, str]] = {
     "a row stands at the limit": ("(position < limit)", "(position <= limit)"),
     "results go to the place before": ("PLACES - 1) % PLACES", "PLACES - 2) % PLACES"),
     "who drafts stands where it stood in the step": (
-        "tl.store(drafting + place, seq)",
-        "tl.store(drafting + b, seq)",
+        "tl.store(drafting + place,",
+        "tl.store(drafting + b,",
     ),
     "last rows stand where they stood in the step": (
         "tl.store(last_rows + place, last)",

@@ -5,7 +5,7 @@
 // key range that holds the k-th largest shrinks by a 1024-bin histogram a pass, summed over the
 // cluster through distributed shared memory, until one key value or whole bins remain; then every
 // CTA writes its share at its offset. Any k and any row length up to the capacity
-// CLUSTER * THREADS * 4 * VECTORS.
+// CLUSTER * THREADS * 4 * VECTORS. Rows behind *real_rows select nothing.
 //
 // Macros: CLUSTER (CTAs a row), THREADS, VECTORS (groups of 4 keys a thread: 1, 2 or 4), ALIGNED
 // (rows begin at 16 bytes). The core is plain C++ over warp intrinsics: the tests run it on the CPU.
@@ -246,11 +246,24 @@ __device__ __forceinline__ void topk_row(
   for (int i = total + rank * THREADS + thread; i < k; i += CLUSTER * THREADS) out[i] = -1;
 }
 
+// One CTA's share of its row. Of a row behind the real ones no score is read, and the whole cluster
+// leaves: what it selects must stay within the page table all the same.
+__device__ __forceinline__ void topk_block(
+    Shared& s, int block, const float* scores, long long row_stride, int length, int k,
+    const int* real_rows, int* out) {
+  const int rank = CLUSTER == 1 ? 0 : block % CLUSTER;
+  const long long row = block / CLUSTER;
+  out += row * k;
+  if (row >= *real_rows) {
+    for (int i = rank * THREADS + threadIdx.x; i < k; i += CLUSTER * THREADS) out[i] = -1;
+    return;
+  }
+  topk_row(s, rank, scores + row * row_stride, length, k, out);
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS)
 sm90_f32_topk(const float* __restrict__ scores, long long row_stride, int length, int k,
-              int* __restrict__ out) {
+              const int* __restrict__ real_rows, int* __restrict__ out) {
   __shared__ Shared s;
-  const int rank = CLUSTER == 1 ? 0 : blockIdx.x % CLUSTER;
-  const long long row = blockIdx.x / CLUSTER;
-  topk_row(s, rank, scores + row * row_stride, length, k, out + row * k);
+  topk_block(s, blockIdx.x, scores, row_stride, length, k, real_rows, out);
 }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lostwax.backends.gpu_kernels.lowerings.launches import i32, is_aligned
+from lostwax.backends.gpu_kernels.lowerings.launches import i32, is_aligned, real_rows
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match
-from lostwax.backends.predicates import axis_at_most, dtype, fact_at_least
+from lostwax.backends.predicates import axis_at_most, dtype, fact_at_least, of_rows
 from lostwax.ir.contract.kernel import KernelSource
 from lostwax.ir.contract.parameter import Pointer, Scalar
 from lostwax.ir.contract.program import KernelLaunch, Launch
@@ -82,7 +82,14 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
             symbol=compiled.symbol,
             grid=(rows * form.cluster, 1, 1),
             block=(form.threads, 1, 1),
-            params=(Pointer(logits), Scalar("i64", row_stride), i32(length), i32(k), Pointer(out)),
+            params=(
+                Pointer(logits),
+                Scalar("i64", row_stride),
+                i32(length),
+                i32(k),
+                Pointer(real_rows(match)),
+                Pointer(out),
+            ),
             shared_bytes=compiled.shared_bytes,
             cluster=(form.cluster, 1, 1),
             op="sm90_topk_cluster",
@@ -96,7 +103,8 @@ TOPK = Lowering(
     emit=_emit,
     when=fact_at_least("cluster_blocks", _CLUSTERS[-1])
     & dtype("logits", "f32")
-    & axis_at_most("logits", 1, _MAX_LENGTH),
+    & axis_at_most("logits", 1, _MAX_LENGTH)
+    & of_rows("logits"),
     knobs=(Knob("cluster", (0, *_CLUSTERS)),),
     row_invariant=True,
 )

@@ -13,6 +13,7 @@ from lostwax.backends.gpu_kernels.lowerings.norms import (
     RMS_NORM,
 )
 from lostwax.backends.gpu_kernels.lowerings.rope import ROPE
+from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, NUCLEUS, PICK
 from lostwax.backends.lowering import Lowering
 
 GPU: tuple[Lowering, ...] = (
@@ -28,4 +29,7 @@ GPU: tuple[Lowering, ...] = (
     APPEND,
     ATTEND,
     ATTEND_ALL,
+    NUCLEUS,
+    PICK,
+    LOGPROB,
 )

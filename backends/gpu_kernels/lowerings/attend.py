@@ -9,10 +9,11 @@ from lostwax.backends.gpu_kernels.lowerings.launches import (
     f32,
     i32,
     next_power_of_two,
+    real_rows,
     triton_launch,
 )
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
-from lostwax.backends.predicates import Predicate, dtype, layout, plain
+from lostwax.backends.predicates import Predicate, dtype, layout, of_rows, plain
 from lostwax.ir.contract.program import HostCall, Launch, View
 from lostwax.ir.contract.target import Target
 from lostwax.ir.dialects.mla import AttendOp
@@ -233,6 +234,7 @@ def _emit(match: Match, knobs: Knobs, name: str, dense: bool) -> tuple[Launch, .
             "partial_max": scratch.partial_max,
             "partial_sum": scratch.partial_sum,
             "out": scratch.latent,
+            "real_rows": real_rows(match),
             "num_rows": i32(sizes.rows),
             "keys": i32(plan.keys),
             "reqs": i32(match.shape("page_table")[0]),
@@ -290,6 +292,7 @@ def _emit(match: Match, knobs: Knobs, name: str, dense: bool) -> tuple[Launch, .
             "partial_max": scratch.partial_max,
             "partial_sum": scratch.partial_sum,
             "out": scratch.latent,
+            "real_rows": real_rows(match),
             "num_rows": i32(sizes.rows),
             "splits": i32(plan.splits),
         },
@@ -342,6 +345,7 @@ _WHEN = (
     & layout("cache_in", "f32", "bf16")
     & _latent_at_most(_MAX_LATENT)
     & _fits_shared_memory()
+    & of_rows("q_nope")
 )
 _KNOBS = (
     Knob("splits", (0, 1, 2, 4, 8, 16, 32, 64)),

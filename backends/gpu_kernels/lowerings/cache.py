@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from lostwax.backends.gpu_kernels.lowerings.launches import i32, next_power_of_two, triton_launch
+from lostwax.backends.gpu_kernels.lowerings.launches import (
+    i32,
+    next_power_of_two,
+    real_rows,
+    triton_launch,
+)
 from lostwax.backends.lowering import Knobs, Lowering, Match
-from lostwax.backends.predicates import Predicate, layout
+from lostwax.backends.predicates import Predicate, layout, of_rows
 from lostwax.ir.contract.program import Launch
 from lostwax.ir.dialects.kv import AppendOp
 from lostwax.ir.region import Region
@@ -23,6 +28,7 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
                 "slots": match.view("slots"),
                 "first": first,
                 "second": second,
+                "real_rows": real_rows(match),
                 "token_stride": i32(cache.strides[1]),
                 "first_stride": i32(first.strides[0]),
                 "second_stride": i32(second.strides[0]),
@@ -49,6 +55,6 @@ APPEND = Lowering(
     name="smxx_append",
     pattern=Region.single(AppendOp),
     emit=_emit,
-    when=layout("cache_in", "f32", "bf16") & Predicate(_at_most_two_parts),
+    when=layout("cache_in", "f32", "bf16") & Predicate(_at_most_two_parts) & of_rows("slots"),
     row_invariant=True,
 )

@@ -7,11 +7,19 @@ from lostwax.backends.gpu_kernels.lowerings.launches import (
     f32,
     i32,
     next_power_of_two,
+    real_rows,
     triton_launch,
 )
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
 from lostwax.backends.portable.lowerings.experts import expert_bytes
-from lostwax.backends.predicates import Predicate, dtype, encoded_for_target, plain, weight_blocks
+from lostwax.backends.predicates import (
+    Predicate,
+    dtype,
+    encoded_for_target,
+    of_rows,
+    plain,
+    weight_blocks,
+)
 from lostwax.ir.contract.program import Launch, View
 from lostwax.ir.contract.scale_layout import FP8_BLOCK
 from lostwax.ir.dialects.moe import ExpertsOp, RouteOp
@@ -30,7 +38,11 @@ def _emit_route(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
         triton_launch(
             match,
             f"{_KERNELS}.route:route",
-            {**views, "scale": f32(float(match.attr("op", "scale")))},
+            {
+                **views,
+                "real_rows": real_rows(match),
+                "scale": f32(float(match.attr("op", "scale"))),
+            },
             {
                 "GROUPS": groups,
                 "SIZE": experts // groups,
@@ -61,7 +73,7 @@ ROUTE = Lowering(
     name="smxx_route",
     pattern=Region.single(RouteOp),
     emit=_emit_route,
-    when=Predicate(_groups_are_powers_of_two) & Predicate(_at_most_experts),
+    when=Predicate(_groups_are_powers_of_two) & Predicate(_at_most_experts) & of_rows("logits"),
     row_invariant=True,
 )
 
@@ -97,6 +109,7 @@ def _emit_experts(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
             "up": match.view("up"),
             "up_scale": _scales(match, "up"),
             "hidden": hidden,
+            "real_rows": real_rows(match),
             "x_stride": i32(x.strides[0]),
         },
         sizes | {"BLOCK_INTER": lines, "BLOCK_DIM": min(width, next_power_of_two(dim))} | scaled,
@@ -114,6 +127,7 @@ def _emit_experts(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
             "down": match.view("down"),
             "down_scale": _scales(match, "down"),
             "out": out,
+            "real_rows": real_rows(match),
             "out_stride": i32(out.strides[0]),
         },
         sizes | {"BLOCK_INTER": min(width, next_power_of_two(inter)), "BLOCK_DIM": lines} | scaled,
@@ -142,7 +156,8 @@ EXPERTS = Lowering(
     & weight_blocks("gate", "up", "down")
     & encoded_for_target("gate")
     & encoded_for_target("up")
-    & encoded_for_target("down"),
+    & encoded_for_target("down")
+    & of_rows("x"),
     knobs=(Knob("block_lines", (16, 8, 32)), Knob("block_width", (512, 128, 256))),
     row_invariant=True,
     workspace=lambda match, knobs: _hidden(match, None)[1],

@@ -44,6 +44,11 @@ def f32(value: float) -> Scalar:
     return Scalar("f32", value)
 
 
+def real_rows(match: Match) -> View:
+    """Where a kernel reads how many of its rows are real: [1] i32. For `of_rows` values only."""
+    return match.step_input("num_rows")
+
+
 def _triton_type(argument: Argument, *, is_stride: bool) -> str:
     """The type with the hint `:16`, which lets Triton read 16 bytes at once.
 

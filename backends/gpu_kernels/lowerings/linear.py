@@ -5,6 +5,7 @@ from __future__ import annotations
 from lostwax.backends.gpu_kernels.lowerings.launches import (
     Carver,
     i32,
+    real_rows,
     triton_launch,
 )
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
@@ -13,6 +14,7 @@ from lostwax.backends.predicates import (
     axis_at_most,
     dtype,
     encoded_for_target,
+    of_rows,
     row_blocks,
     weight_blocks,
 )
@@ -66,6 +68,7 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
             "weight": match.view("weight"),
             "weight_scale": match.view("weight:scale"),
             "out": target,
+            "real_rows": real_rows(match),
             "num_rows": i32(rows),
             "N": i32(n),
             "K": i32(k),
@@ -94,6 +97,7 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
         {
             "partial": partial,
             "out": out,
+            "real_rows": real_rows(match),
             "splits": i32(splits),
             "num_rows": i32(rows),
             "N": i32(n),
@@ -129,7 +133,8 @@ LINEAR = Lowering(
     & encoded_for_target("weight")
     & encoded_for_target("x")
     & dtype("op.out", "f32", "bf16")
-    & axis_at_most("x", 0, _MAX_ROWS),
+    & axis_at_most("x", 0, _MAX_ROWS)
+    & of_rows("x"),
     knobs=(
         Knob("splits", (0, 1, 2, 4, 8)),
         Knob("block_n", (64, 32, 128)),
@@ -151,6 +156,7 @@ def _emit_silu_mul(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
                 "gate": gate,
                 "up": up,
                 "out": out,
+                "real_rows": real_rows(match),
                 "gate_stride": i32(gate.strides[0]),
                 "up_stride": i32(up.strides[0]),
                 "out_stride": i32(out.strides[0]),
@@ -173,6 +179,9 @@ SILU_MUL = Lowering(
     name="smxx_silu_mul",
     pattern=Region.single(SiluMulOp),
     emit=_emit_silu_mul,
-    when=Predicate(_has_two_axes) & dtype("gate", "f32", "bf16") & dtype("op.out", "f32", "bf16"),
+    when=Predicate(_has_two_axes)
+    & dtype("gate", "f32", "bf16")
+    & dtype("op.out", "f32", "bf16")
+    & of_rows("gate"),
     row_invariant=True,
 )

@@ -6,10 +6,11 @@ from lostwax.backends.gpu_kernels.lowerings.launches import (
     f32,
     i32,
     next_power_of_two,
+    real_rows,
     triton_launch,
 )
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match
-from lostwax.backends.predicates import axis_at_most, dtype, rank
+from lostwax.backends.predicates import axis_at_most, dtype, of_rows, rank
 from lostwax.ir.contract.program import Launch
 from lostwax.ir.dialects.core import LayerNormOp, RmsNormOp
 from lostwax.ir.region import Node, Region
@@ -52,6 +53,7 @@ def _emit_add_rms_norm(match: Match, knobs: Knobs, name: str, keep_sum: bool) ->
                 "weight": match.view("weight"),
                 "residual_out": residual_out,
                 "normed": normed,
+                "real_rows": real_rows(match),
                 "residual_stride": i32(residual.strides[0]),
                 "delta_stride": i32(delta.strides[0]),
                 "residual_out_stride": i32(residual_out.strides[0]),
@@ -78,6 +80,7 @@ def _emit_single(match: Match, knobs: Knobs, kernel: str, weights: tuple[str, ..
                 "x": x,
                 **{name: match.view(name) for name in weights},
                 "normed": normed,
+                "real_rows": real_rows(match),
                 "x_stride": i32(x.strides[0]),
                 "normed_stride": i32(normed.strides[0]),
                 "eps": f32(float(match.attr("op", "eps"))),
@@ -108,6 +111,7 @@ _ADD_WHEN = (
     & dtype("normed", *_FLOATS)
     & rank("residual", 2)
     & axis_at_most("residual", 1, _MAX_WIDTH)
+    & of_rows("residual")
 )
 
 ADD_RMS_NORM = Lowering(
@@ -134,6 +138,7 @@ _SINGLE_WHEN = (
     & dtype("op.out", *_FLOATS)
     & rank("x", 2)
     & axis_at_most("x", 1, _MAX_WIDTH)
+    & of_rows("x")
 )
 
 RMS_NORM = Lowering(

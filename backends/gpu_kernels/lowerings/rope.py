@@ -5,11 +5,12 @@ from __future__ import annotations
 from lostwax.backends.gpu_kernels.lowerings.launches import (
     i32,
     next_power_of_two,
+    real_rows,
     triton_launch,
 )
 from lostwax.backends.lowering import Knobs, Lowering, Match
 from lostwax.backends.portable.lowerings.prepared import rope_table
-from lostwax.backends.predicates import Predicate, dtype
+from lostwax.backends.predicates import dtype, of_rows
 from lostwax.ir.contract.program import Launch, View
 from lostwax.ir.dialects.core import RopeOp
 from lostwax.ir.region import Region
@@ -35,6 +36,7 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
                 "x": x,
                 "table": match.step("table"),
                 "out": out,
+                "real_rows": real_rows(match),
                 "num_rows": i32(rows),
                 "x_row_stride": i32(x.strides[0]),
                 "x_head_stride": i32(_head_stride(x)),
@@ -56,16 +58,11 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     )
 
 
-def _of_step_rows(match: Match) -> str | None:
-    rows = match.shape("x")[0]
-    return None if rows == match.bucket.tokens else f"x has {rows} rows, the step's table has more"
-
-
 ROPE = Lowering(
     name="smxx_rope_table",
     pattern=Region.single(RopeOp),
     emit=_emit,
-    when=dtype("x", "f32", "bf16") & Predicate(_of_step_rows),
+    when=dtype("x", "f32", "bf16") & of_rows("x"),
     row_invariant=True,
     prepare=rope_table,
 )

@@ -12,15 +12,16 @@ from lostwax.backends.gpu_kernels.lowerings.launches import (
     kernel_launch,
     next_power_of_two,
 )
-from lostwax.backends.plan.views import dense
+from lostwax.backends.plan.views import input_view
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import HEADS, KernelLaunch, Program, View
-from lostwax.ir.contract.step import HEAD_INPUTS, STEP_INPUTS, input_shape, operands_of
+from lostwax.ir.contract.step import HEAD_INPUTS, operands_of
 from lostwax.ir.contract.step_layout import (
     BY_LOGIT,
     BY_SEQ,
     RESULT_WIDTHS,
     SENT,
+    STEP_OP,
     StepLayout,
 )
 from lostwax.ir.contract.target import Target
@@ -70,7 +71,7 @@ class StepLaunches:
             arguments,
             constants,
             grid=(*programs, 1),
-            op=f"step.{symbol}",
+            op=f"{STEP_OP}{symbol}",
             num_warps=num_warps,
         )
 
@@ -131,9 +132,9 @@ class StepLaunches:
             "plan_q_starts": own.array("q_starts"),
             **(self._arrays(drafts) if is_draft else {"plan_tokens": own.array("tokens")}),
             **self._fields(("pages", "length", "limit", "tokens")),
-            **{name: _input(name, program) for name in operands_of("extend")},
-            **({"hidden_rows": _input("hidden_rows", program)} if is_draft else {}),
-            "num_rows": _input("num_rows", program),
+            **{name: input_view(name, program.bucket) for name in operands_of("extend")},
+            **({"hidden_rows": input_view("hidden_rows", program.bucket)} if is_draft else {}),
+            "num_rows": input_view("num_rows", program.bucket),
             **({} if is_draft else {"turn": own.array("turn")}),
             "T": i32(bucket.tokens),
             "B": i32(bucket.reqs),
@@ -159,8 +160,8 @@ class StepLaunches:
             "plan_targets": own.array("targets"),
             **self._arrays(("drafting", "last_rows")),
             **self._fields(("length", "num_prompt", "temperature", "top_p", "seed")),
-            **{name: _input(name, program) for name in HEAD_INPUTS},
-            "num_rows": _input("num_rows", program),
+            **{name: input_view(name, program.bucket) for name in HEAD_INPUTS},
+            "num_rows": input_view("num_rows", program.bucket),
             "R": i32(program.bucket.rows),
         }
         return self._launch("derive_logits", arguments, {"BLOCK": _BLOCK}, (1, 1))
@@ -185,10 +186,6 @@ class StepLaunches:
             "BLOCK": _BLOCK,
         }
         return self._launch("advance", arguments, constants, (own.max_reqs, 1))
-
-
-def _input(name: str, program: Program) -> View:
-    return dense("input", name, STEP_INPUTS[name].dtype, input_shape(name, program.bucket))
 
 
 def _as_i32(view: View) -> View:

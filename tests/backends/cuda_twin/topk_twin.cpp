@@ -1,14 +1,18 @@
-// The top-k kernel's core on the CPU, as a shared library for the tests.
+// The top-k kernel on the CPU, one cluster a row, as a shared library for the tests.
 #include TOPK_SOURCE
 
 static std::vector<Shared> memory(CLUSTER);
 static const float* scores;
-static int length, wanted;
+static int row, length, wanted, real_rows;
 static int* chosen;
 
-static void one(int cta) { topk_row(memory[cta], cta, scores, length, wanted, chosen); }
+static void one(int cta) {
+  topk_block(
+      memory[cta], row * CLUSTER + cta, scores, length, length, wanted, &real_rows, chosen);
+}
 
-extern "C" void topk(const float* row, int n, int k, int* out) {
-  scores = row, length = n, wanted = k, chosen = out;
-  twin::run(CLUSTER, THREADS, (char*)memory.data(), sizeof(Shared), one);
+extern "C" void topk(const float* rows, int count, int real, int n, int k, int* out) {
+  scores = rows, length = n, wanted = k, real_rows = real, chosen = out;
+  for (row = 0; row < count; row++)
+    twin::run(CLUSTER, THREADS, (char*)memory.data(), sizeof(Shared), one);
 }

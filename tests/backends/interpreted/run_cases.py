@@ -7,95 +7,17 @@ object, case name to the largest error relative to the reference's RMS.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
-import torch
+from plain_run import rounded, run
 
-from lostwax.backends.cuda.target import CUDA_SM90A
-from lostwax.backends.gpu_kernels.interpreter import bind_interpreted, bind_on_cpu
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
 from lostwax.backends.gpu_kernels.lowerings.norms import ADD_RMS_NORM, LAST_RMS_NORM, RMS_NORM
 from lostwax.backends.lowering import Lowering
-from lostwax.backends.proof.plain_match import WORKSPACE, PlainMatch, Value
+from lostwax.backends.proof.plain_match import Value
 from lostwax.backends.proof.step_cases import step_case
-from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.program import Bucket, Const, HostCall, View
+from lostwax.ir.contract.program import Bucket
 from lostwax.ir.reference import core, mla
-
-DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "i32": torch.int32, "u8": torch.uint8}
-POISON = 1e30
-
-
-class Sources:
-    """Stands where the compiler stands: keeps each source under a name."""
-
-    def __init__(self) -> None:
-        self.by_binary: dict[str, KernelSource] = {}
-
-    def compile(self, source: KernelSource, folder: Path) -> CompiledKernel:
-        """Remember the source."""
-        binary = str(len(self.by_binary))
-        self.by_binary[binary] = source
-        return CompiledKernel(
-            binary=binary,
-            symbol=source.symbol,
-            digest="",
-            num_warps=source.num_warps,
-            shared_bytes=0,
-            registers=0,
-            trailing_nulls=2,
-        )
-
-    def toolchain(self) -> dict[str, str]:
-        """No compiler is used."""
-        return {}
-
-
-def resolve(view: View, buffers: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """The tensor of a view."""
-    kind = DTYPES[view.dtype]
-    flat = buffers[view.name][view.offset :].view(torch.uint8)
-    usable = flat[: flat.numel() // kind.itemsize * kind.itemsize].view(kind)
-    return torch.as_strided(usable, view.shape, view.strides)
-
-
-def run(
-    lowering: Lowering,
-    bucket: Bucket,
-    values: Mapping[str, Value],
-    attributes: Mapping[tuple[str, str], Const],
-    data: Mapping[str, np.ndarray],
-    knobs: dict[str, int] | None = None,
-) -> dict[str, np.ndarray]:
-    """Every value after the lowering's launches; what nobody writes keeps a poison."""
-    sources = Sources()
-    match = PlainMatch(CUDA_SM90A, bucket, values, attributes, sources, Path())
-    launches = match.emit(lowering, knobs)
-    buffers: dict[str, torch.Tensor] = {}
-    for name, value in values.items():
-        kind = DTYPES[value.dtype]
-        poison = POISON if kind.is_floating_point else -7
-        buffers[name] = torch.full((value.num_bytes // kind.itemsize,), poison, dtype=kind).view(
-            torch.uint8
-        )
-        if name in data:
-            resolve(match.view(name), buffers).copy_(torch.from_numpy(data[name]))
-    buffers[WORKSPACE] = torch.full((match.workspace_bytes // 4,), POISON).view(torch.uint8)
-    for launch in launches:
-        if isinstance(launch, HostCall):
-            bind_on_cpu(
-                launch, lambda v: resolve(v, buffers), ("lostwax.backends.portable.kernels",)
-            )()
-            continue
-        bind_interpreted(sources.by_binary[launch.binary], launch, lambda v: resolve(v, buffers))()
-    return {n: resolve(match.view(n), buffers).double().numpy() for n in values}
-
-
-def rounded(x: np.ndarray, dtype: str) -> np.ndarray:
-    """x as the dtype holds it, in f64."""
-    return torch.from_numpy(x).to(DTYPES[dtype]).double().numpy()
 
 
 def error(got: np.ndarray, want: np.ndarray) -> float:

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 import torch
 from derive_trial import MAX_DRAFTS, MAX_PAGES, MAX_REQS, NUM_ROWS, PAGE, DeriveTrial
-from run_cases import Sources
+from plain_run import Sources
 from step_oracle import StepBatch, padded
 
 from lostwax.backends.cuda.target import CUDA_SM90A

@@ -1,0 +1,103 @@
+"""Values of the sampling kernels' cases: shapes, seeded inputs and fp64 references, on torch alone.
+
+Half of the rows are greedy, the others have a nucleus of 0.95 at temperature 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from lostwax.ir.reference.sample import BORDER
+
+Tensors = dict[str, torch.Tensor]
+Shapes = dict[str, tuple[tuple[int, ...], str, tuple[int, ...]]]
+_OF_ROWS = {
+    "nucleus": {"temperature": "f32", "top_p": "f32"},
+    "pick": {
+        "temperature": "f32", "seeds": "i32", "counters": "i32",
+        "op.ids": "i32", "op.logprobs": "f32",
+    },
+    "logprob": {"targets": "i32", "op.logprobs": "f32"},
+}  # fmt: skip
+OPS = tuple(_OF_ROWS)
+TOP_P = 0.95
+
+ROW_KINDS: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
+    lambda x: x,
+    lambda x: (2 * x).round() / 2,
+    lambda x: 1 + 1e-6 * x,
+    lambda x: torch.full_like(x, -1.1),
+    lambda x: x.sort().values,
+    lambda x: x.masked_fill(x < 0, -torch.inf),
+    lambda x: 1e-42 * x,
+    lambda x: 1e30 * x,
+)
+"""Logits on which sampling can go wrong, from normal ones."""
+
+
+def shapes(op: str, rows: int, vocab: int) -> Shapes:
+    """Shape, dtype and strides of every value."""
+    found: Shapes = {name: ((rows,), dtype, ()) for name, dtype in _OF_ROWS[op].items()}
+    wide = ((rows, vocab), "f32", ())
+    return found | {"logits": wide} | ({"op.out": wide} if op == "nucleus" else {})
+
+
+def inputs(
+    op: str, rows: int, vocab: int, normal: Callable[..., torch.Tensor], full: bool
+) -> Tensors:
+    """Rows of every kind in turn; plain random rows when `full`."""
+    logits = 3 * normal(rows, vocab)
+    for row in range(0 if full else rows):
+        logits[row] = ROW_KINDS[(row // 2) % len(ROW_KINDS)](logits[row])
+    number = torch.arange(rows, device=logits.device)
+    found = {
+        "temperature": (number % 2 == 0).float(),
+        "top_p": torch.where(number % 2 == 0, TOP_P, 1.0),
+        "seeds": number * 7919 - 3,
+        "counters": number,
+        "targets": torch.where(number % 3 == 2, -1, logits.argmax(-1)),
+    }
+    return {"logits": logits} | {n: found[n] for n in _OF_ROWS[op] if n in found}
+
+
+def reference(op: str, x: Tensors) -> Tensors:
+    """Outputs in fp64, ids exact; NaN where rounding may decide."""
+    logits = x["logits"].double()
+    if op == "nucleus":
+        return {"op.out": _nucleus(logits, x["temperature"].double(), x["top_p"].double())}
+    if op == "logprob":
+        found = logits.log_softmax(-1).gather(1, x["targets"].clamp(min=0).long()[:, None])[:, 0]
+        return {"op.logprobs": found.masked_fill(x["targets"] < 0, 0)}
+    heat = x["temperature"].double()[:, None]
+    score = torch.where(heat > 0, logits / heat.clamp(min=1e-30) + _gumbel(x), logits)
+    ids = score.argmax(-1)
+    logprobs = logits.log_softmax(-1).gather(1, ids[:, None])[:, 0]
+    return {"op.ids": ids.int(), "op.logprobs": logprobs}
+
+
+def _nucleus(logits: torch.Tensor, heat: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    ranked, order = logits.sort(dim=-1, descending=True, stable=True)
+    mass = (ranked / heat.clamp(min=1e-30)[:, None]).softmax(-1)
+    before = mass.cumsum(-1) - mass
+    is_open = (before - share[:, None]).abs() <= BORDER
+    kept = torch.where(before < share[:, None], ranked, -torch.inf)
+    kept = torch.where(is_open, torch.nan, kept)
+    kept[:, 0] = ranked[:, 0]
+    found = torch.empty_like(logits).scatter_(1, order, kept)
+    wanted = (heat > 0) & (share < 1)
+    return torch.where(wanted[:, None], found, logits)
+
+
+def _gumbel(x: Tensors) -> torch.Tensor:
+    """The counted noise of `ir/reference/sample.py`, f64."""
+    index = torch.arange(x["logits"].shape[1], device=x["logits"].device)
+    row = x["seeds"].long() * 0x9E3779B1 + x["counters"].long() * 0x85EBCA77
+    bits = (row[:, None] + index * 0xC2B2AE3D) & 0xFFFFFFFF
+    bits ^= bits >> 16
+    bits = (bits * 0x7FEB352D) & 0xFFFFFFFF
+    bits ^= bits >> 15
+    bits = (bits * 0x846CA68B) & 0xFFFFFFFF
+    bits ^= bits >> 16
+    return -torch.log(-torch.log(((bits >> 8).double() + 0.5) / 2**24))

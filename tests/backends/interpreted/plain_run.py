@@ -1,0 +1,100 @@
+"""Runs one lowering over plain values, its Triton kernels in Triton's interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lostwax.backends.cuda.target import CUDA_SM90A
+from lostwax.backends.gpu_kernels.interpreter import bind_interpreted, bind_on_cpu
+from lostwax.backends.lowering import Lowering
+from lostwax.backends.proof.plain_match import WORKSPACE, PlainMatch, Value
+from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.ir.contract.program import Bucket, Const, HostCall, View
+
+DTYPES = {
+    "f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16,
+    "f8E4M3FN": torch.float8_e4m3fn, "i64": torch.int64, "i32": torch.int32, "u8": torch.uint8,
+}  # fmt: skip
+POISON = 1e30
+UNWRITTEN = -7
+
+
+class Sources:
+    """Stands where the compiler stands: keeps each source under a name."""
+
+    def __init__(self) -> None:
+        self.by_binary: dict[str, KernelSource] = {}
+
+    def compile(self, source: KernelSource, folder: Path) -> CompiledKernel:
+        """Remember the source."""
+        binary = str(len(self.by_binary))
+        self.by_binary[binary] = source
+        return CompiledKernel(
+            binary=binary,
+            symbol=source.symbol,
+            digest="",
+            num_warps=source.num_warps,
+            shared_bytes=0,
+            registers=0,
+            trailing_nulls=2,
+        )
+
+    def toolchain(self) -> dict[str, str]:
+        """No compiler is used."""
+        return {}
+
+
+def resolve(view: View, buffers: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The tensor of a view."""
+    kind = DTYPES[view.dtype]
+    flat = buffers[view.name][view.offset :].view(torch.uint8)
+    usable = flat[: flat.numel() // kind.itemsize * kind.itemsize].view(kind)
+    return torch.as_strided(usable, view.shape, view.strides)
+
+
+def run(
+    lowering: Lowering,
+    bucket: Bucket,
+    values: Mapping[str, Value],
+    attributes: Mapping[tuple[str, str], Const],
+    data: Mapping[str, np.ndarray],
+    knobs: dict[str, int] | None = None,
+    real: int | None = None,
+) -> dict[str, np.ndarray]:
+    """Every value (and the workspace, as f32) after the lowering's launches, in f64.
+
+    What nobody writes keeps POISON, in integers UNWRITTEN. Of the bucket's rows `real` are, by
+    default all.
+    """
+    sources = Sources()
+    match = PlainMatch(CUDA_SM90A, bucket, values, attributes, sources, Path())
+    launches = match.emit(lowering, knobs)
+    buffers: dict[str, torch.Tensor] = {}
+    for name, value in values.items():
+        kind = DTYPES[value.dtype]
+        poison = POISON if kind.is_floating_point else UNWRITTEN
+        whole = torch.full((value.num_bytes // kind.itemsize,), poison).to(kind)
+        buffers[name] = whole.view(torch.uint8)
+        if name in data:
+            resolve(match.view(name), buffers).copy_(torch.from_numpy(data[name]))
+    count = bucket.most_rows if real is None else real
+    buffers["num_rows"] = torch.tensor([count], dtype=torch.int32).view(torch.uint8)
+    buffers[WORKSPACE] = torch.full((match.workspace_bytes // 4,), POISON).view(torch.uint8)
+    for launch in launches:
+        if isinstance(launch, HostCall):
+            bind_on_cpu(
+                launch, lambda v: resolve(v, buffers), ("lostwax.backends.portable.kernels",)
+            )()
+            continue
+        bind_interpreted(sources.by_binary[launch.binary], launch, lambda v: resolve(v, buffers))()
+    found = {n: resolve(match.view(n), buffers).double().numpy() for n in values}
+    return found | {WORKSPACE: buffers[WORKSPACE].view(torch.float32).double().numpy()}
+
+
+def rounded(x: np.ndarray, dtype: str) -> np.ndarray:
+    """x as the dtype holds it, in f64."""
+    return torch.from_numpy(x).to(DTYPES[dtype]).double().numpy()

@@ -1,0 +1,118 @@
+"""Runs what a boot runs to prove the step's kernels, in Triton's interpreter.
+
+A program of its own because Triton decides at import whether it interprets. With two arguments, the
+kernels are a copy in which the first text is replaced by the second. Prints the codes that ran, or
+what was found wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from msgspec import structs
+from plain_run import Sources
+
+from lostwax.backends.cuda.target import CUDA_SM90A
+from lostwax.backends.gpu_kernels import step
+from lostwax.backends.gpu_kernels.interpreter import InterpretingDriver
+from lostwax.backends.gpu_kernels.lowerings.step import StepLaunches
+from lostwax.backends.runtime.prove_step import prove_step
+from lostwax.backends.runtime.run_probe import WrongKernel
+from lostwax.ir.contract.artifact import Limits, ProgramRef
+from lostwax.ir.contract.program import HEADS, Bucket, Guard, Program, Segment, View
+from lostwax.ir.contract.step_layout import StepLayout
+
+LIMITS = Limits(
+    max_tokens=12, max_reqs=3, max_context=24, max_score_rows=4, page_tokens=4, vocab_size=9,
+    max_drafts=3,
+)  # fmt: skip
+BUCKETS: Sequence[tuple[Segment, Bucket]] = (
+    ("decode", Bucket(8, 2, 6)),
+    ("extend", Bucket(12, 3, 5)),
+    ("draft", Bucket(12, 3, 6)),
+    ("pick", Bucket(rows=5)),
+    ("score", Bucket(rows=2)),
+)
+
+
+@dataclass
+class Reader:
+    """What a proof asks of an artifact: a few programs without layers."""
+
+    programs: Mapping[str, Program]
+
+    @property
+    def manifest(self) -> Any:
+        """Limits and programs."""
+        refs = [
+            ProgramRef(file=f, segment=p.segment, bucket=p.bucket, guard=p.guard, arena_bytes=0)
+            for f, p in self.programs.items()
+        ]
+        return _Manifest(LIMITS, refs, step_on_device=True)
+
+    def program(self, file: str) -> Program:
+        """One of them."""
+        return self.programs[file]
+
+
+@dataclass
+class _Manifest:
+    limits: Limits
+    programs: Sequence[ProgramRef]
+    step_on_device: bool
+
+
+def program(around: StepLaunches, segment: Segment, bucket: Bucket) -> Program:
+    """One whose head's results lie one behind the other in its arena."""
+    ids = View(space="arena", name="", dtype="i32", shape=(bucket.rows,), strides=(1,))
+    wide = structs.replace(ids, shape=(bucket.rows, 20), strides=(20, 1), offset=64)
+    outputs = {"ids": ids, "logprobs": ids} if segment in HEADS else {}
+    if segment == "score":
+        outputs |= {"target_logprobs": ids, "top_ids": wide, "top_logprobs": wide}
+    bare = Program(
+        segment=segment, bucket=bucket, guard=Guard("any"), arena_bytes=4096,
+        prepare=(), blocks={}, calls=(), outputs=outputs,
+    )  # fmt: skip
+    return structs.replace(bare, prepare=around.before(bare), finish=around.behind(bare))
+
+
+def main() -> None:
+    """Prove the kernels, or a faulty copy of them."""
+    sources = Sources()
+    around = StepLaunches(
+        StepLayout.of(LIMITS), LIMITS.page_tokens, CUDA_SM90A,
+        lambda source: sources.compile(source, Path()),
+    )  # fmt: skip
+    programs = {f"{s}.json": program(around, s, bucket) for s, bucket in BUCKETS}
+    with tempfile.TemporaryDirectory() as folder:
+        packages = ()
+        if len(sys.argv) > 1:
+            old, new = sys.argv[1:]
+            text = Path(step.__file__).read_text()
+            assert old in text, f"the kernels have no {old!r}"
+            Path(folder, "mutants").mkdir()
+            Path(folder, "mutants", "step.py").write_text(text.replace(old, new, 1))
+            sys.path.insert(0, folder)
+            packages = ("mutants",)
+            sources.by_binary = {
+                binary: structs.replace(source, path="mutants.step")
+                for binary, source in sources.by_binary.items()
+            }
+        driver = InterpretingDriver(CUDA_SM90A, cast(Any, None), {})
+        driver.sources, driver.packages = sources.by_binary, packages
+        try:
+            print(*prove_step(cast(Any, Reader(programs)), driver).ran)
+        except WrongKernel as error:
+            print(error)
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

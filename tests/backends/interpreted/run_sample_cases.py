@@ -1,0 +1,227 @@
+"""Runs the sampling kernels in Triton's interpreter as their lowerings launch them.
+
+A program of its own because Triton decides at import whether it interprets. Output: one JSON
+object, what must hold to the cases in which it does not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from plain_run import run
+
+from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, NUCLEUS, PICK
+from lostwax.backends.lowering import Lowering
+from lostwax.backends.portable.kernels import sample as portable
+from lostwax.backends.proof.plain_match import Value
+from lostwax.ir.contract.program import Bucket
+from lostwax.ir.reference import sample
+
+Arrays = dict[str, np.ndarray]
+Row = tuple[Callable[[np.ndarray], np.ndarray], float, float]
+SEEDS = np.array([0, 1, -1, 2**31 - 1, -(2**31), 7, 7, 7, 9], np.int32)
+COUNTERS = np.array([0, 5, -1, 2**31 - 1, 3, 0, 1, 2, 4], np.int32)
+
+
+def put(value: float, *places: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Rows with a value at these shares of their length."""
+
+    def edit(x: np.ndarray) -> np.ndarray:
+        x[[int(share * (x.size - 1)) for share in places]] = value
+        return x
+
+    return edit
+
+
+def holes(x: np.ndarray) -> np.ndarray:
+    """Three of five logits are -inf."""
+    return np.where(np.arange(x.size) % 5 < 3, -np.inf, x)
+
+
+def zeros(x: np.ndarray) -> np.ndarray:
+    """Neighbours of zero: as likely as one another, but two of them are equal."""
+    return np.array([0.0, 1e-45, -0.0, -1e-45, 1e-30])[np.arange(x.size) % 5]
+
+
+def broken(x: np.ndarray) -> np.ndarray:
+    """NaN behind a +inf."""
+    return put(np.nan, 0.9, 1.0)(put(np.inf, 0.1)(x))
+
+
+ROWS: dict[str, Row] = {
+    "greedy": (put(12.0, 0.4, 1.0), 0.0, 0.5),
+    "all ids": (put(-1e4, 0.5), 1.0, 1.0),
+    "plain": (lambda x: x, 0.7, 0.95),
+    "tied": (np.round, 2.0, 0.95),
+    "one value": (lambda x: np.full_like(x, -1.1), 1.0, 0.3001),
+    "zeros": (zeros, 1.0, 0.4321),
+    "broken": (broken, 1.0, 0.95),
+    "infinite": (put(np.inf, 0.3, 1.0), 1.0, 0.95),
+    "cold": (put(12.0, 0.4, 1.0), 1e-6, 0.999),
+    "broken and greedy": (broken, 0.0, 1.0),
+    "narrow": (holes, 1.0, 1e-30),
+    "no finite": (lambda x: np.full_like(x, -np.inf), 1.0, 0.95),
+    "hot": (holes, 30.0, 0.999),
+}
+"""Edits of normal logits, temperature and top_p."""
+
+
+def rows_of(names: tuple[str, ...], vocab: int) -> Arrays:
+    """The inputs of all three ops."""
+    rng = np.random.default_rng(vocab)
+    chosen = [ROWS[name] for name in names]
+    logits = [edit(3 * rng.standard_normal(vocab)) for edit, _, _ in chosen]
+    return {
+        "logits": np.stack(logits).astype(np.float32),
+        "temperature": np.array([heat for _, heat, _ in chosen], np.float32),
+        "top_p": np.array([share for _, _, share in chosen], np.float32),
+        "seeds": SEEDS[: len(names)],
+        "counters": COUNTERS[: len(names)],
+    }
+
+
+OPS: dict[str, tuple[Lowering, str, str]] = {
+    "nucleus": (NUCLEUS, "logits temperature top_p", "op.out"),
+    "pick": (PICK, "logits temperature seeds counters", "op.ids op.logprobs"),
+    "logprob": (LOGPROB, "logits targets", "op.logprobs"),
+}
+"""By op: lowering, operands and results."""
+
+
+def launched(op: str, data: Mapping[str, np.ndarray], block: int = 512) -> Arrays:
+    """Results by name, as f64; rows in parts of `block` ids."""
+    lowering, reads, writes = OPS[op]
+    rows, vocab = data["logits"].shape
+    given = {name: data[name] for name in reads.split()}
+    values = {
+        n: Value(a.shape, "f32" if a.dtype == np.float32 else "i32") for n, a in given.items()
+    }
+    values |= {
+        name: Value(
+            (rows, vocab) if name == "op.out" else (rows,), "i32" if "ids" in name else "f32"
+        )
+        for name in writes.split()
+    }
+    found = run(lowering, Bucket(rows, rows, 1, rows), values, {}, given, {"block": block})
+    return {name: found[name] for name in writes.split()}
+
+
+def same(got: np.ndarray, want: np.ndarray) -> np.ndarray:
+    """Whether values are equal, NaN to NaN."""
+    return (got == want) | (np.isnan(got) & np.isnan(want))
+
+
+def near(got: np.ndarray, want: np.ndarray) -> np.ndarray:
+    """Whether log-probabilities are equal but for rounding to f32, NaN to NaN."""
+    return same(got, want) | (np.abs(got - want) <= 3e-6 * np.maximum(1, np.abs(want)))
+
+
+def torch_pick(data: Arrays) -> tuple[np.ndarray, np.ndarray]:
+    """What the portable kernel picks, with its log-probabilities."""
+    given = [torch.from_numpy(data[n]) for n in ("logits", "temperature", "seeds", "counters")]
+    ids, logprobs = torch.empty(len(given[0]), dtype=torch.int32), torch.empty(len(given[0]))
+    portable.pick(given[0], given[1], given[2], given[3], ids, logprobs)
+    return ids.numpy(), logprobs.double().numpy()
+
+
+def torch_logprob(data: Arrays) -> np.ndarray:
+    """The portable kernel's log-probabilities of targets."""
+    out = torch.empty(len(data["logits"]))
+    portable.logprob(torch.from_numpy(data["logits"]), torch.from_numpy(data["targets"]), out)
+    return out.double().numpy()
+
+
+Expect = Callable[[str, np.ndarray], None]
+Failed = dict[str, list[str]]
+
+
+def check(names: tuple[str, ...], vocab: int, failed: Failed) -> None:
+    """All three ops on rows of these kinds."""
+
+    def expect(what: str, holds: np.ndarray) -> None:
+        failed[what] += [
+            f"{n}, {vocab} ids" for n, row in zip(names, holds, strict=True) if not row
+        ]
+
+    data = rows_of(names, vocab)
+    inside = check_nucleus(data, expect)
+    check_pick(data, inside, expect)
+    for target in (-1, vocab // 2):
+        data["targets"] = np.full(len(names), target, np.int32)
+        found = launched("logprob", data)["op.logprobs"]
+        expect("a target's log-probability is torch's", near(found, torch_logprob(data)))
+
+
+def check_nucleus(data: Arrays, expect: Expect) -> np.ndarray:
+    """The nucleus of each row, which is returned."""
+    given = data["logits"], data["temperature"], data["top_p"]
+    logits, found = given[0], launched("nucleus", data)["op.out"]
+    is_open = sample.nucleus_border(*given) & (same(found, logits) | (found == -np.inf))
+    is_broken = np.isnan(logits).any(axis=1, keepdims=True)
+    right = np.where(is_broken, same(found, logits), is_open | (found == sample.nucleus(*given)))
+    expect("a nucleus is the reference's, and NaN stays", np.all(right, axis=1))
+    return found.astype(np.float32)
+
+
+def check_pick(data: Arrays, inside: np.ndarray, expect: Expect) -> None:
+    """The pick from all ids, and from the nucleus where a row has none."""
+    found = launched("pick", data)
+    ids, logprobs = found["op.ids"], found["op.logprobs"]
+    want, _ = sample.pick(*(data[n] for n in ("logits", "temperature", "seeds", "counters")))
+    chosen, by_torch = torch_pick(data)
+    expect("an id is the reference's", ids == want)
+    expect("an id is the portable kernel's", ids == chosen)
+    expect("a picked id's log-probability is torch's", near(logprobs, by_torch))
+    again = launched("logprob", data | {"targets": ids.astype(np.int32)})["op.logprobs"]
+    expect("both ops give the same log-probability", same(again, logprobs))
+    passed = launched("pick", data | {"logits": inside})["op.ids"]
+    has_nucleus = (data["temperature"] > 0) & (data["top_p"] < 1)
+    expect("without a nucleus the pick is the same", has_nucleus | (passed == ids))
+
+
+def check_half(failed: Failed) -> None:
+    """Masses are whole numbers: where half of them is before an id is no matter of rounding."""
+    rows = np.array([[2.0, 2, 2, 2], [0, 1, 1, 1]], np.float32)
+    data = {"logits": rows, "temperature": np.ones(2, np.float32)}
+    data["top_p"] = np.full(2, 0.5, np.float32)
+    kept = launched("nucleus", data)["op.out"] > -np.inf
+    if kept.tolist() != [[True, True, False, False], [False, True, True, False]]:
+        failed["an id before which top_p lies is outside"].append(str(kept.tolist()))
+
+
+def check_bits(names: tuple[str, ...], vocab: int, failed: Failed) -> None:
+    """Neither the rows beside a row nor the width of a part changes a bit of it."""
+    data = rows_of(names, vocab)
+    data["targets"] = np.arange(len(names), dtype=np.int32)
+    for op in OPS:
+        many = launched(op, data)
+        wide = launched(op, data, block=1024)
+        for name, values in many.items():
+            if not same(values, wide[name]).all():
+                failed["parts of another width give the same bits"].append(op)
+            for row in range(len(names)):
+                alone = launched(op, {n: a[row : row + 1] for n, a in data.items()})
+                if not same(values[row], alone[name][0]).all():
+                    failed["a row alone has the same bits"].append(f"{op}, row {row}")
+
+
+def main() -> None:
+    """Run every case and print what does not hold."""
+    failed: Failed = defaultdict(list)
+    every = tuple(ROWS)
+    with np.errstate(all="ignore"):  # rows hold NaN and infinities
+        check(every[:9], 1300, failed)
+        check(every[9:], 1025, failed)
+        check(("plain", "greedy", "tied"), 7, failed)
+        check(("plain",), 1, failed)
+        check_half(failed)
+        check_bits(("tied", "greedy"), 1025, failed)
+    print(json.dumps(failed))
+
+
+if __name__ == "__main__":
+    main()

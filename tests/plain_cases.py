@@ -1,0 +1,206 @@
+"""Small inputs of every GPU kernel that counts rows, as plain values. Runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+
+from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
+from lostwax.backends.gpu_kernels.lowerings.cache import APPEND
+from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS, ROUTE
+from lostwax.backends.gpu_kernels.lowerings.linear import LINEAR, SILU_MUL
+from lostwax.backends.gpu_kernels.lowerings.norms import (
+    ADD_RMS_NORM,
+    LAST_RMS_NORM,
+    LAYER_NORM,
+    RMS_NORM,
+)
+from lostwax.backends.gpu_kernels.lowerings.rope import ROPE
+from lostwax.backends.lowering import Lowering
+from lostwax.backends.proof.plain_match import Value
+from lostwax.ir.contract.program import Bucket, Const
+from lostwax.ir.contract.scale_layout import FP8_BLOCKS, FP8_ROW_BLOCKS, ScaleLayout
+
+Array = np.ndarray
+Attributes = Mapping[tuple[str, str], Const]
+ROWS, REAL = 5, 3
+TILED_ROWS, TILED_REAL = 33, 17
+"""Three tiles of 16: one whole, one with a single real row, one without any."""
+
+
+@dataclass
+class Case:
+    """A lowering with its inputs; `outputs` have a row a row of the step, and so do `of_rows`."""
+
+    lowering: Lowering
+    rows: int
+    real: int
+    attributes: Mapping[tuple[str, str], Const] = field(
+        default_factory=dict[tuple[str, str], Const]
+    )
+    knobs: dict[str, int] = field(default_factory=dict[str, int])
+    values: dict[str, Value] = field(default_factory=dict[str, Value])
+    data: dict[str, Array] = field(default_factory=dict[str, Array])
+    of_rows: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    absorbs: bool = False
+    """Whether host calls run over all rows on both sides of the kernels, which then leave alone
+    their rows of the workspace, not of the output."""
+
+    def give(self, name: str, array: Array, dtype: str, scale: ScaleLayout | None = None) -> None:
+        """An input."""
+        self.values[name] = Value(array.shape, dtype, scale=scale)
+        self.data[name] = array.astype(np.int32) if dtype == "i32" else array
+
+    @property
+    def bucket(self) -> Bucket:
+        """One row a request."""
+        return Bucket(self.rows, self.rows, 2, 0)
+
+
+def normal(*shape: int) -> Array:
+    """The same numbers for the same shape."""
+    return np.random.default_rng(prod(shape)).standard_normal(shape)
+
+
+def norm(lowering: Lowering, *weights: str) -> Case:
+    """A norm of its own, rows of 70."""
+    case = Case(lowering, ROWS, REAL, {("op", "eps"): 1e-6}, of_rows=("x",), outputs=("op.out",))
+    case.give("x", normal(ROWS, 70), "bf16")
+    for weight in weights:
+        case.give(weight, normal(70), "bf16")
+    case.values["op.out"] = Value((ROWS, 70), "bf16")
+    return case
+
+
+def add_norm(lowering: Lowering) -> Case:
+    """A residual add with its norm."""
+    case = Case(lowering, ROWS, REAL, {("normed", "eps"): 1e-6}, of_rows=("residual", "delta"))
+    for name in case.of_rows:
+        case.give(name, normal(ROWS, 70 + len(name))[:, :70], "bf16")
+    case.give("weight", normal(70), "bf16")
+    case.values |= {"sum": Value((ROWS, 70), "f32"), "normed": Value((ROWS, 70), "bf16")}
+    case.values["residual_out"] = Value((ROWS, 70), "bf16")
+    case.outputs = ("normed", "residual_out") if lowering is ADD_RMS_NORM else ("normed",)
+    return case
+
+
+def linear(splits: int, scaled: bool) -> Case:
+    """70 outputs of 3 blocks of fp8 weights, over three tiles of rows."""
+    rows, width = TILED_ROWS, 300
+    case = Case(LINEAR, rows, TILED_REAL, knobs={"splits": splits}, outputs=("op.out",))
+    case.give("weight", normal(70, width), "f8E4M3FN", FP8_BLOCKS)
+    case.give("weight:scale", np.abs(normal(1, 3)), "f32")
+    case.of_rows = ("x", "x:scale") if scaled else ("x",)
+    case.give("x", normal(rows, width), "f8E4M3FN" if scaled else "bf16",
+              FP8_ROW_BLOCKS if scaled else None)  # fmt: skip
+    if scaled:
+        case.give("x:scale", np.abs(normal(rows, 3)), "f32")
+    case.values["op.out"] = Value((rows, 70), "bf16")
+    return case
+
+
+def rope() -> Case:
+    """Two heads, half of each turned."""
+    attributes: Attributes = {
+        ("op", "offset"): 8, ("op", "dim"): 8, ("op", "interleaved"): True
+    }  # fmt: skip
+    case = Case(ROPE, ROWS, REAL, attributes, of_rows=("x",), outputs=("op.out",))
+    case.give("x", normal(ROWS, 2, 16), "bf16")
+    table = normal(2, ROWS, 8)
+    table[:, REAL:] = np.nan  # made by a host function from positions of padding
+    case.give("table", table, "f32")
+    case.values["op.out"] = Value((ROWS, 2, 16), "bf16")
+    return case
+
+
+def silu_mul() -> Case:
+    """A gated product."""
+    case = Case(SILU_MUL, ROWS, REAL, of_rows=("gate", "up"), outputs=("op.out",))
+    case.give("gate", normal(ROWS, 70), "bf16")
+    case.give("up", normal(70, ROWS).T, "bf16")
+    case.values["op.out"] = Value((ROWS, 70), "bf16")
+    return case
+
+
+def append() -> Case:
+    """Rows in two parts; those behind the real ones name slots that would show."""
+    case = Case(APPEND, ROWS, REAL, of_rows=("rows",), outputs=("cache_in",))
+    case.give("rows", normal(ROWS, 12), "f32")
+    case.give("slots", np.arange(ROWS), "i32")
+    case.values["cache_in"] = Value((ROWS, 1, 12), "f32", parts=(12,))  # a page a slot
+    return case
+
+
+def route() -> Case:
+    """Two of eight experts; rows behind the real ones get none."""
+    attributes: Attributes = {
+        ("op", "n_group"): 2, ("op", "topk_group"): 1, ("op", "top_k"): 2,
+        ("op", "normalise"): True, ("op", "scale"): 2.5,
+    }  # fmt: skip
+    case = Case(ROUTE, ROWS, REAL, attributes, of_rows=("logits",))
+    case.give("logits", normal(ROWS, 8), "f32")
+    case.give("bias", normal(8), "f32")
+    case.give("positions", np.arange(ROWS), "i32")
+    case.values |= {"op.ids": Value((ROWS, 2), "i32"), "op.weights": Value((ROWS, 2), "f32")}
+    case.outputs = ("op.ids", "op.weights")
+    return case
+
+
+def experts() -> Case:
+    """Two of three experts; ids behind the real rows name one."""
+    case = Case(EXPERTS, ROWS, REAL, of_rows=("x", "ids", "weights"), outputs=("op.out",))
+    case.give("x", normal(ROWS, 40), "f32")
+    case.give("ids", np.array([[0, 2], [1, -1], [2, 1], [0, 1], [1, 2]]), "i32")
+    case.give("weights", np.abs(normal(ROWS, 2)), "f32")
+    for name, shape in {"gate": (3, 20, 40), "up": (3, 20, 40), "down": (3, 40, 20)}.items():
+        case.give(name, normal(*shape) + len(name), "f32")
+    case.values["op.out"] = Value((ROWS, 40), "f32")
+    return case
+
+
+def attend(dense: bool, splits: int) -> Case:
+    """One row a request over two pages each."""
+    lowering = ATTEND_ALL if dense else ATTEND
+    knobs = {"splits": splits, "block_keys": 16}
+    case = Case(lowering, ROWS, REAL, {("op", "scale"): 0.2}, knobs, outputs=("op.out",))
+    case.of_rows = ("q_nope", "q_pe", "selection", "positions", "page_table")
+    case.absorbs = True
+    case.give("q_nope", normal(ROWS, 2, 8), "f32")
+    case.give("q_pe", normal(ROWS, 2, 4), "f32")
+    case.give("kv_b", normal(2 * 16, 24), "f32")
+    cache = normal(1 + 2 * ROWS, 16, 28)
+    case.give("cache_in", cache, "f32")
+    case.values["cache_in"] = Value(cache.shape, "f32", parts=(24, 4))
+    positions = np.array([31, 16, 3, 20, 30])
+    columns = np.arange(32)
+    case.give("selection", np.where(columns <= positions[:, None], columns, -1), "i32")
+    case.give("positions", positions, "i32")
+    case.give("q_starts", np.minimum(np.arange(ROWS + 1), REAL), "i32")
+    case.give("page_table", 1 + np.arange(2 * ROWS).reshape(ROWS, 2), "i32")
+    case.values["op.out"] = Value((ROWS, 16), "f32")
+    return case
+
+
+def cases() -> dict[str, Case]:
+    """Every kernel that counts rows."""
+    return {
+        "linear of one split": linear(1, scaled=False),
+        "linear of two splits": linear(2, scaled=False),
+        "linear of scaled rows": linear(2, scaled=True),
+        "add_rms_norm": add_norm(ADD_RMS_NORM),
+        "last_rms_norm": add_norm(LAST_RMS_NORM),
+        "rms_norm": norm(RMS_NORM, "weight"),
+        "layer_norm": norm(LAYER_NORM, "weight", "bias"),
+        "rope": rope(),
+        "silu_mul": silu_mul(),
+        "append": append(),
+        "route": route(),
+        "experts": experts(),
+        "attend of one split": attend(dense=False, splits=1),
+        "attend of two splits": attend(dense=False, splits=2),
+        "attend_all of two splits": attend(dense=True, splits=2),
+    }
