@@ -75,7 +75,7 @@ def _logits_bytes(match: Match, rows: int) -> int:
     copies = copies_of_rows(match, "cache_in")
     keys = (rows if rows <= requests else 1) * copies * f32_bytes(wide, dim)
     queries = 2 * f32_bytes(rows, heads, dim)
-    return keys + queries + 2 * f32_bytes(rows, heads, wide) + 4 * f32_bytes(rows, wide)
+    return keys + queries + f32_bytes(rows, heads, wide) + 4 * f32_bytes(rows, wide)
 
 
 def topk_bytes(rows: int, wide: int) -> int:

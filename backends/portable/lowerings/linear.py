@@ -100,7 +100,7 @@ def _linear_allocates(match: Match, knobs: Knobs) -> int:
         return 0
     rows, cols = match.shape("weight")
     tile = min(rows, knobs["row_tile"])
-    return 4 * f32_bytes(tile, cols) + f32_bytes(match.shape("x")[0], cols + tile)
+    return 2 * f32_bytes(tile, cols) + f32_bytes(match.shape("x")[0], cols + tile)
 
 
 def same_dtype(value: str, other: str) -> Predicate:
