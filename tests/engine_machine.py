@@ -7,6 +7,7 @@ or runtime.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -136,6 +137,21 @@ class EngineMachine(RuleBasedStateMachine):
         if self.asked:  # it has started
             assert not self.runtime.wrong, self.runtime.wrong[0]
             self.core.scheduler.check_integrity()
+
+    @invariant()
+    def no_step_is_planned_behind_an_end(self) -> None:
+        """Without drafts, each decode step in flight gives each of its requests one token."""
+        if not self.asked or self.runtime.limits.max_drafts:
+            return
+        to_come = Counter(
+            owner
+            for ticket in self.runtime.unheard
+            if ticket.plan.entry == "decode"
+            for owner in ticket.owners
+        )
+        for owner in self.live.values():
+            asked = self.asked[owner]
+            assert len(asked.got) + to_come[owner] <= asked.submit.max_tokens, f"{owner} goes on"
 
     def teardown(self) -> None:
         if not self.asked:

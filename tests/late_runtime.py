@@ -94,6 +94,8 @@ class LateRuntime(FakeRuntime):
         self.fail_in: int | None = None
         self.queue: deque[LateTicket] = deque()
         """Steps that have not run."""
+        self.unheard: list[LateTicket] = []
+        """Steps whose result nobody has asked for."""
         self.wrong: list[str] = []
         """What steps found wrong, which the engine takes for failures of the device."""
         self.struck: set[Owner] = set()
@@ -112,6 +114,7 @@ class LateRuntime(FakeRuntime):
             self._of_seq[enter.seq] = self._holder(enter.pages[0])
         ticket = LateTicket(self, plan, tuple(self._of_seq[seq] for seq in plan.seqs))
         self.queue.append(ticket)
+        self.unheard.append(ticket)
         return ticket
 
     def take(self) -> LateTicket:
@@ -143,6 +146,7 @@ class LateRuntime(FakeRuntime):
 
     def hear(self, ticket: LateTicket) -> None:
         """Somebody was told how a ticket ended; what waits now still ran behind the failure."""
+        self.unheard = [each for each in self.unheard if each is not ticket]
         if ticket is self._failed:
             while self.queue:
                 self.run_next()

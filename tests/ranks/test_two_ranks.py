@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 from play_steps import Note, play_artifact
+from rank_processes import run_on_two_ranks
 from tiny import MTP, ODD, PLAIN, WIDE, Config, write_config
 
 from lostwax.backends.asked import UnsupportedRanks
@@ -83,22 +81,6 @@ class Played:
         """One rank's note, then both ranks'."""
         key = str(self.folder / case / "two")
         return self.alone[case], self.ranks[0][key], self.ranks[1][key]
-
-
-def run_on_two_ranks(script: Path, *args: str) -> None:
-    """Run the script once a rank; a rank that is alone gives up after a while."""
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), "2", *args],
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(2)
-    ]
-    for rank in ranks:
-        _, told = rank.communicate(timeout=300)
-        assert rank.returncode == 0, told[-4000:]
 
 
 @pytest.fixture(scope="module")

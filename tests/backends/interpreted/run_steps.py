@@ -1,7 +1,8 @@
 """Random histories of plans over the step's kernels in Triton's interpreter, against the oracle.
 
 A program of its own because Triton decides at import whether it interprets. Arguments: histories,
-first seed, steps of each. A kernel that differs from the oracle ends it with an AssertionError.
+first seed, steps of each, and maybe a folder whose `mutants/step.py` stands in for the kernels. A
+kernel that differs from the oracle ends it with an AssertionError.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import msgspec
 import numpy as np
 import torch
 from derive_trial import MAX_DRAFTS, MAX_PAGES, MAX_REQS, NUM_ROWS, PAGE, DeriveTrial
@@ -22,7 +24,7 @@ from plain_run import Sources
 from step_oracle import StepBatch, padded
 
 from lostwax.backends.cuda.target import CUDA_SM90A
-from lostwax.backends.gpu_kernels.interpreter import bind_interpreted
+from lostwax.backends.gpu_kernels.interpreter import PACKAGE, bind_interpreted
 from lostwax.backends.gpu_kernels.lowerings.step import StepLaunches
 from lostwax.backends.runtime.derive import StepInputs
 from lostwax.backends.runtime.pack_plan import pack_plan
@@ -60,6 +62,9 @@ def program(segment: Segment, bucket: Bucket) -> Program:
 class Device:
     """Memory with junk in it, and the kernels over it."""
 
+    package = PACKAGE
+    """Where the module `step` of the kernels lies."""
+
     def __init__(self) -> None:
         self.plan = torch.full((LAYOUT.plan_bytes // 4,), JUNK, dtype=torch.int32)
         self.sequences = torch.full((LAYOUT.sequences_bytes // 4,), JUNK, dtype=torch.int32)
@@ -86,7 +91,8 @@ class Device:
         """Interpret launches."""
         for launch in launches:
             source = self._sources.by_binary[launch.binary]
-            bind_interpreted(source, launch, self._resolve)()
+            source = msgspec.structs.replace(source, path=f"{self.package}.step")
+            bind_interpreted(source, launch, self._resolve, (self.package,))()
 
     def before(self, segment: Segment, bucket: Bucket) -> None:
         """Make a program's inputs, over junk."""
@@ -195,7 +201,10 @@ class StepTrial(DeriveTrial):
 
 def main() -> None:
     """Play the histories."""
-    histories, first, steps = map(int, sys.argv[1:])
+    histories, first, steps = map(int, sys.argv[1:4])
+    for folder in sys.argv[4:]:
+        sys.path.insert(0, folder)
+        Device.package = "mutants"
     for seed in range(first, first + histories):
         StepTrial(random.Random(seed)).play(steps)
 

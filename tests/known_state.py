@@ -1,0 +1,92 @@
+"""Holds the sequences' state against what the engine knows of its requests. Knows no model.
+
+`NotingRuntime` stands between an engine and a runtime that computes on the host. A step there has
+run when it is submitted, but nobody is told before he waits for it: so steps are in flight as on a
+device. What a step left is compared once the engine has heard of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lostwax.backends.runtime.load import Runtime
+from lostwax.ir.contract.model import ModelFacts
+from lostwax.ir.contract.step import TRASH_PAGE, StepResult
+from lostwax.ir.contract.step_plan import StepPlan
+from lostwax.ir.contract.step_state import NO_TOKEN, STEP_STATE
+from lostwax.server.engine.request import Req
+from lostwax.server.engine.runtime import Limits, Ticket
+
+Row = dict[str, Any]
+"""A sequence's fields, as lists and numbers."""
+
+
+@dataclass(slots=True)
+class _NotedTicket:
+    """A step that counts as in flight until its result is asked for."""
+
+    runtime: NotingRuntime
+    ticket: Ticket
+    left: dict[int, Row]
+    done: bool = False
+
+    def result(self) -> StepResult:
+        """The step's; from now on what it left is known."""
+        result = self.ticket.result()
+        self.runtime.heard |= self.left
+        return result
+
+
+class NotingRuntime:
+    """Notes what each step leaves of its sequences; `heard` is what the engine may know of."""
+
+    overlaps = False
+
+    def __init__(self, runtime: Runtime) -> None:
+        assert not runtime.overlaps, "the state is on the device"
+        self.limits: Limits = runtime.limits
+        self.facts: ModelFacts = runtime.facts
+        self.heard: dict[int, Row] = {}
+        self._runtime = runtime
+
+    def submit(self, plan: StepPlan) -> _NotedTicket:
+        """Run a step."""
+        ticket = self._runtime.submit(plan)
+        assert ticket.done
+        return _NotedTicket(self, ticket, {seq: self.row(seq) for seq in plan.seqs})
+
+    def row(self, seq: int) -> Row:
+        """The fields of a sequence as they are."""
+        fields = self._runtime.state.fields
+        return {name: fields[name][seq].tolist() for name in STEP_STATE}
+
+    def check(self, running: Iterable[Req]) -> int:
+        """Every request's row must be what the engine knows of it; return how many were."""
+        # what has rows in its pages has heard of a step, and its row is nobody else's since
+        known = [req for req in running if req.num_cached]
+        for req in known:
+            found, want = self.heard[req.seq], self._known(req)
+            assert found.keys() == want.keys()
+            for name, value in want.items():
+                assert found[name] == value, f"{name} of {req.name}: {found[name]}, not {value}"
+        return len(known)
+
+    def _known(self, req: Req) -> Row:
+        max_pages = -(-self.limits.max_context // self.limits.page_tokens)
+        is_prefilling = req.num_cached < req.num_known
+        following = [] if is_prefilling else [req.tokens[-1], *req.drafts]
+        most = 1 + self.limits.max_drafts
+        return {
+            "pages": [*req.pages, *[TRASH_PAGE] * (max_pages - len(req.pages))],
+            "length": req.num_cached,
+            "limit": req.max_rows,
+            "tokens": [*following, *[NO_TOKEN] * (most - len(following))],
+            "num_prompt": req.num_prompt,
+            "temperature": float(np.float32(req.submit.temperature)),
+            "top_p": float(np.float32(req.submit.top_p)),
+            "seed": int(np.array(req.submit.seed, np.int64).astype(np.int32)),
+        }

@@ -1,0 +1,188 @@
+"""Verifying drafts keeps the distribution: counts of outputs against exact probabilities.
+
+The model is a Markov chain, its drafts another, the sampler the product's. A request's first three
+outputs are one of some triples, whose probabilities are known; requests differ in seeds alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from itertools import product
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fake_runtime import FakeLimits
+from rows_runtime import Inputs, RowsRuntime
+
+from lostwax.backends.portable.kernels import sample
+from lostwax.backends.runtime.state_table import StateTable
+from lostwax.backends.runtime.step_rows import StepRows
+from lostwax.ir.contract.program import Entry
+from lostwax.ir.contract.step_plan import StepPlan
+from lostwax.server.engine.loop import EngineCore
+from lostwax.server.engine.messages import Output, Submit
+from lostwax.server.engine.request import Req
+
+VOCAB, OUTPUTS, REQUESTS, FIRST, TOP_P = 6, 3, 6000, 0, 0.85
+LOGITS = np.random.default_rng(0).normal(0, 1.2, (VOCAB, VOCAB)).astype(np.float32)
+"""Of the token behind each token."""
+DRAFT_LOGITS = 2 * LOGITS
+"""Surer of the same: no draft is an id that could not come."""
+LEVEL = 1e-6
+"""How often the bound may be exceeded by chance."""
+Triple = tuple[int, ...]
+
+
+def nucleus(last: int) -> dict[int, float]:
+    """The probabilities behind a token, of the likeliest ids whose mass reaches TOP_P."""
+    masses = [math.exp(float(logit)) for logit in LOGITS[last]]
+    total, before, kept = math.fsum(masses), 0.0, dict[int, float]()
+    for token in sorted(range(VOCAB), key=lambda t: -masses[t]):
+        if before >= TOP_P * total:
+            break
+        kept[token] = masses[token]
+        before += masses[token]
+    return {token: mass / before for token, mass in kept.items()}
+
+
+def probabilities() -> dict[Triple, float]:
+    """Those of every triple that can be."""
+    found: dict[Triple, float] = {}
+    for triple in product(range(VOCAB), repeat=OUTPUTS):
+        steps = zip((FIRST, *triple), triple, strict=False)
+        probability = math.prod(nucleus(last).get(token, 0.0) for last, token in steps)
+        if probability > 0:
+            found[triple] = probability
+    return found
+
+
+def chi_squared(counts: Counter[Triple], expected: dict[Triple, float]) -> tuple[float, int]:
+    """The statistic, and the degrees of freedom; triples that are expected fewer than five times
+    count as one (Cochran's rule). Infinite where something came that cannot."""
+    if set(counts) - set(expected):
+        return math.inf, 1
+    total = sum(counts.values())
+    cells: list[tuple[float, float]] = []
+    rare_found = rare_wanted = 0.0
+    for triple, probability in expected.items():
+        if probability * total < 5:
+            rare_found += counts[triple]
+            rare_wanted += probability * total
+        else:
+            cells.append((counts[triple], probability * total))
+    if rare_wanted:
+        cells.append((rare_found, rare_wanted))
+    return sum((found - want) ** 2 / want for found, want in cells), len(cells) - 1
+
+
+def bound(freedom: int) -> float:
+    """What chi-squared exceeds with probability LEVEL, by the cube root's normal approximation:
+    Wilson and Hilferty, "The distribution of chi-square", PNAS 17 (1931)."""
+    spread, deviate = 2 / (9 * freedom), NormalDist().inv_cdf(1 - LEVEL)
+    return freedom * (1 - spread + deviate * math.sqrt(spread)) ** 3
+
+
+def picked(logits: Any, values: Inputs) -> Any:
+    """What the product's sampler picks: i32, one a row of logits [R, VOCAB]."""
+    rows = torch.from_numpy(logits)
+    temperature, top_p, seeds, counters = (
+        torch.from_numpy(np.ascontiguousarray(values[name]))
+        for name in ("temperature", "top_p", "seeds", "counters")
+    )
+    inside = torch.empty_like(rows)
+    sample.nucleus(rows, temperature, top_p, inside)
+    ids, logprobs = torch.empty(len(rows), dtype=torch.int32), torch.empty(len(rows))
+    sample.pick(inside, temperature, seeds, counters, ids, logprobs)
+    return ids.numpy()
+
+
+def model(entry: Entry, values: Inputs) -> Any:
+    """Picks by the chain, or drafts."""
+    logits = DRAFT_LOGITS if entry == "draft" else LOGITS
+    return picked(logits[values["tokens"][values["logit_rows"]]], values)
+
+
+def accepting(entry: Entry, values: Inputs) -> Any:
+    """A fault: every draft is what the row before it picked."""
+    ids = model(entry, values)
+    rows, starts = values["logit_rows"], values["q_starts"]
+    for number, row in enumerate(rows.tolist()):
+        if entry == "decode" and row + 1 not in starts and values["tokens"][row + 1] >= 0:
+            ids[number] = values["tokens"][row + 1]
+    return ids
+
+
+class OneCounter(StepRows):
+    """A fault: rows that verify drafts use the noise of the row before them all."""
+
+    def __init__(self, plan: StepPlan, state: StateTable, page_tokens: int) -> None:
+        super().__init__(plan, state, page_tokens)
+        if plan.entry == "decode":
+            values, owners = self.inputs.values, self._rows.owners
+            values["counters"] -= values["logit_rows"] - values["q_starts"][owners]
+
+
+class OneCounterRuntime(RowsRuntime):
+    rows = OneCounter
+
+
+def counted(runtime: RowsRuntime, drafts: int) -> tuple[Counter[Triple], float]:
+    """How often each triple came, and the share of drafts that were accepted."""
+    core = EngineCore(runtime, drafts)
+    answers: dict[str, list[int]] = {}
+    for seed in range(REQUESTS):
+        answers[str(seed)] = []
+        submit = Submit(
+            request=str(seed),
+            prompt=[FIRST],
+            max_tokens=OUTPUTS + 2,
+            temperature=1.0,
+            top_p=TOP_P,
+            seed=seed,
+            ignore_eos=True,
+        )
+        core.scheduler.add(Req(submit))
+    while core.has_work:
+        for event in core.step():
+            assert isinstance(event, Output), event
+            answers[event.request] += [score.token for score in event.tokens]
+    drafting = core.drafting
+    counts = Counter(tuple(tokens[:OUTPUTS]) for tokens in answers.values())
+    return counts, drafting.num_accepted / max(1, drafting.num_drafted)
+
+
+LIMITS = FakeLimits(
+    max_tokens=256, max_reqs=256, num_pages=1 + 256 * 4, max_drafts=3, vocab_size=VOCAB
+)
+
+
+@pytest.mark.parametrize("drafts", [0, 3])
+def test_outputs_come_as_often_as_they_should(drafts: int) -> None:
+    counts, accepted = counted(RowsRuntime(LIMITS, model), drafts)
+    found, freedom = chi_squared(counts, probabilities())
+    assert freedom >= 15
+    assert found < bound(freedom)
+    if drafts:
+        assert 0.2 < accepted < 0.9
+
+
+@pytest.mark.parametrize(
+    "runtime", [RowsRuntime(LIMITS, accepting), OneCounterRuntime(LIMITS, model)],
+    ids=["every draft is accepted", "drafts are verified with the noise of others"],
+)  # fmt: skip
+def test_a_distribution_that_is_not_kept_is_noticed(runtime: RowsRuntime) -> None:
+    counts, _ = counted(runtime, 3)
+    found, freedom = chi_squared(counts, probabilities())
+    assert bound(freedom) < found < math.inf
+
+
+def test_the_bound_is_chi_squareds() -> None:
+    """For even degrees of freedom the upper tail is a finite sum."""
+    for freedom in (10, 20, 40, 80):
+        half = bound(freedom) / 2
+        terms = [half**k / math.factorial(k) for k in range(freedom // 2)]
+        assert 0.5 * LEVEL < math.exp(-half) * math.fsum(terms) < 1.5 * LEVEL
