@@ -12,10 +12,13 @@ class NotEnoughMemory(RuntimeError):
     """The device cannot give what was asked for; the message says for what, and the remedy."""
 
 
-def allocated(driver: Driver, num_bytes: int, what: str) -> torch.Tensor:
-    """A zeroed u8 [num_bytes] buffer of the driver's. Raises NotEnoughMemory."""
+def allocated(driver: Driver, num_bytes: int, what: str, *, host: bool = False) -> torch.Tensor:
+    """A zeroed u8 [num_bytes] buffer of the driver's, or of host memory that the device reads.
+
+    Raises NotEnoughMemory.
+    """
     try:
-        return driver.allocate(num_bytes)
+        return driver.staging(num_bytes).zero_() if host else driver.allocate(num_bytes)
     # numpy says MemoryError or, beyond what it can count, ValueError; torch says RuntimeError.
     except (MemoryError, RuntimeError, ValueError) as error:
         raise NotEnoughMemory(

@@ -58,20 +58,13 @@ class _Result:
             for name in names:
                 setattr(self._found, name, self._rows(name).tolist())
             if self._plan.drafts:
-                self._found.drafts = self._drafts()
+                drafts = self._layout.drafts_of(self._place, self._picking)
+                self._found.drafts = drafts[:, : self._plan.drafts].tolist()
         return self._found
 
     def _rows(self, name: str) -> Any:
-        width, count = RESULT_WIDTHS[name], self._plan.num_logits
-        start = self._layout.results[name]
-        flat = self._place[start : start + width * count]
-        flat = flat.view(np.float32) if name in _FLOATS else flat
-        return flat.reshape(count, width) if width > 1 else flat
-
-    def _drafts(self) -> list[list[int]]:
-        start, most = self._layout.results["drafts"], self._layout.max_drafts
-        flat = self._place[start : start + most * self._picking]
-        return flat.reshape(self._picking, most)[:, : self._plan.drafts].tolist()
+        found = self._layout.rows_of(self._place, name, self._plan.num_logits)
+        return found.view(np.float32) if name in _FLOATS else found
 
 
 class DeviceStep:
@@ -89,6 +82,7 @@ class DeviceStep:
         self._results = memory.states[RESULT_BOX].view(torch.int32).numpy().reshape(PLACES, -1)
         self._unread: deque[_Result] = deque()
         self._turn = 0
+        self._is_out_of_turn = False
         self.fields = {
             name: tensor_of(memory.states[SEQUENCES], layout.field(name)) for name in STEP_STATE
         }
@@ -101,6 +95,9 @@ class DeviceStep:
 
     def start(self, stages: Sequence[BoundStage], plan: StepPlan) -> Started:
         """Enqueue a step's body and head, and those of its drafts."""
+        if self._is_out_of_turn:
+            self._take_turns_together()
+        self._is_out_of_turn = True  # until all of it is enqueued
         self._free_a_place()
         number = self._turn % PLACES
         picking = pack_plan(plan, self._layout, self._sent[number])
@@ -108,7 +105,6 @@ class DeviceStep:
         result = _Result(self._results[number], self._layout, plan, len(picking))
         (body, head), *drafts = stages
         body.replay()
-        self._turn += 1
         result.programs = body.program.name, head.program.name if plan.num_logits else ""
         _replay_head(head, plan.num_logits)
         for draft, *heads in drafts:
@@ -118,7 +114,15 @@ class DeviceStep:
         self._state.fields["length"][np.array(plan.seqs)] = plan.ends
         result.mark = self._driver.mark()
         self._unread.append(result)
+        self._turn += 1
+        self._is_out_of_turn = False
         return Started(result.mark, result.read)
+
+    def _take_turns_together(self) -> None:
+        """A step broke off while it was enqueued: the device may have counted it, or not."""
+        self._driver.synchronize()
+        turn = tensor_of(self._plan, self._layout.array("turn"))
+        turn.fill_(self._turn % PLACES)
 
     def _free_a_place(self) -> None:
         """Read the results whose place comes next, if nobody has."""

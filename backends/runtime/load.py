@@ -181,10 +181,7 @@ def _allocate(manifest: Manifest, driver: Driver, weights: WeightBuffers, num_pa
     zeroed = allocated(driver, manifest.zeroed_bytes, "a zeroed workspace")
     states = {HIDDEN: state}
     for name, count in step_states(manifest).items():
-        if name in BOXES:
-            states[name] = driver.staging(count).zero_()
-        else:
-            states[name] = allocated(driver, count, "a step's state")
+        states[name] = allocated(driver, count, "a step's state", host=name in BOXES)
     return Memory(arena, body, head, weights, planes, states, zeroed)
 
 

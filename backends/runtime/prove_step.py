@@ -7,16 +7,19 @@ with, to the bit. Knows no layer.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import cycle, islice
 from math import prod
 from typing import Any
 
 import numpy as np
 import torch
+from msgspec import structs
 
+from lostwax.backends.runtime.allocation import allocated
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.derive import StepInputs
 from lostwax.backends.runtime.driver import Driver
-from lostwax.backends.runtime.input_layout import input_offsets
+from lostwax.backends.runtime.input_layout import input_bytes, input_offsets
 from lostwax.backends.runtime.pack_plan import pack_plan
 from lostwax.backends.runtime.random_step import random_step
 from lostwax.backends.runtime.run_probe import WrongKernel
@@ -33,6 +36,7 @@ from lostwax.ir.contract.step_layout import (
     BOXES,
     PLACES,
     RESULT_BOX,
+    RESULT_WIDTHS,
     SENT_BOX,
     SEQUENCES,
     STEP_OP,
@@ -41,8 +45,8 @@ from lostwax.ir.contract.step_layout import (
 from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.ir.contract.step_state import STEP_STATE
 
-ROUNDS = 12
-"""Steps over each program that is run."""
+LEAST_STEPS = 64
+"""Steps that are run at least, and one over every program."""
 IDS = (3, 4)
 """What heads pick: few ids, so that drafts are often accepted."""
 
@@ -52,9 +56,7 @@ def prove_step(reader: ArtifactReader, driver: Driver) -> Evidence:
     proof = _Proof(reader, driver)
     rng = np.random.default_rng(0)
     for body, head, draft in proof.rounds():
-        plan = random_step(
-            rng, body.program, draft.program if draft else None, reader.manifest.limits, IDS
-        )
+        plan = random_step(rng, body, draft, reader.manifest.limits, IDS)
         proof.play(rng, plan, body, head, draft)
     what = f"the step around the layers ({len(proof.ran)} kernels)"
     return Evidence(what=what, state="executed", ran=tuple(sorted(proof.ran)))
@@ -67,27 +69,25 @@ def _launches(program: Program) -> tuple[list[Launch], list[Launch]]:
 
 
 class _Bound:
-    """The step's launches of one program, over inputs and an arena of its own."""
+    """The step's launches of one program, over buffers that it shares with all others."""
 
-    def __init__(self, program: Program, states: dict[str, torch.Tensor], driver: Driver) -> None:
+    def __init__(
+        self, program: Program, inputs: torch.Tensor, arena: torch.Tensor, proof: _Proof
+    ) -> None:
         self.program = program
         self._offsets, size = input_offsets(program.segment, program.bucket)
-        self._inputs = driver.allocate(size)
-        self._driver = driver
-        before, behind = _launches(program)
-        every = [view for launch in (*before, *behind) for view in views_of(launch)]
-        size = max((end_of(view) for view in every if view.space == "arena"), default=0)
-        self._arena = driver.allocate(size)
+        self._inputs, self._arena, self._driver = inputs[:size], arena, proof.driver
 
         def resolve(view: View) -> torch.Tensor:
             if view.space == "arena":
                 return tensor_of(self._arena, view)
             if view.space == "input":
                 return tensor_of(self._inputs, view, self._offsets[view.name])
-            return tensor_of(states[view.name], view)
+            return tensor_of(proof.states[view.name], view)
 
-        self._before = [driver.bind(launch, resolve) for launch in before]
-        self._behind = [driver.bind(launch, resolve) for launch in behind]
+        before, behind = _launches(program)
+        self._before = [proof.driver.bind(launch, resolve) for launch in before]
+        self._behind = [proof.driver.bind(launch, resolve) for launch in behind]
 
     def derive(self, want: StepInputs, rows: slice = slice(None)) -> None:
         """Make the inputs, which must be those that the host would have filled in."""
@@ -104,82 +104,96 @@ class _Bound:
             if not found[at].equal(memory.host[at]):
                 raise WrongKernel(_wrong(f"the input {name!r}", self.program))
 
-    def pick(self, ids: Any) -> None:
-        """Let the head have picked `ids`, i32 [rows or fewer]."""
-        picked = tensor_of(self._arena, self.program.outputs["ids"])
-        picked[: len(ids)].copy_(torch.from_numpy(ids))
+    def give(self, results: dict[str, Any]) -> None:
+        """Let the head have given `results`, i32 [rows or fewer, ...] by name."""
+        for name, values in results.items():
+            view = structs.replace(self.program.outputs[name], dtype="i32")
+            tensor_of(self._arena, view)[: len(values)].copy_(torch.from_numpy(values))
         for launch in self._behind:
             launch()
 
 
 class _Proof:
-    """Memory of steps, and the programs that have every kernel of theirs between them."""
+    """Memory of steps, and all programs of an artifact."""
 
     def __init__(self, reader: ArtifactReader, driver: Driver) -> None:
         manifest = reader.manifest
+        self.driver = driver
         self._limits = manifest.limits
         self._layout = StepLayout.of(manifest.limits)
-        self._driver = driver
-        self._states = {
-            name: driver.staging(size).zero_() if name in BOXES else driver.allocate(size)
+        self.states = {
+            name: allocated(driver, size, "a drawn step's state", host=name in BOXES)
             for name, size in step_states(manifest).items()
         }
         self._turn = 0
-        self.ran: set[str] = set()
-        kinds: dict[str, list[_Bound]] = {"body": [], "head": [], "draft": []}
-        for ref in manifest.programs:
-            kind = "head" if ref.segment in HEADS else "draft" if ref.segment == "draft" else "body"
-            program = reader.program(ref.file)
-            codes = {code_of(launch) for half in _launches(program) for launch in half}
-            if codes <= self.ran and kinds[kind]:
-                continue
-            self.ran |= codes
-            kinds[kind].append(_Bound(program, self._states, driver))
-        self._kinds = kinds
+        programs = [reader.program(ref.file) for ref in manifest.programs]
+        launches = [launch for p in programs for half in _launches(p) for launch in half]
+        self.ran = {code_of(launch) for launch in launches}
+        views = (view for launch in launches for view in views_of(launch))
+        size = max((end_of(view) for view in views if view.space == "arena"), default=0)
+        self._arena = allocated(driver, size, "a drawn step's arena")
+        self._inputs = allocated(driver, max(input_bytes(manifest.programs)), "its inputs")
+        self._bodies = [p for p in programs if p.segment in ("extend", "decode")]
+        self._drafts = [p for p in programs if p.segment == "draft"]
+        self._heads = [p for p in programs if p.segment in HEADS]
 
-    def rounds(self) -> Iterator[tuple[_Bound, _Bound, _Bound | None]]:
-        """A body, a head and a draft body for each step: every one of them several times."""
-        bodies, heads, drafts = (self._kinds[kind] for kind in ("body", "head", "draft"))
-        for i in range(ROUNDS * max(len(bodies), len(heads), len(drafts)) * len(bodies)):
-            draft = drafts[i % len(drafts)] if drafts else None
-            yield bodies[i % len(bodies)], heads[i // len(bodies) % len(heads)], draft
+    def rounds(self) -> Iterator[tuple[Program, Program, Program | None]]:
+        """A body, a head and a draft body for each step; every program has one at least."""
+        kinds = self._bodies, self._heads, self._drafts
+        steps = max(LEAST_STEPS, *map(len, kinds))
+        bodies, heads, drafts = (islice(cycle(kind or [None]), steps) for kind in kinds)
+        for body, head, draft in zip(bodies, heads, drafts, strict=True):
+            if body is not None and head is not None:
+                yield body, head, draft
+
+    def _bound(self, program: Program) -> _Bound:
+        return _Bound(program, self._inputs, self._arena, self)
 
     def play(
         self,
         rng: np.random.Generator,
         plan: StepPlan,
-        body: _Bound,
-        head: _Bound,
-        draft: _Bound | None,
+        body: Program,
+        head: Program,
+        draft: Program | None,
     ) -> None:
         """Run the step's kernels in order; what they leave must be what numpy leaves."""
+        top = self._bound(head)
         limits, number = self._limits, self._turn % PLACES
         table = StateTable(limits.max_reqs, self._layout.max_pages, limits.max_drafts)
-        pack_plan(plan, self._layout, _place(self._states[SENT_BOX], number))
+        pack_plan(plan, self._layout, _place(self.states[SENT_BOX], number))
         rows = StepRows(plan, table, limits.page_tokens)
         self._enter(plan, table)
-        body.derive(rows.inputs)
-        ids = self._head(rng, head, rows.inputs, plan.num_logits)
-        rows.advance(ids)
+        self._bound(body).derive(rows.inputs)
+        given = self._head(rng, top, rows.inputs, plan.num_logits)
+        rows.advance(given["ids"])
         made: list[Any] = []
         for _ in range(plan.drafts):
             assert draft is not None
-            draft.derive(rows.inputs)
+            self._bound(draft).derive(rows.inputs)
             if not plan.num_picking:
                 break
-            made.append(rows.draft(self._head(rng, head, rows.inputs, plan.num_picking)))
-        self._driver.synchronize()
+            found = self._head(rng, top, rows.inputs, plan.num_picking)
+            made.append(rows.draft(found["ids"]))
+        self.driver.synchronize()
         self._turn += 1
-        self._check(plan, table, ids, made, number, head.program)
+        self._check(plan, table, given, made, number, head)
 
-    def _head(self, rng: np.random.Generator, head: _Bound, want: StepInputs, count: int) -> Any:
-        ids = rng.choice(np.array(IDS, np.int32), count)
+    def _head(
+        self, rng: np.random.Generator, head: _Bound, want: StepInputs, count: int
+    ) -> dict[str, Any]:
+        """What a head gives, drawn, slice by slice: no number stands twice but for the ids."""
+        given: dict[str, Any] = {}
+        for name in head.program.outputs:
+            shape = (count, RESULT_WIDTHS[name])[: 1 + (RESULT_WIDTHS[name] > 1)]
+            given[name] = rng.integers(1 << 20, 1 << 30, shape).astype(np.int32)
+        given["ids"] = rng.choice(np.array(IDS, np.int32), count)
         most = head.program.bucket.rows
         for start in range(0, count, most):
-            stop = min(start + most, count)
-            head.derive(want, slice(start, stop))
-            head.pick(ids[start:stop])
-        return ids
+            part = slice(start, min(start + most, count))
+            head.derive(want, part)
+            head.give({name: values[part] for name, values in given.items()})
+        return given
 
     def _enter(self, plan: StepPlan, table: StateTable) -> None:
         """The rows as they were before the step, in the device's state."""
@@ -189,13 +203,13 @@ class _Proof:
             self._field(name).copy_(torch.from_numpy(fresh.fields[name]))
 
     def _field(self, name: str) -> torch.Tensor:
-        return tensor_of(self._states[SEQUENCES], self._layout.field(name))
+        return tensor_of(self.states[SEQUENCES], self._layout.field(name))
 
     def _check(
         self,
         plan: StepPlan,
         table: StateTable,
-        ids: Any,
+        given: dict[str, Any],
         made: list[Any],
         number: int,
         head: Program,
@@ -203,13 +217,12 @@ class _Proof:
         for name in STEP_STATE:
             if not np.array_equal(self._field(name).cpu().numpy(), table.fields[name]):
                 raise WrongKernel(_wrong(f"the state's {name!r}", head))
-        place = _place(self._states[RESULT_BOX], number)
-        results, most = self._layout.results, max(self._limits.max_drafts, 1)
-        if place[: len(ids)].tolist() != ids.tolist():
-            raise WrongKernel(_wrong("the result 'ids'", head))
+        place = _place(self.states[RESULT_BOX], number)
+        for name, values in given.items():
+            if not np.array_equal(self._layout.rows_of(place, name, len(values)), values):
+                raise WrongKernel(_wrong(f"the result {name!r}", head))
         if made:
-            count = most * plan.num_picking
-            found = place[results["drafts"] :][:count].reshape(-1, most)[:, : plan.drafts]
+            found = self._layout.drafts_of(place, plan.num_picking)[:, : plan.drafts]
             if not np.array_equal(found, np.stack(made, axis=1)):
                 raise WrongKernel(_wrong("the result 'drafts'", head))
 

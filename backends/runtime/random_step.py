@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lostwax.ir.contract.artifact import Limits
-from lostwax.ir.contract.program import Bucket, Program
+from lostwax.ir.contract.program import Program
 from lostwax.ir.contract.step_plan import Span, StepPlan, append_span
 from lostwax.ir.contract.step_state import NO_TOKEN, Enter
 
@@ -27,7 +27,8 @@ def random_step(
     tokens, reqs = (min(getattr(b, name) for b in buckets) for name in ("tokens", "reqs"))
     count = int(rng.integers(1, min(MAX_SEQS, tokens, reqs, limits.max_reqs) + 1))
     following, is_decode = limits.max_drafts + 1, body.segment == "decode"
-    most = min(MAX_ROWS, tokens // count, following if is_decode else MAX_ROWS)
+    room = min(limits.max_context, min(b.pages for b in buckets) * limits.page_tokens)
+    most = min(MAX_ROWS, tokens // count, room, following if is_decode else MAX_ROWS)
     if is_decode:
         most = min(most, body.bucket.rows_a_req)
     drafts = int(rng.integers(0, following)) if draft else 0
@@ -35,7 +36,7 @@ def random_step(
     logits, behind, brought = list[Span](), list[int](), list[int]()
     for seq in rng.permutation(np.arange(1, limits.max_reqs + 1))[:count].tolist():
         rows = int(rng.integers(1, most + 1))
-        enter = _enter(rng, seq, rows, buckets, limits, ids, is_decode=is_decode)
+        enter = _enter(rng, seq, rows, room, limits, ids, is_decode=is_decode)
         picks = rows if is_decode else int(rng.integers(0, 2))
         append_span(logits, sum(counts) + rows - picks, picks)
         if drafts and not picks:
@@ -64,15 +65,14 @@ def _enter(
     rng: np.random.Generator,
     seq: int,
     rows: int,
-    buckets: list[Bucket],
+    room: int,
     limits: Limits,
     ids: tuple[int, ...],
     *,
     is_decode: bool,
 ) -> Enter:
-    """A sequence whose rows and drafts have pages, and whose limit may lie among them."""
+    """A sequence of at most `room` positions, whose limit may lie among its rows and drafts."""
     following = limits.max_drafts + 1
-    room = min(limits.max_context, min(b.pages for b in buckets) * limits.page_tokens)
     length = int(rng.integers(0, room - rows + 1))
     least = length if is_decode else length + rows
     limit = int(rng.integers(least, min(room, least + rows + following) + 1))

@@ -22,7 +22,15 @@ from lostwax.ir.contract.check_weights import WeightSizes
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.program import HEADS, Call, HostCall, Launch, Program, View, views_of
 from lostwax.ir.contract.step import HIDDEN, STEP_INPUTS, input_shape, inputs_of
-from lostwax.ir.contract.step_layout import PLAN, SEQUENCES, StepLayout
+from lostwax.ir.contract.step_layout import (
+    BODY_STEP,
+    DRAFT_STEP,
+    HEAD_STEP,
+    PLAN,
+    SEQUENCES,
+    STEP_OP,
+    StepLayout,
+)
 
 PICKED = {"ids": "i32", "logprobs": "f32"}
 SCORED = PICKED | {"target_logprobs": "f32", "top_ids": "i32", "top_logprobs": "f32"}
@@ -89,6 +97,7 @@ class ProgramCheck:
                 lies_well = view.space in ("arena", "input", "state")
                 require(lies_well, f"{name} reads {view.space} memory")
                 self._check_own(view, program)
+        self._check_step(program)
         reach = {
             name: self._check_block(launches, program) for name, launches in program.blocks.items()
         }
@@ -97,6 +106,23 @@ class ProgramCheck:
             require(call.block in reach, f"it calls block {call.block!r}, which it does not have")
             self._check_call(call, reach[call.block], program)
         self._check_outputs(program)
+
+    def _check_step(self, program: Program) -> None:
+        """The step's launches stand around a program exactly where the device keeps the state."""
+        before, behind = HEAD_STEP if program.segment in HEADS else BODY_STEP
+        if program.segment == "draft":
+            before, behind = DRAFT_STEP
+        if not self._manifest.step_on_device:
+            before, behind = (), ()
+        prepare, finish = ([x.op for x in part] for part in (program.prepare, program.finish))
+        around = tuple(prepare[: len(before)]) == before and tuple(finish) == behind
+        inner = [*prepare[len(before) :], *(x.op for b in program.blocks.values() for x in b)]
+        require(
+            around and not any(op.startswith(STEP_OP) for op in inner),
+            "the step's launches do not stand around it, as the manifest says that they do"
+            if before
+            else "it has launches of the step, which the host makes for it",
+        )
 
     def _check_block(self, launches: Iterable[Launch], program: Program) -> _Reach:
         carry: dict[str, list[View]] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from typing import Any
 
 from lostwax.ir.contract.artifact import Limits
 from lostwax.ir.contract.step_state import STEP_STATE
@@ -23,7 +24,12 @@ RESULT_BOX = "results"
 last `PLACES` steps, in turn."""
 
 STEP_OP = "step."
-"""What the step's launches are called in traces and errors begins so."""
+"""What the step's launches are called in traces and errors begins so; nothing else does."""
+
+BODY_STEP = ("step.receive", "step.derive"), ()
+DRAFT_STEP = ("step.derive_draft",), ()
+HEAD_STEP = ("step.derive_logits",), ("step.advance", "step.send")
+"""The launches before a program's own, and those behind them, where the device keeps the state."""
 
 BOXES = (SENT_BOX, RESULT_BOX)
 
@@ -125,6 +131,18 @@ class StepLayout:
         found["drafts"] = end
         found["end"] = end + self.max_reqs * max(self.max_drafts, 1)
         return found
+
+    def rows_of(self, place: Any, name: str, count: int) -> Any:
+        """The first `count` logit rows of a result: i32 [count] or [count, width], of an i32 array
+        that is a place."""
+        width, start = RESULT_WIDTHS[name], self.results[name]
+        flat = place[start : start + width * count]
+        return flat.reshape(count, width) if width > 1 else flat
+
+    def drafts_of(self, place: Any, count: int) -> Any:
+        """The drafts of `count` sequences that pick: i32 [count, most drafts]."""
+        start = self.results["drafts"]
+        return place[start : start + self.max_drafts * count].reshape(count, self.max_drafts)
 
     @property
     def sent_box(self) -> View:

@@ -26,7 +26,9 @@ from lostwax.ir.contract.step_layout import (
 )
 from lostwax.ir.contract.target import Target
 
-_KERNELS = "lostwax.backends.gpu_kernels.step"
+_KERNELS = "lostwax.backends.gpu_kernels"
+_BOXES = ("receive", "send")
+"""Kernels of `step_boxes.py`; the others are in `step.py`."""
 _BLOCK = 256
 _BOX_BLOCK = 1024
 _SENDERS = 4
@@ -67,7 +69,7 @@ class StepLaunches:
         return kernel_launch(
             self._build,
             self._target,
-            f"{_KERNELS}:{symbol}",
+            f"{_KERNELS}.{'step_boxes' if symbol in _BOXES else 'step'}:{symbol}",
             arguments,
             constants,
             grid=(*programs, 1),

@@ -1,14 +1,13 @@
 """Runs what a boot runs to prove the step's kernels, in Triton's interpreter.
 
-A program of its own because Triton decides at import whether it interprets. With two arguments, the
-kernels are a copy in which the first text is replaced by the second. Prints the codes that ran, or
-what was found wrong.
+A program of its own because Triton decides at import whether it interprets. Argument: maybe a
+folder whose package `mutants` stands in for the kernels. Prints the codes that ran, or what was
+found wrong.
 """
 
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +19,13 @@ from msgspec import structs
 from plain_run import Sources
 
 from lostwax.backends.cuda.target import CUDA_SM90A
-from lostwax.backends.gpu_kernels import step
-from lostwax.backends.gpu_kernels.interpreter import InterpretingDriver
+from lostwax.backends.gpu_kernels.interpreter import PACKAGE, InterpretingDriver
 from lostwax.backends.gpu_kernels.lowerings.step import StepLaunches
 from lostwax.backends.runtime.prove_step import prove_step
 from lostwax.backends.runtime.run_probe import WrongKernel
 from lostwax.ir.contract.artifact import Limits, ProgramRef
 from lostwax.ir.contract.program import HEADS, Bucket, Guard, Program, Segment, View
-from lostwax.ir.contract.step_layout import StepLayout
+from lostwax.ir.contract.step_layout import RESULT_WIDTHS, StepLayout
 
 LIMITS = Limits(
     max_tokens=12, max_reqs=3, max_context=24, max_score_rows=4, page_tokens=4, vocab_size=9,
@@ -71,11 +69,16 @@ class _Manifest:
 
 def program(around: StepLaunches, segment: Segment, bucket: Bucket) -> Program:
     """One whose head's results lie one behind the other in its arena."""
-    ids = View(space="arena", name="", dtype="i32", shape=(bucket.rows,), strides=(1,))
-    wide = structs.replace(ids, shape=(bucket.rows, 20), strides=(20, 1), offset=64)
-    outputs = {"ids": ids, "logprobs": ids} if segment in HEADS else {}
-    if segment == "score":
-        outputs |= {"target_logprobs": ids, "top_ids": wide, "top_logprobs": wide}
+    outputs: dict[str, View] = {}
+    if segment in HEADS:
+        for i, (name, width) in enumerate(RESULT_WIDTHS.items()):
+            shape = (bucket.rows, width) if width > 1 else (bucket.rows,)
+            strides = (width, 1)[-len(shape) :]
+            outputs[name] = View(
+                space="arena", name="", dtype="i32", shape=shape, strides=strides, offset=1024 * i
+            )
+    if segment == "pick":
+        outputs = {name: outputs[name] for name in ("ids", "logprobs")}
     bare = Program(
         segment=segment, bucket=bucket, guard=Guard("any"), arena_bytes=4096,
         prepare=(), blocks={}, calls=(), outputs=outputs,
@@ -91,27 +94,20 @@ def main() -> None:
         lambda source: sources.compile(source, Path()),
     )  # fmt: skip
     programs = {f"{s}.json": program(around, s, bucket) for s, bucket in BUCKETS}
-    with tempfile.TemporaryDirectory() as folder:
-        packages = ()
-        if len(sys.argv) > 1:
-            old, new = sys.argv[1:]
-            text = Path(step.__file__).read_text()
-            assert old in text, f"the kernels have no {old!r}"
-            Path(folder, "mutants").mkdir()
-            Path(folder, "mutants", "step.py").write_text(text.replace(old, new, 1))
-            sys.path.insert(0, folder)
-            packages = ("mutants",)
-            sources.by_binary = {
-                binary: structs.replace(source, path="mutants.step")
-                for binary, source in sources.by_binary.items()
-            }
-        driver = InterpretingDriver(CUDA_SM90A, cast(Any, None), {})
-        driver.sources, driver.packages = sources.by_binary, packages
-        try:
-            print(*prove_step(cast(Any, Reader(programs)), driver).ran)
-        except WrongKernel as error:
-            print(error)
-            sys.exit(1)
+    driver = InterpretingDriver(CUDA_SM90A, cast(Any, None), {})
+    driver.sources = sources.by_binary
+    for folder in sys.argv[1:]:
+        sys.path.insert(0, folder)
+        driver.packages = ("mutants",)
+        driver.sources = {
+            binary: structs.replace(source, path=source.path.replace(PACKAGE, "mutants"))
+            for binary, source in sources.by_binary.items()
+        }
+    try:
+        print(*prove_step(cast(Any, Reader(programs)), driver).ran)
+    except WrongKernel as error:
+        print(error)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

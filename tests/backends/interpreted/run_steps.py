@@ -1,7 +1,7 @@
 """Random histories of plans over the step's kernels in Triton's interpreter, against the oracle.
 
 A program of its own because Triton decides at import whether it interprets. Arguments: histories,
-first seed, steps of each, and maybe a folder whose `mutants/step.py` stands in for the kernels. A
+first seed, steps of each, and maybe a folder whose package `mutants` stands in for the kernels. A
 kernel that differs from the oracle ends it with an AssertionError.
 """
 
@@ -91,7 +91,8 @@ class Device:
         """Interpret launches."""
         for launch in launches:
             source = self._sources.by_binary[launch.binary]
-            source = msgspec.structs.replace(source, path=f"{self.package}.step")
+            path = source.path.replace(PACKAGE, self.package)
+            source = msgspec.structs.replace(source, path=path)
             bind_interpreted(source, launch, self._resolve, (self.package,))()
 
     def before(self, segment: Segment, bucket: Bucket) -> None:
