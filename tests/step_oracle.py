@@ -160,6 +160,7 @@ class Sequences:
             pages = self.rows[new.seq].pages
             pages += [TRASH_PAGE] * (new.index + 1 - len(pages))
             pages[new.index] = new.page
+        assert len(plan.ends) == len(plan.seqs)
         groups: list[_Group] = []
         row, of_row = 0, list[tuple[_Sequence, int]]()
         for seq, count in zip(plan.seqs, plan.counts, strict=True):
@@ -169,6 +170,8 @@ class Sequences:
             else:
                 tokens = [*owner.tokens, *[-1] * count][:count]
             groups.append(_Group(owner, owner.length, tokens, []))
+            end, limit = plan.ends[len(groups) - 1], owner.enter.limit
+            assert min(owner.length + count, limit) <= end <= limit, "a bound that does not hold"
             of_row += [(owner, owner.length + i) for i in range(count)]
             row += count
         targets = dict(zip(_rows(plan.scored), plan.targets, strict=True))

@@ -45,7 +45,22 @@ class StateTable:
             return f"{len(plan.tokens)} tokens come for {plan.num_rows} rows"
         if not 0 <= plan.drafts <= self.max_drafts:
             return f"{plan.drafts} drafts are asked for; there are {self.max_drafts} at most"
-        return self._refusal_of_rows(plan)
+        return self._refusal_of_lists(plan) or self._refusal_of_rows(plan)
+
+    def _refusal_of_lists(self, plan: StepPlan) -> str:
+        """What must be as long as something else, or lie within it."""
+        for new in plan.new_pages:
+            if not (NO_SEQ < new.seq <= self.max_reqs and 0 <= new.index < self.max_pages):
+                return f"sequence {new.seq} gets a page at {new.index} of {self.max_pages}"
+        num_scored = sum(count for _, count in plan.scored)
+        if len(plan.targets) != num_scored or num_scored > plan.num_logits:
+            return f"{num_scored} rows of {plan.num_logits} have {len(plan.targets)} targets"
+        if plan.logits and plan.logits[-1][0] + plan.logits[-1][1] > plan.num_rows:
+            return "logits are wanted of rows that the step has not"
+        wanted = len(plan.seqs) - plan.num_picking if plan.drafts else 0
+        if len(plan.behind) != wanted:
+            return f"{len(plan.behind)} tokens stand behind the rows of {wanted} sequences"
+        return ""
 
     def _refusal_to_enter(self, enter: Enter) -> str:
         if not NO_SEQ < enter.seq <= self.max_reqs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from drafting_models import MTP_LAYER, NUM_PAGES, PAGE, SIZES, answers, prompts
@@ -41,6 +42,17 @@ def test_drafts_change_no_token_where_most_are_right(good_drafts: Runtime) -> No
     shares = _equal_whatever_is_drafted(good_drafts, 12, seed=1)
     assert min(shares) > 0.4, "a draft that is right is accepted"
     assert max(shares) < 1.0, "the test sees rejections too"
+
+
+@pytest.mark.parametrize("drafts", [1, 2, 3])
+def test_an_answer_may_end_inside_the_drafts_of_any_step(good_drafts: Runtime, drafts: int) -> None:
+    """Where all of a step's drafts hold up to the end, no row is left for the layer that drafts."""
+    for submit in prompts(6, seed=4):
+        whole = answers(good_drafts, [submit], 0).tokens[submit.request]
+        for count in range(1, len(whole) + 1):
+            short = msgspec.structs.replace(submit, max_tokens=count)
+            found = answers(good_drafts, [short], drafts).tokens[submit.request]
+            assert found == whole[:count], (submit.request, count)
 
 
 @pytest.mark.slow

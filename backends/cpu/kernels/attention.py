@@ -50,6 +50,8 @@ def attend_dense_absorbed(
     stored = cached_rows(cache, layout, (latent, q_pe.shape[2]))
     spans = spans_of(q_starts, positions)
     rows = real_rows(spans)
+    if not rows:
+        return
     q = absorb(q_nope[:rows], q_pe[:rows], keys).mul_(scale)
     context = torch.empty((rows, heads, latent))
     for span in spans:
