@@ -73,7 +73,6 @@ def compile_cases(folder: Path, only: str) -> None:
         "nucleus": sample.NUCLEUS,
         "pick": sample.PICK,
         "logprob": sample.LOGPROB,
-        "pick_row": whole_row.PICK_ROW,
         "sample_row": whole_row.SAMPLE_ROW,
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -199,7 +198,7 @@ def portable(case: Case, t: Tensors) -> Callable[[], None]:
         return lambda: selection.topk(t["logits"], t["op.out"])
     if case.op == "nucleus":
         return lambda: sample.nucleus(t["logits"], t["temperature"], t["top_p"], t["op.out"])
-    if case.op in ("pick", "pick_row"):
+    if case.op == "pick":
         given = (t["logits"], t["temperature"], t["seeds"], t["counters"])
         return lambda: sample.pick(*given, t["op.ids"], t["op.logprobs"])
     if case.op == "sample_row":

@@ -1,8 +1,8 @@
 """Values of the sampling kernels' cases: shapes, seeded inputs and fp64 references, on torch alone.
 
-`pick_row` is `pick` where a program holds a row; so is `sample_row`, which is a nucleus, the pick
-from it and its log-probability: the three others one after another. Half of the rows are greedy,
-the others have a nucleus of 0.95 at temperature 1.
+`sample_row` is a nucleus, the pick from it and its log-probability, where a program holds a row:
+the three others one after another. Half of the rows are greedy, the others have a nucleus of 0.95
+at temperature 1.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ _PICKED = {"op.ids": "i32", "op.logprobs": "f32"}
 _OF_ROWS = {
     "nucleus": {"temperature": "f32", "top_p": "f32"},
     "pick": _PICK | _PICKED,
-    "pick_row": _PICK | _PICKED,
     "logprob": {"targets": "i32", "op.logprobs": "f32"},
     "sample_row": _PICK | {"top_p": "f32", "picked.ids": "i32", "logprob": "f32"},
 }
 OPS = tuple(_OF_ROWS)
-MAX_VOCAB = {"pick_row": 16384, "sample_row": 16384}
+MAX_VOCAB = {"sample_row": 8192}
 """Of ops whose lowering refuses longer rows."""
 TOP_P = 0.95
 

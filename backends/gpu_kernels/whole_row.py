@@ -144,31 +144,6 @@ def _row_of(logits, WIDTH: tl.constexpr, PARTS: tl.constexpr, PART: tl.constexpr
 
 
 @triton.jit
-def pick_row(
-    logits,  # [R, WIDTH] f32
-    temperature,  # [R] f32
-    seeds,  # [R] i32
-    counters,  # [R] i32
-    ids,  # [R] i32
-    logprobs,  # [R] f32
-    logits_stride,
-    WIDTH: tl.constexpr,
-    PARTS: tl.constexpr,
-    PART: tl.constexpr,
-    MASS_BITS: tl.constexpr,
-):
-    """One row: `pick_split` and `pick_combine` in one."""
-    row = tl.program_id(0).to(tl.int64)
-    logits += row * logits_stride
-    x = _row_of(logits, WIDTH, PARTS, PART)
-    heat = tl.load(temperature + row)
-    _pick(
-        logits, row, float("-inf"), WIDTH, x, heat, seeds, counters, ids, logprobs,
-        WIDTH, PARTS, PART, MASS_BITS,
-    )  # fmt: skip
-
-
-@triton.jit
 def sample_row(
     logits,  # [R, WIDTH] f32
     temperature,  # [R] f32
@@ -183,7 +158,8 @@ def sample_row(
     PART: tl.constexpr,
     MASS_BITS: tl.constexpr,
 ):
-    """One row: picked from its nucleus. A row without one, or with a NaN, is that of `pick_row`."""
+    """One row: picked from its nucleus. A row without one, or with a NaN, is
+    picked from all ids, as `pick.py` does."""
     row = tl.program_id(0).to(tl.int64)
     logits += row * logits_stride
     x = _row_of(logits, WIDTH, PARTS, PART)

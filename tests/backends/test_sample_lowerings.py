@@ -16,7 +16,7 @@ pytest.importorskip("triton", reason="the extra `aot` is not installed")
 
 from lostwax.backends.gpu_kernels.elf import ELF_MAGIC
 from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, NUCLEUS, PICK
-from lostwax.backends.gpu_kernels.lowerings.whole_row import PICK_ROW, SAMPLE_ROW
+from lostwax.backends.gpu_kernels.lowerings.whole_row import SAMPLE_ROW
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.cover import cover, find_candidates, find_sites
 from lostwax.backends.plan.price import NoMeasurements
@@ -87,20 +87,17 @@ def test_a_row_is_split_and_one_binary_serves_any_number_of_rows(
     assert len(found[0]) <= 3
 
 
-@pytest.mark.parametrize("lowering", [PICK_ROW, SAMPLE_ROW], ids=lambda low: low.name)
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_program_a_row_is_one_launch_of_one_binary(
-    target: str, lowering: Lowering, tmp_path: Path
-) -> None:
+def test_a_program_a_row_is_one_launch_of_one_binary(target: str, tmp_path: Path) -> None:
     built: dict[str, CompiledKernel] = {}
     for rows in (1, 64):
         match = match_of(target, rows, 4096, tmp_path)
         match.built = built
-        (launch,) = match.emit(lowering)
+        (launch,) = match.emit(SAMPLE_ROW)
         assert isinstance(launch, KernelLaunch)
         assert launch.grid == (rows, 1, 1)
         assert match.workspace_bytes == 0
-        assert lowering.work(match, lowering.default_knobs()).launches == 1
+        assert SAMPLE_ROW.work(match, SAMPLE_ROW.default_knobs()).launches == 1
         assert (tmp_path / launch.binary).read_bytes().startswith(ELF_MAGIC)
     assert len(built) == 1
 
@@ -108,12 +105,12 @@ def test_a_program_a_row_is_one_launch_of_one_binary(
 def test_more_ids_than_a_program_takes_are_refused(tmp_path: Path) -> None:
     match = match_of("cuda-sm90a", 1, 300_000, tmp_path)
     assert NUCLEUS.when.refusal(match) == "axis 1 of logits is 300000, wants <= 262144"
-    assert SAMPLE_ROW.when.refusal(match) == "axis 1 of logits is 300000, wants <= 16384"
+    assert SAMPLE_ROW.when.refusal(match) == "axis 1 of logits is 300000, wants <= 8192"
 
 
 PARTS = ["smxx_logprob", "smxx_nucleus", "smxx_pick"]
 CHOICES: dict[tuple[Segment, int], list[str]] = {
-    ("pick", 211): ["smxx_pick_row"],
+    ("pick", 211): ["smxx_pick"],
     ("sample", 211): ["smxx_sample_row"],
     ("score", 211): ["smxx_sample_row"],
     ("pick", 129_280): ["smxx_pick"],

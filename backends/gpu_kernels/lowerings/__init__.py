@@ -14,7 +14,7 @@ from lostwax.backends.gpu_kernels.lowerings.norms import (
 )
 from lostwax.backends.gpu_kernels.lowerings.rope import ROPE
 from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, NUCLEUS, PICK
-from lostwax.backends.gpu_kernels.lowerings.whole_row import PICK_ROW, SAMPLE_ROW
+from lostwax.backends.gpu_kernels.lowerings.whole_row import SAMPLE_ROW
 from lostwax.backends.lowering import Lowering
 
 GPU: tuple[Lowering, ...] = (
@@ -34,5 +34,4 @@ GPU: tuple[Lowering, ...] = (
     PICK,
     LOGPROB,
     SAMPLE_ROW,
-    PICK_ROW,
 )
