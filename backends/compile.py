@@ -54,7 +54,7 @@ from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.model import ModelFacts, WeightTable
 from lostwax.ir.contract.probe import PROBES, Probes
 from lostwax.ir.contract.program import Launch, Program
-from lostwax.ir.contract.step_layout import StepLayout
+from lostwax.ir.contract.step_layout import LAYOUT, StepLayout
 from lostwax.ir.contract.target import Target
 from lostwax.ir.passes.pipeline import rank_passes
 from lostwax.ir.passes.specialise import FUNCTIONS
@@ -303,7 +303,7 @@ def compile_module(
             arena_bytes=max(p.arena_bytes for p in programs),
             state_bytes=state_rows * facts.hidden_size * DTYPE_BYTES[options.dtype],
             zeroed_bytes=zeroed_bytes(programs),
-            step_on_device=backend.step is not None,
+            step_layout=LAYOUT if backend.step is not None else "",
             batch_invariant=options.batch_invariant,
             programs=tuple(refs),
             kernels=builder.kernels,

@@ -11,7 +11,7 @@ from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.program import Bucket, Guard, Segment
 from lostwax.ir.contract.target import Target
 
-SCHEMA = 4
+SCHEMA = 5
 """Version of all files of an artifact together; every other is refused at load.
 
 2: programs with scores read `top_p`; those of 1 would sample from all ids without a word.
@@ -21,7 +21,8 @@ its function is its `site`; a guard says whether it selects all; a manifest says
 `requires`; probes hold samples, drawn by an integer hash, and say which inputs are undefined; steps
 have `num_rows`; weight plans say every step, and dtype, shape and scales of what it takes; kernels
 take blobs and tensor maps, launches have attributes that targets may lack, and `zeroed_bytes` lie
-outside the arena."""
+outside the arena.
+5: programs have launches that `finish` them, and a manifest says how steps lie in device memory."""
 
 
 MANIFEST = "manifest.json"
@@ -87,8 +88,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Hiddens of the largest body, which heads and drafts read."""
     zeroed_bytes: Bytes
     """The most that one lowering wants zeroed once, and leaves zero; all launches share it."""
-    step_on_device: bool = False
-    """The device keeps the sequences' state, and kernels derive the programs' inputs from it."""
+    step_layout: Word = ""
+    """How plan and state lie in device memory (`step_layout.LAYOUT`), which kernels were compiled
+    for; empty where the host keeps the state."""
     batch_invariant: bool = False
     """An answer does not depend on its neighbours, on chunking nor on drafting."""
     programs: tuple[ProgramRef, ...]
@@ -97,3 +99,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Installed packages that the chosen lowerings call, each with the lowerings that do."""
     toolchain: dict[Word, Word]
     files: dict[RelativePath, str]
+
+    @property
+    def step_on_device(self) -> bool:
+        """Whether the device keeps the sequences' state, and kernels derive programs' inputs."""
+        return bool(self.step_layout)

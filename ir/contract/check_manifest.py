@@ -9,6 +9,7 @@ from lostwax.ir.contract.cache_layout import LAYOUTS
 from lostwax.ir.contract.caches import CachePlane
 from lostwax.ir.contract.check_views import require
 from lostwax.ir.contract.program import HEADS, Bucket
+from lostwax.ir.contract.step_layout import LAYOUT
 
 PROGRAMS = "programs"
 KERNELS = "kernels"
@@ -24,6 +25,10 @@ ARENA_ALIGN = 8
 def check_manifest(manifest: Manifest) -> None:
     """Raise Inconsistent, naming the field, where a manifest contradicts itself."""
     _check_model(manifest)
+    require(
+        manifest.step_layout in ("", LAYOUT),
+        "its kernels were compiled for another layout of steps (step_layout); recompile it",
+    )
     require(bool(manifest.planes), "planes is empty")
     require(bool(manifest.programs), "programs is empty")
     for plane in manifest.planes:

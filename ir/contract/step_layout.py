@@ -6,10 +6,13 @@ the device keeps the state: `PLAN` and `SEQUENCES` are states that programs name
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import Any
+
+import msgspec
 
 from lostwax.ir.contract.artifact import Limits
 from lostwax.ir.contract.step_state import STEP_STATE
@@ -75,6 +78,10 @@ RESULT_WIDTHS = {"ids": 1, "logprobs": 1, "target_logprobs": 1, "top_ids": 20, "
 pick."""
 
 _ALIGN = 16  # numbers, so that every array begins a cache line
+
+_ORDER = [STEP_STATE, HEADER, HEADER_SIZE, SENT, OWN, RESULT_WIDTHS, PLACES, _ALIGN]
+LAYOUT = hashlib.sha256(msgspec.json.encode(_ORDER)).hexdigest()[:16]
+"""Stands for all of the above: kernels of another one would read and write the wrong numbers."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from lostwax.ir.contract.probe import Probes
 from lostwax.ir.contract.program import Program
 from lostwax.ir.contract.weights import WeightPlan
 
-FORMS = {4: "fb7cf2b7d5f876bf"}
+FORMS = {5: "a328c811e6727fb2"}
 """The digest of all structures by the schema's number. Where this fails: raise SCHEMA, say there
 what changed, and put the new digest here; an older artifact is then refused as what it is."""
 

@@ -53,7 +53,7 @@ class Reader:
             ProgramRef(file=f, segment=p.segment, bucket=p.bucket, guard=p.guard, arena_bytes=0)
             for f, p in self.programs.items()
         ]
-        return _Manifest(LIMITS, refs, step_on_device=True)
+        return _Manifest(LIMITS, refs)
 
     def program(self, file: str) -> Program:
         """One of them."""
@@ -64,7 +64,7 @@ class Reader:
 class _Manifest:
     limits: Limits
     programs: Sequence[ProgramRef]
-    step_on_device: bool
+    step_on_device: bool = True
 
 
 def program(around: StepLaunches, segment: Segment, bucket: Bucket) -> Program:
