@@ -1,8 +1,8 @@
 """Triton kernels of the sampling heads for rows that one program holds: one launch, no scratch.
 
 Bits are those of the kernels that split a row (`nucleus.py`, `pick.py`): a row lies here as
-[parts, PART], of which log-probabilities are summed part by part, and all else is whole numbers or
-has no order. Know no target.
+[parts, BLOCK_PART], of which log-probabilities are summed part by part, and all else is whole
+numbers or has no order. Know no target.
 
 The nucleus is all logits above its least one and, of those equal to it, the first. Whether a logit
 is too low is one sum of masses; the search halves what is left between two logits of the row, by
@@ -56,14 +56,21 @@ def _least_inside(x, mass, top, wanted):
 
 @triton.jit
 def _last_inside(
-    logits, x, mass, least, wanted, WIDTH: tl.constexpr, PARTS: tl.constexpr, PART: tl.constexpr
+    logits,
+    x,
+    mass,
+    least,
+    wanted,
+    WIDTH: tl.constexpr,
+    PARTS: tl.constexpr,
+    BLOCK_PART: tl.constexpr,
 ):
     """The last index of the logits that equal `least` before which is less than `wanted`."""
     above = tl.sum(tl.where(x > least, mass, 0))
     own = tl.max(tl.where(x == least, mass, 0))  # equal logits have equal masses
     last = 0
     for part in range(PARTS):
-        index = part * PART + tl.arange(0, PART)
+        index = part * BLOCK_PART + tl.arange(0, BLOCK_PART)
         again = tl.load(logits + index, mask=index < WIDTH, other=float("-inf"))
         equal = (again == least).to(tl.int64)
         before = above + own * (tl.cumsum(equal, axis=0) - equal)
@@ -74,26 +81,26 @@ def _last_inside(
 
 
 @triton.jit
-def _first_of_tops(x, tops, PARTS: tl.constexpr, PART: tl.constexpr):
+def _first_of_tops(x, tops, PARTS: tl.constexpr, BLOCK_PART: tl.constexpr):
     """The first index of the row's largest logit, or of its NaN, by the `tops` of its parts."""
-    column = tl.arange(0, PART)[None, :]
+    column = tl.arange(0, BLOCK_PART)[None, :]
     is_top = (x == tops[:, None]) | ((x != x) & (tops != tops)[:, None])
-    first = tl.min(tl.where(is_top, column, PART), axis=1)
-    return first_of_largest(tops, tl.arange(0, PARTS) * PART + first)[1]
+    first = tl.min(tl.where(is_top, column, BLOCK_PART), axis=1)
+    return first_of_largest(tops, tl.arange(0, PARTS) * BLOCK_PART + first)[1]
 
 
 @triton.jit
-def _best_with_noise(logits, row, least, last, heat, seeds, counters, WIDTH, PARTS, PART):
+def _best_with_noise(logits, row, least, last, heat, seeds, counters, WIDTH, PARTS, BLOCK_PART):
     """The id of the best score, part by part: noise takes too many registers for a whole row.
 
     Of a part outside the nucleus no noise is made. `least` and `last` are as in `sample_row`.
     """
     seed = tl.load(seeds + row).to(tl.uint32, bitcast=True)
     counter = tl.load(counters + row).to(tl.uint32, bitcast=True)
-    first = tl.arange(0, PART)
-    best = tl.full((PART,), float("-inf"), tl.float64)
+    first = tl.arange(0, BLOCK_PART)
+    best = tl.full((BLOCK_PART,), float("-inf"), tl.float64)
     for part in range(PARTS):
-        index = part * PART + tl.arange(0, PART)
+        index = part * BLOCK_PART + tl.arange(0, BLOCK_PART)
         x = tl.load(logits + index, mask=index < WIDTH, other=float("-inf"))
         is_outside = (x < least) | ((x == least) & (index > last))
         if tl.min(is_outside.to(tl.int32), axis=0) == 0:
@@ -111,7 +118,7 @@ def _pick(
     row,
     least,
     last,
-    x,  # [PARTS, PART] f32, the logits
+    x,  # [PARTS, BLOCK_PART] f32, the logits
     heat,
     seeds,
     counters,
@@ -119,7 +126,7 @@ def _pick(
     logprobs,
     WIDTH: tl.constexpr,
     PARTS: tl.constexpr,
-    PART: tl.constexpr,
+    BLOCK_PART: tl.constexpr,
     MASS_BITS: tl.constexpr,
 ):
     """Write a row's id, picked from its nucleus, and the log-probability under all its logits."""
@@ -127,19 +134,19 @@ def _pick(
     sums = sum_of_exp(x, tops[:, None], MASS_BITS, 1)
     if heat > 0:
         chosen = _best_with_noise(
-            logits, row, least, last, heat, seeds, counters, WIDTH, PARTS, PART
+            logits, row, least, last, heat, seeds, counters, WIDTH, PARTS, BLOCK_PART
         )
     else:
-        chosen = _first_of_tops(x, tops, PARTS, PART)
+        chosen = _first_of_tops(x, tops, PARTS, BLOCK_PART)
     logprob = logprob_of_parts(tl.load(logits + chosen), tops, sums, MASS_BITS)
     tl.store(ids + row, chosen)
     tl.store(logprobs + row, logprob)
 
 
 @triton.jit
-def _row_of(logits, WIDTH: tl.constexpr, PARTS: tl.constexpr, PART: tl.constexpr):
+def _row_of(logits, WIDTH: tl.constexpr, PARTS: tl.constexpr, BLOCK_PART: tl.constexpr):
     """A row in parts, -inf behind its end."""
-    index = tl.arange(0, PARTS)[:, None] * PART + tl.arange(0, PART)[None, :]
+    index = tl.arange(0, PARTS)[:, None] * BLOCK_PART + tl.arange(0, BLOCK_PART)[None, :]
     return tl.load(logits + index, mask=index < WIDTH, other=float("-inf"))
 
 
@@ -155,14 +162,14 @@ def sample_row(
     logits_stride,
     WIDTH: tl.constexpr,
     PARTS: tl.constexpr,
-    PART: tl.constexpr,
+    BLOCK_PART: tl.constexpr,
     MASS_BITS: tl.constexpr,
 ):
     """One row: picked from its nucleus. A row without one, or with a NaN, is
     picked from all ids, as `pick.py` does."""
     row = tl.program_id(0).to(tl.int64)
     logits += row * logits_stride
-    x = _row_of(logits, WIDTH, PARTS, PART)
+    x = _row_of(logits, WIDTH, PARTS, BLOCK_PART)
     heat = tl.load(temperature + row)
     share = tl.load(top_p + row)
     least = float("-inf")  # of the logits inside,
@@ -175,8 +182,8 @@ def sample_row(
             wanted = wanted_of(share, tl.sum(mass))
             least = _least_inside(x, mass, top, wanted)
             if tl.sum((x == least).to(tl.int32)) > 1:  # of equals some may be outside
-                last = _last_inside(logits, x, mass, least, wanted, WIDTH, PARTS, PART)
+                last = _last_inside(logits, x, mass, least, wanted, WIDTH, PARTS, BLOCK_PART)
     _pick(
         logits, row, least, last, x, heat, seeds, counters, ids, logprobs,
-        WIDTH, PARTS, PART, MASS_BITS,
+        WIDTH, PARTS, BLOCK_PART, MASS_BITS,
     )  # fmt: skip

@@ -63,7 +63,7 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
             {
                 "WIDTH": vocab,
                 "PARTS": next_power_of_two(-(-vocab // _PART)),
-                "PART": _PART,
+                "BLOCK_PART": _PART,
                 "MASS_BITS": 62 - (vocab - 1).bit_length(),  # a row sums to 2^62 at most
             },
             grid=(rows, 1, 1),
