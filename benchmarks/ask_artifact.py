@@ -90,7 +90,8 @@ def compile_for_tasks(
     sizes = replace(SIZES, max_drafts=drafts)
     options = CompileOptions(dtype=dtype, formats=formats, sizes=sizes)
     parts = (captured.module, captured.facts, captured.weights)
-    manifest = compile_module(*parts, target, out, options, checkpoint / "tokenizer.json")
+    tokenizer = (checkpoint / "tokenizer.json").read_bytes()
+    manifest = compile_module(*parts, target, out, options, tokenizer)
     return sum(p.page_bytes // p.page_tokens * p.layers for p in manifest.planes)
 
 

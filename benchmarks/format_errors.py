@@ -28,8 +28,8 @@ from lostwax.backends.compile import CompileOptions, compile_module
 from lostwax.backends.formats import Formats
 from lostwax.backends.plan.cover import Forced
 from lostwax.backends.plan.sizes import Sizes
-from lostwax.backends.runtime.derive import derive
 from lostwax.backends.runtime.load import Runtime, load
+from lostwax.backends.runtime.step_rows import StepRows
 from lostwax.backends.runtime.tensors import tensor_of
 from lostwax.frontend.capture import Captured, capture
 from lostwax.frontend.checkpoint import open_checkpoint
@@ -98,6 +98,7 @@ def _launches(program: Program) -> Iterator[Launch]:
     yield from program.prepare
     for call in program.calls:
         yield from program.blocks[call.block]
+    yield from program.finish
 
 
 def run(runtime: Runtime, tokens: list[int]) -> Outcome:
@@ -109,7 +110,7 @@ def run(runtime: Runtime, tokens: list[int]) -> Outcome:
     arena, count = runtime.memory.arena, len(tokens)
     selections: list[torch.Tensor] = []
     logits: torch.Tensor | None = None
-    inputs = derive(plan, runtime.state, runtime.limits.page_tokens)
+    inputs = StepRows(plan, runtime.state, runtime.limits.page_tokens).inputs
     with torch.inference_mode():
         for bound in segments:
             bound.step.fill(inputs)

@@ -208,12 +208,19 @@ def portable(case: Case, t: Tensors) -> Callable[[], None]:
     requests = torch.arange(case.dims["reqs"], device=t["q_pe"].device)
     query = (t["q_nope"], t["q_pe"], t["kv_b"], None, t["cache_in"])
     tail = (requests, t["page_table"], t["op.out"])
+    layout = "f32" if t["cache_in"].dtype == torch.float32 else "bf16"
     if case.op == "attend_all":
         return lambda: attention.attend_dense_absorbed(
-            *query, t["positions"], *tail, scale=SCALE, limit=case.dims["top"], row_tile=16
+            *query,
+            t["positions"],
+            *tail,
+            scale=SCALE,
+            limit=case.dims["top"],
+            row_tile=16,
+            layout=layout,
         )
     return lambda: attention.attend_absorbed(
-        *query, t["selection"], *tail, scale=SCALE, row_tile=16
+        *query, t["selection"], *tail, scale=SCALE, row_tile=16, layout=layout
     )
 
 
