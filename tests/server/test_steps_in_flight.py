@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from fake_runtime import FakeLimits, FakeRuntime, generate
 from late_runtime import LateRuntime, LateTicket, Owner
 
+from lostwax.backends.runtime.ticket import Started, StepTicket
+from lostwax.ir.contract.step import StepResult
 from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.loop import MAX_DEPTH, EngineCore, TooDeep
@@ -160,3 +163,55 @@ def test_a_refused_step_fails_its_requests_and_leaves_those_in_flight() -> None:
     deep.finish()
     assert deep.ids("good") == generate([3, 1], 5)
     assert len(deep.said) == 1
+
+
+class _Marked:
+    """A step that is done once somebody waits for it."""
+
+    passed = False
+
+    def wait(self) -> None:
+        """It is done now."""
+        self.passed = True
+
+
+class _Ticketed(FakeRuntime):
+    """Gives the product's own tickets; the second step's result cannot be read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: StepTicket | None = None
+        self._count = 0
+
+    def submit(self, plan: StepPlan) -> StepTicket:
+        self._count += 1
+        number = self._count
+
+        def start() -> Started:
+            found = self.sequences.play(plan, self.run)
+
+            def read() -> StepResult:
+                if number == 2:
+                    raise RuntimeError("planted")
+                return found
+
+            return Started(_Marked(), read)
+
+        self._last = StepTicket(self._last, start)
+        return self._last
+
+
+def test_the_steps_behind_a_failed_one_are_heard_before_the_next_request() -> None:
+    core = EngineCore(_Ticketed(), log=FailureLog(lambda _: None), depth=2)
+    first = Submit(request="first", prompt=[1, 2, 3], max_tokens=12, ignore_eos=True)
+    core.handle(first)
+    events: list[Output | Failed] = []
+    while core.has_work:
+        events += core.step()
+    assert isinstance(events[-1], Failed)
+    core.handle(msgspec.structs.replace(first, request="second", max_tokens=3))
+    while core.has_work:
+        events += core.step()
+    end = events[-1]
+    assert isinstance(end, Output), end
+    assert (end.request, end.finish) == ("second", "length")
