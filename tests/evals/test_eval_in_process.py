@@ -87,8 +87,10 @@ def test_a_request_over_its_time_is_a_failed_sample(
     small_tokenizer().save(str(checkpoint / "tokenizer.json"))
     path = write(tmp_path / "w.jsonl", *words("aa", "bb"))
     where = ("--artifact", small_artifact.artifact, "--checkpoint", checkpoint)
+    # so many tokens that no machine has them within the time
+    long = ("--max-tokens", 400)
     how = ("--threads", 1, "--timeout", 0.001, "--out", tmp_path / "out")
-    status, out, err = lostwax(capsys, "eval", path, *where, *how)
+    status, out, err = lostwax(capsys, "eval", path, *where, *how, *long)
     assert status == 1
     assert "2 failed, first aa/0: no answer within 0.001 s" in out
     assert "Traceback" not in err
