@@ -52,10 +52,11 @@ class Rows:
 def derive(rows: Rows, state: StateTable, page_tokens: int) -> dict[str, Any]:
     """The body's inputs. A row without a token, or at or behind its sequence's limit, gets what
     padding has."""
-    owners = rows.owners
-    seqs = rows.seqs[owners]
-    positions = np.arange(len(seqs), dtype=np.int32) + (rows.starts - rows.q_starts[:-1])[owners]
-    tokens = rows.tokens
+    tokens, seqs, positions = rows.tokens, rows.seqs, rows.starts
+    if len(tokens) != len(seqs):
+        owners = rows.owners
+        seqs = seqs[owners]
+        positions = np.arange(len(seqs), dtype=np.int32) + (positions - rows.q_starts[:-1])[owners]
     is_real = (tokens != NO_TOKEN) & (positions < state.fields["limit"][seqs])
     if is_real.all():
         kv_lens = rows.starts + rows.q_starts[1:] - rows.q_starts[:-1]

@@ -121,7 +121,10 @@ def _planned(plan: StepPlan, state: StateTable) -> Rows:
         tokens = np.array(plan.tokens, np.int32)
     else:
         following = state.fields["tokens"][seqs]
-        tokens = following[np.arange(following.shape[1]) < counts[:, None]]
+        most = following.shape[1]
+        tokens = following[:, 0]
+        if most > 1:
+            tokens = following[np.arange(most) < counts[:, None]]
     none = np.empty(0, np.int32)
     return Rows(seqs, state.fields["length"][seqs], q_starts, tokens, none)
 
