@@ -56,6 +56,9 @@ FAULTS: dict[str, tuple[str, str]] = {
         "page = tl.load(pages + number, mask=is_real",
         "page = tl.load(pages + number + 1, mask=is_real",
     ),
+}
+
+RESULT_FAULTS: dict[str, tuple[str, str]] = {
     "log-probabilities lie over the ids": (
         "_copy(logprobs, place + height + first",
         "_copy(logprobs, place + first",
@@ -66,6 +69,7 @@ FAULTS: dict[str, tuple[str, str]] = {
         "_copy(top_logprobs, top",
     ),
 }
+"""Of results that only a head with scores gives."""
 
 
 def write_mutants(folder: Path, old: str = "", new: str = "") -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from step_faults import FAULTS, write_mutants
+from step_faults import FAULTS, RESULT_FAULTS, write_mutants
 
 pytest.importorskip("triton", reason="the extra `aot` is not installed")
 
@@ -32,9 +32,9 @@ def test_a_boot_runs_every_kernel_of_the_step() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", FAULTS | RESULT_FAULTS)
 def test_a_fault_in_the_steps_kernels_is_named_at_boot(fault: str, tmp_path: Path) -> None:
-    write_mutants(tmp_path, *FAULTS[fault])
+    write_mutants(tmp_path, *(FAULTS | RESULT_FAULTS)[fault])
     done = prove(tmp_path)
     assert done.returncode == 1, done.stderr + done.stdout
     assert done.stdout.startswith("the step's kernels are wrong on this device: "), done.stderr
