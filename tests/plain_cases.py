@@ -8,6 +8,7 @@ from math import prod
 
 import numpy as np
 
+from lostwax.backends.gpu_kernels.lowerings.add import ADD
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
 from lostwax.backends.gpu_kernels.lowerings.cache import APPEND
 from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS, ROUTE
@@ -19,6 +20,7 @@ from lostwax.backends.gpu_kernels.lowerings.norms import (
     RMS_NORM,
 )
 from lostwax.backends.gpu_kernels.lowerings.rope import ROPE
+from lostwax.backends.gpu_kernels.lowerings.rows import EMBED, GATHER_ROWS
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.proof.plain_match import Value
 from lostwax.ir.contract.program import Bucket, Const
@@ -111,7 +113,7 @@ def rope() -> Case:
     case = Case(ROPE, ROWS, REAL, attributes, of_rows=("x",), outputs=("op.out",))
     case.give("x", normal(ROWS, 2, 16), "bf16")
     table = normal(2, ROWS, 8)
-    table[:, REAL:] = np.nan  # made by a host function from positions of padding
+    table[:, REAL:] = np.nan  # no kernel wrote these
     case.give("table", table, "f32")
     case.values["op.out"] = Value((ROWS, 2, 16), "bf16")
     return case
@@ -122,6 +124,24 @@ def silu_mul() -> Case:
     case = Case(SILU_MUL, ROWS, REAL, of_rows=("gate", "up"), outputs=("op.out",))
     case.give("gate", normal(ROWS, 70), "bf16")
     case.give("up", normal(70, ROWS).T, "bf16")
+    case.values["op.out"] = Value((ROWS, 70), "bf16")
+    return case
+
+
+def add() -> Case:
+    """A sum of unlike rows."""
+    case = Case(ADD, ROWS, REAL, of_rows=("a", "b"), outputs=("op.out",))
+    case.give("a", normal(ROWS, 70), "f32")
+    case.give("b", normal(70, ROWS).T, "bf16")
+    case.values["op.out"] = Value((ROWS, 70), "bf16")
+    return case
+
+
+def chosen_rows(lowering: Lowering, table: str, rows: str) -> Case:
+    """Rows of a table, one of them of none; behind the real ones another would show."""
+    case = Case(lowering, ROWS, REAL, of_rows=(rows,), outputs=("op.out",))
+    case.give(table, normal(8, 70), "bf16")
+    case.give(rows, np.array([5, -1, 0, 7, 2]), "i32")
     case.values["op.out"] = Value((ROWS, 70), "bf16")
     return case
 
@@ -197,6 +217,9 @@ def cases() -> dict[str, Case]:
         "layer_norm": norm(LAYER_NORM, "weight", "bias"),
         "rope": rope(),
         "silu_mul": silu_mul(),
+        "add": add(),
+        "embed": chosen_rows(EMBED, "table", "tokens"),
+        "gather_rows": chosen_rows(GATHER_ROWS, "x", "rows"),
         "append": append(),
         "route": route(),
         "experts": experts(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lostwax.backends.gpu_kernels.lowerings.add import ADD
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
 from lostwax.backends.gpu_kernels.lowerings.cache import APPEND
 from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS, ROUTE
@@ -13,6 +14,7 @@ from lostwax.backends.gpu_kernels.lowerings.norms import (
     RMS_NORM,
 )
 from lostwax.backends.gpu_kernels.lowerings.rope import ROPE
+from lostwax.backends.gpu_kernels.lowerings.rows import EMBED, GATHER_ROWS
 from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, NUCLEUS, PICK
 from lostwax.backends.gpu_kernels.lowerings.whole_row import SAMPLE_ROW
 from lostwax.backends.lowering import Lowering
@@ -23,6 +25,9 @@ GPU: tuple[Lowering, ...] = (
     RMS_NORM,
     LAYER_NORM,
     ROPE,
+    EMBED,
+    GATHER_ROWS,
+    ADD,
     LINEAR,
     SILU_MUL,
     ROUTE,

@@ -11,9 +11,11 @@ import torch
 from lostwax.backends.cuda.target import CUDA_SM90A
 from lostwax.backends.gpu_kernels.interpreter import bind_interpreted, bind_on_cpu
 from lostwax.backends.lowering import Lowering
+from lostwax.backends.plan.step_launch import step_launch
 from lostwax.backends.proof.plain_match import WORKSPACE, PlainMatch, Value
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.program import Bucket, Const, HostCall, View
+from lostwax.ir.contract.program import Bucket, Const, HostCall, Launch, View
+from lostwax.ir.contract.step_kernel import StepKernel
 
 DTYPES = {
     "f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16,
@@ -56,6 +58,18 @@ def resolve(view: View, buffers: Mapping[str, torch.Tensor]) -> torch.Tensor:
     return torch.as_strided(usable, view.shape, view.strides)
 
 
+def _prepare(
+    match: PlainMatch, lowering: Lowering, knobs: Mapping[str, int], data: Mapping[str, np.ndarray]
+) -> list[Launch]:
+    """The kernels that the lowering wants run before, but for those whose outputs are given."""
+    return [
+        step_launch(op, match.step_input, views, match.build, match.target)
+        for op in lowering.prepare(match, lowering.default_knobs() | dict(knobs))
+        if isinstance(op, StepKernel) and not any(name in data for name, _, _ in op.outputs)
+        for views in [{name: match.view(name) for name, _, _ in op.outputs}]
+    ]
+
+
 def run(
     lowering: Lowering,
     bucket: Bucket,
@@ -72,7 +86,7 @@ def run(
     """
     sources = Sources()
     match = PlainMatch(CUDA_SM90A, bucket, values, attributes, sources, Path())
-    launches = match.emit(lowering, knobs)
+    launches = (*_prepare(match, lowering, knobs or {}, data), *match.emit(lowering, knobs))
     buffers: dict[str, torch.Tensor] = {}
     for name, value in values.items():
         kind = DTYPES[value.dtype]
