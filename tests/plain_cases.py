@@ -12,6 +12,7 @@ from lostwax.backends.gpu_kernels.lowerings.add import ADD
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
 from lostwax.backends.gpu_kernels.lowerings.cache import APPEND
 from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS, ROUTE
+from lostwax.backends.gpu_kernels.lowerings.index_logits import INDEX_LOGITS
 from lostwax.backends.gpu_kernels.lowerings.linear import LINEAR, SILU_MUL
 from lostwax.backends.gpu_kernels.lowerings.norms import (
     ADD_RMS_NORM,
@@ -205,6 +206,22 @@ def attend(dense: bool, splits: int) -> Case:
     return case
 
 
+def index_logits() -> Case:
+    """One row a request over two pages each."""
+    case = Case(INDEX_LOGITS, ROWS, REAL, {("op", "scale"): 0.3}, outputs=("op.out",))
+    case.of_rows = ("q", "weights", "positions", "page_table")
+    case.give("q", normal(ROWS, 3, 20), "f32")
+    case.give("weights", normal(ROWS, 3), "f32")
+    cache = normal(1 + 2 * ROWS, 16, 20)
+    case.give("cache_in", cache, "f32")
+    case.values["cache_in"] = Value(cache.shape, "f32", parts=(20,))
+    case.give("positions", np.array([31, 16, 3, 20, 30]), "i32")
+    case.give("q_starts", np.arange(ROWS + 1), "i32")
+    case.give("page_table", 1 + np.arange(2 * ROWS).reshape(ROWS, 2), "i32")
+    case.values["op.out"] = Value((ROWS, 32), "f32")
+    return case
+
+
 def cases() -> dict[str, Case]:
     """Every kernel that counts rows."""
     return {
@@ -223,6 +240,7 @@ def cases() -> dict[str, Case]:
         "append": append(),
         "route": route(),
         "experts": experts(),
+        "index_logits": index_logits(),
         "attend of one split": attend(dense=False, splits=1),
         "attend of two splits": attend(dense=False, splits=2),
         "attend_all of two splits": attend(dense=True, splits=2),

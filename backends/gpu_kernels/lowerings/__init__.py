@@ -6,6 +6,7 @@ from lostwax.backends.gpu_kernels.lowerings.add import ADD
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
 from lostwax.backends.gpu_kernels.lowerings.cache import APPEND
 from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS, ROUTE
+from lostwax.backends.gpu_kernels.lowerings.index_logits import INDEX_LOGITS
 from lostwax.backends.gpu_kernels.lowerings.linear import LINEAR, SILU_MUL
 from lostwax.backends.gpu_kernels.lowerings.norms import (
     ADD_RMS_NORM,
@@ -33,6 +34,7 @@ GPU: tuple[Lowering, ...] = (
     ROUTE,
     EXPERTS,
     APPEND,
+    INDEX_LOGITS,
     ATTEND,
     ATTEND_ALL,
     NUCLEUS,
