@@ -5,6 +5,8 @@ from __future__ import annotations
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
 from lostwax.backends.gpu_kernels.lowerings.cache import APPEND
 from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS, ROUTE
+from lostwax.backends.gpu_kernels.lowerings.fp8_linear import FP8_LINEAR
+from lostwax.backends.gpu_kernels.lowerings.grouped_experts import FP8_EXPERTS
 from lostwax.backends.gpu_kernels.lowerings.linear import LINEAR, SILU_MUL
 from lostwax.backends.gpu_kernels.lowerings.norms import (
     ADD_RMS_NORM,
@@ -24,9 +26,11 @@ GPU: tuple[Lowering, ...] = (
     LAYER_NORM,
     ROPE,
     LINEAR,
+    FP8_LINEAR,
     SILU_MUL,
     ROUTE,
     EXPERTS,
+    FP8_EXPERTS,
     APPEND,
     ATTEND,
     ATTEND_ALL,
