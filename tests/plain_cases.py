@@ -12,6 +12,8 @@ from lostwax.backends.gpu_kernels.lowerings.add import ADD
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
 from lostwax.backends.gpu_kernels.lowerings.cache import APPEND
 from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS, ROUTE
+from lostwax.backends.gpu_kernels.lowerings.fp8_linear import FP8_LINEAR
+from lostwax.backends.gpu_kernels.lowerings.grouped_experts import FP8_EXPERTS
 from lostwax.backends.gpu_kernels.lowerings.index_logits import INDEX_LOGITS
 from lostwax.backends.gpu_kernels.lowerings.linear import LINEAR, SILU_MUL
 from lostwax.backends.gpu_kernels.lowerings.norms import (
@@ -91,10 +93,12 @@ def add_norm(lowering: Lowering) -> Case:
     return case
 
 
-def linear(splits: int, scaled: bool) -> Case:
+def linear(
+    splits: int, scaled: bool, lowering: Lowering = LINEAR, width: int = 300, **knobs: int
+) -> Case:
     """70 outputs of 3 blocks of fp8 weights, over three tiles of rows."""
-    rows, width = TILED_ROWS, 300
-    case = Case(LINEAR, rows, TILED_REAL, knobs={"splits": splits}, outputs=("op.out",))
+    rows, knobs = TILED_ROWS, knobs | {"splits": splits}
+    case = Case(lowering, rows, TILED_REAL, knobs=knobs, outputs=("op.out",))
     case.give("weight", normal(70, width), "f8E4M3FN", FP8_BLOCKS)
     case.give("weight:scale", np.abs(normal(1, 3)), "f32")
     case.of_rows = ("x", "x:scale") if scaled else ("x",)
@@ -183,6 +187,28 @@ def experts() -> Case:
     return case
 
 
+def grouped_experts(scaled: bool, **knobs: int) -> Case:
+    """Two of three experts of 144 rows of 160, one without pairs; no pair of the last has one."""
+    rows, dim, inter = TILED_ROWS, 160, 144
+    attributes: Attributes = {("op", "hidden_fmt"): "ue8m0"} if scaled else {}
+    case = Case(FP8_EXPERTS, rows, TILED_REAL, attributes, knobs, outputs=("op.out",))
+    case.of_rows = ("x", "x:scale", "ids", "weights") if scaled else ("x", "ids", "weights")
+    case.give("x", normal(rows, dim), "f8E4M3FN" if scaled else "bf16",
+              FP8_ROW_BLOCKS if scaled else None)  # fmt: skip
+    if scaled:
+        case.give("x:scale", np.abs(normal(rows, 2)), "f32")
+    chosen = np.random.default_rng(3).permuted(np.tile([0, 2, -1], (rows, 1)), axis=1)[:, :2]
+    case.give("ids", chosen, "i32")
+    case.give("weights", np.abs(normal(rows, 2)), "f32")
+    for name, shape in {
+        "gate": (3, inter, dim), "up": (3, inter, dim), "down": (3, dim, inter),
+    }.items():  # fmt: skip
+        case.give(name, normal(*shape) + len(name), "f8E4M3FN", FP8_BLOCKS)
+        case.give(f"{name}:scale", 0.05 * np.abs(normal(3, 2, 2)), "f32")
+    case.values["op.out"] = Value((rows, dim), "f32")
+    return case
+
+
 def attend(dense: bool, splits: int) -> Case:
     """One row a request over two pages each."""
     lowering = ATTEND_ALL if dense else ATTEND
@@ -241,6 +267,12 @@ def cases() -> dict[str, Case]:
         "route": route(),
         "experts": experts(),
         "index_logits": index_logits(),
+        "fp8 linear of one split": linear(1, False, FP8_LINEAR, 304, block_rows=16),
+        "fp8 linear of two splits": linear(2, False, FP8_LINEAR, 304, block_rows=16),
+        "fp8 linear of scaled rows": linear(3, True, FP8_LINEAR, 304, block_rows=16),
+        "fp8 linear by rows": linear(2, True, FP8_LINEAR, 304, block_rows=64, side=2),
+        "fp8 experts": grouped_experts(False, block_rows=16),
+        "fp8 experts of scaled rows": grouped_experts(True, block_rows=64),
         "attend of one split": attend(dense=False, splits=1),
         "attend of two splits": attend(dense=False, splits=2),
         "attend_all of two splits": attend(dense=True, splits=2),

@@ -7,7 +7,8 @@ TRITON_INTERPRET=1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 import torch
@@ -17,11 +18,12 @@ from lostwax.backends.runtime.host_call import bind_host_call
 from lostwax.backends.runtime.host_driver import HostDriver
 from lostwax.backends.runtime.named_code import named_code
 from lostwax.ir.contract.kernel import KernelSource
-from lostwax.ir.contract.parameter import Blob, Pointer, Scalar, TensorMap
+from lostwax.ir.contract.parameter import Blob, Parameter, Pointer, Scalar, TensorMap
 from lostwax.ir.contract.program import HostCall, KernelLaunch, Launch
 
-EXACT_DOTS: Mapping[str, int] = {"WIDE_DOT": 1}
-"""Constants that interpreting replaces: Triton's interpreter takes bf16 dots wrongly, f32 right."""
+EXACT: Mapping[str, int] = {"WIDE_DOT": 1, "ROUND_FIRST": 1}
+"""Constants that interpreting replaces: Triton's interpreter takes bf16 dots and conversions to fp8
+wrongly, f32 right."""
 
 _KERNELS = "lostwax.backends.portable.kernels."
 CONVERTING: Mapping[str, str] = {
@@ -75,20 +77,41 @@ def bind_interpreted(
         raise RuntimeError(
             "this process compiles Triton kernels; start it with TRITON_INTERPRET=1 to interpret"
         )
-    if any(isinstance(p, Blob | TensorMap) for p in launch.params):
-        raise NotInterpretable(f"{source.symbol} takes structs or maps: only its device can run it")
-    arguments = [
-        _readable(resolve(p.view)) if isinstance(p, Pointer) else p.value
-        for p in launch.params
-        if isinstance(p, Pointer | Scalar)
-    ]
-    exact = {name: value for name, value in EXACT_DOTS.items() if name in source.constants}
+    if any(isinstance(p, Blob) for p in launch.params):
+        raise NotInterpretable(f"{source.symbol} takes structs: only its device can run it")
+    arguments = _arguments(launch.params, resolve)
+    exact = {name: value for name, value in EXACT.items() if name in source.constants}
     constants = source.constants | exact
 
     def run() -> None:
         kernel[launch.grid](*arguments, **constants)
 
     return run
+
+
+def _arguments(
+    params: Sequence[Parameter], resolve: Resolve
+) -> list[Any]:  # tensors, numbers, and Triton's descriptors, which are untyped
+    """What the interpreter is given: a descriptor for each map and its extents and strides."""
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    found: list[Any] = []
+    left = iter(params)
+    for param in left:
+        match param:
+            case Pointer():
+                found.append(_readable(resolve(param.view)))
+            case Scalar():
+                found.append(param.value)
+            case TensorMap():
+                tensor, box = _readable(resolve(param.view)), list(param.box)
+                for _ in (*tensor.shape, *tensor.stride()):
+                    next(left)
+                shape, strides = list(tensor.shape), list(tensor.stride())
+                found.append(TensorDescriptor(tensor, shape, strides, box))
+            case _:
+                pass
+    return found
 
 
 def _readable(tensor: torch.Tensor) -> torch.Tensor:

@@ -11,9 +11,14 @@ from typing import Any, Literal
 
 from lostwax.backends.kernel_compiler import KernelCompileError
 from lostwax.ir.contract.kernel import KernelSource
+from lostwax.ir.contract.parameter import Swizzle
 
 TRITON_SCRATCH_POINTERS = 2
 """Triton's kernels take two pointers after their own parameters: global and profile scratch."""
+
+TILE_SWIZZLE: Swizzle = "128B"
+"""How the tiles of every tensor map lie in shared memory: Triton's way for rows of 128 bytes."""
+_TILE_SWIZZLE_CODE = 3  # CU_TENSOR_MAP_SWIZZLE_128B
 
 
 class TritonCompiler:
@@ -69,7 +74,20 @@ class TritonCompiler:
                 f"{source.symbol} wants scratch memory of Triton's, which launches do not provide:"
                 " write the kernel without tensor descriptors made on the device"
             )
+        _require_tiles(source, metadata)
         return compiled.asm["cubin" if self._vendor == "cuda" else "hsaco"], metadata.shared
+
+
+def _require_tiles(source: KernelSource, metadata: Any) -> None:  # Triton's metadata are untyped
+    """Raise KernelCompileError where tiles are not read as their launches encode tensor maps."""
+    asked = [t.partition("[")[2].rstrip(">") for t in source.signature.values() if "<" in t]
+    maps = list(getattr(metadata, "tensordesc_meta", None) or ())
+    found = [str(list(m["block_size"])).removeprefix("[") for m in maps]
+    if asked != found or any(m["swizzle"] != _TILE_SWIZZLE_CODE for m in maps):
+        raise KernelCompileError(
+            f"{source.symbol} asks for tiles {asked}, Triton reads {maps}: give tiles whose rows"
+            f" take 128 bytes, which lie with swizzle {TILE_SWIZZLE}"
+        )
 
 
 def _split_signature(

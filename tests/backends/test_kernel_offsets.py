@@ -13,7 +13,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "backends" / "gpu_kernels"
 SOURCES = sorted(p for p in FOLDER.glob("*.py") if "@triton.jit" in p.read_text())
-ACCESSES = ("load", "store", "atomic_add")
+ACCESSES = ("tl.load", "tl.store", "tl.atomic_add")
 
 
 class Offsets(ast.NodeVisitor):
@@ -88,8 +88,9 @@ class Offsets(ast.NodeVisitor):
                     self.bounded.add(name)
 
     def visit_Call(self, node: ast.Call) -> None:
+        """Accesses by address: a tile's (`weight.load([row, column])`) are by its place."""
         self.generic_visit(node)
-        if isinstance(node.func, ast.Attribute) and node.func.attr in ACCESSES:
+        if isinstance(node.func, ast.Attribute) and ast.unparse(node.func) in ACCESSES:
             for product in self.risky(node.args[0]):
                 self.found.append(f"line {product.lineno}: {ast.unparse(product)}")
 

@@ -6,6 +6,8 @@ from lostwax.backends.gpu_kernels.lowerings.add import ADD
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
 from lostwax.backends.gpu_kernels.lowerings.cache import APPEND
 from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS, ROUTE
+from lostwax.backends.gpu_kernels.lowerings.fp8_linear import FP8_LINEAR
+from lostwax.backends.gpu_kernels.lowerings.grouped_experts import FP8_EXPERTS
 from lostwax.backends.gpu_kernels.lowerings.index_logits import INDEX_LOGITS
 from lostwax.backends.gpu_kernels.lowerings.linear import LINEAR, SILU_MUL
 from lostwax.backends.gpu_kernels.lowerings.norms import (
@@ -30,9 +32,11 @@ GPU: tuple[Lowering, ...] = (
     GATHER_ROWS,
     ADD,
     LINEAR,
+    FP8_LINEAR,
     SILU_MUL,
     ROUTE,
     EXPERTS,
+    FP8_EXPERTS,
     APPEND,
     INDEX_LOGITS,
     ATTEND,

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from math import prod
 
+from lostwax.backends.gpu_kernels.triton_compiler import TILE_SWIZZLE
 from lostwax.backends.lowering import Match
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.parameter import Null, Pointer, Scalar
+from lostwax.ir.contract.parameter import Null, Parameter, Pointer, Scalar, TensorMap
 from lostwax.ir.contract.program import KernelLaunch, View
 from lostwax.ir.contract.target import Target
 from lostwax.ir.contract.view import Space
 
-Argument = View | Scalar
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """A matrix that a kernel reads in tiles of `box` elements through a tensor map."""
+
+    view: View
+    box: tuple[int, int]
+
+
+Argument = View | Scalar | Tiles
 
 _TRITON_TYPES = {
     "f32": "fp32", "bf16": "bf16", "f16": "fp16", "f64": "fp64", "i32": "i32", "i64": "i64",
@@ -55,6 +66,8 @@ def _triton_type(argument: Argument, *, is_stride: bool) -> str:
     Of the numbers only strides of what is read along a row get it: a hint on a size would compile
     one kernel for 8 requests and another for 16.
     """
+    if isinstance(argument, Tiles):
+        return f"tensordesc<{_TRITON_TYPES[argument.view.dtype]}{list(argument.box)}>"
     if isinstance(argument, View):
         return f"*{_TRITON_TYPES[argument.dtype]}" + (":16" if is_aligned(argument) else "")
     if argument.kind == "f32":
@@ -118,7 +131,7 @@ def kernel_launch(
         num_stages=num_stages,
     )
     compiled = build(source)
-    own = tuple(Pointer(a) if isinstance(a, View) else a for a in arguments.values())
+    own = tuple(p for a in arguments.values() for p in _parameters(a))
     return KernelLaunch(
         binary=compiled.binary,
         symbol=compiled.symbol,
@@ -128,6 +141,18 @@ def kernel_launch(
         shared_bytes=compiled.shared_bytes,
         op=op,
     )
+
+
+def _parameters(argument: Argument) -> tuple[Parameter, ...]:
+    """What a kernel takes for an argument: for tiles the map, then extents and strides."""
+    if isinstance(argument, Scalar):
+        return (argument,)
+    if isinstance(argument, View):
+        return (Pointer(argument),)
+    view, box = argument.view, argument.box
+    tiles = TensorMap(view=view, box=box, swizzle=TILE_SWIZZLE, l2_promotion="128B")
+    strides = tuple(Scalar("i64", stride) for stride in view.strides)
+    return (tiles, *map(i32, view.shape), *strides)
 
 
 class Carver:

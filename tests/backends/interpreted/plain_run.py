@@ -23,6 +23,8 @@ DTYPES = {
 }  # fmt: skip
 POISON = 1e30
 UNWRITTEN = -7
+ZEROED = ""
+"""What views of the zeroed workspace call it."""
 
 
 class Sources:
@@ -98,6 +100,7 @@ def run(
     count = bucket.most_rows if real is None else real
     buffers["num_rows"] = torch.tensor([count], dtype=torch.int32).view(torch.uint8)
     buffers[WORKSPACE] = torch.full((match.workspace_bytes // 4,), POISON).view(torch.uint8)
+    buffers[ZEROED] = torch.zeros(match.zeroed_bytes, dtype=torch.uint8)
     for launch in launches:
         if isinstance(launch, HostCall):
             bind_on_cpu(
@@ -105,8 +108,11 @@ def run(
             )()
             continue
         bind_interpreted(sources.by_binary[launch.binary], launch, lambda v: resolve(v, buffers))()
+    assert not buffers[ZEROED].any(), "the zeroed workspace was not left zero"
     found = {n: resolve(match.view(n), buffers).double().numpy() for n in values}
-    return found | {WORKSPACE: buffers[WORKSPACE].view(torch.float32).double().numpy()}
+    left = buffers[WORKSPACE].view(torch.float32).double()
+    left[buffers[WORKSPACE].view(torch.int32) == -1] = POISON  # no NaN, but no pair or expert
+    return found | {WORKSPACE: left.numpy()}
 
 
 def rounded(x: np.ndarray, dtype: str) -> np.ndarray:

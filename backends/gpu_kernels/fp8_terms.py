@@ -1,0 +1,76 @@
+"""Triton kernels that write activations as fp8 with a scale a row and block. Know no target.
+
+Two terms hold what one cannot: v / s = high + low, both fp8. With s a power of two, that is every
+bf16 number down to 2^-10 of its block's largest exactly, and 2^-18 of that largest below; products
+of both with fp8 weights need no conversion of the weight.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def block_scale(amax, TERMS: tl.constexpr, POWER_OF_TWO: tl.constexpr):
+    """The scale of a block whose largest magnitude is `amax`, f32, as `quant.quantise` has it.
+
+    Of two terms the power of two, and no least magnitude but what keeps it normal.
+    """
+    least = 1e-4 if TERMS == 1 else 1e-30
+    scale = tl.maximum(amax, least) / 448.0
+    if POWER_OF_TWO or TERMS == 2:
+        bits = (scale.to(tl.int32, bitcast=True) + 0x7FFFFF) & 0x7F800000
+        scale = bits.to(tl.float32, bitcast=True)
+    return scale
+
+
+@triton.jit
+def to_fp8(value, kind: tl.constexpr, ROUND_FIRST: tl.constexpr):
+    """The nearest e4m3 number, ties to even; ROUND_FIRST rounds in f32, where the interpreter's
+    conversion loses carries into the exponent and cuts subnormals."""
+    if ROUND_FIRST:
+        bits = value.to(tl.int32, bitcast=True)
+        bits = (bits + 0x7FFFF + ((bits >> 20) & 1)) & ~0xFFFFF
+        normal = bits.to(tl.float32, bitcast=True)
+        below = (value + 1.5 * 2**14) - 1.5 * 2**14  # multiples of 2^-9
+        value = tl.where(tl.abs(value) < 2**-6, below, normal)
+    return value.to(kind)
+
+
+@triton.jit
+def quantise_rows(
+    x,  # [T, WIDTH]
+    terms,  # [TERMS, T, WIDTH] fp8
+    scale,  # f32, a row and block
+    real_rows,  # [1] i32: rows behind it are left alone
+    num_rows,
+    width,
+    x_stride,
+    scale_row,
+    scale_block,
+    BLOCK_SCALE: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    TERMS: tl.constexpr,
+    POWER_OF_TWO: tl.constexpr,
+    ROUND_FIRST: tl.constexpr,
+):
+    """BLOCKS blocks of one row."""
+    row = tl.program_id(0)
+    if row >= tl.load(real_rows):
+        return
+    block = tl.program_id(1) * BLOCKS + tl.arange(0, BLOCKS)
+    column = block[:, None] * BLOCK_SCALE + tl.arange(0, BLOCK_SCALE)[None, :]
+    inside = column < width
+    source = x + row.to(tl.int64) * x_stride + column
+    value = tl.load(source, mask=inside, other=0.0).to(tl.float32)
+    factor = block_scale(tl.max(tl.abs(value), axis=1), TERMS, POWER_OF_TWO)
+    there = scale + row.to(tl.int64) * scale_row + block.to(tl.int64) * scale_block
+    tl.store(there, factor, mask=block * BLOCK_SCALE < width)
+    value = tl.div_rn(value, factor[:, None] + tl.zeros_like(value))
+    high = to_fp8(value, terms.dtype.element_ty, ROUND_FIRST)
+    target = terms + row.to(tl.int64) * width + column
+    tl.store(target, high, mask=inside)
+    if TERMS == 2:
+        low = to_fp8(value - high.to(tl.float32), terms.dtype.element_ty, ROUND_FIRST)
+        tl.store(target + tl.cast(num_rows, tl.int64) * width, low, mask=inside)

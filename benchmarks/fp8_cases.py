@@ -1,0 +1,260 @@
+"""Cases of `fp8_products.py`: shapes of DeepSeek-V3.2, settings, inputs and fp64 references.
+
+Knows torch and plain data alone: the machine with the GPU may have no compiler and no IR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import torch
+
+BLOCK = 128
+LINEAR = {
+    "q_a+kv_a": (2112, 7168), "q_b": (24576, 1536), "o": (7168, 16384), "gate_up": (36864, 7168),
+    "down": (7168, 18432), "shared gate_up": (4096, 7168), "shared down": (7168, 2048),
+}  # fmt: skip
+"""N and K."""
+EXPERTS = (32, 2048, 7168, 8)
+"""Experts of one of eight ranks, their inner width, the model's, and choices a row."""
+UNITS = 132
+SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
+Knobs = dict[str, int]
+Tensors = dict[str, torch.Tensor]
+Described = tuple[tuple[int, ...], str, str]
+"""Shape, dtype, and how the values are scaled: "" not, "square", "row"."""
+
+
+class ProductCase(msgspec.Struct, frozen=True, kw_only=True):
+    """One lowering at one size: `rows` of the bucket, `real` of them with numbers.
+
+    `form` says how activations come: bf16, or fp8 with a scale a row and block. `choice` is how
+    rows choose experts.
+    """
+
+    op: str
+    label: str
+    shape: tuple[int, ...]
+    rows: int
+    real: int
+    form: str
+    settings: tuple[Knobs, ...] = ({},)
+    timed: bool = True
+    choice: str = "even"
+
+    @property
+    def name(self) -> str:
+        """Readable and unique."""
+        behind = "" if self.real == self.rows else f" real {self.real}"
+        chosen = "" if self.choice == "even" else f" {self.choice}"
+        return f"{self.label} M={self.rows} {self.form}{behind}{chosen}"
+
+    def num_bytes(self, own: Tensors) -> float:
+        """What must move: weights that are used once, activations in and out."""
+        act = 2 if self.form == "bf16" else 1
+        if self.op == "linear":
+            n, k = self.shape
+            return n * k + self.rows * (act * k + 2 * n)
+        _, inter, dim, _ = self.shape
+        used = int(own["ids"].unique().numel())
+        return used * 3 * inter * dim + self.rows * (act + 4) * dim
+
+    @property
+    def flops(self) -> float:
+        """Useful operations."""
+        if self.op == "linear":
+            return 2.0 * self.rows * self.shape[0] * self.shape[1]
+        _, inter, dim, top_k = self.shape
+        return 6.0 * self.rows * top_k * inter * dim
+
+
+def values(case: ProductCase) -> dict[str, Described]:
+    """Every value of the region."""
+    rows, scaled = case.rows, case.form == "fp8"
+    k = case.shape[1] if case.op == "linear" else case.shape[2]
+    found: dict[str, Described] = {
+        "x": ((rows, k), "f8E4M3FN" if scaled else "bf16", "row" if scaled else "")
+    }
+    if scaled:
+        found["x:scale"] = ((rows, k // BLOCK), "f32", "")
+    if case.op == "linear":
+        n = case.shape[0]
+        found |= _weight("weight", n, k)
+        return found | {"op.out": ((rows, n), "bf16", "")}
+    experts, inter, dim, top_k = case.shape
+    found |= _weight("gate", experts, inter, dim) | _weight("up", experts, inter, dim)
+    found |= _weight("down", experts, dim, inter)
+    found |= {"ids": ((rows, top_k), "i32", ""), "weights": ((rows, top_k), "f32", "")}
+    return found | {"op.out": ((rows, dim), "f32", "")}
+
+
+def _weight(name: str, *shape: int) -> dict[str, Described]:
+    *outer, n, k = shape
+    scales = (*outer, -(-n // BLOCK), -(-k // BLOCK))
+    return {name: (shape, "f8E4M3FN", "square"), f"{name}:scale": (scales, "f32", "")}
+
+
+def draw(
+    name: str, shape: tuple[int, ...], dtype: str, case: ProductCase | None = None
+) -> torch.Tensor:
+    """Random numbers for a value, on the GPU; rows behind the real ones are NaN."""
+    if dtype == "f8E4M3FN":
+        drawn = torch.randint(0, 256, shape, dtype=torch.uint8, device="cuda") & 0xBF
+        made = drawn.view(torch.float8_e4m3fn)
+    elif dtype == "i32":
+        assert case is not None
+        return _choices(case)
+    elif name.endswith(":scale"):
+        made = torch.rand(shape, device="cuda") * 0.01 + 1e-3
+    elif name == "weights":
+        made = torch.rand(shape, device="cuda") + 0.1
+    else:
+        made = torch.randn(shape, device="cuda").to(torch.bfloat16 if dtype == "bf16" else None)
+    if case is not None and name in ("x", "x:scale", "weights"):
+        if dtype == "f8E4M3FN":
+            made.view(torch.uint8)[case.real :] = 0x7F
+        else:
+            made[case.real :] = torch.nan
+    return made
+
+
+def _choices(case: ProductCase) -> torch.Tensor:
+    experts, _, _, top_k = case.shape
+    order = torch.rand(case.rows, experts, device="cuda").argsort(1)[:, :top_k]
+    if case.choice == "one takes all":
+        order = torch.arange(top_k, device="cuda").expand(case.rows, top_k)
+    ids = order.int().contiguous()
+    if case.choice == "holes":
+        ids[torch.rand(case.rows, top_k, device="cuda") < 0.4] = -1
+    return ids
+
+
+def _wide(values: torch.Tensor, scale: torch.Tensor, rows: int) -> torch.Tensor:
+    """fp64 values of blocks of `rows` by 128."""
+    n, k = values.shape
+    spread = scale.double().repeat_interleave(rows, 0)[:n].repeat_interleave(BLOCK, 1)[:, :k]
+    return values.double() * spread
+
+
+def reference(case: ProductCase, given: Tensors) -> torch.Tensor:
+    """The real rows of the result in fp64."""
+    real, x = case.real, given["x"][: case.real]
+    wide = _wide(x, given["x:scale"][:real], 1) if case.form == "fp8" else x.double()
+    if case.op == "linear":
+        weight, scale = given["weight"], given["weight:scale"]
+        step = 32 * BLOCK
+        parts = [
+            wide @ _wide(weight[i : i + step], scale[i // BLOCK : (i + step) // BLOCK], BLOCK).T
+            for i in range(0, weight.shape[0], step)
+        ]
+        return torch.cat(parts, 1)
+    out = torch.zeros_like(wide)
+    for expert in range(case.shape[0]):
+        row, slot = torch.nonzero(given["ids"][:real] == expert, as_tuple=True)
+        if not row.numel():
+            continue
+        gate, up, down = (
+            _wide(given[n][expert], given[f"{n}:scale"][expert], BLOCK)
+            for n in ("gate", "up", "down")
+        )
+        hidden = torch.nn.functional.silu(wide[row] @ gate.T) * (wide[row] @ up.T)
+        if case.form == "fp8":
+            hidden = _rounded(hidden)
+        share = given["weights"][row, slot].double()
+        out.index_add_(0, row, share[:, None] * (hidden @ down.T))
+    return out
+
+
+def _rounded(hidden: torch.Tensor) -> torch.Tensor:
+    """As `quant.quantise` has it with scales in f32."""
+    blocks = hidden.float().view(hidden.shape[0], -1, BLOCK)
+    scale = blocks.abs().amax(-1, keepdim=True).clamp(min=1e-4) / 448.0
+    return ((blocks / scale).to(torch.float8_e4m3fn).double() * scale.double()).view_as(hidden)
+
+
+def cases() -> Iterator[ProductCase]:
+    """Edge contents first, for being right; then the timed ones, decode before prefill."""
+    for form in ("bf16", "fp8"):
+        for rows, real in ((4, 4), (64, 33), (128, 1), (256, 200)):
+            yield _linear("q_a+kv_a", rows, form, real=real, timed=False)
+            yield _experts(rows, form, real=real, timed=False)
+        for choice in ("one takes all", "holes"):
+            yield _experts(64, form, choice=choice, timed=False)
+            yield _experts(256, form, choice=choice, timed=False)
+    for rows in (1, 16, 64, 128):
+        for form in ("bf16", "fp8"):
+            yield _experts(rows, form)
+            for label in LINEAR:
+                yield _linear(label, rows, form)
+    for rows in (1024, 4096):
+        for form in ("bf16", "fp8"):
+            yield _experts(rows, form)
+            for label in ("q_b", "o", "gate_up"):
+                yield _linear(label, rows, form)
+
+
+def _linear(
+    label: str, rows: int, form: str, real: int | None = None, timed: bool = True
+) -> ProductCase:
+    shape = LINEAR[label]
+    settings = ({}, *_linear_settings(rows, form, *shape)) if timed else ({},)
+    return ProductCase(
+        op="linear", label=label, shape=shape, rows=rows, real=real or rows, form=form,
+        settings=settings, timed=timed,
+    )  # fmt: skip
+
+
+def _linear_settings(rows: int, form: str, n: int, k: int) -> Iterator[Knobs]:
+    """Tiles (rows, side, outputs, stages, warps) with splits that fill the units some times."""
+    if rows <= 16:
+        tiles = [(16, 1, 64, 4, 4), (16, 1, 64, 6, 4), (16, 1, 64, 8, 4), (16, 1, 128, 4, 4)]
+        tiles += [(16, 1, 128, 5, 8)]
+        waves = (1, 2, 3)
+    elif rows <= 64:
+        tiles = [(64, 1, 128, 4, 8), (64, 1, 128, 3, 8), (64, 1, 64, 4, 4), (64, 2, 64, 4, 4)]
+        tiles += [(64, 2, 128, 3, 4), (64, 2, 128, 4, 4), (32, 1, 128, 4, 8)]
+        waves = (1, 2)
+    elif rows <= 128:
+        tiles = [(128, 2, 64, 4, 8), (128, 2, 64, 4, 4), (128, 2, 128, 3, 8), (128, 1, 128, 3, 8)]
+        tiles += [(64, 2, 128, 4, 4), (64, 1, 128, 4, 8)]
+        waves = (1, 2)
+    else:
+        tiles = [(128, 2, 128, 3, 8), (128, 1, 128, 3, 8), (64, 2, 128, 3, 4), (128, 2, 64, 4, 8)]
+        tiles += [(128, 2, 128, 4, 8)] if form == "fp8" else []
+        waves = (0,)
+    for block_rows, side, block_n, stages, warps in tiles:
+        programs = -(-rows // block_rows) * -(-n // block_n)
+        wanted = [wave * UNITS / programs for wave in waves]
+        most = max(1, k // BLOCK // 2)
+        chosen = {min(SPLITS, key=lambda s, w=w: abs(s - min(w, most))) for w in wanted}
+        for splits in sorted(chosen):
+            yield {
+                "block_rows": block_rows, "side": side, "block_n": block_n, "num_stages": stages,
+                "num_warps": warps, "splits": splits,
+            }  # fmt: skip
+
+
+def _experts(
+    rows: int, form: str, real: int | None = None, timed: bool = True, choice: str = "even"
+) -> ProductCase:
+    settings = ({}, *_expert_settings(rows)) if timed else ({},)
+    return ProductCase(
+        op="experts", label="experts", shape=EXPERTS, rows=rows, real=real or rows, form=form,
+        settings=settings, timed=timed, choice=choice,
+    )  # fmt: skip
+
+
+def _expert_settings(rows: int) -> Iterator[Knobs]:
+    """The first product's settings beside the default of the second, and the other way round."""
+    sizes = {1: (16,), 16: (16,), 64: (16, 32), 128: (16, 32, 64)}.get(rows, (64, 128))
+    for block_rows in sizes:
+        sides = (1,) if block_rows < 64 else (2,) if rows > 128 else (1, 2)
+        for side in sides:
+            base = {"block_rows": block_rows, "side": side}
+            for warps, stages in ((4, 3), (4, 4), (8, 3), (8, 4), (8, 5)):
+                yield base | {"gated_warps": warps, "gated_stages": stages}
+            for n, warps, stages in ((64, 4, 4), (64, 4, 6), (128, 4, 4), (128, 8, 4), (128, 8, 3)):
+                yield base | {"down_n": n, "down_warps": warps, "down_stages": stages}
+            for group in (1, 8):
+                yield base | {"group": group}

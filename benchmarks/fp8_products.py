@@ -1,0 +1,310 @@
+"""Checks and times the products with fp8 weights of DeepSeek-V3.2 at full width, over their knobs.
+
+    python benchmarks/fp8_products.py compile FOLDER          # needs Triton, no GPU
+    python benchmarks/fp8_products.py run FOLDER --out DIR    # needs the GPU, no compiler
+
+Both take `--only TEXT`: cases whose name contains it. `run` compares each setting's result with an
+fp64 reference and times it as graph replays over weights that do not fit the L2 cache; it prints
+the fastest settings of each case with the share of the streaming read that they reach.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from fp8_cases import ProductCase, cases, draw, reference, values
+
+from lostwax.backends.cuda.driver import CudaDriver
+from lostwax.backends.cuda.target import CUDA_SM90A
+from lostwax.ir.contract.dtypes import DTYPE_BYTES
+from lostwax.ir.contract.kernel import CompiledKernel
+from lostwax.ir.contract.program import Launch, View
+
+WORKSPACE, NUM_ROWS, ZEROED = "workspace", "num_rows", ""
+READ = 4.56e12  # bytes/s, streaming read of one H200
+FP8_RATE = 1.3e15
+BOUNDS = {"linear": 2.6e-3, "experts": 2.6e-3, "experts fp8": 8e-3}  # |out - want| / |want|
+COLD_BYTES = 200 << 20
+KINDS = {
+    "f32": torch.float32, "bf16": torch.bfloat16, "i32": torch.int32, "u8": torch.uint8,
+    "f8E4M3FN": torch.float8_e4m3fn,
+}  # fmt: skip
+SHARED = ("weight", "gate", "up", "down")
+"""Values that all cases of one shape share: the weights, and their scales."""
+
+
+class BuiltSetting(msgspec.Struct):
+    """The launches of one setting of knobs."""
+
+    knobs: dict[str, int]
+    workspace_bytes: int
+    zeroed_bytes: int
+    launches: list[Launch]
+
+
+class BuiltCase(msgspec.Struct):
+    """A case with its settings; values give shape and dtype of each buffer."""
+
+    case: ProductCase
+    values: dict[str, tuple[tuple[int, ...], str]]
+    settings: list[BuiltSetting]
+
+
+class Built(msgspec.Struct):
+    """Contents of cases.json."""
+
+    kernels: list[CompiledKernel]
+    cases: list[BuiltCase]
+
+
+def compile_cases(folder: Path, only: str) -> None:
+    """Emit the launches of every setting, and compile their kernels."""
+    from lostwax.backends.cuda.compiler import CudaCompiler
+    from lostwax.backends.gpu_kernels.lowerings.fp8_linear import FP8_LINEAR
+    from lostwax.backends.gpu_kernels.lowerings.grouped_experts import FP8_EXPERTS
+    from lostwax.backends.kernel_compiler import KernelCompileError
+    from lostwax.backends.proof.plain_match import PlainMatch, Value
+    from lostwax.ir.contract.program import Bucket
+    from lostwax.ir.contract.scale_layout import FP8_BLOCKS, FP8_ROW_BLOCKS
+
+    folder.mkdir(parents=True, exist_ok=True)
+    compiler = CudaCompiler(CUDA_SM90A)
+    layouts = {"": None, "square": FP8_BLOCKS, "row": FP8_ROW_BLOCKS}
+    known: dict[str, CompiledKernel] = {}
+    built: list[BuiltCase] = []
+    for case in cases():
+        if only not in case.name:
+            continue
+        lowering = FP8_EXPERTS if case.op == "experts" else FP8_LINEAR
+        given = {
+            name: Value(shape, dtype, scale=layouts[scaled])
+            for name, (shape, dtype, scaled) in values(case).items()
+        }
+        settings: list[BuiltSetting] = []
+        seen: set[bytes] = set()
+        for knobs in case.settings:
+            match = PlainMatch(
+                CUDA_SM90A, Bucket(case.rows, case.rows, 1, case.rows), given,
+                {("op", "hidden_fmt"): "fp32"}, compiler, folder, built=known,
+            )  # fmt: skip
+            try:
+                launches = list(match.emit(lowering, knobs))
+            except KernelCompileError as error:  # a setting that the device cannot hold
+                print(f"left out {case.name} {knobs}: {error}")
+                continue
+            if (same := msgspec.json.encode(launches)) not in seen:
+                seen.add(same)
+                settings.append(
+                    BuiltSetting(knobs, match.workspace_bytes, match.zeroed_bytes, launches)
+                )
+        kept = {name: (value.shape, value.dtype) for name, value in given.items()}
+        built.append(BuiltCase(case, kept, settings))
+    listed = sorted({k.binary: k for k in known.values()}.values(), key=lambda k: k.binary)
+    for extra in {f.name for f in folder.glob("*.cubin")} - {k.binary for k in listed}:
+        (folder / extra).unlink()
+    (folder / "cases.json").write_bytes(msgspec.json.encode(Built(listed, built)))
+    size = sum(f.stat().st_size for f in folder.iterdir()) / 2**20
+    count = sum(len(b.settings) for b in built)
+    print(f"{len(built)} cases, {count} settings, {len(listed)} kernels, {size:.1f} MiB")
+
+
+class Memory:
+    """Buffers by name for one set of weights; all settings of a case run over them."""
+
+    def __init__(self, shared: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> None:
+        self.tensors = shared | own
+
+    def resolve(self, view: View) -> torch.Tensor:
+        """A view's tensor."""
+        kind = KINDS[view.dtype]
+        flat = self.tensors[view.name].view(-1).view(torch.uint8)[view.offset :]
+        whole = flat[: flat.numel() // kind.itemsize * kind.itemsize].view(kind)
+        return torch.as_strided(whole, view.shape, view.strides)
+
+
+def replay_us(driver: CudaDriver, calls: Sequence[Callable[[], None]], most_s: float) -> float:
+    """Median microseconds of one call, over replays of a graph that runs them in turn."""
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for call in calls:
+        call()
+    stop.record()
+    stop.synchronize()
+    once = max(1e-3 * start.elapsed_time(stop) / len(calls), 2e-6)
+    rounds = max(1, round(min(most_s / once, 160) / len(calls)))
+    replay = driver.capture([*calls] * rounds)
+    times: list[float] = []
+    replay()
+    for _ in range(5):
+        start.record()
+        replay()
+        stop.record()
+        stop.synchronize()
+        times.append(1e3 * start.elapsed_time(stop) / (rounds * len(calls)))
+    return statistics.median(times)
+
+
+def _error(got: torch.Tensor, want: torch.Tensor) -> float:
+    return ((got.double() - want).norm() / want.norm().clamp(min=1e-30)).item()
+
+
+class Runner:
+    """Runs cases of one shape over shared weights."""
+
+    def __init__(self, folder: Path, built: Built, until: float) -> None:
+        kernels = {k.binary: k for k in built.kernels}
+        self._driver = CudaDriver(CUDA_SM90A, lambda n: (folder / n).read_bytes(), kernels)
+        self._until = until
+        self._shape: tuple[object, ...] = ()
+        self._weights: list[dict[str, torch.Tensor]] = []
+        self.rows: list[dict[str, Any]] = []
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until it is to end."""
+        return self._until - time.perf_counter()
+
+    def _draw_weights(self, built: BuiltCase) -> None:
+        shape = (built.case.op, *built.case.shape)
+        if shape == self._shape:
+            return
+        self._shape, self._weights = shape, []
+        torch.cuda.empty_cache()
+        one = {n: v for n, v in built.values.items() if n.split(":")[0] in SHARED}
+        held = sum(prod(shape) * DTYPE_BYTES[dtype] for shape, dtype in one.values())
+        for seed in range(max(1, min(16, -(-COLD_BYTES // held)))):
+            torch.manual_seed(seed)
+            self._weights.append({n: draw(n, shape, dtype) for n, (shape, dtype) in one.items()})
+
+    def run(self, built: BuiltCase) -> bool:
+        """Check and time every setting; True if all are right."""
+        case = built.case
+        self._draw_weights(built)
+        torch.manual_seed(case.rows)
+        own = {
+            n: draw(n, shape, dtype, case)
+            for n, (shape, dtype) in built.values.items()
+            if n not in self._weights[0]
+        }
+        out = own["op.out"]
+        own[NUM_ROWS] = torch.tensor([case.real], dtype=torch.int32, device="cuda")
+        most = max((s.workspace_bytes for s in built.settings), default=0)
+        own[WORKSPACE] = torch.full((max(most, 256),), 255, dtype=torch.uint8, device="cuda")
+        own[ZEROED] = torch.zeros(1 << 20, dtype=torch.uint8, device="cuda")
+        want = reference(case, self._weights[0] | own)
+        found: list[dict[str, Any]] = []
+        for setting in built.settings:
+            if self.left_s < 3:
+                print("out of time")
+                break
+            memories = [Memory(shared, own) for shared in self._weights]
+            bound = [
+                [self._driver.bind(launch, m.resolve) for launch in setting.launches]
+                for m in memories
+            ]
+            out.view(torch.uint8).fill_(0x5A)
+            own[WORKSPACE].fill_(255)
+            for _ in range(2):  # what the first leaves must serve the second
+                for thunk in bound[0]:
+                    thunk()
+            torch.cuda.synchronize()
+            row = self._verdict(case, setting, out, want, own[ZEROED])
+            if row["right"] and case.timed:
+                row |= self._times(case, bound, own)
+            found.append(row)
+            self.rows.append(row)
+        self._report(case, found)
+        return all(row["right"] for row in found)
+
+    def _verdict(
+        self, case: ProductCase, setting: BuiltSetting, out: torch.Tensor, want: torch.Tensor,
+        zeroed: torch.Tensor,
+    ) -> dict[str, Any]:  # fmt: skip
+        error = _error(out[: case.real], want)
+        bound = BOUNDS.get(f"{case.op} {case.form}", BOUNDS[case.op])
+        rest = out[case.real :].view(torch.uint8)
+        problems = [
+            "" if error <= bound else "error",
+            "padding written" if rest.numel() and (rest != 0x5A).any() else "",
+            "zeroed left" if zeroed.any() else "",
+        ]
+        zeroed.zero_()
+        what = " ".join(filter(None, problems))
+        return {
+            "case": case.name, "knobs": setting.knobs, "error": error, "right": not what,
+            "wrong": what, "kernels": [x.binary for x in setting.launches if hasattr(x, "binary")],
+        }  # fmt: skip
+
+    def _times(
+        self, case: ProductCase, bound: list[list[Callable[[], None]]], own: dict[str, Any]
+    ) -> dict[str, Any]:
+        whole = [lambda each=each: [thunk() for thunk in each] and None for each in bound]
+        us = replay_us(self._driver, whole, 4e-3)
+        roof = max(case.num_bytes(own) / READ, case.flops / FP8_RATE) * 1e6
+        return {
+            "us": us, "tb_s": case.num_bytes(own) / us * 1e-6, "tflops": case.flops / us * 1e-6,
+            "share": roof / us,
+        }  # fmt: skip
+
+    def _report(self, case: ProductCase, found: list[dict[str, Any]]) -> None:
+        for row in found:
+            if not row["right"]:
+                print(f"WRONG {row['wrong']} {row['error']:.2e} {case.name} {row['knobs']}")
+        timed = sorted((row for row in found if "us" in row), key=lambda row: row["us"])
+        for place, row in enumerate(timed[:3]):
+            knobs = " ".join(f"{k}={v}" for k, v in row["knobs"].items() if v) or "by rule"
+            print(
+                f"{case.name if not place else '':<32} {row['us']:9.2f} us {row['tb_s']:5.2f} TB/s"
+                f" {row['tflops']:6.1f} TF {100 * row['share']:5.1f} %"
+                f" err {row['error']:.1e} {knobs}"
+            )
+        ruled = next((row for row in found if not row["knobs"] and "us" in row), None)
+        if ruled and ruled not in timed[:3]:
+            print(f"{'':<32} {ruled['us']:9.2f} us by rule")
+        if timed or not found:
+            return
+        print(f"{case.name:<32} {len(found)} right, error {max(r['error'] for r in found):.1e}")
+
+
+def run_cases(folder: Path, out: Path, only: str, budget_s: float) -> bool:
+    """Check and time all, most important first; True if every setting is right."""
+    built = msgspec.json.decode((folder / "cases.json").read_bytes(), type=Built)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    runner = Runner(folder, built, time.perf_counter() + budget_s)
+    print(torch.cuda.get_device_name(), "torch", torch.__version__)
+    right = True
+    out.mkdir(parents=True, exist_ok=True)
+    for item in built.cases:
+        if only in item.case.name and runner.left_s > 5:
+            right = runner.run(item) and right
+            (out / "fp8_products.json").write_text(json.dumps(runner.rows, indent=1))
+    print(f"{len(runner.rows)} settings, {'all right' if right else 'WRONG ones'}")
+    return right
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("action", choices=["compile", "run"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("."))
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--budget", type=float, default=110.0, help="seconds")
+    options = parser.parse_args()
+    if options.action == "compile":
+        compile_cases(options.folder, options.only)
+    elif not run_cases(options.folder, options.out, options.only, options.budget):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
