@@ -10,6 +10,9 @@ import msgspec
 from lostwax.ir.contract.bounds import Bytes, Few, FileName, Word
 from lostwax.ir.contract.canonical import canonical
 
+SHARED_BYTES = "SHARED_BYTES"
+"""The constant by which a CUDA C++ source says how much dynamic shared memory a launch gives it."""
+
 
 class KernelSource(msgspec.Struct, frozen=True, kw_only=True):
     """One kernel to compile ahead of time.
@@ -17,7 +20,7 @@ class KernelSource(msgspec.Struct, frozen=True, kw_only=True):
     `language` `triton`: `path` is a dotted module and `symbol` the jit function in it, `signature`
     gives Triton types by parameter (`*bf16`, `i32`, `constexpr`), `constants` the constexprs.
     `language` `cuda`: `path` is a .cu file beside the kernels package, `symbol` the extern "C"
-    kernel, `constants` become -D macros.
+    kernel, `constants` become -D macros (`SHARED_BYTES`: its dynamic shared memory).
     """
 
     language: Literal["triton", "cuda"]
