@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lostwax.backends.cuda.lowerings.sparse_mla import SPARSE_MLA, SPARSE_MLA_ALL
 from lostwax.backends.cuda.lowerings.topk import TOPK
 from lostwax.backends.gpu_kernels.lowerings import GPU
 from lostwax.backends.gpu_kernels.lowerings.wide_products import WIDE_PRODUCTS
@@ -12,4 +13,4 @@ from lostwax.ir.contract.target import Target
 
 def lowerings(target: Target) -> tuple[Lowering, ...]:
     """Own, shared and portable lowerings."""
-    return (TOPK, *GPU, *WIDE_PRODUCTS, *portable_lowerings(target))
+    return (TOPK, SPARSE_MLA, SPARSE_MLA_ALL, *GPU, *WIDE_PRODUCTS, *portable_lowerings(target))
