@@ -15,7 +15,7 @@ from lostwax.backends.gpu_kernels.binary import store_binary
 from lostwax.backends.gpu_kernels.cuda_files import cuda_files
 from lostwax.backends.gpu_kernels.triton_compiler import TRITON_SCRATCH_POINTERS, TritonCompiler
 from lostwax.backends.kernel_compiler import KernelCompileError
-from lostwax.ir.contract.kernel import SHARED_BYTES, CompiledKernel, KernelSource
+from lostwax.ir.contract.kernel import SHARED_BYTES, SPILL_BYTES, CompiledKernel, KernelSource
 from lostwax.ir.contract.target import Target
 
 _KERNELS = "lostwax.backends.cuda.kernels"
@@ -86,7 +86,9 @@ class CudaCompiler:
                     f"nvcc {self._nvcc.version} refused {source.path} with {source.constants}:\n"
                     + done.stderr
                 )
-            require_fast_code(f"{source.path} with {source.constants}", done.stderr + done.stdout)
+            named = f"{source.path} with {source.constants}"
+            may_spill = source.constants.get(SPILL_BYTES, 0)
+            require_fast_code(named, done.stderr + done.stdout, may_spill)
             cubin = Path(work, "kernel.cubin").read_bytes()
         if _NAMED_AFTER_FOLDER in cubin:
             raise KernelCompileError(

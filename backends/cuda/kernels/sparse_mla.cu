@@ -70,12 +70,12 @@ extern "C" __global__ void __launch_bounds__(32 * (COMPUTE_WARPS + LOAD_WARPS), 
   if (threadIdx.x == 0) init_ring(shared);
   __syncthreads();
   if (warp >= COMPUTE_WARPS) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(LOAD_REGISTERS));
+    give_registers<LOAD_REGISTERS>();
     const int request = request_of(q_starts, reqs, row, lane);
     const Keys all{selection + row * selection_stride, page_table + request * page_table_stride, cache, page_bytes, count};
     load_tiles(shared, all, first, own, warp - COMPUTE_WARPS, lane);
   } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COMPUTE_REGISTERS));
+    take_registers<COMPUTE_REGISTERS>();
     const Query given{query, query_rope, rope_row_stride, rope_head_stride, heads, rows};
     const Result result{out, heads, rows, row, (int)blockIdx.y * HEADS};
     compute(shared, given, result, own / 2, splits, rank, scale * (LOG2_E / LIFT), warp, lane);

@@ -65,10 +65,7 @@ INLINE void load_tiles(u32 shared, const Keys& keys, int first, int tiles, int w
     }
     if (copies) {
       const uint8_t* from = keys.cache + page * keys.page_bytes + position % PAGE * ROW_BYTES;
-      asm volatile(
-          "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
-          "l"(from), "r"(ROW_BYTES), "r"(barrier)
-          : "memory");
+      copy_bulk(to, from, ROW_BYTES, barrier);
     }
   }
 }

@@ -1,5 +1,7 @@
 // Instructions of sm_90a that C++ has no name for. Shared addresses are 32-bit. Knows no kernel.
-#pragma once
+// The tests put others that run on the CPU in place of this file (tests/backends/cuda_twin/).
+#ifndef SPARSE_MLA_PTX
+#define SPARSE_MLA_PTX
 #include <cuda_bf16.h>
 #include <stdint.h>
 
@@ -74,17 +76,6 @@ INLINE float exp2_fast(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
-INLINE float max_over_rows(float x) {  // the lanes that hold rows of one column of an accumulator
-#pragma unroll
-  for (int d = 4; d < 32; d *= 2) x = fmaxf(x, __shfl_xor_sync(EVERY_LANE, x, d));
-  return x;
-}
-INLINE float sum_over_rows(float x) {
-#pragma unroll
-  for (int d = 4; d < 32; d *= 2) x += __shfl_xor_sync(EVERY_LANE, x, d);
-  return x;
-}
-
 // ---- barriers
 INLINE void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
@@ -100,6 +91,43 @@ INLINE bool any_in_barrier(int id, int threads, bool mine) {
 }
 INLINE void cluster_barrier() {
   asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+// mbarriers: a phase ends when all have arrived and all expected bytes are there.
+INLINE void init_barrier(u32 barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals));
+}
+INLINE void publish_barriers() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  fence_async();
+}
+INLINE void arrive(u32 barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+INLINE void arrive_expecting(u32 barrier, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
+}
+INLINE void wait_for(u32 barrier, int parity) {
+  asm volatile(
+      "{\n.reg .pred p;\nWAIT: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
+      "@p bra DONE;\nbra WAIT;\nDONE:\n}" ::"r"(barrier), "r"(parity)
+      : "memory");
+}
+// By the copy engine; the barrier hears of the bytes. 16-byte borders and lengths.
+INLINE void copy_bulk(u32 to, const void* from, int bytes, u32 barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+      "l"(from), "r"(bytes), "r"(barrier)
+      : "memory");
+}
+
+// ---- registers of a warpgroup's threads
+template <int COUNT> INLINE void give_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+template <int COUNT> INLINE void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
 }
 
 // ---- the shared memory of another CTA of the cluster
@@ -118,3 +146,4 @@ INLINE void load_remote4(u32 from, float* x) {
                : "=f"(x[0]), "=f"(x[1]), "=f"(x[2]), "=f"(x[3])
                : "r"(from));
 }
+#endif

@@ -9,30 +9,13 @@ constexpr int ARRIVALS_A_WARP = EVERY_LANE_ARRIVES ? 32 : 1;
 INLINE u32 full_barrier(u32 shared, int stage) { return shared + BARRIERS + stage * 16; }
 INLINE u32 empty_barrier(u32 shared, int stage) { return shared + BARRIERS + stage * 16 + 8; }
 
-INLINE void init_barrier(u32 barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals));
-}
-INLINE void arrive(u32 barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-INLINE void arrive_expecting(u32 barrier, int bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
-}
-INLINE void wait_for(u32 barrier, int parity) {
-  asm volatile(
-      "{\n.reg .pred p;\nWAIT: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@p bra DONE;\nbra WAIT;\nDONE:\n}"
-      ::"r"(barrier), "r"(parity)
-      : "memory");
-}
-
 // By one thread, before a barrier of the CTA.
 INLINE void init_ring(u32 shared) {
   for (int s = 0; s < STAGES; s++) {
     init_barrier(full_barrier(shared, s), LOAD_WARPS * ARRIVALS_A_WARP);
     init_barrier(empty_barrier(shared, s), COMPUTE_WARPS * ARRIVALS_A_WARP);
   }
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-  fence_async();
+  publish_barriers();
 }
 
 INLINE void wait_full(u32 shared, int tile) {

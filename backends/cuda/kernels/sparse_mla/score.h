@@ -2,6 +2,7 @@
 // from the ring into registers and widened there, so that no widened copy is ever written.
 #pragma once
 #include "ring.h"
+#include "operands.h"
 #include "wgmma.h"
 
 // Lane (g, q) of warp w holds keys 16 w + g and 16 w + 8 + g: s[4 j + e] is the first key's score

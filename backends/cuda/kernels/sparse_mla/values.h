@@ -1,6 +1,7 @@
 // O^T += V^T P^T of one tile: every warp 64 dims of the latent, the cached rows again from the ring.
 #pragma once
 #include "ring.h"
+#include "operands.h"
 #include "wgmma.h"
 
 constexpr int DIM_TILES = 4;  // of 16 dims

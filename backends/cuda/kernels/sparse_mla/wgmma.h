@@ -1,13 +1,9 @@
 // Products of a warpgroup with the M side in registers: D[64, N] += A[64, 16] B[16, N], f32 sums.
 // A and B are f16 or bf16; B lies in shared memory by rows of N, 128-byte swizzle. Knows no kernel.
-#pragma once
+// The tests put another file in place of this one, too.
+#ifndef SPARSE_MLA_WGMMA
+#define SPARSE_MLA_WGMMA
 #include "ptx.h"
-
-// Rows of 128 bytes, groups of 8 rows 1024 bytes apart, 16-byte chunks swizzled by the row.
-INLINE u64 operand_of(u32 address) {
-  return (u64)((address & 0x3FFFF) >> 4) | ((u64)1 << 16) | ((u64)64 << 32) | ((u64)1 << 62);
-}
-INLINE u32 swizzled(u32 row, u32 chunk) { return row * 128 + ((chunk ^ (row & 7)) << 4); }
 
 INLINE void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 INLINE void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
@@ -68,3 +64,4 @@ PRODUCT_32("bf16", true)
   };
 PRODUCT_64("f16", false)
 PRODUCT_64("bf16", true)
+#endif
