@@ -18,7 +18,7 @@ from lostwax.backends.cuda.lowerings.sparse_mla import (
 )
 from lostwax.backends.cuda.target import CUDA_SM90A, CUDA_SM100A
 from lostwax.backends.kernel_compiler import KernelCompileError
-from lostwax.backends.lowering import Lowering
+from lostwax.backends.lowering import Knobs, Lowering
 from lostwax.backends.proof.plain_match import PlainMatch, Value
 from lostwax.ir.contract.cache_layout import row_bytes
 from lostwax.ir.contract.check_launch import check_form
@@ -83,7 +83,9 @@ def match_of(
     return PlainMatch(target, bucket, values, scale, compiler or Sources(), folder)
 
 
-def attention(match: PlainMatch, lowering: Lowering = SPARSE_MLA, **knobs: int) -> KernelLaunch:
+def attention(
+    match: PlainMatch, lowering: Lowering = SPARSE_MLA, knobs: Knobs | None = None
+) -> KernelLaunch:
     absorb, launch, expand = match.emit(lowering, knobs)
     assert isinstance(absorb, HostCall)
     assert isinstance(expand, HostCall)
@@ -95,7 +97,7 @@ def attention(match: PlainMatch, lowering: Lowering = SPARSE_MLA, **knobs: int) 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_one_launch_splits_a_row_over_a_cluster(tmp_path: Path, layout: str) -> None:
     match = match_of(tmp_path, layout, rows=6, heads=20, rows_a_req=2)
-    launch = attention(match, splits=4, block_heads=16)
+    launch = attention(match, knobs={"splits": 4, "block_heads": 16})
     assert launch.grid == (4, 2, 6)
     assert launch.cluster == (4, 1, 1)
     assert launch.block == (384, 1, 1)
@@ -191,7 +193,7 @@ def test_it_compiles_to_the_same_bytes_in_two_folders(
         folder = tmp_path / name
         folder.mkdir()
         match = match_of(folder, layout, heads=64, compiler=CudaCompiler(CUDA_SM90A))
-        launch = attention(match, **knobs)
+        launch = attention(match, knobs=knobs)
         kernel = match.compiled[launch.binary]
         assert kernel.shared_bytes == launch.shared_bytes
         assert kernel.static_shared_bytes == 0

@@ -209,12 +209,11 @@ def require_right(step: Step, got: Real, bound: float = BOUND) -> None:
     assert np.isnan(got[step.num_rows :]).all(), "rows behind the real ones are left alone"
 
 
-def three_rows(layout: str, heads: int, **options: float) -> Step:
+def three_rows(layout: str, heads: int, large: float = 1.0) -> Step:
     """A full row, a short one, one without a key, and one that is none."""
     selection = chosen([300, 17, 0, 300], 500, 300)
     selection[1, :17] = chosen([17], 41, 17)[0]
-    given = {"positions": [511, 40, 300, -1], "q_starts": [0, 1, 2, 3, 3], "num_rows": 3}
-    return Step(layout, heads, selection, **given, **options)
+    return Step(layout, heads, selection, [511, 40, 300, -1], [0, 1, 2, 3, 3], 3, large=large)
 
 
 @pytest.mark.parametrize(
