@@ -28,7 +28,8 @@ class Value:
     """A boundary or inner value; no strides means row-major, `parts` make it a cache.
 
     A cache's shape is (pages of the cache, page_tokens, row). `pages` of one request is the
-    bucket's. Scales, where it has any, are a value of their own, `NAME:scale`.
+    bucket's. `layout` names the bytes of a scaled one, whose dtype is u8; a plain layout is called
+    as its dtype. Scales, where a tensor has any, are a value of their own, `NAME:scale`.
     """
 
     shape: tuple[int, ...]
@@ -36,6 +37,7 @@ class Value:
     strides: tuple[int, ...] = ()
     parts: tuple[int, ...] = ()
     scale: ScaleLayout | None = None
+    layout: str = ""
 
     @property
     def num_bytes(self) -> int:
@@ -81,8 +83,8 @@ class PlainMatch:
         return self.values[value].dtype
 
     def layout(self, value: str) -> str:
-        """Byte layout of a cache: here its element type."""
-        return self.values[value].dtype
+        """Byte layout of a cache."""
+        return self.values[value].layout or self.values[value].dtype
 
     def parts(self, value: str) -> tuple[int, ...]:
         """Widths of the parts of a cache's row."""

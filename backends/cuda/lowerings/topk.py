@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lostwax.backends.gpu_kernels.lowerings.launches import i32, is_aligned, real_rows
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match
 from lostwax.backends.predicates import axis_at_most, dtype, fact_at_least, of_rows
-from lostwax.ir.contract.kernel import KernelSource
+from lostwax.ir.contract.kernel import SPILL_BYTES, KernelSource
 from lostwax.ir.contract.parameter import Pointer, Scalar
 from lostwax.ir.contract.program import KernelLaunch, Launch, View
 from lostwax.ir.dialects.dsa import TopkOp
@@ -17,6 +17,7 @@ _THREADS = (512, 1024)
 _VECTORS = (1, 2, 4)  # groups of 4 scores a thread; kernels/topk.cu packs counts for at most 4
 _CLUSTERS = (1, 2, 4, 8, 16)  # 16 needs the non-portable cluster size, which the driver allows
 _HALF_UNITS = range(65537, _CLUSTERS[-1] * _THREADS[0] * 4 * _VECTORS[-1] + 1)  # scores
+_SPILL_BYTES = 1024  # of the cluster's addresses, once a pass; the measured times have them
 MAX_LENGTH = _CLUSTERS[-1] * _THREADS[-1] * 4 * _VECTORS[-1]
 
 
@@ -74,6 +75,7 @@ def topk_launch(
                 "THREADS": form.threads,
                 "VECTORS": form.vectors,
                 "ALIGNED": int(aligned),
+                SPILL_BYTES: _SPILL_BYTES,
             },
             num_warps=form.threads // 32,
         )
