@@ -23,6 +23,7 @@ from step_roofline import Machine, decode_floor, prefill_floor
 
 from lostwax.backends.registry import backends
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.backends.runtime.boot_check import Admission
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.load import Runtime
 from lostwax.backends.runtime.load_weights import WeightBuffers
@@ -93,12 +94,13 @@ def draw_cache(plane: CachePlane, buffer: torch.Tensor) -> None:
 
 
 def drawn_runtime(artifact: Path, num_pages: int) -> Runtime:
-    """The artifact over drawn weights and caches."""
+    """The artifact, once its golden probes have run here, over drawn weights and caches."""
     reader = ArtifactReader(artifact)
     found = backends().get(reader.manifest.target.backend)
     assert found is not None
     compiled = {k.binary: k for k in reader.manifest.kernels}
     driver: Driver = found.load(found.driver)(reader.manifest.target, reader.kernel, compiled)
+    Admission(None, False, print).admit(reader, driver, found.kernels)
     runtime = Runtime(reader, driver, draw_weights(reader), num_pages, Ranks.join(1))
     for plane in reader.manifest.planes:
         for layer in range(plane.layers):
