@@ -19,6 +19,7 @@ from lostwax.backends.gpu_kernels.lowerings.norms import (
     RMS_NORM,
 )
 from lostwax.backends.gpu_kernels.lowerings.rope import ROPE
+from lostwax.backends.gpu_kernels.lowerings.sample import MASK
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.proof.plain_match import Value
 from lostwax.ir.contract.program import Bucket, Const
@@ -126,6 +127,16 @@ def silu_mul() -> Case:
     return case
 
 
+def mask() -> Case:
+    """Rows of three masks, one of them without any; those behind the real ones name some, too."""
+    case = Case(MASK, ROWS, REAL, knobs={"block": 64}, of_rows=("logits",), outputs=("op.out",))
+    case.give("logits", normal(ROWS, 70), "f32")
+    case.give("masks", np.array([[5, -1, 1], [-1, 0, 2], [7, 9, -1]]), "i32")
+    case.give("mask_rows", np.array([2, -1, 0, 1, 0]), "i32")
+    case.values["op.out"] = Value((ROWS, 70), "f32")
+    return case
+
+
 def append() -> Case:
     """Rows in two parts; those behind the real ones name slots that would show."""
     case = Case(APPEND, ROWS, REAL, of_rows=("rows",), outputs=("cache_in",))
@@ -197,6 +208,7 @@ def cases() -> dict[str, Case]:
         "layer_norm": norm(LAYER_NORM, "weight", "bias"),
         "rope": rope(),
         "silu_mul": silu_mul(),
+        "mask": mask(),
         "append": append(),
         "route": route(),
         "experts": experts(),

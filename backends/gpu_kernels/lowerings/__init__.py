@@ -13,7 +13,7 @@ from lostwax.backends.gpu_kernels.lowerings.norms import (
     RMS_NORM,
 )
 from lostwax.backends.gpu_kernels.lowerings.rope import ROPE
-from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, NUCLEUS, PICK
+from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, MASK, NUCLEUS, PICK
 from lostwax.backends.gpu_kernels.lowerings.whole_row import SAMPLE_ROW
 from lostwax.backends.lowering import Lowering
 
@@ -30,6 +30,7 @@ GPU: tuple[Lowering, ...] = (
     APPEND,
     ATTEND,
     ATTEND_ALL,
+    MASK,
     NUCLEUS,
     PICK,
     LOGPROB,
