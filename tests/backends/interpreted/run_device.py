@@ -2,7 +2,7 @@
 
 Programs have no layers; what their heads give is drawn. Results are heard several steps late, and
 must be those of their own step. A program of its own because Triton decides at import whether it
-interprets. Arguments: histories, first seed, steps of each.
+interprets. Arguments: histories, first seed, steps of each, and maybe one of `FAULTS`.
 """
 
 from __future__ import annotations
@@ -246,9 +246,39 @@ class DeviceTrial(DeriveTrial):
         assert (result.program, result.head) == unheard.programs
 
 
+def _shift_masks() -> None:
+    write = MaskState.write
+
+    def shifted(self: MaskState, masks: Masks) -> None:
+        write(self, np.roll(masks, 1, axis=0))
+
+    MaskState.write = shifted
+
+
+def _start_heads_early() -> None:
+    start = DeviceStep.start
+
+    def early(self: DeviceStep, stages: Sequence[BoundStage], plan: StepPlan) -> Started | Held:
+        begun = start(self, stages, plan)
+        if isinstance(begun, Started):
+            return begun
+        started = begun.finish(np.zeros((plan.num_masked, WORDS), np.int32))
+        return Held(lambda _: started)
+
+    DeviceStep.start = early
+
+
+FAULTS = {
+    "masks are shifted by a row": _shift_masks,
+    "heads start before masks come": _start_heads_early,
+}
+
+
 def main() -> None:
     """Play the histories."""
-    histories, first, steps = map(int, sys.argv[1:])
+    histories, first, steps = map(int, sys.argv[1:4])
+    for fault in sys.argv[4:]:
+        FAULTS[fault]()
     for seed in range(first, first + histories):
         trial = DeviceTrial(random.Random(seed))
         trial.play(steps)
