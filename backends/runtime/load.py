@@ -145,6 +145,8 @@ class Runtime:
 
     def run(self, plan: StepPlan) -> StepResult:
         """Submit one step without masks and wait for it. Raises StepError, what the step raised."""
+        if plan.masked:
+            raise StepError("rows of this step wait for masks; submit it, and finish its ticket")
         return self.submit(plan).result()
 
     def follow(self) -> None:

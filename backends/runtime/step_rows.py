@@ -37,7 +37,8 @@ class StepRows:
             # not the derived position: that of a row behind the limit is -1
             at = logit_rows - rows.q_starts[owners] + rows.starts[owners]
             logits = derive_logits(logit_rows, rows.seqs[owners], at + 1, state)
-            logits["mask_rows"] = masks_of(plan, len(logit_rows))
+            if plan.masked:
+                logits["mask_rows"] = masks_of(plan, len(logit_rows))
             if plan.scored:
                 logits["targets"][self._scored] = plan.targets
                 logits["temperature"][self._scored] = 0  # nobody asks what they pick

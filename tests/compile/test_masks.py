@@ -19,6 +19,7 @@ from lostwax.backends.runtime.load import Runtime
 from lostwax.backends.runtime.mask_gate import Masks
 from lostwax.backends.runtime.mask_state import MaskState
 from lostwax.backends.runtime.replay_step import StepReplay
+from lostwax.backends.runtime.step_programs import StepError
 from lostwax.backends.runtime.ticket import Held
 from lostwax.frontend.checkpoint import open_checkpoint
 from lostwax.ir.contract.program import Head
@@ -85,6 +86,8 @@ def test_the_mask_of_a_row_in_the_last_slice_of_a_head_is_its_own(good_drafts: R
 def test_a_plan_or_a_ticket_is_refused_where_masks_do_not_suit(good_drafts: Runtime) -> None:
     check_contract(good_drafts)
     check_contract(NotingRuntime(good_drafts))
+    with pytest.raises(StepError, match="submit it, and finish its ticket"):
+        good_drafts.run(prompt(masked=((0, 1),)))
 
 
 def test_a_body_that_fails_is_heard_of_though_masks_come(
