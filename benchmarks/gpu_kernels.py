@@ -70,6 +70,7 @@ def compile_cases(folder: Path, only: str) -> None:
         "topk": topk.TOPK,
         "attend": attend.ATTEND,
         "attend_all": attend.ATTEND_ALL,
+        "mask": sample.MASK,
         "nucleus": sample.NUCLEUS,
         "pick": sample.PICK,
         "logprob": sample.LOGPROB,
@@ -174,7 +175,7 @@ def check(case: Case, buffers: Buffers, driver: CudaDriver) -> tuple[float, bool
         stored = {name: buffers.tensors[name] for name in given}
         for name, want in gpu_cases.reference(case, stored).items():
             got = buffers.tensors[name]
-            if case.op == "nucleus" or want.dtype == torch.int32:
+            if case.op in ("mask", "nucleus") or want.dtype == torch.int32:
                 wrong = (got != want) & ~want.isnan()  # NaN: rounding may decide
                 error, bound = wrong.double().mean().item(), 0.0
             elif name == "residual_out":
@@ -196,6 +197,8 @@ def portable(case: Case, t: Tensors) -> Callable[[], None]:
         return lambda: norms.add_norm(*given, eps=EPS)
     if case.op == "topk":
         return lambda: selection.topk(t["logits"], t["op.out"])
+    if case.op == "mask":
+        return lambda: sample.mask(t["logits"], t["masks"], t["mask_rows"], t["op.out"])
     if case.op == "nucleus":
         return lambda: sample.nucleus(t["logits"], t["temperature"], t["top_p"], t["op.out"])
     if case.op == "pick":
@@ -225,11 +228,12 @@ def portable(case: Case, t: Tensors) -> Callable[[], None]:
 
 
 def _portable_sample(t: Tensors) -> None:
-    """Nucleus, pick and log-probability on the buffers of a case `sample_row`."""
+    """Mask, nucleus, pick and log-probability on the buffers of a case `sample_row`."""
     from lostwax.backends.portable.kernels import sample
 
     inside, unread = torch.empty_like(t["logits"]), torch.empty_like(t["logprob"])
-    sample.nucleus(t["logits"], t["temperature"], t["top_p"], inside)
+    sample.mask(t["logits"], t["masks"], t["mask_rows"], inside)
+    sample.nucleus(inside, t["temperature"], t["top_p"], inside)
     given = (inside, t["temperature"], t["seeds"], t["counters"])
     sample.pick(*given, t["picked.ids"], unread)
     sample.logprob(t["logits"], t["picked.ids"], t["logprob"])

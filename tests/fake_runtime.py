@@ -11,6 +11,7 @@ import hashlib
 import math
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from run_at_once import RunsAtOnce
@@ -70,13 +71,28 @@ def nucleus(logprobs: list[float], temperature: float, top_p: float) -> list[int
     return [i for i, mass in zip(order, before, strict=True) if mass < top_p]
 
 
+def allowed(batch: StepBatch, row: int) -> list[int]:
+    """The ids that the mask of a logit row allows: all of them without one."""
+    if batch.mask_rows[row] < 0:
+        return list(range(VOCAB))
+    assert batch.masks is not None
+    words = batch.masks[batch.mask_rows[row]].tolist()
+    return [i for i in range(VOCAB) if words[i // 32] >> (i % 32) & 1]
+
+
 def pick(
-    logprobs: list[float], temperature: float, seed: int, counter: int, top_p: float = 1.0
+    logprobs: list[float],
+    temperature: float,
+    seed: int,
+    counter: int,
+    top_p: float = 1.0,
+    among: Sequence[int] = range(VOCAB),
 ) -> int:
     """The fake sampler: greedy at temperature 0, else noise from seed and counter."""
+    logprobs = [p if i in among else -math.inf for i, p in enumerate(logprobs)]
     noise = random.Random(f"{seed} {counter}") if temperature else None
     scores = [p + (temperature * noise.uniform(0, 3) if noise else 0) for p in logprobs]
-    ids = nucleus(logprobs, temperature, top_p) if noise and top_p < 1 else range(VOCAB)
+    ids = nucleus(logprobs, temperature, top_p) if noise and top_p < 1 else among
     return max(ids, key=lambda i: (scores[i], -i))
 
 
@@ -128,7 +144,8 @@ class FakeRuntime(RunsAtOnce):
             scores = logprobs_after(self._hidden[row])
             # as the heads do: `pick` samples from all ids
             sampled = batch.temperature[i], batch.seeds[i], batch.counters[i]
-            token = pick(scores, *sampled, batch.top_p[i] if batch.head != "pick" else 1.0)
+            top_p = batch.top_p[i] if batch.head != "pick" else 1.0
+            token = pick(scores, *sampled, top_p, allowed(batch, i))
             result.ids.append(token)
             result.logprobs.append(scores[token])
             if batch.head == "score":
@@ -189,7 +206,13 @@ class FakeRuntime(RunsAtOnce):
         assert batch.head != "pick" or {
             p for p, t in zip(batch.top_p, batch.temperature, strict=True) if t
         } <= {1.0}
-        per_row = (batch.temperature, batch.seeds, batch.counters, batch.targets, batch.top_p)
+        masked = [row for row in batch.mask_rows if row >= 0]
+        assert masked == list(range(0 if batch.masks is None else len(batch.masks)))
+        assert batch.head != "pick" or not masked, "this head looks at no mask"
+        per_row = (
+            batch.temperature, batch.seeds, batch.counters, batch.targets, batch.top_p,
+            batch.mask_rows,
+        )  # fmt: skip
         assert {len(values) for values in per_row} == {len(batch.logit_rows)}
         real = [row for row, token in enumerate(batch.tokens) if token >= 0]
         assert batch.entry != "extend" or len(real) == len(batch.tokens), "a hole in a prompt"

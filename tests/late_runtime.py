@@ -13,8 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fake_runtime import VOCAB, FakeLimits, FakeRuntime
+from run_at_once import require_submittable
 from step_oracle import StepBatch
 
+from lostwax.backends.runtime.mask_gate import MaskGate, Masks
 from lostwax.ir.contract.step import StepResult
 from lostwax.ir.contract.step_plan import StepPlan
 
@@ -50,14 +52,27 @@ class LateTicket:
     plan: StepPlan
     owners: tuple[Owner, ...]
     outcome: StepResult | Exception | None = None
+    masks: Masks | None = None
+    is_behind: bool = False
+    """Whether its body ran behind a failure of which the engine has heard since."""
+    gate: MaskGate = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.gate = MaskGate(self.plan.num_masked, self.runtime.limits.vocab_size)
 
     @property
     def done(self) -> bool:
         """Whether the step has run."""
         return self.outcome is not None
 
+    def finish(self, masks: Masks) -> None:
+        """From now on it may run."""
+        self.gate.take(masks)
+        self.masks = masks.copy()
+
     def result(self) -> StepResult:
         """Run the step, and all before it that have not run."""
+        self.gate.require_open()
         while self.outcome is None:
             self.runtime.run_next()
         self.runtime.hear(self)
@@ -110,6 +125,8 @@ class LateRuntime(FakeRuntime):
 
     def submit(self, plan: StepPlan) -> LateTicket:
         """Queue a step; whose rows they are is as the pages are held now."""
+        waits = bool(self.queue) and not self.queue[-1].gate.is_open
+        require_submittable(plan, self.limits, waits)
         for enter in plan.entering:
             self._of_seq[enter.seq] = self._holder(enter.pages[0])
         ticket = LateTicket(self, plan, tuple(self._of_seq[seq] for seq in plan.seqs))
@@ -122,10 +139,13 @@ class LateRuntime(FakeRuntime):
         return self.queue.popleft()
 
     def run_next(self) -> None:
-        """Run the oldest step that has not run."""
+        """Run the oldest step that has not run, unless it waits for masks."""
+        if not self.queue[0].gate.is_open:
+            return
         ticket = self.take()
-        if self._failed is not None:
-            self._behind |= {*ticket.owners}
+        if self._failed is not None or ticket.is_behind:
+            if self._failed is not None:
+                self._behind |= {*ticket.owners}
             ticket.outcome = self.sequences.play(ticket.plan, _garbage)
             return
         if self.fail_in == 0:
@@ -139,7 +159,7 @@ class LateRuntime(FakeRuntime):
             self.fail_in -= 1
         self._playing = list(zip(ticket.plan.seqs, ticket.owners, strict=True))
         try:
-            ticket.outcome = self.sequences.play(ticket.plan, self._run)
+            ticket.outcome = self.sequences.play(ticket.plan, self._run, ticket.masks)
         except (AssertionError, LookupError, WrongSlot) as error:  # the first two are the fake's
             self.wrong.append(repr(error))
             ticket.outcome = error
@@ -148,8 +168,11 @@ class LateRuntime(FakeRuntime):
         """Somebody was told how a ticket ended; what waits now still ran behind the failure."""
         self.unheard = [each for each in self.unheard if each is not ticket]
         if ticket is self._failed:
-            while self.queue:
+            while self.queue and self.queue[0].gate.is_open:
                 self.run_next()
+            for waiting in self.queue:  # its body has run
+                waiting.is_behind = True
+                self._behind |= {*waiting.owners}
             self._failed = None
             self.struck |= set(filter(self._lives, self._behind))
             self._behind.clear()

@@ -24,6 +24,7 @@ from lostwax.backends.gpu_kernels.lowerings.norms import (
 )
 from lostwax.backends.gpu_kernels.lowerings.rope import ROPE
 from lostwax.backends.gpu_kernels.lowerings.rows import EMBED, GATHER_ROWS
+from lostwax.backends.gpu_kernels.lowerings.sample import MASK
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.proof.plain_match import Value
 from lostwax.ir.contract.program import Bucket, Const
@@ -148,6 +149,15 @@ def chosen_rows(lowering: Lowering, table: str, rows: str) -> Case:
     case.give(table, normal(8, 70), "bf16")
     case.give(rows, np.array([5, -1, 0, 7, 2]), "i32")
     case.values["op.out"] = Value((ROWS, 70), "bf16")
+
+
+def mask() -> Case:
+    """Rows of three masks, one of them without any; those behind the real ones name some, too."""
+    case = Case(MASK, ROWS, REAL, knobs={"block": 64}, of_rows=("logits",), outputs=("op.out",))
+    case.give("logits", normal(ROWS, 70), "f32")
+    case.give("masks", np.array([[5, -1, 1], [-1, 0, 2], [7, 9, -1]]), "i32")
+    case.give("mask_rows", np.array([2, -1, 0, 1, 0]), "i32")
+    case.values["op.out"] = Value((ROWS, 70), "f32")
     return case
 
 
@@ -263,6 +273,7 @@ def cases() -> dict[str, Case]:
         "add": add(),
         "embed": chosen_rows(EMBED, "table", "tokens"),
         "gather_rows": chosen_rows(GATHER_ROWS, "x", "rows"),
+        "mask": mask(),
         "append": append(),
         "route": route(),
         "experts": experts(),

@@ -14,6 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from lostwax.backends.gpu_kernels.mask import is_allowed, mask_of
 from lostwax.backends.gpu_kernels.nucleus import mass_of, order_of, wanted_of
 from lostwax.backends.gpu_kernels.pick import first_of_largest, gumbel
 from lostwax.backends.gpu_kernels.row_parts import logprob_of_parts, sum_of_exp, top_of
@@ -55,8 +56,17 @@ def _least_inside(x, mass, top, wanted):
 
 
 @triton.jit
+def _part_of(logits, words, has_mask, index, WIDTH: tl.constexpr):
+    """The logits at some indexes, -inf for forbidden ids and behind the row's end."""
+    x = tl.load(logits + index, mask=index < WIDTH, other=float("-inf"))
+    return tl.where(is_allowed(words, has_mask, index, WIDTH), x, float("-inf"))
+
+
+@triton.jit
 def _last_inside(
     logits,
+    words,
+    has_mask,
     x,
     mass,
     least,
@@ -71,7 +81,7 @@ def _last_inside(
     last = 0
     for part in range(PARTS):
         index = part * BLOCK_PART + tl.arange(0, BLOCK_PART)
-        again = tl.load(logits + index, mask=index < WIDTH, other=float("-inf"))
+        again = _part_of(logits, words, has_mask, index, WIDTH)
         equal = (again == least).to(tl.int64)
         before = above + own * (tl.cumsum(equal, axis=0) - equal)
         is_inside = (equal > 0) & (before.to(tl.float64) < wanted)
@@ -90,7 +100,20 @@ def _first_of_tops(x, tops, PARTS: tl.constexpr, BLOCK_PART: tl.constexpr):
 
 
 @triton.jit
-def _best_with_noise(logits, row, least, last, heat, seeds, counters, WIDTH, PARTS, BLOCK_PART):
+def _best_with_noise(
+    logits,
+    words,
+    has_mask,
+    row,
+    least,
+    last,
+    heat,
+    seeds,
+    counters,
+    WIDTH: tl.constexpr,
+    PARTS: tl.constexpr,
+    BLOCK_PART: tl.constexpr,
+):
     """The id of the best score, part by part: noise takes too many registers for a whole row.
 
     Of a part outside the nucleus no noise is made. `least` and `last` are as in `sample_row`.
@@ -101,7 +124,7 @@ def _best_with_noise(logits, row, least, last, heat, seeds, counters, WIDTH, PAR
     best = tl.full((BLOCK_PART,), float("-inf"), tl.float64)
     for part in range(PARTS):
         index = part * BLOCK_PART + tl.arange(0, BLOCK_PART)
-        x = tl.load(logits + index, mask=index < WIDTH, other=float("-inf"))
+        x = _part_of(logits, words, has_mask, index, WIDTH)
         is_outside = (x < least) | ((x == least) & (index > last))
         if tl.min(is_outside.to(tl.int32), axis=0) == 0:
             score = tl.where(is_outside, float("-inf"), x).to(tl.float64) / heat.to(tl.float64)
@@ -113,46 +136,10 @@ def _best_with_noise(logits, row, least, last, heat, seeds, counters, WIDTH, PAR
 
 
 @triton.jit
-def _pick(
-    logits,  # [WIDTH] f32
-    row,
-    least,
-    last,
-    x,  # [PARTS, BLOCK_PART] f32, the logits
-    heat,
-    seeds,
-    counters,
-    ids,
-    logprobs,
-    WIDTH: tl.constexpr,
-    PARTS: tl.constexpr,
-    BLOCK_PART: tl.constexpr,
-    MASS_BITS: tl.constexpr,
-):
-    """Write a row's id, picked from its nucleus, and the log-probability under all its logits."""
-    tops = top_of(x, 1)
-    sums = sum_of_exp(x, tops[:, None], MASS_BITS, 1)
-    if heat > 0:
-        chosen = _best_with_noise(
-            logits, row, least, last, heat, seeds, counters, WIDTH, PARTS, BLOCK_PART
-        )
-    else:
-        chosen = _first_of_tops(x, tops, PARTS, BLOCK_PART)
-    logprob = logprob_of_parts(tl.load(logits + chosen), tops, sums, MASS_BITS)
-    tl.store(ids + row, chosen)
-    tl.store(logprobs + row, logprob)
-
-
-@triton.jit
-def _row_of(logits, WIDTH: tl.constexpr, PARTS: tl.constexpr, BLOCK_PART: tl.constexpr):
-    """A row in parts, -inf behind its end."""
-    index = tl.arange(0, PARTS)[:, None] * BLOCK_PART + tl.arange(0, BLOCK_PART)[None, :]
-    return tl.load(logits + index, mask=index < WIDTH, other=float("-inf"))
-
-
-@triton.jit
 def sample_row(
     logits,  # [R, WIDTH] f32
+    masks,  # [M, WORDS] i32
+    mask_rows,  # [R] i32, -1: none
     temperature,  # [R] f32
     top_p,  # [R] f32
     seeds,  # [R] i32
@@ -161,15 +148,22 @@ def sample_row(
     logprobs,  # [R] f32
     logits_stride,
     WIDTH: tl.constexpr,
+    WORDS: tl.constexpr,
     PARTS: tl.constexpr,
     BLOCK_PART: tl.constexpr,
     MASS_BITS: tl.constexpr,
 ):
-    """One row: picked from its nucleus. A row without one, or with a NaN, is
-    picked from all ids, as `pick.py` does."""
+    """One row: an id of the nucleus of those that its mask allows, and the log-probability under
+    all its logits. A row without a nucleus, or with a NaN, is picked from all of these ids, as
+    `pick.py` does."""
     row = tl.program_id(0).to(tl.int64)
     logits += row * logits_stride
-    x = _row_of(logits, WIDTH, PARTS, BLOCK_PART)
+    index = tl.arange(0, PARTS)[:, None] * BLOCK_PART + tl.arange(0, BLOCK_PART)[None, :]
+    x = tl.load(logits + index, mask=index < WIDTH, other=float("-inf"))
+    tops = top_of(x, 1)
+    sums = sum_of_exp(x, tops[:, None], MASS_BITS, 1)
+    words, has_mask = mask_of(masks, mask_rows, row, WORDS)
+    x = tl.where(is_allowed(words, has_mask, index, WIDTH), x, float("-inf"))
     heat = tl.load(temperature + row)
     share = tl.load(top_p + row)
     least = float("-inf")  # of the logits inside,
@@ -182,8 +176,16 @@ def sample_row(
             wanted = wanted_of(share, tl.sum(mass))
             least = _least_inside(x, mass, top, wanted)
             if tl.sum((x == least).to(tl.int32)) > 1:  # of equals some may be outside
-                last = _last_inside(logits, x, mass, least, wanted, WIDTH, PARTS, BLOCK_PART)
-    _pick(
-        logits, row, least, last, x, heat, seeds, counters, ids, logprobs,
-        WIDTH, PARTS, BLOCK_PART, MASS_BITS,
-    )  # fmt: skip
+                last = _last_inside(
+                    logits, words, has_mask, x, mass, least, wanted, WIDTH, PARTS, BLOCK_PART
+                )
+    if heat > 0:
+        chosen = _best_with_noise(
+            logits, words, has_mask, row, least, last, heat, seeds, counters,
+            WIDTH, PARTS, BLOCK_PART,
+        )  # fmt: skip
+    else:
+        chosen = _first_of_tops(x, top_of(x, 1), PARTS, BLOCK_PART)
+    logprob = logprob_of_parts(tl.load(logits + chosen), tops, sums, MASS_BITS)
+    tl.store(ids + row, chosen)
+    tl.store(logprobs + row, logprob)

@@ -39,6 +39,7 @@ from lostwax.ir.contract.check_program import code_of
 from lostwax.ir.contract.choice import Choices, RegionChoice
 from lostwax.ir.contract.foreign_file import DAMAGE, reason
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.ir.contract.masks import masks_shape
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.one_line import one_line
 from lostwax.ir.contract.probe import Evidence
@@ -192,9 +193,12 @@ def _candidates(
     seen: set[str] = set()
     target = reader.manifest.target
     state_rows = max(ref.bucket.tokens for ref in reader.manifest.programs)
+    mask_rows, _ = masks_shape(reader.manifest.limits)
     for ref in _sizes(reader, most_rows):
         graph = read_graph(reader, Variant.of(ref).name)
-        context = ProgramContext(graph, target, ref.segment, ref.bucket, ref.guard, state_rows)
+        context = ProgramContext(
+            graph, target, ref.segment, ref.bucket, ref.guard, state_rows, mask_rows
+        )
         for choice in choices.programs[Path(ref.file).stem]:
             if any(op.startswith("dist.") for op in choice.ops):
                 continue  # what ranks exchange means nothing on one of them
@@ -321,6 +325,7 @@ def certified_cases(candidate: Candidate, facts: ModelFacts) -> list[StepCase]:
             vocab_size=facts.vocab_size,
             max_kv=facts.index_topk if context.guard.selects_all else longest,
             state_rows=context.state_rows,
+            mask_rows=context.mask_rows,
         )
         for seed in SEEDS
     ]

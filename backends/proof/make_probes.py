@@ -139,6 +139,7 @@ class ProbeMaker:
             vocab_size=facts.vocab_size,
             max_kv=longest,
             state_rows=context.state_rows,
+            mask_rows=context.mask_rows,
             least_reqs=2,
         )
         if reads_positions_alone(candidate.region):

@@ -90,5 +90,6 @@ def derive_logits(logit_rows: Any, seqs: Any, about: Any, state: StateTable) -> 
         "seeds": fields["seed"][seqs],
         # Counting outputs makes a token's noise independent of chunks, drafts and neighbours.
         "counters": np.maximum(about - fields["num_prompt"][seqs], 0),
+        "mask_rows": np.full(len(seqs), -1, np.int32),
         "targets": np.full(len(seqs), -1, np.int32),
     }

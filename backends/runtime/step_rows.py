@@ -37,6 +37,8 @@ class StepRows:
             # not the derived position: that of a row behind the limit is -1
             at = logit_rows - rows.q_starts[owners] + rows.starts[owners]
             logits = derive_logits(logit_rows, rows.seqs[owners], at + 1, state)
+            if plan.masked:
+                logits["mask_rows"] = masks_of(plan, len(logit_rows))
             if plan.scored:
                 logits["targets"][self._scored] = plan.targets
                 logits["temperature"][self._scored] = 0  # nobody asks what they pick
@@ -142,6 +144,15 @@ def _last(rows: Rows, token_of: Any, count: Any) -> Any:
     holds = exists & (tokens != NO_TOKEN) & (tokens == token_of[at - 1])
     accepted = cast("Any", np.cumprod(holds, axis=1)).sum(axis=1)
     return cast("Any", np.where(count > 0, end - count + accepted, end - 1))
+
+
+def masks_of(plan: StepPlan, count: int) -> Any:
+    """The mask of each of `count` logit rows, i32: they lie in the order of the masked rows, -1
+    where a row has none."""
+    found = np.full(count, -1, np.int32)
+    if plan.masked:
+        found[rows_of(plan.masked)] = np.arange(plan.num_masked, dtype=np.int32)
+    return found
 
 
 def rows_of(spans: Sequence[Span]) -> Any:

@@ -20,6 +20,7 @@ from lostwax.ir.contract.check_views import (
 )
 from lostwax.ir.contract.check_weights import WeightSizes
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
+from lostwax.ir.contract.masks import MASKS, masks_shape
 from lostwax.ir.contract.program import HEADS, Call, HostCall, Launch, Program, View, views_of
 from lostwax.ir.contract.step import HIDDEN, STEP_INPUTS, input_shape, inputs_of
 from lostwax.ir.contract.step_layout import (
@@ -156,6 +157,9 @@ class ProgramCheck:
             if view.name in self._states:
                 require_within(view, self._states[view.name])
                 return
+            if view.name == MASKS:
+                self._check_masks(view, program)
+                return
             require(view.name == HIDDEN, f"there is no state {view.name!r}")
             self._check_hidden(view, program)
         elif view.space == "zeroed":
@@ -176,6 +180,16 @@ class ProgramCheck:
             fits and view.shape[1] == width and view.shape[0] in rows,
             f"it takes {list(view.shape)} at {view.offset} of the hidden state, which has"
             f" {every} rows of {width} numbers",
+        )
+
+    def _check_masks(self, view: View, program: Program) -> None:
+        """Heads that sample read the masks, all of them."""
+        rows, words = masks_shape(self._manifest.limits)
+        fits = view.offset == 0 and view.dtype == "i32" and view.strides == (words, 1)
+        require(
+            program.segment in ("sample", "score") and fits and view.shape == (rows, words),
+            f"a {program.segment} program takes {view.dtype} {list(view.shape)} at {view.offset} of"
+            f" the masks, of which there are {rows} of {words} words",
         )
 
     def _check_call(self, call: Call, reach: _Reach, program: Program) -> None:

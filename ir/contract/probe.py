@@ -33,6 +33,13 @@ class Drawn(msgspec.Struct, frozen=True, kw_only=True, tag="drawn"):
     edges: bool = False
 
 
+class DrawnBits(msgspec.Struct, frozen=True, kw_only=True, tag="drawn_bits"):
+    """Numbers in i32 each of whose bits is drawn by itself."""
+
+    shape: Shape
+    seed: Seed
+
+
 class DrawnScores(msgspec.Struct, frozen=True, kw_only=True, tag="drawn_scores"):
     """Scores in f32 to choose from: row r sees its first `visible[r]` columns, -inf stands behind.
 
@@ -77,7 +84,7 @@ class DrawnCache(msgspec.Struct, frozen=True, kw_only=True, tag="drawn_cache"):
     seed: Seed
 
 
-Data = Drawn | DrawnCache | DrawnScores | DrawnSelection | Kept
+Data = Drawn | DrawnBits | DrawnCache | DrawnScores | DrawnSelection | Kept
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):

@@ -57,9 +57,9 @@ BY_SEQ = ("seqs", "q_starts", "logit_starts", "picks", "behind")
 where its rows begin, and its logit rows; how many of the last of these pick; the token behind its
 rows where none picks."""
 
-BY_LOGIT = ("logit_rows", "logit_owners", "targets")
+BY_LOGIT = ("logit_rows", "logit_owners", "targets", "mask_rows")
 """Those with a number a logit row: its row, its sequence's number in the step, its target (-1:
-none)."""
+none), its row of the masks (-1: none)."""
 
 SENT = (*BY_SEQ, *BY_LOGIT, "tokens")
 """All arrays of the plan that the host sends, the last one a token a row of an extend step. In a

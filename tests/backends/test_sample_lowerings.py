@@ -15,7 +15,7 @@ from xdsl.dialects import builtin
 pytest.importorskip("triton", reason="the extra `aot` is not installed")
 
 from lostwax.backends.gpu_kernels.elf import ELF_MAGIC
-from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, NUCLEUS, PICK
+from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, MASK, NUCLEUS, PICK
 from lostwax.backends.gpu_kernels.lowerings.whole_row import SAMPLE_ROW
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.cover import cover, find_candidates, find_sites
@@ -35,7 +35,8 @@ from lostwax.ir.passes.specialise import SpecialisePass
 TARGETS = ("cuda-sm90a", "cuda-sm100a", "rocm-gfx942", "rocm-gfx950")
 VALUES = {
     "temperature": "f32", "top_p": "f32", "seeds": "i32", "counters": "i32", "targets": "i32",
-    "op.ids": "i32", "op.logprobs": "f32", "picked.ids": "i32", "logprob": "f32",
+    "mask_rows": "i32", "op.ids": "i32", "op.logprobs": "f32", "picked.ids": "i32",
+    "logprob": "f32",
 }  # fmt: skip
 
 
@@ -58,11 +59,12 @@ def match_of(target: str, rows: int, vocab: int, folder: Path) -> PlainMatch:
     assert backend.compiler is not None
     values = {n: Value((rows,), dtype) for n, dtype in VALUES.items()}
     values |= dict.fromkeys(("logits", "op.out"), Value((rows, vocab), "f32"))
+    values["masks"] = Value((128, -(-vocab // 32)), "i32")
     compiler = backend.load(backend.compiler)(facts)
     return PlainMatch(facts, Bucket(rows=rows), values, {}, compiler, folder)
 
 
-@pytest.mark.parametrize("lowering", [PICK, NUCLEUS, LOGPROB], ids=lambda low: low.name)
+@pytest.mark.parametrize("lowering", [PICK, MASK, NUCLEUS, LOGPROB], ids=lambda low: low.name)
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_row_is_split_and_one_binary_serves_any_number_of_rows(
     target: str, lowering: Lowering, tmp_path: Path
@@ -108,7 +110,7 @@ def test_more_ids_than_a_program_takes_are_refused(tmp_path: Path) -> None:
     assert SAMPLE_ROW.when.refusal(match) == "axis 1 of logits is 300000, wants <= 8192"
 
 
-PARTS = ["smxx_logprob", "smxx_nucleus", "smxx_pick"]
+PARTS = ["smxx_logprob", "smxx_mask", "smxx_nucleus", "smxx_pick"]
 CHOICES: dict[tuple[Segment, int], list[str]] = {
     ("pick", 211): ["smxx_pick"],
     ("sample", 211): ["smxx_sample_row"],
@@ -145,6 +147,6 @@ def test_a_head_takes_them_for_any_number_of_rows(
             found = find_candidates(context, block, sites, NoMeasurements())
             for each in cover(found, lambda candidate: None).chosen:
                 ops = {op.name for op in each.candidate.region.members}
-                if ops & {"sample.pick", "sample.nucleus", "sample.logprob"}:
+                if ops & {"sample.pick", "sample.mask", "sample.nucleus", "sample.logprob"}:
                     chosen.append(each.candidate.name)
         assert sorted(chosen) == wanted

@@ -18,7 +18,7 @@ from lostwax.backends.gpu_kernels.lowerings.norms import (
 )
 from lostwax.backends.gpu_kernels.lowerings.rope import ROPE
 from lostwax.backends.gpu_kernels.lowerings.rows import EMBED, GATHER_ROWS
-from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, NUCLEUS, PICK
+from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, MASK, NUCLEUS, PICK
 from lostwax.backends.gpu_kernels.lowerings.whole_row import SAMPLE_ROW
 from lostwax.backends.lowering import Lowering
 
@@ -41,6 +41,7 @@ GPU: tuple[Lowering, ...] = (
     INDEX_LOGITS,
     ATTEND,
     ATTEND_ALL,
+    MASK,
     NUCLEUS,
     PICK,
     LOGPROB,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from lostwax.backends.gpu_kernels.lowerings.launches import i32, next_power_of_two, triton_launch
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match
 from lostwax.backends.predicates import axis_at_most, fact
+from lostwax.ir.contract.masks import mask_words
 from lostwax.ir.contract.program import Launch
 from lostwax.ir.region import Node, Region
 
@@ -18,14 +19,17 @@ _KERNELS = "lostwax.backends.gpu_kernels.whole_row"
 # benchmarks/gpu_kernels.py run DIR --only vocab`). A pick alone in one launch took 12 and 31 us,
 # `smxx_pick` 6 and 7.
 _MAX_VOCAB = 8192
-_INPUTS = ("logits", "temperature", "top_p", "seeds", "counters")
+_INPUTS = ("logits", "masks", "mask_rows", "temperature", "top_p", "seeds", "counters")
 _PART = 1024  # of the first knobs in `sample.py`: log-probabilities are summed in such parts
 
 SAMPLE_REGION = Region(
     {
+        "masked": Node(
+            "sample.mask", {"logits": "logits", "masks": "masks", "mask_rows": "mask_rows"}
+        ),
         "nucleus": Node(
             "sample.nucleus",
-            {"logits": "logits", "temperature": "temperature", "top_p": "top_p"},
+            {"logits": "masked", "temperature": "temperature", "top_p": "top_p"},
         ),
         "picked": Node(
             "sample.pick",
@@ -62,6 +66,7 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
             },
             {
                 "WIDTH": vocab,
+                "WORDS": mask_words(vocab),
                 "PARTS": next_power_of_two(-(-vocab // _PART)),
                 "BLOCK_PART": _PART,
                 "MASS_BITS": 62 - (vocab - 1).bit_length(),  # a row sums to 2^62 at most
