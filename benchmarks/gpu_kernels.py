@@ -60,7 +60,7 @@ def compile_cases(folder: Path, only: str) -> None:
     """Emit the launches of cases whose name contains `only`, and compile their kernels."""
     from lostwax.backends.cuda.compiler import CudaCompiler
     from lostwax.backends.cuda.lowerings import topk
-    from lostwax.backends.gpu_kernels.lowerings import attend, norms, sample, whole_row
+    from lostwax.backends.gpu_kernels.lowerings import attend, norms, sample, sample_tail
     from lostwax.backends.kernel_compiler import KernelCompileError
     from lostwax.backends.proof.plain_match import PlainMatch, Value
     from lostwax.ir.contract.program import Bucket
@@ -74,7 +74,7 @@ def compile_cases(folder: Path, only: str) -> None:
         "nucleus": sample.NUCLEUS,
         "pick": sample.PICK,
         "logprob": sample.LOGPROB,
-        "sample_row": whole_row.SAMPLE_ROW,
+        "sample_tail": sample_tail.SAMPLE_TAIL,
     }
     folder.mkdir(parents=True, exist_ok=True)
     compiler = CudaCompiler(CUDA_SM90A)
@@ -204,7 +204,7 @@ def portable(case: Case, t: Tensors) -> Callable[[], None]:
     if case.op == "pick":
         given = (t["logits"], t["temperature"], t["seeds"], t["counters"])
         return lambda: sample.pick(*given, t["op.ids"], t["op.logprobs"])
-    if case.op == "sample_row":
+    if case.op == "sample_tail":
         return lambda: _portable_sample(t)
     if case.op == "logprob":
         return lambda: sample.logprob(t["logits"], t["targets"], t["op.logprobs"])
@@ -228,7 +228,7 @@ def portable(case: Case, t: Tensors) -> Callable[[], None]:
 
 
 def _portable_sample(t: Tensors) -> None:
-    """Mask, nucleus, pick and log-probability on the buffers of a case `sample_row`."""
+    """Mask, nucleus, pick and log-probability on the buffers of a case `sample_tail`."""
     from lostwax.backends.portable.kernels import sample
 
     inside, unread = torch.empty_like(t["logits"]), torch.empty_like(t["logprob"])

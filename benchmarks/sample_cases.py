@@ -1,8 +1,8 @@
 """Values of the sampling kernels' cases: shapes, seeded inputs and fp64 references, on torch alone.
 
-`sample_row` is a mask, a nucleus, the pick from it and its log-probability, where a program holds a
-row: the four others one after another. Half of the rows are greedy, the others have a nucleus of
-0.95 at temperature 1. Every third row has a mask, in timed cases of `sample_row` none.
+`sample_tail` is a mask, a nucleus, the pick from it and its log-probability: the four others one
+after another. Half of the rows are greedy, the others have a nucleus of
+0.95 at temperature 1. Every third row has a mask, in timed cases of `sample_tail` none.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _OF_ROWS = {
     "nucleus": {"temperature": "f32", "top_p": "f32"},
     "pick": _PICK | _PICKED,
     "logprob": {"targets": "i32", "op.logprobs": "f32"},
-    "sample_row": _MASK | _PICK | {"top_p": "f32", "picked.ids": "i32", "logprob": "f32"},
+    "sample_tail": _MASK | _PICK | {"top_p": "f32", "picked.ids": "i32", "logprob": "f32"},
 }
 OPS = tuple(_OF_ROWS)
-MAX_VOCAB = {"sample_row": 8192}
+MAX_VOCAB = {"sample_tail": 8192}
 """Of ops whose lowering refuses longer rows."""
 TOP_P = 0.95
 NUM_MASKS = 5
@@ -70,7 +70,7 @@ def inputs(
         "targets": torch.where(number % 3 == 2, -1, logits.argmax(-1)),
         "mask_rows": torch.where(number % 3 == 0, number % NUM_MASKS, -1),
     }
-    if full and op == "sample_row":
+    if full and op == "sample_tail":
         found["mask_rows"] = torch.full_like(number, -1)
     if "mask_rows" in _OF_ROWS[op]:
         words = normal(NUM_MASKS, -(-vocab // 32)) * 2.0**30
@@ -81,7 +81,7 @@ def inputs(
 def reference(op: str, x: Tensors) -> Tensors:
     """Outputs in fp64, ids exact; NaN where rounding may decide."""
     logits = x["logits"].double()
-    if op in ("mask", "sample_row"):
+    if op in ("mask", "sample_tail"):
         masked = _masked(logits, x["masks"], x["mask_rows"])
     if op == "mask":
         return {"op.out": masked}
@@ -90,7 +90,7 @@ def reference(op: str, x: Tensors) -> Tensors:
     if op == "logprob":
         found = _logprobs(logits, x["targets"].clamp(min=0))
         return {"op.logprobs": found.masked_fill(x["targets"] < 0, 0)}
-    if op == "sample_row":
+    if op == "sample_tail":
         inside = _nucleus(masked, x["temperature"].double(), x["top_p"].double())
         ids = _picked(inside.masked_fill(inside.isnan(), -torch.inf), x)
         return {"picked.ids": ids.int(), "logprob": _logprobs(logits, ids)}

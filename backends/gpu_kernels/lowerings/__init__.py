@@ -19,7 +19,7 @@ from lostwax.backends.gpu_kernels.lowerings.norms import (
 from lostwax.backends.gpu_kernels.lowerings.rope import ROPE
 from lostwax.backends.gpu_kernels.lowerings.rows import EMBED, GATHER_ROWS
 from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, MASK, NUCLEUS, PICK
-from lostwax.backends.gpu_kernels.lowerings.whole_row import SAMPLE_ROW
+from lostwax.backends.gpu_kernels.lowerings.sample_tail import SAMPLE_TAIL
 from lostwax.backends.lowering import Lowering
 
 GPU: tuple[Lowering, ...] = (
@@ -45,5 +45,5 @@ GPU: tuple[Lowering, ...] = (
     NUCLEUS,
     PICK,
     LOGPROB,
-    SAMPLE_ROW,
+    SAMPLE_TAIL,
 )

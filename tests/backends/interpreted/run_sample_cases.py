@@ -15,7 +15,7 @@ import torch
 from plain_run import run
 
 from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, MASK, NUCLEUS, PICK
-from lostwax.backends.gpu_kernels.lowerings.whole_row import SAMPLE_ROW
+from lostwax.backends.gpu_kernels.lowerings.sample_tail import SAMPLE_TAIL
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.portable.kernels import sample as portable
 from lostwax.backends.proof.plain_match import Value
@@ -109,8 +109,8 @@ OPS: dict[str, tuple[Lowering, str, str]] = {
 """By op: lowering, operands and results."""
 
 WHOLE: dict[str, tuple[Lowering, str, str]] = {
-    "sample a row": (
-        SAMPLE_ROW, "logits masks mask_rows temperature top_p seeds counters", "picked.ids logprob"
+    "sample a tail": (
+        SAMPLE_TAIL, "logits masks mask_rows temperature top_p seeds counters", "picked.ids logprob"
     ),
 }  # fmt: skip
 """The same where a program holds a row."""
@@ -221,7 +221,7 @@ def check_whole(data: Arrays, inside: np.ndarray, expect: Expect) -> None:
     ids = launched("pick", data | {"logits": inside}, block=1024)["op.ids"]
     targets = data | {"targets": ids.astype(np.int32)}
     logprobs = launched("logprob", targets, block=1024)["op.logprobs"]
-    sampled = launched("sample a row", data)
+    sampled = launched("sample a tail", data)
     parts = {"picked.ids": ids, "logprob": logprobs}
     expect("a sample of whole rows has the bits of parts", same_all(sampled, parts))
     alike = same(sampled["picked.ids"], whole["op.ids"])
@@ -250,7 +250,7 @@ def check_masked(data: Arrays, expect: Expect) -> None:
         parts = {"picked.ids": ids}
         targets = data | {"targets": ids.astype(np.int32)}
         parts["logprob"] = launched("logprob", targets, block=1024)["op.logprobs"]
-        whole = launched("sample a row", own)
+        whole = launched("sample a tail", own)
         expect("a masked sample of whole rows has the bits of parts", same_all(whole, parts))
 
 
@@ -269,7 +269,7 @@ def check_half(failed: Failed) -> None:
     many = {name: np.repeat(a, 20, axis=0) for name, a in data.items()}
     many |= {"masks": np.zeros((1, 1), np.int32), "mask_rows": np.full(60, -1, np.int32)}
     many |= {"seeds": np.arange(60, dtype=np.int32), "counters": np.zeros(60, np.int32)}
-    picked = launched("sample a row", many)["picked.ids"].reshape(3, 20)
+    picked = launched("sample a tail", many)["picked.ids"].reshape(3, 20)
     for found in ([np.flatnonzero(row) for row in kept], [np.unique(row) for row in picked]):
         if [ids.tolist() for ids in found] != want:
             failed["an id before which top_p lies is outside"].append(str(found))
@@ -293,7 +293,7 @@ def check_border(names: tuple[str, ...], vocab: int, failed: Failed) -> None:
             one = alone(data, row)
             one |= {"seeds": np.array([3], np.int32), "counters": favoured[:1].astype(np.int32)}
             want = order[scores[favoured[0], : last + 1].argmax()]
-            if launched("sample a row", one)["picked.ids"].tolist() != [want]:
+            if launched("sample a tail", one)["picked.ids"].tolist() != [want]:
                 failed["a sample of whole rows is from the nucleus"].append(f"{name}, {border}")
 
 
