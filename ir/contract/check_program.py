@@ -21,7 +21,7 @@ from lostwax.ir.contract.check_views import (
 from lostwax.ir.contract.check_weights import WeightSizes
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.program import HEADS, Call, HostCall, Launch, Program, View, views_of
-from lostwax.ir.contract.step import HIDDEN, STEP_INPUTS, input_shape, inputs_of
+from lostwax.ir.contract.step import HIDDEN, MAX_RANKED, STEP_INPUTS, input_shape, inputs_of
 from lostwax.ir.contract.step_layout import (
     BODY_STEP,
     DRAFT_STEP,
@@ -36,8 +36,6 @@ PICKED = {"ids": "i32", "logprobs": "f32"}
 SCORED = PICKED | {"target_logprobs": "f32", "top_ids": "i32", "top_logprobs": "f32"}
 """What heads give, with its dtype: all but the top ones a number a row."""
 RANKED = ("top_ids", "top_logprobs")
-MAX_RANKED = 20
-"""Ids of a row that are ranked at most."""
 
 
 def launches_of(program: Program) -> Iterator[Launch]:

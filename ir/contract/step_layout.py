@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from lostwax.ir.contract.artifact import Limits
+from lostwax.ir.contract.step import MAX_RANKED
 from lostwax.ir.contract.step_state import STEP_STATE
 from lostwax.ir.contract.view import View
 
@@ -73,7 +74,10 @@ last row that holds. A row each: the token behind it, as the MTP layer sees it. 
 the id that was picked. Then how many steps have begun, which says whose place in the boxes it is.
 """
 
-RESULT_WIDTHS = {"ids": 1, "logprobs": 1, "target_logprobs": 1, "top_ids": 20, "top_logprobs": 20}
+RESULT_WIDTHS = {
+    "ids": 1, "logprobs": 1, "target_logprobs": 1, "top_ids": MAX_RANKED,
+    "top_logprobs": MAX_RANKED,
+}  # fmt: skip
 """Numbers that a logit row has of each result; `drafts` lie behind them, row by row of those that
 pick."""
 
