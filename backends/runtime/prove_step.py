@@ -199,7 +199,7 @@ class _Proof:
         fresh = StateTable(table.max_reqs, table.max_pages, table.max_drafts)
         fresh.change(plan)
         for name in STEP_STATE:
-            self._field(name).copy_(torch.from_numpy(fresh.fields[name]))
+            self._field(name).copy_(torch.tensor(fresh.fields[name]))
 
     def _field(self, name: str) -> torch.Tensor:
         return tensor_of(self.states[SEQUENCES], self._layout.field(name))
