@@ -24,6 +24,7 @@ from lostwax.backends.runtime.input_layout import input_bytes
 from lostwax.backends.runtime.load_weights import WeightBuffers, load_weights
 from lostwax.backends.runtime.ranks import Ranks
 from lostwax.backends.runtime.replay_step import StepReplay
+from lostwax.backends.runtime.require_functions import require_functions
 from lostwax.backends.runtime.require_packages import require_packages
 from lostwax.backends.runtime.state_table import StateTable
 from lostwax.backends.runtime.step_buffers import InputMemory
@@ -229,6 +230,8 @@ def load(
         )
     reader.check()
     require_packages(manifest.requires)
+    if found.executes:
+        require_functions(reader, found.kernels)
     ranks = Ranks.join(manifest.world_size)
     compiled = {k.binary: k for k in manifest.kernels}
     driver: Driver = found.load(found.driver)(manifest.target, reader.kernel, compiled)

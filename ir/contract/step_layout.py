@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from lostwax.ir.contract.artifact import Limits
+from lostwax.ir.contract.program import HEADS, Segment
 from lostwax.ir.contract.step import MAX_RANKED
 from lostwax.ir.contract.step_state import STEP_STATE
 from lostwax.ir.contract.view import View
@@ -34,6 +35,14 @@ BODY_STEP = ("step.receive", "step.derive"), ()
 DRAFT_STEP = ("step.derive_draft",), ()
 HEAD_STEP = ("step.derive_logits",), ("step.advance", "step.send")
 """The launches before a program's own, and those behind them, where the device keeps the state."""
+
+
+def step_launches(segment: Segment) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What those launches are called in a segment's programs."""
+    if segment in HEADS:
+        return HEAD_STEP
+    return DRAFT_STEP if segment == "draft" else BODY_STEP
+
 
 BOXES = (SENT_BOX, RESULT_BOX)
 
