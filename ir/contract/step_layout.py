@@ -92,7 +92,9 @@ pick."""
 
 _ALIGN = 16  # numbers, so that every array begins a cache line
 
-_ORDER = [STEP_STATE, HEADER, HEADER_SIZE, SENT, OWN, RESULT_WIDTHS, PLACES, _ALIGN]
+_ORDER = [
+    STEP_STATE, HEADER, HEADER_SIZE, BY_SEQ, BY_LOGIT, SENT, OWN, RESULT_WIDTHS, PLACES, _ALIGN
+]  # fmt: skip
 LAYOUT = hashlib.sha256(msgspec.json.encode(_ORDER)).hexdigest()[:16]
 """Stands for all of the above: kernels of another one would read and write the wrong numbers."""
 
