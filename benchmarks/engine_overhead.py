@@ -94,7 +94,8 @@ def measure(runtime: Runtime, derives: Clock, batch: int, context: int) -> Row:
         core.step()
     whole, inside, derived = list[float](), list[float](), list[float]()
     for _ in range(STEPS):
-        submits.take(), derives.take()
+        submits.take()
+        derives.take()
         begin = time.perf_counter()
         core.step()
         whole.append(time.perf_counter() - begin)

@@ -5,7 +5,7 @@ Used on two machines: the one that compiles (shapes) and the one with the GPU (i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import sample_cases
@@ -53,13 +53,13 @@ def topk_case(rows: int, length: int, k: int = 2048, timed: bool = False, **knob
 def attend_case(
     reqs: int, heads: int, top: int, pages: int, dtypes: tuple[str, str] = ("bf16", "bf16"),
     ranks: tuple[int, int, int, int] = (128, 64, 512, 128), dense: bool = False,
-    timed: bool = False, **knobs: int,
+    timed: bool = False, knobs: Mapping[str, int] | None = None,
 ) -> Case:  # fmt: skip
     """One row a request; ranks: nope, rope, latent, value; dtypes: activations, cache."""
     nope, rope, latent, value = ranks
     dims = {"reqs": reqs, "heads": heads, "top": top, "pages": pages}
     dims |= {"nope": nope, "rope": rope, "latent": latent, "value": value}
-    return Case("attend_all" if dense else "attend", dims, dtypes, knobs, timed)
+    return Case("attend_all" if dense else "attend", dims, dtypes, dict(knobs or {}), timed)
 
 
 def sample_case(op: str, rows: int, vocab: int, timed: bool = False, **knobs: int) -> Case:
@@ -116,14 +116,16 @@ def timed_cases() -> Iterator[Case]:
     for reqs in (1, 4, 16, 64, 128):  # by rule, its alternative, and the query in one part
         yield attend_case(reqs, 16, 2048, 64, timed=True)
         other = {"block_keys": 64, "num_warps": 8} if reqs == 128 else {"block_keys": 32}
-        yield attend_case(reqs, 16, 2048, 64, timed=True, **other)
-        yield attend_case(reqs, 16, 2048, 64, timed=True, query_parts=1)
+        yield attend_case(reqs, 16, 2048, 64, timed=True, knobs=other)
+        yield attend_case(reqs, 16, 2048, 64, timed=True, knobs={"query_parts": 1})
     for reqs in (1, 4, 8, 32):
         yield attend_case(reqs, 128, 2048, 64, timed=True)
-        yield attend_case(reqs, 128, 2048, 64, timed=True, block_heads=32, num_warps=8)
+        yield attend_case(
+            reqs, 128, 2048, 64, timed=True, knobs={"block_heads": 32, "num_warps": 8}
+        )
         for parts in (1, 2):
             knobs = {"block_heads": 64, "block_keys": 32, "num_warps": 8, "query_parts": parts}
-            yield attend_case(reqs, 128, 2048, 64, timed=True, **knobs)
+            yield attend_case(reqs, 128, 2048, 64, timed=True, knobs=knobs)
     yield attend_case(4, 16, 2048, 32, dense=True, timed=True)
 
 

@@ -19,7 +19,7 @@ import json
 import statistics
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gpu_cases
 import msgspec
@@ -177,11 +177,13 @@ def check(case: Case, buffers: Buffers, driver: CudaDriver) -> tuple[float, bool
             got = buffers.tensors[name]
             if case.op in ("mask", "nucleus") or want.dtype == torch.int32:
                 wrong = (got != want) & ~want.isnan()  # NaN: rounding may decide
-                error, bound = wrong.double().mean().item(), 0.0
+                error, bound = float(wrong.double().mean().item()), 0.0
             elif name == "residual_out":
-                error, bound = (got != want.to(torch.float32).to(got.dtype)).sum().item(), 0.0
+                wrong = got != want.to(torch.float32).to(got.dtype)
+                error, bound = float(wrong.sum().item()), 0.0
             else:
-                error = ((got.double() - want).norm() / want.norm().clamp(min=1e-30)).item()
+                norm, off = cast("Any", want.norm()), cast("Any", (got.double() - want).norm())
+                error = float((off / norm.clamp(min=1e-30)).item())
                 bound = BOUNDS[case.dtypes[0]]
             right = right and error <= bound  # a NaN compares false
             worst = max(worst, error) if error == error else float("nan")

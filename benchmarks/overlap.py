@@ -52,7 +52,7 @@ def run(core: EngineCore, submits: list[Submit]) -> tuple[float, dict[str, list[
     tokens: dict[str, list[int]] = {each.request: [] for each in submits}
     for submit in submits:
         assert core.handle(submit) == []
-    begin = 0.0
+    begin, given = 0.0, 0
     while core.has_work:
         if not begin and all(tokens.values()):
             begin = time.perf_counter()
@@ -103,10 +103,10 @@ def gaps(runtime: Runtime, count: int, depth: int) -> Row:
         for _ in range(STEPS):
             core.step()
         torch.cuda.synchronize()
-    events = sorted(
-        (e.time_range.start, e.time_range.end, e.name)
-        for e in seen.events() or []
-        if e.device_type == torch.autograd.DeviceType.CUDA
+    profiled: Any = seen.events() or []  # torch does not say of what
+    cuda = torch.autograd.DeviceType.CUDA  # pyright: ignore[reportPrivateImportUsage]
+    events: list[tuple[float, float, str]] = sorted(
+        (e.time_range.start, e.time_range.end, e.name) for e in profiled if e.device_type == cuda
     )
     idle: dict[str, list[float]] = {"derive": [], "derive_logits": []}
     busy, spans, copies = 0.0, list[float](), list[float]()

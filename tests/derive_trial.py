@@ -63,7 +63,7 @@ class DeriveTrial:
         self._rng = rng
         self._state = self.table(MAX_REQS, MAX_PAGES, MAX_DRAFTS)
         for array in self._state.fields.values():
-            array[1:] = JUNK
+            array.base[1:] = JUNK  # itself some of them cannot be written
         self._oracle = Sequences(PAGE)
         self._live: dict[int, _Live] = {}
         heads: list[_Program] = [(head, Bucket(rows=NUM_ROWS[head])) for head in HEADS]

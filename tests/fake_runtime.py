@@ -18,7 +18,7 @@ from run_at_once import RunsAtOnce
 from step_oracle import Sequences, StepBatch
 
 from lostwax.ir.contract.model import ModelFacts
-from lostwax.ir.contract.step import TRASH_PAGE, StepResult
+from lostwax.ir.contract.step import MAX_RANKED, TRASH_PAGE, StepResult
 
 VOCAB = 61
 EOS = 60
@@ -149,7 +149,7 @@ class FakeRuntime(RunsAtOnce):
             result.ids.append(token)
             result.logprobs.append(scores[token])
             if batch.head == "score":
-                top = sorted(range(VOCAB), key=lambda t: (-scores[t], t))[:20]
+                top = sorted(range(VOCAB), key=lambda t: (-scores[t], t))[:MAX_RANKED]
                 target = batch.targets[i]
                 result.target_logprobs.append(scores[target] if target >= 0 else 0.0)
                 result.top_ids.append(top)

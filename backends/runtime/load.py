@@ -26,6 +26,7 @@ from lostwax.backends.runtime.mask_gate import MaskGate, Masks
 from lostwax.backends.runtime.mask_state import MaskState
 from lostwax.backends.runtime.ranks import Ranks
 from lostwax.backends.runtime.replay_step import StepReplay
+from lostwax.backends.runtime.require_functions import require_functions
 from lostwax.backends.runtime.require_packages import require_packages
 from lostwax.backends.runtime.state_table import StateTable
 from lostwax.backends.runtime.step_buffers import InputMemory
@@ -268,6 +269,8 @@ def load(
         )
     reader.check()
     require_packages(manifest.requires)
+    if found.executes:
+        require_functions(reader, found.kernels)
     ranks = Ranks.join(manifest.world_size)
     compiled = {k.binary: k for k in manifest.kernels}
     driver: Driver = found.load(found.driver)(manifest.target, reader.kernel, compiled)

@@ -8,9 +8,7 @@ from torch import Tensor, nn
 from lostwax.frontend.config import ModelConfig
 from lostwax.frontend.model.layers import Linear, RMSNorm, parameter
 from lostwax.frontend.ops import OPS
-
-TOP_LOGPROBS = 20
-"""How many likeliest ids the scoring head gives: what the OpenAI interface allows at most."""
+from lostwax.ir.contract.step import MAX_RANKED
 
 
 class _Table(nn.Module):
@@ -110,4 +108,4 @@ class ScoreHead(SampleHead):
         logits = self.logits(hidden, logit_rows)
         masked = OPS.sample_mask(logits, masks, mask_rows)
         ids, logprobs = self.sampled(logits, masked, temperature, seeds, counters, top_p)
-        return ids, logprobs, *OPS.sample_score(logits, targets, TOP_LOGPROBS)
+        return ids, logprobs, *OPS.sample_score(logits, targets, MAX_RANKED)

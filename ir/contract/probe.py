@@ -198,6 +198,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     agreement: float | None = None
 
 
+STEP_EVIDENCE = "step"
+"""Stands where a probe's id stands, for the kernels of the step, which no probe runs."""
+
 CERTIFICATES_SCHEMA = 2
 """Version of `certificates.json`; another one is measured again. 2: evidence says what ran."""
 

@@ -115,6 +115,10 @@ class StepOp(msgspec.Struct, frozen=True, kw_only=True):
     allocates: int = 0
 
 
+MAX_RANKED = 20
+"""Ids of a logit row that the head with scores ranks: what the OpenAI interface allows at most."""
+
+
 class StepResult(msgspec.Struct, kw_only=True):
     """What a step gives, one entry a logit row. Only the head `score` fills score fields. `drafts`
     has an entry a sequence that picked: the drafts that follow, -1 where one is missing."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from lostwax.ir.contract.step import MAX_RANKED
 from lostwax.server.engine.commit import Drafting, commit
 from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.messages import (
@@ -22,8 +23,6 @@ from lostwax.server.engine.runtime import Runtime, Ticket
 from lostwax.server.engine.scheduler import ScheduledStep, Scheduler
 from lostwax.server.engine.step import plan_step
 
-MAX_TOP_LOGPROBS = 20
-"""What the head's `sample.score` ranks; also the API's bound."""
 MAX_FAILED_STEPS = 3
 """Failed steps in a row after which the device, not a request, is taken to be at fault."""
 
@@ -94,7 +93,7 @@ class EngineCore:
             vocab_size=limits.vocab_size,
             max_context=self.scheduler.max_context,
             max_reqs=limits.max_reqs,
-            max_top_logprobs=MAX_TOP_LOGPROBS,
+            max_top_logprobs=MAX_RANKED,
             eos_token_ids=facts.eos_token_ids,
             chat_encoding=facts.chat_encoding,
         )

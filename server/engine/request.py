@@ -70,9 +70,14 @@ class Req:
         return self.num_planned < self.num_known
 
     @property
+    def num_to_come(self) -> int:
+        """Tokens that are still to be generated behind the steps in flight, at most."""
+        return self.submit.max_tokens - self.num_output - self.picks_in_flight
+
+    @property
     def may_go_on(self) -> bool:
         """Whether the steps in flight may leave a token to be generated."""
-        return self.num_output + self.picks_in_flight < self.submit.max_tokens
+        return self.num_to_come > 0
 
     def max_pages(self, page_tokens: int) -> int:
         """Pages that `max_rows` rows need."""
@@ -128,9 +133,8 @@ class Chunk:
         """The row of the last token, and those of the drafts behind it."""
         drafts, count = req.drafts_in_flight if req.num_in_flight else len(req.drafts), 1
         if drafts:
-            # Each step in flight adds a row at least: behind the limit none is wanted.
-            least = req.num_cached + req.picks_in_flight
-            count = max(1, min(1 + drafts, req.max_rows - least))
+            # Each row gives a token at most, and each step in flight gives one at least.
+            count = min(1 + drafts, req.num_to_come)
         return Chunk(req, req.num_cached + req.rows_in_flight, count, count, NOWHERE)
 
     @property
@@ -147,11 +151,8 @@ class Chunk:
         return "sample" if self.picks and submit.has_nucleus else "pick"
 
     def num_drafts(self, most: int) -> int:
-        """Drafts worth making behind the step: the model adds a token of its own behind those that
-        it accepts. Behind rows that pick nothing, `most` if any will ever be: their layer must see
-        all rows."""
-        req = self.req
-        if not self.picks:
-            return most if req.submit.max_tokens > 2 else 0
-        outputs = req.num_output + req.picks_in_flight + 1
-        return max(0, min(most, req.submit.max_tokens - outputs - 1))
+        """Drafts worth making behind the step: it gives a token, and the model adds one of its own
+        behind those that it accepts. Behind rows that pick nothing, one if any will ever be: their
+        layer must see all rows."""
+        wanted = max(0, min(most, self.req.num_to_come - 2))
+        return wanted if self.picks else min(wanted, 1)

@@ -25,7 +25,8 @@ from lostwax.frontend.capture import Captured, capture
 from lostwax.frontend.checkpoint import open_checkpoint
 from lostwax.frontend.new_checkpoint import new_checkpoint
 from lostwax.ir.contract.kernel import KernelSource
-from lostwax.ir.contract.program import HEADS, KernelLaunch, Program, views_of
+from lostwax.ir.contract.program import HEADS, SEGMENTS, KernelLaunch, Program, views_of
+from lostwax.ir.contract.step_layout import step_launches
 
 pytest.importorskip("triton", reason="the extra `aot` is not installed")
 
@@ -78,6 +79,13 @@ def test_every_lowering_of_a_rocm_artifact_agrees_with_the_reference(lines: list
     own = {line["lowering"] for line in lines if line["kernels"]}
     elsewhere = {"smxx_rms_norm", *TENSOR_MAPPED}
     assert own >= {low.name for low in GPU} - elsewhere, "each kernel family was chosen"
+
+
+def test_the_kernels_of_the_step_are_interpreted_over_drawn_steps(lines: list[Line]) -> None:
+    (step,) = [line for line in lines if line["lowering"] == "the step around the layers"]
+    every = {op for segment in SEGMENTS for half in step_launches(segment) for op in half}
+    assert {*step["ops"]} == every - {"step.derive_draft"}, "the model was compiled without drafts"
+    assert step["certificate"]["max_error"] == 0
 
 
 def _bodies(artifact: Path) -> dict[str, Program]:
