@@ -57,7 +57,8 @@ class EngineCore:
     """Holds a runtime and its scheduler. Callers use it from one thread at a time.
 
     `drafts` tokens are drafted at most (None: as many as the artifact can verify). `log` is told
-    what a step raised. At most `depth` steps stay in flight between two calls of `step`.
+    what a step raised. At most `depth` steps stay in flight between two calls of `step`. Without
+    `prefix_cache` every prompt runs whole.
     """
 
     def __init__(
@@ -66,6 +67,8 @@ class EngineCore:
         drafts: int | None = None,
         log: FailureLog | None = None,
         depth: int = 0,
+        *,
+        prefix_cache: bool = True,
     ) -> None:
         most = runtime.limits.max_drafts
         if drafts is not None and not 0 <= drafts <= most:
@@ -79,7 +82,7 @@ class EngineCore:
             raise TooDeep(f"depth {depth}: ask for 0 to {MAX_DEPTH} steps in flight")
         self._depth = depth
         self._in_flight: deque[_InFlight] = deque()
-        self.scheduler = Scheduler(runtime.limits, self._max_drafts)
+        self.scheduler = Scheduler(runtime.limits, self._max_drafts, prefix_cache=prefix_cache)
         self.drafting = Drafting()
         self._num_failed_steps = 0
         self._is_warming_up = False
@@ -154,6 +157,7 @@ class EngineCore:
         try:
             result = oldest.ticket.result()
             events = commit(plan, result, self._runtime.facts.eos_token_ids, self.drafting)
+            self.scheduler.enter_pages(plan)
             self._retire(events)
         except Exception as error:
             return self._fail([plan, *self._abandon()], error)
@@ -214,7 +218,7 @@ class EngineCore:
             if isinstance(event, Failed) or event.finish is not None:
                 req = self.scheduler.find(event.request)
                 assert req is not None, f"{event.request} ended twice"
-                self.scheduler.remove(req)
+                self.scheduler.remove(req, has_failed=isinstance(event, Failed))
 
     def _refusal(self, submit: Submit) -> Failed | None:
         # The gateway has checked all this for its clients; one bad request must not kill the rest.

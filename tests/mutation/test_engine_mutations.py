@@ -228,8 +228,8 @@ def _reuse_pages_in_flight(runtime: type[LateRuntime]) -> list[str]:
     """
     core: EngineCore
 
-    def holder(page: int) -> Owner:
-        return next(Owner(r.name, 0) for r in core.scheduler.running if page in r.pages)
+    def holder(seq: int) -> Owner:
+        return next(Owner(r.name, 0) for r in core.scheduler.running if r.seq == seq)
 
     late = runtime(FakeLimits(num_pages=6), holder)
     core = EngineCore(late, depth=2)

@@ -19,7 +19,7 @@ def test_all_pages_but_the_trash_page_are_handed_out_once() -> None:
 def test_asking_for_more_than_is_free_changes_nothing() -> None:
     pages = PageAllocator(4)
     pages.allocate(2, "a")
-    with pytest.raises(OutOfPages, match="b wants 2 pages, 1 are free"):
+    with pytest.raises(OutOfPages, match="b wants 2 pages, 1 are blank"):
         pages.allocate(2, "b")
     assert pages.num_free == 1
     pages.check_integrity()
