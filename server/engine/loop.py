@@ -121,7 +121,8 @@ class EngineCore:
                 if req is None:
                     return []
                 self.scheduler.remove(req)
-                return [Output(request=name, finish="cancelled")]
+                cached_tokens = req.cached_tokens or 0
+                return [Output(request=name, finish="cancelled", cached_tokens=cached_tokens)]
 
     def step(self) -> list[Output | Failed]:
         """Submit the next step, if any can run, commit what is done, and return its events.
