@@ -49,8 +49,8 @@ _LIMITS = st.builds(
     max_context=st.just(20),
 )
 _DEPTHS_AND_DRAFTS = [(depth, drafts) for depth in range(3) for drafts in (0, 1, 3)]
-_STEMS = ([7] * 12, [7] * 4 + [9] * 8, [7] * 8 + [3, 1, 4, 1])
-"""Three pages each: some of them equal under one prefix, some of equal tokens under another."""
+_STEMS = ([7] * 12, [7] * 4 + [9] * 8, [9] * 4 + [7] * 8)
+"""Three pages each: some are equal under one prefix, some of equal tokens under another."""
 
 
 def _begin_alike(stem: list[int], length: int, tail: list[int]) -> list[int]:

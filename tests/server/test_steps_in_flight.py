@@ -169,6 +169,17 @@ def test_a_refused_step_fails_its_requests_and_leaves_those_in_flight() -> None:
     assert len(deep.said) == 1
 
 
+def test_pages_are_found_once_their_step_is_committed_and_not_before() -> None:
+    deep = _Deep(depth=1)
+    prompt = [3] * 9
+    for name in ("first", "second", "third"):
+        deep.add(name, prompt)
+    found = {req.name: req.num_found for req in deep.core.scheduler.running}
+    assert found == {"first": 0, "second": 0, "third": 8}
+    deep.finish()
+    assert {deep.ids(name) == generate(prompt, 5) for name in found} == {True}
+
+
 class _Marked:
     """A step that is done once somebody waits for it."""
 
