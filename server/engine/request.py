@@ -107,11 +107,12 @@ class Req:
         """
         before = self.num_cached
         self.num_cached += chunk.count - chunk.picks + num_tokens
+        if not has_drafts or self.num_drafted != before:
+            return
         # Rows behind an end are none of the answer's, but may hold on the device: count them all.
         most = before + chunk.count if ends else self.num_cached
-        length = max(min(most, self.max_rows), self.num_prompt)
         # The MTP layer runs the rows of a step behind which a draft may stand, and no others.
-        if has_drafts and length + 1 < self.max_rows and self.num_drafted == before:
+        if max(most, self.num_prompt) + 1 < self.max_rows:
             self.num_drafted = self.num_cached
 
     def submitted(self, chunk: Chunk, drafts: int) -> None:

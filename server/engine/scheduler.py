@@ -118,9 +118,10 @@ class Scheduler:
         if self._cache is None:
             return
         size = self.limits.page_tokens
-        for req in [chunk.req for chunk in step.chunks]:
-            if req.seq == NO_SEQ:  # it has ended or was preempted, and has no pages
-                continue
+        for chunk in step.chunks:
+            req = chunk.req
+            if req.num_cached < (len(req.page_keys) + 1) * size or req.seq == NO_SEQ:
+                continue  # no page is full, or it has ended or was preempted and has none
             num_full = min(req.num_cached, len(req.tokens) - 1) // size
             for index in range(len(req.page_keys), num_full):
                 before = req.page_keys[-1] if req.page_keys else NO_PAGE
