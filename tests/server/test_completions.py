@@ -64,9 +64,12 @@ def test_greedy_ids_and_usage(by_ids: httpx.Client) -> None:
     assert choice["text"] == "".join(f"token_id:{t}" for t in choice["token_ids"])
     assert choice["finish_reason"] == "length"
     assert choice["logprobs"] is None
-    usage = {"prompt_tokens": 9, "completion_tokens": 6, "total_tokens": 15}
-    usage["prompt_tokens_details"] = {"cached_tokens": 0}
-    assert answer["usage"] == usage
+    assert answer["usage"] == {
+        "prompt_tokens": 9,
+        "completion_tokens": 6,
+        "total_tokens": 15,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
 
 
 def test_a_seed_repeats_an_answer(by_ids: httpx.Client) -> None:
