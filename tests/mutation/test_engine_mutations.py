@@ -22,7 +22,7 @@ from lostwax.server.engine.request import Req
 from lostwax.server.engine.scheduler import ScheduledStep, Scheduler
 
 SEARCH = settings(
-    max_examples=1500,
+    max_examples=3000,
     stateful_step_count=50,
     deadline=None,
     database=None,

@@ -25,7 +25,7 @@ from lostwax.server.engine.request import Req
 from lostwax.server.engine.scheduler import ScheduledStep, Scheduler
 
 SEARCH = settings(
-    max_examples=1500,
+    max_examples=3000,
     stateful_step_count=50,
     deadline=None,
     database=None,
@@ -86,11 +86,11 @@ class ForgetsTheTokenBehind(_Mutant):
 
 class _NoPageBefore(PrefixCache):
     def key(self, before: bytes, tokens: Sequence[int], index: int) -> bytes:
-        return super().key(bytes([index]), tokens, index)
+        return super().key(NO_PAGE, tokens, index)
 
 
 class ForgetsThePagesBefore(_Mutant):
-    """The key of a page tells its place, and not what stands before it."""
+    """The key of a page does not tell what stands before it."""
 
     caching = _NoPageBefore
 

@@ -98,6 +98,8 @@ def test_a_page_is_found_only_where_the_same_pages_stand_before_it() -> None:
     engine.ask([1] * 4 + [2] * 5)
     assert engine.ask([2] * 9) == 0
     assert engine.ask([2] * 4 + [1] * 5) == 0
+    engine.ask([3] * 4 + [2])
+    assert engine.ask([3] * 4 + [2] * 5) == 4, "the second page stood behind another first one"
 
 
 @pytest.mark.parametrize("drafts", [0, 3])
