@@ -197,9 +197,9 @@ class Scheduler:
         """Give a request all pages that it may ever need, those of a known prefix first; False,
         and no change, where too few are free."""
         size, prefix = self.limits.page_tokens, Prefix()
+        with_drafts = self._max_drafts > 0 and req.wants_drafts
         if self._cache:
-            # A row at least is left to run: what its last token is followed by, nobody knows.
-            with_drafts = bool(self._max_drafts) and req.wants_drafts
+            # A row is left to run in any case: what stands behind the last token, nobody knows.
             most = req.max_found // size
             prefix = self._cache.find(req.tokens, most, with_drafts=with_drafts)
         count = req.max_pages(size) - len(prefix.pages)
@@ -212,7 +212,7 @@ class Scheduler:
         req.page_keys = prefix.keys
         req.num_found = len(prefix.pages) * size
         req.num_cached += req.num_found
-        req.num_drafted = req.num_found if self._max_drafts and req.wants_drafts else 0
+        req.num_drafted = req.num_found if with_drafts else 0
         if req.cached_tokens is None:
             req.cached_tokens = req.num_found
         return True
