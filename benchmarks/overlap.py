@@ -74,7 +74,7 @@ def rates(runtime: Runtime, counts: list[int], tokens: int, rounds: int) -> Iter
         answers: dict[tuple[int, int], dict[str, list[int]]] = {}
         accepted: dict[tuple[int, int], float] = {}
         for way in ways * rounds:
-            core = EngineCore(runtime, way[0], depth=way[1])
+            core = EngineCore(runtime, way[0], depth=way[1], prefix_cache=False)
             rate, answers[way] = run(core, submits)
             core.scheduler.check_integrity()
             seen[way].append(rate)
@@ -93,7 +93,7 @@ def rates(runtime: Runtime, counts: list[int], tokens: int, rounds: int) -> Iter
 
 def gaps(runtime: Runtime, count: int, depth: int) -> Row:
     """Median idle microseconds of the device before each step's first and head's first kernel."""
-    core = EngineCore(runtime, 0, depth=depth)
+    core = EngineCore(runtime, 0, depth=depth, prefix_cache=False)
     for submit in requests(runtime, count, STEPS + 30):
         core.handle(submit)
     for _ in range(10):
@@ -154,7 +154,7 @@ def idle_between(events: list[tuple[float, float, str]]) -> list[float]:
 
 def one_graph(runtime: Runtime, count: int) -> Row:
     """Microseconds of a decode step's body and head as two graphs, and captured as one."""
-    core = EngineCore(runtime, 0)
+    core = EngineCore(runtime, 0, prefix_cache=False)
     plans: list[StepPlan] = []
     submit = runtime.submit
 

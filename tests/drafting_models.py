@@ -122,3 +122,16 @@ def answers(
         disturb(core)
     assert core.scheduler.pages.num_free == core.scheduler.pages.num_usable
     return Answers(tokens, core, num_states)
+
+
+def cached_rows(
+    runtime: Runtime, pages: list[int], count: int
+) -> dict[tuple[str, int], torch.Tensor]:
+    """The first `count` cached rows of a request, of every plane and layer."""
+    sizes = {plane.name: plane for plane in runtime.manifest.planes}
+    found: dict[tuple[str, int], torch.Tensor] = {}
+    for (name, layer), buffer in runtime.memory.planes.items():
+        row_bytes = sizes[name].page_bytes // PAGE
+        rows = buffer.view(-1, PAGE, row_bytes)[pages].reshape(-1, row_bytes)
+        found[name, layer] = rows[:count].clone()
+    return found

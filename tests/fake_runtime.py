@@ -1,8 +1,9 @@
 """A runtime without a model: the next token is a hash of what the row sees through its pages.
 
 A wrong slot, page, position or length therefore gives a wrong token. A row's hidden is all that it
-saw, so that a draft step can check what it continues; two of three drafts are right. It knows
-nothing of the engine but the step contract.
+saw, so that a draft step can check what it continues; two of three drafts are right. What a slot
+holds knows what its row saw, as a model's does: behind another prefix an equal token will not do.
+It knows nothing of the engine but the step contract.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from run_at_once import RunsAtOnce
 from step_oracle import Sequences, StepBatch
@@ -106,14 +108,22 @@ def generate(
     return tokens[len(prompt) :]
 
 
-def _write(batch: StepBatch, cache: dict[int, tuple[int, int]]) -> None:
-    for token, position, slot in zip(batch.tokens, batch.positions, batch.slots, strict=True):
-        if token >= 0:
-            cache[slot] = (position, token)
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """What a slot holds: a row's position and token, and a digest of what the row saw."""
+
+    position: int
+    token: int
+    past: int
+
+
+def pasts(tokens: Sequence[int]) -> list[int]:
+    """Digests of the tokens up to each of them."""
+    return [*accumulate(tokens, lambda before, token: hash((before, token)), initial=0)][1:]
 
 
 class FakeRuntime(RunsAtOnce):
-    """Keeps slot -> (position, token). `step_s` makes steps slow, `fail` makes them raise."""
+    """Keeps what each slot holds. `step_s` makes steps slow, `fail` makes them raise."""
 
     def __init__(self, limits: FakeLimits | None = None, *, step_s: float = 0.0) -> None:
         self.limits = limits or FakeLimits()
@@ -123,8 +133,8 @@ class FakeRuntime(RunsAtOnce):
         self.fail_drafts = False
         self.batches: list[StepBatch] = []
         self._step_s = step_s
-        self._cache: dict[int, tuple[int, int]] = {}
-        self._draft_cache: dict[int, tuple[int, int]] = {}
+        self._cache: dict[int, Cached] = {}
+        self._draft_cache: dict[int, Cached] = {}
         self._hidden: list[list[int]] = []
 
     def run(self, batch: StepBatch) -> StepResult:
@@ -137,8 +147,7 @@ class FakeRuntime(RunsAtOnce):
         self._check(batch)
         if batch.entry == "draft":
             return self._draft(batch)
-        _write(batch, self._cache)
-        self._hidden = [self._seen(batch, row, self._cache) for row in range(len(batch.tokens))]
+        self._hidden = [self._main_row(batch, row) for row in range(len(batch.tokens))]
         result = StepResult(ids=[], logprobs=[], program="fake")
         for i, row in enumerate(batch.logit_rows):
             scores = logprobs_after(self._hidden[row])
@@ -157,17 +166,10 @@ class FakeRuntime(RunsAtOnce):
         return result
 
     def _draft(self, batch: StepBatch) -> StepResult:
-        """Slot i of the draft layer's cache holds token i + 1; hiddens are as the main model's."""
-        _write(batch, self._draft_cache)
-        hidden: list[list[int]] = []
-        for row, before in enumerate(batch.hidden_rows):
-            if batch.tokens[row] < 0:
-                hidden.append(NOTHING)
-                continue
-            seen = self._seen(batch, row, self._draft_cache)
-            assert seen == [*self._hidden[before][1:], batch.tokens[row]], "a draft row lacks rows"
-            hidden.append([*self._hidden[before], batch.tokens[row]])
-        self._hidden = hidden
+        """Slot i of the draft layer's cache holds token i + 1, and has seen the hidden of row i;
+        hiddens are as the main model's."""
+        self._hidden = [self._draft_row(batch, row) for row in range(len(batch.tokens))]
+        hidden = self._hidden
         result = StepResult(ids=[], logprobs=[], program="fake draft")
         for i, row in enumerate(batch.logit_rows):
             scores = logprobs_after(hidden[row])
@@ -178,18 +180,40 @@ class FakeRuntime(RunsAtOnce):
             result.logprobs.append(scores[token])
         return result
 
-    def _seen(self, batch: StepBatch, row: int, cache: dict[int, tuple[int, int]]) -> list[int]:
-        if batch.tokens[row] < 0:
+    def _main_row(self, batch: StepBatch, row: int) -> list[int]:
+        """Write a row, and return what it sees, itself included."""
+        token = batch.tokens[row]
+        if token < 0:
             return NOTHING
+        before = self._before(batch, row, self._cache)
+        seen = [*(held.token for held in before), token]
+        *want, own = pasts(seen)
+        assert [held.past for held in before] == want, "what is cached saw another prefix"
+        self._cache[batch.slots[row]] = Cached(batch.positions[row], token, own)
+        return seen
+
+    def _draft_row(self, batch: StepBatch, row: int) -> list[int]:
+        token, hidden = batch.tokens[row], self._hidden[batch.hidden_rows[row]]
+        if token < 0:
+            return NOTHING
+        before = self._before(batch, row, self._draft_cache)
+        held = [(held.token, held.past) for held in before]
+        *want, own = pasts(hidden)
+        assert held == [*zip(hidden[1:], want, strict=True)], "a draft row lacks rows"
+        self._draft_cache[batch.slots[row]] = Cached(batch.positions[row], token, own)
+        return [*hidden, token]
+
+    def _before(self, batch: StepBatch, row: int, cache: dict[int, Cached]) -> list[Cached]:
+        """What the slots before a row's position hold, by its page list."""
         req = next(b for b, end in enumerate(batch.q_starts[1:]) if row < end)
-        seen: list[int] = []
-        for position in range(batch.positions[row] + 1):
+        found: list[Cached] = []
+        for position in range(batch.positions[row]):
             page = batch.page_table[req][position // self.limits.page_tokens]
             slot = page * self.limits.page_tokens + position % self.limits.page_tokens
-            written, token = cache[slot]
-            assert written == position, f"slot {slot} holds position {written}, not {position}"
-            seen.append(token)
-        return seen
+            held = cache[slot]
+            assert held.position == position, f"slot {slot} holds {held}, not {position}"
+            found.append(held)
+        return found
 
     def _check(self, batch: StepBatch) -> None:
         limits, num_reqs = self.limits, len(batch.kv_lens)

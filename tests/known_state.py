@@ -72,8 +72,8 @@ class NotingRuntime:
 
     def check(self, running: Iterable[Req]) -> int:
         """Every request's row must be what the engine knows of it; return how many were."""
-        # what has rows in its pages has heard of a step, and its row is nobody else's since
-        known = [req for req in running if req.num_cached]
+        # what has more rows than it found has heard of a step, and its row is nobody else's since
+        known = [req for req in running if req.num_cached > req.num_found]
         for req in known:
             found, want = self.heard[req.seq], self._known(req)
             assert found.keys() == want.keys()

@@ -121,10 +121,10 @@ class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields
     store: Annotated[Unread, only(False, remedy=_STORE)] = UNSET
     service_tier: Annotated[Unread, only("auto", "default", remedy="there is one tier")] = UNSET
     prompt_cache_retention: Annotated[
-        Unread, only("in_memory", remedy="nothing is kept between requests")
+        Unread, only("in_memory", remedy="cached prefixes stay in memory while there is room")
     ] = UNSET
     prompt_cache_options: Annotated[
-        Unread, only({}, {"mode": "implicit"}, remedy="nothing is kept between requests")
+        Unread, only({}, {"mode": "implicit"}, remedy="prefixes are found by themselves")
     ] = UNSET
 
     def __post_init__(self) -> None:
