@@ -87,7 +87,7 @@ def run(
 ) -> Asked:
     """All steps of some requests at once; the first is preempted once behind so many steps."""
     limits = FakeLimits(max_tokens=LIMITS.max_tokens, max_context=32, max_drafts=drafts)
-    runtime = Watched(limits, lambda page: _holder(core, page))
+    runtime = Watched(limits, lambda seq: _holder(core, seq))
     runtime.asked = Asked()
     core = runtime.core = EngineCore(runtime, depth=depth)
     for number, count in enumerate(max_tokens):
@@ -107,9 +107,9 @@ def run(
     return runtime.asked
 
 
-def _holder(core: EngineCore, page: int) -> Owner:
+def _holder(core: EngineCore, seq: int) -> Owner:
     running = core.scheduler.running
-    return next(Owner(r.name, r.submit.seed) for r in running if page in r.pages)
+    return next(Owner(r.name, r.submit.seed) for r in running if r.seq == seq)
 
 
 @pytest.mark.parametrize(("drafts", "depth"), [*product(range(4), range(3))])
