@@ -83,8 +83,7 @@ def edge_cases() -> Iterator[Case]:
         yield topk_case(12, length)
         yield topk_case(24, length, 32)
     for op in sample_cases.OPS:
-        most = sample_cases.MAX_VOCAB.get(op, 129280)
-        for rows, vocab in ((1, 1), (3, 7), (32, 1025), (32, most)):
+        for rows, vocab in ((1, 1), (3, 7), (32, 1025), (32, 129280)):
             yield sample_case(op, rows, vocab)
     for cluster in (1, 2, 4, 8, 16):
         yield topk_case(24, 8000, 1, cluster=cluster)
@@ -133,14 +132,10 @@ def timed_sample_cases() -> Iterator[Case]:
     """Vocabularies of the tiny model, of a part of the full one, and of the full one."""
     for op in sample_cases.OPS:
         for rows in (1, 4, 8, 64):
-            yield sample_case(op, rows, 4096, timed=True)
-            if op in sample_cases.MAX_VOCAB:
-                for num_warps in (4, 16):
-                    yield sample_case(op, rows, 4096, timed=True, num_warps=num_warps)
-                continue
-            yield sample_case(op, rows, 16160, timed=True)
-            yield sample_case(op, rows, 129280, timed=True)
-            for knobs in ({"num_warps": 4}, {"block": 512}, {"block": 2048}):
+            for vocab in (4096, 16160, 129280):
+                yield sample_case(op, rows, vocab, timed=True)
+            others = ({"num_warps": 4}, {"num_warps": 16}, {"block": 512}, {"block": 2048})
+            for knobs in others[:2] if op == "sample_tail" else others:
                 yield sample_case(op, rows, 129280, timed=True, **knobs)
 
 

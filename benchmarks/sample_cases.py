@@ -26,8 +26,6 @@ _OF_ROWS = {
     "sample_tail": _MASK | _PICK | {"top_p": "f32", "picked.ids": "i32", "logprob": "f32"},
 }
 OPS = tuple(_OF_ROWS)
-MAX_VOCAB = {"sample_tail": 8192}
-"""Of ops whose lowering refuses longer rows."""
 TOP_P = 0.95
 NUM_MASKS = 5
 
