@@ -22,7 +22,8 @@ KINDS = ("full", "tail", "holes", "empty")
 
 @dataclass(frozen=True)
 class Cell:
-    """One size: `rows` of a step, `rows_a_req` of each request, `pages` of each; `real` rows."""
+    """One size: `rows` of a step, `rows_a_req` of each request, `pages` of each; `real` rows.
+    The cache has `pool` pages, the first of them the trash page."""
 
     layout: str
     heads: int
@@ -33,6 +34,7 @@ class Cell:
     padding: int = 0
     dense: bool = False
     kind: str = "full"
+    pool: int = POOL_PAGES
     knobs: dict[str, int] = field(default_factory=dict[str, int])
 
     @property
@@ -69,7 +71,7 @@ def shapes(cell: Cell) -> Shapes:
         "q_nope": ((cell.rows, heads, NOPE), "bf16", query),
         "q_pe": ((cell.rows, heads, ROPE), "bf16", query),
         "kv_b": ((heads * (NOPE + VALUE), LATENT), "bf16", ()),
-        "cache_in": ((POOL_PAGES, PAGE, row), kind, ()),
+        "cache_in": ((cell.pool, PAGE, row), kind, ()),
         "selection": ((cell.rows, cell.top), "i32", ()),
         "positions": ((cell.rows,), "i32", ()),
         "q_starts": ((cell.reqs + 1,), "i32", ()),
@@ -156,7 +158,7 @@ def inputs(cell: Cell, seed: int, device: torch.device, first_page: int = 1) -> 
     behind = torch.arange(rows, device=device) % cell.rows_a_req - cell.rows_a_req
     positions = lengths.repeat_interleave(cell.rows_a_req) + behind
     positions[cell.real :] = -1
-    available = POOL_PAGES - 1
+    available = cell.pool - 1
     table = torch.randperm(cell.reqs * cell.pages, device=device).view(cell.reqs, cell.pages)
     query = torch.randn(rows, heads, NOPE + ROPE, device=device)
     query[LARGE_ROW] *= 20

@@ -2,11 +2,11 @@
 
     python benchmarks/sparse_mla.py compile FOLDER          # needs nvcc and Triton, no GPU
     python benchmarks/sparse_mla.py run FOLDER --out DIR    # needs the GPU, no compiler
-    compute-sanitizer --tool racecheck python benchmarks/sparse_mla.py small FOLDER [--every-lane]
+    compute-sanitizer --tool racecheck python benchmarks/sparse_mla.py small FOLDER
 
 Contexts of 32k, 2,048 selected; cold L2 (other rows of a pool in each call of a graph); GB/s are
 the selected rows' bytes, each counted once, over the attention kernel's own time; `whole` has the
-products around it, too. `small` runs one instance of each form once, for the sanitizer.
+products around it, too. `small` runs the kernel of each form once over 64 pages, for the sanitizer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import mla_cases
@@ -28,7 +28,7 @@ from mla_cases import PAGE, POOL_PAGES, Cell
 from lostwax.backends.cuda.driver import CudaDriver
 from lostwax.backends.cuda.target import CUDA_SM90A
 from lostwax.ir.contract.cache_layout import row_bytes
-from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.program import HostCall, Launch, View
 
 PEAK_GBPS = 4560  # streaming read of one H200, measured
@@ -36,10 +36,12 @@ BOUND, LARGE_BOUND = 6e-3, 3e-2  # |out - reference| / |reference| of a row; of 
 COLD_BYTES = 160 << 20  # touched by all calls of a graph: more than three times L2
 LAYOUTS = ("bf16", "fp8_656", "fp8_576")
 WORKSPACE, NUM_ROWS = "workspace", "num_rows"
+SMALL_POOL = 64  # pages
+TRITON = "triton"
 
 
 class Built(msgspec.Struct):
-    """A cell's launches by one lowering."""
+    """A cell's launches: `by` names the form, or TRITON."""
 
     cell: Cell
     by: str
@@ -98,44 +100,26 @@ def small_cells() -> Iterator[Cell]:
     for layout in LAYOUTS:
         for splits in (1, 2):
             knobs = {"splits": splits, "block_heads": 16}
-            yield Cell(layout, 16, 2, pages=12, top=512, kind="holes", knobs=knobs)
-    yield Cell("fp8_656", 64, 2, pages=12, top=512, knobs={"splits": 2, "block_heads": 64})
-    yield Cell("bf16", 20, 2, pages=12, top=512, dense=True, knobs={"splits": 2})
+            yield Cell(layout, 16, 2, pages=12, top=512, kind="holes", knobs=knobs, pool=SMALL_POOL)
+    knobs = {"splits": 2, "block_heads": 64}
+    yield Cell("fp8_656", 64, 2, pages=12, top=512, knobs=knobs, pool=SMALL_POOL)
+    yield Cell("bf16", 20, 2, pages=12, top=512, dense=True, knobs={"splits": 2}, pool=SMALL_POOL)
 
 
 def compile_cells(folder: Path) -> None:
     """Emit the launches of every cell and compile their kernels."""
     from lostwax.backends.cuda.compiler import CudaCompiler
-    from lostwax.backends.cuda.lowerings.sparse_mla import SPARSE_MLA, SPARSE_MLA_ALL
+    from lostwax.backends.cuda.lowerings.sparse_mla import SPARSE_MLA, SPARSE_MLA_ALL, choose_form
     from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND
-    from lostwax.backends.kernel_compiler import KernelCompiler
     from lostwax.backends.lowering import Lowering
     from lostwax.backends.proof.plain_match import PlainMatch, Value
     from lostwax.ir.contract.program import Bucket
 
-    class EveryLane:
-        """Compiles the variant of which each lane arrives for itself."""
-
-        def __init__(self, compiler: KernelCompiler) -> None:
-            self._compiler = compiler
-
-        def compile(self, source: KernelSource, folder: Path) -> CompiledKernel:
-            """With the macro set."""
-            constants = source.constants | {"EVERY_LANE_ARRIVES": 1}
-            return self._compiler.compile(
-                msgspec.structs.replace(source, constants=constants), folder
-            )
-
-        def toolchain(self) -> dict[str, str]:
-            """The same."""
-            return self._compiler.toolchain()
-
     folder.mkdir(parents=True, exist_ok=True)
-    plain: KernelCompiler = CudaCompiler(CUDA_SM90A)
-    every_lane = EveryLane(plain)
-    known: dict[str, dict[str, CompiledKernel]] = {"own": {}, "every lane": {}}
+    compiler = CudaCompiler(CUDA_SM90A)
+    known: dict[str, CompiledKernel] = {}
 
-    def build(cell: Cell, by: str, lowering: Lowering) -> Built:
+    def build(cell: Cell, lowering: Lowering) -> Built:
         values = {n: Value(*given) for n, given in mla_cases.shapes(cell).items()}
         ranks = (mla_cases.LATENT, mla_cases.ROPE)
         cache = replace(values["cache_in"], parts=ranks, layout=cell.layout)
@@ -145,27 +129,31 @@ def compile_cells(folder: Path) -> None:
             Bucket(cell.rows, cell.reqs, cell.pages),
             values,
             {("op", "scale"): mla_cases.SCALE},
-            every_lane if by == "every lane" else plain,
+            compiler,
             folder,
-            built=known["every lane" if by == "every lane" else "own"],
+            built=known,
         )
         launches = list(match.emit(lowering, cell.knobs))
+        if lowering is ATTEND:
+            return Built(cell, TRITON, match.workspace_bytes, launches)
+        knobs = lowering.default_knobs() | cell.knobs
+        form = choose_form(
+            cell.layout, cell.rows, cell.heads, cell.top, CUDA_SM90A.compute_units, knobs
+        )
+        by = f"{form.heads} heads x {form.splits} splits"
         return Built(cell, by, match.workspace_bytes, launches)
 
-    def own(cell: Cell, by: str = "own") -> Built:
-        return build(cell, by, SPARSE_MLA_ALL if cell.dense else SPARSE_MLA)
+    def own(cell: Cell) -> Built:
+        return build(cell, SPARSE_MLA_ALL if cell.dense else SPARSE_MLA)
 
     timed: list[Built] = []
     for cell in timed_cells():
         timed.append(own(cell))
-        if not cell.knobs and not cell.dense:
-            timed.append(own(cell, "every lane"))
-            if cell.layout == "bf16":
-                timed.append(build(cell, "triton", ATTEND))
-    small = [own(c, by) for c in small_cells() for by in ("own", "every lane")]
+        if cell.layout == "bf16" and not cell.knobs and not cell.dense:
+            timed.append(build(cell, ATTEND))
+    small = [own(c) for c in small_cells()]
     checked = [own(c) for c in checked_cells()]
-    kernels = sorted({k.binary: k for b in known.values() for k in b.values()}.items())
-    listed = [kernel for _, kernel in kernels]
+    listed = sorted(known.values(), key=lambda kernel: kernel.binary)
     (folder / "cells.json").write_bytes(msgspec.json.encode(Folder(listed, checked, timed, small)))
     for kernel in listed:
         print(f"{kernel.binary}: {kernel.registers} registers, {kernel.shared_bytes} shared bytes")
@@ -297,20 +285,46 @@ def open_driver(folder: Path) -> tuple[Folder, CudaDriver]:
     return found, CudaDriver(CUDA_SM90A, lambda name: (folder / name).read_bytes(), kernels)
 
 
+def by_cell(timed: list[tuple[Built, dict[str, float]]]) -> list[dict[str, object]]:
+    """One entry a size: what the rule takes, every form that was timed, and Triton's kernels."""
+    cells: dict[str, dict[str, object]] = {}
+    forms: dict[str, dict[str, float]] = {}
+    for built, took in timed:
+        cell, us = built.cell, round(took["us"], 2)
+        name = replace(cell, knobs={}).name
+        entry = cells.setdefault(
+            name,
+            {"layout": cell.layout, "heads": cell.heads, "rows": cell.rows, "dense": cell.dense},
+        )
+        if built.by == TRITON:
+            entry |= {"triton_us": us, "triton_whole_us": round(took["whole_us"], 2)}
+            continue
+        if "query_parts" in cell.knobs:
+            entry |= {"one_query_term_us": us}
+            continue
+        if not cell.knobs:
+            share = cell.read_bytes / took["us"] / 1e3 / PEAK_GBPS
+            entry |= {"rule": built.by, "us": us, "share": round(share, 3)}
+            entry |= {"whole_us": round(took["whole_us"], 2)}
+        forms.setdefault(name, {}).setdefault(built.by, us)
+    return [entry | {"us_by_form": forms.get(name, {})} for name, entry in cells.items()]
+
+
 def run_cells(folder: Path, out: Path, budget_s: float) -> bool:
     """Check all, then time; True if every cell is right."""
     found, driver = open_driver(folder)
     began = time.monotonic()
     print(torch.cuda.get_device_name(), "torch", torch.__version__, flush=True)
-    rows: list[dict[str, object]] = []
+    checks: list[dict[str, object]] = []
+    timed: list[tuple[Built, dict[str, float]]] = []
     wrong = 0
     for layout in LAYOUTS:
         pool = pool_of(layout, driver)
         for built in (b for b in found.checked if b.cell.layout == layout):
             error, large, right = check(built, driver, pool)
             wrong += not right
-            row = {"cell": asdict(built.cell), "error": error, "large": large, "right": right}
-            rows.append(row)
+            cell = f"{built.cell.name} by {built.by}"
+            checks.append({"cell": cell, "error": error, "large": large, "right": right})
             verdict = "ok   " if right else "WRONG"
             print(f"{verdict} {error:8.1e} large {large:8.1e}  {built.cell.name}", flush=True)
         mla_cases.fill_pool(pool, layout)
@@ -322,10 +336,10 @@ def run_cells(folder: Path, out: Path, budget_s: float) -> bool:
             took = time_built(built, driver, pool)
             gbps = cell.read_bytes / took["us"] / 1e3
             share = gbps / PEAK_GBPS
-            rows.append({"cell": asdict(cell), "by": built.by, "gbps": gbps, "share": share} | took)
+            timed.append((built, took))
             print(
                 f"{took['us']:8.2f} us  whole {took['whole_us']:8.2f}  {gbps:6.0f} GB/s"
-                f"  {share:5.2f}  {built.by:10} {cell.name}",
+                f"  {share:5.2f}  {cell.name} by {built.by}",
                 flush=True,
             )
         del pool
@@ -335,26 +349,27 @@ def run_cells(folder: Path, out: Path, budget_s: float) -> bool:
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "binaries": [k.digest for k in found.kernels],
-        "cells": rows,
+        "checks": checks,
+        "cells": by_cell(timed),
     }
     (out / "sparse_mla.json").write_text(json.dumps(summary, indent=1))
     print(f"{wrong} wrong of {len(found.checked)}; {time.monotonic() - began:.0f} s")
     return not wrong
 
 
-def run_small(folder: Path, by: str) -> None:
+def run_small(folder: Path) -> None:
     """Each form once, over a small pool of its own; compares nothing."""
     found, driver = open_driver(folder)
-    for built in (b for b in found.small if b.by == by):
+    for built in found.small:
         width = row_bytes(built.cell.layout, (512, 64))
-        pool = driver.allocate(64 * PAGE * width).view(-1, width)
+        pool = driver.allocate(SMALL_POOL * PAGE * width).view(-1, width)
         mla_cases.fill_pool(pool, built.cell.layout)
         given = mla_cases.inputs(built.cell, 1, driver.device)
         buffers = Buffers(built, driver, {"cache_in": pool})
         buffers.fill(given | {"kv_b": torch.ones(mla_cases.shapes(built.cell)["kv_b"][0])})
         buffers.run_kernels()
         driver.synchronize()
-        print(f"ran {built.by} {built.cell.name}", flush=True)
+        print(f"ran {built.cell.name}", flush=True)
 
 
 def main() -> None:
@@ -364,12 +379,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, default=Path("."))
     parser.add_argument("--budget", type=float, default=90, help="seconds for checks and timings")
-    parser.add_argument("--every-lane", action="store_true", help="the variant for racecheck")
     options = parser.parse_args()
     if options.action == "compile":
         compile_cells(options.folder)
     elif options.action == "small":
-        run_small(options.folder, "every lane" if options.every_lane else "own")
+        run_small(options.folder)
     elif not run_cells(options.folder, options.out, options.budget):
         raise SystemExit(1)
 

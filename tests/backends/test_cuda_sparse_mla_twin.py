@@ -124,9 +124,9 @@ class Libraries:
         self._folder = folder
         self._made: dict[str, ctypes.CDLL] = {}
 
-    def of(self, form: SparseForm, dense: bool, every_lane: bool) -> ctypes.CDLL:
+    def of(self, form: SparseForm, dense: bool) -> ctypes.CDLL:
         """The twin of one form."""
-        macros = form.constants(PAGE, dense) | {"EVERY_LANE_ARRIVES": int(every_lane)}
+        macros = form.constants(PAGE, dense)
         assert macros[SHARED_BYTES] == form.shared_bytes
         name = "-".join(map(str, macros.values()))
         if name not in self._made:
@@ -154,13 +154,13 @@ def attend(
     heads: int,
     splits: int,
     parts: int = 0,
-    every_lane: bool = False,
 ) -> Real:
     """[rows, heads, 512] of the kernel; what it leaves alone is NaN."""
     parts = parts or (2 if step.layout == "bf16" else 1)
     form = SparseForm(step.layout, heads, splits, parts)
     rows = len(step.positions)
-    out = np.full((step.heads, rows, LATENT), np.nan, ml_dtypes.bfloat16)
+    behind = 64  # heads that are none: never written
+    out = np.full((step.heads + behind, rows, LATENT), np.nan, ml_dtypes.bfloat16)
     i32 = {
         "selection": np.ascontiguousarray(step.selection, np.int32),
         "positions": np.array(step.positions, np.int32),
@@ -186,8 +186,9 @@ def attend(
         scale=0.1,
         **{name: value.ctypes.data for name, value in i32.items()},
     )
-    libraries.of(form, step.dense, every_lane).attend(ctypes.byref(given))
-    return out.astype(np.float64).transpose(1, 0, 2)
+    libraries.of(form, step.dense).attend(ctypes.byref(given))
+    assert np.isnan(out[step.heads :].astype(np.float64)).all(), "heads behind the last"
+    return out[: step.heads].astype(np.float64).transpose(1, 0, 2)
 
 
 def chosen(counts: list[int], columns: int, width: int, holes: bool = False) -> NDArray[np.int32]:
@@ -242,6 +243,13 @@ def test_rows_of_one_request_and_holes_in_a_selection(libraries: Libraries) -> N
     require_right(step, attend(libraries, step, 16, 2))
 
 
+def test_a_row_finds_its_request_among_many(libraries: Libraries) -> None:
+    """Lanes look at 32 requests at a time; requests without a row lie before and between."""
+    q_starts = [0] * 31 + [1] * 2 + [2] * 7 + [3, 3]
+    step = Step("fp8_656", 16, chosen([9, 9, 9], 64, 16), [63] * 3, q_starts, 3, pages=1)
+    require_right(step, attend(libraries, step, 16, 1))
+
+
 def test_without_a_selection_every_visible_position_is_a_key(libraries: Libraries) -> None:
     selection = np.full((3, 1), 7, np.int32)  # not looked at
     step = Step("bf16", 16, selection, [0, 130, 511], [0, 1, 2, 3], 3, dense=True)
@@ -263,9 +271,3 @@ def test_two_terms_of_the_query_hold_large_scores(
     require_right(step, got, bound)
     want = step.expected(0, 0.1)
     assert (np.linalg.norm(got[0] - want) / np.linalg.norm(want) < BOUND) == (parts == 2)
-
-
-def test_the_variant_for_racecheck_gives_the_same_bits(libraries: Libraries) -> None:
-    step = three_rows("fp8_656", 16)
-    one, every = (attend(libraries, step, 16, 2, every_lane=each) for each in (False, True))
-    np.testing.assert_array_equal(one, every)

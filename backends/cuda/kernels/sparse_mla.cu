@@ -9,7 +9,7 @@
 //
 // Macros: FORMAT (layout.h), HEADS (a CTA's: 16, 32 or 64), STAGES of the ring, PAGE (tokens),
 // DENSE (positions 0 .. position instead of a selection), QUERY_PARTS (2: what bf16 leaves of the
-// latent query is another operand), EVERY_LANE_ARRIVES (ring.h), SHARED_BYTES.
+// latent query is another operand), SHARED_BYTES.
 #include "sparse_mla/combine.h"
 #include "sparse_mla/load_rows.h"
 #include "sparse_mla/query.h"

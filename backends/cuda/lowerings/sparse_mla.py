@@ -36,11 +36,14 @@ _TILE = 64  # keys of a stage
 _PAIR = 2 * _TILE  # keys that a CTA takes at a time
 _THREADS = 384
 _COMPUTE_WARPS = 8
-_MAX_SPLITS = 16
+_SPLITS = (1, 2, 4, 8, 16)
 _MAX_ROWS = 65535  # rows are the grid's third axis
 _FORMATS = {"bf16": 0, "fp8_656": 1, "fp8_576": 2}
-_BLOCKS = {"bf16": (16, 32), "fp8_656": (16, 32, 64), "fp8_576": (16, 32, 64)}
-"""Heads of a CTA by cache layout: rows, queries and sums must fit beside each other."""
+_FP8_COSTS = {16: (8.8, 2.8), 32: (12.0, 3.3), 64: (17.4, 5.2)}
+_COSTS = {"bf16": {16: (7.5, 5.0), 32: (10.5, 5.4)}, "fp8_656": _FP8_COSTS, "fp8_576": _FP8_COSTS}
+"""Microseconds of a CTA by cache layout and its heads: to begin and end, and a pair of tiles (least
+squares over the settings of choose_form's measurements that fill an H200 once). Blocks that are not
+named do not fit: rows, queries and sums lie beside each other."""
 
 _NUM_LAUNCHES = 3
 
@@ -80,7 +83,6 @@ class SparseForm:
             "PAGE": page_tokens,
             "DENSE": int(dense),
             "QUERY_PARTS": self.parts,
-            "EVERY_LANE_ARRIVES": 0,
             SHARED_BYTES: self.shared_bytes,
         }
 
@@ -88,22 +90,33 @@ class SparseForm:
 def choose_form(
     cache: str, rows: int, heads: int, keys: int, compute_units: int, knobs: Knobs
 ) -> SparseForm:
-    """The form by sizes; knobs that are not 0 have the last word.
+    """The form with the least `_estimate`; knobs that are not 0 have the last word.
 
-    Few rows: small blocks of heads, and as many splits as the device has units for, of at least
-    one pair of tiles each. Many rows: large blocks, which read a row's keys fewer times.
+    Over the 24 sizes of which two to 13 forms were timed (bf16 and fp8_656; 16, 64 and 128 heads, 1
+    to 128 rows, 2,048 keys of 32k) it takes the fastest, but for one that is 4 % and one that is
+    0.1 % slower: `python benchmarks/sparse_mla.py run`, an H200,
+    benchmarks/results/2026-11-29-h200-sparse-mla.json.
     """
-    blocks = _BLOCKS[cache]
-    useful = [b for b in blocks if b < 2 * heads or b == blocks[0]]
-    filling = [b for b in useful if rows * -(-heads // b) * _MAX_SPLITS >= compute_units]
-    block = knobs["block_heads"] or max(filling, default=blocks[0])
-    block = min(block, blocks[-1])
-    programs, pairs = rows * -(-heads // block), -(-keys // _PAIR)
-    splits = 1
-    while splits < _MAX_SPLITS and splits < pairs and 2 * splits * programs <= compute_units:
-        splits *= 2
+    costs = _COSTS[cache]
+    blocks = [min(knobs["block_heads"], max(costs))] if knobs["block_heads"] else list(costs)
+    splits = [knobs["splits"]] if knobs["splits"] else _SPLITS
     parts = knobs["query_parts"] if cache == "bf16" else 1
-    return SparseForm(cache, block, knobs["splits"] or splits, parts)
+    forms = [SparseForm(cache, block, split, parts) for block in blocks for split in splits]
+    return min(forms, key=lambda form: _estimate(form, rows, heads, keys, compute_units))
+
+
+def _estimate(form: SparseForm, rows: int, heads: int, keys: int, compute_units: int) -> float:
+    """Microseconds, roughly: how often the device is filled, times what a CTA takes.
+
+    A CTA has a unit for itself. A cluster lies within a group of units: of 132, clusters of 4 and
+    more fill half at most (16 of 4, 8 of 8 and 4 of 16 ran at once; twice as many took twice that).
+    """
+    units = compute_units if form.splits <= 2 else compute_units // 2
+    clusters = rows * -(-heads // form.heads)
+    times = -(-clusters // max(1, units // form.splits))
+    pairs = -(-keys // _PAIR)
+    start, pair = _COSTS[form.layout][form.heads]
+    return times * (start + -(-pairs // form.splits) * pair)
 
 
 def _form(match: Match, knobs: Knobs) -> SparseForm:
@@ -223,7 +236,7 @@ def _has_ranks() -> Predicate:
 
 _WHEN = (
     fact("matrix_units", "wgmma")
-    & fact_at_least("cluster_blocks", _MAX_SPLITS)
+    & fact_at_least("cluster_blocks", max(_SPLITS))
     & fact("wide_products", True)
     & dtype("q_nope", "bf16")
     & dtype("q_pe", "bf16")
@@ -236,7 +249,7 @@ _WHEN = (
 )
 _KNOBS = (
     Knob("block_heads", (0, 16, 32, 64)),
-    Knob("splits", (0, 1, 2, 4, 8, 16)),
+    Knob("splits", (0, *_SPLITS)),
     Knob("query_parts", (2, 1)),
 )
 

@@ -159,7 +159,13 @@ inline void init_barrier(u32 address, int arrivals) {
   phases[address >> 20].push_back({address, {arrivals, arrivals}});
 }
 inline void publish_barriers() {}
-inline void arrive(u32 address) { Phases& b = barrier_at(address); b.pending--; complete(b); }
+// Whoever waited goes on before the one who arrived: what is read behind an arrival, others replaced.
+inline void arrive(u32 address) {
+  Phases& b = barrier_at(address);
+  b.pending--;
+  complete(b);
+  swapcontext(&twin::current->context, &twin::scheduler);
+}
 inline void arrive_expecting(u32 address, int bytes) {
   Phases& b = barrier_at(address);
   b.expected += bytes, b.pending--;
@@ -167,7 +173,7 @@ inline void arrive_expecting(u32 address, int bytes) {
 }
 inline void wait_for(u32 address, int parity) {
   for (long spins = 0; (barrier_at(address).phase & 1) == (u32)parity; spins++) {
-    if (spins > 2000000) std::fprintf(stderr, "nobody arrives at %x\n", address), std::abort();
+    if (spins > 100000) std::fprintf(stderr, "nobody arrives at %x\n", address), std::abort();
     swapcontext(&twin::current->context, &twin::scheduler);
   }
 }

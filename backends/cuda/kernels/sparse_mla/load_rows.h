@@ -53,19 +53,12 @@ INLINE void load_tiles(u32 shared, const Keys& keys, int first, int tiles, int w
     }
     fence_async();  // this lane's zeros come before the copy that takes their place later
     const u32 barrier = full_barrier(shared, t % STAGES);
-    const bool copies = has_key && is_there;
-    if constexpr (EVERY_LANE_ARRIVES) {
-      if (copies) arrive_expecting(barrier, ROW_BYTES);
-      else arrive(barrier);
-    } else {
-      const int rows = __popc(__ballot_sync(EVERY_LANE, copies));
-      __syncwarp();
-      if (lane == 0) arrive_expecting(barrier, rows * ROW_BYTES);
-      __syncwarp();
-    }
-    if (copies) {
+    if (has_key && is_there) {
       const uint8_t* from = keys.cache + page * keys.page_bytes + position % PAGE * ROW_BYTES;
+      arrive_expecting(barrier, ROW_BYTES);
       copy_bulk(to, from, ROW_BYTES, barrier);
+    } else {
+      arrive(barrier);
     }
   }
 }

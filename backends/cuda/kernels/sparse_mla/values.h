@@ -75,7 +75,7 @@ INLINE void add_values(Output& o, u32 shared, int tile, int warp, int lane) {
     products_commit();
     if (IS_FP8 && step + 1 < STEPS) values.read_fp8(keys(step + 1));
     if (step + 1 < STEPS) products_wait<1>();
-    if (step % 4 == 3) release(shared, tile + step / 4, lane);
+    if (step % 4 == 3) release(shared, tile + step / 4);
   }
   products_wait<0>();
 }
