@@ -129,8 +129,15 @@ def test_the_official_formats_run_on_kernels_that_agree_with_the_reference(
     out = compiled(fp8_capture, tmp_path / "a", "cuda-sm100a", formats=formats, forced=forced)
     code, found = certify(out)
     assert code == 0, [line for line in found if line["error"]]
-    chosen = Counter(line["lowering"] for line in found)
-    assert set(chosen) >= {low.name for low in FP8_FORMATS}
+    assert {line["lowering"] for line in found} >= {low.name for low in FP8_FORMATS}
+
+
+@pytest.mark.slow
+def test_rounded_activations_meet_fp8_weights_in_the_matrix_units(
+    fp8_capture: Captured, tmp_path: Path
+) -> None:
+    formats = Formats(activations="fp8_ue8m0")
+    code, found = certify(compiled(fp8_capture, tmp_path / "a", "cuda-sm100a", formats=formats))
     assert code == 0, [line for line in found if line["error"]]
     chosen = Counter(line["lowering"] for line in found)
     assert chosen["smxx_linear_few_rows"] > 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lostwax.backends.gpu_kernels.lowerings.fp8_rows import (
     as_bytes,
     block_of,
@@ -19,7 +21,7 @@ from lostwax.backends.gpu_kernels.lowerings.launches import (
     triton_launch,
 )
 from lostwax.backends.gpu_kernels.lowerings.rope import ROPE
-from lostwax.backends.lowering import Knobs, Lowering, Match
+from lostwax.backends.lowering import Knobs, Lowering, Match, Work
 from lostwax.backends.predicates import dtype, of_rows
 from lostwax.ir.contract.program import Launch
 from lostwax.ir.dialects.dsa import HadamardOp
@@ -34,6 +36,12 @@ _FLOATS = ("f32", "bf16")
 def rotation(width: int) -> tuple[float, int]:
     """The factor of the signed sums, and how often they are doubled."""
     return width**-0.5, width.bit_length() - 1
+
+
+def work_with_table(match: Match, knobs: Knobs) -> Work:
+    """The region's own, and the rotary table that is read beside its operands."""
+    base, dim = match.work(), int(match.attr("op", "dim"))
+    return replace(base, num_bytes=base.num_bytes + 2 * 4 * dim * match.bucket.tokens)
 
 
 def _heads(match: Match) -> tuple[int, int]:
@@ -144,4 +152,5 @@ ROPE_HADAMARD_QUANTISE = Lowering(
     & blocks_of_two("quantised"),
     row_invariant=True,
     prepare=ROPE.prepare,
+    work=work_with_table,
 )

@@ -11,7 +11,7 @@ from lostwax.backends.gpu_kernels.lowerings.fp8_rows import (
     places,
     width_at_most,
 )
-from lostwax.backends.gpu_kernels.lowerings.hadamard import MAX_WIDTH, rotation
+from lostwax.backends.gpu_kernels.lowerings.hadamard import MAX_WIDTH, rotation, work_with_table
 from lostwax.backends.gpu_kernels.lowerings.launches import (
     f32,
     i32,
@@ -190,6 +190,7 @@ APPEND_LATENT = Lowering(
     & Predicate(_turns_a_whole_part),
     row_invariant=True,
     prepare=ROPE.prepare,
+    work=work_with_table,
 )
 
 APPEND_INDEX_KEY = Lowering(
@@ -214,4 +215,5 @@ APPEND_INDEX_KEY = Lowering(
     & width_at_most("x", MAX_WIDTH),
     row_invariant=True,
     prepare=ROPE.prepare,
+    work=work_with_table,
 )
