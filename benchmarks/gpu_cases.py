@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import format_cases
 import sample_cases
 import torch
 
@@ -15,6 +16,7 @@ Tensors = dict[str, torch.Tensor]
 Shapes = dict[str, tuple[tuple[int, ...], str, tuple[int, ...]]]  # shape, dtype, strides
 DTYPES = {
     "f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16,
+    "f8E4M3FN": torch.float8_e4m3fn,
     "i64": torch.int64, "i32": torch.int32, "u8": torch.uint8,
 }  # fmt: skip
 EPS = 1e-6
@@ -71,6 +73,8 @@ def cases() -> Iterator[Case]:
     """Edge shapes first, then the timed ones."""
     yield from edge_cases()
     yield from timed_cases()
+    for op, dims, timed in format_cases.sizes():
+        yield Case(op, dims, ("bf16",), timed=timed)
 
 
 def edge_cases() -> Iterator[Case]:
@@ -144,6 +148,8 @@ def shapes(case: Case) -> Shapes:
     d = case.dims
     if case.op in sample_cases.OPS:
         return sample_cases.shapes(case.op, d["rows"], d["vocab"])
+    if case.op in format_cases.OPS:
+        return format_cases.shapes(case.op, d)
     if case.op == "add_rms_norm":
         rows = ((d["rows"], d["width"]), case.dtypes[0], ())
         found: Shapes = dict.fromkeys(("residual", "delta", "residual_out", "normed"), rows)
@@ -169,7 +175,7 @@ def shapes(case: Case) -> Shapes:
     }
 
 
-def attributes(case: Case) -> list[tuple[str, str, int | float]]:
+def attributes(case: Case) -> list[tuple[str, str, int | float | str]]:
     """Properties of the region's ops: node, name, value."""
     if case.op == "add_rms_norm":
         return [("normed", "eps", EPS)]
@@ -177,6 +183,8 @@ def attributes(case: Case) -> list[tuple[str, str, int | float]]:
         return [("op", "k", case.dims["k"])]
     if case.op in sample_cases.OPS:
         return []
+    if case.op in format_cases.OPS:
+        return format_cases.attributes(case.op, case.dims)
     return [("op", "scale", SCALE)]
 
 
@@ -279,6 +287,8 @@ def inputs(case: Case, seed: int, device: torch.device, full: bool) -> Tensors:
 
     if case.op in sample_cases.OPS:
         return sample_cases.inputs(case.op, case.dims["rows"], case.dims["vocab"], normal, full)
+    if case.op in format_cases.OPS:
+        return format_cases.inputs(case.op, case.dims, normal)
     return _INPUTS.get(case.op, _attend_inputs)(case, normal, full)
 
 
@@ -325,4 +335,13 @@ def reference(case: Case, stored: Tensors) -> Tensors:
     """Outputs in fp64 (ids: exact i32) for inputs as the buffers hold them."""
     if case.op in sample_cases.OPS:
         return sample_cases.reference(case.op, stored)
+    if case.op in format_cases.OPS:
+        return format_cases.reference(case.op, case.dims, stored)
     return _REFERENCES.get(case.op, _attend_reference)(case, stored)
+
+
+def found(case: Case, tensors: Tensors) -> Tensors:
+    """What a case's buffers hold, by the reference's names."""
+    if case.op in format_cases.OPS:
+        return format_cases.found(case.op, case.dims, tensors)
+    return tensors

@@ -3,7 +3,8 @@
     python benchmarks/gpu_kernels.py compile FOLDER          # needs Triton and nvcc, no GPU
     python benchmarks/gpu_kernels.py run FOLDER --out DIR    # needs the GPU, no compiler
 
-Both take `--only TEXT`: cases whose name contains it (`vocab`: the sampling kernels).
+Both take `--only TEXT`: cases whose name contains it (`vocab`: the sampling kernels, `quantise`,
+`append` or `hadamard`: those of the fp8 formats).
 
 `compile` writes cubins and cases.json; `run` loads them by the target's driver, compares every
 case with an fp64 reference (twice, with fresh inputs, and once replayed as a graph; outputs and
@@ -21,6 +22,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import format_cases
 import gpu_cases
 import msgspec
 import torch
@@ -60,12 +62,14 @@ def compile_cases(folder: Path, only: str) -> None:
     """Emit the launches of cases whose name contains `only`, and compile their kernels."""
     from lostwax.backends.cuda.compiler import CudaCompiler
     from lostwax.backends.cuda.lowerings import topk
-    from lostwax.backends.gpu_kernels.lowerings import attend, norms, sample, sample_tail
+    from lostwax.backends.gpu_kernels.lowerings import GPU, attend, norms, sample, sample_tail
     from lostwax.backends.kernel_compiler import KernelCompileError
     from lostwax.backends.proof.plain_match import PlainMatch, Value
     from lostwax.ir.contract.program import Bucket
+    from lostwax.ir.contract.scale_layout import FP8_ROW_BLOCKS
 
-    lowerings = {
+    by_name = {low.name: low for low in GPU}
+    lowerings = {op: by_name[name] for op, name in format_cases.OPS.items()} | {
         "add_rms_norm": norms.ADD_RMS_NORM,
         "topk": topk.TOPK,
         "attend": attend.ATTEND,
@@ -85,10 +89,15 @@ def compile_cases(folder: Path, only: str) -> None:
             continue
         d = case.dims
         rows = d.get("rows") or d["reqs"]
+        shapes = gpu_cases.shapes(case)
         values = {
-            name: Value(shape, dtype, strides, _parts(case, name))
-            for name, (shape, dtype, strides) in gpu_cases.shapes(case).items()
-        }
+            name: Value(
+                shape, dtype, strides, _parts(case, name),
+                FP8_ROW_BLOCKS if f"{name}:scale" in shapes else None,
+                format_cases.LAYOUT.get(case.op, "") if name == "cache_in" else "",
+            )
+            for name, (shape, dtype, strides) in shapes.items()
+        }  # fmt: skip
         properties = {(node, name): value for node, name, value in gpu_cases.attributes(case)}
         bucket = Bucket(rows, rows, d.get("pages", 1), rows)
         match = PlainMatch(CUDA_SM90A, bucket, values, properties, compiler, folder, built=known)
@@ -107,6 +116,8 @@ def compile_cases(folder: Path, only: str) -> None:
 
 
 def _parts(case: Case, name: str) -> tuple[int, ...]:
+    if case.op in format_cases.OPS:
+        return format_cases.parts(case.op, case.dims) if name == "cache_in" else ()
     return (case.dims["latent"], case.dims["rope"]) if name == "cache_in" else ()
 
 
@@ -173,8 +184,9 @@ def check(case: Case, buffers: Buffers, driver: CudaDriver) -> tuple[float, bool
             buffers.run()
         driver.synchronize()
         stored = {name: buffers.tensors[name] for name in given}
+        found = gpu_cases.found(case, buffers.tensors)
         for name, want in gpu_cases.reference(case, stored).items():
-            got = buffers.tensors[name]
+            got = found[name]
             if case.op in ("mask", "nucleus") or want.dtype == torch.int32:
                 wrong = (got != want) & ~want.isnan()  # NaN: rounding may decide
                 error, bound = float(wrong.double().mean().item()), 0.0
@@ -192,8 +204,12 @@ def check(case: Case, buffers: Buffers, driver: CudaDriver) -> tuple[float, bool
 
 def portable(case: Case, t: Tensors) -> Callable[[], None]:
     """The portable lowering's kernel on the same buffers."""
+    import format_peers
+
     from lostwax.backends.portable.kernels import attention, norms, sample, selection
 
+    if case.op in format_cases.OPS:
+        return format_peers.portable(case.op, t)
     if case.op == "add_rms_norm":
         given = (t["residual"], t["delta"], t["weight"], t["residual_out"], t["normed"])
         return lambda: norms.add_norm(*given, eps=EPS)

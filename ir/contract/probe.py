@@ -134,8 +134,9 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
 
     `integers` must agree in at least `agreement` of the sampled rows, whose digests `want` has, 16
     bytes each. `values` (times the scales at `scale`, each of `cols` numbers) and the written rows
-    of a `cache` must be within the probe's tolerance; `want` has them in few bits. With `rows_of`,
-    only rows count where those outputs' integers agree.
+    of a `cache` must be within the probe's tolerance; `want` has them in few bits. At least
+    `agreement` of them must be: the others may be one step of fp8 off. With `rows_of`, only rows
+    count where those outputs' integers agree.
 
     Of the whole output, the first `real` rows hold no NaN, and no infinity where it is `finite`.
     """

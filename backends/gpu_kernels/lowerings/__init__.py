@@ -8,21 +8,48 @@ from lostwax.backends.gpu_kernels.lowerings.cache import APPEND
 from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS, ROUTE
 from lostwax.backends.gpu_kernels.lowerings.fp8_linear import FP8_LINEAR
 from lostwax.backends.gpu_kernels.lowerings.grouped_experts import FP8_EXPERTS
+from lostwax.backends.gpu_kernels.lowerings.hadamard import HADAMARD, ROPE_HADAMARD_QUANTISE
 from lostwax.backends.gpu_kernels.lowerings.index_logits import INDEX_LOGITS
 from lostwax.backends.gpu_kernels.lowerings.linear import LINEAR, SILU_MUL
+from lostwax.backends.gpu_kernels.lowerings.norm_quantise import (
+    ADD_RMS_NORM_AND_QUANTISE,
+    ADD_RMS_NORM_QUANTISE,
+    RMS_NORM_QUANTISE,
+)
 from lostwax.backends.gpu_kernels.lowerings.norms import (
     ADD_RMS_NORM,
     LAST_RMS_NORM,
     LAYER_NORM,
     RMS_NORM,
 )
+from lostwax.backends.gpu_kernels.lowerings.quantise import QUANTISE, SILU_MUL_QUANTISE
 from lostwax.backends.gpu_kernels.lowerings.rope import ROPE
 from lostwax.backends.gpu_kernels.lowerings.rows import EMBED, GATHER_ROWS
 from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, MASK, NUCLEUS, PICK
 from lostwax.backends.gpu_kernels.lowerings.sample_tail import SAMPLE_TAIL
+from lostwax.backends.gpu_kernels.lowerings.scaled_cache import (
+    APPEND_INDEX_KEY,
+    APPEND_LATENT,
+    APPEND_SCALED,
+)
 from lostwax.backends.lowering import Lowering
 
+FP8_FORMATS: tuple[Lowering, ...] = (
+    QUANTISE,
+    SILU_MUL_QUANTISE,
+    RMS_NORM_QUANTISE,
+    ADD_RMS_NORM_QUANTISE,
+    ADD_RMS_NORM_AND_QUANTISE,
+    HADAMARD,
+    ROPE_HADAMARD_QUANTISE,
+    APPEND_SCALED,
+    APPEND_LATENT,
+    APPEND_INDEX_KEY,
+)
+"""What only models with fp8 activations, index keys or scaled caches have a place for."""
+
 GPU: tuple[Lowering, ...] = (
+    *FP8_FORMATS,
     ADD_RMS_NORM,
     LAST_RMS_NORM,
     RMS_NORM,

@@ -19,7 +19,8 @@ from lostwax.ir.contract.step_kernel import StepKernel
 
 DTYPES = {
     "f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16,
-    "f8E4M3FN": torch.float8_e4m3fn, "i64": torch.int64, "i32": torch.int32, "u8": torch.uint8,
+    "f8E4M3FN": torch.float8_e4m3fn, "f8E4M3FNUZ": torch.float8_e4m3fnuz,
+    "i64": torch.int64, "i32": torch.int32, "u8": torch.uint8,
 }  # fmt: skip
 POISON = 1e30
 UNWRITTEN = -7
