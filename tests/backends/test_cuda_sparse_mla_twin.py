@@ -261,13 +261,19 @@ def test_splits_without_keys_add_nothing(libraries: Libraries) -> None:
     require_right(step, attend(libraries, step, 16, 4))
 
 
-@pytest.mark.parametrize(("parts", "bound"), [(2, BOUND), (1, 0.3)])
+@pytest.mark.parametrize(("parts", "least", "bound"), [(2, 0.0, 2e-3), (1, 4e-3, 1e-2)])
 def test_two_terms_of_the_query_hold_large_scores(
-    libraries: Libraries, parts: int, bound: float
+    libraries: Libraries, parts: int, least: float, bound: float
 ) -> None:
-    """Scores of 50: a bf16 query alone is off by 4 %, with its rest by nothing."""
+    """Scores of 50: off by what bf16 results are rounded, 0.15 %; a bf16 query alone by 0.6 %."""
     step = three_rows("bf16", 16, large=25.0)
     got = attend(libraries, step, 16, 1, parts)
     require_right(step, got, bound)
     want = step.expected(0, 0.1)
-    assert (np.linalg.norm(got[0] - want) / np.linalg.norm(want) < BOUND) == (parts == 2)
+    assert np.linalg.norm(got[0] - want) / np.linalg.norm(want) >= least
+
+
+def test_weights_stay_within_f16_when_later_scores_are_far_larger(libraries: Libraries) -> None:
+    """Scores of 100: of later keys some are 2^16 times the weight of all before them."""
+    step = three_rows("fp8_656", 16, large=60.0)
+    require_right(step, attend(libraries, step, 16, 1), bound=3e-2)

@@ -1,6 +1,6 @@
 // Instructions of sm_90a on the CPU, in place of sparse_mla/ptx.h and wgmma.h: ldmatrix, stmatrix,
 // mbarriers, bulk copies and wgmma as PTX defines them, over fibers (cooperative_groups.h).
-// Copies and products are done at once: index logic is checked, races are not.
+// Copies and products are done at once, and warps lose turns: who waits for whom is checked, memory order is not.
 #pragma once
 #include "cooperative_groups.h"
 
@@ -136,7 +136,17 @@ struct Named { twin::Barrier barrier; bool any = false, result = false; int left
 struct Phases { int arrivals, pending, expected = 0; u32 phase = 0; };
 inline std::vector<std::vector<Named>> named;
 inline std::vector<std::vector<std::pair<u32, Phases>>> phases;
-inline void named_barrier(int id, int threads) { twin::wait(named[twin::current->cta][id].barrier, threads); }
+inline void yield() { swapcontext(&twin::current->context, &twin::scheduler); }
+// Turns that a warp loses, mostly few and up to 240, by its number and what it did: no other may rely
+// on its pace.
+inline void lose_turns() {
+  const u32 drawn = (twin::warp().barrier.generation * 31 + warp_index()) * 2654435761u >> 27;
+  for (u32 i = 0; i < drawn * drawn / 4; i++) yield();
+}
+inline void named_barrier(int id, int threads) {
+  twin::wait(named[twin::current->cta][id].barrier, threads);
+  lose_turns();
+}
 inline bool any_in_barrier(int id, int threads, bool mine) {
   Named& b = named[twin::current->cta][id];
   b.any |= mine;
@@ -164,7 +174,7 @@ inline void arrive(u32 address) {
   Phases& b = barrier_at(address);
   b.pending--;
   complete(b);
-  swapcontext(&twin::current->context, &twin::scheduler);
+  yield();
 }
 inline void arrive_expecting(u32 address, int bytes) {
   Phases& b = barrier_at(address);
@@ -174,7 +184,7 @@ inline void arrive_expecting(u32 address, int bytes) {
 inline void wait_for(u32 address, int parity) {
   for (long spins = 0; (barrier_at(address).phase & 1) == (u32)parity; spins++) {
     if (spins > 100000) std::fprintf(stderr, "nobody arrives at %x\n", address), std::abort();
-    swapcontext(&twin::current->context, &twin::scheduler);
+    yield();
   }
 }
 inline void copy_bulk(u32 to, const void* from, int bytes, u32 barrier) {
