@@ -19,7 +19,7 @@ LINEAR = {
 EXPERTS = (32, 2048, 7168, 8)
 """Experts of one of eight ranks, their inner width, the model's, and choices a row."""
 UNITS = 132
-SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
+SPLITS = (1, 2, 4, 8)
 Knobs = dict[str, int]
 Tensors = dict[str, torch.Tensor]
 Described = tuple[tuple[int, ...], str, str]
@@ -206,33 +206,37 @@ def _linear(
 
 
 def _linear_settings(rows: int, form: str, n: int, k: int) -> Iterator[Knobs]:
-    """Tiles (rows, side, outputs, stages, warps) with splits that fill the units some times."""
+    """Tiles (rows, side, outputs, stages, warps) with splits that fill the units some times.
+
+    All read scales ahead; those of few bf16 rows make their terms before the product and inside.
+    """
+    yield {"ahead": 1}
+    two, waves, insides = form == "bf16", (1, 2), (0,)
     if rows <= 16:
-        tiles = [(16, 1, 64, 4, 4), (16, 1, 64, 6, 4), (16, 1, 64, 8, 4), (16, 1, 128, 4, 4)]
-        tiles += [(16, 1, 128, 5, 8)]
-        waves = (1, 2, 3)
+        tiles = [(16, 1, 64, 4, 4), (16, 1, 64, 6, 4), (16, 1, 128, 4, 4)]
+        insides = (0, 1) if two else (0,)
     elif rows <= 64:
-        tiles = [(64, 1, 128, 4, 8), (64, 1, 128, 3, 8), (64, 1, 64, 4, 4), (64, 2, 64, 4, 4)]
-        tiles += [(64, 2, 128, 3, 4), (64, 2, 128, 4, 4), (32, 1, 128, 4, 8)]
-        waves = (1, 2)
+        tiles = [(64, 2, 64, 4, 4), (64, 2, 128, 3, 4), (64, 2, 128, 4, 4), (64, 1, 64, 4, 4)]
+        tiles += [] if two else [(64, 2, 64, 6, 4)]
     elif rows <= 128:
-        tiles = [(128, 2, 64, 4, 8), (128, 2, 64, 4, 4), (128, 2, 128, 3, 8), (128, 1, 128, 3, 8)]
-        tiles += [(64, 2, 128, 4, 4), (64, 1, 128, 4, 8)]
-        waves = (1, 2)
+        tiles = [(128, 2, 64, 4, 8), (64, 2, 128, 4, 4), (128, 2, 128, 3, 8), (64, 2, 64, 4, 4)]
+        tiles += [] if two else [(128, 2, 128, 4, 8), (128, 2, 64, 4, 4)]
     else:
-        tiles = [(128, 2, 128, 3, 8), (128, 1, 128, 3, 8), (64, 2, 128, 3, 4), (128, 2, 64, 4, 8)]
-        tiles += [(128, 2, 128, 4, 8)] if form == "fp8" else []
+        tiles = [(64, 2, 128, 3, 4), (128, 2, 128, 3, 8), (64, 2, 128, 4, 4)]
+        tiles += [] if two else [(128, 2, 128, 4, 8)]
         waves = (0,)
     for block_rows, side, block_n, stages, warps in tiles:
         programs = -(-rows // block_rows) * -(-n // block_n)
         wanted = [wave * UNITS / programs for wave in waves]
-        most = max(1, k // BLOCK // 2)
+        most = max(1, k // BLOCK // 7)
         chosen = {min(SPLITS, key=lambda s, w=w: abs(s - min(w, most))) for w in wanted}
         for splits in sorted(chosen):
-            yield {
-                "block_rows": block_rows, "side": side, "block_n": block_n, "num_stages": stages,
-                "num_warps": warps, "splits": splits,
-            }  # fmt: skip
+            for inside in insides:
+                yield {
+                    "block_rows": block_rows, "side": side, "block_n": block_n,
+                    "num_stages": stages, "num_warps": warps, "splits": splits, "ahead": 1,
+                    "inside": inside,
+                }  # fmt: skip
 
 
 def _experts(
@@ -246,15 +250,13 @@ def _experts(
 
 
 def _expert_settings(rows: int) -> Iterator[Knobs]:
-    """The first product's settings beside the default of the second, and the other way round."""
-    sizes = {1: (16,), 16: (16,), 64: (16, 32), 128: (16, 32, 64)}.get(rows, (64, 128))
+    """Settings around those of the rules, with scales read ahead."""
+    yield {"ahead": 1}
+    sizes = {1: (16,), 16: (16,), 64: (32,), 128: (32, 64)}.get(rows, (64, 128))
     for block_rows in sizes:
-        sides = (1,) if block_rows < 64 else (2,) if rows > 128 else (1, 2)
-        for side in sides:
-            base = {"block_rows": block_rows, "side": side}
-            for warps, stages in ((4, 3), (4, 4), (8, 3), (8, 4), (8, 5)):
+        for side in (1,) if block_rows < 64 else (2,) if rows > 128 else (1, 2):
+            base = {"block_rows": block_rows, "side": side, "ahead": 1}
+            for warps, stages in ((4, 3), (8, 3), (8, 4), (8, 5)) if rows > 1 else ((8, 4), (4, 3)):
                 yield base | {"gated_warps": warps, "gated_stages": stages}
-            for n, warps, stages in ((64, 4, 4), (64, 4, 6), (128, 4, 4), (128, 8, 4), (128, 8, 3)):
+            for n, warps, stages in ((64, 4, 4), (128, 4, 4), (128, 8, 3)):
                 yield base | {"down_n": n, "down_warps": warps, "down_stages": stages}
-            for group in (1, 8):
-                yield base | {"group": group}

@@ -12,6 +12,7 @@ from lostwax.backends.gpu_kernels.lowerings.add import ADD
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
 from lostwax.backends.gpu_kernels.lowerings.cache import APPEND
 from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS, ROUTE
+from lostwax.backends.gpu_kernels.lowerings.fp8_joined import FP8_GATE_UP, FP8_PROJECTIONS
 from lostwax.backends.gpu_kernels.lowerings.fp8_linear import FP8_LINEAR
 from lostwax.backends.gpu_kernels.lowerings.grouped_experts import FP8_EXPERTS
 from lostwax.backends.gpu_kernels.lowerings.hadamard import HADAMARD, ROPE_HADAMARD_QUANTISE
@@ -68,11 +69,23 @@ class Case:
     knobs: dict[str, int] = field(default_factory=dict[str, int])
     values: dict[str, Value] = field(default_factory=dict[str, Value])
     data: dict[str, Array] = field(default_factory=dict[str, Array])
+    stored: dict[str, Value] = field(default_factory=dict[str, Value])
     of_rows: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     absorbs: bool = False
     """Whether host calls run over all rows on both sides of the kernels, which then leave alone
     their rows of the workspace, not of the output."""
+
+    def give_joined(self, widths: Mapping[str, int], k: int) -> None:
+        """fp8 weights of k columns that lie behind one another, as the first one's."""
+        first, rows = next(iter(widths)), sum(widths.values())
+        for name, width in widths.items():
+            self.values[name] = Value((width, k), "f8E4M3FN", scale=FP8_BLOCKS)
+        scales = (-(-rows // FP8_BLOCK), -(-k // FP8_BLOCK))
+        self.stored[first] = Value((rows, k), "f8E4M3FN", scale=FP8_BLOCKS)
+        self.stored[f"{first}:scale"] = Value(scales, "f32")
+        self.data[first] = normal(rows, k)
+        self.data[f"{first}:scale"] = 0.1 * np.abs(normal(*scales))
 
     def give(self, name: str, array: Array, dtype: str, scale: ScaleLayout | None = None) -> None:
         """An input."""
@@ -120,12 +133,41 @@ def linear(
     case = Case(lowering, rows, TILED_REAL, knobs=knobs, outputs=("op.out",))
     case.give("weight", normal(70, width), "f8E4M3FN", FP8_BLOCKS)
     case.give("weight:scale", np.abs(normal(1, 3)), "f32")
-    case.of_rows = ("x", "x:scale") if scaled else ("x",)
-    case.give("x", normal(rows, width), "f8E4M3FN" if scaled else "bf16",
-              FP8_ROW_BLOCKS if scaled else None)  # fmt: skip
-    if scaled:
-        case.give("x:scale", np.abs(normal(rows, 3)), "f32")
+    rows_of_x(case, width, scaled)
     case.values["op.out"] = Value((rows, 70), "bf16")
+    return case
+
+
+def rows_of_x(case: Case, width: int, scaled: bool) -> None:
+    """The input of a product, in bf16 or in fp8 with scales."""
+    rows, layout = case.rows, FP8_ROW_BLOCKS if scaled else None
+    case.of_rows = ("x", "x:scale") if scaled else ("x",)
+    case.give("x", normal(rows, width), "f8E4M3FN" if scaled else "bf16", layout)
+    if scaled:
+        case.give("x:scale", np.abs(normal(rows, -(-width // FP8_BLOCK))), "f32")
+
+
+def gate_up(scaled: bool, **knobs: int) -> Case:
+    """128 gated columns of 3 blocks of fp8 weights, over three tiles of rows."""
+    case = Case(FP8_GATE_UP, TILED_ROWS, TILED_REAL, knobs=knobs, outputs=("act",))
+    rows_of_x(case, 304, scaled)
+    case.give_joined({"w_gate": 128, "w_up": 128}, 304)
+    names = ("gate", "up", "act")
+    case.values |= dict.fromkeys(names, Value((case.rows, 128), "bf16"))
+    return case
+
+
+def projections(scaled: bool, **knobs: int) -> Case:
+    """128 columns with an RMS norm, 128 with a layer norm and 72 as they are."""
+    attributes: Attributes = {("q_normed", "eps"): 1e-6, ("k_normed", "eps"): 1e-5}
+    case = Case(FP8_PROJECTIONS, TILED_ROWS, TILED_REAL, attributes, knobs)
+    rows_of_x(case, 304, scaled)
+    case.give_joined({"w_q": 128, "w_k": 128, "w_kv": 72}, 304)
+    for name in ("q_weight", "k_weight", "k_bias"):
+        case.give(name, normal(128) + len(name), "bf16")
+    case.outputs = ("q_normed", "k_normed", "kv")
+    case.values |= dict.fromkeys(("q", "k", *case.outputs), Value((case.rows, 128), "bf16"))
+    case.values["kv"] = Value((case.rows, 72), "bf16")
     return case
 
 
@@ -421,6 +463,13 @@ def cases() -> dict[str, Case]:
         "fp8 linear of two splits": linear(2, False, FP8_LINEAR, 304, block_rows=16),
         "fp8 linear of scaled rows": linear(3, True, FP8_LINEAR, 304, block_rows=16),
         "fp8 linear by rows": linear(2, True, FP8_LINEAR, 304, block_rows=64, side=2),
+        "fp8 linear, terms inside": linear(
+            2, False, FP8_LINEAR, 304, block_rows=16, inside=1, ahead=1
+        ),
+        "fp8 gate and up": gate_up(scaled=False, block_rows=16, splits=2),
+        "fp8 gate and up of scaled rows": gate_up(scaled=True, block_rows=16),
+        "fp8 projections": projections(scaled=False, block_rows=16),
+        "fp8 projections of scaled rows": projections(scaled=True, block_rows=16, splits=3),
         "fp8 experts": grouped_experts(False, block_rows=16),
         "fp8 experts of scaled rows": grouped_experts(True, block_rows=64),
         "attend of one split": attend(dense=False, splits=1),

@@ -10,6 +10,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from lostwax.backends.gpu_kernels.conversions import to_fp8
+
 
 @triton.jit
 def block_scale(amax, TERMS: tl.constexpr, POWER_OF_TWO: tl.constexpr):
@@ -26,16 +28,13 @@ def block_scale(amax, TERMS: tl.constexpr, POWER_OF_TWO: tl.constexpr):
 
 
 @triton.jit
-def to_fp8(value, kind: tl.constexpr, ROUND_FIRST: tl.constexpr):
-    """The nearest e4m3 number, ties to even; ROUND_FIRST rounds in f32, where the interpreter's
-    conversion loses carries into the exponent and cuts subnormals."""
-    if ROUND_FIRST:
-        bits = value.to(tl.int32, bitcast=True)
-        bits = (bits + 0x7FFFF + ((bits >> 20) & 1)) & ~0xFFFFF
-        normal = bits.to(tl.float32, bitcast=True)
-        below = (value + 1.5 * 2**14) - 1.5 * 2**14  # multiples of 2^-9
-        value = tl.where(tl.abs(value) < 2**-6, below, normal)
-    return value.to(kind)
+def two_terms(value, kind: tl.constexpr, ROUND_FIRST: tl.constexpr):
+    """A block of rows, f32, as its two terms and a scale a row, whose reciprocal is exact."""
+    factor = block_scale(tl.max(tl.abs(value), axis=1), 2, 1)
+    inverse = (0x7F000000 - factor.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
+    value = value * inverse[:, None]
+    high = to_fp8(value, kind, ROUND_FIRST)
+    return high, to_fp8(value - high.to(tl.float32), kind, ROUND_FIRST), factor
 
 
 @triton.jit

@@ -2,7 +2,7 @@
 
 `place_pairs` says which pairs and which expert a tile has, so that every chosen expert's weights
 come from memory once, however many rows chose it. x and what enters the last product come in one
-term or two (`fp8_terms`). SWAP as `scaled_products` has it.
+term or two (`fp8_terms`). SWAP and AHEAD as `scaled_products` has them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lostwax.backends.gpu_kernels.fp8_terms import block_scale, to_fp8
+from lostwax.backends.gpu_kernels.conversions import to_fp8
+from lostwax.backends.gpu_kernels.fp8_terms import block_scale
 from lostwax.backends.gpu_kernels.scaled_products import (
     by_rows,
     product,
@@ -46,6 +47,7 @@ def gated_tiles(
     TERMS: tl.constexpr,
     POWER_OF_TWO: tl.constexpr,
     SWAP: tl.constexpr,
+    AHEAD: tl.constexpr,
     WIDE_DOT: tl.constexpr,
     ROUND_FIRST: tl.constexpr,
 ):
@@ -66,7 +68,8 @@ def gated_tiles(
     of_weight = (expert.to(tl.int64) * blocks + block) * wide
     of_gate = zeros_of(BLOCK_ROWS, BLOCK_SCALE, SWAP)
     of_up = zeros_of(BLOCK_ROWS, BLOCK_SCALE, SWAP)
-    for k in range(0, wide):
+    stages: tl.constexpr = AHEAD if AHEAD > 0 else None
+    for k in tl.range(0, wide, num_stages=stages):
         g = gate.load([first, k * BLOCK_SCALE])
         u = up.load([first, k * BLOCK_SCALE])
         inside = (column < DIM - k * BLOCK_SCALE)[None, :]
@@ -114,6 +117,7 @@ def down_tiles(
     GROUP: tl.constexpr,
     TERMS: tl.constexpr,
     SWAP: tl.constexpr,
+    AHEAD: tl.constexpr,
     WIDE_DOT: tl.constexpr,
 ):
     """down hidden of a tile's pairs and BLOCK_N outputs; BLOCK_N divides BLOCK_SCALE."""
@@ -130,7 +134,8 @@ def down_tiles(
     first = expert * DIM + block * BLOCK_N
     of_weight = (expert.to(tl.int64) * high + block * BLOCK_N // BLOCK_SCALE) * wide
     total = zeros_of(BLOCK_ROWS, BLOCK_N, SWAP)
-    for k in range(0, wide):
+    stages: tl.constexpr = AHEAD if AHEAD > 0 else None
+    for k in tl.range(0, wide, num_stages=stages):
         w = down.load([first, k * BLOCK_SCALE])
         a = hidden.load([first_slot, k * BLOCK_SCALE])
         of_slot = tl.load(hidden_scale + tl.cast(k, tl.int64) * slots + slot)

@@ -9,6 +9,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from lostwax.backends.gpu_kernels.conversions import to_float
+from lostwax.backends.gpu_kernels.fp8_terms import two_terms
+
 
 @triton.jit
 def product(a, w, total, SWAP: tl.constexpr, WIDE_DOT: tl.constexpr):
@@ -66,19 +69,19 @@ def take_turns(tiles, blocks, GROUP: tl.constexpr):
 
 @triton.jit
 def linear_tiles(
-    x,  # tiles [BLOCK_ROWS, BLOCK_SCALE] of [TERMS * T, K] fp8
-    x_scale,  # f32, a row and block
+    x,  # tiles [BLOCK_ROWS, BLOCK_SCALE] of [TERMS * T, K] fp8; where INSIDE [T, K] bf16
+    x_scale,  # f32, a row and block; where INSIDE anything
     weight,  # tiles [BLOCK_N, BLOCK_SCALE] of [N, K] fp8
     weight_scale,  # [ceil(N / BLOCK_SCALE), ceil(K / BLOCK_SCALE)] f32
-    out,  # [T, N]
-    partial,  # [programs of a split, splits, BLOCK_ROWS, BLOCK_N] f32, where SPLIT; else anything
-    arrived,  # [programs of a split] i32, where SPLIT; else anything
+    out,  # [T, N]; where not SUMMED [splits, T, N]
+    partial,  # [programs of a split, SUMMED, BLOCK_ROWS, BLOCK_N] f32, where SUMMED; else anything
+    arrived,  # [programs of a split] i32, where SUMMED; else anything
     real_rows,  # [1] i32: rows behind it are left alone
     num_rows,
     N,
     K,
     split_blocks,
-    splits,
+    x_stride,  # where INSIDE
     scale_row,
     scale_block,
     out_stride,
@@ -88,53 +91,72 @@ def linear_tiles(
     GROUP: tl.constexpr,
     TERMS: tl.constexpr,
     SWAP: tl.constexpr,
-    SPLIT: tl.constexpr,
+    SUMMED: tl.constexpr,
+    INSIDE: tl.constexpr,
+    AHEAD: tl.constexpr,
     WIDE_DOT: tl.constexpr,
+    ROUND_FIRST: tl.constexpr,
 ):
     """One tile of outputs over one split of K; BLOCK_N divides BLOCK_SCALE.
 
-    Of several splits, the one that comes last adds all in their order: `arrived` counts them, and
-    is left zero.
+    SUMMED: so many splits, of which the one that comes last adds all in their order: `arrived`
+    counts them, and is left zero. 0: each split writes a plane of its own. INSIDE makes the two
+    terms here. AHEAD: stages in which all that a step reads is read ahead; 0: tiles alone.
     """
     row_tiles = (num_rows + BLOCK_ROWS - 1) // BLOCK_ROWS
     tile, n_block = take_turns(row_tiles, (N + BLOCK_N - 1) // BLOCK_N, GROUP)
     real = tl.load(real_rows)
     first_row = tile * BLOCK_ROWS
-    if first_row >= real:
-        return
+    # The first tile waits for nothing: it has a real row, or writes none. One `if` would wait.
+    if first_row > 0:  # noqa: SIM102
+        if first_row >= real:
+            return
     first_n = n_block * BLOCK_N
     split = tl.program_id(1)
     row = first_row + tl.arange(0, BLOCK_ROWS)
+    readable = tl.minimum(row, num_rows - 1).to(tl.int64)
     wide = (K + BLOCK_SCALE - 1) // BLOCK_SCALE
     of_weight = weight_scale + (first_n // BLOCK_SCALE) * wide
-    of_x = x_scale + tl.minimum(row, real - 1).to(tl.int64) * scale_row
+    column = tl.arange(0, BLOCK_SCALE)
     total = zeros_of(BLOCK_ROWS, BLOCK_N, SWAP)
     last = tl.minimum((split + 1) * split_blocks, wide)
-    for block in range(split * split_blocks, last):
+    stages: tl.constexpr = AHEAD if AHEAD > 0 else None
+    for block in tl.range(split * split_blocks, last, num_stages=stages):
         w = weight.load([first_n, block * BLOCK_SCALE])
-        a = x.load([first_row, block * BLOCK_SCALE])
-        factor = tl.load(of_x + tl.cast(block, tl.int64) * scale_block) * tl.load(of_weight + block)
-        found = product(a, w, zeros_of(BLOCK_ROWS, BLOCK_N, SWAP), SWAP, WIDE_DOT)
-        if TERMS == 2:
-            low = x.load([num_rows + first_row, block * BLOCK_SCALE])
+        of_block = tl.load(of_weight + block)
+        zero = zeros_of(BLOCK_ROWS, BLOCK_N, SWAP)
+        if INSIDE:
+            own = x + readable[:, None] * x_stride + (block * BLOCK_SCALE + column)[None, :]
+            value = tl.load(own, mask=(column < K - block * BLOCK_SCALE)[None, :], other=0.0)
+            a, low, factor = two_terms(value.to(tl.float32), w.dtype, ROUND_FIRST)
+            found = product(a, w, zero, SWAP, WIDE_DOT)
             found = product(low, w, found, SWAP, WIDE_DOT)
-        total += scaled(found, factor, SWAP)
+        else:
+            a = x.load([first_row, block * BLOCK_SCALE])
+            own = x_scale + readable * scale_row + tl.cast(block, tl.int64) * scale_block
+            factor = tl.load(own)
+            found = product(a, w, zero, SWAP, WIDE_DOT)
+            if TERMS == 2:
+                low = x.load([num_rows + first_row, block * BLOCK_SCALE])
+                found = product(low, w, found, SWAP, WIDE_DOT)
+        total += scaled(found, factor * of_block, SWAP)
     n = first_n + tl.arange(0, BLOCK_N)
     inside = (row < real)[:, None] & (n < N)[None, :]
     target = out + row.to(tl.int64)[:, None] * out_stride + n[None, :]
     total = by_rows(total, SWAP)
-    if not SPLIT:
-        tl.store(target, total.to(out.dtype.element_ty), mask=inside)
+    if SUMMED == 0:
+        target += tl.cast(split * num_rows, tl.int64) * out_stride
+        tl.store(target, to_float(total, out.dtype.element_ty, ROUND_FIRST), mask=inside)
     else:
         place = tl.arange(0, BLOCK_ROWS)[:, None] * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
         program = tl.program_id(0)
-        parts = partial + program.to(tl.int64) * splits * (BLOCK_ROWS * BLOCK_N) + place
+        parts = partial + program.to(tl.int64) * SUMMED * (BLOCK_ROWS * BLOCK_N) + place
         tl.store(parts + split * (BLOCK_ROWS * BLOCK_N), total, mask=inside)
         tl.debug_barrier()  # every thread's part is written before this program counts itself
-        if tl.atomic_add(arrived + program, 1, sem="acq_rel") == splits - 1:
+        if tl.atomic_add(arrived + program, 1, sem="acq_rel") == SUMMED - 1:
             tl.store(arrived + program, 0)
             whole = tl.zeros((BLOCK_ROWS, BLOCK_N), tl.float32)
-            for each in range(0, splits):
+            for each in tl.static_range(SUMMED):  # unrolled: the reads do not wait for each other
                 part = parts + each * (BLOCK_ROWS * BLOCK_N)
                 whole += tl.load(part, mask=inside, other=0.0, cache_modifier=".cg")
-            tl.store(target, whole.to(out.dtype.element_ty), mask=inside)
+            tl.store(target, to_float(whole, out.dtype.element_ty, ROUND_FIRST), mask=inside)

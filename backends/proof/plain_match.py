@@ -66,7 +66,8 @@ class PlainMatch:
     """Satisfies `lostwax.backends.lowering.Match`; kernels are built into `folder`.
 
     `built` (by source, may be shared by matches) spares compiling one again; `compiled` lists by
-    file name what this match launches.
+    file name what this match launches. `stored` has the weights that lie in a form of the
+    lowering's, joined with others: what their views give, where `values` say what they are.
     """
 
     target: Target
@@ -81,6 +82,7 @@ class PlainMatch:
     zeroed_bytes: int = 0
     compiled: dict[str, CompiledKernel] = field(default_factory=dict[str, CompiledKernel])
     built: dict[str, CompiledKernel] = field(default_factory=dict[str, CompiledKernel])
+    stored: Mapping[str, Value] = field(default_factory=dict[str, Value])
 
     def shape(self, value: str) -> tuple[int, ...]:
         """Shape of a tensor; (pages of one request, page_tokens, row) of a cache."""
@@ -123,7 +125,7 @@ class PlainMatch:
 
     def view(self, value: str) -> View:
         """The whole buffer of a value."""
-        v = self.values[value]
+        v = self.stored.get(value) or self.values[value]
         return View(
             space="input", name=value, dtype=v.dtype, shape=v.shape, strides=v.dense_strides
         )

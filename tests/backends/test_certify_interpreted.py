@@ -19,6 +19,7 @@ from lostwax.backends.formats import Formats
 from lostwax.backends.gpu_kernels.interpreter import bind_interpreted
 from lostwax.backends.gpu_kernels.lowerings import FP8_FORMATS, GPU
 from lostwax.backends.plan.cover import Forced, NoCover
+from lostwax.backends.plan.sizes import Sizes
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.draw import array_of
 from lostwax.frontend.capture import Captured, capture
@@ -32,6 +33,8 @@ pytest.importorskip("triton", reason="the extra `aot` is not installed")
 
 TENSOR_MAPPED = ("smxx_fp8_linear", "smxx_fp8_experts")
 """What reads tiles by tensor maps, which gfx942 lacks."""
+JOINED = ("smxx_fp8_gate_up", "smxx_fp8_projections")
+"""The same over joined weights, which must end with a block of scales."""
 SAMPLE_PARTS = ("nucleus", "pick", "logprob")
 Line = dict[str, Any]  # a line of `certify --json`
 
@@ -77,7 +80,7 @@ def lines(artifact: Path) -> list[Line]:
 def test_every_lowering_of_a_rocm_artifact_agrees_with_the_reference(lines: list[Line]) -> None:
     assert {line["certificate"]["state"] for line in lines} == {"interpreted"}
     own = {line["lowering"] for line in lines if line["kernels"]}
-    elsewhere = {"smxx_rms_norm", *TENSOR_MAPPED, *(low.name for low in FP8_FORMATS)}
+    elsewhere = {"smxx_rms_norm", *TENSOR_MAPPED, *JOINED, *(low.name for low in FP8_FORMATS)}
     assert own >= {low.name for low in GPU} - elsewhere, "each kernel family was chosen"
 
 
@@ -154,6 +157,23 @@ def test_rounded_activations_meet_fp8_weights_in_the_matrix_units(
     assert {x["lowering"] for x in found if x["certificate"]["state"] == "compiled"} == {
         "sm90_topk_cluster"
     }
+
+
+@pytest.mark.slow
+def test_plain_activations_meet_fp8_weights_in_two_terms(tmp_path: Path) -> None:
+    widths = {"intermediate_size": 256, "moe_intermediate_size": 128}
+    config = write_config(tmp_path, SMALL | widths | {"q_lora_rank": 128, "index_head_dim": 128})
+    new_checkpoint(config, tmp_path / "ckpt", seed=0, format="fp8")
+    captured = capture(open_checkpoint(tmp_path / "ckpt"))
+    sizes = Sizes(max_context=512, max_tokens=128, max_reqs=2)  # 128 rows are none of few
+    forced = (Forced("moe.experts", "smxx_fp8_experts"),)
+    out = compiled(captured, tmp_path / "a", "cuda-sm90a", sizes=sizes, forced=forced)
+    code, found = certify(out)
+    assert code == 0, [line for line in found if line["error"]]
+    chosen = Counter(line["lowering"] for line in found)
+    assert all(chosen[name] > 0 for name in (*TENSOR_MAPPED, *JOINED)), chosen
+    terms = [x for x in found if x["lowering"] in (*TENSOR_MAPPED, *JOINED)]
+    assert all("quantise_rows" in line["kernels"] for line in terms)
 
 
 def test_an_fp8_encoding_that_the_target_lacks_is_refused_by_the_fact(

@@ -185,8 +185,12 @@ def test_every_kernel_that_counts_rows_compiles_and_is_given_the_count(
             for n, v in case.values.items()
         }
         match = PlainMatch(
-            target, case.bucket, values, case.attributes, compiler_of(name), tmp_path, built=built
-        )
+            target, case.bucket, values, case.attributes, compiler_of(name), tmp_path, built=built,
+            stored=case.stored,
+        )  # fmt: skip
+        if not target.tensor_maps and case_name.startswith("fp8 "):
+            assert "matrix_units" in str(case.lowering.when.refusal(match)), case_name
+            continue
         launches = kernels_of(match.emit(case.lowering, case.knobs))
         assert launches
         for launch in launches:

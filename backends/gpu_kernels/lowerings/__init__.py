@@ -6,6 +6,7 @@ from lostwax.backends.gpu_kernels.lowerings.add import ADD
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
 from lostwax.backends.gpu_kernels.lowerings.cache import APPEND
 from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS, ROUTE
+from lostwax.backends.gpu_kernels.lowerings.fp8_joined import FP8_GATE_UP, FP8_PROJECTIONS
 from lostwax.backends.gpu_kernels.lowerings.fp8_linear import FP8_LINEAR
 from lostwax.backends.gpu_kernels.lowerings.grouped_experts import FP8_EXPERTS
 from lostwax.backends.gpu_kernels.lowerings.hadamard import HADAMARD, ROPE_HADAMARD_QUANTISE
@@ -60,6 +61,8 @@ GPU: tuple[Lowering, ...] = (
     ADD,
     LINEAR,
     FP8_LINEAR,
+    FP8_GATE_UP,
+    FP8_PROJECTIONS,
     SILU_MUL,
     ROUTE,
     EXPERTS,

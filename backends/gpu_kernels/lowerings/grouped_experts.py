@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lostwax.backends.gpu_kernels.lowerings.fp8_linear import (
-    LEAST_SIDE,
-    WEIGHT_FIRST,
+    MAP_BORDER,
     fp8_flops,
     fp8_units,
     weight_is_scaled,
 )
+from lostwax.backends.gpu_kernels.lowerings.fp8_products import LEAST_SIDE, WEIGHT_FIRST
 from lostwax.backends.gpu_kernels.lowerings.fp8_terms import (
     Terms,
     carve_terms,
@@ -43,7 +43,6 @@ _NAME = "smxx_fp8_experts"
 _KERNELS = "lostwax.backends.gpu_kernels"
 _BLOCK_COLUMNS = 1024
 _MOST_PAIRS = 1024  # that a program sorts at once
-_MAP_BORDER = 16  # bytes between rows that tensor maps read
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +58,33 @@ class Form:
     down_n: int
     down_warps: int
     down_stages: int
+    ahead: bool = False
+    """Whether scales are read ahead, too."""
 
 
+_ROWS = (16, 32, 64, 128)
 _FORMS = {
-    size: Form(size, *rest)
-    for size, rest in {
-        16: (True, 2, 4, 4, 64, 4, 6),
-        32: (True, 4, 8, 4, 128, 8, 4),
-        64: (False, 4, 8, 3, 128, 4, 4),
-        128: (False, 8, 8, 3, 128, 8, 3),
-    }.items()
+    (1, 16): Form(16, True, 2, 4, 4, 64, 4, 4),
+    (1, 32): Form(32, True, 4, 8, 4, 128, 4, 4),
+    (1, 64): Form(64, False, 4, 8, 5, 128, 4, 4),
+    (1, 128): Form(128, False, 8, 8, 3, 128, 8, 3),
+    (2, 16): Form(16, True, 2, 4, 4, 64, 4, 4),
+    (2, 32): Form(32, True, 4, 8, 4, 128, 4, 4),
+    (2, 64): Form(64, True, 4, 8, 3, 128, 8, 3),
+    (2, 128): Form(128, False, 8, 8, 3, 128, 8, 3),
 }
+"""By terms and the rows of a tile. The forms that a rule chooses are within 5 % of the fastest
+setting that `benchmarks/fp8_products.py` timed, as those of `fp8_products.RULES` are."""
+_MOST_EACH = {16: 8.0, 32: 24.0, 64: 64.0}
+"""Rows of an expert, on average, that tiles of so many rows are for."""
 
 
-def _form(match: Match, knobs: Knobs) -> Form:
-    """By rule where knobs are 0: tiles of about the rows that an expert has of even choices."""
+def choose_form(match: Match, knobs: Knobs) -> Form:
+    """By rule where knobs are 0: by the rows that an expert has of even choices."""
     rows, top_k = match.shape("ids")
     each = rows * top_k / match.shape("gate")[0]
-    own = next((size for size in _FORMS if each <= size), max(_FORMS))
-    form = _FORMS[knobs["block_rows"] or own]
+    own = next((size for size, most in _MOST_EACH.items() if each <= most), max(_ROWS))
+    form = _FORMS[num_terms(match, "x"), knobs["block_rows"] or own]
     swap = form.swap if knobs["side"] == 0 else knobs["side"] == WEIGHT_FIRST
     return Form(
         block_rows=form.block_rows,
@@ -88,6 +95,7 @@ def _form(match: Match, knobs: Knobs) -> Form:
         down_n=knobs["down_n"] or form.down_n,
         down_warps=knobs["down_warps"] or form.down_warps,
         down_stages=knobs["down_stages"] or form.down_stages,
+        ahead=knobs["ahead"] == 1,
     )
 
 
@@ -126,7 +134,7 @@ def _places(match: Match, form: Form, carver: Carver) -> Places:
 def _workspace(match: Match, knobs: Knobs) -> int:
     carver = Carver(None)
     carve_terms(match, "x", carver)
-    _places(match, _form(match, knobs), carver)
+    _places(match, choose_form(match, knobs), carver)
     return carver.num_bytes
 
 
@@ -206,6 +214,7 @@ def _gated(match: Match, form: Form, x: Terms, places: Places) -> Launch:
             "TERMS": x.count,
             "POWER_OF_TWO": int(rounded),
             "SWAP": int(form.swap),
+            "AHEAD": form.gated_stages if form.ahead else 0,
             "WIDE_DOT": 0,
             "ROUND_FIRST": 0,
         },
@@ -242,6 +251,7 @@ def _down(match: Match, form: Form, terms: int, places: Places) -> Launch:
             "GROUP": form.group,
             "TERMS": terms,
             "SWAP": int(form.swap),
+            "AHEAD": form.down_stages if form.ahead else 0,
             "WIDE_DOT": 0,
         },
         grid=(tiles * -(-dim // form.down_n), 1, 1),
@@ -275,7 +285,7 @@ def _combine(match: Match, places: Places) -> Launch:
 
 
 def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
-    form = _form(match, knobs)
+    form = choose_form(match, knobs)
     carver = Carver(match.workspace)
     x = terms_of(match, "x", carver, _NAME)
     places = _places(match, form, carver)
@@ -292,7 +302,7 @@ def _work(match: Match, knobs: Knobs) -> Work:
     """Chosen experts once, what goes between the launches written and read, tiles filled up."""
     rows, top_k = match.shape("ids")
     experts, inter, dim = match.shape("gate")
-    form, terms, pairs = _form(match, knobs), num_terms(match, "x"), rows * top_k
+    form, terms, pairs = choose_form(match, knobs), num_terms(match, "x"), rows * top_k
     chosen = experts * (1 - (1 - top_k / experts) ** rows) if top_k < experts else experts
     between = pairs * (2 * terms * inter + 8 * dim)
     moved = chosen * expert_bytes(match) + 2 * terms * rows * dim + between + 4 * rows * dim
@@ -314,11 +324,11 @@ FP8_EXPERTS = Lowering(
     & encoded_for_target("up")
     & encoded_for_target("down")
     & dtype("op.out", "f32", "bf16")
-    & axis_multiple("gate", 2, _MAP_BORDER)
-    & axis_multiple("gate", 1, _MAP_BORDER)
+    & axis_multiple("gate", 2, MAP_BORDER)
+    & axis_multiple("gate", 1, MAP_BORDER)
     & of_rows("x"),
     knobs=(
-        Knob("block_rows", (0, *_FORMS)),
+        Knob("block_rows", (0, *_ROWS)),
         Knob("side", (0, 1, 2)),
         Knob("group", (0, 1, 2, 4, 8)),
         Knob("gated_warps", (0, 4, 8)),
@@ -326,6 +336,7 @@ FP8_EXPERTS = Lowering(
         Knob("down_n", (0, 64, 128)),
         Knob("down_warps", (0, 4, 8)),
         Knob("down_stages", (0, 2, 3, 4, 5, 6)),
+        Knob("ahead", (0, 1)),
     ),
     workspace=_workspace,
     work=_work,

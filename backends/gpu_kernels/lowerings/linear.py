@@ -28,10 +28,10 @@ _KERNELS = "lostwax.backends.gpu_kernels"
 _MAX_ROWS = 64  # beyond, converting the weight once for the vendor's product costs less
 _BLOCK_ROWS = 16  # the matrix units' smallest side
 _BLOCK_COLUMNS = 1024
-_READ_SHARE = 0.3
-"""Of the device's bandwidth that the conversions in registers leave: the 45 products of a decode
-step of one row, five layers of V3.2 at full width, took 1.09 ms for 1.5 GB of weights (one H200,
-commit 0b4ad0a)."""
+_WIDENING = 40
+"""Vector operations that widening and scaling a weight takes: an estimate, by which the 45 products
+of a decode step of one row (five layers of V3.2, 1.5 GB) come to the 1.09 ms that they took on one
+H200 at commit 0b4ad0a. This kernel was not timed by itself."""
 _MIN_BLOCKS = 4  # of a split by rule: shorter ones cost more to sum than they save
 
 
@@ -115,12 +115,21 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     return product, total
 
 
+def vector_flops(match: Match, operations: float, value: str) -> float:
+    """Operations of the vector units, at the rate that the estimate takes for `value`."""
+    rates = match.target.tflops
+    return operations * rates.get(match.dtype(value), rates["f32"]) / rates["f32"]
+
+
 def _work(match: Match, knobs: Knobs) -> Work:
+    """Every tile of rows reads and widens the weight anew."""
     base = match.work()
     splits, _ = _splits(match, knobs)
     rows, n = match.shape("op.out")
     partial = 2 * 4 * splits * rows * n if splits > 1 else 0
-    return Work((base.num_bytes + partial) / _READ_SHARE, base.flops, 1 + (splits > 1))
+    weights = -(-rows // _BLOCK_ROWS) * n * match.shape("weight")[1]
+    flops = max(base.flops, vector_flops(match, _WIDENING * weights, "x"))
+    return Work(base.num_bytes + partial, flops, 1 + (splits > 1))
 
 
 def _weight_is_scaled(match: Match) -> str | None:

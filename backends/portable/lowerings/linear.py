@@ -70,9 +70,11 @@ def _linear_work(is_transposed: bool) -> Callable[[Match, Knobs], Work]:
         if not _is_converted(match):
             return weight_pass(plain, match.shape("x")[0], is_transposed)
         rows, cols = match.shape("weight")
-        moved = plain.num_bytes + 2 * f32_bytes(rows, cols)  # written once, read once
+        made = 2 * f32_bytes(rows, cols)  # written once, read once
         tiles = -(-rows // knobs["row_tile"])
-        return replace(plain, num_bytes=moved, launches=5 * tiles)
+        waited = made / (match.target.bandwidth_gbps * 1e9)  # the product begins when it is made
+        flops = plain.flops + waited * match.target.tflops.get(match.dtype("x"), 0.0) * 1e12
+        return Work(plain.num_bytes + made, flops, 5 * tiles)
 
     return work
 

@@ -36,8 +36,8 @@ def spoilt(case: Case, real: int) -> dict[str, Array]:
 def wrong(case: Case, real: int, told: int) -> str:
     """What is wrong where the step says that `told` rows are real, empty for nothing."""
     given = (case.lowering, case.bucket, case.values, case.attributes)
-    whole = run(*given, case.data, case.knobs)
-    found = run(*given, spoilt(case, real), case.knobs, real=told)
+    whole = run(*given, case.data, case.knobs, stored=case.stored)
+    found = run(*given, spoilt(case, real), case.knobs, real=told, stored=case.stored)
     for name in case.outputs:
         if not np.array_equal(whole[name][:real], found[name][:real]):
             return f"{name}: a real row differs"

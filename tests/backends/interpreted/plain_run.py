@@ -81,17 +81,18 @@ def run(
     data: Mapping[str, np.ndarray],
     knobs: dict[str, int] | None = None,
     real: int | None = None,
+    stored: Mapping[str, Value] | None = None,
 ) -> dict[str, np.ndarray]:
     """Every value (and the workspace, as f32) after the lowering's launches, in f64.
 
     What nobody writes keeps POISON, in integers UNWRITTEN. Of the bucket's rows `real` are, by
     default all.
     """
-    sources = Sources()
-    match = PlainMatch(CUDA_SM90A, bucket, values, attributes, sources, Path())
+    sources, stored = Sources(), stored or {}
+    match = PlainMatch(CUDA_SM90A, bucket, values, attributes, sources, Path(), stored=stored)
     launches = (*_prepare(match, lowering, knobs or {}, data), *match.emit(lowering, knobs))
     buffers: dict[str, torch.Tensor] = {}
-    for name, value in values.items():
+    for name, value in {**values, **stored}.items():
         kind = DTYPES[value.dtype]
         poison = POISON if kind.is_floating_point else UNWRITTEN
         whole = torch.full((value.num_bytes // kind.itemsize,), poison).to(kind)

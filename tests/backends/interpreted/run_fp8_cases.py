@@ -1,0 +1,97 @@
+"""Runs the fp8 products of `plain_cases` in Triton's interpreter against the fp64 reference.
+
+A program of its own because Triton decides at import whether it interprets. Argument: maybe a
+folder of kernels that stand in for those of the package. Rows behind the real ones are NaN and must
+be left alone. Output: one JSON object, case name to the error of its worst output as a share of
+what is wanted (norms of all real rows), infinite where padding was written; a counter that is not
+left zero ends it with an AssertionError.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import numpy as np
+from fp8_faults import FILES
+from padded_rows import left, spoilt
+from plain_cases import Array, Case, cases
+from plain_run import rounded, run
+
+from lostwax.ir.contract.scale_layout import FP8_BLOCK, FP8_BLOCKS
+from lostwax.ir.reference import core, moe, quant
+from lostwax.ir.reference.dtype import NUMPY_DTYPES, Real, Scaled, Value
+
+
+def stand_in(folder: Path) -> None:
+    """Let the kernels in `folder` be those of the package."""
+    for name in FILES:
+        module_name = f"lostwax.backends.gpu_kernels.{name}"
+        spec = spec_from_file_location(module_name, folder / f"{name}.py")
+        assert spec
+        assert spec.loader
+        sys.modules[module_name] = module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+
+
+def given(case: Case, name: str, rows: slice = slice(None)) -> Value:
+    """A value as the kernels have it, with its scales."""
+    kept = case.stored.get(name) or case.values[name]
+    numbers = rounded(case.data[name][rows], kept.dtype)
+    if kept.scale is None:
+        return numbers
+    scales = case.data[f"{name}:scale"][rows].astype(np.float32)
+    values = numbers.astype(NUMPY_DTYPES[kept.dtype])
+    return Scaled(values, scales, FP8_BLOCK if kept.scale == FP8_BLOCKS else 1, FP8_BLOCK)
+
+
+def wanted(case: Case) -> dict[str, Real]:
+    """The real rows of each output in fp64."""
+    real = slice(0, case.real)
+    x = given(case, "x", real)
+    if "ids" in case.values:
+        weights = (given(case, name) for name in ("gate", "up", "down"))
+        hidden = case.attributes.get(("op", "hidden_fmt"))
+        routed = case.data["ids"][real], case.data["weights"][real]
+        fmt = None if hidden is None else str(hidden)
+        return {"op.out": moe.experts(x, *routed, *weights, hidden_fmt=fmt)}
+    if "weight" in case.values:
+        return {"op.out": quant.linear(x, given(case, "weight"))}
+    if "act" in case.values:
+        gate, up = np.split(quant.linear(x, given(case, "w_gate")), 2, axis=1)
+        return {"act": core.silu_mul(gate, up)}
+    q, k, kv = np.split(quant.linear(x, given(case, "w_q")), (128, 256), axis=1)
+    norms = {name: np.asarray(given(case, name)) for name in ("q_weight", "k_weight", "k_bias")}
+    return {
+        "q_normed": core.rms_norm(q, norms["q_weight"], eps=1e-6),
+        "k_normed": core.layer_norm(k, norms["k_weight"], norms["k_bias"], eps=1e-5),
+        "kv": kv,
+    }
+
+
+def error(case: Case) -> float:
+    """Of the worst output; infinite where a row behind the real ones was written."""
+    found: dict[str, Array] = run(
+        case.lowering, case.bucket, case.values, case.attributes, spoilt(case, case.real),
+        case.knobs, real=case.real, stored=case.stored,
+    )  # fmt: skip
+    errors: list[float] = []
+    for name, want in wanted(case).items():
+        got = found[name][: case.real]
+        errors.append(float(np.linalg.norm(got - want) / np.linalg.norm(want)))
+        if (found[name][case.real :] != left(case, name)).any():
+            errors.append(np.inf)
+    return max(errors) if np.isfinite(errors).all() else np.inf
+
+
+def main() -> None:
+    """Print the errors."""
+    for folder in sys.argv[1:]:
+        stand_in(Path(folder))
+    print(json.dumps({n: error(case) for n, case in cases().items() if n.startswith("fp8 ")}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The fp8 products agree with the reference in Triton's interpreter, and faults in them do not.
+
+`fp8_faults.py` has the faults.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fp8_faults import FAULTS, write_mutants
+
+pytest.importorskip("triton", reason="the extra `aot` is not installed")
+
+SCRIPT = Path(__file__).parent / "interpreted" / "run_fp8_cases.py"
+BOUNDS = {
+    "fp8 linear": 2e-3, "fp8 gate and up": 4e-3, "fp8 projections": 4e-3,
+    "fp8 experts of scaled rows": 1e-6, "fp8 experts": 5e-4,
+}  # fmt: skip
+"""By how a case's name begins: outputs are bf16, of experts f32."""
+
+
+def run_cases(*mutants: Path) -> subprocess.CompletedProcess[str]:
+    """Over the kernels, or what stands in for them."""
+    tests = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, mutants)],
+        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": tests},
+        capture_output=True,
+        text=True,
+    )
+
+
+def wrong(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Cases beyond their bounds."""
+    assert done.returncode == 0, done.stderr
+    errors: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    assert len(errors) >= 10
+    bounds = {n: next(b for begin, b in BOUNDS.items() if n.startswith(begin)) for n in errors}
+    return [name for name, error in errors.items() if not error <= bounds[name]]
+
+
+def test_every_form_agrees_with_the_reference(tmp_path: Path) -> None:
+    write_mutants(tmp_path)
+    assert wrong(run_cases()) == []
+    assert wrong(run_cases(tmp_path)) == [], "a copy without a fault stands in for the kernels"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_the_kernels_is_noticed(fault: str, tmp_path: Path) -> None:
+    write_mutants(tmp_path, *FAULTS[fault])
+    done = run_cases(tmp_path)
+    if "counter" in fault:
+        assert "AssertionError: the zeroed workspace was not left zero" in done.stderr
+    else:
+        assert wrong(done)

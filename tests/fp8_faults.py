@@ -1,0 +1,86 @@
+"""Faults in the fp8 products' kernels, as replacements in a copy of their text. Knows no test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+KERNELS = Path(__file__).parents[1] / "backends" / "gpu_kernels"
+FILES = (
+    "rounding", "fp8_terms", "scaled_products", "joined_rows", "place_pairs", "grouped_experts",
+)  # fmt: skip
+"""In the order in which they import each other."""
+
+FAULTS: dict[str, tuple[str, str, str]] = {
+    "the second term of rows is dropped": (
+        "fp8_terms",
+        "to_fp8(value - high.to(tl.float32), terms",
+        "to_fp8(value * 0.0, terms",
+    ),
+    "the second term inside a product is dropped": (
+        "fp8_terms",
+        "to_fp8(value - high.to(tl.float32), kind",
+        "to_fp8(value * 0.0, kind",
+    ),
+    "the second term of the hidden rows is dropped": (
+        "grouped_experts",
+        "to_fp8(value - high.to(tl.float32), hidden",
+        "to_fp8(value * 0.0, hidden",
+    ),
+    "a product takes the scale of the block before": (
+        "scaled_products",
+        "tl.load(of_weight + block)",
+        "tl.load(of_weight + tl.maximum(block - 1, 0))",
+    ),
+    "up takes the scale of the block before": (
+        "grouped_experts",
+        "tl.load(up_scale + of_weight + k)",
+        "tl.load(up_scale + of_weight + tl.maximum(k - 1, 0))",
+    ),
+    "down takes the scale of the block before": (
+        "grouped_experts",
+        "tl.load(down_scale + of_weight + k)",
+        "tl.load(down_scale + of_weight + tl.maximum(k - 1, 0))",
+    ),
+    "an expert's last row is lost": (
+        "place_pairs",
+        "filler = placed + tl.arange(0, BLOCK_ROWS)",
+        "filler = placed - 1 + tl.arange(0, BLOCK_ROWS)",
+    ),
+    "an expert's tiles begin with those of one before": (
+        "place_pairs",
+        "tl.where(of_bin < expert, each, 0)",
+        "tl.where(of_bin + 2 < expert, each, 0)",
+    ),
+    "the counter of splits is left": (
+        "scaled_products",
+        "tl.store(arrived + program, 0)",
+        "tl.store(arrived + program, 1)",
+    ),
+    "the last split is not summed": (
+        "scaled_products",
+        "tl.static_range(SUMMED)",
+        "tl.static_range(SUMMED - 1)",
+    ),
+    "padding's NaN leak into its rows": (
+        "scaled_products",
+        "inside = (row < real)[:, None]",
+        "inside = (row < num_rows)[:, None]",
+    ),
+    "the second plane is not summed": ("joined_rows", "planes += plane", "plane += 0"),
+    "up is read as gate": ("joined_rows", "summed(of_row + WIDTH,", "summed(of_row,"),
+    "the indexer's key is read one column further": (
+        "joined_rows",
+        "summed(of_row + Q,",
+        "summed(of_row + (Q + 1),",
+    ),
+}
+
+
+def write_mutants(folder: Path, file: str = "", old: str = "", new: str = "") -> None:
+    """Copies of the kernels in `folder`, with `old`, which `file` says once, replaced."""
+    for name in FILES:
+        text = (KERNELS / f"{name}.py").read_text(encoding="utf-8")
+        if name == file:
+            assert text.count(old) == 1, f"{file} says no longer, or more than once: {old}"
+            text = text.replace(old, new)
+        (folder / f"{name}.py").write_text(text, encoding="utf-8")
