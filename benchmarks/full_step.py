@@ -111,7 +111,7 @@ def drawn_runtime(artifact: Path, num_pages: int) -> Runtime:
 def _enter(runtime: Runtime, batch: int, length: int, spare: int) -> tuple[Enter, ...]:
     each = -(-(length + spare) // runtime.limits.page_tokens)
     order = torch.randperm(batch * each, generator=torch.Generator().manual_seed(0)) + 1
-    pages = order.view(batch, each).tolist()
+    pages: list[list[int]] = order.view(batch, each).tolist()
     return tuple(
         Enter(i + 1, tuple(pages[i]), length, length + spare, length, tokens=(7 + i,))
         for i in range(batch)
@@ -154,8 +154,9 @@ def _anatomy(submit: Callable[[int], StepTicket], steps: int = 3) -> tuple[float
             submit(0).result()
         torch.cuda.synchronize()
     taken, count = Counter[str](), Counter[str]()
-    for event in profile.events() or []:
-        if event.device_type == torch.autograd.DeviceType.CUDA:
+    events: Any = profile.events() or []  # torch gives no type
+    for event in events:
+        if event.device_type.name == "CUDA":
             taken[event.name] += event.device_time_total
             count[event.name] += 1
     rows = [

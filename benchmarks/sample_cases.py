@@ -79,16 +79,15 @@ def inputs(
 def reference(op: str, x: Tensors) -> Tensors:
     """Outputs in fp64, ids exact; NaN where rounding may decide."""
     logits = x["logits"].double()
-    if op in ("mask", "sample_tail"):
-        masked = _masked(logits, x["masks"], x["mask_rows"])
     if op == "mask":
-        return {"op.out": masked}
+        return {"op.out": _masked(logits, x["masks"], x["mask_rows"])}
     if op == "nucleus":
         return {"op.out": _nucleus(logits, x["temperature"].double(), x["top_p"].double())}
     if op == "logprob":
         found = _logprobs(logits, x["targets"].clamp(min=0))
         return {"op.logprobs": found.masked_fill(x["targets"] < 0, 0)}
     if op == "sample_tail":
+        masked = _masked(logits, x["masks"], x["mask_rows"])
         inside = _nucleus(masked, x["temperature"].double(), x["top_p"].double())
         ids = _picked(inside.masked_fill(inside.isnan(), -torch.inf), x)
         return {"picked.ids": ids.int(), "logprob": _logprobs(logits, ids)}

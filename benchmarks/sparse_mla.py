@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import mla_cases
 import msgspec
@@ -243,7 +244,8 @@ def check(built: Built, driver: CudaDriver, pool: torch.Tensor) -> tuple[float, 
         stored = {name: buffers.tensor(name) for name in (*given, "kv_b")}
         for row in range(0, cell.real, max(1, cell.real // 5)):
             want = mla_cases.reference(cell, stored, pool, row).flatten()
-            off = ((out[row].double() - want).norm() / want.norm().clamp(min=1e-30)).item()
+            norm, rest = cast("Any", want.norm()), cast("Any", (out[row].double() - want).norm())
+            off = float((rest / norm.clamp(min=1e-30)).item())
             is_large = row == mla_cases.LARGE_ROW
             worst[is_large] = max(worst[is_large], off) if off == off else float("nan")
             right = right and off <= bounds[is_large]  # a NaN compares false

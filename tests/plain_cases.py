@@ -2,105 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from math import prod
-
 import numpy as np
+from plain_case import REAL, ROWS, TILED_REAL, TILED_ROWS, Attributes, Case, normal
+from plain_format_cases import format_cases
 
 from lostwax.backends.gpu_kernels.lowerings.add import ADD
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
-from lostwax.backends.gpu_kernels.lowerings.cache import APPEND
 from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS, ROUTE
 from lostwax.backends.gpu_kernels.lowerings.fp8_joined import FP8_GATE_UP, FP8_PROJECTIONS
 from lostwax.backends.gpu_kernels.lowerings.fp8_linear import FP8_LINEAR
 from lostwax.backends.gpu_kernels.lowerings.grouped_experts import FP8_EXPERTS
-from lostwax.backends.gpu_kernels.lowerings.hadamard import HADAMARD, ROPE_HADAMARD_QUANTISE
 from lostwax.backends.gpu_kernels.lowerings.index_logits import INDEX_LOGITS
 from lostwax.backends.gpu_kernels.lowerings.linear import LINEAR, SILU_MUL
-from lostwax.backends.gpu_kernels.lowerings.norm_quantise import (
-    ADD_RMS_NORM_AND_QUANTISE,
-    ADD_RMS_NORM_QUANTISE,
-    RMS_NORM_QUANTISE,
-)
 from lostwax.backends.gpu_kernels.lowerings.norms import (
     ADD_RMS_NORM,
     LAST_RMS_NORM,
     LAYER_NORM,
     RMS_NORM,
 )
-from lostwax.backends.gpu_kernels.lowerings.quantise import QUANTISE, SILU_MUL_QUANTISE
 from lostwax.backends.gpu_kernels.lowerings.rope import ROPE
 from lostwax.backends.gpu_kernels.lowerings.rows import EMBED, GATHER_ROWS
 from lostwax.backends.gpu_kernels.lowerings.sample import MASK
-from lostwax.backends.gpu_kernels.lowerings.scaled_cache import (
-    APPEND_INDEX_KEY,
-    APPEND_LATENT,
-    APPEND_SCALED,
-)
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.proof.plain_match import Value
-from lostwax.ir.contract.cache_layout import LAYOUTS
-from lostwax.ir.contract.program import Bucket, Const
 from lostwax.ir.contract.scale_layout import (
     FP8_BLOCK,
     FP8_BLOCKS,
     FP8_ROW_BLOCKS,
-    ScaleLayout,
 )
-
-Array = np.ndarray
-Attributes = Mapping[tuple[str, str], Const]
-ROWS, REAL = 5, 3
-TILED_ROWS, TILED_REAL = 33, 17
-"""Three tiles of 16: one whole, one with a single real row, one without any."""
-
-
-@dataclass
-class Case:
-    """A lowering with its inputs; `outputs` have a row a row of the step, and so do `of_rows`."""
-
-    lowering: Lowering
-    rows: int
-    real: int
-    attributes: Mapping[tuple[str, str], Const] = field(
-        default_factory=dict[tuple[str, str], Const]
-    )
-    knobs: dict[str, int] = field(default_factory=dict[str, int])
-    values: dict[str, Value] = field(default_factory=dict[str, Value])
-    data: dict[str, Array] = field(default_factory=dict[str, Array])
-    stored: dict[str, Value] = field(default_factory=dict[str, Value])
-    of_rows: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
-    absorbs: bool = False
-    """Whether host calls run over all rows on both sides of the kernels, which then leave alone
-    their rows of the workspace, not of the output."""
-
-    def give_joined(self, widths: Mapping[str, int], k: int) -> None:
-        """fp8 weights of k columns that lie behind one another, as the first one's."""
-        first, rows = next(iter(widths)), sum(widths.values())
-        for name, width in widths.items():
-            self.values[name] = Value((width, k), "f8E4M3FN", scale=FP8_BLOCKS)
-        scales = (-(-rows // FP8_BLOCK), -(-k // FP8_BLOCK))
-        self.stored[first] = Value((rows, k), "f8E4M3FN", scale=FP8_BLOCKS)
-        self.stored[f"{first}:scale"] = Value(scales, "f32")
-        self.data[first] = normal(rows, k)
-        self.data[f"{first}:scale"] = 0.1 * np.abs(normal(*scales))
-
-    def give(self, name: str, array: Array, dtype: str, scale: ScaleLayout | None = None) -> None:
-        """An input."""
-        self.values[name] = Value(array.shape, dtype, scale=scale)
-        self.data[name] = array.astype(np.int32) if dtype == "i32" else array
-
-    @property
-    def bucket(self) -> Bucket:
-        """One row a request."""
-        return Bucket(self.rows, self.rows, 2, 0)
-
-
-def normal(*shape: int) -> Array:
-    """The same numbers for the same shape."""
-    return np.random.default_rng(prod(shape)).standard_normal(shape)
 
 
 def norm(lowering: Lowering, *weights: str) -> Case:
@@ -209,6 +138,7 @@ def chosen_rows(lowering: Lowering, table: str, rows: str) -> Case:
     case.give(table, normal(8, 70), "bf16")
     case.give(rows, np.array([5, -1, 0, 7, 2]), "i32")
     case.values["op.out"] = Value((ROWS, 70), "bf16")
+    return case
 
 
 def mask() -> Case:
@@ -219,124 +149,6 @@ def mask() -> Case:
     case.give("mask_rows", np.array([2, -1, 0, 1, 0]), "i32")
     case.values["op.out"] = Value((ROWS, 70), "f32")
     return case
-
-
-def append() -> Case:
-    """Rows in two parts; those behind the real ones name slots that would show."""
-    case = Case(APPEND, ROWS, REAL, of_rows=("rows",), outputs=("cache_in",))
-    case.give("rows", normal(ROWS, 12), "f32")
-    case.give("slots", np.arange(ROWS), "i32")
-    case.values["cache_in"] = Value((ROWS, 1, 12), "f32", parts=(12,))  # a page a slot
-    return case
-
-
-def append_fp8() -> Case:
-    """The same to a cache of fp8 without scales."""
-    case = append()
-    case.values["cache_in"] = Value((ROWS, 1, 12), "f8E4M3FN", parts=(12,), layout="fp8_576")
-    return case
-
-
-def quantised(lowering: Lowering, x: str, width: int, *inner: str) -> Case:
-    """Rows whose result is rounded to fp8; `inner` values have their shape."""
-    node = "op" if lowering is QUANTISE else "quantised"
-    attributes: Attributes = {(node, "scale_fmt"): "fp32", ("normed", "eps"): 1e-6}
-    result = "op.out" if lowering is QUANTISE else "quantised"
-    case = Case(lowering, ROWS, REAL, attributes, of_rows=(x,))
-    case.give(x, normal(ROWS, width), "bf16")
-    case.values |= {name: Value((ROWS, width), "bf16") for name in inner}
-    case.values[result] = Value((ROWS, width), "f8E4M3FN", scale=FP8_ROW_BLOCKS)
-    case.values[f"{result}:scale"] = Value((ROWS, -(-width // FP8_BLOCK)), "f32")
-    case.outputs = (result, f"{result}:scale")
-    return case
-
-
-def silu_mul_quantise() -> Case:
-    """A gated product, rounded to fp8."""
-    case = quantised(SILU_MUL_QUANTISE, "gate", 140, "product")
-    case.give("up", normal(140, ROWS).T, "bf16")
-    case.of_rows = ("gate", "up")
-    return case
-
-
-def norm_quantise(lowering: Lowering) -> Case:
-    """A norm, rounded to fp8; with the add it keeps the sum, and maybe the normed rows."""
-    if lowering is RMS_NORM_QUANTISE:
-        case = quantised(lowering, "x", 140, "normed")
-    else:
-        case = quantised(lowering, "residual", 140, "normed", "residual_out")
-        case.give("delta", normal(140, ROWS).T, "bf16")
-        case.values["sum"] = Value((ROWS, 140), "f32")
-        case.of_rows = ("residual", "delta")
-        kept = ("residual_out", "normed")
-        case.outputs += kept if lowering is ADD_RMS_NORM_AND_QUANTISE else kept[:1]
-    case.give("weight", normal(140), "bf16")
-    return case
-
-
-def hadamard() -> Case:
-    """Two heads, rotated."""
-    case = Case(HADAMARD, ROWS, REAL, of_rows=("x",), outputs=("op.out",))
-    case.give("x", normal(ROWS, 2, 16), "bf16")
-    case.values["op.out"] = Value((ROWS, 2, 16), "bf16")
-    return case
-
-
-def with_rope(case: Case, dim: int) -> Case:
-    """The case with a table for its rotary embedding."""
-    turned: Attributes = {("op", "offset"): 0, ("op", "dim"): dim, ("op", "interleaved"): False}
-    case.attributes = {**case.attributes, **turned}
-    table = normal(2, ROWS, dim)
-    table[:, REAL:] = np.nan
-    case.give("table", table, "f32")
-    return case
-
-
-def rope_hadamard_quantise() -> Case:
-    """Heads of index queries."""
-    case = with_rope(quantised(ROPE_HADAMARD_QUANTISE, "x", 128), 8)
-    case.give("x", normal(ROWS, 2, 16), "bf16")
-    case.values |= {name: Value((ROWS, 2, 16), "bf16") for name in ("op", "rotated")}
-    case.values["quantised"] = Value((ROWS, 2, 16), "f8E4M3FN", scale=FP8_ROW_BLOCKS)
-    case.values["quantised:scale"] = Value((ROWS, 2, 1), "f32")
-    return case
-
-
-def to_scaled_cache(case: Case, layout: str, *parts: int) -> Case:
-    """The case with a cache of a page a slot, and slots that would show behind the real rows."""
-    row_bytes = LAYOUTS[layout].row_bytes(parts)
-    shape = (ROWS, row_bytes) if LAYOUTS[layout].is_paged else (ROWS, 1, row_bytes)
-    case.values["cache_in"] = Value(shape, "u8", parts=parts, layout=layout)
-    case.give("slots", np.arange(ROWS), "i32")
-    case.outputs = ("cache_in",)
-    return case
-
-
-def append_scaled() -> Case:
-    """Quantised rows with a part behind their scales."""
-    case = Case(APPEND_SCALED, ROWS, REAL, of_rows=("rows.0", "rows.0:scale", "rows.1"))
-    case.give("rows.0", normal(ROWS, 140), "f8E4M3FN", FP8_ROW_BLOCKS)
-    case.give("rows.0:scale", np.abs(normal(ROWS, 2)), "f32")
-    case.give("rows.1", normal(ROWS, 12), "f32")
-    return to_scaled_cache(case, "fp8_656", 140, 12)
-
-
-def append_latent() -> Case:
-    """A latent with its rotary part."""
-    case = with_rope(quantised(APPEND_LATENT, "x", 140, "normed"), 8)
-    case.give("weight", normal(140), "bf16")
-    case.give("k_pe", normal(ROWS, 8), "bf16")
-    case.values["op"] = Value((ROWS, 8), "bf16")
-    case.of_rows = ("x", "k_pe")
-    return to_scaled_cache(case, "fp8_656", 140, 8)
-
-
-def append_index_key(layout: str) -> Case:
-    """An index key."""
-    case = with_rope(quantised(APPEND_INDEX_KEY, "x", 16, "normed", "op", "rotated"), 8)
-    case.give("weight", normal(16), "f32")
-    case.give("bias", normal(16, 1)[:, 0], "f32")
-    return to_scaled_cache(case, layout, 16)
 
 
 def route() -> Case:
@@ -429,7 +241,7 @@ def index_logits() -> Case:
 
 def cases() -> dict[str, Case]:
     """Every kernel that counts rows."""
-    return {
+    return format_cases() | {
         "linear of one split": linear(1, scaled=False),
         "linear of two splits": linear(2, scaled=False),
         "linear of scaled rows": linear(2, scaled=True),
@@ -443,19 +255,6 @@ def cases() -> dict[str, Case]:
         "embed": chosen_rows(EMBED, "table", "tokens"),
         "gather_rows": chosen_rows(GATHER_ROWS, "x", "rows"),
         "mask": mask(),
-        "append": append(),
-        "append of fp8": append_fp8(),
-        "append of quantised rows": append_scaled(),
-        "append_latent": append_latent(),
-        "append_index_key to pages": append_index_key("index_paged"),
-        "append_index_key to rows": append_index_key("index_row"),
-        "quantise": quantised(QUANTISE, "x", 140),
-        "silu_mul_quantise": silu_mul_quantise(),
-        "rms_norm_quantise": norm_quantise(RMS_NORM_QUANTISE),
-        "add_rms_norm_quantise": norm_quantise(ADD_RMS_NORM_QUANTISE),
-        "add_rms_norm_and_quantise": norm_quantise(ADD_RMS_NORM_AND_QUANTISE),
-        "hadamard": hadamard(),
-        "rope_hadamard_quantise": rope_hadamard_quantise(),
         "route": route(),
         "experts": experts(),
         "index_logits": index_logits(),

@@ -14,7 +14,8 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from plain_cases import Array, Case, cases, linear
+from plain_case import Array, Case
+from plain_cases import cases, linear
 from plain_run import DTYPES, POISON, UNWRITTEN, run
 from triton.runtime import interpreter
 
