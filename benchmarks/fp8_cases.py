@@ -6,7 +6,6 @@ Knows torch and plain data alone: the machine with the GPU may have no compiler 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 import torch
@@ -58,8 +57,7 @@ class ProductCase(msgspec.Struct, frozen=True, kw_only=True):
             n, k = self.shape
             return n * k + self.rows * (act * k + 2 * n)
         _, inter, dim, _ = self.shape
-        chosen: Any = own["ids"].unique()
-        used = int(chosen.numel())
+        used = len({*map(int, own["ids"].flatten().tolist())})
         return used * 3 * inter * dim + self.rows * (act + 4) * dim
 
     @property

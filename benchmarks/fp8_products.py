@@ -248,7 +248,8 @@ class Runner:
         what = " ".join(filter(None, problems))
         return {
             "case": case.name, "knobs": setting.knobs, "error": error, "right": not what,
-            "wrong": what, "kernels": [x.binary for x in setting.launches if isinstance(x, KernelLaunch)],
+            "wrong": what,
+            "kernels": [x.binary for x in setting.launches if isinstance(x, KernelLaunch)],
         }  # fmt: skip
 
     def _times(

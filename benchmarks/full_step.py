@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from step_roofline import Machine, decode_floor, prefill_floor
@@ -111,7 +111,7 @@ def drawn_runtime(artifact: Path, num_pages: int) -> Runtime:
 def _enter(runtime: Runtime, batch: int, length: int, spare: int) -> tuple[Enter, ...]:
     each = -(-(length + spare) // runtime.limits.page_tokens)
     order = torch.randperm(batch * each, generator=torch.Generator().manual_seed(0)) + 1
-    pages: list[list[int]] = order.view(batch, each).tolist()
+    pages = cast("list[list[int]]", order.view(batch, each).tolist())
     return tuple(
         Enter(i + 1, tuple(pages[i]), length, length + spare, length, tokens=(7 + i,))
         for i in range(batch)
