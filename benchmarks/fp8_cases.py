@@ -6,6 +6,7 @@ Knows torch and plain data alone: the machine with the GPU may have no compiler 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import msgspec
 import torch
@@ -57,7 +58,8 @@ class ProductCase(msgspec.Struct, frozen=True, kw_only=True):
             n, k = self.shape
             return n * k + self.rows * (act * k + 2 * n)
         _, inter, dim, _ = self.shape
-        used = len({*map(int, own["ids"].flatten().tolist())})
+        chosen = cast("list[int]", own["ids"].flatten().tolist())
+        used = len(set(chosen))
         return used * 3 * inter * dim + self.rows * (act + 4) * dim
 
     @property
