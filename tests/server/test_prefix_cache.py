@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,7 +12,9 @@ from unittest.mock import patch
 import msgspec
 import pytest
 from fake_runtime import VOCAB, FakeLimits, FakeRuntime, generate
+from step_oracle import StepBatch
 
+from lostwax.ir.contract.step import StepResult
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Cancel, Failed, Output, Submit
 from lostwax.server.engine.pages import PageAllocator
@@ -229,6 +232,24 @@ def test_what_a_failed_request_held_is_found_by_nobody(failing: str) -> None:
     engine.step()
     assert engine.ends["failed"] == "engine_error"
     engine.runtime.fail = engine.runtime.fail_drafts = False
+    assert engine.ask(_text(14), 8) == 0
+    assert engine.ask(_text(14), 8) == 12
+
+
+def test_what_a_request_held_that_gave_nan_is_found_by_nobody() -> None:
+    engine = _Engine()
+    engine.add("failed", _text(14), 8)
+    engine.step()
+    run = engine.runtime.run
+
+    def gives_nan(batch: StepBatch) -> StepResult:
+        result = run(batch)
+        result.logprobs = [math.nan] * len(result.logprobs)
+        return result
+
+    with patch.object(engine.runtime, "run", gives_nan):
+        engine.step()
+    assert engine.ends["failed"] == "model_error"
     assert engine.ask(_text(14), 8) == 0
     assert engine.ask(_text(14), 8) == 12
 
