@@ -32,11 +32,13 @@ class _Engine:
         self.tokens: dict[str, list[int]] = {}
         self.found: dict[str, int] = {}
         self.ends: dict[str, str] = {}
+        self.scored: dict[str, list[int]] = {}
 
     def add(self, name: str, prompt: list[int], max_tokens: int = 5, **given: Any) -> None:
         base = Submit(request=name, prompt=prompt, max_tokens=max_tokens, ignore_eos=True)
         assert self.core.handle(msgspec.structs.replace(base, **given)) == []
         self.tokens[name] = []
+        self.scored[name] = []
 
     def step(self) -> None:
         for event in self.core.step():
@@ -44,6 +46,7 @@ class _Engine:
                 self.ends[event.request] = event.code
                 continue
             self.tokens[event.request] += [score.token for score in event.tokens]
+            self.scored[event.request] += [score.token for score in event.prompt_scores]
             self.found[event.request] = event.cached_tokens
             self.ends[event.request] = event.finish or ""
         self.core.scheduler.check_integrity()
@@ -179,6 +182,19 @@ def test_positions_that_are_not_scored_yet_are_not_found_after_a_preemption() ->
         engine.finish()
     assert req.num_found == 8, "two steps scored ten positions"
     assert sum(rows) == 14
+
+
+def test_a_position_that_ends_anothers_page_is_scored_after_a_preemption() -> None:
+    engine = _Engine(max_tokens=7)
+    engine.ask(_text(22), 1)
+    engine.add("a", _text(22), 3, score_prompt=True)
+    engine.step()
+    (req,) = engine.core.scheduler.running
+    assert req.num_scored == 7, "the next position is the last of the second page"
+    engine.core.scheduler.preempt(req)
+    engine.finish()
+    assert req.num_found == 4, "the second page is there, and its last position has no score"
+    assert engine.scored["a"] == _text(22)[1:]
 
 
 def test_without_the_cache_nothing_is_kept_and_prompts_run_whole() -> None:
