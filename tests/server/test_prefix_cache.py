@@ -315,6 +315,24 @@ def _unchecked(engine: _Engine) -> None:
         engine.tokens[event.request] += [score.token for score in event.tokens]
 
 
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("second", [False, True])
+def test_of_two_equal_pages_the_first_stays_unless_it_alone_lacks_rows(
+    first: bool, second: bool
+) -> None:
+    pages = PageAllocator(4)
+    cache = PrefixCache(pages, PAGE)
+    tokens = _text(PAGE + 1)
+    held = pages.allocate(2, "both")
+    key = cache.key(NO_PAGE, tokens, 0)
+    for page, has_drafts in zip(held, (first, second), strict=True):
+        cache.enter(key, page, has_drafts=has_drafts)
+        cache.check_integrity()
+    kept = held[1] if second and not first else held[0]
+    assert cache.find(tokens, 1, with_drafts=False).pages == [kept]
+    assert pages.kept == {kept}
+
+
 def test_a_key_needs_the_token_behind_its_page() -> None:
     cache = PrefixCache(PageAllocator(4), PAGE)
     with pytest.raises(AssertionError, match="what stands behind the page is not known"):
