@@ -171,6 +171,31 @@ def test_a_preempted_request_finds_its_own_pages_and_says_what_it_found_at_first
     assert engine.found["a"] == 0
 
 
+def test_rows_that_run_again_without_drafts_do_not_count_as_the_mtp_layers() -> None:
+    """Near its end a request makes none; who comes then and does gets no rows before it."""
+    prompt = _text(20, 3)
+    engine = _Engine(max_drafts=3, max_tokens=8, max_reqs=2)
+    engine.add("a", prompt, 5)
+    while not engine.tokens["a"]:
+        engine.step()
+    engine.add("failed", [*prompt, 3, 3, 3], 1)  # its end takes the shared pages from the cache
+    engine.step()
+    assert len(engine.tokens["a"]) in (3, 4), "two tokens are to come at most, and one at least"
+    engine.runtime.fail = True
+    engine.step()
+    engine.runtime.fail = False
+    assert engine.ends == {"a": "", "failed": "engine_error"}
+    engine.core.scheduler.preempt(engine.core.scheduler.running[0])
+    engine.step()
+    engine.add("drafts", _text(5), 8)
+    engine.finish()
+    assert engine.found["a"] == 0
+    assert engine.tokens["a"] == generate(prompt, 5)
+    assert engine.ends["a"] == engine.ends["drafts"] == "length"
+    assert engine.ask(prompt, 8) == 0
+    assert engine.ask(prompt, 8) == 16
+
+
 def test_positions_that_are_not_scored_yet_are_not_found_after_a_preemption() -> None:
     engine = _Engine(max_tokens=5)
     engine.add("a", _text(22), 3, score_prompt=True)
