@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,13 @@ class NoCompiler:
 @pytest.fixture(scope="module")
 def matches() -> dict[str, Match]:
     """What a lowering sees of each timed case, by its name."""
-    sys.path.insert(0, str(BENCHMARKS))
-    from fp8_cases import cases, values
-
+    sys.path.insert(0, str(BENCHMARKS))  # which is no package
+    timed: Any = import_module("fp8_cases")
     found: dict[str, Match] = {}
-    for case in cases():
+    for case in timed.cases():
         given = {
             name: Value(shape, dtype, scale=LAYOUTS[scaled])
-            for name, (shape, dtype, scaled) in values(case).items()
+            for name, (shape, dtype, scaled) in timed.values(case).items()
         }
         bucket = Bucket(case.rows, case.rows, 1, case.rows)
         found[case.name] = PlainMatch(CUDA_SM90A, bucket, given, {}, NoCompiler(), Path())
