@@ -51,6 +51,7 @@ from lostwax.ir.contract.artifact import (
 from lostwax.ir.contract.canonical import canonical
 from lostwax.ir.contract.choice import Choices
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
+from lostwax.ir.contract.masks import masks_shape
 from lostwax.ir.contract.model import ModelFacts, WeightTable
 from lostwax.ir.contract.probe import PROBES, Probes
 from lostwax.ir.contract.program import Launch, Program
@@ -116,6 +117,7 @@ def _plan_candidates(
     modules: dict[Variant, builtin.ModuleOp],
     specs: Iterable[ProgramSpec],
     state_rows: int,
+    mask_rows: int,
     target: Target,
     lowerings: tuple[Lowering, ...],
     options: CompileOptions,
@@ -128,7 +130,7 @@ def _plan_candidates(
     for spec in specs:
         variant = Variant.of(spec)
         context = ProgramContext(
-            modules[variant], target, spec.segment, spec.bucket, spec.guard, state_rows
+            modules[variant], target, spec.segment, spec.bucket, spec.guard, state_rows, mask_rows
         )
         found: dict[str, CandidateSet] = {}
         for name, block in context.blocks.items():
@@ -221,7 +223,8 @@ def compile_module(
 
     progress("match and price lowerings")
     state_rows = max(s.bucket.tokens for s in specs)
-    plan = _plan_candidates(modules, specs, state_rows, target, lowerings, options)
+    mask_rows, _ = masks_shape(limits)
+    plan = _plan_candidates(modules, specs, state_rows, mask_rows, target, lowerings, options)
 
     progress("choose weight forms and covers")
     groups = weight_groups(plan.contexts)

@@ -35,7 +35,10 @@ from ask_artifact import (
     share_right,
 )
 from ask_artifact import tasks as read_tasks
-from safetensors.torch import load_file, save_file
+from safetensors.torch import (
+    load_file,  # pyright: ignore[reportUnknownVariableType]
+    save_file,  # pyright: ignore[reportUnknownVariableType]
+)
 from torch import Tensor
 
 from lostwax.backends.formats import Formats

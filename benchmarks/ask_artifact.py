@@ -102,7 +102,9 @@ def ask(artifact: Path, checkpoint: Path, wanted: Sequence[Task]) -> Samples:
 
 async def _ask(artifact: Path, checkpoint: Path, wanted: Sequence[Task]) -> Samples:
     sampling, samples = Sampling(max_tokens=ANSWER_TOKENS), Samples()
-    async with in_process(artifact, checkpoint=checkpoint, threads=1) as served:
+    # Prompts share their shots: run whole, no answer depends on which was asked before.
+    serving = in_process(artifact, checkpoint=checkpoint, threads=1, prefix_cache=False)
+    async with serving as served:
         sender = Sender(served.http, Patience(3600, 0))
         runner = Runner(sender, served.model, "completions", concurrency=SIZES.max_reqs)
         for task in wanted:

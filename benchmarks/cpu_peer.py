@@ -18,12 +18,13 @@ Measure = Callable[[list[int], int], tuple[list[float], list[int]]]
 
 
 def lostwax_peer(artifact: Path, threads: int) -> Measure:
-    """The engine as it is served: scheduler, step building, replay, commit; no HTTP."""
+    """The engine as it is served: scheduler, step building, replay, commit; no HTTP, and no prompt
+    that is found in the cache."""
     from lostwax.backends.runtime.load import load
     from lostwax.server.engine.loop import EngineCore
     from lostwax.server.engine.messages import Output, Submit
 
-    core = EngineCore(load(artifact, threads=threads))
+    core = EngineCore(load(artifact, threads=threads), prefix_cache=False)
     core.warm_up()
     count = iter(range(1 << 30))
 

@@ -6,6 +6,7 @@ Knows torch and plain data alone: the machine with the GPU may have no compiler 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import msgspec
 import torch
@@ -72,7 +73,8 @@ class ProductCase(msgspec.Struct, frozen=True, kw_only=True):
             n, k = self.shape
             return n * k + self.rows * (act * k + 2 * n)
         _, inter, dim, _ = self.shape
-        used = int(own["ids"].unique().numel())
+        chosen = cast("list[int]", own["ids"].flatten().tolist())
+        used = len(set(chosen))
         return used * 3 * inter * dim + self.rows * (act + 4) * dim
 
     @property
@@ -259,7 +261,9 @@ def _linear(
     label: str, rows: int, form: str, real: int | None = None, timed: bool = True
 ) -> ProductCase:
     shape = LINEAR[label]
-    settings = ({}, *_linear_settings(rows, form, *shape)) if timed else ({},)
+    settings: tuple[Knobs, ...] = ({},)
+    if timed:
+        settings = ({}, *_linear_settings(rows, form, *shape))
     return ProductCase(
         op="linear", label=label, shape=shape, rows=rows, real=real or rows, form=form,
         settings=settings, timed=timed,
@@ -315,7 +319,9 @@ def _linear_settings(rows: int, form: str, n: int, k: int) -> Iterator[Knobs]:
 def _experts(
     rows: int, form: str, real: int | None = None, timed: bool = True, choice: str = "even"
 ) -> ProductCase:
-    settings = ({}, *_expert_settings(rows)) if timed else ({},)
+    settings: tuple[Knobs, ...] = ({},)
+    if timed:
+        settings = ({}, *_expert_settings(rows))
     return ProductCase(
         op="experts", label="experts", shape=EXPERTS, rows=rows, real=real or rows, form=form,
         settings=settings, timed=timed, choice=choice,

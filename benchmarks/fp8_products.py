@@ -15,9 +15,10 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import torch
@@ -27,7 +28,7 @@ from lostwax.backends.cuda.driver import CudaDriver
 from lostwax.backends.cuda.target import CUDA_SM90A
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.kernel import CompiledKernel
-from lostwax.ir.contract.program import Launch, View
+from lostwax.ir.contract.program import KernelLaunch, Launch, View
 
 WORKSPACE, NUM_ROWS, ZEROED = "workspace", "num_rows", ""
 READ = 4.56e12  # bytes/s, streaming read of one H200
@@ -171,8 +172,14 @@ def replay_us(driver: CudaDriver, calls: Sequence[Callable[[], None]], most_s: f
     return statistics.median(times)
 
 
+def _run_all(thunks: Sequence[Callable[[], None]]) -> None:
+    for thunk in thunks:
+        thunk()
+
+
 def _error(got: torch.Tensor, want: torch.Tensor) -> float:
-    return ((got.double() - want).norm() / want.norm().clamp(min=1e-30)).item()
+    off, norm = cast("Any", (got.double() - want).norm()), cast("Any", want.norm())
+    return float((off / norm.clamp(min=1e-30)).item())
 
 
 class Runner:
@@ -266,13 +273,14 @@ class Runner:
         what = " ".join(filter(None, problems))
         return {
             "case": case.name, "knobs": setting.knobs, "error": error, "right": not what,
-            "wrong": what, "kernels": [x.binary for x in setting.launches if hasattr(x, "binary")],
+            "wrong": what,
+            "kernels": [x.binary for x in setting.launches if isinstance(x, KernelLaunch)],
         }  # fmt: skip
 
     def _times(
         self, case: ProductCase, bound: list[list[Callable[[], None]]], own: dict[str, Any]
     ) -> dict[str, Any]:
-        whole = [lambda each=each: [thunk() for thunk in each] and None for each in bound]
+        whole = [partial(_run_all, each) for each in bound]
         us = replay_us(self._driver, whole, 4e-3)
         roof = max(case.num_bytes(own) / READ, case.flops / FP8_RATE) * 1e6
         return {

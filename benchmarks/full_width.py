@@ -14,11 +14,11 @@ import struct
 import time
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from generate import decode, prefill, start
-from safetensors.torch import save_file
+from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.boot_check import Admission
@@ -125,7 +125,8 @@ def _at_most(runtime: Runtime, seed: int) -> dict[str, int]:
     generator = torch.Generator().manual_seed(seed)
     found: dict[str, int] = {}
     context = min(limits.max_context - 8, (limits.num_pages - 1) // limits.max_reqs * 64 - 8)
-    prompt = torch.randint(2, limits.vocab_size, (context,), generator=generator).tolist()
+    drawn = torch.randint(2, limits.vocab_size, (context,), generator=generator)
+    prompt = cast("list[int]", drawn.tolist())
     sequences = start(runtime, [prompt] * limits.max_reqs, 4)
     for entry, step in (
         ("extend", lambda: [prefill(runtime, each) for each in sequences]),

@@ -5,9 +5,10 @@ Used on two machines: the one that compiles (shapes) and the one with the GPU (i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import format_cases
 import sample_cases
 import torch
 
@@ -15,6 +16,7 @@ Tensors = dict[str, torch.Tensor]
 Shapes = dict[str, tuple[tuple[int, ...], str, tuple[int, ...]]]  # shape, dtype, strides
 DTYPES = {
     "f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16,
+    "f8E4M3FN": torch.float8_e4m3fn,
     "i64": torch.int64, "i32": torch.int32, "u8": torch.uint8,
 }  # fmt: skip
 EPS = 1e-6
@@ -53,13 +55,13 @@ def topk_case(rows: int, length: int, k: int = 2048, timed: bool = False, **knob
 def attend_case(
     reqs: int, heads: int, top: int, pages: int, dtypes: tuple[str, str] = ("bf16", "bf16"),
     ranks: tuple[int, int, int, int] = (128, 64, 512, 128), dense: bool = False,
-    timed: bool = False, **knobs: int,
+    timed: bool = False, knobs: Mapping[str, int] | None = None,
 ) -> Case:  # fmt: skip
     """One row a request; ranks: nope, rope, latent, value; dtypes: activations, cache."""
     nope, rope, latent, value = ranks
     dims = {"reqs": reqs, "heads": heads, "top": top, "pages": pages}
     dims |= {"nope": nope, "rope": rope, "latent": latent, "value": value}
-    return Case("attend_all" if dense else "attend", dims, dtypes, knobs, timed)
+    return Case("attend_all" if dense else "attend", dims, dtypes, dict(knobs or {}), timed)
 
 
 def sample_case(op: str, rows: int, vocab: int, timed: bool = False, **knobs: int) -> Case:
@@ -71,6 +73,8 @@ def cases() -> Iterator[Case]:
     """Edge shapes first, then the timed ones."""
     yield from edge_cases()
     yield from timed_cases()
+    for op, dims, timed in format_cases.sizes():
+        yield Case(op, dims, ("bf16",), timed=timed)
 
 
 def edge_cases() -> Iterator[Case]:
@@ -83,8 +87,7 @@ def edge_cases() -> Iterator[Case]:
         yield topk_case(12, length)
         yield topk_case(24, length, 32)
     for op in sample_cases.OPS:
-        most = sample_cases.MAX_VOCAB.get(op, 129280)
-        for rows, vocab in ((1, 1), (3, 7), (32, 1025), (32, most)):
+        for rows, vocab in ((1, 1), (3, 7), (32, 1025), (32, 129280)):
             yield sample_case(op, rows, vocab)
     for cluster in (1, 2, 4, 8, 16):
         yield topk_case(24, 8000, 1, cluster=cluster)
@@ -116,14 +119,16 @@ def timed_cases() -> Iterator[Case]:
     for reqs in (1, 4, 16, 64, 128):  # by rule, its alternative, and the query in one part
         yield attend_case(reqs, 16, 2048, 64, timed=True)
         other = {"block_keys": 64, "num_warps": 8} if reqs == 128 else {"block_keys": 32}
-        yield attend_case(reqs, 16, 2048, 64, timed=True, **other)
-        yield attend_case(reqs, 16, 2048, 64, timed=True, query_parts=1)
+        yield attend_case(reqs, 16, 2048, 64, timed=True, knobs=other)
+        yield attend_case(reqs, 16, 2048, 64, timed=True, knobs={"query_parts": 1})
     for reqs in (1, 4, 8, 32):
         yield attend_case(reqs, 128, 2048, 64, timed=True)
-        yield attend_case(reqs, 128, 2048, 64, timed=True, block_heads=32, num_warps=8)
+        yield attend_case(
+            reqs, 128, 2048, 64, timed=True, knobs={"block_heads": 32, "num_warps": 8}
+        )
         for parts in (1, 2):
             knobs = {"block_heads": 64, "block_keys": 32, "num_warps": 8, "query_parts": parts}
-            yield attend_case(reqs, 128, 2048, 64, timed=True, **knobs)
+            yield attend_case(reqs, 128, 2048, 64, timed=True, knobs=knobs)
     yield attend_case(4, 16, 2048, 32, dense=True, timed=True)
 
 
@@ -131,14 +136,10 @@ def timed_sample_cases() -> Iterator[Case]:
     """Vocabularies of the tiny model, of a part of the full one, and of the full one."""
     for op in sample_cases.OPS:
         for rows in (1, 4, 8, 64):
-            yield sample_case(op, rows, 4096, timed=True)
-            if op in sample_cases.MAX_VOCAB:
-                for num_warps in (4, 16):
-                    yield sample_case(op, rows, 4096, timed=True, num_warps=num_warps)
-                continue
-            yield sample_case(op, rows, 16160, timed=True)
-            yield sample_case(op, rows, 129280, timed=True)
-            for knobs in ({"num_warps": 4}, {"block": 512}, {"block": 2048}):
+            for vocab in (4096, 16160, 129280):
+                yield sample_case(op, rows, vocab, timed=True)
+            others = ({"num_warps": 4}, {"num_warps": 16}, {"block": 512}, {"block": 2048})
+            for knobs in others[:2] if op == "sample_tail" else others:
                 yield sample_case(op, rows, 129280, timed=True, **knobs)
 
 
@@ -147,6 +148,8 @@ def shapes(case: Case) -> Shapes:
     d = case.dims
     if case.op in sample_cases.OPS:
         return sample_cases.shapes(case.op, d["rows"], d["vocab"])
+    if case.op in format_cases.OPS:
+        return format_cases.shapes(case.op, d)
     if case.op == "add_rms_norm":
         rows = ((d["rows"], d["width"]), case.dtypes[0], ())
         found: Shapes = dict.fromkeys(("residual", "delta", "residual_out", "normed"), rows)
@@ -172,7 +175,7 @@ def shapes(case: Case) -> Shapes:
     }
 
 
-def attributes(case: Case) -> list[tuple[str, str, int | float]]:
+def attributes(case: Case) -> list[tuple[str, str, int | float | str]]:
     """Properties of the region's ops: node, name, value."""
     if case.op == "add_rms_norm":
         return [("normed", "eps", EPS)]
@@ -180,6 +183,8 @@ def attributes(case: Case) -> list[tuple[str, str, int | float]]:
         return [("op", "k", case.dims["k"])]
     if case.op in sample_cases.OPS:
         return []
+    if case.op in format_cases.OPS:
+        return format_cases.attributes(case.op, case.dims)
     return [("op", "scale", SCALE)]
 
 
@@ -282,6 +287,8 @@ def inputs(case: Case, seed: int, device: torch.device, full: bool) -> Tensors:
 
     if case.op in sample_cases.OPS:
         return sample_cases.inputs(case.op, case.dims["rows"], case.dims["vocab"], normal, full)
+    if case.op in format_cases.OPS:
+        return format_cases.inputs(case.op, case.dims, normal)
     return _INPUTS.get(case.op, _attend_inputs)(case, normal, full)
 
 
@@ -328,4 +335,13 @@ def reference(case: Case, stored: Tensors) -> Tensors:
     """Outputs in fp64 (ids: exact i32) for inputs as the buffers hold them."""
     if case.op in sample_cases.OPS:
         return sample_cases.reference(case.op, stored)
+    if case.op in format_cases.OPS:
+        return format_cases.reference(case.op, case.dims, stored)
     return _REFERENCES.get(case.op, _attend_reference)(case, stored)
+
+
+def found(case: Case, tensors: Tensors) -> Tensors:
+    """What a case's buffers hold, by the reference's names."""
+    if case.op in format_cases.OPS:
+        return format_cases.found(case.op, case.dims, tensors)
+    return tensors

@@ -3,7 +3,8 @@
     python benchmarks/gpu_kernels.py compile FOLDER          # needs Triton and nvcc, no GPU
     python benchmarks/gpu_kernels.py run FOLDER --out DIR    # needs the GPU, no compiler
 
-Both take `--only TEXT`: cases whose name contains it (`vocab`: the sampling kernels).
+Both take `--only TEXT`: cases whose name contains it (`vocab`: the sampling kernels, `quantise`,
+`append` or `hadamard`: those of the fp8 formats).
 
 `compile` writes cubins and cases.json; `run` loads them by the target's driver, compares every
 case with an fp64 reference (twice, with fresh inputs, and once replayed as a graph; outputs and
@@ -19,8 +20,9 @@ import json
 import statistics
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import format_cases
 import gpu_cases
 import msgspec
 import torch
@@ -60,20 +62,23 @@ def compile_cases(folder: Path, only: str) -> None:
     """Emit the launches of cases whose name contains `only`, and compile their kernels."""
     from lostwax.backends.cuda.compiler import CudaCompiler
     from lostwax.backends.cuda.lowerings import topk
-    from lostwax.backends.gpu_kernels.lowerings import attend, norms, sample, whole_row
+    from lostwax.backends.gpu_kernels.lowerings import GPU, attend, norms, sample, sample_tail
     from lostwax.backends.kernel_compiler import KernelCompileError
     from lostwax.backends.proof.plain_match import PlainMatch, Value
     from lostwax.ir.contract.program import Bucket
+    from lostwax.ir.contract.scale_layout import FP8_ROW_BLOCKS
 
-    lowerings = {
+    by_name = {low.name: low for low in GPU}
+    lowerings = {op: by_name[name] for op, name in format_cases.OPS.items()} | {
         "add_rms_norm": norms.ADD_RMS_NORM,
         "topk": topk.TOPK,
         "attend": attend.ATTEND,
         "attend_all": attend.ATTEND_ALL,
+        "mask": sample.MASK,
         "nucleus": sample.NUCLEUS,
         "pick": sample.PICK,
         "logprob": sample.LOGPROB,
-        "sample_row": whole_row.SAMPLE_ROW,
+        "sample_tail": sample_tail.SAMPLE_TAIL,
     }
     folder.mkdir(parents=True, exist_ok=True)
     compiler = CudaCompiler(CUDA_SM90A)
@@ -84,10 +89,15 @@ def compile_cases(folder: Path, only: str) -> None:
             continue
         d = case.dims
         rows = d.get("rows") or d["reqs"]
+        shapes = gpu_cases.shapes(case)
         values = {
-            name: Value(shape, dtype, strides, _parts(case, name))
-            for name, (shape, dtype, strides) in gpu_cases.shapes(case).items()
-        }
+            name: Value(
+                shape, dtype, strides, _parts(case, name),
+                FP8_ROW_BLOCKS if f"{name}:scale" in shapes else None,
+                format_cases.LAYOUT.get(case.op, "") if name == "cache_in" else "",
+            )
+            for name, (shape, dtype, strides) in shapes.items()
+        }  # fmt: skip
         properties = {(node, name): value for node, name, value in gpu_cases.attributes(case)}
         bucket = Bucket(rows, rows, d.get("pages", 1), rows)
         match = PlainMatch(CUDA_SM90A, bucket, values, properties, compiler, folder, built=known)
@@ -106,6 +116,8 @@ def compile_cases(folder: Path, only: str) -> None:
 
 
 def _parts(case: Case, name: str) -> tuple[int, ...]:
+    if case.op in format_cases.OPS:
+        return format_cases.parts(case.op, case.dims) if name == "cache_in" else ()
     return (case.dims["latent"], case.dims["rope"]) if name == "cache_in" else ()
 
 
@@ -172,15 +184,18 @@ def check(case: Case, buffers: Buffers, driver: CudaDriver) -> tuple[float, bool
             buffers.run()
         driver.synchronize()
         stored = {name: buffers.tensors[name] for name in given}
+        found = gpu_cases.found(case, buffers.tensors)
         for name, want in gpu_cases.reference(case, stored).items():
-            got = buffers.tensors[name]
-            if case.op == "nucleus" or want.dtype == torch.int32:
+            got = found[name]
+            if case.op in ("mask", "nucleus") or want.dtype == torch.int32:
                 wrong = (got != want) & ~want.isnan()  # NaN: rounding may decide
-                error, bound = wrong.double().mean().item(), 0.0
+                error, bound = float(wrong.double().mean().item()), 0.0
             elif name == "residual_out":
-                error, bound = (got != want.to(torch.float32).to(got.dtype)).sum().item(), 0.0
+                wrong = got != want.to(torch.float32).to(got.dtype)
+                error, bound = float(wrong.sum().item()), 0.0
             else:
-                error = ((got.double() - want).norm() / want.norm().clamp(min=1e-30)).item()
+                norm, off = cast("Any", want.norm()), cast("Any", (got.double() - want).norm())
+                error = float((off / norm.clamp(min=1e-30)).item())
                 bound = BOUNDS[case.dtypes[0]]
             right = right and error <= bound  # a NaN compares false
             worst = max(worst, error) if error == error else float("nan")
@@ -189,19 +204,25 @@ def check(case: Case, buffers: Buffers, driver: CudaDriver) -> tuple[float, bool
 
 def portable(case: Case, t: Tensors) -> Callable[[], None]:
     """The portable lowering's kernel on the same buffers."""
+    import format_peers
+
     from lostwax.backends.portable.kernels import attention, norms, sample, selection
 
+    if case.op in format_cases.OPS:
+        return format_peers.portable(case.op, t)
     if case.op == "add_rms_norm":
         given = (t["residual"], t["delta"], t["weight"], t["residual_out"], t["normed"])
         return lambda: norms.add_norm(*given, eps=EPS)
     if case.op == "topk":
         return lambda: selection.topk(t["logits"], t["op.out"])
+    if case.op == "mask":
+        return lambda: sample.mask(t["logits"], t["masks"], t["mask_rows"], t["op.out"])
     if case.op == "nucleus":
         return lambda: sample.nucleus(t["logits"], t["temperature"], t["top_p"], t["op.out"])
     if case.op == "pick":
         given = (t["logits"], t["temperature"], t["seeds"], t["counters"])
         return lambda: sample.pick(*given, t["op.ids"], t["op.logprobs"])
-    if case.op == "sample_row":
+    if case.op == "sample_tail":
         return lambda: _portable_sample(t)
     if case.op == "logprob":
         return lambda: sample.logprob(t["logits"], t["targets"], t["op.logprobs"])
@@ -225,11 +246,12 @@ def portable(case: Case, t: Tensors) -> Callable[[], None]:
 
 
 def _portable_sample(t: Tensors) -> None:
-    """Nucleus, pick and log-probability on the buffers of a case `sample_row`."""
+    """Mask, nucleus, pick and log-probability on the buffers of a case `sample_tail`."""
     from lostwax.backends.portable.kernels import sample
 
     inside, unread = torch.empty_like(t["logits"]), torch.empty_like(t["logprob"])
-    sample.nucleus(t["logits"], t["temperature"], t["top_p"], inside)
+    sample.mask(t["logits"], t["masks"], t["mask_rows"], inside)
+    sample.nucleus(inside, t["temperature"], t["top_p"], inside)
     given = (inside, t["temperature"], t["seeds"], t["counters"])
     sample.pick(*given, t["picked.ids"], unread)
     sample.logprob(t["logits"], t["picked.ids"], t["logprob"])

@@ -80,7 +80,8 @@ def generate(
     runtime: Runtime, drafts: int, wanted: list[list[int]]
 ) -> tuple[dict[str, list[int]], Counts]:
     """Greedy tokens of each prompt, and what was counted on the way."""
-    core = EngineCore(runtime, drafts)
+    # Prompts share their shots: run whole, no answer depends on which came before.
+    core = EngineCore(runtime, drafts, prefix_cache=False)
     answers: dict[str, list[int]] = {}
     for number, prompt in enumerate(wanted):
         core.handle(Submit(request=str(number), prompt=prompt, max_tokens=ANSWER_TOKENS))

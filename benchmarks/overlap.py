@@ -52,7 +52,7 @@ def run(core: EngineCore, submits: list[Submit]) -> tuple[float, dict[str, list[
     tokens: dict[str, list[int]] = {each.request: [] for each in submits}
     for submit in submits:
         assert core.handle(submit) == []
-    begin = 0.0
+    begin, given = 0.0, 0
     while core.has_work:
         if not begin and all(tokens.values()):
             begin = time.perf_counter()
@@ -74,7 +74,7 @@ def rates(runtime: Runtime, counts: list[int], tokens: int, rounds: int) -> Iter
         answers: dict[tuple[int, int], dict[str, list[int]]] = {}
         accepted: dict[tuple[int, int], float] = {}
         for way in ways * rounds:
-            core = EngineCore(runtime, way[0], depth=way[1])
+            core = EngineCore(runtime, way[0], depth=way[1], prefix_cache=False)
             rate, answers[way] = run(core, submits)
             core.scheduler.check_integrity()
             seen[way].append(rate)
@@ -93,7 +93,7 @@ def rates(runtime: Runtime, counts: list[int], tokens: int, rounds: int) -> Iter
 
 def gaps(runtime: Runtime, count: int, depth: int) -> Row:
     """Median idle microseconds of the device before each step's first and head's first kernel."""
-    core = EngineCore(runtime, 0, depth=depth)
+    core = EngineCore(runtime, 0, depth=depth, prefix_cache=False)
     for submit in requests(runtime, count, STEPS + 30):
         core.handle(submit)
     for _ in range(10):
@@ -103,10 +103,10 @@ def gaps(runtime: Runtime, count: int, depth: int) -> Row:
         for _ in range(STEPS):
             core.step()
         torch.cuda.synchronize()
-    events = sorted(
-        (e.time_range.start, e.time_range.end, e.name)
-        for e in seen.events() or []
-        if e.device_type == torch.autograd.DeviceType.CUDA
+    profiled: Any = seen.events() or []  # torch does not say of what
+    cuda = torch.autograd.DeviceType.CUDA  # pyright: ignore[reportPrivateImportUsage]
+    events: list[tuple[float, float, str]] = sorted(
+        (e.time_range.start, e.time_range.end, e.name) for e in profiled if e.device_type == cuda
     )
     idle: dict[str, list[float]] = {"derive": [], "derive_logits": []}
     busy, spans, copies = 0.0, list[float](), list[float]()
@@ -154,7 +154,7 @@ def idle_between(events: list[tuple[float, float, str]]) -> list[float]:
 
 def one_graph(runtime: Runtime, count: int) -> Row:
     """Microseconds of a decode step's body and head as two graphs, and captured as one."""
-    core = EngineCore(runtime, 0)
+    core = EngineCore(runtime, 0, prefix_cache=False)
     plans: list[StepPlan] = []
     submit = runtime.submit
 

@@ -1,8 +1,8 @@
 """Values of the sampling kernels' cases: shapes, seeded inputs and fp64 references, on torch alone.
 
-`sample_row` is a nucleus, the pick from it and its log-probability, where a program holds a row:
-the three others one after another. Half of the rows are greedy, the others have a nucleus of 0.95
-at temperature 1.
+`sample_tail` is a mask, a nucleus, the pick from it and its log-probability: the four others one
+after another. Half of the rows are greedy, the others have a nucleus of
+0.95 at temperature 1. Every third row has a mask, in timed cases of `sample_tail` none.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ Tensors = dict[str, torch.Tensor]
 Shapes = dict[str, tuple[tuple[int, ...], str, tuple[int, ...]]]
 _PICK = {"temperature": "f32", "seeds": "i32", "counters": "i32"}
 _PICKED = {"op.ids": "i32", "op.logprobs": "f32"}
+_MASK = {"mask_rows": "i32"}
 _OF_ROWS = {
+    "mask": _MASK,
     "nucleus": {"temperature": "f32", "top_p": "f32"},
     "pick": _PICK | _PICKED,
     "logprob": {"targets": "i32", "op.logprobs": "f32"},
-    "sample_row": _PICK | {"top_p": "f32", "picked.ids": "i32", "logprob": "f32"},
+    "sample_tail": _MASK | _PICK | {"top_p": "f32", "picked.ids": "i32", "logprob": "f32"},
 }
 OPS = tuple(_OF_ROWS)
-MAX_VOCAB = {"sample_row": 8192}
-"""Of ops whose lowering refuses longer rows."""
 TOP_P = 0.95
+NUM_MASKS = 5
 
 ROW_KINDS: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
     lambda x: x,
@@ -45,7 +46,10 @@ def shapes(op: str, rows: int, vocab: int) -> Shapes:
     """Shape, dtype and strides of every value."""
     found: Shapes = {name: ((rows,), dtype, ()) for name, dtype in _OF_ROWS[op].items()}
     wide = ((rows, vocab), "f32", ())
-    return found | {"logits": wide} | ({"op.out": wide} if op == "nucleus" else {})
+    found |= {"logits": wide} | ({"op.out": wide} if op in ("mask", "nucleus") else {})
+    if "mask_rows" in found:
+        found["masks"] = ((NUM_MASKS, -(-vocab // 32)), "i32", ())
+    return found
 
 
 def inputs(
@@ -62,20 +66,29 @@ def inputs(
         "seeds": number * 7919 - 3,
         "counters": number,
         "targets": torch.where(number % 3 == 2, -1, logits.argmax(-1)),
+        "mask_rows": torch.where(number % 3 == 0, number % NUM_MASKS, -1),
     }
-    return {"logits": logits} | {n: found[n] for n in _OF_ROWS[op] if n in found}
+    if full and op == "sample_tail":
+        found["mask_rows"] = torch.full_like(number, -1)
+    if "mask_rows" in _OF_ROWS[op]:
+        words = normal(NUM_MASKS, -(-vocab // 32)) * 2.0**30
+        found["masks"] = words.clamp(-(2.0**31), 2.0**31 - 256).long()
+    return {"logits": logits} | {n: found[n] for n in ("masks", *_OF_ROWS[op]) if n in found}
 
 
 def reference(op: str, x: Tensors) -> Tensors:
     """Outputs in fp64, ids exact; NaN where rounding may decide."""
     logits = x["logits"].double()
+    if op == "mask":
+        return {"op.out": _masked(logits, x["masks"], x["mask_rows"])}
     if op == "nucleus":
         return {"op.out": _nucleus(logits, x["temperature"].double(), x["top_p"].double())}
     if op == "logprob":
         found = _logprobs(logits, x["targets"].clamp(min=0))
         return {"op.logprobs": found.masked_fill(x["targets"] < 0, 0)}
-    if op == "sample_row":
-        inside = _nucleus(logits, x["temperature"].double(), x["top_p"].double())
+    if op == "sample_tail":
+        masked = _masked(logits, x["masks"], x["mask_rows"])
+        inside = _nucleus(masked, x["temperature"].double(), x["top_p"].double())
         ids = _picked(inside.masked_fill(inside.isnan(), -torch.inf), x)
         return {"picked.ids": ids.int(), "logprob": _logprobs(logits, ids)}
     ids = _picked(logits, x)
@@ -84,6 +97,13 @@ def reference(op: str, x: Tensors) -> Tensors:
 
 def _logprobs(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     return logits.log_softmax(-1).gather(1, ids.long()[:, None])[:, 0]
+
+
+def _masked(logits: torch.Tensor, masks: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    index = torch.arange(logits.shape[1], device=logits.device)
+    words = masks.long()[rows.clamp(min=0).long()][:, index // 32]
+    allowed = ((words >> (index % 32)) & 1 == 1) | (rows < 0)[:, None]
+    return logits.masked_fill(~allowed, -torch.inf)
 
 
 def _picked(logits: torch.Tensor, x: Tensors) -> torch.Tensor:

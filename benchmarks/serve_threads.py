@@ -37,6 +37,7 @@ def served(threads: str) -> Generator[tuple[str, list[str]]]:
     reading, writing = os.pipe()
     command = [sys.executable, "-m", "lostwax", "serve", "--port", "0", "--ready-fd", str(writing)]
     command += [] if threads == CHOSEN else ["--threads", threads]
+    command += ["--disable-radix-cache"]  # one prompt is asked again and again
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, pass_fds=[writing]) as server:
         os.close(writing)
         assert server.stderr is not None

@@ -108,6 +108,8 @@ def main() -> None:
     totals = {
         name: _spread([times[name] for _, times in starts]) for name in ("ready", "first token")
     }
+    cold = {name: round(seconds, 3) for name, seconds in cold.items()}
+    cold_totals = {name: round(cold_times[name], 3) for name in ("ready", "first token")}
     report = {
         "command": " ".join(["python", "benchmarks/start_to_first_token.py", *sys.argv[1:]]),
         "date": date.today().isoformat(),
@@ -116,8 +118,8 @@ def main() -> None:
         "starts": options.starts,
         "phases": phases,
         "totals": totals,
-        "cold": {name: round(s, 3) for name, s in cold.items()},
-        "cold_totals": {n: round(cold_times[n], 3) for n in ("ready", "first token")},
+        "cold": cold,
+        "cold_totals": cold_totals,
         "question": QUESTION,
         "answer": cold_times["text"],
     }
@@ -126,7 +128,7 @@ def main() -> None:
             f"{name:<36}{spread['median_s']:7.3f} s  {spread['min_s']:.3f} to {spread['max_s']:.3f}"
         )
     print("first start, with an empty cache:")
-    for name, seconds in (report["cold"] | report["cold_totals"]).items():
+    for name, seconds in (cold | cold_totals).items():
         print(f"{name:<36}{seconds:7.3f} s")
     if options.out:
         options.out.write_text(json.dumps(report, indent=1) + "\n")

@@ -98,9 +98,10 @@ def in_process(
     num_pages: int | None = None,
     threads: int | None = None,
     drafts: int | None = None,
+    prefix_cache: bool = True,
 ) -> AbstractAsyncContextManager[Served]:
     """Gateway and engine of an artifact in this process, without a socket; `name` is the model's
-    (default: the checkpoint's own).
+    (default: the checkpoint's own), `drafts` and `prefix_cache` are EngineCore's.
 
     Loads when it is called: where no loop runs yet, Ctrl-C ends that at once.
     """
@@ -133,7 +134,8 @@ def in_process(
             say(chosen)
     codec = load_codec(artifact, checkpoint)
     settings = Settings(model=name, host=httpx.URL(IN_PROCESS).host)
-    app = create_app(InProcessEngine(EngineCore(runtime, drafts)), codec, settings)
+    core = EngineCore(runtime, drafts, prefix_cache=prefix_cache)
+    app = create_app(InProcessEngine(core), codec, settings)
     return _of_app(app, str(artifact))
 
 

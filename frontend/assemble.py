@@ -40,15 +40,17 @@ class _Step:
         for hint, argument in self.values.items():
             argument.name_hint = hint
 
-    def hidden_of(self, block: str) -> None:
-        """One argument more: the hidden state, as the block takes it."""
+    def states_of(self, block: str) -> None:
+        """More arguments: the states that the block takes, as it takes them."""
         function = self.blocks[block]
         assert function.arg_attrs is not None
-        marked = ["lostwax.state" in attrs.data for attrs in function.arg_attrs.data]
-        kind = function.body.block.args[marked.index(True)].type
-        self.values[HIDDEN] = self.body.insert_arg(kind, len(self.body.args))
-        self.values[HIDDEN].name_hint = HIDDEN
-        self.arg_attrs.append({"lostwax.state": HIDDEN})
+        for attrs, argument in zip(function.arg_attrs.data, function.body.block.args, strict=True):
+            state = attrs.data.get("lostwax.state")
+            if isinstance(state, builtin.StringAttr):
+                value = self.body.insert_arg(argument.type, len(self.body.args))
+                value.name_hint = state.data
+                self.values[state.data] = value
+                self.arg_attrs.append({"lostwax.state": state.data})
 
     def call(self, callee: str, layer: int, prefix: str) -> tuple[SSAValue, ...]:
         """Results of a block with one layer's weights."""
@@ -90,7 +92,7 @@ def _body(blocks: dict[str, func.FuncOp], layers: Sequence[str]) -> func.FuncOp:
 
 def _draft(blocks: dict[str, func.FuncOp], layer: int) -> func.FuncOp:
     step = _Step(blocks, (*BODY_INPUTS, *DRAFT_INPUTS))
-    step.hidden_of("mtp")
+    step.states_of("mtp")
     step.values["delta"], step.values["residual"] = step.call("embed", 0, "")
     hidden = step.call("mtp", layer, f"model.layers.{layer}.")
     return step.function("draft", hidden, gives_hidden=True)
@@ -98,7 +100,7 @@ def _draft(blocks: dict[str, func.FuncOp], layer: int) -> func.FuncOp:
 
 def _head(blocks: dict[str, func.FuncOp], name: str) -> func.FuncOp:
     step = _Step(blocks, HEAD_INPUTS)
-    step.hidden_of(f"{name}_head")
+    step.states_of(f"{name}_head")
     return step.function(name, step.call(f"{name}_head", 0, ""), gives_hidden=False)
 
 

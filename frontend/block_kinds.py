@@ -12,13 +12,14 @@ from lostwax.frontend.importer import Argument
 from lostwax.frontend.model.block import Block
 from lostwax.frontend.model.head import Embed, FinalNorm, PickHead, SampleHead, ScoreHead
 from lostwax.frontend.model.mtp import Mtp
+from lostwax.ir.contract.masks import MASKS, mask_words
 from lostwax.ir.contract.step import HIDDEN, STEP_INPUTS
 from lostwax.ir.types import CacheType
 
 CARRY = ("delta", "residual")
 LAYER_INPUTS = ("positions", "slots", "q_starts", "page_table")
 PICK_INPUTS = ("logit_rows", "temperature", "seeds", "counters")
-SAMPLE_INPUTS = (*PICK_INPUTS, "top_p")
+SAMPLE_INPUTS = (*PICK_INPUTS, "top_p", "mask_rows")
 SCORE_INPUTS = (*SAMPLE_INPUTS, "targets")
 NOMINAL_LAYOUT = "bf16"
 
@@ -69,8 +70,8 @@ def block_kinds(config: ModelConfig, page_tokens: int, *, drafts: bool) -> list[
         layer("moe"),
         replace(end("norm", lambda: FinalNorm(config), *CARRY), gives_hidden=True),
         end("pick_head", lambda: PickHead(config), HIDDEN, *PICK_INPUTS),
-        end("sample_head", lambda: SampleHead(config), HIDDEN, *SAMPLE_INPUTS),
-        end("score_head", lambda: ScoreHead(config), HIDDEN, *SCORE_INPUTS),
+        end("sample_head", lambda: SampleHead(config), HIDDEN, MASKS, *SAMPLE_INPUTS),
+        end("score_head", lambda: ScoreHead(config), HIDDEN, MASKS, *SCORE_INPUTS),
     ]
     if drafts:
         inputs = ("delta", HIDDEN, "hidden_rows", *LAYER_INPUTS)
@@ -88,16 +89,22 @@ def _kind(
     inputs: tuple[str, ...],
     caches: Mapping[str, CacheType],
 ) -> BlockKind:
-    wide = {"delta": "T", "residual": "T", HIDDEN: "S"}
+    wide = config.hidden_size
+    known: dict[str, tuple[str, tuple[int | str, ...], str]] = {
+        **dict.fromkeys(CARRY, ("carry", ("T", wide), "bf16")),
+        HIDDEN: ("state", ("S", wide), "bf16"),
+        MASKS: ("state", ("M", mask_words(config.vocab_size)), "i32"),
+    }
     arguments: dict[str, Argument] = {}
     shapes: dict[str, tuple[int | str, ...]] = {}
     dtypes: dict[str, str] = {}
     for value in inputs:
-        hidden = value in wide
-        dims = (wide[value], config.hidden_size) if hidden else STEP_INPUTS[value].dims
+        if value in known:
+            role, dims, dtypes[value] = known[value]
+        else:
+            spec = STEP_INPUTS[value]
+            role, dims, dtypes[value] = "input", spec.dims, spec.dtype
         shapes[value] = dims
-        dtypes[value] = "bf16" if hidden else STEP_INPUTS[value].dtype
-        role = "carry" if value in CARRY else "state" if value == HIDDEN else "input"
         attrs = {f"lostwax.{role}": value}
         dynamic = {axis: d for axis, d in enumerate(dims) if isinstance(d, str)}
         arguments[value] = Argument(dynamic, attrs)

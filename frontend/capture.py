@@ -34,6 +34,7 @@ SYMBOLS = {
     "R": (9, 1 << 16),
     "N": (7, 1 << 24),
     "S": (11, 1 << 16),
+    "M": (13, 1 << 16),
 }
 TORCH_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 

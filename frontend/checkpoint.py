@@ -103,7 +103,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         weights,
         formats,
         mtp,
-        _digest(written, config, tensors),
+        checkpoint_digest(written, config, tensors),
         _scale_fmt(config, tensors),
         unread.notice,
     )
@@ -280,8 +280,11 @@ def _check_mtp(
     return tuple(sorted(found))
 
 
-def _digest(written: ModelConfig, config: ModelConfig, tensors: Mapping[str, TensorHeader]) -> str:
-    """Of the configuration, of end and begin tokens where another file says others, of tensors."""
+def checkpoint_digest(
+    written: ModelConfig, config: ModelConfig, tensors: Mapping[str, TensorHeader]
+) -> str:
+    """sha256 of the configuration, of tensors, of end and begin tokens where another file says
+    others."""
     lines = [written.digest]
     if config != written:
         lines.append(f"bos_token_id {config.bos_token_id} eos_token_ids {config.eos_token_ids}")

@@ -18,10 +18,20 @@ class Node:
     """One op of a pattern: its name and, by operand field, the pattern value that it reads.
 
     A pattern value is the name of a boundary input, or `node` / `node.result` of an earlier node.
+    A variadic field reads one value that stands for all of them, or so many as are listed.
     """
 
     op: str
-    operands: Mapping[str, str]
+    operands: Mapping[str, str | tuple[str, ...]]
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Every pattern value that it reads, in order."""
+        return tuple(v for found in self.operands.values() for v in _each(found))
+
+
+def _each(found: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (found,) if isinstance(found, str) else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +46,7 @@ class Region:
         seen: set[str] = set()
         inputs: list[str] = []
         for name, node in self.nodes.items():
-            for value in node.operands.values():
+            for value in node.reads:
                 if value.split(".")[0] not in seen and value not in inputs:
                     inputs.append(value)
             seen.add(name)
@@ -70,10 +80,13 @@ class Region:
             other = self.nodes[roles[name]]
             if (node.op, node.operands.keys()) != (other.op, other.operands.keys()):
                 return False
-            for field_name, value in node.operands.items():
-                want = moved(value) or inputs.setdefault(value, other.operands[field_name])
-                if want != other.operands[field_name]:
+            for field_name, found in node.operands.items():
+                mine, others = _each(found), _each(other.operands[field_name])
+                if len(mine) != len(others):
                     return False
+                for value, role in zip(mine, others, strict=True):
+                    if (moved(value) or inputs.setdefault(value, role)) != role:
+                        return False
         one_to_one = len(set(inputs.values())) == len(inputs)
         return one_to_one and {moved(o) for o in self.outputs} == set(self.outputs)
 
@@ -122,7 +135,9 @@ class RegionMatch:
         inputs = {name: f"in{i}" for i, name in enumerate(self.region.inputs)}
         nodes = {name: f"op{i}" for i, name in enumerate(self.region.nodes)}
 
-        def numbered(value: str) -> str:
+        def numbered(value: str | tuple[str, ...]) -> str:
+            if isinstance(value, tuple):
+                return " ".join(map(numbered, value))
             node, dot, result = value.partition(".")
             return inputs.get(value) or nodes[node] + dot + result
 
@@ -169,17 +184,38 @@ def _match_node(
         return False
     if not all(_bind(values, f"{node}.{n}", v) for n, v in results.items()):
         return False
-    for name, bound in _operand_groups(op):
-        value = want.operands.get(name)
-        if value is None or not _bind(values, value, bound):
+    for name, group in _operand_groups(op):
+        found = want.operands.get(name)
+        if found is None:
             return False
-        producer = value.split(".")[0]
-        if producer in region.nodes and producer != node:
-            if not isinstance(bound, SSAValue) or not isinstance(bound.owner, Operation):
-                return False
-            if not _match_node(region, producer, bound.owner, ops, values):
-                return False
+        if isinstance(found, str):
+            pairs: list[tuple[str, Bound]] = [(found, group)]
+        elif isinstance(group, tuple) and len(group) == len(found):
+            pairs = list(zip(found, group, strict=True))
+        else:
+            return False
+        if not all(_match_value(region, node, v, bound, ops, values) for v, bound in pairs):
+            return False
     return True
+
+
+def _match_value(
+    region: Region,
+    node: str,
+    value: str,
+    bound: Bound,
+    ops: dict[str, IRDLOperation],
+    values: dict[str, Bound],
+) -> bool:
+    """Match what `node` reads as a pattern value and, if a node gives that, the node."""
+    if not _bind(values, value, bound):
+        return False
+    producer = value.split(".")[0]
+    if producer not in region.nodes or producer == node:
+        return True
+    if not isinstance(bound, SSAValue) or not isinstance(bound.owner, Operation):
+        return False
+    return _match_node(region, producer, bound.owner, ops, values)
 
 
 def _is_closed(match: RegionMatch) -> bool:
@@ -211,7 +247,7 @@ def is_convex(members: frozenset[Operation], block: Block) -> bool:
 
 def _roots(region: Region) -> Sequence[str]:
     """Nodes that no other node reads: the places where a backward match must start."""
-    read = {v.split(".")[0] for n in region.nodes.values() for v in n.operands.values()}
+    read = {v.split(".")[0] for n in region.nodes.values() for v in n.reads}
     return [n for n in region.nodes if n not in read]
 
 

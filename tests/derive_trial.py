@@ -63,7 +63,7 @@ class DeriveTrial:
         self._rng = rng
         self._state = self.table(MAX_REQS, MAX_PAGES, MAX_DRAFTS)
         for array in self._state.fields.values():
-            array[1:] = JUNK
+            array.base[1:] = JUNK  # itself some of them cannot be written
         self._oracle = Sequences(PAGE)
         self._live: dict[int, _Live] = {}
         heads: list[_Program] = [(head, Bucket(rows=NUM_ROWS[head])) for head in HEADS]
@@ -201,9 +201,18 @@ class DeriveTrial:
             logits=tuple(logits),
             scored=tuple(scored),
             targets=tuple(rng.randint(0, 60) for _, n in scored for _ in range(n)),
+            masked=self._masked(number, scored) if head != "pick" else (),
             drafts=drafts,
             behind=tuple(behind),
         )
+
+    def _masked(self, count: int, scored: list[Span]) -> tuple[Span, ...]:
+        """Of `count` logit rows, some that pick."""
+        picking = {*range(count)} - {first + i for first, n in scored for i in range(n)}
+        found, share = list[Span](), self._rng.choice((0, 0.5, 1))
+        for number in sorted(picking):
+            append_span(found, number, int(self._rng.random() < share))
+        return tuple(found)
 
     def _enter(self, seq: int, *, at_end: bool = True) -> Enter:
         """A request whose first `length` positions are cached; it may get more pages later."""
@@ -239,6 +248,7 @@ class DeriveTrial:
             ({"counts": (0,), "tokens": ()}, "has no rows"),
             ({"drafts": MAX_DRAFTS + 1}, "drafts are asked for"),
             ({"entry": "decode", "counts": (MAX_DRAFTS + 2,)}, "more than"),
+            ({"logits": ((0, 1),), "masked": ((0, 1),)}, "the head 'pick' looks at none"),
         ):
             refusal = self._state.refusal(msgspec.structs.replace(good, **change))
             assert why in refusal, (why, refusal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,8 +20,14 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
 
 
 @pytest.fixture(scope="session")
-def good_drafts(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
+def good_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `good_drafts` has its `checkpoint`."""
+    return tmp_path_factory.mktemp("good")
+
+
+@pytest.fixture(scope="session")
+def good_drafts(good_folder: Path) -> Runtime:
     """Most drafts are right, not all."""
     from drafting_models import compiled, mostly_right
 
-    return compiled(tmp_path_factory.mktemp("good"), mostly_right)
+    return compiled(good_folder, mostly_right)

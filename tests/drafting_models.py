@@ -46,7 +46,10 @@ def mostly_right(tensors: dict[str, torch.Tensor]) -> None:
     tensors[prefix + "shared_head.norm.weight"] = tensors["model.norm.weight"].clone()
 
 
-def _checkpoint(folder: Path, change: Callable[[dict[str, torch.Tensor]], None] | None) -> Path:
+def write_checkpoint(
+    folder: Path, change: Callable[[dict[str, torch.Tensor]], None] | None = None
+) -> Path:
+    """A random fp32 checkpoint with an MTP layer, whose weights `change` changes."""
     config = write_config(folder, SMALL | {"num_nextn_predict_layers": 1})
     out = folder / "checkpoint"
     new_checkpoint(config, out, seed=0, format="fp32")
@@ -60,7 +63,7 @@ def _checkpoint(folder: Path, change: Callable[[dict[str, torch.Tensor]], None] 
 
 def compiled(folder: Path, change: Callable[[dict[str, torch.Tensor]], None] | None) -> Runtime:
     """A model whose weights `change` changes, loaded."""
-    checkpoint = _checkpoint(folder, change)
+    checkpoint = write_checkpoint(folder, change)
     c = capture(open_checkpoint(checkpoint), PAGE)
     chosen = options(sizes=SIZES, batch_invariant=True)
     compile_module(c.module, c.facts, c.weights, "cpu", folder / "artifact", chosen)
@@ -119,3 +122,16 @@ def answers(
         disturb(core)
     assert core.scheduler.pages.num_free == core.scheduler.pages.num_usable
     return Answers(tokens, core, num_states)
+
+
+def cached_rows(
+    runtime: Runtime, pages: list[int], count: int
+) -> dict[tuple[str, int], torch.Tensor]:
+    """The first `count` cached rows of a request, of every plane and layer."""
+    sizes = {plane.name: plane for plane in runtime.manifest.planes}
+    found: dict[tuple[str, int], torch.Tensor] = {}
+    for (name, layer), buffer in runtime.memory.planes.items():
+        row_bytes = sizes[name].page_bytes // PAGE
+        rows = buffer.view(-1, PAGE, row_bytes)[pages].reshape(-1, row_bytes)
+        found[name, layer] = rows[:count].clone()
+    return found

@@ -1,8 +1,8 @@
 """Any traffic over an engine whose steps run late, as a machine of Hypothesis.
 
 Every answer is the request's answer alone, every request ends exactly once, no page is lost or
-shared, and nobody fails but those whose step did. A mutant is a subclass that makes another core
-or runtime.
+written while others may read it, and nobody fails but those whose step did. Prompts begin alike, so
+that requests find one another's pages. A mutant is a subclass that makes another core or runtime.
 """
 
 from __future__ import annotations
@@ -49,10 +49,24 @@ _LIMITS = st.builds(
     max_context=st.just(20),
 )
 _DEPTHS_AND_DRAFTS = [(depth, drafts) for depth in range(3) for drafts in (0, 1, 3)]
+_STEMS = ([7] * 12, [7] * 4 + [9] * 8, [9] * 4 + [7] * 8)
+"""Three pages each: some are equal under one prefix, some of equal tokens under another."""
+
+
+def _begin_alike(stem: list[int], length: int, tail: list[int]) -> list[int]:
+    return [*stem[:length], *tail][:12]
+
+
+_PROMPTS = st.builds(
+    _begin_alike,
+    st.sampled_from(_STEMS),
+    st.integers(0, 12),
+    st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=5),
+)
 _REQUESTS = st.builds(
     Submit,
     request=st.sampled_from(NAMES),
-    prompt=st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=12),
+    prompt=_PROMPTS | st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=12),
     max_tokens=st.integers(0, 8),
     temperature=st.sampled_from([0.0, 1.0]),
     score_prompt=st.booleans(),
@@ -84,7 +98,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     def make_runtime(self, limits: FakeLimits) -> LateRuntime:
         """The device under it."""
-        return LateRuntime(limits, self.holder, self.lives)
+        return LateRuntime(limits, self.holder, self.lives, self.is_shared)
 
     def make_core(self, runtime: LateRuntime, depth: int) -> EngineCore:
         """The engine under test."""
@@ -175,10 +189,16 @@ class EngineMachine(RuleBasedStateMachine):
             else:
                 assert asked.end != "engine_error", f"{owner} failed, and no step of it did"
 
-    def holder(self, page: int) -> Owner:
-        """Who holds a page now."""
+    def holder(self, seq: int) -> Owner:
+        """Whose a sequence is now."""
         running = self.core.scheduler.running
-        return next(Owner(r.name, r.submit.seed) for r in running if page in r.pages)
+        return next(Owner(r.name, r.submit.seed) for r in running if r.seq == seq)
+
+    def is_shared(self, page: int) -> bool:
+        """Whether several requests hold a page now, or the prefix cache does."""
+        scheduler = self.core.scheduler
+        num_holders = sum(page in req.pages for req in scheduler.running)
+        return num_holders > 1 or page in scheduler.pages.kept
 
     def lives(self, owner: Owner) -> bool:
         """Whether the engine still knows a request."""

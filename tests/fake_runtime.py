@@ -1,8 +1,9 @@
 """A runtime without a model: the next token is a hash of what the row sees through its pages.
 
 A wrong slot, page, position or length therefore gives a wrong token. A row's hidden is all that it
-saw, so that a draft step can check what it continues; two of three drafts are right. It knows
-nothing of the engine but the step contract.
+saw, so that a draft step can check what it continues; two of three drafts are right. What a slot
+holds knows what its row saw, as a model's does: behind another prefix an equal token will not do.
+It knows nothing of the engine but the step contract.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import hashlib
 import math
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from run_at_once import RunsAtOnce
 from step_oracle import Sequences, StepBatch
 
 from lostwax.ir.contract.model import ModelFacts
-from lostwax.ir.contract.step import TRASH_PAGE, StepResult
+from lostwax.ir.contract.step import MAX_RANKED, TRASH_PAGE, StepResult
 
 VOCAB = 61
 EOS = 60
@@ -70,13 +73,28 @@ def nucleus(logprobs: list[float], temperature: float, top_p: float) -> list[int
     return [i for i, mass in zip(order, before, strict=True) if mass < top_p]
 
 
+def allowed(batch: StepBatch, row: int) -> list[int]:
+    """The ids that the mask of a logit row allows: all of them without one."""
+    if batch.mask_rows[row] < 0:
+        return list(range(VOCAB))
+    assert batch.masks is not None
+    words = batch.masks[batch.mask_rows[row]].tolist()
+    return [i for i in range(VOCAB) if words[i // 32] >> (i % 32) & 1]
+
+
 def pick(
-    logprobs: list[float], temperature: float, seed: int, counter: int, top_p: float = 1.0
+    logprobs: list[float],
+    temperature: float,
+    seed: int,
+    counter: int,
+    top_p: float = 1.0,
+    among: Sequence[int] = range(VOCAB),
 ) -> int:
     """The fake sampler: greedy at temperature 0, else noise from seed and counter."""
+    logprobs = [p if i in among else -math.inf for i, p in enumerate(logprobs)]
     noise = random.Random(f"{seed} {counter}") if temperature else None
     scores = [p + (temperature * noise.uniform(0, 3) if noise else 0) for p in logprobs]
-    ids = nucleus(logprobs, temperature, top_p) if noise and top_p < 1 else range(VOCAB)
+    ids = nucleus(logprobs, temperature, top_p) if noise and top_p < 1 else among
     return max(ids, key=lambda i: (scores[i], -i))
 
 
@@ -90,14 +108,22 @@ def generate(
     return tokens[len(prompt) :]
 
 
-def _write(batch: StepBatch, cache: dict[int, tuple[int, int]]) -> None:
-    for token, position, slot in zip(batch.tokens, batch.positions, batch.slots, strict=True):
-        if token >= 0:
-            cache[slot] = (position, token)
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """What a slot holds: a row's position and token, and a digest of what the row saw."""
+
+    position: int
+    token: int
+    past: int
+
+
+def pasts(tokens: Sequence[int]) -> list[int]:
+    """Digests of the tokens up to each of them."""
+    return [*accumulate(tokens, lambda before, token: hash((before, token)), initial=0)][1:]
 
 
 class FakeRuntime(RunsAtOnce):
-    """Keeps slot -> (position, token). `step_s` makes steps slow, `fail` makes them raise."""
+    """Keeps what each slot holds. `step_s` makes steps slow, `fail` makes them raise."""
 
     def __init__(self, limits: FakeLimits | None = None, *, step_s: float = 0.0) -> None:
         self.limits = limits or FakeLimits()
@@ -107,8 +133,8 @@ class FakeRuntime(RunsAtOnce):
         self.fail_drafts = False
         self.batches: list[StepBatch] = []
         self._step_s = step_s
-        self._cache: dict[int, tuple[int, int]] = {}
-        self._draft_cache: dict[int, tuple[int, int]] = {}
+        self._cache: dict[int, Cached] = {}
+        self._draft_cache: dict[int, Cached] = {}
         self._hidden: list[list[int]] = []
 
     def run(self, batch: StepBatch) -> StepResult:
@@ -121,18 +147,18 @@ class FakeRuntime(RunsAtOnce):
         self._check(batch)
         if batch.entry == "draft":
             return self._draft(batch)
-        _write(batch, self._cache)
-        self._hidden = [self._seen(batch, row, self._cache) for row in range(len(batch.tokens))]
+        self._hidden = [self._main_row(batch, row) for row in range(len(batch.tokens))]
         result = StepResult(ids=[], logprobs=[], program="fake")
         for i, row in enumerate(batch.logit_rows):
             scores = logprobs_after(self._hidden[row])
             # as the heads do: `pick` samples from all ids
             sampled = batch.temperature[i], batch.seeds[i], batch.counters[i]
-            token = pick(scores, *sampled, batch.top_p[i] if batch.head != "pick" else 1.0)
+            top_p = batch.top_p[i] if batch.head != "pick" else 1.0
+            token = pick(scores, *sampled, top_p, allowed(batch, i))
             result.ids.append(token)
             result.logprobs.append(scores[token])
             if batch.head == "score":
-                top = sorted(range(VOCAB), key=lambda t: (-scores[t], t))[:20]
+                top = sorted(range(VOCAB), key=lambda t: (-scores[t], t))[:MAX_RANKED]
                 target = batch.targets[i]
                 result.target_logprobs.append(scores[target] if target >= 0 else 0.0)
                 result.top_ids.append(top)
@@ -140,17 +166,10 @@ class FakeRuntime(RunsAtOnce):
         return result
 
     def _draft(self, batch: StepBatch) -> StepResult:
-        """Slot i of the draft layer's cache holds token i + 1; hiddens are as the main model's."""
-        _write(batch, self._draft_cache)
-        hidden: list[list[int]] = []
-        for row, before in enumerate(batch.hidden_rows):
-            if batch.tokens[row] < 0:
-                hidden.append(NOTHING)
-                continue
-            seen = self._seen(batch, row, self._draft_cache)
-            assert seen == [*self._hidden[before][1:], batch.tokens[row]], "a draft row lacks rows"
-            hidden.append([*self._hidden[before], batch.tokens[row]])
-        self._hidden = hidden
+        """Slot i of the draft layer's cache holds token i + 1, and has seen the hidden of row i;
+        hiddens are as the main model's."""
+        self._hidden = [self._draft_row(batch, row) for row in range(len(batch.tokens))]
+        hidden = self._hidden
         result = StepResult(ids=[], logprobs=[], program="fake draft")
         for i, row in enumerate(batch.logit_rows):
             scores = logprobs_after(hidden[row])
@@ -161,18 +180,40 @@ class FakeRuntime(RunsAtOnce):
             result.logprobs.append(scores[token])
         return result
 
-    def _seen(self, batch: StepBatch, row: int, cache: dict[int, tuple[int, int]]) -> list[int]:
-        if batch.tokens[row] < 0:
+    def _main_row(self, batch: StepBatch, row: int) -> list[int]:
+        """Write a row, and return what it sees, itself included."""
+        token = batch.tokens[row]
+        if token < 0:
             return NOTHING
+        before = self._before(batch, row, self._cache)
+        seen = [*(held.token for held in before), token]
+        *want, own = pasts(seen)
+        assert [held.past for held in before] == want, "what is cached saw another prefix"
+        self._cache[batch.slots[row]] = Cached(batch.positions[row], token, own)
+        return seen
+
+    def _draft_row(self, batch: StepBatch, row: int) -> list[int]:
+        token, hidden = batch.tokens[row], self._hidden[batch.hidden_rows[row]]
+        if token < 0:
+            return NOTHING
+        before = self._before(batch, row, self._draft_cache)
+        held = [(held.token, held.past) for held in before]
+        *want, own = pasts(hidden)
+        assert held == [*zip(hidden[1:], want, strict=True)], "a draft row lacks rows"
+        self._draft_cache[batch.slots[row]] = Cached(batch.positions[row], token, own)
+        return [*hidden, token]
+
+    def _before(self, batch: StepBatch, row: int, cache: dict[int, Cached]) -> list[Cached]:
+        """What the slots before a row's position hold, by its page list."""
         req = next(b for b, end in enumerate(batch.q_starts[1:]) if row < end)
-        seen: list[int] = []
-        for position in range(batch.positions[row] + 1):
+        found: list[Cached] = []
+        for position in range(batch.positions[row]):
             page = batch.page_table[req][position // self.limits.page_tokens]
             slot = page * self.limits.page_tokens + position % self.limits.page_tokens
-            written, token = cache[slot]
-            assert written == position, f"slot {slot} holds position {written}, not {position}"
-            seen.append(token)
-        return seen
+            held = cache[slot]
+            assert held.position == position, f"slot {slot} holds {held}, not {position}"
+            found.append(held)
+        return found
 
     def _check(self, batch: StepBatch) -> None:
         limits, num_reqs = self.limits, len(batch.kv_lens)
@@ -189,7 +230,13 @@ class FakeRuntime(RunsAtOnce):
         assert batch.head != "pick" or {
             p for p, t in zip(batch.top_p, batch.temperature, strict=True) if t
         } <= {1.0}
-        per_row = (batch.temperature, batch.seeds, batch.counters, batch.targets, batch.top_p)
+        masked = [row for row in batch.mask_rows if row >= 0]
+        assert masked == list(range(0 if batch.masks is None else len(batch.masks)))
+        assert batch.head != "pick" or not masked, "this head looks at no mask"
+        per_row = (
+            batch.temperature, batch.seeds, batch.counters, batch.targets, batch.top_p,
+            batch.mask_rows,
+        )  # fmt: skip
         assert {len(values) for values in per_row} == {len(batch.logit_rows)}
         real = [row for row, token in enumerate(batch.tokens) if token >= 0]
         assert batch.entry != "extend" or len(real) == len(batch.tokens), "a hole in a prompt"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 KERNELS = Path(__file__).parents[1] / "backends" / "gpu_kernels"
 FILES = (
-    "rounding", "fp8_terms", "scaled_products", "joined_rows", "place_pairs", "grouped_experts",
+    "conversions", "fp8_terms", "scaled_products", "joined_rows", "place_pairs", "grouped_experts",
 )  # fmt: skip
 """In the order in which they import each other."""
 

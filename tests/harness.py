@@ -236,6 +236,7 @@ def _batch(
         counters=[0] * len(logit_rows),
         targets=targets,
         top_p=[1.0] * len(logit_rows),
+        mask_rows=[-1] * len(logit_rows),
         head="score" if scores else "pick",
     )
     return batch, spans

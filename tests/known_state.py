@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lostwax.backends.runtime.load import Runtime
+from lostwax.backends.runtime.mask_gate import Masks
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.step import TRASH_PAGE, StepResult
 from lostwax.ir.contract.step_plan import StepPlan
@@ -33,6 +34,11 @@ class _NotedTicket:
     ticket: Ticket
     left: dict[int, Row]
     done: bool = False
+
+    def finish(self, masks: Masks) -> None:
+        """The step's; what it leaves is known when it has run."""
+        self.ticket.finish(masks)
+        self.left = {seq: self.runtime.row(seq) for seq in self.left}
 
     def result(self) -> StepResult:
         """The step's; from now on what it left is known."""
@@ -56,7 +62,7 @@ class NotingRuntime:
     def submit(self, plan: StepPlan) -> _NotedTicket:
         """Run a step."""
         ticket = self._runtime.submit(plan)
-        assert ticket.done
+        assert ticket.done or plan.masked
         return _NotedTicket(self, ticket, {seq: self.row(seq) for seq in plan.seqs})
 
     def row(self, seq: int) -> Row:
@@ -66,8 +72,8 @@ class NotingRuntime:
 
     def check(self, running: Iterable[Req]) -> int:
         """Every request's row must be what the engine knows of it; return how many were."""
-        # what has rows in its pages has heard of a step, and its row is nobody else's since
-        known = [req for req in running if req.num_cached]
+        # what has more rows than it found has heard of a step, and its row is nobody else's since
+        known = [req for req in running if req.num_cached > req.num_found]
         for req in known:
             found, want = self.heard[req.seq], self._known(req)
             assert found.keys() == want.keys()

@@ -1,26 +1,29 @@
 """A runtime whose steps run late, over pages that know whose they are.
 
 Steps run in the order in which they were submitted, at any moment until somebody waits for them.
-Every slot holds whose row was written there, its position and its token; a step that reads a slot
-which holds anything but what its request wrote fails, and `wrong` keeps what it read. Knows nothing
-of the engine but the step contract and who holds a page when a step is submitted.
+Every slot holds whose row was written there, its position and its token. A step fails that reads
+anything but what its request wrote or found in its pages when it entered, or that writes a page
+which others may read; `wrong` keeps what it was. Knows nothing of the engine but the step contract,
+whose a sequence is when a step is submitted, and which pages are shared when it runs.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fake_runtime import VOCAB, FakeLimits, FakeRuntime
+from run_at_once import require_submittable
 from step_oracle import StepBatch
 
+from lostwax.backends.runtime.mask_gate import MaskGate, Masks
 from lostwax.ir.contract.step import StepResult
 from lostwax.ir.contract.step_plan import StepPlan
 
 
 class WrongSlot(RuntimeError):
-    """A step read what its request did not write."""
+    """A step read what its request neither wrote nor found, or wrote what is not its own."""
 
 
 class DeviceFault(RuntimeError):
@@ -50,14 +53,27 @@ class LateTicket:
     plan: StepPlan
     owners: tuple[Owner, ...]
     outcome: StepResult | Exception | None = None
+    masks: Masks | None = None
+    is_behind: bool = False
+    """Whether its body ran behind a failure of which the engine has heard since."""
+    gate: MaskGate = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.gate = MaskGate(self.plan.num_masked, self.runtime.limits.vocab_size)
 
     @property
     def done(self) -> bool:
         """Whether the step has run."""
         return self.outcome is not None
 
+    def finish(self, masks: Masks) -> None:
+        """From now on it may run."""
+        self.gate.take(masks)
+        self.masks = masks.copy()
+
     def result(self) -> StepResult:
         """Run the step, and all before it that have not run."""
+        self.gate.require_open()
         while self.outcome is None:
             self.runtime.run_next()
         self.runtime.hear(self)
@@ -68,16 +84,17 @@ class LateTicket:
 
 @dataclass(slots=True)
 class _Plane:
-    """One kind of cache: its slots, and what each request wrote by position."""
+    """One kind of cache: its slots, and what each request must read there by position."""
 
     slots: dict[int, _Slot] = field(default_factory=dict[int, _Slot])
-    written: dict[Owner, dict[int, int]] = field(
-        default_factory=lambda: defaultdict[Owner, dict[int, int]](dict)
+    of: dict[Owner, dict[int, _Slot | None]] = field(
+        default_factory=dict[Owner, dict[int, _Slot | None]]
     )
 
 
 class LateRuntime(FakeRuntime):
-    """`holder` names who holds a page now. `fail_in` steps from now, one fails (0: the next).
+    """`holder` names whose a sequence is now, `is_shared` says whether a page has several holders
+    now, or is kept for others. `fail_in` steps from now, one fails (0: the next).
 
     A step behind one that failed gives ids which no model picked, as of a device that went on;
     `struck` gathers whose steps failed, by themselves or by the one before, who had not ended
@@ -89,6 +106,7 @@ class LateRuntime(FakeRuntime):
         limits: FakeLimits,
         holder: Callable[[int], Owner],
         lives: Callable[[Owner], bool] = lambda _: True,
+        is_shared: Callable[[int], bool] = lambda _: False,
     ) -> None:
         super().__init__(limits)
         self.fail_in: int | None = None
@@ -100,7 +118,7 @@ class LateRuntime(FakeRuntime):
         """What steps found wrong, which the engine takes for failures of the device."""
         self.struck: set[Owner] = set()
         self.num_faults = 0
-        self._holder, self._lives = holder, lives
+        self._holder, self._lives, self._is_shared = holder, lives, is_shared
         self._behind: set[Owner] = set()
         self._failed: LateTicket | None = None
         """The last ticket that failed, until its `result` has told of it."""
@@ -109,9 +127,11 @@ class LateRuntime(FakeRuntime):
         self._main, self._drafts = _Plane(), _Plane()
 
     def submit(self, plan: StepPlan) -> LateTicket:
-        """Queue a step; whose rows they are is as the pages are held now."""
+        """Queue a step; whose rows they are is as the sequences are held now."""
+        waits = bool(self.queue) and not self.queue[-1].gate.is_open
+        require_submittable(plan, self.limits, waits)
         for enter in plan.entering:
-            self._of_seq[enter.seq] = self._holder(enter.pages[0])
+            self._of_seq[enter.seq] = self._holder(enter.seq)
         ticket = LateTicket(self, plan, tuple(self._of_seq[seq] for seq in plan.seqs))
         self.queue.append(ticket)
         self.unheard.append(ticket)
@@ -122,10 +142,13 @@ class LateRuntime(FakeRuntime):
         return self.queue.popleft()
 
     def run_next(self) -> None:
-        """Run the oldest step that has not run."""
+        """Run the oldest step that has not run, unless it waits for masks."""
+        if not self.queue[0].gate.is_open:
+            return
         ticket = self.take()
-        if self._failed is not None:
-            self._behind |= {*ticket.owners}
+        if self._failed is not None or ticket.is_behind:
+            if self._failed is not None:
+                self._behind |= {*ticket.owners}
             ticket.outcome = self.sequences.play(ticket.plan, _garbage)
             return
         if self.fail_in == 0:
@@ -138,8 +161,9 @@ class LateRuntime(FakeRuntime):
         if self.fail_in is not None:
             self.fail_in -= 1
         self._playing = list(zip(ticket.plan.seqs, ticket.owners, strict=True))
+        self._look_around(ticket)
         try:
-            ticket.outcome = self.sequences.play(ticket.plan, self._run)
+            ticket.outcome = self.sequences.play(ticket.plan, self._run, ticket.masks)
         except (AssertionError, LookupError, WrongSlot) as error:  # the first two are the fake's
             self.wrong.append(repr(error))
             ticket.outcome = error
@@ -148,31 +172,43 @@ class LateRuntime(FakeRuntime):
         """Somebody was told how a ticket ended; what waits now still ran behind the failure."""
         self.unheard = [each for each in self.unheard if each is not ticket]
         if ticket is self._failed:
-            while self.queue:
+            while self.queue and self.queue[0].gate.is_open:
                 self.run_next()
+            for waiting in self.queue:  # its body has run
+                waiting.is_behind = True
+                self._behind |= {*waiting.owners}
             self._failed = None
             self.struck |= set(filter(self._lives, self._behind))
             self._behind.clear()
 
+    def _look_around(self, ticket: LateTicket) -> None:
+        """Who enters goes on behind what it finds in its pages."""
+        owners, size = dict(self._playing), self.limits.page_tokens
+        for enter in ticket.plan.entering:
+            slots = [enter.pages[p // size] * size + p % size for p in range(enter.length)]
+            for plane in (self._main, self._drafts):
+                found = {position: plane.slots.get(slot) for position, slot in enumerate(slots)}
+                plane.of[owners[enter.seq]] = found
+
     def _run(self, batch: StepBatch) -> StepResult:
         """Write the rows' slots, look at every slot that the step sees, then run it."""
         plane = self._drafts if batch.entry == "draft" else self._main
-        owners = self._owners(batch)
+        owners, size = self._owners(batch), self.limits.page_tokens
         looks: set[int] = set()
         for request, owner in enumerate(owners):
             for row in range(batch.q_starts[request], batch.q_starts[request + 1]):
                 position, token = batch.positions[row], batch.tokens[row]
                 if token >= 0:
                     looks.add(request)
-                    plane.slots[batch.slots[row]] = _Slot(owner, position, token)
-                    plane.written[owner][position] = token
-        size = self.limits.page_tokens
+                    slot = batch.slots[row]
+                    if self._is_shared(slot // size):
+                        raise WrongSlot(f"{owner} writes page {slot // size}, which is shared")
+                    plane.slots[slot] = plane.of[owner][position] = _Slot(owner, position, token)
         for request, owner in enumerate(owners):
             for position in range(batch.kv_lens[request] if request in looks else 0):
                 slot = batch.page_table[request][position // size] * size + position % size
-                want = _Slot(owner, position, plane.written[owner].get(position, -1))
-                if plane.slots.get(slot) != want:
-                    found = plane.slots.get(slot)
+                want, found = plane.of[owner].get(position), plane.slots.get(slot)
+                if want is None or want != found:
                     raise WrongSlot(f"slot {slot} holds {found}, where {want} was written")
         return self.run(batch)
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from math import prod
-
 import numpy as np
+from plain_case import REAL, ROWS, TILED_REAL, TILED_ROWS, Attributes, Case, normal
+from plain_format_cases import format_cases
 
+from lostwax.backends.gpu_kernels.lowerings.add import ADD
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
-from lostwax.backends.gpu_kernels.lowerings.cache import APPEND
 from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS, ROUTE
 from lostwax.backends.gpu_kernels.lowerings.fp8_joined import FP8_GATE_UP, FP8_PROJECTIONS
 from lostwax.backends.gpu_kernels.lowerings.fp8_linear import FP8_LINEAR
 from lostwax.backends.gpu_kernels.lowerings.grouped_experts import FP8_EXPERTS
+from lostwax.backends.gpu_kernels.lowerings.index_logits import INDEX_LOGITS
 from lostwax.backends.gpu_kernels.lowerings.linear import LINEAR, SILU_MUL
 from lostwax.backends.gpu_kernels.lowerings.norms import (
     ADD_RMS_NORM,
@@ -22,63 +21,15 @@ from lostwax.backends.gpu_kernels.lowerings.norms import (
     RMS_NORM,
 )
 from lostwax.backends.gpu_kernels.lowerings.rope import ROPE
+from lostwax.backends.gpu_kernels.lowerings.rows import EMBED, GATHER_ROWS
+from lostwax.backends.gpu_kernels.lowerings.sample import MASK
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.proof.plain_match import Value
-from lostwax.ir.contract.program import Bucket, Const
-from lostwax.ir.contract.scale_layout import FP8_BLOCK, FP8_BLOCKS, FP8_ROW_BLOCKS, ScaleLayout
-
-Array = np.ndarray
-Attributes = Mapping[tuple[str, str], Const]
-ROWS, REAL = 5, 3
-TILED_ROWS, TILED_REAL = 33, 17
-"""Three tiles of 16: one whole, one with a single real row, one without any."""
-
-
-@dataclass
-class Case:
-    """A lowering with its inputs; `outputs` have a row a row of the step, and so do `of_rows`."""
-
-    lowering: Lowering
-    rows: int
-    real: int
-    attributes: Mapping[tuple[str, str], Const] = field(
-        default_factory=dict[tuple[str, str], Const]
-    )
-    knobs: dict[str, int] = field(default_factory=dict[str, int])
-    values: dict[str, Value] = field(default_factory=dict[str, Value])
-    data: dict[str, Array] = field(default_factory=dict[str, Array])
-    stored: dict[str, Value] = field(default_factory=dict[str, Value])
-    of_rows: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
-    absorbs: bool = False
-    """Whether host calls run over all rows on both sides of the kernels, which then leave alone
-    their rows of the workspace, not of the output."""
-
-    def give_joined(self, widths: Mapping[str, int], k: int) -> None:
-        """fp8 weights of k columns that lie behind one another, as the first one's."""
-        first, rows = next(iter(widths)), sum(widths.values())
-        for name, width in widths.items():
-            self.values[name] = Value((width, k), "f8E4M3FN", scale=FP8_BLOCKS)
-        scales = (-(-rows // FP8_BLOCK), -(-k // FP8_BLOCK))
-        self.stored[first] = Value((rows, k), "f8E4M3FN", scale=FP8_BLOCKS)
-        self.stored[f"{first}:scale"] = Value(scales, "f32")
-        self.data[first] = normal(rows, k)
-        self.data[f"{first}:scale"] = 0.1 * np.abs(normal(*scales))
-
-    def give(self, name: str, array: Array, dtype: str, scale: ScaleLayout | None = None) -> None:
-        """An input."""
-        self.values[name] = Value(array.shape, dtype, scale=scale)
-        self.data[name] = array.astype(np.int32) if dtype == "i32" else array
-
-    @property
-    def bucket(self) -> Bucket:
-        """One row a request."""
-        return Bucket(self.rows, self.rows, 2, 0)
-
-
-def normal(*shape: int) -> Array:
-    """The same numbers for the same shape."""
-    return np.random.default_rng(prod(shape)).standard_normal(shape)
+from lostwax.ir.contract.scale_layout import (
+    FP8_BLOCK,
+    FP8_BLOCKS,
+    FP8_ROW_BLOCKS,
+)
 
 
 def norm(lowering: Lowering, *weights: str) -> Case:
@@ -157,7 +108,7 @@ def rope() -> Case:
     case = Case(ROPE, ROWS, REAL, attributes, of_rows=("x",), outputs=("op.out",))
     case.give("x", normal(ROWS, 2, 16), "bf16")
     table = normal(2, ROWS, 8)
-    table[:, REAL:] = np.nan  # made by a host function from positions of padding
+    table[:, REAL:] = np.nan  # no kernel wrote these
     case.give("table", table, "f32")
     case.values["op.out"] = Value((ROWS, 2, 16), "bf16")
     return case
@@ -172,12 +123,31 @@ def silu_mul() -> Case:
     return case
 
 
-def append() -> Case:
-    """Rows in two parts; those behind the real ones name slots that would show."""
-    case = Case(APPEND, ROWS, REAL, of_rows=("rows",), outputs=("cache_in",))
-    case.give("rows", normal(ROWS, 12), "f32")
-    case.give("slots", np.arange(ROWS), "i32")
-    case.values["cache_in"] = Value((ROWS, 1, 12), "f32", parts=(12,))  # a page a slot
+def add() -> Case:
+    """A sum of unlike rows."""
+    case = Case(ADD, ROWS, REAL, of_rows=("a", "b"), outputs=("op.out",))
+    case.give("a", normal(ROWS, 70), "f32")
+    case.give("b", normal(70, ROWS).T, "bf16")
+    case.values["op.out"] = Value((ROWS, 70), "bf16")
+    return case
+
+
+def chosen_rows(lowering: Lowering, table: str, rows: str) -> Case:
+    """Rows of a table, one of them of none; behind the real ones another would show."""
+    case = Case(lowering, ROWS, REAL, of_rows=(rows,), outputs=("op.out",))
+    case.give(table, normal(8, 70), "bf16")
+    case.give(rows, np.array([5, -1, 0, 7, 2]), "i32")
+    case.values["op.out"] = Value((ROWS, 70), "bf16")
+    return case
+
+
+def mask() -> Case:
+    """Rows of three masks, one of them without any; those behind the real ones name some, too."""
+    case = Case(MASK, ROWS, REAL, knobs={"block": 64}, of_rows=("logits",), outputs=("op.out",))
+    case.give("logits", normal(ROWS, 70), "f32")
+    case.give("masks", np.array([[5, -1, 1], [-1, 0, 2], [7, 9, -1]]), "i32")
+    case.give("mask_rows", np.array([2, -1, 0, 1, 0]), "i32")
+    case.values["op.out"] = Value((ROWS, 70), "f32")
     return case
 
 
@@ -253,9 +223,25 @@ def attend(dense: bool, splits: int) -> Case:
     return case
 
 
+def index_logits() -> Case:
+    """One row a request over two pages each."""
+    case = Case(INDEX_LOGITS, ROWS, REAL, {("op", "scale"): 0.3}, outputs=("op.out",))
+    case.of_rows = ("q", "weights", "positions", "page_table")
+    case.give("q", normal(ROWS, 3, 20), "f32")
+    case.give("weights", normal(ROWS, 3), "f32")
+    cache = normal(1 + 2 * ROWS, 16, 20)
+    case.give("cache_in", cache, "f32")
+    case.values["cache_in"] = Value(cache.shape, "f32", parts=(20,))
+    case.give("positions", np.array([31, 16, 3, 20, 30]), "i32")
+    case.give("q_starts", np.arange(ROWS + 1), "i32")
+    case.give("page_table", 1 + np.arange(2 * ROWS).reshape(ROWS, 2), "i32")
+    case.values["op.out"] = Value((ROWS, 32), "f32")
+    return case
+
+
 def cases() -> dict[str, Case]:
     """Every kernel that counts rows."""
-    return {
+    return format_cases() | {
         "linear of one split": linear(1, scaled=False),
         "linear of two splits": linear(2, scaled=False),
         "linear of scaled rows": linear(2, scaled=True),
@@ -265,9 +251,13 @@ def cases() -> dict[str, Case]:
         "layer_norm": norm(LAYER_NORM, "weight", "bias"),
         "rope": rope(),
         "silu_mul": silu_mul(),
-        "append": append(),
+        "add": add(),
+        "embed": chosen_rows(EMBED, "table", "tokens"),
+        "gather_rows": chosen_rows(GATHER_ROWS, "x", "rows"),
+        "mask": mask(),
         "route": route(),
         "experts": experts(),
+        "index_logits": index_logits(),
         "fp8 linear of one split": linear(1, False, FP8_LINEAR, 304, block_rows=16),
         "fp8 linear of two splits": linear(2, False, FP8_LINEAR, 304, block_rows=16),
         "fp8 linear of scaled rows": linear(3, True, FP8_LINEAR, 304, block_rows=16),

@@ -19,6 +19,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from mask_bits import mask_of
 from step_oracle import StepBatch, plan_of
 
 from lostwax.backends.cpu.kernels import indexer as cpu_indexer
@@ -45,7 +46,7 @@ Note = dict[str, Any]  # as JSON holds it
 
 def batch_of(parts: list[tuple[list[int], int, int]]) -> StepBatch:
     """A step of (tokens so far, first position, count) a request, each in pages of its own."""
-    one = {"temperature": 0.0, "seeds": 0, "counters": 0, "top_p": 1.0}
+    one = {"temperature": 0.0, "seeds": 0, "counters": 0, "top_p": 1.0, "mask_rows": -1}
     fields: dict[str, list[Any]] = {"tokens": [], "positions": [], "slots": [], "targets": []}
     starts, pages_of = [0], list[list[int]]()
     for request, (tokens, first, count) in enumerate(parts):
@@ -59,6 +60,7 @@ def batch_of(parts: list[tuple[list[int], int, int]]) -> StepBatch:
         pages_of.append(pages)
     rows = starts[-1]
     return StepBatch(
+        masks=None,
         entry="decode" if all(count == 1 for *_, count in parts) else "extend",
         q_starts=starts,
         kv_lens=[first + count for _, first, count in parts],
@@ -71,15 +73,24 @@ def batch_of(parts: list[tuple[list[int], int, int]]) -> StepBatch:
 
 
 def play(runtime: Runtime) -> Note:
-    """Two requests in chunks of unequal lengths, then greedy decodes of both."""
+    """Two requests in chunks of unequal lengths, then greedy decodes of both, the last ones of the
+    second request from a third of the ids."""
     vocab = runtime.limits.vocab_size
     texts = [[(17 * i + 5 * r + 3) % vocab for i in range(n)] for r, n in enumerate(PROMPTS)]
     done = [0, 0]
     note: Note = {"ids": [], "scores": [], "programs": []}
 
-    def step(counts: tuple[int, int]) -> list[int]:
+    def step(counts: tuple[int, int], third: int | None = None) -> list[int]:
         parts = list(zip(texts, done, counts, strict=True))
-        result = runtime.run(plan_of(batch_of(parts)))
+        if third is None:
+            result = runtime.run(plan_of(batch_of(parts)))
+        else:
+            batch = batch_of(parts)
+            batch.targets, batch.mask_rows = [-1, -1], [-1, 0]
+            ticket = runtime.submit(plan_of(batch))
+            ticket.finish(mask_of(range(third, vocab, 3), vocab)[None])
+            result = ticket.result()
+            assert result.ids[1] % 3 == third
         note["ids"] += result.ids
         note["scores"] += [*result.target_logprobs, *chain.from_iterable(result.top_logprobs)]
         note["programs"].append(result.program)
@@ -94,6 +105,10 @@ def play(runtime: Runtime) -> Note:
         for text, token in zip(texts, picked, strict=True):
             text.append(token)
         picked = step((1, 1))
+    for third in range(3):
+        for text, token in zip(texts, picked, strict=True):
+            text.append(token)
+        picked = step((1, 1), third)
     return note
 
 

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from oracle import dequantised
 from xdsl.dialects import builtin, func
 
+from lostwax.backends.runtime.mask_gate import Masks
 from lostwax.frontend.capture import capture
 from lostwax.frontend.checkpoint import Checkpoint
+from lostwax.ir.contract.masks import mask_words
 from lostwax.ir.dialects import context
 from lostwax.ir.passes.assign_formats import AssignFormatsPass
 from lostwax.ir.reference.cache_bytes import empty_cache
@@ -48,14 +50,18 @@ class ReferenceModel:
         }
         self.pages = np.random.default_rng(0).permutation(np.arange(1, pages + 1)).astype(np.int32)
         self.length = 0
+        self.vocab_size = config.vocab_size
 
     def weight(self, name: str, kind: object) -> Any:
         """A logical weight in f32, routed experts stacked."""
         parts = [self.tensors[s.tensor] for s in self.table[name]]
         return np.stack(parts) if ".mlp.experts." in name else parts[0]
 
-    def step(self, tokens: NDArray[Any], targets: NDArray[Any]) -> tuple[Any, Any]:
-        """Log-probabilities of the targets, and picked ids, of each row of one chunk."""
+    def step(
+        self, tokens: NDArray[Any], targets: NDArray[Any], masks: Masks | None = None
+    ) -> tuple[Any, Any]:
+        """Log-probabilities of the targets, and picked ids, of each row of one chunk; `masks` has
+        one for each of them."""
         count = len(tokens)
         positions = np.arange(self.length, self.length + count, dtype=np.int32)
         self.length += count
@@ -74,6 +80,10 @@ class ReferenceModel:
         inputs: dict[str, Any] = {n: np.asarray(v, np.int32) for n, v in ints.items()}
         inputs["temperature"] = np.zeros(count, np.float32)
         inputs["top_p"] = np.ones(count, np.float32)
+        inputs["mask_rows"] = np.full(count, -1, np.int32)
+        inputs["masks"] = np.zeros((1, mask_words(self.vocab_size)), np.int32)
+        if masks is not None:
+            inputs["mask_rows"], inputs["masks"] = np.arange(count, dtype=np.int32), masks
         (hidden,) = evaluate_step(self.module, "body", inputs, self.weight, self.caches)
         inputs["hidden"] = hidden
         ids, _, scores, *_ = evaluate_step(self.module, "score", inputs, self.weight, self.caches)

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 from fake_runtime import FACTS, FakeLimits
+from run_at_once import require_submittable
 from step_oracle import Sequences, StepBatch
 
+from lostwax.backends.runtime.mask_gate import MaskGate, Masks
 from lostwax.backends.runtime.state_table import StateTable
 from lostwax.backends.runtime.step_rows import StepRows
 from lostwax.ir.contract.program import Entry
@@ -39,16 +41,34 @@ class Ran:
     ids: Any
 
 
-@dataclass(frozen=True, slots=True)
 class KeptTicket:
-    """A step that has run, which nobody is told before he waits: so it counts as in flight."""
+    """A step that has run, which nobody is told before he waits: so it counts as in flight.
 
-    kept: StepResult
-    done: bool = False
+    Where its rows wait for masks, `play` runs it when these come.
+    """
+
+    done = False
+
+    def __init__(self, gate: MaskGate, play: Callable[[Masks | None], StepResult]) -> None:
+        self._gate = gate
+        self._play = play
+        self._kept = play(None) if gate.is_open else None
+
+    @property
+    def waits(self) -> bool:
+        """Whether masks must come first."""
+        return not self._gate.is_open
+
+    def finish(self, masks: Masks) -> None:
+        """Run the step."""
+        self._gate.take(masks)
+        self._kept = self._play(masks.copy())
 
     def result(self) -> StepResult:
         """What the step gave."""
-        return self.kept
+        self._gate.require_open()
+        assert self._kept is not None
+        return self._kept
 
 
 class RowsRuntime:
@@ -63,11 +83,22 @@ class RowsRuntime:
         max_pages = -(-limits.max_context // limits.page_tokens)
         self.state = StateTable(limits.max_reqs, max_pages, limits.max_drafts)
         self._model = model
+        self._last: KeptTicket | None = None
+        self.masks: Masks | None = None
+        """Those of the step that runs, for the model."""
 
     def submit(self, plan: StepPlan) -> KeptTicket:
         """Run a step with its drafts."""
+        require_submittable(plan, self.limits, self._last is not None and self._last.waits)
         assert not self.state.refusal(plan)
-        return KeptTicket(self.play(plan, []))
+
+        def play(masks: Masks | None) -> StepResult:
+            self.masks = masks
+            return self.play(plan, [])
+
+        gate = MaskGate(plan.num_masked, self.limits.vocab_size)
+        self._last = KeptTicket(gate, play)
+        return self._last
 
     def play(self, plan: StepPlan, ran: list[Ran]) -> StepResult:
         """The step, as `StepReplay` runs it; `ran` gets its bodies."""

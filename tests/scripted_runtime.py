@@ -84,8 +84,11 @@ class ScriptedRuntime(RunsAtOnce):
             self.prompt += batch.tokens
         self.top_p = batch.top_p
         result = StepResult(ids=[], logprobs=[], program="scripted")
-        for counter in batch.counters:
+        for row, counter in enumerate(batch.counters):
             token = self.script[counter] if counter < len(self.script) else EOS_ID
+            if batch.masks is not None and (mask := batch.mask_rows[row]) >= 0:
+                word = int(batch.masks[mask][token // 32])
+                assert word >> (token % 32) & 1, f"the script says {token}, its mask forbids it"
             result.ids.append(token)
             result.logprobs.append(-0.25)
             if batch.head == "score":

@@ -59,6 +59,7 @@ def batch(
         counters=[0],
         targets=[0],
         top_p=[1.0],
+        mask_rows=[-1],
         head=head,
     )
 

@@ -51,6 +51,14 @@ FAULTS: dict[str, tuple[str, str]] = {
         "(tl.load(turn) & (PLACES - 1))",
         "((tl.load(turn) + PLACES - 1) & (PLACES - 1))",
     ),
+    "masks of a slice are those of the first": (
+        "plan_mask_rows + number, mask=of_body",
+        "plan_mask_rows + at, mask=of_body & (at < num_logits)",
+    ),
+    "drafts have masks": (
+        "plan_mask_rows + number, mask=of_body",
+        "plan_mask_rows + number, mask=is_real",
+    ),
     "padding keeps its slots": ("    tl.store(slots + row, 0, mask=inside)\n", "    pass\n"),
     "page tables begin with the second page": (
         "page = tl.load(pages + number, mask=is_real",

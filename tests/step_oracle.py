@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from lostwax.backends.runtime.mask_gate import Masks
 from lostwax.ir.contract.program import HEADS, Bucket, Entry, Head, Segment
 from lostwax.ir.contract.step import (
     STEP_INPUTS,
@@ -27,7 +28,8 @@ from lostwax.ir.contract.step_state import Enter
 class StepBatch(msgspec.Struct, kw_only=True):
     """A body's and a head's rows with all that they read, fields as in STEP_INPUTS: no padding.
 
-    `seeds`, `counters`, `temperature`, `targets` and `top_p` have one entry a logit row.
+    `seeds`, `counters`, `temperature`, `targets`, `top_p` and `mask_rows` have one entry a logit
+    row. `masks` are what rows may pick from, an entry a mask.
     """
 
     entry: Entry
@@ -43,6 +45,8 @@ class StepBatch(msgspec.Struct, kw_only=True):
     counters: list[int]
     targets: list[int]
     top_p: list[float]
+    mask_rows: list[int]
+    masks: Masks | None = None
     hidden_rows: list[int] = msgspec.field(default_factory=list[int])
     head: Head = "pick"
 
@@ -81,6 +85,7 @@ class _Logit:
     row: int
     about: int
     target: int = -1
+    mask: int = -1
 
 
 class Sequences:
@@ -90,9 +95,10 @@ class Sequences:
         self._page_tokens = page_tokens
         self.rows: dict[int, _Sequence] = {}
 
-    def play(self, plan: StepPlan, run: Run) -> StepResult:
+    def play(self, plan: StepPlan, run: Run, masks: Masks | None = None) -> StepResult:
         """Change the state as the plan says, and run its step with its drafts."""
         batch, groups = self._open(plan)
+        batch.masks = masks
         result = run(batch)
         ids = dict(zip(batch.logit_rows, result.ids, strict=True))
         scored = {batch.logit_rows[number] for number in _rows(plan.scored)}
@@ -175,10 +181,15 @@ class Sequences:
             of_row += [(owner, owner.length + i) for i in range(count)]
             row += count
         targets = dict(zip(_rows(plan.scored), plan.targets, strict=True))
+        mask_of = {number: i for i, number in enumerate(_rows(plan.masked))}
+        assert not plan.masked or plan.head != "pick", "this head looks at no mask"
+        assert not mask_of.keys() & targets.keys(), "a row that picks nothing waits for a mask"
         logits: list[_Logit] = []
         for number, wanted in enumerate(_rows(plan.logits)):
             owner, position = of_row[wanted]
-            logits.append(_Logit(owner, wanted, position + 1, targets.get(number, -1)))
+            target, mask = targets.get(number, -1), mask_of.pop(number, -1)
+            logits.append(_Logit(owner, wanted, position + 1, target, mask))
+        assert not mask_of, "a row that the step has not waits for a mask"
         return self._batch(plan.entry, plan.head, groups, logits), groups
 
     def _batch(
@@ -187,7 +198,7 @@ class Sequences:
         batch = StepBatch(
             entry=entry, head=head, tokens=[], positions=[], slots=[], q_starts=[0], kv_lens=[],
             page_table=[], logit_rows=[], temperature=[], seeds=[], counters=[], targets=[],
-            top_p=[], hidden_rows=[],
+            top_p=[], mask_rows=[], hidden_rows=[],
         )  # fmt: skip
         for group in groups:
             owner, end = group.owner, group.start
@@ -209,6 +220,7 @@ class Sequences:
             batch.seeds.append(enter.seed)
             batch.counters.append(max(logit.about - enter.num_prompt, 0))
             batch.targets.append(logit.target)
+            batch.mask_rows.append(logit.mask)
         return batch
 
 
@@ -243,10 +255,11 @@ def plan_of(batch: StepBatch, page_tokens: int = 64) -> StepPlan:
     """A plan that gives exactly this batch: its requests enter with all that it says of them."""
     assert batch.entry != "draft", "drafts follow a step"
     entering: list[Enter] = []
-    logits, scored = list[Span](), list[Span]()
+    logits, scored, masked = list[Span](), list[Span](), list[Span]()
     for number, (row, target) in enumerate(zip(batch.logit_rows, batch.targets, strict=True)):
         append_span(logits, row, 1)
         append_span(scored, number, int(target >= 0))
+        append_span(masked, number, int(batch.mask_rows[number] >= 0))
     is_extend = batch.entry == "extend"
     for i, (first, end) in enumerate(zip(batch.q_starts, batch.q_starts[1:], strict=False)):
         mine = [n for n, row in enumerate(batch.logit_rows) if first <= row < end]
@@ -280,6 +293,7 @@ def plan_of(batch: StepBatch, page_tokens: int = 64) -> StepPlan:
         logits=tuple(logits),
         scored=tuple(scored),
         targets=tuple(target for target in batch.targets if target >= 0),
+        masked=tuple(masked),
     )
     assert Sequences(page_tokens).step(plan) == batch, "no plan gives this batch"
     return plan

@@ -8,6 +8,8 @@ from lostwax.backends.gpu_kernels.binary import Usage
 from lostwax.backends.gpu_kernels.elf import Section, sections
 
 _REGISTER_COUNT = 0x2F  # EIATTR_REGCOUNT of section .nv.info: (symbol index, registers)
+_RESERVED_SECTION = ".nv.shared.reserved.0"
+_RESERVED_BYTES = 1024  # of the system, at the front; the blocks' limit does not count them
 _SIZED_VALUE = 0x04  # format byte of attributes that carry a length and a payload
 
 
@@ -23,6 +25,13 @@ def _attributes(cubin: bytes, section: Section) -> list[tuple[int, bytes]]:
     return found
 
 
+def _static_shared_bytes(found: list[Section], symbol: str) -> int:
+    """What the kernel declares itself: ptxas of CUDA 12 and 13 counts the system's with it."""
+    counted = next((s.num_bytes for s in found if s.name == f".nv.shared.{symbol}"), 0)
+    has_reserved = any(s.name == _RESERVED_SECTION for s in found)
+    return max(counted - _RESERVED_BYTES, 0) if has_reserved else counted
+
+
 def kernel_usage(cubin: bytes, symbol: str) -> Usage:
     """What the kernel `symbol` takes; ValueError if the cubin does not hold it."""
     found = sections(cubin)
@@ -30,7 +39,7 @@ def kernel_usage(cubin: bytes, symbol: str) -> Usage:
     if code is None:
         kernels = [s.name.removeprefix(".text.") for s in found if s.name.startswith(".text.")]
         raise ValueError(f"the cubin holds no kernel {symbol!r}, only {kernels}")
-    shared = next((s.num_bytes for s in found if s.name == f".nv.shared.{symbol}"), 0)
+    shared = _static_shared_bytes(found, symbol)
     symbol_index = code.info & 0xFFFFFF  # sh_info of a code section: registers << 24 | symbol
     for section in found:
         if section.name == ".nv.info":

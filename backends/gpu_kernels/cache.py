@@ -5,10 +5,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from lostwax.backends.gpu_kernels.rounding import fp8_bits
+
 
 @triton.jit
 def append(
-    cache,  # rows of FIRST + SECOND elements
+    cache,  # rows of FIRST + SECOND elements, with FP8 their bits
     slots,  # [T] i32
     first,  # [T, FIRST]
     second,  # [T, SECOND]; anything where SECOND is 0
@@ -19,6 +21,7 @@ def append(
     FIRST: tl.constexpr,
     SECOND: tl.constexpr,
     BLOCK: tl.constexpr,
+    FP8: tl.constexpr,
 ):
     """One row's parts side by side at its slot."""
     row = tl.program_id(0).to(tl.int64)
@@ -27,9 +30,10 @@ def append(
     column = tl.arange(0, BLOCK)
     target = cache + tl.load(slots + row).to(tl.int64) * token_stride + column
     value = tl.load(first + row * first_stride + column, mask=column < FIRST, other=0.0)
-    tl.store(target, value.to(cache.dtype.element_ty), mask=column < FIRST)
     if SECOND > 0:
         inside = (column >= FIRST) & (column < FIRST + SECOND)
         at = second + row * second_stride + column - FIRST
         rest = tl.load(at, mask=inside, other=0.0)
-        tl.store(target, rest.to(cache.dtype.element_ty), mask=inside)
+        value = tl.where(inside, rest.to(tl.float32), value.to(tl.float32))
+    stored = fp8_bits(value.to(tl.float32), 0) if FP8 else value.to(cache.dtype.element_ty)
+    tl.store(target, stored, mask=column < FIRST + SECOND)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lostwax.backends.gpu_kernels.rounding import to_fp8
+from lostwax.backends.gpu_kernels.conversions import to_fp8
 
 
 @triton.jit

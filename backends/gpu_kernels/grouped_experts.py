@@ -10,8 +10,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from lostwax.backends.gpu_kernels.conversions import to_fp8
 from lostwax.backends.gpu_kernels.fp8_terms import block_scale
-from lostwax.backends.gpu_kernels.rounding import to_fp8
 from lostwax.backends.gpu_kernels.scaled_products import (
     by_rows,
     product,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lostwax.backends.gpu_kernels.rounding import to_float
+from lostwax.backends.gpu_kernels.conversions import to_float
 
 
 @triton.jit

@@ -197,6 +197,7 @@ def derive_logits(
     plan_rows,
     owners,
     plan_targets,
+    plan_mask_rows,
     drafting,
     last_rows,
     state_length,
@@ -209,6 +210,7 @@ def derive_logits(
     seeds,
     counters,
     top_p,
+    mask_rows,
     targets,
     num_rows,  # [1]
     R,
@@ -252,6 +254,8 @@ def derive_logits(
         tl.store(logit_rows + at, tl.where(is_real, row, -1), mask=inside)
         tl.store(counters + at, tl.where(is_real, tl.maximum(counter, 0), 0), mask=inside)
         tl.store(targets + at, target, mask=inside)
+        own_mask = tl.load(plan_mask_rows + number, mask=of_body, other=-1)
+        tl.store(mask_rows + at, own_mask, mask=inside)
         warm = tl.load(state_temperature + seq, mask=picks, other=0.0)
         tl.store(temperature + at, warm, mask=inside)
         tl.store(top_p + at, tl.load(state_top_p + seq, mask=picks, other=1.0), mask=inside)

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from lostwax.backends.kernel_compiler import KernelCompileError, KernelCompiler
-from lostwax.backends.records.source_digest import kernel_file
+from lostwax.backends.records.source_digest import kernel_files
 from lostwax.backends.registry import Backend
 from lostwax.ir.contract.canonical import canonical
 from lostwax.ir.contract.kernel import CompiledKernel, KernelNote, KernelSource
@@ -64,7 +64,7 @@ class KernelBuilder:
     def _note(self, binary: str, keys: Iterable[str]) -> KernelNote:
         sources = tuple(self._sources[key] for key in keys)
         kernel = next(k for k in self._built.values() if k.binary == binary)
-        files = {kernel_file(s, self._target) for s in sources}
+        files = {file for s in sources for file in kernel_files(s, self._target)}
         return KernelNote(
             binary=binary,
             symbol=kernel.symbol,

@@ -78,13 +78,16 @@ class ProgramContext:
     guard: Guard
     state_rows: int = 0
     """Rows of the hidden state: those of the artifact's largest body, at least this program's."""
+    mask_rows: int = 0
+    """Rows of the masks' state; as many as this program's where nobody says it."""
 
     @cached_property
     def env(self) -> dict[str, int]:
         """Symbol values. N (pages of the cache) is known only when serving, and stays out."""
         b = self.bucket
         rows = max(self.state_rows, b.tokens, b.rows)
-        return {"T": b.tokens, "B": b.reqs, "P": b.pages, "R": b.rows, "S": rows}
+        masks = self.mask_rows or max(b.rows, 1)
+        return {"T": b.tokens, "B": b.reqs, "P": b.pages, "R": b.rows, "S": rows, "M": masks}
 
     @cached_property
     def axes(self) -> Axes:

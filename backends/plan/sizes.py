@@ -62,7 +62,7 @@ def limits_of(facts: ModelFacts, sizes: Sizes) -> Limits:
         max_tokens=sizes.max_tokens,
         max_reqs=sizes.max_reqs,
         max_context=context,
-        max_score_rows=min(sizes.max_score_rows, sizes.max_tokens),
+        max_score_rows=min(sizes.max_score_rows, sizes.max_tokens, sizes.max_reqs * context),
         page_tokens=facts.page_tokens,
         vocab_size=facts.vocab_size,
         max_drafts=sizes.max_drafts,
@@ -178,9 +178,10 @@ def _bodies(facts: ModelFacts, limits: Limits) -> tuple[ProgramSpec, ...]:
 def _heads(limits: Limits) -> Iterator[ProgramSpec]:
     """Heads are replayed where there are more rows than their largest bucket takes.
 
-    Those that few steps ask for have few sizes.
+    Those that few steps ask for have few sizes. None takes more rows than a body gives: a request
+    has no more of them than positions.
     """
-    most = limits.max_reqs * (limits.max_drafts + 1)
+    most = limits.max_reqs * min(limits.max_drafts + 1, limits.max_context)
     scored = limits.max_score_rows
     rows: dict[Head, list[int]] = {
         "pick": _ladder(1, most, 2),

@@ -21,9 +21,11 @@ from lostwax.backends.plan.program_context import ProgramContext
 from lostwax.backends.plan.report_choices import site_of
 from lostwax.backends.plan.variants import Variant
 from lostwax.backends.proof.inputs import reads_positions_alone
+from lostwax.backends.proof.interpret_step import interpret_step
 from lostwax.backends.proof.make_probes import make_probe
 from lostwax.backends.proof.run_alone import Alone, launches_alone
 from lostwax.backends.proof.step_cases import StepCase, far_case, step_case
+from lostwax.backends.proof.taken_kernels import TakenKernels
 from lostwax.backends.read_graph import read_graph
 from lostwax.backends.records.record_key import record_key
 from lostwax.backends.registry import Backend, backends
@@ -32,18 +34,21 @@ from lostwax.backends.runtime.boot_check import BootReport, add_evidence, code_d
 from lostwax.backends.runtime.compare_outputs import NONE, Errors, Mismatch
 from lostwax.backends.runtime.driver import Driver, no_kernels
 from lostwax.backends.runtime.fenced_buffers import BadWrite
-from lostwax.backends.runtime.run_probe import measure
+from lostwax.backends.runtime.run_probe import WrongKernel, measure
 from lostwax.backends.runtime.sku import sku_of
 from lostwax.ir.contract.artifact import ProgramRef
+from lostwax.ir.contract.canonical import canonical_json
 from lostwax.ir.contract.check_program import code_of
 from lostwax.ir.contract.choice import Choices, RegionChoice
 from lostwax.ir.contract.foreign_file import DAMAGE, reason
-from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.ir.contract.kernel import KernelSource
+from lostwax.ir.contract.masks import masks_shape
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.one_line import one_line
 from lostwax.ir.contract.probe import Evidence
 from lostwax.ir.contract.program import Launch
 from lostwax.ir.contract.record import Certificate, Record, State
+from lostwax.ir.contract.step_layout import STEP_OP
 from lostwax.ir.contract.target import Target
 from lostwax.ir.region import find_matches
 
@@ -57,49 +62,20 @@ SEEDS = (0, 1)
 
 @dataclass(frozen=True, slots=True)
 class Certified:
-    """One lowering at one size: its record, or what was wrong with it."""
+    """One lowering at one size: its certificate and record, or what was wrong with it. What is no
+    lowering has no record."""
 
     program: str
     lowering: str
     ops: tuple[str, ...]
-    record: Record | None
+    certificate: Certificate | None
     error: str | None
     kernels: tuple[str, ...]
     probe: str
-    """The golden probe of the same choice."""
+    """The golden probe of the same choice, empty where there is none."""
+    record: Record | None = None
     ran: tuple[str, ...] = ()
     """What code ran (`check_program.code_of`)."""
-
-
-class _Kernels:
-    """The artifact's binaries by source, and which of them one lowering took.
-
-    `sources` notes what each taken binary was compiled from, as this lostwax's lowering says it:
-    what the artifact says of it is never run.
-    """
-
-    def __init__(
-        self, compiled: tuple[CompiledKernel, ...], sources: dict[str, KernelSource]
-    ) -> None:
-        self._by_source = {k.source: k for k in compiled}
-        self._sources = sources
-        self.taken: list[CompiledKernel] = []
-
-    def __call__(self, source: KernelSource) -> CompiledKernel:
-        found = self._by_source.get(source.digest())
-        if found is None:
-            raise ArtifactError(
-                f"the artifact holds no binary of {source.symbol} as this lostwax builds it;"
-                " recompile the artifact with this version"
-            )
-        self._sources[found.binary] = source
-        self.taken.append(found)
-        return found
-
-    def digest(self) -> str:
-        """sha256 over the taken binaries' digests, empty for host calls alone."""
-        names = sorted({k.digest for k in self.taken})
-        return hashlib.sha256("".join(names).encode()).hexdigest() if names else ""
 
 
 def _candidate(
@@ -155,7 +131,8 @@ def certify_artifact(
     """Run every chosen lowering once for each segment and type, on the device that is here.
 
     `own_only` leaves out lowerings without a compiled kernel. `interpret` runs the same source on
-    the CPU instead of the binaries; what only its device can run stays `compiled`. Raises
+    the CPU instead of the binaries, and the kernels of the step, which a device runs at its first
+    boot; what only its device can run stays `compiled`. Raises
     ArtifactError, DeviceUnavailable; a lowering that disagrees is reported in its result, and the
     rest goes on.
     """
@@ -180,6 +157,8 @@ def certify_artifact(
             result = _certify(candidate, choice, reader, device)
         if result.kernels or not own_only:
             yield result
+    if interpret and reader.manifest.step_on_device:
+        yield _interpreted_step(reader, backend, device)
 
 
 def _candidates(
@@ -192,9 +171,12 @@ def _candidates(
     seen: set[str] = set()
     target = reader.manifest.target
     state_rows = max(ref.bucket.tokens for ref in reader.manifest.programs)
+    mask_rows, _ = masks_shape(reader.manifest.limits)
     for ref in _sizes(reader, most_rows):
         graph = read_graph(reader, Variant.of(ref).name)
-        context = ProgramContext(graph, target, ref.segment, ref.bucket, ref.guard, state_rows)
+        context = ProgramContext(
+            graph, target, ref.segment, ref.bucket, ref.guard, state_rows, mask_rows
+        )
         for choice in choices.programs[Path(ref.file).stem]:
             if any(op.startswith("dist.") for op in choice.ops):
                 continue  # what ranks exchange means nothing on one of them
@@ -239,7 +221,7 @@ class _Device:
 def _certify(
     candidate: Candidate, choice: RegionChoice, reader: ArtifactReader, device: _Device
 ) -> Certified:
-    kernels = _Kernels(reader.manifest.kernels, device.sources)
+    kernels = TakenKernels(reader.manifest.kernels, device.sources)
     certificate: Certificate | None = None
     ran: tuple[str, ...] = ()
     wrong = None
@@ -268,12 +250,50 @@ def _certify(
         program=candidate.context.name,
         lowering=choice.lowering,
         ops=choice.ops,
+        certificate=certificate,
         record=record,
         error=wrong,
         kernels=tuple(sorted({k.symbol for k in kernels.taken})),
         probe=choice.probe,
         ran=ran,
     )
+
+
+def _interpreted_step(reader: ArtifactReader, backend: Backend, device: _Device) -> Certified:
+    """The kernels of the step over drawn steps, which must agree with numpy to the bit."""
+    taken = TakenKernels(reader.manifest.kernels, device.sources)
+    certificate, wrong, ran = None, None, ()
+    try:
+        ran = interpret_step(reader, backend, device.driver, taken)
+        certificate = Certificate(
+            state=device.state,
+            max_error=0.0,
+            rms_error=0.0,
+            # What is drawn follows from the limits and the programs' sizes.
+            input_digest=hashlib.sha256(canonical_json(_drawn_for(reader))).hexdigest(),
+            binary_digest=taken.digest(),
+            tool_versions=dict(device.tool_versions),
+        )
+    except WrongKernel as error:
+        wrong = str(error)
+    except NotInterpretable:
+        certificate = Certificate(state="compiled", tool_versions=dict(device.tool_versions))
+    symbols = tuple(sorted({k.symbol for k in taken.taken}))
+    return Certified(
+        program="every program",
+        lowering="the step around the layers",
+        ops=tuple(f"{STEP_OP}{symbol}" for symbol in symbols),
+        certificate=certificate,
+        error=wrong,
+        kernels=symbols,
+        probe="",
+        ran=ran,
+    )
+
+
+def _drawn_for(reader: ArtifactReader) -> list[object]:
+    manifest = reader.manifest
+    return [manifest.limits, [(ref.segment, ref.bucket) for ref in manifest.programs]]
 
 
 def _measured(
@@ -321,6 +341,7 @@ def certified_cases(candidate: Candidate, facts: ModelFacts) -> list[StepCase]:
             vocab_size=facts.vocab_size,
             max_kv=facts.index_topk if context.guard.selects_all else longest,
             state_rows=context.state_rows,
+            mask_rows=context.mask_rows,
         )
         for seed in SEEDS
     ]
@@ -339,8 +360,8 @@ def keep_evidence(
     reader = ArtifactReader(artifact)
     proven: dict[str, Evidence] = {}
     for each in certified:
-        if each.record is not None and each.record.certificate.state == "executed":
-            found = each.record.certificate
+        found = each.certificate
+        if found is not None and found.state == "executed":
             proven[each.probe] = Evidence(
                 what=f"{each.lowering} ({' + '.join(each.ops)})",
                 state="executed",

@@ -127,6 +127,14 @@ def _scaled(shape: tuple[int, ...], dtype: str, scale: BlockScaleAttr, rng: np.r
     return Scaled(round_to(weight, dtype), scales, high, wide)
 
 
+def _masks(kind: TensorType, case: StepCase, rng: np.random.Generator) -> Array:
+    """Every bit by itself; the last mask allows one id, the first of all."""
+    out = rng.integers(-(2**31), 2**31, kind.at(case.env))
+    out[-1] = 0
+    out[-1, 0] = 1
+    return out
+
+
 Make = Callable[[TensorType, StepCase, np.random.Generator], Array]
 
 MAKERS: dict[Role, Make] = {
@@ -134,6 +142,8 @@ MAKERS: dict[Role, Make] = {
     ("moe.experts", "weights"): _expert_weights,
     ("dsa.topk", "logits"): _index_logits,
     ("sample.pick", "logits"): _logits,
+    ("sample.mask", "logits"): _logits,
+    ("sample.mask", "masks"): _masks,
     ("sample.nucleus", "logits"): _logits,
     ("sample.logprob", "logits"): _logits,
     ("sample.score", "logits"): _logits,

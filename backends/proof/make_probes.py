@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import msgspec
 import numpy as np
@@ -139,6 +139,7 @@ class ProbeMaker:
             vocab_size=facts.vocab_size,
             max_kv=longest,
             state_rows=context.state_rows,
+            mask_rows=context.mask_rows,
             least_reqs=2,
         )
         if reads_positions_alone(candidate.region):
@@ -212,11 +213,14 @@ def _bare(candidate: Candidate, program: str, refusal: str = "") -> Probe:
 
 
 def _stored_as(chosen: _Chosen) -> dict[str, object]:
-    """How each weight operand lies in memory, whatever its name: two layers' may be one probe."""
-    storage = chosen.storage
-    found: dict[str, object] = {}
-    for operand, weight in chosen.candidate.weight_operands.items():
-        holder = storage.holder[weight]
-        shapes = [storage.types[part].shape for part in holder.parts]
-        found[operand] = (shapes, holder.parts.index(weight), holder.perm, holder.axis)
-    return found
+    """How each weight operand lies in memory, by operand."""
+    weights = chosen.candidate.weight_operands.items()
+    return {operand: stored_as(chosen.storage, weight) for operand, weight in weights}
+
+
+def stored_as(storage: Storage, weight: str) -> tuple[object, ...]:
+    """How a weight lies in memory, whatever its name: two layers' may be one probe."""
+    holder = storage.holder[weight]
+    form = replace(holder, parts=())
+    shapes = [storage.types[part].shape for part in holder.parts]
+    return shapes, holder.parts.index(weight), asdict(form)

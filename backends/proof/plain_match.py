@@ -14,6 +14,7 @@ from pathlib import Path
 from lostwax.backends.kernel_compiler import KernelCompiler
 from lostwax.backends.lowering import Knobs, Lowering, Work
 from lostwax.backends.plan.views import input_view, zeroed_view
+from lostwax.ir.contract.cache_layout import row_bytes
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import Bucket, Const, Guard, Launch, View
@@ -27,8 +28,9 @@ WORKSPACE = "workspace"
 class Value:
     """A boundary or inner value; no strides means row-major, `parts` make it a cache.
 
-    A cache's shape is (pages of the cache, page_tokens, row). `pages` of one request is the
-    bucket's. Scales, where it has any, are a value of their own, `NAME:scale`.
+    A cache's shape is (pages of the cache, page_tokens, row), or in a paged layout (pages, bytes of
+    a page). `pages` of one request is the bucket's. Scales, where it has any, are a value of their
+    own, `NAME:scale`.
     """
 
     shape: tuple[int, ...]
@@ -36,6 +38,15 @@ class Value:
     strides: tuple[int, ...] = ()
     parts: tuple[int, ...] = ()
     scale: ScaleLayout | None = None
+    layout: str = ""
+    """Byte layout of a cache, where it is not just its element type."""
+
+    @property
+    def page_tokens(self) -> int:
+        """Tokens of a cache's page."""
+        if len(self.shape) == 3:
+            return self.shape[1]
+        return self.shape[1] // row_bytes(self.layout, self.parts)
 
     @property
     def num_bytes(self) -> int:
@@ -75,16 +86,18 @@ class PlainMatch:
 
     def shape(self, value: str) -> tuple[int, ...]:
         """Shape of a tensor; (pages of one request, page_tokens, row) of a cache."""
-        shape = self.values[value].shape
-        return (self.bucket.pages, *shape[1:]) if self.values[value].parts else shape
+        found = self.values[value]
+        if not found.parts:
+            return found.shape
+        return (self.bucket.pages, found.page_tokens, sum(found.parts))
 
     def dtype(self, value: str) -> str:
         """Element type."""
         return self.values[value].dtype
 
     def layout(self, value: str) -> str:
-        """Byte layout of a cache: here its element type."""
-        return self.values[value].dtype
+        """Byte layout of a cache: its element type where no other was given."""
+        return self.values[value].layout or self.values[value].dtype
 
     def parts(self, value: str) -> tuple[int, ...]:
         """Widths of the parts of a cache's row."""
@@ -118,8 +131,10 @@ class PlainMatch:
         )
 
     def views(self, value: str) -> tuple[View, ...]:
-        """A single operand."""
-        return (self.view(value),)
+        """A variadic operand, given as `NAME.0`, `NAME.1`, …; else a single one."""
+        name, colon, scale = value.partition(":")
+        names = [f"{name}.{i}{colon}{scale}" for i in range(len(self.values))]
+        return tuple(self.view(n) for n in names if n in self.values) or (self.view(value),)
 
     def step(self, name: str) -> View:
         """Outputs of prepare are values too."""

@@ -23,6 +23,7 @@ from lostwax.backends.runtime.draw import UNIT, At, array_of, cache_of, kept, ta
 from lostwax.ir.contract.probe import (
     Data,
     Drawn,
+    DrawnBits,
     DrawnCache,
     DrawnScores,
     DrawnSelection,
@@ -39,7 +40,7 @@ from lostwax.ir.types import CacheType, TensorType
 
 NEAR_ONE: frozenset[Role] = frozenset({("core.rms_norm", "weight"), ("core.layer_norm", "weight")})
 LOGITS: frozenset[Role] = frozenset(
-    (f"sample.{verb}", "logits") for verb in ("pick", "nucleus", "logprob", "score")
+    (f"sample.{verb}", "logits") for verb in ("pick", "mask", "nucleus", "logprob", "score")
 )
 """Drawn three times as wide: some ids are likely."""
 EXPERTS_READ = 3
@@ -181,6 +182,8 @@ class _Maker:
             return Logical(DrawnSelection(shape=shape, seed=seed, visible=self._visible()))
         if ("dsa.topk", "logits") in used:
             return Logical(DrawnScores(shape=shape, seed=seed, visible=self._visible()))
+        if ("sample.mask", "masks") in used:
+            return Logical(DrawnBits(shape=shape, seed=seed))
         if dtype.startswith("i"):
             raise NotImplementedError(
                 f"no way to draw integers for {sorted(used)}; add the role to proof/probe_inputs.py"

@@ -8,7 +8,7 @@ from math import ceil, log2, prod
 import numpy as np
 from xdsl.ir import Operation, SSAValue
 
-from lostwax.backends.proof.check import DECIDES
+from lostwax.backends.proof.check import DECIDES, agreement_of
 from lostwax.backends.proof.probe_inputs import ProbeInputs
 from lostwax.backends.proof.run_alone import Alone
 from lostwax.backends.proof.samples import sampled_columns
@@ -81,6 +81,7 @@ def expected_outputs(alone: Alone, inputs: ProbeInputs, tolerance: Tolerance) ->
             finite=bool(np.isfinite(wide).all()),
             scale=alone.value(value, alone.candidate, name, scale=True) if scaled else None,
             cols=bound.cols if isinstance(bound, Scaled) else 1,
+            agreement=agreement_of(alone.candidate.region, value),
             rows_of=_chosen_by(value.owner, outputs),
         )
 
@@ -152,6 +153,7 @@ def _cache(
         at=tuple(int(i) for i in np.searchsorted(whole, wanted)),
         columns=_unless_all(columns, held.shape[1]),
         real=whole.size,
+        agreement=agreement_of(alone.candidate.region, value),
         cache=CacheRows(
             layout=kind.layout.data,
             row=kind.row,

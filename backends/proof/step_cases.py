@@ -81,13 +81,14 @@ def step_case(
     vocab_size: int,
     max_kv: int | None = None,
     state_rows: int = 0,
+    mask_rows: int = 0,
     least_reqs: int = 1,
 ) -> StepCase:
     """Step inputs for one program; `max_kv` bounds lengths where a guard does.
 
     At least `least_reqs` requests are real, where the bucket takes as many. Drafts read any of
     `state_rows` rows that the step before left (at least this bucket's), heads of those that their
-    body left.
+    body left, and some of `mask_rows` masks (as many as rows, where nobody says it).
     """
     rng = np.random.default_rng(seed)
     state_rows = max(state_rows, bucket.tokens, bucket.rows)  # as ProgramContext has it
@@ -95,8 +96,10 @@ def step_case(
         full = seed % 2 == 0 or bucket.rows <= least_reqs
         count = bucket.rows if full else int(rng.integers(least_reqs, bucket.rows))
         rows: Array = rng.integers(0, state_rows, count)
-        inputs = _head_inputs(rng, bucket, rows, vocab_size)
-        return StepCase(inputs, {"R": bucket.rows, "S": state_rows}, page_tokens, seed)
+        masks = mask_rows or bucket.rows  # as ProgramContext has it
+        inputs = _head_inputs(rng, bucket, rows, vocab_size, masks)
+        env = {"R": bucket.rows, "S": state_rows, "M": masks}
+        return StepCase(inputs, env, page_tokens, seed)
     limit = min(bucket.pages * page_tokens, max_kv or bucket.pages * page_tokens)
     new, lengths = _lengths(rng, bucket, segment, limit, page_tokens, seed, least_reqs)
     counts = -(-lengths // page_tokens)
@@ -134,9 +137,9 @@ def step_case(
 
 
 def _head_inputs(
-    rng: np.random.Generator, bucket: Bucket, rows: Array, vocab_size: int
+    rng: np.random.Generator, bucket: Bucket, rows: Array, vocab_size: int, masks: int
 ) -> dict[str, Array]:
-    """Real logit rows with every way to sample them, then padding."""
+    """Real logit rows with every way to sample them, then padding. The last one has a mask."""
     count = rows.size
     targets = rng.integers(0, vocab_size, count)
     real: dict[str, Array] = {
@@ -148,6 +151,9 @@ def _head_inputs(
         "targets": np.where(rng.random(count) < 0.2, -1, targets),
         "num_rows": np.array([count]),
     }
+    named = rng.integers(0, masks, count)
+    real["mask_rows"] = np.where(rng.random(count) < 0.4, -1, named)
+    real["mask_rows"][-1] = named[-1]
     return {name: _padded(name, bucket, value) for name, value in real.items()}
 
 

@@ -20,6 +20,10 @@ class Tolerance:
     agreement: float
 
 
+FP8_AGREEMENT = 0.99
+"""Of numbers that a region rounds to fp8 behind its own sums, the least share that must be within
+the tolerance; the others may be one step off. A kernel that rounds halves up is off in 3 %."""
+
 TOLERANCES: dict[str, Tolerance] = {
     "f64": Tolerance(1e-9, 1e-10, 1.0),
     # 2^-24 a rounding; a rotation angle of position p carries p * 2^-24 radians

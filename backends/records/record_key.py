@@ -23,7 +23,7 @@ def boundary_values(candidate: Candidate) -> dict[str, str]:
     """
     env = candidate.context.env
     return {
-        name: ", ".join(_concrete(kind, env) for kind in types)
+        name: ", ".join(concrete(kind, env) for kind in types)
         for name, types in _boundary(candidate).items()
     }
 
@@ -67,7 +67,9 @@ def _boundary(candidate: Candidate) -> dict[str, tuple[Attribute, ...]]:
     return found
 
 
-def _concrete(kind: Attribute, env: dict[str, int]) -> str:
+def concrete(kind: Attribute, env: dict[str, int]) -> str:
+    """What a value of this type is in a program whose symbols are `env`; TypeError for no tensor
+    and no cache."""
     if isinstance(kind, CacheType):
         return f"{kind.layout.data} rows {list(kind.row)}, {kind.page_tokens.data} a page"
     if not isinstance(kind, TensorType):

@@ -18,6 +18,7 @@ from pathlib import Path
 from msgspec import structs
 from xdsl.ir import SSAValue
 
+from lostwax.backends.gpu_kernels.cuda_files import cuda_files
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.candidate import Candidate
 from lostwax.backends.plan.storage import Storage
@@ -200,12 +201,12 @@ def _digest_of_file(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def kernel_file(source: KernelSource, target: Target) -> Path:
-    """The file that holds a kernel's code."""
+def kernel_files(source: KernelSource, target: Target) -> tuple[Path, ...]:
+    """The files that hold a kernel's code."""
     if source.language == "triton":
-        return _module_file(source.path)
+        return (_module_file(source.path),)
     folder = _module_file(f"lostwax.backends.{target.backend}.kernels").parent
-    return folder / source.path
+    return tuple(folder / name for name in cuda_files(folder, source.path))
 
 
 def _digests(candidate: Candidate, emitted: _Emitted) -> Iterator[tuple[str, str]]:
@@ -218,7 +219,8 @@ def _digests(candidate: Candidate, emitted: _Emitted) -> Iterator[tuple[str, str
     for source in emitted.sources:
         yield f"{candidate.target.arch} {source.symbol}", source.digest()
         if source.language == "cuda":
-            yield source.path, _digest_of_file(kernel_file(source, candidate.target))
+            for file in kernel_files(source, candidate.target):
+                yield file.name, _digest_of_file(file)
     # What a helper that emits for many lowerings was told: constants, argument order, forms.
     yield "launches", hashlib.sha256(canonical(emitted.launches)).hexdigest()
     yield "prepared", hashlib.sha256(canonical(emitted.prepared)).hexdigest()

@@ -28,7 +28,7 @@ from lostwax.backends.runtime.run_probe import run_probe
 from lostwax.ir.contract.check_program import code_of, launches_of
 from lostwax.ir.contract.foreign_file import BadFile
 from lostwax.ir.contract.one_line import one_line
-from lostwax.ir.contract.probe import PROBES, Certificates, Evidence, Probe
+from lostwax.ir.contract.probe import PROBES, STEP_EVIDENCE, Certificates, Evidence, Probe
 
 EXCHANGES = "lostwax.backends.portable.kernels.collectives:"
 """Host functions that no probe can run: what ranks exchange means nothing on one of them."""
@@ -146,7 +146,7 @@ def check_boot(
         file = reader.folder / PROBES
         evidence = {probe.id: _evidence(probe, driver, file) for probe in probes}
         if reader.manifest.step_on_device:
-            evidence["step"] = prove_step(reader, driver)
+            evidence[STEP_EVIDENCE] = prove_step(reader, driver)
         found = msgspec.structs.replace(bare, evidence=evidence)
         ran = sum(e.state == "executed" for e in evidence.values())
         kept = path if write_certificates(found, path) else None

@@ -71,6 +71,24 @@ def errors(name: str, got: Array, want: Array) -> Errors:
     return Errors(float(relative.max()), float((rms(difference) / scale).max()))
 
 
+FP8_STEP = (1 / 32, 0.13)
+"""From one number of fp8 to the next it is a 16th to an 8th of it; between these bounds, because
+the reference's numbers are kept in few bits."""
+
+
+def settled(got: Array, want: Array, share: float) -> Array:
+    """`got`, but `want` where it is one step of fp8 off: in that share of the numbers, or in one.
+
+    Where a kernel rounds its own sums to fp8, some lie so near the middle of two numbers that its
+    last bit decides. If there are more of those, it rounds wrongly, and nothing is settled.
+    """
+    g, w = widen(got), widen(want)
+    off, size = np.abs(g - w), np.abs(w)
+    is_step = (off > FP8_STEP[0] * size) & (off <= FP8_STEP[1] * size)
+    allowed = max(1.0, share * w.size) if share else 0.0
+    return np.where(is_step, w, g) if is_step.sum() <= allowed else g
+
+
 def rows_agree(got: Array, want: Array, *, as_sets: bool) -> Array:
     """Which rows hold the same integers, in the same order unless `as_sets`."""
     if got.ndim == 1:
@@ -115,7 +133,12 @@ def cache_errors(
     slots: Array,
     page_tokens: int,
     decode: Callable[[Array], Array],
+    share: float = 0.0,
 ) -> Errors:
-    """Errors of the rows written at `slots`, decoded; the other rows must be as before."""
+    """Errors of the rows written at `slots`, decoded; the other rows must be as before.
+
+    `share` of the numbers may be one step of fp8 off.
+    """
     written = require_untouched(name, got, before, slots, page_tokens)
-    return errors(name, decode(got[written]), decode(want[written]))
+    found, wanted = decode(got[written]), decode(want[written])
+    return errors(name, settled(found, wanted, share), wanted)

@@ -53,13 +53,15 @@ def derive(rows: Rows, state: StateTable, page_tokens: int) -> dict[str, Any]:
     """The body's inputs. A row without a token, or at or behind its sequence's limit, gets what
     padding has."""
     tokens, seqs, positions = rows.tokens, rows.seqs, rows.starts
+    counts: Any = 1
     if len(tokens) != len(seqs):
+        counts = np.diff(rows.q_starts)
         owners = rows.owners
         seqs = seqs[owners]
         positions = np.arange(len(seqs), dtype=np.int32) + (positions - rows.q_starts[:-1])[owners]
     is_real = (tokens != NO_TOKEN) & (positions < state.fields["limit"][seqs])
     if is_real.all():
-        kv_lens = rows.starts + rows.q_starts[1:] - rows.q_starts[:-1]
+        kv_lens = rows.starts + counts
         page, offset = np.divmod(positions, page_tokens)
         slots = state.pages[seqs, page] * page_tokens + offset
     else:
@@ -90,5 +92,6 @@ def derive_logits(logit_rows: Any, seqs: Any, about: Any, state: StateTable) -> 
         "seeds": fields["seed"][seqs],
         # Counting outputs makes a token's noise independent of chunks, drafts and neighbours.
         "counters": np.maximum(about - fields["num_prompt"][seqs], 0),
+        "mask_rows": np.full(len(seqs), -1, np.int32),
         "targets": np.full(len(seqs), -1, np.int32),
     }

@@ -16,11 +16,14 @@ import torch
 
 from lostwax.backends.runtime.bound_program import BoundProgram, Memory
 from lostwax.backends.runtime.driver import Driver, Mark
+from lostwax.backends.runtime.mask_gate import Masks
+from lostwax.backends.runtime.mask_state import MaskState
 from lostwax.backends.runtime.pack_plan import pack_plan
 from lostwax.backends.runtime.replay_step import BoundStage
+from lostwax.backends.runtime.staging import sendable
 from lostwax.backends.runtime.state_table import StateTable
 from lostwax.backends.runtime.tensors import tensor_of
-from lostwax.backends.runtime.ticket import Started
+from lostwax.backends.runtime.ticket import Held, Started
 from lostwax.ir.contract.step import StepResult
 from lostwax.ir.contract.step_layout import (
     PLACES,
@@ -44,7 +47,8 @@ class _Result:
         self._place = place
         self._layout = layout
         self._plan = plan
-        self._picking = picking
+        self.picking = picking
+        """Sequences that pick."""
         self._found: StepResult | None = None
         self.mark: Mark | None = None
         self.programs: tuple[str, str] = ("", "")
@@ -58,7 +62,7 @@ class _Result:
             for name in names:
                 setattr(self._found, name, self._rows(name).tolist())
             if self._plan.drafts:
-                drafts = self._layout.drafts_of(self._place, self._picking)
+                drafts = self._layout.drafts_of(self._place, self.picking)
                 self._found.drafts = drafts[:, : self._plan.drafts].tolist()
         return self._found
 
@@ -72,9 +76,15 @@ class DeviceStep:
     but lengths and tokens, of which it has bounds."""
 
     def __init__(
-        self, layout: StepLayout, memory: Memory, state: StateTable, driver: Driver
+        self,
+        layout: StepLayout,
+        memory: Memory,
+        state: StateTable,
+        masks: MaskState,
+        driver: Driver,
     ) -> None:
         self._layout = layout
+        self._masks = masks
         self._state = state
         self._driver = driver
         self._plan = memory.states[PLAN]
@@ -93,8 +103,9 @@ class DeviceStep:
         self._plan.zero_()
         self._turn = 0
 
-    def start(self, stages: Sequence[BoundStage], plan: StepPlan) -> Started:
-        """Enqueue a step's body and head, and those of its drafts."""
+    def start(self, stages: Sequence[BoundStage], plan: StepPlan) -> Started | Held:
+        """Enqueue a step's body and head, and those of its drafts; the body alone where rows wait
+        for masks."""
         if self._is_out_of_turn:
             self._take_turns_together()
         self._is_out_of_turn = True  # until all of it is enqueued
@@ -103,14 +114,26 @@ class DeviceStep:
         picking = pack_plan(plan, self._layout, self._sent[number])
         self._send_state(plan)
         result = _Result(self._results[number], self._layout, plan, len(picking))
-        (body, head), *drafts = stages
-        body.replay()
+        body, head = stages[0]
         result.programs = body.program.name, head.program.name if plan.num_logits else ""
+        body.replay()
+        if not plan.masked:
+            return self._finish(stages, plan, result)
+
+        def finish(masks: Masks) -> Started:
+            self._masks.write(masks)
+            return self._finish(stages, plan, result)
+
+        return Held(finish)
+
+    def _finish(self, stages: Sequence[BoundStage], plan: StepPlan, result: _Result) -> Started:
+        """Enqueue what stands behind the body."""
+        (_, head), *drafts = stages
         _replay_head(head, plan.num_logits)
         for draft, *heads in drafts:
             draft.replay()
             for each in heads:
-                _replay_head(each, len(picking))
+                _replay_head(each, result.picking)
         self._state.fields["length"][np.array(plan.seqs)] = plan.ends
         result.mark = self._driver.mark()
         self._unread.append(result)
@@ -149,9 +172,7 @@ class DeviceStep:
 
     def _on_device(self, values: Any) -> torch.Tensor:
         """The array on the device; its copy does not wait."""
-        array = torch.from_numpy(np.ascontiguousarray(values))
-        host = self._driver.staging(array.nbytes).view(array.dtype).view(array.shape)
-        return host.copy_(array).to(self._plan.device, non_blocking=True)
+        return sendable(values, self._driver).to(self._plan.device, non_blocking=True)
 
 
 def _replay_head(head: BoundProgram, count: int) -> None:

@@ -19,6 +19,7 @@ from lostwax.ir.contract.cache_layout import LAYOUTS
 from lostwax.ir.contract.probe import (
     Data,
     Drawn,
+    DrawnBits,
     DrawnCache,
     DrawnScores,
     DrawnSelection,
@@ -54,6 +55,8 @@ def array_of(data: Data, at: At = ()) -> Array:
             return taken(_held(data), at)
         case Drawn():
             return _drawn(data, at)
+        case DrawnBits():
+            return _bits(data, at)
         case DrawnCache():
             return cache_of(data, at[0] if at else None).data
         case DrawnScores():
@@ -222,6 +225,17 @@ def _scores(data: DrawnScores, at: At) -> Array:
     visible = np.array(data.visible, np.int64)[rows]
     values[columns >= visible[:, None]] = -np.inf
     return values
+
+
+def _bits(data: DrawnBits, at: At) -> Array:
+    """The upper bits from one hash of the place, the lower ones from another."""
+    wanted = [
+        np.arange(n) if w is None else w.astype(np.int64)
+        for n, w in zip(data.shape, [*at, *[None] * (len(data.shape) - len(at))], strict=True)
+    ]
+    index = np.ravel_multi_index(tuple(np.meshgrid(*wanted, indexing="ij")), data.shape)
+    high, low = bits24(data.seed, index), bits24(data.seed + 1, index)
+    return ((high & 0xFFFF) << 16 | low & 0xFFFF).astype(np.uint32).view(np.int32)
 
 
 def scores_drawn(data: DrawnScores) -> Drawn:

@@ -22,8 +22,11 @@ from lostwax.backends.runtime.device_step import DeviceStep
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.input_layout import input_bytes
 from lostwax.backends.runtime.load_weights import WeightBuffers, load_weights
+from lostwax.backends.runtime.mask_gate import MaskGate, Masks
+from lostwax.backends.runtime.mask_state import MaskState
 from lostwax.backends.runtime.ranks import Ranks
 from lostwax.backends.runtime.replay_step import StepReplay
+from lostwax.backends.runtime.require_functions import require_functions
 from lostwax.backends.runtime.require_packages import require_packages
 from lostwax.backends.runtime.state_table import StateTable
 from lostwax.backends.runtime.step_buffers import InputMemory
@@ -34,10 +37,11 @@ from lostwax.backends.runtime.step_programs import (
     StepPrograms,
 )
 from lostwax.backends.runtime.step_rows import StepRows
-from lostwax.backends.runtime.ticket import Started, StepTicket
+from lostwax.backends.runtime.ticket import Held, Started, StepTicket
 from lostwax.backends.runtime.usable_cores import usable_threads
 from lostwax.ir.contract.artifact import Manifest, ProgramRef
 from lostwax.ir.contract.check_program import step_states
+from lostwax.ir.contract.masks import MASKS, mask_words, masks_bytes
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.step import HIDDEN, StepResult
 from lostwax.ir.contract.step_layout import BOXES, StepLayout
@@ -69,6 +73,8 @@ class Runtime:
         self.memory = _allocate(reader.manifest, driver, weights, num_pages)
         max_pages = -(-self.limits.max_context // self.limits.page_tokens)
         self.state = StateTable(self.limits.max_reqs, max_pages, self.limits.max_drafts)
+        words = mask_words(self.limits.vocab_size)
+        self._masks = MaskState(self.memory.states[MASKS], words, driver)
         on_device = reader.manifest.step_on_device
         self.programs = StepPrograms(reader.manifest.programs, self.limits, int(on_device))
         self._run_stages = StepReplay(driver, ranks)
@@ -76,7 +82,7 @@ class Runtime:
         """What enqueues steps where the device keeps the state."""
         if on_device:
             layout = StepLayout.of(reader.manifest.limits)
-            self.device_step = DeviceStep(layout, self.memory, self.state, driver)
+            self.device_step = DeviceStep(layout, self.memory, self.state, self._masks, driver)
         self._threads: StepThreads | None = None
         self._last: StepTicket | None = None
         target = reader.manifest.target
@@ -107,24 +113,41 @@ class Runtime:
         return self.device_step is not None
 
     def submit(self, plan: StepPlan) -> StepTicket:
-        """Enqueue one step, on every rank.
+        """Enqueue one step, on every rank; its body alone where rows wait for masks.
 
-        Raises StepError, before anything is changed, where no program fits or the plan does not
-        suit the state that the steps before it left.
+        Raises StepError, before anything is changed, where no program fits, the plan does not suit
+        the state that the steps before it left, or the step before waits for masks.
         """
+        if self._last is not None and self._last.waits:
+            raise StepError(
+                "the step before waits for masks; finish its ticket before you submit another"
+            )
         stages = self.programs.pick(plan)
         if refusal := self.state.refusal(plan):
             raise StepError(f"the {plan.entry} step is refused: {refusal}")
 
-        def start() -> Started:
+        def start() -> Started | Held:
             self.ranks.tell(tuple(tuple(ref.file for ref in stage) for stage in stages), plan)
-            return self._replay(stages, plan)
+            begun = self._replay(stages, plan)
+            return self._told(begun) if isinstance(begun, Held) else begun
 
-        self._last = StepTicket(self._last, start, self.ranks.fail)
+        gate = MaskGate(plan.num_masked, self.limits.vocab_size)
+        self._last = StepTicket(self._last, start, self.ranks.fail, gate)
         return self._last
 
+    def _told(self, held: Held) -> Held:
+        """The same, whose masks the other ranks hear of first."""
+
+        def finish(masks: Masks) -> Started:
+            self.ranks.tell_masks(masks)
+            return held.finish(masks)
+
+        return Held(finish)
+
     def run(self, plan: StepPlan) -> StepResult:
-        """Submit one step and wait for it. Raises StepError, and what the step raised."""
+        """Submit one step without masks and wait for it. Raises StepError, what the step raised."""
+        if plan.masked:
+            raise StepError("rows of this step wait for masks; submit it, and finish its ticket")
         return self.submit(plan).result()
 
     def follow(self) -> None:
@@ -132,7 +155,14 @@ class Runtime:
         refs = {ref.file: ref for ref in self.manifest.programs}
         while (told := self.ranks.receive()) is not None:
             stages = [tuple(refs[file] for file in stage) for stage in told.stages]
-            self._replay(stages, told.plan).mark.wait()
+            begun = self._replay(stages, told.plan)
+            if isinstance(begun, Held):
+                words = mask_words(self.limits.vocab_size)
+                masks = self.ranks.receive_masks(told.plan.num_masked, words)
+                if masks is None:
+                    return
+                begun = begun.finish(masks)
+            begun.mark.wait()
 
     def choose_threads(self) -> StepThreads | None:
         """Time steps on some numbers of threads and use the best from now on; return the choice.
@@ -152,8 +182,9 @@ class Runtime:
         )
         return self._threads
 
-    def _replay(self, stages: Sequence[Stage], plan: StepPlan) -> Started:
-        """Run or enqueue a step's body and head, and those of its drafts."""
+    def _replay(self, stages: Sequence[Stage], plan: StepPlan) -> Started | Held:
+        """Run or enqueue a step's body and head, and those of its drafts; its body alone where
+        rows wait for masks."""
         if self._threads is not None:
             # Each time, since torch keeps the number by thread, and steps may come from several.
             torch.set_num_threads(self._threads.of(plan.num_rows))
@@ -162,8 +193,16 @@ class Runtime:
             if self.device_step is not None:
                 return self.device_step.start(bound, plan)
             rows = StepRows(plan, self.state, self.limits.page_tokens)
-            result = self._run_stages(bound, rows, plan)
-        return Started(self.driver.mark(), lambda: result)
+            self._run_stages.body(bound[0], rows.inputs)
+
+        def finish(masks: Masks | None) -> Started:
+            with torch.inference_mode():
+                if masks is not None:
+                    self._masks.write(masks)
+                result = self._run_stages.finish(bound, rows, plan)
+            return Started(self.driver.mark(), lambda: result)
+
+        return Held(finish) if plan.masked else finish(None)
 
 
 def _allocate(manifest: Manifest, driver: Driver, weights: WeightBuffers, num_pages: int) -> Memory:
@@ -179,7 +218,8 @@ def _allocate(manifest: Manifest, driver: Driver, weights: WeightBuffers, num_pa
     arena = allocated(driver, manifest.arena_bytes, "an arena")
     state = allocated(driver, manifest.state_bytes, "a state")
     zeroed = allocated(driver, manifest.zeroed_bytes, "a zeroed workspace")
-    states = {HIDDEN: state}
+    masks = allocated(driver, masks_bytes(manifest.limits), "a state")
+    states = {HIDDEN: state, MASKS: masks}
     for name, count in step_states(manifest).items():
         states[name] = allocated(driver, count, "a step's state", host=name in BOXES)
     return Memory(arena, body, head, weights, planes, states, zeroed)
@@ -229,6 +269,8 @@ def load(
         )
     reader.check()
     require_packages(manifest.requires)
+    if found.executes:
+        require_functions(reader, found.kernels)
     ranks = Ranks.join(manifest.world_size)
     compiled = {k.binary: k for k in manifest.kernels}
     driver: Driver = found.load(found.driver)(manifest.target, reader.kernel, compiled)

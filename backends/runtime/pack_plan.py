@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lostwax.backends.runtime.step_rows import rows_of
+from lostwax.backends.runtime.step_rows import masks_of, rows_of
 from lostwax.ir.contract.step_layout import BY_SEQ, HEADER, HEADER_SIZE, StepLayout
 from lostwax.ir.contract.step_plan import StepPlan
 
@@ -28,6 +28,7 @@ def pack_plan(plan: StepPlan, layout: StepLayout, out: Any) -> list[int]:
     scored = rows_of(plan.scored) if plan.logits else np.zeros(1, np.int32)
     targets = np.full(len(logit_rows), -1, np.int32)
     targets[scored] = plan.targets or 0
+    mask_rows = masks_of(plan, len(logit_rows))
     owners = np.searchsorted(q_starts, logit_rows, side="right") - 1
     logit_starts = np.searchsorted(logit_rows, q_starts)
     picks = np.bincount(owners[targets < 0], minlength=count)
@@ -60,7 +61,7 @@ def pack_plan(plan: StepPlan, layout: StepLayout, out: Any) -> list[int]:
         values = by_seq[name]
         out[end : end + len(values)] = values
         end += count + 1
-    for values in (logit_rows, owners, targets, plan.tokens):  # in the order of BY_LOGIT
+    for values in (logit_rows, owners, targets, mask_rows, plan.tokens):  # in the order of BY_LOGIT
         out[end : end + len(values)] = values
         end += len(values)
     return [seq for seq, picked in zip(plan.seqs, picks, strict=True) if picked]

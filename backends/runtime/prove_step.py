@@ -101,8 +101,7 @@ class _Bound:
         for name in inputs_of(segment):
             start = self._offsets[name]
             at = slice(start, start + 4 * prod(input_shape(name, bucket)))
-            if not found[at].equal(memory.host[at]):
-                raise WrongKernel(_wrong(f"the input {name!r}", self.program))
+            require_equal(f"the input {name!r}", found[at], memory.host[at], self.program)
 
     def give(self, results: dict[str, Any]) -> None:
         """Let the head have given `results`, i32 [rows or fewer, ...] by name."""
@@ -200,7 +199,7 @@ class _Proof:
         fresh = StateTable(table.max_reqs, table.max_pages, table.max_drafts)
         fresh.change(plan)
         for name in STEP_STATE:
-            self._field(name).copy_(torch.from_numpy(fresh.fields[name]))
+            self._field(name).copy_(torch.tensor(fresh.fields[name]))
 
     def _field(self, name: str) -> torch.Tensor:
         return tensor_of(self.states[SEQUENCES], self._layout.field(name))
@@ -215,16 +214,15 @@ class _Proof:
         head: Program,
     ) -> None:
         for name in STEP_STATE:
-            if not np.array_equal(self._field(name).cpu().numpy(), table.fields[name]):
-                raise WrongKernel(_wrong(f"the state's {name!r}", head))
+            found = self._field(name).cpu().numpy()
+            require_equal(f"the state's {name!r}", found, table.fields[name], head)
         place = _place(self.states[RESULT_BOX], number)
         for name, values in given.items():
-            if not np.array_equal(self._layout.rows_of(place, name, len(values)), values):
-                raise WrongKernel(_wrong(f"the result {name!r}", head))
+            found = self._layout.rows_of(place, name, len(values))
+            require_equal(f"the result {name!r}", found, values, head)
         if made:
             found = self._layout.drafts_of(place, plan.num_picking)[:, : plan.drafts]
-            if not np.array_equal(found, np.stack(made, axis=1)):
-                raise WrongKernel(_wrong("the result 'drafts'", head))
+            require_equal("the result 'drafts'", found, np.stack(made, axis=1), head)
 
 
 def _place(box: torch.Tensor, number: int) -> Any:
@@ -232,8 +230,10 @@ def _place(box: torch.Tensor, number: int) -> Any:
     return box.view(torch.int32).numpy().reshape(PLACES, -1)[number]
 
 
-def _wrong(what: str, program: Program) -> str:
-    return (
-        f"the step's kernels are wrong on this device: {what} differs in a drawn step of program"
-        f" {program.name}. Recompile the artifact, or repair the driver"
-    )
+def require_equal(what: str, found: Any, want: Any, program: Program) -> None:
+    """Raise WrongKernel, which says `what` differs, unless two arrays hold the same numbers."""
+    if not np.array_equal(found, want):
+        raise WrongKernel(
+            f"the step's kernels are wrong on this device: {what} differs in a drawn step of"
+            f" program {program.name}. Recompile the artifact, or repair the driver"
+        )

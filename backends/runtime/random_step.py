@@ -22,7 +22,7 @@ def random_step(
     ids: tuple[int, ...],
 ) -> StepPlan:
     """A plan for a body and, with drafts, a draft body. Limits are near, tokens are of `ids` or
-    missing, some sequences pick and some do not."""
+    missing, some sequences pick and some do not, some rows that pick wait for masks."""
     buckets = [body.bucket, *([draft.bucket] if draft else [])]
     tokens, reqs = (min(getattr(b, name) for b in buckets) for name in ("tokens", "reqs"))
     count = int(rng.integers(1, min(MAX_SEQS, tokens, reqs, limits.max_reqs) + 1))
@@ -46,8 +46,12 @@ def random_step(
         entering.append(enter)
         counts.append(rows)
         ends.append(min(enter.length + rows, enter.limit))
+    masked = list[Span]()
+    for number in range(sum(picks for _, picks in logits)):
+        append_span(masked, number, int(rng.random() < 0.4))
     return StepPlan(
         entry="decode" if is_decode else "extend",
+        head="sample" if masked else "pick",
         seqs=tuple(enter.seq for enter in entering),
         counts=tuple(counts),
         ends=tuple(ends),
@@ -56,6 +60,7 @@ def random_step(
         logits=tuple(logits) or ((0, 1),),
         scored=() if logits else ((0, 1),),
         targets=() if logits else (0,),
+        masked=tuple(masked),
         drafts=drafts,
         behind=tuple(behind),
     )

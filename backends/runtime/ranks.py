@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import torch
 import torch.distributed as dist
 
+from lostwax.backends.runtime.mask_gate import Masks
 from lostwax.ir.contract.ranks import ALONE, Rank
 from lostwax.ir.contract.step_plan import StepPlan
 
@@ -99,9 +101,23 @@ class Ranks:
         """On rank 0: let the others run this step too. Raises RankError after a failed step."""
         if self._control is None:
             return
+        self._require_in_step()
+        self._send(msgspec.msgpack.encode(Told(stages, plan)))
+
+    def _require_in_step(self) -> None:
         if self._failed:
             raise RankError("the ranks are out of step since a step failed; restart the engine")
-        self._send(msgspec.msgpack.encode(Told(stages, plan)))
+
+    def tell_masks(self, masks: Masks) -> None:
+        """On rank 0: hand the others the masks that the step which it told of waits for."""
+        if self._control is not None:
+            self._require_in_step()
+            self._send(np.ascontiguousarray(masks).tobytes())
+
+    def receive_masks(self, count: int, words: int) -> Masks | None:
+        """On the other ranks: i32 [count, words], None when dismissed."""
+        found = self._received()
+        return None if found is None else np.frombuffer(found, np.int32).reshape(count, words)
 
     def agree(self, ids: Any) -> Any:
         """The first rank's ids on every rank: i32 [R], what this one picked.
@@ -133,6 +149,11 @@ class Ranks:
 
     def receive(self) -> Told | None:
         """On the other ranks: the next step, None when dismissed."""
+        found = self._received()
+        return None if found is None else msgspec.msgpack.decode(found, type=Told)
+
+    def _received(self) -> bytes | None:
+        """What rank 0 sends next, None when it dismisses."""
         frame = torch.empty(FRAME_BYTES, dtype=torch.uint8)
         self._broadcast(frame)
         raw = frame.numpy().tobytes()
@@ -144,7 +165,7 @@ class Ranks:
             rest = torch.empty(missing, dtype=torch.uint8)
             self._broadcast(rest)
             raw += rest.numpy().tobytes()
-        return msgspec.msgpack.decode(raw[_LENGTH_BYTES : _LENGTH_BYTES + length], type=Told)
+        return raw[_LENGTH_BYTES : _LENGTH_BYTES + length]
 
     def _broadcast(self, frame: torch.Tensor) -> None:
         try:

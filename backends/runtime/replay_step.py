@@ -1,4 +1,7 @@
-"""Replays a step's programs over its rows, stage by stage. Knows no artifact and makes no plan."""
+"""Replays a step's programs over its rows, stage by stage. Knows no artifact and makes no plan.
+
+Between the body and its head somebody may bring masks.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +29,24 @@ class StepReplay:
         self._driver = driver
         self._ranks = ranks
 
-    def __call__(self, stages: Sequence[BoundStage], rows: StepRows, plan: StepPlan) -> StepResult:
-        """Run a step's body and head, then those of its drafts."""
+    def body(self, stage: BoundStage, inputs: StepInputs) -> None:
+        """Run a stage's body."""
+        body = stage[0]
+        body.step.fill(inputs)
+        body.replay()
+
+    def finish(self, stages: Sequence[BoundStage], rows: StepRows, plan: StepPlan) -> StepResult:
+        """Run the head of a step whose body has run, then the bodies and heads of its drafts."""
         main, *drafts = stages
-        found = self._stage(main, rows.inputs, plan.num_logits)
+        found = self._heads(main, rows.inputs, plan.num_logits)
         result = StepResult(**found, program=main[0].program.name)
         if len(main) > 1:
             result.head = main[1].program.name
         rows.advance(self._agreed(result.ids))
         picked: list[Any] = []
         for stage in drafts:
-            found = self._stage(stage, rows.inputs, plan.num_picking)
+            self.body(stage, rows.inputs)
+            found = self._heads(stage, rows.inputs, plan.num_picking)
             if found:
                 picked.append(rows.draft(self._agreed(found["ids"])))
         if picked:
@@ -46,13 +56,10 @@ class StepReplay:
     def _agreed(self, ids: list[int]) -> Any:
         return self._ranks.agree(np.array(ids, np.int32))
 
-    def _stage(self, stage: BoundStage, inputs: StepInputs, count: int) -> dict[str, Any]:
-        """Replay a body, and its head as often as `count` rows want; the results as lists."""
-        body, *heads = stage
-        body.step.fill(inputs)
-        body.replay()
+    def _heads(self, stage: BoundStage, inputs: StepInputs, count: int) -> dict[str, Any]:
+        """Replay a stage's head, if any, as often as `count` rows want; the results as lists."""
         found: dict[str, Any] = {}
-        for head in heads:
+        for head in stage[1:]:
             most = head.program.bucket.rows
             for start in range(0, count, most):
                 stop = min(start + most, count)

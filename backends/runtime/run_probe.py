@@ -16,6 +16,7 @@ from lostwax.backends.runtime.compare_outputs import (
     Mismatch,
     errors,
     require_untouched,
+    settled,
 )
 from lostwax.backends.runtime.draw import array_of, as_rows
 from lostwax.backends.runtime.draw_on_device import Content, given_content, weight_content
@@ -127,7 +128,7 @@ def _value_errors(expected: Expected, buffers: FencedBuffers, rows: Mapping[str,
     if expected.rows_of:
         agree = np.logical_and.reduce([rows[name] for name in expected.rows_of])
         found, want = found[agree], want[agree]
-    return errors(expected.name, found, want)
+    return errors(expected.name, settled(found, want, 1.0 - expected.agreement), want)
 
 
 def _require_numbers(expected: Expected, strays: tuple[bool, bool]) -> None:
@@ -173,4 +174,5 @@ def _cache_errors(expected: Expected, buffers: FencedBuffers, probe: Probe) -> E
     _require_numbers(expected, (bool(np.isnan(every).any()), bool(np.isinf(every).any())))
     found = every[list(expected.at)]
     found = found[:, list(expected.columns)] if expected.columns else found
-    return errors(expected.name, found, widen(array_of(expected.want)))
+    want = widen(array_of(expected.want))
+    return errors(expected.name, settled(found, want, 1.0 - expected.agreement), want)

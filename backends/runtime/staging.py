@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 
 from lostwax.backends.runtime.driver import Driver, Mark
 
 STAGING_BYTES = 32 << 20
 """Of each of the two buffers: long enough copies for a bus, short enough to hold twice."""
+
+
+def sendable(values: Any, driver: Driver) -> torch.Tensor:
+    """A numpy array in memory of its own, from which copies to the device do not wait."""
+    array = torch.from_numpy(np.ascontiguousarray(values))
+    return driver.staging(array.nbytes).view(array.dtype).view(array.shape).copy_(array)
 
 
 class Staging:

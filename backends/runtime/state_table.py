@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from lostwax.backends.runtime.masked_rows import refusal_of_masked
+from lostwax.ir.contract.masks import mask_rows
 from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.ir.contract.step_state import NO_SEQ, STEP_STATE, Enter
 
@@ -21,10 +23,14 @@ class StateTable:
         self.max_drafts = max_drafts
         sizes = {"P": max_pages, "D": max_drafts + 1}
         # arrays of two dtypes: [max_reqs + 1] or [max_reqs + 1, P or D]
+        self._arrays: dict[str, Any] = {}
         self.fields: dict[str, Any] = {}
+        """The same arrays; those that `STEP_STATE` lets no step write cannot be written here."""
         for name, field in STEP_STATE.items():
             shape = (max_reqs + 1, *(sizes[dim] for dim in field.dims))
-            self.fields[name] = np.full(shape, field.padding, NUMPY_DTYPES[field.dtype])
+            self._arrays[name] = np.full(shape, field.padding, NUMPY_DTYPES[field.dtype])
+            self.fields[name] = self._arrays[name].view()
+            self.fields[name].flags.writeable = "step" in field.writers
         self.pages: Any = self.fields["pages"]
         self.page_marks = np.zeros(max_reqs + 1, np.int64)
         """One number a row of `pages`: no two contents, of any row at any time, have the same."""
@@ -55,6 +61,8 @@ class StateTable:
         num_scored = sum(count for _, count in plan.scored)
         if len(plan.targets) != num_scored or num_scored > plan.num_logits:
             return f"{num_scored} rows of {plan.num_logits} have {len(plan.targets)} targets"
+        if why := refusal_of_masked(plan, mask_rows(self.max_reqs, self.max_drafts)):
+            return why
         if plan.logits and plan.logits[-1][0] + plan.logits[-1][1] > plan.num_rows:
             return "logits are wanted of rows that the step has not"
         wanted = len(plan.seqs) - plan.num_picking if plan.drafts else 0
@@ -92,7 +100,7 @@ class StateTable:
     def change(self, plan: StepPlan) -> None:
         """Write what the plan changes before its rows see the state."""
         for enter in plan.entering:
-            for name, array in self.fields.items():
+            for name, array in self._arrays.items():
                 if STEP_STATE[name].dims:
                     row, values = array[enter.seq], getattr(enter, name)
                     row[: len(values)] = values
@@ -101,7 +109,7 @@ class StateTable:
                     array[enter.seq] = getattr(enter, name)
             self._mark(enter.seq)
         for new in plan.new_pages:
-            self.pages[new.seq, new.index] = new.page
+            self._arrays["pages"][new.seq, new.index] = new.page
             self._mark(new.seq)
 
     def _mark(self, seq: int) -> None:

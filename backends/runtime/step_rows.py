@@ -16,6 +16,9 @@ from lostwax.backends.runtime.state_table import StateTable
 from lostwax.ir.contract.step_plan import Span, StepPlan
 from lostwax.ir.contract.step_state import NO_TOKEN
 
+_ALL = slice(None)
+_NONE = np.empty(0, np.int32)
+
 
 class StepRows:
     """The rows of one step over the state, which it changes. `inputs` are the next body's, and its
@@ -32,11 +35,17 @@ class StepRows:
         """Rows that pick, in order."""
         self._scored = rows_of(plan.scored)
         """Numbers of logit rows that do not."""
+        self._is_plain = len(logit_rows) == len(rows.tokens) == len(rows.seqs) and not plan.scored
+        """Whether every sequence has one row, which picks: no owner is to be looked for."""
         if plan.logits:
-            owners = rows.owners[logit_rows]
-            # not the derived position: that of a row behind the limit is -1
-            at = logit_rows - rows.q_starts[owners] + rows.starts[owners]
-            logits = derive_logits(logit_rows, rows.seqs[owners], at + 1, state)
+            seqs, at = rows.seqs, rows.starts
+            if not self._is_plain:
+                owners = rows.owners[logit_rows]
+                # not the derived position: that of a row behind the limit is -1
+                seqs, at = seqs[owners], logit_rows - rows.q_starts[owners] + at[owners]
+            logits = derive_logits(logit_rows, seqs, at + 1, state)
+            if plan.masked:
+                logits["mask_rows"] = masks_of(plan, len(logit_rows))
             if plan.scored:
                 logits["targets"][self._scored] = plan.targets
                 logits["temperature"][self._scored] = 0  # nobody asks what they pick
@@ -52,15 +61,17 @@ class StepRows:
         ids: i32, one a row whose logits were wanted. Then `inputs` are those of the first draft.
         """
         rows, fields = self._rows, self._state.fields
-        token_of = np.full(len(rows.tokens), NO_TOKEN, np.int32)
-        token_of[self._picked] = np.delete(ids, self._scored) if len(self._scored) else ids
-        count = np.bincount(rows.owners[self._picked], minlength=len(rows.seqs))
-        picks = count > 0
-        last = _last(rows, token_of, count)
-        fields["length"][rows.seqs] = np.minimum(
-            rows.starts + last + 1 - rows.q_starts[:-1], fields["limit"][rows.seqs]
-        )
-        fields["tokens"][rows.seqs] = NO_TOKEN
+        token_of, last, picks, ends = ids, self._picked, _ALL, rows.starts + 1
+        if not self._is_plain:
+            token_of = np.full(len(rows.tokens), NO_TOKEN, np.int32)
+            token_of[self._picked] = np.delete(ids, self._scored) if len(self._scored) else ids
+            count = np.bincount(rows.owners[self._picked], minlength=len(rows.seqs))
+            picks = count > 0
+            last = _last(rows, token_of, count)
+            ends = rows.starts + last + 1 - rows.q_starts[:-1]
+        fields["length"][rows.seqs] = np.minimum(ends, fields["limit"][rows.seqs])
+        if fields["tokens"].shape[1] > 1:
+            fields["tokens"][rows.seqs] = NO_TOKEN
         fields["tokens"][rows.seqs, 0] = token_of[last]
         if self._plan.drafts:
             self._open_first_draft(token_of, last, picks)
@@ -70,7 +81,8 @@ class StepRows:
         rows = self._rows
         behind = np.append(rows.tokens[1:], NO_TOKEN)
         behind[last] = token_of[last]
-        behind[last[~picks]] = self._plan.behind
+        if picks is not _ALL:
+            behind[last[~picks]] = self._plan.behind
         fields, seqs = self._state.fields, rows.seqs
         # Where no draft will ever be wanted, the layer has seen none of the rows before.
         may_draft = np.maximum(fields["length"][seqs], fields["num_prompt"][seqs]) + 1
@@ -114,19 +126,18 @@ class StepRows:
 
 def _planned(plan: StepPlan, state: StateTable) -> Rows:
     """The rows that a plan asks for."""
-    seqs, counts = np.array(plan.seqs, np.int32), np.array(plan.counts, np.int32)
-    q_starts = np.zeros(len(seqs) + 1, np.int32)
-    np.cumsum(counts, out=q_starts[1:])
+    seqs, is_single = np.array(plan.seqs, np.int32), max(plan.counts) == 1
+    q_starts = np.arange(len(seqs) + 1, dtype=np.int32)
+    if not is_single:
+        np.cumsum(plan.counts, out=q_starts[1:])
     if plan.entry == "extend":
         tokens = np.array(plan.tokens, np.int32)
+    elif is_single:
+        tokens = state.fields["tokens"][seqs, 0]
     else:
         following = state.fields["tokens"][seqs]
-        most = following.shape[1]
-        tokens = following[:, 0]
-        if most > 1:
-            tokens = following[np.arange(most) < counts[:, None]]
-    none = np.empty(0, np.int32)
-    return Rows(seqs, state.fields["length"][seqs], q_starts, tokens, none)
+        tokens = following[np.arange(following.shape[1]) < np.diff(q_starts)[:, None]]
+    return Rows(seqs, state.fields["length"][seqs], q_starts, tokens, _NONE)
 
 
 def _last(rows: Rows, token_of: Any, count: Any) -> Any:
@@ -142,6 +153,15 @@ def _last(rows: Rows, token_of: Any, count: Any) -> Any:
     holds = exists & (tokens != NO_TOKEN) & (tokens == token_of[at - 1])
     accepted = cast("Any", np.cumprod(holds, axis=1)).sum(axis=1)
     return cast("Any", np.where(count > 0, end - count + accepted, end - 1))
+
+
+def masks_of(plan: StepPlan, count: int) -> Any:
+    """The mask of each of `count` logit rows, i32: they lie in the order of the masked rows, -1
+    where a row has none."""
+    found = np.full(count, -1, np.int32)
+    if plan.masked:
+        found[rows_of(plan.masked)] = np.arange(plan.num_masked, dtype=np.int32)
+    return found
 
 
 def rows_of(spans: Sequence[Span]) -> Any:

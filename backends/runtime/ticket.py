@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lostwax.backends.runtime.driver import Mark
+from lostwax.backends.runtime.mask_gate import MaskGate, Masks
 from lostwax.ir.contract.step import StepResult
 
 
@@ -24,40 +25,76 @@ class Started:
     read: Callable[[], StepResult]
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A step whose body is enqueued; `finish` enqueues the rest, over the masks of its rows."""
+
+    finish: Callable[[Masks], Started]
+
+
 class StepTicket:
     """One step in the order in which steps are submitted.
 
-    `start` enqueues it; what it raises is kept for `result`. Where the step `before` has failed and
-    nobody has heard of it by its `result` yet, this one fails with it. `fail` is told of a step
-    that failed by itself.
+    `start` enqueues it, or only its body, where the `gate` waits for masks; what it raises is kept
+    for `result`. Where the step `before` has failed and nobody has heard of it by its `result` yet,
+    this one fails with it. `fail` is told of a step that failed by itself.
     """
 
     def __init__(
         self,
         before: StepTicket | None,
-        start: Callable[[], Started],
+        start: Callable[[], Started | Held],
         fail: Callable[[], None] = lambda: None,
+        gate: MaskGate | None = None,
     ) -> None:
+        assert before is None or not before.waits, "the step before waits for masks"
         # A ticket that can fail no follower is let go of, or all there ever were would be kept.
         self._before = before if before is not None and before._can_fail_followers else None
         self._fail = fail
+        self._gate = gate or MaskGate(0, 0)
+        self._held: Held | None = None
         self._started: Started | None = None
         self._outcome: StepResult | Exception | None = None
         self._was_heard = False
         if self._before is not None and self._before.done and self._before._failure is not None:
             self._settle()  # not even started
             return
+        self._enqueue(start)
+
+    def _enqueue(self, start: Callable[[], Started | Held]) -> None:
         try:
-            self._started = start()
+            begun = start()
         except Exception as error:
             self._fail_with(error)
             return
+        if isinstance(begun, Held):
+            self._held = begun
+            return
+        self._started = begun
         if self.done:  # on the host, where the next step writes over this one's outputs
             self._settle()
 
     @property
+    def waits(self) -> bool:
+        """Whether head and drafts are held back until `finish` brings masks."""
+        return self._held is not None
+
+    def finish(self, masks: Masks) -> None:
+        """Enqueue head and drafts over the masks of the rows that wait, in their order.
+
+        Raises MaskError, and changes nothing, where none wait, where they have come, and where
+        these have another form. Of a step that has failed they are dropped: `result` tells.
+        """
+        self._gate.take(masks)
+        held, self._held = self._held, None
+        if held is not None:
+            self._enqueue(lambda: held.finish(masks))
+
+    @property
     def done(self) -> bool:
-        """Whether `result` would return, or raise, without waiting."""
+        """Whether `result` would return or raise without waiting; no while it waits for masks."""
+        if self.waits:
+            return False
         if self._outcome is not None or self._started is None:
             return True
         try:
@@ -66,7 +103,9 @@ class StepTicket:
             return True
 
     def result(self) -> StepResult:
-        """Wait for the step; raises what it raised, or StepBefore."""
+        """Wait for the step; raises what it raised, or StepBefore, or MaskError while it waits."""
+        if self.waits:
+            self._gate.require_open()
         outcome = self._settle()
         self._was_heard = True
         if isinstance(outcome, Exception):

@@ -8,9 +8,7 @@ from torch import Tensor, nn
 from lostwax.frontend.config import ModelConfig
 from lostwax.frontend.model.layers import Linear, RMSNorm, parameter
 from lostwax.frontend.ops import OPS
-
-TOP_LOGPROBS = 20
-"""How many likeliest ids the scoring head gives: what the OpenAI interface allows at most."""
+from lostwax.ir.contract.step import MAX_RANKED
 
 
 class _Table(nn.Module):
@@ -74,23 +72,26 @@ class PickHead(_Head):
 
 
 class SampleHead(_Head):
-    """The same from each row's nucleus. Log-probabilities are those of the whole, unscaled logits:
-    what a client is told does not depend on how it samples.
+    """The same of the ids that each row's mask allows, from the nucleus of these. Log-probabilities
+    are those of the whole, unscaled logits: what a client is told does not depend on how it
+    samples.
     """
 
     def forward(
-        self, hidden: Tensor, logit_rows: Tensor,
-        temperature: Tensor, seeds: Tensor, counters: Tensor, top_p: Tensor,
+        self, hidden: Tensor, masks: Tensor, logit_rows: Tensor,
+        temperature: Tensor, seeds: Tensor, counters: Tensor, top_p: Tensor, mask_rows: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """Picked ids [R] and their log-probabilities [R]."""
         logits = self.logits(hidden, logit_rows)
-        return self.sampled(logits, temperature, seeds, counters, top_p)
+        masked = OPS.sample_mask(logits, masks, mask_rows)
+        return self.sampled(logits, masked, temperature, seeds, counters, top_p)
 
     def sampled(
-        self, logits: Tensor, temperature: Tensor, seeds: Tensor, counters: Tensor, top_p: Tensor
-    ) -> tuple[Tensor, ...]:
-        """logits: [R, V], the others [R] -> ids [R], log-probabilities [R]."""
-        nucleus = OPS.sample_nucleus(logits, temperature, top_p)
+        self, logits: Tensor, masked: Tensor,
+        temperature: Tensor, seeds: Tensor, counters: Tensor, top_p: Tensor,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        """logits, masked: [R, V], the others [R] -> ids [R], log-probabilities [R]."""
+        nucleus = OPS.sample_nucleus(masked, temperature, top_p)
         ids, _ = OPS.sample_pick(nucleus, temperature, seeds, counters)
         return ids, OPS.sample_logprob(logits, ids)
 
@@ -99,10 +100,12 @@ class ScoreHead(SampleHead):
     """The same with log-probabilities of targets and the likeliest ids."""
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  (a head with one input more)
-        self, hidden: Tensor, logit_rows: Tensor,
-        temperature: Tensor, seeds: Tensor, counters: Tensor, top_p: Tensor, targets: Tensor,
+        self, hidden: Tensor, masks: Tensor, logit_rows: Tensor,
+        temperature: Tensor, seeds: Tensor, counters: Tensor, top_p: Tensor, mask_rows: Tensor,
+        targets: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """Picked ids and log-probabilities, then those of targets [R] and of top ids [R, n]."""
         logits = self.logits(hidden, logit_rows)
-        ids, logprobs = self.sampled(logits, temperature, seeds, counters, top_p)
-        return ids, logprobs, *OPS.sample_score(logits, targets, TOP_LOGPROBS)
+        masked = OPS.sample_mask(logits, masks, mask_rows)
+        ids, logprobs = self.sampled(logits, masked, temperature, seeds, counters, top_p)
+        return ids, logprobs, *OPS.sample_score(logits, targets, MAX_RANKED)

@@ -11,7 +11,7 @@ from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.program import Bucket, Guard, Segment
 from lostwax.ir.contract.target import Target
 
-SCHEMA = 5
+SCHEMA = 6
 """Version of all files of an artifact together; every other is refused at load.
 
 2: programs with scores read `top_p`; those of 1 would sample from all ids without a word.
@@ -22,7 +22,9 @@ its function is its `site`; a guard says whether it selects all; a manifest says
 have `num_rows`; weight plans say every step, and dtype, shape and scales of what it takes; kernels
 take blobs and tensor maps, launches have attributes that targets may lack, and `zeroed_bytes` lie
 outside the arena.
-5: programs have launches that `finish` them, and a manifest says how steps lie in device memory."""
+5: programs have launches that `finish` them, and a manifest says how steps lie in device memory.
+6: heads that sample read masks, a state of their own, by the step's `mask_rows`; probes draw bits.
+"""
 
 
 MANIFEST = "manifest.json"

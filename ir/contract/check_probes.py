@@ -23,6 +23,7 @@ from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.probe import (
     Data,
     Drawn,
+    DrawnBits,
     DrawnCache,
     DrawnScores,
     DrawnSelection,
@@ -215,6 +216,9 @@ def data_bytes(data: Data) -> int:
             fits = len(data.shape) == 2 and len(data.visible) == data.shape[0]
             require(fits, f"it draws rows of {list(data.shape)}, and says of {len(data.visible)}")
             return prod(data.shape) * DTYPE_BYTES["f32"]
+        case DrawnBits():
+            require(len(data.shape) == 2, f"it draws bits of {list(data.shape)}, which are no rows")
+            return prod(data.shape) * DTYPE_BYTES["i32"]
         case Drawn():
             in_range = max(abs(data.low), abs(data.high)) <= MAX_DRAWN
             require(in_range, f"it draws numbers beyond {MAX_DRAWN}")

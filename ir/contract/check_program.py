@@ -20,24 +20,21 @@ from lostwax.ir.contract.check_views import (
 )
 from lostwax.ir.contract.check_weights import WeightSizes
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
+from lostwax.ir.contract.masks import MASKS, masks_shape
 from lostwax.ir.contract.program import HEADS, Call, HostCall, Launch, Program, View, views_of
-from lostwax.ir.contract.step import HIDDEN, STEP_INPUTS, input_shape, inputs_of
+from lostwax.ir.contract.step import HIDDEN, MAX_RANKED, STEP_INPUTS, input_shape, inputs_of
 from lostwax.ir.contract.step_layout import (
-    BODY_STEP,
-    DRAFT_STEP,
-    HEAD_STEP,
     PLAN,
     SEQUENCES,
     STEP_OP,
     StepLayout,
+    step_launches,
 )
 
 PICKED = {"ids": "i32", "logprobs": "f32"}
 SCORED = PICKED | {"target_logprobs": "f32", "top_ids": "i32", "top_logprobs": "f32"}
 """What heads give, with its dtype: all but the top ones a number a row."""
 RANKED = ("top_ids", "top_logprobs")
-MAX_RANKED = 20
-"""Ids of a row that are ranked at most."""
 
 
 def launches_of(program: Program) -> Iterator[Launch]:
@@ -109,11 +106,8 @@ class ProgramCheck:
 
     def _check_step(self, program: Program) -> None:
         """The step's launches stand around a program exactly where the device keeps the state."""
-        before, behind = HEAD_STEP if program.segment in HEADS else BODY_STEP
-        if program.segment == "draft":
-            before, behind = DRAFT_STEP
-        if not self._manifest.step_on_device:
-            before, behind = (), ()
+        on_device = self._manifest.step_on_device
+        before, behind = step_launches(program.segment) if on_device else ((), ())
         prepare, finish = ([x.op for x in part] for part in (program.prepare, program.finish))
         around = tuple(prepare[: len(before)]) == before and tuple(finish) == behind
         inner = [*prepare[len(before) :], *(x.op for b in program.blocks.values() for x in b)]
@@ -156,6 +150,9 @@ class ProgramCheck:
             if view.name in self._states:
                 require_within(view, self._states[view.name])
                 return
+            if view.name == MASKS:
+                self._check_masks(view, program)
+                return
             require(view.name == HIDDEN, f"there is no state {view.name!r}")
             self._check_hidden(view, program)
         elif view.space == "zeroed":
@@ -176,6 +173,16 @@ class ProgramCheck:
             fits and view.shape[1] == width and view.shape[0] in rows,
             f"it takes {list(view.shape)} at {view.offset} of the hidden state, which has"
             f" {every} rows of {width} numbers",
+        )
+
+    def _check_masks(self, view: View, program: Program) -> None:
+        """Heads that sample read the masks, all of them."""
+        rows, words = masks_shape(self._manifest.limits)
+        fits = view.offset == 0 and view.dtype == "i32" and view.strides == (words, 1)
+        require(
+            program.segment in ("sample", "score") and fits and view.shape == (rows, words),
+            f"a {program.segment} program takes {view.dtype} {list(view.shape)} at {view.offset} of"
+            f" the masks, of which there are {rows} of {words} words",
         )
 
     def _check_call(self, call: Call, reach: _Reach, program: Program) -> None:

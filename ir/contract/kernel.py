@@ -10,6 +10,12 @@ import msgspec
 from lostwax.ir.contract.bounds import Bytes, Few, FileName, Word
 from lostwax.ir.contract.canonical import canonical
 
+SHARED_BYTES = "SHARED_BYTES"
+"""The constant by which a CUDA C++ source says how much dynamic shared memory a launch gives it."""
+
+SPILL_BYTES = "SPILL_BYTES"
+"""The constant by which it says how many bytes of spilled registers it may have; 0 without it."""
+
 
 class KernelSource(msgspec.Struct, frozen=True, kw_only=True):
     """One kernel to compile ahead of time.
@@ -17,7 +23,8 @@ class KernelSource(msgspec.Struct, frozen=True, kw_only=True):
     `language` `triton`: `path` is a dotted module and `symbol` the jit function in it, `signature`
     gives Triton types by parameter (`*bf16`, `i32`, `constexpr`), `constants` the constexprs.
     `language` `cuda`: `path` is a .cu file beside the kernels package, `symbol` the extern "C"
-    kernel, `constants` become -D macros.
+    kernel, `constants` become -D macros (of which `SHARED_BYTES` and `SPILL_BYTES`
+    mean something to the compiler, too).
     """
 
     language: Literal["triton", "cuda"]

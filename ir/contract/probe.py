@@ -33,6 +33,13 @@ class Drawn(msgspec.Struct, frozen=True, kw_only=True, tag="drawn"):
     edges: bool = False
 
 
+class DrawnBits(msgspec.Struct, frozen=True, kw_only=True, tag="drawn_bits"):
+    """Numbers in i32 each of whose bits is drawn by itself."""
+
+    shape: Shape
+    seed: Seed
+
+
 class DrawnScores(msgspec.Struct, frozen=True, kw_only=True, tag="drawn_scores"):
     """Scores in f32 to choose from: row r sees its first `visible[r]` columns, -inf stands behind.
 
@@ -77,7 +84,7 @@ class DrawnCache(msgspec.Struct, frozen=True, kw_only=True, tag="drawn_cache"):
     seed: Seed
 
 
-Data = Drawn | DrawnCache | DrawnScores | DrawnSelection | Kept
+Data = Drawn | DrawnBits | DrawnCache | DrawnScores | DrawnSelection | Kept
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,8 +134,9 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
 
     `integers` must agree in at least `agreement` of the sampled rows, whose digests `want` has, 16
     bytes each. `values` (times the scales at `scale`, each of `cols` numbers) and the written rows
-    of a `cache` must be within the probe's tolerance; `want` has them in few bits. With `rows_of`,
-    only rows count where those outputs' integers agree.
+    of a `cache` must be within the probe's tolerance; `want` has them in few bits. At least
+    `agreement` of them must be: the others may be one step of fp8 off. With `rows_of`, only rows
+    count where those outputs' integers agree.
 
     Of the whole output, the first `real` rows hold no NaN, and no infinity where it is `finite`.
     """
@@ -190,6 +198,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     rms_error: float | None = None
     agreement: float | None = None
 
+
+STEP_EVIDENCE = "step"
+"""Stands where a probe's id stands, for the kernels of the step, which no probe runs."""
 
 CERTIFICATES_SCHEMA = 2
 """Version of `certificates.json`; another one is measured again. 2: evidence says what ran."""

@@ -33,6 +33,7 @@ STEP_INPUTS: dict[str, InputSpec] = {
     "counters": InputSpec(("R",), "i32", 0),
     "targets": InputSpec(("R",), "i32", -1),
     "top_p": InputSpec(("R",), "f32", 1),
+    "mask_rows": InputSpec(("R",), "i32", -1),
     "hidden_rows": InputSpec(("T",), "i32", -1),
     "num_rows": InputSpec(("1",), "i32", 0),
 }
@@ -43,10 +44,11 @@ positions 0 .. positions[row] of its own pages: position s lies in slot
 page_table[b, s // page_tokens] * page_tokens + s % page_tokens. logit_rows are row numbers whose
 logits are wanted (-1: padding); temperature 0 means greedy; seeds and counters feed the sampler's
 counter-based random numbers; targets are token ids whose log-probability is wanted (-1: none);
-top_p is the mass of the nucleus that a row's token is sampled from (1: all ids): the head `pick`
-does not look at it. A row of page_table has all pages of its request that the bucket has room for,
-then the trash page. hidden_rows are the rows of the hidden state that a draft step's rows continue
-(-1: padding). num_rows counts the real rows: of T in a body, of R in a head.
+top_p is the mass of the nucleus that a row's token is sampled from (1: all ids); mask_rows are the
+rows of the state `MASKS` (`ir/contract/masks.py`) that say which ids a row may pick (-1: all ids):
+the head `pick` looks at neither. A row of page_table has all pages of its request that the bucket
+has room for, then the trash page. hidden_rows are the rows of the hidden state that a draft step's
+rows continue (-1: padding). num_rows counts the real rows: of T in a body, of R in a head.
 
 Real rows come first. A row without a token (padding) has token and position -1, slot 0 (trash page)
 and belongs to no request: padded q_starts repeat the last real one, padded kv_lens are 0. It writes
@@ -63,7 +65,7 @@ DRAFT_INPUTS = ("hidden_rows",)
 LAUNCH_INPUTS = ("num_rows",)
 """Inputs that no op reads: launches get them by `Match.step_input` or `Lowering.prepare`."""
 
-HEAD_INPUTS = ("logit_rows", "temperature", "seeds", "counters", "top_p", "targets")
+HEAD_INPUTS = ("logit_rows", "temperature", "seeds", "counters", "top_p", "mask_rows", "targets")
 """Inputs that only heads read, row by row of what they are asked for."""
 
 
@@ -111,6 +113,10 @@ class StepOp(msgspec.Struct, frozen=True, kw_only=True):
     consts: dict[str, Const] = {}
     placement: Literal["host", "device", "patch"] = "device"
     allocates: int = 0
+
+
+MAX_RANKED = 20
+"""Ids of a logit row that the head with scores ranks: what the OpenAI interface allows at most."""
 
 
 class StepResult(msgspec.Struct, kw_only=True):

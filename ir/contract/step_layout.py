@@ -15,6 +15,8 @@ from typing import Any
 import msgspec
 
 from lostwax.ir.contract.artifact import Limits
+from lostwax.ir.contract.program import HEADS, Segment
+from lostwax.ir.contract.step import MAX_RANKED
 from lostwax.ir.contract.step_state import STEP_STATE
 from lostwax.ir.contract.view import View
 
@@ -33,6 +35,14 @@ BODY_STEP = ("step.receive", "step.derive"), ()
 DRAFT_STEP = ("step.derive_draft",), ()
 HEAD_STEP = ("step.derive_logits",), ("step.advance", "step.send")
 """The launches before a program's own, and those behind them, where the device keeps the state."""
+
+
+def step_launches(segment: Segment) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What those launches are called in a segment's programs."""
+    if segment in HEADS:
+        return HEAD_STEP
+    return DRAFT_STEP if segment == "draft" else BODY_STEP
+
 
 BOXES = (SENT_BOX, RESULT_BOX)
 
@@ -57,9 +67,9 @@ BY_SEQ = ("seqs", "q_starts", "logit_starts", "picks", "behind")
 where its rows begin, and its logit rows; how many of the last of these pick; the token behind its
 rows where none picks."""
 
-BY_LOGIT = ("logit_rows", "logit_owners", "targets")
+BY_LOGIT = ("logit_rows", "logit_owners", "targets", "mask_rows")
 """Those with a number a logit row: its row, its sequence's number in the step, its target (-1:
-none)."""
+none), its row of the masks (-1: none)."""
 
 SENT = (*BY_SEQ, *BY_LOGIT, "tokens")
 """All arrays of the plan that the host sends, the last one a token a row of an extend step. In a
@@ -73,13 +83,18 @@ last row that holds. A row each: the token behind it, as the MTP layer sees it. 
 the id that was picked. Then how many steps have begun, which says whose place in the boxes it is.
 """
 
-RESULT_WIDTHS = {"ids": 1, "logprobs": 1, "target_logprobs": 1, "top_ids": 20, "top_logprobs": 20}
+RESULT_WIDTHS = {
+    "ids": 1, "logprobs": 1, "target_logprobs": 1, "top_ids": MAX_RANKED,
+    "top_logprobs": MAX_RANKED,
+}  # fmt: skip
 """Numbers that a logit row has of each result; `drafts` lie behind them, row by row of those that
 pick."""
 
 _ALIGN = 16  # numbers, so that every array begins a cache line
 
-_ORDER = [STEP_STATE, HEADER, HEADER_SIZE, SENT, OWN, RESULT_WIDTHS, PLACES, _ALIGN]
+_ORDER = [
+    STEP_STATE, HEADER, HEADER_SIZE, BY_SEQ, BY_LOGIT, SENT, OWN, RESULT_WIDTHS, PLACES, _ALIGN
+]  # fmt: skip
 LAYOUT = hashlib.sha256(msgspec.json.encode(_ORDER)).hexdigest()[:16]
 """Stands for all of the above: kernels of another one would read and write the wrong numbers."""
 

@@ -33,6 +33,10 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
     score the `targets`, one each; all others pick, and are the last rows of their sequence: one in
     an extend step, all in a decode step. `head` is the least that gives every row what it wants.
 
+    `masked` (numbers of logit rows, of those that pick) wait for masks of the ids that they may
+    pick, one each, in their order: head and drafts are held back until the step's ticket gets them.
+    Only `sample` and `score` look at masks, and no draft has one.
+
     Afterwards a sequence's length is the end of its rows, but for drafts that were not accepted: a
     row's token behind the first that picks holds if it is what the row before it picked. What
     follows is the last pick, and up to `drafts` tokens of the MTP layer. That layer sees all rows
@@ -53,6 +57,7 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
     logits: tuple[Span, ...] = ()
     scored: tuple[Span, ...] = ()
     targets: tuple[int, ...] = ()
+    masked: tuple[Span, ...] = ()
     drafts: int = 0
     behind: tuple[int, ...] = ()
 
@@ -65,6 +70,11 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
     def num_logits(self) -> int:
         """Rows whose logits are wanted."""
         return sum(count for _, count in self.logits)
+
+    @property
+    def num_masked(self) -> int:
+        """Rows that wait for a mask."""
+        return sum(count for _, count in self.masked)
 
     @property
     def num_picking(self) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from functools import reduce
 
-from lostwax.ir.decompose.body import Body, Value
+import numpy as np
+
+from lostwax.ir.decompose.body import Body, Value, fixed
 from lostwax.ir.dialects import sample
 
 U32 = 1 << 32
@@ -56,6 +58,19 @@ def pick(b: Body, op: sample.PickOp) -> tuple[Value, Value]:
         "ArgMax", b.where(hot, noisy, logits), dtype="i64", axis=-1, keepdims=0, select_last_index=0
     )
     return ids, _pick_column(b, _log_softmax(b), ids)
+
+
+def mask(b: Body, op: sample.MaskOp) -> Value:
+    """Each row's own words, cut into 32 quotients by powers of two of which the odd ones allow."""
+    words = b.index("masks") % U32
+    named = b.index("mask_rows")
+    own = words.gather(b("Max", named, b.constant(0, "i64")))
+    powers = b.constant(2 ** np.arange(32, dtype=np.int64), "i64")
+    bits = (own.at(2) // powers % 2).reshape(0, -1)
+    logits = b.value("logits")
+    is_allowed = bits.columns(0, fixed(op.shape(op.logits)[1])).equals(1)
+    passes = (named < 0).at(1)
+    return b.where(b("Or", is_allowed, passes), logits, float("-inf"))
 
 
 def nucleus(b: Body, op: sample.NucleusOp) -> Value:

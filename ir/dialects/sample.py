@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from xdsl.dialects import builtin
 from xdsl.ir import Dialect
 from xdsl.irdl import irdl_op_definition, operand_def, prop_def, result_def, traits_def
 from xdsl.traits import Pure
 
+from lostwax.ir.contract.masks import mask_words
 from lostwax.ir.fields import F32, I32
-from lostwax.ir.op import LostwaxOp
+from lostwax.ir.op import Cost, LostwaxOp, type_bytes
 from lostwax.ir.size import Size
 
 
@@ -34,6 +37,48 @@ class PickOp(LostwaxOp):
         rows = self.shape(self.logits)[:1]
         for value in (self.temperature, self.seeds, self.counters, self.ids, self.logprobs):
             self.require(self.shape(value) == rows, f"{value.type} must be [{rows[0]}]")
+
+
+@irdl_op_definition
+class MaskOp(LostwaxOp):
+    """Logits with -inf for every id that its row's mask forbids.
+
+    logits [R, V] f32, masks [M, ceil(V / 32)] i32, mask_rows [R] i32 -> [R, V] f32. Row r has the
+    mask masks[mask_rows[r]], whose bit i % 32, the least significant first, of word i // 32 is 1
+    where id i is allowed. A row whose mask_rows is -1 passes bit for bit. One whose mask allows no
+    id is -inf everywhere: `sample.pick` then picks id 0, the lowest of equals.
+    """
+
+    name = "sample.mask"
+    logits = operand_def(F32)
+    masks = operand_def(I32)
+    mask_rows = operand_def(I32)
+    out = result_def(F32)
+    traits = traits_def(Pure())
+
+    def verify_(self) -> None:
+        rows, vocab = self.shape(self.logits)
+        self.require(
+            self.shape(self.mask_rows) == (rows,), f"{self.mask_rows.type} must be [{rows}]"
+        )
+        ids = vocab.constant
+        self.require(ids is not None, f"{self.logits.type} must have a constant number of ids")
+        words = Size.of(mask_words(ids or 0))
+        self.require(
+            len(self.shape(self.masks)) == 2 and self.shape(self.masks)[1] == words,
+            f"{self.masks.type} must have rows of {words} words, a bit an id of {vocab}",
+        )
+        self.require(
+            self.shape(self.out) == self.shape(self.logits),
+            f"result {self.out.type} must have the shape of {self.logits.type}",
+        )
+
+    def cost(self, env: Mapping[str, int]) -> Cost:
+        """Of the masks a row each at most, whatever the state holds."""
+        rows, ids = self.shape(self.logits)
+        _, words = self.shape(self.masks)
+        held = self.boundary_bytes(env) - type_bytes(self.masks.type, env)
+        return Cost(held + 4 * rows.at(env) * words.at(env), (rows * ids).at(env))
 
 
 @irdl_op_definition
@@ -110,4 +155,4 @@ class ScoreOp(LostwaxOp):
         )
 
 
-SAMPLE = Dialect("sample", [PickOp, NucleusOp, LogprobOp, ScoreOp])
+SAMPLE = Dialect("sample", [PickOp, MaskOp, NucleusOp, LogprobOp, ScoreOp])

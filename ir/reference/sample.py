@@ -60,6 +60,19 @@ def pick(logits: Array, temperature: Array, seeds: Array, counters: Array) -> tu
     return ids, logprobs
 
 
+def mask(logits: Array, masks: Array, mask_rows: Array) -> Real:
+    """Logits, -inf for ids whose bit is 0 in the mask that their row names; -1 names none.
+
+    logits [R, V], masks [M, words of 32 bits], mask_rows [R] -> [R, V]. Id i's is bit i % 32, the
+    least significant first, of word i // 32.
+    """
+    ids: NDArray[np.int64] = np.arange(logits.shape[1], dtype=np.int64)
+    own: NDArray[np.int64] = masks.astype(np.int64)[np.maximum(mask_rows, 0)]
+    bits = np.right_shift(own[:, ids // 32], ids % 32) & 1
+    forbidden = np.logical_and(bits == 0, (mask_rows >= 0)[:, None])
+    return np.where(forbidden, -np.inf, widen(logits))
+
+
 def _mass_before(logits: Real, divisor: Real) -> tuple[Real, Array]:
     """The mass of the likelier ids before each rank, and the ids by rank: both [R, V]."""
     order = np.argsort(-logits, axis=-1, kind="stable")

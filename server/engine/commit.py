@@ -42,7 +42,7 @@ def commit(
         made = next(drafts) if step.drafts and chunk.picks else []
         if chunk.req.ended:
             continue
-        event = _commit_chunk(chunk, first, result, eos_token_ids, drafting)
+        event = _commit_chunk(chunk, first, result, eos_token_ids, drafting, bool(step.drafts))
         chunk.req.drafts = made[: made.index(NO_TOKEN)] if NO_TOKEN in made else made
         if event is not None:
             events.append(event)
@@ -55,8 +55,10 @@ def _commit_chunk(
     result: StepResult,
     eos_token_ids: tuple[int, ...],
     drafting: Drafting,
+    has_drafts: bool,
 ) -> Output | Failed | None:
-    """Take over the chunk's logit rows, the first of which is `row`."""
+    """Take over the chunk's logit rows, the first of which is `row`. `has_drafts` says whether the
+    step made drafts for anybody."""
     req, scores, tokens = chunk.req, list[TokenScore](), list[TokenScore]()
     num_top = req.submit.top_logprobs
     for position in chunk.scored:
@@ -76,7 +78,7 @@ def _commit_chunk(
             break  # the rows behind saw a token that was not picked
         row += 1
     if req.seq != NO_SEQ:  # else it was preempted, and nothing of it is cached
-        req.num_cached += chunk.count - chunk.picks + len(tokens)
+        req.add_cached(chunk, len(tokens), ends=ends, has_drafts=has_drafts)
     req.tokens += [score.token for score in tokens]
     if guesses:
         drafting.num_verified += 1
@@ -89,7 +91,13 @@ def _commit_chunk(
         finish = "length"
     if not (scores or tokens or finish):
         return None
-    return Output(request=req.name, prompt_scores=scores, tokens=tokens, finish=finish)
+    return Output(
+        request=req.name,
+        prompt_scores=scores,
+        tokens=tokens,
+        finish=finish,
+        cached_tokens=req.cached_tokens or 0,
+    )
 
 
 def _top(result: StepResult, row: int, count: int) -> list[tuple[int, float]]:

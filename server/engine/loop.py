@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from lostwax.ir.contract.step import MAX_RANKED
 from lostwax.server.engine.commit import Drafting, commit
 from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.messages import (
@@ -22,8 +23,6 @@ from lostwax.server.engine.runtime import Runtime, Ticket
 from lostwax.server.engine.scheduler import ScheduledStep, Scheduler
 from lostwax.server.engine.step import plan_step
 
-MAX_TOP_LOGPROBS = 20
-"""What the head's `sample.score` ranks; also the API's bound."""
 MAX_FAILED_STEPS = 3
 """Failed steps in a row after which the device, not a request, is taken to be at fault."""
 
@@ -57,7 +56,8 @@ class EngineCore:
     """Holds a runtime and its scheduler. Callers use it from one thread at a time.
 
     `drafts` tokens are drafted at most (None: as many as the artifact can verify). `log` is told
-    what a step raised. At most `depth` steps stay in flight between two calls of `step`.
+    what a step raised. At most `depth` steps stay in flight between two calls of `step`. Without
+    `prefix_cache` every prompt runs whole.
     """
 
     def __init__(
@@ -66,6 +66,8 @@ class EngineCore:
         drafts: int | None = None,
         log: FailureLog | None = None,
         depth: int = 0,
+        *,
+        prefix_cache: bool = True,
     ) -> None:
         most = runtime.limits.max_drafts
         if drafts is not None and not 0 <= drafts <= most:
@@ -79,7 +81,7 @@ class EngineCore:
             raise TooDeep(f"depth {depth}: ask for 0 to {MAX_DEPTH} steps in flight")
         self._depth = depth
         self._in_flight: deque[_InFlight] = deque()
-        self.scheduler = Scheduler(runtime.limits, self._max_drafts)
+        self.scheduler = Scheduler(runtime.limits, self._max_drafts, prefix_cache=prefix_cache)
         self.drafting = Drafting()
         self._num_failed_steps = 0
         self._is_warming_up = False
@@ -94,7 +96,7 @@ class EngineCore:
             vocab_size=limits.vocab_size,
             max_context=self.scheduler.max_context,
             max_reqs=limits.max_reqs,
-            max_top_logprobs=MAX_TOP_LOGPROBS,
+            max_top_logprobs=MAX_RANKED,
             eos_token_ids=facts.eos_token_ids,
             chat_encoding=facts.chat_encoding,
         )
@@ -118,7 +120,8 @@ class EngineCore:
                 if req is None:
                     return []
                 self.scheduler.remove(req)
-                return [Output(request=name, finish="cancelled")]
+                cached_tokens = req.cached_tokens or 0
+                return [Output(request=name, finish="cancelled", cached_tokens=cached_tokens)]
 
     def step(self) -> list[Output | Failed]:
         """Submit the next step, if any can run, commit what is done, and return its events.
@@ -154,6 +157,7 @@ class EngineCore:
         try:
             result = oldest.ticket.result()
             events = commit(plan, result, self._runtime.facts.eos_token_ids, self.drafting)
+            self.scheduler.enter_pages(plan)
             self._retire(events)
         except Exception as error:
             return self._fail([plan, *self._abandon()], error)
@@ -214,7 +218,7 @@ class EngineCore:
             if isinstance(event, Failed) or event.finish is not None:
                 req = self.scheduler.find(event.request)
                 assert req is not None, f"{event.request} ended twice"
-                self.scheduler.remove(req)
+                self.scheduler.remove(req, has_failed=isinstance(event, Failed))
 
     def _refusal(self, submit: Submit) -> Failed | None:
         # The gateway has checked all this for its clients; one bad request must not kill the rest.

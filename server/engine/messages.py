@@ -61,12 +61,14 @@ class TokenScore(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True, tag="output"):
-    """What one step gave a request: scores of prompt tokens (from the second on) and new tokens."""
+    """What one step gave a request: scores of prompt tokens (from the second on) and new tokens.
+    `cached_tokens` of the prompt were found in the prefix cache, as every output says."""
 
     request: str
     prompt_scores: list[TokenScore] = []
     tokens: list[TokenScore] = []
     finish: Finish | None = None
+    cached_tokens: int = 0
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):

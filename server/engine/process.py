@@ -31,11 +31,13 @@ def run_engine(
     address: str,
     drafts: int | None = None,
     phases: Phases | None = None,
+    *,
+    prefix_cache: bool = True,
 ) -> None:
     """Serve the runtime that `load` gives to the gateway at `address`, until the process ends.
 
     `load` tells the function that it is given when each of its phases begins; gateway and `phases`
-    hear of them.
+    hear of them. `drafts` and `prefix_cache` are EngineCore's.
     """
     with EngineWire(address) as wire:
 
@@ -45,7 +47,8 @@ def run_engine(
             wire.send([Phase(phase)])
 
         runtime = load(begin)
-        core = EngineCore(runtime, drafts, depth=int(runtime.overlaps))
+        depth = int(runtime.overlaps)
+        core = EngineCore(runtime, drafts, depth=depth, prefix_cache=prefix_cache)
         begin("warm up")
         core.warm_up()
         if phases:
@@ -75,13 +78,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--certificates", type=Path)
     parser.add_argument("--allow-compiled", action="store_true")
+    parser.add_argument("--disable-radix-cache", action="store_true")
     options = parser.parse_args(argv)
     end_with_parent(options.parent)
     rank: int = options.rank
     try:
         if rank == 0:
             run_engine(
-                lambda begin: _load(options, begin), options.address, options.drafts, Phases()
+                lambda begin: _load(options, begin),
+                options.address,
+                options.drafts,
+                Phases(),
+                prefix_cache=not options.disable_radix_cache,
             )
         else:
             _follow(options)

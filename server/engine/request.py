@@ -23,7 +23,16 @@ class Req:
     max_rows: int = field(init=False)
     """Cache rows at the end: the last generated token is never run."""
     num_cached: int = 0
+    num_drafted: int = 0
+    """Rows of them that the MTP layer has cached, too: row i once token i + 1 was known, and never
+    where no draft was to come."""
     pages: list[int] = field(default_factory=list[int])
+    page_keys: list[bytes] = field(default_factory=list[bytes])
+    """The prefix cache's keys of its first pages: those that no step of it will write again."""
+    num_found: int = 0
+    """Rows that lay in the prefix cache when it was admitted, the last time."""
+    cached_tokens: int | None = None
+    """Prompt tokens of which rows lay there the first time."""
     drafts: list[int] = field(default_factory=list[int])
     seq: int = NO_SEQ
     """Its row of the sequences' state while it runs."""
@@ -70,13 +79,46 @@ class Req:
         return self.num_planned < self.num_known
 
     @property
+    def num_to_come(self) -> int:
+        """Tokens that are still to be generated behind the steps in flight, at most."""
+        return self.submit.max_tokens - self.num_output - self.picks_in_flight
+
+    @property
     def may_go_on(self) -> bool:
         """Whether the steps in flight may leave a token to be generated."""
-        return self.num_output + self.picks_in_flight < self.submit.max_tokens
+        return self.num_to_come > 0
+
+    @property
+    def wants_drafts(self) -> bool:
+        """Whether drafts are ever worth making: behind the first output one token is the model's
+        own, and the last is never run."""
+        return self.submit.max_tokens > 2
+
+    @property
+    def max_found(self) -> int:
+        """Rows that it may take from the prefix cache, as far as scores are concerned: those of
+        positions that are still to be scored must run."""
+        is_scored = not self.submit.score_prompt or self.num_scored >= self.num_prompt - 1
+        return len(self.tokens) if is_scored else self.num_scored
 
     def max_pages(self, page_tokens: int) -> int:
         """Pages that `max_rows` rows need."""
         return -(-self.max_rows // page_tokens)
+
+    def add_cached(self, chunk: Chunk, num_tokens: int, *, ends: bool, has_drafts: bool) -> None:
+        """Rows of a committed chunk hold: those that pick nothing, and `num_tokens` of the others.
+
+        `ends`: the last of them ends the answer. `has_drafts`: the step made drafts for anybody.
+        """
+        before = self.num_cached
+        self.num_cached += chunk.count - chunk.picks + num_tokens
+        if not has_drafts or self.num_drafted != before:
+            return
+        # Rows behind an end are none of the answer's, but may hold on the device: count them all.
+        most = before + chunk.count if ends else self.num_cached
+        # The MTP layer runs the rows of a step behind which a draft may stand, and no others.
+        if max(most, self.num_prompt) + 1 < self.max_rows:
+            self.num_drafted = self.num_cached
 
     def submitted(self, chunk: Chunk, drafts: int) -> None:
         """A step of it, which makes `drafts` drafts at most, is on its way."""
@@ -128,9 +170,8 @@ class Chunk:
         """The row of the last token, and those of the drafts behind it."""
         drafts, count = req.drafts_in_flight if req.num_in_flight else len(req.drafts), 1
         if drafts:
-            # Each step in flight adds a row at least: behind the limit none is wanted.
-            least = req.num_cached + req.picks_in_flight
-            count = max(1, min(1 + drafts, req.max_rows - least))
+            # Each row gives a token at most, and each step in flight gives one at least.
+            count = min(1 + drafts, req.num_to_come)
         return Chunk(req, req.num_cached + req.rows_in_flight, count, count, NOWHERE)
 
     @property
@@ -147,11 +188,8 @@ class Chunk:
         return "sample" if self.picks and submit.has_nucleus else "pick"
 
     def num_drafts(self, most: int) -> int:
-        """Drafts worth making behind the step: the model adds a token of its own behind those that
-        it accepts. Behind rows that pick nothing, `most` if any will ever be: their layer must see
-        all rows."""
-        req = self.req
-        if not self.picks:
-            return most if req.submit.max_tokens > 2 else 0
-        outputs = req.num_output + req.picks_in_flight + 1
-        return max(0, min(most, req.submit.max_tokens - outputs - 1))
+        """Drafts worth making behind the step: it gives a token, and the model adds one of its own
+        behind those that it accepts. Behind rows that pick nothing, one if any will ever be: their
+        layer must see all rows."""
+        wanted = max(0, min(most, self.req.num_to_come - 2))
+        return wanted if self.picks else min(wanted, 1)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.step import StepResult
 from lostwax.ir.contract.step_plan import StepPlan
+
+if TYPE_CHECKING:  # numpy is the runtime's
+    from lostwax.backends.runtime.mask_gate import Masks
 
 
 class Limits(Protocol):
@@ -53,15 +56,35 @@ class Ticket(Protocol):
 
     One that fails also fails those that were submitted before its `result` told of it: what they
     computed is worth nothing.
+
+    Where rows wait for masks (`StepPlan.masked`), only the step's body runs until `finish` brings
+    these; head and drafts follow then. No other step is submitted in between: so a step whose masks
+    nobody wants any more is finished all the same, with masks that allow every id.
     """
 
     @property
     def done(self) -> bool:
-        """Whether `result` would return, or raise, without waiting."""
+        """Whether `result` would return, or raise, without waiting; False while rows wait for
+        masks."""
+        ...
+
+    def finish(self, masks: Masks) -> None:
+        """Bring the masks of the rows that wait, and return at once.
+
+        masks: i32 [masked rows, ceil(vocab_size / 32)], one a row in the order of logit rows; bit
+        i % 32, the least significant first, of word i // 32 is 1 where id i may be picked. They are
+        copied before this returns.
+
+        Raises MaskError (`backends/runtime/mask_gate.py`) where no row of the step waits, where the
+        ticket was finished before, where the array has another type, dtype or shape, or where a
+        mask allows no id; then nothing has changed, and a ticket that waited waits on. Of a step
+        that has failed masks are dropped: `result` raises what it raised.
+        """
         ...
 
     def result(self) -> StepResult:
-        """Wait for the step: one entry of each result field a logit row. Raises what it raised."""
+        """Wait for the step: one entry of each result field a logit row. Raises what it raised,
+        MaskError while rows wait for masks."""
         ...
 
 
@@ -84,5 +107,9 @@ class Runtime(Protocol):
         ...
 
     def submit(self, plan: StepPlan) -> Ticket:
-        """Enqueue one step and return at once; a step that is refused here changes nothing."""
+        """Enqueue one step and return at once; a step that is refused here changes nothing.
+
+        Refused is also whatever comes while a ticket waits for masks, and a plan whose `masked`
+        rows are not rows that pick, in order, under the head `sample` or `score`.
+        """
         ...

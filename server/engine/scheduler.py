@@ -1,8 +1,9 @@
 """Chooses what runs next. Knows pages, sequences and budgets, never devices, text or the clock.
 
 Admission is by worst case: a request gets all pages that it may ever need, or waits. Nothing is
-preempted, so a running request always ends. Prefill and decode steps take turns while both have
-work: neither long prompts nor running answers can starve the other.
+preempted, so a running request always ends. The first of its pages may be shared: they are found in
+the prefix cache, and its steps begin behind them. Prefill and decode steps take turns while both
+have work: neither long prompts nor running answers can starve the other.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Literal
 from lostwax.ir.contract.program import HEADS, Head
 from lostwax.ir.contract.step_state import NO_SEQ
 from lostwax.server.engine.pages import PageAllocator
+from lostwax.server.engine.prefix_cache import NO_PAGE, Prefix, PrefixCache
 from lostwax.server.engine.request import Chunk, Req
 from lostwax.server.engine.runtime import Limits
 
@@ -36,13 +38,18 @@ class ScheduledStep:
 class Scheduler:
     """Waiting requests in order of arrival, running ones, and the pages that they hold.
 
-    `max_drafts` tokens are drafted at most for a request between two decode steps.
+    `max_drafts` tokens are drafted at most for a request between two decode steps. Without
+    `prefix_cache` no page is kept and none is shared.
     """
 
-    def __init__(self, limits: Limits, max_drafts: int = 0) -> None:
+    def __init__(self, limits: Limits, max_drafts: int = 0, *, prefix_cache: bool = True) -> None:
         self.limits = limits
         self._max_drafts = max_drafts
         self.pages = PageAllocator(limits.num_pages)
+        self._cache = PrefixCache(self.pages, limits.page_tokens) if prefix_cache else None
+        self._blocked: Req | None = None
+        """Who lacked room when `_num_free` pages were free."""
+        self._num_free = 0
         self.waiting: deque[Req] = deque()
         self.running: list[Req] = []
         self._free_seqs = list(range(NO_SEQ + 1, NO_SEQ + 1 + limits.max_reqs))  # a heap
@@ -69,8 +76,15 @@ class Scheduler:
         """The queued or running request of that name."""
         return next((r for r in (*self.running, *self.waiting) if r.name == name), None)
 
-    def remove(self, req: Req) -> None:
-        """Forget a finished, failed or cancelled request and free its pages and its row."""
+    def remove(self, req: Req, *, has_failed: bool = False) -> None:
+        """Forget a finished, failed or cancelled request and free its pages and its row.
+
+        What a failed one holds is found by nobody any more, whoever wrote it.
+        """
+        if has_failed and self._cache:
+            for page in req.pages[: len(req.page_keys)]:
+                self._cache.drop(page)
+            req.page_keys = []
         if req in self.running:
             self._take_back(req)
         else:
@@ -82,7 +96,7 @@ class Scheduler:
         again once no step of it is in flight."""
         self._take_back(req)
         req.has_entered = False
-        req.num_cached = 0
+        req.num_cached = req.num_drafted = req.num_found = 0
         self.waiting.appendleft(req)
 
     def _take_back(self, req: Req) -> None:
@@ -90,8 +104,31 @@ class Scheduler:
         heapq.heappush(self._free_seqs, req.seq)
         req.seq = NO_SEQ
         # At once, steps in flight or not: who gets pages and row writes them in a later step.
-        self.pages.release(req.pages, req.name)
-        req.pages = []
+        for index in reversed(range(len(req.pages))):
+            if self._cache and index < len(req.page_keys):
+                self._cache.refresh(req.page_keys[index])  # another's page of the same content
+            self.pages.release([req.pages[index]], req.name)
+        req.pages, req.page_keys = [], []
+
+    def enter_pages(self, step: ScheduledStep) -> None:
+        """Let the pages that a committed step has filled enter the prefix cache.
+
+        Their rows hold, and so does the token behind them: no later step writes them.
+        """
+        if self._cache is None:
+            return
+        size = self.limits.page_tokens
+        for chunk in step.chunks:
+            req = chunk.req
+            if req.num_cached < (len(req.page_keys) + 1) * size or req.seq == NO_SEQ:
+                continue  # no page is full, or it has ended or was preempted and has none
+            num_full = min(req.num_cached, len(req.tokens) - 1) // size
+            for index in range(len(req.page_keys), num_full):
+                before = req.page_keys[-1] if req.page_keys else NO_PAGE
+                key = self._cache.key(before, req.tokens, index)
+                has_drafts = (index + 1) * size <= req.num_drafted
+                self._cache.enter(key, req.pages[index], has_drafts=has_drafts)
+                req.page_keys.append(key)
 
     def schedule(self) -> ScheduledStep | None:
         """The next step, or None when nothing can run."""
@@ -107,10 +144,13 @@ class Scheduler:
         return step
 
     def check_integrity(self) -> None:
-        """Pages and sequences are neither lost nor shared, and every request holds what its rows
-        need."""
+        """No page is lost, no sequence lost or shared; every request holds what its rows need, and
+        shares no page that a step of it will write."""
         self.pages.check_integrity()
+        if self._cache:
+            self._cache.check_integrity()
         for req in self.running:
+            self._check_pages(req)
             assert self.pages.held_by(req.name) == set(req.pages), f"{req.name}: pages differ"
             assert len(req.pages) == req.max_pages(self.limits.page_tokens), f"{req.name}: pages"
             assert req.num_cached <= req.max_rows, f"{req.name} outgrew its pages"
@@ -122,8 +162,20 @@ class Scheduler:
         every = list(range(NO_SEQ + 1, NO_SEQ + 1 + self.limits.max_reqs))
         assert seqs == every, "a sequence is lost or shared"
         assert all(req.seq == NO_SEQ for req in self.waiting), "a waiting request has a sequence"
-        held = sum(len(req.pages) for req in self.running)
-        assert held + self.pages.num_free == self.pages.num_usable, "a page belongs to nobody"
+        held = {page for req in self.running for page in req.pages}
+        assert len(held) + self.pages.num_free == self.pages.num_usable, "a page belongs to nobody"
+
+    def _check_pages(self, req: Req) -> None:
+        size, num_full = self.limits.page_tokens, len(req.page_keys)
+        assert num_full * size <= min(req.num_cached, len(req.tokens) - 1), f"{req.name}: too early"
+        assert req.num_drafted <= req.num_cached, f"{req.name}: drafts of no rows"
+        before = NO_PAGE
+        for index, key in enumerate(req.page_keys):
+            assert self._cache, "a page has a key, and there is no cache"
+            assert key == self._cache.key(before, req.tokens, index), f"{req.name}: another key"
+            before = key
+        for page in req.pages[req.num_cached // size :]:
+            assert not self.pages.is_shared(page), f"{req.name} will write a shared page"
 
     def _admit(self) -> None:
         # Strictly first come, first served: a large request at the head is not overtaken for ever.
@@ -131,13 +183,39 @@ class Scheduler:
             req = self.waiting[0]
             if req.num_in_flight:  # preempted: what comes back is still to be added to its tokens
                 return
-            count = req.max_pages(self.limits.page_tokens)
-            if count > self.pages.num_free:
+            if self._blocked is req and self._num_free == self.pages.num_free:
+                return  # only pages that come back make room: nothing is looked up again
+            if not self._take_pages(req):
+                self._blocked, self._num_free = req, self.pages.num_free
                 return
-            req.pages = self.pages.allocate(count, req.name)
+            self._blocked = None
             req.seq = heapq.heappop(self._free_seqs)
             req.num_known = len(req.tokens)
             self.running.append(self.waiting.popleft())
+
+    def _take_pages(self, req: Req) -> bool:
+        """Give a request all pages that it may ever need, those of a known prefix first; False,
+        and no change, where too few are free."""
+        size, prefix = self.limits.page_tokens, Prefix()
+        with_drafts = self._max_drafts > 0 and req.wants_drafts
+        if self._cache:
+            # A row is left to run in any case: what stands behind the last token, nobody knows.
+            most = req.max_found // size
+            prefix = self._cache.find(req.tokens, most, with_drafts=with_drafts)
+        count = req.max_pages(size) - len(prefix.pages)
+        if count + sum(map(self.pages.is_idle, prefix.pages)) > self.pages.num_free:
+            return False
+        self.pages.share(prefix.pages, req.name)
+        if self._cache:
+            self._cache.make_room(count)
+        req.pages = prefix.pages + self.pages.allocate(count, req.name)
+        req.page_keys = prefix.keys
+        req.num_found = len(prefix.pages) * size
+        req.num_cached += req.num_found
+        req.num_drafted = req.num_found if with_drafts else 0
+        if req.cached_tokens is None:
+            req.cached_tokens = req.num_found
+        return True
 
     def _plan_extend(self) -> ScheduledStep:
         chunks: list[Chunk] = []

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from lostwax.server.gateway.models import MAX_LOGPROBS, MAX_TOKEN_ID, GenerationRequest
+from lostwax.ir.contract.step import MAX_RANKED
+from lostwax.server.gateway.models import MAX_TOKEN_ID, GenerationRequest
 from lostwax.server.gateway.unsupported import (
     FieldError,
     Unread,
@@ -208,7 +209,7 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_f
     max_tokens: Annotated[int, Meta(ge=1, le=MAX_TOKEN_ID)] | None = None
     max_completion_tokens: Annotated[int, Meta(ge=1, le=MAX_TOKEN_ID)] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=MAX_RANKED)] | None = None
     chat_template_kwargs: TemplateKwargs | None = None
 
     tools: Annotated[Unread, Meta(extra_json_schema={"type": ["array", "null"]})] = UNSET

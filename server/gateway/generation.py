@@ -84,7 +84,7 @@ class Form(Protocol[D]):
         ...
 
     def usage_details(self) -> dict[str, Any]:
-        """What `usage` says beside the three sums."""
+        """What `usage` says beside the sums."""
         ...
 
 
@@ -108,6 +108,8 @@ class Generation(Generic[D]):
         self._client = client
         name = f"{form.id_prefix}-{uuid.uuid4().hex}"
         self._head = {"id": name, "created": int(time.time()), "model": model}
+        self._num_cached: dict[int, int] = {}
+        """Prompt tokens of each choice that the engine found in its cache."""
 
     async def answer(self) -> bytes:
         """The JSON of the whole answer."""
@@ -146,6 +148,7 @@ class Generation(Generic[D]):
                 async for output in outputs:
                     index = indices[output.request]
                     reader = self._form.readers[index]
+                    self._num_cached[index] = output.cached_tokens
                     if reader.finished:
                         continue
                     if index not in opened:
@@ -172,5 +175,6 @@ class Generation(Generic[D]):
             "prompt_tokens": num_prompt,
             "completion_tokens": num_output,
             "total_tokens": num_prompt + num_output,
+            "prompt_tokens_details": {"cached_tokens": sum(self._num_cached.values())},
         }
         return sums | self._form.usage_details()

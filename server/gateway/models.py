@@ -12,13 +12,13 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Raw, Struct
 
+from lostwax.ir.contract.step import MAX_RANKED
 from lostwax.server.gateway.unsupported import FieldError, Unread, only, require_neutral
 
 MAX_PROMPTS = 256
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
 MAX_TOKEN_ID = 2**31 - 1
-MAX_LOGPROBS = 20
 MAX_HINT_CHARS = 512
 MAX_METADATA = 16
 
@@ -121,10 +121,10 @@ class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields
     store: Annotated[Unread, only(False, remedy=_STORE)] = UNSET
     service_tier: Annotated[Unread, only("auto", "default", remedy="there is one tier")] = UNSET
     prompt_cache_retention: Annotated[
-        Unread, only("in_memory", remedy="nothing is kept between requests")
+        Unread, only("in_memory", remedy="cached prefixes stay in memory while there is room")
     ] = UNSET
     prompt_cache_options: Annotated[
-        Unread, only({}, {"mode": "implicit"}, remedy="nothing is kept between requests")
+        Unread, only({}, {"mode": "implicit"}, remedy="prefixes are found by themselves")
     ] = UNSET
 
     def __post_init__(self) -> None:
@@ -155,7 +155,7 @@ class CompletionRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unk
     ) = None
     max_completion_tokens: Annotated[Unread, only(remedy="use max_tokens")] = UNSET
     echo: bool | None = None
-    logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=MAX_RANKED)] | None = None
     suffix: Annotated[Unread, only("", remedy="put what follows into the prompt")] = UNSET
     add_special_tokens: Annotated[Unread, only(True, remedy="send the prompt as token ids")] = UNSET
 

@@ -47,6 +47,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     drafts: int | None = None,
+    prefix_cache: bool = True,
     num_pages: int | None = None,
     threads: int | None = None,
     model: str | None = None,
@@ -63,9 +64,10 @@ def serve(
     `model` is what clients call it, if not by the checkpoint's name. The tokenizer is looked for in
     the artifact, then in the checkpoint. `insecure` allows a host that other machines can reach:
     there is no authentication yet. `certificates` is a folder for what the golden probes showed,
-    `allow_compiled` serves lowerings that never ran here. `allowed_hosts` are names by which
-    clients may call the server, beside loopback's and `host`; `allowed_origins` are those of web
-    pages that may. `ready_fd` is told the port when the model answers.
+    `allow_compiled` serves lowerings that never ran here. Without `prefix_cache` every prompt runs
+    whole. `allowed_hosts` are names by which clients may call the server, beside loopback's and
+    `host`; `allowed_origins` are those of web pages that may. `ready_fd` is told the port when the
+    model answers.
     """
     require_origins(allowed_origins)
     pipe = None if ready_fd is None else ReadyPipe(ready_fd)
@@ -73,6 +75,7 @@ def serve(
     given |= {"--certificates": certificates, "--drafts": drafts}
     options = [part for k, v in given.items() if v is not None for part in (k, str(v))]
     options += ["--allow-compiled"] if allow_compiled else []
+    options += [] if prefix_cache else ["--disable-radix-cache"]
     manifest = ArtifactReader(artifact).manifest
 
     def command(link: Link) -> list[str]:

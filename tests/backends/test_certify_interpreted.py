@@ -17,7 +17,7 @@ from tiny import write_config
 from lostwax.backends.compile import compile_module
 from lostwax.backends.formats import Formats
 from lostwax.backends.gpu_kernels.interpreter import bind_interpreted
-from lostwax.backends.gpu_kernels.lowerings import GPU
+from lostwax.backends.gpu_kernels.lowerings import FP8_FORMATS, GPU
 from lostwax.backends.plan.cover import Forced, NoCover
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.draw import array_of
@@ -25,7 +25,8 @@ from lostwax.frontend.capture import Captured, capture
 from lostwax.frontend.checkpoint import open_checkpoint
 from lostwax.frontend.new_checkpoint import new_checkpoint
 from lostwax.ir.contract.kernel import KernelSource
-from lostwax.ir.contract.program import HEADS, KernelLaunch, Program, views_of
+from lostwax.ir.contract.program import HEADS, SEGMENTS, KernelLaunch, Program, views_of
+from lostwax.ir.contract.step_layout import step_launches
 
 pytest.importorskip("triton", reason="the extra `aot` is not installed")
 
@@ -78,8 +79,15 @@ def lines(artifact: Path) -> list[Line]:
 def test_every_lowering_of_a_rocm_artifact_agrees_with_the_reference(lines: list[Line]) -> None:
     assert {line["certificate"]["state"] for line in lines} == {"interpreted"}
     own = {line["lowering"] for line in lines if line["kernels"]}
-    elsewhere = {"smxx_rms_norm", *TENSOR_MAPPED, *JOINED}
+    elsewhere = {"smxx_rms_norm", *TENSOR_MAPPED, *JOINED, *(low.name for low in FP8_FORMATS)}
     assert own >= {low.name for low in GPU} - elsewhere, "each kernel family was chosen"
+
+
+def test_the_kernels_of_the_step_are_interpreted_over_drawn_steps(lines: list[Line]) -> None:
+    (step,) = [line for line in lines if line["lowering"] == "the step around the layers"]
+    every = {op for segment in SEGMENTS for half in step_launches(segment) for op in half}
+    assert {*step["ops"]} == every - {"step.derive_draft"}, "the model was compiled without drafts"
+    assert step["certificate"]["max_error"] == 0
 
 
 def _bodies(artifact: Path) -> dict[str, Program]:
@@ -118,6 +126,22 @@ def test_golden_probes_say_how_many_rows_are_real_and_hold_padding(artifact: Pat
     assert counts
     assert all(0 < real <= rows for real, rows in counts)
     assert any(real < rows for real, rows in counts)
+
+
+OP_BY_OP = {"dsa.hadamard": "smxx_hadamard", "kv.append": "smxx_append_scaled"}
+
+
+@pytest.mark.slow
+def test_the_official_formats_run_on_kernels_that_agree_with_the_reference(
+    fp8_capture: Captured, tmp_path: Path
+) -> None:
+    """Its `extend` programs are covered op by op where `decode` fuses."""
+    formats = Formats(kv="fp8_656", indexer="fp8_ue8m0", activations="fp8_ue8m0")
+    forced = tuple(Forced(op, name, "extend") for op, name in OP_BY_OP.items())
+    out = compiled(fp8_capture, tmp_path / "a", "cuda-sm100a", formats=formats, forced=forced)
+    code, found = certify(out)
+    assert code == 0, [line for line in found if line["error"]]
+    assert {line["lowering"] for line in found} >= {low.name for low in FP8_FORMATS}
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from nvcc_here import needs_nvcc
 
 from lostwax.backends.cuda import compiler as cuda_compiler
 from lostwax.backends.cuda import nvcc
@@ -18,18 +19,6 @@ from lostwax.backends.kernel_compiler import KernelCompileError
 from lostwax.backends.proof.plain_match import PlainMatch, Value
 from lostwax.ir.contract.parameter import Null, Pointer
 from lostwax.ir.contract.program import Bucket, KernelLaunch
-
-
-def has_nvcc() -> bool:
-    """Whether CUDA C++ can be compiled here."""
-    try:
-        nvcc.find_nvcc()
-    except KernelCompileError:
-        return False
-    return True
-
-
-needs_nvcc = pytest.mark.skipif(not has_nvcc(), reason=nvcc.REMEDY)
 
 
 def norm_match(folder: Path) -> PlainMatch:

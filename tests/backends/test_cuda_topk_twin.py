@@ -20,7 +20,7 @@ FORMS = [(1, 64, 1, 1), (1, 64, 4, 0), (2, 64, 2, 1), (4, 64, 1, 0), (1, 1024, 1
 
 Row = NDArray[np.float32]
 Rows = NDArray[np.float32]
-Topk = Callable[[Rows, int, int], NDArray[np.int32]]
+Topk = Callable[..., NDArray[np.int32]]
 """Of scores [rows, length], k and the number of real rows: [rows, k]."""
 
 
@@ -76,9 +76,9 @@ def topk(
     function = ctypes.CDLL(str(library)).topk
     pointer = ctypes.c_void_p
 
-    def run(rows: Rows, k: int, real: int) -> NDArray[np.int32]:
+    def run(rows: Rows, k: int, real: int, first: int = 0) -> NDArray[np.int32]:
         out = np.full((len(rows), k), -7, np.int32)
-        sizes = (ctypes.c_int(n) for n in (len(rows), real, rows.shape[1], k))
+        sizes = (ctypes.c_int(n) for n in (len(rows), first, real, rows.shape[1], k))
         function(pointer(rows.ctypes.data), *sizes, pointer(out.ctypes.data))
         return out
 
@@ -114,3 +114,11 @@ def test_rows_behind_the_real_ones_select_nothing(topk: tuple[int, Topk], real: 
     found = run(padded, 32, real)
     np.testing.assert_array_equal(found[:real], run(scores, 32, 4)[:real])
     assert (found[real:] == -1).all()
+
+
+def test_a_tile_of_rows_counts_from_its_first(topk: tuple[int, Topk]) -> None:
+    _, run = topk
+    scores = np.stack([rows(100)[kind] for kind in ("random", "tied", "holes", "short")])
+    found = run(scores, 32, 7, 5)
+    np.testing.assert_array_equal(found[:2], run(scores, 32, 4)[:2])
+    assert (found[2:] == -1).all()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 
 import msgspec
+import numpy as np
 import pytest
 from derive_trial import DeriveTrial
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lostwax.backends.runtime.state_table import StateTable
-from lostwax.ir.contract.step_plan import StepPlan
+from lostwax.ir.contract.step_plan import NewPage, StepPlan
 from lostwax.ir.contract.step_state import STEP_STATE, Enter
 
 SEEDS = st.integers(0, 2**63)
@@ -38,6 +39,25 @@ def test_enter_has_every_field_that_it_writes() -> None:
     entered = {name for name, field in STEP_STATE.items() if "enter" in field.writers}
     assert {field.name for field in msgspec.structs.fields(Enter)} == {"seq", *entered}
     assert entered == {*STEP_STATE}, "a row that comes back would keep what it held"
+
+
+@pytest.mark.parametrize("name", STEP_STATE)
+def test_a_step_writes_no_field_but_those_that_say_so(name: str) -> None:
+    array = StateTable(2, 2, 1).fields[name]
+    if "step" in STEP_STATE[name].writers:
+        array[1] = 1
+        return
+    with pytest.raises(ValueError, match="read-only"):
+        array[1] = 1
+
+
+def test_a_later_plan_writes_the_fields_that_say_so() -> None:
+    table = StateTable(2, 2, 1)
+    before = {name: array.copy() for name, array in table.fields.items()}
+    plan = msgspec.structs.replace(_step((1,)), new_pages=(NewPage(1, 1, 5),))
+    table.change(plan)
+    changed = {name for name in before if not np.array_equal(before[name], table.fields[name])}
+    assert changed == {name for name, field in STEP_STATE.items() if "plan" in field.writers}
 
 
 def _step(seqs: tuple[int, ...], *entering: Enter) -> StepPlan:

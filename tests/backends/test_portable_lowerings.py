@@ -45,7 +45,11 @@ VARIANTS: list[Kind] = [
     ("score", False),
 ]
 DRAFT: Kind = ("draft", False)
-READ_ON_HOST = {"portable_pick_greedy_or_warm", "portable_nucleus_where_wanted"}
+READ_ON_HOST = {
+    "portable_pick_greedy_or_warm",
+    "portable_mask_where_wanted",
+    "portable_nucleus_where_wanted",
+}
 ACROSS_RANKS = {"portable_all_gather", "portable_all_reduce", "portable_all_reduce_in_order"}
 """What one process has no place for."""
 

@@ -42,6 +42,7 @@ MANY = {False: Bucket(tokens=21, reqs=3, pages=4), True: Bucket(rows=9)}
 ALONE = {False: Bucket(tokens=1, reqs=1, pages=4), True: Bucket(rows=1)}
 """By whether the segment is a head."""
 STATE = 21
+MASKS = 5
 MTP_ODD = ODD | {"num_nextn_predict_layers": 1}
 FP8 = {
     "quantization_config": {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]},
@@ -76,7 +77,9 @@ def _pairs(
     module = run(_typed(name).clone(), (special, CleanUpPass()), None)
     low = tuple(x for x in lowerings(CPU) if x.row_invariant == invariant)
     many, alone = (
-        ProgramContext(module, CPU, segment, buckets[segment in HEADS], Guard("always"), STATE)
+        ProgramContext(
+            module, CPU, segment, buckets[segment in HEADS], Guard("always"), STATE, MASKS
+        )
         for buckets in (MANY, ALONE)
     )
     yield from zip(candidates(many, low), candidates(alone, low), strict=True)
@@ -142,7 +145,13 @@ def _checked(
     found: list[str] = []
     seen: set[str] = set()
     case = step_case(
-        MANY[segment in HEADS], segment, 1, page_tokens=PAGE, vocab_size=64, state_rows=STATE
+        MANY[segment in HEADS],
+        segment,
+        1,
+        page_tokens=PAGE,
+        vocab_size=64,
+        state_rows=STATE,
+        mask_rows=MASKS,
     )
     for many, alone in _pairs(name, segment, every, invariant):
         is_cache = any(isinstance(v.type, CacheType) for v in many.region.output_values())
@@ -164,7 +173,7 @@ def test_a_row_has_the_same_bits_beside_others_as_alone(
     found, seen = _checked(name, segment, every)
     assert not found
     if segment == "score":
-        assert {"cpu_linear_blocks", "portable_pick", "portable_score"} <= seen
+        assert {"cpu_linear_blocks", "portable_mask", "portable_pick", "portable_score"} <= seen
         return
     assert {"cpu_linear_blocks", "cpu_attend_rows", "cpu_experts_blocks"} <= seen
     assert every or "cpu_index_topk_rows" in seen

@@ -15,8 +15,8 @@ from xdsl.dialects import builtin
 pytest.importorskip("triton", reason="the extra `aot` is not installed")
 
 from lostwax.backends.gpu_kernels.elf import ELF_MAGIC
-from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, NUCLEUS, PICK
-from lostwax.backends.gpu_kernels.lowerings.whole_row import SAMPLE_ROW
+from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, MASK, NUCLEUS, PICK
+from lostwax.backends.gpu_kernels.lowerings.sample_tail import SAMPLE_TAIL
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.cover import cover, find_candidates, find_sites
 from lostwax.backends.plan.price import NoMeasurements
@@ -35,7 +35,8 @@ from lostwax.ir.passes.specialise import SpecialisePass
 TARGETS = ("cuda-sm90a", "cuda-sm100a", "rocm-gfx942", "rocm-gfx950")
 VALUES = {
     "temperature": "f32", "top_p": "f32", "seeds": "i32", "counters": "i32", "targets": "i32",
-    "op.ids": "i32", "op.logprobs": "f32", "picked.ids": "i32", "logprob": "f32",
+    "mask_rows": "i32", "op.ids": "i32", "op.logprobs": "f32", "picked.ids": "i32",
+    "logprob": "f32",
 }  # fmt: skip
 
 
@@ -58,11 +59,12 @@ def match_of(target: str, rows: int, vocab: int, folder: Path) -> PlainMatch:
     assert backend.compiler is not None
     values = {n: Value((rows,), dtype) for n, dtype in VALUES.items()}
     values |= dict.fromkeys(("logits", "op.out"), Value((rows, vocab), "f32"))
+    values["masks"] = Value((128, -(-vocab // 32)), "i32")
     compiler = backend.load(backend.compiler)(facts)
     return PlainMatch(facts, Bucket(rows=rows), values, {}, compiler, folder)
 
 
-@pytest.mark.parametrize("lowering", [PICK, NUCLEUS, LOGPROB], ids=lambda low: low.name)
+@pytest.mark.parametrize("lowering", [PICK, MASK, NUCLEUS, LOGPROB], ids=lambda low: low.name)
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_row_is_split_and_one_binary_serves_any_number_of_rows(
     target: str, lowering: Lowering, tmp_path: Path
@@ -88,34 +90,35 @@ def test_a_row_is_split_and_one_binary_serves_any_number_of_rows(
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_program_a_row_is_one_launch_of_one_binary(target: str, tmp_path: Path) -> None:
+def test_a_tail_is_three_launches_for_any_number_of_rows(target: str, tmp_path: Path) -> None:
     built: dict[str, CompiledKernel] = {}
     for rows in (1, 64):
         match = match_of(target, rows, 4096, tmp_path)
         match.built = built
-        (launch,) = match.emit(SAMPLE_ROW)
-        assert isinstance(launch, KernelLaunch)
-        assert launch.grid == (rows, 1, 1)
-        assert match.workspace_bytes == 0
-        assert SAMPLE_ROW.work(match, SAMPLE_ROW.default_knobs()).launches == 1
-        assert (tmp_path / launch.binary).read_bytes().startswith(ELF_MAGIC)
-    assert len(built) == 1
+        launches = match.emit(SAMPLE_TAIL)
+        assert [x.grid for x in launches if isinstance(x, KernelLaunch)] == [
+            (rows, 4, 1), (rows, 4, 1), (rows, 1, 1)
+        ]  # fmt: skip
+        assert SAMPLE_TAIL.work(match, SAMPLE_TAIL.default_knobs()).launches == 3
+        for launch in launches:
+            assert isinstance(launch, KernelLaunch)
+            assert (tmp_path / launch.binary).read_bytes().startswith(ELF_MAGIC)
+    assert len(built) == 3
 
 
 def test_more_ids_than_a_program_takes_are_refused(tmp_path: Path) -> None:
     match = match_of("cuda-sm90a", 1, 300_000, tmp_path)
     assert NUCLEUS.when.refusal(match) == "axis 1 of logits is 300000, wants <= 262144"
-    assert SAMPLE_ROW.when.refusal(match) == "axis 1 of logits is 300000, wants <= 8192"
+    assert SAMPLE_TAIL.when.refusal(match) == "axis 1 of logits is 300000, wants <= 262144"
 
 
-PARTS = ["smxx_logprob", "smxx_nucleus", "smxx_pick"]
 CHOICES: dict[tuple[Segment, int], list[str]] = {
     ("pick", 211): ["smxx_pick"],
-    ("sample", 211): ["smxx_sample_row"],
-    ("score", 211): ["smxx_sample_row"],
+    ("sample", 211): ["smxx_sample_tail"],
+    ("score", 211): ["smxx_sample_tail"],
     ("pick", 129_280): ["smxx_pick"],
-    ("sample", 129_280): PARTS,
-    ("score", 129_280): PARTS,
+    ("sample", 129_280): ["smxx_sample_tail"],
+    ("score", 129_280): ["smxx_sample_tail"],
 }
 """By head and vocabulary: what its tail is covered by, without `sample.score`."""
 
@@ -145,6 +148,6 @@ def test_a_head_takes_them_for_any_number_of_rows(
             found = find_candidates(context, block, sites, NoMeasurements())
             for each in cover(found, lambda candidate: None).chosen:
                 ops = {op.name for op in each.candidate.region.members}
-                if ops & {"sample.pick", "sample.nucleus", "sample.logprob"}:
+                if ops & {"sample.pick", "sample.mask", "sample.nucleus", "sample.logprob"}:
                     chosen.append(each.candidate.name)
         assert sorted(chosen) == wanted

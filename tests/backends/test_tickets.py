@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
 from lostwax.backends.runtime.host_driver import HostDriver
+from lostwax.backends.runtime.mask_gate import MaskError, MaskGate, Masks
 from lostwax.backends.runtime.result_copy import ResultCopy, packed_bytes, unpacked
-from lostwax.backends.runtime.ticket import Started, StepBefore, StepTicket
+from lostwax.backends.runtime.ticket import Held, Started, StepBefore, StepTicket
 from lostwax.ir.contract.step import StepResult
 
 
@@ -103,6 +105,62 @@ def test_waiting_for_a_later_step_keeps_the_earlier_ones_result() -> None:
     assert second.result().ids == [2]
     assert first.done
     assert first.result().ids == [1]
+
+
+def _held(late: Late, brought: list[Masks]) -> Callable[[], Held]:
+    def finish(masks: Masks) -> Started:
+        brought.append(masks)
+        return late.start()
+
+    return lambda: Held(finish)
+
+
+def test_a_step_that_waits_for_masks_is_done_once_they_are_there_and_it_has_run() -> None:
+    late, brought = Late(7), list[Masks]()
+    ticket = StepTicket(None, _held(late, brought), gate=MaskGate(1, 40))
+    assert ticket.waits
+    assert not ticket.done
+    with pytest.raises(MaskError, match="1 rows of this step wait for masks"):
+        ticket.result()
+    with pytest.raises(MaskError, match="the shape"):
+        ticket.finish(np.ones((1, 1), np.int32))
+    assert not brought
+    masks = np.ones((1, 2), np.int32)
+    ticket.finish(masks)
+    assert brought == [masks]
+    assert not ticket.waits
+    assert not ticket.done
+    late.passed = True
+    assert ticket.done
+    assert ticket.result().ids == [7]
+    with pytest.raises(MaskError, match="finished before"):
+        ticket.finish(masks)
+
+
+def test_a_step_that_waited_fails_with_the_one_before_it_though_that_was_heard() -> None:
+    bad, brought, failures = Late(0, ZeroDivisionError("bad")), list[Masks](), list[int]()
+    first = StepTicket(None, bad.start)
+    ticket = StepTicket(first, _held(Late(1), brought), lambda: failures.append(1), MaskGate(1, 40))
+    with pytest.raises(ZeroDivisionError):
+        first.result()
+    ticket.finish(np.ones((1, 2), np.int32))
+    with pytest.raises(StepBefore):
+        ticket.result()
+    assert not failures, "it did not fail by itself"
+
+
+def test_a_head_that_cannot_be_enqueued_fails_the_step_and_tells_the_ranks() -> None:
+    failures: list[int] = []
+
+    def finish(masks: Masks) -> Started:
+        raise ZeroDivisionError("bad")
+
+    ticket = StepTicket(None, lambda: Held(finish), lambda: failures.append(1), MaskGate(1, 40))
+    ticket.finish(np.ones((1, 2), np.int32))
+    assert ticket.done
+    with pytest.raises(ZeroDivisionError):
+        ticket.result()
+    assert failures == [1]
 
 
 @pytest.mark.parametrize("rows", [0, 1, 3, 4])

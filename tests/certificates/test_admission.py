@@ -89,6 +89,20 @@ def test_code_that_only_one_probe_ran_is_missed_by_name(copy: Path, small_checkp
         serve(copy, small_checkpoint)
 
 
+def _rename(program: Json) -> None:
+    for launches in program["blocks"].values():
+        launches[-1]["function"] = "os:system"
+
+
+def test_a_foreign_function_is_refused_before_weights_though_compiled_code_is_allowed(
+    copy: Path, tmp_path: Path
+) -> None:
+    name = ArtifactReader(copy).manifest.programs[-1].file  # bound last, if a step ever asks
+    change(copy, name, _rename)
+    with pytest.raises(ArtifactError, match=rf"{name}: 'os:system' lies outside"):
+        serve(copy, tmp_path / "no checkpoint is looked at", allow=True)
+
+
 def test_evidence_that_came_with_an_artifact_counts_for_nothing_beside_a_folder_of_our_own(
     copy: Path, small_checkpoint: Path, tmp_path: Path
 ) -> None:

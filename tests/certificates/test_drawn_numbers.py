@@ -13,6 +13,7 @@ from lostwax.ir.contract.check_probes import data_bytes
 from lostwax.ir.contract.probe import (
     Data,
     Drawn,
+    DrawnBits,
     DrawnCache,
     DrawnScores,
     DrawnSelection,
@@ -25,6 +26,7 @@ from lostwax.ir.reference.dtype import Array
 WIDE = Drawn(shape=(700, 3001), dtype="f32", seed=77, low=-448.0, high=448.0, edges=True)
 SCORES = DrawnScores(shape=(9, 2000), seed=5, visible=(0, 1, 5, 2000, 1999, 700, 700, 700, 700))
 SELECTION = DrawnSelection(shape=(9, 64), seed=5, visible=(0, 1, 5, 2000, 64, 65, 63, 90, 90))
+BITS = DrawnBits(shape=(9, 2000), seed=5)
 CACHE = DrawnCache(layout="fp8_656", row=(512, 64), page_tokens=64, pages=100, seed=3)
 
 
@@ -49,12 +51,14 @@ def test_numpy_and_torch_draw_the_same_bits(dtype: str) -> None:
     assert _on_device(data) == array_of(data).tobytes()
 
 
-@pytest.mark.parametrize("data", [SCORES, SELECTION, CACHE, kept(np.eye(5, dtype="f4"), "f32")])
+@pytest.mark.parametrize(
+    "data", [SCORES, SELECTION, BITS, CACHE, kept(np.eye(5, dtype="f4"), "f32")]
+)
 def test_the_other_kinds_are_the_same_too(data: Data) -> None:
     assert _on_device(data) == array_of(data).tobytes()
 
 
-@pytest.mark.parametrize("data", [WIDE, SCORES, SELECTION])
+@pytest.mark.parametrize("data", [WIDE, SCORES, SELECTION, BITS])
 def test_any_part_is_that_of_the_whole(data: Data) -> None:
     whole, rows, columns = array_of(data), np.array([0, 1, 2, 3, 7]), np.array([0, 7, 63])
     for at in ((rows,), (None, columns), (rows, columns)):
@@ -64,6 +68,11 @@ def test_any_part_is_that_of_the_whole(data: Data) -> None:
         assert np.array_equal(array_of(data, at), part, equal_nan=True)
     pages = np.array([0, 9, 99])
     assert np.array_equal(cache_of(CACHE, pages).data, array_of(CACHE)[pages])
+
+
+def test_every_drawn_bit_is_one_about_half_of_the_time() -> None:
+    bits = array_of(BITS)[..., None] >> np.arange(32) & 1
+    assert np.abs(bits.mean(axis=(0, 1)) - 0.5).max() < 0.02
 
 
 def test_rows_of_the_second_of_two_axes_are_those_of_the_whole() -> None:

@@ -18,7 +18,8 @@ from lostwax.cli.explain import UnknownOp, UnknownProgram, explain
 from lostwax.cli.option_types import OptionRefused
 from lostwax.ir.contract.canonical import canonical
 from lostwax.ir.contract.choice import Choices, Loser, RegionChoice
-from lostwax.ir.contract.probe import Certificates, Evidence
+from lostwax.ir.contract.probe import STEP_EVIDENCE, Certificates, Evidence
+from lostwax.ir.contract.step_layout import LAYOUT
 
 NAMES = ("decode-t1-b1-p8-all", "decode-t1-b1-p8-chosen", "decode-t2-b2-p8-chosen")
 
@@ -74,6 +75,41 @@ def artifact(small_artifact: Compiled, tmp_path: Path) -> Path:
         write(tmp_path, ref.file, (small_artifact.artifact / ref.file).read_bytes())
     seal(tmp_path, reader.manifest)
     return tmp_path
+
+
+def on_device(artifact: Path) -> str:
+    """Say that the device keeps the state, as a GPU's artifact does."""
+    manifest = ArtifactReader(artifact).manifest
+    return seal(artifact, msgspec.structs.replace(manifest, step_layout=LAYOUT)).digest
+
+
+def test_a_launch_of_the_step_says_that_nothing_chose_it(
+    artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest = on_device(artifact)
+    explain(artifact, "step.derive")
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith(f"step.derive in {NAMES[0]}, {NAMES[1]}, ")
+    assert "extend-" in said
+    assert "draft-" not in said
+    assert "pick-" not in said
+    assert "no lowering competes with it" in said
+    assert "compiled, never ran here: the first `serve` runs it over drawn steps" in said
+    ran = Evidence(what="the step (6 kernels)", state="executed")
+    proof = Certificates(artifact=digest, device="d", code="c", evidence={STEP_EVIDENCE: ran})
+    write(artifact, "certificates.json", canonical(proof))
+    explain(artifact, "step.send", segment="pick")
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith("step.send in pick-")
+    assert "proof executed, equal to numpy over drawn steps: the step (6 kernels)" in said
+
+
+def test_a_launch_of_the_step_that_is_not_there_is_refused(artifact: Path) -> None:
+    with pytest.raises(UnknownOp, match=r"no program runs 'step.derive': on cpu the host makes"):
+        explain(artifact, "step.derive")
+    on_device(artifact)
+    with pytest.raises(UnknownOp, match=r"Did you mean 'step.derive'\? Known: step.advance, "):
+        explain(artifact, "step.deriv")
 
 
 TABLES = """\

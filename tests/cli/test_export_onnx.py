@@ -85,7 +85,8 @@ def run_model(
     for value in session.get_inputs():
         if value.name.startswith("past."):
             shape = [PAGES, *value.shape[1:]]
-            feed[value.name] = caches.get(value.name, np.zeros(shape, np.float32))
+            dtype = np.int32 if value.name == "past.masks" else np.float32
+            feed[value.name] = caches.get(value.name, np.zeros(shape, dtype))
         else:
             feed[value.name] = given[value.name]
     names = [o.name for o in session.get_outputs()]
@@ -121,6 +122,7 @@ def together(first: StepBatch, second: StepBatch, page_shift: int) -> StepBatch:
         counters=[0, 9],
         targets=[3, -1],
         top_p=[1.0, 0.5],
+        mask_rows=[-1, -1],
         head=first.head,
     )
 

@@ -39,7 +39,7 @@ def test_a_load_takes_what_was_planned(
     ).memory
     assert plan["weights"] == sum(w.numel() for w in memory.weights.values())
     assert plan["arena"] == memory.arena.numel()
-    assert plan["state"] == memory.states["hidden"].numel()
+    assert plan["state"] == sum(state.numel() for state in memory.states.values())
     inputs = memory.body_inputs.device, memory.head_inputs.device
     assert plan["inputs"] == sum(each.numel() for each in inputs)
     assert plan["cache"] == sum(p.numel() for p in memory.planes.values())

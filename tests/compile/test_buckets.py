@@ -104,11 +104,19 @@ def test_without_drafts_no_program_verifies_or_drafts() -> None:
 def test_heads_grow_up_to_what_a_decode_step_asks_for(sizes: Sizes, drafts: int) -> None:
     limits = limits_of(FACTS, replace(sizes, max_drafts=drafts))
     specs = program_specs(FACTS, limits)
-    verified = limits.max_reqs * (drafts + 1)
+    verified = limits.max_reqs * min(drafts + 1, limits.max_context)
     for head, most in (("pick", verified), ("sample", verified), ("score", limits.max_score_rows)):
         buckets = [s.bucket for s in specs if s.segment == head]
         assert buckets == [Bucket(rows=b.rows) for b in sorted(buckets)]
         assert (buckets[0].rows, buckets[-1].rows) == (1, most)
+
+
+@given(ALL_SIZES, st.integers(0, 3), st.integers(1, 9))
+def test_no_head_takes_more_rows_than_a_body_gives(sizes: Sizes, drafts: int, context: int) -> None:
+    sizes = replace(sizes, max_drafts=drafts, max_context=context)
+    specs = program_specs(FACTS, limits_of(FACTS, sizes))
+    given_rows = max(s.bucket.tokens for s in specs)
+    assert max(s.bucket.rows for s in specs) <= given_rows
 
 
 def test_what_samples_multiplies_no_body() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from drafting_models import MTP_LAYER, NUM_PAGES, PAGE, SIZES, answers, prompts
+from drafting_models import MTP_LAYER, NUM_PAGES, SIZES, answers, cached_rows, prompts
 from small import options
 
 from lostwax.backends.asked import NoDrafts
@@ -74,17 +74,6 @@ def test_a_token_does_not_depend_on_neighbours_or_chunks(
         assert answers(runtime, [submit], 0).tokens[submit.request] == together[submit.request]
 
 
-def _rows(runtime: Runtime, pages: list[int], count: int) -> dict[Any, torch.Tensor]:
-    """The first `count` cached rows of a request, of every plane and layer."""
-    sizes = {plane.name: plane for plane in runtime.manifest.planes}
-    found: dict[Any, torch.Tensor] = {}
-    for (name, layer), buffer in runtime.memory.planes.items():
-        row_bytes = sizes[name].page_bytes // PAGE
-        rows = buffer.view(-1, PAGE, row_bytes)[pages].reshape(-1, row_bytes)
-        found[name, layer] = rows[:count].clone()
-    return found
-
-
 def _halfway(runtime: Runtime, submit: Submit, drafts: int) -> tuple[int, dict[Any, torch.Tensor]]:
     """Cached rows of a request that is still running, over planes full of filler."""
     for buffer in runtime.memory.planes.values():
@@ -103,7 +92,7 @@ def _halfway(runtime: Runtime, submit: Submit, drafts: int) -> tuple[int, dict[A
         plane = next(p for p in runtime.manifest.planes if p.name == name)
         free = buffer.view(-1, plane.page_bytes)[others]
         assert (free == FILLER).all(), f"{name}: a page of nobody was written"
-    return req.num_cached, _rows(runtime, req.pages, req.num_cached)
+    return req.num_cached, cached_rows(runtime, req.pages, req.num_cached)
 
 
 @pytest.mark.parametrize("model", ["random_model", "good_drafts"])

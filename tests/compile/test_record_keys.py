@@ -9,13 +9,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from textwrap import dedent
 
 import msgspec
 import pytest
 from xdsl.dialects import builtin
+from xdsl.ir import Attribute, SSAValue
 
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.cuda.target import CUDA_SM90A
@@ -35,6 +36,8 @@ from lostwax.ir.passes.clean_up import CleanUpPass
 from lostwax.ir.passes.pipeline import run
 from lostwax.ir.passes.specialise import SpecialisePass
 from lostwax.ir.region import find_matches
+from lostwax.ir.scale_layouts import ELEMENTS, BlockScaleAttr
+from lostwax.ir.types import CacheType, TensorType
 
 SKU = "H200"
 BUCKET = Bucket(4, 4, 2)
@@ -150,6 +153,66 @@ def test_rows_dtypes_and_layouts_count(context: ProgramContext, small_capture: C
     for each, text in ((context, "f32 rows"), (cached, "bf16 rows")):
         values = record_key(site(each, name), SKU).values
         assert any(value.startswith(text) for value in values.values())
+
+
+def scaled(rows: int, cols: int, dtype: str) -> BlockScaleAttr:
+    return BlockScaleAttr(builtin.IntAttr(rows), builtin.IntAttr(cols), ELEMENTS[dtype])
+
+
+SCALE = scaled(2, 4, "f32")
+TENSOR = TensorType.of((4, "T"), "f8E4M3FN", SCALE)
+CACHE = CacheType.of("latent", "N", 64, [32, 8], "bf16")
+TENSORS: dict[str, list[Attribute]] = {
+    "shape": [TensorType.of(s, "f8E4M3FN", SCALE) for s in ((4, 9), (8, "T"), (1, 4, "T"))],
+    "dtype": [TensorType.of((4, "T"), d, SCALE) for d in ("f8E4M3FNUZ", "bf16")],
+    "scale": [
+        TensorType.of((4, "T"), "f8E4M3FN", scale)
+        for scale in (
+            None,
+            scaled(1, 4, "f32"),
+            scaled(2, 2, "f32"),
+            scaled(4, 2, "f32"),
+            scaled(2, 4, "f8E8M0FNU"),
+        )
+    ],
+}
+CACHES: dict[str, list[Attribute]] = {
+    "page_tokens": [CacheType.of("latent", "N", 32, [32, 8], "bf16")],
+    "parts": [CacheType.of("latent", "N", 64, row, "bf16") for row in ([8, 32], [32, 16], [40])],
+    "layout": [CacheType.of("latent", "N", 64, [32, 8], "f32")],
+}
+NO_PART = {"plane": "another kind's", "pages": "32"}
+"""Of a cache: which plane it is, and how many pages a server has, changes no time."""
+
+
+@pytest.mark.parametrize(("whole", "others"), [(TENSOR, TENSORS), (CACHE, CACHES)])
+def test_each_parameter_of_a_boundary_values_type_counts(
+    whole: TensorType | CacheType, others: dict[str, list[Attribute]]
+) -> None:
+    parameters = {name for name, _ in whole.get_irdl_definition().parameters}
+    assert parameters == {*others, *(NO_PART if isinstance(whole, CacheType) else {})}
+    env = {"T": 8, "N": 16}
+    found = [keys.concrete(kind, env) for kind in (whole, *chain(*others.values()))]
+    assert len(set(found)) == len(found), found
+    assert keys.concrete(whole, {"T": 8, "N": 32}) == found[0], "pages are counted beside it"
+
+
+def test_scales_of_a_boundary_value_count(context: ProgramContext) -> None:
+    """The same product over weights whose scales lie otherwise."""
+    candidate = site(context, "portable_linear")
+    weight = candidate.region.values["weight"]
+    assert isinstance(weight, SSAValue)
+    plain = weight.type
+    assert isinstance(plain, TensorType)
+    found: list[RecordKey] = []
+    try:
+        for scale in (SCALE, scaled(4, 2, "f32"), scaled(2, 4, "f8E8M0FNU")):
+            weight._type = TensorType.of(plain.sizes, "f8E4M3FN", scale)  # pyright: ignore[reportPrivateUsage]
+            found.append(record_key(candidate, SKU))
+    finally:
+        weight._type = plain  # pyright: ignore[reportPrivateUsage]
+    assert len({key.values["weight"] for key in found}) == 3
+    assert len({key.digest() for key in found}) == 3
 
 
 def test_pages_and_guard_count_where_a_cache_is_read(context: ProgramContext) -> None:

@@ -10,7 +10,7 @@ from step_oracle import plan_of
 
 from lostwax.backends.runtime.load import Runtime, StepError, load
 
-PER_ROW = ("temperature", "seeds", "counters", "top_p")
+PER_ROW = ("temperature", "seeds", "counters", "top_p", "mask_rows")
 """Fields of a batch with an entry a logit row."""
 
 

@@ -90,6 +90,8 @@ SPOILT: list[tuple[str, str, str, Change]] = [
     ("f32", "moe.route", "scores a group by its best", _becomes("ReduceSum", "ReduceMax")),
     ("f32", "moe.experts", "keeps the largest", _in_scan(_written("max"))),
     ("f32", "sample.pick", "lets the last of equals win", _last_of_equals),
+    ("f32", "sample.mask", "forbids where there is no mask", _becomes("Or", "And")),
+    ("f32", "sample.mask", "shifts bits the other way", _becomes("Div", "Mul")),
     ("f32", "sample.nucleus", "counts an id's own mass", _becomes("CumSum", "CumSum", exclusive=0)),
     ("f32", "sample.nucleus", "keeps the least likely", _becomes("TopK", "TopK", largest=0)),
     ("f32", "sample.logprob", "gives the probability", _becomes("LogSoftmax", "Softmax")),

@@ -44,6 +44,29 @@ def test_sampling_draws_from_the_tempered_softmax():
     assert np.abs(share - p).max() < 4 * np.sqrt(0.25 / n)
 
 
+def test_a_mask_keeps_the_ids_whose_bits_are_one():
+    allowed = {0, 5, 31, 32, 63, 64}
+    bits = sum(1 << i for i in allowed)
+    words = np.array([[(bits >> 32 * w) % 2**32 for w in range(3)]], np.uint32).view(np.int32)
+    masks = np.concatenate([np.full((1, 3), 6, np.int32), words])
+    logits = np.arange(3 * 66, dtype=np.float32).reshape(3, 66)
+    logits[0, 7] = np.nan
+    got = sample.mask(logits, masks, np.array([-1, 1, 0]))
+    np.testing.assert_array_equal(got[0], logits[0])
+    assert set(np.flatnonzero(got[1] > -np.inf)) == allowed
+    assert set(np.flatnonzero(got[2] > -np.inf)) == {1, 2, 33, 34, 65}
+    np.testing.assert_array_equal(got[1, sorted(allowed)], logits[1, sorted(allowed)])
+
+
+def test_where_a_mask_allows_no_id_the_lowest_is_picked_at_any_temperature():
+    logits, none = np.array([[1.0, 5.0, 2.0]] * 2), np.zeros((1, 1), np.int32)
+    masked = sample.mask(logits, none, np.zeros(2, int))
+    assert (masked == -np.inf).all()
+    with np.errstate(invalid="ignore"):
+        ids, _ = sample.pick(masked, np.array([0.0, 1.0]), np.arange(2), np.arange(2))
+    np.testing.assert_array_equal(ids, [0, 0])
+
+
 def in_nucleus(logits: list[float], temperature: float, top_p: float) -> list[bool]:
     """Id by id, likeliest first, until their mass reaches top_p."""
     weights = [math.exp(x / temperature) for x in logits]

@@ -67,6 +67,24 @@ def test_every_op_matches_its_single_region_and_variadic_operands_bind_whole() -
     assert len(find_matches(Region.single(AddOp), _block("dense"))) == 2
 
 
+def test_a_variadic_operand_listed_value_by_value_reaches_the_ops_that_make_them() -> None:
+    append = {"cache_in": "cache", "slots": "slots"}
+    normed = Node("core.rms_norm", {"x": "x", "weight": "weight"})
+    rope = Node("core.rope", {"x": "k_pe", "positions": "positions"})
+    nodes = {"normed": normed, "turned": rope}
+
+    def found(*rows: str) -> list[str | None]:
+        region = Region(
+            {**nodes, "append": Node("kv.append", {**append, "rows": rows})}, ("append",)
+        )
+        return [m.ops["append"].results[0].name_hint for m in find_matches(region, _block("dense"))]
+
+    whole = find_matches(Region.single(AppendOp), _block("dense"))[0]
+    assert found("normed", "turned") == [whole.ops["op"].results[0].name_hint]
+    assert found("turned", "normed") == []
+    assert found("normed", "turned", "more") == []
+
+
 def test_a_region_is_refused_where_an_inner_value_is_used_outside() -> None:
     extra = f'%u = "core.cast"(%s) : ({T8}) -> {F8}'
     used_twice = _silu_chain(f'{extra}\n%v = "core.add"(%t, %u) : ({F8}, {F8}) -> {F8}', "%v")

@@ -35,11 +35,12 @@ class _NoTail(StateTable):
     def change(self, plan: StepPlan) -> None:
         before = self.pages.copy()
         super().change(plan)
+        pages = self._arrays["pages"]
         for enter in plan.entering:
             count = len(enter.pages)
-            self.pages[enter.seq, count:] = before[enter.seq, count:]
+            pages[enter.seq, count:] = before[enter.seq, count:]
         for new in plan.new_pages:
-            self.pages[new.seq, new.index] = new.page
+            pages[new.seq, new.index] = new.page
 
 
 class NoTrashBehindThePages(DeriveTrial):
@@ -178,7 +179,7 @@ def test_a_field_that_enter_forgets_is_noticed(name: str) -> None:
             before = self.fields[name].copy()
             super().change(plan)
             for enter in plan.entering:
-                self.fields[name][enter.seq] = before[enter.seq]
+                self._arrays[name][enter.seq] = before[enter.seq]
 
     class Trial(DeriveTrial):
         table = Forgetful

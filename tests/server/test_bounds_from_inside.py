@@ -9,6 +9,7 @@ import pytest
 from scripted_runtime import CODEC, EOS_ID, VOCAB
 
 from lostwax.ir.contract.model import CHAT_V32
+from lostwax.ir.contract.step import MAX_RANKED
 from lostwax.server.engine.messages import EngineInfo
 from lostwax.server.gateway.admission import Admission
 from lostwax.server.gateway.chat_models import (
@@ -23,7 +24,6 @@ from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.fitting import MARGIN, SLICE_CHARS, require_fitting
 from lostwax.server.gateway.models import (
     MAX_HINT_CHARS,
-    MAX_LOGPROBS,
     MAX_METADATA,
     MAX_PROMPTS,
     MAX_STOP_CHARS,
@@ -41,14 +41,14 @@ INFO = EngineInfo(
     vocab_size=VOCAB,
     max_context=CONTEXT,
     max_reqs=1,
-    max_top_logprobs=MAX_LOGPROBS,
+    max_top_logprobs=MAX_RANKED,
     eos_token_ids=(EOS_ID,),
     chat_encoding=CHAT_V32,
 )
 COMPLETION = Job(route="completions", model="fake", info=INFO, max_tokens=TOGETHER)
 WIDE = msgspec.structs.replace(
     COMPLETION,
-    info=msgspec.structs.replace(INFO, max_context=2**31, max_top_logprobs=MAX_LOGPROBS),
+    info=msgspec.structs.replace(INFO, max_context=2**31, max_top_logprobs=MAX_RANKED),
     max_tokens=2**31,
 )
 CHAT = msgspec.structs.replace(WIDE, route="chat")
@@ -127,7 +127,7 @@ FIELDS: dict[str, tuple[Any, Any, str]] = {
     "the least seed": (-(2**63), -(2**63) - 1, "seed"),
     "max_tokens": (MAX_TOKEN_ID, MAX_TOKEN_ID + 1, "max_tokens"),
     "the least max_tokens": (0, -1, "max_tokens"),
-    "logprobs": (MAX_LOGPROBS, MAX_LOGPROBS + 1, "logprobs"),
+    "logprobs": (MAX_RANKED, MAX_RANKED + 1, "logprobs"),
     "the least logprobs": (0, -1, "logprobs"),
     "user": ("x" * MAX_HINT_CHARS, "x" * (MAX_HINT_CHARS + 1), "user"),
     "metadata": (
@@ -203,8 +203,8 @@ CHATS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     ),
     "tokens": (_asked(max_tokens=1), _asked(max_tokens=0), "max_tokens"),
     "alternatives": (
-        _asked(logprobs=True, top_logprobs=MAX_LOGPROBS),
-        _asked(logprobs=True, top_logprobs=MAX_LOGPROBS + 1),
+        _asked(logprobs=True, top_logprobs=MAX_RANKED),
+        _asked(logprobs=True, top_logprobs=MAX_RANKED + 1),
         "top_logprobs",
     ),
 }

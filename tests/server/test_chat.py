@@ -53,7 +53,9 @@ class Server:
 
 
 def _serve(runtime: ScriptedRuntime, codec: Codec) -> Iterator[Server]:
-    app = create_app(InProcessEngine(EngineCore(runtime)), codec, Settings())
+    # The scripted runtime tells of whole prompts.
+    core = EngineCore(runtime, prefix_cache=False)
+    app = create_app(InProcessEngine(core), codec, Settings())
     with running(app) as url:
         yield Server(runtime, url)
 

@@ -49,7 +49,7 @@ class Failing(FakeRuntime):
     """Fails at the second step of a prompt with 7 in it, and at the first of one with 8."""
 
     def run(self, batch: StepBatch) -> StepResult:
-        cached = {token for _, token in self._cache.values()}
+        cached = {held.token for held in self._cache.values()}
         if 8 in batch.tokens or (batch.entry == "decode" and 7 in cached):
             self._cache.clear()
             raise ZeroDivisionError(SECRET)

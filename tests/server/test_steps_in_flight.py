@@ -30,14 +30,18 @@ class _Deep:
     def __init__(
         self, runtime: type[LateRuntime] = LateRuntime, num_pages: int = 33, depth: int = 2
     ) -> None:
-        self.runtime = runtime(FakeLimits(num_pages=num_pages), self._holder)
+        limits = FakeLimits(num_pages=num_pages)
+        self.runtime = runtime(limits, self._holder, is_shared=self._is_shared)
         self.said: list[str] = []
         self.core = EngineCore(self.runtime, log=FailureLog(self.said.append), depth=depth)
         self.events: list[Output | Failed] = []
 
-    def _holder(self, page: int) -> Owner:
+    def _holder(self, seq: int) -> Owner:
         running = self.core.scheduler.running
-        return next(Owner(req.name, id(req)) for req in running if page in req.pages)
+        return next(Owner(req.name, id(req)) for req in running if req.seq == seq)
+
+    def _is_shared(self, page: int) -> bool:
+        return self.core.scheduler.pages.is_shared(page)
 
     def add(self, name: str, prompt: list[int], max_tokens: int = 5) -> None:
         """Submit a request and step once, which leaves its prompt in flight."""
@@ -163,6 +167,17 @@ def test_a_refused_step_fails_its_requests_and_leaves_those_in_flight() -> None:
     deep.finish()
     assert deep.ids("good") == generate([3, 1], 5)
     assert len(deep.said) == 1
+
+
+def test_pages_are_found_once_their_step_is_committed_and_not_before() -> None:
+    deep = _Deep(depth=1)
+    prompt = [3] * 9
+    for name in ("first", "second", "third"):
+        deep.add(name, prompt)
+    found = {req.name: req.num_found for req in deep.core.scheduler.running}
+    assert found == {"first": 0, "second": 0, "third": 8}
+    deep.finish()
+    assert {deep.ids(name) == generate(prompt, 5) for name in found} == {True}
 
 
 class _Marked:

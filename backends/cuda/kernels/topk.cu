@@ -5,7 +5,8 @@
 // key range that holds the k-th largest shrinks by a 1024-bin histogram a pass, summed over the
 // cluster through distributed shared memory, until one key value or whole bins remain; then every
 // CTA writes its share at its offset. Any k and any row length up to the capacity
-// CLUSTER * THREADS * 4 * VECTORS. Rows behind *real_rows select nothing.
+// CLUSTER * THREADS * 4 * VECTORS. Row 0 is the step's row first_row; rows of the step behind
+// *real_rows select nothing.
 //
 // Macros: CLUSTER (CTAs a row), THREADS, VECTORS (groups of 4 keys a thread: 1, 2 or 4), ALIGNED
 // (rows begin at 16 bytes). The core is plain C++ over warp intrinsics: the tests run it on the CPU.
@@ -250,11 +251,11 @@ __device__ __forceinline__ void topk_row(
 // leaves: what it selects must stay within the page table all the same.
 __device__ __forceinline__ void topk_block(
     Shared& s, int block, const float* scores, long long row_stride, int length, int k,
-    const int* real_rows, int* out) {
+    int first_row, const int* real_rows, int* out) {
   const int rank = CLUSTER == 1 ? 0 : block % CLUSTER;
   const long long row = block / CLUSTER;
   out += row * k;
-  if (row >= *real_rows) {
+  if (first_row + row >= *real_rows) {
     for (int i = rank * THREADS + threadIdx.x; i < k; i += CLUSTER * THREADS) out[i] = -1;
     return;
   }
@@ -263,7 +264,7 @@ __device__ __forceinline__ void topk_block(
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS)
 sm90_f32_topk(const float* __restrict__ scores, long long row_stride, int length, int k,
-              const int* __restrict__ real_rows, int* __restrict__ out) {
+              int first_row, const int* __restrict__ real_rows, int* __restrict__ out) {
   __shared__ Shared s;
-  topk_block(s, blockIdx.x, scores, row_stride, length, k, real_rows, out);
+  topk_block(s, blockIdx.x, scores, row_stride, length, k, first_row, real_rows, out);
 }

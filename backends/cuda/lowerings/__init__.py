@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from lostwax.backends.cuda.lowerings.index_topk import INDEX_TOPK_TILES
+from lostwax.backends.cuda.lowerings.sparse_mla import SPARSE_MLA, SPARSE_MLA_ALL
 from lostwax.backends.cuda.lowerings.topk import TOPK
 from lostwax.backends.gpu_kernels.lowerings import GPU
 from lostwax.backends.gpu_kernels.lowerings.wide_products import WIDE_PRODUCTS
@@ -12,4 +14,5 @@ from lostwax.ir.contract.target import Target
 
 def lowerings(target: Target) -> tuple[Lowering, ...]:
     """Own, shared and portable lowerings."""
-    return (TOPK, *GPU, *WIDE_PRODUCTS, *portable_lowerings(target))
+    own = (TOPK, INDEX_TOPK_TILES, SPARSE_MLA, SPARSE_MLA_ALL)
+    return (*own, *GPU, *WIDE_PRODUCTS, *portable_lowerings(target))

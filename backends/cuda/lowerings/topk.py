@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from lostwax.backends.gpu_kernels.lowerings.launches import i32, is_aligned, real_rows
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match
 from lostwax.backends.predicates import axis_at_most, dtype, fact_at_least, of_rows
-from lostwax.ir.contract.kernel import KernelSource
+from lostwax.ir.contract.kernel import SPILL_BYTES, KernelSource
 from lostwax.ir.contract.parameter import Pointer, Scalar
-from lostwax.ir.contract.program import KernelLaunch, Launch
+from lostwax.ir.contract.program import KernelLaunch, Launch, View
 from lostwax.ir.dialects.dsa import TopkOp
 from lostwax.ir.region import Region
 
@@ -17,7 +17,8 @@ _THREADS = (512, 1024)
 _VECTORS = (1, 2, 4)  # groups of 4 scores a thread; kernels/topk.cu packs counts for at most 4
 _CLUSTERS = (1, 2, 4, 8, 16)  # 16 needs the non-portable cluster size, which the driver allows
 _HALF_UNITS = range(65537, _CLUSTERS[-1] * _THREADS[0] * 4 * _VECTORS[-1] + 1)  # scores
-_MAX_LENGTH = _CLUSTERS[-1] * _THREADS[-1] * 4 * _VECTORS[-1]
+_SPILL_BYTES = 1024  # of the cluster's addresses, once a pass; the measured times have them
+MAX_LENGTH = _CLUSTERS[-1] * _THREADS[-1] * 4 * _VECTORS[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def choose_form(rows: int, length: int, compute_units: int, cluster: int = 0) ->
     """
     fitting = [c for c in _CLUSTERS if c * _THREADS[-1] * 4 * _VECTORS[-1] >= length]
     if not fitting:
-        raise ValueError(f"a row of {length} scores exceeds the kernel's {_MAX_LENGTH}")
+        raise ValueError(f"a row of {length} scores exceeds the kernel's {MAX_LENGTH}")
     useful = [c for c in fitting if rows * c <= compute_units and c * _THREADS[0] * 4 <= length]
     chosen = cluster if cluster in fitting else max(useful, default=fitting[0])
     if cluster == 0 and length in _HALF_UNITS and rows * _CLUSTERS[-1] <= 2 * compute_units:
@@ -55,11 +56,13 @@ def choose_form(rows: int, length: int, compute_units: int, cluster: int = 0) ->
     return next(f for f in forms if f.capacity >= length)
 
 
-def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
-    rows, length = match.shape("logits")
-    k = int(match.attr("op", "k"))
-    logits, out = match.view("logits"), match.view("op.out")
-    form = choose_form(rows, length, match.target.compute_units, knobs["cluster"])
+def topk_launch(
+    match: Match, logits: View, out: View, first_row: int, cluster: int, op: str
+) -> Launch:
+    """The launch that selects from logits [rows, scores] to out [rows, k]; the rows are those of
+    the step from `first_row` on."""
+    rows, length = logits.shape
+    form = choose_form(rows, length, match.target.compute_units, cluster)
     row_stride = logits.strides[0]
     aligned = is_aligned(logits) and row_stride % 4 == 0
     compiled = match.build(
@@ -72,39 +75,48 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
                 "THREADS": form.threads,
                 "VECTORS": form.vectors,
                 "ALIGNED": int(aligned),
+                SPILL_BYTES: _SPILL_BYTES,
             },
             num_warps=form.threads // 32,
         )
     )
-    return (
-        KernelLaunch(
-            binary=compiled.binary,
-            symbol=compiled.symbol,
-            grid=(rows * form.cluster, 1, 1),
-            block=(form.threads, 1, 1),
-            params=(
-                Pointer(logits),
-                Scalar("i64", row_stride),
-                i32(length),
-                i32(k),
-                Pointer(real_rows(match)),
-                Pointer(out),
-            ),
-            shared_bytes=compiled.shared_bytes,
-            cluster=(form.cluster, 1, 1),
-            op="sm90_topk_cluster",
+    return KernelLaunch(
+        binary=compiled.binary,
+        symbol=compiled.symbol,
+        grid=(rows * form.cluster, 1, 1),
+        block=(form.threads, 1, 1),
+        params=(
+            Pointer(logits),
+            Scalar("i64", row_stride),
+            i32(length),
+            i32(out.shape[1]),
+            i32(first_row),
+            Pointer(real_rows(match)),
+            Pointer(out),
         ),
+        shared_bytes=compiled.shared_bytes,
+        cluster=(form.cluster, 1, 1),
+        op=op,
     )
 
+
+def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
+    logits, out = match.view("logits"), match.view("op.out")
+    return (topk_launch(match, logits, out, 0, knobs["cluster"], "sm90_topk_cluster"),)
+
+
+CLUSTERS = fact_at_least("cluster_blocks", _CLUSTERS[-1])
+"""The target has clusters as large as the kernel may want."""
+CLUSTER_KNOB = Knob("cluster", (0, *_CLUSTERS))
 
 TOPK = Lowering(
     name="sm90_topk_cluster",
     pattern=Region.single(TopkOp),
     emit=_emit,
-    when=fact_at_least("cluster_blocks", _CLUSTERS[-1])
+    when=CLUSTERS
     & dtype("logits", "f32")
-    & axis_at_most("logits", 1, _MAX_LENGTH)
+    & axis_at_most("logits", 1, MAX_LENGTH)
     & of_rows("logits"),
-    knobs=(Knob("cluster", (0, *_CLUSTERS)),),
+    knobs=(CLUSTER_KNOB,),
     row_invariant=True,
 )

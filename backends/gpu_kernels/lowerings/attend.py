@@ -203,13 +203,21 @@ def _converted_bytes(match: Match, knobs: Knobs) -> int:
 
 
 def _work(match: Match, knobs: Knobs) -> Work:
+    """Every block of heads reads a row's keys again, and scores them with each part of the query:
+    64 rows of 128 heads took 700 us a layer on an H200 (2026-11-29, `python
+    benchmarks/full_step.py`)."""
     base, sizes = match.work(), _Sizes.of(match, knobs)
     converted = _converted_bytes(match, knobs)
     moved, launches = base.num_bytes + 2 * converted, _NUM_LAUNCHES + 2 * bool(converted)
+    width, element_bytes = _dot_row(match)
+    blocks = -(-sizes.heads // sizes.blocks.heads)
+    moved += (blocks - 1) * sizes.rows * sizes.plan.keys * width * element_bytes
+    scores = 2 * sizes.rows * sizes.heads * sizes.plan.keys * (sizes.latent + sizes.rope)
+    flops = base.flops + (knobs["query_parts"] - 1) * scores
     if sizes.plan.splits == 1:
-        return Work(moved, base.flops, launches - 1)
+        return Work(moved, flops, launches - 1)
     partial = 2 * 4 * sizes.rows * sizes.heads * sizes.plan.splits * sizes.latent
-    return Work(moved + partial, base.flops, launches)
+    return Work(moved + partial, flops, launches)
 
 
 def _emit(match: Match, knobs: Knobs, name: str, dense: bool) -> tuple[Launch, ...]:

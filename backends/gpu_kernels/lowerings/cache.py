@@ -1,7 +1,8 @@
-"""Rows written to caches of plain elements as one launch. Knows no device."""
+"""Rows written to caches of plain elements, fp8 among them, as one launch. Knows no device."""
 
 from __future__ import annotations
 
+from lostwax.backends.gpu_kernels.lowerings.fp8_rows import as_bytes
 from lostwax.backends.gpu_kernels.lowerings.launches import (
     i32,
     next_power_of_two,
@@ -19,12 +20,13 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     cache, rows = match.view("cache_in"), match.views("rows")
     widths = match.parts("cache_in")
     first, second = rows[0], rows[-1]
+    is_fp8 = cache.dtype == "f8E4M3FN"
     return (
         triton_launch(
             match,
             "lostwax.backends.gpu_kernels.cache:append",
             {
-                "cache": cache,
+                "cache": as_bytes(cache) if is_fp8 else cache,
                 "slots": match.view("slots"),
                 "first": first,
                 "second": second,
@@ -37,6 +39,7 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
                 "FIRST": widths[0],
                 "SECOND": widths[1] if len(rows) > 1 else 0,
                 "BLOCK": next_power_of_two(sum(widths)),
+                "FP8": int(is_fp8),
             },
             grid=(match.bucket.tokens, 1, 1),
             op="smxx_append",
@@ -55,6 +58,8 @@ APPEND = Lowering(
     name="smxx_append",
     pattern=Region.single(AppendOp),
     emit=_emit,
-    when=layout("cache_in", "f32", "bf16") & Predicate(_at_most_two_parts) & of_rows("slots"),
+    when=layout("cache_in", "f32", "bf16", "fp8_576")
+    & Predicate(_at_most_two_parts)
+    & of_rows("slots"),
     row_invariant=True,
 )

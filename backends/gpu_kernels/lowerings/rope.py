@@ -1,6 +1,9 @@
-"""The rotary embedding as one launch over a table made once a step. Knows no device."""
+"""The rotary embedding over a table that a kernel of its own makes once a step. Knows no device."""
 
 from __future__ import annotations
+
+import struct
+from math import log2
 
 from lostwax.backends.gpu_kernels.lowerings.launches import (
     i32,
@@ -9,13 +12,61 @@ from lostwax.backends.gpu_kernels.lowerings.launches import (
     triton_launch,
 )
 from lostwax.backends.lowering import Knobs, Lowering, Match
-from lostwax.backends.portable.lowerings.prepared import rope_table
-from lostwax.backends.predicates import dtype, of_rows
+from lostwax.backends.portable.kernels.rope import correction_range
+from lostwax.backends.portable.lowerings.prepared import rope_consts
+from lostwax.backends.predicates import dtype, fact, of_rows
+from lostwax.ir.contract.kernel import KernelSource
 from lostwax.ir.contract.program import Launch, View
+from lostwax.ir.contract.step_kernel import Prepared, StepKernel
 from lostwax.ir.dialects.core import RopeOp
 from lostwax.ir.region import Region
 
 _BLOCK_ELEMENTS = 2048  # of one program: 16 a thread at 4 warps of 32
+
+
+_TABLE = {
+    "positions": "*i32", "table": "*fp32", "real_rows": "*i32", "num_rows": "i32",
+}  # fmt: skip
+_BLEND = ("dim", "theta", "original_len", "beta_fast", "beta_slow")
+
+
+def _bits(number: float) -> int:
+    """An f64 as a whole number, which is what kernels can be compiled for."""
+    return struct.unpack("<q", struct.pack("<d", number))[0]
+
+
+def _table(match: Match, knobs: Knobs) -> tuple[Prepared, ...]:
+    """`table`: f32 [2, T, dim], cosines and signed sines."""
+    consts = rope_consts(match)
+    tokens, dim = match.bucket.tokens, int(consts["dim"])
+    factor, low, high = float(consts["factor"]), 0, 1
+    if factor != 1:
+        low, high = correction_range(*(consts[name] for name in _BLEND))
+    constants = {
+        "DIM": dim,
+        "INTERLEAVED": int(consts["interleaved"]),
+        "LOG2_THETA": _bits(log2(float(consts["theta"]))),
+        "INVERSE_FACTOR": _bits(1 / factor),
+        "INVERSE_SPAN": _bits(1 / max(high - low, 1e-3)),
+        "MAGNITUDE": _bits(float(consts["magnitude"])),
+        "LOW": low,
+        "BLOCK": next_power_of_two(dim // 2),
+    }
+    source = KernelSource(
+        language="triton",
+        path="lostwax.backends.gpu_kernels.rope",
+        symbol="rope_table",
+        signature=_TABLE | dict.fromkeys(constants, "constexpr"),
+        constants=constants,
+        num_warps=1,
+    )
+    kernel = StepKernel(
+        source=source,
+        arguments=("positions", "table", "num_rows", i32(tokens)),
+        outputs=(("table", "f32", (2, tokens, dim)),),
+        grid=(tokens, 1, 1),
+    )
+    return (kernel,)
 
 
 def _head_stride(view: View) -> int:
@@ -62,7 +113,7 @@ ROPE = Lowering(
     name="smxx_rope_table",
     pattern=Region.single(RopeOp),
     emit=_emit,
-    when=dtype("x", "f32", "bf16") & of_rows("x"),
+    when=dtype("x", "f32", "bf16") & of_rows("x") & fact("dtypes", "f64"),
     row_invariant=True,
-    prepare=rope_table,
+    prepare=_table,
 )

@@ -1,4 +1,4 @@
-"""Pick, nucleus and log-probabilities over rows that are split over programs. Knows no device.
+"""Pick, masks, nucleus, log-probabilities over rows that are split over programs. Knows no device.
 
 All sums are integers: neither `block` nor the number of rows changes a bit of a result, and
 `sample.pick` gives an id the log-probability that `sample.logprob` gives it.
@@ -14,12 +14,14 @@ from lostwax.backends.gpu_kernels.lowerings.launches import (
     Carver,
     i32,
     next_power_of_two,
+    real_rows,
     triton_launch,
 )
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
-from lostwax.backends.predicates import axis_at_most, fact
+from lostwax.backends.predicates import axis_at_most, fact, of_rows
+from lostwax.ir.contract.masks import mask_words
 from lostwax.ir.contract.program import KernelLaunch, Launch, View
-from lostwax.ir.dialects.sample import LogprobOp, NucleusOp, PickOp
+from lostwax.ir.dialects.sample import LogprobOp, MaskOp, NucleusOp, PickOp
 from lostwax.ir.region import Region
 
 _KERNELS = "lostwax.backends.gpu_kernels"
@@ -67,6 +69,7 @@ def _launch(
     vocab = match.shape("logits")[1]
     known = {
         "WIDTH": vocab,
+        "WORDS": mask_words(vocab),
         "BLOCK": knobs["block"],
         "BLOCK_PARTS": next_power_of_two(parts),
         "DIGIT_BITS": _DIGIT_BITS,
@@ -125,6 +128,15 @@ def _emit_pick(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
             "BLOCK_PARTS MASS_BITS", op=op, split=False,
         ),
     )  # fmt: skip
+
+
+def _emit_mask(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
+    given: Arguments = {n: match.view(n) for n in ("logits", "masks", "mask_rows")}
+    given |= {"out": match.view("op.out"), "num_rows": real_rows(match)}
+    for name in ("logits", "op.out"):
+        given[f"{name.removeprefix('op.')}_stride"] = i32(match.view(name).strides[0])
+    constants, kernel = "WIDTH WORDS BLOCK", "mask:mask_logits"
+    return (_launch(match, knobs, kernel, given, constants, op="smxx_mask"),)
 
 
 def _exponentials(match: Match, knobs: Knobs, workspace: View | None) -> _Scratch:
@@ -202,6 +214,16 @@ PICK = Lowering(
     row_invariant=True,
     workspace=lambda match, knobs: _best(match, knobs, None).num_bytes,
     work=_work(2),
+)
+
+MASK = Lowering(
+    name="smxx_mask",
+    pattern=Region.single(MaskOp),
+    emit=_emit_mask,
+    when=axis_at_most("logits", 1, _MAX_VOCAB) & of_rows("logits"),
+    knobs=_KNOBS,
+    row_invariant=True,
+    work=_work(1),
 )
 
 NUCLEUS = Lowering(

@@ -160,6 +160,7 @@ class StepLaunches:
             "plan_rows": own.array("logit_rows"),
             "owners": own.array("logit_owners"),
             "plan_targets": own.array("targets"),
+            "plan_mask_rows": own.array("mask_rows"),
             **self._arrays(("drafting", "last_rows")),
             **self._fields(("length", "num_prompt", "temperature", "top_p", "seed")),
             **{name: input_view(name, program.bucket) for name in HEAD_INPUTS},

@@ -7,7 +7,7 @@ from math import ceil, floor, log, pi
 import torch
 
 
-def _correction_range(
+def correction_range(
     dim: int, theta: float, original_len: int, beta_fast: float, beta_slow: float
 ) -> tuple[int, int]:
     """First and last pair of the blend (YaRN, arXiv:2309.00071, section 3.2)."""
@@ -31,7 +31,7 @@ def _angles(
     pair = torch.arange(dim // 2, device=positions.device, dtype=torch.float64)
     frequency = torch.pow(theta, pair * (-2.0 / dim))
     if factor != 1:
-        low, high = _correction_range(dim, theta, original_len, beta_fast, beta_slow)
+        low, high = correction_range(dim, theta, original_len, beta_fast, beta_slow)
         ramp = ((pair - low) / max(high - low, 1e-3)).clamp_(0, 1)
         frequency = frequency * (ramp / factor + (1 - ramp))
     return positions.double()[:, None] * frequency

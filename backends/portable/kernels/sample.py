@@ -66,6 +66,29 @@ def pick_greedy_or_warm(
         _write(logits, logits.argmax(-1, keepdim=True), ids, logprobs)
 
 
+def mask(
+    logits: torch.Tensor, masks: torch.Tensor, mask_rows: torch.Tensor, out: torch.Tensor
+) -> None:
+    """Write the logits, -inf for ids whose bit is 0 in the mask that their row names (-1: none)."""
+    index = torch.arange(logits.shape[1], device=logits.device)
+    words = masks[mask_rows.clamp(min=0).long()][:, index // 32]
+    forbidden = words.bitwise_right_shift_((index % 32).int()).bitwise_and_(1) == 0
+    forbidden &= (mask_rows >= 0)[:, None]
+    out.copy_(logits).masked_fill_(forbidden, float("-inf"))
+
+
+def mask_where_wanted(
+    logits: torch.Tensor, masks: torch.Tensor, mask_rows: torch.Tensor, out: torch.Tensor
+) -> None:
+    """As `mask`, but reads on the host which rows have one, and looks at no other's bits."""
+    out.copy_(logits)
+    wanted = torch.nonzero(mask_rows >= 0)[:, 0]
+    if wanted.numel():
+        allowed = torch.empty_like(logits[wanted])
+        mask(logits[wanted], masks, mask_rows[wanted], allowed)
+        out[wanted] = allowed
+
+
 def nucleus(
     logits: torch.Tensor, temperature: torch.Tensor, top_p: torch.Tensor, out: torch.Tensor
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lostwax.backends.lowering import Knobs, Lowering, Match
+from lostwax.backends.lowering import Knobs, Lowering, Match, Work
 from lostwax.backends.portable.lowerings.calls import emit_call, f32_bytes, launch, torch_calls
 from lostwax.ir.contract.program import Launch
 from lostwax.ir.dialects.core import (
@@ -26,6 +26,12 @@ def _indices(match: Match, knobs: Knobs) -> int:
     return 32 * match.shape("op.out")[0]
 
 
+def _add_work(match: Match, knobs: Knobs) -> Work:
+    """One kernel, or what is wider is made of `a` first."""
+    kinds = {match.dtype(value) for value in ("a", "b", "op.out")}
+    return torch_calls(1 if len(kinds) == 1 else 2)(match, knobs)
+
+
 def _emit_concat(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     views = (match.view("op.out"), *match.views("parts"))
     return launch("portable_concat", "rows:concat", views)
@@ -37,6 +43,7 @@ ELEMENTWISE = (
         pattern=Region.single(AddOp),
         emit=emit_call("portable_add", "elementwise:add", "a b op.out"),
         row_invariant=True,
+        work=_add_work,
         allocates=_two_wide,
     ),
     Lowering(

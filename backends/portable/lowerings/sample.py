@@ -5,16 +5,22 @@ from __future__ import annotations
 from lostwax.backends import predicates as P
 from lostwax.backends.lowering import Knobs, Lowering, Match
 from lostwax.backends.portable.lowerings.calls import emit_call, f32_bytes, torch_calls
-from lostwax.ir.dialects.sample import LogprobOp, NucleusOp, PickOp, ScoreOp
+from lostwax.ir.dialects.sample import LogprobOp, MaskOp, NucleusOp, PickOp, ScoreOp
 from lostwax.ir.region import Region
 
 _PICK = "logits temperature seeds counters op.ids op.logprobs"
+_MASK = "logits masks mask_rows op.out"
 _NUCLEUS = "logits temperature top_p op.out"
 _SCORE = "logits targets op.target_logprobs op.top_ids op.top_logprobs"
 
 
 def _noise_bytes(match: Match, knobs: Knobs) -> int:
     return 10 * f32_bytes(*match.shape("logits"))
+
+
+def _bits_bytes(match: Match, knobs: Knobs) -> int:
+    rows, vocab = match.shape("logits")
+    return f32_bytes(5 * rows + 6, vocab)
 
 
 def _ranked_bytes(match: Match, knobs: Knobs) -> int:
@@ -43,6 +49,25 @@ SAMPLE = (
         row_invariant=True,
         work=torch_calls(6),
         allocates=_noise_bytes,
+    ),
+    Lowering(
+        name="portable_mask",
+        pattern=Region.single(MaskOp),
+        emit=emit_call("portable_mask", "sample:mask", _MASK),
+        row_invariant=True,
+        work=torch_calls(12),
+        allocates=_bits_bytes,
+    ),
+    Lowering(
+        name="portable_mask_where_wanted",
+        pattern=Region.single(MaskOp),
+        emit=emit_call(
+            "portable_mask_where_wanted", "sample:mask_where_wanted", _MASK, capturable=False
+        ),
+        when=P.not_captured() & P.host_memory(),
+        row_invariant=True,
+        work=torch_calls(4),
+        allocates=_bits_bytes,
     ),
     Lowering(
         name="portable_nucleus",

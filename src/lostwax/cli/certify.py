@@ -28,7 +28,7 @@ def _evidence(found: Certificate) -> str:
 
 
 def _line(each: Certified) -> dict[str, object]:
-    certificate = None if each.record is None else to_builtins(each.record.certificate)
+    certificate = None if each.certificate is None else to_builtins(each.certificate)
     return {
         "lowering": each.lowering,
         "ops": each.ops,
@@ -96,13 +96,13 @@ def certify(
         if json_:
             result_json(_line(each))
         site = f"{each.lowering:<34} {'+'.join(each.ops)}"
-        if each.record is None:
+        if each.certificate is None:
             failed += 1
             say(f"WRONG     {site}")
             say(f"          {each.program}: {each.error}")
             continue
-        say(f"{_evidence(each.record.certificate)}  {site}")
-        if out is not None:
+        say(f"{_evidence(each.certificate)}  {site}")
+        if out is not None and each.record is not None:
             RecordStore((out,)).put(each.record)
     say(f"{sum(lowerings.values())} sites of {len(lowerings)} lowerings, {failed} wrong")
     if failed:

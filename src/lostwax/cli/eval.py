@@ -198,5 +198,6 @@ def _connecting(subject: Subject) -> tuple[AbstractAsyncContextManager[Served], 
         num_pages=subject.num_pages,
         threads=subject.threads,
         drafts=subject.drafts,
+        prefix_cache=not subject.disable_radix_cache,
     )
     return connecting, artifact_facts(artifact, checkpoint)

@@ -75,6 +75,8 @@ class Subject:
         Pages of cache.
     threads
         Threads of a CPU engine (default: as in `lostwax serve`).
+    disable_radix_cache
+        Run every prompt whole, as in `lostwax serve`.
     """
 
     url: Annotated[Url | None, COMMON] = None
@@ -88,6 +90,7 @@ class Subject:
     drafts: Annotated[Drafts | None, SUBJECT] = None
     num_pages: Annotated[Pages | None, SUBJECT] = None
     threads: Annotated[Threads | None, SUBJECT] = None
+    disable_radix_cache: Annotated[Flag, SUBJECT] = False
 
     def __post_init__(self) -> None:
         if self.url is not None:
@@ -109,6 +112,7 @@ class Subject:
             raise NothingToAsk("give --url or --artifact, not both")
         ours = ("checkpoint", "cache", "target", "dtype", "drafts", "num_pages", "threads")
         given = [f"--{n.replace('_', '-')}" for n in ours if getattr(self, n) is not None]
+        given += ["--disable-radix-cache"] * self.disable_radix_cache
         if given:
             raise NothingToAsk(
                 f"{' and '.join(given)} would change nothing of the server at {self.url}, which"

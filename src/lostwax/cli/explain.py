@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -13,10 +14,11 @@ from lostwax.backends.runtime.say import result_json, result_lines
 from lostwax.cli.named_paths import Artifact, Folder
 from lostwax.cli.option_types import Json, OptionRefused
 from lostwax.cli.wrapped import wrapped
-from lostwax.ir.contract.artifact import ProgramRef
+from lostwax.ir.contract.artifact import Manifest, ProgramRef
 from lostwax.ir.contract.choice import Choices, RegionChoice
-from lostwax.ir.contract.probe import Certificates, Evidence
-from lostwax.ir.contract.program import Segment
+from lostwax.ir.contract.probe import STEP_EVIDENCE, Certificates, Evidence
+from lostwax.ir.contract.program import SEGMENTS, Segment
+from lostwax.ir.contract.step_layout import STEP_OP, step_launches
 
 
 class UnknownOp(ValueError):
@@ -87,7 +89,9 @@ def explain(
         proof = None
     if proof is not None and proof.artifact != reader.manifest.digest:
         proof = None
-    if op is not None:
+    if op is not None and op.startswith(STEP_OP):
+        lines = _step(op, reader.manifest, kept, proof)
+    elif op is not None:
         lines = _one_op(choices, kept, op, proof.evidence if proof else {})
     else:
         lines = (*_tables(choices, kept), *_proofs(choices, proof))
@@ -192,6 +196,32 @@ def _one_op(
     yield from (f"flips  {line}" for line in flips)
     if not flips:
         yield "the choice flips between no two neighbouring programs of a segment and guard"
+
+
+def _step(
+    op: str, manifest: Manifest, refs: Mapping[str, ProgramRef], proof: Certificates | None
+) -> Iterator[str]:
+    """A launch of the step around the layers, which nothing chooses."""
+    if not manifest.step_on_device:
+        raise UnknownOp(
+            f"no program runs {op!r}: on {manifest.target.name} the host makes the inputs of each"
+            " step"
+        )
+    every = {segment: frozenset(chain(*step_launches(segment))) for segment in SEGMENTS}
+    known = sorted(frozenset[str]().union(*every.values()))
+    if op not in known:
+        raise UnknownOp(f"no program runs {op!r}.{_hint(op, known)} Known: {', '.join(known)}")
+    runs = [name for name, ref in refs.items() if op in every[ref.segment]]
+    yield f"{op} in {', '.join(runs) or 'none of these programs'}"
+    yield (
+        f"  winner {op}: a kernel of the step around the layers, which every program of its segment"
+        " launches; no lowering competes with it, and no record prices it"
+    )
+    shown = None if proof is None else proof.evidence.get(STEP_EVIDENCE)
+    if shown is None:
+        yield "  proof  compiled, never ran here: the first `serve` runs it over drawn steps"
+    else:
+        yield f"  proof  {shown.state}, equal to numpy over drawn steps: {shown.what}"
 
 
 def _why(choice: RegionChoice, evidence: Mapping[str, Evidence]) -> Iterator[str]:

@@ -25,6 +25,7 @@ _OURS = {
     "--nsa-prefill-backend": "--lowering",
     "--dsa-decode-backend": "--lowering",
     "--dsa-prefill-backend": "--lowering",
+    "--no-enable-prefix-caching": "--disable-radix-cache",
     "--num-speculative-tokens": "--drafts",
     "--speculative-num-draft-tokens": "--drafts",
     "--speculative-num-steps": "--drafts",
@@ -34,6 +35,7 @@ _OURS = {
 """Options of SGLang, vLLM and TensorRT-LLM by what does the same here."""
 _OTHERWISE = {
     "--api-key": "there is no authentication yet: put a proxy before the server",
+    "--enable-prefix-caching": "prefixes are found in the cache by themselves: leave it out",
     "--hf-token": _DOWNLOADS,
     "--model": _PATH,
     "--model-path": _PATH,

@@ -47,6 +47,7 @@ def serve(
     cache: Annotated[OutFolder | None, MORE] = None,
     certificates: Annotated[OutFolder | None, MORE] = None,
     allow_compiled: Annotated[Flag, MORE] = False,
+    disable_radix_cache: Annotated[Flag, MORE] = False,
     drain: Annotated[Seconds, MORE] = 10.0,
     allow_host: Annotated[list[Host] | None, MORE, Parameter(negative=())] = None,
     allow_origin: Annotated[list[str] | None, MORE, Parameter(negative=())] = None,
@@ -90,6 +91,8 @@ def serve(
         A folder to keep what the golden probes showed on this device (default: in the artifact).
     allow_compiled
         Serve lowerings that never ran on this device.
+    disable_radix_cache
+        Run every prompt whole, also where another request's pages hold its beginning.
     drain
         Seconds that requests under way have at Ctrl-C or SIGTERM, before they end with an error.
     allow_host
@@ -126,6 +129,7 @@ def serve(
         host=host,
         port=port,
         drafts=drafts,
+        prefix_cache=not disable_radix_cache,
         num_pages=num_pages,
         threads=threads,
         model=served_model_name,

@@ -15,7 +15,7 @@
 
 struct float4 { float x, y, z, w; };
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
-struct Index { int x; };
+struct Index { int x, y, z; };
 inline Index threadIdx, blockIdx;
 using std::max;
 using std::min;
@@ -92,7 +92,7 @@ inline void run(int num_ctas, int num_threads, char* memory, long bytes, void (*
       if (f.done) continue;
       alive = true;
       current = &f;
-      threadIdx.x = f.thread;
+      threadIdx.x = f.thread, blockIdx.x = f.cta;
       swapcontext(&scheduler, &f.context);
     }
   }

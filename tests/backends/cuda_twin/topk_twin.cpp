@@ -3,16 +3,17 @@
 
 static std::vector<Shared> memory(CLUSTER);
 static const float* scores;
-static int row, length, wanted, real_rows;
+static int row, length, wanted, first_row, real_rows;
 static int* chosen;
 
 static void one(int cta) {
   topk_block(
-      memory[cta], row * CLUSTER + cta, scores, length, length, wanted, &real_rows, chosen);
+      memory[cta], row * CLUSTER + cta, scores, length, length, wanted, first_row, &real_rows,
+      chosen);
 }
 
-extern "C" void topk(const float* rows, int count, int real, int n, int k, int* out) {
-  scores = rows, length = n, wanted = k, real_rows = real, chosen = out;
+extern "C" void topk(const float* rows, int count, int first, int real, int n, int k, int* out) {
+  scores = rows, length = n, wanted = k, first_row = first, real_rows = real, chosen = out;
   for (row = 0; row < count; row++)
     twin::run(CLUSTER, THREADS, (char*)memory.data(), sizeof(Shared), one);
 }

@@ -11,13 +11,16 @@ import torch
 from lostwax.backends.cuda.target import CUDA_SM90A
 from lostwax.backends.gpu_kernels.interpreter import bind_interpreted, bind_on_cpu
 from lostwax.backends.lowering import Lowering
+from lostwax.backends.plan.step_launch import step_launch
 from lostwax.backends.proof.plain_match import WORKSPACE, PlainMatch, Value
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.program import Bucket, Const, HostCall, View
+from lostwax.ir.contract.program import Bucket, Const, HostCall, Launch, View
+from lostwax.ir.contract.step_kernel import StepKernel
 
 DTYPES = {
     "f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16,
-    "f8E4M3FN": torch.float8_e4m3fn, "i64": torch.int64, "i32": torch.int32, "u8": torch.uint8,
+    "f8E4M3FN": torch.float8_e4m3fn, "f8E4M3FNUZ": torch.float8_e4m3fnuz,
+    "i64": torch.int64, "i32": torch.int32, "u8": torch.uint8,
 }  # fmt: skip
 POISON = 1e30
 UNWRITTEN = -7
@@ -58,6 +61,18 @@ def resolve(view: View, buffers: Mapping[str, torch.Tensor]) -> torch.Tensor:
     return torch.as_strided(usable, view.shape, view.strides)
 
 
+def _prepare(
+    match: PlainMatch, lowering: Lowering, knobs: Mapping[str, int], data: Mapping[str, np.ndarray]
+) -> list[Launch]:
+    """The kernels that the lowering wants run before, but for those whose outputs are given."""
+    return [
+        step_launch(op, match.step_input, views, match.build, match.target)
+        for op in lowering.prepare(match, lowering.default_knobs() | dict(knobs))
+        if isinstance(op, StepKernel) and not any(name in data for name, _, _ in op.outputs)
+        for views in [{name: match.view(name) for name, _, _ in op.outputs}]
+    ]
+
+
 def run(
     lowering: Lowering,
     bucket: Bucket,
@@ -75,7 +90,7 @@ def run(
     """
     sources, stored = Sources(), stored or {}
     match = PlainMatch(CUDA_SM90A, bucket, values, attributes, sources, Path(), stored=stored)
-    launches = match.emit(lowering, knobs)
+    launches = (*_prepare(match, lowering, knobs or {}, data), *match.emit(lowering, knobs))
     buffers: dict[str, torch.Tensor] = {}
     for name, value in {**values, **stored}.items():
         kind = DTYPES[value.dtype]

@@ -7,12 +7,16 @@ object, case name to the largest error relative to the reference's RMS.
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 from plain_run import rounded, run
 
+from lostwax.backends.gpu_kernels.lowerings.add import ADD
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
 from lostwax.backends.gpu_kernels.lowerings.norms import ADD_RMS_NORM, LAST_RMS_NORM, RMS_NORM
+from lostwax.backends.gpu_kernels.lowerings.rope import ROPE
+from lostwax.backends.gpu_kernels.lowerings.rows import EMBED, GATHER_ROWS
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.proof.plain_match import Value
 from lostwax.backends.proof.step_cases import step_case
@@ -91,6 +95,43 @@ def attend_case(
     return error(out["op.out"], np.asarray(want))
 
 
+def rope_case(interleaved: bool, factor: float) -> float:
+    """Rows far apart, turned by a table that a kernel makes."""
+    positions = np.array([0, 1, 4095, 131_071, 163_839], np.int32)
+    rows, heads, width = len(positions), 2, 24
+    about: dict[str, Any] = {"offset": 4, "dim": 20, "interleaved": interleaved, "factor": factor}
+    about |= {"theta": 10_000.0, "original_len": 4096, "beta_fast": 32.0, "beta_slow": 1.0}
+    about |= {"magnitude": 1.25}
+    x = rounded(np.random.default_rng(0).standard_normal((rows, heads, width)), "f32")
+    values = {"x": Value(x.shape, "f32"), "positions": Value((rows,), "i32")}
+    values |= {"table": Value((2, rows, 20), "f32"), "op.out": Value(x.shape, "f32")}
+    attributes = {("op", name): value for name, value in about.items()}
+    data = {"x": x, "positions": positions}
+    out = run(ROPE, Bucket(rows, rows, 1, rows), values, attributes, data)
+    return error(out["op.out"], np.asarray(core.rope(x, positions, **about)))
+
+
+def rows_case(lowering: Lowering, table: str, rows: str) -> float:
+    """Rows of a wide table, and one of none."""
+    stored = rounded(np.random.default_rng(1).standard_normal((9, 2050)), "bf16")
+    wanted = np.array([8, -1, 0], np.int32)
+    values = {table: Value((9, 2050), "bf16", (2056, 1)), rows: Value((3,), "i32")}
+    values["op.out"] = Value((3, 2050), "bf16")
+    out = run(lowering, Bucket(3, 3, 1, 3), values, {}, {table: stored, rows: wanted})
+    want = np.where(wanted[:, None] < 0, 0.0, stored[wanted])
+    return float(np.abs(out["op.out"] - want).max())
+
+
+def add_case() -> float:
+    """A strided sum of two dtypes."""
+    a, b = np.random.default_rng(2).standard_normal((2, 3, 1030))
+    a, b = rounded(a, "f32"), rounded(b, "bf16")
+    values = {"a": Value((3, 1030), "f32", (1032, 1)), "b": Value((3, 1030), "bf16")}
+    values["op.out"] = Value((3, 1030), "f32")
+    out = run(ADD, Bucket(3, 3, 1, 3), values, {}, {"a": a, "b": b})
+    return error(out["op.out"], a + b)
+
+
 def zeroed_step_case() -> float:
     """Capture runs over zeroed inputs: rows behind every request must read inside the table."""
     rng = np.random.default_rng(0)
@@ -122,6 +163,12 @@ def main() -> None:
         "last_rms_norm f32": norm_case(LAST_RMS_NORM, 3, 64, "f32"),
         "rms_norm f32": norm_case(RMS_NORM, 1, 7, "f32"),
         "rms_norm bf16": norm_case(RMS_NORM, 5, 512, "bf16"),
+        "rope f32": rope_case(interleaved=True, factor=40.0),
+        "rope in halves f32": rope_case(interleaved=False, factor=40.0),
+        "rope without a factor f32": rope_case(interleaved=True, factor=1.0),
+        "embed f32": rows_case(EMBED, "table", "tokens"),
+        "gather_rows f32": rows_case(GATHER_ROWS, "x", "rows"),
+        "add f32": add_case(),
         "attend odd ranks f32": attend_case(3, 24, 10, 72, 20, 7, decode(5, 3), wide, 1),
         "attend one request f32": attend_case(1, 8, 8, 16, 8, 40, decode(1, 4), wide, 0),
         "attend many heads f32": attend_case(20, 8, 6, 24, 8, 9, decode(3, 2), wide, 3),

@@ -2,7 +2,7 @@
 
 Programs have no layers; what their heads give is drawn. Results are heard several steps late, and
 must be those of their own step. A program of its own because Triton decides at import whether it
-interprets. Arguments: histories, first seed, steps of each.
+interprets. Arguments: histories, first seed, steps of each, and maybe one of `FAULTS`.
 """
 
 from __future__ import annotations
@@ -32,10 +32,13 @@ from lostwax.backends.gpu_kernels.lowerings.step import StepLaunches
 from lostwax.backends.runtime.bound_program import BoundProgram, Memory
 from lostwax.backends.runtime.device_step import DeviceStep
 from lostwax.backends.runtime.input_layout import input_offsets
+from lostwax.backends.runtime.mask_gate import Masks
+from lostwax.backends.runtime.mask_state import MaskState
 from lostwax.backends.runtime.replay_step import BoundStage
 from lostwax.backends.runtime.state_table import StateTable
 from lostwax.backends.runtime.step_buffers import InputMemory
-from lostwax.backends.runtime.ticket import Started
+from lostwax.backends.runtime.ticket import Held, Started
+from lostwax.ir.contract.masks import MASKS, mask_rows
 from lostwax.ir.contract.program import (
     HEADS,
     SEGMENTS,
@@ -67,6 +70,8 @@ FLOATS = ("logprobs", "target_logprobs", "top_logprobs")
 JUNK = 77
 ARENA = 8192
 MOST_UNHEARD = 7
+WORDS = 3
+"""Of a mask."""
 
 
 @dataclass
@@ -123,6 +128,7 @@ class DeviceTrial(DeriveTrial):
         sizes = {
             PLAN: LAYOUT.plan_bytes, SEQUENCES: LAYOUT.sequences_bytes,
             SENT_BOX: LAYOUT.sent_box.num_bytes, RESULT_BOX: LAYOUT.result_box.num_bytes,
+            MASKS: 4 * WORDS * mask_rows(MAX_REQS, MAX_DRAFTS),
         }  # fmt: skip
         states = {name: driver.allocate(size).fill_(JUNK) for name, size in sizes.items()}
         inputs = max(input_offsets(segment, bucket)[1] for segment, bucket in BUCKETS.items())
@@ -135,9 +141,12 @@ class DeviceTrial(DeriveTrial):
             self._bound[head].replay = partial(self._replay_head, self._bound[head])
         walk = self._bound["draft"].replay
         self._bound["draft"].replay = partial(self._replay_draft, walk)
-        self._device = DeviceStep(
-            LAYOUT, memory, StateTable(MAX_REQS, MAX_PAGES, MAX_DRAFTS), driver
-        )
+        self._masks = states[MASKS].view(torch.int32).view(-1, WORDS)
+        self._wanted_masks: Masks | None = None
+        """What the masks must be when a head looks at them."""
+        table = StateTable(MAX_REQS, MAX_PAGES, MAX_DRAFTS)
+        masks = MaskState(states[MASKS], WORDS, driver)
+        self._device = DeviceStep(LAYOUT, memory, table, masks, driver)
         self._device.reset()
 
     def picked(self, batch: StepBatch) -> StepResult:
@@ -153,6 +162,9 @@ class DeviceTrial(DeriveTrial):
 
     def _replay_head(self, head: BoundProgram) -> None:
         """Derive, give what is drawn, take over."""
+        if self._wanted_masks is not None:
+            held = self._masks[: len(self._wanted_masks)].numpy()
+            assert np.array_equal(held, self._wanted_masks), "the head ran without its masks"
         split, rows = len(head.program.prepare), head.program.bucket.rows
         for launch in head.launches[:split]:
             launch()
@@ -182,7 +194,7 @@ class DeviceTrial(DeriveTrial):
         stages = [(self._bound[plan.entry], self._bound[plan.head]), *[behind] * len(drafts)]
         if self._rng.random() < 0.2:
             self._break_off(stages, plan)
-        started = self._device.start(stages, plan)
+        started = self._finished(self._device.start(stages, plan), plan)
         assert not self._script.ids, "a head was not replayed"
         names = RESULT_WIDTHS if plan.head == "score" else ("ids", "logprobs")
         want = {name: self._script.given.get(name, [])[: len(main)] for name in names}
@@ -195,6 +207,19 @@ class DeviceTrial(DeriveTrial):
                 assert np.array_equal(found, self._state.fields[name][seq]), f"{name} of {seq}"
         while self._unheard and (self._rng.random() < 0.35 or len(self._unheard) > MOST_UNHEARD):
             self._hear()
+
+    def _finished(self, begun: Started | Held, plan: StepPlan) -> Started:
+        """Bring masks where rows wait for them, before which no head has run."""
+        assert isinstance(begun, Held) == bool(plan.masked)
+        if isinstance(begun, Started):
+            return begun
+        assert not self._script.given, "a head ran before its masks were there"
+        masks = self._numbers.integers(0, 1000, (plan.num_masked, WORDS)).astype(np.int32)
+        self._wanted_masks = masks.copy()
+        started = begun.finish(masks)
+        masks.fill(JUNK)  # it was copied
+        self._wanted_masks = None
+        return started
 
     def _break_off(self, stages: Sequence[BoundStage], plan: StepPlan) -> None:
         """The body raises while it is enqueued, before the device has counted the step or behind
@@ -221,9 +246,39 @@ class DeviceTrial(DeriveTrial):
         assert (result.program, result.head) == unheard.programs
 
 
+def _shift_masks() -> None:
+    write = MaskState.write
+
+    def shifted(self: MaskState, masks: Masks) -> None:
+        write(self, np.roll(masks, 1, axis=0))
+
+    MaskState.write = shifted
+
+
+def _start_heads_early() -> None:
+    start = DeviceStep.start
+
+    def early(self: DeviceStep, stages: Sequence[BoundStage], plan: StepPlan) -> Started | Held:
+        begun = start(self, stages, plan)
+        if isinstance(begun, Started):
+            return begun
+        started = begun.finish(np.zeros((plan.num_masked, WORDS), np.int32))
+        return Held(lambda _: started)
+
+    DeviceStep.start = early
+
+
+FAULTS = {
+    "masks are shifted by a row": _shift_masks,
+    "heads start before masks come": _start_heads_early,
+}
+
+
 def main() -> None:
     """Play the histories."""
-    histories, first, steps = map(int, sys.argv[1:])
+    histories, first, steps = map(int, sys.argv[1:4])
+    for fault in sys.argv[4:]:
+        FAULTS[fault]()
     for seed in range(first, first + histories):
         trial = DeviceTrial(random.Random(seed))
         trial.play(steps)

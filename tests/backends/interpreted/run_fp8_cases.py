@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from fp8_faults import FILES
 from padded_rows import left, spoilt
-from plain_cases import Array, Case, cases
+from plain_case import Array, Case
+from plain_cases import cases
 from plain_run import rounded, run
 
 from lostwax.ir.contract.scale_layout import FP8_BLOCK, FP8_BLOCKS

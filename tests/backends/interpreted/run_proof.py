@@ -86,25 +86,40 @@ def program(around: StepLaunches, segment: Segment, bucket: Bucket) -> Program:
     return structs.replace(bare, prepare=around.before(bare), finish=around.behind(bare))
 
 
-def main() -> None:
-    """Prove the kernels, or a faulty copy of them."""
+@dataclass
+class Built:
+    """An artifact as far as a proof asks, and the sources of its kernels by binary."""
+
+    reader: Reader
+    sources: Sources
+
+
+def built() -> Built:
+    """Programs of every segment, with the step's launches and no layers."""
     sources = Sources()
     around = StepLaunches(
         StepLayout.of(LIMITS), LIMITS.page_tokens, CUDA_SM90A,
         lambda source: sources.compile(source, Path()),
     )  # fmt: skip
-    programs = {f"{s}.json": program(around, s, bucket) for s, bucket in BUCKETS}
+    return Built(
+        Reader({f"{s}.json": program(around, s, bucket) for s, bucket in BUCKETS}), sources
+    )
+
+
+def main() -> None:
+    """Prove the kernels, or a faulty copy of them."""
+    made = built()
     driver = InterpretingDriver(CUDA_SM90A, cast(Any, None), {})
-    driver.sources = sources.by_binary
+    driver.sources = made.sources.by_binary
     for folder in sys.argv[1:]:
         sys.path.insert(0, folder)
         driver.packages = ("mutants",)
         driver.sources = {
             binary: structs.replace(source, path=source.path.replace(PACKAGE, "mutants"))
-            for binary, source in sources.by_binary.items()
+            for binary, source in made.sources.by_binary.items()
         }
     try:
-        print(*prove_step(cast(Any, Reader(programs)), driver).ran)
+        print(*prove_step(cast(Any, made.reader), driver).ran)
     except WrongKernel as error:
         print(error)
         sys.exit(1)

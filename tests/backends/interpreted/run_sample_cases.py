@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from plain_run import run
 
-from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, NUCLEUS, PICK
-from lostwax.backends.gpu_kernels.lowerings.whole_row import SAMPLE_ROW
+from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, MASK, NUCLEUS, PICK
+from lostwax.backends.gpu_kernels.lowerings.sample_tail import SAMPLE_TAIL
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.portable.kernels import sample as portable
 from lostwax.backends.proof.plain_match import Value
@@ -83,10 +83,25 @@ def rows_of(names: tuple[str, ...], vocab: int) -> Arrays:
         "top_p": np.array([share for _, _, share in chosen], np.float32),
         "seeds": SEEDS[: len(names)],
         "counters": COUNTERS[: len(names)],
+        "masks": masks_of(rng, vocab),
+        "mask_rows": np.full(len(names), -1, np.int32),
     }
 
 
+def masks_of(rng: np.random.Generator, vocab: int) -> np.ndarray:
+    """Every bit drawn; all ids but few; the last id alone; none, but for a bit behind the ids."""
+    out = rng.integers(-(2**31), 2**31, (4, -(-vocab // 32)))
+    out[1] |= out[0] | np.roll(out[0], 1)
+    out[2:] = 0
+    place, bit = divmod(vocab - 1, 32)
+    out[2, place] = 1 << bit
+    if vocab % 32:
+        out[3, -1] = -(2**31)
+    return out.astype(np.int64).astype(np.int32)
+
+
 OPS: dict[str, tuple[Lowering, str, str]] = {
+    "mask": (MASK, "logits masks mask_rows", "op.out"),
     "nucleus": (NUCLEUS, "logits temperature top_p", "op.out"),
     "pick": (PICK, "logits temperature seeds counters", "op.ids op.logprobs"),
     "logprob": (LOGPROB, "logits targets", "op.logprobs"),
@@ -94,8 +109,8 @@ OPS: dict[str, tuple[Lowering, str, str]] = {
 """By op: lowering, operands and results."""
 
 WHOLE: dict[str, tuple[Lowering, str, str]] = {
-    "sample a row": (
-        SAMPLE_ROW, "logits temperature top_p seeds counters", "picked.ids logprob"
+    "sample a tail": (
+        SAMPLE_TAIL, "logits masks mask_rows temperature top_p seeds counters", "picked.ids logprob"
     ),
 }  # fmt: skip
 """The same where a program holds a row."""
@@ -118,6 +133,11 @@ def launched(op: str, data: Mapping[str, np.ndarray], **knobs: int) -> Arrays:
     knobs = {"block": 512} | knobs if op in OPS else knobs
     found = run(lowering, Bucket(rows, rows, 1, rows), values, {}, given, knobs)
     return {name: found[name] for name in writes.split()}
+
+
+def alone(data: Arrays, row: int) -> Arrays:
+    """The inputs of one row; masks are of nobody."""
+    return {n: a if n == "masks" else a[row : row + 1] for n, a in data.items()}
 
 
 def same(got: np.ndarray, want: np.ndarray) -> np.ndarray:
@@ -161,6 +181,7 @@ def check(names: tuple[str, ...], vocab: int, failed: Failed) -> None:
     inside = check_nucleus(data, expect)
     check_pick(data, inside, expect)
     check_whole(data, inside, expect)
+    check_masked(data, expect)
     for target in (-1, vocab // 2):
         data["targets"] = np.full(len(names), target, np.int32)
         found = launched("logprob", data)["op.logprobs"]
@@ -200,13 +221,37 @@ def check_whole(data: Arrays, inside: np.ndarray, expect: Expect) -> None:
     ids = launched("pick", data | {"logits": inside}, block=1024)["op.ids"]
     targets = data | {"targets": ids.astype(np.int32)}
     logprobs = launched("logprob", targets, block=1024)["op.logprobs"]
-    sampled = launched("sample a row", data)
+    sampled = launched("sample a tail", data)
     parts = {"picked.ids": ids, "logprob": logprobs}
     expect("a sample of whole rows has the bits of parts", same_all(sampled, parts))
     alike = same(sampled["picked.ids"], whole["op.ids"])
     alike &= same(sampled["logprob"], whole["op.logprobs"])
     has_nucleus = (data["temperature"] > 0) & (data["top_p"] < 1)
     expect("without a nucleus both heads give the same bits", has_nucleus | alike)
+
+
+def check_masked(data: Arrays, expect: Expect) -> None:
+    """The reference's mask; in whole rows the bits of mask, nucleus and pick one by one."""
+    logits, masks = data["logits"], data["masks"]
+    for first in range(2):
+        rows = (np.arange(len(logits)) * 3 + first) % (len(masks) + 1) - 1
+        own = data | {"mask_rows": rows.astype(np.int32)}
+        found = launched("mask", own)["op.out"]
+        want = sample.mask(logits, masks, rows)
+        expect("masked logits are the reference's", np.all(same(found, want), axis=1))
+        masked = own | {"logits": found.astype(np.float32)}
+        inside = launched("nucleus", masked, block=1024)["op.out"].astype(np.float32)
+        ids = launched("pick", masked | {"logits": inside}, block=1024)["op.ids"]
+        is_broken = np.isnan(inside).any(axis=1)
+        is_allowed = want[np.arange(len(ids)), ids.astype(int)] > -np.inf
+        is_empty = np.all(want == -np.inf, axis=1)
+        expect("an id is allowed, where any is", is_allowed | is_broken | is_empty)
+        expect("where none is it is id 0", ~is_empty | (ids == 0))
+        parts = {"picked.ids": ids}
+        targets = data | {"targets": ids.astype(np.int32)}
+        parts["logprob"] = launched("logprob", targets, block=1024)["op.logprobs"]
+        whole = launched("sample a tail", own)
+        expect("a masked sample of whole rows has the bits of parts", same_all(whole, parts))
 
 
 def same_all(got: Arrays, want: Arrays) -> np.ndarray:
@@ -222,8 +267,9 @@ def check_half(failed: Failed) -> None:
     data["top_p"] = np.full(3, 0.5, np.float32)
     kept = launched("nucleus", data)["op.out"] > -np.inf
     many = {name: np.repeat(a, 20, axis=0) for name, a in data.items()}
+    many |= {"masks": np.zeros((1, 1), np.int32), "mask_rows": np.full(60, -1, np.int32)}
     many |= {"seeds": np.arange(60, dtype=np.int32), "counters": np.zeros(60, np.int32)}
-    picked = launched("sample a row", many)["picked.ids"].reshape(3, 20)
+    picked = launched("sample a tail", many)["picked.ids"].reshape(3, 20)
     for found in ([np.flatnonzero(row) for row in kept], [np.unique(row) for row in picked]):
         if [ids.tolist() for ids in found] != want:
             failed["an id before which top_p lies is outside"].append(str(found))
@@ -244,10 +290,10 @@ def check_border(names: tuple[str, ...], vocab: int, failed: Failed) -> None:
             favoured = np.flatnonzero(scores[:, : border + 1].argmax(axis=1) == border)
             if not favoured.size:
                 raise AssertionError(f"no counter favours rank {border} of {name}")
-            one = {n: a[row : row + 1] for n, a in data.items()}
+            one = alone(data, row)
             one |= {"seeds": np.array([3], np.int32), "counters": favoured[:1].astype(np.int32)}
             want = order[scores[favoured[0], : last + 1].argmax()]
-            if launched("sample a row", one)["picked.ids"].tolist() != [want]:
+            if launched("sample a tail", one)["picked.ids"].tolist() != [want]:
                 failed["a sample of whole rows is from the nucleus"].append(f"{name}, {border}")
 
 
@@ -255,6 +301,7 @@ def check_bits(names: tuple[str, ...], vocab: int, failed: Failed) -> None:
     """Neither the rows beside a row nor the width of a part changes a bit of it."""
     data = rows_of(names, vocab)
     data["targets"] = np.arange(len(names), dtype=np.int32)
+    data["mask_rows"] = np.array([1, 0], np.int32)
     for op in OPS | WHOLE:
         many = launched(op, data)
         wide = launched(op, data, block=1024) if op in OPS else many
@@ -262,8 +309,8 @@ def check_bits(names: tuple[str, ...], vocab: int, failed: Failed) -> None:
             if not same(values, wide[name]).all():
                 failed["parts of another width give the same bits"].append(op)
             for row in range(len(names)):
-                alone = launched(op, {n: a[row : row + 1] for n, a in data.items()})
-                if not same(values[row], alone[name][0]).all():
+                single = launched(op, alone(data, row))
+                if not same(values[row], single[name][0]).all():
                     failed["a row alone has the same bits"].append(f"{op}, row {row}")
 
 

@@ -27,3 +27,31 @@ func.func @f(%logits: !lostwax.tensor<[R, 16], f32>, %targets: !lostwax.tensor<[
   %logprobs = "sample.logprob"(%logits, %targets) : (!lostwax.tensor<[R, 16], f32>, !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[T], f32>
   func.return %logprobs : !lostwax.tensor<[T], f32>
 }
+
+// -----
+// CHECK: @f: sample.mask: !lostwax.tensor<[T], i32> must be [R]
+func.func @f(%logits: !lostwax.tensor<[R, 48], f32>, %masks: !lostwax.tensor<[M, 2], i32>, %mask_rows: !lostwax.tensor<[T], i32>) -> !lostwax.tensor<[R, 48], f32> {
+  %out = "sample.mask"(%logits, %masks, %mask_rows) : (!lostwax.tensor<[R, 48], f32>, !lostwax.tensor<[M, 2], i32>, !lostwax.tensor<[T], i32>) -> !lostwax.tensor<[R, 48], f32>
+  func.return %out : !lostwax.tensor<[R, 48], f32>
+}
+
+// -----
+// CHECK: @f: sample.mask: !lostwax.tensor<[M, 3], i32> must have rows of 2 words, a bit an id of 48
+func.func @f(%logits: !lostwax.tensor<[R, 48], f32>, %masks: !lostwax.tensor<[M, 3], i32>, %mask_rows: !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R, 48], f32> {
+  %out = "sample.mask"(%logits, %masks, %mask_rows) : (!lostwax.tensor<[R, 48], f32>, !lostwax.tensor<[M, 3], i32>, !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R, 48], f32>
+  func.return %out : !lostwax.tensor<[R, 48], f32>
+}
+
+// -----
+// CHECK: @f: sample.mask: result !lostwax.tensor<[R, 47], f32> must have the shape of !lostwax.tensor<[R, 48], f32>
+func.func @f(%logits: !lostwax.tensor<[R, 48], f32>, %masks: !lostwax.tensor<[M, 2], i32>, %mask_rows: !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R, 47], f32> {
+  %out = "sample.mask"(%logits, %masks, %mask_rows) : (!lostwax.tensor<[R, 48], f32>, !lostwax.tensor<[M, 2], i32>, !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R, 47], f32>
+  func.return %out : !lostwax.tensor<[R, 47], f32>
+}
+
+// -----
+// CHECK: @f: sample.mask: !lostwax.tensor<[R, V], f32> must have a constant number of ids
+func.func @f(%logits: !lostwax.tensor<[R, V], f32>, %masks: !lostwax.tensor<[M, 2], i32>, %mask_rows: !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R, V], f32> {
+  %out = "sample.mask"(%logits, %masks, %mask_rows) : (!lostwax.tensor<[R, V], f32>, !lostwax.tensor<[M, 2], i32>, !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R, V], f32>
+  func.return %out : !lostwax.tensor<[R, V], f32>
+}

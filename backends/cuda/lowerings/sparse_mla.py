@@ -1,0 +1,274 @@
+"""Absorbed MLA over a selection on Hopper's matrix units (kernels/sparse_mla.cu). Knows no device.
+
+Host calls bring the query into the latent space and the result out of it; between them one launch
+reads each selected row of the cache once a block of heads, in its stored bytes, and combines the
+splits of a row over a cluster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND_ALL_REGION
+from lostwax.backends.gpu_kernels.lowerings.launches import Carver, f32, i32, real_rows
+from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
+from lostwax.backends.predicates import (
+    Predicate,
+    axis_at_most,
+    dtype,
+    fact,
+    fact_at_least,
+    layout,
+    of_rows,
+    plain,
+)
+from lostwax.ir.contract.cache_layout import row_bytes
+from lostwax.ir.contract.kernel import SHARED_BYTES, KernelSource
+from lostwax.ir.contract.parameter import Pointer, Scalar
+from lostwax.ir.contract.program import HostCall, KernelLaunch, Launch, View
+from lostwax.ir.dialects.mla import AttendOp
+from lostwax.ir.region import Region
+
+_RANKS = (512, 64)
+"""Latent and rope: the kernel's products are unrolled over them."""
+
+_TILE = 64  # keys of a stage
+_PAIR = 2 * _TILE  # keys that a CTA takes at a time
+_THREADS = 384
+_COMPUTE_WARPS = 8
+_SPLITS = (1, 2, 4, 8, 16)
+_MAX_ROWS = 65535  # rows are the grid's third axis
+_FORMATS = {"bf16": 0, "fp8_656": 1, "fp8_576": 2}
+_FP8_COSTS = {16: (8.8, 2.8), 32: (12.0, 3.3), 64: (17.4, 5.2)}
+_COSTS = {"bf16": {16: (7.5, 5.0), 32: (10.5, 5.4)}, "fp8_656": _FP8_COSTS, "fp8_576": _FP8_COSTS}
+"""Microseconds of a CTA by cache layout and its heads: to begin and end, and a pair of tiles (least
+squares over the settings of choose_form's measurements that fill an H200 once). Blocks that are not
+named do not fit: rows, queries and sums lie beside each other."""
+
+_NUM_LAUNCHES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SparseForm:
+    """What one CTA takes: `heads` of a row, in `splits` of its keys; a query of `parts` terms."""
+
+    layout: str
+    heads: int
+    splits: int
+    parts: int
+
+    @property
+    def stages(self) -> int:
+        """Tiles of keys under way: as many as fit beside the query."""
+        if self.layout == "bf16":
+            return 2
+        return 3 if self.heads == 64 else 4
+
+    @property
+    def shared_bytes(self) -> int:
+        """As `layout.h` adds it up; the kernel does not compile where the two differ."""
+        row = row_bytes(self.layout, _RANKS)
+        pitch = row if row // 16 % 2 else row + 16
+        query_tiles = 9 + (8 if self.parts == 2 else 0)
+        operands = (query_tiles + 2) * self.heads * 128
+        ring = self.stages * (_TILE * (pitch + 4) + 16)
+        return operands + ring + 4 * self.heads * (_COMPUTE_WARPS + 3)
+
+    def constants(self, page_tokens: int, dense: bool) -> dict[str, int]:
+        """The kernel's macros."""
+        return {
+            "FORMAT": _FORMATS[self.layout],
+            "HEADS": self.heads,
+            "STAGES": self.stages,
+            "PAGE": page_tokens,
+            "DENSE": int(dense),
+            "QUERY_PARTS": self.parts,
+            SHARED_BYTES: self.shared_bytes,
+        }
+
+
+def choose_form(
+    cache: str, rows: int, heads: int, keys: int, compute_units: int, knobs: Knobs
+) -> SparseForm:
+    """The form with the least `_estimate`; knobs that are not 0 have the last word.
+
+    Over the 24 sizes of which two to 13 forms were timed (bf16 and fp8_656; 16, 64 and 128 heads, 1
+    to 128 rows, 2,048 keys of 32k) it takes the fastest, but for one that is 4 % and one that is
+    0.1 % slower: `python benchmarks/sparse_mla.py run`, an H200,
+    benchmarks/results/2026-11-29-h200-sparse-mla.json.
+    """
+    costs = _COSTS[cache]
+    blocks = [min(knobs["block_heads"], max(costs))] if knobs["block_heads"] else list(costs)
+    splits = [knobs["splits"]] if knobs["splits"] else _SPLITS
+    parts = knobs["query_parts"] if cache == "bf16" else 1
+    forms = [SparseForm(cache, block, split, parts) for block in blocks for split in splits]
+    return min(forms, key=lambda form: _estimate(form, rows, heads, keys, compute_units))
+
+
+def _estimate(form: SparseForm, rows: int, heads: int, keys: int, compute_units: int) -> float:
+    """Microseconds, roughly: how often the device is filled, times what a CTA takes.
+
+    A CTA has a unit for itself. A cluster lies within a group of units: of 132, clusters of 4 and
+    more fill half at most (16 of 4, 8 of 8 and 4 of 16 ran at once; twice as many took twice that).
+    """
+    units = compute_units if form.splits <= 2 else compute_units // 2
+    clusters = rows * -(-heads // form.heads)
+    times = -(-clusters // max(1, units // form.splits))
+    pairs = -(-keys // _PAIR)
+    start, pair = _COSTS[form.layout][form.heads]
+    return times * (start + -(-pairs // form.splits) * pair)
+
+
+def _form(match: Match, knobs: Knobs) -> SparseForm:
+    rows, heads, _ = match.shape("q_nope")
+    units = match.target.compute_units
+    return choose_form(match.layout("cache_in"), rows, heads, _keys(match), units, knobs)
+
+
+def _keys(match: Match) -> int:
+    """The most keys of a row."""
+    pages, page_tokens, *_ = match.shape("cache_in")
+    return min(match.shape("selection")[1], pages * page_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scratch:
+    """The absorbed query [heads, rows, 512] f32, and the attended latents in the result's dtype."""
+
+    query: View
+    latent: View
+    num_bytes: int
+
+    @staticmethod
+    def of(match: Match, workspace: View | None) -> _Scratch:
+        rows, heads, _ = match.shape("q_nope")
+        carver = Carver(workspace)
+        query = carver.take("f32", heads, rows, _RANKS[0])
+        latent = carver.take("bf16", heads, rows, _RANKS[0])
+        return _Scratch(query, latent, carver.num_bytes)
+
+
+def _workspace(match: Match, knobs: Knobs) -> int:
+    return _Scratch.of(match, None).num_bytes
+
+
+def _work(match: Match, knobs: Knobs) -> Work:
+    """The region's own, and the query and the latents written and read between the launches."""
+    base, (rows, heads, _) = match.work(), match.shape("q_nope")
+    between = 2 * (4 + 2) * rows * heads * _RANKS[0]
+    return Work(base.num_bytes + between, base.flops, _NUM_LAUNCHES)
+
+
+def _emit(match: Match, knobs: Knobs, name: str, dense: bool) -> tuple[Launch, ...]:
+    rows, heads, _ = match.shape("q_nope")
+    form, scratch = _form(match, knobs), _Scratch.of(match, match.workspace)
+    q_nope, q_pe, kv_b = match.view("q_nope"), match.view("q_pe"), match.view("kv_b")
+    cache, page_table = match.view("cache_in"), match.view("page_table")
+    positions = match.view("positions")
+    selection = positions if dense else match.view("selection")
+    page_tokens = match.shape("cache_in")[1]
+    compiled = match.build(
+        KernelSource(
+            language="cuda",
+            path="sparse_mla.cu",
+            symbol="sm90_sparse_mla",
+            constants=form.constants(page_tokens, dense),
+            num_warps=_THREADS // 32,
+        )
+    )
+    attend = KernelLaunch(
+        binary=compiled.binary,
+        symbol=compiled.symbol,
+        grid=(form.splits, -(-heads // form.heads), rows),
+        block=(_THREADS, 1, 1),
+        params=(
+            Pointer(scratch.query),
+            Pointer(q_pe),
+            Pointer(cache),
+            Pointer(selection),
+            Pointer(positions),
+            Pointer(match.view("q_starts")),
+            Pointer(page_table),
+            Pointer(real_rows(match)),
+            Pointer(scratch.latent),
+            Scalar("i64", selection.strides[0]),
+            Scalar("i64", q_pe.strides[0]),
+            Scalar("i64", q_pe.strides[1]),
+            Scalar("i64", page_tokens * row_bytes(form.layout, _RANKS)),
+            Scalar("i64", page_table.strides[0]),
+            i32(rows),
+            i32(heads),
+            i32(_keys(match)),
+            i32(page_table.shape[0]),
+            i32(form.splits),
+            f32(float(match.attr("op", "scale"))),
+        ),
+        shared_bytes=form.shared_bytes,
+        cluster=(form.splits, 1, 1),
+        op=name,
+    )
+    absorb = HostCall(
+        function="lostwax.backends.portable.kernels.wide_products:absorb_query",
+        args=(q_nope, kv_b, scratch.query),
+        capturable=True,
+        op=name,
+    )
+    expand = HostCall(
+        function="lostwax.backends.portable.kernels.absorb:expand_values",
+        args=(scratch.latent, kv_b, match.view("op.out")),
+        capturable=True,
+        op=name,
+    )
+    return absorb, attend, expand
+
+
+def _has_ranks() -> Predicate:
+    """The cache's rows are those of DeepSeek-V3.2."""
+
+    def refusal(match: Match) -> str | None:
+        got = match.parts("cache_in")
+        if got == _RANKS:
+            return None
+        return f"cache rows of {' + '.join(map(str, got))}, wants 512 + 64 (latent and rope)"
+
+    return Predicate(refusal)
+
+
+_WHEN = (
+    fact("matrix_units", "wgmma")
+    & fact_at_least("cluster_blocks", max(_SPLITS))
+    & fact("wide_products", True)
+    & dtype("q_nope", "bf16")
+    & dtype("q_pe", "bf16")
+    & plain("kv_b")
+    & dtype("kv_b", "bf16")
+    & layout("cache_in", *_FORMATS)
+    & _has_ranks()
+    & axis_at_most("q_nope", 0, _MAX_ROWS)
+    & of_rows("q_nope")
+)
+_KNOBS = (
+    Knob("block_heads", (0, 16, 32, 64)),
+    Knob("splits", (0, *_SPLITS)),
+    Knob("query_parts", (2, 1)),
+)
+
+SPARSE_MLA = Lowering(
+    name="sm90_sparse_mla",
+    pattern=Region.single(AttendOp),
+    emit=lambda match, knobs: _emit(match, knobs, "sm90_sparse_mla", dense=False),
+    when=_WHEN,
+    knobs=_KNOBS,
+    workspace=_workspace,
+    work=_work,
+)
+
+SPARSE_MLA_ALL = Lowering(
+    name="sm90_sparse_mla_all",
+    pattern=ATTEND_ALL_REGION,
+    emit=lambda match, knobs: _emit(match, knobs, "sm90_sparse_mla_all", dense=True),
+    when=_WHEN,
+    knobs=_KNOBS,
+    workspace=_workspace,
+    work=_work,
+)

@@ -1,0 +1,27 @@
+"""Whether the host functions that an artifact names are this target's. Runs none of them.
+
+Binding asks again; but a program is bound at its first step on targets that walk their launches,
+and weights are loaded before.
+"""
+
+from __future__ import annotations
+
+from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
+from lostwax.backends.runtime.named_code import named_code
+from lostwax.ir.contract.check_program import launches_of
+from lostwax.ir.contract.program import HostCall
+
+
+def require_functions(reader: ArtifactReader, packages: tuple[str, ...]) -> None:
+    """Raise ArtifactError, naming the program, unless each host call is of one of `packages`."""
+    known: set[str] = set()
+    for ref in reader.manifest.programs:
+        for launch in launches_of(reader.program(ref.file)):
+            if not isinstance(launch, HostCall) or launch.function in known:
+                continue
+            module, _, name = launch.function.partition(":")
+            try:
+                named_code(module, name, packages)
+            except ArtifactError as error:
+                raise ArtifactError(f"{reader.folder / ref.file}: {error}") from error
+            known.add(launch.function)

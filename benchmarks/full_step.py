@@ -1,0 +1,260 @@
+"""Decode and prefill steps of V3.2 at its real widths on a GPU, beside the device's roofline.
+
+On any machine: `python benchmarks/full_width.py compile --out ART --max-reqs 128 --max-context
+34000`. On the GPU machine `python benchmarks/full_step.py ART --out FILE` draws weights and caches
+on the device, measures what it reads and multiplies at most, then runs steps: microseconds on the
+device and on the wall, the share of the roofline, kernels a step, and where the time goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from step_roofline import Machine, decode_floor, prefill_floor
+
+from lostwax.backends.registry import backends
+from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.backends.runtime.boot_check import Admission
+from lostwax.backends.runtime.driver import Driver
+from lostwax.backends.runtime.load import Runtime
+from lostwax.backends.runtime.load_weights import WeightBuffers
+from lostwax.backends.runtime.ranks import Ranks
+from lostwax.backends.runtime.ticket import StepTicket
+from lostwax.ir.contract.cache_layout import LAYOUTS
+from lostwax.ir.contract.caches import CachePlane
+from lostwax.ir.contract.dtypes import packed_bytes
+from lostwax.ir.contract.step_plan import StepPlan
+from lostwax.ir.contract.step_state import Enter
+
+QUEUED = 6
+"""Steps in a row that are timed together."""
+SCALE = 2.0**-13
+"""Of drawn weights: products of unit rows stay near one."""
+
+
+def _draw_bytes(shape: tuple[int, ...]) -> torch.Tensor:
+    """Finite e4m3 numbers of all sizes, as bytes."""
+    bits = torch.randint(0, 0x7E, shape, dtype=torch.uint8, device="cuda")
+    return bits | torch.randint(0, 2, shape, dtype=torch.uint8, device="cuda") << 7
+
+
+def draw_weights(reader: ArtifactReader) -> WeightBuffers:
+    """Every stored weight, in its stored form."""
+    plan, buffers = reader.weight_plan(), WeightBuffers()
+    for prefix, group in plan.groups.items():
+        for stored in plan.stored[group]:
+            count = prod(stored.shape)
+            if stored.dtype.startswith("f8"):
+                buffer = _draw_bytes((count,))
+            elif stored.dtype == "bf16":
+                drawn = 0.02 * torch.randn(count, device="cuda", dtype=torch.bfloat16)
+                buffer = (drawn if len(stored.shape) > 1 else drawn * 0 + 1).view(torch.uint8)
+            else:
+                value = SCALE if stored.is_scale else 0.01
+                buffer = torch.full((count,), value, device="cuda").view(torch.uint8)
+            assert buffer.numel() == packed_bytes(stored.dtype, count), stored
+            buffers[prefix, stored.name] = buffer
+    return buffers
+
+
+def draw_cache(plane: CachePlane, buffer: torch.Tensor) -> None:
+    """Unlike keys everywhere, so that selections are as scattered as real ones."""
+    form, row = LAYOUTS[plane.layout], plane.row
+    if form.element is not None and form.element != "f8E4M3FN":
+        buffer.view(torch.bfloat16).normal_()
+        return
+    values, scales = row[0], 4 * form.scales(row)
+    buffer.copy_(_draw_bytes((buffer.numel(),)))
+    if not scales:
+        return
+    if form.is_paged:
+        pages = buffer.view(-1, plane.page_tokens * form.row_bytes(row))
+        pages[:, plane.page_tokens * values :].view(torch.float32).fill_(0.01)
+        return
+    rows = buffer.view(-1, form.row_bytes(row))
+    rows[:, values : values + scales] = torch.full((scales // 4,), 0.01, device="cuda").view(
+        torch.uint8
+    )
+    rest = rows[:, values + scales :]
+    if rest.shape[1]:
+        rest.copy_(
+            torch.randn(rows.shape[0], rest.shape[1] // 2, device="cuda")
+            .bfloat16()
+            .view(torch.uint8)
+        )
+
+
+def drawn_runtime(artifact: Path, num_pages: int) -> Runtime:
+    """The artifact, once its golden probes have run here, over drawn weights and caches."""
+    reader = ArtifactReader(artifact)
+    found = backends().get(reader.manifest.target.backend)
+    assert found is not None
+    compiled = {k.binary: k for k in reader.manifest.kernels}
+    driver: Driver = found.load(found.driver)(reader.manifest.target, reader.kernel, compiled)
+    Admission(None, False, print).admit(reader, driver, found.kernels)
+    runtime = Runtime(reader, driver, draw_weights(reader), num_pages, Ranks.join(1))
+    for plane in reader.manifest.planes:
+        for layer in range(plane.layers):
+            draw_cache(plane, runtime.memory.planes[plane.name, layer])
+    return runtime
+
+
+def _enter(runtime: Runtime, batch: int, length: int, spare: int) -> tuple[Enter, ...]:
+    each = -(-(length + spare) // runtime.limits.page_tokens)
+    order = torch.randperm(batch * each, generator=torch.Generator().manual_seed(0)) + 1
+    pages = cast("list[list[int]]", order.view(batch, each).tolist())
+    return tuple(
+        Enter(i + 1, tuple(pages[i]), length, length + spare, length, tokens=(7 + i,))
+        for i in range(batch)
+    )
+
+
+def _decode(batch: int, length: int, entering: tuple[Enter, ...] = ()) -> StepPlan:
+    return StepPlan(
+        entry="decode", seqs=tuple(range(1, batch + 1)), counts=(1,) * batch,
+        ends=(length + 1,) * batch, entering=entering, logits=((0, batch),),
+    )  # fmt: skip
+
+
+def _timed(submit: Callable[[int], StepTicket], count: int) -> tuple[float, float]:
+    """Microseconds of one of `count` queued steps on the device, and of a lone one on the wall."""
+    submit(0).result()
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    samples: list[float] = []
+    for _ in range(5):
+        submit(0)
+        begin.record()
+        tickets = [submit(0) for _ in range(count)]
+        end.record()
+        for ticket in tickets:
+            ticket.result()
+        end.synchronize()
+        samples.append(begin.elapsed_time(end) * 1e3 / count)
+    walls: list[float] = []
+    for _ in range(10):
+        start = time.perf_counter()
+        submit(0).result()
+        walls.append((time.perf_counter() - start) * 1e6)
+    return statistics.median(samples), statistics.median(walls)
+
+
+def _anatomy(submit: Callable[[int], StepTicket], steps: int = 3) -> tuple[float, list[Any]]:
+    """Kernels a step, and the largest shares of its time by kernel name: (us, launches, name)."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        for _ in range(steps):
+            submit(0).result()
+        torch.cuda.synchronize()
+    taken, count = Counter[str](), Counter[str]()
+    events: Any = profile.events() or []  # torch gives no type
+    for event in events:
+        if event.device_type.name == "CUDA":
+            taken[event.name] += event.device_time_total
+            count[event.name] += 1
+    rows = [
+        (round(us / steps, 1), count[name] / steps, name[:60]) for name, us in taken.most_common(14)
+    ]
+    return sum(count.values()) / steps, rows
+
+
+def decode_row(
+    runtime: Runtime, machine: Machine, batch: int, context: int, anatomy: bool
+) -> dict[str, Any]:
+    """One decode step of `batch` requests at `context`."""
+    spare = 64 + 8 * (QUEUED + 8)
+    length = context - 1
+    runtime.run(_decode(batch, length, _enter(runtime, batch, length, spare)))
+    state = {"length": length + 1}
+
+    def submit(_: int) -> StepTicket:
+        plan = _decode(batch, state["length"])
+        state["length"] += 1
+        return runtime.submit(plan)
+
+    device_us, wall_us = _timed(submit, QUEUED)
+    kernels, rows = _anatomy(submit) if anatomy else (0.0, [])
+    floor = decode_floor(runtime.manifest, machine, batch, context)
+    return {
+        "entry": "decode", "rows": batch, "context": context, "device_us": round(device_us, 1),
+        "wall_us": round(wall_us, 1), "roofline_us": round(floor, 1),
+        "share": round(floor / device_us, 3), "kernels": kernels, "anatomy": rows,
+    }  # fmt: skip
+
+
+def prefill_row(
+    runtime: Runtime, machine: Machine, rows: int, start: int, anatomy: bool
+) -> dict[str, Any]:
+    """One extend step of a request's `rows` tokens behind `start` cached ones."""
+    entering = _enter(runtime, 1, start, rows + 1)
+
+    def submit(_: int) -> StepTicket:
+        return runtime.submit(
+            StepPlan(
+                entry="extend", seqs=(1,), counts=(rows,), ends=(start + rows,),
+                tokens=(5,) * rows, entering=entering, logits=((rows - 1, 1),),
+            )
+        )  # fmt: skip
+
+    device_us, wall_us = _timed(submit, 2)
+    kernels, table = _anatomy(submit, 1) if anatomy else (0.0, [])
+    floor = prefill_floor(runtime.manifest, machine, rows, start)
+    return {
+        "entry": "extend", "rows": rows, "context": start, "device_us": round(device_us, 1),
+        "wall_us": round(wall_us, 1), "roofline_us": round(floor, 1),
+        "share": round(floor / device_us, 3), "kernels": kernels, "anatomy": table,
+    }  # fmt: skip
+
+
+def _pair(text: str) -> tuple[int, int]:
+    rows, context = text.split("@")
+    return int(rows), int(context)
+
+
+def main() -> None:
+    """Parse the command line, draw, measure the machine, run the steps."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("artifact", type=Path)
+    parser.add_argument(
+        "--decode", type=_pair, nargs="*", default=[(b, 4096) for b in (1, 16, 64, 128)]
+    )
+    parser.add_argument(
+        "--prefill", type=_pair, nargs="*", default=[(1024, 0), (2048, 0), (1024, 3072)]
+    )
+    parser.add_argument("--no-anatomy", action="store_true")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    manifest = ArtifactReader(options.artifact).manifest
+    each = [b * (-(-(c + 200) // manifest.limits.page_tokens)) for b, c in options.decode]
+    each += [-(-(r + c + 1) // manifest.limits.page_tokens) for r, c in options.prefill]
+    runtime = drawn_runtime(options.artifact, 1 + max(each))
+    machine = Machine.measured()
+    rows: list[dict[str, Any]] = []
+    for batch, context in options.decode:
+        rows.append(decode_row(runtime, machine, batch, context, not options.no_anatomy))
+    for count, context in options.prefill:
+        rows.append(prefill_row(runtime, machine, count, context, not options.no_anatomy))
+    report = {
+        "command": "python benchmarks/full_step.py ART --out FILE",
+        "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "artifact": runtime.manifest.digest,
+        "machine": machine.as_dict(),
+        "rows": rows,
+    }
+    options.out.write_text(json.dumps(report, indent=1) + "\n")
+    for row in rows:
+        print({k: v for k, v in row.items() if k != "anatomy"})
+        for line in row["anatomy"]:
+            print("   ", line)
+
+
+if __name__ == "__main__":
+    main()

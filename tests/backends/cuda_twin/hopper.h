@@ -1,0 +1,228 @@
+// Instructions of sm_90a on the CPU, in place of sparse_mla/ptx.h and wgmma.h: ldmatrix, stmatrix,
+// mbarriers, bulk copies and wgmma as PTX defines them, over fibers (cooperative_groups.h).
+// Copies and products are done at once, and warps lose turns: who waits for whom is checked, memory order is not.
+#pragma once
+#include "cooperative_groups.h"
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#define SPARSE_MLA_PTX
+#define SPARSE_MLA_WGMMA
+#define INLINE inline
+#define __align__(n)
+#undef __shared__
+#define __shared__
+
+typedef uint32_t u32;
+typedef uint64_t u64;
+struct uint2 { u32 x, y; };
+inline uint2 make_uint2(u32 x, u32 y) { return {x, y}; }
+constexpr u32 EVERY_LANE = 0xffffffffu;
+
+// ---- shared memory: of CTA r at addresses from r << 20 on, with 1024 bytes in front
+constexpr u32 SHARED_BASE = 1024;
+inline std::vector<std::vector<char>> shared_memories;
+inline u32 shared_address(const void*) { return ((u32)twin::current->cta << 20) + SHARED_BASE; }
+inline u32 in_rank(u32 address, u32 rank) { return (address & 0xFFFFF) | rank << 20; }
+inline char* at(u32 address, u32 bytes) {
+  auto& memory = shared_memories.at(address >> 20);
+  const u32 offset = (address & 0xFFFFF) - SHARED_BASE;
+  if (offset + bytes > memory.size() || address % bytes) std::fprintf(stderr, "bad address %x\n", address), std::abort();
+  return memory.data() + offset;
+}
+template <class T> T read(u32 from) { T x; std::memcpy(&x, at(from, sizeof(T)), sizeof(T)); return x; }
+template <class T> void write(u32 to, T x) { std::memcpy(at(to, sizeof(T)), &x, sizeof(T)); }
+inline void store(u32 to, float x) { write(to, x); }
+inline void store2(u32 to, float x, float y) { write(to, x), write(to + 4, y); }
+inline void store4(u32 to, u32 a, u32 b, u32 c, u32 d) { write(to, a), write(to + 4, b), write(to + 8, c), write(to + 12, d); }
+inline float load(u32 from) { return read<float>(from); }
+inline void load2(u32 from, float& x, float& y) { x = load(from), y = load(from + 4); }
+inline float load_remote(u32 from) { return load(from); }
+inline void load_remote4(u32 from, float* x) { for (int i = 0; i < 4; i++) x[i] = load(from + 4 * i); }
+inline void fence_async() {}
+
+// ---- warps
+struct Words { u32 of[32][4]; };
+inline std::vector<Words> warp_words;
+inline int lane_id() { return twin::current->thread & 31; }
+inline int warp_index() { return (twin::current->cta * twin::threads + twin::current->thread) / 32; }
+inline Words gather(const u32* mine, int count) {  // every lane's words, to every lane
+  Words& words = warp_words[warp_index()];
+  for (int i = 0; i < count; i++) words.of[lane_id()][i] = mine[i];
+  twin::wait(twin::warp().barrier, 32);
+  const Words all = words;
+  twin::wait(twin::warp().barrier, 32);
+  return all;
+}
+inline void __syncwarp() { u32 x = 0; gather(&x, 1); }
+inline u32 __ballot_sync(u32, bool mine) {
+  u32 x = mine, bits = 0;
+  const Words all = gather(&x, 1);
+  for (int l = 0; l < 32; l++) bits |= all.of[l][0] << l;
+  return bits;
+}
+inline float __shfl_xor_sync(u32, float mine, int d) {
+  u32 x;
+  std::memcpy(&x, &mine, 4);
+  const Words all = gather(&x, 1);
+  float other;
+  std::memcpy(&other, &all.of[lane_id() ^ d][0], 4);
+  return other;
+}
+inline void load_matrices(u32* r, u32 from) {
+  const Words rows = gather(&from, 1);
+  const int g = lane_id() >> 2, q = lane_id() & 3;
+  for (int i = 0; i < 4; i++) r[i] = read<u32>(rows.of[i * 8 + g][0] + q * 4);
+}
+inline void load_transposed(u32* r, u32 from) {
+  const Words rows = gather(&from, 1);
+  const int g = lane_id() >> 2, q = lane_id() & 3;
+  for (int i = 0; i < 4; i++) {
+    const u32 low = read<uint16_t>(rows.of[i * 8 + 2 * q][0] + g * 2);
+    r[i] = low | (u32)read<uint16_t>(rows.of[i * 8 + 2 * q + 1][0] + g * 2) << 16;
+  }
+}
+inline void store_transposed(u32 to, const u32* r) {
+  const Words rows = gather(&to, 1);
+  const int g = lane_id() >> 2, q = lane_id() & 3;
+  for (int i = 0; i < 4; i++) {
+    write(rows.of[i * 8 + 2 * q][0] + g * 2, (uint16_t)r[i]);
+    write(rows.of[i * 8 + 2 * q + 1][0] + g * 2, (uint16_t)(r[i] >> 16));
+  }
+  __syncwarp();
+}
+
+// ---- numbers
+inline float __uint_as_float(u32 x) { float y; std::memcpy(&y, &x, 4); return y; }
+inline u32 __byte_perm(u32 x, u32 y, u32 selector) {
+  const u64 bytes = (u64)y << 32 | x;
+  u32 d = 0;
+  for (int i = 0; i < 4; i++) d |= (u32)(bytes >> 8 * (selector >> 4 * i & 7) & 255) << 8 * i;
+  return d;
+}
+inline u32 bits_f16(float x) { _Float16 h = (_Float16)x; uint16_t b; std::memcpy(&b, &h, 2); return b; }
+inline float of_f16(u32 bits) { uint16_t b = (uint16_t)bits; _Float16 h; std::memcpy(&h, &b, 2); return (float)h; }
+inline u32 bits_bf16(float x) {
+  const u32 b = __float_as_uint(x);
+  return x != x ? 0x7fff : (b + 0x7fff + (b >> 16 & 1)) >> 16;
+}
+inline float of_bf16(u32 bits) { return __uint_as_float(bits << 16); }
+inline float of_e4m3(u32 b) {
+  const float sign = b & 128 ? -1.f : 1.f, mantissa = b & 7;
+  const int exponent = b >> 3 & 15;
+  if ((b & 127) == 127) return NAN;
+  return sign * (exponent ? std::ldexp(1 + mantissa / 8, exponent - 7) : std::ldexp(mantissa / 8, -6));
+}
+inline u32 pack_f16(float low, float high) { return bits_f16(low) | bits_f16(high) << 16; }
+inline u32 pack_bf16(float low, float high) { return bits_bf16(low) | bits_bf16(high) << 16; }
+inline float low_bf16(u32 pair) { return of_bf16(pair & 0xffff); }
+inline float high_bf16(u32 pair) { return of_bf16(pair >> 16); }
+inline void widen_e4m3(u32 four, u32& low, u32& high) {
+  low = pack_f16(of_e4m3(four & 255), of_e4m3(four >> 8 & 255));
+  high = pack_f16(of_e4m3(four >> 16 & 255), of_e4m3(four >> 24));
+}
+inline u32 multiply_f16(u32 a, u32 b) {
+  return pack_f16(of_f16(a & 0xffff) * of_f16(b & 0xffff), of_f16(a >> 16) * of_f16(b >> 16));
+}
+inline float exp2_fast(float x) { return std::exp2(x); }
+struct __nv_bfloat16 { uint16_t bits; };
+inline float __bfloat162float(__nv_bfloat16 x) { return of_bf16(x.bits); }
+inline __nv_bfloat16 __float2bfloat16(float x) { return {(uint16_t)bits_bf16(x)}; }
+
+// ---- barriers, of the current CTA by their numbers and addresses
+struct Named { twin::Barrier barrier; bool any = false, result = false; int left = 0; };
+struct Phases { int arrivals, pending, expected = 0; u32 phase = 0; };
+inline std::vector<std::vector<Named>> named;
+inline std::vector<std::vector<std::pair<u32, Phases>>> phases;
+inline void yield() { swapcontext(&twin::current->context, &twin::scheduler); }
+// Turns that a warp loses, mostly few and up to 240, by its number and what it did: no other may rely
+// on its pace.
+inline void lose_turns() {
+  const u32 drawn = (twin::warp().barrier.generation * 31 + warp_index()) * 2654435761u >> 27;
+  for (u32 i = 0; i < drawn * drawn / 4; i++) yield();
+}
+inline void named_barrier(int id, int threads) {
+  twin::wait(named[twin::current->cta][id].barrier, threads);
+  lose_turns();
+}
+inline bool any_in_barrier(int id, int threads, bool mine) {
+  Named& b = named[twin::current->cta][id];
+  b.any |= mine;
+  twin::wait(b.barrier, threads);
+  const bool result = b.any;
+  if (++b.left == threads) b.left = 0, b.any = false;
+  twin::wait(b.barrier, threads);
+  return result;
+}
+inline void cluster_barrier() { twin::wait(twin::cluster, 256 * twin::ctas); }  // loaders have left
+inline Phases& barrier_at(u32 address) {
+  for (auto& [place, b] : phases[address >> 20]) if (place == address) return b;
+  std::fprintf(stderr, "no barrier at %x\n", address), std::abort();
+}
+inline void complete(Phases& b) {
+  if (b.pending == 0 && b.expected == 0) b.phase++, b.pending = b.arrivals;
+}
+inline void init_barrier(u32 address, int arrivals) {
+  at(address, 8);
+  phases[address >> 20].push_back({address, {arrivals, arrivals}});
+}
+inline void publish_barriers() {}
+// Whoever waited goes on before the one who arrived: what is read behind an arrival, others replaced.
+inline void arrive(u32 address) {
+  Phases& b = barrier_at(address);
+  b.pending--;
+  complete(b);
+  yield();
+}
+inline void arrive_expecting(u32 address, int bytes) {
+  Phases& b = barrier_at(address);
+  b.expected += bytes, b.pending--;
+  complete(b);
+}
+inline void wait_for(u32 address, int parity) {
+  for (long spins = 0; (barrier_at(address).phase & 1) == (u32)parity; spins++) {
+    if (spins > 100000) std::fprintf(stderr, "nobody arrives at %x\n", address), std::abort();
+    yield();
+  }
+}
+inline void copy_bulk(u32 to, const void* from, int bytes, u32 barrier) {
+  if (to % 16 || (u64)from % 16 || bytes % 16) std::fprintf(stderr, "copy off its border\n"), std::abort();
+  at(to + bytes - 16, 16);
+  std::memcpy(at(to, 16), from, bytes);
+  Phases& b = barrier_at(barrier);
+  b.expected -= bytes;
+  complete(b);
+}
+template <int COUNT> void give_registers() {}
+template <int COUNT> void take_registers() {}
+
+// ---- products: B by rows of N, 128-byte swizzle, as a descriptor says
+inline void products_begin() {}
+inline void products_commit() {}
+template <int GROUPS> void products_wait() {}
+template <int N, bool IS_BF16> struct Product {
+  static float number(u32 bits) { return IS_BF16 ? of_bf16(bits) : of_f16(bits); }
+  static void add(float (&d)[N / 2], const u32* a, u64 operand, int keep) {
+    const Words all = gather(a, 4);
+    const int g = lane_id() >> 2, q = lane_id() & 3;
+    const u32 groups = (operand >> 32 & 0x3FFF) << 4, start = (operand & 0x3FFF) << 4;
+    if (operand >> 62 != 1) std::fprintf(stderr, "no 128-byte swizzle\n"), std::abort();
+    for (int j = 0; j < N / 8; j++)
+      for (int e = 0; e < 2; e++) {
+        const u32 n = 8 * j + 2 * q + e;
+        float first = keep ? d[4 * j + e] : 0.f, second = keep ? d[4 * j + 2 + e] : 0.f;
+        for (int k = 0; k < 16; k++) {
+          u32 address = start + n / 8 * groups + n % 8 * 128 + k * 2;
+          address ^= (address >> 7 & 7) << 4;
+          const float b = number(read<uint16_t>(address | (u32)twin::current->cta << 20));
+          const u32* row = all.of[g * 4 + k % 8 / 2];
+          const int shift = k % 2 * 16;
+          first += number(row[k / 8 * 2] >> shift & 0xffff) * b;
+          second += number(row[k / 8 * 2 + 1] >> shift & 0xffff) * b;
+        }
+        d[4 * j + e] = first, d[4 * j + 2 + e] = second;
+      }
+  }
+};

@@ -1,0 +1,259 @@
+"""Sparse MLA for Hopper: what is launched and compiled for which sizes. Runs no kernel."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import msgspec
+import pytest
+from nvcc_here import needs_nvcc
+
+from lostwax.backends.cuda.compiler import CudaCompiler
+from lostwax.backends.cuda.lowerings.sparse_mla import (
+    SPARSE_MLA,
+    SPARSE_MLA_ALL,
+    SparseForm,
+    choose_form,
+)
+from lostwax.backends.cuda.target import CUDA_SM90A, CUDA_SM100A
+from lostwax.backends.kernel_compiler import KernelCompileError
+from lostwax.backends.lowering import Knobs, Lowering
+from lostwax.backends.proof.plain_match import PlainMatch, Value
+from lostwax.ir.contract.cache_layout import row_bytes
+from lostwax.ir.contract.check_launch import check_form
+from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.ir.contract.parameter import Pointer, Scalar
+from lostwax.ir.contract.program import Bucket, HostCall, KernelLaunch
+from lostwax.ir.contract.target import Target
+
+LAYOUTS = ("bf16", "fp8_656", "fp8_576")
+RULE = SPARSE_MLA.default_knobs()
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+MEASURED = RESULTS / "2026-11-29-h200-sparse-mla.json"
+
+
+class MeasuredCell(msgspec.Struct):
+    """Of one size: microseconds of the attention kernel by form."""
+
+    layout: str
+    heads: int
+    rows: int
+    us_by_form: dict[str, float]
+
+
+class Measured(msgspec.Struct):
+    """What is read of MEASURED."""
+
+    cells: list[MeasuredCell]
+
+
+class Sources:
+    """A compiler that keeps what it is asked for."""
+
+    def __init__(self) -> None:
+        self.sources: list[KernelSource] = []
+
+    def compile(self, source: KernelSource, folder: Path) -> CompiledKernel:
+        self.sources.append(source)
+        return CompiledKernel(
+            binary="k.cubin",
+            symbol=source.symbol,
+            digest="",
+            num_warps=12,
+            shared_bytes=0,
+            registers=0,
+        )
+
+    def toolchain(self) -> dict[str, str]:
+        return {}
+
+
+def match_of(
+    folder: Path,
+    layout: str = "fp8_656",
+    rows: int = 6,
+    heads: int = 16,
+    rows_a_req: int = 1,
+    compiler: CudaCompiler | Sources | None = None,
+    target: Target = CUDA_SM90A,
+) -> PlainMatch:
+    """A step over caches of 8 pages a request, 300 positions selected."""
+    reqs, width = rows // rows_a_req, row_bytes(layout, (512, 64))
+    cache = Value((40, 64, width), "u8", parts=(512, 64), layout=layout)
+    if layout == "bf16":
+        cache = Value((40, 64, 576), "bf16", parts=(512, 64))
+    query = (heads * 192, 192, 1)
+    values = {
+        "q_nope": Value((rows, heads, 128), "bf16", query),
+        "q_pe": Value((rows, heads, 64), "bf16", query),
+        "kv_b": Value((heads * 256, 512), "bf16"),
+        "cache_in": cache,
+        "selection": Value((rows, 300), "i32"),
+        "positions": Value((rows,), "i32"),
+        "q_starts": Value((reqs + 1,), "i32"),
+        "page_table": Value((reqs, 8), "i32"),
+        "op.out": Value((rows, heads * 128), "bf16"),
+    }
+    bucket = Bucket(rows, reqs, 8)
+    scale = {("op", "scale"): 0.1}
+    return PlainMatch(target, bucket, values, scale, compiler or Sources(), folder)
+
+
+def attention(
+    match: PlainMatch, lowering: Lowering = SPARSE_MLA, knobs: Knobs | None = None
+) -> KernelLaunch:
+    absorb, launch, expand = match.emit(lowering, knobs)
+    assert isinstance(absorb, HostCall)
+    assert isinstance(expand, HostCall)
+    assert isinstance(launch, KernelLaunch)
+    check_form(launch, match.target)
+    return launch
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_one_launch_splits_a_row_over_a_cluster(tmp_path: Path, layout: str) -> None:
+    match = match_of(tmp_path, layout, rows=6, heads=20, rows_a_req=2)
+    launch = attention(match, knobs={"splits": 4, "block_heads": 16})
+    assert launch.grid == (4, 2, 6)
+    assert launch.cluster == (4, 1, 1)
+    assert launch.block == (384, 1, 1)
+    pointers = [p.view.name for p in launch.params if isinstance(p, Pointer)]
+    assert pointers == [
+        "workspace", "q_pe", "cache_in", "selection", "positions", "q_starts", "page_table",
+        "num_rows", "workspace",
+    ]  # fmt: skip
+    numbers = [p.value for p in launch.params if isinstance(p, Scalar)]
+    page_bytes = 64 * row_bytes(layout, (512, 64))
+    assert numbers == [300, 20 * 192, 192, page_bytes, 8, 6, 20, 300, 3, 4, pytest.approx(0.1)]
+
+
+def test_query_and_result_lie_apart_in_the_workspace(tmp_path: Path) -> None:
+    match = match_of(tmp_path, rows=5, heads=16)
+    launch = attention(match)
+    views = [p.view for p in launch.params if isinstance(p, Pointer)]
+    query, latent = (view for view in views if view.name == "workspace")
+    assert query.dtype == "f32"
+    assert latent.dtype == "bf16"
+    assert latent.offset >= query.offset + 4 * 16 * 5 * 512
+    assert match.workspace_bytes >= latent.offset + 2 * 16 * 5 * 512
+
+
+def test_without_a_selection_positions_take_its_place(tmp_path: Path) -> None:
+    compiler = Sources()
+    launch = attention(match_of(tmp_path, compiler=compiler), SPARSE_MLA_ALL)
+    (source,) = compiler.sources
+    assert source.constants["DENSE"] == 1
+    names = [p.view.name for p in launch.params if isinstance(p, Pointer)]
+    assert "selection" not in names
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("heads", [1, 4, 16, 20, 32, 64, 128])
+@pytest.mark.parametrize("rows", [1, 4, 16, 64, 128, 4096])
+def test_a_form_fits_the_device(layout: str, heads: int, rows: int) -> None:
+    form = choose_form(layout, rows, heads, 2048, 132, RULE)
+    assert form.shared_bytes <= CUDA_SM90A.shared_memory_bytes
+    clusters = rows * -(-heads // form.heads)
+    assert form.splits == 1 or clusters * form.splits <= 132, "splits that would wait"
+    assert form.heads == 16 or form.heads < 2 * heads, "a block of which half would be padding"
+
+
+def test_the_rule_is_within_5_percent_of_the_best_measured_form() -> None:
+    """In every cell of two or more settings; heads 4 launch what heads 16 do."""
+    measured = msgspec.json.decode(MEASURED.read_bytes(), type=Measured)
+    seen = 0
+    for cell in measured.cells:
+        if len(cell.us_by_form) < 2:
+            continue
+        form = choose_form(cell.layout, cell.rows, cell.heads, 2048, 132, RULE)
+        chosen = cell.us_by_form[f"{form.heads} heads x {form.splits} splits"]
+        assert chosen <= 1.05 * min(cell.us_by_form.values()), cell
+        seen += 1
+    assert seen == 24
+
+
+def test_clusters_that_wait_for_each_other_are_avoided() -> None:
+    """16 clusters of 8 would fill 128 units of 132, and were slower than 16 of 4."""
+    assert choose_form("fp8_656", 16, 16, 2048, 132, RULE).splits == 4
+    assert choose_form("fp8_656", 16, 16, 2048, 264, RULE).splits == 8
+    assert choose_form("fp8_656", 64, 16, 2048, 132, RULE).splits == 2
+
+
+def test_a_knob_has_the_last_word() -> None:
+    """And what a layout has no block for takes the largest it has."""
+    forced = {"block_heads": 64, "splits": 16}
+    assert choose_form("fp8_656", 128, 4, 2048, 132, RULE | forced).heads == 64
+    assert choose_form("bf16", 128, 4, 2048, 132, RULE | forced).heads == 32
+    assert choose_form("bf16", 128, 4, 2048, 132, RULE | forced).splits == 16
+
+
+@pytest.mark.parametrize("keys", [1, 64, 128, 129, 300])
+def test_no_split_is_without_keys(keys: int) -> None:
+    form = choose_form("fp8_656", 1, 16, keys, 132, RULE)
+    assert form.splits < 2 * -(-keys // 128)
+
+
+def test_fewer_terms_of_the_query_only_where_they_exist() -> None:
+    one = RULE | {"query_parts": 1}
+    assert choose_form("bf16", 1, 16, 2048, 132, RULE).parts == 2
+    assert choose_form("bf16", 1, 16, 2048, 132, one).parts == 1
+    assert choose_form("fp8_656", 1, 16, 2048, 132, RULE).parts == 1
+
+
+def test_other_ranks_targets_and_caches_are_refused_with_a_sentence(tmp_path: Path) -> None:
+    other = match_of(tmp_path)
+    cache = dataclasses.replace(other.values["cache_in"], parts=(64, 16))
+    other.values = dict(other.values) | {"cache_in": cache}
+    with pytest.raises(ValueError, match=r"cache rows of 64 \+ 16, wants 512 \+ 64"):
+        other.emit(SPARSE_MLA)
+    with pytest.raises(ValueError, match="matrix_units"):
+        match_of(tmp_path, target=CUDA_SM100A).emit(SPARSE_MLA)
+    wide = match_of(tmp_path, "bf16")
+    cache = dataclasses.replace(wide.values["cache_in"], dtype="f32")
+    wide.values = dict(wide.values) | {"cache_in": cache}
+    with pytest.raises(ValueError, match="layout of cache_in is f32"):
+        wide.emit(SPARSE_MLA)
+    small = msgspec.structs.replace(CUDA_SM90A, cluster_blocks=8)
+    with pytest.raises(ValueError, match="cluster_blocks is 8"):
+        match_of(tmp_path, target=small).emit(SPARSE_MLA)
+
+
+@needs_nvcc
+@pytest.mark.parametrize(
+    ("layout", "knobs"),
+    [
+        ("bf16", {"block_heads": 32}),
+        ("bf16", {"block_heads": 16, "query_parts": 1}),
+        ("fp8_656", {"block_heads": 64}),
+        ("fp8_576", {"block_heads": 32}),
+    ],
+)
+def test_it_compiles_to_the_same_bytes_in_two_folders(
+    tmp_path: Path, layout: str, knobs: dict[str, int]
+) -> None:
+    """Without spilled registers or serialised products: these are refused."""
+    made: list[bytes] = []
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        match = match_of(folder, layout, heads=64, compiler=CudaCompiler(CUDA_SM90A))
+        launch = attention(match, knobs=knobs)
+        kernel = match.compiled[launch.binary]
+        assert kernel.shared_bytes == launch.shared_bytes
+        assert kernel.static_shared_bytes == 0
+        assert kernel.registers == 168  # 384 threads of 65,536 registers; then setmaxnreg
+        made.append((folder / launch.binary).read_bytes())
+    assert made[0] == made[1]
+
+
+@needs_nvcc
+def test_another_size_of_shared_memory_does_not_compile(tmp_path: Path) -> None:
+    form = SparseForm("fp8_656", 16, 1, 1)
+    constants = form.constants(64, dense=False)
+    constants["SHARED_BYTES"] += 16
+    source = KernelSource(
+        language="cuda", path="sparse_mla.cu", symbol="sm90_sparse_mla", constants=constants
+    )
+    with pytest.raises(KernelCompileError, match="another size of shared memory"):
+        CudaCompiler(CUDA_SM90A).compile(source, tmp_path)

@@ -1,0 +1,234 @@
+"""Ways to share a wrong page, or to lose a shared one: each must die in the machine of any traffic.
+
+A mutant overrides a method of the scheduler, of a request, or of what keeps pages; never the
+product's source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pytest
+from engine_machine import EngineMachine
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from late_runtime import LateRuntime
+
+from lostwax.server.engine.loop import EngineBroken, EngineCore
+from lostwax.server.engine.messages import Failed, Output
+from lostwax.server.engine.pages import PageAllocator
+from lostwax.server.engine.prefix_cache import NO_PAGE, Prefix, PrefixCache
+from lostwax.server.engine.request import Req
+from lostwax.server.engine.scheduler import ScheduledStep, Scheduler
+
+SEARCH = settings(
+    max_examples=3000,
+    stateful_step_count=50,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    phases=[Phase.generate],
+    report_multiple_bugs=False,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+
+
+class _Mutant(EngineCore):
+    """An engine of other parts."""
+
+    scheduling: type[Scheduler] = Scheduler
+    caching: type[PrefixCache] = PrefixCache
+    paging: type[PageAllocator] = PageAllocator
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        limits = self._runtime.limits
+        self.scheduler = self.scheduling(limits, self._max_drafts)
+        self.scheduler.pages = pages = self.paging(limits.num_pages)
+        setattr(self.scheduler, "_cache", self.caching(pages, limits.page_tokens))  # noqa: B010
+
+
+class _EntersDrafts(Scheduler):
+    def enter_pages(self, step: ScheduledStep) -> None:
+        super().enter_pages(step)
+        size = self.limits.page_tokens
+        for req in [chunk.req for chunk in step.chunks]:
+            tokens = [*req.tokens, *req.drafts]
+            held = min(req.num_cached + len(req.drafts), len(tokens) - 1)
+            for index in range(len(req.page_keys), held // size if req.pages else 0):
+                assert self._cache
+                key = self._cache.key(req.page_keys[-1] if index else NO_PAGE, tokens, index)
+                self._cache.enter(key, req.pages[index], has_drafts=True)
+                req.page_keys.append(key)
+
+
+class EntersDrafts(_Mutant):
+    """A page enters with rows of drafts that nobody has accepted."""
+
+    scheduling = _EntersDrafts
+
+
+class _NoTokenBehind(PrefixCache):
+    def key(self, before: bytes, tokens: Sequence[int], index: int) -> bytes:
+        first = index * self._page_tokens
+        own = array("i", tokens[first : first + self._page_tokens])
+        return hashlib.sha256(before + own.tobytes()).digest()
+
+
+class ForgetsTheTokenBehind(_Mutant):
+    """The key of a page does not tell what stands behind it."""
+
+    caching = _NoTokenBehind
+
+
+class _NoPageBefore(PrefixCache):
+    def key(self, before: bytes, tokens: Sequence[int], index: int) -> bytes:
+        return super().key(NO_PAGE, tokens, index)
+
+
+class ForgetsThePagesBefore(_Mutant):
+    """The key of a page does not tell what stands before it."""
+
+    caching = _NoPageBefore
+
+
+class _FindsAll(_NoTokenBehind):
+    def find(self, tokens: Sequence[int], max_pages: int, *, with_drafts: bool) -> Prefix:
+        return super().find([*tokens, 0], max_pages, with_drafts=with_drafts)
+
+
+class FindsTheLastRow(_Mutant):
+    """What is found may be the whole prompt, so that no row is left to run."""
+
+    caching = _FindsAll
+
+
+class _AnyPage(PrefixCache):
+    def find(self, tokens: Sequence[int], max_pages: int, *, with_drafts: bool) -> Prefix:
+        return super().find(tokens, max_pages, with_drafts=False)
+
+
+class FindsPagesWithoutDrafts(_Mutant):
+    """Who drafts takes pages that the MTP layer has not written."""
+
+    caching = _AnyPage
+
+
+class _OtherRequests(Scheduler):
+    requests: type[Req]
+
+    def add(self, req: Req) -> None:
+        super().add(self.requests(req.submit))
+
+
+class _NothingScored(Req):
+    @property
+    def max_found(self) -> int:
+        return len(self.tokens)
+
+
+class _ScoresNothing(_OtherRequests):
+    requests = _NothingScored
+
+
+class ScoresNothingThatIsFound(_Mutant):
+    """Positions that are to be scored are taken from the cache, and give no score."""
+
+    scheduling = _ScoresNothing
+
+
+class _OwnAgain(Scheduler):
+    def _take_pages(self, req: Req) -> bool:
+        took = super()._take_pages(req)
+        req.num_cached -= req.num_cached > 0
+        return took
+
+
+class WritesASharedPage(_Mutant):
+    """The last row that was found runs once more."""
+
+    scheduling = _OwnAgain
+
+
+class _FreesAtOnce(PageAllocator):
+    def release(self, pages: Iterable[int], owner: str) -> None:
+        for page in pages:
+            for each in [name for name, held in self._held.items() if page in held]:
+                super().release([page], each)
+
+
+class FreesWhatOthersHold(_Mutant):
+    """A page is free once one of its owners gives it back."""
+
+    paging = _FreesAtOnce
+
+
+class _AnyKept(PageAllocator):
+    def longest_idle(self) -> int:
+        return min(self._kept)
+
+    def drop(self, page: int) -> None:
+        held = page in self._num_owners
+        super().drop(page)
+        if held:
+            self._blank.append(page)
+
+    def check_integrity(self) -> None:
+        """The machine must find out by itself."""
+
+
+class DropsPagesInUse(_Mutant):
+    """Who needs room takes a kept page, whoever holds it."""
+
+    paging = _AnyKept
+
+
+class EntersWhatFailed(_Mutant):
+    """The rows of a step that failed are kept as if they held."""
+
+    def _fail(self, plans: Sequence[ScheduledStep], error: Exception) -> list[Output | Failed]:
+        for chunk in plans[0].chunks:
+            if chunk.req.pages:
+                chunk.req.num_cached += chunk.count - chunk.picks
+        self.scheduler.enter_pages(plans[0])
+        for chunk in plans[0].chunks:
+            chunk.req.page_keys.clear()
+        return super()._fail(plans, error)
+
+
+NOTICED = (AssertionError, EngineBroken, ValueError)
+"""By the machine, because step after step read what it must not, or by the pages' own books."""
+
+MUTANTS = (
+    EntersDrafts,
+    ForgetsTheTokenBehind,
+    ForgetsThePagesBefore,
+    FindsTheLastRow,
+    FindsPagesWithoutDrafts,
+    ScoresNothingThatIsFound,
+    WritesASharedPage,
+    FreesWhatOthersHold,
+    DropsPagesInUse,
+    EntersWhatFailed,
+)
+
+
+def test_the_engine_of_the_same_parts_survives_the_search() -> None:
+    class Machine(EngineMachine):
+        def make_core(self, runtime: LateRuntime, depth: int) -> EngineCore:
+            return _Mutant(runtime, log=self.log, depth=depth)
+
+    run_state_machine_as_test(Machine, settings=settings(SEARCH, max_examples=100))
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_wrong_sharing_is_noticed(mutant: type[EngineCore]) -> None:
+    class Machine(EngineMachine):
+        def make_core(self, runtime: LateRuntime, depth: int) -> EngineCore:
+            return mutant(runtime, log=self.log, depth=depth)
+
+    with pytest.raises(NOTICED):
+        run_state_machine_as_test(Machine, settings=SEARCH)
