@@ -196,7 +196,8 @@ def reference(case: ProductCase, given: Tensors) -> torch.Tensor:
         gate, up = _product(wide, given, "w_gate").chunk(2, 1)
         return torch.nn.functional.silu(gate) * up
     if case.op == "projections":
-        q, k, kv = _product(wide, given, "w_q").split(case.shape[:-1], 1)
+        ends = case.shape[0], sum(case.shape[:2])
+        q, k, kv = torch.tensor_split(_product(wide, given, "w_q"), ends, dim=1)
         q = q * (q.square().mean(1, keepdim=True) + EPS).rsqrt() * given["q_weight"].double()
         weight, bias = given["k_weight"].double(), given["k_bias"].double()
         k = torch.nn.functional.layer_norm(k, k.shape[1:], weight, bias, EPS)
@@ -273,25 +274,26 @@ def _linear(
 def _joined(
     op: str, label: str, shape: tuple[int, ...], rows: int, form: str, real: int | None = None
 ) -> ProductCase:
-    settings: tuple[Knobs, ...] = ({}, {"ahead": 1})
-    if form == "bf16":
-        settings += ({"inside": 1}, {"ahead": 1, "inside": 1})
+    settings: tuple[Knobs, ...] = ({},)
+    if real is None:
+        settings += tuple(_linear_settings(rows, form, sum(shape[:-1]), shape[-1]))
     return ProductCase(
         op=op, label=label, shape=shape, rows=rows, real=real or rows, form=form,
-        settings=settings if real is None else ({},), timed=real is None,
+        settings=settings, timed=real is None,
     )  # fmt: skip
 
 
-def _linear_settings(rows: int, form: str, n: int, k: int) -> Iterator[Knobs]:
-    """Tiles (rows, side, outputs, stages, warps) with splits that fill the units some times.
+def _other_ahead(rows: int) -> Knobs:
+    """The rules, but for reading scales ahead, which they do for few rows alone."""
+    return {"ahead": 2 if rows <= 128 else 1}
 
-    All read scales ahead; those of few bf16 rows make their terms before the product and inside.
-    """
-    yield {"ahead": 1}
-    two, waves, insides = form == "bf16", (1, 2), (0,)
+
+def _linear_settings(rows: int, form: str, n: int, k: int) -> Iterator[Knobs]:
+    """Tiles (rows, side, outputs, stages, warps) with splits that fill the units some times."""
+    yield _other_ahead(rows)
+    two, waves = form == "bf16", (1, 2)
     if rows <= 16:
         tiles = [(16, 1, 64, 4, 4), (16, 1, 64, 6, 4), (16, 1, 128, 4, 4)]
-        insides = (0, 1) if two else (0,)
     elif rows <= 64:
         tiles = [(64, 2, 64, 4, 4), (64, 2, 128, 3, 4), (64, 2, 128, 4, 4), (64, 1, 64, 4, 4)]
         tiles += [] if two else [(64, 2, 64, 6, 4)]
@@ -308,12 +310,10 @@ def _linear_settings(rows: int, form: str, n: int, k: int) -> Iterator[Knobs]:
         most = max(1, k // BLOCK // 7)
         chosen = {min(SPLITS, key=lambda s, w=w: abs(s - min(w, most))) for w in wanted}
         for splits in sorted(chosen):
-            for inside in insides:
-                yield {
-                    "block_rows": block_rows, "side": side, "block_n": block_n,
-                    "num_stages": stages, "num_warps": warps, "splits": splits, "ahead": 1,
-                    "inside": inside,
-                }  # fmt: skip
+            yield {
+                "block_rows": block_rows, "side": side, "block_n": block_n,
+                "num_stages": stages, "num_warps": warps, "splits": splits,
+            }  # fmt: skip
 
 
 def _experts(
@@ -329,12 +329,12 @@ def _experts(
 
 
 def _expert_settings(rows: int) -> Iterator[Knobs]:
-    """Settings around those of the rules, with scales read ahead."""
-    yield {"ahead": 1}
+    """Settings around those of the rules."""
+    yield _other_ahead(rows)
     sizes = {1: (16,), 16: (16,), 64: (32,), 128: (32, 64)}.get(rows, (64, 128))
     for block_rows in sizes:
         for side in (1,) if block_rows < 64 else (2,) if rows > 128 else (1, 2):
-            base = {"block_rows": block_rows, "side": side, "ahead": 1}
+            base = {"block_rows": block_rows, "side": side}
             for warps, stages in ((4, 3), (8, 3), (8, 4), (8, 5)) if rows > 1 else ((8, 4), (4, 3)):
                 yield base | {"gated_warps": warps, "gated_stages": stages}
             for n, warps, stages in ((64, 4, 4), (128, 4, 4), (128, 8, 3)):

@@ -16,11 +16,6 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "to_fp8(value - high.to(tl.float32), terms",
         "to_fp8(value * 0.0, terms",
     ),
-    "the second term inside a product is dropped": (
-        "fp8_terms",
-        "to_fp8(value - high.to(tl.float32), kind",
-        "to_fp8(value * 0.0, kind",
-    ),
     "the second term of the hidden rows is dropped": (
         "grouped_experts",
         "to_fp8(value - high.to(tl.float32), hidden",
