@@ -59,6 +59,7 @@ def index_logits(
     PAGE: tl.constexpr,
     SCALED: tl.constexpr,
     PAGED: tl.constexpr,
+    SCALES_AT: tl.constexpr,  # bytes of a page before its scales, where PAGED
     ROWS: tl.constexpr,
     BLOCK_HEADS: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
@@ -99,7 +100,7 @@ def index_logits(
     factor = tl.full((BLOCK_KEYS,), scale, tl.float32)
     if SCALED:
         keys = cache.to(tl.pointer_type(tl.float8e4nv), bitcast=True)
-        scale_at = page + PAGE * DIM + 4 * token if PAGED else page + token * token_stride + DIM
+        scale_at = page + SCALES_AT + 4 * token if PAGED else page + token * token_stride + DIM
         scales = cache.to(tl.pointer_type(tl.float32), bitcast=True)
         factor *= tl.load(scales + scale_at // 4, mask=is_read, other=0.0)
     else:

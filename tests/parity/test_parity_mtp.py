@@ -221,6 +221,7 @@ class DraftReference(ReferenceModel):
             "seeds": np.zeros(count),
             "counters": np.zeros(count),
             "targets": np.zeros(count),
+            "mask_rows": np.full(count, -1),
             "hidden_rows": positions,
         }
         inputs: dict[str, Any] = {n: np.asarray(v, np.int32) for n, v in common.items()}

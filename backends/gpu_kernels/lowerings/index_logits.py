@@ -114,6 +114,7 @@ def logits_launch(
             "PAGE": page_tokens,
             "SCALED": int(scaled),
             "PAGED": int(form.is_paged),
+            "SCALES_AT": page_tokens * dim,
             "ROWS": rows,
             "BLOCK_HEADS": max(_MIN_DOT, next_power_of_two(heads)),
             "BLOCK_DIM": max(_MIN_DEPTH, next_power_of_two(dim)),

@@ -61,14 +61,12 @@ def resolve(view: View, buffers: Mapping[str, torch.Tensor]) -> torch.Tensor:
     return torch.as_strided(usable, view.shape, view.strides)
 
 
-def _prepare(
-    match: PlainMatch, lowering: Lowering, knobs: Mapping[str, int], data: Mapping[str, np.ndarray]
-) -> list[Launch]:
-    """The kernels that the lowering wants run before, but for those whose outputs are given."""
+def _prepare(match: PlainMatch, lowering: Lowering, knobs: Mapping[str, int]) -> list[Launch]:
+    """The kernels that the lowering wants run before."""
     return [
         step_launch(op, match.step_input, views, match.build, match.target)
         for op in lowering.prepare(match, lowering.default_knobs() | dict(knobs))
-        if isinstance(op, StepKernel) and not any(name in data for name, _, _ in op.outputs)
+        if isinstance(op, StepKernel)
         for views in [{name: match.view(name) for name, _, _ in op.outputs}]
     ]
 
@@ -82,15 +80,18 @@ def run(
     knobs: dict[str, int] | None = None,
     real: int | None = None,
     stored: Mapping[str, Value] | None = None,
+    *,
+    prepares: bool = False,
 ) -> dict[str, np.ndarray]:
     """Every value (and the workspace, as f32) after the lowering's launches, in f64.
 
     What nobody writes keeps POISON, in integers UNWRITTEN. Of the bucket's rows `real` are, by
-    default all.
+    default all. What kernels prepare once a step is among the data, unless it `prepares`.
     """
     sources, stored = Sources(), stored or {}
     match = PlainMatch(CUDA_SM90A, bucket, values, attributes, sources, Path(), stored=stored)
-    launches = (*_prepare(match, lowering, knobs or {}, data), *match.emit(lowering, knobs))
+    before = _prepare(match, lowering, knobs or {}) if prepares else []
+    launches = (*before, *match.emit(lowering, knobs))
     buffers: dict[str, torch.Tensor] = {}
     for name, value in {**values, **stored}.items():
         kind = DTYPES[value.dtype]

@@ -107,7 +107,8 @@ def rope_case(interleaved: bool, factor: float) -> float:
     values |= {"table": Value((2, rows, 20), "f32"), "op.out": Value(x.shape, "f32")}
     attributes = {("op", name): value for name, value in about.items()}
     data = {"x": x, "positions": positions}
-    out = run(ROPE, Bucket(rows, rows, 1, rows), values, attributes, data)
+    bucket = Bucket(rows, rows, 1, rows)
+    out = run(ROPE, bucket, values, attributes, data, prepares=True)
     return error(out["op.out"], np.asarray(core.rope(x, positions, **about)))
 
 
