@@ -28,16 +28,6 @@ def block_scale(amax, TERMS: tl.constexpr, POWER_OF_TWO: tl.constexpr):
 
 
 @triton.jit
-def two_terms(value, kind: tl.constexpr, ROUND_FIRST: tl.constexpr):
-    """A block of rows, f32, as its two terms and a scale a row, whose reciprocal is exact."""
-    factor = block_scale(tl.max(tl.abs(value), axis=1), 2, 1)
-    inverse = (0x7F000000 - factor.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
-    value = value * inverse[:, None]
-    high = to_fp8(value, kind, ROUND_FIRST)
-    return high, to_fp8(value - high.to(tl.float32), kind, ROUND_FIRST), factor
-
-
-@triton.jit
 def quantise_rows(
     x,  # [T, WIDTH]
     terms,  # [TERMS, T, WIDTH] fp8
