@@ -20,7 +20,8 @@ def block_scale(amax, TERMS: tl.constexpr, POWER_OF_TWO: tl.constexpr):
     Of two terms the power of two, and no least magnitude but what keeps it normal.
     """
     least = 1e-4 if TERMS == 1 else 1e-30
-    scale = tl.maximum(amax, least) / 448.0
+    # to the nearest: one bit above a power of two would double what is rounded up to one
+    scale = tl.div_rn(tl.maximum(amax, least), 448.0)
     if POWER_OF_TWO or TERMS == 2:
         bits = (scale.to(tl.int32, bitcast=True) + 0x7FFFFF) & 0x7F800000
         scale = bits.to(tl.float32, bitcast=True)

@@ -58,7 +58,7 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
 def fp8_flops(match: Match, flops: float, value: str) -> float:
     """Operations on fp8 in as many terms as `value` has, at the rate that the estimate takes."""
     rates = match.target.tflops
-    own, fp8 = rates.get(match.dtype(value)), rates.get(match.target.fp8_encoding)
+    own, fp8 = rates.get(match.dtype(value)), rates.get(match.target.fp8_encoding or "")
     return num_terms(match, value) * flops * (own / fp8 if own and fp8 else 1.0)
 
 
