@@ -284,8 +284,8 @@ def _joined(
 
 
 def _other_ahead(rows: int) -> Knobs:
-    """The rules, but for reading scales ahead, which they do for few rows alone."""
-    return {"ahead": 2 if rows <= 128 else 1}
+    """The rules, but for reading scales ahead: what they do not."""
+    return {"ahead": 2 if 4 < rows <= 128 else 1}
 
 
 def _linear_settings(rows: int, form: str, n: int, k: int) -> Iterator[Knobs]:

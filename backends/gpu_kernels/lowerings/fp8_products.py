@@ -40,8 +40,8 @@ class Form:
     """Programs a compute unit that splits of K are to fill at most."""
     least_blocks: int = 14
     """Scale blocks of a split: shorter ones cost more to sum than they save."""
-    ahead: bool = True
-    """Whether scales are read ahead, too: it wins where few rows wait for memory."""
+    ahead: bool = False
+    """Whether scales are read ahead, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ RULES = (
     Rule(2, Form(64, 64, False, 4, 4, 2.0, 28), rows=128, apart=False),
     Rule(2, Form(128, 64, False, 8, 4), rows=128, outputs=24),
     Rule(2, Form(64, 128, False, 4, 4), rows=128),
-    Rule(2, Form(64, 128, False, 4, 3, ahead=False)),
+    Rule(2, Form(64, 128, False, 4, 3)),
     Rule(1, Form(16, 64, True, 4, 6, 1.75), above=4, rows=16, apart=False),
     Rule(1, Form(16, 64, True, 4, 6, 2.0), rows=16),
     Rule(1, Form(64, 64, False, 4, 6), rows=64, outputs=150, apart=False),
@@ -92,14 +92,15 @@ RULES = (
     Rule(1, Form(64, 64, False, 4, 4), rows=128, apart=False),
     Rule(1, Form(128, 64, False, 8, 4), rows=128, outputs=24),
     Rule(1, Form(64, 128, False, 4, 4), rows=128),
-    Rule(1, Form(64, 128, False, 4, 3, ahead=False), blocks=16),
-    Rule(1, Form(128, 128, False, 8, 4, ahead=False)),
+    Rule(1, Form(64, 128, False, 4, 3), blocks=16),
+    Rule(1, Form(128, 128, False, 8, 4)),
 )
 """The first that fits counts. Each is within 5 % of the fastest setting of the cells that
 `benchmarks/fp8_products.py` timed (benchmarks/results/2026-11-29-h200-fp8-products.json), which
 `tests/backends/test_fp8_rules.py` checks. Of joined products, whose splits are left apart, one
 tile a cell was timed."""
 
+_AHEAD_ROWS = range(5, 129)  # where reading scales ahead won; it lost at 1, 1024 and 4096
 AHEAD = 1
 """Setting of the knob `ahead` that reads scales ahead, too; 2 reads tiles alone ahead."""
 
@@ -165,7 +166,7 @@ def _form(rows: int, n: int, blocks: int, terms: int, knobs: Knobs, *, apart: bo
         num_stages=knobs["num_stages"] or rule.num_stages,
         waves=rule.waves,
         least_blocks=rule.least_blocks,
-        ahead=rule.ahead if knobs["ahead"] == 0 else knobs["ahead"] == AHEAD,
+        ahead=rows in _AHEAD_ROWS if knobs["ahead"] == 0 else knobs["ahead"] == AHEAD,
     )
 
 
