@@ -32,7 +32,7 @@ def play(histories: int, steps: int, *mutants: Path) -> subprocess.CompletedProc
 
 
 def test_kernels_write_the_layouts_numbers_down_as_it_has_them() -> None:
-    """Triton takes no constant from a module that it does not compile, so they stand there again."""
+    """They stand there again: kernels take constexpr alone, and the layout knows no Triton."""
     boxes = importlib.import_module("lostwax.backends.gpu_kernels.step_boxes")
     step = importlib.import_module("lostwax.backends.gpu_kernels.step")
     names = [*HEADER, "places", "header_size"]
