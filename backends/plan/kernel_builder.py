@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from lostwax.backends.kernel_compiler import KernelCompileError, KernelCompiler
-from lostwax.backends.records.source_digest import kernel_files
+from lostwax.backends.records.source_digest import kernel_code, kernel_files
 from lostwax.backends.registry import Backend
 from lostwax.ir.contract.canonical import canonical
 from lostwax.ir.contract.kernel import CompiledKernel, KernelNote, KernelSource
@@ -37,7 +37,8 @@ class KernelBuilder:
         if key not in self._built:
             self._sources[key] = source
             compiled = self._open_compiler(source).compile(source, self._folder)
-            self._built[key] = msgspec.structs.replace(compiled, source=key)
+            code = kernel_code(source, self._target)
+            self._built[key] = msgspec.structs.replace(compiled, source=key, code=code)
         return self._built[key]
 
     def _open_compiler(self, source: KernelSource) -> KernelCompiler:

@@ -221,7 +221,7 @@ class _Device:
 def _certify(
     candidate: Candidate, choice: RegionChoice, reader: ArtifactReader, device: _Device
 ) -> Certified:
-    kernels = TakenKernels(reader.manifest.kernels, device.sources)
+    kernels = TakenKernels(reader.manifest.kernels, device.sources, reader.manifest.target)
     certificate: Certificate | None = None
     ran: tuple[str, ...] = ()
     wrong = None
@@ -261,7 +261,7 @@ def _certify(
 
 def _interpreted_step(reader: ArtifactReader, backend: Backend, device: _Device) -> Certified:
     """The kernels of the step over drawn steps, which must agree with numpy to the bit."""
-    taken = TakenKernels(reader.manifest.kernels, device.sources)
+    taken = TakenKernels(reader.manifest.kernels, device.sources, reader.manifest.target)
     certificate, wrong, ran = None, None, ()
     try:
         ran = interpret_step(reader, backend, device.driver, taken)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 
+from lostwax.backends.records.source_digest import kernel_code
 from lostwax.backends.runtime.artifact_reader import ArtifactError
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.ir.contract.target import Target
 
 
 class TakenKernels:
@@ -16,8 +18,12 @@ class TakenKernels:
     """
 
     def __init__(
-        self, compiled: tuple[CompiledKernel, ...], sources: dict[str, KernelSource]
+        self,
+        compiled: tuple[CompiledKernel, ...],
+        sources: dict[str, KernelSource],
+        target: Target,
     ) -> None:
+        self._target = target
         self._by_source = {k.source: k for k in compiled}
         self._sources = sources
         self.taken: list[CompiledKernel] = []
@@ -29,6 +35,11 @@ class TakenKernels:
             raise ArtifactError(
                 f"the artifact holds no binary of {source.symbol} as this lostwax builds it;"
                 " recompile the artifact with this version"
+            )
+        if found.code != kernel_code(source, self._target):
+            raise ArtifactError(
+                f"the artifact's binary of {source.symbol} was compiled from other code than this"
+                " lostwax holds; recompile the artifact with this version"
             )
         self._sources[found.binary] = source
         self.taken.append(found)

@@ -202,11 +202,17 @@ def _digest_of_file(path: Path) -> str:
 
 
 def kernel_files(source: KernelSource, target: Target) -> tuple[Path, ...]:
-    """The files that hold a kernel's code."""
+    """The files that hold a kernel's code, those that they import too."""
     if source.language == "triton":
-        return (_module_file(source.path),)
+        return tuple(_module_file(module) for module in sorted(_imported(source.path)))
     folder = _module_file(f"lostwax.backends.{target.backend}.kernels").parent
     return tuple(folder / name for name in cuda_files(folder, source.path))
+
+
+def kernel_code(source: KernelSource, target: Target) -> str:
+    """sha256 over the kernel's files, in order of content: no path may get in."""
+    each = sorted(map(_digest_of_file, kernel_files(source, target)))
+    return hashlib.sha256("".join(each).encode()).hexdigest()
 
 
 def _digests(candidate: Candidate, emitted: _Emitted) -> Iterator[tuple[str, str]]:

@@ -23,7 +23,8 @@ have `num_rows`; weight plans say every step, and dtype, shape and scales of wha
 take blobs and tensor maps, launches have attributes that targets may lack, and `zeroed_bytes` lie
 outside the arena.
 5: programs have launches that `finish` them, and a manifest says how steps lie in device memory.
-6: heads that sample read masks, a state of their own, by the step's `mask_rows`; probes draw bits.
+6: heads that sample read masks, a state of their own, by the step's `mask_rows`; probes draw bits;
+binaries say what code they were compiled from.
 """
 
 

@@ -54,7 +54,9 @@ class CompiledKernel(msgspec.Struct, frozen=True, kw_only=True):
     trailing_nulls: Few = 0
     """Scratch pointers that follow the parameters (two for Triton)."""
     source: str = ""
-    """`KernelSource.digest()` of what was compiled."""
+    """`KernelSource.digest()` of what was compiled: names and numbers."""
+    code: str = ""
+    """Digest of the files that held its code, those that they import too."""
 
 
 class KernelNote(msgspec.Struct, frozen=True, kw_only=True):

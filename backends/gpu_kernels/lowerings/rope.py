@@ -41,7 +41,8 @@ def _table(match: Match, knobs: Knobs) -> tuple[Prepared, ...]:
     tokens, dim = match.bucket.tokens, int(consts["dim"])
     factor, low, high = float(consts["factor"]), 0, 1
     if factor != 1:
-        low, high = correction_range(*(consts[name] for name in _BLEND))
+        theta, *others = (float(consts[name]) for name in _BLEND[1:])
+        low, high = correction_range(dim, theta, int(others[0]), others[1], others[2])
     constants = {
         "DIM": dim,
         "INTERLEAVED": int(consts["interleaved"]),
