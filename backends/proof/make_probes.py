@@ -139,7 +139,7 @@ class ProbeMaker:
             vocab_size=facts.vocab_size,
             max_kv=longest,
             state_rows=context.state_rows,
-            mask_rows=context.mask_rows,
+            num_masks=context.num_masks,
             least_reqs=2,
         )
         if reads_positions_alone(candidate.region):
