@@ -28,7 +28,10 @@ class Req:
     where no draft was to come."""
     pages: list[int] = field(default_factory=list[int])
     page_keys: list[bytes] = field(default_factory=list[bytes])
-    """The prefix cache's keys of its first pages: those that no step of it will write again."""
+    """The prefix cache's keys of its first pages: those that no step of it will write again. Of one
+    that waits for room: what was found when it was last looked for."""
+    num_entered: int = 0
+    """Pages that had entered the prefix cache when it was last looked for there."""
     num_found: int = 0
     """Rows that lay in the prefix cache when it was admitted, the last time."""
     cached_tokens: int | None = None

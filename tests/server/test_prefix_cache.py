@@ -199,6 +199,22 @@ def test_requests_run_together_that_only_fit_because_they_share() -> None:
     assert engine.tokens["a"] == engine.tokens["b"] == generate(_text(17), 4)
 
 
+@pytest.mark.parametrize("drafts", [0, 3])
+def test_who_waits_for_room_runs_once_pages_that_it_shares_have_entered(drafts: int) -> None:
+    """No page comes back meanwhile: five are free all the time, and it needs two of its own."""
+    engine = _Engine(num_pages=1 + 16, max_drafts=drafts)
+    engine.add("running", _text(24), 21)  # eleven pages
+    engine.add("same", _text(24), 4)  # seven pages, five of them shared
+    engine.add("short", [5], 1)
+    order: list[str] = []
+    while engine.core.has_work:
+        engine.step()
+        order += [name for name, end in engine.ends.items() if end and name not in order]
+    assert order[-1] == "running", "the others waited for its end"
+    for name, prompt, count in (("running", 24, 21), ("same", 24, 4)):
+        assert engine.tokens[name] == generate(_text(prompt), count)
+
+
 def test_kept_pages_give_way_to_who_needs_room() -> None:
     engine = _Engine(num_pages=1 + 8)
     engine.ask(_text(17), 1)
@@ -258,17 +274,19 @@ def test_a_cancelled_request_leaves_the_pages_that_it_filled() -> None:
     assert engine.ask(_text(30)) == 8
 
 
-def test_a_step_computes_keys_of_new_pages_only_and_of_nobody_who_waits() -> None:
+def test_a_step_computes_keys_of_new_pages_and_one_of_who_waits_where_one_entered() -> None:
     engine = _Engine(num_pages=1 + 13)
     engine.add("running", _text(20), 30)
-    engine.add("blocked", _text(12, 5), 40)  # it needs 13 pages
+    prompt = [*_text(12), 3]
+    engine.add("blocked", prompt, 36)  # it needs ten pages and two or three that are kept
+    engine.step()
     engine.step()
     with patch.object(PrefixCache, "key", autospec=True, side_effect=PrefixCache.key) as key:
         for _ in range(20):
             list(map(_unchecked, [engine]))
-    assert key.call_count == 5
+    assert key.call_count == 5 + 5, "five pages filled, and each time one more was looked for"
     engine.finish()
-    assert engine.tokens["blocked"] == generate(_text(12, 5), 40)
+    assert engine.tokens["blocked"] == generate(prompt, 36)
 
 
 def _unchecked(engine: _Engine) -> None:
