@@ -2,7 +2,8 @@
 
 Admission is by worst case: a request gets all pages that it may ever need, or waits. Nothing is
 preempted, so a running request always ends. The first of its pages may be shared: they are found in
-the prefix cache, and its steps begin behind them. Prefill and decode steps take turns while both
+the prefix cache, and its steps begin behind them; before the first step they are looked for once
+more, since equal prompts often come at once. Prefill and decode steps take turns while both
 have work: neither long prompts nor running answers can starve the other.
 """
 
@@ -198,7 +199,7 @@ class Scheduler:
         """Give a request all pages that it may ever need, those of a known prefix first; False,
         and none, where too few are free."""
         size, prefix = self.limits.page_tokens, self._find(req)
-        req.page_keys = prefix.keys
+        req.page_keys = prefix.keys  # of who waits, too: they are not computed again
         count = req.max_pages(size) - len(prefix.pages)
         if count + sum(map(self.pages.is_idle, prefix.pages)) > self.pages.num_free:
             return False
@@ -206,12 +207,31 @@ class Scheduler:
         if self._cache:
             self._cache.make_room(count)
         req.pages = prefix.pages + self.pages.allocate(count, req.name)
-        req.num_found = len(prefix.pages) * size
-        req.num_cached += req.num_found
-        req.num_drafted = req.num_found if self._drafts_for(req) else 0
-        if req.cached_tokens is None:
-            req.cached_tokens = req.num_found
+        self._begin_behind(req, prefix)
         return True
+
+    def _find_more(self, req: Req) -> None:
+        """Let a request that runs, and has begun nothing, share pages that have entered since it
+        was looked for; it gives back as many of its own, which nobody has written for it."""
+        if not self._has_grown(req):
+            return
+        prefix, num_shared = self._find(req), len(req.page_keys)
+        more = prefix.pages[num_shared:]
+        if not more:
+            return
+        own = slice(num_shared, len(prefix.pages))
+        self.pages.share(more, req.name)
+        self.pages.release(req.pages[own], req.name)
+        req.pages[own], req.page_keys = more, prefix.keys
+        self._begin_behind(req, prefix)
+        self._blocked = None  # who waits may share pages that were idle, and now cost nothing
+
+    def _begin_behind(self, req: Req, prefix: Prefix) -> None:
+        """Count the rows of found pages, and no longer those that were found before."""
+        num_found = len(prefix.pages) * self.limits.page_tokens
+        req.num_cached += num_found - req.num_found
+        req.num_found = num_found
+        req.num_drafted = num_found if self._drafts_for(req) else 0
 
     def _find(self, req: Req) -> Prefix:
         """What the cache holds of a request's tokens now."""
@@ -236,6 +256,10 @@ class Scheduler:
         for req in self.running:
             if not req.is_prefilling or tokens_left == 0:
                 continue
+            if not req.has_begun:
+                self._find_more(req)
+                if req.cached_tokens is None:
+                    req.cached_tokens = req.num_found
             count = min(req.num_known - req.num_planned, tokens_left)
             chunks.append(Chunk.of_known(req, count))
             tokens_left -= count
