@@ -153,6 +153,17 @@ class WritesASharedPage(_Mutant):
     scheduling = _OwnAgain
 
 
+class _OnlyPagesThatComeBack(Scheduler):
+    def _has_grown(self, req: Req) -> bool:
+        return False
+
+
+class LeavesWhoCouldShareWaiting(_Mutant):
+    """Who waits for room is looked at again when pages come back, not when some enter."""
+
+    scheduling = _OnlyPagesThatComeBack
+
+
 class _FreesAtOnce(PageAllocator):
     def release(self, pages: Iterable[int], owner: str) -> None:
         for page in pages:
@@ -210,6 +221,7 @@ MUTANTS = (
     FindsPagesWithoutDrafts,
     ScoresNothingThatIsFound,
     WritesASharedPage,
+    LeavesWhoCouldShareWaiting,
     FreesWhatOthersHold,
     DropsPagesInUse,
     EntersWhatFailed,
