@@ -127,6 +127,11 @@ class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields
         Unread, only({}, {"mode": "implicit"}, remedy="prefixes are found by themselves")
     ] = UNSET
 
+    cache_salt: Annotated[
+        Unread,
+        only(remedy="all clients share prefixes: serve --disable-radix-cache keeps them apart"),
+    ] = UNSET
+
     def __post_init__(self) -> None:
         require_neutral(self)
         if self.stream_options is not None and not self.stream:
