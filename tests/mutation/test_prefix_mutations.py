@@ -108,7 +108,8 @@ class FindsTheLastRow(_Mutant):
 
 class _AnyPage(PrefixCache):
     def find(self, tokens: Sequence[int], max_pages: int, **given: Any) -> Prefix:
-        return super().find(tokens, max_pages, **(given | {"with_drafts": False}))
+        given["with_drafts"] = False
+        return super().find(tokens, max_pages, **given)
 
 
 class FindsPagesWithoutDrafts(_Mutant):
