@@ -84,7 +84,7 @@ def _check_probe(probe: Probe, symbols: Mapping[str, set[str]], manifest: Manife
     arrays = [*given.values(), *(expected.want for expected in probe.expected)]
     total = sum(map(_elements, arrays))
     require(total <= MAX_PROBE_ELEMENTS, f"it holds {total} numbers, {MAX_PROBE_ELEMENTS} at most")
-    bits = sum(prod(data.shape) for data in given.values() if isinstance(data, DrawnBits))
+    bits = drawn_bits(probe.given)
     require(bits <= MAX_DRAWN_BITS, f"it draws bits of {bits} numbers, {MAX_DRAWN_BITS} at most")
     sizes = {name: data_bytes(data) for name, data in given.items()}
     weights = _weight_sizes(probe)
@@ -193,6 +193,11 @@ def _check_view(view: View, sizes: Mapping[str, int]) -> None:
     end = end_of(view)
     if end > (8 * MAX_PROBE_ELEMENTS if size is None else size):
         refuse_view(view, f"ends at byte {end} of {size}")
+
+
+def drawn_bits(given: Iterable[Given]) -> int:
+    """How many numbers of drawn bits there are."""
+    return sum(prod(each.data.shape) for each in given if isinstance(each.data, DrawnBits))
 
 
 def _elements(data: Data) -> int:
