@@ -38,6 +38,15 @@ def prompt(**changes: Any) -> StepPlan:
     return msgspec.structs.replace(plan, **changes)
 
 
+def _three_prompts() -> StepPlan:
+    """Three prompts of a token, each of which picks its first with a mask."""
+    enter = [Enter(seq=r, pages=(r,), length=0, limit=2, num_prompt=1) for r in (1, 2, 3)]
+    return StepPlan(
+        entry="extend", head="sample", seqs=(1, 2, 3), counts=(1, 1, 1), ends=(1, 1, 1),
+        tokens=PROMPT[:3], entering=tuple(enter), logits=((0, 3),), masked=((0, 3),),
+    )  # fmt: skip
+
+
 def _refuses(submit: Any, plan: StepPlan, why: str) -> None:
     with pytest.raises(StepError, match=why):
         submit(plan)
@@ -90,3 +99,19 @@ def check_contract(runtime: Runtime) -> None:
         ticket.finish(every)
     assert ticket.result().ids == want, "a mask that allows all ids changes nothing"
     assert runtime.submit(prompt()).result().ids == want
+    _check_each_row(runtime)
+
+
+def _check_each_row(runtime: Runtime) -> None:
+    """A mask that allows no id is refused in any row, whatever the others allow."""
+    vocab = runtime.limits.vocab_size
+    ticket = runtime.submit(_three_prompts())
+    good = np.full((3, mask_words(vocab)), -1, np.int32)
+    for row in (2, 1):
+        bad = good.copy()
+        bad[row] = 0
+        with pytest.raises(MaskError, match=f"mask {row} allows no id"):
+            ticket.finish(bad)
+        assert not ticket.done
+    ticket.finish(good)
+    assert len(ticket.result().ids) == 3

@@ -128,7 +128,7 @@ def _scaled(shape: tuple[int, ...], dtype: str, scale: BlockScaleAttr, rng: np.r
 
 
 def _masks(kind: TensorType, case: StepCase, rng: np.random.Generator) -> Array:
-    """Every bit by itself; the last mask allows one id, the first of all."""
+    """Each bit of each mask is drawn by itself; but the last mask allows id 0 and no other."""
     out = rng.integers(-(2**31), 2**31, kind.at(case.env))
     out[-1] = 0
     out[-1, 0] = 1

@@ -139,22 +139,39 @@ def step_case(
 def _head_inputs(
     rng: np.random.Generator, bucket: Bucket, rows: Array, vocab_size: int, masks: int
 ) -> dict[str, Array]:
-    """Real logit rows with every way to sample them, then padding. The last one has a mask."""
+    """Real logit rows with every way to sample them, then padding.
+
+    Of several, the first goes without whatever a row may go without and the second has all of it,
+    so that neither passes for the other; the third has a nucleus alone, the fourth heat. The
+    second and third have the first and the last mask, and the last row always has one.
+    """
     count = rows.size
-    targets = rng.integers(0, vocab_size, count)
+    temperature = rng.choice(np.array([0.0, 0.5, 1.0, 1.7]), count)
+    top_p = rng.choice(np.array([1e-6, 0.3, 0.9, 0.95, 1.0]), count)
+    targets = np.where(rng.random(count) < 0.2, -1, rng.integers(0, vocab_size, count))
+    named = rng.integers(0, masks, count)
+    mask_rows = np.where(rng.random(count) < 0.4, -1, named)
+    mask_rows[-1] = named[-1]
+    if count > 1:
+        _set_first(temperature, 0.0, rng.choice(np.array([0.5, 1.0, 1.7])), 0.0, 1.0)
+        _set_first(top_p, 1.0, rng.choice(np.array([0.3, 0.9, 0.95])), 0.3, 1.0)
+        _set_first(targets, -1, rng.integers(0, vocab_size))
+        _set_first(mask_rows, -1, 0, masks - 1)
     real: dict[str, Array] = {
         "logit_rows": rows,
-        "temperature": rng.choice(np.array([0.0, 0.5, 1.0, 1.7]), count),
+        "temperature": temperature,
         "seeds": rng.integers(-(2**31), 2**31, count),
         "counters": rng.integers(0, 2**20, count),
-        "top_p": rng.choice(np.array([1e-6, 0.3, 0.9, 0.95, 1.0]), count),
-        "targets": np.where(rng.random(count) < 0.2, -1, targets),
+        "top_p": top_p,
+        "targets": targets,
         "num_rows": np.array([count]),
+        "mask_rows": mask_rows,
     }
-    named = rng.integers(0, masks, count)
-    real["mask_rows"] = np.where(rng.random(count) < 0.4, -1, named)
-    real["mask_rows"][-1] = named[-1]
     return {name: _padded(name, bucket, value) for name, value in real.items()}
+
+
+def _set_first(drawn: Array, *values: float) -> None:
+    drawn[: len(values)] = values[: drawn.size]
 
 
 def far_case(case: StepCase, max_context: int) -> StepCase:

@@ -120,12 +120,16 @@ class Req:
         """
         before = self.num_cached
         self.num_cached += chunk.count - chunk.picks + num_tokens
-        if not has_drafts or self.num_drafted != before:
+        if not has_drafts:
             return
         # Rows behind an end are none of the answer's, but may hold on the device: count them all.
         most = before + chunk.count if ends else self.num_cached
         # The MTP layer runs the rows of a step behind which a draft may stand, and no others.
         if max(most, self.num_prompt) + 1 < self.max_rows:
+            # A step without drafts leaves its requests two tokens to come at most. A later chunk of
+            # one of them that reaches the end of what is known is behind the limit above; one that
+            # does not takes what those before it leave, and they had rows in the first step, too.
+            assert self.num_drafted == before, "the MTP layer lacks rows before these"
             self.num_drafted = self.num_cached
 
     def submitted(self, chunk: Chunk, drafts: int) -> None:

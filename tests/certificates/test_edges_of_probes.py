@@ -15,7 +15,7 @@ from small import SMALL, options
 from lostwax.backends.compile import compile_module
 from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.plan.sizes import Sizes
-from lostwax.backends.portable.kernels import elementwise, rope, step
+from lostwax.backends.portable.kernels import elementwise, rope, sample, step
 from lostwax.backends.proof.certify import certify_artifact
 from lostwax.backends.runtime import boot_check
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
@@ -99,6 +99,62 @@ def test_a_second_request_that_reads_the_pages_of_the_first_is_wrong(
             named.add(probe.lowering)
             assert probe.lowering in str(error.value)
     assert named, "no lowering of this artifact asks for the requests of rows"
+
+
+def _without_mask_0(
+    logits: torch.Tensor, masks: torch.Tensor, mask_rows: torch.Tensor, out: torch.Tensor
+) -> None:
+    sample.mask(logits, masks, torch.where(mask_rows > 0, mask_rows, -1), out)
+
+
+def _mask_of_another_row(
+    logits: torch.Tensor, masks: torch.Tensor, mask_rows: torch.Tensor, out: torch.Tensor
+) -> None:
+    wanted = torch.nonzero(mask_rows >= 0)[:, 0]
+    out.copy_(logits)
+    allowed = torch.empty_like(logits[wanted])
+    sample.mask(logits[wanted], masks, mask_rows[: len(wanted)], allowed)
+    out[wanted] = allowed
+
+
+def _nucleus_of_another_row(
+    logits: torch.Tensor, temperature: torch.Tensor, top_p: torch.Tensor, out: torch.Tensor
+) -> None:
+    wanted = torch.nonzero((temperature > 0) & (top_p < 1))[:, 0]
+    out.copy_(logits)
+    inside = torch.empty_like(logits[wanted])
+    count = len(wanted)
+    sample.nucleus(logits[wanted], temperature[:count], top_p[:count], inside)
+    out[wanted] = inside
+
+
+def _no_nucleus(
+    logits: torch.Tensor, temperature: torch.Tensor, top_p: torch.Tensor, out: torch.Tensor
+) -> None:
+    out.copy_(logits)
+
+
+@pytest.mark.parametrize(
+    ("op", "kernel", "fault"),
+    [
+        ("sample.mask", "mask_where_wanted", _without_mask_0),
+        ("sample.mask", "mask_where_wanted", _mask_of_another_row),
+        ("sample.nucleus", "nucleus_where_wanted", _nucleus_of_another_row),
+        ("sample.nucleus", "nucleus_where_wanted", _no_nucleus),
+    ],
+)
+def test_a_row_that_is_sampled_as_another_is_wrong(
+    artifact: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    op: str,
+    kernel: str,
+    fault: Callable[..., None],
+) -> None:
+    assert set(_said(artifact, op)) == {""}
+    monkeypatch.setattr(sample, kernel, functools.wraps(getattr(sample, kernel))(fault))
+    said = list(_said(artifact, op))
+    assert said
+    assert all(f"{op} is wrong on this device" in each for each in said)
 
 
 def test_every_probe_of_several_requests_holds_two(artifact: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,7 +12,9 @@ from unittest.mock import patch
 import msgspec
 import pytest
 from fake_runtime import VOCAB, FakeLimits, FakeRuntime, generate
+from step_oracle import StepBatch
 
+from lostwax.ir.contract.step import StepResult
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Cancel, Failed, Output, Submit
 from lostwax.server.engine.pages import PageAllocator
@@ -29,11 +32,13 @@ class _Engine:
         self.tokens: dict[str, list[int]] = {}
         self.found: dict[str, int] = {}
         self.ends: dict[str, str] = {}
+        self.scored: dict[str, list[int]] = {}
 
     def add(self, name: str, prompt: list[int], max_tokens: int = 5, **given: Any) -> None:
         base = Submit(request=name, prompt=prompt, max_tokens=max_tokens, ignore_eos=True)
         assert self.core.handle(msgspec.structs.replace(base, **given)) == []
         self.tokens[name] = []
+        self.scored[name] = []
 
     def step(self) -> None:
         for event in self.core.step():
@@ -41,6 +46,7 @@ class _Engine:
                 self.ends[event.request] = event.code
                 continue
             self.tokens[event.request] += [score.token for score in event.tokens]
+            self.scored[event.request] += [score.token for score in event.prompt_scores]
             self.found[event.request] = event.cached_tokens
             self.ends[event.request] = event.finish or ""
         self.core.scheduler.check_integrity()
@@ -178,6 +184,19 @@ def test_positions_that_are_not_scored_yet_are_not_found_after_a_preemption() ->
     assert sum(rows) == 14
 
 
+def test_a_position_that_ends_anothers_page_is_scored_after_a_preemption() -> None:
+    engine = _Engine(max_tokens=7)
+    engine.ask(_text(22), 1)
+    engine.add("a", _text(22), 3, score_prompt=True)
+    engine.step()
+    (req,) = engine.core.scheduler.running
+    assert req.num_scored == 7, "the next position is the last of the second page"
+    engine.core.scheduler.preempt(req)
+    engine.finish()
+    assert req.num_found == 4, "the second page is there, and its last position has no score"
+    assert engine.scored["a"] == _text(22)[1:]
+
+
 def test_without_the_cache_nothing_is_kept_and_prompts_run_whole() -> None:
     engine = _Engine(prefix_cache=False)
     for _ in range(2):
@@ -312,6 +331,24 @@ def test_what_a_failed_request_held_is_found_by_nobody(failing: str) -> None:
     assert engine.ask(_text(14), 8) == 12
 
 
+def test_what_a_request_held_that_gave_nan_is_found_by_nobody() -> None:
+    engine = _Engine()
+    engine.add("failed", _text(14), 8)
+    engine.step()
+    run = engine.runtime.run
+
+    def gives_nan(batch: StepBatch) -> StepResult:
+        result = run(batch)
+        result.logprobs = [math.nan] * len(result.logprobs)
+        return result
+
+    with patch.object(engine.runtime, "run", gives_nan):
+        engine.step()
+    assert engine.ends["failed"] == "model_error"
+    assert engine.ask(_text(14), 8) == 0
+    assert engine.ask(_text(14), 8) == 12
+
+
 def test_who_shares_a_page_with_a_failed_request_goes_on() -> None:
     engine = _Engine(max_reqs=2, max_tokens=4)
     engine.ask(_text(9), 1)
@@ -357,6 +394,24 @@ def _unchecked(engine: _Engine) -> None:
     for event in engine.core.step():
         assert isinstance(event, Output)
         engine.tokens[event.request] += [score.token for score in event.tokens]
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("second", [False, True])
+def test_of_two_equal_pages_the_first_stays_unless_it_alone_lacks_rows(
+    first: bool, second: bool
+) -> None:
+    pages = PageAllocator(4)
+    cache = PrefixCache(pages, PAGE)
+    tokens = _text(PAGE + 1)
+    held = pages.allocate(2, "both")
+    key = cache.key(NO_PAGE, tokens, 0)
+    for page, has_drafts in zip(held, (first, second), strict=True):
+        cache.enter(key, page, has_drafts=has_drafts)
+        cache.check_integrity()
+    kept = held[1] if second and not first else held[0]
+    assert cache.find(tokens, 1, with_drafts=False).pages == [kept]
+    assert pages.kept == {kept}
 
 
 def test_a_key_needs_the_token_behind_its_page() -> None:
