@@ -117,7 +117,7 @@ def _plan_candidates(
     modules: dict[Variant, builtin.ModuleOp],
     specs: Iterable[ProgramSpec],
     state_rows: int,
-    mask_rows: int,
+    num_masks: int,
     target: Target,
     lowerings: tuple[Lowering, ...],
     options: CompileOptions,
@@ -130,7 +130,7 @@ def _plan_candidates(
     for spec in specs:
         variant = Variant.of(spec)
         context = ProgramContext(
-            modules[variant], target, spec.segment, spec.bucket, spec.guard, state_rows, mask_rows
+            modules[variant], target, spec.segment, spec.bucket, spec.guard, state_rows, num_masks
         )
         found: dict[str, CandidateSet] = {}
         for name, block in context.blocks.items():
@@ -223,8 +223,8 @@ def compile_module(
 
     progress("match and price lowerings")
     state_rows = max(s.bucket.tokens for s in specs)
-    mask_rows, _ = masks_shape(limits)
-    plan = _plan_candidates(modules, specs, state_rows, mask_rows, target, lowerings, options)
+    num_masks, _ = masks_shape(limits)
+    plan = _plan_candidates(modules, specs, state_rows, num_masks, target, lowerings, options)
 
     progress("choose weight forms and covers")
     groups = weight_groups(plan.contexts)

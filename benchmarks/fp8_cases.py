@@ -19,6 +19,11 @@ LINEAR = {
 """N and K."""
 EXPERTS = (32, 2048, 7168, 8)
 """Experts of one of eight ranks, their inner width, the model's, and choices a row."""
+GATED = {"shared expert": (2048, 2048, 7168), "dense expert": (18432, 18432, 7168)}
+"""Outputs of gate and of up, and K."""
+PROJECTIONS = (1536, 128, 576, 7168)
+"""Outputs of q_a, of the indexer's wk and of kv_a, and K."""
+EPS = 1e-6
 UNITS = 132
 SPLITS = (1, 2, 4, 8)
 Knobs = dict[str, int]
@@ -51,9 +56,19 @@ class ProductCase(msgspec.Struct, frozen=True, kw_only=True):
         chosen = "" if self.choice == "even" else f" {self.choice}"
         return f"{self.label} M={self.rows} {self.form}{behind}{chosen}"
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Values that the lowering writes."""
+        joined = {"gated": ("act",), "projections": ("q_normed", "k_normed", "kv")}
+        return joined.get(self.op, ("op.out",))
+
     def num_bytes(self, own: Tensors) -> float:
         """What must move: weights that are used once, activations in and out."""
         act = 2 if self.form == "bf16" else 1
+        if self.op in ("gated", "projections"):
+            *widths, k = self.shape
+            out = widths[0] if self.op == "gated" else sum(widths)
+            return sum(widths) * k + self.rows * (act * k + 2 * out)
         if self.op == "linear":
             n, k = self.shape
             return n * k + self.rows * (act * k + 2 * n)
@@ -65,8 +80,8 @@ class ProductCase(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def flops(self) -> float:
         """Useful operations."""
-        if self.op == "linear":
-            return 2.0 * self.rows * self.shape[0] * self.shape[1]
+        if self.op != "experts":
+            return 2.0 * self.rows * sum(self.shape[:-1]) * self.shape[-1]
         _, inter, dim, top_k = self.shape
         return 6.0 * self.rows * top_k * inter * dim
 
@@ -74,7 +89,7 @@ class ProductCase(msgspec.Struct, frozen=True, kw_only=True):
 def values(case: ProductCase) -> dict[str, Described]:
     """Every value of the region."""
     rows, scaled = case.rows, case.form == "fp8"
-    k = case.shape[1] if case.op == "linear" else case.shape[2]
+    k = case.shape[2] if case.op == "experts" else case.shape[-1]
     found: dict[str, Described] = {
         "x": ((rows, k), "f8E4M3FN" if scaled else "bf16", "row" if scaled else "")
     }
@@ -84,11 +99,34 @@ def values(case: ProductCase) -> dict[str, Described]:
         n = case.shape[0]
         found |= _weight("weight", n, k)
         return found | {"op.out": ((rows, n), "bf16", "")}
+    if case.op in ("gated", "projections"):
+        gated = case.op == "gated"
+        weights = ("w_gate", "w_up") if gated else ("w_q", "w_k", "w_kv")
+        for name, width in zip(weights, case.shape, strict=False):
+            found[name] = ((width, k), "f8E4M3FN", "square")
+        inner = ("gate", "up", "act") if gated else ("q", "k", "kv")
+        for name, width in zip(
+            inner, (*case.shape[:2], case.shape[0 if gated else 2]), strict=True
+        ):
+            found[name] = ((rows, width), "bf16", "")
+        if not gated:
+            found |= {"q_normed": found["q"], "k_normed": found["k"]}
+            found["q_weight"] = ((case.shape[0],), "bf16", "")
+            found |= dict.fromkeys(("k_weight", "k_bias"), ((case.shape[1],), "bf16", ""))
+        return found
     experts, inter, dim, top_k = case.shape
     found |= _weight("gate", experts, inter, dim) | _weight("up", experts, inter, dim)
     found |= _weight("down", experts, dim, inter)
     found |= {"ids": ((rows, top_k), "i32", ""), "weights": ((rows, top_k), "f32", "")}
     return found | {"op.out": ((rows, dim), "f32", "")}
+
+
+def stored(case: ProductCase) -> dict[str, Described]:
+    """Weights that lie behind one another, under the name of the first."""
+    if case.op not in ("gated", "projections"):
+        return {}
+    first = "w_gate" if case.op == "gated" else "w_q"
+    return _weight(first, sum(case.shape[:-1]), case.shape[-1])
 
 
 def _weight(name: str, *shape: int) -> dict[str, Described]:
@@ -139,18 +177,33 @@ def _wide(values: torch.Tensor, scale: torch.Tensor, rows: int) -> torch.Tensor:
     return values.double() * spread
 
 
+def _product(wide: torch.Tensor, given: Tensors, name: str) -> torch.Tensor:
+    """wide W^T, some rows of the weight at a time."""
+    weight, scale = given[name], given[f"{name}:scale"]
+    step = 32 * BLOCK
+    parts = [
+        wide @ _wide(weight[i : i + step], scale[i // BLOCK : (i + step) // BLOCK], BLOCK).T
+        for i in range(0, weight.shape[0], step)
+    ]
+    return torch.cat(parts, 1)
+
+
 def reference(case: ProductCase, given: Tensors) -> torch.Tensor:
     """The real rows of the result in fp64."""
     real, x = case.real, given["x"][: case.real]
     wide = _wide(x, given["x:scale"][:real], 1) if case.form == "fp8" else x.double()
+    if case.op == "gated":
+        gate, up = _product(wide, given, "w_gate").chunk(2, 1)
+        return torch.nn.functional.silu(gate) * up
+    if case.op == "projections":
+        ends = case.shape[0], sum(case.shape[:2])
+        q, k, kv = torch.tensor_split(_product(wide, given, "w_q"), ends, dim=1)
+        q = q * (q.square().mean(1, keepdim=True) + EPS).rsqrt() * given["q_weight"].double()
+        weight, bias = given["k_weight"].double(), given["k_bias"].double()
+        k = torch.nn.functional.layer_norm(k, k.shape[1:], weight, bias, EPS)
+        return torch.cat((q, k, kv), 1)
     if case.op == "linear":
-        weight, scale = given["weight"], given["weight:scale"]
-        step = 32 * BLOCK
-        parts = [
-            wide @ _wide(weight[i : i + step], scale[i // BLOCK : (i + step) // BLOCK], BLOCK).T
-            for i in range(0, weight.shape[0], step)
-        ]
-        return torch.cat(parts, 1)
+        return _product(wide, given, "weight")
     out = torch.zeros_like(wide)
     for expert in range(case.shape[0]):
         row, slot = torch.nonzero(given["ids"][:real] == expert, as_tuple=True)
@@ -175,17 +228,26 @@ def _rounded(hidden: torch.Tensor) -> torch.Tensor:
     return ((blocks / scale).to(torch.float8_e4m3fn).double() * scale.double()).view_as(hidden)
 
 
+def _edges(form: str) -> Iterator[ProductCase]:
+    for rows, real in ((4, 4), (64, 33), (128, 1), (256, 200)):
+        yield _linear("q_a+kv_a", rows, form, real=real, timed=False)
+        yield _experts(rows, form, real=real, timed=False)
+        yield _joined("gated", "shared expert", GATED["shared expert"], rows, form, real)
+        yield _joined("projections", "projections", PROJECTIONS, rows, form, real)
+    for choice in ("one takes all", "holes"):
+        yield _experts(64, form, choice=choice, timed=False)
+        yield _experts(256, form, choice=choice, timed=False)
+
+
 def cases() -> Iterator[ProductCase]:
     """Edge contents first, for being right; then the timed ones, decode before prefill."""
-    for form in ("bf16", "fp8"):
-        for rows, real in ((4, 4), (64, 33), (128, 1), (256, 200)):
-            yield _linear("q_a+kv_a", rows, form, real=real, timed=False)
-            yield _experts(rows, form, real=real, timed=False)
-        for choice in ("one takes all", "holes"):
-            yield _experts(64, form, choice=choice, timed=False)
-            yield _experts(256, form, choice=choice, timed=False)
+    yield from _edges("bf16")
+    yield from _edges("fp8")
     for rows in (1, 16, 64, 128):
         for form in ("bf16", "fp8"):
+            yield _joined("projections", "projections", PROJECTIONS, rows, form)
+            for label, shape in GATED.items():
+                yield _joined("gated", label, shape, rows, form)
             yield _experts(rows, form)
             for label in LINEAR:
                 yield _linear(label, rows, form)
@@ -209,16 +271,29 @@ def _linear(
     )  # fmt: skip
 
 
-def _linear_settings(rows: int, form: str, n: int, k: int) -> Iterator[Knobs]:
-    """Tiles (rows, side, outputs, stages, warps) with splits that fill the units some times.
+def _joined(
+    op: str, label: str, shape: tuple[int, ...], rows: int, form: str, real: int | None = None
+) -> ProductCase:
+    settings: tuple[Knobs, ...] = ({},)
+    if real is None:
+        settings += tuple(_linear_settings(rows, form, sum(shape[:-1]), shape[-1]))
+    return ProductCase(
+        op=op, label=label, shape=shape, rows=rows, real=real or rows, form=form,
+        settings=settings, timed=real is None,
+    )  # fmt: skip
 
-    All read scales ahead; those of few bf16 rows make their terms before the product and inside.
-    """
-    yield {"ahead": 1}
-    two, waves, insides = form == "bf16", (1, 2), (0,)
+
+def _other_ahead(rows: int) -> Knobs:
+    """The rules, but for reading scales ahead: what they do not."""
+    return {"ahead": 2 if 4 < rows <= 128 else 1}
+
+
+def _linear_settings(rows: int, form: str, n: int, k: int) -> Iterator[Knobs]:
+    """Tiles (rows, side, outputs, stages, warps) with splits that fill the units some times."""
+    yield _other_ahead(rows)
+    two, waves = form == "bf16", (1, 2)
     if rows <= 16:
         tiles = [(16, 1, 64, 4, 4), (16, 1, 64, 6, 4), (16, 1, 128, 4, 4)]
-        insides = (0, 1) if two else (0,)
     elif rows <= 64:
         tiles = [(64, 2, 64, 4, 4), (64, 2, 128, 3, 4), (64, 2, 128, 4, 4), (64, 1, 64, 4, 4)]
         tiles += [] if two else [(64, 2, 64, 6, 4)]
@@ -235,12 +310,10 @@ def _linear_settings(rows: int, form: str, n: int, k: int) -> Iterator[Knobs]:
         most = max(1, k // BLOCK // 7)
         chosen = {min(SPLITS, key=lambda s, w=w: abs(s - min(w, most))) for w in wanted}
         for splits in sorted(chosen):
-            for inside in insides:
-                yield {
-                    "block_rows": block_rows, "side": side, "block_n": block_n,
-                    "num_stages": stages, "num_warps": warps, "splits": splits, "ahead": 1,
-                    "inside": inside,
-                }  # fmt: skip
+            yield {
+                "block_rows": block_rows, "side": side, "block_n": block_n,
+                "num_stages": stages, "num_warps": warps, "splits": splits,
+            }  # fmt: skip
 
 
 def _experts(
@@ -256,12 +329,12 @@ def _experts(
 
 
 def _expert_settings(rows: int) -> Iterator[Knobs]:
-    """Settings around those of the rules, with scales read ahead."""
-    yield {"ahead": 1}
+    """Settings around those of the rules."""
+    yield _other_ahead(rows)
     sizes = {1: (16,), 16: (16,), 64: (32,), 128: (32, 64)}.get(rows, (64, 128))
     for block_rows in sizes:
         for side in (1,) if block_rows < 64 else (2,) if rows > 128 else (1, 2):
-            base = {"block_rows": block_rows, "side": side, "ahead": 1}
+            base = {"block_rows": block_rows, "side": side}
             for warps, stages in ((4, 3), (8, 3), (8, 4), (8, 5)) if rows > 1 else ((8, 4), (4, 3)):
                 yield base | {"gated_warps": warps, "gated_stages": stages}
             for n, warps, stages in ((64, 4, 4), (128, 4, 4), (128, 8, 3)):

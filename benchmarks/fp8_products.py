@@ -22,7 +22,7 @@ from typing import Any, cast
 
 import msgspec
 import torch
-from fp8_cases import ProductCase, cases, draw, reference, values
+from fp8_cases import EPS, ProductCase, cases, draw, reference, stored, values
 
 from lostwax.backends.cuda.driver import CudaDriver
 from lostwax.backends.cuda.target import CUDA_SM90A
@@ -33,13 +33,19 @@ from lostwax.ir.contract.program import KernelLaunch, Launch, View
 WORKSPACE, NUM_ROWS, ZEROED = "workspace", "num_rows", ""
 READ = 4.56e12  # bytes/s, streaming read of one H200
 FP8_RATE = 1.3e15
-BOUNDS = {"linear": 2.6e-3, "experts": 2.6e-3, "experts fp8": 8e-3}  # |out - want| / |want|
+BOUNDS = {
+    "linear": 2.6e-3,
+    "gated": 5e-3,
+    "projections": 5e-3,
+    "experts": 2.6e-3,
+    "experts fp8": 8e-3,
+}  # |out - want| / |want|
 COLD_BYTES = 200 << 20
 KINDS = {
     "f32": torch.float32, "bf16": torch.bfloat16, "i32": torch.int32, "u8": torch.uint8,
     "f8E4M3FN": torch.float8_e4m3fn,
 }  # fmt: skip
-SHARED = ("weight", "gate", "up", "down")
+SHARED = ("weight", "gate", "up", "down", "w_gate", "w_q")
 """Values that all cases of one shape share: the weights, and their scales."""
 
 
@@ -70,6 +76,7 @@ class Built(msgspec.Struct):
 def compile_cases(folder: Path, only: str) -> None:
     """Emit the launches of every setting, and compile their kernels."""
     from lostwax.backends.cuda.compiler import CudaCompiler
+    from lostwax.backends.gpu_kernels.lowerings.fp8_joined import FP8_GATE_UP, FP8_PROJECTIONS
     from lostwax.backends.gpu_kernels.lowerings.fp8_linear import FP8_LINEAR
     from lostwax.backends.gpu_kernels.lowerings.grouped_experts import FP8_EXPERTS
     from lostwax.backends.kernel_compiler import KernelCompileError
@@ -80,25 +87,32 @@ def compile_cases(folder: Path, only: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     compiler = CudaCompiler(CUDA_SM90A)
     layouts = {"": None, "square": FP8_BLOCKS, "row": FP8_ROW_BLOCKS}
+    lowerings = {
+        "linear": FP8_LINEAR, "experts": FP8_EXPERTS, "gated": FP8_GATE_UP,
+        "projections": FP8_PROJECTIONS,
+    }  # fmt: skip
+    attributes = {
+        ("op", "hidden_fmt"): "fp32", ("q_normed", "eps"): EPS, ("k_normed", "eps"): EPS,
+    }  # fmt: skip
     known: dict[str, CompiledKernel] = {}
     built: list[BuiltCase] = []
     for case in cases():
         if only not in case.name:
             continue
-        lowering = FP8_EXPERTS if case.op == "experts" else FP8_LINEAR
-        given = {
-            name: Value(shape, dtype, scale=layouts[scaled])
-            for name, (shape, dtype, scaled) in values(case).items()
-        }
+        given, joined = (
+            {name: Value(shape, dtype, scale=layouts[scaled])
+             for name, (shape, dtype, scaled) in described.items()}
+            for described in (values(case), stored(case))
+        )  # fmt: skip
         settings: list[BuiltSetting] = []
         seen: set[bytes] = set()
         for knobs in case.settings:
             match = PlainMatch(
                 CUDA_SM90A, Bucket(case.rows, case.rows, 1, case.rows), given,
-                {("op", "hidden_fmt"): "fp32"}, compiler, folder, built=known,
+                attributes, compiler, folder, built=known, stored=joined,
             )  # fmt: skip
             try:
-                launches = list(match.emit(lowering, knobs))
+                launches = list(match.emit(lowerings[case.op], knobs))
             except KernelCompileError as error:  # a setting that the device cannot hold
                 print(f"left out {case.name} {knobs}: {error}")
                 continue
@@ -107,7 +121,11 @@ def compile_cases(folder: Path, only: str) -> None:
                 settings.append(
                     BuiltSetting(knobs, match.workspace_bytes, match.zeroed_bytes, launches)
                 )
-        kept = {name: (value.shape, value.dtype) for name, value in given.items()}
+        kept = {
+            name: (value.shape, value.dtype)
+            for name, value in (given | joined).items()
+            if not joined or name in joined or not name.startswith("w_")
+        }
         built.append(BuiltCase(case, kept, settings))
     listed = sorted({k.binary: k for k in known.values()}.values(), key=lambda k: k.binary)
     for extra in {f.name for f in folder.glob("*.cubin")} - {k.binary for k in listed}:
@@ -186,11 +204,17 @@ class Runner:
             return
         self._shape, self._weights = shape, []
         torch.cuda.empty_cache()
-        one = {n: v for n, v in built.values.items() if n.split(":")[0] in SHARED}
+        one = {n: v for n, v in built.values.items() if self._is_shared(built, n)}
         held = sum(prod(shape) * DTYPE_BYTES[dtype] for shape, dtype in one.values())
         for seed in range(max(1, min(16, -(-COLD_BYTES // held)))):
             torch.manual_seed(seed)
             self._weights.append({n: draw(n, shape, dtype) for n, (shape, dtype) in one.items()})
+
+    @staticmethod
+    def _is_shared(built: BuiltCase, name: str) -> bool:
+        """Not what a gated product's own gate and up are."""
+        weight = name.split(":")[0]
+        return weight in SHARED and built.values[weight][1] == "f8E4M3FN"
 
     def run(self, built: BuiltCase) -> bool:
         """Check and time every setting; True if all are right."""
@@ -202,7 +226,7 @@ class Runner:
             for n, (shape, dtype) in built.values.items()
             if n not in self._weights[0]
         }
-        out = own["op.out"]
+        outs = [own[name] for name in case.outputs]
         own[NUM_ROWS] = torch.tensor([case.real], dtype=torch.int32, device="cuda")
         most = max((s.workspace_bytes for s in built.settings), default=0)
         own[WORKSPACE] = torch.full((max(most, 256),), 255, dtype=torch.uint8, device="cuda")
@@ -218,13 +242,14 @@ class Runner:
                 [self._driver.bind(launch, m.resolve) for launch in setting.launches]
                 for m in memories
             ]
-            out.view(torch.uint8).fill_(0x5A)
+            for out in outs:
+                out.view(torch.uint8).fill_(0x5A)
             own[WORKSPACE].fill_(255)
             for _ in range(2):  # what the first leaves must serve the second
                 for thunk in bound[0]:
                     thunk()
             torch.cuda.synchronize()
-            row = self._verdict(case, setting, out, want, own[ZEROED])
+            row = self._verdict(case, setting, torch.cat(outs, 1), want, own[ZEROED])
             if row["right"] and case.timed:
                 row |= self._times(case, bound, own)
             found.append(row)

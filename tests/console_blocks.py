@@ -1,7 +1,8 @@
 """Reads the fenced blocks of a page and runs those in ```console. Knows no page.
 
-A line that begins with `$ ` is a command, the lines behind it are lines of its output, in order;
-`…` stands for anything, and a number of seconds for any other.
+A line that begins with `$ ` is a command, the lines behind it are its output, whole: `…` in a line
+stands for anything, alone for any lines, and a number of seconds for any other. A command with no
+line behind it shows nothing of its output.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 SECONDS = re.compile(r"(?:\\ )*\d+\\\.\d\d\\ s\b")
 """In a pattern: aligned by spaces, as phases are."""
+ANY_LINES = "…"
 Lostwax = Callable[[list[str]], tuple[int, str]]
 """A command of this project: its status, and all that it printed."""
 
@@ -73,12 +75,24 @@ def run(example: Example, folder: Path, lostwax: Lostwax) -> None:
 
 
 def compare(example: Example, printed: str) -> None:
-    """AssertionError unless the lines of the example are among what was printed, in order."""
-    lines = iter(printed.splitlines())
+    """AssertionError unless the example's lines, where it shows any, are all that was printed."""
+    lines, is_gap = [line.rstrip() for line in printed.splitlines()], not example.output
+    at = 0
     for wanted in example.output:
+        if wanted == ANY_LINES:
+            is_gap = True
+            continue
         pattern = ".*".join(map(re.escape, wanted.split("…")))
         pattern = SECONDS.sub(lambda _: r" *\d+\.\d\d s", pattern)
-        if not any(re.fullmatch(pattern, line.rstrip()) for line in lines):
+        places = range(at, len(lines) if is_gap else min(at + 1, len(lines)))
+        found = next((n for n in places if re.fullmatch(pattern, lines[n])), None)
+        if found is None:
             raise AssertionError(
-                f"$ {example.command}\nprints no such line (any more):\n{wanted}\n\n{printed}"
+                f"$ {example.command}\nprints no such line (any more) behind what is shown before"
+                f" it:\n{wanted}\n\n{printed}"
             )
+        at, is_gap = found + 1, False
+    if at < len(lines) and not is_gap:
+        raise AssertionError(
+            f"$ {example.command}\nprints a line that is not shown:\n{lines[at]}\n\n{printed}"
+        )

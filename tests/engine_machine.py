@@ -1,8 +1,9 @@
 """Any traffic over an engine whose steps run late, as a machine of Hypothesis.
 
 Every answer is the request's answer alone, every request ends exactly once, no page is lost or
-written while others may read it, and nobody fails but those whose step did. Prompts begin alike, so
-that requests find one another's pages. A mutant is a subclass that makes another core or runtime.
+written while others may read it, nobody fails but those whose step did, and nobody waits for whom
+there is room. Prompts begin alike, so that requests find one another's pages. A mutant is a
+subclass that makes another core or runtime.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from late_runtime import LateRuntime, Owner
 from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.loop import MAX_FAILED_STEPS, EngineCore
 from lostwax.server.engine.messages import Cancel, Failed, Output, Submit
+from lostwax.server.engine.prefix_cache import PrefixCache
+from lostwax.server.engine.request import Req
 
 NAMES = ("a", "b", "c", "d", "e", "f")
 """Few, so that names come back."""
@@ -131,7 +134,9 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(count=st.integers(1, 4))
     def step(self, count: int) -> None:
         for _ in range(count):
+            fitting = self._head_that_fits()
             self._take(self.core.step())
+            assert fitting not in self.core.scheduler.waiting, "it waits, and there is room"
 
     @precondition(lambda self: bool(self.runtime.queue))
     @rule(count=st.integers(1, 3))
@@ -199,6 +204,20 @@ class EngineMachine(RuleBasedStateMachine):
         scheduler = self.core.scheduler
         num_holders = sum(page in req.pages for req in scheduler.running)
         return num_holders > 1 or page in scheduler.pages.kept
+
+    def _head_that_fits(self) -> Req | None:
+        """Who waits in front, if it can run now; it is looked up from scratch."""
+        scheduler, limits = self.core.scheduler, self.runtime.limits
+        if not scheduler.waiting or len(scheduler.running) == limits.max_reqs:
+            return None
+        head, size = scheduler.waiting[0], limits.page_tokens
+        if head.num_in_flight:
+            return None
+        cache: PrefixCache = getattr(scheduler, "_cache")  # noqa: B009
+        drafts = limits.max_drafts > 0 and head.wants_drafts
+        found = cache.find(head.tokens, head.max_found // size, with_drafts=drafts).pages
+        num_taken = head.max_pages(size) - len(found) + sum(map(scheduler.pages.is_idle, found))
+        return head if num_taken <= scheduler.pages.num_free else None
 
     def lives(self, owner: Owner) -> bool:
         """Whether the engine still knows a request."""

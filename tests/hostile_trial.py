@@ -87,7 +87,12 @@ def _names_its_place(error: Exception) -> bool:
 def try_all(
     art: Path, name: str, mutants: Iterator[Mutant], use: Callable[[], object], named: str
 ) -> Counter[str]:
-    """How many came out how, errors by a name; file and manifest are put back after each."""
+    """How many came out how, errors by a name; file and manifest are put back after each.
+
+    The unchanged file is used first: where that is refused, nothing is learnt of the mutants.
+    """
+    with no_hang(f"{name}, unchanged,"):
+        use()
     path, manifest = art / name, art / "manifest.json"
     whole = path.read_bytes() if path.exists() else None
     sealed = manifest.read_bytes() if manifest.exists() else None

@@ -18,6 +18,15 @@ from lostwax.server.engine.runtime import Runtime
 PROMPT = (5, 3, 8, 1)
 
 
+class _LooksLikeMasks:
+    """The right dtype and shape, and no numbers."""
+
+    dtype = np.dtype(np.int32)
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+
 def prompt(**changes: Any) -> StepPlan:
     """A prompt that picks its first token under the head `sample`."""
     enter = Enter(seq=1, pages=(1, 2), length=0, limit=8, num_prompt=len(PROMPT))
@@ -67,6 +76,9 @@ def check_contract(runtime: Runtime) -> None:
     wrong: tuple[tuple[Any, str], ...] = (
         (every.astype(np.int64), "masks are int64; give a numpy array of int32"),
         (every.tolist(), "masks are list; give a numpy array of int32"),
+        (np.ma.masked_equal(every, 5), "masks are MaskedArray; give a numpy array of int32"),
+        (every.view(np.recarray), "masks are recarray; give a numpy array of int32"),
+        (_LooksLikeMasks(every.shape), "masks are _LooksLikeMasks; give a numpy array of int32"),
         (every[0], rf"the shape \[{words}\]; give \[1, {words}\]"),
         (every[:, 1:], "the shape"),
         (np.repeat(every, 2, axis=0), "the shape"),

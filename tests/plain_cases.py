@@ -262,9 +262,7 @@ def cases() -> dict[str, Case]:
         "fp8 linear of two splits": linear(2, False, FP8_LINEAR, 304, block_rows=16),
         "fp8 linear of scaled rows": linear(3, True, FP8_LINEAR, 304, block_rows=16),
         "fp8 linear by rows": linear(2, True, FP8_LINEAR, 304, block_rows=64, side=2),
-        "fp8 linear, terms inside": linear(
-            2, False, FP8_LINEAR, 304, block_rows=16, inside=1, ahead=1
-        ),
+        "fp8 linear, tiles alone ahead": linear(2, False, FP8_LINEAR, 304, block_rows=16, ahead=2),
         "fp8 gate and up": gate_up(scaled=False, block_rows=16, splits=2),
         "fp8 gate and up of scaled rows": gate_up(scaled=True, block_rows=16),
         "fp8 projections": projections(scaled=False, block_rows=16),

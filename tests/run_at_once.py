@@ -10,7 +10,7 @@ from step_oracle import Sequences, StepBatch
 from lostwax.backends.runtime.mask_gate import MaskGate, Masks
 from lostwax.backends.runtime.masked_rows import refusal_of_masked
 from lostwax.backends.runtime.step_programs import StepError
-from lostwax.ir.contract.masks import mask_rows
+from lostwax.ir.contract.masks import num_masks
 from lostwax.ir.contract.step import StepResult
 from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.runtime import Limits, Ticket
@@ -20,7 +20,7 @@ def require_submittable(plan: StepPlan, limits: Limits, waits: bool) -> None:
     """What a real runtime refuses of masks when a step is submitted; `waits`: the last one does."""
     if waits:
         raise StepError("the step before waits for masks")
-    if refusal := refusal_of_masked(plan, mask_rows(limits.max_reqs, limits.max_drafts)):
+    if refusal := refusal_of_masked(plan, num_masks(limits.max_reqs, limits.max_drafts)):
         raise StepError(refusal)
 
 

@@ -20,21 +20,12 @@ def block_scale(amax, TERMS: tl.constexpr, POWER_OF_TWO: tl.constexpr):
     Of two terms the power of two, and no least magnitude but what keeps it normal.
     """
     least = 1e-4 if TERMS == 1 else 1e-30
-    scale = tl.maximum(amax, least) / 448.0
+    # to the nearest: one bit above a power of two would double what is rounded up to one
+    scale = tl.div_rn(tl.maximum(amax, least), 448.0)
     if POWER_OF_TWO or TERMS == 2:
         bits = (scale.to(tl.int32, bitcast=True) + 0x7FFFFF) & 0x7F800000
         scale = bits.to(tl.float32, bitcast=True)
     return scale
-
-
-@triton.jit
-def two_terms(value, kind: tl.constexpr, ROUND_FIRST: tl.constexpr):
-    """A block of rows, f32, as its two terms and a scale a row, whose reciprocal is exact."""
-    factor = block_scale(tl.max(tl.abs(value), axis=1), 2, 1)
-    inverse = (0x7F000000 - factor.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
-    value = value * inverse[:, None]
-    high = to_fp8(value, kind, ROUND_FIRST)
-    return high, to_fp8(value - high.to(tl.float32), kind, ROUND_FIRST), factor
 
 
 @triton.jit

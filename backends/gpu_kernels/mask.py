@@ -29,16 +29,16 @@ def mask_logits(
     masks,  # [M, WORDS] i32
     mask_rows,  # [R] i32, -1: none
     out,  # [R, WIDTH] f32
-    num_rows,  # [1] i32
+    real_rows,  # [1] i32: rows behind it are left alone
     logits_stride,
     out_stride,
     WIDTH: tl.constexpr,
     WORDS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One part of one row: -inf for ids whose bit is 0. Behind the real rows none is written."""
+    """One part of one row: -inf for ids whose bit is 0."""
     row = tl.program_id(0).to(tl.int64)
-    if row < tl.load(num_rows):
+    if row < tl.load(real_rows):
         index = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
         x = tl.load(logits + row * logits_stride + index, mask=index < WIDTH)
         words, has_mask = mask_of(masks, mask_rows, row, WORDS)

@@ -10,7 +10,6 @@ import triton
 import triton.language as tl
 
 from lostwax.backends.gpu_kernels.conversions import to_float
-from lostwax.backends.gpu_kernels.fp8_terms import two_terms
 
 
 @triton.jit
@@ -69,8 +68,8 @@ def take_turns(tiles, blocks, GROUP: tl.constexpr):
 
 @triton.jit
 def linear_tiles(
-    x,  # tiles [BLOCK_ROWS, BLOCK_SCALE] of [TERMS * T, K] fp8; where INSIDE [T, K] bf16
-    x_scale,  # f32, a row and block; where INSIDE anything
+    x,  # tiles [BLOCK_ROWS, BLOCK_SCALE] of [TERMS * T, K] fp8
+    x_scale,  # f32, a row and block
     weight,  # tiles [BLOCK_N, BLOCK_SCALE] of [N, K] fp8
     weight_scale,  # [ceil(N / BLOCK_SCALE), ceil(K / BLOCK_SCALE)] f32
     out,  # [T, N]; where not SUMMED [splits, T, N]
@@ -81,7 +80,6 @@ def linear_tiles(
     N,
     K,
     split_blocks,
-    x_stride,  # where INSIDE
     scale_row,
     scale_block,
     out_stride,
@@ -92,7 +90,6 @@ def linear_tiles(
     TERMS: tl.constexpr,
     SWAP: tl.constexpr,
     SUMMED: tl.constexpr,
-    INSIDE: tl.constexpr,
     AHEAD: tl.constexpr,
     WIDE_DOT: tl.constexpr,
     ROUND_FIRST: tl.constexpr,
@@ -100,8 +97,8 @@ def linear_tiles(
     """One tile of outputs over one split of K; BLOCK_N divides BLOCK_SCALE.
 
     SUMMED: so many splits, of which the one that comes last adds all in their order: `arrived`
-    counts them, and is left zero. 0: each split writes a plane of its own. INSIDE makes the two
-    terms here. AHEAD: stages in which all that a step reads is read ahead; 0: tiles alone.
+    counts them, and is left zero. 0: each split writes a plane of its own. AHEAD: stages in which
+    all that a step reads is read ahead; 0: tiles alone.
     """
     row_tiles = (num_rows + BLOCK_ROWS - 1) // BLOCK_ROWS
     tile, n_block = take_turns(row_tiles, (N + BLOCK_N - 1) // BLOCK_N, GROUP)
@@ -117,7 +114,6 @@ def linear_tiles(
     readable = tl.minimum(row, num_rows - 1).to(tl.int64)
     wide = (K + BLOCK_SCALE - 1) // BLOCK_SCALE
     of_weight = weight_scale + (first_n // BLOCK_SCALE) * wide
-    column = tl.arange(0, BLOCK_SCALE)
     total = zeros_of(BLOCK_ROWS, BLOCK_N, SWAP)
     last = tl.minimum((split + 1) * split_blocks, wide)
     stages: tl.constexpr = AHEAD if AHEAD > 0 else None
@@ -125,20 +121,13 @@ def linear_tiles(
         w = weight.load([first_n, block * BLOCK_SCALE])
         of_block = tl.load(of_weight + block)
         zero = zeros_of(BLOCK_ROWS, BLOCK_N, SWAP)
-        if INSIDE:
-            own = x + readable[:, None] * x_stride + (block * BLOCK_SCALE + column)[None, :]
-            value = tl.load(own, mask=(column < K - block * BLOCK_SCALE)[None, :], other=0.0)
-            a, low, factor = two_terms(value.to(tl.float32), w.dtype, ROUND_FIRST)
-            found = product(a, w, zero, SWAP, WIDE_DOT)
+        a = x.load([first_row, block * BLOCK_SCALE])
+        own = x_scale + readable * scale_row + tl.cast(block, tl.int64) * scale_block
+        factor = tl.load(own)
+        found = product(a, w, zero, SWAP, WIDE_DOT)
+        if TERMS == 2:
+            low = x.load([num_rows + first_row, block * BLOCK_SCALE])
             found = product(low, w, found, SWAP, WIDE_DOT)
-        else:
-            a = x.load([first_row, block * BLOCK_SCALE])
-            own = x_scale + readable * scale_row + tl.cast(block, tl.int64) * scale_block
-            factor = tl.load(own)
-            found = product(a, w, zero, SWAP, WIDE_DOT)
-            if TERMS == 2:
-                low = x.load([num_rows + first_row, block * BLOCK_SCALE])
-                found = product(low, w, found, SWAP, WIDE_DOT)
         total += scaled(found, factor * of_block, SWAP)
     n = first_n + tl.arange(0, BLOCK_N)
     inside = (row < real)[:, None] & (n < N)[None, :]

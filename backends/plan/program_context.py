@@ -78,15 +78,16 @@ class ProgramContext:
     guard: Guard
     state_rows: int = 0
     """Rows of the hidden state: those of the artifact's largest body, at least this program's."""
-    mask_rows: int = 0
-    """Rows of the masks' state; as many as this program's where nobody says it."""
+    num_masks: int | None = None
+    """Masks that the state `MASKS` holds. None, where no artifact says it: a mask for each of this
+    program's logit rows."""
 
     @cached_property
     def env(self) -> dict[str, int]:
         """Symbol values. N (pages of the cache) is known only when serving, and stays out."""
         b = self.bucket
         rows = max(self.state_rows, b.tokens, b.rows)
-        masks = self.mask_rows or max(b.rows, 1)
+        masks = max(b.rows, 1) if self.num_masks is None else self.num_masks
         return {"T": b.tokens, "B": b.reqs, "P": b.pages, "R": b.rows, "S": rows, "M": masks}
 
     @cached_property

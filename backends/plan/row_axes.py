@@ -11,8 +11,6 @@ from lostwax.ir.types import CacheType, TensorType
 
 ROWS, LOGIT_ROWS, STATES, PAGES = "T", "R", "S", "N"
 """Symbols of first axes."""
-MASK_ROWS = "M"
-"""Rows of the masks' state, which no step counts."""
 REQUESTS = "B"
 """As many as rows where each request has one."""
 

@@ -178,15 +178,17 @@ def _bodies(facts: ModelFacts, limits: Limits) -> tuple[ProgramSpec, ...]:
 def _heads(limits: Limits) -> Iterator[ProgramSpec]:
     """Heads are replayed where there are more rows than their largest bucket takes.
 
-    Those that few steps ask for have few sizes. None takes more rows than a body gives: a request
-    has no more of them than positions.
+    Those that few steps ask for have few sizes. `score`, which all rows of a step go through where
+    one wants scores, has those of `pick` above 8 rows, too: steps that verify drafts have so many.
+    None takes more rows than a body gives: a request has no more of them than positions.
     """
     most = limits.max_reqs * min(limits.max_drafts + 1, limits.max_context)
     scored = limits.max_score_rows
+    picked = _ladder(1, most, 2)
     rows: dict[Head, list[int]] = {
-        "pick": _ladder(1, most, 2),
+        "pick": picked,
         "sample": _ladder(1, most, 4),
-        "score": _ladder(1, scored, 8),
+        "score": sorted({*_ladder(1, scored, 8), *(n for n in picked if 8 < n < scored)}),
     }
     for head in HEADS:
         for count in rows[head]:

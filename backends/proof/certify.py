@@ -171,11 +171,11 @@ def _candidates(
     seen: set[str] = set()
     target = reader.manifest.target
     state_rows = max(ref.bucket.tokens for ref in reader.manifest.programs)
-    mask_rows, _ = masks_shape(reader.manifest.limits)
+    num_masks, _ = masks_shape(reader.manifest.limits)
     for ref in _sizes(reader, most_rows):
         graph = read_graph(reader, Variant.of(ref).name)
         context = ProgramContext(
-            graph, target, ref.segment, ref.bucket, ref.guard, state_rows, mask_rows
+            graph, target, ref.segment, ref.bucket, ref.guard, state_rows, num_masks
         )
         for choice in choices.programs[Path(ref.file).stem]:
             if any(op.startswith("dist.") for op in choice.ops):
@@ -341,7 +341,7 @@ def certified_cases(candidate: Candidate, facts: ModelFacts) -> list[StepCase]:
             vocab_size=facts.vocab_size,
             max_kv=facts.index_topk if context.guard.selects_all else longest,
             state_rows=context.state_rows,
-            mask_rows=context.mask_rows,
+            num_masks=context.num_masks,
         )
         for seed in SEEDS
     ]

@@ -121,7 +121,7 @@ def cases(context: ProgramContext, facts: ModelFacts, seeds: Sequence[int]) -> l
             vocab_size=facts.vocab_size,
             max_kv=facts.index_topk if context.guard.selects_all else None,
             state_rows=context.state_rows,
-            mask_rows=context.mask_rows,
+            num_masks=context.num_masks,
         )
         for seed in seeds
     ]

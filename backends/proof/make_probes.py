@@ -25,6 +25,7 @@ from lostwax.backends.proof.step_cases import StepCase, far_case, step_case
 from lostwax.backends.proof.tolerance import tolerance_of
 from lostwax.backends.records.record_key import boundary_types
 from lostwax.ir.contract.canonical import canonical_json
+from lostwax.ir.contract.check_probes import MAX_DRAWN_BITS, drawn_bits
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.probe import Probe
@@ -122,7 +123,10 @@ class ProbeMaker:
         try:
             alone, launches = self._launches(chosen)
             case = self._case(candidate)
-            return make_probe(alone, launches, case, program, MAX_ELEMENTS)
+            made = make_probe(alone, launches, case, program, MAX_ELEMENTS)
+            if (bits := drawn_bits(made.given)) > MAX_DRAWN_BITS:
+                raise TooLarge(f"its masks hold {bits} numbers, and a probe {MAX_DRAWN_BITS}")
+            return made
         except (TooLarge, _NotTheProgram, NotImplementedError) as error:
             key = choice_key(candidate, chosen.knobs)
             return identified(_bare(candidate, program, refusal=str(error)), key)
@@ -139,7 +143,7 @@ class ProbeMaker:
             vocab_size=facts.vocab_size,
             max_kv=longest,
             state_rows=context.state_rows,
-            mask_rows=context.mask_rows,
+            num_masks=context.num_masks,
             least_reqs=2,
         )
         if reads_positions_alone(candidate.region):

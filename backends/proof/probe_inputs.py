@@ -85,7 +85,7 @@ class ProbeInputs:
 
 
 class TooLarge(ValueError):
-    """The samples' reference reads more than may be made of it."""
+    """The samples' reference reads more, or the probe draws more, than may be."""
 
 
 def _seed(case: StepCase, name: str) -> int:

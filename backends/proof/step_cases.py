@@ -81,14 +81,14 @@ def step_case(
     vocab_size: int,
     max_kv: int | None = None,
     state_rows: int = 0,
-    mask_rows: int = 0,
+    num_masks: int | None = None,
     least_reqs: int = 1,
 ) -> StepCase:
     """Step inputs for one program; `max_kv` bounds lengths where a guard does.
 
     At least `least_reqs` requests are real, where the bucket takes as many. Drafts read any of
     `state_rows` rows that the step before left (at least this bucket's), heads of those that their
-    body left, and some of `mask_rows` masks (as many as rows, where nobody says it).
+    body left, and some of `num_masks` masks (None: as many as rows).
     """
     rng = np.random.default_rng(seed)
     state_rows = max(state_rows, bucket.tokens, bucket.rows)  # as ProgramContext has it
@@ -96,7 +96,7 @@ def step_case(
         full = seed % 2 == 0 or bucket.rows <= least_reqs
         count = bucket.rows if full else int(rng.integers(least_reqs, bucket.rows))
         rows: Array = rng.integers(0, state_rows, count)
-        masks = mask_rows or bucket.rows  # as ProgramContext has it
+        masks = bucket.rows if num_masks is None else num_masks  # as ProgramContext has it
         inputs = _head_inputs(rng, bucket, rows, vocab_size, masks)
         env = {"R": bucket.rows, "S": state_rows, "M": masks}
         return StepCase(inputs, env, page_tokens, seed)

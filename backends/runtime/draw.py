@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from math import prod
 
+import msgspec
 import numpy as np
 
 from lostwax.backends.runtime.hash_numbers import bits24
@@ -56,7 +57,7 @@ def array_of(data: Data, at: At = ()) -> Array:
         case Drawn():
             return _drawn(data, at)
         case DrawnBits():
-            return _bits(data, at)
+            return _repeated(data, at)
         case DrawnCache():
             return cache_of(data, at[0] if at else None).data
         case DrawnScores():
@@ -131,9 +132,25 @@ def _numbers(seed: int, index: Array, low: float, high: float, dtype: str) -> Ar
     return values.astype(NUMPY_DTYPES[dtype])  # from f32: rounded once
 
 
+def _numbers_of(data: Drawn | DrawnBits, index: Array) -> Array:
+    """The numbers at these flat indexes."""
+    match data:
+        case Drawn():
+            return _numbers(data.seed, index, data.low, data.high, data.dtype)
+        case DrawnBits():
+            return _bits(data.seed, index)
+
+
+def _bits(seed: int, index: Array) -> Array:
+    """i32: the upper bits from one hash of the index, the lower ones from another."""
+    high, low = bits24(seed, index), bits24(seed + 1, index)
+    return ((high & 0xFFFF) << 16 | low & 0xFFFF).astype(np.uint32).view(np.int32)
+
+
 @lru_cache(maxsize=8)
-def _period(seed: int, low: float, high: float, dtype: str) -> Array:
-    made = _numbers(seed, np.arange(PERIOD), low, high, dtype)
+def _period(data: Drawn | DrawnBits) -> Array:
+    """The numbers until they repeat, whatever the shape of the data."""
+    made = _numbers_of(data, np.arange(PERIOD))
     made.flags.writeable = False
     return made
 
@@ -159,18 +176,22 @@ def _pieces(period: Array, start: int, length: int) -> Iterator[Array]:
         yield piece
 
 
-def _drawn(data: Drawn, at: At) -> Array:
+def _repeated(data: Drawn | DrawnBits, at: At) -> Array:
+    """The wanted numbers of an array whose numbers repeat after a period."""
     starts, length = _runs(data.shape, at)
-    settings = data.seed, data.low, data.high, data.dtype
     if starts.size * length < PERIOD // 4 or length < 64:
         index = (starts[:, None] + np.arange(length)).reshape(-1) % PERIOD
-        flat = _numbers(data.seed, index, data.low, data.high, data.dtype)
+        flat = _numbers_of(data, index)
     else:
-        period = _period(*settings)
+        period = _period(msgspec.structs.replace(data, shape=()))
         flat = np.concatenate([p for s in starts.tolist() for p in _pieces(period, s, length)])
     wanted = [*at, *[None] * (len(data.shape) - len(at))]
     extents = zip(data.shape, wanted, strict=True)
-    values = flat.reshape([n if w is None else w.size for n, w in extents])
+    return flat.reshape([n if w is None else w.size for n, w in extents])
+
+
+def _drawn(data: Drawn, at: At) -> Array:
+    values = _repeated(data, at)
     if data.edges and has_edges(data.shape):
         _put_edges(values, data.shape, at)
     return values
@@ -225,17 +246,6 @@ def _scores(data: DrawnScores, at: At) -> Array:
     visible = np.array(data.visible, np.int64)[rows]
     values[columns >= visible[:, None]] = -np.inf
     return values
-
-
-def _bits(data: DrawnBits, at: At) -> Array:
-    """The upper bits from one hash of the place, the lower ones from another."""
-    wanted = [
-        np.arange(n) if w is None else w.astype(np.int64)
-        for n, w in zip(data.shape, [*at, *[None] * (len(data.shape) - len(at))], strict=True)
-    ]
-    index = np.ravel_multi_index(tuple(np.meshgrid(*wanted, indexing="ij")), data.shape)
-    high, low = bits24(data.seed, index), bits24(data.seed + 1, index)
-    return ((high & 0xFFFF) << 16 | low & 0xFFFF).astype(np.uint32).view(np.int32)
 
 
 def scores_drawn(data: DrawnScores) -> Drawn:

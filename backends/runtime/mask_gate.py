@@ -51,7 +51,8 @@ class MaskGate:
 def _require_form(masks: Any, count: int, vocab_size: int) -> None:
     """Raise MaskError unless these are `count` masks, each of which allows an id."""
     shape = (count, mask_words(vocab_size))
-    kind: Any = getattr(masks, "dtype", type(masks).__name__)
+    # Exactly an ndarray: kinds of it, such as one with masked entries, index and reduce otherwise.
+    kind: Any = masks.dtype if type(masks) is np.ndarray else type(masks).__name__
     if kind != np.int32:
         raise MaskError(f"masks are {kind}; give a numpy array of int32, a bit an id")
     if masks.shape != shape:

@@ -135,7 +135,12 @@ class Ranks:
         self._failed = self._control is not None
 
     def dismiss(self) -> None:
-        """On rank 0: end the others' waiting."""
+        """On rank 0: end the others' waiting, for a caller that goes on without them.
+
+        Serving never calls it: rank 0 has no end but that of its process, upon which
+        `server/engine/launch.py` kills the others, wherever in a step they are. There this
+        broadcast might wait for ever, since it needs every rank in `receive`.
+        """
         if self._control is not None:
             self._send(b"")
 

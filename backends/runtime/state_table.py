@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lostwax.backends.runtime.masked_rows import refusal_of_masked
-from lostwax.ir.contract.masks import mask_rows
+from lostwax.ir.contract.masks import num_masks
 from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.ir.contract.step_state import NO_SEQ, STEP_STATE, Enter
 
@@ -61,7 +61,7 @@ class StateTable:
         num_scored = sum(count for _, count in plan.scored)
         if len(plan.targets) != num_scored or num_scored > plan.num_logits:
             return f"{num_scored} rows of {plan.num_logits} have {len(plan.targets)} targets"
-        if why := refusal_of_masked(plan, mask_rows(self.max_reqs, self.max_drafts)):
+        if why := refusal_of_masked(plan, num_masks(self.max_reqs, self.max_drafts)):
             return why
         if plan.logits and plan.logits[-1][0] + plan.logits[-1][1] > plan.num_rows:
             return "logits are wanted of rows that the step has not"

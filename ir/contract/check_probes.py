@@ -39,6 +39,8 @@ from lostwax.ir.contract.scale_layout import scale_shape
 
 MAX_PROBE_ELEMENTS = 1 << 27
 """Of all arrays of a probe but its weights: some times what a compile puts into one."""
+MAX_DRAWN_BITS = 1 << 24
+"""Numbers of drawn bits of a probe: those of 4,000 masks of DeepSeek-V3.2's 129,280 ids."""
 DIGEST_BYTES = 16
 """Of a row of integers."""
 MAX_DRAWN = 1e38
@@ -82,6 +84,8 @@ def _check_probe(probe: Probe, symbols: Mapping[str, set[str]], manifest: Manife
     arrays = [*given.values(), *(expected.want for expected in probe.expected)]
     total = sum(map(_elements, arrays))
     require(total <= MAX_PROBE_ELEMENTS, f"it holds {total} numbers, {MAX_PROBE_ELEMENTS} at most")
+    bits = drawn_bits(probe.given)
+    require(bits <= MAX_DRAWN_BITS, f"it draws bits of {bits} numbers, {MAX_DRAWN_BITS} at most")
     sizes = {name: data_bytes(data) for name, data in given.items()}
     weights = _weight_sizes(probe)
     drawn = sum(weights.values())
@@ -189,6 +193,11 @@ def _check_view(view: View, sizes: Mapping[str, int]) -> None:
     end = end_of(view)
     if end > (8 * MAX_PROBE_ELEMENTS if size is None else size):
         refuse_view(view, f"ends at byte {end} of {size}")
+
+
+def drawn_bits(given: Iterable[Given]) -> int:
+    """How many numbers of drawn bits there are."""
+    return sum(prod(each.data.shape) for each in given if isinstance(each.data, DrawnBits))
 
 
 def _elements(data: Data) -> int:

@@ -17,17 +17,17 @@ def mask_words(vocab_size: int) -> int:
     return -(-vocab_size // WORD_BITS)
 
 
-def mask_rows(max_reqs: int, max_drafts: int) -> int:
+def num_masks(max_reqs: int, max_drafts: int) -> int:
     """The most masks of one step: every row of a decode step may pick with one."""
     return max_reqs * (max_drafts + 1)
 
 
 def masks_shape(limits: Limits) -> tuple[int, int]:
     """Masks, and words of each, that the state holds."""
-    return mask_rows(limits.max_reqs, limits.max_drafts), mask_words(limits.vocab_size)
+    return num_masks(limits.max_reqs, limits.max_drafts), mask_words(limits.vocab_size)
 
 
 def masks_bytes(limits: Limits) -> int:
     """Bytes of the whole state."""
-    rows, words = masks_shape(limits)
-    return 4 * rows * words
+    masks, words = masks_shape(limits)
+    return 4 * masks * words

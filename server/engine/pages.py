@@ -7,6 +7,7 @@ it stays as it is until somebody needs room. What a call costs follows the pages
 from __future__ import annotations
 
 import heapq
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from lostwax.ir.contract.step import TRASH_PAGE
@@ -27,8 +28,9 @@ class PageAllocator:
         self._usable = frozenset(range(num_pages)) - {TRASH_PAGE}
         self._blank = sorted(self._usable)  # a heap
         self._kept: set[int] = set()
-        self._idle: dict[int, None] = {}
-        """Kept pages without an owner: the one that has been idle for longest is first."""
+        self._idle = OrderedDict[int, None]()
+        """Kept pages without an owner: the one that has been idle for longest is first. (The first
+        of a plain dict lies behind the places of all that went before it.)"""
         self._held: dict[str, set[int]] = {}
         self._num_owners: dict[int, int] = {}
 
@@ -100,8 +102,7 @@ class PageAllocator:
     def refresh(self, page: int) -> None:
         """Let a page, if it is idle, be the last of the idle ones."""
         if page in self._idle:
-            del self._idle[page]
-            self._idle[page] = None
+            self._idle.move_to_end(page)
 
     def longest_idle(self) -> int:
         """The page that has been idle for longest; there must be one."""

@@ -45,6 +45,8 @@ class PrefixCache:
         self._page_tokens = page_tokens
         self._entries: dict[bytes, _Entry] = {}
         self._key_of: dict[int, bytes] = {}
+        self.num_entered = 0
+        """Pages that ever entered: while it stands still, no prefix that is found grows."""
 
     def key(self, before: bytes, tokens: Sequence[int], index: int) -> bytes:
         """The key of page number `index` of `tokens`, which go on behind it; `before` is the key of
@@ -54,12 +56,20 @@ class PrefixCache:
         assert len(own) == self._page_tokens + 1, "what stands behind the page is not known"
         return hashlib.sha256(before + own.tobytes()).digest()
 
-    def find(self, tokens: Sequence[int], max_pages: int, *, with_drafts: bool) -> Prefix:
+    def find(
+        self,
+        tokens: Sequence[int],
+        max_pages: int,
+        *,
+        with_drafts: bool,
+        known: Sequence[bytes] = (),
+    ) -> Prefix:
         """The longest prefix of `tokens` that lies in kept pages, `max_pages` at most, and with a
-        token behind it. `with_drafts` asks for pages that the MTP layer has written, too."""
+        token behind it. `with_drafts` asks for pages that the MTP layer has written, too; `known`
+        are the keys of the first pages, as an earlier search has given them."""
         found, key = Prefix(), NO_PAGE
         for index in range(min(max_pages, (len(tokens) - 1) // self._page_tokens)):
-            key = self.key(key, tokens, index)
+            key = known[index] if index < len(known) else self.key(key, tokens, index)
             entry = self._entries.get(key)
             if entry is None or (with_drafts and not entry.has_drafts):
                 break
@@ -80,6 +90,7 @@ class PrefixCache:
                 return
             self.drop(entry.page)
         self._pages.keep(page)
+        self.num_entered += 1
         self._entries[key] = _Entry(page, has_drafts)
         self._key_of[page] = key
 

@@ -28,11 +28,14 @@ class Req:
     where no draft was to come."""
     pages: list[int] = field(default_factory=list[int])
     page_keys: list[bytes] = field(default_factory=list[bytes])
-    """The prefix cache's keys of its first pages: those that no step of it will write again."""
+    """The prefix cache's keys of its first pages: those that no step of it will write again. Of one
+    that waits for room: what was found when it was last looked for."""
+    num_entered: int = 0
+    """Pages that had entered the prefix cache when it was last looked for there."""
     num_found: int = 0
-    """Rows that lay in the prefix cache when it was admitted, the last time."""
+    """Rows that lay in the prefix cache when it began, the last time."""
     cached_tokens: int | None = None
-    """Prompt tokens of which rows lay there the first time."""
+    """Prompt tokens of which rows lay there the first time; None before its first step."""
     drafts: list[int] = field(default_factory=list[int])
     seq: int = NO_SEQ
     """Its row of the sequences' state while it runs."""
@@ -72,6 +75,11 @@ class Req:
         """Rows that are cached when the steps in flight are done, at most: exactly while they run
         known tokens, fewer once drafts may be rejected."""
         return self.num_cached + self.rows_in_flight
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether rows of it have run or are in flight, since it was admitted."""
+        return self.num_planned > self.num_found
 
     @property
     def is_prefilling(self) -> bool:

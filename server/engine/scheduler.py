@@ -2,7 +2,8 @@
 
 Admission is by worst case: a request gets all pages that it may ever need, or waits. Nothing is
 preempted, so a running request always ends. The first of its pages may be shared: they are found in
-the prefix cache, and its steps begin behind them. Prefill and decode steps take turns while both
+the prefix cache, and its steps begin behind them; before the first step they are looked for once
+more, since equal prompts often come at once. Prefill and decode steps take turns while both
 have work: neither long prompts nor running answers can starve the other.
 """
 
@@ -48,7 +49,7 @@ class Scheduler:
         self.pages = PageAllocator(limits.num_pages)
         self._cache = PrefixCache(self.pages, limits.page_tokens) if prefix_cache else None
         self._blocked: Req | None = None
-        """Who lacked room when `_num_free` pages were free."""
+        """Who lacked room when `_num_free` pages were free, whatever it found in the cache then."""
         self._num_free = 0
         self.waiting: deque[Req] = deque()
         self.running: list[Req] = []
@@ -183,8 +184,9 @@ class Scheduler:
             req = self.waiting[0]
             if req.num_in_flight:  # preempted: what comes back is still to be added to its tokens
                 return
-            if self._blocked is req and self._num_free == self.pages.num_free:
-                return  # only pages that come back make room: nothing is looked up again
+            is_blocked = self._blocked is req and self._num_free == self.pages.num_free
+            if is_blocked and not self._has_grown(req):
+                return  # no page came back, and none that it might share has entered
             if not self._take_pages(req):
                 self._blocked, self._num_free = req, self.pages.num_free
                 return
@@ -195,13 +197,9 @@ class Scheduler:
 
     def _take_pages(self, req: Req) -> bool:
         """Give a request all pages that it may ever need, those of a known prefix first; False,
-        and no change, where too few are free."""
-        size, prefix = self.limits.page_tokens, Prefix()
-        with_drafts = self._max_drafts > 0 and req.wants_drafts
-        if self._cache:
-            # A row is left to run in any case: what stands behind the last token, nobody knows.
-            most = req.max_found // size
-            prefix = self._cache.find(req.tokens, most, with_drafts=with_drafts)
+        and none, where too few are free."""
+        size, prefix = self.limits.page_tokens, self._find(req)
+        req.page_keys = prefix.keys  # of who waits, too: they are not computed again
         count = req.max_pages(size) - len(prefix.pages)
         if count + sum(map(self.pages.is_idle, prefix.pages)) > self.pages.num_free:
             return False
@@ -209,13 +207,48 @@ class Scheduler:
         if self._cache:
             self._cache.make_room(count)
         req.pages = prefix.pages + self.pages.allocate(count, req.name)
-        req.page_keys = prefix.keys
-        req.num_found = len(prefix.pages) * size
-        req.num_cached += req.num_found
-        req.num_drafted = req.num_found if with_drafts else 0
-        if req.cached_tokens is None:
-            req.cached_tokens = req.num_found
+        self._begin_behind(req, prefix)
         return True
+
+    def _find_more(self, req: Req) -> None:
+        """Let a request that runs, and has begun nothing, share pages that have entered since it
+        was looked for; it gives back as many of its own, which nobody has written for it."""
+        if not self._has_grown(req):
+            return
+        prefix, num_shared = self._find(req), len(req.page_keys)
+        more = prefix.pages[num_shared:]
+        if not more:
+            return
+        own = slice(num_shared, len(prefix.pages))
+        self.pages.share(more, req.name)
+        self.pages.release(req.pages[own], req.name)
+        req.pages[own], req.page_keys = more, prefix.keys
+        self._begin_behind(req, prefix)
+        self._blocked = None  # who waits may share pages that were idle, and now cost nothing
+
+    def _begin_behind(self, req: Req, prefix: Prefix) -> None:
+        """Count the rows of found pages, and no longer those that were found before."""
+        num_found = len(prefix.pages) * self.limits.page_tokens
+        req.num_cached += num_found - req.num_found
+        req.num_found = num_found
+        req.num_drafted = num_found if self._drafts_for(req) else 0
+
+    def _find(self, req: Req) -> Prefix:
+        """What the cache holds of a request's tokens now."""
+        if self._cache is None:
+            return Prefix()
+        req.num_entered = self._cache.num_entered
+        # A row is left to run in any case: what stands behind the last token, nobody knows.
+        most = req.max_found // self.limits.page_tokens
+        drafts = self._drafts_for(req)
+        return self._cache.find(req.tokens, most, with_drafts=drafts, known=req.page_keys)
+
+    def _has_grown(self, req: Req) -> bool:
+        """Whether a page has entered the cache since a request was looked for there."""
+        return self._cache is not None and self._cache.num_entered > req.num_entered
+
+    def _drafts_for(self, req: Req) -> bool:
+        return self._max_drafts > 0 and req.wants_drafts
 
     def _plan_extend(self) -> ScheduledStep:
         chunks: list[Chunk] = []
@@ -223,6 +256,10 @@ class Scheduler:
         for req in self.running:
             if not req.is_prefilling or tokens_left == 0:
                 continue
+            if not req.has_begun:
+                self._find_more(req)
+                if req.cached_tokens is None:
+                    req.cached_tokens = req.num_found
             count = min(req.num_known - req.num_planned, tokens_left)
             chunks.append(Chunk.of_known(req, count))
             tokens_left -= count

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from lostwax.ir.contract.step import MAX_RANKED
-from lostwax.server.gateway.models import MAX_TOKEN_ID, GenerationRequest
+from lostwax.server.gateway.models import MAX_TOKEN_ID, PREFIXES, GenerationRequest
 from lostwax.server.gateway.unsupported import (
     FieldError,
     Unread,
@@ -56,7 +56,7 @@ CacheControl = Annotated[
     only(
         {"type": "ephemeral"},
         {"type": "ephemeral", "ttl": "5m"},
-        remedy="nothing is kept between requests; leave it out",
+        remedy=f"{PREFIXES}; leave it out",
     ),
 ]
 """What a client of Anthropic's interface marks messages and parts with."""

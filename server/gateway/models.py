@@ -38,6 +38,8 @@ _TOKENS = "check the answer and ask again"
 _WHOLE_TEXT = "ask for return_token_ids and decode them"
 _FORMAT = "ask for the format in the prompt and check the answer"
 _STORE = "nothing is stored here; keep the answer yourself"
+PREFIXES = "cached prefixes stay in memory while there is room"
+"""The remedy where a client says how long they are to stay."""
 
 
 def _schema(items: dict[str, Any]) -> dict[str, Any]:
@@ -120,11 +122,14 @@ class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields
     priority: Annotated[Unread, only(0, remedy="requests run in the order they come")] = UNSET
     store: Annotated[Unread, only(False, remedy=_STORE)] = UNSET
     service_tier: Annotated[Unread, only("auto", "default", remedy="there is one tier")] = UNSET
-    prompt_cache_retention: Annotated[
-        Unread, only("in_memory", remedy="cached prefixes stay in memory while there is room")
-    ] = UNSET
+    prompt_cache_retention: Annotated[Unread, only("in_memory", remedy=PREFIXES)] = UNSET
     prompt_cache_options: Annotated[
         Unread, only({}, {"mode": "implicit"}, remedy="prefixes are found by themselves")
+    ] = UNSET
+
+    cache_salt: Annotated[
+        Unread,
+        only(remedy="all clients share prefixes: serve --disable-radix-cache keeps them apart"),
     ] = UNSET
 
     def __post_init__(self) -> None:

@@ -19,7 +19,6 @@ from lostwax.backends.formats import Formats
 from lostwax.backends.gpu_kernels.interpreter import bind_interpreted
 from lostwax.backends.gpu_kernels.lowerings import FP8_FORMATS, GPU
 from lostwax.backends.plan.cover import Forced, NoCover
-from lostwax.backends.plan.sizes import Sizes
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.draw import array_of
 from lostwax.frontend.capture import Captured, capture
@@ -161,13 +160,13 @@ def test_rounded_activations_meet_fp8_weights_in_the_matrix_units(
 
 @pytest.mark.slow
 def test_plain_activations_meet_fp8_weights_in_two_terms(tmp_path: Path) -> None:
-    widths = {"intermediate_size": 256, "moe_intermediate_size": 128}
+    """Widths of whole blocks, and one from which few rows are split, too."""
+    widths = {"intermediate_size": 1024, "moe_intermediate_size": 128}
     config = write_config(tmp_path, SMALL | widths | {"q_lora_rank": 128, "index_head_dim": 128})
     new_checkpoint(config, tmp_path / "ckpt", seed=0, format="fp8")
     captured = capture(open_checkpoint(tmp_path / "ckpt"))
-    sizes = Sizes(max_context=512, max_tokens=128, max_reqs=2)  # 128 rows are none of few
     forced = (Forced("moe.experts", "smxx_fp8_experts"),)
-    out = compiled(captured, tmp_path / "a", "cuda-sm90a", sizes=sizes, forced=forced)
+    out = compiled(captured, tmp_path / "a", "cuda-sm90a", forced=forced)
     code, found = certify(out)
     assert code == 0, [line for line in found if line["error"]]
     chosen = Counter(line["lowering"] for line in found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TIMED = BENCHMARKS / "results" / "2026-11-29-h200-fp8-products.json"
 CELLS: list[dict[str, Any]] = json.loads(TIMED.read_text())["cells"]
 LAYOUTS = {"": None, "square": FP8_BLOCKS, "row": FP8_ROW_BLOCKS}
+WEIGHTS = {
+    "linear": ("weight",),
+    "gated": ("w_gate", "w_up"),
+    "projections": ("w_q", "w_k", "w_kv"),
+}
 BY_RULE = {knob.name: 0 for knob in KNOBS}
 
 
@@ -40,29 +46,30 @@ class NoCompiler:
 @pytest.fixture(scope="module")
 def matches() -> dict[str, Match]:
     """What a lowering sees of each timed case, by its name."""
-    sys.path.insert(0, str(BENCHMARKS))
-    from fp8_cases import cases, values
-
+    sys.path.insert(0, str(BENCHMARKS))  # which is no package
+    timed: Any = import_module("fp8_cases")
     found: dict[str, Match] = {}
-    for case in cases():
+    for case in timed.cases():
         given = {
             name: Value(shape, dtype, scale=LAYOUTS[scaled])
-            for name, (shape, dtype, scaled) in values(case).items()
+            for name, (shape, dtype, scaled) in timed.values(case).items()
         }
         bucket = Bucket(case.rows, case.rows, 1, case.rows)
         found[case.name] = PlainMatch(CUDA_SM90A, bucket, given, {}, NoCompiler(), Path())
     return found
 
 
-def of_linear(match: Match) -> dict[str, int]:
-    """Knobs that name what the rule chooses."""
+def of_product(match: Match, weights: tuple[str, ...]) -> dict[str, int]:
+    """Knobs that name what the rule chooses; of several weights they are joined."""
     rows, k = match.shape("x")
+    n = sum(match.shape(weight)[0] for weight in weights)
     terms = 1 if match.is_scaled("x") else 2
-    product = cut(match, BY_RULE, rows, match.shape("weight")[0], k, terms)
+    product = cut(match, BY_RULE, rows, n, k, terms, apart=len(weights) > 1)
     form = product.form
     return {
         "block_rows": form.block_rows, "side": 1 if form.swap else 2, "block_n": form.block_n,
         "num_stages": form.num_stages, "num_warps": form.num_warps, "splits": product.splits,
+        "ahead": int(form.ahead),
     }  # fmt: skip
 
 
@@ -73,6 +80,7 @@ def of_experts(match: Match) -> dict[str, int]:
         "block_rows": form.block_rows, "side": 1 if form.swap else 2, "group": form.group,
         "gated_warps": form.gated_warps, "gated_stages": form.gated_stages,
         "down_n": form.down_n, "down_warps": form.down_warps, "down_stages": form.down_stages,
+        "ahead": int(form.ahead),
     }  # fmt: skip
 
 
@@ -80,13 +88,17 @@ def of_experts(match: Match) -> dict[str, int]:
 def test_the_rule_is_within_5_percent_of_the_fastest(
     cell: dict[str, Any], matches: dict[str, Match]
 ) -> None:
-    match = matches[cell["case"]]
-    chosen = of_experts(match) if "experts" in cell["case"] else of_linear(match)
+    match, op = matches[cell["case"]], cell["op"]
+    chosen = of_experts(match) if op == "experts" else of_product(match, WEIGHTS[op])
     fast = [
         {name: int(value) for name, _, value in (knob.partition("=") for knob in said.split())}
         for said in cell["within_5_percent"]
     ]
     assert chosen in fast
+
+
+def test_every_kind_of_product_was_timed() -> None:
+    assert {cell["op"] for cell in CELLS} == {"experts", *WEIGHTS}
 
 
 def estimate_us(lowering: Lowering, match: Match) -> float:
@@ -102,6 +114,8 @@ def test_the_estimate_prefers_fp8_products_to_widened_weights(
     rows: int, matches: dict[str, Match]
 ) -> None:
     """As they were timed: 1.09 ms for the 45 products of a step of one row, widened."""
-    for name, match in matches.items():
-        if f"M={rows} bf16" in name and "experts" not in name and "real" not in name:
-            assert estimate_us(FP8_LINEAR, match) < estimate_us(LINEAR, match), name
+    linears = [cell["case"] for cell in CELLS if cell["op"] == "linear"]
+    products = [matches[name] for name in linears if name.endswith(f"M={rows} bf16")]
+    assert len(products) == 7
+    for match in products:
+        assert estimate_us(FP8_LINEAR, match) < estimate_us(LINEAR, match), match.shape("weight")

@@ -151,7 +151,7 @@ def _checked(
         page_tokens=PAGE,
         vocab_size=64,
         state_rows=STATE,
-        mask_rows=MASKS,
+        num_masks=MASKS,
     )
     for many, alone in _pairs(name, segment, every, invariant):
         is_cache = any(isinstance(v.type, CacheType) for v in many.region.output_values())

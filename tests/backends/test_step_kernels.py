@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from step_faults import FAULTS, write_mutants
+
+from lostwax.ir.contract.step_layout import HEADER, HEADER_SIZE, PLACES
 
 pytest.importorskip("triton", reason="the extra `aot` is not installed")
 
@@ -26,6 +29,23 @@ def play(histories: int, steps: int, *mutants: Path) -> subprocess.CompletedProc
         capture_output=True,
         text=True,
     )
+
+
+def test_kernels_write_the_layouts_numbers_down_as_it_has_them() -> None:
+    """They stand there again: kernels take constexpr alone, and the layout knows no Triton."""
+    boxes = importlib.import_module("lostwax.backends.gpu_kernels.step_boxes")
+    step = importlib.import_module("lostwax.backends.gpu_kernels.step")
+    names = [*HEADER, "places", "header_size"]
+    layout = {"PLACES": PLACES, "HEADER_SIZE": HEADER_SIZE}
+    layout |= {name.upper(): number for number, name in enumerate(HEADER)}
+    found = {
+        name.upper(): vars(module)[name.upper()].value
+        for module in (step, boxes)
+        for name in names
+        if name.upper() in vars(module)
+    }
+    assert found == layout
+    assert PLACES & (PLACES - 1) == 0, "turns wrap around by their lower bits"
 
 
 def test_a_few_histories_give_the_oracles_steps() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -148,3 +150,16 @@ def test_a_first_boot_on_this_machine_executes_every_lowering(
     first, second = said
     assert "probes ran" in first
     assert "(read, 0.0" in second
+
+
+@pytest.mark.parametrize("out", [None, "records"])
+def test_what_is_interpreted_is_not_noted_and_the_command_says_so(
+    copy: Path, out: str | None
+) -> None:
+    command = [sys.executable, "-m", "lostwax", "certify", str(copy), "--interpret", "--own-only"]
+    command += ["-o", str(copy.parent / out)] if out else []
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (said,) = [line for line in done.stdout.splitlines() if "never executed" in line]
+    where = f"records are in {copy.parent / out}" if out else "-o DIR would keep records"
+    assert said == f"interpreted, never executed: nothing is noted in {copy}; {where}"
+    assert not (copy / "certificates.json").exists()

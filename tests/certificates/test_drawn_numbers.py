@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from lostwax.backends.runtime.draw import PERIOD, array_of, cache_of, kept
 from lostwax.backends.runtime.draw_on_device import content_of, weight_content
 from lostwax.backends.runtime.hash_numbers import bits24
-from lostwax.ir.contract.check_probes import data_bytes
+from lostwax.ir.contract.check_probes import MAX_DRAWN_BITS, data_bytes
 from lostwax.ir.contract.probe import (
     Data,
     Drawn,
@@ -27,6 +29,8 @@ WIDE = Drawn(shape=(700, 3001), dtype="f32", seed=77, low=-448.0, high=448.0, ed
 SCORES = DrawnScores(shape=(9, 2000), seed=5, visible=(0, 1, 5, 2000, 1999, 700, 700, 700, 700))
 SELECTION = DrawnSelection(shape=(9, 64), seed=5, visible=(0, 1, 5, 2000, 64, 65, 63, 90, 90))
 BITS = DrawnBits(shape=(9, 2000), seed=5)
+MASKS = DrawnBits(shape=(300, 4040), seed=5)
+"""More numbers than there are before they repeat."""
 CACHE = DrawnCache(layout="fp8_656", row=(512, 64), page_tokens=64, pages=100, seed=3)
 
 
@@ -52,13 +56,13 @@ def test_numpy_and_torch_draw_the_same_bits(dtype: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [SCORES, SELECTION, BITS, CACHE, kept(np.eye(5, dtype="f4"), "f32")]
+    "data", [SCORES, SELECTION, BITS, MASKS, CACHE, kept(np.eye(5, dtype="f4"), "f32")]
 )
 def test_the_other_kinds_are_the_same_too(data: Data) -> None:
     assert _on_device(data) == array_of(data).tobytes()
 
 
-@pytest.mark.parametrize("data", [WIDE, SCORES, SELECTION, BITS])
+@pytest.mark.parametrize("data", [WIDE, SCORES, SELECTION, BITS, MASKS])
 def test_any_part_is_that_of_the_whole(data: Data) -> None:
     whole, rows, columns = array_of(data), np.array([0, 1, 2, 3, 7]), np.array([0, 7, 63])
     for at in ((rows,), (None, columns), (rows, columns)):
@@ -73,6 +77,18 @@ def test_any_part_is_that_of_the_whole(data: Data) -> None:
 def test_every_drawn_bit_is_one_about_half_of_the_time() -> None:
     bits = array_of(BITS)[..., None] >> np.arange(32) & 1
     assert np.abs(bits.mean(axis=(0, 1)) - 0.5).max() < 0.02
+
+
+def test_masks_as_large_as_a_probe_may_hold_are_drawn_within_half_a_gigabyte() -> None:
+    largest = DrawnBits(shape=(4096, MAX_DRAWN_BITS // 4096), seed=5)
+    tracemalloc.start()
+    try:
+        drawn = array_of(largest)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 29
+    assert len({row.tobytes() for row in drawn}) == 4096, "no two masks are alike"
 
 
 def test_rows_of_the_second_of_two_axes_are_those_of_the_whole() -> None:

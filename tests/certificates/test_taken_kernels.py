@@ -44,7 +44,7 @@ def test_a_binary_of_other_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         return "other" if path.name == "row_parts.py" else before(path)
 
     monkeypatch.setattr(source_digest, "_digest_of_file", changed)
-    with pytest.raises(ArtifactError, match="compiled from other code .*; recompile"):
+    with pytest.raises(ArtifactError, match=r"compiled from other code .*; recompile"):
         TakenKernels((BINARY,), {}, CUDA_SM90A)(SOURCE)
 
 

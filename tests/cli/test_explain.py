@@ -112,6 +112,14 @@ def test_a_launch_of_the_step_that_is_not_there_is_refused(artifact: Path) -> No
         explain(artifact, "step.deriv")
 
 
+def test_known_ops_hold_launches_of_the_step_where_the_device_makes_it(artifact: Path) -> None:
+    with pytest.raises(UnknownOp, match=r"Known: (?!.*step\.)core\.embed, "):
+        explain(artifact, "step")
+    on_device(artifact)
+    with pytest.raises(UnknownOp, match=r"Known: core\.embed, .*, step\.advance, step\.derive, "):
+        explain(artifact, "step")
+
+
 TABLES = """\
 embed in all 3 programs that run it:
     embed                                  core.embed

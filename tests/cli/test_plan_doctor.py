@@ -61,7 +61,15 @@ def test_a_configuration_alone_is_planned_as_its_checkpoint_is(
 
 def test_plan_prints_a_line_a_plane_and_a_total(run: Run, small_artifact: Compiled) -> None:
     _, out, _ = run("plan", small_artifact.artifact)
-    for words in ("cpu, 1 rank", "weights", "latent", "index_key", "pages of 64 tokens", "total"):
+    for words in (
+        "cpu, 1 rank",
+        "weights",
+        "latent",
+        "index_key",
+        "pages of 64 tokens",
+        "hiddens, masks",
+        "total",
+    ):
         assert words in out
 
 

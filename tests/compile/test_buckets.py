@@ -111,6 +111,27 @@ def test_heads_grow_up_to_what_a_decode_step_asks_for(sizes: Sizes, drafts: int)
         assert (buckets[0].rows, buckets[-1].rows) == (1, most)
 
 
+@pytest.mark.parametrize(
+    ("drafts", "sizes"),
+    [(0, [1, 8, 64]), (1, [1, 8, 16, 64]), (2, [1, 8, 16, 24, 64]), (3, [1, 8, 16, 32, 64])],
+)
+def test_scores_have_sizes_for_the_rows_that_verify_drafts(drafts: int, sizes: list[int]) -> None:
+    specs = program_specs(FACTS, limits_of(FACTS, Sizes(max_drafts=drafts)))
+    assert [s.bucket.rows for s in specs if s.segment == "score"] == sizes
+
+
+@given(ALL_SIZES, st.integers(1, 3), st.data())
+def test_a_verifying_step_with_scores_runs_at_most_twice_its_rows(
+    sizes: Sizes, drafts: int, data: st.DataObject
+) -> None:
+    limits = limits_of(FACTS, replace(sizes, max_drafts=drafts))
+    reqs = data.draw(st.integers(1, limits.max_reqs))
+    rows = reqs * min(drafts + 1, limits.max_context)
+    heads = [s.bucket.rows for s in program_specs(FACTS, limits) if s.segment == "score"]
+    if 8 < rows <= heads[-1]:
+        assert min(n for n in heads if n >= rows) < 2 * rows
+
+
 @given(ALL_SIZES, st.integers(0, 3), st.integers(1, 9))
 def test_no_head_takes_more_rows_than_a_body_gives(sizes: Sizes, drafts: int, context: int) -> None:
     sizes = replace(sizes, max_drafts=drafts, max_context=context)

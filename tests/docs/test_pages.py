@@ -68,7 +68,18 @@ def test_a_page_that_shows_something_else_is_noticed(tmp_path: Path) -> None:
     def command(arguments: list[str]) -> tuple[int, str]:
         return 0, "one\ntwo 2\n"
 
+    run(Example("lostwax x"), tmp_path, command)
     run(Example("lostwax x", ["one", "two …"]), tmp_path, command)
+    run(Example("lostwax x", ["…", "two 2"]), tmp_path, command)
+    run(Example("lostwax x", ["one", "…"]), tmp_path, command)
+    with pytest.raises(AssertionError, match="prints a line that is not shown:\ntwo 2"):
+        run(Example("lostwax x", ["one"]), tmp_path, command)
+    with pytest.raises(AssertionError, match="prints no such line"):
+        run(Example("lostwax x", ["two 2"]), tmp_path, command)
+    with pytest.raises(AssertionError, match="prints no such line"):
+        run(Example("lostwax x", ["one", "…", "one"]), tmp_path, command)
+    with pytest.raises(AssertionError, match="prints no such line"):
+        run(Example("lostwax x", ["one", "two 2", "three"]), tmp_path, command)
     with pytest.raises(AssertionError, match="prints no such line"):
         run(Example("lostwax x", ["two 3"]), tmp_path, command)
     with pytest.raises(AssertionError, match="prints no such line"):

@@ -12,22 +12,28 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from hostile_files import FILES, Mutant, file_mutants, value_mutants
+from hostile_files import FILES, Mutant, file_mutants, restore, value_mutants
 from hostile_trial import SEED, try_all
-from small import PROMPT, plan
+from small import PROMPT, batch, plan
 from small_fixtures import Compiled, CompileSmall
+from step_oracle import plan_of
 
 from lostwax.backends.cpu import BACKEND
 from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.boot_check import check_boot, require_proven
-from lostwax.backends.runtime.checkpoint_content import require_content
+from lostwax.backends.runtime.checkpoint_content import content_digests, require_content
 from lostwax.backends.runtime.driver import no_kernels
 from lostwax.backends.runtime.load import load
+from lostwax.backends.runtime.ticket import Held
 from lostwax.cli.explain import explain
+from lostwax.ir.contract.artifact import CHECKPOINT, OUTSIDE
 from lostwax.ir.contract.canonical import canonical
-from lostwax.ir.contract.program import HEADS
+from lostwax.ir.contract.masks import mask_words
+from lostwax.ir.contract.program import HEADS, Head
+from lostwax.ir.contract.step_plan import StepPlan
 
 PROGRAM = "programs/extend-t16-b2-p8-chosen.json"
 ANY_FILE = "/art"
@@ -45,13 +51,23 @@ def reseal(art: Path, name: str) -> None:
     path = art / "manifest.json"
     try:
         manifest: dict[str, Any] = json.loads(path.read_bytes())
-        if name != "manifest.json":
+        if name not in OUTSIDE:
             manifest["files"][name] = hashlib.sha256((art / name).read_bytes()).hexdigest()
         manifest["digest"] = ""
         manifest["digest"] = hashlib.sha256(canonical(manifest)).hexdigest()
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return
     path.write_bytes(canonical(manifest))
+
+
+def step_under(head: Head) -> StepPlan:
+    """A prompt under a head, which does all that the head can do."""
+    made = batch(PROMPT[:3], 40, head=head)
+    if head != "score":
+        made.targets = [-1]
+    if head == "sample":
+        made.mask_rows, made.top_p = [0], [0.5]
+    return plan_of(made)
 
 
 def use_artifact(art: Path, checkpoint: Path, name: str) -> Callable[[], object]:
@@ -72,10 +88,12 @@ def use_artifact(art: Path, checkpoint: Path, name: str) -> Callable[[], object]
         if ref is None:
             runtime.run(plan(PROMPT[:1], 40))
             return
-        step = plan(PROMPT[:3], 40)
+        step = step_under(ref.segment if ref.segment in HEADS else "pick")
         ((body, head),) = runtime.programs.pick(step)
         stage = (body, ref) if ref.segment in HEADS else (ref, head)
-        runtime._replay([stage], step)  # pyright: ignore[reportPrivateUsage]  these
+        begun = runtime._replay([stage], step)  # pyright: ignore[reportPrivateUsage]  these
+        if isinstance(begun, Held):
+            begun.finish(np.full((1, mask_words(runtime.limits.vocab_size)), -1, np.int32))
 
     def use_all() -> None:
         ArtifactReader(art).verify_all()
@@ -101,6 +119,8 @@ VALUES_TRIED = {
     PROGRAM: 300,
     "probes.json": 240,
     "choices.json": 60,
+    "programs/sample-r2.json": 150,
+    "programs/score-r8.json": 150,
 }
 """How many values of each file; with the whole files, certificates and the rest over a thousand."""
 
@@ -140,10 +160,10 @@ def test_resealed_values_of_kernels_and_their_launches_are_refused_before_a_devi
 
 
 def test_a_wrong_note_is_refused_or_harmless(art: Path, small_checkpoint: Path) -> None:
-    name = "checkpoint.json"
-    note = {"path": str(small_checkpoint), "files": {"model-00001-of-00001.safetensors": "0"}}
-    (art / name).write_text(json.dumps(note))
-    values = resealed_values(art, name, 40)
+    path = art / CHECKPOINT
+    files = content_digests(small_checkpoint, ["model-00001-of-00001.safetensors"])
+    before = path.read_bytes() if path.exists() else None
+    path.write_text(json.dumps({"path": str(small_checkpoint), "files": files}))
 
     def use() -> None:
         reader = ArtifactReader(art)
@@ -151,6 +171,10 @@ def test_a_wrong_note_is_refused_or_harmless(art: Path, small_checkpoint: Path) 
         if (found := reader.note()) is not None:
             require_content(reader.checkpoint(None), found.files)
 
-    found = try_all(art, name, file_mutants(art / name, SEED), use, name)
-    assert found["refused"] >= len(FILES) - 3, "all but none, and a bit or bytes of the path"
-    assert try_all(art, name, values, use, name)["refused"] > 20
+    try:
+        found = try_all(art, CHECKPOINT, file_mutants(path, SEED), use, CHECKPOINT)
+        assert found["refused"] >= len(FILES) - 3, "all but none, and a bit or bytes of the path"
+        values = resealed_values(art, CHECKPOINT, 40)
+        assert try_all(art, CHECKPOINT, values, use, CHECKPOINT)["refused"] > 20
+    finally:
+        restore(path, before)

@@ -96,8 +96,8 @@ class ForgetsThePagesBefore(_Mutant):
 
 
 class _FindsAll(_NoTokenBehind):
-    def find(self, tokens: Sequence[int], max_pages: int, *, with_drafts: bool) -> Prefix:
-        return super().find([*tokens, 0], max_pages, with_drafts=with_drafts)
+    def find(self, tokens: Sequence[int], max_pages: int, **given: Any) -> Prefix:
+        return super().find([*tokens, 0], max_pages, **given)
 
 
 class FindsTheLastRow(_Mutant):
@@ -107,8 +107,9 @@ class FindsTheLastRow(_Mutant):
 
 
 class _AnyPage(PrefixCache):
-    def find(self, tokens: Sequence[int], max_pages: int, *, with_drafts: bool) -> Prefix:
-        return super().find(tokens, max_pages, with_drafts=False)
+    def find(self, tokens: Sequence[int], max_pages: int, **given: Any) -> Prefix:
+        given["with_drafts"] = False
+        return super().find(tokens, max_pages, **given)
 
 
 class FindsPagesWithoutDrafts(_Mutant):
@@ -151,6 +152,17 @@ class WritesASharedPage(_Mutant):
     """The last row that was found runs once more."""
 
     scheduling = _OwnAgain
+
+
+class _OnlyPagesThatComeBack(Scheduler):
+    def _has_grown(self, req: Req) -> bool:
+        return False
+
+
+class LeavesWhoCouldShareWaiting(_Mutant):
+    """Who waits for room is looked at again when pages come back, not when some enter."""
+
+    scheduling = _OnlyPagesThatComeBack
 
 
 class _FreesAtOnce(PageAllocator):
@@ -210,6 +222,7 @@ MUTANTS = (
     FindsPagesWithoutDrafts,
     ScoresNothingThatIsFound,
     WritesASharedPage,
+    LeavesWhoCouldShareWaiting,
     FreesWhatOthersHold,
     DropsPagesInUse,
     EntersWhatFailed,

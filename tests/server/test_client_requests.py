@@ -75,6 +75,7 @@ SHARED: dict[str, list[Any]] = {
     "guided_regex": [None],
     "guided_choice": [None],
     "guided_grammar": [None],
+    "cache_salt": [None],
 }
 OF_CHATS: dict[str, list[Any]] = {
     "tools": [[], None],
@@ -183,6 +184,13 @@ def test_every_documented_parameter_is_known() -> None:
     assert text <= set(KINDS["completions"].__struct_fields__)
     options = ChatCompletionStreamOptionsParam.__annotations__
     _read("chat", stream=True, stream_options=dict.fromkeys(options, False))
+
+
+@pytest.mark.parametrize("route", NEUTRAL)
+def test_a_salt_of_the_cache_is_refused_with_what_keeps_clients_apart(route: Route) -> None:
+    error = _refused(route, cache_salt="mine")
+    assert error.param == "cache_salt"
+    assert "serve --disable-radix-cache" in error.message
 
 
 WAYS_TO_THINK: list[tuple[dict[str, Any], str]] = [
@@ -356,7 +364,13 @@ def test_tools_that_must_not_be_called_are_neither_rendered_nor_refused() -> Non
             "chat",
             {"messages": [ASK | {"cache_control": {"type": "ephemeral", "ttl": "1h"}}]},
             "messages[0].cache_control",
-            "nothing is kept between requests",
+            "cached prefixes stay in memory while there is room; leave it out",
+        ),
+        (
+            "completions",
+            {"prompt_cache_retention": "24h"},
+            "prompt_cache_retention",
+            "cached prefixes stay in memory while there is room",
         ),
         ("completions", {"max_completion_tokens": 4}, "max_completion_tokens", "use max_tokens"),
         ("chat", {"stream_options": {}}, "stream_options", "stream=true"),

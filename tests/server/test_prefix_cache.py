@@ -243,6 +243,85 @@ def test_requests_run_together_that_only_fit_because_they_share() -> None:
     assert engine.tokens["a"] == engine.tokens["b"] == generate(_text(17), 4)
 
 
+@pytest.mark.parametrize("drafts", [0, 3])
+def test_who_waits_for_room_runs_once_pages_that_it_shares_have_entered(drafts: int) -> None:
+    """No page comes back meanwhile: five are free all the time, and it needs two of its own."""
+    engine = _Engine(num_pages=1 + 16, max_drafts=drafts)
+    engine.add("running", _text(24), 21)  # eleven pages
+    engine.add("same", _text(24), 4)  # seven pages, five of them shared
+    engine.add("short", [5], 1)
+    order: list[str] = []
+    while engine.core.has_work:
+        engine.step()
+        order += [name for name, end in engine.ends.items() if end and name not in order]
+    assert order[-1] == "running", "the others waited for its end"
+    for name, prompt, count in (("running", 24, 21), ("same", 24, 4)):
+        assert engine.tokens[name] == generate(_text(prompt), count)
+
+
+@pytest.mark.parametrize("drafts", [0, 3])
+def test_equal_prompts_that_come_at_once_run_once(drafts: int) -> None:
+    engine = _Engine(max_reqs=8, num_pages=1 + 8 * 11, max_drafts=drafts)
+    names = "abcdefgh"
+    for name in names:
+        engine.add(name, _text(40), 4)
+    with engine.rows() as rows:
+        engine.finish()
+    # The first runs whole. The second begins in the step of its last chunk, the others behind it.
+    assert engine.found == {"a": 0, "b": 32} | dict.fromkeys(names[2:], 36)
+    assert sum(rows) == 40 + 8 + 6 * 4
+    for name in names:
+        assert engine.tokens[name] == generate(_text(40), 4)
+
+
+def test_who_begins_later_gives_back_the_pages_that_it_shares_instead() -> None:
+    engine = _Engine(num_pages=1 + 20)
+    engine.add("first", _text(32), 5)  # nine pages
+    engine.add("second", _text(32), 5)  # nine, until it shares seven
+    engine.add("third", [5] * 20, 4)  # six
+    pages = engine.core.scheduler.pages
+    engine.step()
+    engine.step()
+    assert (pages.num_free, len(pages.held_by("second"))) == (2, 9)
+    while len(engine.core.scheduler.running) == 2:
+        engine.step()
+    assert engine.ends["second"] == "" == engine.ends["first"]
+    assert len(pages.held_by("first") | pages.held_by("second")) == 9 + 2
+    engine.finish()
+    assert engine.found == {"first": 0, "second": 28, "third": 0}
+    assert engine.tokens["second"] == generate(_text(32), 5)
+
+
+def test_who_waits_runs_once_another_holds_the_idle_pages_that_it_shares() -> None:
+    """As many pages are free as before, and none has entered; but fewer of them are wanted."""
+    engine = _Engine(num_pages=1 + 24)
+    engine.add("filling", _text(24), 1)  # six pages, five of them found by those below
+    engine.add("between", [5] * 24, 20)  # eleven, and rows of the next two steps
+    engine.add("sharing", _text(22), 5)  # seven
+    engine.add("waiting", _text(22), 10)  # eight
+    scheduler = engine.core.scheduler
+    while not engine.found.keys() >= {"filling", "between"}:
+        engine.step()
+    assert scheduler.pages.num_free == 6
+    while "sharing" not in engine.found:
+        assert [req.name for req in scheduler.waiting] == ["waiting"]
+        engine.step()
+    assert scheduler.pages.num_free == 6
+    engine.step()
+    assert not scheduler.waiting
+    engine.finish()
+    assert engine.found == {"filling": 0, "between": 0, "sharing": 20, "waiting": 20}
+
+
+def test_who_has_begun_is_not_looked_for_again() -> None:
+    engine = _Engine(max_tokens=6)
+    engine.add("first", _text(30), 2)
+    engine.add("second", [9, *_text(30)], 2)
+    with patch.object(PrefixCache, "find", autospec=True, side_effect=PrefixCache.find) as find:
+        engine.finish()
+    assert find.call_count == 3, "each when it was admitted, the second once more"
+
+
 def test_kept_pages_give_way_to_who_needs_room() -> None:
     engine = _Engine(num_pages=1 + 8)
     engine.ask(_text(17), 1)
@@ -320,17 +399,19 @@ def test_a_cancelled_request_leaves_the_pages_that_it_filled() -> None:
     assert engine.ask(_text(30)) == 8
 
 
-def test_a_step_computes_keys_of_new_pages_only_and_of_nobody_who_waits() -> None:
+def test_a_step_computes_keys_of_new_pages_and_one_of_who_waits_where_one_entered() -> None:
     engine = _Engine(num_pages=1 + 13)
     engine.add("running", _text(20), 30)
-    engine.add("blocked", _text(12, 5), 40)  # it needs 13 pages
+    prompt = [*_text(12), 3]
+    engine.add("blocked", prompt, 36)  # it needs ten pages and two or three that are kept
+    engine.step()
     engine.step()
     with patch.object(PrefixCache, "key", autospec=True, side_effect=PrefixCache.key) as key:
         for _ in range(20):
             list(map(_unchecked, [engine]))
-    assert key.call_count == 5
+    assert key.call_count == 5 + 5, "five pages filled, and each time one more was looked for"
     engine.finish()
-    assert engine.tokens["blocked"] == generate(_text(12, 5), 40)
+    assert engine.tokens["blocked"] == generate(prompt, 36)
 
 
 def _unchecked(engine: _Engine) -> None:

@@ -169,15 +169,24 @@ def test_a_refused_step_fails_its_requests_and_leaves_those_in_flight() -> None:
     assert len(deep.said) == 1
 
 
-def test_pages_are_found_once_their_step_is_committed_and_not_before() -> None:
+@pytest.mark.parametrize(
+    ("max_tokens", "found"),
+    [
+        pytest.param(1, {"first": 0, "second": 0, "third": 8}, id="it begins behind it"),
+        pytest.param(5, {"first": 0, "second": 8, "third": 8}, id="a decode step is between"),
+    ],
+)
+def test_pages_are_found_once_their_step_is_committed_and_not_before(
+    max_tokens: int, found: dict[str, int]
+) -> None:
     deep = _Deep(depth=1)
     prompt = [3] * 9
-    for name in ("first", "second", "third"):
-        deep.add(name, prompt)
-    found = {req.name: req.num_found for req in deep.core.scheduler.running}
-    assert found == {"first": 0, "second": 0, "third": 8}
+    for name in found:
+        deep.add(name, prompt, max_tokens)
     deep.finish()
-    assert {deep.ids(name) == generate(prompt, 5) for name in found} == {True}
+    outputs = [event for event in deep.events if isinstance(event, Output)]
+    assert {event.request: event.cached_tokens for event in outputs} == found
+    assert all(deep.ids(name) == generate(prompt, max_tokens) for name in found)
 
 
 class _Marked:

@@ -81,19 +81,19 @@ class _Joined:
         """The joined product as it is cut."""
         rows, k = match.shape("x")
         n = sum(match.shape(weight)[0] for weight in self.weights)
-        return cut(match, knobs, rows, n, k, num_terms(match, "x"))
+        return cut(match, knobs, rows, n, k, num_terms(match, "x"), apart=True)
 
     def workspace(self, match: Match, knobs: Knobs) -> int:
         """Bytes of the terms and the planes."""
         product, carver = self.product(match, knobs), Carver(None)
-        carve_terms(match, "x", carver, inside=product.inside)
+        carve_terms(match, "x", carver)
         _planes(product, carver)
         return carver.num_bytes
 
     def emit(self, match: Match, knobs: Knobs) -> tuple[Launch, ...]:
         """Terms, the product, and what sums its splits."""
         product, carver = self.product(match, knobs), Carver(match.workspace)
-        x = terms_of(match, "x", carver, self.name, inside=product.inside)
+        x = terms_of(match, "x", carver, self.name)
         planes = _planes(product, carver)
         first = self.weights[0]
         weight = match.view(first), match.view(f"{first}:scale")
@@ -104,7 +104,7 @@ class _Joined:
         """The planes are written and read."""
         base, product = match.work(), self.product(match, knobs)
         size = product.splits * product.rows * product.n * DTYPE_BYTES[_plane_dtype(product)]
-        made = 0 if product.terms == 1 or product.inside else 4 * product.rows * product.k
+        made = 0 if product.terms == 1 else 4 * product.rows * product.k
         flops = fp8_flops(match, base.flops, "x") * product.padded_rows / product.rows
         return Work(base.num_bytes + 2 * size + made, flops, 2 + (made > 0))
 

@@ -35,19 +35,20 @@ _NAME = "smxx_fp8_linear"
 
 def _product(match: Match, knobs: Knobs) -> Product:
     rows, k = match.shape("x")
-    return cut(match, knobs, rows, match.shape("weight")[0], k, num_terms(match, "x"))
+    n, terms = match.shape("weight")[0], num_terms(match, "x")
+    return cut(match, knobs, rows, n, k, terms, apart=False)
 
 
 def _workspace(match: Match, knobs: Knobs) -> int:
     product, carver = _product(match, knobs), Carver(None)
-    carve_terms(match, "x", carver, inside=product.inside)
+    carve_terms(match, "x", carver)
     carve_partial(product, carver)
     return carver.num_bytes
 
 
 def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     product, carver = _product(match, knobs), Carver(match.workspace)
-    x = terms_of(match, "x", carver, _NAME, inside=product.inside)
+    x = terms_of(match, "x", carver, _NAME)
     weight = match.view("weight"), match.view("weight:scale")
     partial = carve_partial(product, carver)
     out = match.view("op.out")
@@ -57,14 +58,14 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
 def fp8_flops(match: Match, flops: float, value: str) -> float:
     """Operations on fp8 in as many terms as `value` has, at the rate that the estimate takes."""
     rates = match.target.tflops
-    own, fp8 = rates.get(match.dtype(value)), rates.get(match.target.fp8_encoding)
+    own, fp8 = rates.get(match.dtype(value)), rates.get(match.target.fp8_encoding or "")
     return num_terms(match, value) * flops * (own / fp8 if own and fp8 else 1.0)
 
 
 def _work(match: Match, knobs: Knobs) -> Work:
     base, product = match.work(), _product(match, knobs)
     partial = 8 * product.splits * product.rows * product.n if product.splits > 1 else 0
-    made = 0 if product.terms == 1 or product.inside else 4 * product.rows * product.k
+    made = 0 if product.terms == 1 else 4 * product.rows * product.k
     flops = fp8_flops(match, base.flops, "x") * product.padded_rows / product.rows
     return Work(base.num_bytes + partial + made, flops, 1 + (made > 0))
 

@@ -40,32 +40,56 @@ class Form:
     """Programs a compute unit that splits of K are to fill at most."""
     least_blocks: int = 14
     """Scale blocks of a split: shorter ones cost more to sum than they save."""
+    ahead: bool = False
+    """Whether scales are read ahead, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The form for so many terms, and at most so many rows, outputs a compute unit and blocks."""
+    """The form for so many terms, rows, outputs a compute unit and blocks.
+
+    `apart` asks that the product's splits are left apart, or are summed; None takes both.
+    """
 
     terms: int
     form: Form
+    above: int = 0
+    """Rows are more than these, and at most `rows`."""
     rows: float = inf
     outputs: float = inf
     blocks: float = inf
+    apart: bool | None = None
+
+    def fits(self, terms: int, rows: int, outputs: float, blocks: int, *, apart: bool) -> bool:
+        """Whether the form is for such a product."""
+        return (
+            self.terms == terms
+            and self.above < rows <= self.rows
+            and outputs <= self.outputs
+            and blocks <= self.blocks
+            and self.apart in (None, apart)
+        )
 
 
 RULES = (
+    Rule(2, Form(16, 64, True, 4, 6, 2.0), above=4, rows=16, apart=False),
     Rule(2, Form(16, 64, True, 4, 4, 2.0, 7), rows=16, outputs=24),
     Rule(2, Form(16, 128, True, 4, 4, 1.75, 8), rows=16, outputs=220),
     Rule(2, Form(16, 64, True, 4, 6), rows=16),
     Rule(2, Form(64, 64, False, 4, 4, 1.75), rows=64, outputs=150),
     Rule(2, Form(64, 128, False, 4, 3), rows=64, outputs=220),
     Rule(2, Form(64, 64, False, 4, 4), rows=64),
+    Rule(2, Form(64, 64, False, 4, 4, 2.0, 28), rows=128, apart=False),
     Rule(2, Form(128, 64, False, 8, 4), rows=128, outputs=24),
     Rule(2, Form(64, 128, False, 4, 4), rows=128),
     Rule(2, Form(64, 128, False, 4, 3)),
+    Rule(1, Form(16, 64, True, 4, 6, 1.75), above=4, rows=16, apart=False),
     Rule(1, Form(16, 64, True, 4, 6, 2.0), rows=16),
+    Rule(1, Form(64, 64, False, 4, 6), rows=64, outputs=150, apart=False),
+    Rule(1, Form(64, 64, False, 4, 4), rows=64, apart=False),
     Rule(1, Form(64, 64, False, 4, 4, 1.75), rows=64, outputs=220),
     Rule(1, Form(64, 128, False, 4, 3), rows=64),
+    Rule(1, Form(64, 64, False, 4, 4), rows=128, apart=False),
     Rule(1, Form(128, 64, False, 8, 4), rows=128, outputs=24),
     Rule(1, Form(64, 128, False, 4, 4), rows=128),
     Rule(1, Form(64, 128, False, 4, 3), blocks=16),
@@ -73,7 +97,12 @@ RULES = (
 )
 """The first that fits counts. Each is within 5 % of the fastest setting of the cells that
 `benchmarks/fp8_products.py` timed (benchmarks/results/2026-11-29-h200-fp8-products.json), which
-`tests/backends/test_fp8_rules.py` checks."""
+`tests/backends/test_fp8_rules.py` checks. Of joined products, whose splits are left apart, one
+tile a cell was timed."""
+
+_AHEAD_ROWS = range(5, 129)  # where reading scales ahead won; it lost at 1, 1024 and 4096
+AHEAD = 1
+"""Setting of the knob `ahead` that reads scales ahead, too; 2 reads tiles alone ahead."""
 
 KNOBS = (
     Knob("block_rows", (0, 16, 32, 64, 128)),
@@ -82,16 +111,14 @@ KNOBS = (
     Knob("splits", (0, 1, 2, 3, 4, 6, 8, 12, 16)),
     Knob("num_warps", (0, 4, 8)),
     Knob("num_stages", (0, 2, 3, 4, 5, 6, 8)),
-    Knob("ahead", (0, 1)),
-    Knob("inside", (0, 1)),
+    Knob("ahead", (0, AHEAD, 2)),
 )
-"""0 leaves it to the rules; `ahead` reads scales ahead, too, `inside` makes terms in the product:
-both are 0 until they are measured."""
+"""0 leaves it to the rules."""
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """One product x W^T as it is cut. `terms` of x; `inside`: made by the product itself."""
+    """One product x W^T as it is cut, of so many terms of x."""
 
     rows: int
     n: int
@@ -99,8 +126,6 @@ class Product:
     terms: int
     form: Form
     splits: int
-    ahead: bool
-    inside: bool
 
     @property
     def split_blocks(self) -> int:
@@ -127,17 +152,10 @@ def _programs(rows: int, n: int, form: Form) -> int:
     return -(-rows // form.block_rows) * -(-n // form.block_n)
 
 
-def _form(rows: int, n: int, blocks: int, terms: int, knobs: Knobs) -> Form:
+def _form(rows: int, n: int, blocks: int, terms: int, knobs: Knobs, *, apart: bool) -> Form:
     """By rule where knobs are 0."""
     outputs = n / _MEASURED_ON
-    rule = next(
-        rule.form
-        for rule in RULES
-        if rule.terms == terms
-        and rows <= rule.rows
-        and outputs <= rule.outputs
-        and blocks <= rule.blocks
-    )
+    rule = next(rule.form for rule in RULES if rule.fits(terms, rows, outputs, blocks, apart=apart))
     block_rows = knobs["block_rows"] or rule.block_rows
     swap = rule.swap if knobs["side"] == 0 else knobs["side"] == WEIGHT_FIRST
     return Form(
@@ -148,13 +166,19 @@ def _form(rows: int, n: int, blocks: int, terms: int, knobs: Knobs) -> Form:
         num_stages=knobs["num_stages"] or rule.num_stages,
         waves=rule.waves,
         least_blocks=rule.least_blocks,
+        ahead=rows in _AHEAD_ROWS if knobs["ahead"] == 0 else knobs["ahead"] == AHEAD,
     )
 
 
-def cut(match: Match, knobs: Knobs, rows: int, n: int, k: int, terms: int) -> Product:
-    """The product of these sizes under the knobs; splits by rule are a power of two."""
+def cut(
+    match: Match, knobs: Knobs, rows: int, n: int, k: int, terms: int, *, apart: bool
+) -> Product:
+    """The product of these sizes under the knobs; splits by rule are a power of two.
+
+    `apart`: its splits are left apart, for what follows to sum them.
+    """
     blocks = -(-k // FP8_BLOCK)
-    form = _form(rows, n, blocks, terms, knobs)
+    form = _form(rows, n, blocks, terms, knobs, apart=apart)
     filling = int(form.waves * match.target.compute_units / _programs(rows, n, form))
     most = max(1, min(filling, blocks // form.least_blocks))
     wanted = knobs["splits"] or 1 << (most.bit_length() - 1)
@@ -166,8 +190,6 @@ def cut(match: Match, knobs: Knobs, rows: int, n: int, k: int, terms: int) -> Pr
         terms=terms,
         form=form,
         splits=-(-blocks // each),
-        ahead=knobs["ahead"] == 1,
-        inside=knobs["inside"] == 1 and terms == 2,
     )
 
 
@@ -207,8 +229,8 @@ def product_launch(
         match,
         "lostwax.backends.gpu_kernels.scaled_products:linear_tiles",
         {
-            "x": x.values if product.inside else x.tiles(form.block_rows),
-            "x_scale": scale if product.inside else x.scale,
+            "x": x.tiles(form.block_rows),
+            "x_scale": x.scale,
             "weight": Tiles(values, (form.block_n, FP8_BLOCK)),
             "weight_scale": scale,
             "out": out,
@@ -219,7 +241,6 @@ def product_launch(
             "N": i32(product.n),
             "K": i32(product.k),
             "split_blocks": i32(product.split_blocks),
-            "x_stride": i32(x.values.strides[0]),
             "scale_row": i32(x.scale_row),
             "scale_block": i32(x.scale_block),
             "out_stride": i32(out.strides[-2]),
@@ -232,8 +253,7 @@ def product_launch(
             "TERMS": product.terms,
             "SWAP": int(form.swap),
             "SUMMED": product.splits if partial else 0,
-            "INSIDE": int(product.inside),
-            "AHEAD": form.num_stages if product.ahead else 0,
+            "AHEAD": form.num_stages if form.ahead else 0,
             "WIDE_DOT": 0,
             "ROUND_FIRST": 0,
         },
@@ -241,5 +261,5 @@ def product_launch(
         op=op,
         num_warps=form.num_warps,
         num_stages=form.num_stages,
-        rows_of=("K", "x_stride", "out_stride"),
+        rows_of=("K", "out_stride"),
     )

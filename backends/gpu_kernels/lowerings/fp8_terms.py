@@ -46,27 +46,20 @@ def num_terms(match: Match, value: str) -> int:
     return 1 if match.is_scaled(value) else 2
 
 
-def carve_terms(
-    match: Match, value: str, carver: Carver, *, inside: bool = False
-) -> tuple[View, View] | None:
-    """Places for two terms and their scales; None for a value that needs none.
-
-    `inside`: its readers make the terms themselves.
-    """
-    if match.is_scaled(value) or inside:
+def carve_terms(match: Match, value: str, carver: Carver) -> tuple[View, View] | None:
+    """Places for two terms and their scales; None for a value that needs none."""
+    if match.is_scaled(value):
         return None
     rows, width = match.shape(value)
     values = carver.take("f8E4M3FN", 2 * rows, width)
     return values, carver.take("f32", -(-width // FP8_BLOCK), rows)
 
 
-def terms_of(match: Match, value: str, carver: Carver, op: str, *, inside: bool = False) -> Terms:
-    """The value's terms, made in carved memory where it has bf16 numbers; `inside`: as it is."""
+def terms_of(match: Match, value: str, carver: Carver, op: str) -> Terms:
+    """The value's terms, made in carved memory where it has bf16 numbers."""
     rows, width = match.shape(value)
-    places = carve_terms(match, value, carver, inside=inside)
+    places = carve_terms(match, value, carver)
     x = match.view(value)
-    if inside:
-        return Terms(x, 1, x, 0, 0, ())
     if places is None:
         scale = match.view(f"{value}:scale")
         return Terms(x, 1, scale, scale.strides[0], scale.strides[1], ())

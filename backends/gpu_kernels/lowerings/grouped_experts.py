@@ -10,7 +10,7 @@ from lostwax.backends.gpu_kernels.lowerings.fp8_linear import (
     fp8_units,
     weight_is_scaled,
 )
-from lostwax.backends.gpu_kernels.lowerings.fp8_products import LEAST_SIDE, WEIGHT_FIRST
+from lostwax.backends.gpu_kernels.lowerings.fp8_products import AHEAD, LEAST_SIDE, WEIGHT_FIRST
 from lostwax.backends.gpu_kernels.lowerings.fp8_terms import (
     Terms,
     carve_terms,
@@ -58,7 +58,7 @@ class Form:
     down_n: int
     down_warps: int
     down_stages: int
-    ahead: bool = False
+    ahead: bool = True
     """Whether scales are read ahead, too."""
 
 
@@ -67,11 +67,11 @@ _FORMS = {
     (1, 16): Form(16, True, 2, 4, 4, 64, 4, 4),
     (1, 32): Form(32, True, 4, 8, 4, 128, 4, 4),
     (1, 64): Form(64, False, 4, 8, 5, 128, 4, 4),
-    (1, 128): Form(128, False, 8, 8, 3, 128, 8, 3),
+    (1, 128): Form(128, False, 8, 8, 3, 128, 8, 3, ahead=False),
     (2, 16): Form(16, True, 2, 4, 4, 64, 4, 4),
     (2, 32): Form(32, True, 4, 8, 4, 128, 4, 4),
-    (2, 64): Form(64, True, 4, 8, 3, 128, 8, 3),
-    (2, 128): Form(128, False, 8, 8, 3, 128, 8, 3),
+    (2, 64): Form(64, True, 4, 8, 4, 128, 8, 3),
+    (2, 128): Form(128, False, 8, 8, 3, 128, 8, 3, ahead=False),
 }
 """By terms and the rows of a tile. The forms that a rule chooses are within 5 % of the fastest
 setting that `benchmarks/fp8_products.py` timed, as those of `fp8_products.RULES` are."""
@@ -95,7 +95,7 @@ def choose_form(match: Match, knobs: Knobs) -> Form:
         down_n=knobs["down_n"] or form.down_n,
         down_warps=knobs["down_warps"] or form.down_warps,
         down_stages=knobs["down_stages"] or form.down_stages,
-        ahead=knobs["ahead"] == 1,
+        ahead=form.ahead if knobs["ahead"] == 0 else knobs["ahead"] == AHEAD,
     )
 
 
@@ -336,7 +336,7 @@ FP8_EXPERTS = Lowering(
         Knob("down_n", (0, 64, 128)),
         Knob("down_warps", (0, 4, 8)),
         Knob("down_stages", (0, 2, 3, 4, 5, 6)),
-        Knob("ahead", (0, 1)),
+        Knob("ahead", (0, AHEAD, 2)),
     ),
     workspace=_workspace,
     work=_work,

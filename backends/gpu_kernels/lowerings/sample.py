@@ -132,7 +132,7 @@ def _emit_pick(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
 
 def _emit_mask(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     given: Arguments = {n: match.view(n) for n in ("logits", "masks", "mask_rows")}
-    given |= {"out": match.view("op.out"), "num_rows": real_rows(match)}
+    given |= {"out": match.view("op.out"), "real_rows": real_rows(match)}
     for name in ("logits", "op.out"):
         given[f"{name.removeprefix('op.')}_stride"] = i32(match.view(name).strides[0])
     constants, kernel = "WIDTH WORDS BLOCK", "mask:mask_logits"

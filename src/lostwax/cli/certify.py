@@ -39,6 +39,12 @@ def _line(each: Certified) -> dict[str, object]:
     }
 
 
+def _kept_nowhere(artifact: Path, out: Path | None) -> str:
+    """What is said of an artifact that was interpreted: `serve` hears nothing of it."""
+    records = "-o DIR would keep records" if out is None else f"records are in {out}"
+    return f"interpreted, never executed: nothing is noted in {artifact}; {records}"
+
+
 def _require_device(interpret: bool, certificates: Path | None) -> None:
     if interpret and certificates is not None:
         raise OptionRefused(
@@ -58,7 +64,8 @@ def certify(
 ) -> None:
     """Run every chosen lowering by itself on this device and compare with the reference.
 
-    Exits with 1 if one disagrees. What agrees on its device is noted for `serve`.
+    Exits with 1 if one disagrees. What agrees on its device is noted for `serve`; what is only
+    interpreted is noted nowhere but in the records of `-o`.
 
     Parameters
     ----------
@@ -107,5 +114,7 @@ def certify(
     say(f"{sum(lowerings.values())} sites of {len(lowerings)} lowerings, {failed} wrong")
     if failed:
         raise SystemExit(1)
-    if not interpret:
+    if interpret:
+        say(_kept_nowhere(artifact, out))
+    else:
         say(str(keep_evidence(artifact, results, certificates)))

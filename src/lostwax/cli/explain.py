@@ -92,7 +92,8 @@ def explain(
     if op is not None and op.startswith(STEP_OP):
         lines = _step(op, reader.manifest, kept, proof)
     elif op is not None:
-        lines = _one_op(choices, kept, op, proof.evidence if proof else {})
+        around = _around() if reader.manifest.step_on_device else ()
+        lines = _one_op(choices, kept, op, proof.evidence if proof else {}, around)
     else:
         lines = (*_tables(choices, kept), *_proofs(choices, proof))
     for line in lines:
@@ -168,11 +169,19 @@ def _tables(choices: Choices, refs: dict[str, ProgramRef]) -> Iterator[str]:
 
 
 def _one_op(
-    choices: Choices, refs: dict[str, ProgramRef], op: str, evidence: Mapping[str, Evidence]
+    choices: Choices,
+    refs: dict[str, ProgramRef],
+    op: str,
+    evidence: Mapping[str, Evidence],
+    around: Iterable[str],
 ) -> Iterator[str]:
-    """Every program's choice for one op, with losers, then where the choice flips."""
-    known = sorted({o for c in choices.programs.values() for r in c for o in r.ops})
-    if op not in known:
+    """Every program's choice for one op, with losers, then where the choice flips.
+
+    `around`: the launches of the step, which may be asked for, too.
+    """
+    chosen = {o for c in choices.programs.values() for r in c for o in r.ops}
+    if op not in chosen:
+        known = sorted(chosen.union(around))
         hint = _hint(op, known)
         raise UnknownOp(f"no program runs {op!r}.{hint} Known: {', '.join(known)}")
     previous: dict[tuple[str, str, str], tuple[str, str]] = {}
@@ -198,6 +207,11 @@ def _one_op(
         yield "the choice flips between no two neighbouring programs of a segment and guard"
 
 
+def _around() -> frozenset[str]:
+    """The launches of the step around all segments' programs."""
+    return frozenset(chain(*(chain(*step_launches(segment)) for segment in SEGMENTS)))
+
+
 def _step(
     op: str, manifest: Manifest, refs: Mapping[str, ProgramRef], proof: Certificates | None
 ) -> Iterator[str]:
@@ -207,11 +221,10 @@ def _step(
             f"no program runs {op!r}: on {manifest.target.name} the host makes the inputs of each"
             " step"
         )
-    every = {segment: frozenset(chain(*step_launches(segment))) for segment in SEGMENTS}
-    known = sorted(frozenset[str]().union(*every.values()))
+    known = sorted(_around())
     if op not in known:
         raise UnknownOp(f"no program runs {op!r}.{_hint(op, known)} Known: {', '.join(known)}")
-    runs = [name for name, ref in refs.items() if op in every[ref.segment]]
+    runs = [name for name, ref in refs.items() if op in chain(*step_launches(ref.segment))]
     yield f"{op} in {', '.join(runs) or 'none of these programs'}"
     yield (
         f"  winner {op}: a kernel of the step around the layers, which every program of its segment"

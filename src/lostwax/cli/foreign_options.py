@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _DOWNLOADS = "lostwax downloads nothing and runs no code of a checkpoint: leave it out"
 _PATH = "name the folder itself: lostwax {command} PATH"
+_CACHED_TOKENS = "usage.prompt_tokens_details.cached_tokens is always told: leave it out"
 _OURS = {
     "--attention-backend": "--lowering",
     "--chunked-prefill-size": "--max-tokens",
@@ -35,10 +36,13 @@ _OURS = {
 """Options of SGLang, vLLM and TensorRT-LLM by what does the same here."""
 _OTHERWISE = {
     "--api-key": "there is no authentication yet: put a proxy before the server",
+    "--enable-cache-report": _CACHED_TOKENS,
     "--enable-prefix-caching": "prefixes are found in the cache by themselves: leave it out",
+    "--enable-prompt-tokens-details": _CACHED_TOKENS,
     "--hf-token": _DOWNLOADS,
     "--model": _PATH,
     "--model-path": _PATH,
+    "--prefix-caching-hash-algo": "pages are always found by SHA-256: leave it out",
     "--quantization": "weights stay as the checkpoint stores them: leave it out",
     "--reasoning-parser": "answers are read as the checkpoint's encoding writes them: leave it out",
     "--tokenizer": "the checkpoint's own is used: leave it out",

@@ -92,7 +92,8 @@ def serve(
     allow_compiled
         Serve lowerings that never ran on this device.
     disable_radix_cache
-        Run every prompt whole, also where another request's pages hold its beginning.
+        Run every prompt whole, also where another request's pages hold its beginning: for several
+        tenants, who could else find out how one another's prompts begin.
     drain
         Seconds that requests under way have at Ctrl-C or SIGTERM, before they end with an error.
     allow_host
@@ -100,7 +101,8 @@ def serve(
     allow_origin
         An origin (scheme://host[:port]) whose web pages may use the server; may be repeated.
     insecure
-        Allow a host that others can reach although there is no authentication.
+        Allow a host that others can reach although there is no authentication; for several tenants
+        add --disable-radix-cache.
     ready_fd
         For programs: a pipe's file descriptor, to which one line of JSON with the port is written
         when the model answers.

@@ -38,7 +38,7 @@ from lostwax.backends.runtime.replay_step import BoundStage
 from lostwax.backends.runtime.state_table import StateTable
 from lostwax.backends.runtime.step_buffers import InputMemory
 from lostwax.backends.runtime.ticket import Held, Started
-from lostwax.ir.contract.masks import MASKS, mask_rows
+from lostwax.ir.contract.masks import MASKS, num_masks
 from lostwax.ir.contract.program import (
     HEADS,
     SEGMENTS,
@@ -128,7 +128,7 @@ class DeviceTrial(DeriveTrial):
         sizes = {
             PLAN: LAYOUT.plan_bytes, SEQUENCES: LAYOUT.sequences_bytes,
             SENT_BOX: LAYOUT.sent_box.num_bytes, RESULT_BOX: LAYOUT.result_box.num_bytes,
-            MASKS: 4 * WORDS * mask_rows(MAX_REQS, MAX_DRAFTS),
+            MASKS: 4 * WORDS * num_masks(MAX_REQS, MAX_DRAFTS),
         }  # fmt: skip
         states = {name: driver.allocate(size).fill_(JUNK) for name, size in sizes.items()}
         inputs = max(input_offsets(segment, bucket)[1] for segment, bucket in BUCKETS.items())
