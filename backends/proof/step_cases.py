@@ -155,7 +155,7 @@ def _head_inputs(
     if count > 1:
         _set_first(temperature, 0.0, rng.choice(np.array([0.5, 1.0, 1.7])), 0.0, 1.0)
         _set_first(top_p, 1.0, rng.choice(np.array([0.3, 0.9, 0.95])), 0.3, 1.0)
-        _set_first(targets, -1, rng.integers(0, vocab_size))
+        _set_first(targets, -1, int(rng.integers(0, vocab_size)))
         _set_first(mask_rows, -1, 0, masks - 1)
     real: dict[str, Array] = {
         "logit_rows": rows,
