@@ -3,79 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any
 from unittest.mock import patch
 
-import msgspec
 import pytest
-from fake_runtime import VOCAB, FakeLimits, FakeRuntime, generate
+from fake_runtime import generate
+from sharing_engine import PAGE, SharingEngine, text
 from step_oracle import StepBatch
 
 from lostwax.ir.contract.step import StepResult
-from lostwax.server.engine.loop import EngineCore
-from lostwax.server.engine.messages import Cancel, Failed, Output, Submit
+from lostwax.server.engine.messages import Cancel, Output
 from lostwax.server.engine.pages import PageAllocator
 from lostwax.server.engine.prefix_cache import NO_PAGE, PrefixCache
-
-PAGE = FakeLimits().page_tokens
-
-
-class _Engine:
-    """An engine over the fake runtime, and what its requests found and answered."""
-
-    def __init__(self, *, prefix_cache: bool = True, **limits: int) -> None:
-        self.runtime = FakeRuntime(replace(FakeLimits(), **limits))
-        self.core = EngineCore(self.runtime, prefix_cache=prefix_cache)
-        self.tokens: dict[str, list[int]] = {}
-        self.found: dict[str, int] = {}
-        self.ends: dict[str, str] = {}
-        self.scored: dict[str, list[int]] = {}
-
-    def add(self, name: str, prompt: list[int], max_tokens: int = 5, **given: Any) -> None:
-        base = Submit(request=name, prompt=prompt, max_tokens=max_tokens, ignore_eos=True)
-        assert self.core.handle(msgspec.structs.replace(base, **given)) == []
-        self.tokens[name] = []
-        self.scored[name] = []
-
-    def step(self) -> None:
-        for event in self.core.step():
-            if isinstance(event, Failed):
-                self.ends[event.request] = event.code
-                continue
-            self.tokens[event.request] += [score.token for score in event.tokens]
-            self.scored[event.request] += [score.token for score in event.prompt_scores]
-            self.found[event.request] = event.cached_tokens
-            self.ends[event.request] = event.finish or ""
-        self.core.scheduler.check_integrity()
-
-    def finish(self) -> None:
-        while self.core.has_work:
-            self.step()
-
-    def ask(self, prompt: list[int], max_tokens: int = 5, **given: Any) -> int:
-        """Run one request alone; how many of its tokens were found. Its answer must be right."""
-        name = f"r{len(self.tokens)}"
-        self.add(name, prompt, max_tokens, **given)
-        self.finish()
-        want = generate(prompt, max_tokens, given.get("temperature", 0.0), given.get("seed", 0))
-        assert self.tokens[name] == want[: len(self.tokens[name])]
-        assert self.ends[name] in ("stop", "length")
-        return self.found[name]
-
-    @contextmanager
-    def rows(self) -> Generator[list[int]]:
-        """Gathers the prompt rows that extend steps run meanwhile, one number a step."""
-        first, counts = len(self.runtime.batches), list[int]()
-        yield counts
-        steps = [b for b in self.runtime.batches[first:] if b.entry == "extend"]
-        counts += [len(batch.tokens) for batch in steps]
-
-
-def _text(count: int, first: int = 0) -> list[int]:
-    return [(7 * i + first) % VOCAB for i in range(count)]
 
 
 @pytest.mark.parametrize("drafts", [0, 3])
@@ -83,16 +21,16 @@ def _text(count: int, first: int = 0) -> list[int]:
 def test_whole_pages_are_found_and_the_last_row_always_runs(
     length: int, found: int, drafts: int
 ) -> None:
-    engine = _Engine(max_drafts=drafts)
-    assert engine.ask(_text(length)) == 0
+    engine = SharingEngine(max_drafts=drafts)
+    assert engine.ask(text(length)) == 0
     with engine.rows() as rows:
-        assert engine.ask(_text(length)) == found
+        assert engine.ask(text(length)) == found
     assert sum(rows) == length - found
 
 
 @pytest.mark.parametrize("drafts", [0, 3])
 def test_a_page_is_found_only_where_the_same_token_stands_behind_it(drafts: int) -> None:
-    engine = _Engine(max_drafts=drafts)
+    engine = SharingEngine(max_drafts=drafts)
     engine.ask([1, 2, 3, 4, 5])
     assert engine.ask([1, 2, 3, 4, 6]) == 0
     assert engine.ask([1, 2, 3, 4, 5, 9]) == 4
@@ -100,7 +38,7 @@ def test_a_page_is_found_only_where_the_same_token_stands_behind_it(drafts: int)
 
 
 def test_a_page_is_found_only_where_the_same_pages_stand_before_it() -> None:
-    engine = _Engine()
+    engine = SharingEngine()
     engine.ask([1] * 4 + [2] * 5)
     assert engine.ask([2] * 9) == 0
     assert engine.ask([2] * 4 + [1] * 5) == 0
@@ -110,8 +48,8 @@ def test_a_page_is_found_only_where_the_same_pages_stand_before_it() -> None:
 
 @pytest.mark.parametrize("drafts", [0, 3])
 def test_the_next_turn_finds_prompt_and_answer(drafts: int) -> None:
-    engine = _Engine(max_drafts=drafts)
-    prompt = _text(6)
+    engine = SharingEngine(max_drafts=drafts)
+    prompt = text(6)
     engine.ask(prompt, 20)
     both = prompt + generate(prompt, 20)
     # The last token was never run; the MTP layer leaves out the rows before the end, too.
@@ -123,42 +61,42 @@ def test_the_next_turn_finds_prompt_and_answer(drafts: int) -> None:
 def test_who_drafts_finds_no_page_that_the_mtp_layer_has_not_written(
     max_tokens: int, neighbour: bool
 ) -> None:
-    engine = _Engine(max_drafts=3)
+    engine = SharingEngine(max_drafts=3)
     if neighbour:  # whose steps make drafts
         engine.add("neighbour", [9] * 5)
-    engine.add("short", _text(14), max_tokens)
+    engine.add("short", text(14), max_tokens)
     engine.finish()
-    assert engine.ask(_text(14), max_tokens) == 12, "nor does this one draft"
-    assert engine.ask(_text(14), 8) == 0
-    assert engine.ask(_text(14), 8) == 12, "the page with all rows took the other's place"
-    assert engine.ask(_text(14), max_tokens) == 12
+    assert engine.ask(text(14), max_tokens) == 12, "nor does this one draft"
+    assert engine.ask(text(14), 8) == 0
+    assert engine.ask(text(14), 8) == 12, "the page with all rows took the other's place"
+    assert engine.ask(text(14), max_tokens) == 12
 
 
 def test_no_end_makes_a_page_look_written_by_the_mtp_layer() -> None:
     """An end among accepted drafts: rows behind it hold on the device, and count for its limit."""
     num_found = 0
     for first in range(60):
-        prompt = _text(5, first)
+        prompt = text(5, first)
         for max_tokens, count in ((6, 4), (10, 8)):  # pages end where a draft may end the answer
             answer = generate(prompt, count)
-            engine = _Engine(max_drafts=3)
+            engine = SharingEngine(max_drafts=3)
             engine.ask(prompt, max_tokens, stop_ids=answer[-1:])
             num_found += engine.ask([*prompt, *answer, 1, 2], 8) > 4
     assert num_found > 30
 
 
 def test_scored_prompts_run_whole_and_fill_the_cache() -> None:
-    engine = _Engine(max_tokens=6)
+    engine = SharingEngine(max_tokens=6)
     for _ in range(2):
         with engine.rows() as rows:
-            assert engine.ask(_text(14), 2, score_prompt=True) == 0
+            assert engine.ask(text(14), 2, score_prompt=True) == 0
         assert sum(rows) == 14
-    assert engine.ask(_text(14), 2) == 12
+    assert engine.ask(text(14), 2) == 12
 
 
 def test_a_preempted_request_finds_its_own_pages_and_says_what_it_found_at_first() -> None:
-    engine = _Engine(max_drafts=3)
-    engine.add("a", _text(22), 12, score_prompt=True)
+    engine = SharingEngine(max_drafts=3)
+    engine.add("a", text(22), 12, score_prompt=True)
     while len(engine.tokens["a"]) < 4:
         engine.step()
     (req,) = engine.core.scheduler.running
@@ -167,7 +105,7 @@ def test_a_preempted_request_finds_its_own_pages_and_says_what_it_found_at_first
         engine.finish()
     num_tokens = sum(rows) + req.num_found
     assert req.num_found == (num_tokens - 1) // PAGE * PAGE > 22
-    assert engine.tokens["a"] == generate(_text(22), 12)
+    assert engine.tokens["a"] == generate(text(22), 12)
     assert engine.found["a"] == 0
 
 
@@ -197,8 +135,8 @@ def test_rows_that_run_again_without_drafts_do_not_count_as_the_mtp_layers() -> 
 
 
 def test_positions_that_are_not_scored_yet_are_not_found_after_a_preemption() -> None:
-    engine = _Engine(max_tokens=5)
-    engine.add("a", _text(22), 3, score_prompt=True)
+    engine = SharingEngine(max_tokens=5)
+    engine.add("a", text(22), 3, score_prompt=True)
     engine.step()
     engine.step()
     (req,) = engine.core.scheduler.running
@@ -210,155 +148,45 @@ def test_positions_that_are_not_scored_yet_are_not_found_after_a_preemption() ->
 
 
 def test_a_position_that_ends_anothers_page_is_scored_after_a_preemption() -> None:
-    engine = _Engine(max_tokens=7)
-    engine.ask(_text(22), 1)
-    engine.add("a", _text(22), 3, score_prompt=True)
+    engine = SharingEngine(max_tokens=7)
+    engine.ask(text(22), 1)
+    engine.add("a", text(22), 3, score_prompt=True)
     engine.step()
     (req,) = engine.core.scheduler.running
     assert req.num_scored == 7, "the next position is the last of the second page"
     engine.core.scheduler.preempt(req)
     engine.finish()
     assert req.num_found == 4, "the second page is there, and its last position has no score"
-    assert engine.scored["a"] == _text(22)[1:]
+    assert engine.scored["a"] == text(22)[1:]
 
 
 def test_without_the_cache_nothing_is_kept_and_prompts_run_whole() -> None:
-    engine = _Engine(prefix_cache=False)
+    engine = SharingEngine(prefix_cache=False)
     for _ in range(2):
         with engine.rows() as rows:
-            assert engine.ask(_text(14)) == 0
+            assert engine.ask(text(14)) == 0
         assert sum(rows) == 14
         pages = engine.core.scheduler.pages
         assert pages.num_blank == pages.num_usable
 
 
-def test_requests_run_together_that_only_fit_because_they_share() -> None:
-    engine = _Engine(num_pages=1 + 6)
-    engine.ask(_text(17), 1)
-    for name in ("a", "b"):
-        engine.add(name, _text(17), 4)  # five pages each, four of them shared
-    engine.step()
-    assert [req.name for req in engine.core.scheduler.running] == ["a", "b"]
-    engine.finish()
-    assert engine.tokens["a"] == engine.tokens["b"] == generate(_text(17), 4)
-
-
-@pytest.mark.parametrize("drafts", [0, 3])
-def test_who_waits_for_room_runs_once_pages_that_it_shares_have_entered(drafts: int) -> None:
-    """No page comes back meanwhile: five are free all the time, and it needs two of its own."""
-    engine = _Engine(num_pages=1 + 16, max_drafts=drafts)
-    engine.add("running", _text(24), 21)  # eleven pages
-    engine.add("same", _text(24), 4)  # seven pages, five of them shared
-    engine.add("short", [5], 1)
-    order: list[str] = []
-    while engine.core.has_work:
-        engine.step()
-        order += [name for name, end in engine.ends.items() if end and name not in order]
-    assert order[-1] == "running", "the others waited for its end"
-    for name, prompt, count in (("running", 24, 21), ("same", 24, 4)):
-        assert engine.tokens[name] == generate(_text(prompt), count)
-
-
-@pytest.mark.parametrize("drafts", [0, 3])
-def test_equal_prompts_that_come_at_once_run_once(drafts: int) -> None:
-    engine = _Engine(max_reqs=8, num_pages=1 + 8 * 11, max_drafts=drafts)
-    names = "abcdefgh"
-    for name in names:
-        engine.add(name, _text(40), 4)
-    with engine.rows() as rows:
-        engine.finish()
-    # The first runs whole. The second begins in the step of its last chunk, the others behind it.
-    assert engine.found == {"a": 0, "b": 32} | dict.fromkeys(names[2:], 36)
-    assert sum(rows) == 40 + 8 + 6 * 4
-    for name in names:
-        assert engine.tokens[name] == generate(_text(40), 4)
-
-
-def test_who_begins_later_gives_back_the_pages_that_it_shares_instead() -> None:
-    engine = _Engine(num_pages=1 + 20)
-    engine.add("first", _text(32), 5)  # nine pages
-    engine.add("second", _text(32), 5)  # nine, until it shares seven
-    engine.add("third", [5] * 20, 4)  # six
-    pages = engine.core.scheduler.pages
-    engine.step()
-    engine.step()
-    assert (pages.num_free, len(pages.held_by("second"))) == (2, 9)
-    while len(engine.core.scheduler.running) == 2:
-        engine.step()
-    assert engine.ends["second"] == "" == engine.ends["first"]
-    assert len(pages.held_by("first") | pages.held_by("second")) == 9 + 2
-    engine.finish()
-    assert engine.found == {"first": 0, "second": 28, "third": 0}
-    assert engine.tokens["second"] == generate(_text(32), 5)
-
-
-def test_who_waits_runs_once_another_holds_the_idle_pages_that_it_shares() -> None:
-    """As many pages are free as before, and none has entered; but fewer of them are wanted."""
-    engine = _Engine(num_pages=1 + 24)
-    engine.add("filling", _text(24), 1)  # six pages, five of them found by those below
-    engine.add("between", [5] * 24, 20)  # eleven, and rows of the next two steps
-    engine.add("sharing", _text(22), 5)  # seven
-    engine.add("waiting", _text(22), 10)  # eight
-    scheduler = engine.core.scheduler
-    while not engine.found.keys() >= {"filling", "between"}:
-        engine.step()
-    assert scheduler.pages.num_free == 6
-    while "sharing" not in engine.found:
-        assert [req.name for req in scheduler.waiting] == ["waiting"]
-        engine.step()
-    assert scheduler.pages.num_free == 6
-    engine.step()
-    assert not scheduler.waiting
-    engine.finish()
-    assert engine.found == {"filling": 0, "between": 0, "sharing": 20, "waiting": 20}
-
-
-def test_who_has_begun_is_not_looked_for_again() -> None:
-    engine = _Engine(max_tokens=6)
-    engine.add("first", _text(30), 2)
-    engine.add("second", [9, *_text(30)], 2)
-    with patch.object(PrefixCache, "find", autospec=True, side_effect=PrefixCache.find) as find:
-        engine.finish()
-    assert find.call_count == 3, "each when it was admitted, the second once more"
-
-
-def test_kept_pages_give_way_to_who_needs_room() -> None:
-    engine = _Engine(num_pages=1 + 8)
-    engine.ask(_text(17), 1)
-    assert engine.core.scheduler.pages.num_blank == 4
-    assert engine.ask([5] * 25, 4) == 0  # seven pages
-    # The last pages of the first prompt went, the first one stayed.
-    assert engine.ask(_text(17), 1) == 4
-
-
-def test_pages_of_equal_prompts_that_ran_together_go_last_page_first() -> None:
-    """Only one of two equal pages is found; what stands behind the other stays findable."""
-    engine = _Engine(num_pages=1 + 14)
-    engine.add("first", _text(9), 1)
-    engine.add("second", _text(9), 8)
-    engine.finish()
-    answer = generate(_text(9), 8)
-    engine.ask([5] * 41, 4)  # eleven pages of fourteen
-    assert engine.ask([*_text(9), *answer, 1], 1) == 12, "the first three pages stayed"
-
-
 @pytest.mark.parametrize("failing", ["step", "draft"])
 def test_what_a_failed_request_held_is_found_by_nobody(failing: str) -> None:
-    engine = _Engine(max_drafts=3)
-    engine.add("failed", _text(14), 8)
+    engine = SharingEngine(max_drafts=3)
+    engine.add("failed", text(14), 8)
     engine.step()
     engine.runtime.fail = failing == "step"
     engine.runtime.fail_drafts = failing == "draft"
     engine.step()
     assert engine.ends["failed"] == "engine_error"
     engine.runtime.fail = engine.runtime.fail_drafts = False
-    assert engine.ask(_text(14), 8) == 0
-    assert engine.ask(_text(14), 8) == 12
+    assert engine.ask(text(14), 8) == 0
+    assert engine.ask(text(14), 8) == 12
 
 
 def test_what_a_request_held_that_gave_nan_is_found_by_nobody() -> None:
-    engine = _Engine()
-    engine.add("failed", _text(14), 8)
+    engine = SharingEngine()
+    engine.add("failed", text(14), 8)
     engine.step()
     run = engine.runtime.run
 
@@ -370,39 +198,39 @@ def test_what_a_request_held_that_gave_nan_is_found_by_nobody() -> None:
     with patch.object(engine.runtime, "run", gives_nan):
         engine.step()
     assert engine.ends["failed"] == "model_error"
-    assert engine.ask(_text(14), 8) == 0
-    assert engine.ask(_text(14), 8) == 12
+    assert engine.ask(text(14), 8) == 0
+    assert engine.ask(text(14), 8) == 12
 
 
 def test_who_shares_a_page_with_a_failed_request_goes_on() -> None:
-    engine = _Engine(max_reqs=2, max_tokens=4)
-    engine.ask(_text(9), 1)
-    engine.add("good", _text(9), 12)
+    engine = SharingEngine(max_reqs=2, max_tokens=4)
+    engine.ask(text(9), 1)
+    engine.add("good", text(9), 12)
     engine.step()
-    engine.add("failed", [*_text(9), 3, 3, 3], 1)
+    engine.add("failed", [*text(9), 3, 3, 3], 1)
     engine.step()  # a decode step
     engine.runtime.fail = True
     engine.step()  # an extend step of the second alone
     assert engine.ends == {"r0": "length", "failed": "engine_error", "good": ""}
     engine.runtime.fail = False
     engine.finish()
-    assert engine.tokens["good"] == generate(_text(9), 12)
-    assert engine.ask(_text(9), 1) == 0
+    assert engine.tokens["good"] == generate(text(9), 12)
+    assert engine.ask(text(9), 1) == 0
 
 
 def test_a_cancelled_request_leaves_the_pages_that_it_filled() -> None:
-    engine = _Engine(max_tokens=8)
-    engine.add("a", _text(30))
+    engine = SharingEngine(max_tokens=8)
+    engine.add("a", text(30))
     engine.step()
     (event,) = engine.core.handle(Cancel("a"))
     assert isinstance(event, Output)
-    assert engine.ask(_text(30)) == 8
+    assert engine.ask(text(30)) == 8
 
 
 def test_a_step_computes_keys_of_new_pages_and_one_of_who_waits_where_one_entered() -> None:
-    engine = _Engine(num_pages=1 + 13)
-    engine.add("running", _text(20), 30)
-    prompt = [*_text(12), 3]
+    engine = SharingEngine(num_pages=1 + 13)
+    engine.add("running", text(20), 30)
+    prompt = [*text(12), 3]
     engine.add("blocked", prompt, 36)  # it needs ten pages and two or three that are kept
     engine.step()
     engine.step()
@@ -414,7 +242,7 @@ def test_a_step_computes_keys_of_new_pages_and_one_of_who_waits_where_one_entere
     assert engine.tokens["blocked"] == generate(prompt, 36)
 
 
-def _unchecked(engine: _Engine) -> None:
+def _unchecked(engine: SharingEngine) -> None:
     """A step without `check_integrity`, which looks at everything."""
     for event in engine.core.step():
         assert isinstance(event, Output)
@@ -428,7 +256,7 @@ def test_of_two_equal_pages_the_first_stays_unless_it_alone_lacks_rows(
 ) -> None:
     pages = PageAllocator(4)
     cache = PrefixCache(pages, PAGE)
-    tokens = _text(PAGE + 1)
+    tokens = text(PAGE + 1)
     held = pages.allocate(2, "both")
     key = cache.key(NO_PAGE, tokens, 0)
     for page, has_drafts in zip(held, (first, second), strict=True):

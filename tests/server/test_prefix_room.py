@@ -1,0 +1,121 @@
+"""Who waits, begins and gives way where requests share pages: room and order."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+import pytest
+from fake_runtime import generate
+from sharing_engine import SharingEngine, text
+
+from lostwax.server.engine.prefix_cache import PrefixCache
+
+
+def test_requests_run_together_that_only_fit_because_they_share() -> None:
+    engine = SharingEngine(num_pages=1 + 6)
+    engine.ask(text(17), 1)
+    for name in ("a", "b"):
+        engine.add(name, text(17), 4)  # five pages each, four of them shared
+    engine.step()
+    assert [req.name for req in engine.core.scheduler.running] == ["a", "b"]
+    engine.finish()
+    assert engine.tokens["a"] == engine.tokens["b"] == generate(text(17), 4)
+
+
+@pytest.mark.parametrize("drafts", [0, 3])
+def test_who_waits_for_room_runs_once_pages_that_it_shares_have_entered(drafts: int) -> None:
+    """No page comes back meanwhile: five are free all the time, and it needs two of its own."""
+    engine = SharingEngine(num_pages=1 + 16, max_drafts=drafts)
+    engine.add("running", text(24), 21)  # eleven pages
+    engine.add("same", text(24), 4)  # seven pages, five of them shared
+    engine.add("short", [5], 1)
+    order: list[str] = []
+    while engine.core.has_work:
+        engine.step()
+        order += [name for name, end in engine.ends.items() if end and name not in order]
+    assert order[-1] == "running", "the others waited for its end"
+    for name, prompt, count in (("running", 24, 21), ("same", 24, 4)):
+        assert engine.tokens[name] == generate(text(prompt), count)
+
+
+@pytest.mark.parametrize("drafts", [0, 3])
+def test_equal_prompts_that_come_at_once_run_once(drafts: int) -> None:
+    engine = SharingEngine(max_reqs=8, num_pages=1 + 8 * 11, max_drafts=drafts)
+    names = "abcdefgh"
+    for name in names:
+        engine.add(name, text(40), 4)
+    with engine.rows() as rows:
+        engine.finish()
+    # The first runs whole. The second begins in the step of its last chunk, the others behind it.
+    assert engine.found == {"a": 0, "b": 32} | dict.fromkeys(names[2:], 36)
+    assert sum(rows) == 40 + 8 + 6 * 4
+    for name in names:
+        assert engine.tokens[name] == generate(text(40), 4)
+
+
+def test_who_begins_later_gives_back_the_pages_that_it_shares_instead() -> None:
+    engine = SharingEngine(num_pages=1 + 20)
+    engine.add("first", text(32), 5)  # nine pages
+    engine.add("second", text(32), 5)  # nine, until it shares seven
+    engine.add("third", [5] * 20, 4)  # six
+    pages = engine.core.scheduler.pages
+    engine.step()
+    engine.step()
+    assert (pages.num_free, len(pages.held_by("second"))) == (2, 9)
+    while len(engine.core.scheduler.running) == 2:
+        engine.step()
+    assert engine.ends["second"] == "" == engine.ends["first"]
+    assert len(pages.held_by("first") | pages.held_by("second")) == 9 + 2
+    engine.finish()
+    assert engine.found == {"first": 0, "second": 28, "third": 0}
+    assert engine.tokens["second"] == generate(text(32), 5)
+
+
+def test_who_waits_runs_once_another_holds_the_idle_pages_that_it_shares() -> None:
+    """As many pages are free as before, and none has entered; but fewer of them are wanted."""
+    engine = SharingEngine(num_pages=1 + 24)
+    engine.add("filling", text(24), 1)  # six pages, five of them found by those below
+    engine.add("between", [5] * 24, 20)  # eleven, and rows of the next two steps
+    engine.add("sharing", text(22), 5)  # seven
+    engine.add("waiting", text(22), 10)  # eight
+    scheduler = engine.core.scheduler
+    while not engine.found.keys() >= {"filling", "between"}:
+        engine.step()
+    assert scheduler.pages.num_free == 6
+    while "sharing" not in engine.found:
+        assert [req.name for req in scheduler.waiting] == ["waiting"]
+        engine.step()
+    assert scheduler.pages.num_free == 6
+    engine.step()
+    assert not scheduler.waiting
+    engine.finish()
+    assert engine.found == {"filling": 0, "between": 0, "sharing": 20, "waiting": 20}
+
+
+def test_who_has_begun_is_not_looked_for_again() -> None:
+    engine = SharingEngine(max_tokens=6)
+    engine.add("first", text(30), 2)
+    engine.add("second", [9, *text(30)], 2)
+    with patch.object(PrefixCache, "find", autospec=True, side_effect=PrefixCache.find) as find:
+        engine.finish()
+    assert find.call_count == 3, "each when it was admitted, the second once more"
+
+
+def test_kept_pages_give_way_to_who_needs_room() -> None:
+    engine = SharingEngine(num_pages=1 + 8)
+    engine.ask(text(17), 1)
+    assert engine.core.scheduler.pages.num_blank == 4
+    assert engine.ask([5] * 25, 4) == 0  # seven pages
+    # The last pages of the first prompt went, the first one stayed.
+    assert engine.ask(text(17), 1) == 4
+
+
+def test_pages_of_equal_prompts_that_ran_together_go_last_page_first() -> None:
+    """Only one of two equal pages is found; what stands behind the other stays findable."""
+    engine = SharingEngine(num_pages=1 + 14)
+    engine.add("first", text(9), 1)
+    engine.add("second", text(9), 8)
+    engine.finish()
+    answer = generate(text(9), 8)
+    engine.ask([5] * 41, 4)  # eleven pages of fourteen
+    assert engine.ask([*text(9), *answer, 1], 1) == 12, "the first three pages stayed"
