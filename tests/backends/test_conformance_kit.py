@@ -228,7 +228,7 @@ def test_step_cases_are_consistent():
 @pytest.mark.parametrize("rows", range(2, 7))
 def test_rows_go_with_and_without_each_way_to_sample_them(rows: int, seed: int):
     """Without first: a kernel that gives the rows that have one others' values is then seen."""
-    sizes = {"page_tokens": PAGE, "vocab_size": 50, "mask_rows": 8, "least_reqs": 2}
+    sizes = {"page_tokens": PAGE, "vocab_size": 50, "num_masks": 8, "least_reqs": 2}
     case = step_case(Bucket(rows=rows), "score", seed, **sizes)
     real = {n: a[: int(case.inputs["num_rows"][0])] for n, a in case.inputs.items()}
     for name, nothing in {"mask_rows": -1, "targets": -1, "temperature": 0, "top_p": 1}.items():
