@@ -111,8 +111,8 @@ def test_a_preempted_request_finds_its_own_pages_and_says_what_it_found_at_first
 
 def test_rows_that_run_again_without_drafts_do_not_count_as_the_mtp_layers() -> None:
     """Near its end a request makes none; who comes then and does gets no rows before it."""
-    prompt = _text(20, 3)
-    engine = _Engine(max_drafts=3, max_tokens=8, max_reqs=2)
+    prompt = text(20, 3)
+    engine = SharingEngine(max_drafts=3, max_tokens=8, max_reqs=2)
     engine.add("a", prompt, 5)
     while not engine.tokens["a"]:
         engine.step()
@@ -125,7 +125,7 @@ def test_rows_that_run_again_without_drafts_do_not_count_as_the_mtp_layers() -> 
     assert engine.ends == {"a": "", "failed": "engine_error"}
     engine.core.scheduler.preempt(engine.core.scheduler.running[0])
     engine.step()
-    engine.add("drafts", _text(5), 8)
+    engine.add("drafts", text(5), 8)
     engine.finish()
     assert engine.found["a"] == 0
     assert engine.tokens["a"] == generate(prompt, 5)
