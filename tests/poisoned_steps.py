@@ -51,7 +51,7 @@ class Poison:
             self.padded.add(segment)
         written, tokens = self._written[segment == "draft"], self._limits.page_tokens
         for seq, length in zip(inputs.seqs, inputs.values["kv_lens"], strict=True):
-            listed = torch.from_numpy(inputs.state.pages[seq])
+            listed = torch.from_numpy(inputs.state.pages[seq].copy())
             pages = listed[listed != TRASH_PAGE].long()
             places = torch.arange(len(pages) * tokens)
             slots = pages[places // tokens] * tokens + places % tokens

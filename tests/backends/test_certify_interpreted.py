@@ -154,7 +154,7 @@ def test_rounded_activations_meet_fp8_weights_in_the_matrix_units(
     chosen = Counter(line["lowering"] for line in found)
     assert all(chosen[name] > 0 for name in TENSOR_MAPPED)
     assert {x["lowering"] for x in found if x["certificate"]["state"] == "compiled"} == {
-        "sm90_topk_cluster"
+        "sm90_index_topk_tiles"
     }
 
 

@@ -173,6 +173,10 @@ def test_blocks_are_chosen_by_facts_and_sizes() -> None:
     assert choose_blocks(1, 16, 2048, row, h100, BY_RULE | {"num_warps": 2}).num_warps == 2
 
 
+BY_PLACES = ("gated_tiles", "down_tiles")
+"""Kernels over the tiles that `place_pairs`, which is told the count, has filled."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_kernel_that_counts_rows_compiles_and_is_given_the_count(
@@ -195,7 +199,8 @@ def test_every_kernel_that_counts_rows_compiles_and_is_given_the_count(
         assert launches
         for launch in launches:
             assert (tmp_path / launch.binary).read_bytes().startswith(ELF_MAGIC)
-            assert Pointer(match.step_input("num_rows")) in launch.params, case_name
+            is_told = Pointer(match.step_input("num_rows")) in launch.params
+            assert is_told or launch.symbol in BY_PLACES, case_name
 
 
 @pytest.mark.slow
