@@ -33,7 +33,8 @@ class ScheduledStep:
     @property
     def head(self) -> Head:
         """The least head that gives all logit rows what they want."""
-        return HEADS[max([HEADS.index(head) for head in {chunk.head for chunk in self.chunks}])]
+        heads = {chunk.head for chunk in self.chunks}
+        return heads.pop() if len(heads) == 1 else HEADS[max(map(HEADS.index, heads))]
 
 
 class Scheduler:
@@ -134,7 +135,7 @@ class Scheduler:
     def schedule(self) -> ScheduledStep | None:
         """The next step, or None when nothing can run."""
         self._admit()
-        extend = self._plan_extend if any(r.is_prefilling for r in self.running) else None
+        extend = self._plan_extend if any([r.is_prefilling for r in self.running]) else None
         decode = self._plan_decode if any(map(_is_decoding, self.running)) else None
         first, second = (extend, decode) if self._last_entry == "decode" else (decode, extend)
         plan = first or second
