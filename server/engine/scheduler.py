@@ -33,7 +33,7 @@ class ScheduledStep:
     @property
     def head(self) -> Head:
         """The least head that gives all logit rows what they want."""
-        heads = {chunk.head for chunk in self.chunks}
+        heads: set[Head] = {chunk.head for chunk in self.chunks}
         return heads.pop() if len(heads) == 1 else HEADS[max(map(HEADS.index, heads))]
 
 
