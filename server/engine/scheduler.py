@@ -262,7 +262,11 @@ class _Room:
     num_arrived: int
 
     def is_more_than(self, other: _Room | None) -> bool:
-        return other is None or self.num_pages > other.num_pages or self.num_arrived > other.num_arrived
+        return (
+            other is None
+            or self.num_pages > other.num_pages
+            or self.num_arrived > other.num_arrived
+        )
 
 
 def _rank(req: Req) -> Rank:
