@@ -137,14 +137,11 @@ def load_weights(
     plan's order says that fails; NotEnoughMemory before anything is read.
     """
     wanted = list(_wanted(plan))
-    buffers = {
-        (prefix, stored.name): allocated(
-            driver,
-            packed_bytes(stored.dtype, prod(stored.shape)),
-            f"a weight {prefix}{stored.name}",
-        )
-        for prefix, stored, _ in wanted
-    }
+    buffers: WeightBuffers = {}
+    for prefix, stored, _ in wanted:
+        num_bytes = packed_bytes(stored.dtype, prod(stored.shape))
+        what = f"a weight {prefix}{stored.name}"
+        buffers[prefix, stored.name] = allocated(driver, num_bytes, what)
     count = num_readers or min(usable_cores(), MAX_READERS)
     staging = Staging(driver, num_buffers=1 + count)
 
