@@ -54,6 +54,7 @@ def run_engine(
             prefix_cache=asked.prefix_cache,
             max_running=asked.max_running,
             max_stall=asked.max_stall,
+            adapt_drafts=True,
         )
         begin("warm up")
         core.warm_up()
