@@ -11,7 +11,11 @@ from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
 from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS, ROUTE
 from lostwax.backends.gpu_kernels.lowerings.fp8_joined import FP8_GATE_UP, FP8_PROJECTIONS
 from lostwax.backends.gpu_kernels.lowerings.fp8_linear import FP8_LINEAR
-from lostwax.backends.gpu_kernels.lowerings.grouped_experts import FP8_EXPERTS
+from lostwax.backends.gpu_kernels.lowerings.grouped_experts import (
+    FP8_EXPERTS,
+    FP8_MOE,
+    FP8_MOE_QUANTISED,
+)
 from lostwax.backends.gpu_kernels.lowerings.index_logits import INDEX_LOGITS
 from lostwax.backends.gpu_kernels.lowerings.linear import LINEAR, SILU_MUL
 from lostwax.backends.gpu_kernels.lowerings.norms import (
@@ -178,11 +182,12 @@ def experts() -> Case:
     return case
 
 
-def grouped_experts(scaled: bool, **knobs: int) -> Case:
+def grouped_experts(scaled: bool, rows: int = TILED_ROWS, **knobs: int) -> Case:
     """Two of three experts of 144 rows of 160, one without pairs; no pair of the last has one."""
-    rows, dim, inter = TILED_ROWS, 160, 144
+    dim, inter = 160, 144
     attributes: Attributes = {("op", "hidden_fmt"): "ue8m0"} if scaled else {}
-    case = Case(FP8_EXPERTS, rows, TILED_REAL, attributes, knobs, outputs=("op.out",))
+    real = min(TILED_REAL, rows - 1)
+    case = Case(FP8_EXPERTS, rows, real, attributes, knobs, outputs=("op.out",))
     case.of_rows = ("x", "x:scale", "ids", "weights") if scaled else ("x", "ids", "weights")
     case.give("x", normal(rows, dim), "f8E4M3FN" if scaled else "bf16",
               FP8_ROW_BLOCKS if scaled else None)  # fmt: skip
@@ -197,6 +202,24 @@ def grouped_experts(scaled: bool, **knobs: int) -> Case:
         case.give(name, normal(*shape) + len(name), "f8E4M3FN", FP8_BLOCKS)
         case.give(f"{name}:scale", 0.05 * np.abs(normal(3, 2, 2)), "f32")
     case.values["op.out"] = Value((rows, dim), "f32")
+    return case
+
+
+def shared_experts(scaled: bool, rows: int = TILED_ROWS, **knobs: int) -> Case:
+    """The same with a shared expert; rows of bf16 leave it."""
+    case = grouped_experts(scaled, rows, **knobs)
+    case.lowering = FP8_MOE_QUANTISED if scaled else FP8_MOE
+    case.attributes = {("routed", "hidden_fmt"): "ue8m0", ("hidden", "scale_fmt"): "ue8m0"}
+    for name, (high, wide) in {
+        "w_gate": (144, 160), "w_up": (144, 160), "w_down": (160, 144),
+    }.items():  # fmt: skip
+        case.give(name, normal(high, wide) + len(name), "f8E4M3FN", FP8_BLOCKS)
+        case.give(f"{name}:scale", 0.05 * np.abs(normal(2, 2)), "f32")
+    case.values |= dict.fromkeys(("gated", "upped", "act"), Value((rows, 144), "bf16"))
+    case.values |= dict.fromkeys(("routed", "shared"), Value((rows, 160), "f32"))
+    case.values["hidden"] = Value((rows, 144), "f8E4M3FN", scale=FP8_ROW_BLOCKS)
+    case.values["out"] = Value((rows, 160), "bf16")
+    case.outputs = ("out",)
     return case
 
 
@@ -269,6 +292,12 @@ def cases() -> dict[str, Case]:
         "fp8 projections of scaled rows": projections(scaled=True, block_rows=16, splits=3),
         "fp8 experts": grouped_experts(False, block_rows=16),
         "fp8 experts of scaled rows": grouped_experts(True, block_rows=64),
+        "fp8 experts, terms before": grouped_experts(False, block_rows=16, terms=2),
+        "fp8 experts of scaled rows that are placed": grouped_experts(True, 65, block_rows=16),
+        "fp8 moe": shared_experts(False, block_rows=16),
+        "fp8 moe that is placed": shared_experts(False, 65, block_rows=32),
+        "fp8 moe of scaled rows": shared_experts(True, block_rows=64),
+        "fp8 moe of scaled rows that are placed": shared_experts(True, 65, block_rows=16),
         "attend of one split": attend(dense=False, splits=1),
         "attend of two splits": attend(dense=False, splits=2),
         "attend_all of two splits": attend(dense=True, splits=2),

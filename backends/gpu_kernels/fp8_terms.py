@@ -29,6 +29,15 @@ def block_scale(amax, TERMS: tl.constexpr, POWER_OF_TWO: tl.constexpr):
 
 
 @triton.jit
+def two_terms(value, kind: tl.constexpr, ROUND_FIRST: tl.constexpr):
+    """Both terms in `kind` and the scale of each row of one block, of f32 [ROWS, BLOCK]."""
+    factor = block_scale(tl.max(tl.abs(value), axis=1), 2, 1)
+    value = value * tl.div_rn(1.0, factor)[:, None]  # a power of two: as exact as the quotient
+    high = to_fp8(value, kind, ROUND_FIRST)
+    return high, to_fp8(value - high.to(tl.float32), kind, ROUND_FIRST), factor
+
+
+@triton.jit
 def quantise_rows(
     x,  # [T, WIDTH]
     terms,  # [TERMS, T, WIDTH] fp8

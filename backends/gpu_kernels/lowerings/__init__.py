@@ -8,7 +8,11 @@ from lostwax.backends.gpu_kernels.lowerings.cache import APPEND
 from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS, ROUTE
 from lostwax.backends.gpu_kernels.lowerings.fp8_joined import FP8_GATE_UP, FP8_PROJECTIONS
 from lostwax.backends.gpu_kernels.lowerings.fp8_linear import FP8_LINEAR
-from lostwax.backends.gpu_kernels.lowerings.grouped_experts import FP8_EXPERTS
+from lostwax.backends.gpu_kernels.lowerings.grouped_experts import (
+    FP8_EXPERTS,
+    FP8_MOE,
+    FP8_MOE_QUANTISED,
+)
 from lostwax.backends.gpu_kernels.lowerings.hadamard import HADAMARD, ROPE_HADAMARD_QUANTISE
 from lostwax.backends.gpu_kernels.lowerings.index_logits import INDEX_LOGITS
 from lostwax.backends.gpu_kernels.lowerings.linear import LINEAR, SILU_MUL
@@ -46,6 +50,7 @@ FP8_FORMATS: tuple[Lowering, ...] = (
     APPEND_SCALED,
     APPEND_LATENT,
     APPEND_INDEX_KEY,
+    FP8_MOE_QUANTISED,
 )
 """What only models with fp8 activations, index keys or scaled caches have a place for."""
 
@@ -67,6 +72,7 @@ GPU: tuple[Lowering, ...] = (
     ROUTE,
     EXPERTS,
     FP8_EXPERTS,
+    FP8_MOE,
     APPEND,
     INDEX_LOGITS,
     ATTEND,

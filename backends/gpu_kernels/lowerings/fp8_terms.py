@@ -35,6 +35,8 @@ class Terms:
     scale_row: int
     scale_block: int
     launches: tuple[Launch, ...]
+    as_read: bool = False
+    """Whether `values` are the rows in bf16, of which a kernel makes two terms as it reads them."""
 
     def tiles(self, rows: int) -> Tiles:
         """The values in tiles of so many rows and one block."""
@@ -46,20 +48,26 @@ def num_terms(match: Match, value: str) -> int:
     return 1 if match.is_scaled(value) else 2
 
 
-def carve_terms(match: Match, value: str, carver: Carver) -> tuple[View, View] | None:
+def carve_terms(
+    match: Match, value: str, carver: Carver, *, as_read: bool = False
+) -> tuple[View, View] | None:
     """Places for two terms and their scales; None for a value that needs none."""
-    if match.is_scaled(value):
+    if as_read or match.is_scaled(value):
         return None
     rows, width = match.shape(value)
     values = carver.take("f8E4M3FN", 2 * rows, width)
     return values, carver.take("f32", -(-width // FP8_BLOCK), rows)
 
 
-def terms_of(match: Match, value: str, carver: Carver, op: str) -> Terms:
-    """The value's terms, made in carved memory where it has bf16 numbers."""
+def terms_of(
+    match: Match, value: str, carver: Carver, op: str, *, as_read: bool = False
+) -> Terms:
+    """The value's terms, of bf16 numbers made in carved memory, or by who reads them."""
     rows, width = match.shape(value)
-    places = carve_terms(match, value, carver)
+    places = carve_terms(match, value, carver, as_read=as_read)
     x = match.view(value)
+    if as_read and not match.is_scaled(value):
+        return Terms(x, 2, x, 0, 0, (), as_read=True)
     if places is None:
         scale = match.view(f"{value}:scale")
         return Terms(x, 1, scale, scale.strides[0], scale.strides[1], ())
