@@ -2,8 +2,8 @@
 
 `place_pairs` says which pairs and which expert a tile has, so that every chosen expert's weights
 come from memory once, however many rows chose it; a shared expert is one that every row chose. x
-and what enters the last product come in one term or two (`fp8_terms`); IN_BF16: two are made of
-bf16 x as it is read. SWAP and AHEAD as `scaled_products` has them.
+and what enters the last product come in one term or two (`fp8_terms`). SWAP and AHEAD as
+`scaled_products` has them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from lostwax.backends.gpu_kernels.conversions import to_float, to_fp8
-from lostwax.backends.gpu_kernels.fp8_terms import block_scale, two_terms
+from lostwax.backends.gpu_kernels.fp8_terms import block_scale
 from lostwax.backends.gpu_kernels.place_pairs import own_pairs
 from lostwax.backends.gpu_kernels.scaled_products import (
     by_rows,
@@ -33,8 +33,7 @@ def _bf16(value, ROUND_FIRST: tl.constexpr):
 def _gated_sums(
     source, low_plane, of_x, scale_block, column, gate, gate_scale, up, up_scale, first, of_weight,
     DIM: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_SCALE: tl.constexpr, TERMS: tl.constexpr,
-    IN_BF16: tl.constexpr, SWAP: tl.constexpr, AHEAD: tl.constexpr, WIDE_DOT: tl.constexpr,
-    ROUND_FIRST: tl.constexpr,
+    SWAP: tl.constexpr, AHEAD: tl.constexpr, WIDE_DOT: tl.constexpr,
 ):  # fmt: skip
     """gate x and up x, as `product` gives them, of a tile's rows and a block of weights."""
     of_gate = zeros_of(BLOCK_ROWS, BLOCK_SCALE, SWAP)
@@ -45,15 +44,11 @@ def _gated_sums(
         u = up.load([first, k * BLOCK_SCALE])
         inside = (column < DIM - k * BLOCK_SCALE)[None, :]
         a = tl.load(source + k * BLOCK_SCALE, mask=inside, other=0.0)
-        if IN_BF16:
-            a, low, factor = two_terms(a.to(tl.float32), g.dtype, ROUND_FIRST)
-        else:
-            factor = tl.load(of_x + tl.cast(k, tl.int64) * scale_block)
+        factor = tl.load(of_x + tl.cast(k, tl.int64) * scale_block)
         of_g = product(a, g, zeros_of(BLOCK_ROWS, BLOCK_SCALE, SWAP), SWAP, WIDE_DOT)
         of_u = product(a, u, zeros_of(BLOCK_ROWS, BLOCK_SCALE, SWAP), SWAP, WIDE_DOT)
         if TERMS == 2:
-            if not IN_BF16:
-                low = tl.load(source + low_plane + k * BLOCK_SCALE, mask=inside, other=0.0)
+            low = tl.load(source + low_plane + k * BLOCK_SCALE, mask=inside, other=0.0)
             of_g = product(low, g, of_g, SWAP, WIDE_DOT)
             of_u = product(low, u, of_u, SWAP, WIDE_DOT)
         of_gate += scaled(of_g, factor * tl.load(gate_scale + of_weight + k), SWAP)
@@ -63,8 +58,8 @@ def _gated_sums(
 
 @triton.jit
 def gated_tiles(
-    x,  # [TERMS, T, DIM] fp8, or [T, DIM] bf16
-    x_scale,  # f32, a row and block; anything where x is bf16
+    x,  # [TERMS, T, DIM] fp8
+    x_scale,  # f32, a row and block
     gate,  # tiles [BLOCK_SCALE, BLOCK_SCALE] of [EXPERTS * INTER, DIM] fp8
     gate_scale,  # [EXPERTS, ceil(INTER / BLOCK_SCALE), ceil(DIM / BLOCK_SCALE)] f32
     up,  # as gate
@@ -85,17 +80,16 @@ def gated_tiles(
     scale_row,
     scale_block,
     EXPERTS: tl.constexpr,
-    INTER: tl.constexpr,
-    DIM: tl.constexpr,
     TOP_K: tl.constexpr,
     SHARED: tl.constexpr,
+    INTER: tl.constexpr,
+    DIM: tl.constexpr,
     PAIRS: tl.constexpr,
     BINS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_SCALE: tl.constexpr,
     GROUP: tl.constexpr,
     TERMS: tl.constexpr,
-    IN_BF16: tl.constexpr,
     POWER_OF_TWO: tl.constexpr,
     SWAP: tl.constexpr,
     AHEAD: tl.constexpr,
@@ -138,7 +132,7 @@ def gated_tiles(
         of_gate, of_up = _gated_sums(
             source, low_plane, of_x, scale_block, column, shared_gate, shared_gate_scale, shared_up,
             shared_up_scale, block * BLOCK_SCALE, block * wide, DIM, BLOCK_ROWS, BLOCK_SCALE, TERMS,
-            IN_BF16, SWAP, AHEAD, WIDE_DOT, ROUND_FIRST,
+            SWAP, AHEAD, WIDE_DOT,
         )  # fmt: skip
         of_gate, of_up = _bf16(of_gate, ROUND_FIRST), _bf16(of_up, ROUND_FIRST)
     else:
@@ -146,8 +140,7 @@ def gated_tiles(
         of_weight = (expert.to(tl.int64) * blocks + block) * wide
         of_gate, of_up = _gated_sums(
             source, low_plane, of_x, scale_block, column, gate, gate_scale, up, up_scale, first,
-            of_weight, DIM, BLOCK_ROWS, BLOCK_SCALE, TERMS, IN_BF16, SWAP, AHEAD, WIDE_DOT,
-            ROUND_FIRST,
+            of_weight, DIM, BLOCK_ROWS, BLOCK_SCALE, TERMS, SWAP, AHEAD, WIDE_DOT,
         )  # fmt: skip
     value = of_gate / (1.0 + tl.exp(-of_gate)) * of_up
     if SHARED:
@@ -175,7 +168,7 @@ def _down_sum(
     BLOCK_SCALE: tl.constexpr, TERMS: tl.constexpr, SWAP: tl.constexpr, AHEAD: tl.constexpr,
     WIDE_DOT: tl.constexpr,
 ):  # fmt: skip
-    """down hidden of a tile's slots and BLOCK_N rows of the weight."""
+    """down hidden, as `product` gives it, of a tile's slots and BLOCK_N rows of the weight."""
     slot = first_slot + tl.arange(0, BLOCK_ROWS)
     total = zeros_of(BLOCK_ROWS, BLOCK_N, SWAP)
     stages: tl.constexpr = AHEAD if AHEAD > 0 else None
@@ -188,7 +181,7 @@ def _down_sum(
             low = hidden.load([slots + first_slot, k * BLOCK_SCALE])
             found = product(low, w, found, SWAP, WIDE_DOT)
         total += scaled(found, of_slot * tl.load(down_scale + of_weight + k), SWAP)
-    return by_rows(total, SWAP)
+    return total
 
 
 @triton.jit
@@ -239,6 +232,9 @@ def down_tiles(
             block * BLOCK_N, of_block * wide, INTER, BLOCK_ROWS, BLOCK_N, BLOCK_SCALE, TERMS, SWAP,
             AHEAD, WIDE_DOT,
         )  # fmt: skip
+        # Keeps the ends of both ways apart: the compiler merges equal ones, and then gives each
+        # way's stages shared memory of their own.
+        total += 0.0
     else:
         first = expert * DIM + block * BLOCK_N
         of_weight = (expert.to(tl.int64) * high + of_block) * wide
@@ -250,4 +246,4 @@ def down_tiles(
     n = block * BLOCK_N + tl.arange(0, BLOCK_N)
     target = of_pair + pair.to(tl.int64)[:, None] * DIM + n[None, :]
     inside = (pair >= 0)[:, None] & (n < DIM)[None, :]
-    tl.store(target, total.to(of_pair.dtype.element_ty), mask=inside)
+    tl.store(target, by_rows(total, SWAP).to(of_pair.dtype.element_ty), mask=inside)

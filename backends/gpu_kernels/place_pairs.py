@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 from lostwax.backends.gpu_kernels.conversions import to_float
+from lostwax.backends.gpu_kernels.fp8_terms import quantise_blocks
 
 
 @triton.jit
@@ -64,22 +65,13 @@ def own_pairs(
 
 
 @triton.jit
-def place_pairs(
-    ids,  # [T, TOP_K] i32, -1 for no expert
-    pair_of_slot,  # [tiles * BLOCK_ROWS] i32: -1 in filled-up slots
-    expert_of_tile,  # [tiles] i32: -1 behind the last expert's
-    real_rows,  # [1] i32: pairs of rows behind it have no slot
-    tiles,
-    EXPERTS: tl.constexpr,
-    TOP_K: tl.constexpr,
-    SHARED: tl.constexpr,
-    BINS: tl.constexpr,  # a power of two that is at least EXPERTS
-    BLOCK_ROWS: tl.constexpr,
-    BLOCK_PAIRS: tl.constexpr,
-):
-    """Slots and tiles of one expert, which counts the pairs of those before it by itself."""
-    expert = tl.program_id(0)
-    real = tl.load(real_rows)
+def place_expert(
+    expert, ids, pair_of_slot, expert_of_tile, real, tiles,
+    EXPERTS: tl.constexpr, TOP_K: tl.constexpr, SHARED: tl.constexpr, BINS: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_PAIRS: tl.constexpr,
+):  # fmt: skip
+    """Slots and tiles of one expert, which counts the pairs of those before it by itself;
+    arguments as `place_pairs` has them."""
     pairs = real.to(tl.int64) * TOP_K
     lane = tl.arange(0, BLOCK_PAIRS)
     counts = tl.zeros((BINS,), tl.int32)
@@ -95,9 +87,10 @@ def place_pairs(
     placed = 0
     if expert == EXPERTS:  # the shared one
         own = (real + BLOCK_ROWS - 1) // BLOCK_ROWS
-        for start in range(0, own * BLOCK_ROWS, BLOCK_PAIRS):
-            pair = _of_shared(real, start, TOP_K, BLOCK_PAIRS)
-            tl.store(slots + start + lane, pair, mask=start + lane < own * BLOCK_ROWS)
+        for first_slot in range(0, own * BLOCK_ROWS, BLOCK_PAIRS):
+            pair = _of_shared(real, first_slot, TOP_K, BLOCK_PAIRS)
+            slot = first_slot + lane
+            tl.store(slots + slot, pair, mask=slot < own * BLOCK_ROWS)
         placed = own * BLOCK_ROWS
     else:
         for start in range(0, pairs, BLOCK_PAIRS):
@@ -115,6 +108,71 @@ def place_pairs(
     if expert == EXPERTS + SHARED - 1:
         for start in range(first + own, tiles, BINS):
             tl.store(expert_of_tile + start + of_bin, of_bin * 0 - 1, mask=start + of_bin < tiles)
+
+
+@triton.jit
+def place_pairs(
+    ids,  # [T, TOP_K] i32, -1 for no expert
+    pair_of_slot,  # [tiles * BLOCK_ROWS] i32: -1 in filled-up slots
+    expert_of_tile,  # [tiles] i32: -1 behind the last expert's
+    real_rows,  # [1] i32: pairs of rows behind it have no slot
+    tiles,
+    EXPERTS: tl.constexpr,
+    TOP_K: tl.constexpr,
+    SHARED: tl.constexpr,
+    BINS: tl.constexpr,  # a power of two that is at least EXPERTS
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_PAIRS: tl.constexpr,
+):
+    """One expert's slots and tiles."""
+    place_expert(
+        tl.program_id(0), ids, pair_of_slot, expert_of_tile, tl.load(real_rows), tiles, EXPERTS,
+        TOP_K, SHARED, BINS, BLOCK_ROWS, BLOCK_PAIRS,
+    )  # fmt: skip
+
+
+@triton.jit
+def place_and_quantise(
+    ids,  # as `place_pairs` has them
+    pair_of_slot,
+    expert_of_tile,
+    x,  # as `fp8_terms.quantise_rows` has them
+    terms,
+    scale,
+    real_rows,  # [1] i32: rows behind it are left alone
+    tiles,
+    num_rows,
+    width,
+    x_stride,
+    scale_row,
+    scale_block,
+    EXPERTS: tl.constexpr,
+    TOP_K: tl.constexpr,
+    SHARED: tl.constexpr,
+    BINS: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_PAIRS: tl.constexpr,
+    BLOCK_SCALE: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    ROUND_FIRST: tl.constexpr,
+):
+    """One expert's slots and tiles, or, in programs behind those of the experts, two terms of
+    BLOCKS blocks of a row: neither waits for the other."""
+    program = tl.program_id(0)
+    real = tl.load(real_rows)
+    if program < EXPERTS + SHARED:
+        place_expert(
+            program, ids, pair_of_slot, expert_of_tile, real, tiles, EXPERTS, TOP_K, SHARED, BINS,
+            BLOCK_ROWS, BLOCK_PAIRS,
+        )  # fmt: skip
+    else:
+        parts = (width + BLOCK_SCALE * BLOCKS - 1) // (BLOCK_SCALE * BLOCKS)
+        part = program - (EXPERTS + SHARED)
+        if part // parts < real:
+            quantise_blocks(
+                part // parts, part % parts * BLOCKS, x, terms, scale, num_rows, width, x_stride,
+                scale_row, scale_block, BLOCK_SCALE, BLOCKS, 2, 1, ROUND_FIRST,
+            )  # fmt: skip
 
 
 @triton.jit

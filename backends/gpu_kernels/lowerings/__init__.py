@@ -5,7 +5,7 @@ from __future__ import annotations
 from lostwax.backends.gpu_kernels.lowerings.add import ADD
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
 from lostwax.backends.gpu_kernels.lowerings.cache import APPEND
-from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS, ROUTE
+from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS
 from lostwax.backends.gpu_kernels.lowerings.fp8_joined import FP8_GATE_UP, FP8_PROJECTIONS
 from lostwax.backends.gpu_kernels.lowerings.fp8_linear import FP8_LINEAR
 from lostwax.backends.gpu_kernels.lowerings.grouped_experts import (
@@ -29,6 +29,7 @@ from lostwax.backends.gpu_kernels.lowerings.norms import (
 )
 from lostwax.backends.gpu_kernels.lowerings.quantise import QUANTISE, SILU_MUL_QUANTISE
 from lostwax.backends.gpu_kernels.lowerings.rope import ROPE
+from lostwax.backends.gpu_kernels.lowerings.route import ROUTE, ROUTE_ROWS
 from lostwax.backends.gpu_kernels.lowerings.rows import EMBED, GATHER_ROWS
 from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, MASK, NUCLEUS, PICK
 from lostwax.backends.gpu_kernels.lowerings.sample_tail import SAMPLE_TAIL
@@ -70,6 +71,7 @@ GPU: tuple[Lowering, ...] = (
     FP8_PROJECTIONS,
     SILU_MUL,
     ROUTE,
+    ROUTE_ROWS,
     EXPERTS,
     FP8_EXPERTS,
     FP8_MOE,

@@ -24,8 +24,6 @@ class Form:
     down_stages: int
     ahead: bool = True
     """Whether scales are read ahead, too."""
-    as_read: bool = False
-    """Whether the first product makes the two terms of bf16 rows as it reads them."""
 
 
 ROWS = (16, 32, 64, 128)
@@ -62,20 +60,8 @@ def choose_form(match: Match, knobs: Knobs) -> Form:
         down_warps=knobs["down_warps"] or form.down_warps,
         down_stages=knobs["down_stages"] or form.down_stages,
         ahead=form.ahead if knobs["ahead"] == 0 else knobs["ahead"] == AHEAD,
-        as_read=_as_read(match, form, knobs),
     )
 
-
-AS_READ = 1
-"""Setting of the knob `terms` that makes them as they are read; 2 is a launch before."""
-
-
-def _as_read(match: Match, form: Form, knobs: Knobs) -> bool:
-    """By rule in the smallest tiles, which wait for weights: there the work is hidden."""
-    if match.is_scaled("x"):
-        return False
-    least = form.block_rows == min(ROWS)
-    return least if knobs["terms"] == 0 else knobs["terms"] == AS_READ
 
 
 KNOBS = (
@@ -88,6 +74,5 @@ KNOBS = (
     Knob("down_warps", (0, 4, 8)),
     Knob("down_stages", (0, 2, 3, 4, 5, 6)),
     Knob("ahead", (0, AHEAD, 2)),
-    Knob("terms", (0, AS_READ, 2)),
 )
 """0 leaves it to the rules."""

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from lostwax.backends.gpu_kernels.lowerings.expert_forms import Form, choose_form
 from lostwax.backends.gpu_kernels.lowerings.fp8_linear import fp8_flops
 from lostwax.backends.gpu_kernels.lowerings.fp8_terms import (
+    BLOCKS,
     Terms,
     carve_terms,
+    num_parts,
     num_terms,
-    terms_of,
+    terms_in,
 )
 from lostwax.backends.gpu_kernels.lowerings.launches import (
+    Argument,
     Carver,
     Tiles,
     i32,
@@ -31,9 +34,9 @@ from lostwax.ir.contract.scale_layout import FP8_BLOCK
 _KERNELS = "lostwax.backends.gpu_kernels"
 _BLOCK_COLUMNS = 1024
 _MOST_PAIRS = 1024  # that a program sorts at once
-_MOST_OWN_PAIRS = 128
-"""Choices of experts up to which each program of the first product finds its tile's by itself, in
-less time than a launch of its own takes."""
+_MOST_OWN_PAIRS = 16
+"""Choices of experts up to which each program of the first product finds its tile's by itself: a
+compute unit runs two such programs at most, which costs less than a launch does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +94,11 @@ class ExpertTiles:
         return min(pairs, match.shape("gate")[0] + pairs // form.block_rows) + shared
 
     def _own_pairs(self, match: Match) -> int:
-        """The power of two that holds all choices where tiles find theirs themselves, else 0."""
+        """The power of two that holds all choices where tiles find theirs themselves, else 0: the
+        launch that makes terms places pairs, too."""
         rows, top_k = match.shape("ids")
         choices = next_power_of_two(rows * top_k)
-        return choices if choices <= _MOST_OWN_PAIRS else 0
+        return choices if match.is_scaled("x") and choices <= _MOST_OWN_PAIRS else 0
 
     def _places(self, match: Match, form: Form, carver: Carver) -> Places:
         _, inter, dim = match.shape("gate")
@@ -111,7 +115,7 @@ class ExpertTiles:
     def workspace(self, match: Match, knobs: Knobs) -> int:
         """Bytes of the terms and of what goes between the launches."""
         form, carver = choose_form(match, knobs), Carver(None)
-        carve_terms(match, "x", carver, as_read=form.as_read)
+        carve_terms(match, "x", carver)
         self._places(match, form, carver)
         return carver.num_bytes
 
@@ -137,26 +141,42 @@ class ExpertTiles:
                 found[f"{prefix}{name}_scale"] = match.view(f"{stored}:scale")
         return found
 
-    def _place(self, match: Match, form: Form, places: Places) -> Launch:
+    def _place(self, match: Match, form: Form, x: Terms, places: Places) -> Launch:
+        """Slots and tiles of all pairs, and the terms of x where it comes in bf16."""
         experts, (rows, top_k) = match.shape("gate")[0], match.shape("ids")
+        arguments: dict[str, Argument] = {
+            "ids": match.view("ids"),
+            "pair_of_slot": places.pair_of_slot,
+            "expert_of_tile": places.expert_of_tile,
+        }
+        constants = {
+            **self._choices(match),
+            "BINS": next_power_of_two(experts),
+            "BLOCK_ROWS": form.block_rows,
+            "BLOCK_PAIRS": min(_MOST_PAIRS, max(128, next_power_of_two(rows * top_k))),
+        }
+        kernel, programs = "place_pairs", experts + self.num_shared
+        numbers: dict[str, Argument] = {"tiles": i32(self._num_tiles(match, form))}
+        if x.count == 2:
+            source, width = match.view("x"), match.shape("x")[1]
+            kernel, programs = "place_and_quantise", programs + rows * num_parts(width)
+            arguments |= {"x": source, "terms": x.values, "scale": x.scale}
+            numbers |= {
+                "num_rows": i32(rows),
+                "width": i32(width),
+                "x_stride": i32(source.strides[0]),
+                "scale_row": i32(x.scale_row),
+                "scale_block": i32(x.scale_block),
+            }
+            constants |= {"BLOCK_SCALE": FP8_BLOCK, "BLOCKS": BLOCKS, "ROUND_FIRST": 0}
         return triton_launch(
             match,
-            f"{_KERNELS}.place_pairs:place_pairs",
-            {
-                "ids": match.view("ids"),
-                "pair_of_slot": places.pair_of_slot,
-                "expert_of_tile": places.expert_of_tile,
-                "real_rows": real_rows(match),
-                "tiles": i32(self._num_tiles(match, form)),
-            },
-            {
-                **self._choices(match),
-                "BINS": next_power_of_two(experts),
-                "BLOCK_ROWS": form.block_rows,
-                "BLOCK_PAIRS": min(_MOST_PAIRS, max(128, next_power_of_two(rows * top_k))),
-            },
-            grid=(experts + self.num_shared, 1, 1),
+            f"{_KERNELS}.place_pairs:{kernel}",
+            arguments | {"real_rows": real_rows(match)} | numbers,
+            constants,
+            grid=(programs, 1, 1),
             op=self.name,
+            rows_of=("width", "x_stride"),
         )
 
     def _gated(self, match: Match, form: Form, x: Terms, places: Places) -> Launch:
@@ -192,7 +212,6 @@ class ExpertTiles:
                 "BLOCK_SCALE": FP8_BLOCK,
                 "GROUP": form.group,
                 "TERMS": x.count,
-                "IN_BF16": int(x.as_read),
                 "POWER_OF_TWO": int(rounded),
                 "SWAP": int(form.swap),
                 "AHEAD": form.gated_stages if form.ahead else 0,
@@ -263,13 +282,12 @@ class ExpertTiles:
         )
 
     def emit(self, match: Match, knobs: Knobs) -> tuple[Launch, ...]:
-        """Terms and places where no product makes them, both products, and the sum."""
+        """Places, with terms of bf16 rows, then both products and the sum of each row's."""
         form, carver = choose_form(match, knobs), Carver(match.workspace)
-        x = terms_of(match, "x", carver, self.name, as_read=form.as_read)
+        x = terms_in(match, "x", carve_terms(match, "x", carver))
         places = self._places(match, form, carver)
-        placed = () if self._own_pairs(match) else (self._place(match, form, places),)
+        placed = () if self._own_pairs(match) else (self._place(match, form, x, places),)
         return (
-            *x.launches,
             *placed,
             self._gated(match, form, x, places),
             self._down(match, form, x.count, places),
@@ -283,10 +301,9 @@ class ExpertTiles:
         form, terms, pairs = choose_form(match, knobs), num_terms(match, "x"), rows * top_k
         chosen = experts * (1 - (1 - top_k / experts) ** rows) if top_k < experts else experts
         between = self._pairs(match) * (2 * terms * inter + 8 * dim)
-        makes_terms = terms == 2 and not form.as_read
         moved = (chosen + self.num_shared) * expert_bytes(match) + between + 4 * rows * dim
-        moved += (2 * terms if makes_terms else terms) * rows * dim
+        moved += 2 * terms * rows * dim
         filled = max(chosen * form.block_rows, pairs)
         filled += self.num_shared * -(-rows // form.block_rows) * form.block_rows
         flops = fp8_flops(match, 6 * filled * inter * dim, "x")
-        return Work(moved, flops, 3 + makes_terms + (not self._own_pairs(match)))
+        return Work(moved, flops, 3 + (not self._own_pairs(match)))
