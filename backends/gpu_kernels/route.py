@@ -67,7 +67,7 @@ def _store_choice(
     rank = tl.arange(0, BLOCK_TOP)[None, :]
     kept = (row < real)[:, None] & (rank < TOP_K)
     is_token = (tl.load(positions + row, mask=row < real, other=-1) >= 0)[:, None]
-    at = row[:, None] * TOP_K + rank
+    at = row.to(tl.int64)[:, None] * TOP_K + rank
     tl.store(ids + at, tl.where(is_token, chosen, -1), mask=kept)
     tl.store(weights + at, tl.where(is_token, gates * scale, 0.0), mask=kept)
 
@@ -78,7 +78,7 @@ def _store_none(row, num_rows, ids, TOP_K: tl.constexpr, BLOCK_TOP: tl.constexpr
     rank = tl.arange(0, BLOCK_TOP)[None, :]
     none = (row[:, None] * 0 + rank * 0 - 1).to(tl.int32)
     kept = (row < num_rows)[:, None] & (rank < TOP_K)
-    tl.store(ids + row[:, None] * TOP_K + rank, none, mask=kept)
+    tl.store(ids + row.to(tl.int64)[:, None] * TOP_K + rank, none, mask=kept)
 
 
 @triton.jit
@@ -98,13 +98,13 @@ def route(
     BLOCK_TOP: tl.constexpr,
 ):
     """The choice of one row. GROUPS and SIZE are powers of two."""
-    row = tl.program_id(0).to(tl.int64) + tl.arange(0, 1)
+    row = tl.program_id(0) + tl.arange(0, 1)
     real = tl.load(real_rows)
     if tl.program_id(0) >= real:
         _store_none(row, tl.program_id(0) + 1, ids, TOP_K, BLOCK_TOP)
         return
     expert = tl.arange(0, GROUPS)[:, None] * SIZE + tl.arange(0, SIZE)[None, :]
-    logit = tl.load(logits + row[:, None, None] * (GROUPS * SIZE) + expert[None, :, :])
+    logit = tl.load(logits + row.to(tl.int64)[:, None, None] * GROUPS * SIZE + expert[None])
     chosen, gates = _choice(
         logit, bias, GROUPS, SIZE, TOP_GROUPS, TOP_K, NORMALISE, BLOCK_TOP, 1
     )
@@ -119,7 +119,7 @@ def route_rows(
     positions,  # [T]
     ids,  # [T, TOP_K] i32
     weights,  # [T, TOP_K] f32
-    partial,  # [tiles of rows, SPLITS, ROWS, GROUPS * SIZE] f32
+    partial,  # [tiles of rows, SPLITS, BLOCK_ROWS, GROUPS * SIZE] f32
     arrived,  # [tiles of rows] i32, zero
     real_rows,  # [1] i32: rows behind it get ids -1, and nothing else
     num_rows,
@@ -132,63 +132,62 @@ def route_rows(
     TOP_K: tl.constexpr,
     NORMALISE: tl.constexpr,
     BLOCK_TOP: tl.constexpr,
-    ROWS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
+    BLOCK_SIDE: tl.constexpr,
     BLOCK_EXPERTS: tl.constexpr,
     BLOCK_K: tl.constexpr,
     SPLITS: tl.constexpr,
     SPLIT_BLOCKS: tl.constexpr,
     WIDE_DOT: tl.constexpr,
 ):
-    """The choice of ROWS rows with the logits that it needs, x weight^T.
+    """The choice of BLOCK_ROWS rows with the logits that it needs, x weight^T.
 
     A program multiplies BLOCK_EXPERTS experts over one split of DIM; the one of a tile of rows that
     comes last adds all splits in their order, and chooses. `arrived` counts them, and is left zero.
-    The matrix units' smallest side is BLOCK_ROWS.
+    The matrix units' smallest side is BLOCK_SIDE.
     """
     EXPERTS: tl.constexpr = GROUPS * SIZE
     blocks: tl.constexpr = (EXPERTS + BLOCK_EXPERTS - 1) // BLOCK_EXPERTS
     tile, block, split = tl.program_id(0) // blocks, tl.program_id(0) % blocks, tl.program_id(1)
     real = tl.load(real_rows)
-    first_row = tile * ROWS
+    first_row = tile * BLOCK_ROWS
     if first_row >= real:
         if (block == 0) & (split == 0):
-            behind = first_row + tl.arange(0, ROWS)
-            _store_none(behind.to(tl.int64), num_rows, ids, TOP_K, BLOCK_TOP)
+            behind = first_row + tl.arange(0, BLOCK_ROWS)
+            _store_none(behind, num_rows, ids, TOP_K, BLOCK_TOP)
         return
-    lane = tl.arange(0, BLOCK_ROWS)
-    there = (lane < ROWS) & (first_row + lane < real)
+    lane = tl.arange(0, BLOCK_SIDE)
+    there = (lane < BLOCK_ROWS) & (first_row + lane < real)
     row = first_row + lane
     expert = block * BLOCK_EXPERTS + tl.arange(0, BLOCK_EXPERTS)
-    total = zeros_of(BLOCK_ROWS, BLOCK_EXPERTS, 1)
-    for step in range(SPLIT_BLOCKS):
-        k = (split * SPLIT_BLOCKS + step) * BLOCK_K + tl.arange(0, BLOCK_K)
+    total = zeros_of(BLOCK_SIDE, BLOCK_EXPERTS, 1)
+    for step in range(split * SPLIT_BLOCKS, (split + 1) * SPLIT_BLOCKS):
+        k = step * BLOCK_K + tl.arange(0, BLOCK_K)
         w_at = weight + expert.to(tl.int64)[:, None] * DIM + k[None, :]
         w = tl.load(w_at, mask=(expert < EXPERTS)[:, None] & (k < DIM)[None, :], other=0.0)
         a_at = x + row.to(tl.int64)[:, None] * x_stride + k[None, :]
         a = tl.load(a_at, mask=there[:, None] & (k < DIM)[None, :], other=0.0)
         total = product(a, w, total, 1, WIDE_DOT)
-    plane: tl.constexpr = ROWS * EXPERTS
+    plane: tl.constexpr = BLOCK_ROWS * EXPERTS
     sums = partial + tile.to(tl.int64) * SPLITS * plane
-    at = split * plane + lane[:, None] * EXPERTS + expert[None, :]
-    tl.store(sums + at, by_rows(total, 1), mask=there[:, None] & (expert < EXPERTS)[None, :])
+    at = sums + split.to(tl.int64) * plane + lane[:, None] * EXPERTS + expert[None, :]
+    tl.store(at, by_rows(total, 1), mask=there[:, None] & (expert < EXPERTS)[None, :])
     tl.debug_barrier()  # every thread's part is written before this program counts itself
     if tl.atomic_add(arrived + tile, 1, sem="acq_rel") == SPLITS * blocks - 1:
         tl.store(arrived + tile, 0)
-        own = first_row + tl.arange(0, ROWS)
+        own = first_row + tl.arange(0, BLOCK_ROWS)
         group = tl.arange(0, GROUPS)[None, :, None] * SIZE
-        each = tl.arange(0, ROWS)[:, None, None] * EXPERTS + group
-        each += tl.arange(0, SIZE)[None, None, :]
+        each = tl.arange(0, BLOCK_ROWS)[:, None, None] * EXPERTS + group
+        place = sums + each + tl.arange(0, SIZE)[None, None, :]
         inside = (own < real)[:, None, None]
-        logit = tl.zeros((ROWS, GROUPS, SIZE), tl.float32)
-        for i in tl.static_range(SPLITS):  # unrolled: the reads do not wait for each other
-            found = tl.load(sums + i * plane + each, mask=inside, other=0.0, cache_modifier=".cg")
-            logit += found
+        logit = tl.zeros((BLOCK_ROWS, GROUPS, SIZE), tl.float32)
+        for _ in tl.static_range(SPLITS):  # unrolled: the reads do not wait for each other
+            logit += tl.load(place, mask=inside, other=0.0, cache_modifier=".cg")
+            place += plane
         chosen, gates = _choice(
-            logit, bias, GROUPS, SIZE, TOP_GROUPS, TOP_K, NORMALISE, BLOCK_TOP, ROWS
+            logit, bias, GROUPS, SIZE, TOP_GROUPS, TOP_K, NORMALISE, BLOCK_TOP, BLOCK_ROWS
         )
-        own = own.to(tl.int64)
         _store_choice(chosen, gates, own, real, positions, ids, weights, scale, TOP_K, BLOCK_TOP)
-        if first_row + ROWS > real:
+        if first_row + BLOCK_ROWS > real:
             behind = tl.where(own < real, num_rows, own)
             _store_none(behind, num_rows, ids, TOP_K, BLOCK_TOP)

@@ -143,8 +143,8 @@ def _emit_rows(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
             {
                 "DIM": dim,
                 **_choice(match, "routed", experts),
-                "ROWS": cut.rows,
-                "BLOCK_ROWS": _MOST_ROWS,
+                "BLOCK_ROWS": cut.rows,
+                "BLOCK_SIDE": _MOST_ROWS,
                 "BLOCK_EXPERTS": cut.block_experts,
                 "BLOCK_K": _BLOCK_K,
                 "SPLITS": cut.splits,
