@@ -7,6 +7,7 @@ from pathlib import Path
 KERNELS = Path(__file__).parents[1] / "backends" / "gpu_kernels"
 FILES = (
     "conversions", "fp8_terms", "scaled_products", "joined_rows", "place_pairs", "grouped_experts",
+    "gated_terms",
 )  # fmt: skip
 """In the order in which they import each other."""
 
@@ -86,6 +87,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "inside = (row < real)[:, None]",
         "inside = (row < num_rows)[:, None]",
     ),
+    "an MLP's up is read as its gate": ("gated_terms", "summed(of_row + WIDTH,", "summed(of_row,"),
     "the second plane is not summed": ("joined_rows", "planes += plane", "plane += 0"),
     "up is read as gate": ("joined_rows", "summed(of_row + WIDTH,", "summed(of_row,"),
     "the indexer's key is read one column further": (

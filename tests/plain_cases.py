@@ -11,6 +11,7 @@ from lostwax.backends.gpu_kernels.lowerings.add import ADD
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
 from lostwax.backends.gpu_kernels.lowerings.fp8_joined import FP8_GATE_UP, FP8_PROJECTIONS
 from lostwax.backends.gpu_kernels.lowerings.fp8_linear import FP8_LINEAR
+from lostwax.backends.gpu_kernels.lowerings.fp8_mlp import FP8_MLP, FP8_MLP_QUANTISED
 from lostwax.backends.gpu_kernels.lowerings.index_logits import INDEX_LOGITS
 from lostwax.backends.gpu_kernels.lowerings.linear import LINEAR, SILU_MUL
 from lostwax.backends.gpu_kernels.lowerings.norms import (
@@ -82,6 +83,19 @@ def gate_up(scaled: bool, **knobs: int) -> Case:
     case.give_joined({"w_gate": 128, "w_up": 128}, 304)
     names = ("gate", "up", "act")
     case.values |= dict.fromkeys(names, Value((case.rows, 128), "bf16"))
+    return case
+
+
+def mlp(scaled: bool, **knobs: int) -> Case:
+    """The same with 70 outputs of the gated columns."""
+    case = gate_up(scaled, **knobs)
+    case.lowering = FP8_MLP_QUANTISED if scaled else FP8_MLP
+    case.attributes = {("hidden", "scale_fmt"): "ue8m0"}
+    case.give("w_down", normal(70, 128), "f8E4M3FN", FP8_BLOCKS)
+    case.give("w_down:scale", np.abs(normal(1, 1)), "f32")
+    case.values["hidden"] = Value((case.rows, 128), "f8E4M3FN", scale=FP8_ROW_BLOCKS)
+    case.values["down"] = Value((case.rows, 70), "bf16")
+    case.outputs = ("down",)
     return case
 
 
@@ -191,31 +205,39 @@ def index_logits() -> Case:
 
 def cases() -> dict[str, Case]:
     """Every kernel that counts rows."""
-    return format_cases() | expert_cases() | {
-        "linear of one split": linear(1, scaled=False),
-        "linear of two splits": linear(2, scaled=False),
-        "linear of scaled rows": linear(2, scaled=True),
-        "add_rms_norm": add_norm(ADD_RMS_NORM),
-        "last_rms_norm": add_norm(LAST_RMS_NORM),
-        "rms_norm": norm(RMS_NORM, "weight"),
-        "layer_norm": norm(LAYER_NORM, "weight", "bias"),
-        "rope": rope(),
-        "silu_mul": silu_mul(),
-        "add": add(),
-        "embed": chosen_rows(EMBED, "table", "tokens"),
-        "gather_rows": chosen_rows(GATHER_ROWS, "x", "rows"),
-        "mask": mask(),
-        "index_logits": index_logits(),
-        "fp8 linear of one split": linear(1, False, FP8_LINEAR, 304, block_rows=16),
-        "fp8 linear of two splits": linear(2, False, FP8_LINEAR, 304, block_rows=16),
-        "fp8 linear of scaled rows": linear(3, True, FP8_LINEAR, 304, block_rows=16),
-        "fp8 linear by rows": linear(2, True, FP8_LINEAR, 304, block_rows=64, side=2),
-        "fp8 linear, tiles alone ahead": linear(2, False, FP8_LINEAR, 304, block_rows=16, ahead=2),
-        "fp8 gate and up": gate_up(scaled=False, block_rows=16, splits=2),
-        "fp8 gate and up of scaled rows": gate_up(scaled=True, block_rows=16),
-        "fp8 projections": projections(scaled=False, block_rows=16),
-        "fp8 projections of scaled rows": projections(scaled=True, block_rows=16, splits=3),
-        "attend of one split": attend(dense=False, splits=1),
-        "attend of two splits": attend(dense=False, splits=2),
-        "attend_all of two splits": attend(dense=True, splits=2),
-    }
+    return (
+        format_cases()
+        | expert_cases()
+        | {
+            "linear of one split": linear(1, scaled=False),
+            "linear of two splits": linear(2, scaled=False),
+            "linear of scaled rows": linear(2, scaled=True),
+            "add_rms_norm": add_norm(ADD_RMS_NORM),
+            "last_rms_norm": add_norm(LAST_RMS_NORM),
+            "rms_norm": norm(RMS_NORM, "weight"),
+            "layer_norm": norm(LAYER_NORM, "weight", "bias"),
+            "rope": rope(),
+            "silu_mul": silu_mul(),
+            "add": add(),
+            "embed": chosen_rows(EMBED, "table", "tokens"),
+            "gather_rows": chosen_rows(GATHER_ROWS, "x", "rows"),
+            "mask": mask(),
+            "index_logits": index_logits(),
+            "fp8 linear of one split": linear(1, False, FP8_LINEAR, 304, block_rows=16),
+            "fp8 linear of two splits": linear(2, False, FP8_LINEAR, 304, block_rows=16),
+            "fp8 linear of scaled rows": linear(3, True, FP8_LINEAR, 304, block_rows=16),
+            "fp8 linear by rows": linear(2, True, FP8_LINEAR, 304, block_rows=64, side=2),
+            "fp8 linear, tiles alone ahead": linear(
+                2, False, FP8_LINEAR, 304, block_rows=16, ahead=2
+            ),
+            "fp8 gate and up": gate_up(scaled=False, block_rows=16, splits=2),
+            "fp8 gate and up of scaled rows": gate_up(scaled=True, block_rows=16),
+            "fp8 mlp": mlp(scaled=False, block_rows=16, splits=2),
+            "fp8 mlp of scaled rows": mlp(scaled=True, block_rows=16),
+            "fp8 projections": projections(scaled=False, block_rows=16),
+            "fp8 projections of scaled rows": projections(scaled=True, block_rows=16, splits=3),
+            "attend of one split": attend(dense=False, splits=1),
+            "attend of two splits": attend(dense=False, splits=2),
+            "attend_all of two splits": attend(dense=True, splits=2),
+        }
+    )

@@ -47,7 +47,10 @@ def route_rows(rows: int, real: int, experts: int, dim: int) -> Case:
     case.give("positions", np.where(np.arange(rows) == 1, -1, np.arange(rows)), "i32")
     case.values["logits"] = Value((rows, experts), "f32")
     case.outputs = ("routed.ids", "routed.weights")
-    case.values |= {"routed.ids": Value((rows, 2), "i32"), "routed.weights": Value((rows, 2), "f32")}
+    case.values |= {
+        "routed.ids": Value((rows, 2), "i32"),
+        "routed.weights": Value((rows, 2), "f32"),
+    }
     return case
 
 

@@ -105,9 +105,7 @@ def route(
         return
     expert = tl.arange(0, GROUPS)[:, None] * SIZE + tl.arange(0, SIZE)[None, :]
     logit = tl.load(logits + row.to(tl.int64)[:, None, None] * GROUPS * SIZE + expert[None])
-    chosen, gates = _choice(
-        logit, bias, GROUPS, SIZE, TOP_GROUPS, TOP_K, NORMALISE, BLOCK_TOP, 1
-    )
+    chosen, gates = _choice(logit, bias, GROUPS, SIZE, TOP_GROUPS, TOP_K, NORMALISE, BLOCK_TOP, 1)
     _store_choice(chosen, gates, row, real, positions, ids, weights, scale, TOP_K, BLOCK_TOP)
 
 

@@ -8,6 +8,7 @@ from lostwax.backends.gpu_kernels.lowerings.cache import APPEND
 from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS
 from lostwax.backends.gpu_kernels.lowerings.fp8_joined import FP8_GATE_UP, FP8_PROJECTIONS
 from lostwax.backends.gpu_kernels.lowerings.fp8_linear import FP8_LINEAR
+from lostwax.backends.gpu_kernels.lowerings.fp8_mlp import FP8_MLP, FP8_MLP_QUANTISED
 from lostwax.backends.gpu_kernels.lowerings.grouped_experts import (
     FP8_EXPERTS,
     FP8_MOE,
@@ -75,6 +76,8 @@ GPU: tuple[Lowering, ...] = (
     EXPERTS,
     FP8_EXPERTS,
     FP8_MOE,
+    FP8_MLP,
+    FP8_MLP_QUANTISED,
     APPEND,
     INDEX_LOGITS,
     ATTEND,

@@ -63,7 +63,6 @@ def choose_form(match: Match, knobs: Knobs) -> Form:
     )
 
 
-
 KNOBS = (
     Knob("block_rows", (0, *ROWS)),
     Knob("side", (0, 1, 2)),

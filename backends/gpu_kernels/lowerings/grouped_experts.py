@@ -73,9 +73,7 @@ def _rounds_alike(match: Match) -> str | None:
 def _with_shared(name: str, *, quantised: bool) -> Lowering:
     """Routed experts, the shared one and their sum; `quantised` where x comes in fp8."""
     nodes = {
-        "routed": Node(
-            "moe.experts", {n: n for n in ("x", "ids", "weights", *_ROUTED_WEIGHTS)}
-        ),
+        "routed": Node("moe.experts", {n: n for n in ("x", "ids", "weights", *_ROUTED_WEIGHTS)}),
         "gated": Node("quant.linear", {"x": "x", "weight": "w_gate"}),
         "upped": Node("quant.linear", {"x": "x", "weight": "w_up"}),
         "act": Node("core.silu_mul", {"gate": "gated", "up": "upped"}),

@@ -64,7 +64,9 @@ def wanted(case: Case) -> dict[str, Real]:
         return {"op.out": quant.linear(x, given(case, "weight"))}
     if "act" in case.values:
         gate, up = np.split(quant.linear(x, given(case, "w_gate")), 2, axis=1)
-        return {"act": core.silu_mul(gate, up)}
+        if "down" not in case.values:
+            return {"act": core.silu_mul(gate, up)}
+        return {"down": down(case, x, gate, up)}
     q, k, kv = np.split(quant.linear(x, given(case, "w_q")), (128, 256), axis=1)
     norms = {name: np.asarray(given(case, name)) for name in ("q_weight", "k_weight", "k_bias")}
     return {
@@ -75,8 +77,13 @@ def wanted(case: Case) -> dict[str, Real]:
 
 
 def shared(case: Case, x: Value) -> Real:
-    """What the shared expert adds, rounded where its values say."""
+    """What the shared expert adds."""
     gate, up = (quant.linear(x, given(case, name)) for name in ("w_gate", "w_up"))
+    return down(case, x, np.asarray(gate), np.asarray(up))
+
+
+def down(case: Case, x: Value, gate: Array, up: Array) -> Real:
+    """The second product of a gated MLP, whose values are rounded where they say."""
     act = rounded(core.silu_mul(rounded(gate, "bf16"), rounded(up, "bf16")), "bf16")
     if isinstance(x, Scaled):
         act = quant.quantise(act, dtype="f8E4M3FN", block=FP8_BLOCK, scale_fmt="ue8m0")
