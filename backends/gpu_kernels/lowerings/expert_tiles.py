@@ -38,6 +38,8 @@ _MOST_OWN_PAIRS = 16
 """Choices of experts up to which each program of the first product finds its tile's by itself: a
 compute unit runs two such programs at most, which costs less than a launch does."""
 
+_SHARED_SCALES = ("shared_gate_scale", "shared_up_scale", "shared_down_scale")
+
 
 @dataclass(frozen=True, slots=True)
 class Places:
@@ -223,6 +225,7 @@ class ExpertTiles:
             num_warps=form.gated_warps,
             num_stages=form.gated_stages,
             rows_of=("x_stride",),
+            parts=_SHARED_SCALES,
         )
 
     def _down(self, match: Match, form: Form, terms: int, places: Places) -> Launch:
@@ -258,6 +261,7 @@ class ExpertTiles:
             op=self.name,
             num_warps=form.down_warps,
             num_stages=form.down_stages,
+            parts=_SHARED_SCALES,
         )
 
     def _combine(self, match: Match, places: Places) -> Launch:
