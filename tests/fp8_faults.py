@@ -7,6 +7,7 @@ from pathlib import Path
 KERNELS = Path(__file__).parents[1] / "backends" / "gpu_kernels"
 FILES = (
     "conversions", "fp8_terms", "scaled_products", "joined_rows", "place_pairs", "grouped_experts",
+    "gated_terms",
 )  # fmt: skip
 """In the order in which they import each other."""
 
@@ -46,6 +47,31 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "tl.where(of_bin < expert, each, 0)",
         "tl.where(of_bin + 2 < expert, each, 0)",
     ),
+    "a tile that finds its pairs itself takes those of the one before": (
+        "place_pairs",
+        "rank[None, :] == wanted[:, None]",
+        "rank[None, :] + BLOCK_ROWS == wanted[:, None]",
+    ),
+    "the shared expert's last row is lost": (
+        "place_pairs",
+        "tl.where(row < real, row * (TOP_K + 1) + TOP_K, -1)",
+        "tl.where(row < real - 1, row * (TOP_K + 1) + TOP_K, -1)",
+    ),
+    "the shared expert is not added": (
+        "place_pairs",
+        "total += tl.load(there, mask=column < width, other=0.0)",
+        "total += 0.0 * tl.load(there, mask=column < width, other=0.0)",
+    ),
+    "the shared expert's down is a routed one's": (
+        "grouped_experts",
+        "first_slot, slots, shared_down, shared_down_scale,",
+        "first_slot, slots, down, down_scale,",
+    ),
+    "the shared expert's up is its gate": (
+        "grouped_experts",
+        "shared_gate, shared_gate_scale, shared_up,",
+        "shared_gate, shared_gate_scale, shared_gate,",
+    ),
     "the counter of splits is left": (
         "scaled_products",
         "tl.store(arrived + program, 0)",
@@ -61,6 +87,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "inside = (row < real)[:, None]",
         "inside = (row < num_rows)[:, None]",
     ),
+    "an MLP's up is read as its gate": ("gated_terms", "summed(of_row + WIDTH,", "summed(of_row,"),
     "the second plane is not summed": ("joined_rows", "planes += plane", "plane += 0"),
     "up is read as gate": ("joined_rows", "summed(of_row + WIDTH,", "summed(of_row,"),
     "the indexer's key is read one column further": (

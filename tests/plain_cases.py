@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 from plain_case import REAL, ROWS, TILED_REAL, TILED_ROWS, Attributes, Case, normal
+from plain_expert_cases import expert_cases
 from plain_format_cases import format_cases
 
 from lostwax.backends.gpu_kernels.lowerings.add import ADD
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
-from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS, ROUTE
 from lostwax.backends.gpu_kernels.lowerings.fp8_joined import FP8_GATE_UP, FP8_PROJECTIONS
 from lostwax.backends.gpu_kernels.lowerings.fp8_linear import FP8_LINEAR
-from lostwax.backends.gpu_kernels.lowerings.grouped_experts import FP8_EXPERTS
+from lostwax.backends.gpu_kernels.lowerings.fp8_mlp import FP8_MLP, FP8_MLP_QUANTISED
 from lostwax.backends.gpu_kernels.lowerings.index_logits import INDEX_LOGITS
 from lostwax.backends.gpu_kernels.lowerings.linear import LINEAR, SILU_MUL
 from lostwax.backends.gpu_kernels.lowerings.norms import (
@@ -86,6 +86,19 @@ def gate_up(scaled: bool, **knobs: int) -> Case:
     return case
 
 
+def mlp(scaled: bool, **knobs: int) -> Case:
+    """The same with 70 outputs of the gated columns."""
+    case = gate_up(scaled, **knobs)
+    case.lowering = FP8_MLP_QUANTISED if scaled else FP8_MLP
+    case.attributes = {("hidden", "scale_fmt"): "ue8m0"}
+    case.give("w_down", normal(70, 128), "f8E4M3FN", FP8_BLOCKS)
+    case.give("w_down:scale", np.abs(normal(1, 1)), "f32")
+    case.values["hidden"] = Value((case.rows, 128), "f8E4M3FN", scale=FP8_ROW_BLOCKS)
+    case.values["down"] = Value((case.rows, 70), "bf16")
+    case.outputs = ("down",)
+    return case
+
+
 def projections(scaled: bool, **knobs: int) -> Case:
     """128 columns with an RMS norm, 128 with a layer norm and 72 as they are."""
     attributes: Attributes = {("q_normed", "eps"): 1e-6, ("k_normed", "eps"): 1e-5}
@@ -151,55 +164,6 @@ def mask() -> Case:
     return case
 
 
-def route() -> Case:
-    """Two of eight experts; rows behind the real ones get none."""
-    attributes: Attributes = {
-        ("op", "n_group"): 2, ("op", "topk_group"): 1, ("op", "top_k"): 2,
-        ("op", "normalise"): True, ("op", "scale"): 2.5,
-    }  # fmt: skip
-    case = Case(ROUTE, ROWS, REAL, attributes, of_rows=("logits",))
-    case.give("logits", normal(ROWS, 8), "f32")
-    case.give("bias", normal(8), "f32")
-    case.give("positions", np.arange(ROWS), "i32")
-    case.values |= {"op.ids": Value((ROWS, 2), "i32"), "op.weights": Value((ROWS, 2), "f32")}
-    case.outputs = ("op.ids", "op.weights")
-    return case
-
-
-def experts() -> Case:
-    """Two of three experts; ids behind the real rows name one."""
-    case = Case(EXPERTS, ROWS, REAL, of_rows=("x", "ids", "weights"), outputs=("op.out",))
-    case.give("x", normal(ROWS, 40), "f32")
-    case.give("ids", np.array([[0, 2], [1, -1], [2, 1], [0, 1], [1, 2]]), "i32")
-    case.give("weights", np.abs(normal(ROWS, 2)), "f32")
-    for name, shape in {"gate": (3, 20, 40), "up": (3, 20, 40), "down": (3, 40, 20)}.items():
-        case.give(name, normal(*shape) + len(name), "f32")
-    case.values["op.out"] = Value((ROWS, 40), "f32")
-    return case
-
-
-def grouped_experts(scaled: bool, **knobs: int) -> Case:
-    """Two of three experts of 144 rows of 160, one without pairs; no pair of the last has one."""
-    rows, dim, inter = TILED_ROWS, 160, 144
-    attributes: Attributes = {("op", "hidden_fmt"): "ue8m0"} if scaled else {}
-    case = Case(FP8_EXPERTS, rows, TILED_REAL, attributes, knobs, outputs=("op.out",))
-    case.of_rows = ("x", "x:scale", "ids", "weights") if scaled else ("x", "ids", "weights")
-    case.give("x", normal(rows, dim), "f8E4M3FN" if scaled else "bf16",
-              FP8_ROW_BLOCKS if scaled else None)  # fmt: skip
-    if scaled:
-        case.give("x:scale", np.abs(normal(rows, 2)), "f32")
-    chosen = np.random.default_rng(3).permuted(np.tile([0, 2, -1], (rows, 1)), axis=1)[:, :2]
-    case.give("ids", chosen, "i32")
-    case.give("weights", np.abs(normal(rows, 2)), "f32")
-    for name, shape in {
-        "gate": (3, inter, dim), "up": (3, inter, dim), "down": (3, dim, inter),
-    }.items():  # fmt: skip
-        case.give(name, normal(*shape) + len(name), "f8E4M3FN", FP8_BLOCKS)
-        case.give(f"{name}:scale", 0.05 * np.abs(normal(3, 2, 2)), "f32")
-    case.values["op.out"] = Value((rows, dim), "f32")
-    return case
-
-
 def attend(dense: bool, splits: int) -> Case:
     """One row a request over two pages each."""
     lowering = ATTEND_ALL if dense else ATTEND
@@ -241,35 +205,39 @@ def index_logits() -> Case:
 
 def cases() -> dict[str, Case]:
     """Every kernel that counts rows."""
-    return format_cases() | {
-        "linear of one split": linear(1, scaled=False),
-        "linear of two splits": linear(2, scaled=False),
-        "linear of scaled rows": linear(2, scaled=True),
-        "add_rms_norm": add_norm(ADD_RMS_NORM),
-        "last_rms_norm": add_norm(LAST_RMS_NORM),
-        "rms_norm": norm(RMS_NORM, "weight"),
-        "layer_norm": norm(LAYER_NORM, "weight", "bias"),
-        "rope": rope(),
-        "silu_mul": silu_mul(),
-        "add": add(),
-        "embed": chosen_rows(EMBED, "table", "tokens"),
-        "gather_rows": chosen_rows(GATHER_ROWS, "x", "rows"),
-        "mask": mask(),
-        "route": route(),
-        "experts": experts(),
-        "index_logits": index_logits(),
-        "fp8 linear of one split": linear(1, False, FP8_LINEAR, 304, block_rows=16),
-        "fp8 linear of two splits": linear(2, False, FP8_LINEAR, 304, block_rows=16),
-        "fp8 linear of scaled rows": linear(3, True, FP8_LINEAR, 304, block_rows=16),
-        "fp8 linear by rows": linear(2, True, FP8_LINEAR, 304, block_rows=64, side=2),
-        "fp8 linear, tiles alone ahead": linear(2, False, FP8_LINEAR, 304, block_rows=16, ahead=2),
-        "fp8 gate and up": gate_up(scaled=False, block_rows=16, splits=2),
-        "fp8 gate and up of scaled rows": gate_up(scaled=True, block_rows=16),
-        "fp8 projections": projections(scaled=False, block_rows=16),
-        "fp8 projections of scaled rows": projections(scaled=True, block_rows=16, splits=3),
-        "fp8 experts": grouped_experts(False, block_rows=16),
-        "fp8 experts of scaled rows": grouped_experts(True, block_rows=64),
-        "attend of one split": attend(dense=False, splits=1),
-        "attend of two splits": attend(dense=False, splits=2),
-        "attend_all of two splits": attend(dense=True, splits=2),
-    }
+    return (
+        format_cases()
+        | expert_cases()
+        | {
+            "linear of one split": linear(1, scaled=False),
+            "linear of two splits": linear(2, scaled=False),
+            "linear of scaled rows": linear(2, scaled=True),
+            "add_rms_norm": add_norm(ADD_RMS_NORM),
+            "last_rms_norm": add_norm(LAST_RMS_NORM),
+            "rms_norm": norm(RMS_NORM, "weight"),
+            "layer_norm": norm(LAYER_NORM, "weight", "bias"),
+            "rope": rope(),
+            "silu_mul": silu_mul(),
+            "add": add(),
+            "embed": chosen_rows(EMBED, "table", "tokens"),
+            "gather_rows": chosen_rows(GATHER_ROWS, "x", "rows"),
+            "mask": mask(),
+            "index_logits": index_logits(),
+            "fp8 linear of one split": linear(1, False, FP8_LINEAR, 304, block_rows=16),
+            "fp8 linear of two splits": linear(2, False, FP8_LINEAR, 304, block_rows=16),
+            "fp8 linear of scaled rows": linear(3, True, FP8_LINEAR, 304, block_rows=16),
+            "fp8 linear by rows": linear(2, True, FP8_LINEAR, 304, block_rows=64, side=2),
+            "fp8 linear, tiles alone ahead": linear(
+                2, False, FP8_LINEAR, 304, block_rows=16, ahead=2
+            ),
+            "fp8 gate and up": gate_up(scaled=False, block_rows=16, splits=2),
+            "fp8 gate and up of scaled rows": gate_up(scaled=True, block_rows=16),
+            "fp8 mlp": mlp(scaled=False, block_rows=16, splits=2),
+            "fp8 mlp of scaled rows": mlp(scaled=True, block_rows=16),
+            "fp8 projections": projections(scaled=False, block_rows=16),
+            "fp8 projections of scaled rows": projections(scaled=True, block_rows=16, splits=3),
+            "attend of one split": attend(dense=False, splits=1),
+            "attend of two splits": attend(dense=False, splits=2),
+            "attend_all of two splits": attend(dense=True, splits=2),
+        }
+    )

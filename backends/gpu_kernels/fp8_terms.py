@@ -29,6 +29,44 @@ def block_scale(amax, TERMS: tl.constexpr, POWER_OF_TWO: tl.constexpr):
 
 
 @triton.jit
+def store_terms(
+    value, row, block, column, terms, scale, num_rows, width, scale_row, scale_block,
+    BLOCK_SCALE: tl.constexpr, TERMS: tl.constexpr, POWER_OF_TWO: tl.constexpr,
+    ROUND_FIRST: tl.constexpr,
+):  # fmt: skip
+    """Terms and scales of f32 [BLOCKS, BLOCK_SCALE], blocks of one row, zero behind `width`;
+    arguments as `quantise_rows` has them."""
+    inside = column < width
+    factor = block_scale(tl.max(tl.abs(value), axis=1), TERMS, POWER_OF_TWO)
+    there = scale + row.to(tl.int64) * scale_row + block.to(tl.int64) * scale_block
+    tl.store(there, factor, mask=block * BLOCK_SCALE < width)
+    value = tl.div_rn(value, factor[:, None] + tl.zeros_like(value))
+    high = to_fp8(value, terms.dtype.element_ty, ROUND_FIRST)
+    target = terms + row.to(tl.int64) * width + column
+    tl.store(target, high, mask=inside)
+    if TERMS == 2:
+        low = to_fp8(value - high.to(tl.float32), terms.dtype.element_ty, ROUND_FIRST)
+        tl.store(target + tl.cast(num_rows, tl.int64) * width, low, mask=inside)
+
+
+@triton.jit
+def quantise_blocks(
+    row, first_block, x, terms, scale, num_rows, width, x_stride, scale_row, scale_block,
+    BLOCK_SCALE: tl.constexpr, BLOCKS: tl.constexpr, TERMS: tl.constexpr,
+    POWER_OF_TWO: tl.constexpr, ROUND_FIRST: tl.constexpr,
+):  # fmt: skip
+    """BLOCKS blocks of one row from `first_block` on; arguments as `quantise_rows` has them."""
+    block = first_block + tl.arange(0, BLOCKS)
+    column = block[:, None] * BLOCK_SCALE + tl.arange(0, BLOCK_SCALE)[None, :]
+    source = x + row.to(tl.int64) * x_stride + column
+    value = tl.load(source, mask=column < width, other=0.0).to(tl.float32)
+    store_terms(
+        value, row, block, column, terms, scale, num_rows, width, scale_row, scale_block,
+        BLOCK_SCALE, TERMS, POWER_OF_TWO, ROUND_FIRST,
+    )  # fmt: skip
+
+
+@triton.jit
 def quantise_rows(
     x,  # [T, WIDTH]
     terms,  # [TERMS, T, WIDTH] fp8
@@ -49,18 +87,7 @@ def quantise_rows(
     row = tl.program_id(0)
     if row >= tl.load(real_rows):
         return
-    block = tl.program_id(1) * BLOCKS + tl.arange(0, BLOCKS)
-    column = block[:, None] * BLOCK_SCALE + tl.arange(0, BLOCK_SCALE)[None, :]
-    inside = column < width
-    source = x + row.to(tl.int64) * x_stride + column
-    value = tl.load(source, mask=inside, other=0.0).to(tl.float32)
-    factor = block_scale(tl.max(tl.abs(value), axis=1), TERMS, POWER_OF_TWO)
-    there = scale + row.to(tl.int64) * scale_row + block.to(tl.int64) * scale_block
-    tl.store(there, factor, mask=block * BLOCK_SCALE < width)
-    value = tl.div_rn(value, factor[:, None] + tl.zeros_like(value))
-    high = to_fp8(value, terms.dtype.element_ty, ROUND_FIRST)
-    target = terms + row.to(tl.int64) * width + column
-    tl.store(target, high, mask=inside)
-    if TERMS == 2:
-        low = to_fp8(value - high.to(tl.float32), terms.dtype.element_ty, ROUND_FIRST)
-        tl.store(target + tl.cast(num_rows, tl.int64) * width, low, mask=inside)
+    quantise_blocks(
+        row, tl.program_id(1) * BLOCKS, x, terms, scale, num_rows, width, x_stride, scale_row,
+        scale_block, BLOCK_SCALE, BLOCKS, TERMS, POWER_OF_TWO, ROUND_FIRST,
+    )  # fmt: skip

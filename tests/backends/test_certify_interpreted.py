@@ -30,9 +30,9 @@ from lostwax.ir.contract.step_layout import step_launches
 
 pytest.importorskip("triton", reason="the extra `aot` is not installed")
 
-TENSOR_MAPPED = ("smxx_fp8_linear", "smxx_fp8_experts")
+TENSOR_MAPPED = ("smxx_fp8_linear", "smxx_fp8_experts", "smxx_fp8_moe")
 """What reads tiles by tensor maps, which gfx942 lacks."""
-JOINED = ("smxx_fp8_gate_up", "smxx_fp8_projections")
+JOINED = ("smxx_fp8_gate_up", "smxx_fp8_projections", "smxx_fp8_mlp")
 """The same over joined weights, which must end with a block of scales."""
 SAMPLE_PARTS = ("nucleus", "pick", "logprob")
 Line = dict[str, Any]  # a line of `certify --json`
@@ -63,8 +63,10 @@ def compiled(captured: Captured, out: Path, target: str, **changes: Any) -> Path
 
 @pytest.fixture(scope="module")
 def artifact(fp8_capture: Captured, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its head `sample` is covered op by op, `score` by the kernel of whole rows."""
+    """Its head `sample` is covered op by op, `score` by the kernel of whole rows; `extend` chooses
+    experts apart from their logits, `decode` with them."""
     parts = tuple(Forced(f"sample.{op}", f"smxx_{op}", "sample") for op in SAMPLE_PARTS)
+    parts += (Forced("moe.route", "smxx_route", "extend"),)
     out = tmp_path_factory.mktemp("rocm") / "artifact"
     return compiled(fp8_capture, out, "rocm-gfx942", forced=parts)
 
@@ -80,6 +82,7 @@ def test_every_lowering_of_a_rocm_artifact_agrees_with_the_reference(lines: list
     assert {line["certificate"]["state"] for line in lines} == {"interpreted"}
     own = {line["lowering"] for line in lines if line["kernels"]}
     elsewhere = {"smxx_rms_norm", *TENSOR_MAPPED, *JOINED, *(low.name for low in FP8_FORMATS)}
+    elsewhere |= {"smxx_fp8_mlp_quantised"}
     assert own >= {low.name for low in GPU} - elsewhere, "each kernel family was chosen"
 
 
@@ -128,7 +131,10 @@ def test_golden_probes_say_how_many_rows_are_real_and_hold_padding(artifact: Pat
     assert any(real < rows for real, rows in counts)
 
 
-OP_BY_OP = {"dsa.hadamard": "smxx_hadamard", "kv.append": "smxx_append_scaled"}
+OP_BY_OP = {
+    "dsa.hadamard": "smxx_hadamard", "kv.append": "smxx_append_scaled",
+    "moe.experts": "smxx_fp8_experts",
+}  # fmt: skip
 
 
 @pytest.mark.slow
@@ -149,30 +155,58 @@ def test_rounded_activations_meet_fp8_weights_in_the_matrix_units(
     fp8_capture: Captured, tmp_path: Path
 ) -> None:
     formats = Formats(activations="fp8_ue8m0")
-    code, found = certify(compiled(fp8_capture, tmp_path / "a", "cuda-sm100a", formats=formats))
+    forced = (Forced("moe.experts", "smxx_fp8_experts", "extend"),)
+    out = compiled(fp8_capture, tmp_path / "a", "cuda-sm100a", formats=formats, forced=forced)
+    code, found = certify(out)
     assert code == 0, [line for line in found if line["error"]]
     chosen = Counter(line["lowering"] for line in found)
-    assert all(chosen[name] > 0 for name in TENSOR_MAPPED)
+    mapped = ("smxx_fp8_linear", "smxx_fp8_experts", "smxx_fp8_moe_quantised")
+    assert all(chosen[name] > 0 for name in mapped), chosen
     assert {x["lowering"] for x in found if x["certificate"]["state"] == "compiled"} == {
         "sm90_index_topk_tiles"
     }
 
 
-@pytest.mark.slow
-def test_plain_activations_meet_fp8_weights_in_two_terms(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def wide_capture(tmp_path_factory: pytest.TempPathFactory) -> Captured:
     """Widths of whole blocks, and one from which few rows are split, too."""
+    folder = tmp_path_factory.mktemp("wide")
     widths = {"intermediate_size": 1024, "moe_intermediate_size": 128}
-    config = write_config(tmp_path, SMALL | widths | {"q_lora_rank": 128, "index_head_dim": 128})
-    new_checkpoint(config, tmp_path / "ckpt", seed=0, format="fp8")
-    captured = capture(open_checkpoint(tmp_path / "ckpt"))
-    forced = (Forced("moe.experts", "smxx_fp8_experts"),)
-    out = compiled(captured, tmp_path / "a", "cuda-sm90a", forced=forced)
+    config = write_config(folder, SMALL | widths | {"q_lora_rank": 128, "index_head_dim": 128})
+    new_checkpoint(config, folder / "ckpt", seed=0, format="fp8")
+    return capture(open_checkpoint(folder / "ckpt"))
+
+
+PARTS = {"moe.experts": "smxx_fp8_experts", "core.silu_mul": "smxx_fp8_gate_up"}
+"""What `extend` runs apart where `decode` fuses."""
+
+
+@pytest.mark.slow
+def test_plain_activations_meet_fp8_weights_in_two_terms(
+    wide_capture: Captured, tmp_path: Path
+) -> None:
+    forced = tuple(Forced(op, name, "extend") for op, name in PARTS.items())
+    forced += (Forced("moe.experts", "smxx_fp8_moe", "decode"),)
+    out = compiled(wide_capture, tmp_path / "a", "cuda-sm90a", forced=forced)
     code, found = certify(out)
     assert code == 0, [line for line in found if line["error"]]
     chosen = Counter(line["lowering"] for line in found)
     assert all(chosen[name] > 0 for name in (*TENSOR_MAPPED, *JOINED)), chosen
     terms = [x for x in found if x["lowering"] in (*TENSOR_MAPPED, *JOINED)]
-    assert all("quantise_rows" in line["kernels"] for line in terms)
+    makes_terms = {"quantise_rows", "place_and_quantise"}
+    assert all(makes_terms & {*line["kernels"]} for line in terms)
+
+
+@pytest.mark.slow
+def test_rounded_activations_pass_through_an_mlp_of_joined_weights(
+    wide_capture: Captured, tmp_path: Path
+) -> None:
+    formats = Formats(activations="fp8_ue8m0")
+    out = compiled(wide_capture, tmp_path / "a", "cuda-sm90a", formats=formats)
+    code, found = certify(out)
+    assert code == 0, [line for line in found if line["error"]]
+    chosen = Counter(line["lowering"] for line in found)
+    assert chosen["smxx_fp8_mlp_quantised"] > 0, chosen
 
 
 def test_an_fp8_encoding_that_the_target_lacks_is_refused_by_the_fact(

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from lostwax.backends.cuda.target import CUDA_SM90A
+from lostwax.backends.gpu_kernels.lowerings.expert_forms import choose_form
 from lostwax.backends.gpu_kernels.lowerings.fp8_linear import FP8_LINEAR
 from lostwax.backends.gpu_kernels.lowerings.fp8_products import KNOBS, cut
-from lostwax.backends.gpu_kernels.lowerings.grouped_experts import FP8_EXPERTS, choose_form
+from lostwax.backends.gpu_kernels.lowerings.grouped_experts import FP8_EXPERTS
 from lostwax.backends.gpu_kernels.lowerings.linear import LINEAR
 from lostwax.backends.lowering import Lowering, Match
 from lostwax.backends.proof.plain_match import PlainMatch, Value

@@ -17,9 +17,10 @@ BOUNDS = {"f32": 1e-5, "bf16": 3e-2}
 
 def test_every_kernel_agrees_with_the_reference_in_the_interpreter() -> None:
     script = Path(__file__).parent / "interpreted" / "run_cases.py"
+    tests = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, str(script)],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
+        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": tests},
         capture_output=True,
         text=True,
     )

@@ -173,6 +173,21 @@ def test_blocks_are_chosen_by_facts_and_sizes() -> None:
     assert choose_blocks(1, 16, 2048, row, h100, BY_RULE | {"num_warps": 2}).num_warps == 2
 
 
+def test_a_shared_expert_takes_no_further_shared_memory(tmp_path: Path) -> None:
+    """Both ways through a kernel use the same stages: else fewer programs fit a compute unit."""
+    every, taken = cases(), list[dict[str, int]]()
+    for name in ("fp8 experts of scaled rows", "fp8 moe of scaled rows"):
+        case = every[name]
+        match = PlainMatch(
+            target_of("cuda-sm90a"), case.bucket, case.values, case.attributes,
+            compiler_of("cuda-sm90a"), tmp_path,
+        )  # fmt: skip
+        launches = kernels_of(match.emit(case.lowering, case.knobs))
+        taken.append({x.symbol: x.shared_bytes for x in launches if x.symbol.endswith("_tiles")})
+    assert taken[0] == taken[1]
+    assert {*taken[0]} == {"gated_tiles", "down_tiles"}
+
+
 BY_PLACES = ("gated_tiles", "down_tiles")
 """Kernels over the tiles that `place_pairs`, which is told the count, has filled."""
 

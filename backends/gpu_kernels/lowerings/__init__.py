@@ -5,10 +5,15 @@ from __future__ import annotations
 from lostwax.backends.gpu_kernels.lowerings.add import ADD
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
 from lostwax.backends.gpu_kernels.lowerings.cache import APPEND
-from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS, ROUTE
+from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS
 from lostwax.backends.gpu_kernels.lowerings.fp8_joined import FP8_GATE_UP, FP8_PROJECTIONS
 from lostwax.backends.gpu_kernels.lowerings.fp8_linear import FP8_LINEAR
-from lostwax.backends.gpu_kernels.lowerings.grouped_experts import FP8_EXPERTS
+from lostwax.backends.gpu_kernels.lowerings.fp8_mlp import FP8_MLP, FP8_MLP_QUANTISED
+from lostwax.backends.gpu_kernels.lowerings.grouped_experts import (
+    FP8_EXPERTS,
+    FP8_MOE,
+    FP8_MOE_QUANTISED,
+)
 from lostwax.backends.gpu_kernels.lowerings.hadamard import HADAMARD, ROPE_HADAMARD_QUANTISE
 from lostwax.backends.gpu_kernels.lowerings.index_logits import INDEX_LOGITS
 from lostwax.backends.gpu_kernels.lowerings.linear import LINEAR, SILU_MUL
@@ -25,6 +30,7 @@ from lostwax.backends.gpu_kernels.lowerings.norms import (
 )
 from lostwax.backends.gpu_kernels.lowerings.quantise import QUANTISE, SILU_MUL_QUANTISE
 from lostwax.backends.gpu_kernels.lowerings.rope import ROPE
+from lostwax.backends.gpu_kernels.lowerings.route import ROUTE, ROUTE_ROWS
 from lostwax.backends.gpu_kernels.lowerings.rows import EMBED, GATHER_ROWS
 from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, MASK, NUCLEUS, PICK
 from lostwax.backends.gpu_kernels.lowerings.sample_tail import SAMPLE_TAIL
@@ -46,6 +52,7 @@ FP8_FORMATS: tuple[Lowering, ...] = (
     APPEND_SCALED,
     APPEND_LATENT,
     APPEND_INDEX_KEY,
+    FP8_MOE_QUANTISED,
 )
 """What only models with fp8 activations, index keys or scaled caches have a place for."""
 
@@ -65,8 +72,12 @@ GPU: tuple[Lowering, ...] = (
     FP8_PROJECTIONS,
     SILU_MUL,
     ROUTE,
+    ROUTE_ROWS,
     EXPERTS,
     FP8_EXPERTS,
+    FP8_MOE,
+    FP8_MLP,
+    FP8_MLP_QUANTISED,
     APPEND,
     INDEX_LOGITS,
     ATTEND,

@@ -1,10 +1,9 @@
-"""Routing as one launch, and the chosen experts of few rows as two. Knows no device."""
+"""The chosen experts of few rows as two launches. Knows no device."""
 
 from __future__ import annotations
 
 from lostwax.backends.gpu_kernels.lowerings.launches import (
     Carver,
-    f32,
     i32,
     next_power_of_two,
     real_rows,
@@ -14,7 +13,6 @@ from lostwax.backends.gpu_kernels.lowerings.linear import vector_flops
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
 from lostwax.backends.portable.lowerings.experts import expert_bytes
 from lostwax.backends.predicates import (
-    Predicate,
     dtype,
     encoded_for_target,
     of_rows,
@@ -23,7 +21,7 @@ from lostwax.backends.predicates import (
 )
 from lostwax.ir.contract.program import Launch, View
 from lostwax.ir.contract.scale_layout import FP8_BLOCK
-from lostwax.ir.dialects.moe import ExpertsOp, RouteOp
+from lostwax.ir.dialects.moe import ExpertsOp
 from lostwax.ir.region import Region
 
 _KERNELS = "lostwax.backends.gpu_kernels"
@@ -31,56 +29,6 @@ _WIDENING = 30
 """Vector operations that widening, scaling and multiplying a weight takes: an estimate, by which
 eight experts of V3.2 (352 MB) come to the 162 us that they took in a decode step of one row on one
 H200 at commit 0b4ad0a."""
-_MAX_EXPERTS = 1024  # one program holds a row's scores in registers
-
-
-def _emit_route(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
-    rows, experts = match.shape("logits")
-    groups, top_k = int(match.attr("op", "n_group")), int(match.attr("op", "top_k"))
-    names = {"ids": "op.ids", "weights": "op.weights"}
-    views = {n: match.view(names.get(n, n)) for n in ("logits", "bias", "positions", *names)}
-    return (
-        triton_launch(
-            match,
-            f"{_KERNELS}.route:route",
-            {
-                **views,
-                "real_rows": real_rows(match),
-                "scale": f32(float(match.attr("op", "scale"))),
-            },
-            {
-                "GROUPS": groups,
-                "SIZE": experts // groups,
-                "TOP_GROUPS": int(match.attr("op", "topk_group")),
-                "TOP_K": top_k,
-                "NORMALISE": int(match.attr("op", "normalise")),
-                "BLOCK_TOP": next_power_of_two(top_k),
-            },
-            grid=(rows, 1, 1),
-            op="smxx_route",
-            num_warps=1,
-        ),
-    )
-
-
-def _groups_are_powers_of_two(match: Match) -> str | None:
-    experts, groups = match.shape("logits")[1], int(match.attr("op", "n_group"))
-    fits = next_power_of_two(experts) == experts and next_power_of_two(groups) == groups
-    return None if fits else f"{experts} experts in {groups} groups, wants powers of two"
-
-
-def _at_most_experts(match: Match) -> str | None:
-    experts = match.shape("logits")[1]
-    return None if experts <= _MAX_EXPERTS else f"{experts} experts, wants <= {_MAX_EXPERTS}"
-
-
-ROUTE = Lowering(
-    name="smxx_route",
-    pattern=Region.single(RouteOp),
-    emit=_emit_route,
-    when=Predicate(_groups_are_powers_of_two) & Predicate(_at_most_experts) & of_rows("logits"),
-    row_invariant=True,
-)
 
 
 def _hidden(match: Match, workspace: View | None) -> tuple[View, int]:

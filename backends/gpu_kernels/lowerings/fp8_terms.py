@@ -5,7 +5,7 @@ Knows no op and no device.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lostwax.backends.gpu_kernels.lowerings.launches import (
     Carver,
@@ -18,7 +18,7 @@ from lostwax.backends.lowering import Match
 from lostwax.ir.contract.program import Launch, View
 from lostwax.ir.contract.scale_layout import FP8_BLOCK
 
-_BLOCKS = 8  # of 128 columns that a program quantises
+BLOCKS = 8  # of 128 columns that a program quantises
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,38 +55,51 @@ def carve_terms(match: Match, value: str, carver: Carver) -> tuple[View, View] |
     return values, carver.take("f32", -(-width // FP8_BLOCK), rows)
 
 
-def terms_of(match: Match, value: str, carver: Carver, op: str) -> Terms:
-    """The value's terms, made in carved memory where it has bf16 numbers."""
-    rows, width = match.shape(value)
-    places = carve_terms(match, value, carver)
-    x = match.view(value)
+def num_parts(width: int) -> int:
+    """Programs that quantise a row."""
+    return -(-width // (FP8_BLOCK * BLOCKS))
+
+
+def terms_in(match: Match, value: str, places: tuple[View, View] | None) -> Terms:
+    """The value's terms, given by others, or to be made in `carve_terms`'s places by a launch that
+    is the caller's."""
+    rows, x = match.shape(value)[0], match.view(value)
     if places is None:
         scale = match.view(f"{value}:scale")
         return Terms(x, 1, scale, scale.strides[0], scale.strides[1], ())
-    values, scale = places
+    return Terms(places[0], 2, places[1], 1, rows, ())
+
+
+def terms_of(match: Match, value: str, carver: Carver, op: str) -> Terms:
+    """The value's terms, made in carved memory where it has bf16 numbers."""
+    rows, width = match.shape(value)
+    terms = terms_in(match, value, carve_terms(match, value, carver))
+    x = match.view(value)
+    if terms.count == 1:
+        return terms
     launch = triton_launch(
         match,
         "lostwax.backends.gpu_kernels.fp8_terms:quantise_rows",
         {
             "x": x,
-            "terms": values,
-            "scale": scale,
+            "terms": terms.values,
+            "scale": terms.scale,
             "real_rows": real_rows(match),
             "num_rows": i32(rows),
             "width": i32(width),
             "x_stride": i32(x.strides[0]),
-            "scale_row": i32(1),
-            "scale_block": i32(rows),
+            "scale_row": i32(terms.scale_row),
+            "scale_block": i32(terms.scale_block),
         },
         {
             "BLOCK_SCALE": FP8_BLOCK,
-            "BLOCKS": _BLOCKS,
+            "BLOCKS": BLOCKS,
             "TERMS": 2,
             "POWER_OF_TWO": 1,
             "ROUND_FIRST": 0,
         },
-        grid=(rows, -(-width // (FP8_BLOCK * _BLOCKS)), 1),
+        grid=(rows, num_parts(width), 1),
         op=op,
         rows_of=("width", "x_stride"),
     )
-    return Terms(values, 2, scale, 1, rows, (launch,))
+    return replace(terms, launches=(launch,))

@@ -60,7 +60,7 @@ def real_rows(match: Match) -> View:
     return match.step_input("num_rows")
 
 
-def _triton_type(argument: Argument, *, is_stride: bool) -> str:
+def _triton_type(argument: Argument, *, is_stride: bool, is_part: bool) -> str:
     """The type with the hint `:16`, which lets Triton read 16 bytes at once.
 
     Of the numbers only strides of what is read along a row get it: a hint on a size would compile
@@ -69,7 +69,8 @@ def _triton_type(argument: Argument, *, is_stride: bool) -> str:
     if isinstance(argument, Tiles):
         return f"tensordesc<{_TRITON_TYPES[argument.view.dtype]}{list(argument.box)}>"
     if isinstance(argument, View):
-        return f"*{_TRITON_TYPES[argument.dtype]}" + (":16" if is_aligned(argument) else "")
+        hint = ":16" if is_aligned(argument) and not is_part else ""
+        return f"*{_TRITON_TYPES[argument.dtype]}" + hint
     if argument.kind == "f32":
         return "fp32"
     return argument.kind + (":16" if is_stride and int(argument.value) % 16 == 0 else "")
@@ -86,6 +87,7 @@ def triton_launch(
     num_warps: int = 4,
     num_stages: int = 2,
     rows_of: tuple[str, ...] = (),
+    parts: tuple[str, ...] = (),
 ) -> KernelLaunch:
     """A launch of a lowering, as `kernel_launch` makes it."""
     return kernel_launch(
@@ -99,6 +101,7 @@ def triton_launch(
         num_warps=num_warps,
         num_stages=num_stages,
         rows_of=rows_of,
+        parts=parts,
     )
 
 
@@ -114,13 +117,17 @@ def kernel_launch(
     num_warps: int = 4,
     num_stages: int = 2,
     rows_of: tuple[str, ...] = (),
+    parts: tuple[str, ...] = (),
 ) -> KernelLaunch:
     """Compile `module:function` for these arguments and launch it; constants are its constexprs.
 
-    `rows_of` names the arguments that are strides between rows (or pages) which are read whole.
+    `rows_of` names the arguments that are strides between rows (or pages) which are read whole;
+    `parts` those that may be a part of weights that lie joined with others, wherever it begins.
     """
     path, symbol = kernel.split(":")
-    signature = {n: _triton_type(a, is_stride=n in rows_of) for n, a in arguments.items()}
+    signature = {
+        n: _triton_type(a, is_stride=n in rows_of, is_part=n in parts) for n, a in arguments.items()
+    }
     source = KernelSource(
         language="triton",
         path=path,

@@ -10,6 +10,8 @@ import json
 from typing import Any
 
 import numpy as np
+from plain_case import Case
+from plain_expert_cases import expert_cases
 from plain_run import rounded, run
 
 from lostwax.backends.gpu_kernels.lowerings.add import ADD
@@ -21,7 +23,7 @@ from lostwax.backends.lowering import Lowering
 from lostwax.backends.proof.plain_match import Value
 from lostwax.backends.proof.step_cases import step_case
 from lostwax.ir.contract.program import Bucket
-from lostwax.ir.reference import core, mla
+from lostwax.ir.reference import core, mla, moe
 
 
 def error(got: np.ndarray, want: np.ndarray) -> float:
@@ -133,6 +135,21 @@ def add_case() -> float:
     return error(out["op.out"], a + b)
 
 
+def route_case(case: Case) -> float:
+    """The choice of rows and their weights; of the ids, whether each is the reference's."""
+    found = run(
+        case.lowering, case.bucket, case.values, case.attributes, case.data, real=case.real
+    )  # fmt: skip
+    real = slice(0, case.real)
+    x, weight, bias = (rounded(case.data[n], case.values[n].dtype) for n in ("x", "weight", "bias"))
+    about: dict[str, Any] = {name: value for (_, name), value in case.attributes.items()}
+    positions = case.data["positions"][real]
+    ids, weights = moe.route(x[real] @ weight.T, bias, positions, **about)
+    if not np.array_equal(found["routed.ids"][real], ids):
+        return float("inf")
+    return error(found["routed.weights"][real], weights)
+
+
 def zeroed_step_case() -> float:
     """Capture runs over zeroed inputs: rows behind every request must read inside the table."""
     rng = np.random.default_rng(0)
@@ -170,6 +187,11 @@ def main() -> None:
         "embed f32": rows_case(EMBED, "table", "tokens"),
         "gather_rows f32": rows_case(GATHER_ROWS, "x", "rows"),
         "add f32": add_case(),
+        **{
+            f"{name} f32": route_case(case)
+            for name, case in expert_cases().items()
+            if name.startswith("route rows")
+        },
         "attend odd ranks f32": attend_case(3, 24, 10, 72, 20, 7, decode(5, 3), wide, 1),
         "attend one request f32": attend_case(1, 8, 8, 16, 8, 40, decode(1, 4), wide, 0),
         "attend many heads f32": attend_case(20, 8, 6, 24, 8, 9, decode(3, 2), wide, 3),

@@ -54,15 +54,19 @@ def wanted(case: Case) -> dict[str, Real]:
     x = given(case, "x", real)
     if "ids" in case.values:
         weights = (given(case, name) for name in ("gate", "up", "down"))
-        hidden = case.attributes.get(("op", "hidden_fmt"))
-        routed = case.data["ids"][real], case.data["weights"][real]
-        fmt = None if hidden is None else str(hidden)
-        return {"op.out": moe.experts(x, *routed, *weights, hidden_fmt=fmt)}
+        chosen = case.data["ids"][real], case.data["weights"][real]
+        fmt = "ue8m0" if isinstance(x, Scaled) else None
+        routed = moe.experts(x, *chosen, *weights, hidden_fmt=fmt)
+        if "w_down" not in case.values:
+            return {"op.out": routed}
+        return {"out": routed + shared(case, x)}
     if "weight" in case.values:
         return {"op.out": quant.linear(x, given(case, "weight"))}
     if "act" in case.values:
         gate, up = np.split(quant.linear(x, given(case, "w_gate")), 2, axis=1)
-        return {"act": core.silu_mul(gate, up)}
+        if "down" not in case.values:
+            return {"act": core.silu_mul(gate, up)}
+        return {"down": down(case, x, gate, up)}
     q, k, kv = np.split(quant.linear(x, given(case, "w_q")), (128, 256), axis=1)
     norms = {name: np.asarray(given(case, name)) for name in ("q_weight", "k_weight", "k_bias")}
     return {
@@ -70,6 +74,20 @@ def wanted(case: Case) -> dict[str, Real]:
         "k_normed": core.layer_norm(k, norms["k_weight"], norms["k_bias"], eps=1e-5),
         "kv": kv,
     }
+
+
+def shared(case: Case, x: Value) -> Real:
+    """What the shared expert adds."""
+    gate, up = (quant.linear(x, given(case, name)) for name in ("w_gate", "w_up"))
+    return down(case, x, np.asarray(gate), np.asarray(up))
+
+
+def down(case: Case, x: Value, gate: Array, up: Array) -> Real:
+    """The second product of a gated MLP, whose values are rounded where they say."""
+    act = rounded(core.silu_mul(rounded(gate, "bf16"), rounded(up, "bf16")), "bf16")
+    if isinstance(x, Scaled):
+        act = quant.quantise(act, dtype="f8E4M3FN", block=FP8_BLOCK, scale_fmt="ue8m0")
+    return quant.linear(act, given(case, "w_down"))
 
 
 def error(case: Case) -> float:
