@@ -7,6 +7,7 @@ from pathlib import Path
 KERNELS = Path(__file__).parents[1] / "backends" / "gpu_kernels"
 FILES = (
     "conversions", "fp8_terms", "scaled_products", "joined_rows", "place_pairs", "grouped_experts",
+    "attention_rows",
 )  # fmt: skip
 """In the order in which they import each other."""
 
@@ -67,6 +68,36 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "joined_rows",
         "summed(of_row + Q,",
         "summed(of_row + (Q + 1),",
+    ),
+    "the latent is cached as it was projected": (
+        "attention_rows",
+        "y = rms_normed(value, w, eps, WIDTH, 1)",
+        "y = value",
+    ),
+    "the cached part behind the latent turns with itself": (
+        "attention_rows",
+        "summed(of_row + WIDTH + partner,",
+        "summed(of_row + WIDTH + rest,",
+    ),
+    "cached keys are not rotated": (
+        "attention_rows",
+        "rounded(rotated(y, scale, 1, WIDTH, LEVELS), 1)",
+        "y",
+    ),
+    "keys turn by cosines for sines": (
+        "attention_rows",
+        "key_table + (num_rows + row) * KEY_DIM",
+        "key_table + row * KEY_DIM",
+    ),
+    "a query's head is the one before": (
+        "attention_rows",
+        "base = of_row + head * WIDTH",
+        "base = of_row + tl.maximum(head - 1, 0) * WIDTH",
+    ),
+    "index queries are read in front of their place": (
+        "attention_rows",
+        "of_row + HEADS * WIDTH, plane, row",
+        "of_row + (HEADS - 1) * WIDTH, plane, row",
     ),
 }
 

@@ -20,6 +20,7 @@ SCRIPT = Path(__file__).parent / "interpreted" / "run_fp8_cases.py"
 BOUNDS = {
     "fp8 linear": 2e-3, "fp8 gate and up": 4e-3, "fp8 projections": 4e-3,
     "fp8 experts of scaled rows": 1e-6, "fp8 experts": 5e-4,
+    "fp8 cached projections": 1e-3, "fp8 queries": 1e-3,
 }  # fmt: skip
 """By how a case's name begins: outputs are bf16, of experts f32."""
 

@@ -70,7 +70,7 @@ JOINED = WeightForm(name="projections", concat=("w_q", "w_k", "w_kv"))
 
 
 @dataclass(frozen=True, slots=True)
-class _Joined:
+class Joined:
     """A region whose weights are joined: their names in order of storage, and what follows."""
 
     name: str
@@ -103,19 +103,19 @@ class _Joined:
     def work(self, match: Match, knobs: Knobs) -> Work:
         """The planes are written and read."""
         base, product = match.work(), self.product(match, knobs)
-        size = product.splits * product.rows * product.n * DTYPE_BYTES[_plane_dtype(product)]
+        size = product.splits * product.rows * product.n * DTYPE_BYTES[plane_dtype(product)]
         made = 0 if product.terms == 1 else 4 * product.rows * product.k
         flops = fp8_flops(match, base.flops, "x") * product.padded_rows / product.rows
         return Work(base.num_bytes + 2 * size + made, flops, 2 + (made > 0))
 
 
-def _plane_dtype(product: Product) -> str:
+def plane_dtype(product: Product) -> str:
     """What splits leave: sums to be added, or the product as it is rounded."""
     return "f32" if product.splits > 1 else "bf16"
 
 
 def _planes(product: Product, carver: Carver) -> View:
-    return carver.take(_plane_dtype(product), product.splits, product.rows, product.n)
+    return carver.take(plane_dtype(product), product.splits, product.rows, product.n)
 
 
 def _gated(match: Match, planes: View, product: Product) -> Launch:
@@ -161,7 +161,7 @@ def _projected(match: Match, planes: View, product: Product) -> Launch:
     )
 
 
-def _joined_weights(*weights: str) -> Predicate:
+def joined_weights(*weights: str) -> Predicate:
     """All block-scaled as the target takes them; each but the last ends with a block."""
     each = ALWAYS
     for weight in weights:
@@ -171,15 +171,15 @@ def _joined_weights(*weights: str) -> Predicate:
     return each
 
 
-_PROJECTIONS = _Joined("smxx_fp8_projections", JOINED.concat, _projected)
-_GATE_UP = _Joined("smxx_fp8_gate_up", GATE_UP.concat, _gated)
+_PROJECTIONS = Joined("smxx_fp8_projections", JOINED.concat, _projected)
+_GATE_UP = Joined("smxx_fp8_gate_up", GATE_UP.concat, _gated)
 
 FP8_PROJECTIONS = Lowering(
     name=_PROJECTIONS.name,
     pattern=PROJECTED,
     emit=_PROJECTIONS.emit,
     when=fp8_units("x")
-    & _joined_weights(*_PROJECTIONS.weights)
+    & joined_weights(*_PROJECTIONS.weights)
     & dtype("q", "bf16")
     & dtype("k", "bf16")
     & dtype("kv", "bf16")
@@ -200,7 +200,7 @@ FP8_GATE_UP = Lowering(
     pattern=GATED,
     emit=_GATE_UP.emit,
     when=fp8_units("x")
-    & _joined_weights(*_GATE_UP.weights)
+    & joined_weights(*_GATE_UP.weights)
     & dtype("gate", "bf16")
     & dtype("up", "bf16")
     & dtype("act", *_FLOATS)

@@ -1,0 +1,260 @@
+"""What attention and its indexer project of a block's input, with all that is made of it until it
+is cached, or ready for the queries' projection: two launches, or three of bf16. Knows no device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+
+from lostwax.backends.gpu_kernels.lowerings.fp8_joined import JOINED, Joined, joined_weights
+from lostwax.backends.gpu_kernels.lowerings.fp8_linear import MAP_BORDER, fp8_units
+from lostwax.backends.gpu_kernels.lowerings.fp8_products import KNOBS, Product
+from lostwax.backends.gpu_kernels.lowerings.fp8_rows import as_bytes, place_of_rest, places
+from lostwax.backends.gpu_kernels.lowerings.hadamard import MAX_WIDTH, rotation
+from lostwax.backends.gpu_kernels.lowerings.launches import (
+    Argument,
+    f32,
+    i32,
+    next_power_of_two,
+    real_rows,
+    triton_launch,
+)
+from lostwax.backends.gpu_kernels.lowerings.rope import table_kernel
+from lostwax.backends.lowering import Knobs, Lowering, Match
+from lostwax.backends.predicates import (
+    Predicate,
+    axis_at_most,
+    axis_multiple,
+    dtype,
+    fact,
+    layout,
+    of_rows,
+    row_blocks,
+)
+from lostwax.ir.contract.program import Launch, View
+from lostwax.ir.contract.scale_layout import FP8_BLOCK
+from lostwax.ir.contract.step_kernel import Prepared
+from lostwax.ir.region import Node, Region
+
+_KERNEL = "lostwax.backends.gpu_kernels.attention_rows:cached_rows"
+_FLOATS = ("f32", "bf16")
+_MAX_WIDTH = 4096  # one program holds the query's row in registers, and norms it
+_PLAIN, _SCALED_KEYS = ("f32", "bf16"), ("index_paged", "index_row")
+_NOWHERE = dict.fromkeys(
+    ("PAGE_TOKENS", "PAGE_BYTES", "VALUES_STRIDE", "SCALES_AT", "SCALES_STRIDE"), 1
+)
+"""Places in a cache that has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Formats:
+    """Which of the three results are rounded to fp8 with scales."""
+
+    query: bool
+    latent: bool
+    key: bool
+
+    @property
+    def name(self) -> str:
+        """The lowering's."""
+        scaled = [n for n in ("query", "latent", "key") if getattr(self, n)]
+        return "_".join(["smxx_fp8_cached_projections", *scaled])
+
+    @property
+    def query_out(self) -> str:
+        """What leaves of the query."""
+        return "q_quantised" if self.query else "q_normed"
+
+    @property
+    def region(self) -> Region:
+        """The ops with the quantisations that there are."""
+        nodes = {
+            "q": Node("quant.linear", {"x": "x", "weight": "w_q"}),
+            "q_normed": Node("core.rms_norm", {"x": "q", "weight": "q_weight"}),
+            "kv": Node("quant.linear", {"x": "x", "weight": "w_kv"}),
+            "latent": Node("core.slice", {"x": "kv"}),
+            "latent_normed": Node("core.rms_norm", {"x": "latent", "weight": "latent_weight"}),
+            "k_pe": Node("core.slice", {"x": "kv"}),
+            "k_pe_turned": Node("core.rope", {"x": "k_pe", "positions": "positions"}),
+            "k": Node("quant.linear", {"x": "x", "weight": "w_k"}),
+            "k_normed": Node("core.layer_norm", {"x": "k", "weight": "k_weight", "bias": "k_bias"}),
+            "k_turned": Node("core.rope", {"x": "k_normed", "positions": "positions"}),
+        }
+        if self.query:
+            nodes["q_quantised"] = Node("quant.quantise", {"x": "q_normed"})
+        latent, key = "latent_normed", "k_turned"
+        if self.latent:
+            nodes["latent_quantised"] = Node("quant.quantise", {"x": latent})
+            latent = "latent_quantised"
+        if self.key:
+            nodes["k_rotated"] = Node("dsa.hadamard", {"x": "k_turned"})
+            nodes["k_quantised"] = Node("quant.quantise", {"x": "k_rotated"})
+            key = "k_quantised"
+        for name, rows in (("latents", (latent, "k_pe_turned")), ("keys", (key,))):
+            reads = {"cache_in": f"{name}_in", "slots": "slots", "rows": rows}
+            nodes[name] = Node("kv.append", reads)
+        return Region(nodes, (self.query_out, "latents", "keys"))
+
+    @property
+    def inner(self) -> tuple[str, ...]:
+        """Values that are rounded to bf16 on the way."""
+        names = ("q", "q_normed", "kv", "latent_normed", "k_pe_turned", "k", "k_normed", "k_turned")
+        return (*names, "k_rotated") if self.key else names
+
+    @property
+    def quantised(self) -> tuple[str, ...]:
+        """Values that are rounded to fp8."""
+        flags = (self.query, self.latent, self.key)
+        names = ("q_quantised", "latent_quantised", "k_quantised")
+        return tuple(name for name, flag in zip(names, flags, strict=True) if flag)
+
+
+def _cache_constants(match: Match, cache: str, prefix: str, scaled: bool) -> dict[str, int]:
+    found = places(match, cache) if scaled else _NOWHERE
+    return {f"{prefix}_{name}": value for name, value in found.items()}
+
+
+def _power_of_two(match: Match, node: str, scaled: bool) -> int:
+    return int(scaled and match.attr(node, "scale_fmt") == "ue8m0")
+
+
+def _cache(match: Match, name: str) -> tuple[View, int]:
+    """A cache as a kernel writes it, and elements from token to token where it is plain."""
+    view = match.view(name)
+    stride = view.strides[1] if len(view.shape) == 3 else 0
+    return (as_bytes(view) if view.dtype.startswith("f8") else view), stride
+
+
+def _constants(match: Match, formats: _Formats, product: Product) -> dict[str, int]:
+    latent, rope = match.parts("latents_in")
+    q, (k,) = match.shape("q")[1], match.parts("keys_in")
+    found = {
+        "Q": q,
+        "K": k,
+        "LATENT": latent,
+        "ROPE": rope,
+        "BLOCK": FP8_BLOCK,
+        "Q_GROUPS": next_power_of_two(-(-q // FP8_BLOCK)),
+        "Q_SCALED": int(formats.query),
+        "Q_POWER_OF_TWO": _power_of_two(match, "q_quantised", formats.query),
+        "INTERLEAVED": int(match.attr("k_pe_turned", "interleaved")),
+        "LATENT_GROUPS": next_power_of_two(-(-latent // FP8_BLOCK)),
+        "BLOCK_ROPE": next_power_of_two(rope),
+        "LATENT_SCALED": int(formats.latent),
+        "LATENT_FP8": int(match.dtype("latents_in").startswith("f8")),
+        "LATENT_POWER_OF_TWO": _power_of_two(match, "latent_quantised", formats.latent),
+        "LATENT_REST_AT": place_of_rest(match, "latents_in")["REST_AT"] if formats.latent else 0,
+        "KEY_LEVELS": rotation(k)[1],
+        "KEY_OFFSET": int(match.attr("k_turned", "offset")),
+        "KEY_DIM": int(match.attr("k_turned", "dim")),
+        "KEY_INTERLEAVED": int(match.attr("k_turned", "interleaved")),
+        "KEY_BLOCK": min(FP8_BLOCK, k),
+        "KEY_SCALED": int(formats.key),
+        "KEY_POWER_OF_TWO": _power_of_two(match, "k_quantised", formats.key),
+        "SPLITS": product.splits,
+        "ROUND_FIRST": 0,
+    }
+    found |= _cache_constants(match, "latents_in", "LATENT", formats.latent)
+    return found | _cache_constants(match, "keys_in", "KEY", formats.key)
+
+
+def _cached(match: Match, planes: View, product: Product, formats: _Formats) -> Launch:
+    """The launch behind the product."""
+    q_out = match.view(formats.query_out)
+    q_scales = match.view(f"{formats.query_out}:scale") if formats.query else q_out
+    latents, latent_stride = _cache(match, "latents_in")
+    keys, key_stride = _cache(match, "keys_in")
+    arguments: dict[str, Argument] = {
+        "joined": planes,
+        "q_weight": match.view("q_weight"),
+        "q_out": as_bytes(q_out) if formats.query else q_out,
+        "q_scales": q_scales,
+        "latent_weight": match.view("latent_weight"),
+        "latent_cache": latents,
+        "latent_table": match.step("table"),
+        "key_weight": match.view("k_weight"),
+        "key_bias": match.view("k_bias"),
+        "key_cache": keys,
+        "key_table": match.step("index_table"),
+        "slots": match.view("slots"),
+        "real_rows": real_rows(match),
+        "num_rows": i32(product.rows),
+        "q_stride": i32(q_out.strides[0]),
+        "q_scales_stride": i32(q_scales.strides[0]),
+        "latent_stride": i32(latent_stride),
+        "key_stride": i32(key_stride),
+    }
+    for name, node in (("q", "q_normed"), ("latent", "latent_normed"), ("key", "k_normed")):
+        arguments[f"{name}_eps"] = f32(float(match.attr(node, "eps")))
+    arguments["key_scale"] = f32(rotation(match.shape("k")[1])[0])
+    return triton_launch(
+        match,
+        _KERNEL,
+        arguments,
+        _constants(match, formats, product),
+        grid=(product.rows, 3, 1),
+        op=formats.name,
+        rows_of=("q_stride", "q_scales_stride", "latent_stride", "key_stride"),
+    )
+
+
+def _prepare(match: Match, knobs: Knobs) -> tuple[Prepared, ...]:
+    return (
+        table_kernel(match, "k_pe_turned", "table"),
+        table_kernel(match, "k_turned", "index_table"),
+    )
+
+
+def _slices(match: Match) -> str | None:
+    """The latent lies first in the product, what is turned behind it."""
+    latent, rope = match.parts("latents_in")
+    for name, first, last in (("latent", 0, latent), ("k_pe", latent, latent + rope)):
+        got = tuple(int(match.attr(name, part)) for part in ("axis", "start", "stop"))
+        if got != (1, first, last):
+            return f"{name} is axis, start and stop {got} of kv, wants {(1, first, last)}"
+    turned = int(match.attr("k_pe_turned", "offset")), int(match.attr("k_pe_turned", "dim"))
+    return None if turned == (0, rope) else f"rope turns {turned} of k_pe, wants all {rope}"
+
+
+def _key_width(match: Match) -> str | None:
+    width = match.shape("k")[1]
+    fits = width & (width - 1) == 0 and width <= MAX_WIDTH
+    return None if fits else f"k has {width} columns, wants a power of two up to {MAX_WIDTH}"
+
+
+def _when(formats: _Formats) -> Predicate:
+    found = fp8_units("x") & joined_weights(*JOINED.concat) & of_rows("x")
+    found &= axis_multiple("x", 1, MAP_BORDER) & fact("dtypes", "f64")
+    for name in formats.inner:
+        found &= dtype(name, "bf16")
+    for name in ("q_weight", "latent_weight", "k_weight", "k_bias"):
+        found &= dtype(name, *_FLOATS)
+    for name in formats.quantised:
+        found &= dtype(name, "f8E4M3FN") & row_blocks(name)
+    found &= layout("latents_in", *(("fp8_656",) if formats.latent else (*_PLAIN, "fp8_576")))
+    found &= layout("keys_in", *(_SCALED_KEYS if formats.key else _PLAIN))
+    found &= axis_at_most("q", 1, _MAX_WIDTH) & axis_at_most("kv", 1, _MAX_WIDTH)
+    return found & Predicate(_slices) & Predicate(_key_width)
+
+
+def _lowering(formats: _Formats) -> Lowering:
+    joined = Joined(formats.name, JOINED.concat, partial(_cached, formats=formats))
+    return Lowering(
+        name=formats.name,
+        pattern=formats.region,
+        emit=joined.emit,
+        when=_when(formats),
+        knobs=KNOBS,
+        weights={"w_q": JOINED},
+        workspace=joined.workspace,
+        prepare=_prepare,
+        work=joined.work,
+    )
+
+
+CACHED_PROJECTIONS = tuple(
+    _lowering(_Formats(*scaled)) for scaled in product((False, True), repeat=3)
+)
+"""One for each set of formats: activations, latents and index keys are rounded each by itself."""

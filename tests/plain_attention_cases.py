@@ -1,0 +1,146 @@
+"""Small inputs of the kernels behind attention's joined products. Runs nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+from plain_case import TILED_REAL, TILED_ROWS, Attributes, Case, normal
+
+from lostwax.backends.gpu_kernels.lowerings.cached_projections import CACHED_PROJECTIONS
+from lostwax.backends.gpu_kernels.lowerings.joined_queries import JOINED_QUERIES
+from lostwax.backends.proof.plain_match import Value
+from lostwax.ir.contract.cache_layout import LAYOUTS
+from lostwax.ir.contract.scale_layout import FP8_BLOCK, FP8_ROW_BLOCKS
+
+WIDTH = 304  # of the input: three blocks, of which the last is short
+BY_NAME = {lowering.name: lowering for lowering in (*CACHED_PROJECTIONS, *JOINED_QUERIES)}
+
+
+def rows_of_x(case: Case, scaled: bool) -> None:
+    """The input of a product, in bf16 or in fp8 with scales."""
+    rows = case.rows
+    case.of_rows = ("x", "x:scale") if scaled else ("x",)
+    case.give(
+        "x",
+        normal(rows, WIDTH),
+        "f8E4M3FN" if scaled else "bf16",
+        FP8_ROW_BLOCKS if scaled else None,
+    )
+    if scaled:
+        case.give("x:scale", np.abs(normal(rows, -(-WIDTH // FP8_BLOCK))), "f32")
+
+
+def give_table(case: Case, name: str, dim: int) -> None:
+    """A rotary table that no kernel wrote behind the real rows."""
+    angles = np.random.default_rng(dim).uniform(0, 6, (case.rows, dim // 2))
+    pairs = name == "table"  # these lie side by side, the index table's in halves
+    axis = -1 if pairs else -2
+    shape = (case.rows, dim)
+    cosines = np.stack([np.cos(angles)] * 2, axis).reshape(shape)
+    sines = np.stack([-np.sin(angles), np.sin(angles)], axis).reshape(shape)
+    table = np.stack([cosines, sines])
+    table[:, case.real :] = np.nan
+    case.give(name, table, "f32")
+
+
+def quantised(case: Case, name: str, *shape: int) -> None:
+    """A result in fp8, and its scales."""
+    case.values[name] = Value(shape, "f8E4M3FN", scale=FP8_ROW_BLOCKS)
+    blocks = -(-shape[-1] // FP8_BLOCK)
+    case.values[f"{name}:scale"] = Value((*shape[:-1], blocks), "f32")
+
+
+def give_cache(case: Case, name: str, layout: str, *parts: int) -> None:
+    """A cache of a page a slot."""
+    rows, form = case.rows, LAYOUTS[layout]
+    if layout in ("fp8_656", "index_paged", "index_row"):
+        row_bytes = form.row_bytes(parts)
+        shape = (rows, row_bytes) if form.is_paged else (rows, 1, row_bytes)
+        case.values[name] = Value(shape, "u8", parts=parts, layout=layout)
+        return
+    dtype = "f8E4M3FN" if layout == "fp8_576" else layout
+    case.values[name] = Value((rows, 1, sum(parts)), dtype, parts=parts, layout=layout)
+
+
+def cached_projections(
+    latents: str, keys: str, scaled_x: bool, query: bool = False, **knobs: int
+) -> Case:
+    """140 columns of the query's would not join: 128 of each but the latent's 72, caches of all."""
+    flags = {"query": query, "latent": latents == "fp8_656", "key": keys.startswith("index")}
+    name = "_".join(["smxx_fp8_cached_projections", *(n for n, flag in flags.items() if flag)])
+    attributes: Attributes = {
+        ("q_normed", "eps"): 1e-6, ("latent_normed", "eps"): 1e-5, ("k_normed", "eps"): 1e-4,
+        ("latent", "axis"): 1, ("latent", "start"): 0, ("latent", "stop"): 64,
+        ("k_pe", "axis"): 1, ("k_pe", "start"): 64, ("k_pe", "stop"): 72,
+        ("k_pe_turned", "offset"): 0, ("k_pe_turned", "dim"): 8,
+        ("k_pe_turned", "interleaved"): True,
+        ("k_turned", "offset"): 16, ("k_turned", "dim"): 32, ("k_turned", "interleaved"): False,
+        ("q_quantised", "scale_fmt"): "ue8m0", ("latent_quantised", "scale_fmt"): "fp32",
+        ("k_quantised", "scale_fmt"): "ue8m0",
+    }  # fmt: skip
+    case = Case(BY_NAME[name], TILED_ROWS, TILED_REAL, attributes, knobs)
+    rows_of_x(case, scaled_x)
+    case.give_joined({"w_q": 128, "w_k": 128, "w_kv": 72}, WIDTH)
+    for weight, width in {"q_weight": 128, "latent_weight": 64, "k_weight": 128}.items():
+        case.give(weight, 1 + 0.2 * normal(width), "bf16")
+    case.give("k_bias", normal(128, 1)[:, 0], "f32")
+    rows = case.rows
+    for inner, width in {
+        "q": 128, "q_normed": 128, "kv": 72, "latent": 64, "latent_normed": 64, "k_pe": 8,
+        "k_pe_turned": 8, "k": 128, "k_normed": 128, "k_turned": 128, "k_rotated": 128,
+    }.items():  # fmt: skip
+        case.values[inner] = Value((rows, width), "bf16")
+    for inner, width in {"q_quantised": 128, "latent_quantised": 64, "k_quantised": 128}.items():
+        quantised(case, inner, rows, width)
+    give_table(case, "table", 8)
+    give_table(case, "index_table", 32)
+    give_cache(case, "latents_in", latents, 64, 8)
+    give_cache(case, "keys_in", keys, 128)
+    case.give("slots", np.arange(rows), "i32")
+    outputs = ("q_quantised", "q_quantised:scale") if query else ("q_normed",)
+    case.outputs = (*outputs, "latents_in", "keys_in")
+    return case
+
+
+def joined_queries(scaled_x: bool, index_quantised: bool, **knobs: int) -> Case:
+    """Four heads of 48, of which the last 16 turn, and two of 64 for the indexer."""
+    name = "smxx_fp8_queries_quantised" if index_quantised else "smxx_fp8_queries"
+    attributes: Attributes = {
+        ("q_turned", "offset"): 32, ("q_turned", "dim"): 16, ("q_turned", "interleaved"): True,
+        ("index_turned", "offset"): 0, ("index_turned", "dim"): 32,
+        ("index_turned", "interleaved"): False, ("index_quantised", "scale_fmt"): "ue8m0",
+    }  # fmt: skip
+    case = Case(BY_NAME[name], TILED_ROWS, TILED_REAL, attributes, knobs)
+    rows_of_x(case, scaled_x)
+    case.give_joined({"w_q": 8 * 48, "w_index": 2 * 64}, WIDTH)
+    rows = case.rows
+    flat, index = Value((rows, 8 * 48), "bf16"), Value((rows, 2 * 64), "bf16")
+    case.values |= {"q_flat": flat, "index_flat": index}
+    case.values |= dict.fromkeys(("q", "q_turned"), Value((rows, 8, 48), "bf16"))
+    turned = ("index", "index_turned", "index_rotated")
+    case.values |= dict.fromkeys(turned, Value((rows, 2, 64), "bf16"))
+    quantised(case, "index_quantised", rows, 2, 64)
+    give_table(case, "table", 16)
+    give_table(case, "index_table", 32)
+    found = ("index_quantised", "index_quantised:scale") if index_quantised else ("index_turned",)
+    case.outputs = ("q_turned", *found)
+    return case
+
+
+def attention_cases() -> dict[str, Case]:
+    """Every format, and one or more splits of both kinds of input."""
+    return {
+        "fp8 cached projections of bf16": cached_projections("bf16", "bf16", False, splits=2),
+        "fp8 cached projections to fp8_576": cached_projections("fp8_576", "f32", False),
+        "fp8 cached projections, quantised": cached_projections(
+            "fp8_656", "index_paged", scaled_x=True, query=True, splits=3
+        ),
+        "fp8 cached projections, latents quantised": cached_projections("fp8_656", "bf16", True),
+        "fp8 cached projections, keys quantised": cached_projections("f32", "index_row", False),
+        "fp8 cached projections, the query quantised": cached_projections(
+            "bf16", "bf16", scaled_x=True, query=True, splits=2
+        ),
+        "fp8 queries of bf16": joined_queries(False, False, splits=2),
+        "fp8 queries": joined_queries(True, False),
+        "fp8 queries, quantised": joined_queries(True, True, splits=3),
+        "fp8 queries of bf16, quantised": joined_queries(False, True),
+    }
