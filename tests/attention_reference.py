@@ -8,7 +8,7 @@ import numpy as np
 from plain_case import Array, Case
 
 from lostwax.ir.contract.scale_layout import FP8_BLOCK
-from lostwax.ir.reference import core, dsa, quant
+from lostwax.ir.reference import core, dsa, mla, quant
 from lostwax.ir.reference.cache_bytes import CacheBytes
 from lostwax.ir.reference.dtype import Scaled, Value, round_to, widen
 
@@ -90,3 +90,18 @@ def queries(case: Case, product: Array) -> dict[str, Array]:
         return found | {"index_turned": index}
     rotated = bf16(dsa.hadamard(index))
     return found | {"index_quantised": widen(in_fp8(case, "index_quantised", rotated))}
+
+
+def attended(case: Case, given: Callable[[str], Value]) -> dict[str, Array]:
+    """Attention, rounded to bf16 and then as its end has it."""
+    names = ("q_nope", "q_pe", "kv_b", "cache_in", "selection", "positions")
+    arrays = {name: np.asarray(given(name)) for name in (*names, "q_starts", "page_table")}
+    for name in ("q_nope", "q_pe", "selection", "positions", "page_table"):
+        arrays[name] = arrays[name][: case.real]
+    arrays["q_starts"] = arrays["q_starts"][: case.real + 1]
+    out = bf16(np.asarray(mla.attend(**arrays, scale=0.2)))
+    if "quantised" in case.outputs:
+        return {"quantised": widen(in_fp8(case, "quantised", out))}
+    if "projected" in case.outputs:
+        return {"projected": np.asarray(quant.linear(out, given("w_o")))}
+    return {"op.out": out}

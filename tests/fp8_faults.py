@@ -7,7 +7,7 @@ from pathlib import Path
 KERNELS = Path(__file__).parents[1] / "backends" / "gpu_kernels"
 FILES = (
     "conversions", "fp8_terms", "scaled_products", "joined_rows", "place_pairs", "grouped_experts",
-    "attention_rows",
+    "attention_rows", "absorbed",
 )  # fmt: skip
 """In the order in which they import each other."""
 
@@ -98,6 +98,31 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "attention_rows",
         "of_row + HEADS * WIDTH, plane, row",
         "of_row + (HEADS - 1) * WIDTH, plane, row",
+    ),
+    "a head's query is absorbed by its values": (
+        "absorbed",
+        "(head * OF_HEAD + k[:, None])",
+        "(head * OF_HEAD + OF_HEAD - NOPE + k[:, None])",
+    ),
+    "latents leave by a head's keys": (
+        "absorbed",
+        "(head * OF_HEAD + (OF_HEAD - VALUE) + value[:, None])",
+        "(head * OF_HEAD + value[:, None])",
+    ),
+    "the second term of attended values is dropped": (
+        "absorbed",
+        "to_fp8(y - high.to(tl.float32), out",
+        "to_fp8(y * 0.0, out",
+    ),
+    "a head's scale is that of the row's first": (
+        "absorbed",
+        "row * scale_row + head * scale_head",
+        "row * scale_row",
+    ),
+    "the last columns of the latent are not read": (
+        "absorbed",
+        "tl.arange(0, BLOCK_LATENT)\n    of_weight",
+        "tl.arange(0, BLOCK_LATENT) // 2\n    of_weight",
     ),
 }
 

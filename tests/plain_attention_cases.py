@@ -5,14 +5,18 @@ from __future__ import annotations
 import numpy as np
 from plain_case import TILED_REAL, TILED_ROWS, Attributes, Case, normal
 
+from lostwax.backends.gpu_kernels.lowerings.attend import ATTENDS, ATTENDS_ALL
 from lostwax.backends.gpu_kernels.lowerings.cached_projections import CACHED_PROJECTIONS
 from lostwax.backends.gpu_kernels.lowerings.joined_queries import JOINED_QUERIES
 from lostwax.backends.proof.plain_match import Value
 from lostwax.ir.contract.cache_layout import LAYOUTS
-from lostwax.ir.contract.scale_layout import FP8_BLOCK, FP8_ROW_BLOCKS
+from lostwax.ir.contract.scale_layout import FP8_BLOCK, FP8_BLOCKS, FP8_ROW_BLOCKS
 
 WIDTH = 304  # of the input: three blocks, of which the last is short
-BY_NAME = {lowering.name: lowering for lowering in (*CACHED_PROJECTIONS, *JOINED_QUERIES)}
+BY_NAME = {
+    lowering.name: lowering
+    for lowering in (*CACHED_PROJECTIONS, *JOINED_QUERIES, *ATTENDS, *ATTENDS_ALL)
+}
 
 
 def rows_of_x(case: Case, scaled: bool) -> None:
@@ -126,6 +130,39 @@ def joined_queries(scaled_x: bool, index_quantised: bool, **knobs: int) -> Case:
     return case
 
 
+def attend(end: str, rows: int = TILED_ROWS, dense: bool = False, **knobs: int) -> Case:
+    """Absorbed attention of two heads of 128 values, one row a request over two pages each."""
+    all_ = "_all" if dense else ""
+    lowering = BY_NAME[f"smxx_mla_attend{all_}_splitkv{end}"]
+    attributes: Attributes = {("op", "scale"): 0.2, ("quantised", "scale_fmt"): "ue8m0"}
+    knobs = {"block_keys": 16, "query_parts": 2} | knobs
+    case = Case(lowering, rows, TILED_REAL, attributes, knobs)
+    case.of_rows = ("q_nope", "q_pe", "selection", "positions", "page_table")
+    case.give("q_nope", normal(rows, 2, 24), "bf16")
+    case.give("q_pe", normal(rows, 2, 8), "bf16")
+    case.give("kv_b", normal(2 * (24 + 128), 40), "bf16")
+    cache = normal(1 + 2 * rows, 8, 48)
+    case.give("cache_in", cache, "bf16")
+    case.values["cache_in"] = Value(cache.shape, "bf16", parts=(40, 8))
+    positions = np.random.default_rng(rows).integers(0, 16, rows)
+    columns = np.arange(16)
+    case.give("selection", np.where(columns <= positions[:, None], columns, -1), "i32")
+    case.give("positions", positions, "i32")
+    case.give("q_starts", np.minimum(np.arange(rows + 1), TILED_REAL), "i32")
+    case.give("page_table", 1 + np.arange(2 * rows).reshape(rows, 2), "i32")
+    case.values["op.out"] = Value((rows, 256), "bf16")
+    case.outputs = ("op.out",)
+    if end == "_quantised":
+        quantised(case, "quantised", rows, 256)
+        case.outputs = ("quantised", "quantised:scale")
+    if end == "_projected":
+        case.give("w_o", normal(70, 256), "f8E4M3FN", FP8_BLOCKS)
+        case.give("w_o:scale", 0.1 * np.abs(normal(1, 2)), "f32")
+        case.values["projected"] = Value((rows, 70), "bf16")
+        case.outputs = ("projected",)
+    return case
+
+
 def attention_cases() -> dict[str, Case]:
     """Every format, and one or more splits of both kinds of input."""
     return {
@@ -143,4 +180,8 @@ def attention_cases() -> dict[str, Case]:
         "fp8 queries": joined_queries(True, False),
         "fp8 queries, quantised": joined_queries(True, True, splits=3),
         "fp8 queries of bf16, quantised": joined_queries(False, True),
+        "fp8 attend of two tiles": attend("", rows=66, splits=1),
+        "fp8 attend, quantised": attend("_quantised", splits=1),
+        "fp8 attend all, quantised": attend("_quantised", dense=True, splits=2),
+        "fp8 attend, projected": attend("_projected", splits=2),
     }

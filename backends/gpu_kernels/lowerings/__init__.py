@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lostwax.backends.gpu_kernels.lowerings.add import ADD
-from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
+from lostwax.backends.gpu_kernels.lowerings.attend import ATTENDS, ATTENDS_ALL
 from lostwax.backends.gpu_kernels.lowerings.cache import APPEND
 from lostwax.backends.gpu_kernels.lowerings.cached_projections import CACHED_PROJECTIONS
 from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS, ROUTE
@@ -73,8 +73,8 @@ GPU: tuple[Lowering, ...] = (
     FP8_EXPERTS,
     APPEND,
     INDEX_LOGITS,
-    ATTEND,
-    ATTEND_ALL,
+    *ATTENDS,
+    *ATTENDS_ALL,
     MASK,
     NUCLEUS,
     PICK,
