@@ -76,6 +76,8 @@ def cached(case: Case, product: Array, norms: Callable[[str], Array]) -> dict[st
     out = {"q_normed": q} if "q_normed" in case.outputs else {}
     if not out:
         out = {"q_quantised": widen(in_fp8(case, "q_quantised", q))}
+    if "heads" in case.outputs:
+        out["heads"] = np.asarray(quant.linear(norms("x_heads")[: case.real], norms("w_heads")))
     latents = as_stored(case, "latents_in", [first, k_pe])
     return {**out, "latents_in": latents, "keys_in": as_stored(case, "keys_in", [keys])}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 KERNELS = Path(__file__).parents[1] / "backends" / "gpu_kernels"
 FILES = (
     "conversions", "fp8_terms", "scaled_products", "joined_rows", "place_pairs", "grouped_experts",
-    "attention_rows", "absorbed",
+    "plain_product", "attention_rows", "absorbed",
 )  # fmt: skip
 """In the order in which they import each other."""
 
@@ -123,6 +123,21 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "absorbed",
         "tl.arange(0, BLOCK_LATENT)\n    of_weight",
         "tl.arange(0, BLOCK_LATENT) // 2\n    of_weight",
+    ),
+    "the heads' counter is left": (
+        "plain_product",
+        "tl.store(arrived + block, 0)",
+        "tl.store(arrived + block, 1)",
+    ),
+    "the last split of the heads is not summed": (
+        "plain_product",
+        "tl.static_range(SPLITS)",
+        "tl.static_range(SPLITS - 1)",
+    ),
+    "the heads' rows are those of the first tile's": (
+        "plain_product",
+        "row[:, None] * x_stride",
+        "(row[:, None] * 0) * x_stride",
     ),
 }
 

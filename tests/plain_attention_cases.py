@@ -66,10 +66,20 @@ def give_cache(case: Case, name: str, layout: str, *parts: int) -> None:
 
 
 def cached_projections(
-    latents: str, keys: str, scaled_x: bool, query: bool = False, **knobs: int
+    latents: str,
+    keys: str,
+    scaled_x: bool,
+    query: bool = False,
+    heads: bool = False,
+    **knobs: int,
 ) -> Case:
     """140 columns of the query's would not join: 128 of each but the latent's 72, caches of all."""
-    flags = {"query": query, "latent": latents == "fp8_656", "key": keys.startswith("index")}
+    flags = {
+        "heads": heads,
+        "query": query,
+        "latent": latents == "fp8_656",
+        "key": keys.startswith("index"),
+    }
     name = "_".join(["smxx_fp8_cached_projections", *(n for n, flag in flags.items() if flag)])
     attributes: Attributes = {
         ("q_normed", "eps"): 1e-6, ("latent_normed", "eps"): 1e-5, ("k_normed", "eps"): 1e-4,
@@ -102,6 +112,12 @@ def cached_projections(
     case.give("slots", np.arange(rows), "i32")
     outputs = ("q_quantised", "q_quantised:scale") if query else ("q_normed",)
     case.outputs = (*outputs, "latents_in", "keys_in")
+    if heads:
+        case.give("x_heads", normal(rows, 2 * WIDTH)[:, :WIDTH], "bf16")
+        case.give("w_heads", normal(20, WIDTH), "bf16")
+        case.values["heads"] = Value((rows, 20), "f32")
+        case.of_rows += ("x_heads",)
+        case.outputs += ("heads",)
     return case
 
 
@@ -166,10 +182,12 @@ def attend(end: str, rows: int = TILED_ROWS, dense: bool = False, **knobs: int) 
 def attention_cases() -> dict[str, Case]:
     """Every format, and one or more splits of both kinds of input."""
     return {
-        "fp8 cached projections of bf16": cached_projections("bf16", "bf16", False, splits=2),
+        "fp8 cached projections of bf16": cached_projections(
+            "bf16", "bf16", scaled_x=False, heads=True, splits=2
+        ),
         "fp8 cached projections to fp8_576": cached_projections("fp8_576", "f32", False),
         "fp8 cached projections, quantised": cached_projections(
-            "fp8_656", "index_paged", scaled_x=True, query=True, splits=3
+            "fp8_656", "index_paged", scaled_x=True, query=True, heads=True, splits=3
         ),
         "fp8 cached projections, latents quantised": cached_projections("fp8_656", "bf16", True),
         "fp8 cached projections, keys quantised": cached_projections("f32", "index_row", False),

@@ -13,6 +13,7 @@ import triton.language as tl
 from lostwax.backends.gpu_kernels.hadamard import rotated, store_rotated
 from lostwax.backends.gpu_kernels.joined_rows import summed
 from lostwax.backends.gpu_kernels.norm_quantise import rms_normed
+from lostwax.backends.gpu_kernels.plain_product import plain_product
 from lostwax.backends.gpu_kernels.rope import partner_of, turned
 from lostwax.backends.gpu_kernels.rounding import fp8_bits, quantised, rounded
 from lostwax.backends.gpu_kernels.scaled_cache import turned_key, write_rest, write_scaled
@@ -129,12 +130,19 @@ def cached_rows(
     key_cache,  # u8 with KEY_SCALED
     key_table,  # [2, T, KEY_DIM] f32
     slots,  # [T] i32
+    x,  # [T, WIDTH] bf16, where HEADS; else anything, as the four below
+    heads_weight,  # [HEADS, WIDTH] bf16
+    heads_out,  # [T, HEADS] f32
+    partial,  # of `plain_product`
+    arrived,
     real_rows,
     num_rows,
     q_stride,
     q_scales_stride,
     latent_stride,  # of a token, where plain
     key_stride,
+    x_stride,
+    heads_stride,
     q_eps,
     latent_eps,
     key_eps,
@@ -161,7 +169,13 @@ def cached_rows(
     KEY_BLOCK: tl.constexpr,
     KEY_SCALED: tl.constexpr,
     KEY_POWER_OF_TWO: tl.constexpr,
+    HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    HEADS_SPLITS: tl.constexpr,
+    HEADS_BLOCK_ROWS: tl.constexpr,
+    HEADS_BLOCK: tl.constexpr,
     SPLITS: tl.constexpr,
+    WIDE_DOT: tl.constexpr,
     ROUND_FIRST: tl.constexpr,
     LATENT_PAGE_TOKENS: tl.constexpr,
     LATENT_PAGE_BYTES: tl.constexpr,
@@ -174,11 +188,15 @@ def cached_rows(
     KEY_SCALES_AT: tl.constexpr,
     KEY_SCALES_STRIDE: tl.constexpr,
 ):
-    """One part of a row: the query before its projection, the latent row, or the index key."""
+    """One part of a row: the query before its projection, the latent row, or the index key.
+
+    With HEADS programs behind these make x heads_weight^T, what each of the indexer's heads counts.
+    """
     row = tl.program_id(0).to(tl.int64)
-    if row >= tl.load(real_rows):
-        return
     part = tl.program_id(1)
+    real = tl.load(real_rows)
+    if (part < 3) & (row >= real):
+        return
     width: tl.constexpr = Q + K + LATENT + ROPE
     plane = tl.cast(num_rows, tl.int64) * width
     of_row = joined + row * width
@@ -196,7 +214,7 @@ def cached_rows(
             LATENT_POWER_OF_TWO, LATENT_PAGE_TOKENS, LATENT_PAGE_BYTES, LATENT_VALUES_STRIDE,
             LATENT_SCALES_AT, LATENT_SCALES_STRIDE, LATENT_REST_AT, SPLITS, ROUND_FIRST,
         )  # fmt: skip
-    else:
+    elif part == 2:
         slot = tl.load(slots + row).to(tl.int64)
         _write_key(
             of_row + Q, plane, slot, key_weight, key_bias, key_cache, key_table + row * KEY_DIM,
@@ -204,6 +222,12 @@ def cached_rows(
             KEY_OFFSET, KEY_DIM, KEY_INTERLEAVED, KEY_BLOCK, KEY_SCALED, KEY_POWER_OF_TWO,
             KEY_PAGE_TOKENS, KEY_PAGE_BYTES, KEY_VALUES_STRIDE, KEY_SCALES_AT, KEY_SCALES_STRIDE,
             SPLITS, ROUND_FIRST,
+        )  # fmt: skip
+    elif HEADS > 0:
+        plain_product(
+            (part - 3) * num_rows + tl.program_id(0), x, heads_weight, heads_out, partial, arrived,
+            real, num_rows, x_stride, heads_stride, HEADS, WIDTH, HEADS_SPLITS, HEADS_BLOCK_ROWS,
+            HEADS_BLOCK, BLOCK, WIDE_DOT,
         )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from lostwax.backends.gpu_kernels.lowerings.fp8_rows import as_bytes, place_of_r
 from lostwax.backends.gpu_kernels.lowerings.hadamard import MAX_WIDTH, rotation
 from lostwax.backends.gpu_kernels.lowerings.launches import (
     Argument,
+    Carver,
     f32,
     i32,
     next_power_of_two,
@@ -31,6 +32,7 @@ from lostwax.backends.predicates import (
     fact,
     layout,
     of_rows,
+    plain,
     row_blocks,
 )
 from lostwax.ir.contract.program import Launch, View
@@ -41,6 +43,12 @@ from lostwax.ir.region import Node, Region
 _KERNEL = "lostwax.backends.gpu_kernels.attention_rows:cached_rows"
 _FLOATS = ("f32", "bf16")
 _MAX_WIDTH = 4096  # one program holds the query's row in registers, and norms it
+_PARTS = 3  # of a row, a program each
+_MIN_DOT, _HEADS_ROWS = 16, 64  # the matrix units' smallest side, and that of a warp group's
+_FEW_ROWS = 256  # beyond, tiles of 64 rows by 16 outputs read too much again
+_HEADS_SPLITS = 16
+"""Splits of K of the heads' product: at one row 64 programs read 14 KB each of V3.2's."""
+_HEADS_STAGES = 4  # a split of V3.2's has four blocks of K
 _PLAIN, _SCALED_KEYS = ("f32", "bf16"), ("index_paged", "index_row")
 _NOWHERE = dict.fromkeys(
     ("PAGE_TOKENS", "PAGE_BYTES", "VALUES_STRIDE", "SCALES_AT", "SCALES_STRIDE"), 1
@@ -50,8 +58,10 @@ _NOWHERE = dict.fromkeys(
 
 @dataclass(frozen=True, slots=True)
 class _Formats:
-    """Which of the three results are rounded to fp8 with scales."""
+    """Which of the three results are rounded to fp8 with scales, and whether what the indexer's
+    heads count (`heads`, a product of bf16) is made, too."""
 
+    heads: bool
     query: bool
     latent: bool
     key: bool
@@ -59,8 +69,8 @@ class _Formats:
     @property
     def name(self) -> str:
         """The lowering's."""
-        scaled = [n for n in ("query", "latent", "key") if getattr(self, n)]
-        return "_".join(["smxx_fp8_cached_projections", *scaled])
+        parts = [n for n in ("heads", "query", "latent", "key") if getattr(self, n)]
+        return "_".join(["smxx_fp8_cached_projections", *parts])
 
     @property
     def query_out(self) -> str:
@@ -95,7 +105,11 @@ class _Formats:
         for name, rows in (("latents", (latent, "k_pe_turned")), ("keys", (key,))):
             reads = {"cache_in": f"{name}_in", "slots": "slots", "rows": rows}
             nodes[name] = Node("kv.append", reads)
-        return Region(nodes, (self.query_out, "latents", "keys"))
+        outputs = (self.query_out, "latents", "keys")
+        if self.heads:
+            nodes["heads"] = Node("quant.linear", {"x": "x_heads", "weight": "w_heads"})
+            outputs += ("heads",)
+        return Region(nodes, outputs)
 
     @property
     def inner(self) -> tuple[str, ...]:
@@ -109,6 +123,74 @@ class _Formats:
         flags = (self.query, self.latent, self.key)
         names = ("q_quantised", "latent_quantised", "k_quantised")
         return tuple(name for name, flag in zip(names, flags, strict=True) if flag)
+
+
+@dataclass(frozen=True, slots=True)
+class _Heads:
+    """How the product of the indexer's heads is cut, and where its splits leave their sums."""
+
+    rows: int
+    heads: int
+    k: int
+
+    @staticmethod
+    def of(match: Match) -> _Heads:
+        rows, k = match.shape("x_heads")
+        return _Heads(rows, match.shape("w_heads")[0], k)
+
+    @property
+    def block_rows(self) -> int:
+        """Rows of a program."""
+        return min(_HEADS_ROWS, max(_MIN_DOT, next_power_of_two(self.rows)))
+
+    @property
+    def blocks(self) -> int:
+        """Of rows and outputs."""
+        return -(-self.rows // self.block_rows) * -(-self.heads // _MIN_DOT)
+
+    @property
+    def splits(self) -> int:
+        """Of K: of as many blocks as a program of the other parts reads, or fewer."""
+        return min(_HEADS_SPLITS, -(-self.k // FP8_BLOCK))
+
+    @property
+    def grid(self) -> int:
+        """Programs of every row of the launch."""
+        return -(-self.blocks * self.splits // self.rows)
+
+    def carve(self, carver: Carver) -> View:
+        """What splits leave."""
+        return carver.take("f32", self.blocks, self.splits, self.block_rows, _MIN_DOT)
+
+
+def _carve(match: Match, carver: Carver, formats: _Formats) -> View | None:
+    return _Heads.of(match).carve(carver) if formats.heads else None
+
+
+def _zeroed(match: Match, knobs: Knobs, formats: _Formats) -> int:
+    """Counters of the splits that have come."""
+    return 4 * _Heads.of(match).blocks if formats.heads else 0
+
+
+def _heads_arguments(match: Match, carver: Carver, formats: _Formats) -> dict[str, View]:
+    """What `plain_product` takes; stands for nothing where there is none."""
+    partial = _carve(match, carver, formats)
+    if partial is None:
+        nothing = real_rows(match)
+        return dict.fromkeys(("x", "heads_weight", "heads_out", "partial", "arrived"), nothing)
+    arrived = Carver(match.zeroed).take("i32", _Heads.of(match).blocks)
+    views = {"x": "x_heads", "heads_weight": "w_heads", "heads_out": "heads"}
+    found = {name: match.view(value) for name, value in views.items()}
+    return {**found, "partial": partial, "arrived": arrived}
+
+
+def _heads_constants(match: Match, formats: _Formats) -> dict[str, int]:
+    names = ("HEADS", "WIDTH", "HEADS_SPLITS", "HEADS_BLOCK_ROWS", "HEADS_BLOCK")
+    if not formats.heads:
+        return dict.fromkeys(names, 0)
+    heads = _Heads.of(match)
+    sizes = (heads.heads, heads.k, heads.splits, heads.block_rows, _MIN_DOT)
+    return dict(zip(names, sizes, strict=True))
 
 
 def _cache_constants(match: Match, cache: str, prefix: str, scaled: bool) -> dict[str, int]:
@@ -153,15 +235,20 @@ def _constants(match: Match, formats: _Formats, product: Product) -> dict[str, i
         "KEY_BLOCK": min(FP8_BLOCK, k),
         "KEY_SCALED": int(formats.key),
         "KEY_POWER_OF_TWO": _power_of_two(match, "k_quantised", formats.key),
+        **_heads_constants(match, formats),
         "SPLITS": product.splits,
+        "WIDE_DOT": 0,
         "ROUND_FIRST": 0,
     }
     found |= _cache_constants(match, "latents_in", "LATENT", formats.latent)
     return found | _cache_constants(match, "keys_in", "KEY", formats.key)
 
 
-def _cached(match: Match, planes: View, product: Product, formats: _Formats) -> Launch:
+def _cached(
+    match: Match, planes: View, product: Product, carver: Carver, formats: _Formats
+) -> Launch:
     """The launch behind the product."""
+    heads = _heads_arguments(match, carver, formats)
     q_out = match.view(formats.query_out)
     q_scales = match.view(f"{formats.query_out}:scale") if formats.query else q_out
     latents, latent_stride = _cache(match, "latents_in")
@@ -179,12 +266,15 @@ def _cached(match: Match, planes: View, product: Product, formats: _Formats) -> 
         "key_cache": keys,
         "key_table": match.step("index_table"),
         "slots": match.view("slots"),
+        **heads,
         "real_rows": real_rows(match),
         "num_rows": i32(product.rows),
         "q_stride": i32(q_out.strides[0]),
         "q_scales_stride": i32(q_scales.strides[0]),
         "latent_stride": i32(latent_stride),
         "key_stride": i32(key_stride),
+        "x_stride": i32(heads["x"].strides[0]),
+        "heads_stride": i32(heads["heads_out"].strides[0]),
     }
     for name, node in (("q", "q_normed"), ("latent", "latent_normed"), ("key", "k_normed")):
         arguments[f"{name}_eps"] = f32(float(match.attr(node, "eps")))
@@ -194,9 +284,10 @@ def _cached(match: Match, planes: View, product: Product, formats: _Formats) -> 
         _KERNEL,
         arguments,
         _constants(match, formats, product),
-        grid=(product.rows, 3, 1),
+        grid=(product.rows, _PARTS + (_Heads.of(match).grid if formats.heads else 0), 1),
         op=formats.name,
-        rows_of=("q_stride", "q_scales_stride", "latent_stride", "key_stride"),
+        num_stages=_HEADS_STAGES,
+        rows_of=("q_stride", "q_scales_stride", "latent_stride", "key_stride", "x_stride"),
     )
 
 
@@ -235,12 +326,21 @@ def _when(formats: _Formats) -> Predicate:
         found &= dtype(name, "f8E4M3FN") & row_blocks(name)
     found &= layout("latents_in", *(("fp8_656",) if formats.latent else (*_PLAIN, "fp8_576")))
     found &= layout("keys_in", *(_SCALED_KEYS if formats.key else _PLAIN))
+    if formats.heads:
+        found &= of_rows("x_heads") & axis_at_most("x_heads", 0, _FEW_ROWS)
+        found &= dtype("x_heads", "bf16") & dtype("w_heads", "bf16") & plain("w_heads")
+        found &= plain("x_heads") & dtype("heads", "f32")
     found &= axis_at_most("q", 1, _MAX_WIDTH) & axis_at_most("kv", 1, _MAX_WIDTH)
     return found & Predicate(_slices) & Predicate(_key_width)
 
 
 def _lowering(formats: _Formats) -> Lowering:
-    joined = Joined(formats.name, JOINED.concat, partial(_cached, formats=formats))
+    joined = Joined(
+        formats.name,
+        JOINED.concat,
+        partial(_cached, formats=formats),
+        partial(_carve, formats=formats),
+    )
     return Lowering(
         name=formats.name,
         pattern=formats.region,
@@ -249,12 +349,14 @@ def _lowering(formats: _Formats) -> Lowering:
         knobs=KNOBS,
         weights={"w_q": JOINED},
         workspace=joined.workspace,
+        zeroed=partial(_zeroed, formats=formats),
         prepare=_prepare,
         work=joined.work,
     )
 
 
 CACHED_PROJECTIONS = tuple(
-    _lowering(_Formats(*scaled)) for scaled in product((False, True), repeat=3)
+    _lowering(_Formats(*scaled)) for scaled in product((False, True), repeat=4)
 )
-"""One for each set of formats: activations, latents and index keys are rounded each by itself."""
+"""One for each set of formats, as activations, latents and index keys are rounded each by itself,
+with the heads' product and without: where all positions are selected nobody needs it."""

@@ -75,7 +75,9 @@ class Joined:
 
     name: str
     weights: tuple[str, ...]
-    behind: Callable[[Match, View, Product], Launch]
+    behind: Callable[[Match, View, Product, Carver], Launch]
+    carve: Callable[[Match, Carver], object] = lambda match, carver: None
+    """What the launch behind the product takes of the workspace beside the planes."""
 
     def product(self, match: Match, knobs: Knobs) -> Product:
         """The joined product as it is cut."""
@@ -88,6 +90,7 @@ class Joined:
         product, carver = self.product(match, knobs), Carver(None)
         carve_terms(match, "x", carver)
         _planes(product, carver)
+        self.carve(match, carver)
         return carver.num_bytes
 
     def emit(self, match: Match, knobs: Knobs) -> tuple[Launch, ...]:
@@ -98,7 +101,7 @@ class Joined:
         first = self.weights[0]
         weight = match.view(first), match.view(f"{first}:scale")
         launch = product_launch(match, product, x, weight, planes, self.name)
-        return (*x.launches, launch, self.behind(match, planes, product))
+        return (*x.launches, launch, self.behind(match, planes, product, carver))
 
     def work(self, match: Match, knobs: Knobs) -> Work:
         """The planes are written and read."""
@@ -118,7 +121,7 @@ def _planes(product: Product, carver: Carver) -> View:
     return carver.take(plane_dtype(product), product.splits, product.rows, product.n)
 
 
-def _gated(match: Match, planes: View, product: Product) -> Launch:
+def _gated(match: Match, planes: View, product: Product, carver: Carver) -> Launch:
     rows, width = match.shape("act")
     out = match.view("act")
     return triton_launch(
@@ -138,7 +141,7 @@ def _gated(match: Match, planes: View, product: Product) -> Launch:
     )
 
 
-def _projected(match: Match, planes: View, product: Product) -> Launch:
+def _projected(match: Match, planes: View, product: Product, carver: Carver) -> Launch:
     q, k, kv = (match.shape(name)[1] for name in ("q", "k", "kv"))
     outs = {name: match.view(name) for name in ("q_normed", "k_normed", "kv")}
     arguments: dict[str, Argument] = {"joined": planes}

@@ -13,6 +13,7 @@ from lostwax.backends.gpu_kernels.lowerings.fp8_rows import as_bytes, head_strid
 from lostwax.backends.gpu_kernels.lowerings.hadamard import MAX_WIDTH, rotation
 from lostwax.backends.gpu_kernels.lowerings.launches import (
     Argument,
+    Carver,
     f32,
     i32,
     next_power_of_two,
@@ -73,7 +74,9 @@ def _block_heads(heads: int, width: int) -> int:
     return min(next_power_of_two(heads), max(1, _BLOCK_ELEMENTS // next_power_of_two(width)))
 
 
-def _turned(match: Match, planes: View, product: Product, quantised: bool) -> Launch:
+def _turned(
+    match: Match, planes: View, product: Product, carver: Carver, quantised: bool
+) -> Launch:
     """The launch behind the product."""
     _, heads, width = match.shape("q")
     _, index_heads, index_width = match.shape("index")
