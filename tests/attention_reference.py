@@ -59,7 +59,9 @@ def as_stored(case: Case, cache: str, parts: list[Value]) -> Array:
     return widen(round_to(np.concatenate([widen(part) for part in parts], -1), value.dtype))
 
 
-def cached(case: Case, product: Array, norms: Callable[[str], Array]) -> dict[str, Array]:
+def cached(
+    case: Case, product: Array, norms: Callable[[str], Array], x_heads: Array | None = None
+) -> dict[str, Array]:
     """The query's row, and what the caches hold."""
     q, k, latent, k_pe = np.split(bf16(product), (128, 256, 320), axis=1)
     q = bf16(core.rms_norm(q, norms("q_weight"), eps=1e-6))
@@ -73,11 +75,12 @@ def cached(case: Case, product: Array, norms: Callable[[str], Array]) -> dict[st
         first = in_fp8(case, "latent_quantised", latent)
     if "_key" in name:
         keys = in_fp8(case, "k_quantised", bf16(dsa.hadamard(widen(keys))))
-    out = {"q_normed": q} if "q_normed" in case.outputs else {}
-    if not out:
+    out = {"q_normed": q}
+    if "_query" in name:
         out = {"q_quantised": widen(in_fp8(case, "q_quantised", q))}
     if "heads" in case.outputs:
-        out["heads"] = np.asarray(quant.linear(norms("x_heads")[: case.real], norms("w_heads")))
+        x_heads = norms("x_heads")[: case.real] if x_heads is None else x_heads
+        out["heads"] = np.asarray(quant.linear(x_heads, norms("w_heads")))
     latents = as_stored(case, "latents_in", [first, k_pe])
     return {**out, "latents_in": latents, "keys_in": as_stored(case, "keys_in", [keys])}
 
@@ -92,6 +95,22 @@ def queries(case: Case, product: Array) -> dict[str, Array]:
         return found | {"index_turned": index}
     rotated = bf16(dsa.hadamard(index))
     return found | {"index_quantised": widen(in_fp8(case, "index_quantised", rotated))}
+
+
+def from_residual(case: Case, given: Callable[[str], Value]) -> dict[str, Array]:
+    """All that attention reads, from the residual add on."""
+    real = slice(0, case.real)
+
+    def plain(name: str) -> Array:
+        return widen(given(name))
+
+    total = plain("residual")[real] + plain("delta")[real]
+    normed = bf16(core.rms_norm(total, plain("norm_weight"), eps=1e-6))
+    found = cached(case, np.asarray(quant.linear(normed, given("w_q"))), plain, normed)
+    if "w_index" in case.values:
+        q = found.pop("q_normed")
+        found |= queries(case, np.asarray(quant.linear(q, given("w_q_b"))))
+    return found | {"residual_out": bf16(total)}
 
 
 def attended(case: Case, given: Callable[[str], Value]) -> dict[str, Array]:

@@ -7,7 +7,7 @@ from pathlib import Path
 KERNELS = Path(__file__).parents[1] / "backends" / "gpu_kernels"
 FILES = (
     "conversions", "fp8_terms", "scaled_products", "joined_rows", "place_pairs", "grouped_experts",
-    "plain_product", "attention_rows", "absorbed",
+    "norm_terms", "plain_product", "attention_rows", "absorbed",
 )  # fmt: skip
 """In the order in which they import each other."""
 
@@ -109,10 +109,10 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "(head * OF_HEAD + (OF_HEAD - VALUE) + value[:, None])",
         "(head * OF_HEAD + value[:, None])",
     ),
-    "the second term of attended values is dropped": (
-        "absorbed",
-        "to_fp8(y - high.to(tl.float32), out",
-        "to_fp8(y * 0.0, out",
+    "the second term of values made behind a kernel's sums is dropped": (
+        "fp8_terms",
+        "to_fp8(spread - high.to(tl.float32), kind",
+        "to_fp8(spread * 0.0, kind",
     ),
     "a head's scale is that of the row's first": (
         "absorbed",
@@ -123,6 +123,26 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "absorbed",
         "tl.arange(0, BLOCK_LATENT)\n    of_weight",
         "tl.arange(0, BLOCK_LATENT) // 2\n    of_weight",
+    ),
+    "the normed rows' second term lies a row further": (
+        "norm_terms",
+        "tl.cast(num_rows, tl.int64) * WIDTH",
+        "tl.cast(num_rows + 1, tl.int64) * WIDTH",
+    ),
+    "the scales of normed rows lie as those of one block": (
+        "norm_terms",
+        "scales + row * tl.cdiv(WIDTH, BLOCK) + group",
+        "scales + row + group",
+    ),
+    "the residual is normed without what is added": (
+        "norm_terms",
+        "y = rms_normed(total, w",
+        "y = rms_normed(a.to(tl.float32), w",
+    ),
+    "the second term of a query's row lies where the first does": (
+        "attention_rows",
+        "target + tl.cast(num_rows, tl.int64) * out_stride, low",
+        "target, low",
     ),
     "the heads' counter is left": (
         "plain_product",

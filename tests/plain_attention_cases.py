@@ -6,8 +6,10 @@ import numpy as np
 from plain_case import TILED_REAL, TILED_ROWS, Attributes, Case, normal
 
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTENDS, ATTENDS_ALL
+from lostwax.backends.gpu_kernels.lowerings.attention_inputs import ATTENTION_INPUTS
 from lostwax.backends.gpu_kernels.lowerings.cached_projections import CACHED_PROJECTIONS
 from lostwax.backends.gpu_kernels.lowerings.joined_queries import JOINED_QUERIES
+from lostwax.backends.portable.lowerings.prepared import ROPE_CONSTS
 from lostwax.backends.proof.plain_match import Value
 from lostwax.ir.contract.cache_layout import LAYOUTS
 from lostwax.ir.contract.scale_layout import FP8_BLOCK, FP8_BLOCKS, FP8_ROW_BLOCKS
@@ -15,7 +17,13 @@ from lostwax.ir.contract.scale_layout import FP8_BLOCK, FP8_BLOCKS, FP8_ROW_BLOC
 WIDTH = 304  # of the input: three blocks, of which the last is short
 BY_NAME = {
     lowering.name: lowering
-    for lowering in (*CACHED_PROJECTIONS, *JOINED_QUERIES, *ATTENDS, *ATTENDS_ALL)
+    for lowering in (
+        *ATTENTION_INPUTS,
+        *CACHED_PROJECTIONS,
+        *JOINED_QUERIES,
+        *ATTENDS,
+        *ATTENDS_ALL,
+    )
 }
 
 
@@ -73,7 +81,7 @@ def cached_projections(
     heads: bool = False,
     **knobs: int,
 ) -> Case:
-    """140 columns of the query's would not join: 128 of each but the latent's 72, caches of all."""
+    """128 columns of each product but the latent's 80, caches of all."""
     flags = {
         "heads": heads,
         "query": query,
@@ -84,8 +92,8 @@ def cached_projections(
     attributes: Attributes = {
         ("q_normed", "eps"): 1e-6, ("latent_normed", "eps"): 1e-5, ("k_normed", "eps"): 1e-4,
         ("latent", "axis"): 1, ("latent", "start"): 0, ("latent", "stop"): 64,
-        ("k_pe", "axis"): 1, ("k_pe", "start"): 64, ("k_pe", "stop"): 72,
-        ("k_pe_turned", "offset"): 0, ("k_pe_turned", "dim"): 8,
+        ("k_pe", "axis"): 1, ("k_pe", "start"): 64, ("k_pe", "stop"): 80,
+        ("k_pe_turned", "offset"): 0, ("k_pe_turned", "dim"): 16,
         ("k_pe_turned", "interleaved"): True,
         ("k_turned", "offset"): 16, ("k_turned", "dim"): 32, ("k_turned", "interleaved"): False,
         ("q_quantised", "scale_fmt"): "ue8m0", ("latent_quantised", "scale_fmt"): "fp32",
@@ -93,21 +101,21 @@ def cached_projections(
     }  # fmt: skip
     case = Case(BY_NAME[name], TILED_ROWS, TILED_REAL, attributes, knobs)
     rows_of_x(case, scaled_x)
-    case.give_joined({"w_q": 128, "w_k": 128, "w_kv": 72}, WIDTH)
+    case.give_joined({"w_q": 128, "w_k": 128, "w_kv": 80}, WIDTH)
     for weight, width in {"q_weight": 128, "latent_weight": 64, "k_weight": 128}.items():
         case.give(weight, 1 + 0.2 * normal(width), "bf16")
     case.give("k_bias", normal(128, 1)[:, 0], "f32")
     rows = case.rows
     for inner, width in {
-        "q": 128, "q_normed": 128, "kv": 72, "latent": 64, "latent_normed": 64, "k_pe": 8,
-        "k_pe_turned": 8, "k": 128, "k_normed": 128, "k_turned": 128, "k_rotated": 128,
+        "q": 128, "q_normed": 128, "kv": 80, "latent": 64, "latent_normed": 64, "k_pe": 16,
+        "k_pe_turned": 16, "k": 128, "k_normed": 128, "k_turned": 128, "k_rotated": 128,
     }.items():  # fmt: skip
         case.values[inner] = Value((rows, width), "bf16")
     for inner, width in {"q_quantised": 128, "latent_quantised": 64, "k_quantised": 128}.items():
         quantised(case, inner, rows, width)
-    give_table(case, "table", 8)
+    give_table(case, "table", 16)
     give_table(case, "index_table", 32)
-    give_cache(case, "latents_in", latents, 64, 8)
+    give_cache(case, "latents_in", latents, 64, 16)
     give_cache(case, "keys_in", keys, 128)
     case.give("slots", np.arange(rows), "i32")
     outputs = ("q_quantised", "q_quantised:scale") if query else ("q_normed",)
@@ -121,7 +129,7 @@ def cached_projections(
     return case
 
 
-def joined_queries(scaled_x: bool, index_quantised: bool, **knobs: int) -> Case:
+def joined_queries(scaled_x: bool, index_quantised: bool, width: int = WIDTH, **knobs: int) -> Case:
     """Four heads of 48, of which the last 16 turn, and two of 64 for the indexer."""
     name = "smxx_fp8_queries_quantised" if index_quantised else "smxx_fp8_queries"
     attributes: Attributes = {
@@ -131,11 +139,11 @@ def joined_queries(scaled_x: bool, index_quantised: bool, **knobs: int) -> Case:
     }  # fmt: skip
     case = Case(BY_NAME[name], TILED_ROWS, TILED_REAL, attributes, knobs)
     rows_of_x(case, scaled_x)
-    case.give_joined({"w_q": 8 * 48, "w_index": 2 * 64}, WIDTH)
+    case.give_joined({"w_q_b": 8 * 48, "w_index": 2 * 64}, width)
     rows = case.rows
     flat, index = Value((rows, 8 * 48), "bf16"), Value((rows, 2 * 64), "bf16")
-    case.values |= {"q_flat": flat, "index_flat": index}
-    case.values |= dict.fromkeys(("q", "q_turned"), Value((rows, 8, 48), "bf16"))
+    case.values |= {"q_b": flat, "index_flat": index}
+    case.values |= dict.fromkeys(("queries", "q_turned"), Value((rows, 8, 48), "bf16"))
     turned = ("index", "index_turned", "index_rotated")
     case.values |= dict.fromkeys(turned, Value((rows, 2, 64), "bf16"))
     quantised(case, "index_quantised", rows, 2, 64)
@@ -143,6 +151,38 @@ def joined_queries(scaled_x: bool, index_quantised: bool, **knobs: int) -> Case:
     give_table(case, "index_table", 32)
     found = ("index_quantised", "index_quantised:scale") if index_quantised else ("index_turned",)
     case.outputs = ("q_turned", *found)
+    return case
+
+
+def attention_inputs(latents: str, keys: str, queries: bool, **knobs: int) -> Case:
+    """The residual add, and all of `cached_projections` and `joined_queries`, of bf16."""
+    flags = {"heads": queries, "latent": latents == "fp8_656", "key": keys.startswith("index")}
+    kind = "queries" if queries else "cached"
+    name = "_".join([f"smxx_fp8_attention_{kind}", *(n for n, flag in flags.items() if flag)])
+    first = cached_projections(latents, keys, scaled_x=False, heads=queries)
+    second = joined_queries(scaled_x=False, index_quantised=flags["key"], width=128)
+    about: Attributes = {**first.attributes, ("normed", "eps"): 1e-6}
+    case = Case(BY_NAME[name], TILED_ROWS, TILED_REAL, about, knobs)
+    for part in (first, second) if queries else (first,):
+        case.attributes = {**part.attributes, **case.attributes}
+        given = {n: v for n, v in part.data.items() if not n.startswith("x")}
+        case.values = {**part.values, **case.values}
+        case.data |= {n: v for n, v in given.items() if n not in case.data}
+        case.stored |= part.stored
+        case.outputs += part.outputs
+    del case.values["x"]
+    for node in ("k_pe_turned", "q_turned", "k_turned", "index_turned"):
+        case.attributes = {(node, name): 0 for name in ROPE_CONSTS} | dict(case.attributes)
+    if queries:
+        case.outputs = tuple(name for name in case.outputs if name != "q_normed")
+    case.outputs += ("residual_out",)
+    for name in ("residual", "delta"):
+        case.give(name, normal(case.rows, WIDTH + len(name))[:, :WIDTH], "bf16")
+    case.give("norm_weight", 1 + 0.2 * normal(WIDTH), "bf16")
+    case.values["sum"] = Value((case.rows, WIDTH), "f32")
+    dense = Value((case.rows, WIDTH), "bf16")
+    case.values |= dict.fromkeys(("residual_out", "normed"), dense)
+    case.of_rows = ("residual", "delta")
     return case
 
 
@@ -198,6 +238,11 @@ def attention_cases() -> dict[str, Case]:
         "fp8 queries": joined_queries(True, False),
         "fp8 queries, quantised": joined_queries(True, True, splits=3),
         "fp8 queries of bf16, quantised": joined_queries(False, True),
+        "fp8 attention's queries": attention_inputs("bf16", "bf16", queries=True, splits=2),
+        "fp8 attention's queries, keys quantised": attention_inputs(
+            "fp8_656", "index_paged", queries=True
+        ),
+        "fp8 attention's cached rows": attention_inputs("fp8_576", "bf16", queries=False),
         "fp8 attend of two tiles": attend("", rows=66, splits=1),
         "fp8 attend, quantised": attend("_quantised", splits=1),
         "fp8 attend all, quantised": attend("_quantised", dense=True, splits=2),

@@ -8,8 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lostwax.backends.gpu_kernels.conversions import to_fp8
-from lostwax.backends.gpu_kernels.fp8_terms import block_scale
+from lostwax.backends.gpu_kernels.fp8_terms import two_terms
 from lostwax.backends.gpu_kernels.rounding import quantised, rounded
 
 
@@ -119,10 +118,7 @@ def expand_tiles(
         tl.store(target, codes, mask=inside)
         tl.store(of_scale, scale, mask=in_rows)
     else:
-        factor = block_scale(tl.max(tl.abs(y), axis=1), 2, 1)
+        high, low, factor = two_terms(y, out.dtype.element_ty, ROUND_FIRST)
         tl.store(of_scale, factor, mask=in_rows)
-        y = tl.div_rn(y, factor[:, None] + tl.zeros_like(y))
-        high = to_fp8(y, out.dtype.element_ty, ROUND_FIRST)
         tl.store(target, high, mask=inside)
-        low = to_fp8(y - high.to(tl.float32), out.dtype.element_ty, ROUND_FIRST)
         tl.store(target + tl.cast(num_rows, tl.int64) * out_stride, low, mask=inside)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from lostwax.backends.gpu_kernels.fp8_terms import two_terms
 from lostwax.backends.gpu_kernels.hadamard import rotated, store_rotated
 from lostwax.backends.gpu_kernels.joined_rows import summed
 from lostwax.backends.gpu_kernels.norm_quantise import rms_normed
@@ -30,11 +31,11 @@ def _plain(value, kind: tl.constexpr, FP8: tl.constexpr):
 
 @triton.jit
 def _write_query(
-    of_row, plane, row, weight, out, scales, out_stride, scales_stride, eps, Q: tl.constexpr,
-    BLOCK: tl.constexpr, GROUPS: tl.constexpr, QUANTISED: tl.constexpr,
+    of_row, plane, row, num_rows, weight, out, scales, out_stride, scales_stride, eps,
+    Q: tl.constexpr, BLOCK: tl.constexpr, GROUPS: tl.constexpr, QUANTISED: tl.constexpr,
     POWER_OF_TWO: tl.constexpr, SPLITS: tl.constexpr, ROUND_FIRST: tl.constexpr,
 ):  # fmt: skip
-    """rms_norm(q) * weight of a row, in bf16 or QUANTISED."""
+    """rms_norm(q) * weight of a row: in bf16, with QUANTISED 1 so, with 2 as two terms of fp8."""
     group = tl.arange(0, GROUPS)
     column = group[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
     inside = column < Q
@@ -42,10 +43,16 @@ def _write_query(
     w = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
     y = rms_normed(value, w, eps, Q, 1)
     target = out + row * out_stride + column
-    if QUANTISED:
+    of_scale = scales + row * scales_stride + group
+    if QUANTISED == 1:
         codes, scale = quantised(y, POWER_OF_TWO, 0)
         tl.store(target, codes, mask=inside)
-        tl.store(scales + row * scales_stride + group, scale, mask=group * BLOCK < Q)
+        tl.store(of_scale, scale, mask=group * BLOCK < Q)
+    elif QUANTISED == 2:
+        high, low, scale = two_terms(y, out.dtype.element_ty, ROUND_FIRST)
+        tl.store(target, high, mask=inside)
+        tl.store(target + tl.cast(num_rows, tl.int64) * out_stride, low, mask=inside)
+        tl.store(of_scale, scale, mask=group * BLOCK < Q)
     else:
         tl.store(target, y.to(out.dtype.element_ty), mask=inside)
 
@@ -120,7 +127,7 @@ def _write_key(
 def cached_rows(
     joined,  # [SPLITS, T, Q + K + LATENT + ROPE]
     q_weight,  # [Q]
-    q_out,  # [T, Q] bf16, or u8 with Q_SCALED
+    q_out,  # [T, Q] bf16, with Q_SCALED 1 u8, with 2 [2 * T, Q] fp8: two terms
     q_scales,  # [T, ceil(Q / BLOCK)] f32 with Q_SCALED; else anything
     latent_weight,  # [LATENT]
     latent_cache,  # u8 with LATENT_SCALED or LATENT_FP8
@@ -202,8 +209,8 @@ def cached_rows(
     of_row = joined + row * width
     if part == 0:
         _write_query(
-            of_row, plane, row, q_weight, q_out, q_scales, q_stride, q_scales_stride, q_eps, Q,
-            BLOCK, Q_GROUPS, Q_SCALED, Q_POWER_OF_TWO, SPLITS, ROUND_FIRST,
+            of_row, plane, row, num_rows, q_weight, q_out, q_scales, q_stride, q_scales_stride,
+            q_eps, Q, BLOCK, Q_GROUPS, Q_SCALED, Q_POWER_OF_TWO, SPLITS, ROUND_FIRST,
         )  # fmt: skip
     elif part == 1:
         slot = tl.load(slots + row).to(tl.int64)

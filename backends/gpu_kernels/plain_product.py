@@ -1,5 +1,5 @@
-"""Triton function of a small product x W^T of bf16, by programs that split its rows, its outputs and
-K; of the splits of a block the last sums all. Knows no target.
+"""Triton function of a small product x W^T of bf16, by programs that split rows, outputs and K; of
+the splits of a block the last sums all. Knows no target.
 """
 
 from __future__ import annotations

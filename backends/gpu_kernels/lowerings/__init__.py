@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lostwax.backends.gpu_kernels.lowerings.add import ADD
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTENDS, ATTENDS_ALL
+from lostwax.backends.gpu_kernels.lowerings.attention_inputs import ATTENTION_INPUTS
 from lostwax.backends.gpu_kernels.lowerings.cache import APPEND
 from lostwax.backends.gpu_kernels.lowerings.cached_projections import CACHED_PROJECTIONS
 from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS, ROUTE
@@ -67,6 +68,7 @@ GPU: tuple[Lowering, ...] = (
     FP8_PROJECTIONS,
     *CACHED_PROJECTIONS,
     *JOINED_QUERIES,
+    *ATTENTION_INPUTS,
     SILU_MUL,
     ROUTE,
     EXPERTS,

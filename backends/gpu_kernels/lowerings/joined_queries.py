@@ -40,33 +40,38 @@ from lostwax.ir.region import Node, Region
 
 _KERNEL = "lostwax.backends.gpu_kernels.attention_rows:query_rows"
 _NAMES = ("smxx_fp8_queries", "smxx_fp8_queries_quantised")
-_FORM = WeightForm(name="queries", concat=("w_q", "w_index"))
+QUERIES_FORM = WeightForm(name="queries", concat=("w_q_b", "w_index"))
 _MAX_ROWS = 256
 """Beyond, the planes (64 KB a row of V3.2) are more workspace than separate products take."""
 _BLOCK_ELEMENTS = 2048  # of one program: 16 a thread at 4 warps of 32
 _MAX_HEAD = 1024
 
 
-def _region(quantised: bool) -> Region:
-    """Wiring alone would not tell the two queries apart: attention's turns pairs that lie side by
-    side, the indexer's halves."""
+def query_nodes(x: str, quantised: bool) -> dict[str, Node]:
+    """Both queries of `x`. Wiring alone would not tell them apart: attention's turns pairs that lie
+    side by side, the indexer's halves."""
     nodes = {
-        "q_flat": Node("quant.linear", {"x": "x", "weight": "w_q"}),
-        "q": Node("core.reshape", {"x": "q_flat"}),
+        "q_b": Node("quant.linear", {"x": x, "weight": "w_q_b"}),
+        "queries": Node("core.reshape", {"x": "q_b"}),
         "q_turned": Node(
-            "core.rope", {"x": "q", "positions": "positions"}, flags={"interleaved": True}
+            "core.rope", {"x": "queries", "positions": "positions"}, flags={"interleaved": True}
         ),
-        "index_flat": Node("quant.linear", {"x": "x", "weight": "w_index"}),
+        "index_flat": Node("quant.linear", {"x": x, "weight": "w_index"}),
         "index": Node("core.reshape", {"x": "index_flat"}),
         "index_turned": Node(
             "core.rope", {"x": "index", "positions": "positions"}, flags={"interleaved": False}
         ),
     }
     if not quantised:
-        return Region(nodes, ("q_turned", "index_turned"))
+        return nodes
     nodes["index_rotated"] = Node("dsa.hadamard", {"x": "index_turned"})
     nodes["index_quantised"] = Node("quant.quantise", {"x": "index_rotated"})
-    return Region(nodes, ("q_turned", "index_quantised"))
+    return nodes
+
+
+def query_outputs(quantised: bool) -> tuple[str, ...]:
+    """What leaves of them."""
+    return "q_turned", _index_out(quantised)
 
 
 def _block_heads(heads: int, width: int) -> int:
@@ -74,11 +79,11 @@ def _block_heads(heads: int, width: int) -> int:
     return min(next_power_of_two(heads), max(1, _BLOCK_ELEMENTS // next_power_of_two(width)))
 
 
-def _turned(
-    match: Match, planes: View, product: Product, carver: Carver, quantised: bool
+def turned_launch(
+    match: Match, planes: View, product: Product, carver: Carver, quantised: bool, op: str
 ) -> Launch:
     """The launch behind the product."""
-    _, heads, width = match.shape("q")
+    _, heads, width = match.shape("queries")
     _, index_heads, index_width = match.shape("index")
     q, index = match.view("q_turned"), match.view(_index_out(quantised))
     scales = match.view(f"{_index_out(quantised)}:scale") if quantised else index
@@ -120,7 +125,7 @@ def _turned(
         arguments,
         constants,
         grid=(product.rows, -(-heads // block) + -(-index_heads // index_block), 1),
-        op=_NAMES[quantised],
+        op=op,
         rows_of=tuple(name for name in arguments if name.endswith("_stride")),
     )
 
@@ -129,7 +134,8 @@ def _index_out(quantised: bool) -> str:
     return "index_quantised" if quantised else "index_turned"
 
 
-def _prepare(match: Match, knobs: Knobs) -> tuple[Prepared, ...]:
+def query_tables(match: Match, knobs: Knobs) -> tuple[Prepared, ...]:
+    """The rotary tables of both queries."""
     return (
         table_kernel(match, "q_turned", "table"),
         table_kernel(match, "index_turned", "index_table"),
@@ -143,16 +149,17 @@ def _index_width(match: Match) -> str | None:
 
 
 def _head_width(match: Match) -> str | None:
-    width = match.shape("q")[-1]
+    width = match.shape("queries")[-1]
     return None if width <= _MAX_HEAD else f"heads are {width} wide, wants <= {_MAX_HEAD}"
 
 
-def _when(quantised: bool) -> Predicate:
-    found = fp8_units("x") & joined_weights(*_FORM.concat) & of_rows("x")
-    found &= axis_multiple("x", 1, MAP_BORDER) & axis_at_most("x", 0, _MAX_ROWS)
-    found &= fact("dtypes", "f64") & rank("q", 3) & rank("index", 3)
+def queries_when(x: str, quantised: bool) -> Predicate:
+    """What the product of `x` and the launch behind it ask."""
+    found = fp8_units(x) & joined_weights(*QUERIES_FORM.concat) & of_rows(x)
+    found &= axis_multiple(x, 1, MAP_BORDER) & axis_at_most(x, 0, _MAX_ROWS)
+    found &= fact("dtypes", "f64") & rank("queries", 3) & rank("index", 3)
     found &= Predicate(_index_width) & Predicate(_head_width)
-    inner = ("q_flat", "q_turned", "index_flat", "index_turned")
+    inner = ("q_b", "q_turned", "index_flat", "index_turned")
     for name in (*inner, "index_rotated") if quantised else inner:
         found &= dtype(name, "bf16")
     if quantised:
@@ -162,16 +169,16 @@ def _when(quantised: bool) -> Predicate:
 
 def _lowering(quantised: bool) -> Lowering:
     name = _NAMES[quantised]
-    joined = Joined(name, _FORM.concat, partial(_turned, quantised=quantised))
+    joined = Joined(name, QUERIES_FORM.concat, partial(turned_launch, quantised=quantised, op=name))
     return Lowering(
         name=name,
-        pattern=_region(quantised),
+        pattern=Region(query_nodes("x", quantised), query_outputs(quantised)),
         emit=joined.emit,
-        when=_when(quantised),
+        when=queries_when("x", quantised),
         knobs=KNOBS,
-        weights={"w_q": _FORM},
+        weights={"w_q_b": QUERIES_FORM},
         workspace=joined.workspace,
-        prepare=_prepare,
+        prepare=query_tables,
         work=joined.work,
     )
 

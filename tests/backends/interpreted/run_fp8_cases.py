@@ -15,7 +15,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
-from attention_reference import attended, cached, queries, rows_in
+from attention_reference import attended, cached, from_residual, queries, rows_in
 from fp8_faults import FILES
 from padded_rows import differs, left, spoilt
 from plain_case import Array, Case
@@ -56,6 +56,8 @@ def wanted(case: Case) -> dict[str, Real]:
     real = slice(0, case.real)
     if "q_nope" in case.values:
         return attended(case, lambda name: given(case, name))
+    if "residual" in case.values:
+        return from_residual(case, lambda name: given(case, name))
     x = given(case, "x", real)
     if "ids" in case.values:
         weights = (given(case, name) for name in ("gate", "up", "down"))
@@ -72,7 +74,7 @@ def wanted(case: Case) -> dict[str, Real]:
         product = quant.linear(x, given(case, "w_q"))
         return cached(case, product, lambda name: np.asarray(given(case, name)))
     if "w_index" in case.values:
-        return queries(case, quant.linear(x, given(case, "w_q")))
+        return queries(case, quant.linear(x, given(case, "w_q_b")))
     q, k, kv = np.split(quant.linear(x, given(case, "w_q")), (128, 256), axis=1)
     norms = {name: np.asarray(given(case, name)) for name in ("q_weight", "k_weight", "k_bias")}
     return {
