@@ -225,26 +225,15 @@ def attention_cases() -> dict[str, Case]:
         "fp8 cached projections of bf16": cached_projections(
             "bf16", "bf16", scaled_x=False, heads=True, splits=2
         ),
-        "fp8 cached projections to fp8_576": cached_projections("fp8_576", "f32", False),
+        "fp8 cached projections, keys quantised": cached_projections("fp8_576", "index_row", False),
         "fp8 cached projections, quantised": cached_projections(
             "fp8_656", "index_paged", scaled_x=True, query=True, heads=True, splits=3
         ),
-        "fp8 cached projections, latents quantised": cached_projections("fp8_656", "bf16", True),
-        "fp8 cached projections, keys quantised": cached_projections("f32", "index_row", False),
-        "fp8 cached projections, the query quantised": cached_projections(
-            "bf16", "bf16", scaled_x=True, query=True, splits=2
-        ),
         "fp8 queries of bf16": joined_queries(False, False, splits=2),
-        "fp8 queries": joined_queries(True, False),
         "fp8 queries, quantised": joined_queries(True, True, splits=3),
-        "fp8 queries of bf16, quantised": joined_queries(False, True),
-        "fp8 attention's queries": attention_inputs("bf16", "bf16", queries=True, splits=2),
-        "fp8 attention's queries, keys quantised": attention_inputs(
-            "fp8_656", "index_paged", queries=True
-        ),
-        "fp8 attention's cached rows": attention_inputs("fp8_576", "bf16", queries=False),
+        "fp8 attention's queries": attention_inputs("fp8_656", "index_paged", queries=True),
+        "fp8 attention's cached rows": attention_inputs("bf16", "f32", queries=False),
         "fp8 attend of two tiles": attend("", rows=66, splits=1),
-        "fp8 attend, quantised": attend("_quantised", splits=1),
         "fp8 attend all, quantised": attend("_quantised", dense=True, splits=2),
         "fp8 attend, projected": attend("_projected", splits=2),
     }

@@ -257,7 +257,7 @@ def _lowering(name: str, attention: Region, dense: bool, end: End) -> Lowering:
     return Lowering(
         name=name,
         pattern=end.region(attention),
-        emit=partial(_emit, name=name, dense=dense, end=end),
+        emit=lambda match, knobs: _emit(match, knobs, name, dense, end),
         when=_WHEN & end.when,
         knobs=(*_KNOBS, ABSORB_KNOB) if end is PLAIN else _KNOBS,
         workspace=partial(_workspace, end=end),
