@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import permutations
 
+from xdsl.dialects.builtin import IntegerAttr
 from xdsl.ir import Block, Operation, SSAValue
 from xdsl.irdl import IRDLOperation, VarOperandDef
 
@@ -19,15 +19,23 @@ class Node:
 
     A pattern value is the name of a boundary input, or `node` / `node.result` of an earlier node.
     A variadic field reads one value that stands for all of them, or so many as are listed.
+    `flags` are properties that the op must have, where wiring alone does not tell two ops apart.
     """
 
     op: str
     operands: Mapping[str, str | tuple[str, ...]]
+    flags: Mapping[str, bool] = field(default_factory=dict[str, bool])
 
     @property
     def reads(self) -> tuple[str, ...]:
         """Every pattern value that it reads, in order."""
         return tuple(v for found in self.operands.values() for v in _each(found))
+
+
+def _moved(value: str, roles: Mapping[str, str]) -> str | None:
+    """A node's value as that of the node whose role it takes; None for an input."""
+    node, dot, result = value.partition(".")
+    return roles[node] + dot + result if node in roles else None
 
 
 def _each(found: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -61,34 +69,46 @@ class Region:
         Such a pattern fits the same ops twice: which op then is which node, and so which weight is
         which operand, would be the order of the program's text.
         """
-        for order in permutations(self.nodes):
-            roles = dict(zip(self.nodes, order, strict=True))
-            moved = next((n for n, role in roles.items() if n != role), None)
-            if moved is not None and self._is_same_under(roles):
-                return moved, roles[moved]
+        return self._exchanged({}, {})
+
+    def _exchanged(
+        self, roles: Mapping[str, str], inputs: Mapping[str, str]
+    ) -> tuple[str, str] | None:
+        """Give the next node each role that its op and wiring allow, then those behind it."""
+        if len(roles) == len(self.nodes):
+            one_to_one = len(set(inputs.values())) == len(inputs)
+            leaving = {_moved(o, roles) for o in self.outputs}
+            if not one_to_one or leaving != set(self.outputs):
+                return None
+            return next(((n, role) for n, role in roles.items() if n != role), None)
+        name = next(n for n in self.nodes if n not in roles)
+        for role in self.nodes:
+            if role in roles.values():
+                continue
+            followed = self._followed(name, role, roles, inputs)
+            if followed is not None:
+                found = self._exchanged({**roles, name: role}, followed)
+                if found is not None:
+                    return found
         return None
 
-    def _is_same_under(self, roles: Mapping[str, str]) -> bool:
-        """Whether ops and wiring stay when each node takes another's role and inputs follow."""
-        inputs: dict[str, str] = {}
-
-        def moved(value: str) -> str | None:
-            node, dot, result = value.partition(".")
-            return roles[node] + dot + result if node in roles else None
-
-        for name, node in self.nodes.items():
-            other = self.nodes[roles[name]]
-            if (node.op, node.operands.keys()) != (other.op, other.operands.keys()):
-                return False
-            for field_name, found in node.operands.items():
-                mine, others = _each(found), _each(other.operands[field_name])
-                if len(mine) != len(others):
-                    return False
-                for value, role in zip(mine, others, strict=True):
-                    if (moved(value) or inputs.setdefault(value, role)) != role:
-                        return False
-        one_to_one = len(set(inputs.values())) == len(inputs)
-        return one_to_one and {moved(o) for o in self.outputs} == set(self.outputs)
+    def _followed(
+        self, name: str, role: str, roles: Mapping[str, str], inputs: Mapping[str, str]
+    ) -> dict[str, str] | None:
+        """The inputs' roles when the node takes `role`; None where op or wiring forbid it."""
+        node, other, followed = self.nodes[name], self.nodes[role], dict(inputs)
+        if (node.op, node.operands.keys(), node.flags) != (
+            other.op, other.operands.keys(), other.flags
+        ):  # fmt: skip
+            return None
+        for field_name, found in node.operands.items():
+            mine, others = _each(found), _each(other.operands[field_name])
+            if len(mine) != len(others):
+                return None
+            for value, taken in zip(mine, others, strict=True):
+                if (_moved(value, roles) or followed.setdefault(value, taken)) != taken:
+                    return None
+        return followed
 
     @staticmethod
     def single(op: type[IRDLOperation]) -> Region:
@@ -157,6 +177,18 @@ def _operand_groups(op: IRDLOperation) -> Iterator[tuple[str, Bound]]:
         yield name, (tuple(bound) if isinstance(definition, VarOperandDef) else bound)
 
 
+def _is_wanted(op: IRDLOperation, want: Node) -> bool:
+    """Whether it is the node's op, with the flags that the node asks for."""
+    flags = want.flags.items()
+    return op.name == want.op and all(_flag(op, name) is wanted for name, wanted in flags)
+
+
+def _flag(op: IRDLOperation, name: str) -> bool | None:
+    """A property that is true or false; None for any other."""
+    found = op.properties.get(name)
+    return bool(found.value.data) if isinstance(found, IntegerAttr) else None
+
+
 def _results(op: IRDLOperation) -> dict[str, SSAValue]:
     return {name: getattr(op, name) for name, _ in op.get_irdl_definition().results}
 
@@ -176,7 +208,7 @@ def _match_node(
     if node in ops:
         return ops[node] is op
     want = region.nodes[node]
-    if op.name != want.op or not isinstance(op, IRDLOperation) or op in ops.values():
+    if not isinstance(op, IRDLOperation) or not _is_wanted(op, want) or op in ops.values():
         return False
     ops[node] = op
     results = _results(op)

@@ -8,6 +8,7 @@ KERNELS = Path(__file__).parents[1] / "backends" / "gpu_kernels"
 FILES = (
     "conversions", "fp8_terms", "scaled_products", "joined_rows", "place_pairs", "grouped_experts",
     "gated_terms",
+    "norm_terms", "plain_product", "attention_rows", "absorbed",
 )  # fmt: skip
 """In the order in which they import each other."""
 
@@ -94,6 +95,96 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "joined_rows",
         "summed(of_row + Q,",
         "summed(of_row + (Q + 1),",
+    ),
+    "the latent is cached as it was projected": (
+        "attention_rows",
+        "y = rms_normed(value, w, eps, WIDTH, 1)",
+        "y = value",
+    ),
+    "the cached part behind the latent turns with itself": (
+        "attention_rows",
+        "summed(of_row + WIDTH + partner,",
+        "summed(of_row + WIDTH + rest,",
+    ),
+    "cached keys are not rotated": (
+        "attention_rows",
+        "rounded(rotated(y, scale, 1, WIDTH, LEVELS), 1)",
+        "y",
+    ),
+    "keys turn by cosines for sines": (
+        "attention_rows",
+        "key_table + (num_rows + row) * KEY_DIM",
+        "key_table + row * KEY_DIM",
+    ),
+    "a query's head is the one before": (
+        "attention_rows",
+        "base = of_row + head * WIDTH",
+        "base = of_row + tl.maximum(head - 1, 0) * WIDTH",
+    ),
+    "index queries are read in front of their place": (
+        "attention_rows",
+        "of_row + HEADS * WIDTH, plane, row",
+        "of_row + (HEADS - 1) * WIDTH, plane, row",
+    ),
+    "a head's query is absorbed by its values": (
+        "absorbed",
+        "(head * OF_HEAD + k[:, None])",
+        "(head * OF_HEAD + OF_HEAD - NOPE + k[:, None])",
+    ),
+    "latents leave by a head's keys": (
+        "absorbed",
+        "(head * OF_HEAD + (OF_HEAD - VALUE) + value[:, None])",
+        "(head * OF_HEAD + value[:, None])",
+    ),
+    "the second term of values made behind a kernel's sums is dropped": (
+        "fp8_terms",
+        "to_fp8(spread - high.to(tl.float32), kind",
+        "to_fp8(spread * 0.0, kind",
+    ),
+    "a head's scale is that of the row's first": (
+        "absorbed",
+        "row * scale_row + head * scale_head",
+        "row * scale_row",
+    ),
+    "the last columns of the latent are not read": (
+        "absorbed",
+        "tl.arange(0, BLOCK_LATENT)\n    of_weight",
+        "tl.arange(0, BLOCK_LATENT) // 2\n    of_weight",
+    ),
+    "the normed rows' second term lies a row further": (
+        "norm_terms",
+        "tl.cast(num_rows, tl.int64) * WIDTH",
+        "tl.cast(num_rows + 1, tl.int64) * WIDTH",
+    ),
+    "the scales of normed rows lie as those of one block": (
+        "norm_terms",
+        "scales + row * tl.cdiv(WIDTH, BLOCK) + group",
+        "scales + row + group",
+    ),
+    "the residual is normed without what is added": (
+        "norm_terms",
+        "y = rms_normed(total, w",
+        "y = rms_normed(a.to(tl.float32), w",
+    ),
+    "the second term of a query's row lies where the first does": (
+        "attention_rows",
+        "target + tl.cast(num_rows, tl.int64) * out_stride, low",
+        "target, low",
+    ),
+    "the heads' counter is left": (
+        "plain_product",
+        "tl.store(arrived + block, 0)",
+        "tl.store(arrived + block, 1)",
+    ),
+    "the last split of the heads is not summed": (
+        "plain_product",
+        "tl.static_range(SPLITS)",
+        "tl.static_range(SPLITS - 1)",
+    ),
+    "the heads' rows are those of the first tile's": (
+        "plain_product",
+        "row[:, None] * x_stride",
+        "(row[:, None] * 0) * x_stride",
     ),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from plain_attention_cases import attention_cases
 from plain_case import REAL, ROWS, TILED_REAL, TILED_ROWS, Attributes, Case, normal
 from plain_expert_cases import expert_cases
 from plain_format_cases import format_cases
@@ -208,6 +209,7 @@ def cases() -> dict[str, Case]:
     return (
         format_cases()
         | expert_cases()
+        | attention_cases()
         | {
             "linear of one split": linear(1, scaled=False),
             "linear of two splits": linear(2, scaled=False),

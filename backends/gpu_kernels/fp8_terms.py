@@ -67,6 +67,15 @@ def quantise_blocks(
 
 
 @triton.jit
+def two_terms(x, kind: tl.constexpr, ROUND_FIRST: tl.constexpr):
+    """Both terms and the scales [G] of f32 x [G, B], a block a row."""
+    scale = block_scale(tl.max(tl.abs(x), axis=1), 2, 1)
+    spread = tl.div_rn(x, scale[:, None] + tl.zeros_like(x))
+    high = to_fp8(spread, kind, ROUND_FIRST)
+    return high, to_fp8(spread - high.to(tl.float32), kind, ROUND_FIRST), scale
+
+
+@triton.jit
 def quantise_rows(
     x,  # [T, WIDTH]
     terms,  # [TERMS, T, WIDTH] fp8

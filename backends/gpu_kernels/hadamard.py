@@ -58,6 +58,26 @@ def hadamard(
 
 
 @triton.jit
+def store_rotated(
+    y, row, head, column, values, scales, values_row_stride, values_head_stride, scales_row_stride,
+    scales_head_stride, scale, HEADS: tl.constexpr, BLOCK_HEADS: tl.constexpr, WIDTH: tl.constexpr,
+    LEVELS: tl.constexpr, BLOCK: tl.constexpr, BF16: tl.constexpr, POWER_OF_TWO: tl.constexpr,
+    FNUZ: tl.constexpr,
+):  # fmt: skip
+    """values = fp8(z / s), scales = s with z = y H * scale of f32 y [BLOCK_HEADS, WIDTH], rounded
+    to bf16 with BF16: heads [BLOCK_HEADS] of one row."""
+    z = rounded(rotated(y, scale, BLOCK_HEADS, WIDTH, LEVELS), BF16)
+    BLOCKS: tl.constexpr = WIDTH // BLOCK
+    codes, scale_of = quantised(tl.reshape(z, (BLOCK_HEADS * BLOCKS, BLOCK)), POWER_OF_TWO, FNUZ)
+    inside = (head < HEADS)[:, None]
+    at = row * values_row_stride + head[:, None] * values_head_stride + column
+    tl.store(values + at, tl.reshape(codes, (BLOCK_HEADS, WIDTH)), mask=inside & (column < WIDTH))
+    block = tl.arange(0, BLOCKS)[None, :]
+    at = row * scales_row_stride + head[:, None] * scales_head_stride + block
+    tl.store(scales + at, tl.reshape(scale_of, (BLOCK_HEADS, BLOCKS)), mask=inside)
+
+
+@triton.jit
 def rope_hadamard_quantise(
     x,  # [T, HEADS, WIDTH]
     table,  # [2, T, DIM] f32: cosines, signed sines
@@ -99,11 +119,8 @@ def rope_hadamard_quantise(
     cosines = table + row * DIM
     sines = table + (num_rows + row) * DIM
     y = rounded(turned(own, other, cosines, sines, column, OFFSET, DIM), BF16)
-    z = rounded(rotated(y, scale, BLOCK_HEADS, WIDTH, LEVELS), BF16)
-    BLOCKS: tl.constexpr = WIDTH // BLOCK
-    codes, scale_of = quantised(tl.reshape(z, (BLOCK_HEADS * BLOCKS, BLOCK)), POWER_OF_TWO, FNUZ)
-    at = row * values_row_stride + head[:, None] * values_head_stride + column
-    tl.store(values + at, tl.reshape(codes, (BLOCK_HEADS, WIDTH)), mask=inside)
-    block = tl.arange(0, BLOCKS)[None, :]
-    at = row * scales_row_stride + head[:, None] * scales_head_stride + block
-    tl.store(scales + at, tl.reshape(scale_of, (BLOCK_HEADS, BLOCKS)), mask=(head < HEADS)[:, None])
+    store_rotated(
+        y, row, head, column, values, scales, values_row_stride, values_head_stride,
+        scales_row_stride, scales_head_stride, scale, HEADS, BLOCK_HEADS, WIDTH, LEVELS, BLOCK,
+        BF16, POWER_OF_TWO, FNUZ,
+    )  # fmt: skip

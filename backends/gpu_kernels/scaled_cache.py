@@ -27,6 +27,33 @@ def _address(
 
 
 @triton.jit
+def write_scaled(
+    cache, slot, codes, scales, WIDTH: tl.constexpr, BLOCK: tl.constexpr, GROUPS: tl.constexpr,
+    PAGE_TOKENS: tl.constexpr, PAGE_BYTES: tl.constexpr, VALUES_STRIDE: tl.constexpr,
+    SCALES_AT: tl.constexpr, SCALES_STRIDE: tl.constexpr,
+):  # fmt: skip
+    """The values [GROUPS, BLOCK] of one token, as bits, and their f32 scales [GROUPS]."""
+    values_at = _address(slot, 0, VALUES_STRIDE, PAGE_TOKENS, PAGE_BYTES)
+    scales_at = _address(slot, SCALES_AT, SCALES_STRIDE, PAGE_TOKENS, PAGE_BYTES)
+    group = tl.arange(0, GROUPS)
+    column = group[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
+    tl.store(cache + values_at + column, codes, mask=column < WIDTH)
+    at = (cache + scales_at).to(tl.pointer_type(tl.float32), bitcast=True)
+    tl.store(at + group, scales, mask=group * BLOCK < WIDTH)
+
+
+@triton.jit
+def write_rest(
+    cache, slot, rest, column, WIDTH: tl.constexpr, PAGE_TOKENS: tl.constexpr,
+    PAGE_BYTES: tl.constexpr, VALUES_STRIDE: tl.constexpr, REST_AT: tl.constexpr,
+):  # fmt: skip
+    """The bf16 part of one token, of f32 `rest` at `column`, rounded."""
+    rest_at = _address(slot, REST_AT, VALUES_STRIDE, PAGE_TOKENS, PAGE_BYTES)
+    at = (cache + rest_at).to(tl.pointer_type(tl.bfloat16), bitcast=True)
+    tl.store(at + column, rounded(rest, 1).to(tl.bfloat16), mask=column < WIDTH)
+
+
+@triton.jit
 def append_scaled(
     cache,  # u8
     slots,  # [T] i32
@@ -67,10 +94,10 @@ def append_scaled(
     if REST > 0:
         column = tl.arange(0, BLOCK_REST)
         part = tl.load(rest + row * rest_stride + column, mask=column < REST, other=0.0)
-        rest_at = _address(slot, REST_AT, VALUES_STRIDE, PAGE_TOKENS, PAGE_BYTES)
-        at = (cache + rest_at).to(tl.pointer_type(tl.bfloat16), bitcast=True)
-        near = rounded(part.to(tl.float32), 1).to(tl.bfloat16)
-        tl.store(at + column, near, mask=column < REST)
+        write_rest(
+            cache, slot, part.to(tl.float32), column, REST, PAGE_TOKENS, PAGE_BYTES, VALUES_STRIDE,
+            REST_AT,
+        )  # fmt: skip
 
 
 @triton.jit
@@ -108,17 +135,16 @@ def append_latent(
     if row >= tl.load(real_rows):
         return
     slot = tl.load(slots + row).to(tl.int64)
-    values_at = _address(slot, 0, VALUES_STRIDE, PAGE_TOKENS, PAGE_BYTES)
-    scales_at = _address(slot, SCALES_AT, SCALES_STRIDE, PAGE_TOKENS, PAGE_BYTES)
     group = tl.arange(0, GROUPS)
     column = group[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
     inside = column < WIDTH
     value = tl.load(x + row * x_stride + column, mask=inside, other=0.0).to(tl.float32)
     w = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
     codes, scale = quantised(rms_normed(value, w, eps, WIDTH, BF16), POWER_OF_TWO, 0)
-    tl.store(cache + values_at + column, codes, mask=inside)
-    at = (cache + scales_at).to(tl.pointer_type(tl.float32), bitcast=True)
-    tl.store(at + group, scale, mask=group * BLOCK < WIDTH)
+    write_scaled(
+        cache, slot, codes, scale, WIDTH, BLOCK, GROUPS, PAGE_TOKENS, PAGE_BYTES, VALUES_STRIDE,
+        SCALES_AT, SCALES_STRIDE,
+    )  # fmt: skip
     column = tl.arange(0, BLOCK_REST)
     inside = column < DIM
     partner = partner_of(column, 0, DIM, INTERLEAVED)
@@ -126,10 +152,28 @@ def append_latent(
     other = tl.load(k_pe + row * k_pe_stride + partner, mask=inside, other=0.0).to(tl.float32)
     cosines = table + row * DIM
     sines = table + (num_rows + row) * DIM
-    y = rounded(turned(own, other, cosines, sines, column, 0, DIM), 1)
-    rest_at = _address(slot, REST_AT, VALUES_STRIDE, PAGE_TOKENS, PAGE_BYTES)
-    at = (cache + rest_at).to(tl.pointer_type(tl.bfloat16), bitcast=True)
-    tl.store(at + column, y.to(tl.bfloat16), mask=inside)
+    y = turned(own, other, cosines, sines, column, 0, DIM)
+    write_rest(cache, slot, y, column, DIM, PAGE_TOKENS, PAGE_BYTES, VALUES_STRIDE, REST_AT)
+
+
+@triton.jit
+def turned_key(
+    own, other, weight, bias, cosines, sines, column, partner, eps, WIDTH: tl.constexpr,
+    OFFSET: tl.constexpr, DIM: tl.constexpr, BF16: tl.constexpr,
+):  # fmt: skip
+    """rope(layer_norm(x)) of f32 x [1, WIDTH], each rounded to bf16 with BF16: `own` lies at
+    `column`, `other` at `partner`, and is normed anew, as it lies in another thread."""
+    mean = tl.sum(tl.sum(own, axis=1), axis=0) / WIDTH
+    centred = own - mean
+    variance = tl.sum(tl.sum(centred * centred, axis=1), axis=0) / WIDTH
+    inverse = tl.div_rn(1.0, tl.sqrt_rn(variance + eps))
+    w = tl.load(weight + column).to(tl.float32)
+    b = tl.load(bias + column).to(tl.float32)
+    own = rounded(centred * inverse * w + b, BF16)
+    w = tl.load(weight + partner).to(tl.float32)
+    b = tl.load(bias + partner).to(tl.float32)
+    other = rounded((other - mean) * inverse * w + b, BF16)
+    return rounded(turned(own, other, cosines, sines, column, OFFSET, DIM), BF16)
 
 
 @triton.jit
@@ -164,31 +208,19 @@ def append_index_key(
     if row >= tl.load(real_rows):
         return
     slot = tl.load(slots + row).to(tl.int64)
-    values_at = _address(slot, 0, VALUES_STRIDE, PAGE_TOKENS, PAGE_BYTES)
-    scales_at = _address(slot, SCALES_AT, SCALES_STRIDE, PAGE_TOKENS, PAGE_BYTES)
     column = tl.arange(0, WIDTH)[None, :]
     partner = partner_of(column, OFFSET, DIM, INTERLEAVED)
     value = tl.load(x + row * x_stride + column).to(tl.float32)
-    mean = tl.sum(tl.sum(value, axis=1), axis=0) / WIDTH
-    centred = value - mean
-    variance = tl.sum(tl.sum(centred * centred, axis=1), axis=0) / WIDTH
-    inverse = tl.div_rn(1.0, tl.sqrt_rn(variance + eps))
-    w = tl.load(weight + column).to(tl.float32)
-    b = tl.load(bias + column).to(tl.float32)
-    own = rounded(centred * inverse * w + b, BF16)
-    # a partner is normed anew: it lies in another thread
-    w = tl.load(weight + partner).to(tl.float32)
-    b = tl.load(bias + partner).to(tl.float32)
-    value = tl.load(x + row * x_stride + partner).to(tl.float32)
-    other = rounded((value - mean) * inverse * w + b, BF16)
+    other = tl.load(x + row * x_stride + partner).to(tl.float32)
     cosines = table + row * DIM
     sines = table + (num_rows + row) * DIM
-    y = rounded(turned(own, other, cosines, sines, column, OFFSET, DIM), BF16)
+    y = turned_key(
+        value, other, weight, bias, cosines, sines, column, partner, eps, WIDTH, OFFSET, DIM, BF16
+    )
     z = rounded(rotated(y, scale, 1, WIDTH, LEVELS), BF16)
     BLOCKS: tl.constexpr = WIDTH // BLOCK
     codes, scale_of = quantised(tl.reshape(z, (BLOCKS, BLOCK)), POWER_OF_TWO, 0)
-    group = tl.arange(0, BLOCKS)
-    inner = group[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
-    tl.store(cache + values_at + inner, codes)
-    at = (cache + scales_at).to(tl.pointer_type(tl.float32), bitcast=True)
-    tl.store(at + group, scale_of)
+    write_scaled(
+        cache, slot, codes, scale_of, WIDTH, BLOCK, BLOCKS, PAGE_TOKENS, PAGE_BYTES, VALUES_STRIDE,
+        SCALES_AT, SCALES_STRIDE,
+    )  # fmt: skip

@@ -18,6 +18,9 @@ from lostwax.backends.compile import compile_module
 from lostwax.backends.formats import Formats
 from lostwax.backends.gpu_kernels.interpreter import bind_interpreted
 from lostwax.backends.gpu_kernels.lowerings import FP8_FORMATS, GPU
+from lostwax.backends.gpu_kernels.lowerings.attention_inputs import ATTENTION_INPUTS
+from lostwax.backends.gpu_kernels.lowerings.cached_projections import CACHED_PROJECTIONS
+from lostwax.backends.gpu_kernels.lowerings.joined_queries import JOINED_QUERIES
 from lostwax.backends.plan.cover import Forced, NoCover
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.draw import array_of
@@ -32,7 +35,11 @@ pytest.importorskip("triton", reason="the extra `aot` is not installed")
 
 TENSOR_MAPPED = ("smxx_fp8_linear", "smxx_fp8_experts", "smxx_fp8_moe")
 """What reads tiles by tensor maps, which gfx942 lacks."""
-JOINED = ("smxx_fp8_gate_up", "smxx_fp8_projections", "smxx_fp8_mlp")
+JOINED = (
+    "smxx_fp8_gate_up", "smxx_fp8_projections", "smxx_fp8_mlp",
+    *(low.name for low in CACHED_PROJECTIONS),
+    *(low.name for low in JOINED_QUERIES), *(low.name for low in ATTENTION_INPUTS),
+)  # fmt: skip
 """The same over joined weights, which must end with a block of scales."""
 SAMPLE_PARTS = ("nucleus", "pick", "logprob")
 Line = dict[str, Any]  # a line of `certify --json`

@@ -11,6 +11,7 @@ from nvcc_here import needs_nvcc
 
 from lostwax.backends.cuda.compiler import CudaCompiler
 from lostwax.backends.cuda.lowerings.sparse_mla import (
+    SPARSE,
     SPARSE_MLA,
     SPARSE_MLA_ALL,
     SparseForm,
@@ -25,6 +26,7 @@ from lostwax.ir.contract.check_launch import check_form
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.parameter import Pointer, Scalar
 from lostwax.ir.contract.program import Bucket, HostCall, KernelLaunch
+from lostwax.ir.contract.scale_layout import FP8_BLOCKS, FP8_ROW_BLOCKS
 from lostwax.ir.contract.target import Target
 
 LAYOUTS = ("bf16", "fp8_656", "fp8_576")
@@ -103,12 +105,49 @@ def match_of(
 def attention(
     match: PlainMatch, lowering: Lowering = SPARSE_MLA, knobs: Knobs | None = None
 ) -> KernelLaunch:
-    absorb, launch, expand = match.emit(lowering, knobs)
+    absorb, launch, expand = match.emit(lowering, {"absorb": 2} | dict(knobs or {}))
     assert isinstance(absorb, HostCall)
     assert isinstance(expand, HostCall)
     assert isinstance(launch, KernelLaunch)
     check_form(launch, match.target)
     return launch
+
+
+@pytest.mark.parametrize(("rows", "own"), [(1, True), (256, True), (257, False)])
+def test_few_rows_of_bf16_are_absorbed_and_expanded_by_own_kernels(
+    tmp_path: Path, rows: int, own: bool
+) -> None:
+    absorb, _, expand = match_of(tmp_path, rows=rows).emit(SPARSE_MLA)
+    assert isinstance(absorb, KernelLaunch) is isinstance(expand, KernelLaunch) is own
+    if isinstance(absorb, KernelLaunch) and isinstance(expand, KernelLaunch):
+        assert (absorb.symbol, expand.symbol) == ("absorb_tiles", "expand_tiles")
+        tiles = -(-rows // 64)
+        assert (absorb.grid, expand.grid) == ((16, 4, tiles), (16, tiles, 1))
+
+
+def test_what_follows_attention_costs_no_launch_but_the_projection(tmp_path: Path) -> None:
+    launches: dict[str, list[str]] = {}
+    for lowering in SPARSE:
+        match = match_of(tmp_path)
+        rows = match.shape("op.out")
+        values = dict(match.values)
+        values["quantised"] = Value(rows, "f8E4M3FN", scale=FP8_ROW_BLOCKS)
+        values["quantised:scale"] = Value((rows[0], rows[1] // 128), "f32")
+        values["w_o"] = Value((256, rows[1]), "f8E4M3FN", scale=FP8_BLOCKS)
+        values["w_o:scale"] = Value((2, rows[1] // 128), "f32")
+        values["projected"] = Value((rows[0], 256), "bf16")
+        formats = {("quantised", "scale_fmt"): "ue8m0"}
+        match = dataclasses.replace(
+            match, values=values, attributes={**match.attributes, **formats}
+        )
+        kernels = [k for k in match.emit(lowering) if isinstance(k, KernelLaunch)]
+        launches[lowering.name] = [kernel.symbol for kernel in kernels]
+    three = ["absorb_tiles", "sm90_sparse_mla", "expand_tiles"]
+    assert launches == {
+        "sm90_sparse_mla": three,
+        "sm90_sparse_mla_quantised": three,
+        "sm90_sparse_mla_projected": [*three, "linear_tiles"],
+    }
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -148,6 +148,28 @@ TWO = {
 }
 
 
+def _turned(x: str, **flags: bool) -> Node:
+    return Node("core.rope", {"x": x, "positions": "positions"}, flags)
+
+
+FLAGGED = TWO | {
+    "a_turned": _turned("a", interleaved=True), "b_turned": _turned("b", interleaved=False)
+}  # fmt: skip
+"""Alike in wiring; a flag tells them apart."""
+
+
+def test_a_flag_tells_ops_apart_that_are_wired_alike() -> None:
+    nodes = {"turned": Node("core.rope", {"x": "x", "positions": "positions"})}
+    block = _block("dense")
+    every = find_matches(Region(nodes, ("turned",)), block)
+    by_flag = [
+        find_matches(Region({"turned": _turned("x", interleaved=flag)}, ("turned",)), block)
+        for flag in (True, False)
+    ]
+    assert [len(found) for found in (every, *by_flag)] == [4, 2, 2]
+    assert not find_matches(Region({"turned": _turned("x", theta=True)}, ("turned",)), block)
+
+
 @pytest.mark.parametrize(
     ("nodes", "outputs", "pair"),
     [
@@ -157,6 +179,7 @@ TWO = {
         (TWO | {"a": Node("quant.linear", {"x": "y", "weight": "w_a"})}, ("a", "b"), ("a", "b")),
         (TWO | {"n": Node("core.cast", {"x": "a"})}, ("n", "b"), None),
         ({"a": TWO["a"]}, ("a",), None),
+        (FLAGGED, ("a_turned", "b_turned"), None),
     ],
 )
 def test_a_symmetric_pattern_is_told_and_no_lowering_has_one(

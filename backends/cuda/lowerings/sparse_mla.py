@@ -1,14 +1,22 @@
 """Absorbed MLA over a selection on Hopper's matrix units (kernels/sparse_mla.cu). Knows no device.
 
-Host calls bring the query into the latent space and the result out of it; between them one launch
-reads each selected row of the cache once a block of heads, in its stored bytes, and combines the
-splits of a row over a cluster.
+Between what brings the query into the latent space and the result out of it (`absorbed.py`) one
+launch reads each selected row of the cache once a block of heads, in its stored bytes, and combines
+the splits of a row over a cluster.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
+from lostwax.backends.gpu_kernels.lowerings.absorbed import (
+    ABSORB_KNOB,
+    ENDS,
+    PLAIN,
+    End,
+    absorb_launch,
+)
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND_ALL_REGION
 from lostwax.backends.gpu_kernels.lowerings.launches import Carver, f32, i32, real_rows
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
@@ -25,7 +33,7 @@ from lostwax.backends.predicates import (
 from lostwax.ir.contract.cache_layout import row_bytes
 from lostwax.ir.contract.kernel import SHARED_BYTES, KernelSource
 from lostwax.ir.contract.parameter import Pointer, Scalar
-from lostwax.ir.contract.program import HostCall, KernelLaunch, Launch, View
+from lostwax.ir.contract.program import KernelLaunch, Launch, View
 from lostwax.ir.dialects.mla import AttendOp
 from lostwax.ir.region import Region
 
@@ -45,7 +53,7 @@ _COSTS = {"bf16": {16: (7.5, 5.0), 32: (10.5, 5.4)}, "fp8_656": _FP8_COSTS, "fp8
 squares over the settings of choose_form's measurements that fill an H200 once). Blocks that are not
 named do not fit: rows, queries and sums lie beside each other."""
 
-_NUM_LAUNCHES = 3
+_NUM_LAUNCHES = 2  # before what leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,34 +145,35 @@ class _Scratch:
 
     query: View
     latent: View
-    num_bytes: int
 
     @staticmethod
-    def of(match: Match, workspace: View | None) -> _Scratch:
+    def of(match: Match, carver: Carver) -> _Scratch:
         rows, heads, _ = match.shape("q_nope")
-        carver = Carver(workspace)
         query = carver.take("f32", heads, rows, _RANKS[0])
         latent = carver.take("bf16", heads, rows, _RANKS[0])
-        return _Scratch(query, latent, carver.num_bytes)
+        return _Scratch(query, latent)
 
 
-def _workspace(match: Match, knobs: Knobs) -> int:
-    return _Scratch.of(match, None).num_bytes
+def _workspace(match: Match, knobs: Knobs, end: End) -> int:
+    carver = Carver(None)
+    _Scratch.of(match, carver)
+    end.carve(match, carver)
+    return carver.num_bytes
 
 
-def _work(match: Match, knobs: Knobs) -> Work:
+def _work(match: Match, knobs: Knobs, end: End) -> Work:
     """The region's own, and the query and the latents written and read between the launches."""
     base, (rows, heads, _) = match.work(), match.shape("q_nope")
     between = 2 * (4 + 2) * rows * heads * _RANKS[0]
-    return Work(base.num_bytes + between, base.flops, _NUM_LAUNCHES)
+    return Work(base.num_bytes + between, base.flops, _NUM_LAUNCHES + end.launches)
 
 
-def _emit(match: Match, knobs: Knobs, name: str, dense: bool) -> tuple[Launch, ...]:
+def _emit(match: Match, knobs: Knobs, name: str, dense: bool, end: End) -> tuple[Launch, ...]:
     rows, heads, _ = match.shape("q_nope")
-    form, scratch = _form(match, knobs), _Scratch.of(match, match.workspace)
-    q_nope, q_pe, kv_b = match.view("q_nope"), match.view("q_pe"), match.view("kv_b")
+    carver = Carver(match.workspace)
+    form, scratch = _form(match, knobs), _Scratch.of(match, carver)
     cache, page_table = match.view("cache_in"), match.view("page_table")
-    positions = match.view("positions")
+    positions, q_pe = match.view("positions"), match.view("q_pe")
     selection = positions if dense else match.view("selection")
     page_tokens = match.shape("cache_in")[1]
     compiled = match.build(
@@ -207,19 +216,8 @@ def _emit(match: Match, knobs: Knobs, name: str, dense: bool) -> tuple[Launch, .
         cluster=(form.splits, 1, 1),
         op=name,
     )
-    absorb = HostCall(
-        function="lostwax.backends.portable.kernels.wide_products:absorb_query",
-        args=(q_nope, kv_b, scratch.query),
-        capturable=True,
-        op=name,
-    )
-    expand = HostCall(
-        function="lostwax.backends.portable.kernels.absorb:expand_values",
-        args=(scratch.latent, kv_b, match.view("op.out")),
-        capturable=True,
-        op=name,
-    )
-    return absorb, attend, expand
+    absorb = absorb_launch(match, knobs, scratch.query, name)
+    return absorb, attend, *end.leave(match, knobs, scratch.latent, carver, name)
 
 
 def _has_ranks() -> Predicate:
@@ -253,22 +251,25 @@ _KNOBS = (
     Knob("query_parts", (2, 1)),
 )
 
-SPARSE_MLA = Lowering(
-    name="sm90_sparse_mla",
-    pattern=Region.single(AttendOp),
-    emit=lambda match, knobs: _emit(match, knobs, "sm90_sparse_mla", dense=False),
-    when=_WHEN,
-    knobs=_KNOBS,
-    workspace=_workspace,
-    work=_work,
-)
 
-SPARSE_MLA_ALL = Lowering(
-    name="sm90_sparse_mla_all",
-    pattern=ATTEND_ALL_REGION,
-    emit=lambda match, knobs: _emit(match, knobs, "sm90_sparse_mla_all", dense=True),
-    when=_WHEN,
-    knobs=_KNOBS,
-    workspace=_workspace,
-    work=_work,
+def _lowering(name: str, attention: Region, dense: bool, end: End) -> Lowering:
+    name += end.suffix
+    return Lowering(
+        name=name,
+        pattern=end.region(attention),
+        emit=lambda match, knobs: _emit(match, knobs, name, dense, end),
+        when=_WHEN & end.when,
+        knobs=(*_KNOBS, ABSORB_KNOB) if end is PLAIN else _KNOBS,
+        workspace=partial(_workspace, end=end),
+        zeroed=lambda match, knobs: end.zeroed(match),
+        work=partial(_work, end=end),
+    )
+
+
+SPARSE = tuple(
+    _lowering("sm90_sparse_mla", Region.single(AttendOp), dense=False, end=end) for end in ENDS
 )
+SPARSE_ALL = tuple(
+    _lowering("sm90_sparse_mla_all", ATTEND_ALL_REGION, dense=True, end=end) for end in ENDS
+)
+SPARSE_MLA, SPARSE_MLA_ALL = SPARSE[0], SPARSE_ALL[0]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from lostwax.backends.gpu_kernels.lowerings.add import ADD
-from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
+from lostwax.backends.gpu_kernels.lowerings.attend import ATTENDS, ATTENDS_ALL
+from lostwax.backends.gpu_kernels.lowerings.attention_inputs import ATTENTION_INPUTS
 from lostwax.backends.gpu_kernels.lowerings.cache import APPEND
+from lostwax.backends.gpu_kernels.lowerings.cached_projections import CACHED_PROJECTIONS
 from lostwax.backends.gpu_kernels.lowerings.experts import EXPERTS
 from lostwax.backends.gpu_kernels.lowerings.fp8_joined import FP8_GATE_UP, FP8_PROJECTIONS
 from lostwax.backends.gpu_kernels.lowerings.fp8_linear import FP8_LINEAR
@@ -16,6 +18,7 @@ from lostwax.backends.gpu_kernels.lowerings.grouped_experts import (
 )
 from lostwax.backends.gpu_kernels.lowerings.hadamard import HADAMARD, ROPE_HADAMARD_QUANTISE
 from lostwax.backends.gpu_kernels.lowerings.index_logits import INDEX_LOGITS
+from lostwax.backends.gpu_kernels.lowerings.joined_queries import JOINED_QUERIES
 from lostwax.backends.gpu_kernels.lowerings.linear import LINEAR, SILU_MUL
 from lostwax.backends.gpu_kernels.lowerings.norm_quantise import (
     ADD_RMS_NORM_AND_QUANTISE,
@@ -70,6 +73,9 @@ GPU: tuple[Lowering, ...] = (
     FP8_LINEAR,
     FP8_GATE_UP,
     FP8_PROJECTIONS,
+    *CACHED_PROJECTIONS,
+    *JOINED_QUERIES,
+    *ATTENTION_INPUTS,
     SILU_MUL,
     ROUTE,
     ROUTE_ROWS,
@@ -80,8 +86,8 @@ GPU: tuple[Lowering, ...] = (
     FP8_MLP_QUANTISED,
     APPEND,
     INDEX_LOGITS,
-    ATTEND,
-    ATTEND_ALL,
+    *ATTENDS,
+    *ATTENDS_ALL,
     MASK,
     NUCLEUS,
     PICK,

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
+from lostwax.backends.gpu_kernels.lowerings.absorbed import (
+    ABSORB_KNOB,
+    ENDS,
+    PLAIN,
+    End,
+    absorb_launch,
+    is_own,
+    is_wide,
+)
 from lostwax.backends.gpu_kernels.lowerings.launches import (
     Carver,
     f32,
@@ -14,21 +24,19 @@ from lostwax.backends.gpu_kernels.lowerings.launches import (
 )
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
 from lostwax.backends.predicates import Predicate, dtype, layout, of_rows, plain
-from lostwax.ir.contract.program import HostCall, Launch, View
+from lostwax.ir.contract.program import Launch, View
 from lostwax.ir.contract.target import Target
 from lostwax.ir.dialects.mla import AttendOp
 from lostwax.ir.region import Node, Region
 
 _KERNELS = "lostwax.backends.gpu_kernels.sparse_attention"
-_ABSORB = "lostwax.backends.portable.kernels.absorb"
-_WIDE = "lostwax.backends.portable.kernels.wide_products"
 _MIN_DOT = 16  # the matrix units' smallest side
 _MAX_LATENT = 512  # a block of heads accumulates the whole latent row in registers
 _MANY_HEADS = 64  # from here on blocks of heads are worth fewer reads of the keys
 _WGMMA_HEADS = 64  # from here on Triton takes a warp group's dots, and keeps the keys twice
 _BLOCK_REQS = 32  # requests whose ends are read at once
 _MIN_SPLITS = 4  # fewer are padded: one kernel for all
-_NUM_LAUNCHES = 4
+_NUM_LAUNCHES = 3  # before what leaves
 
 ATTEND_ALL_REGION = Region(
     {
@@ -170,45 +178,42 @@ class _Scratch:
     partial: View
     partial_max: View
     partial_sum: View
-    num_bytes: int
 
     @staticmethod
-    def of(sizes: _Sizes, dtype: str, workspace: View | None) -> _Scratch:
-        carver = Carver(workspace)
+    def of(sizes: _Sizes, dtype: str, carver: Carver) -> _Scratch:
         query = carver.take("f32", sizes.heads, sizes.rows, sizes.latent)
         latent = carver.take(dtype, sizes.heads, sizes.rows, sizes.latent)
         if sizes.plan.splits == 1:  # nothing to combine: the names stand for memory unused
-            return _Scratch(query, latent, query, query, query, carver.num_bytes)
+            return _Scratch(query, latent, query, query, query)
         outer = (sizes.rows, sizes.heads, sizes.plan.splits)
         partial = carver.take("f32", *outer, sizes.latent)
         partial_max, partial_sum = carver.take("f32", *outer), carver.take("f32", *outer)
-        return _Scratch(query, latent, partial, partial_max, partial_sum, carver.num_bytes)
+        return _Scratch(query, latent, partial, partial_max, partial_sum)
 
 
-def _workspace(match: Match, knobs: Knobs) -> int:
-    return _Scratch.of(_Sizes.of(match, knobs), match.dtype("q_nope"), None).num_bytes
-
-
-def _absorbs_wide(match: Match) -> bool:
-    """Whether the query enters the latent space in one product, without f32 copies of both."""
-    return match.target.wide_products and match.dtype("q_nope") != "f32"
+def _workspace(match: Match, knobs: Knobs, end: End) -> int:
+    carver = Carver(None)
+    _Scratch.of(_Sizes.of(match, knobs), match.dtype("q_nope"), carver)
+    end.carve(match, carver)
+    return carver.num_bytes
 
 
 def _converted_bytes(match: Match, knobs: Knobs) -> int:
     """The f32 copies of the query and of the keys' half of kv_b, where they are made."""
-    if _absorbs_wide(match) or match.dtype("q_nope") == "f32":
+    if is_own(match, knobs) or is_wide(match) or match.dtype("q_nope") == "f32":
         return 0
     rows, heads, nope = match.shape("q_nope")
     return 4 * heads * nope * (rows + match.shape("kv_b")[1])
 
 
-def _work(match: Match, knobs: Knobs) -> Work:
+def _work(match: Match, knobs: Knobs, end: End) -> Work:
     """Every block of heads reads a row's keys again, and scores them with each part of the query:
     64 rows of 128 heads took 700 us a layer on an H200 (2026-11-29, `python
     benchmarks/full_step.py`)."""
     base, sizes = match.work(), _Sizes.of(match, knobs)
     converted = _converted_bytes(match, knobs)
-    moved, launches = base.num_bytes + 2 * converted, _NUM_LAUNCHES + 2 * bool(converted)
+    moved = base.num_bytes + 2 * converted
+    launches = _NUM_LAUNCHES + end.launches + 2 * bool(converted)
     width, element_bytes = _dot_row(match)
     blocks = -(-sizes.heads // sizes.blocks.heads)
     moved += (blocks - 1) * sizes.rows * sizes.plan.keys * width * element_bytes
@@ -220,12 +225,11 @@ def _work(match: Match, knobs: Knobs) -> Work:
     return Work(moved + partial, flops, launches)
 
 
-def _emit(match: Match, knobs: Knobs, name: str, dense: bool) -> tuple[Launch, ...]:
-    sizes = _Sizes.of(match, knobs)
+def _emit(match: Match, knobs: Knobs, name: str, dense: bool, end: End) -> tuple[Launch, ...]:
+    sizes, carver = _Sizes.of(match, knobs), Carver(match.workspace)
     plan = sizes.plan
-    scratch = _Scratch.of(sizes, match.dtype("q_nope"), match.workspace)
-    q_nope, q_pe, kv_b = match.view("q_nope"), match.view("q_pe"), match.view("kv_b")
-    cache, page_table = match.view("cache_in"), match.view("page_table")
+    scratch = _Scratch.of(sizes, match.dtype("q_nope"), carver)
+    q_pe, cache, page_table = match.view("q_pe"), match.view("cache_in"), match.view("page_table")
     selection = match.view("positions" if dense else "selection")
     single = plan.splits == 1
     split = triton_launch(
@@ -277,21 +281,10 @@ def _emit(match: Match, knobs: Knobs, name: str, dense: bool) -> tuple[Launch, .
         num_stages=knobs["num_stages"],
         rows_of=("rope_row_stride", "rope_head_stride", "page_stride", "token_stride"),
     )
-    home = _WIDE if _absorbs_wide(match) else _ABSORB
-    absorb = HostCall(
-        function=f"{home}:absorb_query",
-        args=(q_nope, kv_b, scratch.query),
-        capturable=True,
-        op=name,
-    )
-    expand = HostCall(
-        function=f"{_ABSORB}:expand_values",
-        args=(scratch.latent, kv_b, match.view("op.out")),
-        capturable=True,
-        op=name,
-    )
+    absorb = absorb_launch(match, knobs, scratch.query, name)
+    leave = end.leave(match, knobs, scratch.latent, carver, name)
     if single:
-        return absorb, split, expand
+        return absorb, split, *leave
     combine = triton_launch(
         match,
         f"{_KERNELS}:attend_combine",
@@ -313,7 +306,7 @@ def _emit(match: Match, knobs: Knobs, name: str, dense: bool) -> tuple[Launch, .
         grid=(sizes.rows, sizes.heads, 1),
         op=name,
     )
-    return absorb, split, combine, expand
+    return absorb, split, combine, *leave
 
 
 def _same_dtype(value: str, other: str) -> Predicate:
@@ -364,24 +357,27 @@ _KNOBS = (
     Knob("query_parts", (2, 1)),
 )
 
-ATTEND = Lowering(
-    name="smxx_mla_attend_splitkv",
-    pattern=Region.single(AttendOp),
-    emit=lambda match, knobs: _emit(match, knobs, "smxx_mla_attend_splitkv", dense=False),
-    when=_WHEN,
-    knobs=_KNOBS,
-    workspace=_workspace,
-    work=_work,
-    allocates=_converted_bytes,
-)
 
-ATTEND_ALL = Lowering(
-    name="smxx_mla_attend_all_splitkv",
-    pattern=ATTEND_ALL_REGION,
-    emit=lambda match, knobs: _emit(match, knobs, "smxx_mla_attend_all_splitkv", dense=True),
-    when=_WHEN,
-    knobs=_KNOBS,
-    workspace=_workspace,
-    work=_work,
-    allocates=_converted_bytes,
+def _lowering(name: str, attention: Region, dense: bool, end: End) -> Lowering:
+    name += end.suffix
+    return Lowering(
+        name=name,
+        pattern=end.region(attention),
+        emit=lambda match, knobs: _emit(match, knobs, name, dense, end),
+        when=_WHEN & end.when,
+        knobs=(*_KNOBS, ABSORB_KNOB) if end is PLAIN else _KNOBS,
+        workspace=partial(_workspace, end=end),
+        zeroed=lambda match, knobs: end.zeroed(match),
+        work=partial(_work, end=end),
+        allocates=_converted_bytes,
+    )
+
+
+ATTENDS = tuple(
+    _lowering("smxx_mla_attend_splitkv", Region.single(AttendOp), dense=False, end=end)
+    for end in ENDS
 )
+ATTENDS_ALL = tuple(
+    _lowering("smxx_mla_attend_all_splitkv", ATTEND_ALL_REGION, dense=True, end=end) for end in ENDS
+)
+ATTEND, ATTEND_ALL = ATTENDS[0], ATTENDS_ALL[0]

@@ -21,7 +21,7 @@ from lostwax.backends.gpu_kernels.lowerings.fp8_products import (
     cut,
     product_launch,
 )
-from lostwax.backends.gpu_kernels.lowerings.fp8_terms import carve_terms, num_terms, terms_of
+from lostwax.backends.gpu_kernels.lowerings.fp8_terms import Terms, carve_terms, num_terms, terms_of
 from lostwax.backends.gpu_kernels.lowerings.launches import (
     Argument,
     Carver,
@@ -70,55 +70,70 @@ JOINED = WeightForm(name="projections", concat=("w_q", "w_k", "w_kv"))
 
 
 @dataclass(frozen=True, slots=True)
-class _Joined:
-    """A region whose weights are joined: their names in order of storage, and what follows."""
+class Joined:
+    """A region whose weights are joined: their names in order of storage, what follows, and what
+    they multiply."""
 
     name: str
     weights: tuple[str, ...]
-    behind: Callable[[Match, View, Product], Launch]
+    behind: Callable[[Match, View, Product, Carver], Launch]
+    carve: Callable[[Match, Carver], object] = lambda match, carver: None
+    """What the launch behind the product takes of the workspace beside the planes."""
+    x: str = "x"
 
     def product(self, match: Match, knobs: Knobs) -> Product:
         """The joined product as it is cut."""
-        rows, k = match.shape("x")
+        rows, k = match.shape(self.x)
         n = sum(match.shape(weight)[0] for weight in self.weights)
-        return cut(match, knobs, rows, n, k, num_terms(match, "x"), apart=True)
+        return cut(match, knobs, rows, n, k, num_terms(match, self.x), apart=True)
+
+    def launches(
+        self, match: Match, product: Product, x: Terms, carver: Carver
+    ) -> tuple[Launch, ...]:
+        """The product of given terms, and what sums its splits."""
+        planes = _planes(product, carver)
+        first = self.weights[0]
+        weight = match.view(first), match.view(f"{first}:scale")
+        launch = product_launch(match, product, x, weight, planes, self.name)
+        return launch, self.behind(match, planes, product, carver)
+
+    def carved(self, match: Match, product: Product, carver: Carver) -> None:
+        """Take what `launches` takes of the workspace."""
+        _planes(product, carver)
+        self.carve(match, carver)
 
     def workspace(self, match: Match, knobs: Knobs) -> int:
         """Bytes of the terms and the planes."""
         product, carver = self.product(match, knobs), Carver(None)
-        carve_terms(match, "x", carver)
-        _planes(product, carver)
+        carve_terms(match, self.x, carver)
+        self.carved(match, product, carver)
         return carver.num_bytes
 
     def emit(self, match: Match, knobs: Knobs) -> tuple[Launch, ...]:
         """Terms, the product, and what sums its splits."""
         product, carver = self.product(match, knobs), Carver(match.workspace)
-        x = terms_of(match, "x", carver, self.name)
-        planes = _planes(product, carver)
-        first = self.weights[0]
-        weight = match.view(first), match.view(f"{first}:scale")
-        launch = product_launch(match, product, x, weight, planes, self.name)
-        return (*x.launches, launch, self.behind(match, planes, product))
+        x = terms_of(match, self.x, carver, self.name)
+        return (*x.launches, *self.launches(match, product, x, carver))
 
     def work(self, match: Match, knobs: Knobs) -> Work:
         """The planes are written and read."""
         base, product = match.work(), self.product(match, knobs)
-        size = product.splits * product.rows * product.n * DTYPE_BYTES[_plane_dtype(product)]
+        size = product.splits * product.rows * product.n * DTYPE_BYTES[plane_dtype(product)]
         made = 0 if product.terms == 1 else 4 * product.rows * product.k
-        flops = fp8_flops(match, base.flops, "x") * product.padded_rows / product.rows
+        flops = fp8_flops(match, base.flops, self.x) * product.padded_rows / product.rows
         return Work(base.num_bytes + 2 * size + made, flops, 2 + (made > 0))
 
 
-def _plane_dtype(product: Product) -> str:
+def plane_dtype(product: Product) -> str:
     """What splits leave: sums to be added, or the product as it is rounded."""
     return "f32" if product.splits > 1 else "bf16"
 
 
 def _planes(product: Product, carver: Carver) -> View:
-    return carver.take(_plane_dtype(product), product.splits, product.rows, product.n)
+    return carver.take(plane_dtype(product), product.splits, product.rows, product.n)
 
 
-def _gated(match: Match, planes: View, product: Product) -> Launch:
+def _gated(match: Match, planes: View, product: Product, carver: Carver) -> Launch:
     rows, width = match.shape("act")
     out = match.view("act")
     return triton_launch(
@@ -138,7 +153,7 @@ def _gated(match: Match, planes: View, product: Product) -> Launch:
     )
 
 
-def _projected(match: Match, planes: View, product: Product) -> Launch:
+def _projected(match: Match, planes: View, product: Product, carver: Carver) -> Launch:
     q, k, kv = (match.shape(name)[1] for name in ("q", "k", "kv"))
     outs = {name: match.view(name) for name in ("q_normed", "k_normed", "kv")}
     arguments: dict[str, Argument] = {"joined": planes}
@@ -161,7 +176,7 @@ def _projected(match: Match, planes: View, product: Product) -> Launch:
     )
 
 
-def _joined_weights(*weights: str) -> Predicate:
+def joined_weights(*weights: str) -> Predicate:
     """All block-scaled as the target takes them; each but the last ends with a block."""
     each = ALWAYS
     for weight in weights:
@@ -171,15 +186,15 @@ def _joined_weights(*weights: str) -> Predicate:
     return each
 
 
-_PROJECTIONS = _Joined("smxx_fp8_projections", JOINED.concat, _projected)
-_GATE_UP = _Joined("smxx_fp8_gate_up", GATE_UP.concat, _gated)
+_PROJECTIONS = Joined("smxx_fp8_projections", JOINED.concat, _projected)
+_GATE_UP = Joined("smxx_fp8_gate_up", GATE_UP.concat, _gated)
 
 FP8_PROJECTIONS = Lowering(
     name=_PROJECTIONS.name,
     pattern=PROJECTED,
     emit=_PROJECTIONS.emit,
     when=fp8_units("x")
-    & _joined_weights(*_PROJECTIONS.weights)
+    & joined_weights(*_PROJECTIONS.weights)
     & dtype("q", "bf16")
     & dtype("k", "bf16")
     & dtype("kv", "bf16")
@@ -200,7 +215,7 @@ FP8_GATE_UP = Lowering(
     pattern=GATED,
     emit=_GATE_UP.emit,
     when=fp8_units("x")
-    & _joined_weights(*_GATE_UP.weights)
+    & joined_weights(*_GATE_UP.weights)
     & dtype("gate", "bf16")
     & dtype("up", "bf16")
     & dtype("act", *_FLOATS)

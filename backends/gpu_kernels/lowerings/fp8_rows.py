@@ -74,10 +74,10 @@ def head_strides(**views: View) -> dict[str, Argument]:
     return found
 
 
-def places(match: Match) -> dict[str, int]:
-    """The constants of `scaled_cache` kernels for the bytes of `cache_in`."""
-    form, row = LAYOUTS[match.layout("cache_in")], match.parts("cache_in")
-    page_tokens, row_bytes = match.shape("cache_in")[1], form.row_bytes(row)
+def places(match: Match, cache: str = "cache_in") -> dict[str, int]:
+    """The constants of `scaled_cache` kernels for the bytes of a cache."""
+    form, row = LAYOUTS[match.layout(cache)], match.parts(cache)
+    page_tokens, row_bytes = match.shape(cache)[1], form.row_bytes(row)
     values, scale_bytes = row[0], DTYPE_BYTES["f32"] * form.scales(row)
     paged = form.is_paged
     return {
@@ -89,7 +89,7 @@ def places(match: Match) -> dict[str, int]:
     }
 
 
-def place_of_rest(match: Match) -> dict[str, int]:
+def place_of_rest(match: Match, cache: str = "cache_in") -> dict[str, int]:
     """Where the part behind the scales begins in a row of bytes."""
-    form, row = LAYOUTS[match.layout("cache_in")], match.parts("cache_in")
+    form, row = LAYOUTS[match.layout(cache)], match.parts(cache)
     return {"REST_AT": row[0] + DTYPE_BYTES["f32"] * form.scales(row)}

@@ -35,9 +35,9 @@ def _bits(number: float) -> int:
     return struct.unpack("<q", struct.pack("<d", number))[0]
 
 
-def _table(match: Match, knobs: Knobs) -> tuple[Prepared, ...]:
-    """`table`: f32 [2, T, dim], cosines and signed sines."""
-    consts = rope_consts(match)
+def table_kernel(match: Match, node: str, name: str) -> StepKernel:
+    """The table `name` of the rope `node`: f32 [2, T, dim], cosines and signed sines."""
+    consts = rope_consts(match, node)
     tokens, dim = match.bucket.tokens, int(consts["dim"])
     factor, low, high = float(consts["factor"]), 0, 1
     if factor != 1:
@@ -61,13 +61,16 @@ def _table(match: Match, knobs: Knobs) -> tuple[Prepared, ...]:
         constants=constants,
         num_warps=1,
     )
-    kernel = StepKernel(
+    return StepKernel(
         source=source,
-        arguments=("positions", "table", "num_rows", i32(tokens)),
-        outputs=(("table", "f32", (2, tokens, dim)),),
+        arguments=("positions", name, "num_rows", i32(tokens)),
+        outputs=((name, "f32", (2, tokens, dim)),),
         grid=(tokens, 1, 1),
     )
-    return (kernel,)
+
+
+def _table(match: Match, knobs: Knobs) -> tuple[Prepared, ...]:
+    return (table_kernel(match, "op", "table"),)
 
 
 def _head_stride(view: View) -> int:

@@ -33,9 +33,9 @@ def wide_slots(match: Match, knobs: Knobs) -> tuple[StepOp, ...]:
     return (op,)
 
 
-def rope_consts(match: Match) -> dict[str, Const]:
-    """The rope's properties that decide its table."""
-    return {name: match.attr("op", name) for name in ROPE_CONSTS}
+def rope_consts(match: Match, node: str = "op") -> dict[str, Const]:
+    """The properties of a rope that decide its table."""
+    return {name: match.attr(node, name) for name in ROPE_CONSTS}
 
 
 def rope_table(match: Match, knobs: Knobs) -> tuple[StepOp, ...]:
