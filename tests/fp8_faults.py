@@ -45,8 +45,8 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     ),
     "an expert's tiles begin with those of one before": (
         "place_pairs",
-        "tl.where(of_bin < expert, each, 0)",
-        "tl.where(of_bin + 2 < expert, each, 0)",
+        "tl.where(of_bin < expert, each, 0))\n    own =",
+        "tl.where(of_bin + 2 < expert, each, 0))\n    own =",
     ),
     "a tile that finds its pairs itself takes those of the one before": (
         "place_pairs",

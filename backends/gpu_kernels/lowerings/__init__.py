@@ -55,9 +55,9 @@ FP8_FORMATS: tuple[Lowering, ...] = (
     APPEND_SCALED,
     APPEND_LATENT,
     APPEND_INDEX_KEY,
-    FP8_MOE_QUANTISED,
 )
-"""What only models with fp8 activations, index keys or scaled caches have a place for."""
+"""What only models with fp8 activations, index keys or scaled caches have a place for, but for
+products."""
 
 GPU: tuple[Lowering, ...] = (
     *FP8_FORMATS,
@@ -82,6 +82,7 @@ GPU: tuple[Lowering, ...] = (
     EXPERTS,
     FP8_EXPERTS,
     FP8_MOE,
+    FP8_MOE_QUANTISED,
     FP8_MLP,
     FP8_MLP_QUANTISED,
     APPEND,
