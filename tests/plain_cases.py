@@ -242,41 +242,36 @@ def index_logits() -> Case:
 
 def cases() -> dict[str, Case]:
     """Every kernel that counts rows."""
-    return (
-        format_cases()
-        | attention_cases()
-        | {
-            "linear of one split": linear(1, scaled=False),
-            "linear of two splits": linear(2, scaled=False),
-            "linear of scaled rows": linear(2, scaled=True),
-            "add_rms_norm": add_norm(ADD_RMS_NORM),
-            "last_rms_norm": add_norm(LAST_RMS_NORM),
-            "rms_norm": norm(RMS_NORM, "weight"),
-            "layer_norm": norm(LAYER_NORM, "weight", "bias"),
-            "rope": rope(),
-            "silu_mul": silu_mul(),
-            "add": add(),
-            "embed": chosen_rows(EMBED, "table", "tokens"),
-            "gather_rows": chosen_rows(GATHER_ROWS, "x", "rows"),
-            "mask": mask(),
-            "route": route(),
-            "experts": experts(),
-            "index_logits": index_logits(),
-            "fp8 linear of one split": linear(1, False, FP8_LINEAR, 304, block_rows=16),
-            "fp8 linear of two splits": linear(2, False, FP8_LINEAR, 304, block_rows=16),
-            "fp8 linear of scaled rows": linear(3, True, FP8_LINEAR, 304, block_rows=16),
-            "fp8 linear by rows": linear(2, True, FP8_LINEAR, 304, block_rows=64, side=2),
-            "fp8 linear, tiles alone ahead": linear(
-                2, False, FP8_LINEAR, 304, block_rows=16, ahead=2
-            ),
-            "fp8 gate and up": gate_up(scaled=False, block_rows=16, splits=2),
-            "fp8 gate and up of scaled rows": gate_up(scaled=True, block_rows=16),
-            "fp8 projections": projections(scaled=False, block_rows=16),
-            "fp8 projections of scaled rows": projections(scaled=True, block_rows=16, splits=3),
-            "fp8 experts": grouped_experts(False, block_rows=16),
-            "fp8 experts of scaled rows": grouped_experts(True, block_rows=64),
-            "attend of one split": attend(dense=False, splits=1),
-            "attend of two splits": attend(dense=False, splits=2),
-            "attend_all of two splits": attend(dense=True, splits=2),
-        }
-    )
+    behind = format_cases() | attention_cases()
+    return behind | {
+        "linear of one split": linear(1, scaled=False),
+        "linear of two splits": linear(2, scaled=False),
+        "linear of scaled rows": linear(2, scaled=True),
+        "add_rms_norm": add_norm(ADD_RMS_NORM),
+        "last_rms_norm": add_norm(LAST_RMS_NORM),
+        "rms_norm": norm(RMS_NORM, "weight"),
+        "layer_norm": norm(LAYER_NORM, "weight", "bias"),
+        "rope": rope(),
+        "silu_mul": silu_mul(),
+        "add": add(),
+        "embed": chosen_rows(EMBED, "table", "tokens"),
+        "gather_rows": chosen_rows(GATHER_ROWS, "x", "rows"),
+        "mask": mask(),
+        "route": route(),
+        "experts": experts(),
+        "index_logits": index_logits(),
+        "fp8 linear of one split": linear(1, False, FP8_LINEAR, 304, block_rows=16),
+        "fp8 linear of two splits": linear(2, False, FP8_LINEAR, 304, block_rows=16),
+        "fp8 linear of scaled rows": linear(3, True, FP8_LINEAR, 304, block_rows=16),
+        "fp8 linear by rows": linear(2, True, FP8_LINEAR, 304, block_rows=64, side=2),
+        "fp8 linear, tiles alone ahead": linear(2, False, FP8_LINEAR, 304, block_rows=16, ahead=2),
+        "fp8 gate and up": gate_up(scaled=False, block_rows=16, splits=2),
+        "fp8 gate and up of scaled rows": gate_up(scaled=True, block_rows=16),
+        "fp8 projections": projections(scaled=False, block_rows=16),
+        "fp8 projections of scaled rows": projections(scaled=True, block_rows=16, splits=3),
+        "fp8 experts": grouped_experts(False, block_rows=16),
+        "fp8 experts of scaled rows": grouped_experts(True, block_rows=64),
+        "attend of one split": attend(dense=False, splits=1),
+        "attend of two splits": attend(dense=False, splits=2),
+        "attend_all of two splits": attend(dense=True, splits=2),
+    }
