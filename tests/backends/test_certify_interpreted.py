@@ -18,6 +18,7 @@ from lostwax.backends.compile import compile_module
 from lostwax.backends.formats import Formats
 from lostwax.backends.gpu_kernels.interpreter import bind_interpreted
 from lostwax.backends.gpu_kernels.lowerings import FP8_FORMATS, GPU
+from lostwax.backends.gpu_kernels.lowerings.attend import ATTENDS, ATTENDS_ALL
 from lostwax.backends.gpu_kernels.lowerings.attention_inputs import ATTENTION_INPUTS
 from lostwax.backends.gpu_kernels.lowerings.cached_projections import CACHED_PROJECTIONS
 from lostwax.backends.gpu_kernels.lowerings.joined_queries import JOINED_QUERIES
@@ -35,12 +36,14 @@ pytest.importorskip("triton", reason="the extra `aot` is not installed")
 
 TENSOR_MAPPED = ("smxx_fp8_linear", "smxx_fp8_experts", "smxx_fp8_moe")
 """What reads tiles by tensor maps, which gfx942 lacks."""
-JOINED = (
-    "smxx_fp8_gate_up", "smxx_fp8_projections", "smxx_fp8_mlp",
-    *(low.name for low in CACHED_PROJECTIONS),
-    *(low.name for low in JOINED_QUERIES), *(low.name for low in ATTENTION_INPUTS),
-)  # fmt: skip
+JOINED = ("smxx_fp8_gate_up", "smxx_fp8_projections", "smxx_fp8_mlp")
 """The same over joined weights, which must end with a block of scales."""
+WITH_ALL_BEHIND = tuple(
+    low.name for low in (*CACHED_PROJECTIONS, *JOINED_QUERIES, *ATTENTION_INPUTS)
+)
+"""Joined products of attention with all that stands behind them."""
+ENDED = tuple(low.name for low in (*ATTENDS[1:], *ATTENDS_ALL[1:]))
+"""Attention with what follows: its heads must give a block of scales, 128 values."""
 SAMPLE_PARTS = ("nucleus", "pick", "logprob")
 Line = dict[str, Any]  # a line of `certify --json`
 
@@ -88,7 +91,8 @@ def lines(artifact: Path) -> list[Line]:
 def test_every_lowering_of_a_rocm_artifact_agrees_with_the_reference(lines: list[Line]) -> None:
     assert {line["certificate"]["state"] for line in lines} == {"interpreted"}
     own = {line["lowering"] for line in lines if line["kernels"]}
-    elsewhere = {"smxx_rms_norm", *TENSOR_MAPPED, *JOINED, *(low.name for low in FP8_FORMATS)}
+    elsewhere = {"smxx_rms_norm", *TENSOR_MAPPED, *JOINED, *WITH_ALL_BEHIND, *ENDED}
+    elsewhere |= {low.name for low in FP8_FORMATS}
     elsewhere |= {"smxx_fp8_moe_quantised", "smxx_fp8_mlp_quantised"}
     assert own >= {low.name for low in GPU} - elsewhere, "each kernel family was chosen"
 
@@ -193,12 +197,16 @@ def test_plain_activations_meet_fp8_weights_in_two_terms(
     wide_capture: Captured, tmp_path: Path
 ) -> None:
     forced = tuple(Forced(op, name, "extend") for op, name in PARTS.items())
-    forced += (Forced("moe.experts", "smxx_fp8_moe", "decode"),)
+    forced += (
+        Forced("moe.experts", "smxx_fp8_moe", "decode"),
+        Forced("core.layer_norm", "smxx_fp8_projections", "extend"),
+    )
     out = compiled(wide_capture, tmp_path / "a", "cuda-sm90a", forced=forced)
     code, found = certify(out)
     assert code == 0, [line for line in found if line["error"]]
     chosen = Counter(line["lowering"] for line in found)
-    assert all(chosen[name] > 0 for name in (*TENSOR_MAPPED, *JOINED)), chosen
+    behind = ("smxx_fp8_attention_cached", "smxx_fp8_cached_projections_heads")
+    assert all(chosen[name] > 0 for name in (*TENSOR_MAPPED, *JOINED, *behind)), chosen
     terms = [x for x in found if x["lowering"] in (*TENSOR_MAPPED, *JOINED)]
     makes_terms = {"quantise_rows", "place_and_quantise"}
     assert all(makes_terms & {*line["kernels"]} for line in terms)
