@@ -133,7 +133,7 @@ class Libraries:
             library = self._folder / f"{name}.so"
             defines = [f"-D{n}={v}" for n, v in macros.items()]
             defines.append(f'-DMLA_SOURCE="{KERNELS / "sparse_mla.cu"}"')
-            flags = ["-std=c++20", "-O2", "-w", "-shared", "-fPIC", f"-I{TWIN}"]
+            flags = ["-std=c++20", "-O2", "-w", "-shared", "-fPIC", f"-I{TWIN}", f"-I{KERNELS}"]
             source = str(TWIN / "sparse_mla_twin.cpp")
             subprocess.run(["g++", *flags, *defines, "-o", str(library), source], check=True)
             self._made[name] = ctypes.CDLL(str(library))

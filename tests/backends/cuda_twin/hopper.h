@@ -1,4 +1,4 @@
-// Instructions of sm_90a on the CPU, in place of sparse_mla/ptx.h and wgmma.h: ldmatrix, stmatrix,
+// Instructions of sm_90a on the CPU, in place of kernels/hopper/ptx.h and wgmma.h: ldmatrix, stmatrix,
 // mbarriers, bulk copies and wgmma as PTX defines them, over fibers (cooperative_groups.h).
 // Copies and products are done at once, and warps lose turns: who waits for whom is checked, memory order is not.
 #pragma once
@@ -8,8 +8,8 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#define SPARSE_MLA_PTX
-#define SPARSE_MLA_WGMMA
+#define HOPPER_PTX
+#define HOPPER_WGMMA
 #define INLINE inline
 #define __align__(n)
 #undef __shared__

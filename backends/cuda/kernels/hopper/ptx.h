@@ -1,7 +1,7 @@
 // Instructions of sm_90a that C++ has no name for. Shared addresses are 32-bit. Knows no kernel.
 // The tests put others that run on the CPU in place of this file (tests/backends/cuda_twin/).
-#ifndef SPARSE_MLA_PTX
-#define SPARSE_MLA_PTX
+#ifndef HOPPER_PTX
+#define HOPPER_PTX
 #include <cuda_bf16.h>
 #include <stdint.h>
 
