@@ -44,6 +44,16 @@ INLINE void store_transposed(u32 to, const u32* r) {
                "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
                : "memory");
 }
+INLINE void store_matrices(u32 to, const u32* r) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(to), "r"(r[0]),
+               "r"(r[1]), "r"(r[2]), "r"(r[3])
+               : "memory");
+}
+INLINE uint4 load4(u32 from) {
+  uint4 x;
+  asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];" : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "r"(from) : "memory");
+  return x;
+}
 // What this thread wrote to shared memory, the copy engine and wgmma see from here on.
 INLINE void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
@@ -66,6 +76,12 @@ INLINE void widen_e4m3(u32 four, u32& low, u32& high) {
       : "=r"(low), "=r"(high)
       : "r"(four));
 }
+INLINE float low_f16(u32 pair) {
+  float x;
+  asm("{.reg .b16 l, h;\nmov.b32 {l, h}, %1;\ncvt.f32.f16 %0, l;}" : "=f"(x) : "r"(pair));
+  return x;
+}
+INLINE float high_f16(u32 pair) { return low_f16(pair >> 16); }
 INLINE u32 multiply_f16(u32 a, u32 b) {
   u32 d;
   asm("mul.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
@@ -79,6 +95,10 @@ INLINE float exp2_fast(float x) {
 // ---- barriers
 INLINE void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+// Counts towards a barrier in which others wait, and does not wait.
+INLINE void arrive_named(int id, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 INLINE bool any_in_barrier(int id, int threads, bool mine) {
   int any;
