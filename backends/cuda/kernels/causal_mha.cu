@@ -48,32 +48,36 @@ INLINE void attend(Output& o, Rows& rows, const QueryTile& tile, u32 shared, int
   begin_scores(s, shared, n % STAGES, group);
   pass_turn(group);
   products_wait<0>();
-  finish_scores(last);
-  pack(p, s);
+  bool moves = finish_scores(last);
   if ((last + 1) * KEYS > tile.length) {
     wait_for(value_full(shared, n % STAGES), n / STAGES & 1);
     clear_behind(shared, n % STAGES, tile.length - last * KEYS, group * GROUP + thread);
   }
+  // The values of the tile before are waited for in the next round: were the wait behind the softmax,
+  // ptxas would put it in front.
+  auto finish_values = [&](bool any) {
+    products_wait<0>();
+    settle(o);
+    if (any) arrive(value_empty(shared, (n + STAGES - 1) % STAGES));
+    if (moves) scale_rows(o, decay);
+    pack(p, s);
+  };
 #pragma unroll 1
   for (int t = last - 1; t >= 0; t--) {
-    const int before = n % STAGES, before_parity = n / STAGES & 1;
+    finish_values(t != last - 1);
     n++;
     wait_for(key_full(shared, n % STAGES), n / STAGES & 1);
     take_turn(group);
     products_begin();
     begin_scores(s, shared, n % STAGES, group);
-    wait_for(value_full(shared, before), before_parity);
+    wait_for(value_full(shared, (n - 1) % STAGES), (n - 1) / STAGES & 1);
     products_begin();
-    begin_values(o, p, shared, before);
+    begin_values(o, p, shared, (n - 1) % STAGES);
     pass_turn(group);
     products_wait<1>();
-    const bool moves = finish_scores(t);
-    products_wait<0>();
-    settle(o);
-    arrive(value_empty(shared, before));
-    if (moves) scale_rows(o, decay);
-    pack(p, s);
+    moves = finish_scores(t);
   }
+  finish_values(last != 0);
   wait_for(value_full(shared, n % STAGES), n / STAGES & 1);
   products_begin();
   begin_values(o, p, shared, n % STAGES);
