@@ -6,8 +6,8 @@
 
 Checks come first, with kernels that trap where they wait for seconds; then every form is timed.
 Each item runs in a child process that is ended where it takes too long: then the other items go on
-in another one, without the rest of that form. TFLOP/s are of visible pairs alone, 640 a pair and head;
-buffers are the same in each call, so that what fits stays in L2.
+in another one, without the rest of that form. TFLOP/s are of visible pairs alone, 640 a pair and
+head; buffers are the same in each call, so that what fits stays in L2.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from lostwax.backends.cuda.target import CUDA_SM90A
 from lostwax.ir.contract.kernel import SPILL_BYTES, CompiledKernel, KernelSource
 from lostwax.ir.contract.program import KernelLaunch, Launch, View
 
-BOUND, MEDIAN = 2e-2, 5e-3  # |out - reference| / |reference| of a row and head: the worst, half of them
+BOUND, MEDIAN = 2e-2, 5e-3
+"""|out - reference| / |reference| of rows by head: the worst, half of them."""
 START_SECONDS, ITEM_SECONDS = 60.0, 25.0
 WORKSPACE = "workspace"
 ABSORBED, OWN = "absorbed", "expanded"
@@ -115,9 +116,9 @@ def compile_items(folder: Path) -> None:
     class Bounded:
         """Kernels that trap where they wait for seconds."""
 
-        def compile(self, source: KernelSource, into: Path) -> CompiledKernel:
+        def compile(self, source: KernelSource, folder: Path) -> CompiledKernel:
             constants = dict(source.constants) | {"BOUNDED_WAITS": 1, SPILL_BYTES: 256}
-            return plain.compile(msgspec.structs.replace(source, constants=constants), into)
+            return plain.compile(msgspec.structs.replace(source, constants=constants), folder)
 
         def toolchain(self) -> dict[str, str]:
             return plain.toolchain()
@@ -157,9 +158,7 @@ def compile_items(folder: Path) -> None:
         launches = list(match.emit(SPARSE_MLA_ALL))
         return _item("time", ABSORBED, replace(step, knobs={}), match, launches)
 
-    def _item(
-        action: str, by: str, step: Step, match: PlainMatch, launches: list[Launch]
-    ) -> Item:
+    def _item(action: str, by: str, step: Step, match: PlainMatch, launches: list[Launch]) -> Item:
         values = {n: (v.shape, v.dtype, v.strides) for n, v in match.values.items()}
         return Item(action, by, step, match.workspace_bytes, values, launches)
 
@@ -205,7 +204,11 @@ class Buffers:
         shape, dtype, strides = self._values[name]
         dense = tuple(torch.Size(shape[i + 1 :]).numel() for i in range(len(shape)))
         view = View(
-            space="input", name=name, dtype=dtype, shape=tuple(shape), strides=tuple(strides) or dense
+            space="input",
+            name=name,
+            dtype=dtype,
+            shape=tuple(shape),
+            strides=tuple(strides) or dense,
         )
         return self.resolve(view)
 
@@ -221,7 +224,7 @@ class Buffers:
 
 
 def check(item: Item, driver: CudaDriver) -> dict[str, object]:
-    """Errors of sampled rows by head; rows behind the step's left alone, the same bits in a graph."""
+    """Errors of sampled rows by head; rows behind the step's left alone; equal bits in a graph."""
     step, buffers = item.step, Buffers(item, driver)
     buffers.run()
     driver.synchronize()
@@ -232,7 +235,8 @@ def check(item: Item, driver: CudaDriver) -> dict[str, object]:
     driver.synchronize()
     same = torch.equal(first[: step.real], out[: step.real])
     alone = bool(out[step.real :].isnan().all())
-    stored = {n: buffers.tensor(n) for n in ("q_nope", "q_pe", "kv_b", "positions", "q_starts", "page_table")}
+    read = ("q_nope", "q_pe", "kv_b", "positions", "q_starts", "page_table")
+    stored = {name: buffers.tensor(name) for name in read}
     stored["cache_in"] = buffers.cache_rows
     found: list[torch.Tensor] = []
     for row in mha_cases.sampled_rows(step):
@@ -293,7 +297,9 @@ def run_child(folder: Path) -> None:
     found = msgspec.json.decode((folder / "items.json").read_bytes(), type=Folder)
     kernels = {k.binary: k for k in found.kernels}
     driver = CudaDriver(CUDA_SM90A, lambda name: (folder / name).read_bytes(), kernels)
-    print(json.dumps({"device": torch.cuda.get_device_name(), "torch": torch.__version__}), flush=True)
+    print(
+        json.dumps({"device": torch.cuda.get_device_name(), "torch": torch.__version__}), flush=True
+    )
     for line in sys.stdin:
         item = found.items[int(line)]
         told = check(item, driver) if item.action == "check" else time_item(item, driver)

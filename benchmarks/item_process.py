@@ -14,7 +14,7 @@ from typing import Any
 
 
 class ItemProcess:
-    """`first` is what the process says when it is ready; None where an answer is late or missing."""
+    """`first` is what the process says when it is ready; None where an answer is late."""
 
     def __init__(self, command: Sequence[str], seconds: float) -> None:
         self._process = subprocess.Popen(

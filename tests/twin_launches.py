@@ -1,12 +1,13 @@
-"""Runs launches of CUDA C++ kernels on the CPU: their own sources over fibers (tests/backends/cuda_twin/).
+"""Runs launches of CUDA C++ kernels on the CPU: their own sources over fibers (cuda_twin/).
 
-Buffers are numpy bytes by the names of views. What is proven is which numbers meet and who waits for
-whom, not races; what runs so is never called executed.
+Buffers are numpy bytes by the names of views. What is proven is which numbers meet and who waits
+for whom, not races; what runs so is never called executed.
 """
 
 from __future__ import annotations
 
 import ctypes
+import struct
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,7 +27,7 @@ KERNELS = Path(lostwax.backends.cuda.kernels.__file__).parent
 
 Bytes = NDArray[np.uint8]
 _CTAS = 4  # at a time
-_SCALARS = {"i32": ctypes.c_int, "i64": ctypes.c_longlong, "f32": ctypes.c_float}
+_SCALARS = {"i32": "<i", "i64": "<q", "f32": "<f"}
 
 
 class Map(ctypes.Structure):
@@ -63,7 +64,16 @@ class Twins:
                 "TWIN": f'"{twin}"',
             }
             macros = [f"-D{n}={v}" for n, v in defines.items()]
-            flags = ["-std=c++20", "-O2", "-w", "-Wno-psabi", "-shared", "-fPIC", f"-I{TWIN}", f"-I{KERNELS}"]
+            flags = [
+                "-std=c++20",
+                "-O2",
+                "-w",
+                "-Wno-psabi",
+                "-shared",
+                "-fPIC",
+                f"-I{TWIN}",
+                f"-I{KERNELS}",
+            ]
             command = ["g++", *flags, *macros, "-o", str(library), str(TWIN / "launch_twin.cpp")]
             subprocess.run(command, check=True)
             self._libraries[name] = ctypes.CDLL(str(library))
@@ -82,7 +92,7 @@ class Twins:
 
     def run(self, launch: KernelLaunch, buffers: dict[str, Bytes]) -> None:
         """One launch over the buffers, a few CTAs at a time; none may wait for another."""
-        held = [_held(parameter, buffers) for parameter in launch.params]
+        held = [ctypes.create_string_buffer(_held(each, buffers)) for each in launch.params]
         addresses = (ctypes.c_void_p * len(held))(*map(ctypes.addressof, held))
         grid, threads = launch.grid[0], launch.block[0]
         for first in range(0, grid, _CTAS):
@@ -98,16 +108,15 @@ def address(view: View, buffers: dict[str, Bytes]) -> int:
     return buffer.ctypes.data + view.offset
 
 
-def _held(
-    parameter: Parameter, buffers: dict[str, Bytes]
-) -> ctypes.Structure | ctypes._SimpleCData[int] | ctypes._SimpleCData[float]:
+def _held(parameter: Parameter, buffers: dict[str, Bytes]) -> bytes:
+    """A parameter as it lies in the kernel's parameters."""
     match parameter:
         case Pointer():
-            return ctypes.c_void_p(address(parameter.view, buffers))
+            return struct.pack("<Q", address(parameter.view, buffers))
         case Scalar():
-            return _SCALARS[parameter.kind](parameter.value)
+            return struct.pack(_SCALARS[parameter.kind], parameter.value)
         case TensorMap():
-            return _map(parameter, buffers)
+            return bytes(_map(parameter, buffers))
         case _:
             raise NotImplementedError(f"no twin takes {parameter}")
 

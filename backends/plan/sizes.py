@@ -106,16 +106,18 @@ def bounds_contexts(guard: Guard) -> bool:
     return any("total_kv" in term.coefficients for term in guard.terms)
 
 
-def _guards(facts: ModelFacts, longest: int, together: int) -> list[Guard]:
+def _guards(facts: ModelFacts, limits: Limits, bucket: Bucket, contexts_a_row: int) -> list[Guard]:
     """All positions where no request is longer than index_topk, else the chosen; first wins.
 
-    `longest` is the length of the longest request that the bucket takes. Where `together` is not 0
-    there is a program, too, for steps of so short contexts that they have no more positions.
+    With `contexts_a_row` the first program is for steps whose contexts have together at most so
+    many positions for each of the bucket's rows, unless the bucket implies that.
     """
+    longest = min(bucket.pages * limits.page_tokens, limits.max_context)
     # a bucket of short requests itself implies the bound
     bounds = () if longest <= facts.index_topk else (Linear({"max_kv": 1}, facts.index_topk),)
     guards = [Guard(ALL, bounds, selects_all=True)]
-    if together:
+    together = contexts_a_row * bucket.tokens
+    if 0 < together < bucket.reqs * min(longest, facts.index_topk):
         total = Linear({"total_kv": 1}, together)
         guards.insert(0, Guard(SHORT, (*bounds, total), selects_all=True))
     return [*guards, Guard(CHOSEN)] if bounds else guards
@@ -124,11 +126,12 @@ def _guards(facts: ModelFacts, longest: int, together: int) -> list[Guard]:
 def _demand(spec: ProgramSpec, limits: Limits) -> tuple[int, ...]:
     """The most that a step may ask of the body: rows, rows a request, requests, pages.
 
-    A bound on max_kv bounds the pages, too, however many the bucket has room for; and a request has
-    no more rows in a step than it has positions.
+    A bound on max_kv or total_kv bounds the pages, too, however many the bucket has room for; and a
+    request has no more rows in a step than it has positions.
     """
     b = spec.bucket
     longest = spec.guard.longest(min(b.pages * limits.page_tokens, limits.max_context))
+    longest = spec.guard.together(longest)
     rows = min(b.tokens, b.reqs * longest)
     pages = -(-longest // limits.page_tokens)
     return (rows, min(spec.rows_a_req, longest), b.reqs, pages)
@@ -166,9 +169,7 @@ def program_specs(
     return (*_bodies(facts, limits, contexts_a_row), *_heads(limits))
 
 
-def _bodies(
-    facts: ModelFacts, limits: Limits, contexts_a_row: int
-) -> tuple[ProgramSpec, ...]:
+def _bodies(facts: ModelFacts, limits: Limits, contexts_a_row: int) -> tuple[ProgramSpec, ...]:
     max_pages = -(-limits.max_context // limits.page_tokens)
     pages = _ladder(min(8, max_pages), max_pages, 4)
     reqs = limits.max_reqs
@@ -187,11 +188,7 @@ def _bodies(
     specs = (
         ProgramSpec(entry, bucket, guard)
         for entry, bucket in sorted(buckets)
-        for guard in _guards(
-            facts,
-            min(bucket.pages * limits.page_tokens, limits.max_context),
-            contexts_a_row * bucket.tokens if entry == "extend" else 0,
-        )
+        for guard in _guards(facts, limits, bucket, contexts_a_row if entry == "extend" else 0)
     )
     return _reachable(specs, limits)
 

@@ -174,7 +174,7 @@ class Guard(msgspec.Struct, frozen=True):
         return min((otherwise, *bounds))
 
     def together(self, otherwise: int) -> int:
-        """Most positions of all requests under this guard, where `otherwise` bounds them already."""
+        """Most positions of all requests under this guard; `otherwise` bounds them already."""
         bounds = [t.bound for t in self.terms if t.coefficients == {"total_kv": 1}]
         return min((otherwise, *bounds))
 

@@ -1,13 +1,15 @@
-"""Expanded causal attention for Hopper: what is launched and compiled for which sizes. Runs no kernel."""
+"""Expanded causal attention for Hopper: what is launched and compiled for which sizes."""
 
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 from math import prod
 from pathlib import Path
 
 import pytest
 from nvcc_here import needs_nvcc
+from triton.backends import nvidia
 
 from lostwax.backends.cuda.compiler import CudaCompiler
 from lostwax.backends.cuda.lowerings.causal_mha import CAUSAL_MHA, CONTEXTS, TILES, MhaForm
@@ -203,6 +205,22 @@ def test_every_form_compiles(tmp_path: Path, keys: int, take_turns: bool) -> Non
     )
     kernel = CudaCompiler(CUDA_SM90A).compile(source, tmp_path)
     assert kernel.registers == 168  # 384 threads of 65,536 registers; then setmaxnreg
+
+
+@needs_nvcc
+def test_the_softmax_runs_under_the_products(tmp_path: Path) -> None:
+    """Between the wait for the scores and that for the values: ptxas has moved it behind both."""
+    disassembler = Path(nvidia.__file__).parent / "bin" / "nvdisasm"
+    if not disassembler.exists():
+        pytest.skip(f"{disassembler}, which Triton brings, is needed to read the cubin")
+    match = match_of(tmp_path, compiler=CudaCompiler(CUDA_SM90A))
+    cubin = tmp_path / launches_of(match)[3].binary
+    done = subprocess.run([disassembler, "-c", cubin], capture_output=True, text=True, check=True)
+    _, waited, behind = done.stdout.partition("WARPGROUP.DEPBAR.LE gsb0, 0x1")
+    under, ended, _ = behind.partition("WARPGROUP.DEPBAR.LE gsb0, 0x0")
+    assert waited
+    assert ended
+    assert under.count("MUFU.EX2") >= RULE["keys"] // 2, "a lane's weights of two rows"
 
 
 @needs_nvcc

@@ -36,7 +36,7 @@ Real = NDArray[np.float64]
 
 @dataclass
 class Step:
-    """`requests` of (cached prefix, new tokens), padding behind them. What no request has is NaN."""
+    """`requests` of (cached prefix, new tokens), then padding. What no request has is NaN."""
 
     requests: list[tuple[int, int]]
     layout: str = "bf16"

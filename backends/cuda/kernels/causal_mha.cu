@@ -28,7 +28,8 @@ INLINE void clear_behind(u32 shared, int stage, int keys, int thread) {
 }
 
 // One tile for one warpgroup; `n` counts the CTA's tiles of keys. Leaves the result unscaled.
-INLINE void attend(Output& o, Rows& rows, const QueryTile& tile, u32 shared, int& n, float scale, int group, int thread) {
+INLINE void attend(Output& o, Rows& rows, const QueryTile& tile, u32 shared, int& n, float scale, int group,
+                   int thread) {
   const int lane = thread % 32, last = key_tiles(tile) - 1;
   Scores s;
   Weights p;
@@ -87,7 +88,8 @@ INLINE void attend(Output& o, Rows& rows, const QueryTile& tile, u32 shared, int
   n++;
 }
 
-INLINE void compute(u32 shared, const Work& work, const int* positions, __nv_bfloat16* out, long long row_stride, float scale, int group, int thread) {
+INLINE void compute(u32 shared, const Work& work, const int* positions, __nv_bfloat16* out, long long row_stride,
+                    float scale, int group, int thread) {
   int n = 0, queries = 0;
   if (group == 1) pass_turn(group);
   for (int turn = 0; work.more(turn); turn++) {

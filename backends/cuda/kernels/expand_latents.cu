@@ -31,7 +31,8 @@ struct Tiles {
   INLINE int head(int tile) const { return tile / down; }
 };
 
-INLINE void load_tiles(u32 shared, const TensorMap& latents, const TensorMap& weights, Tiles tiles, int first, int step) {
+INLINE void load_tiles(u32 shared, const TensorMap& latents, const TensorMap& weights, Tiles tiles, int first,
+                       int step) {
   int n = 0;  // stages filled
   for (int tile = first; tile < tiles.count; tile += step)
     for (int k = 0; k < LATENT / DEPTH; k++, n++) {

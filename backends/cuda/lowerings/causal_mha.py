@@ -41,9 +41,10 @@ _LEAST_TOKENS = 256
 """Fewer do not pay for the expansion of contexts of which a prefix may be most."""
 
 _CONTEXTS_A_ROW = 4
-"""Of 128 heads, 2,048 context rows take 0.1 ms to expand (69 GFLOP), 2,048 query rows 0.7 ms and more
-in the absorbed form however short their contexts are, and 1.7 ms for one prompt: not measured side by
-side. Twice as many would still pay for long contexts, and no longer for many short requests."""
+"""Of 128 heads, 2,048 context rows should take 0.1 ms to expand (69 GFLOP); 2,048 query rows take
+1.7 ms in the absorbed form for one prompt, and by `choose_form`'s costs 0.7 ms however short their
+contexts are. Twice as many would pay for long contexts, and no longer for many short requests. An
+estimate: the two were not timed side by side."""
 
 
 @dataclass(frozen=True, slots=True)

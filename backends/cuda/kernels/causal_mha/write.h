@@ -2,7 +2,8 @@
 #pragma once
 #include "products.h"
 
-INLINE void write_rows(const Output& o, __nv_bfloat16* out, long long row_stride, int rows, u32 shared, int group, int thread) {
+INLINE void write_rows(const Output& o, __nv_bfloat16* out, long long row_stride, int rows, u32 shared, int group,
+                       int thread) {
   const int warp = thread / 32, lane = thread % 32, matrix = lane >> 3;
   const u32 to = shared + QUERY + group * GROUP_ROWS * 128;
   const int row = warp * 16 + (matrix & 1) * 8 + (lane & 7);

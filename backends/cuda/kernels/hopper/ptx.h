@@ -51,7 +51,10 @@ INLINE void store_matrices(u32 to, const u32* r) {
 }
 INLINE uint4 load4(u32 from) {
   uint4 x;
-  asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];" : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "r"(from) : "memory");
+  asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+               : "r"(from)
+               : "memory");
   return x;
 }
 // What this thread wrote to shared memory, the copy engine and wgmma see from here on.
