@@ -208,8 +208,8 @@ def test_whole_tiles_and_a_workspace_without_room_behind(twins: Twins, tmp_path:
 
 
 def test_heads_a_few_at_a_time(twins: Twins, tmp_path: Path) -> None:
-    """The last group has fewer."""
-    step = Step([(40, 90), (0, 9)], heads=3)
+    """The last group has fewer; of each other there are more tiles than CTAs, which draw tickets."""
+    step = Step([(40, 90), (0, 9)], heads=5)
     require_right(step, attend(step, twins, tmp_path, {"heads_at_once": 2}))
 
 
@@ -234,3 +234,9 @@ def test_a_request_of_nan_reaches_no_other(twins: Twins, tmp_path: Path) -> None
 def test_no_row_has_a_token(twins: Twins, tmp_path: Path) -> None:
     step = Step([(0, 0)], reqs=2)
     assert np.isnan(attend(step, twins, tmp_path)).all()
+
+
+def test_more_heads_than_are_under_way_at_once(twins: Twins, tmp_path: Path) -> None:
+    """Of two tiles and three CTAs two heads at a time; of five heads the last is alone."""
+    step = Step([(0, 70), (20, 30)], heads=5)
+    require_right(step, attend(step, twins, tmp_path))

@@ -3,7 +3,7 @@
 //
 // At 2,048 tokens of one request and 128 heads: 172 GFLOP, and 50 MB of queries, 134 MB of keys and
 // values (a head's, 1 MB, are read by 16 tiles out of L2) and 67 MB of results: bound by the products.
-// A CTA takes tiles in turn. Two warpgroups multiply, 64 rows each, keys and values from shared memory
+// A CTA draws one tile after another. Two warpgroups multiply, 64 rows each, keys and values from shared memory
 // as one warp fills it by tensor maps (48 KB of queries; stages of KEYS * 384 and KEYS * 256 bytes);
 // weights go from the scores' registers to the second product's. A warpgroup starts the scores of the
 // next tile of keys before it adds the values of the last, and has its softmax under both.
@@ -16,7 +16,7 @@
 #include "causal_mha/write.h"
 
 constexpr float LOG2_E = 1.44269504089f;
-constexpr int LOAD_REGISTERS = 24, COMPUTE_REGISTERS = 240;
+constexpr int LOAD_REGISTERS = 40, COMPUTE_REGISTERS = 232;
 
 // Values behind the context are nobody's, maybe NaN: zeros take their place, by all computing threads.
 INLINE void clear_behind(u32 shared, int stage, int keys, int thread) {
@@ -88,31 +88,33 @@ INLINE void attend(Output& o, Rows& rows, const QueryTile& tile, u32 shared, int
   n++;
 }
 
-INLINE void compute(u32 shared, const Work& work, const int* positions, __nv_bfloat16* out, long long row_stride,
-                    float scale, int group, int thread) {
-  int n = 0, queries = 0;
+INLINE void compute(u32 shared, const int* positions, __nv_bfloat16* out, long long row_stride, float scale,
+                    int group, int thread) {
+  int n = 0;
   if (group == 1) pass_turn(group);
-  for (int turn = 0; work.more(turn); turn++) {
-    const int item = work.item(turn);
-    if (item >= work.count) continue;
-    const QueryTile tile = work.tile(item);
-    if (tile.reach <= 0) continue;
-    const int first = group * GROUP_ROWS, row = first + thread / 32 * 16 + thread % 32 / 4;
+  for (int queries = 0;; queries++) {
+    wait_for(query_full(shared), queries & 1);
     Rows rows;
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-      const bool is_row = row + 8 * r < tile.rows;
-      rows.reach[r] = is_row ? positions[tile.row + row + 8 * r] + 1 : 0;
-      rows.maximum[r] = NO_KEY, rows.sum[r] = 0.f;
-    }
-    wait_for(query_full(shared), queries++ & 1);
     Output o;
-    attend(o, rows, tile, shared, n, scale, group, thread);
+    {
+      const auto [head, tile] = told(shared);
+      if (head == NO_HEAD) break;
+      const int row = group * GROUP_ROWS + thread / 32 * 16 + thread % 32 / 4;
+#pragma unroll
+      for (int r = 0; r < 2; r++) {
+        const bool is_row = row + 8 * r < tile.rows;
+        rows.reach[r] = is_row ? positions[tile.row + row + 8 * r] + 1 : 0;
+        rows.maximum[r] = NO_KEY, rows.sum[r] = 0.f;
+      }
+      attend(o, rows, tile, shared, n, scale, group, thread);
+    }
     float share[2];
 #pragma unroll
     for (int r = 0; r < 2; r++) share[r] = 1.f / fmaxf(sum_over_columns(rows.sum[r]), 1e-30f);
     scale_rows(o, share);
-    __nv_bfloat16* to = out + (tile.row + first) * row_stride + work.head(item) * VALUE;
+    const auto [head, tile] = told(shared);  // again: registers were short
+    const int first = group * GROUP_ROWS;
+    __nv_bfloat16* to = out + (tile.row + first) * row_stride + head * VALUE;
     write_rows(o, to, row_stride, tile.rows - first, shared, group, thread);
     arrive(query_empty(shared));
   }
@@ -126,19 +128,19 @@ extern "C" __global__ void __launch_bounds__(GROUP * (GROUPS + 1), 1) sm90_causa
     const __grid_constant__ TensorMap rope_keys,  // [context rows, 1, 64], boxes of KEYS, 1, 64
     const int* __restrict__ positions,            // [step's rows]
     const int* __restrict__ tiles,                // causal_mha/tile_list.h
+    unsigned* __restrict__ tickets,               // [1]: how many were drawn, 0 when it begins
     __nv_bfloat16* __restrict__ out,              // [step's rows, heads of all groups, 128]
     long long row_stride, int heads, float scale) {
   extern __shared__ __align__(1024) uint8_t memory[];
   const u32 shared = shared_address(memory);
   const int thread = threadIdx.x;
-  const Work work(tiles, heads);
   if (thread == 0) init_barriers(shared);
   __syncthreads();
   if (thread >= COMPUTE_THREADS) {
     give_registers<LOAD_REGISTERS>();
-    if (thread == COMPUTE_THREADS) load_work(shared, {q_nope, q_rope, expanded, rope_keys}, work);
+    if (thread == COMPUTE_THREADS) load_work(shared, {q_nope, q_rope, expanded, rope_keys}, Work(tiles, heads), tickets);
   } else {
     take_registers<COMPUTE_REGISTERS>();
-    compute(shared, work, positions, out, row_stride, scale * LOG2_E, thread / GROUP, thread % GROUP);
+    compute(shared, positions, out, row_stride, scale * LOG2_E, thread / GROUP, thread % GROUP);
   }
 }

@@ -1,5 +1,5 @@
 // Which query tiles a step has, and where the context of each request lies in the workspace: once a
-// step, by one CTA. Tiles that see most keys come first, so that CTAs which take them in turn end
+// step, by one CTA. Tiles that see most keys come first, so that CTAs which draw one after another end
 // together (causal_mha.cu).
 //
 // Macros: MAX_REQS, MAX_TILES.

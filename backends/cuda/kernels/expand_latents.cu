@@ -37,7 +37,7 @@ INLINE void load_tiles(u32 shared, const TensorMap& latents, const TensorMap& we
   for (int tile = first; tile < tiles.count; tile += step)
     for (int k = 0; k < LATENT / DEPTH; k++, n++) {
       const int stage = n % STAGES;
-      wait_for(empty_barrier(shared, stage), (n / STAGES & 1) ^ 1);
+      wait_for_room(empty_barrier(shared, stage), (n / STAGES & 1) ^ 1);
       const u32 full = full_barrier(shared, stage), to = shared + stage * STAGE;
       arrive_expecting(full, STAGE);
       load_box(to, latents, k * DEPTH, 0, tiles.row(tile), full);
@@ -101,6 +101,7 @@ extern "C" __global__ void __launch_bounds__(GROUP * (GROUPS + 1), 1) sm90_expan
     const __grid_constant__ TensorMap weights,   // [heads * 256, 1, 512], boxes of 256, 1, 64
     const __grid_constant__ TensorMap expanded,  // [rows, heads, 256], boxes of 64, 1, 64
     const int* __restrict__ total,               // [1]: rows of all contexts
+    unsigned* __restrict__ tickets,              // [1]: set to 0, for causal_mha.cu
     int rows, int heads) {
   extern __shared__ __align__(1024) uint8_t memory[];
   const u32 shared = shared_address(memory);
@@ -108,6 +109,7 @@ extern "C" __global__ void __launch_bounds__(GROUP * (GROUPS + 1), 1) sm90_expan
   const int down = (min(*total, rows) + ROWS - 1) / ROWS;
   const Tiles tiles{down, down * heads};
   if (thread == 0) {
+    if (blockIdx.x == 0) *tickets = 0;
     for (int s = 0; s < STAGES; s++) {
       init_barrier(full_barrier(shared, s), 1);
       init_barrier(empty_barrier(shared, s), GROUP * GROUPS);

@@ -64,7 +64,7 @@ class MhaForm:
         """As `causal_mha/layout.h` adds it up; the kernel does not compile where the two differ."""
         query = _TILE_ROWS * 2 * (_NOPE + _ROPE)
         ring = self.stages * (self.keys * 2 * (_NOPE + _ROPE + _VALUE) + 32)
-        return query + 16 + ring
+        return query + 32 + 16 + ring
 
     def constants(self) -> dict[str, int]:
         """The kernel's macros."""
@@ -105,8 +105,10 @@ def _groups(match: Match, knobs: Knobs) -> list[_Heads]:
 
 @dataclass(frozen=True, slots=True)
 class _Scratch:
-    """The contexts' latents and rotated keys, and keys and values of a group of heads, in bf16."""
+    """The contexts' latents and rotated keys, and keys and values of a group of heads, in bf16;
+    the count of tickets that CTAs drew for their next tiles."""
 
+    tickets: View
     latents: View
     rope_keys: View
     expanded: View
@@ -115,10 +117,11 @@ class _Scratch:
     @staticmethod
     def of(match: Match, heads: int, workspace: View | None) -> _Scratch:
         rows, carver = context_rows(match), Carver(workspace)
+        tickets = carver.take("i32", 1)
         latents = carver.take("bf16", rows, 1, _LATENT)
         rope_keys = carver.take("bf16", rows, 1, _ROPE)
         expanded = carver.take("bf16", rows, heads, _NOPE + _VALUE)
-        return _Scratch(latents, rope_keys, expanded, carver.num_bytes)
+        return _Scratch(tickets, latents, rope_keys, expanded, carver.num_bytes)
 
 
 def _workspace(match: Match, knobs: Knobs) -> int:
@@ -232,6 +235,7 @@ def _expand(match: Match, scratch: _Scratch, heads: _Heads) -> KernelLaunch:
             _boxes(weights, columns),
             _boxes(_part(scratch.expanded, 1, 0, heads.count), _BOX_DIMS),
             Pointer(_part(contexts, 0, contexts.shape[0] - 1, 1)),
+            Pointer(scratch.tickets),
             i32(context_rows(match)),
             i32(heads.count),
         ),
@@ -264,6 +268,7 @@ def _attend(match: Match, knobs: Knobs, scratch: _Scratch, heads: _Heads) -> Ker
             _boxes(scratch.rope_keys, form.keys),
             Pointer(match.view("positions")),
             Pointer(match.step(TILES)),
+            Pointer(scratch.tickets),
             Pointer(_part(out, 1, heads.first * _VALUE, heads.count * _VALUE)),
             Scalar("i64", out.strides[0]),
             i32(heads.count),

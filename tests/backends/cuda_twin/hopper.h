@@ -205,6 +205,7 @@ inline void wait_for(u32 address, int parity) {
     yield();
   }
 }
+inline void wait_for_room(u32 address, int parity) { wait_for(address, parity); }
 inline void copy_bulk(u32 to, const void* from, int bytes, u32 barrier) {
   if (to % 16 || (u64)from % 16 || bytes % 16) std::fprintf(stderr, "copy off its border\n"), std::abort();
   at(to + bytes - 16, 16);

@@ -16,7 +16,8 @@ constexpr int QUERY_BYTES = 3 * QUERY_BOX, KEY_BYTES = 3 * KEY_BOX, VALUE_BYTES 
 constexpr int QUERY = 0;                                 // [3][TILE_ROWS][64]; results take its place
 constexpr int KEY_RING = QUERY + QUERY_BYTES;            // [STAGES][3][KEYS][64]
 constexpr int VALUE_RING = KEY_RING + STAGES * KEY_BYTES;  // [STAGES][2][KEYS][64]
-constexpr int BARRIERS = VALUE_RING + STAGES * VALUE_BYTES;
+constexpr int ITEM = VALUE_RING + STAGES * VALUE_BYTES;  // what the query tile is
+constexpr int BARRIERS = ITEM + 32;
 constexpr int END = BARRIERS + 16 + STAGES * 32;
 static_assert(END == SHARED_BYTES, "the lowering gives another size of shared memory");
 static_assert(KEYS % 16 == 0 && KEY_BOX % 1024 == 0, "swizzled boxes begin at 1024-byte borders");
@@ -42,21 +43,37 @@ INLINE void init_barriers(u32 shared) {
 // Named barriers; 0 is __syncthreads. TURN + g is warpgroup g's turn at the matrix unit.
 constexpr int ALL_COMPUTE = 1, OF_GROUP = 2, TURN = 4;
 
-// The work of a CTA: tiles of one head each, of all heads and query tiles. The list has those that see
-// most keys first; forth and back over the CTAs, so that each has as much to do.
+// A tile of one head. A few heads at a time, so many that their tiles are about one for each CTA: their
+// keys and values stay in L2 while all their tiles are under way (those of 128 heads at once would be
+// read from memory again for each tile). Of these heads the tiles that see most keys come first, as in
+// the list. CTAs draw tickets, so that they end together: by turns, some would have half of their time.
+struct Item {
+  int head;
+  QueryTile tile;
+};
 struct Work {
   const int* list;
-  int heads, count;  // of all
-  INLINE Work(const int* tiles, int of_heads) : list(tiles), heads(of_heads), count(tiles[0] * of_heads) {}
-  INLINE int item(int turn) const {
-    const int place = turn & 1 ? gridDim.x - 1 - blockIdx.x : blockIdx.x;
-    return turn * (int)gridDim.x + place;
-  }
-  INLINE bool more(int turn) const { return turn * (int)gridDim.x < count; }
-  INLINE int head(int item) const { return item % heads; }
-  INLINE QueryTile tile(int item) const {
-    const int* entry = list + (1 + item / heads) * ENTRY;
-    return {entry[0], entry[1], entry[2], entry[3], entry[4], entry[5]};
+  int tiles, heads, count, heads_at_once;
+  INLINE Work(const int* of_step, int of_layer)
+      : list(of_step), tiles(of_step[0]), heads(of_layer), count(tiles * heads),
+        heads_at_once(min(heads, max(1, ((int)gridDim.x + tiles / 2) / max(1, tiles)))) {}
+  INLINE Item item(int ticket) const {
+    const int together = tiles * heads_at_once, first = ticket / together * heads_at_once;
+    const int here = min(heads_at_once, heads - first), rest = ticket % together;
+    const int* entry = list + (1 + rest / here) * ENTRY;
+    return {first + rest % here, {entry[0], entry[1], entry[2], entry[3], entry[4], entry[5]}};
   }
 };
+constexpr int NO_HEAD = -1;  // of what follows the last item
+
+// An item goes with the barrier of its queries, in shared memory.
+INLINE void tell(u32 shared, const Item& item) {
+  const QueryTile& t = item.tile;
+  store4(shared + ITEM, t.row, t.rows, t.context, t.length);
+  store4(shared + ITEM + 16, t.reach, t.least, item.head, 0);
+}
+INLINE Item told(u32 shared) {
+  const uint4 x = load4(shared + ITEM), y = load4(shared + ITEM + 16);
+  return {(int)y.z, {(int)x.x, (int)x.y, (int)x.z, (int)x.w, (int)y.x, (int)y.y}};
+}
 INLINE int key_tiles(const QueryTile& tile) { return (tile.reach + KEYS - 1) / KEYS; }

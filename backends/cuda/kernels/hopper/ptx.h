@@ -131,9 +131,16 @@ INLINE void arrive_expecting(u32 barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                : "memory");
 }
-#ifdef BOUNDED_WAITS
-// Traps where nobody ends the phase for seconds, for kernels on trial.
 INLINE void wait_for(u32 barrier, int parity) {
+  asm volatile(
+      "{\n.reg .pred p;\nWAIT: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
+      "@p bra DONE;\nbra WAIT;\nDONE:\n}" ::"r"(barrier), "r"(parity)
+      : "memory");
+}
+// The same by what loads, for room. With BOUNDED_WAITS, for kernels on trial, it traps after seconds: if
+// what computes hangs, there is no room.
+INLINE void wait_for_room(u32 barrier, int parity) {
+#ifdef BOUNDED_WAITS
   const long long began = clock64();
   for (u32 ended = 0; !ended;) {
     asm volatile(
@@ -143,15 +150,10 @@ INLINE void wait_for(u32 barrier, int parity) {
         : "memory");
     if (clock64() - began > 4000000000LL) __trap();
   }
-}
 #else
-INLINE void wait_for(u32 barrier, int parity) {
-  asm volatile(
-      "{\n.reg .pred p;\nWAIT: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
-      "@p bra DONE;\nbra WAIT;\nDONE:\n}" ::"r"(barrier), "r"(parity)
-      : "memory");
-}
+  wait_for(barrier, parity);
 #endif
+}
 // By the copy engine; the barrier hears of the bytes. 16-byte borders and lengths.
 INLINE void copy_bulk(u32 to, const void* from, int bytes, u32 barrier) {
   asm volatile(
