@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -34,7 +34,7 @@ from lostwax.backends.plan.kernel_builder import KernelBuilder
 from lostwax.backends.plan.price import Measurements, NoMeasurements
 from lostwax.backends.plan.program_context import ProgramContext
 from lostwax.backends.plan.report_choices import region_choices
-from lostwax.backends.plan.sizes import ProgramSpec, Sizes, program_specs
+from lostwax.backends.plan.sizes import ProgramSpec, Sizes, bounds_contexts, program_specs
 from lostwax.backends.plan.storage import Storage
 from lostwax.backends.plan.variants import Variant, specialise_variants
 from lostwax.backends.plan.weight_plan import plan_weights, planes_of, weight_bytes, weight_groups
@@ -145,9 +145,17 @@ def _plan_candidates(
                 budget_of(options, target),
                 one_price,
             )
+        if bounds_contexts(spec.guard) and not _is_asked_for(found):
+            continue  # the program behind it takes the same steps
         contexts.append(context)
         candidates.append(found)
     return _Plan(tuple(contexts), tuple(candidates))
+
+
+def _is_asked_for(found: Mapping[str, CandidateSet]) -> bool:
+    """Whether a lowering that asks for short contexts fits the program."""
+    lowerings = (p.candidate.lowering for each in found.values() for p in each.priced)
+    return any(low is not None and low.contexts_a_row for low in lowerings)
 
 
 def _emit(
@@ -208,9 +216,9 @@ def compile_module(
     steps = {f.sym_name.data for f in module.ops if isinstance(f, func.FuncOp)}
     asked = Asked(options.dtype, options.sizes, options.tp)
     limits = require_possible(asked, facts, target, has_mtp=FUNCTIONS["draft"] in steps)
-    specs = program_specs(facts, limits)
     lowerings: tuple[Lowering, ...] = backend.load(backend.lowerings)(target)
     lowerings = (*lowerings, *options.extra_lowerings)
+    specs = program_specs(facts, limits, max(low.contexts_a_row for low in lowerings))
     require_known(options.forced, lowerings)
     portable = frozenset(low.name for low in portable_lowerings(target))
 

@@ -153,6 +153,8 @@ class Lowering:
     layers, by host functions (`StepOp`) or kernels (`StepKernel`).
     `requires` names the installed packages (distributions) that its launches call beside torch: a
     record holds their versions, and loading refuses to start without them.
+    `contexts_a_row`: it may win where the requests of an extend step have together at most so many
+    positions for each row of the bucket. Then there are programs with that guard, where it fits.
     """
 
     name: str
@@ -169,6 +171,7 @@ class Lowering:
     work: Callable[[Match, Knobs], Work] = _default_work
     allocates: Callable[[Match, Knobs], int] = _no_workspace
     requires: tuple[str, ...] = ()
+    contexts_a_row: int = 0
 
     def __post_init__(self) -> None:
         """Raise ValueError for a pattern that does not say which op is which."""

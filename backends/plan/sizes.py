@@ -13,6 +13,9 @@ from lostwax.ir.contract.program import HEADS, Bucket, Entry, Guard, Head, Linea
 ALL, CHOSEN = "all", "chosen"
 """What is attended to: every visible position, or those that the indexer chooses."""
 
+SHORT = "short"
+"""As `all`, where the contexts of a step have together no more than a few times its rows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
@@ -98,25 +101,37 @@ class ProgramSpec:
         return self.bucket.rows_a_req if self.segment == "decode" else 1
 
 
-def _guards(facts: ModelFacts, longest: int) -> list[Guard]:
+def bounds_contexts(guard: Guard) -> bool:
+    """Whether the guard bounds the contexts of all requests together."""
+    return any("total_kv" in term.coefficients for term in guard.terms)
+
+
+def _guards(facts: ModelFacts, limits: Limits, bucket: Bucket, contexts_a_row: int) -> list[Guard]:
     """All positions where no request is longer than index_topk, else the chosen; first wins.
 
-    `longest` is the length of the longest request that the bucket takes.
+    With `contexts_a_row` the first program is for steps whose contexts have together at most so
+    many positions for each of the bucket's rows, unless the bucket implies that.
     """
-    if longest <= facts.index_topk:
-        return [Guard(ALL, selects_all=True)]  # the bucket itself implies the bound
-    bound = Linear({"max_kv": 1}, facts.index_topk)
-    return [Guard(ALL, (bound,), selects_all=True), Guard(CHOSEN)]
+    longest = min(bucket.pages * limits.page_tokens, limits.max_context)
+    # a bucket of short requests itself implies the bound
+    bounds = () if longest <= facts.index_topk else (Linear({"max_kv": 1}, facts.index_topk),)
+    guards = [Guard(ALL, bounds, selects_all=True)]
+    together = contexts_a_row * bucket.tokens
+    if 0 < together < bucket.reqs * min(longest, facts.index_topk):
+        total = Linear({"total_kv": 1}, together)
+        guards.insert(0, Guard(SHORT, (*bounds, total), selects_all=True))
+    return [*guards, Guard(CHOSEN)] if bounds else guards
 
 
 def _demand(spec: ProgramSpec, limits: Limits) -> tuple[int, ...]:
     """The most that a step may ask of the body: rows, rows a request, requests, pages.
 
-    A bound on max_kv bounds the pages, too, however many the bucket has room for; and a request has
-    no more rows in a step than it has positions.
+    A bound on max_kv or total_kv bounds the pages, too, however many the bucket has room for; and a
+    request has no more rows in a step than it has positions.
     """
     b = spec.bucket
     longest = spec.guard.longest(min(b.pages * limits.page_tokens, limits.max_context))
+    longest = spec.guard.together(longest)
     rows = min(b.tokens, b.reqs * longest)
     pages = -(-longest // limits.page_tokens)
     return (rows, min(spec.rows_a_req, longest), b.reqs, pages)
@@ -143,15 +158,18 @@ def _reachable(specs: Iterable[ProgramSpec], limits: Limits) -> tuple[ProgramSpe
     return tuple(kept)
 
 
-def program_specs(facts: ModelFacts, limits: Limits) -> tuple[ProgramSpec, ...]:
+def program_specs(
+    facts: ModelFacts, limits: Limits, contexts_a_row: int = 0
+) -> tuple[ProgramSpec, ...]:
     """Every program in order of preference: smaller buckets first, then the narrower guard.
 
-    Each is picked by some step within the limits.
+    Each is picked by some step within the limits. `contexts_a_row` asks for extend programs of
+    steps whose contexts have together at most so many positions for each of the bucket's rows.
     """
-    return (*_bodies(facts, limits), *_heads(limits))
+    return (*_bodies(facts, limits, contexts_a_row), *_heads(limits))
 
 
-def _bodies(facts: ModelFacts, limits: Limits) -> tuple[ProgramSpec, ...]:
+def _bodies(facts: ModelFacts, limits: Limits, contexts_a_row: int) -> tuple[ProgramSpec, ...]:
     max_pages = -(-limits.max_context // limits.page_tokens)
     pages = _ladder(min(8, max_pages), max_pages, 4)
     reqs = limits.max_reqs
@@ -170,7 +188,7 @@ def _bodies(facts: ModelFacts, limits: Limits) -> tuple[ProgramSpec, ...]:
     specs = (
         ProgramSpec(entry, bucket, guard)
         for entry, bucket in sorted(buckets)
-        for guard in _guards(facts, min(bucket.pages * limits.page_tokens, limits.max_context))
+        for guard in _guards(facts, limits, bucket, contexts_a_row if entry == "extend" else 0)
     )
     return _reachable(specs, limits)
 

@@ -340,6 +340,7 @@ def certified_cases(candidate: Candidate, facts: ModelFacts) -> list[StepCase]:
             page_tokens=facts.page_tokens,
             vocab_size=facts.vocab_size,
             max_kv=facts.index_topk if context.guard.selects_all else longest,
+            max_total_kv=context.guard.together(bucket.reqs * bucket.pages * facts.page_tokens),
             state_rows=context.state_rows,
             num_masks=context.num_masks,
         )

@@ -142,6 +142,7 @@ class ProbeMaker:
             page_tokens=facts.page_tokens,
             vocab_size=facts.vocab_size,
             max_kv=longest,
+            max_total_kv=context.guard.together(context.bucket.reqs * longest),
             state_rows=context.state_rows,
             num_masks=context.num_masks,
             least_reqs=2,

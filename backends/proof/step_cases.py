@@ -65,6 +65,12 @@ def _lengths(
     return new, lengths
 
 
+def _first_of(prefixes: Array, together: int) -> Array:
+    """The prefixes cut so that they have at most `together` positions, the last ones first."""
+    before = np.cumsum(prefixes) - prefixes
+    return np.clip(together - before, 0, prefixes)
+
+
 def _padded(name: str, bucket: Bucket, real: Array) -> Array:
     spec = STEP_INPUTS[name]
     out = np.full(input_shape(name, bucket), spec.padding, NUMPY_DTYPES[spec.dtype])
@@ -80,11 +86,13 @@ def step_case(
     page_tokens: int,
     vocab_size: int,
     max_kv: int | None = None,
+    max_total_kv: int | None = None,
     state_rows: int = 0,
     num_masks: int | None = None,
     least_reqs: int = 1,
 ) -> StepCase:
-    """Step inputs for one program; `max_kv` bounds lengths where a guard does.
+    """Step inputs for one program; `max_kv` bounds lengths where a guard does, `max_total_kv` their
+    sum: then later requests have shorter prefixes, or none.
 
     At least `least_reqs` requests are real, where the bucket takes as many. Drafts read any of
     `state_rows` rows that the step before left (at least this bucket's), heads of those that their
@@ -102,6 +110,8 @@ def step_case(
         return StepCase(inputs, env, page_tokens, seed)
     limit = min(bucket.pages * page_tokens, max_kv or bucket.pages * page_tokens)
     new, lengths = _lengths(rng, bucket, segment, limit, page_tokens, seed, least_reqs)
+    if max_total_kv is not None:
+        lengths = new + _first_of(lengths - new, max_total_kv - int(new.sum()))
     counts = -(-lengths // page_tokens)
     num_pages = 1 + int(counts.sum())
     ids = rng.permutation(np.arange(1, num_pages))  # page 0 is the trash page

@@ -173,6 +173,11 @@ class Guard(msgspec.Struct, frozen=True):
         bounds = [t.bound for t in self.terms if t.coefficients == {"max_kv": 1}]
         return min((otherwise, *bounds))
 
+    def together(self, otherwise: int) -> int:
+        """Most positions of all requests under this guard; `otherwise` bounds them already."""
+        bounds = [t.bound for t in self.terms if t.coefficients == {"total_kv": 1}]
+        return min((otherwise, *bounds))
+
     def __str__(self) -> str:
         return " and ".join(map(str, self.terms)) or "always"
 

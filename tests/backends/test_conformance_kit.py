@@ -224,6 +224,20 @@ def test_step_cases_are_consistent():
                 check_consistent(step_case(bucket, entry, seed, page_tokens=PAGE, vocab_size=50))
 
 
+@pytest.mark.parametrize("together", [13, 20, 39, 1000])
+def test_the_contexts_of_a_step_case_are_bounded_where_a_guard_bounds_them(together: int):
+    """The first request keeps as much of its prefix as there is room for."""
+    bucket, sizes = Bucket(13, 3, 3), {"page_tokens": PAGE, "vocab_size": 50}
+    for seed in range(4):
+        case = step_case(bucket, "extend", seed, max_total_kv=together, **sizes)
+        check_consistent(case)
+        lengths, free = case.inputs["kv_lens"], step_case(bucket, "extend", seed, **sizes)
+        assert lengths.sum() <= together
+        new = int(case.inputs["q_starts"][1])
+        rest = together - int(case.inputs["q_starts"][-1])
+        assert lengths[0] == min(int(free.inputs["kv_lens"][0]), new + rest)
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("rows", range(2, 7))
 def test_rows_go_with_and_without_each_way_to_sample_them(rows: int, seed: int):

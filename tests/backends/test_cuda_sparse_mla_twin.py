@@ -14,6 +14,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from latent_rows import LATENT, ROPE, encode
 from numpy.typing import NDArray
 
 import lostwax.backends.cuda.kernels
@@ -23,12 +24,11 @@ from lostwax.ir.contract.kernel import SHARED_BYTES
 
 TWIN = Path(__file__).parent / "cuda_twin"
 KERNELS = Path(lostwax.backends.cuda.kernels.__file__).parent
-PAGE, LATENT, ROPE = 64, 512, 64
+PAGE = 64
 NOTHING_HERE = 0xFF  # NaN in every float
 BOUND = 6e-3  # of bf16 results
 
 Real = NDArray[np.float64]
-Bytes = NDArray[np.uint8]
 
 
 class Given(ctypes.Structure):
@@ -46,24 +46,6 @@ class Given(ctypes.Structure):
         *((name, ctypes.c_int) for name in ("rows", "heads", "keys", "reqs", "splits")),
         ("scale", ctypes.c_float),
     ]  # fmt: skip
-
-
-def encode(layout: str, latent: Real, rope: Real) -> tuple[Bytes, Real]:
-    """Rows [n, row_bytes], and what they say: f64 [n, 576]."""
-    fp8, bf16 = ml_dtypes.float8_e4m3fn, ml_dtypes.bfloat16
-    if layout == "bf16":
-        stored = np.concatenate([latent, rope], 1).astype(bf16)
-        return stored.view(np.uint8), stored.astype(np.float64)
-    if layout == "fp8_576":
-        stored = np.concatenate([latent, rope], 1).astype(fp8)
-        return stored.view(np.uint8), stored.astype(np.float64)
-    blocks = latent.reshape(-1, 4, 128)
-    scale = (np.abs(blocks).max(-1) / 448).astype(np.float32)
-    first = (blocks / scale[:, :, None]).astype(fp8)
-    tail = rope.astype(bf16)
-    raw = [first.reshape(-1, LATENT).view(np.uint8), scale.view(np.uint8), tail.view(np.uint8)]
-    wide = (first.astype(np.float64) * scale[:, :, None]).reshape(-1, LATENT)
-    return np.concatenate(raw, 1), np.concatenate([wide, tail.astype(np.float64)], 1)
 
 
 @dataclass
@@ -133,7 +115,7 @@ class Libraries:
             library = self._folder / f"{name}.so"
             defines = [f"-D{n}={v}" for n, v in macros.items()]
             defines.append(f'-DMLA_SOURCE="{KERNELS / "sparse_mla.cu"}"')
-            flags = ["-std=c++20", "-O2", "-w", "-shared", "-fPIC", f"-I{TWIN}"]
+            flags = ["-std=c++20", "-O2", "-w", "-shared", "-fPIC", f"-I{TWIN}", f"-I{KERNELS}"]
             source = str(TWIN / "sparse_mla_twin.cpp")
             subprocess.run(["g++", *flags, *defines, "-o", str(library), source], check=True)
             self._made[name] = ctypes.CDLL(str(library))

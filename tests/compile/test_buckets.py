@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import plan
 
-from lostwax.backends.plan.sizes import ProgramSpec, SizeError, Sizes, limits_of, program_specs
+from lostwax.backends.plan.sizes import (
+    ProgramSpec,
+    SizeError,
+    Sizes,
+    bounds_contexts,
+    limits_of,
+    program_specs,
+)
 from lostwax.backends.plan.variants import Variant
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.program import HEADS, Bucket, Fact, Guard, Linear, StepFacts
@@ -200,6 +207,42 @@ def test_a_bucket_within_index_topk_needs_no_indexer() -> None:
     specs = program_specs(FACTS, limits_of(FACTS, Sizes(max_context=256)))
     guards = [s.guard for s in specs if s.segment not in HEADS]
     assert {(g.name, g.terms, g.selects_all) for g in guards} == {("all", (), True)}
+
+
+@given(ALL_SIZES, st.sampled_from([64, 200, 256, 1024]), st.integers(1, 8), st.data())
+def test_short_contexts_have_programs_of_their_own_where_a_lowering_asks(
+    sizes: Sizes, index_topk: int, contexts_a_row: int, data: st.DataObject
+) -> None:
+    """Each is picked by some step, and no step takes another bucket for them."""
+    model = msgspec.structs.replace(FACTS, index_topk=index_topk)
+    limits = limits_of(model, sizes)
+    plain, specs = program_specs(model, limits), program_specs(model, limits, contexts_a_row)
+    assert [s for s in specs if not bounds_contexts(s.guard)] == list(plain)
+    for spec in (s for s in specs if bounds_contexts(s.guard)):
+        b = spec.bucket
+        total = spec.guard.together(limits.max_context * b.reqs)
+        assert (spec.segment, total) == ("extend", contexts_a_row * b.tokens)
+        longest = spec.guard.longest(min(b.pages * 64, limits.max_context, total))
+        assert total < b.reqs * min(b.pages * 64, limits.max_context, index_topk)
+        rows = min(b.tokens, b.reqs * longest)
+        facts = StepFacts(b.reqs, min(rows, longest), rows, longest, max(longest, rows))
+        assert picked(specs, spec, facts) == spec
+    reqs = data.draw(st.integers(1, limits.max_reqs))
+    longest = data.draw(st.integers(1, limits.max_context))
+    rows = data.draw(st.integers(reqs, max(reqs, min(limits.max_tokens, reqs * longest))))
+    total = data.draw(st.integers(max(rows, longest), max(rows, reqs * longest)))
+    facts = StepFacts(reqs, min(rows, longest), rows, longest, total)
+    like = next(s for s in specs if s.segment == "extend")
+    own, without = picked(specs, like, facts), picked(plain, like, facts)
+    assert own.bucket == without.bucket
+    assert own.guard.selects_all == without.guard.selects_all
+
+
+def test_the_most_positions_of_all_requests_follow_from_the_guard() -> None:
+    guard = Guard("g", (Linear({"total_kv": 1}, 90), Linear({"total_kv": 2, "total_q": 1}, 7)))
+    assert guard.together(100) == 90
+    assert guard.together(80) == 80
+    assert Guard("always").together(100) == 100
 
 
 def test_a_guard_is_a_conjunction_of_linear_inequalities() -> None:

@@ -7,7 +7,7 @@
 // of the latent. Heads are the N side of the products, so that 16 of them are not padded to 64.
 // Heads behind the last are computed as zeros and not written; rows behind *num_rows are left alone.
 //
-// Macros: FORMAT (layout.h), HEADS (a CTA's: 16, 32 or 64), STAGES of the ring, PAGE (tokens),
+// Macros: FORMAT (hopper/latent_rows.h), HEADS (a CTA's: 16, 32 or 64), STAGES of the ring, PAGE (tokens),
 // DENSE (positions 0 .. position instead of a selection), QUERY_PARTS (2: what bf16 leaves of the
 // latent query is another operand), SHARED_BYTES.
 #include "sparse_mla/combine.h"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lostwax.backends.cuda.lowerings.causal_mha import CAUSAL_MHA
 from lostwax.backends.cuda.lowerings.index_topk import INDEX_TOPK_TILES
 from lostwax.backends.cuda.lowerings.sparse_mla import SPARSE, SPARSE_ALL
 from lostwax.backends.cuda.lowerings.topk import TOPK
@@ -14,5 +15,5 @@ from lostwax.ir.contract.target import Target
 
 def lowerings(target: Target) -> tuple[Lowering, ...]:
     """Own, shared and portable lowerings."""
-    own = (TOPK, INDEX_TOPK_TILES, *SPARSE, *SPARSE_ALL)
+    own = (TOPK, INDEX_TOPK_TILES, *SPARSE, *SPARSE_ALL, CAUSAL_MHA)
     return (*own, *GPU, *WIDE_PRODUCTS, *portable_lowerings(target))

@@ -37,7 +37,7 @@ from lostwax.ir.contract.program import KernelLaunch, Launch, View
 from lostwax.ir.dialects.mla import AttendOp
 from lostwax.ir.region import Region
 
-_RANKS = (512, 64)
+RANKS = (512, 64)
 """Latent and rope: the kernel's products are unrolled over them."""
 
 _TILE = 64  # keys of a stage
@@ -46,7 +46,7 @@ _THREADS = 384
 _COMPUTE_WARPS = 8
 _SPLITS = (1, 2, 4, 8, 16)
 _MAX_ROWS = 65535  # rows are the grid's third axis
-_FORMATS = {"bf16": 0, "fp8_656": 1, "fp8_576": 2}
+FORMATS = {"bf16": 0, "fp8_656": 1, "fp8_576": 2}
 _FP8_COSTS = {16: (8.8, 2.8), 32: (12.0, 3.3), 64: (17.4, 5.2)}
 _COSTS = {"bf16": {16: (7.5, 5.0), 32: (10.5, 5.4)}, "fp8_656": _FP8_COSTS, "fp8_576": _FP8_COSTS}
 """Microseconds of a CTA by cache layout and its heads: to begin and end, and a pair of tiles (least
@@ -75,7 +75,7 @@ class SparseForm:
     @property
     def shared_bytes(self) -> int:
         """As `layout.h` adds it up; the kernel does not compile where the two differ."""
-        row = row_bytes(self.layout, _RANKS)
+        row = row_bytes(self.layout, RANKS)
         pitch = row if row // 16 % 2 else row + 16
         query_tiles = 9 + (8 if self.parts == 2 else 0)
         operands = (query_tiles + 2) * self.heads * 128
@@ -85,7 +85,7 @@ class SparseForm:
     def constants(self, page_tokens: int, dense: bool) -> dict[str, int]:
         """The kernel's macros."""
         return {
-            "FORMAT": _FORMATS[self.layout],
+            "FORMAT": FORMATS[self.layout],
             "HEADS": self.heads,
             "STAGES": self.stages,
             "PAGE": page_tokens,
@@ -149,8 +149,8 @@ class _Scratch:
     @staticmethod
     def of(match: Match, carver: Carver) -> _Scratch:
         rows, heads, _ = match.shape("q_nope")
-        query = carver.take("f32", heads, rows, _RANKS[0])
-        latent = carver.take("bf16", heads, rows, _RANKS[0])
+        query = carver.take("f32", heads, rows, RANKS[0])
+        latent = carver.take("bf16", heads, rows, RANKS[0])
         return _Scratch(query, latent)
 
 
@@ -164,7 +164,7 @@ def _workspace(match: Match, knobs: Knobs, end: End) -> int:
 def _work(match: Match, knobs: Knobs, end: End) -> Work:
     """The region's own, and the query and the latents written and read between the launches."""
     base, (rows, heads, _) = match.work(), match.shape("q_nope")
-    between = 2 * (4 + 2) * rows * heads * _RANKS[0]
+    between = 2 * (4 + 2) * rows * heads * RANKS[0]
     return Work(base.num_bytes + between, base.flops, _NUM_LAUNCHES + end.launches)
 
 
@@ -203,7 +203,7 @@ def _emit(match: Match, knobs: Knobs, name: str, dense: bool, end: End) -> tuple
             Scalar("i64", selection.strides[0]),
             Scalar("i64", q_pe.strides[0]),
             Scalar("i64", q_pe.strides[1]),
-            Scalar("i64", page_tokens * row_bytes(form.layout, _RANKS)),
+            Scalar("i64", page_tokens * row_bytes(form.layout, RANKS)),
             Scalar("i64", page_table.strides[0]),
             i32(rows),
             i32(heads),
@@ -220,12 +220,12 @@ def _emit(match: Match, knobs: Knobs, name: str, dense: bool, end: End) -> tuple
     return absorb, attend, *end.leave(match, knobs, scratch.latent, carver, name)
 
 
-def _has_ranks() -> Predicate:
+def has_ranks() -> Predicate:
     """The cache's rows are those of DeepSeek-V3.2."""
 
     def refusal(match: Match) -> str | None:
         got = match.parts("cache_in")
-        if got == _RANKS:
+        if got == RANKS:
             return None
         return f"cache rows of {' + '.join(map(str, got))}, wants 512 + 64 (latent and rope)"
 
@@ -240,8 +240,8 @@ _WHEN = (
     & dtype("q_pe", "bf16")
     & plain("kv_b")
     & dtype("kv_b", "bf16")
-    & layout("cache_in", *_FORMATS)
-    & _has_ranks()
+    & layout("cache_in", *FORMATS)
+    & has_ranks()
     & axis_at_most("q_nope", 0, _MAX_ROWS)
     & of_rows("q_nope")
 )

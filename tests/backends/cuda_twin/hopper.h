@@ -1,5 +1,5 @@
-// Instructions of sm_90a on the CPU, in place of sparse_mla/ptx.h and wgmma.h: ldmatrix, stmatrix,
-// mbarriers, bulk copies and wgmma as PTX defines them, over fibers (cooperative_groups.h).
+// Instructions of sm_90a on the CPU, in place of those in kernels/hopper/: ldmatrix, stmatrix, mbarriers,
+// bulk copies and wgmma as PTX defines them, over fibers (cooperative_groups.h).
 // Copies and products are done at once, and warps lose turns: who waits for whom is checked, memory order is not.
 #pragma once
 #include "cooperative_groups.h"
@@ -8,8 +8,10 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#define SPARSE_MLA_PTX
-#define SPARSE_MLA_WGMMA
+#define HOPPER_PTX
+#define HOPPER_WGMMA
+#define HOPPER_TILE_PRODUCTS
+#define HOPPER_TENSOR_COPY
 #define INLINE inline
 #define __align__(n)
 #undef __shared__
@@ -18,6 +20,8 @@
 typedef uint32_t u32;
 typedef uint64_t u64;
 struct uint2 { u32 x, y; };
+struct uint4 { u32 x, y, z, w; };
+inline uint4 make_uint4(u32 x, u32 y, u32 z, u32 w) { return {x, y, z, w}; }
 inline uint2 make_uint2(u32 x, u32 y) { return {x, y}; }
 constexpr u32 EVERY_LANE = 0xffffffffu;
 
@@ -39,6 +43,7 @@ inline void store2(u32 to, float x, float y) { write(to, x), write(to + 4, y); }
 inline void store4(u32 to, u32 a, u32 b, u32 c, u32 d) { write(to, a), write(to + 4, b), write(to + 8, c), write(to + 12, d); }
 inline float load(u32 from) { return read<float>(from); }
 inline void load2(u32 from, float& x, float& y) { x = load(from), y = load(from + 4); }
+inline uint4 load4(u32 from) { return read<uint4>(from); }
 inline float load_remote(u32 from) { return load(from); }
 inline void load_remote4(u32 from, float* x) { for (int i = 0; i < 4; i++) x[i] = load(from + 4 * i); }
 inline void fence_async() {}
@@ -63,6 +68,7 @@ inline u32 __ballot_sync(u32, bool mine) {
   for (int l = 0; l < 32; l++) bits |= all.of[l][0] << l;
   return bits;
 }
+inline bool __any_sync(u32, bool mine) { return __ballot_sync(EVERY_LANE, mine) != 0; }
 inline float __shfl_xor_sync(u32, float mine, int d) {
   u32 x;
   std::memcpy(&x, &mine, 4);
@@ -93,6 +99,12 @@ inline void store_transposed(u32 to, const u32* r) {
   }
   __syncwarp();
 }
+inline void store_matrices(u32 to, const u32* r) {
+  const Words rows = gather(&to, 1);
+  const int g = lane_id() >> 2, q = lane_id() & 3;
+  for (int i = 0; i < 4; i++) write(rows.of[i * 8 + g][0] + q * 4, r[i]);
+  __syncwarp();
+}
 
 // ---- numbers
 inline float __uint_as_float(u32 x) { float y; std::memcpy(&y, &x, 4); return y; }
@@ -119,6 +131,8 @@ inline u32 pack_f16(float low, float high) { return bits_f16(low) | bits_f16(hig
 inline u32 pack_bf16(float low, float high) { return bits_bf16(low) | bits_bf16(high) << 16; }
 inline float low_bf16(u32 pair) { return of_bf16(pair & 0xffff); }
 inline float high_bf16(u32 pair) { return of_bf16(pair >> 16); }
+inline float low_f16(u32 pair) { return of_f16(pair & 0xffff); }
+inline float high_f16(u32 pair) { return of_f16(pair >> 16); }
 inline void widen_e4m3(u32 four, u32& low, u32& high) {
   low = pack_f16(of_e4m3(four & 255), of_e4m3(four >> 8 & 255));
   high = pack_f16(of_e4m3(four >> 16 & 255), of_e4m3(four >> 24));
@@ -146,6 +160,10 @@ inline void lose_turns() {
 inline void named_barrier(int id, int threads) {
   twin::wait(named[twin::current->cta][id].barrier, threads);
   lose_turns();
+}
+inline void arrive_named(int id, int threads) {
+  twin::Barrier& b = named[twin::current->cta][id].barrier;
+  if (++b.arrived == threads) b.arrived = 0, b.generation++;
 }
 inline bool any_in_barrier(int id, int threads, bool mine) {
   Named& b = named[twin::current->cta][id];
@@ -187,6 +205,7 @@ inline void wait_for(u32 address, int parity) {
     yield();
   }
 }
+inline void wait_for_room(u32 address, int parity) { wait_for(address, parity); }
 inline void copy_bulk(u32 to, const void* from, int bytes, u32 barrier) {
   if (to % 16 || (u64)from % 16 || bytes % 16) std::fprintf(stderr, "copy off its border\n"), std::abort();
   at(to + bytes - 16, 16);
@@ -195,6 +214,37 @@ inline void copy_bulk(u32 to, const void* from, int bytes, u32 barrier) {
   b.expected -= bytes;
   complete(b);
 }
+// A tensor map as the tests write it: bf16, axes (x, y, z) with x dense, 128-byte swizzle.
+struct alignas(64) TensorMap {
+  char* base;
+  int extents[3], box[3];
+  long long strides[2];  // bytes, of y and z
+};
+template <class Move> void each_chunk(const TensorMap& map, int x, int y, int z, u32 box, Move move) {
+  if (map.box[0] != 64 || map.box[1] != 1 || box % 1024 || (u64)map.base % 16) std::fprintf(stderr, "no such box\n"), std::abort();
+  for (int row = 0; row < map.box[2]; row++)
+    for (int chunk = 0; chunk < 8; chunk++) {
+      const bool inside = x + chunk * 8 < map.extents[0] && y < map.extents[1] && z + row < map.extents[2];
+      char* place = map.base + (x + chunk * 8) * 2 + y * map.strides[0] + (z + row) * map.strides[1];
+      move(at(box + row * 128 + (chunk ^ row % 8) * 16, 16), inside ? place : nullptr);
+    }
+}
+inline void load_box(u32 to, const TensorMap& map, int x, int y, int z, u32 barrier) {
+  each_chunk(map, x, y, z, to, [](char* here, const char* there) {
+    if (there) std::memcpy(here, there, 16);
+    else std::memset(here, 0, 16);
+  });
+  Phases& b = barrier_at(barrier);
+  b.expected -= map.box[2] * 128;
+  complete(b);
+}
+inline void store_box(const TensorMap& map, int x, int y, int z, u32 from) {
+  each_chunk(map, x, y, z, from, [](const char* here, char* there) {
+    if (there) std::memcpy(there, here, 16);
+  });
+}
+inline void commit_stores() {}
+inline void wait_stored() {}
 template <int COUNT> void give_registers() {}
 template <int COUNT> void take_registers() {}
 
@@ -223,6 +273,53 @@ template <int N, bool IS_BF16> struct Product {
           second += number(row[k / 8 * 2 + 1] >> shift & 0xffff) * b;
         }
         d[4 * j + e] = first, d[4 * j + 2 + e] = second;
+      }
+  }
+};
+
+// ---- products with a side of 64 rows or of 16 in shared memory, by tiles as tensor maps fill them
+template <int COUNT> void settle(float (&)[COUNT]) {}
+inline u32 operand_start(u64 operand) {
+  if (operand >> 62 != 1) std::fprintf(stderr, "no 128-byte swizzle\n"), std::abort();
+  return (operand & 0x3FFF) << 4;
+}
+inline float element(u32 address) {
+  address ^= (address >> 7 & 7) << 4;
+  return of_bf16(read<uint16_t>(address | (u32)twin::current->cta << 20));
+}
+template <int N> struct TileProduct {
+  static void add(float (&d)[N / 2], u64 a, u64 b, int keep) {
+    const int warp = twin::current->thread / 32 % 4, g = lane_id() >> 2, q = lane_id() & 3;
+    auto row_of = [](u64 operand, int row) { return operand_start(operand) + row / 8 * ((operand >> 32 & 0x3FFF) << 4) + row % 8 * 128; };
+    float mine[2][16];
+    for (int r = 0; r < 2; r++)
+      for (int k = 0; k < 16; k++) mine[r][k] = element(row_of(a, warp * 16 + g + 8 * r) + k * 2);
+    for (int j = 0; j < N / 8; j++)
+      for (int e = 0; e < 2; e++) {
+        const u32 column = row_of(b, 8 * j + 2 * q + e);
+        float sums[2] = {keep ? d[4 * j + e] : 0.f, keep ? d[4 * j + 2 + e] : 0.f};
+        for (int k = 0; k < 16; k++) {
+          const float x = element(column + k * 2);
+          sums[0] += mine[0][k] * x, sums[1] += mine[1][k] * x;
+        }
+        d[4 * j + e] = sums[0], d[4 * j + 2 + e] = sums[1];
+      }
+  }
+};
+template <int N> struct ValueProduct {
+  static void add(float (&d)[N / 2], const u32* a, u64 b) {
+    const Words all = gather(a, 4);
+    const int g = lane_id() >> 2, q = lane_id() & 3;
+    const u32 of_64 = (b >> 16 & 0x3FFF) << 4, of_8 = (b >> 32 & 0x3FFF) << 4;
+    for (int j = 0; j < N / 8; j++)
+      for (int e = 0; e < 2; e++) {
+        const int n = 8 * j + 2 * q + e;
+        for (int k = 0; k < 16; k++) {
+          const float x = element(operand_start(b) + n / 64 * of_64 + k / 8 * of_8 + k % 8 * 128 + n % 64 * 2);
+          const u32* words = all.of[g * 4 + k % 8 / 2];
+          d[4 * j + e] += of_bf16(words[k / 8 * 2] >> k % 2 * 16 & 0xffff) * x;
+          d[4 * j + 2 + e] += of_bf16(words[k / 8 * 2 + 1] >> k % 2 * 16 & 0xffff) * x;
+        }
       }
   }
 };

@@ -1,20 +1,12 @@
-// How cached rows lie in memory, and what a CTA keeps in shared memory. Computes nothing.
-//
-// FORMAT 0: bf16, 1152 bytes. 1: fp8_656: 512 e4m3, a f32 scale for each 128 of them, 64 bf16.
-// 2: fp8_576: 576 e4m3.
+// What a CTA keeps in shared memory, by the FORMAT of cached rows (hopper/latent_rows.h). Computes
+// nothing.
 #pragma once
-#include "ptx.h"
+#include "hopper/latent_rows.h"
 
-constexpr int LATENT = 512, ROPE = 64;  // kv_lora_rank, qk_rope_head_dim of DeepSeek-V3.2
 constexpr int TILE = 64;                // keys of a stage, the M side of the products
 constexpr int COMPUTE_WARPS = 8, LOAD_WARPS = 4;
 constexpr int COMPUTE_THREADS = 32 * COMPUTE_WARPS;
 
-constexpr bool IS_FP8 = FORMAT != 0, IS_SCALED = FORMAT == 1;
-constexpr bool ROPE_IS_FP8 = FORMAT == 2;
-constexpr int ROW_BYTES = FORMAT == 0 ? 1152 : FORMAT == 1 ? 656 : 576;
-constexpr int ROPE_AT = FORMAT == 0 ? 1024 : FORMAT == 1 ? 528 : 512;  // bytes into a row
-constexpr int SCALES_AT = 512;
 // Odd multiples of 16 bytes: the 8 rows that ldmatrix reads at once lie in different banks.
 constexpr int PITCH = ROW_BYTES / 16 % 2 ? ROW_BYTES : ROW_BYTES + 16;
 // Scaled latents are held as f16 this much larger: rows of 1e-3 keep their bits, and latents of

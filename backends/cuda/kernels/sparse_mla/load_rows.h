@@ -20,15 +20,6 @@ struct Keys {
   INLINE int page(int position) const { return position < 0 ? 0 : pages[position / PAGE]; }
 };
 
-INLINE int request_of(const int* q_starts, int reqs, int row, int lane) {
-  int request = 0;
-  for (int b = 0; b < reqs; b += 32) {
-    const bool is_behind = b + lane < reqs && q_starts[1 + b + lane] <= row;
-    request += __popc(__ballot_sync(EVERY_LANE, is_behind));
-  }
-  return min(request, reqs - 1);  // of padded rows, which lie behind all requests, the last
-}
-
 // Tiles first .. first + tiles - 1; each warp takes 16 keys of each, a lane a key. Positions are
 // read two tiles ahead, page numbers one. A key that is not there leaves zeros and a mask of -inf:
 // its row in the cache, whatever that holds, is not read.

@@ -1,6 +1,6 @@
 // The query of one row for HEADS heads: from f32 latents and bf16 rope to wgmma's B operand.
 #pragma once
-#include "operands.h"
+#include "hopper/operands.h"
 #include "layout.h"
 
 struct Query {

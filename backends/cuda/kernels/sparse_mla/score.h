@@ -2,8 +2,8 @@
 // from the ring into registers and widened there, so that no widened copy is ever written.
 #pragma once
 #include "ring.h"
-#include "operands.h"
-#include "wgmma.h"
+#include "hopper/operands.h"
+#include "hopper/wgmma.h"
 
 // Lane (g, q) of warp w holds keys 16 w + g and 16 w + 8 + g: s[4 j + e] is the first key's score
 // for head 8 j + 2 q + e, s[4 j + 2 + e] the second key's.

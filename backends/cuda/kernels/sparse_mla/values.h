@@ -1,8 +1,8 @@
 // O^T += V^T P^T of one tile: every warp 64 dims of the latent, the cached rows again from the ring.
 #pragma once
 #include "ring.h"
-#include "operands.h"
-#include "wgmma.h"
+#include "hopper/operands.h"
+#include "hopper/wgmma.h"
 
 constexpr int DIM_TILES = 4;  // of 16 dims
 // Of 16 dims, a lane (g, q) holds two: o[m][4 j + e] belongs to the first of them and head

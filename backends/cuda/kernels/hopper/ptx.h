@@ -1,7 +1,7 @@
 // Instructions of sm_90a that C++ has no name for. Shared addresses are 32-bit. Knows no kernel.
 // The tests put others that run on the CPU in place of this file (tests/backends/cuda_twin/).
-#ifndef SPARSE_MLA_PTX
-#define SPARSE_MLA_PTX
+#ifndef HOPPER_PTX
+#define HOPPER_PTX
 #include <cuda_bf16.h>
 #include <stdint.h>
 
@@ -44,6 +44,19 @@ INLINE void store_transposed(u32 to, const u32* r) {
                "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
                : "memory");
 }
+INLINE void store_matrices(u32 to, const u32* r) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(to), "r"(r[0]),
+               "r"(r[1]), "r"(r[2]), "r"(r[3])
+               : "memory");
+}
+INLINE uint4 load4(u32 from) {
+  uint4 x;
+  asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+               : "r"(from)
+               : "memory");
+  return x;
+}
 // What this thread wrote to shared memory, the copy engine and wgmma see from here on.
 INLINE void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
@@ -66,6 +79,12 @@ INLINE void widen_e4m3(u32 four, u32& low, u32& high) {
       : "=r"(low), "=r"(high)
       : "r"(four));
 }
+INLINE float low_f16(u32 pair) {
+  float x;
+  asm("{.reg .b16 l, h;\nmov.b32 {l, h}, %1;\ncvt.f32.f16 %0, l;}" : "=f"(x) : "r"(pair));
+  return x;
+}
+INLINE float high_f16(u32 pair) { return low_f16(pair >> 16); }
 INLINE u32 multiply_f16(u32 a, u32 b) {
   u32 d;
   asm("mul.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
@@ -79,6 +98,10 @@ INLINE float exp2_fast(float x) {
 // ---- barriers
 INLINE void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+// Counts towards a barrier in which others wait, and does not wait.
+INLINE void arrive_named(int id, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 INLINE bool any_in_barrier(int id, int threads, bool mine) {
   int any;
@@ -113,6 +136,23 @@ INLINE void wait_for(u32 barrier, int parity) {
       "{\n.reg .pred p;\nWAIT: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
       "@p bra DONE;\nbra WAIT;\nDONE:\n}" ::"r"(barrier), "r"(parity)
       : "memory");
+}
+// The same by what loads, for room. With BOUNDED_WAITS, for kernels on trial, it traps after seconds: if
+// what computes hangs, there is no room.
+INLINE void wait_for_room(u32 barrier, int parity) {
+#ifdef BOUNDED_WAITS
+  const long long began = clock64();
+  for (u32 ended = 0; !ended;) {
+    asm volatile(
+        "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.b32 %0, 1, 0, p;\n}"
+        : "=r"(ended)
+        : "r"(barrier), "r"(parity)
+        : "memory");
+    if (clock64() - began > 4000000000LL) __trap();
+  }
+#else
+  wait_for(barrier, parity);
+#endif
 }
 // By the copy engine; the barrier hears of the bytes. 16-byte borders and lengths.
 INLINE void copy_bulk(u32 to, const void* from, int bytes, u32 barrier) {
