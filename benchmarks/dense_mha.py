@@ -164,8 +164,9 @@ def compile_items(folder: Path) -> None:
         return Item(action, by, step, match.workspace_bytes, values, launches)
 
     items = [own(step, "check") for step in checked_steps()]
-    items += [own(step, "time") for step in timed_steps()]
-    items += [absorbed(step) for step in timed_steps() if step.knobs == FORMS[0]]
+    first = [step for step in timed_steps() if step.knobs == FORMS[0]]
+    items += [made for step in first for made in (own(step, "time"), absorbed(step))]
+    items += [own(step, "time") for step in timed_steps() if step.knobs != FORMS[0]]
     kernels = {k.binary: k for each in known.values() for k in each.values()}
     listed = [kernels[name] for name in sorted(kernels)]
     (folder / "items.json").write_bytes(msgspec.json.encode(Folder(listed, items)))
