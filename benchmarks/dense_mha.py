@@ -33,7 +33,7 @@ from mha_cases import CONTEXTS_A_ROW, PAGES, Step
 from lostwax.backends.cuda.driver import CudaDriver
 from lostwax.backends.cuda.target import CUDA_SM90A
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.parameter import Parameter, Pointer
+from lostwax.ir.contract.parameter import Pointer
 from lostwax.ir.contract.program import KernelLaunch, Launch, View
 
 BOUND, MEDIAN = 2e-2, 5e-3
@@ -164,8 +164,9 @@ def compile_items(folder: Path) -> None:
         return Item(action, by, step, match.workspace_bytes, values, launches)
 
     items = [own(step, "check") for step in checked_steps()]
-    items += [own(step, "time") for step in timed_steps()]
-    items += [absorbed(step) for step in timed_steps() if step.knobs == FORMS[0]]
+    first = [step for step in timed_steps() if step.knobs == FORMS[0]]
+    items += [made for step in first for made in (own(step, "time"), absorbed(step))]
+    items += [own(step, "time") for step in timed_steps() if step.knobs != FORMS[0]]
     kernels = {k.binary: k for each in known.values() for k in each.values()}
     listed = [kernels[name] for name in sorted(kernels)]
     (folder / "items.json").write_bytes(msgspec.json.encode(Folder(listed, items)))
@@ -265,9 +266,10 @@ def torch_us(step: Step, driver: CudaDriver) -> float:
     return replay_us(driver, [call])
 
 
-def is_tickets(parameter: Parameter) -> bool:
-    """Whether it is the count of tickets of sm90_causal_mha."""
-    return isinstance(parameter, Pointer) and parameter.view.name == WORKSPACE
+def tickets_of(launch: KernelLaunch) -> list[View]:
+    """What sm90_causal_mha counts its tickets in, the only pointer of it into the workspace."""
+    views = [p.view for p in launch.params if isinstance(p, Pointer)]
+    return [view for view in views if view.name == WORKSPACE]
 
 
 def time_item(item: Item, driver: CudaDriver) -> dict[str, object]:
@@ -280,7 +282,7 @@ def time_item(item: Item, driver: CudaDriver) -> dict[str, object]:
         listed = by_kernel.setdefault(name, [])
         if isinstance(launch, KernelLaunch) and name == "sm90_causal_mha":
             # what the launch in front of it does: a memset of 2 us, counted with it
-            listed += [buffers.resolve(p.view).zero_ for p in launch.params if is_tickets(p)]
+            listed += [buffers.resolve(view).zero_ for view in tickets_of(launch)]
         listed.append(thunk)
     for name, thunks in by_kernel.items():
 

@@ -208,7 +208,7 @@ def test_whole_tiles_and_a_workspace_without_room_behind(twins: Twins, tmp_path:
 
 
 def test_heads_a_few_at_a_time(twins: Twins, tmp_path: Path) -> None:
-    """The last group has fewer; of each other there are more tiles than CTAs, which draw tickets."""
+    """The last group has fewer; of the others each has more tiles than CTAs, which draw them."""
     step = Step([(40, 90), (0, 9)], heads=5)
     require_right(step, attend(step, twins, tmp_path, {"heads_at_once": 2}))
 

@@ -1,12 +1,12 @@
 // Causal attention in the expanded form (MHA of 192 and 128 dims) over whole contexts, for steps that
 // bring many tokens a request: softmax(q k^T) v of query tiles of 128 rows and one head.
 //
-// At 2,048 tokens of one request and 128 heads: 172 GFLOP, and 50 MB of queries, 134 MB of keys and
+// At 2,048 tokens of one request and 128 heads: 172 GFLOP, and 101 MB of queries, 134 MB of keys and
 // values (a head's, 1 MB, are read by 16 tiles out of L2) and 67 MB of results: bound by the products.
-// A CTA draws one tile after another. Two warpgroups multiply, 64 rows each, keys and values from shared memory
-// as one warp fills it by tensor maps (48 KB of queries; stages of KEYS * 384 and KEYS * 256 bytes);
-// weights go from the scores' registers to the second product's. A warpgroup starts the scores of the
-// next tile of keys before it adds the values of the last, and has its softmax under both.
+// A CTA draws one tile after another. Two warpgroups multiply, 64 rows each, keys and values from shared
+// memory as one warp fills it by tensor maps (48 KB of queries; stages of KEYS * 384 and KEYS * 256
+// bytes); weights go from the scores' registers to the second product's. A warpgroup starts the scores of
+// the next tile of keys before it adds the values of the last, and has its softmax under both.
 // Tiles of keys come from the last to the first, so that those which hide keys come first.
 //
 // Of rows without a token nothing is promised; rows behind the step's are not written.
