@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from lostwax.backends.cuda.lowerings.fp8_experts import MANY_ROWS_EXPERTS
+from lostwax.backends.cuda.lowerings.fp8_linear import (
+    MANY_ROWS_GATE_UP,
+    MANY_ROWS_LINEAR,
+    MANY_ROWS_PROJECTIONS,
+)
 from lostwax.backends.cuda.lowerings.index_topk import INDEX_TOPK_TILES
 from lostwax.backends.cuda.lowerings.sparse_mla import SPARSE_MLA, SPARSE_MLA_ALL
 from lostwax.backends.cuda.lowerings.topk import TOPK
@@ -15,4 +21,5 @@ from lostwax.ir.contract.target import Target
 def lowerings(target: Target) -> tuple[Lowering, ...]:
     """Own, shared and portable lowerings."""
     own = (TOPK, INDEX_TOPK_TILES, SPARSE_MLA, SPARSE_MLA_ALL)
-    return (*own, *GPU, *WIDE_PRODUCTS, *portable_lowerings(target))
+    many_rows = (MANY_ROWS_LINEAR, MANY_ROWS_GATE_UP, MANY_ROWS_PROJECTIONS, MANY_ROWS_EXPERTS)
+    return (*own, *many_rows, *GPU, *WIDE_PRODUCTS, *portable_lowerings(target))

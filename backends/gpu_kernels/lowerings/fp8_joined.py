@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from lostwax.backends.gpu_kernels.lowerings.fp8_linear import (
     MAP_BORDER,
-    fp8_flops,
     fp8_units,
+    tiled_flops,
     weight_is_scaled,
 )
 from lostwax.backends.gpu_kernels.lowerings.fp8_products import (
@@ -75,7 +75,7 @@ class _Joined:
 
     name: str
     weights: tuple[str, ...]
-    behind: Callable[[Match, View, Product], Launch]
+    behind: Callable[[Match, View], Launch]
 
     def product(self, match: Match, knobs: Knobs) -> Product:
         """The joined product as it is cut."""
@@ -98,14 +98,16 @@ class _Joined:
         first = self.weights[0]
         weight = match.view(first), match.view(f"{first}:scale")
         launch = product_launch(match, product, x, weight, planes, self.name)
-        return (*x.launches, launch, self.behind(match, planes, product))
+        return (*x.launches, launch, self.behind(match, planes))
 
     def work(self, match: Match, knobs: Knobs) -> Work:
         """The planes are written and read."""
         base, product = match.work(), self.product(match, knobs)
         size = product.splits * product.rows * product.n * DTYPE_BYTES[_plane_dtype(product)]
         made = 0 if product.terms == 1 else 4 * product.rows * product.k
-        flops = fp8_flops(match, base.flops, "x") * product.padded_rows / product.rows
+        flops = (
+            tiled_flops(match, base.flops, "x", product.rows) * product.padded_rows / product.rows
+        )
         return Work(base.num_bytes + 2 * size + made, flops, 2 + (made > 0))
 
 
@@ -118,7 +120,7 @@ def _planes(product: Product, carver: Carver) -> View:
     return carver.take(_plane_dtype(product), product.splits, product.rows, product.n)
 
 
-def _gated(match: Match, planes: View, product: Product) -> Launch:
+def _gated(match: Match, planes: View) -> Launch:
     rows, width = match.shape("act")
     out = match.view("act")
     return triton_launch(
@@ -131,20 +133,22 @@ def _gated(match: Match, planes: View, product: Product) -> Launch:
             "num_rows": i32(rows),
             "out_stride": i32(out.strides[0]),
         },
-        {"WIDTH": width, "BLOCK": _BLOCK_COLUMNS, "SPLITS": product.splits, "ROUND_FIRST": 0},
+        {"WIDTH": width, "BLOCK": _BLOCK_COLUMNS, "SPLITS": planes.shape[0], "ROUND_FIRST": 0},
         grid=(rows, -(-width // _BLOCK_COLUMNS), 1),
         op="smxx_fp8_gate_up",
         rows_of=("out_stride",),
     )
 
 
-def _projected(match: Match, planes: View, product: Product) -> Launch:
+def projected_launch(match: Match, planes: View, op: str = "smxx_fp8_projections") -> Launch:
+    """What follows the joined product of PROJECTED: `planes` [splits, rows, Q + K + KV]."""
+    splits, rows, _ = planes.shape
     q, k, kv = (match.shape(name)[1] for name in ("q", "k", "kv"))
     outs = {name: match.view(name) for name in ("q_normed", "k_normed", "kv")}
     arguments: dict[str, Argument] = {"joined": planes}
     arguments |= {name: match.view(name) for name in ("q_weight", "k_weight", "k_bias")}
     arguments |= outs
-    arguments |= {"real_rows": real_rows(match), "num_rows": i32(product.rows)}
+    arguments |= {"real_rows": real_rows(match), "num_rows": i32(rows)}
     for name, view in zip(("q_stride", "k_stride", "kv_stride"), outs.values(), strict=True):
         arguments[name] = i32(view.strides[0])
     for name, node in (("q_eps", "q_normed"), ("k_eps", "k_normed")):
@@ -154,14 +158,14 @@ def _projected(match: Match, planes: View, product: Product) -> Launch:
         match,
         f"{_KERNELS}:projected_rows",
         arguments,
-        {"Q": q, "K": k, "KV": kv, "BLOCK": block, "SPLITS": product.splits, "ROUND_FIRST": 0},
-        grid=(product.rows, 3, 1),
-        op="smxx_fp8_projections",
+        {"Q": q, "K": k, "KV": kv, "BLOCK": block, "SPLITS": splits, "ROUND_FIRST": 0},
+        grid=(rows, 3, 1),
+        op=op,
         rows_of=("q_stride", "k_stride", "kv_stride"),
     )
 
 
-def _joined_weights(*weights: str) -> Predicate:
+def joined_weights(*weights: str) -> Predicate:
     """All block-scaled as the target takes them; each but the last ends with a block."""
     each = ALWAYS
     for weight in weights:
@@ -171,15 +175,12 @@ def _joined_weights(*weights: str) -> Predicate:
     return each
 
 
-_PROJECTIONS = _Joined("smxx_fp8_projections", JOINED.concat, _projected)
+_PROJECTIONS = _Joined("smxx_fp8_projections", JOINED.concat, projected_launch)
 _GATE_UP = _Joined("smxx_fp8_gate_up", GATE_UP.concat, _gated)
 
-FP8_PROJECTIONS = Lowering(
-    name=_PROJECTIONS.name,
-    pattern=PROJECTED,
-    emit=_PROJECTIONS.emit,
-    when=fp8_units("x")
-    & _joined_weights(*_PROJECTIONS.weights)
+PROJECTED_WHEN = (
+    fp8_units("x")
+    & joined_weights(*JOINED.concat)
     & dtype("q", "bf16")
     & dtype("k", "bf16")
     & dtype("kv", "bf16")
@@ -188,7 +189,23 @@ FP8_PROJECTIONS = Lowering(
     & axis_at_most("q", 1, _MAX_WIDTH)
     & axis_at_most("kv", 1, _MAX_WIDTH)
     & axis_multiple("x", 1, MAP_BORDER)
-    & of_rows("x"),
+    & of_rows("x")
+)
+GATED_WHEN = (
+    fp8_units("x")
+    & joined_weights(*GATE_UP.concat)
+    & dtype("gate", "bf16")
+    & dtype("up", "bf16")
+    & dtype("act", *_FLOATS)
+    & axis_multiple("x", 1, MAP_BORDER)
+    & of_rows("x")
+)
+
+FP8_PROJECTIONS = Lowering(
+    name=_PROJECTIONS.name,
+    pattern=PROJECTED,
+    emit=_PROJECTIONS.emit,
+    when=PROJECTED_WHEN,
     knobs=KNOBS,
     weights={"w_q": JOINED},
     workspace=_PROJECTIONS.workspace,
@@ -199,13 +216,7 @@ FP8_GATE_UP = Lowering(
     name=_GATE_UP.name,
     pattern=GATED,
     emit=_GATE_UP.emit,
-    when=fp8_units("x")
-    & _joined_weights(*_GATE_UP.weights)
-    & dtype("gate", "bf16")
-    & dtype("up", "bf16")
-    & dtype("act", *_FLOATS)
-    & axis_multiple("x", 1, MAP_BORDER)
-    & of_rows("x"),
+    when=GATED_WHEN,
     knobs=KNOBS,
     weights={"w_gate": GATE_UP},
     workspace=_GATE_UP.workspace,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from lostwax.backends.gpu_kernels.lowerings.fp8_linear import (
     MAP_BORDER,
-    fp8_flops,
     fp8_units,
+    tiled_flops,
     weight_is_scaled,
 )
 from lostwax.backends.gpu_kernels.lowerings.fp8_products import AHEAD, LEAST_SIDE, WEIGHT_FIRST
@@ -99,11 +99,11 @@ def choose_form(match: Match, knobs: Knobs) -> Form:
     )
 
 
-def _num_tiles(match: Match, form: Form) -> int:
-    """Tiles at most: every expert may leave one that is not full."""
+def num_tiles(match: Match, block_rows: int) -> int:
+    """Tiles of so many pairs at most: every expert may leave one that is not full."""
     rows, top_k = match.shape("ids")
     pairs = rows * top_k
-    return min(pairs, match.shape("gate")[0] + pairs // form.block_rows)
+    return min(pairs, match.shape("gate")[0] + pairs // block_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class Places:
 def _places(match: Match, form: Form, carver: Carver) -> Places:
     rows, top_k = match.shape("ids")
     _, inter, dim = match.shape("gate")
-    tiles = _num_tiles(match, form)
+    tiles = num_tiles(match, form.block_rows)
     slots = tiles * form.block_rows
     return Places(
         carver.take("i32", slots),
@@ -138,7 +138,7 @@ def _workspace(match: Match, knobs: Knobs) -> int:
     return carver.num_bytes
 
 
-def _as_rows(view: View) -> View:
+def as_rows(view: View) -> View:
     """The matrices of all experts, one below another."""
     experts, rows, columns = view.shape
     return View(
@@ -152,37 +152,40 @@ def _as_rows(view: View) -> View:
 
 
 def _weight(match: Match, name: str, rows: int) -> Tiles:
-    return Tiles(_as_rows(match.view(name)), (rows, FP8_BLOCK))
+    return Tiles(as_rows(match.view(name)), (rows, FP8_BLOCK))
 
 
-def _place(match: Match, form: Form, places: Places) -> Launch:
+def place_launch(
+    match: Match, block_rows: int, pair_of_slot: View, expert_of_tile: View, op: str
+) -> Launch:
+    """Sorts the pairs by expert into tiles of `block_rows` slots."""
     experts, (rows, top_k) = match.shape("gate")[0], match.shape("ids")
     return triton_launch(
         match,
         f"{_KERNELS}.place_pairs:place_pairs",
         {
             "ids": match.view("ids"),
-            "pair_of_slot": places.pair_of_slot,
-            "expert_of_tile": places.expert_of_tile,
+            "pair_of_slot": pair_of_slot,
+            "expert_of_tile": expert_of_tile,
             "real_rows": real_rows(match),
-            "tiles": i32(_num_tiles(match, form)),
+            "tiles": i32(num_tiles(match, block_rows)),
         },
         {
             "EXPERTS": experts,
             "TOP_K": top_k,
             "BINS": next_power_of_two(experts),
-            "BLOCK_ROWS": form.block_rows,
+            "BLOCK_ROWS": block_rows,
             "BLOCK_PAIRS": min(_MOST_PAIRS, max(128, next_power_of_two(rows * top_k))),
         },
         grid=(experts, 1, 1),
-        op=_NAME,
+        op=op,
     )
 
 
 def _gated(match: Match, form: Form, x: Terms, places: Places) -> Launch:
     _, inter, dim = match.shape("gate")
     rows, top_k = match.shape("ids")
-    tiles = _num_tiles(match, form)
+    tiles = num_tiles(match, form.block_rows)
     rounded = match.is_scaled("x") and match.attr("op", "hidden_fmt") == "ue8m0"
     return triton_launch(
         match,
@@ -228,7 +231,7 @@ def _gated(match: Match, form: Form, x: Terms, places: Places) -> Launch:
 
 def _down(match: Match, form: Form, terms: int, places: Places) -> Launch:
     _, inter, dim = match.shape("gate")
-    tiles = _num_tiles(match, form)
+    tiles = num_tiles(match, form.block_rows)
     return triton_launch(
         match,
         f"{_KERNELS}.grouped_experts:down_tiles",
@@ -261,7 +264,8 @@ def _down(match: Match, form: Form, terms: int, places: Places) -> Launch:
     )
 
 
-def _combine(match: Match, places: Places) -> Launch:
+def combine_launch(match: Match, of_pair: View, op: str) -> Launch:
+    """Sums what the pairs of each row gave, by their weights."""
     experts, _, dim = match.shape("gate")
     rows, top_k = match.shape("ids")
     out = match.view("op.out")
@@ -269,7 +273,7 @@ def _combine(match: Match, places: Places) -> Launch:
         match,
         f"{_KERNELS}.place_pairs:combine_pairs",
         {
-            "of_pair": places.of_pair,
+            "of_pair": of_pair,
             "ids": match.view("ids"),
             "weights": match.view("weights"),
             "out": out,
@@ -279,7 +283,7 @@ def _combine(match: Match, places: Places) -> Launch:
         },
         {"EXPERTS": experts, "TOP_K": top_k, "BLOCK": _BLOCK_COLUMNS},
         grid=(rows, -(-dim // _BLOCK_COLUMNS), 1),
-        op=_NAME,
+        op=op,
         rows_of=("width", "out_stride"),
     )
 
@@ -291,10 +295,10 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     places = _places(match, form, carver)
     return (
         *x.launches,
-        _place(match, form, places),
+        place_launch(match, form.block_rows, places.pair_of_slot, places.expert_of_tile, _NAME),
         _gated(match, form, x, places),
         _down(match, form, x.count, places),
-        _combine(match, places),
+        combine_launch(match, places.of_pair, _NAME),
     )
 
 
@@ -307,15 +311,12 @@ def _work(match: Match, knobs: Knobs) -> Work:
     between = pairs * (2 * terms * inter + 8 * dim)
     moved = chosen * expert_bytes(match) + 2 * terms * rows * dim + between + 4 * rows * dim
     filled = max(1.0, chosen * form.block_rows / pairs) if pairs else 1.0
-    flops = fp8_flops(match, 6 * pairs * inter * dim, "x") * filled
+    flops = tiled_flops(match, 6 * pairs * inter * dim, "x", rows) * filled
     return Work(moved, flops, 4 + (terms == 2))
 
 
-FP8_EXPERTS = Lowering(
-    name=_NAME,
-    pattern=Region.single(ExpertsOp),
-    emit=_emit,
-    when=fp8_units("x")
+EXPERTS_WHEN = (
+    fp8_units("x")
     & weight_is_scaled("gate")
     & weight_is_scaled("up")
     & weight_is_scaled("down")
@@ -326,7 +327,14 @@ FP8_EXPERTS = Lowering(
     & dtype("op.out", "f32", "bf16")
     & axis_multiple("gate", 2, MAP_BORDER)
     & axis_multiple("gate", 1, MAP_BORDER)
-    & of_rows("x"),
+    & of_rows("x")
+)
+
+FP8_EXPERTS = Lowering(
+    name=_NAME,
+    pattern=Region.single(ExpertsOp),
+    emit=_emit,
+    when=EXPERTS_WHEN,
     knobs=(
         Knob("block_rows", (0, *_ROWS)),
         Knob("side", (0, 1, 2)),

@@ -16,7 +16,7 @@
 struct float4 { float x, y, z, w; };
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 struct Index { int x, y, z; };
-inline Index threadIdx, blockIdx;
+inline Index threadIdx, blockIdx, gridDim;
 using std::max;
 using std::min;
 
@@ -42,6 +42,7 @@ inline std::vector<Warp> warps;
 inline Barrier cluster;
 inline Fiber* current;
 inline int threads, ctas;
+inline int first_block = 0;  // of the cluster, along x
 inline char* shared_memory;
 inline long shared_bytes;
 inline void (*body)(int cta);
@@ -92,7 +93,7 @@ inline void run(int num_ctas, int num_threads, char* memory, long bytes, void (*
       if (f.done) continue;
       alive = true;
       current = &f;
-      threadIdx.x = f.thread, blockIdx.x = f.cta;
+      threadIdx.x = f.thread, blockIdx.x = first_block + f.cta;
       swapcontext(&scheduler, &f.context);
     }
   }

@@ -3,7 +3,7 @@
 // FORMAT 0: bf16, 1152 bytes. 1: fp8_656: 512 e4m3, a f32 scale for each 128 of them, 64 bf16.
 // 2: fp8_576: 576 e4m3.
 #pragma once
-#include "ptx.h"
+#include "../hopper/ptx.h"
 
 constexpr int LATENT = 512, ROPE = 64;  // kv_lora_rank, qk_rope_head_dim of DeepSeek-V3.2
 constexpr int TILE = 64;                // keys of a stage, the M side of the products

@@ -3,7 +3,7 @@
 #pragma once
 #include "ring.h"
 #include "operands.h"
-#include "wgmma.h"
+#include "../hopper/wgmma.h"
 
 // Lane (g, q) of warp w holds keys 16 w + g and 16 w + 8 + g: s[4 j + e] is the first key's score
 // for head 8 j + 2 q + e, s[4 j + 2 + e] the second key's.

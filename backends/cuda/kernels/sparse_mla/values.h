@@ -2,7 +2,7 @@
 #pragma once
 #include "ring.h"
 #include "operands.h"
-#include "wgmma.h"
+#include "../hopper/wgmma.h"
 
 constexpr int DIM_TILES = 4;  // of 16 dims
 // Of 16 dims, a lane (g, q) holds two: o[m][4 j + e] belongs to the first of them and head

@@ -1,8 +1,8 @@
 // Products of a warpgroup with the M side in registers: D[64, N] += A[64, 16] B[16, N], f32 sums.
 // A and B are f16 or bf16; B lies in shared memory by rows of N, 128-byte swizzle. Knows no kernel.
 // The tests put another file in place of this one, too.
-#ifndef SPARSE_MLA_WGMMA
-#define SPARSE_MLA_WGMMA
+#ifndef HOPPER_WGMMA
+#define HOPPER_WGMMA
 #include "ptx.h"
 
 INLINE void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }

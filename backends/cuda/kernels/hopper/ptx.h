@@ -1,7 +1,7 @@
 // Instructions of sm_90a that C++ has no name for. Shared addresses are 32-bit. Knows no kernel.
 // The tests put others that run on the CPU in place of this file (tests/backends/cuda_twin/).
-#ifndef SPARSE_MLA_PTX
-#define SPARSE_MLA_PTX
+#ifndef HOPPER_PTX
+#define HOPPER_PTX
 #include <cuda_bf16.h>
 #include <stdint.h>
 
@@ -19,6 +19,12 @@ INLINE void store2(u32 to, float x, float y) {
 }
 INLINE void store4(u32 to, u32 a, u32 b, u32 c, u32 d) {
   asm volatile("st.shared.v4.b32 [%0], {%1,%2,%3,%4};" ::"r"(to), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+}
+INLINE void store_word(u32 to, u32 x) { asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(x) : "memory"); }
+INLINE u32 load_word(u32 from) {
+  u32 x;
+  asm volatile("ld.shared.b32 %0, [%1];" : "=r"(x) : "r"(from) : "memory");
+  return x;
 }
 INLINE float load(u32 from) {
   float x;
@@ -47,7 +53,22 @@ INLINE void store_transposed(u32 to, const u32* r) {
 // What this thread wrote to shared memory, the copy engine and wgmma see from here on.
 INLINE void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
+// ---- memory of the device; writes at borders of what is written
+// Read here and not where it is used, of what no kernel under way writes.
+INLINE float read_global(const float* from) {
+  float x;
+  asm volatile("ld.global.nc.f32 %0, [%1];" : "=f"(x) : "l"(from));
+  return x;
+}
+INLINE void write_global2(void* to, u32 a, u32 b) {
+  asm volatile("st.global.v2.b32 [%0], {%1,%2};" ::"l"(to), "r"(a), "r"(b) : "memory");
+}
+INLINE void write_global4(void* to, u32 a, u32 b, u32 c, u32 d) {
+  asm volatile("st.global.v4.b32 [%0], {%1,%2,%3,%4};" ::"l"(to), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+}
+
 // ---- numbers
+INLINE u32 swap_lanes(u32 mine, int distance) { return __shfl_xor_sync(EVERY_LANE, mine, distance); }
 INLINE u32 pack_f16(float low, float high) {
   u32 d;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
@@ -66,6 +87,24 @@ INLINE void widen_e4m3(u32 four, u32& low, u32& high) {
       : "=r"(low), "=r"(high)
       : "r"(four));
 }
+// Two e4m3 in the low bytes, to the nearest, at most 448; and two such bytes as f16, exactly.
+INLINE u32 pack_e4m3(float low, float high) {
+  uint16_t d;
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(d) : "f"(high), "f"(low));
+  return d;
+}
+INLINE u32 widen_e4m3_pair(u32 two) {
+  u32 d;
+  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(d) : "h"((uint16_t)two));
+  return d;
+}
+INLINE float low_f16(u32 pair) {
+  float x;
+  asm("{.reg .b16 l, h;\nmov.b32 {l, h}, %1;\ncvt.f32.f16 %0, l;}" : "=f"(x) : "r"(pair));
+  return x;
+}
+INLINE float high_f16(u32 pair) { return low_f16(pair >> 16); }
+INLINE float as_bf16(float x) { return low_bf16(pack_bf16(x, 0.f)); }
 INLINE u32 multiply_f16(u32 a, u32 b) {
   u32 d;
   asm("mul.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
