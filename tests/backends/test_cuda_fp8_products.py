@@ -175,13 +175,14 @@ def test_the_estimate_counts_the_units_that_wait_for_the_last_tiles(tmp_path: Pa
         (choose_form(1, RULE, gated=True, grouped=True), True),
         (choose_form(2, RULE, gated=True, grouped=True), False),
         (choose_form(1, RULE | {"cluster": 1}, grouped=True), False),
+        (choose_form(2, RULE | {"cluster": 1}, gated=True, grouped=True), False),
         (choose_form(2, RULE, grouped=True), False),
     ],
 )
 def test_every_form_compiles_to_the_same_bytes_in_two_folders(
     form: ProductForm, power_of_two: bool, tmp_path: Path
 ) -> None:
-    """Without spilled registers or serialised products: these are refused."""
+    """Without serialised products, or more spilled registers than foreseen: these are refused."""
     constants = form.constants(power_of_two=power_of_two)
     source = KernelSource(
         language="cuda", path="fp8_products.cu", symbol=SYMBOL, constants=constants, num_warps=12

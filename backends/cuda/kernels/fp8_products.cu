@@ -64,6 +64,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) sm90_fp8_products(
     }
     publish_barriers();
   }
+  __syncwarp();
   const int row_tiles = count_row_tiles(shared, sizes, real_rows, expert_of_tile), real = min(*real_rows, rows);
   const int tiles = row_tiles * column_turns(sizes), step = gridDim.x / CLUSTER;
   if (CLUSTER == 1) __syncthreads();
@@ -82,7 +83,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) sm90_fp8_products(
     const Result result{out, out_scale, out_stride, pair_of_slot, real};
     const Scales scales{x_scale, weight_scale, up_scale, scale_row, scale_block};
     for (int number = blockIdx.x / CLUSTER; number < tiles; number += step) {
-      const Tile tile = tile_of(number, row_tiles, sizes, real, expert_of_tile, pair_of_slot, rank);
+      const Tile tile = await_tile(shared, place);
       const int parts = (tile.parts - warp / 4 + WARPGROUPS - 1) / WARPGROUPS;
       if (parts == 0) skip(place, shared, blocks, lane);
       else if (PARTS == 2 && parts == 1) take_tile<1>(place, shared, tile, sizes, scales, result, warp, lane);

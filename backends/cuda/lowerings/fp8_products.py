@@ -15,7 +15,7 @@ from lostwax.backends.gpu_kernels.lowerings.launches import i32, real_rows
 from lostwax.backends.lowering import Knob, Knobs, Match
 from lostwax.backends.predicates import axis_at_least, fact, fact_at_least
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
-from lostwax.ir.contract.kernel import SHARED_BYTES, KernelSource
+from lostwax.ir.contract.kernel import SHARED_BYTES, SPILL_BYTES, KernelSource
 from lostwax.ir.contract.parameter import Pointer, Scalar, TensorMap
 from lostwax.ir.contract.program import KernelLaunch, View
 from lostwax.ir.contract.scale_layout import FP8_BLOCK
@@ -26,6 +26,8 @@ _WARPGROUPS = 2  # that multiply, each every other part
 _THREADS = 128 * (_WARPGROUPS + 1)
 _MOST_CLUSTER = 2
 _MOST_STAGES = 6
+_SPILL_BYTES = 40  # two or three words of two gated terms
+_BARRIERS_BYTES, _COUNT_BYTES = 32, 16  # behind the stages: of each, and of all
 _SHARED_BYTES = 232448  # a block's at most, on Hopper
 _TURNS = 16  # tiles of rows that take turns over the same weights
 _SHARE = 0.7
@@ -72,10 +74,13 @@ class ProductForm:
     @property
     def shared_bytes(self) -> int:
         """As `layout.h` adds it up; the kernel does not compile where the two differ."""
-        return self.stages * (_stage_bytes(self.terms, self.rows, self.gated) + 16) + 16
+        stage = _stage_bytes(self.terms, self.rows, self.gated) + _BARRIERS_BYTES
+        return self.stages * stage + _COUNT_BYTES
 
     def constants(self, *, power_of_two: bool = False) -> dict[str, int]:
         """The kernel's macros; `power_of_two`: scales of what gated experts write."""
+        # words that are read once a tile, not in the loop over K
+        spills = {SPILL_BYTES: _SPILL_BYTES} if self.terms == 2 and self.gated else {}
         return {
             "TERMS": self.terms,
             "PARTS": self.parts,
@@ -85,7 +90,7 @@ class ProductForm:
             "CLUSTER": self.cluster,
             "POWER_OF_TWO": int(power_of_two),
             SHARED_BYTES: self.shared_bytes,
-        }
+        } | spills
 
 
 def _stage_bytes(terms: int, rows: int, gated: bool) -> int:
@@ -100,7 +105,8 @@ def choose_form(
     Gated products and experts, whose tiles are those of `place_pairs`, have tiles of 128 rows.
     """
     parts = 1 if gated or grouped else knobs["parts"] or 1
-    most = (_SHARED_BYTES - 16) // (_stage_bytes(terms, _WARPGROUPS * parts * PART, gated) + 16)
+    stage = _stage_bytes(terms, _WARPGROUPS * parts * PART, gated) + _BARRIERS_BYTES
+    most = (_SHARED_BYTES - _COUNT_BYTES) // stage
     return ProductForm(
         terms=terms,
         parts=parts,

@@ -16,7 +16,9 @@ struct TensorMap {
 
 inline u32 cluster_rank() { return twin::current->cta; }
 inline void arrive_in(u32 barrier, u32 rank) { arrive(in_rank(barrier, rank)); }
-inline void prefetch_map(const TensorMap*) {}
+inline float __fdividef(float x, float y) { return x / y; }
+inline float __expf(float x) { return std::exp(x); }
+inline float __frcp_rn(float x) { return 1 / x; }
 
 // 128 columns of box_rows rows, zeros outside the matrix; 16 bytes of row r lie at their place ^ r % 8.
 inline void load_tile_for(u32 to, const TensorMap* map, u32 barrier, int column, int row, int ranks) {

@@ -10,6 +10,7 @@ INLINE void load_blocks(Place& place, u32 shared, const Tile& tile, const Sizes&
   for (int block = 0; block < sizes.blocks; block++, place.next()) {
     const u32 full = full_barrier(shared, place.stage), stage = stage_at(shared, place.stage);
     wait_for(empty_barrier(shared, place.stage), place.parity ^ 1);
+    if (block == 0) tell_tile(shared, place.stage, tile);
     arrive_expecting(full, TERMS * tile.parts * PART_BYTES + WEIGHTS * WEIGHT_BYTES);
     load_tile(stage + WEIGHTS_AT, weight, full, block * BLOCK, weight_row);
     if (GATED) load_tile(stage + WEIGHTS_AT + WEIGHT_BYTES, up, full, block * BLOCK, weight_row);

@@ -46,3 +46,15 @@ INLINE Tile tile_of(int number, int row_tiles, const Sizes& sizes, int real, con
   }
   return tile;
 }
+
+// Which rows a tile has is asked of memory once, by the loading thread, well ahead of those who multiply.
+INLINE void tell_tile(u32 shared, int stage, const Tile& tile) {
+  store4(tile_place(shared, stage), tile.expert, tile.first_row, tile.parts, tile.column_block);
+}
+
+// The tile that begins at a place of the ring, once its first block is there.
+INLINE Tile await_tile(u32 shared, const Place& place) {
+  wait_for(full_barrier(shared, place.stage), place.parity);
+  const u32 told = tile_place(shared, place.stage);
+  return {(int)load_word(told), (int)load_word(told + 4), (int)load_word(told + 8), (int)load_word(told + 12)};
+}

@@ -43,7 +43,8 @@ INLINE void write_bf16(const float (&v)[64], int half, uint8_t* row, bool real, 
   }
 }
 
-INLINE float gated(float gate, float up) { return gate / (1.f + expf(-gate)) * up; }
+// To 2^-21, without the branches of an exact division: 64 of these stand behind each tile.
+INLINE float gated(float gate, float up) { return __fdividef(gate, 1.f + __expf(-gate)) * up; }
 
 // As `fp8_terms.block_scale` has it.
 INLINE float block_scale(float most) {
@@ -60,9 +61,15 @@ INLINE void write_bytes(u32 (&w)[4], uint8_t* row, bool real, int column, int co
   if (real && at + 32 < columns) write_global2(row + at + 32, __byte_perm(w[0], w[1], 0x7632), __byte_perm(w[2], w[3], 0x7632));
 }
 
+// x / scale to the nearest, without the branches for what cannot be here: quotients are at most 448.
+INLINE float quotient(float x, float scale, float inverse) {
+  const float near = x * inverse;
+  return fmaf(fmaf(-near, scale, x), inverse, near);
+}
+
 // Two numbers over their scale in fp8, or what that leaves of them.
-INLINE u32 term_of(float x, float y, float scale, int term) {
-  x = __fdiv_rn(x, scale), y = __fdiv_rn(y, scale);
+INLINE u32 term_of(float x, float y, float scale, float inverse, int term) {
+  x = quotient(x, scale, inverse), y = quotient(y, scale, inverse);
   const u32 high = pack_e4m3(x, y), wide = widen_e4m3_pair(high);
   return term ? pack_e4m3(x - low_f16(wide), y - high_f16(wide)) : high;
 }
@@ -76,7 +83,7 @@ INLINE void write_quantised(const float (&v)[64], int half, const Result& result
     if (column + 8 * j < columns) most = fmaxf(most, fmaxf(fabsf(v[4 * j + 2 * half]), fabsf(v[4 * j + 2 * half + 1])));
   most = fmaxf(most, __shfl_xor_sync(EVERY_LANE, most, 1));
   most = fmaxf(most, __shfl_xor_sync(EVERY_LANE, most, 2));
-  const float scale = block_scale(most);
+  const float scale = block_scale(most), inverse = __frcp_rn(scale);
   const bool real = result.pair_of_slot[slot] >= 0;
   if (real && (lane & 3) == 0 && column < columns) result.out_scale[(long long)(column / BLOCK) * slots + slot] = scale;
 #pragma unroll 1
@@ -88,7 +95,7 @@ INLINE void write_quantised(const float (&v)[64], int half, const Result& result
 #pragma unroll
       for (int c = 0; c < 4; c++) {
         const int i = 4 * (j + c) + 2 * half;
-        w[c] = term_of(v[i], v[i + 1], scale, term) | term_of(v[i + 16], v[i + 17], scale, term) << 16;
+        w[c] = term_of(v[i], v[i + 1], scale, inverse, term) | term_of(v[i + 16], v[i + 17], scale, inverse, term) << 16;
       }
       write_bytes(w, row, real, column + 8 * j, columns, lane);
     }

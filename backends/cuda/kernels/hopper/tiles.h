@@ -29,9 +29,6 @@ INLINE void load_tile_for(u32 to, const TensorMap* map, u32 barrier, int column,
       "l"(map), "r"(barrier), "r"(column), "r"(row), "h"((uint16_t)ranks)
       : "memory");
 }
-INLINE void prefetch_map(const TensorMap* map) {
-  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
-}
 // Without .release.cluster, whose fence over the device would stand in every step of a loop: what is
 // handed over is shared memory that was only read, by wgmma that has ended.
 INLINE void arrive_in(u32 barrier, u32 rank) {
