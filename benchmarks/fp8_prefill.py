@@ -35,8 +35,11 @@ GRAPH_S = 2e-3
 ALL_EXPERTS = (256, *EXPERTS[1:])
 """Of a model on one GPU: 64 pairs an expert at 2,048 rows."""
 
-_LINEAR: tuple[Knobs, ...] = ({}, {"parts": 2}, {"cluster": 1}, {"stages": 4}, {"turns": 8})
-_BROAD: tuple[Knobs, ...] = ({}, {"cluster": 1}, {"turns": 8})
+_LINEAR: tuple[Knobs, ...] = (
+    {}, {"parts": 2}, {"dynamic": 1}, {"parts": 2, "dynamic": 1}, {"cluster": 1},
+    {"turns": 8, "dynamic": 1},
+)  # fmt: skip
+_BROAD: tuple[Knobs, ...] = ({}, {"dynamic": 1}, {"cluster": 1, "dynamic": 1}, {"turns": 8})
 
 
 def cases() -> Iterator[ProductCase]:
@@ -184,9 +187,10 @@ def run_guarded(folder: Path, out: Path, only: str, budget_s: float) -> bool:
         left = until - time.perf_counter()
         if left < 8:
             break
+        before = len(read_lines(lines))
         command = [sys.executable, __file__, "child", str(folder), "--out", str(out)]
         command += ["--only", only, "--budget", str(left)]
-        if _run_until_silent(command, lines, until + 5):
+        if _run_until_silent(command, lines, until + 5) or len(read_lines(lines)) == before:
             break
     found = read_lines(lines)
     answered = {key_of(line) for line in found if "case" in line}
@@ -195,7 +199,7 @@ def run_guarded(folder: Path, out: Path, only: str, budget_s: float) -> bool:
     for line in lost:
         print("NO ANSWER", key_of(line))
     print(f"{len(answered)} settings, {len(wrong)} wrong, {len(lost)} without an answer")
-    return not wrong and not lost
+    return bool(answered) and not wrong and not lost
 
 
 def _run_until_silent(command: list[str], lines: Path, until: float) -> bool:

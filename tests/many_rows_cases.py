@@ -33,17 +33,20 @@ def _rows_of_x(case: Case, width: int, scaled: bool) -> None:
         case.give("x:scale", np.abs(normal(ROWS, -(-width // FP8_BLOCK))), "f32")
 
 
-def _case(lowering: Lowering, scaled: bool, attributes: Attributes, knobs: dict[str, int]) -> Case:
+def _case(
+    lowering: Lowering, scaled: bool, attributes: Attributes, knobs: dict[str, int], k: int = _K
+) -> Case:
     case = Case(lowering, ROWS, REAL, attributes, knobs)
-    _rows_of_x(case, _K, scaled)
+    _rows_of_x(case, k, scaled)
     return case
 
 
-def linear(scaled: bool, columns: int = 300, **knobs: int) -> Case:
+def linear(scaled: bool, columns: int = 300, k: int = _K, **knobs: int) -> Case:
     """Three blocks of columns, so that a cluster of two has one too many."""
-    case = replace(_case(MANY_ROWS_LINEAR, scaled, {}, knobs), outputs=("op.out",))
-    case.give("weight", normal(columns, _K), "f8E4M3FN", FP8_BLOCKS)
-    case.give("weight:scale", np.abs(normal(-(-columns // FP8_BLOCK), 3)), "f32")
+    case = replace(_case(MANY_ROWS_LINEAR, scaled, {}, knobs, k), outputs=("op.out",))
+    blocks = -(-columns // FP8_BLOCK), -(-k // FP8_BLOCK)
+    case.give("weight", normal(columns, k), "f8E4M3FN", FP8_BLOCKS)
+    case.give("weight:scale", np.abs(normal(*blocks)), "f32")
     case.values["op.out"] = Value((ROWS, columns), "bf16")
     return case
 
@@ -69,9 +72,11 @@ def projections(scaled: bool) -> Case:
     return replace(case, outputs=outputs)
 
 
-def experts(scaled: bool, fmt: str = "fp32", alone: bool = False, **knobs: int) -> Case:
-    """Three experts of 144 rows of 160: one has two tiles, one no pairs; or one has them all."""
-    dim, inter = 160, 144
+def experts(
+    scaled: bool, fmt: str = "fp32", alone: bool = False, dim: int = 160, **knobs: int
+) -> Case:
+    """Three experts of 144 rows: one has two tiles, one no pairs; or one has them all."""
+    inter = 144
     attributes: Attributes = {("op", "hidden_fmt"): fmt} if scaled else {}
     case = Case(MANY_ROWS_EXPERTS, ROWS, REAL, attributes, knobs, outputs=("op.out",))
     _rows_of_x(case, dim, scaled)
@@ -85,7 +90,8 @@ def experts(scaled: bool, fmt: str = "fp32", alone: bool = False, **knobs: int) 
         "gate": (3, inter, dim), "up": (3, inter, dim), "down": (3, dim, inter),
     }.items():  # fmt: skip
         case.give(name, normal(*shape) + len(name), "f8E4M3FN", FP8_BLOCKS)
-        case.give(f"{name}:scale", 0.05 * np.abs(normal(3, 2, 2)), "f32")
+        blocks = 3, -(-shape[1] // FP8_BLOCK), -(-shape[2] // FP8_BLOCK)
+        case.give(f"{name}:scale", 0.05 * np.abs(normal(*blocks)), "f32")
     case.values["op.out"] = Value((ROWS, dim), "f32")
     return case
 
@@ -97,6 +103,10 @@ def cases() -> dict[str, Case]:
         "linear of two terms": linear(scaled=False),
         "linear of tiles of 256 rows": linear(scaled=True, parts=2, stages=2),
         "linear of two terms, tiles of 256 rows": linear(scaled=False, parts=2, turns=4),
+        "linear with tickets": linear(scaled=True, k=912, dynamic=1, stages=2),
+        "linear of two terms with tickets": linear(scaled=False, k=912, dynamic=1),
+        "linear of single CTAs with tickets": linear(scaled=True, k=912, cluster=1, dynamic=1),
+        "experts with tickets": experts(scaled=True, dim=912, dynamic=1),
         "linear of single CTAs": linear(scaled=True, cluster=1, stages=3),
         "linear of odd columns": linear(scaled=True, columns=139, cluster=1),
         "gate and up of scaled rows": gate_up(scaled=True),

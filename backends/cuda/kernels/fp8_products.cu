@@ -14,12 +14,12 @@
 // written. A part of 64 rows without a row is neither loaded nor multiplied. No atomics: each number is
 // summed by one thread in the order of K.
 //
-// Macros: TERMS (1, 2), PARTS, GATED, GROUPED, STAGES, CLUSTER (1, 2), POWER_OF_TWO (scales of what gated
-// experts write), SHARED_BYTES.
+// Macros: TERMS (1, 2), PARTS, GATED, GROUPED, STAGES, CLUSTER (1, 2), DYNAMIC (clusters take the next tile
+// that nobody has; of more than STAGES + 1 blocks of K), POWER_OF_TWO (scales of what gated experts write), SHARED_BYTES.
 #include "fp8_products/load.h"
 #include "fp8_products/write.h"
 
-// Registers of a loading and a multiplying thread: 65,536 for 4 and 8 warps.
+// Registers of a loading and a multiplying thread: 64,512 for 4 and 8 warps.
 constexpr int LOAD_REGISTERS = 40, MULTIPLY_REGISTERS = 232;
 
 template <int PRODUCTS>
@@ -52,7 +52,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) sm90_fp8_products(
     const int* __restrict__ pair_of_slot,      // GROUPED: -1 for a slot without one
     const int* __restrict__ expert_of_tile,    // GROUPED: of each ROWS slots; -1 behind the last
     long long out_stride, int scale_row, int scale_block, int rows, int columns, int blocks,
-    int most_row_tiles, int turns) {
+    int most_row_tiles, int turns, u32* __restrict__ tickets  // [2], zero, where DYNAMIC
+) {
   extern __shared__ __align__(1024) uint8_t memory[];
   const u32 shared = shared_address(memory);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, rank = CLUSTER == 1 ? 0 : cluster_rank();
@@ -66,24 +67,28 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) sm90_fp8_products(
   }
   __syncwarp();
   const int row_tiles = count_row_tiles(shared, sizes, real_rows, expert_of_tile), real = min(*real_rows, rows);
-  const int tiles = row_tiles * column_turns(sizes), step = gridDim.x / CLUSTER;
+  const int tiles = row_tiles * column_turns(sizes);
   if (CLUSTER == 1) __syncthreads();
   else cluster_barrier();
   Place place;
   if (warp >= MULTIPLYING / 32) {
     give_registers<LOAD_REGISTERS>();
-    if (threadIdx.x == MULTIPLYING)
-      for (int number = blockIdx.x / CLUSTER; number < tiles; number += step) {
+    if (threadIdx.x == MULTIPLYING) {
+      const Operands operands{&x, &weight, &up};
+      const Tickets taking{tickets, (int)gridDim.x / CLUSTER};
+      int number = blockIdx.x / CLUSTER;
+      for (int count = 0; number < tiles; count++) {
         const Tile tile = tile_of(number, row_tiles, sizes, real, expert_of_tile, pair_of_slot, rank);
-        load_blocks(place, shared, tile, sizes, rank, &x, &weight, &up);
+        number = load_tile_blocks(place, shared, tile, sizes, rank, operands, taking, number, count);
       }
+      end_tiles(place, shared, rank, taking);
+    }
     __syncwarp();
   } else {
     take_registers<MULTIPLY_REGISTERS>();
     const Result result{out, out_scale, out_stride, pair_of_slot, real};
     const Scales scales{x_scale, weight_scale, up_scale, scale_row, scale_block};
-    for (int number = blockIdx.x / CLUSTER; number < tiles; number += step) {
-      const Tile tile = await_tile(shared, place);
+    for (Tile tile = await_tile(shared, place); tile.parts != NO_TILE; tile = await_tile(shared, place)) {
       const int parts = (tile.parts - warp / 4 + WARPGROUPS - 1) / WARPGROUPS;
       if (parts == 0) skip(place, shared, blocks, lane);
       else if (PARTS == 2 && parts == 1) take_tile<1>(place, shared, tile, sizes, scales, result, warp, lane);

@@ -18,6 +18,7 @@ from lostwax.backends.cuda.lowerings.fp8_products import (
     Weight,
     choose_form,
     product_launch,
+    ticket_bytes,
     waiting_flops,
 )
 from lostwax.backends.gpu_kernels.lowerings.fp8_linear import fp8_flops
@@ -60,10 +61,10 @@ class _Forms:
 
     @staticmethod
     def of(match: Match, knobs: Knobs) -> _Forms:
-        terms = num_terms(match, "x")
+        terms, (_, inter, dim) = num_terms(match, "x"), match.shape("gate")
         return _Forms(
-            choose_form(terms, knobs, gated=True, grouped=True),
-            choose_form(terms, knobs, grouped=True),
+            choose_form(terms, dim, knobs, gated=True, grouped=True),
+            choose_form(terms, inter, knobs, grouped=True),
         )
 
 
@@ -200,5 +201,6 @@ MANY_ROWS_EXPERTS = Lowering(
     when=MANY_ROWS_ON_HOPPER & EXPERTS_WHEN,
     knobs=KNOBS,
     workspace=_workspace,
+    zeroed=ticket_bytes,
     work=_work,
 )

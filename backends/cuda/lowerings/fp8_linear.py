@@ -14,6 +14,7 @@ from lostwax.backends.cuda.lowerings.fp8_products import (
     choose_form,
     product_launch,
     rows_between,
+    ticket_bytes,
     waiting_flops,
 )
 from lostwax.backends.gpu_kernels.lowerings.fp8_joined import (
@@ -38,7 +39,7 @@ _LINEAR, _GATE_UP, _PROJECTIONS = "sm90_fp8_linear", "sm90_fp8_gate_up", "sm90_f
 
 
 def _form(match: Match, knobs: Knobs, *, gated: bool = False) -> ProductForm:
-    return choose_form(num_terms(match, "x"), knobs, gated=gated)
+    return choose_form(num_terms(match, "x"), match.shape("x")[1], knobs, gated=gated)
 
 
 def _weight(match: Match, name: str) -> Weight:
@@ -122,6 +123,7 @@ MANY_ROWS_LINEAR = Lowering(
     when=MANY_ROWS_ON_HOPPER & LINEAR_WHEN & dtype("op.out", "bf16"),
     knobs=(PARTS, *KNOBS),
     workspace=_terms_bytes,
+    zeroed=ticket_bytes,
     work=lambda match, knobs: _work(match, _form(match, knobs), match.shape("weight")[0]),
 )
 
@@ -133,6 +135,7 @@ MANY_ROWS_GATE_UP = Lowering(
     knobs=KNOBS,
     weights={"w_gate": GATE_UP},
     workspace=_terms_bytes,
+    zeroed=ticket_bytes,
     work=_gate_up_work,
 )
 
@@ -144,5 +147,6 @@ MANY_ROWS_PROJECTIONS = Lowering(
     knobs=(PARTS, *KNOBS),
     weights={"w_q": JOINED},
     workspace=_projections_bytes,
+    zeroed=ticket_bytes,
     work=_projections_work,
 )

@@ -11,7 +11,7 @@ import msgspec
 
 from lostwax.backends.gpu_kernels.lowerings.fp8_linear import MANY_ROWS
 from lostwax.backends.gpu_kernels.lowerings.fp8_terms import Terms
-from lostwax.backends.gpu_kernels.lowerings.launches import i32, real_rows
+from lostwax.backends.gpu_kernels.lowerings.launches import Carver, i32, real_rows
 from lostwax.backends.lowering import Knob, Knobs, Match
 from lostwax.backends.predicates import axis_at_least, fact, fact_at_least
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
@@ -26,7 +26,8 @@ _WARPGROUPS = 2  # that multiply, each every other part
 _THREADS = 128 * (_WARPGROUPS + 1)
 _MOST_CLUSTER = 2
 _MOST_STAGES = 6
-_SPILL_BYTES = 40  # two or three words of two gated terms
+_TICKETS = 2  # of tiles that were taken, and of clusters that have ended
+_SPILL_BYTES = 16  # one word, stored once and loaded where it is used
 _BARRIERS_BYTES, _COUNT_BYTES = 32, 16  # behind the stages: of each, and of all
 _SHARED_BYTES = 232448  # a block's at most, on Hopper
 _TURNS = 16  # tiles of rows that take turns over the same weights
@@ -36,10 +37,13 @@ _SHARE = 0.7
 
 PARTS = Knob("parts", (0, 1, 2))
 """Of 64 rows a warpgroup, where neither gated nor sorted by expert."""
+DYNAMIC = 1
+"""Setting of the knob `dynamic` in which clusters take the next tile; in 2 each has its own."""
 KNOBS = (
     Knob("cluster", (0, 1, 2)),
     Knob("stages", (0, 2, 3, 4, 5, 6)),
     Knob("turns", (0, 4, 8, 16, 32)),
+    Knob("dynamic", (0, 1, 2)),
 )
 """0 leaves it to `choose_form`."""
 
@@ -55,7 +59,8 @@ MANY_ROWS_ON_HOPPER = (
 class ProductForm:
     """How a CTA multiplies: `parts` of 64 rows a warpgroup; of gated products one, twice as wide.
 
-    `turns` are tiles of rows that take turns over the same weights.
+    `turns` are tiles of rows that take turns over the same weights; `dynamic` clusters take the
+    next tile that nobody has.
     """
 
     terms: int
@@ -65,6 +70,7 @@ class ProductForm:
     stages: int
     cluster: int
     turns: int
+    dynamic: bool
 
     @property
     def rows(self) -> int:
@@ -79,8 +85,9 @@ class ProductForm:
 
     def constants(self, *, power_of_two: bool = False) -> dict[str, int]:
         """The kernel's macros; `power_of_two`: scales of what gated experts write."""
-        # words that are read once a tile, not in the loop over K
-        spills = {SPILL_BYTES: _SPILL_BYTES} if self.terms == 2 and self.gated else {}
+        # a word that is read once a tile, not in the loop over K
+        one_word = self.terms == 2 and self.gated and self.grouped
+        spills = {SPILL_BYTES: _SPILL_BYTES} if one_word else {}
         return {
             "TERMS": self.terms,
             "PARTS": self.parts,
@@ -88,6 +95,7 @@ class ProductForm:
             "GROUPED": int(self.grouped),
             "STAGES": self.stages,
             "CLUSTER": self.cluster,
+            "DYNAMIC": int(self.dynamic),
             "POWER_OF_TWO": int(power_of_two),
             SHARED_BYTES: self.shared_bytes,
         } | spills
@@ -98,11 +106,12 @@ def _stage_bytes(terms: int, rows: int, gated: bool) -> int:
 
 
 def choose_form(
-    terms: int, knobs: Knobs, *, gated: bool = False, grouped: bool = False
+    terms: int, k: int, knobs: Knobs, *, gated: bool = False, grouped: bool = False
 ) -> ProductForm:
     """By rule where knobs are 0, which nothing has timed yet; as many stages as fit at most.
 
     Gated products and experts, whose tiles are those of `place_pairs`, have tiles of 128 rows.
+    Clusters take the next tile only where a tile has more blocks of K than any ring, and one.
     """
     parts = 1 if gated or grouped else knobs["parts"] or 1
     stage = _stage_bytes(terms, _WARPGROUPS * parts * PART, gated) + _BARRIERS_BYTES
@@ -115,6 +124,7 @@ def choose_form(
         stages=min(knobs["stages"] or _MOST_STAGES, most),
         cluster=knobs["cluster"] or _MOST_CLUSTER,
         turns=knobs["turns"] or _TURNS,
+        dynamic=knobs["dynamic"] == DYNAMIC and k > FP8_BLOCK * (_MOST_STAGES + 1),
     )
 
 
@@ -193,6 +203,7 @@ def product_launch(
             i32(blocks),
             i32(row_tiles),
             i32(form.turns),
+            Pointer(Carver(match.zeroed).take("i32", _TICKETS) if form.dynamic else real),
         ),
         shared_bytes=form.shared_bytes,
         cluster=(form.cluster, 1, 1),
@@ -208,6 +219,11 @@ def rows_between(view: View, first: int, count: int) -> View:
     """`count` rows of a matrix, from row `first` on."""
     offset = view.offset + first * view.strides[0] * DTYPE_BYTES[view.dtype]
     return msgspec.structs.replace(view, shape=(count, *view.shape[1:]), offset=offset)
+
+
+def ticket_bytes(match: Match, knobs: Knobs) -> int:
+    """Counters of what was taken, which are left zero."""
+    return 4 * _TICKETS if knobs["dynamic"] == DYNAMIC else 0
 
 
 def waiting_flops(match: Match, form: ProductForm, flops: float, rows: int, columns: int) -> float:

@@ -10,14 +10,16 @@ static struct Given {
   float* out_scale;
   const int *real_rows, *pair_of_slot, *expert_of_tile;
   long long out_stride;
-  int scale_row, scale_block, rows, columns, blocks, most_row_tiles, turns, clusters;
+  int scale_row, scale_block, rows, columns, blocks, most_row_tiles, turns;
+  u32* tickets;
+  int clusters;
 } given;
 
 static void one(int) {
   const Given& g = given;
   sm90_fp8_products(*g.x, *g.weight, *g.up, g.x_scale, g.weight_scale, g.up_scale, g.out, g.out_scale, g.real_rows,
                     g.pair_of_slot, g.expert_of_tile, g.out_stride, g.scale_row, g.scale_block, g.rows, g.columns,
-                    g.blocks, g.most_row_tiles, g.turns);
+                    g.blocks, g.most_row_tiles, g.turns, g.tickets);
 }
 
 alignas(1024) uint8_t memory[1];  // the kernel's extern array; addresses are the twin's own

@@ -40,8 +40,9 @@ class Given(ctypes.Structure):
         ("out_stride", ctypes.c_longlong),
         *((name, ctypes.c_int) for name in (
             "scale_row", "scale_block", "rows", "columns", "blocks", "most_row_tiles", "turns",
-            "clusters",
         )),
+        ("tickets", ctypes.c_void_p),
+        ("clusters", ctypes.c_int),
     ]  # fmt: skip
 
 

@@ -13,8 +13,9 @@ constexpr int MULTIPLYING = 128 * WARPGROUPS, THREADS = MULTIPLYING + 128;
 constexpr int PART_BYTES = PART * BLOCK, TERM_BYTES = ROWS * BLOCK, WEIGHT_BYTES = BLOCK * BLOCK;
 constexpr int WEIGHTS_AT = TERMS * TERM_BYTES;  // in a stage
 constexpr int STAGE_BYTES = WEIGHTS_AT + WEIGHTS * WEIGHT_BYTES;
-// Of each stage two barriers, and which tile begins there; then a count.
+// Of each stage two barriers, and which tile begins there; then a count, and tickets.
 constexpr int BARRIERS = STAGES * STAGE_BYTES, BARRIERS_BYTES = 32, COUNT = BARRIERS + BARRIERS_BYTES * STAGES;
+constexpr int TICKETS = COUNT + 4;  // two
 static_assert(COUNT + 16 == SHARED_BYTES, "the launch gives another size");
 static_assert(PARTS == 1 || !GATED, "two products of two parts do not fit the registers");
 

@@ -11,8 +11,10 @@ struct Sizes {
   int turns;          // tiles of rows that take turns
 };
 
+constexpr int NO_TILE = -1;
+
 struct Tile {
-  int expert, first_row, parts;  // parts: of PART rows, that hold any row
+  int expert, first_row, parts;  // parts: of PART rows, that hold any row; NO_TILE behind the last tile
   int column_block;              // this CTA's
 };
 
@@ -56,5 +58,5 @@ INLINE void tell_tile(u32 shared, int stage, const Tile& tile) {
 INLINE Tile await_tile(u32 shared, const Place& place) {
   wait_for(full_barrier(shared, place.stage), place.parity);
   const u32 told = tile_place(shared, place.stage);
-  return {(int)load_word(told), (int)load_word(told + 4), (int)load_word(told + 8), (int)load_word(told + 12)};
+  return Tile{(int)load_word(told), (int)load_word(told + 4), (int)load_word(told + 8), (int)load_word(told + 12)};
 }

@@ -29,6 +29,12 @@ INLINE void load_tile_for(u32 to, const TensorMap* map, u32 barrier, int column,
       "l"(map), "r"(barrier), "r"(column), "r"(row), "h"((uint16_t)ranks)
       : "memory");
 }
+// A word into shared memory of another CTA, whose barrier there hears of its four bytes.
+INLINE void send_word(u32 to, u32 barrier, u32 rank, u32 x) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(in_rank(to, rank)),
+               "r"(x), "r"(in_rank(barrier, rank))
+               : "memory");
+}
 // Without .release.cluster, whose fence over the device would stand in every step of a loop: what is
 // handed over is shared memory that was only read, by wgmma that has ended.
 INLINE void arrive_in(u32 barrier, u32 rank) {
