@@ -56,6 +56,14 @@ FAULTS = {
     "bytes of parts without a row are waited for": (
         "load.h", "TERMS * tile.parts * PART_BYTES", "TERMS * TERM_BYTES", "linear of 60 rows",
     ),
+    "the tickets are left": (
+        "load.h", "tickets.taken[0] = tickets.taken[1] = 0", "tickets.taken[1] = 0",
+        "linear with tickets",
+    ),
+    "the other CTA is sent another ticket": (
+        "load.h", "send_word(ticket, full, other, next)",
+        "send_word(ticket, full, other, next + other)", "linear with tickets",
+    ),
     "rows behind the real ones are written": (
         "write.h", "row < result.real", "row < sizes.rows", "linear of scaled rows",
     ),
@@ -113,4 +121,5 @@ def test_a_fault_in_the_kernel_is_noticed(fault: str, tmp_path: Path) -> None:
     assert text.count(before) == 1
     file.write_text(text.replace(before, after))
     done = run_cases(tmp_path, str(kernels), case)
-    assert done.returncode < 0 or wrong(done), "right, and nobody waited in vain"
+    assert "CalledProcessError" not in done.stderr, "it does not compile"
+    assert done.returncode or wrong(done), "right, and nobody waited in vain"
