@@ -187,7 +187,7 @@ def test_the_estimate_counts_the_units_that_wait_for_the_last_tiles(tmp_path: Pa
 def test_every_form_compiles_to_the_same_bytes_in_two_folders(
     form: ProductForm, power_of_two: bool, tmp_path: Path
 ) -> None:
-    """Without serialised products, or more spilled registers than foreseen: these are refused."""
+    """Without spilled registers or serialised products: these are refused."""
     constants = form.constants(power_of_two=power_of_two)
     source = KernelSource(
         language="cuda", path="fp8_products.cu", symbol=SYMBOL, constants=constants, num_warps=12

@@ -56,7 +56,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) sm90_fp8_products(
 ) {
   extern __shared__ __align__(1024) uint8_t memory[];
   const u32 shared = shared_address(memory);
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, rank = CLUSTER == 1 ? 0 : cluster_rank();
+  const int warp = same_in_lanes(threadIdx.x / 32), lane = threadIdx.x % 32, rank = CLUSTER == 1 ? 0 : cluster_rank();
   const Sizes sizes{rows, columns, blocks, most_row_tiles, turns};
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < STAGES; stage++) {

@@ -15,7 +15,7 @@ from lostwax.backends.gpu_kernels.lowerings.launches import Carver, i32, real_ro
 from lostwax.backends.lowering import Knob, Knobs, Match
 from lostwax.backends.predicates import axis_at_least, fact, fact_at_least
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
-from lostwax.ir.contract.kernel import SHARED_BYTES, SPILL_BYTES, KernelSource
+from lostwax.ir.contract.kernel import SHARED_BYTES, KernelSource
 from lostwax.ir.contract.parameter import Pointer, Scalar, TensorMap
 from lostwax.ir.contract.program import KernelLaunch, View
 from lostwax.ir.contract.scale_layout import FP8_BLOCK
@@ -27,7 +27,6 @@ _THREADS = 128 * (_WARPGROUPS + 1)
 _MOST_CLUSTER = 2
 _MOST_STAGES = 6
 _TICKETS = 2  # of tiles that were taken, and of clusters that have ended
-_SPILL_BYTES = 16  # one word, stored once and loaded where it is used
 _BARRIERS_BYTES, _COUNT_BYTES = 32, 16  # behind the stages: of each, and of all
 _SHARED_BYTES = 232448  # a block's at most, on Hopper
 _TURNS = 16  # tiles of rows that take turns over the same weights
@@ -85,9 +84,6 @@ class ProductForm:
 
     def constants(self, *, power_of_two: bool = False) -> dict[str, int]:
         """The kernel's macros; `power_of_two`: scales of what gated experts write."""
-        # a word that is read once a tile, not in the loop over K
-        one_word = self.terms == 2 and self.gated and self.grouped
-        spills = {SPILL_BYTES: _SPILL_BYTES} if one_word else {}
         return {
             "TERMS": self.terms,
             "PARTS": self.parts,
@@ -98,7 +94,7 @@ class ProductForm:
             "DYNAMIC": int(self.dynamic),
             "POWER_OF_TWO": int(power_of_two),
             SHARED_BYTES: self.shared_bytes,
-        } | spills
+        }
 
 
 def _stage_bytes(terms: int, rows: int, gated: bool) -> int:

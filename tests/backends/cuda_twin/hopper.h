@@ -73,6 +73,7 @@ inline float __shfl_xor_sync(u32, float mine, int d) {
   std::memcpy(&other, &all.of[lane_id() ^ d][0], 4);
   return other;
 }
+inline int same_in_lanes(int x) { return x; }
 inline u32 swap_lanes(u32 mine, int d) { return gather(&mine, 1).of[lane_id() ^ d][0]; }
 inline void load_matrices(u32* r, u32 from) {
   const Words rows = gather(&from, 1);

@@ -68,6 +68,8 @@ INLINE void write_global4(void* to, u32 a, u32 b, u32 c, u32 d) {
 }
 
 // ---- numbers
+// What is the same in all lanes, said so that the compiler keeps it, and all that follows, once a warp.
+INLINE int same_in_lanes(int x) { return __shfl_sync(EVERY_LANE, x, 0); }
 INLINE u32 swap_lanes(u32 mine, int distance) { return __shfl_xor_sync(EVERY_LANE, mine, distance); }
 INLINE u32 pack_f16(float low, float high) {
   u32 d;
