@@ -41,9 +41,9 @@ INLINE void take_tile(Place& place, u32 shared, const Tile& tile, const Sizes& s
 
 // Grid: clusters of (CLUSTER, 1, 1), at most as many as run at once; 384 threads.
 extern "C" __global__ void __launch_bounds__(THREADS, 1) sm90_fp8_products(
-    const __grid_constant__ TensorMap x,       // boxes [64, 128] of [TERMS * rows, K] fp8
-    const __grid_constant__ TensorMap weight,  // boxes [128, 128] of [experts * columns, K] fp8
-    const __grid_constant__ TensorMap up,      // where GATED the other weight, else as weight
+    const __grid_constant__ TileMap x,       // boxes [64, 128] of [TERMS * rows, K] fp8
+    const __grid_constant__ TileMap weight,  // boxes [128, 128] of [experts * columns, K] fp8
+    const __grid_constant__ TileMap up,      // where GATED the other weight, else as weight
     const float* __restrict__ x_scale,         // of a row and block
     const float* __restrict__ weight_scale,    // [experts, blocks of columns, blocks of K]
     const float* __restrict__ up_scale,

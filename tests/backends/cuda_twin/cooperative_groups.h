@@ -12,6 +12,7 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __shared__ static
+#define __grid_constant__
 
 struct float4 { float x, y, z, w; };
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
@@ -41,8 +42,7 @@ inline std::vector<Barrier> blocks;
 inline std::vector<Warp> warps;
 inline Barrier cluster;
 inline Fiber* current;
-inline int threads, ctas;
-inline int first_block = 0;  // of the cluster, along x
+inline int threads, ctas, first_block;  // blocks begin with that one
 inline char* shared_memory;
 inline long shared_bytes;
 inline void (*body)(int cta);
@@ -105,6 +105,9 @@ template <class T> T __shfl_up_sync(unsigned, T value, int distance) {
   return twin::exchange(value, [=](unsigned long long* slot, int lane) {
     return (T)slot[lane >= distance ? lane - distance : lane];
   });
+}
+template <class T> T __shfl_sync(unsigned, T value, int from) {
+  return twin::exchange(value, [=](unsigned long long* slot, int) { return (T)slot[from]; });
 }
 inline unsigned __reduce_add_sync(unsigned, unsigned value) {
   return twin::exchange(value, [](unsigned long long* slot, int) {

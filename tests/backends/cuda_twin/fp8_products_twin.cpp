@@ -4,7 +4,7 @@
 #include PRODUCTS_SOURCE
 
 static struct Given {
-  const TensorMap *x, *weight, *up;
+  const TileMap *x, *weight, *up;
   const float *x_scale, *weight_scale, *up_scale;
   uint8_t* out;
   float* out_scale;

@@ -1,5 +1,5 @@
-// Instructions of sm_90a on the CPU, in place of kernels/hopper/ptx.h and wgmma.h: ldmatrix, stmatrix,
-// mbarriers, bulk copies and wgmma as PTX defines them, over fibers (cooperative_groups.h).
+// Instructions of sm_90a on the CPU, in place of those in kernels/hopper/: ldmatrix, stmatrix, mbarriers,
+// bulk copies and wgmma as PTX defines them, over fibers (cooperative_groups.h).
 // Copies and products are done at once, and warps lose turns: who waits for whom is checked, memory order is not.
 #pragma once
 #include "cooperative_groups.h"
@@ -123,6 +123,8 @@ inline u32 pack_f16(float low, float high) { return bits_f16(low) | bits_f16(hig
 inline u32 pack_bf16(float low, float high) { return bits_bf16(low) | bits_bf16(high) << 16; }
 inline float low_bf16(u32 pair) { return of_bf16(pair & 0xffff); }
 inline float high_bf16(u32 pair) { return of_bf16(pair >> 16); }
+inline float low_f16(u32 pair) { return of_f16(pair & 0xffff); }
+inline float high_f16(u32 pair) { return of_f16(pair >> 16); }
 inline void widen_e4m3(u32 four, u32& low, u32& high) {
   low = pack_f16(of_e4m3(four & 255), of_e4m3(four >> 8 & 255));
   high = pack_f16(of_e4m3(four >> 16 & 255), of_e4m3(four >> 24));
@@ -131,8 +133,6 @@ inline u32 multiply_f16(u32 a, u32 b) {
   return pack_f16(of_f16(a & 0xffff) * of_f16(b & 0xffff), of_f16(a >> 16) * of_f16(b >> 16));
 }
 inline float exp2_fast(float x) { return std::exp2(x); }
-inline float low_f16(u32 pair) { return of_f16(pair & 0xffff); }
-inline float high_f16(u32 pair) { return of_f16(pair >> 16); }
 inline float as_bf16(float x) { return of_bf16(bits_bf16(x)); }
 inline float __fdiv_rn(float x, float y) { return x / y; }
 inline u32 bits_e4m3(float x) {  // the nearest of all, of two the even one

@@ -6,9 +6,8 @@
 #include <array>
 #define HOPPER_TILES
 #define HOPPER_WGMMA_FP8
-#define __grid_constant__
 
-struct TensorMap {
+struct TileMap {
   const uint8_t* data;
   long long stride;  // bytes from row to row
   int rows, columns, box_rows;
@@ -28,7 +27,7 @@ inline float __expf(float x) { return std::exp(x); }
 inline float __frcp_rn(float x) { return 1 / x; }
 
 // 128 columns of box_rows rows, zeros outside the matrix; 16 bytes of row r lie at their place ^ r % 8.
-inline void load_tile_for(u32 to, const TensorMap* map, u32 barrier, int column, int row, int ranks) {
+inline void load_tile_for(u32 to, const TileMap* map, u32 barrier, int column, int row, int ranks) {
   if (to % 1024 || column % 16) std::fprintf(stderr, "tile off its border\n"), std::abort();
   for (int rank = 0; ranks >> rank; rank++) {
     if (!(ranks >> rank & 1)) continue;
@@ -43,7 +42,7 @@ inline void load_tile_for(u32 to, const TensorMap* map, u32 barrier, int column,
     complete(b);
   }
 }
-inline void load_tile(u32 to, const TensorMap* map, u32 barrier, int column, int row) {
+inline void load_tile(u32 to, const TileMap* map, u32 barrier, int column, int row) {
   load_tile_for(to, map, barrier, column, row, 1 << twin::current->cta);
 }
 

@@ -5,7 +5,7 @@
 #include "tiles.h"
 
 struct Operands {
-  const TensorMap *x, *weight, *up;
+  const TileMap *x, *weight, *up;
 };
 
 // Who takes which tile: cluster c the tiles c, c + step, …; or where DYNAMIC, behind its first, the next that

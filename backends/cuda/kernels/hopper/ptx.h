@@ -89,6 +89,22 @@ INLINE void widen_e4m3(u32 four, u32& low, u32& high) {
       : "=r"(low), "=r"(high)
       : "r"(four));
 }
+INLINE float low_f16(u32 pair) {
+  float x;
+  asm("{.reg .b16 l, h;\nmov.b32 {l, h}, %1;\ncvt.f32.f16 %0, l;}" : "=f"(x) : "r"(pair));
+  return x;
+}
+INLINE float high_f16(u32 pair) { return low_f16(pair >> 16); }
+INLINE u32 multiply_f16(u32 a, u32 b) {
+  u32 d;
+  asm("mul.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+  return d;
+}
+INLINE float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 // Two e4m3 in the low bytes, to the nearest, at most 448; and two such bytes as f16, exactly.
 INLINE u32 pack_e4m3(float low, float high) {
   uint16_t d;
@@ -100,23 +116,8 @@ INLINE u32 widen_e4m3_pair(u32 two) {
   asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(d) : "h"((uint16_t)two));
   return d;
 }
-INLINE float low_f16(u32 pair) {
-  float x;
-  asm("{.reg .b16 l, h;\nmov.b32 {l, h}, %1;\ncvt.f32.f16 %0, l;}" : "=f"(x) : "r"(pair));
-  return x;
-}
-INLINE float high_f16(u32 pair) { return low_f16(pair >> 16); }
 INLINE float as_bf16(float x) { return low_bf16(pack_bf16(x, 0.f)); }
-INLINE u32 multiply_f16(u32 a, u32 b) {
-  u32 d;
-  asm("mul.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
-  return d;
-}
-INLINE float exp2_fast(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
+
 // ---- barriers
 INLINE void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");

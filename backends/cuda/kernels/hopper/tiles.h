@@ -5,7 +5,7 @@
 #define HOPPER_TILES
 #include "ptx.h"
 
-struct alignas(64) TensorMap {
+struct alignas(64) TileMap {
   char bytes[128];
 };
 
@@ -15,14 +15,14 @@ INLINE u32 cluster_rank() {
   return rank;
 }
 // The box of the map from column and row on; the barrier hears of the bytes. Zeros outside the matrix.
-INLINE void load_tile(u32 to, const TensorMap* map, u32 barrier, int column, int row) {
+INLINE void load_tile(u32 to, const TileMap* map, u32 barrier, int column, int row) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(to),
       "l"(map), "r"(barrier), "r"(column), "r"(row)
       : "memory");
 }
 // The same into each CTA whose bit is set, at the same place, with its own barrier at the same place.
-INLINE void load_tile_for(u32 to, const TensorMap* map, u32 barrier, int column, int row, int ranks) {
+INLINE void load_tile_for(u32 to, const TileMap* map, u32 barrier, int column, int row, int ranks) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
       " [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(to),
