@@ -139,6 +139,16 @@ def axis_at_most(value: str, axis: int, bound: int) -> Predicate:
     return Predicate(refusal)
 
 
+def axis_at_least(value: str, axis: int, bound: int) -> Predicate:
+    """Axis `axis` of the value has at least `bound` elements in this bucket."""
+
+    def refusal(match: Match) -> str | None:
+        got = match.shape(value)[axis]
+        return None if got >= bound else f"axis {axis} of {value} is {got}, wants >= {bound}"
+
+    return Predicate(refusal)
+
+
 def axis_multiple(value: str, axis: int, factor: int) -> Predicate:
     """Axis `axis` of the value is a multiple of `factor`."""
 

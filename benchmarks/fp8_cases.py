@@ -48,6 +48,8 @@ class ProductCase(msgspec.Struct, frozen=True, kw_only=True):
     settings: tuple[Knobs, ...] = ({},)
     timed: bool = True
     choice: str = "even"
+    many_rows: tuple[Knobs, ...] = ()
+    """Settings of Hopper's own kernel for many rows, beside those of the Triton kernels."""
 
     @property
     def name(self) -> str:

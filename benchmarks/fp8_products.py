@@ -14,7 +14,8 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -50,8 +51,9 @@ SHARED = ("weight", "gate", "up", "down", "w_gate", "w_q")
 
 
 class BuiltSetting(msgspec.Struct):
-    """The launches of one setting of knobs."""
+    """The launches of one setting of a lowering's knobs."""
 
+    lowering: str
     knobs: dict[str, int]
     workspace_bytes: int
     zeroed_bytes: int
@@ -73,9 +75,15 @@ class Built(msgspec.Struct):
     cases: list[BuiltCase]
 
 
-def compile_cases(folder: Path, only: str) -> None:
-    """Emit the launches of every setting, and compile their kernels."""
+def compile_cases(folder: Path, only: str, chosen: Iterable[ProductCase]) -> None:
+    """Emit the launches of every setting of the chosen cases, and compile their kernels."""
     from lostwax.backends.cuda.compiler import CudaCompiler
+    from lostwax.backends.cuda.lowerings.fp8_experts import MANY_ROWS_EXPERTS
+    from lostwax.backends.cuda.lowerings.fp8_linear import (
+        MANY_ROWS_GATE_UP,
+        MANY_ROWS_LINEAR,
+        MANY_ROWS_PROJECTIONS,
+    )
     from lostwax.backends.gpu_kernels.lowerings.fp8_joined import FP8_GATE_UP, FP8_PROJECTIONS
     from lostwax.backends.gpu_kernels.lowerings.fp8_linear import FP8_LINEAR
     from lostwax.backends.gpu_kernels.lowerings.grouped_experts import FP8_EXPERTS
@@ -88,15 +96,16 @@ def compile_cases(folder: Path, only: str) -> None:
     compiler = CudaCompiler(CUDA_SM90A)
     layouts = {"": None, "square": FP8_BLOCKS, "row": FP8_ROW_BLOCKS}
     lowerings = {
-        "linear": FP8_LINEAR, "experts": FP8_EXPERTS, "gated": FP8_GATE_UP,
-        "projections": FP8_PROJECTIONS,
+        "linear": (FP8_LINEAR, MANY_ROWS_LINEAR), "experts": (FP8_EXPERTS, MANY_ROWS_EXPERTS),
+        "gated": (FP8_GATE_UP, MANY_ROWS_GATE_UP),
+        "projections": (FP8_PROJECTIONS, MANY_ROWS_PROJECTIONS),
     }  # fmt: skip
     attributes = {
         ("op", "hidden_fmt"): "fp32", ("q_normed", "eps"): EPS, ("k_normed", "eps"): EPS,
     }  # fmt: skip
     known: dict[str, CompiledKernel] = {}
     built: list[BuiltCase] = []
-    for case in cases():
+    for case in chosen:
         if only not in case.name:
             continue
         given, joined = (
@@ -106,20 +115,24 @@ def compile_cases(folder: Path, only: str) -> None:
         )  # fmt: skip
         settings: list[BuiltSetting] = []
         seen: set[bytes] = set()
-        for knobs in case.settings:
+        shared, own = lowerings[case.op]
+        asked = [(shared, knobs) for knobs in case.settings]
+        for lowering, knobs in (*asked, *((own, knobs) for knobs in case.many_rows)):
             match = PlainMatch(
                 CUDA_SM90A, Bucket(case.rows, case.rows, 1, case.rows), given,
                 attributes, compiler, folder, built=known, stored=joined,
             )  # fmt: skip
             try:
-                launches = list(match.emit(lowerings[case.op], knobs))
+                launches = list(match.emit(lowering, knobs))
             except KernelCompileError as error:  # a setting that the device cannot hold
                 print(f"left out {case.name} {knobs}: {error}")
                 continue
             if (same := msgspec.json.encode(launches)) not in seen:
                 seen.add(same)
                 settings.append(
-                    BuiltSetting(knobs, match.workspace_bytes, match.zeroed_bytes, launches)
+                    BuiltSetting(
+                        lowering.name, knobs, match.workspace_bytes, match.zeroed_bytes, launches
+                    )
                 )
         kept = {
             name: (value.shape, value.dtype)
@@ -172,14 +185,33 @@ def replay_us(driver: CudaDriver, calls: Sequence[Callable[[], None]], most_s: f
     return statistics.median(times)
 
 
-def _run_all(thunks: Sequence[Callable[[], None]]) -> None:
+def run_all(thunks: Sequence[Callable[[], None]]) -> None:
+    """One behind another."""
     for thunk in thunks:
         thunk()
 
 
-def _error(got: torch.Tensor, want: torch.Tensor) -> float:
+def relative_error(got: torch.Tensor, want: torch.Tensor) -> float:
+    """|got - want| / |want|, of all numbers together."""
     off, norm = cast("Any", (got.double() - want).norm()), cast("Any", want.norm())
     return float((off / norm.clamp(min=1e-30)).item())
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What a case's settings share: their buffers but the weights, and the real rows wanted."""
+
+    own: dict[str, torch.Tensor]
+    want: torch.Tensor
+
+
+def rates(case: ProductCase, own: dict[str, torch.Tensor], us: float) -> dict[str, float]:
+    """Of a case that took so long: bytes, operations, and the share of what bounds it."""
+    roof = max(case.num_bytes(own) / READ, case.flops / FP8_RATE) * 1e6
+    return {
+        "us": us, "tb_s": case.num_bytes(own) / us * 1e-6, "tflops": case.flops / us * 1e-6,
+        "share": roof / us,
+    }  # fmt: skip
 
 
 class Runner:
@@ -187,7 +219,7 @@ class Runner:
 
     def __init__(self, folder: Path, built: Built, until: float) -> None:
         kernels = {k.binary: k for k in built.kernels}
-        self._driver = CudaDriver(CUDA_SM90A, lambda n: (folder / n).read_bytes(), kernels)
+        self.driver = CudaDriver(CUDA_SM90A, lambda n: (folder / n).read_bytes(), kernels)
         self._until = until
         self._shape: tuple[object, ...] = ()
         self._weights: list[dict[str, torch.Tensor]] = []
@@ -216,8 +248,8 @@ class Runner:
         weight = name.split(":")[0]
         return weight in SHARED and built.values[weight][1] == "f8E4M3FN"
 
-    def run(self, built: BuiltCase) -> bool:
-        """Check and time every setting; True if all are right."""
+    def draw_case(self, built: BuiltCase) -> Drawn:
+        """Inputs, and what the case wants of them."""
         case = built.case
         self._draw_weights(built)
         torch.manual_seed(case.rows)
@@ -226,32 +258,41 @@ class Runner:
             for n, (shape, dtype) in built.values.items()
             if n not in self._weights[0]
         }
-        outs = [own[name] for name in case.outputs]
         own[NUM_ROWS] = torch.tensor([case.real], dtype=torch.int32, device="cuda")
         most = max((s.workspace_bytes for s in built.settings), default=0)
         own[WORKSPACE] = torch.full((max(most, 256),), 255, dtype=torch.uint8, device="cuda")
         own[ZEROED] = torch.zeros(1 << 20, dtype=torch.uint8, device="cuda")
-        want = reference(case, self._weights[0] | own)
+        return Drawn(own, reference(case, self._weights[0] | own))
+
+    def check(
+        self, case: ProductCase, setting: BuiltSetting, drawn: Drawn
+    ) -> tuple[dict[str, Any], list[Callable[[], None]]]:
+        """Whether the setting is right, and its launches over each set of weights."""
+        memories = [Memory(shared, drawn.own) for shared in self._weights]
+        bound = [
+            [self.driver.bind(launch, m.resolve) for launch in setting.launches] for m in memories
+        ]
+        outs = [drawn.own[name] for name in case.outputs]
+        for out in outs:
+            out.view(torch.uint8).fill_(0x5A)
+        drawn.own[WORKSPACE].fill_(255)
+        for _ in range(2):  # what the first leaves must serve the second
+            run_all(bound[0])
+        torch.cuda.synchronize()
+        row = self._verdict(case, setting, torch.cat(outs, 1), drawn.want, drawn.own[ZEROED])
+        return row, [partial(run_all, each) for each in bound]
+
+    def run(self, built: BuiltCase) -> bool:
+        """Check and time every setting; True if all are right."""
+        case, drawn = built.case, self.draw_case(built)
         found: list[dict[str, Any]] = []
         for setting in built.settings:
             if self.left_s < 3:
                 print("out of time")
                 break
-            memories = [Memory(shared, own) for shared in self._weights]
-            bound = [
-                [self._driver.bind(launch, m.resolve) for launch in setting.launches]
-                for m in memories
-            ]
-            for out in outs:
-                out.view(torch.uint8).fill_(0x5A)
-            own[WORKSPACE].fill_(255)
-            for _ in range(2):  # what the first leaves must serve the second
-                for thunk in bound[0]:
-                    thunk()
-            torch.cuda.synchronize()
-            row = self._verdict(case, setting, torch.cat(outs, 1), want, own[ZEROED])
+            row, calls = self.check(case, setting, drawn)
             if row["right"] and case.timed:
-                row |= self._times(case, bound, own)
+                row |= rates(case, drawn.own, replay_us(self.driver, calls, 4e-3))
             found.append(row)
             self.rows.append(row)
         self._report(case, found)
@@ -261,7 +302,7 @@ class Runner:
         self, case: ProductCase, setting: BuiltSetting, out: torch.Tensor, want: torch.Tensor,
         zeroed: torch.Tensor,
     ) -> dict[str, Any]:  # fmt: skip
-        error = _error(out[: case.real], want)
+        error = relative_error(out[: case.real], want)
         bound = BOUNDS.get(f"{case.op} {case.form}", BOUNDS[case.op])
         rest = out[case.real :].view(torch.uint8)
         problems = [
@@ -272,20 +313,9 @@ class Runner:
         zeroed.zero_()
         what = " ".join(filter(None, problems))
         return {
-            "case": case.name, "knobs": setting.knobs, "error": error, "right": not what,
-            "wrong": what,
+            "case": case.name, "lowering": setting.lowering, "knobs": setting.knobs,
+            "error": error, "right": not what, "wrong": what,
             "kernels": [x.binary for x in setting.launches if isinstance(x, KernelLaunch)],
-        }  # fmt: skip
-
-    def _times(
-        self, case: ProductCase, bound: list[list[Callable[[], None]]], own: dict[str, Any]
-    ) -> dict[str, Any]:
-        whole = [partial(_run_all, each) for each in bound]
-        us = replay_us(self._driver, whole, 4e-3)
-        roof = max(case.num_bytes(own) / READ, case.flops / FP8_RATE) * 1e6
-        return {
-            "us": us, "tb_s": case.num_bytes(own) / us * 1e-6, "tflops": case.flops / us * 1e-6,
-            "share": roof / us,
         }  # fmt: skip
 
     def _report(self, case: ProductCase, found: list[dict[str, Any]]) -> None:
@@ -334,7 +364,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=110.0, help="seconds")
     options = parser.parse_args()
     if options.action == "compile":
-        compile_cases(options.folder, options.only)
+        compile_cases(options.folder, options.only, cases())
     elif not run_cases(options.folder, options.out, options.only, options.budget):
         raise SystemExit(1)
 

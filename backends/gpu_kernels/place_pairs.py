@@ -1,4 +1,5 @@
-"""Triton kernels that sort (row, expert) pairs by expert, and sum what these give. Know no target.
+"""Triton kernels that sort (row, expert) pairs by expert, bring their rows there, and sum what
+these give. Know no target.
 
 A pair is a row with one of its choices; with SHARED each row has one pair more, its last, with the
 shared expert, whose number is EXPERTS. Slots are places of pairs: each expert's stand together,
@@ -173,6 +174,48 @@ def place_and_quantise(
                 part // parts, part % parts * BLOCKS, x, terms, scale, num_rows, width, x_stride,
                 scale_row, scale_block, BLOCK_SCALE, BLOCKS, 2, 1, ROUND_FIRST,
             )  # fmt: skip
+
+
+@triton.jit
+def gather_pairs(
+    x,  # [TERMS * T, width] bytes
+    x_scale,  # f32, a row and block
+    out,  # [TERMS * slots, width] bytes
+    out_scale,  # [slots, blocks] f32
+    pair_of_slot,  # [slots] i32: of slots without a pair nothing is written
+    expert_of_tile,  # [slots / BLOCK_ROWS] i32: slots of tiles without an expert hold nothing
+    num_rows,
+    slots,
+    width,
+    blocks,
+    x_stride,
+    scale_row,
+    scale_block,
+    TOP_K: tl.constexpr,
+    TERMS: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_BLOCKS: tl.constexpr,  # a power of two that is at least `blocks`
+):
+    """The row of one slot's pair, and its scales."""
+    slot = tl.program_id(0)
+    if tl.load(expert_of_tile + slot // BLOCK_ROWS) < 0:
+        return
+    pair = tl.load(pair_of_slot + slot)
+    if pair < 0:
+        return
+    row = (pair // TOP_K).to(tl.int64)
+    block = tl.arange(0, BLOCK_BLOCKS)
+    factor = tl.load(x_scale + row * scale_row + block * scale_block, mask=block < blocks)
+    tl.store(out_scale + slot.to(tl.int64) * blocks + block, factor, mask=block < blocks)
+    column = tl.arange(0, BLOCK)
+    for term in tl.static_range(TERMS):
+        source = x + (row + tl.cast(term * num_rows, tl.int64)) * x_stride
+        target = out + (slot.to(tl.int64) + tl.cast(term * slots, tl.int64)) * width
+        for start in range(0, width, BLOCK):
+            inside = start + column < width
+            value = tl.load(source + start + column, mask=inside)
+            tl.store(target + start + column, value, mask=inside)
 
 
 @triton.jit

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lostwax.backends.gpu_kernels.lowerings.expert_forms import Form, choose_form
-from lostwax.backends.gpu_kernels.lowerings.fp8_linear import fp8_flops
+from lostwax.backends.gpu_kernels.lowerings.fp8_linear import tiled_flops
 from lostwax.backends.gpu_kernels.lowerings.fp8_terms import (
     BLOCKS,
     Terms,
@@ -52,7 +52,7 @@ class Places:
     of_pair: View
 
 
-def _as_rows(view: View) -> View:
+def as_rows(view: View) -> View:
     """The matrices of all experts, one below another."""
     if len(view.shape) == 2:
         return view
@@ -89,11 +89,11 @@ class ExpertTiles:
         rows, top_k = match.shape("ids")
         return rows * (top_k + self.num_shared)
 
-    def _num_tiles(self, match: Match, form: Form) -> int:
-        """Tiles at most: every expert may leave one that is not full."""
+    def num_tiles(self, match: Match, block_rows: int) -> int:
+        """Tiles of so many pairs at most: every expert may leave one that is not full."""
         rows, top_k = match.shape("ids")
-        pairs, shared = rows * top_k, self.num_shared * -(-rows // form.block_rows)
-        return min(pairs, match.shape("gate")[0] + pairs // form.block_rows) + shared
+        pairs, shared = rows * top_k, self.num_shared * -(-rows // block_rows)
+        return min(pairs, match.shape("gate")[0] + pairs // block_rows) + shared
 
     def _own_pairs(self, match: Match) -> int:
         """The power of two that holds all choices where tiles find theirs themselves, else 0: the
@@ -104,7 +104,7 @@ class ExpertTiles:
 
     def _places(self, match: Match, form: Form, carver: Carver) -> Places:
         _, inter, dim = match.shape("gate")
-        tiles = self._num_tiles(match, form)
+        tiles = self.num_tiles(match, form.block_rows)
         slots = tiles * form.block_rows
         return Places(
             carver.take("i32", slots),
@@ -139,26 +139,28 @@ class ExpertTiles:
                 stored = name
                 if prefix and self.shared is not None:
                     stored = self.shared[order.index(name)]
-                found[prefix + name] = Tiles(_as_rows(match.view(stored)), (rows, FP8_BLOCK))
+                found[prefix + name] = Tiles(as_rows(match.view(stored)), (rows, FP8_BLOCK))
                 found[f"{prefix}{name}_scale"] = match.view(f"{stored}:scale")
         return found
 
-    def _place(self, match: Match, form: Form, x: Terms, places: Places) -> Launch:
-        """Slots and tiles of all pairs, and the terms of x where it comes in bf16."""
+    def place(
+        self, match: Match, block_rows: int, x: Terms, pair_of_slot: View, expert_of_tile: View
+    ) -> Launch:
+        """Slots of all pairs in tiles of `block_rows`, and the terms of x where it comes in bf16."""
         experts, (rows, top_k) = match.shape("gate")[0], match.shape("ids")
         arguments: dict[str, Argument] = {
             "ids": match.view("ids"),
-            "pair_of_slot": places.pair_of_slot,
-            "expert_of_tile": places.expert_of_tile,
+            "pair_of_slot": pair_of_slot,
+            "expert_of_tile": expert_of_tile,
         }
         constants = {
             **self._choices(match),
             "BINS": next_power_of_two(experts),
-            "BLOCK_ROWS": form.block_rows,
+            "BLOCK_ROWS": block_rows,
             "BLOCK_PAIRS": min(_MOST_PAIRS, max(128, next_power_of_two(rows * top_k))),
         }
         kernel, programs = "place_pairs", experts + self.num_shared
-        numbers: dict[str, Argument] = {"tiles": i32(self._num_tiles(match, form))}
+        numbers: dict[str, Argument] = {"tiles": i32(self.num_tiles(match, block_rows))}
         if x.count == 2:
             source, width = match.view("x"), match.shape("x")[1]
             kernel, programs = "place_and_quantise", programs + rows * num_parts(width)
@@ -181,9 +183,12 @@ class ExpertTiles:
             rows_of=("width", "x_stride"),
         )
 
+    def _placed(self, match: Match, form: Form, x: Terms, places: Places) -> Launch:
+        return self.place(match, form.block_rows, x, places.pair_of_slot, places.expert_of_tile)
+
     def _gated(self, match: Match, form: Form, x: Terms, places: Places) -> Launch:
         experts, inter, dim = match.shape("gate")
-        tiles = self._num_tiles(match, form)
+        tiles = self.num_tiles(match, form.block_rows)
         rounded = match.is_scaled("x") and match.attr(self.node, "hidden_fmt") == "ue8m0"
         return triton_launch(
             match,
@@ -230,7 +235,7 @@ class ExpertTiles:
 
     def _down(self, match: Match, form: Form, terms: int, places: Places) -> Launch:
         experts, inter, dim = match.shape("gate")
-        tiles = self._num_tiles(match, form)
+        tiles = self.num_tiles(match, form.block_rows)
         return triton_launch(
             match,
             f"{_KERNELS}.grouped_experts:down_tiles",
@@ -264,14 +269,15 @@ class ExpertTiles:
             parts=_SHARED_SCALES,
         )
 
-    def _combine(self, match: Match, places: Places) -> Launch:
+    def combine(self, match: Match, of_pair: View) -> Launch:
+        """The sum of what each row's pairs gave, by their weights."""
         dim, rows = match.shape("gate")[2], match.shape("ids")[0]
         out = match.view(self.out)
         return triton_launch(
             match,
             f"{_KERNELS}.place_pairs:combine_pairs",
             {
-                "of_pair": places.of_pair,
+                "of_pair": of_pair,
                 "ids": match.view("ids"),
                 "weights": match.view("weights"),
                 "out": out,
@@ -290,12 +296,12 @@ class ExpertTiles:
         form, carver = choose_form(match, knobs), Carver(match.workspace)
         x = terms_in(match, "x", carve_terms(match, "x", carver))
         places = self._places(match, form, carver)
-        placed = () if self._own_pairs(match) else (self._place(match, form, x, places),)
+        placed = () if self._own_pairs(match) else (self._placed(match, form, x, places),)
         return (
             *placed,
             self._gated(match, form, x, places),
             self._down(match, form, x.count, places),
-            self._combine(match, places),
+            self.combine(match, places.of_pair),
         )
 
     def work(self, match: Match, knobs: Knobs) -> Work:
@@ -309,5 +315,5 @@ class ExpertTiles:
         moved += 2 * terms * rows * dim
         filled = max(chosen * form.block_rows, pairs)
         filled += self.num_shared * -(-rows // form.block_rows) * form.block_rows
-        flops = fp8_flops(match, 6 * filled * inter * dim, "x")
+        flops = tiled_flops(match, 6 * filled * inter * dim, "x", rows)
         return Work(moved, flops, 3 + (not self._own_pairs(match)))

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from lostwax.backends.gpu_kernels.lowerings.fp8_linear import (
     MAP_BORDER,
-    fp8_flops,
     fp8_units,
+    tiled_flops,
     weight_is_scaled,
 )
 from lostwax.backends.gpu_kernels.lowerings.fp8_products import (
@@ -120,7 +120,8 @@ class Joined:
         base, product = match.work(), self.product(match, knobs)
         size = product.splits * product.rows * product.n * DTYPE_BYTES[plane_dtype(product)]
         made = 0 if product.terms == 1 else 4 * product.rows * product.k
-        flops = fp8_flops(match, base.flops, self.x) * product.padded_rows / product.rows
+        flops = tiled_flops(match, base.flops, self.x, product.rows)
+        flops *= product.padded_rows / product.rows
         return Work(base.num_bytes + 2 * size + made, flops, 2 + (made > 0))
 
 
@@ -154,12 +155,18 @@ def _gated(match: Match, planes: View, product: Product, carver: Carver) -> Laun
 
 
 def _projected(match: Match, planes: View, product: Product, carver: Carver) -> Launch:
+    return projected_launch(match, planes, "smxx_fp8_projections")
+
+
+def projected_launch(match: Match, planes: View, op: str) -> Launch:
+    """What follows the joined product of PROJECTED: `planes` [splits, rows, Q + K + KV]."""
+    splits, rows, _ = planes.shape
     q, k, kv = (match.shape(name)[1] for name in ("q", "k", "kv"))
     outs = {name: match.view(name) for name in ("q_normed", "k_normed", "kv")}
     arguments: dict[str, Argument] = {"joined": planes}
     arguments |= {name: match.view(name) for name in ("q_weight", "k_weight", "k_bias")}
     arguments |= outs
-    arguments |= {"real_rows": real_rows(match), "num_rows": i32(product.rows)}
+    arguments |= {"real_rows": real_rows(match), "num_rows": i32(rows)}
     for name, view in zip(("q_stride", "k_stride", "kv_stride"), outs.values(), strict=True):
         arguments[name] = i32(view.strides[0])
     for name, node in (("q_eps", "q_normed"), ("k_eps", "k_normed")):
@@ -169,9 +176,9 @@ def _projected(match: Match, planes: View, product: Product, carver: Carver) -> 
         match,
         f"{_KERNELS}:projected_rows",
         arguments,
-        {"Q": q, "K": k, "KV": kv, "BLOCK": block, "SPLITS": product.splits, "ROUND_FIRST": 0},
-        grid=(product.rows, 3, 1),
-        op="smxx_fp8_projections",
+        {"Q": q, "K": k, "KV": kv, "BLOCK": block, "SPLITS": splits, "ROUND_FIRST": 0},
+        grid=(rows, 3, 1),
+        op=op,
         rows_of=("q_stride", "k_stride", "kv_stride"),
     )
 
@@ -189,12 +196,9 @@ def joined_weights(*weights: str) -> Predicate:
 _PROJECTIONS = Joined("smxx_fp8_projections", JOINED.concat, _projected)
 _GATE_UP = Joined("smxx_fp8_gate_up", GATE_UP.concat, _gated)
 
-FP8_PROJECTIONS = Lowering(
-    name=_PROJECTIONS.name,
-    pattern=PROJECTED,
-    emit=_PROJECTIONS.emit,
-    when=fp8_units("x")
-    & joined_weights(*_PROJECTIONS.weights)
+PROJECTED_WHEN = (
+    fp8_units("x")
+    & joined_weights(*JOINED.concat)
     & dtype("q", "bf16")
     & dtype("k", "bf16")
     & dtype("kv", "bf16")
@@ -203,7 +207,23 @@ FP8_PROJECTIONS = Lowering(
     & axis_at_most("q", 1, _MAX_WIDTH)
     & axis_at_most("kv", 1, _MAX_WIDTH)
     & axis_multiple("x", 1, MAP_BORDER)
-    & of_rows("x"),
+    & of_rows("x")
+)
+GATED_WHEN = (
+    fp8_units("x")
+    & joined_weights(*GATE_UP.concat)
+    & dtype("gate", "bf16")
+    & dtype("up", "bf16")
+    & dtype("act", *_FLOATS)
+    & axis_multiple("x", 1, MAP_BORDER)
+    & of_rows("x")
+)
+
+FP8_PROJECTIONS = Lowering(
+    name=_PROJECTIONS.name,
+    pattern=PROJECTED,
+    emit=_PROJECTIONS.emit,
+    when=PROJECTED_WHEN,
     knobs=KNOBS,
     weights={"w_q": JOINED},
     workspace=_PROJECTIONS.workspace,
@@ -214,13 +234,7 @@ FP8_GATE_UP = Lowering(
     name=_GATE_UP.name,
     pattern=GATED,
     emit=_GATE_UP.emit,
-    when=fp8_units("x")
-    & joined_weights(*_GATE_UP.weights)
-    & dtype("gate", "bf16")
-    & dtype("up", "bf16")
-    & dtype("act", *_FLOATS)
-    & axis_multiple("x", 1, MAP_BORDER)
-    & of_rows("x"),
+    when=GATED_WHEN,
     knobs=KNOBS,
     weights={"w_gate": GATE_UP},
     workspace=_GATE_UP.workspace,

@@ -42,13 +42,15 @@ _ROUTED_WHEN = (
     & axis_multiple("gate", 1, MAP_BORDER)
     & of_rows("x")
 )
+EXPERTS_WHEN = _ROUTED_WHEN & dtype("op.out", "f32", "bf16")
+"""`moe.experts` alone, by kernels that read weights by tensor maps."""
 _ROUTED = ExpertTiles("smxx_fp8_experts", node="op", out="op.out")
 
 FP8_EXPERTS = Lowering(
     name=_ROUTED.name,
     pattern=Region.single(ExpertsOp),
     emit=_ROUTED.emit,
-    when=_ROUTED_WHEN & dtype("op.out", "f32", "bf16"),
+    when=EXPERTS_WHEN,
     knobs=KNOBS,
     workspace=_ROUTED.workspace,
     work=_ROUTED.work,

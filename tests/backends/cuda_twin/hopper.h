@@ -41,6 +41,8 @@ template <class T> void write(u32 to, T x) { std::memcpy(at(to, sizeof(T)), &x, 
 inline void store(u32 to, float x) { write(to, x); }
 inline void store2(u32 to, float x, float y) { write(to, x), write(to + 4, y); }
 inline void store4(u32 to, u32 a, u32 b, u32 c, u32 d) { write(to, a), write(to + 4, b), write(to + 8, c), write(to + 12, d); }
+inline void store_word(u32 to, u32 x) { write(to, x); }
+inline u32 load_word(u32 from) { return read<u32>(from); }
 inline float load(u32 from) { return read<float>(from); }
 inline void load2(u32 from, float& x, float& y) { x = load(from), y = load(from + 4); }
 inline uint4 load4(u32 from) { return read<uint4>(from); }
@@ -77,6 +79,8 @@ inline float __shfl_xor_sync(u32, float mine, int d) {
   std::memcpy(&other, &all.of[lane_id() ^ d][0], 4);
   return other;
 }
+inline int same_in_lanes(int x) { return x; }
+inline u32 swap_lanes(u32 mine, int d) { return gather(&mine, 1).of[lane_id() ^ d][0]; }
 inline void load_matrices(u32* r, u32 from) {
   const Words rows = gather(&from, 1);
   const int g = lane_id() >> 2, q = lane_id() & 3;
@@ -141,9 +145,30 @@ inline u32 multiply_f16(u32 a, u32 b) {
   return pack_f16(of_f16(a & 0xffff) * of_f16(b & 0xffff), of_f16(a >> 16) * of_f16(b >> 16));
 }
 inline float exp2_fast(float x) { return std::exp2(x); }
+inline float as_bf16(float x) { return of_bf16(bits_bf16(x)); }
+inline float __fdiv_rn(float x, float y) { return x / y; }
+inline u32 bits_e4m3(float x) {  // the nearest of all, of two the even one
+  u32 best = 0;
+  for (u32 b = 1; b < 127; b++) {
+    const float off = std::fabs(std::fabs(x) - of_e4m3(b)), least = std::fabs(std::fabs(x) - of_e4m3(best));
+    if (off < least || (off == least && b % 2 == 0)) best = b;
+  }
+  return x != x ? 127 : best | (std::signbit(x) ? 128 : 0);
+}
+inline u32 pack_e4m3(float low, float high) { return bits_e4m3(low) | bits_e4m3(high) << 8; }
+inline u32 widen_e4m3_pair(u32 two) { return pack_f16(of_e4m3(two & 255), of_e4m3(two >> 8 & 255)); }
 struct __nv_bfloat16 { uint16_t bits; };
 inline float __bfloat162float(__nv_bfloat16 x) { return of_bf16(x.bits); }
 inline __nv_bfloat16 __float2bfloat16(float x) { return {(uint16_t)bits_bf16(x)}; }
+
+// ---- memory of the device
+inline float read_global(const float* from) { return *from; }
+inline void write_words(void* to, const u32* words, int count) {
+  if ((u64)to % (4 * count)) std::fprintf(stderr, "write off its border\n"), std::abort();
+  std::memcpy(to, words, 4 * count);
+}
+inline void write_global2(void* to, u32 a, u32 b) { const u32 words[] = {a, b}; write_words(to, words, 2); }
+inline void write_global4(void* to, u32 a, u32 b, u32 c, u32 d) { const u32 words[] = {a, b, c, d}; write_words(to, words, 4); }
 
 // ---- barriers, of the current CTA by their numbers and addresses
 struct Named { twin::Barrier barrier; bool any = false, result = false; int left = 0; };
@@ -174,7 +199,8 @@ inline bool any_in_barrier(int id, int threads, bool mine) {
   twin::wait(b.barrier, threads);
   return result;
 }
-inline void cluster_barrier() { twin::wait(twin::cluster, 256 * twin::ctas); }  // loaders have left
+inline int meeting = 256;  // threads of a CTA in a cluster's barrier: others may have left
+inline void cluster_barrier() { twin::wait(twin::cluster, meeting * twin::ctas); }
 inline Phases& barrier_at(u32 address) {
   for (auto& [place, b] : phases[address >> 20]) if (place == address) return b;
   std::fprintf(stderr, "no barrier at %x\n", address), std::abort();

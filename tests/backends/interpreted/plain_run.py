@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,9 @@ from lostwax.backends.gpu_kernels.interpreter import bind_interpreted, bind_on_c
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.step_launch import step_launch
 from lostwax.backends.proof.plain_match import WORKSPACE, PlainMatch, Value
+from lostwax.backends.runtime.driver import Resolve, Thunk
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.program import Bucket, Const, HostCall, Launch, View
+from lostwax.ir.contract.program import Bucket, Const, HostCall, KernelLaunch, Launch, View
 from lostwax.ir.contract.step_kernel import StepKernel
 
 DTYPES = {
@@ -24,6 +25,8 @@ DTYPES = {
 }  # fmt: skip
 POISON = 1e30
 UNWRITTEN = -7
+Bind = Callable[[KernelSource, KernelLaunch, Resolve], Thunk]
+"""Makes a launch over resolved memory."""
 ZEROED = ""
 """What views of the zeroed workspace call it."""
 
@@ -82,11 +85,13 @@ def run(
     stored: Mapping[str, Value] | None = None,
     *,
     prepares: bool = False,
+    twin: Bind = bind_interpreted,
 ) -> dict[str, np.ndarray]:
     """Every value (and the workspace, as f32) after the lowering's launches, in f64.
 
     What nobody writes keeps POISON, in integers UNWRITTEN. Of the bucket's rows `real` are, by
     default all. What kernels prepare once a step is among the data, unless it `prepares`.
+    `twin` runs launches of CUDA C++.
     """
     sources, stored = Sources(), stored or {}
     match = PlainMatch(CUDA_SM90A, bucket, values, attributes, sources, Path(), stored=stored)
@@ -110,7 +115,9 @@ def run(
                 launch, lambda v: resolve(v, buffers), ("lostwax.backends.portable.kernels",)
             )()
             continue
-        bind_interpreted(sources.by_binary[launch.binary], launch, lambda v: resolve(v, buffers))()
+        source = sources.by_binary[launch.binary]
+        bind = bind_interpreted if source.language == "triton" else twin
+        bind(source, launch, lambda v: resolve(v, buffers))()
     assert not buffers[ZEROED].any(), "the zeroed workspace was not left zero"
     found = {n: resolve(match.view(n), buffers).double().numpy() for n in values}
     left = buffers[WORKSPACE].view(torch.float32).double()

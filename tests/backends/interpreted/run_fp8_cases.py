@@ -20,8 +20,9 @@ from fp8_faults import FILES
 from padded_rows import differs, left, spoilt
 from plain_case import Array, Case
 from plain_cases import cases
-from plain_run import rounded, run
+from plain_run import Bind, rounded, run
 
+from lostwax.backends.gpu_kernels.interpreter import bind_interpreted
 from lostwax.ir.contract.scale_layout import FP8_BLOCK, FP8_BLOCKS
 from lostwax.ir.reference import core, moe, quant
 from lostwax.ir.reference.dtype import NUMPY_DTYPES, Real, Scaled, Value, widen
@@ -112,11 +113,11 @@ def held(case: Case, name: str, found: dict[str, Array]) -> Array:
     return widen(Scaled(got, found[f"{name}:scale"][: case.real], 1, FP8_BLOCK))
 
 
-def error(case: Case) -> float:
+def error(case: Case, twin: Bind = bind_interpreted) -> float:
     """Of the worst output; infinite where a row behind the real ones was written."""
     found: dict[str, Array] = run(
         case.lowering, case.bucket, case.values, case.attributes, spoilt(case, case.real),
-        case.knobs, real=case.real, stored=case.stored,
+        case.knobs, real=case.real, stored=case.stored, twin=twin,
     )  # fmt: skip
     errors: list[float] = []
     for name, want in wanted(case).items():

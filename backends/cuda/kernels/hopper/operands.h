@@ -1,6 +1,6 @@
 // How wgmma's B operand lies in shared memory, and sums over an accumulator's rows. No instructions.
 #pragma once
-#include "ptx.h"
+#include "../hopper/ptx.h"
 
 // Rows of 128 bytes, groups of 8 rows 1024 bytes apart, 16-byte chunks swizzled by the row.
 INLINE u64 operand_of(u32 address) {

@@ -20,6 +20,12 @@ INLINE void store2(u32 to, float x, float y) {
 INLINE void store4(u32 to, u32 a, u32 b, u32 c, u32 d) {
   asm volatile("st.shared.v4.b32 [%0], {%1,%2,%3,%4};" ::"r"(to), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
 }
+INLINE void store_word(u32 to, u32 x) { asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(x) : "memory"); }
+INLINE u32 load_word(u32 from) {
+  u32 x;
+  asm volatile("ld.shared.b32 %0, [%1];" : "=r"(x) : "r"(from) : "memory");
+  return x;
+}
 INLINE float load(u32 from) {
   float x;
   asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(from));
@@ -60,7 +66,24 @@ INLINE uint4 load4(u32 from) {
 // What this thread wrote to shared memory, the copy engine and wgmma see from here on.
 INLINE void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
+// ---- memory of the device; writes at borders of what is written
+// Read here and not where it is used, of what no kernel under way writes.
+INLINE float read_global(const float* from) {
+  float x;
+  asm volatile("ld.global.nc.f32 %0, [%1];" : "=f"(x) : "l"(from));
+  return x;
+}
+INLINE void write_global2(void* to, u32 a, u32 b) {
+  asm volatile("st.global.v2.b32 [%0], {%1,%2};" ::"l"(to), "r"(a), "r"(b) : "memory");
+}
+INLINE void write_global4(void* to, u32 a, u32 b, u32 c, u32 d) {
+  asm volatile("st.global.v4.b32 [%0], {%1,%2,%3,%4};" ::"l"(to), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+}
+
 // ---- numbers
+// What is the same in all lanes, said so that the compiler keeps it, and all that follows, once a warp.
+INLINE int same_in_lanes(int x) { return __shfl_sync(EVERY_LANE, x, 0); }
+INLINE u32 swap_lanes(u32 mine, int distance) { return __shfl_xor_sync(EVERY_LANE, mine, distance); }
 INLINE u32 pack_f16(float low, float high) {
   u32 d;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
@@ -95,6 +118,19 @@ INLINE float exp2_fast(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+// Two e4m3 in the low bytes, to the nearest, at most 448; and two such bytes as f16, exactly.
+INLINE u32 pack_e4m3(float low, float high) {
+  uint16_t d;
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(d) : "f"(high), "f"(low));
+  return d;
+}
+INLINE u32 widen_e4m3_pair(u32 two) {
+  u32 d;
+  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(d) : "h"((uint16_t)two));
+  return d;
+}
+INLINE float as_bf16(float x) { return low_bf16(pack_bf16(x, 0.f)); }
+
 // ---- barriers
 INLINE void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
