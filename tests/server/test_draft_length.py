@@ -59,6 +59,7 @@ def test_few_and_many_requests_have_numbers_of_their_own() -> None:
     def cost(num_reqs: int, drafts: int) -> float:
         return 1 + (0.02 if num_reqs < 8 else 0.9) * drafts
 
+    few, many = list[int](), list[int]()
     for _ in range(4):
         few = _play(length, cost, 0.8, 2, 500)
         many = _play(length, cost, 0.8, 16, 500)

@@ -146,7 +146,7 @@ class ExpertTiles:
     def place(
         self, match: Match, block_rows: int, x: Terms, pair_of_slot: View, expert_of_tile: View
     ) -> Launch:
-        """Slots of all pairs in tiles of `block_rows`, and the terms of x where it comes in bf16."""
+        """Slots of all pairs in tiles of `block_rows`; the terms of x where it comes in bf16."""
         experts, (rows, top_k) = match.shape("gate")[0], match.shape("ids")
         arguments: dict[str, Argument] = {
             "ids": match.view("ids"),
