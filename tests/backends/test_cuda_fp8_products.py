@@ -14,7 +14,7 @@ from plain_case import Case
 from lostwax.backends.cuda.compiler import CudaCompiler
 from lostwax.backends.cuda.lowerings.fp8_experts import MANY_ROWS_EXPERTS
 from lostwax.backends.cuda.lowerings.fp8_linear import MANY_ROWS_LINEAR
-from lostwax.backends.cuda.lowerings.fp8_products import ProductForm, choose_form
+from lostwax.backends.cuda.lowerings.fp8_products import Extent, ProductForm, choose_form
 from lostwax.backends.cuda.target import CUDA_SM90A, CUDA_SM100A
 from lostwax.backends.gpu_kernels.lowerings.grouped_experts import FP8_EXPERTS
 from lostwax.backends.kernel_compiler import KernelCompileError
@@ -29,6 +29,7 @@ from lostwax.ir.contract.target import Target
 
 RULE = {"parts": 0, "cluster": 0, "stages": 0, "turns": 0, "dynamic": 0}
 K = 7168
+WIDE = Extent(4096, 7168, 132)
 SYMBOL = "sm90_fp8_products"
 
 
@@ -96,16 +97,16 @@ def test_what_pairs_give_lies_where_their_rows_lay(tmp_path: Path) -> None:
 @pytest.mark.parametrize("gated", [True, False])
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_form_fits_the_device(terms: int, gated: bool, parts: int) -> None:
-    form = choose_form(terms, K, RULE | {"parts": parts}, gated=gated)
+    form = choose_form(terms, K, RULE | {"parts": parts}, WIDE, gated=gated)
     assert form.shared_bytes <= CUDA_SM90A.shared_memory_bytes
     assert form.stages >= 2
     assert form.parts == (1 if gated else parts)
 
 
 def test_a_knob_has_the_last_word() -> None:
-    form = choose_form(1, K, RULE | {"stages": 3, "cluster": 1, "turns": 4})
+    form = choose_form(1, K, RULE | {"stages": 3, "cluster": 1, "turns": 4}, WIDE)
     assert (form.stages, form.cluster, form.turns) == (3, 1, 4)
-    assert choose_form(2, K, RULE | {"parts": 2, "stages": 6}).stages == 2, "no more than fit"
+    assert choose_form(2, K, RULE | {"parts": 2, "stages": 6}, WIDE).stages == 2, "no more than fit"
 
 
 def test_few_rows_and_other_targets_are_refused_with_a_sentence(tmp_path: Path) -> None:
@@ -167,21 +168,21 @@ def test_the_estimate_counts_the_units_that_wait_for_the_last_tiles(tmp_path: Pa
 @pytest.mark.parametrize(
     ("form", "power_of_two"),
     [
-        (choose_form(1, K, RULE), False),
-        (choose_form(2, K, RULE), False),
-        (choose_form(1, K, RULE | {"parts": 2}), False),
-        (choose_form(2, K, RULE | {"parts": 2, "cluster": 1}), False),
-        (choose_form(1, K, RULE, gated=True), False),
-        (choose_form(2, K, RULE, gated=True), False),
-        (choose_form(1, K, RULE, gated=True, grouped=True), True),
-        (choose_form(2, K, RULE, gated=True, grouped=True), False),
-        (choose_form(1, K, RULE | {"cluster": 1}, grouped=True), False),
-        (choose_form(2, K, RULE | {"cluster": 1}, gated=True, grouped=True), False),
-        (choose_form(2, K, RULE, grouped=True), False),
-        (choose_form(1, K, RULE | {"dynamic": 1}), False),
-        (choose_form(1, K, RULE | {"dynamic": 1, "parts": 2}), False),
-        (choose_form(2, K, RULE | {"dynamic": 1}, gated=True), False),
-        (choose_form(2, K, RULE | {"dynamic": 1}, gated=True, grouped=True), False),
+        (choose_form(1, K, RULE, WIDE), False),
+        (choose_form(2, K, RULE, WIDE), False),
+        (choose_form(1, K, RULE | {"parts": 2}, WIDE), False),
+        (choose_form(2, K, RULE | {"parts": 2, "cluster": 1}, WIDE), False),
+        (choose_form(1, K, RULE, WIDE, gated=True), False),
+        (choose_form(2, K, RULE, WIDE, gated=True), False),
+        (choose_form(1, K, RULE, WIDE, gated=True, grouped=True), True),
+        (choose_form(2, K, RULE, WIDE, gated=True, grouped=True), False),
+        (choose_form(1, K, RULE | {"cluster": 1}, WIDE, grouped=True), False),
+        (choose_form(2, K, RULE | {"cluster": 1}, WIDE, gated=True, grouped=True), False),
+        (choose_form(2, K, RULE, WIDE, grouped=True), False),
+        (choose_form(1, K, RULE | {"dynamic": 1}, WIDE), False),
+        (choose_form(1, K, RULE | {"dynamic": 1, "parts": 2}, WIDE), False),
+        (choose_form(2, K, RULE | {"dynamic": 1}, WIDE, gated=True), False),
+        (choose_form(2, K, RULE | {"dynamic": 1}, WIDE, gated=True, grouped=True), False),
     ],
 )
 def test_every_form_compiles_to_the_same_bytes_in_two_folders(
@@ -205,7 +206,7 @@ def test_every_form_compiles_to_the_same_bytes_in_two_folders(
 
 @needs_nvcc
 def test_another_size_of_shared_memory_does_not_compile(tmp_path: Path) -> None:
-    constants = choose_form(1, K, RULE).constants()
+    constants = choose_form(1, K, RULE, WIDE).constants()
     constants["SHARED_BYTES"] += 16
     source = KernelSource(
         language="cuda", path="fp8_products.cu", symbol=SYMBOL, constants=constants

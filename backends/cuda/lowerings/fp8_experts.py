@@ -13,6 +13,7 @@ from lostwax.backends.cuda.lowerings.fp8_products import (
     KNOBS,
     MANY_ROWS_ON_HOPPER,
     PART,
+    Extent,
     ProductForm,
     Slots,
     Weight,
@@ -58,9 +59,11 @@ class _Forms:
     @staticmethod
     def of(match: Match, knobs: Knobs) -> _Forms:
         terms, (_, inter, dim) = num_terms(match, "x"), match.shape("gate")
+        pairs = prod(match.shape("ids"))
+        first, second = (Extent(pairs, n, match.target.compute_units) for n in (inter, dim))
         return _Forms(
-            choose_form(terms, dim, knobs, gated=True, grouped=True),
-            choose_form(terms, inter, knobs, grouped=True),
+            choose_form(terms, dim, knobs, first, gated=True, grouped=True),
+            choose_form(terms, inter, knobs, second, grouped=True),
         )
 
 

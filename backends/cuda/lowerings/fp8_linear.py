@@ -9,6 +9,7 @@ from lostwax.backends.cuda.lowerings.fp8_products import (
     KNOBS,
     MANY_ROWS_ON_HOPPER,
     PARTS,
+    Extent,
     ProductForm,
     Weight,
     choose_form,
@@ -38,8 +39,10 @@ from lostwax.ir.region import Region
 _LINEAR, _GATE_UP, _PROJECTIONS = "sm90_fp8_linear", "sm90_fp8_gate_up", "sm90_fp8_projections"
 
 
-def _form(match: Match, knobs: Knobs, *, gated: bool = False) -> ProductForm:
-    return choose_form(num_terms(match, "x"), match.shape("x")[1], knobs, gated=gated)
+def _form(match: Match, knobs: Knobs, columns: int, *, gated: bool = False) -> ProductForm:
+    rows, k = match.shape("x")
+    extent = Extent(rows, columns, match.target.compute_units)
+    return choose_form(num_terms(match, "x"), k, knobs, extent, gated=gated)
 
 
 def _weight(match: Match, name: str) -> Weight:
@@ -62,7 +65,8 @@ def _terms_bytes(match: Match, knobs: Knobs) -> int:
 
 def _emit_linear(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     x = terms_of(match, "x", Carver(match.workspace), _LINEAR)
-    form, columns = _form(match, knobs), match.shape("weight")[0]
+    columns = match.shape("weight")[0]
+    form = _form(match, knobs, columns)
     weights, out = (_weight(match, "weight"),), match.view("op.out")
     return (*x.launches, product_launch(match, form, x, weights, out, columns, _LINEAR))
 
@@ -78,12 +82,18 @@ def _emit_gate_up(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
         )
         for i in (0, 1)
     )
-    form, out = _form(match, knobs, gated=True), match.view("act")
+    form, out = _form(match, knobs, columns, gated=True), match.view("act")
     return (*x.launches, product_launch(match, form, x, (gate, up), out, columns, _GATE_UP))
 
 
 def _gate_up_work(match: Match, knobs: Knobs) -> Work:
-    return _work(match, _form(match, knobs, gated=True), match.shape("act")[1])
+    columns = match.shape("act")[1]
+    return _work(match, _form(match, knobs, columns, gated=True), columns)
+
+
+def _linear_work(match: Match, knobs: Knobs) -> Work:
+    columns = match.shape("weight")[0]
+    return _work(match, _form(match, knobs, columns), columns)
 
 
 def _joined_columns(match: Match) -> int:
@@ -105,7 +115,8 @@ def _projections_bytes(match: Match, knobs: Knobs) -> int:
 def _emit_projections(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     carver = Carver(match.workspace)
     x = terms_of(match, "x", carver, _PROJECTIONS)
-    planes, form, columns = _planes(match, carver), _form(match, knobs), _joined_columns(match)
+    planes, columns = _planes(match, carver), _joined_columns(match)
+    form = _form(match, knobs, columns)
     weights = (_weight(match, JOINED.concat[0]),)
     product = product_launch(match, form, x, weights, planes, columns, _PROJECTIONS)
     return (*x.launches, product, projected_launch(match, planes, _PROJECTIONS))
@@ -113,7 +124,7 @@ def _emit_projections(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
 
 def _projections_work(match: Match, knobs: Knobs) -> Work:
     rows, columns = match.shape("x")[0], _joined_columns(match)
-    return _work(match, _form(match, knobs), columns, planes=2 * rows * columns)
+    return _work(match, _form(match, knobs, columns), columns, planes=2 * rows * columns)
 
 
 MANY_ROWS_LINEAR = Lowering(
@@ -124,7 +135,7 @@ MANY_ROWS_LINEAR = Lowering(
     knobs=(PARTS, *KNOBS),
     workspace=_terms_bytes,
     zeroed=ticket_bytes,
-    work=lambda match, knobs: _work(match, _form(match, knobs), match.shape("weight")[0]),
+    work=_linear_work,
 )
 
 MANY_ROWS_GATE_UP = Lowering(

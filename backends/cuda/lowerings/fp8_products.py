@@ -30,14 +30,17 @@ _TICKETS = 2  # of tiles that were taken, and of clusters that have ended
 _BARRIERS_BYTES, _COUNT_BYTES = 32, 16  # behind the stages: of each, and of all
 _SHARED_BYTES = 232448  # a block's at most, on Hopper
 _TURNS = 16  # tiles of rows that take turns over the same weights
-_SHARE = 0.7
-"""Of the fp8 rate, not measured: a trial of the same plan reached 66 to 80 % (32 experts, 1,024 and
-4,096 rows, one H200, 2026-11-28)."""
+_SHARE = {1: 0.95, 2: 1.15}
+"""Of the target's fp8 rate while all units have a tile, by terms: o and down of 2,048 rows,
+`python benchmarks/fp8_prefill.py run FOLDER --out DIR`, one H200, 2026-11-29. The rate is that of a
+whole product of cuBLAS, which waits for memory, too; two terms read their weights once."""
+_WIDE_ROWS = 1024
+"""Rows from which on a warpgroup may have two parts, and clusters share x: with fewer, alone."""
 
 PARTS = Knob("parts", (0, 1, 2))
 """Of 64 rows a warpgroup, where neither gated nor sorted by expert."""
-DYNAMIC = 1
-"""Setting of the knob `dynamic` in which clusters take the next tile; in 2 each has its own."""
+DYNAMIC, STATIC = 1, 2
+"""Settings of the knob `dynamic`: clusters take the next tile, or each has its own."""
 KNOBS = (
     Knob("cluster", (0, 1, 2)),
     Knob("stages", (0, 2, 3, 4, 5, 6)),
@@ -101,26 +104,58 @@ def _stage_bytes(terms: int, rows: int, gated: bool) -> int:
     return FP8_BLOCK * (terms * rows + (1 + gated) * FP8_BLOCK)
 
 
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Rows and columns of a product, and the device's units."""
+
+    rows: int
+    columns: int
+    units: int
+
+    def waves(self, rows: int, cluster: int) -> int:
+        """Turns of all clusters over tiles of so many rows."""
+        tiles = -(-self.rows // rows) * -(-self.columns // (FP8_BLOCK * cluster))
+        return -(-tiles // (self.units // cluster))
+
+
 def choose_form(
-    terms: int, k: int, knobs: Knobs, *, gated: bool = False, grouped: bool = False
+    terms: int,
+    k: int,
+    knobs: Knobs,
+    extent: Extent,
+    *,
+    gated: bool = False,
+    grouped: bool = False,
 ) -> ProductForm:
-    """By rule where knobs are 0, which nothing has timed yet; as many stages as fit at most.
+    """By rule where knobs are 0; as many stages as fit at most.
 
     Gated products and experts, whose tiles are those of `place_pairs`, have tiles of 128 rows.
     Clusters take the next tile only where a tile has more blocks of K than any ring, and one.
+
+    The rule is within 4 % of the fastest setting, as a geometric mean over the shapes of V3.2 and
+    256 to 4,096 rows: `python benchmarks/fp8_prefill.py run FOLDER --out DIR`, one H200,
+    2026-11-29. Of 128-row tiles and one term, 256-row tiles take 0.96 of the time where they make
+    no more waves; experts take 0.92 where clusters take the next tile, alone or two.
     """
-    parts = 1 if gated or grouped else knobs["parts"] or 1
+    alone = terms == 1 and (gated or extent.rows < _WIDE_ROWS)
+    cluster = knobs["cluster"] or (1 if alone else _MOST_CLUSTER)
+    parts = 1
+    if not gated and not grouped:
+        one, two = (n * extent.waves(_WARPGROUPS * n * PART, cluster) for n in (1, 2))
+        is_wide = terms == 1 and extent.rows >= _WIDE_ROWS and two <= one
+        parts = knobs["parts"] or (2 if is_wide else 1)
     stage = _stage_bytes(terms, _WARPGROUPS * parts * PART, gated) + _BARRIERS_BYTES
     most = (_SHARED_BYTES - _COUNT_BYTES) // stage
+    is_dynamic = knobs["dynamic"] == DYNAMIC or (knobs["dynamic"] == 0 and (gated or grouped))
     return ProductForm(
         terms=terms,
         parts=parts,
         gated=gated,
         grouped=grouped,
         stages=min(knobs["stages"] or _MOST_STAGES, most),
-        cluster=knobs["cluster"] or _MOST_CLUSTER,
+        cluster=cluster,
         turns=knobs["turns"] or _TURNS,
-        dynamic=knobs["dynamic"] == DYNAMIC and k > FP8_BLOCK * (_MOST_STAGES + 1),
+        dynamic=is_dynamic and k > FP8_BLOCK * (_MOST_STAGES + 1),
     )
 
 
@@ -219,12 +254,13 @@ def rows_between(view: View, first: int, count: int) -> View:
 
 def ticket_bytes(match: Match, knobs: Knobs) -> int:
     """Counters of what was taken, which are left zero."""
-    return 4 * _TICKETS if knobs["dynamic"] == DYNAMIC else 0
+    return 0 if knobs["dynamic"] == STATIC else 4 * _TICKETS
 
 
 def waiting_flops(match: Match, form: ProductForm, flops: float, rows: int, columns: int) -> float:
     """Operations on fp8 as the estimate takes them: with the units that wait while the last tiles
-    are multiplied, and for the share of the rate that is expected."""
+    are multiplied, and for the share of the rate that was measured."""
+    extent = Extent(rows, columns, match.target.compute_units)
     tiles = -(-rows // form.rows) * -(-columns // (FP8_BLOCK * form.cluster))
-    clusters = match.target.compute_units // form.cluster
-    return flops / _SHARE * (-(-tiles // clusters) * clusters / tiles)
+    clusters = extent.units // form.cluster
+    return flops / _SHARE[form.terms] * (extent.waves(form.rows, form.cluster) * clusters / tiles)

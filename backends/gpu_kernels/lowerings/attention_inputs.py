@@ -109,12 +109,13 @@ class _Inputs:
                 rows = QueryRows(places.q.values, places.q.scale, terms=2)
                 behind = partial(behind, query=rows)
         carve = partial(carve_heads, formats=self.formats)
-        return Joined(self.name, JOINED.concat, behind, carve, x="normed")
+        return Joined(self.name, JOINED.concat, behind, carve, x="normed", is_wide=True)
 
     def _queries(self) -> Joined:
         """The second product."""
         behind = partial(turned_launch, quantised=self.formats.key, op=self.name)
-        return Joined(self.name, QUERIES_FORM.concat, behind, x="q_normed")
+        is_wide = self.formats.key
+        return Joined(self.name, QUERIES_FORM.concat, behind, x="q_normed", is_wide=is_wide)
 
     def workspace(self, match: Match, knobs: Knobs) -> int:
         """Bytes of terms and planes."""

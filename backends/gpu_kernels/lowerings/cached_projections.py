@@ -28,6 +28,7 @@ def _lowering(formats: Formats) -> Lowering:
         JOINED.concat,
         partial(cached_launch, formats=formats, op=name),
         partial(carve_heads, formats=formats),
+        is_wide=True,
     )
     return Lowering(
         name=name,

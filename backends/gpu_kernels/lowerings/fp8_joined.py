@@ -80,6 +80,9 @@ class Joined:
     carve: Callable[[Match, Carver], object] = lambda match, carver: None
     """What the launch behind the product takes of the workspace beside the planes."""
     x: str = "x"
+    is_wide: bool = False
+    """Whether the product stays f32 until it is summed up: where what follows rounds it to fp8,
+    rounding to bf16 first would move numbers by a step."""
 
     def product(self, match: Match, knobs: Knobs) -> Product:
         """The joined product as it is cut."""
@@ -87,11 +90,19 @@ class Joined:
         n = sum(match.shape(weight)[0] for weight in self.weights)
         return cut(match, knobs, rows, n, k, num_terms(match, self.x), apart=True)
 
+    def _plane_dtype(self, product: Product) -> str:
+        """What splits leave: sums to be added, or the product as it is rounded."""
+        return "f32" if product.splits > 1 or self.is_wide else "bf16"
+
+    def _planes(self, product: Product, carver: Carver) -> View:
+        shape = product.splits, product.rows, product.n
+        return carver.take(self._plane_dtype(product), *shape)
+
     def launches(
         self, match: Match, product: Product, x: Terms, carver: Carver
     ) -> tuple[Launch, ...]:
         """The product of given terms, and what sums its splits."""
-        planes = _planes(product, carver)
+        planes = self._planes(product, carver)
         first = self.weights[0]
         weight = match.view(first), match.view(f"{first}:scale")
         launch = product_launch(match, product, x, weight, planes, self.name)
@@ -99,7 +110,7 @@ class Joined:
 
     def carved(self, match: Match, product: Product, carver: Carver) -> None:
         """Take what `launches` takes of the workspace."""
-        _planes(product, carver)
+        self._planes(product, carver)
         self.carve(match, carver)
 
     def workspace(self, match: Match, knobs: Knobs) -> int:
@@ -118,20 +129,11 @@ class Joined:
     def work(self, match: Match, knobs: Knobs) -> Work:
         """The planes are written and read."""
         base, product = match.work(), self.product(match, knobs)
-        size = product.splits * product.rows * product.n * DTYPE_BYTES[plane_dtype(product)]
+        size = product.splits * product.rows * product.n * DTYPE_BYTES[self._plane_dtype(product)]
         made = 0 if product.terms == 1 else 4 * product.rows * product.k
         flops = tiled_flops(match, base.flops, self.x, product.rows)
         flops *= product.padded_rows / product.rows
         return Work(base.num_bytes + 2 * size + made, flops, 2 + (made > 0))
-
-
-def plane_dtype(product: Product) -> str:
-    """What splits leave: sums to be added, or the product as it is rounded."""
-    return "f32" if product.splits > 1 else "bf16"
-
-
-def _planes(product: Product, carver: Carver) -> View:
-    return carver.take(plane_dtype(product), product.splits, product.rows, product.n)
 
 
 def _gated(match: Match, planes: View, product: Product, carver: Carver) -> Launch:

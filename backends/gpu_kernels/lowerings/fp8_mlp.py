@@ -6,6 +6,7 @@ Knows no device.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from lostwax.backends.gpu_kernels.lowerings.fp8_linear import (
     MAP_BORDER,
@@ -168,10 +169,26 @@ def _weights() -> Predicate:
     return found
 
 
+_MOST_NUMBERS = 1 << 27
+"""Of all weights: a number that leaves follows from each of them, and a golden probe must be able
+to draw what its samples follow from."""
+
+
+def _fits_a_probe() -> Predicate:
+    def refusal(match: Match) -> str | None:
+        count = sum(prod(match.shape(weight)) for weight in _WEIGHTS)
+        if count <= _MOST_NUMBERS:
+            return None
+        return f"its weights have {count} numbers; at most {_MOST_NUMBERS} fit a golden probe"
+
+    return Predicate(refusal)
+
+
 def _lowering(mlp: _Mlp) -> Lowering:
     when = (
         fp8_units("x")
         & _weights()
+        & _fits_a_probe()
         & dtype("gate", "bf16")
         & dtype("up", "bf16")
         & dtype("act", "bf16")

@@ -169,7 +169,8 @@ def queries_when(x: str, quantised: bool) -> Predicate:
 
 def _lowering(quantised: bool) -> Lowering:
     name = _NAMES[quantised]
-    joined = Joined(name, QUERIES_FORM.concat, partial(turned_launch, quantised=quantised, op=name))
+    behind = partial(turned_launch, quantised=quantised, op=name)
+    joined = Joined(name, QUERIES_FORM.concat, behind, is_wide=quantised)
     return Lowering(
         name=name,
         pattern=Region(query_nodes("x", quantised), query_outputs(quantised)),
