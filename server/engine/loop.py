@@ -18,11 +18,13 @@ from lostwax.server.engine.messages import (
     EngineInfo,
     Failed,
     Output,
+    Stats,
     Submit,
 )
 from lostwax.server.engine.request import Req
 from lostwax.server.engine.runtime import Runtime, Ticket
 from lostwax.server.engine.scheduler import ScheduledStep, Scheduler
+from lostwax.server.engine.stats import StepCounts, stats_of
 from lostwax.server.engine.step import plan_step
 
 MAX_FAILED_STEPS = 3
@@ -97,6 +99,7 @@ class EngineCore:
         self._budget = self._new_budget()
         self._last_done_s = 0.0
         self.drafting = Drafting()
+        self._counts = StepCounts()
         self._num_failed_steps = 0
         self._is_warming_up = False
         self._log = log or FailureLog()
@@ -119,6 +122,11 @@ class EngineCore:
     def has_work(self) -> bool:
         """Whether a step would run or commit something."""
         return bool(self._in_flight) or self.scheduler.has_work
+
+    @property
+    def stats(self) -> Stats:
+        """What it does, since the warm-up."""
+        return stats_of(self.scheduler, self._counts, self.drafting)
 
     def handle(self, command: Command) -> list[Output | Failed]:
         """Take a command between steps."""
@@ -183,10 +191,12 @@ class EngineCore:
         return events
 
     def _note_time(self, step: _InFlight) -> None:
-        """Tell the budget what a step took that is just done; the one before it ran until then."""
+        """Count a step that is just done, and tell the budget what it took; the one before it ran
+        until then."""
         now = self._clock()
         seconds = now - max(step.submitted_s, self._last_done_s)
         self._last_done_s = now
+        self._counts.note(step.plan, seconds)
         if self._budget is None:
             return
         if step.plan.entry == "decode":
@@ -247,6 +257,7 @@ class EngineCore:
                     raise RuntimeError(f"the warm-up step failed: {event.message}")
         self.scheduler.check_integrity()
         self._is_warming_up = False
+        self.drafting, self._counts = Drafting(), StepCounts()
         self._budget = self._new_budget()  # first steps take longer than those that follow
 
     def _retire(self, events: Sequence[Output | Failed]) -> None:

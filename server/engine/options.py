@@ -16,12 +16,15 @@ class EngineOptions:
     prefix_cache: bool = True
     max_running: int | None = None
     max_stall: float = MAX_STALL
+    reports: bool = False
+    """Whether the gateway is told what the engine does (Stats)."""
 
     def arguments(self) -> list[str]:
         """The same on the command line of the engine's process."""
         given = {"--drafts": self.drafts, "--max-running-requests": self.max_running}
         said = [part for k, v in given.items() if v is not None for part in (k, str(v))]
         said += ["--max-stall", repr(self.max_stall)]
+        said += ["--reports"] if self.reports else []
         return said if self.prefix_cache else [*said, "--disable-radix-cache"]
 
     @staticmethod
@@ -31,6 +34,7 @@ class EngineOptions:
         parser.add_argument("--max-running-requests", type=int)
         parser.add_argument("--max-stall", type=float, default=MAX_STALL)
         parser.add_argument("--disable-radix-cache", action="store_true")
+        parser.add_argument("--reports", action="store_true")
 
     @staticmethod
     def of(parsed: argparse.Namespace) -> EngineOptions:
@@ -40,4 +44,5 @@ class EngineOptions:
             prefix_cache=not parsed.disable_radix_cache,
             max_running=parsed.max_running_requests,
             max_stall=parsed.max_stall,
+            reports=parsed.reports,
         )

@@ -21,6 +21,7 @@ from lostwax.server.engine.options import EngineOptions
 from lostwax.server.engine.own_error import is_own
 from lostwax.server.engine.parent import end_with_parent
 from lostwax.server.engine.runtime import Runtime
+from lostwax.server.engine.stats import StatsClock
 from lostwax.server.engine.wire import EngineWire
 
 if TYPE_CHECKING:
@@ -60,11 +61,16 @@ def run_engine(
         if phases:
             phases.end()
         wire.send([core.info])
+        report = StatsClock() if asked.reports else None
+        if report is not None and report.is_due(is_busy=False):
+            wire.send([core.stats])
         while True:
             events: list[Event] = []
             for command in wire.receive(wait=not core.has_work):
                 events += core.handle(command)
             events += core.step()
+            if report is not None and report.is_due(is_busy=core.has_work):
+                events.append(core.stats)
             if events:
                 wire.send(events)
 

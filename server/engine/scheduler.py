@@ -69,6 +69,8 @@ class Scheduler:
         self._arrivals = count()
         self._num_arrived = 0
         self.num_preempted = 0
+        self.num_prefix_tokens = 0
+        """Prompt tokens whose rows lay in the prefix cache, the first time that a request ran."""
         self._free_seqs = list(range(NO_SEQ + 1, NO_SEQ + 1 + limits.max_reqs))  # a heap
         self._last_entry: Literal["extend", "decode"] = "decode"
 
@@ -216,6 +218,7 @@ class Scheduler:
                     self._seen = None  # who waits may share pages that were idle, and cost nothing
                 if req.cached_tokens is None:
                     req.cached_tokens = req.num_found
+                    self.num_prefix_tokens += req.num_found
             rows = min(req.num_known - req.num_planned, tokens_left)
             chunks.append(Chunk.of_known(req, rows))
             tokens_left -= rows
@@ -262,7 +265,11 @@ class _Room:
     num_arrived: int
 
     def is_more_than(self, other: _Room | None) -> bool:
-        return other is None or self.num_pages > other.num_pages or self.num_arrived > other.num_arrived
+        return (
+            other is None
+            or self.num_pages > other.num_pages
+            or self.num_arrived > other.num_arrived
+        )
 
 
 def _rank(req: Req) -> Rank:

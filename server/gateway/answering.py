@@ -16,6 +16,7 @@ from lostwax.server.gateway.engine_client import EngineClient
 from lostwax.server.gateway.generation import Form, Generation
 from lostwax.server.gateway.prepared import Job, Prepared, Route
 from lostwax.server.gateway.readiness import require_engine
+from lostwax.server.gateway.request_watch import record_of
 from lostwax.server.gateway.stream import ClientLeft, EventStream, unless_client_leaves
 from lostwax.server.gateway.tokenizer import Codec
 
@@ -55,7 +56,8 @@ class Answering:
         ticket.change(len(submits), sum(submit.num_tokens for submit in submits))
         form = self._form(prepared)
         request_id: str = http.state.request_id
-        generation = Generation(prepared, form, self.client, job.model, request_id)
+        record = record_of(http.scope)
+        generation = Generation(prepared, form, self.client, job.model, request_id, record)
         if prepared.options.stream:
             return EventStream(generation.chunks(), ticket.release)
         content = await unless_client_leaves(http.receive, generation.answer())

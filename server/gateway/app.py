@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -27,23 +26,10 @@ from lostwax.server.gateway.head_as_get import HeadAsGet
 from lostwax.server.gateway.models import CompletionRequest
 from lostwax.server.gateway.readiness import engine_health, require_engine, require_ready
 from lostwax.server.gateway.request_id import RequestId
+from lostwax.server.gateway.request_record import Observer
+from lostwax.server.gateway.request_watch import RequestWatch
+from lostwax.server.gateway.settings import Settings
 from lostwax.server.gateway.tokenizer import Codec
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What an operator may choose. `model` replaces the checkpoint's name.
-
-    `host` is what the server listens on, `allowed_hosts` are further names by which it is called,
-    `allowed_origins` those of web pages that may use it.
-    """
-
-    model: str | None = None
-    max_queued_reqs: int = 512
-    max_queued_tokens: int = 2_000_000
-    host: str = "127.0.0.1"
-    allowed_hosts: tuple[str, ...] = ()
-    allowed_origins: tuple[str, ...] = ()
 
 
 def create_app(
@@ -99,7 +85,8 @@ def create_app(
         return await answering.respond(http, "chat")
 
     _list_models(app, client, settings.model)
-    _guard(app, settings, draining, log or FailureLog())
+    observers = [_metrics(app, client, settings)] if settings.metrics else []
+    _guard(app, settings, draining, log or FailureLog(), observers)
     return app
 
 
@@ -141,7 +128,27 @@ def _list_models(app: FastAPI, client: EngineClient, name: str | None) -> None:
         return json_response(found)
 
 
-def _guard(app: FastAPI, settings: Settings, draining: Draining, log: FailureLog) -> None:
+def _metrics(app: FastAPI, client: EngineClient, settings: Settings) -> Observer:
+    # Imported here: who has no metrics need not wait for the library.
+    from lostwax.server.gateway.engine_metrics import EngineMetrics
+    from lostwax.server.gateway.metrics import MEDIA_TYPE, Metrics
+
+    metrics = Metrics(EngineMetrics(client), token_histograms=settings.token_histograms)
+
+    @app.get("/metrics")
+    async def exposition() -> Response:  # pyright: ignore[reportUnusedFunction]
+        return Response(metrics.exposition(), media_type=MEDIA_TYPE)
+
+    return metrics
+
+
+def _guard(
+    app: FastAPI,
+    settings: Settings,
+    draining: Draining,
+    log: FailureLog,
+    observers: Sequence[Observer],
+) -> None:
     # The last is the first that a request passes.
     app.add_middleware(HeadAsGet)
     app.add_middleware(DrainingGate, draining=draining)
@@ -161,4 +168,6 @@ def _guard(app: FastAPI, settings: Settings, draining: Draining, log: FailureLog
         origins=settings.allowed_origins,
     )
     app.add_middleware(Border, log=log)
+    if observers:
+        app.add_middleware(RequestWatch, routes=app.routes, observers=observers)
     app.add_middleware(RequestId)

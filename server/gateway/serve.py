@@ -7,6 +7,7 @@ import ipaddress
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from lostwax.server.gateway.engine_client import EngineClient, EngineLost
 from lostwax.server.gateway.origins import require_origins
 from lostwax.server.gateway.ready_pipe import Ready, ReadyPipe
 from lostwax.server.gateway.room import BACKLOG, max_connections
+from lostwax.server.gateway.settings import Settings
 from lostwax.server.gateway.start_clock import ESTIMATE_S, estimate
 from lostwax.server.gateway.stop_signals import stop_signals
 from lostwax.server.gateway.supervised import Link, SupervisedEngine
@@ -43,38 +45,35 @@ class ServeError(RuntimeError):
 
 def serve(
     artifact: Path,
+    settings: Settings | None = None,
     *,
     checkpoint: Path | None = None,
-    host: str = "127.0.0.1",
     port: int = 8000,
     engine: EngineOptions | None = None,
     num_pages: int | None = None,
     threads: int | None = None,
-    model: str | None = None,
     insecure: bool = False,
     certificates: Path | None = None,
     allow_compiled: bool = False,
     drain_s: float = DRAIN_S,
-    allowed_hosts: tuple[str, ...] = (),
-    allowed_origins: tuple[str, ...] = (),
     ready_fd: int | None = None,
 ) -> None:
     """Serve an artifact over HTTP until interrupted; requests then have `drain_s` seconds to end.
 
-    `model` is what clients call it, if not by the checkpoint's name. The tokenizer is looked for in
-    the artifact, then in the checkpoint. `insecure` allows a host that other machines can reach:
-    there is no authentication yet. `certificates` is a folder for what the golden probes showed,
-    `allow_compiled` serves lowerings that never ran here. `allowed_hosts` are names by which
-    clients may call the server, beside loopback's and `host`; `allowed_origins` are those of web
-    pages that may. `ready_fd` is told the port when the model answers.
+    The tokenizer is looked for in the artifact, then in the checkpoint. `insecure` allows a host
+    that other machines can reach: there is no authentication yet. `certificates` is a folder for
+    what the golden probes showed, `allow_compiled` serves lowerings that never ran here. `ready_fd`
+    is told the port when the model answers.
     """
-    require_origins(allowed_origins)
+    chosen = settings or Settings()
+    require_origins(chosen.allowed_origins)
     pipe = None if ready_fd is None else ReadyPipe(ready_fd)
     given = {"--checkpoint": checkpoint, "--num-pages": num_pages, "--threads": threads}
     given |= {"--certificates": certificates}
     options = [part for k, v in given.items() if v is not None for part in (k, str(v))]
     options += ["--allow-compiled"] if allow_compiled else []
-    options += (engine or EngineOptions()).arguments()
+    asked = replace(engine or EngineOptions(), reports=chosen.metrics)
+    options += asked.arguments()
     manifest = ArtifactReader(artifact).manifest
 
     def command(link: Link) -> list[str]:
@@ -86,20 +85,17 @@ def serve(
         return [sys.executable, "-m", *module, *told, *options]
 
     def application(client: EngineClient, draining: Draining) -> FastAPI:
-        from lostwax.server.gateway.app import Settings, create_app
+        from lostwax.server.gateway.app import create_app
         from lostwax.server.gateway.tokenizer_file import load_codec
 
-        settings = Settings(
-            model=model, host=host, allowed_hosts=allowed_hosts, allowed_origins=allowed_origins
-        )
-        return create_app(client, load_codec(artifact, checkpoint), settings, draining=draining)
+        return create_app(client, load_codec(artifact, checkpoint), chosen, draining=draining)
 
     serve_engine(
         command,
         application,
-        host=host,
+        host=chosen.host,
         port=port,
-        model=model,
+        model=chosen.model,
         insecure=insecure,
         drain_s=drain_s,
         expected_s=estimate(manifest.weight_bytes),

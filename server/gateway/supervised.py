@@ -26,6 +26,7 @@ from lostwax.server.engine.messages import (
     Fatal,
     Output,
     Phase,
+    Stats,
     Submit,
     decode_events,
     encode,
@@ -98,12 +99,14 @@ class SupervisedEngine:
         self._start = StartClock(expected_s)
         self._lost_at = 0.0  # on the monotonic clock; of a late engine
         self._info: EngineInfo | None = None
+        self._stats: Stats | None = None
         self._fatal: str | None = None
         self._task: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
         self._gone = EngineLost(LOST)
         self._process: asyncio.subprocess.Process | None = None
         self._folder: Path | None = None
+        self.num_restarts = 0
         self.failure: str | None = None
         self.pid: int | None = None
 
@@ -116,6 +119,11 @@ class SupervisedEngine:
     def info(self) -> EngineInfo | None:
         """Facts of the engine; None until it was ready once."""
         return self._info
+
+    @property
+    def stats(self) -> Stats | None:
+        """What the engine last told of its work; None where it does not report."""
+        return self._stats
 
     @property
     def progress(self) -> Progress | None:
@@ -177,9 +185,8 @@ class SupervisedEngine:
 
     async def _live_again_and_again(self, folder: Path) -> None:
         """Returns when the engine could not start, `failure` says why."""
-        life = 0
         while True:
-            names = (f"engine-{life}", f"ranks-{life}")
+            names = (f"engine-{self.num_restarts}", f"ranks-{self.num_restarts}")
             address, meeting = (folder / name for name in names)
             reason = await self._live(Link(f"ipc://{address}", meeting, os.getpid()))
             self._lose(EngineLost(LOST))
@@ -188,7 +195,7 @@ class SupervisedEngine:
                 return
             self._announce(f"{reason}; starting it again")
             await asyncio.sleep(RESTART_DELAY_S)
-            life += 1
+            self.num_restarts += 1
 
     async def _live(self, link: Link) -> str:
         """One life of the engine: returns why it ended."""
@@ -266,6 +273,8 @@ class SupervisedEngine:
                     name = self._model or event.model
                     self._announce(f"{name} is ready: the engine has run a real step")
                     self._ready()
+                case Stats():
+                    self._stats = event
                 case Fatal(message=message):
                     self._fatal = message
                 case _:
@@ -274,6 +283,7 @@ class SupervisedEngine:
     def _lose(self, reason: EngineLost) -> None:
         self._mailboxes.fail_all(reason)
         self._outbox = asyncio.Queue()
+        self._stats = None
         if self._state in ("ready", "late"):
             self._state = "starting"
             self._start.restart()

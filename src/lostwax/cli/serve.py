@@ -24,6 +24,7 @@ from lostwax.cli.option_types import (
     Flag,
     Host,
     Name,
+    OptionRefused,
     Pages,
     Port,
     Seconds,
@@ -33,6 +34,7 @@ from lostwax.cli.option_types import (
 )
 from lostwax.server.engine.extend_budget import MAX_STALL
 from lostwax.server.engine.options import EngineOptions
+from lostwax.server.gateway.settings import Settings
 
 
 def serve(
@@ -54,6 +56,8 @@ def serve(
     allow_compiled: Annotated[Flag, MORE] = False,
     disable_radix_cache: Annotated[Flag, MORE] = False,
     max_stall: Annotated[Stall, MORE] = MAX_STALL,
+    enable_metrics: Annotated[Flag, MORE] = False,
+    collect_tokens_histogram: Annotated[Flag, MORE] = False,
     drain: Annotated[Seconds, MORE] = 10.0,
     allow_host: Annotated[list[Host] | None, MORE, Parameter(negative=())] = None,
     allow_origin: Annotated[list[str] | None, MORE, Parameter(negative=())] = None,
@@ -105,6 +109,10 @@ def serve(
     max_stall
         How long an answer waits for its next token while prompts run, in times of its usual wait.
         Less keeps answers smooth, more lets first tokens come sooner.
+    enable_metrics
+        Tell Prometheus of requests and of the engine, at /metrics.
+    collect_tokens_histogram
+        With --enable-metrics: histograms of the lengths of prompts and answers, too.
     drain
         Seconds that requests under way have at Ctrl-C or SIGTERM, before they end with an error.
     allow_host
@@ -122,6 +130,8 @@ def serve(
     from lostwax.server.gateway.serve import require_may_listen
     from lostwax.server.gateway.serve import serve as run
 
+    if collect_tokens_histogram and not enable_metrics:
+        raise OptionRefused("--collect-tokens-histogram adds to /metrics; give --enable-metrics")
     require_used(path, checkpoint=checkpoint, cache=cache, target=target, dtype=dtype)
     require_origins(allow_origin or ())
     require_may_listen(host, port, insecure=insecure)
@@ -140,8 +150,15 @@ def serve(
     require_checkpoint(ArtifactReader(artifact), checkpoint)
     run(
         artifact,
+        Settings(
+            model=served_model_name,
+            host=host,
+            allowed_hosts=tuple(allow_host or ()),
+            allowed_origins=tuple(allow_origin or ()),
+            metrics=enable_metrics,
+            token_histograms=collect_tokens_histogram,
+        ),
         checkpoint=checkpoint,
-        host=host,
         port=port,
         engine=EngineOptions(
             drafts=drafts,
@@ -151,12 +168,9 @@ def serve(
         ),
         num_pages=num_pages,
         threads=threads,
-        model=served_model_name,
         insecure=insecure,
         certificates=certificates,
         allow_compiled=allow_compiled,
         drain_s=drain,
-        allowed_hosts=tuple(allow_host or ()),
-        allowed_origins=tuple(allow_origin or ()),
         ready_fd=ready_fd,
     )

@@ -1,0 +1,24 @@
+"""What an operator may choose of the gateway. Imports nothing of the web's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`model` replaces the checkpoint's name.
+
+    `host` is what the server listens on, `allowed_hosts` are further names by which it is called,
+    beside loopback's, `allowed_origins` those of web pages that may use it. `metrics` adds
+    `/metrics`, and `token_histograms` to these the lengths of prompts and answers.
+    """
+
+    model: str | None = None
+    max_queued_reqs: int = 512
+    max_queued_tokens: int = 2_000_000
+    host: str = "127.0.0.1"
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    metrics: bool = False
+    token_histograms: bool = False
