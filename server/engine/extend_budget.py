@@ -21,7 +21,9 @@ class ExtendBudget:
 
     def __init__(self, max_stall: float, most: int) -> None:
         if max_stall <= 1:
-            raise ValueError(f"max_stall is {max_stall}: nothing fits beside the decode step itself")
+            raise ValueError(
+                f"max_stall is {max_stall}: nothing fits beside the decode step itself"
+            )
         self._allowed = max_stall - 1
         self._most = most
         self._decode_s: float | None = None

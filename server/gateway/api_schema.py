@@ -1,12 +1,10 @@
-"""Describes a generating route for `/openapi.json`. Knows no request of its own."""
+"""Describes a route with a body for `/openapi.json`. Knows no request of its own."""
 
 from __future__ import annotations
 
 from typing import Any, cast
 
 import msgspec
-
-from lostwax.server.gateway.models import GenerationRequest
 
 _STATUSES = {
     400: "A parameter is wrong, unknown or unsupported; `param` names it",
@@ -22,7 +20,7 @@ _STATUSES = {
 }
 
 
-def described(kind: type[GenerationRequest]) -> dict[str, Any]:
+def described(kind: type[msgspec.Struct]) -> dict[str, Any]:
     """FastAPI's arguments of a route that takes this request, which it does not validate itself."""
     (schema,), definitions = msgspec.json.schema_components((kind,))
     content = {"application/json": {"schema": _inlined(schema, definitions)}}

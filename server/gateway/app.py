@@ -24,11 +24,13 @@ from lostwax.server.gateway.engine_client import EngineClient
 from lostwax.server.gateway.errors import ApiError, json_response, model_not_found
 from lostwax.server.gateway.head_as_get import HeadAsGet
 from lostwax.server.gateway.models import CompletionRequest
+from lostwax.server.gateway.operations import add_operations
 from lostwax.server.gateway.readiness import engine_health, require_engine, require_ready
 from lostwax.server.gateway.request_id import RequestId
 from lostwax.server.gateway.request_record import Observer
 from lostwax.server.gateway.request_watch import RequestWatch
 from lostwax.server.gateway.settings import Settings
+from lostwax.server.gateway.tokenize_models import DetokenizeRequest, TokenizeRequest
 from lostwax.server.gateway.tokenizer import Codec
 
 
@@ -84,7 +86,16 @@ def create_app(
     async def chat_completions(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
         return await answering.respond(http, "chat")
 
+    @app.post("/tokenize", **described(TokenizeRequest))
+    async def tokenize(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await answering.respond(http, "tokenize")
+
+    @app.post("/detokenize", **described(DetokenizeRequest))
+    async def detokenize(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await answering.respond(http, "detokenize")
+
     _list_models(app, client, settings.model)
+    add_operations(app, client, settings.build)
     observers = [_metrics(app, client, settings)] if settings.metrics else []
     _guard(app, settings, draining, log or FailureLog(), observers)
     return app

@@ -18,7 +18,7 @@ from lostwax.server.gateway.engine_client import EngineClient, EngineLost
 from lostwax.server.gateway.origins import require_origins
 from lostwax.server.gateway.ready_pipe import Ready, ReadyPipe
 from lostwax.server.gateway.room import BACKLOG, max_connections
-from lostwax.server.gateway.settings import Settings
+from lostwax.server.gateway.settings import Build, Settings
 from lostwax.server.gateway.start_clock import ESTIMATE_S, estimate
 from lostwax.server.gateway.stop_signals import stop_signals
 from lostwax.server.gateway.supervised import Link, SupervisedEngine
@@ -65,7 +65,9 @@ def serve(
     what the golden probes showed, `allow_compiled` serves lowerings that never ran here. `ready_fd`
     is told the port when the model answers.
     """
-    chosen = settings or Settings()
+    manifest = ArtifactReader(artifact).manifest
+    build = Build(manifest.schema, manifest.digest, manifest.target.name)
+    chosen = replace(settings or Settings(), build=build)
     require_origins(chosen.allowed_origins)
     pipe = None if ready_fd is None else ReadyPipe(ready_fd)
     given = {"--checkpoint": checkpoint, "--num-pages": num_pages, "--threads": threads}
@@ -74,7 +76,6 @@ def serve(
     options += ["--allow-compiled"] if allow_compiled else []
     asked = replace(engine or EngineOptions(), reports=chosen.metrics)
     options += asked.arguments()
-    manifest = ArtifactReader(artifact).manifest
 
     def command(link: Link) -> list[str]:
         module = ["lostwax.server.engine", str(artifact)]

@@ -6,12 +6,22 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Build:
+    """What is served: the artifact's schema and digest, and the target it was compiled for."""
+
+    schema: int
+    digest: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """`model` replaces the checkpoint's name.
 
     `host` is what the server listens on, `allowed_hosts` are further names by which it is called,
     beside loopback's, `allowed_origins` those of web pages that may use it. `metrics` adds
-    `/metrics`, and `token_histograms` to these the lengths of prompts and answers.
+    `/metrics`, and `token_histograms` to these the lengths of prompts and answers. `build` is
+    what `/version` tells beside lostwax's own.
     """
 
     model: str | None = None
@@ -22,3 +32,4 @@ class Settings:
     allowed_origins: tuple[str, ...] = ()
     metrics: bool = False
     token_histograms: bool = False
+    build: Build | None = None
