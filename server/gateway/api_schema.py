@@ -8,6 +8,7 @@ import msgspec
 
 _STATUSES = {
     400: "A parameter is wrong, unknown or unsupported; `param` names it",
+    401: "The server asks for an API key, and this is none of its keys",
     403: "Host is not a name of this server, or Origin not that of a page that may use it",
     404: "No such model or path",
     405: "The path takes other methods; see Allow",

@@ -23,6 +23,7 @@ from lostwax.server.gateway.draining import Draining, DrainingGate
 from lostwax.server.gateway.engine_client import EngineClient
 from lostwax.server.gateway.errors import ApiError, json_response, model_not_found
 from lostwax.server.gateway.head_as_get import HeadAsGet
+from lostwax.server.gateway.key_guard import KeyGuard
 from lostwax.server.gateway.models import CompletionRequest
 from lostwax.server.gateway.operations import add_operations
 from lostwax.server.gateway.readiness import engine_health, require_engine, require_ready
@@ -160,10 +161,13 @@ def _guard(
     log: FailureLog,
     observers: Sequence[Observer],
 ) -> None:
-    # The last is the first that a request passes.
+    # The last is the first that a request passes. Keys are asked for behind CORS: a browser sends
+    # none where it asks whether a page may.
     app.add_middleware(HeadAsGet)
     app.add_middleware(DrainingGate, draining=draining)
     app.add_middleware(BodyLimit)
+    if settings.key_digests:
+        app.add_middleware(KeyGuard, digests=settings.key_digests)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,

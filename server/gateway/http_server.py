@@ -23,6 +23,7 @@ from lostwax.server.gateway.connection import (
     GatewayState,
 )
 from lostwax.server.gateway.room import BACKLOG, MAX_CONNECTIONS, Room
+from lostwax.server.gateway.tls import Tls
 
 ACCEPTED_AT_ONCE = 16
 """Between two of these, room is made: all that wait in the backlog may be more than there is."""
@@ -33,7 +34,7 @@ LAST_ANSWERS_S = 2.0
 
 
 class HttpServer(uvicorn.Server):
-    """Serves an application until `should_exit` is set."""
+    """Serves an application until `should_exit` is set, over TLS if it has a certificate."""
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class HttpServer(uvicorn.Server):
         head_deadline_s: float = HEAD_DEADLINE_S,
         unread_deadline_s: float = UNREAD_DEADLINE_S,
         unread_waits_s: float = UNREAD_WAITS_S,
+        tls: Tls | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -54,6 +56,8 @@ class HttpServer(uvicorn.Server):
                 proxy_headers=False,
                 backlog=ACCEPTED_AT_ONCE,
                 timeout_keep_alive=KEEP_ALIVE_S,
+                ssl_certfile=tls and tls.certfile,
+                ssl_keyfile=tls and tls.keyfile,
             )
         )
         room = Room(max_connections)

@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from lostwax.server.gateway.settings import Build, Settings
 from lostwax.server.gateway.start_clock import ESTIMATE_S, estimate
 from lostwax.server.gateway.stop_signals import stop_signals
 from lostwax.server.gateway.supervised import Link, SupervisedEngine
+from lostwax.server.gateway.tls import Tls
 
 # The web's libraries are imported while the engine process already starts.
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ def serve(
     num_pages: int | None = None,
     threads: int | None = None,
     insecure: bool = False,
+    tls: Tls | None = None,
     certificates: Path | None = None,
     allow_compiled: bool = False,
     drain_s: float = DRAIN_S,
@@ -61,7 +64,7 @@ def serve(
     """Serve an artifact over HTTP until interrupted; requests then have `drain_s` seconds to end.
 
     The tokenizer is looked for in the artifact, then in the checkpoint. `insecure` allows a host
-    that other machines can reach: there is no authentication yet. `certificates` is a folder for
+    that other machines can reach where no API key is asked for. `certificates` is a folder for
     what the golden probes showed, `allow_compiled` serves lowerings that never ran here. `ready_fd`
     is told the port when the model answers.
     """
@@ -97,7 +100,8 @@ def serve(
         host=chosen.host,
         port=port,
         model=chosen.model,
-        insecure=insecure,
+        insecure=insecure or bool(chosen.key_digests),
+        tls=tls,
         drain_s=drain_s,
         expected_s=estimate(manifest.weight_bytes),
         ready=lambda port: pipe.tell(Ready(port)) if pipe else None,
@@ -112,6 +116,7 @@ def serve_engine(
     port: int,
     model: str | None = None,
     insecure: bool = False,
+    tls: Tls | None = None,
     drain_s: float = DRAIN_S,
     expected_s: Mapping[str, float] = ESTIMATE_S,
     announce: Announce = say,
@@ -133,8 +138,10 @@ def serve_engine(
             ready=lambda: ready(bound),
         )
         place = f"[{host}]" if ":" in host else host
-        greeting = f"listening on http://{place}:{bound}; starting the engine"
-        asyncio.run(_run(application, listener, engine, drain_s, announce, greeting))
+        scheme = "http" if tls is None else "https"
+        greeting = f"listening on {scheme}://{place}:{bound}; starting the engine"
+        server = partial(_http_server, application, engine, tls)
+        asyncio.run(_run(server, listener, engine, drain_s, announce, greeting))
 
 
 def require_may_listen(host: str, port: int, *, insecure: bool = False) -> None:
@@ -161,7 +168,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 async def _run(
-    application: Application,
+    make_server: Callable[[int], tuple[HttpServer, Draining]],
     listener: socket.socket,
     engine: SupervisedEngine,
     drain_s: float,
@@ -175,7 +182,7 @@ async def _run(
         await engine.start()
         try:
             # In a thread, so that the engine process starts meanwhile.
-            server, draining = await asyncio.to_thread(_http_server, application, engine, most)
+            server, draining = await asyncio.to_thread(make_server, most)
             serving = asyncio.create_task(server.serve([listener]))
             failing = asyncio.create_task(engine.wait_failed())
             stopping = asyncio.create_task(stop.wait())
@@ -212,20 +219,20 @@ def _requests(draining: Draining) -> str:
 
 
 def _http_server(
-    application: Application, engine: SupervisedEngine, max_connections: int
+    application: Application, engine: SupervisedEngine, tls: Tls | None, max_connections: int
 ) -> tuple[HttpServer, Draining]:
     from lostwax.server.gateway.draining import Draining
     from lostwax.server.gateway.http_server import HttpServer
 
     draining = Draining()
-    return HttpServer(application(engine, draining), max_connections), draining
+    return HttpServer(application(engine, draining), max_connections, tls=tls), draining
 
 
 def _require_loopback(host: str, *, insecure: bool) -> None:
     if not insecure and not _is_loopback(host):
         raise ServeError(
-            f"host {host!r} can be reached by others and there is no authentication;"
-            f" use 127.0.0.1, or allow it with --insecure"
+            f"host {host!r} can be reached by others and no API key is asked for; give"
+            f" --api-key-file FILE, use 127.0.0.1, or allow it with --insecure"
         )
 
 

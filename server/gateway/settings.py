@@ -21,7 +21,8 @@ class Settings:
     `host` is what the server listens on, `allowed_hosts` are further names by which it is called,
     beside loopback's, `allowed_origins` those of web pages that may use it. `metrics` adds
     `/metrics`, and `token_histograms` to these the lengths of prompts and answers. `build` is
-    what `/version` tells beside lostwax's own.
+    what `/version` tells beside lostwax's own. `key_digests` (`api_keys.py`) are those of the API
+    keys that are taken; without any, none is asked for.
     """
 
     model: str | None = None
@@ -33,3 +34,4 @@ class Settings:
     metrics: bool = False
     token_histograms: bool = False
     build: Build | None = None
+    key_digests: tuple[bytes, ...] = ()

@@ -35,7 +35,6 @@ _OURS = {
 }
 """Options of SGLang, vLLM and TensorRT-LLM by what does the same here."""
 _OTHERWISE = {
-    "--api-key": "there is no authentication yet: put a proxy before the server",
     "--enable-cache-report": _CACHED_TOKENS,
     "--enable-prefix-caching": "prefixes are found in the cache by themselves: leave it out",
     "--enable-prompt-tokens-details": _CACHED_TOKENS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
@@ -15,7 +16,7 @@ from lostwax.cli.checked_model import (
 )
 from lostwax.cli.default_model import NAME, default_artifact, default_checkpoint
 from lostwax.cli.named_artifact import named_artifact
-from lostwax.cli.named_paths import Checkpoint, Model, OutFolder
+from lostwax.cli.named_paths import Checkpoint, File, Model, OutFolder
 from lostwax.cli.option_types import (
     MORE,
     Count,
@@ -23,6 +24,7 @@ from lostwax.cli.option_types import (
     Drafts,
     Flag,
     Host,
+    Key,
     Name,
     OptionRefused,
     Pages,
@@ -34,7 +36,9 @@ from lostwax.cli.option_types import (
 )
 from lostwax.server.engine.extend_budget import MAX_STALL
 from lostwax.server.engine.options import EngineOptions
+from lostwax.server.gateway.api_keys import digests_of, read_keys
 from lostwax.server.gateway.settings import Settings
+from lostwax.server.gateway.tls import Tls
 
 
 def serve(
@@ -59,6 +63,10 @@ def serve(
     enable_metrics: Annotated[Flag, MORE] = False,
     collect_tokens_histogram: Annotated[Flag, MORE] = False,
     drain: Annotated[Seconds, MORE] = 10.0,
+    api_key: Annotated[list[Key] | None, MORE, Parameter(negative=())] = None,
+    api_key_file: Annotated[File | None, MORE] = None,
+    ssl_certfile: Annotated[File | None, MORE] = None,
+    ssl_keyfile: Annotated[File | None, MORE] = None,
     allow_host: Annotated[list[Host] | None, MORE, Parameter(negative=())] = None,
     allow_origin: Annotated[list[str] | None, MORE, Parameter(negative=())] = None,
     insecure: Annotated[Flag, MORE] = False,
@@ -75,7 +83,8 @@ def serve(
         The folder of an artifact or of a checkpoint. A checkpoint is compiled first, to
         PATH.TARGET-DTYPE.lostwax. Default: the small trained model that comes with lostwax.
     host
-        Address to listen on. One that other machines reach is refused without --insecure.
+        Address to listen on. One that other machines reach is refused without an API key or
+        --insecure.
     port
         Port to listen on. 0 takes any free one, which is printed.
     served_model_name
@@ -115,12 +124,21 @@ def serve(
         With --enable-metrics: histograms of the lengths of prompts and answers, too.
     drain
         Seconds that requests under way have at Ctrl-C or SIGTERM, before they end with an error.
+    api_key
+        A key of which clients must send one, as Authorization: Bearer KEY; may be repeated. Who
+        lists processes sees it: --api-key-file hides it.
+    api_key_file
+        A file of such keys, one a line.
+    ssl_certfile
+        A certificate (PEM) with the chain behind it: the server speaks TLS.
+    ssl_keyfile
+        Its private key, if that is not in the same file.
     allow_host
         A name by which clients call the server, beside loopback's and --host; may be repeated.
     allow_origin
         An origin (scheme://host[:port]) whose web pages may use the server; may be repeated.
     insecure
-        Allow a host that others can reach although there is no authentication; for several tenants
+        Allow a host that others can reach although no API key is asked for; for several tenants
         add --disable-radix-cache.
     ready_fd
         For programs: a pipe's file descriptor, to which one line of JSON with the port is written
@@ -134,7 +152,9 @@ def serve(
         raise OptionRefused("--collect-tokens-histogram adds to /metrics; give --enable-metrics")
     require_used(path, checkpoint=checkpoint, cache=cache, target=target, dtype=dtype)
     require_origins(allow_origin or ())
-    require_may_listen(host, port, insecure=insecure)
+    keys = [*(api_key or ()), *(read_keys(api_key_file) if api_key_file else ())]
+    tls = _tls(ssl_certfile, ssl_keyfile)
+    require_may_listen(host, port, insecure=insecure or bool(keys))
     require_runnable(path, target)
     if path is None:
         checkpoint = default_checkpoint()
@@ -157,6 +177,7 @@ def serve(
             allowed_origins=tuple(allow_origin or ()),
             metrics=enable_metrics,
             token_histograms=collect_tokens_histogram,
+            key_digests=digests_of(keys),
         ),
         checkpoint=checkpoint,
         port=port,
@@ -169,8 +190,19 @@ def serve(
         num_pages=num_pages,
         threads=threads,
         insecure=insecure,
+        tls=tls,
         certificates=certificates,
         allow_compiled=allow_compiled,
         drain_s=drain,
         ready_fd=ready_fd,
     )
+
+
+def _tls(certfile: Path | None, keyfile: Path | None) -> Tls | None:
+    if certfile is None:
+        if keyfile is not None:
+            raise OptionRefused("--ssl-keyfile goes with --ssl-certfile; give both")
+        return None
+    tls = Tls(certfile, keyfile)
+    tls.require_usable()
+    return tls
