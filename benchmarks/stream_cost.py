@@ -27,6 +27,7 @@ from lostwax.server.gateway.tokenizer import IdCodec
 SETTINGS = {
     "nothing": Settings(),
     "--enable-metrics": Settings(metrics=True),
+    "--log-requests": Settings(log_requests=True),
     "--enable-metrics --collect-tokens-histogram": Settings(metrics=True, token_histograms=True),
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 import msgspec
@@ -31,9 +31,13 @@ _STOP = b""
 
 
 class EngineWire:
-    """Commands in, events out, over a ZeroMQ pair socket at `address`, which the gateway binds."""
+    """Commands in, events out, over a ZeroMQ pair socket at `address`, which the gateway binds.
 
-    def __init__(self, address: str) -> None:
+    `write` is told of frames that say nothing.
+    """
+
+    def __init__(self, address: str, write: Callable[[object], None] = say) -> None:
+        self._write = write
         self._context = zmq.Context()
         self._inbox: queue.SimpleQueue[list[Command]] = queue.SimpleQueue()
         inside = self._context.socket(zmq.PAIR)
@@ -102,4 +106,4 @@ class EngineWire:
             self._inbox.put(decode_commands(frame))
         except msgspec.DecodeError as error:
             # One malformed frame must not end the engine; the gateway gave up on it or has a bug.
-            say(f"engine: dropped a malformed frame: {error}")
+            self._write(f"engine: dropped a malformed frame: {error}")

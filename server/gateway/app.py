@@ -11,6 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from lostwax.server.engine.failure_log import FailureLog
+from lostwax.server.engine.log_lines import LogLines
+from lostwax.server.gateway.access_log import AccessLog
 from lostwax.server.gateway.admission import Admission
 from lostwax.server.gateway.answering import Answering
 from lostwax.server.gateway.api_schema import described
@@ -97,8 +99,11 @@ def create_app(
 
     _list_models(app, client, settings.model)
     add_operations(app, client, settings.build)
-    observers = [_metrics(app, client, settings)] if settings.metrics else []
-    _guard(app, settings, draining, log or FailureLog(), observers)
+    observers = [_metrics(app, client, settings)] if settings.metrics else list[Observer]()
+    lines = LogLines(settings.log_format)
+    if settings.log_requests:
+        observers.append(AccessLog(lines))
+    _guard(app, settings, draining, log or FailureLog(lines.failure), observers)
     return app
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.say import say
+from lostwax.server.engine.log_lines import LogLines
 from lostwax.server.engine.options import EngineOptions
 from lostwax.server.gateway.engine_client import EngineClient, EngineLost
 from lostwax.server.gateway.origins import require_origins
@@ -78,7 +79,7 @@ def serve(
     options = [part for k, v in given.items() if v is not None for part in (k, str(v))]
     options += ["--allow-compiled"] if allow_compiled else []
     asked = replace(engine or EngineOptions(), reports=chosen.metrics)
-    options += asked.arguments()
+    options += [*asked.arguments(), "--log-format", chosen.log_format]
 
     def command(link: Link) -> list[str]:
         module = ["lostwax.server.engine", str(artifact)]
@@ -104,6 +105,7 @@ def serve(
         tls=tls,
         drain_s=drain_s,
         expected_s=estimate(manifest.weight_bytes),
+        announce=LogLines(chosen.log_format).say,
         ready=lambda port: pipe.tell(Ready(port)) if pipe else None,
     )
 

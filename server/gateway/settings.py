@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lostwax.server.engine.log_lines import LogFormat
+
 
 @dataclass(frozen=True, slots=True)
 class Build:
@@ -22,7 +24,8 @@ class Settings:
     beside loopback's, `allowed_origins` those of web pages that may use it. `metrics` adds
     `/metrics`, and `token_histograms` to these the lengths of prompts and answers. `build` is
     what `/version` tells beside lostwax's own. `key_digests` (`api_keys.py`) are those of the API
-    keys that are taken; without any, none is asked for.
+    keys that are taken; without any, none is asked for. `log_requests` writes a line a request, in
+    the format of all lines.
     """
 
     model: str | None = None
@@ -35,3 +38,5 @@ class Settings:
     token_histograms: bool = False
     build: Build | None = None
     key_digests: tuple[bytes, ...] = ()
+    log_requests: bool = False
+    log_format: LogFormat = "text"

@@ -143,6 +143,7 @@ FOREIGN = {
     "serve --trust-remote-code": "runs no code of a checkpoint: leave it out",
     "compile CKPT -o OUT --tensor-parallel-size=2": "here it is --tp",
     "compile CKPT -o OUT --kv-cache-dtype fp8": "here it is --kv-layout",
+    "serve --log-format xml": 'Choose from: "text", "json"',
     "serve --prot 8000": "Did you mean --port?",
     "sevre": 'Did you mean "serve"?',
     "serve --port x": 'unable to convert "x" into int',

@@ -35,6 +35,7 @@ from lostwax.cli.option_types import (
     Threads,
 )
 from lostwax.server.engine.extend_budget import MAX_STALL
+from lostwax.server.engine.log_lines import LogFormat
 from lostwax.server.engine.options import EngineOptions
 from lostwax.server.gateway.api_keys import digests_of, read_keys
 from lostwax.server.gateway.settings import Settings
@@ -62,6 +63,8 @@ def serve(
     max_stall: Annotated[Stall, MORE] = MAX_STALL,
     enable_metrics: Annotated[Flag, MORE] = False,
     collect_tokens_histogram: Annotated[Flag, MORE] = False,
+    log_requests: Annotated[Flag, MORE] = False,
+    log_format: Annotated[LogFormat, MORE] = "text",
     drain: Annotated[Seconds, MORE] = 10.0,
     api_key: Annotated[list[Key] | None, MORE, Parameter(negative=())] = None,
     api_key_file: Annotated[File | None, MORE] = None,
@@ -122,6 +125,10 @@ def serve(
         Tell Prometheus of requests and of the engine, at /metrics.
     collect_tokens_histogram
         With --enable-metrics: histograms of the lengths of prompts and answers, too.
+    log_requests
+        Write a line for each request: times, tokens and how it ended, never its text.
+    log_format
+        How the server's lines are written: text, or JSON with an object a line.
     drain
         Seconds that requests under way have at Ctrl-C or SIGTERM, before they end with an error.
     api_key
@@ -178,6 +185,8 @@ def serve(
             metrics=enable_metrics,
             token_histograms=collect_tokens_histogram,
             key_digests=digests_of(keys),
+            log_requests=log_requests,
+            log_format=log_format,
         ),
         checkpoint=checkpoint,
         port=port,
