@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from lostwax.ir.contract.step import MAX_RANKED
+from lostwax.server.engine.capacity import capacity
 from lostwax.server.engine.commit import Drafting, commit
 from lostwax.server.engine.extend_budget import ExtendBudget
 from lostwax.server.engine.failure_log import FailureLog
@@ -66,6 +67,8 @@ class EngineCore:
     `prefix_cache` every prompt runs whole. `max_running` requests run at once at most (None: as
     many as the artifact takes). `max_stall` bounds the rows of a prefill step beside answers, as
     ExtendBudget says (None: such a step is as large as any); `clock` gives seconds.
+    `max_context` tokens a request and `max_rows` rows a prefill step are the most, if that is less
+    than the artifact's.
     """
 
     def __init__(
@@ -78,6 +81,8 @@ class EngineCore:
         prefix_cache: bool = True,
         max_running: int | None = None,
         max_stall: float | None = None,
+        max_context: int | None = None,
+        max_rows: int | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         most = runtime.limits.max_drafts
@@ -93,7 +98,12 @@ class EngineCore:
         self._depth = depth
         self._in_flight: deque[_InFlight] = deque()
         self.scheduler = Scheduler(
-            runtime.limits, self._max_drafts, prefix_cache=prefix_cache, max_running=max_running
+            runtime.limits,
+            self._max_drafts,
+            prefix_cache=prefix_cache,
+            max_running=max_running,
+            max_context=max_context,
+            max_rows=max_rows,
         )
         self._max_stall, self._clock = max_stall, clock
         self._budget = self._new_budget()
@@ -117,6 +127,13 @@ class EngineCore:
             eos_token_ids=facts.eos_token_ids,
             chat_encoding=facts.chat_encoding,
         )
+
+    @property
+    def capacity(self) -> str:
+        """What it can hold, in words."""
+        scheduler, page_tokens = self.scheduler, self._runtime.limits.page_tokens
+        held = scheduler.pages.num_usable * page_tokens
+        return capacity(held, page_tokens, scheduler.max_context, scheduler.max_running)
 
     @property
     def has_work(self) -> bool:
@@ -207,7 +224,7 @@ class EngineCore:
     def _new_budget(self) -> ExtendBudget | None:
         if self._max_stall is None:
             return None
-        return ExtendBudget(self._max_stall, self._runtime.limits.max_tokens)
+        return ExtendBudget(self._max_stall, self.scheduler.max_rows)
 
     def _abandon(self) -> list[ScheduledStep]:
         """Wait for all steps in flight and use none of their results; return their plans."""

@@ -95,9 +95,11 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
-    """The engine process is alive; sent while it loads and while a long step runs, too."""
+    """The engine process is alive; sent while it loads and while a long step runs, too: `step_s`
+    seconds so far, 0 between steps."""
 
     beats: int
+    step_s: float = 0.0
 
 
 class Phase(msgspec.Struct, frozen=True, tag="phase"):

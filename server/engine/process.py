@@ -59,10 +59,14 @@ def run_engine(
             prefix_cache=asked.prefix_cache,
             max_running=asked.max_running,
             max_stall=asked.max_stall,
+            max_context=asked.max_context,
+            max_rows=asked.max_rows,
         )
         begin("warm up")
         core.warm_up()
         phases.end()
+        if log:
+            log.say(core.capacity)
         wire.send([core.info])
         report = StatsClock() if asked.reports else None
         if report is not None and report.is_due(is_busy=False):
@@ -71,7 +75,9 @@ def run_engine(
             events: list[Event] = []
             for command in wire.receive(wait=not core.has_work):
                 events += core.handle(command)
+            wire.step_begins()
             events += core.step()
+            wire.step_ends()
             if report is not None and report.is_due(is_busy=core.has_work):
                 events.append(core.stats)
             if events:

@@ -44,7 +44,8 @@ class Scheduler:
     """Waiting and running requests, and the pages that they hold.
 
     `max_drafts` tokens are drafted at most for a request between two decode steps. Without
-    `prefix_cache` no page is kept and none is shared. At most `max_running` requests run at once.
+    `prefix_cache` no page is kept and none is shared. At most `max_running` requests run at once;
+    one holds `max_context` tokens at most, and a prefill step has `max_rows` rows.
     """
 
     def __init__(
@@ -54,10 +55,14 @@ class Scheduler:
         *,
         prefix_cache: bool = True,
         max_running: int | None = None,
+        max_context: int | None = None,
+        max_rows: int | None = None,
     ) -> None:
         self.limits = limits
         self.max_running = min(max_running or limits.max_reqs, limits.max_reqs)
-        self.max_extend_rows = limits.max_tokens
+        self._max_context = min(max_context or limits.max_context, limits.max_context)
+        self.max_rows = min(max_rows or limits.max_tokens, limits.max_tokens)
+        self.max_extend_rows = self.max_rows
         """Rows of an extend step while anybody decodes: at least one."""
         self._max_drafts = max_drafts
         self._holdings = RequestPages(limits, max_drafts, prefix_cache=prefix_cache)
@@ -78,7 +83,7 @@ class Scheduler:
     def max_context(self) -> int:
         """Tokens of the longest request that can ever run."""
         held = self.pages.num_usable * self.limits.page_tokens
-        return min(self.limits.max_context, held)
+        return min(self._max_context, held)
 
     @property
     def has_work(self) -> bool:
@@ -207,7 +212,7 @@ class Scheduler:
 
     def _plan_extend(self) -> list[Chunk]:
         chunks: list[Chunk] = []
-        tokens_left = self.limits.max_tokens
+        tokens_left = self.max_rows
         if self.max_extend_rows < tokens_left and self.is_decoding:
             tokens_left = self.max_extend_rows
         for req in self.running:

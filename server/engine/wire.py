@@ -38,6 +38,7 @@ class EngineWire:
 
     def __init__(self, address: str, write: Callable[[object], None] = say) -> None:
         self._write = write
+        self._step_since: float | None = None
         self._context = zmq.Context()
         self._inbox: queue.SimpleQueue[list[Command]] = queue.SimpleQueue()
         inside = self._context.socket(zmq.PAIR)
@@ -74,6 +75,14 @@ class EngineWire:
         """Hand events to the gateway, as one frame."""
         self._events.send(encode(events))
 
+    def step_begins(self) -> None:
+        """The engine's thread is in a step from now on: heartbeats say for how long."""
+        self._step_since = time.monotonic()
+
+    def step_ends(self) -> None:
+        """It has come back."""
+        self._step_since = None
+
     def receive(self, *, wait: bool) -> list[Command]:
         """All commands that have come; with `wait`, at least one."""
         commands = self._inbox.get() if wait else list[Command]()
@@ -97,9 +106,13 @@ class EngineWire:
                 self._take(outside.recv())
             if time.monotonic() >= next_beat:
                 beats, next_beat = beats + 1, time.monotonic() + HEARTBEAT_S
-                outside.send(encode([Heartbeat(beats)]))
+                outside.send(encode([Heartbeat(beats, self._step_s())]))
         inside.close()
         outside.close()
+
+    def _step_s(self) -> float:
+        since = self._step_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def _take(self, frame: bytes) -> None:
         try:

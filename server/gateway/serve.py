@@ -20,7 +20,7 @@ from lostwax.server.gateway.engine_client import EngineClient, EngineLost
 from lostwax.server.gateway.origins import require_origins
 from lostwax.server.gateway.ready_pipe import Ready, ReadyPipe
 from lostwax.server.gateway.room import BACKLOG, max_connections
-from lostwax.server.gateway.settings import Build, Settings
+from lostwax.server.gateway.settings import WATCHDOG_S, Build, Settings
 from lostwax.server.gateway.start_clock import ESTIMATE_S, estimate
 from lostwax.server.gateway.stop_signals import stop_signals
 from lostwax.server.gateway.supervised import Link, SupervisedEngine
@@ -60,9 +60,11 @@ def serve(
     certificates: Path | None = None,
     allow_compiled: bool = False,
     drain_s: float = DRAIN_S,
+    watchdog_s: float = WATCHDOG_S,
     ready_fd: int | None = None,
 ) -> None:
     """Serve an artifact over HTTP until interrupted; requests then have `drain_s` seconds to end.
+    An engine whose step takes longer than `watchdog_s` seconds is started again.
 
     The tokenizer is looked for in the artifact, then in the checkpoint. `insecure` allows a host
     that other machines can reach where no API key is asked for. `certificates` is a folder for
@@ -104,6 +106,7 @@ def serve(
         insecure=insecure or bool(chosen.key_digests),
         tls=tls,
         drain_s=drain_s,
+        watchdog_s=watchdog_s,
         expected_s=estimate(manifest.weight_bytes),
         announce=LogLines(chosen.log_format).say,
         ready=lambda port: pipe.tell(Ready(port)) if pipe else None,
@@ -120,6 +123,7 @@ def serve_engine(
     insecure: bool = False,
     tls: Tls | None = None,
     drain_s: float = DRAIN_S,
+    watchdog_s: float = WATCHDOG_S,
     expected_s: Mapping[str, float] = ESTIMATE_S,
     announce: Announce = say,
     ready: Callable[[int], None] = lambda port: None,
@@ -135,6 +139,7 @@ def serve_engine(
         engine = SupervisedEngine(
             command,
             announce=announce,
+            watchdog_s=watchdog_s,
             model=model,
             expected_s=expected_s,
             ready=lambda: ready(bound),

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from lostwax.server.engine.log_lines import LogFormat
 
+WATCHDOG_S = 300.0
+"""A step that has run for so long never ends: the engine is killed and started again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Build:

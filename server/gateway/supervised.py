@@ -24,6 +24,7 @@ from lostwax.server.engine.messages import (
     EngineInfo,
     Failed,
     Fatal,
+    Heartbeat,
     Output,
     Phase,
     Stats,
@@ -41,6 +42,7 @@ from lostwax.server.gateway.engine_client import (
     stream_group,
 )
 from lostwax.server.gateway.own_folder import own_folder
+from lostwax.server.gateway.settings import WATCHDOG_S
 from lostwax.server.gateway.start_clock import ESTIMATE_S, SILENT, Progress, StartClock
 
 LATE_S = 1.0
@@ -71,7 +73,8 @@ class SupervisedEngine:
     """Keeps one engine process running; implements EngineClient.
 
     `command` gives the argument list of a life. An engine that ends before it was ever ready is not
-    started again: the same inputs would fail the same way (`failure` says why). `model` is the name
+    started again: the same inputs would fail the same way (`failure` says why). One whose step
+    takes longer than `watchdog_s` seconds is killed and started again. `model` is the name
     under which it is announced, if not its own. `expected_s` is what the first start's phases may
     take, in seconds by name. `ready` is called each time that the engine is.
     """
@@ -83,6 +86,7 @@ class SupervisedEngine:
         announce: Callable[[str], None],
         silence_s: float = SILENCE_S,
         late_s: float = LATE_S,
+        watchdog_s: float = WATCHDOG_S,
         model: str | None = None,
         expected_s: Mapping[str, float] = ESTIMATE_S,
         ready: Callable[[], None] = lambda: None,
@@ -91,6 +95,8 @@ class SupervisedEngine:
         self._announce = announce
         self._silence_s = silence_s
         self._late_s = late_s
+        self._watchdog_s = watchdog_s
+        self._step_s = 0.0
         self._model = model
         self._ready = ready
         self._mailboxes = Mailboxes()
@@ -199,7 +205,7 @@ class SupervisedEngine:
 
     async def _live(self, link: Link) -> str:
         """One life of the engine: returns why it ended."""
-        self._fatal = None
+        self._fatal, self._step_s = None, 0.0
         context = zmq.asyncio.Context()
         socket = context.socket(zmq.PAIR)
         try:
@@ -252,6 +258,11 @@ class SupervisedEngine:
             if self._state == "late":
                 self._state = "ready"
             self._take(await socket.recv())
+            if self._step_s > self._watchdog_s:
+                return (
+                    f"a step has run for {self._step_s:.1f} s, longer than --watchdog-timeout"
+                    f" {self._watchdog_s:g}"
+                )
 
     async def _write(self, socket: zmq.asyncio.Socket) -> None:
         while True:
@@ -277,8 +288,8 @@ class SupervisedEngine:
                     self._stats = event
                 case Fatal(message=message):
                     self._fatal = message
-                case _:
-                    pass  # a heartbeat says all by arriving
+                case Heartbeat(step_s=step_s):
+                    self._step_s = step_s
 
     def _lose(self, reason: EngineLost) -> None:
         self._mailboxes.fail_all(reason)

@@ -34,6 +34,16 @@ _OURS = {
     "--tp-size": "--tp",
 }
 """Options of SGLang, vLLM and TensorRT-LLM by what does the same here."""
+_OF_SERVE = {
+    "--gpu-memory-utilization": "--mem-fraction-static",
+    "--max-model-len": "--context-length",
+    "--max-num-batched-tokens": "--chunked-prefill-size",
+    "--max-num-seqs": "--max-running-requests",
+    "--max-seq-len": "--context-length",
+    "--block-size": "--page-size",
+    "--enable-log-requests": "--log-requests",
+}
+"""What `serve` has under SGLang's name, by vLLM's and TensorRT-LLM's."""
 _OTHERWISE = {
     "--enable-cache-report": _CACHED_TOKENS,
     "--enable-prefix-caching": "prefixes are found in the cache by themselves: leave it out",
@@ -72,6 +82,8 @@ def hint(option: str, command: str | None) -> str | None:
     name = option.partition("=")[0]
     if name in _OTHERWISE:
         return f"unknown option {name}: {_OTHERWISE[name].format(command=command or 'COMMAND')}"
+    if command == "serve" and name in _OF_SERVE:
+        return f"unknown option {name}: here it is {_OF_SERVE[name]}"
     ours = _OURS.get(name, name)
     if ours in _OF_COMPILE and command != "compile":
         return (

@@ -129,6 +129,8 @@ Pages = Annotated[
 MAX_WAIT_S = 86400
 Descriptor = Annotated[int, Parameter(validator=_descriptor)]
 Seconds = Annotated[float, Parameter(validator=within(0, MAX_WAIT_S))]
+Timeout = Annotated[float, Parameter(validator=above_zero(MAX_WAIT_S))]
+Fraction = Annotated[float, Parameter(validator=above_zero(1))]
 Stall = Annotated[float, Parameter(validator=within(1.1, 1e6))]
 Drafts = Annotated[int, Parameter(validator=within(0, 3))]
 Ranks = Annotated[int, Parameter(validator=within(1, 1024))]

@@ -23,6 +23,7 @@ from lostwax.cli.option_types import (
     Descriptor,
     Drafts,
     Flag,
+    Fraction,
     Host,
     Key,
     Name,
@@ -33,12 +34,14 @@ from lostwax.cli.option_types import (
     Stall,
     TargetName,
     Threads,
+    Timeout,
 )
+from lostwax.cli.serve_limits import pages_within, require_within
 from lostwax.server.engine.extend_budget import MAX_STALL
 from lostwax.server.engine.log_lines import LogFormat
 from lostwax.server.engine.options import EngineOptions
 from lostwax.server.gateway.api_keys import digests_of, read_keys
-from lostwax.server.gateway.settings import Settings
+from lostwax.server.gateway.settings import WATCHDOG_S, Settings
 from lostwax.server.gateway.tls import Tls
 
 
@@ -52,8 +55,13 @@ def serve(
     checkpoint: Checkpoint | None = None,
     drafts: Drafts | None = None,
     num_pages: Pages | None = None,
-    max_running_requests: Count | None = None,
+    max_running_requests: Annotated[Count | None, MORE] = None,
     threads: Threads | None = None,
+    context_length: Annotated[Count | None, MORE] = None,
+    mem_fraction_static: Annotated[Fraction | None, MORE] = None,
+    chunked_prefill_size: Annotated[Count | None, MORE] = None,
+    page_size: Annotated[Count | None, MORE] = None,
+    watchdog_timeout: Annotated[Timeout, MORE] = WATCHDOG_S,
     target: Annotated[TargetName | None, MORE] = None,
     dtype: Annotated[Literal["fp32", "bf16"] | None, MORE] = None,
     cache: Annotated[OutFolder | None, MORE] = None,
@@ -104,6 +112,17 @@ def serve(
     threads
         Threads of a CPU engine (default: what steps timed at the start are fastest on; with several
         ranks, each has its share of the cores).
+    context_length
+        Tokens of a prompt with its answer at most (default: as many as the artifact takes).
+    mem_fraction_static
+        In place of --num-pages: cache, weights and programs together take this part of the
+        device's memory (of a GPU: of the smallest of its kind).
+    chunked_prefill_size
+        Rows of a prefill step at most (default: as many as the artifact takes).
+    page_size
+        Tokens a page. The artifact has decided: any other number is refused.
+    watchdog_timeout
+        Seconds after which a step that has not ended never will: the engine is started again.
     target
         What to compile a checkpoint for (default: cpu).
     dtype
@@ -155,6 +174,8 @@ def serve(
     from lostwax.server.gateway.serve import require_may_listen
     from lostwax.server.gateway.serve import serve as run
 
+    if num_pages is not None and mem_fraction_static is not None:
+        raise OptionRefused("--num-pages and --mem-fraction-static say the same; give one of them")
     if collect_tokens_histogram and not enable_metrics:
         raise OptionRefused("--collect-tokens-histogram adds to /metrics; give --enable-metrics")
     require_used(path, checkpoint=checkpoint, cache=cache, target=target, dtype=dtype)
@@ -171,6 +192,14 @@ def serve(
         )
     else:
         artifact = named_artifact(path, target or "cpu", dtype or "bf16", drafts or 0)
+    require_within(
+        artifact,
+        context_length=context_length,
+        chunked_prefill_size=chunked_prefill_size,
+        page_size=page_size,
+    )
+    if mem_fraction_static is not None:
+        num_pages = pages_within(artifact, mem_fraction_static)
     require_fits(
         artifact, drafts=drafts, num_pages=num_pages, max_running_requests=max_running_requests
     )
@@ -195,6 +224,8 @@ def serve(
             prefix_cache=not disable_radix_cache,
             max_running=max_running_requests,
             max_stall=max_stall,
+            max_context=context_length,
+            max_rows=chunked_prefill_size,
         ),
         num_pages=num_pages,
         threads=threads,
@@ -203,6 +234,7 @@ def serve(
         certificates=certificates,
         allow_compiled=allow_compiled,
         drain_s=drain,
+        watchdog_s=watchdog_timeout,
         ready_fd=ready_fd,
     )
 
