@@ -81,6 +81,7 @@ def serve(
     allow_host: Annotated[list[Host] | None, MORE, Parameter(negative=())] = None,
     allow_origin: Annotated[list[str] | None, MORE, Parameter(negative=())] = None,
     insecure: Annotated[Flag, MORE] = False,
+    config: Annotated[File | None, MORE] = None,
     ready_fd: Annotated[Descriptor | None, MORE] = None,
 ) -> None:
     """Serve an artifact over HTTP; a checkpoint is compiled first, beside it.
@@ -166,6 +167,9 @@ def serve(
     insecure
         Allow a host that others can reach although no API key is asked for; for several tenants
         add --disable-radix-cache.
+    config
+        A TOML file whose table [serve] holds options by their names; what the command line says
+        goes first.
     ready_fd
         For programs: a pipe's file descriptor, to which one line of JSON with the port is written
         when the model answers.
@@ -174,6 +178,7 @@ def serve(
     from lostwax.server.gateway.serve import require_may_listen
     from lostwax.server.gateway.serve import serve as run
 
+    del config  # read before the command line was (`cli/app.py`)
     if num_pages is not None and mem_fraction_static is not None:
         raise OptionRefused("--num-pages and --mem-fraction-static say the same; give one of them")
     if collect_tokens_histogram and not enable_metrics:
