@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from lostwax.ir.contract.step import MAX_RANKED
 from lostwax.server.engine.capacity import capacity
 from lostwax.server.engine.commit import Drafting, commit
+from lostwax.server.engine.draft_length import DraftLength
 from lostwax.server.engine.extend_budget import ExtendBudget
 from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.messages import (
@@ -66,9 +67,9 @@ class EngineCore:
     what a step raised. At most `depth` steps stay in flight between two calls of `step`. Without
     `prefix_cache` every prompt runs whole. `max_running` requests run at once at most (None: as
     many as the artifact takes). `max_stall` bounds the rows of a prefill step beside answers, as
-    ExtendBudget says (None: such a step is as large as any); `clock` gives seconds.
-    `max_context` tokens a request and `max_rows` rows a prefill step are the most, if that is less
-    than the artifact's.
+    ExtendBudget says (None: such a step is as large as any). `max_context` tokens a request and
+    `max_rows` rows a prefill step are the most, if that is less than the artifact's. `adapt_drafts`
+    drafts fewer tokens where that gives more a second, as DraftLength finds. `clock` gives seconds.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class EngineCore:
         max_stall: float | None = None,
         max_context: int | None = None,
         max_rows: int | None = None,
+        adapt_drafts: bool = False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         most = runtime.limits.max_drafts
@@ -107,6 +109,7 @@ class EngineCore:
         )
         self._max_stall, self._clock = max_stall, clock
         self._budget = self._new_budget()
+        self._draft_length = DraftLength(self._max_drafts) if adapt_drafts else None
         self._last_done_s = 0.0
         self.drafting = Drafting()
         self._counts = StepCounts()
@@ -170,6 +173,8 @@ class EngineCore:
         events: list[Output | Failed] = []
         if self._budget is not None:
             self.scheduler.max_extend_rows = self._budget.rows
+        if self._draft_length is not None:
+            self.scheduler.drafts = self._draft_length.choose(self.scheduler.num_decoding)
         plan = self.scheduler.schedule()
         if plan is not None:
             events += self._submit(plan)
@@ -198,8 +203,9 @@ class EngineCore:
             chunk.req.came_back(chunk)
         try:
             result = oldest.ticket.result()
-            self._note_time(oldest)
+            seconds = self._seconds_of(oldest)
             events = commit(plan, result, self._runtime.facts.eos_token_ids, self.drafting)
+            self._note(plan, seconds, events)
             self.scheduler.enter_pages(plan)
             self._retire(events)
         except Exception as error:
@@ -207,19 +213,25 @@ class EngineCore:
         self._num_failed_steps = 0
         return events
 
-    def _note_time(self, step: _InFlight) -> None:
-        """Count a step that is just done, and tell the budget what it took; the one before it ran
-        until then."""
+    def _seconds_of(self, step: _InFlight) -> float:
+        """What a step took that is just done; the one before it ran until then."""
         now = self._clock()
         seconds = now - max(step.submitted_s, self._last_done_s)
         self._last_done_s = now
-        self._counts.note(step.plan, seconds)
+        return seconds
+
+    def _note(self, plan: ScheduledStep, seconds: float, events: Sequence[Output | Failed]) -> None:
+        """Count a step, and learn from what it took and gave."""
+        self._counts.note(plan, seconds)
+        if plan.entry == "decode" and self._draft_length is not None:
+            num_tokens = sum(len(event.tokens) for event in events if isinstance(event, Output))
+            self._draft_length.note(len(plan.chunks), num_tokens, seconds)
         if self._budget is None:
             return
-        if step.plan.entry == "decode":
+        if plan.entry == "decode":
             self._budget.note_decode(seconds)
         else:
-            self._budget.note_extend(sum(chunk.count for chunk in step.plan.chunks), seconds)
+            self._budget.note_extend(sum(chunk.count for chunk in plan.chunks), seconds)
 
     def _new_budget(self) -> ExtendBudget | None:
         if self._max_stall is None:

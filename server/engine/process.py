@@ -61,6 +61,7 @@ def run_engine(
             max_stall=asked.max_stall,
             max_context=asked.max_context,
             max_rows=asked.max_rows,
+            adapt_drafts=True,
         )
         begin("warm up")
         core.warm_up()

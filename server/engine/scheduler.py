@@ -64,7 +64,8 @@ class Scheduler:
         self.max_rows = min(max_rows or limits.max_tokens, limits.max_tokens)
         self.max_extend_rows = self.max_rows
         """Rows of an extend step while anybody decodes: at least one."""
-        self._max_drafts = max_drafts
+        self.drafts = max_drafts
+        """Tokens to draft at most behind the next step: `max_drafts`, or fewer, but some."""
         self._holdings = RequestPages(limits, max_drafts, prefix_cache=prefix_cache)
         self.pages = self._holdings.allocator
         self.waiting = WaitingQueue()
@@ -91,9 +92,9 @@ class Scheduler:
         return bool(self.waiting or self.running)
 
     @property
-    def is_decoding(self) -> bool:
-        """Whether any request has an answer under way."""
-        return any(map(_is_decoding, self.running))
+    def num_decoding(self) -> int:
+        """Requests that have an answer under way."""
+        return sum(map(_is_decoding, self.running))
 
     def add(self, req: Req) -> None:
         """Queue a request that fits (`max_context`)."""
@@ -213,7 +214,7 @@ class Scheduler:
     def _plan_extend(self) -> list[Chunk]:
         chunks: list[Chunk] = []
         tokens_left = self.max_rows
-        if self.max_extend_rows < tokens_left and self.is_decoding:
+        if self.max_extend_rows < tokens_left and self.num_decoding:
             tokens_left = self.max_extend_rows
         for req in self.running:
             if not req.is_prefilling or tokens_left == 0:
@@ -256,8 +257,8 @@ class Scheduler:
 
     def _step(self, entry: Literal["extend", "decode"], chunks: Iterable[Chunk]) -> ScheduledStep:
         drafts = 0
-        if self._max_drafts:
-            drafts = max(chunk.num_drafts(self._max_drafts) for chunk in chunks)
+        if self.drafts:
+            drafts = max(chunk.num_drafts(self.drafts) for chunk in chunks)
         return ScheduledStep(entry, tuple(chunks), drafts)
 
 
