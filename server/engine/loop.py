@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from lostwax.ir.contract.step import MAX_RANKED
+from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.capacity import capacity
 from lostwax.server.engine.commit import Drafting, commit
 from lostwax.server.engine.draft_length import DraftLength
@@ -55,6 +56,8 @@ class _InFlight:
     """A step that is submitted and not committed."""
 
     plan: ScheduledStep
+    told: StepPlan
+    """The same as the runtime was told it."""
     ticket: Ticket
     submitted_s: float
     """When, by the engine's clock."""
@@ -187,10 +190,11 @@ class EngineCore:
     def _submit(self, plan: ScheduledStep) -> list[Output | Failed]:
         submitted_s = self._clock()
         try:
-            ticket = self._runtime.submit(plan_step(plan))
+            told = plan_step(plan)
+            ticket = self._runtime.submit(told)
         except Exception as error:  # nothing has changed: the steps in flight go on
             return self._fail([plan], error)
-        self._in_flight.append(_InFlight(plan, ticket, submitted_s))
+        self._in_flight.append(_InFlight(plan, told, ticket, submitted_s))
         for chunk in plan.chunks:
             chunk.req.submitted(chunk, plan.drafts)
         return []
@@ -205,6 +209,7 @@ class EngineCore:
             result = oldest.ticket.result()
             seconds = self._seconds_of(oldest)
             events = commit(plan, result, self._runtime.facts.eos_token_ids, self.drafting)
+            self._counts.note(oldest.told, seconds)
             self._note(plan, seconds, events)
             self.scheduler.enter_pages(plan)
             self._retire(events)
@@ -221,8 +226,7 @@ class EngineCore:
         return seconds
 
     def _note(self, plan: ScheduledStep, seconds: float, events: Sequence[Output | Failed]) -> None:
-        """Count a step, and learn from what it took and gave."""
-        self._counts.note(plan, seconds)
+        """Learn from what a step took and gave."""
         if plan.entry == "decode" and self._draft_length is not None:
             num_tokens = sum(len(event.tokens) for event in events if isinstance(event, Output))
             self._draft_length.note(len(plan.chunks), num_tokens, seconds)

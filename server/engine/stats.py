@@ -1,7 +1,7 @@
 """What an operator is told of the engine: sums since it began, and what there is now.
 
-Knows no socket. The engine's thread counts a step in under a microsecond and forms a `Stats` twice
-a second at most, never for each step.
+Knows no socket. The engine's thread adds up each step's numbers, as its plan has them, and forms a
+`Stats` twice a second at most.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.commit import Drafting
 from lostwax.server.engine.messages import Stats
-from lostwax.server.engine.scheduler import ScheduledStep, Scheduler
+from lostwax.server.engine.scheduler import Scheduler
 
 INTERVAL_S = 0.5
 """Between two reports at least, while the engine works."""
@@ -33,13 +34,13 @@ class StepCounts:
     heads: dict[str, int] = field(default_factory=lambda: {"pick": 0, "sample": 0, "score": 0})
     drafts: int = 0
 
-    def note(self, step: ScheduledStep, seconds: float) -> None:
+    def note(self, step: StepPlan, seconds: float) -> None:
         """A step is done and took so long."""
         entry = step.entry
         self.steps[entry] += 1
         self.seconds[entry] += seconds
-        self.rows[entry] += sum([chunk.count for chunk in step.chunks])
-        if any([chunk.picks or chunk.scored for chunk in step.chunks]):
+        self.rows[entry] += step.num_rows
+        if step.logits:
             self.heads[step.head] += 1
         self.drafts += step.drafts > 0
 

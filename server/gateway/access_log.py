@@ -20,7 +20,10 @@ class AccessLog:
     def tokens(self, gap_s: float | None, count: int) -> None:
         """Nothing is written before the end."""
 
-    def began(self, record: RequestRecord) -> None:
+    def prompt(self, num_tokens: int, num_cached: int) -> None:
+        """Nothing is written before the end."""
+
+    def first_token(self, seconds: float) -> None:
         """Nothing is written before the end."""
 
     def ended(self, record: RequestRecord) -> None:

@@ -187,7 +187,7 @@ class Generation(Generic[D]):
         if index not in self._num_cached:
             self._num_cached[index] = num_tokens
             if self._record is not None:
-                self._record.num_cached += num_tokens
+                self._record.note_prompt(len(self._submits[index].prompt), num_tokens)
 
     def _note(self, record: RequestRecord, index: int, num_tokens: int, delta: D) -> None:
         if num_tokens:

@@ -70,12 +70,14 @@ class Metrics:
             for _ in range(count):
                 self._gap.observe(gap_s / count)
 
-    def began(self, record: RequestRecord) -> None:
-        """The first token of a request is there."""
-        self._prompt_tokens.inc(record.num_prompt)
-        self._cached_tokens.inc(record.num_cached)
-        if record.ttft_s is not None:
-            self._first_token.observe(record.ttft_s)
+    def prompt(self, num_tokens: int, num_cached: int) -> None:
+        """A choice began behind so many prompt tokens, of which some were cached."""
+        self._prompt_tokens.inc(num_tokens)
+        self._cached_tokens.inc(num_cached)
+
+    def first_token(self, seconds: float) -> None:
+        """The first token of a request is there, so long after its head."""
+        self._first_token.observe(seconds)
 
     def ended(self, record: RequestRecord) -> None:
         """A request has ended."""

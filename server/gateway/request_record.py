@@ -23,8 +23,12 @@ class Observer(Protocol):
         """A choice was given `count` tokens, `gap_s` after those before; None for the first."""
         ...
 
-    def began(self, record: RequestRecord) -> None:
-        """The first token of a request is there."""
+    def prompt(self, num_tokens: int, num_cached: int) -> None:
+        """A choice began behind so many prompt tokens, of which some were cached."""
+        ...
+
+    def first_token(self, seconds: float) -> None:
+        """The first token of a request is there, so long after its head."""
         ...
 
     def ended(self, record: RequestRecord) -> None:
@@ -62,6 +66,12 @@ class RequestRecord:
     def __post_init__(self) -> None:
         self.begun_s = self.clock()
 
+    def note_prompt(self, num_tokens: int, num_cached: int) -> None:
+        """A choice began behind so many prompt tokens, of which some were cached."""
+        self.num_cached += num_cached
+        for observer in self.observers:
+            observer.prompt(num_tokens, num_cached)
+
     def note_tokens(self, choice: int, count: int) -> None:
         """The engine gave a choice some tokens."""
         now = self.clock()
@@ -73,7 +83,7 @@ class RequestRecord:
         self.num_output += count
         for observer in self.observers:
             if is_first:
-                observer.began(self)
+                observer.first_token(now - self.begun_s)
             observer.tokens(None if before is None else now - before, count)
 
     def note_finish(self, reason: str) -> None:

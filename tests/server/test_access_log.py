@@ -86,6 +86,15 @@ def test_in_json_a_line_is_an_object(capsys: Capture) -> None:
     assert "prompt_tokens" not in second
 
 
+def test_several_prompts_are_summed(capsys: Capture) -> None:
+    with served(log_requests=True) as client:
+        body = BODY | {"prompt": [[3, 1, 4, 1, 5], [2, 7, 1, 8, 2, 8]], "max_tokens": 3}
+        for _ in range(2):
+            client.post("/v1/completions", json=body)
+    _, second = capsys.readouterr().err.splitlines()
+    assert " in=11 cached=8 out=6 " in second
+
+
 def test_probes_are_told_of_only_where_they_fail(capsys: Capture) -> None:
     engine = InProcessEngine(EngineCore(FakeRuntime()))
     app = create_app(engine, IdCodec(), Settings(log_requests=True))

@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,10 +85,14 @@ def test_requests_are_counted_by_route_and_outcome() -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_tokens_and_times_are_those_of_the_answers(*, stream: bool) -> None:
     with served(Settings(metrics=True, token_histograms=True)) as client:
-        body = BODY | {"prompt": [[3, 1, 4, 1, 5, 9, 2], [2, 7]], "max_tokens": 6, "stream": stream}
+        body = BODY | {
+            "prompt": [[3, 1, 4, 1, 5, 9, 2], [2, 7, 1, 8, 2]],
+            "max_tokens": 6,
+            "stream": stream,
+        }
         assert client.post("/v1/completions", json=body).status_code == 200
         seen = scraped(client)
-        assert value(seen, "prompt_tokens_total") == 9
+        assert value(seen, "prompt_tokens_total") == 12
         assert value(seen, "generation_tokens_total") == 12
         assert value(seen, "cached_tokens_total") == 0
         assert value(seen, "time_to_first_token_seconds_count") == 1
@@ -99,10 +103,10 @@ def test_tokens_and_times_are_those_of_the_answers(*, stream: bool) -> None:
             for name in ("time_to_first_token", "e2e_request_latency")
         )
         assert 0 < first < whole
-        assert value(seen, "request_prompt_tokens_sum") == 9
+        assert value(seen, "request_prompt_tokens_sum") == 12
         assert value(seen, "request_generation_tokens_sum") == 12
         client.post("/v1/completions", json=body)
-        assert value(scraped(client), "cached_tokens_total") == 4  # a page of the longer prompt
+        assert value(scraped(client), "cached_tokens_total") == 8  # a page of each prompt
 
 
 def test_lengths_are_no_histogram_unless_asked_for() -> None:
@@ -138,6 +142,15 @@ def test_the_engine_tells_of_steps_pages_and_prefixes() -> None:
     assert 0 < accepted < drafted
 
 
+def test_a_head_is_counted_only_where_a_step_had_one() -> None:
+    core = EngineCore(FakeRuntime(FakeLimits(max_tokens=16)))
+    core.handle(Submit(request="r", prompt=[1] * 20, max_tokens=1))
+    while core.has_work:
+        core.step()
+    assert (core.stats.segments["extend"], core.stats.segments["pick"]) == (2, 1)
+    assert core.stats.rows == {"extend": 20, "decode": 0}
+
+
 def test_who_waits_is_told_by_what_is_lacking() -> None:
     core = EngineCore(FakeRuntime(FakeLimits(num_pages=6)), max_running=2)
     for index in range(3):
@@ -168,34 +181,34 @@ def test_a_report_is_due_every_half_second_and_when_work_ends() -> None:
 
 
 def test_the_engine_process_reports_only_if_it_is_asked_and_a_restart_is_counted() -> None:
-    told: list[str] = []
     program = [sys.executable, str(ENGINE)]
     engine = SupervisedEngine(
         lambda link: [*program, link.address, str(link.parent), "0", "--reports"],
-        announce=told.append,
+        announce=lambda line: None,
     )
     app = create_app(engine, IdCodec(), Settings(metrics=True))
     with running(app) as url, httpx.Client(base_url=url, timeout=20) as client:
-        seen = _once(client, "lostwax_num_requests_running")
+        seen = _until(client, _has_stats)
         assert value(seen, "engine_restarts_total") == 0
         assert engine.pid is not None
         os.kill(engine.pid, signal.SIGKILL)
-        for _ in range(1000):
-            if sum("is ready" in line for line in told) == 2:
-                break
-            time.sleep(0.02)
-        seen = _once(client, "lostwax_num_requests_running")
+        seen = _until(client, lambda seen: not value(seen, "engine_up"))
+        assert ("lostwax_num_requests_running", ()) not in seen, "of an engine that is gone"
+        seen = _until(client, _has_stats)
         assert value(seen, "engine_restarts_total") == 1
 
 
-def _once(client: httpx.Client, name: str) -> Series:
-    """What is told once a metric of that name is there."""
+def _has_stats(seen: Series) -> bool:
+    return ("lostwax_num_requests_running", ()) in seen
+
+
+def _until(client: httpx.Client, holds: Callable[[Series], bool]) -> Series:
+    """The first scrape of which that holds."""
     for _ in range(1000):
-        seen = scraped(client)
-        if any(found == name for found, _ in seen):
+        if holds(seen := scraped(client)):
             return seen
-        time.sleep(0.02)
-    raise AssertionError(f"no {name}")
+        time.sleep(0.01)
+    raise AssertionError("it never came to that")
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from typing import Any
 import httpx
 import pytest
 from fake_runtime import FakeRuntime
-from http_server import running
+from http_server import running, small_tokenizer
 from scripted_runtime import CODEC, LIMITS, ScriptedRuntime
+from tokenizers.processors import TemplateProcessing
 
 import lostwax
 from lostwax.server.engine.loop import EngineCore
@@ -22,7 +23,7 @@ from lostwax.server.gateway.encoding_v32 import ASSISTANT, THINK, THINK_END, USE
 from lostwax.server.gateway.in_process import InProcessEngine
 from lostwax.server.gateway.settings import Build, Settings
 from lostwax.server.gateway.supervised import SupervisedEngine
-from lostwax.server.gateway.tokenizer import Codec, IdCodec
+from lostwax.server.gateway.tokenizer import Codec, IdCodec, TextCodec
 
 ENGINE = Path(__file__).parents[1] / "fake_engine.py"
 TEXT = "Hello, é!"
@@ -91,10 +92,21 @@ def test_tokenize_gives_the_ids_that_a_completion_runs(client: httpx.Client) -> 
     assert found["count"] == len(found["tokens"])
     assert found["max_model_len"] == LIMITS.max_context
     assert found["token_strs"] is None
-    plain = _post(client, "/tokenize", prompt=TEXT, add_special_tokens=False)
-    assert plain["tokens"] == CODEC.encode_rendered(TEXT)
     named = _post(client, "/tokenize", prompt=TEXT, return_token_strs=True)
     assert named["token_strs"] == [CODEC.piece(token) for token in found["tokens"]]
+
+
+def test_what_a_tokenizer_puts_around_a_text_may_be_left_out() -> None:
+    tokenizer = small_tokenizer()
+    end = tokenizer.token_to_id("<end>")
+    tokenizer.post_processor = TemplateProcessing(
+        single="<end> $A", special_tokens=[("<end>", end)]
+    )
+    with served(TextCodec(tokenizer)) as client:
+        whole = _post(client, "/tokenize", prompt="abc")["tokens"]
+        plain = _post(client, "/tokenize", prompt="abc", add_special_tokens=False)["tokens"]
+        assert _post(client, "/tokenize", prompt="abc", add_special_tokens=True)["tokens"] == whole
+    assert whole == [end, *plain]
 
 
 def test_tokenize_of_messages_counts_what_a_chat_is_charged(client: httpx.Client) -> None:

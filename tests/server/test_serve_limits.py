@@ -127,6 +127,10 @@ def test_an_engine_whose_step_never_ends_is_started_again() -> None:
         httpx.Client(base_url=url, timeout=60) as client,
     ):
         _wait_ready(client)
+        assert client.post("/v1/completions", json=body | {"prompt": [5]}).status_code == 200
+        begun = time.monotonic()
+        while time.monotonic() - begun < 1.2:  # idle for longer than the watchdog waits
+            assert client.get("/ready").status_code == 200
         begun = time.monotonic()
         lost = client.post("/v1/completions", json=body | {"prompt": [HANGING]})
         assert lost.status_code == 503
