@@ -23,6 +23,7 @@ from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Stats, Submit
 from lostwax.server.engine.stats import INTERVAL_S, StatsClock
 from lostwax.server.gateway.app import create_app
+from lostwax.server.gateway.draining import Draining
 from lostwax.server.gateway.in_process import InProcessEngine
 from lostwax.server.gateway.request_record import RequestRecord
 from lostwax.server.gateway.settings import Settings
@@ -107,6 +108,17 @@ def test_tokens_and_times_are_those_of_the_answers(*, stream: bool) -> None:
         assert value(seen, "request_generation_tokens_sum") == 12
         client.post("/v1/completions", json=body)
         assert value(scraped(client), "cached_tokens_total") == 8  # a page of each prompt
+
+
+def test_the_end_of_a_server_is_told_of() -> None:
+    draining = Draining()
+    engine = InProcessEngine(EngineCore(FakeRuntime()))
+    app = create_app(engine, IdCodec(), Settings(metrics=True), draining=draining)
+    with running(app) as url, httpx.Client(base_url=url, timeout=20) as client:
+        draining.begin(10)
+        assert client.get("/v1/models").status_code == 503
+        seen = scraped(client)
+    assert value(seen, "requests_total", route="/v1/models", outcome="unavailable") == 1
 
 
 def test_lengths_are_no_histogram_unless_asked_for() -> None:
