@@ -60,6 +60,7 @@ class HttpServer(uvicorn.Server):
                 ssl_keyfile=tls and tls.keyfile,
             )
         )
+        self._head_deadline_s = head_deadline_s
         room = Room(max_connections)
         self.server_state = GatewayState(room, head_deadline_s, unread_deadline_s, unread_waits_s)
 
@@ -70,8 +71,17 @@ class HttpServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept connections."""
-        await super().startup(sockets)
+        await super().startup([])  # without a listener: uvicorn's handshakes have a minute
+        loop, tls = asyncio.get_running_loop(), self.config.ssl
         for listener in sockets or []:
+            server = await loop.create_server(
+                self._connection,
+                sock=listener,
+                ssl=tls,
+                ssl_handshake_timeout=self._head_deadline_s if tls else None,
+                backlog=ACCEPTED_AT_ONCE,
+            )
+            self.servers.append(server)
             listener.listen(BACKLOG)  # asyncio listens with what it accepts at once
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -91,6 +101,9 @@ class HttpServer(uvicorn.Server):
             task.cancel()
         await self._tasks_end(LAST_ANSWERS_S)
         await self.lifespan.shutdown()
+
+    def _connection(self) -> BoundedConnection:
+        return BoundedConnection(self.config, self.server_state, self.lifespan.state)
 
     async def _tasks_end(self, within_s: float) -> None:
         if self.server_state.tasks:

@@ -144,6 +144,7 @@ FOREIGN = {
     "serve --max-model-len 4096": "here it is --context-length",
     "serve --gpu-memory-utilization 0.9": "here it is --mem-fraction-static",
     "serve --max-num-seqs 8": "here it is --max-running-requests",
+    "serve --disable-log-requests": "has no line unless --log-requests is given: leave it out",
     "serve --api-ky x": "Did you mean --api-key?",
     "serve --model-path CKPT": "name the folder itself: lostwax serve PATH",
     "run --mem-fraction-static 0.9": "here it is --num-pages",

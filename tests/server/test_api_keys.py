@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import socket
+import ssl
 import subprocess
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from lostwax.server.gateway.api_keys import MAX_KEY_CHARS, BadKey, digests_of, r
 from lostwax.server.gateway.app import create_app
 from lostwax.server.gateway.in_process import InProcessEngine
 from lostwax.server.gateway.settings import Settings
+from lostwax.server.gateway.tls import Tls
 from lostwax.server.gateway.tokenizer import IdCodec
 
 KEYS = ("sk-first-key", "sk-second-key")
@@ -181,10 +184,6 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
 def test_tls_answers_and_streams_to_who_trusts_the_certificate(
     certificate: tuple[Path, Path],
 ) -> None:
-    import ssl
-
-    from lostwax.server.gateway.tls import Tls
-
     cert, key = certificate
     app = create_app(InProcessEngine(EngineCore(FakeRuntime())), IdCodec(), Settings())
     with running(app, tls=Tls(cert, key)) as url:
@@ -202,6 +201,14 @@ def test_tls_answers_and_streams_to_who_trusts_the_certificate(
             httpx.get(f"{url}/health")
         with pytest.raises(httpx.RemoteProtocolError):
             httpx.get(url.replace("https", "http") + "/health")
+
+
+def test_a_handshake_that_does_not_come_is_closed(certificate: tuple[Path, Path]) -> None:
+    app = create_app(InProcessEngine(EngineCore(FakeRuntime())), IdCodec(), Settings())
+    with running(app, head_deadline_s=0.3, tls=Tls(*certificate)) as url:
+        place = httpx.URL(url)
+        with socket.create_connection((place.host, place.port or 0), timeout=10) as raw:
+            assert raw.recv(1) == b""
 
 
 def test_files_that_are_no_certificate_are_refused_before_a_compile(
