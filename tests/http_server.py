@@ -16,6 +16,7 @@ from lostwax.server.gateway.connection import HEAD_DEADLINE_S, UNREAD_DEADLINE_S
 from lostwax.server.gateway.http_server import HttpServer
 from lostwax.server.gateway.room import MAX_CONNECTIONS
 from lostwax.server.gateway.serve import listen
+from lostwax.server.gateway.tls import Tls
 from lostwax.server.gateway.tokenizer import TextCodec
 
 
@@ -26,16 +27,17 @@ def running(
     head_deadline_s: float = HEAD_DEADLINE_S,
     unread_deadline_s: float = UNREAD_DEADLINE_S,
     unread_waits_s: float = UNREAD_WAITS_S,
+    tls: Tls | None = None,
 ) -> Generator[str]:
     """The base URL of the application while it is served."""
     with listen("127.0.0.1", 0) as listener:
         server = HttpServer(
-            app, max_connections, head_deadline_s, unread_deadline_s, unread_waits_s
+            app, max_connections, head_deadline_s, unread_deadline_s, unread_waits_s, tls
         )
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield f"{'http' if tls is None else 'https'}://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 from lostwax.ir.contract.one_line import one_line
 
@@ -33,6 +34,24 @@ def say_lines(text: str) -> None:
     """Print text of many lines, such as a traceback or a diagnostic with its caret, to standard
     error."""
     print(many_lines(text), file=sys.stderr, flush=True)
+
+
+def say_json(fields: Mapping[str, object]) -> None:
+    """Print one line of JSON to standard error, at once. Each text, alone or in a list, is made one
+    clean line first; what is not ASCII is escaped."""
+    print(
+        json.dumps({name: _clean(value) for name, value in fields.items()}),
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _clean(value: object) -> object:
+    if isinstance(value, str):
+        return one_line(value, MAX_LINE)
+    if isinstance(value, list):
+        return [_clean(each) for each in cast("list[object]", value)]
+    return value
 
 
 def result(text: object) -> None:

@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from lostwax.ir.contract.step import MAX_RANKED
+from lostwax.ir.contract.step_plan import StepPlan
+from lostwax.server.engine.capacity import capacity
 from lostwax.server.engine.commit import Drafting, commit
 from lostwax.server.engine.draft_length import DraftLength
 from lostwax.server.engine.extend_budget import ExtendBudget
@@ -19,11 +21,13 @@ from lostwax.server.engine.messages import (
     EngineInfo,
     Failed,
     Output,
+    Stats,
     Submit,
 )
 from lostwax.server.engine.request import Req
 from lostwax.server.engine.runtime import Runtime, Ticket
 from lostwax.server.engine.scheduler import ScheduledStep, Scheduler
+from lostwax.server.engine.stats import StepCounts, stats_of
 from lostwax.server.engine.step import plan_step
 
 MAX_FAILED_STEPS = 3
@@ -52,6 +56,8 @@ class _InFlight:
     """A step that is submitted and not committed."""
 
     plan: ScheduledStep
+    told: StepPlan
+    """The same as the runtime was told it."""
     ticket: Ticket
     submitted_s: float
     """When, by the engine's clock."""
@@ -64,8 +70,9 @@ class EngineCore:
     what a step raised. At most `depth` steps stay in flight between two calls of `step`. Without
     `prefix_cache` every prompt runs whole. `max_running` requests run at once at most (None: as
     many as the artifact takes). `max_stall` bounds the rows of a prefill step beside answers, as
-    ExtendBudget says (None: such a step is as large as any). `adapt_drafts` drafts fewer tokens
-    where that gives more a second, as DraftLength finds. `clock` gives seconds.
+    ExtendBudget says (None: such a step is as large as any). `max_context` tokens a request and
+    `max_rows` rows a prefill step are the most, if that is less than the artifact's. `adapt_drafts`
+    drafts fewer tokens where that gives more a second, as DraftLength finds. `clock` gives seconds.
     """
 
     def __init__(
@@ -78,6 +85,8 @@ class EngineCore:
         prefix_cache: bool = True,
         max_running: int | None = None,
         max_stall: float | None = None,
+        max_context: int | None = None,
+        max_rows: int | None = None,
         adapt_drafts: bool = False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -94,13 +103,19 @@ class EngineCore:
         self._depth = depth
         self._in_flight: deque[_InFlight] = deque()
         self.scheduler = Scheduler(
-            runtime.limits, self._max_drafts, prefix_cache=prefix_cache, max_running=max_running
+            runtime.limits,
+            self._max_drafts,
+            prefix_cache=prefix_cache,
+            max_running=max_running,
+            max_context=max_context,
+            max_rows=max_rows,
         )
         self._max_stall, self._clock = max_stall, clock
         self._budget = self._new_budget()
         self._draft_length = DraftLength(self._max_drafts) if adapt_drafts else None
         self._last_done_s = 0.0
         self.drafting = Drafting()
+        self._counts = StepCounts()
         self._num_failed_steps = 0
         self._is_warming_up = False
         self._log = log or FailureLog()
@@ -120,9 +135,21 @@ class EngineCore:
         )
 
     @property
+    def capacity(self) -> str:
+        """What it can hold, in words."""
+        scheduler, page_tokens = self.scheduler, self._runtime.limits.page_tokens
+        held = scheduler.pages.num_usable * page_tokens
+        return capacity(held, page_tokens, scheduler.max_context, scheduler.max_running)
+
+    @property
     def has_work(self) -> bool:
         """Whether a step would run or commit something."""
         return bool(self._in_flight) or self.scheduler.has_work
+
+    @property
+    def stats(self) -> Stats:
+        """What it does, since the warm-up."""
+        return stats_of(self.scheduler, self._counts, self.drafting)
 
     def handle(self, command: Command) -> list[Output | Failed]:
         """Take a command between steps."""
@@ -163,10 +190,11 @@ class EngineCore:
     def _submit(self, plan: ScheduledStep) -> list[Output | Failed]:
         submitted_s = self._clock()
         try:
-            ticket = self._runtime.submit(plan_step(plan))
+            told = plan_step(plan)
+            ticket = self._runtime.submit(told)
         except Exception as error:  # nothing has changed: the steps in flight go on
             return self._fail([plan], error)
-        self._in_flight.append(_InFlight(plan, ticket, submitted_s))
+        self._in_flight.append(_InFlight(plan, told, ticket, submitted_s))
         for chunk in plan.chunks:
             chunk.req.submitted(chunk, plan.drafts)
         return []
@@ -181,6 +209,7 @@ class EngineCore:
             result = oldest.ticket.result()
             seconds = self._seconds_of(oldest)
             events = commit(plan, result, self._runtime.facts.eos_token_ids, self.drafting)
+            self._counts.note(oldest.told, seconds)
             self._note(plan, seconds, events)
             self.scheduler.enter_pages(plan)
             self._retire(events)
@@ -211,7 +240,7 @@ class EngineCore:
     def _new_budget(self) -> ExtendBudget | None:
         if self._max_stall is None:
             return None
-        return ExtendBudget(self._max_stall, self._runtime.limits.max_tokens)
+        return ExtendBudget(self._max_stall, self.scheduler.max_rows)
 
     def _abandon(self) -> list[ScheduledStep]:
         """Wait for all steps in flight and use none of their results; return their plans."""
@@ -261,6 +290,7 @@ class EngineCore:
                     raise RuntimeError(f"the warm-up step failed: {event.message}")
         self.scheduler.check_integrity()
         self._is_warming_up = False
+        self.drafting, self._counts = Drafting(), StepCounts()
         self._budget = self._new_budget()  # first steps take longer than those that follow
 
     def _retire(self, events: Sequence[Output | Failed]) -> None:

@@ -95,9 +95,11 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
-    """The engine process is alive; sent while it loads and while a long step runs, too."""
+    """The engine process is alive; sent while it loads and while a long step runs, too: `step_s`
+    seconds so far, 0 between steps."""
 
     beats: int
+    step_s: float = 0.0
 
 
 class Phase(msgspec.Struct, frozen=True, tag="phase"):
@@ -112,7 +114,34 @@ class Fatal(msgspec.Struct, frozen=True, tag="fatal"):
     message: str
 
 
-Event = Output | Failed | EngineInfo | Heartbeat | Phase | Fatal
+class Stats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
+    """What the engine does. Sums count from its start, its warm-up left out; tokens that a request
+    runs again after a preemption count again.
+
+    `segments` holds, by segment (extend, decode, draft, pick, sample, score), how many steps ran a
+    program of it; `seconds` and `rows` are the steps' by entry (extend, decode).
+    """
+
+    running: int
+    waiting_for_slots: int
+    """As many requests run as may."""
+    waiting_for_room: int
+    """Pages are lacking."""
+    pages_used: int
+    pages_idle: int
+    """They hold a known prefix and belong to nobody."""
+    pages_blank: int
+    prefix_tokens: int
+    """Prompt tokens that were found in the prefix cache."""
+    preemptions: int
+    segments: dict[str, int]
+    seconds: dict[str, float]
+    rows: dict[str, int]
+    drafted: int
+    accepted: int
+
+
+Event = Output | Failed | EngineInfo | Heartbeat | Phase | Fatal | Stats
 
 _ENCODER = msgspec.msgpack.Encoder()
 _COMMANDS = msgspec.msgpack.Decoder(list[Command])

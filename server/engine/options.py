@@ -16,12 +16,18 @@ class EngineOptions:
     prefix_cache: bool = True
     max_running: int | None = None
     max_stall: float = MAX_STALL
+    max_context: int | None = None
+    max_rows: int | None = None
+    reports: bool = False
+    """Whether the gateway is told what the engine does (Stats)."""
 
     def arguments(self) -> list[str]:
         """The same on the command line of the engine's process."""
         given = {"--drafts": self.drafts, "--max-running-requests": self.max_running}
+        given |= {"--context-length": self.max_context, "--chunked-prefill-size": self.max_rows}
         said = [part for k, v in given.items() if v is not None for part in (k, str(v))]
         said += ["--max-stall", repr(self.max_stall)]
+        said += ["--reports"] if self.reports else []
         return said if self.prefix_cache else [*said, "--disable-radix-cache"]
 
     @staticmethod
@@ -29,8 +35,11 @@ class EngineOptions:
         """Let a parser take these arguments."""
         parser.add_argument("--drafts", type=int)
         parser.add_argument("--max-running-requests", type=int)
+        parser.add_argument("--context-length", type=int)
+        parser.add_argument("--chunked-prefill-size", type=int)
         parser.add_argument("--max-stall", type=float, default=MAX_STALL)
         parser.add_argument("--disable-radix-cache", action="store_true")
+        parser.add_argument("--reports", action="store_true")
 
     @staticmethod
     def of(parsed: argparse.Namespace) -> EngineOptions:
@@ -40,4 +49,7 @@ class EngineOptions:
             prefix_cache=not parsed.disable_radix_cache,
             max_running=parsed.max_running_requests,
             max_stall=parsed.max_stall,
+            max_context=parsed.context_length,
+            max_rows=parsed.chunked_prefill_size,
+            reports=parsed.reports,
         )

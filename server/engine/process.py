@@ -11,16 +11,18 @@ import gc
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from lostwax.backends.runtime.phases import Phases
-from lostwax.backends.runtime.say import say
+from lostwax.server.engine.failure_log import FailureLog
+from lostwax.server.engine.log_lines import LogFormat, LogLines
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Event, Phase
 from lostwax.server.engine.options import EngineOptions
 from lostwax.server.engine.own_error import is_own
 from lostwax.server.engine.parent import end_with_parent
 from lostwax.server.engine.runtime import Runtime
+from lostwax.server.engine.stats import StatsClock
 from lostwax.server.engine.wire import EngineWire
 
 if TYPE_CHECKING:
@@ -31,17 +33,19 @@ def run_engine(
     load: Callable[[Callable[[str], None]], Runtime],
     address: str,
     options: EngineOptions | None = None,
-    phases: Phases | None = None,
+    log: LogLines | None = None,
 ) -> None:
     """Serve the runtime that `load` gives to the gateway at `address`, until the process ends.
 
-    `load` tells the function that it is given when each of its phases begins; gateway and `phases`
-    hear of them.
+    `load` tells the function that it is given when each of its phases begins; the gateway hears of
+    them, and `log`, if there is one, of how long they took.
     """
-    with EngineWire(address) as wire:
+    lines = log or LogLines(source="engine")
+    phases = Phases(write=lines.say)
+    with EngineWire(address, lines.say) as wire:
 
         def begin(phase: str) -> None:
-            if phases:
+            if log:
                 phases(phase)
             wire.send([Phase(phase)])
 
@@ -50,22 +54,33 @@ def run_engine(
         core = EngineCore(
             runtime,
             asked.drafts,
+            FailureLog(lines.failure),
             depth=int(runtime.overlaps),
             prefix_cache=asked.prefix_cache,
             max_running=asked.max_running,
             max_stall=asked.max_stall,
+            max_context=asked.max_context,
+            max_rows=asked.max_rows,
             adapt_drafts=True,
         )
         begin("warm up")
         core.warm_up()
-        if phases:
-            phases.end()
+        phases.end()
+        if log:
+            log.say(core.capacity)
         wire.send([core.info])
+        report = StatsClock() if asked.reports else None
+        if report is not None and report.is_due(is_busy=False):
+            wire.send([core.stats])
         while True:
             events: list[Event] = []
             for command in wire.receive(wait=not core.has_work):
                 events += core.handle(command)
+            wire.step_begins()
             events += core.step()
+            wire.step_ends()
+            if report is not None and report.is_due(is_busy=core.has_work):
+                events.append(core.stats)
             if events:
                 wire.send(events)
 
@@ -84,40 +99,42 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--certificates", type=Path)
     parser.add_argument("--allow-compiled", action="store_true")
+    parser.add_argument("--log-format", choices=get_args(LogFormat), default="text")
     EngineOptions.add_to(parser)
     options = parser.parse_args(argv)
     end_with_parent(options.parent)
     rank: int = options.rank
+    log = LogLines(options.log_format, "engine")
     try:
         if rank == 0:
             run_engine(
-                lambda begin: _load(options, begin),
+                lambda begin: _load(options, log, begin),
                 options.address,
                 EngineOptions.of(options),
-                Phases(),
+                log,
             )
         else:
-            _follow(options)
+            _follow(options, log)
     except Exception as error:
         if not is_own(error):
             raise
         if rank > 0:
-            say(f"engine rank {rank}: {error}")
+            log.say(f"engine rank {rank}: {error}")
         raise SystemExit(1) from None  # the gateway has its sentence, nobody needs a traceback
 
 
-def _follow(options: argparse.Namespace) -> None:
+def _follow(options: argparse.Namespace, log: LogLines) -> None:
     """Run what rank 0 tells, as long as it lives."""
     from lostwax.backends.runtime.ranks import part
 
     try:
-        _load(options).follow()
+        _load(options, log).follow()
     finally:
         part()
 
 
 def _load(
-    options: argparse.Namespace, phases: Callable[[str], None] = lambda _: None
+    options: argparse.Namespace, log: LogLines, phases: Callable[[str], None] = lambda _: None
 ) -> LoadedRuntime:
     # Imported here: only the engine process needs torch, and heartbeats already run meanwhile.
     phases("import torch")
@@ -129,7 +146,7 @@ def _load(
 
     runtime = load(
         options.artifact,
-        admission=Admission(options.certificates, options.allow_compiled, say),
+        admission=Admission(options.certificates, options.allow_compiled, log.say),
         checkpoint=options.checkpoint,
         num_pages=options.num_pages,
         threads=options.threads,
@@ -139,7 +156,7 @@ def _load(
         phases("choose threads")
         chosen = runtime.choose_threads()
         if chosen is not None and chosen.timed:
-            say(chosen)
+            log.say(chosen)
     return runtime
 
 

@@ -44,7 +44,8 @@ class Scheduler:
     """Waiting and running requests, and the pages that they hold.
 
     `max_drafts` tokens are drafted at most for a request between two decode steps. Without
-    `prefix_cache` no page is kept and none is shared. At most `max_running` requests run at once.
+    `prefix_cache` no page is kept and none is shared. At most `max_running` requests run at once;
+    one holds `max_context` tokens at most, and a prefill step has `max_rows` rows.
     """
 
     def __init__(
@@ -54,10 +55,14 @@ class Scheduler:
         *,
         prefix_cache: bool = True,
         max_running: int | None = None,
+        max_context: int | None = None,
+        max_rows: int | None = None,
     ) -> None:
         self.limits = limits
         self.max_running = min(max_running or limits.max_reqs, limits.max_reqs)
-        self.max_extend_rows = limits.max_tokens
+        self._max_context = min(max_context or limits.max_context, limits.max_context)
+        self.max_rows = min(max_rows or limits.max_tokens, limits.max_tokens)
+        self.max_extend_rows = self.max_rows
         """Rows of an extend step while anybody decodes: at least one."""
         self.drafts = max_drafts
         """Tokens to draft at most behind the next step: `max_drafts`, or fewer, but some."""
@@ -70,6 +75,8 @@ class Scheduler:
         self._arrivals = count()
         self._num_arrived = 0
         self.num_preempted = 0
+        self.num_prefix_tokens = 0
+        """Prompt tokens whose rows lay in the prefix cache, the first time that a request ran."""
         self._free_seqs = list(range(NO_SEQ + 1, NO_SEQ + 1 + limits.max_reqs))  # a heap
         self._last_entry: Literal["extend", "decode"] = "decode"
 
@@ -77,7 +84,7 @@ class Scheduler:
     def max_context(self) -> int:
         """Tokens of the longest request that can ever run."""
         held = self.pages.num_usable * self.limits.page_tokens
-        return min(self.limits.max_context, held)
+        return min(self._max_context, held)
 
     @property
     def has_work(self) -> bool:
@@ -206,7 +213,7 @@ class Scheduler:
 
     def _plan_extend(self) -> list[Chunk]:
         chunks: list[Chunk] = []
-        tokens_left = self.limits.max_tokens
+        tokens_left = self.max_rows
         if self.max_extend_rows < tokens_left and self.num_decoding:
             tokens_left = self.max_extend_rows
         for req in self.running:
@@ -217,6 +224,7 @@ class Scheduler:
                     self._seen = None  # who waits may share pages that were idle, and cost nothing
                 if req.cached_tokens is None:
                     req.cached_tokens = req.num_found
+                    self.num_prefix_tokens += req.num_found
             rows = min(req.num_known - req.num_planned, tokens_left)
             chunks.append(Chunk.of_known(req, rows))
             tokens_left -= rows

@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 import msgspec
@@ -31,9 +31,14 @@ _STOP = b""
 
 
 class EngineWire:
-    """Commands in, events out, over a ZeroMQ pair socket at `address`, which the gateway binds."""
+    """Commands in, events out, over a ZeroMQ pair socket at `address`, which the gateway binds.
 
-    def __init__(self, address: str) -> None:
+    `write` is told of frames that say nothing.
+    """
+
+    def __init__(self, address: str, write: Callable[[object], None] = say) -> None:
+        self._write = write
+        self._step_since: float | None = None
         self._context = zmq.Context()
         self._inbox: queue.SimpleQueue[list[Command]] = queue.SimpleQueue()
         inside = self._context.socket(zmq.PAIR)
@@ -70,6 +75,14 @@ class EngineWire:
         """Hand events to the gateway, as one frame."""
         self._events.send(encode(events))
 
+    def step_begins(self) -> None:
+        """The engine's thread is in a step from now on: heartbeats say for how long."""
+        self._step_since = time.monotonic()
+
+    def step_ends(self) -> None:
+        """It has come back."""
+        self._step_since = None
+
     def receive(self, *, wait: bool) -> list[Command]:
         """All commands that have come; with `wait`, at least one."""
         commands = self._inbox.get() if wait else list[Command]()
@@ -93,13 +106,17 @@ class EngineWire:
                 self._take(outside.recv())
             if time.monotonic() >= next_beat:
                 beats, next_beat = beats + 1, time.monotonic() + HEARTBEAT_S
-                outside.send(encode([Heartbeat(beats)]))
+                outside.send(encode([Heartbeat(beats, self._step_s())]))
         inside.close()
         outside.close()
+
+    def _step_s(self) -> float:
+        since = self._step_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def _take(self, frame: bytes) -> None:
         try:
             self._inbox.put(decode_commands(frame))
         except msgspec.DecodeError as error:
             # One malformed frame must not end the engine; the gateway gave up on it or has a bug.
-            say(f"engine: dropped a malformed frame: {error}")
+            self._write(f"engine: dropped a malformed frame: {error}")

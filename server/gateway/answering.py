@@ -1,4 +1,4 @@
-"""Answers an HTTP request that generates: admit, read, run, stream. Knows no particular route."""
+"""Answers an HTTP request with a body: admit, read, run, stream. Knows no particular route."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from lostwax.server.gateway.chat import ChatForm
 from lostwax.server.gateway.completions import CompletionForm
 from lostwax.server.gateway.engine_client import EngineClient
 from lostwax.server.gateway.generation import Form, Generation
-from lostwax.server.gateway.prepared import Job, Prepared, Route
+from lostwax.server.gateway.prepared import Answered, Job, Prepared, Route
 from lostwax.server.gateway.readiness import require_engine
+from lostwax.server.gateway.request_watch import record_of
 from lostwax.server.gateway.stream import ClientLeft, EventStream, unless_client_leaves
 from lostwax.server.gateway.tokenizer import Codec
 
 
 @dataclass(frozen=True, slots=True)
 class Answering:
-    """What all generating routes share. `model` replaces the checkpoint's name."""
+    """What all routes with a body share. `model` replaces the checkpoint's name."""
 
     client: EngineClient
     codec: Codec
@@ -51,11 +52,14 @@ class Answering:
 
     async def _answer(self, http: Request, body: bytes, job: Job, ticket: Ticket) -> Response:
         prepared = await unless_client_leaves(http.receive, self.reader.read(body, job))
+        if isinstance(prepared, Answered):
+            return Response(prepared.content, media_type="application/json")
         submits = prepared.submits
         ticket.change(len(submits), sum(submit.num_tokens for submit in submits))
         form = self._form(prepared)
         request_id: str = http.state.request_id
-        generation = Generation(prepared, form, self.client, job.model, request_id)
+        record = record_of(http.scope)
+        generation = Generation(prepared, form, self.client, job.model, request_id, record)
         if prepared.options.stream:
             return EventStream(generation.chunks(), ticket.release)
         content = await unless_client_leaves(http.receive, generation.answer())

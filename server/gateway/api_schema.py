@@ -1,4 +1,4 @@
-"""Describes a generating route for `/openapi.json`. Knows no request of its own."""
+"""Describes a route with a body for `/openapi.json`. Knows no request of its own."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from typing import Any, cast
 
 import msgspec
 
-from lostwax.server.gateway.models import GenerationRequest
-
 _STATUSES = {
     400: "A parameter is wrong, unknown or unsupported; `param` names it",
+    401: "The server asks for an API key, and this is none of its keys",
     403: "Host is not a name of this server, or Origin not that of a page that may use it",
     404: "No such model or path",
     405: "The path takes other methods; see Allow",
@@ -22,7 +21,7 @@ _STATUSES = {
 }
 
 
-def described(kind: type[GenerationRequest]) -> dict[str, Any]:
+def described(kind: type[msgspec.Struct]) -> dict[str, Any]:
     """FastAPI's arguments of a route that takes this request, which it does not validate itself."""
     (schema,), definitions = msgspec.json.schema_components((kind,))
     content = {"application/json": {"schema": _inlined(schema, definitions)}}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -12,6 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from lostwax.server.engine.failure_log import FailureLog
+from lostwax.server.engine.log_lines import LogLines
+from lostwax.server.gateway.access_log import AccessLog
 from lostwax.server.gateway.admission import Admission
 from lostwax.server.gateway.answering import Answering
 from lostwax.server.gateway.api_schema import described
@@ -24,26 +25,16 @@ from lostwax.server.gateway.draining import Draining, DrainingGate
 from lostwax.server.gateway.engine_client import EngineClient
 from lostwax.server.gateway.errors import ApiError, json_response, model_not_found
 from lostwax.server.gateway.head_as_get import HeadAsGet
+from lostwax.server.gateway.key_guard import KeyGuard
 from lostwax.server.gateway.models import CompletionRequest
+from lostwax.server.gateway.operations import add_operations
 from lostwax.server.gateway.readiness import engine_health, require_engine, require_ready
 from lostwax.server.gateway.request_id import RequestId
+from lostwax.server.gateway.request_record import Observer
+from lostwax.server.gateway.request_watch import RequestWatch
+from lostwax.server.gateway.settings import Settings
+from lostwax.server.gateway.tokenize_models import DetokenizeRequest, TokenizeRequest
 from lostwax.server.gateway.tokenizer import Codec
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What an operator may choose. `model` replaces the checkpoint's name.
-
-    `host` is what the server listens on, `allowed_hosts` are further names by which it is called,
-    `allowed_origins` those of web pages that may use it.
-    """
-
-    model: str | None = None
-    max_queued_reqs: int = 512
-    max_queued_tokens: int = 2_000_000
-    host: str = "127.0.0.1"
-    allowed_hosts: tuple[str, ...] = ()
-    allowed_origins: tuple[str, ...] = ()
 
 
 def create_app(
@@ -98,8 +89,21 @@ def create_app(
     async def chat_completions(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
         return await answering.respond(http, "chat")
 
+    @app.post("/tokenize", **described(TokenizeRequest))
+    async def tokenize(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await answering.respond(http, "tokenize")
+
+    @app.post("/detokenize", **described(DetokenizeRequest))
+    async def detokenize(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await answering.respond(http, "detokenize")
+
     _list_models(app, client, settings.model)
-    _guard(app, settings, draining, log or FailureLog())
+    add_operations(app, client, settings.build)
+    observers = [_metrics(app, client, settings)] if settings.metrics else list[Observer]()
+    lines = LogLines(settings.log_format)
+    if settings.log_requests:
+        observers.append(AccessLog(lines))
+    _guard(app, settings, draining, log or FailureLog(lines.failure), observers)
     return app
 
 
@@ -141,11 +145,34 @@ def _list_models(app: FastAPI, client: EngineClient, name: str | None) -> None:
         return json_response(found)
 
 
-def _guard(app: FastAPI, settings: Settings, draining: Draining, log: FailureLog) -> None:
-    # The last is the first that a request passes.
+def _metrics(app: FastAPI, client: EngineClient, settings: Settings) -> Observer:
+    # Imported here: who has no metrics need not wait for the library.
+    from lostwax.server.gateway.engine_metrics import EngineMetrics
+    from lostwax.server.gateway.metrics import MEDIA_TYPE, Metrics
+
+    metrics = Metrics(EngineMetrics(client), token_histograms=settings.token_histograms)
+
+    @app.get("/metrics")
+    async def exposition() -> Response:  # pyright: ignore[reportUnusedFunction]
+        return Response(metrics.exposition(), media_type=MEDIA_TYPE)
+
+    return metrics
+
+
+def _guard(
+    app: FastAPI,
+    settings: Settings,
+    draining: Draining,
+    log: FailureLog,
+    observers: Sequence[Observer],
+) -> None:
+    # The last is the first that a request passes. Keys are asked for behind CORS: a browser sends
+    # none where it asks whether a page may.
     app.add_middleware(HeadAsGet)
     app.add_middleware(DrainingGate, draining=draining)
     app.add_middleware(BodyLimit)
+    if settings.key_digests:
+        app.add_middleware(KeyGuard, digests=settings.key_digests)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -161,4 +188,6 @@ def _guard(app: FastAPI, settings: Settings, draining: Draining, log: FailureLog
         origins=settings.allowed_origins,
     )
     app.add_middleware(Border, log=log)
+    if observers:
+        app.add_middleware(RequestWatch, routes=app.routes, observers=observers)
     app.add_middleware(RequestId)

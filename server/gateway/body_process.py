@@ -2,7 +2,8 @@
 
 The other end is `body_reader.py`. Frames, each 8 bytes of length and so many bytes, come on
 standard input: once a tokenizer, then a job and a body for each request; for each of these two
-frames go out, an empty one when it begins to read, and a Prepared or a Refused. The process ends
+frames go out, an empty one when it begins to read, and a Prepared,
+an Answered or a Refused. The process ends
 with its input, so it does not outlive the gateway by more than one request.
 """
 
@@ -16,8 +17,8 @@ from typing import BinaryIO
 import msgspec
 
 from lostwax.server.gateway.errors import ApiError
-from lostwax.server.gateway.prepare import prepare
-from lostwax.server.gateway.prepared import Job, Prepared, Refused
+from lostwax.server.gateway.prepare import read_body
+from lostwax.server.gateway.prepared import Answered, Job, Prepared, Refused
 from lostwax.server.gateway.tokenizer import Codec, codec_of
 
 LENGTH_BYTES = 8
@@ -63,9 +64,9 @@ def read_frame(source: BinaryIO) -> bytes | None:
     return None if len(head) < LENGTH_BYTES or len(frame) < size else frame
 
 
-def _answer(body: bytes, job: Job, codec: Codec) -> Prepared | Refused:
+def _answer(body: bytes, job: Job, codec: Codec) -> Prepared | Answered | Refused:
     try:
-        return prepare(body, job, codec)
+        return read_body(body, job, codec)
     except ApiError as error:
         return Refused(
             status=error.status, message=error.message, code=error.code, param=error.param

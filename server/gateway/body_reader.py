@@ -20,8 +20,8 @@ import msgspec
 
 from lostwax.server.gateway.body_process import LENGTH_BYTES
 from lostwax.server.gateway.errors import ApiError
-from lostwax.server.gateway.prepare import prepare
-from lostwax.server.gateway.prepared import Job, Prepared, Refused
+from lostwax.server.gateway.prepare import read_body
+from lostwax.server.gateway.prepared import Answered, Job, Prepared, Refused
 from lostwax.server.gateway.tokenizer import Codec
 
 SMALL_BODY_BYTES = 8192
@@ -38,7 +38,7 @@ BEGIN_S = 10.0
 _CHUNK_BYTES = 65536
 _MODULE = "lostwax.server.gateway.body_process"
 _JOBS = msgspec.msgpack.Encoder()
-_ANSWERS = msgspec.msgpack.Decoder(Prepared | Refused)
+_ANSWERS = msgspec.msgpack.Decoder(Prepared | Answered | Refused)
 
 
 class BodyReader:
@@ -57,7 +57,7 @@ class BodyReader:
         self._medium = asyncio.Semaphore(1)
         self._idle: list[Process] = []
         self._num_waiting = 0
-        self._tasks: set[asyncio.Task[Prepared | Refused]] = set()
+        self._tasks: set[asyncio.Task[Prepared | Answered | Refused]] = set()
         self._starting: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -77,11 +77,11 @@ class BodyReader:
         self._idle.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def read(self, body: bytes, job: Job) -> Prepared:
+    async def read(self, body: bytes, job: Job) -> Prepared | Answered:
         """The request; ApiError where it is refused."""
         if len(body) <= SMALL_BODY_BYTES:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, prepare, body, job, self._codec)
+            return await loop.run_in_executor(self._threads, read_body, body, job, self._codec)
         turns = self._medium
         if len(body) > LARGE_BODY_BYTES:
             turns = self._large
@@ -107,7 +107,7 @@ class BodyReader:
         finally:
             self._num_waiting -= 1
 
-    async def _read_apart(self, body: bytes, job: Job) -> Prepared | Refused:
+    async def _read_apart(self, body: bytes, job: Job) -> Prepared | Answered | Refused:
         self._idle = [process for process in self._idle if process.returncode is None]
         if self._idle:
             # It may have ended since, which is not the body's fault: then a new one reads it.
@@ -119,7 +119,9 @@ class BodyReader:
             message = "the process that read the body ended; send less, or see the server's log"
             raise ApiError(500, message, code="internal_error") from error
 
-    async def _asked(self, process: Process, body: bytes, job: Job) -> Prepared | Refused:
+    async def _asked(
+        self, process: Process, body: bytes, job: Job
+    ) -> Prepared | Answered | Refused:
         has_begun = False
         try:
             async with asyncio.timeout(self._begin_s):
@@ -142,7 +144,9 @@ class BodyReader:
         self._idle.append(process)
         return answer
 
-    def _done(self, task: asyncio.Task[Prepared | Refused], turns: asyncio.Semaphore) -> None:
+    def _done(
+        self, task: asyncio.Task[Prepared | Answered | Refused], turns: asyncio.Semaphore
+    ) -> None:
         self._tasks.discard(task)
         turns.release()
         if not task.cancelled():

@@ -3,7 +3,7 @@
 A browser runs anyone's pages beside a server on loopback. A page whose name is made to point here
 (DNS rebinding) betrays itself by `Host`; one that sends its form here (cross-site request forgery)
 by `Origin`, or by a body that is not declared as JSON, which needs leave that nobody gives. Who may
-reach the server over the network is not this file's question: there is no authentication.
+use the server over the network is not this file's question: `key_guard.py` asks for keys.
 """
 
 from __future__ import annotations

@@ -88,7 +88,10 @@ class BoundedConnection(H11Protocol):
         """It opens: there may be no room for it."""
         super().connection_made(transport)
         transport.max_size = READ_BYTES  # pyright: ignore[reportAttributeAccessIssue]
-        transport.set_write_buffer_limits(0)  # so that nothing stays unread without our knowing
+        # So that nothing stays unread without our knowing. Of TLS asyncio holds an empty buffer for
+        # full where the limit is 0, and never writes again.
+        is_tls = transport.get_extra_info("sslcontext") is not None
+        transport.set_write_buffer_limits(int(is_tls))
         self._await_head()
         if not self._room.enter(self):
             self.app = _too_many

@@ -14,6 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lostwax.server.gateway.errors import ApiError
 
 HEALTH = "/health"
+METRICS = "/metrics"
+"""The end of a server is what its operator wants to see."""
 
 
 class Draining:
@@ -65,7 +67,7 @@ class Draining:
 
 
 class DrainingGate:
-    """ASGI middleware: every request but for health passes a Draining."""
+    """ASGI middleware: every request but for health and metrics passes a Draining."""
 
     def __init__(self, app: ASGIApp, draining: Draining) -> None:
         self._app = app
@@ -73,7 +75,7 @@ class DrainingGate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection event, as ASGI has it."""
-        if scope["type"] != "http" or scope["path"] == HEALTH:
+        if scope["type"] != "http" or scope["path"] in (HEALTH, METRICS):
             await self._app(scope, receive, send)
             return
         try:

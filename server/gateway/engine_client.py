@@ -6,7 +6,15 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Literal, Protocol
 
-from lostwax.server.engine.messages import Cancel, Command, EngineInfo, Failed, Output, Submit
+from lostwax.server.engine.messages import (
+    Cancel,
+    Command,
+    EngineInfo,
+    Failed,
+    Output,
+    Stats,
+    Submit,
+)
 from lostwax.server.gateway.start_clock import Progress
 
 EngineState = Literal["starting", "ready", "late", "dead"]
@@ -55,6 +63,16 @@ class EngineClient(Protocol):
     @property
     def progress(self) -> Progress | None:
         """How far the engine's start is; None unless it is starting, or silent before one."""
+        ...
+
+    @property
+    def stats(self) -> Stats | None:
+        """What the engine last told of its work; None where it does not report."""
+        ...
+
+    @property
+    def num_restarts(self) -> int:
+        """How many times the engine was started again."""
         ...
 
     async def start(self) -> None:

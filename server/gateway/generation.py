@@ -19,12 +19,18 @@ from lostwax.server.gateway.engine_client import EngineClient, EngineLost, Reque
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.prepared import Prepared
 from lostwax.server.gateway.readiness import lost
+from lostwax.server.gateway.request_record import RequestRecord
 
 _REFUSALS = ("context_length_exceeded", "invalid_value", "unsupported_value")
 
 
 class Summable(Protocol):
     """What one output adds to a choice; a whole answer is the sum."""
+
+    @property
+    def finish(self) -> str | None:
+        """Why the choice ends here, None where it goes on."""
+        ...
 
     def extend(self, other: Self, /) -> None:
         """Append what follows."""
@@ -89,7 +95,8 @@ class Form(Protocol[D]):
 
 
 class Generation(Generic[D]):
-    """One HTTP request on its way through the engine; `submits[i]` is choice i."""
+    """One HTTP request on its way through the engine; `submits[i]` is choice i. `record` is filled
+    where somebody observes."""
 
     def __init__(
         self,
@@ -98,6 +105,7 @@ class Generation(Generic[D]):
         client: EngineClient,
         model: str,
         request_id: str,
+        record: RequestRecord | None = None,
     ) -> None:
         self._request_id = request_id
         self._submits = [
@@ -106,10 +114,14 @@ class Generation(Generic[D]):
         self._streams_usage = prepared.options.streams_usage
         self._form = form
         self._client = client
+        self._record = record
         name = f"{form.id_prefix}-{uuid.uuid4().hex}"
         self._head = {"id": name, "created": int(time.time()), "model": model}
         self._num_cached: dict[int, int] = {}
         """Prompt tokens of each choice that the engine found in its cache."""
+        if record is not None:
+            record.generates = True
+            record.num_prompt = self._num_prompt
 
     async def answer(self) -> bytes:
         """The JSON of the whole answer."""
@@ -148,7 +160,7 @@ class Generation(Generic[D]):
                 async for output in outputs:
                     index = indices[output.request]
                     reader = self._form.readers[index]
-                    self._num_cached[index] = output.cached_tokens
+                    self._note_cached(index, output.cached_tokens)
                     if reader.finished:
                         continue
                     if index not in opened:
@@ -156,7 +168,10 @@ class Generation(Generic[D]):
                         for part in reader.opening():
                             yield index, part
                             await asyncio.sleep(0)  # for others
+                    num_before = reader.num_output
                     delta = reader.feed(output)
+                    if self._record is not None:
+                        self._note(self._record, index, reader.num_output - num_before, delta)
                     if reader.finished and output.finish is None:
                         self._client.cancel(output.request)
                     yield index, delta
@@ -168,8 +183,24 @@ class Generation(Generic[D]):
             message = f"the engine failed on request {self._request_id}; the server's log says why"
             raise ApiError(500, message, code=error.code) from error
 
+    def _note_cached(self, index: int, num_tokens: int) -> None:
+        if index not in self._num_cached:
+            self._num_cached[index] = num_tokens
+            if self._record is not None:
+                self._record.note_prompt(len(self._submits[index].prompt), num_tokens)
+
+    def _note(self, record: RequestRecord, index: int, num_tokens: int, delta: D) -> None:
+        if num_tokens:
+            record.note_tokens(index, num_tokens)
+        if delta.finish is not None:
+            record.note_finish(delta.finish)
+
+    @property
+    def _num_prompt(self) -> int:
+        return sum(len(submit.prompt) for submit in self._submits)
+
     def _usage(self) -> dict[str, Any]:
-        num_prompt = sum(len(submit.prompt) for submit in self._submits)
+        num_prompt = self._num_prompt
         num_output = sum(reader.num_output for reader in self._form.readers)
         sums = {
             "prompt_tokens": num_prompt,

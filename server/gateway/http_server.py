@@ -23,6 +23,7 @@ from lostwax.server.gateway.connection import (
     GatewayState,
 )
 from lostwax.server.gateway.room import BACKLOG, MAX_CONNECTIONS, Room
+from lostwax.server.gateway.tls import Tls
 
 ACCEPTED_AT_ONCE = 16
 """Between two of these, room is made: all that wait in the backlog may be more than there is."""
@@ -33,7 +34,7 @@ LAST_ANSWERS_S = 2.0
 
 
 class HttpServer(uvicorn.Server):
-    """Serves an application until `should_exit` is set."""
+    """Serves an application until `should_exit` is set, over TLS if it has a certificate."""
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class HttpServer(uvicorn.Server):
         head_deadline_s: float = HEAD_DEADLINE_S,
         unread_deadline_s: float = UNREAD_DEADLINE_S,
         unread_waits_s: float = UNREAD_WAITS_S,
+        tls: Tls | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -54,8 +56,11 @@ class HttpServer(uvicorn.Server):
                 proxy_headers=False,
                 backlog=ACCEPTED_AT_ONCE,
                 timeout_keep_alive=KEEP_ALIVE_S,
+                ssl_certfile=tls and tls.certfile,
+                ssl_keyfile=tls and tls.keyfile,
             )
         )
+        self._head_deadline_s = head_deadline_s
         room = Room(max_connections)
         self.server_state = GatewayState(room, head_deadline_s, unread_deadline_s, unread_waits_s)
 
@@ -66,8 +71,17 @@ class HttpServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept connections."""
-        await super().startup(sockets)
+        await super().startup([])  # without a listener: uvicorn's handshakes have a minute
+        loop, tls = asyncio.get_running_loop(), self.config.ssl
         for listener in sockets or []:
+            server = await loop.create_server(
+                self._connection,
+                sock=listener,
+                ssl=tls,
+                ssl_handshake_timeout=self._head_deadline_s if tls else None,
+                backlog=ACCEPTED_AT_ONCE,
+            )
+            self.servers.append(server)
             listener.listen(BACKLOG)  # asyncio listens with what it accepts at once
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -87,6 +101,9 @@ class HttpServer(uvicorn.Server):
             task.cancel()
         await self._tasks_end(LAST_ANSWERS_S)
         await self.lifespan.shutdown()
+
+    def _connection(self) -> BoundedConnection:
+        return BoundedConnection(self.config, self.server_state, self.lifespan.state)
 
     async def _tasks_end(self, within_s: float) -> None:
         if self.server_state.tasks:

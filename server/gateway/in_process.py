@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator, Sequence
 
 from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.loop import EngineCore
-from lostwax.server.engine.messages import Cancel, Command, EngineInfo, Output, Submit
+from lostwax.server.engine.messages import Cancel, Command, EngineInfo, Output, Stats, Submit
+from lostwax.server.engine.stats import StatsClock
 from lostwax.server.gateway.end_tasks import end_tasks
 from lostwax.server.gateway.engine_client import (
     STOPPED,
@@ -30,6 +31,8 @@ class InProcessEngine:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._state: EngineState = "starting"
+        self._report = StatsClock()
+        self._stats: Stats | None = None
 
     @property
     def state(self) -> EngineState:
@@ -45,6 +48,16 @@ class InProcessEngine:
     def progress(self) -> None:
         """Not told apart: a start in this process is over before requests come."""
         return None
+
+    @property
+    def stats(self) -> Stats | None:
+        """What the engine last told of its work."""
+        return self._stats
+
+    @property
+    def num_restarts(self) -> int:
+        """None: it ends with its first error."""
+        return 0
 
     async def start(self) -> None:
         """Warm up, then step in the background."""
@@ -88,5 +101,7 @@ class InProcessEngine:
                 self._state, self._gone = "dead", EngineLost("the engine ended")
                 self._mailboxes.fail_all(self._gone)
                 return
+            if self._report.is_due(is_busy=self._core.has_work):
+                self._stats = self._core.stats
             for event in events:
                 self._mailboxes.deliver(event)

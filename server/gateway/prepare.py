@@ -6,26 +6,46 @@ Costs are bounded by the body's size and the model's context: see `decoding.py`,
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from lostwax.server.gateway.chat import prepare_chat
 from lostwax.server.gateway.chat_models import ChatRequest
 from lostwax.server.gateway.completions import prepare_completion
 from lostwax.server.gateway.decoding import decode, require_few_strings
 from lostwax.server.gateway.errors import model_not_found
 from lostwax.server.gateway.models import CompletionRequest, GenerationRequest
-from lostwax.server.gateway.prepared import Job, Prepared
+from lostwax.server.gateway.prepared import Answered, Job, Prepared
+from lostwax.server.gateway.tokenize import detokenized, tokenized
+from lostwax.server.gateway.tokenize_models import DetokenizeRequest, TokenizeRequest
 from lostwax.server.gateway.tokenizer import Codec
 
 KINDS: dict[str, type[GenerationRequest]] = {"completions": CompletionRequest, "chat": ChatRequest}
-"""The request of each route."""
+"""The request of each route that generates."""
+R = TypeVar("R", bound=GenerationRequest | TokenizeRequest | DetokenizeRequest)
+
+
+def read_body(body: bytes, job: Job, codec: Codec) -> Prepared | Answered:
+    """What a request asks of the engine, or its answer where none is needed; ApiError where it is
+    wrong or not served."""
+    if job.route == "tokenize":
+        return tokenized(_decoded(body, TokenizeRequest, job), job.info, codec)
+    if job.route == "detokenize":
+        return detokenized(_decoded(body, DetokenizeRequest, job), job.info, codec)
+    return prepare(body, job, codec)
 
 
 def prepare(body: bytes, job: Job, codec: Codec) -> Prepared:
     """What a request asks of the engine; ApiError where it is wrong or not served."""
-    require_few_strings(body)
-    request = decode(body, KINDS[job.route])
-    if request.model not in (None, job.model):
-        raise model_not_found(request.model, job.model)
+    request = _decoded(body, KINDS[job.route], job)
     if isinstance(request, ChatRequest):
         return prepare_chat(request, job.info, codec)
     assert isinstance(request, CompletionRequest)
     return prepare_completion(request, job, codec)
+
+
+def _decoded(body: bytes, kind: type[R], job: Job) -> R:
+    require_few_strings(body)
+    request = decode(body, kind)
+    if request.model not in (None, job.model):
+        raise model_not_found(request.model, job.model)
+    return request

@@ -11,7 +11,7 @@ import msgspec
 
 from lostwax.server.engine.messages import EngineInfo, Submit
 
-Route = Literal["completions", "chat"]
+Route = Literal["completions", "chat", "tokenize", "detokenize"]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +49,12 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True, tag="prepared"):
     options: AnswerOptions
     submits: list[Submit]
     turn: ChatTurn | None = None
+
+
+class Answered(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):
+    """A request that needs no engine: the JSON of its answer."""
+
+    content: bytes
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):

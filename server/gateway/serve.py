@@ -7,19 +7,24 @@ import ipaddress
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.say import say
+from lostwax.server.engine.log_lines import LogLines
 from lostwax.server.engine.options import EngineOptions
 from lostwax.server.gateway.engine_client import EngineClient, EngineLost
 from lostwax.server.gateway.origins import require_origins
 from lostwax.server.gateway.ready_pipe import Ready, ReadyPipe
 from lostwax.server.gateway.room import BACKLOG, max_connections
+from lostwax.server.gateway.settings import WATCHDOG_S, Build, Settings
 from lostwax.server.gateway.start_clock import ESTIMATE_S, estimate
 from lostwax.server.gateway.stop_signals import stop_signals
 from lostwax.server.gateway.supervised import Link, SupervisedEngine
+from lostwax.server.gateway.tls import Tls
 
 # The web's libraries are imported while the engine process already starts.
 if TYPE_CHECKING:
@@ -43,39 +48,40 @@ class ServeError(RuntimeError):
 
 def serve(
     artifact: Path,
+    settings: Settings | None = None,
     *,
     checkpoint: Path | None = None,
-    host: str = "127.0.0.1",
     port: int = 8000,
     engine: EngineOptions | None = None,
     num_pages: int | None = None,
     threads: int | None = None,
-    model: str | None = None,
     insecure: bool = False,
+    tls: Tls | None = None,
     certificates: Path | None = None,
     allow_compiled: bool = False,
     drain_s: float = DRAIN_S,
-    allowed_hosts: tuple[str, ...] = (),
-    allowed_origins: tuple[str, ...] = (),
+    watchdog_s: float = WATCHDOG_S,
     ready_fd: int | None = None,
 ) -> None:
     """Serve an artifact over HTTP until interrupted; requests then have `drain_s` seconds to end.
+    An engine whose step takes longer than `watchdog_s` seconds is started again.
 
-    `model` is what clients call it, if not by the checkpoint's name. The tokenizer is looked for in
-    the artifact, then in the checkpoint. `insecure` allows a host that other machines can reach:
-    there is no authentication yet. `certificates` is a folder for what the golden probes showed,
-    `allow_compiled` serves lowerings that never ran here. `allowed_hosts` are names by which
-    clients may call the server, beside loopback's and `host`; `allowed_origins` are those of web
-    pages that may. `ready_fd` is told the port when the model answers.
+    The tokenizer is looked for in the artifact, then in the checkpoint. `insecure` allows a host
+    that other machines can reach where no API key is asked for. `certificates` is a folder for
+    what the golden probes showed, `allow_compiled` serves lowerings that never ran here. `ready_fd`
+    is told the port when the model answers.
     """
-    require_origins(allowed_origins)
+    manifest = ArtifactReader(artifact).manifest
+    build = Build(manifest.schema, manifest.digest, manifest.target.name)
+    chosen = replace(settings or Settings(), build=build)
+    require_origins(chosen.allowed_origins)
     pipe = None if ready_fd is None else ReadyPipe(ready_fd)
     given = {"--checkpoint": checkpoint, "--num-pages": num_pages, "--threads": threads}
     given |= {"--certificates": certificates}
     options = [part for k, v in given.items() if v is not None for part in (k, str(v))]
     options += ["--allow-compiled"] if allow_compiled else []
-    options += (engine or EngineOptions()).arguments()
-    manifest = ArtifactReader(artifact).manifest
+    asked = replace(engine or EngineOptions(), reports=chosen.metrics)
+    options += [*asked.arguments(), "--log-format", chosen.log_format]
 
     def command(link: Link) -> list[str]:
         module = ["lostwax.server.engine", str(artifact)]
@@ -86,23 +92,23 @@ def serve(
         return [sys.executable, "-m", *module, *told, *options]
 
     def application(client: EngineClient, draining: Draining) -> FastAPI:
-        from lostwax.server.gateway.app import Settings, create_app
+        from lostwax.server.gateway.app import create_app
         from lostwax.server.gateway.tokenizer_file import load_codec
 
-        settings = Settings(
-            model=model, host=host, allowed_hosts=allowed_hosts, allowed_origins=allowed_origins
-        )
-        return create_app(client, load_codec(artifact, checkpoint), settings, draining=draining)
+        return create_app(client, load_codec(artifact, checkpoint), chosen, draining=draining)
 
     serve_engine(
         command,
         application,
-        host=host,
+        host=chosen.host,
         port=port,
-        model=model,
-        insecure=insecure,
+        model=chosen.model,
+        insecure=insecure or bool(chosen.key_digests),
+        tls=tls,
         drain_s=drain_s,
+        watchdog_s=watchdog_s,
         expected_s=estimate(manifest.weight_bytes),
+        announce=LogLines(chosen.log_format).say,
         ready=lambda port: pipe.tell(Ready(port)) if pipe else None,
     )
 
@@ -115,7 +121,9 @@ def serve_engine(
     port: int,
     model: str | None = None,
     insecure: bool = False,
+    tls: Tls | None = None,
     drain_s: float = DRAIN_S,
+    watchdog_s: float = WATCHDOG_S,
     expected_s: Mapping[str, float] = ESTIMATE_S,
     announce: Announce = say,
     ready: Callable[[int], None] = lambda port: None,
@@ -131,13 +139,16 @@ def serve_engine(
         engine = SupervisedEngine(
             command,
             announce=announce,
+            watchdog_s=watchdog_s,
             model=model,
             expected_s=expected_s,
             ready=lambda: ready(bound),
         )
         place = f"[{host}]" if ":" in host else host
-        greeting = f"listening on http://{place}:{bound}; starting the engine"
-        asyncio.run(_run(application, listener, engine, drain_s, announce, greeting))
+        scheme = "http" if tls is None else "https"
+        greeting = f"listening on {scheme}://{place}:{bound}; starting the engine"
+        server = partial(_http_server, application, engine, tls)
+        asyncio.run(_run(server, listener, engine, drain_s, announce, greeting))
 
 
 def require_may_listen(host: str, port: int, *, insecure: bool = False) -> None:
@@ -164,7 +175,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 async def _run(
-    application: Application,
+    make_server: Callable[[int], tuple[HttpServer, Draining]],
     listener: socket.socket,
     engine: SupervisedEngine,
     drain_s: float,
@@ -178,7 +189,7 @@ async def _run(
         await engine.start()
         try:
             # In a thread, so that the engine process starts meanwhile.
-            server, draining = await asyncio.to_thread(_http_server, application, engine, most)
+            server, draining = await asyncio.to_thread(make_server, most)
             serving = asyncio.create_task(server.serve([listener]))
             failing = asyncio.create_task(engine.wait_failed())
             stopping = asyncio.create_task(stop.wait())
@@ -215,20 +226,20 @@ def _requests(draining: Draining) -> str:
 
 
 def _http_server(
-    application: Application, engine: SupervisedEngine, max_connections: int
+    application: Application, engine: SupervisedEngine, tls: Tls | None, max_connections: int
 ) -> tuple[HttpServer, Draining]:
     from lostwax.server.gateway.draining import Draining
     from lostwax.server.gateway.http_server import HttpServer
 
     draining = Draining()
-    return HttpServer(application(engine, draining), max_connections), draining
+    return HttpServer(application(engine, draining), max_connections, tls=tls), draining
 
 
 def _require_loopback(host: str, *, insecure: bool) -> None:
     if not insecure and not _is_loopback(host):
         raise ServeError(
-            f"host {host!r} can be reached by others and there is no authentication;"
-            f" use 127.0.0.1, or allow it with --insecure"
+            f"host {host!r} can be reached by others and no API key is asked for; give"
+            f" --api-key-file FILE, use 127.0.0.1, or allow it with --insecure"
         )
 
 

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from lostwax.server.gateway.border import internal_error
 from lostwax.server.gateway.end_tasks import end_tasks
 from lostwax.server.gateway.errors import ApiError
+from lostwax.server.gateway.request_watch import record_of
 
 T = TypeVar("T")
 
@@ -60,15 +61,14 @@ class EventStream(Response):
         """Send the events until they end or the client leaves."""
         try:
             with suppress(ClientLeft):
-                request_id: str = scope["state"]["request_id"]
-                await unless_client_leaves(receive, self._send_all(send, request_id))
+                await unless_client_leaves(receive, self._send_all(send, scope))
         finally:
             try:
                 await self._events.aclose()
             finally:
                 self._on_close()
 
-    async def _send_all(self, send: Send, request_id: str) -> None:
+    async def _send_all(self, send: Send, scope: Scope) -> None:
         await send(
             {
                 "type": "http.response.start",
@@ -81,15 +81,18 @@ class EventStream(Response):
                 await _send(send, b"data: " + msgspec.json.encode(event))
             await _send(send, b"data: [DONE]")
         except ApiError as error:
-            await _end_with(send, error)
+            await _end_with(send, scope, error)
         except Exception:
-            await _end_with(send, internal_error(request_id))
+            await _end_with(send, scope, internal_error(scope["state"]["request_id"]))
             raise  # to who logs it
         else:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _end_with(send: Send, error: ApiError) -> None:
+async def _end_with(send: Send, scope: Scope, error: ApiError) -> None:
+    record = record_of(scope)
+    if record is not None:
+        record.status = error.status  # the client has another one, and this event
     await _send(send, b"event: error\ndata: " + msgspec.json.encode(error.body))
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -24,8 +24,10 @@ from lostwax.server.engine.messages import (
     EngineInfo,
     Failed,
     Fatal,
+    Heartbeat,
     Output,
     Phase,
+    Stats,
     Submit,
     decode_events,
     encode,
@@ -40,6 +42,7 @@ from lostwax.server.gateway.engine_client import (
     stream_group,
 )
 from lostwax.server.gateway.own_folder import own_folder
+from lostwax.server.gateway.settings import WATCHDOG_S
 from lostwax.server.gateway.start_clock import ESTIMATE_S, SILENT, Progress, StartClock
 
 LATE_S = 1.0
@@ -70,7 +73,8 @@ class SupervisedEngine:
     """Keeps one engine process running; implements EngineClient.
 
     `command` gives the argument list of a life. An engine that ends before it was ever ready is not
-    started again: the same inputs would fail the same way (`failure` says why). `model` is the name
+    started again: the same inputs would fail the same way (`failure` says why). One whose step
+    takes longer than `watchdog_s` seconds is killed and started again. `model` is the name
     under which it is announced, if not its own. `expected_s` is what the first start's phases may
     take, in seconds by name. `ready` is called each time that the engine is.
     """
@@ -82,6 +86,7 @@ class SupervisedEngine:
         announce: Callable[[str], None],
         silence_s: float = SILENCE_S,
         late_s: float = LATE_S,
+        watchdog_s: float = WATCHDOG_S,
         model: str | None = None,
         expected_s: Mapping[str, float] = ESTIMATE_S,
         ready: Callable[[], None] = lambda: None,
@@ -90,6 +95,8 @@ class SupervisedEngine:
         self._announce = announce
         self._silence_s = silence_s
         self._late_s = late_s
+        self._watchdog_s = watchdog_s
+        self._step_s = 0.0
         self._model = model
         self._ready = ready
         self._mailboxes = Mailboxes()
@@ -98,12 +105,14 @@ class SupervisedEngine:
         self._start = StartClock(expected_s)
         self._lost_at = 0.0  # on the monotonic clock; of a late engine
         self._info: EngineInfo | None = None
+        self._stats: Stats | None = None
         self._fatal: str | None = None
         self._task: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
         self._gone = EngineLost(LOST)
         self._process: asyncio.subprocess.Process | None = None
         self._folder: Path | None = None
+        self.num_restarts = 0
         self.failure: str | None = None
         self.pid: int | None = None
 
@@ -116,6 +125,11 @@ class SupervisedEngine:
     def info(self) -> EngineInfo | None:
         """Facts of the engine; None until it was ready once."""
         return self._info
+
+    @property
+    def stats(self) -> Stats | None:
+        """What the engine last told of its work; None where it does not report."""
+        return self._stats
 
     @property
     def progress(self) -> Progress | None:
@@ -177,9 +191,8 @@ class SupervisedEngine:
 
     async def _live_again_and_again(self, folder: Path) -> None:
         """Returns when the engine could not start, `failure` says why."""
-        life = 0
         while True:
-            names = (f"engine-{life}", f"ranks-{life}")
+            names = (f"engine-{self.num_restarts}", f"ranks-{self.num_restarts}")
             address, meeting = (folder / name for name in names)
             reason = await self._live(Link(f"ipc://{address}", meeting, os.getpid()))
             self._lose(EngineLost(LOST))
@@ -188,11 +201,11 @@ class SupervisedEngine:
                 return
             self._announce(f"{reason}; starting it again")
             await asyncio.sleep(RESTART_DELAY_S)
-            life += 1
+            self.num_restarts += 1
 
     async def _live(self, link: Link) -> str:
         """One life of the engine: returns why it ended."""
-        self._fatal = None
+        self._fatal, self._step_s = None, 0.0
         context = zmq.asyncio.Context()
         socket = context.socket(zmq.PAIR)
         try:
@@ -245,6 +258,11 @@ class SupervisedEngine:
             if self._state == "late":
                 self._state = "ready"
             self._take(await socket.recv())
+            if self._step_s > self._watchdog_s:
+                return (
+                    f"a step has run for {self._step_s:.1f} s, longer than --watchdog-timeout"
+                    f" {self._watchdog_s:g}"
+                )
 
     async def _write(self, socket: zmq.asyncio.Socket) -> None:
         while True:
@@ -266,14 +284,17 @@ class SupervisedEngine:
                     name = self._model or event.model
                     self._announce(f"{name} is ready: the engine has run a real step")
                     self._ready()
+                case Stats():
+                    self._stats = event
                 case Fatal(message=message):
                     self._fatal = message
-                case _:
-                    pass  # a heartbeat says all by arriving
+                case Heartbeat(step_s=step_s):
+                    self._step_s = step_s
 
     def _lose(self, reason: EngineLost) -> None:
         self._mailboxes.fail_all(reason)
         self._outbox = asyncio.Queue()
+        self._stats = None
         if self._state in ("ready", "late"):
             self._state = "starting"
             self._start.restart()

@@ -82,6 +82,10 @@ class Codec(Protocol):
         """The text of ids, special tokens left out."""
         ...
 
+    def decode_with_marks(self, tokens: list[int]) -> str:
+        """The text of ids, special tokens spelt out."""
+        ...
+
     def piece(self, token: int) -> str:
         """One token as a string that names it, also where it is no whole character."""
         ...
@@ -117,6 +121,10 @@ class IdCodec:
     def decode(self, tokens: list[int]) -> str:
         """The text of ids."""
         return "".join(map(self.piece, tokens))
+
+    def decode_with_marks(self, tokens: list[int]) -> str:
+        """The text of ids."""
+        return self.decode(tokens)
 
     def piece(self, token: int) -> str:
         """One token as a string that names it."""
@@ -197,6 +205,11 @@ class TextCodec:
     def decode(self, tokens: list[int]) -> str:
         """The text of ids."""
         return self._tokenizer.decode(tokens, skip_special_tokens=True)
+
+    @no_panic()
+    def decode_with_marks(self, tokens: list[int]) -> str:
+        """The text of ids, special tokens spelt out."""
+        return self._tokenizer.decode(tokens, skip_special_tokens=False)
 
     @no_panic()
     def piece(self, token: int) -> str:

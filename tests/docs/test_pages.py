@@ -14,6 +14,7 @@ PAGES = (
     "model-to-artifact",
     "concepts",
     "cli",
+    "operations",
     "evaluation",
     "numerics/certificates",
     "adding-a-target",

@@ -26,7 +26,7 @@ from lostwax.server.gateway.body_reader import (
 )
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.prepare import prepare
-from lostwax.server.gateway.prepared import Job, Prepared
+from lostwax.server.gateway.prepared import Answered, Job, Prepared
 
 INFO = EngineInfo(
     model="fake",
@@ -56,7 +56,13 @@ async def _reader(deadline_s: float = 20.0, begin_s: float = 20.0) -> AsyncGener
         await reader.stop()
 
 
-def _nameless(prepared: Prepared) -> Prepared:
+def _prompt(prepared: Prepared | Answered) -> list[int]:
+    assert isinstance(prepared, Prepared)
+    return prepared.submits[0].prompt
+
+
+def _nameless(prepared: Prepared | Answered) -> Prepared:
+    assert isinstance(prepared, Prepared)
     submits = [msgspec.structs.replace(each, request="") for each in prepared.submits]
     return msgspec.structs.replace(prepared, submits=submits)
 
@@ -84,7 +90,7 @@ def test_a_process_that_is_killed_is_replaced() -> None:
             os.kill(pid, signal.SIGKILL)
             while body_processes() == [pid]:
                 await asyncio.sleep(0.01)
-            assert (await reader.read(PROMPT, COMPLETION)).submits[0].prompt == [1, 2, 3]
+            assert _prompt(await reader.read(PROMPT, COMPLETION)) == [1, 2, 3]
 
     asyncio.run(read())
 
@@ -153,7 +159,7 @@ def test_ordinary_chats_are_read_in_a_process_and_wait_for_no_large_body() -> No
             # more than large ones may wait
             reads = (reader.read(medium, COMPLETION) for _ in range(MAX_WAITING + 8))
             for prepared in await asyncio.wait_for(asyncio.gather(*reads), 15):
-                assert prepared.submits[0].prompt == [5]
+                assert _prompt(prepared) == [5]
             assert len(body_processes()) == len(stopped) + 1
             for task in large:
                 assert not task.done()
@@ -177,6 +183,6 @@ def test_few_bodies_wait_and_one_whose_client_left_ends_no_process() -> None:
             assert len(taken) == MAX_WAITING + NUM_PROCESSES - 2
             assert len(body_processes()) <= NUM_PROCESSES
             small = json.dumps({"prompt": [5]}).encode()
-            assert (await reader.read(small, COMPLETION)).submits[0].prompt == [5]
+            assert _prompt(await reader.read(small, COMPLETION)) == [5]
 
     asyncio.run(read())

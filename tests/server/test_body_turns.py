@@ -25,7 +25,7 @@ from lostwax.server.gateway.body_reader import (
 )
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.prepare import prepare
-from lostwax.server.gateway.prepared import Job, Prepared, Refused
+from lostwax.server.gateway.prepared import Answered, Job, Prepared, Refused
 
 INFO = EngineInfo(
     model="fake",
@@ -52,13 +52,13 @@ class _Gated(BodyReader):
         self.num_begun = 0
         self.num_read = 0
 
-    async def _read_apart(self, body: bytes, job: Job) -> Prepared | Refused:
+    async def _read_apart(self, body: bytes, job: Job) -> Prepared | Answered | Refused:
         self.num_begun += 1
         await self.gate.wait()
         self.num_read += 1
         return prepare(body, job, CODEC)
 
-    async def ask(self, count: int) -> list[asyncio.Task[Prepared]]:
+    async def ask(self, count: int) -> list[asyncio.Task[Prepared | Answered]]:
         """So many reads, begun or waiting or refused."""
         asked = [asyncio.create_task(self.read(_body("x"), JOB)) for _ in range(count)]
         for _ in range(3):
@@ -75,7 +75,7 @@ async def _gated() -> AsyncGenerator[_Gated]:
         await reader.stop()
 
 
-async def _leave(asked: list[asyncio.Task[Prepared]]) -> None:
+async def _leave(asked: list[asyncio.Task[Prepared | Answered]]) -> None:
     for task in asked:
         task.cancel()
     await asyncio.gather(*asked, return_exceptions=True)
@@ -131,6 +131,7 @@ def test_what_a_process_prints_and_takes_harms_nobody(
         try:
             for _ in range(2):
                 prepared = await reader.read(_body("said"), JOB)
+                assert isinstance(prepared, Prepared)
                 assert prepared.submits[0].prompt == CODEC.encode("said")
                 with pytest.raises(ApiError, match="too much memory; send less") as refused:
                     await reader.read(_body(MUCH), JOB)

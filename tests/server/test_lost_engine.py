@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 import pytest
 from http_server import small_codec
 
-from lostwax.server.engine.messages import EngineInfo, Output, Submit
+from lostwax.server.engine.messages import EngineInfo, Output, Stats, Submit
 from lostwax.server.gateway.completions import CompletionForm
 from lostwax.server.gateway.engine_client import STOPPED, EngineLost, EngineState
 from lostwax.server.gateway.errors import RETRY_AFTER_S, ApiError
@@ -23,6 +23,8 @@ class _Lost:
 
     state: EngineState = "starting"
     info: EngineInfo | None = None
+    stats: Stats | None = None
+    num_restarts = 0
 
     def __init__(self, progress: Progress | None) -> None:
         self.progress = progress

@@ -181,7 +181,7 @@ def test_a_taken_port_is_a_clear_error() -> None:
 
 
 def test_a_public_host_is_refused() -> None:
-    with pytest.raises(ServeError, match="no authentication"):
+    with pytest.raises(ServeError, match="no API key is asked for"):
         serve_engine(lambda _: [], _application, host="0.0.0.0", port=0)
 
 

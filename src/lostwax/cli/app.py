@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError, UnknownOptionError, ValidationError
 import lostwax
 from lostwax.backends.runtime.say import say
 from lostwax.cli.commands import COMMANDS
+from lostwax.cli.config_file import named_file, read_config
 from lostwax.cli.foreign_options import hint
 from lostwax.cli.help_page import HelpPage, epilogue
 
@@ -39,6 +40,18 @@ def make_app(whole: str | None = None) -> App:
             help_epilogue=epilogue(command.examples),
         )
     return app
+
+
+def take_config(app: App, given: Sequence[str]) -> None:
+    """Let the file that a command line names, if any, stand in for the options that it leaves out.
+
+    Raises OptionRefused where the file does not do.
+    """
+    path = named_file(given)
+    if path is not None:
+        options = app[given[0]].assemble_argument_collection()
+        known = {each.name[2:]: each.hint for each in options if each.name.startswith("--")}
+        app.config = (read_config(path, known),)
 
 
 def is_ours(error: Exception) -> bool:
@@ -83,6 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(given: list[str]) -> None:
     whole = next((w for w in given if w in COMMANDS), "") if HELP_ALL in given else None
     app = make_app(whole)
+    if whole is None and "--help" not in given:
+        take_config(app, given)
     # The defaults print a panel and exit before the flush.
     app(
         ["--help" if word == HELP_ALL else word for word in given],
@@ -97,7 +112,9 @@ def _sentence(error: CycloptsError, given: list[str]) -> str:
     argument = error.argument
     if isinstance(error, ValidationError) and argument is not None:
         keywords = [token.keyword for token in argument.tokens if token.keyword]
-        return f"{keywords[0] if keywords else argument.name} {error.exception_message}"
+        files = [f"{t.source}: " for t in argument.tokens if t.source != "cli"]
+        name = keywords[0] if keywords and not files else argument.name
+        return f"{files[0] if files else ''}{name} {error.exception_message}"
     if isinstance(error, UnknownOptionError):
         command = given[0] if given and given[0] in COMMANDS else None
         if found := hint(error.token.keyword or error.token.value, command):

@@ -36,6 +36,10 @@ COMMANDS = {
             "lostwax serve model.lostwax --port 9000 --num-pages 4096",
         ),
     ),
+    "config": Command(
+        "The options of serve as they will be, and where each comes from.",
+        ("lostwax config show --origin",),
+    ),
     "eval": Command(
         "Ask a model the examples of tasks, grade its answers.",
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _DOWNLOADS = "lostwax downloads nothing and runs no code of a checkpoint: leave it out"
 _PATH = "name the folder itself: lostwax {command} PATH"
+_NO_LINES = "a request has no line unless --log-requests is given: leave it out"
 _CACHED_TOKENS = "usage.prompt_tokens_details.cached_tokens is always told: leave it out"
 _OURS = {
     "--attention-backend": "--lowering",
@@ -34,8 +35,19 @@ _OURS = {
     "--tp-size": "--tp",
 }
 """Options of SGLang, vLLM and TensorRT-LLM by what does the same here."""
+_OF_SERVE = {
+    "--gpu-memory-utilization": "--mem-fraction-static",
+    "--max-model-len": "--context-length",
+    "--max-num-batched-tokens": "--chunked-prefill-size",
+    "--max-num-seqs": "--max-running-requests",
+    "--max-seq-len": "--context-length",
+    "--block-size": "--page-size",
+    "--enable-log-requests": "--log-requests",
+}
+"""What `serve` has under SGLang's name, by vLLM's and TensorRT-LLM's."""
 _OTHERWISE = {
-    "--api-key": "there is no authentication yet: put a proxy before the server",
+    "--disable-log-requests": _NO_LINES,
+    "--disable-uvicorn-access-log": _NO_LINES,
     "--enable-cache-report": _CACHED_TOKENS,
     "--enable-prefix-caching": "prefixes are found in the cache by themselves: leave it out",
     "--enable-prompt-tokens-details": _CACHED_TOKENS,
@@ -45,6 +57,7 @@ _OTHERWISE = {
     "--prefix-caching-hash-algo": "pages are always found by SHA-256: leave it out",
     "--quantization": "weights stay as the checkpoint stores them: leave it out",
     "--reasoning-parser": "answers are read as the checkpoint's encoding writes them: leave it out",
+    "--ssl-keyfile-password": "take the password off the key: openssl pkey -in KEY -out OTHER",
     "--tokenizer": "the checkpoint's own is used: leave it out",
     "--tokenizer-mode": "the checkpoint's own encoding is used: leave it out",
     "--tool-call-parser": "answers are read as the checkpoint's encoding writes them: leave it out",
@@ -73,6 +86,8 @@ def hint(option: str, command: str | None) -> str | None:
     name = option.partition("=")[0]
     if name in _OTHERWISE:
         return f"unknown option {name}: {_OTHERWISE[name].format(command=command or 'COMMAND')}"
+    if command == "serve" and name in _OF_SERVE:
+        return f"unknown option {name}: here it is {_OF_SERVE[name]}"
     ours = _OURS.get(name, name)
     if ours in _OF_COMPILE and command != "compile":
         return (

@@ -88,6 +88,14 @@ def _target(_: object, value: str | None) -> None:
         raise OptionRefused(str(error)) from error
 
 
+def _key(_: object, value: str | None) -> None:
+    if value is None:
+        return
+    from lostwax.server.gateway.api_keys import require_key
+
+    require_key(value)  # a ValueError whose words fit behind the option's name
+
+
 def _descriptor(_: object, value: int | None) -> None:
     if value is None:
         return
@@ -105,6 +113,7 @@ def _descriptor(_: object, value: int | None) -> None:
 Flag = Annotated[bool, Parameter(negative=())]
 """Off unless it is given."""
 Json = Annotated[bool, Parameter(name="--json", negative=())]
+Key = Annotated[str, Parameter(validator=_key)]
 Name = Annotated[str, Parameter(validator=_name)]
 Host = Annotated[str, Parameter(validator=_host)]
 Url = Annotated[str, Parameter(validator=_url)]
@@ -120,6 +129,8 @@ Pages = Annotated[
 MAX_WAIT_S = 86400
 Descriptor = Annotated[int, Parameter(validator=_descriptor)]
 Seconds = Annotated[float, Parameter(validator=within(0, MAX_WAIT_S))]
+Timeout = Annotated[float, Parameter(validator=above_zero(MAX_WAIT_S))]
+Fraction = Annotated[float, Parameter(validator=above_zero(1))]
 Stall = Annotated[float, Parameter(validator=within(1.1, 1e6))]
 Drafts = Annotated[int, Parameter(validator=within(0, 3))]
 Ranks = Annotated[int, Parameter(validator=within(1, 1024))]

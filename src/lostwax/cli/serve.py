@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
@@ -15,24 +16,33 @@ from lostwax.cli.checked_model import (
 )
 from lostwax.cli.default_model import NAME, default_artifact, default_checkpoint
 from lostwax.cli.named_artifact import named_artifact
-from lostwax.cli.named_paths import Checkpoint, Model, OutFolder
+from lostwax.cli.named_paths import Checkpoint, File, Model, OutFolder
 from lostwax.cli.option_types import (
     MORE,
     Count,
     Descriptor,
     Drafts,
     Flag,
+    Fraction,
     Host,
+    Key,
     Name,
+    OptionRefused,
     Pages,
     Port,
     Seconds,
     Stall,
     TargetName,
     Threads,
+    Timeout,
 )
+from lostwax.cli.serve_limits import pages_within, require_within
 from lostwax.server.engine.extend_budget import MAX_STALL
+from lostwax.server.engine.log_lines import LogFormat
 from lostwax.server.engine.options import EngineOptions
+from lostwax.server.gateway.api_keys import digests_of, read_keys
+from lostwax.server.gateway.settings import WATCHDOG_S, Settings
+from lostwax.server.gateway.tls import Tls
 
 
 def serve(
@@ -45,8 +55,13 @@ def serve(
     checkpoint: Checkpoint | None = None,
     drafts: Drafts | None = None,
     num_pages: Pages | None = None,
-    max_running_requests: Count | None = None,
+    max_running_requests: Annotated[Count | None, MORE] = None,
     threads: Threads | None = None,
+    context_length: Annotated[Count | None, MORE] = None,
+    mem_fraction_static: Annotated[Fraction | None, MORE] = None,
+    chunked_prefill_size: Annotated[Count | None, MORE] = None,
+    page_size: Annotated[Count | None, MORE] = None,
+    watchdog_timeout: Annotated[Timeout, MORE] = WATCHDOG_S,
     target: Annotated[TargetName | None, MORE] = None,
     dtype: Annotated[Literal["fp32", "bf16"] | None, MORE] = None,
     cache: Annotated[OutFolder | None, MORE] = None,
@@ -54,10 +69,19 @@ def serve(
     allow_compiled: Annotated[Flag, MORE] = False,
     disable_radix_cache: Annotated[Flag, MORE] = False,
     max_stall: Annotated[Stall, MORE] = MAX_STALL,
+    enable_metrics: Annotated[Flag, MORE] = False,
+    collect_tokens_histogram: Annotated[Flag, MORE] = False,
+    log_requests: Annotated[Flag, MORE] = False,
+    log_format: Annotated[LogFormat, MORE] = "text",
     drain: Annotated[Seconds, MORE] = 10.0,
+    api_key: Annotated[list[Key] | None, MORE, Parameter(negative=())] = None,
+    api_key_file: Annotated[File | None, MORE] = None,
+    ssl_certfile: Annotated[File | None, MORE] = None,
+    ssl_keyfile: Annotated[File | None, MORE] = None,
     allow_host: Annotated[list[Host] | None, MORE, Parameter(negative=())] = None,
     allow_origin: Annotated[list[str] | None, MORE, Parameter(negative=())] = None,
     insecure: Annotated[Flag, MORE] = False,
+    config: Annotated[File | None, MORE] = None,
     ready_fd: Annotated[Descriptor | None, MORE] = None,
 ) -> None:
     """Serve an artifact over HTTP; a checkpoint is compiled first, beside it.
@@ -71,7 +95,8 @@ def serve(
         The folder of an artifact or of a checkpoint. A checkpoint is compiled first, to
         PATH.TARGET-DTYPE.lostwax. Default: the small trained model that comes with lostwax.
     host
-        Address to listen on. One that other machines reach is refused without --insecure.
+        Address to listen on. One that other machines reach is refused without an API key or
+        --insecure.
     port
         Port to listen on. 0 takes any free one, which is printed.
     served_model_name
@@ -88,6 +113,17 @@ def serve(
     threads
         Threads of a CPU engine (default: what steps timed at the start are fastest on; with several
         ranks, each has its share of the cores).
+    context_length
+        Tokens of a prompt with its answer at most (default: as many as the artifact takes).
+    mem_fraction_static
+        In place of --num-pages: cache, weights and programs together take this part of the
+        device's memory (of a GPU: of the smallest of its kind).
+    chunked_prefill_size
+        Rows of a prefill step at most (default: as many as the artifact takes).
+    page_size
+        Tokens a page. The artifact has decided: any other number is refused.
+    watchdog_timeout
+        Seconds after which a step that has not ended never will: the engine is started again.
     target
         What to compile a checkpoint for (default: cpu).
     dtype
@@ -105,15 +141,35 @@ def serve(
     max_stall
         How long an answer waits for its next token while prompts run, in times of its usual wait.
         Less keeps answers smooth, more lets first tokens come sooner.
+    enable_metrics
+        Tell Prometheus of requests and of the engine, at /metrics.
+    collect_tokens_histogram
+        With --enable-metrics: histograms of the lengths of prompts and answers, too.
+    log_requests
+        Write a line for each request: times, tokens and how it ended, never its text.
+    log_format
+        How the server's lines are written: text, or JSON with an object a line.
     drain
         Seconds that requests under way have at Ctrl-C or SIGTERM, before they end with an error.
+    api_key
+        A key of which clients must send one, as Authorization: Bearer KEY; may be repeated. Who
+        lists processes sees it: --api-key-file hides it.
+    api_key_file
+        A file of such keys, one a line.
+    ssl_certfile
+        A certificate (PEM) with the chain behind it: the server speaks TLS.
+    ssl_keyfile
+        Its private key, if that is not in the same file.
     allow_host
         A name by which clients call the server, beside loopback's and --host; may be repeated.
     allow_origin
         An origin (scheme://host[:port]) whose web pages may use the server; may be repeated.
     insecure
-        Allow a host that others can reach although there is no authentication; for several tenants
+        Allow a host that others can reach although no API key is asked for; for several tenants
         add --disable-radix-cache.
+    config
+        A TOML file whose table [serve] holds options by their names; what the command line says
+        goes first.
     ready_fd
         For programs: a pipe's file descriptor, to which one line of JSON with the port is written
         when the model answers.
@@ -122,9 +178,16 @@ def serve(
     from lostwax.server.gateway.serve import require_may_listen
     from lostwax.server.gateway.serve import serve as run
 
+    del config  # read before the command line was (`cli/app.py`)
+    if num_pages is not None and mem_fraction_static is not None:
+        raise OptionRefused("--num-pages and --mem-fraction-static say the same; give one of them")
+    if collect_tokens_histogram and not enable_metrics:
+        raise OptionRefused("--collect-tokens-histogram adds to /metrics; give --enable-metrics")
     require_used(path, checkpoint=checkpoint, cache=cache, target=target, dtype=dtype)
     require_origins(allow_origin or ())
-    require_may_listen(host, port, insecure=insecure)
+    keys = [*(api_key or ()), *(read_keys(api_key_file) if api_key_file else ())]
+    tls = _tls(ssl_certfile, ssl_keyfile)
+    require_may_listen(host, port, insecure=insecure or bool(keys))
     require_runnable(path, target)
     if path is None:
         checkpoint = default_checkpoint()
@@ -134,29 +197,58 @@ def serve(
         )
     else:
         artifact = named_artifact(path, target or "cpu", dtype or "bf16", drafts or 0)
+    require_within(
+        artifact,
+        context_length=context_length,
+        chunked_prefill_size=chunked_prefill_size,
+        page_size=page_size,
+    )
+    if mem_fraction_static is not None:
+        num_pages = pages_within(artifact, mem_fraction_static)
     require_fits(
         artifact, drafts=drafts, num_pages=num_pages, max_running_requests=max_running_requests
     )
     require_checkpoint(ArtifactReader(artifact), checkpoint)
     run(
         artifact,
+        Settings(
+            model=served_model_name,
+            host=host,
+            allowed_hosts=tuple(allow_host or ()),
+            allowed_origins=tuple(allow_origin or ()),
+            metrics=enable_metrics,
+            token_histograms=collect_tokens_histogram,
+            key_digests=digests_of(keys),
+            log_requests=log_requests,
+            log_format=log_format,
+        ),
         checkpoint=checkpoint,
-        host=host,
         port=port,
         engine=EngineOptions(
             drafts=drafts,
             prefix_cache=not disable_radix_cache,
             max_running=max_running_requests,
             max_stall=max_stall,
+            max_context=context_length,
+            max_rows=chunked_prefill_size,
         ),
         num_pages=num_pages,
         threads=threads,
-        model=served_model_name,
         insecure=insecure,
+        tls=tls,
         certificates=certificates,
         allow_compiled=allow_compiled,
         drain_s=drain,
-        allowed_hosts=tuple(allow_host or ()),
-        allowed_origins=tuple(allow_origin or ()),
+        watchdog_s=watchdog_timeout,
         ready_fd=ready_fd,
     )
+
+
+def _tls(certfile: Path | None, keyfile: Path | None) -> Tls | None:
+    if certfile is None:
+        if keyfile is not None:
+            raise OptionRefused("--ssl-keyfile goes with --ssl-certfile; give both")
+        return None
+    tls = Tls(certfile, keyfile)
+    tls.require_usable()
+    return tls

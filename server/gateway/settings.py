@@ -1,0 +1,45 @@
+"""What an operator may choose of the gateway. Imports nothing of the web's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lostwax.server.engine.log_lines import LogFormat
+
+WATCHDOG_S = 300.0
+"""A step that has run for so long never ends: the engine is killed and started again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What is served: the artifact's schema and digest, and the target it was compiled for."""
+
+    schema: int
+    digest: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`model` replaces the checkpoint's name.
+
+    `host` is what the server listens on, `allowed_hosts` are further names by which it is called,
+    beside loopback's, `allowed_origins` those of web pages that may use it. `metrics` adds
+    `/metrics`, and `token_histograms` to these the lengths of prompts and answers. `build` is
+    what `/version` tells beside lostwax's own. `key_digests` (`api_keys.py`) are those of the API
+    keys that are taken; without any, none is asked for. `log_requests` writes a line a request, in
+    the format of all lines.
+    """
+
+    model: str | None = None
+    max_queued_reqs: int = 512
+    max_queued_tokens: int = 2_000_000
+    host: str = "127.0.0.1"
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    metrics: bool = False
+    token_histograms: bool = False
+    build: Build | None = None
+    key_digests: tuple[bytes, ...] = ()
+    log_requests: bool = False
+    log_format: LogFormat = "text"
