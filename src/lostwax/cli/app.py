@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from cyclopts import App, CycloptsError, UnknownOptionError, ValidationError
 
 import lostwax
 from lostwax.backends.runtime.say import say
-from lostwax.cli.commands import COMMANDS
+from lostwax.cli.commands import COMMANDS, GROUPS, named
 from lostwax.cli.foreign_options import hint
 from lostwax.cli.help_page import HelpPage, epilogue
 
@@ -30,11 +31,15 @@ def make_app(whole: str | None = None) -> App:
         help_format="plaintext",
         help_formatter=HelpPage(is_whole=whole is not None),
     )
+    groups = {name: App(name=name, help=purpose) for name, purpose in GROUPS.items()}
+    for group in groups.values():
+        app.command(group)
     for name, command in COMMANDS.items():
-        module = name.replace("-", "_")
-        app.command(
+        module = re.sub("[- ]", "_", name)
+        *group, last = name.split()
+        (groups[group[0]] if group else app).command(
             f"lostwax.cli.{module}:{module}",
-            name=name,
+            name=last,
             help=None if name == whole else command.purpose,  # None: as its docstring says
             help_epilogue=epilogue(command.examples),
         )
@@ -81,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(given: list[str]) -> None:
-    whole = next((w for w in given if w in COMMANDS), "") if HELP_ALL in given else None
+    whole = (named(given) or "") if HELP_ALL in given else None
     app = make_app(whole)
     # The defaults print a panel and exit before the flush.
     app(
@@ -98,8 +103,8 @@ def _sentence(error: CycloptsError, given: list[str]) -> str:
     if isinstance(error, ValidationError) and argument is not None:
         keywords = [token.keyword for token in argument.tokens if token.keyword]
         return f"{keywords[0] if keywords else argument.name} {error.exception_message}"
-    if isinstance(error, UnknownOptionError):
-        command = given[0] if given and given[0] in COMMANDS else None
-        if found := hint(error.token.keyword or error.token.value, command):
-            return found
+    if isinstance(error, UnknownOptionError) and (
+        found := hint(error.token.keyword or error.token.value, named(given))
+    ):
+        return found
     return " ".join(str(error).split())
