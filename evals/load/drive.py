@@ -22,12 +22,14 @@ from lostwax.evals.task import TaskError
 
 MAX_UNREACHABLE_IN_ROW = 32
 """So many connections that cannot be made in a row, and the server is taken to be gone."""
+MAX_OPEN = 4096
+"""Requests at a time where a load names no bound; each has a connection of its own."""
 Ask = Callable[[Prompt], Awaitable[Timing]]
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One point of a sweep. `rate` is in requests a second; None bounds nothing."""
+    """One point of a sweep. `rate` is in requests a second; a concurrency of None is MAX_OPEN."""
 
     rate: float = math.inf
     concurrency: int | None = None
@@ -67,9 +69,13 @@ async def measure(
     prompts: Iterator[Prompt],
     load: Load,
     told: Callable[[Measured], None] = lambda _: None,
+    max_open: int = MAX_OPEN,
 ) -> Measured:
-    """Ask until the load ends, then wait for what is under way; `told` hears of every answer."""
-    drive = _Drive(ask, load, told)
+    """Ask until the load ends, then wait for what is under way; `told` hears of every answer.
+
+    `max_open` is how many requests there may be at a time, whatever the load says.
+    """
+    drive = _Drive(ask, load, told, max_open)
     async with drive.measured.own, asyncio.TaskGroup() as group:
         async for prompt in drive.turns(prompts):
             group.create_task(drive.one(prompt))
@@ -79,11 +85,13 @@ async def measure(
 class _Drive:
     """The requests of one load that are under way."""
 
-    def __init__(self, ask: Ask, load: Load, told: Callable[[Measured], None]) -> None:
+    def __init__(
+        self, ask: Ask, load: Load, told: Callable[[Measured], None], max_open: int
+    ) -> None:
         self._ask = ask
         self._load = load
         self._told = told
-        self._places = None if load.concurrency is None else asyncio.Semaphore(load.concurrency)
+        self._places = asyncio.Semaphore(min(load.concurrency or max_open, max_open))
         self._in_flight = self._unreachable_in_row = 0
         self.measured = Measured()
 
@@ -99,8 +107,7 @@ class _Drive:
                 return
             # Also where it is late: what was begun before gets its turn.
             await asyncio.sleep(max(at_s - time.perf_counter(), 0.0))
-            if self._places is not None:
-                await self._places.acquire()
+            await self._places.acquire()
             if self.measured.is_gone or time.perf_counter() >= end_s:
                 return
             self._in_flight += 1
@@ -120,6 +127,5 @@ class _Drive:
             self.measured.is_gone |= self._unreachable_in_row >= MAX_UNREACHABLE_IN_ROW
         finally:
             self._in_flight -= 1
-            if self._places is not None:
-                self._places.release()
+            self._places.release()
         self._told(self.measured)

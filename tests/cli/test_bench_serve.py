@@ -259,6 +259,19 @@ def test_the_clients_own_time_for_a_token_is_told_and_small(
     )
 
 
+def test_more_connections_than_may_be_open_are_refused_and_the_limit_is_raised_first(
+    serve: Serve,
+) -> None:
+    asked = [sys.executable, "-m", "lostwax", "bench", "serve", "--max-concurrency", "100"]
+    asked += ["--num-prompts", "100", "--output-len", "2", "--url", serve(LoadStub(first_s=0.01))]
+    for kind, wanted in (("-n", 1), ("-Sn", 0)):  # both limits, or the one that can be raised
+        command = f"ulimit {kind} 130; exec {shlex.join(asked)}"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        assert done.returncode == wanted, done.stderr
+        refused = "takes as many connections, and this process may open 66; raise the limit"
+        assert (refused in done.stderr) == (wanted == 1)
+
+
 def test_ctrl_c_keeps_the_loads_that_are_finished(serve: Serve, tmp_path: Path) -> None:
     url = serve(LoadStub(first_s=0.01, faults={9: "hang"}))
     command = [sys.executable, "-m", "lostwax", "bench", "serve", "--url", url, "--warmups", "0"]

@@ -71,6 +71,14 @@ def test_as_many_are_asked_as_prompts_and_no_more_at_a_time_than_may_be(
     assert found.own.seconds >= 0.01 * 10 / (concurrency or 10)
 
 
+def test_no_more_are_asked_at_a_time_than_connections_may_be_open() -> None:
+    server = Server(takes_s=0.01)
+    load = Load(num_prompts=20)
+    found = asyncio.run(measure(server.ask, prompts(), load, max_open=6))
+    assert len(found.answers) == 20
+    assert server.max_in_flight == found.max_in_flight == 6
+
+
 def test_requests_are_sent_when_they_arrive_and_not_before() -> None:
     server = Server(takes_s=0.02)
     start_s = time.perf_counter()

@@ -114,8 +114,8 @@ class Load:
         Requests a second, which arrive at random (Poisson); inf: all at once. Several with commas
         between are a sweep.
     max_concurrency
-        Requests under way at a time, at most (default: any number). Several with commas between are
-        a sweep.
+        Requests under way at a time, at most (default: 4096, or what ulimit -n leaves room for).
+        Several with commas between are a sweep.
     num_prompts
         Requests of each load (default: 256; with --duration any number).
     duration

@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from lostwax.backends.runtime.say import MAX_NAME, result, result_json, say
 from lostwax.cli.bench_options import Asked, Load, Server, command_line
 from lostwax.cli.named_paths import OutFolder
-from lostwax.cli.option_types import Json
+from lostwax.cli.option_types import Json, OptionRefused
 from lostwax.ir.contract.one_line import one_line
 
 if TYPE_CHECKING:
@@ -56,13 +56,14 @@ def bench_serve(
         Print the results as JSON on standard output.
     """
     asked.require_fits(server.endpoint)  # before numpy is imported
+    max_open = _max_open(load)
     from lostwax.evals.load.chart import chart
     from lostwax.evals.load.report import table
 
     prompts = asked.make(server.endpoint, load.seed)
     results: list[Result] = []
     try:
-        asyncio.run(_sweep(server, load, asked, prompts, out, results))
+        asyncio.run(_sweep(server, load, asked, prompts, out, results, max_open))
     except KeyboardInterrupt:
         kept = "" if out is None else f"; {out} holds them"
         say(f"stopped: {len(results)} of {len(load.points())} loads were finished{kept}")
@@ -79,6 +80,19 @@ def bench_serve(
         raise SystemExit(1)
 
 
+def _max_open(load: Load) -> int:
+    """Connections that this process may open. OptionRefused where the sweep needs more."""
+    from lostwax.server.gateway.room import max_connections
+
+    wanted, most = max(concurrency or 1 for concurrency in load.concurrencies), max_connections()
+    if wanted > most:
+        raise OptionRefused(
+            f"--max-concurrency {wanted} takes as many connections, and this process may open"
+            f" {most}; raise the limit with ulimit -n"
+        )
+    return most
+
+
 async def _sweep(
     server: Server,
     load: Load,
@@ -86,6 +100,7 @@ async def _sweep(
     prompts: Iterator[Prompt],
     out: Path | None,
     results: list[Result],
+    max_open: int,
 ) -> None:
     """Put each load on the server; results are kept as soon as they are there."""
     from lostwax.evals.connect import by_url, read_key
@@ -107,7 +122,8 @@ async def _sweep(
         say(f"asking {served.model} at {served.http.base_url}")
         await _warm_up(asker, prompts, load)
         for point in load.points():
-            measured = await measure(asker.ask, prompts, point, _Progress(point).told)
+            told = _Progress(point).told
+            measured = await measure(asker.ask, prompts, point, told, max_open)
             results.append(point_result(measured, point, about))
             if out is not None:
                 _write(out, f"{_named(point)}.json", _encoded(results[-1]))
