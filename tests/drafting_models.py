@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import torch
 from known_state import NotingRuntime
 from safetensors.torch import load_file, save_file
@@ -102,12 +103,14 @@ def answers(
     drafts: int,
     depth: int = 0,
     disturb: Callable[[EngineCore], None] = lambda _: None,
+    num_pages: int = NUM_PAGES,
 ) -> Answers:
     """Run the requests, as many at once as the engine takes; `disturb` may do so behind each step.
 
     After each step the state must be what the engine knows.
     """
     noting = NotingRuntime(runtime)
+    noting.limits = msgspec.structs.replace(runtime.limits, num_pages=num_pages)
     core = EngineCore(noting, drafts, depth=depth)
     tokens: dict[str, list[int]] = {s.request: [] for s in submits}
     for submit in submits:

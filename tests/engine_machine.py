@@ -28,6 +28,7 @@ from lostwax.server.engine.loop import MAX_FAILED_STEPS, EngineCore
 from lostwax.server.engine.messages import Cancel, Failed, Output, Submit
 from lostwax.server.engine.prefix_cache import PrefixCache
 from lostwax.server.engine.request import Req
+from lostwax.server.engine.waiting import MAX_PASSED
 
 NAMES = ("a", "b", "c", "d", "e", "f")
 """Few, so that names come back."""
@@ -75,6 +76,7 @@ _REQUESTS = st.builds(
     score_prompt=st.booleans(),
     top_logprobs=st.sampled_from([0, 0, 2]),
     stop_ids=st.lists(st.integers(0, VOCAB - 1), max_size=2),
+    priority=st.sampled_from([0, 0, 0, 1]),
 )
 
 
@@ -134,9 +136,11 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(count=st.integers(1, 4))
     def step(self, count: int) -> None:
         for _ in range(count):
-            fitting = self._head_that_fits()
+            scheduler = self.core.scheduler
+            fitting, num_preempted = self._first_that_fits(), scheduler.num_preempted
             self._take(self.core.step())
-            assert fitting not in self.core.scheduler.waiting, "it waits, and there is room"
+            if scheduler.num_preempted == num_preempted:
+                assert fitting not in scheduler.waiting, "it waits, and there is room"
 
     @precondition(lambda self: bool(self.runtime.queue))
     @rule(count=st.integers(1, 3))
@@ -205,19 +209,28 @@ class EngineMachine(RuleBasedStateMachine):
         num_holders = sum(page in req.pages for req in scheduler.running)
         return num_holders > 1 or page in scheduler.pages.kept
 
-    def _head_that_fits(self) -> Req | None:
-        """Who waits in front, if it can run now; it is looked up from scratch."""
+    def _first_that_fits(self) -> Req | None:
+        """Who of those that wait can run now and may; it is looked up from scratch."""
+        scheduler = self.core.scheduler
+        if len(scheduler.running) == self.runtime.limits.max_reqs:
+            return None
+        waiting = sorted(scheduler.waiting, key=lambda req: req.rank)
+        may_run = waiting if waiting and waiting[0].num_passed < MAX_PASSED else waiting[:1]
+        if may_run and may_run[0].num_in_flight:
+            return None
+        return next((req for req in may_run if not req.num_in_flight and self._fits(req)), None)
+
+    def _fits(self, req: Req) -> bool:
+        """Whether its tokens' pages are free, and one for each that runs and still grows."""
         scheduler, limits = self.core.scheduler, self.runtime.limits
-        if not scheduler.waiting or len(scheduler.running) == limits.max_reqs:
-            return None
-        head, size = scheduler.waiting[0], limits.page_tokens
-        if head.num_in_flight:
-            return None
-        cache: PrefixCache = getattr(scheduler, "_cache")  # noqa: B009
-        drafts = limits.max_drafts > 0 and head.wants_drafts
-        found = cache.find(head.tokens, head.max_found // size, with_drafts=drafts).pages
-        num_taken = head.max_pages(size) - len(found) + sum(map(scheduler.pages.is_idle, found))
-        return head if num_taken <= scheduler.pages.num_free else None
+        size, pages = limits.page_tokens, scheduler.pages
+        cache: PrefixCache = getattr(getattr(scheduler, "_holdings"), "_cache")  # noqa: B009
+        drafts = limits.max_drafts > 0 and req.wants_drafts
+        found = cache.find(req.tokens, req.max_found // size, with_drafts=drafts).pages
+        num_rows = min(len(req.tokens) + max(limits.max_drafts - 1, 0), req.max_rows)
+        taken = -(-num_rows // size) - len(found) + sum(map(pages.is_idle, found))
+        growing = [r for r in scheduler.running if len(r.pages) < -(-r.max_rows // size)]
+        return taken + len(growing) <= pages.num_free
 
     def lives(self, owner: Owner) -> bool:
         """Whether the engine still knows a request."""

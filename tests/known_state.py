@@ -75,19 +75,20 @@ class NotingRuntime:
         # what has more rows than it found has heard of a step, and its row is nobody else's since
         known = [req for req in running if req.num_cached > req.num_found]
         for req in known:
-            found, want = self.heard[req.seq], self._known(req)
+            found, want = dict(self.heard[req.seq]), self._known(req)
+            listed = [page for page in found.pop("pages") if page != TRASH_PAGE]
+            assert listed == req.pages[: len(listed)], f"pages of {req.name}: {listed}"
+            assert req.pages_of(req.num_cached, self.limits.page_tokens) <= len(listed)
             assert found.keys() == want.keys()
             for name, value in want.items():
                 assert found[name] == value, f"{name} of {req.name}: {found[name]}, not {value}"
         return len(known)
 
     def _known(self, req: Req) -> Row:
-        max_pages = -(-self.limits.max_context // self.limits.page_tokens)
         is_prefilling = req.num_cached < req.num_known
         following = [] if is_prefilling else [req.tokens[-1], *req.drafts]
         most = 1 + self.limits.max_drafts
         return {
-            "pages": [*req.pages, *[TRASH_PAGE] * (max_pages - len(req.pages))],
             "length": req.num_cached,
             "limit": req.max_rows,
             "tokens": [*following, *[NO_TOKEN] * (most - len(following))],

@@ -19,9 +19,11 @@ PAGE = FakeLimits().page_tokens
 class SharingEngine:
     """An engine over the fake runtime, and what its requests found and answered."""
 
-    def __init__(self, *, prefix_cache: bool = True, **limits: int) -> None:
+    def __init__(
+        self, *, prefix_cache: bool = True, max_running: int | None = None, **limits: int
+    ) -> None:
         self.runtime = FakeRuntime(replace(FakeLimits(), **limits))
-        self.core = EngineCore(self.runtime, prefix_cache=prefix_cache)
+        self.core = EngineCore(self.runtime, prefix_cache=prefix_cache, max_running=max_running)
         self.tokens: dict[str, list[int]] = {}
         self.found: dict[str, int] = {}
         self.ends: dict[str, str] = {}

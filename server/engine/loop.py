@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from lostwax.ir.contract.step import MAX_RANKED
 from lostwax.server.engine.commit import Drafting, commit
+from lostwax.server.engine.extend_budget import ExtendBudget
 from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.messages import (
     Cancel,
@@ -50,6 +52,8 @@ class _InFlight:
 
     plan: ScheduledStep
     ticket: Ticket
+    submitted_s: float
+    """When, by the engine's clock."""
 
 
 class EngineCore:
@@ -57,7 +61,9 @@ class EngineCore:
 
     `drafts` tokens are drafted at most (None: as many as the artifact can verify). `log` is told
     what a step raised. At most `depth` steps stay in flight between two calls of `step`. Without
-    `prefix_cache` every prompt runs whole.
+    `prefix_cache` every prompt runs whole. `max_running` requests run at once at most (None: as
+    many as the artifact takes). `max_stall` bounds the rows of a prefill step beside answers, as
+    ExtendBudget says (None: such a step is as large as any); `clock` gives seconds.
     """
 
     def __init__(
@@ -68,6 +74,9 @@ class EngineCore:
         depth: int = 0,
         *,
         prefix_cache: bool = True,
+        max_running: int | None = None,
+        max_stall: float | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         most = runtime.limits.max_drafts
         if drafts is not None and not 0 <= drafts <= most:
@@ -81,7 +90,12 @@ class EngineCore:
             raise TooDeep(f"depth {depth}: ask for 0 to {MAX_DEPTH} steps in flight")
         self._depth = depth
         self._in_flight: deque[_InFlight] = deque()
-        self.scheduler = Scheduler(runtime.limits, self._max_drafts, prefix_cache=prefix_cache)
+        self.scheduler = Scheduler(
+            runtime.limits, self._max_drafts, prefix_cache=prefix_cache, max_running=max_running
+        )
+        self._max_stall, self._clock = max_stall, clock
+        self._budget = self._new_budget()
+        self._last_done_s = 0.0
         self.drafting = Drafting()
         self._num_failed_steps = 0
         self._is_warming_up = False
@@ -129,6 +143,8 @@ class EngineCore:
         Waits for the oldest step where nothing can be submitted or more than `depth` are in flight.
         """
         events: list[Output | Failed] = []
+        if self._budget is not None:
+            self.scheduler.max_extend_rows = self._budget.rows
         plan = self.scheduler.schedule()
         if plan is not None:
             events += self._submit(plan)
@@ -139,11 +155,12 @@ class EngineCore:
         return events
 
     def _submit(self, plan: ScheduledStep) -> list[Output | Failed]:
+        submitted_s = self._clock()
         try:
             ticket = self._runtime.submit(plan_step(plan))
         except Exception as error:  # nothing has changed: the steps in flight go on
             return self._fail([plan], error)
-        self._in_flight.append(_InFlight(plan, ticket))
+        self._in_flight.append(_InFlight(plan, ticket, submitted_s))
         for chunk in plan.chunks:
             chunk.req.submitted(chunk, plan.drafts)
         return []
@@ -156,6 +173,7 @@ class EngineCore:
             chunk.req.came_back(chunk)
         try:
             result = oldest.ticket.result()
+            self._note_time(oldest)
             events = commit(plan, result, self._runtime.facts.eos_token_ids, self.drafting)
             self.scheduler.enter_pages(plan)
             self._retire(events)
@@ -163,6 +181,23 @@ class EngineCore:
             return self._fail([plan, *self._abandon()], error)
         self._num_failed_steps = 0
         return events
+
+    def _note_time(self, step: _InFlight) -> None:
+        """Tell the budget what a step took that is just done; the one before it ran until then."""
+        now = self._clock()
+        seconds = now - max(step.submitted_s, self._last_done_s)
+        self._last_done_s = now
+        if self._budget is None:
+            return
+        if step.plan.entry == "decode":
+            self._budget.note_decode(seconds)
+        else:
+            self._budget.note_extend(sum(chunk.count for chunk in step.plan.chunks), seconds)
+
+    def _new_budget(self) -> ExtendBudget | None:
+        if self._max_stall is None:
+            return None
+        return ExtendBudget(self._max_stall, self._runtime.limits.max_tokens)
 
     def _abandon(self) -> list[ScheduledStep]:
         """Wait for all steps in flight and use none of their results; return their plans."""
@@ -212,6 +247,7 @@ class EngineCore:
                     raise RuntimeError(f"the warm-up step failed: {event.message}")
         self.scheduler.check_integrity()
         self._is_warming_up = False
+        self._budget = self._new_budget()  # first steps take longer than those that follow
 
     def _retire(self, events: Sequence[Output | Failed]) -> None:
         for event in events:

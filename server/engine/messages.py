@@ -17,7 +17,7 @@ Finish = Literal["stop", "length", "cancelled"]
 class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     """Generate `max_tokens` tokens after `prompt`, each out of the likeliest ids whose mass reaches
     `top_p`. `top_logprobs` counts alternatives a token. `log_id` is what client and operator know
-    the request by; several may have the same.
+    the request by; several may have the same. Lower `priority` runs first.
     """
 
     request: str
@@ -31,6 +31,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     ignore_eos: bool = False
     top_logprobs: int = 0
     score_prompt: bool = False
+    priority: int = 0
 
     @property
     def has_nucleus(self) -> bool:

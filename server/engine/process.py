@@ -17,6 +17,7 @@ from lostwax.backends.runtime.phases import Phases
 from lostwax.backends.runtime.say import say
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Event, Phase
+from lostwax.server.engine.options import EngineOptions
 from lostwax.server.engine.own_error import is_own
 from lostwax.server.engine.parent import end_with_parent
 from lostwax.server.engine.runtime import Runtime
@@ -29,15 +30,13 @@ if TYPE_CHECKING:
 def run_engine(
     load: Callable[[Callable[[str], None]], Runtime],
     address: str,
-    drafts: int | None = None,
+    options: EngineOptions | None = None,
     phases: Phases | None = None,
-    *,
-    prefix_cache: bool = True,
 ) -> None:
     """Serve the runtime that `load` gives to the gateway at `address`, until the process ends.
 
     `load` tells the function that it is given when each of its phases begins; gateway and `phases`
-    hear of them. `drafts` and `prefix_cache` are EngineCore's.
+    hear of them.
     """
     with EngineWire(address) as wire:
 
@@ -47,8 +46,15 @@ def run_engine(
             wire.send([Phase(phase)])
 
         runtime = load(begin)
-        depth = int(runtime.overlaps)
-        core = EngineCore(runtime, drafts, depth=depth, prefix_cache=prefix_cache)
+        asked = options or EngineOptions()
+        core = EngineCore(
+            runtime,
+            asked.drafts,
+            depth=int(runtime.overlaps),
+            prefix_cache=asked.prefix_cache,
+            max_running=asked.max_running,
+            max_stall=asked.max_stall,
+        )
         begin("warm up")
         core.warm_up()
         if phases:
@@ -73,12 +79,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--meeting", type=Path, help="file over which the ranks meet")
     parser.add_argument("--checkpoint", type=Path)
-    parser.add_argument("--drafts", type=int)
     parser.add_argument("--num-pages", type=int)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--certificates", type=Path)
     parser.add_argument("--allow-compiled", action="store_true")
-    parser.add_argument("--disable-radix-cache", action="store_true")
+    EngineOptions.add_to(parser)
     options = parser.parse_args(argv)
     end_with_parent(options.parent)
     rank: int = options.rank
@@ -87,9 +92,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             run_engine(
                 lambda begin: _load(options, begin),
                 options.address,
-                options.drafts,
+                EngineOptions.of(options),
                 Phases(),
-                prefix_cache=not options.disable_radix_cache,
             )
         else:
             _follow(options)

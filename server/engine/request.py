@@ -8,8 +8,11 @@ from lostwax.ir.contract.program import Head
 from lostwax.ir.contract.step_state import NO_SEQ
 from lostwax.server.engine.messages import Submit
 
+Rank = tuple[int, int]
+"""Priority and number of arrival: who has the lower goes first, and is preempted last."""
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
 class Req:
     """A request. `num_cached` rows of `tokens` lie in its pages, as far as results have told.
 
@@ -41,6 +44,11 @@ class Req:
     """Its row of the sequences' state while it runs."""
     has_entered: bool = False
     """Whether that row was written by a step."""
+    rank: Rank = (0, 0)
+    num_passed: int = 0
+    """Requests that began to run before it while it was the first of those that wait."""
+    num_told: int = 0
+    """Pages of it that the device's state lists."""
     num_known: int = 0
     """Tokens that it had when it was admitted: extend steps run their rows."""
     num_scored: int = 0
@@ -109,9 +117,9 @@ class Req:
         is_scored = not self.submit.score_prompt or self.num_scored >= self.num_prompt - 1
         return len(self.tokens) if is_scored else self.num_scored
 
-    def max_pages(self, page_tokens: int) -> int:
-        """Pages that `max_rows` rows need."""
-        return -(-self.max_rows // page_tokens)
+    def pages_of(self, num_rows: int, page_tokens: int) -> int:
+        """Pages that so many rows need, or all rows that it may ever have."""
+        return -(-min(num_rows, self.max_rows) // page_tokens)
 
     def add_cached(self, chunk: Chunk, num_tokens: int, *, ends: bool, has_drafts: bool) -> None:
         """Rows of a committed chunk hold: those that pick nothing, and `num_tokens` of the others.
@@ -135,6 +143,7 @@ class Req:
     def submitted(self, chunk: Chunk, drafts: int) -> None:
         """A step of it, which makes `drafts` drafts at most, is on its way."""
         self.has_entered = True
+        self.num_told = len(self.pages)
         if chunk.scored:
             self.num_scored = chunk.scored.stop
         self.num_in_flight += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lostwax.ir.contract.step_plan import Span, StepPlan, append_span
+from lostwax.ir.contract.step_plan import NewPage, Span, StepPlan, append_span
 from lostwax.ir.contract.step_state import NO_TOKEN, Enter
 from lostwax.server.engine.request import Chunk, Req
 from lostwax.server.engine.scheduler import ScheduledStep
@@ -34,6 +34,7 @@ def plan_step(step: ScheduledStep) -> StepPlan:
         ends=tuple([chunk.end for chunk in step.chunks]),
         tokens=tuple(tokens),
         entering=tuple([_enter(c.req, c.start) for c in step.chunks if not c.req.has_entered]),
+        new_pages=tuple([page for c in step.chunks for page in _new_pages(c.req)]),
         logits=tuple(logits),
         scored=tuple(scored),
         targets=tuple(targets),
@@ -46,6 +47,13 @@ def _behind(chunk: Chunk) -> int:
     """The token behind the chunk's last row; the end of a prompt that nothing follows has none."""
     end = chunk.start + chunk.count
     return chunk.req.tokens[end] if end < chunk.req.num_known else NO_TOKEN
+
+
+def _new_pages(req: Req) -> list[NewPage]:
+    """Those that a request was given since it entered; who enters brings all of its own."""
+    if not req.has_entered or req.num_told == len(req.pages):
+        return []
+    return [NewPage(req.seq, i, req.pages[i]) for i in range(req.num_told, len(req.pages))]
 
 
 def _enter(req: Req, start: int) -> Enter:

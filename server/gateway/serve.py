@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.say import say
+from lostwax.server.engine.options import EngineOptions
 from lostwax.server.gateway.engine_client import EngineClient, EngineLost
 from lostwax.server.gateway.origins import require_origins
 from lostwax.server.gateway.ready_pipe import Ready, ReadyPipe
@@ -46,8 +47,7 @@ def serve(
     checkpoint: Path | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
-    drafts: int | None = None,
-    prefix_cache: bool = True,
+    engine: EngineOptions | None = None,
     num_pages: int | None = None,
     threads: int | None = None,
     model: str | None = None,
@@ -64,27 +64,26 @@ def serve(
     `model` is what clients call it, if not by the checkpoint's name. The tokenizer is looked for in
     the artifact, then in the checkpoint. `insecure` allows a host that other machines can reach:
     there is no authentication yet. `certificates` is a folder for what the golden probes showed,
-    `allow_compiled` serves lowerings that never ran here. Without `prefix_cache` every prompt runs
-    whole. `allowed_hosts` are names by which clients may call the server, beside loopback's and
-    `host`; `allowed_origins` are those of web pages that may. `ready_fd` is told the port when the
-    model answers.
+    `allow_compiled` serves lowerings that never ran here. `allowed_hosts` are names by which
+    clients may call the server, beside loopback's and `host`; `allowed_origins` are those of web
+    pages that may. `ready_fd` is told the port when the model answers.
     """
     require_origins(allowed_origins)
     pipe = None if ready_fd is None else ReadyPipe(ready_fd)
     given = {"--checkpoint": checkpoint, "--num-pages": num_pages, "--threads": threads}
-    given |= {"--certificates": certificates, "--drafts": drafts}
+    given |= {"--certificates": certificates}
     options = [part for k, v in given.items() if v is not None for part in (k, str(v))]
     options += ["--allow-compiled"] if allow_compiled else []
-    options += [] if prefix_cache else ["--disable-radix-cache"]
+    options += (engine or EngineOptions()).arguments()
     manifest = ArtifactReader(artifact).manifest
 
     def command(link: Link) -> list[str]:
-        engine = ["lostwax.server.engine", str(artifact)]
+        module = ["lostwax.server.engine", str(artifact)]
         if manifest.world_size > 1:
             ranks, meeting = str(manifest.world_size), str(link.meeting)
-            engine = ["lostwax.server.engine.launch", ranks, str(artifact), "--meeting", meeting]
+            module = ["lostwax.server.engine.launch", ranks, str(artifact), "--meeting", meeting]
         told = ["--address", link.address, "--parent", str(link.parent)]
-        return [sys.executable, "-m", *engine, *told, *options]
+        return [sys.executable, "-m", *module, *told, *options]
 
     def application(client: EngineClient, draining: Draining) -> FastAPI:
         from lostwax.server.gateway.app import Settings, create_app

@@ -80,7 +80,8 @@ def _halfway(runtime: Runtime, submit: Submit, drafts: int) -> tuple[int, dict[A
         buffer.fill_(FILLER)
     core = EngineCore(runtime, drafts)
     core.handle(submit)
-    req = core.scheduler.waiting[0]
+    req = core.scheduler.find(submit.request)
+    assert req is not None
     while req.num_output < submit.max_tokens - 4:
         core.step()
         core.scheduler.check_integrity()

@@ -19,11 +19,11 @@ DEPTHS = (0, 1, 2)
 DRAFTS = (0, 1, 3)
 
 
-def _submits(count: int, seed: int) -> list[Submit]:
+def _submits(count: int, seed: int, max_tokens: int = 14) -> list[Submit]:
     """Those of `prompts`, half of the sampled ones from a nucleus."""
     return [
         msgspec.structs.replace(submit, top_p=0.8 if i % 2 and submit.temperature else 1.0)
-        for i, submit in enumerate(prompts(count, seed))
+        for i, submit in enumerate(prompts(count, seed, max_tokens))
     ]
 
 
@@ -58,6 +58,17 @@ def test_each_row_is_what_the_engine_knows(
     played = _played(runtime, drafts, depth)
     assert played.num_states > 40
     assert played.tokens == answers(runtime, _submits(10, seed=4), 0).tokens
+
+
+@pytest.mark.parametrize("depth", (0, 1))
+@pytest.mark.parametrize("drafts", (0, 3))
+def test_requests_that_give_way_where_pages_are_scarce_answer_as_they_do_alone(
+    drafts: int, depth: int, good_drafts: Runtime
+) -> None:
+    runtime, submits = good_drafts, _submits(12, seed=6, max_tokens=70)
+    scarce = answers(runtime, submits, drafts, depth, num_pages=1 + 10)
+    assert scarce.core.scheduler.num_preempted > 3
+    assert scarce.tokens == answers(runtime, submits, 0).tokens
 
 
 @pytest.mark.parametrize("name", STEP_STATE)

@@ -21,7 +21,8 @@ from lostwax.server.engine.loop import EngineBroken, EngineCore
 from lostwax.server.engine.messages import Failed, Output
 from lostwax.server.engine.pages import PageAllocator
 from lostwax.server.engine.prefix_cache import NO_PAGE, Prefix, PrefixCache
-from lostwax.server.engine.request import Req
+from lostwax.server.engine.request import Chunk, Req
+from lostwax.server.engine.request_pages import RequestPages
 from lostwax.server.engine.scheduler import ScheduledStep, Scheduler
 
 SEARCH = settings(
@@ -40,6 +41,7 @@ class _Mutant(EngineCore):
     """An engine of other parts."""
 
     scheduling: type[Scheduler] = Scheduler
+    holding: type[RequestPages] = RequestPages
     caching: type[PrefixCache] = PrefixCache
     paging: type[PageAllocator] = PageAllocator
 
@@ -47,28 +49,29 @@ class _Mutant(EngineCore):
         super().__init__(*args, **kwargs)
         limits = self._runtime.limits
         self.scheduler = self.scheduling(limits, self._max_drafts)
-        self.scheduler.pages = pages = self.paging(limits.num_pages)
-        setattr(self.scheduler, "_cache", self.caching(pages, limits.page_tokens))  # noqa: B010
+        holdings = self.holding(limits, self._max_drafts, prefix_cache=True)
+        self.scheduler.pages = holdings.allocator = pages = self.paging(limits.num_pages)
+        setattr(holdings, "_cache", self.caching(pages, limits.page_tokens))  # noqa: B010
+        setattr(self.scheduler, "_holdings", holdings)  # noqa: B010
 
 
-class _EntersDrafts(Scheduler):
-    def enter_pages(self, step: ScheduledStep) -> None:
-        super().enter_pages(step)
-        size = self.limits.page_tokens
-        for req in [chunk.req for chunk in step.chunks]:
-            tokens = [*req.tokens, *req.drafts]
-            held = min(req.num_cached + len(req.drafts), len(tokens) - 1)
-            for index in range(len(req.page_keys), held // size if req.pages else 0):
-                assert self._cache
-                key = self._cache.key(req.page_keys[-1] if index else NO_PAGE, tokens, index)
-                self._cache.enter(key, req.pages[index], has_drafts=True)
-                req.page_keys.append(key)
+class _EntersDrafts(RequestPages):
+    def enter(self, chunk: Chunk) -> None:
+        super().enter(chunk)
+        req = chunk.req
+        tokens = [*req.tokens, *req.drafts]
+        held = min(req.num_cached + len(req.drafts), len(tokens) - 1)
+        for index in range(len(req.page_keys), held // self._size if req.pages else 0):
+            assert self._cache
+            key = self._cache.key(req.page_keys[-1] if index else NO_PAGE, tokens, index)
+            self._cache.enter(key, req.pages[index], has_drafts=True)
+            req.page_keys.append(key)
 
 
 class EntersDrafts(_Mutant):
     """A page enters with rows of drafts that nobody has accepted."""
 
-    scheduling = _EntersDrafts
+    holding = _EntersDrafts
 
 
 class _NoTokenBehind(PrefixCache):
@@ -141,9 +144,9 @@ class ScoresNothingThatIsFound(_Mutant):
     scheduling = _ScoresNothing
 
 
-class _OwnAgain(Scheduler):
-    def _take_pages(self, req: Req) -> bool:
-        took = super()._take_pages(req)
+class _OwnAgain(RequestPages):
+    def admit(self, req: Req, spare: int) -> bool:
+        took = super().admit(req, spare)
         req.num_cached -= req.num_cached > 0
         return took
 
@@ -151,18 +154,18 @@ class _OwnAgain(Scheduler):
 class WritesASharedPage(_Mutant):
     """The last row that was found runs once more."""
 
-    scheduling = _OwnAgain
+    holding = _OwnAgain
 
 
-class _OnlyPagesThatComeBack(Scheduler):
-    def _has_grown(self, req: Req) -> bool:
+class _OnlyPagesThatComeBack(RequestPages):
+    def has_grown(self, req: Req) -> bool:
         return False
 
 
 class LeavesWhoCouldShareWaiting(_Mutant):
     """Who waits for room is looked at again when pages come back, not when some enter."""
 
-    scheduling = _OnlyPagesThatComeBack
+    holding = _OnlyPagesThatComeBack
 
 
 class _FreesAtOnce(PageAllocator):
@@ -198,6 +201,40 @@ class DropsPagesInUse(_Mutant):
     paging = _AnyKept
 
 
+class _NoRowsForDrafts(RequestPages):
+    def _pages_for(self, req: Req, end: int) -> int:
+        return req.pages_of(end, self._size)
+
+
+class ForgetsTheRowsOfDrafts(_Mutant):
+    """A request grows by what its step's rows need, and drafts behind the first have no page."""
+
+    holding = _NoRowsForDrafts
+
+
+class _GrowsLate(RequestPages):
+    def lacks(self, req: Req, end: int) -> int:
+        return super().lacks(req, end - 1)
+
+
+class GrowsARowTooLate(_Mutant):
+    """The first row of a page is written before the request has it."""
+
+    holding = _GrowsLate
+
+
+class _GrowsUnseen(RequestPages):
+    def grow(self, req: Req, count: int) -> None:
+        super().grow(req, count)
+        req.num_told += count
+
+
+class TellsNobodyOfPages(_Mutant):
+    """The device never hears of the pages that a request was given behind its first."""
+
+    holding = _GrowsUnseen
+
+
 class EntersWhatFailed(_Mutant):
     """The rows of a step that failed are kept as if they held."""
 
@@ -225,6 +262,9 @@ MUTANTS = (
     LeavesWhoCouldShareWaiting,
     FreesWhatOthersHold,
     DropsPagesInUse,
+    ForgetsTheRowsOfDrafts,
+    GrowsARowTooLate,
+    TellsNobodyOfPages,
     EntersWhatFailed,
 )
 

@@ -19,6 +19,7 @@ from small_fixtures import Compiled
 
 from lostwax.server.engine import process
 from lostwax.server.engine.loop import EngineCore
+from lostwax.server.engine.options import EngineOptions
 from lostwax.server.gateway import serve as serving
 from lostwax.server.gateway.app import Settings, create_app
 from lostwax.server.gateway.in_process import InProcessEngine
@@ -113,9 +114,16 @@ class _Seen(Exception):
         self.given = given
 
 
-@pytest.mark.parametrize("option", [[], ["--disable-radix-cache"]])
-def test_the_option_reaches_the_engine_process(
-    option: list[str], small_artifact: Compiled, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "asked",
+    [
+        EngineOptions(),
+        EngineOptions(prefix_cache=False),
+        EngineOptions(drafts=2, max_running=3, max_stall=1.5),
+    ],
+)
+def test_options_reach_the_engine_process(
+    asked: EngineOptions, small_artifact: Compiled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def started(command: Any, *_: object, **__: object) -> None:
         raise _Seen(command(Link("ipc://here", Path("meeting"), 1)))
@@ -123,19 +131,19 @@ def test_the_option_reaches_the_engine_process(
     def go_on(_: int) -> None:
         """The parent is no process."""
 
-    def run_engine(*_: object, prefix_cache: bool, **__: object) -> None:
-        raise _Seen(prefix_cache)
+    def run_engine(_: object, __: str, options: EngineOptions, ___: object) -> None:
+        raise _Seen(options)
 
     monkeypatch.setattr(serving, "serve_engine", started)
     with pytest.raises(_Seen) as seen:
-        serving.serve(small_artifact.artifact, prefix_cache=not option)
+        serving.serve(small_artifact.artifact, engine=asked)
     command: Sequence[str] = seen.value.given
     assert [*command[:3]] == [sys.executable, "-m", "lostwax.server.engine"]
     monkeypatch.setattr(process, "run_engine", run_engine)
     monkeypatch.setattr(process, "end_with_parent", go_on)
     with pytest.raises(_Seen) as seen:
         process.main(command[3:])
-    assert seen.value.given is (not option)
+    assert seen.value.given == asked
 
 
 @pytest.mark.parametrize("option", [[], ["--disable-radix-cache"]])
@@ -147,12 +155,16 @@ def test_serve_and_eval_take_the_option(
 ) -> None:
     seen: list[bool] = []
 
-    def note(*_: object, prefix_cache: bool, **__: object) -> None:
+    def note_serve(*_: object, engine: EngineOptions, **__: object) -> None:
+        seen.append(engine.prefix_cache)
+        raise KeyboardInterrupt
+
+    def note_eval(*_: object, prefix_cache: bool, **__: object) -> None:
         seen.append(prefix_cache)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lostwax.server.gateway.serve.serve", note)
-    monkeypatch.setattr("lostwax.evals.connect.in_process", note)
+    monkeypatch.setattr("lostwax.server.gateway.serve.serve", note_serve)
+    monkeypatch.setattr("lostwax.evals.connect.in_process", note_eval)
     where = [small_artifact.artifact, "--checkpoint", small_artifact.checkpoint]
     for line in (["serve", *where], ["eval", "tiny", "--artifact", *where]):
         lostwax(capsys, *line, *option)

@@ -10,6 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ CONTEXT = 163_840
 MiB = 2**20
 HEALTH_S = 0.050
 ANSWER_S = 1.0
+LONG_ANSWER_S = 60.0
+"""Of one that says a whole context, or has a megabyte of text to read."""
 FLOOR_BYTES = 2 * MiB
 """What the allocators of an idle process take and give back by themselves."""
 
@@ -56,21 +59,42 @@ def _p99(latencies_s: list[float]) -> float:
     return sorted(latencies_s)[int(len(latencies_s) * 0.99)]
 
 
-def _require_health(send: Callable[[], list[float]]) -> None:
-    """That `/health` is quick while `send`, which gives its latencies, is done again and again.
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What `/health` took while a body was answered, and the answer itself."""
+
+    health_s: list[float]
+    taken_s: float
+
+
+def _idle(port: int) -> float:
+    """The p99 of `/health` while nobody sends anything: what else runs on this machine costs it."""
+    with Health(port) as health:
+        while len(health.latencies_s) < 200:
+            time.sleep(0.01)
+    return _p99(health.latencies_s)
+
+
+def _require_quick(name: str, port: int, send: Callable[[], _Sent], answer_s: float) -> None:
+    """That an answer takes less than `answer_s`, and `/health` is quick meanwhile, where `send` is
+    done again and again.
 
     What holds up the gateway does so each time; what else runs on this machine does not. So one
-    of some rounds has to be good.
+    of some rounds has to be good, beside what `/health` takes there at that time without it.
     """
-    rounds_s: list[float] = []
-    while len(rounds_s) < 5:
-        latencies_s = send()
-        while len(latencies_s) < 200:
-            latencies_s += send()
-        rounds_s.append(_p99(latencies_s))
-        if rounds_s[-1] < HEALTH_S:
+    healths_s, answers_s = list[float](), list[float]()
+    while len(healths_s) < 5:
+        sent = [send()]
+        while sum(len(each.health_s) for each in sent) < 200:
+            sent.append(send())
+        healths_s.append(_p99([s for each in sent for s in each.health_s]) - _idle(port))
+        answers_s.append(min(each.taken_s for each in sent))
+        if healths_s[-1] < HEALTH_S and answers_s[-1] < answer_s:
             return
-    raise AssertionError(f"p99 of /health is {1e3 * min(rounds_s):.0f} ms")
+    raise AssertionError(
+        f"{name}: p99 of /health is {1e3 * min(healths_s):.0f} ms more, an answer takes"
+        f" {min(answers_s):.2f} s"
+    )
 
 
 def _peak_bytes(pid: int, *, since_now: bool = False) -> int:
@@ -101,8 +125,8 @@ def gateway() -> Iterator[GatewayProcess]:
         yield process
 
 
-def _hold_to_bounds(gateway: GatewayProcess, name: str, body: bytes) -> list[float]:
-    """Send a body; what `/health` took meanwhile."""
+def _hold_to_bounds(gateway: GatewayProcess, name: str, body: bytes) -> _Sent:
+    """Send a body: its answer is right, and takes no more memory than it may."""
     before = _peak_bytes(gateway.pid, since_now=True)
     with Health(gateway.port) as health:
         status, content, taken_s = _post(gateway, SHAPES[name][0], body)
@@ -111,15 +135,15 @@ def _hold_to_bounds(gateway: GatewayProcess, name: str, body: bytes) -> list[flo
     assert status in ((200, 400) if is_valid else (400, 413)), (name, status, content[:300])
     assert len(content) < 2000
     assert grown < max(3 * len(body), FLOOR_BYTES), f"{name}: {grown / len(body):.1f} bodies"
-    assert taken_s < ANSWER_S, f"{name} took {taken_s:.2f} s"
-    return health.latencies_s
+    return _Sent(health.latencies_s, taken_s)
 
 
 @pytest.mark.parametrize(
     "name", ["nulls", "empty lists", "unknown keys", "bad content parts", "a text of spaces"]
 )
 def test_a_hostile_body_costs_no_more_than_its_size(gateway: GatewayProcess, name: str) -> None:
-    _hold_to_bounds(gateway, name, SHAPES[name][1](MiB))
+    body = SHAPES[name][1](MiB)
+    assert min(_hold_to_bounds(gateway, name, body).taken_s for _ in range(2)) < ANSWER_S
 
 
 @pytest.mark.hostile
@@ -127,14 +151,14 @@ def test_a_hostile_body_costs_no_more_than_its_size(gateway: GatewayProcess, nam
 @pytest.mark.parametrize("name", SHAPES)
 def test_hostile_bodies_hold_up_nobody(gateway: GatewayProcess, name: str, num_bytes: int) -> None:
     body = SHAPES[name][1](num_bytes)
-    _require_health(lambda: _hold_to_bounds(gateway, name, body))
+    _require_quick(name, gateway.port, lambda: _hold_to_bounds(gateway, name, body), ANSWER_S)
 
 
 @pytest.mark.hostile
 def test_eight_long_texts_at_once_hold_up_nobody() -> None:
     body = json.dumps({"prompt": " " * 3 * MiB}).encode()
 
-    def send(gateway: GatewayProcess) -> list[float]:
+    def send(gateway: GatewayProcess) -> _Sent:
         answers: list[tuple[int, bytes, float]] = []
         threads = [
             threading.Thread(target=lambda: answers.append(_post(gateway, COMPLETIONS, body)))
@@ -146,15 +170,15 @@ def test_eight_long_texts_at_once_hold_up_nobody() -> None:
             short = _post(gateway, COMPLETIONS, b'{"prompt": "Hello", "max_tokens": 1}')
             for thread in threads:
                 thread.join()
-        assert (short[0], short[2] < ANSWER_S) == (200, True)
+        assert short[0] == 200
         codes = [json.loads(answer[1])["error"]["code"] for answer in answers]
         assert codes == ["context_length_exceeded"] * 8
         # Half a second each on a quiet core, and they give way to all that runs beside them.
         assert max(answer[2] for answer in answers) < 30
-        return health.latencies_s
+        return _Sent(health.latencies_s, short[2])
 
     with large_gateway(CONTEXT, TRAINED) as gateway:
-        _require_health(lambda: send(gateway))
+        _require_quick("a short prompt", gateway.port, lambda: send(gateway), ANSWER_S)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -178,13 +202,13 @@ def test_a_long_request_is_answered_and_holds_up_nobody(kind: str, stream: bool)
     }[kind]
     body = json.dumps(given | {"max_tokens": 1, "stream": stream}).encode()
 
-    def send(gateway: GatewayProcess) -> list[float]:
+    def send(gateway: GatewayProcess) -> _Sent:
         with Health(gateway.port) as health:
-            status, content, _ = _post(gateway, path, body)
+            status, content, taken_s = _post(gateway, path, body)
         assert status == 200, content[:300]
         assert content.endswith(b"data: [DONE]\n\n") == stream
         assert path == CHAT or len(content) > len(ids)
-        return health.latencies_s
+        return _Sent(health.latencies_s, taken_s)
 
     with large_gateway(MiB, TRAINED) as gateway:
-        _require_health(lambda: send(gateway))
+        _require_quick(kind, gateway.port, lambda: send(gateway), LONG_ANSWER_S)

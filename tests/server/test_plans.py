@@ -53,7 +53,7 @@ def _bytes(plan: StepPlan) -> int:
 @pytest.mark.parametrize("drafts", [0, 3])
 def test_a_decode_step_of_many_long_requests_is_a_few_kilobytes(drafts: int) -> None:
     scheduler, first = _decoding(LONG, drafts)
-    assert [len(enter.pages) for enter in first.entering] == [-(-(LONG + 499) // 64)] * REQS
+    assert [len(enter.pages) for enter in first.entering] == [-(-LONG // 64)] * REQS
     _, plan = _next(scheduler)
     assert plan.facts.num_reqs == REQS
     assert plan.facts.total_q == REQS * (1 + drafts)

@@ -230,8 +230,8 @@ def test_a_cancelled_request_leaves_the_pages_that_it_filled() -> None:
 def test_a_step_computes_keys_of_new_pages_and_one_of_who_waits_where_one_entered() -> None:
     engine = SharingEngine(num_pages=1 + 13)
     engine.add("running", text(20), 30)
-    prompt = [*text(12), 3]
-    engine.add("blocked", prompt, 36)  # it needs ten pages and two or three that are kept
+    prompt = [*text(12), *[3] * 29]
+    engine.add("blocked", prompt, 4)  # eleven pages, of which two or three are kept
     engine.step()
     engine.step()
     with patch.object(PrefixCache, "key", autospec=True, side_effect=PrefixCache.key) as key:
@@ -239,7 +239,7 @@ def test_a_step_computes_keys_of_new_pages_and_one_of_who_waits_where_one_entere
             list(map(_unchecked, [engine]))
     assert key.call_count == 5 + 5, "five pages filled, and each time one more was looked for"
     engine.finish()
-    assert engine.tokens["blocked"] == generate(prompt, 36)
+    assert engine.tokens["blocked"] == generate(prompt, 4)
 
 
 def _unchecked(engine: SharingEngine) -> None:

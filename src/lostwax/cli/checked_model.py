@@ -80,8 +80,15 @@ def require_checkpoint(reader: ArtifactReader, given: Path | None) -> None:
     require_content(folder, note.files if note else {})
 
 
-def require_fits(artifact: Path, *, drafts: int | None, num_pages: int | None) -> None:
-    """OptionRefused where the artifact drafts fewer tokens, or the cache is larger than memory.
+def require_fits(
+    artifact: Path,
+    *,
+    drafts: int | None,
+    num_pages: int | None,
+    max_running_requests: int | None = None,
+) -> None:
+    """OptionRefused where the artifact drafts fewer tokens or runs fewer requests, or the cache is
+    larger than memory.
 
     Raises ArtifactError where the artifact cannot be read.
     """
@@ -94,6 +101,12 @@ def require_fits(artifact: Path, *, drafts: int | None, num_pages: int | None) -
         raise OptionRefused(
             f"--drafts {drafts}: {artifact} was compiled with --drafts {most}; ask for 0 to {most},"
             " or compile it anew"
+        )
+    runs = manifest.limits.max_reqs
+    if max_running_requests is not None and max_running_requests > runs:
+        raise OptionRefused(
+            f"--max-running-requests {max_running_requests}: {artifact} was compiled with"
+            f" --max-reqs {runs}; ask for 1 to {runs}, or compile it anew"
         )
     if num_pages is None or manifest.target.replay == "graph":  # a device's memory is asked there
         return

@@ -120,6 +120,7 @@ Pages = Annotated[
 MAX_WAIT_S = 86400
 Descriptor = Annotated[int, Parameter(validator=_descriptor)]
 Seconds = Annotated[float, Parameter(validator=within(0, MAX_WAIT_S))]
+Stall = Annotated[float, Parameter(validator=within(1.1, 1e6))]
 Drafts = Annotated[int, Parameter(validator=within(0, 3))]
 Ranks = Annotated[int, Parameter(validator=within(1, 1024))]
 Seed = Annotated[int, Parameter(validator=within(0, 2**63 - 1))]

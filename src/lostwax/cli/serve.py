@@ -18,6 +18,7 @@ from lostwax.cli.named_artifact import named_artifact
 from lostwax.cli.named_paths import Checkpoint, Model, OutFolder
 from lostwax.cli.option_types import (
     MORE,
+    Count,
     Descriptor,
     Drafts,
     Flag,
@@ -26,9 +27,12 @@ from lostwax.cli.option_types import (
     Pages,
     Port,
     Seconds,
+    Stall,
     TargetName,
     Threads,
 )
+from lostwax.server.engine.extend_budget import MAX_STALL
+from lostwax.server.engine.options import EngineOptions
 
 
 def serve(
@@ -41,6 +45,7 @@ def serve(
     checkpoint: Checkpoint | None = None,
     drafts: Drafts | None = None,
     num_pages: Pages | None = None,
+    max_running_requests: Count | None = None,
     threads: Threads | None = None,
     target: Annotated[TargetName | None, MORE] = None,
     dtype: Annotated[Literal["fp32", "bf16"] | None, MORE] = None,
@@ -48,6 +53,7 @@ def serve(
     certificates: Annotated[OutFolder | None, MORE] = None,
     allow_compiled: Annotated[Flag, MORE] = False,
     disable_radix_cache: Annotated[Flag, MORE] = False,
+    max_stall: Annotated[Stall, MORE] = MAX_STALL,
     drain: Annotated[Seconds, MORE] = 10.0,
     allow_host: Annotated[list[Host] | None, MORE, Parameter(negative=())] = None,
     allow_origin: Annotated[list[str] | None, MORE, Parameter(negative=())] = None,
@@ -77,6 +83,8 @@ def serve(
         for a checkpoint).
     num_pages
         Pages of cache (default: every request at full length, within 1 GiB).
+    max_running_requests
+        Requests that run at once at most; others wait (default: as many as the artifact takes).
     threads
         Threads of a CPU engine (default: what steps timed at the start are fastest on; with several
         ranks, each has its share of the cores).
@@ -94,6 +102,9 @@ def serve(
     disable_radix_cache
         Run every prompt whole, also where another request's pages hold its beginning: for several
         tenants, who could else find out how one another's prompts begin.
+    max_stall
+        How long an answer waits for its next token while prompts run, in times of its usual wait.
+        Less keeps answers smooth, more lets first tokens come sooner.
     drain
         Seconds that requests under way have at Ctrl-C or SIGTERM, before they end with an error.
     allow_host
@@ -123,15 +134,21 @@ def serve(
         )
     else:
         artifact = named_artifact(path, target or "cpu", dtype or "bf16", drafts or 0)
-    require_fits(artifact, drafts=drafts, num_pages=num_pages)
+    require_fits(
+        artifact, drafts=drafts, num_pages=num_pages, max_running_requests=max_running_requests
+    )
     require_checkpoint(ArtifactReader(artifact), checkpoint)
     run(
         artifact,
         checkpoint=checkpoint,
         host=host,
         port=port,
-        drafts=drafts,
-        prefix_cache=not disable_radix_cache,
+        engine=EngineOptions(
+            drafts=drafts,
+            prefix_cache=not disable_radix_cache,
+            max_running=max_running_requests,
+            max_stall=max_stall,
+        ),
         num_pages=num_pages,
         threads=threads,
         model=served_model_name,

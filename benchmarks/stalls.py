@@ -1,0 +1,103 @@
+"""What a long prompt costs answers that are under way, and what that costs its first token.
+
+    python benchmarks/stalls.py ARTIFACT --checkpoint models/tiny/weights --out FILE
+
+Two greedy streams run; then a prompt of 4,096 tokens comes. For each bound (`--max-stall`): the
+streams' longest wait for a token while the prompt runs, beside their median wait before it came,
+and the prompt's time to its first token, beside that of the same prompt alone. `none` has no bound:
+each prefill step is as large as any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from lostwax.backends.runtime.load import Runtime, load
+from lostwax.server.engine.loop import EngineCore
+from lostwax.server.engine.messages import Output, Submit
+
+STREAMS = ("a", "b")
+BEFORE = 24
+"""Tokens of each stream before the prompt comes."""
+NONE = "none"
+
+
+def _submit(name: str, prompt: list[int], max_tokens: int) -> Submit:
+    return Submit(request=name, prompt=prompt, max_tokens=max_tokens, ignore_eos=True)
+
+
+def _prompt(runtime: Runtime, count: int) -> list[int]:
+    return [(31 * i + 7) % runtime.limits.vocab_size for i in range(count)]
+
+
+def alone(runtime: Runtime, rows: int) -> float:
+    """Seconds to the first token of a prompt that has the engine for itself."""
+    core = EngineCore(runtime, depth=int(runtime.overlaps), prefix_cache=False)
+    begin = time.perf_counter()
+    core.handle(_submit("long", _prompt(runtime, rows), 1))
+    while core.has_work:
+        core.step()
+    return time.perf_counter() - begin
+
+
+def beside(runtime: Runtime, rows: int, max_stall: float | None) -> dict[str, Any]:
+    """The streams' waits before and while the prompt runs, and its time to its first token."""
+    core = EngineCore(runtime, depth=int(runtime.overlaps), prefix_cache=False, max_stall=max_stall)
+    for i, name in enumerate(STREAMS):
+        core.handle(_submit(name, [5 + i] * 16, min(4000, runtime.limits.max_context - 20)))
+    last: dict[str, float] = dict.fromkeys(STREAMS, time.perf_counter())
+    waits: list[float] = []
+    num_before, came, first = 0, 0.0, 0.0
+    while not first:
+        if not came and len(waits) >= BEFORE * len(STREAMS):
+            num_before, came = len(waits), time.perf_counter()
+            core.handle(_submit("long", _prompt(runtime, rows), 1))
+        for event in core.step():
+            assert isinstance(event, Output), event
+            now = time.perf_counter()
+            if event.request == "long":
+                first = now - came
+            else:
+                waits.append(now - last[event.request])
+                last[event.request] = now
+    before = statistics.median(waits[len(STREAMS) : num_before])
+    longest = max(waits[num_before:])
+    return {
+        "max_stall": NONE if max_stall is None else max_stall,
+        "median_before_ms": round(1e3 * before, 2),
+        "longest_ms": round(1e3 * longest, 2),
+        "longest_of_median": round(longest / before, 2),
+        "first_token_s": round(first, 3),
+        "tokens_meanwhile": len(waits) - num_before,
+    }
+
+
+def main() -> None:
+    """Load, measure each bound in turn, print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("artifact", type=Path)
+    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--rows", type=int, default=4096)
+    parser.add_argument("--max-stall", type=float, nargs="*", default=[2.0, 3.0, 6.0])
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    runtime = load(options.artifact, checkpoint=options.checkpoint)
+    alone(runtime, min(options.rows, 256))  # first steps take longer
+    lone = alone(runtime, options.rows)
+    rows = [beside(runtime, options.rows, stall) for stall in (*options.max_stall, None)]
+    for row in rows:
+        row["first_token_of_lone"] = round(row["first_token_s"] / lone, 2)
+        print(row, flush=True)
+    report = {"rows": options.rows, "lone_first_token_s": round(lone, 3), "bounds": rows}
+    print(f"alone: {lone:.3f} s to the first token")
+    if options.out:
+        options.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Which pages a request holds: those of a known prefix, those that its rows need, and no more.
+
+Knows requests, pages and the prefix cache, never who runs next.
+"""
+
+from __future__ import annotations
+
+from lostwax.server.engine.pages import PageAllocator
+from lostwax.server.engine.prefix_cache import NO_PAGE, Prefix, PrefixCache
+from lostwax.server.engine.request import Chunk, Req
+from lostwax.server.engine.runtime import Limits
+
+
+class RequestPages:
+    """Gives requests pages as they grow, and takes them back.
+
+    `max_drafts` tokens are drafted at most for a request between two decode steps: the MTP layer
+    writes rows for them. Without `prefix_cache` no page is kept and none is shared.
+    """
+
+    def __init__(self, limits: Limits, max_drafts: int, *, prefix_cache: bool) -> None:
+        self._size = limits.page_tokens
+        self._max_drafts = max_drafts
+        self.allocator = PageAllocator(limits.num_pages)
+        self._cache = PrefixCache(self.allocator, self._size) if prefix_cache else None
+
+    @property
+    def num_entered(self) -> int:
+        """Pages that ever entered the prefix cache: while it stands still, none is newly found."""
+        return self._cache.num_entered if self._cache else 0
+
+    def admit(self, req: Req, spare: int) -> bool:
+        """Give a request the pages of all its known tokens, those of a known prefix first; False,
+        and none, where that would leave fewer than `spare` free."""
+        prefix = self._find(req)
+        req.page_keys = prefix.keys  # of who waits, too: they are not computed again
+        count = self._pages_for(req, len(req.tokens)) - len(prefix.pages)
+        idle = sum(map(self.allocator.is_idle, prefix.pages))
+        if count + idle + spare > self.allocator.num_free:
+            return False
+        self.allocator.share(prefix.pages, req.name)
+        req.pages = prefix.pages + self._take(req, count)
+        self._begin_behind(req, prefix)
+        return True
+
+    def lacks(self, req: Req, end: int) -> int:
+        """Pages that it must be given before rows up to position `end`, and drafts behind them,
+        are written."""
+        return max(0, self._pages_for(req, end) - len(req.pages))
+
+    def grow(self, req: Req, count: int) -> None:
+        """Give a request `count` pages; so many must be free."""
+        req.pages += self._take(req, count)
+
+    def may_grow(self, req: Req) -> bool:
+        """Whether it may come to need more pages than it holds."""
+        return len(req.pages) < req.pages_of(req.max_rows, self._size)
+
+    def find_more(self, req: Req) -> bool:
+        """Let a request that runs, and has begun nothing, share pages that have entered since it
+        was looked for; it gives back as many of its own, which nobody has written for it. Says
+        whether there were any."""
+        if not self.has_grown(req):
+            return False
+        prefix, num_shared = self._find(req), len(req.page_keys)
+        more = prefix.pages[num_shared:]
+        if not more:
+            return False
+        own = slice(num_shared, len(prefix.pages))
+        self.allocator.share(more, req.name)
+        self.allocator.release(req.pages[own], req.name)
+        req.pages[own], req.page_keys = more, prefix.keys
+        self._begin_behind(req, prefix)
+        return True
+
+    def has_grown(self, req: Req) -> bool:
+        """Whether a page has entered the cache since a request was looked for there."""
+        return self.num_entered > req.num_entered
+
+    def take_back(self, req: Req) -> None:
+        """Take all pages from a request: at once, steps in flight or not, since who gets them
+        writes them in a later step."""
+        for index in reversed(range(len(req.pages))):
+            if self._cache and index < len(req.page_keys):
+                self._cache.refresh(req.page_keys[index])  # another's page of the same content
+            self.allocator.release([req.pages[index]], req.name)
+        req.pages, req.page_keys = [], []
+
+    def drop_kept(self, req: Req) -> None:
+        """Let nobody find what a request holds, whoever wrote it."""
+        if self._cache is None:
+            return
+        for page in req.pages[: len(req.page_keys)]:
+            self._cache.drop(page)
+        req.page_keys = []
+
+    def enter(self, chunk: Chunk) -> None:
+        """Let the pages that a committed chunk has filled enter the prefix cache.
+
+        Their rows hold, and so does the token behind them: no later step writes them.
+        """
+        req, size = chunk.req, self._size
+        if self._cache is None or req.num_cached < (len(req.page_keys) + 1) * size or not req.pages:
+            return  # no page is full, or it has ended or was preempted and has none
+        num_full = min(req.num_cached, len(req.tokens) - 1) // size
+        for index in range(len(req.page_keys), num_full):
+            before = req.page_keys[-1] if req.page_keys else NO_PAGE
+            key = self._cache.key(before, req.tokens, index)
+            has_drafts = (index + 1) * size <= req.num_drafted
+            self._cache.enter(key, req.pages[index], has_drafts=has_drafts)
+            req.page_keys.append(key)
+
+    def check_integrity(self, req: Req) -> None:
+        """It holds what its rows need, and shares no page that a step of it will write."""
+        name, size, num_full = req.name, self._size, len(req.page_keys)
+        assert self.allocator.held_by(name) == set(req.pages), f"{name}: pages differ"
+        assert req.pages_of(req.num_planned, size) <= len(req.pages), f"{name}: too few pages"
+        assert len(req.pages) <= req.pages_of(req.max_rows, size), f"{name}: too many pages"
+        assert req.num_told <= len(req.pages), f"{name}: the device has heard of other pages"
+        assert num_full * size <= min(req.num_cached, len(req.tokens) - 1), f"{name}: too early"
+        assert req.num_drafted <= req.num_cached, f"{name}: drafts of no rows"
+        before = NO_PAGE
+        for index, key in enumerate(req.page_keys):
+            assert self._cache, "a page has a key, and there is no cache"
+            assert key == self._cache.key(before, req.tokens, index), f"{name}: another key"
+            before = key
+        for page in req.pages[req.num_cached // size :]:
+            assert not self.allocator.is_shared(page), f"{name} will write a shared page"
+
+    def check_cache(self) -> None:
+        """Every page is where it is counted."""
+        self.allocator.check_integrity()
+        if self._cache:
+            self._cache.check_integrity()
+
+    def _pages_for(self, req: Req, end: int) -> int:
+        # Drafts behind the first are made by rows of the MTP layer behind the step's own.
+        return req.pages_of(end + max(self._max_drafts - 1, 0), self._size)
+
+    def _take(self, req: Req, count: int) -> list[int]:
+        if self._cache:
+            self._cache.make_room(count)
+        return self.allocator.allocate(count, req.name)
+
+    def _begin_behind(self, req: Req, prefix: Prefix) -> None:
+        """Count the rows of found pages, and no longer those that were found before."""
+        num_found = len(prefix.pages) * self._size
+        req.num_cached += num_found - req.num_found
+        req.num_found = num_found
+        req.num_drafted = num_found if self._drafts_for(req) else 0
+
+    def _find(self, req: Req) -> Prefix:
+        """What the cache holds of a request's tokens now."""
+        if self._cache is None:
+            return Prefix()
+        req.num_entered = self._cache.num_entered
+        # A row is left to run in any case: what stands behind the last token, nobody knows.
+        most = req.max_found // self._size
+        drafts = self._drafts_for(req)
+        return self._cache.find(req.tokens, most, with_drafts=drafts, known=req.page_keys)
+
+    def _drafts_for(self, req: Req) -> bool:
+        return self._max_drafts > 0 and req.wants_drafts
