@@ -60,8 +60,8 @@ def test_each_row_is_what_the_engine_knows(
     assert played.tokens == answers(runtime, _submits(10, seed=4), 0).tokens
 
 
-@pytest.mark.parametrize("depth", (0, 1))
-@pytest.mark.parametrize("drafts", (0, 3))
+@pytest.mark.parametrize("depth", [0, 1])
+@pytest.mark.parametrize("drafts", [0, 3])
 def test_requests_that_give_way_where_pages_are_scarce_answer_as_they_do_alone(
     drafts: int, depth: int, good_drafts: Runtime
 ) -> None:
