@@ -16,12 +16,13 @@ PANEL = WIDTH / 2
 LEFT, RIGHT, TOP, BOTTOM = 70, 20, 50, 60
 COLOURS = ("#1b6ca8", "#c8553d", "#3c7a3f", "#8a4fa3", "#a67c00", "#555555")
 TICKS = 5
+_TTFT = "time to first token, ms: p50, and p99 in dashes"
 _LABELS = {"max_concurrency": "requests at once", "request_rate": "requests a second"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A value for each place of the axis, None where nothing was measured."""
+    """A value for each place of the axis, None where nothing was measured; "" is in no legend."""
 
     name: str
     values: list[float | None]
@@ -42,8 +43,8 @@ def chart(results: Sequence[dict[str, Any]], title: str) -> str:
         found = {result[axis]: result for result in results if result[other] == group}
         colour = COLOURS[number % len(COLOURS)]
         name = "" if len(groups) == 1 else f"{_LABELS[other]}: {_named(group)}"
-        ttft.append(_Line(f"{name} p50", _values(found, places, "p50_ttft_ms"), colour))
-        ttft.append(_Line(f"{name} p99", _values(found, places, "p99_ttft_ms"), colour, True))
+        ttft.append(_Line(name, _values(found, places, "p50_ttft_ms"), colour))
+        ttft.append(_Line("", _values(found, places, "p99_ttft_ms"), colour, is_dashed=True))
         throughput.append(_Line(name, _values(found, places, "output_throughput"), colour))
     labels = [_named(place) for place in places]
     return "\n".join(
@@ -52,7 +53,7 @@ def chart(results: Sequence[dict[str, Any]], title: str) -> str:
             f' width="{WIDTH}" height="{HEIGHT}" font-family="sans-serif" font-size="12">',
             f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
             _text(WIDTH / 2, 18, title, "middle"),
-            *_panel(0, "time to first token, ms", _LABELS[axis], labels, ttft),
+            *_panel(0, _TTFT, _LABELS[axis], labels, ttft),
             *_panel(PANEL, "output tokens a second", _LABELS[axis], labels, throughput),
             "</svg>\n",
         ]
@@ -84,15 +85,15 @@ def _panel(
     for place, label in zip(at, labels, strict=True):
         yield _text(place, low + 16, label, "middle")
     yield _text(x + (LEFT + PANEL) / 2, low + 34, axis, "middle")
-    for number, line in enumerate(lines):
+    for line in lines:
         points = [
             (place, low - (low - high) * value / top)
             for place, value in zip(at, line.values, strict=True)
             if value is not None
         ]
         yield from _drawn(points, line)
-        if line.name:
-            yield _text(x + LEFT + 8, high + 14 + 14 * number, line.name, "start", line.colour)
+    for number, line in enumerate(line for line in lines if line.name):
+        yield _text(x + LEFT + 8, high + 14 + 14 * number, line.name, "start", line.colour)
 
 
 def _drawn(points: Sequence[tuple[float, float]], line: _Line) -> Iterator[str]:
@@ -105,4 +106,4 @@ def _drawn(points: Sequence[tuple[float, float]], line: _Line) -> Iterator[str]:
 
 def _text(x: float, y: float, text: str, anchor: str, colour: str = "#222222") -> str:
     place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}"'
-    return f"<text {place}>{escape(text.strip())}</text>"
+    return f"<text {place}>{escape(text)}</text>"
