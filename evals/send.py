@@ -100,7 +100,7 @@ class Sender:
             raise RequestFailed(f"{type(error).__name__}: {error}") from error
         if status == 200:
             return answer
-        fault = f"status {status}: {_message(answer)}"
+        fault = f"status {status}: {error_message(answer)}"
         if status in _RETRIED:
             raise _TryAgain(fault, _retry_after(headers, wait_s), is_there=True)
         raise RequestRefused(fault) if 400 <= status < 500 else RequestFailed(fault)
@@ -127,7 +127,7 @@ def _retry_after(headers: httpx.Headers, default_s: float) -> float:
     return min(max(wait_s, 0.0), MAX_WAIT_S) if wait_s == wait_s else default_s
 
 
-def _message(body: bytes) -> str:
+def error_message(body: bytes) -> str:
     """What an error body says: OpenAI's shape, else its beginning."""
     try:
         return str(msgspec.json.decode(body)["error"]["message"])[:300]

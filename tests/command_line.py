@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 
 import pytest
+from cyclopts import App
+
+from lostwax.cli.app import make_app
 
 Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--dtype", "fp32", "--max-context", "512", "--max-tokens", "64", "--max-reqs", "2")
@@ -22,6 +26,11 @@ def lostwax(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int
         status = stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
     printed = capsys.readouterr()
     return status, printed.out, printed.err
+
+
+def command_app(name: str) -> App:
+    """The app of a command, of which `bench serve` has two words."""
+    return reduce(App.__getitem__, name.split(), make_app())
 
 
 def listing(folder: Path) -> list[str]:

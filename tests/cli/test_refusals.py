@@ -13,10 +13,9 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
-from command_line import lostwax, one_sentence
+from command_line import command_app, lostwax, one_sentence
 
 from lostwax.backends.runtime.checkpoint_content import content_digests
-from lostwax.cli.app import make_app
 from lostwax.cli.commands import COMMANDS
 from lostwax.ir.contract.artifact import CheckpointNote
 
@@ -27,6 +26,7 @@ ARTIFACT = {"serve": "", "run": "", "eval": "--artifact "}
 """How these commands take a model, where the others have it as their argument."""
 
 NEEDED = {
+    "bench serve": {"--url": "http://h"},
     "compile": {"": "CKPT", "-o": "OUT"},
     "explain": {"": "ART"},
     "certify": {"": "ART"},
@@ -103,6 +103,31 @@ VALUES = {
     "eval --train FILE": "--train goes with gsm8k, and tiny was named",
     "eval --url http://h --num-pages 9": "--num-pages would change nothing of the server",
     "eval --artifact ART --dtype bf16": "is compiled already, and --dtype would change nothing",
+    "bench serve --url example.org": "give one like http://HOST:PORT",
+    "bench serve --url http://h --request-rate 0": "--request-rate must be 1 to 64 different rates",
+    "bench serve --url http://h --request-rate 1,nan": "with commas between, not '1,nan'",
+    "bench serve --url http://h --request-rate 2,2.0": "must be 1 to 64 different rates above 0",
+    "bench serve --url http://h --max-concurrency 4,,8": "different numbers in 1..4096, with",
+    "bench serve --url http://h --max-concurrency=": "--max-concurrency must be 1 to 64",
+    "bench serve --url http://h --num-prompts 0": "--num-prompts must be in 1..",
+    "bench serve --url http://h --duration 0": "--duration must be above 0 and at most 86400",
+    "bench serve --url http://h --duration 1": "--duration alone would ask without end at once",
+    "bench serve --url http://h --warmups -1": "--warmups must be in 0..4096, not -1",
+    "bench serve --url http://h --seed -1": "--seed must be in 0..",
+    "bench serve --url http://h --timeout 0": "--timeout must be above 0",
+    "bench serve --url http://h --input-len 0": "--input-len must be in 1..1048576, not 0",
+    "bench serve --url http://h --output-len 0": "--output-len must be in 1..1048576, not 0",
+    "bench serve --url http://h --prefix-len 0": "--prefix-len must be in 1..1048576, not 0",
+    "bench serve --url http://h --num-prefixes 2": "--num-prefixes goes with --prefix-len",
+    "bench serve --url http://h --vocab-size 3": "--vocab-size must be in 4..",
+    "bench serve --url http://h --vocab-size 9 --prompts text": "would change nothing of a text",
+    "bench serve --url http://h --prompts ids --endpoint chat": "messages of a chat are text",
+    "bench serve --url http://h --temperature 3": "--temperature must be in 0..2, not 3.0",
+    "bench serve --url http://h --dataset OUT": "OUT does not exist; give a file",
+    "bench serve --url http://h --dataset FILE --input-len 9 --prompts text": (
+        "--input-len and --prompts would change nothing of the prompts of --dataset"
+    ),
+    "bench serve --url http://h --out FILE": "is no folder; give another",
     "compile CKPT -o OUT --max-context 0": "--max-context must be in 1..",
     "compile CKPT -o OUT --max-tokens -1": "--max-tokens must be in 1..",
     "compile CKPT -o OUT --max-reqs 0": "--max-reqs must be in 1..",
@@ -155,6 +180,12 @@ FOREIGN = {
     "compile CKPT -o OUT --tensor-parallel-size=2": "here it is --tp",
     "compile CKPT -o OUT --kv-cache-dtype fp8": "here it is --kv-layout",
     "serve --log-format xml": 'Choose from: "text", "json"',
+    "bench serve --url http://h --api-key k": "put the key in a file: --api-key-file FILE",
+    "bench serve --url http://h --base-url http://h": "here it is --url",
+    "bench serve --url http://h --random-input-len 9": "here it is --input-len",
+    "bench serve --url http://h --endpoint tea": "--endpoint",
+    "bench serve": "--url requires an argument",
+    "completion tcsh": "tcsh",
     "serve --prot 8000": "Did you mean --port?",
     "sevre": 'Did you mean "serve"?',
     "serve --port x": 'unable to convert "x" into int',
@@ -213,7 +244,7 @@ def test_what_cannot_be_read_is_status_2_with_what_to_give(
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_number_and_path_of_a_command_has_a_check(name: str) -> None:
-    for argument in make_app()[name].assemble_argument_collection():
+    for argument in command_app(name).assemble_argument_collection():
         kinds = set(get_args(argument.hint)) or {argument.hint}  # of `int | None`, int too
         if kinds & {int, float, Path}:
             assert argument.parameter.validator, f"{name} {argument.name} takes anything"
@@ -222,7 +253,7 @@ def test_every_number_and_path_of_a_command_has_a_check(name: str) -> None:
 def empty_paths() -> Iterator[list[str]]:
     """Each name of each path of each command with nothing behind it, the rest being right."""
     for command in COMMANDS:
-        for argument in make_app()[command].assemble_argument_collection():
+        for argument in command_app(command).assemble_argument_collection():
             if Path not in {*get_args(argument.hint), argument.hint}:
                 continue
             needed = {k: v for k, v in NEEDED.get(command, {}).items() if k not in argument.names}
@@ -231,7 +262,7 @@ def empty_paths() -> Iterator[list[str]]:
                 if not is_option:
                     needed.pop("", None)
                 rest = [word for option, value in needed.items() for word in (option, value)]
-                yield [command, *filter(None, rest), *[name] * is_option, ""]
+                yield [*command.split(), *filter(None, rest), *[name] * is_option, ""]
 
 
 @pytest.mark.parametrize("line", list(empty_paths()), ids=" ".join)

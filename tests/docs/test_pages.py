@@ -27,6 +27,8 @@ NOT_RUN = {
     "evaluation: story_2: 88 of 384": "what a long run prints every ten seconds",
     "evaluation: task          accuracy": "what the command above printed",
     "evaluation: lm_eval run ": "lm-eval lives in an environment of its own",
+    "load: $ lostwax bench serve ": "run by tests/docs/test_load_page.py, beside a server",
+    "load: [{": "asked by tests/docs/test_load_page.py",
     "http: from openai import": "run by tests/docs/test_readme.py, beside a server",
 }
 """Blocks that are no ```console, by page and first words, with the reason."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from cyclopts import App, CycloptsError, UnknownOptionError, ValidationError
 
 import lostwax
 from lostwax.backends.runtime.say import say
-from lostwax.cli.commands import COMMANDS
+from lostwax.cli.commands import COMMANDS, GROUPS, named
 from lostwax.cli.config_file import named_file, read_config
 from lostwax.cli.foreign_options import hint
 from lostwax.cli.help_page import HelpPage, epilogue
@@ -31,11 +32,15 @@ def make_app(whole: str | None = None) -> App:
         help_format="plaintext",
         help_formatter=HelpPage(is_whole=whole is not None),
     )
+    groups = {name: App(name=name, help=purpose) for name, purpose in GROUPS.items()}
+    for group in groups.values():
+        app.command(group)
     for name, command in COMMANDS.items():
-        module = name.replace("-", "_")
-        app.command(
+        module = re.sub("[- ]", "_", name)
+        *group, last = name.split()
+        (groups[group[0]] if group else app).command(
             f"lostwax.cli.{module}:{module}",
-            name=name,
+            name=last,
             help=None if name == whole else command.purpose,  # None: as its docstring says
             help_epilogue=epilogue(command.examples),
         )
@@ -94,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(given: list[str]) -> None:
-    whole = next((w for w in given if w in COMMANDS), "") if HELP_ALL in given else None
+    whole = (named(given) or "") if HELP_ALL in given else None
     app = make_app(whole)
     if whole is None and "--help" not in given:
         take_config(app, given)
@@ -115,8 +120,8 @@ def _sentence(error: CycloptsError, given: list[str]) -> str:
         files = [f"{t.source}: " for t in argument.tokens if t.source != "cli"]
         name = keywords[0] if keywords and not files else argument.name
         return f"{files[0] if files else ''}{name} {error.exception_message}"
-    if isinstance(error, UnknownOptionError):
-        command = given[0] if given and given[0] in COMMANDS else None
-        if found := hint(error.token.keyword or error.token.value, command):
-            return found
+    if isinstance(error, UnknownOptionError) and (
+        found := hint(error.token.keyword or error.token.value, named(given))
+    ):
+        return found
     return " ".join(str(error).split())

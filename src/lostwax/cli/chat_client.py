@@ -10,9 +10,8 @@ import httpx
 import msgspec
 
 from lostwax.evals.bounded_body import MAX_LIST_BYTES, UNCOMPRESSED, BodyTooLong, BoundedBody
+from lostwax.evals.event_lines import EventLines, EventTooLong
 
-MAX_EVENT_BYTES = 1 << 20
-"""One token with its log-probabilities is about a kilobyte."""
 MAX_ERROR_BYTES = 1 << 16
 TIMEOUT = httpx.Timeout(600, connect=10)
 """Between two tokens; a long prompt on a small machine takes minutes to its first."""
@@ -170,11 +169,12 @@ def _body(answer: httpx.Response, limit: int) -> bytes:
 
 def _lines(parts: Iterable[bytes]) -> Iterator[bytes]:
     """Lines of a stream, each of a bounded length."""
-    left = b""
+    lines = EventLines()
     for part in parts:
-        *whole, left = (left + part).split(b"\n")
-        if len(left) > MAX_EVENT_BYTES:
-            raise ChatError(f"the server sent an event of more than {MAX_EVENT_BYTES} bytes")
+        try:
+            whole = lines.add(part)
+        except EventTooLong as error:
+            raise ChatError(str(error)) from error
         yield from whole
 
 

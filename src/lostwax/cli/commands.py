@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -47,6 +48,13 @@ COMMANDS = {
             "lostwax eval tasks.jsonl --url http://127.0.0.1:8000 --out results",
         ),
     ),
+    "bench serve": Command(
+        "Measure a server's latency and throughput under load.",
+        (
+            "lostwax bench serve --url http://127.0.0.1:8000",
+            "lostwax bench serve --url http://HOST --max-concurrency 1,8,64 --out DIR",
+        ),
+    ),
     "explain": Command(
         "What was chosen for each op, what lost and why.",
         (
@@ -85,4 +93,16 @@ COMMANDS = {
         "Write a random checkpoint in the official format.",
         ("lostwax new-checkpoint --config examples/tiny.json -o checkpoint",),
     ),
+    "completion": Command(
+        "Print a script that completes commands in a shell.",
+        ("source <(lostwax completion bash)",),
+    ),
 }
+GROUPS = {"bench": "Measure latency and throughput: bench serve."}
+"""The first words of commands that have two."""
+
+
+def named(words: Sequence[str]) -> str | None:
+    """The command that a command line begins with."""
+    found = (" ".join(words[:count]) for count in (2, 1))
+    return next((name for name in found if name in COMMANDS), None)

@@ -79,11 +79,27 @@ _OF_COMPILE = (
     "--tp",
 )
 """They decide the artifact, so that commands that take one do not take them."""
+_OF_BENCH = {
+    "--api-key": "put the key in a file: --api-key-file FILE",
+    "--base-url": "here it is --url",
+    "--concurrency": "here it is --max-concurrency",
+    "--dataset-path": "here it is --dataset",
+    "--num-warmups": "here it is --warmups",
+    "--random-input-len": "here it is --input-len",
+    "--random-output-len": "here it is --output-len",
+    "--random-prefix-len": "here it is --prefix-len",
+    "--result-dir": "here it is --out",
+    "--sharegpt-output-len": "here it is --output-len",
+    "--tokenizer": "the server's usage counts the tokens: leave it out",
+}
+"""Of `vllm bench serve`."""
 
 
 def hint(option: str, command: str | None) -> str | None:
     """A sentence for an option that `command` does not have, None where nothing is known of it."""
     name = option.partition("=")[0]
+    if command == "bench serve" and name in _OF_BENCH:
+        return f"unknown option {name}: {_OF_BENCH[name]}"
     if name in _OTHERWISE:
         return f"unknown option {name}: {_OTHERWISE[name].format(command=command or 'COMMAND')}"
     if command == "serve" and name in _OF_SERVE:

@@ -1,0 +1,1 @@
+"""Measures how a server bears load: arrivals, prompts, streams, statistics. Grades nothing."""
