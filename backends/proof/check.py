@@ -17,7 +17,12 @@ from xdsl.irdl import IRDLOperation
 from lostwax.backends.proof.inputs import flat_inputs, region_values
 from lostwax.backends.proof.poison import poisoned, real_rows
 from lostwax.backends.proof.step_cases import StepCase
-from lostwax.backends.proof.tolerance import FP8_AGREEMENT, Tolerance, tolerance_of
+from lostwax.backends.proof.tolerance import (
+    FP8_AGREEMENT,
+    FP8_AGREEMENT_BEHIND_PRODUCTS,
+    Tolerance,
+    tolerance_of,
+)
 from lostwax.backends.runtime.compare_outputs import (
     NONE,
     Errors,
@@ -83,10 +88,17 @@ def region_dtypes(match: RegionMatch) -> set[str]:
     return found
 
 
+_PRODUCTS = ("quant.linear", "mla.attend", "moe.experts")
+"""Ops that matrix units sum."""
+
+
 def agreement_of(match: RegionMatch, value: SSAValue) -> float:
     """The share of an output's numbers that must be within the tolerance: all, but of what the
     region rounds to fp8 behind its own sums."""
-    return FP8_AGREEMENT if _rounds_own_sums(match, value) else 1.0
+    if not _rounds_own_sums(match, value):
+        return 1.0
+    is_behind = any(op.name in _PRODUCTS for op in match.members)
+    return FP8_AGREEMENT_BEHIND_PRODUCTS if is_behind else FP8_AGREEMENT
 
 
 def _rounds_own_sums(match: RegionMatch, value: SSAValue) -> bool:

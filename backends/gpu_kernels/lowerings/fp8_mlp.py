@@ -10,8 +10,8 @@ from math import prod
 
 from lostwax.backends.gpu_kernels.lowerings.fp8_linear import (
     MAP_BORDER,
-    fp8_flops,
     fp8_units,
+    tiled_flops,
     weight_is_scaled,
 )
 from lostwax.backends.gpu_kernels.lowerings.fp8_products import (
@@ -157,7 +157,8 @@ class _Mlp:
         between += 8 * down.splits * down.rows * down.n if down.splits > 1 else 0
         makes_terms = joined.terms == 2
         between += 4 * joined.rows * joined.k if makes_terms else 0
-        flops = fp8_flops(match, base.flops, "x") * joined.padded_rows / joined.rows
+        flops = tiled_flops(match, base.flops, "x", joined.rows)
+        flops *= joined.padded_rows / joined.rows
         return Work(base.num_bytes + between, flops, 3 + makes_terms)
 
 
