@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,9 @@ from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.step import HIDDEN, StepResult
 from lostwax.ir.contract.step_layout import BOXES, StepLayout
 from lostwax.ir.contract.step_plan import StepPlan
+
+ONE_THREAD_BYTES = 1 << 30
+"""Weights of less are made by one thread, at about a gigabyte a second."""
 
 
 class Runtime:
@@ -221,6 +225,19 @@ def _allocate(manifest: Manifest, driver: Driver, weights: WeightBuffers, num_pa
     return Memory(arena, body, head, weights, planes, states, zeroed)
 
 
+@contextmanager
+def _few_threads(weight_bytes: int) -> Generator[None]:
+    """One thread for small weights: hundreds of short operators wait for each other's threads, a
+    tenth of a second on idle cores and many seconds on busy ones."""
+    threads = torch.get_num_threads()
+    if weight_bytes < ONE_THREAD_BYTES:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def load(
     artifact: Path,
     *,
@@ -264,7 +281,8 @@ def load(
     folder = reader.checkpoint(checkpoint)
     note = reader.note()
     require_content(folder, note.files if note else {})
-    weights = load_weights(reader.weight_plan(), folder, driver, ranks.rank)
+    with _few_threads(manifest.weight_bytes):
+        weights = load_weights(reader.weight_plan(), folder, driver, ranks.rank)
     phases("allocate caches, bind programs")
     num_pages = num_pages or default_pages(manifest)
     ranks.meet(f"{manifest.digest} {num_pages}")

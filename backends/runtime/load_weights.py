@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from math import prod
@@ -19,15 +18,11 @@ from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.form_weight import Read, SourceTensors, form, form_into, wants_scales
 from lostwax.backends.runtime.staging import Staging
 from lostwax.backends.runtime.tensors import TORCH_DTYPES
-from lostwax.backends.runtime.usable_cores import usable_cores
 from lostwax.ir.contract.check_views import Inconsistent
 from lostwax.ir.contract.dtypes import packed_bytes
 from lostwax.ir.contract.foreign_file import DAMAGE, BadFile, reason, require_regular
 from lostwax.ir.contract.ranks import ALONE, Rank
 from lostwax.ir.contract.weights import Source, StoredTensor, StoredWeight, WeightPlan
-
-MAX_READERS = 16
-"""Weights that are formed at once: more fill no link."""
 
 WeightBuffers = dict[tuple[str, str], torch.Tensor]
 """u8 buffers by (prefix, stored name)."""
@@ -120,62 +115,25 @@ def _wanted(plan: WeightPlan) -> Iterator[tuple[str, StoredWeight, list[tuple[So
 
 
 def load_weights(
-    plan: WeightPlan,
-    checkpoint: Path,
-    driver: Driver,
-    rank: Rank = ALONE,
-    num_readers: int | None = None,
+    plan: WeightPlan, checkpoint: Path, driver: Driver, rank: Rank = ALONE
 ) -> WeightBuffers:
     """Every stored weight of every layer in the driver's memory, its rank's slice where split.
 
-    `num_readers` weights are read and formed at once, each by one thread (None: as many as there
-    are cores, MAX_READERS at most). Sources are mapped, one at a time for each,
-    and written into their places: beside the weights the host holds no more than a piece in the
-    making for each reader, and a staging buffer more than there are readers.
-
-    Raises CheckpointMismatch for a checkpoint that is not the plan's: what the first weight in the
-    plan's order says that fails; NotEnoughMemory before anything is read.
+    Sources are mapped, one at a time, and written into their places: beside the weights the host
+    holds no more than a piece in the making and two staging buffers.
     """
-    wanted = list(_wanted(plan))
     buffers: WeightBuffers = {}
-    for prefix, stored, _ in wanted:
-        num_bytes = packed_bytes(stored.dtype, prod(stored.shape))
-        what = f"a weight {prefix}{stored.name}"
-        buffers[prefix, stored.name] = allocated(driver, num_bytes, what)
-    count = num_readers or min(usable_cores(), MAX_READERS)
-    staging = Staging(driver, num_buffers=1 + count)
-
-    def make(prefix: str, stored: StoredWeight, parts: Sequence[Sequence[Source]]) -> None:
-        typed = buffers[prefix, stored.name].view(TORCH_DTYPES[stored.dtype]).view(stored.shape)
-        with _reading(checkpoint) as files, _naming(prefix + stored.name):
-            form_into(typed, stored, files.readers(stored, parts), rank, staging.write)
-
-    if count == 1:
-        for each in wanted:
-            make(*each)
-    else:
-        _in_threads(make, wanted, count)
-    staging.finish()
+    staging = Staging(driver)
+    with _reading(checkpoint) as files:
+        for prefix, stored, parts in _wanted(plan):
+            num_bytes = packed_bytes(stored.dtype, prod(stored.shape))
+            buffer = allocated(driver, num_bytes, f"a weight {prefix}{stored.name}")
+            typed = buffer.view(TORCH_DTYPES[stored.dtype]).view(stored.shape)
+            with _naming(prefix + stored.name):
+                form_into(typed, stored, files.readers(stored, parts), rank, staging.write)
+            buffers[prefix, stored.name] = buffer
+        staging.finish()
     return buffers
-
-
-def _in_threads(
-    make: Callable[[str, StoredWeight, Sequence[Sequence[Source]]], None],
-    wanted: Sequence[tuple[str, StoredWeight, Sequence[Sequence[Source]]]],
-    count: int,
-) -> None:
-    """Make all, `count` at once; the first that fails is told of once none is under way."""
-    num_threads = torch.get_num_threads()
-    with ThreadPoolExecutor(count, "load weights", torch.set_num_threads, (1,)) as pool:
-        making = [pool.submit(make, *each) for each in wanted]
-        try:
-            for each in making:
-                each.result()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-        finally:
-            torch.set_num_threads(num_threads)  # what threads that begin later have
 
 
 def form_sources(

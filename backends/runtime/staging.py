@@ -1,9 +1,7 @@
-"""Moves host tensors into device memory through few buffers of a bounded size. Knows no weight."""
+"""Moves host tensors into device memory through two buffers of a bounded size. Knows no weight."""
 
 from __future__ import annotations
 
-from queue import SimpleQueue
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,7 @@ import torch
 from lostwax.backends.runtime.driver import Driver, Mark
 
 STAGING_BYTES = 32 << 20
-"""Of each buffer: long enough copies for a bus, short enough to hold some."""
+"""Of each of the two buffers: long enough copies for a bus, short enough to hold twice."""
 
 
 def sendable(values: Any, driver: Driver) -> torch.Tensor:
@@ -22,24 +20,17 @@ def sendable(values: Any, driver: Driver) -> torch.Tensor:
 
 
 class Staging:
-    """Copies without waiting: one buffer is filled while the bytes of others travel.
+    """Copies without waiting: one buffer is filled while the other's bytes travel.
 
-    Several threads may write at once; each fills one of `num_buffers` buffers at a time. Where the
-    driver's memory is the host's there are none, and numbers are copied at once.
+    Where the driver's memory is the host's there are no buffers, and numbers are copied at once.
     """
 
-    def __init__(
-        self, driver: Driver, num_bytes: int = STAGING_BYTES, *, num_buffers: int = 2
-    ) -> None:
+    def __init__(self, driver: Driver, num_bytes: int = STAGING_BYTES) -> None:
         self._driver = driver
         self._num_bytes = num_bytes
-        self._num_buffers = num_buffers
-        self._free: SimpleQueue[tuple[torch.Tensor | None, Mark | None]] = SimpleQueue()
-        """Buffers, none of which is made before somebody wants it, and the mark behind what each
-        held last."""
-        for _ in range(num_buffers):
-            self._free.put((None, None))
-        self._sending = Lock()
+        self._buffers: list[torch.Tensor] = []
+        self._arrived: list[Mark | None] = [None, None]
+        self._next = 0
 
     def write(self, place: torch.Tensor, piece: torch.Tensor) -> None:
         """Put a host tensor where `place`, of its dtype and shape, lies in the driver's memory."""
@@ -59,25 +50,20 @@ class Staging:
             self.write(place.narrow(axis, first, extent), piece.narrow(axis, first, extent))
 
     def _send(self, place: torch.Tensor, piece: torch.Tensor) -> None:
-        buffer, arrived = self._free.get()
-        try:
-            if buffer is None:
-                buffer = self._driver.staging(self._num_bytes)
-            if arrived is not None:
-                arrived.wait()  # the buffer's last bytes have left
-            held = buffer[: piece.nbytes].view(piece.dtype).view(piece.shape)
-            held.copy_(piece)
-            with self._sending:  # a copy and its mark, with nothing between them
-                place.copy_(held, non_blocking=True)
-                arrived = self._driver.mark()
-        finally:
-            self._free.put((buffer, arrived))  # also behind an error: others wait for buffers
+        if not self._buffers:
+            self._buffers = [self._driver.staging(self._num_bytes) for _ in range(2)]
+        turn, self._next = self._next, 1 - self._next
+        arrived = self._arrived[turn]
+        if arrived is not None:
+            arrived.wait()  # the buffer's last bytes have left
+        held = self._buffers[turn][: piece.nbytes].view(piece.dtype).view(piece.shape)
+        held.copy_(piece)
+        place.copy_(held, non_blocking=True)
+        self._arrived[turn] = self._driver.mark()
 
     def finish(self) -> None:
-        """Wait for all that travels, and give the buffers back. Nobody may write any more."""
-        for _ in range(self._num_buffers):
-            _, arrived = self._free.get()
+        """Wait for all that travels, and give the buffers back."""
+        for arrived in self._arrived:
             if arrived is not None:
                 arrived.wait()
-        for _ in range(self._num_buffers):
-            self._free.put((None, None))
+        self._arrived, self._buffers = [None, None], []
