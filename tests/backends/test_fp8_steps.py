@@ -82,6 +82,6 @@ def test_behind_products_and_attention_more_may_be_a_step_off() -> None:
         for lowering in (*CACHED_PROJECTIONS, *JOINED_QUERIES, *ATTENDS_ALL)
     }
     found = {name: shares - {1.0} for name, shares in behind.items() if shares - {1.0}}
-    assert {"smxx_fp8_queries_quantised", "smxx_mla_attend_all_splitkv_quantised"} <= found.keys()
+    assert "smxx_fp8_queries_quantised" in found
     assert any(name.startswith("smxx_fp8_cached_projections") for name in found)
     assert all(shares == {FP8_AGREEMENT_BEHIND_PRODUCTS} for shares in found.values()), found
