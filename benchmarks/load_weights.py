@@ -2,9 +2,9 @@
 
     python benchmarks/load_weights.py ARTIFACT --checkpoint DIR --out FILE
 
-Loads as `lostwax serve` does, the checkpoint in the page cache, twice; beside it what plain reads of its files give from there and, once their pages were dropped, from the disk,
-and what a pinned buffer gives over the link. GB/s are of the checkpoint's bytes (the link's: of the
-buffer's).
+Loads as `lostwax serve` does, the checkpoint in the page cache, twice; beside it what plain reads
+of its files give from there and, once their pages were dropped, from the disk, and what a pinned
+buffer gives over the link. GB/s are of the checkpoint's bytes (the link's: of the buffer's).
 """
 
 from __future__ import annotations
