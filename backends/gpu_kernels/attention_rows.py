@@ -42,8 +42,8 @@ def _write_query(
     value = summed(of_row + column, plane, inside, SPLITS, ROUND_FIRST)
     w = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
     y = rms_normed(value, w, eps, Q, 1)
-    target = out + row * out_stride + column
-    of_scale = scales + row * scales_stride + group
+    target = out + row.to(tl.int64) * out_stride + column
+    of_scale = scales + row.to(tl.int64) * scales_stride + group
     if QUANTISED == 1:
         codes, scale = quantised(y, POWER_OF_TWO, 0)
         tl.store(target, codes, mask=inside)
@@ -87,7 +87,7 @@ def _write_latent(
         )  # fmt: skip
         write_rest(cache, slot, k_pe, rest, DIM, PAGE_TOKENS, PAGE_BYTES, VALUES_STRIDE, REST_AT)
     else:
-        at = cache + slot * stride
+        at = cache + slot.to(tl.int64) * stride
         kind: tl.constexpr = cache.dtype.element_ty
         tl.store(at + column, _plain(y, kind, FP8), mask=inside)
         tl.store(at + WIDTH + rest, _plain(k_pe, kind, FP8), mask=in_rest)
@@ -120,7 +120,7 @@ def _write_key(
             VALUES_STRIDE, SCALES_AT, SCALES_STRIDE,
         )  # fmt: skip
     else:
-        tl.store(cache + slot * stride + column, y.to(cache.dtype.element_ty))
+        tl.store(cache + slot.to(tl.int64) * stride + column, y.to(cache.dtype.element_ty))
 
 
 @triton.jit
@@ -252,7 +252,7 @@ def _write_queries(
     own = summed(base + column, plane, inside, SPLITS, ROUND_FIRST)
     other = summed(base + partner, plane, inside, SPLITS, ROUND_FIRST)
     y = rounded(turned(own, other, cosines, sines, column, OFFSET, DIM), 1)
-    tl.store(q + head * head_stride + column, y.to(q.dtype.element_ty), mask=inside)
+    tl.store(q + head.to(tl.int64) * head_stride + column, y.to(q.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -278,7 +278,7 @@ def _write_index_queries(
             scales_head_stride, scale, HEADS, BLOCK_HEADS, WIDTH, LEVELS, BLOCK, 1, POWER_OF_TWO, 0,
         )  # fmt: skip
     else:
-        at = row * row_stride + head[:, None] * head_stride + column
+        at = row.to(tl.int64) * row_stride + head[:, None].to(tl.int64) * head_stride + column
         tl.store(index_q + at, y.to(index_q.dtype.element_ty), mask=inside)
 
 

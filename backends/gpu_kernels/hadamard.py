@@ -70,10 +70,12 @@ def store_rotated(
     BLOCKS: tl.constexpr = WIDTH // BLOCK
     codes, scale_of = quantised(tl.reshape(z, (BLOCK_HEADS * BLOCKS, BLOCK)), POWER_OF_TWO, FNUZ)
     inside = (head < HEADS)[:, None]
-    at = row * values_row_stride + head[:, None] * values_head_stride + column
+    wide_row = row.to(tl.int64)
+    wide_head = head[:, None].to(tl.int64)
+    at = wide_row * values_row_stride + wide_head * values_head_stride + column
     tl.store(values + at, tl.reshape(codes, (BLOCK_HEADS, WIDTH)), mask=inside & (column < WIDTH))
     block = tl.arange(0, BLOCKS)[None, :]
-    at = row * scales_row_stride + head[:, None] * scales_head_stride + block
+    at = wide_row * scales_row_stride + wide_head * scales_head_stride + block
     tl.store(scales + at, tl.reshape(scale_of, (BLOCK_HEADS, BLOCKS)), mask=inside)
 
 

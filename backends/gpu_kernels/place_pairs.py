@@ -210,8 +210,8 @@ def gather_pairs(
     tl.store(out_scale + slot.to(tl.int64) * blocks + block, factor, mask=block < blocks)
     column = tl.arange(0, BLOCK)
     for term in tl.static_range(TERMS):
-        source = x + (row + tl.cast(term * num_rows, tl.int64)) * x_stride
-        target = out + (slot.to(tl.int64) + tl.cast(term * slots, tl.int64)) * width
+        source = x + (row + term * tl.cast(num_rows, tl.int64)) * x_stride
+        target = out + (slot.to(tl.int64) + term * tl.cast(slots, tl.int64)) * width
         for start in range(0, width, BLOCK):
             inside = start + column < width
             value = tl.load(source + start + column, mask=inside)

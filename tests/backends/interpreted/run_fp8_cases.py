@@ -63,7 +63,9 @@ def wanted(case: Case) -> dict[str, Real]:
     if "ids" in case.values:
         weights = (given(case, name) for name in ("gate", "up", "down"))
         chosen = case.data["ids"][real], case.data["weights"][real]
-        fmt = "ue8m0" if isinstance(x, Scaled) else None
+        node = "op" if "w_down" not in case.values else "routed"
+        hidden = case.attributes.get((node, "hidden_fmt"))
+        fmt = str(hidden) if hidden is not None and isinstance(x, Scaled) else None
         routed = moe.experts(x, *chosen, *weights, hidden_fmt=fmt)
         if "w_down" not in case.values:
             return {"op.out": routed}
