@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plain_attention_cases import attention_cases
 from plain_cases import cases
 
 pytest.importorskip("triton", reason="the extra `aot` is not installed")
@@ -19,12 +20,26 @@ def _path(first: Path) -> str:
     return os.pathsep.join([str(first), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
+SLOW = tuple(attention_cases())
+"""Cases of attention's regions, which take a minute and a half together."""
+FAST = tuple(name for name in cases() if name not in SLOW)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[FAST, pytest.param(SLOW, marks=pytest.mark.slow)],
+    ids=["all but attention", "attention"],
+)
+def names(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def found() -> dict[str, Any]:
+def found(names: tuple[str, ...]) -> dict[str, Any]:
     script = Path(__file__).parent / "interpreted" / "padded_rows.py"
     shared = Path(__file__).parent.parent  # tests/plain_cases.py
     done = subprocess.run(
-        [sys.executable, str(script)],
+        [sys.executable, str(script), *names],
         env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": _path(shared)},
         capture_output=True,
         text=True,
@@ -34,7 +49,7 @@ def found() -> dict[str, Any]:
 
 
 def test_rows_behind_the_real_ones_are_left_alone_and_the_others_keep_their_bits(
-    found: dict[str, Any],
+    found: dict[str, Any], names: tuple[str, ...]
 ) -> None:
     wrong = {
         f"{name}, {told}": said
@@ -42,7 +57,7 @@ def test_rows_behind_the_real_ones_are_left_alone_and_the_others_keep_their_bits
         for told, said in by_count.items()
         if told in ("right", "none") and said
     }
-    assert set(found["wrong"]) == set(cases())
+    assert set(found["wrong"]) == set(names)
     assert not wrong
 
 
