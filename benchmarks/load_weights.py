@@ -61,7 +61,7 @@ def link(driver: Driver) -> float:
 
 
 def main() -> None:
-    """Load with each number of readers, print, keep."""
+    """Load twice, print, keep."""
     parser = argparse.ArgumentParser()
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--checkpoint", type=Path, required=True)

@@ -36,7 +36,8 @@ def _rows_of_x(case: Case, width: int, scaled: bool) -> None:
 def _case(
     lowering: Lowering, scaled: bool, attributes: Attributes, knobs: dict[str, int], k: int = _K
 ) -> Case:
-    case = Case(lowering, ROWS, REAL, attributes, knobs)
+    # Clusters of two, unless a case says else: so few rows have single CTAs by the rule.
+    case = Case(lowering, ROWS, REAL, attributes, {"cluster": 2} | knobs)
     _rows_of_x(case, k, scaled)
     return case
 
@@ -97,7 +98,7 @@ def experts(
 
 
 def cases() -> dict[str, Case]:
-    """Every form of the kernel; the knobs left at 0 are the rule's."""
+    """Every form of the kernel; the other knobs left at 0 are the rule's."""
     found = {
         "linear of scaled rows": linear(scaled=True),
         "linear of two terms": linear(scaled=False),
@@ -107,6 +108,11 @@ def cases() -> dict[str, Case]:
         "linear of two terms with tickets": linear(scaled=False, k=912, dynamic=1),
         "linear of single CTAs with tickets": linear(scaled=True, k=912, cluster=1, dynamic=1),
         "experts with tickets": experts(scaled=True, dim=912, dynamic=1),
+        "linear by the rule": linear(scaled=True, cluster=0),
+        "linear with tickets of seven blocks": linear(
+            scaled=True, k=896, columns=1100, dynamic=1, stages=6
+        ),
+        "experts by the rule": experts(scaled=True, cluster=0),
         "linear of single CTAs": linear(scaled=True, cluster=1, stages=3),
         "linear of odd columns": linear(scaled=True, columns=139, cluster=1),
         "gate and up of scaled rows": gate_up(scaled=True),

@@ -12,7 +12,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import httpx
 import msgspec
@@ -23,6 +23,10 @@ from lostwax.evals.load.prompts import Prompt
 from lostwax.evals.send import error_message
 
 MAX_ERROR_BYTES = 1 << 16
+MAX_SAID_CHARS = 300
+"""Of what a server says of a failure: each such sentence is kept and counted."""
+MAX_TOKENS = 2**40
+"""That a usage may say: more is none, and no float."""
 PATHS = {"completions": "/completions", "chat": "/chat/completions"}
 
 
@@ -139,8 +143,8 @@ class _Choice(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: Annotated[int, msgspec.Meta(le=MAX_TOKENS)]
+    completion_tokens: Annotated[int, msgspec.Meta(le=MAX_TOKENS)]
 
 
 class _Error(msgspec.Struct):
@@ -171,7 +175,7 @@ class _Answer:
             raise AskFailed(f"the server sent something else than expected ({error})") from error
         if event.error is not None:
             said = event.error if isinstance(event.error, str) else event.error.message
-            raise AskFailed(f"the answer broke off: {said}")
+            raise AskFailed(f"the answer broke off: {said[:MAX_SAID_CHARS]}")
         self._usage = event.usage or self._usage
         if not any(choice.is_piece for choice in event.choices):
             return

@@ -46,7 +46,8 @@ class ExtendBudget:
             return
         allowed = self._allowed * self._decode_s
         if seconds > allowed:
-            if num_rows <= self.rows:  # else it had more because nobody decoded
+            # A step of far fewer rows was late for another reason; one of more, as nobody decoded.
+            if self.rows <= 2 * num_rows and num_rows <= self.rows:
                 fits = _floor_power_of_two(max(1, int(num_rows * allowed / seconds)))
                 self.rows = min(self._most, max(MIN_ROWS, fits))
                 self._held = HELD

@@ -112,7 +112,8 @@ class EngineCore:
         )
         self._max_stall, self._clock = max_stall, clock
         self._budget = self._new_budget()
-        self._draft_length = DraftLength(self._max_drafts) if adapt_drafts else None
+        is_choice = adapt_drafts and self._max_drafts > 1
+        self._draft_length = DraftLength(self._max_drafts) if is_choice else None
         self._last_done_s = 0.0
         self.drafting = Drafting()
         self._counts = StepCounts()

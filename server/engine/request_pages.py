@@ -46,6 +46,9 @@ class RequestPages:
     def lacks(self, req: Req, end: int) -> int:
         """Pages that it must be given before rows up to position `end`, and drafts behind them,
         are written."""
+        most = len(req.pages) * self._size
+        if min(end + self._max_drafts, req.max_rows) <= most:  # as it is in most steps
+            return 0
         return max(0, self._pages_for(req, end) - len(req.pages))
 
     def grow(self, req: Req, count: int) -> None:

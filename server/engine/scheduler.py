@@ -14,7 +14,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import count
 from typing import Literal
 
 from lostwax.ir.contract.program import HEADS, Head
@@ -72,7 +71,6 @@ class Scheduler:
         self.running: list[Req] = []
         self._seen: _Room | None = None
         """What there was when nobody who waits had room."""
-        self._arrivals = count()
         self._num_arrived = 0
         self.num_preempted = 0
         self.num_prefix_tokens = 0
@@ -100,7 +98,7 @@ class Scheduler:
         """Queue a request that fits (`max_context`)."""
         assert req.num_prompt > 0
         assert req.submit.num_tokens <= self.max_context
-        req.rank = (req.submit.priority, next(self._arrivals))
+        req.rank = (req.submit.priority, self._num_arrived)
         self._num_arrived += 1
         self.waiting.push(req)
 
@@ -119,6 +117,7 @@ class Scheduler:
         if req in self.waiting:
             self.waiting.remove(req)
             req.page_keys = []
+            self._seen = None  # those behind it may be looked at, or be the first
         else:
             self._take_back(req)
         req.ended = True
@@ -130,6 +129,7 @@ class Scheduler:
         req.has_entered = False
         req.num_cached = req.num_drafted = req.num_found = req.num_told = 0
         self.num_preempted += 1
+        self._seen = None  # it may need less than those that were looked at
         self.waiting.push(req)
 
     def _take_back(self, req: Req) -> None:
@@ -178,10 +178,10 @@ class Scheduler:
             if first is None or first.num_in_flight:
                 return  # of a preempted one, what comes back is still to be added to its tokens
             room = self._room()
-            if not room.is_more_than(self._seen) and not self._holdings.has_grown(first):
+            if not room.is_more_than(self._seen):
                 return
+            self._seen = room
             if not self._admit_any(first):
-                self._seen = room
                 return
             self._seen = None
 
@@ -190,7 +190,9 @@ class Scheduler:
         if self._try(first):
             return True
         for req in self.waiting.passing():
-            if not req.num_in_flight and self._try(req):
+            if req.num_in_flight:
+                self._seen = None  # it was not looked at: what comes back is added to it first
+            elif self._try(req):
                 self.waiting.note_passed()
                 return True
         return False
@@ -209,16 +211,20 @@ class Scheduler:
         return sum(map(self._holdings.may_grow, self.running))
 
     def _room(self) -> _Room:
-        return _Room(self.pages.num_free - self._num_growing(), self._num_arrived)
+        num_pages = self.pages.num_free - self._num_growing()
+        return _Room(num_pages, self._num_arrived, self._holdings.num_entered)
 
     def _plan_extend(self) -> list[Chunk]:
         chunks: list[Chunk] = []
+        prefilling = [req for req in self.running if req.is_prefilling]
+        if not prefilling:
+            return chunks
         tokens_left = self.max_rows
-        if self.max_extend_rows < tokens_left and self.num_decoding:
+        if self.max_extend_rows < tokens_left and any(map(_is_decoding, self.running)):
             tokens_left = self.max_extend_rows
-        for req in self.running:
-            if not req.is_prefilling or tokens_left == 0:
-                continue
+        for req in prefilling:
+            if tokens_left == 0:
+                break
             if not req.has_begun:
                 if self._holdings.find_more(req):
                     self._seen = None  # who waits may share pages that were idle, and cost nothing
@@ -265,10 +271,11 @@ class Scheduler:
 @dataclass(frozen=True, slots=True)
 class _Room:
     """What a request that waits could have: free pages beside those that others will ask for, and
-    how many requests had arrived."""
+    how many requests had arrived, and pages entered the prefix cache."""
 
     num_pages: int
     num_arrived: int
+    num_entered: int
 
     def is_more_than(self, other: _Room | None) -> bool:
         return (

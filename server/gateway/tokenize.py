@@ -1,6 +1,8 @@
 """Answers `/tokenize` and `/detokenize`: what a prompt's tokens are, without running it.
 
-Bounded as prompts are: a text is refused where it surely exceeds the context. Knows no HTTP.
+Bounded as prompts are: a text is refused where it surely exceeds the context. What an answer may
+cost is bounded beside that: names of tokens are made one by one, and a client may leave a text
+unread for long. Knows no HTTP.
 """
 
 from __future__ import annotations
@@ -17,10 +19,18 @@ from lostwax.server.gateway.prepared import Answered
 from lostwax.server.gateway.tokenize_models import DetokenizeRequest, TokenizeRequest
 from lostwax.server.gateway.tokenizer import Codec
 
+MAX_NAMED = 4096
+"""Tokens whose text is told one by one: some 10 ms of the interpreter."""
+MAX_TEXT_BYTES = 1 << 20
+"""Of the text of ids: with a long token each, a body of ids gives thirty times its size."""
+
 
 def tokenized(request: TokenizeRequest, info: EngineInfo, codec: Codec) -> Answered:
     """`count`, `max_model_len`, `tokens` and, if they are asked for, `token_strs`."""
     ids = _ids(request, info, codec)
+    if request.return_token_strs and len(ids) > MAX_NAMED:
+        message = f"'return_token_strs' takes at most {MAX_NAMED} tokens, and these are {len(ids)}"
+        raise ApiError(400, message, code="invalid_value", param="return_token_strs")
     names = [codec.piece(token) for token in ids] if request.return_token_strs else None
     body = {"count": len(ids), "max_model_len": info.max_context, "tokens": ids}
     return Answered(content=msgspec.json.encode(body | {"token_strs": names}))
@@ -49,7 +59,11 @@ def detokenized(request: DetokenizeRequest, info: EngineInfo, codec: Codec) -> A
     if ids and max(ids) >= info.vocab_size:
         message = f"tokens: id {max(ids)} lies outside 0..{info.vocab_size - 1}"
         raise ApiError(400, message, code="invalid_value", param="tokens")
-    return Answered(content=msgspec.json.encode({"prompt": codec.decode_with_marks(ids)}))
+    content = msgspec.json.encode({"prompt": codec.decode_with_marks(ids)})
+    if len(content) > MAX_TEXT_BYTES:
+        message = f"the text of 'tokens' has more than {MAX_TEXT_BYTES} bytes; send fewer at a time"
+        raise ApiError(400, message, code="invalid_value", param="tokens")
+    return Answered(content=content)
 
 
 def _require_tokenizer(codec: Codec, param: str) -> None:

@@ -64,6 +64,8 @@ def test_a_file_says_what_the_command_line_leaves_out(
         ("port = 1\n", "nothing reads 'port'; options stand in the table [serve]"),
         ("serve = 1\n", "'serve' is no table"),
         ("[serve\n", "is no TOML: "),
+        (f"[serve]\nport = {'9' * 5000}\n", "is no TOML: "),
+        (f"[serve]\nport = {'[' * 20000}\n", "is no TOML: "),
         ("[serve]\nport = 1\nport = 2\n", "is no TOML: "),
         ("#" * 70_000, "and at most 65536 are read"),
     ],

@@ -59,6 +59,15 @@ def test_a_step_that_took_too_long_makes_the_next_fit_at_once() -> None:
     assert _settled(budget, lambda n: n / 1000, HELD + 2)[-2:] == [32, 64]
 
 
+def test_a_step_of_far_fewer_rows_that_was_late_says_nothing_of_more() -> None:
+    budget = ExtendBudget(3, 512)
+    budget.note_decode(1)
+    _settled(budget, lambda n: n / 1000)
+    budget.note_extend(10, 2.1)
+    assert budget.rows == 512
+    assert _settled(budget, lambda n: n / 1000, 2)[-1] == 512
+
+
 def test_decode_steps_are_averaged_and_the_last_ones_count_most() -> None:
     budget = ExtendBudget(2, 64)
     for _ in range(30):

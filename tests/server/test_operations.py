@@ -18,6 +18,7 @@ from tokenizers.processors import TemplateProcessing
 
 import lostwax
 from lostwax.server.engine.loop import EngineCore
+from lostwax.server.gateway import tokenize
 from lostwax.server.gateway.app import create_app
 from lostwax.server.gateway.encoding_v32 import ASSISTANT, THINK, THINK_END, USER
 from lostwax.server.gateway.in_process import InProcessEngine
@@ -123,6 +124,23 @@ def test_detokenize_gives_back_what_was_tokenized_marks_included(client: httpx.C
         assert text == CODEC.decode_with_marks(tokens)
         assert (TEXT if "prompt" in body else f"{USER}Hi?") in text
     assert _post(client, "/detokenize", tokens=[])["prompt"] == ""
+
+
+def test_names_of_tokens_and_texts_of_ids_are_told_up_to_a_bound(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"prompt": TEXT, "return_token_strs": True}
+    count = len(_post(client, "/tokenize", **asked)["token_strs"])
+    tokens = _post(client, "/tokenize", prompt=TEXT)["tokens"]
+    monkeypatch.setattr(tokenize, "MAX_NAMED", count - 1)
+    monkeypatch.setattr(tokenize, "MAX_TEXT_BYTES", 5)
+    for path, body, param in (
+        ("/tokenize", asked, "return_token_strs"),
+        ("/detokenize", {"tokens": tokens}, "tokens"),
+    ):
+        answer = client.post(path, json=body)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+    assert _post(client, "/tokenize", prompt=TEXT)["tokens"] == tokens
 
 
 def test_a_body_that_another_process_reads_is_answered_alike(client: httpx.Client) -> None:

@@ -113,6 +113,22 @@ def _entries(queue: WaitingQueue) -> int:
     return len(getattr(queue, "_heap"))  # noqa: B009
 
 
+def test_who_stood_behind_cancelled_requests_is_looked_at() -> None:
+    engine = SharingEngine(num_pages=1 + 16, max_context=64, prefix_cache=False)
+    engine.add("running", [5] * 8, 40)
+    engine.step()
+    large = [f"large{i}" for i in range(LOOK_AHEAD + 1)]
+    for name in large:
+        engine.add(name, [6] * 58, 2)  # fifteen pages
+    engine.add("small", [7] * 4, 1)
+    engine.step()
+    assert _running(engine) == ["running"]
+    for name in large:
+        engine.core.handle(Cancel(name))
+    engine.step()
+    assert "small" in engine.ends or "small" in _running(engine)
+
+
 def test_no_more_than_max_running_requests_run() -> None:
     engine = SharingEngine(num_pages=1 + 40, max_reqs=4, max_running=2)
     for name in "abcd":

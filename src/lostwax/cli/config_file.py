@@ -46,7 +46,8 @@ def read_config(path: Path, options: Mapping[str, Any]) -> Dict:
     try:
         content = read_bounded(path, MAX_BYTES)
         tables: dict[str, Any] = tomllib.loads(content.decode())
-    except (BadFile, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    # ValueError: TOMLDecodeError is one, and so is a number of too many digits
+    except (BadFile, ValueError, RecursionError) as error:
         where = "" if isinstance(error, BadFile) else f"{path} is no TOML: "
         raise OptionRefused(f"{where}{error}; give a file with a [serve] table") from error
     for name in tables:

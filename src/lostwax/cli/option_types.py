@@ -73,6 +73,11 @@ def _url(_: object, value: str | None) -> None:
         port = found.port  # raises ValueError beyond 65535
     except ValueError:
         raise ValueError(f"{value[:200]!r} is no URL: its port must be in 0..{MAX_PORT}") from None
+    if found.password is not None:
+        raise ValueError(
+            "must hold no password, which logs and results would show; put a key in a file:"
+            " --api-key-file FILE"
+        )
     if found.scheme not in ("http", "https") or not found.hostname or port == 0:
         raise ValueError(f"{value[:200]!r} is no URL of a server; give one like http://HOST:PORT")
 

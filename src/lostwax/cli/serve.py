@@ -104,8 +104,8 @@ def serve(
     checkpoint
         Where the artifact's checkpoint lies, if not where it was when compiled.
     drafts
-        Tokens to draft between two decode steps (default: as many as the artifact can verify; none
-        for a checkpoint).
+        Tokens to draft between two decode steps at most; fewer are, where that gives more tokens a
+        second (default: as many as the artifact can verify; none for a checkpoint).
     num_pages
         Pages of cache (default: every request at full length, within 1 GiB).
     max_running_requests
