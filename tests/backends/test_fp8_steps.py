@@ -42,6 +42,16 @@ def test_one_number_in_a_hundred_may_be_a_step_off(off: int, is_settled: bool) -
         assert np.array_equal(settled(a, b, 0.0), a)
 
 
+@pytest.mark.parametrize(("off", "is_settled"), [(39, True), (41, False)])
+def test_behind_products_eight_numbers_in_a_hundred_may_be_a_step_off(
+    off: int, is_settled: bool
+) -> None:
+    want, following = numbers()
+    got = np.where(np.arange(500) < off, following, want)
+    share = 1.0 - FP8_AGREEMENT_BEHIND_PRODUCTS
+    assert np.array_equal(settled(got, want, share), want) is is_settled
+
+
 def test_a_number_two_steps_off_is_an_error() -> None:
     want, _ = numbers()
     got = np.where(want == want.max(), 1.25 * want, want)
