@@ -278,11 +278,12 @@ class _Room:
     num_entered: int
 
     def is_more_than(self, other: _Room | None) -> bool:
-        return (
-            other is None
-            or self.num_pages > other.num_pages
-            or self.num_arrived > other.num_arrived
-        )
+        """Whether anything may have room now that had none then."""
+        if other is None:
+            return True
+        if self.num_arrived > other.num_arrived or self.num_entered > other.num_entered:
+            return True
+        return self.num_pages > other.num_pages
 
 
 def _rank(req: Req) -> Rank:
