@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import ml_dtypes
@@ -99,11 +100,24 @@ def round_to(array: Array, dtype_name: str) -> Array:
         return exact.astype(dtype)
 
 
+@cache
+def _numbers(dtype: np.dtype[Any]) -> Real:
+    """What each byte of an fp8 type stands for."""
+    return np.arange(256, dtype=np.uint8).view(dtype).astype(np.float64)
+
+
+def _wide(values: Array) -> Real:
+    """Floating-point values in fp64; fp8 by a table, which takes half the time of a conversion."""
+    if values.dtype.itemsize == 1:
+        return np.asarray(_numbers(values.dtype).take(values.view(np.uint8)))
+    return values.astype(np.float64)
+
+
 def widen(value: Value) -> Array:
     """Floating-point values in fp64 with scales multiplied in, integers in i64."""
     if isinstance(value, Scaled):
         *_, rows, cols = value.values.shape
-        wide = value.values.astype(np.float64)
+        wide = _wide(value.values)
         scales = value.scales.astype(np.float64)
         if value.rows > 1:
             scales = np.repeat(scales, value.rows, axis=-2)[..., :rows, :]
@@ -111,5 +125,6 @@ def widen(value: Value) -> Array:
             of_block = slice(block * value.cols, min((block + 1) * value.cols, cols))
             wide[..., of_block] *= scales[..., block, None]
         return wide
-    integer = np.issubdtype(value.dtype, np.integer)
-    return value.astype(np.int64 if integer else np.float64)
+    if np.issubdtype(value.dtype, np.integer):
+        return value.astype(np.int64)
+    return _wide(value)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lostwax.ir.reference import core, kv, quant
-from lostwax.ir.reference.dtype import Scaled, round_to, widen
+from lostwax.ir.reference.dtype import NUMPY_DTYPES, Scaled, round_to, widen
 from lostwax.ir.reference.yarn import correction_range, inverse_frequencies, magnitude
 
 V32_ROPE: dict[str, Any] = {
@@ -126,3 +126,12 @@ def test_fp8_saturates_and_fnuz_is_another_encoding():
 def test_unknown_element_type_is_named():
     with pytest.raises(ValueError, match="unknown element type 'fp8'"):
         round_to(np.zeros(1), "fp8")
+
+
+@pytest.mark.parametrize("name", ["f8E4M3FN", "f8E4M3FNUZ", "f8E8M0FNU"])
+def test_fp8_is_widened_to_what_each_byte_stands_for(name: str) -> None:
+    every = np.arange(256, dtype=np.uint8).view(NUMPY_DTYPES[name])
+    for values in (every, every.reshape(16, 16).T, every[::3], every[7:8].reshape(())):
+        want = values.astype(np.float64)
+        assert widen(values).shape == want.shape
+        np.testing.assert_array_equal(widen(values), want)
