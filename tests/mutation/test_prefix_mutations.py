@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -157,15 +158,15 @@ class WritesASharedPage(_Mutant):
     holding = _OwnAgain
 
 
-class _OnlyPagesThatComeBack(RequestPages):
-    def has_grown(self, req: Req) -> bool:
-        return False
+class _OnlyPagesThatComeBack(Scheduler):
+    def _room(self) -> Any:
+        return replace(super()._room(), num_entered=0)
 
 
 class LeavesWhoCouldShareWaiting(_Mutant):
     """Who waits for room is looked at again when pages come back, not when some enter."""
 
-    holding = _OnlyPagesThatComeBack
+    scheduling = _OnlyPagesThatComeBack
 
 
 class _FreesAtOnce(PageAllocator):
