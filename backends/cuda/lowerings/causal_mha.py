@@ -41,9 +41,10 @@ _LEAST_TOKENS = 256
 """Fewer do not pay for the expansion of contexts of which a prefix may be most."""
 
 _CONTEXTS_A_ROW = 4
-"""Of 128 heads, 2,048 context rows take 0.11 ms to expand; all of it takes 0.42 ms for one prompt of
-2,048 rows and 0.26 ms for four of 512, the absorbed form 1.94 and 1.12 ms (`benchmarks/dense_mha.py`,
-one H200, 2026-11-29). Twice as many rows would pay for long contexts; that was not timed."""
+"""Of 128 heads, 2,048 context rows take 0.11 ms to expand; all of it takes 0.42 ms for one prompt
+of 2,048 rows and 0.26 ms for four of 512, the absorbed form 1.94 and 1.12 ms
+(`benchmarks/dense_mha.py`, one H200, 2026-11-29). Twice as many rows would pay for long contexts;
+that was not timed."""
 
 
 @dataclass(frozen=True, slots=True)
