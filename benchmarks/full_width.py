@@ -1,9 +1,10 @@
-"""Five layers of V3.2 at its real widths on a GPU: what boots, and the memory beside the plan.
+"""Layers of V3.2 at its real widths on a GPU: what boots, and the memory beside the plan.
 
 On any machine: `python benchmarks/full_width.py compile --out DIR` compiles for a checkpoint of
-which only the headers exist. On the GPU machine `python benchmarks/full_width.py run DIR
---checkpoint NEW_DIR --out FILE` writes random weights (7 GB), boots as `lostwax serve` does, runs
-the largest steps, and prints each part of the memory plan beside what the device has allocated.
+which only the headers exist, of five layers or `--layers 61 --dense 3`. On the GPU machine `python
+benchmarks/full_width.py run DIR --checkpoint NEW_DIR --out FILE` writes random weights (7 GB for
+five), boots as `lostwax serve` does, runs the largest steps, and prints each part of the memory
+plan beside what the device has allocated.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from lostwax.ir.contract.step_state import Enter
 from lostwax.ir.contract.weights import Source
 
 CONFIG = Path(__file__).parent.parent / "examples" / "deepseek-v3.2.json"
+TINY = Path(__file__).parent.parent / "models" / "tiny" / "weights"
+"""Whose tokenizer is taken: its ids are among the vocabulary's."""
 FIVE = {
     "num_hidden_layers": 5, "first_k_dense_replace": 1, "n_routed_experts": 32,
     "num_experts_per_tok": 8, "vocab_size": 16160, "num_nextn_predict_layers": 0,
@@ -66,15 +69,17 @@ def write_headers(folder: Path, config: dict[str, Any]) -> None:
         file.truncate(8 + len(text) + offset)
 
 
-def compile_five(options: argparse.Namespace) -> None:
+def compile_layers(options: argparse.Namespace) -> None:
     """Compile for the headers; nothing is noted of their content, which does not exist."""
     from lostwax.backends.compile import CompileOptions, compile_module
     from lostwax.backends.formats import Formats
     from lostwax.backends.plan.sizes import Sizes
     from lostwax.frontend.capture import capture
     from lostwax.frontend.checkpoint import open_checkpoint
+    from lostwax.server.gateway.tokenizer_file import read_tokenizer
 
     config = json.loads(CONFIG.read_text()) | FIVE
+    config |= {"num_hidden_layers": options.layers, "first_k_dense_replace": options.dense}
     folder = options.out.with_name(options.out.name + ".headers")
     write_headers(folder, config)
     captured = capture(open_checkpoint(folder))
@@ -84,7 +89,7 @@ def compile_five(options: argparse.Namespace) -> None:
     )
     compiled = compile_module(
         captured.module, captured.facts, captured.weights, options.target, options.out,
-        CompileOptions(sizes=sizes, formats=formats),
+        CompileOptions(sizes=sizes, formats=formats), tokenizer=read_tokenizer(TINY),
     )  # fmt: skip
     print(f"{options.out}: {len(compiled.programs)} programs, digest {compiled.digest[:16]}")
 
@@ -162,7 +167,7 @@ def _every_extend(runtime: Runtime) -> None:
             runtime.run(plan)
 
 
-def run_five(options: argparse.Namespace) -> None:
+def run_layers(options: argparse.Namespace) -> None:
     """Write weights, boot, run the largest steps, print the plan beside what was allocated."""
     from lostwax.backends.plan.memory_plan import plan_memory
 
@@ -218,20 +223,22 @@ def main() -> None:
     compiling = modes.add_parser("compile")
     compiling.add_argument("--out", type=Path, required=True)
     compiling.add_argument("--target", default="cuda-sm90a")
+    compiling.add_argument("--layers", type=int, default=FIVE["num_hidden_layers"])
+    compiling.add_argument("--dense", type=int, default=FIVE["first_k_dense_replace"])
     compiling.add_argument("--max-context", type=int, default=16384)
     compiling.add_argument("--max-tokens", type=int, default=2048)
     compiling.add_argument("--max-reqs", type=int, default=16)
     compiling.add_argument("--kv-layout", default="model")
     compiling.add_argument("--indexer-dtype", default="model")
     compiling.add_argument("--activations", default="model")
-    compiling.set_defaults(work=compile_five)
+    compiling.set_defaults(work=compile_layers)
     running = modes.add_parser("run")
     running.add_argument("artifact", type=Path)
     running.add_argument("--checkpoint", type=Path, required=True)
     running.add_argument("--certificates", type=Path)
     running.add_argument("--pages", type=int, default=2049)
     running.add_argument("--out", type=Path, required=True)
-    running.set_defaults(work=run_five)
+    running.set_defaults(work=run_layers)
     options = parser.parse_args()
     options.work(options)
 

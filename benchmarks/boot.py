@@ -1,13 +1,16 @@
-"""From `lostwax serve` to the first token of a chat, by phase, on this machine.
+"""From `lostwax serve` to the first token, by phase, on this machine.
 
-`python benchmarks/start_to_first_token.py --out FILE` starts the default model once with an empty
-cache (it is compiled, its golden probes run) and then `--starts` times as later users find it.
-Wall clock from the start of the process; each start asks one streamed chat when it is ready.
+`python benchmarks/boot.py --out FILE` starts the default model once with an empty cache (it is
+compiled, its golden probes run) and then `--starts` times as later users find it; each start asks
+one streamed chat when it is ready. With `--artifact DIR --checkpoint DIR` it starts these, asks one
+token of a prompt of ids, and says which compilers the server's processes had mapped, and whether
+the artifact was left as it was. Wall clock from the start of the process.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -27,25 +30,47 @@ QUESTION = "What is 17 + 25?"
 PHASE = re.compile(r"^  (\S.*?) +(\d+\.\d\d) s$")
 COMMAND, ENGINE = "command line, artifact found", "engine process, its imports"
 FIRST, REST = "question to first token", "rest of the answer"
+COMPILERS = ("libtriton", "libnvrtc", "libLLVM", "libnvptxcompiler", "ptxas", "cicc", "libxgrammar")
 Times = dict[str, float]
 
 
-def start(cache: Path) -> tuple[Times, dict[str, Any]]:
+def start(cache: Path, served: tuple[str, ...]) -> tuple[Times, dict[str, Any]]:
     """Seconds by phase of one start, in order, and what was answered."""
     begin = time.perf_counter()
-    command = [sys.executable, "-m", "lostwax", "serve", "--cache", str(cache), "--port", "0"]
+    command = [sys.executable, "-m", "lostwax", "serve", *served]
+    command += ["--cache", str(cache), "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         try:
             url, phases = _until_ready(server, begin)
             ready = time.perf_counter() - begin
-            first, last, text = _ask(url)
+            first, last, text = _ask_one(url) if served else _ask(url)
+            compilers = mapped(server.pid)
         finally:
             server.terminate()
             assert server.stderr is not None
             server.stderr.read()
     found = phases | {FIRST: first, REST: last - first}
-    times = {"ready": ready, "first token": ready + first, "text": text}
+    times = {"ready": ready, "first token": ready + first, "text": text, "compilers": compilers}
     return found, times
+
+
+def mapped(process: int) -> list[str]:
+    """Compilers' files among those that the process and its descendants have mapped."""
+    files = Path(f"/proc/{process}/maps").read_text(encoding="utf-8").split()
+    found = {name for name in map(os.path.basename, files) if name.startswith(COMPILERS)}
+    for task in Path(f"/proc/{process}/task").iterdir():
+        for child in (task / "children").read_text(encoding="utf-8").split():
+            found.update(mapped(int(child)))
+    return sorted(found)
+
+
+def digest_of(folder: Path) -> str:
+    """Of the names, sizes and bytes of a folder's files."""
+    found = hashlib.sha256()
+    for file in sorted(f for f in folder.rglob("*") if f.is_file()):
+        data = file.read_bytes()
+        found.update(f"{file.relative_to(folder)} {len(data)} ".encode() + data)
+    return found.hexdigest()
 
 
 def _until_ready(server: subprocess.Popen[str], begin: float) -> tuple[str, Times]:
@@ -63,6 +88,16 @@ def _until_ready(server: subprocess.Popen[str], begin: float) -> tuple[str, Time
             outside = {COMMAND: listening - compiled, ENGINE: now - listening - loading}
             return url, outside | phases
     raise SystemExit("the server did not start")
+
+
+def _ask_one(url: str) -> tuple[float, float, str]:
+    """Seconds of a completion of one token, twice, and its text."""
+    body = {"prompt": [5, 6, 7, 8], "max_tokens": 1, "temperature": 0}
+    begin = time.perf_counter()
+    answer = httpx.post(f"{url}/v1/completions", json=body, timeout=60)
+    answer.raise_for_status()
+    taken = time.perf_counter() - begin
+    return taken, taken, answer.json()["choices"][0]["text"]
 
 
 def _ask(url: str) -> tuple[float, float, str]:
@@ -98,12 +133,18 @@ def main() -> None:
     """Start, ask, print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--starts", type=int, default=7)
+    parser.add_argument("--artifact", type=Path)
+    parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     load_before = os.getloadavg()[0]  # other work on the cores shows in every number
+    served, before = tuple[str, ...](), ""
+    if options.artifact:
+        served = (str(options.artifact), "--checkpoint", str(options.checkpoint))
+        before = digest_of(options.artifact)
     with tempfile.TemporaryDirectory() as folder:
-        cold, cold_times = start(Path(folder))
-        starts = [start(Path(folder)) for _ in range(options.starts)]
+        cold, cold_times = start(Path(folder), served)
+        starts = [start(Path(folder), served) for _ in range(options.starts)]
     phases = {name: _spread([found[name] for found, _ in starts]) for name in starts[0][0]}
     totals = {
         name: _spread([times[name] for _, times in starts]) for name in ("ready", "first token")
@@ -111,7 +152,7 @@ def main() -> None:
     cold = {name: round(seconds, 3) for name, seconds in cold.items()}
     cold_totals = {name: round(cold_times[name], 3) for name in ("ready", "first token")}
     report = {
-        "command": " ".join(["python", "benchmarks/start_to_first_token.py", *sys.argv[1:]]),
+        "command": " ".join(["python", "benchmarks/boot.py", *sys.argv[1:]]),
         "date": date.today().isoformat(),
         **_machine(),
         "load_average": [round(load_before, 1), round(os.getloadavg()[0], 1)],
@@ -120,9 +161,12 @@ def main() -> None:
         "totals": totals,
         "cold": cold,
         "cold_totals": cold_totals,
-        "question": QUESTION,
-        "answer": cold_times["text"],
+        "compilers": cold_times["compilers"],
     }
+    if options.artifact:
+        report["artifact_unchanged"] = digest_of(options.artifact) == before
+    else:
+        report |= {"question": QUESTION, "answer": cold_times["text"]}
     for name, spread in (phases | totals).items():
         print(
             f"{name:<36}{spread['median_s']:7.3f} s  {spread['min_s']:.3f} to {spread['max_s']:.3f}"
