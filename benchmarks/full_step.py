@@ -12,6 +12,7 @@ import argparse
 import json
 import statistics
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from math import prod
@@ -156,14 +157,7 @@ def _anatomy(
     submit: Callable[[int], StepTicket], own: tuple[str, ...], steps: int = 3
 ) -> tuple[float, list[Any], list[Any]]:
     """Kernels a step; its time by kernel name as (us, launches, name): the largest shares, and all
-    that are none of the artifact's own. Raises where a step waits for the device inside torch."""
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        tickets = [submit(0) for _ in range(steps)]
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    for ticket in tickets:
-        ticket.result()
+    that are none of the artifact's own."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         for _ in range(steps):
             submit(0).result()
@@ -203,7 +197,7 @@ def decode_row(
         "entry": "decode", "rows": batch, "context": context, "device_us": round(device_us, 1),
         "wall_us": round(wall_us, 1), "roofline_us": round(floor, 1),
         "share": round(floor / device_us, 3), "kernels": kernels, "anatomy": rows,
-        "not_own": others,
+        "not_own": others, "host_waits": _host_waits(submit),
     }  # fmt: skip
 
 
@@ -229,8 +223,19 @@ def prefill_row(
         "entry": "extend", "rows": rows, "context": start, "device_us": round(device_us, 1),
         "wall_us": round(wall_us, 1), "roofline_us": round(floor, 1),
         "share": round(floor / device_us, 3), "kernels": kernels, "anatomy": table,
-        "not_own": others,
+        "not_own": others, "host_waits": _host_waits(submit),
     }  # fmt: skip
+
+
+def _host_waits(submit: Callable[[int], StepTicket]) -> list[str]:
+    """What torch says of waits for the device while a step is submitted."""
+    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        ticket = submit(0)
+    torch.cuda.set_sync_debug_mode("default")
+    ticket.result()
+    return [str(each.message).splitlines()[0] for each in found]
 
 
 def _pair(text: str) -> tuple[int, int]:
