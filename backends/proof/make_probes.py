@@ -16,13 +16,12 @@ import numpy as np
 from lostwax.backends.plan.candidate import Candidate
 from lostwax.backends.plan.cover import Cover, Priced
 from lostwax.backends.plan.storage import Storage
-from lostwax.backends.proof.check import region_dtypes
+from lostwax.backends.proof.check import region_tolerance
 from lostwax.backends.proof.inputs import reads_positions_alone
 from lostwax.backends.proof.probe_inputs import ProbeInputs, TooLarge, probe_inputs
 from lostwax.backends.proof.probe_outputs import expected_outputs
 from lostwax.backends.proof.run_alone import Alone
 from lostwax.backends.proof.step_cases import StepCase, far_case, step_case
-from lostwax.backends.proof.tolerance import tolerance_of
 from lostwax.backends.records.record_key import boundary_types
 from lostwax.ir.contract.canonical import canonical_json
 from lostwax.ir.contract.check_probes import MAX_DRAWN_BITS, drawn_bits
@@ -176,7 +175,7 @@ def make_probe(
     inputs: ProbeInputs = probe_inputs(alone, launches, case, most_elements)
     with np.errstate(all="ignore"):  # what overflows does so in the kernel, too
         inputs.sample.evaluate(inputs.values)
-    tolerance = tolerance_of(region_dtypes(candidate.region))
+    tolerance = region_tolerance(candidate.region)
     made = msgspec.structs.replace(
         _bare(candidate, program),
         launches=launches,

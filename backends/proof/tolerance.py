@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +23,15 @@ class Tolerance:
 FP8_AGREEMENT = 0.99
 """Of numbers that a region rounds to fp8 behind its own sums, the least share that must be within
 the tolerance; the others may be one step off. A kernel that rounds halves up is off in 3 %."""
-FP8_AGREEMENT_BEHIND_PRODUCTS = 0.92
+FP8_AGREEMENT_BEHIND_PRODUCTS = 0.85
 """The same where products or attention stand before the rounding: what matrix units sum differs in
 the last bits, so bf16 values between differ by a step here and there, and attention's weights and
-latents are bf16. Of its right kernels 2 to 6 % are off (golden probes of five layers at full width,
-official formats, one H200, 2026-11-29). That they round as they should is shown where sums are
-exact: in the interpreter, and in the regions without products."""
+latents are bf16. A sum that is off by 2e-3 of the RMS lies across the middle of two numbers in
+about 2 * 2e-3 / 0.09 of numbers of that size, in more of smaller ones: 13 % of a normal
+distribution. Of the right kernels 2 to 6 % are off at full width, 8 to 10 % of attention over few
+positions in the tiny model (golden probes, official formats, one H200, 2026-11-29). That they round
+as they should is shown where sums are exact: in the interpreter, and in the regions without
+products."""
 
 TOLERANCES: dict[str, Tolerance] = {
     "f64": Tolerance(1e-9, 1e-10, 1.0),
@@ -44,8 +47,16 @@ TOLERANCES: dict[str, Tolerance] = {
 """From the finest to the coarsest; the order decides which one a region gets."""
 
 
-def tolerance_of(dtypes: Iterable[str]) -> Tolerance:
-    """The tolerance of a region whose values have these element types (integers do not count)."""
+ROUNDED_BETWEEN = 2e-2
+"""RMS error of a region that rounds its own sums to fp8 and goes on: where one number in 20 is a
+step off, of 9 % on average, what follows is off by 0.09 * sqrt(1 / 20). Up to 1.1e-2 was measured
+(the tiny model's gated products, one H200, 2026-11-29)."""
+
+
+def tolerance_of(dtypes: Iterable[str], *, rounds_between: bool = False) -> Tolerance:
+    """The tolerance of a region whose values have these element types (integers do not count);
+    `rounds_between`: products follow on what it rounds to fp8 behind its own products."""
     order = list(TOLERANCES)
     ranks = [order.index(d) for d in dtypes if d in TOLERANCES]
-    return TOLERANCES[order[max(ranks)]] if ranks else TOLERANCES["f64"]
+    found = TOLERANCES[order[max(ranks)]] if ranks else TOLERANCES["f64"]
+    return replace(found, rms_error=ROUNDED_BETWEEN) if rounds_between else found

@@ -11,10 +11,15 @@ from lostwax.backends.gpu_kernels.lowerings import FP8_FORMATS
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTENDS_ALL
 from lostwax.backends.gpu_kernels.lowerings.cache import APPEND
 from lostwax.backends.gpu_kernels.lowerings.cached_projections import CACHED_PROJECTIONS
+from lostwax.backends.gpu_kernels.lowerings.fp8_mlp import FP8_MLP_QUANTISED
 from lostwax.backends.gpu_kernels.lowerings.joined_queries import JOINED_QUERIES
 from lostwax.backends.lowering import Lowering
-from lostwax.backends.proof.check import agreement_of
-from lostwax.backends.proof.tolerance import FP8_AGREEMENT, FP8_AGREEMENT_BEHIND_PRODUCTS
+from lostwax.backends.proof.check import agreement_of, region_tolerance
+from lostwax.backends.proof.tolerance import (
+    FP8_AGREEMENT,
+    FP8_AGREEMENT_BEHIND_PRODUCTS,
+    ROUNDED_BETWEEN,
+)
 from lostwax.backends.runtime.compare_outputs import errors, settled
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
@@ -42,8 +47,8 @@ def test_one_number_in_a_hundred_may_be_a_step_off(off: int, is_settled: bool) -
         assert np.array_equal(settled(a, b, 0.0), a)
 
 
-@pytest.mark.parametrize(("off", "is_settled"), [(39, True), (41, False)])
-def test_behind_products_eight_numbers_in_a_hundred_may_be_a_step_off(
+@pytest.mark.parametrize(("off", "is_settled"), [(74, True), (76, False)])
+def test_behind_products_fifteen_numbers_in_a_hundred_may_be_a_step_off(
     off: int, is_settled: bool
 ) -> None:
     want, following = numbers()
@@ -95,3 +100,19 @@ def test_behind_products_and_attention_more_may_be_a_step_off() -> None:
     assert "smxx_fp8_queries_quantised" in found
     assert any(name.startswith("smxx_fp8_cached_projections") for name in found)
     assert all(shares == {FP8_AGREEMENT_BEHIND_PRODUCTS} for shares in found.values()), found
+
+
+def test_only_products_behind_a_region_s_own_rounding_may_be_further_off() -> None:
+    functions = model("all_fp8")
+    found = {
+        lowering.name: {
+            region_tolerance(match).rms_error
+            for function in functions
+            for match in find_matches(lowering.pattern, function.body.block)
+        }
+        for lowering in (FP8_MLP_QUANTISED, *CACHED_PROJECTIONS, *JOINED_QUERIES, *ATTENDS_ALL)
+    }
+    between = {name for name, errors in found.items() if ROUNDED_BETWEEN in errors}
+    assert between == {FP8_MLP_QUANTISED.name}
+    others = set[float]().union(*(each for name, each in found.items() if name not in between))
+    assert max(others) < ROUNDED_BETWEEN
