@@ -20,6 +20,7 @@ from typing import Any, cast
 import torch
 from generate import decode, prefill, start
 from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
+from step_roofline import layers_of
 
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.boot_check import Admission
@@ -41,6 +42,12 @@ the vocabulary, which are those of one rank of eight."""
 NAMES = {"f8E4M3FN": "F8_E4M3", "bf16": "BF16", "f32": "F32"}
 KINDS = {"f8E4M3FN": torch.float8_e4m3fn, "bf16": torch.bfloat16, "f32": torch.float32}
 BYTES = {"f8E4M3FN": 1, "bf16": 2, "f32": 4}
+
+
+def config_of(layers: int, dense: int) -> dict[str, Any]:
+    """V3.2's, of so many layers, the first `dense` of them without experts."""
+    config = json.loads(CONFIG.read_text()) | FIVE
+    return config | {"num_hidden_layers": layers, "first_k_dense_replace": dense}
 
 
 def write_headers(folder: Path, config: dict[str, Any]) -> None:
@@ -78,8 +85,7 @@ def compile_layers(options: argparse.Namespace) -> None:
     from lostwax.frontend.checkpoint import open_checkpoint
     from lostwax.server.gateway.tokenizer_file import read_tokenizer
 
-    config = json.loads(CONFIG.read_text()) | FIVE
-    config |= {"num_hidden_layers": options.layers, "first_k_dense_replace": options.dense}
+    config = config_of(options.layers, options.dense)
     folder = options.out.with_name(options.out.name + ".headers")
     write_headers(folder, config)
     captured = capture(open_checkpoint(folder))
@@ -120,6 +126,8 @@ def write_weights(artifact: Path, folder: Path) -> None:
                 scales = files.setdefault(source.scale.file, {})
                 scales[source.scale.tensor] = _random(source, source.scale.tensor, is_scale=True)
     folder.mkdir(parents=True)
+    dense, experts = layers_of(ArtifactReader(artifact).manifest)
+    (folder / "config.json").write_text(json.dumps(config_of(dense + experts, dense)))
     for file, found in files.items():
         save_file(found, folder / file)
 

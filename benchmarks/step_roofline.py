@@ -62,7 +62,7 @@ def _seconds(run: Any) -> float:
     return begin.elapsed_time(end) / 1e4
 
 
-def _layers(manifest: Manifest) -> tuple[int, int]:
+def layers_of(manifest: Manifest) -> tuple[int, int]:
     """Dense layers, and those with experts."""
     latent = next(plane for plane in manifest.planes if plane.name == "latent")
     dense = 1 if latent.layers < 10 else 3
@@ -110,7 +110,7 @@ def _head(machine: Machine, manifest: Manifest, rows: int) -> float:
 
 def decode_floor(manifest: Manifest, machine: Machine, rows: int, context: int) -> float:
     """Microseconds of a decode step of `rows` requests, all at `context`."""
-    dense, sparse = _layers(manifest)
+    dense, sparse = layers_of(manifest)
     stored = _layouts(manifest)
     keys = min(context, TOPK)
     latent = rows * keys * row_bytes(stored["latent"], LATENT)
@@ -130,7 +130,7 @@ def decode_floor(manifest: Manifest, machine: Machine, rows: int, context: int) 
 def prefill_floor(manifest: Manifest, machine: Machine, rows: int, start: int) -> float:
     """Microseconds of `rows` rows of one request behind `start`: exact attention of heads in BF16
     (192 and 128 wide) over all visible keys, or the selection's where that is less work."""
-    dense, sparse = _layers(manifest)
+    dense, sparse = layers_of(manifest)
     pairs = rows * start + rows * (rows + 1) / 2
     chosen = sum(min(start + 1 + i, TOPK) for i in range(rows))
     expanded = 2 * HEADS * (192 + 128) * pairs
