@@ -79,9 +79,8 @@ class _Worker:
 
     def end(self) -> None:
         """End the process and whatever it has started."""
-        with suppress(ProcessLookupError):
+        with self._process, suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
 
 
 def _ended(status: int) -> str:
