@@ -1,8 +1,8 @@
 """Compiles the full V3.2 configuration without weights: seconds, memory, size, growth by layers.
 
 `python benchmarks/compile_full.py --out FILE` runs each (target, layers) in a process of its own.
-Its memory is sampled with that of the processes that it starts, each page counted once; `cpu_s` is
-what all of them took of the cores, so a machine that is busy with other work shows.
+Its memory is sampled with that of the processes that it starts, pages that they share counted in
+each; `cpu_s` is what all of them took of the cores, so a machine that is busy with other work shows.
 """
 
 from __future__ import annotations
@@ -68,12 +68,12 @@ def with_children(pid: int) -> list[int]:
 
 
 def memory_kib(pids: list[int]) -> int:
-    """Memory of the processes, each shared page once; one that has ended has none."""
+    """Resident memory of the processes; one that has ended has none."""
     total = 0
     for pid in pids:
         with suppress(OSError):
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-            total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+            pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+            total += int(pages) * resource.getpagesize() // 1024
     return total
 
 
