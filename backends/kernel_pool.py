@@ -79,7 +79,8 @@ class _Worker:
 
     def end(self) -> None:
         """End the process and whatever it has started."""
-        with self._process, suppress(ProcessLookupError):
+        # BrokenPipeError: what a process that had ended was still to be told.
+        with suppress(BrokenPipeError), self._process, suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
 
