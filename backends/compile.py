@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -30,17 +30,21 @@ from lostwax.backends.plan.cover import (
 )
 from lostwax.backends.plan.emit import Build, emit_program, zeroed_bytes
 from lostwax.backends.plan.forced import require_known
-from lostwax.backends.plan.kernel_builder import KernelBuilder
+from lostwax.backends.plan.kernel_builder import building
+from lostwax.backends.plan.kernel_requests import KernelRequests
+from lostwax.backends.plan.link import link_program
+from lostwax.backends.plan.needed_programs import needed_programs
 from lostwax.backends.plan.price import Measurements, NoMeasurements
 from lostwax.backends.plan.program_context import ProgramContext
 from lostwax.backends.plan.report_choices import region_choices
-from lostwax.backends.plan.sizes import ProgramSpec, Sizes, bounds_contexts, program_specs
+from lostwax.backends.plan.sizes import ProgramSpec, Sizes, program_specs
 from lostwax.backends.plan.storage import Storage
 from lostwax.backends.plan.variants import Variant, specialise_variants
 from lostwax.backends.plan.weight_plan import plan_weights, planes_of, weight_bytes, weight_groups
 from lostwax.backends.portable.lowerings import lowerings as portable_lowerings
-from lostwax.backends.proof.make_probes import MadeProbes, ProbeMaker
+from lostwax.backends.proof.make_probes import ProbeMaker, link_probes
 from lostwax.backends.registry import Backend, find_target
+from lostwax.backends.runtime.usable_cores import usable_cores
 from lostwax.ir.contract.artifact import (
     CHECKPOINT,
     SCHEMA,
@@ -48,7 +52,7 @@ from lostwax.ir.contract.artifact import (
     Manifest,
     ProgramRef,
 )
-from lostwax.ir.contract.canonical import canonical
+from lostwax.ir.contract.canonical import canonical, canonical_json
 from lostwax.ir.contract.choice import Choices
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.masks import masks_shape
@@ -71,7 +75,8 @@ class CompileOptions:
     `weights`: `stored` keeps FP8 weights as they are, `dequantised` makes them the model dtype.
     `tp` ranks run the artifact together, each with its slices of the weights.
     `batch_invariant`: one lowering an op in all programs, whose rows are independent.
-    `extra_lowerings` and `extra_backends` join those that are installed.
+    Kernels are compiled on up to `jobs` processes (None: as many as cores may be used); what is
+    written is the same. `extra_lowerings` and `extra_backends` join those that are installed.
     """
 
     dtype: str = "bf16"
@@ -83,6 +88,7 @@ class CompileOptions:
     measurements: Measurements = field(default_factory=NoMeasurements)
     tp: int = 1
     batch_invariant: bool = False
+    jobs: int | None = None
     extra_lowerings: tuple[Lowering, ...] = ()
     extra_backends: tuple[Backend, ...] = ()
     dump_dir: Path | None = None
@@ -145,26 +151,21 @@ def _plan_candidates(
                 budget_of(options, target),
                 one_price,
             )
-        if bounds_contexts(spec.guard) and not _is_asked_for(found):
-            continue  # the program behind it takes the same steps
         contexts.append(context)
         candidates.append(found)
     return _Plan(tuple(contexts), tuple(candidates))
 
 
-def _is_asked_for(found: Mapping[str, CandidateSet]) -> bool:
-    """Whether a lowering that asks for short contexts fits the program."""
-    lowerings = (p.candidate.lowering for each in found.values() for p in each.priced)
-    return any(low is not None and low.contexts_a_row for low in lowerings)
-
-
 def _emit(
-    plan: _Plan, covers: list[dict[str, Cover]], storage: dict[str, Storage], build: Build
+    contexts: Iterable[ProgramContext],
+    covers: list[dict[str, Cover]],
+    storage: dict[str, Storage],
+    build: Build,
 ) -> list[Program]:
-    """Every program; `build` gives the kernels that lowerings ask for."""
+    """Every program; `build` takes the sources of kernels that lowerings ask for."""
     return [
         emit_program(context, {name: covers[i][name] for name in context.blocks}, storage, build)
-        for i, context in enumerate(plan.contexts)
+        for i, context in enumerate(contexts)
     ]
 
 
@@ -245,26 +246,32 @@ def compile_module(
         for (i, f), cov in zip(members, covers_under([f for _, f in members], chosen), strict=True):
             covers[i][f.block.name] = cov
         storage.update({kind: chosen for kind in kinds})
+    kept = needed_programs(plan.contexts, covers)
+    contexts, covers = tuple(plan.contexts[i] for i in kept), [covers[i] for i in kept]
     if options.batch_invariant:
         require_invariant(covers, groups)
 
     with atomic_folder(out) as folder:
-        progress("emit programs, compile kernels")
-        builder = KernelBuilder(backend, target, folder / "kernels")
-        programs = _emit(plan, covers, storage, builder.build)
+        progress("emit programs")
+        requests = KernelRequests(backend, target)
+        programs = _emit(contexts, covers, storage, requests.request)
         if backend.step is not None:
             around = backend.load(backend.step)(
-                StepLayout.of(limits), facts.page_tokens, target, builder.build
+                StepLayout.of(limits), facts.page_tokens, target, requests.request
             )
             programs = [_with_step(program, around) for program in programs]
-        builder.write_notes()
-        progress("make golden probes")
-        names = [program.name for program in programs]
-        maker = ProbeMaker(facts, builder.kernels)
-        for i in range(len(programs)):
-            maker.add(i, covers[i], storage)
-        made = maker.make(names) if target.replay != "none" else MadeProbes((), {})
-        write(folder, PROBES, canonical(Probes(probes=made.probes)))
+        progress("compile kernels, make golden probes")
+        sources, jobs = requests.sources, options.jobs or usable_cores()
+        with building(backend, target, folder / "kernels", sources, jobs) as builder:
+            maker = ProbeMaker(facts, sources)
+            for i in range(len(programs)):
+                maker.add(i, covers[i], storage)
+            names = [program.name for program in programs]
+            unlinked = maker.make(names) if target.replay != "none" else ()
+            built = builder.finish()
+        programs = [link_program(program, built.by_source) for program in programs]
+        made = link_probes(unlinked, built.by_source)
+        write(folder, PROBES, canonical_json(Probes(probes=made.probes)))
         progress("write artifact")
         write(folder, "graphs/captured.mlir", module_text(module).encode())
         for variant, specialised in modules.items():
@@ -272,7 +279,7 @@ def compile_module(
         refs: list[ProgramRef] = []
         for program in programs:
             file = f"programs/{program.name}.json"
-            write(folder, file, canonical(program))
+            write(folder, file, canonical_json(program))
             refs.append(
                 ProgramRef(
                     file=file,
@@ -282,7 +289,7 @@ def compile_module(
                     arena_bytes=program.arena_bytes,
                 )
             )
-        weight_plan = plan_weights(plan.contexts, programs, groups, storage, weights)
+        weight_plan = plan_weights(contexts, programs, groups, storage, weights)
         write(folder, "weights.json", canonical(weight_plan))
         choices = Choices(
             programs={
@@ -309,7 +316,7 @@ def compile_module(
             dtype=options.dtype,
             world_size=options.tp,
             limits=limits,
-            planes=planes_of(plan.contexts[0], facts.num_layers + drafts),
+            planes=planes_of(contexts[0], facts.num_layers + drafts),
             weight_bytes=weight_bytes(weight_plan),
             arena_bytes=max(p.arena_bytes for p in programs),
             state_bytes=state_rows * facts.hidden_size * DTYPE_BYTES[options.dtype],
@@ -317,9 +324,9 @@ def compile_module(
             step_layout=LAYOUT if backend.step is not None else "",
             batch_invariant=options.batch_invariant,
             programs=tuple(refs),
-            kernels=builder.kernels,
+            kernels=built.kernels,
             requires=_requires(covers),
-            toolchain={"lostwax": lostwax.__version__, **builder.toolchain},
+            toolchain={"lostwax": lostwax.__version__, **built.toolchain},
             files={},
         )
         return seal(folder, manifest)

@@ -1,14 +1,18 @@
-"""Compiles each distinct kernel of an artifact once. Knows no program."""
+"""Compiles an artifact's kernels into its folder, with a note beside each. Knows no program."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import sys
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
+from msgspec import structs
 
-from lostwax.backends.kernel_compiler import KernelCompileError, KernelCompiler
+from lostwax.backends.kernel_pool import KernelPool, compiling
+from lostwax.backends.kernel_worker import Job
 from lostwax.backends.records.source_digest import kernel_code, kernel_files
 from lostwax.backends.registry import Backend
 from lostwax.ir.contract.canonical import canonical
@@ -16,58 +20,55 @@ from lostwax.ir.contract.kernel import CompiledKernel, KernelNote, KernelSource
 from lostwax.ir.contract.target import Target
 
 
-class KernelBuilder:
-    """Kernels by source; the compiler is loaded when the first kernel is asked for."""
+@dataclass(frozen=True)
+class BuiltKernels:
+    """Kernels by their sources' digests, and the compilers that ran."""
 
-    def __init__(self, backend: Backend, target: Target, folder: Path) -> None:
-        self._backend = backend
+    by_source: dict[str, CompiledKernel]
+    toolchain: dict[str, str]
+
+    @property
+    def kernels(self) -> tuple[CompiledKernel, ...]:
+        """All of them by file name; two sources may have given one binary."""
+        return tuple(sorted(self.by_source.values(), key=lambda k: (k.binary, k.source)))
+
+
+class KernelBuilder:
+    """Kernels that are being compiled into a folder."""
+
+    def __init__(
+        self, pool: KernelPool, sources: Sequence[KernelSource], target: Target, folder: Path
+    ) -> None:
+        self._pool = pool
+        self._sources = {source.digest(): source for source in sources}
         self._target = target
         self._folder = folder
-        self._compiler: KernelCompiler | None = None
-        self._built: dict[str, CompiledKernel] = {}
-        self._sources: dict[str, KernelSource] = {}
 
-    def build(self, source: KernelSource) -> CompiledKernel:
-        """The compiled kernel of a source; KernelCompileError where the target compiles none.
+    def finish(self) -> BuiltKernels:
+        """Wait for the kernels and write their notes; KernelCompileError of the first that failed.
 
-        One at a time: CPython 3.11's ast.parse, which Triton calls, breaks when two threads are in
-        it at once ("AST constructor recursion depth mismatch").
+        First in the order of the sources, whatever ended first.
         """
-        key = source.digest()
-        if key not in self._built:
-            self._sources[key] = source
-            compiled = self._open_compiler(source).compile(source, self._folder)
-            code = kernel_code(source, self._target)
-            self._built[key] = msgspec.structs.replace(compiled, source=key, code=code)
-        return self._built[key]
-
-    def _open_compiler(self, source: KernelSource) -> KernelCompiler:
-        if self._compiler is None:
-            if self._backend.compiler is None:
-                raise KernelCompileError(
-                    f"target {self._target.name} has no kernel compiler, but a lowering asks"
-                    f" for {source.symbol}"
-                )
-            self._compiler = self._backend.load(self._backend.compiler)(self._target)
-            self._folder.mkdir(parents=True, exist_ok=True)
-        assert self._compiler is not None
-        return self._compiler
-
-    def write_notes(self) -> None:
-        """Beside each binary, what it is and what it was compiled from, as JSON."""
+        built = {
+            key: structs.replace(kernel, source=key, code=kernel_code(source, self._target))
+            for (key, source), kernel in zip(
+                self._sources.items(), self._pool.kernels(), strict=True
+            )
+        }
         by_binary: dict[str, list[str]] = {}
-        for key, kernel in self._built.items():
+        for key, kernel in built.items():
             by_binary.setdefault(kernel.binary, []).append(key)
         for binary, keys in by_binary.items():
-            note = self._note(binary, sorted(keys))
+            note = self._note(built[keys[0]], sorted(keys))
             (self._folder / f"{binary}.json").write_bytes(canonical(note))
+        return BuiltKernels(built, self._pool.toolchain())
 
-    def _note(self, binary: str, keys: Iterable[str]) -> KernelNote:
+    def _note(self, kernel: CompiledKernel, keys: Iterable[str]) -> KernelNote:
+        """What the binary is and what it was compiled from."""
         sources = tuple(self._sources[key] for key in keys)
-        kernel = next(k for k in self._built.values() if k.binary == binary)
         files = {file for s in sources for file in kernel_files(s, self._target)}
         return KernelNote(
-            binary=binary,
+            binary=kernel.binary,
             symbol=kernel.symbol,
             arch=self._target.arch,
             registers=kernel.registers,
@@ -78,15 +79,25 @@ class KernelBuilder:
             code_digest=_digest(files),
         )
 
-    @property
-    def kernels(self) -> tuple[CompiledKernel, ...]:
-        """Everything built, by file name; two sources may have given one binary."""
-        return tuple(sorted(self._built.values(), key=lambda k: (k.binary, k.source)))
 
-    @property
-    def toolchain(self) -> dict[str, str]:
-        """The compilers that ran."""
-        return self._compiler.toolchain() if self._compiler else {}
+@contextmanager
+def building(
+    backend: Backend, target: Target, folder: Path, sources: Sequence[KernelSource], jobs: int
+) -> Generator[KernelBuilder]:
+    """Begin to compile distinct sources on up to `jobs` processes, which the block outlives.
+
+    The folder is made where there is something to compile.
+    """
+    if sources:
+        folder.mkdir(parents=True, exist_ok=True)
+    job = Job(
+        compiler=backend.compiler or "",
+        target=target,
+        folder=str(folder.absolute()),
+        search_path=tuple(str(Path(each).absolute()) for each in sys.path),
+    )
+    with compiling(job, sources, jobs) as pool:
+        yield KernelBuilder(pool, sources, target, folder)
 
 
 def _digest(files: Iterable[Path]) -> str:

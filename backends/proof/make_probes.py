@@ -7,7 +7,7 @@ probe. What reads too much even so is refused and stays unproven until `lostwax 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import msgspec
@@ -15,6 +15,8 @@ import numpy as np
 
 from lostwax.backends.plan.candidate import Candidate
 from lostwax.backends.plan.cover import Cover, Priced
+from lostwax.backends.plan.kernel_requests import stand_in
+from lostwax.backends.plan.link import link
 from lostwax.backends.plan.storage import Storage
 from lostwax.backends.proof.check import region_tolerance
 from lostwax.backends.proof.inputs import reads_positions_alone
@@ -67,9 +69,10 @@ def _is_probed(priced: Priced) -> bool:
 class ProbeMaker:
     """Finds the distinct choices of all programs, then makes a probe of each."""
 
-    def __init__(self, facts: ModelFacts, kernels: Sequence[CompiledKernel]) -> None:
+    def __init__(self, facts: ModelFacts, sources: Iterable[KernelSource]) -> None:
+        """`sources` are the kernels that the programs launch: a probe launches no others."""
         self._facts = facts
-        self._kernels = {k.source: k for k in kernels}
+        self._kernels = {k.binary: k for k in map(stand_in, sources)}
         self._found: dict[str, list[_Chosen]] = {}
 
     def add(
@@ -107,28 +110,27 @@ class ProbeMaker:
         key = (*choice_key(candidate, chosen.knobs), binaries, _stored_as(chosen))
         return hashlib.sha256(canonical_json(key)).hexdigest()
 
-    def make(self, programs: Sequence[str]) -> MadeProbes:
+    def make(self, programs: Sequence[str]) -> tuple[UnlinkedProbe, ...]:
         """A probe of each distinct choice, at the smallest sizes that show something."""
-        probes: list[Probe] = []
-        ids: dict[Candidate, str] = {}
-        for _, all_chosen in sorted(self._found.items()):
-            probe = self._made(min(all_chosen, key=_rank), programs)
-            probes.append(probe)
-            ids.update({chosen.candidate: probe.id for chosen in all_chosen})
-        return MadeProbes(tuple(sorted(probes, key=lambda p: p.id)), ids)
+        return tuple(
+            self._made(all_chosen, min(all_chosen, key=_rank), programs)
+            for _, all_chosen in sorted(self._found.items())
+        )
 
-    def _made(self, chosen: _Chosen, programs: Sequence[str]) -> Probe:
+    def _made(
+        self, all_chosen: Sequence[_Chosen], chosen: _Chosen, programs: Sequence[str]
+    ) -> UnlinkedProbe:
         candidate, program = chosen.candidate, programs[chosen.program]
         try:
             alone, launches = self._launches(chosen)
             case = self._case(candidate)
-            made = make_probe(alone, launches, case, program, MAX_ELEMENTS)
+            made = _sampled(alone, launches, case, program, MAX_ELEMENTS)
             if (bits := drawn_bits(made.given)) > MAX_DRAWN_BITS:
                 raise TooLarge(f"its masks hold {bits} numbers, and a probe {MAX_DRAWN_BITS}")
-            return made
         except (TooLarge, _NotTheProgram, NotImplementedError) as error:
-            key = choice_key(candidate, chosen.knobs)
-            return identified(_bare(candidate, program, refusal=str(error)), key)
+            made = _bare(candidate, program, refusal=str(error))
+        key = choice_key(candidate, chosen.knobs)
+        return UnlinkedProbe(made, key, tuple(each.candidate for each in all_chosen))
 
     def _case(self, candidate: Candidate) -> StepCase:
         """Two requests and padding where there is room, just longer than the selection."""
@@ -152,6 +154,15 @@ class ProbeMaker:
 
 
 @dataclass(frozen=True, slots=True)
+class UnlinkedProbe:
+    """A probe whose launches name kernels by their sources, and which choices it is made for."""
+
+    probe: Probe
+    key: tuple[object, ...]
+    choices: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MadeProbes:
     """The probes of an artifact, and by choice the id of its own."""
 
@@ -159,24 +170,44 @@ class MadeProbes:
     ids: Mapping[Candidate, str]
 
 
-def make_probe(
+def link_probes(made: Iterable[UnlinkedProbe], kernels: Mapping[str, CompiledKernel]) -> MadeProbes:
+    """The probes with the compiled kernels, of which their ids are digests, too.
+
+    Sources may have given one binary, and so equal probes.
+    """
+    probes: dict[str, Probe] = {}
+    ids: dict[Candidate, str] = {}
+    for each in made:
+        launches = link(each.probe.launches, kernels)
+        probe = identified(msgspec.structs.replace(each.probe, launches=launches), each.key)
+        probes[probe.id] = probe
+        ids.update(dict.fromkeys(each.choices, probe.id))
+    return MadeProbes(tuple(probes[key] for key in sorted(probes)), ids)
+
+
+def make_probe(alone: Alone, launches: tuple[Launch, ...], case: StepCase, program: str) -> Probe:
+    """One lowering on one step, with samples of what its reference gives.
+
+    Raises NotImplementedError for an input that cannot be drawn.
+    """
+    made = _sampled(alone, launches, case, program)
+    return identified(made, choice_key(alone.candidate, alone.knobs))
+
+
+def _sampled(
     alone: Alone,
     launches: tuple[Launch, ...],
     case: StepCase,
     program: str,
     most_elements: int | None = None,
 ) -> Probe:
-    """One lowering on one step, with samples of what its reference gives.
-
-    Raises TooLarge where their reference reads more than `most_elements`, NotImplementedError for
-    an input that cannot be drawn.
-    """
+    """The probe without its id; TooLarge where the reference of the samples reads more elements."""
     candidate = alone.candidate
     inputs: ProbeInputs = probe_inputs(alone, launches, case, most_elements)
     with np.errstate(all="ignore"):  # what overflows does so in the kernel, too
         inputs.sample.evaluate(inputs.values)
     tolerance = region_tolerance(candidate.region)
-    made = msgspec.structs.replace(
+    return msgspec.structs.replace(
         _bare(candidate, program),
         launches=launches,
         given=inputs.given,
@@ -185,7 +216,6 @@ def make_probe(
         max_error=tolerance.max_error,
         rms_error=tolerance.rms_error,
     )
-    return identified(made, choice_key(candidate, alone.knobs))
 
 
 def choice_key(candidate: Candidate, knobs: Mapping[str, int]) -> tuple[object, ...]:

@@ -21,6 +21,7 @@ from xdsl.ir import SSAValue
 from lostwax.backends.gpu_kernels.cuda_files import cuda_files
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.candidate import Candidate
+from lostwax.backends.plan.kernel_requests import stand_in
 from lostwax.backends.plan.storage import Storage
 from lostwax.backends.plan.views import (
     cache_view,
@@ -99,14 +100,7 @@ class _DryPlacement:
     def build(self, source: KernelSource) -> CompiledKernel:
         """Remember the source, whose digest stands for the binary; nothing is compiled."""
         self.sources.append(source)
-        return CompiledKernel(
-            binary=source.digest(),
-            symbol=source.symbol,
-            digest="",
-            num_warps=source.num_warps,
-            shared_bytes=0,
-            registers=0,
-        )
+        return stand_in(source)
 
 
 def _lowering(candidate: Candidate) -> Lowering:

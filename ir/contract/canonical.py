@@ -11,5 +11,5 @@ def canonical(value: object) -> bytes:
 
 
 def canonical_json(value: object) -> bytes:
-    """The same on one line without spaces: for keys and records."""
+    """The same on one line without spaces: for keys, records and large files."""
     return msgspec.json.encode(value, order="sorted")

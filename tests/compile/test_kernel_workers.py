@@ -1,0 +1,184 @@
+"""Kernels are compiled side by side, and nothing of the artifact tells how."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from nvcc_here import needs_nvcc
+from small_fixtures import CompileSmall
+from stub_compiler import COMPILER, NONE
+
+from lostwax.backends.kernel_compiler import KernelCompileError
+from lostwax.backends.plan.kernel_builder import BuiltKernels, building
+from lostwax.backends.plan.kernel_requests import KernelRequests, stand_in
+from lostwax.backends.plan.link import link
+from lostwax.backends.registry import find_target
+from lostwax.ir.contract.kernel import KernelSource
+from lostwax.ir.contract.parameter import Null
+from lostwax.ir.contract.program import KernelLaunch
+
+
+def source(symbol: str, ms: int = 0, **signature: str) -> KernelSource:
+    """A request that takes the stub so long; its code is some module that is there."""
+    return KernelSource(
+        language="triton",
+        path="stub_compiler",
+        symbol=symbol,
+        signature=signature,
+        constants={"MS": ms},
+    )
+
+
+def build(
+    folder: Path, sources: list[KernelSource], jobs: int, named: str = COMPILER
+) -> BuiltKernels:
+    backend, target = find_target("null")
+    with building(replace(backend, compiler=named), target, folder / "kernels", sources, jobs) as b:
+        return b.finish()
+
+
+def workers(folder: Path) -> set[int]:
+    """Processes that have compiled something."""
+    return set(map(int, (folder / "pids").read_text().split()))
+
+
+def is_there(pid: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in (folder / "kernels").iterdir()}
+
+
+def test_kernels_and_notes_are_the_same_whichever_ends_first(tmp_path: Path) -> None:
+    slow_first = [source(f"k{i}", ms=120 - 20 * i, b="*f32", a="i32") for i in range(6)]
+    built: list[BuiltKernels] = []
+    for jobs in (1, 3):
+        built.append(build(tmp_path / str(jobs), slow_first, jobs))
+        assert len(workers(tmp_path / str(jobs))) == jobs
+        assert not any(map(is_there, workers(tmp_path / str(jobs))))
+    one, three = built
+    assert one == three
+    assert list(one.by_source) == list(three.by_source) == [s.digest() for s in slow_first]
+    assert contents(tmp_path / "1") == contents(tmp_path / "3")
+    assert one.toolchain == {"stub": "1"}
+    assert b"'b': '*f32', 'a': 'i32'" in contents(tmp_path / "1")[one.kernels[0].binary]
+
+
+def test_as_many_workers_as_there_is_work_for(tmp_path: Path) -> None:
+    build(tmp_path, [source("only", ms=10)], jobs=8)
+    assert len(workers(tmp_path)) == 1
+    assert build(tmp_path / "none", [], jobs=8) == BuiltKernels({}, {})
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("symbol", "said"),
+    [
+        ("refused", r"^refused with {'MS': 30}$"),
+        (
+            "unexpected",
+            r"^stub_compiler:unexpected with {'MS': 30} did not compile:\n[^$]*IndexErr",
+        ),
+        ("killed", r"that compiles killed with {'MS': 30} was killed, as the system does where"),
+    ],
+)
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_kernel_that_fails_says_which_it_is(
+    tmp_path: Path, symbol: str, said: str, jobs: int
+) -> None:
+    """Also where a later one fails earlier; and no worker is left."""
+    sources = [source("good"), source(symbol, ms=30), source("refused", ms=1), source("good", ms=2)]
+    with pytest.raises(KernelCompileError, match=said):
+        build(tmp_path, sources, jobs)
+    assert not any(map(is_there, workers(tmp_path)))
+
+
+def test_a_compiler_that_is_not_there_says_so(tmp_path: Path) -> None:
+    with pytest.raises(KernelCompileError, match=r"^the stub is not installed$"):
+        build(tmp_path, [source("a"), source("b")], 2, NONE)
+
+
+def test_who_leaves_early_leaves_no_worker(tmp_path: Path) -> None:
+    backend, target = find_target("null")
+    backend = replace(backend, compiler=COMPILER)
+    sources = [source("first"), *(source(f"slow{i}", ms=60_000) for i in range(4))]
+    begin = time.monotonic()
+
+    def interrupted() -> None:
+        with building(backend, target, tmp_path / "kernels", sources, 2):
+            while not (tmp_path / "pids").exists():
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert time.monotonic() - begin < 30
+    assert not any(map(is_there, workers(tmp_path)))
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from test_kernel_workers import build, source
+build(Path(sys.argv[1]), [source("first"), source("second", ms=1000), source("third")], 1)
+"""
+
+
+def test_a_compile_that_is_killed_leaves_no_worker(tmp_path: Path) -> None:
+    """It ends with its input, when it has done with its kernel."""
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parent), *sys.path])
+    child = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path)], env={**os.environ, "PYTHONPATH": path}
+    )
+    while not (tmp_path / "pids").exists() or not workers(tmp_path):
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    (worker,) = workers(tmp_path)
+    deadline = time.monotonic() + 20
+    while is_there(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_target_without_a_compiler_refuses_kernels() -> None:
+    backend, target = find_target("cpu")
+    with pytest.raises(KernelCompileError, match=r"^target cpu has no .*asks for some$"):
+        KernelRequests(backend, target).request(source("some"))
+
+
+def test_launches_get_what_only_the_compiler_knows(tmp_path: Path) -> None:
+    asked = source("k")
+    kernel = stand_in(asked)
+    launch = KernelLaunch(
+        binary=kernel.binary, symbol="k", grid=(1, 1, 1), block=(128, 1, 1), params=(), op="k"
+    )
+    built = build(tmp_path, [asked], 1)
+    (linked,) = link((launch,), built.by_source)
+    assert isinstance(linked, KernelLaunch)
+    assert linked.binary == built.kernels[0].binary
+    assert (linked.params, linked.shared_bytes) == ((Null(), Null()), 16)
+
+
+@needs_nvcc
+def test_an_artifact_is_the_same_from_one_process_and_from_two(
+    compile_small: CompileSmall, tmp_path: Path
+) -> None:
+    pytest.importorskip("triton", reason="the extra `aot` is not installed")
+    one = compile_small(tmp_path / "1", "cuda-sm90a", dtype="bf16", jobs=1)
+    two = compile_small(tmp_path / "2", "cuda-sm90a", dtype="bf16", jobs=2)
+    assert len(one.kernels) > 2
+    assert one == two

@@ -1,0 +1,80 @@
+"""Programs for contexts that are short together stand only where they do something else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from small_fixtures import CompileSmall
+
+from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
+from lostwax.backends.plan.sizes import SHORT, bounds_contexts
+from lostwax.backends.portable.lowerings import lowerings
+from lostwax.backends.predicates import Predicate
+from lostwax.backends.registry import find_target
+from lostwax.ir.contract.artifact import Manifest, ProgramRef
+
+ONLY_SHORT = Predicate(lambda m: None if bounds_contexts(m.guard) else "only short contexts")
+FREE, DEAR = Work(1, 1), Work(1e12, 1e12)
+SIZES_A_ROW = 3
+"""Of two requests of at most 32 positions, 3 positions a row bound those of a bucket of 16 rows."""
+
+
+def asking(name: str, work: Work, when: Predicate | None = None, **changes: object) -> Lowering:
+    """The portable embedding, asking for programs of short contexts."""
+    own = next(x for x in lowerings(find_target("cpu")[1]) if x.name == "portable_embed")
+    when = own.when & when if when else own.when
+
+    def does(match: Match, knobs: Knobs) -> Work:
+        return work
+
+    return replace(
+        own,
+        name=name,
+        when=when,
+        work=does,
+        contexts_a_row=SIZES_A_ROW,
+        **changes,  # pyright: ignore[reportArgumentType]
+    )
+
+
+def guards(programs: Iterable[ProgramRef]) -> list[tuple[str, str, str]]:
+    return [(p.segment, p.guard.name, str(p.bucket)) for p in programs]
+
+
+def short(manifest: Manifest) -> list[tuple[str, str, str]]:
+    return [p for p in guards(manifest.programs) if p[1] == SHORT]
+
+
+def test_a_program_that_chose_otherwise_is_kept(
+    compile_small: CompileSmall, tmp_path: Path
+) -> None:
+    plain = compile_small(tmp_path / "plain")
+    asked = asking("short_embed", FREE, ONLY_SHORT)
+    kept = compile_small(tmp_path / "kept", extra_lowerings=(asked,))
+    assert short(kept)
+    assert [p for p in guards(kept.programs) if p[1] != SHORT] == guards(plain.programs)
+
+
+def test_a_program_that_chose_like_the_one_behind_it_is_not_kept(
+    compile_small: CompileSmall, tmp_path: Path
+) -> None:
+    """Whether what asked for it was too dear, or is cheapest for all contexts."""
+    plain = compile_small(tmp_path / "plain")
+    for asked in (asking("dear", DEAR, ONLY_SHORT), asking("everywhere", FREE)):
+        made = compile_small(tmp_path / asked.name, extra_lowerings=(asked,))
+        assert guards(made.programs) == guards(plain.programs)
+
+
+def test_another_setting_of_a_knob_is_another_choice(
+    compile_small: CompileSmall, tmp_path: Path
+) -> None:
+    """Where the budget leaves short contexts another setting than the others."""
+
+    def need(match: Match, knobs: Knobs) -> int:
+        return 1 << 30 if bounds_contexts(match.guard) and knobs["wide"] else 0
+
+    asked = asking("knob", FREE, knobs=(Knob("wide", (1, 0)),), allocates=need)
+    made = compile_small(tmp_path / "a", extra_lowerings=(asked,), budget_bytes=1 << 29)
+    assert short(made)

@@ -1,0 +1,57 @@
+"""A kernel compiler that compiles nothing: what it does with a kernel the kernel's symbol says."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+from pathlib import Path
+
+from lostwax.backends.kernel_compiler import KernelCompileError
+from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.ir.contract.target import Target
+
+COMPILER = "stub_compiler:StubCompiler"
+NONE = "stub_compiler:refuse"
+
+
+class StubCompiler:
+    """Satisfies KernelCompiler. The constant `MS` says how long a kernel takes."""
+
+    def __init__(self, target: Target) -> None:
+        print("a compiler that talks")
+
+    def compile(self, source: KernelSource, folder: Path) -> CompiledKernel:
+        """A file with the source's name and the parameters in their order."""
+        print("compiling", source.symbol)
+        time.sleep(source.constants.get("MS", 0) / 1000)
+        if source.symbol == "refused":
+            raise KernelCompileError(f"refused with {source.constants}")
+        if source.symbol == "unexpected":
+            raise IndexError("of the compiler's own")
+        if source.symbol == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        binary = repr((source.symbol, source.signature, source.constants)).encode()
+        digest = hashlib.sha256(binary).hexdigest()
+        name = f"{source.symbol}-{digest[:16]}.stub"
+        (folder / name).write_bytes(binary)
+        (folder.parent / "pids").open("a").write(f"{os.getpid()}\n")
+        return CompiledKernel(
+            binary=name,
+            symbol=source.symbol,
+            digest=digest,
+            num_warps=source.num_warps,
+            shared_bytes=16,
+            registers=32,
+            trailing_nulls=2,
+        )
+
+    def toolchain(self) -> dict[str, str]:
+        """One version."""
+        return {"stub": "1"}
+
+
+def refuse(target: Target) -> StubCompiler:
+    """A compiler that is not installed."""
+    raise KernelCompileError("the stub is not installed")
