@@ -6,14 +6,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+
+import msgspec
 
 from lostwax.ir.contract.step import MAX_RANKED
 from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.capacity import capacity
 from lostwax.server.engine.commit import Drafting, commit
-from lostwax.server.engine.draft_length import DraftLength
-from lostwax.server.engine.extend_budget import ExtendBudget
 from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.messages import (
     Cancel,
@@ -51,16 +50,13 @@ class EngineBroken(RuntimeError):
     """Steps failed one after another; what they raised is in the log."""
 
 
-@dataclass(frozen=True, slots=True)
-class _InFlight:
+class _InFlight(msgspec.Struct, frozen=True):
     """A step that is submitted and not committed."""
 
     plan: ScheduledStep
     told: StepPlan
     """The same as the runtime was told it."""
     ticket: Ticket
-    submitted_s: float
-    """When, by the engine's clock."""
 
 
 class EngineCore:
@@ -109,12 +105,12 @@ class EngineCore:
             max_running=max_running,
             max_context=max_context,
             max_rows=max_rows,
+            max_stall=max_stall,
+            adapt_drafts=adapt_drafts,
         )
-        self._max_stall, self._clock = max_stall, clock
-        self._budget = self._new_budget()
-        is_choice = adapt_drafts and self._max_drafts > 1
-        self._draft_length = DraftLength(self._max_drafts) if is_choice else None
-        self._last_done_s = 0.0
+        self._clock = clock
+        self._oldest_began_s = 0.0
+        """When the oldest step in flight began to run: submitted, and the one before it done."""
         self.drafting = Drafting()
         self._counts = StepCounts()
         self._num_failed_steps = 0
@@ -175,10 +171,6 @@ class EngineCore:
         Waits for the oldest step where nothing can be submitted or more than `depth` are in flight.
         """
         events: list[Output | Failed] = []
-        if self._budget is not None:
-            self.scheduler.max_extend_rows = self._budget.rows
-        if self._draft_length is not None:
-            self.scheduler.drafts = self._draft_length.choose(self.scheduler.num_decoding)
         plan = self.scheduler.schedule()
         if plan is not None:
             events += self._submit(plan)
@@ -189,13 +181,14 @@ class EngineCore:
         return events
 
     def _submit(self, plan: ScheduledStep) -> list[Output | Failed]:
-        submitted_s = self._clock()
+        if not self._in_flight:
+            self._oldest_began_s = self._clock()
         try:
             told = plan_step(plan)
             ticket = self._runtime.submit(told)
         except Exception as error:  # nothing has changed: the steps in flight go on
             return self._fail([plan], error)
-        self._in_flight.append(_InFlight(plan, told, ticket, submitted_s))
+        self._in_flight.append(_InFlight(plan, told, ticket))
         for chunk in plan.chunks:
             chunk.req.submitted(chunk, plan.drafts)
         return []
@@ -208,40 +201,19 @@ class EngineCore:
             chunk.req.came_back(chunk)
         try:
             result = oldest.ticket.result()
-            seconds = self._seconds_of(oldest)
-            events = commit(plan, result, self._runtime.facts.eos_token_ids, self.drafting)
-            self._counts.note(oldest.told, seconds)
-            self._note(plan, seconds, events)
+            done_s = self._clock()
+            seconds, self._oldest_began_s = done_s - self._oldest_began_s, done_s
+            eos_token_ids = self._runtime.facts.eos_token_ids
+            events = commit(plan, oldest.told, result, eos_token_ids, self.drafting)
+            if not self._is_warming_up:  # first steps take longer than those that follow
+                self._counts.note(oldest.told, seconds)
+                self.scheduler.note(plan, events, seconds)
             self.scheduler.enter_pages(plan)
             self._retire(events)
         except Exception as error:
             return self._fail([plan, *self._abandon()], error)
         self._num_failed_steps = 0
         return events
-
-    def _seconds_of(self, step: _InFlight) -> float:
-        """What a step took that is just done; the one before it ran until then."""
-        now = self._clock()
-        seconds = now - max(step.submitted_s, self._last_done_s)
-        self._last_done_s = now
-        return seconds
-
-    def _note(self, plan: ScheduledStep, seconds: float, events: Sequence[Output | Failed]) -> None:
-        """Learn from what a step took and gave."""
-        if plan.entry == "decode" and self._draft_length is not None:
-            num_tokens = sum(len(event.tokens) for event in events if isinstance(event, Output))
-            self._draft_length.note(len(plan.chunks), num_tokens, seconds)
-        if self._budget is None:
-            return
-        if plan.entry == "decode":
-            self._budget.note_decode(seconds)
-        else:
-            self._budget.note_extend(sum(chunk.count for chunk in plan.chunks), seconds)
-
-    def _new_budget(self) -> ExtendBudget | None:
-        if self._max_stall is None:
-            return None
-        return ExtendBudget(self._max_stall, self.scheduler.max_rows)
 
     def _abandon(self) -> list[ScheduledStep]:
         """Wait for all steps in flight and use none of their results; return their plans."""
@@ -291,8 +263,7 @@ class EngineCore:
                     raise RuntimeError(f"the warm-up step failed: {event.message}")
         self.scheduler.check_integrity()
         self._is_warming_up = False
-        self.drafting, self._counts = Drafting(), StepCounts()
-        self._budget = self._new_budget()  # first steps take longer than those that follow
+        self.drafting = Drafting()
 
     def _retire(self, events: Sequence[Output | Failed]) -> None:
         for event in events:
