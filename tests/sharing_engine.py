@@ -12,6 +12,7 @@ from fake_runtime import VOCAB, FakeLimits, FakeRuntime, generate
 
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Failed, Submit
+from lostwax.server.engine.options import EngineOptions
 
 PAGE = FakeLimits().page_tokens
 
@@ -23,7 +24,9 @@ class SharingEngine:
         self, *, prefix_cache: bool = True, max_running: int | None = None, **limits: int
     ) -> None:
         self.runtime = FakeRuntime(replace(FakeLimits(), **limits))
-        self.core = EngineCore(self.runtime, prefix_cache=prefix_cache, max_running=max_running)
+        self.core = EngineCore(
+            self.runtime, EngineOptions(prefix_cache=prefix_cache, max_running=max_running)
+        )
         self.tokens: dict[str, list[int]] = {}
         self.found: dict[str, int] = {}
         self.ends: dict[str, str] = {}

@@ -23,6 +23,7 @@ from lostwax.server.engine.messages import (
     Stats,
     Submit,
 )
+from lostwax.server.engine.options import PLAIN, EngineOptions
 from lostwax.server.engine.request import Req
 from lostwax.server.engine.runtime import Runtime, Ticket
 from lostwax.server.engine.scheduler import ScheduledStep, Scheduler
@@ -62,52 +63,31 @@ class _InFlight(msgspec.Struct, frozen=True):
 class EngineCore:
     """Holds a runtime and its scheduler. Callers use it from one thread at a time.
 
-    `drafts` tokens are drafted at most (None: as many as the artifact can verify). `log` is told
-    what a step raised. At most `depth` steps stay in flight between two calls of `step`. Without
-    `prefix_cache` every prompt runs whole. `max_running` requests run at once at most (None: as
-    many as the artifact takes). `max_stall` bounds the rows of a prefill step beside answers, as
-    ExtendBudget says (None: such a step is as large as any). `max_context` tokens a request and
-    `max_rows` rows a prefill step are the most, if that is less than the artifact's. `adapt_drafts`
-    drafts fewer tokens where that gives more a second, as DraftLength finds. `clock` gives seconds.
+    `log` is told what a step raised. At most `depth` steps stay in flight between two calls of
+    `step`. `clock` gives seconds.
     """
 
     def __init__(
         self,
         runtime: Runtime,
-        drafts: int | None = None,
+        options: EngineOptions = PLAIN,
         log: FailureLog | None = None,
         depth: int = 0,
         *,
-        prefix_cache: bool = True,
-        max_running: int | None = None,
-        max_stall: float | None = None,
-        max_context: int | None = None,
-        max_rows: int | None = None,
-        adapt_drafts: bool = False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        most = runtime.limits.max_drafts
+        most, drafts = runtime.limits.max_drafts, options.max_drafts
         if drafts is not None and not 0 <= drafts <= most:
             raise TooManyDrafts(
                 f"--drafts {drafts}: this artifact was compiled with --drafts {most}; recompile it,"
                 f" or ask for 0 to {most}"
             )
         self._runtime = runtime
-        self._max_drafts = most if drafts is None else drafts
         if not 0 <= depth <= MAX_DEPTH:
             raise TooDeep(f"depth {depth}: ask for 0 to {MAX_DEPTH} steps in flight")
         self._depth = depth
         self._in_flight: deque[_InFlight] = deque()
-        self.scheduler = Scheduler(
-            runtime.limits,
-            self._max_drafts,
-            prefix_cache=prefix_cache,
-            max_running=max_running,
-            max_context=max_context,
-            max_rows=max_rows,
-            max_stall=max_stall,
-            adapt_drafts=adapt_drafts,
-        )
+        self.scheduler = Scheduler(runtime.limits, options)
         self._clock = clock
         self._oldest_began_s = 0.0
         """When the oldest step in flight began to run: submitted, and the one before it done."""
@@ -255,7 +235,7 @@ class EngineCore:
         An error here is the caller's.
         """
         self._is_warming_up = True
-        max_tokens = min(2 + self._max_drafts, self.scheduler.max_context - 1)
+        max_tokens = min(2 + self.scheduler.max_drafts, self.scheduler.max_context - 1)
         self.handle(Submit(request="warm-up", prompt=[0], max_tokens=max_tokens, ignore_eos=True))
         while self.has_work:
             for event in self.step():

@@ -23,6 +23,7 @@ from lostwax.ir.contract.step_state import NO_SEQ
 from lostwax.server.engine.draft_length import DraftLength
 from lostwax.server.engine.extend_budget import ExtendBudget
 from lostwax.server.engine.messages import Failed, Output
+from lostwax.server.engine.options import EngineOptions
 from lostwax.server.engine.request import Chunk, Rank, Req
 from lostwax.server.engine.request_pages import RequestPages
 from lostwax.server.engine.runtime import Limits
@@ -44,36 +45,19 @@ class ScheduledStep(msgspec.Struct, frozen=True):
 
 
 class Scheduler:
-    """Waiting and running requests, and the pages that they hold.
+    """Waiting and running requests, and the pages that they hold, within limits and options."""
 
-    `max_drafts` tokens are drafted at most for a request between two decode steps. Without
-    `prefix_cache` no page is kept and none is shared. At most `max_running` requests run at once;
-    one holds `max_context` tokens at most, and a prefill step has `max_rows` rows, or fewer beside
-    answers, as ExtendBudget finds for `max_stall` (None: as many). `adapt_drafts` drafts fewer
-    tokens where that gives more a second, as DraftLength finds.
-    """
-
-    def __init__(
-        self,
-        limits: Limits,
-        max_drafts: int = 0,
-        *,
-        prefix_cache: bool = True,
-        max_running: int | None = None,
-        max_context: int | None = None,
-        max_rows: int | None = None,
-        max_stall: float | None = None,
-        adapt_drafts: bool = False,
-    ) -> None:
+    def __init__(self, limits: Limits, options: EngineOptions) -> None:
         self.limits = limits
-        self.max_running = min(max_running or limits.max_reqs, limits.max_reqs)
-        self._max_context = min(max_context or limits.max_context, limits.max_context)
-        self.max_rows = min(max_rows or limits.max_tokens, limits.max_tokens)
-        self._max_drafts = max_drafts
-        self._budget = None if max_stall is None else ExtendBudget(max_stall, self.max_rows)
-        is_choice = adapt_drafts and max_drafts > 1
-        self._draft_length = DraftLength(max_drafts) if is_choice else None
-        self._holdings = RequestPages(limits, max_drafts, prefix_cache=prefix_cache)
+        self.max_running = _at_most(options.max_running, limits.max_reqs)
+        self._max_context = _at_most(options.max_context, limits.max_context)
+        self._max_rows = _at_most(options.max_extend_rows, limits.max_tokens)
+        self.max_drafts = _at_most(options.max_drafts, limits.max_drafts)
+        stall = options.max_stall
+        self._budget = None if stall is None else ExtendBudget(stall, self._max_rows)
+        is_choice = options.adapt_drafts and self.max_drafts > 1
+        self._draft_length = DraftLength(self.max_drafts) if is_choice else None
+        self._holdings = RequestPages(limits, self.max_drafts, prefix_cache=options.prefix_cache)
         self.pages = self._holdings.allocator
         self.waiting = WaitingQueue()
         self.running: list[Req] = []
@@ -234,7 +218,7 @@ class Scheduler:
         prefilling = [req for req in self.running if req.is_prefilling]
         if not prefilling:
             return None
-        chunks, rows_left = list[Chunk](), self.max_rows
+        chunks, rows_left = list[Chunk](), self._max_rows
         num_decoding = sum([req.is_decoding for req in self.running])
         if num_decoding and self._budget is not None:
             rows_left = self._budget.rows
@@ -285,9 +269,9 @@ class Scheduler:
 
     def _drafts(self, chunks: Sequence[Chunk], num_decoding: int) -> int:
         """Tokens to draft behind a step while so many answers are under way."""
-        if not self._max_drafts:
+        most = self.max_drafts
+        if not most:
             return 0
-        most = self._max_drafts
         if self._draft_length is not None:
             most = self._draft_length.choose(num_decoding)
         return max([chunk.num_drafts(most) for chunk in chunks])
@@ -309,6 +293,10 @@ class _Room:
         if self.num_arrived > other.num_arrived or self.num_entered > other.num_entered:
             return True
         return self.num_pages > other.num_pages
+
+
+def _at_most(asked: int | None, most: int) -> int:
+    return most if asked is None else min(asked, most)
 
 
 def _rank(req: Req) -> Rank:

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from lostwax.server.engine.loop import EngineBroken, EngineCore
 from lostwax.server.engine.messages import Cancel, Command, Failed, Output, Submit
+from lostwax.server.engine.options import PLAIN
 from lostwax.server.engine.request import Req
 from lostwax.server.engine.scheduler import ScheduledStep, Scheduler
 
@@ -112,7 +113,7 @@ class _OtherScheduler(EngineCore):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.scheduler = self.scheduling(self._runtime.limits, self._max_drafts)
+        self.scheduler = self.scheduling(self._runtime.limits, PLAIN)
 
 
 class _AdmitsAtOnce(Scheduler):

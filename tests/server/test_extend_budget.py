@@ -14,6 +14,7 @@ from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.extend_budget import HELD, LEFT, MIN_ROWS, ExtendBudget
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Output, Submit
+from lostwax.server.engine.options import EngineOptions
 from lostwax.server.engine.runtime import Ticket
 
 
@@ -98,7 +99,7 @@ def _gaps(max_stall: float | None) -> tuple[list[float], float, list[int]]:
     """Seconds between tokens of a stream while a prompt of 600 tokens runs; when that has its first
     token; its tokens."""
     runtime = _Timed(FakeLimits(max_tokens=128, num_pages=600, max_context=1000))
-    core = EngineCore(runtime, max_stall=max_stall, clock=lambda: runtime.now)
+    core = EngineCore(runtime, EngineOptions(max_stall=max_stall), clock=lambda: runtime.now)
     core.handle(Submit(request="stream", prompt=[3], max_tokens=400, ignore_eos=True))
     for _ in range(10):
         core.step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -39,7 +40,7 @@ from lostwax.cli.option_types import (
 from lostwax.cli.serve_limits import pages_within, require_within
 from lostwax.server.engine.extend_budget import MAX_STALL
 from lostwax.server.engine.log_lines import LogFormat
-from lostwax.server.engine.options import EngineOptions
+from lostwax.server.engine.options import SERVED
 from lostwax.server.gateway.api_keys import digests_of, read_keys
 from lostwax.server.gateway.settings import WATCHDOG_S, Settings
 from lostwax.server.gateway.tls import Tls
@@ -224,13 +225,14 @@ def serve(
         ),
         checkpoint=checkpoint,
         port=port,
-        engine=EngineOptions(
-            drafts=drafts,
+        engine=replace(
+            SERVED,
+            max_drafts=drafts,
             prefix_cache=not disable_radix_cache,
             max_running=max_running_requests,
             max_stall=max_stall,
             max_context=context_length,
-            max_rows=chunked_prefill_size,
+            max_extend_rows=chunked_prefill_size,
         ),
         num_pages=num_pages,
         threads=threads,
