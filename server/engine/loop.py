@@ -13,8 +13,10 @@ from lostwax.ir.contract.step import MAX_RANKED
 from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.capacity import capacity
 from lostwax.server.engine.commit import Drafting, commit
+from lostwax.server.engine.deadlines import Deadlines
 from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.messages import (
+    TIMED_OUT,
     Cancel,
     Command,
     EngineInfo,
@@ -89,6 +91,7 @@ class EngineCore:
         self._in_flight: deque[_InFlight] = deque()
         self.scheduler = Scheduler(runtime.limits, options)
         self._clock = clock
+        self._deadlines = Deadlines()
         self._oldest_began_s = 0.0
         """When the oldest step in flight began to run: submitted, and the one before it done."""
         self.drafting = Drafting()
@@ -135,7 +138,10 @@ class EngineCore:
                 refusal = self._refusal(command)
                 if refusal is not None:
                     return [refusal]
-                self.scheduler.add(Req(command))
+                req = Req(command)
+                self.scheduler.add(req)
+                if command.timeout_s is not None:
+                    self._deadlines.add(req, self._clock() + command.timeout_s)
                 return []
             case Cancel(request=name):
                 req = self.scheduler.find(name)
@@ -151,6 +157,8 @@ class EngineCore:
         Waits for the oldest step where nothing can be submitted or more than `depth` are in flight.
         """
         events: list[Output | Failed] = []
+        if self._deadlines:
+            events += self._end_overdue()
         plan = self.scheduler.schedule()
         if plan is not None:
             events += self._submit(plan)
@@ -194,6 +202,15 @@ class EngineCore:
             return self._fail([plan, *self._abandon()], error)
         self._num_failed_steps = 0
         return events
+
+    def _end_overdue(self) -> list[Failed]:
+        """End the requests whose time is up: what of them is in flight is used by nobody."""
+        failed: list[Failed] = []
+        for req in self._deadlines.overdue(self._clock()):
+            self.scheduler.remove(req)
+            message = f"the request had not ended {req.submit.timeout_s:g} s after it began to wait"
+            failed.append(Failed(req.name, TIMED_OUT, message))
+        return failed
 
     def _abandon(self) -> list[ScheduledStep]:
         """Wait for all steps in flight and use none of their results; return their plans."""
@@ -259,6 +276,8 @@ class EngineCore:
             return Failed(submit.request, "invalid_value", "a request of this name is running")
         if not submit.prompt or submit.max_tokens < 0:
             return Failed(submit.request, "invalid_value", "the prompt is empty")
+        if submit.timeout_s is not None and not submit.timeout_s > 0:
+            return Failed(submit.request, "invalid_value", "the time to end in is not above 0")
         if submit.num_tokens > info.max_context:
             message = f"{submit.num_tokens} tokens exceed the context of {info.max_context}"
             return Failed(submit.request, "context_length_exceeded", message)

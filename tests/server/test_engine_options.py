@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import lostwax
 from engine_effects import CHANGED, EFFECTS
 from fake_runtime import FakeRuntime
+from small_fixtures import Compiled
 
 from lostwax.server.engine import process
 from lostwax.server.engine.options import PLAIN, SERVED, EngineOptions
+from lostwax.server.gateway.settings import Settings
 
 EVERY = EngineOptions(**CHANGED, reports=True)
 
@@ -60,3 +63,22 @@ def test_the_process_hands_its_options_to_the_core(
     with pytest.raises(_Seen):
         process.run_engine(lambda _: runtime, f"ipc://{tmp_path}/nobody", EVERY)
     assert seen == {"runtime": runtime, "options": EVERY, "depth": int(overlaps)}
+
+
+def test_serve_asks_for_the_options_that_it_is_given(
+    small_artifact: Compiled, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[EngineOptions, float | None]] = []
+
+    def note(_: object, settings: Settings, *, engine: EngineOptions, **__: object) -> None:
+        seen.append((engine, settings.request_timeout_s))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lostwax.server.gateway.serve.serve", note)
+    line = ["serve", small_artifact.artifact, "--checkpoint", small_artifact.checkpoint]
+    lostwax(capsys, *line)
+    more = ["--drafts", 0, "--max-running-requests", 2, "--context-length", 30]
+    more += ["--chunked-prefill-size", 5, "--max-stall", 2.5, "--disable-radix-cache"]
+    lostwax(capsys, *line, *more, "--request-timeout", 7.5)
+    asked = EngineOptions(0, False, 2, 2.5, 30, 5, adapt_drafts=True)
+    assert seen == [(SERVED, None), (asked, 7.5)]

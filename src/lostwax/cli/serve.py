@@ -63,6 +63,7 @@ def serve(
     chunked_prefill_size: Annotated[Count | None, MORE] = None,
     page_size: Annotated[Count | None, MORE] = None,
     watchdog_timeout: Annotated[Timeout, MORE] = WATCHDOG_S,
+    request_timeout: Annotated[Timeout | None, MORE] = None,
     target: Annotated[TargetName | None, MORE] = None,
     dtype: Annotated[Literal["fp32", "bf16"] | None, MORE] = None,
     cache: Annotated[OutFolder | None, MORE] = None,
@@ -125,6 +126,9 @@ def serve(
         Tokens a page. The artifact has decided: any other number is refused.
     watchdog_timeout
         Seconds after which a step that has not ended never will: the engine is started again.
+    request_timeout
+        Seconds after which a request that has not ended, waiting or running, fails (504); without
+        it a request takes as long as it takes.
     target
         What to compile a checkpoint for (default: cpu).
     dtype
@@ -222,6 +226,7 @@ def serve(
             key_digests=digests_of(keys),
             log_requests=log_requests,
             log_format=log_format,
+            request_timeout_s=request_timeout,
         ),
         checkpoint=checkpoint,
         port=port,
