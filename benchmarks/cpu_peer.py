@@ -23,8 +23,9 @@ def lostwax_peer(artifact: Path, threads: int) -> Measure:
     from lostwax.backends.runtime.load import load
     from lostwax.server.engine.loop import EngineCore
     from lostwax.server.engine.messages import Output, Submit
+    from lostwax.server.engine.options import EngineOptions
 
-    core = EngineCore(load(artifact, threads=threads), prefix_cache=False)
+    core = EngineCore(load(artifact, threads=threads), EngineOptions(prefix_cache=False))
     core.warm_up()
     count = iter(range(1 << 30))
 

@@ -28,9 +28,9 @@ from lostwax.backends.runtime.step_buffers import StepBuffers
 from lostwax.backends.runtime.step_rows import StepRows
 from lostwax.backends.runtime.ticket import StepTicket
 from lostwax.ir.contract.step_plan import StepPlan
-from lostwax.server.engine.extend_budget import MAX_STALL
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Submit
+from lostwax.server.engine.options import SERVED
 
 CONFIG = Path(__file__).parent.parent / "examples" / "tiny.json"
 STEPS = 200
@@ -84,7 +84,7 @@ def measure(runtime: Runtime, derives: Clock, batch: int, context: int) -> Row:
     advance; bytes of its plan."""
     submits = Clock()
     many = ManyPages(runtime, submits)
-    core = EngineCore(many, max_stall=MAX_STALL, adapt_drafts=True)  # as it is served
+    core = EngineCore(many, SERVED)
     prompt = [2] * context
     for i in range(batch):
         submit = Submit(request=f"r{i}", prompt=prompt, max_tokens=STEPS + 50, ignore_eos=True)

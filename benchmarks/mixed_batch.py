@@ -23,6 +23,7 @@ from tokenizers import Tokenizer
 from lostwax.backends.runtime.load import Runtime, load
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Failed, Submit
+from lostwax.server.engine.options import EngineOptions
 
 TEXT = "Once upon a time there was a small boat on a wide river, and its captain was called "
 NAMES = ("Ada", "Ben", "Cleo", "Dora", "Emil", "Fay", "Gus", "Hope")
@@ -44,7 +45,9 @@ class Outcome:
 
 def run(runtime: Runtime, submits: list[Submit], drafts: int) -> Outcome:
     """Run requests together until all have ended."""
-    core = EngineCore(runtime, drafts, depth=int(runtime.overlaps), prefix_cache=False)
+    core = EngineCore(
+        runtime, EngineOptions(drafts, prefix_cache=False), depth=int(runtime.overlaps)
+    )
     for submit in submits:
         assert core.handle(submit) == []
     found = Outcome(0.0, 0, {submit.request: [] for submit in submits})

@@ -40,6 +40,7 @@ from lostwax.frontend.capture import capture
 from lostwax.frontend.checkpoint import open_checkpoint
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Failed, Submit
+from lostwax.server.engine.options import EngineOptions
 
 KINDS = ("arithmetic", "dates", "story_2", "story_4", "tools", "json", "chat", "kv", "needle")
 MOST = 3
@@ -81,7 +82,7 @@ def generate(
 ) -> tuple[dict[str, list[int]], Counts]:
     """Greedy tokens of each prompt, and what was counted on the way."""
     # Prompts share their shots: run whole, no answer depends on which came before.
-    core = EngineCore(runtime, drafts, prefix_cache=False)
+    core = EngineCore(runtime, EngineOptions(drafts, prefix_cache=False))
     answers: dict[str, list[int]] = {}
     for number, prompt in enumerate(wanted):
         core.handle(Submit(request=str(number), prompt=prompt, max_tokens=ANSWER_TOKENS))

@@ -29,6 +29,7 @@ from lostwax.ir.contract.program import Program
 from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Failed, Submit
+from lostwax.server.engine.options import EngineOptions
 
 PROMPT_TOKENS = 24
 GRAPH_STEPS = 50
@@ -74,7 +75,7 @@ def rates(runtime: Runtime, counts: list[int], tokens: int, rounds: int) -> Iter
         answers: dict[tuple[int, int], dict[str, list[int]]] = {}
         accepted: dict[tuple[int, int], float] = {}
         for way in ways * rounds:
-            core = EngineCore(runtime, way[0], depth=way[1], prefix_cache=False)
+            core = EngineCore(runtime, EngineOptions(way[0], prefix_cache=False), depth=way[1])
             rate, answers[way] = run(core, submits)
             core.scheduler.check_integrity()
             seen[way].append(rate)
@@ -93,7 +94,7 @@ def rates(runtime: Runtime, counts: list[int], tokens: int, rounds: int) -> Iter
 
 def gaps(runtime: Runtime, count: int, depth: int) -> Row:
     """Median idle microseconds of the device before each step's first and head's first kernel."""
-    core = EngineCore(runtime, 0, depth=depth, prefix_cache=False)
+    core = EngineCore(runtime, EngineOptions(0, prefix_cache=False), depth=depth)
     for submit in requests(runtime, count, STEPS + 30):
         core.handle(submit)
     for _ in range(10):
@@ -154,7 +155,7 @@ def idle_between(events: list[tuple[float, float, str]]) -> list[float]:
 
 def one_graph(runtime: Runtime, count: int) -> Row:
     """Microseconds of a decode step's body and head as two graphs, and captured as one."""
-    core = EngineCore(runtime, 0, prefix_cache=False)
+    core = EngineCore(runtime, EngineOptions(0, prefix_cache=False))
     plans: list[StepPlan] = []
     submit = runtime.submit
 

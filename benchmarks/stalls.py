@@ -20,6 +20,7 @@ from typing import Any
 from lostwax.backends.runtime.load import Runtime, load
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Output, Submit
+from lostwax.server.engine.options import EngineOptions
 
 STREAMS = ("a", "b")
 BEFORE = 24
@@ -37,7 +38,7 @@ def _prompt(runtime: Runtime, count: int) -> list[int]:
 
 def alone(runtime: Runtime, rows: int) -> float:
     """Seconds to the first token of a prompt that has the engine for itself."""
-    core = EngineCore(runtime, depth=int(runtime.overlaps), prefix_cache=False)
+    core = EngineCore(runtime, EngineOptions(prefix_cache=False), depth=int(runtime.overlaps))
     begin = time.perf_counter()
     core.handle(_submit("long", _prompt(runtime, rows), 1))
     while core.has_work:
@@ -47,7 +48,8 @@ def alone(runtime: Runtime, rows: int) -> float:
 
 def beside(runtime: Runtime, rows: int, max_stall: float | None) -> dict[str, Any]:
     """The streams' waits before and while the prompt runs, and its time to its first token."""
-    core = EngineCore(runtime, depth=int(runtime.overlaps), prefix_cache=False, max_stall=max_stall)
+    options = EngineOptions(prefix_cache=False, max_stall=max_stall)
+    core = EngineCore(runtime, options, depth=int(runtime.overlaps))
     for i, name in enumerate(STREAMS):
         core.handle(_submit(name, [5 + i] * 16, min(4000, runtime.limits.max_context - 20)))
     last: dict[str, float] = dict.fromkeys(STREAMS, time.perf_counter())

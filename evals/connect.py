@@ -25,6 +25,7 @@ from lostwax.evals.bounded_body import (
 )
 from lostwax.evals.task import TaskError
 from lostwax.ir.contract.canonical import canonical_json
+from lostwax.server.engine.options import EngineOptions
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -134,7 +135,7 @@ def in_process(
             say(chosen)
     codec = load_codec(artifact, checkpoint)
     settings = Settings(model=name, host=httpx.URL(IN_PROCESS).host)
-    core = EngineCore(runtime, drafts, prefix_cache=prefix_cache)
+    core = EngineCore(runtime, EngineOptions(drafts, prefix_cache))
     app = create_app(InProcessEngine(core), codec, settings)
     return _of_app(app, str(artifact))
 

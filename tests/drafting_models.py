@@ -26,6 +26,7 @@ from lostwax.frontend.checkpoint import open_checkpoint
 from lostwax.frontend.new_checkpoint import new_checkpoint
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Failed, Submit
+from lostwax.server.engine.options import EngineOptions
 
 PAGE = 16
 NUM_PAGES = 60
@@ -111,7 +112,7 @@ def answers(
     """
     noting = NotingRuntime(runtime)
     noting.limits = msgspec.structs.replace(runtime.limits, num_pages=num_pages)
-    core = EngineCore(noting, drafts, depth=depth)
+    core = EngineCore(noting, EngineOptions(drafts), depth=depth)
     tokens: dict[str, list[int]] = {s.request: [] for s in submits}
     for submit in submits:
         assert core.handle(submit) == []

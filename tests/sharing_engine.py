@@ -12,6 +12,7 @@ from fake_runtime import VOCAB, FakeLimits, FakeRuntime, generate
 
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Failed, Submit
+from lostwax.server.engine.options import PLAIN, EngineOptions
 
 PAGE = FakeLimits().page_tokens
 
@@ -19,11 +20,9 @@ PAGE = FakeLimits().page_tokens
 class SharingEngine:
     """An engine over the fake runtime, and what its requests found and answered."""
 
-    def __init__(
-        self, *, prefix_cache: bool = True, max_running: int | None = None, **limits: int
-    ) -> None:
+    def __init__(self, options: EngineOptions = PLAIN, **limits: int) -> None:
         self.runtime = FakeRuntime(replace(FakeLimits(), **limits))
-        self.core = EngineCore(self.runtime, prefix_cache=prefix_cache, max_running=max_running)
+        self.core = EngineCore(self.runtime, options)
         self.tokens: dict[str, list[int]] = {}
         self.found: dict[str, int] = {}
         self.ends: dict[str, str] = {}

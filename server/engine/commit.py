@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from lostwax.ir.contract.step import StepResult
+from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.ir.contract.step_state import NO_SEQ, NO_TOKEN
 from lostwax.server.engine.messages import Failed, Finish, Output, Submit, TokenScore
 from lostwax.server.engine.request import Chunk, Req
@@ -23,12 +24,16 @@ class Drafting:
 
 
 def commit(
-    step: ScheduledStep, result: StepResult, eos_token_ids: tuple[int, ...], drafting: Drafting
+    step: ScheduledStep,
+    told: StepPlan,
+    result: StepResult,
+    eos_token_ids: tuple[int, ...],
+    drafting: Drafting,
 ) -> list[Output | Failed]:
     """Advance the step's requests that have not ended, preempted or not; one event for each that
-    has news."""
-    num_rows = sum([len(chunk.scored) + chunk.picks for chunk in step.chunks])
-    picking = sum(chunk.picks > 0 for chunk in step.chunks) if step.drafts else 0
+    has news. `told` is the step as the runtime was told it."""
+    num_rows = told.num_logits
+    picking = told.num_picking if step.drafts else 0
     if (len(result.ids), len(result.logprobs), len(result.drafts)) != (num_rows, num_rows, picking):
         raise ValueError(
             f"the step wanted {num_rows} logit rows and drafts of {picking} requests, and got"
@@ -39,11 +44,12 @@ def commit(
     first_row, drafts = 0, iter(result.drafts)
     for chunk in step.chunks:
         first, first_row = first_row, first_row + len(chunk.scored) + chunk.picks
-        made = next(drafts) if step.drafts and chunk.picks else []
+        made = next(drafts) if step.drafts and chunk.picks else None
         if chunk.req.ended:
             continue
         event = _commit_chunk(chunk, first, result, eos_token_ids, drafting, bool(step.drafts))
-        chunk.req.drafts = made[: made.index(NO_TOKEN)] if NO_TOKEN in made else made
+        if made is not None or chunk.req.drafts:
+            chunk.req.drafts = _without_gaps(made or [])
         if event is not None:
             events.append(event)
     return events
@@ -59,21 +65,25 @@ def _commit_chunk(
 ) -> Output | Failed | None:
     """Take over the chunk's logit rows, the first of which is `row`. `has_drafts` says whether the
     step made drafts for anybody."""
-    req, scores, tokens = chunk.req, list[TokenScore](), list[TokenScore]()
-    num_top = req.submit.top_logprobs
+    req, submit = chunk.req, chunk.req.submit
+    scores: list[TokenScore] = []
+    tokens: list[TokenScore] = []
+    num_before = len(req.tokens)
     for position in chunk.scored:
-        top = _top(result, row, num_top)
-        scores.append(TokenScore(req.tokens[position + 1], result.target_logprobs[row], top))
-        if _is_nan(scores[-1]):
+        token, logprob = req.tokens[position + 1], result.target_logprobs[row]
+        score = _score(token, logprob, result, row, submit.top_logprobs)
+        if score is None:
             return _not_a_number(req, position)
+        scores.append(score)
         row += 1
     guesses, ends = req.drafts[: chunk.picks - 1], False
     for number in range(chunk.picks):
         token = result.ids[row]
-        tokens.append(TokenScore(token, result.logprobs[row], _top(result, row, num_top)))
-        if _is_nan(tokens[-1]):
-            return _not_a_number(req, len(req.tokens) - 1 + number)
-        ends = _ends(req.submit, token, eos_token_ids)
+        score = _score(token, result.logprobs[row], result, row, submit.top_logprobs)
+        if score is None:
+            return _not_a_number(req, num_before - 1 + number)
+        tokens.append(score)
+        ends = _ends(submit, token, eos_token_ids)
         if ends or number >= len(guesses) or guesses[number] != token:
             break  # the rows behind saw a token that was not picked
         row += 1
@@ -85,7 +95,7 @@ def _commit_chunk(
         drafting.num_drafted += len(guesses)
         drafting.num_accepted += len(tokens) - 1
     finish: Finish | None = "stop" if ends else None
-    has_all = len(req.tokens) - req.num_prompt >= req.submit.max_tokens
+    has_all = len(req.tokens) >= req.max_length
     # without a token to come, the prompt's rows are all there is to run
     if not ends and has_all and (tokens or req.num_cached >= req.num_prompt):
         finish = "length"
@@ -100,19 +110,23 @@ def _commit_chunk(
     )
 
 
-def _top(result: StepResult, row: int, count: int) -> list[tuple[int, float]]:
-    if count == 0:
-        return []
+def _without_gaps(drafts: list[int]) -> list[int]:
+    """Those before the first that is missing."""
+    return drafts[: drafts.index(NO_TOKEN)] if NO_TOKEN in drafts else drafts
+
+
+def _score(
+    token: int, logprob: float, result: StepResult, row: int, num_top: int
+) -> TokenScore | None:
+    """A token of a logit row, with the row's likeliest where they are wanted. None where a number
+    is NaN; an infinite logit is NaN in the ranking, where that of another token is not."""
+    if math.isnan(logprob):
+        return None
+    if not num_top:
+        return TokenScore(token, logprob)
     pairs = zip(result.top_ids[row], result.top_logprobs[row], strict=True)
-    return [(token, logprob) for token, logprob in pairs if token >= 0][:count]
-
-
-def _is_nan(score: TokenScore) -> bool:
-    """Whether a number of it is; an infinite logit is NaN in the ranking, where that of another
-    token is not."""
-    if score.top:
-        return any(map(math.isnan, (score.logprob, *(ranked for _, ranked in score.top))))
-    return math.isnan(score.logprob)
+    top = [(ranked, its) for ranked, its in pairs if ranked >= 0][:num_top]
+    return None if any(math.isnan(its) for _, its in top) else TokenScore(token, logprob, top)
 
 
 def _not_a_number(req: Req, position: int) -> Failed:

@@ -6,16 +6,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+
+import msgspec
 
 from lostwax.ir.contract.step import MAX_RANKED
 from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.capacity import capacity
 from lostwax.server.engine.commit import Drafting, commit
-from lostwax.server.engine.draft_length import DraftLength
-from lostwax.server.engine.extend_budget import ExtendBudget
+from lostwax.server.engine.deadlines import Deadlines
 from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.messages import (
+    TIMED_OUT,
     Cancel,
     Command,
     EngineInfo,
@@ -24,6 +25,7 @@ from lostwax.server.engine.messages import (
     Stats,
     Submit,
 )
+from lostwax.server.engine.options import PLAIN, EngineOptions
 from lostwax.server.engine.request import Req
 from lostwax.server.engine.runtime import Runtime, Ticket
 from lostwax.server.engine.scheduler import ScheduledStep, Scheduler
@@ -51,70 +53,47 @@ class EngineBroken(RuntimeError):
     """Steps failed one after another; what they raised is in the log."""
 
 
-@dataclass(frozen=True, slots=True)
-class _InFlight:
+class _InFlight(msgspec.Struct, frozen=True):
     """A step that is submitted and not committed."""
 
     plan: ScheduledStep
     told: StepPlan
     """The same as the runtime was told it."""
     ticket: Ticket
-    submitted_s: float
-    """When, by the engine's clock."""
 
 
 class EngineCore:
     """Holds a runtime and its scheduler. Callers use it from one thread at a time.
 
-    `drafts` tokens are drafted at most (None: as many as the artifact can verify). `log` is told
-    what a step raised. At most `depth` steps stay in flight between two calls of `step`. Without
-    `prefix_cache` every prompt runs whole. `max_running` requests run at once at most (None: as
-    many as the artifact takes). `max_stall` bounds the rows of a prefill step beside answers, as
-    ExtendBudget says (None: such a step is as large as any). `max_context` tokens a request and
-    `max_rows` rows a prefill step are the most, if that is less than the artifact's. `adapt_drafts`
-    drafts fewer tokens where that gives more a second, as DraftLength finds. `clock` gives seconds.
+    `log` is told what a step raised. At most `depth` steps stay in flight between two calls of
+    `step`. `clock` gives seconds.
     """
 
     def __init__(
         self,
         runtime: Runtime,
-        drafts: int | None = None,
+        options: EngineOptions = PLAIN,
         log: FailureLog | None = None,
         depth: int = 0,
         *,
-        prefix_cache: bool = True,
-        max_running: int | None = None,
-        max_stall: float | None = None,
-        max_context: int | None = None,
-        max_rows: int | None = None,
-        adapt_drafts: bool = False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        most = runtime.limits.max_drafts
+        most, drafts = runtime.limits.max_drafts, options.max_drafts
         if drafts is not None and not 0 <= drafts <= most:
             raise TooManyDrafts(
                 f"--drafts {drafts}: this artifact was compiled with --drafts {most}; recompile it,"
                 f" or ask for 0 to {most}"
             )
         self._runtime = runtime
-        self._max_drafts = most if drafts is None else drafts
         if not 0 <= depth <= MAX_DEPTH:
             raise TooDeep(f"depth {depth}: ask for 0 to {MAX_DEPTH} steps in flight")
         self._depth = depth
         self._in_flight: deque[_InFlight] = deque()
-        self.scheduler = Scheduler(
-            runtime.limits,
-            self._max_drafts,
-            prefix_cache=prefix_cache,
-            max_running=max_running,
-            max_context=max_context,
-            max_rows=max_rows,
-        )
-        self._max_stall, self._clock = max_stall, clock
-        self._budget = self._new_budget()
-        is_choice = adapt_drafts and self._max_drafts > 1
-        self._draft_length = DraftLength(self._max_drafts) if is_choice else None
-        self._last_done_s = 0.0
+        self.scheduler = Scheduler(runtime.limits, options)
+        self._clock = clock
+        self._deadlines = Deadlines()
+        self._oldest_began_s = 0.0
+        """When the oldest step in flight began to run: submitted, and the one before it done."""
         self.drafting = Drafting()
         self._counts = StepCounts()
         self._num_failed_steps = 0
@@ -159,7 +138,10 @@ class EngineCore:
                 refusal = self._refusal(command)
                 if refusal is not None:
                     return [refusal]
-                self.scheduler.add(Req(command))
+                req = Req(command)
+                self.scheduler.add(req)
+                if command.timeout_s is not None:
+                    self._deadlines.add(req, self._clock() + command.timeout_s)
                 return []
             case Cancel(request=name):
                 req = self.scheduler.find(name)
@@ -175,10 +157,8 @@ class EngineCore:
         Waits for the oldest step where nothing can be submitted or more than `depth` are in flight.
         """
         events: list[Output | Failed] = []
-        if self._budget is not None:
-            self.scheduler.max_extend_rows = self._budget.rows
-        if self._draft_length is not None:
-            self.scheduler.drafts = self._draft_length.choose(self.scheduler.num_decoding)
+        if self._deadlines:
+            events += self._end_overdue()
         plan = self.scheduler.schedule()
         if plan is not None:
             events += self._submit(plan)
@@ -189,13 +169,14 @@ class EngineCore:
         return events
 
     def _submit(self, plan: ScheduledStep) -> list[Output | Failed]:
-        submitted_s = self._clock()
+        if not self._in_flight:
+            self._oldest_began_s = self._clock()
         try:
             told = plan_step(plan)
             ticket = self._runtime.submit(told)
         except Exception as error:  # nothing has changed: the steps in flight go on
             return self._fail([plan], error)
-        self._in_flight.append(_InFlight(plan, told, ticket, submitted_s))
+        self._in_flight.append(_InFlight(plan, told, ticket))
         for chunk in plan.chunks:
             chunk.req.submitted(chunk, plan.drafts)
         return []
@@ -208,10 +189,13 @@ class EngineCore:
             chunk.req.came_back(chunk)
         try:
             result = oldest.ticket.result()
-            seconds = self._seconds_of(oldest)
-            events = commit(plan, result, self._runtime.facts.eos_token_ids, self.drafting)
-            self._counts.note(oldest.told, seconds)
-            self._note(plan, seconds, events)
+            done_s = self._clock()
+            seconds, self._oldest_began_s = done_s - self._oldest_began_s, done_s
+            eos_token_ids = self._runtime.facts.eos_token_ids
+            events = commit(plan, oldest.told, result, eos_token_ids, self.drafting)
+            if not self._is_warming_up:  # first steps take longer than those that follow
+                self._counts.note(oldest.told, seconds)
+                self.scheduler.note(plan, events, seconds)
             self.scheduler.enter_pages(plan)
             self._retire(events)
         except Exception as error:
@@ -219,29 +203,14 @@ class EngineCore:
         self._num_failed_steps = 0
         return events
 
-    def _seconds_of(self, step: _InFlight) -> float:
-        """What a step took that is just done; the one before it ran until then."""
-        now = self._clock()
-        seconds = now - max(step.submitted_s, self._last_done_s)
-        self._last_done_s = now
-        return seconds
-
-    def _note(self, plan: ScheduledStep, seconds: float, events: Sequence[Output | Failed]) -> None:
-        """Learn from what a step took and gave."""
-        if plan.entry == "decode" and self._draft_length is not None:
-            num_tokens = sum(len(event.tokens) for event in events if isinstance(event, Output))
-            self._draft_length.note(len(plan.chunks), num_tokens, seconds)
-        if self._budget is None:
-            return
-        if plan.entry == "decode":
-            self._budget.note_decode(seconds)
-        else:
-            self._budget.note_extend(sum(chunk.count for chunk in plan.chunks), seconds)
-
-    def _new_budget(self) -> ExtendBudget | None:
-        if self._max_stall is None:
-            return None
-        return ExtendBudget(self._max_stall, self.scheduler.max_rows)
+    def _end_overdue(self) -> list[Failed]:
+        """End the requests whose time is up: what of them is in flight is used by nobody."""
+        failed: list[Failed] = []
+        for req in self._deadlines.overdue(self._clock()):
+            self.scheduler.remove(req)
+            message = f"the request had not ended {req.submit.timeout_s:g} s after it began to wait"
+            failed.append(Failed(req.name, TIMED_OUT, message))
+        return failed
 
     def _abandon(self) -> list[ScheduledStep]:
         """Wait for all steps in flight and use none of their results; return their plans."""
@@ -283,7 +252,7 @@ class EngineCore:
         An error here is the caller's.
         """
         self._is_warming_up = True
-        max_tokens = min(2 + self._max_drafts, self.scheduler.max_context - 1)
+        max_tokens = min(2 + self.scheduler.max_drafts, self.scheduler.max_context - 1)
         self.handle(Submit(request="warm-up", prompt=[0], max_tokens=max_tokens, ignore_eos=True))
         while self.has_work:
             for event in self.step():
@@ -291,8 +260,7 @@ class EngineCore:
                     raise RuntimeError(f"the warm-up step failed: {event.message}")
         self.scheduler.check_integrity()
         self._is_warming_up = False
-        self.drafting, self._counts = Drafting(), StepCounts()
-        self._budget = self._new_budget()  # first steps take longer than those that follow
+        self.drafting = Drafting()
 
     def _retire(self, events: Sequence[Output | Failed]) -> None:
         for event in events:
@@ -308,6 +276,8 @@ class EngineCore:
             return Failed(submit.request, "invalid_value", "a request of this name is running")
         if not submit.prompt or submit.max_tokens < 0:
             return Failed(submit.request, "invalid_value", "the prompt is empty")
+        if submit.timeout_s is not None and not submit.timeout_s > 0:
+            return Failed(submit.request, "invalid_value", "the time to end in is not above 0")
         if submit.num_tokens > info.max_context:
             message = f"{submit.num_tokens} tokens exceed the context of {info.max_context}"
             return Failed(submit.request, "context_length_exceeded", message)

@@ -11,13 +11,16 @@ from typing import Literal
 
 import msgspec
 
+TIMED_OUT = "request_timeout"
+"""The code of a request that had not ended in time."""
 Finish = Literal["stop", "length", "cancelled"]
 
 
 class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     """Generate `max_tokens` tokens after `prompt`, each out of the likeliest ids whose mass reaches
     `top_p`. `top_logprobs` counts alternatives a token. `log_id` is what client and operator know
-    the request by; several may have the same. Lower `priority` runs first.
+    the request by; several may have the same. Lower `priority` runs first. A request that has not
+    ended `timeout_s` seconds after the engine took it, waiting or running, fails with TIMED_OUT.
     """
 
     request: str
@@ -32,6 +35,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     top_logprobs: int = 0
     score_prompt: bool = False
     priority: int = 0
+    timeout_s: float | None = None
 
     @property
     def has_nucleus(self) -> bool:

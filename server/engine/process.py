@@ -18,7 +18,7 @@ from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.log_lines import LogFormat, LogLines
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Event, Phase
-from lostwax.server.engine.options import EngineOptions
+from lostwax.server.engine.options import SERVED, EngineOptions
 from lostwax.server.engine.own_error import is_own
 from lostwax.server.engine.parent import end_with_parent
 from lostwax.server.engine.runtime import Runtime
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def run_engine(
     load: Callable[[Callable[[str], None]], Runtime],
     address: str,
-    options: EngineOptions | None = None,
+    options: EngineOptions = SERVED,
     log: LogLines | None = None,
 ) -> None:
     """Serve the runtime that `load` gives to the gateway at `address`, until the process ends.
@@ -50,26 +50,15 @@ def run_engine(
             wire.send([Phase(phase)])
 
         runtime = load(begin)
-        asked = options or EngineOptions()
-        core = EngineCore(
-            runtime,
-            asked.drafts,
-            FailureLog(lines.failure),
-            depth=int(runtime.overlaps),
-            prefix_cache=asked.prefix_cache,
-            max_running=asked.max_running,
-            max_stall=asked.max_stall,
-            max_context=asked.max_context,
-            max_rows=asked.max_rows,
-            adapt_drafts=True,
-        )
+        log_failure, depth = FailureLog(lines.failure), int(runtime.overlaps)
+        core = EngineCore(runtime, options, log_failure, depth)
         begin("warm up")
         core.warm_up()
         phases.end()
         if log:
             log.say(core.capacity)
         wire.send([core.info])
-        report = StatsClock() if asked.reports else None
+        report = StatsClock() if options.reports else None
         if report is not None and report.is_due(is_busy=False):
             wire.send([core.stats])
         while True:

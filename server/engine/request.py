@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from lostwax.ir.contract.program import Head
 from lostwax.ir.contract.step_state import NO_SEQ
 from lostwax.server.engine.messages import Submit
@@ -20,11 +22,17 @@ class Req:
     """
 
     submit: Submit
+    name: str = field(init=False)
+    """The name that events carry."""
     tokens: list[int] = field(init=False)
     num_prompt: int = field(init=False)
     """Tokens that the client gave."""
+    max_length: int = field(init=False)
+    """Those that it may come to hold, and the client's."""
     max_rows: int = field(init=False)
     """Cache rows at the end: the last generated token is never run."""
+    pick_head: Head = field(init=False)
+    """The least head that picks a token as the client wants it."""
     num_cached: int = 0
     num_drafted: int = 0
     """Rows of them that the MTP layer has cached, too: row i once token i + 1 was known, and never
@@ -64,14 +72,14 @@ class Req:
     ended: bool = False
 
     def __post_init__(self) -> None:
-        self.tokens = list(self.submit.prompt)
+        submit = self.submit
+        self.name = submit.request
+        self.tokens = list(submit.prompt)
         self.num_prompt = len(self.tokens)
-        self.max_rows = self.num_prompt + max(self.submit.max_tokens - 1, 0)
-
-    @property
-    def name(self) -> str:
-        """The name that events carry."""
-        return self.submit.request
+        self.max_length = submit.num_tokens
+        self.max_rows = max(self.max_length - 1, self.num_prompt)
+        nucleus = "sample" if submit.has_nucleus else "pick"
+        self.pick_head = "score" if submit.top_logprobs else nucleus
 
     @property
     def num_output(self) -> int:
@@ -92,17 +100,18 @@ class Req:
     @property
     def is_prefilling(self) -> bool:
         """Whether rows of known tokens are still to be planned."""
-        return self.num_planned < self.num_known
+        return self.num_cached + self.rows_in_flight < self.num_known
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether its next row is that of its last token, known here or not."""
+        may_go_on = len(self.tokens) + self.picks_in_flight < self.max_length
+        return may_go_on and self.num_cached + self.rows_in_flight >= self.num_known
 
     @property
     def num_to_come(self) -> int:
         """Tokens that are still to be generated behind the steps in flight, at most."""
-        return self.submit.max_tokens - self.num_output - self.picks_in_flight
-
-    @property
-    def may_go_on(self) -> bool:
-        """Whether the steps in flight may leave a token to be generated."""
-        return self.num_to_come > 0
+        return self.max_length - len(self.tokens) - self.picks_in_flight
 
     @property
     def wants_drafts(self) -> bool:
@@ -162,8 +171,7 @@ NOWHERE = range(0)
 """No position is scored."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True, eq=False):
     """`count` rows of a request in one step, of which the last `picks` pick a token each.
 
     Rows of known tokens begin at `start`; those of a decode step begin there at most. What stands
@@ -198,15 +206,15 @@ class Chunk:
     @property
     def end(self) -> int:
         """The first position behind the chunk, at most."""
-        return min(self.start + self.count, self.req.max_rows)
+        end, most = self.start + self.count, self.req.max_rows
+        return end if end < most else most
 
     @property
     def head(self) -> Head:
         """The least head that gives the chunk's logit rows what the client wants."""
-        submit = self.req.submit
-        if self.scored or (self.picks and submit.top_logprobs):
+        if self.scored:
             return "score"
-        return "sample" if self.picks and submit.has_nucleus else "pick"
+        return self.req.pick_head if self.picks else "pick"
 
     def num_drafts(self, most: int) -> int:
         """Drafts worth making behind the step: it gives a token, and the model adds one of its own

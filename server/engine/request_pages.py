@@ -5,6 +5,8 @@ Knows requests, pages and the prefix cache, never who runs next.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lostwax.server.engine.pages import PageAllocator
 from lostwax.server.engine.prefix_cache import NO_PAGE, Prefix, PrefixCache
 from lostwax.server.engine.request import Chunk, Req
@@ -43,12 +45,16 @@ class RequestPages:
         self._begin_behind(req, prefix)
         return True
 
+    def lacking(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """Those whose requests lack pages."""
+        size, behind = self._size, self._max_drafts
+        # In most steps no request comes near the end of its pages.
+        near = [c for c in chunks if c.start + c.count + behind > len(c.req.pages) * size]
+        return [chunk for chunk in near if self.lacks(chunk.req, chunk.end)]
+
     def lacks(self, req: Req, end: int) -> int:
         """Pages that it must be given before rows up to position `end`, and drafts behind them,
         are written."""
-        most = len(req.pages) * self._size
-        if min(end + self._max_drafts, req.max_rows) <= most:  # as it is in most steps
-            return 0
         return max(0, self._pages_for(req, end) - len(req.pages))
 
     def grow(self, req: Req, count: int) -> None:
@@ -103,8 +109,10 @@ class RequestPages:
         Their rows hold, and so does the token behind them: no later step writes them.
         """
         req, size = chunk.req, self._size
-        if self._cache is None or req.num_cached < (len(req.page_keys) + 1) * size or not req.pages:
-            return  # no page is full, or it has ended or was preempted and has none
+        if req.num_cached < (len(req.page_keys) + 1) * size:  # as it is in most steps
+            return
+        if self._cache is None or not req.pages:  # it has ended or was preempted
+            return
         num_full = min(req.num_cached, len(req.tokens) - 1) // size
         for index in range(len(req.page_keys), num_full):
             before = req.page_keys[-1] if req.page_keys else NO_PAGE

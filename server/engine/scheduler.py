@@ -5,27 +5,32 @@ left, who ranks last gives all of its own back and runs again later: the first n
 always ends. Requests wait by rank; those behind one that lacks room may pass it for a while. The
 first of a request's pages may be shared: they are found in the prefix cache, and its steps begin
 behind them; before the first step they are looked for once more, since equal prompts often come at
-once. Prefill and decode steps take turns while both have work, and `max_extend_rows` bounds what a
-prefill step costs those that decode.
+once. Prefill and decode steps take turns while both have work; how long steps took, which it is
+told, bounds what a prefill step costs those that decode.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 from lostwax.ir.contract.program import HEADS, Head
 from lostwax.ir.contract.step_state import NO_SEQ
+from lostwax.server.engine.draft_length import DraftLength
+from lostwax.server.engine.extend_budget import ExtendBudget
+from lostwax.server.engine.messages import Failed, Output
+from lostwax.server.engine.options import EngineOptions
 from lostwax.server.engine.request import Chunk, Rank, Req
 from lostwax.server.engine.request_pages import RequestPages
 from lostwax.server.engine.runtime import Limits
 from lostwax.server.engine.waiting import WaitingQueue
 
 
-@dataclass(frozen=True, slots=True)
-class ScheduledStep:
+class ScheduledStep(msgspec.Struct, frozen=True):
     """The chunks of one step, in row order; `drafts` tokens are guessed behind it at most."""
 
     entry: Literal["extend", "decode"]
@@ -40,32 +45,19 @@ class ScheduledStep:
 
 
 class Scheduler:
-    """Waiting and running requests, and the pages that they hold.
+    """Waiting and running requests, and the pages that they hold, within limits and options."""
 
-    `max_drafts` tokens are drafted at most for a request between two decode steps. Without
-    `prefix_cache` no page is kept and none is shared. At most `max_running` requests run at once;
-    one holds `max_context` tokens at most, and a prefill step has `max_rows` rows.
-    """
-
-    def __init__(
-        self,
-        limits: Limits,
-        max_drafts: int = 0,
-        *,
-        prefix_cache: bool = True,
-        max_running: int | None = None,
-        max_context: int | None = None,
-        max_rows: int | None = None,
-    ) -> None:
+    def __init__(self, limits: Limits, options: EngineOptions) -> None:
         self.limits = limits
-        self.max_running = min(max_running or limits.max_reqs, limits.max_reqs)
-        self._max_context = min(max_context or limits.max_context, limits.max_context)
-        self.max_rows = min(max_rows or limits.max_tokens, limits.max_tokens)
-        self.max_extend_rows = self.max_rows
-        """Rows of an extend step while anybody decodes: at least one."""
-        self.drafts = max_drafts
-        """Tokens to draft at most behind the next step: `max_drafts`, or fewer, but some."""
-        self._holdings = RequestPages(limits, max_drafts, prefix_cache=prefix_cache)
+        self.max_running = _at_most(options.max_running, limits.max_reqs)
+        self._max_context = _at_most(options.max_context, limits.max_context)
+        self._max_rows = _at_most(options.max_extend_rows, limits.max_tokens)
+        self.max_drafts = _at_most(options.max_drafts, limits.max_drafts)
+        stall = options.max_stall
+        self._budget = None if stall is None else ExtendBudget(stall, self._max_rows)
+        is_choice = options.adapt_drafts and self.max_drafts > 1
+        self._draft_length = DraftLength(self.max_drafts) if is_choice else None
+        self._holdings = RequestPages(limits, self.max_drafts, prefix_cache=options.prefix_cache)
         self.pages = self._holdings.allocator
         self.waiting = WaitingQueue()
         self.running: list[Req] = []
@@ -88,11 +80,6 @@ class Scheduler:
     def has_work(self) -> bool:
         """Whether any request waits or runs."""
         return bool(self.waiting or self.running)
-
-    @property
-    def num_decoding(self) -> int:
-        """Requests that have an answer under way."""
-        return sum(map(_is_decoding, self.running))
 
     def add(self, req: Req) -> None:
         """Queue a request that fits (`max_context`)."""
@@ -143,16 +130,28 @@ class Scheduler:
         for chunk in step.chunks:
             self._holdings.enter(chunk)
 
+    def note(self, step: ScheduledStep, events: Sequence[Output | Failed], seconds: float) -> None:
+        """Learn from what a committed step gave, and how long it took."""
+        if step.entry == "extend":
+            if self._budget is not None:
+                self._budget.note_extend(sum(chunk.count for chunk in step.chunks), seconds)
+            return
+        if self._budget is not None:
+            self._budget.note_decode(seconds)
+        if self._draft_length is not None:
+            num_tokens = sum(len(event.tokens) for event in events if isinstance(event, Output))
+            self._draft_length.note(len(step.chunks), num_tokens, seconds)
+
     def schedule(self) -> ScheduledStep | None:
         """The next step, or None when nothing can run."""
         self._admit()
-        plans = {"extend": self._plan_extend, "decode": self._plan_decode}
-        for entry in ("extend", "decode") if self._last_entry == "decode" else ("decode", "extend"):
-            chunks = plans[entry]()
-            if chunks:
-                self._last_entry = entry
-                return self._step(entry, chunks)
-        return None
+        if self._last_entry == "decode":
+            step = self._extend() or self._decode()
+        else:
+            step = self._decode() or self._extend()
+        if step is not None:
+            self._last_entry = step.entry
+        return step
 
     def check_integrity(self) -> None:
         """No page is lost, no sequence lost or shared; every request holds what its rows need, and
@@ -214,16 +213,17 @@ class Scheduler:
         num_pages = self.pages.num_free - self._num_growing()
         return _Room(num_pages, self._num_arrived, self._holdings.num_entered)
 
-    def _plan_extend(self) -> list[Chunk]:
-        chunks: list[Chunk] = []
+    def _extend(self) -> ScheduledStep | None:
+        """A step of known tokens, if any are to be run."""
         prefilling = [req for req in self.running if req.is_prefilling]
         if not prefilling:
-            return chunks
-        tokens_left = self.max_rows
-        if self.max_extend_rows < tokens_left and any(map(_is_decoding, self.running)):
-            tokens_left = self.max_extend_rows
+            return None
+        chunks, rows_left = list[Chunk](), self._max_rows
+        num_decoding = sum([req.is_decoding for req in self.running])
+        if num_decoding and self._budget is not None:
+            rows_left = self._budget.rows
         for req in prefilling:
-            if tokens_left == 0:
+            if rows_left == 0:
                 break
             if not req.has_begun:
                 if self._holdings.find_more(req):
@@ -231,15 +231,21 @@ class Scheduler:
                 if req.cached_tokens is None:
                     req.cached_tokens = req.num_found
                     self.num_prefix_tokens += req.num_found
-            rows = min(req.num_known - req.num_planned, tokens_left)
+            rows = min(req.num_known - req.num_planned, rows_left)
             chunks.append(Chunk.of_known(req, rows))
-            tokens_left -= rows
-        return chunks
+            rows_left -= rows
+        return ScheduledStep("extend", tuple(chunks), self._drafts(chunks, num_decoding))
 
-    def _plan_decode(self) -> list[Chunk]:
-        chunks = [Chunk.of_next(req) for req in filter(_is_decoding, self.running)]
-        lacking = [c for c in chunks if self._holdings.lacks(c.req, c.end)]
-        return self._with_pages(chunks, lacking) if lacking else chunks
+    def _decode(self) -> ScheduledStep | None:
+        """A step of all answers that are under way, and have pages for it."""
+        chunks = [Chunk.of_next(req) for req in self.running if req.is_decoding]
+        num_decoding = len(chunks)
+        lacking = self._holdings.lacking(chunks)
+        if lacking:
+            chunks = self._with_pages(chunks, lacking)
+        if not chunks:
+            return None
+        return ScheduledStep("decode", tuple(chunks), self._drafts(chunks, num_decoding))
 
     def _with_pages(self, chunks: list[Chunk], lacking: list[Chunk]) -> list[Chunk]:
         """Those of the chunks whose requests have pages for their rows, once those that lack some
@@ -261,11 +267,14 @@ class Scheduler:
         self._holdings.grow(chunk.req, num_lacking)
         return True
 
-    def _step(self, entry: Literal["extend", "decode"], chunks: Iterable[Chunk]) -> ScheduledStep:
-        drafts = 0
-        if self.drafts:
-            drafts = max(chunk.num_drafts(self.drafts) for chunk in chunks)
-        return ScheduledStep(entry, tuple(chunks), drafts)
+    def _drafts(self, chunks: Sequence[Chunk], num_decoding: int) -> int:
+        """Tokens to draft behind a step while so many answers are under way."""
+        most = self.max_drafts
+        if not most:
+            return 0
+        if self._draft_length is not None:
+            most = self._draft_length.choose(num_decoding)
+        return max([chunk.num_drafts(most) for chunk in chunks])
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,10 +295,9 @@ class _Room:
         return self.num_pages > other.num_pages
 
 
+def _at_most(asked: int | None, most: int) -> int:
+    return most if asked is None else min(asked, most)
+
+
 def _rank(req: Req) -> Rank:
     return req.rank
-
-
-def _is_decoding(req: Req) -> bool:
-    """Whether its next row is that of its last token, known here or not."""
-    return not req.is_prefilling and req.may_go_on

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from lostwax.ir.contract.program import HEADS, Head
 from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.commit import Drafting
 from lostwax.server.engine.messages import Stats
@@ -19,35 +20,45 @@ INTERVAL_S = 0.5
 """Between two reports at least, while the engine works."""
 
 
-def _of_entries() -> dict[str, int]:
-    return {"extend": 0, "decode": 0}
+@dataclass(slots=True)
+class EntryCounts:
+    """Steps of one entry that came back: their number, rows, and seconds of all their programs:
+    the host sees a step's end alone."""
+
+    steps: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+
+
+def _of_heads() -> dict[Head, int]:
+    return dict.fromkeys(HEADS, 0)
 
 
 @dataclass(slots=True)
 class StepCounts:
-    """Steps that came back: their number, seconds and rows by entry, and by segment how many ran a
-    program of it. A step's seconds are those of all its programs: the host sees its end alone."""
+    """Steps that came back, by entry, and how many ran a program of each head or drafted."""
 
-    steps: dict[str, int] = field(default_factory=_of_entries)
-    rows: dict[str, int] = field(default_factory=_of_entries)
-    seconds: dict[str, float] = field(default_factory=lambda: {"extend": 0.0, "decode": 0.0})
-    heads: dict[str, int] = field(default_factory=lambda: {"pick": 0, "sample": 0, "score": 0})
+    extend: EntryCounts = field(default_factory=EntryCounts)
+    decode: EntryCounts = field(default_factory=EntryCounts)
+    heads: dict[Head, int] = field(default_factory=_of_heads)
     drafts: int = 0
 
     def note(self, step: StepPlan, seconds: float) -> None:
         """A step is done and took so long."""
-        entry = step.entry
-        self.steps[entry] += 1
-        self.seconds[entry] += seconds
-        self.rows[entry] += step.num_rows
+        entry = self.decode if step.entry == "decode" else self.extend
+        entry.steps += 1
+        entry.rows += step.num_rows
+        entry.seconds += seconds
         if step.logits:
             self.heads[step.head] += 1
-        self.drafts += step.drafts > 0
+        if step.drafts:
+            self.drafts += 1
 
 
 def stats_of(scheduler: Scheduler, counts: StepCounts, drafting: Drafting) -> Stats:
     """What there is now."""
     pages, num_waiting = scheduler.pages, len(scheduler.waiting)
+    extend, decode = counts.extend, counts.decode
     lacks_slots = len(scheduler.running) >= scheduler.max_running
     return Stats(
         running=len(scheduler.running),
@@ -58,9 +69,14 @@ def stats_of(scheduler: Scheduler, counts: StepCounts, drafting: Drafting) -> St
         pages_blank=pages.num_blank,
         prefix_tokens=scheduler.num_prefix_tokens,
         preemptions=scheduler.num_preempted,
-        segments={**counts.steps, "draft": counts.drafts, **counts.heads},
-        seconds=dict(counts.seconds),
-        rows=dict(counts.rows),
+        segments={
+            "extend": extend.steps,
+            "decode": decode.steps,
+            "draft": counts.drafts,
+            **counts.heads,
+        },
+        seconds={"extend": extend.seconds, "decode": decode.seconds},
+        rows={"extend": extend.rows, "decode": decode.rows},
         drafted=drafting.num_drafted,
         accepted=drafting.num_accepted,
     )

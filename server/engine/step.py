@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from lostwax.ir.contract.step_plan import NewPage, Span, StepPlan, append_span
 from lostwax.ir.contract.step_state import NO_TOKEN, Enter
 from lostwax.server.engine.request import Chunk, Req
@@ -10,37 +12,67 @@ from lostwax.server.engine.scheduler import ScheduledStep
 
 def plan_step(step: ScheduledStep) -> StepPlan:
     """The plan of a step: chunks become consecutive rows, one logit row a wanted position."""
-    tokens, behind, targets = list[int](), list[int](), list[int]()
-    logits, scored = list[Span](), list[Span]()
-    num_rows = num_logits = 0
+    # Annotated: list[int]() takes 0.2 us longer than [].
+    seqs: list[int] = []
+    counts: list[int] = []
+    ends: list[int] = []
+    entering: list[Enter] = []
+    new_pages: list[NewPage] = []
     for chunk in step.chunks:
-        known = chunk.req.tokens
-        if step.entry == "extend":
-            tokens += known[chunk.start : chunk.start + chunk.count]
-            if step.drafts and not chunk.picks:
-                behind.append(_behind(chunk))
-        if chunk.scored:
-            append_span(logits, num_rows + chunk.scored.start - chunk.start, len(chunk.scored))
-            append_span(scored, num_logits, len(chunk.scored))
-            targets += known[chunk.scored.start + 1 : chunk.scored.stop + 1]
-        append_span(logits, num_rows + chunk.count - chunk.picks, chunk.picks)
-        num_rows += chunk.count
-        num_logits += len(chunk.scored) + chunk.picks
+        req = chunk.req
+        seqs.append(req.seq)
+        counts.append(chunk.count)
+        ends.append(chunk.end)
+        if not req.has_entered:
+            entering.append(_enter(req, chunk.start))
+        elif req.num_told < len(req.pages):
+            new_pages += _new_pages(req)
+    rows = _known_rows(step) if step.entry == "extend" else _Rows(logits=((0, sum(counts)),))
     return StepPlan(
         entry=step.entry,
         head=step.head,
-        seqs=tuple([chunk.req.seq for chunk in step.chunks]),
-        counts=tuple([chunk.count for chunk in step.chunks]),
-        ends=tuple([chunk.end for chunk in step.chunks]),
-        tokens=tuple(tokens),
-        entering=tuple([_enter(c.req, c.start) for c in step.chunks if not c.req.has_entered]),
-        new_pages=tuple([page for c in step.chunks for page in _new_pages(c.req)]),
-        logits=tuple(logits),
-        scored=tuple(scored),
-        targets=tuple(targets),
+        seqs=tuple(seqs),
+        counts=tuple(counts),
+        ends=tuple(ends),
+        tokens=rows.tokens,
+        entering=tuple(entering),
+        new_pages=tuple(new_pages),
+        logits=rows.logits,
+        scored=rows.scored,
+        targets=rows.targets,
         drafts=step.drafts,
-        behind=tuple(behind),
+        behind=rows.behind,
     )
+
+
+class _Rows(msgspec.Struct, frozen=True):
+    """What a plan says of a step's rows. Each row of a decode step picks, and has its token in the
+    state."""
+
+    logits: tuple[Span, ...]
+    tokens: tuple[int, ...] = ()
+    scored: tuple[Span, ...] = ()
+    targets: tuple[int, ...] = ()
+    behind: tuple[int, ...] = ()
+
+
+def _known_rows(step: ScheduledStep) -> _Rows:
+    """The rows of an extend step."""
+    tokens, behind, targets = list[int](), list[int](), list[int]()
+    logits, scored = list[Span](), list[Span]()
+    num_logits = 0
+    for chunk in step.chunks:
+        known, first_row = chunk.req.tokens, len(tokens)
+        tokens += known[chunk.start : chunk.start + chunk.count]
+        if step.drafts and not chunk.picks:
+            behind.append(_behind(chunk))
+        if chunk.scored:
+            append_span(logits, first_row + chunk.scored.start - chunk.start, len(chunk.scored))
+            append_span(scored, num_logits, len(chunk.scored))
+            targets += known[chunk.scored.start + 1 : chunk.scored.stop + 1]
+        append_span(logits, first_row + chunk.count - chunk.picks, chunk.picks)
+        num_logits += len(chunk.scored) + chunk.picks
+    return _Rows(tuple(logits), tuple(tokens), tuple(scored), tuple(targets), tuple(behind))
 
 
 def _behind(chunk: Chunk) -> int:
@@ -51,8 +83,6 @@ def _behind(chunk: Chunk) -> int:
 
 def _new_pages(req: Req) -> list[NewPage]:
     """Those that a request was given since it entered; who enters brings all of its own."""
-    if not req.has_entered or req.num_told == len(req.pages):
-        return []
     return [NewPage(req.seq, i, req.pages[i]) for i in range(req.num_told, len(req.pages))]
 
 

@@ -23,13 +23,15 @@ from lostwax.server.gateway.tokenizer import Codec
 
 @dataclass(frozen=True, slots=True)
 class Answering:
-    """What all routes with a body share. `model` replaces the checkpoint's name."""
+    """What all routes with a body share. `model` replaces the checkpoint's name; a generation has
+    `timeout_s` seconds to end."""
 
     client: EngineClient
     codec: Codec
     reader: BodyReader
     admission: Admission
     model: str | None
+    timeout_s: float | None = None
 
     async def respond(self, http: Request, route: Route) -> Response:
         """The HTTP answer, whole or as a stream."""
@@ -59,7 +61,9 @@ class Answering:
         form = self._form(prepared)
         request_id: str = http.state.request_id
         record = record_of(http.scope)
-        generation = Generation(prepared, form, self.client, job.model, request_id, record)
+        generation = Generation(
+            prepared, form, self.client, job.model, request_id, record, self.timeout_s
+        )
         if prepared.options.stream:
             return EventStream(generation.chunks(), ticket.release)
         content = await unless_client_leaves(http.receive, generation.answer())

@@ -52,7 +52,9 @@ def create_app(
     draining = draining or Draining()
     admission = Admission(settings.max_queued_reqs, settings.max_queued_tokens)
     reader = BodyReader(codec)
-    answering = Answering(client, codec, reader, admission, settings.model)
+    answering = Answering(
+        client, codec, reader, admission, settings.model, settings.request_timeout_s
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:

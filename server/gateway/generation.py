@@ -14,14 +14,20 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 import msgspec
 
-from lostwax.server.engine.messages import Output
+from lostwax.server.engine.messages import TIMED_OUT, Output
 from lostwax.server.gateway.engine_client import EngineClient, EngineLost, RequestFailed
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.prepared import Prepared
 from lostwax.server.gateway.readiness import lost
 from lostwax.server.gateway.request_record import RequestRecord
 
-_REFUSALS = ("context_length_exceeded", "invalid_value", "unsupported_value")
+_STATUSES = {
+    "context_length_exceeded": 400,
+    "invalid_value": 400,
+    "unsupported_value": 400,
+    TIMED_OUT: 504,
+}
+"""Of a request that the engine ended with these codes: its message is for the client."""
 
 
 class Summable(Protocol):
@@ -96,7 +102,7 @@ class Form(Protocol[D]):
 
 class Generation(Generic[D]):
     """One HTTP request on its way through the engine; `submits[i]` is choice i. `record` is filled
-    where somebody observes."""
+    where somebody observes. It has `timeout_s` seconds to end."""
 
     def __init__(
         self,
@@ -106,10 +112,12 @@ class Generation(Generic[D]):
         model: str,
         request_id: str,
         record: RequestRecord | None = None,
+        timeout_s: float | None = None,
     ) -> None:
         self._request_id = request_id
         self._submits = [
-            msgspec.structs.replace(each, log_id=request_id) for each in prepared.submits
+            msgspec.structs.replace(each, log_id=request_id, timeout_s=timeout_s)
+            for each in prepared.submits
         ]
         self._streams_usage = prepared.options.streams_usage
         self._form = form
@@ -178,10 +186,14 @@ class Generation(Generic[D]):
         except EngineLost as error:
             raise lost(self._client, error) from error
         except RequestFailed as error:
-            if error.code in _REFUSALS:
-                raise ApiError(400, str(error), code=error.code) from error
-            message = f"the engine failed on request {self._request_id}; the server's log says why"
-            raise ApiError(500, message, code=error.code) from error
+            raise self._told(error) from error
+
+    def _told(self, error: RequestFailed) -> ApiError:
+        """What the client hears of a request that failed."""
+        if error.code in _STATUSES:
+            return ApiError(_STATUSES[error.code], str(error), code=error.code)
+        message = f"the engine failed on request {self._request_id}; the server's log says why"
+        return ApiError(500, message, code=error.code)
 
     def _note_cached(self, index: int, num_tokens: int) -> None:
         if index not in self._num_cached:

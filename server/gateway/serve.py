@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.say import say
 from lostwax.server.engine.log_lines import LogLines
-from lostwax.server.engine.options import EngineOptions
+from lostwax.server.engine.options import SERVED, EngineOptions
 from lostwax.server.gateway.engine_client import EngineClient, EngineLost
 from lostwax.server.gateway.origins import require_origins
 from lostwax.server.gateway.ready_pipe import Ready, ReadyPipe
@@ -52,7 +52,7 @@ def serve(
     *,
     checkpoint: Path | None = None,
     port: int = 8000,
-    engine: EngineOptions | None = None,
+    engine: EngineOptions = SERVED,
     num_pages: int | None = None,
     threads: int | None = None,
     insecure: bool = False,
@@ -80,7 +80,7 @@ def serve(
     given |= {"--certificates": certificates}
     options = [part for k, v in given.items() if v is not None for part in (k, str(v))]
     options += ["--allow-compiled"] if allow_compiled else []
-    asked = replace(engine or EngineOptions(), reports=chosen.metrics)
+    asked = replace(engine, reports=chosen.metrics)
     options += [*asked.arguments(), "--log-format", chosen.log_format]
 
     def command(link: Link) -> list[str]:

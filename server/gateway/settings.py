@@ -28,7 +28,8 @@ class Settings:
     `/metrics`, and `token_histograms` to these the lengths of prompts and answers. `build` is
     what `/version` tells beside lostwax's own. `key_digests` (`api_keys.py`) are those of the API
     keys that are taken; without any, none is asked for. `log_requests` writes a line a request, in
-    the format of all lines.
+    the format of all lines. A request that has not ended `request_timeout_s` seconds after the
+    engine took it fails; None lets it take as long as it takes.
     """
 
     model: str | None = None
@@ -43,3 +44,4 @@ class Settings:
     key_digests: tuple[bytes, ...] = ()
     log_requests: bool = False
     log_format: LogFormat = "text"
+    request_timeout_s: float | None = None

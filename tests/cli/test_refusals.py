@@ -61,6 +61,7 @@ VALUES = {
     "serve --chunked-prefill-size -1": "--chunked-prefill-size must be in 1..",
     "serve --page-size 0": "--page-size must be in 1..",
     "serve --watchdog-timeout 0": "--watchdog-timeout must be above 0 and at most 86400",
+    "serve --request-timeout 0": "--request-timeout must be above 0 and at most 86400",
     "serve --served-model-name=": "--served-model-name must be one line of 1 to 256",
     "serve --target cqu": "unknown target 'cqu'. Did you mean 'cpu'?",
     "serve --cache FILE": "is no folder; give another",

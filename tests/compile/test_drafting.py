@@ -17,6 +17,7 @@ from lostwax.backends.runtime.load import Runtime
 from lostwax.ir.contract.step import TRASH_PAGE
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Submit
+from lostwax.server.engine.options import EngineOptions
 
 FILLER = 0xA5
 
@@ -78,7 +79,7 @@ def _halfway(runtime: Runtime, submit: Submit, drafts: int) -> tuple[int, dict[A
     """Cached rows of a request that is still running, over planes full of filler."""
     for buffer in runtime.memory.planes.values():
         buffer.fill_(FILLER)
-    core = EngineCore(runtime, drafts)
+    core = EngineCore(runtime, EngineOptions(drafts))
     core.handle(submit)
     req = core.scheduler.find(submit.request)
     assert req is not None

@@ -14,6 +14,7 @@ from lostwax.backends.runtime.load import Runtime
 from lostwax.ir.contract.step_state import STEP_STATE
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Submit
+from lostwax.server.engine.options import EngineOptions
 
 DEPTHS = (0, 1, 2)
 DRAFTS = (0, 1, 3)
@@ -80,7 +81,7 @@ def test_a_field_that_differs_is_noticed(name: str, random_model: Runtime) -> No
             return row
 
     noting = Wrong(random_model)
-    core = EngineCore(noting, SIZES.max_drafts)
+    core = EngineCore(noting, EngineOptions(SIZES.max_drafts))
     core.handle(Submit(request="a", prompt=[3] * 20, max_tokens=9, ignore_eos=True))
     core.step()
     with pytest.raises(AssertionError, match=f"{name} of a"):

@@ -28,6 +28,7 @@ from lostwax.ir.contract.program import Bucket, Segment
 from lostwax.ir.contract.step import STEP_INPUTS, InputSpec
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Failed, Output, Submit
+from lostwax.server.engine.options import EngineOptions
 from lostwax.server.engine.pages import PageAllocator
 
 PAGE = 16
@@ -77,7 +78,7 @@ def _requests() -> list[Submit]:
 
 def _answers(runtime: Runtime) -> dict[str, list[Output | Failed]]:
     """What each request was given, step by step, log-probabilities included."""
-    core = EngineCore(runtime, DRAFTS)
+    core = EngineCore(runtime, EngineOptions(DRAFTS))
     found: dict[str, list[Output | Failed]] = {}
     for submit in _requests():
         assert core.handle(submit) == []

@@ -19,6 +19,7 @@ from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Failed, Submit
+from lostwax.server.engine.options import EngineOptions
 from lostwax.server.engine.prefix_cache import PrefixCache
 from lostwax.server.engine.request import Req
 from lostwax.server.engine.runtime import Limits, Ticket
@@ -56,7 +57,7 @@ def _cold(runtime: Runtime, submits: list[Submit], drafts: int) -> dict[str, lis
     """Each answer by an engine of its own, without a cache."""
     found: dict[str, list[int]] = {}
     for submit in submits:
-        core = EngineCore(runtime, drafts, prefix_cache=False)
+        core = EngineCore(runtime, EngineOptions(drafts, prefix_cache=False))
         assert core.handle(submit) == []
         tokens = found[submit.request] = []
         while core.has_work:
@@ -83,7 +84,7 @@ def test_a_warm_cache_changes_no_token(
     submits = ask(3)
     want = _cold(runtime, submits, drafts)
     num_found = 0
-    core = EngineCore(runtime, drafts)
+    core = EngineCore(runtime, EngineOptions(drafts))
     for submit in submits:
         assert core.handle(submit) == []
         tokens: list[int] = []
@@ -144,7 +145,7 @@ class _FewPages:
 
 def test_pages_that_must_give_way_change_no_token(good_drafts: Runtime) -> None:
     submits = _greedy(7)
-    core = EngineCore(_FewPages(good_drafts), 3)
+    core = EngineCore(_FewPages(good_drafts), EngineOptions(3))
     tokens: dict[str, list[int]] = {submit.request: [] for submit in submits}
     num_found = 0
     with patch.object(PrefixCache, "drop", autospec=True, side_effect=PrefixCache.drop) as drop:
@@ -182,7 +183,7 @@ def test_rows_behind_what_was_found_are_those_of_a_cold_cache(good_drafts: Runti
     for way, earlier in {"cold": [], "warm": [before], "warm, without drafts": [once]}.items():
         for buffer in good_drafts.memory.planes.values():
             buffer.fill_(FILLER)
-        core = EngineCore(good_drafts, 3)
+        core = EngineCore(good_drafts, EngineOptions(3))
         for each in earlier:
             core.handle(each)
             while core.has_work:

@@ -16,6 +16,7 @@ from lostwax.frontend.capture import Captured, capture
 from lostwax.frontend.checkpoint import open_checkpoint
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Failed, Submit
+from lostwax.server.engine.options import EngineOptions
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def test_a_context_shorter_than_a_steps_rows_makes_a_whole_artifact(
         captured.module, captured.facts, captured.weights, "cpu", artifact, options(sizes=sizes)
     )
     ArtifactReader(artifact).verify_all()
-    core = EngineCore(load(artifact, checkpoint=checkpoint, threads=1), drafts)
+    core = EngineCore(load(artifact, checkpoint=checkpoint, threads=1), EngineOptions(drafts))
     core.warm_up()
     core.handle(Submit(request="a", prompt=[3], max_tokens=context - 1, ignore_eos=True))
     core.handle(Submit(request="b", prompt=[5] * context, max_tokens=0, score_prompt=True))

@@ -5,7 +5,6 @@ A mutant overrides a method of the engine or of the runtime under it; never the 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -15,9 +14,11 @@ from fake_runtime import FakeLimits
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from late_runtime import LateRuntime, LateTicket, Owner
+from msgspec.structs import replace
 
 from lostwax.server.engine.loop import EngineBroken, EngineCore
 from lostwax.server.engine.messages import Cancel, Command, Failed, Output, Submit
+from lostwax.server.engine.options import PLAIN
 from lostwax.server.engine.request import Req
 from lostwax.server.engine.scheduler import ScheduledStep, Scheduler
 
@@ -112,7 +113,7 @@ class _OtherScheduler(EngineCore):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.scheduler = self.scheduling(self._runtime.limits, self._max_drafts)
+        self.scheduler = self.scheduling(self._runtime.limits, PLAIN)
 
 
 class _AdmitsAtOnce(Scheduler):
@@ -168,8 +169,8 @@ class ForgetsRowsInFlight(_OtherScheduler):
 
 class _NoEnd(Req):
     @property
-    def may_go_on(self) -> bool:
-        return self.num_output < self.submit.max_tokens
+    def is_decoding(self) -> bool:
+        return not self.is_prefilling and self.num_output < self.submit.max_tokens
 
 
 class _PlansBehindTheEnd(_OtherRequests):

@@ -20,6 +20,7 @@ from late_runtime import LateRuntime
 
 from lostwax.server.engine.loop import EngineBroken, EngineCore
 from lostwax.server.engine.messages import Failed, Output
+from lostwax.server.engine.options import PLAIN
 from lostwax.server.engine.pages import PageAllocator
 from lostwax.server.engine.prefix_cache import NO_PAGE, Prefix, PrefixCache
 from lostwax.server.engine.request import Chunk, Req
@@ -49,8 +50,8 @@ class _Mutant(EngineCore):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         limits = self._runtime.limits
-        self.scheduler = self.scheduling(limits, self._max_drafts)
-        holdings = self.holding(limits, self._max_drafts, prefix_cache=True)
+        self.scheduler = self.scheduling(limits, PLAIN)
+        holdings = self.holding(limits, limits.max_drafts, prefix_cache=True)
         self.scheduler.pages = holdings.allocator = pages = self.paging(limits.num_pages)
         setattr(holdings, "_cache", self.caching(pages, limits.page_tokens))  # noqa: B010
         setattr(self.scheduler, "_holdings", holdings)  # noqa: B010

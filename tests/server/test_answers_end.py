@@ -13,6 +13,7 @@ from step_oracle import StepBatch
 from lostwax.ir.contract.step import StepResult
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Failed, Output, Submit
+from lostwax.server.engine.options import EngineOptions
 
 NAN_BEHIND = 7
 """What comes behind this token is NaN."""
@@ -41,7 +42,7 @@ def test_an_end_token_that_is_the_last_one_allowed_is_a_stop(count: int, drafts:
     prompts = ([n, m, k] for n in range(VOCAB) for m in range(VOCAB) for k in range(2))
     prompt = next(p for p in prompts if _first_end(p, count) == count - 1)
     want = generate(prompt, count)
-    core = EngineCore(FakeRuntime(replace(FakeLimits(), max_drafts=3)), drafts)
+    core = EngineCore(FakeRuntime(replace(FakeLimits(), max_drafts=3)), EngineOptions(drafts))
     stopping = {
         "end": Submit(request="end", prompt=prompt, max_tokens=count),
         "stop id": Submit(

@@ -101,7 +101,7 @@ def test_a_chat_tells_how_much_of_its_prompt_was_found(stream: bool) -> None:
 
 
 def test_without_the_cache_nothing_is_found() -> None:
-    with _served(EngineCore(FakeRuntime(), prefix_cache=False)) as client:
+    with _served(EngineCore(FakeRuntime(), EngineOptions(prefix_cache=False))) as client:
         found = [_usage(client)["prompt_tokens_details"] for _ in range(2)]
     assert found == [{"cached_tokens": 0}] * 2
 
@@ -119,7 +119,7 @@ class _Seen(Exception):
     [
         EngineOptions(),
         EngineOptions(prefix_cache=False),
-        EngineOptions(drafts=2, max_running=3, max_stall=1.5),
+        EngineOptions(max_drafts=2, max_running=3, max_stall=1.5),
     ],
 )
 def test_options_reach_the_engine_process(

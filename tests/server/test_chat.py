@@ -14,6 +14,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from scripted_runtime import CHATTING, CODEC, LIMITS, ScriptedRuntime, chat_codec, spelt
 
 from lostwax.server.engine.loop import EngineCore
+from lostwax.server.engine.options import EngineOptions
 from lostwax.server.gateway.app import Settings, create_app
 from lostwax.server.gateway.encoding_v32 import EOS, THINK_END, USER, encode_messages
 from lostwax.server.gateway.in_process import InProcessEngine
@@ -54,7 +55,7 @@ class Server:
 
 def _serve(runtime: ScriptedRuntime, codec: Codec) -> Iterator[Server]:
     # The scripted runtime tells of whole prompts.
-    core = EngineCore(runtime, prefix_cache=False)
+    core = EngineCore(runtime, EngineOptions(prefix_cache=False))
     app = create_app(InProcessEngine(core), codec, Settings())
     with running(app) as url:
         yield Server(runtime, url)

@@ -13,6 +13,7 @@ from fake_runtime import VOCAB, FakeRuntime, generate, logprobs_after
 from http_server import running, small_codec
 
 from lostwax.server.engine.loop import EngineCore
+from lostwax.server.engine.options import EngineOptions
 from lostwax.server.gateway.app import Settings, create_app
 from lostwax.server.gateway.in_process import InProcessEngine
 from lostwax.server.gateway.tokenizer import Codec, IdCodec
@@ -22,7 +23,9 @@ JSON = {"Content-Type": "application/json"}
 
 
 def _serve(codec: Codec) -> Iterator[httpx.Client]:
-    core = EngineCore(FakeRuntime(), prefix_cache=False)  # no test follows from those before it
+    core = EngineCore(
+        FakeRuntime(), EngineOptions(prefix_cache=False)
+    )  # no test follows from another
     app = create_app(InProcessEngine(core), codec, Settings())
     with running(app) as url, httpx.Client(base_url=url, timeout=20) as client:
         yield client

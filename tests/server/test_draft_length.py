@@ -14,6 +14,7 @@ from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.draft_length import STALE, WINDOW, DraftLength
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Output, Submit
+from lostwax.server.engine.options import EngineOptions
 from lostwax.server.engine.runtime import Ticket
 
 MOST = 3
@@ -103,7 +104,7 @@ class _Timed(FakeRuntime):
 @pytest.mark.parametrize(("row_s", "want"), [(0.0, MOST), (30.0, 1)])
 def test_an_engine_drafts_what_pays_and_gives_the_same_answers(row_s: float, want: int) -> None:
     runtime = _Timed(row_s)
-    core = EngineCore(runtime, adapt_drafts=True, clock=lambda: runtime.now)
+    core = EngineCore(runtime, EngineOptions(adapt_drafts=True), clock=lambda: runtime.now)
     core.handle(Submit(request="a", prompt=text(9), max_tokens=600, ignore_eos=True))
     tokens = list[int]()
     while core.has_work:

@@ -22,6 +22,7 @@ from lostwax.server.engine.messages import (
     decode_events,
     encode,
 )
+from lostwax.server.engine.options import EngineOptions
 
 
 class Answers:
@@ -138,7 +139,7 @@ def test_prefill_and_decode_take_turns() -> None:
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_drafts_save_steps_and_change_no_token(drafts: int, temperature: float) -> None:
     runtime = FakeRuntime(replace(FakeLimits(), max_drafts=3))
-    core = EngineCore(runtime, drafts)
+    core = EngineCore(runtime, EngineOptions(drafts))
     answers = Answers(core)
     prompts = {"a": [1], "b": list(range(2, 25)), "c": [5] * 31}
     answers.submit(*(_submit(n, p, 20, temperature=temperature) for n, p in prompts.items()))
@@ -176,7 +177,7 @@ def test_a_neighbours_sampling_changes_no_tokens_steps_or_drafts(wants: dict[str
 @pytest.mark.parametrize("drafts", [0, 3])
 def test_a_nucleus_is_a_requests_own_and_costs_no_step_without_it(drafts: int) -> None:
     runtime = FakeRuntime(replace(FakeLimits(), max_drafts=3))
-    answers = Answers(EngineCore(runtime, drafts))
+    answers = Answers(EngineCore(runtime, EngineOptions(drafts)))
     warm: dict[str, Any] = {"temperature": 1.0, "seed": 5}
     given: dict[str, dict[str, Any]] = {
         "tiny": warm | {"top_p": 1e-6},
@@ -210,7 +211,7 @@ def test_no_sampling_feature_keeps_a_request_from_drafting(wants: dict[str, Any]
 
 def test_more_drafts_than_programs_verify_are_refused() -> None:
     with pytest.raises(TooManyDrafts, match="compiled with --drafts 2"):
-        EngineCore(FakeRuntime(replace(FakeLimits(), max_drafts=2)), 3)
+        EngineCore(FakeRuntime(replace(FakeLimits(), max_drafts=2)), EngineOptions(3))
 
 
 def test_a_failing_draft_step_ends_its_requests_and_then_the_engine() -> None:

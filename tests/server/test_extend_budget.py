@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
+from engine_bounds import BUDGET_CHECKS, BudgetCheck, settled
 from fake_runtime import FakeLimits, FakeRuntime, generate
 from hypothesis import given
 from hypothesis import strategies as st
-from sharing_engine import text
+from sharing_engine import SharingEngine, text
 
 from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.extend_budget import HELD, LEFT, MIN_ROWS, ExtendBudget
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Output, Submit
+from lostwax.server.engine.options import EngineOptions
 from lostwax.server.engine.runtime import Ticket
-
-
-def _settled(budget: ExtendBudget, cost: Callable[[int], float], steps: int = 40) -> list[int]:
-    rows: list[int] = []
-    for _ in range(steps):
-        rows.append(budget.rows)
-        budget.note_extend(budget.rows, cost(budget.rows))
-    return rows
 
 
 @given(
@@ -35,7 +27,7 @@ def test_rows_come_to_fit_and_then_to_within_a_factor_of_four_of_the_most(
     budget = ExtendBudget(stall, 4096)
     budget.note_decode(decode)
     allowed = (stall - 1) * decode
-    tried = _settled(budget, lambda n: fixed + per_row * n, 400)
+    tried = settled(budget, lambda n: fixed + per_row * n, 400)
     for rows in tried[20:]:
         assert rows == MIN_ROWS or fixed + per_row * rows <= (2 - 2 * LEFT) * allowed + 1e-9
     num_late = sum(fixed + per_row * rows > allowed for rows in tried[20:])
@@ -47,25 +39,25 @@ def test_rows_come_to_fit_and_then_to_within_a_factor_of_four_of_the_most(
 def test_rows_grow_by_doubling_and_begin_small() -> None:
     budget = ExtendBudget(3, 512)
     budget.note_decode(1)
-    assert _settled(budget, lambda n: n / 1000, 7) == [MIN_ROWS, 32, 64, 128, 256, 512, 512]
+    assert settled(budget, lambda n: n / 1000, 7) == [MIN_ROWS, 32, 64, 128, 256, 512, 512]
 
 
 def test_a_step_that_took_too_long_makes_the_next_fit_at_once() -> None:
     budget = ExtendBudget(3, 512)
     budget.note_decode(1)
-    _settled(budget, lambda n: n / 1000)
+    settled(budget, lambda n: n / 1000)
     budget.note_extend(512, 20)  # the context has grown: ten times what is allowed
     assert budget.rows == 32
-    assert _settled(budget, lambda n: n / 1000, HELD + 2)[-2:] == [32, 64]
+    assert settled(budget, lambda n: n / 1000, HELD + 2)[-2:] == [32, 64]
 
 
 def test_a_step_of_far_fewer_rows_that_was_late_says_nothing_of_more() -> None:
     budget = ExtendBudget(3, 512)
     budget.note_decode(1)
-    _settled(budget, lambda n: n / 1000)
+    settled(budget, lambda n: n / 1000)
     budget.note_extend(10, 2.1)
     assert budget.rows == 512
-    assert _settled(budget, lambda n: n / 1000, 2)[-1] == 512
+    assert settled(budget, lambda n: n / 1000, 2)[-1] == 512
 
 
 def test_decode_steps_are_averaged_and_the_last_ones_count_most() -> None:
@@ -76,6 +68,32 @@ def test_decode_steps_are_averaged_and_the_last_ones_count_most() -> None:
         budget.note_decode(10)
     budget.note_extend(MIN_ROWS, 7.4)
     assert budget.rows == 2 * MIN_ROWS
+
+
+@pytest.mark.parametrize("check", BUDGET_CHECKS, ids=lambda check: check.__name__)
+def test_bounds_of_rows(check: BudgetCheck) -> None:
+    check(ExtendBudget)
+
+
+@pytest.mark.parametrize("drafts", [0, 3])
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 7, 11])
+def test_prompts_in_chunks_of_any_size_have_their_own_answers(rows: int, drafts: int) -> None:
+    """Chunks that end in the middle of a page, or hold one row, beside an answer, and again from
+    the pages that they left."""
+    engine = SharingEngine(
+        EngineOptions(max_extend_rows=rows, max_stall=3.0), num_pages=100, max_drafts=drafts
+    )
+    engine.add("stream", text(3), 30)
+    for _ in range(4):
+        engine.step()
+    for name in ("prompt", "again"):
+        engine.add(name, text(23), 6)
+        while not engine.ends.get(name):
+            engine.step()
+    engine.finish()
+    assert engine.tokens["stream"] == generate(text(3), 30)
+    assert engine.tokens["prompt"] == engine.tokens["again"] == generate(text(23), 6)
+    assert engine.found["again"] == 20
 
 
 @pytest.mark.parametrize("stall", [1.0, 0.5, -3.0])
@@ -98,7 +116,7 @@ def _gaps(max_stall: float | None) -> tuple[list[float], float, list[int]]:
     """Seconds between tokens of a stream while a prompt of 600 tokens runs; when that has its first
     token; its tokens."""
     runtime = _Timed(FakeLimits(max_tokens=128, num_pages=600, max_context=1000))
-    core = EngineCore(runtime, max_stall=max_stall, clock=lambda: runtime.now)
+    core = EngineCore(runtime, EngineOptions(max_stall=max_stall), clock=lambda: runtime.now)
     core.handle(Submit(request="stream", prompt=[3], max_tokens=400, ignore_eos=True))
     for _ in range(10):
         core.step()

@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from lostwax.ir.contract.program import SEGMENTS
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Stats, Submit
+from lostwax.server.engine.options import EngineOptions
 from lostwax.server.engine.stats import INTERVAL_S, StatsClock
 from lostwax.server.gateway.app import create_app
 from lostwax.server.gateway.draining import Draining
@@ -164,7 +165,7 @@ def test_a_head_is_counted_only_where_a_step_had_one() -> None:
 
 
 def test_who_waits_is_told_by_what_is_lacking() -> None:
-    core = EngineCore(FakeRuntime(FakeLimits(num_pages=6)), max_running=2)
+    core = EngineCore(FakeRuntime(FakeLimits(num_pages=6)), EngineOptions(max_running=2))
     for index in range(3):
         core.handle(Submit(request=f"r{index}", prompt=[1, index], max_tokens=9))
     core.step()

@@ -8,6 +8,7 @@ from fake_runtime import FakeLimits
 
 from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.messages import Submit
+from lostwax.server.engine.options import PLAIN, EngineOptions
 from lostwax.server.engine.request import Req
 from lostwax.server.engine.scheduler import ScheduledStep, Scheduler
 from lostwax.server.engine.step import plan_step
@@ -24,7 +25,7 @@ def _decoding(context: int, drafts: int = 0) -> tuple[Scheduler, StepPlan]:
         max_tokens=REQS, max_reqs=REQS, max_context=160_000, page_tokens=64, num_pages=400_000,
         max_drafts=drafts,
     )  # fmt: skip
-    scheduler = Scheduler(limits, drafts)
+    scheduler = Scheduler(limits, EngineOptions(drafts))
     prompt = [TOKEN] * context
     for i in range(REQS):
         req = Req(Submit(request=f"r{i}", prompt=prompt, max_tokens=500))
@@ -73,7 +74,7 @@ def test_a_plan_does_not_grow_with_the_context() -> None:
 
 
 def test_a_request_enters_with_all_that_its_rows_need_and_once() -> None:
-    scheduler = Scheduler(FakeLimits(max_tokens=4))
+    scheduler = Scheduler(FakeLimits(max_tokens=4), PLAIN)
     submit = Submit(
         request="a", prompt=[5, 6, 7, 8, 9, 10], max_tokens=3, temperature=0.5, top_p=0.75,
         seed=2**31 + 1, score_prompt=True,
@@ -96,7 +97,7 @@ def test_a_request_enters_with_all_that_its_rows_need_and_once() -> None:
 
 
 def test_rows_of_the_state_are_given_out_lowest_first_and_come_back() -> None:
-    scheduler = Scheduler(FakeLimits(max_reqs=2))
+    scheduler = Scheduler(FakeLimits(max_reqs=2), PLAIN)
     reqs = [Req(Submit(request=name, prompt=[1], max_tokens=1)) for name in "abc"]
     for req in reqs:
         scheduler.add(req)

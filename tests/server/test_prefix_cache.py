@@ -12,6 +12,7 @@ from step_oracle import StepBatch
 
 from lostwax.ir.contract.step import StepResult
 from lostwax.server.engine.messages import Cancel, Output
+from lostwax.server.engine.options import EngineOptions
 from lostwax.server.engine.pages import PageAllocator
 from lostwax.server.engine.prefix_cache import NO_PAGE, PrefixCache
 
@@ -161,7 +162,7 @@ def test_a_position_that_ends_anothers_page_is_scored_after_a_preemption() -> No
 
 
 def test_without_the_cache_nothing_is_kept_and_prompts_run_whole() -> None:
-    engine = SharingEngine(prefix_cache=False)
+    engine = SharingEngine(EngineOptions(prefix_cache=False))
     for _ in range(2):
         with engine.rows() as rows:
             assert engine.ask(text(14)) == 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from engine_bounds import QUEUE_CHECKS, QueueCheck
 from fake_runtime import generate
 from sharing_engine import SharingEngine, text
 
 from lostwax.server.engine.messages import Cancel
+from lostwax.server.engine.options import EngineOptions
 from lostwax.server.engine.waiting import LOOK_AHEAD, MAX_PASSED, WaitingQueue
 
 
@@ -27,7 +29,7 @@ def test_a_request_holds_the_pages_of_its_tokens_and_not_of_those_that_it_may_ge
 
 @pytest.mark.parametrize("drafts", [0, 3])
 def test_requests_that_do_not_fit_together_all_end_with_their_own_answers(drafts: int) -> None:
-    engine = SharingEngine(num_pages=1 + 14, max_drafts=drafts, prefix_cache=False)
+    engine = SharingEngine(EngineOptions(prefix_cache=False), num_pages=1 + 14, max_drafts=drafts)
     names = "abcd"
     for i, name in enumerate(names):
         engine.add(name, [5 + i] * 6, 40)  # eleven pages each at their ends
@@ -109,12 +111,31 @@ def test_cancelled_requests_leave_the_queue_as_if_they_had_never_come() -> None:
     assert _entries(waiting) <= LOOK_AHEAD + 1
 
 
+@pytest.mark.parametrize("check", QUEUE_CHECKS, ids=lambda check: check.__name__)
+def test_bounds_of_a_look_at_the_queue(check: QueueCheck) -> None:
+    check(WaitingQueue)
+
+
+def test_who_stands_behind_more_than_are_looked_at_does_not_pass() -> None:
+    engine = SharingEngine(num_pages=1 + 16, max_context=64)
+    engine.add("running", [5] * 8, 40)
+    engine.step()
+    for number in range(LOOK_AHEAD + 1):  # the first, and as many as are looked at behind it
+        engine.add(f"large{number}", [6] * 60, 1)
+    engine.add("small", [7] * 4, 9)
+    engine.step()
+    assert _running(engine) == ["running"]
+    engine.core.handle(Cancel("large3"))
+    engine.step()
+    assert _running(engine) == ["running", "small"]
+
+
 def _entries(queue: WaitingQueue) -> int:
     return len(getattr(queue, "_heap"))  # noqa: B009
 
 
 def test_who_stood_behind_cancelled_requests_is_looked_at() -> None:
-    engine = SharingEngine(num_pages=1 + 16, max_context=64, prefix_cache=False)
+    engine = SharingEngine(EngineOptions(prefix_cache=False), num_pages=1 + 16, max_context=64)
     engine.add("running", [5] * 8, 40)
     engine.step()
     large = [f"large{i}" for i in range(LOOK_AHEAD + 1)]
@@ -130,7 +151,7 @@ def test_who_stood_behind_cancelled_requests_is_looked_at() -> None:
 
 
 def test_no_more_than_max_running_requests_run() -> None:
-    engine = SharingEngine(num_pages=1 + 40, max_reqs=4, max_running=2)
+    engine = SharingEngine(EngineOptions(max_running=2), num_pages=1 + 40, max_reqs=4)
     for name in "abcd":
         engine.add(name, text(5), 6)
     most = 0

@@ -47,19 +47,19 @@ def test_options_reach_the_engine_process_as_they_are() -> None:
     EngineOptions.add_to(parser)
     for options in (
         EngineOptions(),
-        EngineOptions(1, False, 3, 2.5, 100, 32, reports=True),
+        EngineOptions(1, False, 3, 2.5, 100, 32, adapt_drafts=True, reports=True),
     ):
         assert EngineOptions.of(parser.parse_args(options.arguments())) == options
 
 
 def test_a_request_longer_than_the_given_context_is_refused() -> None:
-    core = EngineCore(FakeRuntime(), max_context=20)
+    core = EngineCore(FakeRuntime(), EngineOptions(max_context=20))
     assert core.info.max_context == 20
     (refused,) = core.handle(Submit(request="long", prompt=[1] * 15, max_tokens=6))
     assert isinstance(refused, Failed)
     assert refused.code == "context_length_exceeded"
     assert core.handle(Submit(request="fits", prompt=[1] * 15, max_tokens=5)) == []
-    assert EngineCore(FakeRuntime(), max_context=10_000).info.max_context == 64
+    assert EngineCore(FakeRuntime(), EngineOptions(max_context=10_000)).info.max_context == 64
 
 
 def test_a_prefill_step_has_at_most_the_given_rows_and_answers_are_the_same() -> None:
@@ -73,7 +73,7 @@ def test_a_prefill_step_has_at_most_the_given_rows_and_answers_are_the_same() ->
                 seen.append(len(batch.tokens))
             return super().run(batch)
 
-    core = EngineCore(Counts(), max_rows=5, max_stall=3.0)
+    core = EngineCore(Counts(), EngineOptions(max_extend_rows=5, max_stall=3.0))
     prompt = list(range(1, 14))
     core.handle(Submit(request="r", prompt=prompt, max_tokens=3, ignore_eos=True))
     tokens: list[int] = []
@@ -110,7 +110,9 @@ def test_what_the_cache_holds_is_said_in_requests(
 
 
 def test_the_engine_says_so_of_itself() -> None:
-    core = EngineCore(FakeRuntime(FakeLimits(num_pages=33)), max_context=16, max_running=3)
+    core = EngineCore(
+        FakeRuntime(FakeLimits(num_pages=33)), EngineOptions(max_context=16, max_running=3)
+    )
     assert core.capacity.endswith("tokens; requests that run at once: 3 of the full context (16)")
     assert core.capacity.startswith("the cache holds 128 ")
 

@@ -25,6 +25,7 @@ from lostwax.ir.contract.program import Entry
 from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Output, Submit
+from lostwax.server.engine.options import EngineOptions
 from lostwax.server.engine.request import Req
 
 VOCAB, OUTPUTS, REQUESTS, FIRST, TOP_P = 6, 3, 6000, 0, 0.85
@@ -132,7 +133,7 @@ class OneCounterRuntime(RowsRuntime):
 
 def counted(runtime: RowsRuntime, drafts: int) -> tuple[Counter[Triple], float]:
     """How often each triple came, and the share of drafts that were accepted."""
-    core = EngineCore(runtime, drafts)
+    core = EngineCore(runtime, EngineOptions(drafts))
     answers: dict[str, list[int]] = {}
     for seed in range(REQUESTS):
         answers[str(seed)] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -39,7 +40,7 @@ from lostwax.cli.option_types import (
 from lostwax.cli.serve_limits import pages_within, require_within
 from lostwax.server.engine.extend_budget import MAX_STALL
 from lostwax.server.engine.log_lines import LogFormat
-from lostwax.server.engine.options import EngineOptions
+from lostwax.server.engine.options import SERVED
 from lostwax.server.gateway.api_keys import digests_of, read_keys
 from lostwax.server.gateway.settings import WATCHDOG_S, Settings
 from lostwax.server.gateway.tls import Tls
@@ -62,6 +63,7 @@ def serve(
     chunked_prefill_size: Annotated[Count | None, MORE] = None,
     page_size: Annotated[Count | None, MORE] = None,
     watchdog_timeout: Annotated[Timeout, MORE] = WATCHDOG_S,
+    request_timeout: Annotated[Timeout | None, MORE] = None,
     target: Annotated[TargetName | None, MORE] = None,
     dtype: Annotated[Literal["fp32", "bf16"] | None, MORE] = None,
     cache: Annotated[OutFolder | None, MORE] = None,
@@ -124,6 +126,9 @@ def serve(
         Tokens a page. The artifact has decided: any other number is refused.
     watchdog_timeout
         Seconds after which a step that has not ended never will: the engine is started again.
+    request_timeout
+        Seconds after which a request that has not ended, waiting or running, fails (504); without
+        it a request takes as long as it takes.
     target
         What to compile a checkpoint for (default: cpu).
     dtype
@@ -221,16 +226,18 @@ def serve(
             key_digests=digests_of(keys),
             log_requests=log_requests,
             log_format=log_format,
+            request_timeout_s=request_timeout,
         ),
         checkpoint=checkpoint,
         port=port,
-        engine=EngineOptions(
-            drafts=drafts,
+        engine=replace(
+            SERVED,
+            max_drafts=drafts,
             prefix_cache=not disable_radix_cache,
             max_running=max_running_requests,
             max_stall=max_stall,
             max_context=context_length,
-            max_rows=chunked_prefill_size,
+            max_extend_rows=chunked_prefill_size,
         ),
         num_pages=num_pages,
         threads=threads,

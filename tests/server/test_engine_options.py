@@ -1,0 +1,84 @@
+"""Each option of an engine reaches what it decides, in the core and over the process's border."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import lostwax
+from engine_effects import CHANGED, EFFECTS
+from fake_runtime import FakeRuntime
+from small_fixtures import Compiled
+
+from lostwax.server.engine import process
+from lostwax.server.engine.options import PLAIN, SERVED, EngineOptions
+from lostwax.server.gateway.settings import Settings
+
+EVERY = EngineOptions(**CHANGED, reports=True)
+
+
+def test_every_option_is_told_on_the_command_line_and_read_as_it_was() -> None:
+    parser = argparse.ArgumentParser()
+    EngineOptions.add_to(parser)
+    one_by_one = [replace(PLAIN, **{name: value}) for name, value in CHANGED.items()]
+    for options in (PLAIN, SERVED, EVERY, *one_by_one):
+        assert EngineOptions.of(parser.parse_args(options.arguments())) == options
+
+
+def test_each_option_is_changed_here() -> None:
+    names = {field.name for field in fields(EngineOptions)}
+    assert names == {*CHANGED, "reports"}, "reports is the process's: test_metrics.py"
+    assert all(getattr(EVERY, name) != getattr(PLAIN, name) for name in names)
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_the_core_does_what_each_option_says(name: str) -> None:
+    effect = EFFECTS[name]
+    assert effect(replace(PLAIN, **{name: CHANGED[name]})) != effect(PLAIN)
+
+
+class _Seen(Exception):
+    """Stops a process where its core would begin."""
+
+
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_the_process_hands_its_options_to_the_core(
+    overlaps: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def core(runtime: FakeRuntime, options: EngineOptions, _: object, depth: int) -> None:
+        seen.update(runtime=runtime, options=options, depth=depth)
+        raise _Seen
+
+    class Runtime(FakeRuntime):
+        """Overlaps, or not."""
+
+    runtime = Runtime()
+    runtime.overlaps = overlaps
+    monkeypatch.setattr(process, "EngineCore", core)
+    with pytest.raises(_Seen):
+        process.run_engine(lambda _: runtime, f"ipc://{tmp_path}/nobody", EVERY)
+    assert seen == {"runtime": runtime, "options": EVERY, "depth": int(overlaps)}
+
+
+def test_serve_asks_for_the_options_that_it_is_given(
+    small_artifact: Compiled, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[EngineOptions, float | None]] = []
+
+    def note(_: object, settings: Settings, *, engine: EngineOptions, **__: object) -> None:
+        seen.append((engine, settings.request_timeout_s))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lostwax.server.gateway.serve.serve", note)
+    line = ["serve", small_artifact.artifact, "--checkpoint", small_artifact.checkpoint]
+    lostwax(capsys, *line)
+    more = ["--drafts", 0, "--max-running-requests", 2, "--context-length", 30]
+    more += ["--chunked-prefill-size", 5, "--max-stall", 2.5, "--disable-radix-cache"]
+    lostwax(capsys, *line, *more, "--request-timeout", 7.5)
+    asked = EngineOptions(0, False, 2, 2.5, 30, 5, adapt_drafts=True)
+    assert seen == [(SERVED, None), (asked, 7.5)]
