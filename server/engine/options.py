@@ -30,6 +30,8 @@ class EngineOptions:
     """Rows of a prefill step."""
     adapt_drafts: bool = False
     """Whether fewer tokens are drafted where that gives more a second, as DraftLength finds."""
+    overlap: bool = True
+    """Whether a step is submitted while the one before runs, where the device keeps the state."""
     reports: bool = False
     """Whether the gateway is told what the engine does (Stats)."""
 
@@ -42,6 +44,7 @@ class EngineOptions:
         said += [] if self.max_stall is None else ["--max-stall", repr(self.max_stall)]
         said += ["--adapt-drafts"] if self.adapt_drafts else []
         said += ["--reports"] if self.reports else []
+        said += [] if self.overlap else ["--disable-overlap-schedule"]
         return said if self.prefix_cache else [*said, "--disable-radix-cache"]
 
     @staticmethod
@@ -54,6 +57,7 @@ class EngineOptions:
         parser.add_argument("--max-stall", type=float)
         parser.add_argument("--adapt-drafts", action="store_true")
         parser.add_argument("--disable-radix-cache", action="store_true")
+        parser.add_argument("--disable-overlap-schedule", action="store_true")
         parser.add_argument("--reports", action="store_true")
 
     @staticmethod
@@ -62,6 +66,7 @@ class EngineOptions:
         return EngineOptions(
             max_drafts=parsed.drafts,
             prefix_cache=not parsed.disable_radix_cache,
+            overlap=not parsed.disable_overlap_schedule,
             max_running=parsed.max_running_requests,
             max_stall=parsed.max_stall,
             max_context=parsed.context_length,

@@ -50,7 +50,7 @@ def run_engine(
             wire.send([Phase(phase)])
 
         runtime = load(begin)
-        log_failure, depth = FailureLog(lines.failure), int(runtime.overlaps)
+        log_failure, depth = FailureLog(lines.failure), int(runtime.overlaps and options.overlap)
         core = EngineCore(runtime, options, log_failure, depth)
         begin("warm up")
         core.warm_up()

@@ -17,7 +17,7 @@ from lostwax.server.engine import process
 from lostwax.server.engine.options import PLAIN, SERVED, EngineOptions
 from lostwax.server.gateway.settings import Settings
 
-EVERY = EngineOptions(**CHANGED, reports=True)
+EVERY = EngineOptions(**CHANGED, reports=True, overlap=False)
 
 
 def test_every_option_is_told_on_the_command_line_and_read_as_it_was() -> None:
@@ -30,7 +30,7 @@ def test_every_option_is_told_on_the_command_line_and_read_as_it_was() -> None:
 
 def test_each_option_is_changed_here() -> None:
     names = {field.name for field in fields(EngineOptions)}
-    assert names == {*CHANGED, "reports"}, "reports is the process's: test_metrics.py"
+    assert names == {*CHANGED, "overlap", "reports"}, "of the process: here, and test_metrics.py"
     assert all(getattr(EVERY, name) != getattr(PLAIN, name) for name in names)
 
 
@@ -44,9 +44,16 @@ class _Seen(Exception):
     """Stops a process where its core would begin."""
 
 
-@pytest.mark.parametrize("overlaps", [False, True])
+@pytest.mark.parametrize(
+    ("overlaps", "options", "wanted"),
+    [(False, PLAIN, 0), (True, PLAIN, 1), (False, EVERY, 0), (True, EVERY, 0)],
+)
 def test_the_process_hands_its_options_to_the_core(
-    overlaps: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    overlaps: bool,
+    options: EngineOptions,
+    wanted: int,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     seen: dict[str, Any] = {}
 
@@ -61,8 +68,8 @@ def test_the_process_hands_its_options_to_the_core(
     runtime.overlaps = overlaps
     monkeypatch.setattr(process, "EngineCore", core)
     with pytest.raises(_Seen):
-        process.run_engine(lambda _: runtime, f"ipc://{tmp_path}/nobody", EVERY)
-    assert seen == {"runtime": runtime, "options": EVERY, "depth": int(overlaps)}
+        process.run_engine(lambda _: runtime, f"ipc://{tmp_path}/nobody", options)
+    assert seen == {"runtime": runtime, "options": options, "depth": wanted}
 
 
 def test_serve_asks_for_the_options_that_it_is_given(
@@ -79,6 +86,7 @@ def test_serve_asks_for_the_options_that_it_is_given(
     lostwax(capsys, *line)
     more = ["--drafts", 0, "--max-running-requests", 2, "--context-length", 30]
     more += ["--chunked-prefill-size", 5, "--max-stall", 2.5, "--disable-radix-cache"]
+    more += ["--disable-overlap-schedule"]
     lostwax(capsys, *line, *more, "--request-timeout", 7.5)
-    asked = EngineOptions(0, False, 2, 2.5, 30, 5, adapt_drafts=True)
+    asked = EngineOptions(0, False, 2, 2.5, 30, 5, adapt_drafts=True, overlap=False)
     assert seen == [(SERVED, None), (asked, 7.5)]

@@ -27,6 +27,7 @@ _OURS = {
     "--nsa-prefill-backend": "--lowering",
     "--dsa-decode-backend": "--lowering",
     "--dsa-prefill-backend": "--lowering",
+    "--no-async-scheduling": "--disable-overlap-schedule",
     "--no-enable-prefix-caching": "--disable-radix-cache",
     "--num-speculative-tokens": "--drafts",
     "--speculative-num-draft-tokens": "--drafts",

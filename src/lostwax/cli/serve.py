@@ -70,6 +70,7 @@ def serve(
     certificates: Annotated[OutFolder | None, MORE] = None,
     allow_compiled: Annotated[Flag, MORE] = False,
     disable_radix_cache: Annotated[Flag, MORE] = False,
+    disable_overlap_schedule: Annotated[Flag, MORE] = False,
     max_stall: Annotated[Stall, MORE] = MAX_STALL,
     enable_metrics: Annotated[Flag, MORE] = False,
     collect_tokens_histogram: Annotated[Flag, MORE] = False,
@@ -143,6 +144,8 @@ def serve(
     disable_radix_cache
         Run every prompt whole, also where another request's pages hold its beginning: for several
         tenants, who could else find out how one another's prompts begin.
+    disable_overlap_schedule
+        Submit a step only when the one before is done, also on devices that keep the state.
     max_stall
         How long an answer waits for its next token while prompts run, in times of its usual wait.
         Less keeps answers smooth, more lets first tokens come sooner.
@@ -234,6 +237,7 @@ def serve(
             SERVED,
             max_drafts=drafts,
             prefix_cache=not disable_radix_cache,
+            overlap=not disable_overlap_schedule,
             max_running=max_running_requests,
             max_stall=max_stall,
             max_context=context_length,
