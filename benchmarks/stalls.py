@@ -4,8 +4,8 @@
 
 Two greedy streams run; then a prompt of 4,096 tokens comes. For each bound (`--max-stall`): the
 streams' longest wait for a token while the prompt runs, beside their median wait before it came,
-and the prompt's time to its first token, beside that of the same prompt alone. `none` has no bound:
-each prefill step is as large as any.
+and the prompt's time to its first token, beside that of the same prompt alone, in chunks of the
+size that gives it soonest. `none` has no bound: each prefill step is as large as any.
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ def _prompt(runtime: Runtime, count: int) -> list[int]:
     return [(31 * i + 7) % runtime.limits.vocab_size for i in range(count)]
 
 
-def alone(runtime: Runtime, rows: int) -> float:
-    """Seconds to the first token of a prompt that has the engine for itself."""
-    core = EngineCore(runtime, EngineOptions(prefix_cache=False), depth=int(runtime.overlaps))
+def alone(runtime: Runtime, rows: int, chunk: int) -> float:
+    """Seconds to the first token of a prompt that has the engine for itself, in chunks of so many
+    rows at most."""
+    options = EngineOptions(prefix_cache=False, max_extend_rows=chunk)
+    core = EngineCore(runtime, options, depth=int(runtime.overlaps))
     begin = time.perf_counter()
     core.handle(_submit("long", _prompt(runtime, rows), 1))
     while core.has_work:
@@ -68,12 +70,15 @@ def beside(runtime: Runtime, rows: int, max_stall: float | None) -> dict[str, An
                 waits.append(now - last[event.request])
                 last[event.request] = now
     before = statistics.median(waits[len(STREAMS) : num_before])
-    longest = max(waits[num_before:])
+    meanwhile = sorted(waits[num_before:])
+    longest, usual = meanwhile[-1], meanwhile[99 * (len(meanwhile) - 1) // 100]
     return {
         "max_stall": NONE if max_stall is None else max_stall,
         "median_before_ms": round(1e3 * before, 2),
         "longest_ms": round(1e3 * longest, 2),
+        "p99_ms": round(1e3 * usual, 2),
         "longest_of_median": round(longest / before, 2),
+        "p99_of_median": round(usual / before, 2),
         "first_token_s": round(first, 3),
         "tokens_meanwhile": len(waits) - num_before,
     }
@@ -86,16 +91,20 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--rows", type=int, default=4096)
     parser.add_argument("--max-stall", type=float, nargs="*", default=[2.0, 3.0, 6.0])
+    parser.add_argument("--chunks", type=int, nargs="*", default=[64, 256, 512])
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     runtime = load(options.artifact, checkpoint=options.checkpoint)
-    alone(runtime, min(options.rows, 256))  # first steps take longer
-    lone = alone(runtime, options.rows)
+    alone(runtime, options.rows, options.chunks[-1])  # first steps of a program take longer
+    beside(runtime, options.rows, options.max_stall[0])
+    chunks = [alone(runtime, options.rows, chunk) for chunk in options.chunks]
+    lone = min(chunks)
     rows = [beside(runtime, options.rows, stall) for stall in (*options.max_stall, None)]
     for row in rows:
         row["first_token_of_lone"] = round(row["first_token_s"] / lone, 2)
         print(row, flush=True)
-    report = {"rows": options.rows, "lone_first_token_s": round(lone, 3), "bounds": rows}
+    by_chunk = {str(k): round(v, 3) for k, v in zip(options.chunks, chunks, strict=True)}
+    report = {"rows": options.rows, "lone_first_token_s": by_chunk, "bounds": rows}
     print(f"alone: {lone:.3f} s to the first token")
     if options.out:
         options.out.write_text(json.dumps(report, indent=1) + "\n")

@@ -16,7 +16,7 @@ from fake_runtime import FakeRuntime
 from http_server import running
 
 from lostwax.server.engine.failure_log import FailureLog
-from lostwax.server.engine.log_lines import LogLines
+from lostwax.server.engine.log_lines import LogFormat, LogLines
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.gateway.app import create_app
 from lostwax.server.gateway.in_process import InProcessEngine
@@ -179,3 +179,50 @@ def test_what_happens_is_said_in_the_same_format(capsys: Capture) -> None:
         "source": "engine",
         "message": "load weights   1.00 s",
     }
+
+
+class _Full:
+    """Standard error on a disk that has room for some writes only."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error: Exception | None = error
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        if self.error is not None:
+            raise self.error
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "no space"), BrokenPipeError(), ValueError("I/O operation on closed")]
+)
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_line_that_cannot_be_written_ends_nothing_and_is_counted(
+    error: Exception, form: LogFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = _Full(error)
+    monkeypatch.setattr("sys.stderr", stream)
+    lines = LogLines(form)
+    lines.say("first")
+    lines.failure("second\n  trace")
+    lines.event("third", {}, "third")
+    stream.error = None
+    lines.say("fourth")
+    lines.say("fifth")
+    assert "fourth" in stream.text
+    assert stream.text.count("3 lines before the last could not be written") == 1
+    assert len(stream.text.splitlines()) == 3
+
+
+def test_a_request_is_answered_though_its_line_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with served(log_requests=True) as client, monkeypatch.context() as patched:
+        patched.setattr("sys.stderr", _Full(BrokenPipeError()))
+        answers = [client.post("/v1/completions", json=BODY | {"max_tokens": 3}) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200] * 3
