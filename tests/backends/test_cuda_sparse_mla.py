@@ -199,17 +199,20 @@ def test_a_form_fits_the_device(layout: str, heads: int, rows: int) -> None:
 
 
 def test_the_rule_is_within_5_percent_of_the_best_measured_form() -> None:
-    """In every cell of two or more settings; heads 4 launch what heads 16 do."""
+    """In every cell of two or more settings; heads 4 launch what heads 16 do. Left out is where it
+    takes what was not timed when these were, 64 heads of bf16 rows."""
     measured = msgspec.json.decode(MEASURED.read_bytes(), type=Measured)
     seen = 0
     for cell in measured.cells:
         if len(cell.us_by_form) < 2:
             continue
         form = choose_form(cell.layout, cell.rows, cell.heads, 2048, 132, RULE)
+        if form.is_wide:
+            continue
         chosen = cell.us_by_form[f"{form.heads} heads x {form.splits} splits"]
         assert chosen <= 1.05 * min(cell.us_by_form.values()), cell
         seen += 1
-    assert seen == 24
+    assert seen == 20
 
 
 def test_clusters_that_wait_for_each_other_are_avoided() -> None:
@@ -223,8 +226,31 @@ def test_a_knob_has_the_last_word() -> None:
     """And what a layout has no block for takes the largest it has."""
     forced = {"block_heads": 64, "splits": 16}
     assert choose_form("fp8_656", 128, 4, 2048, 132, RULE | forced).heads == 64
-    assert choose_form("bf16", 128, 4, 2048, 132, RULE | forced).heads == 32
+    assert choose_form("bf16", 128, 4, 2048, 132, RULE | forced).heads == 64
     assert choose_form("bf16", 128, 4, 2048, 132, RULE | forced).splits == 16
+
+
+def test_many_rows_of_many_heads_are_read_by_blocks_of_64_heads(tmp_path: Path) -> None:
+    for rows, heads in ((64, 128), (128, 128), (128, 64), (1024, 128)):
+        assert choose_form("bf16", rows, heads, 2048, 132, RULE).is_wide
+    for rows, heads in ((1, 128), (16, 128), (128, 16)):
+        assert not choose_form("bf16", rows, heads, 2048, 132, RULE).is_wide
+    assert not choose_form("fp8_656", 128, 128, 2048, 132, RULE).is_wide
+    compiler = Sources()
+    match = match_of(tmp_path, "bf16", rows=128, heads=128, compiler=compiler)
+    launch = attention(match)
+    assert (launch.grid, launch.block, launch.cluster) == ((1, 2, 128), (512, 1, 1), (1, 1, 1))
+    assert [(s.path, s.symbol) for s in compiler.sources] == [
+        ("sparse_mla_wide.cu", "sm90_sparse_mla_wide")
+    ]
+
+
+def test_tiles_of_48_keys_are_for_64_heads_and_a_query_of_one_term() -> None:
+    asked = RULE | {"tile_keys": 48, "block_heads": 64}
+    assert choose_form("bf16", 128, 128, 2048, 132, asked | {"query_parts": 1}).tile == 48
+    assert choose_form("bf16", 128, 128, 2048, 132, asked).tile == 64
+    assert choose_form("fp8_656", 128, 128, 2048, 132, asked).tile == 64
+    assert "TILE" not in choose_form("fp8_656", 128, 128, 2048, 132, asked).constants(64, False)
 
 
 @pytest.mark.parametrize("keys", [1, 64, 128, 129, 300])
@@ -264,6 +290,9 @@ def test_other_ranks_targets_and_caches_are_refused_with_a_sentence(tmp_path: Pa
     [
         ("bf16", {"block_heads": 32}),
         ("bf16", {"block_heads": 16, "query_parts": 1}),
+        ("bf16", {"block_heads": 64}),
+        ("bf16", {"block_heads": 64, "query_parts": 1}),
+        ("bf16", {"block_heads": 64, "query_parts": 1, "tile_keys": 48}),
         ("fp8_656", {"block_heads": 64}),
         ("fp8_576", {"block_heads": 32}),
     ],
@@ -281,7 +310,8 @@ def test_it_compiles_to_the_same_bytes_in_two_folders(
         kernel = match.compiled[launch.binary]
         assert kernel.shared_bytes == launch.shared_bytes
         assert kernel.static_shared_bytes == 0
-        assert kernel.registers == 168  # 384 threads of 65,536 registers; then setmaxnreg
+        threads = launch.block[0]
+        assert kernel.registers == 65536 // threads // 8 * 8  # until setmaxnreg
         made.append((folder / launch.binary).read_bytes())
     assert made[0] == made[1]
 

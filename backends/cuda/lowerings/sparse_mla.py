@@ -42,16 +42,20 @@ RANKS = (512, 64)
 
 _TILE = 64  # keys of a stage
 _PAIR = 2 * _TILE  # keys that a CTA takes at a time
-_THREADS = 384
 _COMPUTE_WARPS = 8
 _SPLITS = (1, 2, 4, 8, 16)
 _MAX_ROWS = 65535  # rows are the grid's third axis
 FORMATS = {"bf16": 0, "fp8_656": 1, "fp8_576": 2}
 _FP8_COSTS = {16: (8.8, 2.8), 32: (12.0, 3.3), 64: (17.4, 5.2)}
-_COSTS = {"bf16": {16: (7.5, 5.0), 32: (10.5, 5.4)}, "fp8_656": _FP8_COSTS, "fp8_576": _FP8_COSTS}
+_COSTS = {
+    "bf16": {16: (7.5, 5.0), 32: (10.5, 5.4), 64: (14.0, 5.4)},
+    "fp8_656": _FP8_COSTS,
+    "fp8_576": _FP8_COSTS,
+}
 """Microseconds of a CTA by cache layout and its heads: to begin and end, and a pair of tiles (least
-squares over the settings of choose_form's measurements that fill an H200 once). Blocks that are not
-named do not fit: rows, queries and sums lie beside each other."""
+squares over the settings of choose_form's measurements that fill an H200 once; of 64 heads and bf16
+an estimate on the safe side, as that kernel was not timed yet). Blocks that are not named do not
+fit: rows, queries and sums lie beside each other."""
 
 _NUM_LAUNCHES = 2  # before what leaves
 
@@ -64,18 +68,44 @@ class SparseForm:
     heads: int
     splits: int
     parts: int
+    tile: int = _TILE
+
+    @property
+    def is_wide(self) -> bool:
+        """By the kernel whose M side are heads, not keys: 64 of them over bf16 rows."""
+        return self.layout == "bf16" and self.heads == 64
+
+    @property
+    def symbol(self) -> str:
+        """The kernel's."""
+        return "sm90_sparse_mla_wide" if self.is_wide else "sm90_sparse_mla"
+
+    @property
+    def path(self) -> str:
+        """The kernel's source."""
+        return self.symbol.removeprefix("sm90_") + ".cu"
+
+    @property
+    def threads(self) -> int:
+        """Of a CTA."""
+        return 512 if self.is_wide else 384
 
     @property
     def stages(self) -> int:
         """Tiles of keys under way: as many as fit beside the query."""
         if self.layout == "bf16":
-            return 2
+            return 3 if self.tile == 48 else 2
         return 3 if self.heads == 64 else 4
 
     @property
     def shared_bytes(self) -> int:
         """As `layout.h` adds it up; the kernel does not compile where the two differ."""
         row = row_bytes(self.layout, RANKS)
+        if self.is_wide:
+            # Of the query what registers do not hold: 10 boxes of 64 dims and one of 16, or 3.
+            query = 10 * 64 * 128 + 64 * 32 if self.parts == 2 else 3 * 64 * 128
+            stage = 8 * self.tile * 128 + 64 * 128 + 16 + 4 * self.heads + 16 + 24
+            return query + self.stages * stage
         pitch = row if row // 16 % 2 else row + 16
         query_tiles = 9 + (8 if self.parts == 2 else 0)
         operands = (query_tiles + 2) * self.heads * 128
@@ -84,7 +114,8 @@ class SparseForm:
 
     def constants(self, page_tokens: int, dense: bool) -> dict[str, int]:
         """The kernel's macros."""
-        return {
+        tile = {"TILE": self.tile} if self.is_wide else {}
+        return tile | {
             "FORMAT": FORMATS[self.layout],
             "HEADS": self.heads,
             "STAGES": self.stages,
@@ -109,8 +140,17 @@ def choose_form(
     blocks = [min(knobs["block_heads"], max(costs))] if knobs["block_heads"] else list(costs)
     splits = [knobs["splits"]] if knobs["splits"] else _SPLITS
     parts = knobs["query_parts"] if cache == "bf16" else 1
-    forms = [SparseForm(cache, block, split, parts) for block in blocks for split in splits]
+    forms = [
+        SparseForm(cache, block, split, parts, _tile(cache, block, parts, knobs["tile_keys"]))
+        for block in blocks
+        for split in splits
+    ]
     return min(forms, key=lambda form: _estimate(form, rows, heads, keys, compute_units))
+
+
+def _tile(cache: str, block: int, parts: int, asked: int) -> int:
+    """Of a stage. 48 keys are for 64 heads and one term alone: then three stages fit, not two."""
+    return asked or _TILE if (cache, block, parts) == ("bf16", 64, 1) else _TILE
 
 
 def _estimate(form: SparseForm, rows: int, heads: int, keys: int, compute_units: int) -> float:
@@ -179,17 +219,17 @@ def _emit(match: Match, knobs: Knobs, name: str, dense: bool, end: End) -> tuple
     compiled = match.build(
         KernelSource(
             language="cuda",
-            path="sparse_mla.cu",
-            symbol="sm90_sparse_mla",
+            path=form.path,
+            symbol=form.symbol,
             constants=form.constants(page_tokens, dense),
-            num_warps=_THREADS // 32,
+            num_warps=form.threads // 32,
         )
     )
     attend = KernelLaunch(
         binary=compiled.binary,
         symbol=compiled.symbol,
         grid=(form.splits, -(-heads // form.heads), rows),
-        block=(_THREADS, 1, 1),
+        block=(form.threads, 1, 1),
         params=(
             Pointer(scratch.query),
             Pointer(q_pe),
@@ -249,6 +289,7 @@ _KNOBS = (
     Knob("block_heads", (0, 16, 32, 64)),
     Knob("splits", (0, *_SPLITS)),
     Knob("query_parts", (2, 1)),
+    Knob("tile_keys", (0, 48, 64)),
 )
 
 
