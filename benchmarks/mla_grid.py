@@ -32,8 +32,7 @@ def checked_cells() -> Iterator[Cell]:
 
 WIDE = (
     {"block_heads": 64, "query_parts": 2},
-    {"block_heads": 64, "query_parts": 1, "tile_keys": 64},
-    {"block_heads": 64, "query_parts": 1, "tile_keys": 48},
+    {"block_heads": 64, "query_parts": 1},
 )
 """What 64 heads of bf16 rows are taken by."""
 
@@ -57,7 +56,7 @@ def wide_checks() -> Iterator[Cell]:
 def wide_timings() -> Iterator[Cell]:
     """Blocks of 64 heads beside smaller ones, a size's forms in turn, large sizes twice."""
     sizes = [(heads, rows) for heads in (128, 64, 32) for rows in (128, 64, 16, 1)]
-    for heads, rows in ((128, 1024), *sizes, (16, 128)):
+    for heads, rows in ((128, 1024), *sizes, (16, 128), (16, 64), (128, 4)):
         contexts = (rows, 64) if rows == 1024 else (1, 512)  # rows of a request, its pages
         smaller = ({"block_heads": block, "query_parts": n} for block in (16, 32) for n in (2, 1))
         forms = [f for f in smaller if f["block_heads"] < 2 * heads]

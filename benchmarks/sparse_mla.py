@@ -35,12 +35,13 @@ from lostwax.backends.cuda.driver import CudaDriver
 from lostwax.backends.cuda.target import CUDA_SM90A
 from lostwax.ir.contract.cache_layout import row_bytes
 from lostwax.ir.contract.kernel import CompiledKernel
-from lostwax.ir.contract.program import HostCall, Launch, View
+from lostwax.ir.contract.program import KernelLaunch, Launch, View
 
 PEAK_GBPS = 4560  # streaming read of one H200, measured
 BOUND, LARGE_BOUND = 6e-3, 3e-2  # |out - reference| / |reference| of a row; of the large one
 COLD_BYTES = 160 << 20  # touched by all calls of a graph: more than three times L2
 WORKSPACE, NUM_ROWS = "workspace", "num_rows"
+AROUND = {"absorb_tiles", "expand_tiles"}  # symbols of the products around attention
 TRITON = "triton"
 
 
@@ -65,7 +66,12 @@ class Folder(msgspec.Struct):
 def compile_cells(folder: Path, only: str) -> None:
     """Emit the launches of every cell (of `only`: wide) and compile their kernels."""
     from lostwax.backends.cuda.compiler import CudaCompiler
-    from lostwax.backends.cuda.lowerings.sparse_mla import SPARSE_MLA, SPARSE_MLA_ALL, choose_form
+    from lostwax.backends.cuda.lowerings.sparse_mla import (
+        SPARSE_MLA,
+        SPARSE_MLA_ALL,
+        choose_form,
+        query_terms,
+    )
     from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND
     from lostwax.backends.lowering import Lowering
     from lostwax.backends.proof.plain_match import PlainMatch, Value
@@ -93,12 +99,11 @@ def compile_cells(folder: Path, only: str) -> None:
         if lowering is ATTEND:
             return Built(cell, TRITON, match.workspace_bytes, launches)
         knobs = lowering.default_knobs() | cell.knobs
-        form = choose_form(
-            cell.layout, cell.rows, cell.heads, cell.top, CUDA_SM90A.compute_units, knobs
-        )
+        parts = query_terms(cell.layout, match.segment, cell.rows, knobs)
+        units = CUDA_SM90A.compute_units
+        form = choose_form(cell.layout, parts, cell.rows, cell.heads, cell.top, units, knobs)
         by = f"{form.heads} heads x {form.splits} splits"
         by += ", one term" if cell.layout == "bf16" and form.parts == 1 else ""
-        by += f", tiles of {form.tile}" if form.tile != 64 else ""
         return Built(cell, by, match.workspace_bytes, launches)
 
     def own(cell: Cell) -> Built:
@@ -136,10 +141,12 @@ class Buffers:
         rows = torch.tensor([built.cell.real], dtype=torch.int32, device=driver.device)
         self._bytes[NUM_ROWS] = rows.view(torch.uint8)
         self.thunks = [driver.bind(launch, self.resolve) for launch in built.launches]
-        self._kernels = [
+        bound = list(zip(self.thunks, built.launches, strict=True))
+        self._kernels = [thunk for thunk, launch in bound if isinstance(launch, KernelLaunch)]
+        self._attention = [
             thunk
-            for thunk, launch in zip(self.thunks, built.launches, strict=True)
-            if not isinstance(launch, HostCall)
+            for thunk, launch in bound
+            if isinstance(launch, KernelLaunch) and launch.symbol not in AROUND
         ]
 
     def resolve(self, view: View) -> torch.Tensor:
@@ -168,8 +175,13 @@ class Buffers:
             thunk()
 
     def run_kernels(self) -> None:
-        """Without the products around them."""
+        """Without the library's products."""
         for thunk in self._kernels:
+            thunk()
+
+    def run_attention(self) -> None:
+        """Without the products around it, whosever they are."""
+        for thunk in self._attention:
             thunk()
 
 
@@ -212,7 +224,7 @@ def check(built: Built, driver: CudaDriver, pool: torch.Tensor) -> tuple[float, 
 
 
 def time_built(built: Built, driver: CudaDriver, pool: torch.Tensor) -> dict[str, float]:
-    """Median us of the kernels alone and of all launches, over rotating rows of the pool."""
+    """Median us of attention alone and of all launches, over rotating rows of the pool."""
     cell = built.cell
     count = max(3, min(64, COLD_BYTES // cell.read_bytes + 1))
     weights = [
@@ -228,9 +240,9 @@ def time_built(built: Built, driver: CudaDriver, pool: torch.Tensor) -> dict[str
         buffers.fill(mla_cases.inputs(cell, 100 + i, driver.device, first_page=start))
         sets.append(buffers)
     whole: list[Callable[[], None]] = [b.run for b in sets]
-    kernels: list[Callable[[], None]] = [b.run_kernels for b in sets]
+    attention: list[Callable[[], None]] = [b.run_attention for b in sets]
     whole_us = replay_us(driver, whole)  # leaves a query in the workspace
-    return {"us": replay_us(driver, kernels), "whole_us": whole_us, "sets": count}
+    return {"us": replay_us(driver, attention), "whole_us": whole_us, "sets": count}
 
 
 def pool_of(layout: str, driver: CudaDriver) -> torch.Tensor:

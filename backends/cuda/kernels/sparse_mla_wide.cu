@@ -9,8 +9,8 @@
 // latent, while the next tile is scored. Heads are the M side of both products.
 // Heads behind the last are computed as zeros and not written; rows behind *num_rows are left alone.
 //
-// Macros: FORMAT (0), HEADS (64), TILE (keys of a stage, 48 or 64), STAGES of the ring, PAGE (tokens), DENSE (positions 0 .. position instead of a
-// selection), QUERY_PARTS (2: what bf16 leaves of the latent query is another operand), SHARED_BYTES.
+// Macros: FORMAT (0), HEADS (64), STAGES of the ring, PAGE (tokens), DENSE (positions 0 .. position instead
+// of a selection), QUERY_PARTS (2: what bf16 leaves of the latent query is another operand), SHARED_BYTES.
 #include "sparse_mla_wide/load.h"
 #include "sparse_mla_wide/score.h"
 #include "sparse_mla_wide/values.h"
@@ -48,12 +48,11 @@ extern "C" __global__ void __launch_bounds__(512, 1) sm90_sparse_mla_wide(
   if (warp >= VALUE_WARPS + SCORE_WARPS) {
     const int request = request_of(q_starts, reqs, row, lane);  // takes more registers than remain
     give_registers<LOAD_REGISTERS>();
-    if (warp >= VALUE_WARPS + SCORE_WARPS + LOAD_WARPS) return;
     const Keys all{selection + row * selection_stride, page_table + request * page_table_stride, cache, page_bytes, count};
     load_tiles(shared, all, first, own, warp - VALUE_WARPS - SCORE_WARPS, lane);
   } else if (warp >= VALUE_WARPS) {
     take_registers<SCORE_REGISTERS>();
-    score_tiles(shared, own, scale * LOG2_E, warp - VALUE_WARPS, lane);
+    score_tiles(shared, own, splits, scale * LOG2_E, warp - VALUE_WARPS, lane);
   } else {
     take_registers<VALUE_REGISTERS>();
     const Query given{query, query_rope, rope_row_stride, rope_head_stride, heads, rows};

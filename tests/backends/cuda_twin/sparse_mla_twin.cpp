@@ -26,6 +26,7 @@ alignas(1024) uint8_t memory[1];  // the kernel's extern array; addresses are th
 extern "C" void attend(const Given* inputs) {
   given = *inputs;
   const int threads = MLA_THREADS;
+  meeting = threads - 32 * LOAD_WARPS;
   for (int row = 0; row < given.rows; row++)
     for (int block = 0; block * HEADS < given.heads; block++) {
       shared_memories.assign(given.splits, std::vector<char>(SHARED_BYTES, (char)0xff));

@@ -17,7 +17,8 @@ struct Result {
 INLINE float factor_of(float sum) { return sum > 0.f ? 1.f / (sum * LIFT) : 0.f; }
 
 // By COMPUTE_THREADS of every CTA of a cluster of `splits`, a power of two, once a CTA's partial sums,
-// maxima and weights' sums are stored: each sums HEADS / splits heads.
+// maxima and weights' sums are stored: each sums HEADS / splits heads. Who has stored some and is none of
+// these comes to the two barriers of the cluster, too.
 INLINE void sum_over_cluster(const Result& result, u32 shared, int splits, int rank, int warp, int lane) {
   const int thread = warp * 32 + lane, own = HEADS / splits;
   const u32 factors = shared + PARTS;  // [own][splits]

@@ -16,7 +16,7 @@ INLINE void load_tiles(u32 shared, const Keys& keys, int first, int tiles, int w
     next = keys.position(place + (t + 1) * TILE);
     const u32 there = __ballot_sync(EVERY_LANE, position >= 0);
     const int slot = position < 0 ? -1 : keys.page(position) * PAGE + position % PAGE;
-    if (t == STAGES - 1) wait_last_stage();
+    if (t == STAGES - 1) wait_last_stage(shared);
     wait_empty(shared, t);
     if (lane == 0) store_word(there_of(shared, t) + warp * 4, there & 0xffff);
     const u32 stage = stage_of(shared, t);
@@ -33,6 +33,5 @@ INLINE void load_tiles(u32 shared, const Keys& keys, int first, int tiles, int w
     arrive(barrier);
     arrive_when_copied(barrier);
   }
-  if (tiles < STAGES) wait_last_stage();
   wait_copied();
 }

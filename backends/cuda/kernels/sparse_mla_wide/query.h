@@ -49,17 +49,17 @@ INLINE void bring_query(u32 shared, const Query& query, int row, int first_head,
     for (int j = 0; j < 8; j++) y[j] = pack_bf16(x[2 * j] - low_bf16(y[j]), x[2 * j + 1] - high_bf16(y[j]));
     put(shared, 1, step, head, y);
   }
-  fence_async();
-  arrive_named(QUERY_THERE, COMPUTE_THREADS + SCORE_THREADS);
+  fence_async();  // products read it
+  arrive(shared + QUERY_THERE);
 }
 
 // By the scoring warps. After it the last stage is for keys.
 INLINE void take_query(KeptQuery& kept, u32 shared, int warp, int lane) {
-  named_barrier(QUERY_THERE, COMPUTE_THREADS + SCORE_THREADS);
+  wait_for(shared + QUERY_THERE, 0);
   const u32 first = shared + PASSED + swizzled(warp * 16 + (lane & 15), lane >> 4);
 #pragma unroll
   for (int step = 0; step < KEPT_STEPS; step++)
     load_matrices(kept + 4 * step, (first ^ step % 4 * 32) + step / 4 * HEAD_BOX);
-  arrive_named(LAST_STAGE_FREE, SCORE_THREADS + LOAD_THREADS);
+  arrive(shared + QUERY_TAKEN);
 }
-INLINE void wait_last_stage() { named_barrier(LAST_STAGE_FREE, SCORE_THREADS + LOAD_THREADS); }
+INLINE void wait_last_stage(u32 shared) { wait_for(shared + QUERY_TAKEN, 0); }

@@ -94,7 +94,7 @@ INLINE void store_weights(const Scores& s, u32 to, int warp, int lane) {
   }
 }
 
-INLINE void score_tiles(u32 shared, int tiles, float scale, int warp, int lane) {
+INLINE void score_tiles(u32 shared, int tiles, int splits, float scale, int warp, int lane) {
   KeptQuery kept;
   take_query(kept, shared, warp, lane);
   Heads heads = {{-NO_KEY, -NO_KEY}, {0.f, 0.f}};
@@ -108,7 +108,7 @@ INLINE void score_tiles(u32 shared, int tiles, float scale, int warp, int lane) 
     settle(s);
     hide_keys(s, there_of(shared, t), lane);
     weigh(s, heads, scale, moved_of(shared, t) + warp * 4, decay_of(shared, t) + own, lane);
-    named_barrier(ALL_SCORE, SCORE_THREADS);  // all have read the rope
+    named_barrier(ALL_SCORE, SCORE_THREADS);  // all products have read the rope
     store_weights(s, stage_of(shared, t) + WEIGHTS, warp, lane);
     fence_async();
     arrive(scored_barrier(shared, t));
@@ -118,5 +118,8 @@ INLINE void score_tiles(u32 shared, int tiles, float scale, int warp, int lane) 
     const float sum = of_quad(heads.sum[r], true);
     if (lane % 4 == 0) store(shared + SUMS + own + r * 32, sum), store(shared + MAXIMA + own + r * 32, -heads.shift[r]);
   }
-  arrive_named(SUMMED, SCORE_THREADS + COMPUTE_THREADS);
+  arrive(shared + SUMMED);
+  if (splits == 1) return;
+  cluster_barrier();  // for itself: other CTAs read its maxima and sums
+  cluster_barrier();  // and have read them
 }

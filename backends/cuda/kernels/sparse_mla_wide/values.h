@@ -71,7 +71,8 @@ INLINE void sum_values(u32 shared, const Result& result, int tiles, int splits, 
     add_values(o, shared, t, warp / 4);
     arrive(empty_barrier(shared, t));
   }
-  named_barrier(SUMMED, SCORE_THREADS + COMPUTE_THREADS);
+  arrive(shared + SUMMED);
+  wait_for(shared + SUMMED, 0);  // for sums, and until no product reads what partial sums overwrite
   if (splits == 1) {
     write_output(o, result, shared, warp, lane);
   } else {
