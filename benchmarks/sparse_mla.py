@@ -4,9 +4,12 @@
     python benchmarks/sparse_mla.py run FOLDER --out DIR    # needs the GPU, no compiler
     compute-sanitizer --tool racecheck python benchmarks/sparse_mla.py small FOLDER
 
-Contexts of 32k, 2,048 selected; cold L2 (other rows of a pool in each call of a graph); GB/s are
-the selected rows' bytes, each counted once, over the attention kernel's own time; `whole` has the
-products around it, too. `small` runs the kernel of each form once over 64 pages, for the sanitizer.
+`--only wide` at `compile`: blocks of 64 heads of bf16 rows and the smaller ones beside them, alone.
+
+Contexts of 32k (of 1,024 rows: 4k), 2,048 selected; cold L2 (other rows of a pool in each call of a
+graph); GB/s are the selected rows' bytes, each counted once, over the attention kernel's own time;
+`whole` has the products around it, too. `small` runs the kernel of each form once over 64 pages,
+for the sanitizer.
 """
 
 from __future__ import annotations
@@ -14,30 +17,31 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import mla_cases
+import mla_grid
 import msgspec
 import torch
 from gpu_cases import DTYPES
 from gpu_kernels import replay_us
 from mla_cases import PAGE, POOL_PAGES, Cell
+from mla_grid import LAYOUTS, SMALL_POOL
 
 from lostwax.backends.cuda.driver import CudaDriver
 from lostwax.backends.cuda.target import CUDA_SM90A
 from lostwax.ir.contract.cache_layout import row_bytes
 from lostwax.ir.contract.kernel import CompiledKernel
-from lostwax.ir.contract.program import HostCall, Launch, View
+from lostwax.ir.contract.program import KernelLaunch, Launch, View
 
 PEAK_GBPS = 4560  # streaming read of one H200, measured
 BOUND, LARGE_BOUND = 6e-3, 3e-2  # |out - reference| / |reference| of a row; of the large one
 COLD_BYTES = 160 << 20  # touched by all calls of a graph: more than three times L2
-LAYOUTS = ("bf16", "fp8_656", "fp8_576")
 WORKSPACE, NUM_ROWS = "workspace", "num_rows"
-SMALL_POOL = 64  # pages
+AROUND = {"absorb_tiles", "expand_tiles"}  # symbols of the products around attention
 TRITON = "triton"
 
 
@@ -59,58 +63,15 @@ class Folder(msgspec.Struct):
     small: list[Built]
 
 
-def checked_cells() -> Iterator[Cell]:
-    """Every form and kind, on few rows: padding, verify rows, odd heads, one and many splits."""
-    for layout in LAYOUTS:
-        for heads, block in ((4, 16), (16, 16), (20, 32), (64, 32), (128, 64)):
-            if block == 64 and layout == "bf16":
-                continue
-            for splits, kind in zip((1, 2, 4, 16), mla_cases.KINDS, strict=True):
-                knobs = {"block_heads": block, "splits": splits}
-                yield Cell(layout, heads, 5, pages=97, padding=1, kind=kind, knobs=knobs)
-        yield Cell(layout, 16, 9, 3, pages=97, padding=3)
-        yield Cell(layout, 128, 3, pages=40, top=300, kind="tail")
-        for splits in (1, 8):
-            yield Cell(layout, 20, 5, pages=32, padding=1, dense=True, knobs={"splits": splits})
-    yield Cell("bf16", 32, 4, pages=97, knobs={"query_parts": 1, "block_heads": 32})
-    for layout in ("bf16", "fp8_656"):
-        yield Cell(layout, 64, 128)  # offsets above 2^32 bytes
-
-
-def timed_cells() -> Iterator[Cell]:
-    """The grid by the rule, then the settings beside it."""
-    for layout in ("bf16", "fp8_656"):
-        for heads in (4, 16, 64, 128):
-            for rows in (1, 4, 16, 64, 128):
-                yield Cell(layout, heads, rows)
-                for block in (16, 32) if layout == "bf16" else (16, 32, 64):
-                    for splits in (1, 2, 4, 8, 16):
-                        programs = rows * -(-heads // block) * splits
-                        if block < 2 * heads and 16 <= programs <= 300 and heads >= 16:
-                            knobs = {"block_heads": block, "splits": splits}
-                            yield Cell(layout, heads, rows, knobs=knobs)
-                if layout == "bf16" and heads > 4:
-                    yield Cell(layout, heads, rows, knobs={"query_parts": 1})
-    for rows in (1, 16, 128):
-        yield Cell("fp8_576", 16, rows)
-        yield Cell("fp8_656", 16, rows, pages=32, dense=True)
-
-
-def small_cells() -> Iterator[Cell]:
-    """One instance of each form, as small as it can be."""
-    for layout in LAYOUTS:
-        for splits in (1, 2):
-            knobs = {"splits": splits, "block_heads": 16}
-            yield Cell(layout, 16, 2, pages=12, top=512, kind="holes", knobs=knobs, pool=SMALL_POOL)
-    knobs = {"splits": 2, "block_heads": 64}
-    yield Cell("fp8_656", 64, 2, pages=12, top=512, knobs=knobs, pool=SMALL_POOL)
-    yield Cell("bf16", 20, 2, pages=12, top=512, dense=True, knobs={"splits": 2}, pool=SMALL_POOL)
-
-
-def compile_cells(folder: Path) -> None:
-    """Emit the launches of every cell and compile their kernels."""
+def compile_cells(folder: Path, only: str) -> None:
+    """Emit the launches of every cell (of `only`: wide) and compile their kernels."""
     from lostwax.backends.cuda.compiler import CudaCompiler
-    from lostwax.backends.cuda.lowerings.sparse_mla import SPARSE_MLA, SPARSE_MLA_ALL, choose_form
+    from lostwax.backends.cuda.lowerings.sparse_mla import (
+        SPARSE_MLA,
+        SPARSE_MLA_ALL,
+        choose_form,
+        query_terms,
+    )
     from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND
     from lostwax.backends.lowering import Lowering
     from lostwax.backends.proof.plain_match import PlainMatch, Value
@@ -138,22 +99,25 @@ def compile_cells(folder: Path) -> None:
         if lowering is ATTEND:
             return Built(cell, TRITON, match.workspace_bytes, launches)
         knobs = lowering.default_knobs() | cell.knobs
-        form = choose_form(
-            cell.layout, cell.rows, cell.heads, cell.top, CUDA_SM90A.compute_units, knobs
-        )
+        parts = query_terms(cell.layout, match.segment, cell.rows, knobs)
+        units = CUDA_SM90A.compute_units
+        form = choose_form(cell.layout, parts, cell.rows, cell.heads, cell.top, units, knobs)
         by = f"{form.heads} heads x {form.splits} splits"
+        by += ", one term" if cell.layout == "bf16" and form.parts == 1 else ""
         return Built(cell, by, match.workspace_bytes, launches)
 
     def own(cell: Cell) -> Built:
         return build(cell, SPARSE_MLA_ALL if cell.dense else SPARSE_MLA)
 
     timed: list[Built] = []
-    for cell in timed_cells():
+    is_all = not only
+    for cell in mla_grid.timed_cells() if is_all else mla_grid.wide_timings():
         timed.append(own(cell))
         if cell.layout == "bf16" and not cell.knobs and not cell.dense:
             timed.append(build(cell, ATTEND))
-    small = [own(c) for c in small_cells()]
-    checked = [own(c) for c in checked_cells()]
+    smalls = mla_grid.small_cells() if is_all else mla_grid.small_wide_cells()
+    checks = mla_grid.checked_cells() if is_all else mla_grid.wide_checks()
+    small, checked = [own(c) for c in smalls], [own(c) for c in checks]
     listed = sorted(known.values(), key=lambda kernel: kernel.binary)
     (folder / "cells.json").write_bytes(msgspec.json.encode(Folder(listed, checked, timed, small)))
     for kernel in listed:
@@ -177,10 +141,12 @@ class Buffers:
         rows = torch.tensor([built.cell.real], dtype=torch.int32, device=driver.device)
         self._bytes[NUM_ROWS] = rows.view(torch.uint8)
         self.thunks = [driver.bind(launch, self.resolve) for launch in built.launches]
-        self._kernels = [
+        bound = list(zip(self.thunks, built.launches, strict=True))
+        self._kernels = [thunk for thunk, launch in bound if isinstance(launch, KernelLaunch)]
+        self._attention = [
             thunk
-            for thunk, launch in zip(self.thunks, built.launches, strict=True)
-            if not isinstance(launch, HostCall)
+            for thunk, launch in bound
+            if isinstance(launch, KernelLaunch) and launch.symbol not in AROUND
         ]
 
     def resolve(self, view: View) -> torch.Tensor:
@@ -209,8 +175,13 @@ class Buffers:
             thunk()
 
     def run_kernels(self) -> None:
-        """Without the products around them."""
+        """Without the library's products."""
         for thunk in self._kernels:
+            thunk()
+
+    def run_attention(self) -> None:
+        """Without the products around it, whosever they are."""
+        for thunk in self._attention:
             thunk()
 
 
@@ -253,7 +224,7 @@ def check(built: Built, driver: CudaDriver, pool: torch.Tensor) -> tuple[float, 
 
 
 def time_built(built: Built, driver: CudaDriver, pool: torch.Tensor) -> dict[str, float]:
-    """Median us of the kernels alone and of all launches, over rotating rows of the pool."""
+    """Median us of attention alone and of all launches, over rotating rows of the pool."""
     cell = built.cell
     count = max(3, min(64, COLD_BYTES // cell.read_bytes + 1))
     weights = [
@@ -269,9 +240,9 @@ def time_built(built: Built, driver: CudaDriver, pool: torch.Tensor) -> dict[str
         buffers.fill(mla_cases.inputs(cell, 100 + i, driver.device, first_page=start))
         sets.append(buffers)
     whole: list[Callable[[], None]] = [b.run for b in sets]
-    kernels: list[Callable[[], None]] = [b.run_kernels for b in sets]
+    attention: list[Callable[[], None]] = [b.run_attention for b in sets]
     whole_us = replay_us(driver, whole)  # leaves a query in the workspace
-    return {"us": replay_us(driver, kernels), "whole_us": whole_us, "sets": count}
+    return {"us": replay_us(driver, attention), "whole_us": whole_us, "sets": count}
 
 
 def pool_of(layout: str, driver: CudaDriver) -> torch.Tensor:
@@ -301,14 +272,12 @@ def by_cell(timed: list[tuple[Built, dict[str, float]]]) -> list[dict[str, objec
         if built.by == TRITON:
             entry |= {"triton_us": us, "triton_whole_us": round(took["whole_us"], 2)}
             continue
-        if "query_parts" in cell.knobs:
-            entry |= {"one_query_term_us": us}
-            continue
         if not cell.knobs:
             share = cell.read_bytes / took["us"] / 1e3 / PEAK_GBPS
             entry |= {"rule": built.by, "us": us, "share": round(share, 3)}
             entry |= {"whole_us": round(took["whole_us"], 2)}
-        forms.setdefault(name, {}).setdefault(built.by, us)
+        known = forms.setdefault(name, {})
+        known[built.by] = min(us, known.get(built.by, us))
     return [entry | {"us_by_form": forms.get(name, {})} for name, entry in cells.items()]
 
 
@@ -321,6 +290,8 @@ def run_cells(folder: Path, out: Path, budget_s: float) -> bool:
     timed: list[tuple[Built, dict[str, float]]] = []
     wrong = 0
     for layout in LAYOUTS:
+        if all(b.cell.layout != layout for b in (*found.checked, *found.timed)):
+            continue
         pool = pool_of(layout, driver)
         for built in (b for b in found.checked if b.cell.layout == layout):
             error, large, right = check(built, driver, pool)
@@ -328,7 +299,7 @@ def run_cells(folder: Path, out: Path, budget_s: float) -> bool:
             cell = f"{built.cell.name} by {built.by}"
             checks.append({"cell": cell, "error": error, "large": large, "right": right})
             verdict = "ok   " if right else "WRONG"
-            print(f"{verdict} {error:8.1e} large {large:8.1e}  {built.cell.name}", flush=True)
+            print(f"{verdict} {error:8.1e} large {large:8.1e}  {cell}", flush=True)
         mla_cases.fill_pool(pool, layout)
         for built in (b for b in found.timed if b.cell.layout == layout):
             cell = built.cell
@@ -379,11 +350,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("action", choices=["compile", "run", "small"])
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", choices=["", "wide"], default="", help="of what to compile")
     parser.add_argument("--out", type=Path, default=Path("."))
     parser.add_argument("--budget", type=float, default=90, help="seconds for checks and timings")
     options = parser.parse_args()
     if options.action == "compile":
-        compile_cells(options.folder)
+        compile_cells(options.folder, options.only)
     elif options.action == "small":
         run_small(options.folder)
     elif not run_cells(options.folder, options.out, options.budget):

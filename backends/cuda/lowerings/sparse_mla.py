@@ -42,16 +42,24 @@ RANKS = (512, 64)
 
 _TILE = 64  # keys of a stage
 _PAIR = 2 * _TILE  # keys that a CTA takes at a time
-_THREADS = 384
 _COMPUTE_WARPS = 8
 _SPLITS = (1, 2, 4, 8, 16)
 _MAX_ROWS = 65535  # rows are the grid's third axis
+_MANY_ROWS = 256
 FORMATS = {"bf16": 0, "fp8_656": 1, "fp8_576": 2}
-_FP8_COSTS = {16: (8.8, 2.8), 32: (12.0, 3.3), 64: (17.4, 5.2)}
-_COSTS = {"bf16": {16: (7.5, 5.0), 32: (10.5, 5.4)}, "fp8_656": _FP8_COSTS, "fp8_576": _FP8_COSTS}
-"""Microseconds of a CTA by cache layout and its heads: to begin and end, and a pair of tiles (least
-squares over the settings of choose_form's measurements that fill an H200 once). Blocks that are not
-named do not fit: rows, queries and sums lie beside each other."""
+_FP8_COSTS = {16: (8.8, 2.8, 0.0), 32: (12.0, 3.3, 0.0), 64: (17.4, 5.2, 0.0)}
+_COSTS = {
+    ("bf16", 2): {16: (7.2, 4.5, 0.0175), 32: (11.3, 5.0, 0.018), 64: (18.5, 5.0, 0.004)},
+    ("bf16", 1): {16: (7.1, 4.5, 0.016), 32: (11.4, 4.8, 0.018), 64: (17.5, 3.7, 0.008)},
+    ("fp8_656", 1): _FP8_COSTS,
+    ("fp8_576", 1): _FP8_COSTS,
+}
+"""Microseconds by cache layout and terms of the query, then heads of a CTA: for a CTA to begin and
+end, for a pair of its tiles, and for a pair of each row of the step: what comes out of the device's
+memory, not out of L2, as another block of heads has read it (least squares over choose_form's
+measurements that fill an H200 once or twice, and of near equals the faster first; of fp8 those that
+fill it once, and no third). Blocks that are not named do not fit: rows, queries and sums lie beside
+each other."""
 
 _NUM_LAUNCHES = 2  # before what leaves
 
@@ -66,6 +74,26 @@ class SparseForm:
     parts: int
 
     @property
+    def is_wide(self) -> bool:
+        """By the kernel whose M side are heads, not keys: 64 of them over bf16 rows."""
+        return self.layout == "bf16" and self.heads == 64
+
+    @property
+    def symbol(self) -> str:
+        """The kernel's."""
+        return "sm90_sparse_mla_wide" if self.is_wide else "sm90_sparse_mla"
+
+    @property
+    def path(self) -> str:
+        """The kernel's source."""
+        return self.symbol.removeprefix("sm90_") + ".cu"
+
+    @property
+    def threads(self) -> int:
+        """Of a CTA."""
+        return 512 if self.is_wide else 384
+
+    @property
     def stages(self) -> int:
         """Tiles of keys under way: as many as fit beside the query."""
         if self.layout == "bf16":
@@ -76,6 +104,11 @@ class SparseForm:
     def shared_bytes(self) -> int:
         """As `layout.h` adds it up; the kernel does not compile where the two differ."""
         row = row_bytes(self.layout, RANKS)
+        if self.is_wide:
+            # Of the query what registers do not hold: 10 boxes of 64 dims and one of 16, or 3.
+            query = 10 * 64 * 128 + 64 * 32 if self.parts == 2 else 3 * 64 * 128
+            stage = 9 * _TILE * 128 + 16 + 4 * self.heads + 16 + 24
+            return query + self.stages * stage + 3 * 8
         pitch = row if row // 16 % 2 else row + 16
         query_tiles = 9 + (8 if self.parts == 2 else 0)
         operands = (query_tiles + 2) * self.heads * 128
@@ -95,26 +128,40 @@ class SparseForm:
         }
 
 
+def query_terms(cache: str, segment: str, rows: int, knobs: Knobs) -> int:
+    """How many bf16 terms the absorbed query has; a `query_parts` that is not 0 has the last word.
+
+    fp8 rows are multiplied by one, of f16. Over bf16 rows two keep what the query is; one is what
+    bf16 rounds it to, and is for long extend steps, which products bound: 1,285 us against 1,611
+    (1,024 rows of 128 heads). Relative errors of a row: 4.1e-3 at most with one term, 3.0e-3 with
+    two; where scores reach 100, 1.5e-2 and 2.1e-3 (choose_form's measurements).
+    """
+    if cache != "bf16":
+        return 1
+    is_long = segment == "extend" and rows >= _MANY_ROWS
+    return knobs["query_parts"] or (1 if is_long else 2)
+
+
 def choose_form(
-    cache: str, rows: int, heads: int, keys: int, compute_units: int, knobs: Knobs
+    cache: str, parts: int, rows: int, heads: int, keys: int, compute_units: int, knobs: Knobs
 ) -> SparseForm:
     """The form with the least `_estimate`; knobs that are not 0 have the last word.
 
-    Over the 24 sizes of which two to 13 forms were timed (bf16 and fp8_656; 16, 64 and 128 heads, 1
-    to 128 rows, 2,048 keys of 32k) it takes the fastest, but for one that is 4 % and one that is
-    0.1 % slower: `python benchmarks/sparse_mla.py run`, an H200,
+    Over the 46 sizes of which two to 13 forms were timed (bf16 with two terms and with one, and
+    fp8_656; 16 to 128 heads, 1 to 1,024 rows, 2,048 keys) it takes the fastest, but for one that is
+    1.3 % and one that is 0.1 % slower; 4 rows of 128 heads with two terms it gives to blocks of 64,
+    which were not timed there: `python benchmarks/sparse_mla.py run`, an H200,
     benchmarks/results/2026-11-29-h200-sparse-mla.json.
     """
-    costs = _COSTS[cache]
+    costs = _COSTS[cache, parts]
     blocks = [min(knobs["block_heads"], max(costs))] if knobs["block_heads"] else list(costs)
     splits = [knobs["splits"]] if knobs["splits"] else _SPLITS
-    parts = knobs["query_parts"] if cache == "bf16" else 1
     forms = [SparseForm(cache, block, split, parts) for block in blocks for split in splits]
     return min(forms, key=lambda form: _estimate(form, rows, heads, keys, compute_units))
 
 
 def _estimate(form: SparseForm, rows: int, heads: int, keys: int, compute_units: int) -> float:
-    """Microseconds, roughly: how often the device is filled, times what a CTA takes.
+    """Microseconds, roughly: how often the device is filled, times what a CTA takes, and far rows.
 
     A CTA has a unit for itself. A cluster lies within a group of units: of 132, clusters of 4 and
     more fill half at most (16 of 4, 8 of 8 and 4 of 16 ran at once; twice as many took twice that).
@@ -123,14 +170,16 @@ def _estimate(form: SparseForm, rows: int, heads: int, keys: int, compute_units:
     clusters = rows * -(-heads // form.heads)
     times = -(-clusters // max(1, units // form.splits))
     pairs = -(-keys // _PAIR)
-    start, pair = _COSTS[form.layout][form.heads]
-    return times * (start + -(-pairs // form.splits) * pair)
+    start, pair, far = _COSTS[form.layout, form.parts][form.heads]
+    return times * (start + -(-pairs // form.splits) * pair) + rows * pairs * far
 
 
 def _form(match: Match, knobs: Knobs) -> SparseForm:
     rows, heads, _ = match.shape("q_nope")
     units = match.target.compute_units
-    return choose_form(match.layout("cache_in"), rows, heads, _keys(match), units, knobs)
+    cache = match.layout("cache_in")
+    parts = query_terms(cache, match.segment, rows, knobs)
+    return choose_form(cache, parts, rows, heads, _keys(match), units, knobs)
 
 
 def _keys(match: Match) -> int:
@@ -179,17 +228,17 @@ def _emit(match: Match, knobs: Knobs, name: str, dense: bool, end: End) -> tuple
     compiled = match.build(
         KernelSource(
             language="cuda",
-            path="sparse_mla.cu",
-            symbol="sm90_sparse_mla",
+            path=form.path,
+            symbol=form.symbol,
             constants=form.constants(page_tokens, dense),
-            num_warps=_THREADS // 32,
+            num_warps=form.threads // 32,
         )
     )
     attend = KernelLaunch(
         binary=compiled.binary,
         symbol=compiled.symbol,
         grid=(form.splits, -(-heads // form.heads), rows),
-        block=(_THREADS, 1, 1),
+        block=(form.threads, 1, 1),
         params=(
             Pointer(scratch.query),
             Pointer(q_pe),
@@ -248,7 +297,7 @@ _WHEN = (
 _KNOBS = (
     Knob("block_heads", (0, 16, 32, 64)),
     Knob("splits", (0, *_SPLITS)),
-    Knob("query_parts", (2, 1)),
+    Knob("query_parts", (0, 1, 2)),
 )
 
 

@@ -12,6 +12,8 @@
 #define HOPPER_WGMMA
 #define HOPPER_TILE_PRODUCTS
 #define HOPPER_TENSOR_COPY
+#define HOPPER_ROW_COPY
+#define HOPPER_LATENT_PRODUCT
 #define INLINE inline
 #define __align__(n)
 #undef __shared__
@@ -240,6 +242,13 @@ inline void copy_bulk(u32 to, const void* from, int bytes, u32 barrier) {
   b.expected -= bytes;
   complete(b);
 }
+inline void copy_chunk(u32 to, const void* from, bool is_there) {
+  if ((u64)from % 16) std::fprintf(stderr, "copy off its border\n"), std::abort();
+  if (is_there) std::memcpy(at(to, 16), from, 16);
+  else std::memset(at(to, 16), 0, 16);
+}
+inline void arrive_when_copied(u32 barrier) { arrive(barrier); }
+inline void wait_copied() {}
 // A tensor map as the tests write it: bf16, axes (x, y, z) with x dense, 128-byte swizzle.
 struct alignas(64) TensorMap {
   char* base;
@@ -313,35 +322,51 @@ inline float element(u32 address) {
   address ^= (address >> 7 & 7) << 4;
   return of_bf16(read<uint16_t>(address | (u32)twin::current->cta << 20));
 }
+// 8 k of row `row` of an operand by rows: swizzled rows of 128 bytes, or rows of 16 bytes.
+inline float row_element(u64 operand, int row, int k) {
+  const u32 of_8 = (operand >> 32 & 0x3FFF) << 4, of_8_k = (operand >> 16 & 0x3FFF) << 4;
+  if (operand >> 62 == 1) return element(operand_start(operand) + row / 8 * of_8 + row % 8 * 128 + k * 2);
+  const u32 address = ((operand & 0x3FFF) << 4) + row / 8 * of_8 + k / 8 * of_8_k + row % 8 * 16 + k % 8 * 2;
+  return of_bf16(read<uint16_t>(address | (u32)twin::current->cta << 20));
+}
 template <int N> struct TileProduct {
   static void add(float (&d)[N / 2], u64 a, u64 b, int keep) {
     const int warp = twin::current->thread / 32 % 4, g = lane_id() >> 2, q = lane_id() & 3;
-    auto row_of = [](u64 operand, int row) { return operand_start(operand) + row / 8 * ((operand >> 32 & 0x3FFF) << 4) + row % 8 * 128; };
     float mine[2][16];
     for (int r = 0; r < 2; r++)
-      for (int k = 0; k < 16; k++) mine[r][k] = element(row_of(a, warp * 16 + g + 8 * r) + k * 2);
+      for (int k = 0; k < 16; k++) mine[r][k] = row_element(a, warp * 16 + g + 8 * r, k);
     for (int j = 0; j < N / 8; j++)
       for (int e = 0; e < 2; e++) {
-        const u32 column = row_of(b, 8 * j + 2 * q + e);
         float sums[2] = {keep ? d[4 * j + e] : 0.f, keep ? d[4 * j + 2 + e] : 0.f};
         for (int k = 0; k < 16; k++) {
-          const float x = element(column + k * 2);
+          const float x = row_element(b, 8 * j + 2 * q + e, k);
           sums[0] += mine[0][k] * x, sums[1] += mine[1][k] * x;
         }
         d[4 * j + e] = sums[0], d[4 * j + 2 + e] = sums[1];
       }
   }
 };
+// B as value_operand says: 16 rows of 64 N each, dense.
+inline float value_element(u64 b, int n, int k) {
+  const u32 of_64 = (b >> 16 & 0x3FFF) << 4, of_8 = (b >> 32 & 0x3FFF) << 4;
+  return element(operand_start(b) + n / 64 * of_64 + k / 8 * of_8 + k % 8 * 128 + n % 64 * 2);
+}
+inline void add_latent_product(float (&d)[64], u64 a, u64 b) {
+  const int warp = twin::current->thread / 32 % 4, g = lane_id() >> 2, q = lane_id() & 3;
+  for (int k = 0; k < 16; k++) {
+    const float first = row_element(a, warp * 16 + g, k), second = row_element(a, warp * 16 + g + 8, k);
+    for (int i = 0; i < 64; i++) d[i] += (i & 2 ? second : first) * value_element(b, i / 4 * 8 + 2 * q + i % 2, k);
+  }
+}
 template <int N> struct ValueProduct {
   static void add(float (&d)[N / 2], const u32* a, u64 b) {
     const Words all = gather(a, 4);
     const int g = lane_id() >> 2, q = lane_id() & 3;
-    const u32 of_64 = (b >> 16 & 0x3FFF) << 4, of_8 = (b >> 32 & 0x3FFF) << 4;
     for (int j = 0; j < N / 8; j++)
       for (int e = 0; e < 2; e++) {
         const int n = 8 * j + 2 * q + e;
         for (int k = 0; k < 16; k++) {
-          const float x = element(operand_start(b) + n / 64 * of_64 + k / 8 * of_8 + k % 8 * 128 + n % 64 * 2);
+          const float x = value_element(b, n, k);
           const u32* words = all.of[g * 4 + k % 8 / 2];
           d[4 * j + e] += of_bf16(words[k / 8 * 2] >> k % 2 * 16 & 0xffff) * x;
           d[4 * j + 2 + e] += of_bf16(words[k / 8 * 2 + 1] >> k % 2 * 16 & 0xffff) * x;

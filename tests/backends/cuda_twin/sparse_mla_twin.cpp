@@ -16,16 +16,17 @@ static struct Given {
 
 static void one(int) {
   const Given& x = given;
-  sm90_sparse_mla(x.query, x.rope, x.cache, x.selection, x.positions, x.q_starts, x.page_table, x.num_rows,
-                  x.out, x.selection_stride, x.rope_row_stride, x.rope_head_stride, x.page_bytes,
-                  x.page_table_stride, x.rows, x.heads, x.keys, x.reqs, x.splits, x.scale);
+  MLA_SYMBOL(x.query, x.rope, x.cache, x.selection, x.positions, x.q_starts, x.page_table, x.num_rows,
+             x.out, x.selection_stride, x.rope_row_stride, x.rope_head_stride, x.page_bytes,
+             x.page_table_stride, x.rows, x.heads, x.keys, x.reqs, x.splits, x.scale);
 }
 
 alignas(1024) uint8_t memory[1];  // the kernel's extern array; addresses are the twin's own
 
 extern "C" void attend(const Given* inputs) {
   given = *inputs;
-  const int threads = 32 * (COMPUTE_WARPS + LOAD_WARPS);
+  const int threads = MLA_THREADS;
+  meeting = threads - 32 * LOAD_WARPS;
   for (int row = 0; row < given.rows; row++)
     for (int block = 0; block * HEADS < given.heads; block++) {
       shared_memories.assign(given.splits, std::vector<char>(SHARED_BYTES, (char)0xff));

@@ -1,24 +1,7 @@
 // The loading warps: cached rows at the selected positions, by one bulk copy a row, into the ring.
 #pragma once
 #include "ring.h"
-
-// The keys of one query row: `count` places of its selection (or positions 0 .. count - 1), its
-// request's pages, and the cache.
-struct Keys {
-  const int* selection;
-  const int* pages;
-  const uint8_t* cache;
-  long long page_bytes;
-  int count;
-
-  // The position at a place of the selection, -1 where there is none.
-  INLINE int position(int place) const {
-    if (place >= count) return -1;
-    if constexpr (DENSE) return place;
-    else return selection[place];
-  }
-  INLINE int page(int position) const { return position < 0 ? 0 : pages[position / PAGE]; }
-};
+#include "row_inputs.h"
 
 // Tiles first .. first + tiles - 1; each warp takes 16 keys of each, a lane a key. Positions are
 // read two tiles ahead, page numbers one. A key that is not there leaves zeros and a mask of -inf:

@@ -2,31 +2,7 @@
 #pragma once
 #include "hopper/operands.h"
 #include "layout.h"
-
-struct Query {
-  const float* latent;        // [heads, rows, LATENT]
-  const __nv_bfloat16* rope;  // strides below, in elements
-  long long rope_row_stride, rope_head_stride;
-  int heads, rows;
-
-  INLINE void read(float (&x)[16], int row, int head, int part) const {
-    if (head >= heads) {
-#pragma unroll
-      for (int i = 0; i < 16; i++) x[i] = 0.f;
-    } else if (part < LATENT / 16) {
-      const float4* from = (const float4*)(latent + ((long long)head * rows + row) * LATENT + part * 16);
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        const float4 four = from[i];
-        x[4 * i] = four.x, x[4 * i + 1] = four.y, x[4 * i + 2] = four.z, x[4 * i + 3] = four.w;
-      }
-    } else {
-      const __nv_bfloat16* from = rope + row * rope_row_stride + head * rope_head_stride + (part * 16 - LATENT);
-#pragma unroll
-      for (int i = 0; i < 16; i++) x[i] = __bfloat162float(from[i]);
-    }
-  }
-};
+#include "row_inputs.h"
 
 // 16 dims of a head as operand words. widen_e4m3 yields the dims of each 16 in another order, so
 // the query for e4m3 keys lies in that order, too.
