@@ -37,8 +37,8 @@ Times = dict[str, float]
 def start(cache: Path, served: tuple[str, ...]) -> tuple[Times, dict[str, Any]]:
     """Seconds by phase of one start, in order, and what was answered."""
     begin = time.perf_counter()
-    command = [sys.executable, "-m", "lostwax", "serve", *served]
-    command += ["--cache", str(cache), "--port", "0"]
+    kept = "--certificates" if served else "--cache"
+    command = [sys.executable, "-m", "lostwax", "serve", *served, kept, str(cache), "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         try:
             url, phases = _until_ready(server, begin)
@@ -76,7 +76,7 @@ def digest_of(folder: Path) -> str:
 def _until_ready(server: subprocess.Popen[str], begin: float) -> tuple[str, Times]:
     assert server.stderr is not None
     phases, url, listening = Times(), "", 0.0
-    compiled = 0.0
+    compiled, line = 0.0, ""
     for line in server.stderr:
         now = time.perf_counter() - begin
         if found := PHASE.match(line):
@@ -87,7 +87,7 @@ def _until_ready(server: subprocess.Popen[str], begin: float) -> tuple[str, Time
             loading = sum(phases.values()) - compiled
             outside = {COMMAND: listening - compiled, ENGINE: now - listening - loading}
             return url, outside | phases
-    raise SystemExit("the server did not start")
+    raise SystemExit(f"the server did not start: {line}")
 
 
 def _ask_one(url: str) -> tuple[float, float, str]:
