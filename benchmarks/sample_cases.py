@@ -2,7 +2,9 @@
 
 `sample_tail` is a mask, a nucleus, the pick from it and its log-probability: the four others one
 after another. Half of the rows are greedy, the others have a nucleus of
-0.95 at temperature 1. Every third row has a mask, in timed cases of `sample_tail` none.
+0.95 at temperature 1; in cases that are not timed some of these are of 50 ids at most, or of likely
+ids only.
+Every third row has a mask, in timed cases of `sample_tail` none.
 """
 
 from __future__ import annotations
@@ -18,14 +20,16 @@ Shapes = dict[str, tuple[tuple[int, ...], str, tuple[int, ...]]]
 _PICK = {"temperature": "f32", "seeds": "i32", "counters": "i32"}
 _PICKED = {"op.ids": "i32", "op.logprobs": "f32"}
 _MASK = {"mask_rows": "i32"}
+_NARROW = {"top_k": "i32", "top_p": "f32", "min_p": "f32"}
 _OF_ROWS = {
     "mask": _MASK,
-    "nucleus": {"temperature": "f32", "top_p": "f32"},
+    "nucleus": {"temperature": "f32"} | _NARROW,
     "pick": _PICK | _PICKED,
     "logprob": {"targets": "i32", "op.logprobs": "f32"},
-    "sample_tail": _MASK | _PICK | {"top_p": "f32", "picked.ids": "i32", "logprob": "f32"},
+    "sample_tail": _MASK | _PICK | _NARROW | {"picked.ids": "i32", "logprob": "f32"},
 }
 OPS = tuple(_OF_ROWS)
+TOP_K, MIN_P = 50, 0.02
 TOP_P = 0.95
 NUM_MASKS = 5
 
@@ -62,7 +66,9 @@ def inputs(
     number = torch.arange(rows, device=logits.device)
     found = {
         "temperature": (number % 2 == 0).float(),
+        "top_k": torch.where((number % 4 == 0) & (not full), TOP_K, 0),
         "top_p": torch.where(number % 2 == 0, TOP_P, 1.0),
+        "min_p": torch.where((number % 8 == 0) & (not full), MIN_P, 0.0),
         "seeds": number * 7919 - 3,
         "counters": number,
         "targets": torch.where(number % 3 == 2, -1, logits.argmax(-1)),
@@ -82,13 +88,13 @@ def reference(op: str, x: Tensors) -> Tensors:
     if op == "mask":
         return {"op.out": _masked(logits, x["masks"], x["mask_rows"])}
     if op == "nucleus":
-        return {"op.out": _nucleus(logits, x["temperature"].double(), x["top_p"].double())}
+        return {"op.out": _nucleus(logits, x)}
     if op == "logprob":
         found = _logprobs(logits, x["targets"].clamp(min=0))
         return {"op.logprobs": found.masked_fill(x["targets"] < 0, 0)}
     if op == "sample_tail":
         masked = _masked(logits, x["masks"], x["mask_rows"])
-        inside = _nucleus(masked, x["temperature"].double(), x["top_p"].double())
+        inside = _nucleus(masked, x)
         ids = _picked(inside.masked_fill(inside.isnan(), -torch.inf), x)
         return {"picked.ids": ids.int(), "logprob": _logprobs(logits, ids)}
     ids = _picked(logits, x)
@@ -112,17 +118,23 @@ def _picked(logits: torch.Tensor, x: Tensors) -> torch.Tensor:
     return score.argmax(-1)
 
 
-def _nucleus(logits: torch.Tensor, heat: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+def _nucleus(logits: torch.Tensor, x: Tensors) -> torch.Tensor:
+    heat, count, share, least = (
+        x[name].double()[:, None] for name in ("temperature", "top_k", "top_p", "min_p")
+    )
     ranked, order = logits.sort(dim=-1, descending=True, stable=True)
-    mass = (ranked / heat.clamp(min=1e-30)[:, None]).softmax(-1)
-    before = mass.cumsum(-1) - mass
-    is_open = (before - share[:, None]).abs() <= BORDER
-    kept = torch.where(before < share[:, None], ranked, -torch.inf)
-    kept = torch.where(is_open, torch.nan, kept)
+    is_ranked = (torch.arange(logits.shape[1], device=logits.device) < count) | (count <= 0)
+    heated = torch.where(is_ranked, ranked / heat.clamp(min=1e-30), -torch.inf)
+    mass = heated.softmax(-1)
+    before, ratio = mass.cumsum(-1) - mass, mass / mass[:, :1]
+    is_open = ((before - share).abs() <= BORDER) & (share < 1)
+    is_open |= ((ratio - least).abs() <= BORDER) & (least > 0)
+    is_inside = is_ranked & ((before < share) | (share >= 1)) & ((ratio >= least) | (least <= 0))
+    kept = torch.where(is_inside, ranked, -torch.inf)
+    kept = torch.where(is_open & is_ranked, torch.nan, kept)
     kept[:, 0] = ranked[:, 0]
     found = torch.empty_like(logits).scatter_(1, order, kept)
-    wanted = (heat > 0) & (share < 1)
-    return torch.where(wanted[:, None], found, logits)
+    return torch.where((heat > 0) & ((share < 1) | (count > 0) | (least > 0)), found, logits)
 
 
 def _gumbel(x: Tensors) -> torch.Tensor:

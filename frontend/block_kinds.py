@@ -19,7 +19,7 @@ from lostwax.ir.types import CacheType
 CARRY = ("delta", "residual")
 LAYER_INPUTS = ("positions", "slots", "q_starts", "page_table")
 PICK_INPUTS = ("logit_rows", "temperature", "seeds", "counters")
-SAMPLE_INPUTS = (*PICK_INPUTS, "top_p", "mask_rows")
+SAMPLE_INPUTS = (*PICK_INPUTS, "top_k", "top_p", "min_p", "mask_rows")
 SCORE_INPUTS = (*SAMPLE_INPUTS, "targets")
 NOMINAL_LAYOUT = "bf16"
 

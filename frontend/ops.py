@@ -100,7 +100,9 @@ def _mask(logits: Tensor, masks: Tensor, mask_rows: Tensor) -> Tensor:
     return logits.new_empty(logits.shape, dtype=torch.float32)
 
 
-def _nucleus(logits: Tensor, temperature: Tensor, top_p: Tensor) -> Tensor:
+def _nucleus(
+    logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor
+) -> Tensor:
     return logits.new_empty(logits.shape, dtype=torch.float32)
 
 
@@ -163,7 +165,11 @@ _define(
     _pick,
 )
 _define("sample_mask(Tensor logits, Tensor masks, Tensor mask_rows) -> Tensor", _mask)
-_define("sample_nucleus(Tensor logits, Tensor temperature, Tensor top_p) -> Tensor", _nucleus)
+_define(
+    "sample_nucleus(Tensor logits, Tensor temperature, Tensor top_k, Tensor top_p, Tensor min_p)"
+    " -> Tensor",
+    _nucleus,
+)
 _define("sample_logprob(Tensor logits, Tensor targets) -> Tensor", _logprob)
 _define(
     "sample_score(Tensor logits, Tensor targets, int n) -> (Tensor, Tensor, Tensor)",

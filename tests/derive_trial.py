@@ -229,7 +229,9 @@ class DeriveTrial:
             limit=limit,
             num_prompt=rng.randint(1, limit),
             temperature=rng.choice((0.0, 0.5, 1.25)),
+            top_k=rng.choice((0, 3)),
             top_p=rng.choice((1.0, 0.75)),
+            min_p=rng.choice((0.0, 0.25)),
             seed=rng.randint(-(2**31), 2**31 - 1),
             tokens=tokens,
         )

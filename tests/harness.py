@@ -235,7 +235,9 @@ def _batch(
         seeds=[0] * len(logit_rows),
         counters=[0] * len(logit_rows),
         targets=targets,
+        top_k=[0] * len(logit_rows),
         top_p=[1.0] * len(logit_rows),
+        min_p=[0.0] * len(logit_rows),
         mask_rows=[-1] * len(logit_rows),
         head="score" if scores else "pick",
     )

@@ -94,6 +94,8 @@ class NotingRuntime:
             "tokens": [*following, *[NO_TOKEN] * (most - len(following))],
             "num_prompt": req.num_prompt,
             "temperature": float(np.float32(req.submit.temperature)),
+            "top_k": req.submit.top_k,
             "top_p": float(np.float32(req.submit.top_p)),
+            "min_p": float(np.float32(req.submit.min_p)),
             "seed": int(np.array(req.submit.seed, np.int64).astype(np.int32)),
         }

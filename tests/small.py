@@ -58,7 +58,9 @@ def batch(
         seeds=[0],
         counters=[0],
         targets=[0],
+        top_k=[0],
         top_p=[1.0],
+        min_p=[0.0],
         mask_rows=[-1],
         head=head,
     )

@@ -28,8 +28,8 @@ from lostwax.ir.contract.step_state import Enter
 class StepBatch(msgspec.Struct, kw_only=True):
     """A body's and a head's rows with all that they read, fields as in STEP_INPUTS: no padding.
 
-    `seeds`, `counters`, `temperature`, `targets`, `top_p` and `mask_rows` have one entry a logit
-    row. `masks` are what rows may pick from, an entry a mask.
+    `seeds`, `counters`, `temperature`, `targets`, `top_k`, `top_p`, `min_p` and `mask_rows` have
+    one entry a logit row. `masks` are what rows may pick from, an entry a mask.
     """
 
     entry: Entry
@@ -44,7 +44,9 @@ class StepBatch(msgspec.Struct, kw_only=True):
     seeds: list[int]
     counters: list[int]
     targets: list[int]
+    top_k: list[int]
     top_p: list[float]
+    min_p: list[float]
     mask_rows: list[int]
     masks: Masks | None = None
     hidden_rows: list[int] = msgspec.field(default_factory=list[int])
@@ -198,7 +200,7 @@ class Sequences:
         batch = StepBatch(
             entry=entry, head=head, tokens=[], positions=[], slots=[], q_starts=[0], kv_lens=[],
             page_table=[], logit_rows=[], temperature=[], seeds=[], counters=[], targets=[],
-            top_p=[], mask_rows=[], hidden_rows=[],
+            top_k=[], top_p=[], min_p=[], mask_rows=[], hidden_rows=[],
         )  # fmt: skip
         for group in groups:
             owner, end = group.owner, group.start
@@ -216,7 +218,9 @@ class Sequences:
             enter, is_scored = logit.owner.enter, logit.target >= 0
             batch.logit_rows.append(logit.row)
             batch.temperature.append(0.0 if is_scored else enter.temperature)
+            batch.top_k.append(0 if is_scored else enter.top_k)
             batch.top_p.append(1.0 if is_scored else enter.top_p)
+            batch.min_p.append(0.0 if is_scored else enter.min_p)
             batch.seeds.append(enter.seed)
             batch.counters.append(max(logit.about - enter.num_prompt, 0))
             batch.targets.append(logit.target)
@@ -275,7 +279,9 @@ def plan_of(batch: StepBatch, page_tokens: int = 64) -> StepPlan:
                 if last is None
                 else batch.positions[batch.logit_rows[last]] + 1 - batch.counters[last],
                 temperature=batch.temperature[last] if picks and last is not None else 0.0,
+                top_k=batch.top_k[last] if picks and last is not None else 0,
                 top_p=batch.top_p[last] if picks and last is not None else 1.0,
+                min_p=batch.min_p[last] if picks and last is not None else 0.0,
                 seed=0 if last is None else batch.seeds[last],
                 tokens=() if is_extend else tuple(batch.tokens[first:end]),
             )

@@ -7,7 +7,9 @@ The nucleus is never made. The pick from all allowed ids is the pick from the nu
 lies in it, and whether it does is one sum: the mass of the ids before it in the nucleus's order,
 largest logit first. Where it does not, neither do those behind it, and the best of the ids before
 it is tried next. With a top_p of 0.95 the first try holds 19 times of 20; the expected number of
-tries is 1 + ln(1 / top_p) at most.
+tries is 1 + ln(1 / top_p) at most. So it is with min_p, by the id's own mass, and with top_k: of a
+row that has one the last of the first top_k ids is looked for, and of what is behind it nothing is
+tried.
 """
 
 from __future__ import annotations
@@ -15,17 +17,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lostwax.backends.gpu_kernels.mask import is_allowed, mask_of
-from lostwax.backends.gpu_kernels.nucleus import mass_of, wanted_of
+from lostwax.backends.gpu_kernels.mask import allowed_logits, is_allowed, mask_of
+from lostwax.backends.gpu_kernels.nucleus import (
+    is_up_to,
+    last_ranked,
+    mass_of,
+    ratio_of,
+    wanted_of,
+)
 from lostwax.backends.gpu_kernels.pick import first_of_largest, gumbel
 from lostwax.backends.gpu_kernels.row_parts import logprob_of, sum_of_exp, top_of, top_of_parts
-
-
-@triton.jit
-def _allowed(logits, words, has_mask, index, WIDTH: tl.constexpr):
-    """Logits at some indexes, -inf for forbidden ids and behind the row's end."""
-    x = tl.load(logits + index, mask=index < WIDTH, other=float("-inf"))
-    return tl.where(is_allowed(words, has_mask, index, WIDTH), x, float("-inf"))
 
 
 @triton.jit
@@ -131,7 +132,7 @@ def sample_weigh(
             own = logits + row * logits_stride
             part = tl.program_id(1)
             index = part * BLOCK + tl.arange(0, BLOCK)
-            x = _allowed(own, words, has_mask, index, WIDTH)
+            x = allowed_logits(own, words, has_mask, index, WIDTH)
             mass = tl.where(index < WIDTH, mass_of(x, top, heat, MASS_BITS), 0)
             logit = tl.load(own + chosen)
             before = tl.where(_is_before(x, index, logit, chosen), mass, 0)
@@ -159,7 +160,7 @@ def _best_before(
     first = tl.full((BLOCK,), 2147483647, tl.int32)
     for part in range(0, parts):
         index = part * BLOCK + tl.arange(0, BLOCK)
-        x = _allowed(own, words, has_mask, index, WIDTH)
+        x = allowed_logits(own, words, has_mask, index, WIDTH)
         is_before = _is_before(x, index, logit, number)
         if tl.max(is_before.to(tl.int32), axis=0) > 0:
             score = _score(x, heat, seeds, counters, row, index)
@@ -187,7 +188,7 @@ def _mass_before(
     total = tl.zeros((BLOCK,), tl.int64)
     for part in range(0, parts):
         index = part * BLOCK + tl.arange(0, BLOCK)
-        x = _allowed(own, words, has_mask, index, WIDTH)
+        x = allowed_logits(own, words, has_mask, index, WIDTH)
         mass = mass_of(x, top, heat, MASS_BITS)
         total += tl.where(_is_before(x, index, logit, number), mass, 0)
     return tl.sum(total, axis=0)
@@ -199,7 +200,9 @@ def sample_pick(
     masks,
     mask_rows,
     temperature,
+    top_k,  # [R] i32
     top_p,
+    min_p,  # [R] f32
     seeds,
     counters,
     scores,
@@ -228,15 +231,43 @@ def sample_pick(
     at = row * parts
     chosen = _best_of_parts(scores + at, best + at, parts, BLOCK_PARTS)
     heat = tl.load(temperature + row)
+    count = tl.load(top_k + row)
     share = tl.load(top_p + row)
+    least = tl.load(min_p + row)
     top = top_of_parts(allowed_tops + at, parts, BLOCK_PARTS)
-    if (heat > 0) & (share < 1) & (top == top):
+    narrows = (count > 0) | (share < 1) | (least > 0)
+    if (heat > 0) & narrows & (top > float("-inf")):
         part = tl.arange(0, BLOCK_PARTS)
         weighed = masses + 2 * (at + part)
-        wanted = wanted_of(share, tl.sum(tl.load(weighed, mask=part < parts, other=0)))
-        before = tl.sum(tl.load(weighed + 1, mask=part < parts, other=0))
+        is_weighed = part < tl.where(share < 1, parts, 0)
+        total = tl.sum(tl.load(weighed, mask=is_weighed, other=0))
+        before = tl.sum(tl.load(weighed + 1, mask=is_weighed, other=0))
         words, has_mask = mask_of(masks, mask_rows, row, WORDS)
-        while before.to(tl.float64) >= wanted:
+        if count > 0:
+            last = last_ranked(
+                own, words, has_mask, allowed_tops + at, tl.minimum(count, WIDTH), parts,
+                WIDTH, BLOCK, BLOCK_PARTS,
+            )  # fmt: skip
+            limit = allowed_logits(own, words, has_mask, last, WIDTH)
+            if share < 1:
+                total = _mass_before(
+                    own, words, has_mask, limit, last + 1, top, heat, parts,
+                    WIDTH, BLOCK, MASS_BITS,
+                )  # fmt: skip
+            if is_up_to(tl.load(own + chosen), chosen, limit, last) == 0:
+                chosen = _best_before(
+                    own, words, has_mask, limit, last + 1, heat, seeds, counters, row, parts,
+                    WIDTH, BLOCK,
+                )  # fmt: skip
+                if share < 1:
+                    before = _mass_before(
+                        own, words, has_mask, tl.load(own + chosen), chosen, top, heat, parts,
+                        WIDTH, BLOCK, MASS_BITS,
+                    )  # fmt: skip
+        wanted = tl.where(share < 1, wanted_of(share, total), float("inf"))
+        while (before.to(tl.float64) >= wanted) | (
+            ratio_of(tl.load(own + chosen), top, heat) < least.to(tl.float64)
+        ):
             logit = tl.load(own + chosen)
             chosen = _best_before(
                 own, words, has_mask, logit, chosen, heat, seeds, counters, row, parts,

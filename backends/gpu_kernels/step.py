@@ -203,13 +203,17 @@ def derive_logits(
     state_length,
     state_num_prompt,
     state_temperature,
+    state_top_k,
     state_top_p,
+    state_min_p,
     state_seed,
     logit_rows,  # [R], and the other inputs of a head
     temperature,
     seeds,
     counters,
+    top_k,
     top_p,
+    min_p,
     mask_rows,
     targets,
     num_rows,  # [1]
@@ -258,7 +262,9 @@ def derive_logits(
         tl.store(mask_rows + at, own_mask, mask=inside)
         warm = tl.load(state_temperature + seq, mask=picks, other=0.0)
         tl.store(temperature + at, warm, mask=inside)
+        tl.store(top_k + at, tl.load(state_top_k + seq, mask=picks, other=0), mask=inside)
         tl.store(top_p + at, tl.load(state_top_p + seq, mask=picks, other=1.0), mask=inside)
+        tl.store(min_p + at, tl.load(state_min_p + seq, mask=picks, other=0.0), mask=inside)
         tl.store(seeds + at, tl.load(state_seed + seq, mask=is_real, other=0), mask=inside)
 
 

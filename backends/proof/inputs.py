@@ -160,6 +160,10 @@ STEP_FIELDS: dict[str, tuple[str, ...]] = {name: (name,) for name in STEP_INPUTS
 """Step inputs by operand field: `core.gather_rows` takes its rows from what its segment has."""
 
 
+REAL_FIELDS = frozenset(name for name, spec in STEP_INPUTS.items() if spec.dtype == "f32")
+"""Step inputs that are no integers; other operands of the same name are."""
+
+
 def reads_positions_alone(match: RegionMatch) -> bool:
     """Whether a region's ops read positions and no cache: then these may be any."""
     values = [v for op in match.ops.values() for v in (*op.operands, *op.results)]
@@ -184,7 +188,7 @@ def _make(match: RegionMatch, value: SSAValue, case: StepCase, rng: np.random.Ge
     is_integer = kind.dtype_name.startswith("i")
     for op_name, field in sorted(used):
         steps = STEP_FIELDS.get(field)
-        if steps is not None and (is_integer or field in ("temperature", "top_p")):
+        if steps is not None and (is_integer or field in REAL_FIELDS):
             return next(case.inputs[name] for name in steps if name in case.inputs)
         if (op_name, field) == ("moe.experts", "ids"):
             return round_to(_expert_ids(_num_experts(match, case), kind, case, rng), "i32")

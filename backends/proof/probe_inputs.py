@@ -13,7 +13,14 @@ from math import prod
 import numpy as np
 from xdsl.ir import SSAValue
 
-from lostwax.backends.proof.inputs import STEP_FIELDS, WEIGHTS, Role, named_inputs, roles
+from lostwax.backends.proof.inputs import (
+    REAL_FIELDS,
+    STEP_FIELDS,
+    WEIGHTS,
+    Role,
+    named_inputs,
+    roles,
+)
 from lostwax.backends.proof.poison import cached_tokens, holds_nan, real_rows
 from lostwax.backends.proof.run_alone import Alone
 from lostwax.backends.proof.sample_region import RegionSample, scaled_part
@@ -201,7 +208,7 @@ class _Maker:
     def _step_input(self, kind: TensorType, used: set[Role]) -> str | None:
         for _, field in sorted(used):
             known = STEP_FIELDS.get(field) is not None
-            if known and (kind.dtype_name.startswith("i") or field in ("temperature", "top_p")):
+            if known and (kind.dtype_name.startswith("i") or field in REAL_FIELDS):
                 return step_input(field, kind, self.rows.axes)
         return None
 

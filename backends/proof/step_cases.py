@@ -14,6 +14,10 @@ from lostwax.ir.contract.program import HEADS, Bucket
 from lostwax.ir.contract.step import STEP_INPUTS, TRASH_PAGE, input_shape
 from lostwax.ir.reference.dtype import NUMPY_DTYPES, Array
 
+LEAST_LOGITS = 3
+"""Logit rows of a case of several requests, where the bucket takes as many: with fewer, what
+narrows a sample most would hide what else does."""
+
 
 @dataclass(frozen=True)
 class StepCase:
@@ -101,8 +105,9 @@ def step_case(
     rng = np.random.default_rng(seed)
     state_rows = max(state_rows, bucket.tokens, bucket.rows)  # as ProgramContext has it
     if segment in HEADS:
-        full = seed % 2 == 0 or bucket.rows <= least_reqs
-        count = bucket.rows if full else int(rng.integers(least_reqs, bucket.rows))
+        least = LEAST_LOGITS if least_reqs > 1 else 1
+        full = seed % 2 == 0 or bucket.rows <= least
+        count = bucket.rows if full else int(rng.integers(least, bucket.rows))
         rows: Array = rng.integers(0, state_rows, count)
         masks = bucket.rows if num_masks is None else num_masks  # as ProgramContext has it
         inputs = _head_inputs(rng, bucket, rows, vocab_size, masks)
@@ -152,19 +157,24 @@ def _head_inputs(
     """Real logit rows with every way to sample them, then padding.
 
     Of several, the first goes without whatever a row may go without and the second has all of it,
-    so that neither passes for the other; the third has a nucleus alone, the fourth heat. The
-    second and third have the first and the last mask, and the last row always has one.
+    so that neither passes for the other; the third has a min_p that leaves few ids, the fourth a
+    nucleus and no heat, the fifth heat alone. The second and third have the first and the last
+    mask, and the last row always has one.
     """
     count = rows.size
     temperature = rng.choice(np.array([0.0, 0.5, 1.0, 1.7]), count)
+    top_k = rng.choice(np.array([0, 1, 5, vocab_size]), count)
     top_p = rng.choice(np.array([1e-6, 0.3, 0.9, 0.95, 1.0]), count)
+    min_p = rng.choice(np.array([0.0, 0.02, 0.5]), count)
     targets = np.where(rng.random(count) < 0.2, -1, rng.integers(0, vocab_size, count))
     named = rng.integers(0, masks, count)
     mask_rows = np.where(rng.random(count) < 0.4, -1, named)
     mask_rows[-1] = named[-1]
     if count > 1:
-        _set_first(temperature, 0.0, rng.choice(np.array([0.5, 1.0, 1.7])), 0.0, 1.0)
-        _set_first(top_p, 1.0, rng.choice(np.array([0.3, 0.9, 0.95])), 0.3, 1.0)
+        _set_first(temperature, 0.0, rng.choice(np.array([0.5, 1.0, 1.7])), 1.0, 0.0, 1.0)
+        _set_first(top_k, 0, int(rng.choice(np.array([5, 40]))), 0, 5, 0)
+        _set_first(top_p, 1.0, rng.choice(np.array([0.3, 0.9, 0.95])), 1.0, 0.3, 1.0)
+        _set_first(min_p, 0.0, 0.02, 0.5, 0.5, 0.0)
         _set_first(targets, -1, int(rng.integers(0, vocab_size)))
         _set_first(mask_rows, -1, 0, masks - 1)
     real: dict[str, Array] = {
@@ -172,7 +182,9 @@ def _head_inputs(
         "temperature": temperature,
         "seeds": rng.integers(-(2**31), 2**31, count),
         "counters": rng.integers(0, 2**20, count),
+        "top_k": top_k,
         "top_p": top_p,
+        "min_p": min_p,
         "targets": targets,
         "num_rows": np.array([count]),
         "mask_rows": mask_rows,

@@ -88,7 +88,9 @@ def derive_logits(logit_rows: Any, seqs: Any, about: Any, state: StateTable) -> 
     return {
         "logit_rows": logit_rows,
         "temperature": fields["temperature"][seqs],
+        "top_k": fields["top_k"][seqs],
         "top_p": fields["top_p"][seqs],
+        "min_p": fields["min_p"][seqs],
         "seeds": fields["seed"][seqs],
         # Counting outputs makes a token's noise independent of chunks, drafts and neighbours.
         "counters": np.maximum(about - fields["num_prompt"][seqs], 0),

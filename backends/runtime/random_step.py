@@ -90,7 +90,9 @@ def _enter(
         limit=limit,
         num_prompt=int(rng.integers(0, limit + 1)),
         temperature=float(rng.choice(np.array([0.0, 0.5, 1.25]))),
+        top_k=int(rng.choice(np.array([0, 3]))),
         top_p=float(rng.choice(np.array([1.0, 0.75]))),
+        min_p=float(rng.choice(np.array([0.0, 0.25]))),
         seed=int(rng.integers(-(2**31), 2**31)),
         tokens=tuple(follow) if is_decode else (),
     )

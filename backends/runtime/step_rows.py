@@ -13,9 +13,12 @@ import numpy as np
 
 from lostwax.backends.runtime.derive import Rows, StepInputs, derive, derive_logits
 from lostwax.backends.runtime.state_table import StateTable
+from lostwax.ir.contract.step import STEP_INPUTS
 from lostwax.ir.contract.step_plan import Span, StepPlan
 from lostwax.ir.contract.step_state import NO_TOKEN
 
+SAMPLED = ("temperature", "top_k", "top_p", "min_p")
+"""Inputs that say how a row picks."""
 _ALL = slice(None)
 _NONE = np.empty(0, np.int32)
 
@@ -48,8 +51,8 @@ class StepRows:
                 logits["mask_rows"] = masks_of(plan, len(logit_rows))
             if plan.scored:
                 logits["targets"][self._scored] = plan.targets
-                logits["temperature"][self._scored] = 0  # nobody asks what they pick
-                logits["top_p"][self._scored] = 1
+                for name in SAMPLED:  # nobody asks what they pick
+                    logits[name][self._scored] = STEP_INPUTS[name].padding
                 self._picked = np.delete(logit_rows, self._scored)
             values |= logits
         self._num_drafted = 0

@@ -79,19 +79,21 @@ class SampleHead(_Head):
 
     def forward(
         self, hidden: Tensor, masks: Tensor, logit_rows: Tensor,
-        temperature: Tensor, seeds: Tensor, counters: Tensor, top_p: Tensor, mask_rows: Tensor,
+        temperature: Tensor, seeds: Tensor, counters: Tensor,
+        top_k: Tensor, top_p: Tensor, min_p: Tensor, mask_rows: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """Picked ids [R] and their log-probabilities [R]."""
         logits = self.logits(hidden, logit_rows)
         masked = OPS.sample_mask(logits, masks, mask_rows)
-        return self.sampled(logits, masked, temperature, seeds, counters, top_p)
+        return self.sampled(logits, masked, temperature, seeds, counters, top_k, top_p, min_p)
 
     def sampled(
         self, logits: Tensor, masked: Tensor,
-        temperature: Tensor, seeds: Tensor, counters: Tensor, top_p: Tensor,
+        temperature: Tensor, seeds: Tensor, counters: Tensor,
+        top_k: Tensor, top_p: Tensor, min_p: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """logits, masked: [R, V], the others [R] -> ids [R], log-probabilities [R]."""
-        nucleus = OPS.sample_nucleus(masked, temperature, top_p)
+        nucleus = OPS.sample_nucleus(masked, temperature, top_k, top_p, min_p)
         ids, _ = OPS.sample_pick(nucleus, temperature, seeds, counters)
         return ids, OPS.sample_logprob(logits, ids)
 
@@ -101,11 +103,13 @@ class ScoreHead(SampleHead):
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  (a head with one input more)
         self, hidden: Tensor, masks: Tensor, logit_rows: Tensor,
-        temperature: Tensor, seeds: Tensor, counters: Tensor, top_p: Tensor, mask_rows: Tensor,
-        targets: Tensor,
+        temperature: Tensor, seeds: Tensor, counters: Tensor,
+        top_k: Tensor, top_p: Tensor, min_p: Tensor, mask_rows: Tensor, targets: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """Picked ids and log-probabilities, then those of targets [R] and of top ids [R, n]."""
         logits = self.logits(hidden, logit_rows)
         masked = OPS.sample_mask(logits, masks, mask_rows)
-        ids, logprobs = self.sampled(logits, masked, temperature, seeds, counters, top_p)
+        ids, logprobs = self.sampled(
+            logits, masked, temperature, seeds, counters, top_k, top_p, min_p
+        )
         return ids, logprobs, *OPS.sample_score(logits, targets, MAX_RANKED)

@@ -32,7 +32,9 @@ STEP_INPUTS: dict[str, InputSpec] = {
     "seeds": InputSpec(("R",), "i32", 0),
     "counters": InputSpec(("R",), "i32", 0),
     "targets": InputSpec(("R",), "i32", -1),
+    "top_k": InputSpec(("R",), "i32", 0),
     "top_p": InputSpec(("R",), "f32", 1),
+    "min_p": InputSpec(("R",), "f32", 0),
     "mask_rows": InputSpec(("R",), "i32", -1),
     "hidden_rows": InputSpec(("T",), "i32", -1),
     "num_rows": InputSpec(("1",), "i32", 0),
@@ -44,11 +46,13 @@ positions 0 .. positions[row] of its own pages: position s lies in slot
 page_table[b, s // page_tokens] * page_tokens + s % page_tokens. logit_rows are row numbers whose
 logits are wanted (-1: padding); temperature 0 means greedy; seeds and counters feed the sampler's
 counter-based random numbers; targets are token ids whose log-probability is wanted (-1: none);
-top_p is the mass of the nucleus that a row's token is sampled from (1: all ids); mask_rows are the
-rows of the state `MASKS` (`ir/contract/masks.py`) that say which ids a row may pick (-1: all ids):
-the head `pick` looks at neither. A row of page_table has all pages of its request that the bucket
-has room for, then the trash page. hidden_rows are the rows of the hidden state that a draft step's
-rows continue (-1: padding). num_rows counts the real rows: of T in a body, of R in a head.
+top_k is how many of the likeliest ids a row's token is sampled from (0: all), top_p the mass of the
+nucleus of these (1: all), min_p the least share of the likeliest's probability (0: all); mask_rows
+are the rows of the state `MASKS` (`ir/contract/masks.py`) that say which ids a row may pick (-1:
+all ids): the head `pick` looks at none of them. A row of page_table has all pages of its request
+that the bucket has room for, then the trash page. hidden_rows are the rows of the hidden state that
+a draft step's rows continue (-1: padding). num_rows counts the real rows: of T in a body, of R in a
+head.
 
 Real rows come first. A row without a token (padding) has token and position -1, slot 0 (trash page)
 and belongs to no request: padded q_starts repeat the last real one, padded kv_lens are 0. It writes
@@ -65,7 +69,10 @@ DRAFT_INPUTS = ("hidden_rows",)
 LAUNCH_INPUTS = ("num_rows",)
 """Inputs that no op reads: launches get them by `Match.step_input` or `Lowering.prepare`."""
 
-HEAD_INPUTS = ("logit_rows", "temperature", "seeds", "counters", "top_p", "mask_rows", "targets")
+HEAD_INPUTS = (
+    "logit_rows", "temperature", "seeds", "counters", "top_k", "top_p", "min_p", "mask_rows",
+    "targets",
+)  # fmt: skip
 """Inputs that only heads read, row by row of what they are asked for."""
 
 

@@ -39,7 +39,9 @@ STEP_STATE: dict[str, StateField] = {
     "tokens": StateField("i32", ("D",), NO_TOKEN, ("enter", "step")),
     "num_prompt": StateField("i32", (), 0, ("enter",)),
     "temperature": StateField("f32", (), 0, ("enter",)),
+    "top_k": StateField("i32", (), 0, ("enter",)),
     "top_p": StateField("f32", (), 1, ("enter",)),
+    "min_p": StateField("f32", (), 0, ("enter",)),
     "seed": StateField("i32", (), 0, ("enter",)),
 }
 """The fields of a sequence.
@@ -48,7 +50,7 @@ pages: its cache pages in order, the trash page behind them. length: positions t
 hold; the rows of a step start there. limit: the first position that it may not have. tokens: what
 stands at position `length` and on, as far as it is known: the last output, then drafts. num_prompt:
 outputs are counted from here, so that a token's noise follows neither chunks nor drafts.
-temperature, top_p, seed: how its outputs are picked.
+temperature, top_k, top_p, min_p, seed: how its outputs are picked.
 """
 
 
@@ -64,6 +66,8 @@ class Enter(msgspec.Struct, frozen=True, array_like=True):
     limit: int
     num_prompt: int
     temperature: float = 0.0
+    top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
     seed: int = 0
     tokens: tuple[int, ...] = ()

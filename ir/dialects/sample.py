@@ -83,25 +83,30 @@ class MaskOp(LostwaxOp):
 
 @irdl_op_definition
 class NucleusOp(LostwaxOp):
-    """Logits with -inf for every id outside its row's nucleus (Holtzman et al., arXiv:1904.09751).
+    """Logits with -inf for every id that its row is not sampled from.
 
-    logits [R, V] f32, temperature [R] f32, top_p [R] f32 -> [R, V] f32. Of a row's ids, the largest
-    logit first and the lowest index first among equals, those stay before which softmax(logits /
-    temperature) has a mass below top_p, and the first always. Rows of temperature 0 or top_p 1 pass
-    as they are. Where that mass is within `BORDER` of top_p (`ir/reference/sample.py`), rounding
-    may decide either way.
+    logits [R, V] f32, temperature [R] f32, top_k [R] i32, top_p [R] f32, min_p [R] f32 -> [R, V]
+    f32. Of a row's ids, the largest logit first and the lowest index first among equals, the first
+    top_k stay (0: all). Of these, under p = softmax(their logits / temperature), those stay before
+    which p has a mass below top_p (1: all; the nucleus of Holtzman et al., arXiv:1904.09751) and
+    whose own p is min_p times the first's at least (0: all). The first always stays. Rows of
+    temperature 0 pass as they are, and so does all of a row that asks for nothing. Where a mass is
+    within `BORDER` of what it is compared with (`ir/reference/sample.py`), rounding may decide
+    either way.
     """
 
     name = "sample.nucleus"
     logits = operand_def(F32)
     temperature = operand_def(F32)
+    top_k = operand_def(I32)
     top_p = operand_def(F32)
+    min_p = operand_def(F32)
     out = result_def(F32)
     traits = traits_def(Pure())
 
     def verify_(self) -> None:
         rows = self.shape(self.logits)[:1]
-        for value in (self.temperature, self.top_p):
+        for value in (self.temperature, self.top_k, self.top_p, self.min_p):
             self.require(self.shape(value) == rows, f"{value.type} must be [{rows[0]}]")
         self.require(
             self.shape(self.out) == self.shape(self.logits),

@@ -15,9 +15,10 @@ Finish = Literal["stop", "length", "cancelled"]
 
 
 class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
-    """Generate `max_tokens` tokens after `prompt`, each out of the likeliest ids whose mass reaches
-    `top_p`. `top_logprobs` counts alternatives a token. `log_id` is what client and operator know
-    the request by; several may have the same. Lower `priority` runs first.
+    """Generate `max_tokens` tokens after `prompt`, each out of the `top_k` likeliest ids (0: all),
+    of these out of the likeliest whose mass reaches `top_p`, none of which is less likely than
+    `min_p` times the likeliest. `top_logprobs` counts alternatives a token. `log_id` is what client
+    and operator know the request by; several may have the same. Lower `priority` runs first.
     """
 
     request: str
@@ -25,7 +26,9 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     max_tokens: int
     log_id: str = ""
     temperature: float = 0.0
+    top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
     seed: int = 0
     stop_ids: list[int] = []
     ignore_eos: bool = False
@@ -36,7 +39,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     @property
     def has_nucleus(self) -> bool:
         """Whether tokens are sampled from some ids only; greedy ones are in every nucleus."""
-        return self.temperature > 0 and self.top_p < 1
+        return self.temperature > 0 and (self.top_p < 1 or self.top_k > 0 or self.min_p > 0)
 
     @property
     def num_tokens(self) -> int:

@@ -65,7 +65,9 @@ def _enter(req: Req, start: int) -> Enter:
         limit=req.max_rows,
         num_prompt=req.num_prompt,
         temperature=req.submit.temperature,
+        top_k=req.submit.top_k,
         top_p=req.submit.top_p,
+        min_p=req.submit.min_p,
         seed=_as_int32(req.submit.seed),
     )
 

@@ -57,7 +57,9 @@ def form_submit(
         prompt=prompt,
         max_tokens=max_tokens,
         temperature=1.0 if request.temperature is None else request.temperature,
+        top_k=max(request.top_k or 0, 0),  # -1 is another way to say all
         top_p=1.0 if request.top_p is None else request.top_p,
+        min_p=request.min_p or 0.0,
         seed=secrets.randbits(31) if request.seed is None else request.seed % 2**32,
         stop_ids=[*(request.stop_token_ids or ()), *stop_ids],
         ignore_eos=bool(request.ignore_eos),

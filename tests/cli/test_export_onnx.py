@@ -121,7 +121,9 @@ def together(first: StepBatch, second: StepBatch, page_shift: int) -> StepBatch:
         seeds=[0, 5],
         counters=[0, 9],
         targets=[3, -1],
+        top_k=[0, 9],
         top_p=[1.0, 0.5],
+        min_p=[0.0, 0.1],
         mask_rows=[-1, -1],
         head=first.head,
     )

@@ -1,4 +1,5 @@
-"""`top_p` through the engine on a real artifact: who is in the nucleus, and who is not concerned.
+"""`top_p`, `top_k`, `min_p` through the engine on a real artifact: which ids, and whose.
+
 
 The artifact is `--batch-invariant`, so that neighbours may not change a single bit of an answer.
 """
@@ -6,6 +7,7 @@ The artifact is `--batch-invariant`, so that neighbours may not change a single 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import msgspec
 import pytest
@@ -100,6 +102,24 @@ def test_only_ids_of_the_nucleus_are_sampled(runtime: Runtime, top_p: float) -> 
     assert num_outside > 0, "without a nucleus the same noise picks others too"
 
 
+@pytest.mark.parametrize("asked", [{"top_k": 3}, {"min_p": 0.3}], ids=str)
+def test_only_ids_that_are_asked_for_are_sampled(runtime: Runtime, asked: dict[str, Any]) -> None:
+    num_outside = 0
+    for seed in range(6):
+        told = {"seed": seed, "top_logprobs": 20, "max_tokens": 40}
+        for wanted in (asked, {}):
+            found = answers(runtime, msgspec.structs.replace(WARM, **wanted, **told))["warm"]
+            over = [not _is_asked_for(score, **asked) for score in found]
+            assert not wanted or not any(over)
+            num_outside += sum(over)
+    assert num_outside > 0, "without a bound the same noise picks others too"
+
+
+def _is_asked_for(score: TokenScore, top_k: int = 20, min_p: float = 0.0) -> bool:
+    least = score.top[0][1] + math.log(min_p) if min_p else -math.inf
+    return score.token in [i for i, _ in score.top[:top_k]] and score.logprob >= least - 1e-4
+
+
 def test_log_probabilities_are_those_of_the_whole_distribution(runtime: Runtime) -> None:
     tiny, warm = (
         msgspec.structs.replace(WARM, top_p=top_p, top_logprobs=20) for top_p in (1e-6, 1.0)
@@ -114,7 +134,8 @@ def test_neighbours_change_no_bit_of_an_answer(runtime: Runtime) -> None:
     """Greedy, sampled and nucleus requests, of which some have logits scored."""
     short = msgspec.structs.replace(NUCLEUS, request="short", prompt=PROMPT[:5], temperature=0.7)
     scored = msgspec.structs.replace(WARM, request="scored", seed=9, top_p=0.9, top_logprobs=3)
-    submits = (GREEDY, WARM, NUCLEUS, short, scored)
+    few = msgspec.structs.replace(WARM, request="few", top_k=4, min_p=0.1)
+    submits = (GREEDY, WARM, NUCLEUS, short, scored, few)
     alone = {s.request: answers(runtime, s)[s.request] for s in submits}
     assert answers(runtime, *submits) == alone
     assert answers(runtime, *reversed(submits)) == alone

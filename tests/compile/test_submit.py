@@ -10,7 +10,7 @@ from step_oracle import plan_of
 
 from lostwax.backends.runtime.load import Runtime, StepError, load
 
-PER_ROW = ("temperature", "seeds", "counters", "top_p", "mask_rows")
+PER_ROW = ("temperature", "seeds", "counters", "top_k", "top_p", "min_p", "mask_rows")
 """Fields of a batch with an entry a logit row."""
 
 

@@ -53,8 +53,6 @@ SHARED: dict[str, list[Any]] = {
     "presence_penalty": [0, 0.0],
     "frequency_penalty": [0],
     "length_penalty": [1.0],
-    "top_k": [-1, 0],
-    "min_p": [0, 0.0],
     "min_tokens": [0],
     "n": [1],
     "best_of": [1],
@@ -167,7 +165,6 @@ def test_other_values_are_refused_by_name_with_a_remedy(route: Route) -> None:
         ("metadata", {str(i): "" for i in range(17)}),
         ("service_tier", "flex"),
         ("store", True),
-        ("top_k", 40),
     ],
 )
 def test_what_is_nearly_neutral_is_refused(name: str, value: Any) -> None:

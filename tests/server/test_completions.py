@@ -87,6 +87,26 @@ def test_a_nucleus_narrows_what_is_sampled(by_ids: httpx.Client) -> None:
     assert want[0] == generate(PROMPT, 8) != want[1] != want[2]
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [{"top_k": 1}, {"top_k": 4}, {"min_p": 0.9}, {"top_k": 9, "top_p": 0.6, "min_p": 0.2}],
+    ids=str,
+)
+def test_a_sample_is_of_the_ids_that_are_asked_for(
+    by_ids: httpx.Client, asked: dict[str, Any]
+) -> None:
+    said = {"max_tokens": 8, "temperature": 1.0, "seed": 1234}
+    (choice,) = _ask(by_ids, **said, **asked)["choices"]
+    assert choice["token_ids"] == generate(PROMPT, 8, 1.0, 1234, **asked)
+    assert choice["token_ids"] != generate(PROMPT, 8, 1.0, 1234)
+
+
+@pytest.mark.parametrize("neutral", [{"top_k": -1}, {"top_k": 0}, {"min_p": 0.0}], ids=str)
+def test_no_bound_on_a_sample_is_all_ids(by_ids: httpx.Client, neutral: dict[str, Any]) -> None:
+    (choice,) = _ask(by_ids, max_tokens=8, temperature=1.0, seed=1234, **neutral)["choices"]
+    assert choice["token_ids"] == generate(PROMPT, 8, 1.0, 1234)
+
+
 def test_batched_prompts_come_back_in_order(by_ids: httpx.Client) -> None:
     prompts = [[n] * (n + 1) for n in range(9)]
     answer = _ask(by_ids, prompt=prompts, max_tokens=4)
@@ -193,7 +213,11 @@ def test_the_openai_client_completes_and_streams(by_text: httpx.Client) -> None:
         ({"logit_bias": {"1": 5}}, "logit_bias", "invalid_value"),
         ({"logprobs": 21}, "logprobs", "invalid_value"),
         ({"stop": "x"}, "stop", "unsupported_value"),
-        ({"top_k": 3}, "top_k", "invalid_value"),
+        ({"top_k": -2}, "top_k", "invalid_value"),
+        ({"top_k": 2.5}, "top_k", "invalid_value"),
+        ({"top_k": True}, "top_k", "invalid_value"),
+        ({"min_p": -0.1}, "min_p", "invalid_value"),
+        ({"min_p": 1.1}, "min_p", "invalid_value"),
         ({"top": 3}, "top", "unknown_parameter"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
     ],

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import product
 from statistics import NormalDist
 from typing import Any
@@ -37,24 +39,38 @@ LEVEL = 1e-6
 Triple = tuple[int, ...]
 
 
-def nucleus(last: int) -> dict[int, float]:
-    """The probabilities behind a token, of the likeliest ids whose mass reaches TOP_P."""
+@dataclass(frozen=True)
+class Asked:
+    """What requests say of their sample."""
+
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+
+NUCLEUS = Asked(top_p=TOP_P)
+ALL_THREE = Asked(top_k=4, top_p=0.95, min_p=0.15)
+
+
+def nucleus(last: int, asked: Asked) -> dict[int, float]:
+    """The probabilities behind a token, of the likeliest ids that are asked for."""
     masses = [math.exp(float(logit)) for logit in LOGITS[last]]
-    total, before, kept = math.fsum(masses), 0.0, dict[int, float]()
-    for token in sorted(range(VOCAB), key=lambda t: -masses[t]):
-        if before >= TOP_P * total:
+    ranked = sorted(range(VOCAB), key=lambda t: -masses[t])[: asked.top_k or None]
+    total, before, kept = math.fsum(masses[t] for t in ranked), 0.0, dict[int, float]()
+    for token in ranked:
+        if before >= asked.top_p * total or masses[token] < asked.min_p * masses[ranked[0]]:
             break
         kept[token] = masses[token]
         before += masses[token]
     return {token: mass / before for token, mass in kept.items()}
 
 
-def probabilities() -> dict[Triple, float]:
+def probabilities(asked: Asked) -> dict[Triple, float]:
     """Those of every triple that can be."""
     found: dict[Triple, float] = {}
     for triple in product(range(VOCAB), repeat=OUTPUTS):
         steps = zip((FIRST, *triple), triple, strict=False)
-        probability = math.prod(nucleus(last).get(token, 0.0) for last, token in steps)
+        probability = math.prod(nucleus(last, asked).get(token, 0.0) for last, token in steps)
         if probability > 0:
             found[triple] = probability
     return found
@@ -89,12 +105,12 @@ def bound(freedom: int) -> float:
 def picked(logits: Any, values: Inputs) -> Any:
     """What the product's sampler picks: i32, one a row of logits [R, VOCAB]."""
     rows = torch.from_numpy(logits)
-    temperature, top_p, seeds, counters = (
+    temperature, top_k, top_p, min_p, seeds, counters = (
         torch.from_numpy(np.ascontiguousarray(values[name]))
-        for name in ("temperature", "top_p", "seeds", "counters")
+        for name in ("temperature", "top_k", "top_p", "min_p", "seeds", "counters")
     )
     inside = torch.empty_like(rows)
-    sample.nucleus(rows, temperature, top_p, inside)
+    sample.nucleus(rows, temperature, top_k, top_p, min_p, inside)
     ids, logprobs = torch.empty(len(rows), dtype=torch.int32), torch.empty(len(rows))
     sample.pick(inside, temperature, seeds, counters, ids, logprobs)
     return ids.numpy()
@@ -116,6 +132,16 @@ def accepting(entry: Entry, values: Inputs) -> Any:
     return ids
 
 
+def of_all_ranks(entry: Entry, values: Inputs) -> Any:
+    """A fault: top_k is not looked at."""
+    return model(entry, {**values, "top_k": np.zeros_like(values["top_k"])})
+
+
+def of_any_mass(entry: Entry, values: Inputs) -> Any:
+    """A fault: min_p is not looked at."""
+    return model(entry, {**values, "min_p": np.zeros_like(values["min_p"])})
+
+
 class OneCounter(StepRows):
     """A fault: rows that verify drafts use the noise of the row before them all."""
 
@@ -130,7 +156,9 @@ class OneCounterRuntime(RowsRuntime):
     rows = OneCounter
 
 
-def counted(runtime: RowsRuntime, drafts: int) -> tuple[Counter[Triple], float]:
+def counted(
+    runtime: RowsRuntime, drafts: int, asked: Asked = NUCLEUS
+) -> tuple[Counter[Triple], float]:
     """How often each triple came, and the share of drafts that were accepted."""
     core = EngineCore(runtime, drafts)
     answers: dict[str, list[int]] = {}
@@ -141,7 +169,9 @@ def counted(runtime: RowsRuntime, drafts: int) -> tuple[Counter[Triple], float]:
             prompt=[FIRST],
             max_tokens=OUTPUTS + 2,
             temperature=1.0,
-            top_p=TOP_P,
+            top_k=asked.top_k,
+            top_p=asked.top_p,
+            min_p=asked.min_p,
             seed=seed,
             ignore_eos=True,
         )
@@ -160,10 +190,12 @@ LIMITS = FakeLimits(
 )
 
 
-@pytest.mark.parametrize("drafts", [0, 3])
-def test_outputs_come_as_often_as_they_should(drafts: int) -> None:
-    counts, accepted = counted(RowsRuntime(LIMITS, model), drafts)
-    found, freedom = chi_squared(counts, probabilities())
+@pytest.mark.parametrize(
+    ("drafts", "asked"), [(0, NUCLEUS), (3, NUCLEUS), (0, ALL_THREE), (3, ALL_THREE)]
+)
+def test_outputs_come_as_often_as_they_should(drafts: int, asked: Asked) -> None:
+    counts, accepted = counted(RowsRuntime(LIMITS, model), drafts, asked)
+    found, freedom = chi_squared(counts, probabilities(asked))
     assert freedom >= 15
     assert found < bound(freedom)
     if drafts:
@@ -176,8 +208,18 @@ def test_outputs_come_as_often_as_they_should(drafts: int) -> None:
 )  # fmt: skip
 def test_a_distribution_that_is_not_kept_is_noticed(runtime: RowsRuntime) -> None:
     counts, _ = counted(runtime, 3)
-    found, freedom = chi_squared(counts, probabilities())
+    found, freedom = chi_squared(counts, probabilities(NUCLEUS))
     assert bound(freedom) < found < math.inf
+
+
+@pytest.mark.parametrize(
+    ("model", "asked"), [(of_all_ranks, Asked(top_k=3)), (of_any_mass, Asked(min_p=0.3))]
+)
+def test_an_id_that_is_not_asked_for_is_noticed(
+    model: Callable[[Entry, Inputs], Any], asked: Asked
+) -> None:
+    counts, _ = counted(RowsRuntime(LIMITS, model), 0, asked)
+    assert chi_squared(counts, probabilities(asked))[0] == math.inf
 
 
 def test_the_bound_is_chi_squareds() -> None:

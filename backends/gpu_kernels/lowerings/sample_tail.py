@@ -34,7 +34,13 @@ SAMPLE_REGION = Region(
         ),
         "nucleus": Node(
             "sample.nucleus",
-            {"logits": "masked", "temperature": "temperature", "top_p": "top_p"},
+            {
+                "logits": "masked",
+                "temperature": "temperature",
+                "top_k": "top_k",
+                "top_p": "top_p",
+                "min_p": "min_p",
+            },
         ),
         "picked": Node(
             "sample.pick",
@@ -72,7 +78,8 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     rows, vocab = match.shape("logits")
     parts = -(-vocab // _PART)
     left, _ = _scratch(match, match.workspace)
-    given = {name: match.view(name) for name in (*_ROWS, "top_p", "seeds", "counters")}
+    names = (*_ROWS, "top_k", "top_p", "min_p", "seeds", "counters")
+    given = {name: match.view(name) for name in names}
     rest = {
         "real_rows": real_rows(match),
         "logits_stride": i32(given["logits"].strides[0]),
@@ -108,8 +115,11 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     return (
         launch("sample_split", "seeds counters", every, parts),
         launch("sample_weigh", "top_p", "scores best allowed_tops masses", parts),
-        launch("sample_pick", "top_p seeds counters", f"{every} masses", 1, "ids", "logprobs"),
-    )
+        launch(
+            "sample_pick", "top_k top_p min_p seeds counters", f"{every} masses", 1,
+            "ids", "logprobs",
+        ),
+    )  # fmt: skip
 
 
 SAMPLE_TAIL = Lowering(

@@ -10,7 +10,7 @@ from lostwax.ir.region import Region
 
 _PICK = "logits temperature seeds counters op.ids op.logprobs"
 _MASK = "logits masks mask_rows op.out"
-_NUCLEUS = "logits temperature top_p op.out"
+_NUCLEUS = "logits temperature top_k top_p min_p op.out"
 _SCORE = "logits targets op.target_logprobs op.top_ids op.top_logprobs"
 
 

@@ -16,9 +16,9 @@ func.func @mask(%logits: !lostwax.tensor<[R, 48], f32>, %masks: !lostwax.tensor<
 }
 
 // CHECK-LABEL: func.func @nucleus(
-// CHECK: %out = "sample.nucleus"(%logits, %temperature, %top_p) : (!lostwax.tensor<[R, 16], f32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], f32>) -> !lostwax.tensor<[R, 16], f32>
-func.func @nucleus(%logits: !lostwax.tensor<[R, 16], f32>, %temperature: !lostwax.tensor<[R], f32>, %top_p: !lostwax.tensor<[R], f32>) -> !lostwax.tensor<[R, 16], f32> {
-  %out = "sample.nucleus"(%logits, %temperature, %top_p) : (!lostwax.tensor<[R, 16], f32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], f32>) -> !lostwax.tensor<[R, 16], f32>
+// CHECK: %out = "sample.nucleus"(%logits, %temperature, %top_k, %top_p, %min_p) : (!lostwax.tensor<[R, 16], f32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], f32>) -> !lostwax.tensor<[R, 16], f32>
+func.func @nucleus(%logits: !lostwax.tensor<[R, 16], f32>, %temperature: !lostwax.tensor<[R], f32>, %top_k: !lostwax.tensor<[R], i32>, %top_p: !lostwax.tensor<[R], f32>, %min_p: !lostwax.tensor<[R], f32>) -> !lostwax.tensor<[R, 16], f32> {
+  %out = "sample.nucleus"(%logits, %temperature, %top_k, %top_p, %min_p) : (!lostwax.tensor<[R, 16], f32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], f32>) -> !lostwax.tensor<[R, 16], f32>
   func.return %out : !lostwax.tensor<[R, 16], f32>
 }
 

@@ -16,8 +16,8 @@ func.func @f(%logits: !lostwax.tensor<[R, 16], f32>, %targets: !lostwax.tensor<[
 
 // -----
 // CHECK: @f: sample.nucleus: !lostwax.tensor<[T], f32> must be [R]
-func.func @f(%logits: !lostwax.tensor<[R, 16], f32>, %temperature: !lostwax.tensor<[R], f32>, %top_p: !lostwax.tensor<[T], f32>) -> !lostwax.tensor<[R, 16], f32> {
-  %out = "sample.nucleus"(%logits, %temperature, %top_p) : (!lostwax.tensor<[R, 16], f32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[T], f32>) -> !lostwax.tensor<[R, 16], f32>
+func.func @f(%logits: !lostwax.tensor<[R, 16], f32>, %temperature: !lostwax.tensor<[R], f32>, %top_k: !lostwax.tensor<[R], i32>, %top_p: !lostwax.tensor<[T], f32>, %min_p: !lostwax.tensor<[R], f32>) -> !lostwax.tensor<[R, 16], f32> {
+  %out = "sample.nucleus"(%logits, %temperature, %top_k, %top_p, %min_p) : (!lostwax.tensor<[R, 16], f32>, !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], i32>, !lostwax.tensor<[T], f32>, !lostwax.tensor<[R], f32>) -> !lostwax.tensor<[R, 16], f32>
   func.return %out : !lostwax.tensor<[R, 16], f32>
 }
 
