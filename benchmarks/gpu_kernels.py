@@ -247,11 +247,12 @@ def portable(case: Case, t: Tensors) -> Callable[[], None]:
 
 
 def _portable_sample(t: Tensors) -> None:
-    """Mask, nucleus, pick and log-probability on the buffers of a case `sample_tail`."""
+    """Bias, mask, nucleus, pick and log-probability on the buffers of a case `sample_tail`."""
     from lostwax.backends.portable.kernels import sample
 
     inside, unread = torch.empty_like(t["logits"]), torch.empty_like(t["logprob"])
-    sample.mask(t["logits"], t["masks"], t["mask_rows"], inside)
+    sample.bias(t["logits"], t["biases"], t["bias_rows"], inside)
+    sample.mask(inside, t["masks"], t["mask_rows"], inside)
     sample.nucleus(inside, t["temperature"], t["top_k"], t["top_p"], t["min_p"], inside)
     given = (inside, t["temperature"], t["seeds"], t["counters"])
     sample.pick(*given, t["picked.ids"], unread)

@@ -1,10 +1,10 @@
 """Values of the sampling kernels' cases: shapes, seeded inputs and fp64 references, on torch alone.
 
-`sample_tail` is a mask, a nucleus, the pick from it and its log-probability: the four others one
-after another. Half of the rows are greedy, the others have a nucleus of
+`sample_tail` is a bias, a mask, a nucleus, the pick from it and its log-probability, one after
+another. Half of the rows are greedy, the others have a nucleus of
 0.95 at temperature 1; in cases that are not timed some of these are of 50 ids at most, or of likely
 ids only.
-Every third row has a mask, in timed cases of `sample_tail` none.
+Every third row has a mask and every fifth a bias, in timed cases of `sample_tail` none.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ Shapes = dict[str, tuple[tuple[int, ...], str, tuple[int, ...]]]
 _PICK = {"temperature": "f32", "seeds": "i32", "counters": "i32"}
 _PICKED = {"op.ids": "i32", "op.logprobs": "f32"}
 _MASK = {"mask_rows": "i32"}
+_BIAS = {"bias_rows": "i32"}
 _NARROW = {"top_k": "i32", "top_p": "f32", "min_p": "f32"}
 _OF_ROWS = {
     "mask": _MASK,
     "nucleus": {"temperature": "f32"} | _NARROW,
     "pick": _PICK | _PICKED,
     "logprob": {"targets": "i32", "op.logprobs": "f32"},
-    "sample_tail": _MASK | _PICK | _NARROW | {"picked.ids": "i32", "logprob": "f32"},
+    "sample_tail": _BIAS | _MASK | _PICK | _NARROW | {"picked.ids": "i32", "logprob": "f32"},
 }
 OPS = tuple(_OF_ROWS)
 TOP_K, MIN_P = 50, 0.02
 TOP_P = 0.95
-NUM_MASKS = 5
+NUM_MASKS = NUM_BIASES = 5
 
 ROW_KINDS: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
     lambda x: x,
@@ -53,6 +54,8 @@ def shapes(op: str, rows: int, vocab: int) -> Shapes:
     found |= {"logits": wide} | ({"op.out": wide} if op in ("mask", "nucleus") else {})
     if "mask_rows" in found:
         found["masks"] = ((NUM_MASKS, -(-vocab // 32)), "i32", ())
+    if "bias_rows" in found:
+        found["biases"] = ((NUM_BIASES, vocab), "f32", ())
     return found
 
 
@@ -73,13 +76,18 @@ def inputs(
         "counters": number,
         "targets": torch.where(number % 3 == 2, -1, logits.argmax(-1)),
         "mask_rows": torch.where(number % 3 == 0, number % NUM_MASKS, -1),
+        "bias_rows": torch.where(number % 5 == 1, number % NUM_BIASES, -1),
     }
     if full and op == "sample_tail":
-        found["mask_rows"] = torch.full_like(number, -1)
+        found["mask_rows"] = found["bias_rows"] = torch.full_like(number, -1)
+    if "bias_rows" in _OF_ROWS[op]:
+        found["biases"] = normal(NUM_BIASES, vocab)
     if "mask_rows" in _OF_ROWS[op]:
         words = normal(NUM_MASKS, -(-vocab // 32)) * 2.0**30
         found["masks"] = words.clamp(-(2.0**31), 2.0**31 - 256).long()
-    return {"logits": logits} | {n: found[n] for n in ("masks", *_OF_ROWS[op]) if n in found}
+    return {"logits": logits} | {
+        n: found[n] for n in ("biases", "masks", *_OF_ROWS[op]) if n in found
+    }
 
 
 def reference(op: str, x: Tensors) -> Tensors:
@@ -93,7 +101,11 @@ def reference(op: str, x: Tensors) -> Tensors:
         found = _logprobs(logits, x["targets"].clamp(min=0))
         return {"op.logprobs": found.masked_fill(x["targets"] < 0, 0)}
     if op == "sample_tail":
-        masked = _masked(logits, x["masks"], x["mask_rows"])
+        rows = x["bias_rows"]
+        own = x["biases"].double()[rows.clamp(min=0)]
+        biased = (logits + own).float().double()  # what is sampled from is f32
+        biased = torch.where((rows >= 0)[:, None], biased, logits)
+        masked = _masked(biased, x["masks"], x["mask_rows"])
         inside = _nucleus(masked, x)
         ids = _picked(inside.masked_fill(inside.isnan(), -torch.inf), x)
         return {"picked.ids": ids.int(), "logprob": _logprobs(logits, ids)}

@@ -96,6 +96,10 @@ def _pick(
     return logits.new_empty(rows, dtype=torch.int32), logits.new_empty(rows, dtype=torch.float32)
 
 
+def _bias(logits: Tensor, biases: Tensor, bias_rows: Tensor) -> Tensor:
+    return logits.new_empty(logits.shape, dtype=torch.float32)
+
+
 def _mask(logits: Tensor, masks: Tensor, mask_rows: Tensor) -> Tensor:
     return logits.new_empty(logits.shape, dtype=torch.float32)
 
@@ -164,6 +168,7 @@ _define(
     " -> (Tensor, Tensor)",
     _pick,
 )
+_define("sample_bias(Tensor logits, Tensor biases, Tensor bias_rows) -> Tensor", _bias)
 _define("sample_mask(Tensor logits, Tensor masks, Tensor mask_rows) -> Tensor", _mask)
 _define(
     "sample_nucleus(Tensor logits, Tensor temperature, Tensor top_k, Tensor top_p, Tensor min_p)"

@@ -12,7 +12,7 @@ import hashlib
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
@@ -75,6 +75,7 @@ class Narrowed(NamedTuple):
 
 
 ALL_IDS = Narrowed()
+NO_BIAS: Mapping[int, float] = {}
 
 
 def nucleus(logprobs: list[float], temperature: float, by: Narrowed) -> list[int]:
@@ -113,9 +114,12 @@ def pick(
     counter: int,
     by: Narrowed = ALL_IDS,
     among: Sequence[int] = range(VOCAB),
+    bias: Mapping[int, float] = NO_BIAS,
 ) -> int:
     """The fake sampler: greedy at temperature 0, else noise from seed and counter."""
-    logprobs = [p if i in among else -math.inf for i, p in enumerate(logprobs)]
+    logprobs = [
+        p + bias.get(i, 0.0) if i in among else -math.inf for i, p in enumerate(logprobs)
+    ]  # fmt: skip
     noise = random.Random(f"{seed} {counter}") if temperature else None
     scores = [p + (temperature * noise.uniform(0, 3) if noise else 0) for p in logprobs]
     ids = nucleus(logprobs, temperature, by) if noise and by != ALL_IDS else among
@@ -130,12 +134,17 @@ def generate(
     top_p: float = 1.0,
     top_k: int = 0,
     min_p: float = 0.0,
+    bias: Mapping[int, float] = NO_BIAS,
+    min_tokens: int = 0,
+    ends: Sequence[int] = (),
 ) -> list[int]:
     """What a request must answer when it ignores the end of sequence."""
     tokens = list(prompt)
     for counter in range(count):
         by = Narrowed(top_k, top_p, min_p)
-        tokens.append(pick(logprobs_after(tokens), temperature, seed, counter, by))
+        held = dict.fromkeys(ends if counter < min_tokens else (), -math.inf)
+        scores = logprobs_after(tokens)
+        tokens.append(pick(scores, temperature, seed, counter, by, bias={**bias, **held}))
     return tokens[len(prompt) :]
 
 
@@ -184,7 +193,7 @@ class FakeRuntime(RunsAtOnce):
             scores = logprobs_after(self._hidden[row])
             # as the heads do: `pick` samples from all ids
             sampled = batch.temperature[i], batch.seeds[i], batch.counters[i]
-            token = pick(scores, *sampled, narrowed(batch, i), allowed(batch, i))
+            token = pick(scores, *sampled, narrowed(batch, i), allowed(batch, i), batch.bias[i])
             result.ids.append(token)
             result.logprobs.append(scores[token])
             if batch.head == "score":
@@ -204,7 +213,7 @@ class FakeRuntime(RunsAtOnce):
         for i, row in enumerate(batch.logit_rows):
             scores = logprobs_after(hidden[row])
             sampled = batch.temperature[i], batch.seeds[i], batch.counters[i]
-            token = pick(scores, *sampled, narrowed(batch, i))
+            token = pick(scores, *sampled, narrowed(batch, i), bias=batch.bias[i])
             is_wrong = hashlib.sha256(repr(hidden[row]).encode()).digest()[0] % 3 == 0
             result.ids.append((token + is_wrong) % VOCAB)
             result.logprobs.append(scores[token])
@@ -260,12 +269,13 @@ class FakeRuntime(RunsAtOnce):
         asked = zip(batch.temperature, batch.top_k, batch.top_p, batch.min_p, strict=True)
         narrow = [by for heat, *by in asked if heat]
         assert batch.head != "pick" or all(by == [*ALL_IDS] for by in narrow)
+        assert batch.head != "pick" or not any(batch.bias), "this head adds no bias"
         masked = [row for row in batch.mask_rows if row >= 0]
         assert masked == list(range(0 if batch.masks is None else len(batch.masks)))
         assert batch.head != "pick" or not masked, "this head looks at no mask"
         per_row = (
             batch.temperature, batch.seeds, batch.counters, batch.targets, batch.top_k, batch.top_p,
-            batch.min_p, batch.mask_rows,
+            batch.min_p, batch.bias_rows, batch.bias, batch.mask_rows,
         )  # fmt: skip
         assert {len(values) for values in per_row} == {len(batch.logit_rows)}
         real = [row for row, token in enumerate(batch.tokens) if token >= 0]

@@ -238,7 +238,9 @@ def _batch(
         top_k=[0] * len(logit_rows),
         top_p=[1.0] * len(logit_rows),
         min_p=[0.0] * len(logit_rows),
+        bias_rows=[-1] * len(logit_rows),
         mask_rows=[-1] * len(logit_rows),
+        bias=[{} for _ in logit_rows],
         head="score" if scores else "pick",
     )
     return batch, spans

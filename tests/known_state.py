@@ -97,5 +97,7 @@ class NotingRuntime:
             "top_k": req.submit.top_k,
             "top_p": float(np.float32(req.submit.top_p)),
             "min_p": float(np.float32(req.submit.min_p)),
+            "biased": int(bool(req.submit.logit_bias or req.submit.held_ids)),
+            "min_outputs": req.submit.min_tokens,
             "seed": int(np.array(req.submit.seed, np.int64).astype(np.int32)),
         }

@@ -72,6 +72,8 @@ class ScriptedRuntime(RunsAtOnce):
     """The tokens of the last prompt."""
     narrowed: list[Narrowed] = field(default_factory=list[Narrowed])
     """What the last step's logit rows are sampled from."""
+    bias: list[dict[int, float]] = field(default_factory=list[dict[int, float]])
+    """What is added to their logits."""
     sequences: Sequences = field(init=False)
 
     def __post_init__(self) -> None:
@@ -82,6 +84,7 @@ class ScriptedRuntime(RunsAtOnce):
         if batch.entry == "extend":
             self.prompt = self.prompt if batch.positions[0] else []
             self.prompt += batch.tokens
+        self.bias = batch.bias
         self.narrowed = [narrowed(batch, row) for row in range(len(batch.logit_rows))]
         result = StepResult(ids=[], logprobs=[], program="scripted")
         for row, counter in enumerate(batch.counters):

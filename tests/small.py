@@ -61,7 +61,9 @@ def batch(
         top_k=[0],
         top_p=[1.0],
         min_p=[0.0],
+        bias_rows=[-1],
         mask_rows=[-1],
+        bias=[{}],
         head=head,
     )
 

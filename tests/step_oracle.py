@@ -6,6 +6,7 @@ program reads of it. Tests that write a step down as a batch run it by `plan_of`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,8 +29,9 @@ from lostwax.ir.contract.step_state import Enter
 class StepBatch(msgspec.Struct, kw_only=True):
     """A body's and a head's rows with all that they read, fields as in STEP_INPUTS: no padding.
 
-    `seeds`, `counters`, `temperature`, `targets`, `top_k`, `top_p`, `min_p` and `mask_rows` have
-    one entry a logit row. `masks` are what rows may pick from, an entry a mask.
+    `seeds`, `counters`, `temperature`, `targets`, `top_k`, `top_p`, `min_p`, `bias_rows`,
+    `mask_rows` and `bias` have one entry a logit row, the last what is added to the logits of some
+    ids. `masks` are what rows may pick from, an entry a mask.
     """
 
     entry: Entry
@@ -47,7 +49,9 @@ class StepBatch(msgspec.Struct, kw_only=True):
     top_k: list[int]
     top_p: list[float]
     min_p: list[float]
+    bias_rows: list[int]
     mask_rows: list[int]
+    bias: list[dict[int, float]]
     masks: Masks | None = None
     hidden_rows: list[int] = msgspec.field(default_factory=list[int])
     head: Head = "pick"
@@ -200,7 +204,8 @@ class Sequences:
         batch = StepBatch(
             entry=entry, head=head, tokens=[], positions=[], slots=[], q_starts=[0], kv_lens=[],
             page_table=[], logit_rows=[], temperature=[], seeds=[], counters=[], targets=[],
-            top_k=[], top_p=[], min_p=[], mask_rows=[], hidden_rows=[],
+            top_k=[], top_p=[], min_p=[], bias_rows=[], mask_rows=[], bias=[],
+            hidden_rows=[],
         )  # fmt: skip
         for group in groups:
             owner, end = group.owner, group.start
@@ -223,6 +228,12 @@ class Sequences:
             batch.min_p.append(0.0 if is_scored else enter.min_p)
             batch.seeds.append(enter.seed)
             batch.counters.append(max(logit.about - enter.num_prompt, 0))
+            has_bias = not is_scored and (enter.bias or enter.ends)
+            is_early = batch.counters[-1] < enter.min_outputs
+            batch.bias_rows.append(2 * enter.seq + is_early if has_bias else -1)
+            batch.bias.append(dict(enter.bias) if has_bias else {})
+            if has_bias and is_early:
+                batch.bias[-1] |= dict.fromkeys(enter.ends, -math.inf)
             batch.targets.append(logit.target)
             batch.mask_rows.append(logit.mask)
         return batch
@@ -283,6 +294,7 @@ def plan_of(batch: StepBatch, page_tokens: int = 64) -> StepPlan:
                 top_p=batch.top_p[last] if picks and last is not None else 1.0,
                 min_p=batch.min_p[last] if picks and last is not None else 0.0,
                 seed=0 if last is None else batch.seeds[last],
+                bias=() if last is None else tuple(batch.bias[last].items()),
                 tokens=() if is_extend else tuple(batch.tokens[first:end]),
             )
         )

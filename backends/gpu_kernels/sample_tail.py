@@ -1,7 +1,10 @@
-"""Triton kernels of a sampling head's whole tail: mask, nucleus, pick, log-probability.
+"""Triton kernels of a sampling head's whole tail: bias, mask, nucleus, pick, log-probability.
 
 Bits are those of the kernels that take these one by one (`mask.py`, `nucleus.py`, `pick.py`). Know
 no target.
+
+The first launch adds a row's bias and keeps the sums for the others, which read them as its logits;
+rows without a bias are not copied.
 
 The nucleus is never made. The pick from all allowed ids is the pick from the nucleus wherever it
 lies in it, and whether it does is one sum: the mass of the ids before it in the nucleus's order,
@@ -56,8 +59,18 @@ def _best_of_parts(scores, ids, parts, BLOCK_PARTS: tl.constexpr):
 
 
 @triton.jit
+def _own_logits(logits, biased, bias_rows, row, logits_stride, WIDTH: tl.constexpr):
+    """Where the logits begin that a row is sampled from: its own, or those with its bias."""
+    has_bias = tl.load(bias_rows + row) >= 0
+    return tl.where(has_bias, biased + row * WIDTH, logits + row * logits_stride)
+
+
+@triton.jit
 def sample_split(
     logits,  # [R, WIDTH] f32
+    biases,  # [Q, WIDTH] f32
+    bias_rows,  # [R] i32, -1: none
+    biased,  # [R, WIDTH] f32: logits with their bias, of rows that have one
     masks,  # [M, WORDS] i32
     mask_rows,  # [R] i32, -1: none
     temperature,  # [R] f32
@@ -89,6 +102,11 @@ def sample_split(
     at = row * parts + part
     tl.store(tops + at, top)
     tl.store(sums + at, sum_of_exp(x, top, MASS_BITS))
+    bias = tl.load(bias_rows + row)
+    if bias >= 0:
+        added = tl.load(biases + bias.to(tl.int64) * WIDTH + index, mask=index < WIDTH, other=0.0)
+        x += added
+        tl.store(biased + row * WIDTH + index, x, mask=index < WIDTH)
     words, has_mask = mask_of(masks, mask_rows, row, WORDS)
     x = tl.where(is_allowed(words, has_mask, index, WIDTH), x, float("-inf"))
     score = _score(x, tl.load(temperature + row), seeds, counters, row, index)
@@ -101,6 +119,8 @@ def sample_split(
 @triton.jit
 def sample_weigh(
     logits,
+    biased,
+    bias_rows,
     masks,
     mask_rows,
     temperature,
@@ -129,7 +149,7 @@ def sample_weigh(
         if top == top:
             chosen = _best_of_parts(scores + at, best + at, parts, BLOCK_PARTS)
             words, has_mask = mask_of(masks, mask_rows, row, WORDS)
-            own = logits + row * logits_stride
+            own = _own_logits(logits, biased, bias_rows, row, logits_stride, WIDTH)
             part = tl.program_id(1)
             index = part * BLOCK + tl.arange(0, BLOCK)
             x = allowed_logits(own, words, has_mask, index, WIDTH)
@@ -197,6 +217,8 @@ def _mass_before(
 @triton.jit
 def sample_pick(
     logits,
+    biased,
+    bias_rows,
     masks,
     mask_rows,
     temperature,
@@ -227,7 +249,7 @@ def sample_pick(
     row = tl.program_id(0).to(tl.int64)
     if row >= tl.load(real_rows):
         return
-    own = logits + row * logits_stride
+    own = _own_logits(logits, biased, bias_rows, row, logits_stride, WIDTH)
     at = row * parts
     chosen = _best_of_parts(scores + at, best + at, parts, BLOCK_PARTS)
     heat = tl.load(temperature + row)
@@ -277,7 +299,7 @@ def sample_pick(
                 own, words, has_mask, tl.load(own + chosen), chosen, top, heat, parts,
                 WIDTH, BLOCK, MASS_BITS,
             )  # fmt: skip
-    x = tl.load(own + chosen)
+    x = tl.load(logits + row * logits_stride + chosen)
     logprob = logprob_of(x, tops + at, sums + at, parts, BLOCK_PARTS, MASS_BITS)
     tl.store(ids + row, chosen)
     tl.store(logprobs + row, logprob)

@@ -207,6 +207,8 @@ def derive_logits(
     state_top_p,
     state_min_p,
     state_seed,
+    state_biased,
+    state_min_outputs,
     logit_rows,  # [R], and the other inputs of a head
     temperature,
     seeds,
@@ -214,6 +216,7 @@ def derive_logits(
     top_k,
     top_p,
     min_p,
+    bias_rows,
     mask_rows,
     targets,
     num_rows,  # [1]
@@ -256,8 +259,13 @@ def derive_logits(
         target = tl.load(plan_targets + number, mask=of_body, other=-1)
         picks = is_real & (target < 0)
         tl.store(logit_rows + at, tl.where(is_real, row, -1), mask=inside)
-        tl.store(counters + at, tl.where(is_real, tl.maximum(counter, 0), 0), mask=inside)
+        counter = tl.maximum(counter, 0)
+        tl.store(counters + at, tl.where(is_real, counter, 0), mask=inside)
         tl.store(targets + at, target, mask=inside)
+        is_biased = tl.load(state_biased + seq, mask=picks, other=0) > 0
+        is_early = counter < tl.load(state_min_outputs + seq, mask=picks, other=0)
+        own_bias = tl.where(is_biased, 2 * seq + is_early.to(tl.int32), -1)
+        tl.store(bias_rows + at, own_bias, mask=inside)
         own_mask = tl.load(plan_mask_rows + number, mask=of_body, other=-1)
         tl.store(mask_rows + at, own_mask, mask=inside)
         warm = tl.load(state_temperature + seq, mask=picks, other=0.0)

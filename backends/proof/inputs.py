@@ -135,6 +135,14 @@ def _masks(kind: TensorType, case: StepCase, rng: np.random.Generator) -> Array:
     return out
 
 
+def _biases(kind: TensorType, case: StepCase, rng: np.random.Generator) -> Array:
+    """Some of the numbers are -inf, but never the first."""
+    out = 2 * rng.standard_normal(kind.at(case.env))
+    forbidden = rng.random(out.shape) < 0.05
+    forbidden[:, 0] = False
+    return np.where(forbidden, -np.inf, out)
+
+
 Make = Callable[[TensorType, StepCase, np.random.Generator], Array]
 
 MAKERS: dict[Role, Make] = {
@@ -142,6 +150,8 @@ MAKERS: dict[Role, Make] = {
     ("moe.experts", "weights"): _expert_weights,
     ("dsa.topk", "logits"): _index_logits,
     ("sample.pick", "logits"): _logits,
+    ("sample.bias", "logits"): _logits,
+    ("sample.bias", "biases"): _biases,
     ("sample.mask", "logits"): _logits,
     ("sample.mask", "masks"): _masks,
     ("sample.nucleus", "logits"): _logits,

@@ -47,7 +47,7 @@ from lostwax.ir.types import CacheType, TensorType
 
 NEAR_ONE: frozenset[Role] = frozenset({("core.rms_norm", "weight"), ("core.layer_norm", "weight")})
 LOGITS: frozenset[Role] = frozenset(
-    (f"sample.{verb}", "logits") for verb in ("pick", "mask", "nucleus", "logprob", "score")
+    (f"sample.{verb}", "logits") for verb in ("pick", "bias", "mask", "nucleus", "logprob", "score")
 )
 """Drawn three times as wide: some ids are likely."""
 EXPERTS_READ = 3

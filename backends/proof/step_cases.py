@@ -93,6 +93,7 @@ def step_case(
     max_total_kv: int | None = None,
     state_rows: int = 0,
     num_masks: int | None = None,
+    num_biases: int | None = None,
     least_reqs: int = 1,
 ) -> StepCase:
     """Step inputs for one program; `max_kv` bounds lengths where a guard does, `max_total_kv` their
@@ -100,7 +101,7 @@ def step_case(
 
     At least `least_reqs` requests are real, where the bucket takes as many. Drafts read any of
     `state_rows` rows that the step before left (at least this bucket's), heads of those that their
-    body left, and some of `num_masks` masks (None: as many as rows).
+    body left, and some of `num_masks` masks and `num_biases` biases (None: as many as rows).
     """
     rng = np.random.default_rng(seed)
     state_rows = max(state_rows, bucket.tokens, bucket.rows)  # as ProgramContext has it
@@ -110,8 +111,9 @@ def step_case(
         count = bucket.rows if full else int(rng.integers(least, bucket.rows))
         rows: Array = rng.integers(0, state_rows, count)
         masks = bucket.rows if num_masks is None else num_masks  # as ProgramContext has it
-        inputs = _head_inputs(rng, bucket, rows, vocab_size, masks)
-        env = {"R": bucket.rows, "S": state_rows, "M": masks}
+        biases = bucket.rows if num_biases is None else num_biases
+        inputs = _head_inputs(rng, bucket, rows, vocab_size, masks, biases)
+        env = {"R": bucket.rows, "S": state_rows, "M": masks, "Q": biases}
         return StepCase(inputs, env, page_tokens, seed)
     limit = min(bucket.pages * page_tokens, max_kv or bucket.pages * page_tokens)
     new, lengths = _lengths(rng, bucket, segment, limit, page_tokens, seed, least_reqs)
@@ -152,14 +154,19 @@ def step_case(
 
 
 def _head_inputs(
-    rng: np.random.Generator, bucket: Bucket, rows: Array, vocab_size: int, masks: int
+    rng: np.random.Generator,
+    bucket: Bucket,
+    rows: Array,
+    vocab_size: int,
+    masks: int,
+    biases: int,
 ) -> dict[str, Array]:
     """Real logit rows with every way to sample them, then padding.
 
     Of several, the first goes without whatever a row may go without and the second has all of it,
     so that neither passes for the other; the third has a min_p that leaves few ids, the fourth a
     nucleus and no heat, the fifth heat alone. The second and third have the first and the last
-    mask, and the last row always has one.
+    mask and bias, and the last row always has one.
     """
     count = rows.size
     temperature = rng.choice(np.array([0.0, 0.5, 1.0, 1.7]), count)
@@ -170,6 +177,9 @@ def _head_inputs(
     named = rng.integers(0, masks, count)
     mask_rows = np.where(rng.random(count) < 0.4, -1, named)
     mask_rows[-1] = named[-1]
+    biased = rng.integers(0, biases, count)
+    bias_rows = np.where(rng.random(count) < 0.4, -1, biased)
+    bias_rows[-1] = biased[-1]
     if count > 1:
         _set_first(temperature, 0.0, rng.choice(np.array([0.5, 1.0, 1.7])), 1.0, 0.0, 1.0)
         _set_first(top_k, 0, int(rng.choice(np.array([5, 40]))), 0, 5, 0)
@@ -177,6 +187,7 @@ def _head_inputs(
         _set_first(min_p, 0.0, 0.02, 0.5, 0.5, 0.0)
         _set_first(targets, -1, int(rng.integers(0, vocab_size)))
         _set_first(mask_rows, -1, 0, masks - 1)
+        _set_first(bias_rows, -1, 0, biases - 1)
     real: dict[str, Array] = {
         "logit_rows": rows,
         "temperature": temperature,
@@ -187,6 +198,7 @@ def _head_inputs(
         "min_p": min_p,
         "targets": targets,
         "num_rows": np.array([count]),
+        "bias_rows": bias_rows,
         "mask_rows": mask_rows,
     }
     return {name: _padded(name, bucket, value) for name, value in real.items()}

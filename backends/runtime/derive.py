@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lostwax.backends.runtime.state_table import StateTable
+from lostwax.ir.contract.biases import NO_BIAS
 from lostwax.ir.contract.step import TRASH_PAGE
 from lostwax.ir.contract.step_state import NO_TOKEN
 
@@ -85,6 +86,9 @@ def derive_logits(logit_rows: Any, seqs: Any, about: Any, state: StateTable) -> 
     """The head's inputs for rows of sequences `seqs` whose logits are those of the token at
     position `about`: i32 arrays [R]."""
     fields = state.fields
+    # Counting outputs makes a token's noise independent of chunks, drafts and neighbours.
+    counters = np.maximum(about - fields["num_prompt"][seqs], 0)
+    is_early = counters < fields["min_outputs"][seqs]
     return {
         "logit_rows": logit_rows,
         "temperature": fields["temperature"][seqs],
@@ -92,8 +96,8 @@ def derive_logits(logit_rows: Any, seqs: Any, about: Any, state: StateTable) -> 
         "top_p": fields["top_p"][seqs],
         "min_p": fields["min_p"][seqs],
         "seeds": fields["seed"][seqs],
-        # Counting outputs makes a token's noise independent of chunks, drafts and neighbours.
-        "counters": np.maximum(about - fields["num_prompt"][seqs], 0),
+        "counters": counters,
+        "bias_rows": np.where(fields["biased"][seqs] > 0, 2 * seqs + is_early, NO_BIAS),
         "mask_rows": np.full(len(seqs), -1, np.int32),
         "targets": np.full(len(seqs), -1, np.int32),
     }

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lostwax.backends.runtime.bias_state import BiasState
 from lostwax.backends.runtime.bound_program import BoundProgram, Memory
 from lostwax.backends.runtime.driver import Driver, Mark
 from lostwax.backends.runtime.mask_gate import Masks
@@ -81,10 +82,12 @@ class DeviceStep:
         memory: Memory,
         state: StateTable,
         masks: MaskState,
+        biases: BiasState,
         driver: Driver,
     ) -> None:
         self._layout = layout
         self._masks = masks
+        self._biases = biases
         self._state = state
         self._driver = driver
         self._plan = memory.states[PLAN]
@@ -158,6 +161,7 @@ class DeviceStep:
     def _send_state(self, plan: StepPlan) -> None:
         """Bring what the plan changes, behind the steps that were enqueued."""
         self._state.change(plan)
+        self._biases.enter(plan.entering)
         seqs = [enter.seq for enter in plan.entering]
         if seqs:
             rows = self._on_device(np.array(seqs, np.int64))

@@ -82,6 +82,7 @@ def _enter(
     least = length if is_decode else length + rows
     limit = int(rng.integers(least, min(room, least + rows + following) + 1))
     pages = -(-max(limit, 1) // limits.page_tokens)
+    has_bias, has_end = rng.random(2) < 0.4
     follow = [NO_TOKEN if rng.random() < 0.1 else int(rng.choice(ids)) for _ in range(following)]
     return Enter(
         seq=seq,
@@ -95,4 +96,7 @@ def _enter(
         min_p=float(rng.choice(np.array([0.0, 0.25]))),
         seed=int(rng.integers(-(2**31), 2**31)),
         tokens=tuple(follow) if is_decode else (),
+        bias=((int(rng.choice(ids)), 1.0),) if has_bias else (),
+        ends=(int(rng.choice(ids)),) if has_end else (),
+        min_outputs=int(rng.integers(0, limit + 1)),
     )

@@ -17,7 +17,7 @@ from lostwax.ir.contract.step import STEP_INPUTS
 from lostwax.ir.contract.step_plan import Span, StepPlan
 from lostwax.ir.contract.step_state import NO_TOKEN
 
-SAMPLED = ("temperature", "top_k", "top_p", "min_p")
+SAMPLED = ("temperature", "top_k", "top_p", "min_p", "bias_rows")
 """Inputs that say how a row picks."""
 _ALL = slice(None)
 _NONE = np.empty(0, np.int32)

@@ -35,6 +35,7 @@ STEP_INPUTS: dict[str, InputSpec] = {
     "top_k": InputSpec(("R",), "i32", 0),
     "top_p": InputSpec(("R",), "f32", 1),
     "min_p": InputSpec(("R",), "f32", 0),
+    "bias_rows": InputSpec(("R",), "i32", -1),
     "mask_rows": InputSpec(("R",), "i32", -1),
     "hidden_rows": InputSpec(("T",), "i32", -1),
     "num_rows": InputSpec(("1",), "i32", 0),
@@ -47,12 +48,13 @@ page_table[b, s // page_tokens] * page_tokens + s % page_tokens. logit_rows are 
 logits are wanted (-1: padding); temperature 0 means greedy; seeds and counters feed the sampler's
 counter-based random numbers; targets are token ids whose log-probability is wanted (-1: none);
 top_k is how many of the likeliest ids a row's token is sampled from (0: all), top_p the mass of the
-nucleus of these (1: all), min_p the least share of the likeliest's probability (0: all); mask_rows
-are the rows of the state `MASKS` (`ir/contract/masks.py`) that say which ids a row may pick (-1:
-all ids): the head `pick` looks at none of them. A row of page_table has all pages of its request
-that the bucket has room for, then the trash page. hidden_rows are the rows of the hidden state that
-a draft step's rows continue (-1: padding). num_rows counts the real rows: of T in a body, of R in a
-head.
+nucleus of these (1: all), min_p the least share of the likeliest's probability (0: all); bias_rows
+are the rows of the state `BIASES` (`ir/contract/biases.py`) that are added to a row's logits (-1:
+nothing), mask_rows those of the state `MASKS` (`ir/contract/masks.py`) that say which ids a row may
+pick (-1: all ids): the head `pick` looks at none of them. A row of page_table has all pages of its
+request that the bucket has room for, then the trash page. hidden_rows are the rows of the hidden
+state that a draft step's rows continue (-1: padding). num_rows counts the real rows: of T in a
+body, of R in a head.
 
 Real rows come first. A row without a token (padding) has token and position -1, slot 0 (trash page)
 and belongs to no request: padded q_starts repeat the last real one, padded kv_lens are 0. It writes
@@ -70,8 +72,8 @@ LAUNCH_INPUTS = ("num_rows",)
 """Inputs that no op reads: launches get them by `Match.step_input` or `Lowering.prepare`."""
 
 HEAD_INPUTS = (
-    "logit_rows", "temperature", "seeds", "counters", "top_k", "top_p", "min_p", "mask_rows",
-    "targets",
+    "logit_rows", "temperature", "seeds", "counters", "top_k", "top_p", "min_p", "bias_rows",
+    "mask_rows", "targets",
 )  # fmt: skip
 """Inputs that only heads read, row by row of what they are asked for."""
 

@@ -43,6 +43,8 @@ STEP_STATE: dict[str, StateField] = {
     "top_p": StateField("f32", (), 1, ("enter",)),
     "min_p": StateField("f32", (), 0, ("enter",)),
     "seed": StateField("i32", (), 0, ("enter",)),
+    "biased": StateField("i32", (), 0, ("enter",)),
+    "min_outputs": StateField("i32", (), 0, ("enter",)),
 }
 """The fields of a sequence.
 
@@ -50,14 +52,17 @@ pages: its cache pages in order, the trash page behind them. length: positions t
 hold; the rows of a step start there. limit: the first position that it may not have. tokens: what
 stands at position `length` and on, as far as it is known: the last output, then drafts. num_prompt:
 outputs are counted from here, so that a token's noise follows neither chunks nor drafts.
-temperature, top_k, top_p, min_p, seed: how its outputs are picked.
+temperature, top_k, top_p, min_p, seed: how its outputs are picked. biased: 1 where its rows of the
+state `BIASES` (`ir/contract/biases.py`) are added to its logits. min_outputs: for so many outputs
+this is the second of them.
 """
 
 
 class Enter(msgspec.Struct, frozen=True, array_like=True):
     """A whole row: a request was admitted, or returns. Fields are those of STEP_STATE, and its row.
 
-    `tokens` are empty where the first step brings its rows' tokens.
+    `tokens` are empty where the first step brings its rows' tokens. `bias` is what is added to the
+    logits of some ids, each once; `ends` are ids that may not be among its first `min_outputs`.
     """
 
     seq: int
@@ -71,3 +76,11 @@ class Enter(msgspec.Struct, frozen=True, array_like=True):
     min_p: float = 0.0
     seed: int = 0
     tokens: tuple[int, ...] = ()
+    bias: tuple[tuple[int, float], ...] = ()
+    ends: tuple[int, ...] = ()
+    min_outputs: int = 0
+
+    @property
+    def biased(self) -> int:
+        """1 where something is added to its logits, 0 where nothing is."""
+        return int(bool(self.bias or self.ends))

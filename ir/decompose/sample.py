@@ -60,6 +60,13 @@ def pick(b: Body, op: sample.PickOp) -> tuple[Value, Value]:
     return ids, _pick_column(b, _log_softmax(b), ids)
 
 
+def bias(b: Body, op: sample.BiasOp) -> Value:
+    """Each row's own numbers added, where it names a row."""
+    named, logits = b.index("bias_rows"), b.value("logits")
+    own = b.value("biases").gather(b("Max", named, b.constant(0, "i64")))
+    return b.where((named >= 0).at(1), logits + own, logits)
+
+
 def mask(b: Body, op: sample.MaskOp) -> Value:
     """Each row's own words, cut into 32 quotients by powers of two of which the odd ones allow."""
     words = b.index("masks") % U32

@@ -40,6 +40,43 @@ class PickOp(LostwaxOp):
 
 
 @irdl_op_definition
+class BiasOp(LostwaxOp):
+    """Logits with what their row's bias adds to each.
+
+    logits [R, V] f32, biases [Q, V] f32, bias_rows [R] i32 -> [R, V] f32. Row r has the bias
+    biases[bias_rows[r]], of which any number may be -inf. A row whose bias_rows is -1 passes bit
+    for bit.
+    """
+
+    name = "sample.bias"
+    logits = operand_def(F32)
+    biases = operand_def(F32)
+    bias_rows = operand_def(I32)
+    out = result_def(F32)
+    traits = traits_def(Pure())
+
+    def verify_(self) -> None:
+        rows, vocab = self.shape(self.logits)
+        self.require(
+            self.shape(self.bias_rows) == (rows,), f"{self.bias_rows.type} must be [{rows}]"
+        )
+        self.require(
+            len(self.shape(self.biases)) == 2 and self.shape(self.biases)[1] == vocab,
+            f"{self.biases.type} must have rows of {vocab} numbers",
+        )
+        self.require(
+            self.shape(self.out) == self.shape(self.logits),
+            f"result {self.out.type} must have the shape of {self.logits.type}",
+        )
+
+    def cost(self, env: Mapping[str, int]) -> Cost:
+        """Of the biases a row each at most, whatever the state holds."""
+        numbers = self.shape(self.logits)[0].at(env) * self.shape(self.logits)[1].at(env)
+        held = self.boundary_bytes(env) - type_bytes(self.biases.type, env)
+        return Cost(held + 4 * numbers, numbers)
+
+
+@irdl_op_definition
 class MaskOp(LostwaxOp):
     """Logits with -inf for every id that its row's mask forbids.
 
@@ -160,4 +197,4 @@ class ScoreOp(LostwaxOp):
         )
 
 
-SAMPLE = Dialect("sample", [PickOp, MaskOp, NucleusOp, LogprobOp, ScoreOp])
+SAMPLE = Dialect("sample", [PickOp, BiasOp, MaskOp, NucleusOp, LogprobOp, ScoreOp])

@@ -60,6 +60,15 @@ def pick(logits: Array, temperature: Array, seeds: Array, counters: Array) -> tu
     return ids, logprobs
 
 
+def bias(logits: Array, biases: Array, bias_rows: Array) -> Real:
+    """Logits plus the bias that their row names; -1 names none.
+
+    logits [R, V], biases [Q, V], bias_rows [R] -> [R, V].
+    """
+    own = widen(biases)[np.maximum(bias_rows, 0)]
+    return np.where((bias_rows >= 0)[:, None], widen(logits) + own, widen(logits))
+
+
 def mask(logits: Array, masks: Array, mask_rows: Array) -> Real:
     """Logits, -inf for ids whose bit is 0 in the mask that their row names; -1 names none.
 

@@ -17,8 +17,10 @@ Finish = Literal["stop", "length", "cancelled"]
 class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     """Generate `max_tokens` tokens after `prompt`, each out of the `top_k` likeliest ids (0: all),
     of these out of the likeliest whose mass reaches `top_p`, none of which is less likely than
-    `min_p` times the likeliest. `top_logprobs` counts alternatives a token. `log_id` is what client
-    and operator know the request by; several may have the same. Lower `priority` runs first.
+    `min_p` times the likeliest. `logit_bias` is added to the logits of some ids before; `held_ids`
+    are not among the first `min_tokens` tokens. `top_logprobs` counts alternatives a token.
+    `log_id` is what client and operator know the request by; several may have the same. Lower
+    `priority` runs first.
     """
 
     request: str
@@ -29,6 +31,9 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    logit_bias: dict[int, float] = {}
+    held_ids: list[int] = []
+    min_tokens: int = 0
     seed: int = 0
     stop_ids: list[int] = []
     ignore_eos: bool = False

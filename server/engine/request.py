@@ -206,7 +206,10 @@ class Chunk:
         submit = self.req.submit
         if self.scored or (self.picks and submit.top_logprobs):
             return "score"
-        return "sample" if self.picks and submit.has_nucleus else "pick"
+        # as far as results tell, which is late where it errs
+        is_held = submit.min_tokens > self.req.num_output
+        narrows = submit.has_nucleus or submit.logit_bias or is_held
+        return "sample" if self.picks and narrows else "pick"
 
     def num_drafts(self, most: int) -> int:
         """Drafts worth making behind the step: it gives a token, and the model adds one of its own

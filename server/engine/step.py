@@ -69,6 +69,9 @@ def _enter(req: Req, start: int) -> Enter:
         top_p=req.submit.top_p,
         min_p=req.submit.min_p,
         seed=_as_int32(req.submit.seed),
+        bias=tuple(req.submit.logit_bias.items()),
+        ends=tuple(req.submit.held_ids),
+        min_outputs=req.submit.min_tokens,
     )
 
 

@@ -18,11 +18,20 @@ from lostwax.server.gateway.unsupported import FieldError, Unread, only, require
 MAX_PROMPTS = 256
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
+MAX_BIASES = 1024
 MAX_TOKEN_ID = 2**31 - 1
 MAX_HINT_CHARS = 512
 MAX_METADATA = 16
 
 TokenId = Annotated[int, Meta(ge=0, le=MAX_TOKEN_ID)]
+LogitBias = Annotated[
+    dict[TokenId, Annotated[float, Meta(ge=-100, le=100)]],
+    Meta(
+        max_length=MAX_BIASES,
+        extra_json_schema={"propertyNames": {"pattern": "^(0|[1-9][0-9]{0,9})$"}},
+    ),
+]
+"""What is added to the logits of some ids."""
 Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARS)]
 Hint = Annotated[str, Meta(max_length=MAX_HINT_CHARS)]
 Metadata = Annotated[
@@ -69,7 +78,7 @@ class StreamOptions(Struct, frozen=True, forbid_unknown_fields=True):
 
 class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """What every request that generates may say: OpenAI's fields, with `top_k`, `min_p`,
-    `ignore_eos`, `stop_token_ids` and `return_token_ids` as extensions."""
+    `min_tokens`, `ignore_eos`, `stop_token_ids` and `return_token_ids` as extensions."""
 
     model: Hint | None = None
     temperature: Annotated[float, Meta(ge=0, le=2, extra_json_schema={"default": 1.0})] | None = (
@@ -80,6 +89,8 @@ class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields
         None
     )
     min_p: Annotated[float, Meta(ge=0, le=1, extra_json_schema={"default": 0.0})] | None = None
+    logit_bias: LogitBias | None = None
+    min_tokens: Annotated[int, Meta(ge=0, le=MAX_TOKEN_ID)] | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     stop: Stop | Annotated[list[Stop], Meta(max_length=MAX_STOPS)] | None = None
     stop_token_ids: Annotated[list[TokenId], Meta(max_length=MAX_STOPS)] | None = None
@@ -99,8 +110,6 @@ class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields
     frequency_penalty: Annotated[Unread, only(0, remedy=_SAMPLING)] = UNSET
     repetition_penalty: Annotated[Unread, only(1, remedy=_SAMPLING)] = UNSET
     length_penalty: Annotated[Unread, only(1, remedy=_SAMPLING)] = UNSET
-    min_tokens: Annotated[Unread, only(0, remedy="ignore_eos keeps an answer going")] = UNSET
-    logit_bias: Annotated[Unread, only({}, remedy=_TOKENS)] = UNSET
     bad_words: Annotated[Unread, only([], remedy=_TOKENS)] = UNSET
     allowed_token_ids: Annotated[Unread, only([], remedy=_TOKENS)] = UNSET
     use_beam_search: Annotated[Unread, only(False, remedy=_SAMPLING)] = UNSET

@@ -79,6 +79,17 @@ def test_what_top_k_and_min_p_leave(
     assert ids(nucleus, [1.9, 2.0, 2.0, 2.0, 2.0], 1.0, top_p, top_k, min_p) == want
 
 
+@pytest.mark.parametrize("bias", [kernels.bias, kernels.bias_where_wanted])
+def test_rows_without_a_bias_pass_bit_for_bit(bias: Callable[..., None]) -> None:
+    logits = torch.tensor([[-0.0, 1.5, torch.nan]] * 3)
+    biases = torch.tensor([[0.0, 1.0, 0.0], [1e-9, -torch.inf, 2.0]])
+    out = torch.empty_like(logits)
+    bias(logits, biases, torch.tensor([-1, 1, 0], dtype=torch.int32), out)
+    assert torch.equal(out[0].view(torch.int32), logits[0].view(torch.int32))
+    assert out[1, :2].tolist() == [torch.tensor(1e-9).item(), -torch.inf]
+    assert out[2, :2].tolist() == [0.0, 2.5]
+
+
 def test_a_whole_vocabulary_has_the_references_nucleus(nucleus: Nucleus) -> None:
     rng = np.random.default_rng(0)
     logits = (3 * rng.standard_normal((4, 129_280))).astype(np.float32)

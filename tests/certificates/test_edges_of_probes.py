@@ -117,6 +117,18 @@ def _mask_of_another_row(
     out[wanted] = allowed
 
 
+def _without_bias_0(
+    logits: torch.Tensor, biases: torch.Tensor, bias_rows: torch.Tensor, out: torch.Tensor
+) -> None:
+    sample.bias(logits, biases, torch.where(bias_rows > 0, bias_rows, -1), out)
+
+
+def _bias_of_another_row(
+    logits: torch.Tensor, biases: torch.Tensor, bias_rows: torch.Tensor, out: torch.Tensor
+) -> None:
+    sample.bias(logits, biases, bias_rows.roll(1), out)
+
+
 def _nucleus_of_another_row(
     logits: torch.Tensor,
     temperature: torch.Tensor,
@@ -155,6 +167,8 @@ def _without_min_p(
 @pytest.mark.parametrize(
     ("op", "kernel", "fault"),
     [
+        ("sample.bias", "bias_where_wanted", _without_bias_0),
+        ("sample.bias", "bias_where_wanted", _bias_of_another_row),
         ("sample.mask", "mask_where_wanted", _without_mask_0),
         ("sample.mask", "mask_where_wanted", _mask_of_another_row),
         ("sample.nucleus", "nucleus_where_wanted", _nucleus_of_another_row),

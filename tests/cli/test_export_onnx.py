@@ -124,7 +124,9 @@ def together(first: StepBatch, second: StepBatch, page_shift: int) -> StepBatch:
         top_k=[0, 9],
         top_p=[1.0, 0.5],
         min_p=[0.0, 0.1],
+        bias_rows=[-1, -1],
         mask_rows=[-1, -1],
+        bias=[{}, {}],
         head=first.head,
     )
 

@@ -1,6 +1,5 @@
 """`top_p`, `top_k`, `min_p` through the engine on a real artifact: which ids, and whose.
 
-
 The artifact is `--batch-invariant`, so that neighbours may not change a single bit of an answer.
 """
 
@@ -120,6 +119,36 @@ def _is_asked_for(score: TokenScore, top_k: int = 20, min_p: float = 0.0) -> boo
     return score.token in [i for i, _ in score.top[:top_k]] and score.logprob >= least - 1e-4
 
 
+def test_a_bias_moves_ids_and_no_log_probability(runtime: Runtime) -> None:
+    told = {"top_logprobs": 20, "max_tokens": 1}
+    (plain,) = answers(runtime, msgspec.structs.replace(GREEDY, **told))["greedy"]
+    (first, best), (second, next_best) = plain.top[:2]
+    for bias, want in (
+        ({second: best - next_best + 0.01}, second),
+        ({second: best - next_best - 0.01}, first),
+        ({first: -100.0}, second),
+        ({9: 100.0}, 9),
+    ):
+        asked = msgspec.structs.replace(GREEDY, logit_bias=bias, **told)
+        (found,) = answers(runtime, asked)["greedy"]
+        assert found.token == want
+        assert found.top == plain.top
+        assert found.logprob == dict(plain.top).get(want, found.logprob)
+
+
+def test_an_answer_does_not_end_before_it_may(runtime: Runtime) -> None:
+    (end, *_) = ids(answers(runtime, GREEDY)["greedy"])
+    stopped = msgspec.structs.replace(GREEDY, stop_ids=[end])
+    assert ids(answers(runtime, stopped)["greedy"]) == [end]
+    for least in (1, 5):
+        held = msgspec.structs.replace(stopped, held_ids=[end], min_tokens=least)
+        found = ids(answers(runtime, held)["greedy"])
+        assert end not in found[:least]
+        assert len(found) > least
+        biased = msgspec.structs.replace(held, logit_bias={end: 100.0})
+        assert ids(answers(runtime, biased)["greedy"])[least:] == [end]
+
+
 def test_log_probabilities_are_those_of_the_whole_distribution(runtime: Runtime) -> None:
     tiny, warm = (
         msgspec.structs.replace(WARM, top_p=top_p, top_logprobs=20) for top_p in (1e-6, 1.0)
@@ -135,7 +164,10 @@ def test_neighbours_change_no_bit_of_an_answer(runtime: Runtime) -> None:
     short = msgspec.structs.replace(NUCLEUS, request="short", prompt=PROMPT[:5], temperature=0.7)
     scored = msgspec.structs.replace(WARM, request="scored", seed=9, top_p=0.9, top_logprobs=3)
     few = msgspec.structs.replace(WARM, request="few", top_k=4, min_p=0.1)
-    submits = (GREEDY, WARM, NUCLEUS, short, scored, few)
+    biased = msgspec.structs.replace(
+        WARM, request="biased", logit_bias={3: 2.5, 9: -4.0}, held_ids=[5], min_tokens=4
+    )
+    submits = (GREEDY, WARM, NUCLEUS, short, scored, few, biased)
     alone = {s.request: answers(runtime, s)[s.request] for s in submits}
     assert answers(runtime, *submits) == alone
     assert answers(runtime, *reversed(submits)) == alone

@@ -67,6 +67,13 @@ def test_where_a_mask_allows_no_id_the_lowest_is_picked_at_any_temperature():
     np.testing.assert_array_equal(ids, [0, 0])
 
 
+def test_a_bias_is_added_to_the_rows_that_name_one():
+    logits = np.array([[1.0, 2.0, -np.inf]] * 3)
+    biases = np.array([[0.5, -np.inf, 7.0], [0.0, 0.0, 0.25]])
+    got = sample.bias(logits, biases, np.array([1, -1, 0]))
+    np.testing.assert_array_equal(got, [[1, 2, -np.inf], [1, 2, -np.inf], [1.5, -np.inf, -np.inf]])
+
+
 def narrowed(
     logits: np.ndarray,
     temperature: float | list[float],

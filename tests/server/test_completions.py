@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from fake_runtime import VOCAB, FakeRuntime, generate, logprobs_after
+from fake_runtime import EOS, VOCAB, FakeRuntime, generate, logprobs_after
 from http_server import running, small_codec
 
 from lostwax.server.engine.loop import EngineCore
@@ -105,6 +105,30 @@ def test_a_sample_is_of_the_ids_that_are_asked_for(
 def test_no_bound_on_a_sample_is_all_ids(by_ids: httpx.Client, neutral: dict[str, Any]) -> None:
     (choice,) = _ask(by_ids, max_tokens=8, temperature=1.0, seed=1234, **neutral)["choices"]
     assert choice["token_ids"] == generate(PROMPT, 8, 1.0, 1234)
+
+
+def test_a_bias_makes_ids_likely_or_not_to_be_seen(by_ids: httpx.Client) -> None:
+    plain = _ask(by_ids, max_tokens=6)["choices"][0]["token_ids"]
+    bias = {plain[0]: -100, 8: 3.5}
+    (choice,) = _ask(by_ids, max_tokens=6, logit_bias=bias)["choices"]
+    assert choice["token_ids"] == generate(PROMPT, 6, bias=bias) != plain
+
+
+def test_an_answer_has_the_tokens_that_are_asked_for_at_least(by_ids: httpx.Client) -> None:
+    (first, *_) = generate(PROMPT, 1)
+    asked = {"max_tokens": 9, "stop_token_ids": [first], "ignore_eos": True}
+    assert _ask(by_ids, **asked)["choices"][0]["token_ids"] == [first]
+    (choice,) = _ask(by_ids, min_tokens=4, **asked)["choices"]
+    want = generate(PROMPT, 9, min_tokens=4, ends=[first])
+    assert choice["token_ids"][:4] == want[:4]
+    assert first not in choice["token_ids"][:4]
+    eos = {"logit_bias": {EOS: 100}, "max_tokens": 9, "ignore_eos": False}
+    assert len(_ask(by_ids, **eos)["choices"][0]["token_ids"]) == 1
+    (choice,) = _ask(by_ids, min_tokens=4, **eos)["choices"]
+    assert (choice["finish_reason"], choice["token_ids"][4:]) == ("stop", [EOS])
+    assert EOS not in choice["token_ids"][:4]
+    (choice,) = _ask(by_ids, min_tokens=4, **eos | {"ignore_eos": True})["choices"]
+    assert choice["token_ids"] == [EOS] * 9, "nothing would have ended it"
 
 
 def test_batched_prompts_come_back_in_order(by_ids: httpx.Client) -> None:
@@ -210,7 +234,13 @@ def test_the_openai_client_completes_and_streams(by_text: httpx.Client) -> None:
         ({"top_p": "0.5"}, "top_p", "invalid_value"),
         ({"presence_penalty": 1}, "presence_penalty", "invalid_value"),
         ({"suffix": "x"}, "suffix", "invalid_value"),
-        ({"logit_bias": {"1": 5}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": {"61": 5}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": {"1": 100.5}}, "logit_bias[...]", "invalid_value"),
+        ({"logit_bias": {"-1": 5}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": {"one": 5}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": [5]}, "logit_bias", "invalid_value"),
+        ({"min_tokens": -1}, "min_tokens", "invalid_value"),
+        ({"min_tokens": 7, "max_tokens": 6}, "min_tokens", "invalid_value"),
         ({"logprobs": 21}, "logprobs", "invalid_value"),
         ({"stop": "x"}, "stop", "unsupported_value"),
         ({"top_k": -2}, "top_k", "invalid_value"),

@@ -46,16 +46,25 @@ class Asked:
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    bias: tuple[tuple[int, float], ...] = ()
+    held: tuple[int, ...] = ()
+    """Not among the first `least` outputs."""
+    least: int = 0
 
 
 NUCLEUS = Asked(top_p=TOP_P)
+BIASED = Asked(bias=((1, 2.0), (4, -1.5)), top_p=0.9)
+HELD = Asked(bias=((2, -100.0),), held=(0, 3), least=2)
 ALL_THREE = Asked(top_k=4, top_p=0.95, min_p=0.15)
 
 
-def nucleus(last: int, asked: Asked) -> dict[int, float]:
-    """The probabilities behind a token, of the likeliest ids that are asked for."""
-    masses = [math.exp(float(logit)) for logit in LOGITS[last]]
-    ranked = sorted(range(VOCAB), key=lambda t: -masses[t])[: asked.top_k or None]
+def nucleus(last: int, number: int, asked: Asked) -> dict[int, float]:
+    """The probabilities behind a token, of the likeliest ids that are asked for as such an
+    output."""
+    bias = dict(asked.bias)
+    masses = [math.exp(float(LOGITS[last][t]) + bias.get(t, 0.0)) for t in range(VOCAB)]
+    among = [t for t in range(VOCAB) if number >= asked.least or t not in asked.held]
+    ranked = sorted(among, key=lambda t: -masses[t])[: asked.top_k or None]
     total, before, kept = math.fsum(masses[t] for t in ranked), 0.0, dict[int, float]()
     for token in ranked:
         if before >= asked.top_p * total or masses[token] < asked.min_p * masses[ranked[0]]:
@@ -70,7 +79,10 @@ def probabilities(asked: Asked) -> dict[Triple, float]:
     found: dict[Triple, float] = {}
     for triple in product(range(VOCAB), repeat=OUTPUTS):
         steps = zip((FIRST, *triple), triple, strict=False)
-        probability = math.prod(nucleus(last, asked).get(token, 0.0) for last, token in steps)
+        probability = math.prod(
+            nucleus(last, number, asked).get(token, 0.0)
+            for number, (last, token) in enumerate(steps)
+        )
         if probability > 0:
             found[triple] = probability
     return found
@@ -110,7 +122,10 @@ def picked(logits: Any, values: Inputs) -> Any:
         for name in ("temperature", "top_k", "top_p", "min_p", "seeds", "counters")
     )
     inside = torch.empty_like(rows)
-    sample.nucleus(rows, temperature, top_k, top_p, min_p, inside)
+    bias_rows = torch.from_numpy(np.ascontiguousarray(values["bias_rows"]))
+    biased = torch.empty_like(rows)
+    sample.bias(rows, values["biases"], bias_rows, biased)
+    sample.nucleus(biased, temperature, top_k, top_p, min_p, inside)
     ids, logprobs = torch.empty(len(rows), dtype=torch.int32), torch.empty(len(rows))
     sample.pick(inside, temperature, seeds, counters, ids, logprobs)
     return ids.numpy()
@@ -140,6 +155,20 @@ def of_all_ranks(entry: Entry, values: Inputs) -> Any:
 def of_any_mass(entry: Entry, values: Inputs) -> Any:
     """A fault: min_p is not looked at."""
     return model(entry, {**values, "min_p": np.zeros_like(values["min_p"])})
+
+
+class HeldAlike(StepRows):
+    """A fault: all rows of a step forbid an end if the first of their sequence does."""
+
+    def __init__(self, plan: StepPlan, state: StateTable, page_tokens: int) -> None:
+        super().__init__(plan, state, page_tokens)
+        values = self.inputs.values
+        if plan.entry == "decode":
+            values["bias_rows"] = values["bias_rows"][values["q_starts"][self._rows.owners]]
+
+
+class HeldAlikeRuntime(RowsRuntime):
+    rows = HeldAlike
 
 
 class OneCounter(StepRows):
@@ -172,6 +201,9 @@ def counted(
             top_k=asked.top_k,
             top_p=asked.top_p,
             min_p=asked.min_p,
+            logit_bias=dict(asked.bias),
+            held_ids=list(asked.held),
+            min_tokens=asked.least,
             seed=seed,
             ignore_eos=True,
         )
@@ -191,7 +223,8 @@ LIMITS = FakeLimits(
 
 
 @pytest.mark.parametrize(
-    ("drafts", "asked"), [(0, NUCLEUS), (3, NUCLEUS), (0, ALL_THREE), (3, ALL_THREE)]
+    ("drafts", "asked"),
+    [(0, NUCLEUS), (3, NUCLEUS), (3, ALL_THREE), (0, BIASED), (3, BIASED), (3, HELD)],
 )
 def test_outputs_come_as_often_as_they_should(drafts: int, asked: Asked) -> None:
     counts, accepted = counted(RowsRuntime(LIMITS, model), drafts, asked)
@@ -210,6 +243,11 @@ def test_a_distribution_that_is_not_kept_is_noticed(runtime: RowsRuntime) -> Non
     counts, _ = counted(runtime, 3)
     found, freedom = chi_squared(counts, probabilities(NUCLEUS))
     assert bound(freedom) < found < math.inf
+
+
+def test_rows_that_verify_drafts_forbid_ends_each_by_its_own_number() -> None:
+    counts, _ = counted(HeldAlikeRuntime(LIMITS, model), 3, HELD)
+    assert chi_squared(counts, probabilities(HELD))[0] > bound(20)
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,16 @@ from lostwax.ir.region import Node, Region
 _KERNELS = "lostwax.backends.gpu_kernels.sample_tail"
 _NAME = "smxx_sample_tail"
 _MAX_VOCAB = 1 << 18  # a program holds a number of each part of its row in registers
-_ROWS = ("logits", "masks", "mask_rows", "temperature")
+_ROWS = ("masks", "mask_rows", "temperature")
 _PART = 1024  # of the first knobs in `sample.py`: log-probabilities are summed in such parts
 
 SAMPLE_REGION = Region(
     {
+        "biased": Node(
+            "sample.bias", {"logits": "logits", "biases": "biases", "bias_rows": "bias_rows"}
+        ),
         "masked": Node(
-            "sample.mask", {"logits": "logits", "masks": "masks", "mask_rows": "mask_rows"}
+            "sample.mask", {"logits": "biased", "masks": "masks", "mask_rows": "mask_rows"}
         ),
         "nucleus": Node(
             "sample.nucleus",
@@ -70,6 +73,7 @@ def _scratch(match: Match, workspace: View | None) -> tuple[dict[str, View], int
         "sums": carver.take("i64", *size),
         "allowed_tops": carver.take("f32", *size),
         "masses": carver.take("i64", *size, 2),
+        "biased": carver.take("f32", rows, vocab),
     }
     return views, carver.num_bytes
 
@@ -78,7 +82,17 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     rows, vocab = match.shape("logits")
     parts = -(-vocab // _PART)
     left, _ = _scratch(match, match.workspace)
-    names = (*_ROWS, "top_k", "top_p", "min_p", "seeds", "counters")
+    names = (
+        "logits",
+        "biases",
+        "bias_rows",
+        *_ROWS,
+        "top_k",
+        "top_p",
+        "min_p",
+        "seeds",
+        "counters",
+    )
     given = {name: match.view(name) for name in names}
     rest = {
         "real_rows": real_rows(match),
@@ -95,10 +109,13 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     }
 
     def launch(kernel: str, inputs: str, scratch: str, programs: int, *names: str) -> Launch:
-        arguments = {name: given[name] for name in (*_ROWS, *inputs.split())}
+        is_first = kernel == "sample_split"
+        bias = ("biases", "bias_rows", "biased") if is_first else ("biased", "bias_rows")
+        known = given | {"biased": left["biased"]}
+        arguments = {name: known[name] for name in ("logits", *bias, *_ROWS, *inputs.split())}
         arguments |= {name: left[name] for name in scratch.split()}
         arguments |= {name: results[name] for name in names}
-        unused = {"BLOCK_PARTS"} if kernel == "sample_split" else set[str]()
+        unused = {"BLOCK_PARTS"} if is_first else set[str]()
         fixed = {name: value for name, value in constants.items() if name not in unused}
         return triton_launch(
             match,

@@ -162,9 +162,8 @@ class StepLaunches:
             "plan_targets": own.array("targets"),
             "plan_mask_rows": own.array("mask_rows"),
             **self._arrays(("drafting", "last_rows")),
-            **self._fields(
-                ("length", "num_prompt", "temperature", "top_k", "top_p", "min_p", "seed")
-            ),
+            **self._fields(("length", "num_prompt", "temperature", "top_k", "top_p", "min_p")),
+            **self._fields(("seed", "biased", "min_outputs")),
             **{name: input_view(name, program.bucket) for name in HEAD_INPUTS},
             "num_rows": input_view("num_rows", program.bucket),
             "R": i32(program.bucket.rows),

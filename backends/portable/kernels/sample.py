@@ -66,6 +66,25 @@ def pick_greedy_or_warm(
         _write(logits, logits.argmax(-1, keepdim=True), ids, logprobs)
 
 
+def bias(
+    logits: torch.Tensor, biases: torch.Tensor, bias_rows: torch.Tensor, out: torch.Tensor
+) -> None:
+    """Write the logits plus the bias that their row names (-1: none)."""
+    named = (bias_rows >= 0)[:, None]
+    own = biases[bias_rows.clamp(min=0).long()]
+    out.copy_(torch.where(named, logits + own, logits))
+
+
+def bias_where_wanted(
+    logits: torch.Tensor, biases: torch.Tensor, bias_rows: torch.Tensor, out: torch.Tensor
+) -> None:
+    """As `bias`, but reads on the host which rows have one, and looks at no other's numbers."""
+    out.copy_(logits)
+    wanted = torch.nonzero(bias_rows >= 0)[:, 0]
+    if wanted.numel():
+        out[wanted] = logits[wanted] + biases[bias_rows[wanted].long()]
+
+
 def mask(
     logits: torch.Tensor, masks: torch.Tensor, mask_rows: torch.Tensor, out: torch.Tensor
 ) -> None:

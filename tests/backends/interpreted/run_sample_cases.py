@@ -94,9 +94,20 @@ def rows_of(names: tuple[str, ...], vocab: int) -> Arrays:
         "min_p": np.array([row[4] for row in chosen], np.float32),
         "seeds": SEEDS[: len(names)],
         "counters": COUNTERS[: len(names)],
+        "biases": biases_of(rng, vocab),
+        "bias_rows": np.full(len(names), -1, np.int32),
         "masks": masks_of(rng, vocab),
         "mask_rows": np.full(len(names), -1, np.int32),
     }
+
+
+def biases_of(rng: np.random.Generator, vocab: int) -> np.ndarray:
+    """Numbers of any size; one for the last id alone; -inf for some."""
+    out = 3 * rng.standard_normal((3, vocab))
+    out[1] = 0
+    out[1, -1] = 100
+    out[2, rng.random(vocab) < 0.3] = -np.inf
+    return out.astype(np.float32)
 
 
 def masks_of(rng: np.random.Generator, vocab: int) -> np.ndarray:
@@ -122,7 +133,7 @@ OPS: dict[str, tuple[Lowering, str, str]] = {
 WHOLE: dict[str, tuple[Lowering, str, str]] = {
     "sample a tail": (
         SAMPLE_TAIL,
-        "logits masks mask_rows temperature top_k top_p min_p seeds counters",
+        "logits biases bias_rows masks mask_rows temperature top_k top_p min_p seeds counters",
         "picked.ids logprob",
     ),
 }  # fmt: skip
@@ -150,7 +161,7 @@ def launched(op: str, data: Mapping[str, np.ndarray], **knobs: int) -> Arrays:
 
 def alone(data: Arrays, row: int) -> Arrays:
     """The inputs of one row; masks are of nobody."""
-    return {n: a if n == "masks" else a[row : row + 1] for n, a in data.items()}
+    return {n: a if n in ("masks", "biases") else a[row : row + 1] for n, a in data.items()}
 
 
 def narrows(data: Arrays) -> np.ndarray:
@@ -201,6 +212,7 @@ def check(names: tuple[str, ...], vocab: int, failed: Failed) -> None:
     check_pick(data, inside, expect)
     check_whole(data, inside, expect)
     check_masked(data, expect)
+    check_biased(data, expect)
     for target in (-1, vocab // 2):
         data["targets"] = np.full(len(names), target, np.int32)
         found = launched("logprob", data)["op.logprobs"]
@@ -273,6 +285,24 @@ def check_masked(data: Arrays, expect: Expect) -> None:
         expect("a masked sample of whole rows has the bits of parts", same_all(whole, parts))
 
 
+def check_biased(data: Arrays, expect: Expect) -> None:
+    """A sample of biased rows is the sample of the sums, but for its log-probability."""
+    logits, biases, count = data["logits"], data["biases"], len(data["logits"])
+    for first in range(2):
+        rows = (np.arange(count) * 3 + first) % (len(biases) + 1) - 1
+        masks = (np.arange(count) + first) % (len(data["masks"]) + 1) - 1
+        own = data | {"bias_rows": rows.astype(np.int32), "mask_rows": masks.astype(np.int32)}
+        sums = torch.empty(logits.shape)
+        given = [torch.from_numpy(own[n]) for n in ("logits", "biases", "bias_rows")]
+        portable.bias(given[0], given[1], given[2], sums)
+        nobody = {"logits": sums.numpy(), "bias_rows": np.full(count, -1, np.int32)}
+        found, want = launched("sample a tail", own), launched("sample a tail", own | nobody)
+        expect("an id is that of the biased row", same(found["picked.ids"], want["picked.ids"]))
+        targets = data | {"targets": found["picked.ids"].astype(np.int32)}
+        logprobs = launched("logprob", targets, block=1024)["op.logprobs"]
+        expect("its log-probability is the row's", same(found["logprob"], logprobs))
+
+
 def same_all(got: Arrays, want: Arrays) -> np.ndarray:
     """By row, whether all results are equal."""
     return np.all([same(got[name], want[name]) for name in got], axis=0)
@@ -287,6 +317,7 @@ def check_half(failed: Failed) -> None:
     data |= {"top_k": np.zeros(3, np.int32), "min_p": np.zeros(3, np.float32)}
     kept = launched("nucleus", data)["op.out"] > -np.inf
     many = {name: np.repeat(a, 20, axis=0) for name, a in data.items()}
+    many |= {"biases": np.zeros((1, 4), np.float32), "bias_rows": np.full(60, -1, np.int32)}
     many |= {"masks": np.zeros((1, 1), np.int32), "mask_rows": np.full(60, -1, np.int32)}
     many |= {"seeds": np.arange(60, dtype=np.int32), "counters": np.zeros(60, np.int32)}
     picked = launched("sample a tail", many)["picked.ids"].reshape(3, 20)
@@ -322,6 +353,7 @@ def check_bits(names: tuple[str, ...], vocab: int, failed: Failed) -> None:
     data = rows_of(names, vocab)
     data["targets"] = np.arange(len(names), dtype=np.int32)
     data["mask_rows"] = np.array([1, 0], np.int32)
+    data["bias_rows"] = np.array([0, 2], np.int32)
     for op in OPS | WHOLE:
         many = launched(op, data)
         wide = launched(op, data, block=1024) if op in OPS else many

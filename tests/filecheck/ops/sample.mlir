@@ -8,6 +8,13 @@ func.func @pick(%logits: !lostwax.tensor<[R, 16], f32>, %temperature: !lostwax.t
   func.return %ids, %logprobs : !lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>
 }
 
+// CHECK-LABEL: func.func @bias(
+// CHECK: %out = "sample.bias"(%logits, %biases, %bias_rows) : (!lostwax.tensor<[R, 48], f32>, !lostwax.tensor<[Q, 48], f32>, !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R, 48], f32>
+func.func @bias(%logits: !lostwax.tensor<[R, 48], f32>, %biases: !lostwax.tensor<[Q, 48], f32>, %bias_rows: !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R, 48], f32> {
+  %out = "sample.bias"(%logits, %biases, %bias_rows) : (!lostwax.tensor<[R, 48], f32>, !lostwax.tensor<[Q, 48], f32>, !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R, 48], f32>
+  func.return %out : !lostwax.tensor<[R, 48], f32>
+}
+
 // CHECK-LABEL: func.func @mask(
 // CHECK: %out = "sample.mask"(%logits, %masks, %mask_rows) : (!lostwax.tensor<[R, 48], f32>, !lostwax.tensor<[M, 2], i32>, !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R, 48], f32>
 func.func @mask(%logits: !lostwax.tensor<[R, 48], f32>, %masks: !lostwax.tensor<[M, 2], i32>, %mask_rows: !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R, 48], f32> {

@@ -55,3 +55,24 @@ func.func @f(%logits: !lostwax.tensor<[R, V], f32>, %masks: !lostwax.tensor<[M, 
   %out = "sample.mask"(%logits, %masks, %mask_rows) : (!lostwax.tensor<[R, V], f32>, !lostwax.tensor<[M, 2], i32>, !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R, V], f32>
   func.return %out : !lostwax.tensor<[R, V], f32>
 }
+
+// -----
+// CHECK: @f: sample.bias: !lostwax.tensor<[T], i32> must be [R]
+func.func @f(%logits: !lostwax.tensor<[R, 48], f32>, %biases: !lostwax.tensor<[Q, 48], f32>, %bias_rows: !lostwax.tensor<[T], i32>) -> !lostwax.tensor<[R, 48], f32> {
+  %out = "sample.bias"(%logits, %biases, %bias_rows) : (!lostwax.tensor<[R, 48], f32>, !lostwax.tensor<[Q, 48], f32>, !lostwax.tensor<[T], i32>) -> !lostwax.tensor<[R, 48], f32>
+  func.return %out : !lostwax.tensor<[R, 48], f32>
+}
+
+// -----
+// CHECK: @f: sample.bias: !lostwax.tensor<[Q, 47], f32> must have rows of 48 numbers
+func.func @f(%logits: !lostwax.tensor<[R, 48], f32>, %biases: !lostwax.tensor<[Q, 47], f32>, %bias_rows: !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R, 48], f32> {
+  %out = "sample.bias"(%logits, %biases, %bias_rows) : (!lostwax.tensor<[R, 48], f32>, !lostwax.tensor<[Q, 47], f32>, !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R, 48], f32>
+  func.return %out : !lostwax.tensor<[R, 48], f32>
+}
+
+// -----
+// CHECK: @f: sample.bias: result !lostwax.tensor<[R, 47], f32> must have the shape of !lostwax.tensor<[R, 48], f32>
+func.func @f(%logits: !lostwax.tensor<[R, 48], f32>, %biases: !lostwax.tensor<[Q, 48], f32>, %bias_rows: !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R, 47], f32> {
+  %out = "sample.bias"(%logits, %biases, %bias_rows) : (!lostwax.tensor<[R, 48], f32>, !lostwax.tensor<[Q, 48], f32>, !lostwax.tensor<[R], i32>) -> !lostwax.tensor<[R, 47], f32>
+  func.return %out : !lostwax.tensor<[R, 47], f32>
+}
