@@ -247,11 +247,13 @@ def portable(case: Case, t: Tensors) -> Callable[[], None]:
 
 
 def _portable_sample(t: Tensors) -> None:
-    """Bias, mask, nucleus, pick and log-probability on the buffers of a case `sample_tail`."""
+    """All that a case `sample_tail` does, on its buffers."""
     from lostwax.backends.portable.kernels import sample
 
     inside, unread = torch.empty_like(t["logits"]), torch.empty_like(t["logprob"])
-    sample.bias(t["logits"], t["biases"], t["bias_rows"], inside)
+    told = (t["repetition"], t["frequency"], t["presence"])
+    sample.penalise(t["logits"], t["counts"], t["count_rows"], t["recent"], *told, inside)
+    sample.bias(inside, t["biases"], t["bias_rows"], inside)
     sample.mask(inside, t["masks"], t["mask_rows"], inside)
     sample.nucleus(inside, t["temperature"], t["top_k"], t["top_p"], t["min_p"], inside)
     given = (inside, t["temperature"], t["seeds"], t["counters"])

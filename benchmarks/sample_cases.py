@@ -1,10 +1,9 @@
 """Values of the sampling kernels' cases: shapes, seeded inputs and fp64 references, on torch alone.
 
-`sample_tail` is a bias, a mask, a nucleus, the pick from it and its log-probability, one after
-another. Half of the rows are greedy, the others have a nucleus of
-0.95 at temperature 1; in cases that are not timed some of these are of 50 ids at most, or of likely
-ids only.
-Every third row has a mask and every fifth a bias, in timed cases of `sample_tail` none.
+`sample_tail` is penalties, a bias, a mask, a nucleus, the pick from it and its log-probability, one
+after another. Half of the rows are greedy, the others have a nucleus of 0.95 at temperature 1; in
+cases that are not timed some of these are of 50 ids at most, or of likely ids only. Every third row
+has a mask, every fourth penalties and every fifth a bias, in timed cases of `sample_tail` none.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from collections.abc import Callable
 
 import torch
 
+from lostwax.ir.contract.step import MAX_DRAFTS
 from lostwax.ir.reference.sample import BORDER
 
 Tensors = dict[str, torch.Tensor]
@@ -20,6 +20,9 @@ Shapes = dict[str, tuple[tuple[int, ...], str, tuple[int, ...]]]
 _PICK = {"temperature": "f32", "seeds": "i32", "counters": "i32"}
 _PICKED = {"op.ids": "i32", "op.logprobs": "f32"}
 _MASK = {"mask_rows": "i32"}
+_PENALTIES = {
+    "count_rows": "i32", "repetition": "f32", "frequency": "f32", "presence": "f32",
+}  # fmt: skip
 _BIAS = {"bias_rows": "i32"}
 _NARROW = {"top_k": "i32", "top_p": "f32", "min_p": "f32"}
 _OF_ROWS = {
@@ -27,12 +30,17 @@ _OF_ROWS = {
     "nucleus": {"temperature": "f32"} | _NARROW,
     "pick": _PICK | _PICKED,
     "logprob": {"targets": "i32", "op.logprobs": "f32"},
-    "sample_tail": _BIAS | _MASK | _PICK | _NARROW | {"picked.ids": "i32", "logprob": "f32"},
+    "sample_tail": _PENALTIES
+    | _BIAS
+    | _MASK
+    | _PICK
+    | _NARROW
+    | {"picked.ids": "i32", "logprob": "f32"},
 }
 OPS = tuple(_OF_ROWS)
 TOP_K, MIN_P = 50, 0.02
 TOP_P = 0.95
-NUM_MASKS = NUM_BIASES = 5
+NUM_MASKS = NUM_BIASES = NUM_COUNTS = 5
 
 ROW_KINDS: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
     lambda x: x,
@@ -56,6 +64,8 @@ def shapes(op: str, rows: int, vocab: int) -> Shapes:
         found["masks"] = ((NUM_MASKS, -(-vocab // 32)), "i32", ())
     if "bias_rows" in found:
         found["biases"] = ((NUM_BIASES, vocab), "f32", ())
+        found["counts"] = ((NUM_COUNTS, vocab), "i32", ())
+        found["recent"] = ((rows, MAX_DRAFTS), "i32", ())
     return found
 
 
@@ -76,17 +86,26 @@ def inputs(
         "counters": number,
         "targets": torch.where(number % 3 == 2, -1, logits.argmax(-1)),
         "mask_rows": torch.where(number % 3 == 0, number % NUM_MASKS, -1),
+        "count_rows": torch.where(number % 4 == 2, number % NUM_COUNTS, -1),
+        "repetition": torch.where(number % 3 == 0, 1.3, 0.9),
+        "frequency": torch.where(number % 3 == 1, 0.5, 0.0),
+        "presence": torch.where(number % 5 < 2, -0.25, 0.5),
         "bias_rows": torch.where(number % 5 == 1, number % NUM_BIASES, -1),
     }
     if full and op == "sample_tail":
-        found["mask_rows"] = found["bias_rows"] = torch.full_like(number, -1)
+        for name in ("mask_rows", "bias_rows", "count_rows"):
+            found[name] = torch.full_like(number, -1)
     if "bias_rows" in _OF_ROWS[op]:
         found["biases"] = normal(NUM_BIASES, vocab)
+        found["counts"] = (4 * normal(NUM_COUNTS, vocab)).clamp(min=0).long()
+        found["recent"] = (
+            number[:, None] * 7 + torch.arange(MAX_DRAFTS, device=number.device)
+        ) % vocab
     if "mask_rows" in _OF_ROWS[op]:
         words = normal(NUM_MASKS, -(-vocab // 32)) * 2.0**30
         found["masks"] = words.clamp(-(2.0**31), 2.0**31 - 256).long()
     return {"logits": logits} | {
-        n: found[n] for n in ("biases", "masks", *_OF_ROWS[op]) if n in found
+        n: found[n] for n in ("counts", "recent", "biases", "masks", *_OF_ROWS[op]) if n in found
     }
 
 
@@ -103,14 +122,25 @@ def reference(op: str, x: Tensors) -> Tensors:
     if op == "sample_tail":
         rows = x["bias_rows"]
         own = x["biases"].double()[rows.clamp(min=0)]
-        biased = (logits + own).float().double()  # what is sampled from is f32
-        biased = torch.where((rows >= 0)[:, None], biased, logits)
+        less = _penalised(logits, x).float().double()  # as f32, what is sampled from
+        biased = torch.where((rows >= 0)[:, None], (less + own).float().double(), less)
         masked = _masked(biased, x["masks"], x["mask_rows"])
         inside = _nucleus(masked, x)
         ids = _picked(inside.masked_fill(inside.isnan(), -torch.inf), x)
         return {"picked.ids": ids.int(), "logprob": _logprobs(logits, ids)}
     ids = _picked(logits, x)
     return {"op.ids": ids.int(), "op.logprobs": _logprobs(logits, ids)}
+
+
+def _penalised(logits: torch.Tensor, x: Tensors) -> torch.Tensor:
+    rows, ids = x["count_rows"], torch.arange(logits.shape[1], device=logits.device)
+    held = x["counts"].long()[rows.clamp(min=0)]
+    outputs = held // 2 + (x["recent"][:, :, None] == ids).sum(1)
+    factor, often, once = (x[n].double()[:, None] for n in ("repetition", "frequency", "presence"))
+    repeated = torch.where(logits > 0, logits / factor, logits * factor)
+    less = torch.where((outputs > 0) | (held % 2 == 1), repeated, logits)
+    less = less - often * outputs - once * (outputs > 0)
+    return torch.where((rows >= 0)[:, None], less, logits)
 
 
 def _logprobs(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

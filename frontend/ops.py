@@ -96,6 +96,13 @@ def _pick(
     return logits.new_empty(rows, dtype=torch.int32), logits.new_empty(rows, dtype=torch.float32)
 
 
+def _penalise(
+    logits: Tensor, counts: Tensor, count_rows: Tensor, recent: Tensor,
+    repetition: Tensor, frequency: Tensor, presence: Tensor,
+) -> Tensor:  # fmt: skip
+    return logits.new_empty(logits.shape, dtype=torch.float32)
+
+
 def _bias(logits: Tensor, biases: Tensor, bias_rows: Tensor) -> Tensor:
     return logits.new_empty(logits.shape, dtype=torch.float32)
 
@@ -167,6 +174,11 @@ _define(
     "sample_pick(Tensor logits, Tensor temperature, Tensor seeds, Tensor counters)"
     " -> (Tensor, Tensor)",
     _pick,
+)
+_define(
+    "sample_penalise(Tensor logits, Tensor counts, Tensor count_rows, Tensor recent,"
+    " Tensor repetition, Tensor frequency, Tensor presence) -> Tensor",
+    _penalise,
 )
 _define("sample_bias(Tensor logits, Tensor biases, Tensor bias_rows) -> Tensor", _bias)
 _define("sample_mask(Tensor logits, Tensor masks, Tensor mask_rows) -> Tensor", _mask)

@@ -126,7 +126,7 @@ class DeriveTrial:
         """Every field of every sequence that lives."""
         for seq, held in self._oracle.rows.items():
             enter = msgspec.structs.asdict(held.enter)
-            enter["biased"] = held.enter.biased
+            enter |= {"biased": held.enter.biased, "counted": held.enter.counted}
             enter |= {"pages": held.pages, "length": held.length, "tokens": held.tokens}
             for name, field in STEP_STATE.items():
                 found, want = self._state.fields[name][seq], enter[name]
@@ -235,6 +235,10 @@ class DeriveTrial:
             min_p=rng.choice((0.0, 0.25)),
             seed=rng.randint(-(2**31), 2**31 - 1),
             tokens=tokens,
+            repetition=rng.choice((1.0, 1.25)),
+            frequency=rng.choice((0.0, 0.5)),
+            presence=rng.choice((0.0, -0.5)),
+            outputs=tuple(rng.choices(PICKED, k=rng.randint(0, 3))),
             bias=rng.choice(((), ((3, 1.5), (7, -2.0)))),
             ends=rng.choice(((), (5,))),
             min_outputs=rng.randint(0, limit),

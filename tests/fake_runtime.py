@@ -74,6 +74,17 @@ class Narrowed(NamedTuple):
     min_p: float = 0.0
 
 
+class Penalties(NamedTuple):
+    """What tokens that came do to logits: neutral by default."""
+
+    repetition: float = 1.0
+    frequency: float = 0.0
+    presence: float = 0.0
+
+
+NO_PENALTIES = Penalties()
+
+
 ALL_IDS = Narrowed()
 NO_BIAS: Mapping[int, float] = {}
 
@@ -100,6 +111,27 @@ def allowed(batch: StepBatch, row: int) -> list[int]:
     return [i for i in range(VOCAB) if words[i // 32] >> (i % 32) & 1]
 
 
+def penalised(
+    scores: Sequence[float], prompt: Sequence[int], outputs: Sequence[int], by: Penalties
+) -> dict[int, float]:
+    """The new scores of ids that came: OpenAI's two of outputs, repetition's of all tokens."""
+    found: dict[int, float] = {}
+    for token in {*prompt, *outputs}:
+        score, times = scores[token], outputs.count(token)
+        score = score / by.repetition if score > 0 else score * by.repetition
+        found[token] = score - by.frequency * times - by.presence * (times > 0)
+    return found
+
+
+def penalties(batch: StepBatch, row: int, seen: Sequence[int]) -> dict[int, float]:
+    """The scores of a logit row whose hidden has seen these tokens, as far as they are changed."""
+    if batch.count_rows[row] < 0:
+        return {}
+    by = Penalties(batch.repetition[row], batch.frequency[row], batch.presence[row])
+    outputs = len(seen) - batch.counters[row]
+    return penalised(logprobs_after(list(seen)), seen[:outputs], seen[outputs:], by)
+
+
 def narrowed(batch: StepBatch, row: int) -> Narrowed:
     """What a logit row is sampled from; the head `pick` samples from all ids."""
     if batch.head == "pick":
@@ -115,11 +147,11 @@ def pick(
     by: Narrowed = ALL_IDS,
     among: Sequence[int] = range(VOCAB),
     bias: Mapping[int, float] = NO_BIAS,
+    penalty: Mapping[int, float] = NO_BIAS,
 ) -> int:
     """The fake sampler: greedy at temperature 0, else noise from seed and counter."""
-    logprobs = [
-        p + bias.get(i, 0.0) if i in among else -math.inf for i, p in enumerate(logprobs)
-    ]  # fmt: skip
+    changed = [penalty.get(i, p) + bias.get(i, 0.0) for i, p in enumerate(logprobs)]
+    logprobs = [p if i in among else -math.inf for i, p in enumerate(changed)]
     noise = random.Random(f"{seed} {counter}") if temperature else None
     scores = [p + (temperature * noise.uniform(0, 3) if noise else 0) for p in logprobs]
     ids = nucleus(logprobs, temperature, by) if noise and by != ALL_IDS else among
@@ -137,6 +169,7 @@ def generate(
     bias: Mapping[int, float] = NO_BIAS,
     min_tokens: int = 0,
     ends: Sequence[int] = (),
+    by_tokens: Penalties = NO_PENALTIES,
 ) -> list[int]:
     """What a request must answer when it ignores the end of sequence."""
     tokens = list(prompt)
@@ -144,7 +177,10 @@ def generate(
         by = Narrowed(top_k, top_p, min_p)
         held = dict.fromkeys(ends if counter < min_tokens else (), -math.inf)
         scores = logprobs_after(tokens)
-        tokens.append(pick(scores, temperature, seed, counter, by, bias={**bias, **held}))
+        less = penalised(scores, tokens[: len(prompt)], tokens[len(prompt) :], by_tokens)
+        added = {**bias, **held}
+        token = pick(scores, temperature, seed, counter, by, bias=added, penalty=less)
+        tokens.append(token)
     return tokens[len(prompt) :]
 
 
@@ -193,7 +229,10 @@ class FakeRuntime(RunsAtOnce):
             scores = logprobs_after(self._hidden[row])
             # as the heads do: `pick` samples from all ids
             sampled = batch.temperature[i], batch.seeds[i], batch.counters[i]
-            token = pick(scores, *sampled, narrowed(batch, i), allowed(batch, i), batch.bias[i])
+            less = penalties(batch, i, self._hidden[row])
+            token = pick(
+                scores, *sampled, narrowed(batch, i), allowed(batch, i), batch.bias[i], less
+            )
             result.ids.append(token)
             result.logprobs.append(scores[token])
             if batch.head == "score":
@@ -270,6 +309,7 @@ class FakeRuntime(RunsAtOnce):
         narrow = [by for heat, *by in asked if heat]
         assert batch.head != "pick" or all(by == [*ALL_IDS] for by in narrow)
         assert batch.head != "pick" or not any(batch.bias), "this head adds no bias"
+        assert batch.head != "pick" or set(batch.count_rows) <= {-1}, "this head knows no penalty"
         masked = [row for row in batch.mask_rows if row >= 0]
         assert masked == list(range(0 if batch.masks is None else len(batch.masks)))
         assert batch.head != "pick" or not masked, "this head looks at no mask"

@@ -1,10 +1,11 @@
-"""Triton kernels of a sampling head's whole tail: bias, mask, nucleus, pick, log-probability.
+"""Triton kernels of a sampling head's whole tail: penalties, bias, mask, nucleus, pick and
+log-probability.
 
 Bits are those of the kernels that take these one by one (`mask.py`, `nucleus.py`, `pick.py`). Know
 no target.
 
-The first launch adds a row's bias and keeps the sums for the others, which read them as its logits;
-rows without a bias are not copied.
+The first launch applies a row's penalties and bias and keeps what that gives for the others, which
+read it as its logits; rows without either are not copied.
 
 The nucleus is never made. The pick from all allowed ids is the pick from the nucleus wherever it
 lies in it, and whether it does is one sum: the mass of the ids before it in the nucleus's order,
@@ -59,18 +60,47 @@ def _best_of_parts(scores, ids, parts, BLOCK_PARTS: tl.constexpr):
 
 
 @triton.jit
-def _own_logits(logits, biased, bias_rows, row, logits_stride, WIDTH: tl.constexpr):
-    """Where the logits begin that a row is sampled from: its own, or those with its bias."""
-    has_bias = tl.load(bias_rows + row) >= 0
-    return tl.where(has_bias, biased + row * WIDTH, logits + row * logits_stride)
+def _own_logits(logits, biased, bias_rows, count_rows, row, logits_stride, WIDTH: tl.constexpr):
+    """Where the logits begin that a row is sampled from: its own, or what was made of them."""
+    is_made = (tl.load(bias_rows + row) >= 0) | (tl.load(count_rows + row) >= 0)
+    return tl.where(is_made, biased + row * WIDTH, logits + row * logits_stride)
+
+
+@triton.jit
+def _penalised(
+    x,
+    index,
+    held,
+    recent,
+    factor,
+    often,
+    once,
+    RECENT: tl.constexpr,
+):
+    """A row's logits at some indexes less what is asked for ids that have come: `held` times and
+    once more for each of `recent`."""
+    outputs = held >> 1
+    for number in tl.static_range(RECENT):
+        outputs += (index == tl.load(recent + number)).to(tl.int32)
+    is_seen = ((held & 1) == 1) | (outputs > 0)
+    repeated = tl.where(x > 0, x / factor, x * factor)
+    x = tl.where(is_seen, repeated, x)
+    x -= often * outputs.to(tl.float32)
+    return x - tl.where(outputs > 0, once, 0.0)
 
 
 @triton.jit
 def sample_split(
     logits,  # [R, WIDTH] f32
+    counts,  # [C, WIDTH] i32
+    count_rows,  # [R] i32, -1: none
+    recent,  # [R, RECENT] i32, -1: none
+    repetition,  # [R] f32
+    frequency,  # [R] f32
+    presence,  # [R] f32
     biases,  # [Q, WIDTH] f32
     bias_rows,  # [R] i32, -1: none
-    biased,  # [R, WIDTH] f32: logits with their bias, of rows that have one
+    biased,  # [R, WIDTH] f32: logits with penalties and bias, of rows that have either
     masks,  # [M, WORDS] i32
     mask_rows,  # [R] i32, -1: none
     temperature,  # [R] f32
@@ -88,6 +118,7 @@ def sample_split(
     WORDS: tl.constexpr,
     BLOCK: tl.constexpr,
     MASS_BITS: tl.constexpr,
+    RECENT: tl.constexpr,
 ):
     """One part of one row: the best score of its allowed ids, their largest logit, and of all its
     ids the largest logit and the sum of exponentials."""
@@ -102,10 +133,19 @@ def sample_split(
     at = row * parts + part
     tl.store(tops + at, top)
     tl.store(sums + at, sum_of_exp(x, top, MASS_BITS))
+    counted = tl.load(count_rows + row)
+    if counted >= 0:
+        own_counts = counts + counted.to(tl.int64) * WIDTH
+        held = tl.load(own_counts + index, mask=index < WIDTH, other=0)
+        x = _penalised(
+            x, index, held, recent + row * RECENT, tl.load(repetition + row),
+            tl.load(frequency + row), tl.load(presence + row), RECENT,
+        )  # fmt: skip
     bias = tl.load(bias_rows + row)
     if bias >= 0:
         added = tl.load(biases + bias.to(tl.int64) * WIDTH + index, mask=index < WIDTH, other=0.0)
         x += added
+    if (bias >= 0) | (counted >= 0):
         tl.store(biased + row * WIDTH + index, x, mask=index < WIDTH)
     words, has_mask = mask_of(masks, mask_rows, row, WORDS)
     x = tl.where(is_allowed(words, has_mask, index, WIDTH), x, float("-inf"))
@@ -121,6 +161,7 @@ def sample_weigh(
     logits,
     biased,
     bias_rows,
+    count_rows,
     masks,
     mask_rows,
     temperature,
@@ -149,7 +190,7 @@ def sample_weigh(
         if top == top:
             chosen = _best_of_parts(scores + at, best + at, parts, BLOCK_PARTS)
             words, has_mask = mask_of(masks, mask_rows, row, WORDS)
-            own = _own_logits(logits, biased, bias_rows, row, logits_stride, WIDTH)
+            own = _own_logits(logits, biased, bias_rows, count_rows, row, logits_stride, WIDTH)
             part = tl.program_id(1)
             index = part * BLOCK + tl.arange(0, BLOCK)
             x = allowed_logits(own, words, has_mask, index, WIDTH)
@@ -219,6 +260,7 @@ def sample_pick(
     logits,
     biased,
     bias_rows,
+    count_rows,
     masks,
     mask_rows,
     temperature,
@@ -249,7 +291,7 @@ def sample_pick(
     row = tl.program_id(0).to(tl.int64)
     if row >= tl.load(real_rows):
         return
-    own = _own_logits(logits, biased, bias_rows, row, logits_stride, WIDTH)
+    own = _own_logits(logits, biased, bias_rows, count_rows, row, logits_stride, WIDTH)
     at = row * parts
     chosen = _best_of_parts(scores + at, best + at, parts, BLOCK_PARTS)
     heat = tl.load(temperature + row)

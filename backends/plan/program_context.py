@@ -82,7 +82,7 @@ class ProgramContext:
     """Masks that the state `MASKS` holds. None, where no artifact says it: a mask for each of this
     program's logit rows."""
     num_biases: int | None = None
-    """Rows of the state `BIASES`, likewise."""
+    """Rows of the state `BIASES`, likewise; `COUNTS` has half as many."""
 
     @cached_property
     def env(self) -> dict[str, int]:
@@ -93,7 +93,7 @@ class ProgramContext:
         biases = max(b.rows, 1) if self.num_biases is None else self.num_biases
         return {
             "T": b.tokens, "B": b.reqs, "P": b.pages, "R": b.rows, "S": rows, "M": masks,
-            "Q": biases,
+            "Q": biases, "C": max(biases // 2, 1),
         }  # fmt: skip
 
     @cached_property

@@ -135,6 +135,12 @@ def _masks(kind: TensorType, case: StepCase, rng: np.random.Generator) -> Array:
     return out
 
 
+def _counts(kind: TensorType, case: StepCase, rng: np.random.Generator) -> Array:
+    """Most ids have not come, some have often."""
+    shape = kind.at(case.env)
+    return np.where(rng.random(shape) < 0.6, 0, rng.integers(0, 12, shape))
+
+
 def _biases(kind: TensorType, case: StepCase, rng: np.random.Generator) -> Array:
     """Some of the numbers are -inf, but never the first."""
     out = 2 * rng.standard_normal(kind.at(case.env))
@@ -150,6 +156,8 @@ MAKERS: dict[Role, Make] = {
     ("moe.experts", "weights"): _expert_weights,
     ("dsa.topk", "logits"): _index_logits,
     ("sample.pick", "logits"): _logits,
+    ("sample.penalise", "logits"): _logits,
+    ("sample.penalise", "counts"): _counts,
     ("sample.bias", "logits"): _logits,
     ("sample.bias", "biases"): _biases,
     ("sample.mask", "logits"): _logits,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lostwax.ir.contract.program import HEADS, Bucket
-from lostwax.ir.contract.step import STEP_INPUTS, TRASH_PAGE, input_shape
+from lostwax.ir.contract.step import MAX_DRAFTS, STEP_INPUTS, TRASH_PAGE, input_shape
 from lostwax.ir.reference.dtype import NUMPY_DTYPES, Array
 
 LEAST_LOGITS = 3
@@ -114,6 +114,7 @@ def step_case(
         biases = bucket.rows if num_biases is None else num_biases
         inputs = _head_inputs(rng, bucket, rows, vocab_size, masks, biases)
         env = {"R": bucket.rows, "S": state_rows, "M": masks, "Q": biases}
+        env["C"] = max(biases // 2, 1)
         return StepCase(inputs, env, page_tokens, seed)
     limit = min(bucket.pages * page_tokens, max_kv or bucket.pages * page_tokens)
     new, lengths = _lengths(rng, bucket, segment, limit, page_tokens, seed, least_reqs)
@@ -180,7 +181,20 @@ def _head_inputs(
     biased = rng.integers(0, biases, count)
     bias_rows = np.where(rng.random(count) < 0.4, -1, biased)
     bias_rows[-1] = biased[-1]
+    counted = rng.integers(0, max(biases // 2, 1), count)
+    count_rows = np.where(rng.random(count) < 0.4, -1, counted)
+    count_rows[-1] = counted[-1]
+    recent = rng.integers(-1, vocab_size, (count, MAX_DRAFTS))
+    recent[rng.random(count) < 0.5] = -1
+    repetition = rng.choice(np.array([0.8, 1.0, 1.3]), count)
+    frequency, presence = rng.choice(np.array([-0.5, 0.0, 0.7]), (2, count))
     if count > 1:
+        _set_first(count_rows, -1, 0, max(biases // 2, 1) - 1)
+        _set_first(repetition, 1.0, 1.3, 1.0)
+        _set_first(frequency, 0.0, 0.7, 0.0)
+        _set_first(presence, 0.0, -0.5, 0.7)
+        recent[0] = -1
+        recent[1, 0] = int(rng.integers(0, vocab_size))
         _set_first(temperature, 0.0, rng.choice(np.array([0.5, 1.0, 1.7])), 1.0, 0.0, 1.0)
         _set_first(top_k, 0, int(rng.choice(np.array([5, 40]))), 0, 5, 0)
         _set_first(top_p, 1.0, rng.choice(np.array([0.3, 0.9, 0.95])), 1.0, 0.3, 1.0)
@@ -198,6 +212,11 @@ def _head_inputs(
         "min_p": min_p,
         "targets": targets,
         "num_rows": np.array([count]),
+        "count_rows": count_rows,
+        "recent": recent,
+        "repetition": repetition,
+        "frequency": frequency,
+        "presence": presence,
         "bias_rows": bias_rows,
         "mask_rows": mask_rows,
     }

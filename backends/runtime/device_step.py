@@ -16,6 +16,7 @@ import torch
 
 from lostwax.backends.runtime.bias_state import BiasState
 from lostwax.backends.runtime.bound_program import BoundProgram, Memory
+from lostwax.backends.runtime.count_state import CountState
 from lostwax.backends.runtime.driver import Driver, Mark
 from lostwax.backends.runtime.mask_gate import Masks
 from lostwax.backends.runtime.mask_state import MaskState
@@ -83,11 +84,13 @@ class DeviceStep:
         state: StateTable,
         masks: MaskState,
         biases: BiasState,
+        counts: CountState,
         driver: Driver,
     ) -> None:
         self._layout = layout
         self._masks = masks
         self._biases = biases
+        self._counts = counts
         self._state = state
         self._driver = driver
         self._plan = memory.states[PLAN]
@@ -162,6 +165,7 @@ class DeviceStep:
         """Bring what the plan changes, behind the steps that were enqueued."""
         self._state.change(plan)
         self._biases.enter(plan.entering)
+        self._counts.enter(plan.entering)
         seqs = [enter.seq for enter in plan.entering]
         if seqs:
             rows = self._on_device(np.array(seqs, np.int64))

@@ -99,4 +99,8 @@ def _enter(
         bias=((int(rng.choice(ids)), 1.0),) if has_bias else (),
         ends=(int(rng.choice(ids)),) if has_end else (),
         min_outputs=int(rng.integers(0, limit + 1)),
+        repetition=float(rng.choice(np.array([1.0, 1.25]))),
+        frequency=float(rng.choice(np.array([0.0, 0.5]))),
+        presence=float(rng.choice(np.array([0.0, -0.5]))),
+        outputs=tuple(rng.choice(ids, int(rng.integers(0, 3))).tolist()),
     )

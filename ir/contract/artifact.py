@@ -25,8 +25,8 @@ outside the arena.
 5: programs have launches that `finish` them, and a manifest says how steps lie in device memory.
 6: heads that sample read masks, a state of their own, by the step's `mask_rows`; probes draw bits;
 binaries say what code they were compiled from.
-7: heads that sample read `top_k`, `min_p`, and biases, a state of their own, by the step's
-`bias_rows`.
+7: heads that sample read `top_k`, `min_p`, penalties, and counts and biases, states of their own,
+by the step's `count_rows` and `bias_rows`.
 """
 
 

@@ -20,6 +20,7 @@ from lostwax.ir.contract.check_views import (
     require_within,
 )
 from lostwax.ir.contract.check_weights import WeightSizes
+from lostwax.ir.contract.counts import COUNTS, counts_shape
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.masks import MASKS, masks_shape
 from lostwax.ir.contract.program import HEADS, Call, HostCall, Launch, Program, View, views_of
@@ -151,7 +152,7 @@ class ProgramCheck:
             if view.name in self._states:
                 require_within(view, self._states[view.name])
                 return
-            if view.name in (BIASES, MASKS):
+            if view.name in (BIASES, COUNTS, MASKS):
                 self._check_sampled(view, program)
                 return
             require(view.name == HIDDEN, f"there is no state {view.name!r}")
@@ -177,11 +178,13 @@ class ProgramCheck:
         )
 
     def _check_sampled(self, view: View, program: Program) -> None:
-        """Heads that sample read masks and biases, all of them."""
+        """Heads that sample read masks, counts and biases, all of them."""
         limits = self._manifest.limits
-        is_mask = view.name == MASKS
-        shape = masks_shape(limits) if is_mask else biases_shape(limits)
-        dtype, unit = ("i32", "words") if is_mask else ("f32", "numbers")
+        shape, dtype, unit = {
+            MASKS: (masks_shape(limits), "i32", "words"),
+            COUNTS: (counts_shape(limits), "i32", "numbers"),
+            BIASES: (biases_shape(limits), "f32", "numbers"),
+        }[view.name]
         fits = view.offset == 0 and view.dtype == dtype and view.strides == (shape[1], 1)
         require(
             program.segment in ("sample", "score") and fits and view.shape == shape,

@@ -60,6 +60,22 @@ def pick(b: Body, op: sample.PickOp) -> tuple[Value, Value]:
     return ids, _pick_column(b, _log_softmax(b), ids)
 
 
+def penalise(b: Body, op: sample.PenaliseOp) -> Value:
+    """Outputs are the halves of the row's own counts, and one for each equal recent id."""
+    named, logits = b.index("count_rows"), b.value("logits")
+    held = b.index("counts").gather(b("Max", named, b.constant(0, "i64")))
+    ids = b.counting(logits.extent(1)).at(0, 1)
+    is_recent = b.index("recent").at(2).equals(ids).to("i64")
+    outputs = held // 2 + b("ReduceSum", is_recent, b.ints(1), keepdims=0)
+    was_output = outputs > 0
+    is_seen = b("Or", was_output, (held % 2).equals(1))
+    factor, often, once = (b.value(n).at(1) for n in ("repetition", "frequency", "presence"))
+    repeated = b.where(logits > 0.0, logits / factor, logits * factor)
+    less = often * outputs.to(logits.dtype) + once * was_output.to(logits.dtype)
+    out = b.where(is_seen, repeated, logits) - less
+    return b.where((named >= 0).at(1), out, logits)
+
+
 def bias(b: Body, op: sample.BiasOp) -> Value:
     """Each row's own numbers added, where it names a row."""
     named, logits = b.index("bias_rows"), b.value("logits")

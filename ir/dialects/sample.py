@@ -40,6 +40,55 @@ class PickOp(LostwaxOp):
 
 
 @irdl_op_definition
+class PenaliseOp(LostwaxOp):
+    """Logits of ids that have come before, made smaller, or larger where a penalty is negative.
+
+    logits [R, V] f32, counts [C, V] i32, count_rows [R] i32, recent [R, N] i32, repetition,
+    frequency, presence [R] f32 -> [R, V] f32. An id has been an output of row r half as often as
+    counts[count_rows[r]] says, rounded down, and once more for each of recent[r] that is it (-1 is
+    none); it has been seen if it was an output or that number is odd. First the logit of an id that
+    was seen is divided by repetition where it is above 0 and multiplied with it elsewhere (Keskar
+    et al., arXiv:1909.05858), then frequency times its outputs is subtracted, and presence if there
+    are any. A row whose count_rows is -1 passes bit for bit.
+    """
+
+    name = "sample.penalise"
+    logits = operand_def(F32)
+    counts = operand_def(I32)
+    count_rows = operand_def(I32)
+    recent = operand_def(I32)
+    repetition = operand_def(F32)
+    frequency = operand_def(F32)
+    presence = operand_def(F32)
+    out = result_def(F32)
+    traits = traits_def(Pure())
+
+    def verify_(self) -> None:
+        rows, vocab = self.shape(self.logits)
+        for value in (self.count_rows, self.repetition, self.frequency, self.presence):
+            self.require(self.shape(value) == (rows,), f"{value.type} must be [{rows}]")
+        recent = self.shape(self.recent)
+        self.require(
+            len(recent) == 2 and recent[0] == rows,
+            f"{self.recent.type} must have {rows} rows of ids",
+        )
+        self.require(
+            len(self.shape(self.counts)) == 2 and self.shape(self.counts)[1] == vocab,
+            f"{self.counts.type} must have rows of {vocab} numbers",
+        )
+        self.require(
+            self.shape(self.out) == self.shape(self.logits),
+            f"result {self.out.type} must have the shape of {self.logits.type}",
+        )
+
+    def cost(self, env: Mapping[str, int]) -> Cost:
+        """Of the counts a row each at most, whatever the state holds."""
+        numbers = self.shape(self.logits)[0].at(env) * self.shape(self.logits)[1].at(env)
+        held = self.boundary_bytes(env) - type_bytes(self.counts.type, env)
+        return Cost(held + 4 * numbers, 8 * numbers)
+
+
+@irdl_op_definition
 class BiasOp(LostwaxOp):
     """Logits with what their row's bias adds to each.
 
@@ -197,4 +246,4 @@ class ScoreOp(LostwaxOp):
         )
 
 
-SAMPLE = Dialect("sample", [PickOp, BiasOp, MaskOp, NucleusOp, LogprobOp, ScoreOp])
+SAMPLE = Dialect("sample", [PickOp, PenaliseOp, BiasOp, MaskOp, NucleusOp, LogprobOp, ScoreOp])

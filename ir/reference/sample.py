@@ -60,6 +60,31 @@ def pick(logits: Array, temperature: Array, seeds: Array, counters: Array) -> tu
     return ids, logprobs
 
 
+def penalise(
+    logits: Array,
+    counts: Array,
+    count_rows: Array,
+    recent: Array,
+    repetition: Array,
+    frequency: Array,
+    presence: Array,
+) -> Real:
+    """Logits less what is asked for ids that have come; -1 names no row of counts.
+
+    logits [R, V], counts [C, V] (twice the outputs, and 1 where the prompt has the id), recent
+    [R, N] (outputs more), the others [R] -> [R, V].
+    """
+    logits = widen(logits)
+    ids: NDArray[np.int64] = np.arange(logits.shape[1], dtype=np.int64)
+    held: NDArray[np.int64] = counts.astype(np.int64)[np.maximum(count_rows, 0)]
+    outputs = held // 2 + np.sum(recent[:, :, None] == ids, axis=1)
+    is_seen = np.logical_or(outputs > 0, held % 2 == 1)
+    factor, often, once = (widen(each)[:, None] for each in (repetition, frequency, presence))
+    repeated = np.where(logits > 0, logits / factor, logits * factor)
+    out = np.where(is_seen, repeated, logits) - often * outputs - once * (outputs > 0)
+    return np.where((count_rows >= 0)[:, None], out, logits)
+
+
 def bias(logits: Array, biases: Array, bias_rows: Array) -> Real:
     """Logits plus the bias that their row names; -1 names none.
 

@@ -25,6 +25,8 @@ class Req:
     """Tokens that the client gave."""
     max_rows: int = field(init=False)
     """Cache rows at the end: the last generated token is never run."""
+    samples: bool = field(init=False)
+    """Whether its outputs are no picks of all ids by the model's own logits."""
     num_cached: int = 0
     num_drafted: int = 0
     """Rows of them that the MTP layer has cached, too: row i once token i + 1 was known, and never
@@ -67,6 +69,8 @@ class Req:
         self.tokens = list(self.submit.prompt)
         self.num_prompt = len(self.tokens)
         self.max_rows = self.num_prompt + max(self.submit.max_tokens - 1, 0)
+        submit = self.submit
+        self.samples = bool(submit.has_nucleus or submit.has_penalty or submit.logit_bias)
 
     @property
     def name(self) -> str:
@@ -206,10 +210,9 @@ class Chunk:
         submit = self.req.submit
         if self.scored or (self.picks and submit.top_logprobs):
             return "score"
-        # as far as results tell, which is late where it errs
-        is_held = submit.min_tokens > self.req.num_output
-        narrows = submit.has_nucleus or submit.logit_bias or is_held
-        return "sample" if self.picks and narrows else "pick"
+        # how many outputs there are is told by results: late where it errs
+        asks = self.req.samples or ((least := submit.min_tokens) and least > self.req.num_output)
+        return "sample" if self.picks and asks else "pick"
 
     def num_drafts(self, most: int) -> int:
         """Drafts worth making behind the step: it gives a token, and the model adds one of its own

@@ -1,7 +1,7 @@
 """Request fields that completions and chats share, and the schema of `/v1/completions`.
 
 Every number, text and list has a bound. Parameters that the server does not honour are refused by
-name, never ignored; a value that asks for nothing (`n: 1`, penalties of 0) is taken,
+name, never ignored; a value that asks for nothing (`n: 1`, `bad_words: []`) is taken,
 because clients send them by default, and null always asks for the default. Hints that cannot change
 an answer (`user`, `metadata`, …) are taken and not read. Knows no engine.
 """
@@ -24,6 +24,7 @@ MAX_HINT_CHARS = 512
 MAX_METADATA = 16
 
 TokenId = Annotated[int, Meta(ge=0, le=MAX_TOKEN_ID)]
+Penalty = Annotated[float, Meta(ge=-2, le=2, extra_json_schema={"default": 0.0})]
 LogitBias = Annotated[
     dict[TokenId, Annotated[float, Meta(ge=-100, le=100)]],
     Meta(
@@ -78,7 +79,8 @@ class StreamOptions(Struct, frozen=True, forbid_unknown_fields=True):
 
 class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """What every request that generates may say: OpenAI's fields, with `top_k`, `min_p`,
-    `min_tokens`, `ignore_eos`, `stop_token_ids` and `return_token_ids` as extensions."""
+    `repetition_penalty`, `min_tokens`, `ignore_eos`, `stop_token_ids` and `return_token_ids` as
+    extensions."""
 
     model: Hint | None = None
     temperature: Annotated[float, Meta(ge=0, le=2, extra_json_schema={"default": 1.0})] | None = (
@@ -89,6 +91,11 @@ class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields
         None
     )
     min_p: Annotated[float, Meta(ge=0, le=1, extra_json_schema={"default": 0.0})] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: (
+        Annotated[float, Meta(gt=0, le=2, extra_json_schema={"default": 1.0})] | None
+    ) = None
     logit_bias: LogitBias | None = None
     min_tokens: Annotated[int, Meta(ge=0, le=MAX_TOKEN_ID)] | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
@@ -106,9 +113,6 @@ class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields
 
     n: Annotated[Unread, only(1, remedy=_OFTEN)] = UNSET
     best_of: Annotated[Unread, only(1, remedy=_OFTEN)] = UNSET
-    presence_penalty: Annotated[Unread, only(0, remedy=_SAMPLING)] = UNSET
-    frequency_penalty: Annotated[Unread, only(0, remedy=_SAMPLING)] = UNSET
-    repetition_penalty: Annotated[Unread, only(1, remedy=_SAMPLING)] = UNSET
     length_penalty: Annotated[Unread, only(1, remedy=_SAMPLING)] = UNSET
     bad_words: Annotated[Unread, only([], remedy=_TOKENS)] = UNSET
     allowed_token_ids: Annotated[Unread, only([], remedy=_TOKENS)] = UNSET

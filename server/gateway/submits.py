@@ -74,6 +74,11 @@ def form_submit(
         top_k=max(request.top_k or 0, 0),  # -1 is another way to say all
         top_p=1.0 if request.top_p is None else request.top_p,
         min_p=request.min_p or 0.0,
+        repetition_penalty=(
+            1.0 if request.repetition_penalty is None else request.repetition_penalty
+        ),
+        frequency_penalty=request.frequency_penalty or 0.0,
+        presence_penalty=request.presence_penalty or 0.0,
         logit_bias={token: added for token, added in bias.items() if added},
         held_ids=held,
         min_tokens=least if held else 0,

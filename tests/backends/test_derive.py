@@ -38,8 +38,9 @@ def test_ten_thousand_histories_give_the_oracles_inputs(seed: int) -> None:
 def test_enter_has_every_field_that_it_writes() -> None:
     entered = {name for name, field in STEP_STATE.items() if "enter" in field.writers}
     fields = {field.name for field in msgspec.structs.fields(Enter)}
-    rows_of_biases = {"bias", "ends"}  # that they are there is the field `biased`
-    assert fields == {"seq", *rows_of_biases, *entered} - {"biased"}
+    # of other states; that they are written is the fields `biased` and `counted`
+    rows = {"bias", "ends", "prompt", "outputs"}
+    assert fields == {"seq", *rows, *entered} - {"biased", "counted"}
     assert entered == {*STEP_STATE}, "a row that comes back would keep what it held"
 
 

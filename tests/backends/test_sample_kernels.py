@@ -90,6 +90,18 @@ def test_rows_without_a_bias_pass_bit_for_bit(bias: Callable[..., None]) -> None
     assert out[2, :2].tolist() == [0.0, 2.5]
 
 
+@pytest.mark.parametrize("penalise", [kernels.penalise, kernels.penalise_where_wanted])
+def test_rows_without_penalties_pass_bit_for_bit(penalise: Callable[..., None]) -> None:
+    logits = torch.tensor([[-0.0, 1.5, torch.nan, 4.0]] * 2)
+    counts = torch.tensor([[9, 9, 9, 9], [1, 4, 0, 0]], dtype=torch.int32)
+    rows, recent = torch.tensor([-1, 1]).int(), torch.tensor([[1, 1, 1], [-1, 3, -1]]).int()
+    told = torch.full((2,), 2.0), torch.full((2,), 0.25), torch.full((2,), 0.5)
+    out = torch.empty_like(logits)
+    penalise(logits, counts, rows, recent, *told, out)
+    assert torch.equal(out[0].view(torch.int32), logits[0].view(torch.int32))
+    assert out[1, [0, 1, 3]].tolist() == [0.0, 0.75 - 2 * 0.25 - 0.5, 2.0 - 0.25 - 0.5]
+
+
 def test_a_whole_vocabulary_has_the_references_nucleus(nucleus: Nucleus) -> None:
     rng = np.random.default_rng(0)
     logits = (3 * rng.standard_normal((4, 129_280))).astype(np.float32)

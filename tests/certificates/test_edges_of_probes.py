@@ -117,6 +117,23 @@ def _mask_of_another_row(
     out[wanted] = allowed
 
 
+def _without_recent(
+    logits: torch.Tensor, counts: torch.Tensor, count_rows: torch.Tensor, recent: torch.Tensor,
+    *asked: torch.Tensor,
+) -> None:  # fmt: skip
+    factor, often, once, out = asked
+    none = torch.full_like(recent, -1)
+    sample.penalise(logits, counts, count_rows, none, factor, often, once, out)
+
+
+def _counts_of_another_row(
+    logits: torch.Tensor, counts: torch.Tensor, count_rows: torch.Tensor, *asked: torch.Tensor
+) -> None:
+    recent, factor, often, once, out = asked
+    named = torch.where(count_rows >= 0, (count_rows + 1) % len(counts), -1)
+    sample.penalise(logits, counts, named, recent, factor, often, once, out)
+
+
 def _without_bias_0(
     logits: torch.Tensor, biases: torch.Tensor, bias_rows: torch.Tensor, out: torch.Tensor
 ) -> None:
@@ -167,6 +184,8 @@ def _without_min_p(
 @pytest.mark.parametrize(
     ("op", "kernel", "fault"),
     [
+        ("sample.penalise", "penalise_where_wanted", _without_recent),
+        ("sample.penalise", "penalise_where_wanted", _counts_of_another_row),
         ("sample.bias", "bias_where_wanted", _without_bias_0),
         ("sample.bias", "bias_where_wanted", _bias_of_another_row),
         ("sample.mask", "mask_where_wanted", _without_mask_0),

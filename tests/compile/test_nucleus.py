@@ -136,6 +136,27 @@ def test_a_bias_moves_ids_and_no_log_probability(runtime: Runtime) -> None:
         assert found.logprob == dict(plain.top).get(want, found.logprob)
 
 
+def test_penalties_are_those_of_what_has_come(runtime: Runtime) -> None:
+    """Each token must be the likeliest once the tokens before it are held against it."""
+    told = {"top_logprobs": 20, "max_tokens": 30}
+    plain = ids(answers(runtime, msgspec.structs.replace(GREEDY, **told))["greedy"])
+    for asked in ({"frequency_penalty": 1.5}, {"presence_penalty": 2.0}):
+        found = answers(runtime, msgspec.structs.replace(GREEDY, **told, **asked))["greedy"]
+        said = ids(found)
+        assert said != plain
+        assert said[0] == plain[0], "the prompt is nothing that was said"
+        for number, score in enumerate(found):
+            less = {
+                token: logprob
+                - asked.get("frequency_penalty", 0.0) * said[:number].count(token)
+                - asked.get("presence_penalty", 0.0) * (token in said[:number])
+                for token, logprob in score.top
+            }
+            assert less.get(score.token, -9e9) >= max(less.values()) - 1e-4
+    repeated = msgspec.structs.replace(GREEDY, repetition_penalty=2.0, **told)
+    assert ids(answers(runtime, repeated)["greedy"]) != plain
+
+
 def test_an_answer_does_not_end_before_it_may(runtime: Runtime) -> None:
     (end, *_) = ids(answers(runtime, GREEDY)["greedy"])
     stopped = msgspec.structs.replace(GREEDY, stop_ids=[end])
@@ -167,7 +188,10 @@ def test_neighbours_change_no_bit_of_an_answer(runtime: Runtime) -> None:
     biased = msgspec.structs.replace(
         WARM, request="biased", logit_bias={3: 2.5, 9: -4.0}, held_ids=[5], min_tokens=4
     )
-    submits = (GREEDY, WARM, NUCLEUS, short, scored, few, biased)
+    rare = msgspec.structs.replace(
+        WARM, request="rare", repetition_penalty=1.4, frequency_penalty=0.6, presence_penalty=-0.2
+    )
+    submits = (GREEDY, WARM, NUCLEUS, short, scored, few, biased, rare)
     alone = {s.request: answers(runtime, s)[s.request] for s in submits}
     assert answers(runtime, *submits) == alone
     assert answers(runtime, *reversed(submits)) == alone

@@ -67,6 +67,16 @@ def test_where_a_mask_allows_no_id_the_lowest_is_picked_at_any_temperature():
     np.testing.assert_array_equal(ids, [0, 0])
 
 
+def test_penalties_are_those_of_openai_and_of_keskar():
+    logits = np.array([[3.0, -3.0, 1.0, 2.0, 0.5]] * 2)
+    counts = np.array([[0, 0, 0, 0, 0], [1, 5, 4, 0, 0]])  # in the prompt, both, twice, never
+    asked = [np.full(2, x) for x in (1.5, 0.25, 0.5)]
+    got = sample.penalise(logits, counts, np.array([-1, 1]), np.array([[3, 3], [3, 2]]), *asked)
+    np.testing.assert_array_equal(got[0], logits[0])
+    want = [2.0, -4.5 - 0.5 - 0.5, 1 / 1.5 - 0.75 - 0.5, 2 / 1.5 - 0.25 - 0.5, 0.5]
+    np.testing.assert_allclose(got[1], want, rtol=1e-12)
+
+
 def test_a_bias_is_added_to_the_rows_that_name_one():
     logits = np.array([[1.0, 2.0, -np.inf]] * 3)
     biases = np.array([[0.5, -np.inf, 7.0], [0.0, 0.0, 0.25]])

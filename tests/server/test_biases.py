@@ -1,4 +1,4 @@
-"""`logit_bias` and `min_tokens` in the engine: whose they are, and that they outlive a preemption.
+"""Penalties, `logit_bias`, `min_tokens` in the engine: whose they are, also behind a preemption.
 
 The fake runtime adds what the state's contract says; an answer alone is written by hand.
 """
@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fake_runtime import EOS, VOCAB, FakeLimits, FakeRuntime, generate
+from fake_runtime import EOS, VOCAB, FakeLimits, FakeRuntime, Penalties, generate
 
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Failed, Submit
@@ -22,6 +22,16 @@ ASKED: dict[str, dict[str, Any]] = {
     "warm with a bias": WARM | {"logit_bias": BIAS, "top_p": 0.9},
     "late": {"logit_bias": {EOS: 9.0}, "min_tokens": 4, "held_ids": [EOS]},
     "late and warm": WARM | {"min_tokens": 6, "held_ids": [EOS, 3, 4, 5, 6, 7]},
+    "rare": {"repetition_penalty": 1.8, "frequency_penalty": 0.7, "presence_penalty": 0.5},
+    "often": WARM | {"presence_penalty": -2.0, "frequency_penalty": -2.0, "temperature": 0.5},
+    "all at once": WARM
+    | {
+        "frequency_penalty": 1.5,
+        "logit_bias": BIAS,
+        "min_tokens": 3,
+        "held_ids": [EOS],
+        "top_k": 9,
+    },
     "greedy": {},
     "warm": WARM,
 }
@@ -38,6 +48,12 @@ def wanted(max_tokens: int, asked: dict[str, Any]) -> list[int]:
         bias=asked.get("logit_bias", {}),
         min_tokens=asked.get("min_tokens", 0),
         ends=asked.get("held_ids", ()),
+        top_k=asked.get("top_k", 0),
+        by_tokens=Penalties(
+            asked.get("repetition_penalty", 1.0),
+            asked.get("frequency_penalty", 0.0),
+            asked.get("presence_penalty", 0.0),
+        ),
     )
     return tokens[: tokens.index(EOS) + 1] if EOS in tokens else tokens
 
@@ -56,19 +72,21 @@ def answers(core: EngineCore, max_tokens: int, names: list[str]) -> dict[str, li
 
 
 @pytest.mark.parametrize("drafts", [0, 1, 3])
-def test_a_bias_is_a_requests_own(drafts: int) -> None:
-    limits = replace(FakeLimits(), max_drafts=3, max_reqs=6, num_pages=65)
+def test_a_bias_and_a_penalty_are_a_requests_own(drafts: int) -> None:
+    limits = replace(FakeLimits(), max_drafts=3, max_reqs=9, num_pages=97)
     found = answers(EngineCore(FakeRuntime(limits), drafts), 12, [*ASKED])
     assert found == {name: wanted(12, asked) for name, asked in ASKED.items()}
     assert found["greedy with a bias"] != found["greedy"]
     assert found["warm with a bias"] != found["warm"]
+    assert found["rare"] != found["greedy"]
+    assert found["often"] != found["warm"]
     assert EOS in found["late"]
     assert found["late"].index(EOS) == 4, "it ends as soon as it may"
 
 
 @pytest.mark.parametrize("drafts", [0, 3])
-def test_a_bias_outlives_a_preemption(drafts: int) -> None:
-    limits = replace(FakeLimits(), max_drafts=3, max_reqs=6, num_pages=15)
+def test_biases_and_counts_outlive_a_preemption(drafts: int) -> None:
+    limits = replace(FakeLimits(), max_drafts=3, max_reqs=9, num_pages=22)
     core = EngineCore(FakeRuntime(limits), drafts, prefix_cache=False)
     found = answers(core, 12, [*ASKED])
     assert core.scheduler.num_preempted > 0

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from fake_runtime import EOS, VOCAB, FakeRuntime, generate, logprobs_after
+from fake_runtime import EOS, VOCAB, FakeRuntime, Penalties, generate, logprobs_after
 from http_server import running, small_codec
 
 from lostwax.server.engine.loop import EngineCore
@@ -112,6 +112,13 @@ def test_a_bias_makes_ids_likely_or_not_to_be_seen(by_ids: httpx.Client) -> None
     bias = {plain[0]: -100, 8: 3.5}
     (choice,) = _ask(by_ids, max_tokens=6, logit_bias=bias)["choices"]
     assert choice["token_ids"] == generate(PROMPT, 6, bias=bias) != plain
+
+
+def test_penalties_keep_ids_from_coming_again(by_ids: httpx.Client) -> None:
+    asked = {"frequency_penalty": 1.5, "presence_penalty": 1.0, "repetition_penalty": 1.2}
+    (choice,) = _ask(by_ids, max_tokens=16, **asked)["choices"]
+    by = Penalties(repetition=1.2, frequency=1.5, presence=1.0)
+    assert choice["token_ids"] == generate(PROMPT, 16, by_tokens=by) != generate(PROMPT, 16)
 
 
 def test_an_answer_has_the_tokens_that_are_asked_for_at_least(by_ids: httpx.Client) -> None:
@@ -232,7 +239,10 @@ def test_the_openai_client_completes_and_streams(by_text: httpx.Client) -> None:
         ({"top_p": 0}, "top_p", "invalid_value"),
         ({"top_p": 1.1}, "top_p", "invalid_value"),
         ({"top_p": "0.5"}, "top_p", "invalid_value"),
-        ({"presence_penalty": 1}, "presence_penalty", "invalid_value"),
+        ({"presence_penalty": 2.1}, "presence_penalty", "invalid_value"),
+        ({"frequency_penalty": -2.1}, "frequency_penalty", "invalid_value"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "invalid_value"),
+        ({"repetition_penalty": 2.1}, "repetition_penalty", "invalid_value"),
         ({"suffix": "x"}, "suffix", "invalid_value"),
         ({"logit_bias": {"61": 5}}, "logit_bias", "invalid_value"),
         ({"logit_bias": {"1": 100.5}}, "logit_bias[...]", "invalid_value"),

@@ -46,6 +46,9 @@ class Asked:
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    repetition: float = 1.0
+    frequency: float = 0.0
+    presence: float = 0.0
     bias: tuple[tuple[int, float], ...] = ()
     held: tuple[int, ...] = ()
     """Not among the first `least` outputs."""
@@ -54,15 +57,24 @@ class Asked:
 
 NUCLEUS = Asked(top_p=TOP_P)
 BIASED = Asked(bias=((1, 2.0), (4, -1.5)), top_p=0.9)
+RARE = Asked(repetition=1.6, frequency=0.9, presence=0.5, top_p=0.95)
 HELD = Asked(bias=((2, -100.0),), held=(0, 3), least=2)
 ALL_THREE = Asked(top_k=4, top_p=0.95, min_p=0.15)
 
 
-def nucleus(last: int, number: int, asked: Asked) -> dict[int, float]:
-    """The probabilities behind a token, of the likeliest ids that are asked for as such an
-    output."""
-    bias = dict(asked.bias)
-    masses = [math.exp(float(LOGITS[last][t]) + bias.get(t, 0.0)) for t in range(VOCAB)]
+def less(logit: float, token: int, outputs: Triple, asked: Asked) -> float:
+    """A logit behind the prompt FIRST and these outputs, by OpenAI's and Keskar's penalties."""
+    times = outputs.count(token)
+    if times or token == FIRST:
+        logit = logit / asked.repetition if logit > 0 else logit * asked.repetition
+    return logit - times * asked.frequency - (times > 0) * asked.presence
+
+
+def nucleus(outputs: Triple, asked: Asked) -> dict[int, float]:
+    """The probabilities behind some outputs, of the likeliest ids that are asked for there."""
+    last, number, bias = [FIRST, *outputs][-1], len(outputs), dict(asked.bias)
+    logits = [less(float(LOGITS[last][t]), t, outputs, asked) for t in range(VOCAB)]
+    masses = [math.exp(logit + bias.get(t, 0.0)) for t, logit in enumerate(logits)]
     among = [t for t in range(VOCAB) if number >= asked.least or t not in asked.held]
     ranked = sorted(among, key=lambda t: -masses[t])[: asked.top_k or None]
     total, before, kept = math.fsum(masses[t] for t in ranked), 0.0, dict[int, float]()
@@ -78,10 +90,8 @@ def probabilities(asked: Asked) -> dict[Triple, float]:
     """Those of every triple that can be."""
     found: dict[Triple, float] = {}
     for triple in product(range(VOCAB), repeat=OUTPUTS):
-        steps = zip((FIRST, *triple), triple, strict=False)
         probability = math.prod(
-            nucleus(last, number, asked).get(token, 0.0)
-            for number, (last, token) in enumerate(steps)
+            nucleus(triple[:number], asked).get(token, 0.0) for number, token in enumerate(triple)
         )
         if probability > 0:
             found[triple] = probability
@@ -123,8 +133,11 @@ def picked(logits: Any, values: Inputs) -> Any:
     )
     inside = torch.empty_like(rows)
     bias_rows = torch.from_numpy(np.ascontiguousarray(values["bias_rows"]))
-    biased = torch.empty_like(rows)
-    sample.bias(rows, values["biases"], bias_rows, biased)
+    penalised, biased = torch.empty_like(rows), torch.empty_like(rows)
+    names = ("count_rows", "recent", "repetition", "frequency", "presence")
+    told = [torch.from_numpy(np.ascontiguousarray(values[name])) for name in names]
+    sample.penalise(rows, values["counts"], told[0], told[1], told[2], told[3], told[4], penalised)
+    sample.bias(penalised, values["biases"], bias_rows, biased)
     sample.nucleus(biased, temperature, top_k, top_p, min_p, inside)
     ids, logprobs = torch.empty(len(rows), dtype=torch.int32), torch.empty(len(rows))
     sample.pick(inside, temperature, seeds, counters, ids, logprobs)
@@ -155,6 +168,22 @@ def of_all_ranks(entry: Entry, values: Inputs) -> Any:
 def of_any_mass(entry: Entry, values: Inputs) -> Any:
     """A fault: min_p is not looked at."""
     return model(entry, {**values, "min_p": np.zeros_like(values["min_p"])})
+
+
+def without_drafts(entry: Entry, values: Inputs) -> Any:
+    """A fault: penalties of rows that verify drafts do not know the drafts before them."""
+    return model(entry, {**values, "recent": np.full_like(values["recent"], -1)})
+
+
+class CountsDrafts(StepRows):
+    """A fault: what was picked behind a draft that was rejected is counted, too."""
+
+    def _count(self, ids: Any, last: Any) -> None:
+        super()._count(ids, last * 0 + len(self._rows.tokens))
+
+
+class CountsDraftsRuntime(RowsRuntime):
+    rows = CountsDrafts
 
 
 class HeldAlike(StepRows):
@@ -201,6 +230,9 @@ def counted(
             top_k=asked.top_k,
             top_p=asked.top_p,
             min_p=asked.min_p,
+            repetition_penalty=asked.repetition,
+            frequency_penalty=asked.frequency,
+            presence_penalty=asked.presence,
             logit_bias=dict(asked.bias),
             held_ids=list(asked.held),
             min_tokens=asked.least,
@@ -224,7 +256,16 @@ LIMITS = FakeLimits(
 
 @pytest.mark.parametrize(
     ("drafts", "asked"),
-    [(0, NUCLEUS), (3, NUCLEUS), (3, ALL_THREE), (0, BIASED), (3, BIASED), (3, HELD)],
+    [
+        (0, NUCLEUS),
+        (3, NUCLEUS),
+        (3, ALL_THREE),
+        (0, BIASED),
+        (3, BIASED),
+        (3, HELD),
+        (0, RARE),
+        (3, RARE),
+    ],
 )
 def test_outputs_come_as_often_as_they_should(drafts: int, asked: Asked) -> None:
     counts, accepted = counted(RowsRuntime(LIMITS, model), drafts, asked)
@@ -248,6 +289,15 @@ def test_a_distribution_that_is_not_kept_is_noticed(runtime: RowsRuntime) -> Non
 def test_rows_that_verify_drafts_forbid_ends_each_by_its_own_number() -> None:
     counts, _ = counted(HeldAlikeRuntime(LIMITS, model), 3, HELD)
     assert chi_squared(counts, probabilities(HELD))[0] > bound(20)
+
+
+@pytest.mark.parametrize(
+    "runtime", [RowsRuntime(LIMITS, without_drafts), CountsDraftsRuntime(LIMITS, model)],
+    ids=["drafts are not seen", "rejected drafts are counted"],
+)  # fmt: skip
+def test_penalties_that_count_other_tokens_are_noticed(runtime: RowsRuntime) -> None:
+    counts, _ = counted(runtime, 3, RARE)
+    assert chi_squared(counts, probabilities(RARE))[0] > bound(60)
 
 
 @pytest.mark.parametrize(

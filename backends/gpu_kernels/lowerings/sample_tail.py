@@ -24,13 +24,17 @@ from lostwax.ir.region import Node, Region
 _KERNELS = "lostwax.backends.gpu_kernels.sample_tail"
 _NAME = "smxx_sample_tail"
 _MAX_VOCAB = 1 << 18  # a program holds a number of each part of its row in registers
+_PENALTIES = ("counts", "count_rows", "recent", "repetition", "frequency", "presence")
 _ROWS = ("masks", "mask_rows", "temperature")
 _PART = 1024  # of the first knobs in `sample.py`: log-probabilities are summed in such parts
 
 SAMPLE_REGION = Region(
     {
+        "penalised": Node(
+            "sample.penalise", {"logits": "logits"} | {name: name for name in _PENALTIES}
+        ),
         "biased": Node(
-            "sample.bias", {"logits": "logits", "biases": "biases", "bias_rows": "bias_rows"}
+            "sample.bias", {"logits": "penalised", "biases": "biases", "bias_rows": "bias_rows"}
         ),
         "masked": Node(
             "sample.mask", {"logits": "biased", "masks": "masks", "mask_rows": "mask_rows"}
@@ -84,6 +88,7 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     left, _ = _scratch(match, match.workspace)
     names = (
         "logits",
+        *_PENALTIES,
         "biases",
         "bias_rows",
         *_ROWS,
@@ -106,16 +111,19 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
         "BLOCK": _PART,
         "BLOCK_PARTS": next_power_of_two(parts),
         "MASS_BITS": 62 - (vocab - 1).bit_length(),  # a row's masses sum to 2^62 at most
+        "RECENT": match.shape("recent")[1],
     }
 
     def launch(kernel: str, inputs: str, scratch: str, programs: int, *names: str) -> Launch:
         is_first = kernel == "sample_split"
-        bias = ("biases", "bias_rows", "biased") if is_first else ("biased", "bias_rows")
+        bias = ("biased", "bias_rows", "count_rows")
+        if is_first:
+            bias = (*_PENALTIES, "biases", "bias_rows", "biased")
         known = given | {"biased": left["biased"]}
         arguments = {name: known[name] for name in ("logits", *bias, *_ROWS, *inputs.split())}
         arguments |= {name: left[name] for name in scratch.split()}
         arguments |= {name: results[name] for name in names}
-        unused = {"BLOCK_PARTS"} if is_first else set[str]()
+        unused = {"BLOCK_PARTS"} if is_first else {"RECENT"}
         fixed = {name: value for name, value in constants.items() if name not in unused}
         return triton_launch(
             match,

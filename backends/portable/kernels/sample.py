@@ -66,6 +66,53 @@ def pick_greedy_or_warm(
         _write(logits, logits.argmax(-1, keepdim=True), ids, logprobs)
 
 
+def penalise(
+    logits: torch.Tensor,
+    counts: torch.Tensor,
+    count_rows: torch.Tensor,
+    recent: torch.Tensor,
+    repetition: torch.Tensor,
+    frequency: torch.Tensor,
+    presence: torch.Tensor,
+    out: torch.Tensor,
+) -> None:
+    """Write the logits less what is asked for ids that have come; of rows that name no counts (-1)
+    as they are."""
+    ids = torch.arange(logits.shape[1], device=logits.device, dtype=torch.int32)
+    held = counts[count_rows.clamp(min=0).long()]
+    outputs = held >> 1
+    for number in range(recent.shape[1]):
+        outputs += recent[:, number, None] == ids
+    is_seen = ((held & 1) == 1) | (outputs > 0)
+    factor = repetition[:, None]
+    changed = torch.where(logits > 0, logits / factor, logits * factor)
+    changed = torch.where(is_seen, changed, logits)
+    changed -= frequency[:, None] * outputs
+    changed -= presence[:, None] * (outputs > 0)
+    out.copy_(torch.where((count_rows >= 0)[:, None], changed, logits))
+
+
+def penalise_where_wanted(
+    logits: torch.Tensor,
+    counts: torch.Tensor,
+    count_rows: torch.Tensor,
+    recent: torch.Tensor,
+    repetition: torch.Tensor,
+    frequency: torch.Tensor,
+    presence: torch.Tensor,
+    out: torch.Tensor,
+) -> None:
+    """As `penalise`, but reads on the host which rows are counted, and looks at no other's."""
+    out.copy_(logits)
+    wanted = torch.nonzero(count_rows >= 0)[:, 0]
+    if wanted.numel():
+        changed = torch.empty_like(logits[wanted])
+        rows, before = count_rows[wanted], recent[wanted]
+        asked = [each[wanted] for each in (repetition, frequency, presence)]
+        penalise(logits[wanted], counts, rows, before, asked[0], asked[1], asked[2], changed)
+        out[wanted] = changed
+
+
 def bias(
     logits: torch.Tensor, biases: torch.Tensor, bias_rows: torch.Tensor, out: torch.Tensor
 ) -> None:

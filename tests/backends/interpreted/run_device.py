@@ -31,6 +31,7 @@ from lostwax.backends.gpu_kernels.interpreter import InterpretingDriver
 from lostwax.backends.gpu_kernels.lowerings.step import StepLaunches
 from lostwax.backends.runtime.bias_state import BiasState
 from lostwax.backends.runtime.bound_program import BoundProgram, Memory
+from lostwax.backends.runtime.count_state import CountState
 from lostwax.backends.runtime.device_step import DeviceStep
 from lostwax.backends.runtime.input_layout import input_offsets
 from lostwax.backends.runtime.mask_gate import Masks
@@ -40,6 +41,7 @@ from lostwax.backends.runtime.state_table import StateTable
 from lostwax.backends.runtime.step_buffers import InputMemory
 from lostwax.backends.runtime.ticket import Held, Started
 from lostwax.ir.contract.biases import BIASES
+from lostwax.ir.contract.counts import COUNTS
 from lostwax.ir.contract.masks import MASKS, num_masks
 from lostwax.ir.contract.program import (
     HEADS,
@@ -63,7 +65,8 @@ from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.ir.contract.step_state import STEP_STATE, Enter
 
 MAX_ROWS = MAX_REQS * MAX_PAGES * PAGE
-LAYOUT = StepLayout(MAX_REQS, MAX_PAGES, MAX_DRAFTS, MAX_ROWS)
+VOCAB = 9
+LAYOUT = StepLayout(MAX_REQS, MAX_PAGES, MAX_DRAFTS, MAX_ROWS, VOCAB)
 BODY = Bucket(tokens=MAX_ROWS + 3, reqs=MAX_REQS + 1, pages=MAX_PAGES)
 BUCKETS: dict[Segment, Bucket] = {
     segment: Bucket(rows=NUM_ROWS[segment]) if segment in HEADS else BODY for segment in SEGMENTS
@@ -74,7 +77,6 @@ ARENA = 8192
 MOST_UNHEARD = 7
 WORDS = 3
 """Of a mask."""
-VOCAB = 9
 
 
 @dataclass
@@ -132,6 +134,7 @@ class DeviceTrial(DeriveTrial):
             PLAN: LAYOUT.plan_bytes, SEQUENCES: LAYOUT.sequences_bytes,
             SENT_BOX: LAYOUT.sent_box.num_bytes, RESULT_BOX: LAYOUT.result_box.num_bytes,
             MASKS: 4 * WORDS * num_masks(MAX_REQS, MAX_DRAFTS),
+            COUNTS: 4 * VOCAB * (MAX_REQS + 1),
             BIASES: 4 * VOCAB * 2 * (MAX_REQS + 1),
         }  # fmt: skip
         states = {name: driver.allocate(size).fill_(JUNK) for name, size in sizes.items()}
@@ -152,7 +155,9 @@ class DeviceTrial(DeriveTrial):
         masks = MaskState(states[MASKS], WORDS, driver)
         biases = BiasState(states[BIASES], VOCAB, driver)
         self._biases = states[BIASES].view(torch.float32).view(-1, VOCAB)
-        self._device = DeviceStep(LAYOUT, memory, table, masks, biases, driver)
+        counts = CountState(states[COUNTS], VOCAB, driver)
+        self._counts = states[COUNTS].view(torch.int32).view(-1, VOCAB)
+        self._device = DeviceStep(LAYOUT, memory, table, masks, biases, counts, driver)
         self._device.reset()
 
     def picked(self, batch: StepBatch) -> StepResult:
@@ -213,6 +218,10 @@ class DeviceTrial(DeriveTrial):
                 assert np.array_equal(found, self._state.fields[name][seq]), f"{name} of {seq}"
             if held.enter.biased:
                 self._check_bias(held.enter)
+            if held.enter.counted:
+                want = np.bincount([*held.enter.outputs, *held.said], minlength=VOCAB)
+                found = self._counts[seq].numpy()
+                assert np.array_equal(found, 2 * want), f"counts of {seq}"
         while self._unheard and (self._rng.random() < 0.35 or len(self._unheard) > MOST_UNHEARD):
             self._hear()
 

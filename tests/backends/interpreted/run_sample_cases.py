@@ -94,6 +94,14 @@ def rows_of(names: tuple[str, ...], vocab: int) -> Arrays:
         "min_p": np.array([row[4] for row in chosen], np.float32),
         "seeds": SEEDS[: len(names)],
         "counters": COUNTERS[: len(names)],
+        "counts": np.where(rng.random((4, vocab)) < 0.5, 0, rng.integers(0, 9, (4, vocab))).astype(
+            np.int32
+        ),
+        "count_rows": np.full(len(names), -1, np.int32),
+        "recent": rng.integers(-1, vocab, (len(names), 3)).astype(np.int32),
+        "repetition": rng.choice([0.7, 1.0, 1.4], len(names)).astype(np.float32),
+        "frequency": rng.choice([-0.5, 0.0, 0.8], len(names)).astype(np.float32),
+        "presence": rng.choice([-0.6, 0.0, 0.3], len(names)).astype(np.float32),
         "biases": biases_of(rng, vocab),
         "bias_rows": np.full(len(names), -1, np.int32),
         "masks": masks_of(rng, vocab),
@@ -133,7 +141,8 @@ OPS: dict[str, tuple[Lowering, str, str]] = {
 WHOLE: dict[str, tuple[Lowering, str, str]] = {
     "sample a tail": (
         SAMPLE_TAIL,
-        "logits biases bias_rows masks mask_rows temperature top_k top_p min_p seeds counters",
+        "logits counts count_rows recent repetition frequency presence biases bias_rows masks"
+        " mask_rows temperature top_k top_p min_p seeds counters",
         "picked.ids logprob",
     ),
 }  # fmt: skip
@@ -159,9 +168,13 @@ def launched(op: str, data: Mapping[str, np.ndarray], **knobs: int) -> Arrays:
     return {name: found[name] for name in writes.split()}
 
 
+STATES = ("counts", "biases", "masks")
+"""What has rows that are nobody's."""
+
+
 def alone(data: Arrays, row: int) -> Arrays:
     """The inputs of one row; masks are of nobody."""
-    return {n: a if n in ("masks", "biases") else a[row : row + 1] for n, a in data.items()}
+    return {n: a if n in STATES else a[row : row + 1] for n, a in data.items()}
 
 
 def narrows(data: Arrays) -> np.ndarray:
@@ -286,16 +299,21 @@ def check_masked(data: Arrays, expect: Expect) -> None:
 
 
 def check_biased(data: Arrays, expect: Expect) -> None:
-    """A sample of biased rows is the sample of the sums, but for its log-probability."""
+    """A sample of rows with penalties and biases is that of what these give, but for its
+    log-probability."""
     logits, biases, count = data["logits"], data["biases"], len(data["logits"])
     for first in range(2):
         rows = (np.arange(count) * 3 + first) % (len(biases) + 1) - 1
         masks = (np.arange(count) + first) % (len(data["masks"]) + 1) - 1
         own = data | {"bias_rows": rows.astype(np.int32), "mask_rows": masks.astype(np.int32)}
-        sums = torch.empty(logits.shape)
-        given = [torch.from_numpy(own[n]) for n in ("logits", "biases", "bias_rows")]
-        portable.bias(given[0], given[1], given[2], sums)
-        nobody = {"logits": sums.numpy(), "bias_rows": np.full(count, -1, np.int32)}
+        own["count_rows"] = ((np.arange(count) * 2 + first) % 5 - 1).astype(np.int32)
+        less, sums = torch.empty(logits.shape), torch.empty(logits.shape)
+        x = {n: torch.from_numpy(a) for n, a in own.items()}
+        told = x["repetition"], x["frequency"], x["presence"]
+        portable.penalise(x["logits"], x["counts"], x["count_rows"], x["recent"], *told, less)
+        portable.bias(less, x["biases"], x["bias_rows"], sums)
+        none = np.full(count, -1, np.int32)
+        nobody = {"logits": sums.numpy(), "bias_rows": none, "count_rows": none}
         found, want = launched("sample a tail", own), launched("sample a tail", own | nobody)
         expect("an id is that of the biased row", same(found["picked.ids"], want["picked.ids"]))
         targets = data | {"targets": found["picked.ids"].astype(np.int32)}
@@ -318,6 +336,9 @@ def check_half(failed: Failed) -> None:
     kept = launched("nucleus", data)["op.out"] > -np.inf
     many = {name: np.repeat(a, 20, axis=0) for name, a in data.items()}
     many |= {"biases": np.zeros((1, 4), np.float32), "bias_rows": np.full(60, -1, np.int32)}
+    many |= {"counts": np.zeros((1, 4), np.int32), "count_rows": np.full(60, -1, np.int32)}
+    many |= {"recent": np.full((60, 3), -1, np.int32)}
+    many |= {n: np.zeros(60, np.float32) for n in ("repetition", "frequency", "presence")}
     many |= {"masks": np.zeros((1, 1), np.int32), "mask_rows": np.full(60, -1, np.int32)}
     many |= {"seeds": np.arange(60, dtype=np.int32), "counters": np.zeros(60, np.int32)}
     picked = launched("sample a tail", many)["picked.ids"].reshape(3, 20)
@@ -354,6 +375,7 @@ def check_bits(names: tuple[str, ...], vocab: int, failed: Failed) -> None:
     data["targets"] = np.arange(len(names), dtype=np.int32)
     data["mask_rows"] = np.array([1, 0], np.int32)
     data["bias_rows"] = np.array([0, 2], np.int32)
+    data["count_rows"] = np.array([3, 0], np.int32)
     for op in OPS | WHOLE:
         many = launched(op, data)
         wide = launched(op, data, block=1024) if op in OPS else many
