@@ -52,6 +52,7 @@ from lostwax.ir.contract.artifact import (
     Manifest,
     ProgramRef,
 )
+from lostwax.ir.contract.biases import biases_shape
 from lostwax.ir.contract.canonical import canonical, canonical_json
 from lostwax.ir.contract.choice import Choices
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
@@ -124,6 +125,7 @@ def _plan_candidates(
     specs: Iterable[ProgramSpec],
     state_rows: int,
     num_masks: int,
+    num_biases: int,
     target: Target,
     lowerings: tuple[Lowering, ...],
     options: CompileOptions,
@@ -136,8 +138,9 @@ def _plan_candidates(
     for spec in specs:
         variant = Variant.of(spec)
         context = ProgramContext(
-            modules[variant], target, spec.segment, spec.bucket, spec.guard, state_rows, num_masks
-        )
+            modules[variant], target, spec.segment, spec.bucket, spec.guard, state_rows, num_masks,
+            num_biases,
+        )  # fmt: skip
         found: dict[str, CandidateSet] = {}
         for name, block in context.blocks.items():
             if (variant, name) not in sites:
@@ -232,8 +235,10 @@ def compile_module(
 
     progress("match and price lowerings")
     state_rows = max(s.bucket.tokens for s in specs)
-    num_masks, _ = masks_shape(limits)
-    plan = _plan_candidates(modules, specs, state_rows, num_masks, target, lowerings, options)
+    num_masks, num_biases = masks_shape(limits)[0], biases_shape(limits)[0]
+    plan = _plan_candidates(
+        modules, specs, state_rows, num_masks, num_biases, target, lowerings, options
+    )
 
     progress("choose weight forms and covers")
     groups = weight_groups(plan.contexts)

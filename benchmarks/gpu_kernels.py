@@ -218,7 +218,8 @@ def portable(case: Case, t: Tensors) -> Callable[[], None]:
     if case.op == "mask":
         return lambda: sample.mask(t["logits"], t["masks"], t["mask_rows"], t["op.out"])
     if case.op == "nucleus":
-        return lambda: sample.nucleus(t["logits"], t["temperature"], t["top_p"], t["op.out"])
+        given = (t["logits"], t["temperature"], t["top_k"], t["top_p"], t["min_p"])
+        return lambda: sample.nucleus(*given, t["op.out"])
     if case.op == "pick":
         given = (t["logits"], t["temperature"], t["seeds"], t["counters"])
         return lambda: sample.pick(*given, t["op.ids"], t["op.logprobs"])
@@ -246,12 +247,15 @@ def portable(case: Case, t: Tensors) -> Callable[[], None]:
 
 
 def _portable_sample(t: Tensors) -> None:
-    """Mask, nucleus, pick and log-probability on the buffers of a case `sample_tail`."""
+    """All that a case `sample_tail` does, on its buffers."""
     from lostwax.backends.portable.kernels import sample
 
     inside, unread = torch.empty_like(t["logits"]), torch.empty_like(t["logprob"])
-    sample.mask(t["logits"], t["masks"], t["mask_rows"], inside)
-    sample.nucleus(inside, t["temperature"], t["top_p"], inside)
+    told = (t["repetition"], t["frequency"], t["presence"])
+    sample.penalise(t["logits"], t["counts"], t["count_rows"], t["recent"], *told, inside)
+    sample.bias(inside, t["biases"], t["bias_rows"], inside)
+    sample.mask(inside, t["masks"], t["mask_rows"], inside)
+    sample.nucleus(inside, t["temperature"], t["top_k"], t["top_p"], t["min_p"], inside)
     given = (inside, t["temperature"], t["seeds"], t["counters"])
     sample.pick(*given, t["picked.ids"], unread)
     sample.logprob(t["logits"], t["picked.ids"], t["logprob"])

@@ -1,8 +1,9 @@
 """Values of the sampling kernels' cases: shapes, seeded inputs and fp64 references, on torch alone.
 
-`sample_tail` is a mask, a nucleus, the pick from it and its log-probability: the four others one
-after another. Half of the rows are greedy, the others have a nucleus of
-0.95 at temperature 1. Every third row has a mask, in timed cases of `sample_tail` none.
+`sample_tail` is penalties, a bias, a mask, a nucleus, the pick from it and its log-probability, one
+after another. Half of the rows are greedy, the others have a nucleus of 0.95 at temperature 1; in
+cases that are not timed some of these are of 50 ids at most, or of likely ids only. Every third row
+has a mask, every fourth penalties and every fifth a bias, in timed cases of `sample_tail` none.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 
 import torch
 
+from lostwax.ir.contract.step import MAX_DRAFTS
 from lostwax.ir.reference.sample import BORDER
 
 Tensors = dict[str, torch.Tensor]
@@ -18,16 +20,27 @@ Shapes = dict[str, tuple[tuple[int, ...], str, tuple[int, ...]]]
 _PICK = {"temperature": "f32", "seeds": "i32", "counters": "i32"}
 _PICKED = {"op.ids": "i32", "op.logprobs": "f32"}
 _MASK = {"mask_rows": "i32"}
+_PENALTIES = {
+    "count_rows": "i32", "repetition": "f32", "frequency": "f32", "presence": "f32",
+}  # fmt: skip
+_BIAS = {"bias_rows": "i32"}
+_NARROW = {"top_k": "i32", "top_p": "f32", "min_p": "f32"}
 _OF_ROWS = {
     "mask": _MASK,
-    "nucleus": {"temperature": "f32", "top_p": "f32"},
+    "nucleus": {"temperature": "f32"} | _NARROW,
     "pick": _PICK | _PICKED,
     "logprob": {"targets": "i32", "op.logprobs": "f32"},
-    "sample_tail": _MASK | _PICK | {"top_p": "f32", "picked.ids": "i32", "logprob": "f32"},
+    "sample_tail": _PENALTIES
+    | _BIAS
+    | _MASK
+    | _PICK
+    | _NARROW
+    | {"picked.ids": "i32", "logprob": "f32"},
 }
 OPS = tuple(_OF_ROWS)
+TOP_K, MIN_P = 50, 0.02
 TOP_P = 0.95
-NUM_MASKS = 5
+NUM_MASKS = NUM_BIASES = NUM_COUNTS = 5
 
 ROW_KINDS: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
     lambda x: x,
@@ -49,6 +62,10 @@ def shapes(op: str, rows: int, vocab: int) -> Shapes:
     found |= {"logits": wide} | ({"op.out": wide} if op in ("mask", "nucleus") else {})
     if "mask_rows" in found:
         found["masks"] = ((NUM_MASKS, -(-vocab // 32)), "i32", ())
+    if "bias_rows" in found:
+        found["biases"] = ((NUM_BIASES, vocab), "f32", ())
+        found["counts"] = ((NUM_COUNTS, vocab), "i32", ())
+        found["recent"] = ((rows, MAX_DRAFTS), "i32", ())
     return found
 
 
@@ -62,18 +79,34 @@ def inputs(
     number = torch.arange(rows, device=logits.device)
     found = {
         "temperature": (number % 2 == 0).float(),
+        "top_k": torch.where((number % 4 == 0) & (not full), TOP_K, 0),
         "top_p": torch.where(number % 2 == 0, TOP_P, 1.0),
+        "min_p": torch.where((number % 8 == 0) & (not full), MIN_P, 0.0),
         "seeds": number * 7919 - 3,
         "counters": number,
         "targets": torch.where(number % 3 == 2, -1, logits.argmax(-1)),
         "mask_rows": torch.where(number % 3 == 0, number % NUM_MASKS, -1),
+        "count_rows": torch.where(number % 4 == 2, number % NUM_COUNTS, -1),
+        "repetition": torch.where(number % 3 == 0, 1.3, 0.9),
+        "frequency": torch.where(number % 3 == 1, 0.5, 0.0),
+        "presence": torch.where(number % 5 < 2, -0.25, 0.5),
+        "bias_rows": torch.where(number % 5 == 1, number % NUM_BIASES, -1),
     }
     if full and op == "sample_tail":
-        found["mask_rows"] = torch.full_like(number, -1)
+        for name in ("mask_rows", "bias_rows", "count_rows"):
+            found[name] = torch.full_like(number, -1)
+    if "bias_rows" in _OF_ROWS[op]:
+        found["biases"] = normal(NUM_BIASES, vocab)
+        found["counts"] = (4 * normal(NUM_COUNTS, vocab)).clamp(min=0).long()
+        found["recent"] = (
+            number[:, None] * 7 + torch.arange(MAX_DRAFTS, device=number.device)
+        ) % vocab
     if "mask_rows" in _OF_ROWS[op]:
         words = normal(NUM_MASKS, -(-vocab // 32)) * 2.0**30
         found["masks"] = words.clamp(-(2.0**31), 2.0**31 - 256).long()
-    return {"logits": logits} | {n: found[n] for n in ("masks", *_OF_ROWS[op]) if n in found}
+    return {"logits": logits} | {
+        n: found[n] for n in ("counts", "recent", "biases", "masks", *_OF_ROWS[op]) if n in found
+    }
 
 
 def reference(op: str, x: Tensors) -> Tensors:
@@ -82,17 +115,32 @@ def reference(op: str, x: Tensors) -> Tensors:
     if op == "mask":
         return {"op.out": _masked(logits, x["masks"], x["mask_rows"])}
     if op == "nucleus":
-        return {"op.out": _nucleus(logits, x["temperature"].double(), x["top_p"].double())}
+        return {"op.out": _nucleus(logits, x)}
     if op == "logprob":
         found = _logprobs(logits, x["targets"].clamp(min=0))
         return {"op.logprobs": found.masked_fill(x["targets"] < 0, 0)}
     if op == "sample_tail":
-        masked = _masked(logits, x["masks"], x["mask_rows"])
-        inside = _nucleus(masked, x["temperature"].double(), x["top_p"].double())
+        rows = x["bias_rows"]
+        own = x["biases"].double()[rows.clamp(min=0)]
+        less = _penalised(logits, x).float().double()  # as f32, what is sampled from
+        biased = torch.where((rows >= 0)[:, None], (less + own).float().double(), less)
+        masked = _masked(biased, x["masks"], x["mask_rows"])
+        inside = _nucleus(masked, x)
         ids = _picked(inside.masked_fill(inside.isnan(), -torch.inf), x)
         return {"picked.ids": ids.int(), "logprob": _logprobs(logits, ids)}
     ids = _picked(logits, x)
     return {"op.ids": ids.int(), "op.logprobs": _logprobs(logits, ids)}
+
+
+def _penalised(logits: torch.Tensor, x: Tensors) -> torch.Tensor:
+    rows, ids = x["count_rows"], torch.arange(logits.shape[1], device=logits.device)
+    held = x["counts"].long()[rows.clamp(min=0)]
+    outputs = held // 2 + (x["recent"][:, :, None] == ids).sum(1)
+    factor, often, once = (x[n].double()[:, None] for n in ("repetition", "frequency", "presence"))
+    repeated = torch.where(logits > 0, logits / factor, logits * factor)
+    less = torch.where((outputs > 0) | (held % 2 == 1), repeated, logits)
+    less = less - often * outputs - once * (outputs > 0)
+    return torch.where((rows >= 0)[:, None], less, logits)
 
 
 def _logprobs(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -112,17 +160,23 @@ def _picked(logits: torch.Tensor, x: Tensors) -> torch.Tensor:
     return score.argmax(-1)
 
 
-def _nucleus(logits: torch.Tensor, heat: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+def _nucleus(logits: torch.Tensor, x: Tensors) -> torch.Tensor:
+    heat, count, share, least = (
+        x[name].double()[:, None] for name in ("temperature", "top_k", "top_p", "min_p")
+    )
     ranked, order = logits.sort(dim=-1, descending=True, stable=True)
-    mass = (ranked / heat.clamp(min=1e-30)[:, None]).softmax(-1)
-    before = mass.cumsum(-1) - mass
-    is_open = (before - share[:, None]).abs() <= BORDER
-    kept = torch.where(before < share[:, None], ranked, -torch.inf)
-    kept = torch.where(is_open, torch.nan, kept)
+    is_ranked = (torch.arange(logits.shape[1], device=logits.device) < count) | (count <= 0)
+    heated = torch.where(is_ranked, ranked / heat.clamp(min=1e-30), -torch.inf)
+    mass = heated.softmax(-1)
+    before, ratio = mass.cumsum(-1) - mass, mass / mass[:, :1]
+    is_open = ((before - share).abs() <= BORDER) & (share < 1)
+    is_open |= ((ratio - least).abs() <= BORDER) & (least > 0)
+    is_inside = is_ranked & ((before < share) | (share >= 1)) & ((ratio >= least) | (least <= 0))
+    kept = torch.where(is_inside, ranked, -torch.inf)
+    kept = torch.where(is_open & is_ranked, torch.nan, kept)
     kept[:, 0] = ranked[:, 0]
     found = torch.empty_like(logits).scatter_(1, order, kept)
-    wanted = (heat > 0) & (share < 1)
-    return torch.where(wanted[:, None], found, logits)
+    return torch.where((heat > 0) & ((share < 1) | (count > 0) | (least > 0)), found, logits)
 
 
 def _gumbel(x: Tensors) -> torch.Tensor:

@@ -133,9 +133,9 @@ def _input_type(name: str) -> TensorType:
     return TensorType.of([_size(d) for d in spec.dims], spec.dtype)
 
 
-def _size(dim: str) -> Size:
-    """`B + 1` or a single symbol."""
+def _size(dim: str | int) -> Size:
+    """A number, `B + 1` or a single symbol."""
     total = Size.of(0)
-    for term in dim.split(" + "):
+    for term in str(dim).split(" + "):
         total = total + Size.of(int(term) if term.isdigit() else term)
     return total

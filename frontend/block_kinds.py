@@ -12,6 +12,8 @@ from lostwax.frontend.importer import Argument
 from lostwax.frontend.model.block import Block
 from lostwax.frontend.model.head import Embed, FinalNorm, PickHead, SampleHead, ScoreHead
 from lostwax.frontend.model.mtp import Mtp
+from lostwax.ir.contract.biases import BIASES
+from lostwax.ir.contract.counts import COUNTS
 from lostwax.ir.contract.masks import MASKS, mask_words
 from lostwax.ir.contract.step import HIDDEN, STEP_INPUTS
 from lostwax.ir.types import CacheType
@@ -19,7 +21,11 @@ from lostwax.ir.types import CacheType
 CARRY = ("delta", "residual")
 LAYER_INPUTS = ("positions", "slots", "q_starts", "page_table")
 PICK_INPUTS = ("logit_rows", "temperature", "seeds", "counters")
-SAMPLE_INPUTS = (*PICK_INPUTS, "top_p", "mask_rows")
+SAMPLE_STATES = (HIDDEN, COUNTS, BIASES, MASKS)
+PENALTY_INPUTS = ("count_rows", "recent", "repetition", "frequency", "presence")
+SAMPLE_INPUTS = (
+    *PICK_INPUTS, "top_k", "top_p", "min_p", *PENALTY_INPUTS, "bias_rows", "mask_rows",
+)  # fmt: skip
 SCORE_INPUTS = (*SAMPLE_INPUTS, "targets")
 NOMINAL_LAYOUT = "bf16"
 
@@ -70,8 +76,8 @@ def block_kinds(config: ModelConfig, page_tokens: int, *, drafts: bool) -> list[
         layer("moe"),
         replace(end("norm", lambda: FinalNorm(config), *CARRY), gives_hidden=True),
         end("pick_head", lambda: PickHead(config), HIDDEN, *PICK_INPUTS),
-        end("sample_head", lambda: SampleHead(config), HIDDEN, MASKS, *SAMPLE_INPUTS),
-        end("score_head", lambda: ScoreHead(config), HIDDEN, MASKS, *SCORE_INPUTS),
+        end("sample_head", lambda: SampleHead(config), *SAMPLE_STATES, *SAMPLE_INPUTS),
+        end("score_head", lambda: ScoreHead(config), *SAMPLE_STATES, *SCORE_INPUTS),
     ]
     if drafts:
         inputs = ("delta", HIDDEN, "hidden_rows", *LAYER_INPUTS)
@@ -93,6 +99,8 @@ def _kind(
     known: dict[str, tuple[str, tuple[int | str, ...], str]] = {
         **dict.fromkeys(CARRY, ("carry", ("T", wide), "bf16")),
         HIDDEN: ("state", ("S", wide), "bf16"),
+        COUNTS: ("state", ("C", config.vocab_size), "i32"),
+        BIASES: ("state", ("Q", config.vocab_size), "f32"),
         MASKS: ("state", ("M", mask_words(config.vocab_size)), "i32"),
     }
     arguments: dict[str, Argument] = {}

@@ -35,6 +35,8 @@ SYMBOLS = {
     "N": (7, 1 << 24),
     "S": (11, 1 << 16),
     "M": (13, 1 << 16),
+    "Q": (17, 1 << 16),
+    "C": (19, 1 << 16),
 }
 TORCH_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 

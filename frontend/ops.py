@@ -96,11 +96,24 @@ def _pick(
     return logits.new_empty(rows, dtype=torch.int32), logits.new_empty(rows, dtype=torch.float32)
 
 
+def _penalise(
+    logits: Tensor, counts: Tensor, count_rows: Tensor, recent: Tensor,
+    repetition: Tensor, frequency: Tensor, presence: Tensor,
+) -> Tensor:  # fmt: skip
+    return logits.new_empty(logits.shape, dtype=torch.float32)
+
+
+def _bias(logits: Tensor, biases: Tensor, bias_rows: Tensor) -> Tensor:
+    return logits.new_empty(logits.shape, dtype=torch.float32)
+
+
 def _mask(logits: Tensor, masks: Tensor, mask_rows: Tensor) -> Tensor:
     return logits.new_empty(logits.shape, dtype=torch.float32)
 
 
-def _nucleus(logits: Tensor, temperature: Tensor, top_p: Tensor) -> Tensor:
+def _nucleus(
+    logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor
+) -> Tensor:
     return logits.new_empty(logits.shape, dtype=torch.float32)
 
 
@@ -162,8 +175,18 @@ _define(
     " -> (Tensor, Tensor)",
     _pick,
 )
+_define(
+    "sample_penalise(Tensor logits, Tensor counts, Tensor count_rows, Tensor recent,"
+    " Tensor repetition, Tensor frequency, Tensor presence) -> Tensor",
+    _penalise,
+)
+_define("sample_bias(Tensor logits, Tensor biases, Tensor bias_rows) -> Tensor", _bias)
 _define("sample_mask(Tensor logits, Tensor masks, Tensor mask_rows) -> Tensor", _mask)
-_define("sample_nucleus(Tensor logits, Tensor temperature, Tensor top_p) -> Tensor", _nucleus)
+_define(
+    "sample_nucleus(Tensor logits, Tensor temperature, Tensor top_k, Tensor top_p, Tensor min_p)"
+    " -> Tensor",
+    _nucleus,
+)
 _define("sample_logprob(Tensor logits, Tensor targets) -> Tensor", _logprob)
 _define(
     "sample_score(Tensor logits, Tensor targets, int n) -> (Tensor, Tensor, Tensor)",

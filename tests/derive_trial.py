@@ -126,6 +126,7 @@ class DeriveTrial:
         """Every field of every sequence that lives."""
         for seq, held in self._oracle.rows.items():
             enter = msgspec.structs.asdict(held.enter)
+            enter |= {"biased": held.enter.biased, "counted": held.enter.counted}
             enter |= {"pages": held.pages, "length": held.length, "tokens": held.tokens}
             for name, field in STEP_STATE.items():
                 found, want = self._state.fields[name][seq], enter[name]
@@ -229,9 +230,18 @@ class DeriveTrial:
             limit=limit,
             num_prompt=rng.randint(1, limit),
             temperature=rng.choice((0.0, 0.5, 1.25)),
+            top_k=rng.choice((0, 3)),
             top_p=rng.choice((1.0, 0.75)),
+            min_p=rng.choice((0.0, 0.25)),
             seed=rng.randint(-(2**31), 2**31 - 1),
             tokens=tokens,
+            repetition=rng.choice((1.0, 1.25)),
+            frequency=rng.choice((0.0, 0.5)),
+            presence=rng.choice((0.0, -0.5)),
+            outputs=tuple(rng.choices(PICKED, k=rng.randint(0, 3))),
+            bias=rng.choice(((), ((3, 1.5), (7, -2.0)))),
+            ends=rng.choice(((), (5,))),
+            min_outputs=rng.randint(0, limit),
         )
 
     def _refuses(self) -> None:

@@ -12,9 +12,10 @@ import hashlib
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 from run_at_once import RunsAtOnce
 from step_oracle import Sequences, StepBatch
@@ -65,12 +66,40 @@ def logprobs_after(tokens: list[int]) -> list[float]:
     return [logit - total for logit in logits]
 
 
-def nucleus(logprobs: list[float], temperature: float, top_p: float) -> list[int]:
-    """The likeliest ids, as many as have a mass of `top_p` at that temperature."""
-    order = sorted(range(VOCAB), key=lambda i: (-logprobs[i], i))
+class Narrowed(NamedTuple):
+    """Which ids are sampled from: neutral by default."""
+
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+
+class Penalties(NamedTuple):
+    """What tokens that came do to logits: neutral by default."""
+
+    repetition: float = 1.0
+    frequency: float = 0.0
+    presence: float = 0.0
+
+
+NO_PENALTIES = Penalties()
+
+
+ALL_IDS = Narrowed()
+NO_BIAS: Mapping[int, float] = {}
+
+
+def nucleus(logprobs: list[float], temperature: float, by: Narrowed) -> list[int]:
+    """The likeliest ids, `top_k` at most, as many of them as have a mass of `top_p` at that
+    temperature, and none that is less likely than `min_p` times the first."""
+    order = sorted(range(VOCAB), key=lambda i: (-logprobs[i], i))[: by.top_k or None]
     masses = [math.exp(logprobs[i] / temperature) for i in order]
-    before = [math.fsum(masses[:rank]) / math.fsum(masses) for rank in range(VOCAB)]
-    return [i for i, mass in zip(order, before, strict=True) if mass < top_p]
+    before = [math.fsum(masses[:rank]) / math.fsum(masses) for rank in range(len(order))]
+    return [
+        i
+        for i, own, mass in zip(order, masses, before, strict=True)
+        if mass < by.top_p and own >= by.min_p * masses[0]
+    ]
 
 
 def allowed(batch: StepBatch, row: int) -> list[int]:
@@ -82,29 +111,76 @@ def allowed(batch: StepBatch, row: int) -> list[int]:
     return [i for i in range(VOCAB) if words[i // 32] >> (i % 32) & 1]
 
 
+def penalised(
+    scores: Sequence[float], prompt: Sequence[int], outputs: Sequence[int], by: Penalties
+) -> dict[int, float]:
+    """The new scores of ids that came: OpenAI's two of outputs, repetition's of all tokens."""
+    found: dict[int, float] = {}
+    for token in {*prompt, *outputs}:
+        score, times = scores[token], outputs.count(token)
+        score = score / by.repetition if score > 0 else score * by.repetition
+        found[token] = score - by.frequency * times - by.presence * (times > 0)
+    return found
+
+
+def penalties(batch: StepBatch, row: int, seen: Sequence[int]) -> dict[int, float]:
+    """The scores of a logit row whose hidden has seen these tokens, as far as they are changed."""
+    if batch.count_rows[row] < 0:
+        return {}
+    by = Penalties(batch.repetition[row], batch.frequency[row], batch.presence[row])
+    outputs = len(seen) - batch.counters[row]
+    return penalised(logprobs_after(list(seen)), seen[:outputs], seen[outputs:], by)
+
+
+def narrowed(batch: StepBatch, row: int) -> Narrowed:
+    """What a logit row is sampled from; the head `pick` samples from all ids."""
+    if batch.head == "pick":
+        return ALL_IDS
+    return Narrowed(batch.top_k[row], batch.top_p[row], batch.min_p[row])
+
+
 def pick(
     logprobs: list[float],
     temperature: float,
     seed: int,
     counter: int,
-    top_p: float = 1.0,
+    by: Narrowed = ALL_IDS,
     among: Sequence[int] = range(VOCAB),
+    bias: Mapping[int, float] = NO_BIAS,
+    penalty: Mapping[int, float] = NO_BIAS,
 ) -> int:
     """The fake sampler: greedy at temperature 0, else noise from seed and counter."""
-    logprobs = [p if i in among else -math.inf for i, p in enumerate(logprobs)]
+    changed = [penalty.get(i, p) + bias.get(i, 0.0) for i, p in enumerate(logprobs)]
+    logprobs = [p if i in among else -math.inf for i, p in enumerate(changed)]
     noise = random.Random(f"{seed} {counter}") if temperature else None
     scores = [p + (temperature * noise.uniform(0, 3) if noise else 0) for p in logprobs]
-    ids = nucleus(logprobs, temperature, top_p) if noise and top_p < 1 else among
+    ids = nucleus(logprobs, temperature, by) if noise and by != ALL_IDS else among
     return max(ids, key=lambda i: (scores[i], -i))
 
 
 def generate(
-    prompt: list[int], count: int, temperature: float = 0.0, seed: int = 0, top_p: float = 1.0
+    prompt: list[int],
+    count: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    min_p: float = 0.0,
+    bias: Mapping[int, float] = NO_BIAS,
+    min_tokens: int = 0,
+    ends: Sequence[int] = (),
+    by_tokens: Penalties = NO_PENALTIES,
 ) -> list[int]:
     """What a request must answer when it ignores the end of sequence."""
     tokens = list(prompt)
     for counter in range(count):
-        tokens.append(pick(logprobs_after(tokens), temperature, seed, counter, top_p))
+        by = Narrowed(top_k, top_p, min_p)
+        held = dict.fromkeys(ends if counter < min_tokens else (), -math.inf)
+        scores = logprobs_after(tokens)
+        less = penalised(scores, tokens[: len(prompt)], tokens[len(prompt) :], by_tokens)
+        added = {**bias, **held}
+        token = pick(scores, temperature, seed, counter, by, bias=added, penalty=less)
+        tokens.append(token)
     return tokens[len(prompt) :]
 
 
@@ -153,8 +229,10 @@ class FakeRuntime(RunsAtOnce):
             scores = logprobs_after(self._hidden[row])
             # as the heads do: `pick` samples from all ids
             sampled = batch.temperature[i], batch.seeds[i], batch.counters[i]
-            top_p = batch.top_p[i] if batch.head != "pick" else 1.0
-            token = pick(scores, *sampled, top_p, allowed(batch, i))
+            less = penalties(batch, i, self._hidden[row])
+            token = pick(
+                scores, *sampled, narrowed(batch, i), allowed(batch, i), batch.bias[i], less
+            )
             result.ids.append(token)
             result.logprobs.append(scores[token])
             if batch.head == "score":
@@ -173,8 +251,8 @@ class FakeRuntime(RunsAtOnce):
         result = StepResult(ids=[], logprobs=[], program="fake draft")
         for i, row in enumerate(batch.logit_rows):
             scores = logprobs_after(hidden[row])
-            top_p = batch.top_p[i] if batch.head != "pick" else 1.0
-            token = pick(scores, batch.temperature[i], batch.seeds[i], batch.counters[i], top_p)
+            sampled = batch.temperature[i], batch.seeds[i], batch.counters[i]
+            token = pick(scores, *sampled, narrowed(batch, i), bias=batch.bias[i])
             is_wrong = hashlib.sha256(repr(hidden[row]).encode()).digest()[0] % 3 == 0
             result.ids.append((token + is_wrong) % VOCAB)
             result.logprobs.append(scores[token])
@@ -227,15 +305,17 @@ class FakeRuntime(RunsAtOnce):
         assert len(batch.page_table) == num_reqs
         assert len(batch.logit_rows) <= wanted[batch.entry]
         assert batch.head == "score" or set(batch.targets) <= {-1}, "this head scores no target"
-        assert batch.head != "pick" or {
-            p for p, t in zip(batch.top_p, batch.temperature, strict=True) if t
-        } <= {1.0}
+        asked = zip(batch.temperature, batch.top_k, batch.top_p, batch.min_p, strict=True)
+        narrow = [by for heat, *by in asked if heat]
+        assert batch.head != "pick" or all(by == [*ALL_IDS] for by in narrow)
+        assert batch.head != "pick" or not any(batch.bias), "this head adds no bias"
+        assert batch.head != "pick" or set(batch.count_rows) <= {-1}, "this head knows no penalty"
         masked = [row for row in batch.mask_rows if row >= 0]
         assert masked == list(range(0 if batch.masks is None else len(batch.masks)))
         assert batch.head != "pick" or not masked, "this head looks at no mask"
         per_row = (
-            batch.temperature, batch.seeds, batch.counters, batch.targets, batch.top_p,
-            batch.mask_rows,
+            batch.temperature, batch.seeds, batch.counters, batch.targets, batch.top_k, batch.top_p,
+            batch.min_p, batch.bias_rows, batch.bias, batch.mask_rows,
         )  # fmt: skip
         assert {len(values) for values in per_row} == {len(batch.logit_rows)}
         real = [row for row, token in enumerate(batch.tokens) if token >= 0]

@@ -235,8 +235,17 @@ def _batch(
         seeds=[0] * len(logit_rows),
         counters=[0] * len(logit_rows),
         targets=targets,
+        top_k=[0] * len(logit_rows),
         top_p=[1.0] * len(logit_rows),
+        min_p=[0.0] * len(logit_rows),
+        count_rows=[-1] * len(logit_rows),
+        recent=[[-1, -1, -1] for _ in logit_rows],
+        repetition=[1.0] * len(logit_rows),
+        frequency=[0.0] * len(logit_rows),
+        presence=[0.0] * len(logit_rows),
+        bias_rows=[-1] * len(logit_rows),
         mask_rows=[-1] * len(logit_rows),
+        bias=[{} for _ in logit_rows],
         head="score" if scores else "pick",
     )
     return batch, spans

@@ -46,7 +46,11 @@ Note = dict[str, Any]  # as JSON holds it
 
 def batch_of(parts: list[tuple[list[int], int, int]]) -> StepBatch:
     """A step of (tokens so far, first position, count) a request, each in pages of its own."""
-    one = {"temperature": 0.0, "seeds": 0, "counters": 0, "top_p": 1.0, "mask_rows": -1}
+    one = {
+        "temperature": 0.0, "seeds": 0, "counters": 0, "top_k": 0, "top_p": 1.0, "min_p": 0.0,
+        "count_rows": -1, "recent": [-1, -1, -1], "repetition": 1.0, "frequency": 0.0,
+        "presence": 0.0, "bias_rows": -1, "mask_rows": -1, "bias": dict[int, float](),
+    }  # fmt: skip
     fields: dict[str, list[Any]] = {"tokens": [], "positions": [], "slots": [], "targets": []}
     starts, pages_of = [0], list[list[int]]()
     for request, (tokens, first, count) in enumerate(parts):

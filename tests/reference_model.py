@@ -79,8 +79,17 @@ class ReferenceModel:
         }
         inputs: dict[str, Any] = {n: np.asarray(v, np.int32) for n, v in ints.items()}
         inputs["temperature"] = np.zeros(count, np.float32)
+        inputs["top_k"] = np.zeros(count, np.int32)
+        inputs["count_rows"] = np.full(count, -1, np.int32)
+        inputs["recent"] = np.full((count, 3), -1, np.int32)
+        inputs["repetition"] = np.ones(count, np.float32)
+        inputs["frequency"] = inputs["presence"] = np.zeros(count, np.float32)
+        inputs["bias_rows"] = np.full(count, -1, np.int32)
         inputs["top_p"] = np.ones(count, np.float32)
+        inputs["min_p"] = np.zeros(count, np.float32)
         inputs["mask_rows"] = np.full(count, -1, np.int32)
+        inputs["counts"] = np.zeros((1, self.vocab_size), np.int32)
+        inputs["biases"] = np.zeros((1, self.vocab_size), np.float32)
         inputs["masks"] = np.zeros((1, mask_words(self.vocab_size)), np.int32)
         if masks is not None:
             inputs["mask_rows"], inputs["masks"] = np.arange(count, dtype=np.int32), masks

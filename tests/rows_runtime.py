@@ -12,10 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from fake_runtime import FACTS, FakeLimits
 from run_at_once import require_submittable
 from step_oracle import Sequences, StepBatch
 
+from lostwax.backends.cpu.driver import CpuDriver
+from lostwax.backends.cpu.target import CPU
+from lostwax.backends.runtime.bias_state import BiasState
+from lostwax.backends.runtime.count_state import CountState
+from lostwax.backends.runtime.driver import no_kernels
 from lostwax.backends.runtime.mask_gate import MaskGate, Masks
 from lostwax.backends.runtime.state_table import StateTable
 from lostwax.backends.runtime.step_rows import StepRows
@@ -82,6 +88,15 @@ class RowsRuntime:
         self.facts = FACTS
         max_pages = -(-limits.max_context // limits.page_tokens)
         self.state = StateTable(limits.max_reqs, max_pages, limits.max_drafts)
+        rows = 2 * (limits.max_reqs + 1)
+        table = torch.zeros(4 * rows * limits.vocab_size, dtype=torch.uint8)
+        self.biases = table.view(torch.float32).view(rows, -1)
+        """What `bias_rows` name, for the model."""
+        self._bias_state = BiasState(table, limits.vocab_size, CpuDriver(CPU, no_kernels, {}))
+        counts = torch.zeros(2 * rows * limits.vocab_size, dtype=torch.uint8)
+        self.counts = counts.view(torch.int32).view(rows // 2, -1)
+        """What `count_rows` name."""
+        self._count_state = CountState(counts, limits.vocab_size, CpuDriver(CPU, no_kernels, {}))
         self._model = model
         self._last: KeptTicket | None = None
         self.masks: Masks | None = None
@@ -102,11 +117,15 @@ class RowsRuntime:
 
     def play(self, plan: StepPlan, ran: list[Ran]) -> StepResult:
         """The step, as `StepReplay` runs it; `ran` gets its bodies."""
+        self._bias_state.enter(plan.entering)
+        self._count_state.enter(plan.entering)
         rows = self.rows(plan, self.state, self.limits.page_tokens)
         ran.append(self._body(plan.entry, rows))
         ids = ran[-1].ids
         result = StepResult(ids=ids.tolist(), logprobs=[0.0] * len(ids), program="rows")
         rows.advance(ids)
+        if rows.counted is not None:
+            self._count_state.add(*rows.counted)
         made: list[Any] = []
         for _ in range(plan.drafts):
             ran.append(self._body("draft", rows))
@@ -120,7 +139,11 @@ class RowsRuntime:
     def _body(self, entry: Entry, rows: StepRows) -> Ran:
         values = rows.inputs.values
         is_asked = "logit_rows" in values
-        ids = self._model(entry, values) if is_asked else np.empty(0, np.int32)
+        ids = (
+            self._model(entry, {**values, "biases": self.biases, "counts": self.counts})
+            if is_asked
+            else np.empty(0, np.int32)
+        )
         return Ran(entry, values, ids)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import msgspec
-from fake_runtime import FACTS, FakeLimits
+from fake_runtime import FACTS, FakeLimits, Narrowed, narrowed
 from run_at_once import RunsAtOnce
 from step_oracle import Sequences, StepBatch
 from tokenizers import Tokenizer
@@ -70,8 +70,10 @@ class ScriptedRuntime(RunsAtOnce):
     facts: ModelFacts = CHATTING
     prompt: list[int] = field(default_factory=list[int])
     """The tokens of the last prompt."""
-    top_p: list[float] = field(default_factory=list[float])
-    """That of the last step's logit rows."""
+    narrowed: list[Narrowed] = field(default_factory=list[Narrowed])
+    """What the last step's logit rows are sampled from."""
+    bias: list[dict[int, float]] = field(default_factory=list[dict[int, float]])
+    """What is added to their logits."""
     sequences: Sequences = field(init=False)
 
     def __post_init__(self) -> None:
@@ -82,7 +84,8 @@ class ScriptedRuntime(RunsAtOnce):
         if batch.entry == "extend":
             self.prompt = self.prompt if batch.positions[0] else []
             self.prompt += batch.tokens
-        self.top_p = batch.top_p
+        self.bias = batch.bias
+        self.narrowed = [narrowed(batch, row) for row in range(len(batch.logit_rows))]
         result = StepResult(ids=[], logprobs=[], program="scripted")
         for row, counter in enumerate(batch.counters):
             token = self.script[counter] if counter < len(self.script) else EOS_ID

@@ -58,8 +58,17 @@ def batch(
         seeds=[0],
         counters=[0],
         targets=[0],
+        top_k=[0],
         top_p=[1.0],
+        min_p=[0.0],
+        count_rows=[-1],
+        recent=[[-1, -1, -1]],
+        repetition=[1.0],
+        frequency=[0.0],
+        presence=[0.0],
+        bias_rows=[-1],
         mask_rows=[-1],
+        bias=[{}],
         head=head,
     )
 

@@ -59,6 +59,34 @@ FAULTS: dict[str, tuple[str, str]] = {
         "plan_mask_rows + number, mask=of_body",
         "plan_mask_rows + number, mask=is_real",
     ),
+    "an answer may end one output late": (
+        "counter < tl.load(state_min_outputs",
+        "counter <= tl.load(state_min_outputs",
+    ),
+    "a bias is that of the place in the step": (
+        "tl.where(is_biased, 2 * seq + is_early",
+        "tl.where(is_biased, 2 * owner + is_early",
+    ),
+    "scored rows have a bias": (
+        "state_biased + seq, mask=picks",
+        "state_biased + seq, mask=is_real",
+    ),
+    "a draft that was rejected is counted": (
+        "exists & (number <= accepted) & (tl.load(state_counted",
+        "exists & (tl.load(state_counted",
+    ),
+    "a draft sees itself": (
+        "(draft < about - length - 1)",
+        "(draft < about - length)",
+    ),
+    "prompts have drafts": (
+        "is_counted & ((stage > 0) | (tl.load(header + IS_DECODE) != 0))",
+        "is_counted",
+    ),
+    "outputs are counted for the place in the step": (
+        "counts + seq * WIDTH + token",
+        "counts + b * WIDTH + token",
+    ),
     "padding keeps its slots": ("    tl.store(slots + row, 0, mask=inside)\n", "    pass\n"),
     "page tables begin with the second page": (
         "page = tl.load(pages + number, mask=is_real",

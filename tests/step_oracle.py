@@ -6,6 +6,7 @@ program reads of it. Tests that write a step down as a batch run it by `plan_of`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ import msgspec
 from lostwax.backends.runtime.mask_gate import Masks
 from lostwax.ir.contract.program import HEADS, Bucket, Entry, Head, Segment
 from lostwax.ir.contract.step import (
+    MAX_DRAFTS,
     STEP_INPUTS,
     TRASH_PAGE,
     StepResult,
@@ -28,8 +30,9 @@ from lostwax.ir.contract.step_state import Enter
 class StepBatch(msgspec.Struct, kw_only=True):
     """A body's and a head's rows with all that they read, fields as in STEP_INPUTS: no padding.
 
-    `seeds`, `counters`, `temperature`, `targets`, `top_p` and `mask_rows` have one entry a logit
-    row. `masks` are what rows may pick from, an entry a mask.
+    `seeds`, `counters`, `temperature`, `targets`, `top_k`, `top_p`, `min_p`, penalties
+    and their counts, `bias_rows`, `mask_rows` and `bias` have one entry a logit row, the last what
+    is added to the logits of some ids. `masks` are what rows may pick from, an entry a mask.
     """
 
     entry: Entry
@@ -44,8 +47,17 @@ class StepBatch(msgspec.Struct, kw_only=True):
     seeds: list[int]
     counters: list[int]
     targets: list[int]
+    top_k: list[int]
     top_p: list[float]
+    min_p: list[float]
+    count_rows: list[int]
+    recent: list[list[int]]
+    repetition: list[float]
+    frequency: list[float]
+    presence: list[float]
+    bias_rows: list[int]
     mask_rows: list[int]
+    bias: list[dict[int, float]]
     masks: Masks | None = None
     hidden_rows: list[int] = msgspec.field(default_factory=list[int])
     head: Head = "pick"
@@ -62,6 +74,8 @@ class _Sequence:
     length: int
     tokens: list[int]
     """Those that follow."""
+    said: list[int]
+    """What it has picked under heads that look at its penalties."""
 
     def slot(self, position: int, page_tokens: int) -> int:
         return self.pages[position // page_tokens] * page_tokens + position % page_tokens
@@ -114,6 +128,8 @@ class Sequences:
                 while last + 1 in picks and group.tokens[last + 1 - row] == ids[last] >= 0:
                     last += 1
             owner, follows = group.owner, [ids[last]] if picks else []
+            if plan.head != "pick" and picks:
+                owner.said += [ids[r] for r in range(picks[0], last + 1)]
             owner.length = min(group.start + last + 1 - row, owner.enter.limit)
             owner.tokens = follows
             if plan.drafts:
@@ -160,7 +176,7 @@ class Sequences:
     def _open(self, plan: StepPlan) -> tuple[StepBatch, list[_Group]]:
         for enter in plan.entering:
             self.rows[enter.seq] = _Sequence(
-                enter, list(enter.pages), enter.length, list(enter.tokens)
+                enter, list(enter.pages), enter.length, list(enter.tokens), []
             )
         for new in plan.new_pages:
             pages = self.rows[new.seq].pages
@@ -198,7 +214,9 @@ class Sequences:
         batch = StepBatch(
             entry=entry, head=head, tokens=[], positions=[], slots=[], q_starts=[0], kv_lens=[],
             page_table=[], logit_rows=[], temperature=[], seeds=[], counters=[], targets=[],
-            top_p=[], mask_rows=[], hidden_rows=[],
+            top_k=[], top_p=[], min_p=[], count_rows=[], recent=[], repetition=[], frequency=[],
+            presence=[], bias_rows=[], mask_rows=[], bias=[],
+            hidden_rows=[],
         )  # fmt: skip
         for group in groups:
             owner, end = group.owner, group.start
@@ -216,9 +234,25 @@ class Sequences:
             enter, is_scored = logit.owner.enter, logit.target >= 0
             batch.logit_rows.append(logit.row)
             batch.temperature.append(0.0 if is_scored else enter.temperature)
+            batch.top_k.append(0 if is_scored else enter.top_k)
             batch.top_p.append(1.0 if is_scored else enter.top_p)
+            batch.min_p.append(0.0 if is_scored else enter.min_p)
             batch.seeds.append(enter.seed)
             batch.counters.append(max(logit.about - enter.num_prompt, 0))
+            is_counted = not is_scored and bool(enter.counted)
+            batch.count_rows.append(enter.seq if is_counted else -1)
+            number = logit.about - logit.owner.length - 1
+            drafts = logit.owner.tokens[1 : 1 + number] if is_counted and entry != "extend" else []
+            batch.recent.append([*drafts, *[-1] * MAX_DRAFTS][:MAX_DRAFTS])
+            batch.repetition.append(1.0 if is_scored else enter.repetition)
+            batch.frequency.append(0.0 if is_scored else enter.frequency)
+            batch.presence.append(0.0 if is_scored else enter.presence)
+            has_bias = not is_scored and (enter.bias or enter.ends)
+            is_early = batch.counters[-1] < enter.min_outputs
+            batch.bias_rows.append(2 * enter.seq + is_early if has_bias else -1)
+            batch.bias.append(dict(enter.bias) if has_bias else {})
+            if has_bias and is_early:
+                batch.bias[-1] |= dict.fromkeys(enter.ends, -math.inf)
             batch.targets.append(logit.target)
             batch.mask_rows.append(logit.mask)
         return batch
@@ -240,7 +274,7 @@ def padded(
             found[name] = [len((batch.logit_rows if segment in HEADS else batch.tokens)[rows])]
             continue
         values: list[Any] = getattr(batch, name)[rows]
-        if name == "page_table":
+        if width:
             (pages,) = width
             values = [[*row, *[padding] * pages][:pages] for row in values]
             padding = [padding] * pages
@@ -275,8 +309,14 @@ def plan_of(batch: StepBatch, page_tokens: int = 64) -> StepPlan:
                 if last is None
                 else batch.positions[batch.logit_rows[last]] + 1 - batch.counters[last],
                 temperature=batch.temperature[last] if picks and last is not None else 0.0,
+                top_k=batch.top_k[last] if picks and last is not None else 0,
                 top_p=batch.top_p[last] if picks and last is not None else 1.0,
+                min_p=batch.min_p[last] if picks and last is not None else 0.0,
                 seed=0 if last is None else batch.seeds[last],
+                repetition=batch.repetition[last] if picks and last is not None else 1.0,
+                frequency=batch.frequency[last] if picks and last is not None else 0.0,
+                presence=batch.presence[last] if picks and last is not None else 0.0,
+                bias=() if last is None else tuple(batch.bias[last].items()),
                 tokens=() if is_extend else tuple(batch.tokens[first:end]),
             )
         )

@@ -24,6 +24,13 @@ def is_allowed(words, has_mask, index, WIDTH: tl.constexpr):
 
 
 @triton.jit
+def allowed_logits(logits, words, has_mask, index, WIDTH: tl.constexpr):
+    """A row's logits at some indexes, -inf for forbidden ids and behind the row's end."""
+    x = tl.load(logits + index, mask=index < WIDTH, other=float("-inf"))
+    return tl.where(is_allowed(words, has_mask, index, WIDTH), x, float("-inf"))
+
+
+@triton.jit
 def mask_logits(
     logits,  # [R, WIDTH] f32
     masks,  # [M, WORDS] i32

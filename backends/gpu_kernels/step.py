@@ -203,17 +203,36 @@ def derive_logits(
     state_length,
     state_num_prompt,
     state_temperature,
+    state_top_k,
     state_top_p,
+    state_min_p,
     state_seed,
+    state_counted,
+    state_repetition,
+    state_frequency,
+    state_presence,
+    state_tokens,  # [max_reqs + 1, FOLLOWING]
+    state_biased,
+    state_min_outputs,
     logit_rows,  # [R], and the other inputs of a head
     temperature,
     seeds,
     counters,
+    top_k,
     top_p,
+    min_p,
+    count_rows,
+    recent,  # [R, RECENT]
+    repetition,
+    frequency,
+    presence,
+    bias_rows,
     mask_rows,
     targets,
     num_rows,  # [1]
     R,
+    FOLLOWING: tl.constexpr,
+    RECENT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """One program for all rows: it also says where the step is, for this head and the next."""
@@ -252,13 +271,33 @@ def derive_logits(
         target = tl.load(plan_targets + number, mask=of_body, other=-1)
         picks = is_real & (target < 0)
         tl.store(logit_rows + at, tl.where(is_real, row, -1), mask=inside)
-        tl.store(counters + at, tl.where(is_real, tl.maximum(counter, 0), 0), mask=inside)
+        counter = tl.maximum(counter, 0)
+        tl.store(counters + at, tl.where(is_real, counter, 0), mask=inside)
         tl.store(targets + at, target, mask=inside)
+        is_counted = tl.load(state_counted + seq, mask=picks, other=0) > 0
+        tl.store(count_rows + at, tl.where(is_counted, seq, -1), mask=inside)
+        # In a step that decodes the first token that follows is an output, and counted.
+        follows = is_counted & ((stage > 0) | (tl.load(header + IS_DECODE) != 0))
+        for draft in tl.static_range(RECENT):
+            stands = follows & (draft + 1 < FOLLOWING) & (draft < about - length - 1)
+            token = tl.load(state_tokens + seq * FOLLOWING + draft + 1, mask=stands, other=-1)
+            tl.store(recent + at * RECENT + draft, token, mask=inside)
+        factor = tl.load(state_repetition + seq, mask=picks, other=1.0)
+        tl.store(repetition + at, factor, mask=inside)
+        often = tl.load(state_frequency + seq, mask=picks, other=0.0)
+        tl.store(frequency + at, often, mask=inside)
+        tl.store(presence + at, tl.load(state_presence + seq, mask=picks, other=0.0), mask=inside)
+        is_biased = tl.load(state_biased + seq, mask=picks, other=0) > 0
+        is_early = counter < tl.load(state_min_outputs + seq, mask=picks, other=0)
+        own_bias = tl.where(is_biased, 2 * seq + is_early.to(tl.int32), -1)
+        tl.store(bias_rows + at, own_bias, mask=inside)
         own_mask = tl.load(plan_mask_rows + number, mask=of_body, other=-1)
         tl.store(mask_rows + at, own_mask, mask=inside)
         warm = tl.load(state_temperature + seq, mask=picks, other=0.0)
         tl.store(temperature + at, warm, mask=inside)
+        tl.store(top_k + at, tl.load(state_top_k + seq, mask=picks, other=0), mask=inside)
         tl.store(top_p + at, tl.load(state_top_p + seq, mask=picks, other=1.0), mask=inside)
+        tl.store(min_p + at, tl.load(state_min_p + seq, mask=picks, other=0.0), mask=inside)
         tl.store(seeds + at, tl.load(state_seed + seq, mask=is_real, other=0), mask=inside)
 
 
@@ -280,8 +319,11 @@ def advance(
     state_limit,
     state_num_prompt,
     state_tokens,
+    state_counted,
+    counts,  # [max_reqs + 1, WIDTH]
     ids,  # [R]: what the head picked
     R,
+    WIDTH: tl.constexpr,  # 0 where no row that is counted picks
     FOLLOWING: tl.constexpr,
     BLOCK_PICKS: tl.constexpr,
     BLOCK_SEQS: tl.constexpr,
@@ -356,6 +398,9 @@ def advance(
                     place = tl.sum((of_others > 0).to(tl.int32), axis=0)
                     tl.store(drafting + place, seq.to(tl.int32))
                     tl.store(last_rows + place, last)
+            if WIDTH > 0:
+                is_output = exists & (number <= accepted) & (tl.load(state_counted + seq) > 0)
+                tl.atomic_add(counts + seq * WIDTH + token, 2, mask=is_output, sem="relaxed")
             tl.debug_barrier()  # every thread has read what is written over here
             tl.store(state_length + seq, length)
             tail = number < FOLLOWING

@@ -8,8 +8,10 @@ from pathlib import Path
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.default_pages import default_pages
 from lostwax.backends.runtime.input_layout import input_bytes
+from lostwax.ir.contract.biases import biases_bytes
 from lostwax.ir.contract.caches import bytes_per_page
 from lostwax.ir.contract.check_program import launches_of, step_states
+from lostwax.ir.contract.counts import counts_bytes
 from lostwax.ir.contract.masks import masks_bytes
 from lostwax.ir.contract.program import HostCall, Program
 from lostwax.ir.contract.step_layout import BOXES
@@ -22,11 +24,10 @@ GRAPH_NODE_BYTES = 4096
 class MemoryPlan:
     """Bytes of one rank. `planes` gives each cache plane's bytes a page, over its layers.
 
-    `state` are the hiddens that heads and drafts read, masks, and the sequences' state. `zeroed` is
-    the workspace that launches leave zero. `host_calls` is the most that one host call allocates
-    outside the arena. `graphs`
-    counts the captured programs, `graph_bytes` is an estimate. `libraries` is the target's fact
-    `library_bytes`.
+    `state` are hiddens, masks, biases, counts, the sequences' state. `zeroed` is the workspace that
+    launches leave zero. `host_calls` is the most that one host call allocates outside the arena.
+    `graphs` counts the captured programs, `graph_bytes` is an estimate. `libraries` is the target's
+    fact `library_bytes`.
     """
 
     target: str
@@ -88,6 +89,8 @@ def plan_memory(artifact: Path, num_pages: int | None = None) -> MemoryPlan:
         arena=manifest.arena_bytes,
         state=manifest.state_bytes
         + masks_bytes(manifest.limits)
+        + biases_bytes(manifest.limits)
+        + counts_bytes(manifest.limits)
         + sum(n for name, n in step_states(manifest).items() if name not in BOXES),
         inputs=sum(input_bytes(manifest.programs)),
         zeroed=manifest.zeroed_bytes,

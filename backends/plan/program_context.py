@@ -81,6 +81,8 @@ class ProgramContext:
     num_masks: int | None = None
     """Masks that the state `MASKS` holds. None, where no artifact says it: a mask for each of this
     program's logit rows."""
+    num_biases: int | None = None
+    """Rows of the state `BIASES`, likewise; `COUNTS` has half as many."""
 
     @cached_property
     def env(self) -> dict[str, int]:
@@ -88,7 +90,11 @@ class ProgramContext:
         b = self.bucket
         rows = max(self.state_rows, b.tokens, b.rows)
         masks = max(b.rows, 1) if self.num_masks is None else self.num_masks
-        return {"T": b.tokens, "B": b.reqs, "P": b.pages, "R": b.rows, "S": rows, "M": masks}
+        biases = max(b.rows, 1) if self.num_biases is None else self.num_biases
+        return {
+            "T": b.tokens, "B": b.reqs, "P": b.pages, "R": b.rows, "S": rows, "M": masks,
+            "Q": biases, "C": max(biases // 2, 1),
+        }  # fmt: skip
 
     @cached_property
     def axes(self) -> Axes:

@@ -9,6 +9,7 @@ from itertools import product
 from lostwax.ir.contract.artifact import Limits
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.program import HEADS, Bucket, Entry, Guard, Head, Linear, Segment
+from lostwax.ir.contract.step import MAX_DRAFTS
 
 ALL, CHOSEN = "all", "chosen"
 """What is attended to: every visible position, or those that the indexer chooses."""
@@ -33,10 +34,6 @@ class Sizes:
 
 DEFAULT_CONTEXT = 8192
 """Bound of a request where neither the user nor a smaller model gives one: pages are tables too."""
-
-
-MAX_DRAFTS = 3
-"""A fourth token no longer pays: its experts cost more bytes than its acceptance saves."""
 
 
 class SizeError(ValueError):

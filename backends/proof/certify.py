@@ -37,6 +37,7 @@ from lostwax.backends.runtime.fenced_buffers import BadWrite
 from lostwax.backends.runtime.run_probe import WrongKernel, measure
 from lostwax.backends.runtime.sku import sku_of
 from lostwax.ir.contract.artifact import ProgramRef
+from lostwax.ir.contract.biases import biases_shape
 from lostwax.ir.contract.canonical import canonical_json
 from lostwax.ir.contract.check_program import code_of
 from lostwax.ir.contract.choice import Choices, RegionChoice
@@ -172,10 +173,11 @@ def _candidates(
     target = reader.manifest.target
     state_rows = max(ref.bucket.tokens for ref in reader.manifest.programs)
     num_masks, _ = masks_shape(reader.manifest.limits)
+    num_biases, _ = biases_shape(reader.manifest.limits)
     for ref in _sizes(reader, most_rows):
         graph = read_graph(reader, Variant.of(ref).name)
         context = ProgramContext(
-            graph, target, ref.segment, ref.bucket, ref.guard, state_rows, num_masks
+            graph, target, ref.segment, ref.bucket, ref.guard, state_rows, num_masks, num_biases
         )
         for choice in choices.programs[Path(ref.file).stem]:
             if any(op.startswith("dist.") for op in choice.ops):
@@ -343,6 +345,7 @@ def certified_cases(candidate: Candidate, facts: ModelFacts) -> list[StepCase]:
             max_total_kv=context.guard.together(bucket.reqs * bucket.pages * facts.page_tokens),
             state_rows=context.state_rows,
             num_masks=context.num_masks,
+            num_biases=context.num_biases,
         )
         for seed in SEEDS
     ]

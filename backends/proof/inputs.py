@@ -135,6 +135,20 @@ def _masks(kind: TensorType, case: StepCase, rng: np.random.Generator) -> Array:
     return out
 
 
+def _counts(kind: TensorType, case: StepCase, rng: np.random.Generator) -> Array:
+    """Most ids have not come, some have often."""
+    shape = kind.at(case.env)
+    return np.where(rng.random(shape) < 0.6, 0, rng.integers(0, 12, shape))
+
+
+def _biases(kind: TensorType, case: StepCase, rng: np.random.Generator) -> Array:
+    """Some of the numbers are -inf, but never the first."""
+    out = 2 * rng.standard_normal(kind.at(case.env))
+    forbidden = rng.random(out.shape) < 0.05
+    forbidden[:, 0] = False
+    return np.where(forbidden, -np.inf, out)
+
+
 Make = Callable[[TensorType, StepCase, np.random.Generator], Array]
 
 MAKERS: dict[Role, Make] = {
@@ -142,6 +156,10 @@ MAKERS: dict[Role, Make] = {
     ("moe.experts", "weights"): _expert_weights,
     ("dsa.topk", "logits"): _index_logits,
     ("sample.pick", "logits"): _logits,
+    ("sample.penalise", "logits"): _logits,
+    ("sample.penalise", "counts"): _counts,
+    ("sample.bias", "logits"): _logits,
+    ("sample.bias", "biases"): _biases,
     ("sample.mask", "logits"): _logits,
     ("sample.mask", "masks"): _masks,
     ("sample.nucleus", "logits"): _logits,
@@ -158,6 +176,10 @@ STEP_FIELDS: dict[str, tuple[str, ...]] = {name: (name,) for name in STEP_INPUTS
     "rows": ("logit_rows", "hidden_rows")
 }
 """Step inputs by operand field: `core.gather_rows` takes its rows from what its segment has."""
+
+
+REAL_FIELDS = frozenset(name for name, spec in STEP_INPUTS.items() if spec.dtype == "f32")
+"""Step inputs that are no integers; other operands of the same name are."""
 
 
 def reads_positions_alone(match: RegionMatch) -> bool:
@@ -184,7 +206,7 @@ def _make(match: RegionMatch, value: SSAValue, case: StepCase, rng: np.random.Ge
     is_integer = kind.dtype_name.startswith("i")
     for op_name, field in sorted(used):
         steps = STEP_FIELDS.get(field)
-        if steps is not None and (is_integer or field in ("temperature", "top_p")):
+        if steps is not None and (is_integer or field in REAL_FIELDS):
             return next(case.inputs[name] for name in steps if name in case.inputs)
         if (op_name, field) == ("moe.experts", "ids"):
             return round_to(_expert_ids(_num_experts(match, case), kind, case, rng), "i32")

@@ -122,6 +122,7 @@ def cases(context: ProgramContext, facts: ModelFacts, seeds: Sequence[int]) -> l
             max_kv=facts.index_topk if context.guard.selects_all else None,
             state_rows=context.state_rows,
             num_masks=context.num_masks,
+            num_biases=context.num_biases,
         )
         for seed in seeds
     ]

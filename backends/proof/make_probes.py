@@ -146,6 +146,7 @@ class ProbeMaker:
             max_total_kv=context.guard.together(context.bucket.reqs * longest),
             state_rows=context.state_rows,
             num_masks=context.num_masks,
+            num_biases=context.num_biases,
             least_reqs=2,
         )
         if reads_positions_alone(candidate.region):

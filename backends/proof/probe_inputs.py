@@ -13,7 +13,14 @@ from math import prod
 import numpy as np
 from xdsl.ir import SSAValue
 
-from lostwax.backends.proof.inputs import STEP_FIELDS, WEIGHTS, Role, named_inputs, roles
+from lostwax.backends.proof.inputs import (
+    REAL_FIELDS,
+    STEP_FIELDS,
+    WEIGHTS,
+    Role,
+    named_inputs,
+    roles,
+)
 from lostwax.backends.proof.poison import cached_tokens, holds_nan, real_rows
 from lostwax.backends.proof.run_alone import Alone
 from lostwax.backends.proof.sample_region import RegionSample, scaled_part
@@ -30,6 +37,7 @@ from lostwax.ir.contract.probe import (
     Given,
     GivenPart,
     GivenWeight,
+    Kept,
 )
 from lostwax.ir.contract.program import Launch, views_of
 from lostwax.ir.contract.step import STEP_INPUTS
@@ -40,9 +48,12 @@ from lostwax.ir.types import CacheType, TensorType
 
 NEAR_ONE: frozenset[Role] = frozenset({("core.rms_norm", "weight"), ("core.layer_norm", "weight")})
 LOGITS: frozenset[Role] = frozenset(
-    (f"sample.{verb}", "logits") for verb in ("pick", "mask", "nucleus", "logprob", "score")
+    (f"sample.{verb}", "logits")
+    for verb in ("pick", "penalise", "bias", "mask", "nucleus", "logprob", "score")
 )
 """Drawn three times as wide: some ids are likely."""
+COUNTED = (5, 300)
+"""Sequences and ids with counts of their own."""
 EXPERTS_READ = 3
 """Experts that sampled rows weigh: the first, the last and one inside."""
 
@@ -182,6 +193,8 @@ class _Maker:
             return Logical(DrawnSelection(shape=shape, seed=seed, visible=self._visible()))
         if ("dsa.topk", "logits") in used:
             return Logical(DrawnScores(shape=shape, seed=seed, visible=self._visible()))
+        if ("sample.penalise", "counts") in used:
+            return Logical(_counts(shape, seed))
         if ("sample.mask", "masks") in used:
             return Logical(DrawnBits(shape=shape, seed=seed))
         if dtype.startswith("i"):
@@ -201,7 +214,7 @@ class _Maker:
     def _step_input(self, kind: TensorType, used: set[Role]) -> str | None:
         for _, field in sorted(used):
             known = STEP_FIELDS.get(field) is not None
-            if known and (kind.dtype_name.startswith("i") or field in ("temperature", "top_p")):
+            if known and (kind.dtype_name.startswith("i") or field in REAL_FIELDS):
                 return step_input(field, kind, self.rows.axes)
         return None
 
@@ -274,6 +287,14 @@ def _num_experts(alone: Alone, case: StepCase) -> int:
             assert isinstance(kind, TensorType)
             return kind.at(case.env)[0]
     raise AssertionError("expert ids without experts")
+
+
+def _counts(shape: tuple[int, ...], seed: int) -> Kept:
+    """Counts of the first ids in the first rows; all others are as the last of these."""
+    held = tuple(min(most, n) for most, n in zip(COUNTED, shape, strict=True))
+    rng = np.random.default_rng(seed)
+    drawn = np.where(rng.random(held) < 0.5, 0, rng.integers(0, 12, held)).astype(np.int32)
+    return Kept(shape=shape, dtype="i32", data=drawn.tobytes(), held=held)
 
 
 def _range(shape: tuple[int, ...], used: set[Role]) -> tuple[float, float]:

@@ -77,6 +77,8 @@ INDEXED: dict[str, tuple[str, tuple[str, ...]]] = {
     "core.embed": ("tokens", ("table",)),
     "core.gather_rows": ("rows", ("x",)),
     "moe.experts": ("ids", ("gate", "up", "down")),
+    "sample.penalise": ("count_rows", ("counts",)),
+    "sample.bias": ("bias_rows", ("biases",)),
     "sample.mask": ("mask_rows", ("masks",)),
 }
 """By op: the operand that names indexes, and those whose first axis it means."""

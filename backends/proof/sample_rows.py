@@ -123,7 +123,7 @@ def _reduced(case: StepCase, chosen: Mapping[str, Array]) -> StepCase:
     """The step of the chosen rows: rows, requests' starts and pages count anew."""
     inputs: dict[str, Array] = {}
     for name, array in case.inputs.items():
-        of_axis = chosen.get(STEP_INPUTS[name].dims[0])
+        of_axis = chosen.get(str(STEP_INPUTS[name].dims[0]))
         inputs[name] = array if of_axis is None else array[of_axis]
     sizes = {symbol: each.size for symbol, each in chosen.items() if symbol in case.env}
     reduced = replace(case, inputs=inputs, env={**case.env, **sizes})

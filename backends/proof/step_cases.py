@@ -11,8 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lostwax.ir.contract.program import HEADS, Bucket
-from lostwax.ir.contract.step import STEP_INPUTS, TRASH_PAGE, input_shape
+from lostwax.ir.contract.step import MAX_DRAFTS, STEP_INPUTS, TRASH_PAGE, input_shape
 from lostwax.ir.reference.dtype import NUMPY_DTYPES, Array
+
+LEAST_LOGITS = 3
+"""Logit rows of a case of several requests, where the bucket takes as many: with fewer, what
+narrows a sample most would hide what else does."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ def step_case(
     max_total_kv: int | None = None,
     state_rows: int = 0,
     num_masks: int | None = None,
+    num_biases: int | None = None,
     least_reqs: int = 1,
 ) -> StepCase:
     """Step inputs for one program; `max_kv` bounds lengths where a guard does, `max_total_kv` their
@@ -96,17 +101,20 @@ def step_case(
 
     At least `least_reqs` requests are real, where the bucket takes as many. Drafts read any of
     `state_rows` rows that the step before left (at least this bucket's), heads of those that their
-    body left, and some of `num_masks` masks (None: as many as rows).
+    body left, and some of `num_masks` masks and `num_biases` biases (None: as many as rows).
     """
     rng = np.random.default_rng(seed)
     state_rows = max(state_rows, bucket.tokens, bucket.rows)  # as ProgramContext has it
     if segment in HEADS:
-        full = seed % 2 == 0 or bucket.rows <= least_reqs
-        count = bucket.rows if full else int(rng.integers(least_reqs, bucket.rows))
+        least = LEAST_LOGITS if least_reqs > 1 else 1
+        full = seed % 2 == 0 or bucket.rows <= least
+        count = bucket.rows if full else int(rng.integers(least, bucket.rows))
         rows: Array = rng.integers(0, state_rows, count)
         masks = bucket.rows if num_masks is None else num_masks  # as ProgramContext has it
-        inputs = _head_inputs(rng, bucket, rows, vocab_size, masks)
-        env = {"R": bucket.rows, "S": state_rows, "M": masks}
+        biases = bucket.rows if num_biases is None else num_biases
+        inputs = _head_inputs(rng, bucket, rows, vocab_size, masks, biases)
+        env = {"R": bucket.rows, "S": state_rows, "M": masks, "Q": biases}
+        env["C"] = max(biases // 2, 1)
         return StepCase(inputs, env, page_tokens, seed)
     limit = min(bucket.pages * page_tokens, max_kv or bucket.pages * page_tokens)
     new, lengths = _lengths(rng, bucket, segment, limit, page_tokens, seed, least_reqs)
@@ -147,34 +155,69 @@ def step_case(
 
 
 def _head_inputs(
-    rng: np.random.Generator, bucket: Bucket, rows: Array, vocab_size: int, masks: int
+    rng: np.random.Generator,
+    bucket: Bucket,
+    rows: Array,
+    vocab_size: int,
+    masks: int,
+    biases: int,
 ) -> dict[str, Array]:
     """Real logit rows with every way to sample them, then padding.
 
     Of several, the first goes without whatever a row may go without and the second has all of it,
-    so that neither passes for the other; the third has a nucleus alone, the fourth heat. The
-    second and third have the first and the last mask, and the last row always has one.
+    so that neither passes for the other; the third has a min_p that leaves few ids, the fourth a
+    nucleus and no heat, the fifth heat alone. The second and third have the first and the last
+    mask and bias, and the last row always has one.
     """
     count = rows.size
     temperature = rng.choice(np.array([0.0, 0.5, 1.0, 1.7]), count)
+    top_k = rng.choice(np.array([0, 1, 5, vocab_size]), count)
     top_p = rng.choice(np.array([1e-6, 0.3, 0.9, 0.95, 1.0]), count)
+    min_p = rng.choice(np.array([0.0, 0.02, 0.5]), count)
     targets = np.where(rng.random(count) < 0.2, -1, rng.integers(0, vocab_size, count))
     named = rng.integers(0, masks, count)
     mask_rows = np.where(rng.random(count) < 0.4, -1, named)
     mask_rows[-1] = named[-1]
+    biased = rng.integers(0, biases, count)
+    bias_rows = np.where(rng.random(count) < 0.4, -1, biased)
+    bias_rows[-1] = biased[-1]
+    counted = rng.integers(0, max(biases // 2, 1), count)
+    count_rows = np.where(rng.random(count) < 0.4, -1, counted)
+    count_rows[-1] = counted[-1]
+    recent = rng.integers(-1, vocab_size, (count, MAX_DRAFTS))
+    recent[rng.random(count) < 0.5] = -1
+    repetition = rng.choice(np.array([0.8, 1.0, 1.3]), count)
+    frequency, presence = rng.choice(np.array([-0.5, 0.0, 0.7]), (2, count))
     if count > 1:
-        _set_first(temperature, 0.0, rng.choice(np.array([0.5, 1.0, 1.7])), 0.0, 1.0)
-        _set_first(top_p, 1.0, rng.choice(np.array([0.3, 0.9, 0.95])), 0.3, 1.0)
+        _set_first(count_rows, -1, 0, max(biases // 2, 1) - 1)
+        _set_first(repetition, 1.0, 1.3, 1.0)
+        _set_first(frequency, 0.0, 0.7, 0.0)
+        _set_first(presence, 0.0, -0.5, 0.7)
+        recent[0] = -1
+        recent[1, 0] = int(rng.integers(0, vocab_size))
+        _set_first(temperature, 0.0, rng.choice(np.array([0.5, 1.0, 1.7])), 1.0, 0.0, 1.0)
+        _set_first(top_k, 0, int(rng.choice(np.array([5, 40]))), 0, 5, 0)
+        _set_first(top_p, 1.0, rng.choice(np.array([0.3, 0.9, 0.95])), 1.0, 0.3, 1.0)
+        _set_first(min_p, 0.0, 0.02, 0.5, 0.5, 0.0)
         _set_first(targets, -1, int(rng.integers(0, vocab_size)))
         _set_first(mask_rows, -1, 0, masks - 1)
+        _set_first(bias_rows, -1, 0, biases - 1)
     real: dict[str, Array] = {
         "logit_rows": rows,
         "temperature": temperature,
         "seeds": rng.integers(-(2**31), 2**31, count),
         "counters": rng.integers(0, 2**20, count),
+        "top_k": top_k,
         "top_p": top_p,
+        "min_p": min_p,
         "targets": targets,
         "num_rows": np.array([count]),
+        "count_rows": count_rows,
+        "recent": recent,
+        "repetition": repetition,
+        "frequency": frequency,
+        "presence": presence,
+        "bias_rows": bias_rows,
         "mask_rows": mask_rows,
     }
     return {name: _padded(name, bucket, value) for name, value in real.items()}

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lostwax.backends.runtime.state_table import StateTable
-from lostwax.ir.contract.step import TRASH_PAGE
+from lostwax.ir.contract.biases import NO_BIAS
+from lostwax.ir.contract.counts import NOT_COUNTED
+from lostwax.ir.contract.step import MAX_DRAFTS, TRASH_PAGE
 from lostwax.ir.contract.step_state import NO_TOKEN
 
 
@@ -81,17 +84,38 @@ def derive(rows: Rows, state: StateTable, page_tokens: int) -> dict[str, Any]:
     }
 
 
-def derive_logits(logit_rows: Any, seqs: Any, about: Any, state: StateTable) -> dict[str, Any]:
+def derive_logits(
+    logit_rows: Any, seqs: Any, about: Any, state: StateTable, *, follows: bool
+) -> dict[str, Any]:
     """The head's inputs for rows of sequences `seqs` whose logits are those of the token at
-    position `about`: i32 arrays [R]."""
+    position `about`: i32 arrays [R]. `follows`: what stands before them are tokens that follow."""
     fields = state.fields
+    # Counting outputs makes a token's noise independent of chunks, drafts and neighbours.
+    counters = np.maximum(about - fields["num_prompt"][seqs], 0)
+    is_counted = fields["counted"][seqs] > 0
+    recent = np.full((len(seqs), MAX_DRAFTS), NO_TOKEN, np.int32)
+    if follows and is_counted.any():
+        # the first token that follows is an output, which is counted
+        drafts = fields["tokens"][seqs, 1:]
+        ends = np.where(is_counted, about - fields["length"][seqs] - 1, 0)
+        recent[:, : drafts.shape[1]] = drafts
+        number: NDArray[np.int64] = np.arange(MAX_DRAFTS, dtype=np.int64)[None, :]
+        recent[np.greater_equal(number, ends[:, None])] = NO_TOKEN
+    is_early = counters < fields["min_outputs"][seqs]
     return {
         "logit_rows": logit_rows,
         "temperature": fields["temperature"][seqs],
+        "top_k": fields["top_k"][seqs],
         "top_p": fields["top_p"][seqs],
+        "min_p": fields["min_p"][seqs],
         "seeds": fields["seed"][seqs],
-        # Counting outputs makes a token's noise independent of chunks, drafts and neighbours.
-        "counters": np.maximum(about - fields["num_prompt"][seqs], 0),
+        "counters": counters,
+        "count_rows": np.where(is_counted, seqs, NOT_COUNTED),
+        "recent": recent,
+        "repetition": fields["repetition"][seqs],
+        "frequency": fields["frequency"][seqs],
+        "presence": fields["presence"][seqs],
+        "bias_rows": np.where(fields["biased"][seqs] > 0, 2 * seqs + is_early, NO_BIAS),
         "mask_rows": np.full(len(seqs), -1, np.int32),
         "targets": np.full(len(seqs), -1, np.int32),
     }

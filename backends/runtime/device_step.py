@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from lostwax.backends.runtime.bias_state import BiasState
 from lostwax.backends.runtime.bound_program import BoundProgram, Memory
+from lostwax.backends.runtime.count_state import CountState
 from lostwax.backends.runtime.driver import Driver, Mark
 from lostwax.backends.runtime.mask_gate import Masks
 from lostwax.backends.runtime.mask_state import MaskState
@@ -81,10 +83,14 @@ class DeviceStep:
         memory: Memory,
         state: StateTable,
         masks: MaskState,
+        biases: BiasState,
+        counts: CountState,
         driver: Driver,
     ) -> None:
         self._layout = layout
         self._masks = masks
+        self._biases = biases
+        self._counts = counts
         self._state = state
         self._driver = driver
         self._plan = memory.states[PLAN]
@@ -158,6 +164,8 @@ class DeviceStep:
     def _send_state(self, plan: StepPlan) -> None:
         """Bring what the plan changes, behind the steps that were enqueued."""
         self._state.change(plan)
+        self._biases.enter(plan.entering)
+        self._counts.enter(plan.entering)
         seqs = [enter.seq for enter in plan.entering]
         if seqs:
             rows = self._on_device(np.array(seqs, np.int64))

@@ -13,10 +13,12 @@ import torch
 from lostwax.backends.registry import Backend, backends
 from lostwax.backends.runtime.allocation import allocated
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
+from lostwax.backends.runtime.bias_state import BiasState
 from lostwax.backends.runtime.boot_check import Admission
 from lostwax.backends.runtime.bound_program import BoundProgram, Memory, PlaneBuffers
 from lostwax.backends.runtime.checkpoint_content import require_content
 from lostwax.backends.runtime.choose_threads import StepThreads, choose_threads
+from lostwax.backends.runtime.count_state import CountState
 from lostwax.backends.runtime.default_pages import default_pages
 from lostwax.backends.runtime.device_step import DeviceStep
 from lostwax.backends.runtime.driver import Driver
@@ -40,7 +42,9 @@ from lostwax.backends.runtime.step_rows import StepRows
 from lostwax.backends.runtime.ticket import Held, Started, StepTicket
 from lostwax.backends.runtime.usable_cores import usable_threads
 from lostwax.ir.contract.artifact import Manifest, ProgramRef
+from lostwax.ir.contract.biases import BIASES, biases_bytes
 from lostwax.ir.contract.check_program import step_states
+from lostwax.ir.contract.counts import COUNTS, counts_bytes
 from lostwax.ir.contract.masks import MASKS, mask_words, masks_bytes
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.step import HIDDEN, StepResult
@@ -75,14 +79,19 @@ class Runtime:
         self.state = StateTable(self.limits.max_reqs, max_pages, self.limits.max_drafts)
         words = mask_words(self.limits.vocab_size)
         self._masks = MaskState(self.memory.states[MASKS], words, driver)
+        ids = self.limits.vocab_size
+        self._biases = BiasState(self.memory.states[BIASES], ids, driver)
+        self._counts = CountState(self.memory.states[COUNTS], ids, driver)
         on_device = reader.manifest.step_on_device
         self.programs = StepPrograms(reader.manifest.programs, self.limits, int(on_device))
-        self._run_stages = StepReplay(driver, ranks)
+        self._run_stages = StepReplay(driver, ranks, self._counts)
         self.device_step: DeviceStep | None = None
         """What enqueues steps where the device keeps the state."""
         if on_device:
             layout = StepLayout.of(reader.manifest.limits)
-            self.device_step = DeviceStep(layout, self.memory, self.state, self._masks, driver)
+            self.device_step = DeviceStep(
+                layout, self.memory, self.state, self._masks, self._biases, self._counts, driver
+            )
         self._threads: StepThreads | None = None
         self._last: StepTicket | None = None
         target = reader.manifest.target
@@ -123,7 +132,8 @@ class Runtime:
                 "the step before waits for masks; finish its ticket before you submit another"
             )
         stages = self.programs.pick(plan)
-        if refusal := self.state.refusal(plan):
+        refusal = self.state.refusal(plan) or self._biases.refusal(plan.entering)
+        if refusal:
             raise StepError(f"the {plan.entry} step is refused: {refusal}")
 
         def start() -> Started | Held:
@@ -192,6 +202,8 @@ class Runtime:
         with torch.inference_mode():
             if self.device_step is not None:
                 return self.device_step.start(bound, plan)
+            self._biases.enter(plan.entering)
+            self._counts.enter(plan.entering)
             rows = StepRows(plan, self.state, self.limits.page_tokens)
             self._run_stages.body(bound[0], rows.inputs)
 
@@ -219,7 +231,9 @@ def _allocate(manifest: Manifest, driver: Driver, weights: WeightBuffers, num_pa
     state = allocated(driver, manifest.state_bytes, "a state")
     zeroed = allocated(driver, manifest.zeroed_bytes, "a zeroed workspace")
     masks = allocated(driver, masks_bytes(manifest.limits), "a state")
-    states = {HIDDEN: state, MASKS: masks}
+    biases = allocated(driver, biases_bytes(manifest.limits), "a state")
+    counts = allocated(driver, counts_bytes(manifest.limits), "a state")
+    states = {HIDDEN: state, MASKS: masks, BIASES: biases, COUNTS: counts}
     for name, count in step_states(manifest).items():
         states[name] = allocated(driver, count, "a step's state", host=name in BOXES)
     return Memory(arena, body, head, weights, planes, states, zeroed)

@@ -17,6 +17,7 @@ from msgspec import structs
 
 from lostwax.backends.runtime.allocation import allocated
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.backends.runtime.count_state import CountState
 from lostwax.backends.runtime.derive import StepInputs
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.input_layout import input_bytes, input_offsets
@@ -27,8 +28,10 @@ from lostwax.backends.runtime.state_table import StateTable
 from lostwax.backends.runtime.step_buffers import InputMemory, StepBuffers
 from lostwax.backends.runtime.step_rows import StepRows
 from lostwax.backends.runtime.tensors import tensor_of
+from lostwax.ir.contract.artifact import Limits
 from lostwax.ir.contract.check_program import code_of, step_states
 from lostwax.ir.contract.check_views import end_of
+from lostwax.ir.contract.counts import COUNTS, OUTPUT, counts_bytes, counts_shape
 from lostwax.ir.contract.probe import Evidence
 from lostwax.ir.contract.program import HEADS, Launch, Program, View, views_of
 from lostwax.ir.contract.step import input_shape, inputs_of
@@ -124,6 +127,9 @@ class _Proof:
             name: allocated(driver, size, "a drawn step's state", host=name in BOXES)
             for name, size in step_states(manifest).items()
         }
+        size = counts_bytes(manifest.limits)
+        self.states[COUNTS] = allocated(driver, size, "a drawn step's counts")
+        self._counts = CountState(self.states[COUNTS], manifest.limits.vocab_size, driver)
         self._turn = 0
         programs = [reader.program(ref.file) for ref in manifest.programs]
         launches = [launch for p in programs for half in _launches(p) for launch in half]
@@ -157,15 +163,18 @@ class _Proof:
         draft: Program | None,
     ) -> None:
         """Run the step's kernels in order; what they leave must be what numpy leaves."""
+        plan = structs.replace(plan, head=head.segment)  # who counts what is picked
         top = self._bound(head)
         limits, number = self._limits, self._turn % PLACES
         table = StateTable(limits.max_reqs, self._layout.max_pages, limits.max_drafts)
         pack_plan(plan, self._layout, _place(self.states[SENT_BOX], number))
         rows = StepRows(plan, table, limits.page_tokens)
         self._enter(plan, table)
+        self._counts.enter(plan.entering)
         self._bound(body).derive(rows.inputs)
         given = self._head(rng, top, rows.inputs, plan.num_logits)
         rows.advance(given["ids"])
+        want = _counts(plan, rows, limits)
         made: list[Any] = []
         for _ in range(plan.drafts):
             assert draft is not None
@@ -177,6 +186,9 @@ class _Proof:
         self.driver.synchronize()
         self._turn += 1
         self._check(plan, table, given, made, number, head)
+        found = self.states[COUNTS].view(torch.int32).view(want.shape).cpu().numpy()
+        counted = [enter.seq for enter in plan.entering if enter.counted]
+        require_equal("the state 'counts'", found[counted], want[counted], head)
 
     def _head(
         self, rng: np.random.Generator, head: _Bound, want: StepInputs, count: int
@@ -223,6 +235,16 @@ class _Proof:
         if made:
             found = self._layout.drafts_of(place, plan.num_picking)[:, : plan.drafts]
             require_equal("the result 'drafts'", found, np.stack(made, axis=1), head)
+
+
+def _counts(plan: StepPlan, rows: StepRows, limits: Limits) -> Any:
+    """What a step must leave of the state `COUNTS`."""
+    found = np.zeros(counts_shape(limits), np.int32)
+    for enter in plan.entering:
+        np.add.at(found[enter.seq], np.array(enter.outputs, np.int64), OUTPUT)
+    if rows.counted is not None:
+        np.add.at(found, rows.counted, OUTPUT)
+    return found
 
 
 def _place(box: torch.Tensor, number: int) -> Any:

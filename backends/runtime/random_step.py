@@ -82,6 +82,7 @@ def _enter(
     least = length if is_decode else length + rows
     limit = int(rng.integers(least, min(room, least + rows + following) + 1))
     pages = -(-max(limit, 1) // limits.page_tokens)
+    has_bias, has_end = rng.random(2) < 0.4
     follow = [NO_TOKEN if rng.random() < 0.1 else int(rng.choice(ids)) for _ in range(following)]
     return Enter(
         seq=seq,
@@ -90,7 +91,16 @@ def _enter(
         limit=limit,
         num_prompt=int(rng.integers(0, limit + 1)),
         temperature=float(rng.choice(np.array([0.0, 0.5, 1.25]))),
+        top_k=int(rng.choice(np.array([0, 3]))),
         top_p=float(rng.choice(np.array([1.0, 0.75]))),
+        min_p=float(rng.choice(np.array([0.0, 0.25]))),
         seed=int(rng.integers(-(2**31), 2**31)),
         tokens=tuple(follow) if is_decode else (),
+        bias=((int(rng.choice(ids)), 1.0),) if has_bias else (),
+        ends=(int(rng.choice(ids)),) if has_end else (),
+        min_outputs=int(rng.integers(0, limit + 1)),
+        repetition=float(rng.choice(np.array([1.0, 1.25]))),
+        frequency=float(rng.choice(np.array([0.0, 0.5]))),
+        presence=float(rng.choice(np.array([0.0, -0.5]))),
+        outputs=tuple(rng.choice(ids, int(rng.integers(0, 3))).tolist()),
     )

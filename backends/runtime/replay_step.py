@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lostwax.backends.runtime.bound_program import BoundProgram
+from lostwax.backends.runtime.count_state import CountState
 from lostwax.backends.runtime.derive import StepInputs
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.ranks import Ranks
@@ -25,9 +26,10 @@ BoundStage = tuple[BoundProgram, ...]
 class StepReplay:
     """Replays over one device's memory; what heads picked is agreed upon among the ranks."""
 
-    def __init__(self, driver: Driver, ranks: Ranks) -> None:
+    def __init__(self, driver: Driver, ranks: Ranks, counts: CountState) -> None:
         self._driver = driver
         self._ranks = ranks
+        self._counts = counts
 
     def body(self, stage: BoundStage, inputs: StepInputs) -> None:
         """Run a stage's body."""
@@ -43,6 +45,8 @@ class StepReplay:
         if len(main) > 1:
             result.head = main[1].program.name
         rows.advance(self._agreed(result.ids))
+        if rows.counted is not None:
+            self._counts.add(*rows.counted)
         picked: list[Any] = []
         for stage in drafts:
             self.body(stage, rows.inputs)

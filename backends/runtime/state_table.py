@@ -77,6 +77,8 @@ class StateTable:
             return f"{len(enter.pages)} pages enter; a sequence has {self.max_pages} at most"
         if len(enter.tokens) > 1 + self.max_drafts:
             return f"{len(enter.tokens)} tokens follow; there are {1 + self.max_drafts} at most"
+        if len({token for token, _ in enter.bias}) != len(enter.bias):
+            return "a bias names an id twice"
         return ""
 
     def _refusal_of_rows(self, plan: StepPlan) -> str:

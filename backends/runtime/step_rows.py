@@ -13,9 +13,13 @@ import numpy as np
 
 from lostwax.backends.runtime.derive import Rows, StepInputs, derive, derive_logits
 from lostwax.backends.runtime.state_table import StateTable
+from lostwax.ir.contract.step import STEP_INPUTS
 from lostwax.ir.contract.step_plan import Span, StepPlan
 from lostwax.ir.contract.step_state import NO_TOKEN
 
+SAMPLED = ("temperature", "top_k", "top_p", "min_p", "count_rows", "recent",
+           "repetition", "frequency", "presence", "bias_rows")  # fmt: skip
+"""Inputs that say how a row picks."""
 _ALL = slice(None)
 _NONE = np.empty(0, np.int32)
 
@@ -43,16 +47,19 @@ class StepRows:
                 owners = rows.owners[logit_rows]
                 # not the derived position: that of a row behind the limit is -1
                 seqs, at = seqs[owners], logit_rows - rows.q_starts[owners] + at[owners]
-            logits = derive_logits(logit_rows, seqs, at + 1, state)
+            follows = plan.entry == "decode"
+            logits = derive_logits(logit_rows, seqs, at + 1, state, follows=follows)
             if plan.masked:
                 logits["mask_rows"] = masks_of(plan, len(logit_rows))
             if plan.scored:
                 logits["targets"][self._scored] = plan.targets
-                logits["temperature"][self._scored] = 0  # nobody asks what they pick
-                logits["top_p"][self._scored] = 1
+                for name in SAMPLED:  # nobody asks what they pick
+                    logits[name][self._scored] = STEP_INPUTS[name].padding
                 self._picked = np.delete(logit_rows, self._scored)
             values |= logits
         self._num_drafted = 0
+        self.counted: tuple[Any, Any] | None = None
+        """Sequences whose tokens are counted, and what the step has picked for them: i32 each."""
         self.inputs = StepInputs(values, rows.seqs, state)
 
     def advance(self, ids: Any) -> None:
@@ -69,12 +76,27 @@ class StepRows:
             picks = count > 0
             last = _last(rows, token_of, count)
             ends = rows.starts + last + 1 - rows.q_starts[:-1]
+        if self._plan.head != "pick":
+            self._count(ids, last)
         fields["length"][rows.seqs] = np.minimum(ends, fields["limit"][rows.seqs])
         if fields["tokens"].shape[1] > 1:
             fields["tokens"][rows.seqs] = NO_TOKEN
         fields["tokens"][rows.seqs, 0] = token_of[last]
         if self._plan.drafts:
             self._open_first_draft(token_of, last, picks)
+
+    def _count(self, ids: Any, last: Any) -> None:
+        """Note the outputs among the picks: those of each sequence's rows that hold, `last` and
+        before it."""
+        picked, seqs = self._picked, self._rows.seqs
+        tokens = np.delete(ids, self._scored) if len(self._scored) else ids
+        holds: Any = True
+        if not self._is_plain:
+            owners = self._rows.owners[picked]
+            holds, seqs = picked <= last[owners], seqs[owners]
+        is_counted = (self._state.fields["counted"][seqs] > 0) & holds
+        if is_counted.any():
+            self.counted = seqs[is_counted], tokens[is_counted]
 
     def _open_first_draft(self, token_of: Any, last: Any, picks: Any) -> None:
         """All rows that hold, each with the token behind it."""
@@ -99,7 +121,7 @@ class StepRows:
         values = derive(self._rows, self._state, self._page_tokens)
         if len(last):
             about = self._state.fields["length"][seqs] + self._num_drafted + 1
-            values |= derive_logits(last, seqs, about, self._state)
+            values |= derive_logits(last, seqs, about, self._state, follows=True)
         self.inputs = StepInputs(values, self._rows.seqs, self._state)
 
     def draft(self, ids: Any) -> Any:

@@ -72,26 +72,34 @@ class PickHead(_Head):
 
 
 class SampleHead(_Head):
-    """The same of the ids that each row's mask allows, from the nucleus of these. Log-probabilities
-    are those of the whole, unscaled logits: what a client is told does not depend on how it
-    samples.
+    """The same of logits with each row's penalties and bias, of the ids that its mask allows, from
+    the nucleus of these. Log-probabilities are those of the whole logits as the model gives them:
+    what a client is told does not depend on how it samples.
     """
 
     def forward(
-        self, hidden: Tensor, masks: Tensor, logit_rows: Tensor,
-        temperature: Tensor, seeds: Tensor, counters: Tensor, top_p: Tensor, mask_rows: Tensor,
+        self, hidden: Tensor, counts: Tensor, biases: Tensor, masks: Tensor, logit_rows: Tensor,
+        temperature: Tensor, seeds: Tensor, counters: Tensor,
+        top_k: Tensor, top_p: Tensor, min_p: Tensor,
+        count_rows: Tensor, recent: Tensor, repetition: Tensor, frequency: Tensor, presence: Tensor,
+        bias_rows: Tensor, mask_rows: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """Picked ids [R] and their log-probabilities [R]."""
         logits = self.logits(hidden, logit_rows)
-        masked = OPS.sample_mask(logits, masks, mask_rows)
-        return self.sampled(logits, masked, temperature, seeds, counters, top_p)
+        penalised = OPS.sample_penalise(
+            logits, counts, count_rows, recent, repetition, frequency, presence
+        )
+        biased = OPS.sample_bias(penalised, biases, bias_rows)
+        masked = OPS.sample_mask(biased, masks, mask_rows)
+        return self.sampled(logits, masked, temperature, seeds, counters, top_k, top_p, min_p)
 
     def sampled(
         self, logits: Tensor, masked: Tensor,
-        temperature: Tensor, seeds: Tensor, counters: Tensor, top_p: Tensor,
+        temperature: Tensor, seeds: Tensor, counters: Tensor,
+        top_k: Tensor, top_p: Tensor, min_p: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """logits, masked: [R, V], the others [R] -> ids [R], log-probabilities [R]."""
-        nucleus = OPS.sample_nucleus(masked, temperature, top_p)
+        nucleus = OPS.sample_nucleus(masked, temperature, top_k, top_p, min_p)
         ids, _ = OPS.sample_pick(nucleus, temperature, seeds, counters)
         return ids, OPS.sample_logprob(logits, ids)
 
@@ -100,12 +108,20 @@ class ScoreHead(SampleHead):
     """The same with log-probabilities of targets and the likeliest ids."""
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  (a head with one input more)
-        self, hidden: Tensor, masks: Tensor, logit_rows: Tensor,
-        temperature: Tensor, seeds: Tensor, counters: Tensor, top_p: Tensor, mask_rows: Tensor,
-        targets: Tensor,
+        self, hidden: Tensor, counts: Tensor, biases: Tensor, masks: Tensor, logit_rows: Tensor,
+        temperature: Tensor, seeds: Tensor, counters: Tensor,
+        top_k: Tensor, top_p: Tensor, min_p: Tensor,
+        count_rows: Tensor, recent: Tensor, repetition: Tensor, frequency: Tensor, presence: Tensor,
+        bias_rows: Tensor, mask_rows: Tensor, targets: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """Picked ids and log-probabilities, then those of targets [R] and of top ids [R, n]."""
         logits = self.logits(hidden, logit_rows)
-        masked = OPS.sample_mask(logits, masks, mask_rows)
-        ids, logprobs = self.sampled(logits, masked, temperature, seeds, counters, top_p)
+        penalised = OPS.sample_penalise(
+            logits, counts, count_rows, recent, repetition, frequency, presence
+        )
+        biased = OPS.sample_bias(penalised, biases, bias_rows)
+        masked = OPS.sample_mask(biased, masks, mask_rows)
+        ids, logprobs = self.sampled(
+            logits, masked, temperature, seeds, counters, top_k, top_p, min_p
+        )
         return ids, logprobs, *OPS.sample_score(logits, targets, MAX_RANKED)

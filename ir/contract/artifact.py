@@ -11,7 +11,7 @@ from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.program import Bucket, Guard, Segment
 from lostwax.ir.contract.target import Target
 
-SCHEMA = 6
+SCHEMA = 7
 """Version of all files of an artifact together; every other is refused at load.
 
 2: programs with scores read `top_p`; those of 1 would sample from all ids without a word.
@@ -25,6 +25,8 @@ outside the arena.
 5: programs have launches that `finish` them, and a manifest says how steps lie in device memory.
 6: heads that sample read masks, a state of their own, by the step's `mask_rows`; probes draw bits;
 binaries say what code they were compiled from.
+7: heads that sample read `top_k`, `min_p`, penalties, and counts and biases, states of their own,
+by the step's `count_rows` and `bias_rows`.
 """
 
 

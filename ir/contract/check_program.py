@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import prod
 
 from lostwax.ir.contract.artifact import Manifest, ProgramRef
+from lostwax.ir.contract.biases import BIASES, biases_shape
 from lostwax.ir.contract.check_launch import check_launch
 from lostwax.ir.contract.check_views import (
     Inconsistent,
@@ -19,6 +20,7 @@ from lostwax.ir.contract.check_views import (
     require_within,
 )
 from lostwax.ir.contract.check_weights import WeightSizes
+from lostwax.ir.contract.counts import COUNTS, counts_shape
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.masks import MASKS, masks_shape
 from lostwax.ir.contract.program import HEADS, Call, HostCall, Launch, Program, View, views_of
@@ -150,8 +152,8 @@ class ProgramCheck:
             if view.name in self._states:
                 require_within(view, self._states[view.name])
                 return
-            if view.name == MASKS:
-                self._check_masks(view, program)
+            if view.name in (BIASES, COUNTS, MASKS):
+                self._check_sampled(view, program)
                 return
             require(view.name == HIDDEN, f"there is no state {view.name!r}")
             self._check_hidden(view, program)
@@ -175,14 +177,19 @@ class ProgramCheck:
             f" {every} rows of {width} numbers",
         )
 
-    def _check_masks(self, view: View, program: Program) -> None:
-        """Heads that sample read the masks, all of them."""
-        rows, words = masks_shape(self._manifest.limits)
-        fits = view.offset == 0 and view.dtype == "i32" and view.strides == (words, 1)
+    def _check_sampled(self, view: View, program: Program) -> None:
+        """Heads that sample read masks, counts and biases, all of them."""
+        limits = self._manifest.limits
+        shape, dtype, unit = {
+            MASKS: (masks_shape(limits), "i32", "words"),
+            COUNTS: (counts_shape(limits), "i32", "numbers"),
+            BIASES: (biases_shape(limits), "f32", "numbers"),
+        }[view.name]
+        fits = view.offset == 0 and view.dtype == dtype and view.strides == (shape[1], 1)
         require(
-            program.segment in ("sample", "score") and fits and view.shape == (rows, words),
+            program.segment in ("sample", "score") and fits and view.shape == shape,
             f"a {program.segment} program takes {view.dtype} {list(view.shape)} at {view.offset} of"
-            f" the masks, of which there are {rows} of {words} words",
+            f" the {view.name}, of which there are {shape[0]} of {shape[1]} {unit}",
         )
 
     def _check_call(self, call: Call, reach: _Reach, program: Program) -> None:

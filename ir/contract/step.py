@@ -12,10 +12,14 @@ TRASH_PAGE = 0
 """Page that rows without a token write to; the allocator never hands it out."""
 
 
-class InputSpec(msgspec.Struct, frozen=True):
-    """Shape (in T, B, `B + 1`, P, R, 1), dtype and padding of one step input."""
+MAX_DRAFTS = 3
+"""A fourth token no longer pays: its experts cost more bytes than its acceptance saves."""
 
-    dims: tuple[str, ...]
+
+class InputSpec(msgspec.Struct, frozen=True):
+    """Shape (in T, B, `B + 1`, P, R, 1 and numbers), dtype and padding of one step input."""
+
+    dims: tuple[str | int, ...]
     dtype: str
     padding: int
 
@@ -32,7 +36,15 @@ STEP_INPUTS: dict[str, InputSpec] = {
     "seeds": InputSpec(("R",), "i32", 0),
     "counters": InputSpec(("R",), "i32", 0),
     "targets": InputSpec(("R",), "i32", -1),
+    "top_k": InputSpec(("R",), "i32", 0),
     "top_p": InputSpec(("R",), "f32", 1),
+    "min_p": InputSpec(("R",), "f32", 0),
+    "count_rows": InputSpec(("R",), "i32", -1),
+    "recent": InputSpec(("R", MAX_DRAFTS), "i32", -1),
+    "repetition": InputSpec(("R",), "f32", 1),
+    "frequency": InputSpec(("R",), "f32", 0),
+    "presence": InputSpec(("R",), "f32", 0),
+    "bias_rows": InputSpec(("R",), "i32", -1),
     "mask_rows": InputSpec(("R",), "i32", -1),
     "hidden_rows": InputSpec(("T",), "i32", -1),
     "num_rows": InputSpec(("1",), "i32", 0),
@@ -44,11 +56,17 @@ positions 0 .. positions[row] of its own pages: position s lies in slot
 page_table[b, s // page_tokens] * page_tokens + s % page_tokens. logit_rows are row numbers whose
 logits are wanted (-1: padding); temperature 0 means greedy; seeds and counters feed the sampler's
 counter-based random numbers; targets are token ids whose log-probability is wanted (-1: none);
-top_p is the mass of the nucleus that a row's token is sampled from (1: all ids); mask_rows are the
-rows of the state `MASKS` (`ir/contract/masks.py`) that say which ids a row may pick (-1: all ids):
-the head `pick` looks at neither. A row of page_table has all pages of its request that the bucket
-has room for, then the trash page. hidden_rows are the rows of the hidden state that a draft step's
-rows continue (-1: padding). num_rows counts the real rows: of T in a body, of R in a head.
+top_k is how many of the likeliest ids a row's token is sampled from (0: all), top_p the mass of the
+nucleus of these (1: all), min_p the least share of the likeliest's probability (0: all);
+count_rows are the rows of the state `COUNTS` (`ir/contract/counts.py`) whose tokens change a row's
+logits by the penalties repetition (1: none), frequency and presence (0: none), -1 where none do,
+and recent are drafts before the row, which count as outputs, too (-1: none); bias_rows
+are the rows of the state `BIASES` (`ir/contract/biases.py`) that are added to a row's logits (-1:
+nothing), mask_rows those of the state `MASKS` (`ir/contract/masks.py`) that say which ids a row may
+pick (-1: all ids): the head `pick` looks at none of them. A row of page_table has all pages of its
+request that the bucket has room for, then the trash page. hidden_rows are the rows of the hidden
+state that a draft step's rows continue (-1: padding). num_rows counts the real rows: of T in a
+body, of R in a head.
 
 Real rows come first. A row without a token (padding) has token and position -1, slot 0 (trash page)
 and belongs to no request: padded q_starts repeat the last real one, padded kv_lens are 0. It writes
@@ -65,7 +83,10 @@ DRAFT_INPUTS = ("hidden_rows",)
 LAUNCH_INPUTS = ("num_rows",)
 """Inputs that no op reads: launches get them by `Match.step_input` or `Lowering.prepare`."""
 
-HEAD_INPUTS = ("logit_rows", "temperature", "seeds", "counters", "top_p", "mask_rows", "targets")
+HEAD_INPUTS = (
+    "logit_rows", "temperature", "seeds", "counters", "top_k", "top_p", "min_p", "count_rows",
+    "recent", "repetition", "frequency", "presence", "bias_rows", "mask_rows", "targets",
+)  # fmt: skip
 """Inputs that only heads read, row by row of what they are asked for."""
 
 
@@ -95,7 +116,7 @@ def input_shape(name: str, bucket: Bucket) -> tuple[int, ...]:
         "T": bucket.tokens, "B": bucket.reqs, "B + 1": bucket.reqs + 1,
         "P": bucket.pages, "R": bucket.rows, "1": 1,
     }  # fmt: skip
-    return tuple(sizes[d] for d in STEP_INPUTS[name].dims)
+    return tuple(d if isinstance(d, int) else sizes[d] for d in STEP_INPUTS[name].dims)
 
 
 class StepOp(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from lostwax.ir.contract.artifact import Limits
+from lostwax.ir.contract.counts import COUNTS
 from lostwax.ir.contract.program import HEADS, Segment
 from lostwax.ir.contract.step import MAX_RANKED
 from lostwax.ir.contract.step_state import STEP_STATE
@@ -102,12 +103,13 @@ LAYOUT = hashlib.sha256(msgspec.json.encode(_ORDER)).hexdigest()[:16]
 @dataclass(frozen=True)
 class StepLayout:
     """Offsets for steps of at most `max_reqs` sequences, of `max_pages` pages and `max_drafts`
-    drafts, and `max_rows` rows."""
+    drafts, and `max_rows` rows, over `vocab_size` ids."""
 
     max_reqs: int
     max_pages: int
     max_drafts: int
     max_rows: int
+    vocab_size: int
 
     @staticmethod
     def of(limits: Limits) -> StepLayout:
@@ -117,6 +119,7 @@ class StepLayout:
             max_pages=-(-limits.max_context // limits.page_tokens),
             max_drafts=limits.max_drafts,
             max_rows=max(limits.max_tokens, limits.max_reqs * (limits.max_drafts + 1)),
+            vocab_size=limits.vocab_size,
         )
 
     @cached_property
@@ -214,6 +217,14 @@ class StepLayout:
         return View(
             space="state", name=PLAN, dtype="i32", shape=(self.sizes[name],), strides=(1,),
             offset=4 * self.offsets[name],
+        )  # fmt: skip
+
+    @property
+    def counts(self) -> View:
+        """The state `COUNTS`: i32 [max_reqs + 1, ids]."""
+        shape = self.max_reqs + 1, self.vocab_size
+        return View(
+            space="state", name=COUNTS, dtype="i32", shape=shape, strides=(shape[1], 1)
         )  # fmt: skip
 
     @property

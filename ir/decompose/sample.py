@@ -60,6 +60,29 @@ def pick(b: Body, op: sample.PickOp) -> tuple[Value, Value]:
     return ids, _pick_column(b, _log_softmax(b), ids)
 
 
+def penalise(b: Body, op: sample.PenaliseOp) -> Value:
+    """Outputs are the halves of the row's own counts, and one for each equal recent id."""
+    named, logits = b.index("count_rows"), b.value("logits")
+    held = b.index("counts").gather(b("Max", named, b.constant(0, "i64")))
+    ids = b.counting(logits.extent(1)).at(0, 1)
+    is_recent = b.index("recent").at(2).equals(ids).to("i64")
+    outputs = held // 2 + b("ReduceSum", is_recent, b.ints(1), keepdims=0)
+    was_output = outputs > 0
+    is_seen = b("Or", was_output, (held % 2).equals(1))
+    factor, often, once = (b.value(n).at(1) for n in ("repetition", "frequency", "presence"))
+    repeated = b.where(logits > 0.0, logits / factor, logits * factor)
+    less = often * outputs.to(logits.dtype) + once * was_output.to(logits.dtype)
+    out = b.where(is_seen, repeated, logits) - less
+    return b.where((named >= 0).at(1), out, logits)
+
+
+def bias(b: Body, op: sample.BiasOp) -> Value:
+    """Each row's own numbers added, where it names a row."""
+    named, logits = b.index("bias_rows"), b.value("logits")
+    own = b.value("biases").gather(b("Max", named, b.constant(0, "i64")))
+    return b.where((named >= 0).at(1), logits + own, logits)
+
+
 def mask(b: Body, op: sample.MaskOp) -> Value:
     """Each row's own words, cut into 32 quotients by powers of two of which the odd ones allow."""
     words = b.index("masks") % U32
@@ -74,18 +97,24 @@ def mask(b: Body, op: sample.MaskOp) -> Value:
 
 
 def nucleus(b: Body, op: sample.NucleusOp) -> Value:
-    """Softmax of the sorted row, its exclusive running sum, and what stays put back in its place.
+    """Softmax of the sorted row's first top_k, its exclusive running sum and its ratio to the
+    first, and what stays put back in its place.
 
     In f64 whatever is computed in: a sum of many small masses decides.
     """
     logits, divisor = b.value("logits"), b.value("temperature").to("f64").at(1)
-    share, hot = b.value("top_p").to("f64").at(1), divisor > 0.0
+    share, least = (b.value(name).to("f64").at(1) for name in ("top_p", "min_p"))
+    count, hot = b.index("top_k").at(1), divisor > 0.0
     ranked, order = b.top(logits, logits.extent(1))
-    mass = b("Softmax", ranked.to("f64") / b.where(hot, divisor, 1.0), axis=-1)
+    rank = b.counting(logits.extent(1)).at(0)
+    in_count = b("Or", rank < count, count <= 0)
+    heated = ranked.to("f64") / b.where(hot, divisor, 1.0)
+    mass = b("Softmax", b.where(in_count, heated, float("-inf")), axis=-1)
     before = b("CumSum", mass, b.constant(1, "i64"), exclusive=1)
-    is_first = b.counting(logits.extent(1)).equals(0).at(0)
-    passes = b("Or", b("Not", hot), share >= 1.0)
-    stays = b("Or", b("Or", before < share, is_first), passes)
+    in_share = b("Or", before < share, share >= 1.0)
+    is_likely = b("Or", mass >= least * mass.columns(0, 1), least <= 0.0)
+    stays = b("And", in_count, b("And", in_share, is_likely))
+    stays = b("Or", b("Or", stays, rank.equals(0)), b("Not", hot))
     left = b.where(stays, ranked, float("-inf"))
     return b("ScatterElements", logits, order, left, axis=1)
 

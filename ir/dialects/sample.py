@@ -40,6 +40,92 @@ class PickOp(LostwaxOp):
 
 
 @irdl_op_definition
+class PenaliseOp(LostwaxOp):
+    """Logits of ids that have come before, made smaller, or larger where a penalty is negative.
+
+    logits [R, V] f32, counts [C, V] i32, count_rows [R] i32, recent [R, N] i32, repetition,
+    frequency, presence [R] f32 -> [R, V] f32. An id has been an output of row r half as often as
+    counts[count_rows[r]] says, rounded down, and once more for each of recent[r] that is it (-1 is
+    none); it has been seen if it was an output or that number is odd. First the logit of an id that
+    was seen is divided by repetition where it is above 0 and multiplied with it elsewhere (Keskar
+    et al., arXiv:1909.05858), then frequency times its outputs is subtracted, and presence if there
+    are any. A row whose count_rows is -1 passes bit for bit.
+    """
+
+    name = "sample.penalise"
+    logits = operand_def(F32)
+    counts = operand_def(I32)
+    count_rows = operand_def(I32)
+    recent = operand_def(I32)
+    repetition = operand_def(F32)
+    frequency = operand_def(F32)
+    presence = operand_def(F32)
+    out = result_def(F32)
+    traits = traits_def(Pure())
+
+    def verify_(self) -> None:
+        rows, vocab = self.shape(self.logits)
+        for value in (self.count_rows, self.repetition, self.frequency, self.presence):
+            self.require(self.shape(value) == (rows,), f"{value.type} must be [{rows}]")
+        recent = self.shape(self.recent)
+        self.require(
+            len(recent) == 2 and recent[0] == rows,
+            f"{self.recent.type} must have {rows} rows of ids",
+        )
+        self.require(
+            len(self.shape(self.counts)) == 2 and self.shape(self.counts)[1] == vocab,
+            f"{self.counts.type} must have rows of {vocab} numbers",
+        )
+        self.require(
+            self.shape(self.out) == self.shape(self.logits),
+            f"result {self.out.type} must have the shape of {self.logits.type}",
+        )
+
+    def cost(self, env: Mapping[str, int]) -> Cost:
+        """Of the counts a row each at most, whatever the state holds."""
+        numbers = self.shape(self.logits)[0].at(env) * self.shape(self.logits)[1].at(env)
+        held = self.boundary_bytes(env) - type_bytes(self.counts.type, env)
+        return Cost(held + 4 * numbers, 8 * numbers)
+
+
+@irdl_op_definition
+class BiasOp(LostwaxOp):
+    """Logits with what their row's bias adds to each.
+
+    logits [R, V] f32, biases [Q, V] f32, bias_rows [R] i32 -> [R, V] f32. Row r has the bias
+    biases[bias_rows[r]], of which any number may be -inf. A row whose bias_rows is -1 passes bit
+    for bit.
+    """
+
+    name = "sample.bias"
+    logits = operand_def(F32)
+    biases = operand_def(F32)
+    bias_rows = operand_def(I32)
+    out = result_def(F32)
+    traits = traits_def(Pure())
+
+    def verify_(self) -> None:
+        rows, vocab = self.shape(self.logits)
+        self.require(
+            self.shape(self.bias_rows) == (rows,), f"{self.bias_rows.type} must be [{rows}]"
+        )
+        self.require(
+            len(self.shape(self.biases)) == 2 and self.shape(self.biases)[1] == vocab,
+            f"{self.biases.type} must have rows of {vocab} numbers",
+        )
+        self.require(
+            self.shape(self.out) == self.shape(self.logits),
+            f"result {self.out.type} must have the shape of {self.logits.type}",
+        )
+
+    def cost(self, env: Mapping[str, int]) -> Cost:
+        """Of the biases a row each at most, whatever the state holds."""
+        numbers = self.shape(self.logits)[0].at(env) * self.shape(self.logits)[1].at(env)
+        held = self.boundary_bytes(env) - type_bytes(self.biases.type, env)
+        return Cost(held + 4 * numbers, numbers)
+
+
+@irdl_op_definition
 class MaskOp(LostwaxOp):
     """Logits with -inf for every id that its row's mask forbids.
 
@@ -83,25 +169,30 @@ class MaskOp(LostwaxOp):
 
 @irdl_op_definition
 class NucleusOp(LostwaxOp):
-    """Logits with -inf for every id outside its row's nucleus (Holtzman et al., arXiv:1904.09751).
+    """Logits with -inf for every id that its row is not sampled from.
 
-    logits [R, V] f32, temperature [R] f32, top_p [R] f32 -> [R, V] f32. Of a row's ids, the largest
-    logit first and the lowest index first among equals, those stay before which softmax(logits /
-    temperature) has a mass below top_p, and the first always. Rows of temperature 0 or top_p 1 pass
-    as they are. Where that mass is within `BORDER` of top_p (`ir/reference/sample.py`), rounding
-    may decide either way.
+    logits [R, V] f32, temperature [R] f32, top_k [R] i32, top_p [R] f32, min_p [R] f32 -> [R, V]
+    f32. Of a row's ids, the largest logit first and the lowest index first among equals, the first
+    top_k stay (0: all). Of these, under p = softmax(their logits / temperature), those stay before
+    which p has a mass below top_p (1: all; the nucleus of Holtzman et al., arXiv:1904.09751) and
+    whose own p is min_p times the first's at least (0: all). The first always stays. Rows of
+    temperature 0 pass as they are, and so does all of a row that asks for nothing. Where a mass is
+    within `BORDER` of what it is compared with (`ir/reference/sample.py`), rounding may decide
+    either way.
     """
 
     name = "sample.nucleus"
     logits = operand_def(F32)
     temperature = operand_def(F32)
+    top_k = operand_def(I32)
     top_p = operand_def(F32)
+    min_p = operand_def(F32)
     out = result_def(F32)
     traits = traits_def(Pure())
 
     def verify_(self) -> None:
         rows = self.shape(self.logits)[:1]
-        for value in (self.temperature, self.top_p):
+        for value in (self.temperature, self.top_k, self.top_p, self.min_p):
             self.require(self.shape(value) == rows, f"{value.type} must be [{rows[0]}]")
         self.require(
             self.shape(self.out) == self.shape(self.logits),
@@ -155,4 +246,4 @@ class ScoreOp(LostwaxOp):
         )
 
 
-SAMPLE = Dialect("sample", [PickOp, MaskOp, NucleusOp, LogprobOp, ScoreOp])
+SAMPLE = Dialect("sample", [PickOp, PenaliseOp, BiasOp, MaskOp, NucleusOp, LogprobOp, ScoreOp])

@@ -30,7 +30,15 @@ from lostwax.ir.dialects.dist import MESH, SHARD, PartialAttr, SplitAttr
 from lostwax.ir.dialects.mla import AttendOp
 from lostwax.ir.dialects.moe import ExpertsOp
 from lostwax.ir.dialects.quant import LinearOp, QuantiseOp
-from lostwax.ir.dialects.sample import LogprobOp, MaskOp, NucleusOp, PickOp, ScoreOp
+from lostwax.ir.dialects.sample import (
+    BiasOp,
+    LogprobOp,
+    MaskOp,
+    NucleusOp,
+    PenaliseOp,
+    PickOp,
+    ScoreOp,
+)
 from lostwax.ir.size import Size
 from lostwax.ir.types import TensorType, tensor
 
@@ -122,7 +130,7 @@ class _Function:
     def _feeds_pick(self, op: LinearOp) -> bool:
         """Whether the product is logits over a vocabulary that divides; others stay whole."""
         rows = tensor(op.weight.type, "logits").sizes[0].constant
-        ends = PickOp | MaskOp | NucleusOp | LogprobOp | ScoreOp
+        ends = PickOp | PenaliseOp | BiasOp | MaskOp | NucleusOp | LogprobOp | ScoreOp
         picks = all(isinstance(u.operation, ends) for u in op.out.uses)
         return picks and bool(op.out.uses) and rows is not None and rows % self.ranks == 0
 

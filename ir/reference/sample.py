@@ -10,7 +10,7 @@ from lostwax.ir.reference.dtype import Array, Real, widen
 _MASK = np.uint64(0xFFFFFFFF)
 
 BORDER = 1e-6
-"""So near to top_p, the mass before an id leaves open whether the id is in the nucleus."""
+"""So near to top_p or min_p, a mass leaves open whether its id is in the nucleus."""
 
 
 def _u32(x: Array) -> NDArray[np.uint64]:
@@ -60,6 +60,40 @@ def pick(logits: Array, temperature: Array, seeds: Array, counters: Array) -> tu
     return ids, logprobs
 
 
+def penalise(
+    logits: Array,
+    counts: Array,
+    count_rows: Array,
+    recent: Array,
+    repetition: Array,
+    frequency: Array,
+    presence: Array,
+) -> Real:
+    """Logits less what is asked for ids that have come; -1 names no row of counts.
+
+    logits [R, V], counts [C, V] (twice the outputs, and 1 where the prompt has the id), recent
+    [R, N] (outputs more), the others [R] -> [R, V].
+    """
+    logits = widen(logits)
+    ids: NDArray[np.int64] = np.arange(logits.shape[1], dtype=np.int64)
+    held: NDArray[np.int64] = counts.astype(np.int64)[np.maximum(count_rows, 0)]
+    outputs = held // 2 + np.sum(recent[:, :, None] == ids, axis=1)
+    is_seen = np.logical_or(outputs > 0, held % 2 == 1)
+    factor, often, once = (widen(each)[:, None] for each in (repetition, frequency, presence))
+    repeated = np.where(logits > 0, logits / factor, logits * factor)
+    out = np.where(is_seen, repeated, logits) - often * outputs - once * (outputs > 0)
+    return np.where((count_rows >= 0)[:, None], out, logits)
+
+
+def bias(logits: Array, biases: Array, bias_rows: Array) -> Real:
+    """Logits plus the bias that their row names; -1 names none.
+
+    logits [R, V], biases [Q, V], bias_rows [R] -> [R, V].
+    """
+    own = widen(biases)[np.maximum(bias_rows, 0)]
+    return np.where((bias_rows >= 0)[:, None], widen(logits) + own, widen(logits))
+
+
 def mask(logits: Array, masks: Array, mask_rows: Array) -> Real:
     """Logits, -inf for ids whose bit is 0 in the mask that their row names; -1 names none.
 
@@ -73,38 +107,50 @@ def mask(logits: Array, masks: Array, mask_rows: Array) -> Real:
     return np.where(forbidden, -np.inf, widen(logits))
 
 
-def _mass_before(logits: Real, divisor: Real) -> tuple[Real, Array]:
-    """The mass of the likelier ids before each rank, and the ids by rank: both [R, V]."""
+def _inside(
+    logits: Real, temperature: Array, top_k: Array, top_p: Array, min_p: Array, slack: float
+) -> Array:
+    """Which ids stay, bool [R, V], where every mass may pass its bound by `slack`."""
+    divisor, count, share, least = (
+        widen(each)[:, None] for each in (temperature, top_k, top_p, min_p)
+    )
     order = np.argsort(-logits, axis=-1, kind="stable")
     ranked = np.take_along_axis(logits, order, axis=-1) / np.where(divisor > 0, divisor, 1.0)
-    upto = np.cumsum(np.exp(log_softmax(ranked)), axis=-1)
-    return np.concatenate([np.zeros_like(upto[:, :1]), upto[:, :-1]], axis=-1), order
-
-
-def nucleus(logits: Array, temperature: Array, top_p: Array) -> Real:
-    """Logits, -inf for ids before which softmax(logits / temperature) has a mass of top_p or more.
-
-    Of equal logits the lowest index is first; the likeliest id always stays. Rows of temperature 0
-    or top_p 1 pass as they are. logits [R, V] -> [R, V].
-    """
-    logits, divisor, share = widen(logits), widen(temperature)[:, None], widen(top_p)[:, None]
-    before, order = _mass_before(logits, divisor)
-    kept = (before < share) | (divisor <= 0) | (share >= 1)
+    rank: NDArray[np.int64] = np.arange(logits.shape[1], dtype=np.int64)[None, :]
+    is_ranked: Array = np.logical_or(np.less(rank, count), count <= 0)
+    mass = np.exp(log_softmax(np.where(is_ranked, ranked, -np.inf)))
+    upto = np.cumsum(mass, axis=-1)
+    before = np.concatenate([np.zeros_like(upto[:, :1]), upto[:, :-1]], axis=-1)
+    in_share = (before < share + slack) | (share >= 1)
+    is_likely = (mass / mass[:, :1] >= least - slack) | (least <= 0)
+    kept = (is_ranked & in_share & is_likely) | (divisor <= 0)
     kept[:, 0] = True
     inside = np.empty_like(kept)
     np.put_along_axis(inside, order, kept, axis=-1)
-    return np.where(inside, logits, -np.inf)
+    return inside
 
 
-def nucleus_border(logits: Array, temperature: Array, top_p: Array) -> Array:
+def nucleus(logits: Array, temperature: Array, top_k: Array, top_p: Array, min_p: Array) -> Real:
+    """Logits, -inf for ids that are not among the top_k first (0: all), and of these under
+    p = softmax(logits / temperature) for those before which p has a mass of top_p (1: all) or more,
+    or whose own p is below min_p times the largest.
+
+    Of equal logits the lowest index is first; the likeliest id always stays. Rows of temperature 0
+    pass as they are. logits [R, V] -> [R, V].
+    """
+    logits = widen(logits)
+    return np.where(_inside(logits, temperature, top_k, top_p, min_p, 0.0), logits, -np.inf)
+
+
+def nucleus_border(
+    logits: Array, temperature: Array, top_k: Array, top_p: Array, min_p: Array
+) -> Array:
     """Which ids rounding may put in the nucleus or out of it: bool [R, V]."""
-    logits, divisor, share = widen(logits), widen(temperature)[:, None], widen(top_p)[:, None]
-    before, order = _mass_before(logits, divisor)
-    near = (np.abs(before - share) <= BORDER) & (divisor > 0) & (share < 1)
-    near[:, 0] = False
-    open_ids = np.empty_like(near)
-    np.put_along_axis(open_ids, order, near, axis=-1)
-    return open_ids
+    logits = widen(logits)
+    wide, narrow = (
+        _inside(logits, temperature, top_k, top_p, min_p, slack) for slack in (BORDER, -BORDER)
+    )
+    return np.logical_and(wide, np.logical_not(narrow))
 
 
 def logprob(logits: Array, targets: Array) -> Real:

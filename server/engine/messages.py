@@ -17,10 +17,14 @@ Finish = Literal["stop", "length", "cancelled"]
 
 
 class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
-    """Generate `max_tokens` tokens after `prompt`, each out of the likeliest ids whose mass reaches
-    `top_p`. `top_logprobs` counts alternatives a token. `log_id` is what client and operator know
-    the request by; several may have the same. Lower `priority` runs first. A request that has not
-    ended `timeout_s` seconds after the engine took it, waiting or running, fails with TIMED_OUT.
+    """Generate `max_tokens` tokens after `prompt`, each out of the `top_k` likeliest ids (0: all),
+    of these out of the likeliest whose mass reaches `top_p`, none of which is less likely than
+    `min_p` times the likeliest. Before, penalties change the logits of ids that came, by
+    `repetition_penalty` those of the prompt, too; then `logit_bias` is added to those of some ids;
+    `held_ids` are not among the first `min_tokens` tokens. `top_logprobs` counts alternatives a
+    token. `log_id` is what client and operator know the request by; several may have the same.
+    Lower `priority` runs first. A request that has not ended `timeout_s` seconds after the engine
+    took it, waiting or running, fails with TIMED_OUT.
     """
 
     request: str
@@ -28,7 +32,15 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     max_tokens: int
     log_id: str = ""
     temperature: float = 0.0
+    top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: dict[int, float] = {}
+    held_ids: list[int] = []
+    min_tokens: int = 0
     seed: int = 0
     stop_ids: list[int] = []
     ignore_eos: bool = False
@@ -40,7 +52,13 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     @property
     def has_nucleus(self) -> bool:
         """Whether tokens are sampled from some ids only; greedy ones are in every nucleus."""
-        return self.temperature > 0 and self.top_p < 1
+        return self.temperature > 0 and (self.top_p < 1 or self.top_k > 0 or self.min_p > 0)
+
+    @property
+    def has_penalty(self) -> bool:
+        """Whether tokens that came change what comes."""
+        additive = self.frequency_penalty or self.presence_penalty
+        return bool(additive) or self.repetition_penalty != 1
 
     @property
     def num_tokens(self) -> int:

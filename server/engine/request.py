@@ -78,8 +78,8 @@ class Req:
         self.num_prompt = len(self.tokens)
         self.max_length = submit.num_tokens
         self.max_rows = max(self.max_length - 1, self.num_prompt)
-        nucleus = "sample" if submit.has_nucleus else "pick"
-        self.pick_head = "score" if submit.top_logprobs else nucleus
+        samples = submit.has_nucleus or submit.has_penalty or submit.logit_bias
+        self.pick_head = "score" if submit.top_logprobs else "sample" if samples else "pick"
 
     @property
     def num_output(self) -> int:
@@ -214,7 +214,11 @@ class Chunk(msgspec.Struct, frozen=True, eq=False):
         """The least head that gives the chunk's logit rows what the client wants."""
         if self.scored:
             return "score"
-        return self.req.pick_head if self.picks else "pick"
+        if not self.picks:
+            return "pick"
+        head, least = self.req.pick_head, self.req.submit.min_tokens
+        # how many outputs there are is told by results: late where it errs
+        return "sample" if head == "pick" and least and least > self.req.num_output else head
 
     def num_drafts(self, most: int) -> int:
         """Drafts worth making behind the step: it gives a token, and the model adds one of its own

@@ -88,6 +88,7 @@ def _new_pages(req: Req) -> list[NewPage]:
 
 def _enter(req: Req, start: int) -> Enter:
     """The whole row of a request whose rows before `start` lie in its pages."""
+    counts_prompt = req.submit.repetition_penalty != 1
     return Enter(
         seq=req.seq,
         pages=tuple(req.pages),
@@ -95,8 +96,18 @@ def _enter(req: Req, start: int) -> Enter:
         limit=req.max_rows,
         num_prompt=req.num_prompt,
         temperature=req.submit.temperature,
+        top_k=req.submit.top_k,
         top_p=req.submit.top_p,
+        min_p=req.submit.min_p,
         seed=_as_int32(req.submit.seed),
+        bias=tuple(req.submit.logit_bias.items()),
+        ends=tuple(req.submit.held_ids),
+        min_outputs=req.submit.min_tokens,
+        repetition=req.submit.repetition_penalty,
+        frequency=req.submit.frequency_penalty,
+        presence=req.submit.presence_penalty,
+        prompt=tuple(req.tokens[: req.num_prompt]) if counts_prompt else (),
+        outputs=tuple(req.tokens[req.num_prompt :]) if req.submit.has_penalty else (),
     )
 
 

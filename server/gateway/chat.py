@@ -38,6 +38,7 @@ def prepare_chat(request: ChatRequest, info: EngineInfo, codec: Codec) -> Prepar
         uuid.uuid4().hex,
         prompt.ids,
         max_tokens,
+        info,
         stop_ids=() if request.ignore_eos else prompt.ends,
         top_logprobs=num_top,
     )

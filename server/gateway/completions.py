@@ -46,6 +46,7 @@ def prepare_completion(request: CompletionRequest, job: Job, codec: Codec) -> Pr
                 f"{name}-{index}",
                 ids,
                 most_tokens,
+                info,
                 top_logprobs=num_top,
                 score_prompt=score_prompt,
             )

@@ -1,7 +1,7 @@
 """Request fields that completions and chats share, and the schema of `/v1/completions`.
 
 Every number, text and list has a bound. Parameters that the server does not honour are refused by
-name, never ignored; a value that asks for nothing (`n: 1`, `top_k: -1`, penalties of 0) is taken,
+name, never ignored; a value that asks for nothing (`n: 1`, `bad_words: []`) is taken,
 because clients send them by default, and null always asks for the default. Hints that cannot change
 an answer (`user`, `metadata`, …) are taken and not read. Knows no engine.
 """
@@ -18,11 +18,21 @@ from lostwax.server.gateway.unsupported import FieldError, Unread, only, require
 MAX_PROMPTS = 256
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
+MAX_BIASES = 1024
 MAX_TOKEN_ID = 2**31 - 1
 MAX_HINT_CHARS = 512
 MAX_METADATA = 16
 
 TokenId = Annotated[int, Meta(ge=0, le=MAX_TOKEN_ID)]
+Penalty = Annotated[float, Meta(ge=-2, le=2, extra_json_schema={"default": 0.0})]
+LogitBias = Annotated[
+    dict[TokenId, Annotated[float, Meta(ge=-100, le=100)]],
+    Meta(
+        max_length=MAX_BIASES,
+        extra_json_schema={"propertyNames": {"pattern": "^(0|[1-9][0-9]{0,9})$"}},
+    ),
+]
+"""What is added to the logits of some ids."""
 Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARS)]
 Hint = Annotated[str, Meta(max_length=MAX_HINT_CHARS)]
 Metadata = Annotated[
@@ -33,7 +43,6 @@ Metadata = Annotated[
 
 _OFTEN = "send the request once for each answer"
 _SAMPLING = "temperature, top_p and seed steer the sampling"
-_NUCLEUS = "top_p bounds what is sampled from"
 _TOKENS = "check the answer and ask again"
 _WHOLE_TEXT = "ask for return_token_ids and decode them"
 _FORMAT = "ask for the format in the prompt and check the answer"
@@ -69,14 +78,26 @@ class StreamOptions(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What every request that generates may say: OpenAI's fields, with `ignore_eos`,
-    `stop_token_ids` and `return_token_ids` as extensions."""
+    """What every request that generates may say: OpenAI's fields, with `top_k`, `min_p`,
+    `repetition_penalty`, `min_tokens`, `ignore_eos`, `stop_token_ids` and `return_token_ids` as
+    extensions."""
 
     model: Hint | None = None
     temperature: Annotated[float, Meta(ge=0, le=2, extra_json_schema={"default": 1.0})] | None = (
         None
     )
     top_p: Annotated[float, Meta(gt=0, le=1, extra_json_schema={"default": 1.0})] | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=MAX_TOKEN_ID, extra_json_schema={"default": 0})] | None = (
+        None
+    )
+    min_p: Annotated[float, Meta(ge=0, le=1, extra_json_schema={"default": 0.0})] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: (
+        Annotated[float, Meta(gt=0, le=2, extra_json_schema={"default": 1.0})] | None
+    ) = None
+    logit_bias: LogitBias | None = None
+    min_tokens: Annotated[int, Meta(ge=0, le=MAX_TOKEN_ID)] | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     stop: Stop | Annotated[list[Stop], Meta(max_length=MAX_STOPS)] | None = None
     stop_token_ids: Annotated[list[TokenId], Meta(max_length=MAX_STOPS)] | None = None
@@ -92,14 +113,7 @@ class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields
 
     n: Annotated[Unread, only(1, remedy=_OFTEN)] = UNSET
     best_of: Annotated[Unread, only(1, remedy=_OFTEN)] = UNSET
-    presence_penalty: Annotated[Unread, only(0, remedy=_SAMPLING)] = UNSET
-    frequency_penalty: Annotated[Unread, only(0, remedy=_SAMPLING)] = UNSET
-    repetition_penalty: Annotated[Unread, only(1, remedy=_SAMPLING)] = UNSET
     length_penalty: Annotated[Unread, only(1, remedy=_SAMPLING)] = UNSET
-    top_k: Annotated[Unread, only(-1, 0, remedy=_NUCLEUS)] = UNSET
-    min_p: Annotated[Unread, only(0, remedy=_NUCLEUS)] = UNSET
-    min_tokens: Annotated[Unread, only(0, remedy="ignore_eos keeps an answer going")] = UNSET
-    logit_bias: Annotated[Unread, only({}, remedy=_TOKENS)] = UNSET
     bad_words: Annotated[Unread, only([], remedy=_TOKENS)] = UNSET
     allowed_token_ids: Annotated[Unread, only([], remedy=_TOKENS)] = UNSET
     use_beam_search: Annotated[Unread, only(False, remedy=_SAMPLING)] = UNSET

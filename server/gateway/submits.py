@@ -46,20 +46,44 @@ def form_submit(
     name: str,
     prompt: list[int],
     max_tokens: int,
+    info: EngineInfo,
     *,
     stop_ids: tuple[int, ...] = (),
     top_logprobs: int = 0,
     score_prompt: bool = False,
 ) -> Submit:
-    """One engine request. `stop_ids` end it beside those that the client names."""
+    """One engine request. `stop_ids` end it beside those that the client names.
+
+    ApiError where a bias names no id of the model, or more tokens are wanted than may come.
+    """
+    bias, least = request.logit_bias or {}, request.min_tokens or 0
+    if bias and max(bias) >= info.vocab_size:
+        message = f"token id {max(bias)} lies outside 0..{info.vocab_size - 1}"
+        raise ApiError(400, message, code="invalid_value", param="logit_bias")
+    if least > max_tokens:
+        message = f"{least} tokens at least are more than {max_tokens} at most; lower min_tokens"
+        raise ApiError(400, message, code="invalid_value", param="min_tokens")
+    all_stops = [*(request.stop_token_ids or ()), *stop_ids]
+    ends = all_stops if request.ignore_eos else [*all_stops, *info.eos_token_ids]
+    held = sorted({token for token in ends if token < info.vocab_size}) if least else []
     return Submit(
         request=name,
         prompt=prompt,
         max_tokens=max_tokens,
         temperature=1.0 if request.temperature is None else request.temperature,
+        top_k=max(request.top_k or 0, 0),  # -1 is another way to say all
         top_p=1.0 if request.top_p is None else request.top_p,
+        min_p=request.min_p or 0.0,
+        repetition_penalty=(
+            1.0 if request.repetition_penalty is None else request.repetition_penalty
+        ),
+        frequency_penalty=request.frequency_penalty or 0.0,
+        presence_penalty=request.presence_penalty or 0.0,
+        logit_bias={token: added for token, added in bias.items() if added},
+        held_ids=held,
+        min_tokens=least if held else 0,
         seed=secrets.randbits(31) if request.seed is None else request.seed % 2**32,
-        stop_ids=[*(request.stop_token_ids or ()), *stop_ids],
+        stop_ids=all_stops,
         ignore_eos=bool(request.ignore_eos),
         top_logprobs=top_logprobs,
         score_prompt=score_prompt,

@@ -48,7 +48,8 @@ func.func @block(%x: !lostwax.tensor<[T, 6], bf16>, %positions: !lostwax.tensor<
     %logits: !lostwax.tensor<[T, 4*P], f32>, %f: !lostwax.tensor<[T, 6], f32>,
     %w: !lostwax.tensor<[8, 6], bf16> {lostwax.weight = "up.weight"},
     %rows: !lostwax.tensor<[R, 6], f32>, %heat: !lostwax.tensor<[R], f32>,
-    %top_p: !lostwax.tensor<[R], f32>) {
+    %top_k: !lostwax.tensor<[R], i32>, %top_p: !lostwax.tensor<[R], f32>,
+    %min_p: !lostwax.tensor<[R], f32>) {
   %r = "core.rope"(%f, %positions) <{offset = 0 : i64, dim = 4 : i64, interleaved = false,
     theta = 1.0e+04 : f64, factor = 1.0 : f64, original_len = 4096 : i64, beta_fast = 32.0 : f64,
     beta_slow = 1.0 : f64, magnitude = 1.0 : f64}>
@@ -60,8 +61,9 @@ func.func @block(%x: !lostwax.tensor<[T, 6], bf16>, %positions: !lostwax.tensor<
     : (!lostwax.tensor<[T, 4*P], f32>) -> !lostwax.tensor<[T, 5], i32>
   %y = "quant.linear"(%x, %w) : (!lostwax.tensor<[T, 6], bf16>, !lostwax.tensor<[8, 6], bf16>)
     -> !lostwax.tensor<[T, 8], bf16>
-  %n = "sample.nucleus"(%rows, %heat, %top_p) : (!lostwax.tensor<[R, 6], f32>,
-    !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], f32>) -> !lostwax.tensor<[R, 6], f32>
+  %n = "sample.nucleus"(%rows, %heat, %top_k, %top_p, %min_p) : (!lostwax.tensor<[R, 6], f32>,
+    !lostwax.tensor<[R], f32>, !lostwax.tensor<[R], i32>, !lostwax.tensor<[R], f32>,
+    !lostwax.tensor<[R], f32>) -> !lostwax.tensor<[R, 6], f32>
   func.return
 }
 """
@@ -198,7 +200,7 @@ def test_a_waiver_lets_ties_fall_either_way_but_not_wrong_choices(module: builti
 def test_ids_at_the_border_of_a_nucleus_may_fall_either_way_and_no_others(
     monkeypatch: pytest.MonkeyPatch, module: builtin.ModuleOp
 ):
-    def border(logits: Array, temperature: Array, top_p: Array) -> Array:
+    def border(logits: Array, *asked: Array) -> Array:
         return np.arange(logits.shape[1]) == np.full((logits.shape[0], 1), 3)
 
     monkeypatch.setitem(OPEN, "sample.nucleus", border)
@@ -245,8 +247,9 @@ def test_rows_go_with_and_without_each_way_to_sample_them(rows: int, seed: int):
     sizes = {"page_tokens": PAGE, "vocab_size": 50, "num_masks": 8, "least_reqs": 2}
     case = step_case(Bucket(rows=rows), "score", seed, **sizes)
     real = {n: a[: int(case.inputs["num_rows"][0])] for n, a in case.inputs.items()}
-    for name, nothing in {"mask_rows": -1, "targets": -1, "temperature": 0, "top_p": 1}.items():
-        assert real[name][0] == nothing != real[name][1]
+    nothing = {"mask_rows": -1, "targets": -1, "temperature": 0, "top_k": 0, "top_p": 1, "min_p": 0}
+    for name, neutral in nothing.items():
+        assert real[name][0] == neutral != real[name][1]
     assert real["mask_rows"][:3].tolist() == [-1, 0, 7][: len(real["mask_rows"])]
     assert real["mask_rows"][-1] >= 0
 

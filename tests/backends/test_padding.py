@@ -17,7 +17,7 @@ from lostwax.backends.cpu.target import CPU
 from lostwax.backends.portable.kernels import attention, experts, fp8, linear, route, selection
 from lostwax.backends.portable.kernels.paging import CachedRows, selected_rows
 from lostwax.backends.proof.check import NotConformant
-from lostwax.backends.proof.inputs import region_values
+from lostwax.backends.proof.inputs import REAL_FIELDS, region_values
 from lostwax.backends.proof.kit import (
     VARIANTS,
     Environment,
@@ -209,8 +209,7 @@ def test_what_is_undefined_is_nan_in_every_operand(formats: str) -> None:
                         continue
                     assert isinstance(value.type, TensorType)
                     real = real_rows(value.type, case)
-                    fields = {"temperature", "top_p"}
-                    is_step = value.name_hint in fields
+                    is_step = value.name_hint in REAL_FIELDS
                     if real is None or value.type.dtype_name.startswith("i") or is_step:
                         continue
                     parts = [bound.values, bound.scales] if isinstance(bound, Scaled) else [bound]

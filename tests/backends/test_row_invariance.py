@@ -43,6 +43,7 @@ ALONE = {False: Bucket(tokens=1, reqs=1, pages=4), True: Bucket(rows=1)}
 """By whether the segment is a head."""
 STATE = 21
 MASKS = 5
+BIASES = 12
 MTP_ODD = ODD | {"num_nextn_predict_layers": 1}
 FP8 = {
     "quantization_config": {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]},
@@ -78,7 +79,7 @@ def _pairs(
     low = tuple(x for x in lowerings(CPU) if x.row_invariant == invariant)
     many, alone = (
         ProgramContext(
-            module, CPU, segment, buckets[segment in HEADS], Guard("always"), STATE, MASKS
+            module, CPU, segment, buckets[segment in HEADS], Guard("always"), STATE, MASKS, BIASES
         )
         for buckets in (MANY, ALONE)
     )
@@ -152,6 +153,7 @@ def _checked(
         vocab_size=64,
         state_rows=STATE,
         num_masks=MASKS,
+        num_biases=BIASES,
     )
     for many, alone in _pairs(name, segment, every, invariant):
         is_cache = any(isinstance(v.type, CacheType) for v in many.region.output_values())

@@ -34,9 +34,10 @@ from lostwax.ir.passes.specialise import SpecialisePass
 
 TARGETS = ("cuda-sm90a", "cuda-sm100a", "rocm-gfx942", "rocm-gfx950")
 VALUES = {
-    "temperature": "f32", "top_p": "f32", "seeds": "i32", "counters": "i32", "targets": "i32",
-    "mask_rows": "i32", "op.ids": "i32", "op.logprobs": "f32", "picked.ids": "i32",
-    "logprob": "f32",
+    "temperature": "f32", "top_k": "i32", "top_p": "f32", "min_p": "f32", "seeds": "i32",
+    "counters": "i32", "targets": "i32", "count_rows": "i32", "repetition": "f32",
+    "frequency": "f32", "presence": "f32", "bias_rows": "i32", "mask_rows": "i32", "op.ids": "i32",
+    "op.logprobs": "f32", "picked.ids": "i32", "logprob": "f32",
 }  # fmt: skip
 
 
@@ -59,6 +60,9 @@ def match_of(target: str, rows: int, vocab: int, folder: Path) -> PlainMatch:
     assert backend.compiler is not None
     values = {n: Value((rows,), dtype) for n, dtype in VALUES.items()}
     values |= dict.fromkeys(("logits", "op.out"), Value((rows, vocab), "f32"))
+    values["counts"] = Value((9, vocab), "i32")
+    values["recent"] = Value((rows, 3), "i32")
+    values["biases"] = Value((18, vocab), "f32")
     values["masks"] = Value((128, -(-vocab // 32)), "i32")
     compiler = backend.load(backend.compiler)(facts)
     return PlainMatch(facts, Bucket(rows=rows), values, {}, compiler, folder)
@@ -86,7 +90,7 @@ def test_a_row_is_split_and_one_binary_serves_any_number_of_rows(
         assert first.grid[1] > 1, "one row is work for many programs"
         found.append({x.binary for x in launches if isinstance(x, KernelLaunch)})
     assert found[0] == found[1]
-    assert len(found[0]) <= 3
+    assert len(found[0]) <= 4
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -112,6 +116,7 @@ def test_more_ids_than_a_program_takes_are_refused(tmp_path: Path) -> None:
     assert SAMPLE_TAIL.when.refusal(match) == "axis 1 of logits is 300000, wants <= 262144"
 
 
+TAIL = {f"sample.{verb}" for verb in ("pick", "penalise", "bias", "mask", "nucleus", "logprob")}
 CHOICES: dict[tuple[Segment, int], list[str]] = {
     ("pick", 211): ["smxx_pick"],
     ("sample", 211): ["smxx_sample_tail"],
@@ -148,6 +153,6 @@ def test_a_head_takes_them_for_any_number_of_rows(
             found = find_candidates(context, block, sites, NoMeasurements())
             for each in cover(found, lambda candidate: None).chosen:
                 ops = {op.name for op in each.candidate.region.members}
-                if ops & {"sample.pick", "sample.mask", "sample.nucleus", "sample.logprob"}:
+                if ops & TAIL:
                     chosen.append(each.candidate.name)
         assert sorted(chosen) == wanted

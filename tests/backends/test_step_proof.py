@@ -58,6 +58,7 @@ def compared() -> Iterator[tuple[str, str, str]]:
         for segment in SEGMENTS:
             yield from ((f"the input {name!r}", segment, end) for name in inputs_of(segment))
         yield from ((f"the state's {name!r}", "score", end) for name in STEP_STATE)
+        yield "the state 'counts'", "score", end
         yield from ((f"the result {name!r}", "score", end) for name in (*RESULT_WIDTHS, "drafts"))
 
 

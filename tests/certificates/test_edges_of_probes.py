@@ -117,30 +117,83 @@ def _mask_of_another_row(
     out[wanted] = allowed
 
 
-def _nucleus_of_another_row(
-    logits: torch.Tensor, temperature: torch.Tensor, top_p: torch.Tensor, out: torch.Tensor
+def _without_recent(
+    logits: torch.Tensor, counts: torch.Tensor, count_rows: torch.Tensor, recent: torch.Tensor,
+    *asked: torch.Tensor,
+) -> None:  # fmt: skip
+    factor, often, once, out = asked
+    none = torch.full_like(recent, -1)
+    sample.penalise(logits, counts, count_rows, none, factor, often, once, out)
+
+
+def _counts_of_another_row(
+    logits: torch.Tensor, counts: torch.Tensor, count_rows: torch.Tensor, *asked: torch.Tensor
 ) -> None:
-    wanted = torch.nonzero((temperature > 0) & (top_p < 1))[:, 0]
+    recent, factor, often, once, out = asked
+    named = torch.where(count_rows >= 0, (count_rows + 1) % len(counts), -1)
+    sample.penalise(logits, counts, named, recent, factor, often, once, out)
+
+
+def _without_bias_0(
+    logits: torch.Tensor, biases: torch.Tensor, bias_rows: torch.Tensor, out: torch.Tensor
+) -> None:
+    sample.bias(logits, biases, torch.where(bias_rows > 0, bias_rows, -1), out)
+
+
+def _bias_of_another_row(
+    logits: torch.Tensor, biases: torch.Tensor, bias_rows: torch.Tensor, out: torch.Tensor
+) -> None:
+    sample.bias(logits, biases, bias_rows.roll(1), out)
+
+
+def _nucleus_of_another_row(
+    logits: torch.Tensor,
+    temperature: torch.Tensor,
+    top_k: torch.Tensor,
+    top_p: torch.Tensor,
+    min_p: torch.Tensor,
+    out: torch.Tensor,
+) -> None:
+    wanted = torch.nonzero((temperature > 0) & ((top_k > 0) | (top_p < 1) | (min_p > 0)))[:, 0]
     out.copy_(logits)
     inside = torch.empty_like(logits[wanted])
     count = len(wanted)
-    sample.nucleus(logits[wanted], temperature[:count], top_p[:count], inside)
+    asked = temperature[:count], top_k[:count], top_p[:count], min_p[:count]
+    sample.nucleus(logits[wanted], *asked, inside)
     out[wanted] = inside
 
 
-def _no_nucleus(
-    logits: torch.Tensor, temperature: torch.Tensor, top_p: torch.Tensor, out: torch.Tensor
+def _no_nucleus(logits: torch.Tensor, *given: torch.Tensor) -> None:
+    given[-1].copy_(logits)
+
+
+def _without_top_k(
+    logits: torch.Tensor, temperature: torch.Tensor, top_k: torch.Tensor, *given: torch.Tensor
 ) -> None:
-    out.copy_(logits)
+    top_p, min_p, out = given
+    sample.nucleus(logits, temperature, torch.zeros_like(top_k), top_p, min_p, out)
+
+
+def _without_min_p(
+    logits: torch.Tensor, temperature: torch.Tensor, top_k: torch.Tensor, *given: torch.Tensor
+) -> None:
+    top_p, min_p, out = given
+    sample.nucleus(logits, temperature, top_k, top_p, torch.zeros_like(min_p), out)
 
 
 @pytest.mark.parametrize(
     ("op", "kernel", "fault"),
     [
+        ("sample.penalise", "penalise_where_wanted", _without_recent),
+        ("sample.penalise", "penalise_where_wanted", _counts_of_another_row),
+        ("sample.bias", "bias_where_wanted", _without_bias_0),
+        ("sample.bias", "bias_where_wanted", _bias_of_another_row),
         ("sample.mask", "mask_where_wanted", _without_mask_0),
         ("sample.mask", "mask_where_wanted", _mask_of_another_row),
         ("sample.nucleus", "nucleus_where_wanted", _nucleus_of_another_row),
         ("sample.nucleus", "nucleus_where_wanted", _no_nucleus),
+        ("sample.nucleus", "nucleus_where_wanted", _without_top_k),
+        ("sample.nucleus", "nucleus_where_wanted", _without_min_p),
     ],
 )
 def test_a_row_that_is_sampled_as_another_is_wrong(

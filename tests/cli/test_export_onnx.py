@@ -85,7 +85,7 @@ def run_model(
     for value in session.get_inputs():
         if value.name.startswith("past."):
             shape = [PAGES, *value.shape[1:]]
-            dtype = np.int32 if value.name == "past.masks" else np.float32
+            dtype = np.int32 if value.name in ("past.counts", "past.masks") else np.float32
             feed[value.name] = caches.get(value.name, np.zeros(shape, dtype))
         else:
             feed[value.name] = given[value.name]
@@ -121,8 +121,17 @@ def together(first: StepBatch, second: StepBatch, page_shift: int) -> StepBatch:
         seeds=[0, 5],
         counters=[0, 9],
         targets=[3, -1],
+        top_k=[0, 9],
         top_p=[1.0, 0.5],
+        min_p=[0.0, 0.1],
+        count_rows=[-1, -1],
+        recent=[[-1, -1, -1]] * 2,
+        repetition=[1.0, 1.0],
+        frequency=[0.0, 0.0],
+        presence=[0.0, 0.0],
+        bias_rows=[-1, -1],
         mask_rows=[-1, -1],
+        bias=[{}, {}],
         head=first.head,
     )
 

@@ -8,10 +8,12 @@ from small_fixtures import Compiled
 
 from lostwax.backends.plan.memory_plan import plan_memory
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.ir.contract.biases import biases_bytes
 from lostwax.ir.contract.canonical import canonical
 from lostwax.ir.contract.check_program import ProgramCheck
 from lostwax.ir.contract.check_views import Inconsistent
 from lostwax.ir.contract.check_weights import weight_sizes
+from lostwax.ir.contract.counts import counts_bytes
 from lostwax.ir.contract.masks import masks_bytes, masks_shape
 from lostwax.ir.contract.program import Program
 
@@ -28,7 +30,9 @@ def test_masks_are_read_whole_and_by_heads_that_sample(small_artifact: Compiled)
         ProgramCheck(manifest, weights)(program, ref)
         if b'"masks"' in canonical(program):
             readers.add(ref.segment)
-            with pytest.raises(Inconsistent, match=r"of the masks, of which there are 1 of 2"):
+            with pytest.raises(
+                Inconsistent, match=r"of the (biases|counts|masks), of which there are [124] of"
+            ):
                 ProgramCheck(fewer, weights)(program, ref)
         if ref.segment in ("pick", "decode"):
             text = canonical(program).replace(b'"hidden"', b'"masks"')
@@ -44,4 +48,5 @@ def test_their_memory_is_counted(small_artifact: Compiled) -> None:
     limits = small_artifact.manifest.limits
     assert masks_shape(limits) == (2, 2)
     planned = plan_memory(small_artifact.artifact).state
-    assert planned == small_artifact.manifest.state_bytes + masks_bytes(limits)
+    of_heads = masks_bytes(limits) + biases_bytes(limits) + counts_bytes(limits)
+    assert planned == small_artifact.manifest.state_bytes + of_heads

@@ -1,4 +1,4 @@
-"""`top_p` through the engine on a real artifact: who is in the nucleus, and who is not concerned.
+"""`top_p`, `top_k`, `min_p` through the engine on a real artifact: which ids, and whose.
 
 The artifact is `--batch-invariant`, so that neighbours may not change a single bit of an answer.
 """
@@ -6,6 +6,7 @@ The artifact is `--batch-invariant`, so that neighbours may not change a single 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import msgspec
 import pytest
@@ -100,6 +101,75 @@ def test_only_ids_of_the_nucleus_are_sampled(runtime: Runtime, top_p: float) -> 
     assert num_outside > 0, "without a nucleus the same noise picks others too"
 
 
+@pytest.mark.parametrize("asked", [{"top_k": 3}, {"min_p": 0.3}], ids=str)
+def test_only_ids_that_are_asked_for_are_sampled(runtime: Runtime, asked: dict[str, Any]) -> None:
+    num_outside = 0
+    for seed in range(6):
+        told = {"seed": seed, "top_logprobs": 20, "max_tokens": 40}
+        for wanted in (asked, {}):
+            found = answers(runtime, msgspec.structs.replace(WARM, **wanted, **told))["warm"]
+            over = [not _is_asked_for(score, **asked) for score in found]
+            assert not wanted or not any(over)
+            num_outside += sum(over)
+    assert num_outside > 0, "without a bound the same noise picks others too"
+
+
+def _is_asked_for(score: TokenScore, top_k: int = 20, min_p: float = 0.0) -> bool:
+    least = score.top[0][1] + math.log(min_p) if min_p else -math.inf
+    return score.token in [i for i, _ in score.top[:top_k]] and score.logprob >= least - 1e-4
+
+
+def test_a_bias_moves_ids_and_no_log_probability(runtime: Runtime) -> None:
+    told = {"top_logprobs": 20, "max_tokens": 1}
+    (plain,) = answers(runtime, msgspec.structs.replace(GREEDY, **told))["greedy"]
+    (first, best), (second, next_best) = plain.top[:2]
+    for bias, want in (
+        ({second: best - next_best + 0.01}, second),
+        ({second: best - next_best - 0.01}, first),
+        ({first: -100.0}, second),
+        ({9: 100.0}, 9),
+    ):
+        asked = msgspec.structs.replace(GREEDY, logit_bias=bias, **told)
+        (found,) = answers(runtime, asked)["greedy"]
+        assert found.token == want
+        assert found.top == plain.top
+        assert found.logprob == dict(plain.top).get(want, found.logprob)
+
+
+def test_penalties_are_those_of_what_has_come(runtime: Runtime) -> None:
+    """Each token must be the likeliest once the tokens before it are held against it."""
+    told = {"top_logprobs": 20, "max_tokens": 30}
+    plain = ids(answers(runtime, msgspec.structs.replace(GREEDY, **told))["greedy"])
+    for asked in ({"frequency_penalty": 1.5}, {"presence_penalty": 2.0}):
+        found = answers(runtime, msgspec.structs.replace(GREEDY, **told, **asked))["greedy"]
+        said = ids(found)
+        assert said != plain
+        assert said[0] == plain[0], "the prompt is nothing that was said"
+        for number, score in enumerate(found):
+            less = {
+                token: logprob
+                - asked.get("frequency_penalty", 0.0) * said[:number].count(token)
+                - asked.get("presence_penalty", 0.0) * (token in said[:number])
+                for token, logprob in score.top
+            }
+            assert less.get(score.token, -9e9) >= max(less.values()) - 1e-4
+    repeated = msgspec.structs.replace(GREEDY, repetition_penalty=2.0, **told)
+    assert ids(answers(runtime, repeated)["greedy"]) != plain
+
+
+def test_an_answer_does_not_end_before_it_may(runtime: Runtime) -> None:
+    (end, *_) = ids(answers(runtime, GREEDY)["greedy"])
+    stopped = msgspec.structs.replace(GREEDY, stop_ids=[end])
+    assert ids(answers(runtime, stopped)["greedy"]) == [end]
+    for least in (1, 5):
+        held = msgspec.structs.replace(stopped, held_ids=[end], min_tokens=least)
+        found = ids(answers(runtime, held)["greedy"])
+        assert end not in found[:least]
+        assert len(found) > least
+        biased = msgspec.structs.replace(held, logit_bias={end: 100.0})
+        assert ids(answers(runtime, biased)["greedy"])[least:] == [end]
+
+
 def test_log_probabilities_are_those_of_the_whole_distribution(runtime: Runtime) -> None:
     tiny, warm = (
         msgspec.structs.replace(WARM, top_p=top_p, top_logprobs=20) for top_p in (1e-6, 1.0)
@@ -114,7 +184,14 @@ def test_neighbours_change_no_bit_of_an_answer(runtime: Runtime) -> None:
     """Greedy, sampled and nucleus requests, of which some have logits scored."""
     short = msgspec.structs.replace(NUCLEUS, request="short", prompt=PROMPT[:5], temperature=0.7)
     scored = msgspec.structs.replace(WARM, request="scored", seed=9, top_p=0.9, top_logprobs=3)
-    submits = (GREEDY, WARM, NUCLEUS, short, scored)
+    few = msgspec.structs.replace(WARM, request="few", top_k=4, min_p=0.1)
+    biased = msgspec.structs.replace(
+        WARM, request="biased", logit_bias={3: 2.5, 9: -4.0}, held_ids=[5], min_tokens=4
+    )
+    rare = msgspec.structs.replace(
+        WARM, request="rare", repetition_penalty=1.4, frequency_penalty=0.6, presence_penalty=-0.2
+    )
+    submits = (GREEDY, WARM, NUCLEUS, short, scored, few, biased, rare)
     alone = {s.request: answers(runtime, s)[s.request] for s in submits}
     assert answers(runtime, *submits) == alone
     assert answers(runtime, *reversed(submits)) == alone

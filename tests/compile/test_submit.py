@@ -10,7 +10,10 @@ from step_oracle import plan_of
 
 from lostwax.backends.runtime.load import Runtime, StepError, load
 
-PER_ROW = ("temperature", "seeds", "counters", "top_p", "mask_rows")
+PER_ROW = (
+    "temperature", "seeds", "counters", "top_k", "top_p", "min_p", "count_rows", "recent",
+    "repetition", "frequency", "presence", "bias_rows", "mask_rows", "bias",
+)  # fmt: skip
 """Fields of a batch with an entry a logit row."""
 
 

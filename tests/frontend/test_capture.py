@@ -144,7 +144,7 @@ def test_a_draft_runs_the_mtp_layer_between_the_main_models_ends():
         attributes: Any = functions(module)[name].res_attrs
         assert ["lostwax.state" in attrs.data for attrs in attributes.data] == [True]
     for head in HEADS:
-        states = ["hidden"] if head == "pick" else ["hidden", "masks"]
+        states = ["hidden"] if head == "pick" else ["hidden", "counts", "biases", "masks"]
         assert attrs_of(functions(module)[head], "lostwax.state") == states
 
 

@@ -83,8 +83,10 @@ def example(name: str):
         "moe.experts": (f(t, 8), i(t, 2), f32(t, 2), f(4, 9, 8), f(4, 9, 8), f(4, 8, 9), act),
         "kv.append": (f(n, page, 12), [f(t, 8), f(t, 4)], i(t)),
         "sample.pick": (f32(2, 9), f32(2), i(2), i(2)),
+        "sample.penalise": (f32(2, 9), i(5, 9), i(2), i(2, 3), f32(2), f32(2), f32(2)),
+        "sample.bias": (f32(2, 9), f32(5, 9), i(2)),
         "sample.mask": (f32(2, 9), i(5, 1), i(2)),
-        "sample.nucleus": (f32(2, 9), f32(2), f32(2)),
+        "sample.nucleus": (f32(2, 9), f32(2), i(2), f32(2), f32(2)),
         "sample.logprob": (f32(2, 9), i(2)),
         "sample.score": (f32(2, 9), i(2), 5),
     }[name]

@@ -11,7 +11,7 @@ from lostwax.ir.dialects import context
 from lostwax.ir.op import Cost, LostwaxOp
 
 OPS = Path(__file__).parents[1] / "filecheck" / "ops"
-SIZES = {"T": 3, "B": 2, "P": 5, "R": 2, "N": 9, "M": 100}
+SIZES = {"T": 3, "B": 2, "P": 5, "R": 2, "N": 9, "M": 100, "Q": 100, "C": 100}
 
 
 def _cost(dialect: str, function: str) -> Cost:
@@ -33,6 +33,16 @@ def test_add_moves_every_tensor_once() -> None:
 def test_a_mask_is_read_by_the_rows_that_have_one_and_by_no_more() -> None:
     # logits [2, 48] in and out, a row of the masks for each, whose state has 100, and the rows' own
     assert _cost("sample", "mask") == Cost(2 * 4 * 96 + 4 * 2 * 2 + 4 * 2, 96)
+
+
+def test_a_bias_is_read_by_the_rows_that_have_one_and_by_no_more() -> None:
+    # logits [2, 48] in and out, a row of the biases for each, and the rows' own
+    assert _cost("sample", "bias") == Cost(3 * 4 * 96 + 4 * 2, 96)
+
+
+def test_counts_are_read_by_the_rows_that_have_some_and_by_no_more() -> None:
+    # logits [2, 48] in and out, a row of the counts for each, and the rows' own: 3 ids, 4 numbers
+    assert _cost("sample", "penalise") == Cost(3 * 4 * 96 + 4 * 2 * 7, 8 * 96)
 
 
 def test_views_move_nothing() -> None:

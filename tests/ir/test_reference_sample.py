@@ -67,6 +67,36 @@ def test_where_a_mask_allows_no_id_the_lowest_is_picked_at_any_temperature():
     np.testing.assert_array_equal(ids, [0, 0])
 
 
+def test_penalties_are_those_of_openai_and_of_keskar():
+    logits = np.array([[3.0, -3.0, 1.0, 2.0, 0.5]] * 2)
+    counts = np.array([[0, 0, 0, 0, 0], [1, 5, 4, 0, 0]])  # in the prompt, both, twice, never
+    asked = [np.full(2, x) for x in (1.5, 0.25, 0.5)]
+    got = sample.penalise(logits, counts, np.array([-1, 1]), np.array([[3, 3], [3, 2]]), *asked)
+    np.testing.assert_array_equal(got[0], logits[0])
+    want = [2.0, -4.5 - 0.5 - 0.5, 1 / 1.5 - 0.75 - 0.5, 2 / 1.5 - 0.25 - 0.5, 0.5]
+    np.testing.assert_allclose(got[1], want, rtol=1e-12)
+
+
+def test_a_bias_is_added_to_the_rows_that_name_one():
+    logits = np.array([[1.0, 2.0, -np.inf]] * 3)
+    biases = np.array([[0.5, -np.inf, 7.0], [0.0, 0.0, 0.25]])
+    got = sample.bias(logits, biases, np.array([1, -1, 0]))
+    np.testing.assert_array_equal(got, [[1, 2, -np.inf], [1, 2, -np.inf], [1.5, -np.inf, -np.inf]])
+
+
+def narrowed(
+    logits: np.ndarray,
+    temperature: float | list[float],
+    top_k: int | list[int] = 0,
+    top_p: float | list[float] = 1.0,
+    min_p: float | list[float] = 0.0,
+) -> np.ndarray:
+    """The reference's nucleus; a number stands for all rows."""
+    rows = len(logits)
+    asked = [np.broadcast_to(np.asarray(x), rows) for x in (temperature, top_k, top_p, min_p)]
+    return sample.nucleus(logits, *asked)
+
+
 def in_nucleus(logits: list[float], temperature: float, top_p: float) -> list[bool]:
     """Id by id, likeliest first, until their mass reaches top_p."""
     weights = [math.exp(x / temperature) for x in logits]
@@ -85,26 +115,68 @@ def in_nucleus(logits: list[float], temperature: float, top_p: float) -> list[bo
 def test_the_nucleus_is_the_fewest_likeliest_ids_that_reach_top_p(top_p: float, temperature: float):
     logits = np.random.default_rng(0).normal(0, 2, (5, 40))
     logits[1] = np.round(logits[1])  # many ties
-    got = sample.nucleus(logits, np.full(5, temperature), np.full(5, top_p))
+    got = narrowed(logits, temperature, top_p=top_p)
     want = [in_nucleus(row, temperature, top_p) for row in logits.tolist()]
     np.testing.assert_array_equal(got, np.where(want, logits, -np.inf))
 
 
 def test_the_lowest_of_equal_ids_are_in_the_nucleus():
-    got = sample.nucleus(np.array([[0.0, 1.0, 1.0, 1.0]]), np.ones(1), np.array([0.5]))
+    got = narrowed(np.array([[0.0, 1.0, 1.0, 1.0]]), 1.0, top_p=0.5)
     np.testing.assert_array_equal(np.isfinite(got), [[False, True, True, False]])
 
 
 def test_greedy_rows_and_rows_of_all_ids_have_no_nucleus():
     logits = np.random.default_rng(1).normal(0, 2, (2, 40))
-    got = sample.nucleus(logits, np.array([0.0, 1.0]), np.array([0.1, 1.0]))
+    got = narrowed(logits, [0.0, 1.0], [3, 0], [0.1, 1.0], [0.5, 0.0])
     np.testing.assert_array_equal(got, logits)
+
+
+def kept(logits: list[float], temperature: float, top_k: int, top_p: float, min_p: float):
+    """What may be sampled, as vLLM, SGLang and transformers say it: top_k, then top_p of what is
+    left, whose mass counts as one, then min_p."""
+    left = sorted(range(len(logits)), key=lambda i: (-logits[i], i))[: top_k or None]
+    weights = {i: math.exp(logits[i] / temperature) for i in left}
+    total, before, inside = math.fsum(weights.values()), 0.0, list[int]()
+    for i in left:
+        if before < top_p * total:
+            inside.append(i)
+        before += weights[i]
+    return {i for i in inside if weights[i] >= min_p * weights[left[0]]} | {left[0]}
+
+
+@pytest.mark.parametrize(
+    ("top_k", "top_p", "min_p"),
+    [(1, 1.0, 0.0), (5, 1.0, 0.0), (5, 0.8, 0.0), (40, 0.8, 0.0), (99, 0.8, 0.0), (0, 1.0, 0.1),
+     (0, 0.9, 0.1), (7, 0.9, 0.1), (7, 0.9, 1.0), (3, 1e-6, 0.0)],
+)  # fmt: skip
+def test_top_k_goes_before_top_p_and_min_p_comes_last(top_k: int, top_p: float, min_p: float):
+    logits = np.random.default_rng(2).normal(0, 1.5, (5, 40))
+    logits[1] = np.round(logits[1])
+    got = narrowed(logits, 0.8, top_k, top_p, min_p)
+    for row, found in zip(logits.tolist(), np.isfinite(got), strict=True):
+        assert {*np.flatnonzero(found).tolist()} == kept(row, 0.8, top_k, top_p, min_p)
+
+
+def test_only_masses_at_their_bounds_are_left_to_rounding():
+    logits = np.log(np.array([[0.4, 0.3, 0.2, 0.1]]))
+    ones, none = np.ones(1), np.zeros(1)
+
+    def border(top_k: int, top_p: float, min_p: float) -> list[int]:
+        open_ids = sample.nucleus_border(logits, ones, none + top_k, none + top_p, none + min_p)
+        return np.flatnonzero(open_ids[0]).tolist()
+
+    assert border(0, 0.7, 0.0) == [2]
+    assert border(2, 0.7, 0.0) == []  # it is behind the first two
+    assert border(3, 7 / 9, 0.0) == [2]  # of what top_k leaves
+    assert border(0, 1.0, 0.5) == [2]
+    assert border(0, 0.7, 0.6) == []  # min_p leaves it out whatever top_p says
+    assert border(0, 0.65, 0.45) == []
 
 
 def test_sampling_from_a_nucleus_draws_from_what_is_left():
     logits = np.array([0.0, 1.0, 2.0, -1.0])
     n, temperature = 20000, 0.7
-    inside = sample.nucleus(np.tile(logits, (n, 1)), np.full(n, temperature), np.full(n, 0.9))
+    inside = narrowed(np.tile(logits, (n, 1)), temperature, top_p=0.9)
     ids, _ = sample.pick(inside, np.full(n, temperature), np.full(n, 42), np.arange(n))
     p = np.exp(logits / temperature) * [
         0,

@@ -226,7 +226,14 @@ class DraftReference(ReferenceModel):
         }
         inputs: dict[str, Any] = {n: np.asarray(v, np.int32) for n, v in common.items()}
         inputs["temperature"] = np.zeros(count, np.float32)
+        inputs["top_k"] = np.zeros(count, np.int32)
+        inputs["count_rows"] = np.full(count, -1, np.int32)
+        inputs["recent"] = np.full((count, 3), -1, np.int32)
+        inputs["repetition"] = np.ones(count, np.float32)
+        inputs["frequency"] = inputs["presence"] = np.zeros(count, np.float32)
+        inputs["bias_rows"] = np.full(count, -1, np.int32)
         inputs["top_p"] = np.ones(count, np.float32)
+        inputs["min_p"] = np.zeros(count, np.float32)
         inputs["tokens"] = np.asarray(tokens[:-1], np.int32)
         (hidden,) = evaluate_step(self.module, "body", inputs, self.weight, self.caches)
         inputs["tokens"] = np.asarray(tokens[1:], np.int32)

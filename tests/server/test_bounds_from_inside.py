@@ -23,6 +23,7 @@ from lostwax.server.gateway.decoding import MAX_STRINGS, require_few_strings
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.fitting import MARGIN, SLICE_CHARS, require_fitting
 from lostwax.server.gateway.models import (
+    MAX_BIASES,
     MAX_HINT_CHARS,
     MAX_METADATA,
     MAX_PROMPTS,
@@ -112,6 +113,23 @@ def test_exactly_as_many_alternatives_as_the_artifact_ranks_are_given() -> None:
     assert _require_edge(fits, exceeds, job) == "unsupported_value logprobs"
 
 
+def test_a_bias_has_so_many_ids_at_most() -> None:
+    info = msgspec.structs.replace(COMPLETION.info, vocab_size=MAX_BIASES + 1)
+    job = msgspec.structs.replace(COMPLETION, info=info)
+    fits, exceeds = (
+        {"prompt": [1], "logit_bias": dict.fromkeys(map(str, range(count)), 1)}
+        for count in (MAX_BIASES, MAX_BIASES + 1)
+    )
+    assert _require_edge(fits, exceeds, job) == "invalid_value logit_bias"
+    fits, exceeds = ({"prompt": [1], "logit_bias": {str(i): 1}} for i in (MAX_BIASES, 2000))
+    assert _require_edge(fits, exceeds, job) == "invalid_value logit_bias"
+
+
+def test_so_many_tokens_at_least_are_no_more_than_at_most() -> None:
+    fits, exceeds = ({"prompt": [1], "max_tokens": 9, "min_tokens": n} for n in (9, 10))
+    assert _require_edge(fits, exceeds, COMPLETION) == "invalid_value min_tokens"
+
+
 FIELDS: dict[str, tuple[Any, Any, str]] = {
     "stop": (["x"] * MAX_STOPS, ["x"] * (MAX_STOPS + 1), "stop"),
     "a stop": ("x" * MAX_STOP_CHARS, "x" * (MAX_STOP_CHARS + 1), "stop"),
@@ -123,6 +141,19 @@ FIELDS: dict[str, tuple[Any, Any, str]] = {
     "the least temperature": (0, -0.001, "temperature"),
     "top_p": (1, 1.001, "top_p"),
     "the least top_p": (1e-9, 0, "top_p"),
+    "logit_bias": ({"1": 100}, {"1": 100.5}, "logit_bias[...]"),
+    "the least logit_bias": ({"1": -100}, {"1": -100.5}, "logit_bias[...]"),
+    "presence_penalty": (2, 2.001, "presence_penalty"),
+    "the least presence_penalty": (-2, -2.001, "presence_penalty"),
+    "frequency_penalty": (2, 2.001, "frequency_penalty"),
+    "the least frequency_penalty": (-2, -2.001, "frequency_penalty"),
+    "repetition_penalty": (2, 2.001, "repetition_penalty"),
+    "the least repetition_penalty": (1e-9, 0, "repetition_penalty"),
+    "min_tokens": (0, -1, "min_tokens"),
+    "top_k": (MAX_TOKEN_ID, MAX_TOKEN_ID + 1, "top_k"),
+    "the least top_k": (-1, -2, "top_k"),
+    "min_p": (1, 1.001, "min_p"),
+    "the least min_p": (0, -0.001, "min_p"),
     "seed": (2**63 - 1, 2**63, "seed"),
     "the least seed": (-(2**63), -(2**63) - 1, "seed"),
     "max_tokens": (MAX_TOKEN_ID, MAX_TOKEN_ID + 1, "max_tokens"),

@@ -345,8 +345,12 @@ def test_what_is_not_served_is_400_and_says_what_to_do(server: Server, name: str
 
 
 def test_a_nucleus_reaches_the_engine_and_no_number_is_none(server: Server) -> None:
-    server.says("Five.").ask(temperature=1, top_p=0.25)
-    assert server.runtime.top_p == [0.25]
+    server.says("Five.").client.chat.completions.create(
+        model="fake", messages=ASK, temperature=1, top_p=0.25,
+        extra_body={"top_k": 40, "min_p": 0.125, "min_tokens": 2}, logit_bias={"65": -3},
+    )  # fmt: skip
+    assert server.runtime.narrowed == [(40, 0.25, 0.125)]
+    assert server.runtime.bias == [{65: -3.0}]
     answer = httpx.post(
         f"{server.url}/v1/chat/completions",
         content='{"messages": [{"role": "user", "content": "Hi?"}], "top_p": NaN}',

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from fake_runtime import VOCAB, FakeRuntime, generate, logprobs_after
+from fake_runtime import EOS, VOCAB, FakeRuntime, Penalties, generate, logprobs_after
 from http_server import running, small_codec
 
 from lostwax.server.engine.loop import EngineCore
@@ -88,6 +88,57 @@ def test_a_nucleus_narrows_what_is_sampled(by_ids: httpx.Client) -> None:
     want = [generate(PROMPT, 8, 1.0, 1234, top_p) for top_p in (1e-6, 0.3, 1)]
     assert [choice["token_ids"] for choice in found] == want
     assert want[0] == generate(PROMPT, 8) != want[1] != want[2]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"top_k": 1}, {"top_k": 4}, {"min_p": 0.9}, {"top_k": 9, "top_p": 0.6, "min_p": 0.2}],
+    ids=str,
+)
+def test_a_sample_is_of_the_ids_that_are_asked_for(
+    by_ids: httpx.Client, asked: dict[str, Any]
+) -> None:
+    said = {"max_tokens": 8, "temperature": 1.0, "seed": 1234}
+    (choice,) = _ask(by_ids, **said, **asked)["choices"]
+    assert choice["token_ids"] == generate(PROMPT, 8, 1.0, 1234, **asked)
+    assert choice["token_ids"] != generate(PROMPT, 8, 1.0, 1234)
+
+
+@pytest.mark.parametrize("neutral", [{"top_k": -1}, {"top_k": 0}, {"min_p": 0.0}], ids=str)
+def test_no_bound_on_a_sample_is_all_ids(by_ids: httpx.Client, neutral: dict[str, Any]) -> None:
+    (choice,) = _ask(by_ids, max_tokens=8, temperature=1.0, seed=1234, **neutral)["choices"]
+    assert choice["token_ids"] == generate(PROMPT, 8, 1.0, 1234)
+
+
+def test_a_bias_makes_ids_likely_or_not_to_be_seen(by_ids: httpx.Client) -> None:
+    plain = _ask(by_ids, max_tokens=6)["choices"][0]["token_ids"]
+    bias = {plain[0]: -100, 8: 3.5}
+    (choice,) = _ask(by_ids, max_tokens=6, logit_bias=bias)["choices"]
+    assert choice["token_ids"] == generate(PROMPT, 6, bias=bias) != plain
+
+
+def test_penalties_keep_ids_from_coming_again(by_ids: httpx.Client) -> None:
+    asked = {"frequency_penalty": 1.5, "presence_penalty": 1.0, "repetition_penalty": 1.2}
+    (choice,) = _ask(by_ids, max_tokens=16, **asked)["choices"]
+    by = Penalties(repetition=1.2, frequency=1.5, presence=1.0)
+    assert choice["token_ids"] == generate(PROMPT, 16, by_tokens=by) != generate(PROMPT, 16)
+
+
+def test_an_answer_has_the_tokens_that_are_asked_for_at_least(by_ids: httpx.Client) -> None:
+    (first, *_) = generate(PROMPT, 1)
+    asked = {"max_tokens": 9, "stop_token_ids": [first], "ignore_eos": True}
+    assert _ask(by_ids, **asked)["choices"][0]["token_ids"] == [first]
+    (choice,) = _ask(by_ids, min_tokens=4, **asked)["choices"]
+    want = generate(PROMPT, 9, min_tokens=4, ends=[first])
+    assert choice["token_ids"][:4] == want[:4]
+    assert first not in choice["token_ids"][:4]
+    eos = {"logit_bias": {EOS: 100}, "max_tokens": 9, "ignore_eos": False}
+    assert len(_ask(by_ids, **eos)["choices"][0]["token_ids"]) == 1
+    (choice,) = _ask(by_ids, min_tokens=4, **eos)["choices"]
+    assert (choice["finish_reason"], choice["token_ids"][4:]) == ("stop", [EOS])
+    assert EOS not in choice["token_ids"][:4]
+    (choice,) = _ask(by_ids, min_tokens=4, **eos | {"ignore_eos": True})["choices"]
+    assert choice["token_ids"] == [EOS] * 9, "nothing would have ended it"
 
 
 def test_batched_prompts_come_back_in_order(by_ids: httpx.Client) -> None:
@@ -191,12 +242,25 @@ def test_the_openai_client_completes_and_streams(by_text: httpx.Client) -> None:
         ({"top_p": 0}, "top_p", "invalid_value"),
         ({"top_p": 1.1}, "top_p", "invalid_value"),
         ({"top_p": "0.5"}, "top_p", "invalid_value"),
-        ({"presence_penalty": 1}, "presence_penalty", "invalid_value"),
+        ({"presence_penalty": 2.1}, "presence_penalty", "invalid_value"),
+        ({"frequency_penalty": -2.1}, "frequency_penalty", "invalid_value"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "invalid_value"),
+        ({"repetition_penalty": 2.1}, "repetition_penalty", "invalid_value"),
         ({"suffix": "x"}, "suffix", "invalid_value"),
-        ({"logit_bias": {"1": 5}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": {"61": 5}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": {"1": 100.5}}, "logit_bias[...]", "invalid_value"),
+        ({"logit_bias": {"-1": 5}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": {"one": 5}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": [5]}, "logit_bias", "invalid_value"),
+        ({"min_tokens": -1}, "min_tokens", "invalid_value"),
+        ({"min_tokens": 7, "max_tokens": 6}, "min_tokens", "invalid_value"),
         ({"logprobs": 21}, "logprobs", "invalid_value"),
         ({"stop": "x"}, "stop", "unsupported_value"),
-        ({"top_k": 3}, "top_k", "invalid_value"),
+        ({"top_k": -2}, "top_k", "invalid_value"),
+        ({"top_k": 2.5}, "top_k", "invalid_value"),
+        ({"top_k": True}, "top_k", "invalid_value"),
+        ({"min_p": -0.1}, "min_p", "invalid_value"),
+        ({"min_p": 1.1}, "min_p", "invalid_value"),
         ({"top": 3}, "top", "unknown_parameter"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
     ],

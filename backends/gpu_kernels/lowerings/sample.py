@@ -173,6 +173,7 @@ def _masses(match: Match, knobs: Knobs, workspace: View | None) -> _Scratch:
         sums=("i64", (rows, _SUMS)),
         state_0=state,
         state_1=state,
+        last=("i32", (rows,)),
     )
 
 
@@ -180,19 +181,25 @@ def _emit_nucleus(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     scratch = _masses(match, knobs, match.workspace).views
     logits, out, tops = match.view("logits"), match.view("op.out"), scratch["tops"]
     states = scratch["state_0"], scratch["state_1"]
-    given: Arguments = {n: match.view(n) for n in ("logits", "temperature", "top_p")}
-    given |= {n: scratch[n] for n in ("tops", "masses", "sums")}
+    given: Arguments = {n: match.view(n) for n in ("logits", "temperature", "top_k", "top_p")}
+    given |= {n: scratch[n] for n in ("tops", "last", "masses", "sums")}
     op, constants = "smxx_nucleus", "WIDTH BLOCK BLOCK_PARTS DIGIT_BITS MASS_BITS SUMS"
     one, both = _sizes(match, knobs, "logits"), _sizes(match, knobs, "logits", "op.out")
     copied: Arguments = {"logits": logits, "out": out, "tops": tops, "sums": scratch["sums"]}
+    ranked = {n: given[n] for n in ("logits", "temperature", "top_k", "tops", "last")} | one
     launches = [
-        _launch(match, knobs, "nucleus:nucleus_copy", copied | both, "WIDTH BLOCK SUMS", op=op)
-    ]
+        _launch(match, knobs, "nucleus:nucleus_copy", copied | both, "WIDTH BLOCK SUMS", op=op),
+        _launch(
+            match, knobs, "nucleus:nucleus_rank", ranked,
+            "WIDTH BLOCK BLOCK_PARTS", op=op, split=False,
+        ),
+    ]  # fmt: skip
     for level, shift in enumerate(_SHIFTS):
         old, new = states[(level + 1) % 2], states[level % 2]
         narrowed = given | {"state_before": old, "state": new, **one, "shift": i32(shift)}
         launches.append(_launch(match, knobs, "nucleus:nucleus_narrow", narrowed, constants, op=op))
-    cut = given | {"state": states[(len(_SHIFTS) - 1) % 2], "out": out, **both}
+    cut = given | {"min_p": match.view("min_p"), "state": states[(len(_SHIFTS) - 1) % 2]}
+    cut |= {"out": out, **both}
     launches.append(_launch(match, knobs, "nucleus:nucleus_cut", cut, constants, op=op))
     return tuple(launches)
 
@@ -234,7 +241,7 @@ NUCLEUS = Lowering(
     knobs=_KNOBS,
     row_invariant=True,
     workspace=lambda match, knobs: _masses(match, knobs, None).num_bytes,
-    work=_work(2 + len(_SHIFTS)),
+    work=_work(3 + len(_SHIFTS)),
 )
 
 LOGPROB = Lowering(

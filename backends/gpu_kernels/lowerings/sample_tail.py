@@ -24,17 +24,30 @@ from lostwax.ir.region import Node, Region
 _KERNELS = "lostwax.backends.gpu_kernels.sample_tail"
 _NAME = "smxx_sample_tail"
 _MAX_VOCAB = 1 << 18  # a program holds a number of each part of its row in registers
-_ROWS = ("logits", "masks", "mask_rows", "temperature")
+_PENALTIES = ("counts", "count_rows", "recent", "repetition", "frequency", "presence")
+_ROWS = ("masks", "mask_rows", "temperature")
 _PART = 1024  # of the first knobs in `sample.py`: log-probabilities are summed in such parts
 
 SAMPLE_REGION = Region(
     {
+        "penalised": Node(
+            "sample.penalise", {"logits": "logits"} | {name: name for name in _PENALTIES}
+        ),
+        "biased": Node(
+            "sample.bias", {"logits": "penalised", "biases": "biases", "bias_rows": "bias_rows"}
+        ),
         "masked": Node(
-            "sample.mask", {"logits": "logits", "masks": "masks", "mask_rows": "mask_rows"}
+            "sample.mask", {"logits": "biased", "masks": "masks", "mask_rows": "mask_rows"}
         ),
         "nucleus": Node(
             "sample.nucleus",
-            {"logits": "masked", "temperature": "temperature", "top_p": "top_p"},
+            {
+                "logits": "masked",
+                "temperature": "temperature",
+                "top_k": "top_k",
+                "top_p": "top_p",
+                "min_p": "min_p",
+            },
         ),
         "picked": Node(
             "sample.pick",
@@ -64,6 +77,7 @@ def _scratch(match: Match, workspace: View | None) -> tuple[dict[str, View], int
         "sums": carver.take("i64", *size),
         "allowed_tops": carver.take("f32", *size),
         "masses": carver.take("i64", *size, 2),
+        "biased": carver.take("f32", rows, vocab),
     }
     return views, carver.num_bytes
 
@@ -72,7 +86,19 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     rows, vocab = match.shape("logits")
     parts = -(-vocab // _PART)
     left, _ = _scratch(match, match.workspace)
-    given = {name: match.view(name) for name in (*_ROWS, "top_p", "seeds", "counters")}
+    names = (
+        "logits",
+        *_PENALTIES,
+        "biases",
+        "bias_rows",
+        *_ROWS,
+        "top_k",
+        "top_p",
+        "min_p",
+        "seeds",
+        "counters",
+    )
+    given = {name: match.view(name) for name in names}
     rest = {
         "real_rows": real_rows(match),
         "logits_stride": i32(given["logits"].strides[0]),
@@ -85,13 +111,19 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
         "BLOCK": _PART,
         "BLOCK_PARTS": next_power_of_two(parts),
         "MASS_BITS": 62 - (vocab - 1).bit_length(),  # a row's masses sum to 2^62 at most
+        "RECENT": match.shape("recent")[1],
     }
 
     def launch(kernel: str, inputs: str, scratch: str, programs: int, *names: str) -> Launch:
-        arguments = {name: given[name] for name in (*_ROWS, *inputs.split())}
+        is_first = kernel == "sample_split"
+        bias = ("biased", "bias_rows", "count_rows")
+        if is_first:
+            bias = (*_PENALTIES, "biases", "bias_rows", "biased")
+        known = given | {"biased": left["biased"]}
+        arguments = {name: known[name] for name in ("logits", *bias, *_ROWS, *inputs.split())}
         arguments |= {name: left[name] for name in scratch.split()}
         arguments |= {name: results[name] for name in names}
-        unused = {"BLOCK_PARTS"} if kernel == "sample_split" else set[str]()
+        unused = {"BLOCK_PARTS"} if is_first else {"RECENT"}
         fixed = {name: value for name, value in constants.items() if name not in unused}
         return triton_launch(
             match,
@@ -108,8 +140,11 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     return (
         launch("sample_split", "seeds counters", every, parts),
         launch("sample_weigh", "top_p", "scores best allowed_tops masses", parts),
-        launch("sample_pick", "top_p seeds counters", f"{every} masses", 1, "ids", "logprobs"),
-    )
+        launch(
+            "sample_pick", "top_k top_p min_p seeds counters", f"{every} masses", 1,
+            "ids", "logprobs",
+        ),
+    )  # fmt: skip
 
 
 SAMPLE_TAIL = Lowering(

@@ -15,7 +15,7 @@ from lostwax.backends.gpu_kernels.lowerings.launches import (
 from lostwax.backends.plan.views import input_view
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import HEADS, KernelLaunch, Program, View
-from lostwax.ir.contract.step import HEAD_INPUTS, operands_of
+from lostwax.ir.contract.step import HEAD_INPUTS, MAX_DRAFTS, operands_of
 from lostwax.ir.contract.step_layout import (
     BY_LOGIT,
     BY_SEQ,
@@ -162,15 +162,20 @@ class StepLaunches:
             "plan_targets": own.array("targets"),
             "plan_mask_rows": own.array("mask_rows"),
             **self._arrays(("drafting", "last_rows")),
-            **self._fields(("length", "num_prompt", "temperature", "top_p", "seed")),
+            **self._fields(("length", "num_prompt", "temperature", "top_k", "top_p", "min_p")),
+            **self._fields(("seed", "counted", "repetition", "frequency", "presence", "tokens")),
+            **self._fields(("biased", "min_outputs")),
             **{name: input_view(name, program.bucket) for name in HEAD_INPUTS},
             "num_rows": input_view("num_rows", program.bucket),
             "R": i32(program.bucket.rows),
         }
-        return self._launch("derive_logits", arguments, {"BLOCK": _BLOCK}, (1, 1))
+        constants = {
+            "FOLLOWING": own.max_drafts + 1, "RECENT": MAX_DRAFTS, "BLOCK": _BLOCK,
+        }  # fmt: skip
+        return self._launch("derive_logits", arguments, constants, (1, 1))
 
     def _advance(self, program: Program) -> KernelLaunch:
-        own = self._layout
+        own, counts = self._layout, program.segment != "pick"
         arguments: dict[str, Argument] = {
             "header": own.header,
             "seqs": own.array("seqs"),
@@ -178,11 +183,13 @@ class StepLaunches:
             **self._arrays(("logit_starts", "picks", "behind")),
             "plan_tokens": own.array("tokens"),
             **self._arrays(("starts", "drafting", "last_rows", "draft_tokens", "picked")),
-            **self._fields(("length", "limit", "num_prompt", "tokens")),
+            **self._fields(("length", "limit", "num_prompt", "tokens", "counted")),
+            "counts": own.counts if counts else own.field("tokens"),
             "ids": program.outputs["ids"],
             "R": i32(program.bucket.rows),
         }
         constants = {
+            "WIDTH": own.vocab_size if counts else 0,
             "FOLLOWING": own.max_drafts + 1,
             "BLOCK_PICKS": next_power_of_two(own.max_drafts + 1),
             "BLOCK_SEQS": next_power_of_two(own.max_reqs),

@@ -66,6 +66,72 @@ def pick_greedy_or_warm(
         _write(logits, logits.argmax(-1, keepdim=True), ids, logprobs)
 
 
+def penalise(
+    logits: torch.Tensor,
+    counts: torch.Tensor,
+    count_rows: torch.Tensor,
+    recent: torch.Tensor,
+    repetition: torch.Tensor,
+    frequency: torch.Tensor,
+    presence: torch.Tensor,
+    out: torch.Tensor,
+) -> None:
+    """Write the logits less what is asked for ids that have come; of rows that name no counts (-1)
+    as they are."""
+    ids = torch.arange(logits.shape[1], device=logits.device, dtype=torch.int32)
+    held = counts[count_rows.clamp(min=0).long()]
+    outputs = held >> 1
+    for number in range(recent.shape[1]):
+        outputs += recent[:, number, None] == ids
+    is_seen = ((held & 1) == 1) | (outputs > 0)
+    factor = repetition[:, None]
+    changed = torch.where(logits > 0, logits / factor, logits * factor)
+    changed = torch.where(is_seen, changed, logits)
+    changed -= frequency[:, None] * outputs
+    changed -= presence[:, None] * (outputs > 0)
+    out.copy_(torch.where((count_rows >= 0)[:, None], changed, logits))
+
+
+def penalise_where_wanted(
+    logits: torch.Tensor,
+    counts: torch.Tensor,
+    count_rows: torch.Tensor,
+    recent: torch.Tensor,
+    repetition: torch.Tensor,
+    frequency: torch.Tensor,
+    presence: torch.Tensor,
+    out: torch.Tensor,
+) -> None:
+    """As `penalise`, but reads on the host which rows are counted, and looks at no other's."""
+    out.copy_(logits)
+    wanted = torch.nonzero(count_rows >= 0)[:, 0]
+    if wanted.numel():
+        changed = torch.empty_like(logits[wanted])
+        rows, before = count_rows[wanted], recent[wanted]
+        asked = [each[wanted] for each in (repetition, frequency, presence)]
+        penalise(logits[wanted], counts, rows, before, asked[0], asked[1], asked[2], changed)
+        out[wanted] = changed
+
+
+def bias(
+    logits: torch.Tensor, biases: torch.Tensor, bias_rows: torch.Tensor, out: torch.Tensor
+) -> None:
+    """Write the logits plus the bias that their row names (-1: none)."""
+    named = (bias_rows >= 0)[:, None]
+    own = biases[bias_rows.clamp(min=0).long()]
+    out.copy_(torch.where(named, logits + own, logits))
+
+
+def bias_where_wanted(
+    logits: torch.Tensor, biases: torch.Tensor, bias_rows: torch.Tensor, out: torch.Tensor
+) -> None:
+    """As `bias`, but reads on the host which rows have one, and looks at no other's numbers."""
+    out.copy_(logits)
+    wanted = torch.nonzero(bias_rows >= 0)[:, 0]
+    if wanted.numel():
+        out[wanted] = logits[wanted] + biases[bias_rows[wanted].long()]
+
+
 def mask(
     logits: torch.Tensor, masks: torch.Tensor, mask_rows: torch.Tensor, out: torch.Tensor
 ) -> None:
@@ -90,9 +156,15 @@ def mask_where_wanted(
 
 
 def nucleus(
-    logits: torch.Tensor, temperature: torch.Tensor, top_p: torch.Tensor, out: torch.Tensor
+    logits: torch.Tensor,
+    temperature: torch.Tensor,
+    top_k: torch.Tensor,
+    top_p: torch.Tensor,
+    min_p: torch.Tensor,
+    out: torch.Tensor,
 ) -> None:
-    """Write the logits, -inf for ids outside their row's nucleus.
+    """Write the logits, -inf for ids that their row is not sampled from: behind the first top_k,
+    outside the nucleus, or too unlikely.
 
     Masses are summed as integers: then the order in which a device adds them changes no bit, which
     a floating-point scan does not promise. 2^62 is the whole at most; each mass is off by less than
@@ -102,24 +174,36 @@ def nucleus(
     ranked, order = torch.sort(logits, dim=-1, descending=True, stable=True)
     divisor, share = temperature.double()[:, None], top_p.double()[:, None]
     scaled = ranked.double() / torch.where(divisor > 0, divisor, 1.0)
-    mass = (torch.exp(scaled - scaled[:, :1]) * 2.0 ** (62 - (vocab - 1).bit_length())).long()
+    ratio = torch.exp(scaled - scaled[:, :1])
+    is_ranked = torch.arange(vocab, device=logits.device) < top_k[:, None]
+    is_ranked |= top_k[:, None] <= 0
+    mass = (ratio * 2.0 ** (62 - (vocab - 1).bit_length())).long().mul_(is_ranked)
     upto = mass.cumsum(-1)
     kept = (upto - mass).double() < share * upto[:, -1:].double()
+    kept |= share >= 1
+    kept &= is_ranked & ~(ratio < min_p.double()[:, None])
     kept[:, :1].fill_(True)
-    kept |= (divisor <= 0) | (share >= 1)
+    kept |= divisor <= 0
     outside = torch.empty_like(kept).scatter_(1, order, ~kept)
     out.copy_(logits).masked_fill_(outside, float("-inf"))
 
 
 def nucleus_where_wanted(
-    logits: torch.Tensor, temperature: torch.Tensor, top_p: torch.Tensor, out: torch.Tensor
+    logits: torch.Tensor,
+    temperature: torch.Tensor,
+    top_k: torch.Tensor,
+    top_p: torch.Tensor,
+    min_p: torch.Tensor,
+    out: torch.Tensor,
 ) -> None:
     """As `nucleus`, but reads on the host which rows have one, and sorts no other."""
     out.copy_(logits)
-    wanted = torch.nonzero((temperature > 0) & (top_p < 1))[:, 0]
+    narrows = (top_k > 0) | (top_p < 1) | (min_p > 0)
+    wanted = torch.nonzero((temperature > 0) & narrows)[:, 0]
     if wanted.numel():
         inside = torch.empty_like(logits[wanted])
-        nucleus(logits[wanted], temperature[wanted], top_p[wanted], inside)
+        asked = [each[wanted] for each in (temperature, top_k, top_p, min_p)]
+        nucleus(logits[wanted], asked[0], asked[1], asked[2], asked[3], inside)
         out[wanted] = inside
 
 

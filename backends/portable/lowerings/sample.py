@@ -5,12 +5,22 @@ from __future__ import annotations
 from lostwax.backends import predicates as P
 from lostwax.backends.lowering import Knobs, Lowering, Match
 from lostwax.backends.portable.lowerings.calls import emit_call, f32_bytes, torch_calls
-from lostwax.ir.dialects.sample import LogprobOp, MaskOp, NucleusOp, PickOp, ScoreOp
+from lostwax.ir.dialects.sample import (
+    BiasOp,
+    LogprobOp,
+    MaskOp,
+    NucleusOp,
+    PenaliseOp,
+    PickOp,
+    ScoreOp,
+)
 from lostwax.ir.region import Region
 
 _PICK = "logits temperature seeds counters op.ids op.logprobs"
+_PENALISE = "logits counts count_rows recent repetition frequency presence op.out"
+_BIAS = "logits biases bias_rows op.out"
 _MASK = "logits masks mask_rows op.out"
-_NUCLEUS = "logits temperature top_p op.out"
+_NUCLEUS = "logits temperature top_k top_p min_p op.out"
 _SCORE = "logits targets op.target_logprobs op.top_ids op.top_logprobs"
 
 
@@ -49,6 +59,47 @@ SAMPLE = (
         row_invariant=True,
         work=torch_calls(6),
         allocates=_noise_bytes,
+    ),
+    Lowering(
+        name="portable_penalise",
+        pattern=Region.single(PenaliseOp),
+        emit=emit_call("portable_penalise", "sample:penalise", _PENALISE),
+        row_invariant=True,
+        work=torch_calls(24),
+        allocates=lambda match, knobs: 10 * f32_bytes(*match.shape("logits")),
+    ),
+    Lowering(
+        name="portable_penalise_where_wanted",
+        pattern=Region.single(PenaliseOp),
+        emit=emit_call(
+            "portable_penalise_where_wanted",
+            "sample:penalise_where_wanted",
+            _PENALISE,
+            capturable=False,
+        ),
+        when=P.not_captured() & P.host_memory(),
+        row_invariant=True,
+        work=torch_calls(3),
+        allocates=lambda match, knobs: 12 * f32_bytes(*match.shape("logits")),
+    ),
+    Lowering(
+        name="portable_bias",
+        pattern=Region.single(BiasOp),
+        emit=emit_call("portable_bias", "sample:bias", _BIAS),
+        row_invariant=True,
+        work=torch_calls(6),
+        allocates=lambda match, knobs: 4 * f32_bytes(*match.shape("logits")),
+    ),
+    Lowering(
+        name="portable_bias_where_wanted",
+        pattern=Region.single(BiasOp),
+        emit=emit_call(
+            "portable_bias_where_wanted", "sample:bias_where_wanted", _BIAS, capturable=False
+        ),
+        when=P.not_captured() & P.host_memory(),
+        row_invariant=True,
+        work=torch_calls(3),
+        allocates=lambda match, knobs: 4 * f32_bytes(*match.shape("logits")),
     ),
     Lowering(
         name="portable_mask",

@@ -44,7 +44,8 @@ def export(
     segment
         A body, which gives hidden rows: extend (rows of unequal requests), decode (one row a
         request), draft (the MTP layer, in an artifact that drafts). Or a head, which reads them:
-        pick, sample (top_p too), score (log-probabilities of targets and the likeliest ids, too).
+        pick, sample (top_k, top_p, min_p too), score (log-probabilities of targets and the
+        likeliest ids, too).
     all_
         The graph for requests of at most index_topk tokens, where every position is selected.
         --chosen, the default, serves every length.

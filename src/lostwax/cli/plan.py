@@ -118,7 +118,7 @@ def _lines(found: MemoryPlan) -> Iterator[str]:
     yield f"  weights    {_mib(found.weights)}"
     yield f"  arena      {_mib(found.arena)}"
     if found.state:
-        yield f"  state      {_mib(found.state)}  hiddens, masks, sequences"
+        yield f"  state      {_mib(found.state)}  hiddens, masks, biases, counts, sequences"
     if found.zeroed:
         yield f"  zeroed     {_mib(found.zeroed)}  workspace that kernels leave zero"
     yield f"  inputs     {_mib(found.inputs)}"

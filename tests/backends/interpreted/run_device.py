@@ -29,7 +29,9 @@ from step_oracle import StepBatch
 from lostwax.backends.cuda.target import CUDA_SM90A
 from lostwax.backends.gpu_kernels.interpreter import InterpretingDriver
 from lostwax.backends.gpu_kernels.lowerings.step import StepLaunches
+from lostwax.backends.runtime.bias_state import BiasState
 from lostwax.backends.runtime.bound_program import BoundProgram, Memory
+from lostwax.backends.runtime.count_state import CountState
 from lostwax.backends.runtime.device_step import DeviceStep
 from lostwax.backends.runtime.input_layout import input_offsets
 from lostwax.backends.runtime.mask_gate import Masks
@@ -38,6 +40,8 @@ from lostwax.backends.runtime.replay_step import BoundStage
 from lostwax.backends.runtime.state_table import StateTable
 from lostwax.backends.runtime.step_buffers import InputMemory
 from lostwax.backends.runtime.ticket import Held, Started
+from lostwax.ir.contract.biases import BIASES
+from lostwax.ir.contract.counts import COUNTS
 from lostwax.ir.contract.masks import MASKS, num_masks
 from lostwax.ir.contract.program import (
     HEADS,
@@ -58,10 +62,11 @@ from lostwax.ir.contract.step_layout import (
     StepLayout,
 )
 from lostwax.ir.contract.step_plan import StepPlan
-from lostwax.ir.contract.step_state import STEP_STATE
+from lostwax.ir.contract.step_state import STEP_STATE, Enter
 
 MAX_ROWS = MAX_REQS * MAX_PAGES * PAGE
-LAYOUT = StepLayout(MAX_REQS, MAX_PAGES, MAX_DRAFTS, MAX_ROWS)
+VOCAB = 9
+LAYOUT = StepLayout(MAX_REQS, MAX_PAGES, MAX_DRAFTS, MAX_ROWS, VOCAB)
 BODY = Bucket(tokens=MAX_ROWS + 3, reqs=MAX_REQS + 1, pages=MAX_PAGES)
 BUCKETS: dict[Segment, Bucket] = {
     segment: Bucket(rows=NUM_ROWS[segment]) if segment in HEADS else BODY for segment in SEGMENTS
@@ -129,6 +134,8 @@ class DeviceTrial(DeriveTrial):
             PLAN: LAYOUT.plan_bytes, SEQUENCES: LAYOUT.sequences_bytes,
             SENT_BOX: LAYOUT.sent_box.num_bytes, RESULT_BOX: LAYOUT.result_box.num_bytes,
             MASKS: 4 * WORDS * num_masks(MAX_REQS, MAX_DRAFTS),
+            COUNTS: 4 * VOCAB * (MAX_REQS + 1),
+            BIASES: 4 * VOCAB * 2 * (MAX_REQS + 1),
         }  # fmt: skip
         states = {name: driver.allocate(size).fill_(JUNK) for name, size in sizes.items()}
         inputs = max(input_offsets(segment, bucket)[1] for segment, bucket in BUCKETS.items())
@@ -146,7 +153,11 @@ class DeviceTrial(DeriveTrial):
         """What the masks must be when a head looks at them."""
         table = StateTable(MAX_REQS, MAX_PAGES, MAX_DRAFTS)
         masks = MaskState(states[MASKS], WORDS, driver)
-        self._device = DeviceStep(LAYOUT, memory, table, masks, driver)
+        biases = BiasState(states[BIASES], VOCAB, driver)
+        self._biases = states[BIASES].view(torch.float32).view(-1, VOCAB)
+        counts = CountState(states[COUNTS], VOCAB, driver)
+        self._counts = states[COUNTS].view(torch.int32).view(-1, VOCAB)
+        self._device = DeviceStep(LAYOUT, memory, table, masks, biases, counts, driver)
         self._device.reset()
 
     def picked(self, batch: StepBatch) -> StepResult:
@@ -201,12 +212,27 @@ class DeviceTrial(DeriveTrial):
         programs = self._bound[plan.entry].program.name, self._bound[plan.head].program.name
         programs = (programs[0], programs[1] if main else "")
         self._unheard.append(Unheard(started, want, result.drafts, programs))
-        for seq in self._oracle.rows:
+        for seq, held in self._oracle.rows.items():
             for name in STEP_STATE:
                 found = self._device.fields[name][seq].numpy()
                 assert np.array_equal(found, self._state.fields[name][seq]), f"{name} of {seq}"
+            if held.enter.biased:
+                self._check_bias(held.enter)
+            if held.enter.counted:
+                want = np.bincount([*held.enter.outputs, *held.said], minlength=VOCAB)
+                found = self._counts[seq].numpy()
+                assert np.array_equal(found, 2 * want), f"counts of {seq}"
         while self._unheard and (self._rng.random() < 0.35 or len(self._unheard) > MOST_UNHEARD):
             self._hear()
+
+    def _check_bias(self, enter: Enter) -> None:
+        """Both rows of a sequence, whatever they held before."""
+        want = np.zeros((2, VOCAB), np.float32)
+        for token, added in enter.bias:
+            want[:, token] = added
+        want[1, list(enter.ends)] = -np.inf
+        found = self._biases[2 * enter.seq : 2 * enter.seq + 2].numpy()
+        assert np.array_equal(found, want), f"the bias of {enter.seq}"
 
     def _finished(self, begun: Started | Held, plan: StepPlan) -> Started:
         """Bring masks where rows wait for them, before which no head has run."""

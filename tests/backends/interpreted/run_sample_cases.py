@@ -23,7 +23,7 @@ from lostwax.ir.contract.program import Bucket
 from lostwax.ir.reference import sample
 
 Arrays = dict[str, np.ndarray]
-Row = tuple[Callable[[np.ndarray], np.ndarray], float, float]
+Row = tuple[Callable[[np.ndarray], np.ndarray], float, float, int, float]
 SEEDS = np.array([0, 1, -1, 2**31 - 1, -(2**31), 7, 7, 7, 9], np.int32)
 COUNTERS = np.array([0, 5, -1, 2**31 - 1, 3, 0, 1, 2, 4], np.int32)
 
@@ -54,38 +54,68 @@ def broken(x: np.ndarray) -> np.ndarray:
 
 
 ROWS: dict[str, Row] = {
-    "greedy": (put(12.0, 0.4, 1.0), 0.0, 0.5),
-    "all ids": (put(-1e4, 0.5), 1.0, 1.0),
-    "plain": (lambda x: x, 0.7, 0.95),
-    "tied": (np.round, 2.0, 0.95),
-    "one value": (lambda x: np.full_like(x, -1.1), 1.0, 0.3001),
-    "zeros": (zeros, 1.0, 0.4321),
-    "broken": (broken, 1.0, 0.95),
-    "infinite": (put(np.inf, 0.3, 1.0), 1.0, 0.95),
-    "cold": (put(12.0, 0.4, 1.0), 1e-6, 0.999),
-    "broken and greedy": (broken, 0.0, 1.0),
-    "narrow": (holes, 1.0, 1e-30),
-    "no finite": (lambda x: np.full_like(x, -np.inf), 1.0, 0.95),
-    "hot": (holes, 30.0, 0.999),
-    "late": (lambda x: np.full_like(x, -1.1), 1.0, 0.9976),
+    "greedy": (put(12.0, 0.4, 1.0), 0.0, 0.5, 0, 0.0),
+    "all ids": (put(-1e4, 0.5), 1.0, 1.0, 0, 0.0),
+    "plain": (lambda x: x, 0.7, 0.95, 0, 0.0),
+    "tied": (np.round, 2.0, 0.95, 0, 0.0),
+    "one value": (lambda x: np.full_like(x, -1.1), 1.0, 0.3001, 0, 0.0),
+    "zeros": (zeros, 1.0, 0.4321, 0, 0.0),
+    "broken": (broken, 1.0, 0.95, 0, 0.0),
+    "infinite": (put(np.inf, 0.3, 1.0), 1.0, 0.95, 0, 0.0),
+    "cold": (put(12.0, 0.4, 1.0), 1e-6, 0.999, 0, 0.0),
+    "broken and greedy": (broken, 0.0, 1.0, 0, 0.0),
+    "narrow": (holes, 1.0, 1e-30, 0, 0.0),
+    "no finite": (lambda x: np.full_like(x, -np.inf), 1.0, 0.95, 0, 0.0),
+    "hot": (holes, 30.0, 0.999, 0, 0.0),
+    "late": (lambda x: np.full_like(x, -1.1), 1.0, 0.9976, 0, 0.0),
+    "few": (np.round, 1.0, 1.0, 7, 0.0),
+    "few of few": (holes, 0.8, 0.6, 40, 0.0),
+    "few of equals": (lambda x: np.full_like(x, 2.5), 1.0, 1.0, 300, 0.0),
+    "first": (lambda x: x, 3.0, 1.0, 1, 0.0),
+    "more than all": (lambda x: x, 1.0, 0.9, 2**31 - 1, 0.0),
+    "likely": (lambda x: x, 1.5, 1.0, 0, 0.05),
+    "as likely": (np.round, 1.0, 1.0, 0, 1.0),
+    "all three": (np.round, 2.0, 0.8, 90, 0.02),
+    "greedy of few": (lambda x: x, 0.0, 0.9, 3, 0.5),
 }
-"""Edits of normal logits, temperature and top_p."""
+"""Edits of normal logits, temperature, top_p, top_k and min_p."""
 
 
 def rows_of(names: tuple[str, ...], vocab: int) -> Arrays:
     """The inputs of all ops."""
     rng = np.random.default_rng(vocab)
     chosen = [ROWS[name] for name in names]
-    logits = [edit(3 * rng.standard_normal(vocab)) for edit, _, _ in chosen]
+    logits = [edit(3 * rng.standard_normal(vocab)) for edit, *_ in chosen]
     return {
         "logits": np.stack(logits).astype(np.float32),
-        "temperature": np.array([heat for _, heat, _ in chosen], np.float32),
-        "top_p": np.array([share for _, _, share in chosen], np.float32),
+        "temperature": np.array([row[1] for row in chosen], np.float32),
+        "top_p": np.array([row[2] for row in chosen], np.float32),
+        "top_k": np.array([row[3] for row in chosen], np.int32),
+        "min_p": np.array([row[4] for row in chosen], np.float32),
         "seeds": SEEDS[: len(names)],
         "counters": COUNTERS[: len(names)],
+        "counts": np.where(rng.random((4, vocab)) < 0.5, 0, rng.integers(0, 9, (4, vocab))).astype(
+            np.int32
+        ),
+        "count_rows": np.full(len(names), -1, np.int32),
+        "recent": rng.integers(-1, vocab, (len(names), 3)).astype(np.int32),
+        "repetition": rng.choice([0.7, 1.0, 1.4], len(names)).astype(np.float32),
+        "frequency": rng.choice([-0.5, 0.0, 0.8], len(names)).astype(np.float32),
+        "presence": rng.choice([-0.6, 0.0, 0.3], len(names)).astype(np.float32),
+        "biases": biases_of(rng, vocab),
+        "bias_rows": np.full(len(names), -1, np.int32),
         "masks": masks_of(rng, vocab),
         "mask_rows": np.full(len(names), -1, np.int32),
     }
+
+
+def biases_of(rng: np.random.Generator, vocab: int) -> np.ndarray:
+    """Numbers of any size; one for the last id alone; -inf for some."""
+    out = 3 * rng.standard_normal((3, vocab))
+    out[1] = 0
+    out[1, -1] = 100
+    out[2, rng.random(vocab) < 0.3] = -np.inf
+    return out.astype(np.float32)
 
 
 def masks_of(rng: np.random.Generator, vocab: int) -> np.ndarray:
@@ -102,7 +132,7 @@ def masks_of(rng: np.random.Generator, vocab: int) -> np.ndarray:
 
 OPS: dict[str, tuple[Lowering, str, str]] = {
     "mask": (MASK, "logits masks mask_rows", "op.out"),
-    "nucleus": (NUCLEUS, "logits temperature top_p", "op.out"),
+    "nucleus": (NUCLEUS, "logits temperature top_k top_p min_p", "op.out"),
     "pick": (PICK, "logits temperature seeds counters", "op.ids op.logprobs"),
     "logprob": (LOGPROB, "logits targets", "op.logprobs"),
 }
@@ -110,7 +140,10 @@ OPS: dict[str, tuple[Lowering, str, str]] = {
 
 WHOLE: dict[str, tuple[Lowering, str, str]] = {
     "sample a tail": (
-        SAMPLE_TAIL, "logits masks mask_rows temperature top_p seeds counters", "picked.ids logprob"
+        SAMPLE_TAIL,
+        "logits counts count_rows recent repetition frequency presence biases bias_rows masks"
+        " mask_rows temperature top_k top_p min_p seeds counters",
+        "picked.ids logprob",
     ),
 }  # fmt: skip
 """The same where a program holds a row."""
@@ -135,9 +168,19 @@ def launched(op: str, data: Mapping[str, np.ndarray], **knobs: int) -> Arrays:
     return {name: found[name] for name in writes.split()}
 
 
+STATES = ("counts", "biases", "masks")
+"""What has rows that are nobody's."""
+
+
 def alone(data: Arrays, row: int) -> Arrays:
     """The inputs of one row; masks are of nobody."""
-    return {n: a if n == "masks" else a[row : row + 1] for n, a in data.items()}
+    return {n: a if n in STATES else a[row : row + 1] for n, a in data.items()}
+
+
+def narrows(data: Arrays) -> np.ndarray:
+    """Which rows are sampled from some ids only."""
+    some = (data["top_p"] < 1) | (data["top_k"] > 0) | (data["min_p"] > 0)
+    return (data["temperature"] > 0) & some
 
 
 def same(got: np.ndarray, want: np.ndarray) -> np.ndarray:
@@ -182,6 +225,7 @@ def check(names: tuple[str, ...], vocab: int, failed: Failed) -> None:
     check_pick(data, inside, expect)
     check_whole(data, inside, expect)
     check_masked(data, expect)
+    check_biased(data, expect)
     for target in (-1, vocab // 2):
         data["targets"] = np.full(len(names), target, np.int32)
         found = launched("logprob", data)["op.logprobs"]
@@ -190,7 +234,7 @@ def check(names: tuple[str, ...], vocab: int, failed: Failed) -> None:
 
 def check_nucleus(data: Arrays, expect: Expect) -> np.ndarray:
     """The nucleus of each row, which is returned."""
-    given = data["logits"], data["temperature"], data["top_p"]
+    given = tuple(data[n] for n in ("logits", "temperature", "top_k", "top_p", "min_p"))
     logits, found = given[0], launched("nucleus", data)["op.out"]
     is_open = sample.nucleus_border(*given) & (same(found, logits) | (found == -np.inf))
     is_broken = np.isnan(logits).any(axis=1, keepdims=True)
@@ -211,7 +255,7 @@ def check_pick(data: Arrays, inside: np.ndarray, expect: Expect) -> None:
     again = launched("logprob", data | {"targets": ids.astype(np.int32)})["op.logprobs"]
     expect("both ops give the same log-probability", same(again, logprobs))
     passed = launched("pick", data | {"logits": inside})["op.ids"]
-    has_nucleus = (data["temperature"] > 0) & (data["top_p"] < 1)
+    has_nucleus = narrows(data)
     expect("without a nucleus the pick is the same", has_nucleus | (passed == ids))
 
 
@@ -226,7 +270,7 @@ def check_whole(data: Arrays, inside: np.ndarray, expect: Expect) -> None:
     expect("a sample of whole rows has the bits of parts", same_all(sampled, parts))
     alike = same(sampled["picked.ids"], whole["op.ids"])
     alike &= same(sampled["logprob"], whole["op.logprobs"])
-    has_nucleus = (data["temperature"] > 0) & (data["top_p"] < 1)
+    has_nucleus = narrows(data)
     expect("without a nucleus both heads give the same bits", has_nucleus | alike)
 
 
@@ -254,6 +298,29 @@ def check_masked(data: Arrays, expect: Expect) -> None:
         expect("a masked sample of whole rows has the bits of parts", same_all(whole, parts))
 
 
+def check_biased(data: Arrays, expect: Expect) -> None:
+    """A sample of rows with penalties and biases is that of what these give, but for its
+    log-probability."""
+    logits, biases, count = data["logits"], data["biases"], len(data["logits"])
+    for first in range(2):
+        rows = (np.arange(count) * 3 + first) % (len(biases) + 1) - 1
+        masks = (np.arange(count) + first) % (len(data["masks"]) + 1) - 1
+        own = data | {"bias_rows": rows.astype(np.int32), "mask_rows": masks.astype(np.int32)}
+        own["count_rows"] = ((np.arange(count) * 2 + first) % 5 - 1).astype(np.int32)
+        less, sums = torch.empty(logits.shape), torch.empty(logits.shape)
+        x = {n: torch.from_numpy(a) for n, a in own.items()}
+        told = x["repetition"], x["frequency"], x["presence"]
+        portable.penalise(x["logits"], x["counts"], x["count_rows"], x["recent"], *told, less)
+        portable.bias(less, x["biases"], x["bias_rows"], sums)
+        none = np.full(count, -1, np.int32)
+        nobody = {"logits": sums.numpy(), "bias_rows": none, "count_rows": none}
+        found, want = launched("sample a tail", own), launched("sample a tail", own | nobody)
+        expect("an id is that of the biased row", same(found["picked.ids"], want["picked.ids"]))
+        targets = data | {"targets": found["picked.ids"].astype(np.int32)}
+        logprobs = launched("logprob", targets, block=1024)["op.logprobs"]
+        expect("its log-probability is the row's", same(found["logprob"], logprobs))
+
+
 def same_all(got: Arrays, want: Arrays) -> np.ndarray:
     """By row, whether all results are equal."""
     return np.all([same(got[name], want[name]) for name in got], axis=0)
@@ -265,8 +332,13 @@ def check_half(failed: Failed) -> None:
     want = [[0, 1], [1, 2], [2, 3]]
     data = {"logits": rows, "temperature": np.ones(3, np.float32)}
     data["top_p"] = np.full(3, 0.5, np.float32)
+    data |= {"top_k": np.zeros(3, np.int32), "min_p": np.zeros(3, np.float32)}
     kept = launched("nucleus", data)["op.out"] > -np.inf
     many = {name: np.repeat(a, 20, axis=0) for name, a in data.items()}
+    many |= {"biases": np.zeros((1, 4), np.float32), "bias_rows": np.full(60, -1, np.int32)}
+    many |= {"counts": np.zeros((1, 4), np.int32), "count_rows": np.full(60, -1, np.int32)}
+    many |= {"recent": np.full((60, 3), -1, np.int32)}
+    many |= {n: np.zeros(60, np.float32) for n in ("repetition", "frequency", "presence")}
     many |= {"masks": np.zeros((1, 1), np.int32), "mask_rows": np.full(60, -1, np.int32)}
     many |= {"seeds": np.arange(60, dtype=np.int32), "counters": np.zeros(60, np.int32)}
     picked = launched("sample a tail", many)["picked.ids"].reshape(3, 20)
@@ -302,6 +374,8 @@ def check_bits(names: tuple[str, ...], vocab: int, failed: Failed) -> None:
     data = rows_of(names, vocab)
     data["targets"] = np.arange(len(names), dtype=np.int32)
     data["mask_rows"] = np.array([1, 0], np.int32)
+    data["bias_rows"] = np.array([0, 2], np.int32)
+    data["count_rows"] = np.array([3, 0], np.int32)
     for op in OPS | WHOLE:
         many = launched(op, data)
         wide = launched(op, data, block=1024) if op in OPS else many
@@ -320,13 +394,16 @@ def main() -> None:
     every = tuple(ROWS)
     with np.errstate(all="ignore"):  # rows hold NaN and infinities
         check(every[:9], 1300, failed)
-        check(every[9:], 1025, failed)
+        check(every[9:14], 1025, failed)
+        check(every[14:], 1300, failed)
+        check(every[14:], 300, failed)
         check(("plain", "greedy", "tied"), 7, failed)
         check(("plain",), 1, failed)
         check_half(failed)
         check_border(("one value", "zeros"), 1300, failed)
-        check_border(("late",), 1030, failed)
+        check_border(("late", "few of equals", "all three"), 1030, failed)
         check_bits(("tied", "greedy"), 1025, failed)
+        check_bits(("all three", "few"), 1025, failed)
     print(json.dumps(failed))
 
 

@@ -35,7 +35,7 @@ LAYOUT = StepLayout.of(LIMITS)
 WRONG = -999
 """What no kernel writes and no head picks."""
 ENDS = {"first": 0, "last": -1}
-FEW_STEPS = 10
+FEW_STEPS = 40
 """Enough that each fault strikes, fewer than a boot runs."""
 
 Spoil = Callable[[Resolve], bool]
@@ -109,6 +109,18 @@ def state_faults(program: Program, name: str, end: str) -> Fault:
     return Fault(f"the state's {name!r}", program.segment, end, program.finish[-1], spoil)
 
 
+def count_faults(program: Program, end: str) -> Fault:
+    """The counts of the first or the last sequence that has some, likewise."""
+
+    def spoil(resolve: Resolve) -> bool:
+        at, counted = header(resolve), resolve(LAYOUT.field("counted")).nonzero()[:, 0]
+        if at["drafts"] or at["cursor"] or not len(counted):
+            return False
+        return put(resolve(LAYOUT.counts)[counted[ENDS[end]]], ENDS[end])
+
+    return Fault("the state 'counts'", program.segment, end, program.finish[-1], spoil)
+
+
 def result_faults(program: Program, name: str, end: str) -> Fault:
     """A result of the step's logit rows."""
 
@@ -140,6 +152,7 @@ def faults(programs: list[Program]) -> Iterator[Fault]:
             yield from (input_faults(program, name, end) for name in inputs_of(program.segment))
         top = next(program for program in programs if len(program.outputs) == len(RESULT_WIDTHS))
         yield from (state_faults(top, name, end) for name in STEP_STATE)
+        yield count_faults(top, end)
         yield from (result_faults(top, name, end) for name in RESULT_WIDTHS)
         yield draft_faults(top, end)
 

@@ -31,6 +31,7 @@ from lostwax.backends.runtime.pack_plan import pack_plan
 from lostwax.backends.runtime.state_table import NUMPY_DTYPES, StateTable
 from lostwax.backends.runtime.step_rows import StepRows
 from lostwax.backends.runtime.tensors import tensor_of
+from lostwax.ir.contract.counts import COUNTS
 from lostwax.ir.contract.program import HEADS, Bucket, Guard, KernelLaunch, Program, Segment, View
 from lostwax.ir.contract.step import STEP_INPUTS, StepResult, input_shape, inputs_of
 from lostwax.ir.contract.step_layout import (
@@ -45,7 +46,8 @@ from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.ir.contract.step_state import STEP_STATE
 
 MAX_ROWS = MAX_REQS * MAX_PAGES * PAGE
-LAYOUT = StepLayout(MAX_REQS, MAX_PAGES, MAX_DRAFTS, MAX_ROWS)
+VOCAB = 9
+LAYOUT = StepLayout(MAX_REQS, MAX_PAGES, MAX_DRAFTS, MAX_ROWS, VOCAB)
 JUNK = 77
 BODY = Bucket(tokens=MAX_ROWS + 3, reqs=MAX_REQS + 1, pages=MAX_PAGES)
 
@@ -70,6 +72,7 @@ class Device:
         self.sequences = torch.full((LAYOUT.sequences_bytes // 4,), JUNK, dtype=torch.int32)
         self.plan[LAYOUT.offsets["turn"]] = 0
         self.turn = 0
+        self.counts = torch.full((MAX_REQS + 1, VOCAB), JUNK, dtype=torch.int32)
         self.sent = torch.full((PLACES, LAYOUT.place_size), JUNK, dtype=torch.int32)
         self.results = torch.full((PLACES, LAYOUT.results["end"]), JUNK, dtype=torch.int32)
         self.inputs: dict[str, torch.Tensor] = {}
@@ -111,7 +114,7 @@ class Device:
         if view.space == "state":
             buffers = {
                 PLAN: self.plan, SEQUENCES: self.sequences,
-                SENT_BOX: self.sent, RESULT_BOX: self.results,
+                SENT_BOX: self.sent, RESULT_BOX: self.results, COUNTS: self.counts,
             }  # fmt: skip
             return tensor_of(buffers[view.name].view(-1).view(torch.uint8), view)
         if view.space == "input":
@@ -127,6 +130,8 @@ class KernelRows(StepRows):
     def __init__(self, plan: StepPlan, state: StateTable, page_tokens: int) -> None:
         super().__init__(plan, state, page_tokens)
         for enter in plan.entering:
+            said = np.bincount(np.array(enter.outputs, np.int64), minlength=VOCAB)
+            self.device.counts[enter.seq] = torch.from_numpy(2 * said)
             for name, field in STEP_STATE.items():
                 row, values = self.device.field(name), getattr(enter, name)
                 if field.dims:
@@ -184,6 +189,10 @@ class StepTrial(DeriveTrial):
             for name in STEP_STATE:
                 want = self._state.fields[name][seq]
                 assert np.array_equal(self._device.field(name)[seq], want), f"{name} of {seq}"
+        for seq, held in self._oracle.rows.items():
+            said = [*held.enter.outputs, *(held.said if held.enter.counted else ())]
+            want = 2 * np.bincount(np.array(said, np.int64), minlength=VOCAB)
+            assert np.array_equal(self._device.counts[seq].numpy(), want), f"counts of {seq}"
 
     def _check_result(self, result: StepResult, plan: StepPlan, picking: int) -> None:
         place = self._device.place(self._device.results, back=1)

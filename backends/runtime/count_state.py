@@ -1,0 +1,48 @@
+"""Keeps what requests have said where heads read it. Knows no step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+from lostwax.backends.runtime.driver import Driver
+from lostwax.backends.runtime.staging import sendable
+from lostwax.ir.contract.counts import IN_PROMPT, OUTPUT
+from lostwax.ir.contract.step_state import Enter
+
+
+class CountState:
+    """The state `COUNTS` in the driver's memory: u8 `buffer`, of rows of `ids` i32 each."""
+
+    def __init__(self, buffer: torch.Tensor, ids: int, driver: Driver) -> None:
+        self._rows = buffer.view(torch.int32).view(-1, ids)
+        self._driver = driver
+
+    def enter(self, entering: Iterable[Enter]) -> None:
+        """Write the rows of those with penalties, behind what was launched. Does not wait."""
+        for enter in entering:
+            if enter.counted:
+                self._write(enter)
+
+    def _write(self, enter: Enter) -> None:
+        row = self._rows[enter.seq].zero_()
+        ids, times = np.unique(np.array(enter.outputs, np.int64), return_counts=True)
+        if len(ids):
+            row.index_copy_(0, self._here(ids), self._here((OUTPUT * times).astype(np.int32)))
+        if enter.prompt:
+            ids = np.unique(np.array(enter.prompt, np.int64))
+            ones = self._here(np.full(len(ids), IN_PROMPT, np.int32))
+            row.index_add_(0, self._here(ids), ones)
+
+    def add(self, seqs: Any, ids: Any) -> None:
+        """Count outputs, i32 [n] each; of one sequence there may be several, and equal ones."""
+        at = torch.from_numpy(seqs).long(), torch.from_numpy(ids).long()
+        one = torch.tensor(OUTPUT, dtype=torch.int32)
+        self._rows.index_put_(at, one, accumulate=True)
+
+    def _here(self, values: Any) -> torch.Tensor:
+        """The array in the driver's memory; its copy does not wait."""
+        return sendable(values, self._driver).to(self._rows.device, non_blocking=True)
