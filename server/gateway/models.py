@@ -22,6 +22,10 @@ MAX_TOKEN_ID = 2**31 - 1
 MAX_HINT_CHARS = 512
 MAX_METADATA = 16
 
+MIN_SEED, MAX_SEED = -(2**63), 2**63 - 1
+_SEEDS = {"minimum": MIN_SEED, "maximum": MAX_SEED}
+"""Written out: msgspec describes bounds by doubles, which are coarser there."""
+
 TokenId = Annotated[int, Meta(ge=0, le=MAX_TOKEN_ID)]
 Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARS)]
 Hint = Annotated[str, Meta(max_length=MAX_HINT_CHARS)]
@@ -77,7 +81,7 @@ class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields
         None
     )
     top_p: Annotated[float, Meta(gt=0, le=1, extra_json_schema={"default": 1.0})] | None = None
-    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    seed: Annotated[int, Meta(ge=MIN_SEED, le=MAX_SEED, extra_json_schema=_SEEDS)] | None = None
     stop: Stop | Annotated[list[Stop], Meta(max_length=MAX_STOPS)] | None = None
     stop_token_ids: Annotated[list[TokenId], Meta(max_length=MAX_STOPS)] | None = None
     ignore_eos: bool | None = None
