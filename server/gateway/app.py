@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -55,6 +56,9 @@ from lostwax.server.gateway.settings import Settings
 from lostwax.server.gateway.tokenize_models import DetokenizeRequest, TokenizeRequest
 from lostwax.server.gateway.tokenizer import Codec
 
+if TYPE_CHECKING:
+    from lostwax.server.gateway.traces import Traces
+
 
 def create_app(
     client: EngineClient,
@@ -73,6 +77,9 @@ def create_app(
     reader = BodyReader(codec)
     answering = Answering(client, codec, reader, admission, settings.model)
 
+    lines = LogLines(settings.log_format)
+    traces = _traces(client, settings, lines)
+
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         await client.start()
@@ -82,6 +89,8 @@ def create_app(
         finally:
             await reader.stop()
             await client.stop()
+            if traces is not None:
+                await asyncio.to_thread(traces.stop)
 
     # Their pages load scripts from elsewhere.
     app = FastAPI(title="lostwax", lifespan=lifespan, docs_url=None, redoc_url=None)
@@ -114,7 +123,8 @@ def create_app(
     _list_models(app, client, settings.model)
     add_operations(app, client, settings.build)
     observers = [_metrics(app, client, settings)] if settings.metrics else list[Observer]()
-    lines = LogLines(settings.log_format)
+    if traces is not None:
+        observers.append(traces)
     if settings.log_requests:
         observers.append(AccessLog(lines))
     _guard(app, settings, draining, log or FailureLog(lines.failure), observers)
@@ -194,6 +204,17 @@ def _metrics(app: FastAPI, client: EngineClient, settings: Settings) -> Observer
         return Response(metrics.exposition(), media_type=MEDIA_TYPE)
 
     return metrics
+
+
+def _traces(client: EngineClient, settings: Settings, lines: LogLines) -> Traces | None:
+    if settings.otlp_traces_endpoint is None:
+        return None
+    from lostwax.server.gateway.traces import Traces  # the libraries are an extra
+
+    def model() -> str | None:
+        return settings.model or (client.info.model if client.info else None)
+
+    return Traces(settings.otlp_traces_endpoint, model, lines.say)
 
 
 def _guard(

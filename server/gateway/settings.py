@@ -28,7 +28,8 @@ class Settings:
     `/metrics`, and `token_histograms` to these the lengths of prompts and answers. `build` is
     what `/version` tells beside lostwax's own. `key_digests` (`api_keys.py`) are those of the API
     keys that are taken; without any, none is asked for. `log_requests` writes a line a request, in
-    the format of all lines.
+    the format of all lines. `otlp_traces_endpoint` is the URL of a collector that is sent a span a
+    request, None where nobody wants them.
     """
 
     model: str | None = None
@@ -43,3 +44,4 @@ class Settings:
     key_digests: tuple[bytes, ...] = ()
     log_requests: bool = False
     log_format: LogFormat = "text"
+    otlp_traces_endpoint: str | None = None
