@@ -6,6 +6,7 @@ must be on PATH. Run as `./dev lock` after a change of either. Knows no version 
     core.txt   what serving needs, with what builds the project
     cuda.txt   what torch's CUDA build asks for beside that; its CPU build needs none of it
     dev.txt    what tests and linters need beside core.txt
+    clients.txt  what the lane `clients` needs beside both
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +37,8 @@ PLACES = [
     for machine in ("x86_64", "aarch64")
 ]
 """Where ./dev runs; packages for other places only are left out."""
+WITHOUT_WHEEL = ("rouge-score", "sqlitedict", "word2number")
+"""lm-eval asks for them and imports them for tasks only that no test of ours runs."""
 Locked = dict[str, tuple[Requirement, frozenset[str]]]
 """By canonical name: the pin and its files' hashes."""
 
@@ -65,9 +69,13 @@ def _resolve(requirements: list[str]) -> Locked:
     """All that they bring to the places of `PLACES`, pinned by constraints.txt."""
     command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11"]
     command += ["--generate-hashes", "--only-binary", ":all:", "--no-header", "--no-annotate"]
-    command += ["--constraints", str(ROOT / "constraints.txt"), "-"]
+    command += ["--constraints", str(ROOT / "constraints.txt")]
     given = "\n".join(requirements)
-    done = subprocess.run(command, input=given, stdout=subprocess.PIPE, text=True, check=True)
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as overrides:
+        overrides.writelines(f"{name}; python_version < '3'\n" for name in WITHOUT_WHEEL)
+        overrides.flush()
+        command += ["--overrides", overrides.name, "-"]
+        done = subprocess.run(command, input=given, stdout=subprocess.PIPE, text=True, check=True)
     return {
         name: (requirement, hashes)
         for name, (requirement, hashes) in read(done.stdout).items()
@@ -87,13 +95,16 @@ def _write(name: str, what: str, locked: Locked) -> None:
 
 
 def main() -> None:
-    """Write the three files; end with a sentence where constraints.txt lacks a package."""
+    """Write the files; end with a sentence where constraints.txt lacks a package."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     build = project["build-system"]["requires"]
     core = _resolve([*project["project"]["dependencies"], *build])
-    dev = _resolve([*_extra(project["project"]["optional-dependencies"], "dev")])
+    extras = project["project"]["optional-dependencies"]
+    dev = _resolve([*_extra(extras, "dev")])
+    clients = _resolve([*_extra(extras, "clients")])
     pins = read((ROOT / "constraints.txt").read_text(encoding="utf-8"))
-    missing = sorted({str(r) for name, (r, _) in (core | dev).items() if name not in pins})
+    found = core | dev | clients
+    missing = sorted({str(pin) for name, (pin, _) in found.items() if name not in pins})
     if missing:
         sys.exit("lock: add to constraints.txt, then run this again:\n" + "\n".join(missing))
     torch, hashes = core["torch"]
@@ -106,6 +117,8 @@ def main() -> None:
     _write("cuda.txt", "What torch's CUDA build asks for beside core.txt.", cuda)
     beside = {name: found for name, found in dev.items() if name not in core}
     _write("dev.txt", "What tests and linters need beside core.txt.", beside)
+    beside = {name: found for name, found in clients.items() if name not in core | dev}
+    _write("clients.txt", "What the lane `clients` needs beside core.txt and dev.txt.", beside)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     assert spec.loader is not None
     module: Any = module_from_spec(spec)
     spec.loader.exec_module(module)
-    core, cuda, dev, of_cpu = (
+    core, cuda, dev, clients, of_cpu = (
         module.read((FOLDER / f"{name}.txt").read_text())
-        for name in ("core", "cuda", "dev", "torch-cpu")
+        for name in ("core", "cuda", "dev", "clients", "torch-cpu")
     )
     torch, hashes = core["torch"]
     core["torch"] = torch, hashes - of_cpu["torch"][1]
@@ -34,7 +34,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def uv(command: list[str], *, input: str, **given: Any) -> SimpleNamespace:
         assert command[:3] == ["uv", "pip", "compile"]
         assert "--generate-hashes" in command
-        found = core | (dev if "pytest" in input else cuda)
+        beside = dev if "pytest" in input else cuda
+        found = core | (dev | clients if "schemathesis" in input else beside)
         lines = (
             " ".join([str(pin), *(f"--hash={each}" for each in of_pin)])
             for pin, of_pin in found.values()
@@ -49,7 +50,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_what_is_made_is_what_lies_there(make: Any, tmp_path: Path) -> None:
     make.main()
-    for name in ("core.txt", "cuda.txt", "dev.txt"):
+    for name in ("core.txt", "cuda.txt", "dev.txt", "clients.txt"):
         assert (tmp_path / name).read_text() == (FOLDER / name).read_text(), name
 
 

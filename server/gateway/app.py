@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -14,14 +15,33 @@ from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.log_lines import LogLines
 from lostwax.server.gateway.access_log import AccessLog
 from lostwax.server.gateway.admission import Admission
+from lostwax.server.gateway.answer_models import (
+    Chat,
+    ChatPart,
+    Completion,
+    CompletionPart,
+    Detokenized,
+    Health,
+    Model,
+    Models,
+    Ready,
+    Tokenized,
+)
 from lostwax.server.gateway.answering import Answering
-from lostwax.server.gateway.api_schema import described
+from lostwax.server.gateway.api_schema import (
+    GUARDED,
+    OF_BODIES,
+    OPEN,
+    described,
+    described_text,
+    require_key,
+)
 from lostwax.server.gateway.body_limit import BodyLimit
 from lostwax.server.gateway.body_reader import BodyReader
 from lostwax.server.gateway.border import Border
 from lostwax.server.gateway.browser_guard import BrowserGuard
 from lostwax.server.gateway.chat_models import ChatRequest
-from lostwax.server.gateway.draining import Draining, DrainingGate
+from lostwax.server.gateway.draining import HEALTH, Draining, DrainingGate
 from lostwax.server.gateway.engine_client import EngineClient
 from lostwax.server.gateway.errors import ApiError, json_response, model_not_found
 from lostwax.server.gateway.head_as_get import HeadAsGet
@@ -35,6 +55,9 @@ from lostwax.server.gateway.request_watch import RequestWatch
 from lostwax.server.gateway.settings import Settings
 from lostwax.server.gateway.tokenize_models import DetokenizeRequest, TokenizeRequest
 from lostwax.server.gateway.tokenizer import Codec
+
+if TYPE_CHECKING:
+    from lostwax.server.gateway.traces import Traces
 
 
 def create_app(
@@ -56,6 +79,9 @@ def create_app(
         client, codec, reader, admission, settings.model, settings.request_timeout_s
     )
 
+    lines = LogLines(settings.log_format)
+    traces = _traces(client, settings, lines)
+
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         await client.start()
@@ -65,47 +91,47 @@ def create_app(
         finally:
             await reader.stop()
             await client.stop()
+            if traces is not None:
+                await asyncio.to_thread(traces.stop)
 
     # Their pages load scripts from elsewhere.
     app = FastAPI(title="lostwax", lifespan=lifespan, docs_url=None, redoc_url=None)
     _answer_errors(app)
 
-    @app.get("/health")
-    async def health() -> Response:  # pyright: ignore[reportUnusedFunction]
-        running = {"running": draining.num_running}
-        if draining.has_begun:
-            return json_response({"status": "draining"} | running)
-        dead = client.state == "dead"
-        return json_response(engine_health(client) | running, 503 if dead else 200)
+    _add_probes(app, client, draining)
 
-    @app.get("/ready")
-    async def ready() -> Response:  # pyright: ignore[reportUnusedFunction]
-        require_ready(client)
-        return json_response({"status": "ready"})
-
-    @app.post("/v1/completions", **described(CompletionRequest))
+    @app.post(
+        "/v1/completions",
+        **described(Completion, OF_BODIES, body=CompletionRequest, event=CompletionPart),
+    )
     async def completions(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
         return await answering.respond(http, "completions")
 
-    @app.post("/v1/chat/completions", **described(ChatRequest))
+    @app.post(
+        "/v1/chat/completions",
+        **described(Chat, OF_BODIES, body=ChatRequest, event=ChatPart),
+    )
     async def chat_completions(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
         return await answering.respond(http, "chat")
 
-    @app.post("/tokenize", **described(TokenizeRequest))
+    @app.post("/tokenize", **described(Tokenized, OF_BODIES, body=TokenizeRequest))
     async def tokenize(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
         return await answering.respond(http, "tokenize")
 
-    @app.post("/detokenize", **described(DetokenizeRequest))
+    @app.post("/detokenize", **described(Detokenized, OF_BODIES, body=DetokenizeRequest))
     async def detokenize(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
         return await answering.respond(http, "detokenize")
 
     _list_models(app, client, settings.model)
     add_operations(app, client, settings.build)
     observers = [_metrics(app, client, settings)] if settings.metrics else list[Observer]()
-    lines = LogLines(settings.log_format)
+    if traces is not None:
+        observers.append(traces)
     if settings.log_requests:
         observers.append(AccessLog(lines))
     _guard(app, settings, draining, log or FailureLog(lines.failure), observers)
+    if settings.key_digests:
+        require_key(app.openapi(), [HEALTH])  # which the application keeps
     return app
 
 
@@ -124,6 +150,21 @@ def _answer_errors(app: FastAPI) -> None:
         return ApiError(error.status_code, message, code=code, headers=headers).response()
 
 
+def _add_probes(app: FastAPI, client: EngineClient, draining: Draining) -> None:
+    @app.get("/health", **described(Health, (*OPEN, 503), unavailable=(Health,)))
+    async def health() -> Response:  # pyright: ignore[reportUnusedFunction]
+        running = {"running": draining.num_running}
+        if draining.has_begun:
+            return json_response({"status": "draining"} | running)
+        dead = client.state == "dead"
+        return json_response(engine_health(client) | running, 503 if dead else 200)
+
+    @app.get("/ready", **described(Ready))
+    async def ready() -> Response:  # pyright: ignore[reportUnusedFunction]
+        require_ready(client)
+        return json_response({"status": "ready"})
+
+
 def _list_models(app: FastAPI, client: EngineClient, name: str | None) -> None:
     def served() -> dict[str, Any]:
         info = require_engine(client)
@@ -135,12 +176,18 @@ def _list_models(app: FastAPI, client: EngineClient, name: str | None) -> None:
             "max_model_len": info.max_context,
         }
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", **described(Models))
     async def models() -> Response:  # pyright: ignore[reportUnusedFunction]
         return json_response({"object": "list", "data": [served()]})
 
-    @app.get("/v1/models/{wanted:path}")
-    async def model(wanted: str) -> Response:  # pyright: ignore[reportUnusedFunction]
+    name_in_path = {"name": "wanted", "in": "path", "required": True, "schema": {"type": "string"}}
+
+    @app.get(
+        "/v1/models/{wanted:path}",
+        **described(Model, (404, *GUARDED), parameters=[name_in_path]),
+    )
+    async def model(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+        wanted: str = http.path_params["wanted"]
         found = served()
         if wanted != found["id"]:
             raise model_not_found(wanted, found["id"])
@@ -154,11 +201,22 @@ def _metrics(app: FastAPI, client: EngineClient, settings: Settings) -> Observer
 
     metrics = Metrics(EngineMetrics(client), token_histograms=settings.token_histograms)
 
-    @app.get("/metrics")
+    @app.get("/metrics", **described_text(MEDIA_TYPE, (401, *OPEN)))
     async def exposition() -> Response:  # pyright: ignore[reportUnusedFunction]
         return Response(metrics.exposition(), media_type=MEDIA_TYPE)
 
     return metrics
+
+
+def _traces(client: EngineClient, settings: Settings, lines: LogLines) -> Traces | None:
+    if settings.otlp_traces_endpoint is None:
+        return None
+    from lostwax.server.gateway.traces import Traces  # the libraries are an extra
+
+    def model() -> str | None:
+        return settings.model or (client.info.model if client.info else None)
+
+    return Traces(settings.otlp_traces_endpoint, model, lines.say)
 
 
 def _guard(
@@ -188,6 +246,7 @@ def _guard(
         bound=settings.host,
         hosts=settings.allowed_hosts,
         origins=settings.allowed_origins,
+        routes=app.routes,
     )
     app.add_middleware(Border, log=log)
     if observers:

@@ -4,14 +4,17 @@ A browser runs anyone's pages beside a server on loopback. A page whose name is 
 (DNS rebinding) betrays itself by `Host`; one that sends its form here (cross-site request forgery)
 by `Origin`, or by a body that is not declared as JSON, which needs leave that nobody gives. Who may
 use the server over the network is not this file's question: `key_guard.py` asks for keys.
+A POST that no route takes need not be JSON: it is answered as any other wrong method or path.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 
 from starlette.datastructures import Headers
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lostwax.server.gateway.errors import MAX_SHOWN_CHARS, ApiError
@@ -26,14 +29,20 @@ _MAX_TYPE_CHARS = 128
 
 
 class BrowserGuard:
-    """ASGI middleware. `bound` is the host that the server listens on; `hosts` are further names
-    by which clients may call it, `origins` those whose pages may. Cookies are left behind: no route
-    has any, and to parse them may take quadratic time (CVE-2024-7592)."""
+    """ASGI middleware. `bound` is the host that the server listens on; `hosts` are further names by
+    which clients may call it, `origins` those whose pages may, `routes` those below. Cookies are
+    left behind: no route has any, and to parse them may take quadratic time (CVE-2024-7592)."""
 
     def __init__(
-        self, app: ASGIApp, bound: str, hosts: tuple[str, ...], origins: tuple[str, ...]
+        self,
+        app: ASGIApp,
+        bound: str,
+        hosts: tuple[str, ...],
+        origins: tuple[str, ...],
+        routes: Sequence[BaseRoute],
     ) -> None:
         self._app = app
+        self._routes = routes
         self._names = {bound.lower(), "localhost", *(name.lower() for name in hosts)}
         self._any_address = _is_unspecified(bound)
         self._origins = origins
@@ -42,7 +51,7 @@ class BrowserGuard:
         """Handle one connection event, as ASGI has it."""
         if scope["type"] == "http":
             try:
-                self._check(scope["method"], Headers(scope=scope))
+                self._check(scope, Headers(scope=scope))
             except ApiError as error:
                 await error.response()(scope, receive, send)
                 return
@@ -50,7 +59,7 @@ class BrowserGuard:
             scope = {**scope, "headers": kept}
         await self._app(scope, receive, send)
 
-    def _check(self, method: str, headers: Headers) -> None:
+    def _check(self, scope: Scope, headers: Headers) -> None:
         host, origin = headers.get("host"), headers.get("origin")
         if host is not None and not self._is_ours(host):  # every browser sends it
             raise ApiError(
@@ -66,12 +75,20 @@ class BrowserGuard:
                 " ORIGIN for one that should",
                 code="origin_not_allowed",
             )
-        if method == "POST" and not _is_json(headers.get("content-type", "")):
+        if (
+            scope["method"] == "POST"
+            and not _is_json(headers.get("content-type", ""))
+            and self._takes(scope)
+        ):
             raise ApiError(
                 415,
                 "the body must be declared as JSON; send Content-Type: application/json",
                 code="unsupported_media_type",
             )
+
+    def _takes(self, scope: Scope) -> bool:
+        """Whether a route would answer."""
+        return any(route.matches(scope)[0] is Match.FULL for route in self._routes)
 
     def _is_ours(self, host: str) -> bool:
         found = _HOST.fullmatch(host)

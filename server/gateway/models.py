@@ -23,6 +23,10 @@ MAX_TOKEN_ID = 2**31 - 1
 MAX_HINT_CHARS = 512
 MAX_METADATA = 16
 
+MIN_SEED, MAX_SEED = -(2**63), 2**63 - 1
+_SEEDS = {"minimum": MIN_SEED, "maximum": MAX_SEED}
+"""Written out: msgspec describes bounds by doubles, which are coarser there."""
+
 TokenId = Annotated[int, Meta(ge=0, le=MAX_TOKEN_ID)]
 Penalty = Annotated[float, Meta(ge=-2, le=2, extra_json_schema={"default": 0.0})]
 LogitBias = Annotated[
@@ -98,7 +102,7 @@ class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields
     ) = None
     logit_bias: LogitBias | None = None
     min_tokens: Annotated[int, Meta(ge=0, le=MAX_TOKEN_ID)] | None = None
-    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    seed: Annotated[int, Meta(ge=MIN_SEED, le=MAX_SEED, extra_json_schema=_SEEDS)] | None = None
     stop: Stop | Annotated[list[Stop], Meta(max_length=MAX_STOPS)] | None = None
     stop_token_ids: Annotated[list[TokenId], Meta(max_length=MAX_STOPS)] | None = None
     ignore_eos: bool | None = None

@@ -7,6 +7,8 @@ from typing import Any
 from fastapi import FastAPI, Response
 
 import lostwax
+from lostwax.server.gateway.answer_models import ErrorBody, Startup, Version
+from lostwax.server.gateway.api_schema import described
 from lostwax.server.gateway.engine_client import EngineClient
 from lostwax.server.gateway.errors import RETRY_AFTER_S, json_response
 from lostwax.server.gateway.settings import Build
@@ -15,14 +17,14 @@ from lostwax.server.gateway.settings import Build
 def add_operations(app: FastAPI, client: EngineClient, build: Build | None) -> None:
     """Add `/version` and `/startup`."""
 
-    @app.get("/version")
+    @app.get("/version", **described(Version))
     async def version() -> Response:  # pyright: ignore[reportUnusedFunction]
         known: dict[str, Any] = {}
         if build is not None:
             known = {"schema": build.schema, "artifact": build.digest, "target": build.target}
         return json_response({"version": lostwax.__version__} | known)
 
-    @app.get("/startup")
+    @app.get("/startup", **described(Startup, unavailable=(Startup, ErrorBody)))
     async def startup() -> Response:  # pyright: ignore[reportUnusedFunction]
         return _startup(client)
 

@@ -46,6 +46,8 @@ class RequestRecord:
     """The path as the application knows it, so that there are few."""
     request_id: str
     client: str
+    trace_context: dict[str, str] = field(default_factory=dict[str, str])
+    """The caller's headers `traceparent` and `tracestate`, as they came."""
     observers: Sequence[Observer] = ()
     clock: Callable[[], float] = time.perf_counter
     begun_s: float = field(init=False)

@@ -33,6 +33,7 @@ class RequestWatch:
             route=self._route(scope),
             request_id=scope["state"]["request_id"],
             client=scope["client"][0] if scope["client"] else "",
+            trace_context=_trace_context(scope),
             observers=self._observers,
         )
         scope["state"]["record"] = record
@@ -63,6 +64,14 @@ class RequestWatch:
             if route.matches(scope)[0] is not Match.NONE:
                 return route.path
         return OTHER
+
+
+def _trace_context(scope: Scope) -> dict[str, str]:
+    return {
+        name.decode(): value.decode("latin-1")
+        for name, value in scope["headers"]
+        if name in (b"traceparent", b"tracestate")
+    }
 
 
 def record_of(scope: Scope) -> RequestRecord | None:

@@ -30,6 +30,8 @@ class Settings:
     keys that are taken; without any, none is asked for. `log_requests` writes a line a request, in
     the format of all lines. A request that has not ended `request_timeout_s` seconds after the
     engine took it fails; None lets it take as long as it takes.
+    `otlp_traces_endpoint` is the URL of a collector that is sent a span a
+    request, None where nobody wants them.
     """
 
     model: str | None = None
@@ -45,3 +47,4 @@ class Settings:
     log_requests: bool = False
     log_format: LogFormat = "text"
     request_timeout_s: float | None = None
+    otlp_traces_endpoint: str | None = None

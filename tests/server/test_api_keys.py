@@ -52,6 +52,17 @@ def paths(url: str) -> list[tuple[str, str]]:
     return [*found, ("get", "/openapi.json"), ("get", "/"), ("get", "/Health"), ("get", "/health/")]
 
 
+def test_the_api_description_says_that_keys_are_asked_for(url: str) -> None:
+    headers = {"authorization": f"Bearer {KEYS[0]}"}
+    document = httpx.get(f"{url}/openapi.json", headers=headers).json()
+    (scheme,) = document["security"]
+    assert document["components"]["securitySchemes"][next(iter(scheme))]["scheme"] == "bearer"
+    routes = [(path, route) for path, item in document["paths"].items() for route in item.values()]
+    assert [path for path, route in routes if route.get("security") == []] == ["/health"]
+    engine = InProcessEngine(EngineCore(FakeRuntime()))
+    assert "security" not in create_app(engine, IdCodec(), Settings()).openapi()
+
+
 def test_every_path_but_health_needs_a_key(url: str) -> None:
     for method, path in paths(url):
         wanted = 200 if path == "/health" else 401

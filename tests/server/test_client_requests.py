@@ -20,7 +20,7 @@ from scripted_runtime import CODEC, EOS_ID, VOCAB
 
 from lostwax.ir.contract.model import CHAT_V32
 from lostwax.server.engine.messages import EngineInfo
-from lostwax.server.gateway.api_schema import described
+from lostwax.server.gateway.api_schema import schema_of
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.prepare import KINDS, prepare
 from lostwax.server.gateway.prepared import Job, Prepared, Route
@@ -120,8 +120,7 @@ def _refused(route: Route, **given: Any) -> ApiError:
 
 
 def _schema(route: Route) -> Draft202012Validator:
-    body = described(KINDS[route])["openapi_extra"]["requestBody"]
-    return Draft202012Validator(body["content"]["application/json"]["schema"])
+    return Draft202012Validator(schema_of(KINDS[route]))
 
 
 @pytest.mark.parametrize("route", NEUTRAL)

@@ -50,6 +50,7 @@ def test_head_is_get_without_the_body(client: httpx.Client, path: str) -> None:
         ("HEAD", "/v1/completions", "POST"),
         ("DELETE", "/v1/chat/completions", "POST"),
         ("PUT", "/v1/models", "GET, HEAD"),
+        ("POST", "/v1/models", "GET, HEAD"),
         ("OPTIONS", "/health", "GET, HEAD"),
     ],
 )

@@ -9,27 +9,20 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
-from pathlib import Path
 
-import httpx
 import openai
 import pytest
 from fake_runtime import generate
 from fastapi import FastAPI
-from http_server import running
+from supervised_server import ENGINE, supervised
 
 from lostwax.server.gateway.app import Settings, create_app
 from lostwax.server.gateway.draining import Draining
 from lostwax.server.gateway.engine_client import EngineClient
 from lostwax.server.gateway.serve import ServeError, serve_engine
-from lostwax.server.gateway.supervised import SupervisedEngine
 from lostwax.server.gateway.tokenizer import IdCodec
 
-ENGINE = Path(__file__).parents[1] / "fake_engine.py"
 PROMPT = [3, 1, 4, 1, 5]
 BODY = {"prompt": PROMPT, "temperature": 0, "ignore_eos": True, "return_token_ids": True}
 
@@ -38,40 +31,8 @@ def _application(engine: EngineClient, draining: Draining) -> FastAPI:
     return create_app(engine, IdCodec(), Settings(), draining=draining)
 
 
-class Readiness:
-    """Waits until the engine was announced as ready, once for each of its lives."""
-
-    def __init__(self) -> None:
-        self._announced = threading.Semaphore(0)
-
-    def announce(self, line: str) -> None:
-        if "is ready" in line:
-            self._announced.release()
-
-    def wait(self) -> None:
-        assert self._announced.acquire(timeout=60), "the engine did not become ready"
-
-
-@contextmanager
-def _served(
-    step_s: float = 0.0, silence_s: float = 10.0
-) -> Generator[tuple[SupervisedEngine, Readiness, httpx.Client]]:
-    readiness = Readiness()
-    engine = SupervisedEngine(
-        lambda link: [sys.executable, str(ENGINE), link.address, str(link.parent), str(step_s)],
-        announce=readiness.announce,
-        silence_s=silence_s,
-    )
-    with (
-        running(create_app(engine, IdCodec(), Settings())) as url,
-        httpx.Client(base_url=url, timeout=30) as client,
-    ):
-        readiness.wait()
-        yield engine, readiness, client
-
-
 def test_two_processes_answer_like_one() -> None:
-    with _served() as (_, _, client):
+    with supervised() as (_, _, client):
         prompts = [[n] * (n + 1) for n in range(6)]
         body = BODY | {"prompt": prompts, "max_tokens": 5}
         answer = client.post("/v1/completions", json=body).json()
@@ -80,7 +41,7 @@ def test_two_processes_answer_like_one() -> None:
 
 
 def test_killing_the_engine_mid_stream_is_an_error_event_and_a_new_engine() -> None:
-    with _served(step_s=0.05) as (engine, readiness, client):
+    with supervised(step_s=0.05) as (engine, readiness, client):
         body = BODY | {"max_tokens": 50, "stream": True}
         with client.stream("POST", "/v1/completions", json=body) as answer:
             lines = (line for line in answer.iter_lines() if line)
@@ -102,7 +63,7 @@ def test_killing_the_engine_mid_stream_is_an_error_event_and_a_new_engine() -> N
 
 
 def test_the_openai_client_raises_when_the_engine_dies_or_falls_silent() -> None:
-    with _served(step_s=0.05, silence_s=1.0) as (engine, readiness, http):
+    with supervised(step_s=0.05, silence_s=1.0) as (engine, readiness, http):
         client = openai.OpenAI(base_url=f"{http.base_url}/v1", api_key="none", max_retries=0)
         for end in (signal.SIGKILL, signal.SIGSTOP):
             stream = client.completions.create(
@@ -120,7 +81,7 @@ def test_the_openai_client_raises_when_the_engine_dies_or_falls_silent() -> None
 
 
 def test_stopping_the_server_ends_an_engine_that_does_not_answer() -> None:
-    with _served() as (engine, _, _):
+    with supervised() as (engine, _, _):
         pid = engine.pid
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
@@ -129,7 +90,7 @@ def test_stopping_the_server_ends_an_engine_that_does_not_answer() -> None:
 
 
 def test_a_long_step_is_not_silence() -> None:
-    with _served(step_s=1.2, silence_s=0.9) as (_, _, client):
+    with supervised(step_s=1.2, silence_s=0.9) as (_, _, client):
         answer = client.post("/v1/completions", json=BODY | {"max_tokens": 2}).json()
         assert answer["choices"][0]["token_ids"] == generate(PROMPT, 2)
 

@@ -19,7 +19,7 @@ async def _accept(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _status(origin: str, host: str = HOST) -> int:
-    guard = BrowserGuard(_accept, "127.0.0.1", (), (FRIEND,))
+    guard = BrowserGuard(_accept, "127.0.0.1", (), (FRIEND,), ())
     sent: list[Message] = []
 
     async def receive() -> Message:

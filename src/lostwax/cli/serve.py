@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,6 +37,7 @@ from lostwax.cli.option_types import (
     TargetName,
     Threads,
     Timeout,
+    Url,
 )
 from lostwax.cli.serve_limits import pages_within, require_within
 from lostwax.server.engine.extend_budget import MAX_STALL
@@ -76,6 +78,7 @@ def serve(
     collect_tokens_histogram: Annotated[Flag, MORE] = False,
     log_requests: Annotated[Flag, MORE] = False,
     log_format: Annotated[LogFormat, MORE] = "text",
+    otlp_traces_endpoint: Annotated[Url | None, MORE] = None,
     drain: Annotated[Seconds, MORE] = 10.0,
     api_key: Annotated[list[Key] | None, MORE, Parameter(negative=())] = None,
     api_key_file: Annotated[File | None, MORE] = None,
@@ -157,6 +160,9 @@ def serve(
         Write a line for each request: times, tokens and how it ended, never its text.
     log_format
         How the server's lines are written: text, or JSON with an object a line.
+    otlp_traces_endpoint
+        Send a span a request to this collector of OpenTelemetry (OTLP over HTTP, at /v1/traces if
+        the URL has no path); it needs lostwax[otel].
     drain
         Seconds that requests under way have at Ctrl-C or SIGTERM, before they end with an error.
     api_key
@@ -191,6 +197,8 @@ def serve(
         raise OptionRefused("--num-pages and --mem-fraction-static say the same; give one of them")
     if collect_tokens_histogram and not enable_metrics:
         raise OptionRefused("--collect-tokens-histogram adds to /metrics; give --enable-metrics")
+    if otlp_traces_endpoint is not None:
+        _require_otel()
     require_used(path, checkpoint=checkpoint, cache=cache, target=target, dtype=dtype)
     require_origins(allow_origin or ())
     keys = [*(api_key or ()), *(read_keys(api_key_file) if api_key_file else ())]
@@ -230,6 +238,7 @@ def serve(
             log_requests=log_requests,
             log_format=log_format,
             request_timeout_s=request_timeout,
+            otlp_traces_endpoint=otlp_traces_endpoint,
         ),
         checkpoint=checkpoint,
         port=port,
@@ -253,6 +262,21 @@ def serve(
         watchdog_s=watchdog_timeout,
         ready_fd=ready_fd,
     )
+
+
+def _require_otel() -> None:
+    for package in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"):
+        if not _is_installed(package):
+            raise OptionRefused(
+                "--otlp-traces-endpoint needs OpenTelemetry: pip install 'lostwax[otel]'"
+            )
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # not even what it is a part of
+        return False
 
 
 def _tls(certfile: Path | None, keyfile: Path | None) -> Tls | None:

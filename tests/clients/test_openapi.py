@@ -1,0 +1,168 @@
+"""Schemathesis against the gateway: `/openapi.json` is true, and no request is a server's error.
+
+A scripted runtime answers, so that requests reach the engine and streams end. What no schema can
+say is in `REASONS`: only such a refusal of a request that fits its schema is right. Integers that
+JSON writes as 4.0 are integers of JSON Schema and not the gateway's: they are not sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+from http_server import running
+from hypothesis import HealthCheck, settings
+from scripted_runtime import CODEC, VOCAB, ScriptedRuntime, spelt
+
+from lostwax.server.engine.loop import EngineCore
+from lostwax.server.gateway.api_keys import digests_of
+from lostwax.server.gateway.app import create_app
+from lostwax.server.gateway.chat_models import MAX_MESSAGES
+from lostwax.server.gateway.in_process import InProcessEngine
+from lostwax.server.gateway.settings import Build, Settings
+
+schemathesis = pytest.importorskip(
+    "schemathesis", reason="schemathesis is not installed: it comes with `.ci/slow clients`"
+)
+
+SETTINGS: dict[str, Any] = {
+    "derandomize": True,
+    "deadline": None,
+    "suppress_health_check": list(HealthCheck),
+}
+KEY = "a-key-of-the-tests"
+BUILD = Build(schema=6, digest="0" * 64, target="cpu")
+OF_ROLE = {"assistant": {"reasoning_content", "reasoning"}, "tool": {"tool_call_id"}}
+REASONS = (
+    r"this model's maximum context length is \d+ tokens",
+    r"the prompts hold more than \d+ tokens together",
+    r"'prompt' holds \d+ ",
+    r"'tokens' holds \d+ ids and a context",
+    r"'return_token_strs' takes at most",
+    r"'messages': prompt stands beside it",
+    r"'prompt': a text belongs here, or messages in its place",
+    r"'(chat_template_kwargs|add_special_tokens)': it goes with (messages|prompt)",
+    r"'[\w.]+': chat_template_kwargs say the opposite",
+    r"'[\w.\[\]]+': \w+ is another name of it and says otherwise",
+    r"'(tools|functions)': chats do not take it yet",
+    r"a developer message has no content",
+)
+"""What no schema of a request says: bounds of the model, and fields that exclude each other."""
+
+
+def _app() -> Any:
+    runtime = ScriptedRuntime(script=spelt("Yes. <b>"))
+    settings = Settings(metrics=True, build=BUILD, key_digests=digests_of([KEY]))
+    return create_app(InProcessEngine(EngineCore(runtime)), CODEC, settings)
+
+
+def _schema(*, covers: bool) -> Any:
+    """The document; `covers` adds the cases that try each bound and each other method once."""
+    schema = schemathesis.openapi.from_dict(_app().openapi())
+    schema.config.phases.coverage.enabled = covers
+    schema.config.checks.positive_data_acceptance.expected_statuses = ["2xx", "400", "404"]
+    return schema
+
+
+QUICK, WHOLE = _schema(covers=False), _schema(covers=True)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with running(_app()) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def statuses() -> Counter[tuple[str, int]]:
+    """How often each route gave each status to what fits its schema."""
+    return Counter()
+
+
+def _whole(value: Any) -> Any:
+    """The value with numbers such as 4.0, which JSON Schema takes for integers, as integers.
+    Schemathesis compares bounds as doubles: what these do not hold exactly is 0."""
+    if isinstance(value, int | float) and abs(value) >= 2**53:
+        return 0
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_whole(each) for each in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        return {name: _whole(each) for name, each in cast("dict[str, Any]", value).items()}
+    return value
+
+
+def _sensible(body: dict[str, Any]) -> dict[str, Any]:
+    """The body with what goes together, so that most requests reach the engine."""
+    made = _whole(body)
+    made.pop("model", None)  # any other name than the served one is a 404
+    if made.get("stream_options") is not None:
+        made["stream"] = True
+    if made.get("top_logprobs") is not None:
+        made["logprobs"] = True
+    if made.get("messages"):
+        last = {"role": "user", "content": "So?"}
+        made["messages"] = [*map(_of_role, made["messages"][: MAX_MESSAGES - 1]), last]
+    return made | {name: _known(made[name]) for name in ("prompt", "tokens") if name in made}
+
+
+def _of_role(message: dict[str, Any]) -> dict[str, Any]:
+    """A message with what its role may have; results of no call become questions."""
+    role = "user" if message["role"] == "tool" else message["role"]
+    of_others = {"tool_calls"}.union(*OF_ROLE.values()) - OF_ROLE.get(role, set())
+    kept = {name: value for name, value in message.items() if name not in of_others}
+    return kept | {"role": role, "content": message.get("content") or "Well."}
+
+
+def _known(value: Any) -> Any:
+    """The same ids within the vocabulary, in lists of lists, too."""
+    if isinstance(value, list):
+        return [_known(each) for each in cast("list[Any]", value)]
+    return value % VOCAB if isinstance(value, int) else value
+
+
+def _try(case: Any, url: str) -> int | None:
+    """The status of an answer that conforms; None for a request that was made to be wrong."""
+    is_positive = case.meta.generation.mode.is_positive
+    if is_positive and isinstance(case.body, dict):
+        case.body = _sensible(case.body)
+    response = case.call_and_validate(base_url=url, headers={"Authorization": f"Bearer {KEY}"})
+    assert response.status_code < 500
+    assert b"event: error" not in response.content
+    if not is_positive:
+        return None
+    if response.status_code == 400:
+        message = response.json()["error"]["message"]
+        assert any(re.match(reason, message) for reason in REASONS), message
+    return response.status_code
+
+
+@QUICK.parametrize()
+@settings(max_examples=5, **SETTINGS)
+def test_some_answers_are_as_described(case: Any, url: str) -> None:
+    _try(case, url)
+
+
+@pytest.mark.clients
+@WHOLE.parametrize()
+@settings(max_examples=300, **SETTINGS)
+def test_every_answer_is_as_described(
+    case: Any, url: str, statuses: Counter[tuple[str, int]]
+) -> None:
+    status = _try(case, url)
+    if status is not None:
+        statuses[case.operation.path, status] += 1
+
+
+@pytest.mark.clients
+def test_most_requests_that_fit_their_schema_are_served(statuses: Counter[tuple[str, int]]) -> None:
+    """Of the test above: else it would have shown refusals only."""
+    routes = {path for path, _ in statuses}
+    assert len(routes) == len(_app().openapi()["paths"])
+    for path in routes - {"/v1/models/{wanted}"}:
+        of_path = {status: n for (other, status), n in statuses.items() if other == path}
+        assert of_path[200] > 0.5 * sum(of_path.values()), (path, of_path)
