@@ -50,6 +50,8 @@ class ProductCase(msgspec.Struct, frozen=True, kw_only=True):
     choice: str = "even"
     many_rows: tuple[Knobs, ...] = ()
     """Settings of Hopper's own kernel for many rows, beside those of the Triton kernels."""
+    hidden_fmt: str = "fp32"
+    """How scales of what enters an expert's last product are rounded, of form fp8."""
 
     @property
     def name(self) -> str:
@@ -172,19 +174,19 @@ def _choices(case: ProductCase) -> torch.Tensor:
     return ids
 
 
-def _wide(values: torch.Tensor, scale: torch.Tensor, rows: int) -> torch.Tensor:
+def wide_of(values: torch.Tensor, scale: torch.Tensor, rows: int) -> torch.Tensor:
     """fp64 values of blocks of `rows` by 128."""
     n, k = values.shape
     spread = scale.double().repeat_interleave(rows, 0)[:n].repeat_interleave(BLOCK, 1)[:, :k]
     return values.double() * spread
 
 
-def _product(wide: torch.Tensor, given: Tensors, name: str) -> torch.Tensor:
+def product_of(wide: torch.Tensor, given: Tensors, name: str) -> torch.Tensor:
     """wide W^T, some rows of the weight at a time."""
     weight, scale = given[name], given[f"{name}:scale"]
     step = 32 * BLOCK
     parts = [
-        wide @ _wide(weight[i : i + step], scale[i // BLOCK : (i + step) // BLOCK], BLOCK).T
+        wide @ wide_of(weight[i : i + step], scale[i // BLOCK : (i + step) // BLOCK], BLOCK).T
         for i in range(0, weight.shape[0], step)
     ]
     return torch.cat(parts, 1)
@@ -193,41 +195,48 @@ def _product(wide: torch.Tensor, given: Tensors, name: str) -> torch.Tensor:
 def reference(case: ProductCase, given: Tensors) -> torch.Tensor:
     """The real rows of the result in fp64."""
     real, x = case.real, given["x"][: case.real]
-    wide = _wide(x, given["x:scale"][:real], 1) if case.form == "fp8" else x.double()
+    wide = wide_of(x, given["x:scale"][:real], 1) if case.form == "fp8" else x.double()
     if case.op == "gated":
-        gate, up = _product(wide, given, "w_gate").chunk(2, 1)
+        gate, up = product_of(wide, given, "w_gate").chunk(2, 1)
         return torch.nn.functional.silu(gate) * up
     if case.op == "projections":
         ends = case.shape[0], sum(case.shape[:2])
-        q, k, kv = torch.tensor_split(_product(wide, given, "w_q"), ends, dim=1)
+        q, k, kv = torch.tensor_split(product_of(wide, given, "w_q"), ends, dim=1)
         q = q * (q.square().mean(1, keepdim=True) + EPS).rsqrt() * given["q_weight"].double()
         weight, bias = given["k_weight"].double(), given["k_bias"].double()
         k = torch.nn.functional.layer_norm(k, k.shape[1:], weight, bias, EPS)
         return torch.cat((q, k, kv), 1)
     if case.op == "linear":
-        return _product(wide, given, "weight")
+        return product_of(wide, given, "weight")
     out = torch.zeros_like(wide)
     for expert in range(case.shape[0]):
         row, slot = torch.nonzero(given["ids"][:real] == expert, as_tuple=True)
         if not row.numel():
             continue
         gate, up, down = (
-            _wide(given[n][expert], given[f"{n}:scale"][expert], BLOCK)
+            wide_of(given[n][expert], given[f"{n}:scale"][expert], BLOCK)
             for n in ("gate", "up", "down")
         )
         hidden = torch.nn.functional.silu(wide[row] @ gate.T) * (wide[row] @ up.T)
         if case.form == "fp8":
-            hidden = _rounded(hidden)
+            hidden = rounded(hidden, case.hidden_fmt)
         share = given["weights"][row, slot].double()
         out.index_add_(0, row, share[:, None] * (hidden @ down.T))
     return out
 
 
-def _rounded(hidden: torch.Tensor) -> torch.Tensor:
-    """As `quant.quantise` has it with scales in f32."""
-    blocks = hidden.float().view(hidden.shape[0], -1, BLOCK)
+def quantised(x: torch.Tensor, scale_fmt: str = "fp32") -> tuple[torch.Tensor, torch.Tensor]:
+    """e4m3 [n, k] and f32 scales [n, k / 128], as `quant.quantise` has them."""
+    blocks = x.float().view(x.shape[0], -1, BLOCK)
     scale = blocks.abs().amax(-1, keepdim=True).clamp(min=1e-4) / 448.0
-    return ((blocks / scale).to(torch.float8_e4m3fn).double() * scale.double()).view_as(hidden)
+    if scale_fmt == "ue8m0":
+        scale = torch.exp2(torch.log2(scale).ceil())
+    return (blocks / scale).to(torch.float8_e4m3fn).view(x.shape), scale[..., 0]
+
+
+def rounded(x: torch.Tensor, scale_fmt: str = "fp32") -> torch.Tensor:
+    """fp64 [n, k] of what `quantised` gives."""
+    return wide_of(*quantised(x, scale_fmt), 1)
 
 
 def _edges(form: str) -> Iterator[ProductCase]:

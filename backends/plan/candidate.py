@@ -49,7 +49,8 @@ class Placement(Protocol):
         ...
 
 
-def _python(attribute: object) -> Const:
+def python_of(attribute: object) -> Const:
+    """The value of an op's property; TypeError where it is none of a number, a flag or a text."""
     if isinstance(attribute, builtin.IntegerAttr):
         number = attribute.value.data
         return bool(number) if attribute.type == builtin.i1 else number
@@ -157,7 +158,7 @@ class Candidate:
 
     def attr(self, node: str, name: str) -> Const:
         """A property of a node's op."""
-        return _python(self.region.ops[node].properties[name])
+        return python_of(self.region.ops[node].properties[name])
 
     def work(self) -> Work:
         """Boundary bytes (with what the ops read of caches and weights) and operations."""

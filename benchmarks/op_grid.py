@@ -1,0 +1,167 @@
+"""The grid of `op.py`: which ops of V3.2, at which sizes, in which formats. Plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from lostwax.ir.contract.program import Bucket, Const, Guard, Launch, Linear, Segment, View
+from lostwax.ir.contract.weights import StoredWeight
+
+Format = Literal["bf16", "fp8"]
+"""`fp8`: the official formats (activations, latents and index keys); weights are fp8 in both."""
+
+PAGE, TOP_K, CONTEXTS_A_ROW = 64, 2048, 4
+ROWS = (1, 8, 16, 64, 128, 1024, 4096)
+PRODUCTS = (
+    "projections", "queries", "o", "dense gate_up", "dense down", "shared gate_up", "shared down",
+)  # fmt: skip
+FAMILIES = ("products", "experts", "index", "topk", "attend", "mha")
+
+
+class OpCase(msgspec.Struct, frozen=True, kw_only=True):
+    """One op at one size: `rows` of the step over `reqs` requests of `context` positions each.
+
+    `prefix` of them were cached before the step's own. Without a context the op reads no cache.
+    """
+
+    family: str
+    op: str
+    form: Format
+    segment: Segment
+    rows: int
+    reqs: int = 1
+    context: int = 0
+    prefix: int = 0
+    heads: int = 128
+    scores: str = ""
+
+    @property
+    def name(self) -> str:
+        """Readable and unique."""
+        sizes = f"b={self.rows}" if self.segment == "decode" and self.context else f"M={self.rows}"
+        if self.family == "mha":
+            new = self.context - self.prefix
+            sizes = f"{self.reqs}x{new}@{self.prefix}"
+        elif self.context:
+            sizes += f" L={self.context}"
+        heads = f" heads={self.heads}" if self.family in ("attend", "mha") else ""
+        scores = f" {self.scores}" if self.scores else ""
+        return f"{self.op} {self.form} {sizes}{heads}{scores}"
+
+    @property
+    def bucket(self) -> Bucket:
+        """The program's, without padding."""
+        context = TOP_K if self.family == "mha" else max(self.context, PAGE)
+        return Bucket(self.rows, self.reqs, -(-context // PAGE))
+
+    @property
+    def guard(self) -> Guard:
+        """Dense attention is of steps whose contexts are short, alone and together."""
+        if self.family != "mha":
+            return Guard("chosen")
+        together = Linear({"total_kv": 1}, CONTEXTS_A_ROW * self.rows)
+        return Guard("short", (Linear({"max_kv": 1}, TOP_K), together), selects_all=True)
+
+
+class PlannedOp(msgspec.Struct, frozen=True, kw_only=True):
+    """A case as the planner runs it: launches over named values.
+
+    `inputs` and `outputs` say dtype and shape of each; `weights` are logical names, which `stored`
+    makes into what launches read. `attributes` are the ops', by OP.NAME. `us` is the planner's
+    estimate.
+    """
+
+    case: OpCase
+    lowerings: tuple[str, ...]
+    launches: tuple[Launch, ...]
+    inputs: dict[str, View]
+    outputs: dict[str, View]
+    attributes: dict[str, Const]
+    weights: tuple[str, ...]
+    stored: tuple[StoredWeight, ...]
+    us: float
+
+
+def cases(families: tuple[str, ...] = FAMILIES) -> Iterator[OpCase]:
+    """Those of some families, cases that share weights or a cache behind one another."""
+    of = {
+        "products": _products, "experts": _experts, "index": _index, "topk": _topk,
+        "attend": _attend, "mha": _mha,
+    }  # fmt: skip
+    for family in families:
+        yield from of[family]()
+
+
+def _step(rows: int) -> tuple[Segment, int]:
+    """Segment and requests of a step of so many rows: prompts above 128 of them."""
+    return ("decode", rows) if rows <= 128 else ("extend", 1)
+
+
+def _products() -> Iterator[OpCase]:
+    for op in PRODUCTS:
+        for rows in ROWS:
+            segment, reqs = _step(rows)
+            for form in ("fp8", "bf16"):
+                yield OpCase(
+                    family="products", op=op, form=form, segment=segment, rows=rows, reqs=reqs
+                )
+
+
+def _experts() -> Iterator[OpCase]:
+    for rows in ROWS:
+        segment, reqs = _step(rows)
+        for form in ("fp8", "bf16"):
+            yield OpCase(
+                family="experts", op="experts", form=form, segment=segment, rows=rows, reqs=reqs
+            )
+
+
+def _index() -> Iterator[OpCase]:
+    for context in (4096, 32768, 131072):
+        for rows in (1, 16, 64, 128):
+            yield OpCase(
+                family="index", op="index", form="fp8", segment="decode", rows=rows, reqs=rows,
+                context=context,
+            )  # fmt: skip
+    for rows, context in ((1024, 4096), (2048, 16384), (2048, 65536)):
+        for op in ("index", "index_topk"):
+            yield OpCase(
+                family="index", op=op, form="fp8", segment="extend", rows=rows, context=context,
+                prefix=context - rows,
+            )  # fmt: skip
+
+
+def _topk() -> Iterator[OpCase]:
+    for context in (32768, 131072):
+        for rows in (1, 4, 16, 64, 128):
+            for scores in ("", "narrow") if rows == 16 else ("",):
+                yield OpCase(
+                    family="topk", op="topk", form="fp8", segment="decode", rows=rows, reqs=rows,
+                    context=context, scores=scores,
+                )  # fmt: skip
+
+
+def _attend() -> Iterator[OpCase]:
+    for heads in (16, 64, 128):
+        for rows in (1, 4, 16, 64, 128):
+            yield OpCase(
+                family="attend", op="attend", form="fp8", segment="decode", rows=rows, reqs=rows,
+                context=32768, heads=heads,
+            )  # fmt: skip
+    for rows, context in ((1024, 8192), (2048, 8192), (2048, 32768)):
+        yield OpCase(
+            family="attend", op="attend", form="bf16", segment="extend", rows=rows,
+            context=context, prefix=context - rows,
+        )  # fmt: skip
+
+
+def _mha() -> Iterator[OpCase]:
+    for heads in (128, 16):
+        for reqs, length in ((1, 2048), (4, 512), (1, 1024)):
+            yield OpCase(
+                family="mha", op="mha", form="bf16", segment="extend", rows=reqs * length,
+                reqs=reqs, context=length, heads=heads,
+            )  # fmt: skip

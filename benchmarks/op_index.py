@@ -1,0 +1,214 @@
+"""The indexer's logits beside DeepGEMM's, and the selection beside torch's top-k."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from fp8_cases import draw
+from gpu_cases import reference as gpu_reference
+from gpu_cases import topk_case
+from op_grid import PAGE, TOP_K, OpCase, PlannedOp
+from op_memory import Given, Tensors
+from op_trial import Peer, Peers, Trial, count_sets, step_inputs
+
+HEADS, WIDTH = 64, 128
+ROW = WIDTH + 4  # bytes of a cached key with its scale
+BOUND, CHOSEN_BOUND = 1e-4, 5e-3
+SAMPLED = 4
+MOST_SETS = 300
+
+
+def _fill_pool(pages: int) -> torch.Tensor:
+    """u8 [pages, 64 * 132]: random keys of a page, then their scales."""
+    pool = torch.empty(pages, PAGE * ROW, dtype=torch.uint8, device="cuda")
+    for start in range(0, pages, 1 << 14):
+        part = pool[start : start + (1 << 14)]
+        keys = draw("keys", (part.shape[0], PAGE * WIDTH), "f8E4M3FN")
+        part[:, : PAGE * WIDTH] = keys.view(torch.uint8)
+        scales = torch.rand(part.shape[0], PAGE, device="cuda") * 0.01 + 1e-3
+        part[:, PAGE * WIDTH :] = scales.view(torch.uint8)
+    return pool
+
+
+class Index:
+    """Keeps a pool of pages that all cases of one size read."""
+
+    def __init__(self) -> None:
+        self._pool = torch.empty(0, device="cuda")
+
+    def open(self, op: PlannedOp, peers: Peers) -> Trial:
+        """Requests over pages in order; the next set reads the pages behind."""
+        case = op.case
+        device = torch.device("cuda")
+        pages = case.reqs * -(-case.context // PAGE)
+        count = count_sets(pages * PAGE * ROW, MOST_SETS)
+        if self._pool.shape[0] != 1 + count * pages:
+            self._pool = torch.empty(0, device="cuda")
+            self._pool = _fill_pool(1 + count * pages)
+        torch.manual_seed(case.rows)
+        shared = step_inputs(case, device)
+        shared["q"] = draw("q", (case.rows, HEADS, WIDTH), "f8E4M3FN")
+        exponents = torch.randint(-8, -4, (case.rows, HEADS, 1), device=device)
+        shared["q:scale"] = torch.exp2(exponents.float())
+        shared["weights"] = torch.randn(case.rows, HEADS, device=device)
+        shared["cache_in"] = self._pool
+        sets = [
+            Given(shared | {"page_table": shared["page_table"] + i * pages}) for i in range(count)
+        ]
+        scale = float(op.attributes["dsa.index_logits.scale"])
+        rows = _sampled(case)
+        with_topk = case.op == "index_topk"
+        return Trial(
+            sets=sets,
+            want=partial(_want, sets[0].values, rows, scale, with_topk),
+            bound=CHOSEN_BOUND if with_topk else BOUND,
+            peer=_peer(peers, case, sets, scale, rows),
+            found=partial(_found, sets[0].values, rows),
+        )
+
+
+def _sampled(case: OpCase) -> list[int]:
+    return sorted({i * (case.rows - 1) // max(SAMPLED - 1, 1) for i in range(SAMPLED)})
+
+
+def _keys(given: Tensors, row: int) -> torch.Tensor:
+    """f64 [visible, 128] of a row's request."""
+    request = int((given["q_starts"][1:] <= row).sum())
+    seen = int(given["positions"][row]) + 1
+    pages = given["cache_in"][given["page_table"][request].long()]
+    keys = pages[:, : PAGE * WIDTH].reshape(-1, WIDTH)[:seen].contiguous()
+    scales = pages[:, PAGE * WIDTH :].contiguous().view(torch.float32).flatten()[:seen]
+    return keys.view(torch.float8_e4m3fn).double() * scales.double()[:, None]
+
+
+def _logits(given: Tensors, row: int, scale: float) -> torch.Tensor:
+    """f64 [visible]."""
+    query = given["q"][row].double() * given["q:scale"][row].double()
+    products = (query @ _keys(given, row).T).relu()
+    return scale * (given["weights"][row].double() @ products)
+
+
+def _want(given: Tensors, rows: Sequence[int], scale: float, with_topk: bool) -> Tensors:
+    each = [_logits(given, row, scale) for row in rows]
+    want = {"logits": torch.cat(each)}
+    if with_topk:
+        chosen = [one.topk(min(TOP_K, one.numel())).indices.sort().values.int() for one in each]
+        want |= {"chosen": torch.cat(chosen), "peer": torch.cat(chosen)}
+    return want
+
+
+def _found(given: Tensors, rows: Sequence[int], outputs: Tensors) -> Tensors:
+    """What rows see of their logits, or what they chose."""
+    out = outputs["out.0"]
+    if out.dtype == torch.int32:
+        return {"chosen": _members([out[row] for row in rows])}
+    return {"logits": torch.cat([out[r][: int(given["positions"][r]) + 1] for r in rows])}
+
+
+def _members(chosen: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([row[row >= 0].sort().values.int() for row in chosen])
+
+
+def _peer(
+    peers: Peers, case: OpCase, sets: Sequence[Given], scale: float, rows: Sequence[int]
+) -> Peer | None:
+    deep_gemm = peers.get("deep_gemm")
+    if deep_gemm is None:
+        return None
+    call = _prompt_call if case.segment == "extend" else _paged_call
+    logits = [call(deep_gemm, given.values, scale, case) for given in sets]
+    if case.op != "index_topk":
+
+        def found() -> Tensors:
+            out, positions = logits[0](), sets[0].values["positions"]
+            return {"logits": torch.cat([out[r][: int(positions[r]) + 1] for r in rows])}
+
+        return Peer("DeepGEMM", logits, found)
+
+    def both(call: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        return lambda: call().topk(TOP_K, sorted=False).indices
+
+    calls = [both(call) for call in logits]
+    return Peer(
+        "DeepGEMM, then torch.topk", calls, lambda: {"peer": _members(list(calls[0]()[rows]))}
+    )
+
+
+def _weights(given: Tensors, scale: float) -> torch.Tensor:
+    return (given["weights"] * given["q:scale"][..., 0] * scale).contiguous()
+
+
+def _paged_call(
+    peer: Any, given: Tensors, scale: float, case: OpCase
+) -> Callable[[], torch.Tensor]:
+    lengths, block_table = given["kv_lens"], given["page_table"]
+    pool = given["cache_in"].view(-1, PAGE, 1, ROW)
+    query, weights = given["q"][:, None], _weights(given, scale)
+    if "2d" not in _LENGTHS:
+        _LENGTHS["2d"] = _takes_matrix(peer, lengths)
+    lengths = lengths[:, None] if _LENGTHS["2d"] else lengths
+    plan = peer.get_paged_mqa_logits_metadata(lengths, PAGE, peer.get_num_sms())
+
+    def run() -> torch.Tensor:
+        return peer.fp8_paged_mqa_logits(
+            query, pool, weights, lengths, block_table, plan, case.context, clean_logits=False
+        )
+
+    return run
+
+
+_LENGTHS: dict[str, bool] = {}
+
+
+def _takes_matrix(peer: Any, lengths: torch.Tensor) -> bool:
+    """Whether lengths are [requests, rows of each]: versions differ."""
+    try:
+        peer.get_paged_mqa_logits_metadata(lengths[:, None], PAGE, peer.get_num_sms())
+    except (RuntimeError, TypeError, ValueError):
+        return False
+    return True
+
+
+def _prompt_call(
+    peer: Any, given: Tensors, scale: float, case: OpCase
+) -> Callable[[], torch.Tensor]:
+    """Keys lie together for the peer, which ours gathers by pages."""
+    pages = given["cache_in"][given["page_table"][0].long()]
+    keys = pages[:, : PAGE * WIDTH].reshape(-1, WIDTH)[: case.context].contiguous()
+    scales = pages[:, PAGE * WIDTH :].contiguous().view(torch.float32).flatten()[: case.context]
+    rows = keys.view(torch.float8_e4m3fn), scales.contiguous()
+    query, weights = given["q"], _weights(given, scale)
+    end = given["positions"] + 1
+    begin = torch.zeros_like(end)
+    clean = case.op == "index_topk"  # what lies behind a row's end is then less than any logit
+    return lambda: peer.fp8_mqa_logits(query, rows, weights, begin, end, clean_logits=clean)
+
+
+class Topk:
+    """Random scores, or ones that lie close together."""
+
+    def open(self, op: PlannedOp, peers: Peers) -> Trial:
+        """The peer is torch's: no other exact one is at hand."""
+        case = op.case
+        device = torch.device("cuda")
+        torch.manual_seed(case.rows)
+        shared = step_inputs(case, device)
+        sets: list[Given] = []
+        for _ in range(count_sets(4 * case.rows * case.context, 64)):
+            scores = torch.randn(case.rows, case.context, device=device)
+            if case.scores == "narrow":
+                scores = 10 + 0.05 * scores
+            sets.append(Given(shared | {"logits": scores}))
+
+        def want() -> Tensors:
+            logits = sets[0].values["logits"]
+            given = topk_case(case.rows, case.context)
+            best = logits.topk(TOP_K).values
+            return {"out.0": gpu_reference(given, {"logits": logits})["op.out"], "peer": best}
+
+        calls = [partial(torch.topk, each.values["logits"], TOP_K) for each in sets]
+        peer = Peer("torch.topk", calls, lambda: {"peer": calls[0]().values})
+        return Trial(sets=sets, want=want, bound=0.0, peer=peer)
