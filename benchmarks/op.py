@@ -3,7 +3,7 @@
     python benchmarks/op.py compile FOLDER            # needs Triton and nvcc, no GPU
     python benchmarks/op.py run FOLDER --out FILE     # needs the GPU, no compiler of ours
 
-Both take `--ops FAMILY,…` (products, experts, index, topk, attend, mha). Peers are used where they
+Both take `--ops FAMILY,…` (products, experts, index, topk, attend, mha; index_forms). Peers are used where they
 are installed: deep_gemm, flash_mla and torch itself. Ours and the peer are checked against fp64,
 then timed in turns: graph replays over inputs that do not fit L2. A ratio is the peer's time over
 ours. DeepGEMM compiles at the first call, which processes of `run` make before.
@@ -41,7 +41,7 @@ PEERLESS = {
     "FA3": "no wheel is at hand; torch's attention is the peer of whole contexts",
 }
 WANTED = 0.9
-COMPILED = ("products", "experts", "index")
+COMPILED = ("products", "experts", "index", "index_forms")
 """Families whose peer compiles at the first call."""
 
 
@@ -92,7 +92,7 @@ class Bench:
         """A case's numbers; its family keeps what the next may use, others' are freed."""
         made: dict[str, type[Family]] = {
             "products": Products, "experts": Experts, "index": Index, "topk": Topk,
-            "attend": Attend, "mha": WholeContexts,
+            "attend": Attend, "mha": WholeContexts, "index_forms": Index,
         }  # fmt: skip
         name = op.case.family
         if self._open is None or self._open[0] != name:
