@@ -1,0 +1,88 @@
+"""`benchmarks/op.py`: what it calls right of a selection, and that its cases compile. No GPU."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from nvcc_here import needs_nvcc
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+KEPT = BENCHMARKS / "results" / "2026-11-29-h200-op.json"
+VISIBLE = 32768
+
+
+@pytest.fixture(scope="module")
+def imported() -> Iterator[Any]:
+    """Imports a module of the folder, which is no package."""
+    sys.path.insert(0, str(BENCHMARKS))
+    yield import_module
+    sys.path.remove(str(BENCHMARKS))
+
+
+def test_a_selection_may_differ_by_rounding_and_by_no_more(imported: Any) -> None:
+    index = imported("op_index")
+    torch.manual_seed(0)
+    exact = torch.randn(VISIBLE, dtype=torch.float64)
+    rounded = exact + torch.randn_like(exact).clamp(-5, 5) * index.BOUND
+    chosen = rounded.topk(index.TOP_K).indices.int()
+    assert set(chosen.tolist()) != set(exact.topk(index.TOP_K).indices.tolist())
+    assert 0 < index.shortfall(exact, chosen) <= index.CHOSEN_BOUND
+    assert index.shortfall(exact, exact.topk(index.TOP_K).indices.int()) == 0
+    worse = chosen.clone()
+    worse[7] = int(
+        (exact < exact.topk(index.TOP_K).values[-1] - 2 * index.CHOSEN_BOUND).nonzero()[0]
+    )
+    assert index.shortfall(exact, worse) > index.CHOSEN_BOUND
+
+
+def test_a_selection_is_of_as_many_distinct_positions_as_there_are(imported: Any) -> None:
+    index = imported("op_index")
+    exact = torch.arange(VISIBLE, dtype=torch.float64)
+    best = torch.arange(VISIBLE - index.TOP_K, VISIBLE, dtype=torch.int32)
+    twice, few, beyond = best.clone(), best.clone(), best.clone()
+    twice[0], few[0], beyond[0] = best[1], -1, VISIBLE
+    for wrong in (twice, few, beyond):
+        assert math.isinf(index.shortfall(exact, wrong))
+    short = torch.full((index.TOP_K,), -1, dtype=torch.int32)
+    short[:5] = torch.arange(5, dtype=torch.int32)
+    assert index.shortfall(exact[:5], short) == 0
+
+
+def test_the_bound_of_logits_is_above_what_was_measured_and_below_a_bf16_rounding(
+    imported: Any,
+) -> None:
+    rows = [r for r in json.loads(KEPT.read_text())["rows"] if r["case"].startswith("index fp8")]
+    assert len(rows) == 15
+    bound = imported("op_index").BOUND
+    assert max(r["error"] for r in rows) < bound < 1.5e-3
+    assert all(r["right"] for r in rows)
+
+
+@pytest.mark.slow
+@needs_nvcc
+def test_cases_compile_as_the_planner_chooses_them(
+    imported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("triton")
+    op, grid = imported("op"), imported("op_grid")
+    some = [c for c in grid.cases() if c.name in ("topk fp8 b=1 L=32768", "shared down fp8 M=1")]
+    assert len(some) == 2
+    monkeypatch.setattr(op, "cases", lambda _: some)
+    op.compile_ops(tmp_path / "ops", ("topk", "products"))
+    built = msgspec.json.decode((tmp_path / "ops" / "ops.json").read_bytes(), type=op.Folder)
+    assert [planned.case for planned in built.ops] == some
+    for kernel in built.kernels:
+        assert (tmp_path / "ops" / kernel.binary).stat().st_size
+    named = {launch.binary for planned in built.ops for launch in planned.launches}
+    assert named == {kernel.binary for kernel in built.kernels}
+    assert built.ops[0].weights
+    assert built.ops[1].outputs["out.0"].shape == (1, grid.TOP_K)
