@@ -3,10 +3,10 @@
     python benchmarks/op.py compile FOLDER            # needs Triton and nvcc, no GPU
     python benchmarks/op.py run FOLDER --out FILE     # needs the GPU, no compiler of ours
 
-Both take `--ops FAMILY,…` (products, experts, index, topk, attend, mha; index_forms). Peers are used where they
-are installed: deep_gemm, flash_mla and torch itself. Ours and the peer are checked against fp64,
-then timed in turns: graph replays over inputs that do not fit L2. A ratio is the peer's time over
-ours. DeepGEMM compiles at the first call, which processes of `run` make before.
+Both take `--ops FAMILY,…` (products, experts, index, topk, attend, mha; index_forms). Peers are
+used where they are installed: deep_gemm, flash_mla and torch itself. Ours and the peer are checked
+against fp64, then timed in turns: graph replays over inputs that do not fit L2. A ratio is the
+peer's time over ours. DeepGEMM compiles at the first call, which processes of `run` make before.
 """
 
 from __future__ import annotations
@@ -229,6 +229,7 @@ def summary(rows: list[dict[str, Any]]) -> Iterator[str]:
     for row in rows:
         if "ratio" in row:
             op = row["case"].rsplit(" M=")[0].rsplit(" b=")[0]
+            op += " forms" * (row["family"] == "index_forms")
             groups.setdefault(op, []).append(row["ratio"])
     for op, ratios in groups.items():
         mean = exp(sum(map(log, ratios)) / len(ratios))

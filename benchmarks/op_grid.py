@@ -143,7 +143,7 @@ def _index() -> Iterator[OpCase]:
 
 
 def _index_forms() -> Iterator[OpCase]:
-    """Each size by the kernel of all GPUs, then by forms of Hopper's (lowerings/index_logits.py)."""
+    """Each size by the kernel of all GPUs, then by forms of Hopper's (`cuda/lowerings`)."""
     decode = (1, 5, 6)
     for rows, context in ((1, 131072), (16, 32768), (128, 4096), (128, 32768)):
         yield from _ways(rows, rows, context, 0, decode, (0, 6))

@@ -25,7 +25,8 @@ FAULTS = {
         "index_logits/load.h", "(tile.row + g * ROWS_EACH) * HEADS", "tile.row * HEADS",
     ),
     "queries are waited for that no row has": (
-        "index_logits/load.h", "groups * ROWS_EACH * QUERY_BYTES);\n      for", "TILE_BYTES);\n      for",
+        "index_logits/load.h", "arrive_expecting(full, groups * ROWS_EACH * QUERY_BYTES)",
+        "arrive_expecting(full, TILE_BYTES)",
     ),
     "a tile's queries are replaced while a turn of the pages is still scored": (
         "index_logits.cu", "128 * ROW_GROUPS : SCORING", "128 * ROW_GROUPS : 128",

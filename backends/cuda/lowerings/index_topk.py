@@ -7,7 +7,7 @@ the kernel of all GPUs, or over paged fp8 keys by Hopper's (`index_logits.py`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import prod
 
@@ -42,7 +42,7 @@ _TILE_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Logits:
-    """How a tile's logits are made: the launch, the work of all tiles, what it lists once a step."""
+    """How logits are made: a launch a tile, the work of all, what a tile lists once a step."""
 
     launch: Callable[[Match, Knobs, View, RowTile, float, str], Launch]
     work: Callable[[Match, Knobs], Work]
@@ -89,11 +89,14 @@ def _workspace(match: Match, knobs: Knobs) -> int:
 
 
 def _work(match: Match, knobs: Knobs, made: _Logits) -> Work:
-    """The logits are written, and read once."""
-    work = made.work(match, knobs)
-    logits = 2 * 4 * prod((match.shape("q")[0], columns(match)))
-    launches = 2 * len(_tiles(match, knobs))
-    return replace(work, num_bytes=work.num_bytes + logits, launches=launches)
+    """The logits are written, and read once, when all are there: time that their products do not
+    hide, so it counts as operations, too. The price is then that of both apart, and the launches of
+    more tiles."""
+    work, target = made.work(match, knobs), match.target
+    logits = 4 * prod((match.shape("q")[0], columns(match)))
+    rate = target.tflops.get(match.dtype("q"), next(iter(target.tflops.values())))
+    waits = logits * rate * 1e3 / target.bandwidth_gbps
+    return Work(work.num_bytes + 2 * logits, work.flops + waits, 2 * len(_tiles(match, knobs)))
 
 
 def _columns(match: Match) -> str | None:

@@ -32,9 +32,9 @@ _TILE_ROWS = 8
 _MAX_DIM = 256  # a block of keys lies in shared memory whole
 _BLOCK_REQS = 64  # requests whose rows are counted at once
 _FP8_SHARE = {True: 0.12, False: 0.25}
-"""Of the target's fp8 rate, for tiles of one row and for others: 151 to 163 TFLOP/s where 64 and 128
-requests of 32k and 128k positions decode, 320 in prompts (`python benchmarks/op.py run FOLDER --ops
-index --out FILE`, one H200, 2026-11-29)."""
+"""Of the target's fp8 rate, for tiles of one row and for others: 151 to 163 TFLOP/s where 64 and
+128 requests of 32k and 128k positions decode, 320 in prompts (`python benchmarks/op.py run FOLDER
+--ops index --out FILE`, one H200, 2026-11-29)."""
 
 KNOBS = (
     Knob("block_keys", (128, 64, 256)),
