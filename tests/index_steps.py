@@ -13,11 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from twin_launches import Bytes, Twins
 
-from lostwax.backends.cuda.lowerings.index_logits import FP8_INDEX_LOGITS
+from lostwax.backends.cuda.lowerings.index_logits import (
+    FP8_INDEX_LOGITS,
+    index_launch,
+    list_tiles,
+)
 from lostwax.backends.cuda.target import CUDA_SM90A
+from lostwax.backends.gpu_kernels.lowerings.index_logits import RowTile
 from lostwax.backends.plan.step_launch import step_launch
 from lostwax.backends.proof.plain_match import PlainMatch, Value
-from lostwax.ir.contract.program import Bucket, KernelLaunch
+from lostwax.ir.contract.program import Bucket, KernelLaunch, Launch
 
 HEADS, DIM, PAGE, PAGES = 64, 128, 64, 5
 SCALE = 0.3
@@ -81,8 +86,11 @@ class Step:
         return out
 
 
-def score(step: Step, twins: Twins, folder: Path, units: int = 3, **knobs: int) -> Real:
-    """[rows, columns] of the launches; what they leave alone is NaN."""
+def score(
+    step: Step, twins: Twins, folder: Path, units: int = 3, at_once: int = 0, **knobs: int
+) -> Real:
+    """[rows, columns] of the launches, for all rows or so many at once; what they leave alone is
+    NaN."""
     values = {
         "q": Value((step.rows, HEADS, DIM), "f8E4M3FN"),
         "q:scale": Value((step.rows, HEADS, 1), "f32"),
@@ -98,8 +106,10 @@ def score(step: Step, twins: Twins, folder: Path, units: int = 3, **knobs: int) 
     bucket = Bucket(step.rows, step.reqs, PAGES)
     match = PlainMatch(target, bucket, values, {("op", "scale"): SCALE}, twins, folder)
     chosen = FP8_INDEX_LOGITS.default_knobs() | knobs
-    (kernel,) = FP8_INDEX_LOGITS.prepare(match, chosen)
-    for name, kind, shape in kernel.outputs:
+    each = at_once or step.rows
+    tiles = [RowTile(at, min(each, step.rows - at)) for at in range(0, step.rows, each)]
+    kernels = [list_tiles(match, chosen, tile) for tile in tiles]
+    for name, kind, shape in (output for kernel in kernels for output in kernel.outputs):
         values[name] = Value(shape, kind)
     given = {
         "q": step.q, "q:scale": step.q_scale, "weights": step.weights, "cache_in": step.cache,
@@ -109,12 +119,21 @@ def score(step: Step, twins: Twins, folder: Path, units: int = 3, **knobs: int) 
     buffers: dict[str, Bytes] = {name: _aligned(value.num_bytes) for name, value in values.items()}
     for name, value in given.items():
         buffers[name][:] = np.ascontiguousarray(value).view(np.uint8).flatten()
-    outputs = {name: match.view(name) for name, _, _ in kernel.outputs}
-    first = step_launch(kernel, match.step_input, outputs, match.build, match.target)
-    for launch in (first, *match.emit(FP8_INDEX_LOGITS, chosen)):
-        assert isinstance(launch, KernelLaunch)
-        twins.run(launch, buffers)
+    for tile, kernel in zip(tiles, kernels, strict=True):
+        outputs = {name: match.view(name) for name, _, _ in kernel.outputs}
+        out = match.view("op.out")
+        part = msgspec.structs.replace(
+            out, shape=(tile.count, out.shape[1]), offset=4 * tile.first * out.strides[0]
+        )
+        made = step_launch(kernel, match.step_input, outputs, match.build, target)
+        twins.run(_kernel(made), buffers)
+        twins.run(index_launch(match, chosen, part, tile, SCALE, "logits"), buffers)
     return buffers["op.out"].view(np.float32).reshape(step.rows, -1).astype(np.float64)
+
+
+def _kernel(launch: Launch) -> KernelLaunch:
+    assert isinstance(launch, KernelLaunch)
+    return launch
 
 
 def _aligned(size: int) -> Bytes:

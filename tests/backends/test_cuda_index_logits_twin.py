@@ -98,6 +98,12 @@ def test_every_form_agrees_with_the_reference(twins: Twins, tmp_path: Path, form
     require_right(step, score(step, twins, tmp_path, form=form, stages=4))
 
 
+def test_some_rows_at_once_are_all_rows_once(twins: Twins, tmp_path: Path) -> None:
+    """As the selection behind has them: parts begin within a request, and at one's first row."""
+    step = Step(RAGGED, reqs=8, unreal=2)
+    require_right(step, score(step, twins, tmp_path, at_once=9))
+
+
 def test_more_units_than_pages(twins: Twins, tmp_path: Path) -> None:
     """Some take nothing; each writes what no row sees."""
     step = Step([(0, 1), (3, 1)])

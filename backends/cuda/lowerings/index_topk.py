@@ -89,13 +89,13 @@ def _workspace(match: Match, knobs: Knobs) -> int:
 
 
 def _work(match: Match, knobs: Knobs, made: _Logits) -> Work:
-    """The logits are written, and read once, when all are there: time that their products do not
-    hide, so it counts as operations, too. The price is then that of both apart, and the launches of
-    more tiles."""
+    """The logits are written, then read once, and what is chosen written: time that their products
+    do not hide, so it counts as operations, too. The price is then that of both apart, and the
+    launches of more tiles."""
     work, target = made.work(match, knobs), match.target
-    logits = 4 * prod((match.shape("q")[0], columns(match)))
+    logits, chosen = 4 * prod((match.shape("q")[0], columns(match))), 4 * prod(match.shape("topk"))
     rate = target.tflops.get(match.dtype("q"), next(iter(target.tflops.values())))
-    waits = logits * rate * 1e3 / target.bandwidth_gbps
+    waits = (logits + chosen) * rate * 1e3 / target.bandwidth_gbps
     return Work(work.num_bytes + 2 * logits, work.flops + waits, 2 * len(_tiles(match, knobs)))
 
 
