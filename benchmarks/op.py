@@ -3,10 +3,10 @@
     python benchmarks/op.py compile FOLDER            # needs Triton and nvcc, no GPU
     python benchmarks/op.py run FOLDER --out FILE     # needs the GPU, no compiler of ours
 
-Both take `--ops FAMILY,…` (products, experts, index, topk, attend, mha). Peers are used where they
-are installed: deep_gemm, flash_mla and torch itself. Ours and the peer are checked against fp64,
-then timed in turns: graph replays over inputs that do not fit L2. A ratio is the peer's time over
-ours. DeepGEMM compiles at the first call, which processes of `run` make before.
+Both take `--ops FAMILY,…` (products, experts, index, topk, attend, mha; index_forms). Peers are
+used where they are installed: deep_gemm, flash_mla and torch itself. Ours and the peer are checked
+against fp64, then timed in turns: graph replays over inputs that do not fit L2. A ratio is the
+peer's time over ours. DeepGEMM compiles at the first call, which processes of `run` make before.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PEERLESS = {
     "FA3": "no wheel is at hand; torch's attention is the peer of whole contexts",
 }
 WANTED = 0.9
-COMPILED = ("products", "experts", "index")
+COMPILED = ("products", "experts", "index", "index_forms")
 """Families whose peer compiles at the first call."""
 
 
@@ -92,7 +92,7 @@ class Bench:
         """A case's numbers; its family keeps what the next may use, others' are freed."""
         made: dict[str, type[Family]] = {
             "products": Products, "experts": Experts, "index": Index, "topk": Topk,
-            "attend": Attend, "mha": WholeContexts,
+            "attend": Attend, "mha": WholeContexts, "index_forms": Index,
         }  # fmt: skip
         name = op.case.family
         if self._open is None or self._open[0] != name:
@@ -229,6 +229,7 @@ def summary(rows: list[dict[str, Any]]) -> Iterator[str]:
     for row in rows:
         if "ratio" in row:
             op = row["case"].rsplit(" M=")[0].rsplit(" b=")[0]
+            op += " forms" * (row["family"] == "index_forms")
             groups.setdefault(op, []).append(row["ratio"])
     for op, ratios in groups.items():
         mean = exp(sum(map(log, ratios)) / len(ratios))

@@ -19,12 +19,14 @@ PRODUCTS = (
     "projections", "queries", "o", "dense gate_up", "dense down", "shared gate_up", "shared down",
 )  # fmt: skip
 FAMILIES = ("products", "experts", "index", "topk", "attend", "mha")
+"""Those that are timed where none is named; `index_forms` has other lowerings and settings."""
 
 
 class OpCase(msgspec.Struct, frozen=True, kw_only=True):
     """One op at one size: `rows` of the step over `reqs` requests of `context` positions each.
 
     `prefix` of them were cached before the step's own. Without a context the op reads no cache.
+    `lowering` and `knobs` take the place of the planner's choice.
     """
 
     family: str
@@ -37,11 +39,15 @@ class OpCase(msgspec.Struct, frozen=True, kw_only=True):
     prefix: int = 0
     heads: int = 128
     scores: str = ""
+    lowering: str = ""
+    knobs: dict[str, int] = {}
 
     @property
     def name(self) -> str:
         """Readable and unique."""
         sizes = f"b={self.rows}" if self.segment == "decode" and self.context else f"M={self.rows}"
+        if self.segment == "decode" and self.rows > self.reqs:
+            sizes = f"b={self.reqs}x{self.rows // self.reqs}"
         if self.family == "mha":
             new = self.context - self.prefix
             sizes = f"{self.reqs}x{new}@{self.prefix}"
@@ -49,7 +55,9 @@ class OpCase(msgspec.Struct, frozen=True, kw_only=True):
             sizes += f" L={self.context}"
         heads = f" heads={self.heads}" if self.family in ("attend", "mha") else ""
         scores = f" {self.scores}" if self.scores else ""
-        return f"{self.op} {self.form} {sizes}{heads}{scores}"
+        chosen = "".join(f" {name}={value}" for name, value in self.knobs.items())
+        lowering = f" {self.lowering}" if self.lowering else ""
+        return f"{self.op} {self.form} {sizes}{heads}{scores}{lowering}{chosen}"
 
     @property
     def bucket(self) -> Bucket:
@@ -89,7 +97,7 @@ def cases(families: tuple[str, ...] = FAMILIES) -> Iterator[OpCase]:
     """Those of some families, cases that share weights or a cache behind one another."""
     of = {
         "products": _products, "experts": _experts, "index": _index, "topk": _topk,
-        "attend": _attend, "mha": _mha,
+        "attend": _attend, "mha": _mha, "index_forms": _index_forms,
     }  # fmt: skip
     for family in families:
         yield from of[family]()
@@ -132,6 +140,31 @@ def _index() -> Iterator[OpCase]:
                 family="index", op=op, form="fp8", segment="extend", rows=rows, context=context,
                 prefix=context - rows,
             )  # fmt: skip
+
+
+def _index_forms() -> Iterator[OpCase]:
+    """Each size by the kernel of all GPUs, then by forms of Hopper's (`cuda/lowerings`)."""
+    decode = (1, 5, 6)
+    for rows, context in ((1, 131072), (16, 32768), (128, 4096), (128, 32768)):
+        yield from _ways(rows, rows, context, 0, decode, (0, 6))
+    yield from _ways(256, 128, 32768, 0, (2, 3, 7), (0,))
+    yield from _ways(512, 128, 32768, 0, (2, 3, 4, 7), (0,))
+    for rows, context in ((1024, 4096), (2048, 16384)):
+        yield from _ways(rows, 1, context, context - rows, (3, 4, 7, 8, 9), (0, 4))
+
+
+def _ways(
+    rows: int, reqs: int, context: int, prefix: int, forms: tuple[int, ...], stages: tuple[int, ...]
+) -> Iterator[OpCase]:
+    plain = OpCase(
+        family="index_forms", op="index", form="fp8", segment="extend" if prefix else "decode",
+        rows=rows, reqs=reqs, context=context, prefix=prefix, lowering="smxx_index_logits",
+    )  # fmt: skip
+    yield plain
+    for form in forms:
+        for each in stages:
+            knobs = {"form": form, "stages": each}
+            yield msgspec.structs.replace(plain, lowering="sm90_fp8_index_logits", knobs=knobs)
 
 
 def _topk() -> Iterator[OpCase]:

@@ -24,6 +24,7 @@ a product rounded to bf16 1.8e-3."""
 CHOSEN_BOUND = 10 * BOUND
 """How far a chosen logit may lie below the k-th, in the logits' root mean square: two logits, each
 at most 5 times `BOUND` off (counted out: 1.8e-3 of 4,096)."""
+KERNEL = "sm90_index_logits"
 SAMPLED = 4
 MOST_SETS = 300
 
@@ -72,7 +73,7 @@ class Index:
             sets=sets,
             want=partial(_want, sets[0].values, rows, scale, with_topk),
             bound=CHOSEN_BOUND if with_topk else BOUND,
-            peer=_peer(peers, case, sets, scale, rows),
+            peer=_peer(peers, op, sets, scale, rows),
             found=partial(_found, sets[0].values, rows, scale),
         )
 
@@ -139,8 +140,10 @@ def shortfall(logits: torch.Tensor, chosen: torch.Tensor) -> float:
 
 
 def _peer(
-    peers: Peers, case: OpCase, sets: Sequence[Given], scale: float, rows: Sequence[int]
+    peers: Peers, op: PlannedOp, sets: Sequence[Given], scale: float, rows: Sequence[int]
 ) -> Peer | None:
+    """Ours is timed without what lists the step's tiles once, as the peer is without its plan."""
+    case = op.case
     deep_gemm = peers.get("deep_gemm")
     if deep_gemm is None:
         return None
@@ -152,7 +155,8 @@ def _peer(
             out, positions = logits[0](), sets[0].values["positions"]
             return {"logits": torch.cat([out[r][: int(positions[r]) + 1] for r in rows])}
 
-        return Peer("DeepGEMM", logits, found)
+        core = "" if "smxx_index_logits" in op.lowerings else KERNEL
+        return Peer("DeepGEMM", logits, found, core, around=logits)
 
     def both(call: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
         return lambda: call().topk(TOP_K, sorted=False).indices
@@ -174,10 +178,11 @@ def _paged_call(
 ) -> Callable[[], torch.Tensor]:
     lengths, block_table = given["kv_lens"], given["page_table"]
     pool = given["cache_in"].view(-1, PAGE, 1, ROW)
-    query, weights = given["q"][:, None], _weights(given, scale)
+    query, weights = given["q"].view(case.reqs, -1, HEADS, WIDTH), _weights(given, scale)
     if "2d" not in _LENGTHS:
         _LENGTHS["2d"] = _takes_matrix(peer, lengths)
-    lengths = lengths[:, None] if _LENGTHS["2d"] else lengths
+    if _LENGTHS["2d"]:
+        lengths = given["positions"].view(case.reqs, -1) + 1
     plan = peer.get_paged_mqa_logits_metadata(lengths, PAGE, peer.get_num_sms())
 
     def run() -> torch.Tensor:

@@ -23,7 +23,7 @@ from lostwax.backends.formats import Formats, typed
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.candidate import Candidate, python_of
 from lostwax.backends.plan.choose_storage import choose_storage, covers_under
-from lostwax.backends.plan.cover import Priced, find_candidates, find_sites
+from lostwax.backends.plan.cover import Forced, Priced, find_candidates, find_sites
 from lostwax.backends.plan.kernel_builder import KernelBuilder
 from lostwax.backends.plan.price import NoMeasurements
 from lostwax.backends.plan.program_context import BlockFunction, ProgramContext
@@ -78,6 +78,9 @@ class Part:
     chooses: Chooses
     behind: tuple[str, ...] = ()
 
+
+_CHOSEN = ("dsa.index_logits",)
+"""Ops whose lowering a case may name."""
 
 _A = "self_attn."
 PARTS: dict[str, Part] = {
@@ -197,7 +200,8 @@ class Planner:
 
     def plan(self, case: OpCase) -> PlannedOp:
         """The launches of the cheapest cover of a case's ops."""
-        variant = Variant(case.segment, case.guard.selects_all)
+        each = case.bucket.rows_a_req if case.segment == "decode" else 1
+        variant = Variant(case.segment, case.guard.selects_all, each)
         module = self._module(case.form, variant)
         context = ProgramContext(module, self._target, case.segment, case.bucket, case.guard)
         part = PARTS[case.op]
@@ -205,10 +209,11 @@ class Planner:
         block = BlockFunction(function)
         budget = budget_of(CompileOptions(), self._target)
         sites = find_sites(block, self._lowerings)
-        found = find_candidates(context, block, sites, NoMeasurements(), (), budget)
+        forced = [Forced(name, case.lowering) for name in _CHOSEN if case.lowering]
+        found = find_candidates(context, block, sites, NoMeasurements(), forced, budget)
         storage, _ = choose_storage([found])
         (cover,) = covers_under([found], storage)
-        launches, lowerings = self._emit(cover.chosen, storage, names)
+        launches, lowerings = self._emit(cover.chosen, storage, names, case.knobs)
         used = frozenset(v.name for x in launches for v in views_of(x) if v.space == "weight")
         outputs: dict[str, View] = {}
         for value, name in names.items():
@@ -238,7 +243,11 @@ class Planner:
         )  # fmt: skip
 
     def _emit(
-        self, chosen: Iterable[Priced], storage: Storage, names: dict[SSAValue, str]
+        self,
+        chosen: Iterable[Priced],
+        storage: Storage,
+        names: dict[SSAValue, str],
+        settings: Mapping[str, int],
     ) -> tuple[tuple[Launch, ...], tuple[str, ...]]:
         """All launches in order; a reshaped value lies where the other does."""
         launches: list[Launch] = []
@@ -258,7 +267,8 @@ class Planner:
             candidate, lowering = priced.candidate, priced.candidate.lowering
             if lowering is None:
                 continue
-            knobs = priced.price.knobs
+            knobs = {**priced.price.knobs, **settings}
+            lowering.require_knobs(knobs)
             alone = _Named(candidate, knobs, self._builder.build, storage, names, views)
             placed = replace(candidate, placement=alone)
             made = (*alone.prepare(), *lowering.emit(placed, knobs))

@@ -42,11 +42,23 @@ class Map(ctypes.Structure):
     )
 
 
+class Rows(ctypes.Structure):
+    """A tensor map of rows of bytes as cuda_twin/tiles.h reads it."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("stride", ctypes.c_longlong),
+        ("rows", ctypes.c_int),
+        ("columns", ctypes.c_int),
+        ("box_rows", ctypes.c_int),
+    )
+
+
 class Twins:
     """A kernel compiler whose binaries are shared libraries, each made once."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, kernels: Path = KERNELS) -> None:
+        self._folder, self._kernels = folder, kernels
         self._libraries: dict[str, ctypes.CDLL] = {}
 
     def compile(self, source: KernelSource, folder: Path) -> CompiledKernel:
@@ -54,12 +66,14 @@ class Twins:
         name = source.digest()
         if name not in self._libraries:
             library = self._folder / f"{name}.so"
-            files = cuda_files(KERNELS, source.path)
+            files = cuda_files(self._kernels, source.path)
             is_hopper = any(file.startswith("hopper/") for file in files)
             twin = "hopper.h" if is_hopper else "cooperative_groups.h"
+            if "hopper/tiles.h" in files:
+                twin = "tiles.h"
             defines = {n: str(v) for n, v in source.constants.items()}
             defines |= {
-                "KERNEL_SOURCE": f'"{KERNELS / source.path}"',
+                "KERNEL_SOURCE": f'"{self._kernels / source.path}"',
                 "KERNEL": source.symbol,
                 "TWIN": f'"{twin}"',
             }
@@ -72,7 +86,7 @@ class Twins:
                 "-shared",
                 "-fPIC",
                 f"-I{TWIN}",
-                f"-I{KERNELS}",
+                f"-I{self._kernels}",
             ]
             command = ["g++", *flags, *macros, "-o", str(library), str(TWIN / "launch_twin.cpp")]
             subprocess.run(command, check=True)
@@ -121,8 +135,15 @@ def _held(parameter: Parameter, buffers: dict[str, Bytes]) -> bytes:
             raise NotImplementedError(f"no twin takes {parameter}")
 
 
-def _map(parameter: TensorMap, buffers: dict[str, Bytes]) -> Map:
+def _map(parameter: TensorMap, buffers: dict[str, Bytes]) -> Map | Rows:
     view = parameter.view
+    if DTYPE_BYTES[view.dtype] == 1 and len(view.shape) == 3:
+        pages, *rows = view.shape
+        assert (parameter.box, parameter.swizzle) == ((1, *rows), "128B")
+        return Rows(address(view, buffers), view.strides[0], pages, rows[1], rows[0])
+    if len(view.shape) == 2:
+        assert (DTYPE_BYTES[view.dtype], parameter.box[1], parameter.swizzle) == (1, 128, "128B")
+        return Rows(address(view, buffers), view.strides[0], *view.shape, parameter.box[0])
     assert (view.dtype, parameter.swizzle, parameter.fill) == ("bf16", "128B", "zero")
     given = Map(base=address(view, buffers))
     given.extents[:] = _reversed(view.shape)

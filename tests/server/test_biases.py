@@ -13,6 +13,7 @@ from fake_runtime import EOS, VOCAB, FakeLimits, FakeRuntime, Penalties, generat
 
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Failed, Submit
+from lostwax.server.engine.options import EngineOptions
 
 PROMPT = [(5 * i) % VOCAB for i in range(11)]
 WARM: dict[str, Any] = {"temperature": 1.0, "seed": 5}
@@ -74,7 +75,7 @@ def answers(core: EngineCore, max_tokens: int, names: list[str]) -> dict[str, li
 @pytest.mark.parametrize("drafts", [0, 1, 3])
 def test_a_bias_and_a_penalty_are_a_requests_own(drafts: int) -> None:
     limits = replace(FakeLimits(), max_drafts=3, max_reqs=9, num_pages=97)
-    found = answers(EngineCore(FakeRuntime(limits), drafts), 12, [*ASKED])
+    found = answers(EngineCore(FakeRuntime(limits), EngineOptions(drafts)), 12, [*ASKED])
     assert found == {name: wanted(12, asked) for name, asked in ASKED.items()}
     assert found["greedy with a bias"] != found["greedy"]
     assert found["warm with a bias"] != found["warm"]
@@ -87,7 +88,7 @@ def test_a_bias_and_a_penalty_are_a_requests_own(drafts: int) -> None:
 @pytest.mark.parametrize("drafts", [0, 3])
 def test_biases_and_counts_outlive_a_preemption(drafts: int) -> None:
     limits = replace(FakeLimits(), max_drafts=3, max_reqs=9, num_pages=22)
-    core = EngineCore(FakeRuntime(limits), drafts, prefix_cache=False)
+    core = EngineCore(FakeRuntime(limits), EngineOptions(drafts, prefix_cache=False))
     found = answers(core, 12, [*ASKED])
     assert core.scheduler.num_preempted > 0
     assert found == {name: wanted(12, asked) for name, asked in ASKED.items()}

@@ -1,15 +1,25 @@
 """The indexer's logits and the exact selection, a tile of rows at a time. Knows no device.
 
-Of the logits only a tile's exist: 8,192 rows over 160,000 positions would be 5 GB.
+Of the logits only a tile's exist: 8,192 rows over 160,000 positions would be 5 GB. They are made by
+the kernel of all GPUs, or over paged fp8 keys by Hopper's (`index_logits.py`).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import msgspec
 
+from lostwax.backends.cuda.lowerings.index_logits import (
+    INDEX_FP8_WHEN,
+    INDEX_KNOBS,
+    index_launch,
+    index_work,
+    list_tiles,
+)
 from lostwax.backends.cuda.lowerings.topk import CLUSTER_KNOB, CLUSTERS, MAX_LENGTH, topk_launch
 from lostwax.backends.gpu_kernels.lowerings.index_logits import (
     INDEX_WHEN,
@@ -25,9 +35,18 @@ from lostwax.backends.portable.lowerings.indexer import INDEX_TOPK
 from lostwax.backends.predicates import Predicate
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.program import Launch, View
+from lostwax.ir.contract.step_kernel import Prepared
 
-_NAME = "sm90_index_topk_tiles"
 _TILE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Logits:
+    """How logits are made: a launch a tile, the work of all, what a tile lists once a step."""
+
+    launch: Callable[[Match, Knobs, View, RowTile, float, str], Launch]
+    work: Callable[[Match, Knobs], Work]
+    prepare: Callable[[Match, Knobs, RowTile], tuple[Prepared, ...]]
 
 
 def _tile(match: Match, knobs: Knobs) -> int:
@@ -47,16 +66,20 @@ def _rows(view: View, tile: RowTile) -> View:
     return msgspec.structs.replace(view, shape=(tile.count, *view.shape[1:]), offset=offset)
 
 
-def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
+def _emit(match: Match, knobs: Knobs, name: str, made: _Logits) -> tuple[Launch, ...]:
     launches: list[Launch] = []
     selected = match.view("topk")
     scale = float(match.attr("logits", "scale"))
     for tile in _tiles(match, knobs):
         logits = Carver(match.workspace).take("f32", tile.count, columns(match))
         out = _rows(selected, tile)
-        launches.append(logits_launch(match, knobs, logits, tile, scale, _NAME))
-        launches.append(topk_launch(match, logits, out, tile.first, knobs["cluster"], _NAME))
+        launches.append(made.launch(match, knobs, logits, tile, scale, name))
+        launches.append(topk_launch(match, logits, out, tile.first, knobs["cluster"], name))
     return tuple(launches)
+
+
+def _prepare(match: Match, knobs: Knobs, made: _Logits) -> tuple[Prepared, ...]:
+    return tuple(op for tile in _tiles(match, knobs) for op in made.prepare(match, knobs, tile))
 
 
 def _workspace(match: Match, knobs: Knobs) -> int:
@@ -65,12 +88,15 @@ def _workspace(match: Match, knobs: Knobs) -> int:
     return carver.num_bytes
 
 
-def _work(match: Match, knobs: Knobs) -> Work:
-    """The logits are written, and read once."""
-    work = logits_work(match, knobs)
-    logits = 2 * 4 * prod((match.shape("q")[0], columns(match)))
-    launches = 2 * len(_tiles(match, knobs))
-    return replace(work, num_bytes=work.num_bytes + logits, launches=launches)
+def _work(match: Match, knobs: Knobs, made: _Logits) -> Work:
+    """The logits are written, then read once, and what is chosen written: time that their products
+    do not hide, so it counts as operations, too. The price is then that of both apart, and the
+    launches of more tiles."""
+    work, target = made.work(match, knobs), match.target
+    logits, chosen = 4 * prod((match.shape("q")[0], columns(match))), 4 * prod(match.shape("topk"))
+    rate = target.tflops.get(match.dtype("q"), next(iter(target.tflops.values())))
+    waits = (logits + chosen) * rate * 1e3 / target.bandwidth_gbps
+    return Work(work.num_bytes + 2 * logits, work.flops + waits, 2 * len(_tiles(match, knobs)))
 
 
 def _columns(match: Match) -> str | None:
@@ -78,13 +104,29 @@ def _columns(match: Match) -> str | None:
     return None if wide <= MAX_LENGTH else f"{wide} positions, wants <= {MAX_LENGTH}"
 
 
-INDEX_TOPK_TILES = Lowering(
-    name=_NAME,
-    pattern=INDEX_TOPK,
-    emit=_emit,
-    when=INDEX_WHEN & CLUSTERS & Predicate(_columns),
-    knobs=(Knob("rows_at_once", (1024, 128, 256, 8192)), *KNOBS, CLUSTER_KNOB),
-    workspace=_workspace,
-    row_invariant=True,
-    work=_work,
+def _lowering(name: str, when: Predicate, knobs: tuple[Knob, ...], made: _Logits) -> Lowering:
+    return Lowering(
+        name=name,
+        pattern=INDEX_TOPK,
+        emit=partial(_emit, name=name, made=made),
+        when=when & CLUSTERS & Predicate(_columns),
+        knobs=(Knob("rows_at_once", (1024, 128, 256, 8192)), *knobs, CLUSTER_KNOB),
+        prepare=partial(_prepare, made=made),
+        workspace=_workspace,
+        row_invariant=True,
+        work=partial(_work, made=made),
+    )
+
+
+INDEX_TOPK_TILES = _lowering(
+    "sm90_index_topk_tiles",
+    INDEX_WHEN,
+    KNOBS,
+    _Logits(logits_launch, logits_work, lambda match, knobs, tile: ()),
+)
+FP8_INDEX_TOPK_TILES = _lowering(
+    "sm90_fp8_index_topk_tiles",
+    INDEX_FP8_WHEN,
+    INDEX_KNOBS,
+    _Logits(index_launch, index_work, lambda match, knobs, tile: (list_tiles(match, knobs, tile),)),
 )

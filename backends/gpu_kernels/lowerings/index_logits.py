@@ -31,6 +31,10 @@ _MIN_DEPTH = 32  # and their smallest depth in fp8
 _TILE_ROWS = 8
 _MAX_DIM = 256  # a block of keys lies in shared memory whole
 _BLOCK_REQS = 64  # requests whose rows are counted at once
+_FP8_SHARE = {True: 0.12, False: 0.25}
+"""Of the target's fp8 rate, for tiles of one row and for others: 151 to 163 TFLOP/s where 64 and
+128 requests of 32k and 128k positions decode, 320 in prompts (`python benchmarks/op.py run FOLDER
+--ops index --out FILE`, one H200, 2026-11-29)."""
 
 KNOBS = (
     Knob("block_keys", (128, 64, 256)),
@@ -142,7 +146,8 @@ def logits_work(match: Match, knobs: Knobs) -> Work:
     form, dim = LAYOUTS[match.layout("cache_in")], match.shape("q")[2]
     again = max(0, tiles - requests) * columns(match) * form.row_bytes((dim,))
     work = match.work()
-    return replace(work, num_bytes=work.num_bytes + again)
+    share = _FP8_SHARE[tile_rows(match, knobs) == 1] if match.is_scaled("q") else 1.0
+    return replace(work, num_bytes=work.num_bytes + again, flops=work.flops / share)
 
 
 def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:

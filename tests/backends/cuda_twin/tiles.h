@@ -1,11 +1,13 @@
-// Tiles by tensor maps, multicast and fp8 products on the CPU, in place of kernels/hopper/tiles.h and
-// wgmma_fp8.h; the rest as hopper.h has it.
+// Tiles by tensor maps, multicast and fp8 products on the CPU, in place of kernels/hopper/tiles.h,
+// page_copy.h, wgmma_fp8.h and wgmma_fp8_widths.h; the rest as hopper.h has it.
 #pragma once
 #include "hopper.h"
 
 #include <array>
 #define HOPPER_TILES
+#define HOPPER_PAGE_COPY
 #define HOPPER_WGMMA_FP8
+#define HOPPER_WGMMA_FP8_WIDTHS
 
 struct TileMap {
   const uint8_t* data;
@@ -46,9 +48,16 @@ inline void load_tile(u32 to, const TileMap* map, u32 barrier, int column, int r
   load_tile_for(to, map, barrier, column, row, 1 << twin::current->cta);
 }
 
+// A page's rows lie one behind another; the map's own are pages.
+inline void load_page(u32 to, const TileMap* map, u32 barrier, int page) {
+  if (page < 0 || page >= map->rows) std::fprintf(stderr, "no page %d\n", page), std::abort();
+  TileMap rows{map->data + page * map->stride, map->columns, map->box_rows, map->columns, map->box_rows};
+  load_tile(to, &rows, barrier, 0, 0);
+}
+
 inline u64 rows_operand(u32 address) { return (u64)((address & 0x3FFFF) >> 4) | (u64)1 << 16 | (u64)64 << 32 | (u64)1 << 62; }
 // Products of the second CTA take longer: what the first must not rely on.
-inline void hold(float (&)[64]) {
+template <int COUNT> void hold(float (&)[COUNT]) {
   for (int i = 0; i < 8 * twin::current->cta; i++) yield();
 }
 
@@ -70,10 +79,10 @@ inline std::array<float, 32> operand_row(u64 operand, int row) {
   }
   return found;
 }
-inline void add_e4m3_product(float (&d)[64], u64 a, u64 b, int keep) {
+template <int COUNT> void add_e4m3_product(float (&d)[COUNT], u64 a, u64 b, int keep) {
   const int lane = lane_id(), row = threadIdx.x / 32 % 4 * 16 + lane / 4;
   const auto first = operand_row(a, row), second = operand_row(a, row + 8);
-  for (int i = 0; i < 64; i += 4)
+  for (int i = 0; i < COUNT; i += 4)
     for (int e = 0; e < 2; e++) {
       const auto column = operand_row(b, i * 2 + 2 * (lane & 3) + e);
       float low = keep ? d[i + e] : 0.f, high = keep ? d[i + 2 + e] : 0.f;

@@ -1,0 +1,29 @@
+"""A ragged step of the indexer's logits over the kernels in a folder, in two forms, on the CPU.
+
+python run_index_step.py FOLDER KERNELS
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from index_steps import RAGGED, Step, require_right, score
+from twin_launches import Twins
+
+FORMS = (7, 8)
+"""Two turns over the pages, and two groups of rows: those with fewest threads."""
+
+UNITS = 2
+
+
+def main(folder: Path, kernels: Path) -> None:
+    """AssertionError, or the end of the process, where the kernels are wrong."""
+    twins = Twins(folder, kernels)
+    for form in FORMS:
+        step = Step(RAGGED, reqs=8, unreal=2)
+        require_right(step, score(step, twins, folder, UNITS, form=form, stages=4))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,202 @@
+"""The indexer's logits for Hopper: what is launched and compiled for which sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from nvcc_here import needs_nvcc
+
+from lostwax.backends.cuda.compiler import CudaCompiler
+from lostwax.backends.cuda.lowerings.index_logits import (
+    FORMS,
+    FP8_INDEX_LOGITS,
+    IndexForm,
+    choose_form,
+)
+from lostwax.backends.cuda.lowerings.index_topk import FP8_INDEX_TOPK_TILES
+from lostwax.backends.cuda.target import CUDA_SM90A, CUDA_SM100A
+from lostwax.backends.kernel_compiler import KernelCompileError
+from lostwax.backends.lowering import Lowering
+from lostwax.backends.plan.step_launch import step_launch
+from lostwax.backends.proof.plain_match import PlainMatch, Value
+from lostwax.ir.contract.check_launch import check_form
+from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.ir.contract.parameter import Scalar, TensorMap
+from lostwax.ir.contract.program import Bucket, KernelLaunch
+from lostwax.ir.contract.scale_layout import FP8_ROW_BLOCKS
+from lostwax.ir.contract.target import Target
+
+RULE = FP8_INDEX_LOGITS.default_knobs()
+
+
+class Sources:
+    """A compiler that keeps what it is asked for."""
+
+    def __init__(self) -> None:
+        self.sources: list[KernelSource] = []
+
+    def compile(self, source: KernelSource, folder: Path) -> CompiledKernel:
+        self.sources.append(source)
+        return CompiledKernel(
+            binary=f"{source.symbol}.cubin",
+            symbol=source.symbol,
+            digest="",
+            num_warps=source.num_warps,
+            shared_bytes=0,
+            registers=0,
+        )
+
+    def toolchain(self) -> dict[str, str]:
+        return {}
+
+
+def match_of(
+    folder: Path,
+    rows: int = 128,
+    reqs: int = 128,
+    layout: str = "index_paged",
+    target: Target = CUDA_SM90A,
+    heads: int = 64,
+    strides: tuple[int, ...] = (),
+    compiler: CudaCompiler | Sources | None = None,
+) -> PlainMatch:
+    """A step of requests of at most 512 pages, or the same with its selection."""
+    cache = Value((4000, 64 * 132), "u8", parts=(128,), layout="index_paged")
+    if layout != "index_paged":
+        cache = Value((4000, 64, 132), "u8", parts=(128,), layout=layout)
+    values = {
+        "q": Value((rows, heads, 128), "f8E4M3FN", strides, scale=FP8_ROW_BLOCKS),
+        "q:scale": Value((rows, heads, 1), "f32"),
+        "weights": Value((rows, heads), "f32"),
+        "cache_in": cache,
+        "positions": Value((rows,), "i32"),
+        "q_starts": Value((reqs + 1,), "i32"),
+        "page_table": Value((reqs, 512), "i32"),
+        "op.out": Value((rows, 512 * 64), "f32"),
+        "topk": Value((rows, 2048), "i32"),
+    }
+    attributes = {("op", "scale"): 0.1, ("logits", "scale"): 0.1}
+    bucket = Bucket(rows, reqs, 512)
+    return PlainMatch(target, bucket, values, attributes, compiler or Sources(), folder)
+
+
+def launches_of(
+    match: PlainMatch, lowering: Lowering = FP8_INDEX_LOGITS, **knobs: int
+) -> list[KernelLaunch]:
+    """What runs once a step, then once a layer; each such as the target takes."""
+    chosen = lowering.default_knobs() | knobs
+    first: list[KernelLaunch] = []
+    for kernel in lowering.prepare(match, chosen):
+        values = {name: Value(shape, kind) for name, kind, shape in kernel.outputs}
+        match.values = dict(match.values) | values
+        outputs = {name: match.view(name) for name in values}
+        made = step_launch(kernel, match.step_input, outputs, match.build, match.target)
+        assert isinstance(made, KernelLaunch)
+        first.append(made)
+    listed = [*first, *(x for x in match.emit(lowering, chosen) if isinstance(x, KernelLaunch))]
+    for launch in listed:
+        check_form(launch, match.target)
+    return listed
+
+
+def test_tiles_are_listed_once_a_step_and_scored_in_each_layer(tmp_path: Path) -> None:
+    tiles, score = launches_of(match_of(tmp_path))
+    assert (tiles.grid, tiles.block) == ((1, 1, 1), (1024, 1, 1))
+    assert (score.grid, score.block) == ((132, 1, 1), (640, 1, 1))
+    keys, queries = (p for p in score.params if isinstance(p, TensorMap))
+    assert (keys.view.shape, keys.box) == ((4000, 66, 128), (1, 66, 128)), "a page is one box"
+    assert (queries.view.shape, queries.box) == ((128 * 64, 128), (64, 128))
+
+
+@pytest.mark.parametrize(
+    ("rows", "reqs", "tile"), [(128, 128, 1), (256, 128, 2), (384, 128, 4), (2048, 4, 8)]
+)
+def test_a_tile_has_the_rows_of_a_request(rows: int, reqs: int, tile: int) -> None:
+    assert choose_form(rows, reqs, RULE).rows == tile
+
+
+def test_the_knobs_have_the_last_word() -> None:
+    form = choose_form(128, 128, {"form": 8, "stages": 4})
+    assert (form.rows, form.warpgroups, form.stages) == (8, 2, 4)
+
+
+def test_the_selection_lists_and_scores_a_tile_of_rows_at_a_time(tmp_path: Path) -> None:
+    """Each of the step's parts has lists of its own; workspaces hold one part's logits."""
+    match = match_of(tmp_path, rows=2048, reqs=4)
+    launches = launches_of(match, FP8_INDEX_TOPK_TILES)
+    names = ["index_tiles"] * 2 + ["sm90_index_logits", "sm90_f32_topk"] * 2
+    assert [each.symbol for each in launches] == names
+    firsts = [
+        [p.value for p in each.params if isinstance(p, Scalar) and p.kind == "i32"][:2]
+        for each in (launches[2], launches[4])
+    ]
+    assert firsts == [[0, 1024], [1024, 1024]]
+    assert match.workspace_bytes == 1024 * 512 * 64 * 4
+
+
+def test_what_it_is_not_made_for_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    def refusal(match: PlainMatch) -> str | None:
+        return FP8_INDEX_LOGITS.when.refusal(match)
+
+    assert refusal(match_of(tmp_path)) is None
+    assert "matrix_units" in (refusal(match_of(tmp_path, target=CUDA_SM100A)) or "")
+    assert "index_row" in (refusal(match_of(tmp_path, layout="index_row")) or "")
+    assert "32 heads of 128" in (refusal(match_of(tmp_path, heads=32)) or "")
+    assert "axis 0 of page_table" in (refusal(match_of(tmp_path, 2000, 2000)) or "")
+    plain = match_of(tmp_path)
+    query = dataclasses.replace(plain.values["q"], dtype="bf16", scale=None)
+    plain.values = dict(plain.values) | {"q": query}
+    assert "bf16" in (refusal(plain) or "")
+
+
+def test_queries_with_gaps_are_refused(tmp_path: Path) -> None:
+    match = match_of(tmp_path, strides=(100 * 128, 128, 1))
+    with pytest.raises(ValueError, match="write them dense"):
+        launches_of(match)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_form_fits_the_device(form: IndexForm) -> None:
+    assert form.shared_bytes <= CUDA_SM90A.shared_memory_bytes
+    assert form.stages >= 8
+
+
+@needs_nvcc
+def test_it_compiles_to_the_same_bytes_in_two_folders(tmp_path: Path) -> None:
+    """Without spilled registers or serialised products: these are refused."""
+    made: list[dict[str, bytes]] = []
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        match = match_of(folder, 2048, 4, compiler=CudaCompiler(CUDA_SM90A))
+        launches = launches_of(match)
+        made.append({each.symbol: (folder / each.binary).read_bytes() for each in launches})
+        assert match.compiled[launches[1].binary].shared_bytes == launches[1].shared_bytes
+    assert made[0] == made[1]
+
+
+@needs_nvcc
+@pytest.mark.parametrize("form", range(len(FORMS)))
+def test_every_form_compiles(tmp_path: Path, form: int) -> None:
+    source = KernelSource(
+        language="cuda",
+        path="index_logits.cu",
+        symbol="sm90_index_logits",
+        constants=FORMS[form].constants(),
+        num_warps=FORMS[form].threads // 32,
+    )
+    kernel = CudaCompiler(CUDA_SM90A).compile(source, tmp_path)
+    assert kernel.registers * FORMS[form].threads <= 65536
+
+
+@needs_nvcc
+def test_another_size_of_shared_memory_does_not_compile(tmp_path: Path) -> None:
+    constants = FORMS[0].constants()
+    constants["SHARED_BYTES"] += 16
+    source = KernelSource(
+        language="cuda", path="index_logits.cu", symbol="sm90_index_logits", constants=constants
+    )
+    with pytest.raises(KernelCompileError, match="the launch gives another size"):
+        CudaCompiler(CUDA_SM90A).compile(source, tmp_path)
