@@ -16,6 +16,7 @@ constexpr int STAGE_BYTES = (PAGE_BYTES + 1023) / 1024 * 1024;  // boxes begin a
 
 constexpr int STAGES_AT = 2 * TILE_BYTES, BARRIERS = STAGES_AT + STAGES * STAGE_BYTES;
 static_assert(BARRIERS + 16 * (STAGES + 2) == SHARED_BYTES, "the launch gives another size");
+static_assert(STAGES % KEY_GROUPS == 0, "a place of the ring is always one key group's");
 static_assert(ROWS_EACH == 1 || ROWS_EACH == 2 || ROWS_EACH == 4, "no such product");
 
 INLINE u32 tile_at(u32 shared, int tile) { return shared + tile * TILE_BYTES; }
