@@ -280,8 +280,8 @@ inline void store_box(const TensorMap& map, int x, int y, int z, u32 from) {
 }
 inline void commit_stores() {}
 inline void wait_stored() {}
-template <int COUNT> void give_registers() {}
-template <int COUNT> void take_registers() {}
+template <int COUNT> void give_registers() { lose_turns(); }  // roles begin in any order
+template <int COUNT> void take_registers() { lose_turns(); }
 
 // ---- products: B by rows of N, 128-byte swizzle, as a descriptor says
 inline void products_begin() {}
