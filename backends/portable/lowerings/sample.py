@@ -34,7 +34,7 @@ def _bits_bytes(match: Match, knobs: Knobs) -> int:
 
 
 def _ranked_bytes(match: Match, knobs: Knobs) -> int:
-    return 14 * f32_bytes(*match.shape("logits"))
+    return 17 * f32_bytes(*match.shape("logits"))
 
 
 SAMPLE = (
