@@ -56,7 +56,7 @@ class Twins:
             library = self._folder / f"{name}.so"
             files = cuda_files(KERNELS, source.path)
             is_hopper = any(file.startswith("hopper/") for file in files)
-            twin = "hopper.h" if is_hopper else "cooperative_groups.h"
+            twin = "hopper.h" if is_hopper else "fibers.h"
             defines = {n: str(v) for n, v in source.constants.items()}
             defines |= {
                 "KERNEL_SOURCE": f'"{KERNELS / source.path}"',
