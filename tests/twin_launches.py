@@ -68,7 +68,7 @@ class Twins:
             library = self._folder / f"{name}.so"
             files = cuda_files(self._kernels, source.path)
             is_hopper = any(file.startswith("hopper/") for file in files)
-            twin = "hopper.h" if is_hopper else "cooperative_groups.h"
+            twin = "hopper.h" if is_hopper else "fibers.h"
             if "hopper/tiles.h" in files:
                 twin = "tiles.h"
             defines = {n: str(v) for n, v in source.constants.items()}

@@ -32,6 +32,10 @@ from lostwax.ir.reference.quant import quantise
 
 PERIOD = 1_048_573
 """The largest prime below 2^20."""
+PERIODS_KEPT = 32
+"""A MB or two each: probes of one compile draw the same weights again."""
+AT_ONCE = 1 << 14
+"""Numbers that are hashed together: few enough that they stay in a core's cache."""
 CACHE_PERIOD = 4093
 """Rows of a drawn cache that differ: a prime, so that no two pages are alike."""
 LEAST_ROWS = 4
@@ -147,10 +151,12 @@ def _bits(seed: int, index: Array) -> Array:
     return ((high & 0xFFFF) << 16 | low & 0xFFFF).astype(np.uint32).view(np.int32)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=PERIODS_KEPT)
 def _period(data: Drawn | DrawnBits) -> Array:
     """The numbers until they repeat, whatever the shape of the data."""
-    made = _numbers_of(data, np.arange(PERIOD))
+    starts = range(0, PERIOD, AT_ONCE)
+    parts = (np.arange(i, min(i + AT_ONCE, PERIOD)) for i in starts)
+    made = np.concatenate([_numbers_of(data, part) for part in parts])
     made.flags.writeable = False
     return made
 

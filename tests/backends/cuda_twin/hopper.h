@@ -1,8 +1,8 @@
 // Instructions of sm_90a on the CPU, in place of those in kernels/hopper/: ldmatrix, stmatrix, mbarriers,
-// bulk copies and wgmma as PTX defines them, over fibers (cooperative_groups.h).
+// bulk copies and wgmma as PTX defines them, over fibers (fibers.h).
 // Copies and products are done at once, and warps lose turns: who waits for whom is checked, memory order is not.
 #pragma once
-#include "cooperative_groups.h"
+#include "fibers.h"
 
 #include <cmath>
 #include <cstdint>

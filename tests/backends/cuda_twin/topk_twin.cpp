@@ -1,4 +1,5 @@
 // The top-k kernel on the CPU, one cluster a row, as a shared library for the tests.
+#include "fibers.h"
 #include TOPK_SOURCE
 
 static std::vector<Shared> memory(CLUSTER);

@@ -137,12 +137,9 @@ inline unsigned __float_as_uint(float f) {
   return u;
 }
 
-namespace cooperative_groups {
-struct Cluster {
-  void sync() { twin::wait(twin::cluster, twin::ctas * twin::threads); }
-  template <class T> T* map_shared_rank(T* local, int rank) {
-    return (T*)((char*)local + (rank - twin::current->cta) * twin::shared_bytes);
-  }
-};
-inline Cluster this_cluster() { return {}; }
-}  // namespace cooperative_groups
+// Who arrives waits at once, so that only the wait counts.
+inline void __cluster_barrier_arrive() {}
+inline void __cluster_barrier_wait() { twin::wait(twin::cluster, twin::ctas * twin::threads); }
+inline void* __cluster_map_shared_rank(const void* local, unsigned rank) {
+  return (char*)local + ((int)rank - twin::current->cta) * twin::shared_bytes;
+}
