@@ -71,6 +71,14 @@ class Scaled:
 Value = Array | Scaled
 
 
+def some_rows(value: Value, first: int, end: int) -> Value:
+    """Rows of a matrix; `first` starts a block where it has scales."""
+    if not isinstance(value, Scaled):
+        return value[first:end]
+    scales = value.scales[first // value.rows : -(-end // value.rows)]
+    return Scaled(value.values[first:end], scales, value.rows, value.cols)
+
+
 def _to_odd_f32(x: Real) -> NDArray[np.float32]:
     """Round fp64 to f32 with the last bit sticky, so that rounding further rounds only once."""
     near = x.astype(np.float32)

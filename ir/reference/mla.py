@@ -38,15 +38,17 @@ def attend(
     latent = kv_b.shape[1]
     per_head = widen(kv_b).reshape(heads, -1, latent)
     w_k, w_v = per_head[:, :nope], per_head[:, nope:]  # [H, Dn, C], [H, Dv, C]
-    q_nope, q_pe = widen(q_nope), widen(q_pe)
-    out = np.zeros((tokens, heads, w_v.shape[1]))
+    q_pe = widen(q_pe)
+    # k_h . q = c . (W_k,h^T q); all rows at once, since the weights are many times a row's numbers
+    latent_q = (widen(q_nope).swapaxes(0, 1) @ w_k).swapaxes(0, 1)  # [T, H, C]
+    mixed = np.zeros((tokens, heads, latent))
     for row, b in rows_with_request(positions, q_starts):
         chosen = selection[row][selection[row] >= 0]
         if chosen.size == 0:
             continue
         cached = cached_rows(cache_in, page_table[b], chosen)
         c, k_pe = cached[:, :latent], cached[:, latent:]
-        latent_q = (q_nope[row][:, None] @ w_k)[:, 0]  # [H, C]: k_h . q = c . (W_k,h^T q)
-        p = softmax((latent_q @ c.T + q_pe[row] @ k_pe.T) * scale)  # [H, n]
-        out[row] = (w_v @ (p @ c)[:, :, None])[:, :, 0]  # sum of p v_h = W_v,h (sum of p c)
-    return out.reshape(tokens, -1)
+        p = softmax((latent_q[row] @ c.T + q_pe[row] @ k_pe.T) * scale)  # [H, n]
+        mixed[row] = p @ c
+    out = mixed.swapaxes(0, 1) @ w_v.swapaxes(1, 2)  # sum of p v_h = W_v,h (sum of p c)
+    return out.swapaxes(0, 1).reshape(tokens, -1)

@@ -6,7 +6,7 @@ import numpy as np
 
 from lostwax.ir.reference.core import sigmoid, silu
 from lostwax.ir.reference.dtype import Array, Real, Scaled, Value, dtype_name, widen
-from lostwax.ir.reference.quant import quantise
+from lostwax.ir.reference.quant import product, quantise
 
 
 def _best(scores: Real, k: int) -> Array:
@@ -76,8 +76,8 @@ def experts(
     out = np.zeros((x.shape[0], down.shape[1]))
     for e in np.unique(ids[ids >= 0]):
         rows, slots = np.nonzero(ids == e)
-        w_gate, w_up, w_down = (widen(w[int(e)]) for w in (gate, up, down))
-        hidden = silu(x[rows] @ w_gate.T) * (x[rows] @ w_up.T)
-        result = entering_down(hidden) @ w_down.T
+        w_gate, w_up, w_down = (w[int(e)] for w in (gate, up, down))
+        hidden = silu(product(x[rows], w_gate)) * product(x[rows], w_up)
+        result = product(entering_down(hidden), w_down)
         np.add.at(out, rows, weights[rows, slots, None] * result)
     return out

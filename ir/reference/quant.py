@@ -5,14 +5,27 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lostwax.ir.reference.dtype import FP8_MAX, Array, Real, Scaled, Value, round_to, widen
+from lostwax.ir.reference.dtype import FP8_MAX, Array, Real, Scaled, Value, round_to, some_rows, widen
 
+WIDENED_ROWS = 128
+"""Of a weight: few enough that their fp64 values stay in a core's cache."""
 LEAST_AMAX = 1e-4  # official act_quant: keeps the scale of a block of zeros above 0
 
 
 def linear(x: Value, weight: Value) -> Real:
     """y[t, n] = sum_k x[t, k] W[n, k], block scales multiplied into both."""
-    return widen(x) @ widen(weight).T
+    return product(widen(x), weight)
+
+
+def product(x: Real, weight: Value) -> Real:
+    """x W^T. W is widened some rows at a time: fresh memory takes longer than the sums."""
+    rows = weight.shape[0]
+    whole = weight.rows if isinstance(weight, Scaled) else 1
+    step = whole * -(-WIDENED_ROWS // whole)
+    out = np.empty((x.shape[0], rows))
+    for i in range(0, rows, step):
+        out[:, i : i + step] = x @ widen(some_rows(weight, i, i + step)).T
+    return out
 
 
 def power_of_two_above(scale: NDArray[np.float32]) -> NDArray[np.float32]:
