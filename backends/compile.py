@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from msgspec import structs
+from threadpoolctl import threadpool_limits
 from xdsl.dialects import builtin, func
 from xdsl.printer import Printer
 
@@ -267,7 +268,10 @@ def compile_module(
             programs = [_with_step(program, around) for program in programs]
         progress("compile kernels, make golden probes")
         sources, jobs = requests.sources, options.jobs or usable_cores()
-        with building(backend, target, folder / "kernels", sources, jobs) as builder:
+        # References are many small products: more threads would only wait for each other, and for
+        # the compilers beside them.
+        one_thread = threadpool_limits(1, user_api="blas")
+        with one_thread, building(backend, target, folder / "kernels", sources, jobs) as builder:
             maker = ProbeMaker(facts, sources)
             for i in range(len(programs)):
                 maker.add(i, covers[i], storage)
