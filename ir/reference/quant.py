@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lostwax.ir.reference.dtype import FP8_MAX, Array, Real, Scaled, Value, round_to, some_rows, widen
+from lostwax.ir.reference.dtype import (
+    FP8_MAX,
+    Array,
+    Real,
+    Scaled,
+    Value,
+    round_to,
+    some_rows,
+    widen,
+)
 
 WIDENED_ROWS = 128
 """Of a weight: few enough that their fp64 values stay in a core's cache."""

@@ -36,9 +36,10 @@ _REGISTERS = {2: (40, 232), 3: (32, 160), 4: (32, 112)}
 _TILE_INTS, _START_INTS = 4, 2
 
 _SHARE = 0.8
-"""Of the target's fp8 rate: prompts of 1,024 and 2,048 rows over 4k to 64k reach 0.79 to 0.83 of it,
-counted over the keys that rows see (`python benchmarks/op.py run --ops index`, an H200, 2026-11-29,
-benchmarks/results/2026-11-29-h200-index.json). Decode reads keys at 4.05 TB/s: bytes decide there."""
+"""Of the target's fp8 rate: prompts of 1,024 and 2,048 rows over 4k to 64k reach 0.79 to 0.83 of
+it, counted over the keys that rows see (`python benchmarks/op.py run --ops index`, an H200,
+2026-11-29, benchmarks/results/2026-11-29-h200-index.json). Decode reads keys at 4.05 TB/s: bytes
+decide there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +69,9 @@ class IndexForm:
 
     @property
     def stages(self) -> int:
-        """Pages under way: a multiple of the key groups, so that a place is always one group's. Else
-        one group could wait for a place while another has not taken its page there: a barrier's
-        parity does not tell a page from the second after it."""
+        """Pages under way: a multiple of the key groups, so that a place is always one group's.
+        Else one group could wait for a place while another has not taken its page there: a
+        barrier's parity does not tell a page from the second after it."""
         fitting = (_SHARED_BYTES - self._tiles_bytes - 32) // (_STAGE_BYTES + 16)
         most = min(self.most_stages or _MOST_STAGES, fitting)
         return most - most % self.key_groups
