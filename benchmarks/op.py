@@ -56,22 +56,32 @@ def compile_ops(folder: Path, families: tuple[str, ...]) -> None:
     """Plan every case and compile its kernels."""
     from op_slices import TARGET, Planner
 
-    from lostwax.backends.plan.kernel_builder import KernelBuilder
+    from lostwax.backends.plan.kernel_builder import building
+    from lostwax.backends.plan.kernel_requests import KernelRequests
+    from lostwax.backends.plan.link import link
     from lostwax.backends.registry import find_target
+    from lostwax.backends.runtime.usable_cores import usable_cores
 
     folder.mkdir(parents=True, exist_ok=True)
     headers = folder.with_name(f"{folder.name}.headers")
-    builder = KernelBuilder(*find_target(TARGET), folder)
+    backend, target = find_target(TARGET)
+    requests = KernelRequests(backend, target)
     planners: dict[int, Planner] = {}
     planned: list[PlannedOp] = []
     for case in cases(families):
         if case.heads not in planners:
-            planners[case.heads] = Planner(headers, case.heads, builder)
+            planners[case.heads] = Planner(headers, case.heads, requests.request)
         op = planners[case.heads].plan(case)
         planned.append(op)
         print(f"{case.name:<40} {op.us:9.1f} us  {', '.join(op.lowerings)}", flush=True)
-    listed = list({k.binary: k for k in builder.kernels}.values())
-    (folder / "ops.json").write_bytes(msgspec.json.encode(Folder(listed, planned)))
+    sources = requests.sources
+    with building(backend, target, folder, sources, usable_cores()) as builder:
+        built = builder.finish()
+    listed = list({k.binary: k for k in built.kernels}.values())
+    linked = [
+        msgspec.structs.replace(op, launches=link(op.launches, built.by_source)) for op in planned
+    ]
+    (folder / "ops.json").write_bytes(msgspec.json.encode(Folder(listed, linked)))
     size = sum(f.stat().st_size for f in folder.iterdir()) / 2**20
     print(f"{len(planned)} ops, {len(listed)} kernels, {size:.1f} MiB in {folder}")
 

@@ -24,7 +24,7 @@ from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.candidate import Candidate, python_of
 from lostwax.backends.plan.choose_storage import choose_storage, covers_under
 from lostwax.backends.plan.cover import Forced, Priced, find_candidates, find_sites
-from lostwax.backends.plan.kernel_builder import KernelBuilder
+from lostwax.backends.plan.emit import Build
 from lostwax.backends.plan.price import NoMeasurements
 from lostwax.backends.plan.program_context import BlockFunction, ProgramContext
 from lostwax.backends.plan.storage import Storage
@@ -177,7 +177,7 @@ class _Named(Alone):
 class Planner:
     """Plans ops of the captured model with so many heads."""
 
-    def __init__(self, folder: Path, heads: int, builder: KernelBuilder) -> None:
+    def __init__(self, folder: Path, heads: int, build: Build) -> None:
         config = json.loads(CONFIG.read_text()) | FIVE | {"num_hidden_layers": 2}
         config |= {"num_attention_heads": heads, "num_key_value_heads": heads}
         self._headers = folder / f"{heads}.headers"
@@ -187,7 +187,7 @@ class Planner:
         self._modules: dict[tuple[Format, Variant], builtin.ModuleOp] = {}
         backend, self._target = find_target(TARGET)
         self._lowerings: tuple[Lowering, ...] = backend.load(backend.lowerings)(self._target)
-        self._builder = builder
+        self._build = build
 
     def _module(self, form: Format, variant: Variant) -> builtin.ModuleOp:
         if (form, variant) not in self._modules:
@@ -269,7 +269,7 @@ class Planner:
                 continue
             knobs = {**priced.price.knobs, **settings}
             lowering.require_knobs(knobs)
-            alone = _Named(candidate, knobs, self._builder.build, storage, names, views)
+            alone = _Named(candidate, knobs, self._build, storage, names, views)
             placed = replace(candidate, placement=alone)
             made = (*alone.prepare(), *lowering.emit(placed, knobs))
             launches += (_apart(launch, str(len(lowerings))) for launch in made)
