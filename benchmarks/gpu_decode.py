@@ -21,7 +21,7 @@ from generate import decode, greedy, prefill, start
 
 from lostwax.backends.runtime.load import Runtime, load
 
-LENGTHS = [7, 30, 48, 130, 200]
+LENGTHS = [7, 30, 48, 130, 200, 700, 1500]
 NEW_TOKENS = 40
 COMPILERS = ("triton", "torch._inductor", "torch._dynamo", "xdsl", "lostwax.frontend", "onnx")
 

@@ -96,12 +96,24 @@ def _attribute(kind: int, *values: int) -> _Attribute:
 
 
 class LibCuda:
-    """The driver library, used in the context that was current when this was made."""
+    """The driver library, used in the context that was current when this was made.
+
+    Any thread may call: a thread has no context until a call of its own asks for one.
+    """
 
     def __init__(self) -> None:
         self._lib = ctypes.CDLL("libcuda.so.1")
         self._context = ctypes.c_void_p()
         self._check(self._lib.cuCtxGetCurrent(ctypes.byref(self._context)), "cuCtxGetCurrent")
+
+    def _call(self, name: str, *arguments: object) -> int:
+        """The code that a function answers, in this object's context."""
+        function = getattr(self._lib, name)
+        code = function(*arguments)
+        if code == _INVALID_CONTEXT:
+            self._check(self._lib.cuCtxSetCurrent(self._context), "cuCtxSetCurrent")
+            code = function(*arguments)
+        return code
 
     def _check(self, code: int, call: str) -> None:
         if code:
@@ -113,8 +125,10 @@ class LibCuda:
     def load(self, binary: bytes, symbol: str) -> ctypes.c_void_p:
         """A kernel of a cubin."""
         module, found = ctypes.c_void_p(), ctypes.c_void_p()
-        self._check(self._lib.cuModuleLoadData(ctypes.byref(module), binary), "cuModuleLoadData")
-        code = self._lib.cuModuleGetFunction(ctypes.byref(found), module, symbol.encode())
+        self._check(
+            self._call("cuModuleLoadData", ctypes.byref(module), binary), "cuModuleLoadData"
+        )
+        code = self._call("cuModuleGetFunction", ctypes.byref(found), module, symbol.encode())
         self._check(code, f"cuModuleGetFunction({symbol})")
         return found
 
@@ -134,7 +148,7 @@ class LibCuda:
         if x * y * z > _PORTABLE_CLUSTER:
             wanted.append((_NON_PORTABLE_CLUSTER, 1))
         for attribute, value in wanted:
-            code = self._lib.cuFuncSetAttribute(kernel, attribute, value)
+            code = self._call("cuFuncSetAttribute", kernel, attribute, value)
             self._check(code, f"cuFuncSetAttribute({attribute}, {value})")
         return PackedLaunch(kernel, launch, parameters)
 
@@ -155,7 +169,8 @@ class LibCuda:
         width = DTYPE_BYTES[view.dtype]
         strides = [stride * width for stride in reversed(view.strides[:-1])]
         made = aligned_bytes(TENSOR_MAP_BYTES)
-        code = self._lib.cuTensorMapEncodeTiled(
+        code = self._call(
+            "cuTensorMapEncodeTiled",
             ctypes.byref(made),
             ctypes.c_int(_MAP_DTYPES[view.dtype]),
             ctypes.c_uint32(rank),
@@ -182,7 +197,7 @@ class LibCuda:
         places = ctypes.byref(offset), ctypes.byref(size)
         while len(taken) <= len(parameters.sizes):
             index = ctypes.c_size_t(len(taken))
-            if self._lib.cuFuncGetParamInfo(kernel, index, *places):
+            if self._call("cuFuncGetParamInfo", kernel, index, *places):
                 break  # there is none of this number
             taken.append(size.value)
         if tuple(taken) != parameters.sizes:
@@ -192,7 +207,7 @@ class LibCuda:
             )
 
     def launch(self, packed: PackedLaunch, stream: int) -> None:
-        """Launch on a stream; makes the context current in a thread where it is not."""
+        """Launch on a stream."""
         packed.config.stream = stream
         arguments = (
             ctypes.byref(packed.config),
@@ -200,9 +215,6 @@ class LibCuda:
             packed.parameters.addresses,
             None,
         )
-        code = self._lib.cuLaunchKernelEx(*arguments)
-        if code == _INVALID_CONTEXT:
-            self._check(self._lib.cuCtxSetCurrent(self._context), "cuCtxSetCurrent")
-            code = self._lib.cuLaunchKernelEx(*arguments)
+        code = self._call("cuLaunchKernelEx", *arguments)
         if code:
             self._check(code, "cuLaunchKernelEx")

@@ -53,10 +53,13 @@ def _quantised_to(kind: TensorType, env: Mapping[str, int]) -> dict[str, Any]:
 
 
 TOLD_BY_RESULT: dict[str, Callable[[TensorType, Mapping[str, int]], dict[str, Any]]] = {
-    "core.reshape": lambda kind, env: {"shape": kind.at(env)},
+    "core.reshape": lambda kind, env: {"shape": (-1, *kind.at(env)[1:])},
     "quant.quantise": _quantised_to,
 }
-"""Ops whose meaning is partly in their result's type, and what it tells the reference."""
+"""Ops whose meaning is partly in their result's type, and what it tells the reference.
+
+A reshape has as many rows as its operand leaves: a sample's are not those of the step's type.
+"""
 
 
 def plain(attribute: Attribute) -> int | float | bool | str:

@@ -69,6 +69,7 @@ def spoilt(*arguments: str) -> dict[tuple[str, str, str], str]:
     return {(line["what"], line["segment"], line["end"]): line["said"] for line in lines}
 
 
+@pytest.mark.slow
 def test_each_thing_that_a_step_leaves_is_compared_to_its_ends() -> None:
     found = spoilt()
     assert found.keys() == set(compared())

@@ -33,6 +33,7 @@ def test_a_target_that_has_them_pays_for_no_conversion(tmp_path: Path) -> None:
     assert converting.us > head.us
 
 
+@pytest.mark.slow
 def test_a_target_without_them_says_which_fact_is_missing(tmp_path: Path) -> None:
     head = head_of(tmp_path / "a", "rocm-gfx942")
     assert head.lowering.startswith("portable_linear")

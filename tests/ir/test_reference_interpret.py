@@ -3,12 +3,19 @@
 import numpy as np
 import pytest
 from xdsl.dialects import builtin, func
+from xdsl.ir import SSAValue
 from xdsl.parser import Parser
 
 from lostwax.ir.dialects import context
 from lostwax.ir.reference.cache_bytes import Cache
 from lostwax.ir.reference.dtype import round_to, widen
-from lostwax.ir.reference.interpret import bind_symbols, evaluate_function, evaluate_step
+from lostwax.ir.reference.interpret import (
+    Bound,
+    bind_symbols,
+    evaluate_function,
+    evaluate_ops,
+    evaluate_step,
+)
 from lostwax.ir.types import TensorType
 
 MODULE = """
@@ -94,3 +101,23 @@ def test_symbols_are_bound_from_shapes_and_clashes_named():
     assert bind_symbols(kinds, [np.zeros(3), np.zeros((3, 4))]) == {"T": 3}
     with pytest.raises(ValueError, match="T is already 3"):
         bind_symbols(kinds, [np.zeros(3), np.zeros((2, 4))])
+
+
+def test_a_reshape_keeps_the_rows_of_a_sample() -> None:
+    """A probe's reference runs some rows of a step, whose type counts all: here 9 of 4 * 8."""
+    text = """
+func.func @heads(%x: !lostwax.tensor<[4*B, 6], f32>) -> !lostwax.tensor<[4*B, 2, 3], f32> {
+  %h = "core.reshape"(%x)
+    : (!lostwax.tensor<[4*B, 6], f32>) -> !lostwax.tensor<[4*B, 2, 3], f32>
+  func.return %h : !lostwax.tensor<[4*B, 2, 3], f32>
+}
+"""
+    function = next(iter(Parser(context(), text).parse_module().ops))
+    assert isinstance(function, func.FuncOp)
+    x = np.arange(54, dtype=np.float64).reshape(9, 6)
+    values: dict[SSAValue, Bound] = {function.args[0]: x}
+    evaluate_ops([function.body.block.ops.first or function], values, {"B": 8})
+    (given,) = (v for v in values.values() if v is not x)
+    assert isinstance(given, np.ndarray)
+    assert given.shape == (9, 2, 3)
+    assert np.array_equal(given.reshape(9, 6), x)

@@ -278,6 +278,7 @@ def test_the_engine_of_the_same_parts_survives_the_search() -> None:
     run_state_machine_as_test(Machine, settings=settings(SEARCH, max_examples=100))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_wrong_sharing_is_noticed(mutant: type[EngineCore]) -> None:
     class Machine(EngineMachine):

@@ -61,7 +61,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) sm90_fp8_products(
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < STAGES; stage++) {
       init_barrier(full_barrier(shared, stage), 1);
-      init_barrier(empty_barrier(shared, stage), CLUSTER * MULTIPLYING / 32);
+      init_barrier(empty_barrier(shared, stage), CLUSTER * MULTIPLYING);
     }
     publish_barriers();
   }
@@ -90,7 +90,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) sm90_fp8_products(
     const Scales scales{x_scale, weight_scale, up_scale, scale_row, scale_block};
     for (Tile tile = await_tile(shared, place); tile.parts != NO_TILE; tile = await_tile(shared, place)) {
       const int parts = (tile.parts - warp / 4 + WARPGROUPS - 1) / WARPGROUPS;
-      if (parts == 0) skip(place, shared, blocks, lane);
+      if (parts == 0) skip(place, shared, blocks);
       else if (PARTS == 2 && parts == 1) take_tile<1>(place, shared, tile, sizes, scales, result, warp, lane);
       else take_tile<PARTS * WEIGHTS>(place, shared, tile, sizes, scales, result, warp, lane);
     }

@@ -22,13 +22,13 @@ template <int PRODUCTS> struct Sums {
   float of[PRODUCTS][64];
 };
 
-// The place is free again in all CTAs whose copies may land in it.
-INLINE void leave(u32 shared, int stage, int lane) {
-  __syncwarp();
+// The place is free again in all CTAs whose copies may land in it. Each lane arrives for itself.
+INLINE void leave(u32 shared, int stage) {
   if (CLUSTER == 1) {
-    if (lane == 0) arrive(empty_barrier(shared, stage));
-  } else if (lane < CLUSTER) {
-    arrive_in(empty_barrier(shared, stage), lane);
+    arrive(empty_barrier(shared, stage));
+  } else {
+#pragma unroll
+    for (int rank = 0; rank < CLUSTER; rank++) arrive_in(empty_barrier(shared, stage), rank);
   }
 }
 
@@ -69,7 +69,7 @@ INLINE void multiply(Sums<PRODUCTS>& sums, Place& place, u32 shared, const Scale
       products_commit();
       hold(found);
       products_wait<0>();
-      if (p == PRODUCTS - 1) leave(shared, place.stage, lane);
+      if (p == PRODUCTS - 1) leave(shared, place.stage);
       const float first = of_row[part][0] * of_weight[weight], second = of_row[part][1] * of_weight[weight];
 #pragma unroll
       for (int i = 0; i < 64; i += 4) {
@@ -81,9 +81,9 @@ INLINE void multiply(Sums<PRODUCTS>& sums, Place& place, u32 shared, const Scale
 }
 
 // Of a warpgroup without a part: it only lets the stages go.
-INLINE void skip(Place& place, u32 shared, int blocks, int lane) {
+INLINE void skip(Place& place, u32 shared, int blocks) {
   for (int block = 0; block < blocks; block++, place.next()) {
     wait_for(full_barrier(shared, place.stage), place.parity);
-    leave(shared, place.stage, lane);
+    leave(shared, place.stage);
   }
 }
