@@ -155,6 +155,7 @@ class Lowering:
     record holds their versions, and loading refuses to start without them.
     `contexts_a_row`: it may win where the requests of an extend step have together at most so many
     positions for each row of the bucket. Then there are programs with that guard, where it fits.
+    `by_name`: it is chosen only where `--lowering` names it, or a record has timed it.
     """
 
     name: str
@@ -172,6 +173,7 @@ class Lowering:
     allocates: Callable[[Match, Knobs], int] = _no_workspace
     requires: tuple[str, ...] = ()
     contexts_a_row: int = 0
+    by_name: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError for a pattern that does not say which op is which."""

@@ -80,7 +80,9 @@ def compile_layers(options: argparse.Namespace) -> None:
     """Compile for the headers; nothing is noted of their content, which does not exist."""
     from lostwax.backends.compile import CompileOptions, compile_module
     from lostwax.backends.formats import Formats
+    from lostwax.backends.plan.cover import Forced
     from lostwax.backends.plan.sizes import Sizes
+    from lostwax.cli.compile import forced_rule, selecting
     from lostwax.frontend.capture import capture
     from lostwax.frontend.checkpoint import open_checkpoint
     from lostwax.server.gateway.tokenizer_file import read_tokenizer
@@ -93,9 +95,16 @@ def compile_layers(options: argparse.Namespace) -> None:
     formats = Formats(
         kv=options.kv_layout, indexer=options.indexer_dtype, activations=options.activations
     )
+    rules = (
+        *map(forced_rule, options.lowering),
+        *selecting("prefill", options.dsa_prefill_backend),
+        *selecting("decode", options.dsa_decode_backend),
+    )
+    forced = tuple(Forced(*rule) for rule in rules)
     compiled = compile_module(
         captured.module, captured.facts, captured.weights, options.target, options.out,
-        CompileOptions(sizes=sizes, formats=formats), tokenizer=read_tokenizer(TINY),
+        CompileOptions(sizes=sizes, formats=formats, forced=forced),
+        tokenizer=read_tokenizer(TINY),
     )  # fmt: skip
     print(f"{options.out}: {len(compiled.programs)} programs, digest {compiled.digest[:16]}")
 
@@ -239,6 +248,9 @@ def main() -> None:
     compiling.add_argument("--kv-layout", default="model")
     compiling.add_argument("--indexer-dtype", default="model")
     compiling.add_argument("--activations", default="model")
+    compiling.add_argument("--lowering", action="append", default=[], help="[SEGMENT:]OP=NAME")
+    compiling.add_argument("--dsa-prefill-backend", help="a lowering, as `lostwax compile` has it")
+    compiling.add_argument("--dsa-decode-backend", help="a lowering, as `lostwax compile` has it")
     compiling.set_defaults(work=compile_layers)
     running = modes.add_parser("run")
     running.add_argument("artifact", type=Path)

@@ -11,7 +11,7 @@ import triton.language as tl
 
 
 @triton.jit
-def _request_of(q_starts, row, reqs, BLOCK_REQS: tl.constexpr):
+def request_of(q_starts, row, reqs, BLOCK_REQS: tl.constexpr):
     """The request that owns a row; of padded rows, which lie behind all requests, the last."""
     request = 0
     for start in range(0, reqs, BLOCK_REQS):
@@ -93,7 +93,7 @@ def attend_split(
     in_latent = latent < LATENT
     in_rope = rope < ROPE
 
-    request = _request_of(q_starts, row, reqs, BLOCK_REQS)
+    request = request_of(q_starts, row, reqs, BLOCK_REQS)
 
     first = split.to(tl.int64) * split_keys
     if DENSE:

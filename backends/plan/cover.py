@@ -18,6 +18,7 @@ from lostwax.backends.plan.candidate import Candidate
 from lostwax.backends.plan.price import Measurements, NoMeasurements, Price, price
 from lostwax.backends.plan.program_context import BlockFunction, ProgramContext
 from lostwax.backends.plan.views import aliased_operand
+from lostwax.ir.contract.program import Guard
 from lostwax.ir.op import type_bytes
 from lostwax.ir.region import Node, Region, RegionMatch, find_matches
 
@@ -68,15 +69,16 @@ class NoCover(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Forced:
-    """`--lowering [SEGMENT:]OP=NAME`."""
+    """`--lowering [SEGMENT:]OP=NAME`; `selecting`: only where a step's positions are chosen."""
 
     op: str
     lowering: str
     segment: str | None = None
+    selecting: bool = False
 
-    def applies(self, segment: str) -> bool:
-        """Whether the rule speaks of programs of this segment."""
-        return self.segment in (None, segment)
+    def applies(self, segment: str, guard: Guard) -> bool:
+        """Whether the rule speaks of programs of this segment under this guard."""
+        return self.segment in (None, segment) and not (self.selecting and guard.selects_all)
 
 
 def _view_match(op: Operation) -> RegionMatch:
@@ -169,6 +171,18 @@ def _forced_refusal(lowering: Lowering, match: RegionMatch, rules: Sequence[Forc
     return None
 
 
+def _unasked(
+    candidate: Candidate, lowering: Lowering, rules: Sequence[Forced], measurements: Measurements
+) -> str | None:
+    """Why a lowering that is chosen by name is no choice where nobody named it."""
+    ops = {op.name for op in candidate.region.members}
+    named = any(rule.lowering == lowering.name and rule.op in ops for rule in rules)
+    if not lowering.by_name or named or measurements.best(candidate) is not None:
+        return None
+    calls = f"; it calls the package {', '.join(lowering.requires)}" if lowering.requires else ""
+    return f"is chosen only where --lowering names it or a record has timed it{calls}"
+
+
 def find_candidates(
     context: ProgramContext,
     block: BlockFunction,
@@ -187,7 +201,7 @@ def find_candidates(
         budget = None
     body = block.function.body.block
     ops = tuple(op for op in body.ops if not isinstance(op, func.ReturnOp))
-    rules = [f for f in forced if f.applies(context.segment)]
+    rules = [f for f in forced if f.applies(context.segment, context.guard)]
     priced: list[Priced] = []
     refusals: list[Refusal] = []
     large: list[Priced] = []
@@ -198,6 +212,7 @@ def find_candidates(
     for lowering, match in sites:
         candidate = Candidate(context, block, match, lowering)
         reason = lowering.when.refusal(candidate) or _forced_refusal(lowering, match, rules)
+        reason = reason or _unasked(candidate, lowering, rules, measurements)
         if one_price is not None:
             reason = reason or one_price.refusal(lowering)
         if reason is not None:

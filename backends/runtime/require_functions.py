@@ -6,6 +6,8 @@ and weights are loaded before.
 
 from __future__ import annotations
 
+import sys
+
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
 from lostwax.backends.runtime.named_code import named_code
 from lostwax.ir.contract.check_program import launches_of
@@ -13,7 +15,11 @@ from lostwax.ir.contract.program import HostCall
 
 
 def require_functions(reader: ArtifactReader, packages: tuple[str, ...]) -> None:
-    """Raise ArtifactError, naming the program, unless each host call is of one of `packages`."""
+    """Raise ArtifactError, naming the program, unless each host call is of one of `packages`.
+
+    A module whose functions call another library has a function `require_library` that raises
+    MissingPackage where this is not the one that it was written for.
+    """
     known: set[str] = set()
     for ref in reader.manifest.programs:
         for launch in launches_of(reader.program(ref.file)):
@@ -21,7 +27,10 @@ def require_functions(reader: ArtifactReader, packages: tuple[str, ...]) -> None
                 continue
             module, _, name = launch.function.partition(":")
             try:
-                named_code(module, name, packages)
+                function = named_code(module, name, packages)
             except ArtifactError as error:
                 raise ArtifactError(f"{reader.folder / ref.file}: {error}") from error
             known.add(launch.function)
+            require_library = getattr(sys.modules[function.__module__], "require_library", None)
+            if require_library is not None:
+                require_library()

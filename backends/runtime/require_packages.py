@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 
 from lostwax.ir.contract.one_line import one_line
 
@@ -20,12 +21,27 @@ def installed_version(package: str) -> str | None:
         return None
 
 
+def remedy_of(package: str) -> str:
+    """How the package is installed: by the extra of lostwax that has it, else by its name."""
+    try:
+        lines = requires("lostwax") or ()
+    except PackageNotFoundError:  # it runs from its sources
+        lines = ()
+    for line in lines:
+        extra = re.fullmatch(
+            rf"{re.escape(package)}(?![\w.-]).*; *extra == ['\"]([\w-]+)['\"]", line
+        )
+        if extra is not None:
+            return f"install it with `pip install 'lostwax[{extra[1]}]'`"
+    return f"install it with `pip install {package}`"
+
+
 def require_packages(requires: Mapping[str, Iterable[str]]) -> None:
     """Raise MissingPackage unless each package is installed; `requires` gives who calls it."""
     for package, lowerings in sorted(requires.items()):
         if installed_version(package) is None:
             raise MissingPackage(
                 f"{one_line(', '.join(sorted(lowerings)))} calls the package {package}, as the"
-                f" artifact's manifest.json says, which is not installed: install it if you trust"
-                f" who made the artifact (`pip install {package}`), or compile here without it"
+                f" artifact's manifest.json says, which is not installed: {remedy_of(package)} if"
+                " you trust who made the artifact, or compile here without it"
             )

@@ -49,7 +49,7 @@ def test_formats_on_the_command_line_reach_the_planes(
 
 
 # What is asked for, with CKPT and OUT in their places, and what the one line says.
-MISTAKES = {
+MISTAKES: dict[str, tuple[str | list[str], str]] = {
     "a target's typo": ("CKPT -o OUT --target cqu", "unknown target 'cqu'. Did you mean 'cpu'?"),
     "no checkpoint": ("CKPT/none -o OUT", "does not exist; give the folder that holds config.json"),
     "not an artifact": ("CKPT -o CKPT", "exists and is no artifact; give another -o"),
@@ -61,6 +61,22 @@ MISTAKES = {
     "an unknown lowering": (
         "CKPT -o OUT --lowering mla.attend=portable_attend_absorbd",
         "Did you mean 'portable_attend_absorbed'?",
+    ),
+    "a kernel of others": (
+        "CKPT -o OUT --target cuda-sm90a --lowering mla.attend=fa3",
+        "fa3 is FlashAttention 3 as sglang-kernel holds it",
+    ),
+    "a backend of others": (
+        "CKPT -o OUT --target cuda-sm90a --nsa-prefill-backend flashmla_auto",
+        "flashmla_auto is SGLang's rule and no kernel",
+    ),
+    "another target's backend": (
+        "CKPT -o OUT --dsa-decode-backend flashmla_kv",
+        "no lowering 'flashmla_kv' on this target",
+    ),
+    "a backend without a name": (
+        ["CKPT", "-o", "OUT", "--dsa-decode-backend", ""],
+        "no lowering '' on this target",
     ),
     "an op's typo": ("CKPT -o OUT --lowering mla.atend=x", "Did you mean 'mla.attend'?"),
     "no records": ("CKPT -o OUT --records CKPT/none", "is no folder of records; give the folder"),
@@ -84,8 +100,10 @@ def test_a_mistake_is_one_message_and_status_1(
     run: Run, small_checkpoint: Path, tmp_path: Path, mistake: str
 ) -> None:
     line, expected = MISTAKES[mistake]
-    line = line.replace("CKPT", str(small_checkpoint)).replace("OUT", str(tmp_path / "out"))
-    status, out, err = run("compile", *line.split())
+    places = {"CKPT": str(small_checkpoint), "OUT": str(tmp_path / "out")}
+    words = line.split() if isinstance(line, str) else line
+    words = [word.replace("CKPT", places["CKPT"]).replace("OUT", places["OUT"]) for word in words]
+    status, out, err = run("compile", *words)
     assert (status, out) == (1, "")
     messages = [x for x in err.splitlines() if x.startswith("lostwax: ")]
     assert len(messages) == 1

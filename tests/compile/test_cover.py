@@ -13,6 +13,7 @@ from xdsl.parser import Parser
 from lostwax.backends import predicates as P
 from lostwax.backends.lowering import Knobs, Lowering, Match, Work
 from lostwax.backends.null.target import NULL
+from lostwax.backends.plan.candidate import Candidate
 from lostwax.backends.plan.cover import (
     Budget,
     CandidateSet,
@@ -23,7 +24,7 @@ from lostwax.backends.plan.cover import (
     find_candidates,
     find_sites,
 )
-from lostwax.backends.plan.price import NoMeasurements
+from lostwax.backends.plan.price import Measurements, NoMeasurements
 from lostwax.backends.plan.program_context import BlockFunction, ProgramContext
 from lostwax.ir.contract.program import Bucket, Guard
 from lostwax.ir.dialects import context
@@ -68,7 +69,10 @@ def lowering(name: str, pattern: Region, us: int, when: P.Predicate = P.ALWAYS) 
 
 
 def candidates(
-    *lowerings: Lowering, forced: tuple[Forced, ...] = (), budget: Budget | None = None
+    *lowerings: Lowering,
+    forced: tuple[Forced, ...] = (),
+    budget: Budget | None = None,
+    measured: Measurements | None = None,
 ) -> CandidateSet:
     text = BLOCK
     for short, full in TYPES.items():
@@ -77,11 +81,16 @@ def candidates(
     program = ProgramContext(module, NULL, "decode", Bucket(4, 4, 1, 4), Guard("always"))
     block = BlockFunction(program.functions["b"])
     sites = find_sites(block, lowerings)
-    return find_candidates(program, block, sites, NoMeasurements(), forced, budget)
+    return find_candidates(program, block, sites, measured or NoMeasurements(), forced, budget)
 
 
-def cheapest(*lowerings: Lowering, forced: tuple[Forced, ...] = ()) -> Cover:
-    return cover(candidates(*lowerings, forced=forced), lambda candidate: None)
+def cheapest(
+    *lowerings: Lowering,
+    forced: tuple[Forced, ...] = (),
+    measured: Measurements | None = None,
+) -> Cover:
+    found = candidates(*lowerings, forced=forced, measured=measured)
+    return cover(found, lambda candidate: None)
 
 
 def names(chosen: Cover) -> list[str]:
@@ -221,3 +230,34 @@ def test_regions_that_wait_for_each_other_are_given_up() -> None:
         for value in op.operands:
             if isinstance(value.owner, Operation):
                 assert position[value.owner] <= position[op]
+
+
+def test_what_is_chosen_by_name_wins_only_where_it_is_named() -> None:
+    cheap = replace(lowering("cheap_norm", NORM, 1), by_name=True, requires=("a-package",))
+    assert names(cheapest(*PARTS, cheap)) == ["add", "cast", "norm"]
+    refusal = {r.lowering: r.reason for r in candidates(*PARTS, cheap).refusals}["cheap_norm"]
+    assert refusal == (
+        "is chosen only where --lowering names it or a record has timed it; it calls the package"
+        " a-package"
+    )
+    rule = Forced("core.rms_norm", "cheap_norm")
+    assert names(cheapest(*PARTS, cheap, forced=(rule,))) == ["add", "cast", "cheap_norm"]
+    elsewhere = Forced("core.add", "add")
+    assert names(cheapest(*PARTS, cheap, forced=(elsewhere,))) == ["add", "cast", "norm"]
+
+
+def test_what_is_chosen_by_name_is_a_choice_where_a_record_has_timed_it() -> None:
+    class Timed:
+        def best(self, candidate: Candidate) -> tuple[float, dict[str, int]] | None:
+            return (0.5, {}) if candidate.name == "cheap_norm" else None
+
+    cheap = replace(lowering("cheap_norm", NORM, 9), by_name=True)
+    assert names(cheapest(*PARTS, cheap, measured=Timed())) == ["add", "cast", "cheap_norm"]
+
+
+def test_a_rule_of_steps_that_select_does_not_speak_of_others() -> None:
+    rule = Forced("mla.attend", "a", "extend", selecting=True)
+    assert rule.applies("extend", Guard("chosen"))
+    assert not rule.applies("extend", Guard("short", selects_all=True))
+    assert not rule.applies("decode", Guard("chosen"))
+    assert replace(rule, selecting=False).applies("extend", Guard("short", selects_all=True))

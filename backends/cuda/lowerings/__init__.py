@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lostwax.backends.cuda.lowerings.causal_mha import CAUSAL_MHA
+from lostwax.backends.cuda.lowerings.flash_mla import FLASH_MLA
 from lostwax.backends.cuda.lowerings.fp8_experts import MANY_ROWS_EXPERTS
 from lostwax.backends.cuda.lowerings.fp8_linear import (
     MANY_ROWS_GATE_UP,
@@ -23,6 +24,6 @@ from lostwax.ir.contract.target import Target
 def lowerings(target: Target) -> tuple[Lowering, ...]:
     """Own, shared and portable lowerings."""
     index = (FP8_INDEX_LOGITS, FP8_INDEX_TOPK_TILES, INDEX_TOPK_TILES)
-    own = (TOPK, *index, *SPARSE, *SPARSE_ALL, CAUSAL_MHA)
+    own = (TOPK, *index, *SPARSE, *SPARSE_ALL, CAUSAL_MHA, *FLASH_MLA)
     many_rows = (MANY_ROWS_LINEAR, MANY_ROWS_GATE_UP, MANY_ROWS_PROJECTIONS, MANY_ROWS_EXPERTS)
     return (*own, *many_rows, *GPU, *WIDE_PRODUCTS, *portable_lowerings(target))

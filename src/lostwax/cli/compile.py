@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,8 +34,12 @@ class ForcedError(Exception):
     """A --lowering option is malformed."""
 
 
-def _forced(text: str) -> tuple[str, str, str | None]:
-    """`[SEGMENT:]OP=NAME` as (op, name, segment)."""
+Rule = tuple[str, str, str | None, bool]
+"""Op, lowering, segment, and whether only steps that select positions are meant."""
+
+
+def forced_rule(text: str) -> Rule:
+    """`[SEGMENT:]OP=NAME` as a rule."""
     place, equals, name = text.partition("=")
     segment, colon, op = place.rpartition(":")
     if not equals or not name or not op or "." not in op:
@@ -47,12 +52,29 @@ def _forced(text: str) -> tuple[str, str, str | None]:
             f"--lowering {text!r}: the segment must be one of {', '.join(SEGMENTS)}, not"
             f" {segment!r}"
         )
-    return op, name, segment if colon else None
+    return op, name, segment if colon else None, False
 
 
 def _rules(_: object, rules: list[str] | None) -> None:
     for rule in rules or []:
-        _forced(rule)
+        forced_rule(rule)
+
+
+def _named(phase: str) -> Parameter:
+    """SGLang's option for a phase, under the name it has now and the one it had."""
+    names = [f"--{indexer}-{phase}-backend" for indexer in ("dsa", "nsa")]
+    return Parameter(name=names, group=MORE.group)
+
+
+_SEGMENTS = {"prefill": ("extend",), "decode": ("decode", "draft")}
+"""What a phase of SGLang's options is here."""
+
+
+def selecting(phase: str, name: str | None) -> list[Rule]:
+    """The rules that such an option stands for: it speaks of steps whose positions are selected."""
+    if name is None:
+        return []
+    return [("mla.attend", name, segment, True) for segment in _SEGMENTS[phase]]
 
 
 def compile(
@@ -76,6 +98,8 @@ def compile(
     max_tokens: Annotated[Count, MORE] = 512,
     batch_invariant: Annotated[Flag, MORE] = False,
     lowering: Annotated[list[str] | None, MORE, Parameter(negative=(), validator=_rules)] = None,
+    dsa_prefill_backend: Annotated[str | None, _named("prefill")] = None,
+    dsa_decode_backend: Annotated[str | None, _named("decode")] = None,
     budget: Annotated[Bytes | None, MORE] = None,
     records: Annotated[Records | None, MORE] = None,
     sku: Annotated[str | None, MORE] = None,
@@ -124,6 +148,11 @@ def compile(
         on its neighbours, on chunking nor on drafting. Slower, and on the CPU only so far.
     lowering
         Force a choice: [SEGMENT:]OP=NAME, such as decode:mla.attend=portable_attend_expanded.
+    dsa_prefill_backend
+        As --lowering extend:mla.attend=NAME, such as flashmla_sparse, for steps that select
+        positions: SGLang's option.
+    dsa_decode_backend
+        The same for decode and draft, such as flashmla_kv (with --kv-layout fp8_656).
     budget
         Most bytes of results, workspace and temporaries that one lowering may take (default: a
         32nd of the memory of the target's smallest device, or more for an op that takes no less).
@@ -163,7 +192,11 @@ def compile(
         max_reqs=max_reqs,
         drafts=drafts,
         batch_invariant=batch_invariant,
-        lowering=lowering or [],
+        rules=(
+            *map(forced_rule, lowering or []),
+            *selecting("prefill", dsa_prefill_backend),
+            *selecting("decode", dsa_decode_backend),
+        ),
         budget=budget,
         records=records,
         sku=sku,
@@ -221,7 +254,7 @@ def compile_checkpoint(
     max_reqs: int = 8,
     drafts: int = 0,
     batch_invariant: bool = False,
-    lowering: list[str] | None = None,
+    rules: Sequence[Rule] = (),
     budget: int | None = None,
     records: Path | None = None,
     sku: str | None = None,
@@ -254,7 +287,7 @@ def compile_checkpoint(
     from lostwax.backends.records.measurements import open_measurements
     from lostwax.backends.runtime.sku import sku_here
 
-    forced = tuple(Forced(*_forced(text)) for text in lowering or [])
+    forced = tuple(Forced(*rule) for rule in rules)
     if forced:
         require_known(forced, backend.load(backend.lowerings)(described))
     measurements = open_measurements(records, lambda: sku or sku_here(backend, described))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lostwax.backends.cuda import BACKEND
 from lostwax.backends.cuda.target import CUDA_SM90A
 from lostwax.backends.gpu_kernels.interpreter import bind_interpreted, bind_on_cpu
 from lostwax.backends.lowering import Lowering
@@ -111,9 +112,7 @@ def run(
     buffers[ZEROED] = torch.zeros(match.zeroed_bytes, dtype=torch.uint8)
     for launch in launches:
         if isinstance(launch, HostCall):
-            bind_on_cpu(
-                launch, lambda v: resolve(v, buffers), ("lostwax.backends.portable.kernels",)
-            )()
+            bind_on_cpu(launch, lambda v: resolve(v, buffers), BACKEND.kernels)()
             continue
         source = sources.by_binary[launch.binary]
         bind = bind_interpreted if source.language == "triton" else twin
