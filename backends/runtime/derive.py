@@ -7,15 +7,16 @@ a program's buffers take over those rows alone that they do not hold yet.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lostwax.backends.runtime.state_table import StateTable
+from lostwax.backends.runtime.state_table import NUMPY_DTYPES, StateTable
 from lostwax.ir.contract.biases import NO_BIAS
 from lostwax.ir.contract.counts import NOT_COUNTED
-from lostwax.ir.contract.step import MAX_DRAFTS, TRASH_PAGE
+from lostwax.ir.contract.step import MAX_DRAFTS, STEP_INPUTS, TRASH_PAGE
 from lostwax.ir.contract.step_state import NO_TOKEN
 
 
@@ -84,6 +85,13 @@ def derive(rows: Rows, state: StateTable, page_tokens: int) -> dict[str, Any]:
     }
 
 
+NARROWED = (
+    "top_k", "top_p", "min_p", "count_rows", "recent", "repetition", "frequency", "presence",
+    "bias_rows",
+)  # fmt: skip
+"""Inputs of a head that say what narrows a row's outputs; padding where nothing does."""
+
+
 def derive_logits(
     logit_rows: Any, seqs: Any, about: Any, state: StateTable, *, follows: bool
 ) -> dict[str, Any]:
@@ -92,6 +100,36 @@ def derive_logits(
     fields = state.fields
     # Counting outputs makes a token's noise independent of chunks, drafts and neighbours.
     counters = np.maximum(about - fields["num_prompt"][seqs], 0)
+    found = {
+        "logit_rows": logit_rows,
+        "temperature": fields["temperature"][seqs],
+        "seeds": fields["seed"][seqs],
+        "counters": counters,
+        "mask_rows": np.full(len(seqs), -1, np.int32),
+        "targets": np.full(len(seqs), -1, np.int32),
+    }
+    if state.is_narrowed[seqs].any():
+        return found | _narrowed(seqs, about, counters, state, follows=follows)
+    return found | _whole(len(seqs))
+
+
+@lru_cache(maxsize=64)  # by numbers of rows; a step of few rows would take longer to make it
+def _whole(count: int) -> dict[str, Any]:
+    """What of `count` rows says that nothing narrows them: padding, which is not to be written."""
+    made: dict[str, Any] = {}
+    for name in NARROWED:
+        spec = STEP_INPUTS[name]
+        shape = (count, *(d for d in spec.dims if isinstance(d, int)))
+        made[name] = np.full(shape, spec.padding, NUMPY_DTYPES[spec.dtype])
+        made[name].flags.writeable = False
+    return made
+
+
+def _narrowed(
+    seqs: Any, about: Any, counters: Any, state: StateTable, *, follows: bool
+) -> dict[str, Any]:
+    """What narrows each row's outputs."""
+    fields = state.fields
     is_counted = fields["counted"][seqs] > 0
     recent = np.full((len(seqs), MAX_DRAFTS), NO_TOKEN, np.int32)
     if follows and is_counted.any():
@@ -103,19 +141,13 @@ def derive_logits(
         recent[np.greater_equal(number, ends[:, None])] = NO_TOKEN
     is_early = counters < fields["min_outputs"][seqs]
     return {
-        "logit_rows": logit_rows,
-        "temperature": fields["temperature"][seqs],
         "top_k": fields["top_k"][seqs],
         "top_p": fields["top_p"][seqs],
         "min_p": fields["min_p"][seqs],
-        "seeds": fields["seed"][seqs],
-        "counters": counters,
         "count_rows": np.where(is_counted, seqs, NOT_COUNTED),
         "recent": recent,
         "repetition": fields["repetition"][seqs],
         "frequency": fields["frequency"][seqs],
         "presence": fields["presence"][seqs],
         "bias_rows": np.where(fields["biased"][seqs] > 0, 2 * seqs + is_early, NO_BIAS),
-        "mask_rows": np.full(len(seqs), -1, np.int32),
-        "targets": np.full(len(seqs), -1, np.int32),
     }

@@ -12,6 +12,8 @@ from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.ir.contract.step_state import NO_SEQ, STEP_STATE, Enter
 
 NUMPY_DTYPES = {"i32": np.int32, "f32": np.float32}
+NARROWING = ("top_k", "top_p", "min_p", "counted", "biased")
+"""Fields by which outputs are picked otherwise than from all ids by the model's own logits."""
 
 
 class StateTable:
@@ -31,6 +33,8 @@ class StateTable:
             self._arrays[name] = np.full(shape, field.padding, NUMPY_DTYPES[field.dtype])
             self.fields[name] = self._arrays[name].view()
             self.fields[name].flags.writeable = "step" in field.writers
+        self.is_narrowed: Any = np.zeros(max_reqs + 1, np.bool_)
+        """Rows in which one of NARROWING says something."""
         self.pages: Any = self.fields["pages"]
         self.page_marks = np.zeros(max_reqs + 1, np.int64)
         """One number a row of `pages`: no two contents, of any row at any time, have the same."""
@@ -109,6 +113,9 @@ class StateTable:
                     row[len(values) :] = STEP_STATE[name].padding
                 else:
                     array[enter.seq] = getattr(enter, name)
+            self.is_narrowed[enter.seq] = any(
+                getattr(enter, name) != STEP_STATE[name].padding for name in NARROWING
+            )
             self._mark(enter.seq)
         for new in plan.new_pages:
             self._arrays["pages"][new.seq, new.index] = new.page

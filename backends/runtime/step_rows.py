@@ -11,14 +11,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from lostwax.backends.runtime.derive import Rows, StepInputs, derive, derive_logits
+from lostwax.backends.runtime.derive import NARROWED, Rows, StepInputs, derive, derive_logits
 from lostwax.backends.runtime.state_table import StateTable
 from lostwax.ir.contract.step import STEP_INPUTS
 from lostwax.ir.contract.step_plan import Span, StepPlan
 from lostwax.ir.contract.step_state import NO_TOKEN
 
-SAMPLED = ("temperature", "top_k", "top_p", "min_p", "count_rows", "recent",
-           "repetition", "frequency", "presence", "bias_rows")  # fmt: skip
+SAMPLED = ("temperature", *NARROWED)
 """Inputs that say how a row picks."""
 _ALL = slice(None)
 _NONE = np.empty(0, np.int32)
@@ -54,7 +53,8 @@ class StepRows:
             if plan.scored:
                 logits["targets"][self._scored] = plan.targets
                 for name in SAMPLED:  # nobody asks what they pick
-                    logits[name][self._scored] = STEP_INPUTS[name].padding
+                    if logits[name].flags.writeable:  # else it is padding
+                        logits[name][self._scored] = STEP_INPUTS[name].padding
                 self._picked = np.delete(logit_rows, self._scored)
             values |= logits
         self._num_drafted = 0
