@@ -78,7 +78,8 @@ class CompileOptions:
     `tp` ranks run the artifact together, each with its slices of the weights.
     `batch_invariant`: one lowering an op in all programs, whose rows are independent.
     Kernels are compiled on up to `jobs` processes (None: as many as cores may be used); what is
-    written is the same. `extra_lowerings` and `extra_backends` join those that are installed.
+    written is the same. `activations_reason` is for `explain`, where their form is a default.
+    `extra_lowerings` and `extra_backends` join those that are installed.
     """
 
     dtype: str = "bf16"
@@ -90,6 +91,7 @@ class CompileOptions:
     measurements: Measurements = field(default_factory=NoMeasurements)
     tp: int = 1
     batch_invariant: bool = False
+    activations_reason: str = ""
     jobs: int | None = None
     extra_lowerings: tuple[Lowering, ...] = ()
     extra_backends: tuple[Backend, ...] = ()
@@ -311,6 +313,7 @@ def compile_module(
             },
             storage={group: tuple(s.name for s in weight_plan.stored[group]) for group in groups},
             storage_losses=losses,
+            activations=options.activations_reason,
         )
         write(folder, "choices.json", canonical(choices))
         if note is not None:

@@ -13,4 +13,5 @@ BACKEND = Backend(
     kernels=("lostwax.backends.cuda.kernels", "lostwax.backends.portable.kernels"),
     presence="lostwax.backends.cuda.presence:presence",
     step="lostwax.backends.gpu_kernels.lowerings.step:StepLaunches",
+    activations="lostwax.backends.cuda.activations:activations",
 )

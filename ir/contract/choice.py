@@ -43,8 +43,10 @@ class RegionChoice(msgspec.Struct, frozen=True, kw_only=True):
 
 class Choices(msgspec.Struct, frozen=True, kw_only=True):
     """Contents of `choices.json`. `storage` gives the stored weights by group, `storage_losses` the
-    mean loss of each other way to store them (1.0: programs twice as slow)."""
+    mean loss of each other way to store them (1.0: programs twice as slow). `activations`: which
+    ones nobody asked for, and why; empty where somebody did or where they are the model's."""
 
     programs: dict[str, tuple[RegionChoice, ...]]
     storage: dict[str, tuple[str, ...]]
     storage_losses: dict[str, dict[str, float]]
+    activations: str = ""

@@ -148,6 +148,8 @@ def _print(sign: str, lines: Counter[Line]) -> Iterator[str]:
 
 def _tables(choices: Choices, refs: dict[str, ProgramRef]) -> Iterator[str]:
     """Each block kind once; of programs that chose otherwise, only what differs."""
+    if choices.activations:
+        yield f"activations: {choices.activations}"
     blocks = dict.fromkeys(c.block for name in refs for c in choices.programs[name])
     for block in blocks:
         same: dict[frozenset[tuple[Line, int]], tuple[Counter[Line], list[str]]] = {}
