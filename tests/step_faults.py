@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 KERNELS = Path(__file__).parents[1] / "backends" / "gpu_kernels"
-FILES = ("step.py", "step_boxes.py")
+FILES = ("step.py", "step_boxes.py", "step_logits.py")
 
 FAULTS: dict[str, tuple[str, str]] = {
     "the length lacks the pick": ("start + last + 1 - begin", "start + last - begin"),

@@ -26,6 +26,7 @@ _STATUSES = {
     429: "The queue is full; see Retry-After",
     500: "The server failed on this request; its log says why",
     503: "The engine is starting, or the server is shutting down; see Retry-After",
+    504: "The answer took longer than `serve --request-timeout` allows",
 }
 OPEN = (403, 500)
 """What every route may answer beside what it is for."""
@@ -33,6 +34,8 @@ GUARDED = (401, *OPEN, 503)
 """The same of a route that asks for a key and is closed while the server shuts down."""
 OF_BODIES = (400, 401, 403, 404, 408, 413, 415, 429, 500, 503)
 """The same of a route with a body."""
+OF_ANSWERS = (*OF_BODIES, 504)
+"""The same of a route that generates: with what the engine may end a request."""
 _HEADERS = {
     401: {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
     429: {"Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}},

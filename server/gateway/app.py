@@ -30,6 +30,7 @@ from lostwax.server.gateway.answer_models import (
 from lostwax.server.gateway.answering import Answering
 from lostwax.server.gateway.api_schema import (
     GUARDED,
+    OF_ANSWERS,
     OF_BODIES,
     OPEN,
     described,
@@ -102,14 +103,14 @@ def create_app(
 
     @app.post(
         "/v1/completions",
-        **described(Completion, OF_BODIES, body=CompletionRequest, event=CompletionPart),
+        **described(Completion, OF_ANSWERS, body=CompletionRequest, event=CompletionPart),
     )
     async def completions(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
         return await answering.respond(http, "completions")
 
     @app.post(
         "/v1/chat/completions",
-        **described(Chat, OF_BODIES, body=ChatRequest, event=ChatPart),
+        **described(Chat, OF_ANSWERS, body=ChatRequest, event=ChatPart),
     )
     async def chat_completions(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
         return await answering.respond(http, "chat")

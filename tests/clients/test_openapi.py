@@ -17,6 +17,7 @@ from http_server import running
 from hypothesis import HealthCheck, given, settings, strategies
 from scripted_runtime import CODEC, VOCAB, ScriptedRuntime, spelt
 
+from lostwax.ir.contract.artifact import SCHEMA as SCHEMA_NUMBER
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.gateway.api_keys import digests_of
 from lostwax.server.gateway.app import create_app
@@ -34,7 +35,7 @@ SETTINGS: dict[str, Any] = {
     "suppress_health_check": list(HealthCheck),
 }
 KEY = "a-key-of-the-tests"
-BUILD = Build(schema=6, digest="0" * 64, target="cpu")
+BUILD = Build(schema=SCHEMA_NUMBER, digest="0" * 64, target="cpu")
 OF_ROLE = {"assistant": {"reasoning_content", "reasoning"}, "tool": {"tool_call_id"}}
 REASONS = (
     r"this model's maximum context length is \d+ tokens",
@@ -49,6 +50,8 @@ REASONS = (
     r"'[\w.\[\]]+': \w+ is another name of it and says otherwise",
     r"'(tools|functions)': chats do not take it yet",
     r"a developer message has no content",
+    r"token id \d+ lies outside 0\.\.\d+",
+    r"\d+ tokens at least are more than \d+ at most",
 )
 """What no schema of a request says: bounds of the model, and fields that exclude each other."""
 

@@ -27,8 +27,8 @@ from lostwax.ir.contract.step_layout import (
 from lostwax.ir.contract.target import Target
 
 _KERNELS = "lostwax.backends.gpu_kernels"
-_BOXES = ("receive", "send")
-"""Kernels of `step_boxes.py`; the others are in `step.py`."""
+_FILES = {"receive": "step_boxes", "send": "step_boxes", "derive_logits": "step_logits"}
+"""Kernels' files; the others are in `step.py`."""
 _BLOCK = 256
 _BOX_BLOCK = 1024
 _SENDERS = 4
@@ -69,7 +69,7 @@ class StepLaunches:
         return kernel_launch(
             self._build,
             self._target,
-            f"{_KERNELS}.{'step_boxes' if symbol in _BOXES else 'step'}:{symbol}",
+            f"{_KERNELS}.{_FILES.get(symbol, 'step')}:{symbol}",
             arguments,
             constants,
             grid=(*programs, 1),
