@@ -223,6 +223,18 @@ class DeriveTrial:
         pages = tuple(rng.randint(1, 60) for _ in range(-(-max(length, 1) // PAGE)))
         tokens = tuple(rng.choice((*PICKED, -1)) for _ in range(rng.randint(0, 1 + MAX_DRAFTS)))
         self._live[seq] = _Live(limit, len(pages), decodes=bool(tokens))
+        narrowing: dict[str, Any] = {}
+        if rng.random() < 0.5:  # most requests ask for none of these
+            narrowing = {
+                "top_k": rng.choice((0, 3)),
+                "top_p": rng.choice((1.0, 0.75)),
+                "min_p": rng.choice((0.0, 0.25)),
+                "repetition": rng.choice((1.0, 1.25)),
+                "frequency": rng.choice((0.0, 0.5)),
+                "presence": rng.choice((0.0, -0.5)),
+                "bias": rng.choice(((), ((3, 1.5), (7, -2.0)))),
+                "ends": rng.choice(((), (5,))),
+            }
         return Enter(
             seq=seq,
             pages=pages,
@@ -230,18 +242,11 @@ class DeriveTrial:
             limit=limit,
             num_prompt=rng.randint(1, limit),
             temperature=rng.choice((0.0, 0.5, 1.25)),
-            top_k=rng.choice((0, 3)),
-            top_p=rng.choice((1.0, 0.75)),
-            min_p=rng.choice((0.0, 0.25)),
             seed=rng.randint(-(2**31), 2**31 - 1),
             tokens=tokens,
-            repetition=rng.choice((1.0, 1.25)),
-            frequency=rng.choice((0.0, 0.5)),
-            presence=rng.choice((0.0, -0.5)),
             outputs=tuple(rng.choices(PICKED, k=rng.randint(0, 3))),
-            bias=rng.choice(((), ((3, 1.5), (7, -2.0)))),
-            ends=rng.choice(((), (5,))),
             min_outputs=rng.randint(0, limit),
+            **narrowing,
         )
 
     def _refuses(self) -> None:

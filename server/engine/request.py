@@ -14,7 +14,7 @@ Rank = tuple[int, int]
 """Priority and number of arrival: who has the lower goes first, and is preempted last."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class Req:
     """A request. `num_cached` rows of `tokens` lie in its pages, as far as results have told.
 

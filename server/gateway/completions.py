@@ -9,7 +9,7 @@ from lostwax.server.engine.messages import EngineInfo, Submit
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.fitting import require_fitting
 from lostwax.server.gateway.long_json import long_list
-from lostwax.server.gateway.models import CompletionRequest
+from lostwax.server.gateway.models import MAX_BIASES, CompletionRequest
 from lostwax.server.gateway.prepared import AnswerOptions, Job, Prepared
 from lostwax.server.gateway.prompts import Prompt, read_prompts
 from lostwax.server.gateway.submits import (
@@ -22,6 +22,9 @@ from lostwax.server.gateway.submits import (
 from lostwax.server.gateway.tokenizer import Codec
 from lostwax.server.gateway.transcript import Delta, Scored, Transcript
 
+MAX_BIASES_TOGETHER = 4 * MAX_BIASES
+"""Of all prompts of a request: each goes to the engine with its own."""
+
 
 def prepare_completion(request: CompletionRequest, job: Job, codec: Codec) -> Prepared:
     """One engine request a prompt, checked against what the engine can do."""
@@ -32,8 +35,12 @@ def prepare_completion(request: CompletionRequest, job: Job, codec: Codec) -> Pr
     require_ranks(num_top, info, "logprobs")
     name = uuid.uuid4().hex
     submits: list[Submit] = []
-    left = job.max_tokens
+    left, num_biases = job.max_tokens, len(request.logit_bias or ())
     for index, prompt in enumerate(read_prompts(request.prompt, info.max_context, left)):
+        if index and (index + 1) * num_biases > MAX_BIASES_TOGETHER:
+            message = f"{num_biases} biases for each prompt are more than {MAX_BIASES_TOGETHER}"
+            message += " together; send fewer prompts"
+            raise ApiError(400, message, code="invalid_value", param="logit_bias")
         ids = _prompt_ids(prompt, info, codec)
         require_prompt(ids, most_tokens, info, "prompt")
         left -= len(ids)

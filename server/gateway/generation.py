@@ -21,7 +21,7 @@ from lostwax.server.gateway.prepared import Prepared
 from lostwax.server.gateway.readiness import lost
 from lostwax.server.gateway.request_record import RequestRecord
 
-_STATUSES = {
+STATUSES = {
     "context_length_exceeded": 400,
     "invalid_value": 400,
     "unsupported_value": 400,
@@ -190,8 +190,8 @@ class Generation(Generic[D]):
 
     def _told(self, error: RequestFailed) -> ApiError:
         """What the client hears of a request that failed."""
-        if error.code in _STATUSES:
-            return ApiError(_STATUSES[error.code], str(error), code=error.code)
+        if error.code in STATUSES:
+            return ApiError(STATUSES[error.code], str(error), code=error.code)
         message = f"the engine failed on request {self._request_id}; the server's log says why"
         return ApiError(500, message, code=error.code)
 

@@ -98,7 +98,7 @@ class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     repetition_penalty: (
-        Annotated[float, Meta(gt=0, le=2, extra_json_schema={"default": 1.0})] | None
+        Annotated[float, Meta(ge=0.01, le=2, extra_json_schema={"default": 1.0})] | None
     ) = None
     logit_bias: LogitBias | None = None
     min_tokens: Annotated[int, Meta(ge=0, le=MAX_TOKEN_ID)] | None = None

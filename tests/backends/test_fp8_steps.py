@@ -8,7 +8,7 @@ from model_formats import FORMATS
 from xdsl.dialects import func
 
 from lostwax.backends.gpu_kernels.lowerings import FP8_FORMATS
-from lostwax.backends.gpu_kernels.lowerings.attend import ATTENDS_ALL
+from lostwax.backends.gpu_kernels.lowerings.attend import ATTENDS
 from lostwax.backends.gpu_kernels.lowerings.cache import APPEND
 from lostwax.backends.gpu_kernels.lowerings.cached_projections import CACHED_PROJECTIONS
 from lostwax.backends.gpu_kernels.lowerings.fp8_mlp import FP8_MLP_QUANTISED
@@ -94,10 +94,11 @@ def test_behind_products_and_attention_more_may_be_a_step_off() -> None:
     functions = model("all_fp8")
     behind = {
         lowering.name: agreements(lowering, functions)
-        for lowering in (*CACHED_PROJECTIONS, *JOINED_QUERIES, *ATTENDS_ALL)
+        for lowering in (*CACHED_PROJECTIONS, *JOINED_QUERIES, *ATTENDS)
     }
     found = {name: shares - {1.0} for name, shares in behind.items() if shares - {1.0}}
     assert "smxx_fp8_queries_quantised" in found
+    assert "smxx_mla_attend_splitkv_quantised" in found
     assert any(name.startswith("smxx_fp8_cached_projections") for name in found)
     assert all(shares == {FP8_AGREEMENT_BEHIND_PRODUCTS} for shares in found.values()), found
 
@@ -110,7 +111,7 @@ def test_only_products_behind_a_region_s_own_rounding_may_be_further_off() -> No
             for function in functions
             for match in find_matches(lowering.pattern, function.body.block)
         }
-        for lowering in (FP8_MLP_QUANTISED, *CACHED_PROJECTIONS, *JOINED_QUERIES, *ATTENDS_ALL)
+        for lowering in (FP8_MLP_QUANTISED, *CACHED_PROJECTIONS, *JOINED_QUERIES, *ATTENDS)
     }
     between = {name for name, errors in found.items() if ROUNDED_BETWEEN in errors}
     assert between == {FP8_MLP_QUANTISED.name}

@@ -148,7 +148,7 @@ FIELDS: dict[str, tuple[Any, Any, str]] = {
     "frequency_penalty": (2, 2.001, "frequency_penalty"),
     "the least frequency_penalty": (-2, -2.001, "frequency_penalty"),
     "repetition_penalty": (2, 2.001, "repetition_penalty"),
-    "the least repetition_penalty": (1e-9, 0, "repetition_penalty"),
+    "the least repetition_penalty": (0.01, 0.0099, "repetition_penalty"),
     "min_tokens": (0, -1, "min_tokens"),
     "top_k": (MAX_TOKEN_ID, MAX_TOKEN_ID + 1, "top_k"),
     "the least top_k": (-1, -2, "top_k"),

@@ -246,6 +246,12 @@ def test_the_openai_client_completes_and_streams(by_text: httpx.Client) -> None:
         ({"frequency_penalty": -2.1}, "frequency_penalty", "invalid_value"),
         ({"repetition_penalty": 0}, "repetition_penalty", "invalid_value"),
         ({"repetition_penalty": 2.1}, "repetition_penalty", "invalid_value"),
+        ({"repetition_penalty": 1e-40}, "repetition_penalty", "invalid_value"),
+        (
+            {"prompt": [[1]] * 69, "logit_bias": dict.fromkeys(map(str, range(60)), 1)},
+            "logit_bias",
+            "invalid_value",
+        ),
         ({"suffix": "x"}, "suffix", "invalid_value"),
         ({"logit_bias": {"61": 5}}, "logit_bias", "invalid_value"),
         ({"logit_bias": {"1": 100.5}}, "logit_bias[...]", "invalid_value"),

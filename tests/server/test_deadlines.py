@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import random
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -155,6 +157,21 @@ def test_deadlines_that_were_met_do_not_gather() -> None:
     assert not deadlines
 
 
+def test_dropping_what_ended_keeps_the_others_and_their_order() -> None:
+    """Live and ended ones mixed, added in any order, over several times of dropping."""
+    rng = random.Random(0)
+    deadlines, live = Deadlines(), list[tuple[float, Req]]()
+    for number in range(20 * FEW):
+        req = Req(Submit(request=f"r{number}", prompt=[1], max_tokens=1))
+        due = rng.random()
+        deadlines.add(req, due)
+        req.ended = rng.random() < 0.7
+        live += [] if req.ended else [(due, req)]
+    wanted = [req.name for due, req in sorted(live, key=lambda each: each[0]) if due <= 0.5]
+    assert [req.name for req in deadlines.overdue(0.5)] == wanted
+    assert len(wanted) > FEW
+
+
 @contextmanager
 def _served(timeout_s: float | None) -> Generator[httpx.Client]:
     runtime = _Clocked(FakeLimits(max_context=64))
@@ -207,3 +224,12 @@ def test_without_a_bound_a_request_takes_as_long_as_it_takes() -> None:
     with _served(None) as client:
         answer = client.post("/v1/completions", json=_body())
     assert answer.json()["usage"]["completion_tokens"] == 40
+
+
+def test_nothing_is_kept_of_requests_that_ended_in_time() -> None:
+    engine = _Engine()
+    for i in range(3 * FEW):
+        engine.add(f"r{i}", 2, timeout_s=3600.0)
+        engine.finish()
+    gc.collect()
+    assert sum(isinstance(each, Req) for each in gc.get_objects()) <= 3

@@ -1,4 +1,5 @@
-"""Absorbed MLA over a selection on Hopper's matrix units (kernels/sparse_mla.cu). Knows no device.
+"""Absorbed MLA over a selection on Hopper's matrix units (kernels/sparse_mla.cu, and for blocks of
+64 heads sparse_mla_wide.cu). Knows no device.
 
 Between what brings the query into the latent space and the result out of it (`absorbed.py`) one
 launch reads each selected row of the cache once a block of heads, in its stored bytes, and combines

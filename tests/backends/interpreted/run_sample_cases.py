@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 from plain_run import run
+from sample_states import biases_of, masks_of
 
 from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, MASK, NUCLEUS, PICK
 from lostwax.backends.gpu_kernels.lowerings.sample_tail import SAMPLE_TAIL
@@ -107,27 +108,6 @@ def rows_of(names: tuple[str, ...], vocab: int) -> Arrays:
         "masks": masks_of(rng, vocab),
         "mask_rows": np.full(len(names), -1, np.int32),
     }
-
-
-def biases_of(rng: np.random.Generator, vocab: int) -> np.ndarray:
-    """Numbers of any size; one for the last id alone; -inf for some."""
-    out = 3 * rng.standard_normal((3, vocab))
-    out[1] = 0
-    out[1, -1] = 100
-    out[2, rng.random(vocab) < 0.3] = -np.inf
-    return out.astype(np.float32)
-
-
-def masks_of(rng: np.random.Generator, vocab: int) -> np.ndarray:
-    """Every bit drawn; all ids but few; the last id alone; none, but for a bit behind the ids."""
-    out = rng.integers(-(2**31), 2**31, (4, -(-vocab // 32)))
-    out[1] |= out[0] | np.roll(out[0], 1)
-    out[2:] = 0
-    place, bit = divmod(vocab - 1, 32)
-    out[2, place] = 1 << bit
-    if vocab % 32:
-        out[3, -1] = -(2**31)
-    return out.astype(np.int64).astype(np.int32)
 
 
 OPS: dict[str, tuple[Lowering, str, str]] = {
