@@ -128,6 +128,8 @@ def score(
         made = step_launch(kernel, match.step_input, outputs, match.build, target)
         twins.run(_kernel(made), buffers)
         twins.run(index_launch(match, chosen, part, tile, SCALE, "logits"), buffers)
+    for name, buffer in buffers.items():
+        assert _is_left_behind(buffer), f"something was written behind {name}"
     return buffers["op.out"].view(np.float32).reshape(step.rows, -1).astype(np.float64)
 
 
@@ -137,10 +139,18 @@ def _kernel(launch: Launch) -> KernelLaunch:
 
 
 def _aligned(size: int) -> Bytes:
-    """At a border of 256 bytes, as on a device, poisoned."""
-    raw = np.full(size + 256, NOTHING_HERE, np.uint8)
+    """At a border of 256 bytes, as on a device, poisoned, with as much behind it."""
+    raw = np.full(size + 512, NOTHING_HERE, np.uint8)
     start = -raw.ctypes.data % 256
     return raw[start : start + size]
+
+
+def _is_left_behind(buffer: Bytes) -> bool:
+    """Whether nothing was written behind a buffer that `_aligned` made."""
+    raw = buffer.base
+    assert isinstance(raw, np.ndarray)
+    end = buffer.ctypes.data - raw.ctypes.data + buffer.size
+    return raw.size - end >= 256 and bool((raw[end:] == NOTHING_HERE).all())
 
 
 def require_right(step: Step, got: Real) -> None:
