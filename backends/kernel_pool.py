@@ -33,7 +33,10 @@ _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
 
 class _Worker:
-    """One process, its input and its output. Its end is told as a KernelCompileError."""
+    """One process, its input and its output.
+
+    Its end is told as a KernelCompileError, what the system refused it as an OSError.
+    """
 
     def __init__(self, job: Job, scratch: str) -> None:
         # -P: a file beside the caller must not stand for a module. A group of its own: Ctrl-C
@@ -73,7 +76,7 @@ class _Worker:
             )
         answer = msgspec.json.decode(line, type=Answer)
         if isinstance(answer, Failed):
-            raise KernelCompileError(answer.message)
+            raise _error(answer)
         assert isinstance(answer, wanted)
         return answer
 
@@ -82,6 +85,17 @@ class _Worker:
         # BrokenPipeError: what a process that had ended was still to be told.
         with suppress(BrokenPipeError), self._process, suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def _error(failed: Failed) -> Exception:
+    """What the compile would have raised had it compiled the kernel itself."""
+    said = KernelCompileError(failed.message)
+    if failed.errno is None:
+        return said
+    path = None if failed.filename is None else os.fsdecode(failed.filename)
+    error = OSError(failed.errno, os.strerror(failed.errno), path)
+    error.__cause__ = said  # which kernel it was, and the worker's traceback
+    return error
 
 
 def _ended(status: int) -> str:

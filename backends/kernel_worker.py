@@ -24,13 +24,14 @@ from lostwax.ir.contract.target import Target
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What all kernels of a worker share. `compiler`: `module:function`, as `Backend` names it.
 
-    `search_path` is where modules are found, `folder` where binaries go.
+    `search_path` is where modules are found, `folder` where binaries go: paths as the file system
+    has them, which need not be UTF-8 as JSON's strings are.
     """
 
     compiler: str
     target: Target
-    folder: str
-    search_path: tuple[str, ...]
+    folder: bytes
+    search_path: tuple[bytes, ...]
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -46,9 +47,11 @@ class Compiled(msgspec.Struct, frozen=True, tag="compiled"):
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """What the user is told."""
+    """What the user is told; where the system refused something, its errno and the path if any."""
 
     message: str
+    errno: int | None = None
+    filename: bytes | None = None
 
 
 Answer = Ready | Compiled | Failed
@@ -61,16 +64,17 @@ def main() -> None:
         os.dup2(2, 1)
         requests = sys.stdin.buffer
         job = msgspec.json.decode(requests.readline(), type=Job)
-        sys.path[:] = job.search_path
+        sys.path[:] = map(os.fsdecode, job.search_path)
         try:
             compiler: KernelCompiler = _load(job.compiler)(job.target)
             _tell(answers, Ready(compiler.toolchain()))
-        except KernelCompileError as error:
-            _tell(answers, Failed(str(error)))
+        except Exception as error:  # whatever a compiler may raise: it ends in the compile
+            _tell(answers, _failed(error, f"the compiler {job.compiler} did not load"))
             return
+        folder = Path(os.fsdecode(job.folder))
         for line in requests:
             source = msgspec.json.decode(line, type=KernelSource)
-            _tell(answers, _compile(compiler, source, Path(job.folder)))
+            _tell(answers, _compile(compiler, source, folder))
 
 
 def _load(reference: str) -> Any:  # a module attribute: what it is the Job says
@@ -81,13 +85,26 @@ def _load(reference: str) -> Any:  # a module attribute: what it is the Job says
 def _compile(compiler: KernelCompiler, source: KernelSource, folder: Path) -> Answer:
     try:
         return Compiled(compiler.compile(source, folder))
-    except KernelCompileError as error:
-        return Failed(str(error))
-    except Exception:  # whatever a compiler may raise: it ends in the compile that asked
-        return Failed(
-            f"{source.path}:{source.symbol} with {source.constants} did not compile:\n"
-            + traceback.format_exc()
-        )
+    except Exception as error:  # whatever a compiler may raise: it ends in the compile that asked
+        what = f"{source.path}:{source.symbol} with {source.constants} did not compile"
+        return _failed(error, what)
+
+
+def _failed(error: Exception, what: str) -> Failed:
+    """The compiler's own words, else what failed and the traceback."""
+    if isinstance(error, KernelCompileError):
+        return Failed(_printable(str(error)))
+    message = _printable(f"{what}:\n{''.join(traceback.format_exception(error))}")
+    if not isinstance(error, OSError):
+        return Failed(message)
+    path: str | bytes | os.PathLike[str] | int | None = error.filename  # int: a descriptor
+    named = None if path is None or isinstance(path, int) else os.fsencode(path)
+    return Failed(message, error.errno, named)
+
+
+def _printable(text: str) -> str:
+    """The text as the standard error shows it: a path's bytes that are no UTF-8 are escaped."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _tell(answers: BinaryIO, answer: Answer) -> None:

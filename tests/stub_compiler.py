@@ -14,6 +14,7 @@ from lostwax.ir.contract.target import Target
 
 COMPILER = "stub_compiler:StubCompiler"
 NONE = "stub_compiler:refuse"
+FULL = "stub_compiler:write_to_full_disk"
 
 
 class StubCompiler:
@@ -30,6 +31,10 @@ class StubCompiler:
             raise KernelCompileError(f"refused with {source.constants}")
         if source.symbol == "unexpected":
             raise IndexError("of the compiler's own")
+        if source.symbol == "full":
+            write_to_full_disk(source)
+        if source.symbol == "absent":
+            (folder / "absent" / "file").write_bytes(b"")
         if source.symbol == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         binary = repr((source.symbol, source.signature, source.constants)).encode()
@@ -55,3 +60,9 @@ class StubCompiler:
 def refuse(target: Target) -> StubCompiler:
     """A compiler that is not installed."""
     raise KernelCompileError("the stub is not installed")
+
+
+def write_to_full_disk(_: object) -> StubCompiler:
+    """A compiler that finds no space."""
+    Path("/dev/full").write_bytes(b"some")
+    raise AssertionError("the device /dev/full took something")

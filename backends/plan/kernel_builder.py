@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -45,9 +46,10 @@ class KernelBuilder:
         self._folder = folder
 
     def finish(self) -> BuiltKernels:
-        """Wait for the kernels and write their notes; KernelCompileError of the first that failed.
+        """Wait for the kernels and write their notes; raises the error of the first that failed.
 
-        First in the order of the sources, whatever ended first.
+        First in the order of the sources, whatever ended first. A KernelCompileError, or an
+        OSError where the system refused its compiler something, such as space on the disk.
         """
         built = {
             key: structs.replace(kernel, source=key, code=kernel_code(source, self._target))
@@ -93,8 +95,8 @@ def building(
     job = Job(
         compiler=backend.compiler or "",
         target=target,
-        folder=str(folder.absolute()),
-        search_path=tuple(str(Path(each).absolute()) for each in sys.path),
+        folder=os.fsencode(folder.absolute()),
+        search_path=tuple(os.fsencode(Path(each).absolute()) for each in sys.path),
     )
     with compiling(job, sources, jobs) as pool:
         yield KernelBuilder(pool, sources, target, folder)

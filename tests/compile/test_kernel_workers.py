@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from pathlib import Path
 import pytest
 from nvcc_here import needs_nvcc
 from small_fixtures import CompileSmall
-from stub_compiler import COMPILER, NONE
+from stub_compiler import COMPILER, FULL, NONE
 
+from lostwax.backends.artifact_writer import ArtifactUnwritable, atomic_folder
 from lostwax.backends.kernel_compiler import KernelCompileError
 from lostwax.backends.plan.kernel_builder import BuiltKernels, building
 from lostwax.backends.plan.kernel_requests import KernelRequests, stand_in
@@ -107,6 +109,45 @@ def test_a_kernel_that_fails_says_which_it_is(
 def test_a_compiler_that_is_not_there_says_so(tmp_path: Path) -> None:
     with pytest.raises(KernelCompileError, match=r"^the stub is not installed$"):
         build(tmp_path, [source("a"), source("b")], 2, NONE)
+
+
+@pytest.fixture
+def no_utf8(tmp_path: Path) -> Path:
+    """A folder whose name is Latin-1's."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    return folder
+
+
+def test_paths_need_not_be_utf8(
+    no_utf8: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the artifact's nor those that modules are found on."""
+    (no_utf8 / "compiler_there.py").write_text("from stub_compiler import StubCompiler\n")
+    monkeypatch.setattr(sys, "path", [str(no_utf8), *sys.path])
+    there = build(no_utf8, [source("k")], 1, "compiler_there:StubCompiler")
+    assert there == build(tmp_path, [source("k")], 1)
+    assert contents(no_utf8) == contents(tmp_path)
+
+
+@pytest.mark.parametrize(("symbol", "named"), [("full", COMPILER), ("good", FULL)])
+def test_a_disk_that_is_full_for_a_worker_is_full_for_the_compile(
+    tmp_path: Path, symbol: str, named: str
+) -> None:
+    out = tmp_path / "out"
+    said = f"cannot write {out} (No space left on device); free some space, nothing was left behind"
+    with pytest.raises(ArtifactUnwritable) as raised, atomic_folder(out) as work:
+        build(work, [source(symbol), source("good")], 2, named)
+    assert (raised.value.errno, raised.value.strerror) == (errno.ENOSPC, said)
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_what_the_system_refuses_a_worker_keeps_its_path(no_utf8: Path) -> None:
+    with pytest.raises(FileNotFoundError) as raised:
+        build(no_utf8, [source("absent")], 1)
+    assert raised.value.filename == str(no_utf8 / "kernels" / "absent" / "file")
+    assert isinstance(raised.value.__cause__, KernelCompileError)
+    assert "stub_compiler:absent with {'MS': 0} did not compile" in str(raised.value.__cause__)
 
 
 def test_who_leaves_early_leaves_no_worker(tmp_path: Path) -> None:
