@@ -43,6 +43,14 @@ def test_a_refusal_is_the_compile_s_own_sentence(small_checkpoint: Path, tmp_pat
     assert listing(tmp_path) == []
 
 
+def test_a_folder_that_is_not_utf_8_is_found(tmp_path: Path) -> None:
+    """And a refusal that names it comes back."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    with pytest.raises(CompileFailed, match=r"caf\\udce9/config\.json"):
+        compile_apart(folder, tmp_path / "a", target="cpu", dtype="fp32", drafts=0)
+
+
 def test_a_cache_that_the_disk_refuses_names_the_way_out(
     small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,10 +28,10 @@ class CompileFailed(RuntimeError):
 
 
 class Job(msgspec.Struct, frozen=True):
-    """What is compiled: paths, target, dtype, drafts."""
+    """What is compiled: paths as bytes, which need not be UTF-8, target, dtype, drafts."""
 
-    checkpoint: str
-    out: str
+    checkpoint: bytes
+    out: bytes
     target: str
     dtype: str
     drafts: int
@@ -44,7 +44,7 @@ class _Refusal(msgspec.Struct, frozen=True):
 
 def compile_apart(checkpoint: Path, out: Path, *, target: str, dtype: str, drafts: int) -> None:
     """`compile_checkpoint` in another process. Raises CompileFailed."""
-    job = Job(str(checkpoint), str(out), target, dtype, drafts)
+    job = Job(os.fsencode(checkpoint), os.fsencode(out), target, dtype, drafts)
     command = [sys.executable, "-m", "lostwax.cli.compile_apart", str(os.getpid())]
     # A session of its own: Ctrl-C reaches this process alone, which then ends the other.
     with subprocess.Popen(
@@ -102,8 +102,8 @@ def _compile(job: Job) -> None:
 
     try:
         compile_checkpoint(
-            Path(job.checkpoint),
-            Path(job.out),
+            Path(os.fsdecode(job.checkpoint)),
+            Path(os.fsdecode(job.out)),
             target=job.target,
             dtype=job.dtype,
             drafts=job.drafts,
@@ -113,7 +113,8 @@ def _compile(job: Job) -> None:
         if not is_ours(error):
             raise
         disk = error.strerror if isinstance(error, ArtifactUnwritable) else None
-        sys.stdout.buffer.write(b"\n" + msgspec.json.encode(_Refusal(str(error), disk)))
+        message = str(error).encode("utf-8", "backslashreplace").decode()  # it may name a path
+        sys.stdout.buffer.write(b"\n" + msgspec.json.encode(_Refusal(message, disk)))
         raise SystemExit(1) from None
 
 
