@@ -1,22 +1,30 @@
 """One OpenTelemetry span a request that generates, in the terms of its GenAI conventions.
 
-Spans are sent in the background, as OTLP over HTTP. A collector that is slow or gone costs no
-request anything: what waits is bounded, the rest is dropped and counted, and one line says so.
+Spans are sent in the background, as OTLP over HTTP. A collector that is slow, gone or hostile costs
+no request anything: what waits is bounded, the rest is dropped and counted, and one line says so.
+What is sent is what is written here: the library's own variables (`OTEL_*`) change nothing of it.
 Knows no text of any prompt or answer. Needs the extra `otel`; nobody else imports it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
+import ssl
+import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from urllib.parse import urlsplit
 
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+import httpx
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
+from opentelemetry.sdk.version import __version__ as sdk_version
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -26,7 +34,9 @@ from lostwax.server.gateway.request_record import RequestRecord
 OPERATIONS = {"/v1/completions": "text_completion", "/v1/chat/completions": "chat"}
 """The conventions' names of what a route does."""
 SEND_S = 2.0
-"""Within this a batch is sent or lost."""
+"""Within this a batch is sent and its answer read to the end, or it is lost."""
+MAX_ANSWER = 64 << 10
+"""Bytes of a collector's answer; who sends more is no collector."""
 MAX_WAITING = 2048
 """Spans that wait to be sent; more are dropped."""
 MAX_BATCH = 512
@@ -43,15 +53,27 @@ class Traces:
         self._model = model
         self._say = say
         self._sender = Sender(full_endpoint(endpoint), say)
-        resource = Resource.create(
-            {"service.name": "lostwax", "service.version": lostwax.__version__}
+        resource = Resource(  # `Resource.create` would add what the environment says
+            {
+                "service.name": "lostwax",
+                "service.version": lostwax.__version__,
+                "telemetry.sdk.language": "python",
+                "telemetry.sdk.name": "opentelemetry",
+                "telemetry.sdk.version": sdk_version,
+            }
         )
-        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self._provider = TracerProvider(
+            sampler=ParentBased(ALWAYS_ON),
+            resource=resource,
+            span_limits=_no_limits(),
+            shutdown_on_exit=False,
+        )
         self._waiting = BatchSpanProcessor(
             self._sender,
             max_queue_size=MAX_WAITING,
             schedule_delay_millis=EVERY_MS,
             max_export_batch_size=MAX_BATCH,
+            export_timeout_millis=SEND_S * 1e3,  # or a variable's
         )
         self._provider.add_span_processor(self._waiting)
         self._tracer = self._provider.get_tracer("lostwax", lostwax.__version__)
@@ -90,10 +112,28 @@ class Traces:
         """Send what waits, or nothing that is begun after SEND_S; say how many spans were lost.
         Blocks for twice that at most."""
         self._sender.end_within(SEND_S)
-        self._waiting.shutdown()
+        # It waits for its thread for 30 s, whatever that hangs in.
+        ending = threading.Thread(target=self._waiting.shutdown, daemon=True)
+        ending.start()
+        ending.join(2 * SEND_S)
         num_lost = self._num_made - self._sender.num_sent
         if num_lost:
             self._say(f"{num_lost} spans of traces were lost")
+
+
+def _no_limits() -> SpanLimits:
+    """None, rather than a variable's: the attributes are ours, few and short."""
+    none = SpanLimits.UNSET
+    return SpanLimits(
+        max_attributes=none,
+        max_events=none,
+        max_links=none,
+        max_span_attributes=none,
+        max_event_attributes=none,
+        max_link_attributes=none,
+        max_attribute_length=none,
+        max_span_attribute_length=none,
+    )
 
 
 def _attributes(
@@ -125,12 +165,16 @@ def _attributes(
 
 
 class Sender(SpanExporter):
-    """Sends batches to a collector, in the thread that the batches are made in."""
+    """Sends batches to a collector, in the thread that the batches are made in.
+
+    Not the library's exporter: its time is one of each read, so that a byte a second holds it for
+    ever; it reads answers of any length, takes a redirection for success and the headers of the
+    environment.
+    """
 
     def __init__(self, endpoint: str, say: Callable[[str], None]) -> None:
-        # Its own lines are no lines of ours, and it has one for every batch that is lost.
+        # Its own lines are no lines of ours, and it has one for every span that is dropped.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
-        self._inner = OTLPSpanExporter(endpoint, timeout=SEND_S)
         self._endpoint = endpoint
         self._say = say
         self._fails = False
@@ -146,21 +190,49 @@ class Sender(SpanExporter):
         if time.monotonic() > self._until_s:
             return SpanExportResult.FAILURE
         try:
-            result = self._inner.export(spans)
+            is_sent = self._post(encode_spans(spans).SerializeToString())
         except Exception:  # whatever a collector makes it meet, the thread must go on
-            result = SpanExportResult.FAILURE
-        if result is SpanExportResult.SUCCESS:
+            is_sent = False
+        if is_sent:
             self.num_sent += len(spans)
         elif not self._fails:
             self._say(
                 f"traces cannot be sent to {self._endpoint}; requests are served all the same"
             )
-        self._fails = result is not SpanExportResult.SUCCESS
-        return result
+        self._fails = not is_sent
+        return SpanExportResult.SUCCESS if is_sent else SpanExportResult.FAILURE
 
-    def shutdown(self) -> None:
-        """Give up what is being sent."""
-        self._inner.shutdown()
+    def _post(self, body: bytes) -> bool:
+        """Whether the collector took it. Raises TimeoutError after SEND_S."""
+        loop = asyncio.new_event_loop()
+        try:
+            return loop.run_until_complete(self._post_in_time(body))
+        finally:
+            loop.close()  # `asyncio.run` would wait for a name that is still looked up
+
+    async def _post_in_time(self, body: bytes) -> bool:
+        headers = {
+            "content-type": "application/x-protobuf",
+            "user-agent": f"lostwax/{lostwax.__version__}",
+        }
+        num_read = 0
+        async with (
+            asyncio.timeout(SEND_S),  # of all of it; those of httpx are of each read
+            httpx.AsyncClient(verify=self._tls, timeout=None, follow_redirects=False) as client,
+            client.stream("POST", self._endpoint, content=body, headers=headers) as answer,
+        ):
+            if not answer.is_success:
+                return False
+            async for part in answer.aiter_raw():  # not unpacked: that may be any size
+                num_read += len(part)
+                if num_read > MAX_ANSWER:
+                    return False
+        return True
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """Made once: it reads a file of certificates."""
+        return httpx.create_ssl_context()
 
 
 def full_endpoint(url: str) -> str:

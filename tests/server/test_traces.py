@@ -6,8 +6,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -34,15 +34,58 @@ IS_SERVER, IS_ERROR = 2, 2
 @pytest.fixture(autouse=True)
 def _installed() -> None:  # pyright: ignore[reportUnusedFunction]
     pytest.importorskip(
-        "opentelemetry.exporter.otlp.proto.http", reason="the extra `otel` is not installed"
+        "opentelemetry.exporter.otlp.proto.common", reason="the extra `otel` is not installed"
     )
 
 
-class Collector:
-    """Takes spans over HTTP; `held` keeps it from answering."""
+def well(handler: BaseHTTPRequestHandler) -> None:
+    """As a collector answers."""
+    handler.send_response(200)
+    handler.end_headers()
 
-    def __init__(self) -> None:
+
+def with_a_body_that_drips(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("content-length", "1000")
+    handler.end_headers()
+    drip(handler)
+
+
+def with_a_head_that_drips(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+    drip(handler)
+
+
+def drip(handler: BaseHTTPRequestHandler) -> None:
+    """A byte often enough for any timeout of a read, for 40 s or until nobody reads."""
+    with suppress(OSError):
+        for _ in range(80):
+            handler.wfile.write(b" ")
+            time.sleep(0.5)
+
+
+def without_end(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    with suppress(OSError):
+        for _ in range(10_000):
+            handler.wfile.write(bytes(1 << 16))
+
+
+def with_a_redirection(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(301)
+    handler.send_header("location", "/elsewhere")
+    handler.send_header("content-length", "0")
+    handler.end_headers()
+
+
+class Collector:
+    """Takes spans over HTTP and then answers so; `held` keeps it from answering."""
+
+    def __init__(self, answer: Callable[[BaseHTTPRequestHandler], None] = well) -> None:
+        self.answer = answer
         self.bodies: list[bytes] = []
+        self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
         self.held = threading.Event()
         self.held.set()
@@ -50,13 +93,22 @@ class Collector:
     @property
     def spans(self) -> list[Any]:
         """Those that came, in order."""
+        return [
+            span
+            for resource in self.resources
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+
+    @property
+    def resources(self) -> list[Any]:
+        """What spans came of, a batch."""
         from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as service
 
         found: list[Any] = []
         for body in self.bodies:
             request: Any = service.ExportTraceServiceRequest.FromString(body)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
-            for resource in request.resource_spans:
-                found += [span for scope in resource.scope_spans for span in scope.spans]
+            found += request.resource_spans
         return found
 
     @contextmanager
@@ -68,10 +120,10 @@ class Collector:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 collector.paths.append(self.path)
+                collector.headers.append({k.lower(): v for k, v in self.headers.items()})
                 collector.held.wait(20)
                 collector.bodies.append(body)
-                self.send_response(200)
-                self.end_headers()
+                collector.answer(self)
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
@@ -188,6 +240,112 @@ def test_a_collector_that_never_answers_holds_up_nobody(capsys: Capture) -> None
             begun = time.monotonic()
         assert time.monotonic() - begun < 6
     assert "spans of traces were lost" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [with_a_body_that_drips, with_a_head_that_drips, without_end, with_a_redirection],
+)
+def test_who_does_not_answer_as_a_collector_does_has_lost_the_spans_in_time(
+    answer: Callable[[BaseHTTPRequestHandler], None], capsys: Capture
+) -> None:
+    collector = Collector(answer)
+    with collector.running() as endpoint:
+        with served(endpoint) as client:
+            client.post("/v1/completions", json=BODY)
+            time.sleep(1.2)  # the batch is on its way
+            begun = time.monotonic()
+        assert time.monotonic() - begun < 6
+    lines = capsys.readouterr().err.splitlines()
+    assert len([line for line in lines if "cannot be sent" in line]) == 1
+    assert lines[-1] == "1 spans of traces were lost"
+    assert len(collector.spans) == 1  # it is sent once, and nowhere else
+
+
+def test_an_answer_is_read_no_further_than_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lostwax.server.gateway import traces
+
+    num_written = 0
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        nonlocal num_written
+        handler.send_response(200)
+        handler.end_headers()
+        with suppress(OSError):
+            while num_written < 1 << 28:
+                num_written += handler.wfile.write(bytes(1 << 16))
+
+    monkeypatch.setattr(traces, "SEND_S", 20.0)  # the bytes end it, not the time
+    with Collector(answer).running() as endpoint:
+        heard = list[str]()
+        traces.Sender(endpoint, heard.append).export([])
+        assert len(heard) == 1
+        time.sleep(0.2)
+    assert num_written < 1 << 25  # what the sockets hold
+
+
+def test_the_end_waits_for_no_thread_that_hangs(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    from lostwax.server.gateway import traces
+
+    def hang(sender: object, body: bytes) -> bool:
+        time.sleep(20)
+        return True
+
+    monkeypatch.setattr(traces.Sender, "_post", hang)
+    with served("http://127.0.0.1:1") as client:
+        client.post("/v1/completions", json=BODY)
+        time.sleep(1.2)  # the batch is on its way
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 6
+    assert "1 spans of traces were lost" in capsys.readouterr().err
+
+
+def test_no_variable_of_the_library_changes_what_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "OTEL_TRACES_SAMPLER": "always_off",
+        "OTEL_ATTRIBUTE_COUNT_LIMIT": "1",
+        "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "1",
+        "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "1",
+        "OTEL_RESOURCE_ATTRIBUTES": "theirs=1",
+        "OTEL_SERVICE_NAME": "theirs",
+        "OTEL_EXPORTER_OTLP_HEADERS": "theirs=1",
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
+    }.items():
+        monkeypatch.setenv(name, value)
+    collector = Collector()
+    with collector.running() as endpoint, served(endpoint) as client:
+        assert client.post("/v1/completions", json=BODY).is_success
+    (span,) = collector.spans
+    said = attributes(span)
+    assert len(said) > 10
+    assert said["http.route"] == "/v1/completions"
+    (resource,) = collector.resources
+    of_resource = attributes(resource.resource)
+    assert of_resource["service.name"] == "lostwax"
+    assert set(of_resource) == {
+        "service.name",
+        "service.version",
+        "telemetry.sdk.language",
+        "telemetry.sdk.name",
+        "telemetry.sdk.version",
+    }
+    (headers,) = collector.headers
+    assert headers["content-type"] == "application/x-protobuf"
+    assert not {"theirs", "content-encoding"} & set(headers)
+
+
+def test_a_library_that_is_turned_off_is_refused_and_the_variable_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "True")
+    otherwise_refused = ("--ssl-keyfile", __file__)  # a server would never end
+    status, _, err = lostwax(
+        capsys, "serve", "--otlp-traces-endpoint", "http://127.0.0.1:4318", *otherwise_refused
+    )
+    assert status == 1
+    assert "OTEL_SDK_DISABLED is true; unset it" in one_sentence(err)
 
 
 def test_without_the_extra_the_option_says_how_to_install_it(

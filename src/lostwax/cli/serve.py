@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -265,11 +266,16 @@ def serve(
 
 
 def _require_otel() -> None:
-    for package in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"):
+    for package in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.common"):
         if not _is_installed(package):
             raise OptionRefused(
                 "--otlp-traces-endpoint needs OpenTelemetry: pip install 'lostwax[otel]'"
             )
+    # As the library reads it: it would make no spans and say nothing.
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        raise OptionRefused(
+            "--otlp-traces-endpoint sends nothing while OTEL_SDK_DISABLED is true; unset it"
+        )
 
 
 def _is_installed(package: str) -> bool:
