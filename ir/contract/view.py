@@ -18,9 +18,9 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 
     `space` and `name` say which buffer: `arena` (name empty), `carry` (delta/residual in or out,
     placed in the arena by the call), `state` (rows that outlive a program: `HIDDEN`, `MASKS`,
-    `BIASES`, `COUNTS`), `weight` (name relative to the call's prefix), `plane` (cache plane of the call's
-    layer, as [pages, page_tokens, row]), `input` (field of StepInputs), `zeroed` (name empty; all
-    zeros between launches).
+    `BIASES`, `COUNTS`), `weight` (name relative to the call's prefix), `plane` (cache plane of
+    the call's layer, as [pages, page_tokens, row]), `input` (field of StepInputs), `zeroed` (name
+    empty; all zeros between launches).
     `strides` count elements, `offset` counts bytes from the start of that buffer.
     """
 
