@@ -7,7 +7,6 @@ with, to the bit. Knows no layer.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import cycle, islice
 from math import prod
 from typing import Any
 
@@ -143,13 +142,16 @@ class _Proof:
         self._heads = [p for p in programs if p.segment in HEADS]
 
     def rounds(self) -> Iterator[tuple[Program, Program, Program | None]]:
-        """A body, a head and a draft body for each step; every program has one at least."""
-        kinds = self._bodies, self._heads, self._drafts
-        steps = max(LEAST_STEPS, *map(len, kinds))
-        bodies, heads, drafts = (islice(cycle(kind or [None]), steps) for kind in kinds)
-        for body, head, draft in zip(bodies, heads, drafts, strict=True):
-            if body is not None and head is not None:
-                yield body, head, draft
+        """A body, a head and a draft body for each step; every program has one at least. Behind
+        that a body meets the next head each time, whatever their numbers have in common."""
+        bodies, heads, drafts = self._bodies, self._heads, self._drafts
+        if not bodies or not heads:
+            return
+        most = max(len(bodies), len(heads), len(drafts))
+        for number in range(max(LEAST_STEPS, most)):
+            other = number + number // most
+            draft = drafts[other % len(drafts)] if drafts else None
+            yield bodies[number % len(bodies)], heads[other % len(heads)], draft
 
     def _bound(self, program: Program) -> _Bound:
         return _Bound(program, self._inputs, self._arena, self)

@@ -95,7 +95,7 @@ def _enter(
         top_p=float(rng.choice(np.array([1.0, 0.75]))),
         min_p=float(rng.choice(np.array([0.0, 0.25]))),
         seed=int(rng.integers(-(2**31), 2**31)),
-        tokens=tuple(follow) if is_decode else (),
+        tokens=tuple(follow),  # those of an extend step are brought, and these are not looked at
         bias=((int(rng.choice(ids)), 1.0),) if has_bias else (),
         ends=(int(rng.choice(ids)),) if has_end else (),
         min_outputs=int(rng.integers(0, limit + 1)),
