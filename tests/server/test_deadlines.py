@@ -232,4 +232,4 @@ def test_nothing_is_kept_of_requests_that_ended_in_time() -> None:
         engine.add(f"r{i}", 2, timeout_s=3600.0)
         engine.finish()
     gc.collect()
-    assert sum(isinstance(each, Req) for each in gc.get_objects()) <= 3
+    assert sum(type(each) is Req for each in gc.get_objects()) <= 3
