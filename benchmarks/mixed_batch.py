@@ -1,10 +1,11 @@
 """Whether one request's way to sample costs its neighbours anything, and what drafting gains.
 
 `python benchmarks/mixed_batch.py ARTIFACT --checkpoint DIR --out FILE` runs, in interleaved pairs,
-three greedy requests beside a fourth that is greedy or has top_p 0.95: their tokens, steps and
-accepted drafts must be equal, their rates are printed. Then tokens a second without drafts and with
-as many as the artifact verifies, at 1 and 8 requests. Prompts are text of the tiny model's tasks,
-and run whole: they begin alike.
+seven greedy requests beside an eighth that is greedy or samples in one of several ways: their
+tokens, steps and accepted drafts must be equal. All eight share each step, so that the rates are of
+steps: of those with the eighth sampling, as a share of those with it greedy. Then tokens a second
+without drafts and with as many as the artifact verifies, at 1 and 8 requests. Prompts are text of
+the tiny model's tasks, and run whole: they begin alike.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -28,6 +29,16 @@ from lostwax.server.engine.options import EngineOptions
 TEXT = "Once upon a time there was a small boat on a wide river, and its captain was called "
 NAMES = ("Ada", "Ben", "Cleo", "Dora", "Emil", "Fay", "Gus", "Hope")
 TOKENS = 160
+WAYS: dict[str, dict[str, Any]] = {
+    "top_p": {"temperature": 1.0, "top_p": 0.95, "seed": 7},
+    "top_k, min_p": {"temperature": 1.0, "top_k": 40, "min_p": 0.05, "seed": 7},
+    "penalties": {
+        "repetition_penalty": 1.1, "frequency_penalty": 0.5, "presence_penalty": 0.5,
+    },
+    "logit_bias": {"logit_bias": {5: -100.0, 6: 1.0}},
+    "logprobs": {"top_logprobs": 5},
+}  # fmt: skip
+"""How the last request samples, one after another."""
 
 
 @dataclass
@@ -72,25 +83,28 @@ def requests(tokenizer: Tokenizer, count: int, **last: Any) -> list[Submit]:
 
 
 def mixed(runtime: Runtime, tokenizer: Tokenizer, pairs: int) -> dict[str, Any]:
-    """The three greedy requests beside either fourth one."""
-    drafts = runtime.limits.max_drafts
-    greedy = requests(tokenizer, 4)
-    nucleus = requests(tokenizer, 4, temperature=1.0, top_p=0.95, seed=7)
-    rates: list[float] = []
-    equal = True
-    for pair in range(pairs):
-        both = [greedy, nucleus] if pair % 2 else [nucleus, greedy]
-        outcomes = [run(runtime, submits, drafts) for submits in both]
-        plain, sampled = outcomes if pair % 2 else reversed(outcomes)
-        equal &= plain.of(NAMES[:3]) == sampled.of(NAMES[:3])
-        # The fourth request's own answer has another length in steps: compare time a step.
-        steps = [max(len(s) for s in o.tokens.values()) for o in (plain, sampled)]
-        rates.append((plain.seconds / steps[0]) / (sampled.seconds / steps[1]))
-    return {
-        "three_greedy_requests_equal": equal,
-        "rate_beside_top_p_of_beside_greedy": round(median(rates), 4),
-        "pairs": pairs,
-    }
+    """The greedy requests beside the last one, for each way that this samples."""
+    drafts, count = runtime.limits.max_drafts, min(len(NAMES), runtime.limits.max_reqs)
+    greedy, others = requests(tokenizer, count), NAMES[: count - 1]
+    found: dict[str, Any] = {}
+    for way, changes in WAYS.items():
+        sampling = requests(tokenizer, count, **changes)
+        rates: list[float] = []
+        equal = True
+        for pair in range(pairs):
+            both = [greedy, sampling] if pair % 2 else [sampling, greedy]
+            outcomes = [run(runtime, submits, drafts) for submits in both]
+            plain, sampled = outcomes if pair % 2 else reversed(outcomes)
+            equal &= plain.of(others) == sampled.of(others)
+            # The last request's own answer has another length in steps: compare time a step.
+            steps = [max(len(s) for s in o.tokens.values()) for o in (plain, sampled)]
+            rates.append((plain.seconds / steps[0]) / (sampled.seconds / steps[1]))
+        found[way] = {
+            "others_equal": equal,
+            "rate_of_steps": round(median(rates), 4),
+            "quartiles": [round(q, 4) for q in quantiles(rates)[::2]],
+        }
+    return found | {"requests": count, "pairs": pairs}
 
 
 def drafting(runtime: Runtime, tokenizer: Tokenizer, pairs: int) -> dict[str, Any]:
@@ -121,7 +135,8 @@ def main() -> None:
     options = parser.parse_args()
     runtime = load(options.artifact, checkpoint=options.checkpoint, num_pages=257)
     tokenizer = Tokenizer.from_file(str(options.artifact / "tokenizer.json"))
-    run(runtime, requests(tokenizer, 4), runtime.limits.max_drafts)  # binds and captures
+    for changes in ({}, *WAYS.values()):  # binds and captures
+        run(runtime, requests(tokenizer, len(NAMES), **changes), runtime.limits.max_drafts)
     report = {
         "command": "python benchmarks/mixed_batch.py",
         "artifact": runtime.manifest.digest,
