@@ -1,6 +1,7 @@
 """The conformance kit: consistent cases, correct runners pass, wrong ones are named."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import wraps
 
 import numpy as np
@@ -15,6 +16,7 @@ from lostwax.backends.cpu.target import CPU
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.candidate import Candidate
 from lostwax.backends.plan.program_context import BlockFunction, ProgramContext
+from lostwax.backends.plan.state_rows import StateRows
 from lostwax.backends.portable.kernels import linear as portable_linear
 from lostwax.backends.portable.lowerings import lowerings
 from lostwax.backends.proof.check import OPEN, NotConformant, certify_lowering
@@ -244,8 +246,10 @@ def test_the_contexts_of_a_step_case_are_bounded_where_a_guard_bounds_them(toget
 @pytest.mark.parametrize("rows", range(2, 7))
 def test_rows_go_with_and_without_each_way_to_sample_them(rows: int, seed: int):
     """Without first: a kernel that gives the rows that have one others' values is then seen."""
-    sizes = {"page_tokens": PAGE, "vocab_size": 50, "num_masks": 8, "least_reqs": 2}
-    case = step_case(Bucket(rows=rows), "score", seed, **sizes)
+    bucket = Bucket(rows=rows)
+    states = replace(StateRows.least(bucket), masks=8)
+    sizes = {"page_tokens": PAGE, "vocab_size": 50, "least_reqs": 2}
+    case = step_case(bucket, "score", seed, states=states, **sizes)
     real = {n: a[: int(case.inputs["num_rows"][0])] for n, a in case.inputs.items()}
     nothing = {"mask_rows": -1, "targets": -1, "temperature": 0, "top_k": 0, "top_p": 1, "min_p": 0}
     for name, neutral in nothing.items():
