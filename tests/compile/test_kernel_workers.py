@@ -223,3 +223,16 @@ def test_an_artifact_is_the_same_from_one_process_and_from_two(
     two = compile_small(tmp_path / "2", "cuda-sm90a", dtype="bf16", jobs=2)
     assert len(one.kernels) > 2
     assert one == two
+
+
+@needs_nvcc
+def test_what_nvcc_says_of_a_kernel_reaches_the_compile(tmp_path: Path) -> None:
+    """From a worker, in nvcc's own words."""
+    pytest.importorskip("triton", reason="the extra `aot` is not installed")
+    backend, target = find_target("cuda-sm90a")
+    lacks = KernelSource(language="cuda", path="topk.cu", symbol="sm90_topk", constants={})
+    with (
+        pytest.raises(KernelCompileError, match=r"nvcc(.|\n)*error: (.|\n)*CLUSTER"),
+        building(backend, target, tmp_path / "kernels", [lacks], 1) as built,
+    ):
+        built.finish()
