@@ -231,11 +231,15 @@ def test_step_cases_are_consistent():
 @pytest.mark.parametrize("together", [13, 20, 39, 1000])
 def test_the_contexts_of_a_step_case_are_bounded_where_a_guard_bounds_them(together: int):
     """The first request keeps as much of its prefix as there is room for."""
-    bucket, sizes = Bucket(13, 3, 3), {"page_tokens": PAGE, "vocab_size": 50}
     for seed in range(4):
-        case = step_case(bucket, "extend", seed, max_total_kv=together, **sizes)
+        case, free = (
+            step_case(
+                Bucket(13, 3, 3), "extend", seed, page_tokens=PAGE, vocab_size=50, max_total_kv=most
+            )
+            for most in (together, None)
+        )
         check_consistent(case)
-        lengths, free = case.inputs["kv_lens"], step_case(bucket, "extend", seed, **sizes)
+        lengths = case.inputs["kv_lens"]
         assert lengths.sum() <= together
         new = int(case.inputs["q_starts"][1])
         rest = together - int(case.inputs["q_starts"][-1])
@@ -248,8 +252,9 @@ def test_rows_go_with_and_without_each_way_to_sample_them(rows: int, seed: int):
     """Without first: a kernel that gives the rows that have one others' values is then seen."""
     bucket = Bucket(rows=rows)
     states = replace(StateRows.least(bucket), masks=8)
-    sizes = {"page_tokens": PAGE, "vocab_size": 50, "least_reqs": 2}
-    case = step_case(bucket, "score", seed, states=states, **sizes)
+    case = step_case(
+        bucket, "score", seed, page_tokens=PAGE, vocab_size=50, states=states, least_reqs=2
+    )
     real = {n: a[: int(case.inputs["num_rows"][0])] for n, a in case.inputs.items()}
     nothing = {"mask_rows": -1, "targets": -1, "temperature": 0, "top_k": 0, "top_p": 1, "min_p": 0}
     for name, neutral in nothing.items():

@@ -221,10 +221,7 @@ def test_each_boundary_value_is_named(context: ProgramContext) -> None:
     for name in ("portable_linear", "portable_attend_absorbed", "portable_rms_norm"):
         candidate = site(context, name)
         region = candidate.region.region
-        values = record_key(candidate, SKU).values
-        assert values.keys() == {*region.inputs, *region.outputs}
-        assert values == keys.boundary_values(candidate)
-        assert values.keys() == keys.boundary_types(candidate).keys()
+        assert record_key(candidate, SKU).values.keys() == {*region.inputs, *region.outputs}
 
 
 def test_pages_and_guard_count_where_a_cache_is_read(context: ProgramContext) -> None:
@@ -304,8 +301,12 @@ def test_what_is_launched_counts(context: ProgramContext, emit: Emit) -> None:
 
 def preparing(candidate: Candidate, *ops: StepOp) -> Candidate:
     """The same launches behind other work that all layers share."""
+
+    def prepare(match: Match, knobs: Knobs) -> tuple[StepOp, ...]:
+        return ops
+
     base = emitting(candidate, lambda m, k: [call(m, "x", "weight")])
-    return lowered(base, prepare=lambda match, knobs: ops)
+    return lowered(base, prepare=prepare)
 
 
 def prepared(function: str = "rope:rope_table", size: int = 4, **consts: Const) -> StepOp:
