@@ -26,6 +26,7 @@ from lostwax.backends.proof.poison import poisoned
 from lostwax.backends.proof.run_alone import run_alone
 from lostwax.backends.proof.step_cases import StepCase, edge_buckets, step_case
 from lostwax.backends.proof.tolerance import tolerance_of
+from lostwax.backends.runtime.compare_outputs import tied_rows_agree
 from lostwax.backends.runtime.driver import no_kernels
 from lostwax.backends.runtime.fenced_buffers import Overrun
 from lostwax.frontend.capture import capture
@@ -370,3 +371,10 @@ def test_a_captured_model_is_certified_at_edge_sizes():
     assert {"mla.attend", "dsa.index_logits", "dsa.topk", "moe.route", "moe.experts"} <= covered
     for outcome in outcomes:
         assert (outcome.certificate is None) == (outcome.refusal is not None)
+
+
+def test_a_tied_choice_may_be_another_index_and_never_one_twice():
+    scores: Array = np.array([[1.0, 1.0, 1.0, 0.5]])
+    wanted: Array = np.array([[0, 1]])
+    for chosen, agrees in (([0, 1], True), ([2, 1], True), ([0, 0], False), ([0, 3], False)):
+        assert tied_rows_agree(np.array([chosen]), wanted, scores).tolist() == [agrees], chosen

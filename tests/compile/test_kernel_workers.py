@@ -16,6 +16,7 @@ from nvcc_here import needs_nvcc
 from small_fixtures import CompileSmall
 from stub_compiler import COMPILER, FULL, NONE
 
+from lostwax.backends import kernel_pool
 from lostwax.backends.artifact_writer import ArtifactUnwritable, atomic_folder
 from lostwax.backends.kernel_compiler import KernelCompileError
 from lostwax.backends.plan.kernel_builder import BuiltKernels, building
@@ -84,6 +85,12 @@ def test_as_many_workers_as_there_is_work_for(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+def test_no_more_workers_than_ever_pay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_pool, "MOST_WORKERS", 2)
+    build(tmp_path, [source(f"k{i}", ms=50) for i in range(4)], jobs=4)
+    assert len(workers(tmp_path)) == 2
+
+
 @pytest.mark.parametrize(
     ("symbol", "said"),
     [
@@ -148,6 +155,13 @@ def test_what_the_system_refuses_a_worker_keeps_its_path(no_utf8: Path) -> None:
     assert raised.value.filename == str(no_utf8 / "kernels" / "absent" / "file")
     assert isinstance(raised.value.__cause__, KernelCompileError)
     assert "stub_compiler:absent with {'MS': 0} did not compile" in str(raised.value.__cause__)
+
+
+def test_what_compilers_leave_in_the_temporary_folder_goes_with_them(tmp_path: Path) -> None:
+    build(tmp_path, [source("temporary")], 1)
+    left = Path((tmp_path / "left").read_text())
+    assert left.name == "kernel.ptx"
+    assert not left.parent.exists()
 
 
 def test_who_leaves_early_leaves_no_worker(tmp_path: Path) -> None:
