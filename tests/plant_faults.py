@@ -28,7 +28,7 @@ from planted_faults import ROOT, Fault, all_faults
 
 NUM_COPIES = 2
 LEAST_KILLED = 0.9
-TIMEOUT_S = 240.0
+TIMEOUT_S = 120.0
 """Of a fault's tests: who makes them hang is seen, if not well."""
 _FAILED = 1
 """What pytest ends with where a test has failed, and nothing else went wrong."""
