@@ -164,6 +164,14 @@ def test_what_compilers_leave_in_the_temporary_folder_goes_with_them(tmp_path: P
     assert not left.parent.exists()
 
 
+def test_a_file_beside_the_caller_stands_for_no_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "msgspec.py").write_text("raise SystemExit('this is not msgspec')\n")
+    monkeypatch.chdir(tmp_path)
+    assert len(build(tmp_path, [source("k")], 1).kernels) == 1
+
+
 def test_who_leaves_early_leaves_no_worker(tmp_path: Path) -> None:
     backend, target = find_target("null")
     backend = replace(backend, compiler=COMPILER)

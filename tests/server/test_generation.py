@@ -137,6 +137,13 @@ def test_each_choices_prompt_is_told_of_once() -> None:
     assert json.loads(answer)["usage"]["prompt_tokens_details"] == {"cached_tokens": 4}
 
 
+def test_a_token_without_text_is_news_for_who_asked_for_ids() -> None:
+    for token_ids, count in ((True, 1), (False, 0)):
+        form = CompletionForm(AnswerOptions(token_ids=token_ids), [], CODEC)
+        assert len(form.parts(0, Delta(token_ids=[2]))) == count
+        assert form.parts(0, Delta()) == []
+
+
 def test_a_lost_engine_is_told_of_once_a_group_and_each_by_an_error_of_its_own() -> None:
     boxes = Mailboxes()
     pair, single = boxes.open(["a", "b"]), boxes.open(["c"])
