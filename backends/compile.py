@@ -39,6 +39,7 @@ from lostwax.backends.plan.price import Measurements, NoMeasurements
 from lostwax.backends.plan.program_context import ProgramContext
 from lostwax.backends.plan.report_choices import region_choices
 from lostwax.backends.plan.sizes import ProgramSpec, Sizes, program_specs
+from lostwax.backends.plan.state_rows import StateRows
 from lostwax.backends.plan.storage import Storage
 from lostwax.backends.plan.variants import Variant, specialise_variants
 from lostwax.backends.plan.weight_plan import plan_weights, planes_of, weight_bytes, weight_groups
@@ -53,11 +54,9 @@ from lostwax.ir.contract.artifact import (
     Manifest,
     ProgramRef,
 )
-from lostwax.ir.contract.biases import biases_shape
 from lostwax.ir.contract.canonical import canonical, canonical_json
 from lostwax.ir.contract.choice import Choices
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
-from lostwax.ir.contract.masks import masks_shape
 from lostwax.ir.contract.model import ModelFacts, WeightTable
 from lostwax.ir.contract.probe import PROBES, Probes
 from lostwax.ir.contract.program import Launch, Program
@@ -126,9 +125,7 @@ class _Plan:
 def _plan_candidates(
     modules: dict[Variant, builtin.ModuleOp],
     specs: Iterable[ProgramSpec],
-    state_rows: int,
-    num_masks: int,
-    num_biases: int,
+    states: StateRows,
     target: Target,
     lowerings: tuple[Lowering, ...],
     options: CompileOptions,
@@ -141,9 +138,8 @@ def _plan_candidates(
     for spec in specs:
         variant = Variant.of(spec)
         context = ProgramContext(
-            modules[variant], target, spec.segment, spec.bucket, spec.guard, state_rows, num_masks,
-            num_biases,
-        )  # fmt: skip
+            modules[variant], target, spec.segment, spec.bucket, spec.guard, states
+        )
         found: dict[str, CandidateSet] = {}
         for name, block in context.blocks.items():
             if (variant, name) not in sites:
@@ -237,11 +233,8 @@ def compile_module(
     modules = specialise_variants(formatted, variants, options.dump_dir)
 
     progress("match and price lowerings")
-    state_rows = max(s.bucket.tokens for s in specs)
-    num_masks, num_biases = masks_shape(limits)[0], biases_shape(limits)[0]
-    plan = _plan_candidates(
-        modules, specs, state_rows, num_masks, num_biases, target, lowerings, options
-    )
+    states = StateRows.of(limits, [spec.bucket for spec in specs])
+    plan = _plan_candidates(modules, specs, states, target, lowerings, options)
 
     progress("choose weight forms and covers")
     groups = weight_groups(plan.contexts)
@@ -331,7 +324,7 @@ def compile_module(
             planes=planes_of(contexts[0], facts.num_layers + drafts),
             weight_bytes=weight_bytes(weight_plan),
             arena_bytes=max(p.arena_bytes for p in programs),
-            state_bytes=state_rows * facts.hidden_size * DTYPE_BYTES[options.dtype],
+            state_bytes=states.hidden * facts.hidden_size * DTYPE_BYTES[options.dtype],
             zeroed_bytes=zeroed_bytes(programs),
             step_layout=LAYOUT if backend.step is not None else "",
             batch_invariant=options.batch_invariant,

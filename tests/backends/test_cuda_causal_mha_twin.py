@@ -14,9 +14,10 @@ import ml_dtypes
 import msgspec
 import numpy as np
 import pytest
+from guarded_buffers import NOTHING_HERE, Bytes, guarded
 from latent_rows import LATENT, ROPE, encode
 from numpy.typing import NDArray
-from twin_launches import Bytes, Twins
+from twin_launches import Twins
 
 from lostwax.backends.cuda.lowerings.causal_mha import CAUSAL_MHA, CONTEXTS, TILES
 from lostwax.backends.cuda.target import CUDA_SM90A
@@ -30,7 +31,6 @@ PAGE = 64
 ROWS = 256  # of the bucket
 BOUND, MEDIAN = 1e-2, 4e-3  # |out - reference| / |reference| of rows: the worst, half of them
 SCALE = 0.1
-NOTHING_HERE = 0xFF  # NaN in every float
 Real = NDArray[np.float64]
 
 
@@ -130,10 +130,9 @@ def attend(step: Step, twins: Twins, folder: Path, knobs: Knobs | None = None) -
     chosen = CAUSAL_MHA.default_knobs() | dict(knobs or {})
     launches = match.emit(CAUSAL_MHA, chosen)
     buffers: dict[str, Bytes] = {
-        name: np.full(value.num_bytes, NOTHING_HERE, np.uint8)
-        for name, value in match.values.items()
+        name: guarded(value.num_bytes) for name, value in match.values.items()
     }
-    buffers[WORKSPACE] = _aligned(match.workspace_bytes)
+    buffers[WORKSPACE] = guarded(match.workspace_bytes)
     query = np.ascontiguousarray(step.query)
     given = {
         "q_nope": query, "q_pe": query.view(np.uint8).flatten()[256:], "kv_b": step.kv_b,
@@ -142,7 +141,7 @@ def attend(step: Step, twins: Twins, folder: Path, knobs: Knobs | None = None) -
     }  # fmt: skip
     for name, value in given.items():
         stored = np.ascontiguousarray(value).view(np.uint8).flatten()
-        buffers[name] = _aligned(max(stored.size, match.values[name].num_bytes))
+        buffers[name] = guarded(max(stored.size, match.values[name].num_bytes))
         buffers[name][: stored.size] = stored
     (kernel,) = CAUSAL_MHA.prepare(match, chosen)
     outputs = {name: match.view(name) for name in (CONTEXTS, TILES)}
@@ -152,13 +151,6 @@ def attend(step: Step, twins: Twins, folder: Path, knobs: Knobs | None = None) -
         twins.run(launch, buffers)
     out = buffers["op.out"].view(ml_dtypes.bfloat16).reshape(ROWS, step.heads, 128)
     return out.astype(np.float64)
-
-
-def _aligned(size: int) -> Bytes:
-    """At a border of 256 bytes, as on a device, poisoned."""
-    raw = np.full(size + 256, NOTHING_HERE, np.uint8)
-    start = -raw.ctypes.data % 256
-    return raw[start : start + size]
 
 
 def require_right(step: Step, got: Real, bound: float = BOUND) -> None:

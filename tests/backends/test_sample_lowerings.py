@@ -146,7 +146,7 @@ def test_a_head_takes_them_for_any_number_of_rows(
     lowerings = backend.load(backend.lowerings)(facts)
     for rows in (1, 8, 64, 512):
         bucket, guard = Bucket(rows=rows), Guard("always")
-        context = ProgramContext(module, facts, segment, bucket, guard, rows)
+        context = ProgramContext(module, facts, segment, bucket, guard)
         chosen: list[str] = []
         for block in context.blocks.values():
             sites = find_sites(block, lowerings)
