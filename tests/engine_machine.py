@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 import msgspec
 from fake_runtime import EOS, VOCAB, FakeLimits, generate
@@ -26,6 +27,7 @@ from late_runtime import LateRuntime, Owner
 from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.loop import MAX_FAILED_STEPS, EngineCore
 from lostwax.server.engine.messages import Cancel, Failed, Output, Submit
+from lostwax.server.engine.options import EngineOptions
 from lostwax.server.engine.prefix_cache import PrefixCache
 from lostwax.server.engine.request import Req
 from lostwax.server.engine.waiting import MAX_PASSED
@@ -133,9 +135,9 @@ class EngineMachine(RuleBasedStateMachine):
         if number < len(running):
             self.core.scheduler.preempt(running[number])
 
-    @rule(count=st.integers(1, 4))
-    def step(self, count: int) -> None:
-        for _ in range(count):
+    @rule(times=st.integers(1, 4))
+    def step(self, times: int) -> None:
+        for _ in range(times):
             scheduler = self.core.scheduler
             fitting, num_preempted = self._first_that_fits(), scheduler.num_preempted
             self._take(self.core.step())
@@ -143,9 +145,9 @@ class EngineMachine(RuleBasedStateMachine):
                 assert fitting not in scheduler.waiting, "it waits, and there is room"
 
     @precondition(lambda self: bool(self.runtime.queue))
-    @rule(count=st.integers(1, 3))
-    def run_some(self, count: int) -> None:
-        for _ in range(min(count, len(self.runtime.queue))):
+    @rule(times=st.integers(1, 3))
+    def run_some(self, times: int) -> None:
+        for _ in range(min(times, len(self.runtime.queue))):
             self.runtime.run_next()
 
     @precondition(
@@ -249,6 +251,15 @@ class EngineMachine(RuleBasedStateMachine):
                 asked.end = event.finish
             if asked.end is not None:
                 del self.live[event.request]
+
+
+class StallMachine(EngineMachine):
+    """As it is served: prompts may not stall answers, whose rows run in prefill steps, too."""
+
+    def make_core(self, runtime: LateRuntime, depth: int) -> EngineCore:
+        """Each look at the clock takes a second."""
+        options, clock = EngineOptions(max_stall=3.0), count()
+        return EngineCore(runtime, options, self.log, depth, clock=lambda: float(next(clock)))
 
 
 def _alone(submit: Submit) -> list[int]:
