@@ -4,9 +4,9 @@ A request begins once pages for its known tokens are free, and grows as it goes 
 left, who ranks last gives all of its own back and runs again later: the first never does, so it
 always ends. Requests wait by rank; those behind one that lacks room may pass it for a while. The
 first of a request's pages may be shared: they are found in the prefix cache, and its steps begin
-behind them; before the first step they are looked for once more, since equal prompts often come at
-once. Prefill and decode steps take turns while both have work; how long steps took, which it is
-told, bounds what a prefill step costs those that decode.
+behind them; before the first step they are looked for once more, and waited for while a step writes
+them, since equal prompts often come at once. Prefill and decode steps take turns while both have
+work; how long steps took, which it is told, bounds what a prefill step costs those that decode.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lostwax.server.engine.extend_budget import ExtendBudget
 from lostwax.server.engine.messages import Failed, Output
 from lostwax.server.engine.options import EngineOptions
 from lostwax.server.engine.request import Chunk, Rank, Req
-from lostwax.server.engine.request_pages import RequestPages
+from lostwax.server.engine.request_pages import Coming, RequestPages
 from lostwax.server.engine.runtime import Limits
 from lostwax.server.engine.waiting import WaitingQueue
 
@@ -222,19 +222,34 @@ class Scheduler:
         num_decoding = sum([req.is_decoding for req in self.running])
         if num_decoding and self._budget is not None:
             rows_left = self._budget.rows
+        written = self._being_written(prefilling)
         for req in prefilling:
             if rows_left == 0:
                 break
             if not req.has_begun:
                 if self._holdings.find_more(req):
                     self._seen = None  # who waits may share pages that were idle, and cost nothing
+                if self._holdings.is_on_its_way(req, written):
+                    continue  # it begins behind it: of equal prompts one is run
                 if req.cached_tokens is None:
                     req.cached_tokens = req.num_found
                     self.num_prefix_tokens += req.num_found
             rows = min(req.num_known - req.num_planned, rows_left)
             chunks.append(Chunk.of_known(req, rows))
             rows_left -= rows
+            written |= self._holdings.writes(req)
+        if not chunks:
+            return None
         return ScheduledStep("extend", tuple(chunks), self._drafts(chunks, num_decoding))
+
+    def _being_written(self, prefilling: Sequence[Req]) -> set[Coming]:
+        """Pages that steps in flight write, where one of the requests may wait for any."""
+        written = set[Coming]()
+        if any(not req.has_begun for req in prefilling):
+            for req in self.running:
+                if req.num_in_flight:
+                    written |= self._holdings.writes(req)
+        return written
 
     def _decode(self) -> ScheduledStep | None:
         """A step of all answers that are under way, and have pages for it."""

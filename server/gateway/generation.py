@@ -20,6 +20,7 @@ from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.prepared import Prepared
 from lostwax.server.gateway.readiness import lost
 from lostwax.server.gateway.request_record import RequestRecord
+from lostwax.server.gateway.submits import choices_of
 
 STATUSES = {
     "context_length_exceeded": 400,
@@ -101,8 +102,8 @@ class Form(Protocol[D]):
 
 
 class Generation(Generic[D]):
-    """One HTTP request on its way through the engine; `submits[i]` is choice i. `record` is filled
-    where somebody observes. It has `timeout_s` seconds to end."""
+    """One HTTP request on its way through the engine, which is asked once a choice. `record` is
+    filled where somebody observes. It has `timeout_s` seconds to end."""
 
     def __init__(
         self,
@@ -115,9 +116,11 @@ class Generation(Generic[D]):
         timeout_s: float | None = None,
     ) -> None:
         self._request_id = request_id
+        self._num_prompt = sum(len(submit.prompt) for submit in prepared.submits)
+        self._num_choices = prepared.options.num_choices
         self._submits = [
             msgspec.structs.replace(each, log_id=request_id, timeout_s=timeout_s)
-            for each in prepared.submits
+            for each in choices_of(prepared.submits, self._num_choices)
         ]
         self._streams_usage = prepared.options.streams_usage
         self._form = form
@@ -126,7 +129,7 @@ class Generation(Generic[D]):
         name = f"{form.id_prefix}-{uuid.uuid4().hex}"
         self._head = {"id": name, "created": int(time.time()), "model": model}
         self._num_cached: dict[int, int] = {}
-        """Prompt tokens of each choice that the engine found in its cache."""
+        """Tokens of each prompt that the engine found in its cache for the first of its choices."""
         if record is not None:
             record.generates = True
             record.num_prompt = self._num_prompt
@@ -196,7 +199,7 @@ class Generation(Generic[D]):
         return ApiError(500, message, code=error.code)
 
     def _note_cached(self, index: int, num_tokens: int) -> None:
-        if index not in self._num_cached:
+        if index % self._num_choices == 0 and index not in self._num_cached:
             self._num_cached[index] = num_tokens
             if self._record is not None:
                 self._record.note_prompt(len(self._submits[index].prompt), num_tokens)
@@ -207,17 +210,12 @@ class Generation(Generic[D]):
         if delta.finish is not None:
             record.note_finish(delta.finish)
 
-    @property
-    def _num_prompt(self) -> int:
-        return sum(len(submit.prompt) for submit in self._submits)
-
     def _usage(self) -> dict[str, Any]:
-        num_prompt = self._num_prompt
         num_output = sum(reader.num_output for reader in self._form.readers)
         sums = {
-            "prompt_tokens": num_prompt,
+            "prompt_tokens": self._num_prompt,
             "completion_tokens": num_output,
-            "total_tokens": num_prompt + num_output,
+            "total_tokens": self._num_prompt + num_output,
             "prompt_tokens_details": {"cached_tokens": sum(self._num_cached.values())},
         }
         return sums | self._form.usage_details()
