@@ -168,14 +168,12 @@ class ChatForm:
         return {"completion_tokens_details": {"reasoning_tokens": num_reasoning}}
 
     def _choice(self, index: int, said: dict[str, Any], delta: ChatDelta) -> dict[str, Any]:
-        logprobs = {"content": long_list(map(self._scored, delta.scored))}
-        choice = {
-            "index": index,
-            **said,
-            "logprobs": logprobs if delta.scored else None,
-            "finish_reason": delta.finish,
-        }
-        return choice | ({"token_ids": delta.token_ids} if self._options.token_ids else {})
+        scored = delta.scored
+        logprobs = {"content": long_list(map(self._scored, scored))} if scored else None
+        choice = {"index": index, **said, "logprobs": logprobs, "finish_reason": delta.finish}
+        if self._options.token_ids:
+            choice["token_ids"] = delta.token_ids
+        return choice
 
     def _scored(self, scored: Scored) -> dict[str, Any]:
         """A token as chats have it; every generated one is told of, reasoning's too."""
