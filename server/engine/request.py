@@ -41,6 +41,8 @@ class Req:
     page_keys: list[bytes] = field(default_factory=list[bytes])
     """The prefix cache's keys of its first pages: those that no step of it will write again. Of one
     that waits for room: what was found when it was last looked for."""
+    key_to_come: tuple[int, bytes] | None = None
+    """A page that may be the next to have a key, and that key, once somebody asked for it."""
     num_entered: int = 0
     """Pages that had entered the prefix cache when it was last looked for there."""
     num_found: int = 0

@@ -4,10 +4,11 @@ A request begins once pages for its known tokens are free, and grows as it goes 
 left, who ranks last gives all of its own back and runs again later: the first never does, so it
 always ends. Requests wait by rank; those behind one that lacks room may pass it for a while. The
 first of a request's pages may be shared: they are found in the prefix cache, and its steps begin
-behind them; before the first step they are looked for once more, since equal prompts often come at
-once. Prefill and decode steps take turns while both have work; how long steps took, which it is
-told, bounds what a prefill step costs those that decode. Where their last tokens are known here,
-they have a row each in the prefill step itself (a mixed step), and decode steps are few.
+behind them; before the first step they are looked for once more, and waited for while a step writes
+them, since equal prompts often come at once. Prefill and decode steps take turns while both have
+work; how long steps took, which it is told, bounds what a prefill step costs those that decode.
+Where their last tokens are known here, they have a row each in the prefill step itself (a mixed
+step), and decode steps are few.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from lostwax.server.engine.extend_budget import ExtendBudget
 from lostwax.server.engine.messages import Failed, Output
 from lostwax.server.engine.options import EngineOptions
 from lostwax.server.engine.request import Chunk, Rank, Req
-from lostwax.server.engine.request_pages import RequestPages
+from lostwax.server.engine.request_pages import Coming, RequestPages
 from lostwax.server.engine.runtime import Limits
 from lostwax.server.engine.waiting import WaitingQueue
 
@@ -256,6 +257,7 @@ class Scheduler:
         most = min(self._max_rows, self.limits.max_tokens - len(answers))
         if num_decoding:
             most = min(most, self._bound(answers, num_decoding, 1))
+        written = self._being_written()
         for req in self.running:
             if num_rows >= most:
                 break
@@ -264,6 +266,8 @@ class Scheduler:
             if not req.has_begun:
                 if self._holdings.find_more(req):
                     self._seen = None  # who waits may share pages that were idle, and cost nothing
+                if self._holdings.is_on_its_way(req, written):
+                    continue  # it begins behind it: of equal prompts one is run
                 if req.cached_tokens is None:
                     req.cached_tokens = req.num_found
                     self.num_prefix_tokens += req.num_found
@@ -274,6 +278,7 @@ class Scheduler:
             if rows > 0:
                 chunks.append(Chunk.of_known(req, rows))
                 num_rows += rows
+                written |= self._holdings.writes(req)
         return chunks
 
     def _bound(self, answers: list[Chunk], num_decoding: int, context: int) -> int:
@@ -283,6 +288,15 @@ class Scheduler:
             return self._max_rows
         context = max([context, *[chunk.end for chunk in answers]])
         return max(self._budget.rows_at(context, num_decoding) - len(answers), len(answers))
+
+    def _being_written(self) -> set[Coming]:
+        """Pages that steps in flight write, where one of the requests may wait for any."""
+        written = set[Coming]()
+        if any([req.is_prefilling and not req.has_begun for req in self.running]):
+            for req in self.running:
+                if req.num_in_flight:
+                    written |= self._holdings.writes(req)
+        return written
 
     def _decode(self) -> ScheduledStep | None:
         """A step of all answers that are under way, and have pages for it."""

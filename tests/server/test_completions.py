@@ -243,7 +243,7 @@ def test_the_openai_client_completes_and_streams(by_text: httpx.Client) -> None:
         ({"temperature": -0.1}, "temperature", "invalid_value"),
         ({"temperature": 3}, "temperature", "invalid_value"),
         ({"seed": 2**64}, "seed", "invalid_value"),
-        ({"n": 2}, "n", "invalid_value"),
+        ({"n": 129}, "n", "invalid_value"),
         ({"best_of": 3}, "best_of", "invalid_value"),
         ({"top_p": 0}, "top_p", "invalid_value"),
         ({"top_p": 1.1}, "top_p", "invalid_value"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -97,7 +98,7 @@ async def _stop_whole(engine: InProcessEngine) -> None:
 
 async def _stop_streamed(engine: InProcessEngine) -> None:
     found = [chunk async for chunk in _generation(engine, [_stop()]).chunks()]
-    assert found[-1]["choices"][0]["finish_reason"] == "stop"
+    assert json.loads(found[-1])["choices"][0]["finish_reason"] == "stop"
 
 
 @pytest.mark.parametrize(
