@@ -225,7 +225,12 @@ def compile_module(
     limits = require_possible(asked, facts, target, has_mtp=FUNCTIONS["draft"] in steps)
     lowerings: tuple[Lowering, ...] = backend.load(backend.lowerings)(target)
     lowerings = (*lowerings, *options.extra_lowerings)
-    specs = program_specs(facts, limits, max(low.contexts_a_row for low in lowerings))
+    specs = program_specs(
+        facts,
+        limits,
+        max(low.contexts_a_row for low in lowerings),
+        lambda rows: max(low.selecting_contexts(rows) for low in lowerings),
+    )
     require_known(options.forced, lowerings)
     portable = frozenset(low.name for low in portable_lowerings(target))
 

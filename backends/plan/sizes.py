@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -16,6 +16,13 @@ ALL, CHOSEN = "all", "chosen"
 
 SHORT = "short"
 """As `all`, where the contexts of a step have together no more than a few times its rows."""
+
+MIDDLE = "middle"
+"""As `chosen`, where the contexts of a step have together at most so many positions as a lowering
+says for its rows."""
+
+ContextsOfRows = Callable[[int], int]
+"""Most positions of all requests by the rows of a bucket; 0 asks for no program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +110,14 @@ def bounds_contexts(guard: Guard) -> bool:
     return any("total_kv" in term.coefficients for term in guard.terms)
 
 
-def _guards(facts: ModelFacts, limits: Limits, bucket: Bucket, contexts_a_row: int) -> list[Guard]:
+def _guards(
+    facts: ModelFacts, limits: Limits, bucket: Bucket, contexts_a_row: int, selecting: int
+) -> list[Guard]:
     """All positions where no request is longer than index_topk, else the chosen; first wins.
 
     With `contexts_a_row` the first program is for steps whose contexts have together at most so
-    many positions for each of the bucket's rows, unless the bucket implies that.
+    many positions for each of the bucket's rows, unless the bucket implies that; with `selecting`
+    the last but one is for those that have together at most so many, likewise.
     """
     longest = min(bucket.pages * limits.page_tokens, limits.max_context)
     # a bucket of short requests itself implies the bound
@@ -117,7 +127,11 @@ def _guards(facts: ModelFacts, limits: Limits, bucket: Bucket, contexts_a_row: i
     if 0 < together < bucket.reqs * min(longest, facts.index_topk):
         total = Linear({"total_kv": 1}, together)
         guards.insert(0, Guard(SHORT, (*bounds, total), selects_all=True))
-    return [*guards, Guard(CHOSEN)] if bounds else guards
+    if not bounds:
+        return guards
+    if facts.index_topk < selecting < bucket.reqs * longest:
+        guards.append(Guard(MIDDLE, (Linear({"total_kv": 1}, selecting),)))
+    return [*guards, Guard(CHOSEN)]
 
 
 def _demand(spec: ProgramSpec, limits: Limits) -> tuple[int, ...]:
@@ -156,17 +170,23 @@ def _reachable(specs: Iterable[ProgramSpec], limits: Limits) -> tuple[ProgramSpe
 
 
 def program_specs(
-    facts: ModelFacts, limits: Limits, contexts_a_row: int = 0
+    facts: ModelFacts,
+    limits: Limits,
+    contexts_a_row: int = 0,
+    selecting: ContextsOfRows = lambda rows: 0,
 ) -> tuple[ProgramSpec, ...]:
     """Every program in order of preference: smaller buckets first, then the narrower guard.
 
     Each is picked by some step within the limits. `contexts_a_row` asks for extend programs of
-    steps whose contexts have together at most so many positions for each of the bucket's rows.
+    steps whose contexts have together at most so many positions for each of the bucket's rows,
+    `selecting` for those that have at most what it gives for its rows, not all of them selected.
     """
-    return (*_bodies(facts, limits, contexts_a_row), *_heads(limits))
+    return (*_bodies(facts, limits, contexts_a_row, selecting), *_heads(limits))
 
 
-def _bodies(facts: ModelFacts, limits: Limits, contexts_a_row: int) -> tuple[ProgramSpec, ...]:
+def _bodies(
+    facts: ModelFacts, limits: Limits, contexts_a_row: int, selecting: ContextsOfRows
+) -> tuple[ProgramSpec, ...]:
     max_pages = -(-limits.max_context // limits.page_tokens)
     pages = _ladder(min(8, max_pages), max_pages, 4)
     reqs = limits.max_reqs
@@ -185,7 +205,13 @@ def _bodies(facts: ModelFacts, limits: Limits, contexts_a_row: int) -> tuple[Pro
     specs = (
         ProgramSpec(entry, bucket, guard)
         for entry, bucket in sorted(buckets)
-        for guard in _guards(facts, limits, bucket, contexts_a_row if entry == "extend" else 0)
+        for guard in _guards(
+            facts,
+            limits,
+            bucket,
+            contexts_a_row if entry == "extend" else 0,
+            selecting(bucket.tokens) if entry == "extend" else 0,
+        )
     )
     return _reachable(specs, limits)
 

@@ -12,7 +12,8 @@ from nvcc_here import needs_nvcc
 from triton.backends import nvidia
 
 from lostwax.backends.cuda.compiler import CudaCompiler
-from lostwax.backends.cuda.lowerings.causal_mha import CAUSAL_MHA, CONTEXTS, TILES, MhaForm
+from lostwax.backends.cuda.lowerings.causal_mha import CAUSAL_MHA
+from lostwax.backends.cuda.lowerings.expanded_mha import CONTEXTS, TILES, MhaForm
 from lostwax.backends.cuda.target import CUDA_SM90A, CUDA_SM100A
 from lostwax.backends.kernel_compiler import KernelCompileError
 from lostwax.backends.lowering import Knobs
