@@ -14,6 +14,7 @@ import pytest
 from mha_twin import BOUND, NOTHING_HERE, Step, attend, require_right
 from twin_launches import Twins
 
+
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory: pytest.TempPathFactory) -> Twins:
     """Kernels by what they are compiled for."""

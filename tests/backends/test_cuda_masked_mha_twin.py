@@ -1,4 +1,4 @@
-"""Expanded attention to a selection for Hopper: the launches of its lowering, run on the CPU by fibers.
+"""Expanded attention to a selection for Hopper: the lowering's launches, run on the CPU by fibers.
 
 What is proven is which numbers meet, over ragged steps, against the fp64 reference of the region.
 """

@@ -59,10 +59,12 @@ def _workspace(match: Match, knobs: Knobs) -> int:
 
 
 def _work(match: Match, knobs: Knobs) -> Work:
-    """Of a step in the middle of those that the program takes: contexts have together more
-    positions than are selected, and at most what the guard admits."""
+    """Of a step in the middle of those that the program takes. Contexts have together at most what
+    the guard admits; more than are selected, and than programs in front of this one take."""
     rows, selected = match.shape("selection")
-    contexts = max(selected, (selected + context_rows(match)) // 2)
+    most, before = context_rows(match), _contexts(rows)
+    least = selected if most <= before else max(selected, before)
+    contexts = (min(least, most) + most) // 2
     work = expanded_work(match, knobs, contexts, min(contexts, _longest(match)))
     bits = Carver(None)
     _carve_bits(match, bits)
