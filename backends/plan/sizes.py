@@ -116,8 +116,9 @@ def _guards(
     """All positions where no request is longer than index_topk, else the chosen; first wins.
 
     With `contexts_a_row` the first program is for steps whose contexts have together at most so
-    many positions for each of the bucket's rows, unless the bucket implies that; with `selecting`
-    the last but one is for those that have together at most so many, likewise.
+    many positions for each of the bucket's rows, unless the bucket implies that. With `selecting`
+    the last but one is for those that have together at most so many, unless the bucket implies
+    that, or that all of so many are selected.
     """
     longest = min(bucket.pages * limits.page_tokens, limits.max_context)
     # a bucket of short requests itself implies the bound
@@ -137,13 +138,13 @@ def _guards(
 def _demand(spec: ProgramSpec, limits: Limits) -> tuple[int, ...]:
     """The most that a step may ask of the body: rows, rows a request, requests, pages.
 
-    A bound on max_kv or total_kv bounds the pages, too, however many the bucket has room for; and a
-    request has no more rows in a step than it has positions.
+    A bound on max_kv or total_kv bounds the pages, too, however many the bucket has room for; and
+    requests have no more rows in a step than they have positions.
     """
     b = spec.bucket
     longest = spec.guard.longest(min(b.pages * limits.page_tokens, limits.max_context))
     longest = spec.guard.together(longest)
-    rows = min(b.tokens, b.reqs * longest)
+    rows = min(b.tokens, spec.guard.together(b.reqs * longest))
     pages = -(-longest // limits.page_tokens)
     return (rows, min(spec.rows_a_req, longest), b.reqs, pages)
 

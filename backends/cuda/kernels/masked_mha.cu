@@ -3,7 +3,7 @@
 // for nothing, by a bit each.
 //
 // A pair of a query row and a key takes 640 operations a head, a selected one 2,176 in the absorbed form:
-// so this is the faster way up to about three times the 2,048 keys of a selection. The bits of
+// so this is the faster way up to about four times the 2,048 keys of a selection. The bits of
 // 128 rows and a tile of keys are 2 KB, which each head reads again, out of L2: the tile of keys and values
 // has 80 KB. A lane loads its two words a tile ahead.
 //

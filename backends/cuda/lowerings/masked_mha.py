@@ -3,8 +3,8 @@
 All keys of the contexts are expanded and multiplied, as in `causal_mha.py`; those that a row did
 not select count for nothing, by a bit each, which a launch of its own makes of the positions once a
 layer. A pair of a row and a key takes 640 operations a head, in the absorbed form 2,176: so up to
-about three times as many keys as are selected this is the faster way to the same result. Knows no
-device.
+a few times as many keys as are selected this is the faster way to the same result
+(`selection_times.py`). Knows no device.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from lostwax.backends.cuda.lowerings.expanded_mha import (
     launches,
     prepare,
 )
+from lostwax.backends.cuda.lowerings.selection_times import most_contexts
 from lostwax.backends.gpu_kernels.lowerings.launches import Carver, i32, real_rows
 from lostwax.backends.lowering import Knobs, Lowering, Match, Work
 from lostwax.backends.predicates import Predicate
@@ -34,9 +35,6 @@ NAME = "sm90_masked_mha"
 
 _TILE_KEYS, _TILE_WORDS = 128, 4  # kernels/masked_mha/bits.h
 _BITS_THREADS = 128
-_MOST_POSITIONS = 12288
-"""Of a context. At the rates of the two forms' products they take as long for 7,000 keys a row;
-what is longer is for the absorbed form at any size of a step."""
 
 
 def _longest(match: Match) -> int:
@@ -59,12 +57,10 @@ def _workspace(match: Match, knobs: Knobs) -> int:
 
 
 def _work(match: Match, knobs: Knobs) -> Work:
-    """Of a step in the middle of those that the program takes. Contexts have together at most what
-    the guard admits; more than are selected, and than programs in front of this one take."""
+    """Of contexts in the middle of those that are not selected whole and that the guard admits."""
     rows, selected = match.shape("selection")
-    most, before = context_rows(match), _contexts(rows)
-    least = selected if most <= before else max(selected, before)
-    contexts = (min(least, most) + most) // 2
+    most = context_rows(match)
+    contexts = (min(selected, most) + most) // 2
     work = expanded_work(match, knobs, contexts, min(contexts, _longest(match)))
     bits = Carver(None)
     _carve_bits(match, bits)
@@ -109,32 +105,40 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     return (_set_bits(match, bits), *launches(match, knobs, attention, scratch))
 
 
-def _is_short_enough() -> Predicate:
-    """No context is so long that the absorbed form is faster whatever the step brings."""
+def _contexts(rows: int, heads: int) -> int:
+    return 0 if rows < LEAST_TOKENS else most_contexts(rows, heads)
+
+
+def _selects() -> Predicate:
+    """Some of the positions that a row sees are not selected."""
 
     def refusal(match: Match) -> str | None:
-        longest = _longest(match)
-        if longest <= _MOST_POSITIONS:
-            return None
-        return f"contexts of {longest} positions, wants <= {_MOST_POSITIONS} for a bit each"
+        return "every position is selected: bits tell nothing" if match.guard.selects_all else None
 
     return Predicate(refusal)
 
 
-def _contexts(rows: int) -> int:
-    """Positions of all requests together up to which this is the faster way for so many rows.
+def _is_faster() -> Predicate:
+    """Contexts have together no more positions than it is the faster form for."""
 
-    A row takes 1.26 us in the absorbed form. Here a key takes 0.16 ns of each row, and 54 ns, once,
-    to expand: more rows pay for longer contexts.
-    """
-    return 0 if rows < LEAST_TOKENS else min(2 * rows + 4096, 8192)
+    def refusal(match: Match) -> str | None:
+        rows, heads, _ = match.shape("q_nope")
+        contexts, most = context_rows(match), _contexts(rows, heads)
+        if contexts <= most:
+            return None
+        return (
+            f"contexts of {contexts} positions together, wants <= {most}: with more the absorbed"
+            f" form is faster for {rows} rows of {heads} heads"
+        )
+
+    return Predicate(refusal)
 
 
 MASKED_MHA = Lowering(
     name=NAME,
     pattern=Region.single(AttendOp),
     emit=_emit,
-    when=WHEN & _is_short_enough(),
+    when=WHEN & _selects() & _is_faster(),
     knobs=KNOBS,
     prepare=prepare,
     workspace=_workspace,
