@@ -18,6 +18,7 @@ from lostwax.backends.artifact_writer import atomic_folder, require_replaceable,
 from lostwax.backends.asked import Asked, require_possible
 from lostwax.backends.formats import Formats, typed
 from lostwax.backends.lowering import Lowering
+from lostwax.backends.plan.attention_heads import attention_heads
 from lostwax.backends.plan.batch_invariance import OnePrice, require_invariant
 from lostwax.backends.plan.choose_storage import choose_storage, covers_under
 from lostwax.backends.plan.cover import (
@@ -221,7 +222,6 @@ def compile_module(
     limits = require_possible(asked, facts, target, has_mtp=FUNCTIONS["draft"] in steps)
     lowerings: tuple[Lowering, ...] = backend.load(backend.lowerings)(target)
     lowerings = (*lowerings, *options.extra_lowerings)
-    specs = program_specs(facts, limits, max(low.contexts_a_row for low in lowerings))
     require_known(options.forced, lowerings)
     portable = frozenset(low.name for low in portable_lowerings(target))
 
@@ -229,6 +229,13 @@ def compile_module(
     formats = options.formats.assign(options.dtype, options.weights, target)
     formatted = typed(module, (formats, *rank_passes(options.tp)), options.dump_dir)
     drafts = limits.max_drafts > 0
+    heads = attention_heads(formatted)
+    specs = program_specs(
+        facts,
+        limits,
+        max(low.contexts_a_row for low in lowerings),
+        lambda rows: max(low.selecting_contexts(rows, heads) for low in lowerings),
+    )
     variants = map(Variant.of, specs)
     modules = specialise_variants(formatted, variants, options.dump_dir)
 

@@ -183,10 +183,13 @@ def _attend() -> Iterator[OpCase]:
                 family="attend", op="attend", form="fp8", segment="decode", rows=rows, reqs=rows,
                 context=32768, heads=heads,
             )  # fmt: skip
-    for rows, context in ((1024, 8192), (2048, 8192), (2048, 32768)):
+    for heads, rows, context in (
+        (128, 1024, 4096), (128, 2048, 4096), (128, 2048, 8192), (16, 2048, 8192),
+        (128, 1024, 8192), (128, 2048, 32768),
+    ):  # fmt: skip
         yield OpCase(
             family="attend", op="attend", form="bf16", segment="extend", rows=rows,
-            context=context, prefix=context - rows,
+            context=context, prefix=context - rows, heads=heads,
         )  # fmt: skip
 
 

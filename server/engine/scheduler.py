@@ -261,16 +261,8 @@ class Scheduler:
         for req in self.running:
             if num_rows >= most:
                 break
-            if not req.is_prefilling:
+            if not req.is_prefilling or not (req.has_begun or self._may_begin(req, written)):
                 continue
-            if not req.has_begun:
-                if self._holdings.find_more(req):
-                    self._seen = None  # who waits may share pages that were idle, and cost nothing
-                if self._holdings.is_on_its_way(req, written):
-                    continue  # it begins behind it: of equal prompts one is run
-                if req.cached_tokens is None:
-                    req.cached_tokens = req.num_found
-                    self.num_prefix_tokens += req.num_found
             rows = min(req.num_known - req.num_planned, most - num_rows)
             if num_decoding:
                 most = min(most, self._bound(answers, num_decoding, req.num_planned + rows))
@@ -280,6 +272,17 @@ class Scheduler:
                 num_rows += rows
                 written |= self._holdings.writes(req)
         return chunks
+
+    def _may_begin(self, req: Req, written: set[Coming]) -> bool:
+        """Find what is kept of a request's prompt by now; whether no step writes more of it."""
+        if self._holdings.find_more(req):
+            self._seen = None  # who waits may share pages that were idle, and cost nothing
+        if self._holdings.is_on_its_way(req, written):
+            return False  # it begins behind it: of equal prompts one is run
+        if req.cached_tokens is None:
+            req.cached_tokens = req.num_found
+            self.num_prefix_tokens += req.num_found
+        return True
 
     def _bound(self, answers: list[Chunk], num_decoding: int, context: int) -> int:
         """Rows of known tokens, with a context so long among them, beside those of answers: as many
