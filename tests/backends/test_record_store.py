@@ -117,6 +117,7 @@ def replace(old: bytes, new: bytes) -> Spoil:
     [
         (cut_newline, "torn"),
         (cut_half, "damaged"),
+        (replace(b'"schema":2', b'"schema":3'), "has schema 3.*upgrade"),
         (replace(b'"schema":2', b'"schema":9'), "has schema 9.*upgrade"),
         (replace(b'"schema":2', b'"schema":1'), "has schema 1.*measure again"),
         (replace(b'"cpu"', b'"gpu"'), "holds the key"),

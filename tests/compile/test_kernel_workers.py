@@ -164,6 +164,15 @@ def test_what_compilers_leave_in_the_temporary_folder_goes_with_them(tmp_path: P
     assert not left.parent.exists()
 
 
+def test_what_a_compiler_has_started_ends_with_its_worker(tmp_path: Path) -> None:
+    build(tmp_path, [source("starts")], 1)
+    stat = Path("/proc", (tmp_path / "child").read_text(), "stat")
+    deadline = time.monotonic() + 20
+    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":  # ended
+        assert time.monotonic() < deadline, "it runs on"
+        time.sleep(0.05)
+
+
 def test_a_file_beside_the_caller_stands_for_no_module(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

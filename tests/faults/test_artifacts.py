@@ -103,3 +103,15 @@ def test_all_that_serving_reads_is_checked_before_anything_runs(copy: Path) -> N
     reader.manifest = msgspec.structs.replace(reader.manifest, kernels=(kernel,))
     with pytest.raises(ArtifactError, match=r"lacks kernels/absent\.cubin"):
         reader.check()
+
+
+def test_a_manifest_that_was_edited_is_refused(copy: Path) -> None:
+    """Though each of its fields may be so."""
+    manifest = ArtifactReader(copy).manifest
+    model = msgspec.structs.replace(manifest.model, name="another")
+    edited = msgspec.structs.replace(manifest, model=model)
+    (copy / "manifest.json").write_bytes(msgspec.json.encode(edited))
+    with pytest.raises(ArtifactError, match="does not match its own digest"):
+        ArtifactReader(copy)
+    (copy / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    ArtifactReader(copy)
