@@ -10,20 +10,18 @@ from math import prod
 import msgspec
 
 from lostwax.backends.cuda.lowerings.fp8_products import (
+    COLUMNS,
     KNOBS,
     MANY_ROWS_ON_HOPPER,
-    PART,
-    Extent,
     ProductForm,
     Slots,
     Weight,
     choose_form,
     product_launch,
     ticket_bytes,
-    waiting_flops,
 )
+from lostwax.backends.cuda.lowerings.fp8_tiles import PART, Extent, tiled_flops
 from lostwax.backends.gpu_kernels.lowerings.expert_tiles import ExpertTiles, as_rows
-from lostwax.backends.gpu_kernels.lowerings.fp8_linear import fp8_flops
 from lostwax.backends.gpu_kernels.lowerings.fp8_rows import as_bytes
 from lostwax.backends.gpu_kernels.lowerings.fp8_terms import (
     Terms,
@@ -58,13 +56,18 @@ class _Forms:
 
     @staticmethod
     def of(match: Match, knobs: Knobs) -> _Forms:
-        terms, (_, inter, dim) = num_terms(match, "x"), match.shape("gate")
-        pairs = prod(match.shape("ids"))
-        first, second = (Extent(pairs, n, match.target.compute_units) for n in (inter, dim))
+        first, second = _extents(match, prod(match.shape("ids")))
         return _Forms(
-            choose_form(terms, dim, knobs, first, gated=True, grouped=True),
-            choose_form(terms, inter, knobs, second, grouped=True),
+            choose_form(first, knobs, grouped=True), choose_form(second, knobs, grouped=True)
         )
+
+
+def _extents(match: Match, pairs: int) -> tuple[Extent, Extent]:
+    """The gated product and the last, over rows of pairs."""
+    terms, units = num_terms(match, "x"), match.target.compute_units
+    _, inter, dim = match.shape("gate")
+    first = Extent(pairs, inter, dim, terms, gated=True, units=units)
+    return first, Extent(pairs, dim, inter, terms, gated=False, units=units)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +189,11 @@ def _work(match: Match, knobs: Knobs) -> Work:
     chosen = experts * (1 - (1 - top_k / experts) ** rows) if top_k < experts else experts
     between = 2 * pairs * (terms * inter + terms * dim + 2 * dim)
     moved = chosen * expert_bytes(match) + 2 * terms * rows * dim + between + 4 * rows * dim
-    each = fp8_flops(match, 2 * pairs * inter * dim, "x") * (1 + chosen * PART / 2 / pairs)
-    flops = waiting_flops(match, forms.gated, 2 * each, pairs, inter)
-    flops += waiting_flops(match, forms.down, each, pairs, dim)
+    multiplied = pairs + round(chosen * PART / 2)
+    flops = sum(
+        tiled_flops(match, "x", form.tile, extent)
+        for form, extent in zip((forms.gated, forms.down), _extents(match, multiplied), strict=True)
+    )
     return Work(moved, flops, 5)
 
 
@@ -197,7 +202,7 @@ MANY_ROWS_EXPERTS = Lowering(
     pattern=Region.single(ExpertsOp),
     emit=_emit,
     when=MANY_ROWS_ON_HOPPER & EXPERTS_WHEN,
-    knobs=KNOBS,
+    knobs=(COLUMNS, *KNOBS),
     workspace=_workspace,
     zeroed=ticket_bytes,
     work=_work,
