@@ -12,7 +12,7 @@ import msgspec
 from lostwax.backends.cuda.lowerings.fp8_products import (
     COLUMNS,
     KNOBS,
-    MANY_ROWS_ON_HOPPER,
+    ON_HOPPER,
     ProductForm,
     Slots,
     Weight,
@@ -20,7 +20,7 @@ from lostwax.backends.cuda.lowerings.fp8_products import (
     product_launch,
     ticket_bytes,
 )
-from lostwax.backends.cuda.lowerings.fp8_tiles import PART, Extent, tiled_flops
+from lostwax.backends.cuda.lowerings.fp8_tiles import PART, Extent, flops_of, moved_us, product_us
 from lostwax.backends.gpu_kernels.lowerings.expert_tiles import ExpertTiles, as_rows
 from lostwax.backends.gpu_kernels.lowerings.fp8_rows import as_bytes
 from lostwax.backends.gpu_kernels.lowerings.fp8_terms import (
@@ -37,7 +37,7 @@ from lostwax.backends.gpu_kernels.lowerings.launches import (
     triton_launch,
 )
 from lostwax.backends.lowering import Knobs, Lowering, Match, Work
-from lostwax.backends.portable.lowerings.experts import expert_bytes
+from lostwax.backends.predicates import axis_at_least
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.program import Launch, View
 from lostwax.ir.contract.scale_layout import FP8_BLOCK
@@ -46,6 +46,9 @@ from lostwax.ir.region import Region
 
 _NAME = "sm90_fp8_experts"
 _BLOCK_COLUMNS = 1024
+LEAST_ROWS = 256
+"""Of fewer an expert's tiles hold too few pairs: kernels that read each expert's weights once take
+them."""
 _TILES = ExpertTiles(_NAME, node="op", out="op.out")
 
 
@@ -62,12 +65,12 @@ class _Forms:
         )
 
 
-def _extents(match: Match, pairs: int) -> tuple[Extent, Extent]:
-    """The gated product and the last, over rows of pairs."""
+def _extents(match: Match, pairs: int, chosen: float = 1) -> tuple[Extent, Extent]:
+    """The gated product and the last, over rows of pairs, of so many experts."""
     terms, units = num_terms(match, "x"), match.target.compute_units
     _, inter, dim = match.shape("gate")
-    first = Extent(pairs, inter, dim, terms, gated=True, units=units)
-    return first, Extent(pairs, dim, inter, terms, gated=False, units=units)
+    first = Extent(pairs, inter, dim, terms, gated=True, units=units, matrices=chosen)
+    return first, Extent(pairs, dim, inter, terms, gated=False, units=units, matrices=chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,27 +184,24 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
 
 
 def _work(match: Match, knobs: Knobs) -> Work:
-    """Chosen experts once, what goes between the launches written and read; of the parts of each
-    chosen expert the last is half full."""
+    """The products' time, which has their bytes, and what is placed, gathered and combined; of the
+    parts of each chosen expert the last is half full."""
     rows, top_k = match.shape("ids")
-    experts, inter, dim = match.shape("gate")
+    experts, _, dim = match.shape("gate")
     forms, terms, pairs = _Forms.of(match, knobs), num_terms(match, "x"), rows * top_k
     chosen = experts * (1 - (1 - top_k / experts) ** rows) if top_k < experts else experts
-    between = 2 * pairs * (terms * inter + terms * dim + 2 * dim)
-    moved = chosen * expert_bytes(match) + 2 * terms * rows * dim + between + 4 * rows * dim
-    multiplied = pairs + round(chosen * PART / 2)
-    flops = sum(
-        tiled_flops(match, "x", form.tile, extent)
-        for form, extent in zip((forms.gated, forms.down), _extents(match, multiplied), strict=True)
-    )
-    return Work(moved, flops, 5)
+    placed = 2 * terms * rows * dim + pairs * (2 * terms * dim + 2 * dim) + 4 * rows * dim
+    extents = _extents(match, pairs + round(chosen * PART / 2), chosen)
+    products = zip((forms.gated, forms.down), extents, strict=True)
+    us = sum(product_us(form.tile, extent) for form, extent in products) + moved_us(placed)
+    return Work(0, flops_of(match, "x", us), 5)
 
 
 MANY_ROWS_EXPERTS = Lowering(
     name=_NAME,
     pattern=Region.single(ExpertsOp),
     emit=_emit,
-    when=MANY_ROWS_ON_HOPPER & EXPERTS_WHEN,
+    when=ON_HOPPER & axis_at_least("x", 0, LEAST_ROWS) & EXPERTS_WHEN,
     knobs=(COLUMNS, *KNOBS),
     workspace=_workspace,
     zeroed=ticket_bytes,

@@ -17,7 +17,7 @@ from lostwax.backends.cuda.lowerings.fp8_products import (
     rows_between,
     ticket_bytes,
 )
-from lostwax.backends.cuda.lowerings.fp8_tiles import Extent, tiled_flops
+from lostwax.backends.cuda.lowerings.fp8_tiles import Extent, flops_of, moved_us, product_us
 from lostwax.backends.gpu_kernels.lowerings.fp8_joined import (
     GATED_WHEN,
     JOINED,
@@ -53,11 +53,11 @@ def _weight(match: Match, name: str) -> Weight:
 
 
 def _work(match: Match, knobs: Knobs, extent: Extent, planes: int = 0) -> Work:
-    """The region's own, the terms where they are made, and `planes` bytes written and read."""
-    base, tile = match.work(), choose_form(extent, knobs).tile
+    """The product's time, which has its bytes, terms where they are made, and `planes` bytes
+    written and read."""
     made = 4 * extent.rows * extent.k if extent.terms == 2 else 0
-    flops = tiled_flops(match, "x", tile, extent)
-    return Work(base.num_bytes + made + 2 * planes, flops, 1 + (made > 0) + (planes > 0))
+    us = product_us(choose_form(extent, knobs).tile, extent) + moved_us(made + 2 * planes)
+    return Work(0, flops_of(match, "x", us), 1 + (made > 0) + (planes > 0))
 
 
 def _terms_bytes(match: Match, knobs: Knobs) -> int:

@@ -6,12 +6,13 @@ The kernel is `kernels/fp8_products.cu`. Knows sizes, no op and no device.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import product, starmap
+from dataclasses import dataclass, replace
+from itertools import product
 
 import msgspec
 
 from lostwax.backends.cuda.lowerings.fp8_tiles import (
+    LEAST_STAGES,
     PART,
     WIDTHS,
     Extent,
@@ -40,27 +41,24 @@ _BARRIERS_BYTES, _TOLD_BYTES, _COUNT_BYTES = 16, 64, 16  # behind the stages: of
 _SHARED_BYTES = 232448  # a block's at most, on Hopper
 _TURNS = 16  # tiles of rows that take turns over the same weights
 
-ROWS = Knob("tile_rows", (0, 64, 128, 256))
+ROWS = Knob("tile_rows", (0, 64, 128, 256), takes_memory=False)
 """Of a tile, where not sorted by expert; 256 where not gated."""
-COLUMNS = Knob("columns", (0, *WIDTHS))
+COLUMNS = Knob("columns", (0, *WIDTHS), takes_memory=False)
 """Of a tile, of each weight; of gated ones at most 128."""
 DYNAMIC, STATIC = 1, 2
 """Settings of the knob `dynamic`: clusters take the next tile, or each has its own."""
 KNOBS = (
-    Knob("cluster", (0, 1, 2)),
-    Knob("stages", (0, 2, 3, 4, 5, 6, 8, 10, 12)),
-    Knob("turns", (0, 4, 8, 16, 32)),
+    Knob("cluster", (0, 1, 2), takes_memory=False),
+    Knob("stages", (0, 2, 3, 4, 5, 6, 8, 10, 12), takes_memory=False),
+    Knob("turns", (0, 4, 8, 16, 32), takes_memory=False),
     Knob("dynamic", (0, 1, 2)),
-    Knob("overlap", (0, 1, 2)),
 )
 """0 leaves it to `choose_form`."""
 
-MANY_ROWS_ON_HOPPER = (
-    fact("matrix_units", "wgmma")
-    & fact_at_least("cluster_blocks", _MOST_CLUSTER)
-    & axis_at_least("x", 0, LEAST_ROWS)
-)
-"""What the kernel asks of the target, and of the rows to be worth it."""
+ON_HOPPER = fact("matrix_units", "wgmma") & fact_at_least("cluster_blocks", _MOST_CLUSTER)
+"""What the kernel asks of the target."""
+MANY_ROWS_ON_HOPPER = ON_HOPPER & axis_at_least("x", 0, LEAST_ROWS)
+"""The same, and of the rows to be worth it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +73,14 @@ class ProductForm:
     tile: TileSize
     gated: bool
     grouped: bool
-    stages: int
     turns: int
     dynamic: bool
-    overlap: bool
 
     @property
     def shared_bytes(self) -> int:
         """As `layout.h` adds it up; the kernel does not compile where the two differ."""
         stage = _stage_bytes(self.terms, self.tile, self.gated)
-        return self.stages * stage + _fixed_bytes(self.tile, self.gated)
+        return self.tile.stages * stage + _fixed_bytes(self.tile, self.gated)
 
     def constants(self, *, power_of_two: bool = False) -> dict[str, int]:
         """The kernel's macros; `power_of_two`: scales of what gated experts write."""
@@ -95,10 +91,9 @@ class ProductForm:
             "COLUMNS": self.tile.columns,
             "GATED": int(self.gated),
             "GROUPED": int(self.grouped),
-            "STAGES": self.stages,
+            "STAGES": self.tile.stages,
             "CLUSTER": self.tile.cluster,
             "DYNAMIC": int(self.dynamic),
-            "OVERLAP": int(self.overlap),
             "POWER_OF_TWO": int(power_of_two),
             SHARED_BYTES: self.shared_bytes,
         }
@@ -117,41 +112,51 @@ def _fixed_bytes(tile: TileSize, gated: bool) -> int:
 def choose_form(extent: Extent, knobs: Knobs, *, grouped: bool = False) -> ProductForm:
     """By rule where knobs are 0; as many stages as fit at most.
 
-    Experts have tiles of 128 rows, those of `place_pairs`. Clusters take the next tile only where
-    a tile has more blocks of K than the ring, and one.
+    Experts have tiles of 128 rows, those of `place_pairs`; their clusters of two take the next
+    tile, where a tile has more blocks of K than the ring, and one. Of other products each CTA has
+    tiles of its own: sharing x saved 1 % at most, and cost up to 20 % (`fp8_tiles.py`).
     """
     tile = choose_tile(extent, _sizes(extent, knobs, grouped=grouped))
-    stage = _stage_bytes(extent.terms, tile, extent.gated)
-    most = (_SHARED_BYTES - _fixed_bytes(tile, extent.gated)) // stage
-    stages = min(knobs["stages"] or _MOST_STAGES, most)
-    if tile.rows == PART:  # each place of the ring is one warpgroup's
-        stages -= stages % 2
-    is_dynamic = knobs["dynamic"] == DYNAMIC or (
-        knobs["dynamic"] == 0 and (extent.gated or grouped)
-    )
+    is_dynamic = knobs["dynamic"] == DYNAMIC or (knobs["dynamic"] == 0 and grouped)
     return ProductForm(
         terms=extent.terms,
         tile=tile,
         gated=extent.gated,
         grouped=grouped,
-        stages=stages,
         turns=knobs["turns"] or _TURNS,
-        overlap=knobs.get("overlap", 0) != 2,
-        dynamic=is_dynamic and extent.k > FP8_BLOCK * (stages + 1),
+        dynamic=is_dynamic and extent.k > FP8_BLOCK * (tile.stages + 1),
     )
 
 
 def _sizes(extent: Extent, knobs: Knobs, *, grouped: bool) -> Iterator[TileSize]:
     """Tiles that the knobs and the product leave to choose from."""
-    few = (PART,) if extent.rows <= PART else (2 * PART, 4 * PART)
-    rows = (knobs["tile_rows"],) if knobs.get("tile_rows") else (2 * PART,) if grouped else few
+    rows = _tile_rows(extent, knobs, grouped)
     widths = (knobs["columns"],) if knobs.get("columns") else WIDTHS
     if grouped and extent.gated:  # what it writes is quantised by blocks
         widths = (FP8_BLOCK,)
-    clusters = (knobs["cluster"],) if knobs["cluster"] else (1, 2)
-    for tile in starmap(TileSize, product(rows, widths, clusters)):
-        if fits_registers(tile, gated=extent.gated):
+    cluster = knobs["cluster"] or 1 + grouped
+    for height, width in product(rows, widths):
+        tile = TileSize(height, width, cluster, stages=0)
+        tile = replace(tile, stages=_stages(extent, tile, knobs["stages"] or _MOST_STAGES))
+        if tile.stages >= LEAST_STAGES and fits_registers(tile, gated=extent.gated):
             yield tile
+
+
+def _tile_rows(extent: Extent, knobs: Knobs, grouped: bool) -> tuple[int, ...]:
+    """Tiles of one part where few of them stand above one another, of four where many do."""
+    if grouped:
+        return (2 * PART,)
+    if knobs.get("tile_rows"):
+        return (knobs["tile_rows"],)
+    if extent.rows <= PART:
+        return (PART,)
+    return (PART, 2 * PART) if extent.rows <= 2 * PART else (2 * PART, 4 * PART)
+
+
+def _stages(extent: Extent, tile: TileSize, wanted: int) -> int:
+    stage = _stage_bytes(extent.terms, tile, extent.gated)
+    stages = min(wanted, (_SHARED_BYTES - _fixed_bytes(tile, extent.gated)) // stage)
+    return stages - stages % 2 if tile.rows == PART else stages  # a place is one warpgroup's
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +190,8 @@ def product_launch(
 ) -> KernelLaunch:
     """The launch; of gated products `weights` are gate and up, of `columns` rows an expert each.
 
-    `out` is [rows, columns] bf16 or f32, of plain experts a row each pair; of gated experts it is fp8
-    [terms * slots, columns], and `out_scale` [blocks of columns, slots].
+    `out` is [rows, columns] bf16 or f32, of plain experts a row each pair; of gated experts it is
+    fp8 [terms * slots, columns], and `out_scale` [blocks of columns, slots].
     """
     rows = x.values.shape[0] // x.count
     blocks = -(-x.values.shape[1] // FP8_BLOCK)
@@ -195,8 +200,7 @@ def product_launch(
             language="cuda",
             path="fp8_products.cu",
             symbol="sm90_fp8_products",
-            constants=form.constants(power_of_two=power_of_two)
-            | {"WIDE": int(out.dtype == "f32")},
+            constants=form.constants(power_of_two=power_of_two) | {"WIDE": int(out.dtype == "f32")},
             num_warps=THREADS // 32,
         )
     )

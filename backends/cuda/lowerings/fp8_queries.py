@@ -16,7 +16,14 @@ from lostwax.backends.cuda.lowerings.fp8_products import (
     tickets_of,
     tiles_of,
 )
-from lostwax.backends.cuda.lowerings.fp8_tiles import PART, Extent, tiled_flops
+from lostwax.backends.cuda.lowerings.fp8_tiles import (
+    PART,
+    WRITE_QUERIES,
+    Extent,
+    flops_of,
+    moved_us,
+    product_us,
+)
 from lostwax.backends.gpu_kernels.lowerings.fp8_terms import carve_terms, num_terms, terms_of
 from lostwax.backends.gpu_kernels.lowerings.joined_queries import (
     QUERIES_FORM,
@@ -45,7 +52,9 @@ def _extent(match: Match) -> Extent:
     rows, k = match.shape("x")
     columns = sum(match.shape(weight)[0] for weight in QUERIES_FORM.concat)
     units = match.target.compute_units
-    return Extent(rows, columns, k, num_terms(match, "x"), gated=False, units=units)
+    return Extent(
+        rows, columns, k, num_terms(match, "x"), gated=False, units=units, write=WRITE_QUERIES
+    )
 
 
 def _form(match: Match, knobs: Knobs) -> ProductForm:
@@ -122,11 +131,11 @@ def _launch(match: Match, knobs: Knobs, quantised: bool) -> tuple[Launch, ...]:
 
 
 def _work(match: Match, knobs: Knobs) -> Work:
-    """The region's own, the terms where they are made; the tables come from the cache."""
-    base, extent = match.work(), _extent(match)
+    """The product's time, which has its bytes, and the terms where they are made."""
+    extent = _extent(match)
     made = 4 * extent.rows * extent.k if extent.terms == 2 else 0
-    flops = tiled_flops(match, "x", _form(match, knobs).tile, extent)
-    return Work(base.num_bytes + made, flops, 1 + (made > 0))
+    us = product_us(_form(match, knobs).tile, extent) + moved_us(made)
+    return Work(0, flops_of(match, "x", us), 1 + (made > 0))
 
 
 def _widths(match: Match) -> str | None:
@@ -135,10 +144,15 @@ def _widths(match: Match) -> str | None:
     offset, dim = (int(match.attr("q_turned", n)) for n in ("offset", "dim"))
     whole = width % _TURNS_ALONE == offset % _TURNS_ALONE == 0 and dim == _TURNS_ALONE
     if not whole or match.shape("w_q_b")[0] % FP8_BLOCK:
-        return f"heads of {width} turn {dim} from {offset} on, wants {_TURNS_ALONE} between its multiples"
+        return (
+            f"heads of {width} turn {dim} from {offset} on, wants {_TURNS_ALONE} at its multiples"
+        )
     offset, dim = (int(match.attr("index_turned", n)) for n in ("offset", "dim"))
     if index_width != FP8_BLOCK or offset % 8 or dim % 16:
-        return f"index queries of {index_width} turn {dim} from {offset} on, wants {FP8_BLOCK}, 16ths from an 8th"
+        return (
+            f"index queries of {index_width} turn {dim} from {offset} on,"
+            f" wants {FP8_BLOCK}, sixteens from an eighth on"
+        )
     return None
 
 

@@ -92,22 +92,30 @@ INLINE void add_scaled(float (&sums)[HELD], const float (&found)[HELD], const fl
   }
 }
 
-// Products of AT_ONCE parts or weights from `first` on, of one block of K, are on their way.
+// A part by the weights' rows at `b`, as many as `found` has columns; of one block of K.
+template <int SUMS> INLINE void start_product(float (&found)[SUMS], u32 a, u32 b) {
+#pragma unroll
+  for (int term = 0; term < TERMS; term++)
+#pragma unroll
+    for (int k = 0; k < BLOCK; k += 32)
+      add_e4m3_product(found, rows_operand(a + term * TERM_BYTES + k), rows_operand(b + k), term + k);
+}
+
+// Products of AT_ONCE parts or weights from `first` on, of one block of K, are on their way. Up lies behind
+// gate: both are one product of twice the columns.
 template <int AT_ONCE>
 INLINE void start(float (&found)[AT_ONCE][HELD], u32 stage, int first, int warpgroup) {
 #pragma unroll
   for (int p = 0; p < AT_ONCE; p++) hold(found[p]);
   products_begin();
+  const u32 own = stage + (WAYS == 2 ? 0 : warpgroup) * PART_BYTES, weight = stage + WEIGHTS_AT;
+  if constexpr (GATED && AT_ONCE == 2) {
+    start_product(reinterpret_cast<float (&)[2 * HELD]>(found), own, weight);
+  } else {
 #pragma unroll
-  for (int p = 0; p < AT_ONCE; p++) {
-    const int part = GATED ? 0 : first + p, weight = GATED ? first + p : 0;
-    const u32 a = stage + (WAYS == 2 ? 0 : warpgroup + WARPGROUPS * part) * PART_BYTES;
-    const u32 b = stage + WEIGHTS_AT + weight * WEIGHT_BYTES;
-#pragma unroll
-    for (int term = 0; term < TERMS; term++)
-#pragma unroll
-      for (int k = 0; k < BLOCK; k += 32)
-        add_e4m3_product(found[p], rows_operand(a + term * TERM_BYTES + k), rows_operand(b + k), term + k);
+    for (int p = 0; p < AT_ONCE; p++)
+      if (GATED) start_product(found[p], own, weight + (first + p) * WEIGHT_BYTES);
+      else start_product(found[p], own + WARPGROUPS * (first + p) * PART_BYTES, weight);
   }
   products_commit();
 #pragma unroll
@@ -121,10 +129,11 @@ INLINE void add(Sums<PRODUCTS>& sums, const float (&found)[AT_ONCE][HELD], const
     add_scaled(sums.of[first + p], found[p], factors.row[GATED ? 0 : first + p], factors.weight[GATED ? first + p : 0], near);
 }
 
-// Where registers allow it, a block's products run while those of the block before are added.
-template <int PRODUCTS> constexpr bool OVERLAPS = OVERLAP && PRODUCTS * HELD <= 64;
+// Where registers allow it, a block's products run while those of the block before are added; where
+// warpgroups take blocks in turn, the other's do.
+template <int PRODUCTS> constexpr bool OVERLAPS = WAYS == 1 && PRODUCTS * HELD <= 64;
 // Else small products run together, large ones one behind another.
-template <int PRODUCTS> constexpr int TOGETHER = PRODUCTS * HELD <= 64 ? PRODUCTS : 1;
+template <int PRODUCTS> constexpr int TOGETHER = PRODUCTS * HELD <= (GATED ? 96 : 64) ? PRODUCTS : 1;
 
 // What a warpgroup's blocks of a tile are, from the first on.
 struct Blocks {
@@ -227,16 +236,15 @@ template <int PRODUCTS> INLINE void add_ways(Sums<PRODUCTS>& sums, u32 shared, i
     for (int p = 0; p < PRODUCTS; p++)
 #pragma unroll
       for (int i = 0; i < HELD; i++) store(mine + (p * HELD + i) * 512, sums.of[p][i]);
-    arrive_named(1, MULTIPLYING);
-    named_barrier(2, MULTIPLYING);  // the place is read
-  } else {
-    named_barrier(1, MULTIPLYING);
+  }
+  named_barrier(1, MULTIPLYING);
+  if (warpgroup == 0) {
 #pragma unroll
     for (int p = 0; p < PRODUCTS; p++)
 #pragma unroll
       for (int i = 0; i < HELD; i++) sums.of[p][i] += load(mine + (p * HELD + i) * 512);
-    arrive_named(2, MULTIPLYING);
   }
+  named_barrier(2, MULTIPLYING);  // the place is read
 }
 
 // Of a warpgroup without a part: it only lets the stages go.
