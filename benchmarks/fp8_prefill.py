@@ -61,6 +61,10 @@ PEER = "DeepGEMM"
 _ROWS = (64, 128, 1024, 4096)
 _BEST = 6
 """Tiles of a case that are timed: those that the rule takes for the fastest."""
+_ALSO = 2
+"""Of these, how many in other ways, too."""
+FEW_ROWS = 128
+"""Rows of decode, at most."""
 
 
 def cases() -> Iterator[ProductCase]:
@@ -75,7 +79,7 @@ def cases() -> Iterator[ProductCase]:
     for form in ("fp8", "bf16"):
         for rows in _ROWS:
             for op, label, shape in _shapes():
-                if rows > 128 or op != "experts":
+                if rows > FEW_ROWS or op != "experts":
                     yield _case(op, label, shape, rows, form)
 
 
@@ -98,55 +102,44 @@ def _case(
         found = found[:4]
     return ProductCase(
         op=op, label=label, shape=shape, rows=rows, real=real or rows, form=form, choice=choice,
-        settings=({},) if rows <= 128 and op != "experts" else (), many_rows=tuple(found),
+        settings=({},) if rows <= FEW_ROWS and op != "experts" else (), many_rows=tuple(found),
         timed=real is None,
     )  # fmt: skip
 
 
 def _settings(op: str, shape: tuple[int, ...], rows: int, form: str) -> Iterator[Knobs]:
-    """The rule, then other tiles, those that it takes for the fastest first; clusters of the first
-    that take the next tile, or not."""
-    from lostwax.backends.cuda.lowerings.fp8_tiles import (
-        WIDTHS,
-        Extent,
-        TileSize,
-        fits_registers,
-        product_us,
-    )
+    """The rule, then other tiles, those that it takes for the fastest first; of the first two
+    clusters, too, and such as take the next tile."""
+    from lostwax.backends.cuda.lowerings.fp8_products import KNOBS, tile_sizes
+    from lostwax.backends.cuda.lowerings.fp8_tiles import Extent, product_us
 
     yield {}
     if op == "experts":
         for cluster, columns in ((1, 128), (2, 128), (1, 192), (2, 192), (1, 160)):
             yield {"cluster": cluster, "columns": columns}
         yield {"dynamic": 2}
-        yield {"overlap": 2}
         yield {"turns": 4}
         return
-    gated, k = op == "gated", shape[-1]
     columns = shape[0] if op in ("gated", "linear") else sum(shape[:-1])
-    extent = Extent(rows, columns, k, 1 if form == "fp8" else 2, gated, UNITS)
-    heights = {64: (64,), 128: (128, 64)}.get(rows, (128, 256))
-    sizes = [
-        TileSize(height, width, cluster)
-        for height in heights
-        for width in ((128,) if op == "queries" else WIDTHS)
-        for cluster in (1, 2)
-    ]
-    sizes = [s for s in sizes if fits_registers(s, gated=gated)]
-    sizes.sort(key=lambda size: product_us(size, extent))
+    terms = 1 if form == "fp8" else 2
+    extent = Extent(rows, columns, shape[-1], terms, op == "gated", UNITS)
+    knobs = {knob.name: 0 for knob in KNOBS}
+    if op == "queries":
+        knobs["columns"] = 128
+    sizes = sorted(tile_sizes(extent, knobs), key=lambda size: product_us(size, extent))
     anchors = {(64, 64), (64, 128), (128, 64), (128, 128), (128, 192), (256, 128)}
     chosen = sizes[:_BEST]
     chosen += [s for s in sizes[_BEST:] if (s.rows, s.columns) in anchors]
     for number, size in enumerate(chosen):
-        knobs = {"tile_rows": size.rows, "columns": size.columns, "cluster": size.cluster}
+        knobs = {"tile_rows": size.rows, "columns": size.columns}
         if op == "queries":
             del knobs["columns"]
         yield knobs
-        if number < 2 and rows > 128:
-            yield knobs | {"dynamic": 2 if gated else 1}
-        if number < 3:
-            yield knobs | {"overlap": 2}
-        if number < 2 and rows <= 128:
+        if number < _ALSO:
+            yield knobs | {"cluster": 2}
+        if number < _ALSO and rows > FEW_ROWS:
+            yield knobs | {"dynamic": 1}
+        if number < _ALSO and rows <= FEW_ROWS:
             yield knobs | {"stages": 6}
 
 

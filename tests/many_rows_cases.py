@@ -44,9 +44,7 @@ def _case(
     return case
 
 
-def linear(
-    scaled: bool, columns: int = 300, k: int = _K, out: str = "bf16", **knobs: int
-) -> Case:
+def linear(scaled: bool, columns: int = 300, k: int = _K, out: str = "bf16", **knobs: int) -> Case:
     """Three blocks of columns, so that a cluster of two has one too many."""
     case = replace(_case(MANY_ROWS_LINEAR, scaled, {}, knobs, k), outputs=("op.out",))
     blocks = -(-columns // FP8_BLOCK), -(-k // FP8_BLOCK)

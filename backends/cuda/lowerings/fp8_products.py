@@ -116,7 +116,7 @@ def choose_form(extent: Extent, knobs: Knobs, *, grouped: bool = False) -> Produ
     tile, where a tile has more blocks of K than the ring, and one. Of other products each CTA has
     tiles of its own: sharing x saved 1 % at most, and cost up to 20 % (`fp8_tiles.py`).
     """
-    tile = choose_tile(extent, _sizes(extent, knobs, grouped=grouped))
+    tile = choose_tile(extent, tile_sizes(extent, knobs, grouped=grouped))
     is_dynamic = knobs["dynamic"] == DYNAMIC or (knobs["dynamic"] == 0 and grouped)
     return ProductForm(
         terms=extent.terms,
@@ -128,7 +128,7 @@ def choose_form(extent: Extent, knobs: Knobs, *, grouped: bool = False) -> Produ
     )
 
 
-def _sizes(extent: Extent, knobs: Knobs, *, grouped: bool) -> Iterator[TileSize]:
+def tile_sizes(extent: Extent, knobs: Knobs, *, grouped: bool = False) -> Iterator[TileSize]:
     """Tiles that the knobs and the product leave to choose from."""
     rows = _tile_rows(extent, knobs, grouped)
     widths = (knobs["columns"],) if knobs.get("columns") else WIDTHS
