@@ -67,8 +67,10 @@ class ProductCase(msgspec.Struct, frozen=True, kw_only=True):
     def outputs(self) -> tuple[str, ...]:
         """Values that the lowering writes."""
         index = "index_quantised" if self.form == "fp8" else "index_turned"
-        joined = {"gated": ("act",), "projections": ("q_normed", "k_normed", "kv")}
-        joined["queries"] = ("q_turned", index)
+        joined: dict[str, tuple[str, ...]] = {
+            "gated": ("act",), "projections": ("q_normed", "k_normed", "kv"),
+            "queries": ("q_turned", index),
+        }  # fmt: skip
         return joined.get(self.op, ("op.out",))
 
     def num_bytes(self, own: Tensors) -> float:
@@ -252,13 +254,14 @@ def reference(case: ProductCase, given: Tensors) -> torch.Tensor:
 
 def _turned_queries(case: ProductCase, product: torch.Tensor, given: Tensors) -> torch.Tensor:
     """Both queries; the last columns of attention's heads turn, the first of the indexer's."""
-    q, index = product.to(torch.bfloat16).double().split(case.shape[:2], 1)
+    rounded_product = product.to(torch.bfloat16).double()
+    q, index = rounded_product[:, : case.shape[0]], rounded_product[:, case.shape[0] :]
     table, index_table = (
         given[name][:, : case.real, None].double() for name in ("table", "index_table")
     )
     q, index = q.view(-1, HEADS, HEAD).clone(), index.view(-1, INDEX_HEADS, INDEX).clone()
     part = q[..., HEAD - TURNING :]
-    partner = part.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    partner = part.reshape(*part.shape[:-1], -1, 2).flip(-1).flatten(-2)
     q[..., HEAD - TURNING :] = part * table[0] + partner * table[1]
     part = index[..., :TURNING]
     index[..., :TURNING] = part * index_table[0] + part.roll(TURNING // 2, -1) * index_table[1]

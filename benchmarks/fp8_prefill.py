@@ -184,10 +184,12 @@ class Turns(Runner):
             else:
                 self._write(row)
         if case.timed and (calls := self.peer_calls(built, drawn)):
-            row = {"case": case.name, "lowering": PEER, "knobs": {}, "error": 0.0, "right": True}
-            found.append(row)
-            graphs.append((row, *self._captured(calls)))
-        for row, us in zip((g[0] for g in graphs), self._timed(graphs), strict=True):
+            peer: dict[str, Any] = {"case": case.name, "lowering": PEER, "knobs": {}}
+            peer |= {"error": 0.0, "right": True}
+            found.append(peer)
+            graphs.append((peer, *self._captured(calls)))
+        timed = zip(graphs, self._timed(graphs), strict=True)
+        for (row, _, _), us in timed:
             row |= rates(case, drawn.own, us)
             self._write(row)
         _print_case(case, found)

@@ -7,8 +7,9 @@ Both take `--ops FAMILY,…` (products, experts, index, topk, attend, mha; index
 used where they are installed: deep_gemm, flash_mla and torch itself. Ours and the peer are checked
 against fp64, then timed in turns: graph replays over inputs that do not fit L2. A ratio is the
 peer's time over ours. DeepGEMM compiles at the first call, which processes of `run` make before.
-Of products `ours` leaves out what a step makes once for all layers (rope's tables; in `ours whole`);
-what ours do behind the peer's bare product (norms, rope, rotation, silu, rounding) is counted.
+Of products `ours` leaves out what a step makes once for all layers (rope's tables; they are in
+`ours whole`), and counts what ours do behind the peer's bare product: norms, rope, rotation, silu,
+rounding.
 """
 
 from __future__ import annotations

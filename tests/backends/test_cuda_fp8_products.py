@@ -4,6 +4,7 @@ kernel.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,9 +37,9 @@ SYMBOLS = ("sm90_fp8_products", "sm90_fp8_queries")
 COMPILED = (
     "linear of scaled rows", "linear of two terms, tiles of 256 rows", "linear into f32",
     "linear of tiles of 64 rows", "linear of tiles of 192 columns", "linear with tickets",
-    "gate and up of narrow tiles", "gate and up of tiles of 80 columns", "gate and up of scaled rows",
-    "queries of two terms", "queries of 256 rows, quantised by f32", "experts of two terms",
-    "experts with scales of two's powers",
+    "gate and up of narrow tiles", "gate and up of tiles of 80 columns",
+    "gate and up of scaled rows", "queries of two terms", "queries of 256 rows, quantised by f32",
+    "experts of two terms", "experts with scales of two's powers",
 )  # fmt: skip
 """Forms of each kind, which compile for seconds each."""
 
@@ -164,11 +165,11 @@ def test_few_rows_and_other_targets_are_refused_with_a_sentence(tmp_path: Path) 
 
 def test_queries_whose_heads_turn_elsewhere_are_refused_with_a_sentence(tmp_path: Path) -> None:
     turned = queries(scaled=True, quantised=True)
-    turned.attributes |= {("q_turned", "offset"): 96}
+    turned = replace(turned, attributes={**turned.attributes, ("q_turned", "offset"): 96})
     with pytest.raises(ValueError, match="heads of 192 turn 64 from 96 on"):
         match_of(turned, tmp_path).emit(turned.lowering)
     wide = queries(scaled=True, quantised=True)
-    wide.attributes |= {("index_turned", "offset"): 4}
+    wide = replace(wide, attributes={**wide.attributes, ("index_turned", "offset"): 4})
     with pytest.raises(ValueError, match="index queries of 128 turn 64 from 4 on"):
         match_of(wide, tmp_path).emit(wide.lowering)
 

@@ -126,8 +126,8 @@ FAULTS = {
         "row * to.scale_row + (head ^ 1) * to.scale_head", "queries, quantised",
     ),
     "queries' rows behind the real ones are written": (
-        "write_queries.h", "int row, int rows, int column, int lane) {\n  const bool real = row < to.real",
-        "int row, int rows, int column, int lane) {\n  const bool real = row < rows", "queries of scaled rows",
+        "write_queries.h", "int column, int lane) {\n  const bool real = row < to.real",
+        "int column, int lane) {\n  const bool real = row < rows", "queries of scaled rows",
     ),
 }  # fmt: skip
 """By what is wrong: a header, what stands there, what takes its place, a case that shows it."""

@@ -1,4 +1,4 @@
-"""What the rule for tiles of fp8 products takes was fast where it was timed, and so is its estimate."""
+"""The rule for tiles of fp8 products takes what was fast where it was timed, and knows how long."""
 
 from __future__ import annotations
 

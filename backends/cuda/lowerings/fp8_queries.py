@@ -156,17 +156,6 @@ def _widths(match: Match) -> str | None:
     return None
 
 
-def _borders(quantised: bool) -> Predicate:
-    """Rows and heads lie on borders of 16 bytes, those of fp8 of 8."""
-
-    def refusal(match: Match) -> str | None:
-        q, index, _ = _outs(match, quantised)
-        fits = all(stride % 8 == 0 for view in (q, index) for stride in view.strides[:2])
-        return None if fits else "queries' rows lie off the borders that are written"
-
-    return Predicate(refusal)
-
-
 def _lowering(quantised: bool) -> Lowering:
     def emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
         return _launch(match, knobs, quantised)
