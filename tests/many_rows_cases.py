@@ -139,6 +139,7 @@ def cases() -> dict[str, Case]:
         "gate and up of tiles of 80 columns": gate_up(
             scaled=False, tile_rows=128, columns=80, cluster=1
         ),
+        "gate and up of tiles of 112 columns": gate_up(scaled=True, tile_rows=128, columns=112),
         "linear with tickets": linear(scaled=True, k=912, dynamic=1, stages=2),
         "linear of two terms with tickets": linear(scaled=False, k=912, dynamic=1),
         "linear of single CTAs with tickets": linear(scaled=True, k=912, cluster=1, dynamic=1),

@@ -38,6 +38,7 @@ COMPILED = (
     "linear of scaled rows", "linear of two terms, tiles of 256 rows", "linear into f32",
     "linear of tiles of 64 rows", "linear of tiles of 192 columns", "linear with tickets",
     "gate and up of narrow tiles", "gate and up of tiles of 80 columns",
+    "gate and up of tiles of 112 columns",
     "gate and up of scaled rows", "queries of two terms", "queries of 256 rows, quantised by f32",
     "experts of two terms", "experts with scales of two's powers",
 )  # fmt: skip

@@ -224,7 +224,7 @@ INLINE void multiply(Sums<PRODUCTS>& sums, const Place& place, u32 shared, const
   const Blocks blocks{place.after(own), (sizes.blocks - own + WAYS - 1) / WAYS, shared};
   if (blocks.count == 0) return;
   const Marks marks = marks_of(tile, sizes, scales, first, own);
-  if (OVERLAPS<PRODUCTS>) multiply_ahead(sums, blocks, scales, marks, warpgroup, lane);
+  if constexpr (OVERLAPS<PRODUCTS>) multiply_ahead(sums, blocks, scales, marks, warpgroup, lane);
   else multiply_by_turns(sums, blocks, scales, marks, warpgroup, lane);
 }
 
