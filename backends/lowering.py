@@ -33,6 +33,8 @@ class Knob:
 
     name: str
     values: tuple[int, ...]
+    takes_memory: bool = True
+    """Whether what the lowering needs of memory may depend on it."""
 
 
 class Match(Protocol):

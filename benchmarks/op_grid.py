@@ -79,7 +79,7 @@ class PlannedOp(msgspec.Struct, frozen=True, kw_only=True):
 
     `inputs` and `outputs` say dtype and shape of each; `weights` are logical names, which `stored`
     makes into what launches read. `attributes` are the ops', by OP.NAME. `us` is the planner's
-    estimate.
+    estimate. `of_step` are the numbers of launches that all layers of a step share.
     """
 
     case: OpCase
@@ -91,6 +91,7 @@ class PlannedOp(msgspec.Struct, frozen=True, kw_only=True):
     weights: tuple[str, ...]
     stored: tuple[StoredWeight, ...]
     us: float
+    of_step: tuple[int, ...] = ()
 
 
 def cases(families: tuple[str, ...] = FAMILIES) -> Iterator[OpCase]:
