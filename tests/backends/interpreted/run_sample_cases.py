@@ -17,6 +17,7 @@ from sample_states import biases_of, masks_of
 
 from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, MASK, NUCLEUS, PICK
 from lostwax.backends.gpu_kernels.lowerings.sample_tail import SAMPLE_TAIL
+from lostwax.backends.gpu_kernels.lowerings.score import SCORE
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.portable.kernels import sample as portable
 from lostwax.backends.proof.plain_match import Value
@@ -25,6 +26,7 @@ from lostwax.ir.reference import sample
 
 Arrays = dict[str, np.ndarray]
 Row = tuple[Callable[[np.ndarray], np.ndarray], float, float, int, float]
+TOP = 20
 SEEDS = np.array([0, 1, -1, 2**31 - 1, -(2**31), 7, 7, 7, 9], np.int32)
 COUNTERS = np.array([0, 5, -1, 2**31 - 1, 3, 0, 1, 2, 4], np.int32)
 
@@ -125,6 +127,7 @@ WHOLE: dict[str, tuple[Lowering, str, str]] = {
         " mask_rows temperature top_k top_p min_p seeds counters",
         "picked.ids logprob",
     ),
+    "score": (SCORE, "logits targets", "op.target_logprobs op.top_ids op.top_logprobs"),
 }  # fmt: skip
 """The same where a program holds a row."""
 
@@ -137,10 +140,10 @@ def launched(op: str, data: Mapping[str, np.ndarray], **knobs: int) -> Arrays:
     values = {
         n: Value(a.shape, "f32" if a.dtype == np.float32 else "i32") for n, a in given.items()
     }
+    shapes = {"op.out": (rows, vocab)}
+    shapes |= dict.fromkeys(("op.top_ids", "op.top_logprobs"), (rows, min(TOP, vocab)))
     values |= {
-        name: Value(
-            (rows, vocab) if name == "op.out" else (rows,), "i32" if "ids" in name else "f32"
-        )
+        name: Value(shapes.get(name, (rows,)), "i32" if "ids" in name else "f32")
         for name in writes.split()
     }
     knobs = {"block": 512} | knobs if op in OPS else knobs
@@ -210,6 +213,21 @@ def check(names: tuple[str, ...], vocab: int, failed: Failed) -> None:
         data["targets"] = np.full(len(names), target, np.int32)
         found = launched("logprob", data)["op.logprobs"]
         expect("a target's log-probability is torch's", near(found, torch_logprob(data)))
+        check_score(data, found, expect)
+
+
+def check_score(data: Arrays, logprobs: np.ndarray, expect: Expect) -> None:
+    """Targets and first ids, where both ops give the same log-probabilities."""
+    found = launched("score", data)
+    ids = found["op.top_ids"].astype(np.int32)
+    _, want, _ = sample.score(data["logits"], data["targets"], n=ids.shape[1])
+    expect("first ids are the reference's", np.all(ids == want, axis=1))
+    expect("a score has a target's log-probability", same(found["op.target_logprobs"], logprobs))
+    by_rank = [
+        launched("logprob", data | {"targets": rank}, block=1024)["op.logprobs"] for rank in ids.T
+    ]
+    alike = same(found["op.top_logprobs"], np.stack(by_rank, axis=1))
+    expect("first ids have a target's log-probability", np.all(alike, axis=1))
 
 
 def check_nucleus(data: Arrays, expect: Expect) -> np.ndarray:
