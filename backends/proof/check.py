@@ -76,10 +76,10 @@ class CaseResult:
 
 def region_tolerance(match: RegionMatch) -> Tolerance:
     """How far the region's results may be off."""
-    return tolerance_of(_dtypes(match), rounds_between=_rounds_between(match))
+    return tolerance_of(_dtypes(match), rounds_between=rounds_between(match))
 
 
-def _rounds_between(match: RegionMatch) -> bool:
+def rounds_between(match: RegionMatch) -> bool:
     """Whether products follow on what the region rounds to fp8 behind its own products."""
     rounded = {
         op.out for op in match.members if isinstance(op, QuantiseOp) and _has_products(op.x, match)

@@ -12,17 +12,19 @@ from dataclasses import asdict, dataclass, replace
 
 import msgspec
 import numpy as np
+from xdsl.ir import SSAValue
 
 from lostwax.backends.plan.candidate import Candidate
 from lostwax.backends.plan.cover import Cover, Priced
 from lostwax.backends.plan.kernel_requests import stand_in
 from lostwax.backends.plan.link import link
 from lostwax.backends.plan.storage import Storage
-from lostwax.backends.proof.check import region_tolerance
+from lostwax.backends.proof.check import region_tolerance, rounds_between
 from lostwax.backends.proof.inputs import reads_positions_alone
 from lostwax.backends.proof.probe_inputs import ProbeInputs, TooLarge, probe_inputs
 from lostwax.backends.proof.probe_outputs import expected_outputs
 from lostwax.backends.proof.run_alone import Alone
+from lostwax.backends.proof.steady_rows import steady_rows
 from lostwax.backends.proof.step_cases import StepCase, far_case, step_case
 from lostwax.backends.records.record_key import boundary_types
 from lostwax.ir.contract.canonical import canonical_json
@@ -31,6 +33,7 @@ from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.probe import Probe
 from lostwax.ir.contract.program import KernelLaunch, Launch
+from lostwax.ir.reference.dtype import Array
 
 MAX_ELEMENTS = 1 << 27
 """Numbers that the reference of one probe's samples reads: about a GB in fp64."""
@@ -205,15 +208,19 @@ def _sampled(
     """The probe without its id; TooLarge where the reference of the samples reads more elements."""
     candidate = alone.candidate
     inputs: ProbeInputs = probe_inputs(alone, launches, case, most_elements)
+    steady: Mapping[SSAValue, Array] = {}
     with np.errstate(all="ignore"):  # what overflows does so in the kernel, too
+        drawn = dict(inputs.values)
         inputs.sample.evaluate(inputs.values)
+        if rounds_between(candidate.region):
+            steady = steady_rows(drawn, inputs.values, inputs.sample)
     tolerance = region_tolerance(candidate.region)
     return msgspec.structs.replace(
         _bare(candidate, program),
         launches=launches,
         given=inputs.given,
         weights=inputs.weights,
-        expected=tuple(expected_outputs(alone, inputs, tolerance)),
+        expected=tuple(expected_outputs(alone, inputs, tolerance, steady)),
         max_error=tolerance.max_error,
         rms_error=tolerance.rms_error,
     )

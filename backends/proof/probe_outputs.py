@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import compress
 from math import ceil, log2, prod
 
 import numpy as np
@@ -43,8 +44,14 @@ def rounded(values: Real, bits: int) -> Array:
     return near.astype(np.float32 if bits <= 23 else np.float64)
 
 
-def expected_outputs(alone: Alone, inputs: ProbeInputs, tolerance: Tolerance) -> Iterator[Expected]:
-    """What each output of the region must be in its samples, after their reference ran."""
+def expected_outputs(
+    alone: Alone,
+    inputs: ProbeInputs,
+    tolerance: Tolerance,
+    steady: Mapping[SSAValue, Array],
+) -> Iterator[Expected]:
+    """What each output of the region must be in its samples, after their reference ran; of those in
+    `steady` the rows that are named there."""
     bits = ceil(-log2(tolerance.max_error)) + GUARD_BITS
     outputs = _outputs(alone)
     for name, value in outputs.items():
@@ -69,7 +76,9 @@ def expected_outputs(alone: Alone, inputs: ProbeInputs, tolerance: Tolerance) ->
         given = inputs.sample.given[value]
         wide = as_rows(widen(bound))
         want = wide[:, columns if given is None else np.searchsorted(given, columns)]
-        scaled = isinstance(bound, Scaled)
+        scaled, rows_of = isinstance(bound, Scaled), _chosen_by(value.owner, outputs)
+        if value in steady and not rows_of:  # these are compared where rows of both agree
+            want, at = want[steady[value]], tuple(compress(at, steady[value]))
         yield Expected(
             name=name,
             kind="values",
@@ -82,7 +91,7 @@ def expected_outputs(alone: Alone, inputs: ProbeInputs, tolerance: Tolerance) ->
             scale=alone.value(value, alone.candidate, name, scale=True) if scaled else None,
             cols=bound.cols if isinstance(bound, Scaled) else 1,
             agreement=agreement_of(alone.candidate.region, value),
-            rows_of=_chosen_by(value.owner, outputs),
+            rows_of=rows_of,
         )
 
 
