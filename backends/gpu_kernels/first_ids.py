@@ -60,7 +60,7 @@ def floor_of_groups(groups, count, num_groups, BLOCK_GROUPS: tl.constexpr):
     largest = tl.load(groups + group, mask=inside, other=float("-inf"), cache_modifier=".cg")
     is_known = largest > float("-inf")
     keys = tl.where(is_known, order_of(largest).to(tl.int64), -1)
-    least = floor_of(keys, count, count + (count >> 2) + 8)
+    least = floor_of(keys, count, count + (count >> 4) + 8)
     floor = tl.min(tl.where(keys >= tl.maximum(least, 0), largest, float("inf")), axis=0)
     is_enough = tl.sum(is_known.to(tl.int32), axis=0) >= count
     return tl.where(is_enough, floor, float("-inf"))

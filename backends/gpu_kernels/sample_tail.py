@@ -26,7 +26,7 @@ from lostwax.backends.gpu_kernels.row_parts import (
     sum_of_exp,
     top_of,
 )
-from lostwax.backends.gpu_kernels.sample_nucleus import is_before, nucleus_pick, score_of
+from lostwax.backends.gpu_kernels.sample_nucleus import is_before, nucleus_pick, score_of, second_of
 
 
 @triton.jit
@@ -60,6 +60,22 @@ def _penalised(
 
 
 @triton.jit
+def _floor_or_second(
+    made, groups, floor, score, named, runner_ups, runner_up_ids, picked, count, least, parts,
+    BLOCK_PARTS: tl.constexpr, OF_PART: tl.constexpr, TRIES_TWICE: tl.constexpr,
+):  # fmt: skip
+    """Write the floor of a row with a top_k; the second pick of one with a share alone, else -1."""
+    second = picked * 0 - 1
+    if count > 0:
+        tl.store(floor, floor_of_groups(groups, count, parts * OF_PART, BLOCK_PARTS * OF_PART))
+    elif TRIES_TWICE & (least <= 0):
+        second = second_of(
+            made, score, named, runner_ups, runner_up_ids, picked, parts, BLOCK_PARTS
+        )
+    return second
+
+
+@triton.jit
 def sample_split(
     logits,  # [R, WIDTH] f32
     counts,  # [C, WIDTH] i32
@@ -81,12 +97,15 @@ def sample_split(
     counters,  # [R] i32
     scores,  # [R, parts] f64
     best,  # [R, parts] i32
+    runner_ups,  # [R, parts] f64: the best score of the part's ids before its best one
+    runner_up_ids,  # [R, parts] i32
     tops,  # [R, parts] f32
     sums,  # [R, parts] i64
     allowed_tops,  # [R, parts] f32
     groups,  # [R, parts * OF_PART] f32, of rows with a top_k
     arrived,  # [R] i32, zero
-    chosen,  # [R] i32: the id picked from all allowed ones; -1: the row has ended
+    chosen,  # [R, 2] i32: the id picked from all allowed ones, -1: the row has ended; the second,
+    # picked from those before it, -1: not known
     ends,  # [R, 2] f32: the largest allowed logit, and the floor of rows with a top_k
     progress,  # [R, 2] i32: programs of the second launch that have arrived, ids that they listed
     ids,  # [R] i32
@@ -100,6 +119,7 @@ def sample_split(
     BLOCK_PARTS: tl.constexpr,
     OF_PART: tl.constexpr,
     MASS_BITS: tl.constexpr,
+    TRIES_TWICE: tl.constexpr,
     RECENT: tl.constexpr,
 ):
     """One part of one row: the best score of its allowed ids, their largest logit, and of all its
@@ -112,7 +132,8 @@ def sample_split(
     bias = tl.load(bias_rows + row)
     heat = tl.load(temperature + row)
     count = tl.load(top_k + row)
-    narrows = (heat > 0) & ((count > 0) | (tl.load(top_p + row) < 1) | (tl.load(min_p + row) > 0))
+    least = tl.load(min_p + row)
+    narrows = (heat > 0) & ((count > 0) | (tl.load(top_p + row) < 1) | (least > 0))
     words, has_mask = mask_of(masks, mask_rows, row, WORDS)
     index = part * BLOCK + tl.arange(0, BLOCK)
     own = logits + row * logits_stride
@@ -136,12 +157,21 @@ def sample_split(
     if (bias >= 0) | (counted >= 0):
         tl.store(biased + row * WIDTH + index, x, mask=index < WIDTH)
     x = tl.where(is_allowed(words, has_mask, index, WIDTH), x, float("-inf"))
-    largest, first = first_of_largest(score_of(x, heat, seeds, counters, row, index), index)
+    tried = score_of(x, heat, seeds, counters, row, index)
+    largest, first = first_of_largest(tried, index)
     tl.store(scores + at, largest)
     tl.store(best + at, first)
     tl.store(allowed_tops + at, top_of(x))
     if narrows & (count > 0):
         store_groups(x, groups + at * OF_PART, BLOCK, OF_PART)
+    elif narrows & TRIES_TWICE:
+        logit = tl.max(tl.where(index == first, x, float("-inf")), axis=0)
+        before = is_before(x, index, logit, first)
+        runner_up, named_up = first_of_largest(
+            tl.where(before, tried, float("-inf")), tl.where(before, index, 2147483647)
+        )
+        tl.store(runner_ups + at, runner_up)
+        tl.store(runner_up_ids + at, named_up)
     if is_last(arrived + row, parts):
         each = tl.arange(0, BLOCK_PARTS)
         there, from_part = each < parts, row * parts + each
@@ -158,16 +188,19 @@ def sample_split(
         tl.store(logprobs + row, logprob)
         largest_allowed = top_of(allowed)
         narrows = narrows & (largest_allowed > float("-inf"))
-        tl.store(chosen + row, tl.where(narrows, picked, -1))
+        second = picked * 0 - 1
         if narrows:
             tl.store(ends + 2 * row, largest_allowed)
             tl.store(progress + 2 * row, 0)
             tl.store(progress + 2 * row + 1, 0)
-            if count > 0:
-                floor = floor_of_groups(
-                    groups + row * parts * OF_PART, count, parts * OF_PART, BLOCK_PARTS * OF_PART
-                )
-                tl.store(ends + 2 * row + 1, floor)
+            made = _own_logits(logits, biased, bias_rows, count_rows, row, logits_stride, WIDTH)
+            second = _floor_or_second(
+                made, groups + row * parts * OF_PART, ends + 2 * row + 1, score, named,
+                runner_ups + row * parts, runner_up_ids + row * parts, picked, count, least, parts,
+                BLOCK_PARTS, OF_PART, TRIES_TWICE,
+            )  # fmt: skip
+        tl.store(chosen + 2 * row, tl.where(narrows, picked, -1))
+        tl.store(chosen + 2 * row + 1, second)
 
 
 @triton.jit
@@ -184,13 +217,16 @@ def sample_weigh(
     min_p,
     seeds,
     counters,
+    scores,
+    best,
     tops,
     sums,
     allowed_tops,
     chosen,
     ends,
     progress,
-    weights,  # [R, parts, 3] i64: mass of the part, mass and number of its ids before the chosen
+    weights,  # [R, parts, 4] i64: mass of the part, mass and number of its ids before the chosen,
+    # mass of those before the second
     listed,  # [R, LIST] i32: ids that may be picked, in any order
     ids,
     logprobs,
@@ -209,7 +245,8 @@ def sample_weigh(
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
     real = tl.load(real_rows)
-    picked = tl.load(chosen + row)
+    picked = tl.load(chosen + 2 * row)
+    second = tl.load(chosen + 2 * row + 1)
     if (row >= real) | (picked < 0):
         return
     heat = tl.load(temperature + row)
@@ -224,10 +261,13 @@ def sample_weigh(
     logit = tl.load(own + picked)
     before = is_before(x, index, logit, picked)
     mass = tl.where(index < WIDTH, mass_of(x, top, heat, MASS_BITS), 0)
-    at = 3 * (row * parts + part)
+    at = 4 * (row * parts + part)
     tl.store(weights + at, tl.sum(mass, axis=0))
     tl.store(weights + at + 1, tl.sum(tl.where(before, mass, 0), axis=0))
     tl.store(weights + at + 2, tl.sum(before.to(tl.int64), axis=0))
+    if second >= 0:
+        is_earlier = is_before(x, index, tl.load(own + second), second)
+        tl.store(weights + at + 3, tl.sum(tl.where(is_earlier, mass, 0), axis=0))
     is_open = x > float("-inf")
     if count > 0:
         is_open = is_open & (x >= tl.load(ends + 2 * row + 1))
@@ -238,17 +278,20 @@ def sample_weigh(
     append(listed + row * LIST, progress + 2 * row + 1, index, is_open, LIST)
     if is_last(progress + 2 * row, parts):
         each = tl.arange(0, BLOCK_PARTS)
-        there, of_part = each < parts, 3 * (row * parts + each)
+        there, of_part = each < parts, 4 * (row * parts + each)
         total = tl.sum(
             tl.load(weights + of_part, mask=there, other=0, cache_modifier=".cg"), axis=0
         )
         mass_before = tl.load(weights + of_part + 1, mask=there, other=0, cache_modifier=".cg")
         num_before = tl.load(weights + of_part + 2, mask=there, other=0, cache_modifier=".cg")
+        is_read = there & (second >= 0)
+        mass_second = tl.load(weights + of_part + 3, mask=is_read, other=0, cache_modifier=".cg")
         num_listed = tl.load(progress + 2 * row + 1, cache_modifier=".cg")
         picked = nucleus_pick(
-            own, words, has_mask, picked, top, total, tl.sum(mass_before, axis=0),
-            tl.sum(num_before, axis=0), heat, count, share, least, seeds, counters, row,
-            listed + row * LIST, num_listed, allowed_tops + row * parts, parts,
+            own, words, has_mask, picked, top, total, tl.sum(mass_before, axis=0), second,
+            tl.sum(mass_second, axis=0), tl.sum(num_before, axis=0), heat, count, share, least,
+            seeds, counters, row, listed + row * LIST, num_listed, scores + row * parts,
+            best + row * parts, allowed_tops + row * parts, parts,
             WIDTH, BLOCK, BLOCK_PARTS, LIST, MASS_BITS,
         )  # fmt: skip
         plain = tl.load(logits + row * logits_stride + picked)

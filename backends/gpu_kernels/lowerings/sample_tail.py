@@ -15,7 +15,7 @@ from lostwax.backends.gpu_kernels.lowerings.launches import (
     real_rows,
     triton_launch,
 )
-from lostwax.backends.gpu_kernels.lowerings.row_lists import LIST, groups_of_part
+from lostwax.backends.gpu_kernels.lowerings.row_lists import groups_of_part
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match
 from lostwax.backends.predicates import axis_at_most, fact, of_rows
 from lostwax.ir.contract.masks import mask_words
@@ -32,15 +32,31 @@ _GIVEN = ("logits", *_PENALTIES, "biases", "bias_rows", *_MASKS, *_ROWS)
 _RESULTS = ("ids", "logprobs", "real_rows")
 _SPLIT = (
     *("logits", *_PENALTIES, "biases", "bias_rows", "biased", *_MASKS, *_ROWS),
-    *("scores", "best", "tops", "sums", "allowed_tops", "groups"),
+    *("scores", "best", "runner_ups", "runner_up_ids", "tops", "sums", "allowed_tops", "groups"),
     *("arrived", "chosen", "ends", "progress", *_RESULTS),
 )
 _WEIGH = (
     *("logits", "biased", "bias_rows", "count_rows", *_MASKS, *_ROWS),
-    *("tops", "sums", "allowed_tops", "chosen", "ends", "progress", "weights", "listed"),
+    *(
+        "scores",
+        "best",
+        "tops",
+        "sums",
+        "allowed_tops",
+        "chosen",
+        "ends",
+        "progress",
+        "weights",
+        "listed",
+    ),
     *_RESULTS,
 )
 """What each launch takes, in the order of its kernel."""
+_LIST = 2048
+"""Ids: as many as a program holds in registers at eight a thread."""
+_GROUPS = 2048
+_WALKED_SOON = 1 << 14
+"""Ids of a row that is walked, or listed, in less time than a second pick takes from every row."""
 _PART = 1024  # of the first knobs in `sample.py`: log-probabilities are summed in such parts
 
 SAMPLE_REGION = Region(
@@ -88,15 +104,17 @@ def _scratch(match: Match, workspace: View | None) -> tuple[dict[str, View], int
     views = {
         "scores": carver.take("f64", *size),
         "best": carver.take("i32", *size),
+        "runner_ups": carver.take("f64", *size),
+        "runner_up_ids": carver.take("i32", *size),
         "tops": carver.take("f32", *size),
         "sums": carver.take("i64", *size),
         "allowed_tops": carver.take("f32", *size),
-        "groups": carver.take("f32", *size, groups_of_part(vocab, _PART)),
-        "chosen": carver.take("i32", rows),
+        "groups": carver.take("f32", *size, groups_of_part(vocab, _PART, _GROUPS)),
+        "chosen": carver.take("i32", rows, 2),
         "ends": carver.take("f32", rows, 2),
         "progress": carver.take("i32", rows, 2),
-        "weights": carver.take("i64", *size, 3),
-        "listed": carver.take("i32", rows, LIST),
+        "weights": carver.take("i64", *size, 4),
+        "listed": carver.take("i32", rows, _LIST),
         "biased": carver.take("f32", rows, vocab),
     }
     return views, carver.num_bytes
@@ -119,9 +137,10 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
         "WORDS": mask_words(vocab),
         "BLOCK": _PART,
         "BLOCK_PARTS": next_power_of_two(parts),
-        "OF_PART": groups_of_part(vocab, _PART),
-        "LIST": LIST,
+        "OF_PART": groups_of_part(vocab, _PART, _GROUPS),
+        "LIST": _LIST,
         "MASS_BITS": 62 - (vocab - 1).bit_length(),  # a row's masses sum to 2^62 at most
+        "TRIES_TWICE": vocab > _WALKED_SOON,
         "RECENT": match.shape("recent")[1],
     }
 
@@ -139,7 +158,7 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
 
     return (
         launch("sample_split", _SPLIT, unused=("LIST",)),
-        launch("sample_weigh", _WEIGH, unused=("OF_PART", "RECENT")),
+        launch("sample_weigh", _WEIGH, unused=("OF_PART", "TRIES_TWICE", "RECENT")),
     )
 
 

@@ -16,7 +16,7 @@ from lostwax.backends.gpu_kernels.lowerings.launches import (
     real_rows,
     triton_launch,
 )
-from lostwax.backends.gpu_kernels.lowerings.row_lists import LIST, groups_of_part
+from lostwax.backends.gpu_kernels.lowerings.row_lists import groups_of_part
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match
 from lostwax.backends.predicates import axis_at_most, fact, of_rows
 from lostwax.ir.contract.program import Launch, View
@@ -26,6 +26,9 @@ from lostwax.ir.region import Region
 _KERNELS = "lostwax.backends.gpu_kernels.score"
 _NAME = "smxx_score"
 _MAX_VOCAB = 1 << 18  # an id takes 18 bits of what ids are ranked by
+_LIST = 1024
+"""Ids: as many as a program holds in registers at four a thread."""
+_GROUPS = 512
 _PART = 1024  # as in `sample.py`: log-probabilities are summed in such parts
 _SPLIT = (
     *("logits", "targets", "tops", "sums", "groups", "arrived", "wholes", "floors"),
@@ -46,11 +49,11 @@ def _scratch(match: Match, workspace: View | None) -> tuple[dict[str, View], int
     views = {
         "tops": carver.take("f32", *size),
         "sums": carver.take("i64", *size),
-        "groups": carver.take("f32", *size, groups_of_part(vocab, _PART)),
+        "groups": carver.take("f32", *size, groups_of_part(vocab, _PART, _GROUPS)),
         "wholes": carver.take("f64", rows, 2),
         "floors": carver.take("f32", rows),
         "progress": carver.take("i32", rows, 2),
-        "listed": carver.take("i32", rows, LIST),
+        "listed": carver.take("i32", rows, _LIST),
     }
     return views, carver.num_bytes
 
@@ -70,9 +73,9 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
         "WIDTH": vocab,
         "BLOCK": _PART,
         "BLOCK_PARTS": next_power_of_two(parts),
-        "OF_PART": groups_of_part(vocab, _PART),
+        "OF_PART": groups_of_part(vocab, _PART, _GROUPS),
         "MASS_BITS": 62 - (vocab - 1).bit_length(),  # a row's masses sum to 2^62 at most
-        "LIST": LIST,
+        "LIST": _LIST,
         "TOP": top,
         "SLOTS": next_power_of_two(top),
     }
@@ -104,7 +107,7 @@ SCORE = Lowering(
     & axis_at_most("logits", 1, _MAX_VOCAB)
     & axis_at_most("op.top_ids", 1, 256)
     & of_rows("logits"),
-    knobs=(Knob("num_warps", (8, 4, 16)),),
+    knobs=(Knob("num_warps", (4, 8, 16)),),
     row_invariant=True,
     workspace=lambda match, knobs: _scratch(match, None)[1],
     zeroed=lambda match, knobs: 4 * match.shape("logits")[0],
