@@ -252,8 +252,9 @@ class Scheduler:
     def _known_rows(self, answers: list[Chunk], num_decoding: int) -> list[Chunk]:
         """The known tokens of a step in which these answers go on, of those under way, by the order
         in which their requests began to run: as many as a step takes, or as its budget has."""
-        chunks, num_rows = list[Chunk](), 0
-        most = min(self._max_rows, self.limits.max_tokens - len(answers))
+        chunks: list[Chunk] = []
+        num_rows: int = 0
+        most: int = min(self._max_rows, self.limits.max_tokens - len(answers))
         if num_decoding:
             most = min(most, self._bound(answers, num_decoding, 1))
         for req in self.running:
@@ -261,19 +262,19 @@ class Scheduler:
                 break
             if not req.is_prefilling:
                 continue
-            if not req.has_begun:
-                if self._holdings.find_more(req):
-                    self._seen = None  # who waits may share pages that were idle, and cost nothing
-                if req.cached_tokens is None:
-                    req.cached_tokens = req.num_found
-                    self.num_prefix_tokens += req.num_found
-            rows = min(req.num_known - req.num_planned, most - num_rows)
+            if not req.has_begun and self._holdings.find_more(req):
+                self._seen = None  # who waits may share pages that were idle, and cost nothing
+            rows: int = min(req.num_known - req.num_planned, most - num_rows)
             if num_decoding:
                 most = min(most, self._bound(answers, num_decoding, req.num_planned + rows))
                 rows = min(rows, most - num_rows)
-            if rows > 0:
-                chunks.append(Chunk.of_known(req, rows))
-                num_rows += rows
+            if rows <= 0:
+                break  # its context is longer than those before it, and has no room beside them
+            if req.cached_tokens is None:
+                req.cached_tokens = req.num_found
+                self.num_prefix_tokens += req.num_found
+            chunks.append(Chunk.of_known(req, rows))
+            num_rows += rows
         return chunks
 
     def _bound(self, answers: list[Chunk], num_decoding: int, context: int) -> int:
