@@ -22,7 +22,7 @@ import msgspec
 from lostwax.ir.contract.program import HEADS, Head
 from lostwax.ir.contract.step_state import NO_SEQ
 from lostwax.server.engine.draft_length import DraftLength
-from lostwax.server.engine.extend_budget import ExtendBudget
+from lostwax.server.engine.extend_budget import MIN_ROWS, ExtendBudget
 from lostwax.server.engine.messages import Failed, Output
 from lostwax.server.engine.options import EngineOptions
 from lostwax.server.engine.request import Chunk, Rank, Req
@@ -242,12 +242,13 @@ class Scheduler:
         return ScheduledStep("extend", (*answers, *chunks), drafts, is_mixed=bool(answers))
 
     def _may_mix(self, decoding: list[Req]) -> bool:
-        """Whether answers under way may go on in a prefill step: it takes tokens that are known
-        here, and verifies no drafts."""
+        """Whether answers under way may go on in a prefill step: few of them, as it takes tokens
+        that are known here, and verifies no drafts."""
         if self._budget is None or not self._budget.knows_decode(len(decoding)):
             return False
-        has_room = len(decoding) < self.limits.max_tokens
-        return has_room and not any([req.num_in_flight or req.drafts for req in decoding])
+        # Programs of more rows are made for many rows a request: a row each is dear there.
+        are_few = 2 * len(decoding) <= MIN_ROWS and len(decoding) < self.limits.max_tokens
+        return are_few and not any([req.num_in_flight or req.drafts for req in decoding])
 
     def _known_rows(self, answers: list[Chunk], num_decoding: int) -> list[Chunk]:
         """The known tokens of a step in which these answers go on, of those under way, by the order
