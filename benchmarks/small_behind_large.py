@@ -3,8 +3,9 @@
     python benchmarks/small_behind_large.py ARTIFACT --checkpoint models/tiny/weights --out FILE
 
 Requests hold all pages; a large one waits for most of them, and small ones come behind it. Then one
-that runs is cancelled. For each small one: the steps, and the time, from then until its rows run
-and until its first token; and when the large one had its own.
+that runs is cancelled. For each small one: the steps, and the time, from then until it is admitted,
+until its rows begin to run and until its first token; and when the large one had its own. How many
+rows run in a step is bounded by what the answers under way may wait.
 """
 
 from __future__ import annotations
@@ -61,12 +62,15 @@ def trial(runtime: Runtime) -> dict[str, Any]:
     small = [f"small {number}" for number in range(SMALL)]
     _fill(core, runtime.limits.page_tokens, small)
     core.handle(Cancel("holder 0"))
-    free_at, steps, began = time.perf_counter(), 0, dict[str, int]()
+    free_at, steps = time.perf_counter(), 0
+    admitted, began = dict[str, int](), dict[str, int]()
     first: dict[str, tuple[int, float]] = {}
     while "large" not in first:
         events, steps = core.step(), steps + 1
         for name in small:
             req = core.scheduler.find(name)
+            if req is None or req not in core.scheduler.waiting:
+                admitted.setdefault(name, steps)
             if req is not None and req.has_begun:
                 began.setdefault(name, steps)
         for event in events:
@@ -76,6 +80,7 @@ def trial(runtime: Runtime) -> dict[str, Any]:
     while core.has_work:
         core.step()
     return {
+        "steps_until_admitted": [admitted[name] for name in small],
         "steps_until_rows": [began[name] for name in small],
         "steps_until_token": [first[name][0] for name in small],
         "ms_until_token": [round(1e3 * first[name][1], 1) for name in small],

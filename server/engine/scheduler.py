@@ -23,7 +23,7 @@ import msgspec
 from lostwax.ir.contract.program import HEADS, Head
 from lostwax.ir.contract.step_state import NO_SEQ
 from lostwax.server.engine.draft_length import DraftLength
-from lostwax.server.engine.extend_budget import ExtendBudget
+from lostwax.server.engine.extend_budget import MIN_ROWS, ExtendBudget
 from lostwax.server.engine.messages import Failed, Output
 from lostwax.server.engine.options import EngineOptions
 from lostwax.server.engine.request import Chunk, Rank, Req
@@ -243,18 +243,20 @@ class Scheduler:
         return ScheduledStep("extend", (*answers, *chunks), drafts, is_mixed=bool(answers))
 
     def _may_mix(self, decoding: list[Req]) -> bool:
-        """Whether answers under way may go on in a prefill step: it takes tokens that are known
-        here, and verifies no drafts."""
+        """Whether answers under way may go on in a prefill step: few of them, as it takes tokens
+        that are known here, and verifies no drafts."""
         if self._budget is None or not self._budget.knows_decode(len(decoding)):
             return False
-        has_room = len(decoding) < self.limits.max_tokens
-        return has_room and not any([req.num_in_flight or req.drafts for req in decoding])
+        # Programs of more rows are made for many rows a request: a row each is dear there.
+        are_few = 2 * len(decoding) <= MIN_ROWS and len(decoding) < self.limits.max_tokens
+        return are_few and not any([req.num_in_flight or req.drafts for req in decoding])
 
     def _known_rows(self, answers: list[Chunk], num_decoding: int) -> list[Chunk]:
         """The known tokens of a step in which these answers go on, of those under way, by the order
         in which their requests began to run: as many as a step takes, or as its budget has."""
-        chunks, num_rows = list[Chunk](), 0
-        most = min(self._max_rows, self.limits.max_tokens - len(answers))
+        chunks: list[Chunk] = []
+        num_rows: int = 0
+        most: int = min(self._max_rows, self.limits.max_tokens - len(answers))
         if num_decoding:
             most = min(most, self._bound(answers, num_decoding, 1))
         written = self._being_written()
@@ -263,26 +265,25 @@ class Scheduler:
                 break
             if not req.is_prefilling or not (req.has_begun or self._may_begin(req, written)):
                 continue
-            rows = min(req.num_known - req.num_planned, most - num_rows)
+            rows: int = min(req.num_known - req.num_planned, most - num_rows)
             if num_decoding:
                 most = min(most, self._bound(answers, num_decoding, req.num_planned + rows))
                 rows = min(rows, most - num_rows)
-            if rows > 0:
-                chunks.append(Chunk.of_known(req, rows))
-                num_rows += rows
-                written |= self._holdings.writes(req)
+            if rows <= 0:
+                break  # its context is longer than those before it, and has no room beside them
+            if req.cached_tokens is None:
+                req.cached_tokens = req.num_found
+                self.num_prefix_tokens += req.num_found
+            chunks.append(Chunk.of_known(req, rows))
+            num_rows += rows
+            written |= self._holdings.writes(req)
         return chunks
 
     def _may_begin(self, req: Req, written: set[Coming]) -> bool:
         """Find what is kept of a request's prompt by now; whether no step writes more of it."""
         if self._holdings.find_more(req):
             self._seen = None  # who waits may share pages that were idle, and cost nothing
-        if self._holdings.is_on_its_way(req, written):
-            return False  # it begins behind it: of equal prompts one is run
-        if req.cached_tokens is None:
-            req.cached_tokens = req.num_found
-            self.num_prefix_tokens += req.num_found
-        return True
+        return not self._holdings.is_on_its_way(req, written)  # of equal prompts one is run
 
     def _bound(self, answers: list[Chunk], num_decoding: int, context: int) -> int:
         """Rows of known tokens, with a context so long among them, beside those of answers: as many
