@@ -103,14 +103,14 @@ async def hold_half_open(port: int, seconds: float) -> None:
     body = {"prompt": [1, 2, 3], "max_tokens": 400, "ignore_eos": True, "echo": True}
     whole = _head(body | {"stream": True, "return_token_ids": True})
     sent = (b"", whole[:40], whole[:-9], whole)
-    until = asyncio.get_running_loop().time() + seconds
-    while asyncio.get_running_loop().time() < until:
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    while loop.time() < until:
         writers: list[asyncio.StreamWriter] = []
         for what in sent:
             connection = socket.socket()
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_WINDOW_BYTES)
             connection.setblocking(False)
-            loop = asyncio.get_running_loop()
             await loop.sock_connect(connection, ("127.0.0.1", port))
             _, writer = await asyncio.open_connection(sock=connection, limit=1)
             writer.transport.pause_reading()  # pyright: ignore[reportAttributeAccessIssue]

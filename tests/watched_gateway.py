@@ -103,10 +103,10 @@ def _application(client: EngineClient, draining: Draining, settings: Settings) -
     lifespan = app.router.lifespan_context
 
     @asynccontextmanager
-    async def watched(app: FastAPI) -> AsyncGenerator[object]:
-        async with lifespan(app) as state:
+    async def watched(app: FastAPI) -> AsyncGenerator[None]:
+        async with lifespan(app):
             watching = asyncio.create_task(gaps.watch())
-            yield state
+            yield
             watching.cancel()
 
     app.router.lifespan_context = watched

@@ -18,7 +18,9 @@ from watched_gateway import WatchedGateway, watched_gateway
 
 STREAMS, HALF_OPEN = 256, 8
 SECONDS = 600.0
-NUM_PAGES = 2048
+RAMP_S = 5.0
+"""In which the streams begin: so many that come in one moment are begun in one turn of the loop."""
+NUM_PAGES = 1024
 """Less than what 256 requests grow to: some give way."""
 MAX_GAP_S = 0.05
 MAX_GROWTH_BYTES = 16 << 20
@@ -46,6 +48,7 @@ async def _stream(gateway: WatchedGateway, questions: list[Question], seconds: f
 
     async def client(number: int) -> None:
         rng = random.Random(number)
+        await asyncio.sleep(RAMP_S * number / STREAMS)
         while time.monotonic() < until and not tally.wrong:
             await ask(gateway.port, rng.choice(questions), rng.choice(MANNERS), tally)
 

