@@ -17,7 +17,7 @@ _BLOCK_US, _HEAD_US = 0.486, 3.12e-3
 """Of a row: a block of heads, however many of it there are, and a head. Off by 7.1 % at most."""
 
 _STEP, _MOST = 1024, 16384
-"""Bounds are multiples of the one, and end at the other: 151 MB of keys, values and bits for 2,048
+"""Bounds are multiples of the one, and end at the other: 157 MB of keys, values and bits for 2,048
 rows of 16 heads."""
 
 
