@@ -6,9 +6,9 @@ always ends. Requests wait by rank; those behind one that lacks room may pass it
 first of a request's pages may be shared: they are found in the prefix cache, and its steps begin
 behind them; before the first step they are looked for once more, and waited for while a step writes
 them, since equal prompts often come at once. Prefill and decode steps take turns while both have
-work; how long steps took, which it is told, bounds what a prefill step costs those that decode.
-Where their last tokens are known here, they have a row each in the prefill step itself (a mixed
-step), and decode steps are few.
+work; how long steps took, which it is told, bounds what a prefill step costs those that decode. Few
+answers whose last tokens are known here have a row each in the prefill step itself (a mixed step),
+and seldom a decode step.
 """
 
 from __future__ import annotations
