@@ -78,11 +78,20 @@ def tiled_flops(match: Match, flops: float, value: str, rows: int) -> float:
     return fp8_flops(match, flops, value) / share
 
 
+def waiting(match: Match, product: Product) -> float:
+    """How much longer a product of some rows takes because units wait for its last tiles."""
+    tiles, units = product.programs * product.splits, match.target.compute_units
+    if product.rows < _SOME_ROWS or not units:
+        return 1.0
+    return -(-tiles // units) * units / tiles
+
+
 def _work(match: Match, knobs: Knobs) -> Work:
     base, product = match.work(), _product(match, knobs)
     partial = 8 * product.splits * product.rows * product.n if product.splits > 1 else 0
     made = 0 if product.terms == 1 else 4 * product.rows * product.k
     flops = tiled_flops(match, base.flops, "x", product.rows) * product.padded_rows / product.rows
+    flops *= waiting(match, product)
     return Work(base.num_bytes + partial + made, flops, 1 + (made > 0))
 
 
