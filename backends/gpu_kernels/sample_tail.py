@@ -68,7 +68,7 @@ def _floor_or_second(
     second = picked * 0 - 1
     if count > 0:
         tl.store(floor, floor_of_groups(groups, count, parts * OF_PART, BLOCK_PARTS * OF_PART))
-    elif TRIES_TWICE & (least <= 0):
+    elif (TRIES_TWICE == 1) & (least <= 0):
         second = second_of(
             made, score, named, runner_ups, runner_up_ids, picked, parts, BLOCK_PARTS
         )
@@ -164,7 +164,7 @@ def sample_split(
     tl.store(allowed_tops + at, top_of(x))
     if narrows & (count > 0):
         store_groups(x, groups + at * OF_PART, BLOCK, OF_PART)
-    elif narrows & TRIES_TWICE:
+    elif narrows & (TRIES_TWICE == 1):
         logit = tl.max(tl.where(index == first, x, float("-inf")), axis=0)
         before = is_before(x, index, logit, first)
         runner_up, named_up = first_of_largest(

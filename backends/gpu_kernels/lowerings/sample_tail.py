@@ -140,7 +140,7 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
         "OF_PART": groups_of_part(vocab, _PART, _GROUPS),
         "LIST": _LIST,
         "MASS_BITS": 62 - (vocab - 1).bit_length(),  # a row's masses sum to 2^62 at most
-        "TRIES_TWICE": vocab > _WALKED_SOON,
+        "TRIES_TWICE": int(vocab > _WALKED_SOON),
         "RECENT": match.shape("recent")[1],
     }
 

@@ -73,6 +73,7 @@ ROWS: dict[str, Row] = {
     "hot": (holes, 30.0, 0.999, 0, 0.0),
     "late": (lambda x: np.full_like(x, -1.1), 1.0, 0.9976, 0, 0.0),
     "flat": (lambda x: x / 3, 1.0, 0.5, 0, 0.0),
+    "corner": (lambda x: np.where(np.arange(x.size) < 400, x, -np.inf), 9.0, 1.0, 300, 0.0),
     "few": (np.round, 1.0, 1.0, 7, 0.0),
     "few of few": (holes, 0.8, 0.6, 40, 0.0),
     "few of equals": (lambda x: np.full_like(x, 2.5), 1.0, 1.0, 300, 0.0),
@@ -324,7 +325,15 @@ def check_biased(data: Arrays, expect: Expect) -> None:
 def check_long(failed: Failed) -> None:
     """Rows of more ids than are listed, from 16,384 ids on with a second try: penalties aside, a
     sample has the bits of parts."""
-    names = ("plain", "one value", "few of equals", "more than all", "likely", "all three", "hot")
+    names = (
+        "plain",
+        "one value",
+        "few of equals",
+        "more than all",
+        "likely",
+        "all three",
+        "corner",
+    )
     for vocab, chosen in ((4500, names), (17_000, ("one value", "hot", "flat"))):
         data = rows_of(chosen, vocab)
         for counter in range(TRIES):
@@ -412,9 +421,9 @@ def main() -> None:
     every = tuple(ROWS)
     with np.errstate(all="ignore"):  # rows hold NaN and infinities
         check(every[:9], 1300, failed)
-        check(every[9:15], 1025, failed)
-        check(every[15:], 1300, failed)
-        check(every[15:], 300, failed)
+        check(every[9:16], 1025, failed)
+        check(every[16:], 1300, failed)
+        check(every[16:], 300, failed)
         check(("plain", "greedy", "tied"), 7, failed)
         check(("plain",), 1, failed)
         check_long(failed)
