@@ -5,13 +5,13 @@ faults in it do not. Which numbers meet is proven, not what the device does (cud
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from interpreting import environment
 
 import lostwax.backends.cuda.kernels
 
@@ -135,10 +135,9 @@ FAULTS = {
 
 def run_cases(folder: Path, *rest: str) -> subprocess.CompletedProcess[str]:
     """Over the package's kernels, or those in a folder and one case."""
-    tests = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [sys.executable, str(SCRIPT), str(folder), *rest],
-        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": tests},
+        env=environment(),
         capture_output=True,
         text=True,
     )

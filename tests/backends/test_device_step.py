@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from interpreting import environment
 
 pytest.importorskip("triton", reason="the extra `aot` is not installed")
 
@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).parent / "interpreted" / "run_device.py"
 def run(histories: int, steps: int, *fault: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(SCRIPT), str(histories), "0", str(steps), *fault],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
+        env=environment(),
         capture_output=True,
         text=True,
     )

@@ -6,12 +6,12 @@ In Triton's interpreter: they round by integers, so that what it gives is what a
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from interpreting import environment
 
 pytest.importorskip("triton", reason="the extra `aot` is not installed")
 
@@ -21,7 +21,7 @@ SCRIPT = Path(__file__).parent / "interpreted" / "run_format_cases.py"
 def test_every_format_kernel_agrees_with_the_reference_in_the_interpreter() -> None:
     done = subprocess.run(
         [sys.executable, str(SCRIPT)],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
+        env=environment(),
         capture_output=True,
         text=True,
     )

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from fp8_faults import FAULTS, write_mutants
+from interpreting import environment
 
 pytest.importorskip("triton", reason="the extra `aot` is not installed")
 
@@ -31,10 +31,9 @@ latents to bf16, which is a step of fp8 in some values."""
 
 def run_cases(*mutants: Path) -> subprocess.CompletedProcess[str]:
     """Over the kernels, or what stands in for them."""
-    tests = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [sys.executable, str(SCRIPT), *map(str, mutants)],
-        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": tests},
+        env=environment(),
         capture_output=True,
         text=True,
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from interpreting import environment
 
 pytest.importorskip("triton", reason="the extra `aot` is not installed")
 
@@ -17,10 +17,9 @@ BOUNDS = {"f32": 1e-5, "bf16": 3e-2}
 
 def test_every_kernel_agrees_with_the_reference_in_the_interpreter() -> None:
     script = Path(__file__).parent / "interpreted" / "run_cases.py"
-    tests = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, str(script)],
-        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": tests},
+        env=environment(),
         capture_output=True,
         text=True,
     )

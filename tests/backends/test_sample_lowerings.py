@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from interpreting import environment
 from tiny import ODD
 from xdsl.dialects import builtin
 
@@ -46,7 +46,7 @@ def test_kernels_agree_with_reference_and_torch_in_the_interpreter() -> None:
     script = Path(__file__).parent / "interpreted" / "run_sample_cases.py"
     done = subprocess.run(
         [sys.executable, str(script)],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
+        env=environment(),
         capture_output=True,
         text=True,
     )

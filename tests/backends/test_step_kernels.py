@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import importlib
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from interpreting import environment
 from step_faults import FAULTS, write_mutants
 
 from lostwax.ir.contract.step_layout import HEADER, HEADER_SIZE, PLACES
@@ -25,7 +25,7 @@ def play(histories: int, steps: int, *mutants: Path) -> subprocess.CompletedProc
     """Histories from seed 0 on, over the kernels or what stands in for them."""
     return subprocess.run(
         [sys.executable, str(SCRIPT), str(histories), "0", str(steps), *map(str, mutants)],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
+        env=environment(),
         capture_output=True,
         text=True,
     )

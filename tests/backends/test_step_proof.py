@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from interpreting import environment
 from step_faults import FAULTS, RESULT_FAULTS, write_mutants
 
 from lostwax.ir.contract.program import Segment
@@ -27,7 +27,7 @@ KERNELS = ("receive", "derive", "derive_draft", "derive_logits", "advance", "sen
 def interpret(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(FOLDER / script), *arguments],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
+        env=environment(),
         capture_output=True,
         text=True,
     )
