@@ -23,7 +23,8 @@ class _Region:
     Stands for a RegionSample: what it reads of one is here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, scale_fmt: str) -> None:
+        self.scale_fmt = scale_fmt
         kind = SimpleNamespace(dtype_name="f32")
         self.x, self.out = _Named(kind), _Named(kind)
         self.drawn: dict[Any, Any] = {self.x: ()}
@@ -33,7 +34,7 @@ class _Region:
 
     def evaluate(self, values: dict[Any, Any]) -> None:
         x = (2 * widen(values[self.x])).astype(np.float32)
-        rounded = quantise(x, scale_fmt="ue8m0", dtype="f8E4M3FN", block=BLOCK)
+        rounded = quantise(x, scale_fmt=self.scale_fmt, dtype="f8E4M3FN", block=BLOCK)
         values[self.out] = widen(rounded) @ self.weight
 
 
@@ -42,13 +43,17 @@ class _Named:
         self.type = kind
 
 
-def _steady(leading: dict[int, float], *, scaled: bool = False) -> list[int]:
+def _steady(
+    leading: dict[int, float], *, scaled: bool = False, scale_fmt: str = "ue8m0"
+) -> list[int]:
     """Rows that are compared, where these are led by such a number behind the doubling."""
-    region = _Region()
+    region = _Region(scale_fmt)
     x = np.random.default_rng(6).uniform(-1, 1, (ROWS, WIDTH))
     for row, number in leading.items():
         x[row] *= 0.01
         x[row, 5] = number / 2
+        if scale_fmt != "ue8m0":  # in a block whose largest number has a scale of 1 / 4
+            x[row, 6] = 448 / 4 / 2
     given: Any = Scaled(x, np.ones((ROWS, WIDTH // BLOCK)), 1, BLOCK) if scaled else x
     drawn: dict[Any, Any] = {region.x: given}
     found = dict(drawn)
@@ -62,6 +67,11 @@ def test_a_row_led_by_a_number_between_two_is_left_out(side: int, scaled: bool) 
     at = MIDDLE * (1 + side * NUDGE / 2)
     away = MIDDLE * (1 + side * 4 * NUDGE)
     assert _steady({3: at, 7: away}, scaled=scaled) == [i for i in range(ROWS) if i != 3]
+
+
+def test_a_scale_that_is_no_power_of_two_hides_no_such_row() -> None:
+    kept = _steady({3: MIDDLE * (1 - NUDGE / 10)}, scale_fmt="fp32")
+    assert kept == [i for i in range(ROWS) if i != 3]
 
 
 def test_a_row_led_by_nobody_is_compared() -> None:
