@@ -53,7 +53,7 @@ def _steady(
         x[row] *= 0.01
         x[row, 5] = number / 2
         if scale_fmt != "ue8m0":  # in a block whose largest number has a scale of 1 / 4
-            x[row, 6] = 448 / 4 / 2
+            x[row, 7] = 448 / 4 / 2
     given: Any = Scaled(x, np.ones((ROWS, WIDTH // BLOCK)), 1, BLOCK) if scaled else x
     drawn: dict[Any, Any] = {region.x: given}
     found = dict(drawn)
