@@ -36,18 +36,18 @@ def nudged(
     values: Mapping[SSAValue, Bound], sample: RegionSample, by: float, seed: int | None
 ) -> dict[SSAValue, Bound]:
     """Drawn inputs of a region, with the activations among them larger by a share `by`: all alike,
-    or with a seed each either larger or smaller."""
+    or, with a seed, each number or block with a scale either larger or smaller."""
     found, rng = dict(values), np.random.default_rng(seed)
     for value in sample.drawn:
         bound = values[value]
         if sample.rows.of(value.type) is None or isinstance(bound, CacheBytes):
             continue
-        numbers = bound.values if isinstance(bound, Scaled) else bound
+        numbers = bound.scales if isinstance(bound, Scaled) else bound
         if not isinstance(numbers, np.ndarray) or numbers.dtype.kind in "iu":
             continue
         sides = 1.0 if seed is None else rng.choice((-1.0, 1.0), numbers.shape)
         moved = widen(numbers) * (1 + by * sides)
-        found[value] = replace(bound, values=moved) if isinstance(bound, Scaled) else moved
+        found[value] = replace(bound, scales=moved) if isinstance(bound, Scaled) else moved
     return found
 
 
