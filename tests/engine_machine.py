@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 from late_runtime import LateRuntime, Owner
 
 from lostwax.server.engine.failure_log import FailureLog
+from lostwax.server.engine.host_tier import HostTier
 from lostwax.server.engine.loop import MAX_FAILED_STEPS, EngineCore
 from lostwax.server.engine.messages import Cancel, Failed, Output, Submit
 from lostwax.server.engine.prefix_cache import PrefixCache
@@ -81,7 +82,14 @@ _REQUESTS = st.builds(
 
 
 class EngineMachine(RuleBasedStateMachine):
-    """Adds, cancels, preempts, steps, lets steps run and fail, in any order."""
+    """Adds, cancels, preempts, steps, lets steps run and fail, in any order.
+
+    `num_host_pages` are a tier of the prefix cache, of which `max_moves` pages are copied a step
+    beside those that cannot wait.
+    """
+
+    num_host_pages = 0
+    max_moves = 1
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,8 +104,13 @@ class EngineMachine(RuleBasedStateMachine):
     )
     def start(self, limits: FakeLimits, shape: tuple[int, int], first: list[Submit]) -> None:
         depth, drafts = shape
-        self.runtime = self.make_runtime(replace(limits, max_drafts=drafts))
+        self.runtime = self.make_runtime(
+            replace(limits, max_drafts=drafts, num_host_pages=self.num_host_pages)
+        )
         self.core = self.make_core(self.runtime, depth)
+        tier = tier_of(self.core)
+        if tier is not None:
+            setattr(tier, "_max_moves", self.max_moves)  # noqa: B010
         for request in first:
             self.add(request)
 
@@ -249,6 +262,11 @@ class EngineMachine(RuleBasedStateMachine):
                 asked.end = event.finish
             if asked.end is not None:
                 del self.live[event.request]
+
+
+def tier_of(core: EngineCore) -> HostTier | None:
+    """What host memory takes in of a core's prefix cache."""
+    return getattr(core.scheduler, "_holdings").tier  # noqa: B009
 
 
 def _alone(submit: Submit) -> list[int]:

@@ -5,7 +5,8 @@ left, who ranks last gives all of its own back and runs again later: the first n
 always ends. Requests wait by rank; those behind one that lacks room may pass it for a while. The
 first of a request's pages may be shared: they are found in the prefix cache, and its steps begin
 behind them; before the first step they are looked for once more, since equal prompts often come at
-once. Prefill and decode steps take turns while both have work; how long steps took, which it is
+once. What the host's tier holds behind them is brought back then, where others run a bounded number
+of pages a step, and a request waits for its own. Prefill and decode steps take turns while both have work; how long steps took, which it is
 told, bounds what a prefill step costs those that decode.
 """
 
@@ -19,6 +20,7 @@ from typing import Literal
 import msgspec
 
 from lostwax.ir.contract.program import HEADS, Head
+from lostwax.ir.contract.step_plan import Move
 from lostwax.ir.contract.step_state import NO_SEQ
 from lostwax.server.engine.draft_length import DraftLength
 from lostwax.server.engine.extend_budget import ExtendBudget
@@ -36,6 +38,8 @@ class ScheduledStep(msgspec.Struct, frozen=True):
     entry: Literal["extend", "decode"]
     chunks: tuple[Chunk, ...]
     drafts: int = 0
+    moves: tuple[Move, ...] = ()
+    """Pages that are copied between device and host before it."""
 
     @property
     def head(self) -> Head:
@@ -149,9 +153,33 @@ class Scheduler:
             step = self._extend() or self._decode()
         else:
             step = self._decode() or self._extend()
-        if step is not None:
-            self._last_entry = step.entry
-        return step
+        if step is None:  # nobody runs whom it could keep waiting
+            step = self._extend(is_bounded=False)
+        if step is None:
+            return None
+        self._last_entry = step.entry
+        moves = self._holdings.take_moves(step.chunks)
+        return msgspec.structs.replace(step, moves=moves) if moves else step
+
+    def forget_host_pages(self) -> None:
+        """What was copied with a step that failed, nobody knows: neither what lies in the host, nor
+        what requests hold that were to begin behind pages from there."""
+        if self._holdings.tier is None:
+            return
+        self._holdings.tier.clear()
+        for req in [req for req in self.running if req.host_keys and not req.has_begun]:
+            self.preempt(req)
+
+    @property
+    def num_host_pages(self) -> int:
+        """Pages that host memory takes in."""
+        return 0 if self._holdings.tier is None else self.limits.num_host_pages
+
+    @property
+    def num_host_moves(self) -> tuple[int, int]:
+        """Pages that ever were saved to host memory, and restored from there."""
+        tier = self._holdings.tier
+        return (0, 0) if tier is None else (tier.num_saved, tier.num_restored)
 
     def check_integrity(self) -> None:
         """No page is lost, no sequence lost or shared; every request holds what its rows need, and
@@ -213,8 +241,9 @@ class Scheduler:
         num_pages = self.pages.num_free - self._num_growing()
         return _Room(num_pages, self._num_arrived, self._holdings.num_entered)
 
-    def _extend(self) -> ScheduledStep | None:
-        """A step of known tokens, if any are to be run."""
+    def _extend(self, *, is_bounded: bool = True) -> ScheduledStep | None:
+        """A step of known tokens, if any are to be run; `is_bounded`: who is to bring back more
+        from the host than goes with a step waits."""
         prefilling = [req for req in self.running if req.is_prefilling]
         if not prefilling:
             return None
@@ -228,12 +257,16 @@ class Scheduler:
             if not req.has_begun:
                 if self._holdings.find_more(req):
                     self._seen = None  # who waits may share pages that were idle, and cost nothing
+                if not self._holdings.bring_back(req, is_bounded=is_bounded):
+                    continue
                 if req.cached_tokens is None:
                     req.cached_tokens = req.num_found
                     self.num_prefix_tokens += req.num_found
             rows = min(req.num_known - req.num_planned, rows_left)
             chunks.append(Chunk.of_known(req, rows))
             rows_left -= rows
+        if not chunks:
+            return None
         return ScheduledStep("extend", tuple(chunks), self._drafts(chunks, num_decoding))
 
     def _decode(self) -> ScheduledStep | None:

@@ -59,6 +59,7 @@ def stats_of(scheduler: Scheduler, counts: StepCounts, drafting: Drafting) -> St
     """What there is now."""
     pages, num_waiting = scheduler.pages, len(scheduler.waiting)
     extend, decode = counts.extend, counts.decode
+    saved, restored = scheduler.num_host_moves
     lacks_slots = len(scheduler.running) >= scheduler.max_running
     return Stats(
         running=len(scheduler.running),
@@ -68,6 +69,8 @@ def stats_of(scheduler: Scheduler, counts: StepCounts, drafting: Drafting) -> St
         pages_idle=pages.num_free - pages.num_blank,
         pages_blank=pages.num_blank,
         prefix_tokens=scheduler.num_prefix_tokens,
+        host_pages_saved=saved,
+        host_pages_restored=restored,
         preemptions=scheduler.num_preempted,
         segments={
             "extend": extend.steps,
