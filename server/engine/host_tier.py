@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lostwax.ir.contract.step_plan import Move
@@ -39,7 +39,7 @@ class HostTier:
         self._copies = OrderedDict[bytes, _Copy]()
         """The one that has been of no use for longest is first."""
         self._unsaved: dict[int, bytes] = {}
-        """Pages whose save was not told yet, in the order in which they gave way, and their keys."""
+        """Pages whose save was not told yet, in the order in which they gave way: their keys."""
         self._page_of: dict[bytes, int] = {}
         """The same the other way round."""
         self._moves: list[Move] = []
@@ -48,9 +48,9 @@ class HostTier:
         self.num_restored = 0
 
     @property
-    def has_room(self) -> bool:
-        """Whether the next step may bring one more page back."""
-        return len(self._moves) < self._max_moves
+    def room(self) -> int:
+        """Pages that the next step may still bring back where others run."""
+        return max(self._max_moves - len(self._moves), 0)
 
     @property
     def has_unsaved(self) -> bool:
@@ -76,14 +76,18 @@ class HostTier:
         self._copies[key] = _Copy(heapq.heappop(self._free), has_drafts)
         self._unsaved[page], self._page_of[key] = key, page
 
-    def restore(self, key: bytes, page: int) -> None:
-        """Bring a page back that lies here into one that nobody shares."""
-        self._copies.move_to_end(key)
-        for unsaved in (page, self._page_of.get(key)):
-            if unsaved is not None:
-                self._tell_save(unsaved)
-        self._moves.append(Move(page, self._copies[key].slot, is_restore=True))
-        self.num_restored += 1
+    def restore(self, keys: Sequence[bytes], pages: Sequence[int]) -> None:
+        """Bring pages back that lie here, each into one that nobody shares.
+
+        All saves that this needs go first: copies that go one way are made together.
+        """
+        for key, page in zip(keys, pages, strict=True):
+            self._copies.move_to_end(key)
+            self._tell_save(page)
+            self._tell_save(self._page_of.get(key))
+        for key, page in zip(keys, pages, strict=True):
+            self._moves.append(Move(page, self._copies[key].slot, is_restore=True))
+        self.num_restored += len(keys)
 
     def forget(self, key: bytes) -> None:
         """Free the slot of a key, if it has one; a save that waits is made no more."""
@@ -100,7 +104,7 @@ class HostTier:
         if self._unsaved:
             for page in written:
                 self._tell_save(page)
-            while self._unsaved and self.has_room:
+            while self._unsaved and self.room:
                 self._tell_save(next(iter(self._unsaved)))
         moves, self._moves = tuple(self._moves), []
         return moves
@@ -118,9 +122,9 @@ class HostTier:
         assert self._page_of == {key: page for page, key in self._unsaved.items()}
         assert self._page_of.keys() <= self._copies.keys(), "a save waits that has no slot"
 
-    def _tell_save(self, page: int) -> None:
+    def _tell_save(self, page: int | None) -> None:
         """Tell the next step of a page's save, if one waits."""
-        key = self._unsaved.pop(page, None)
+        key = None if page is None else self._unsaved.pop(page, None)
         if key is None:
             return
         del self._page_of[key]

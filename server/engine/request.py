@@ -46,7 +46,8 @@ class Req:
     num_entered: int = 0
     """Pages that had entered the prefix cache when it was last looked for there."""
     num_found: int = 0
-    """Rows that lay in the prefix cache, or in the host's tier of it, when it began, the last time."""
+    """Rows that lay in the prefix cache, its tier in host memory included, when it began, the last
+    time."""
     cached_tokens: int | None = None
     """Prompt tokens of which rows lay there the first time; None before its first step."""
     drafts: list[int] = field(default_factory=list[int])

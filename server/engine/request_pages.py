@@ -99,18 +99,21 @@ class RequestPages:
         """
         if self._cache is None or self.tier is None:
             return True
-        with_drafts, keys = self._drafts_for(req), [*req.page_keys, *req.host_keys]
+        first, keys = len(req.page_keys) + len(req.host_keys), list[bytes]()
+        most = min(req.max_found, len(req.tokens) - 1) // self._size - first
+        key = [NO_PAGE, *req.page_keys, *req.host_keys][-1]
+        room = self.tier.room if is_bounded else most
         may_begin = True
-        for index in range(len(keys), min(req.max_found, len(req.tokens) - 1) // self._size):
-            key = self._cache.key(keys[-1] if keys else NO_PAGE, req.tokens, index)
-            if not self.tier.has(key, with_drafts=with_drafts):
+        for index in range(first, first + most):
+            key = self._cache.key(key, req.tokens, index)
+            if not self.tier.has(key, with_drafts=self._drafts_for(req)):
                 break
-            if is_bounded and not self.tier.has_room:
+            if len(keys) == room:
                 may_begin = False
                 break
-            self.tier.restore(key, req.pages[index])
             keys.append(key)
-        req.host_keys = keys[len(req.page_keys) :]
+        self.tier.restore(keys, req.pages[first : first + len(keys)])
+        req.host_keys += keys
         self._begin_behind_found(req)
         return may_begin
 

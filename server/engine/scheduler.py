@@ -5,9 +5,10 @@ left, who ranks last gives all of its own back and runs again later: the first n
 always ends. Requests wait by rank; those behind one that lacks room may pass it for a while. The
 first of a request's pages may be shared: they are found in the prefix cache, and its steps begin
 behind them; before the first step they are looked for once more, since equal prompts often come at
-once. What the host's tier holds behind them is brought back then, where others run a bounded number
-of pages a step, and a request waits for its own. Prefill and decode steps take turns while both have work; how long steps took, which it is
-told, bounds what a prefill step costs those that decode.
+once. What the tier in host memory holds behind them is brought back then; where others run, a
+bounded number of pages a step, and the request waits for the rest. Prefill and decode steps take
+turns while both have work; how long steps took, which it is told, bounds what a prefill step costs
+those that decode.
 """
 
 from __future__ import annotations
