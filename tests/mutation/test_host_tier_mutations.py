@@ -1,6 +1,6 @@
 """Ways to lose or mix up what lies in host memory: each must die in the machine of any traffic.
 
-A mutant overrides a method of the tier or of the scheduler; never the product's source.
+A mutant overrides a method of the tier; never the product's source.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from late_runtime import LateRuntime
 from lostwax.ir.contract.step_plan import Move
 from lostwax.server.engine.host_tier import HostTier
 from lostwax.server.engine.loop import EngineBroken, EngineCore
-from lostwax.server.engine.scheduler import Scheduler
 
 SEARCH = settings(
     max_examples=3000,
@@ -55,13 +54,6 @@ class SavesOnceThePageIsWritten(_Tier):
         return super().take_moves(())
 
 
-class SavesFirst(_Tier):
-    """A slot is written again before a page came back from it."""
-
-    def take_moves(self, written: Iterable[int]) -> tuple[Move, ...]:
-        return tuple(sorted(super().take_moves(written), key=lambda move: move.is_restore))
-
-
 class RestoresFirst(_Tier):
     """A page comes back into one that was not saved, or from a slot that was not written."""
 
@@ -92,16 +84,9 @@ class TakesBackWhatFailed(_Tier):
         """Nothing."""
 
 
-class _LetsThemBegin(Scheduler):
-    def forget_host_pages(self) -> None:
-        if self._holdings.tier is not None:
-            self._holdings.tier.clear()
-
-
 TIERS = (
     KeepsTheKeyOfASlotThatIsUsedAgain,
     SavesOnceThePageIsWritten,
-    SavesFirst,
     RestoresFirst,
     RestoresOverWhatIsUnsaved,
     FindsWhatTheMtpLayerLacks,
@@ -110,15 +95,12 @@ TIERS = (
 NOTICED = (AssertionError, EngineBroken, ValueError, KeyError)
 
 
-def _search(tier: type[HostTier] = HostTier, scheduler: type[Scheduler] = Scheduler) -> None:
+def _search(tier: type[HostTier]) -> None:
     class Machine(EngineMachine):
         num_host_pages = 3
 
         def make_core(self, runtime: LateRuntime, depth: int) -> EngineCore:
-            with (
-                patch("lostwax.server.engine.request_pages.HostTier", tier),
-                patch("lostwax.server.engine.loop.Scheduler", scheduler),
-            ):
+            with patch("lostwax.server.engine.request_pages.HostTier", tier):
                 return super().make_core(runtime, depth)
 
     run_state_machine_as_test(Machine, settings=SEARCH)
@@ -129,9 +111,3 @@ def _search(tier: type[HostTier] = HostTier, scheduler: type[Scheduler] = Schedu
 def test_a_wrong_tier_is_noticed(tier: type[HostTier]) -> None:
     with pytest.raises(NOTICED):
         _search(tier)
-
-
-@pytest.mark.slow
-def test_who_was_to_begin_behind_a_failed_copy_must_not() -> None:
-    with pytest.raises(NOTICED):
-        _search(scheduler=_LetsThemBegin)

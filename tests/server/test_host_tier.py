@@ -83,6 +83,25 @@ def test_a_save_whose_slot_is_needed_is_made_no_more() -> None:
     assert tier.take_moves((1, 2, 3)) == (_save(2, 1), _save(3, 0))
 
 
+def test_a_slot_is_written_again_behind_the_restore_from_it() -> None:
+    tier = _full(2, "ab")
+    tier.restore([b"a"], [7])
+    for page, key in ((5, b"c"), (6, b"d")):
+        tier.save(key, page, has_drafts=True)
+    assert tier.take_moves(()) == (_restore(7, 0), _save(5, 1), _save(6, 0))
+    assert not tier.has(b"a", with_drafts=False)
+
+
+def test_nobody_knows_what_a_failed_step_has_copied() -> None:
+    tier = _full(3, "ab")
+    tier.save(b"c", 9, has_drafts=True)
+    tier.restore([b"a"], [7])
+    tier.clear()
+    tier.check_integrity()
+    assert not any(tier.has(key, with_drafts=False) for key in (b"a", b"b", b"c"))
+    assert tier.take_moves((9, 7)) == ()
+
+
 def _rounds(engine: SharingEngine, length: int = 33) -> list[int]:
     """What each of two rounds over three prompts, which do not fit together, finds."""
     return [engine.ask(text(length, first)) for _ in range(2) for first in (0, 20, 40)]
@@ -193,7 +212,26 @@ def test_a_preempted_request_finds_its_rows_in_host_memory() -> None:
     assert engine.core.stats.host_pages_restored > 0
 
 
-@pytest.mark.filterwarnings("ignore")
+def test_who_was_to_begin_behind_copies_of_a_failed_step_begins_anew() -> None:
+    engine, plans = _bounded(2)
+    engine.add("stream", [5, 6], 20)
+    for _ in range(3):
+        engine.step()
+    engine.add("prompt", text(33))
+    engine.step()
+    move = engine.runtime.move
+    engine.runtime.fail = True
+    setattr(engine.runtime, "move", lambda _: None)  # noqa: B010
+    engine.step()
+    assert _num_restored(plans[-1]) == 2
+    engine.runtime.fail = False
+    setattr(engine.runtime, "move", move)  # noqa: B010
+    engine.finish()
+    assert engine.ends["stream"] == "engine_error"
+    assert engine.tokens["prompt"] == generate(text(33), 5)
+    assert engine.found["prompt"] == 0
+
+
 def test_after_a_step_that_failed_nothing_is_found_in_host_memory() -> None:
     engine = SharingEngine(num_pages=12, num_host_pages=40)
     assert _rounds(engine)[3:] == [32] * 3
