@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from engine_machine import tier_of
 from fake_runtime import generate
 from sharing_engine import PAGE, SharingEngine, text
+from step_oracle import StepBatch
 
+from lostwax.ir.contract.step import StepResult
 from lostwax.ir.contract.step_plan import Move, StepPlan
 from lostwax.server.engine.host_tier import HostTier
 from lostwax.server.engine.messages import Cancel
@@ -230,6 +234,25 @@ def test_who_was_to_begin_behind_copies_of_a_failed_step_begins_anew() -> None:
     assert engine.ends["stream"] == "engine_error"
     assert engine.tokens["prompt"] == generate(text(33), 5)
     assert engine.found["prompt"] == 0
+
+
+def test_what_a_request_held_that_gave_no_number_is_not_found_in_host_memory() -> None:
+    engine = SharingEngine(num_pages=12, num_host_pages=40)
+    assert _rounds(engine)[3:] == [32] * 3
+    run = engine.runtime.run
+
+    def gives_no_number(batch: StepBatch) -> StepResult:
+        result = run(batch)
+        result.logprobs = [math.nan] * len(result.logprobs)
+        return result
+
+    setattr(engine.runtime, "run", gives_no_number)  # noqa: B010
+    engine.add("fails", text(33))
+    engine.finish()
+    assert engine.ends["fails"] == "model_error"
+    setattr(engine.runtime, "run", run)  # noqa: B010
+    assert engine.ask(text(33)) == 0
+    assert engine.ask(text(33, 20)) == 32, "it held none of these"
 
 
 def test_after_a_step_that_failed_nothing_is_found_in_host_memory() -> None:
