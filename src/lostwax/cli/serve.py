@@ -78,12 +78,12 @@ def serve(
     hicache_size: Annotated[Gigabytes, MORE] = 0.0,
     disable_overlap_schedule: Annotated[Flag, MORE] = False,
     max_stall: Annotated[Stall, MORE] = MAX_STALL,
+    drain: Annotated[Seconds, MORE] = 10.0,
     enable_metrics: Annotated[Flag, MORE] = False,
     collect_tokens_histogram: Annotated[Flag, MORE] = False,
     log_requests: Annotated[Flag, MORE] = False,
     log_format: Annotated[LogFormat, MORE] = "text",
     otlp_traces_endpoint: Annotated[Url | None, MORE] = None,
-    drain: Annotated[Seconds, MORE] = 10.0,
     api_key: Annotated[list[Key] | None, MORE, Parameter(negative=())] = None,
     api_key_file: Annotated[File | None, MORE] = None,
     ssl_certfile: Annotated[File | None, MORE] = None,
@@ -162,6 +162,8 @@ def serve(
     max_stall
         How long an answer waits for its next token while prompts run, in times of its usual wait.
         Less keeps answers smooth, more lets first tokens come sooner.
+    drain
+        Seconds that requests under way have at Ctrl-C or SIGTERM, before they end with an error.
     enable_metrics
         Tell Prometheus of requests and of the engine, at /metrics.
     collect_tokens_histogram
@@ -173,8 +175,6 @@ def serve(
     otlp_traces_endpoint
         Send a span a request to this collector of OpenTelemetry (OTLP over HTTP, at /v1/traces if
         the URL has no path); it needs lostwax[otel].
-    drain
-        Seconds that requests under way have at Ctrl-C or SIGTERM, before they end with an error.
     api_key
         A key of which clients must send one, as Authorization: Bearer KEY; may be repeated. Who
         lists processes sees it: --api-key-file hides it.
