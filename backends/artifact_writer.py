@@ -21,15 +21,18 @@ from lostwax.ir.contract.canonical import canonical
 
 WORK = ".compiling."
 """Follows the dot and the artifact's name in the folder that a compile fills beside it."""
-DISK_ERRORS = {
+FULL_DISK = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space within the quota",
     errno.EFBIG: "raise the limit on file sizes",
+}
+"""What to do about each way in which a disk takes no more, wherever it is."""
+REFUSED = {
     errno.EROFS: "give an -o on a file system that can be written",
     errno.EACCES: "give an -o that you may write",
     errno.EPERM: "give an -o that you may write",
 }
-"""What to do about each way in which a folder cannot be written."""
+"""What to do about each way in which the artifact's own folder is refused."""
 
 
 class ArtifactExists(ValueError):
@@ -103,12 +106,23 @@ def _disk_errors(out: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        remedy = DISK_ERRORS.get(error.errno or 0)
+        path = _refused(error, out)
+        remedies = FULL_DISK if path != out else FULL_DISK | REFUSED
+        remedy = remedies.get(error.errno or 0)
         if remedy is None or isinstance(error, ArtifactUnwritable):
             raise
-        raise ArtifactUnwritable(
-            error.errno, f"cannot write {out} ({error.strerror}); {remedy}, nothing was left behind"
-        ) from error
+        said = f"cannot write {path} ({error.strerror}); {remedy}, nothing was left behind"
+        raise ArtifactUnwritable(error.errno, said) from error
+
+
+def _refused(error: OSError, out: Path) -> Path:
+    """The artifact, unless the error names a path that does not lie beside it, such as one of a
+    compiler's temporary files."""
+    named: str | bytes | os.PathLike[str] | int | None = error.filename  # int: a descriptor
+    if named is None or isinstance(named, int):
+        return out
+    path, beside = Path(os.fsdecode(named)), out.absolute().parent
+    return out if beside in (path.absolute(), *path.absolute().parents) else path
 
 
 @contextmanager

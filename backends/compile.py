@@ -18,6 +18,7 @@ from lostwax.backends.artifact_writer import atomic_folder, require_replaceable,
 from lostwax.backends.asked import Asked, require_possible
 from lostwax.backends.formats import Formats, typed
 from lostwax.backends.lowering import Lowering
+from lostwax.backends.plan.attention_heads import attention_heads
 from lostwax.backends.plan.batch_invariance import OnePrice, require_invariant
 from lostwax.backends.plan.choose_storage import choose_storage, covers_under
 from lostwax.backends.plan.cover import (
@@ -39,6 +40,7 @@ from lostwax.backends.plan.price import Measurements, NoMeasurements
 from lostwax.backends.plan.program_context import ProgramContext
 from lostwax.backends.plan.report_choices import region_choices
 from lostwax.backends.plan.sizes import ProgramSpec, Sizes, program_specs
+from lostwax.backends.plan.state_rows import StateRows
 from lostwax.backends.plan.storage import Storage
 from lostwax.backends.plan.variants import Variant, specialise_variants
 from lostwax.backends.plan.weight_plan import plan_weights, planes_of, weight_bytes, weight_groups
@@ -53,11 +55,9 @@ from lostwax.ir.contract.artifact import (
     Manifest,
     ProgramRef,
 )
-from lostwax.ir.contract.biases import biases_shape
 from lostwax.ir.contract.canonical import canonical, canonical_json
 from lostwax.ir.contract.choice import Choices
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
-from lostwax.ir.contract.masks import masks_shape
 from lostwax.ir.contract.model import ModelFacts, WeightTable
 from lostwax.ir.contract.probe import PROBES, Probes
 from lostwax.ir.contract.program import Launch, Program
@@ -126,9 +126,7 @@ class _Plan:
 def _plan_candidates(
     modules: dict[Variant, builtin.ModuleOp],
     specs: Iterable[ProgramSpec],
-    state_rows: int,
-    num_masks: int,
-    num_biases: int,
+    states: StateRows,
     target: Target,
     lowerings: tuple[Lowering, ...],
     options: CompileOptions,
@@ -141,9 +139,8 @@ def _plan_candidates(
     for spec in specs:
         variant = Variant.of(spec)
         context = ProgramContext(
-            modules[variant], target, spec.segment, spec.bucket, spec.guard, state_rows, num_masks,
-            num_biases,
-        )  # fmt: skip
+            modules[variant], target, spec.segment, spec.bucket, spec.guard, states
+        )
         found: dict[str, CandidateSet] = {}
         for name, block in context.blocks.items():
             if (variant, name) not in sites:
@@ -225,7 +222,6 @@ def compile_module(
     limits = require_possible(asked, facts, target, has_mtp=FUNCTIONS["draft"] in steps)
     lowerings: tuple[Lowering, ...] = backend.load(backend.lowerings)(target)
     lowerings = (*lowerings, *options.extra_lowerings)
-    specs = program_specs(facts, limits, max(low.contexts_a_row for low in lowerings))
     require_known(options.forced, lowerings)
     portable = frozenset(low.name for low in portable_lowerings(target))
 
@@ -233,15 +229,19 @@ def compile_module(
     formats = options.formats.assign(options.dtype, options.weights, target)
     formatted = typed(module, (formats, *rank_passes(options.tp)), options.dump_dir)
     drafts = limits.max_drafts > 0
+    heads = attention_heads(formatted)
+    specs = program_specs(
+        facts,
+        limits,
+        max(low.contexts_a_row for low in lowerings),
+        lambda rows: max(low.selecting_contexts(rows, heads) for low in lowerings),
+    )
     variants = map(Variant.of, specs)
     modules = specialise_variants(formatted, variants, options.dump_dir)
 
     progress("match and price lowerings")
-    state_rows = max(s.bucket.tokens for s in specs)
-    num_masks, num_biases = masks_shape(limits)[0], biases_shape(limits)[0]
-    plan = _plan_candidates(
-        modules, specs, state_rows, num_masks, num_biases, target, lowerings, options
-    )
+    states = StateRows.of(limits, [spec.bucket for spec in specs])
+    plan = _plan_candidates(modules, specs, states, target, lowerings, options)
 
     progress("choose weight forms and covers")
     groups = weight_groups(plan.contexts)
@@ -331,7 +331,7 @@ def compile_module(
             planes=planes_of(contexts[0], facts.num_layers + drafts),
             weight_bytes=weight_bytes(weight_plan),
             arena_bytes=max(p.arena_bytes for p in programs),
-            state_bytes=state_rows * facts.hidden_size * DTYPE_BYTES[options.dtype],
+            state_bytes=states.hidden * facts.hidden_size * DTYPE_BYTES[options.dtype],
             zeroed_bytes=zeroed_bytes(programs),
             step_layout=LAYOUT if backend.step is not None else "",
             batch_invariant=options.batch_invariant,

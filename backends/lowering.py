@@ -33,6 +33,8 @@ class Knob:
 
     name: str
     values: tuple[int, ...]
+    takes_memory: bool = True
+    """Whether what the lowering needs of memory may depend on it."""
 
 
 class Match(Protocol):
@@ -141,6 +143,11 @@ def _default_work(match: Match, knobs: Knobs) -> Work:
     return match.work()
 
 
+def asks_for_none(rows: int, heads: int) -> int:
+    """No program of its own, whatever the rows of the bucket and the heads of a row."""
+    return 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lowering:
     """One way to run a region.
@@ -154,7 +161,9 @@ class Lowering:
     `requires` names the installed packages (distributions) that its launches call beside torch: a
     record holds their versions, and loading refuses to start without them.
     `contexts_a_row`: it may win where the requests of an extend step have together at most so many
-    positions for each row of the bucket. Then there are programs with that guard, where it fits.
+    positions for each row of the bucket, and all are selected. Then there are programs with that
+    guard, where it fits. `selecting_contexts`: likewise where some are not selected; the most
+    positions by the rows of the bucket and the heads of a rank, 0 where no such program is wanted.
     `by_name`: it is chosen only where `--lowering` names it, or a record has timed it.
     """
 
@@ -173,6 +182,7 @@ class Lowering:
     allocates: Callable[[Match, Knobs], int] = _no_workspace
     requires: tuple[str, ...] = ()
     contexts_a_row: int = 0
+    selecting_contexts: Callable[[int, int], int] = asks_for_none
     by_name: bool = False
 
     def __post_init__(self) -> None:

@@ -1,10 +1,11 @@
 """Checks and times expanded causal MHA in CUDA C++, beside the absorbed form and torch in one call.
 
-    python benchmarks/dense_mha.py compile FOLDER          # needs nvcc, no GPU
+    python benchmarks/dense_mha.py compile FOLDER [--masked]  # needs nvcc, no GPU
     python benchmarks/dense_mha.py run FOLDER --out DIR    # needs the GPU, no compiler
     compute-sanitizer --tool memcheck python benchmarks/dense_mha.py small FOLDER
 
-Checks come first, with kernels that trap where they wait for seconds; then every form is timed.
+With --masked of rows that selected 2,048 keys. Checks come first, with kernels that trap where they
+wait for seconds; then every form is timed.
 Each item runs in a child process that is ended where it takes too long: then the other items go on
 in another one, without the rest of that form. TFLOP/s are of visible pairs alone, 640 a pair and
 head; buffers are the same in each call, so that what fits stays in L2.
@@ -16,7 +17,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -28,7 +29,14 @@ import torch
 from gpu_cases import DTYPES
 from gpu_kernels import replay_us
 from item_process import ItemProcess
-from mha_cases import CONTEXTS_A_ROW, PAGES, Step
+from mha_cases import CONTEXTS_A_ROW, Step
+from mha_steps import (
+    FORMS,
+    checked_masked_steps,
+    checked_steps,
+    timed_masked_steps,
+    timed_steps,
+)
 
 from lostwax.backends.cuda.driver import CudaDriver
 from lostwax.backends.cuda.target import CUDA_SM90A
@@ -41,13 +49,7 @@ BOUND, MEDIAN = 2e-2, 5e-3
 START_SECONDS, ITEM_SECONDS = 60.0, 25.0
 WORKSPACE = "workspace"
 ABSORBED, OWN = "absorbed", "expanded"
-FORMS: tuple[dict[str, int], ...] = (
-    {"keys": 128, "take_turns": 0},
-    {"keys": 128, "take_turns": 1},
-    {"keys": 96, "take_turns": 0},
-    {"keys": 64, "take_turns": 0},
-)
-RAGGED = ((0, 1), (70, 130), (0, 0), (257, 3), (0, 64), (1000, 300), (3, 128), (0, 257))
+ATTENDS = ("sm90_causal_mha", "sm90_masked_mha")
 
 
 class Item(msgspec.Struct):
@@ -74,38 +76,12 @@ class Folder(msgspec.Struct):
     items: list[Item]
 
 
-def checked_steps() -> Iterator[Step]:
-    """Every form on ragged steps, few heads and odd ones; the layouts; some heads at a time."""
-    for knobs in FORMS:
-        yield Step("bf16", 5, 1024, RAGGED, reqs=9, knobs=knobs)
-    for layout in ("fp8_656", "fp8_576"):
-        yield Step(layout, 16, 1024, RAGGED, knobs=FORMS[0])
-    yield Step("fp8_656", 128, 2048, ((0, 2000),), knobs=FORMS[0] | {"heads_at_once": 32})
-    for knobs in FORMS[:2]:
-        yield Step("fp8_656", 128, 2048, ((1024, 1024),), knobs=knobs)
-
-
-def timed_steps() -> Iterator[Step]:
-    """Prompts and chunks, by each form; with 128 heads some heads at a time, too."""
-    for heads in (128, 16):
-        for rows, requests in (
-            (2048, ((0, 2048),)),
-            (2048, ((0, 512),) * 4),
-            (1024, ((0, 1024),)),
-            (1024, ((1024, 1024),)),
-            (2048, ((0, 256),) * 8),
-        ):
-            for knobs in FORMS:
-                yield Step("fp8_656", heads, rows, requests, knobs=knobs)
-            if heads == 128:
-                yield Step("fp8_656", heads, rows, requests, knobs=FORMS[0] | {"heads_at_once": 32})
-
-
-def compile_items(folder: Path) -> None:
+def compile_items(folder: Path, is_masked: bool) -> None:
     """Emit the launches of every item and compile their kernels."""
     from lostwax.backends.cuda.compiler import CudaCompiler
     from lostwax.backends.cuda.lowerings.causal_mha import CAUSAL_MHA
-    from lostwax.backends.cuda.lowerings.sparse_mla import SPARSE_MLA_ALL
+    from lostwax.backends.cuda.lowerings.masked_mha import MASKED_MHA
+    from lostwax.backends.cuda.lowerings.sparse_mla import SPARSE_MLA, SPARSE_MLA_ALL
     from lostwax.backends.plan.step_launch import step_launch
     from lostwax.backends.proof.plain_match import PlainMatch, Value
     from lostwax.ir.contract.program import Bucket, Guard, Linear
@@ -130,43 +106,49 @@ def compile_items(folder: Path) -> None:
     def match_of(step: Step, action: str) -> PlainMatch:
         values = {n: Value(*given) for n, given in mha_cases.shapes(step).items()}
         cache = replace(values["cache_in"], parts=(512, 64), layout=step.layout)
-        total = Linear({"total_kv": 1}, CONTEXTS_A_ROW * step.rows)
+        most = step.total if step.top else CONTEXTS_A_ROW * step.rows
+        guard = Guard("bounded", (Linear({"total_kv": 1}, most),), selects_all=not step.top)
         return PlainMatch(
             CUDA_SM90A,
-            Bucket(step.rows, step.reqs, PAGES),
+            Bucket(step.rows, step.reqs, step.pages),
             values | {"cache_in": cache},
             {("op", "scale"): mla_cases.SCALE},
             compilers[action],
             folder,
             segment="extend",
-            guard=Guard("short", (total,), selects_all=True),
+            guard=guard,
             built=known[action],
         )
 
     def own(step: Step, action: str) -> Item:
-        match, knobs = match_of(step, action), CAUSAL_MHA.default_knobs() | step.knobs
-        (kernel,) = CAUSAL_MHA.prepare(match, knobs)
+        match, knobs = match_of(step, action), expanded.default_knobs() | step.knobs
+        (kernel,) = expanded.prepare(match, knobs)
         assert isinstance(kernel, StepKernel)
         values = {n: Value(shape, dtype) for n, dtype, shape in kernel.outputs}
         match.values = dict(match.values) | values
         outputs = {name: match.view(name) for name in values}
         first = step_launch(kernel, match.step_input, outputs, match.build, match.target)
-        launches = [first, *match.emit(CAUSAL_MHA, knobs)]
+        launches = [first, *match.emit(expanded, knobs)]
         return _item(action, OWN, step, match, launches)
 
     def absorbed(step: Step) -> Item:
         match = match_of(replace(step, knobs={}), "time")
-        launches = list(match.emit(SPARSE_MLA_ALL))
+        launches = list(match.emit(absorbing))
         return _item("time", ABSORBED, replace(step, knobs={}), match, launches)
 
     def _item(action: str, by: str, step: Step, match: PlainMatch, launches: list[Launch]) -> Item:
         values = {n: (v.shape, v.dtype, v.strides) for n, v in match.values.items()}
         return Item(action, by, step, match.workspace_bytes, values, launches)
 
-    items = [own(step, "check") for step in checked_steps()]
-    first = [step for step in timed_steps() if step.knobs == FORMS[0]]
-    items += [made for step in first for made in (own(step, "time"), absorbed(step))]
-    items += [own(step, "time") for step in timed_steps() if step.knobs != FORMS[0]]
+    expanded, absorbing, checked, timed = CAUSAL_MHA, SPARSE_MLA_ALL, checked_steps, timed_steps
+    if is_masked:
+        expanded, absorbing = MASKED_MHA, SPARSE_MLA
+        checked, timed = checked_masked_steps, timed_masked_steps
+    items = [own(step, "check") for step in checked()]
+    first = next(timed()).knobs
+    both = [step for step in timed() if step.knobs == first]
+    items += [made for step in both for made in (own(step, "time"), absorbed(step))]
+    items += [own(step, "time") for step in timed() if step.knobs != first]
     kernels = {k.binary: k for each in known.values() for k in each.values()}
     listed = [kernels[name] for name in sorted(kernels)]
     (folder / "items.json").write_bytes(msgspec.json.encode(Folder(listed, items)))
@@ -237,7 +219,7 @@ def check(item: Item, driver: CudaDriver) -> dict[str, object]:
     driver.synchronize()
     same = torch.equal(first[: step.real], out[: step.real])
     alone = bool(out[step.real :].isnan().all())
-    read = ("q_nope", "q_pe", "kv_b", "positions", "q_starts", "page_table")
+    read = ("q_nope", "q_pe", "kv_b", "positions", "q_starts", "page_table", "selection")
     stored = {name: buffers.tensor(name) for name in read}
     stored["cache_in"] = buffers.cache_rows
     found: list[torch.Tensor] = []
@@ -267,9 +249,9 @@ def torch_us(step: Step, driver: CudaDriver) -> float:
 
 
 def tickets_of(launch: KernelLaunch) -> list[View]:
-    """What sm90_causal_mha counts its tickets in, the only pointer of it into the workspace."""
+    """What a kernel that attends counts its tickets in: one number of the workspace."""
     views = [p.view for p in launch.params if isinstance(p, Pointer)]
-    return [view for view in views if view.name == WORKSPACE]
+    return [view for view in views if (view.name, view.shape) == (WORKSPACE, (1,))]
 
 
 def time_item(item: Item, driver: CudaDriver) -> dict[str, object]:
@@ -280,7 +262,7 @@ def time_item(item: Item, driver: CudaDriver) -> dict[str, object]:
     for launch, thunk in zip(item.launches, buffers.thunks, strict=True):
         name = launch.symbol if isinstance(launch, KernelLaunch) else launch.function.split(":")[1]
         listed = by_kernel.setdefault(name, [])
-        if isinstance(launch, KernelLaunch) and name == "sm90_causal_mha":
+        if isinstance(launch, KernelLaunch) and name in ATTENDS:
             # what the launch in front of it does: a memset of 2 us, counted with it
             listed += [buffers.resolve(view).zero_ for view in tickets_of(launch)]
         listed.append(thunk)
@@ -292,7 +274,7 @@ def time_item(item: Item, driver: CudaDriver) -> dict[str, object]:
 
         us = replay_us(driver, [run])
         told[f"{name}_us"] = round(us, 1)
-        if name == "sm90_causal_mha":
+        if name in ATTENDS:
             told["tflops"] = round(640 * step.pairs * step.heads / us / 1e6)
         if name == "sm90_expand_latents":
             told["expand_tflops"] = round(2 * 512 * 256 * step.total * step.heads / us / 1e6)
@@ -368,11 +350,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("action", choices=["compile", "run", "small", "child"])
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--masked", action="store_true", help="compile: rows with a selection")
     parser.add_argument("--out", type=Path, default=Path("."))
     parser.add_argument("--budget", type=float, default=90, help="seconds for checks and timings")
     options = parser.parse_args()
     if options.action == "compile":
-        compile_items(options.folder)
+        compile_items(options.folder, options.masked)
     elif options.action == "small":
         run_small(options.folder)
     elif options.action == "child":

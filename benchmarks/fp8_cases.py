@@ -23,6 +23,9 @@ GATED = {"shared expert": (2048, 2048, 7168), "dense expert": (18432, 18432, 716
 """Outputs of gate and of up, and K."""
 PROJECTIONS = (1536, 128, 576, 7168)
 """Outputs of q_a, of the indexer's wk and of kv_a, and K."""
+QUERIES = (24576, 8192, 1536)
+"""Outputs of q_b and of the indexer's wq_b, and K; 128 heads of 192 and 64 of 128."""
+HEADS, HEAD, INDEX_HEADS, INDEX, TURNING = 128, 192, 64, 128, 64
 EPS = 1e-6
 UNITS = 132
 SPLITS = (1, 2, 4, 8)
@@ -63,13 +66,17 @@ class ProductCase(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def outputs(self) -> tuple[str, ...]:
         """Values that the lowering writes."""
-        joined = {"gated": ("act",), "projections": ("q_normed", "k_normed", "kv")}
+        index = "index_quantised" if self.form == "fp8" else "index_turned"
+        joined: dict[str, tuple[str, ...]] = {
+            "gated": ("act",), "projections": ("q_normed", "k_normed", "kv"),
+            "queries": ("q_turned", index),
+        }  # fmt: skip
         return joined.get(self.op, ("op.out",))
 
     def num_bytes(self, own: Tensors) -> float:
         """What must move: weights that are used once, activations in and out."""
         act = 2 if self.form == "bf16" else 1
-        if self.op in ("gated", "projections"):
+        if self.op in ("gated", "projections", "queries"):
             *widths, k = self.shape
             out = widths[0] if self.op == "gated" else sum(widths)
             return sum(widths) * k + self.rows * (act * k + 2 * out)
@@ -103,6 +110,8 @@ def values(case: ProductCase) -> dict[str, Described]:
         n = case.shape[0]
         found |= _weight("weight", n, k)
         return found | {"op.out": ((rows, n), "bf16", "")}
+    if case.op == "queries":
+        return found | _queries(case)
     if case.op in ("gated", "projections"):
         gated = case.op == "gated"
         weights = ("w_gate", "w_up") if gated else ("w_q", "w_k", "w_kv")
@@ -125,11 +134,27 @@ def values(case: ProductCase) -> dict[str, Described]:
     return found | {"op.out": ((rows, dim), "f32", "")}
 
 
+def _queries(case: ProductCase) -> dict[str, Described]:
+    rows, index = case.rows, (case.rows, INDEX_HEADS, INDEX)
+    found: dict[str, Described] = {
+        "q_b": ((rows, HEADS * HEAD), "bf16", ""), "index_flat": (
+            (rows, INDEX_HEADS * INDEX), "bf16", ""
+        ),
+    }  # fmt: skip
+    for name, width in zip(("w_q_b", "w_index"), case.shape, strict=False):
+        found[name] = ((width, case.shape[-1]), "f8E4M3FN", "square")
+    found |= dict.fromkeys(("queries", "q_turned"), ((rows, HEADS, HEAD), "bf16", ""))
+    found |= dict.fromkeys(("index", "index_turned", "index_rotated"), (index, "bf16", ""))
+    found["index_quantised"] = (index, "f8E4M3FN", "row")
+    found["index_quantised:scale"] = ((rows, INDEX_HEADS, 1), "f32", "")
+    return found | dict.fromkeys(("table", "index_table"), ((2, rows, TURNING), "f32", ""))
+
+
 def stored(case: ProductCase) -> dict[str, Described]:
     """Weights that lie behind one another, under the name of the first."""
-    if case.op not in ("gated", "projections"):
+    first = {"gated": "w_gate", "projections": "w_q", "queries": "w_q_b"}.get(case.op)
+    if first is None:
         return {}
-    first = "w_gate" if case.op == "gated" else "w_q"
     return _weight(first, sum(case.shape[:-1]), case.shape[-1])
 
 
@@ -208,6 +233,8 @@ def reference(case: ProductCase, given: Tensors) -> torch.Tensor:
         return torch.cat((q, k, kv), 1)
     if case.op == "linear":
         return product_of(wide, given, "weight")
+    if case.op == "queries":
+        return _turned_queries(case, product_of(wide, given, "w_q_b"), given)
     out = torch.zeros_like(wide)
     for expert in range(case.shape[0]):
         row, slot = torch.nonzero(given["ids"][:real] == expert, as_tuple=True)
@@ -223,6 +250,43 @@ def reference(case: ProductCase, given: Tensors) -> torch.Tensor:
         share = given["weights"][row, slot].double()
         out.index_add_(0, row, share[:, None] * (hidden @ down.T))
     return out
+
+
+def _turned_queries(case: ProductCase, product: torch.Tensor, given: Tensors) -> torch.Tensor:
+    """Both queries; the last columns of attention's heads turn, the first of the indexer's."""
+    rounded_product = product.to(torch.bfloat16).double()
+    q, index = rounded_product[:, : case.shape[0]], rounded_product[:, case.shape[0] :]
+    table, index_table = (
+        given[name][:, : case.real, None].double() for name in ("table", "index_table")
+    )
+    q, index = q.view(-1, HEADS, HEAD).clone(), index.view(-1, INDEX_HEADS, INDEX).clone()
+    part = q[..., HEAD - TURNING :]
+    partner = part.reshape(*part.shape[:-1], -1, 2).flip(-1).flatten(-2)
+    q[..., HEAD - TURNING :] = part * table[0] + partner * table[1]
+    part = index[..., :TURNING]
+    index[..., :TURNING] = part * index_table[0] + part.roll(TURNING // 2, -1) * index_table[1]
+    if case.form == "fp8":
+        index = index.to(torch.bfloat16).double() @ rotation(INDEX)
+    return torch.cat((q.flatten(1), index.flatten(1)), 1)
+
+
+def rotation(width: int) -> torch.Tensor:
+    """f64 [width, width]: Sylvester's matrix over the root of the width."""
+    signs = torch.ones(1, 1, dtype=torch.float64, device="cuda")
+    while signs.shape[0] < width:
+        signs = torch.cat((torch.cat((signs, signs), 1), torch.cat((signs, -signs), 1)))
+    return signs / width**0.5
+
+
+def found_in(case: ProductCase, own: Tensors) -> torch.Tensor:
+    """What the lowering wrote, as a matrix of numbers."""
+    parts: list[torch.Tensor] = []
+    for name in case.outputs:
+        out = own[name]
+        if (scale := own.get(f"{name}:scale")) is not None:
+            out = out.double() * scale.double()
+        parts.append(out.flatten(1).double())
+    return torch.cat(parts, 1)
 
 
 def quantised(x: torch.Tensor, scale_fmt: str = "fp32") -> tuple[torch.Tensor, torch.Tensor]:

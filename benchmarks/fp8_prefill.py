@@ -19,57 +19,138 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
-from fp8_cases import EXPERTS, GATED, LINEAR, PROJECTIONS, Knobs, ProductCase
-from fp8_products import Built, BuiltCase, BuiltSetting, Runner, compile_cases, rates
+from fp8_cases import (
+    EXPERTS,
+    GATED,
+    LINEAR,
+    PROJECTIONS,
+    QUERIES,
+    UNITS,
+    Knobs,
+    ProductCase,
+    quantised,
+)
+from fp8_products import (
+    Built,
+    BuiltCase,
+    BuiltSetting,
+    Drawn,
+    Runner,
+    compile_cases,
+    rates,
+    run_all,
+)
+from op_products import multiply
+
+from lostwax.backends.runtime.form_weight import SourceTensors
 
 LINES = "fp8_prefill.jsonl"
 SILENCE_S = 25.0
 RESTARTS = 4
 ROUNDS = 5
 GRAPH_S = 2e-3
-ALL_EXPERTS = (256, *EXPERTS[1:])
-"""Of a model on one GPU: 64 pairs an expert at 2,048 rows."""
-
-_LINEAR: tuple[Knobs, ...] = (
-    {}, {"parts": 2}, {"dynamic": 1}, {"parts": 2, "dynamic": 1}, {"cluster": 1},
-    {"turns": 8, "dynamic": 1},
-)  # fmt: skip
-_BROAD: tuple[Knobs, ...] = ({}, {"dynamic": 1}, {"cluster": 1, "dynamic": 1}, {"turns": 8})
+PEER = "DeepGEMM"
+_ROWS = (64, 128, 1024, 4096)
+_BEST = 6
+"""Tiles of a case that are timed: those that the rule takes for the fastest."""
+_ALSO = 2
+"""Of these, how many in other ways, too."""
+FEW_ROWS = 128
+"""Rows of decode, at most."""
 
 
 def cases() -> Iterator[ProductCase]:
-    """Edge contents first, then 2,048 rows, where the step was timed, then the others."""
+    """Edge contents first, then by rows."""
     for form in ("fp8", "bf16"):
-        yield _case("linear", "q_a+kv_a", LINEAR["q_a+kv_a"], 512, form, _LINEAR, real=333)
-        yield _case("gated", "shared expert", GATED["shared expert"], 512, form, _BROAD, real=333)
-        yield _case("projections", "projections", PROJECTIONS, 512, form, _LINEAR, real=60)
+        for op, label, shape in _shapes():
+            for rows, real in ((64, 33), (512, 333)):
+                if op != "experts":
+                    yield _case(op, label, shape, rows, form, real=real)
         for choice in ("one takes all", "holes"):
-            yield _case("experts", "experts", EXPERTS, 256, form, _BROAD, real=200, choice=choice)
-    for rows in (2048, 4096, 1024, 512, 256):
-        for form in ("fp8", "bf16"):
-            for label, shape in LINEAR.items():
-                yield _case("linear", label, shape, rows, form, _LINEAR)
-            for label, shape in GATED.items():
-                yield _case("gated", label, shape, rows, form, _BROAD)
-            yield _case("projections", "projections", PROJECTIONS, rows, form, _LINEAR)
-            yield _case("experts", "experts", EXPERTS, rows, form, _BROAD)
-            if rows == 2048:
-                yield _case("experts", "all experts", ALL_EXPERTS, rows, form, _BROAD)
+            yield _case("experts", "experts", EXPERTS, 256, form, real=200, choice=choice)
+    for form in ("fp8", "bf16"):
+        for rows in _ROWS:
+            for op, label, shape in _shapes():
+                if rows > FEW_ROWS or op != "experts":
+                    yield _case(op, label, shape, rows, form)
+
+
+def _shapes() -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    yield "queries", "queries", QUERIES
+    yield "projections", "projections", PROJECTIONS
+    for label in ("o", "down", "shared down"):
+        yield "linear", label, LINEAR[label]
+    for label, shape in GATED.items():
+        yield "gated", label, shape
+    yield "experts", "experts", EXPERTS
 
 
 def _case(
-    op: str, label: str, shape: tuple[int, ...], rows: int, form: str, many_rows: tuple[Knobs, ...],
+    op: str, label: str, shape: tuple[int, ...], rows: int, form: str,
     real: int | None = None, choice: str = "even",
 ) -> ProductCase:  # fmt: skip
+    found = list(_settings(op, shape, rows, form))
+    if real is not None:
+        found = found[:4]
     return ProductCase(
         op=op, label=label, shape=shape, rows=rows, real=real or rows, form=form, choice=choice,
-        many_rows=many_rows, timed=real is None,
+        settings=({},) if rows <= FEW_ROWS and op != "experts" else (), many_rows=tuple(found),
+        timed=real is None,
     )  # fmt: skip
+
+
+def _settings(op: str, shape: tuple[int, ...], rows: int, form: str) -> Iterator[Knobs]:
+    """The rule, then other tiles, those that it takes for the fastest first; of the first two
+    clusters, too, and such as take the next tile."""
+    from lostwax.backends.cuda.lowerings.fp8_products import KNOBS, tile_sizes
+    from lostwax.backends.cuda.lowerings.fp8_tiles import Extent, product_us
+
+    yield {}
+    if op == "experts":
+        for cluster, columns in ((1, 128), (2, 128), (1, 192), (2, 192), (1, 160)):
+            yield {"cluster": cluster, "columns": columns}
+        yield {"dynamic": 2}
+        yield {"turns": 4}
+        return
+    columns = shape[0] if op in ("gated", "linear") else sum(shape[:-1])
+    terms = 1 if form == "fp8" else 2
+    extent = Extent(rows, columns, shape[-1], terms, op == "gated", UNITS)
+    knobs = {knob.name: 0 for knob in KNOBS}
+    if op == "queries":
+        knobs["columns"] = 128
+    sizes = sorted(tile_sizes(extent, knobs), key=lambda size: product_us(size, extent))
+    anchors = {(64, 64), (64, 128), (128, 64), (128, 128), (128, 192), (256, 128)}
+    chosen = sizes[:_BEST]
+    chosen += [s for s in sizes[_BEST:] if (s.rows, s.columns) in anchors]
+    for number, size in enumerate(chosen):
+        knobs = {"tile_rows": size.rows, "columns": size.columns}
+        if op == "queries":
+            del knobs["columns"]
+        yield knobs
+        if number < _ALSO:
+            yield knobs | {"cluster": 2}
+        if number < _ALSO and rows > FEW_ROWS:
+            yield knobs | {"dynamic": 1}
+        if number < _ALSO and rows <= FEW_ROWS:
+            yield knobs | {"stages": 6}
+
+
+def peers_of(case: ProductCase) -> list[tuple[int, int]]:
+    """First row and rows, in the joined weight, of each product that the peer makes."""
+    *widths, _ = case.shape
+    if case.op == "projections":
+        return [(0, widths[0] + widths[2]), (widths[0] + widths[2], widths[1])]
+    if case.op == "queries":
+        return [(0, widths[0]), (widths[0], widths[1])]
+    return [(0, sum(widths))]
 
 
 class Turns(Runner):
@@ -78,6 +159,7 @@ class Turns(Runner):
     def __init__(self, folder: Path, built: Built, until: float, lines: Path) -> None:
         super().__init__(folder, built, until)
         self._lines = lines
+        self._peer: Any = import_module("deep_gemm") if find_spec("deep_gemm") else None
         self._begun = {key_of(line) for line in read_lines(lines)}
 
     def _write(self, line: dict[str, Any]) -> None:
@@ -101,11 +183,40 @@ class Turns(Runner):
                 graphs.append((row, *self._captured(calls)))
             else:
                 self._write(row)
-        for row, us in zip((g[0] for g in graphs), self._timed(graphs), strict=True):
+        if case.timed and (calls := self.peer_calls(built, drawn)):
+            peer: dict[str, Any] = {"case": case.name, "lowering": PEER, "knobs": {}}
+            peer |= {"error": 0.0, "right": True}
+            found.append(peer)
+            graphs.append((peer, *self._captured(calls)))
+        timed = zip(graphs, self._timed(graphs), strict=True)
+        for (row, _, _), us in timed:
             row |= rates(case, drawn.own, us)
             self._write(row)
         _print_case(case, found)
         return all(row["right"] for row in found)
+
+    def peer_calls(self, built: BuiltCase, drawn: Drawn) -> list[Callable[[], None]]:
+        """The peer's products over each set of weights; none where it is not installed."""
+        case = built.case
+        if self._peer is None or case.op == "experts":
+            return []
+        x = drawn.own["x"]
+        given = (x, drawn.own["x:scale"]) if case.form == "fp8" else quantised(x)
+        calls: list[Callable[[], None]] = []
+        for weights in self._weights:
+            name = next(n for n in weights if not n.endswith(":scale"))
+            products = [
+                multiply(
+                    self._peer, given,
+                    SourceTensors(
+                        weights[name][first : first + rows],
+                        weights[f"{name}:scale"][-(-first // 128) :][: -(-rows // 128)],
+                    ),
+                )[0]
+                for first, rows in peers_of(case)
+            ]  # fmt: skip
+            calls.append(partial(run_all, products))
+        return calls
 
     def _captured(self, calls: Sequence[Callable[[], None]]) -> tuple[Callable[[], None], int]:
         """A graph that runs the calls for GRAPH_S, and how many it has."""
@@ -177,12 +288,29 @@ def run_child(folder: Path, lines: Path, only: str, budget_s: float) -> None:
             print(f"left out {item.case.name}: {error}", flush=True)
 
 
-def run_guarded(folder: Path, out: Path, only: str, budget_s: float) -> bool:
+def warm(folder: Path, part: int, parts: int) -> None:
+    """Call the peer once for each of its products in this part, so that it compiles them."""
+    built = msgspec.json.decode((folder / "cases.json").read_bytes(), type=Built)
+    runner = Turns(folder, built, time.perf_counter() + 60, folder / "none")
+    timed = [item for item in built.cases if item.case.timed and item.case.form == "fp8"]
+    for item in sorted(timed, key=lambda item: (item.case.rows, item.case.name))[part::parts]:
+        for call in runner.peer_calls(item, runner.draw_inputs(item))[:1]:
+            call()
+    torch.cuda.synchronize()
+
+
+def run_guarded(folder: Path, out: Path, only: str, budget_s: float, parts: int) -> bool:
     """Start the child until it has run all or the time is over; True if every setting is right."""
     until = time.perf_counter() + budget_s
     out.mkdir(parents=True, exist_ok=True)
     lines = out / LINES
     lines.unlink(missing_ok=True)
+    if find_spec("deep_gemm") and parts:
+        command = [sys.executable, __file__, "warm", str(folder), "--parts", str(parts)]
+        running = [subprocess.Popen([*command, "--part", str(i)]) for i in range(parts)]
+        for each in running:
+            each.wait()
+        print(f"{budget_s - until + time.perf_counter():.0f} s for the peer to compile", flush=True)
     for _ in range(1 + RESTARTS):
         left = until - time.perf_counter()
         if left < 8:
@@ -220,17 +348,21 @@ def _run_until_silent(command: list[str], lines: Path, until: float) -> bool:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=["compile", "run", "child"])
+    parser.add_argument("action", choices=["compile", "run", "child", "warm"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, default=Path("."))
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds")
+    parser.add_argument("--parts", type=int, default=14, help="processes that compile the peer")
+    parser.add_argument("--part", type=int, default=0)
     options = parser.parse_args()
     if options.action == "compile":
         compile_cases(options.folder, options.only, cases())
+    elif options.action == "warm":
+        warm(options.folder, options.part, options.parts)
     elif options.action == "child":
         run_child(options.folder, options.out / LINES, options.only, options.budget)
-    elif not run_guarded(options.folder, options.out, options.only, options.budget):
+    elif not run_guarded(options.folder, options.out, options.only, options.budget, options.parts):
         raise SystemExit(1)
 
 

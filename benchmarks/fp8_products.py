@@ -23,7 +23,18 @@ from typing import Any, cast
 
 import msgspec
 import torch
-from fp8_cases import EPS, ProductCase, cases, draw, reference, stored, values
+from fp8_cases import (
+    EPS,
+    HEAD,
+    TURNING,
+    ProductCase,
+    cases,
+    draw,
+    found_in,
+    reference,
+    stored,
+    values,
+)
 
 from lostwax.backends.cuda.driver import CudaDriver
 from lostwax.backends.cuda.target import CUDA_SM90A
@@ -38,6 +49,8 @@ BOUNDS = {
     "linear": 2.6e-3,
     "gated": 5e-3,
     "projections": 5e-3,
+    "queries": 2.6e-3,
+    "queries fp8": 4e-2,
     "experts": 2.6e-3,
     "experts fp8": 8e-3,
 }  # |out - want| / |want|
@@ -46,7 +59,7 @@ KINDS = {
     "f32": torch.float32, "bf16": torch.bfloat16, "i32": torch.int32, "u8": torch.uint8,
     "f8E4M3FN": torch.float8_e4m3fn,
 }  # fmt: skip
-SHARED = ("weight", "gate", "up", "down", "w_gate", "w_q")
+SHARED = ("weight", "gate", "up", "down", "w_gate", "w_q", "w_q_b")
 """Values that all cases of one shape share: the weights, and their scales."""
 
 
@@ -84,9 +97,11 @@ def compile_cases(folder: Path, only: str, chosen: Iterable[ProductCase]) -> Non
         MANY_ROWS_LINEAR,
         MANY_ROWS_PROJECTIONS,
     )
+    from lostwax.backends.cuda.lowerings.fp8_queries import MANY_ROWS_QUERIES
     from lostwax.backends.gpu_kernels.lowerings.fp8_joined import FP8_GATE_UP, FP8_PROJECTIONS
     from lostwax.backends.gpu_kernels.lowerings.fp8_linear import FP8_LINEAR
     from lostwax.backends.gpu_kernels.lowerings.grouped_experts import FP8_EXPERTS
+    from lostwax.backends.gpu_kernels.lowerings.joined_queries import JOINED_QUERIES
     from lostwax.backends.kernel_compiler import KernelCompileError
     from lostwax.backends.proof.plain_match import PlainMatch, Value
     from lostwax.ir.contract.program import Bucket
@@ -99,9 +114,15 @@ def compile_cases(folder: Path, only: str, chosen: Iterable[ProductCase]) -> Non
         "linear": (FP8_LINEAR, MANY_ROWS_LINEAR), "experts": (FP8_EXPERTS, MANY_ROWS_EXPERTS),
         "gated": (FP8_GATE_UP, MANY_ROWS_GATE_UP),
         "projections": (FP8_PROJECTIONS, MANY_ROWS_PROJECTIONS),
+        "queries bf16": (JOINED_QUERIES[0], MANY_ROWS_QUERIES[0]),
+        "queries fp8": (JOINED_QUERIES[1], MANY_ROWS_QUERIES[1]),
     }  # fmt: skip
     attributes = {
         ("op", "hidden_fmt"): "fp32", ("q_normed", "eps"): EPS, ("k_normed", "eps"): EPS,
+        ("q_turned", "offset"): HEAD - TURNING, ("q_turned", "dim"): TURNING,
+        ("q_turned", "interleaved"): 1, ("index_turned", "offset"): 0,
+        ("index_turned", "dim"): TURNING, ("index_turned", "interleaved"): 0,
+        ("index_quantised", "scale_fmt"): "fp32",
     }  # fmt: skip
     known: dict[str, CompiledKernel] = {}
     built: list[BuiltCase] = []
@@ -115,7 +136,7 @@ def compile_cases(folder: Path, only: str, chosen: Iterable[ProductCase]) -> Non
         )  # fmt: skip
         settings: list[BuiltSetting] = []
         seen: set[bytes] = set()
-        shared, own = lowerings[case.op]
+        shared, own = lowerings.get(case.op) or lowerings[f"{case.op} {case.form}"]
         asked = [(shared, knobs) for knobs in case.settings]
         for lowering, knobs in (*asked, *((own, knobs) for knobs in case.many_rows)):
             match = PlainMatch(
@@ -250,6 +271,11 @@ class Runner:
 
     def draw_case(self, built: BuiltCase) -> Drawn:
         """Inputs, and what the case wants of them."""
+        drawn = self.draw_inputs(built)
+        return Drawn(drawn.own, reference(built.case, self._weights[0] | drawn.own))
+
+    def draw_inputs(self, built: BuiltCase) -> Drawn:
+        """Inputs alone."""
         case = built.case
         self._draw_weights(built)
         torch.manual_seed(case.rows)
@@ -262,7 +288,7 @@ class Runner:
         most = max((s.workspace_bytes for s in built.settings), default=0)
         own[WORKSPACE] = torch.full((max(most, 256),), 255, dtype=torch.uint8, device="cuda")
         own[ZEROED] = torch.zeros(1 << 20, dtype=torch.uint8, device="cuda")
-        return Drawn(own, reference(case, self._weights[0] | own))
+        return Drawn(own, torch.empty(0))
 
     def check(
         self, case: ProductCase, setting: BuiltSetting, drawn: Drawn
@@ -279,7 +305,7 @@ class Runner:
         for _ in range(2):  # what the first leaves must serve the second
             run_all(bound[0])
         torch.cuda.synchronize()
-        row = self._verdict(case, setting, torch.cat(outs, 1), drawn.want, drawn.own[ZEROED])
+        row = self._verdict(case, setting, drawn)
         return row, [partial(run_all, each) for each in bound]
 
     def run(self, built: BuiltCase) -> bool:
@@ -298,16 +324,14 @@ class Runner:
         self._report(case, found)
         return all(row["right"] for row in found)
 
-    def _verdict(
-        self, case: ProductCase, setting: BuiltSetting, out: torch.Tensor, want: torch.Tensor,
-        zeroed: torch.Tensor,
-    ) -> dict[str, Any]:  # fmt: skip
-        error = relative_error(out[: case.real], want)
+    def _verdict(self, case: ProductCase, setting: BuiltSetting, drawn: Drawn) -> dict[str, Any]:
+        error = relative_error(found_in(case, drawn.own)[: case.real], drawn.want)
         bound = BOUNDS.get(f"{case.op} {case.form}", BOUNDS[case.op])
-        rest = out[case.real :].view(torch.uint8)
+        rests = [drawn.own[name][case.real :].view(torch.uint8) for name in case.outputs]
+        zeroed = drawn.own[ZEROED]
         problems = [
             "" if error <= bound else "error",
-            "padding written" if rest.numel() and (rest != 0x5A).any() else "",
+            "padding written" if any((rest != 0x5A).any() for rest in rests) else "",
             "zeroed left" if zeroed.any() else "",
         ]
         zeroed.zero_()

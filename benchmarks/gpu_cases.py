@@ -69,6 +69,11 @@ def sample_case(op: str, rows: int, vocab: int, timed: bool = False, **knobs: in
     return Case(op, {"rows": rows, "vocab": vocab}, ("f32",), knobs, timed)
 
 
+def way_case(rows: int, vocab: int, way: Mapping[str, int], timed: bool = False) -> Case:
+    """A head's tail over rows that are sampled in this way."""
+    return Case("sample_tail", {"rows": rows, "vocab": vocab, **way}, ("f32",), timed=timed)
+
+
 def cases() -> Iterator[Case]:
     """Edge shapes first, then the timed ones."""
     yield from edge_cases()
@@ -139,8 +144,13 @@ def timed_sample_cases() -> Iterator[Case]:
             for vocab in (4096, 16160, 129280):
                 yield sample_case(op, rows, vocab, timed=True)
             others = ({"num_warps": 4}, {"num_warps": 16}, {"block": 512}, {"block": 2048})
-            for knobs in others[:2] if op == "sample_tail" else others:
+            for knobs in others[:2] if op in ("sample_tail", "score") else others:
                 yield sample_case(op, rows, 129280, timed=True, **knobs)
+    for way in sample_cases.WAYS:
+        yield way_case(32, 129280, way)
+        for rows in (1, 8, 64):
+            for vocab in (4096, 129280):
+                yield way_case(rows, vocab, way, timed=True)
 
 
 def shapes(case: Case) -> Shapes:
@@ -286,7 +296,7 @@ def inputs(case: Case, seed: int, device: torch.device, full: bool) -> Tensors:
         return torch.randn(*shape, device=device)
 
     if case.op in sample_cases.OPS:
-        return sample_cases.inputs(case.op, case.dims["rows"], case.dims["vocab"], normal, full)
+        return sample_cases.inputs(case.op, case.dims, normal, full)
     if case.op in format_cases.OPS:
         return format_cases.inputs(case.op, case.dims, normal)
     return _INPUTS.get(case.op, _attend_inputs)(case, normal, full)

@@ -25,6 +25,7 @@ from typing import Any, cast
 import format_cases
 import gpu_cases
 import msgspec
+import sample_cases
 import torch
 from gpu_cases import DTYPES, EPS, SCALE, Case, Tensors
 
@@ -35,6 +36,7 @@ from lostwax.ir.contract.program import Launch, View
 
 WORKSPACE = "workspace"
 NUM_ROWS = "num_rows"
+ZEROED = ""  # what views of the zeroed workspace call it
 BOUNDS = {"f32": 2e-6, "bf16": 6e-3}  # |out - reference| / |reference|
 COLD_BYTES = 160 << 20  # rotate over more than the 50 MB of L2
 REPLAYS = 30
@@ -46,6 +48,7 @@ class BuiltCase(msgspec.Struct):
     case: dict[str, Any]
     values: dict[str, tuple[tuple[int, ...], str, tuple[int, ...]]]
     workspace_bytes: int
+    zeroed_bytes: int
     rows: int
     """All of them count as real: kernels would leave at once behind those that do."""
     launches: list[Launch]
@@ -62,7 +65,14 @@ def compile_cases(folder: Path, only: str) -> None:
     """Emit the launches of cases whose name contains `only`, and compile their kernels."""
     from lostwax.backends.cuda.compiler import CudaCompiler
     from lostwax.backends.cuda.lowerings import topk
-    from lostwax.backends.gpu_kernels.lowerings import GPU, attend, norms, sample, sample_tail
+    from lostwax.backends.gpu_kernels.lowerings import (
+        GPU,
+        attend,
+        norms,
+        sample,
+        sample_tail,
+        score,
+    )
     from lostwax.backends.kernel_compiler import KernelCompileError
     from lostwax.backends.proof.plain_match import PlainMatch, Value
     from lostwax.ir.contract.program import Bucket
@@ -79,6 +89,7 @@ def compile_cases(folder: Path, only: str) -> None:
         "pick": sample.PICK,
         "logprob": sample.LOGPROB,
         "sample_tail": sample_tail.SAMPLE_TAIL,
+        "score": score.SCORE,
     }
     folder.mkdir(parents=True, exist_ok=True)
     compiler = CudaCompiler(CUDA_SM90A)
@@ -108,7 +119,8 @@ def compile_cases(folder: Path, only: str) -> None:
             continue
         kept = {n: (v.shape, v.dtype, v.dense_strides) for n, v in values.items()}
         plain = dataclasses.asdict(case)
-        built.append(BuiltCase(plain, kept, match.workspace_bytes, rows, launches))
+        item = BuiltCase(plain, kept, match.workspace_bytes, match.zeroed_bytes, rows, launches)
+        built.append(item)
     listed = sorted({k.binary: k for k in known.values()}.values(), key=lambda k: k.binary)
     (folder / "cases.json").write_bytes(msgspec.json.encode(Built(listed, built)))
     size = sum(f.stat().st_size for f in folder.iterdir())
@@ -131,6 +143,7 @@ class Buffers:
         }
         self._bytes[WORKSPACE] = driver.allocate(max(built.workspace_bytes, 256))
         self._bytes[NUM_ROWS] = driver.allocate(4)
+        self._bytes[ZEROED] = driver.allocate(max(built.zeroed_bytes, 256))
         self._rows = built.rows
         self.tensors: Tensors = {
             name: self.resolve(
@@ -157,8 +170,14 @@ class Buffers:
         for buffer in self._bytes.values():
             buffer.fill_(255)
         self._bytes[NUM_ROWS].view(torch.int32).fill_(self._rows)
+        self._bytes[ZEROED].zero_()
         for name, value in inputs.items():
             self.tensors[name].copy_(value)
+
+    @property
+    def is_left_zero(self) -> bool:
+        """Whether the launches left the zeroed workspace so."""
+        return not self._bytes[ZEROED].any()
 
     def run(self) -> None:
         """All launches."""
@@ -183,6 +202,7 @@ def check(case: Case, buffers: Buffers, driver: CudaDriver) -> tuple[float, bool
         else:
             buffers.run()
         driver.synchronize()
+        right = right and buffers.is_left_zero
         stored = {name: buffers.tensors[name] for name in given}
         found = gpu_cases.found(case, buffers.tensors)
         for name, want in gpu_cases.reference(case, stored).items():
@@ -205,28 +225,19 @@ def check(case: Case, buffers: Buffers, driver: CudaDriver) -> tuple[float, bool
 def portable(case: Case, t: Tensors) -> Callable[[], None]:
     """The portable lowering's kernel on the same buffers."""
     import format_peers
+    import sample_peers
 
-    from lostwax.backends.portable.kernels import attention, norms, sample, selection
+    from lostwax.backends.portable.kernels import attention, norms, selection
 
     if case.op in format_cases.OPS:
         return format_peers.portable(case.op, t)
+    if case.op in sample_cases.OPS:
+        return sample_peers.portable(case.op, t)
     if case.op == "add_rms_norm":
         given = (t["residual"], t["delta"], t["weight"], t["residual_out"], t["normed"])
         return lambda: norms.add_norm(*given, eps=EPS)
     if case.op == "topk":
         return lambda: selection.topk(t["logits"], t["op.out"])
-    if case.op == "mask":
-        return lambda: sample.mask(t["logits"], t["masks"], t["mask_rows"], t["op.out"])
-    if case.op == "nucleus":
-        given = (t["logits"], t["temperature"], t["top_k"], t["top_p"], t["min_p"])
-        return lambda: sample.nucleus(*given, t["op.out"])
-    if case.op == "pick":
-        given = (t["logits"], t["temperature"], t["seeds"], t["counters"])
-        return lambda: sample.pick(*given, t["op.ids"], t["op.logprobs"])
-    if case.op == "sample_tail":
-        return lambda: _portable_sample(t)
-    if case.op == "logprob":
-        return lambda: sample.logprob(t["logits"], t["targets"], t["op.logprobs"])
     requests = torch.arange(case.dims["reqs"], device=t["q_pe"].device)
     query = (t["q_nope"], t["q_pe"], t["kv_b"], None, t["cache_in"])
     tail = (requests, t["page_table"], t["op.out"])
@@ -244,21 +255,6 @@ def portable(case: Case, t: Tensors) -> Callable[[], None]:
     return lambda: attention.attend_absorbed(
         *query, t["selection"], *tail, scale=SCALE, row_tile=16, layout=layout
     )
-
-
-def _portable_sample(t: Tensors) -> None:
-    """All that a case `sample_tail` does, on its buffers."""
-    from lostwax.backends.portable.kernels import sample
-
-    inside, unread = torch.empty_like(t["logits"]), torch.empty_like(t["logprob"])
-    told = (t["repetition"], t["frequency"], t["presence"])
-    sample.penalise(t["logits"], t["counts"], t["count_rows"], t["recent"], *told, inside)
-    sample.bias(inside, t["biases"], t["bias_rows"], inside)
-    sample.mask(inside, t["masks"], t["mask_rows"], inside)
-    sample.nucleus(inside, t["temperature"], t["top_k"], t["top_p"], t["min_p"], inside)
-    given = (inside, t["temperature"], t["seeds"], t["counters"])
-    sample.pick(*given, t["picked.ids"], unread)
-    sample.logprob(t["logits"], t["picked.ids"], t["logprob"])
 
 
 def replay_us(driver: CudaDriver, calls: list[Callable[[], None]]) -> float:

@@ -82,11 +82,11 @@ def _turn(runtime: Runtime, rows: int, turn: int) -> dict[str, Any]:
     for way, is_warm in (("cold", False), ("device", True), ("host", True)):
         if way == "host":
             asked.drive_out()
-        before = asked.core.scheduler.num_host_moves[1]
+        before = asked.core.stats.host_pages_restored
         found[way], event = asked.ask(asked.prompt(turn))
         assert event.cached_tokens == (whole if is_warm else 0), (way, event.cached_tokens)
         answers.add(event.tokens[0].token)
-        restored = asked.core.scheduler.num_host_moves[1] - before
+        restored = asked.core.stats.host_pages_restored - before
         assert (restored > 0) == (way == "host"), (way, restored)
     assert len(answers) == 1, "a prefix that was found changed the answer"
     return found | {"restored_pages": restored}

@@ -19,13 +19,18 @@ CONTEXTS_A_ROW = 4
 
 @dataclass(frozen=True)
 class Step:
-    """Requests of (cached prefix, new tokens), padded to `rows` and `reqs` of the bucket."""
+    """Requests of (cached prefix, new tokens), padded to `rows` and `reqs` of the bucket.
+
+    With `top` each row selects so many of the positions that it sees, at random; else all.
+    """
 
     layout: str
     heads: int
     rows: int
     requests: tuple[tuple[int, int], ...]
     reqs: int = 128
+    pages: int = PAGES
+    top: int = 0
     knobs: dict[str, int] = field(default_factory=dict[str, int])
 
     @property
@@ -55,7 +60,8 @@ class Step:
         for each in self.requests:
             kinds[each] = kinds.get(each, 0) + 1
         said = [f"{n}x{new}@{prefix}" for (prefix, new), n in kinds.items()]
-        return f"{self.layout} heads={self.heads} {' '.join(said)}"
+        chosen = f" top={self.top}" if self.top else ""
+        return f"{self.layout} heads={self.heads} {' '.join(said)}{chosen}"
 
 
 def shapes(step: Step) -> Shapes:
@@ -68,10 +74,10 @@ def shapes(step: Step) -> Shapes:
         "q_pe": ((step.rows, heads, ROPE), "bf16", query),
         "kv_b": ((heads * (NOPE + VALUE), LATENT), "bf16", ()),
         "cache_in": ((step.pool, PAGE, row), kind, ()),
-        "selection": ((step.rows, PAGES * PAGE), "i32", ()),
+        "selection": ((step.rows, step.top or step.pages * PAGE), "i32", ()),
         "positions": ((step.rows,), "i32", ()),
         "q_starts": ((step.reqs + 1,), "i32", ()),
-        "page_table": ((step.reqs, PAGES), "i32", ()),
+        "page_table": ((step.reqs, step.pages), "i32", ()),
         "op.out": ((step.rows, heads * VALUE), "bf16", ()),
     }
 
@@ -91,7 +97,7 @@ def inputs(step: Step, seed: int, device: torch.device) -> Tensors:
     width = row_bytes(step.layout, (LATENT, ROPE))
     cache = torch.full((step.pool * PAGE, width), 255, dtype=torch.uint8, device=device)
     order = 1 + torch.randperm(step.pool - 1, device=device)
-    page_table = torch.zeros(step.reqs, PAGES, dtype=torch.long, device=device)
+    page_table = torch.zeros(step.reqs, step.pages, dtype=torch.long, device=device)
     used = 0
     for b, (before, count) in enumerate(step.requests):
         pages = -(-(before + count) // PAGE)
@@ -104,7 +110,8 @@ def inputs(step: Step, seed: int, device: torch.device) -> Tensors:
     query = torch.randn(step.rows, step.heads, NOPE + ROPE, device=device)
     query[step.real :] = float("nan")
     kv_b = torch.randn(step.heads * (NOPE + VALUE), LATENT, device=device) / LATENT**0.5
-    return {
+    drawn: Tensors = {} if not step.top else {"selection": _selection(step, positions)}
+    return drawn | {
         "q_nope": query[..., :NOPE],
         "q_pe": query[..., NOPE:],
         "kv_b": kv_b,
@@ -113,6 +120,20 @@ def inputs(step: Step, seed: int, device: torch.device) -> Tensors:
         "q_starts": q_starts,
         "page_table": page_table,
     }
+
+
+def _selection(step: Step, positions: torch.Tensor) -> torch.Tensor:
+    """i64 [rows, top]: positions that a row sees, ascending, -1 behind them; of rows without a
+    token such as no context has."""
+    columns = step.pages * PAGE
+    drawn = torch.rand(step.rows, columns, device=positions.device)
+    drawn.masked_fill_(torch.arange(columns, device=positions.device) > positions[:, None], 2.0)
+    least = drawn.topk(min(step.top, columns), largest=False)
+    chosen = torch.where(least.values < 1.5, least.indices, columns).sort(1).values
+    chosen = chosen.masked_fill(chosen == columns, -1)
+    chosen = torch.nn.functional.pad(chosen, (0, step.top - chosen.shape[1]), value=-1)
+    chosen[step.real :] = 1 << 30
+    return chosen
 
 
 def slots_of(pages: torch.Tensor, length: int) -> torch.Tensor:
@@ -136,8 +157,12 @@ def sampled_rows(step: Step) -> list[int]:
 def reference(step: Step, stored: Tensors, row: int) -> torch.Tensor:
     """f64 [heads, 128] of one row, from inputs as the buffers hold them (the cache as bytes)."""
     request = int((stored["q_starts"][1:] <= row).sum())
-    seen = int(stored["positions"][row]) + 1
-    raw = stored["cache_in"][slots_of(stored["page_table"][request], seen)]
+    length = int(stored["positions"][row]) + 1
+    slots = slots_of(stored["page_table"][request], length)
+    if step.top:
+        selected = stored["selection"][row]
+        slots = slots[selected[selected >= 0].long()]
+    raw = stored["cache_in"][slots]
     cached = mla_cases.decode(step.layout, raw)
     weights = stored["kv_b"].double().view(step.heads, -1, LATENT)
     absorbed = torch.einsum("hd,hdc->hc", stored["q_nope"][row].double(), weights[:, :NOPE])

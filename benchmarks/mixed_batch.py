@@ -2,10 +2,11 @@
 
 `python benchmarks/mixed_batch.py ARTIFACT --checkpoint DIR --out FILE` runs, in interleaved pairs,
 seven greedy requests beside an eighth that is greedy or samples in one of several ways: their
-tokens, steps and accepted drafts must be equal. All eight share each step, so that the rates are of
-steps: of those with the eighth sampling, as a share of those with it greedy. Then tokens a second
-without drafts and with as many as the artifact verifies, at 1 and 8 requests. Prompts are text of
-the tiny model's tasks, and run whole: they begin alike.
+tokens, steps and accepted drafts must be equal. `others_rate` is the seven's tokens a second, until
+the last of them ends, beside the eighth sampling, as a share of that beside it greedy; `own_rate`
+is the eighth's steps a second. Then tokens a second without drafts and with as many as the artifact
+verifies, at 1 and 8 requests. Prompts are text of the tiny model's tasks, and run whole: they begin
+alike.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Outcome:
 
     seconds: float
     accepted: int
+    ended: dict[str, float] = field(default_factory=dict[str, float])
+    """Seconds from the begin to the last token of each."""
     tokens: dict[str, list[list[int]]] = field(default_factory=dict[str, list[list[int]]])
 
     def of(self, names: tuple[str, ...]) -> dict[str, list[list[int]]]:
@@ -61,11 +64,12 @@ def run(runtime: Runtime, submits: list[Submit], drafts: int) -> Outcome:
     )
     for submit in submits:
         assert core.handle(submit) == []
-    found = Outcome(0.0, 0, {submit.request: [] for submit in submits})
+    found = Outcome(0.0, 0, tokens={submit.request: [] for submit in submits})
     begin = time.perf_counter()
     while core.has_work:
         for event in core.step():
             assert not isinstance(event, Failed), event
+            found.ended[event.request] = time.perf_counter() - begin
             found.tokens[event.request].append([score.token for score in event.tokens])
     found.seconds, found.accepted = time.perf_counter() - begin, core.drafting.num_accepted
     return found
@@ -90,19 +94,24 @@ def mixed(runtime: Runtime, tokenizer: Tokenizer, pairs: int) -> dict[str, Any]:
     for way, changes in WAYS.items():
         sampling = requests(tokenizer, count, **changes)
         rates: list[float] = []
+        own: list[float] = []
         equal = True
         for pair in range(pairs):
             both = [greedy, sampling] if pair % 2 else [sampling, greedy]
             outcomes = [run(runtime, submits, drafts) for submits in both]
             plain, sampled = outcomes if pair % 2 else reversed(outcomes)
             equal &= plain.of(others) == sampled.of(others)
-            # The last request's own answer has another length in steps: compare time a step.
-            steps = [max(len(s) for s in o.tokens.values()) for o in (plain, sampled)]
-            rates.append((plain.seconds / steps[0]) / (sampled.seconds / steps[1]))
+            last = NAMES[count - 1]
+            ends = [max(o.ended[name] for name in others) for o in (plain, sampled)]
+            rates.append(ends[0] / ends[1])
+            # Its own answer is another one, and has another length in steps: compare time a step.
+            steps = [o.ended[last] / len(o.tokens[last]) for o in (plain, sampled)]
+            own.append(steps[0] / steps[1])
         found[way] = {
             "others_equal": equal,
-            "rate_of_steps": round(median(rates), 4),
+            "others_rate": round(median(rates), 4),
             "quartiles": [round(q, 4) for q in quantiles(rates)[::2]],
+            "own_rate": round(median(own), 4),
         }
     return found | {"requests": count, "pairs": pairs}
 

@@ -19,6 +19,8 @@ from lostwax.ir.contract.cache_layout import row_bytes
 
 KV_B = "self_attn.kv_b_proj.weight"
 BOUND, EXPANDED_BOUND = 6e-3, 1e-2
+EXPANDED = "sm90_masked_mha"
+"""What the planner chooses for prompts of a few times TOP_K: it attends to all keys under bits."""
 LEAST_HEADS = 64
 """FlashMLA takes 64 or 128 heads: fewer are padded."""
 SAMPLED = 5
@@ -98,20 +100,31 @@ class Attend:
         return Trial(
             sets=sets,
             want=want,
-            bound=3e-2 if len(rows) == 1 else BOUND,  # the one row is the large one
-            peer=_flash(peers, cell, sets, pool, sampled),
+            bound=_bound(op, len(rows)),
+            peer=_flash(peers, op, cell, sets, pool, sampled),
             found=lambda outputs: {"out.0": sampled(outputs["out.0"])},
         )
 
 
+def _bound(op: PlannedOp, rows: int) -> float:
+    if rows == 1:
+        return 3e-2  # the one row is the large one
+    return EXPANDED_BOUND if EXPANDED in op.lowerings else BOUND
+
+
 def _flash(
     peers: Peers,
+    op: PlannedOp,
     cell: Cell,
     sets: list[Given],
     pool: torch.Tensor,
     sampled: Callable[[torch.Tensor], torch.Tensor],
 ) -> Peer | None:
-    """FlashMLA between torch's batched products, which bring queries in and results out."""
+    """FlashMLA between torch's batched products, which bring queries in and results out.
+
+    Where ours is the expanded form, no kernel of it does what FlashMLA's call does: then all of
+    both is compared.
+    """
     flash_mla = peers.get("flash_mla")
     if flash_mla is None:
         return None
@@ -125,6 +138,8 @@ def _flash(
         made[0].attend()
         return {"peer": sampled(made[0].expand())}
 
+    if EXPANDED in op.lowerings:
+        return Peer("FlashMLA", [each.whole for each in made], found)
     return Peer(
         "FlashMLA",
         [each.attend for each in made],

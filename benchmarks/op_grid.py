@@ -79,7 +79,7 @@ class PlannedOp(msgspec.Struct, frozen=True, kw_only=True):
 
     `inputs` and `outputs` say dtype and shape of each; `weights` are logical names, which `stored`
     makes into what launches read. `attributes` are the ops', by OP.NAME. `us` is the planner's
-    estimate.
+    estimate. `of_step` are the numbers of launches that all layers of a step share.
     """
 
     case: OpCase
@@ -91,6 +91,7 @@ class PlannedOp(msgspec.Struct, frozen=True, kw_only=True):
     weights: tuple[str, ...]
     stored: tuple[StoredWeight, ...]
     us: float
+    of_step: tuple[int, ...] = ()
 
 
 def cases(families: tuple[str, ...] = FAMILIES) -> Iterator[OpCase]:
@@ -183,10 +184,13 @@ def _attend() -> Iterator[OpCase]:
                 family="attend", op="attend", form="fp8", segment="decode", rows=rows, reqs=rows,
                 context=32768, heads=heads,
             )  # fmt: skip
-    for rows, context in ((1024, 8192), (2048, 8192), (2048, 32768)):
+    for heads, rows, context in (
+        (128, 1024, 4096), (128, 2048, 4096), (128, 2048, 8192), (16, 2048, 8192),
+        (128, 1024, 8192), (128, 2048, 32768),
+    ):  # fmt: skip
         yield OpCase(
             family="attend", op="attend", form="bf16", segment="extend", rows=rows,
-            context=context, prefix=context - rows,
+            context=context, prefix=context - rows, heads=heads,
         )  # fmt: skip
 
 

@@ -79,6 +79,7 @@ class Memory:
         self._outputs = op.outputs
         self._thunks = [driver.bind(launch, self.resolve) for launch in op.launches]
         self._launches = op.launches
+        self._of_step = frozenset(op.of_step)
 
     def resolve(self, view: View) -> torch.Tensor:
         """A view's tensor."""
@@ -93,6 +94,12 @@ class Memory:
         """All launches."""
         for thunk in self._thunks:
             thunk()
+
+    def run_layer(self) -> None:
+        """All but those that make what all layers of a step share."""
+        for number, thunk in enumerate(self._thunks):
+            if number not in self._of_step:
+                thunk()
 
     def of_symbol(self, symbol: str, counts: bool) -> Callable[[], None]:
         """The launches of one kernel alone, which is among them. One that counts tickets in its

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from fp8_cases import EPS, draw, product_of, quantised, wide_of
+from fp8_cases import EPS, draw, product_of, quantised, rotation, wide_of
 from op_grid import OpCase, PlannedOp
 from op_memory import Given, Tensors
 from op_trial import Peer, Peers, Trial, count_sets, step_inputs
@@ -171,7 +171,7 @@ def _behind(case: OpCase, products: Sequence[torch.Tensor], given: Given) -> Ten
     if case.op == "queries":
         index = products[1]
         if case.form == "fp8":  # the rotation that is done before rounding
-            index = index.view(case.rows, INDEX_HEADS, INDEX) @ _rotation(INDEX)
+            index = index.view(case.rows, INDEX_HEADS, INDEX) @ rotation(INDEX)
         return {"out.0": products[0].flatten(1), "out.1": index.flatten(1)}
     if case.op == "projections":
         names = ("q_a_layernorm.weight", "indexer.k_norm.weight", "indexer.k_norm.bias")
@@ -181,14 +181,6 @@ def _behind(case: OpCase, products: Sequence[torch.Tensor], given: Given) -> Ten
         k = torch.nn.functional.layer_norm(products[1], (INDEX,), weight, bias, EPS)
         return {"out.0": q, "out.1": kv, "out.2": k}
     return {"out.0": products[0]}
-
-
-def _rotation(width: int) -> torch.Tensor:
-    """f64 [width, width]: Sylvester's matrix over the root of the width."""
-    signs = torch.ones(1, 1, dtype=torch.float64, device="cuda")
-    while signs.shape[0] < width:
-        signs = torch.cat((torch.cat((signs, signs), 1), torch.cat((signs, -signs), 1)))
-    return signs / width**0.5
 
 
 def _found(case: OpCase, outputs: Mapping[str, torch.Tensor]) -> Tensors:

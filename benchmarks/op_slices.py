@@ -213,7 +213,7 @@ class Planner:
         found = find_candidates(context, block, sites, NoMeasurements(), forced, budget)
         storage, _ = choose_storage([found])
         (cover,) = covers_under([found], storage)
-        launches, lowerings = self._emit(cover.chosen, storage, names, case.knobs)
+        launches, lowerings, of_step = self._emit(cover.chosen, storage, names, case.knobs)
         used = frozenset(v.name for x in launches for v in views_of(x) if v.space == "weight")
         outputs: dict[str, View] = {}
         for value, name in names.items():
@@ -239,7 +239,7 @@ class Planner:
         return PlannedOp(
             case=case, lowerings=lowerings, launches=launches, inputs=inputs, outputs=outputs,
             attributes=_attributes(function), weights=logical, stored=storage.held_weights(used),
-            us=sum(p.price.micros for p in cover.chosen),
+            us=sum(p.price.micros for p in cover.chosen), of_step=of_step,
         )  # fmt: skip
 
     def _emit(
@@ -248,10 +248,12 @@ class Planner:
         storage: Storage,
         names: dict[SSAValue, str],
         settings: Mapping[str, int],
-    ) -> tuple[tuple[Launch, ...], tuple[str, ...]]:
-        """All launches in order; a reshaped value lies where the other does."""
+    ) -> tuple[tuple[Launch, ...], tuple[str, ...], tuple[int, ...]]:
+        """All launches in order, lowerings, and which launches make a step's values; a reshaped
+        value lies where the other does."""
         launches: list[Launch] = []
         lowerings: list[str] = []
+        of_step: list[int] = []
         views: dict[SSAValue, SSAValue] = {}
         ordered = list(chosen)
         for priced in ordered:
@@ -271,10 +273,12 @@ class Planner:
             lowering.require_knobs(knobs)
             alone = _Named(candidate, knobs, self._build, storage, names, views)
             placed = replace(candidate, placement=alone)
-            made = (*alone.prepare(), *lowering.emit(placed, knobs))
+            shared = alone.prepare()
+            of_step += range(len(launches), len(launches) + len(shared))
+            made = (*shared, *lowering.emit(placed, knobs))
             launches += (_apart(launch, str(len(lowerings))) for launch in made)
             lowerings.append(lowering.name)
-        return tuple(launches), tuple(lowerings)
+        return tuple(launches), tuple(lowerings), tuple(of_step)
 
 
 def _attributes(function: func.FuncOp) -> dict[str, Const]:

@@ -3,16 +3,18 @@
 `sample_tail` is penalties, a bias, a mask, a nucleus, the pick from it and its log-probability, one
 after another. Half of the rows are greedy, the others have a nucleus of 0.95 at temperature 1; in
 cases that are not timed some of these are of 50 ids at most, or of likely ids only. Every third row
-has a mask, every fourth penalties and every fifth a bias, in timed cases of `sample_tail` none.
+has a mask, every fourth penalties and every fifth a bias, in timed cases of `sample_tail` none. A
+case whose sizes name a `top_k`, a `top_p` or `min_p` in hundredths, or `penalties`, has half of its
+rows sampled so and in no other way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 
-from lostwax.ir.contract.step import MAX_DRAFTS
+from lostwax.ir.contract.step import MAX_DRAFTS, MAX_RANKED
 from lostwax.ir.reference.sample import BORDER
 
 Tensors = dict[str, torch.Tensor]
@@ -30,6 +32,7 @@ _OF_ROWS = {
     "nucleus": {"temperature": "f32"} | _NARROW,
     "pick": _PICK | _PICKED,
     "logprob": {"targets": "i32", "op.logprobs": "f32"},
+    "score": {"targets": "i32", "op.target_logprobs": "f32"},
     "sample_tail": _PENALTIES
     | _BIAS
     | _MASK
@@ -41,6 +44,17 @@ OPS = tuple(_OF_ROWS)
 TOP_K, MIN_P = 50, 0.02
 TOP_P = 0.95
 NUM_MASKS = NUM_BIASES = NUM_COUNTS = 5
+WAYS: tuple[dict[str, int], ...] = (
+    {"top_p": 100},
+    {"top_p": 95},
+    {"top_k": 40, "top_p": 100},
+    {"top_p": 100, "min_p": 5},
+    {"top_k": 40, "top_p": 100, "min_p": 5},
+    {"top_k": 40, "top_p": 95},
+    {"top_k": 1000, "top_p": 95},
+    {"top_p": 100, "penalties": 1},
+)
+"""How half of the rows are sampled, for timing; by the first as in the head `pick`."""
 
 ROW_KINDS: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
     lambda x: x,
@@ -60,6 +74,9 @@ def shapes(op: str, rows: int, vocab: int) -> Shapes:
     found: Shapes = {name: ((rows,), dtype, ()) for name, dtype in _OF_ROWS[op].items()}
     wide = ((rows, vocab), "f32", ())
     found |= {"logits": wide} | ({"op.out": wide} if op in ("mask", "nucleus") else {})
+    if op == "score":
+        top = (rows, min(MAX_RANKED, vocab))
+        found |= {"op.top_ids": (top, "i32", ()), "op.top_logprobs": (top, "f32", ())}
     if "mask_rows" in found:
         found["masks"] = ((NUM_MASKS, -(-vocab // 32)), "i32", ())
     if "bias_rows" in found:
@@ -70,9 +87,10 @@ def shapes(op: str, rows: int, vocab: int) -> Shapes:
 
 
 def inputs(
-    op: str, rows: int, vocab: int, normal: Callable[..., torch.Tensor], full: bool
+    op: str, dims: Mapping[str, int], normal: Callable[..., torch.Tensor], full: bool
 ) -> Tensors:
     """Rows of every kind in turn; plain random rows when `full`."""
+    rows, vocab = dims["rows"], dims["vocab"]
     logits = 3 * normal(rows, vocab)
     for row in range(0 if full else rows):
         logits[row] = ROW_KINDS[(row // 2) % len(ROW_KINDS)](logits[row])
@@ -95,6 +113,8 @@ def inputs(
     if full and op == "sample_tail":
         for name in ("mask_rows", "bias_rows", "count_rows"):
             found[name] = torch.full_like(number, -1)
+    if "top_p" in dims:
+        found |= _sampled(dims, number)
     if "bias_rows" in _OF_ROWS[op]:
         found["biases"] = normal(NUM_BIASES, vocab)
         found["counts"] = (4 * normal(NUM_COUNTS, vocab)).clamp(min=0).long()
@@ -109,6 +129,17 @@ def inputs(
     }
 
 
+def _sampled(dims: Mapping[str, int], number: torch.Tensor) -> Tensors:
+    """What half of the rows ask for, where a case says it."""
+    even = number % 2 == 0
+    return {
+        "top_k": torch.where(even, dims.get("top_k", 0), 0),
+        "top_p": torch.where(even, dims["top_p"] / 100, 1.0),
+        "min_p": torch.where(even, dims.get("min_p", 0) / 100, 0.0),
+        "count_rows": torch.where(even & ("penalties" in dims), number % NUM_COUNTS, -1),
+    }
+
+
 def reference(op: str, x: Tensors) -> Tensors:
     """Outputs in fp64, ids exact; NaN where rounding may decide."""
     logits = x["logits"].double()
@@ -119,6 +150,12 @@ def reference(op: str, x: Tensors) -> Tensors:
     if op == "logprob":
         found = _logprobs(logits, x["targets"].clamp(min=0))
         return {"op.logprobs": found.masked_fill(x["targets"] < 0, 0)}
+    if op == "score":
+        logprobs = logits.log_softmax(-1)
+        targets = _logprobs(logits, x["targets"].clamp(min=0)).masked_fill(x["targets"] < 0, 0)
+        ids = logits.sort(dim=-1, descending=True, stable=True).indices[:, :MAX_RANKED]
+        top = {"op.top_ids": ids.int(), "op.top_logprobs": logprobs.gather(1, ids)}
+        return {"op.target_logprobs": targets} | top
     if op == "sample_tail":
         rows = x["bias_rows"]
         own = x["biases"].double()[rows.clamp(min=0)]

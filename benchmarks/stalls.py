@@ -5,17 +5,25 @@
 Two greedy streams run; then a prompt of 4,096 tokens comes. For each bound (`--max-stall`): the
 streams' longest wait for a token while the prompt runs, beside their median wait before it came,
 and the prompt's time to its first token, beside that of the same prompt alone, in chunks of the
-size that gives it soonest. `none` has no bound: each prefill step is as large as any.
+size that gives it soonest. `none` has no bound: each prefill step is as large as any. Each is run
+several times, in turn, and each run says what other processes took of the machine meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import statistics
+import sys
 import time
+from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
+
+from neighbours import Neighbours
 
 from lostwax.backends.runtime.load import Runtime, load
 from lostwax.server.engine.loop import EngineCore
@@ -27,6 +35,9 @@ BEFORE = 24
 """Tokens of each stream before the prompt comes."""
 NONE = "none"
 
+Clock = Callable[[], float]
+"""Seconds."""
+
 
 def _submit(name: str, prompt: list[int], max_tokens: int) -> Submit:
     return Submit(request=name, prompt=prompt, max_tokens=max_tokens, ignore_eos=True)
@@ -36,34 +47,37 @@ def _prompt(runtime: Runtime, count: int) -> list[int]:
     return [(31 * i + 7) % runtime.limits.vocab_size for i in range(count)]
 
 
-def alone(runtime: Runtime, rows: int, chunk: int) -> float:
+def alone(runtime: Runtime, rows: int, chunk: int, clock: Clock) -> float:
     """Seconds to the first token of a prompt that has the engine for itself, in chunks of so many
     rows at most."""
     options = EngineOptions(prefix_cache=False, max_extend_rows=chunk)
-    core = EngineCore(runtime, options, depth=int(runtime.overlaps))
-    begin = time.perf_counter()
+    core = EngineCore(runtime, options, depth=int(runtime.overlaps), clock=clock)
+    begin = clock()
     core.handle(_submit("long", _prompt(runtime, rows), 1))
     while core.has_work:
         core.step()
-    return time.perf_counter() - begin
+    return clock() - begin
 
 
-def beside(runtime: Runtime, rows: int, max_stall: float | None) -> dict[str, Any]:
+def beside(runtime: Runtime, rows: int, max_stall: float | None, clock: Clock) -> dict[str, Any]:
     """The streams' waits before and while the prompt runs, and its time to its first token."""
     options = EngineOptions(prefix_cache=False, max_stall=max_stall)
-    core = EngineCore(runtime, options, depth=int(runtime.overlaps))
+    core, neighbours = (
+        EngineCore(runtime, options, depth=int(runtime.overlaps), clock=clock),
+        Neighbours(),
+    )
     for i, name in enumerate(STREAMS):
         core.handle(_submit(name, [5 + i] * 16, min(4000, runtime.limits.max_context - 20)))
-    last: dict[str, float] = dict.fromkeys(STREAMS, time.perf_counter())
+    last: dict[str, float] = dict.fromkeys(STREAMS, clock())
     waits: list[float] = []
     num_before, came, first = 0, 0.0, 0.0
     while not first:
         if not came and len(waits) >= BEFORE * len(STREAMS):
-            num_before, came = len(waits), time.perf_counter()
+            num_before, came = len(waits), clock()
             core.handle(_submit("long", _prompt(runtime, rows), 1))
         for event in core.step():
             assert isinstance(event, Output), event
-            now = time.perf_counter()
+            now = clock()
             if event.request == "long":
                 first = now - came
             else:
@@ -81,6 +95,7 @@ def beside(runtime: Runtime, rows: int, max_stall: float | None) -> dict[str, An
         "p99_of_median": round(usual / before, 2),
         "first_token_s": round(first, 3),
         "tokens_meanwhile": len(waits) - num_before,
+        "others_share": neighbours.share(),
     }
 
 
@@ -92,19 +107,33 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=4096)
     parser.add_argument("--max-stall", type=float, nargs="*", default=[2.0, 3.0, 6.0])
     parser.add_argument("--chunks", type=int, nargs="*", default=[64, 256, 512])
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--cpu-time", action="store_true", help="count processor time (1 thread)")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    clock = time.process_time if options.cpu_time else time.perf_counter
     runtime = load(options.artifact, checkpoint=options.checkpoint)
-    alone(runtime, options.rows, options.chunks[-1])  # first steps of a program take longer
-    beside(runtime, options.rows, options.max_stall[0])
-    chunks = [alone(runtime, options.rows, chunk) for chunk in options.chunks]
-    lone = min(chunks)
-    rows = [beside(runtime, options.rows, stall) for stall in (*options.max_stall, None)]
+    alone(runtime, options.rows, options.chunks[-1], clock)  # first steps of a program take longer
+    beside(runtime, options.rows, options.max_stall[0], clock)
+    chunks = {
+        str(chunk): min(alone(runtime, options.rows, chunk, clock) for _ in range(options.runs))
+        for chunk in options.chunks
+    }
+    lone = min(chunks.values())
+    stalls = [*options.max_stall, None] * options.runs
+    rows = [beside(runtime, options.rows, stall, clock) for stall in stalls]
     for row in rows:
         row["first_token_of_lone"] = round(row["first_token_s"] / lone, 2)
         print(row, flush=True)
-    by_chunk = {str(k): round(v, 3) for k, v in zip(options.chunks, chunks, strict=True)}
-    report = {"rows": options.rows, "lone_first_token_s": by_chunk, "bounds": rows}
+    report = {
+        "command": " ".join(["python", "benchmarks/stalls.py", *sys.argv[1:]]),
+        "seconds_of": "processor time" if options.cpu_time else "wall clock",
+        "date": date.today().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "rows": options.rows,
+        "lone_first_token_s": {chunk: round(seconds, 3) for chunk, seconds in chunks.items()},
+        "runs": rows,
+    }
     print(f"alone: {lone:.3f} s to the first token")
     if options.out:
         options.out.write_text(json.dumps(report, indent=1) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 
 import numpy as np
 from plain_case import Array, Case
@@ -87,10 +88,11 @@ def cached(
 
 def queries(case: Case, product: Array) -> dict[str, Array]:
     """Both queries, turned."""
-    q, index = np.split(bf16(product), (8 * 48,), axis=1)
+    heads, of_index = (case.values[name].shape[1:] for name in ("queries", "index"))
+    q, index = np.split(bf16(product), (prod(heads),), axis=1)
     rows = len(q)
-    found = {"q_turned": turned(case, "q_turned", "table", q.reshape(rows, 8, 48))}
-    index = turned(case, "index_turned", "index_table", index.reshape(rows, 2, 64))
+    found = {"q_turned": turned(case, "q_turned", "table", q.reshape(rows, *heads))}
+    index = turned(case, "index_turned", "index_table", index.reshape(rows, *of_index))
     if "index_turned" in case.outputs:
         return found | {"index_turned": index}
     rotated = bf16(dsa.hadamard(index))

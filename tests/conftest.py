@@ -17,6 +17,11 @@ pytest_plugins = ("drafting_fixtures", "small_fixtures", "trained_fixtures")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the tests marked `load` go on."""
+    parser.addoption("--load-seconds", type=float, help="seconds of each test marked load")
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     """Tiny checkpoints, oracles and artifacts, each made when first asked for."""

@@ -63,13 +63,18 @@ def write_checkpoint(
     return out
 
 
-def compiled(folder: Path, change: Callable[[dict[str, torch.Tensor]], None] | None) -> Runtime:
+def compiled(
+    folder: Path,
+    change: Callable[[dict[str, torch.Tensor]], None] | None,
+    sizes: Sizes = SIZES,
+    num_pages: int = NUM_PAGES,
+) -> Runtime:
     """A model whose weights `change` changes, loaded."""
     checkpoint = write_checkpoint(folder, change)
     c = capture(open_checkpoint(checkpoint), PAGE)
-    chosen = options(sizes=SIZES, batch_invariant=True)
+    chosen = options(sizes=sizes, batch_invariant=True)
     compile_module(c.module, c.facts, c.weights, "cpu", folder / "artifact", chosen)
-    return load(folder / "artifact", checkpoint=checkpoint, num_pages=NUM_PAGES, threads=1)
+    return load(folder / "artifact", checkpoint=checkpoint, num_pages=num_pages, threads=1)
 
 
 def prompts(count: int, seed: int, max_tokens: int = 14) -> list[Submit]:

@@ -51,11 +51,11 @@ QUEUE_CHECKS: tuple[QueueCheck, ...] = (
 
 
 def settled(budget: ExtendBudget, cost: Callable[[int], float], steps: int = 40) -> list[int]:
-    """The rows of so many steps, each as large as it may be."""
+    """The rows of so many steps of short contexts, each as large as it may be."""
     rows: list[int] = []
     for _ in range(steps):
         rows.append(budget.rows)
-        budget.note_extend(budget.rows, cost(budget.rows))
+        budget.note_extend(budget.rows, 1, cost(budget.rows))
     return rows
 
 
@@ -64,7 +64,7 @@ def rows_stay_within_what_a_step_takes(make: type[ExtendBudget]) -> None:
     for most, rows in ((1, 1), (2, 2), (15, 8), (16, 16), (17, 16), (100, 64), (511, 256)):
         budget = make(3, most)
         assert budget.rows == min(MIN_ROWS, rows)
-        budget.note_decode(1)
+        budget.note_decode(1, 1)
         assert settled(budget, lambda n: n / 1e6, 20)[-1] == rows
         assert min(settled(budget, lambda n: 5.0 * n)) == min(MIN_ROWS, rows)
 
@@ -72,7 +72,7 @@ def rows_stay_within_what_a_step_takes(make: type[ExtendBudget]) -> None:
 def time_for_less_than_one_row_gives_the_least_rows(make: type[ExtendBudget]) -> None:
     """A prompt goes on in any case."""
     budget = make(1.001, 512)
-    budget.note_decode(1e-4)
+    budget.note_decode(1, 1e-4)
     assert set(settled(budget, lambda n: 60.0 * n)) == {MIN_ROWS}
 
 
@@ -86,10 +86,56 @@ def a_step_of_fewer_rows_than_it_might_have_lets_the_next_have_no_more(
 ) -> None:
     """It says nothing of more."""
     budget = make(3, 512)
-    budget.note_decode(1)
+    budget.note_decode(1, 1)
     for _ in range(10):
-        budget.note_extend(MIN_ROWS - 1, 0.001)
+        budget.note_extend(MIN_ROWS - 1, 1, 0.001)
     assert budget.rows == MIN_ROWS
+
+
+def a_context_of_twice_the_length_begins_with_half_of_what_is_known_to_fit(
+    make: type[ExtendBudget],
+) -> None:
+    """What a step of a shorter one only promises is not known."""
+    budget = make(3, 512)
+    budget.note_decode(1, 1)
+    for rows in (16, 32, 64):
+        assert budget.rows_at(100, 1) == rows
+        budget.note_extend(rows, 100, 0.1)
+    assert [budget.rows_at(n, 1) for n in (100, 128, 129, 256, 257, 10**6)] == [
+        128,
+        128,
+        32,
+        32,
+        16,
+        16,
+    ]
+    budget.note_extend(128, 128, 1.9)
+    assert [budget.rows_at(n, 1) for n in (128, 129, 257, 513, 1025)] == [128, 64, 32, 16, 16]
+    budget.note_extend(64, 200, 1.9)
+    assert [budget.rows_at(n, 1) for n in (1, 256, 257)] == [64, 64, 32]
+
+
+def a_mixed_step_has_the_time_of_the_decode_step_too(make: type[ExtendBudget]) -> None:
+    """It is all that a stream waits for."""
+    for is_mixed, seconds in ((True, 1.9), (False, 1.3)):
+        budget = make(3, 512)
+        budget.note_decode(1, 1)
+        budget.note_extend(MIN_ROWS, 1, seconds + 0.2, is_mixed=is_mixed)
+        assert budget.rows == MIN_ROWS
+        budget.note_extend(MIN_ROWS, 1, seconds, is_mixed=is_mixed)
+        assert budget.rows == 2 * MIN_ROWS
+
+
+def another_number_of_answers_begins_again(make: type[ExtendBudget]) -> None:
+    """What many wait says nothing of what one may."""
+    budget = make(3, 512)
+    budget.note_decode(8, 1)
+    settled(budget, lambda n: n / 1000)
+    assert [budget.rows_at(1, n) for n in (3, 4, 16, 17)] == [MIN_ROWS, 512, 512, MIN_ROWS]
+    budget.note_decode(5, 1)
+    assert budget.rows == 512
+    budget.note_decode(1, 0.01)
+    assert settled(budget, lambda n: n / 1000)[-1] == MIN_ROWS
 
 
 BUDGET_CHECKS: tuple[BudgetCheck, ...] = (
@@ -97,4 +143,7 @@ BUDGET_CHECKS: tuple[BudgetCheck, ...] = (
     time_for_less_than_one_row_gives_the_least_rows,
     rows_stay_the_least_before_an_answer_took_a_step,
     a_step_of_fewer_rows_than_it_might_have_lets_the_next_have_no_more,
+    a_context_of_twice_the_length_begins_with_half_of_what_is_known_to_fit,
+    a_mixed_step_has_the_time_of_the_decode_step_too,
+    another_number_of_answers_begins_again,
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 import msgspec
 from fake_runtime import EOS, VOCAB, FakeLimits, generate
@@ -27,6 +28,7 @@ from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.host_tier import HostTier
 from lostwax.server.engine.loop import MAX_FAILED_STEPS, EngineCore
 from lostwax.server.engine.messages import Cancel, Failed, Output, Submit
+from lostwax.server.engine.options import EngineOptions
 from lostwax.server.engine.prefix_cache import PrefixCache
 from lostwax.server.engine.request import Req
 from lostwax.server.engine.waiting import MAX_PASSED
@@ -68,7 +70,7 @@ _PROMPTS = st.builds(
     st.integers(0, 12),
     st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=5),
 )
-_REQUESTS = st.builds(
+REQUESTS = st.builds(
     Submit,
     request=st.sampled_from(NAMES),
     prompt=_PROMPTS | st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=12),
@@ -100,7 +102,7 @@ class EngineMachine(RuleBasedStateMachine):
     @initialize(
         limits=_LIMITS,
         shape=st.sampled_from(_DEPTHS_AND_DRAFTS),
-        first=st.lists(_REQUESTS, min_size=1, max_size=4),
+        first=st.lists(REQUESTS, min_size=1, max_size=4),
     )
     def start(self, limits: FakeLimits, shape: tuple[int, int], first: list[Submit]) -> None:
         depth, drafts = shape
@@ -122,7 +124,7 @@ class EngineMachine(RuleBasedStateMachine):
         """The engine under test."""
         return EngineCore(runtime, log=self.log, depth=depth)
 
-    @rule(request=_REQUESTS)
+    @rule(request=REQUESTS)
     def add(self, request: Submit) -> None:
         name = request.request
         if name in self.live:
@@ -146,9 +148,9 @@ class EngineMachine(RuleBasedStateMachine):
         if number < len(running):
             self.core.scheduler.preempt(running[number])
 
-    @rule(count=st.integers(1, 4))
-    def step(self, count: int) -> None:
-        for _ in range(count):
+    @rule(times=st.integers(1, 4))
+    def step(self, times: int) -> None:
+        for _ in range(times):
             scheduler = self.core.scheduler
             fitting, num_preempted = self._first_that_fits(), scheduler.num_preempted
             self._take(self.core.step())
@@ -156,9 +158,9 @@ class EngineMachine(RuleBasedStateMachine):
                 assert fitting not in scheduler.waiting, "it waits, and there is room"
 
     @precondition(lambda self: bool(self.runtime.queue))
-    @rule(count=st.integers(1, 3))
-    def run_some(self, count: int) -> None:
-        for _ in range(min(count, len(self.runtime.queue))):
+    @rule(times=st.integers(1, 3))
+    def run_some(self, times: int) -> None:
+        for _ in range(min(times, len(self.runtime.queue))):
             self.runtime.run_next()
 
     @precondition(
@@ -237,7 +239,7 @@ class EngineMachine(RuleBasedStateMachine):
         """Whether its tokens' pages are free, and one for each that runs and still grows."""
         scheduler, limits = self.core.scheduler, self.runtime.limits
         size, pages = limits.page_tokens, scheduler.pages
-        cache: PrefixCache = getattr(getattr(scheduler, "_holdings"), "_cache")  # noqa: B009
+        cache = cache_of(self.core)
         drafts = limits.max_drafts > 0 and req.wants_drafts
         found = cache.find(req.tokens, req.max_found // size, with_drafts=drafts).pages
         num_rows = min(len(req.tokens) + max(limits.max_drafts - 1, 0), req.max_rows)
@@ -264,9 +266,23 @@ class EngineMachine(RuleBasedStateMachine):
                 del self.live[event.request]
 
 
+def cache_of(core: EngineCore) -> PrefixCache:
+    """What finds a core's prefixes."""
+    return getattr(getattr(core.scheduler, "_holdings"), "_cache")  # noqa: B009
+
+
 def tier_of(core: EngineCore) -> HostTier | None:
     """What host memory takes in of a core's prefix cache."""
-    return getattr(core.scheduler, "_holdings").tier  # noqa: B009
+    return core.scheduler.host_tier
+
+
+class StallMachine(EngineMachine):
+    """As it is served: prompts may not stall answers, whose rows run in prefill steps, too."""
+
+    def make_core(self, runtime: LateRuntime, depth: int) -> EngineCore:
+        """Each look at the clock takes a second."""
+        options, clock = EngineOptions(max_stall=3.0), count()
+        return EngineCore(runtime, options, self.log, depth, clock=lambda: float(next(clock)))
 
 
 def _alone(submit: Submit) -> list[int]:

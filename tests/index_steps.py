@@ -10,8 +10,9 @@ from pathlib import Path
 import ml_dtypes
 import msgspec
 import numpy as np
+from guarded_buffers import NOTHING_HERE, Bytes, guarded
 from numpy.typing import NDArray
-from twin_launches import Bytes, Twins
+from twin_launches import Twins
 
 from lostwax.backends.cuda.lowerings.index_logits import (
     FP8_INDEX_LOGITS,
@@ -27,7 +28,6 @@ from lostwax.ir.contract.program import Bucket, KernelLaunch, Launch
 HEADS, DIM, PAGE, PAGES = 64, 128, 64, 5
 SCALE = 0.3
 BOUND = 1e-5  # of |logits|: f32 sums of exact products
-NOTHING_HERE = 0xFF  # NaN in every float, and in fp8
 Real = NDArray[np.float64]
 RAGGED = [(0, 1), (130, 11), (0, 0), (255, 2), (20, 3), (60, 9)]
 """Without a row, of one, of more than a tile; positions on both sides of a page's border."""
@@ -116,7 +116,7 @@ def score(
         "positions": step.positions, "q_starts": step.q_starts, "page_table": step.page_table,
         "num_rows": np.array([step.real], np.int32),
     }  # fmt: skip
-    buffers: dict[str, Bytes] = {name: _aligned(value.num_bytes) for name, value in values.items()}
+    buffers: dict[str, Bytes] = {name: guarded(value.num_bytes) for name, value in values.items()}
     for name, value in given.items():
         buffers[name][:] = np.ascontiguousarray(value).view(np.uint8).flatten()
     for tile, kernel in zip(tiles, kernels, strict=True):
@@ -128,29 +128,12 @@ def score(
         made = step_launch(kernel, match.step_input, outputs, match.build, target)
         twins.run(_kernel(made), buffers)
         twins.run(index_launch(match, chosen, part, tile, SCALE, "logits"), buffers)
-    for name, buffer in buffers.items():
-        assert _is_left_behind(buffer), f"something was written behind {name}"
     return buffers["op.out"].view(np.float32).reshape(step.rows, -1).astype(np.float64)
 
 
 def _kernel(launch: Launch) -> KernelLaunch:
     assert isinstance(launch, KernelLaunch)
     return launch
-
-
-def _aligned(size: int) -> Bytes:
-    """At a border of 256 bytes, as on a device, poisoned, with as much behind it."""
-    raw = np.full(size + 512, NOTHING_HERE, np.uint8)
-    start = -raw.ctypes.data % 256
-    return raw[start : start + size]
-
-
-def _is_left_behind(buffer: Bytes) -> bool:
-    """Whether nothing was written behind a buffer that `_aligned` made."""
-    raw = buffer.base
-    assert isinstance(raw, np.ndarray)
-    end = buffer.ctypes.data - raw.ctypes.data + buffer.size
-    return raw.size - end >= 256 and bool((raw[end:] == NOTHING_HERE).all())
 
 
 def require_right(step: Step, got: Real) -> None:

@@ -54,7 +54,7 @@ def give_table(case: Case, name: str, dim: int) -> None:
     case.give(name, table, "f32")
 
 
-def quantised(case: Case, name: str, *shape: int) -> None:
+def give_quantised(case: Case, name: str, *shape: int) -> None:
     """A result in fp8, and its scales."""
     case.values[name] = Value(shape, "f8E4M3FN", scale=FP8_ROW_BLOCKS)
     blocks = -(-shape[-1] // FP8_BLOCK)
@@ -112,7 +112,7 @@ def cached_projections(
     }.items():  # fmt: skip
         case.values[inner] = Value((rows, width), "bf16")
     for inner, width in {"q_quantised": 128, "latent_quantised": 64, "k_quantised": 128}.items():
-        quantised(case, inner, rows, width)
+        give_quantised(case, inner, rows, width)
     give_table(case, "table", 16)
     give_table(case, "index_table", 32)
     give_cache(case, "latents_in", latents, 64, 16)
@@ -146,7 +146,7 @@ def joined_queries(scaled_x: bool, index_quantised: bool, width: int = WIDTH, **
     case.values |= dict.fromkeys(("queries", "q_turned"), Value((rows, 8, 48), "bf16"))
     turned = ("index", "index_turned", "index_rotated")
     case.values |= dict.fromkeys(turned, Value((rows, 2, 64), "bf16"))
-    quantised(case, "index_quantised", rows, 2, 64)
+    give_quantised(case, "index_quantised", rows, 2, 64)
     give_table(case, "table", 16)
     give_table(case, "index_table", 32)
     found = ("index_quantised", "index_quantised:scale") if index_quantised else ("index_turned",)
@@ -209,7 +209,7 @@ def attend(end: str, rows: int = TILED_ROWS, dense: bool = False, **knobs: int) 
     case.values["op.out"] = Value((rows, 256), "bf16")
     case.outputs = ("op.out",)
     if end == "_quantised":
-        quantised(case, "quantised", rows, 256)
+        give_quantised(case, "quantised", rows, 256)
         case.outputs = ("quantised", "quantised:scale")
     if end == "_projected":
         case.give("w_o", normal(70, 256), "f8E4M3FN", FP8_BLOCKS)

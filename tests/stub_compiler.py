@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -35,6 +37,13 @@ class StubCompiler:
             write_to_full_disk(source)
         if source.symbol == "absent":
             (folder / "absent" / "file").write_bytes(b"")
+        if source.symbol == "temporary":
+            left = Path(tempfile.mkdtemp(), "kernel.ptx")
+            left.write_text("what a compiler leaves behind")
+            (folder.parent / "left").write_text(str(left))
+        if source.symbol == "starts":
+            child = subprocess.Popen(["sleep", "600"])
+            (folder.parent / "child").write_text(str(child.pid))
         if source.symbol == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         binary = repr((source.symbol, source.signature, source.constants)).encode()

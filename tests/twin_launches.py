@@ -1,7 +1,7 @@
 """Runs launches of CUDA C++ kernels on the CPU: their own sources over fibers (cuda_twin/).
 
-Buffers are numpy bytes by the names of views. What is proven is which numbers meet and who waits
-for whom, not races; what runs so is never called executed.
+Buffers are guarded bytes (`guarded_buffers.py`) by the names of views. What is proven is which
+numbers meet and who waits for whom, not races; what runs so is never called executed.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+from guarded_buffers import Bytes, require_guards
 
 import lostwax.backends.cuda.kernels
 from lostwax.backends.gpu_kernels.cuda_files import cuda_files
@@ -25,7 +24,6 @@ from lostwax.ir.contract.program import KernelLaunch, View
 TWIN = Path(__file__).parent / "backends" / "cuda_twin"
 KERNELS = Path(lostwax.backends.cuda.kernels.__file__).parent
 
-Bytes = NDArray[np.uint8]
 _CTAS = 4  # at a time
 _SCALARS = {"i32": "<i", "i64": "<q", "f32": "<f"}
 
@@ -105,13 +103,17 @@ class Twins:
         return {}
 
     def run(self, launch: KernelLaunch, buffers: dict[str, Bytes]) -> None:
-        """One launch over the buffers, a few CTAs at a time; none may wait for another."""
+        """One launch over the buffers, a few CTAs at a time; none may wait for another.
+
+        AssertionError where it writes beside a buffer.
+        """
         held = [ctypes.create_string_buffer(_held(each, buffers)) for each in launch.params]
         addresses = (ctypes.c_void_p * len(held))(*map(ctypes.addressof, held))
         grid, threads = launch.grid[0], launch.block[0]
         for first in range(0, grid, _CTAS):
             ctas = min(_CTAS, grid - first)
             self._libraries[launch.binary].launch(addresses, grid, first, ctas, threads)
+        require_guards(buffers)
 
 
 def address(view: View, buffers: dict[str, Bytes]) -> int:

@@ -20,14 +20,7 @@ import triton
 import triton.language as tl
 
 from lostwax.backends.gpu_kernels.mask import allowed_logits
-from lostwax.backends.gpu_kernels.row_parts import top_of, top_of_parts
-
-
-@triton.jit
-def order_of(x):
-    """u32 in the order of the f32, which are no NaN; zeros of both signs are equal."""
-    bits = tl.where(x == 0.0, 0.0, x).to(tl.uint32, bitcast=True)
-    return tl.where(bits >> 31 == 1, bits ^ 0xFFFFFFFF, bits | 0x80000000)
+from lostwax.backends.gpu_kernels.row_parts import order_of, top_of, top_of_parts
 
 
 @triton.jit

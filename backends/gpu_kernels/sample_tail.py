@@ -4,16 +4,10 @@ log-probability.
 Bits are those of the kernels that take these one by one (`mask.py`, `nucleus.py`, `pick.py`). Know
 no target.
 
-The first launch applies a row's penalties and bias and keeps what that gives for the others, which
-read it as its logits; rows without either are not copied.
-
-The nucleus is never made. The pick from all allowed ids is the pick from the nucleus wherever it
-lies in it, and whether it does is one sum: the mass of the ids before it in the nucleus's order,
-largest logit first. Where it does not, neither do those behind it, and the best of the ids before
-it is tried next. With a top_p of 0.95 the first try holds 19 times of 20; the expected number of
-tries is 1 + ln(1 / top_p) at most. So it is with min_p, by the id's own mass, and with top_k: of a
-row that has one the last of the first top_k ids is looked for, and of what is behind it nothing is
-tried.
+The first launch applies a row's penalties and bias and keeps what that gives for the second, which
+reads it as the row's logits; rows without either are not copied. Its last program of a row ends the
+row that is picked from all allowed ids. In the second every part of the other rows weighs its ids
+and lists those that may be picked; its last program of a row picks (`sample_nucleus.py`).
 """
 
 from __future__ import annotations
@@ -21,42 +15,18 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from lostwax.backends.gpu_kernels.arrival import is_last
+from lostwax.backends.gpu_kernels.first_ids import append, floor_of_groups, store_groups
 from lostwax.backends.gpu_kernels.mask import allowed_logits, is_allowed, mask_of
-from lostwax.backends.gpu_kernels.nucleus import (
-    is_up_to,
-    last_ranked,
-    mass_of,
-    ratio_of,
-    wanted_of,
+from lostwax.backends.gpu_kernels.nucleus import is_up_to, mass_of, ratio_of
+from lostwax.backends.gpu_kernels.pick import first_of_largest
+from lostwax.backends.gpu_kernels.row_parts import (
+    logprob_of,
+    logprob_of_parts,
+    sum_of_exp,
+    top_of,
 )
-from lostwax.backends.gpu_kernels.pick import first_of_largest, gumbel
-from lostwax.backends.gpu_kernels.row_parts import logprob_of, sum_of_exp, top_of, top_of_parts
-
-
-@triton.jit
-def _score(x, heat, seeds, counters, row, index):
-    """What the largest of is picked: the logit, at a temperature divided by it and with noise."""
-    score = x.to(tl.float64)
-    if heat > 0:
-        seed = tl.load(seeds + row).to(tl.uint32, bitcast=True)
-        counter = tl.load(counters + row).to(tl.uint32, bitcast=True)
-        score = score / heat.to(tl.float64) + gumbel(seed, counter, index.to(tl.uint32))
-    return score
-
-
-@triton.jit
-def _is_before(x, index, logit, number):
-    """Whether ids stand before id `number` of that logit in the nucleus's order."""
-    return (x > logit) | ((x == logit) & (index < number))
-
-
-@triton.jit
-def _best_of_parts(scores, ids, parts, BLOCK_PARTS: tl.constexpr):
-    """The id of the best score of a row's parts, the lowest of equals."""
-    part = tl.arange(0, BLOCK_PARTS)
-    score = tl.load(scores + part, mask=part < parts, other=float("-inf"))
-    named = tl.load(ids + part, mask=part < parts, other=2147483647)
-    return first_of_largest(score, named)[1]
+from lostwax.backends.gpu_kernels.sample_nucleus import is_before, nucleus_pick, score_of, second_of
 
 
 @triton.jit
@@ -90,6 +60,22 @@ def _penalised(
 
 
 @triton.jit
+def _floor_or_second(
+    made, groups, floor, score, named, runner_ups, runner_up_ids, picked, count, least, parts,
+    BLOCK_PARTS: tl.constexpr, OF_PART: tl.constexpr, TRIES_TWICE: tl.constexpr,
+):  # fmt: skip
+    """Write the floor of a row with a top_k; the second pick of one with a share alone, else -1."""
+    second = picked * 0 - 1
+    if count > 0:
+        tl.store(floor, floor_of_groups(groups, count, parts * OF_PART, BLOCK_PARTS * OF_PART))
+    elif (TRIES_TWICE == 1) & (least <= 0):
+        second = second_of(
+            made, score, named, runner_ups, runner_up_ids, picked, parts, BLOCK_PARTS
+        )
+    return second
+
+
+@triton.jit
 def sample_split(
     logits,  # [R, WIDTH] f32
     counts,  # [C, WIDTH] i32
@@ -104,36 +90,60 @@ def sample_split(
     masks,  # [M, WORDS] i32
     mask_rows,  # [R] i32, -1: none
     temperature,  # [R] f32
+    top_k,  # [R] i32
+    top_p,  # [R] f32
+    min_p,  # [R] f32
     seeds,  # [R] i32
     counters,  # [R] i32
     scores,  # [R, parts] f64
     best,  # [R, parts] i32
+    runner_ups,  # [R, parts] f64: the best score of the part's ids before its best one
+    runner_up_ids,  # [R, parts] i32
     tops,  # [R, parts] f32
     sums,  # [R, parts] i64
     allowed_tops,  # [R, parts] f32
+    groups,  # [R, parts * OF_PART] f32, of rows with a top_k
+    arrived,  # [R] i32, zero
+    chosen,  # [R, 2] i32: the id picked from all allowed ones, -1: the row has ended; the second,
+    # picked from those before it, -1: not known
+    ends,  # [R, 2] f32: the largest allowed logit, and the floor of rows with a top_k
+    progress,  # [R, 2] i32: programs of the second launch that have arrived, ids that they listed
+    ids,  # [R] i32
+    logprobs,  # [R] f32
     real_rows,  # [1] i32: rows behind it are left alone
     logits_stride,
     parts,
     WIDTH: tl.constexpr,
     WORDS: tl.constexpr,
     BLOCK: tl.constexpr,
+    BLOCK_PARTS: tl.constexpr,
+    OF_PART: tl.constexpr,
     MASS_BITS: tl.constexpr,
+    TRIES_TWICE: tl.constexpr,
     RECENT: tl.constexpr,
 ):
     """One part of one row: the best score of its allowed ids, their largest logit, and of all its
-    ids the largest logit and the sum of exponentials."""
+    ids the largest logit and the sum of exponentials. The last part of a row without a nucleus, or
+    with a NaN, writes the row's id and its log-probability under all logits."""
     row = tl.program_id(0).to(tl.int64)
-    if row >= tl.load(real_rows):
-        return
     part = tl.program_id(1)
+    real = tl.load(real_rows)  # what says how a row is sampled is read at once: nothing waits
+    counted = tl.load(count_rows + row)
+    bias = tl.load(bias_rows + row)
+    heat = tl.load(temperature + row)
+    count = tl.load(top_k + row)
+    least = tl.load(min_p + row)
+    narrows = (heat > 0) & ((count > 0) | (tl.load(top_p + row) < 1) | (least > 0))
+    words, has_mask = mask_of(masks, mask_rows, row, WORDS)
     index = part * BLOCK + tl.arange(0, BLOCK)
     own = logits + row * logits_stride
+    if row >= real:
+        return
     x = tl.load(own + index, mask=index < WIDTH, other=float("-inf"))
     top = top_of(x)
     at = row * parts + part
     tl.store(tops + at, top)
     tl.store(sums + at, sum_of_exp(x, top, MASS_BITS))
-    counted = tl.load(count_rows + row)
     if counted >= 0:
         own_counts = counts + counted.to(tl.int64) * WIDTH
         held = tl.load(own_counts + index, mask=index < WIDTH, other=0)
@@ -141,19 +151,56 @@ def sample_split(
             x, index, held, recent + row * RECENT, tl.load(repetition + row),
             tl.load(frequency + row), tl.load(presence + row), RECENT,
         )  # fmt: skip
-    bias = tl.load(bias_rows + row)
     if bias >= 0:
         added = tl.load(biases + bias.to(tl.int64) * WIDTH + index, mask=index < WIDTH, other=0.0)
         x += added
     if (bias >= 0) | (counted >= 0):
         tl.store(biased + row * WIDTH + index, x, mask=index < WIDTH)
-    words, has_mask = mask_of(masks, mask_rows, row, WORDS)
     x = tl.where(is_allowed(words, has_mask, index, WIDTH), x, float("-inf"))
-    score = _score(x, tl.load(temperature + row), seeds, counters, row, index)
-    largest, first = first_of_largest(score, index)
+    tried = score_of(x, heat, seeds, counters, row, index)
+    largest, first = first_of_largest(tried, index)
     tl.store(scores + at, largest)
     tl.store(best + at, first)
     tl.store(allowed_tops + at, top_of(x))
+    if narrows & (count > 0):
+        store_groups(x, groups + at * OF_PART, BLOCK, OF_PART)
+    elif narrows & (TRIES_TWICE == 1):
+        logit = tl.max(tl.where(index == first, x, float("-inf")), axis=0)
+        before = is_before(x, index, logit, first)
+        runner_up, named_up = first_of_largest(
+            tl.where(before, tried, float("-inf")), tl.where(before, index, 2147483647)
+        )
+        tl.store(runner_ups + at, runner_up)
+        tl.store(runner_up_ids + at, named_up)
+    if is_last(arrived + row, parts):
+        each = tl.arange(0, BLOCK_PARTS)
+        there, from_part = each < parts, row * parts + each
+        score = tl.load(scores + from_part, mask=there, other=float("-inf"), cache_modifier=".cg")
+        named = tl.load(best + from_part, mask=there, other=2147483647, cache_modifier=".cg")
+        allowed = tl.load(
+            allowed_tops + from_part, mask=there, other=float("-inf"), cache_modifier=".cg"
+        )
+        part_tops = tl.load(tops + from_part, mask=there, other=float("-inf"), cache_modifier=".cg")
+        part_sums = tl.load(sums + from_part, mask=there, other=0, cache_modifier=".cg")
+        _, picked = first_of_largest(score, named)
+        logprob = logprob_of_parts(tl.load(own + picked), part_tops, part_sums, MASS_BITS)
+        tl.store(ids + row, picked)
+        tl.store(logprobs + row, logprob)
+        largest_allowed = top_of(allowed)
+        narrows = narrows & (largest_allowed > float("-inf"))
+        second = picked * 0 - 1
+        if narrows:
+            tl.store(ends + 2 * row, largest_allowed)
+            tl.store(progress + 2 * row, 0)
+            tl.store(progress + 2 * row + 1, 0)
+            made = _own_logits(logits, biased, bias_rows, count_rows, row, logits_stride, WIDTH)
+            second = _floor_or_second(
+                made, groups + row * parts * OF_PART, ends + 2 * row + 1, score, named,
+                runner_ups + row * parts, runner_up_ids + row * parts, picked, count, least, parts,
+                BLOCK_PARTS, OF_PART, TRIES_TWICE,
+            )  # fmt: skip
+        tl.store(chosen + 2 * row, tl.where(narrows, picked, -1))
+        tl.store(chosen + 2 * row + 1, second)
 
 
 @triton.jit
@@ -165,108 +212,9 @@ def sample_weigh(
     masks,
     mask_rows,
     temperature,
-    top_p,  # [R] f32
-    scores,
-    best,
-    allowed_tops,
-    masses,  # [R, parts, 2] i64: of the part, and of its ids before the row's best
-    real_rows,
-    logits_stride,
-    parts,
-    WIDTH: tl.constexpr,
-    WORDS: tl.constexpr,
-    BLOCK: tl.constexpr,
-    BLOCK_PARTS: tl.constexpr,
-    MASS_BITS: tl.constexpr,
-):
-    """One part of one row that has a nucleus: masses that say whether the best id lies in it."""
-    row = tl.program_id(0).to(tl.int64)
-    if row >= tl.load(real_rows):
-        return
-    heat = tl.load(temperature + row)
-    if (heat > 0) & (tl.load(top_p + row) < 1):
-        at = row * parts
-        top = top_of_parts(allowed_tops + at, parts, BLOCK_PARTS)
-        if top == top:
-            chosen = _best_of_parts(scores + at, best + at, parts, BLOCK_PARTS)
-            words, has_mask = mask_of(masks, mask_rows, row, WORDS)
-            own = _own_logits(logits, biased, bias_rows, count_rows, row, logits_stride, WIDTH)
-            part = tl.program_id(1)
-            index = part * BLOCK + tl.arange(0, BLOCK)
-            x = allowed_logits(own, words, has_mask, index, WIDTH)
-            mass = tl.where(index < WIDTH, mass_of(x, top, heat, MASS_BITS), 0)
-            logit = tl.load(own + chosen)
-            before = tl.where(_is_before(x, index, logit, chosen), mass, 0)
-            tl.store(masses + 2 * (at + part), tl.sum(mass))
-            tl.store(masses + 2 * (at + part) + 1, tl.sum(before))
-
-
-@triton.jit
-def _best_before(
-    own,
-    words,
-    has_mask,
-    logit,
-    number,
-    heat,
-    seeds,
-    counters,
-    row,
-    parts,
-    WIDTH: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """The best id of those before id `number` of that logit."""
-    largest = tl.full((BLOCK,), float("-inf"), tl.float64)
-    first = tl.full((BLOCK,), 2147483647, tl.int32)
-    for part in range(0, parts):
-        index = part * BLOCK + tl.arange(0, BLOCK)
-        x = allowed_logits(own, words, has_mask, index, WIDTH)
-        is_before = _is_before(x, index, logit, number)
-        if tl.max(is_before.to(tl.int32), axis=0) > 0:
-            score = _score(x, heat, seeds, counters, row, index)
-            is_better = is_before & ((score > largest) | (first == 2147483647))
-            largest = tl.where(is_better, score, largest)
-            first = tl.where(is_better, index, first)
-    return first_of_largest(largest, first)[1]
-
-
-@triton.jit
-def _mass_before(
-    own,
-    words,
-    has_mask,
-    logit,
-    number,
-    top,
-    heat,
-    parts,
-    WIDTH: tl.constexpr,
-    BLOCK: tl.constexpr,
-    MASS_BITS: tl.constexpr,
-):
-    """The mass of the ids before id `number` of that logit."""
-    total = tl.zeros((BLOCK,), tl.int64)
-    for part in range(0, parts):
-        index = part * BLOCK + tl.arange(0, BLOCK)
-        x = allowed_logits(own, words, has_mask, index, WIDTH)
-        mass = mass_of(x, top, heat, MASS_BITS)
-        total += tl.where(_is_before(x, index, logit, number), mass, 0)
-    return tl.sum(total, axis=0)
-
-
-@triton.jit
-def sample_pick(
-    logits,
-    biased,
-    bias_rows,
-    count_rows,
-    masks,
-    mask_rows,
-    temperature,
-    top_k,  # [R] i32
+    top_k,
     top_p,
-    min_p,  # [R] f32
+    min_p,
     seeds,
     counters,
     scores,
@@ -274,9 +222,14 @@ def sample_pick(
     tops,
     sums,
     allowed_tops,
-    masses,
-    ids,  # [R] i32
-    logprobs,  # [R] f32
+    chosen,
+    ends,
+    progress,
+    weights,  # [R, parts, 4] i64: mass of the part, mass and number of its ids before the chosen,
+    # mass of those before the second
+    listed,  # [R, LIST] i32: ids that may be picked, in any order
+    ids,
+    logprobs,
     real_rows,
     logits_stride,
     parts,
@@ -284,64 +237,66 @@ def sample_pick(
     WORDS: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_PARTS: tl.constexpr,
+    LIST: tl.constexpr,
     MASS_BITS: tl.constexpr,
 ):
-    """One row: an id of the nucleus of those that its mask allows, and the log-probability under
-    all its logits. A row without a nucleus, or with a NaN, is picked from all of these ids."""
+    """One part of one row that has a nucleus: masses that say whether the chosen id lies in it, and
+    the ids from which to pick where it does not. The row's last part picks."""
     row = tl.program_id(0).to(tl.int64)
-    if row >= tl.load(real_rows):
+    part = tl.program_id(1)
+    real = tl.load(real_rows)
+    picked = tl.load(chosen + 2 * row)
+    second = tl.load(chosen + 2 * row + 1)
+    if (row >= real) | (picked < 0):
         return
-    own = _own_logits(logits, biased, bias_rows, count_rows, row, logits_stride, WIDTH)
-    at = row * parts
-    chosen = _best_of_parts(scores + at, best + at, parts, BLOCK_PARTS)
     heat = tl.load(temperature + row)
     count = tl.load(top_k + row)
     share = tl.load(top_p + row)
     least = tl.load(min_p + row)
-    top = top_of_parts(allowed_tops + at, parts, BLOCK_PARTS)
-    narrows = (count > 0) | (share < 1) | (least > 0)
-    if (heat > 0) & narrows & (top > float("-inf")):
-        part = tl.arange(0, BLOCK_PARTS)
-        weighed = masses + 2 * (at + part)
-        is_weighed = part < tl.where(share < 1, parts, 0)
-        total = tl.sum(tl.load(weighed, mask=is_weighed, other=0))
-        before = tl.sum(tl.load(weighed + 1, mask=is_weighed, other=0))
-        words, has_mask = mask_of(masks, mask_rows, row, WORDS)
-        if count > 0:
-            last = last_ranked(
-                own, words, has_mask, allowed_tops + at, tl.minimum(count, WIDTH), parts,
-                WIDTH, BLOCK, BLOCK_PARTS,
-            )  # fmt: skip
-            limit = allowed_logits(own, words, has_mask, last, WIDTH)
-            if share < 1:
-                total = _mass_before(
-                    own, words, has_mask, limit, last + 1, top, heat, parts,
-                    WIDTH, BLOCK, MASS_BITS,
-                )  # fmt: skip
-            if is_up_to(tl.load(own + chosen), chosen, limit, last) == 0:
-                chosen = _best_before(
-                    own, words, has_mask, limit, last + 1, heat, seeds, counters, row, parts,
-                    WIDTH, BLOCK,
-                )  # fmt: skip
-                if share < 1:
-                    before = _mass_before(
-                        own, words, has_mask, tl.load(own + chosen), chosen, top, heat, parts,
-                        WIDTH, BLOCK, MASS_BITS,
-                    )  # fmt: skip
-        wanted = tl.where(share < 1, wanted_of(share, total), float("inf"))
-        while (before.to(tl.float64) >= wanted) | (
-            ratio_of(tl.load(own + chosen), top, heat) < least.to(tl.float64)
-        ):
-            logit = tl.load(own + chosen)
-            chosen = _best_before(
-                own, words, has_mask, logit, chosen, heat, seeds, counters, row, parts,
-                WIDTH, BLOCK,
-            )  # fmt: skip
-            before = _mass_before(
-                own, words, has_mask, tl.load(own + chosen), chosen, top, heat, parts,
-                WIDTH, BLOCK, MASS_BITS,
-            )  # fmt: skip
-    x = tl.load(logits + row * logits_stride + chosen)
-    logprob = logprob_of(x, tops + at, sums + at, parts, BLOCK_PARTS, MASS_BITS)
-    tl.store(ids + row, chosen)
-    tl.store(logprobs + row, logprob)
+    top = tl.load(ends + 2 * row)
+    words, has_mask = mask_of(masks, mask_rows, row, WORDS)
+    own = _own_logits(logits, biased, bias_rows, count_rows, row, logits_stride, WIDTH)
+    index = part * BLOCK + tl.arange(0, BLOCK)
+    x = allowed_logits(own, words, has_mask, index, WIDTH)
+    logit = tl.load(own + picked)
+    before = is_before(x, index, logit, picked)
+    mass = tl.where(index < WIDTH, mass_of(x, top, heat, MASS_BITS), 0)
+    at = 4 * (row * parts + part)
+    tl.store(weights + at, tl.sum(mass, axis=0))
+    tl.store(weights + at + 1, tl.sum(tl.where(before, mass, 0), axis=0))
+    tl.store(weights + at + 2, tl.sum(before.to(tl.int64), axis=0))
+    if second >= 0:
+        is_earlier = is_before(x, index, tl.load(own + second), second)
+        tl.store(weights + at + 3, tl.sum(tl.where(is_earlier, mass, 0), axis=0))
+    is_open = x > float("-inf")
+    if count > 0:
+        is_open = is_open & (x >= tl.load(ends + 2 * row + 1))
+    else:
+        is_likely = ratio_of(x, top, heat) >= least.to(tl.float64)
+        border = tl.where(share < 1, logit, float("-inf"))  # all ids are before that
+        is_open = is_open & is_likely & is_up_to(x, index, border, picked)
+    append(listed + row * LIST, progress + 2 * row + 1, index, is_open, LIST)
+    if is_last(progress + 2 * row, parts):
+        each = tl.arange(0, BLOCK_PARTS)
+        there, of_part = each < parts, 4 * (row * parts + each)
+        total = tl.sum(
+            tl.load(weights + of_part, mask=there, other=0, cache_modifier=".cg"), axis=0
+        )
+        mass_before = tl.load(weights + of_part + 1, mask=there, other=0, cache_modifier=".cg")
+        num_before = tl.load(weights + of_part + 2, mask=there, other=0, cache_modifier=".cg")
+        is_read = there & (second >= 0)
+        mass_second = tl.load(weights + of_part + 3, mask=is_read, other=0, cache_modifier=".cg")
+        num_listed = tl.load(progress + 2 * row + 1, cache_modifier=".cg")
+        picked = nucleus_pick(
+            own, words, has_mask, picked, top, total, tl.sum(mass_before, axis=0), second,
+            tl.sum(mass_second, axis=0), tl.sum(num_before, axis=0), heat, count, share, least,
+            seeds, counters, row, listed + row * LIST, num_listed, scores + row * parts,
+            best + row * parts, allowed_tops + row * parts, parts,
+            WIDTH, BLOCK, BLOCK_PARTS, LIST, MASS_BITS,
+        )  # fmt: skip
+        plain = tl.load(logits + row * logits_stride + picked)
+        logprob = logprob_of(
+            plain, tops + row * parts, sums + row * parts, parts, BLOCK_PARTS, MASS_BITS
+        )
+        tl.store(ids + row, picked)
+        tl.store(logprobs + row, logprob)

@@ -108,11 +108,17 @@ def _need_bytes(candidate: Candidate, lowering: Lowering, knobs: Mapping[str, in
 def _fitting_knobs(
     candidate: Candidate, lowering: Lowering, budget: Budget | None, first_only: bool = False
 ) -> tuple[dict[str, int], str | None]:
-    """The first knob setting within the budget; else the smallest one, and why it does not fit."""
+    """The first knob setting within the budget; else the smallest one, and why it does not fit.
+
+    Knobs that take no memory stay at their first values.
+    """
     if budget is None:
         return lowering.default_knobs(), None
     least: tuple[int, dict[str, int]] | None = None
-    for values in product(*(k.values[: 1 if first_only else None] for k in lowering.knobs)):
+    tried = (
+        k.values if k.takes_memory and not first_only else k.values[:1] for k in lowering.knobs
+    )
+    for values in product(*tried):
         knobs = {k.name: v for k, v in zip(lowering.knobs, values, strict=True)}
         need = _need_bytes(candidate, lowering, knobs)
         if need <= budget.num_bytes:

@@ -9,6 +9,7 @@ from xdsl.dialects import builtin, func
 from xdsl.ir import BlockArgument, SSAValue
 
 from lostwax.backends.plan.row_axes import Axes
+from lostwax.backends.plan.state_rows import StateRows
 from lostwax.ir.contract.program import Bucket, Guard, Segment
 from lostwax.ir.contract.scale_layout import StoredFormat
 from lostwax.ir.contract.target import Target
@@ -76,25 +77,15 @@ class ProgramContext:
     segment: Segment
     bucket: Bucket
     guard: Guard
-    state_rows: int = 0
-    """Rows of the hidden state: those of the artifact's largest body, at least this program's."""
-    num_masks: int | None = None
-    """Masks that the state `MASKS` holds. None, where no artifact says it: a mask for each of this
-    program's logit rows."""
-    num_biases: int | None = None
-    """Rows of the state `BIASES`, likewise; `COUNTS` has half as many."""
+    states: StateRows | None = None
+    """Of the states that it shares with its artifact's other programs; None where there is no
+    artifact: `StateRows.least`."""
 
     @cached_property
     def env(self) -> dict[str, int]:
         """Symbol values. N (pages of the cache) is known only when serving, and stays out."""
-        b = self.bucket
-        rows = max(self.state_rows, b.tokens, b.rows)
-        masks = max(b.rows, 1) if self.num_masks is None else self.num_masks
-        biases = max(b.rows, 1) if self.num_biases is None else self.num_biases
-        return {
-            "T": b.tokens, "B": b.reqs, "P": b.pages, "R": b.rows, "S": rows, "M": masks,
-            "Q": biases, "C": max(biases // 2, 1),
-        }  # fmt: skip
+        b, states = self.bucket, self.states or StateRows.least(self.bucket)
+        return {"T": b.tokens, "B": b.reqs, "P": b.pages, "R": b.rows, **states.env}
 
     @cached_property
     def axes(self) -> Axes:

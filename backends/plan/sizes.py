@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -16,6 +16,13 @@ ALL, CHOSEN = "all", "chosen"
 
 SHORT = "short"
 """As `all`, where the contexts of a step have together no more than a few times its rows."""
+
+MIDDLE = "middle"
+"""As `chosen`, where the contexts of a step have together at most so many positions as a lowering
+says for its rows."""
+
+ContextsOfRows = Callable[[int], int]
+"""Most positions of all requests by the rows of a bucket; 0 asks for no program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +110,15 @@ def bounds_contexts(guard: Guard) -> bool:
     return any("total_kv" in term.coefficients for term in guard.terms)
 
 
-def _guards(facts: ModelFacts, limits: Limits, bucket: Bucket, contexts_a_row: int) -> list[Guard]:
+def _guards(
+    facts: ModelFacts, limits: Limits, bucket: Bucket, contexts_a_row: int, selecting: int
+) -> list[Guard]:
     """All positions where no request is longer than index_topk, else the chosen; first wins.
 
     With `contexts_a_row` the first program is for steps whose contexts have together at most so
-    many positions for each of the bucket's rows, unless the bucket implies that.
+    many positions for each of the bucket's rows, unless the bucket implies that. With `selecting`
+    the last but one is for those that have together at most so many, unless the bucket implies
+    that, or that all of so many are selected.
     """
     longest = min(bucket.pages * limits.page_tokens, limits.max_context)
     # a bucket of short requests itself implies the bound
@@ -117,19 +128,23 @@ def _guards(facts: ModelFacts, limits: Limits, bucket: Bucket, contexts_a_row: i
     if 0 < together < bucket.reqs * min(longest, facts.index_topk):
         total = Linear({"total_kv": 1}, together)
         guards.insert(0, Guard(SHORT, (*bounds, total), selects_all=True))
-    return [*guards, Guard(CHOSEN)] if bounds else guards
+    if not bounds:
+        return guards
+    if facts.index_topk < selecting < bucket.reqs * longest:
+        guards.append(Guard(MIDDLE, (Linear({"total_kv": 1}, selecting),)))
+    return [*guards, Guard(CHOSEN)]
 
 
 def _demand(spec: ProgramSpec, limits: Limits) -> tuple[int, ...]:
     """The most that a step may ask of the body: rows, rows a request, requests, pages.
 
-    A bound on max_kv or total_kv bounds the pages, too, however many the bucket has room for; and a
-    request has no more rows in a step than it has positions.
+    A bound on max_kv or total_kv bounds the pages, too, however many the bucket has room for; and
+    requests have no more rows in a step than they have positions.
     """
     b = spec.bucket
     longest = spec.guard.longest(min(b.pages * limits.page_tokens, limits.max_context))
     longest = spec.guard.together(longest)
-    rows = min(b.tokens, b.reqs * longest)
+    rows = min(b.tokens, spec.guard.together(b.reqs * longest))
     pages = -(-longest // limits.page_tokens)
     return (rows, min(spec.rows_a_req, longest), b.reqs, pages)
 
@@ -156,17 +171,23 @@ def _reachable(specs: Iterable[ProgramSpec], limits: Limits) -> tuple[ProgramSpe
 
 
 def program_specs(
-    facts: ModelFacts, limits: Limits, contexts_a_row: int = 0
+    facts: ModelFacts,
+    limits: Limits,
+    contexts_a_row: int = 0,
+    selecting: ContextsOfRows = lambda rows: 0,
 ) -> tuple[ProgramSpec, ...]:
     """Every program in order of preference: smaller buckets first, then the narrower guard.
 
     Each is picked by some step within the limits. `contexts_a_row` asks for extend programs of
-    steps whose contexts have together at most so many positions for each of the bucket's rows.
+    steps whose contexts have together at most so many positions for each of the bucket's rows,
+    `selecting` for those that have at most what it gives for its rows, not all of them selected.
     """
-    return (*_bodies(facts, limits, contexts_a_row), *_heads(limits))
+    return (*_bodies(facts, limits, contexts_a_row, selecting), *_heads(limits))
 
 
-def _bodies(facts: ModelFacts, limits: Limits, contexts_a_row: int) -> tuple[ProgramSpec, ...]:
+def _bodies(
+    facts: ModelFacts, limits: Limits, contexts_a_row: int, selecting: ContextsOfRows
+) -> tuple[ProgramSpec, ...]:
     max_pages = -(-limits.max_context // limits.page_tokens)
     pages = _ladder(min(8, max_pages), max_pages, 4)
     reqs = limits.max_reqs
@@ -185,7 +206,13 @@ def _bodies(facts: ModelFacts, limits: Limits, contexts_a_row: int) -> tuple[Pro
     specs = (
         ProgramSpec(entry, bucket, guard)
         for entry, bucket in sorted(buckets)
-        for guard in _guards(facts, limits, bucket, contexts_a_row if entry == "extend" else 0)
+        for guard in _guards(
+            facts,
+            limits,
+            bucket,
+            contexts_a_row if entry == "extend" else 0,
+            selecting(bucket.tokens) if entry == "extend" else 0,
+        )
     )
     return _reachable(specs, limits)
 

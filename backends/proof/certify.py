@@ -19,6 +19,7 @@ from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.candidate import Candidate
 from lostwax.backends.plan.program_context import ProgramContext
 from lostwax.backends.plan.report_choices import site_of
+from lostwax.backends.plan.state_rows import StateRows
 from lostwax.backends.plan.variants import Variant
 from lostwax.backends.proof.inputs import reads_positions_alone
 from lostwax.backends.proof.interpret_step import interpret_step
@@ -37,13 +38,11 @@ from lostwax.backends.runtime.fenced_buffers import BadWrite
 from lostwax.backends.runtime.run_probe import WrongKernel, measure
 from lostwax.backends.runtime.sku import sku_of
 from lostwax.ir.contract.artifact import ProgramRef
-from lostwax.ir.contract.biases import biases_shape
 from lostwax.ir.contract.canonical import canonical_json
 from lostwax.ir.contract.check_program import code_of
 from lostwax.ir.contract.choice import Choices, RegionChoice
 from lostwax.ir.contract.foreign_file import DAMAGE, reason
 from lostwax.ir.contract.kernel import KernelSource
-from lostwax.ir.contract.masks import masks_shape
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.one_line import one_line
 from lostwax.ir.contract.probe import Evidence
@@ -171,14 +170,11 @@ def _candidates(
     """What was chosen, once for each segment and probe: these tell knobs and binaries apart."""
     seen: set[str] = set()
     target = reader.manifest.target
-    state_rows = max(ref.bucket.tokens for ref in reader.manifest.programs)
-    num_masks, _ = masks_shape(reader.manifest.limits)
-    num_biases, _ = biases_shape(reader.manifest.limits)
+    manifest = reader.manifest
+    states = StateRows.of(manifest.limits, [ref.bucket for ref in manifest.programs])
     for ref in _sizes(reader, most_rows):
         graph = read_graph(reader, Variant.of(ref).name)
-        context = ProgramContext(
-            graph, target, ref.segment, ref.bucket, ref.guard, state_rows, num_masks, num_biases
-        )
+        context = ProgramContext(graph, target, ref.segment, ref.bucket, ref.guard, states)
         for choice in choices.programs[Path(ref.file).stem]:
             if any(op.startswith("dist.") for op in choice.ops):
                 continue  # what ranks exchange means nothing on one of them
@@ -343,9 +339,7 @@ def certified_cases(candidate: Candidate, facts: ModelFacts) -> list[StepCase]:
             vocab_size=facts.vocab_size,
             max_kv=facts.index_topk if context.guard.selects_all else longest,
             max_total_kv=context.guard.together(bucket.reqs * bucket.pages * facts.page_tokens),
-            state_rows=context.state_rows,
-            num_masks=context.num_masks,
-            num_biases=context.num_biases,
+            states=context.states,
         )
         for seed in SEEDS
     ]

@@ -120,9 +120,7 @@ def cases(context: ProgramContext, facts: ModelFacts, seeds: Sequence[int]) -> l
             page_tokens=facts.page_tokens,
             vocab_size=facts.vocab_size,
             max_kv=facts.index_topk if context.guard.selects_all else None,
-            state_rows=context.state_rows,
-            num_masks=context.num_masks,
-            num_biases=context.num_biases,
+            states=context.states,
         )
         for seed in seeds
     ]

@@ -147,9 +147,7 @@ class ProbeMaker:
             vocab_size=facts.vocab_size,
             max_kv=longest,
             max_total_kv=context.guard.together(context.bucket.reqs * longest),
-            state_rows=context.state_rows,
-            num_masks=context.num_masks,
-            num_biases=context.num_biases,
+            states=context.states,
             least_reqs=2,
         )
         if reads_positions_alone(candidate.region):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lostwax.backends.plan.state_rows import StateRows
 from lostwax.ir.contract.program import HEADS, Bucket
 from lostwax.ir.contract.step import MAX_DRAFTS, STEP_INPUTS, TRASH_PAGE, input_shape
 from lostwax.ir.reference.dtype import NUMPY_DTYPES, Array
@@ -91,31 +92,25 @@ def step_case(
     vocab_size: int,
     max_kv: int | None = None,
     max_total_kv: int | None = None,
-    state_rows: int = 0,
-    num_masks: int | None = None,
-    num_biases: int | None = None,
+    states: StateRows | None = None,
     least_reqs: int = 1,
 ) -> StepCase:
     """Step inputs for one program; `max_kv` bounds lengths where a guard does, `max_total_kv` their
     sum: then later requests have shorter prefixes, or none.
 
-    At least `least_reqs` requests are real, where the bucket takes as many. Drafts read any of
-    `state_rows` rows that the step before left (at least this bucket's), heads of those that their
-    body left, and some of `num_masks` masks and `num_biases` biases (None: as many as rows).
+    At least `least_reqs` requests are real, where the bucket takes as many. Drafts read any of the
+    hidden rows that the step before left, heads of those that their body left, and some of the
+    masks, biases and counts; `states` says how many there are (None: those of the bucket alone).
     """
     rng = np.random.default_rng(seed)
-    state_rows = max(state_rows, bucket.tokens, bucket.rows)  # as ProgramContext has it
+    states = states or StateRows.least(bucket)
     if segment in HEADS:
         least = LEAST_LOGITS if least_reqs > 1 else 1
         full = seed % 2 == 0 or bucket.rows <= least
         count = bucket.rows if full else int(rng.integers(least, bucket.rows))
-        rows: Array = rng.integers(0, state_rows, count)
-        masks = bucket.rows if num_masks is None else num_masks  # as ProgramContext has it
-        biases = bucket.rows if num_biases is None else num_biases
-        inputs = _head_inputs(rng, bucket, rows, vocab_size, masks, biases)
-        env = {"R": bucket.rows, "S": state_rows, "M": masks, "Q": biases}
-        env["C"] = max(biases // 2, 1)
-        return StepCase(inputs, env, page_tokens, seed)
+        rows: Array = rng.integers(0, states.hidden, count)
+        inputs = _head_inputs(rng, bucket, rows, vocab_size, states)
+        return StepCase(inputs, {"R": bucket.rows, **states.env}, page_tokens, seed)
     limit = min(bucket.pages * page_tokens, max_kv or bucket.pages * page_tokens)
     new, lengths = _lengths(rng, bucket, segment, limit, page_tokens, seed, least_reqs)
     if max_total_kv is not None:
@@ -137,7 +132,7 @@ def step_case(
         "slots": pages * page_tokens + positions % page_tokens,
         "kv_lens": lengths,
         "page_table": page_table,
-        "hidden_rows": rng.integers(0, state_rows, starts[-1]),
+        "hidden_rows": rng.integers(0, states.hidden, starts[-1]),
         "num_rows": starts[-1:],
     }
     inputs = {name: _padded(name, bucket, value) for name, value in real.items()}
@@ -148,7 +143,7 @@ def step_case(
         "T": bucket.tokens,
         "B": bucket.reqs,
         "P": bucket.pages,
-        "S": state_rows,
+        "S": states.hidden,
         "N": num_pages,
     }
     return StepCase(inputs, env, page_tokens, seed)
@@ -159,8 +154,7 @@ def _head_inputs(
     bucket: Bucket,
     rows: Array,
     vocab_size: int,
-    masks: int,
-    biases: int,
+    states: StateRows,
 ) -> dict[str, Array]:
     """Real logit rows with every way to sample them, then padding.
 
@@ -175,13 +169,13 @@ def _head_inputs(
     top_p = rng.choice(np.array([1e-6, 0.3, 0.9, 0.95, 1.0]), count)
     min_p = rng.choice(np.array([0.0, 0.02, 0.5]), count)
     targets = np.where(rng.random(count) < 0.2, -1, rng.integers(0, vocab_size, count))
-    named = rng.integers(0, masks, count)
+    named = rng.integers(0, states.masks, count)
     mask_rows = np.where(rng.random(count) < 0.4, -1, named)
     mask_rows[-1] = named[-1]
-    biased = rng.integers(0, biases, count)
+    biased = rng.integers(0, states.biases, count)
     bias_rows = np.where(rng.random(count) < 0.4, -1, biased)
     bias_rows[-1] = biased[-1]
-    counted = rng.integers(0, max(biases // 2, 1), count)
+    counted = rng.integers(0, states.counts, count)
     count_rows = np.where(rng.random(count) < 0.4, -1, counted)
     count_rows[-1] = counted[-1]
     recent = rng.integers(-1, vocab_size, (count, MAX_DRAFTS))
@@ -189,7 +183,7 @@ def _head_inputs(
     repetition = rng.choice(np.array([0.8, 1.0, 1.3]), count)
     frequency, presence = rng.choice(np.array([-0.5, 0.0, 0.7]), (2, count))
     if count > 1:
-        _set_first(count_rows, -1, 0, max(biases // 2, 1) - 1)
+        _set_first(count_rows, -1, 0, states.counts - 1)
         _set_first(repetition, 1.0, 1.3, 1.0)
         _set_first(frequency, 0.0, 0.7, 0.0)
         _set_first(presence, 0.0, -0.5, 0.7)
@@ -200,8 +194,8 @@ def _head_inputs(
         _set_first(top_p, 1.0, rng.choice(np.array([0.3, 0.9, 0.95])), 1.0, 0.3, 1.0)
         _set_first(min_p, 0.0, 0.02, 0.5, 0.5, 0.0)
         _set_first(targets, -1, int(rng.integers(0, vocab_size)))
-        _set_first(mask_rows, -1, 0, masks - 1)
-        _set_first(bias_rows, -1, 0, biases - 1)
+        _set_first(mask_rows, -1, 0, states.masks - 1)
+        _set_first(bias_rows, -1, 0, states.biases - 1)
     real: dict[str, Array] = {
         "logit_rows": rows,
         "temperature": temperature,

@@ -28,21 +28,14 @@ class CountState:
                 self._write(enter)
 
     def _write(self, enter: Enter) -> None:
-        row = self._rows[enter.seq].zero_()
-        ids, times = np.unique(np.array(enter.outputs, np.int64), return_counts=True)
-        if len(ids):
-            row.index_copy_(0, self._here(ids), self._here((OUTPUT * times).astype(np.int32)))
-        if enter.prompt:
-            ids = np.unique(np.array(enter.prompt, np.int64))
-            ones = self._here(np.full(len(ids), IN_PROMPT, np.int32))
-            row.index_add_(0, self._here(ids), ones)
+        """One copy of a whole row: no tokens are sorted, however long the prompt."""
+        row = np.zeros(self._rows.shape[1], np.int32)
+        row[np.array(enter.prompt, np.int64)] = IN_PROMPT
+        np.add.at(row, np.array(enter.outputs, np.int64), OUTPUT)
+        self._rows[enter.seq].copy_(sendable(row, self._driver), non_blocking=True)
 
     def add(self, seqs: Any, ids: Any) -> None:
         """Count outputs, i32 [n] each; of one sequence there may be several, and equal ones."""
         at = torch.from_numpy(seqs).long(), torch.from_numpy(ids).long()
         one = torch.tensor(OUTPUT, dtype=torch.int32)
         self._rows.index_put_(at, one, accumulate=True)
-
-    def _here(self, values: Any) -> torch.Tensor:
-        """The array in the driver's memory; its copy does not wait."""
-        return sendable(values, self._driver).to(self._rows.device, non_blocking=True)

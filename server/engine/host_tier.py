@@ -33,7 +33,7 @@ class HostTier:
     """`num_slots` pages of host memory by the keys of what they hold."""
 
     def __init__(self, num_slots: int, max_moves: int = MAX_MOVES) -> None:
-        self._num_slots = num_slots
+        self.num_slots = num_slots
         self._max_moves = max_moves
         self._free = list(range(num_slots))  # a heap
         self._copies = OrderedDict[bytes, _Copy]()
@@ -111,14 +111,14 @@ class HostTier:
 
     def clear(self) -> None:
         """Forget everything: nobody knows what was copied with a step that failed."""
-        self._free = list(range(self._num_slots))
+        self._free = list(range(self.num_slots))
         for held in (self._copies, self._unsaved, self._page_of, self._moves):
             held.clear()
 
     def check_integrity(self) -> None:
         """Every slot is free or holds the page of one key; what waits to be saved has a slot."""
         slots = sorted([*self._free, *(copy.slot for copy in self._copies.values())])
-        assert slots == list(range(self._num_slots)), "a slot is lost, or has two keys"
+        assert slots == list(range(self.num_slots)), "a slot is lost, or has two keys"
         assert self._page_of == {key: page for page, key in self._unsaved.items()}
         assert self._page_of.keys() <= self._copies.keys(), "a save waits that has no slot"
 

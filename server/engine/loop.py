@@ -120,7 +120,8 @@ class EngineCore:
         scheduler, page_tokens = self.scheduler, self._runtime.limits.page_tokens
         held = scheduler.pages.num_usable * page_tokens
         said = capacity(held, page_tokens, scheduler.max_context, scheduler.max_running)
-        return said + host_capacity(self.scheduler.num_host_pages * page_tokens)
+        tier = scheduler.host_tier
+        return said + host_capacity(tier.num_slots * page_tokens if tier else 0)
 
     @property
     def has_work(self) -> bool:

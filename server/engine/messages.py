@@ -83,7 +83,7 @@ class TokenScore(msgspec.Struct, frozen=True, array_like=True):
     top: list[tuple[int, float]] = []
 
 
-class Output(msgspec.Struct, frozen=True, kw_only=True, tag="output"):
+class Output(msgspec.Struct, frozen=True, kw_only=True, tag="output", omit_defaults=True):
     """What one step gave a request: scores of prompt tokens (from the second on) and new tokens.
     `cached_tokens` of the prompt were found in the prefix cache, as every output says."""
 

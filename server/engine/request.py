@@ -43,6 +43,8 @@ class Req:
     that waits for room: what was found when it was last looked for."""
     host_keys: list[bytes] = field(default_factory=list[bytes])
     """Those of the pages behind them that were brought back from the host and have not entered."""
+    key_to_come: tuple[int, bytes] | None = None
+    """A page that may be the next to have a key, and that key, once somebody asked for it."""
     num_entered: int = 0
     """Pages that had entered the prefix cache when it was last looked for there."""
     num_found: int = 0

@@ -5,7 +5,7 @@ Knows requests, pages and the prefix cache with its tier in host memory, never w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 
 from lostwax.ir.contract.step_plan import Move
 from lostwax.server.engine.host_tier import HostTier
@@ -13,6 +13,9 @@ from lostwax.server.engine.pages import PageAllocator
 from lostwax.server.engine.prefix_cache import NO_PAGE, Prefix, PrefixCache
 from lostwax.server.engine.request import Chunk, Req
 from lostwax.server.engine.runtime import Limits
+
+Coming = tuple[bytes, bool]
+"""A page that will enter the cache: its key, and whether the MTP layer's rows are written, too."""
 
 
 class RequestPages:
@@ -129,6 +132,19 @@ class RequestPages:
             pages = chunk.req.pages
             yield from pages[chunk.start // self._size : self._pages_for(chunk.req, chunk.end)]
 
+    def is_on_its_way(self, req: Req, written: Set[Coming]) -> bool:
+        """Whether the page behind those that a request has found is one of those that are being
+        written: it can be shared once that step is committed."""
+        key = self._key_to_come(req, min(req.max_found, len(req.tokens) - 1))
+        return key is not None and (key, self._drafts_for(req)) in written
+
+    def writes(self, req: Req) -> Set[Coming]:
+        """What steps of a request, in flight or about to be, let enter the cache first."""
+        key = self._key_to_come(req, len(req.tokens) - 1)
+        if key is None:
+            return set()
+        return {(key, False), (key, self._drafts_for(req))}  # who drafts serves who does not, too
+
     def has_grown(self, req: Req) -> bool:
         """Whether a page has entered the cache since a request was looked for there."""
         return self.num_entered > req.num_entered
@@ -213,6 +229,17 @@ class RequestPages:
         req.num_cached += num_found - req.num_found
         req.num_found = num_found
         req.num_drafted = num_found if self._drafts_for(req) else 0
+
+    def _key_to_come(self, req: Req, num_rows: int) -> bytes | None:
+        """The key of the page behind those that have one, where it is one of the first `num_rows`
+        rows and there is a cache."""
+        index = len(req.page_keys)
+        if self._cache is None or (index + 1) * self._size > num_rows:
+            return None
+        if req.key_to_come is None or req.key_to_come[0] != index:
+            before = req.page_keys[-1] if req.page_keys else NO_PAGE
+            req.key_to_come = (index, self._cache.key(before, req.tokens, index))
+        return req.key_to_come[1]
 
     def _find(self, req: Req) -> Prefix:
         """What the cache holds of a request's tokens now."""

@@ -4,11 +4,12 @@ A request begins once pages for its known tokens are free, and grows as it goes 
 left, who ranks last gives all of its own back and runs again later: the first never does, so it
 always ends. Requests wait by rank; those behind one that lacks room may pass it for a while. The
 first of a request's pages may be shared: they are found in the prefix cache, and its steps begin
-behind them; before the first step they are looked for once more, since equal prompts often come at
-once. What the tier in host memory holds behind them is brought back then; where others run, a
-bounded number of pages a step, and the request waits for the rest. Prefill and decode steps take
-turns while both have work; how long steps took, which it is told, bounds what a prefill step costs
-those that decode.
+behind them; before the first step they are looked for once more, and waited for while a step writes
+them, since equal prompts often come at once. What the tier in host memory holds behind them is
+brought back then; where others run, a bounded number of pages a step, and the request waits for the
+rest. Prefill and decode steps take turns while both have work; how long steps took, which it is
+told, bounds what a prefill step costs those that decode. Few answers whose last tokens are known
+here have a row each in the prefill step itself (a mixed step), and seldom a decode step.
 """
 
 from __future__ import annotations
@@ -24,23 +25,31 @@ from lostwax.ir.contract.program import HEADS, Head
 from lostwax.ir.contract.step_plan import Move
 from lostwax.ir.contract.step_state import NO_SEQ
 from lostwax.server.engine.draft_length import DraftLength
-from lostwax.server.engine.extend_budget import ExtendBudget
+from lostwax.server.engine.extend_budget import MIN_ROWS, ExtendBudget
 from lostwax.server.engine.messages import Failed, Output
 from lostwax.server.engine.options import EngineOptions
 from lostwax.server.engine.request import Chunk, Rank, Req
-from lostwax.server.engine.request_pages import RequestPages
+from lostwax.server.engine.request_pages import Coming, RequestPages
 from lostwax.server.engine.runtime import Limits
 from lostwax.server.engine.waiting import WaitingQueue
 
+MIXED_IN_A_ROW = 8
+"""Mixed steps before a decode step, whose time bounds the next: it changes as answers come and
+grow."""
+
 
 class ScheduledStep(msgspec.Struct, frozen=True):
-    """The chunks of one step, in row order; `drafts` tokens are guessed behind it at most."""
+    """The chunks of one step, in row order; `drafts` tokens are guessed behind it at most.
+
+    `is_mixed`: an extend step in which all answers under way that have pages go on, too.
+    """
 
     entry: Literal["extend", "decode"]
     chunks: tuple[Chunk, ...]
     drafts: int = 0
     moves: tuple[Move, ...] = ()
     """Pages that are copied between device and host before it."""
+    is_mixed: bool = False
 
     @property
     def head(self) -> Head:
@@ -64,6 +73,7 @@ class Scheduler:
         self._draft_length = DraftLength(self.max_drafts) if is_choice else None
         self._holdings = RequestPages(limits, self.max_drafts, prefix_cache=options.prefix_cache)
         self.pages = self._holdings.allocator
+        self.host_tier = self._holdings.tier
         self.waiting = WaitingQueue()
         self.running: list[Req] = []
         self._seen: _Room | None = None
@@ -73,7 +83,10 @@ class Scheduler:
         self.num_prefix_tokens = 0
         """Prompt tokens whose rows lay in the prefix cache, the first time that a request ran."""
         self._free_seqs = list(range(NO_SEQ + 1, NO_SEQ + 1 + limits.max_reqs))  # a heap
-        self._last_entry: Literal["extend", "decode"] = "decode"
+        self._owes_decode = False
+        """Whether answers under way go on before prompts do."""
+        self._num_mixed = 0
+        """Mixed steps since the last decode step."""
 
     @property
     def max_context(self) -> int:
@@ -139,10 +152,12 @@ class Scheduler:
         """Learn from what a committed step gave, and how long it took."""
         if step.entry == "extend":
             if self._budget is not None:
-                self._budget.note_extend(sum(chunk.count for chunk in step.chunks), seconds)
+                num_rows = sum([chunk.count for chunk in step.chunks])
+                context = max([chunk.end for chunk in step.chunks])
+                self._budget.note_extend(num_rows, context, seconds, is_mixed=step.is_mixed)
             return
         if self._budget is not None:
-            self._budget.note_decode(seconds)
+            self._budget.note_decode(len(step.chunks), seconds)
         if self._draft_length is not None:
             num_tokens = sum(len(event.tokens) for event in events if isinstance(event, Output))
             self._draft_length.note(len(step.chunks), num_tokens, seconds)
@@ -150,37 +165,28 @@ class Scheduler:
     def schedule(self) -> ScheduledStep | None:
         """The next step, or None when nothing can run."""
         self._admit()
-        if self._last_entry == "decode":
-            step = self._extend() or self._decode()
-        else:
+        if self._owes_decode:
             step = self._decode() or self._extend()
+        else:
+            step = self._extend() or self._decode()
         if step is None:  # nobody runs whom it could keep waiting
             step = self._extend(is_bounded=False)
         if step is None:
             return None
-        self._last_entry = step.entry
+        self._num_mixed = self._num_mixed + 1 if step.is_mixed else 0
+        is_owed = not step.is_mixed or self._num_mixed == MIXED_IN_A_ROW
+        self._owes_decode = step.entry == "extend" and is_owed
         moves = self._holdings.take_moves(step.chunks)
         return msgspec.structs.replace(step, moves=moves) if moves else step
 
     def forget_host_pages(self) -> None:
         """What was copied with a step that failed, nobody knows: neither what lies in the host, nor
         what requests hold that were to begin behind pages from there."""
-        if self._holdings.tier is None:
+        if self.host_tier is None:
             return
-        self._holdings.tier.clear()
+        self.host_tier.clear()
         for req in [req for req in self.running if req.host_keys and not req.has_begun]:
             self.preempt(req)
-
-    @property
-    def num_host_pages(self) -> int:
-        """Pages that host memory takes in."""
-        return 0 if self._holdings.tier is None else self.limits.num_host_pages
-
-    @property
-    def num_host_moves(self) -> tuple[int, int]:
-        """Pages that ever were saved to host memory, and restored from there."""
-        tier = self._holdings.tier
-        return (0, 0) if tier is None else (tier.num_saved, tier.num_restored)
 
     def check_integrity(self) -> None:
         """No page is lost, no sequence lost or shared; every request holds what its rows need, and
@@ -245,41 +251,96 @@ class Scheduler:
     def _extend(self, *, is_bounded: bool = True) -> ScheduledStep | None:
         """A step of known tokens, if any are to be run; `is_bounded`: who is to bring back more
         from the host than goes with a step waits."""
-        prefilling = [req for req in self.running if req.is_prefilling]
-        if not prefilling:
+        if not any([req.is_prefilling for req in self.running]):
             return None
-        chunks, rows_left = list[Chunk](), self._max_rows
-        num_decoding = sum([req.is_decoding for req in self.running])
-        if num_decoding and self._budget is not None:
-            rows_left = self._budget.rows
-        for req in prefilling:
-            if rows_left == 0:
-                break
-            if not req.has_begun:
-                if self._holdings.find_more(req):
-                    self._seen = None  # who waits may share pages that were idle, and cost nothing
-                if not self._holdings.bring_back(req, is_bounded=is_bounded):
-                    continue
-                if req.cached_tokens is None:
-                    req.cached_tokens = req.num_found
-                    self.num_prefix_tokens += req.num_found
-            rows = min(req.num_known - req.num_planned, rows_left)
-            chunks.append(Chunk.of_known(req, rows))
-            rows_left -= rows
+        decoding = [req for req in self.running if req.is_decoding]
+        answers = self._next_rows(decoding) if self._may_mix(decoding) else []
+        chunks = self._known_rows(answers, len(decoding), is_bounded=is_bounded)
         if not chunks:
-            return None
-        return ScheduledStep("extend", tuple(chunks), self._drafts(chunks, num_decoding))
+            return None  # who had known tokens gave its pages to answers
+        drafts = self._drafts([*answers, *chunks], len(decoding))
+        return ScheduledStep("extend", (*answers, *chunks), drafts, is_mixed=bool(answers))
+
+    def _may_mix(self, decoding: list[Req]) -> bool:
+        """Whether answers under way may go on in a prefill step: few of them, as it takes tokens
+        that are known here, and verifies no drafts."""
+        if self._budget is None or not self._budget.knows_decode(len(decoding)):
+            return False
+        # Programs of more rows are made for many rows a request: a row each is dear there.
+        are_few = 2 * len(decoding) <= MIN_ROWS and len(decoding) < self.limits.max_tokens
+        return are_few and not any([req.num_in_flight or req.drafts for req in decoding])
+
+    def _known_rows(
+        self, answers: list[Chunk], num_decoding: int, *, is_bounded: bool
+    ) -> list[Chunk]:
+        """The known tokens of a step in which these answers go on, of those under way, by the order
+        in which their requests began to run: as many as a step takes, or as its budget has."""
+        chunks: list[Chunk] = []
+        num_rows: int = 0
+        most: int = min(self._max_rows, self.limits.max_tokens - len(answers))
+        if num_decoding:
+            most = min(most, self._bound(answers, num_decoding, 1))
+        written = self._being_written()
+        for req in self.running:
+            if num_rows >= most:
+                break
+            if not req.is_prefilling or not (
+                req.has_begun or self._may_begin(req, written, is_bounded=is_bounded)
+            ):
+                continue
+            rows: int = min(req.num_known - req.num_planned, most - num_rows)
+            if num_decoding:
+                most = min(most, self._bound(answers, num_decoding, req.num_planned + rows))
+                rows = min(rows, most - num_rows)
+            if rows <= 0:
+                break  # its context is longer than those before it, and has no room beside them
+            if req.cached_tokens is None:
+                req.cached_tokens = req.num_found
+                self.num_prefix_tokens += req.num_found
+            chunks.append(Chunk.of_known(req, rows))
+            num_rows += rows
+            written |= self._holdings.writes(req)
+        return chunks
+
+    def _may_begin(self, req: Req, written: set[Coming], *, is_bounded: bool) -> bool:
+        """Find what is kept of a request's prompt by now; whether no step writes more of it, and
+        what host memory holds of it comes back with this one."""
+        if self._holdings.find_more(req):
+            self._seen = None  # who waits may share pages that were idle, and cost nothing
+        if self._holdings.is_on_its_way(req, written):
+            return False  # of equal prompts one is run
+        return self._holdings.bring_back(req, is_bounded=is_bounded)
+
+    def _bound(self, answers: list[Chunk], num_decoding: int, context: int) -> int:
+        """Rows of known tokens, with a context so long among them, beside those of answers: as many
+        at least, or a prompt would wait for its neighbours' number."""
+        if self._budget is None:
+            return self._max_rows
+        context = max([context, *[chunk.end for chunk in answers]])
+        return max(self._budget.rows_at(context, num_decoding) - len(answers), len(answers))
+
+    def _being_written(self) -> set[Coming]:
+        """Pages that steps in flight write, where one of the requests may wait for any."""
+        written = set[Coming]()
+        if any([req.is_prefilling and not req.has_begun for req in self.running]):
+            for req in self.running:
+                if req.num_in_flight:
+                    written |= self._holdings.writes(req)
+        return written
 
     def _decode(self) -> ScheduledStep | None:
         """A step of all answers that are under way, and have pages for it."""
-        chunks = [Chunk.of_next(req) for req in self.running if req.is_decoding]
-        num_decoding = len(chunks)
-        lacking = self._holdings.lacking(chunks)
-        if lacking:
-            chunks = self._with_pages(chunks, lacking)
+        decoding = [req for req in self.running if req.is_decoding]
+        chunks = self._next_rows(decoding)
         if not chunks:
             return None
-        return ScheduledStep("decode", tuple(chunks), self._drafts(chunks, num_decoding))
+        return ScheduledStep("decode", tuple(chunks), self._drafts(chunks, len(decoding)))
+
+    def _next_rows(self, decoding: list[Req]) -> list[Chunk]:
+        """The next rows of answers under way that have pages for them."""
+        chunks = [Chunk.of_next(req) for req in decoding]
+        lacking = self._holdings.lacking(chunks)
+        return self._with_pages(chunks, lacking) if lacking else chunks
 
     def _with_pages(self, chunks: list[Chunk], lacking: list[Chunk]) -> list[Chunk]:
         """Those of the chunks whose requests have pages for their rows, once those that lack some

@@ -21,10 +21,10 @@ class Ticket:
         self.admission.num_tokens -= self.num_tokens
         self.num_reqs = self.num_tokens = 0
 
-    def change(self, num_reqs: int, num_tokens: int) -> None:
+    def change(self, num_reqs: int, num_tokens: int, param: str = "prompt") -> None:
         """Exchange the place for another, when it is known what is needed; else as `admit`."""
         self.release()
-        ticket = self.admission.admit(num_reqs, num_tokens)
+        ticket = self.admission.admit(num_reqs, num_tokens, param)
         self.num_reqs, self.num_tokens = ticket.num_reqs, ticket.num_tokens
 
 
@@ -37,11 +37,11 @@ class Admission:
     num_reqs: int = 0
     num_tokens: int = 0
 
-    def admit(self, num_reqs: int, num_tokens: int) -> Ticket:
-        """A ticket, or 429; 400 for a request that could never be admitted."""
+    def admit(self, num_reqs: int, num_tokens: int, param: str = "prompt") -> Ticket:
+        """A ticket, or 429; 400 for a request that could never be admitted, because of `param`."""
         if num_reqs > self.max_reqs:
-            message = f"{num_reqs} prompts exceed the queue of {self.max_reqs}; send fewer"
-            raise ApiError(400, message, code="invalid_value", param="prompt")
+            message = f"{num_reqs} answers exceed the queue of {self.max_reqs}; ask for fewer"
+            raise ApiError(400, message, code="invalid_value", param=param)
         # One large request may pass an idle server; the token bound is for what piles up.
         is_full = self.num_reqs + num_reqs > self.max_reqs
         if is_full or (self.num_reqs and self.num_tokens + num_tokens > self.max_tokens):

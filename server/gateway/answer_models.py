@@ -96,7 +96,7 @@ class OutputDetails(Struct, forbid_unknown_fields=True):
 
 
 class Usage(Struct, forbid_unknown_fields=True):
-    """Tokens of all choices together. Chats have details of their answers."""
+    """Tokens of all choices together, each prompt counted once. Chats have details of answers."""
 
     prompt_tokens: Count
     completion_tokens: Count
@@ -182,7 +182,7 @@ class ChatMessage(Struct, forbid_unknown_fields=True):
 
 
 class ChatChoice(Struct, forbid_unknown_fields=True):
-    """The one answer to a chat."""
+    """An answer to a chat."""
 
     index: Count
     message: ChatMessage

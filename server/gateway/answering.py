@@ -56,8 +56,8 @@ class Answering:
         prepared = await unless_client_leaves(http.receive, self.reader.read(body, job))
         if isinstance(prepared, Answered):
             return Response(prepared.content, media_type="application/json")
-        submits = prepared.submits
-        ticket.change(len(submits), sum(submit.num_tokens for submit in submits))
+        many = "n" if prepared.options.num_choices > 1 else "prompt"
+        ticket.change(prepared.num_reqs, prepared.num_tokens, many)
         form = self._form(prepared)
         request_id: str = http.state.request_id
         record = record_of(http.scope)

@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from lostwax.server.engine.messages import EngineInfo, Output
+from lostwax.server.engine.messages import Output
 from lostwax.server.gateway.chat_models import ChatRequest
 from lostwax.server.gateway.chat_prompt import render_chat
 from lostwax.server.gateway.long_json import long_list
-from lostwax.server.gateway.prepared import AnswerOptions, ChatTurn, Prepared
+from lostwax.server.gateway.prepared import AnswerOptions, ChatTurn, Job, Prepared
 from lostwax.server.gateway.reasoning import ReasoningSplitter
 from lostwax.server.gateway.submits import (
     answer_options,
     form_submit,
+    require_few_choices,
+    require_few_tokens,
     require_prompt,
     require_ranks,
     require_stops,
@@ -24,15 +26,17 @@ from lostwax.server.gateway.tokenizer import Codec
 from lostwax.server.gateway.transcript import Scored, Transcript
 
 
-def prepare_chat(request: ChatRequest, info: EngineInfo, codec: Codec) -> Prepared:
-    """The one engine request of a chat, checked against what the engine can do."""
-    num_top = request.top_logprobs or 0
+def prepare_chat(request: ChatRequest, job: Job, codec: Codec) -> Prepared:
+    """What the engine is asked of a chat, checked against what it can do."""
+    info, num_top = job.info, request.top_logprobs or 0
+    require_few_choices(request)
     require_ranks(num_top, info, "top_logprobs")
     prompt = render_chat(request, info, codec)
     require_stops(request, codec)
     left = max(info.max_context - len(prompt.ids), 1)
     max_tokens = left if request.most_tokens is None else request.most_tokens
     require_prompt(prompt.ids, max_tokens, info, "messages")
+    require_few_tokens(request, len(prompt.ids), job, "messages")
     submit = form_submit(
         request,
         uuid.uuid4().hex,
@@ -126,7 +130,7 @@ class ChatForm:
         self._options = options
         self._codec = codec
         self._begun: set[int] = set()
-        self.readers = [ChatReader(options, turn, codec)]
+        self.readers = [ChatReader(options, turn, codec) for _ in range(options.num_choices)]
 
     def whole(self, index: int, answer: ChatDelta) -> dict[str, Any]:
         """A choice with its message. Content is null where the answer ended before it began."""
@@ -164,14 +168,12 @@ class ChatForm:
         return {"completion_tokens_details": {"reasoning_tokens": num_reasoning}}
 
     def _choice(self, index: int, said: dict[str, Any], delta: ChatDelta) -> dict[str, Any]:
-        logprobs = {"content": long_list(map(self._scored, delta.scored))}
-        choice = {
-            "index": index,
-            **said,
-            "logprobs": logprobs if delta.scored else None,
-            "finish_reason": delta.finish,
-        }
-        return choice | ({"token_ids": delta.token_ids} if self._options.token_ids else {})
+        scored = delta.scored
+        logprobs = {"content": long_list(map(self._scored, scored))} if scored else None
+        choice = {"index": index, **said, "logprobs": logprobs, "finish_reason": delta.finish}
+        if self._options.token_ids:
+            choice["token_ids"] = delta.token_ids
+        return choice
 
     def _scored(self, scored: Scored) -> dict[str, Any]:
         """A token as chats have it; every generated one is told of, reasoning's too."""

@@ -9,12 +9,14 @@ from lostwax.server.engine.messages import EngineInfo, Submit
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.fitting import require_fitting
 from lostwax.server.gateway.long_json import long_list
-from lostwax.server.gateway.models import MAX_BIASES, CompletionRequest
+from lostwax.server.gateway.models import CompletionRequest
 from lostwax.server.gateway.prepared import AnswerOptions, Job, Prepared
 from lostwax.server.gateway.prompts import Prompt, read_prompts
 from lostwax.server.gateway.submits import (
     answer_options,
     form_submit,
+    require_few_choices,
+    require_few_tokens,
     require_prompt,
     require_ranks,
     require_stops,
@@ -22,12 +24,9 @@ from lostwax.server.gateway.submits import (
 from lostwax.server.gateway.tokenizer import Codec
 from lostwax.server.gateway.transcript import Delta, Scored, Transcript
 
-MAX_BIASES_TOGETHER = 4 * MAX_BIASES
-"""Of all prompts of a request: each goes to the engine with its own."""
-
 
 def prepare_completion(request: CompletionRequest, job: Job, codec: Codec) -> Prepared:
-    """One engine request a prompt, checked against what the engine can do."""
+    """What the engine is asked of each prompt, checked against what it can do."""
     info, most_tokens = job.info, request.most_tokens
     require_stops(request, codec)
     num_top = request.logprobs or 0
@@ -35,18 +34,14 @@ def prepare_completion(request: CompletionRequest, job: Job, codec: Codec) -> Pr
     require_ranks(num_top, info, "logprobs")
     name = uuid.uuid4().hex
     submits: list[Submit] = []
-    left, num_biases = job.max_tokens, len(request.logit_bias or ())
-    for index, prompt in enumerate(read_prompts(request.prompt, info.max_context, left)):
-        if index and (index + 1) * num_biases > MAX_BIASES_TOGETHER:
-            message = f"{num_biases} biases for each prompt are more than {MAX_BIASES_TOGETHER}"
-            message += " together; send fewer prompts"
-            raise ApiError(400, message, code="invalid_value", param="logit_bias")
+    num_tokens = 0
+    prompts = read_prompts(request.prompt, info.max_context, job.max_tokens)
+    require_few_choices(request, len(prompts))
+    for index, prompt in enumerate(prompts):
         ids = _prompt_ids(prompt, info, codec)
         require_prompt(ids, most_tokens, info, "prompt")
-        left -= len(ids)
-        if left < 0:
-            message = f"the prompts hold more than {job.max_tokens} tokens together; send fewer"
-            raise ApiError(400, message, code="invalid_value", param="prompt")
+        num_tokens += len(ids)
+        require_few_tokens(request, num_tokens, job, "prompt")
         submits.append(
             form_submit(
                 request,
@@ -90,6 +85,7 @@ class CompletionForm:
                 echo=options.echo,
             )
             for submit in submits
+            for _ in range(options.num_choices)
         ]
 
     def whole(self, index: int, answer: Delta) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from lostwax.server.gateway.address import client_address
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.framing import BoundedParser
 from lostwax.server.gateway.room import Room
+from lostwax.server.gateway.stream import PARTS
 
 HEAD_DEADLINE_S = 10.0
 """From the connection, or a head's first byte, to its last."""
@@ -63,6 +64,7 @@ class BoundedConnection(H11Protocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.conn = BoundedParser()
+        self._application = self.app
         self._room = server_state.room
         self._head_deadline_s = server_state.head_deadline_s
         self._unread_deadline_s = server_state.unread_deadline_s
@@ -93,12 +95,12 @@ class BoundedConnection(H11Protocol):
         is_tls = transport.get_extra_info("sslcontext") is not None
         transport.set_write_buffer_limits(int(is_tls))
         self._await_head()
-        if not self._room.enter(self):
-            self.app = _too_many
+        self.app = self._answer if self._room.enter(self) else _too_many
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is closed."""
         super().connection_lost(exc)
+        self.app = self._application  # else it would hold itself
         self._room.leave(self)
         for timer in (
             self._head_timer,
@@ -108,6 +110,20 @@ class BoundedConnection(H11Protocol):
         ):
             if timer is not None:
                 timer.cancel()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["extensions"] = {PARTS: self._write_part}
+        await self._application(scope, receive, send)
+
+    def _write_part(self, part: bytes) -> bool:
+        """Write a part of a body as one chunk, which changes nothing that h11 knows. False where
+        the client has not taken what was written before, or its HTTP has no chunks."""
+        if self.flow.write_paused or self.transport.is_closing():
+            return False
+        if self.conn.their_http_version != b"1.1" or not self.cycle.response_started:
+            return False
+        self.transport.write(b"%x\r\n%b\r\n" % (len(part), part))
+        return True
 
     def data_received(self, data: bytes) -> None:
         """Part of a head or a body comes."""

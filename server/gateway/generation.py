@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import msgspec
@@ -20,6 +20,7 @@ from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.prepared import Prepared
 from lostwax.server.gateway.readiness import lost
 from lostwax.server.gateway.request_record import RequestRecord
+from lostwax.server.gateway.submits import choices_of
 
 STATUSES = {
     "context_length_exceeded": 400,
@@ -44,6 +45,7 @@ class Summable(Protocol):
 
 
 D = TypeVar("D", bound=Summable)
+T = TypeVar("T")
 D_co = TypeVar("D_co", bound=Summable, covariant=True)
 
 
@@ -101,8 +103,8 @@ class Form(Protocol[D]):
 
 
 class Generation(Generic[D]):
-    """One HTTP request on its way through the engine; `submits[i]` is choice i. `record` is filled
-    where somebody observes. It has `timeout_s` seconds to end."""
+    """One HTTP request on its way through the engine, which is asked once a choice. `record` is
+    filled where somebody observes. It has `timeout_s` seconds to end."""
 
     def __init__(
         self,
@@ -115,9 +117,11 @@ class Generation(Generic[D]):
         timeout_s: float | None = None,
     ) -> None:
         self._request_id = request_id
+        self._num_prompt = sum(len(submit.prompt) for submit in prepared.submits)
+        self._num_choices = prepared.options.num_choices
         self._submits = [
             msgspec.structs.replace(each, log_id=request_id, timeout_s=timeout_s)
-            for each in prepared.submits
+            for each in choices_of(prepared.submits, self._num_choices)
         ]
         self._streams_usage = prepared.options.streams_usage
         self._form = form
@@ -126,7 +130,7 @@ class Generation(Generic[D]):
         name = f"{form.id_prefix}-{uuid.uuid4().hex}"
         self._head = {"id": name, "created": int(time.time()), "model": model}
         self._num_cached: dict[int, int] = {}
-        """Prompt tokens of each choice that the engine found in its cache."""
+        """Tokens of each prompt that the engine found in its cache for the first of its choices."""
         if record is not None:
             record.generates = True
             record.num_prompt = self._num_prompt
@@ -134,12 +138,17 @@ class Generation(Generic[D]):
     async def answer(self) -> bytes:
         """The JSON of the whole answer."""
         wholes: dict[int, D] = {}
-        async with aclosing(self._deltas()) as deltas:
-            async for index, delta in deltas:
-                if index in wholes:
-                    wholes[index].extend(delta)
-                else:
-                    wholes[index] = delta
+
+        def add(index: int, delta: D) -> Iterable[None]:
+            if index in wholes:
+                wholes[index].extend(delta)
+            else:
+                wholes[index] = delta
+            return ()
+
+        async with aclosing(self._each(add)) as nothing:
+            async for _ in nothing:
+                pass
         # Log-probabilities of a long answer are millions of values: the loop goes on meanwhile.
         return await asyncio.to_thread(self._encoded, wholes)
 
@@ -149,40 +158,66 @@ class Generation(Generic[D]):
         whole = self._head | kind | {"choices": choices, "usage": self._usage()}
         return msgspec.json.encode(whole)
 
-    async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
-        """The answer in parts, as they come; the usage last, if it was asked for."""
-        head = self._head | {"object": self._form.kinds[1]}
-        no_usage = {"usage": None} if self._streams_usage else {}
-        async with aclosing(self._deltas()) as deltas:
-            async for index, delta in deltas:
-                for choice in self._form.parts(index, delta):
-                    yield head | {"choices": [choice]} | no_usage
-        if self._streams_usage:
-            yield head | {"choices": [], "usage": self._usage()}
+    def chunks(self) -> AsyncGenerator[bytes]:
+        """The answer in parts, as they come, each as JSON; the usage last, if it was asked for."""
+        # What all parts share is encoded once: nothing of a token's costs more than it must.
+        head = msgspec.json.encode(self._head | {"object": self._form.kinds[1]})
+        head = head.removesuffix(b"}") + b',"choices":['
+        tail = b'],"usage":null}' if self._streams_usage else b"]}"
+        encode, parts = msgspec.json.Encoder().encode, self._form.parts
 
-    async def _deltas(self) -> AsyncGenerator[tuple[int, D], None]:
+        def encoded(index: int, delta: D) -> list[bytes]:
+            return [b"%b%b%b" % (head, encode(choice), tail) for choice in parts(index, delta)]
+
+        def usage() -> list[bytes]:
+            last = [b'%b],"usage":%b}' % (head, encode(self._usage()))]
+            return last if self._streams_usage else []
+
+        return self._each(encoded, usage)
+
+    async def _each(
+        self,
+        shape: Callable[[int, D], Iterable[T]],
+        last: Callable[[], Iterable[T]] = tuple[()],
+    ) -> AsyncGenerator[T]:
+        """What `shape` makes of what the engine's outputs add to choices, then `last`."""
         indices = {submit.request: i for i, submit in enumerate(self._submits)}
         opened: set[int] = set()
-        try:
+        with self._failures_told():
             async with aclosing(self._client.stream(self._submits)) as outputs:
                 async for output in outputs:
                     index = indices[output.request]
-                    reader = self._form.readers[index]
-                    self._note_cached(index, output.cached_tokens)
-                    if reader.finished:
-                        continue
                     if index not in opened:
                         opened.add(index)
-                        for part in reader.opening():
-                            yield index, part
+                        self._note_cached(index, output.cached_tokens)
+                        for delta in self._form.readers[index].opening():
+                            for part in shape(index, delta):
+                                yield part
                             await asyncio.sleep(0)  # for others
-                    num_before = reader.num_output
-                    delta = reader.feed(output)
-                    if self._record is not None:
-                        self._note(self._record, index, reader.num_output - num_before, delta)
-                    if reader.finished and output.finish is None:
-                        self._client.cancel(output.request)
-                    yield index, delta
+                    delta = self._read(index, output)
+                    if delta is not None:
+                        for part in shape(index, delta):
+                            yield part
+            for part in last():
+                yield part
+
+    def _read(self, index: int, output: Output) -> D | None:
+        """What an output adds to a choice; None where that is over."""
+        reader = self._form.readers[index]
+        if reader.finished:
+            return None
+        num_before = reader.num_output
+        delta = reader.feed(output)
+        if self._record is not None:
+            self._note(self._record, index, reader.num_output - num_before, delta)
+        if reader.finished and output.finish is None:
+            self._client.cancel(output.request)
+        return delta
+
+    @contextmanager
+    def _failures_told(self) -> Generator[None]:
+        try:
+            yield
         except EngineLost as error:
             raise lost(self._client, error) from error
         except RequestFailed as error:
@@ -196,7 +231,7 @@ class Generation(Generic[D]):
         return ApiError(500, message, code=error.code)
 
     def _note_cached(self, index: int, num_tokens: int) -> None:
-        if index not in self._num_cached:
+        if index % self._num_choices == 0:
             self._num_cached[index] = num_tokens
             if self._record is not None:
                 self._record.note_prompt(len(self._submits[index].prompt), num_tokens)
@@ -207,17 +242,12 @@ class Generation(Generic[D]):
         if delta.finish is not None:
             record.note_finish(delta.finish)
 
-    @property
-    def _num_prompt(self) -> int:
-        return sum(len(submit.prompt) for submit in self._submits)
-
     def _usage(self) -> dict[str, Any]:
-        num_prompt = self._num_prompt
         num_output = sum(reader.num_output for reader in self._form.readers)
         sums = {
-            "prompt_tokens": num_prompt,
+            "prompt_tokens": self._num_prompt,
             "completion_tokens": num_output,
-            "total_tokens": num_prompt + num_output,
+            "total_tokens": self._num_prompt + num_output,
             "prompt_tokens_details": {"cached_tokens": sum(self._num_cached.values())},
         }
         return sums | self._form.usage_details()

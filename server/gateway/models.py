@@ -1,7 +1,7 @@
 """Request fields that completions and chats share, and the schema of `/v1/completions`.
 
 Every number, text and list has a bound. Parameters that the server does not honour are refused by
-name, never ignored; a value that asks for nothing (`n: 1`, `bad_words: []`) is taken,
+name, never ignored; a value that asks for nothing (`best_of: 1`, `bad_words: []`) is taken,
 because clients send them by default, and null always asks for the default. Hints that cannot change
 an answer (`user`, `metadata`, …) are taken and not read. Knows no engine.
 """
@@ -16,6 +16,10 @@ from lostwax.ir.contract.step import MAX_RANKED
 from lostwax.server.gateway.unsupported import FieldError, Unread, only, require_neutral
 
 MAX_PROMPTS = 256
+MAX_CHOICES = 128
+"""Of a prompt: OpenAI's bound. Each is a request of its own to the engine."""
+MAX_CHOICES_TOGETHER = 256
+"""Of all prompts of a request: as many as it may hold prompts."""
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
 MAX_BIASES = 1024
@@ -45,7 +49,7 @@ Metadata = Annotated[
 ]
 """The bounds of OpenAI's."""
 
-_OFTEN = "send the request once for each answer"
+_BEST_OF = "ask for n answers with logprobs and choose the best yourself"
 _SAMPLING = "temperature, top_p and seed steer the sampling"
 _TOKENS = "check the answer and ask again"
 _WHOLE_TEXT = "ask for return_token_ids and decode them"
@@ -107,6 +111,7 @@ class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields
     stop_token_ids: Annotated[list[TokenId], Meta(max_length=MAX_STOPS)] | None = None
     ignore_eos: bool | None = None
     return_token_ids: bool | None = None
+    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES, extra_json_schema={"default": 1})] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
@@ -115,8 +120,7 @@ class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields
     prompt_cache_key: Hint | None = None
     metadata: Metadata | None = None
 
-    n: Annotated[Unread, only(1, remedy=_OFTEN)] = UNSET
-    best_of: Annotated[Unread, only(1, remedy=_OFTEN)] = UNSET
+    best_of: Annotated[Unread, only(1, remedy=_BEST_OF)] = UNSET
     length_penalty: Annotated[Unread, only(1, remedy=_SAMPLING)] = UNSET
     bad_words: Annotated[Unread, only([], remedy=_TOKENS)] = UNSET
     allowed_token_ids: Annotated[Unread, only([], remedy=_TOKENS)] = UNSET
@@ -154,6 +158,11 @@ class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields
         require_neutral(self)
         if self.stream_options is not None and not self.stream:
             raise FieldError("stream_options", "it needs stream=true")
+
+    @property
+    def num_choices(self) -> int:
+        """Answers to each prompt."""
+        return 1 if self.n is None else self.n
 
     @property
     def stops(self) -> list[str]:

@@ -6,8 +6,8 @@ passes all that handles errors, and names a class that cannot be imported.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ContextDecorator
+from types import TracebackType
 
 from lostwax.ir.contract.one_line import one_line
 
@@ -18,14 +18,17 @@ class TokenizerPanic(RuntimeError):
     """The tokenizers' library failed in a way that it does not know itself."""
 
 
-@contextmanager
-def no_panic() -> Generator[None]:
+class NoPanic(ContextDecorator):
     """Raises TokenizerPanic for a panic; everything else passes. A decorator, too."""
-    try:
-        yield
-    except Exception:
-        raise
-    except BaseException as error:
-        if type(error).__module__ != _MODULE:
-            raise
-        raise TokenizerPanic(one_line(str(error))) from error
+
+    def __enter__(self) -> None:
+        """Guard what follows. No generator does: each token is decoded under it twice."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None and kind.__module__ == _MODULE:
+            raise TokenizerPanic(one_line(str(error))) from error

@@ -38,7 +38,7 @@ def prepare(body: bytes, job: Job, codec: Codec) -> Prepared:
     """What a request asks of the engine; ApiError where it is wrong or not served."""
     request = _decoded(body, KINDS[job.route], job)
     if isinstance(request, ChatRequest):
-        return prepare_chat(request, job.info, codec)
+        return prepare_chat(request, job, codec)
     assert isinstance(request, CompletionRequest)
     return prepare_completion(request, job, codec)
 

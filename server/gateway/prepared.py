@@ -25,9 +25,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AnswerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client asked for of its answer; `scored` is OpenAI's `logprobs`."""
+    """What a client asked for of its answer; `scored` is OpenAI's `logprobs`,
+    `num_choices` its `n`."""
 
     stops: list[str] = []
+    num_choices: int = 1
     stream: bool = False
     streams_usage: bool = False
     token_ids: bool = False
@@ -44,11 +46,22 @@ class ChatTurn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True, tag="prepared"):
-    """A request that was read. Only a chat has a turn."""
+    """A request that was read: a submit for each prompt, of which each of its choices makes one of
+    its own. Only a chat has a turn."""
 
     options: AnswerOptions
     submits: list[Submit]
     turn: ChatTurn | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that all choices may come to hold."""
+        return self.options.num_choices * sum(submit.num_tokens for submit in self.submits)
+
+    @property
+    def num_reqs(self) -> int:
+        """Requests of the engine."""
+        return self.options.num_choices * len(self.submits)
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):

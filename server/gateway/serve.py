@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import socket
 import sys
@@ -192,6 +193,7 @@ async def _run(
         try:
             # In a thread, so that the engine process starts meanwhile.
             server, draining = await asyncio.to_thread(make_server, most)
+            gc.freeze()  # all that was imported stays: each look for garbage would walk over it
             serving = asyncio.create_task(server.serve([listener]))
             failing = asyncio.create_task(engine.wait_failed())
             stopping = asyncio.create_task(stop.wait())

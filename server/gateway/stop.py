@@ -24,6 +24,8 @@ class StopFinder:
 
     def push(self, text: str) -> str:
         """The text that is safe to show."""
+        if not self._stops:
+            return text
         if self.found:
             return ""
         self._held += text

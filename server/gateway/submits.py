@@ -3,12 +3,58 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
+
+import msgspec
 
 from lostwax.server.engine.messages import EngineInfo, Submit
 from lostwax.server.gateway.errors import ApiError
-from lostwax.server.gateway.models import GenerationRequest
-from lostwax.server.gateway.prepared import AnswerOptions
+from lostwax.server.gateway.models import (
+    MAX_BIASES,
+    MAX_CHOICES_TOGETHER,
+    GenerationRequest,
+)
+from lostwax.server.gateway.prepared import AnswerOptions, Job
 from lostwax.server.gateway.tokenizer import Codec
+
+MAX_BIASES_TOGETHER = 4 * MAX_BIASES
+"""Of all choices of a request: each goes to the engine with its own."""
+
+
+def require_few_choices(request: GenerationRequest, num_prompts: int = 1) -> None:
+    """ApiError where so many prompts have more choices, or biases of these, than are taken."""
+    num_choices = num_prompts * request.num_choices
+    if num_choices > MAX_CHOICES_TOGETHER:
+        message = (
+            f"{request.num_choices} answers to each of {num_prompts} prompts are more than"
+            f" {MAX_CHOICES_TOGETHER}; lower n or send fewer prompts"
+        )
+        raise ApiError(400, message, code="invalid_value", param="n")
+    num_biases = len(request.logit_bias or ())
+    if num_choices > 1 and num_choices * num_biases > MAX_BIASES_TOGETHER:
+        message = f"{num_biases} biases for each answer are more than {MAX_BIASES_TOGETHER}"
+        message += " together; send fewer prompts or lower n"
+        raise ApiError(400, message, code="invalid_value", param="logit_bias")
+
+
+def require_few_tokens(request: GenerationRequest, num_prompt: int, job: Job, param: str) -> None:
+    """ApiError where the prompts of all choices hold more tokens than are taken at once."""
+    if num_prompt * request.num_choices <= job.max_tokens:
+        return
+    many = f", each for {request.num_choices} answers" if request.num_choices > 1 else ""
+    remedy = "lower n or send fewer" if many else "send fewer"
+    message = f"the prompts hold more than {job.max_tokens} tokens together{many}; {remedy}"
+    raise ApiError(400, message, code="invalid_value", param=param)
+
+
+def choices_of(submits: Sequence[Submit], num_choices: int) -> list[Submit]:
+    """The engine's requests: of each prompt so many in a row, which share it. Choice i has the seed
+    that is i above the request's, so it is the answer to the same request with that seed alone."""
+    return [
+        msgspec.structs.replace(each, request=f"{each.request}-{i}", seed=(each.seed + i) % 2**32)
+        for each in submits
+        for i in range(num_choices)
+    ]
 
 
 def require_stops(request: GenerationRequest, codec: Codec) -> None:
@@ -52,7 +98,7 @@ def form_submit(
     top_logprobs: int = 0,
     score_prompt: bool = False,
 ) -> Submit:
-    """One engine request. `stop_ids` end it beside those that the client names.
+    """What the engine is asked of a prompt. `stop_ids` end it beside those that the client names.
 
     ApiError where a bias names no id of the model, or more tokens are wanted than may come.
     """
@@ -96,6 +142,7 @@ def answer_options(
     """What the request asks for of its answer."""
     return AnswerOptions(
         stops=request.stops,
+        num_choices=request.num_choices,
         stream=bool(request.stream),
         streams_usage=request.streams_usage,
         token_ids=bool(request.return_token_ids),

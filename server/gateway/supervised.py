@@ -22,6 +22,7 @@ from lostwax.server.engine.messages import (
     Cancel,
     Command,
     EngineInfo,
+    Event,
     Failed,
     Fatal,
     Heartbeat,
@@ -52,6 +53,8 @@ SILENCE_S = 10.0
 START_SILENCE_S = 120.0
 """Loading libraries may hold the interpreter, and with it the heartbeats, for long."""
 RESTART_DELAY_S = 0.5
+EVENTS_AT_ONCE = 64
+"""Each wakes a stream: those of a large step in one turn would hold the loop for long."""
 LOST = "the engine ended and is starting again; send the request again"
 """What clients hear; why it ended is said to the operator alone."""
 
@@ -239,7 +242,7 @@ class SupervisedEngine:
                 return _why(next(task for task in tasks if task.done()))
             await end_tasks(tasks[0])
             while await socket.poll(20):
-                self._take(await socket.recv())
+                self._take(decode_events(await socket.recv()))
             return self._fatal or f"the engine ended with code {process.returncode}"
         finally:
             for task in tasks:
@@ -257,7 +260,11 @@ class SupervisedEngine:
                     return f"the engine was silent for {max_silence_s:g} s"
             if self._state == "late":
                 self._state = "ready"
-            self._take(await socket.recv())
+            events = decode_events(await socket.recv())
+            for first in range(0, len(events), EVENTS_AT_ONCE):
+                if first:
+                    await asyncio.sleep(0)  # for others, and for who reads what came before
+                self._take(events[first : first + EVENTS_AT_ONCE])
             if self._step_s > self._watchdog_s:
                 return (
                     f"a step has run for {self._step_s:.1f} s, longer than --watchdog-timeout"
@@ -271,8 +278,8 @@ class SupervisedEngine:
                 commands.append(self._outbox.get_nowait())
             await socket.send(encode(commands))
 
-    def _take(self, frame: bytes) -> None:
-        for event in decode_events(frame):
+    def _take(self, events: Sequence[Event]) -> None:
+        for event in events:
             match event:
                 case Output() | Failed():
                     self._mailboxes.deliver(event)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from tokenizers import Tokenizer
 
-from lostwax.server.gateway.panics import no_panic
+from lostwax.server.gateway.panics import NoPanic
 from lostwax.server.gateway.pieces import Piece
 
 REPLACEMENT = "\ufffd"
@@ -144,7 +144,7 @@ class TextCodec:
 
     can_encode = True
 
-    @no_panic()
+    @NoPanic()
     def __init__(self, tokenizer: Tokenizer) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -164,18 +164,18 @@ class TextCodec:
         """The `tokenizer.json`."""
         return self._tokenizer.to_str().encode()
 
-    @no_panic()
+    @NoPanic()
     def encode(self, text: str) -> list[int]:
         """The ids of a text."""
         # A batch of one: `encode` would hold the interpreter while it works.
         return self._tokenizer.encode_batch_fast([text])[0].ids
 
-    @no_panic()
+    @NoPanic()
     def encode_rendered(self, text: str) -> list[int]:
         """The ids of a text that holds its marks already."""
         return self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
 
-    @no_panic()
+    @NoPanic()
     def encode_pieces(self, pieces: Sequence[Piece]) -> list[int]:
         """The ids of a prompt. What stands between two marks is tokenised as one text."""
         ids, run = list[int](), list[str]()
@@ -201,17 +201,17 @@ class TextCodec:
                 raise MarkInText(f"this tokenizer has no other way to write {mark!r} than its mark")
         return ids
 
-    @no_panic()
+    @NoPanic()
     def decode(self, tokens: list[int]) -> str:
         """The text of ids."""
         return self._tokenizer.decode(tokens, skip_special_tokens=True)
 
-    @no_panic()
+    @NoPanic()
     def decode_with_marks(self, tokens: list[int]) -> str:
         """The text of ids, special tokens spelt out."""
         return self._tokenizer.decode(tokens, skip_special_tokens=False)
 
-    @no_panic()
+    @NoPanic()
     def piece(self, token: int) -> str:
         """One token as a string that names it."""
         text = self._tokenizer.decode([token], skip_special_tokens=False)

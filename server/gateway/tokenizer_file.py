@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from lostwax.ir.contract.foreign_file import BadFile, read_bounded
 from lostwax.ir.contract.one_line import one_line
-from lostwax.server.gateway.panics import no_panic
+from lostwax.server.gateway.panics import NoPanic
 from lostwax.server.gateway.pieces import Piece
 from lostwax.server.gateway.tokenizer import UNKNOWN, Codec, IdCodec, MarkInText, TextCodec
 
@@ -62,7 +62,7 @@ def _content(path: Path) -> bytes:
 
 def _codec(path: Path, content: bytes) -> TextCodec:
     try:
-        with no_panic():
+        with NoPanic():
             tokenizer = Tokenizer.from_buffer(content)
     except Exception as error:  # the library knows no other class
         raise BadTokenizer(f"{path} is no tokenizer ({one_line(error)}); {REMEDY}") from error

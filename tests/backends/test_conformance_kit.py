@@ -1,6 +1,7 @@
 """The conformance kit: consistent cases, correct runners pass, wrong ones are named."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import wraps
 
 import numpy as np
@@ -15,6 +16,7 @@ from lostwax.backends.cpu.target import CPU
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.candidate import Candidate
 from lostwax.backends.plan.program_context import BlockFunction, ProgramContext
+from lostwax.backends.plan.state_rows import StateRows
 from lostwax.backends.portable.kernels import linear as portable_linear
 from lostwax.backends.portable.lowerings import lowerings
 from lostwax.backends.proof.check import OPEN, NotConformant, certify_lowering
@@ -24,6 +26,7 @@ from lostwax.backends.proof.poison import poisoned
 from lostwax.backends.proof.run_alone import run_alone
 from lostwax.backends.proof.step_cases import StepCase, edge_buckets, step_case
 from lostwax.backends.proof.tolerance import tolerance_of
+from lostwax.backends.runtime.compare_outputs import tied_rows_agree
 from lostwax.backends.runtime.driver import no_kernels
 from lostwax.backends.runtime.fenced_buffers import Overrun
 from lostwax.frontend.capture import capture
@@ -229,11 +232,15 @@ def test_step_cases_are_consistent():
 @pytest.mark.parametrize("together", [13, 20, 39, 1000])
 def test_the_contexts_of_a_step_case_are_bounded_where_a_guard_bounds_them(together: int):
     """The first request keeps as much of its prefix as there is room for."""
-    bucket, sizes = Bucket(13, 3, 3), {"page_tokens": PAGE, "vocab_size": 50}
     for seed in range(4):
-        case = step_case(bucket, "extend", seed, max_total_kv=together, **sizes)
+        case, free = (
+            step_case(
+                Bucket(13, 3, 3), "extend", seed, page_tokens=PAGE, vocab_size=50, max_total_kv=most
+            )
+            for most in (together, None)
+        )
         check_consistent(case)
-        lengths, free = case.inputs["kv_lens"], step_case(bucket, "extend", seed, **sizes)
+        lengths = case.inputs["kv_lens"]
         assert lengths.sum() <= together
         new = int(case.inputs["q_starts"][1])
         rest = together - int(case.inputs["q_starts"][-1])
@@ -244,8 +251,11 @@ def test_the_contexts_of_a_step_case_are_bounded_where_a_guard_bounds_them(toget
 @pytest.mark.parametrize("rows", range(2, 7))
 def test_rows_go_with_and_without_each_way_to_sample_them(rows: int, seed: int):
     """Without first: a kernel that gives the rows that have one others' values is then seen."""
-    sizes = {"page_tokens": PAGE, "vocab_size": 50, "num_masks": 8, "least_reqs": 2}
-    case = step_case(Bucket(rows=rows), "score", seed, **sizes)
+    bucket = Bucket(rows=rows)
+    states = replace(StateRows.least(bucket), masks=8)
+    case = step_case(
+        bucket, "score", seed, page_tokens=PAGE, vocab_size=50, states=states, least_reqs=2
+    )
     real = {n: a[: int(case.inputs["num_rows"][0])] for n, a in case.inputs.items()}
     nothing = {"mask_rows": -1, "targets": -1, "temperature": 0, "top_k": 0, "top_p": 1, "min_p": 0}
     for name, neutral in nothing.items():
@@ -361,3 +371,10 @@ def test_a_captured_model_is_certified_at_edge_sizes():
     assert {"mla.attend", "dsa.index_logits", "dsa.topk", "moe.route", "moe.experts"} <= covered
     for outcome in outcomes:
         assert (outcome.certificate is None) == (outcome.refusal is not None)
+
+
+def test_a_tied_choice_may_be_another_index_and_never_one_twice():
+    scores: Array = np.array([[1.0, 1.0, 1.0, 0.5]])
+    wanted: Array = np.array([[0, 1]])
+    for chosen, agrees in (([0, 1], True), ([2, 1], True), ([0, 0], False), ([0, 3], False)):
+        assert tied_rows_agree(np.array([chosen]), wanted, scores).tolist() == [agrees], chosen

@@ -48,3 +48,30 @@ def test_a_row_counts_outputs_and_marks_the_prompt(
     for token in set(prompt):
         wanted[token] += IN_PROMPT
     assert entered(prompt=prompt, outputs=outputs).tolist() == wanted.tolist()
+
+
+class StagedDriver(CpuDriver):
+    """Remembers how many bytes were made ready to be copied, one number a copy."""
+
+    def __init__(self) -> None:
+        super().__init__(CPU, no_kernels, {})
+        self.staged: list[int] = []
+
+    def staging(self, num_bytes: int) -> torch.Tensor:
+        self.staged.append(num_bytes)
+        return super().staging(num_bytes)
+
+
+@pytest.mark.parametrize("length", [2, 159_000])
+def test_a_prompt_costs_one_copy_of_a_row_however_long(length: int) -> None:
+    ids = 50_000
+    driver = StagedDriver()
+    state = CountState(torch.zeros(2 * ids * 4, dtype=torch.uint8), ids, driver)
+    prompt = tuple(7 * place % ids for place in range(length))
+    state.enter([
+        Enter(
+            seq=1, pages=(1,), length=0, limit=length + 1, num_prompt=length, repetition=1.5,
+            prompt=prompt, outputs=prompt,
+        )
+    ])  # fmt: skip
+    assert driver.staged == [4 * ids]

@@ -14,6 +14,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from guarded_buffers import NOTHING_HERE, Bytes, guarded, require_guards
 from latent_rows import LATENT, ROPE, encode
 from numpy.typing import NDArray
 
@@ -25,7 +26,6 @@ from lostwax.ir.contract.kernel import SHARED_BYTES
 TWIN = Path(__file__).parent / "cuda_twin"
 KERNELS = Path(lostwax.backends.cuda.kernels.__file__).parent
 PAGE = 64
-NOTHING_HERE = 0xFF  # NaN in every float
 BOUND = 6e-3  # of bf16 results
 
 Real = NDArray[np.float64]
@@ -143,19 +143,24 @@ def attend(
     form = SparseForm(step.layout, heads, splits, parts)
     rows = len(step.positions)
     behind = 64  # heads that are none: never written
-    out = np.full((step.heads + behind, rows, LATENT), np.nan, ml_dtypes.bfloat16)
-    i32 = {
+    held = {
+        "out": np.full((step.heads + behind, rows, LATENT), np.nan, ml_dtypes.bfloat16),
+        "query": step.query,
+        "rope": step.rope,
+        "cache": step.cache,
+        "page_table": step.page_table,
         "selection": np.ascontiguousarray(step.selection, np.int32),
         "positions": np.array(step.positions, np.int32),
         "q_starts": np.array(step.q_starts, np.int32),
         "num_rows": np.array([step.num_rows], np.int32),
     }
+    buffers: dict[str, Bytes] = {}
+    for name, value in held.items():
+        buffers[name] = guarded(value.nbytes)
+        buffers[name][:] = np.ascontiguousarray(value).view(np.uint8).reshape(-1)
+    addresses = {name: buffer.ctypes.data for name, buffer in buffers.items()}
+    addresses["rope"] += 128 * 2
     given = Given(
-        query=step.query.ctypes.data,
-        rope=step.rope.ctypes.data + 128 * 2,
-        cache=step.cache.ctypes.data,
-        page_table=step.page_table.ctypes.data,
-        out=out.ctypes.data,
         selection_stride=step.selection.shape[1],
         rope_row_stride=step.heads * 192,
         rope_head_stride=192,
@@ -167,9 +172,11 @@ def attend(
         reqs=len(step.q_starts) - 1,
         splits=splits,
         scale=0.1,
-        **{name: value.ctypes.data for name, value in i32.items()},
+        **addresses,
     )
     libraries.of(form, step.dense).attend(ctypes.byref(given))
+    require_guards(buffers)
+    out = buffers["out"].view(ml_dtypes.bfloat16).reshape(-1, rows, LATENT)
     assert np.isnan(out[step.heads :].astype(np.float64)).all(), "heads behind the last"
     return out[: step.heads].astype(np.float64).transpose(1, 0, 2)
 

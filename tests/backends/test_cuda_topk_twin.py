@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from guarded_buffers import guarded, require_guards
 from numpy.typing import NDArray
 
 import lostwax.backends.cuda.kernels
@@ -77,9 +78,13 @@ def topk(
     pointer = ctypes.c_void_p
 
     def run(rows: Rows, k: int, real: int, first: int = 0) -> NDArray[np.int32]:
-        out = np.full((len(rows), k), -7, np.int32)
+        scores, held = guarded(rows.nbytes), guarded(4 * len(rows) * k)
+        scores[:] = np.ascontiguousarray(rows).view(np.uint8).reshape(-1)
+        out = held.view(np.int32).reshape(len(rows), k)
+        out[:] = -7
         sizes = (ctypes.c_int(n) for n in (len(rows), first, real, rows.shape[1], k))
-        function(pointer(rows.ctypes.data), *sizes, pointer(out.ctypes.data))
+        function(pointer(scores.ctypes.data), *sizes, pointer(held.ctypes.data))
+        require_guards({"scores": scores, "out": held})
         return out
 
     return cluster * threads * vectors * 4, run

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lostwax.backends.runtime.state_table import StateTable
-from lostwax.ir.contract.step_plan import NewPage, StepPlan
+from lostwax.ir.contract.step_plan import NewPage, Span, StepPlan
 from lostwax.ir.contract.step_state import STEP_STATE, Enter
 
 SEEDS = st.integers(0, 2**63)
@@ -63,11 +63,20 @@ def test_a_later_plan_writes_the_fields_that_say_so() -> None:
     assert changed == {name for name, field in STEP_STATE.items() if "plan" in field.writers}
 
 
-def _step(seqs: tuple[int, ...], *entering: Enter) -> StepPlan:
+def _step(seqs: tuple[int, ...], *entering: Enter, logits: tuple[Span, ...] = ()) -> StepPlan:
     ones = (1,) * len(seqs)
     return StepPlan(
-        entry="extend", seqs=seqs, counts=ones, ends=ones, tokens=ones, entering=entering
+        entry="extend",
+        seqs=seqs,
+        counts=ones,
+        ends=ones,
+        tokens=ones,
+        entering=entering,
+        logits=logits,
     )
+
+
+BOTH = (Enter(1, (1,), 0, 4, 1), Enter(2, (2,), 0, 4, 1))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +90,14 @@ def _step(seqs: tuple[int, ...], *entering: Enter) -> StepPlan:
         (_step((3,)), "outside 1 to 2"),
         (_step((1,)), "limit"),
         (_step((1,), Enter(1, (1,), 0, 0, 1)), "limit"),
+        (_step((1, 2), *BOTH, logits=((0, 3),)), "rows that the step has not"),
+        (_step((1, 2), *BOTH, logits=((0, 1), (1, 2))), "rows that the step has not"),
+        (_step((1, 2), *BOTH, logits=((2, 1),)), "rows that the step has not"),
     ],
 )
 def test_plans_that_do_not_suit_the_state_are_refused(plan: StepPlan, why: str) -> None:
     assert why in StateTable(2, 2).refusal(plan)
+
+
+def test_a_plan_that_wants_every_row_is_taken() -> None:
+    assert StateTable(2, 2).refusal(_step((1, 2), *BOTH, logits=((0, 2),))) == ""

@@ -238,3 +238,15 @@ def test_a_share_that_begins_within_a_piece_has_its_own_scales(
     monkeypatch.setattr(form_weight, "PIECE_ELEMENTS", 8 * rows)
     want = stored_weight(stored, sources, rank)
     assert _bytes(form(stored, _readers(sources), rank)) == want.tobytes()
+
+
+def test_a_source_too_few_is_refused() -> None:
+    part = WeightPart(name="w", dtype="f32", shape=(2, 2), count=2)
+    stored = StoredWeight(name="w", dtype="f32", shape=(2, 2, 2), parts=(part,), steps=(Stack(),))
+
+    def read() -> SourceTensors:
+        return SourceTensors(torch.ones(2, 2))
+
+    assert form(stored, [[read, read]]).sum() == 8
+    with pytest.raises(Inconsistent, match=r"1 sources of 'w', planned 2"):
+        form(stored, [[read]])

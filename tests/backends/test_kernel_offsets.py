@@ -31,11 +31,15 @@ class Offsets(ast.NodeVisitor):
         self.found: list[str] = []
 
     def is_wide(self, node: ast.AST) -> bool:
-        return any(
-            (isinstance(n, ast.Name) and n.id in self.wide)
-            or (isinstance(n, ast.Attribute) and n.attr == "int64")
-            for n in ast.walk(node)
-        )
+        match node:
+            case ast.Name(id=name):
+                return name in self.wide
+            case ast.Attribute(attr="int64"):
+                return True
+            case ast.Call(func=ast.Attribute(attr="load")):
+                return False  # however wide its address: what lies there is an index of 32 bits
+            case _:
+                return any(map(self.is_wide, ast.iter_child_nodes(node)))
 
     def is_bounded(self, node: ast.expr) -> bool:
         match node:
@@ -122,11 +126,13 @@ def test_addresses_of_a_kernel_are_wide_enough(path: Path) -> None:
         ("x + (row % PAGE) * stride", False),
         ("x + row * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)", False),
         ("x + far", True),
+        ("x + tl.load(slots + row.to(tl.int64)) * stride", True),
+        ("x + tl.load(slots + row).to(tl.int64) * stride", False),
     ],
 )
 def test_the_rule_finds_a_row_times_its_width(address: str, narrow: bool) -> None:
     kernel = f"""
-def kernel(x, heads, stride, WIDTH: tl.constexpr, PAGE: tl.constexpr, BLOCK_ROWS: tl.constexpr):
+def kernel(x, slots, heads, stride, WIDTH: tl.constexpr, PAGE: tl.constexpr, BLOCK_ROWS):
     row, head = tl.program_id(0), tl.program_id(1)
     far = row * stride
     tl.store({address}, 0)

@@ -15,6 +15,10 @@ import pytest
 import torch
 from nvcc_here import needs_nvcc
 
+from lostwax.backends.cuda.lowerings.selection_times import most_contexts
+from lostwax.backends.plan.kernel_requests import KernelRequests
+from lostwax.backends.registry import find_target
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 KEPT = BENCHMARKS / "results" / "2026-11-29-h200-op.json"
 VISIBLE = 32768
@@ -90,3 +94,23 @@ def test_cases_compile_as_the_planner_chooses_them(
     assert named == {kernel.binary for kernel in built.kernels}
     assert built.ops[0].weights
     assert built.ops[1].outputs["out.0"].shape == (1, grid.TOP_K)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("heads", [128, 32, 16])
+def test_prompts_attend_to_all_keys_up_to_what_the_rule_says(
+    imported: Any, tmp_path: Path, heads: int
+) -> None:
+    """The estimate takes the same form as what was timed, at the bound and behind it."""
+    grid, slices = imported("op_grid"), imported("op_slices")
+    requests = KernelRequests(*find_target(slices.TARGET))
+    planner = slices.Planner(tmp_path, heads, requests.request)
+    for rows, form in ((512, "bf16"), (1024, "fp8"), (2048, "bf16"), (2048, "fp8"), (8192, "bf16")):
+        most = most_contexts(rows, heads)
+        for context in (most, most + grid.PAGE):
+            case = grid.OpCase(
+                family="attend", op="attend", form=form, segment="extend", rows=rows,
+                context=context, prefix=context - rows, heads=heads,
+            )  # fmt: skip
+            expanded = "sm90_masked_mha" in planner.plan(case).lowerings
+            assert expanded == (context == most), (rows, form, context)

@@ -83,6 +83,14 @@ def test_ties_within_noise_resolve_by_name():
         1.0, lowering="b"
     )
     assert fastest([record()]) is None
+    least, noisier = record(1.0, lowering="b"), record(1.0, 1.2, 1.4, lowering="a")
+    assert fastest([least, noisier]) == noisier, "its own noise reaches the least"
+    assert fastest([least, record(1.2, lowering="a")]) == least
+
+
+def test_of_two_equally_good_records_the_same_is_kept_whichever_comes_first():
+    one, other = record(1.0), record(2.0)
+    assert merge_records((one, other)) == merge_records((other, one)) == (one,)
 
 
 Spoil = Callable[[bytes], bytes]
@@ -109,6 +117,7 @@ def replace(old: bytes, new: bytes) -> Spoil:
     [
         (cut_newline, "torn"),
         (cut_half, "damaged"),
+        (replace(b'"schema":2', b'"schema":3'), "has schema 3.*upgrade"),
         (replace(b'"schema":2', b'"schema":9'), "has schema 9.*upgrade"),
         (replace(b'"schema":2', b'"schema":1'), "has schema 1.*measure again"),
         (replace(b'"cpu"', b'"gpu"'), "holds the key"),

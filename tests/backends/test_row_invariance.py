@@ -22,6 +22,7 @@ from lostwax.backends.cpu.lowerings import lowerings
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.plan.candidate import Candidate
 from lostwax.backends.plan.program_context import ProgramContext
+from lostwax.backends.plan.state_rows import StateRows
 from lostwax.backends.proof.inputs import flat_inputs, named_inputs, region_values
 from lostwax.backends.proof.kit import candidates
 from lostwax.backends.proof.run_alone import run_alone
@@ -41,9 +42,7 @@ PAGE = 16
 MANY = {False: Bucket(tokens=21, reqs=3, pages=4), True: Bucket(rows=9)}
 ALONE = {False: Bucket(tokens=1, reqs=1, pages=4), True: Bucket(rows=1)}
 """By whether the segment is a head."""
-STATE = 21
-MASKS = 5
-BIASES = 12
+STATES = StateRows(hidden=21, masks=5, biases=12, counts=6)
 MTP_ODD = ODD | {"num_nextn_predict_layers": 1}
 FP8 = {
     "quantization_config": {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]},
@@ -78,9 +77,7 @@ def _pairs(
     module = run(_typed(name).clone(), (special, CleanUpPass()), None)
     low = tuple(x for x in lowerings(CPU) if x.row_invariant == invariant)
     many, alone = (
-        ProgramContext(
-            module, CPU, segment, buckets[segment in HEADS], Guard("always"), STATE, MASKS, BIASES
-        )
+        ProgramContext(module, CPU, segment, buckets[segment in HEADS], Guard("always"), STATES)
         for buckets in (MANY, ALONE)
     )
     yield from zip(candidates(many, low), candidates(alone, low), strict=True)
@@ -151,9 +148,7 @@ def _checked(
         1,
         page_tokens=PAGE,
         vocab_size=64,
-        state_rows=STATE,
-        num_masks=MASKS,
-        num_biases=BIASES,
+        states=STATES,
     )
     for many, alone in _pairs(name, segment, every, invariant):
         is_cache = any(isinstance(v.type, CacheType) for v in many.region.output_values())

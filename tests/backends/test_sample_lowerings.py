@@ -17,6 +17,7 @@ pytest.importorskip("triton", reason="the extra `aot` is not installed")
 from lostwax.backends.gpu_kernels.elf import ELF_MAGIC
 from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, MASK, NUCLEUS, PICK
 from lostwax.backends.gpu_kernels.lowerings.sample_tail import SAMPLE_TAIL
+from lostwax.backends.gpu_kernels.lowerings.score import SCORE
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.cover import cover, find_candidates, find_sites
 from lostwax.backends.plan.price import NoMeasurements
@@ -37,7 +38,7 @@ VALUES = {
     "temperature": "f32", "top_k": "i32", "top_p": "f32", "min_p": "f32", "seeds": "i32",
     "counters": "i32", "targets": "i32", "count_rows": "i32", "repetition": "f32",
     "frequency": "f32", "presence": "f32", "bias_rows": "i32", "mask_rows": "i32", "op.ids": "i32",
-    "op.logprobs": "f32", "picked.ids": "i32", "logprob": "f32",
+    "op.logprobs": "f32", "op.target_logprobs": "f32", "picked.ids": "i32", "logprob": "f32",
 }  # fmt: skip
 
 
@@ -64,6 +65,7 @@ def match_of(target: str, rows: int, vocab: int, folder: Path) -> PlainMatch:
     values["recent"] = Value((rows, 3), "i32")
     values["biases"] = Value((18, vocab), "f32")
     values["masks"] = Value((128, -(-vocab // 32)), "i32")
+    values |= {"op.top_ids": Value((rows, 20), "i32"), "op.top_logprobs": Value((rows, 20), "f32")}
     compiler = backend.load(backend.compiler)(facts)
     return PlainMatch(facts, Bucket(rows=rows), values, {}, compiler, folder)
 
@@ -93,39 +95,51 @@ def test_a_row_is_split_and_one_binary_serves_any_number_of_rows(
     assert len(found[0]) <= 4
 
 
+@pytest.mark.parametrize("lowering", [SAMPLE_TAIL, SCORE], ids=lambda low: low.name)
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_tail_is_three_launches_for_any_number_of_rows(target: str, tmp_path: Path) -> None:
+def test_a_tail_and_scores_are_two_launches_for_any_number_of_rows(
+    target: str, lowering: Lowering, tmp_path: Path
+) -> None:
     built: dict[str, CompiledKernel] = {}
     for rows in (1, 64):
         match = match_of(target, rows, 4096, tmp_path)
         match.built = built
-        launches = match.emit(SAMPLE_TAIL)
-        assert [x.grid for x in launches if isinstance(x, KernelLaunch)] == [
-            (rows, 4, 1), (rows, 4, 1), (rows, 1, 1)
-        ]  # fmt: skip
-        assert SAMPLE_TAIL.work(match, SAMPLE_TAIL.default_knobs()).launches == 3
+        launches = match.emit(lowering)
+        grids = [x.grid for x in launches if isinstance(x, KernelLaunch)]
+        assert grids == [(rows, 4, 1), (rows, 4, 1)]
+        assert lowering.work(match, lowering.default_knobs()).launches == 2
         for launch in launches:
             assert isinstance(launch, KernelLaunch)
             assert (tmp_path / launch.binary).read_bytes().startswith(ELF_MAGIC)
-    assert len(built) == 3
+    assert len(built) == 2
+
+
+def test_what_a_row_of_scores_takes_does_not_grow_with_its_ids(tmp_path: Path) -> None:
+    small, large = (match_of("cuda-sm90a", 512, v, tmp_path) for v in (4096, 129_280))
+    held = [SCORE.workspace(match, SCORE.default_knobs()) // 512 for match in (small, large)]
+    assert held[1] < held[0] + 2048 < 12_000
+    whole = 4 * 129_280
+    assert held[1] < whole // 40
 
 
 def test_more_ids_than_a_program_takes_are_refused(tmp_path: Path) -> None:
     match = match_of("cuda-sm90a", 1, 300_000, tmp_path)
     assert NUCLEUS.when.refusal(match) == "axis 1 of logits is 300000, wants <= 262144"
     assert SAMPLE_TAIL.when.refusal(match) == "axis 1 of logits is 300000, wants <= 262144"
+    assert SCORE.when.refusal(match) == "axis 1 of logits is 300000, wants <= 262144"
 
 
-TAIL = {f"sample.{verb}" for verb in ("pick", "penalise", "bias", "mask", "nucleus", "logprob")}
+VERBS = ("pick", "penalise", "bias", "mask", "nucleus", "logprob", "score")
+TAIL = {f"sample.{verb}" for verb in VERBS}
 CHOICES: dict[tuple[Segment, int], list[str]] = {
     ("pick", 211): ["smxx_pick"],
     ("sample", 211): ["smxx_sample_tail"],
-    ("score", 211): ["smxx_sample_tail"],
+    ("score", 211): ["smxx_sample_tail", "smxx_score"],
     ("pick", 129_280): ["smxx_pick"],
     ("sample", 129_280): ["smxx_sample_tail"],
-    ("score", 129_280): ["smxx_sample_tail"],
+    ("score", 129_280): ["smxx_sample_tail", "smxx_score"],
 }
-"""By head and vocabulary: what its tail is covered by, without `sample.score`."""
+"""By head and vocabulary: what its tail is covered by."""
 
 
 @pytest.fixture(scope="module", params=CHOICES, ids=lambda head: f"{head[0]} of {head[1]}")
@@ -146,7 +160,7 @@ def test_a_head_takes_them_for_any_number_of_rows(
     lowerings = backend.load(backend.lowerings)(facts)
     for rows in (1, 8, 64, 512):
         bucket, guard = Bucket(rows=rows), Guard("always")
-        context = ProgramContext(module, facts, segment, bucket, guard, rows)
+        context = ProgramContext(module, facts, segment, bucket, guard)
         chosen: list[str] = []
         for block in context.blocks.values():
             sites = find_sites(block, lowerings)

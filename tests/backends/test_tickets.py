@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -81,6 +83,18 @@ def test_a_failed_step_fails_those_behind_it_until_somebody_heard() -> None:
         tickets[0].result()
     assert failures == [1]
     assert StepTicket(tickets[-1], Late(3).start).result().ids == [3]
+
+
+def test_steps_in_flight_keep_none_that_have_ended() -> None:
+    """Though each was submitted before anybody had heard of the one before it."""
+    tickets = [StepTicket(None, Late(0).start)]
+    seen = [weakref.ref(tickets[0])]
+    for number in range(1, 4):
+        tickets.append(StepTicket(tickets[-1], Late(number).start))
+        seen.append(weakref.ref(tickets[-1]))
+        assert tickets.pop(0).result().ids == [number - 1]
+    gc.collect()
+    assert [each() is None for each in seen] == [True, True, False, False], "the last waits"
 
 
 def test_a_step_behind_a_failure_that_nobody_heard_of_is_not_started() -> None:

@@ -18,6 +18,7 @@ from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.boot_check import (
     Admission,
     Unproven,
+    add_evidence,
     check_boot,
     code_digest,
 )
@@ -81,6 +82,20 @@ def test_another_device_other_code_or_damage_runs_them_again(
     monkeypatch.setattr(boot_check, "code_digest", other)
     assert _check(copy, Device("another")).ran == count
     assert _check(copy, Device("another")).ran == 0
+
+
+def test_what_ran_here_is_not_written_over(copy: Path, ran: list[str]) -> None:
+    report = _check(copy, Device())
+    (first, *_) = report.certificates.evidence
+    other = Evidence(state="executed", max_error=0.5, rms_error=0.5)
+    again = add_evidence(
+        ArtifactReader(copy),
+        Device(),  # pyright: ignore[reportArgumentType]
+        PACKAGES,
+        {first: other, "no probe's": other},
+    )
+    assert again.certificates == report.certificates
+    assert read_certificates(copy / "certificates.json") == report.certificates
 
 
 def test_the_code_digest_covers_every_host_function(tmp_path: Path) -> None:

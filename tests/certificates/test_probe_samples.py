@@ -23,12 +23,14 @@ from lostwax.backends.proof.certify import certify_artifact
 from lostwax.backends.proof.make_probes import identified
 from lostwax.backends.proof.samples import TILE, sampled_columns, sampled_heads
 from lostwax.backends.runtime import boot_check
+from lostwax.backends.runtime import run_probe as runs
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.boot_check import check_boot, code_digest
 from lostwax.backends.runtime.driver import no_kernels
-from lostwax.backends.runtime.run_probe import WrongKernel, run_probe
+from lostwax.backends.runtime.run_probe import WrongKernel, row_digests, run_probe
 from lostwax.ir.contract.probe import Evidence, Probe
 from lostwax.ir.contract.program import HEADS
+from lostwax.ir.reference.dtype import Array
 
 WIDTHS = (64, 576, 1536, 2048, 7168, 18432, 24576)
 VOCABULARY = 129_280
@@ -95,6 +97,21 @@ def test_a_real_row_that_is_not_sampled_is_finite(
 
     monkeypatch.setattr(linear, "linear", spoilt)
     with pytest.raises(WrongKernel, match=r"NaN|infinity"):
+        run_probe(probe, _driver(artifact))
+
+
+def test_a_choice_that_too_few_rows_agree_with_is_wrong(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probes = ArtifactReader(artifact).probes().probes
+    probe = next(p for p in probes if any(e.kind == "integers" for e in p.expected))
+    assert run_probe(probe, _driver(artifact)).agreement == 1.0
+
+    def nothing(rows: Array) -> Array:
+        return np.zeros_like(row_digests(rows))
+
+    monkeypatch.setattr(runs, "row_digests", nothing)
+    with pytest.raises(WrongKernel, match=r"0\.0% of rows agree, wants"):
         run_probe(probe, _driver(artifact))
 
 

@@ -17,11 +17,11 @@ from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 pytest.importorskip("triton", reason="the extra `aot` is not installed")
 
 SOURCE = KernelSource(
-    language="triton", path="lostwax.backends.gpu_kernels.sample_tail", symbol="sample_pick"
+    language="triton", path="lostwax.backends.gpu_kernels.sample_tail", symbol="sample_weigh"
 )
 BINARY = CompiledKernel(
-    binary="sample_pick.cubin", symbol="sample_pick", digest="0" * 64, num_warps=4, shared_bytes=0,
-    registers=32, source=SOURCE.digest(), code=kernel_code(SOURCE, CUDA_SM90A),
+    binary="sample_weigh.cubin", symbol="sample_weigh", digest="0" * 64, num_warps=4,
+    shared_bytes=0, registers=32, source=SOURCE.digest(), code=kernel_code(SOURCE, CUDA_SM90A),
 )  # fmt: skip
 
 

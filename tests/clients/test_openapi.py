@@ -52,6 +52,8 @@ REASONS = (
     r"a developer message has no content",
     r"token id \d+ lies outside 0\.\.\d+",
     r"\d+ tokens at least are more than \d+ at most",
+    r"\d+ answers to each of \d+ prompts are more than \d+",
+    r"\d+ biases for each answer are more than \d+ together",
 )
 """What no schema of a request says: bounds of the model, and fields that exclude each other."""
 

@@ -20,6 +20,7 @@ from lostwax.backends.plan.sizes import (
     program_specs,
 )
 from lostwax.backends.plan.variants import Variant
+from lostwax.ir.contract.artifact import Limits
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.program import HEADS, Bucket, Fact, Guard, Linear, StepFacts
 
@@ -209,6 +210,15 @@ def test_a_bucket_within_index_topk_needs_no_indexer() -> None:
     assert {(g.name, g.terms, g.selects_all) for g in guards} == {("all", (), True)}
 
 
+def drawn_facts(limits: Limits, data: st.DataObject) -> StepFacts:
+    """Of any extend step."""
+    reqs = data.draw(st.integers(1, limits.max_reqs))
+    longest = data.draw(st.integers(1, limits.max_context))
+    rows = data.draw(st.integers(reqs, max(reqs, min(limits.max_tokens, reqs * longest))))
+    total = data.draw(st.integers(max(rows, longest), max(rows, reqs * longest)))
+    return StepFacts(reqs, min(rows, longest), rows, longest, total)
+
+
 @given(ALL_SIZES, st.sampled_from([64, 200, 256, 1024]), st.integers(1, 8), st.data())
 def test_short_contexts_have_programs_of_their_own_where_a_lowering_asks(
     sizes: Sizes, index_topk: int, contexts_a_row: int, data: st.DataObject
@@ -227,11 +237,41 @@ def test_short_contexts_have_programs_of_their_own_where_a_lowering_asks(
         rows = min(b.tokens, b.reqs * longest)
         facts = StepFacts(b.reqs, min(rows, longest), rows, longest, max(longest, rows))
         assert picked(specs, spec, facts) == spec
-    reqs = data.draw(st.integers(1, limits.max_reqs))
-    longest = data.draw(st.integers(1, limits.max_context))
-    rows = data.draw(st.integers(reqs, max(reqs, min(limits.max_tokens, reqs * longest))))
-    total = data.draw(st.integers(max(rows, longest), max(rows, reqs * longest)))
-    facts = StepFacts(reqs, min(rows, longest), rows, longest, total)
+    facts = drawn_facts(limits, data)
+    like = next(s for s in specs if s.segment == "extend")
+    own, without = picked(specs, like, facts), picked(plain, like, facts)
+    assert own.bucket == without.bucket
+    assert own.guard.selects_all == without.guard.selects_all
+
+
+@given(
+    ALL_SIZES, st.sampled_from([64, 200, 256, 1024]), st.integers(1, 40), st.integers(0, 4096),
+    st.data(),
+)  # fmt: skip
+def test_longer_contexts_have_programs_of_their_own_where_a_lowering_asks(
+    sizes: Sizes, index_topk: int, a_row: int, bound: int, data: st.DataObject
+) -> None:
+    """Each is picked by some step, and no step takes another bucket for them."""
+    model = msgspec.structs.replace(FACTS, index_topk=index_topk)
+    limits = limits_of(model, sizes)
+
+    def most(rows: int) -> int:
+        return min(a_row * rows, bound)
+
+    plain, specs = program_specs(model, limits), program_specs(model, limits, 0, most)
+    assert [s for s in specs if not bounds_contexts(s.guard)] == list(plain)
+    for spec in (s for s in specs if bounds_contexts(s.guard)):
+        b = spec.bucket
+        total = spec.guard.together(limits.max_context * b.reqs)
+        assert (spec.segment, total) == ("extend", most(b.tokens))
+        assert not spec.guard.selects_all
+        longest = min(b.pages * 64, limits.max_context, total)
+        assert index_topk < longest, "else all are selected"
+        assert total < b.reqs * min(b.pages * 64, limits.max_context), "else the bucket implies it"
+        rows = min(b.tokens, total)
+        facts = StepFacts(b.reqs, min(rows, longest), rows, longest, max(longest, rows))
+        assert picked(specs, spec, facts) == spec
+    facts = drawn_facts(limits, data)
     like = next(s for s in specs if s.segment == "extend")
     own, without = picked(specs, like, facts), picked(plain, like, facts)
     assert own.bucket == without.bucket

@@ -11,7 +11,7 @@ from xdsl.ir import Operation
 from xdsl.parser import Parser
 
 from lostwax.backends import predicates as P
-from lostwax.backends.lowering import Knobs, Lowering, Match, Work
+from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
 from lostwax.backends.null.target import NULL
 from lostwax.backends.plan.candidate import Candidate
 from lostwax.backends.plan.cover import (
@@ -200,6 +200,23 @@ def test_the_budget_counts_results_workspace_and_what_a_call_allocates() -> None
     both = candidates(hungry, small, budget=Budget(200, strict=False))
     assert [p.candidate.name for p in both.priced if p.candidate.lowering] == ["small"]
     assert [r.lowering for r in both.refusals] == [hungry.name]
+
+
+def test_only_knobs_that_take_memory_are_tried_where_the_budget_is_exceeded() -> None:
+    """Twenty knobs of ten values each would be walked for ever."""
+    asked: list[Knobs] = []
+
+    def room(match: Match, knobs: Knobs) -> int:
+        asked.append(knobs)
+        return 1000 - 500 * knobs["tile"]
+
+    many = tuple(Knob(f"k{i}", tuple(range(10)), takes_memory=False) for i in range(20))
+    knobs = (*many, Knob("tile", (0, 1)))
+    hungry = replace(PARTS[0], name="hungry", workspace=room, knobs=knobs)
+    found = candidates(hungry, budget=Budget(4 * 8 * 4 + 500))
+    (chosen,) = [p for p in found.priced if p.candidate.name == "hungry"]
+    assert chosen.price.knobs == {k.name: 0 for k in many} | {"tile": 1}
+    assert len(asked) < 10
 
 
 def test_regions_that_wait_for_each_other_are_given_up() -> None:

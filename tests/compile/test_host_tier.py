@@ -5,7 +5,9 @@ The model has an MTP layer, whose planes are copied like the others.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import msgspec
@@ -124,12 +126,12 @@ def test_restored_pages_hold_the_bytes_of_computed_ones_in_every_plane(tiered: R
 
 
 class _OnePlaneLess(HostPages):
-    def __init__(self, planes: list[torch.Tensor], *given: object) -> None:
-        super().__init__(planes[:-1], *given)  # type: ignore[arg-type]
+    def __init__(self, planes: Sequence[torch.Tensor], *given: Any) -> None:
+        super().__init__(planes[:-1], *given)
 
 
 class _SwapsPlanes(HostPages):
-    def _restore(self, run: list[Move], pages: torch.Tensor) -> None:
+    def _restore(self, run: Sequence[Move], pages: torch.Tensor) -> None:
         self._planes.reverse()
         super()._restore(run, pages)
         self._planes.reverse()

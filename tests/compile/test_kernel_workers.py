@@ -16,6 +16,7 @@ from nvcc_here import needs_nvcc
 from small_fixtures import CompileSmall
 from stub_compiler import COMPILER, FULL, NONE
 
+from lostwax.backends import kernel_pool
 from lostwax.backends.artifact_writer import ArtifactUnwritable, atomic_folder
 from lostwax.backends.kernel_compiler import KernelCompileError
 from lostwax.backends.plan.kernel_builder import BuiltKernels, building
@@ -84,6 +85,12 @@ def test_as_many_workers_as_there_is_work_for(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+def test_no_more_workers_than_ever_pay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_pool, "MOST_WORKERS", 2)
+    build(tmp_path, [source(f"k{i}", ms=50) for i in range(4)], jobs=4)
+    assert len(workers(tmp_path)) == 2
+
+
 @pytest.mark.parametrize(
     ("symbol", "said"),
     [
@@ -148,6 +155,30 @@ def test_what_the_system_refuses_a_worker_keeps_its_path(no_utf8: Path) -> None:
     assert raised.value.filename == str(no_utf8 / "kernels" / "absent" / "file")
     assert isinstance(raised.value.__cause__, KernelCompileError)
     assert "stub_compiler:absent with {'MS': 0} did not compile" in str(raised.value.__cause__)
+
+
+def test_what_compilers_leave_in_the_temporary_folder_goes_with_them(tmp_path: Path) -> None:
+    build(tmp_path, [source("temporary")], 1)
+    left = Path((tmp_path / "left").read_text())
+    assert left.name == "kernel.ptx"
+    assert not left.parent.exists()
+
+
+def test_what_a_compiler_has_started_ends_with_its_worker(tmp_path: Path) -> None:
+    build(tmp_path, [source("starts")], 1)
+    stat = Path("/proc", (tmp_path / "child").read_text(), "stat")
+    deadline = time.monotonic() + 20
+    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":  # ended
+        assert time.monotonic() < deadline, "it runs on"
+        time.sleep(0.05)
+
+
+def test_a_file_beside_the_caller_stands_for_no_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "msgspec.py").write_text("raise SystemExit('this is not msgspec')\n")
+    monkeypatch.chdir(tmp_path)
+    assert len(build(tmp_path, [source("k")], 1).kernels) == 1
 
 
 def test_who_leaves_early_leaves_no_worker(tmp_path: Path) -> None:
@@ -223,3 +254,16 @@ def test_an_artifact_is_the_same_from_one_process_and_from_two(
     two = compile_small(tmp_path / "2", "cuda-sm90a", dtype="bf16", jobs=2)
     assert len(one.kernels) > 2
     assert one == two
+
+
+@needs_nvcc
+def test_what_nvcc_says_of_a_kernel_reaches_the_compile(tmp_path: Path) -> None:
+    """From a worker, in nvcc's own words."""
+    pytest.importorskip("triton", reason="the extra `aot` is not installed")
+    backend, target = find_target("cuda-sm90a")
+    lacks = KernelSource(language="cuda", path="topk.cu", symbol="sm90_topk", constants={})
+    with (
+        pytest.raises(KernelCompileError, match=r"nvcc(.|\n)*error: (.|\n)*CLUSTER"),
+        building(backend, target, tmp_path / "kernels", [lacks], 1) as built,
+    ):
+        built.finish()

@@ -9,7 +9,7 @@ from pathlib import Path
 from small_fixtures import CompileSmall
 
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
-from lostwax.backends.plan.sizes import SHORT, bounds_contexts
+from lostwax.backends.plan.sizes import CHOSEN, MIDDLE, SHORT, bounds_contexts
 from lostwax.backends.portable.lowerings import lowerings
 from lostwax.backends.predicates import Predicate
 from lostwax.backends.registry import find_target
@@ -17,6 +17,8 @@ from lostwax.ir.contract.artifact import Manifest, ProgramRef
 
 ONLY_SHORT = Predicate(lambda m: None if bounds_contexts(m.guard) else "only short contexts")
 FREE, DEAR = Work(1, 1), Work(1e12, 1e12)
+HEADS, MOST = 4, 50
+"""Of the small model; positions for a head, together more than are selected."""
 SIZES_A_ROW = 3
 """Of two requests of at most 32 positions, 3 positions a row bound those of a bucket of 16 rows."""
 
@@ -37,6 +39,15 @@ def asking(name: str, work: Work, when: Predicate | None = None, **changes: obje
         contexts_a_row=SIZES_A_ROW,
         **changes,  # pyright: ignore[reportArgumentType]
     )
+
+
+def selecting(name: str, work: Work, when: Predicate | None = None) -> Lowering:
+    """The same, asking for programs of contexts of which some positions are not selected."""
+
+    def contexts(rows: int, heads: int) -> int:
+        return MOST * heads
+
+    return replace(asking(name, work, when), contexts_a_row=0, selecting_contexts=contexts)
 
 
 def guards(programs: Iterable[ProgramRef]) -> list[tuple[str, str, str]]:
@@ -78,3 +89,28 @@ def test_another_setting_of_a_knob_is_another_choice(
     asked = asking("knob", FREE, knobs=(Knob("wide", (1, 0)),), allocates=need)
     made = compile_small(tmp_path / "a", extra_lowerings=(asked,), budget_bytes=1 << 29)
     assert short(made)
+
+
+def test_longer_contexts_have_programs_only_where_these_choose_otherwise(
+    compile_small: CompileSmall, tmp_path: Path
+) -> None:
+    """Of extend steps alone, behind those of all positions and before those of any."""
+    plain = compile_small(tmp_path / "plain")
+    dear = compile_small(tmp_path / "dear", extra_lowerings=(selecting("dear", DEAR, ONLY_SHORT),))
+    assert guards(dear.programs) == guards(plain.programs)
+    asked = selecting("middle_embed", FREE, ONLY_SHORT)
+    kept = compile_small(tmp_path / "kept", extra_lowerings=(asked,))
+    made = [i for i, p in enumerate(kept.programs) if p.guard.name == MIDDLE]
+    assert made
+    for i in made:
+        own, behind = kept.programs[i], kept.programs[i + 1]
+        assert (own.segment, str(own.guard)) == ("extend", f"total_kv <= {MOST * HEADS}")
+        assert (behind.bucket, behind.guard.name) == (own.bucket, CHOSEN)
+    assert [p for p in guards(kept.programs) if p[1] != MIDDLE] == guards(plain.programs)
+
+
+def test_the_heads_are_those_of_one_rank(compile_small: CompileSmall, tmp_path: Path) -> None:
+    asked = selecting("middle_embed", FREE, ONLY_SHORT)
+    made = compile_small(tmp_path / "half", tp=2, extra_lowerings=(asked,))
+    bounds = {str(p.guard) for p in made.programs if p.guard.name == MIDDLE}
+    assert bounds == {f"total_kv <= {MOST * HEADS // 2}"}

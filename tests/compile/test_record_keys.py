@@ -31,6 +31,7 @@ from lostwax.ir.contract.kernel import KernelSource
 from lostwax.ir.contract.parameter import Pointer, Scalar
 from lostwax.ir.contract.program import Bucket, Const, Guard, HostCall, KernelLaunch, Launch, Linear
 from lostwax.ir.contract.record import RecordKey
+from lostwax.ir.contract.step import StepOp
 from lostwax.ir.passes.assign_formats import AssignFormatsPass
 from lostwax.ir.passes.clean_up import CleanUpPass
 from lostwax.ir.passes.pipeline import run
@@ -215,6 +216,14 @@ def test_scales_of_a_boundary_value_count(context: ProgramContext) -> None:
     assert len({key.digest() for key in found}) == 3
 
 
+def test_each_boundary_value_is_named(context: ProgramContext) -> None:
+    """What leaves a region counts as what enters it."""
+    for name in ("portable_linear", "portable_attend_absorbed", "portable_rms_norm"):
+        candidate = site(context, name)
+        region = candidate.region.region
+        assert record_key(candidate, SKU).values.keys() == {*region.inputs, *region.outputs}
+
+
 def test_pages_and_guard_count_where_a_cache_is_read(context: ProgramContext) -> None:
     candidate = site(context, "portable_attend_absorbed")
     assert "cache" in differing(candidate, at(candidate, **PAGES))
@@ -290,6 +299,33 @@ def test_what_is_launched_counts(context: ProgramContext, emit: Emit) -> None:
     assert differing(base, emitting(candidate, emit)) == {"source"}
 
 
+def preparing(candidate: Candidate, *ops: StepOp) -> Candidate:
+    """The same launches behind other work that all layers share."""
+
+    def prepare(match: Match, knobs: Knobs) -> tuple[StepOp, ...]:
+        return ops
+
+    base = emitting(candidate, lambda m, k: [call(m, "x", "weight")])
+    return lowered(base, prepare=prepare)
+
+
+def prepared(function: str = "rope:rope_table", size: int = 4, **consts: Const) -> StepOp:
+    return StepOp(
+        function=function if "." in function else f"{KERNELS}.{function}",
+        inputs=("positions",),
+        outputs=(("table", "f32", (size,)),),
+        consts=consts,
+    )
+
+
+def test_what_is_prepared_once_a_step_counts(context: ProgramContext) -> None:
+    candidate = site(context, "portable_linear")
+    base = preparing(candidate, prepared())
+    assert not differing(base, preparing(candidate, prepared()))
+    for ops in ((), (prepared(size=8),), (prepared(dim=2),), (prepared("rope:rotate"),)):
+        assert differing(base, preparing(candidate, *ops)) == {"source"}, ops
+
+
 def test_the_requests_to_compilers_count(context: ProgramContext) -> None:
     candidate = site(context, "portable_linear")
     base = emitting(candidate, lambda m, k: [kernel(m)])
@@ -320,6 +356,7 @@ CODE = {
 }
 
 
+@pytest.mark.parametrize("is_prepared", [False, True])
 @pytest.mark.parametrize(
     ("changed", "counts"),
     [
@@ -336,6 +373,7 @@ def test_the_code_that_runs_and_all_that_it_imports_counts(
     monkeypatch: pytest.MonkeyPatch,
     changed: str,
     counts: bool,
+    is_prepared: bool,
 ) -> None:
     package = tmp_path / "keyed"
     (package / "kernels").mkdir(parents=True)
@@ -346,10 +384,13 @@ def test_the_code_that_runs_and_all_that_it_imports_counts(
     monkeypatch.syspath_prepend(str(tmp_path))
     for name in [n for n in sys.modules if n.partition(".")[0] == "keyed"]:
         monkeypatch.delitem(sys.modules, name)
-    candidate = emitting(
-        site(context, "portable_linear"),
-        lambda m, k: [call(m, "x", function="keyed.kernels.direct:f")],
-    )
+    candidate = site(context, "portable_linear")
+    if is_prepared:
+        candidate = preparing(candidate, prepared("keyed.kernels.direct:f"))
+    else:
+        candidate = emitting(
+            candidate, lambda m, k: [call(m, "x", function="keyed.kernels.direct:f")]
+        )
     before = record_key(candidate, SKU)
     path = package / changed
     path.write_text(path.read_text() + "C = 2\n")

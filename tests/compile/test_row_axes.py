@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from xdsl.dialects import builtin
@@ -11,6 +12,7 @@ from lostwax.backends.cpu.lowerings import lowerings
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.plan.candidate import Candidate
 from lostwax.backends.plan.program_context import ProgramContext
+from lostwax.backends.plan.state_rows import StateRows
 from lostwax.backends.predicates import of_rows
 from lostwax.backends.proof.kit import candidates
 from lostwax.backends.proof.run_alone import Alone, launches_alone
@@ -36,7 +38,8 @@ def _context(captured: Captured, segment: Segment) -> ProgramContext:
         CleanUpPass(),
     )
     module: builtin.ModuleOp = run(captured.module.clone(), passes)
-    return ProgramContext(module, CPU, segment, BUCKETS[segment], Guard("chosen"), 7)
+    states = replace(StateRows.least(BUCKETS[segment]), hidden=7)
+    return ProgramContext(module, CPU, segment, BUCKETS[segment], Guard("chosen"), states)
 
 
 def _found(captured: Captured, segment: Segment, op: str) -> Iterator[Candidate]:

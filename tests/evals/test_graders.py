@@ -208,6 +208,18 @@ def test_tools(answer: Answer, reason: str) -> None:
     assert graded("tools", CALLS, answer)[2] == reason
 
 
+def test_calls_are_right_in_their_order_alone() -> None:
+    """Also where names alone tell them apart, or arguments alone."""
+    pairs: list[list[tuple[str, dict[str, Any]]]] = [
+        [("open", {"door": 1}), ("close", {"door": 1})],
+        [("open", {"door": 1}), ("open", {"door": 2})],
+    ]
+    for pair in pairs:
+        reference = {"calls": [{"name": name, "arguments": given} for name, given in pair]}
+        assert graded("tools", reference, called(*pair))[0]
+        assert not graded("tools", reference, called(*reversed(pair)))[0]
+
+
 def test_a_refusal_is_no_call_and_the_right_words() -> None:
     reference: dict[str, Any] = {"calls": [], "content": "I have no tool for that."}
     assert graded("tools", reference, "I have no tool for that.")[0]

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 from command_line import Run, listing, one_sentence
 from small_fixtures import Compiled
@@ -13,6 +14,7 @@ from small_fixtures import Compiled
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
 from lostwax.backends.runtime.load import load
 from lostwax.ir.contract.artifact import CERTIFICATES, CHECKPOINT
+from lostwax.ir.contract.kernel import CompiledKernel
 
 
 @pytest.fixture
@@ -84,3 +86,32 @@ def test_a_manifest_that_is_not_ours_is_one_sentence(
     assert (status, out) == (1, "")
     assert remedy in one_sentence(err)
     assert listing(tmp_path) == ["manifest.json"]
+
+
+def test_all_that_serving_reads_is_checked_before_anything_runs(copy: Path) -> None:
+    reader = ArtifactReader(copy)
+    reader.check()
+    for name in (*(ref.file for ref in reader.manifest.programs), "weights.json", "probes.json"):
+        whole = (copy / name).read_bytes()
+        (copy / name).write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+        with pytest.raises(ArtifactError, match=Path(name).name):
+            ArtifactReader(copy).check()
+        (copy / name).write_bytes(whole)
+    kernel = CompiledKernel(
+        binary="absent.cubin", symbol="k", digest="", num_warps=1, shared_bytes=0, registers=1
+    )
+    reader.manifest = msgspec.structs.replace(reader.manifest, kernels=(kernel,))
+    with pytest.raises(ArtifactError, match=r"lacks kernels/absent\.cubin"):
+        reader.check()
+
+
+def test_a_manifest_that_was_edited_is_refused(copy: Path) -> None:
+    """Though each of its fields may be so."""
+    manifest = ArtifactReader(copy).manifest
+    model = msgspec.structs.replace(manifest.model, name="another")
+    edited = msgspec.structs.replace(manifest, model=model)
+    (copy / "manifest.json").write_bytes(msgspec.json.encode(edited))
+    with pytest.raises(ArtifactError, match="does not match its own digest"):
+        ArtifactReader(copy)
+    (copy / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    ArtifactReader(copy)

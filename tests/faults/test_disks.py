@@ -17,7 +17,7 @@ from command_line import QUICK, Run, listing, one_sentence
 from small_fixtures import Compiled
 
 from lostwax.backends import artifact_writer
-from lostwax.backends.artifact_writer import CompileRuns, atomic_folder
+from lostwax.backends.artifact_writer import ArtifactUnwritable, CompileRuns, atomic_folder
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.ir.contract.artifact import Manifest
 
@@ -66,6 +66,26 @@ def test_a_disk_that_refuses_says_what_to_do(
     assert status == 1
     assert f"cannot write {out} ({os.strerror(code)}); {remedy}" in one_sentence(err)
     assert listing(tmp_path) == []
+
+
+def test_a_full_disk_elsewhere_is_named(tmp_path: Path) -> None:
+    """As of what a compiler writes beside the artifact."""
+    beside, elsewhere = tmp_path / "arts", tmp_path / "tmp" / "kernel.ptx"
+    with pytest.raises(ArtifactUnwritable) as raised, atomic_folder(beside / "art"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(elsewhere))
+    assert raised.value.strerror == (
+        f"cannot write {elsewhere} (No space left on device); free some space, nothing was left"
+        " behind"
+    )
+    assert listing(beside) == []
+
+
+def test_what_is_refused_elsewhere_is_not_the_artifact(tmp_path: Path) -> None:
+    """Another -o would not help who may not read a checkpoint."""
+    elsewhere = str(tmp_path / "checkpoint")
+    with pytest.raises(PermissionError) as raised, atomic_folder(tmp_path / "arts" / "art"):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), elsewhere)
+    assert raised.value.filename == elsewhere
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

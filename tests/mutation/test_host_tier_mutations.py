@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from unittest.mock import patch
 
 import pytest
-from engine_machine import EngineMachine
+from host_machine import HostMachine
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from late_runtime import LateRuntime
@@ -96,9 +96,7 @@ NOTICED = (AssertionError, EngineBroken, ValueError, KeyError)
 
 
 def _search(tier: type[HostTier]) -> None:
-    class Machine(EngineMachine):
-        num_host_pages = 3
-
+    class Machine(HostMachine):
         def make_core(self, runtime: LateRuntime, depth: int) -> EngineCore:
             with patch("lostwax.server.engine.request_pages.HostTier", tier):
                 return super().make_core(runtime, depth)

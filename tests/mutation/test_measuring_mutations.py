@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import pytest
 from engine_bounds import BUDGET_CHECKS, QUEUE_CHECKS
 from engine_effects import CHANGED, EFFECTS
+from stall_trial import STALL_CHECKS
 from step_times import CHECKS
 
 from lostwax.server.engine import scheduler
@@ -19,7 +20,7 @@ from lostwax.server.engine.extend_budget import MIN_ROWS, ExtendBudget
 from lostwax.server.engine.loop import MAX_DEPTH, EngineCore
 from lostwax.server.engine.messages import Failed, Output
 from lostwax.server.engine.options import PLAIN, EngineOptions
-from lostwax.server.engine.request import Req
+from lostwax.server.engine.request import Chunk, Req
 from lostwax.server.engine.scheduler import ScheduledStep
 from lostwax.server.engine.waiting import LOOK_AHEAD, WaitingQueue
 
@@ -121,9 +122,11 @@ class GivesTheLeastToAnyStep(ExtendBudget):
 class GrowsToAnyNumber(ExtendBudget):
     """Twice the rows, though a step does not take them."""
 
-    def note_extend(self, num_rows: int, seconds: float) -> None:
+    def note_extend(
+        self, num_rows: int, context: int, seconds: float, *, is_mixed: bool = False
+    ) -> None:
         before = self.rows
-        super().note_extend(num_rows, seconds)
+        super().note_extend(num_rows, context, seconds, is_mixed=is_mixed)
         if before == self.rows == self._most and not self._held:
             self.rows = 2 * before
 
@@ -131,9 +134,11 @@ class GrowsToAnyNumber(ExtendBudget):
 class GivesNoRows(ExtendBudget):
     """None where no row fits."""
 
-    def note_extend(self, num_rows: int, seconds: float) -> None:
-        allowed = self._allowed * (self._decode_s or 0.0)
-        super().note_extend(num_rows, seconds)
+    def note_extend(
+        self, num_rows: int, context: int, seconds: float, *, is_mixed: bool = False
+    ) -> None:
+        allowed = (self._max_stall - 1) * (self._decode_s or 0.0)
+        super().note_extend(num_rows, context, seconds, is_mixed=is_mixed)
         if seconds > allowed * num_rows:
             self.rows = 0
 
@@ -141,21 +146,33 @@ class GivesNoRows(ExtendBudget):
 class GrowsByAnyStep(ExtendBudget):
     """A step that had fewer rows than it might lets the next have more."""
 
-    def note_extend(self, num_rows: int, seconds: float) -> None:
-        super().note_extend(max(num_rows, self.rows), seconds)
+    def note_extend(
+        self, num_rows: int, context: int, seconds: float, *, is_mixed: bool = False
+    ) -> None:
+        super().note_extend(max(num_rows, self.rows), context, seconds, is_mixed=is_mixed)
 
 
 class GrowsBeforeAnAnswer(ExtendBudget):
     """What no decode step has told is taken to be a second."""
 
-    def note_extend(self, num_rows: int, seconds: float) -> None:
+    def note_extend(
+        self, num_rows: int, context: int, seconds: float, *, is_mixed: bool = False
+    ) -> None:
         self._decode_s = self._decode_s or 1.0
-        super().note_extend(num_rows, seconds)
+        super().note_extend(num_rows, context, seconds, is_mixed=is_mixed)
+
+
+class LooksAtNoNumber(ExtendBudget):
+    """A decode step of any number of answers is as good as another."""
+
+    def knows_decode(self, num_answers: int) -> bool:
+        return self._decode_s is not None
 
 
 @pytest.mark.parametrize(
     "mutant",
     [
+        LooksAtNoNumber,
         GivesTheLeastToAnyStep,
         GrowsToAnyNumber,
         GivesNoRows,
@@ -167,6 +184,96 @@ class GrowsBeforeAnAnswer(ExtendBudget):
 def test_rows_outside_their_bounds_are_noticed(mutant: type[ExtendBudget]) -> None:
     with pytest.raises(AssertionError):
         _all(BUDGET_CHECKS, lambda check: check(mutant))
+
+
+class IgnoresTheBudget(scheduler.Scheduler):
+    """Prefill steps are as large as any, whoever waits."""
+
+    def _bound(self, answers: list[Chunk], num_decoding: int, context: int) -> int:
+        return self.limits.max_tokens
+
+
+class BeginsUnbounded(scheduler.Scheduler):
+    """A prompt's first step knows of no bound."""
+
+    def _known_rows(
+        self, answers: list[Chunk], num_decoding: int, *, is_bounded: bool
+    ) -> list[Chunk]:
+        has_begun = any(req.has_begun for req in self.running if req.is_prefilling)
+        bounded = num_decoding if has_begun else 0
+        return super()._known_rows(answers, bounded, is_bounded=is_bounded)
+
+
+class PrefillsTwice(scheduler.Scheduler):
+    """A second prefill step comes before the streams', and none has their rows."""
+
+    num_prefills = 0
+
+    def _may_mix(self, decoding: list[Req]) -> bool:
+        return False
+
+    def schedule(self) -> ScheduledStep | None:
+        if self._owes_decode and self.num_prefills % 2:
+            self._owes_decode = False
+        step = super().schedule()
+        self.num_prefills += step is not None and step.entry == "extend"
+        return step
+
+
+class ForgetsTheAnswers(scheduler.Scheduler):
+    """Mixed steps count as such, and have no rows of answers."""
+
+    def _next_rows(self, decoding: list[Req]) -> list[Chunk]:
+        chunks = super()._next_rows(decoding)
+        return chunks[:1] if any(req.is_prefilling for req in self.running) else chunks
+
+
+class LooksAtNoContext(ExtendBudget):
+    """What fits short contexts is taken to fit longer ones."""
+
+    def rows_at(self, context: int, num_answers: int) -> int:
+        return self.rows
+
+
+class NeverDecodesAlone(scheduler.Scheduler):
+    """What a decode step takes is measured once."""
+
+    def schedule(self) -> ScheduledStep | None:
+        self._num_mixed = min(self._num_mixed, 1)
+        return super().schedule()
+
+
+class GivesThePromptOneRow(scheduler.Scheduler):
+    """Streams never wait, and the prompt does."""
+
+    def _bound(self, answers: list[Chunk], num_decoding: int, context: int) -> int:
+        return 1
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        IgnoresTheBudget,
+        BeginsUnbounded,
+        PrefillsTwice,
+        ForgetsTheAnswers,
+        GivesThePromptOneRow,
+        NeverDecodesAlone,
+    ],
+    ids=lambda mutant: mutant.__name__,
+)
+def test_longer_stalls_are_noticed(
+    mutant: type[scheduler.Scheduler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lostwax.server.engine.loop.Scheduler", mutant)
+    with pytest.raises(AssertionError):
+        _all(STALL_CHECKS, lambda check: check())
+
+
+def test_a_budget_that_looks_at_no_context_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lostwax.server.engine.scheduler.ExtendBudget", LooksAtNoContext)
+    with pytest.raises(AssertionError):
+        _all(STALL_CHECKS, lambda check: check())
 
 
 @pytest.mark.parametrize("name", CHANGED)

@@ -17,6 +17,7 @@ from lostwax.backends.runtime.say import (
     result,
     result_json,
     say,
+    say_json,
 )
 from lostwax.ir.contract.one_line import one_line
 
@@ -96,3 +97,9 @@ def test_an_error_that_quotes_foreign_text_is_one_line(capsys: Capture, tmp_path
     assert status == 1
     assert len(err.splitlines()) == 1
     assert "\x1b" not in err
+
+
+def test_texts_in_a_line_of_json_are_clean_alone_and_in_a_list(capsys: Capture) -> None:
+    say_json({"name": "two\nlines", "names": ["\x1b[2J", "é", 3], "count": 1})
+    said = json.loads(capsys.readouterr().err)
+    assert said == {"name": "two lines", "names": ["\\x1b[2J", "é", 3], "count": 1}

@@ -24,6 +24,7 @@ from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.fitting import MARGIN, SLICE_CHARS, require_fitting
 from lostwax.server.gateway.models import (
     MAX_BIASES,
+    MAX_CHOICES,
     MAX_HINT_CHARS,
     MAX_METADATA,
     MAX_PROMPTS,
@@ -150,6 +151,8 @@ FIELDS: dict[str, tuple[Any, Any, str]] = {
     "repetition_penalty": (2, 2.001, "repetition_penalty"),
     "the least repetition_penalty": (0.01, 0.0099, "repetition_penalty"),
     "min_tokens": (0, -1, "min_tokens"),
+    "n": (MAX_CHOICES, MAX_CHOICES + 1, "n"),
+    "the least n": (1, 0, "n"),
     "top_k": (MAX_TOKEN_ID, MAX_TOKEN_ID + 1, "top_k"),
     "the least top_k": (-1, -2, "top_k"),
     "min_p": (1, 1.001, "min_p"),
@@ -272,9 +275,10 @@ def test_exactly_as_many_strings_as_allowed_are_read(text: str) -> None:
 
 def test_a_value_that_asks_for_nothing_is_read_up_to_a_length() -> None:
     fits, exceeds = (
-        b'{"prompt": [1], "n": 1.%b}' % (b"0" * (MAX_NEUTRAL_BYTES - 2 + more)) for more in (0, 1)
+        b'{"prompt": [1], "best_of": 1.%b}' % (b"0" * (MAX_NEUTRAL_BYTES - 2 + more))
+        for more in (0, 1)
     )
-    assert _require_edge(fits, exceeds, COMPLETION) == "invalid_value n"
+    assert _require_edge(fits, exceeds, COMPLETION) == "invalid_value best_of"
 
 
 class _Counting(TextCodec):
@@ -328,6 +332,6 @@ def test_admission_is_full_at_exactly_its_bounds() -> None:
         admission.admit(1, 0)
     empty = Admission(max_reqs=2, max_tokens=1)
     empty.admit(2, 50).release()
-    with pytest.raises(ApiError, match="3 prompts exceed the queue of 2") as never:
+    with pytest.raises(ApiError, match="3 answers exceed the queue of 2") as never:
         empty.admit(3, 0)
     assert never.value.status == 400

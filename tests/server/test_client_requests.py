@@ -50,7 +50,6 @@ SHARED: dict[str, list[Any]] = {
     "prompt_cache_retention": ["in_memory"],
     "prompt_cache_options": [{}, {"mode": "implicit"}],
     "length_penalty": [1.0],
-    "n": [1],
     "best_of": [1],
     "bad_words": [[]],
     "allowed_token_ids": [[]],
@@ -150,7 +149,7 @@ def test_other_values_are_refused_by_name_with_a_remedy(route: Route) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("n", True),
+        ("best_of", True),
         ("top_k", False),
         ("store", 0),
         ("user", "u" * 513),

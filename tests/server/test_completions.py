@@ -166,6 +166,12 @@ def test_echo_with_logprobs_scores_prompt_and_answer(by_ids: httpx.Client, max_t
     assert choice["token_ids"] == tokens[len(PROMPT) :]
 
 
+def test_logprobs_without_echo_are_those_of_the_answer(by_ids: httpx.Client) -> None:
+    (choice,) = _ask(by_ids, max_tokens=3, logprobs=1)["choices"]
+    assert choice["logprobs"]["tokens"] == [f"token_id:{t}" for t in generate(PROMPT, 3)]
+    assert choice["text"] == "".join(choice["logprobs"]["tokens"])
+
+
 def test_text_comes_back_as_text_with_aligned_offsets(by_text: httpx.Client) -> None:
     codec = small_codec()
     (choice,) = _ask(by_text, prompt="aé b", max_tokens=0, echo=True, logprobs=1)["choices"]
@@ -237,7 +243,7 @@ def test_the_openai_client_completes_and_streams(by_text: httpx.Client) -> None:
         ({"temperature": -0.1}, "temperature", "invalid_value"),
         ({"temperature": 3}, "temperature", "invalid_value"),
         ({"seed": 2**64}, "seed", "invalid_value"),
-        ({"n": 2}, "n", "invalid_value"),
+        ({"n": 129}, "n", "invalid_value"),
         ({"best_of": 3}, "best_of", "invalid_value"),
         ({"top_p": 0}, "top_p", "invalid_value"),
         ({"top_p": 1.1}, "top_p", "invalid_value"),

@@ -54,6 +54,19 @@ def test_as_many_are_drafted_as_give_most_tokens_a_second(holds: float, draft_co
     assert sum(gained) / len(gained) > 0.96 * max(expected.values())
 
 
+def test_the_first_step_of_a_window_says_nothing_of_its_number() -> None:
+    """It verifies drafts of the number before. Two drafts give most, and a slow first step; the
+    first step behind them is the fastest of all."""
+    length, chosen = DraftLength(2), list[int]()
+    for step in range(60 * (WINDOW + 1)):
+        drafts = length.choose(1)
+        is_first = step % (WINDOW + 1) == 0
+        first_s = 100.0 if drafts == 2 else 0.001
+        length.note(1, 3 if drafts == 2 else 1, first_s if is_first else 1.0)
+        chosen.append(drafts)
+    assert _most_often(chosen) == 2
+
+
 def test_few_and_many_requests_have_numbers_of_their_own() -> None:
     length = DraftLength(MOST)
 

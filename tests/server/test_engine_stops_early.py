@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -97,7 +98,7 @@ async def _stop_whole(engine: InProcessEngine) -> None:
 
 async def _stop_streamed(engine: InProcessEngine) -> None:
     found = [chunk async for chunk in _generation(engine, [_stop()]).chunks()]
-    assert found[-1]["choices"][0]["finish_reason"] == "stop"
+    assert json.loads(found[-1])["choices"][0]["finish_reason"] == "stop"
 
 
 @pytest.mark.parametrize(
@@ -117,9 +118,21 @@ def test_an_answer_that_is_waited_for_takes_all_its_steps() -> None:
     assert _steps(whole) == MAX_TOKENS
 
 
+class Noted(Mailboxes):
+    """Notes which groups were closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed: list[str] = []
+
+    def close(self, names: Sequence[str]) -> None:
+        self.closed += names
+        super().close(names)
+
+
 async def _sent(mail: list[Output | Failed], lost: bool = False) -> list[Command]:
     """What a group of two requests sends when this comes, and then its reader leaves."""
-    boxes, sent = Mailboxes(), list[Command]()
+    boxes, sent = Noted(), list[Command]()
     async with aclosing(stream_group(boxes, sent.append, _submits(2))) as outputs:
         first = asyncio.ensure_future(anext(outputs))
         await asyncio.sleep(0)
@@ -133,6 +146,7 @@ async def _sent(mail: list[Output | Failed], lost: bool = False) -> list[Command
                 await anext(outputs)
         except (RequestFailed, EngineLost):
             pass
+    assert boxes.closed == ["r0", "r1"]
     return sent[2:]
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from engine_bounds import BUDGET_CHECKS, BudgetCheck, settled
-from fake_runtime import FakeLimits, FakeRuntime, generate
+from fake_runtime import generate
 from hypothesis import given
 from hypothesis import strategies as st
 from sharing_engine import SharingEngine, text
+from stall_trial import STALL_CHECKS, stalled
 
-from lostwax.ir.contract.step_plan import StepPlan
-from lostwax.server.engine.extend_budget import HELD, LEFT, MIN_ROWS, ExtendBudget
-from lostwax.server.engine.loop import EngineCore
-from lostwax.server.engine.messages import Output, Submit
+from lostwax.server.engine.extend_budget import HELD, LEFT, MAX_STALL, MIN_ROWS, ExtendBudget
 from lostwax.server.engine.options import EngineOptions
-from lostwax.server.engine.runtime import Ticket
 
 
 @given(
@@ -25,7 +24,7 @@ def test_rows_come_to_fit_and_then_to_within_a_factor_of_four_of_the_most(
     fixed: float, per_row: float, decode: float, stall: float
 ) -> None:
     budget = ExtendBudget(stall, 4096)
-    budget.note_decode(decode)
+    budget.note_decode(1, decode)
     allowed = (stall - 1) * decode
     tried = settled(budget, lambda n: fixed + per_row * n, 400)
     for rows in tried[20:]:
@@ -38,24 +37,24 @@ def test_rows_come_to_fit_and_then_to_within_a_factor_of_four_of_the_most(
 
 def test_rows_grow_by_doubling_and_begin_small() -> None:
     budget = ExtendBudget(3, 512)
-    budget.note_decode(1)
+    budget.note_decode(1, 1)
     assert settled(budget, lambda n: n / 1000, 7) == [MIN_ROWS, 32, 64, 128, 256, 512, 512]
 
 
 def test_a_step_that_took_too_long_makes_the_next_fit_at_once() -> None:
     budget = ExtendBudget(3, 512)
-    budget.note_decode(1)
+    budget.note_decode(1, 1)
     settled(budget, lambda n: n / 1000)
-    budget.note_extend(512, 20)  # the context has grown: ten times what is allowed
+    budget.note_extend(512, 1, 20)  # the context has grown: ten times what is allowed
     assert budget.rows == 32
     assert settled(budget, lambda n: n / 1000, HELD + 2)[-2:] == [32, 64]
 
 
 def test_a_step_of_far_fewer_rows_that_was_late_says_nothing_of_more() -> None:
     budget = ExtendBudget(3, 512)
-    budget.note_decode(1)
+    budget.note_decode(1, 1)
     settled(budget, lambda n: n / 1000)
-    budget.note_extend(10, 2.1)
+    budget.note_extend(10, 1, 2.1)
     assert budget.rows == 512
     assert settled(budget, lambda n: n / 1000, 2)[-1] == 512
 
@@ -63,10 +62,10 @@ def test_a_step_of_far_fewer_rows_that_was_late_says_nothing_of_more() -> None:
 def test_decode_steps_are_averaged_and_the_last_ones_count_most() -> None:
     budget = ExtendBudget(2, 64)
     for _ in range(30):
-        budget.note_decode(1)
+        budget.note_decode(1, 1)
     for _ in range(30):
-        budget.note_decode(10)
-    budget.note_extend(MIN_ROWS, 7.4)
+        budget.note_decode(1, 10)
+    budget.note_extend(MIN_ROWS, 1, 6.5)
     assert budget.rows == 2 * MIN_ROWS
 
 
@@ -102,47 +101,19 @@ def test_a_bound_that_leaves_no_time_is_refused(stall: float) -> None:
         ExtendBudget(stall, 512)
 
 
-class _Timed(FakeRuntime):
-    """A device whose steps take a made-up time: `now` tells what has passed."""
-
-    now = 0.0
-
-    def submit(self, plan: StepPlan) -> Ticket:
-        self.now += 0.010 if plan.entry == "decode" else 0.001 + 0.002 * plan.num_rows
-        return super().submit(plan)
+@pytest.mark.parametrize("check", STALL_CHECKS, ids=lambda check: check.__name__)
+def test_a_prompt_beside_streams(check: Callable[[], None]) -> None:
+    check()
 
 
-def _gaps(max_stall: float | None) -> tuple[list[float], float, list[int]]:
-    """Seconds between tokens of a stream while a prompt of 600 tokens runs; when that has its first
-    token; its tokens."""
-    runtime = _Timed(FakeLimits(max_tokens=128, num_pages=600, max_context=1000))
-    core = EngineCore(runtime, EngineOptions(max_stall=max_stall), clock=lambda: runtime.now)
-    core.handle(Submit(request="stream", prompt=[3], max_tokens=400, ignore_eos=True))
-    for _ in range(10):
-        core.step()
-    core.handle(Submit(request="prompt", prompt=text(600), max_tokens=3, ignore_eos=True))
-    began, last, gaps, first, tokens = runtime.now, runtime.now, list[float](), 0.0, list[int]()
-    while len(tokens) < 3:
-        for event in core.step():
-            assert isinstance(event, Output)
-            if event.request == "stream":
-                gaps.append(runtime.now - last)
-                last = runtime.now
-            else:
-                first = first or runtime.now - began
-                tokens += [score.token for score in event.tokens]
-    return gaps, first, tokens
+def test_without_a_bound_each_prefill_step_is_as_large_as_any() -> None:
+    found = stalled(0.002, None)
+    assert max(plan.num_rows for plan in found.plans) == 128
+    assert max(found.gaps) > 0.2
 
 
-def test_a_stream_waits_as_long_as_it_is_told_while_a_prompt_runs() -> None:
-    for stall in (5.0, 6.0, 12.0):  # 16 rows take 33 ms
-        gaps, first, tokens = _gaps(stall)
-        waits = sorted(gaps[1:])
-        assert waits[-1] <= (stall + (1 - 2 * LEFT) * (stall - 1)) * 0.010 + 1e-9
-        assert waits[-2] <= stall * 0.010 + 1e-9, "a size that takes too long is tried once"
-        assert tokens == generate(text(600), 3)
-        # 1.3 s of rows alone; half of the time, or two thirds, is the prompt's
-        assert first <= 1.3 * 2.2 * stall / (stall - 1)
-    gaps, first, _ = _gaps(None)
-    assert max(gaps) > 0.2
-    assert first < 1.4
+def test_streams_have_a_row_each_in_the_steps_of_a_prompt() -> None:
+    plans = stalled(0.0009, MAX_STALL).plans
+    mixed = [plan for plan in plans if plan.entry == "extend" and len(plan.seqs) == 3]
+    assert {plan.counts[:2] for plan in mixed} == {(1, 1)}
+    assert {plan.num_rows for plan in mixed[:-1]} <= {MIN_ROWS, 2 * MIN_ROWS}

@@ -63,3 +63,12 @@ def test_a_text_that_may_fit_is_counted_no_further_than_needed() -> None:
 def test_what_fits_is_never_refused(unit: str) -> None:
     text = (unit * 200_000)[:200_000]
     require_fitting(text, len(TINY.encode_rendered(text)), TINY, "prompt")
+
+
+def test_a_text_of_a_context_of_the_longest_tokens_is_tokenised() -> None:
+    """It may fit; this one's tokens, which are shorter, are counted."""
+    codec = CountingCodec(_tiny())
+    assert codec.longest is not None
+    with pytest.raises(ApiError, match=r"more than \d+ tokens"):
+        require_fitting("é" * (codec.longest * 2048), 4096, codec, "prompt")
+    assert codec.num_chars > 0

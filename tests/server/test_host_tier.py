@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 from engine_machine import tier_of
@@ -216,6 +217,11 @@ def test_a_preempted_request_finds_its_rows_in_host_memory() -> None:
     assert engine.core.stats.host_pages_restored > 0
 
 
+def _loses(moves: Sequence[Move]) -> None:
+    """What a device does that failed."""
+    assert moves
+
+
 def test_who_was_to_begin_behind_copies_of_a_failed_step_begins_anew() -> None:
     engine, plans = _bounded(2)
     engine.add("stream", [5, 6], 20)
@@ -225,7 +231,7 @@ def test_who_was_to_begin_behind_copies_of_a_failed_step_begins_anew() -> None:
     engine.step()
     move = engine.runtime.move
     engine.runtime.fail = True
-    setattr(engine.runtime, "move", lambda _: None)  # noqa: B010
+    setattr(engine.runtime, "move", _loses)  # noqa: B010
     engine.step()
     assert _num_restored(plans[-1]) == 2
     engine.runtime.fail = False

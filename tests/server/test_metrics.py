@@ -122,6 +122,14 @@ def test_the_end_of_a_server_is_told_of() -> None:
     assert value(seen, "requests_total", route="/v1/models", outcome="unavailable") == 1
 
 
+def test_only_requests_that_generate_have_a_latency() -> None:
+    with served() as client:
+        assert client.get("/v1/models").status_code == 200
+        assert value(scraped(client), "e2e_request_latency_seconds_count") == 0
+        client.post("/v1/completions", json=BODY | {"prompt": [1], "max_tokens": 2})
+        assert value(scraped(client), "e2e_request_latency_seconds_count") == 1
+
+
 def test_lengths_are_no_histogram_unless_asked_for() -> None:
     with served() as client:
         assert not any("request_prompt_tokens" in name for name, _ in scraped(client))

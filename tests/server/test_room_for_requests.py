@@ -40,6 +40,20 @@ def test_requests_that_do_not_fit_together_all_end_with_their_own_answers(drafts
         assert engine.ends[name] == "length"
 
 
+def test_the_last_free_page_is_the_firsts_and_who_lacks_one_waits_with_what_it_has() -> None:
+    engine = SharingEngine(EngineOptions(prefix_cache=False), num_pages=1 + 3)
+    for name, first in (("first", 5), ("second", 6)):
+        engine.add(name, [first] * 4, 8)  # a page each, and from the second token on two
+    engine.step()
+    engine.step()
+    assert {name: len(tokens) for name, tokens in engine.tokens.items()} == {
+        "first": 2,
+        "second": 1,
+    }
+    assert _running(engine) == ["first", "second"]
+    assert engine.core.scheduler.num_preempted == 0, "nobody had to give its page"
+
+
 def test_the_last_to_come_gives_way_and_the_first_never_does() -> None:
     engine = SharingEngine(num_pages=1 + 8)
     for name, first in (("first", 5), ("second", 6), ("third", 7)):

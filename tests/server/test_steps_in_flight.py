@@ -169,18 +169,13 @@ def test_a_refused_step_fails_its_requests_and_leaves_those_in_flight() -> None:
     assert len(deep.said) == 1
 
 
-@pytest.mark.parametrize(
-    ("max_tokens", "found"),
-    [
-        pytest.param(1, {"first": 0, "second": 0, "third": 8}, id="it begins behind it"),
-        pytest.param(5, {"first": 0, "second": 8, "third": 8}, id="a decode step is between"),
-    ],
-)
-def test_pages_are_found_once_their_step_is_committed_and_not_before(
-    max_tokens: int, found: dict[str, int]
+@pytest.mark.parametrize("max_tokens", [1, 5])
+def test_who_would_write_a_page_that_a_step_in_flight_writes_waits_and_finds_it(
+    max_tokens: int,
 ) -> None:
     deep = _Deep(depth=1)
     prompt = [3] * 9
+    found = {"first": 0, "second": 8, "third": 8}
     for name in found:
         deep.add(name, prompt, max_tokens)
     deep.finish()

@@ -10,7 +10,7 @@ import pytest
 from http_server import small_tokenizer
 from tokenizers.pre_tokenizers import FixedLength
 
-from lostwax.server.gateway.panics import TokenizerPanic, no_panic
+from lostwax.server.gateway.panics import NoPanic, TokenizerPanic
 from lostwax.server.gateway.pieces import Piece
 from lostwax.server.gateway.tokenizer import TextCodec, codec_of
 from lostwax.server.gateway.tokenizer_file import BadTokenizer, load_codec, read_tokenizer
@@ -112,5 +112,5 @@ def test_a_panic_at_a_request_is_an_error_and_an_interrupt_stays_one() -> None:
         with pytest.raises(TokenizerPanic, match="must be non-zero"):
             encode("abc")
     for passes in (KeyboardInterrupt, SystemExit, ValueError):
-        with pytest.raises(passes), no_panic():
+        with pytest.raises(passes), NoPanic():
             raise passes

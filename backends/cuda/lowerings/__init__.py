@@ -10,8 +10,10 @@ from lostwax.backends.cuda.lowerings.fp8_linear import (
     MANY_ROWS_LINEAR,
     MANY_ROWS_PROJECTIONS,
 )
+from lostwax.backends.cuda.lowerings.fp8_queries import MANY_ROWS_QUERIES
 from lostwax.backends.cuda.lowerings.index_logits import FP8_INDEX_LOGITS
 from lostwax.backends.cuda.lowerings.index_topk import FP8_INDEX_TOPK_TILES, INDEX_TOPK_TILES
+from lostwax.backends.cuda.lowerings.masked_mha import MASKED_MHA
 from lostwax.backends.cuda.lowerings.sparse_mla import SPARSE, SPARSE_ALL
 from lostwax.backends.cuda.lowerings.topk import TOPK
 from lostwax.backends.gpu_kernels.lowerings import GPU
@@ -24,6 +26,6 @@ from lostwax.ir.contract.target import Target
 def lowerings(target: Target) -> tuple[Lowering, ...]:
     """Own, shared and portable lowerings."""
     index = (FP8_INDEX_LOGITS, FP8_INDEX_TOPK_TILES, INDEX_TOPK_TILES)
-    own = (TOPK, *index, *SPARSE, *SPARSE_ALL, CAUSAL_MHA, *FLASH_MLA)
+    own = (TOPK, *index, *SPARSE, *SPARSE_ALL, CAUSAL_MHA, MASKED_MHA, *FLASH_MLA)
     many_rows = (MANY_ROWS_LINEAR, MANY_ROWS_GATE_UP, MANY_ROWS_PROJECTIONS, MANY_ROWS_EXPERTS)
-    return (*own, *many_rows, *GPU, *WIDE_PRODUCTS, *portable_lowerings(target))
+    return (*own, *many_rows, *MANY_ROWS_QUERIES, *GPU, *WIDE_PRODUCTS, *portable_lowerings(target))

@@ -10,20 +10,18 @@ from math import prod
 import msgspec
 
 from lostwax.backends.cuda.lowerings.fp8_products import (
+    COLUMNS,
     KNOBS,
-    MANY_ROWS_ON_HOPPER,
-    PART,
-    Extent,
+    ON_HOPPER,
     ProductForm,
     Slots,
     Weight,
     choose_form,
     product_launch,
     ticket_bytes,
-    waiting_flops,
 )
+from lostwax.backends.cuda.lowerings.fp8_tiles import PART, Extent, flops_of, moved_us, product_us
 from lostwax.backends.gpu_kernels.lowerings.expert_tiles import ExpertTiles, as_rows
-from lostwax.backends.gpu_kernels.lowerings.fp8_linear import fp8_flops
 from lostwax.backends.gpu_kernels.lowerings.fp8_rows import as_bytes
 from lostwax.backends.gpu_kernels.lowerings.fp8_terms import (
     Terms,
@@ -39,7 +37,7 @@ from lostwax.backends.gpu_kernels.lowerings.launches import (
     triton_launch,
 )
 from lostwax.backends.lowering import Knobs, Lowering, Match, Work
-from lostwax.backends.portable.lowerings.experts import expert_bytes
+from lostwax.backends.predicates import axis_at_least
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.program import Launch, View
 from lostwax.ir.contract.scale_layout import FP8_BLOCK
@@ -48,6 +46,9 @@ from lostwax.ir.region import Region
 
 _NAME = "sm90_fp8_experts"
 _BLOCK_COLUMNS = 1024
+LEAST_ROWS = 256
+"""Of fewer an expert's tiles hold too few pairs: kernels that read each expert's weights once take
+them."""
 _TILES = ExpertTiles(_NAME, node="op", out="op.out")
 
 
@@ -58,13 +59,18 @@ class _Forms:
 
     @staticmethod
     def of(match: Match, knobs: Knobs) -> _Forms:
-        terms, (_, inter, dim) = num_terms(match, "x"), match.shape("gate")
-        pairs = prod(match.shape("ids"))
-        first, second = (Extent(pairs, n, match.target.compute_units) for n in (inter, dim))
+        first, second = _extents(match, prod(match.shape("ids")))
         return _Forms(
-            choose_form(terms, dim, knobs, first, gated=True, grouped=True),
-            choose_form(terms, inter, knobs, second, grouped=True),
+            choose_form(first, knobs, grouped=True), choose_form(second, knobs, grouped=True)
         )
+
+
+def _extents(match: Match, pairs: int, chosen: float = 1) -> tuple[Extent, Extent]:
+    """The gated product and the last, over rows of pairs, of so many experts."""
+    terms, units = num_terms(match, "x"), match.target.compute_units
+    _, inter, dim = match.shape("gate")
+    first = Extent(pairs, inter, dim, terms, gated=True, units=units, matrices=chosen)
+    return first, Extent(pairs, dim, inter, terms, gated=False, units=units, matrices=chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,26 +184,25 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
 
 
 def _work(match: Match, knobs: Knobs) -> Work:
-    """Chosen experts once, what goes between the launches written and read; of the parts of each
-    chosen expert the last is half full."""
+    """The products' time, which has their bytes, and what is placed, gathered and combined; of the
+    parts of each chosen expert the last is half full."""
     rows, top_k = match.shape("ids")
-    experts, inter, dim = match.shape("gate")
+    experts, _, dim = match.shape("gate")
     forms, terms, pairs = _Forms.of(match, knobs), num_terms(match, "x"), rows * top_k
     chosen = experts * (1 - (1 - top_k / experts) ** rows) if top_k < experts else experts
-    between = 2 * pairs * (terms * inter + terms * dim + 2 * dim)
-    moved = chosen * expert_bytes(match) + 2 * terms * rows * dim + between + 4 * rows * dim
-    each = fp8_flops(match, 2 * pairs * inter * dim, "x") * (1 + chosen * PART / 2 / pairs)
-    flops = waiting_flops(match, forms.gated, 2 * each, pairs, inter)
-    flops += waiting_flops(match, forms.down, each, pairs, dim)
-    return Work(moved, flops, 5)
+    placed = 2 * terms * rows * dim + pairs * (2 * terms * dim + 2 * dim) + 4 * rows * dim
+    extents = _extents(match, pairs + round(chosen * PART / 2), chosen)
+    products = zip((forms.gated, forms.down), extents, strict=True)
+    us = sum(product_us(form.tile, extent) for form, extent in products) + moved_us(placed)
+    return Work(0, flops_of(match, "x", us), 5)
 
 
 MANY_ROWS_EXPERTS = Lowering(
     name=_NAME,
     pattern=Region.single(ExpertsOp),
     emit=_emit,
-    when=MANY_ROWS_ON_HOPPER & EXPERTS_WHEN,
-    knobs=KNOBS,
+    when=ON_HOPPER & axis_at_least("x", 0, LEAST_ROWS) & EXPERTS_WHEN,
+    knobs=(COLUMNS, *KNOBS),
     workspace=_workspace,
     zeroed=ticket_bytes,
     work=_work,

@@ -6,18 +6,18 @@ Activations come in fp8, or are made two terms of fp8 first. Knows no device.
 from __future__ import annotations
 
 from lostwax.backends.cuda.lowerings.fp8_products import (
+    COLUMNS,
     KNOBS,
     MANY_ROWS_ON_HOPPER,
-    PARTS,
-    Extent,
+    ROWS,
     ProductForm,
     Weight,
     choose_form,
     product_launch,
     rows_between,
     ticket_bytes,
-    waiting_flops,
 )
+from lostwax.backends.cuda.lowerings.fp8_tiles import Extent, flops_of, moved_us, product_us
 from lostwax.backends.gpu_kernels.lowerings.fp8_joined import (
     GATED_WHEN,
     JOINED,
@@ -25,7 +25,7 @@ from lostwax.backends.gpu_kernels.lowerings.fp8_joined import (
     PROJECTED_WHEN,
     projected_launch,
 )
-from lostwax.backends.gpu_kernels.lowerings.fp8_linear import LINEAR_WHEN, fp8_flops
+from lostwax.backends.gpu_kernels.lowerings.fp8_linear import LINEAR_WHEN
 from lostwax.backends.gpu_kernels.lowerings.fp8_terms import carve_terms, num_terms, terms_of
 from lostwax.backends.gpu_kernels.lowerings.launches import Carver
 from lostwax.backends.lowering import Knobs, Lowering, Match, Work
@@ -39,22 +39,25 @@ from lostwax.ir.region import Region
 _LINEAR, _GATE_UP, _PROJECTIONS = "sm90_fp8_linear", "sm90_fp8_gate_up", "sm90_fp8_projections"
 
 
-def _form(match: Match, knobs: Knobs, columns: int, *, gated: bool = False) -> ProductForm:
+def _extent(match: Match, columns: int, *, gated: bool = False) -> Extent:
     rows, k = match.shape("x")
-    extent = Extent(rows, columns, match.target.compute_units)
-    return choose_form(num_terms(match, "x"), k, knobs, extent, gated=gated)
+    return Extent(rows, columns, k, num_terms(match, "x"), gated, match.target.compute_units)
+
+
+def _form(match: Match, knobs: Knobs, columns: int, *, gated: bool = False) -> ProductForm:
+    return choose_form(_extent(match, columns, gated=gated), knobs)
 
 
 def _weight(match: Match, name: str) -> Weight:
     return Weight(match.view(name), match.view(f"{name}:scale"))
 
 
-def _work(match: Match, form: ProductForm, columns: int, planes: int = 0) -> Work:
-    """The region's own, the terms where they are made, and `planes` bytes written and read."""
-    base, (rows, k) = match.work(), match.shape("x")
-    made = 4 * rows * k if form.terms == 2 else 0
-    flops = waiting_flops(match, form, fp8_flops(match, base.flops, "x"), rows, columns)
-    return Work(base.num_bytes + made + 2 * planes, flops, 1 + (made > 0) + (planes > 0))
+def _work(match: Match, knobs: Knobs, extent: Extent, planes: int = 0) -> Work:
+    """The product's time, which has its bytes, terms where they are made, and `planes` bytes
+    written and read."""
+    made = 4 * extent.rows * extent.k if extent.terms == 2 else 0
+    us = product_us(choose_form(extent, knobs).tile, extent) + moved_us(made + 2 * planes)
+    return Work(0, flops_of(match, "x", us), 1 + (made > 0) + (planes > 0))
 
 
 def _terms_bytes(match: Match, knobs: Knobs) -> int:
@@ -88,12 +91,11 @@ def _emit_gate_up(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
 
 def _gate_up_work(match: Match, knobs: Knobs) -> Work:
     columns = match.shape("act")[1]
-    return _work(match, _form(match, knobs, columns, gated=True), columns)
+    return _work(match, knobs, _extent(match, columns, gated=True))
 
 
 def _linear_work(match: Match, knobs: Knobs) -> Work:
-    columns = match.shape("weight")[0]
-    return _work(match, _form(match, knobs, columns), columns)
+    return _work(match, knobs, _extent(match, match.shape("weight")[0]))
 
 
 def _joined_columns(match: Match) -> int:
@@ -124,15 +126,15 @@ def _emit_projections(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
 
 def _projections_work(match: Match, knobs: Knobs) -> Work:
     rows, columns = match.shape("x")[0], _joined_columns(match)
-    return _work(match, _form(match, knobs, columns), columns, planes=2 * rows * columns)
+    return _work(match, knobs, _extent(match, columns), planes=2 * rows * columns)
 
 
 MANY_ROWS_LINEAR = Lowering(
     name=_LINEAR,
     pattern=Region.single(LinearOp),
     emit=_emit_linear,
-    when=MANY_ROWS_ON_HOPPER & LINEAR_WHEN & dtype("op.out", "bf16"),
-    knobs=(PARTS, *KNOBS),
+    when=MANY_ROWS_ON_HOPPER & LINEAR_WHEN,
+    knobs=(ROWS, COLUMNS, *KNOBS),
     workspace=_terms_bytes,
     zeroed=ticket_bytes,
     work=_linear_work,
@@ -143,7 +145,7 @@ MANY_ROWS_GATE_UP = Lowering(
     pattern=GATED,
     emit=_emit_gate_up,
     when=MANY_ROWS_ON_HOPPER & GATED_WHEN & dtype("act", "bf16"),
-    knobs=KNOBS,
+    knobs=(ROWS, COLUMNS, *KNOBS),
     weights={"w_gate": GATE_UP},
     workspace=_terms_bytes,
     zeroed=ticket_bytes,
@@ -155,7 +157,7 @@ MANY_ROWS_PROJECTIONS = Lowering(
     pattern=PROJECTED,
     emit=_emit_projections,
     when=MANY_ROWS_ON_HOPPER & PROJECTED_WHEN,
-    knobs=(PARTS, *KNOBS),
+    knobs=(ROWS, COLUMNS, *KNOBS),
     weights={"w_q": JOINED},
     workspace=_projections_bytes,
     zeroed=ticket_bytes,

@@ -5,11 +5,21 @@ The kernel is `kernels/fp8_products.cu`. Knows sizes, no op and no device.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
 
 import msgspec
 
-from lostwax.backends.gpu_kernels.lowerings.fp8_linear import MANY_ROWS
+from lostwax.backends.cuda.lowerings.fp8_tiles import (
+    LEAST_STAGES,
+    PART,
+    WIDTHS,
+    Extent,
+    TileSize,
+    choose_tile,
+    fits_registers,
+)
 from lostwax.backends.gpu_kernels.lowerings.fp8_terms import Terms
 from lostwax.backends.gpu_kernels.lowerings.launches import Carver, i32, real_rows
 from lostwax.backends.lowering import Knob, Knobs, Match
@@ -20,143 +30,133 @@ from lostwax.ir.contract.parameter import Pointer, Scalar, TensorMap
 from lostwax.ir.contract.program import KernelLaunch, View
 from lostwax.ir.contract.scale_layout import FP8_BLOCK
 
-PART = 64
-"""Rows of one product: a tile's parts without a row are neither loaded nor multiplied."""
-_WARPGROUPS = 2  # that multiply, each every other part
-_THREADS = 128 * (_WARPGROUPS + 1)
+LEAST_ROWS = 33
+"""Fewer are the smallest tile's half: kernels that stand the weight on the first side take them."""
+_WARPGROUPS = 2  # that multiply, each every other part, or of 64 rows every other block of K
+THREADS = 128 * (_WARPGROUPS + 1)
 _MOST_CLUSTER = 2
-_MOST_STAGES = 6
+_MOST_STAGES = 12
 _TICKETS = 2  # of tiles that were taken, and of clusters that have ended
-_BARRIERS_BYTES, _COUNT_BYTES = 32, 16  # behind the stages: of each, and of all
+_BARRIERS_BYTES, _TOLD_BYTES, _COUNT_BYTES = 16, 64, 16  # behind the stages: of each, and of all
 _SHARED_BYTES = 232448  # a block's at most, on Hopper
 _TURNS = 16  # tiles of rows that take turns over the same weights
-_SHARE = {1: 0.95, 2: 1.15}
-"""Of the target's fp8 rate while all units have a tile, by terms: o and down of 2,048 rows,
-`python benchmarks/fp8_prefill.py run FOLDER --out DIR`, one H200, 2026-11-29. The rate is that of a
-whole product of cuBLAS, which waits for memory, too; two terms read their weights once."""
-_WIDE_ROWS = 1024
-"""Rows from which on a warpgroup may have two parts, and clusters share x: with fewer, alone."""
 
-PARTS = Knob("parts", (0, 1, 2))
-"""Of 64 rows a warpgroup, where neither gated nor sorted by expert."""
+ROWS = Knob("tile_rows", (0, 64, 128, 256), takes_memory=False)
+"""Of a tile, where not sorted by expert; 256 where not gated."""
+COLUMNS = Knob("columns", (0, *WIDTHS), takes_memory=False)
+"""Of a tile, of each weight; of gated ones at most 128."""
 DYNAMIC, STATIC = 1, 2
 """Settings of the knob `dynamic`: clusters take the next tile, or each has its own."""
 KNOBS = (
-    Knob("cluster", (0, 1, 2)),
-    Knob("stages", (0, 2, 3, 4, 5, 6)),
-    Knob("turns", (0, 4, 8, 16, 32)),
+    Knob("cluster", (0, 1, 2), takes_memory=False),
+    Knob("stages", (0, 2, 3, 4, 5, 6, 8, 10, 12), takes_memory=False),
+    Knob("turns", (0, 4, 8, 16, 32), takes_memory=False),
     Knob("dynamic", (0, 1, 2)),
 )
 """0 leaves it to `choose_form`."""
 
-MANY_ROWS_ON_HOPPER = (
-    fact("matrix_units", "wgmma")
-    & fact_at_least("cluster_blocks", _MOST_CLUSTER)
-    & axis_at_least("x", 0, MANY_ROWS)
-)
-"""What the kernel asks of the target, and of the rows to be worth it."""
+ON_HOPPER = fact("matrix_units", "wgmma") & fact_at_least("cluster_blocks", _MOST_CLUSTER)
+"""What the kernel asks of the target."""
+MANY_ROWS_ON_HOPPER = ON_HOPPER & axis_at_least("x", 0, LEAST_ROWS)
+"""The same, and of the rows to be worth it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProductForm:
-    """How a CTA multiplies: `parts` of 64 rows a warpgroup; of gated products one, twice as wide.
+    """How a CTA multiplies.
 
     `turns` are tiles of rows that take turns over the same weights; `dynamic` clusters take the
     next tile that nobody has.
     """
 
     terms: int
-    parts: int
+    tile: TileSize
     gated: bool
     grouped: bool
-    stages: int
-    cluster: int
     turns: int
     dynamic: bool
 
     @property
-    def rows(self) -> int:
-        """Of a tile."""
-        return _WARPGROUPS * self.parts * PART
-
-    @property
     def shared_bytes(self) -> int:
         """As `layout.h` adds it up; the kernel does not compile where the two differ."""
-        stage = _stage_bytes(self.terms, self.rows, self.gated) + _BARRIERS_BYTES
-        return self.stages * stage + _COUNT_BYTES
+        stage = _stage_bytes(self.terms, self.tile, self.gated)
+        return self.tile.stages * stage + _fixed_bytes(self.tile, self.gated)
 
     def constants(self, *, power_of_two: bool = False) -> dict[str, int]:
         """The kernel's macros; `power_of_two`: scales of what gated experts write."""
         return {
             "TERMS": self.terms,
-            "PARTS": self.parts,
+            "PARTS": max(1, self.tile.rows // (_WARPGROUPS * PART)),
+            "WAYS": 2 if self.tile.rows == PART else 1,
+            "COLUMNS": self.tile.columns,
             "GATED": int(self.gated),
             "GROUPED": int(self.grouped),
-            "STAGES": self.stages,
-            "CLUSTER": self.cluster,
+            "STAGES": self.tile.stages,
+            "CLUSTER": self.tile.cluster,
             "DYNAMIC": int(self.dynamic),
             "POWER_OF_TWO": int(power_of_two),
             SHARED_BYTES: self.shared_bytes,
         }
 
 
-def _stage_bytes(terms: int, rows: int, gated: bool) -> int:
-    return FP8_BLOCK * (terms * rows + (1 + gated) * FP8_BLOCK)
+def _stage_bytes(terms: int, tile: TileSize, gated: bool) -> int:
+    return FP8_BLOCK * (terms * tile.rows + (1 + gated) * tile.columns) + _BARRIERS_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """Rows and columns of a product, and the device's units."""
-
-    rows: int
-    columns: int
-    units: int
-
-    def waves(self, rows: int, cluster: int) -> int:
-        """Turns of all clusters over tiles of so many rows."""
-        tiles = -(-self.rows // rows) * -(-self.columns // (FP8_BLOCK * cluster))
-        return -(-tiles // (self.units // cluster))
+def _fixed_bytes(tile: TileSize, gated: bool) -> int:
+    """Beside the ring; tiles of one part have sums in f32 that one warpgroup hands to the other."""
+    sums = DTYPE_BYTES["f32"] * PART * tile.columns * (1 + gated) if tile.rows == PART else 0
+    return sums + _TOLD_BYTES + _COUNT_BYTES
 
 
-def choose_form(
-    terms: int,
-    k: int,
-    knobs: Knobs,
-    extent: Extent,
-    *,
-    gated: bool = False,
-    grouped: bool = False,
-) -> ProductForm:
+def choose_form(extent: Extent, knobs: Knobs, *, grouped: bool = False) -> ProductForm:
     """By rule where knobs are 0; as many stages as fit at most.
 
-    Gated products and experts, whose tiles are those of `place_pairs`, have tiles of 128 rows.
-    Clusters take the next tile only where a tile has more blocks of K than any ring, and one.
-
-    The rule is within 4 % of the fastest setting, as a geometric mean over the shapes of V3.2 and
-    256 to 4,096 rows: `python benchmarks/fp8_prefill.py run FOLDER --out DIR`, one H200,
-    2026-11-29. Of 128-row tiles and one term, 256-row tiles take 0.96 of the time where they make
-    no more waves; experts take 0.92 where clusters take the next tile, alone or two.
+    Experts have tiles of 128 rows, those of `place_pairs`; their clusters of two take the next
+    tile, where a tile has more blocks of K than the ring, and one. Of other products each CTA has
+    tiles of its own: sharing x saved 1 % at most, and cost up to 20 % (`fp8_tiles.py`).
     """
-    alone = terms == 1 and (gated or extent.rows < _WIDE_ROWS)
-    cluster = knobs["cluster"] or (1 if alone else _MOST_CLUSTER)
-    parts = 1
-    if not gated and not grouped:
-        one, two = (n * extent.waves(_WARPGROUPS * n * PART, cluster) for n in (1, 2))
-        is_wide = terms == 1 and extent.rows >= _WIDE_ROWS and two <= one
-        parts = knobs["parts"] or (2 if is_wide else 1)
-    stage = _stage_bytes(terms, _WARPGROUPS * parts * PART, gated) + _BARRIERS_BYTES
-    most = (_SHARED_BYTES - _COUNT_BYTES) // stage
-    is_dynamic = knobs["dynamic"] == DYNAMIC or (knobs["dynamic"] == 0 and (gated or grouped))
+    tile = choose_tile(extent, tile_sizes(extent, knobs, grouped=grouped))
+    is_dynamic = knobs["dynamic"] == DYNAMIC or (knobs["dynamic"] == 0 and grouped)
     return ProductForm(
-        terms=terms,
-        parts=parts,
-        gated=gated,
+        terms=extent.terms,
+        tile=tile,
+        gated=extent.gated,
         grouped=grouped,
-        stages=min(knobs["stages"] or _MOST_STAGES, most),
-        cluster=cluster,
         turns=knobs["turns"] or _TURNS,
-        dynamic=is_dynamic and k > FP8_BLOCK * (_MOST_STAGES + 1),
+        dynamic=is_dynamic and extent.k > FP8_BLOCK * (tile.stages + 1),
     )
+
+
+def tile_sizes(extent: Extent, knobs: Knobs, *, grouped: bool = False) -> Iterator[TileSize]:
+    """Tiles that the knobs and the product leave to choose from."""
+    rows = _tile_rows(extent, knobs, grouped)
+    widths = (knobs["columns"],) if knobs.get("columns") else WIDTHS
+    if grouped and extent.gated:  # what it writes is quantised by blocks
+        widths = (FP8_BLOCK,)
+    cluster = knobs["cluster"] or 1 + grouped
+    for height, width in product(rows, widths):
+        tile = TileSize(height, width, cluster, stages=0)
+        tile = replace(tile, stages=_stages(extent, tile, knobs["stages"] or _MOST_STAGES))
+        if tile.stages >= LEAST_STAGES and fits_registers(tile, gated=extent.gated):
+            yield tile
+
+
+def _tile_rows(extent: Extent, knobs: Knobs, grouped: bool) -> tuple[int, ...]:
+    """Tiles of one part where few of them stand above one another, of four where many do."""
+    if grouped:
+        return (2 * PART,)
+    if knobs.get("tile_rows"):
+        return (knobs["tile_rows"],)
+    if extent.rows <= PART:
+        return (PART,)
+    return (PART, 2 * PART) if extent.rows <= 2 * PART else (2 * PART, 4 * PART)
+
+
+def _stages(extent: Extent, tile: TileSize, wanted: int) -> int:
+    stage = _stage_bytes(extent.terms, tile, extent.gated)
+    stages = min(wanted, (_SHARED_BYTES - _fixed_bytes(tile, extent.gated)) // stage)
+    return stages - stages % 2 if tile.rows == PART else stages  # a place is one warpgroup's
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,21 +190,18 @@ def product_launch(
 ) -> KernelLaunch:
     """The launch; of gated products `weights` are gate and up, of `columns` rows an expert each.
 
-    `out` is [rows, columns] bf16, of plain experts a row each pair; of gated experts it is fp8
-    [terms * slots, columns], and `out_scale` [blocks of columns, slots].
+    `out` is [rows, columns] bf16 or f32, of plain experts a row each pair; of gated experts it is
+    fp8 [terms * slots, columns], and `out_scale` [blocks of columns, slots].
     """
     rows = x.values.shape[0] // x.count
     blocks = -(-x.values.shape[1] // FP8_BLOCK)
-    row_tiles = -(-rows // form.rows)
-    column_turns = -(-columns // (FP8_BLOCK * form.cluster))
-    clusters = min(row_tiles * column_turns, match.target.compute_units // form.cluster)
     compiled = match.build(
         KernelSource(
             language="cuda",
             path="fp8_products.cu",
             symbol="sm90_fp8_products",
-            constants=form.constants(power_of_two=power_of_two),
-            num_warps=_THREADS // 32,
+            constants=form.constants(power_of_two=power_of_two) | {"WIDE": int(out.dtype == "f32")},
+            num_warps=THREADS // 32,
         )
     )
     first, last = weights[0], weights[-1]
@@ -212,12 +209,12 @@ def product_launch(
     return KernelLaunch(
         binary=compiled.binary,
         symbol=compiled.symbol,
-        grid=(clusters * form.cluster, 1, 1),
-        block=(_THREADS, 1, 1),
+        grid=grid_of(match, form, rows, columns),
+        block=(THREADS, 1, 1),
         params=(
-            _tiles(x.values, PART),
-            _tiles(first.values, FP8_BLOCK),
-            _tiles(last.values, FP8_BLOCK),
+            tiles_of(x.values, PART),
+            tiles_of(first.values, form.tile.columns),
+            tiles_of(last.values, form.tile.columns),
             Pointer(x.scale),
             Pointer(first.scale),
             Pointer(last.scale),
@@ -232,18 +229,31 @@ def product_launch(
             i32(rows),
             i32(columns),
             i32(blocks),
-            i32(row_tiles),
+            i32(-(-rows // form.tile.rows)),
             i32(form.turns),
-            Pointer(Carver(match.zeroed).take("i32", _TICKETS) if form.dynamic else real),
+            tickets_of(match, form),
         ),
         shared_bytes=form.shared_bytes,
-        cluster=(form.cluster, 1, 1),
+        cluster=(form.tile.cluster, 1, 1),
         op=op,
     )
 
 
-def _tiles(view: View, rows: int) -> TensorMap:
+def tiles_of(view: View, rows: int) -> TensorMap:
+    """Boxes of so many rows and one block of K."""
     return TensorMap(view=view, box=(rows, FP8_BLOCK), swizzle="128B", l2_promotion="128B")
+
+
+def grid_of(match: Match, form: ProductForm, rows: int, columns: int) -> tuple[int, int, int]:
+    """CTAs that run at once, no more clusters than tiles."""
+    tile = form.tile
+    tiles = -(-rows // tile.rows) * -(-columns // (tile.columns * tile.cluster))
+    return min(tiles, match.target.compute_units // tile.cluster) * tile.cluster, 1, 1
+
+
+def tickets_of(match: Match, form: ProductForm) -> Pointer:
+    """Where clusters take tickets; anything where they have tiles of their own."""
+    return Pointer(Carver(match.zeroed).take("i32", _TICKETS) if form.dynamic else real_rows(match))
 
 
 def rows_between(view: View, first: int, count: int) -> View:
@@ -255,12 +265,3 @@ def rows_between(view: View, first: int, count: int) -> View:
 def ticket_bytes(match: Match, knobs: Knobs) -> int:
     """Counters of what was taken, which are left zero."""
     return 0 if knobs["dynamic"] == STATIC else 4 * _TICKETS
-
-
-def waiting_flops(match: Match, form: ProductForm, flops: float, rows: int, columns: int) -> float:
-    """Operations on fp8 as the estimate takes them: with the units that wait while the last tiles
-    are multiplied, and for the share of the rate that was measured."""
-    extent = Extent(rows, columns, match.target.compute_units)
-    tiles = -(-rows // form.rows) * -(-columns // (FP8_BLOCK * form.cluster))
-    clusters = extent.units // form.cluster
-    return flops / _SHARE[form.terms] * (extent.waves(form.rows, form.cluster) * clusters / tiles)

@@ -42,6 +42,7 @@ from lostwax.backends.gpu_kernels.lowerings.scaled_cache import (
     APPEND_LATENT,
     APPEND_SCALED,
 )
+from lostwax.backends.gpu_kernels.lowerings.score import SCORE
 from lostwax.backends.lowering import Lowering
 
 FP8_FORMATS: tuple[Lowering, ...] = (
@@ -94,4 +95,5 @@ GPU: tuple[Lowering, ...] = (
     PICK,
     LOGPROB,
     SAMPLE_TAIL,
+    SCORE,
 )

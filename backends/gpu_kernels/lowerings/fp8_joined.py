@@ -13,6 +13,7 @@ from lostwax.backends.gpu_kernels.lowerings.fp8_linear import (
     MAP_BORDER,
     fp8_units,
     tiled_flops,
+    waiting,
     weight_is_scaled,
 )
 from lostwax.backends.gpu_kernels.lowerings.fp8_products import (
@@ -132,7 +133,7 @@ class Joined:
         size = product.splits * product.rows * product.n * DTYPE_BYTES[self._plane_dtype(product)]
         made = 0 if product.terms == 1 else 4 * product.rows * product.k
         flops = tiled_flops(match, base.flops, self.x, product.rows)
-        flops *= product.padded_rows / product.rows
+        flops *= product.padded_rows / product.rows * waiting(match, product)
         return Work(base.num_bytes + 2 * size + made, flops, 2 + (made > 0))
 
 

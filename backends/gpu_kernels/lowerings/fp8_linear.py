@@ -67,11 +67,23 @@ MANY_ROWS = 256
 _SHARE = 0.6
 """Of the target's fp8 rate that these kernels reach: 44 to 47 % of 1,750 TFLOP/s in the extend of
 2,048 rows, five layers at full width, official formats, one H200, 2026-11-29."""
+_SOME_ROWS, _SHARE_OF_SOME = 65, 0.4
+"""The same of fewer, which take two tiles: of 128 rows, one term
+(`benchmarks/results/2026-11-29-h200-fp8-products-2.json`)."""
 
 
 def tiled_flops(match: Match, flops: float, value: str, rows: int) -> float:
     """Operations on fp8 by the Triton kernels: of many rows more, for the share that they reach."""
-    return fp8_flops(match, flops, value) / (_SHARE if rows >= MANY_ROWS else 1.0)
+    share = _SHARE if rows >= MANY_ROWS else _SHARE_OF_SOME if rows >= _SOME_ROWS else 1.0
+    return fp8_flops(match, flops, value) / share
+
+
+def waiting(match: Match, product: Product) -> float:
+    """How much longer a product of some rows takes because units wait for its last tiles."""
+    tiles, units = product.programs * product.splits, match.target.compute_units
+    if product.rows < _SOME_ROWS or not units:
+        return 1.0
+    return -(-tiles // units) * units / tiles
 
 
 def _work(match: Match, knobs: Knobs) -> Work:
@@ -79,6 +91,7 @@ def _work(match: Match, knobs: Knobs) -> Work:
     partial = 8 * product.splits * product.rows * product.n if product.splits > 1 else 0
     made = 0 if product.terms == 1 else 4 * product.rows * product.k
     flops = tiled_flops(match, base.flops, "x", product.rows) * product.padded_rows / product.rows
+    flops *= waiting(match, product)
     return Work(base.num_bytes + partial + made, flops, 1 + (made > 0))
 
 

@@ -155,8 +155,13 @@ def _head_width(match: Match) -> str | None:
 
 def queries_when(x: str, quantised: bool) -> Predicate:
     """What the product of `x` and the launch behind it ask."""
+    return joined_when(x, quantised) & axis_at_most(x, 0, _MAX_ROWS)
+
+
+def joined_when(x: str, quantised: bool) -> Predicate:
+    """What any kernel of both queries asks."""
     found = fp8_units(x) & joined_weights(*QUERIES_FORM.concat) & of_rows(x)
-    found &= axis_multiple(x, 1, MAP_BORDER) & axis_at_most(x, 0, _MAX_ROWS)
+    found &= axis_multiple(x, 1, MAP_BORDER)
     found &= fact("dtypes", "f64") & rank("queries", 3) & rank("index", 3)
     found &= Predicate(_index_width) & Predicate(_head_width)
     inner = ("q_b", "q_turned", "index_flat", "index_turned")

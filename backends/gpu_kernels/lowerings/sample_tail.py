@@ -1,4 +1,4 @@
-"""The whole tail of a sampling head in three launches. Knows no device.
+"""The whole tail of a sampling head in two launches. Knows no device.
 
 Ids and log-probabilities have the bits that the lowerings of `sample.py` give at their first
 knobs, so that a row's answer depends neither on its head nor on the lowering that was cheaper.
@@ -15,6 +15,7 @@ from lostwax.backends.gpu_kernels.lowerings.launches import (
     real_rows,
     triton_launch,
 )
+from lostwax.backends.gpu_kernels.lowerings.row_lists import groups_of_part
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match
 from lostwax.backends.predicates import axis_at_most, fact, of_rows
 from lostwax.ir.contract.masks import mask_words
@@ -25,7 +26,37 @@ _KERNELS = "lostwax.backends.gpu_kernels.sample_tail"
 _NAME = "smxx_sample_tail"
 _MAX_VOCAB = 1 << 18  # a program holds a number of each part of its row in registers
 _PENALTIES = ("counts", "count_rows", "recent", "repetition", "frequency", "presence")
-_ROWS = ("masks", "mask_rows", "temperature")
+_MASKS = ("masks", "mask_rows")
+_ROWS = ("temperature", "top_k", "top_p", "min_p", "seeds", "counters")
+_GIVEN = ("logits", *_PENALTIES, "biases", "bias_rows", *_MASKS, *_ROWS)
+_RESULTS = ("ids", "logprobs", "real_rows")
+_SPLIT = (
+    *("logits", *_PENALTIES, "biases", "bias_rows", "biased", *_MASKS, *_ROWS),
+    *("scores", "best", "runner_ups", "runner_up_ids", "tops", "sums", "allowed_tops", "groups"),
+    *("arrived", "chosen", "ends", "progress", *_RESULTS),
+)
+_WEIGH = (
+    *("logits", "biased", "bias_rows", "count_rows", *_MASKS, *_ROWS),
+    *(
+        "scores",
+        "best",
+        "tops",
+        "sums",
+        "allowed_tops",
+        "chosen",
+        "ends",
+        "progress",
+        "weights",
+        "listed",
+    ),
+    *_RESULTS,
+)
+"""What each launch takes, in the order of its kernel."""
+_LIST = 2048
+"""Ids: as many as a program holds in registers at eight a thread."""
+_GROUPS = 2048
+_WALKED_SOON = 1 << 14
+"""Ids of a row that is walked, or listed, in less time than a second pick takes from every row."""
 _PART = 1024  # of the first knobs in `sample.py`: log-probabilities are summed in such parts
 
 SAMPLE_REGION = Region(
@@ -73,10 +104,17 @@ def _scratch(match: Match, workspace: View | None) -> tuple[dict[str, View], int
     views = {
         "scores": carver.take("f64", *size),
         "best": carver.take("i32", *size),
+        "runner_ups": carver.take("f64", *size),
+        "runner_up_ids": carver.take("i32", *size),
         "tops": carver.take("f32", *size),
         "sums": carver.take("i64", *size),
         "allowed_tops": carver.take("f32", *size),
-        "masses": carver.take("i64", *size, 2),
+        "groups": carver.take("f32", *size, groups_of_part(vocab, _PART, _GROUPS)),
+        "chosen": carver.take("i32", rows, 2),
+        "ends": carver.take("f32", rows, 2),
+        "progress": carver.take("i32", rows, 2),
+        "weights": carver.take("i64", *size, 4),
+        "listed": carver.take("i32", rows, _LIST),
         "biased": carver.take("f32", rows, vocab),
     }
     return views, carver.num_bytes
@@ -86,65 +124,42 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     rows, vocab = match.shape("logits")
     parts = -(-vocab // _PART)
     left, _ = _scratch(match, match.workspace)
-    names = (
-        "logits",
-        *_PENALTIES,
-        "biases",
-        "bias_rows",
-        *_ROWS,
-        "top_k",
-        "top_p",
-        "min_p",
-        "seeds",
-        "counters",
-    )
-    given = {name: match.view(name) for name in names}
-    rest = {
+    known = {name: match.view(name) for name in _GIVEN} | left
+    known |= {
         "real_rows": real_rows(match),
-        "logits_stride": i32(given["logits"].strides[0]),
-        "parts": i32(parts),
+        "arrived": Carver(match.zeroed).take("i32", rows),
+        "ids": match.view("picked.ids"),
+        "logprobs": match.view("logprob"),
     }
-    results = {"ids": match.view("picked.ids"), "logprobs": match.view("logprob")}
+    sizes = {"logits_stride": i32(known["logits"].strides[0]), "parts": i32(parts)}
     constants = {
         "WIDTH": vocab,
         "WORDS": mask_words(vocab),
         "BLOCK": _PART,
         "BLOCK_PARTS": next_power_of_two(parts),
+        "OF_PART": groups_of_part(vocab, _PART, _GROUPS),
+        "LIST": _LIST,
         "MASS_BITS": 62 - (vocab - 1).bit_length(),  # a row's masses sum to 2^62 at most
+        "TRIES_TWICE": int(vocab > _WALKED_SOON),
         "RECENT": match.shape("recent")[1],
     }
 
-    def launch(kernel: str, inputs: str, scratch: str, programs: int, *names: str) -> Launch:
-        is_first = kernel == "sample_split"
-        bias = ("biased", "bias_rows", "count_rows")
-        if is_first:
-            bias = (*_PENALTIES, "biases", "bias_rows", "biased")
-        known = given | {"biased": left["biased"]}
-        arguments = {name: known[name] for name in ("logits", *bias, *_ROWS, *inputs.split())}
-        arguments |= {name: left[name] for name in scratch.split()}
-        arguments |= {name: results[name] for name in names}
-        unused = {"BLOCK_PARTS"} if is_first else {"RECENT"}
-        fixed = {name: value for name, value in constants.items() if name not in unused}
+    def launch(kernel: str, names: tuple[str, ...], unused: tuple[str, ...] = ()) -> Launch:
         return triton_launch(
             match,
             f"{_KERNELS}:{kernel}",
-            arguments | rest,
-            fixed,
-            grid=(rows, programs, 1),
+            {name: known[name] for name in names} | sizes,
+            {name: value for name, value in constants.items() if name not in unused},
+            grid=(rows, parts, 1),
             op=_NAME,
             num_warps=knobs["num_warps"],
             rows_of=("logits_stride",),
         )
 
-    every = "scores best tops sums allowed_tops"
     return (
-        launch("sample_split", "seeds counters", every, parts),
-        launch("sample_weigh", "top_p", "scores best allowed_tops masses", parts),
-        launch(
-            "sample_pick", "top_k top_p min_p seeds counters", f"{every} masses", 1,
-            "ids", "logprobs",
-        ),
-    )  # fmt: skip
+        launch("sample_split", _SPLIT, unused=("LIST",)),
+        launch("sample_weigh", _WEIGH, unused=("OF_PART", "TRIES_TWICE", "RECENT")),
+    )
 
 
 SAMPLE_TAIL = Lowering(
@@ -158,5 +173,6 @@ SAMPLE_TAIL = Lowering(
     knobs=(Knob("num_warps", (8, 4, 16)),),
     row_invariant=True,
     workspace=lambda match, knobs: _scratch(match, None)[1],
-    work=lambda match, knobs: replace(match.work(), launches=3),
+    zeroed=lambda match, knobs: 4 * match.shape("logits")[0],
+    work=lambda match, knobs: replace(match.work(), launches=2),
 )

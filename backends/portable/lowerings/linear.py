@@ -70,6 +70,14 @@ scales and round in turn. 6.6 ms for 1.2e9 numbers at 4.46 TB/s (`benchmarks/ful
 of 2,048 rows with bf16 activations, one H200, 2026-11-29)."""
 
 
+def _converted_share(match: Match) -> float:
+    """How much longer its operations take than at the rate of x: where x and what is written have
+    two types, both operands are widened to f32 (`kernels/linear.py`)."""
+    own, wide = (match.target.tflops.get(dtype) for dtype in (match.dtype("x"), "f32"))
+    same = match.dtype("x") == match.dtype("op.out")
+    return own / wide if own and wide and not same else 1.0
+
+
 def _linear_work(is_transposed: bool) -> Callable[[Match, Knobs], Work]:
     def work(match: Match, knobs: Knobs) -> Work:
         plain = match.work()
@@ -78,8 +86,9 @@ def _linear_work(is_transposed: bool) -> Callable[[Match, Knobs], Work]:
         rows, cols = match.shape("weight")
         made = _CONVERTED_BYTES * rows * cols
         tiles = -(-rows // knobs["row_tile"])
+        rate = match.target.tflops.get(match.dtype("x"), 0.0) * 1e12
         waited = made / (match.target.bandwidth_gbps * 1e9)  # the product begins when it is made
-        flops = plain.flops + waited * match.target.tflops.get(match.dtype("x"), 0.0) * 1e12
+        flops = plain.flops * _converted_share(match) + waited * rate
         return Work(plain.num_bytes + made, flops, 5 * tiles)
 
     return work

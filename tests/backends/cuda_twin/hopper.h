@@ -45,6 +45,7 @@ inline void store2(u32 to, float x, float y) { write(to, x), write(to + 4, y); }
 inline void store4(u32 to, u32 a, u32 b, u32 c, u32 d) { write(to, a), write(to + 4, b), write(to + 8, c), write(to + 12, d); }
 inline void store_word(u32 to, u32 x) { write(to, x); }
 inline u32 load_word(u32 from) { return read<u32>(from); }
+inline void or_word(u32 to, u32 x) { write(to, read<u32>(to) | x); }
 inline float load(u32 from) { return read<float>(from); }
 inline void load2(u32 from, float& x, float& y) { x = load(from), y = load(from + 4); }
 inline uint4 load4(u32 from) { return read<uint4>(from); }
@@ -165,6 +166,7 @@ inline __nv_bfloat16 __float2bfloat16(float x) { return {(uint16_t)bits_bf16(x)}
 
 // ---- memory of the device
 inline float read_global(const float* from) { return *from; }
+inline u32 read_global_word(const u32* from) { return *from; }
 inline void write_words(void* to, const u32* words, int count) {
   if ((u64)to % (4 * count)) std::fprintf(stderr, "write off its border\n"), std::abort();
   std::memcpy(to, words, 4 * count);

@@ -1,6 +1,7 @@
 // Some CTAs of a launch on the CPU, at once, of a one-dimensional grid: parameters by their addresses, as
 // a driver takes them.
-// Macros: KERNEL_SOURCE, KERNEL, TWIN (the header of instructions), SHARED_BYTES where it takes any.
+// Macros: KERNEL_SOURCE, KERNEL, TWIN (the header of instructions), SHARED_BYTES where it takes any, MEETING
+// (threads of a CTA in a cluster's barrier) where others than 256.
 #include TWIN
 
 #include <type_traits>
@@ -29,6 +30,9 @@ extern "C" void launch(void** parameters, int grid, int first, int ctas, int thr
   given = parameters;
   gridDim.x = grid, twin::first_block = first;
 #ifdef HOPPER_PTX
+#ifdef MEETING
+  meeting = MEETING;
+#endif
 #ifdef SHARED_BYTES
   shared_memories.assign(ctas, std::vector<char>(SHARED_BYTES, (char)0xff));
 #endif

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from guarded_buffers import Bytes, guarded, require_guards
 
 from lostwax.backends.cuda import BACKEND
 from lostwax.backends.cuda.target import CUDA_SM90A
@@ -90,7 +91,8 @@ def run(
 ) -> dict[str, np.ndarray]:
     """Every value (and the workspace, as f32) after the lowering's launches, in f64.
 
-    What nobody writes keeps POISON, in integers UNWRITTEN. Of the bucket's rows `real` are, by
+    AssertionError where a launch writes beside a buffer. What nobody writes keeps POISON, in
+    integers UNWRITTEN. Of the bucket's rows `real` are, by
     default all. What kernels prepare once a step is among the data, unless it `prepares`.
     `twin` runs launches of CUDA C++.
     """
@@ -98,18 +100,21 @@ def run(
     match = PlainMatch(CUDA_SM90A, bucket, values, attributes, sources, Path(), stored=stored)
     before = _prepare(match, lowering, knobs or {}) if prepares else []
     launches = (*before, *match.emit(lowering, knobs))
-    buffers: dict[str, torch.Tensor] = {}
+    sizes = {name: value.num_bytes for name, value in {**values, **stored}.items()}
+    sizes |= {"num_rows": 4, WORKSPACE: match.workspace_bytes // 4 * 4, ZEROED: match.zeroed_bytes}
+    memory: dict[str, Bytes] = {name: guarded(size) for name, size in sizes.items()}
+    buffers = {name: torch.from_numpy(each) for name, each in memory.items()}
     for name, value in {**values, **stored}.items():
         kind = DTYPES[value.dtype]
         poison = POISON if kind.is_floating_point else UNWRITTEN
-        whole = torch.full((value.num_bytes // kind.itemsize,), poison).to(kind)
-        buffers[name] = whole.view(torch.uint8)
+        held = buffers[name].view(kind)
+        held.copy_(torch.full(held.shape, poison).to(kind))
         if name in data:
             resolve(match.view(name), buffers).copy_(torch.from_numpy(data[name]))
     count = bucket.most_rows if real is None else real
-    buffers["num_rows"] = torch.tensor([count], dtype=torch.int32).view(torch.uint8)
-    buffers[WORKSPACE] = torch.full((match.workspace_bytes // 4,), POISON).view(torch.uint8)
-    buffers[ZEROED] = torch.zeros(match.zeroed_bytes, dtype=torch.uint8)
+    buffers["num_rows"].view(torch.int32).fill_(count)
+    buffers[WORKSPACE].view(torch.float32).fill_(POISON)
+    buffers[ZEROED].zero_()
     for launch in launches:
         if isinstance(launch, HostCall):
             bind_on_cpu(launch, lambda v: resolve(v, buffers), BACKEND.kernels)()
@@ -117,6 +122,7 @@ def run(
         source = sources.by_binary[launch.binary]
         bind = bind_interpreted if source.language == "triton" else twin
         bind(source, launch, lambda v: resolve(v, buffers))()
+    require_guards(memory)
     assert not buffers[ZEROED].any(), "the zeroed workspace was not left zero"
     found = {n: resolve(match.view(n), buffers).double().numpy() for n in values}
     left = buffers[WORKSPACE].view(torch.float32).double()

@@ -1,8 +1,11 @@
-"""Launches of `fp8_products.cu` on the CPU: the kernel's own source by fibers (cuda_twin/)."""
+"""Launches of `fp8_products.cu` and `fp8_queries.cu` on the CPU: the kernels' own sources by fibers
+(cuda_twin/), a cluster at a time.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import struct
 import subprocess
 from pathlib import Path
 
@@ -11,12 +14,13 @@ import torch
 import lostwax.backends.cuda.kernels
 from lostwax.backends.runtime.driver import Resolve, Thunk
 from lostwax.ir.contract.kernel import KernelSource
-from lostwax.ir.contract.parameter import Pointer, Scalar, TensorMap
+from lostwax.ir.contract.parameter import Parameter, Pointer, Scalar, TensorMap
 from lostwax.ir.contract.program import KernelLaunch
 
 TWIN = Path(__file__).parents[1] / "cuda_twin"
 KERNELS = Path(lostwax.backends.cuda.kernels.__file__).parent
 _CLUSTERS = 2  # fewer than tiles, so that a cluster takes several
+_SCALARS = {"i32": "<i", "i64": "<q", "f32": "<f"}
 
 
 class Map(ctypes.Structure):
@@ -28,26 +32,8 @@ class Map(ctypes.Structure):
     ]  # fmt: skip
 
 
-class Given(ctypes.Structure):
-    """The kernel's parameters in order, then the clusters of the grid."""
-
-    _fields_ = [
-        *((name, ctypes.POINTER(Map)) for name in ("x", "weight", "up")),
-        *((name, ctypes.c_void_p) for name in (
-            "x_scale", "weight_scale", "up_scale", "out", "out_scale", "real_rows",
-            "pair_of_slot", "expert_of_tile",
-        )),
-        ("out_stride", ctypes.c_longlong),
-        *((name, ctypes.c_int) for name in (
-            "scale_row", "scale_block", "rows", "columns", "blocks", "most_row_tiles", "turns",
-        )),
-        ("tickets", ctypes.c_void_p),
-        ("clusters", ctypes.c_int),
-    ]  # fmt: skip
-
-
 class ProductsTwin:
-    """Shared libraries of the kernel, each compiled once, from the sources in `kernels`."""
+    """Shared libraries of the kernels, each compiled once, from the sources in `kernels`."""
 
     def __init__(self, folder: Path, kernels: Path = KERNELS) -> None:
         self._folder, self._kernels = folder, kernels
@@ -56,43 +42,47 @@ class ProductsTwin:
     def bind(self, source: KernelSource, launch: KernelLaunch, resolve: Resolve) -> Thunk:
         """The launch over resolved memory."""
         library, kept = self._library(source), list[torch.Tensor]()
-        values: list[object] = []
-        for param in launch.params:
-            match param:
-                case TensorMap():
-                    kept.append(tensor := resolve(param.view))
-                    rows, columns = tensor.shape
-                    assert tensor.element_size() == 1
-                    assert param.box[1] == 128
-                    assert param.swizzle == "128B"
-                    found = Map(tensor.data_ptr(), tensor.stride(0), rows, columns, param.box[0])
-                    values.append(ctypes.pointer(found))
-                case Pointer():
-                    kept.append(tensor := resolve(param.view))
-                    values.append(tensor.data_ptr())
-                case Scalar():
-                    values.append(param.value)
-                case _:
-                    raise AssertionError(param)
+        held = [ctypes.create_string_buffer(_held(param, resolve, kept)) for param in launch.params]
         cluster = launch.cluster[0]
         assert cluster == source.constants["CLUSTER"]
-        given = Given(*values, min(launch.grid[0] // cluster, _CLUSTERS))
+        grid = min(launch.grid[0], cluster * _CLUSTERS)
 
         def run() -> None:
-            library.multiply_rows(ctypes.byref(given))
+            addresses = (ctypes.c_void_p * len(held))(*map(ctypes.addressof, held))
+            for first in range(0, grid, cluster):
+                library.launch(addresses, grid, first, cluster, launch.block[0])
             kept.clear()
 
         return run
 
     def _library(self, source: KernelSource) -> ctypes.CDLL:
-        name = "-".join(map(str, source.constants.values()))
+        name = "-".join((source.symbol, *map(str, source.constants.values())))
         if name not in self._made:
             library = self._folder / f"{name}.so"
-            defines = [f"-D{n}={v}" for n, v in source.constants.items()]
-            defines.append(f'-DPRODUCTS_SOURCE="{self._kernels / source.path}"')
+            defines = {n: str(v) for n, v in source.constants.items()}
+            defines |= {"KERNEL_SOURCE": f'"{self._kernels / source.path}"', "TWIN": '"tiles.h"'}
+            defines |= {"KERNEL": source.symbol, "MEETING": "THREADS"}
             # g++ 12 ends with an internal error where it vectorises the sums of two parts
             flags = ["-std=c++20", "-O2", "-fno-tree-vectorize", "-w", "-shared", "-fPIC"]
-            command = ["g++", *flags, f"-I{TWIN}", *defines, "-o", str(library)]
-            subprocess.run([*command, str(TWIN / "fp8_products_twin.cpp")], check=True)
+            macros = [f"-D{n}={v}" for n, v in defines.items()]
+            command = ["g++", *flags, f"-I{TWIN}", *macros, "-o", str(library)]
+            subprocess.run([*command, str(TWIN / "launch_twin.cpp")], check=True)
             self._made[name] = ctypes.CDLL(str(library))
         return self._made[name]
+
+
+def _held(param: Parameter, resolve: Resolve, kept: list[torch.Tensor]) -> bytes:
+    """A parameter as it lies in the kernel's parameters; tensors are kept alive."""
+    match param:
+        case TensorMap():
+            kept.append(tensor := resolve(param.view))
+            rows, columns = tensor.shape
+            assert (tensor.element_size(), param.box[1], param.swizzle) == (1, 128, "128B")
+            return bytes(Map(tensor.data_ptr(), tensor.stride(0), rows, columns, param.box[0]))
+        case Pointer():
+            kept.append(tensor := resolve(param.view))
+            return struct.pack("<Q", tensor.data_ptr())
+        case Scalar():
+            return struct.pack(_SCALARS[param.kind], param.value)
+        case _:
+            raise AssertionError(param)

@@ -17,6 +17,7 @@ from sample_states import biases_of, masks_of
 
 from lostwax.backends.gpu_kernels.lowerings.sample import LOGPROB, MASK, NUCLEUS, PICK
 from lostwax.backends.gpu_kernels.lowerings.sample_tail import SAMPLE_TAIL
+from lostwax.backends.gpu_kernels.lowerings.score import SCORE
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.portable.kernels import sample as portable
 from lostwax.backends.proof.plain_match import Value
@@ -25,6 +26,8 @@ from lostwax.ir.reference import sample
 
 Arrays = dict[str, np.ndarray]
 Row = tuple[Callable[[np.ndarray], np.ndarray], float, float, int, float]
+TOP = 20
+TRIES = 3
 SEEDS = np.array([0, 1, -1, 2**31 - 1, -(2**31), 7, 7, 7, 9], np.int32)
 COUNTERS = np.array([0, 5, -1, 2**31 - 1, 3, 0, 1, 2, 4], np.int32)
 
@@ -69,6 +72,8 @@ ROWS: dict[str, Row] = {
     "no finite": (lambda x: np.full_like(x, -np.inf), 1.0, 0.95, 0, 0.0),
     "hot": (holes, 30.0, 0.999, 0, 0.0),
     "late": (lambda x: np.full_like(x, -1.1), 1.0, 0.9976, 0, 0.0),
+    "flat": (lambda x: x / 3, 1.0, 0.5, 0, 0.0),
+    "corner": (lambda x: np.where(np.arange(x.size) < 400, x, -np.inf), 9.0, 1.0, 300, 0.0),
     "few": (np.round, 1.0, 1.0, 7, 0.0),
     "few of few": (holes, 0.8, 0.6, 40, 0.0),
     "few of equals": (lambda x: np.full_like(x, 2.5), 1.0, 1.0, 300, 0.0),
@@ -125,6 +130,7 @@ WHOLE: dict[str, tuple[Lowering, str, str]] = {
         " mask_rows temperature top_k top_p min_p seeds counters",
         "picked.ids logprob",
     ),
+    "score": (SCORE, "logits targets", "op.target_logprobs op.top_ids op.top_logprobs"),
 }  # fmt: skip
 """The same where a program holds a row."""
 
@@ -137,10 +143,10 @@ def launched(op: str, data: Mapping[str, np.ndarray], **knobs: int) -> Arrays:
     values = {
         n: Value(a.shape, "f32" if a.dtype == np.float32 else "i32") for n, a in given.items()
     }
+    shapes = {"op.out": (rows, vocab)}
+    shapes |= dict.fromkeys(("op.top_ids", "op.top_logprobs"), (rows, min(TOP, vocab)))
     values |= {
-        name: Value(
-            (rows, vocab) if name == "op.out" else (rows,), "i32" if "ids" in name else "f32"
-        )
+        name: Value(shapes.get(name, (rows,)), "i32" if "ids" in name else "f32")
         for name in writes.split()
     }
     knobs = {"block": 512} | knobs if op in OPS else knobs
@@ -210,6 +216,21 @@ def check(names: tuple[str, ...], vocab: int, failed: Failed) -> None:
         data["targets"] = np.full(len(names), target, np.int32)
         found = launched("logprob", data)["op.logprobs"]
         expect("a target's log-probability is torch's", near(found, torch_logprob(data)))
+        check_score(data, found, expect)
+
+
+def check_score(data: Arrays, logprobs: np.ndarray, expect: Expect) -> None:
+    """Targets and first ids, where both ops give the same log-probabilities."""
+    found = launched("score", data)
+    ids = found["op.top_ids"].astype(np.int32)
+    _, want, _ = sample.score(data["logits"], data["targets"], n=ids.shape[1])
+    expect("first ids are the reference's", np.all(ids == want, axis=1))
+    expect("a score has a target's log-probability", same(found["op.target_logprobs"], logprobs))
+    by_rank = [
+        launched("logprob", data | {"targets": rank}, block=1024)["op.logprobs"] for rank in ids.T
+    ]
+    alike = same(found["op.top_logprobs"], np.stack(by_rank, axis=1))
+    expect("first ids have a target's log-probability", np.all(alike, axis=1))
 
 
 def check_nucleus(data: Arrays, expect: Expect) -> np.ndarray:
@@ -301,6 +322,32 @@ def check_biased(data: Arrays, expect: Expect) -> None:
         expect("its log-probability is the row's", same(found["logprob"], logprobs))
 
 
+def check_long(failed: Failed) -> None:
+    """Rows of more ids than are listed, from 16,384 ids on with a second try: penalties aside, a
+    sample has the bits of parts."""
+    names = (
+        "plain",
+        "one value",
+        "few of equals",
+        "more than all",
+        "likely",
+        "all three",
+        "corner",
+    )
+    for vocab, chosen in ((4500, names), (17_000, ("one value", "hot", "flat"))):
+        data = rows_of(chosen, vocab)
+        for counter in range(TRIES):
+            one = data | {"counters": data["counters"] + np.int32(counter)}
+            inside = launched("nucleus", one, block=1024)["op.out"].astype(np.float32)
+            ids = launched("pick", one | {"logits": inside}, block=1024)["op.ids"]
+            found = launched("sample a tail", one)["picked.ids"]
+            failed["a sample of a long row has the bits of parts"] += [
+                f"{name}, {vocab} ids"
+                for name, ok in zip(chosen, ids == found, strict=True)
+                if not ok
+            ]
+
+
 def same_all(got: Arrays, want: Arrays) -> np.ndarray:
     """By row, whether all results are equal."""
     return np.all([same(got[name], want[name]) for name in got], axis=0)
@@ -374,11 +421,12 @@ def main() -> None:
     every = tuple(ROWS)
     with np.errstate(all="ignore"):  # rows hold NaN and infinities
         check(every[:9], 1300, failed)
-        check(every[9:14], 1025, failed)
-        check(every[14:], 1300, failed)
-        check(every[14:], 300, failed)
+        check(every[9:16], 1025, failed)
+        check(every[16:], 1300, failed)
+        check(every[16:], 300, failed)
         check(("plain", "greedy", "tied"), 7, failed)
         check(("plain",), 1, failed)
+        check_long(failed)
         check_half(failed)
         check_border(("one value", "zeros"), 1300, failed)
         check_border(("late", "few of equals", "all three"), 1030, failed)

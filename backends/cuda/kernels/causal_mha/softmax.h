@@ -8,20 +8,9 @@ constexpr float NO_KEY = -1e30f;  // the maximum before the first key; finite, s
 
 // Of a lane's two rows.
 struct Rows {
-  int reach[2];      // keys that the row sees: its position and one
   float maximum[2];  // of the scores, not scaled
   float sum[2];      // of the weights in this lane's columns
 };
-
-// Keys behind the row's own are none; `first` is the tile's. Chosen, never multiplied: what lies there
-// may be NaN.
-INLINE void hide_later_keys(Scores& s, const Rows& rows, int first, int lane) {
-#pragma unroll
-  for (int i = 0; i < KEYS / 2; i++) {
-    const int key = first + i / 4 * 8 + (lane & 3) * 2 + (i & 1);
-    if (key >= rows.reach[i >> 1 & 1]) s[i] = -INFINITY;
-  }
-}
 
 INLINE float max_over_columns(float x) {
   x = fmaxf(x, __shfl_xor_sync(EVERY_LANE, x, 1));

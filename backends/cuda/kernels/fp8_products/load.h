@@ -23,15 +23,15 @@ constexpr int TELLING = 1;
 // All blocks of the cluster's tile `number`, its `count`th. Returns the number of its next.
 INLINE int load_tile_blocks(Place& place, u32 shared, const Tile& tile, const Sizes& sizes, int rank,
                             const Operands& from, const Tickets& tickets, int number, int count) {
-  const int weight_row = tile.expert * sizes.columns + tile.column_block * BLOCK;
+  const int weight_row = tile.expert * sizes.columns + tile.column;
   const u32 ticket = shared + TICKETS + count % 2 * 4;
   int next = number + tickets.step;
+  tell_tile(shared, count, tile);
 #pragma unroll 1
   for (int block = 0; block < sizes.blocks; block++, place.next()) {
     const bool tells = DYNAMIC && CLUSTER == 2 && block == TELLING;
     const u32 full = full_barrier(shared, place.stage), stage = stage_at(shared, place.stage);
     wait_for(empty_barrier(shared, place.stage), place.parity ^ 1);
-    if (block == 0) tell_tile(shared, place.stage, tile);
     if (DYNAMIC && CLUSTER == 2 && rank == 1 && block == TELLING + STAGES) next = load_word(ticket);
     arrive_expecting(full, TERMS * tile.parts * PART_BYTES + WEIGHTS * WEIGHT_BYTES + (tells ? 4 : 0));
     load_tile(stage + WEIGHTS_AT, from.weight, full, block * BLOCK, weight_row);
@@ -52,11 +52,9 @@ INLINE int load_tile_blocks(Place& place, u32 shared, const Tile& tile, const Si
   return next;
 }
 
-// Tells those who multiply that no tile follows. The last cluster to end leaves the tickets zero.
-INLINE void end_tiles(const Place& place, u32 shared, int rank, const Tickets& tickets) {
-  wait_for(empty_barrier(shared, place.stage), place.parity ^ 1);
-  tell_tile(shared, place.stage, Tile{0, 0, NO_TILE, 0});
-  arrive(full_barrier(shared, place.stage));
+// Tells those who multiply that no tile follows its `count`. The last cluster to end leaves the tickets zero.
+INLINE void end_tiles(u32 shared, int rank, const Tickets& tickets, int count) {
+  tell_tile(shared, count, Tile{0, 0, NO_TILE, 0});
   if (!DYNAMIC || rank > 0) return;
   __threadfence();
   if (atomicAdd(tickets.taken + 1, 1u) == (u32)tickets.step - 1) tickets.taken[0] = tickets.taken[1] = 0;

@@ -15,7 +15,7 @@ constexpr int NO_TILE = -1;
 
 struct Tile {
   int expert, first_row, parts;  // parts: of PART rows, that hold any row; NO_TILE behind the last tile
-  int column_block;              // this CTA's
+  int column;                    // this CTA's first
 };
 
 // Tiles of rows that hold any: those of real rows, or those that an expert has.
@@ -30,7 +30,7 @@ INLINE int count_row_tiles(u32 shared, const Sizes& sizes, const int* real_rows,
 }
 
 INLINE int column_turns(const Sizes& sizes) {
-  return ((sizes.columns + BLOCK - 1) / BLOCK + CLUSTER - 1) / CLUSTER;
+  return ((sizes.columns + COLUMNS - 1) / COLUMNS + CLUSTER - 1) / CLUSTER;
 }
 
 INLINE Tile tile_of(int number, int row_tiles, const Sizes& sizes, int real, const int* expert_of_tile,
@@ -38,7 +38,7 @@ INLINE Tile tile_of(int number, int row_tiles, const Sizes& sizes, int real, con
   const int together = sizes.turns * column_turns(sizes), first = number / together * sizes.turns;
   const int turns = min(row_tiles - first, sizes.turns), within = number % together;
   const int row_tile = first + within % turns;
-  Tile tile{0, row_tile * ROWS, 0, within / turns * CLUSTER + rank};
+  Tile tile{0, row_tile * ROWS, 0, (within / turns * CLUSTER + rank) * COLUMNS};
   if (GROUPED) {
     tile.expert = expert_of_tile[row_tile];
     // pairs of an expert lie from the front of its slots on
@@ -49,14 +49,19 @@ INLINE Tile tile_of(int number, int row_tiles, const Sizes& sizes, int real, con
   return tile;
 }
 
-// Which rows a tile has is asked of memory once, by the loading thread, well ahead of those who multiply.
-INLINE void tell_tile(u32 shared, int stage, const Tile& tile) {
-  store4(tile_place(shared, stage), tile.expert, tile.first_row, tile.parts, tile.column_block);
+// Which rows a tile has is asked of memory once, by the loading thread, well ahead of those who multiply: of
+// the `count`th tile once all have heard of the last but one.
+INLINE void tell_tile(u32 shared, int count, const Tile& tile) {
+  wait_for(heard_barrier(shared, count), count / 2 & 1 ^ 1);
+  store4(told_place(shared, count), tile.expert, tile.first_row, tile.parts, tile.column);
+  arrive(told_barrier(shared, count));
 }
 
-// The tile that begins at a place of the ring, once its first block is there.
-INLINE Tile await_tile(u32 shared, const Place& place) {
-  wait_for(full_barrier(shared, place.stage), place.parity);
-  const u32 told = tile_place(shared, place.stage);
-  return Tile{(int)load_word(told), (int)load_word(told + 4), (int)load_word(told + 8), (int)load_word(told + 12)};
+// The `count`th tile. Each lane says for itself that it has heard.
+INLINE Tile await_tile(u32 shared, int count) {
+  wait_for(told_barrier(shared, count), count / 2 & 1);
+  const u32 told = told_place(shared, count);
+  const Tile tile{(int)load_word(told), (int)load_word(told + 4), (int)load_word(told + 8), (int)load_word(told + 12)};
+  arrive(heard_barrier(shared, count));
+  return tile;
 }

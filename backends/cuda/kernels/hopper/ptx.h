@@ -26,6 +26,7 @@ INLINE u32 load_word(u32 from) {
   asm volatile("ld.shared.b32 %0, [%1];" : "=r"(x) : "r"(from) : "memory");
   return x;
 }
+INLINE void or_word(u32 to, u32 x) { asm volatile("red.shared.or.b32 [%0], %1;" ::"r"(to), "r"(x) : "memory"); }
 INLINE float load(u32 from) {
   float x;
   asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(from));
@@ -71,6 +72,11 @@ INLINE void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "m
 INLINE float read_global(const float* from) {
   float x;
   asm volatile("ld.global.nc.f32 %0, [%1];" : "=f"(x) : "l"(from));
+  return x;
+}
+INLINE u32 read_global_word(const u32* from) {
+  u32 x;
+  asm volatile("ld.global.nc.b32 %0, [%1];" : "=r"(x) : "l"(from));
   return x;
 }
 INLINE void write_global2(void* to, u32 a, u32 b) {
