@@ -117,7 +117,7 @@ def _runs(moves: Sequence[Move]) -> Iterator[list[Move]]:
         is_met = move.page in pages or move.slot in slots
         if run and (is_met or len(run) == GATHERED_PAGES or move.is_restore != run[0].is_restore):
             yield run
-            run, pages, slots = [], set(), set()
+            run, pages, slots = list[Move](), set[int](), set[int]()
         run.append(move)
         pages.add(move.page)
         slots.add(move.slot)

@@ -124,9 +124,9 @@ class HostTier:
 
     def _tell_save(self, page: int | None) -> None:
         """Tell the next step of a page's save, if one waits."""
-        key = None if page is None else self._unsaved.pop(page, None)
-        if key is None:
+        if page is None or page not in self._unsaved:
             return
+        key = self._unsaved.pop(page)
         del self._page_of[key]
         self._moves.append(Move(page, self._copies[key].slot, is_restore=False))
         self.num_saved += 1

@@ -164,8 +164,9 @@ class RequestPages:
             return
         for page in req.pages[: len(req.page_keys)]:
             self._cache.drop(page)
-        for key in [*req.page_keys, *req.host_keys] if self.tier else ():
-            self.tier.forget(key)
+        if self.tier is not None:
+            for key in [*req.page_keys, *req.host_keys]:
+                self.tier.forget(key)
         req.page_keys, req.host_keys = [], []
 
     def enter(self, chunk: Chunk) -> None:
