@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 from late_runtime import LateRuntime, Owner
 
 from lostwax.server.engine.failure_log import FailureLog
+from lostwax.server.engine.host_tier import HostTier
 from lostwax.server.engine.loop import MAX_FAILED_STEPS, EngineCore
 from lostwax.server.engine.messages import Cancel, Failed, Output, Submit
 from lostwax.server.engine.options import EngineOptions
@@ -69,7 +70,7 @@ _PROMPTS = st.builds(
     st.integers(0, 12),
     st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=5),
 )
-_REQUESTS = st.builds(
+REQUESTS = st.builds(
     Submit,
     request=st.sampled_from(NAMES),
     prompt=_PROMPTS | st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=12),
@@ -83,7 +84,14 @@ _REQUESTS = st.builds(
 
 
 class EngineMachine(RuleBasedStateMachine):
-    """Adds, cancels, preempts, steps, lets steps run and fail, in any order."""
+    """Adds, cancels, preempts, steps, lets steps run and fail, in any order.
+
+    `num_host_pages` are a tier of the prefix cache, of which `max_moves` pages are copied a step
+    beside those that cannot wait.
+    """
+
+    num_host_pages = 0
+    max_moves = 1
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,12 +102,17 @@ class EngineMachine(RuleBasedStateMachine):
     @initialize(
         limits=_LIMITS,
         shape=st.sampled_from(_DEPTHS_AND_DRAFTS),
-        first=st.lists(_REQUESTS, min_size=1, max_size=4),
+        first=st.lists(REQUESTS, min_size=1, max_size=4),
     )
     def start(self, limits: FakeLimits, shape: tuple[int, int], first: list[Submit]) -> None:
         depth, drafts = shape
-        self.runtime = self.make_runtime(replace(limits, max_drafts=drafts))
+        self.runtime = self.make_runtime(
+            replace(limits, max_drafts=drafts, num_host_pages=self.num_host_pages)
+        )
         self.core = self.make_core(self.runtime, depth)
+        tier = tier_of(self.core)
+        if tier is not None:
+            setattr(tier, "_max_moves", self.max_moves)  # noqa: B010
         for request in first:
             self.add(request)
 
@@ -111,7 +124,7 @@ class EngineMachine(RuleBasedStateMachine):
         """The engine under test."""
         return EngineCore(runtime, log=self.log, depth=depth)
 
-    @rule(request=_REQUESTS)
+    @rule(request=REQUESTS)
     def add(self, request: Submit) -> None:
         name = request.request
         if name in self.live:
@@ -226,7 +239,7 @@ class EngineMachine(RuleBasedStateMachine):
         """Whether its tokens' pages are free, and one for each that runs and still grows."""
         scheduler, limits = self.core.scheduler, self.runtime.limits
         size, pages = limits.page_tokens, scheduler.pages
-        cache: PrefixCache = getattr(getattr(scheduler, "_holdings"), "_cache")  # noqa: B009
+        cache = cache_of(self.core)
         drafts = limits.max_drafts > 0 and req.wants_drafts
         found = cache.find(req.tokens, req.max_found // size, with_drafts=drafts).pages
         num_rows = min(len(req.tokens) + max(limits.max_drafts - 1, 0), req.max_rows)
@@ -251,6 +264,16 @@ class EngineMachine(RuleBasedStateMachine):
                 asked.end = event.finish
             if asked.end is not None:
                 del self.live[event.request]
+
+
+def cache_of(core: EngineCore) -> PrefixCache:
+    """What finds a core's prefixes."""
+    return getattr(getattr(core.scheduler, "_holdings"), "_cache")  # noqa: B009
+
+
+def tier_of(core: EngineCore) -> HostTier | None:
+    """What host memory takes in of a core's prefix cache."""
+    return core.scheduler.host_tier
 
 
 class StallMachine(EngineMachine):

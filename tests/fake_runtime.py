@@ -15,13 +15,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from run_at_once import RunsAtOnce
 from step_oracle import Sequences, StepBatch
 
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.step import MAX_RANKED, TRASH_PAGE, StepResult
+from lostwax.ir.contract.step_plan import Move
 
 VOCAB = 61
 EOS = 60
@@ -39,6 +40,7 @@ class FakeLimits:
     page_tokens: int = 4
     num_pages: int = 33
     max_drafts: int = 0
+    num_host_pages: int = 0
     vocab_size: int = VOCAB
 
 
@@ -211,7 +213,30 @@ class FakeRuntime(RunsAtOnce):
         self._step_s = step_s
         self._cache: dict[int, Cached] = {}
         self._draft_cache: dict[int, Cached] = {}
+        self._host: dict[int, list[list[Any]]] = {}
         self._hidden: list[list[int]] = []
+
+    @property
+    def planes(self) -> tuple[dict[int, Any], ...]:
+        """What cache slots hold, of each kind of cache."""
+        return self._cache, self._draft_cache
+
+    def move(self, moves: Sequence[Move]) -> None:
+        """Copy what pages hold to host memory and back, in order; a page that is saved is full."""
+        size = self.limits.page_tokens
+        for move in moves:
+            assert TRASH_PAGE < move.page < self.limits.num_pages, f"{move}: no such page"
+            assert 0 <= move.slot < self.limits.num_host_pages, f"{move}: no such slot"
+            slots = range(move.page * size, (move.page + 1) * size)
+            if not move.is_restore:
+                assert all(slot in self._cache for slot in slots), f"{move}: the page is not full"
+                self._host[move.slot] = [[plane.get(s) for s in slots] for plane in self.planes]
+                continue
+            for plane, held in zip(self.planes, self._host[move.slot], strict=True):
+                for slot, its in zip(slots, held, strict=True):
+                    plane.pop(slot, None)
+                    if its is not None:
+                        plane[slot] = its
 
     def run(self, batch: StepBatch) -> StepResult:
         """Write the rows, then read each logit row's past back through the page table."""

@@ -10,8 +10,9 @@ whose a sequence is when a step is submitted, and which pages are shared when it
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from fake_runtime import VOCAB, FakeLimits, FakeRuntime
 from run_at_once import require_submittable
@@ -19,7 +20,7 @@ from step_oracle import StepBatch
 
 from lostwax.backends.runtime.mask_gate import MaskGate, Masks
 from lostwax.ir.contract.step import StepResult
-from lostwax.ir.contract.step_plan import StepPlan
+from lostwax.ir.contract.step_plan import Move, StepPlan
 
 
 class WrongSlot(RuntimeError):
@@ -149,24 +150,44 @@ class LateRuntime(FakeRuntime):
         if self._failed is not None or ticket.is_behind:
             if self._failed is not None:
                 self._behind |= {*ticket.owners}
+            self._spoil(ticket.plan)
             ticket.outcome = self.sequences.play(ticket.plan, _garbage)
             return
         if self.fail_in == 0:
             self.fail_in = None
             self.num_faults += 1
             self._behind |= {*ticket.owners}
+            self._spoil(ticket.plan)
             self.sequences.play(ticket.plan, _garbage)
             self._failed, ticket.outcome = ticket, DeviceFault("planted")
             return
         if self.fail_in is not None:
             self.fail_in -= 1
         self._playing = list(zip(ticket.plan.seqs, ticket.owners, strict=True))
-        self._look_around(ticket)
         try:
+            self.move(ticket.plan.moves)
+            self._look_around(ticket)
             ticket.outcome = self.sequences.play(ticket.plan, self._run, ticket.masks)
         except (AssertionError, LookupError, WrongSlot) as error:  # the first two are the fake's
             self.wrong.append(repr(error))
             ticket.outcome = error
+
+    @property
+    def planes(self) -> tuple[dict[int, Any], ...]:
+        """Whose a slot is, too."""
+        return *super().planes, self._main.slots, self._drafts.slots
+
+    def move(self, moves: Sequence[Move]) -> None:
+        """Copy as the fake does, never into a page that others may read."""
+        for move in moves:
+            if move.is_restore and self._is_shared(move.page):
+                raise WrongSlot(f"page {move.page}, which is shared, is restored")
+        super().move(moves)
+
+    def _spoil(self, plan: StepPlan) -> None:
+        """Nobody knows what a step that failed has copied."""
+        for move in plan.moves:
+            self._host.pop(move.slot, None)
 
     def hear(self, ticket: LateTicket) -> None:
         """Somebody was told how a ticket ended; what waits now still ran behind the failure."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from step_oracle import Sequences, StepBatch
@@ -12,7 +13,7 @@ from lostwax.backends.runtime.masked_rows import refusal_of_masked
 from lostwax.backends.runtime.step_programs import StepError
 from lostwax.ir.contract.masks import num_masks
 from lostwax.ir.contract.step import StepResult
-from lostwax.ir.contract.step_plan import StepPlan
+from lostwax.ir.contract.step_plan import Move, StepPlan
 from lostwax.server.engine.runtime import Limits, Ticket
 
 
@@ -55,6 +56,7 @@ class _RanAtOnce:
 
     def _run(self, masks: Masks | None) -> None:
         try:
+            self._runtime.move(self._plan.moves)
             self._outcome = self._runtime.sequences.play(self._plan, self._runtime.run, masks)
         except Exception as error:
             self._outcome = error
@@ -73,6 +75,10 @@ class RunsAtOnce(ABC):
     @abstractmethod
     def run(self, batch: StepBatch) -> StepResult:
         """Run a body and its head."""
+
+    def move(self, moves: Sequence[Move]) -> None:
+        """Copy pages to host memory and back."""
+        assert not moves, "there is no host memory"
 
     def submit(self, plan: StepPlan) -> Ticket:
         """Run the step; what it raises, the ticket's result raises."""

@@ -22,6 +22,7 @@ from lostwax.backends.runtime.count_state import CountState
 from lostwax.backends.runtime.default_pages import default_pages
 from lostwax.backends.runtime.device_step import DeviceStep
 from lostwax.backends.runtime.driver import Driver
+from lostwax.backends.runtime.host_pages import HostPages
 from lostwax.backends.runtime.input_layout import input_bytes
 from lostwax.backends.runtime.load_weights import WeightBuffers, load_weights
 from lostwax.backends.runtime.mask_gate import MaskGate, Masks
@@ -65,11 +66,12 @@ class Runtime:
         weights: WeightBuffers,
         num_pages: int,
         ranks: Ranks,
+        num_host_pages: int = 0,
     ) -> None:
         self.manifest: Manifest = reader.manifest
         self.facts: ModelFacts = reader.manifest.model
         limits: dict[str, Any] = msgspec.structs.asdict(reader.manifest.limits)
-        self.limits = RuntimeLimits(**limits, num_pages=num_pages)
+        self.limits = RuntimeLimits(**limits, num_pages=num_pages, num_host_pages=num_host_pages)
         self.ranks = ranks
         self._reader = reader
         self.driver = driver
@@ -84,6 +86,10 @@ class Runtime:
         self._counts = CountState(self.memory.states[COUNTS], ids, driver)
         on_device = reader.manifest.step_on_device
         self.programs = StepPrograms(reader.manifest.programs, self.limits, int(on_device))
+        self._host_pages: HostPages | None = None
+        if num_host_pages:
+            planes = list(self.memory.planes.values())
+            self._host_pages = HostPages(planes, num_pages, num_host_pages, driver)
         self._run_stages = StepReplay(driver, ranks, self._counts)
         self.device_step: DeviceStep | None = None
         """What enqueues steps where the device keeps the state."""
@@ -133,6 +139,7 @@ class Runtime:
             )
         stages = self.programs.pick(plan)
         refusal = self.state.refusal(plan) or self._biases.refusal(plan.entering)
+        refusal = refusal or self._refusal_of_moves(plan)
         if refusal:
             raise StepError(f"the {plan.entry} step is refused: {refusal}")
 
@@ -144,6 +151,13 @@ class Runtime:
         gate = MaskGate(plan.num_masked, self.limits.vocab_size)
         self._last = StepTicket(self._last, start, self.ranks.fail, gate)
         return self._last
+
+    def _refusal_of_moves(self, plan: StepPlan) -> str:
+        if not plan.moves:
+            return ""
+        if self._host_pages is None:
+            return "pages are moved, and no host memory was taken for them (num_host_pages)"
+        return self._host_pages.refusal(plan.moves)
 
     def _told(self, held: Held) -> Held:
         """The same, whose masks the other ranks hear of first."""
@@ -200,6 +214,8 @@ class Runtime:
             torch.set_num_threads(self._threads.of(plan.num_rows))
         bound = [tuple(map(self.bound, stage)) for stage in stages]
         with torch.inference_mode():
+            if self._host_pages is not None and plan.moves:
+                self._host_pages.move(plan.moves)
             if self.device_step is not None:
                 return self.device_step.start(bound, plan)
             self._biases.enter(plan.entering)
@@ -257,12 +273,14 @@ def load(
     *,
     checkpoint: Path | None = None,
     num_pages: int | None = None,
+    num_host_pages: int = 0,
     threads: int | None = None,
     admission: Admission | None = None,
     phases: Callable[[str], None] = lambda _: None,
     extra_backends: tuple[Backend, ...] = (),
 ) -> Runtime:
     """Load an artifact on its target's device; `threads` sets torch's threads of this process.
+    `num_host_pages` pages of host memory take in what prefix pages hold that give way.
 
     `admission` runs the golden probes where they have not run on this device; None trusts the
     artifact. `phases` is told when each phase begins. `extra_backends` join those installed.
@@ -299,5 +317,5 @@ def load(
         weights = load_weights(reader.weight_plan(), folder, driver, ranks.rank)
     phases("allocate caches, bind programs")
     num_pages = num_pages or default_pages(manifest)
-    ranks.meet(f"{manifest.digest} {num_pages}")
-    return Runtime(reader, driver, weights, num_pages, ranks)
+    ranks.meet(f"{manifest.digest} {num_pages} {num_host_pages}")
+    return Runtime(reader, driver, weights, num_pages, ranks, num_host_pages)

@@ -19,7 +19,8 @@ class StepError(ValueError):
 
 
 class RuntimeLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """The artifact's limits with the number of cache pages of this process (page 0 is trash)."""
+    """The artifact's limits with the number of cache pages of this process (page 0 is trash), and
+    of pages of host memory beside them."""
 
     max_tokens: int
     max_reqs: int
@@ -29,6 +30,7 @@ class RuntimeLimits(msgspec.Struct, frozen=True, kw_only=True):
     vocab_size: int
     max_drafts: int
     num_pages: int
+    num_host_pages: int = 0
 
 
 class StepPrograms:

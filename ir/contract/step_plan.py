@@ -21,6 +21,14 @@ class NewPage(msgspec.Struct, frozen=True, array_like=True):
     page: int
 
 
+class Move(msgspec.Struct, frozen=True, array_like=True):
+    """What `page` holds, in all planes, is copied to page `slot` of host memory, or back."""
+
+    page: int
+    slot: int
+    is_restore: bool
+
+
 class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
     """A step over the sequences' state. Rows are flat over `seqs`, in their order.
 
@@ -43,7 +51,9 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
     of a step with drafts; `behind` is then the token behind the last row of each sequence that
     picks nothing.
 
-    `entering` and `new_pages` change the state before the rows see it.
+    `entering` and `new_pages` change the state before the rows see it. `moves` are made in their
+    order, behind the steps before and ahead of the step's own work: they may be of pages that no
+    sequence of the step has.
     """
 
     entry: Literal["extend", "decode"]
@@ -54,6 +64,7 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
     tokens: tuple[int, ...] = ()
     entering: tuple[Enter, ...] = ()
     new_pages: tuple[NewPage, ...] = ()
+    moves: tuple[Move, ...] = ()
     logits: tuple[Span, ...] = ()
     scored: tuple[Span, ...] = ()
     targets: tuple[int, ...] = ()

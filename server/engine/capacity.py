@@ -19,6 +19,11 @@ def capacity(cache_tokens: int, page_tokens: int, max_context: int, max_running:
     return f"the cache holds {cache_tokens} tokens; requests that run at once: {', '.join(parts)}"
 
 
+def host_capacity(host_tokens: int) -> str:
+    """What host memory holds beside the cache, as the end of the same sentence."""
+    return f"; host memory holds {host_tokens} more of prefixes" if host_tokens else ""
+
+
 def _at_once(cache_tokens: int, page_tokens: int, tokens: int, max_running: int) -> int:
     whole = -(-tokens // page_tokens) * page_tokens
     return min(cache_tokens // whole, max_running)

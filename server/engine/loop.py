@@ -11,7 +11,7 @@ import msgspec
 
 from lostwax.ir.contract.step import MAX_RANKED
 from lostwax.ir.contract.step_plan import StepPlan
-from lostwax.server.engine.capacity import capacity
+from lostwax.server.engine.capacity import capacity, host_capacity
 from lostwax.server.engine.commit import Drafting, commit
 from lostwax.server.engine.deadlines import Deadlines
 from lostwax.server.engine.failure_log import FailureLog
@@ -119,7 +119,9 @@ class EngineCore:
         """What it can hold, in words."""
         scheduler, page_tokens = self.scheduler, self._runtime.limits.page_tokens
         held = scheduler.pages.num_usable * page_tokens
-        return capacity(held, page_tokens, scheduler.max_context, scheduler.max_running)
+        said = capacity(held, page_tokens, scheduler.max_context, scheduler.max_running)
+        tier = scheduler.host_tier
+        return said + host_capacity(tier.num_slots * page_tokens if tier else 0)
 
     @property
     def has_work(self) -> bool:
@@ -230,6 +232,7 @@ class EngineCore:
         """
         if self._is_warming_up:
             raise error
+        self.scheduler.forget_host_pages()
         reqs = {c.req.name: c.req for plan in plans for c in plan.chunks if not c.req.ended}
         live = list(reqs.values())
         ids = [req.submit.log_id or req.name for req in live]

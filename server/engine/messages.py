@@ -155,6 +155,10 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     pages_blank: int
     prefix_tokens: int
     """Prompt tokens that were found in the prefix cache."""
+    host_pages_saved: int
+    """Pages that were copied to host memory when they gave way."""
+    host_pages_restored: int
+    """Those that came back from there."""
     preemptions: int
     segments: dict[str, int]
     seconds: dict[str, float]

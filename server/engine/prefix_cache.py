@@ -5,8 +5,9 @@ token behind them. So the key stands for everything that its rows depend on: a r
 the tokens up to its own, row i of the MTP layer for token i + 1, too. Pages of equal content have
 one key, and the first of them is the one that is found.
 
-Who needs room drops the page that has been idle for longest. Requests give back their last page
-first, so that a page goes before the one that it stands behind.
+Who needs room drops the page that has been idle for longest; where there is a host tier, it takes
+in what the page holds. Requests give back their last page first, so that a page goes before the one
+that it stands behind.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from lostwax.server.engine.host_tier import HostTier
 from lostwax.server.engine.pages import PageAllocator
 
 NO_PAGE = b""
@@ -38,10 +40,13 @@ class _Entry:
 
 
 class PrefixCache:
-    """The kept pages of `pages` by their keys."""
+    """The kept pages of `pages` by their keys; `tier` takes in what gives way."""
 
-    def __init__(self, pages: PageAllocator, page_tokens: int) -> None:
+    def __init__(
+        self, pages: PageAllocator, page_tokens: int, tier: HostTier | None = None
+    ) -> None:
         self._pages = pages
+        self._tier = tier
         self._page_tokens = page_tokens
         self._entries: dict[bytes, _Entry] = {}
         self._key_of: dict[int, bytes] = {}
@@ -110,7 +115,11 @@ class PrefixCache:
     def make_room(self, count: int) -> None:
         """Drop idle pages until `count` pages are blank; so many must be free."""
         while self._pages.num_blank < count:
-            self.drop(self._pages.longest_idle())
+            page = self._pages.longest_idle()
+            if self._tier is not None:
+                key = self._key_of[page]
+                self._tier.save(key, page, has_drafts=self._entries[key].has_drafts)
+            self.drop(page)
 
     def check_integrity(self) -> None:
         """Exactly the kept pages are found, each by one key."""

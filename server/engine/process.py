@@ -85,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--meeting", type=Path, help="file over which the ranks meet")
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--num-pages", type=int)
+    parser.add_argument("--host-pages", type=int, default=0)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--certificates", type=Path)
     parser.add_argument("--allow-compiled", action="store_true")
@@ -138,6 +139,7 @@ def _load(
         admission=Admission(options.certificates, options.allow_compiled, log.say),
         checkpoint=options.checkpoint,
         num_pages=options.num_pages,
+        num_host_pages=options.host_pages,
         threads=options.threads,
         phases=phases,
     )

@@ -41,12 +41,15 @@ class Req:
     page_keys: list[bytes] = field(default_factory=list[bytes])
     """The prefix cache's keys of its first pages: those that no step of it will write again. Of one
     that waits for room: what was found when it was last looked for."""
+    host_keys: list[bytes] = field(default_factory=list[bytes])
+    """Those of the pages behind them that were brought back from the host and have not entered."""
     key_to_come: tuple[int, bytes] | None = None
     """A page that may be the next to have a key, and that key, once somebody asked for it."""
     num_entered: int = 0
     """Pages that had entered the prefix cache when it was last looked for there."""
     num_found: int = 0
-    """Rows that lay in the prefix cache when it began, the last time."""
+    """Rows that lay in the prefix cache, its tier in host memory included, when it began, the last
+    time."""
     cached_tokens: int | None = None
     """Prompt tokens of which rows lay there the first time; None before its first step."""
     drafts: list[int] = field(default_factory=list[int])

@@ -1,12 +1,14 @@
 """Which pages a request holds: those of a known prefix, those that its rows need, and no more.
 
-Knows requests, pages and the prefix cache, never who runs next.
+Knows requests, pages and the prefix cache with its tier in host memory, never who runs next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 
+from lostwax.ir.contract.step_plan import Move
+from lostwax.server.engine.host_tier import HostTier
 from lostwax.server.engine.pages import PageAllocator
 from lostwax.server.engine.prefix_cache import NO_PAGE, Prefix, PrefixCache
 from lostwax.server.engine.request import Chunk, Req
@@ -20,14 +22,20 @@ class RequestPages:
     """Gives requests pages as they grow, and takes them back.
 
     `max_drafts` tokens are drafted at most for a request between two decode steps: the MTP layer
-    writes rows for them. Without `prefix_cache` no page is kept and none is shared.
+    writes rows for them. Without `prefix_cache` no page is kept and none is shared, nor is any
+    saved to the host.
     """
 
     def __init__(self, limits: Limits, max_drafts: int, *, prefix_cache: bool) -> None:
         self._size = limits.page_tokens
         self._max_drafts = max_drafts
         self.allocator = PageAllocator(limits.num_pages)
-        self._cache = PrefixCache(self.allocator, self._size) if prefix_cache else None
+        num_slots = limits.num_host_pages if prefix_cache else 0
+        self.tier = HostTier(num_slots) if num_slots else None
+        """What host memory takes in."""
+        self._cache: PrefixCache | None = None
+        if prefix_cache:
+            self._cache = PrefixCache(self.allocator, self._size, self.tier)
 
     @property
     def num_entered(self) -> int:
@@ -45,7 +53,7 @@ class RequestPages:
             return False
         self.allocator.share(prefix.pages, req.name)
         req.pages = prefix.pages + self._take(req, count)
-        self._begin_behind(req, prefix)
+        self._begin_behind_found(req)
         return True
 
     def lacking(self, chunks: Sequence[Chunk]) -> list[Chunk]:
@@ -82,8 +90,47 @@ class RequestPages:
         self.allocator.share(more, req.name)
         self.allocator.release(req.pages[own], req.name)
         req.pages[own], req.page_keys = more, prefix.keys
-        self._begin_behind(req, prefix)
+        req.host_keys = req.host_keys[len(more) :]
+        self._begin_behind_found(req)
         return True
+
+    def bring_back(self, req: Req, *, is_bounded: bool) -> bool:
+        """Bring back from the host what goes on where a request begins that runs and has begun
+        nothing; into its own pages, which enter like others once its first step is committed.
+
+        False where more lies there than the next step may bring (`is_bounded`): then it waits.
+        """
+        if self._cache is None or self.tier is None:
+            return True
+        first, keys = len(req.page_keys) + len(req.host_keys), list[bytes]()
+        most = min(req.max_found, len(req.tokens) - 1) // self._size - first
+        key = [NO_PAGE, *req.page_keys, *req.host_keys][-1]
+        room = self.tier.room if is_bounded else most
+        may_begin = True
+        for index in range(first, first + most):
+            key = self._cache.key(key, req.tokens, index)
+            if not self.tier.has(key, with_drafts=self._drafts_for(req)):
+                break
+            if len(keys) == room:
+                may_begin = False
+                break
+            keys.append(key)
+        self.tier.restore(keys, req.pages[first : first + len(keys)])
+        req.host_keys += keys
+        self._begin_behind_found(req)
+        return may_begin
+
+    def take_moves(self, chunks: Sequence[Chunk]) -> tuple[Move, ...]:
+        """What the step of these chunks copies between device and host before it writes a page."""
+        if self.tier is None:
+            return ()
+        return self.tier.take_moves(self._written(chunks) if self.tier.has_unsaved else ())
+
+    def _written(self, chunks: Sequence[Chunk]) -> Iterator[int]:
+        """Pages that these chunks and their drafts may be the first to write."""
+        for chunk in chunks:
+            pages = chunk.req.pages
+            yield from pages[chunk.start // self._size : self._pages_for(chunk.req, chunk.end)]
 
     def is_on_its_way(self, req: Req, written: Set[Coming]) -> bool:
         """Whether the page behind those that a request has found is one of those that are being
@@ -109,7 +156,7 @@ class RequestPages:
             if self._cache and index < len(req.page_keys):
                 self._cache.refresh(req.page_keys[index])  # another's page of the same content
             self.allocator.release([req.pages[index]], req.name)
-        req.pages, req.page_keys = [], []
+        req.pages, req.page_keys, req.host_keys = [], [], []
 
     def drop_kept(self, req: Req) -> None:
         """Let nobody find what a request holds, whoever wrote it."""
@@ -117,7 +164,10 @@ class RequestPages:
             return
         for page in req.pages[: len(req.page_keys)]:
             self._cache.drop(page)
-        req.page_keys = []
+        if self.tier is not None:
+            for key in [*req.page_keys, *req.host_keys]:
+                self.tier.forget(key)
+        req.page_keys, req.host_keys = [], []
 
     def enter(self, chunk: Chunk) -> None:
         """Let the pages that a committed chunk has filled enter the prefix cache.
@@ -136,6 +186,7 @@ class RequestPages:
             has_drafts = (index + 1) * size <= req.num_drafted
             self._cache.enter(key, req.pages[index], has_drafts=has_drafts)
             req.page_keys.append(key)
+        req.host_keys = []
 
     def check_integrity(self, req: Req) -> None:
         """It holds what its rows need, and shares no page that a step of it will write."""
@@ -145,6 +196,8 @@ class RequestPages:
         assert len(req.pages) <= req.pages_of(req.max_rows, size), f"{name}: too many pages"
         assert req.num_told <= len(req.pages), f"{name}: the device has heard of other pages"
         assert num_full * size <= min(req.num_cached, len(req.tokens) - 1), f"{name}: too early"
+        num_found = (num_full + len(req.host_keys)) * size
+        assert not req.host_keys or num_found == req.num_found, f"{name}: begins elsewhere"
         assert req.num_drafted <= req.num_cached, f"{name}: drafts of no rows"
         before = NO_PAGE
         for index, key in enumerate(req.page_keys):
@@ -159,6 +212,8 @@ class RequestPages:
         self.allocator.check_integrity()
         if self._cache:
             self._cache.check_integrity()
+        if self.tier:
+            self.tier.check_integrity()
 
     def _pages_for(self, req: Req, end: int) -> int:
         # Drafts behind the first are made by rows of the MTP layer behind the step's own.
@@ -169,9 +224,9 @@ class RequestPages:
             self._cache.make_room(count)
         return self.allocator.allocate(count, req.name)
 
-    def _begin_behind(self, req: Req, prefix: Prefix) -> None:
+    def _begin_behind_found(self, req: Req) -> None:
         """Count the rows of found pages, and no longer those that were found before."""
-        num_found = len(prefix.pages) * self._size
+        num_found = (len(req.page_keys) + len(req.host_keys)) * self._size
         req.num_cached += num_found - req.num_found
         req.num_found = num_found
         req.num_drafted = num_found if self._drafts_for(req) else 0

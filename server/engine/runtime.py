@@ -41,6 +41,11 @@ class Limits(Protocol):
         ...
 
     @property
+    def num_host_pages(self) -> int:
+        """Pages that host memory takes in beside the cache (`StepPlan.moves`); 0 without any."""
+        ...
+
+    @property
     def max_drafts(self) -> int:
         """Tokens drafted at most for a request between two decode steps; 0 without drafting."""
         ...

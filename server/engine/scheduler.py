@@ -5,10 +5,11 @@ left, who ranks last gives all of its own back and runs again later: the first n
 always ends. Requests wait by rank; those behind one that lacks room may pass it for a while. The
 first of a request's pages may be shared: they are found in the prefix cache, and its steps begin
 behind them; before the first step they are looked for once more, and waited for while a step writes
-them, since equal prompts often come at once. Prefill and decode steps take turns while both have
-work; how long steps took, which it is told, bounds what a prefill step costs those that decode. Few
-answers whose last tokens are known here have a row each in the prefill step itself (a mixed step),
-and seldom a decode step.
+them, since equal prompts often come at once. What the tier in host memory holds behind them is
+brought back then; where others run, a bounded number of pages a step, and the request waits for the
+rest. Prefill and decode steps take turns while both have work; how long steps took, which it is
+told, bounds what a prefill step costs those that decode. Few answers whose last tokens are known
+here have a row each in the prefill step itself (a mixed step), and seldom a decode step.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Literal
 import msgspec
 
 from lostwax.ir.contract.program import HEADS, Head
+from lostwax.ir.contract.step_plan import Move
 from lostwax.ir.contract.step_state import NO_SEQ
 from lostwax.server.engine.draft_length import DraftLength
 from lostwax.server.engine.extend_budget import MIN_ROWS, ExtendBudget
@@ -45,6 +47,8 @@ class ScheduledStep(msgspec.Struct, frozen=True):
     entry: Literal["extend", "decode"]
     chunks: tuple[Chunk, ...]
     drafts: int = 0
+    moves: tuple[Move, ...] = ()
+    """Pages that are copied between device and host before it."""
     is_mixed: bool = False
 
     @property
@@ -69,6 +73,7 @@ class Scheduler:
         self._draft_length = DraftLength(self.max_drafts) if is_choice else None
         self._holdings = RequestPages(limits, self.max_drafts, prefix_cache=options.prefix_cache)
         self.pages = self._holdings.allocator
+        self.host_tier = self._holdings.tier
         self.waiting = WaitingQueue()
         self.running: list[Req] = []
         self._seen: _Room | None = None
@@ -164,11 +169,24 @@ class Scheduler:
             step = self._decode() or self._extend()
         else:
             step = self._extend() or self._decode()
-        if step is not None:
-            self._num_mixed = self._num_mixed + 1 if step.is_mixed else 0
-            is_owed = not step.is_mixed or self._num_mixed == MIXED_IN_A_ROW
-            self._owes_decode = step.entry == "extend" and is_owed
-        return step
+        if step is None:  # nobody runs whom it could keep waiting
+            step = self._extend(is_bounded=False)
+        if step is None:
+            return None
+        self._num_mixed = self._num_mixed + 1 if step.is_mixed else 0
+        is_owed = not step.is_mixed or self._num_mixed == MIXED_IN_A_ROW
+        self._owes_decode = step.entry == "extend" and is_owed
+        moves = self._holdings.take_moves(step.chunks)
+        return msgspec.structs.replace(step, moves=moves) if moves else step
+
+    def forget_host_pages(self) -> None:
+        """What was copied with a step that failed, nobody knows: neither what lies in the host, nor
+        what requests hold that were to begin behind pages from there."""
+        if self.host_tier is None:
+            return
+        self.host_tier.clear()
+        for req in [req for req in self.running if req.host_keys and not req.has_begun]:
+            self.preempt(req)
 
     def check_integrity(self) -> None:
         """No page is lost, no sequence lost or shared; every request holds what its rows need, and
@@ -230,13 +248,14 @@ class Scheduler:
         num_pages = self.pages.num_free - self._num_growing()
         return _Room(num_pages, self._num_arrived, self._holdings.num_entered)
 
-    def _extend(self) -> ScheduledStep | None:
-        """A step of known tokens, if any are to be run."""
+    def _extend(self, *, is_bounded: bool = True) -> ScheduledStep | None:
+        """A step of known tokens, if any are to be run; `is_bounded`: who is to bring back more
+        from the host than goes with a step waits."""
         if not any([req.is_prefilling for req in self.running]):
             return None
         decoding = [req for req in self.running if req.is_decoding]
         answers = self._next_rows(decoding) if self._may_mix(decoding) else []
-        chunks = self._known_rows(answers, len(decoding))
+        chunks = self._known_rows(answers, len(decoding), is_bounded=is_bounded)
         if not chunks:
             return None  # who had known tokens gave its pages to answers
         drafts = self._drafts([*answers, *chunks], len(decoding))
@@ -251,7 +270,9 @@ class Scheduler:
         are_few = 2 * len(decoding) <= MIN_ROWS and len(decoding) < self.limits.max_tokens
         return are_few and not any([req.num_in_flight or req.drafts for req in decoding])
 
-    def _known_rows(self, answers: list[Chunk], num_decoding: int) -> list[Chunk]:
+    def _known_rows(
+        self, answers: list[Chunk], num_decoding: int, *, is_bounded: bool
+    ) -> list[Chunk]:
         """The known tokens of a step in which these answers go on, of those under way, by the order
         in which their requests began to run: as many as a step takes, or as its budget has."""
         chunks: list[Chunk] = []
@@ -263,7 +284,9 @@ class Scheduler:
         for req in self.running:
             if num_rows >= most:
                 break
-            if not req.is_prefilling or not (req.has_begun or self._may_begin(req, written)):
+            if not req.is_prefilling or not (
+                req.has_begun or self._may_begin(req, written, is_bounded=is_bounded)
+            ):
                 continue
             rows: int = min(req.num_known - req.num_planned, most - num_rows)
             if num_decoding:
@@ -279,11 +302,14 @@ class Scheduler:
             written |= self._holdings.writes(req)
         return chunks
 
-    def _may_begin(self, req: Req, written: set[Coming]) -> bool:
-        """Find what is kept of a request's prompt by now; whether no step writes more of it."""
+    def _may_begin(self, req: Req, written: set[Coming], *, is_bounded: bool) -> bool:
+        """Find what is kept of a request's prompt by now; whether no step writes more of it, and
+        what host memory holds of it comes back with this one."""
         if self._holdings.find_more(req):
             self._seen = None  # who waits may share pages that were idle, and cost nothing
-        return not self._holdings.is_on_its_way(req, written)  # of equal prompts one is run
+        if self._holdings.is_on_its_way(req, written):
+            return False  # of equal prompts one is run
+        return self._holdings.bring_back(req, is_bounded=is_bounded)
 
     def _bound(self, answers: list[Chunk], num_decoding: int, context: int) -> int:
         """Rows of known tokens, with a context so long among them, beside those of answers: as many

@@ -59,6 +59,7 @@ def stats_of(scheduler: Scheduler, counts: StepCounts, drafting: Drafting) -> St
     """What there is now."""
     pages, num_waiting = scheduler.pages, len(scheduler.waiting)
     extend, decode = counts.extend, counts.decode
+    tier = scheduler.host_tier
     lacks_slots = len(scheduler.running) >= scheduler.max_running
     return Stats(
         running=len(scheduler.running),
@@ -68,6 +69,8 @@ def stats_of(scheduler: Scheduler, counts: StepCounts, drafting: Drafting) -> St
         pages_idle=pages.num_free - pages.num_blank,
         pages_blank=pages.num_blank,
         prefix_tokens=scheduler.num_prefix_tokens,
+        host_pages_saved=tier.num_saved if tier else 0,
+        host_pages_restored=tier.num_restored if tier else 0,
         preemptions=scheduler.num_preempted,
         segments={
             "extend": extend.steps,

@@ -37,6 +37,7 @@ def plan_step(step: ScheduledStep) -> StepPlan:
         tokens=rows.tokens,
         entering=tuple(entering),
         new_pages=tuple(new_pages),
+        moves=step.moves,
         logits=rows.logits,
         scored=rows.scored,
         targets=rows.targets,

@@ -52,6 +52,10 @@ def _of(stats: Stats) -> Iterable[Metric]:
     )
     text = "Prompt tokens found in the prefix cache."
     yield _counter("prefix_cache_hit_tokens", text, stats.prefix_tokens)
+    text = "Pages of the prefix cache that were saved to host memory."
+    yield _counter("prefix_host_saved_pages", text, stats.host_pages_saved)
+    text = "Pages of the prefix cache that were restored from host memory."
+    yield _counter("prefix_host_restored_pages", text, stats.host_pages_restored)
     text = "Times that a request gave its pages to another."
     yield _counter("preemptions", text, stats.preemptions)
     text = "Steps that ran a program of a segment."

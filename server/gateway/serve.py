@@ -55,6 +55,7 @@ def serve(
     port: int = 8000,
     engine: EngineOptions = SERVED,
     num_pages: int | None = None,
+    num_host_pages: int = 0,
     threads: int | None = None,
     insecure: bool = False,
     tls: Tls | None = None,
@@ -68,7 +69,8 @@ def serve(
     An engine whose step takes longer than `watchdog_s` seconds is started again.
 
     The tokenizer is looked for in the artifact, then in the checkpoint. `insecure` allows a host
-    that other machines can reach where no API key is asked for. `certificates` is a folder for
+    that other machines can reach where no API key is asked for. `num_host_pages` pages of host
+    memory are a tier of the prefix cache. `certificates` is a folder for
     what the golden probes showed, `allow_compiled` serves lowerings that never ran here. `ready_fd`
     is told the port when the model answers.
     """
@@ -78,7 +80,7 @@ def serve(
     require_origins(chosen.allowed_origins)
     pipe = None if ready_fd is None else ReadyPipe(ready_fd)
     given = {"--checkpoint": checkpoint, "--num-pages": num_pages, "--threads": threads}
-    given |= {"--certificates": certificates}
+    given |= {"--certificates": certificates, "--host-pages": num_host_pages or None}
     options = [part for k, v in given.items() if v is not None for part in (k, str(v))]
     options += ["--allow-compiled"] if allow_compiled else []
     asked = replace(engine, reports=chosen.metrics)

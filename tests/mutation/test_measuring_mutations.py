@@ -196,9 +196,12 @@ class IgnoresTheBudget(scheduler.Scheduler):
 class BeginsUnbounded(scheduler.Scheduler):
     """A prompt's first step knows of no bound."""
 
-    def _known_rows(self, answers: list[Chunk], num_decoding: int) -> list[Chunk]:
+    def _known_rows(
+        self, answers: list[Chunk], num_decoding: int, *, is_bounded: bool
+    ) -> list[Chunk]:
         has_begun = any(req.has_begun for req in self.running if req.is_prefilling)
-        return super()._known_rows(answers, num_decoding if has_begun else 0)
+        bounded = num_decoding if has_begun else 0
+        return super()._known_rows(answers, bounded, is_bounded=is_bounded)
 
 
 class PrefillsTwice(scheduler.Scheduler):

@@ -14,7 +14,7 @@ from fake_runtime import FakeLimits, FakeRuntime, generate
 from http_server import running
 
 from lostwax.backends.plan.memory_plan import plan_memory
-from lostwax.cli.serve_limits import pages_within
+from lostwax.cli.serve_limits import host_pages, pages_within
 from lostwax.server.engine.capacity import capacity
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Failed, Output, Submit
@@ -162,6 +162,10 @@ def test_the_artifact_says_what_may_be_asked(
         ("--chunked-prefill-size", 10**6): "was compiled with --max-tokens",
         ("--page-size", limits.page_tokens + 1): f"read pages of {limits.page_tokens} tokens",
         ("--mem-fraction-static", 1e-9): "leaves no cache beside the",
+        ("--hicache-size", 1e-9): "takes in no page: one has",
+        ("--hicache-size", 1e6): "give a smaller --hicache-size",
+        ("--hicache-size", 1, "--disable-radix-cache"): "that --disable-radix-cache never finds",
+        ("--enable-hierarchical-cache", "--disable-radix-cache"): "--enable-hierarchical-cache",
     }.items():
         status, _, err = lostwax(capsys, "serve", *where, *line)
         assert status == 1
@@ -177,3 +181,15 @@ def test_a_fraction_of_memory_is_pages_that_fill_it(
     there = 2**29
     assert plan_memory(small_artifact.artifact, pages).total <= there
     assert plan_memory(small_artifact.artifact, pages + 1).total > there
+
+
+def test_pages_of_host_memory_fill_what_is_given_or_two_caches(
+    small_artifact: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = {"SC_PHYS_PAGES": 2**18, "SC_PAGE_SIZE": 4096}  # 1 GiB
+    monkeypatch.setattr("os.sysconf", memory.__getitem__)
+    plan = plan_memory(small_artifact.artifact)
+    pages = host_pages(small_artifact.artifact, 0.5, None)
+    assert pages * plan.page_bytes <= 0.5e9 < (pages + 1) * plan.page_bytes
+    assert host_pages(small_artifact.artifact, 0, None) == 2 * plan.num_pages
+    assert host_pages(small_artifact.artifact, 0, 7) == 14

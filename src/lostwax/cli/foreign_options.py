@@ -43,6 +43,7 @@ _OF_SERVE = {
     "--max-num-seqs": "--max-running-requests",
     "--max-seq-len": "--context-length",
     "--block-size": "--page-size",
+    "--kv-offloading-size": "--hicache-size",
     "--enable-log-requests": "--log-requests",
 }
 """What `serve` has under SGLang's name, by vLLM's and TensorRT-LLM's."""
@@ -53,6 +54,8 @@ _OTHERWISE = {
     "--enable-prefix-caching": "prefixes are found in the cache by themselves: leave it out",
     "--enable-prompt-tokens-details": _CACHED_TOKENS,
     "--hf-token": _DOWNLOADS,
+    "--hicache-ratio": "here the size itself is given: serve --hicache-size GB",
+    "--hicache-write-policy": "pages are saved when they give way: leave it out",
     "--model": _PATH,
     "--model-path": _PATH,
     "--prefix-caching-hash-algo": "pages are always found by SHA-256: leave it out",

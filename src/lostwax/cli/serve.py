@@ -27,6 +27,7 @@ from lostwax.cli.option_types import (
     Drafts,
     Flag,
     Fraction,
+    Gigabytes,
     Host,
     Key,
     Name,
@@ -40,7 +41,7 @@ from lostwax.cli.option_types import (
     Timeout,
     Url,
 )
-from lostwax.cli.serve_limits import pages_within, require_within
+from lostwax.cli.serve_limits import host_pages, pages_within, require_within
 from lostwax.server.engine.extend_budget import MAX_STALL
 from lostwax.server.engine.log_lines import LogFormat
 from lostwax.server.engine.options import SERVED
@@ -73,14 +74,16 @@ def serve(
     certificates: Annotated[OutFolder | None, MORE] = None,
     allow_compiled: Annotated[Flag, MORE] = False,
     disable_radix_cache: Annotated[Flag, MORE] = False,
+    enable_hierarchical_cache: Annotated[Flag, MORE] = False,
+    hicache_size: Annotated[Gigabytes, MORE] = 0.0,
     disable_overlap_schedule: Annotated[Flag, MORE] = False,
     max_stall: Annotated[Stall, MORE] = MAX_STALL,
+    drain: Annotated[Seconds, MORE] = 10.0,
     enable_metrics: Annotated[Flag, MORE] = False,
     collect_tokens_histogram: Annotated[Flag, MORE] = False,
     log_requests: Annotated[Flag, MORE] = False,
     log_format: Annotated[LogFormat, MORE] = "text",
     otlp_traces_endpoint: Annotated[Url | None, MORE] = None,
-    drain: Annotated[Seconds, MORE] = 10.0,
     api_key: Annotated[list[Key] | None, MORE, Parameter(negative=())] = None,
     api_key_file: Annotated[File | None, MORE] = None,
     ssl_certfile: Annotated[File | None, MORE] = None,
@@ -148,11 +151,19 @@ def serve(
     disable_radix_cache
         Run every prompt whole, also where another request's pages hold its beginning: for several
         tenants, who could else find out how one another's prompts begin.
+    enable_hierarchical_cache
+        Save prefixes that give way in the cache to host memory, and bring them back from there: as
+        much as two caches take, unless --hicache-size says otherwise.
+    hicache_size
+        Gigabytes (10^9 bytes) of that memory for each rank; it alone turns the tier on (default:
+        0, none is taken).
     disable_overlap_schedule
         Submit a step only when the one before is done, also on devices that keep the state.
     max_stall
         How long an answer waits for its next token while prompts run, in times of its usual wait.
         Less keeps answers smooth, more lets first tokens come sooner.
+    drain
+        Seconds that requests under way have at Ctrl-C or SIGTERM, before they end with an error.
     enable_metrics
         Tell Prometheus of requests and of the engine, at /metrics.
     collect_tokens_histogram
@@ -164,8 +175,6 @@ def serve(
     otlp_traces_endpoint
         Send a span a request to this collector of OpenTelemetry (OTLP over HTTP, at /v1/traces if
         the URL has no path); it needs lostwax[otel].
-    drain
-        Seconds that requests under way have at Ctrl-C or SIGTERM, before they end with an error.
     api_key
         A key of which clients must send one, as Authorization: Bearer KEY; may be repeated. Who
         lists processes sees it: --api-key-file hides it.
@@ -196,6 +205,11 @@ def serve(
     del config  # read before the command line was (`cli/app.py`)
     if num_pages is not None and mem_fraction_static is not None:
         raise OptionRefused("--num-pages and --mem-fraction-static say the same; give one of them")
+    if disable_radix_cache and (enable_hierarchical_cache or hicache_size):
+        option = "--hicache-size" if hicache_size else "--enable-hierarchical-cache"
+        raise OptionRefused(
+            f"{option} keeps prefixes that --disable-radix-cache never finds; leave one of them out"
+        )
     if collect_tokens_histogram and not enable_metrics:
         raise OptionRefused("--collect-tokens-histogram adds to /metrics; give --enable-metrics")
     if otlp_traces_endpoint is not None:
@@ -225,6 +239,9 @@ def serve(
     require_fits(
         artifact, drafts=drafts, num_pages=num_pages, max_running_requests=max_running_requests
     )
+    num_host_pages = 0
+    if enable_hierarchical_cache or hicache_size:
+        num_host_pages = host_pages(artifact, hicache_size, num_pages)
     require_checkpoint(ArtifactReader(artifact), checkpoint)
     run(
         artifact,
@@ -254,6 +271,7 @@ def serve(
             max_extend_rows=chunked_prefill_size,
         ),
         num_pages=num_pages,
+        num_host_pages=num_host_pages,
         threads=threads,
         insecure=insecure,
         tls=tls,

@@ -60,3 +60,38 @@ def pages_within(artifact: Path, fraction: float) -> int:
             " give more"
         )
     return min(pages, 2**31 - 1)
+
+
+CACHES_IN_HOST = 2
+"""How many times the cache's pages host memory takes in where nobody says how many: SGLang's
+`--hicache-ratio`."""
+
+
+def host_pages(artifact: Path, gigabytes: float, num_pages: int | None) -> int:
+    """Pages of host memory that so much takes of each rank; 0 stands for CACHES_IN_HOST times the
+    cache's `num_pages`.
+
+    OptionRefused where no page fits, or all ranks together would take more than this machine has.
+    """
+    from lostwax.backends.runtime.artifact_reader import ArtifactReader
+    from lostwax.backends.runtime.default_pages import default_pages
+    from lostwax.ir.contract.caches import bytes_per_page
+
+    manifest = ArtifactReader(artifact).manifest
+    page_bytes = bytes_per_page(manifest.planes)
+    pages = int(gigabytes * 1e9) // page_bytes
+    if not gigabytes:
+        pages = CACHES_IN_HOST * (num_pages or default_pages(manifest))
+    if not pages:
+        raise OptionRefused(
+            f"--hicache-size {gigabytes:g} takes in no page: one has {page_bytes} bytes;"
+            f" give {page_bytes / 1e9:.2g} or more"
+        )
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    wanted = pages * page_bytes * manifest.world_size
+    if wanted > there:
+        raise OptionRefused(
+            f"the prefix cache's tier in host memory takes {wanted / 1e9:.1f} GB and this machine"
+            f" has {there / 1e9:.1f} GB; give a smaller --hicache-size"
+        )
+    return min(pages, 2**31 - 1)
