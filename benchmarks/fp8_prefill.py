@@ -33,7 +33,6 @@ from fp8_cases import (
     LINEAR,
     PROJECTIONS,
     QUERIES,
-    UNITS,
     Knobs,
     ProductCase,
     quantised,
@@ -48,6 +47,7 @@ from fp8_products import (
     rates,
     run_all,
 )
+from fp8_settings import UNITS
 from op_products import multiply
 
 from lostwax.backends.runtime.form_weight import SourceTensors

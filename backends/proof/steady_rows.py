@@ -43,7 +43,7 @@ def nudged(
         if sample.rows.of(value.type) is None or isinstance(bound, CacheBytes):
             continue
         numbers = bound.scales if isinstance(bound, Scaled) else bound
-        if not isinstance(numbers, np.ndarray) or numbers.dtype.kind in "iu":
+        if numbers.dtype.kind in "iu":
             continue
         sides = 1.0 if seed is None else rng.choice((-1.0, 1.0), numbers.shape)
         moved = widen(numbers) * (1 + by * sides)
@@ -65,11 +65,17 @@ def steady_rows(
         others = nudged(values, sample, by, seed)
         sample.evaluate(others)
         for value in sample.columns:
-            want, got = as_rows(widen(found[value])), as_rows(widen(others[value]))
+            want, got = _rows_of(found[value]), _rows_of(others[value])
             scale = np.sqrt(np.mean(want**2)) or 1.0
             share = np.sqrt(np.mean((got - want) ** 2, axis=1)) / scale
-            moved[value] = np.maximum(moved.get(value, share), share)
+            moved[value] = np.maximum(moved[value], share) if value in moved else share
     return {value: _steady(share) for value, share in moved.items()}
+
+
+def _rows_of(bound: Bound) -> Array:
+    """[rows, columns]."""
+    assert not isinstance(bound, CacheBytes), "what has columns is no cache"
+    return as_rows(widen(bound))
 
 
 def _steady(moved: Array) -> Array:

@@ -29,13 +29,17 @@ class _Region:
         self.x, self.out = _Named(kind), _Named(kind)
         self.drawn: dict[Any, Any] = {self.x: ()}
         self.columns: dict[Any, Any] = {self.out: np.arange(16)}
-        self.rows = SimpleNamespace(of=lambda kind: np.arange(ROWS))
+        self.rows = SimpleNamespace(of=_every_row)
         self.weight = np.random.default_rng(5).standard_normal((WIDTH, 16))
 
     def evaluate(self, values: dict[Any, Any]) -> None:
         x = (2 * widen(values[self.x])).astype(np.float32)
         rounded = quantise(x, scale_fmt=self.scale_fmt, dtype="f8E4M3FN", block=BLOCK)
         values[self.out] = widen(rounded) @ self.weight
+
+
+def _every_row(kind: object) -> np.ndarray:
+    return np.arange(ROWS)
 
 
 class _Named:
@@ -58,7 +62,8 @@ def _steady(
     drawn: dict[Any, Any] = {region.x: given}
     found = dict(drawn)
     region.evaluate(found)
-    return np.flatnonzero(steady_rows(drawn, found, cast(Any, region))[region.out]).tolist()
+    steady: dict[Any, Any] = cast(Any, steady_rows(drawn, found, cast(Any, region)))
+    return np.flatnonzero(steady[region.out]).tolist()
 
 
 @pytest.mark.parametrize("scaled", [False, True])
