@@ -11,7 +11,7 @@ from pathlib import Path
 import ml_dtypes
 import msgspec
 import numpy as np
-from guarded_buffers import NOTHING_HERE, Bytes, guarded
+from guarded_buffers import ALIGN, NOTHING_HERE, Bytes, fenced, guarded
 from latent_rows import LATENT, ROPE, encode
 from numpy.typing import NDArray
 from twin_launches import Twins
@@ -143,7 +143,8 @@ def match_of(step: Step, twins: Twins, folder: Path) -> PlainMatch:
 
 
 def attend(step: Step, twins: Twins, folder: Path, knobs: Knobs | None = None) -> Real:
-    """[rows, heads, 128] of the launches; what they leave alone is NaN."""
+    """[rows, heads, 128] of the launches; what they leave alone is NaN. A read behind the workspace
+    ends the process."""
     match = match_of(step, twins, folder)
     lowering = MASKED_MHA if step.top else CAUSAL_MHA
     chosen = lowering.default_knobs() | dict(knobs or {})
@@ -151,7 +152,8 @@ def attend(step: Step, twins: Twins, folder: Path, knobs: Knobs | None = None) -
     buffers: dict[str, Bytes] = {
         name: guarded(value.num_bytes) for name, value in match.values.items()
     }
-    buffers[WORKSPACE] = guarded(match.workspace_bytes)
+    # Rounded up as it is taken: what the launches carve out last, the bits, end at the fence.
+    buffers[WORKSPACE] = fenced(-(-match.workspace_bytes // ALIGN) * ALIGN)
     query = np.ascontiguousarray(step.query)
     given = {
         "q_nope": query, "q_pe": query.view(np.uint8).flatten()[256:], "kv_b": step.kv_b,

@@ -49,6 +49,9 @@ FAULTS = {
     "both rows of a lane take the first one's bits": (
         "masked_mha.cu", "min(row + 8 * r, tile.rows - 1)", "min(row, tile.rows - 1)",
     ),
+    "bits of rows behind the tile's last are read": (
+        "masked_mha.cu", "min(row + 8 * r, tile.rows - 1)", "row + 8 * r",
+    ),
     "rows are counted from the step's first": ("masked_mha.cu", "(tile.row + min(", "(min("),
     "a lane takes another one's word": ("masked_mha.cu", "+ (lane & 3);", "+ (lane >> 2 & 3);"),
     "a tile of keys takes the bits of the tile before": (

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
-from guarded_buffers import ALIGN, guarded, require_guards
+from guarded_buffers import ALIGN, fenced, guarded, require_guards
+
+TOUCH = """
+import ctypes, sys
+from guarded_buffers import fenced
+buffer = fenced(int(sys.argv[1]))
+ctypes.string_at(buffer.ctypes.data + int(sys.argv[2]), 1)
+"""
 
 
 @pytest.mark.parametrize("size", [0, 1, 4, 4096])
@@ -32,3 +44,31 @@ def test_a_byte_beside_a_buffer_is_noticed(place: int, said: str) -> None:
 def test_a_buffer_without_zones_is_refused() -> None:
     with pytest.raises(AssertionError, match="not made by `guarded`"):
         require_guards({"out": np.zeros(8, np.uint8)[:]})
+
+
+@pytest.mark.parametrize("size", [0, ALIGN, 4096, 4096 + ALIGN])
+def test_a_fenced_buffer_may_be_written_and_has_a_zone_in_front(size: int) -> None:
+    buffer = fenced(size)
+    assert (buffer == 0xFF).all()
+    buffer[:] = 0
+    require_guards({"out": buffer})
+    if size:
+        assert buffer.ctypes.data % ALIGN == 0
+        raw = buffer.base
+        assert isinstance(raw, np.ndarray)
+        raw[raw.size - size - 1] = 0
+        with pytest.raises(AssertionError, match="in front of out"):
+            require_guards({"out": buffer})
+
+
+@pytest.mark.parametrize(("place", "ends"), [(511, 0), (512, -signal.SIGSEGV)])
+def test_a_read_behind_a_fenced_buffer_ends_the_process(place: int, ends: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TOUCH, "512", str(place)], cwd=Path(__file__).parents[1]
+    )
+    assert done.returncode == ends
+
+
+def test_a_size_that_cannot_be_fenced_is_refused() -> None:
+    with pytest.raises(ValueError, match="give a multiple of 256"):
+        fenced(100)

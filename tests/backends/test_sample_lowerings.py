@@ -42,17 +42,27 @@ VALUES = {
 }  # fmt: skip
 
 
-def test_kernels_agree_with_reference_and_torch_in_the_interpreter() -> None:
-    script = Path(__file__).parent / "interpreted" / "run_sample_cases.py"
+def failed_cases(script: str) -> dict[str, list[str]]:
+    """What a script of `interpreted/` says must hold, with the cases in which it does not."""
     done = subprocess.run(
-        [sys.executable, str(script)],
+        [sys.executable, str(Path(__file__).parent / "interpreted" / script)],
         env=environment(),
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    failed: dict[str, list[str]] = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_kernels_agree_with_reference_and_torch_in_the_interpreter() -> None:
+    failed = failed_cases("run_sample_cases.py")
     assert len(failed) > 6, "every claim is listed, with the cases that break it"
+    assert not {what: cases for what, cases in failed.items() if cases}
+
+
+def test_rows_of_more_ids_than_are_listed_or_tried_once_are_right_in_the_interpreter() -> None:
+    failed = failed_cases("run_long_samples.py")
+    assert len(failed) == 2, "every claim is listed, with the cases that break it"
     assert not {what: cases for what, cases in failed.items() if cases}
 
 

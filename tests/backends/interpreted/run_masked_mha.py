@@ -28,6 +28,9 @@ def main(folder: Path, kernels: Path) -> None:
     got = attend(step, twins, folder)
     require_right(step, got)
     assert np.array_equal(got[last], np.zeros_like(got[last])), "a row with nothing selected"
+    # A tile of which most rows lie behind the bucket's last one, whose bits end the workspace.
+    step = Step([(0, 130), (0, 5)], "fp8_576", reqs=7, top=TOP)
+    require_right(step, attend(step, twins, folder))
 
 
 if __name__ == "__main__":
