@@ -27,14 +27,16 @@ SELECTS = 128
 
 
 class TimedRuntime(FakeRuntime):
-    """A device of two streams at most: `now` tells what has passed.
+    """A device that takes time: `now` tells what has passed.
 
     A row of a prefill step takes `per_row` seconds, and twice that where a context is longer than
     SELECTS.
     """
 
     def __init__(self, per_row: float, max_tokens: int = 128) -> None:
-        super().__init__(FakeLimits(max_tokens=max_tokens, num_pages=900, max_context=1000))
+        super().__init__(
+            FakeLimits(max_tokens=max_tokens, max_reqs=16, num_pages=900, max_context=1000)
+        )
         self.now, self.per_row, self.plans = 0.0, per_row, list[StepPlan]()
 
     def submit(self, plan: StepPlan) -> Ticket:
@@ -129,10 +131,47 @@ def a_prompt_keeps_most_of_its_pace() -> None:
         assert stalled(per_row, MAX_STALL).first_s <= 2 * alone
 
 
+def few_answers_alone_have_rows_of_their_own_in_prefill_steps() -> None:
+    """Programs for one row a request are cheaper for many: those take turns with the prompt."""
+    for num_streams in (MIN_ROWS // 2, MIN_ROWS // 2 + 1, 12):
+        plans = stalled(0.0009, MAX_STALL, num_streams).plans
+        num_seqs = {len(plan.seqs) for plan in plans if plan.entry == "extend"}
+        is_few = 2 * num_streams <= MIN_ROWS
+        assert num_seqs == {1 + num_streams if is_few else 1}, num_streams
+
+
+def an_answer_in_a_long_context_makes_prefill_steps_small_however_short_the_prompt() -> None:
+    """Its row makes the step select, of which the steps before said nothing."""
+    runtime = TimedRuntime(0.0004)
+    core = EngineCore(runtime, EngineOptions(max_stall=MAX_STALL), clock=lambda: runtime.now)
+    core.handle(Submit(request="stream", prompt=[3], max_tokens=900, ignore_eos=True))
+    come, rows = {10: "first", 40: "second", SELECTS + 10: "late"}, dict[str, int]()
+    num_tokens, last, gaps, name = 0, 0.0, list[float](), ""
+    while num_tokens < SELECTS + 40:
+        if num_tokens in come:
+            name, runtime.plans = come.pop(num_tokens), []
+            prompt = text(SELECTS - 10, first=num_tokens)
+            core.handle(Submit(request=name, prompt=prompt, max_tokens=1, ignore_eos=True))
+        for event in core.step():
+            assert isinstance(event, Output)
+            if event.request == "stream":
+                num_tokens += len(event.tokens)
+                gaps.append(runtime.now - last)
+                last = runtime.now
+        if name:
+            rows[name] = max(plan.num_rows for plan in runtime.plans)
+    assert not come
+    assert rows["second"] == SELECTS // 2, "a short context has let steps grow"
+    assert rows["late"] == SELECTS // 4
+    assert max(gaps[1:]) <= 4 * DECODE_S + 1e-9
+
+
 STALL_CHECKS = (
     streams_wait_no_longer_than_they_are_told,
     by_default_a_stream_waits_for_four_decode_steps_at_most,
     no_two_prefill_steps_follow_each_other_without_the_streams,
     a_decode_step_follows_a_few_mixed_ones,
     a_prompt_keeps_most_of_its_pace,
+    few_answers_alone_have_rows_of_their_own_in_prefill_steps,
+    an_answer_in_a_long_context_makes_prefill_steps_small_however_short_the_prompt,
 )

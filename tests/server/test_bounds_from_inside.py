@@ -34,6 +34,7 @@ from lostwax.server.gateway.models import (
 )
 from lostwax.server.gateway.prepare import prepare
 from lostwax.server.gateway.prepared import Job, Prepared
+from lostwax.server.gateway.submits import MAX_BIASES_TOGETHER
 from lostwax.server.gateway.tokenizer import TextCodec
 from lostwax.server.gateway.unsupported import MAX_NEUTRAL_BYTES
 
@@ -100,6 +101,32 @@ def test_prompts_hold_exactly_so_many_tokens_together(unit: str | int) -> None:
 
     fits, exceeds = prompts(CONTEXT, TOGETHER - CONTEXT), prompts(CONTEXT, TOGETHER - CONTEXT + 1)
     assert _require_edge(fits, exceeds, COMPLETION) == "invalid_value prompt"
+
+
+def test_choices_hold_exactly_so_many_prompt_tokens_together() -> None:
+    """Each has the tokens of its own prompt."""
+    fits, exceeds = ({"prompt": [1] * n, "n": 3} for n in (TOGETHER // 3, TOGETHER // 3 + 1))
+    assert _require_edge(fits, exceeds, COMPLETION) == "invalid_value prompt"
+    fits, exceeds = ({"prompt": [[1] * 5, [1] * n], "n": 3} for n in (15, 16))
+    assert _require_edge(fits, exceeds, COMPLETION) == "invalid_value prompt"
+    num_prompt = len(_read(_asked(), CHAT).submits[0].prompt)
+    job = msgspec.structs.replace(CHAT, max_tokens=4 * num_prompt)
+    fits, exceeds = (_asked(n=n) for n in (4, 5))
+    assert _require_edge(fits, exceeds, job) == "invalid_value messages"
+
+
+@pytest.mark.parametrize("num_choices", [MAX_CHOICES, 2])
+def test_choices_have_exactly_so_many_biases_together(num_choices: int) -> None:
+    """One alone is bounded by the biases of one."""
+    most = min(MAX_BIASES_TOGETHER // num_choices, MAX_BIASES)
+    for body, job in (({"prompt": [1]}, WIDE), (_asked(), CHAT)):
+        info = msgspec.structs.replace(job.info, vocab_size=MAX_BIASES + 1)
+        wide = msgspec.structs.replace(job, info=info)
+        fits, exceeds = (
+            body | {"n": num_choices, "logit_bias": dict.fromkeys(map(str, range(count)), 1)}
+            for count in (most, most + 1)
+        )
+        assert _require_edge(fits, exceeds, wide) == "invalid_value logit_bias"
 
 
 def test_the_last_id_of_the_vocabulary_is_a_token() -> None:

@@ -184,6 +184,22 @@ def test_the_queue_counts_each_choice() -> None:
             assert server.client.post("/v1/completions", json=BODY).status_code == 200
 
 
+def test_the_queue_counts_the_tokens_of_each_choice() -> None:
+    """A running one of 59 and two of 15 each fit into 100, eight do not."""
+    with _served(Settings(max_queued_tokens=100), FakeRuntime(step_s=0.02)) as server:
+        body = BODY | {"max_tokens": 50, "stream": True}
+        with server.client.stream("POST", "/v1/completions", json=body) as running_one:
+            lines = running_one.iter_lines()  # which ends the answer when it is dropped
+            next(lines)
+            full = server.client.post("/v1/completions", json=BODY | {"n": 8})
+            assert full.status_code == 429
+            assert full.json()["error"]["code"] == "queue_full"
+            assert server.client.post("/v1/completions", json=BODY | {"n": 2}).status_code == 200
+        error = server.refused(n=16)
+        assert (error["param"], error["code"]) == ("prompt", "invalid_value")
+        assert "more than 100 tokens together, each for 16 answers" in error["message"]
+
+
 @pytest.mark.parametrize("n", [0, -1, MAX_CHOICES + 1, 1.5, "2", True, 10**30])
 def test_what_is_no_number_of_choices_is_refused(server: Server, n: Any) -> None:
     assert server.refused(n=n)["param"] == "n"
@@ -246,6 +262,19 @@ def test_who_waits_for_a_page_waits_no_longer_than_its_writer_is_there() -> None
     engine.finish()
     assert engine.tokens["waits"] == generate(prompt, 5)
     assert engine.found["waits"] == FakeLimits().max_tokens, "what the writer's one step has given"
+
+
+def test_who_drafts_nothing_waits_for_a_page_of_who_drafts() -> None:
+    """Such a page holds all that it needs."""
+    engine = SharingEngine(max_drafts=3, num_pages=65)
+    prompt = text(5 * PAGE + 2)
+    engine.add("drafts", prompt)
+    engine.add("drafts for none", prompt, max_tokens=1)
+    with engine.rows() as rows:
+        engine.finish()
+    assert rows == [16, 6, 2]
+    assert engine.found["drafts for none"] == 5 * PAGE
+    assert engine.tokens["drafts for none"] == generate(prompt, 1)
 
 
 def test_nobody_waits_for_a_page_that_it_could_not_take() -> None:

@@ -12,7 +12,14 @@ from http_server import small_codec
 
 from lostwax.server.engine.messages import EngineInfo, Output, Stats, Submit, TokenScore
 from lostwax.server.gateway.completions import CompletionForm
-from lostwax.server.gateway.engine_client import STOPPED, EngineLost, EngineState, Mailboxes
+from lostwax.server.gateway.engine_client import (
+    STOPPED,
+    EngineLost,
+    EngineState,
+    Mail,
+    Mailbox,
+    Mailboxes,
+)
 from lostwax.server.gateway.generation import Generation
 from lostwax.server.gateway.prepared import AnswerOptions, Prepared
 from lostwax.server.gateway.request_record import RequestRecord
@@ -68,9 +75,10 @@ class _Prompts:
         """Not looked at."""
 
 
-def _output(choice: int, *tokens: int, ends: bool = False) -> Output:
+def _output(choice: int, *tokens: int, ends: bool = False, n: int = 1) -> Output:
+    """An event of a choice, of which each prompt has `n`."""
     return Output(
-        request=f"r{choice}",
+        request=f"r{choice // n}-{choice % n}",
         tokens=[TokenScore(token, -1.0) for token in tokens],
         finish="length" if ends else None,
         cached_tokens=2,
@@ -78,10 +86,11 @@ def _output(choice: int, *tokens: int, ends: bool = False) -> Output:
 
 
 def _generation(
-    client: _Scripted, choices: int, *stops: str, record: RequestRecord | None = None
+    client: _Scripted, prompts: int, *stops: str, record: RequestRecord | None = None, n: int = 1
 ) -> Generation[Delta]:
-    submits = [Submit(request=f"r{i}", prompt=PROMPT, max_tokens=9) for i in range(choices)]
-    options = AnswerOptions(stops=list(stops))
+    """`n` choices to each of so many equal prompts."""
+    submits = [Submit(request=f"r{i}", prompt=PROMPT, max_tokens=9) for i in range(prompts)]
+    options = AnswerOptions(stops=list(stops), num_choices=n)
     form = CompletionForm(options, submits, CODEC)
     prepared = Prepared(options=options, submits=submits)
     return Generation(prepared, form, client, "fake", "mine", record)
@@ -110,14 +119,14 @@ def test_a_stop_string_cancels_its_choice_once_and_what_still_comes_is_dropped(
     generation = _generation(client, 1, CODEC.decode(tokens[2:4]))
 
     async def parts() -> str:
-        return "".join([c["choices"][0]["text"] async for c in generation.chunks()])
+        return "".join([json.loads(c)["choices"][0]["text"] async for c in generation.chunks()])
 
     if is_streamed:
         text = asyncio.run(parts())
     else:
         text = json.loads(asyncio.run(generation.answer()))["choices"][0]["text"]
     assert text == CODEC.decode(tokens[:2])
-    assert client.cancelled == ["r0"]
+    assert client.cancelled == ["r0-0"]
 
 
 def test_what_the_engine_has_ended_is_not_cancelled() -> None:
@@ -126,15 +135,18 @@ def test_what_the_engine_has_ended_is_not_cancelled() -> None:
     assert client.cancelled == []
 
 
-def test_each_choices_prompt_is_told_of_once() -> None:
-    """However many outputs say how much of it was cached."""
+@pytest.mark.parametrize("n", [1, 2])
+def test_each_prompt_is_told_of_once(n: int) -> None:
+    """However many choices it has, and outputs that say how much of it was cached."""
     told = _Prompts()
     record = RequestRecord("POST", "/", "mine", "", observers=[told])
-    outputs = [_output(i, 5, ends=end) for end in (False, True) for i in (0, 1)]
-    answer = asyncio.run(_generation(_Scripted(outputs), 2, record=record).answer())
+    outputs = [_output(i, 5, ends=end, n=n) for end in (False, True) for i in range(2 * n)]
+    answer = asyncio.run(_generation(_Scripted(outputs), 2, record=record, n=n).answer())
     assert told.prompts == [(3, 2), (3, 2)]
-    assert record.num_cached == 4
-    assert json.loads(answer)["usage"]["prompt_tokens_details"] == {"cached_tokens": 4}
+    assert (record.num_prompt, record.num_cached) == (6, 4)
+    usage = json.loads(answer)["usage"]
+    assert usage["prompt_tokens_details"] == {"cached_tokens": 4}
+    assert (usage["prompt_tokens"], usage["total_tokens"]) == (6, 6 + 4 * n)
 
 
 def test_a_token_without_text_is_news_for_who_asked_for_ids() -> None:
@@ -144,13 +156,31 @@ def test_a_token_without_text_is_news_for_who_asked_for_ids() -> None:
         assert form.parts(0, Delta()) == []
 
 
+def _lying_in(*boxes: Mailbox) -> list[list[Mail]]:
+    """All that can be taken out of each box without waiting."""
+
+    async def taken(box: Mailbox) -> list[Mail]:
+        found = list[Mail]()
+        while True:
+            task = asyncio.ensure_future(box.get())
+            await asyncio.sleep(0)
+            if not task.done():
+                task.cancel()
+                return found
+            found.append(task.result())
+
+    async def all_taken() -> list[list[Mail]]:
+        return [await taken(box) for box in boxes]
+
+    return asyncio.run(all_taken())
+
+
 def test_a_lost_engine_is_told_of_once_a_group_and_each_by_an_error_of_its_own() -> None:
     boxes = Mailboxes()
     pair, single = boxes.open(["a", "b"]), boxes.open(["c"])
     boxes.fail_all(EngineLost("gone", "code"))
     boxes.deliver(Output(request="a"))
-    assert (pair.qsize(), single.qsize()) == (1, 1), "the groups are over"
-    first, second = pair.get_nowait(), single.get_nowait()
+    (first,), (second,) = _lying_in(pair, single)  # and no output: the groups are over
     assert isinstance(first, EngineLost)
     assert isinstance(second, EngineLost)
     assert first is not second, "raised twice, one would keep the traces of both"
@@ -160,7 +190,8 @@ def test_a_lost_engine_is_told_of_once_a_group_and_each_by_an_error_of_its_own()
 def test_a_closed_group_gets_no_mail() -> None:
     boxes = Mailboxes()
     box = boxes.open(["a", "b"])
+    boxes.deliver(Output(request="b"))
     boxes.close(["a", "b"])
     for name in ("a", "b"):
         boxes.deliver(Output(request=name))
-    assert box.empty()
+    assert _lying_in(box) == [[Output(request="b")]]

@@ -84,6 +84,17 @@ def test_requests_are_counted_by_route_and_outcome() -> None:
         assert value(seen, "requests_total", route="other", outcome="refused") == 2
 
 
+def test_a_prompt_counts_once_however_many_choices_it_has() -> None:
+    with served() as client:
+        body = BODY | {"prompt": [3, 1, 4, 1, 5, 9, 2, 6, 5], "max_tokens": 6, "n": 4}
+        for num_sent in (1, 2):
+            assert client.post("/v1/completions", json=body).status_code == 200
+            seen = scraped(client)
+            assert value(seen, "prompt_tokens_total") == 9 * num_sent
+            assert value(seen, "cached_tokens_total") == 8 * (num_sent - 1)
+            assert value(seen, "generation_tokens_total") == 24 * num_sent
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_tokens_and_times_are_those_of_the_answers(*, stream: bool) -> None:
     with served(Settings(metrics=True, token_histograms=True)) as client:
