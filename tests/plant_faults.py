@@ -99,6 +99,8 @@ def main() -> None:
         for fault in all_faults()
         if not only or any(part in f"{fault.file} {fault.what}" for part in only)
     ]
+    if not faults:
+        parser.error(f"no fault's file or words hold any of: {', '.join(only)}")
     with tempfile.TemporaryDirectory(prefix="lostwax-planted-") as folder:
         copies: SimpleQueue[Copy] = SimpleQueue()
         for number in range(NUM_COPIES):

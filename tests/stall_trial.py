@@ -133,10 +133,10 @@ def a_prompt_keeps_most_of_its_pace() -> None:
 
 def few_answers_alone_have_rows_of_their_own_in_prefill_steps() -> None:
     """Programs for one row a request are cheaper for many: those take turns with the prompt."""
-    for num_streams in (MIN_ROWS // 2, MIN_ROWS // 2 + 1, 12):
+    for num_streams in (MIN_ROWS // 4, MIN_ROWS // 4 + 1, 12):
         plans = stalled(0.0009, MAX_STALL, num_streams).plans
         num_seqs = {len(plan.seqs) for plan in plans if plan.entry == "extend"}
-        is_few = 2 * num_streams <= MIN_ROWS
+        is_few = 4 * num_streams <= MIN_ROWS
         assert num_seqs == {1 + num_streams if is_few else 1}, num_streams
 
 

@@ -267,7 +267,7 @@ class Scheduler:
         if self._budget is None or not self._budget.knows_decode(len(decoding)):
             return False
         # Programs of more rows are made for many rows a request: a row each is dear there.
-        are_few = 2 * len(decoding) <= MIN_ROWS and len(decoding) < self.limits.max_tokens
+        are_few = 4 * len(decoding) <= MIN_ROWS and len(decoding) < self.limits.max_tokens
         return are_few and not any([req.num_in_flight or req.drafts for req in decoding])
 
     def _known_rows(

@@ -143,7 +143,7 @@ def test_a_chat_has_n_messages_whole_and_streamed() -> None:
 
 
 def test_an_end_of_one_choice_is_none_of_the_others(server: Server) -> None:
-    choices = server.ask(n=16, max_tokens=40, ignore_eos=False, temperature=1.0, seed=0)["choices"]
+    choices = server.ask(n=12, max_tokens=40, ignore_eos=False, temperature=1.0, seed=0)["choices"]
     for i, choice in enumerate(choices):
         alone = generate(PROMPT, 40, 1.0, i)
         ends = alone.index(EOS) + 1 if EOS in alone else 40
@@ -195,9 +195,9 @@ def test_the_queue_counts_the_tokens_of_each_choice() -> None:
             assert full.status_code == 429
             assert full.json()["error"]["code"] == "queue_full"
             assert server.client.post("/v1/completions", json=BODY | {"n": 2}).status_code == 200
-        error = server.refused(n=16)
+        error = server.refused(n=12)
         assert (error["param"], error["code"]) == ("prompt", "invalid_value")
-        assert "more than 100 tokens together, each for 16 answers" in error["message"]
+        assert "more than 100 tokens together, each for 12 answers" in error["message"]
 
 
 @pytest.mark.parametrize("n", [0, -1, MAX_CHOICES + 1, 1.5, "2", True, 10**30])
@@ -207,16 +207,18 @@ def test_what_is_no_number_of_choices_is_refused(server: Server, n: Any) -> None
 
 def test_choices_are_bounded_together(server: Server) -> None:
     prompts = [[1]] * (MAX_CHOICES_TOGETHER // MAX_CHOICES)
-    assert len(server.ask(prompt=prompts, n=MAX_CHOICES, max_tokens=0)["choices"]) == 256
+    assert len(server.ask(prompt=prompts, n=MAX_CHOICES, max_tokens=0)["choices"]) == 252
     error = server.refused(prompt=[*prompts, [1]], n=MAX_CHOICES)
     assert (error["param"], error["code"]) == ("n", "invalid_value")
     assert "lower n or send fewer prompts" in error["message"]
 
 
 def test_biases_of_all_choices_are_bounded_together(server: Server) -> None:
-    bias = dict.fromkeys(map(str, range(MAX_BIASES_TOGETHER // MAX_CHOICES)), 1)
-    server.ask(n=MAX_CHOICES, logit_bias=bias, max_tokens=1)
-    assert server.refused(n=MAX_CHOICES, logit_bias=bias | {"59": 1})["param"] == "logit_bias"
+    prompts = [[1]] * 10
+    bias = dict.fromkeys(map(str, range(MAX_BIASES_TOGETHER // (10 * MAX_CHOICES))), 1)
+    server.ask(prompt=prompts, n=MAX_CHOICES, logit_bias=bias, max_tokens=1)
+    error = server.refused(prompt=prompts, n=MAX_CHOICES, logit_bias=bias | {"59": 1})
+    assert error["param"] == "logit_bias"
 
 
 def test_best_of_is_refused_with_the_way_out(server: Server) -> None:
