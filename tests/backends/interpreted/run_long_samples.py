@@ -10,7 +10,8 @@ import json
 
 import numpy as np
 import torch
-from run_sample_cases import Arrays, launched, rows_of
+from run_sample_cases import launched
+from sampled_rows import Arrays, rows_of
 
 from lostwax.backends.portable.kernels import sample as portable
 from lostwax.ir.reference import sample
