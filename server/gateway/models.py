@@ -17,8 +17,8 @@ from lostwax.server.gateway.unsupported import FieldError, Unread, only, require
 
 MAX_PROMPTS = 256
 MAX_CHOICES = 12
-"""Of a prompt. Each is a request of its own to the engine, which reads the prompt as often and counts
-its most tokens: so many of V3.2's whole context fit into the queue's bound."""
+"""Of a prompt. Each is a request of its own to the engine, which reads the prompt as often, and to
+the queue, whose bound on tokens holds so many of V3.2's whole context."""
 MAX_CHOICES_TOGETHER = 256
 """Of all prompts of a request: as many as it may hold prompts."""
 MAX_STOPS = 16
