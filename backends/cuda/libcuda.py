@@ -103,6 +103,8 @@ class LibCuda:
 
     def __init__(self) -> None:
         self._lib = ctypes.CDLL("libcuda.so.1")
+        self._permitted: dict[int | None, int] = {}
+        """By kernel, the dynamic shared memory that its launches may have."""
         self._context = ctypes.c_void_p()
         self._check(self._lib.cuCtxGetCurrent(ctypes.byref(self._context)), "cuCtxGetCurrent")
 
@@ -143,7 +145,9 @@ class LibCuda:
         self._require_parameters(kernel, launch, parameters)
         x, y, z = launch.cluster
         wanted: list[tuple[int, int]] = []
-        if launch.shared_bytes:
+        if launch.shared_bytes > self._permitted.get(kernel.value, 0):
+            # a smaller launch of the same kernel must not take back what a larger one has
+            self._permitted[kernel.value] = launch.shared_bytes
             wanted.append((_MAX_DYNAMIC_SHARED_BYTES, launch.shared_bytes))
         if x * y * z > _PORTABLE_CLUSTER:
             wanted.append((_NON_PORTABLE_CLUSTER, 1))
