@@ -112,7 +112,7 @@ def test_a_body_that_ends_each_process_is_refused(monkeypatch: pytest.MonkeyPatc
 SLOW = """
 import time
 from lostwax.server.gateway import body_process
-body_process.prepare = lambda *_: time.sleep(60)
+body_process.read_body = lambda *_: time.sleep(60)
 body_process.run()
 """
 

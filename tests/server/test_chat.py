@@ -314,7 +314,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
         "chat_template_kwargs.thinking",
         "chat_template_kwargs.thinking",
     ),
-    "too many answers": ({"n": 129}, "n", "<= 128"),
+    "too many answers": ({"n": 13}, "n", "<= 12"),
     "the best": ({"best_of": 2}, "best_of", "ask for n answers"),
     "an empty nucleus": ({"top_p": 0}, "top_p", "> 0.0"),
     "more than all": ({"top_p": 1.1}, "top_p", "<= 1.0"),
