@@ -151,6 +151,7 @@ def wrong(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [name for name, error in errors.items() if not error <= bounds[name]]
 
 
+@pytest.mark.slow
 def test_forms_of_each_kind_agree_with_the_reference(tmp_path: Path) -> None:
     """Those in which faults show: the compiling of a form is what takes time."""
     names = {case for *_, case in FAULTS.values()}

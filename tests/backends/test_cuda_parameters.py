@@ -31,6 +31,7 @@ class Library:
 def cuda() -> LibCuda:
     made = LibCuda.__new__(LibCuda)  # without a device
     made._lib = Library()  # pyright: ignore[reportPrivateUsage,reportAttributeAccessIssue]
+    made._permitted = {}  # pyright: ignore[reportPrivateUsage]
     return made
 
 

@@ -54,6 +54,7 @@ class Library:
 def cuda() -> LibCuda:
     made = LibCuda.__new__(LibCuda)  # without a device
     made._lib = Library()  # pyright: ignore[reportPrivateUsage,reportAttributeAccessIssue]
+    made._permitted = {}  # pyright: ignore[reportPrivateUsage]
     made._context = ctypes.c_void_p(CONTEXT)  # pyright: ignore[reportPrivateUsage]
     return made
 

@@ -115,6 +115,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
         cuda, driver = LibCuda.__new__(LibCuda), GpuDriver.__new__(GpuDriver)
         library = Library(sizes)
         cuda._lib = library  # pyright: ignore  # without a device
+        cuda._permitted = {}  # pyright: ignore[reportPrivateUsage]
         driver._library = cuda  # pyright: ignore
         driver._loaded = {("k", "f"): ctypes.c_void_p(7)}  # pyright: ignore
         monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))

@@ -54,12 +54,14 @@ def failed_cases(script: str) -> dict[str, list[str]]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_kernels_agree_with_reference_and_torch_in_the_interpreter() -> None:
     failed = failed_cases("run_sample_cases.py")
     assert len(failed) > 6, "every claim is listed, with the cases that break it"
     assert not {what: cases for what, cases in failed.items() if cases}
 
 
+@pytest.mark.slow
 def test_rows_of_more_ids_than_are_listed_or_tried_once_are_right_in_the_interpreter() -> None:
     failed = failed_cases("run_long_samples.py")
     assert len(failed) == 2, "every claim is listed, with the cases that break it"

@@ -25,6 +25,7 @@ def head_of(folder: Path, target: str) -> RegionChoice:
     return next(c for c in chosen if c.block == "pick_head" and "quant.linear" in c.ops)
 
 
+@pytest.mark.slow
 def test_a_target_that_has_them_pays_for_no_conversion(tmp_path: Path) -> None:
     head = head_of(tmp_path / "a", "cuda-sm90a")
     assert head.lowering.startswith("torch_linear_wide_out")

@@ -245,6 +245,7 @@ def test_launches_get_what_only_the_compiler_knows(tmp_path: Path) -> None:
     assert (linked.params, linked.shared_bytes) == ((Null(), Null()), 16)
 
 
+@pytest.mark.slow
 @needs_nvcc
 def test_an_artifact_is_the_same_from_one_process_and_from_two(
     compile_small: CompileSmall, tmp_path: Path

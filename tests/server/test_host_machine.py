@@ -15,7 +15,15 @@ SEARCH = settings(
 )
 
 
-@pytest.mark.parametrize(("slots", "moves"), [(3, 1), (3, 64), (40, 1), (40, 64)])
+@pytest.mark.parametrize(
+    ("slots", "moves"),
+    [
+        pytest.param(3, 64, marks=pytest.mark.slow),
+        pytest.param(40, 1, marks=pytest.mark.slow),
+        (3, 1),
+        (40, 64),
+    ],
+)
 def test_a_host_tier_changes_no_answer(slots: int, moves: int) -> None:
     class Machine(HostMachine):
         num_host_pages = slots
