@@ -25,6 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from lostwax.backends.runtime.load import Runtime, load
 from lostwax.backends.runtime.ticket import StepTicket
+from lostwax.ir.contract.captured import is_captured
 from lostwax.ir.contract.program import Program
 from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.loop import EngineCore
@@ -241,7 +242,7 @@ def main() -> None:
     gc.freeze()  # as the engine's process does
     target = runtime.manifest.target
     programs = (runtime.bound(ref) for ref in runtime.manifest.programs)
-    captured = [b.program for b in programs if b.program.segment in target.graph_segments]
+    captured = [b.program for b in programs if is_captured(b.program, target)]
     report: dict[str, Any] = {
         "command": "python benchmarks/overlap.py ARTIFACT --checkpoint DIR",
         "date": date.today().isoformat(),

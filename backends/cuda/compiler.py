@@ -13,6 +13,7 @@ from lostwax.backends.cuda.nvcc import Nvcc, find_nvcc
 from lostwax.backends.cuda.ptxas_report import require_fast_code
 from lostwax.backends.gpu_kernels.binary import store_binary
 from lostwax.backends.gpu_kernels.cuda_files import cuda_files
+from lostwax.backends.gpu_kernels.fixed_addresses import fixed_addresses
 from lostwax.backends.gpu_kernels.triton_compiler import TRITON_SCRATCH_POINTERS, TritonCompiler
 from lostwax.backends.kernel_compiler import KernelCompileError
 from lostwax.ir.contract.kernel import SHARED_BYTES, SPILL_BYTES, CompiledKernel, KernelSource
@@ -80,7 +81,8 @@ class CudaCompiler:
                 *(f"-D{name}={value}" for name, value in sorted(source.constants.items())),
                 *("-I.", "-o", "kernel.cubin", source.path),
             ]
-            done = subprocess.run(command, cwd=work, capture_output=True, text=True)
+            with fixed_addresses():
+                done = subprocess.run(command, cwd=work, capture_output=True, text=True)
             if done.returncode:
                 raise KernelCompileError(
                     f"nvcc {self._nvcc.version} refused {source.path} with {source.constants}:\n"

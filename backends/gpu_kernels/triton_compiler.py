@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any, Literal
 
+from lostwax.backends.gpu_kernels.fixed_addresses import fixed_addresses
 from lostwax.backends.kernel_compiler import KernelCompileError
 from lostwax.ir.contract.kernel import KernelSource
 from lostwax.ir.contract.parameter import Swizzle
@@ -53,7 +54,7 @@ class TritonCompiler:
         signature, aligned = _split_signature(source, list(function.arg_names))
         constants = {(i,): source.constants[n] for i, n in enumerate(function.arg_names)
                      if signature[n] == "constexpr"}  # fmt: skip
-        with self._reproducible.entered(triton):
+        with self._reproducible.entered(triton), fixed_addresses():
             compiled = triton.compile(
                 ASTSource(
                     fn=function,

@@ -10,6 +10,7 @@ from lostwax.backends.runtime.default_pages import default_pages
 from lostwax.backends.runtime.input_layout import input_bytes
 from lostwax.ir.contract.biases import biases_bytes
 from lostwax.ir.contract.caches import bytes_per_page
+from lostwax.ir.contract.captured import is_captured
 from lostwax.ir.contract.check_program import launches_of, step_states
 from lostwax.ir.contract.counts import counts_bytes
 from lostwax.ir.contract.masks import masks_bytes
@@ -78,8 +79,7 @@ def plan_memory(artifact: Path, num_pages: int | None = None) -> MemoryPlan:
     reader = ArtifactReader(artifact)
     manifest, target = reader.manifest, reader.manifest.target
     programs = [reader.program(ref.file) for ref in manifest.programs]
-    is_graph = target.replay == "graph"
-    captured = [p for p in programs if is_graph and p.segment in target.graph_segments]
+    captured = [p for p in programs if is_captured(p, target)]
     pages = num_pages or default_pages(manifest)
     planes = {p.name: bytes_per_page((p,)) for p in manifest.planes}
     return MemoryPlan(

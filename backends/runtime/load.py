@@ -44,6 +44,7 @@ from lostwax.backends.runtime.ticket import Held, Started, StepTicket
 from lostwax.backends.runtime.usable_cores import usable_threads
 from lostwax.ir.contract.artifact import Manifest, ProgramRef
 from lostwax.ir.contract.biases import BIASES, biases_bytes
+from lostwax.ir.contract.captured import is_captured, may_be_captured
 from lostwax.ir.contract.check_program import step_states
 from lostwax.ir.contract.counts import COUNTS, counts_bytes
 from lostwax.ir.contract.masks import MASKS, mask_words, masks_bytes
@@ -100,20 +101,17 @@ class Runtime:
             )
         self._threads: StepThreads | None = None
         self._last: StepTicket | None = None
-        target = reader.manifest.target
-        if target.replay == "graph":
-            for ref in reader.manifest.programs:
-                if ref.segment in target.graph_segments:
-                    self.bound(ref)
+        for ref in reader.manifest.programs:
+            if may_be_captured(ref.segment, ref.bucket, reader.manifest.target):
+                self.bound(ref)
         if self.device_step is not None:
             self.device_step.reset()
 
     def bound(self, ref: ProgramRef) -> BoundProgram:
         """The program over this process's memory, bound at first use (graphs: at load)."""
         if ref.file not in self._bound:
-            target = self.manifest.target
-            captured = target.replay == "graph" and ref.segment in target.graph_segments
             program = self._reader.program(ref.file)
+            captured = is_captured(program, self.manifest.target)
             try:
                 with torch.inference_mode():
                     bound = BoundProgram(program, self.memory, self.driver, captured)

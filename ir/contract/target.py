@@ -18,7 +18,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     second of that memory, `tflops` dense matrix rate per dtype name (as in `View.dtype`),
     `launch_us` the cost of one launch inside a replay. `replay` says how a program runs: `walk` the
     launch list on the host, `graph` as one captured device graph for the segments in
-    `graph_segments`, or `none` (plans only).
+    `graph_segments` and for small prefill steps (`captured.py`), or `none` (plans only).
     """
 
     name: Word
