@@ -6,11 +6,11 @@ from lostwax.ir.contract.check_program import launches_of
 from lostwax.ir.contract.program import Bucket, HostCall, Program, Segment
 from lostwax.ir.contract.target import Target
 
-EXTEND_ROWS = 256
+EXTEND_ROWS = 512
 """Largest prefill step that is captured: such steps come between the tokens of streams, and walking
 their launches takes the host several times what the device needs. Larger ones keep the device busy
 as they are walked. It bounds what capture costs at load: some 20 ms a program of five layers and
-`GRAPH_NODE_BYTES` (`backends/plan/memory_plan.py`) a launch, for about 24 programs more."""
+`GRAPH_NODE_BYTES` (`backends/plan/memory_plan.py`) a launch, for about 32 programs more."""
 
 
 def may_be_captured(segment: Segment, bucket: Bucket, target: Target) -> bool:
