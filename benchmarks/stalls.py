@@ -52,8 +52,9 @@ def alone(runtime: Runtime, rows: int, chunk: int, clock: Clock) -> float:
     rows at most."""
     options = EngineOptions(prefix_cache=False, max_extend_rows=chunk)
     core = EngineCore(runtime, options, depth=int(runtime.overlaps), clock=clock)
+    prompt = _prompt(runtime, rows)
     begin = clock()
-    core.handle(_submit("long", _prompt(runtime, rows), 1))
+    core.handle(_submit("long", prompt, 1))
     while core.has_work:
         core.step()
     return clock() - begin
@@ -68,13 +69,14 @@ def beside(runtime: Runtime, rows: int, max_stall: float | None, clock: Clock) -
     )
     for i, name in enumerate(STREAMS):
         core.handle(_submit(name, [5 + i] * 16, min(4000, runtime.limits.max_context - 20)))
+    prompt = _prompt(runtime, rows)  # made before: its making would count as a wait
     last: dict[str, float] = dict.fromkeys(STREAMS, clock())
     waits: list[float] = []
     num_before, came, first = 0, 0.0, 0.0
     while not first:
         if not came and len(waits) >= BEFORE * len(STREAMS):
             num_before, came = len(waits), clock()
-            core.handle(_submit("long", _prompt(runtime, rows), 1))
+            core.handle(_submit("long", prompt, 1))
         for event in core.step():
             assert isinstance(event, Output), event
             now = clock()
@@ -84,6 +86,7 @@ def beside(runtime: Runtime, rows: int, max_stall: float | None, clock: Clock) -
                 waits.append(now - last[event.request])
                 last[event.request] = now
     before = statistics.median(waits[len(STREAMS) : num_before])
+    longest_at = waits.index(max(waits[num_before:]), num_before) - num_before
     meanwhile = sorted(waits[num_before:])
     longest, usual = meanwhile[-1], meanwhile[99 * (len(meanwhile) - 1) // 100]
     return {
@@ -93,6 +96,7 @@ def beside(runtime: Runtime, rows: int, max_stall: float | None, clock: Clock) -
         "p99_ms": round(1e3 * usual, 2),
         "longest_of_median": round(longest / before, 2),
         "p99_of_median": round(usual / before, 2),
+        "longest_at": longest_at,
         "first_token_s": round(first, 3),
         "tokens_meanwhile": len(waits) - num_before,
         "others_share": neighbours.share(),
