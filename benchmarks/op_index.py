@@ -17,7 +17,7 @@ from op_trial import Peer, Peers, Trial, count_sets, step_inputs
 HEADS, WIDTH = 64, 128
 ROW = WIDTH + 4  # bytes of a cached fp8 key with its scale
 BOUND = 5e-4
-"""Of the logits, relative, of either keys. fp8 products are exact, their sums on Hopper are not f32:
+"""Of the logits, relative, of either keys. fp8 products are exact, their sums on Hopper are no f32:
 what is added at once (32 products and the sum so far) is cut off 13 bits below the largest of them.
 Counted out for these numbers that is 2e-4 to 3e-4, as DeepGEMM's are, too; one bit less would be
 5e-4 to 6e-4, a product rounded to bf16 1.8e-3."""
