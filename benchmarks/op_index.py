@@ -17,13 +17,15 @@ from op_trial import Peer, Peers, Trial, count_sets, step_inputs
 HEADS, WIDTH = 64, 128
 ROW = WIDTH + 4  # bytes of a cached fp8 key with its scale
 BOUND = 5e-4
-"""Of the logits, relative, of either keys. fp8 products are exact, their sums on Hopper are no f32:
-what is added at once (32 products and the sum so far) is cut off 13 bits below the largest of them.
-Counted out for these numbers that is 2e-4 to 3e-4, as DeepGEMM's are, too; one bit less would be
-5e-4 to 6e-4, a product rounded to bf16 1.8e-3."""
-CHOSEN_BOUND = 10 * BOUND
-"""How far a chosen logit may lie below the k-th, in the logits' root mean square: two logits, each
-at most 5 times `BOUND` off (counted out: 1.8e-3 of 4,096)."""
+"""Of fp8's logits, relative. fp8 products are exact, their sums on Hopper are no f32: what is added
+at once (32 products and the sum so far) is cut off 13 bits below the largest of them. Counted out
+for these numbers that is 2e-4 to 3e-4, as DeepGEMM's are, too; one bit less would be 5e-4 to 6e-4,
+a product rounded to bf16 1.8e-3."""
+BF16_BOUND = 1e-6
+"""Of bf16's: exact products, f32 sums; 1.4e-7 to 1.6e-7 were found."""
+FREE = 10
+"""Times the bound that a chosen logit may lie below the k-th, in the logits' root mean square: two
+logits, each at most 5 times the bound off (counted out for fp8: 1.8e-3 of 4,096)."""
 KERNEL = "sm90_index_logits"
 SAMPLED = 16
 MOST_SETS = 300
@@ -80,7 +82,7 @@ class Index:
         return Trial(
             sets=sets,
             want=partial(_want, sets[0].values, rows, scale, with_topk),
-            bound=CHOSEN_BOUND if with_topk else BOUND,
+            bound=(FREE if with_topk else 1) * (BOUND if fp8 else BF16_BOUND),
             peer=_peer(peers, op, sets, scale, rows) if fp8 else None,
             found=partial(_found, sets[0].values, rows, scale),
         )

@@ -40,10 +40,11 @@ _REGISTERS = {2: (40, 232), 3: (32, 160), 4: (32, 112)}
 _TILE_INTS, _START_INTS = 4, 2
 
 _SHARE = {"f8E4M3FN": 0.8, "bf16": 0.84}
-"""Of the target's rate. fp8: prompts of 1,024 and 2,048 rows over 4k to 64k reach 0.79 to 0.83 of
-it, counted over the keys that rows see (`python benchmarks/op.py run --ops index`, an H200,
-2026-11-29, benchmarks/results/2026-11-29-h200-index.json). Decode reads keys at 4.05 TB/s: bytes
-decide there."""
+"""Of the target's rate, counted over the keys that rows see: prompts of 1,024 and 2,048 rows reach
+0.79 to 0.83 of it in fp8 (over 4k to 64k), 0.82 to 0.85 in bf16 (behind 2k to 6k). Decode reads
+keys at 4.05 to 4.14 TB/s: bytes decide there. At no size the kernel of all GPUs was faster.
+`python benchmarks/op.py run FOLDER --ops index,index_bf16`, an H200, 2026-11-29
+(benchmarks/results/2026-11-29-h200-index.json, 2026-11-29-h200-index-bf16.json)."""
 
 
 @dataclass(frozen=True, slots=True)
