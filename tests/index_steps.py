@@ -6,14 +6,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import ml_dtypes
 import msgspec
 import numpy as np
 from guarded_buffers import NOTHING_HERE, Bytes, guarded
 from numpy.typing import NDArray
-from twin_launches import Twins
 
 from lostwax.backends.cuda.lowerings.index_logits import (
     BF16_INDEX_LOGITS,
@@ -23,6 +22,7 @@ from lostwax.backends.cuda.lowerings.index_logits import (
 )
 from lostwax.backends.cuda.target import CUDA_SM90A
 from lostwax.backends.gpu_kernels.lowerings.index_logits import RowTile
+from lostwax.backends.kernel_compiler import KernelCompiler
 from lostwax.backends.plan.step_launch import step_launch
 from lostwax.backends.proof.plain_match import PlainMatch, Value
 from lostwax.ir.contract.program import Bucket, KernelLaunch, Launch
@@ -96,8 +96,16 @@ class Step:
         return out
 
 
+class Machine(KernelCompiler, Protocol):
+    """Compiles kernels; runs their launches (`twin_launches.Twins`), or keeps them."""
+
+    def run(self, launch: KernelLaunch, buffers: dict[str, Bytes]) -> None:
+        """One launch over the buffers that its views name."""
+        ...
+
+
 def score(
-    step: Step, twins: Twins, folder: Path, units: int = 3, at_once: int = 0, **knobs: int
+    step: Step, machine: Machine, folder: Path, units: int = 3, at_once: int = 0, **knobs: int
 ) -> Real:
     """[rows, columns] of the launches, for all rows or so many at once; what they leave alone is
     NaN."""
@@ -122,7 +130,7 @@ def score(
     }
     target = msgspec.structs.replace(CUDA_SM90A, compute_units=units)
     bucket = Bucket(step.rows, step.reqs, PAGES)
-    match = PlainMatch(target, bucket, values, {("op", "scale"): SCALE}, twins, folder)
+    match = PlainMatch(target, bucket, values, {("op", "scale"): SCALE}, machine, folder)
     lowering = FP8_INDEX_LOGITS if step.stored == "fp8" else BF16_INDEX_LOGITS
     assert lowering.when.refusal(match) is None
     chosen = lowering.default_knobs() | knobs
@@ -146,8 +154,8 @@ def score(
             out, shape=(tile.count, out.shape[1]), offset=4 * tile.first * out.strides[0]
         )
         made = step_launch(kernel, match.step_input, outputs, match.build, target)
-        twins.run(_kernel(made), buffers)
-        twins.run(index_launch(match, chosen, part, tile, SCALE, "logits"), buffers)
+        machine.run(_kernel(made), buffers)
+        machine.run(index_launch(match, chosen, part, tile, SCALE, "logits"), buffers)
     return buffers["op.out"].view(np.float32).reshape(step.rows, -1).astype(np.float64)
 
 

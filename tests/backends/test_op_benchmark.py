@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 from nvcc_here import needs_nvcc
@@ -70,6 +71,18 @@ def test_the_bound_of_logits_is_above_what_was_measured_and_below_a_bf16_roundin
     bound = imported("op_index").BOUND
     assert max(r["error"] for r in rows) < bound < 1.5e-3
     assert all(r["right"] for r in rows)
+
+
+def test_a_ragged_step_is_wrong_where_more_was_written_than_rows_see(imported: Any) -> None:
+    ragged = imported("ragged_index")
+    want = np.array([[1.0, -np.inf], [2.0, 3.0]])
+    step = ragged.Ragged({}, want.tobytes(), real=2)
+    right = np.array([[1, -np.inf], [2, 3], [np.nan, np.nan]], np.float32)
+    assert ragged.error_of(step, right) == 0
+    for row, column, limit in ((0, 1, math.inf), (2, 0, math.inf), (1, 1, 0.1)):
+        wrong = right.copy()
+        wrong[row, column] = 4
+        assert ragged.error_of(step, wrong) >= limit
 
 
 def test_the_rules_form_of_bf16_keys_was_right_and_faster_at_every_size(imported: Any) -> None:
