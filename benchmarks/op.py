@@ -3,13 +3,13 @@
     python benchmarks/op.py compile FOLDER            # needs Triton and nvcc, no GPU
     python benchmarks/op.py run FOLDER --out FILE     # needs the GPU, no compiler of ours
 
-Both take `--ops FAMILY,…` (products, experts, index, topk, attend, mha; index_forms). Peers are
-used where they are installed: deep_gemm, flash_mla and torch itself. Ours and the peer are checked
-against fp64, then timed in turns: graph replays over inputs that do not fit L2. A ratio is the
-peer's time over ours. DeepGEMM compiles at the first call, which processes of `run` make before.
-Of products `ours` leaves out what a step makes once for all layers (rope's tables; they are in
-`ours whole`), and counts what ours do behind the peer's bare product: norms, rope, rotation, silu,
-rounding.
+Both take `--ops FAMILY,…` (products, experts, index, topk, attend, mha; index_forms, index_bf16).
+Peers are used where they are installed: deep_gemm, flash_mla and torch itself. Ours and the peer
+are checked against fp64, then timed in turns: graph replays over inputs that do not fit L2. A ratio
+is the peer's time over ours. DeepGEMM compiles at the first call, which processes of `run` make
+before. Of products and of index logits without a peer `ours` leaves out what a step makes once for
+all layers (rope's tables, lists of tiles; they are in `ours whole`). Products count what ours do
+behind the peer's bare product: norms, rope, rotation, silu, rounding.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Bench:
         """A case's numbers; its family keeps what the next may use, others' are freed."""
         made: dict[str, type[Family]] = {
             "products": Products, "experts": Experts, "index": Index, "topk": Topk,
-            "attend": Attend, "mha": WholeContexts, "index_forms": Index,
+            "attend": Attend, "mha": WholeContexts, "index_forms": Index, "index_bf16": Index,
         }  # fmt: skip
         name = op.case.family
         if self._open is None or self._open[0] != name:
@@ -136,7 +136,7 @@ class Bench:
             "error": error, "right": error <= trial.bound and scratch.is_left_zero(),
         }  # fmt: skip
         ways: dict[str, Sequence[Callable[[], object]]] = {"ours": [each.run for each in sets]}
-        if op.of_step and op.case.family == "products":
+        if op.of_step and op.case.family in ("products", "index_bf16"):
             ways = {
                 "ours": [each.run_layer for each in sets], "ours whole": [each.run for each in sets]
             }  # fmt: skip

@@ -19,7 +19,8 @@ PRODUCTS = (
     "projections", "queries", "o", "dense gate_up", "dense down", "shared gate_up", "shared down",
 )  # fmt: skip
 FAMILIES = ("products", "experts", "index", "topk", "attend", "mha")
-"""Those that are timed where none is named; `index_forms` has other lowerings and settings."""
+"""Those that are timed where none is named; `index_forms` and `index_bf16` have other lowerings and
+settings."""
 
 
 class OpCase(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +99,7 @@ def cases(families: tuple[str, ...] = FAMILIES) -> Iterator[OpCase]:
     """Those of some families, cases that share weights or a cache behind one another."""
     of = {
         "products": _products, "experts": _experts, "index": _index, "topk": _topk,
-        "attend": _attend, "mha": _mha, "index_forms": _index_forms,
+        "attend": _attend, "mha": _mha, "index_forms": _index_forms, "index_bf16": _index_bf16,
     }  # fmt: skip
     for family in families:
         yield from of[family]()
@@ -154,17 +155,35 @@ def _index_forms() -> Iterator[OpCase]:
 
 
 def _ways(
-    rows: int, reqs: int, context: int, prefix: int, forms: tuple[int, ...], stages: tuple[int, ...]
-) -> Iterator[OpCase]:
+    rows: int, reqs: int, context: int, prefix: int, forms: tuple[int, ...],
+    stages: tuple[int, ...], form: Format = "fp8", op: str = "index",
+) -> Iterator[OpCase]:  # fmt: skip
+    tiles = "topk_tiles" if op == "index_topk" else "logits"
     plain = OpCase(
-        family="index_forms", op="index", form="fp8", segment="extend" if prefix else "decode",
-        rows=rows, reqs=reqs, context=context, prefix=prefix, lowering="smxx_index_logits",
+        family="index_forms" if form == "fp8" else "index_bf16", op=op, form=form,
+        segment="extend" if reqs == 1 < rows else "decode", rows=rows, reqs=reqs,
+        context=context, prefix=prefix,
+        lowering="sm90_index_topk_tiles" if op == "index_topk" else "smxx_index_logits",
     )  # fmt: skip
     yield plain
-    for form in forms:
+    for number in forms:
         for each in stages:
-            knobs = {"form": form, "stages": each}
-            yield msgspec.structs.replace(plain, lowering="sm90_fp8_index_logits", knobs=knobs)
+            knobs = {"form": number, "stages": each}
+            yield msgspec.structs.replace(plain, lowering=f"sm90_{form}_index_{tiles}", knobs=knobs)
+
+
+def _index_bf16() -> Iterator[OpCase]:
+    """Keys in bf16 by the kernel of all GPUs, then by Hopper's: its rule and other forms. No peer
+    takes them."""
+    for rows in (1, 16, 64, 128):
+        for context in (4096, 32768):
+            yield from _ways(rows, rows, context, 0, (0,), (0,), "bf16")
+    yield from _ways(256, 128, 32768, 0, (2, 7), (0,), "bf16")
+    for rows in (256, 512, 1024, 2048):
+        for prefix in (0, 2048, 3072, 6144):
+            yield from _ways(rows, 1, prefix + rows, prefix, (0, 3, 8), (0,), "bf16")
+    for rows, prefix in ((1024, 2048), (2048, 2048)):
+        yield from _ways(rows, 1, prefix + rows, prefix, (0,), (0,), "bf16", "index_topk")
 
 
 def _topk() -> Iterator[OpCase]:

@@ -10,27 +10,35 @@ import torch
 from fp8_cases import draw
 from gpu_cases import reference as gpu_reference
 from gpu_cases import topk_case
-from op_grid import PAGE, TOP_K, OpCase, PlannedOp
+from op_grid import PAGE, TOP_K, Format, OpCase, PlannedOp
 from op_memory import Given, Tensors
 from op_trial import Peer, Peers, Trial, count_sets, step_inputs
 
 HEADS, WIDTH = 64, 128
-ROW = WIDTH + 4  # bytes of a cached key with its scale
+ROW = WIDTH + 4  # bytes of a cached fp8 key with its scale
 BOUND = 5e-4
-"""Of the logits, relative. fp8 products are exact, their sums on Hopper are not f32: what is added
+"""Of fp8's logits, relative. fp8 products are exact, their sums on Hopper are no f32: what is added
 at once (32 products and the sum so far) is cut off 13 bits below the largest of them. Counted out
 for these numbers that is 2e-4 to 3e-4, as DeepGEMM's are, too; one bit less would be 5e-4 to 6e-4,
 a product rounded to bf16 1.8e-3."""
-CHOSEN_BOUND = 10 * BOUND
-"""How far a chosen logit may lie below the k-th, in the logits' root mean square: two logits, each
-at most 5 times `BOUND` off (counted out: 1.8e-3 of 4,096)."""
+BF16_BOUND = 1e-6
+"""Of bf16's: exact products, f32 sums; 1.4e-7 to 1.6e-7 were found."""
+FREE = 10
+"""Times the bound that a chosen logit may lie below the k-th, in the logits' root mean square: two
+logits, each at most 5 times the bound off (counted out for fp8: 1.8e-3 of 4,096)."""
 KERNEL = "sm90_index_logits"
-SAMPLED = 4
+SAMPLED = 16
 MOST_SETS = 300
 
 
-def _fill_pool(pages: int) -> torch.Tensor:
-    """u8 [pages, 64 * 132]: random keys of a page, then their scales."""
+def _fill_pool(pages: int, form: Format) -> torch.Tensor:
+    """Random keys: u8 [pages, 64 * 132], of a page all keys and then their scales, or bf16
+    [pages, 64, 128]."""
+    if form == "bf16":
+        plain = torch.empty(pages, PAGE, WIDTH, dtype=torch.bfloat16, device="cuda")
+        for start in range(0, pages, 1 << 14):
+            plain[start : start + (1 << 14)].normal_()
+        return plain
     pool = torch.empty(pages, PAGE * ROW, dtype=torch.uint8, device="cuda")
     for start in range(0, pages, 1 << 14):
         part = pool[start : start + (1 << 14)]
@@ -52,15 +60,17 @@ class Index:
         case = op.case
         device = torch.device("cuda")
         pages = case.reqs * -(-case.context // PAGE)
-        count = count_sets(pages * PAGE * ROW, MOST_SETS)
+        fp8 = case.form == "fp8"
+        count = count_sets(pages * PAGE * (ROW if fp8 else 2 * WIDTH), MOST_SETS)
         if self._pool.shape[0] != 1 + count * pages:
             self._pool = torch.empty(0, device="cuda")
-            self._pool = _fill_pool(1 + count * pages)
+            self._pool = _fill_pool(1 + count * pages, case.form)
         torch.manual_seed(case.rows)
         shared = step_inputs(case, device)
-        shared["q"] = draw("q", (case.rows, HEADS, WIDTH), "f8E4M3FN")
-        exponents = torch.randint(-8, -4, (case.rows, HEADS, 1), device=device)
-        shared["q:scale"] = torch.exp2(exponents.float())
+        shared["q"] = draw("q", (case.rows, HEADS, WIDTH), "f8E4M3FN" if fp8 else "bf16")
+        if fp8:
+            exponents = torch.randint(-8, -4, (case.rows, HEADS, 1), device=device)
+            shared["q:scale"] = torch.exp2(exponents.float())
         shared["weights"] = torch.randn(case.rows, HEADS, device=device)
         shared["cache_in"] = self._pool
         sets = [
@@ -72,8 +82,8 @@ class Index:
         return Trial(
             sets=sets,
             want=partial(_want, sets[0].values, rows, scale, with_topk),
-            bound=CHOSEN_BOUND if with_topk else BOUND,
-            peer=_peer(peers, op, sets, scale, rows),
+            bound=(FREE if with_topk else 1) * (BOUND if fp8 else BF16_BOUND),
+            peer=_peer(peers, op, sets, scale, rows) if fp8 else None,
             found=partial(_found, sets[0].values, rows, scale),
         )
 
@@ -87,6 +97,8 @@ def _keys(given: Tensors, row: int) -> torch.Tensor:
     request = int((given["q_starts"][1:] <= row).sum())
     seen = int(given["positions"][row]) + 1
     pages = given["cache_in"][given["page_table"][request].long()]
+    if pages.dtype == torch.bfloat16:
+        return pages.reshape(-1, WIDTH)[:seen].double()
     keys = pages[:, : PAGE * WIDTH].reshape(-1, WIDTH)[:seen].contiguous()
     scales = pages[:, PAGE * WIDTH :].contiguous().view(torch.float32).flatten()[:seen]
     return keys.view(torch.float8_e4m3fn).double() * scales.double()[:, None]
@@ -94,7 +106,9 @@ def _keys(given: Tensors, row: int) -> torch.Tensor:
 
 def _logits(given: Tensors, row: int, scale: float) -> torch.Tensor:
     """f64 [visible]."""
-    query = given["q"][row].double() * given["q:scale"][row].double()
+    query = given["q"][row].double()
+    if "q:scale" in given:
+        query *= given["q:scale"][row].double()
     products = (query @ _keys(given, row).T).relu()
     return scale * (given["weights"][row].double() @ products)
 
@@ -107,11 +121,15 @@ def _want(given: Tensors, rows: Sequence[int], scale: float, with_topk: bool) ->
 
 
 def _found(given: Tensors, rows: Sequence[int], scale: float, outputs: Tensors) -> Tensors:
-    """What rows see of their logits, or how far what they chose lies below the best."""
+    """What rows see of their logits, or how far what they chose lies below the best.
+    AssertionError where what a row does not see is not -inf."""
     out = outputs["out.0"]
     if out.dtype == torch.int32:
         return {"chosen": _judged(given, rows, scale, out)}
-    return {"logits": torch.cat([out[r][: int(given["positions"][r]) + 1] for r in rows])}
+    seen = {row: int(given["positions"][row]) + 1 for row in rows}
+    if not all((out[row][count:] == -torch.inf).all() for row, count in seen.items()):
+        raise AssertionError("what a row does not see has a logit")
+    return {"logits": torch.cat([out[row][:count] for row, count in seen.items()])}
 
 
 def _judged(

@@ -18,7 +18,14 @@ import lostwax.backends.cuda.kernels
 from lostwax.backends.gpu_kernels.cuda_files import cuda_files
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.parameter import Parameter, Pointer, Scalar, TensorMap
+from lostwax.ir.contract.parameter import (
+    ADDRESS_BYTES,
+    Null,
+    Parameter,
+    Pointer,
+    Scalar,
+    TensorMap,
+)
 from lostwax.ir.contract.program import KernelLaunch, View
 
 TWIN = Path(__file__).parent / "backends" / "cuda_twin"
@@ -41,7 +48,7 @@ class Map(ctypes.Structure):
 
 
 class Rows(ctypes.Structure):
-    """A tensor map of rows of bytes as cuda_twin/tiles.h reads it."""
+    """A tensor map of rows as cuda_twin/tiles.h reads it; the stride counts bytes."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -49,6 +56,7 @@ class Rows(ctypes.Structure):
         ("rows", ctypes.c_int),
         ("columns", ctypes.c_int),
         ("box_rows", ctypes.c_int),
+        ("element_bytes", ctypes.c_int),
     )
 
 
@@ -131,6 +139,8 @@ def _held(parameter: Parameter, buffers: dict[str, Bytes]) -> bytes:
             return struct.pack("<Q", address(parameter.view, buffers))
         case Scalar():
             return struct.pack(_SCALARS[parameter.kind], parameter.value)
+        case Null():
+            return bytes(ADDRESS_BYTES)
         case TensorMap():
             return bytes(_map(parameter, buffers))
         case _:
@@ -138,14 +148,17 @@ def _held(parameter: Parameter, buffers: dict[str, Bytes]) -> bytes:
 
 
 def _map(parameter: TensorMap, buffers: dict[str, Bytes]) -> Map | Rows:
-    view = parameter.view
-    if DTYPE_BYTES[view.dtype] == 1 and len(view.shape) == 3:
-        pages, *rows = view.shape
-        assert (parameter.box, parameter.swizzle) == ((1, *rows), "128B")
-        return Rows(address(view, buffers), view.strides[0], pages, rows[1], rows[0])
+    view, each = parameter.view, DTYPE_BYTES[parameter.view.dtype]
+    if len(view.shape) == 3 and parameter.box[0] == 1:
+        pages, rows, columns = view.shape
+        assert parameter.box == (1, rows, min(columns, 128 // each)), "all rows of a page"
+        assert (view.strides[1], parameter.swizzle) == (columns, "128B")
+        stride = view.strides[0] * each
+        return Rows(address(view, buffers), stride, pages, columns, rows, each)
     if len(view.shape) == 2:
-        assert (DTYPE_BYTES[view.dtype], parameter.box[1], parameter.swizzle) == (1, 128, "128B")
-        return Rows(address(view, buffers), view.strides[0], *view.shape, parameter.box[0])
+        assert (parameter.box[1] * each, parameter.swizzle) == (128, "128B")
+        stride = view.strides[0] * each
+        return Rows(address(view, buffers), stride, *view.shape, parameter.box[0], each)
     assert (view.dtype, parameter.swizzle, parameter.fill) == ("bf16", "128B", "zero")
     given = Map(base=address(view, buffers))
     given.extents[:] = _reversed(view.shape)

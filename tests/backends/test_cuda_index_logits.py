@@ -10,12 +10,16 @@ from nvcc_here import needs_nvcc
 
 from lostwax.backends.cuda.compiler import CudaCompiler
 from lostwax.backends.cuda.lowerings.index_logits import (
+    BF16_INDEX_LOGITS,
     FORMS,
     FP8_INDEX_LOGITS,
     IndexForm,
     choose_form,
 )
-from lostwax.backends.cuda.lowerings.index_topk import FP8_INDEX_TOPK_TILES
+from lostwax.backends.cuda.lowerings.index_topk import (
+    BF16_INDEX_TOPK_TILES,
+    FP8_INDEX_TOPK_TILES,
+)
 from lostwax.backends.cuda.target import CUDA_SM90A, CUDA_SM100A
 from lostwax.backends.kernel_compiler import KernelCompileError
 from lostwax.backends.lowering import Lowering
@@ -23,12 +27,13 @@ from lostwax.backends.plan.step_launch import step_launch
 from lostwax.backends.proof.plain_match import PlainMatch, Value
 from lostwax.ir.contract.check_launch import check_form
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.parameter import Scalar, TensorMap
+from lostwax.ir.contract.parameter import Null, Scalar, TensorMap
 from lostwax.ir.contract.program import Bucket, KernelLaunch
 from lostwax.ir.contract.scale_layout import FP8_ROW_BLOCKS
 from lostwax.ir.contract.target import Target
 
 RULE = FP8_INDEX_LOGITS.default_knobs()
+BOTH = [*FORMS, *(dataclasses.replace(form, element_bytes=2) for form in FORMS)]
 
 
 class Sources:
@@ -66,9 +71,14 @@ def match_of(
     cache = Value((4000, 64 * 132), "u8", parts=(128,), layout="index_paged")
     if layout != "index_paged":
         cache = Value((4000, 64, 132), "u8", parts=(128,), layout=layout)
-    values = {
+    queries = {
         "q": Value((rows, heads, 128), "f8E4M3FN", strides, scale=FP8_ROW_BLOCKS),
         "q:scale": Value((rows, heads, 1), "f32"),
+    }
+    if layout == "bf16":
+        cache = Value((4000, 64, 128), "bf16", parts=(128,))
+        queries = {"q": Value((rows, heads, 128), "bf16", strides)}
+    values = queries | {
         "weights": Value((rows, heads), "f32"),
         "cache_in": cache,
         "positions": Value((rows,), "i32"),
@@ -110,6 +120,14 @@ def test_tiles_are_listed_once_a_step_and_scored_in_each_layer(tmp_path: Path) -
     assert (queries.view.shape, queries.box) == ((128 * 64, 128), (64, 128))
 
 
+def test_bf16_keys_are_two_boxes_a_page_and_have_no_scales(tmp_path: Path) -> None:
+    _, score = launches_of(match_of(tmp_path, 2048, 4, "bf16"), BF16_INDEX_LOGITS)
+    keys, queries = (p for p in score.params if isinstance(p, TensorMap))
+    assert (keys.view.shape, keys.box) == ((4000, 64, 128), (1, 64, 64))
+    assert (queries.view.shape, queries.box) == ((2048 * 64, 128), (128, 64))
+    assert [type(p) for p in score.params].count(Null) == 1
+
+
 @pytest.mark.parametrize(
     ("rows", "reqs", "tile"), [(128, 128, 1), (256, 128, 2), (384, 128, 4), (2048, 4, 8)]
 )
@@ -122,10 +140,16 @@ def test_the_knobs_have_the_last_word() -> None:
     assert (form.rows, form.warpgroups, form.stages) == (8, 2, 4)
 
 
-def test_the_selection_lists_and_scores_a_tile_of_rows_at_a_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("layout", "lowering"),
+    [("index_paged", FP8_INDEX_TOPK_TILES), ("bf16", BF16_INDEX_TOPK_TILES)],
+)
+def test_the_selection_lists_and_scores_a_tile_of_rows_at_a_time(
+    tmp_path: Path, layout: str, lowering: Lowering
+) -> None:
     """Each of the step's parts has lists of its own; workspaces hold one part's logits."""
-    match = match_of(tmp_path, rows=2048, reqs=4)
-    launches = launches_of(match, FP8_INDEX_TOPK_TILES)
+    match = match_of(tmp_path, 2048, 4, layout)
+    launches = launches_of(match, lowering)
     names = ["index_tiles"] * 2 + ["sm90_index_logits", "sm90_f32_topk"] * 2
     assert [each.symbol for each in launches] == names
     firsts = [
@@ -145,10 +169,13 @@ def test_what_it_is_not_made_for_is_refused_with_a_sentence(tmp_path: Path) -> N
     assert "index_row" in (refusal(match_of(tmp_path, layout="index_row")) or "")
     assert "32 heads of 128" in (refusal(match_of(tmp_path, heads=32)) or "")
     assert "axis 0 of page_table" in (refusal(match_of(tmp_path, 2000, 2000)) or "")
-    plain = match_of(tmp_path)
-    query = dataclasses.replace(plain.values["q"], dtype="bf16", scale=None)
-    plain.values = dict(plain.values) | {"q": query}
-    assert "bf16" in (refusal(plain) or "")
+    assert "bf16" in (refusal(match_of(tmp_path, layout="bf16")) or "")
+    assert BF16_INDEX_LOGITS.when.refusal(match_of(tmp_path, layout="bf16")) is None
+    assert "f8E4M3FN" in (BF16_INDEX_LOGITS.when.refusal(match_of(tmp_path)) or "")
+    mixed = match_of(tmp_path)
+    mixed.values = dict(mixed.values) | {"q": match_of(tmp_path, layout="bf16").values["q"]}
+    for lowering in (FP8_INDEX_LOGITS, BF16_INDEX_LOGITS):
+        assert lowering.when.refusal(mixed) is not None
 
 
 def test_queries_with_gaps_are_refused(tmp_path: Path) -> None:
@@ -157,10 +184,12 @@ def test_queries_with_gaps_are_refused(tmp_path: Path) -> None:
         launches_of(match)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", BOTH)
 def test_a_form_fits_the_device(form: IndexForm) -> None:
+    """With pages under way for all key groups, behind two tiles of queries where these fit."""
     assert form.shared_bytes <= CUDA_SM90A.shared_memory_bytes
-    assert form.stages >= 8
+    assert form.stages >= 6
+    assert form.tiles == (1 if form.element_bytes * form.rows > 8 else 2)
 
 
 @needs_nvcc
@@ -178,17 +207,17 @@ def test_it_compiles_to_the_same_bytes_in_two_folders(tmp_path: Path) -> None:
 
 
 @needs_nvcc
-@pytest.mark.parametrize("form", range(len(FORMS)))
-def test_every_form_compiles(tmp_path: Path, form: int) -> None:
+@pytest.mark.parametrize("form", BOTH)
+def test_every_form_compiles(tmp_path: Path, form: IndexForm) -> None:
     source = KernelSource(
         language="cuda",
         path="index_logits.cu",
         symbol="sm90_index_logits",
-        constants=FORMS[form].constants(),
-        num_warps=FORMS[form].threads // 32,
+        constants=form.constants(),
+        num_warps=form.threads // 32,
     )
     kernel = CudaCompiler(CUDA_SM90A).compile(source, tmp_path)
-    assert kernel.registers * FORMS[form].threads <= 65536
+    assert kernel.registers * form.threads <= 65536
 
 
 @needs_nvcc

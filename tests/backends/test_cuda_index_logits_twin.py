@@ -1,4 +1,4 @@
-"""The indexer's logits for Hopper: the launches of the lowering, run on the CPU by fibers.
+"""The indexer's logits for Hopper: the launches of the lowerings, run on the CPU by fibers.
 
 Matrix instructions and tensor maps are the twin's (cuda_twin/tiles.h): what is proven is which
 numbers meet and who waits for whom, over ragged steps, against the fp64 meaning of the op.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from index_steps import RAGGED, Step, require_right, score
+from index_steps import RAGGED, Keys, Step, require_right, score
 from twin_launches import KERNELS, Twins
 
 from lostwax.backends.cuda.lowerings.index_logits import FORMS
@@ -25,11 +25,26 @@ FAULTS = {
         "index_logits/load.h", "(tile.row + g * ROWS_EACH) * HEADS", "tile.row * HEADS",
     ),
     "queries are waited for that no row has": (
-        "index_logits/load.h", "arrive_expecting(full, groups * ROWS_EACH * QUERY_BYTES)",
-        "arrive_expecting(full, TILE_BYTES)",
+        "index_logits/load.h", "has_rows ? QUERY_BYTES : 0", "QUERY_BYTES",
     ),
-    "a tile's queries are replaced while a turn of the pages is still scored": (
-        "index_logits.cu", "128 * ROW_GROUPS : SCORING", "128 * ROW_GROUPS : 128",
+    "a tile's queries are replaced while they are still multiplied": (
+        "index_logits.cu", "ROW_GROUPS : KEY_GROUPS", "ROW_GROUPS : 1",
+    ),
+    "the queries of one place are replaced before they are done with": (
+        "index_logits/load.h", "    wait_for(empty_barrier(shared, at), place.parity ^ 1);\n", "",
+    ),
+    "both halves of bf16 queries are the first": (
+        "index_logits/load.h", "&queries, full, box * BOX_DIMS", "&queries, full, 0",
+    ),
+    "both halves of bf16 keys are the first": (
+        "index_logits/load.h", "&keys, full, box * BOX_DIMS", "&keys, full, 0",
+    ),
+    "the first half of bf16 keys meets the second half's queries": (
+        "index_logits/score.h", "queries + box * QUERY_BOX",
+        "queries + (BOXES - 1 - box) * QUERY_BOX",
+    ),
+    "the second half's products take the place of the first's": (
+        "index_logits/score.h", "box + k);", "k);",
     ),
     "a place is free before its products are done": (
         "index_logits/score.h", "  products_begin();\n",
@@ -55,8 +70,7 @@ FAULTS = {
         "index_logits/score.h", "fmaxf(found[at + 2], 0.f)", "found[at + 2]",
     ),
     "the first of four products is lost": (
-        "index_logits/score.h", "rows_operand(queries + k), k)",
-        "rows_operand(queries + k), k > 32)",
+        "index_logits/score.h", "box + k);", "box + k > 32);",
     ),
     "the pages of a tile are those that its first row sees": (
         "index_tiles.cu", "max(last, positions[tile.row + i])", "positions[tile.row]",
@@ -92,15 +106,19 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> Twins:
 
 
 @pytest.mark.parametrize("form", range(1, len(FORMS) + 1))
-def test_every_form_agrees_with_the_reference(twins: Twins, tmp_path: Path, form: int) -> None:
+@pytest.mark.parametrize("stored", ["fp8", "bf16"])
+def test_every_form_agrees_with_the_reference(
+    twins: Twins, tmp_path: Path, form: int, stored: Keys
+) -> None:
     """Requests of any length: without a row, of one, of more than a tile; pages cut anywhere."""
-    step = Step(RAGGED, reqs=8)
+    step = Step(RAGGED, reqs=8, stored=stored)
     require_right(step, score(step, twins, tmp_path, form=form, stages=4))
 
 
-def test_some_rows_at_once_are_all_rows_once(twins: Twins, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stored", ["fp8", "bf16"])
+def test_some_rows_at_once_are_all_rows_once(twins: Twins, tmp_path: Path, stored: Keys) -> None:
     """As the selection behind has them: parts begin within a request, and at one's first row."""
-    step = Step(RAGGED, reqs=8, unreal=2)
+    step = Step(RAGGED, reqs=8, unreal=2, stored=stored)
     require_right(step, score(step, twins, tmp_path, at_once=9))
 
 
@@ -120,9 +138,10 @@ def test_a_step_without_a_token_lists_nothing(twins: Twins, tmp_path: Path) -> N
     assert np.isnan(score(step, twins, tmp_path)).all()
 
 
-def test_a_row_is_the_same_in_any_form(twins: Twins, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stored", ["fp8", "bf16"])
+def test_a_row_is_the_same_in_any_form(twins: Twins, tmp_path: Path, stored: Keys) -> None:
     """Bit for bit: sums over heads go in one order."""
-    step = Step([(70, 4), (130, 2)], padding=0)
+    step = Step([(70, 4), (130, 2)], padding=0, stored=stored)
     first, *others = (score(step, twins, tmp_path, form=form) for form in (1, 2, 4, 7))
     for other in others:
         np.testing.assert_array_equal(first, other)

@@ -11,8 +11,12 @@ from lostwax.backends.cuda.lowerings.fp8_linear import (
     MANY_ROWS_PROJECTIONS,
 )
 from lostwax.backends.cuda.lowerings.fp8_queries import MANY_ROWS_QUERIES
-from lostwax.backends.cuda.lowerings.index_logits import FP8_INDEX_LOGITS
-from lostwax.backends.cuda.lowerings.index_topk import FP8_INDEX_TOPK_TILES, INDEX_TOPK_TILES
+from lostwax.backends.cuda.lowerings.index_logits import BF16_INDEX_LOGITS, FP8_INDEX_LOGITS
+from lostwax.backends.cuda.lowerings.index_topk import (
+    BF16_INDEX_TOPK_TILES,
+    FP8_INDEX_TOPK_TILES,
+    INDEX_TOPK_TILES,
+)
 from lostwax.backends.cuda.lowerings.masked_mha import MASKED_MHA
 from lostwax.backends.cuda.lowerings.sparse_mla import SPARSE, SPARSE_ALL
 from lostwax.backends.cuda.lowerings.topk import TOPK
@@ -25,7 +29,8 @@ from lostwax.ir.contract.target import Target
 
 def lowerings(target: Target) -> tuple[Lowering, ...]:
     """Own, shared and portable lowerings."""
-    index = (FP8_INDEX_LOGITS, FP8_INDEX_TOPK_TILES, INDEX_TOPK_TILES)
-    own = (TOPK, *index, *SPARSE, *SPARSE_ALL, CAUSAL_MHA, MASKED_MHA, *FLASH_MLA)
+    index = (FP8_INDEX_LOGITS, BF16_INDEX_LOGITS)
+    selections = (FP8_INDEX_TOPK_TILES, BF16_INDEX_TOPK_TILES, INDEX_TOPK_TILES)
+    own = (TOPK, *index, *selections, *SPARSE, *SPARSE_ALL, CAUSAL_MHA, MASKED_MHA, *FLASH_MLA)
     many_rows = (MANY_ROWS_LINEAR, MANY_ROWS_GATE_UP, MANY_ROWS_PROJECTIONS, MANY_ROWS_EXPERTS)
     return (*own, *many_rows, *MANY_ROWS_QUERIES, *GPU, *WIDE_PRODUCTS, *portable_lowerings(target))

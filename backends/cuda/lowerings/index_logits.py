@@ -1,4 +1,5 @@
-"""The indexer's logits over paged fp8 keys on Hopper's matrix units (`kernels/index_logits.cu`).
+"""The indexer's logits over paged keys, fp8 or bf16, on Hopper's matrix units
+(`kernels/index_logits.cu`).
 
 A row of the step and its request's keys meet in tiles of rows; pages of all tiles are cut into
 equal parts once a step, one a unit, by `kernels/index_tiles.cu`. Knows no device.
@@ -7,6 +8,7 @@ equal parts once a step, one a unit, by `kernels/index_tiles.cu`. Knows no devic
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import msgspec
 
@@ -14,19 +16,21 @@ from lostwax.backends.gpu_kernels.lowerings.index_logits import INDEX_WHEN, RowT
 from lostwax.backends.gpu_kernels.lowerings.launches import f32, i32, is_aligned, real_rows
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
 from lostwax.backends.predicates import Predicate, axis_at_most, dtype, fact, layout
+from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.kernel import SHARED_BYTES, KernelSource
-from lostwax.ir.contract.parameter import Pointer, Scalar, TensorMap
+from lostwax.ir.contract.parameter import Null, Pointer, Scalar, TensorMap
 from lostwax.ir.contract.program import KernelLaunch, Launch, View
 from lostwax.ir.contract.step_kernel import StepKernel
 from lostwax.ir.dialects.dsa import IndexLogitsOp
 from lostwax.ir.region import Region
 
-NAME = "sm90_fp8_index_logits"
-
 _HEADS, _DIM, _PAGE = 64, 128, 64
-_PAGE_ROWS = 66  # of 128 bytes: 64 keys, then 64 scales of 4 bytes
-_STAGE_BYTES = 9216  # a page, at the next border of 1,024 bytes
+_BOX_BYTES = 128  # a box's row: what the swizzle takes
+_SCALE_ROWS = 2  # of 128 bytes behind a page's fp8 keys: 64 scales of 4 bytes
+_SWIZZLE_BORDER = 1024  # bytes; where boxes begin
 _MOST_STAGES = 12  # more bytes under way than memory answers to
+_LEAST_STAGES = 6  # before a second tile of queries takes room
+_BARRIER_BYTES = 16  # a place's two
 _SHARED_BYTES = 232448  # a block's at most, on Hopper
 _MAX_REQS = 1024  # a thread of index_tiles.cu each
 _TILES_WARPS = 32
@@ -35,22 +39,25 @@ _REGISTERS = {2: (40, 232), 3: (32, 160), 4: (32, 112)}
 
 _TILE_INTS, _START_INTS = 4, 2
 
-_SHARE = 0.8
-"""Of the target's fp8 rate: prompts of 1,024 and 2,048 rows over 4k to 64k reach 0.79 to 0.83 of
-it, counted over the keys that rows see (`python benchmarks/op.py run --ops index`, an H200,
-2026-11-29, benchmarks/results/2026-11-29-h200-index.json). Decode reads keys at 4.05 TB/s: bytes
-decide there."""
+_SHARE = {"f8E4M3FN": 0.8, "bf16": 0.84}
+"""Of the target's rate, counted over the keys that rows see: prompts of 1,024 and 2,048 rows reach
+0.79 to 0.83 of it in fp8 (over 4k to 64k), 0.82 to 0.85 in bf16 (behind 2k to 6k). Decode reads
+keys at 4.05 to 4.14 TB/s: bytes decide there. At no size the kernel of all GPUs was faster.
+`python benchmarks/op.py run FOLDER --ops index,index_bf16`, an H200, 2026-11-29
+(benchmarks/results/2026-11-29-h200-index.json, 2026-11-29-h200-index-bf16.json)."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexForm:
     """`row_groups` warpgroups take `rows_each` rows each of one page; `key_groups` of such take
-    turns over the pages. `stages` 0 takes as many as fit, up to 12."""
+    turns over the pages. `most_stages` 0 takes as many as fit, up to 12. `element_bytes` of keys
+    and queries: 1 e4m3, 2 bf16."""
 
     rows_each: int
     row_groups: int
     key_groups: int
     most_stages: int = 0
+    element_bytes: int = 1
 
     @property
     def rows(self) -> int:
@@ -68,30 +75,49 @@ class IndexForm:
         return 128 * (self.warpgroups + 1)
 
     @property
+    def tiles(self) -> int:
+        """Of queries at a time: the next one's come early where there is room for two."""
+        room = _SHARED_BYTES - _LEAST_STAGES * self._stage_bytes
+        return 2 if 2 * self._tile_bytes <= room else 1
+
+    @property
     def stages(self) -> int:
         """Pages under way: a multiple of the key groups, so that a place is always one group's.
         Else one group could wait for a place while another has not taken its page there: a
         barrier's parity does not tell a page from the second after it."""
-        fitting = (_SHARED_BYTES - self._tiles_bytes - 32) // (_STAGE_BYTES + 16)
+        fitting = (_SHARED_BYTES - self._tiles_bytes) // (self._stage_bytes + _BARRIER_BYTES)
         most = min(self.most_stages or _MOST_STAGES, fitting)
         return most - most % self.key_groups
 
     @property
+    def _tile_bytes(self) -> int:
+        return self.rows * _HEADS * _DIM * self.element_bytes
+
+    @property
     def _tiles_bytes(self) -> int:
-        return 2 * self.rows * _HEADS * _DIM
+        """With barriers for the queries of each row group."""
+        return self.tiles * (self._tile_bytes + _BARRIER_BYTES * self.row_groups)
+
+    @property
+    def _stage_bytes(self) -> int:
+        scale_rows = _SCALE_ROWS if self.element_bytes == 1 else 0
+        page_bytes = _PAGE * _DIM * self.element_bytes + scale_rows * _BOX_BYTES
+        return -(-page_bytes // _SWIZZLE_BORDER) * _SWIZZLE_BORDER
 
     @property
     def shared_bytes(self) -> int:
         """As `index_logits/layout.h` adds it up; the kernel does not compile where they differ."""
-        return self._tiles_bytes + self.stages * _STAGE_BYTES + 16 * (self.stages + 2)
+        return self._tiles_bytes + self.stages * (self._stage_bytes + _BARRIER_BYTES)
 
     def constants(self) -> dict[str, int]:
         """The kernel's macros."""
         load, score = _REGISTERS[self.warpgroups]
         return {
+            "ELEMENT_BYTES": self.element_bytes,
             "ROWS_EACH": self.rows_each,
             "ROW_GROUPS": self.row_groups,
             "KEY_GROUPS": self.key_groups,
+            "TILES": self.tiles,
             "STAGES": self.stages,
             "LOAD_REGISTERS": load,
             "SCORE_REGISTERS": score,
@@ -118,18 +144,19 @@ INDEX_KNOBS = (
 )
 
 
-def choose_form(rows: int, requests: int, knobs: Knobs) -> IndexForm:
+def choose_form(rows: int, requests: int, knobs: Knobs, element_bytes: int = 1) -> IndexForm:
     """Tiles as high as requests have rows in the mean, up to 8; knobs have the last word."""
     if knobs["form"]:
         chosen = FORMS[knobs["form"] - 1]
     else:
         each = -(-rows // requests)
         chosen = next((f for f in FORMS[:4] if f.rows >= each), FORMS[3])
-    return replace(chosen, most_stages=knobs["stages"])
+    return replace(chosen, most_stages=knobs["stages"], element_bytes=element_bytes)
 
 
 def _form(match: Match, knobs: Knobs) -> IndexForm:
-    return choose_form(match.shape("q")[0], match.shape("page_table")[0], knobs)
+    rows, requests = match.shape("q")[0], match.shape("page_table")[0]
+    return choose_form(rows, requests, knobs, DTYPE_BYTES[match.dtype("q")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +204,14 @@ def list_tiles(match: Match, knobs: Knobs, tile: RowTile) -> StepKernel:
 
 
 def _page_boxes(cache: View) -> TensorMap:
-    """A page is one box: its keys and scales are rows of 128 bytes."""
-    shape, strides = (cache.shape[0], _PAGE_ROWS, _DIM), (cache.strides[0], _DIM, 1)
-    rows = msgspec.structs.replace(cache, shape=shape, strides=strides)
-    return TensorMap(view=rows, box=(1, _PAGE_ROWS, _DIM), swizzle="128B", l2_promotion="128B")
+    """A page's boxes: of bytes one, its keys and scales being rows of 128; of bf16 its keys'
+    halves."""
+    rows, width = _PAGE, _BOX_BYTES // DTYPE_BYTES[cache.dtype]
+    if cache.dtype == "u8":
+        rows = _PAGE + _SCALE_ROWS
+        shape, strides = (cache.shape[0], rows, width), (cache.strides[0], width, 1)
+        cache = msgspec.structs.replace(cache, shape=shape, strides=strides)
+    return TensorMap(view=cache, box=(1, rows, width), swizzle="128B", l2_promotion="128B")
 
 
 def _query_boxes(q: View, rows_each: int) -> TensorMap:
@@ -189,7 +220,8 @@ def _query_boxes(q: View, rows_each: int) -> TensorMap:
     if q.strides != (heads * q.strides[1], q.strides[1], 1):
         raise ValueError(f"queries with strides {q.strides} are no rows of heads: write them dense")
     flat = msgspec.structs.replace(q, shape=(rows * heads, dim), strides=q.strides[1:])
-    return TensorMap(view=flat, box=(heads * rows_each, dim), swizzle="128B", l2_promotion="128B")
+    box = (heads * rows_each, _BOX_BYTES // DTYPE_BYTES[q.dtype])
+    return TensorMap(view=flat, box=box, swizzle="128B", l2_promotion="128B")
 
 
 def index_launch(
@@ -197,7 +229,8 @@ def index_launch(
 ) -> KernelLaunch:
     """The launch that writes the logits of a tile of rows to `out` [tile.count, columns] f32."""
     form, lists = _form(match, knobs), _Lists.of(tile)
-    q_scale, weights, table = match.view("q:scale"), match.view("weights"), match.view("page_table")
+    q_scale = match.view("q:scale") if match.is_scaled("q") else None
+    weights, table = match.view("weights"), match.view("page_table")
     if not is_aligned(out) or out.strides[0] % 4:
         raise ValueError("logits are written by 16 bytes: let them begin at such borders")
     compiled = match.build(
@@ -217,7 +250,7 @@ def index_launch(
         params=(
             _page_boxes(match.view("cache_in")),
             _query_boxes(match.view("q"), form.rows_each),
-            Pointer(q_scale),
+            Pointer(q_scale) if q_scale else Null(),
             Pointer(weights),
             Pointer(match.view("positions")),
             Pointer(table),
@@ -225,7 +258,7 @@ def index_launch(
             Pointer(match.step(lists.starts)),
             Pointer(real_rows(match)),
             Pointer(out),
-            Scalar("i64", q_scale.strides[0]),
+            Scalar("i64", q_scale.strides[0] if q_scale else 0),
             Scalar("i64", weights.strides[0]),
             Scalar("i64", table.strides[0]),
             Scalar("i64", out.strides[0]),
@@ -242,7 +275,7 @@ def index_launch(
 def index_work(match: Match, knobs: Knobs) -> Work:
     """The region's own: keys come from memory once, tiles behind the first find them in L2."""
     work = match.work()
-    return replace(work, flops=work.flops / _SHARE)
+    return replace(work, flops=work.flops / _SHARE[match.dtype("q")])
 
 
 def _all_rows(match: Match) -> RowTile:
@@ -253,9 +286,9 @@ def _prepare(match: Match, knobs: Knobs) -> tuple[StepKernel, ...]:
     return (list_tiles(match, knobs, _all_rows(match)),)
 
 
-def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
+def _emit(match: Match, knobs: Knobs, name: str) -> tuple[Launch, ...]:
     scale = float(match.attr("op", "scale"))
-    return (index_launch(match, knobs, match.view("op.out"), _all_rows(match), scale, NAME),)
+    return (index_launch(match, knobs, match.view("op.out"), _all_rows(match), scale, name),)
 
 
 def _sizes(match: Match) -> str | None:
@@ -266,23 +299,29 @@ def _sizes(match: Match) -> str | None:
     return f"{heads} heads of {dim} over pages of {tokens}, wants 64 of 128 over pages of 64"
 
 
-INDEX_FP8_WHEN = (
+_WHEN = (
     fact("matrix_units", "wgmma")
     & fact("tensor_maps", True)
     & INDEX_WHEN
-    & dtype("q", "f8E4M3FN")
-    & layout("cache_in", "index_paged")
     & Predicate(_sizes)
     & axis_at_most("page_table", 0, _MAX_REQS)
 )
+INDEX_FP8_WHEN = dtype("q", "f8E4M3FN") & layout("cache_in", "index_paged") & _WHEN
+INDEX_BF16_WHEN = dtype("q", "bf16") & layout("cache_in", "bf16") & _WHEN
 
-FP8_INDEX_LOGITS = Lowering(
-    name=NAME,
-    pattern=Region.single(IndexLogitsOp),
-    emit=_emit,
-    when=INDEX_FP8_WHEN,
-    knobs=INDEX_KNOBS,
-    prepare=_prepare,
-    row_invariant=True,
-    work=index_work,
-)
+
+def _lowering(name: str, when: Predicate) -> Lowering:
+    return Lowering(
+        name=name,
+        pattern=Region.single(IndexLogitsOp),
+        emit=partial(_emit, name=name),
+        when=when,
+        knobs=INDEX_KNOBS,
+        prepare=_prepare,
+        row_invariant=True,
+        work=index_work,
+    )
+
+
+FP8_INDEX_LOGITS = _lowering("sm90_fp8_index_logits", INDEX_FP8_WHEN)
+BF16_INDEX_LOGITS = _lowering("sm90_bf16_index_logits", INDEX_BF16_WHEN)

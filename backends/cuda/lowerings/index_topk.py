@@ -1,7 +1,7 @@
 """The indexer's logits and the exact selection, a tile of rows at a time. Knows no device.
 
 Of the logits only a tile's exist: 8,192 rows over 160,000 positions would be 5 GB. They are made by
-the kernel of all GPUs, or over paged fp8 keys by Hopper's (`index_logits.py`).
+the kernel of all GPUs, or by Hopper's (`index_logits.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from math import prod
 import msgspec
 
 from lostwax.backends.cuda.lowerings.index_logits import (
+    INDEX_BF16_WHEN,
     INDEX_FP8_WHEN,
     INDEX_KNOBS,
     index_launch,
@@ -124,9 +125,10 @@ INDEX_TOPK_TILES = _lowering(
     KNOBS,
     _Logits(logits_launch, logits_work, lambda match, knobs, tile: ()),
 )
-FP8_INDEX_TOPK_TILES = _lowering(
-    "sm90_fp8_index_topk_tiles",
-    INDEX_FP8_WHEN,
-    INDEX_KNOBS,
-    _Logits(index_launch, index_work, lambda match, knobs, tile: (list_tiles(match, knobs, tile),)),
+_HOPPER = _Logits(
+    index_launch, index_work, lambda match, knobs, tile: (list_tiles(match, knobs, tile),)
+)
+FP8_INDEX_TOPK_TILES = _lowering("sm90_fp8_index_topk_tiles", INDEX_FP8_WHEN, INDEX_KNOBS, _HOPPER)
+BF16_INDEX_TOPK_TILES = _lowering(
+    "sm90_bf16_index_topk_tiles", INDEX_BF16_WHEN, INDEX_KNOBS, _HOPPER
 )

@@ -31,10 +31,11 @@ _MIN_DEPTH = 32  # and their smallest depth in fp8
 _TILE_ROWS = 8
 _MAX_DIM = 256  # a block of keys lies in shared memory whole
 _BLOCK_REQS = 64  # requests whose rows are counted at once
-_FP8_SHARE = {True: 0.12, False: 0.25}
-"""Of the target's fp8 rate, for tiles of one row and for others: 151 to 163 TFLOP/s where 64 and
-128 requests of 32k and 128k positions decode, 320 in prompts (`python benchmarks/op.py run FOLDER
---ops index --out FILE`, one H200, 2026-11-29)."""
+_SHARE = {("fp8", True): 0.12, ("fp8", False): 0.25, ("bf16", True): 0.14, ("bf16", False): 0.31}
+"""Of the target's rate, for tiles of one row and for others. fp8: 151 to 163 TFLOP/s where 64 and
+128 requests of 32k and 128k positions decode, 320 in prompts; bf16: 101 to 112, and 230 to 250 in
+prompts of 1,024 and 2,048 rows (`python benchmarks/op.py run FOLDER --ops index,index_bf16 --out
+FILE`, one H200, 2026-11-29)."""
 
 KNOBS = (
     Knob("block_keys", (128, 64, 256)),
@@ -146,7 +147,8 @@ def logits_work(match: Match, knobs: Knobs) -> Work:
     form, dim = LAYOUTS[match.layout("cache_in")], match.shape("q")[2]
     again = max(0, tiles - requests) * columns(match) * form.row_bytes((dim,))
     work = match.work()
-    share = _FP8_SHARE[tile_rows(match, knobs) == 1] if match.is_scaled("q") else 1.0
+    kind = "fp8" if match.is_scaled("q") else match.dtype("q")
+    share = 1.0 if _is_wide(match) else _SHARE[kind, tile_rows(match, knobs) == 1]
     return replace(work, num_bytes=work.num_bytes + again, flops=work.flops / share)
 
 

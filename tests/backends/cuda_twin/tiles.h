@@ -12,7 +12,7 @@
 struct TileMap {
   const uint8_t* data;
   long long stride;  // bytes from row to row
-  int rows, columns, box_rows;
+  int rows, columns, box_rows, element_bytes;
 };
 
 inline u32 cluster_rank() { return twin::current->cta; }
@@ -28,15 +28,16 @@ inline float __fdividef(float x, float y) { return x / y; }
 inline float __expf(float x) { return std::exp(x); }
 inline float __frcp_rn(float x) { return 1 / x; }
 
-// 128 columns of box_rows rows, zeros outside the matrix; 16 bytes of row r lie at their place ^ r % 8.
+// 128 bytes of box_rows rows, zeros outside the matrix; 16 bytes of row r lie at their place ^ r % 8.
 inline void load_tile_for(u32 to, const TileMap* map, u32 barrier, int column, int row, int ranks) {
-  if (to % 1024 || column % 16) std::fprintf(stderr, "tile off its border\n"), std::abort();
+  const int first = column * map->element_bytes, width = map->columns * map->element_bytes;
+  if (to % 1024 || first % 16) std::fprintf(stderr, "tile off its border\n"), std::abort();
   for (int rank = 0; ranks >> rank; rank++) {
     if (!(ranks >> rank & 1)) continue;
     for (int r = 0; r < map->box_rows; r++)
       for (int c = 0; c < 128; c++) {
-        const bool inside = row + r < map->rows && column + c < map->columns;
-        const uint8_t byte = inside ? map->data[(row + r) * map->stride + column + c] : 0;
+        const bool inside = row + r < map->rows && first + c < width;
+        const uint8_t byte = inside ? map->data[(row + r) * map->stride + first + c] : 0;
         write(in_rank(to, rank) + r * 128 + (c ^ (r & 7) << 4), byte);
       }
     Phases& b = barrier_at(in_rank(barrier, rank));
@@ -49,10 +50,11 @@ inline void load_tile(u32 to, const TileMap* map, u32 barrier, int column, int r
 }
 
 // A page's rows lie one behind another; the map's own are pages.
-inline void load_page(u32 to, const TileMap* map, u32 barrier, int page) {
+inline void load_page(u32 to, const TileMap* map, u32 barrier, int column, int page) {
   if (page < 0 || page >= map->rows) std::fprintf(stderr, "no page %d\n", page), std::abort();
-  TileMap rows{map->data + page * map->stride, map->columns, map->box_rows, map->columns, map->box_rows};
-  load_tile(to, &rows, barrier, 0, 0);
+  TileMap rows{map->data + page * map->stride, map->columns * map->element_bytes, map->box_rows, map->columns,
+               map->box_rows, map->element_bytes};
+  load_tile(to, &rows, barrier, column, 0);
 }
 
 inline u64 rows_operand(u32 address) { return (u64)((address & 0x3FFFF) >> 4) | (u64)1 << 16 | (u64)64 << 32 | (u64)1 << 62; }

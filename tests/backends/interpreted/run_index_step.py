@@ -1,4 +1,5 @@
-"""A ragged step of the indexer's logits over the kernels in a folder, in two forms, on the CPU.
+"""A ragged step of the indexer's logits over the kernels in a folder, in two forms and with keys in
+fp8 and in bf16, on the CPU.
 
 python run_index_step.py FOLDER KERNELS
 """
@@ -6,9 +7,10 @@ python run_index_step.py FOLDER KERNELS
 from __future__ import annotations
 
 import sys
+from itertools import product
 from pathlib import Path
 
-from index_steps import RAGGED, Step, require_right, score
+from index_steps import RAGGED, STORED, Step, require_right, score
 from twin_launches import Twins
 
 FORMS = (7, 8)
@@ -20,8 +22,8 @@ UNITS = 2
 def main(folder: Path, kernels: Path) -> None:
     """AssertionError, or the end of the process, where the kernels are wrong."""
     twins = Twins(folder, kernels)
-    for form in FORMS:
-        step = Step(RAGGED, reqs=8, unreal=2)
+    for stored, form in product(STORED, FORMS):
+        step = Step(RAGGED, reqs=8, unreal=2, stored=stored)
         require_right(step, score(step, twins, folder, UNITS, form=form, stages=4))
 
 

@@ -3,26 +3,33 @@
 #include "../hopper/page_copy.h"
 #include "layout.h"
 
-// Queries of each tile, then its pages, by the copy engine. Row groups without a row get no queries.
+// The queries of a tile's row groups, each once it is done with those before; of one without a row, none.
+INLINE void load_queries(u32 shared, const TileMap& queries, const RowTile& tile, const Place<TILES>& place,
+                         int lane) {
+  for (int g = 0; g < ROW_GROUPS; g++) {
+    const int at = queries_place(place.at, g);
+    wait_for(empty_barrier(shared, at), place.parity ^ 1);
+    if (lane != 0) continue;
+    const bool has_rows = g * ROWS_EACH < tile.rows;
+    const u32 full = full_barrier(shared, at), to = queries_at(shared, place.at, g);
+    arrive_expecting(full, has_rows ? QUERY_BYTES : 0);
+    for (int box = 0; has_rows && box < BOXES; box++)
+      load_tile(to + box * QUERY_BOX, &queries, full, box * BOX_DIMS, (tile.row + g * ROWS_EACH) * HEADS);
+  }
+}
+
+// Queries of each tile, then its pages, by the copy engine.
 INLINE void load_pages(u32 shared, const TileMap& keys, const TileMap& queries, const RowTile* tiles, Start from,
                        Start to, const int* page_table, long long page_table_stride, int lane) {
   Place<STAGES> page;
-  Place<2> query;
+  Place<TILES> query;
   for (int t = from.tile; t < end_of(to); t++) {
     const RowTile tile = tiles[t];
     const Span span = span_of(t, tile, from, to);
     if (span.begin >= span.end) continue;
     const int* pages = page_table + tile.request * page_table_stride;
     int numbers = span.begin + lane < span.end ? pages[span.begin + lane] : 0;
-    wait_for(empty_barrier(shared, STAGES + query.at), query.parity ^ 1);
-    if (lane == 0) {
-      const int groups = (tile.rows + ROWS_EACH - 1) / ROWS_EACH;
-      const u32 full = full_barrier(shared, STAGES + query.at);
-      arrive_expecting(full, groups * ROWS_EACH * QUERY_BYTES);
-      for (int g = 0; g < groups; g++)
-        load_tile(tile_at(shared, query.at) + g * ROWS_EACH * QUERY_BYTES, &queries, full, 0,
-                  (tile.row + g * ROWS_EACH) * HEADS);
-    }
+    load_queries(shared, queries, tile, query, lane);
     query.next();
     for (int start = span.begin; start < span.end; start += 32) {
       if (start > span.begin) numbers = start + lane < span.end ? pages[start + lane] : 0;
@@ -32,7 +39,8 @@ INLINE void load_pages(u32 shared, const TileMap& keys, const TileMap& queries, 
         if (lane == 0) {
           const u32 full = full_barrier(shared, page.at);
           arrive_expecting(full, PAGE_BYTES);
-          load_page(stage_at(shared, page.at), &keys, full, number);
+          for (int box = 0; box < BOXES; box++)
+            load_page(stage_at(shared, page.at) + box * PAGE_BOX, &keys, full, box * BOX_DIMS, number);
         }
       }
     }

@@ -2,11 +2,11 @@
 // side, so that the sum over heads is within a thread but for four lanes.
 #pragma once
 #include "../hopper/tiles.h"
-#include "../hopper/wgmma_fp8_widths.h"
 #include "layout.h"
+#include "products.h"
 
 struct Scores {
-  const float *weights, *query_scales;  // [rows, HEADS]
+  const float *weights, *query_scales;  // [rows, HEADS]; scales of fp8 alone
   long long weights_stride, query_scale_stride;
   const int* positions;
   float* out;  // of the launch's first row
@@ -38,7 +38,8 @@ INLINE void read_rows(Rows& rows, const Scores& scores, int row, int count, int 
 #pragma unroll
     for (int j = 0; j < HEADS / 4; j++) {
       const int head = j / 2 * 8 + j % 2;
-      rows.weight[i][j] = read_global(weights + head) * read_global(query_scales + head) * scores.scale;
+      const float query_scale = IS_FP8 ? read_global(query_scales + head) : 1.f;
+      rows.weight[i][j] = read_global(weights + head) * query_scale * scores.scale;
     }
   }
 #pragma unroll
@@ -50,10 +51,10 @@ INLINE void read_rows(Rows& rows, const Scores& scores, int row, int count, int 
   }
 }
 
-// A scale lies behind the keys, swizzled as they are.
+// A scale lies behind the fp8 keys, swizzled as they are.
 INLINE u32 scale_at(u32 stage, int key) {
   const u32 row = PAGE + key / 32, chunk = key % 32 / 4;
-  return stage + row * DIM + ((chunk ^ (row & 7)) << 4) + key % 4 * 4;
+  return stage + row * BOX_WIDTH + ((chunk ^ (row & 7)) << 4) + key % 4 * 4;
 }
 
 // The weighted sums of the lane's heads, then over the four lanes that hold a key's: each keeps the key
@@ -88,15 +89,18 @@ INLINE void score_page(const Rows& rows, u32 shared, const Place<STAGES>& place,
   const int key = warp % 4 * 16 + key_of(lane);
   float found[COLUMNS / 2];
   wait_for(full_barrier(shared, place.at), place.parity);
-  hold(found);
+  hold_sums(found);
   products_begin();
 #pragma unroll
-  for (int k = 0; k < DIM; k += 32) add_e4m3_product(found, rows_operand(stage + k), rows_operand(queries + k), k);
+  for (int box = 0; box < BOXES; box++)
+#pragma unroll
+    for (int k = 0; k < BOX_WIDTH; k += 32)
+      add_product(found, stage + box * PAGE_BOX + k, queries + box * QUERY_BOX + k, box + k);
   products_commit();
-  const float key_scale = load(scale_at(stage, key));
-  hold(found);
+  const float key_scale = IS_FP8 ? load(scale_at(stage, key)) : 1.f;
+  hold_sums(found);
   products_wait<0>();
-  hold(found);
+  hold_sums(found);
   arrive(empty_barrier(shared, place.at));
   float sums[Rows::WRITTEN];
   sum_heads(sums, found, rows, lane);
@@ -111,7 +115,7 @@ INLINE void score_tiles(u32 shared, const Scores& scores, const RowTile* tiles, 
                         int lane) {
   const int row_group = warp / 4 % ROW_GROUPS, key_group = warp / 4 / ROW_GROUPS;
   Place<STAGES> page;
-  Place<2> query;
+  Place<TILES> query;
   int turn = 0;  // of the key groups
   for (int t = from.tile; t < end_of(to); t++) {
     const RowTile tile = tiles[t];
@@ -120,8 +124,9 @@ INLINE void score_tiles(u32 shared, const Scores& scores, const RowTile* tiles, 
     const int count = min(tile.rows - row_group * ROWS_EACH, ROWS_EACH);
     Rows rows;
     if (count > 0) read_rows(rows, scores, tile.row + row_group * ROWS_EACH, count, lane);
-    wait_for(full_barrier(shared, STAGES + query.at), query.parity);
-    const u32 queries = tile_at(shared, query.at) + row_group * ROWS_EACH * QUERY_BYTES;
+    const int place = queries_place(query.at, row_group);
+    wait_for(full_barrier(shared, place), query.parity);
+    const u32 queries = queries_at(shared, query.at, row_group);
     for (int number = span.begin; number < span.end; number++, page.next()) {
       const bool is_own = turn == key_group;
       turn = turn + 1 == KEY_GROUPS ? 0 : turn + 1;
@@ -133,7 +138,7 @@ INLINE void score_tiles(u32 shared, const Scores& scores, const RowTile* tiles, 
         arrive(empty_barrier(shared, page.at));
       }
     }
-    arrive(empty_barrier(shared, STAGES + query.at));
+    arrive(empty_barrier(shared, place));
     query.next();
   }
 }
