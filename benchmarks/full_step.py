@@ -19,8 +19,9 @@ from math import prod
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import torch
-from step_roofline import Machine, decode_floor, prefill_floor
+from step_roofline import Machine, decode_floor, draft_floor, prefill_floor
 
 from lostwax.backends.registry import backends
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
@@ -201,6 +202,46 @@ def decode_row(
     }  # fmt: skip
 
 
+def drafted_rows(
+    runtime: Runtime, machine: Machine, batch: int, context: int
+) -> list[dict[str, Any]]:
+    """A step that verifies the most drafts of `batch` requests at `context`, and what drafting
+    anew behind it takes: the difference of steps with and without."""
+    drafts = runtime.limits.max_drafts
+    rows, length = batch * (1 + drafts), context - 1 - drafts
+    entering = tuple(
+        msgspec.structs.replace(each, tokens=tuple(range(7, 8 + drafts)))
+        for each in _enter(runtime, batch, length, 64)
+    )
+
+    def submit(again: int) -> StepTicket:
+        return runtime.submit(
+            StepPlan(
+                entry="decode", seqs=tuple(range(1, batch + 1)), counts=(1 + drafts,) * batch,
+                ends=(length + 1 + drafts,) * batch, entering=entering, logits=((0, rows),),
+                drafts=again,
+            )
+        )  # fmt: skip
+
+    verify_us, wall_us = _timed(lambda _: submit(0), QUEUED)
+    both_us, both_wall_us = _timed(lambda _: submit(drafts), QUEUED)
+    named = {"rows": rows, "requests": batch, "context": context}
+    found: list[dict[str, Any]] = []
+    for entry, us, wall, floor in (
+        ("verify", verify_us, wall_us, decode_floor(runtime.manifest, machine, rows, context)),
+        (
+            "draft", both_us - verify_us, both_wall_us - wall_us,
+            draft_floor(runtime.manifest, machine, rows, batch, context),
+        ),
+    ):  # fmt: skip
+        times = {"device_us": round(us, 1), "wall_us": round(wall, 1)}
+        found.append(
+            {"entry": entry} | named | times
+            | {"roofline_us": round(floor, 1), "share": round(floor / us, 3)}
+        )  # fmt: skip
+    return found
+
+
 def prefill_row(
     runtime: Runtime, machine: Machine, rows: int, start: int, anatomy: bool
 ) -> dict[str, Any]:
@@ -253,17 +294,24 @@ def main() -> None:
     parser.add_argument(
         "--prefill", type=_pair, nargs="*", default=[(1024, 0), (2048, 0), (1024, 3072)]
     )
+    parser.add_argument(
+        "--verify", type=_pair, nargs="*", default=[],
+        help="requests@context: of an artifact with drafts",
+    )  # fmt: skip
     parser.add_argument("--no-anatomy", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     manifest = ArtifactReader(options.artifact).manifest
-    each = [b * (-(-(c + 200) // manifest.limits.page_tokens)) for b, c in options.decode]
+    each = [b * (-(-(c + 200) // manifest.limits.page_tokens)) for b, c in options.verify]
+    each += [b * (-(-(c + 200) // manifest.limits.page_tokens)) for b, c in options.decode]
     each += [-(-(r + c + 1) // manifest.limits.page_tokens) for r, c in options.prefill]
     runtime = drawn_runtime(options.artifact, 1 + max(each))
     machine = Machine.measured()
     rows: list[dict[str, Any]] = []
     for batch, context in options.decode:
         rows.append(decode_row(runtime, machine, batch, context, not options.no_anatomy))
+    for batch, context in options.verify:
+        rows += drafted_rows(runtime, machine, batch, context)
     for count, context in options.prefill:
         rows.append(prefill_row(runtime, machine, count, context, not options.no_anatomy))
     report = {

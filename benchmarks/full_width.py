@@ -44,10 +44,11 @@ KINDS = {"f8E4M3FN": torch.float8_e4m3fn, "bf16": torch.bfloat16, "f32": torch.f
 BYTES = {"f8E4M3FN": 1, "bf16": 2, "f32": 4}
 
 
-def config_of(layers: int, dense: int) -> dict[str, Any]:
-    """V3.2's, of so many layers, the first `dense` of them without experts."""
+def config_of(layers: int, dense: int, *, has_mtp: bool = False) -> dict[str, Any]:
+    """V3.2's, of so many layers, the first `dense` of them without experts, and its MTP layer."""
     config = json.loads(CONFIG.read_text()) | FIVE
-    return config | {"num_hidden_layers": layers, "first_k_dense_replace": dense}
+    made = {"num_hidden_layers": layers, "first_k_dense_replace": dense}
+    return config | made | {"num_nextn_predict_layers": int(has_mtp)}
 
 
 def write_headers(folder: Path, config: dict[str, Any]) -> None:
@@ -87,11 +88,11 @@ def compile_layers(options: argparse.Namespace) -> None:
     from lostwax.frontend.checkpoint import open_checkpoint
     from lostwax.server.gateway.tokenizer_file import read_tokenizer
 
-    config = config_of(options.layers, options.dense)
+    config = config_of(options.layers, options.dense, has_mtp=options.drafts > 0)
     folder = options.out.with_name(options.out.name + ".headers")
     write_headers(folder, config)
     captured = capture(open_checkpoint(folder))
-    sizes = Sizes(options.max_context, options.max_tokens, options.max_reqs)
+    sizes = Sizes(options.max_context, options.max_tokens, options.max_reqs, options.drafts)
     formats = Formats(
         kv=options.kv_layout, indexer=options.indexer_dtype, activations=options.activations
     )
@@ -135,8 +136,10 @@ def write_weights(artifact: Path, folder: Path) -> None:
                 scales = files.setdefault(source.scale.file, {})
                 scales[source.scale.tensor] = _random(source, source.scale.tensor, is_scale=True)
     folder.mkdir(parents=True)
-    dense, experts = layers_of(ArtifactReader(artifact).manifest)
-    (folder / "config.json").write_text(json.dumps(config_of(dense + experts, dense)))
+    manifest = ArtifactReader(artifact).manifest
+    dense, experts = layers_of(manifest)
+    config = config_of(dense + experts, dense, has_mtp=manifest.limits.max_drafts > 0)
+    (folder / "config.json").write_text(json.dumps(config))
     for file, found in files.items():
         save_file(found, folder / file)
 
@@ -245,6 +248,7 @@ def main() -> None:
     compiling.add_argument("--max-context", type=int, default=16384)
     compiling.add_argument("--max-tokens", type=int, default=2048)
     compiling.add_argument("--max-reqs", type=int, default=16)
+    compiling.add_argument("--drafts", type=int, default=0)
     compiling.add_argument("--kv-layout", default="model")
     compiling.add_argument("--indexer-dtype", default="model")
     compiling.add_argument("--activations", default="model")

@@ -63,10 +63,11 @@ def _seconds(run: Any) -> float:
 
 
 def layers_of(manifest: Manifest) -> tuple[int, int]:
-    """Dense layers, and those with experts."""
+    """Dense layers, and those with experts, the MTP layer apart."""
     latent = next(plane for plane in manifest.planes if plane.name == "latent")
-    dense = 1 if latent.layers < 10 else 3
-    return dense, latent.layers - dense
+    layers = latent.layers - (manifest.limits.max_drafts > 0)
+    dense = 1 if layers < 10 else 3
+    return dense, layers - dense
 
 
 def _layouts(manifest: Manifest) -> dict[str, str]:
@@ -111,6 +112,29 @@ def _head(machine: Machine, manifest: Manifest, rows: int) -> float:
 def decode_floor(manifest: Manifest, machine: Machine, rows: int, context: int) -> float:
     """Microseconds of a decode step of `rows` requests, all at `context`."""
     dense, sparse = layers_of(manifest)
+    return (
+        (dense + sparse) * _decode_layer(manifest, machine, rows, context)
+        + _feed_forward(machine, rows, dense, sparse)
+        + _head(machine, manifest, rows)
+    )
+
+
+def draft_floor(
+    manifest: Manifest, machine: Machine, rows: int, requests: int, context: int
+) -> float:
+    """Microseconds of the MTP layer's drafts behind a verified step of `rows` rows: all of these
+    once, then the last of each of the `requests` for every further draft."""
+    join = 2 * HIDDEN * HIDDEN
+    us = 0.0
+    for count in (rows, *(requests,) * (manifest.limits.max_drafts - 1)):
+        us += machine.us(2 * join, 2 * count * join, machine.bf16)
+        us += _decode_layer(manifest, machine, count, context)
+        us += _feed_forward(machine, count, 0, 1) + _head(machine, manifest, requests)
+    return us
+
+
+def _decode_layer(manifest: Manifest, machine: Machine, rows: int, context: int) -> float:
+    """All of a layer but its feed-forward part; each row reads what it selects."""
     stored = _layouts(manifest)
     keys = min(context, TOPK)
     latent = rows * keys * row_bytes(stored["latent"], LATENT)
@@ -119,12 +143,7 @@ def decode_floor(manifest: Manifest, machine: Machine, rows: int, context: int) 
     if context > TOPK:
         read = rows * context * row_bytes(stored["index_key"], INDEX)
         index = machine.us(read, 2 * rows * context * INDEX_HEADS * 128)
-    layer = _parts(machine, rows) + attend + index
-    return (
-        (dense + sparse) * layer
-        + _feed_forward(machine, rows, dense, sparse)
-        + _head(machine, manifest, rows)
-    )
+    return _parts(machine, rows) + attend + index
 
 
 def prefill_floor(manifest: Manifest, machine: Machine, rows: int, start: int) -> float:
