@@ -92,7 +92,9 @@ def compile_layers(options: argparse.Namespace) -> None:
     folder = options.out.with_name(options.out.name + ".headers")
     write_headers(folder, config)
     captured = capture(open_checkpoint(folder))
-    sizes = Sizes(options.max_context, options.max_tokens, options.max_reqs, options.drafts)
+    sizes = Sizes(
+        options.max_context, options.max_tokens, options.max_reqs, max_drafts=options.drafts
+    )
     formats = Formats(
         kv=options.kv_layout, indexer=options.indexer_dtype, activations=options.activations
     )

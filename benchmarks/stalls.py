@@ -2,10 +2,11 @@
 
     python benchmarks/stalls.py ARTIFACT --checkpoint models/tiny/weights --out FILE
 
-Two greedy streams run; then a prompt of 4,096 tokens comes. For each bound (`--max-stall`): the
-streams' longest wait for a token while the prompt runs, beside their median wait before it came,
-and the prompt's time to its first token, beside that of the same prompt alone, in chunks of the
-size that gives it soonest. `none` has no bound: each prefill step is as large as any. Each is run
+Two greedy streams run; then a prompt of 4,096 tokens comes, and behind it another, as an engine
+knows after the first how many rows fit. For each bound (`--max-stall`) and prompt: the streams'
+longest wait for a token while the prompt runs, beside their median wait before it came, and the
+prompt's time to its first token, beside that of the same prompt alone, in chunks of the size that
+gives it soonest. `none` has no bound: each prefill step is as large as any. Each is run
 several times, in turn, and each run says what other processes took of the machine meanwhile.
 """
 
@@ -32,7 +33,8 @@ from lostwax.server.engine.options import EngineOptions
 
 STREAMS = ("a", "b")
 BEFORE = 24
-"""Tokens of each stream before the prompt comes."""
+"""Tokens of each stream before a prompt comes."""
+PROMPTS = ("first", "second")
 NONE = "none"
 
 Clock = Callable[[], float]
@@ -60,46 +62,51 @@ def alone(runtime: Runtime, rows: int, chunk: int, clock: Clock) -> float:
     return clock() - begin
 
 
-def beside(runtime: Runtime, rows: int, max_stall: float | None, clock: Clock) -> dict[str, Any]:
-    """The streams' waits before and while the prompt runs, and its time to its first token."""
+def beside(
+    runtime: Runtime, rows: int, max_stall: float | None, clock: Clock
+) -> list[dict[str, Any]]:
+    """For each prompt the streams' waits before and while it runs, and its time to its first
+    token."""
     options = EngineOptions(prefix_cache=False, max_stall=max_stall)
-    core, neighbours = (
-        EngineCore(runtime, options, depth=int(runtime.overlaps), clock=clock),
-        Neighbours(),
-    )
+    core = EngineCore(runtime, options, depth=int(runtime.overlaps), clock=clock)
     for i, name in enumerate(STREAMS):
         core.handle(_submit(name, [5 + i] * 16, min(4000, runtime.limits.max_context - 20)))
     prompt = _prompt(runtime, rows)  # made before: its making would count as a wait
     last: dict[str, float] = dict.fromkeys(STREAMS, clock())
-    waits: list[float] = []
-    num_before, came, first = 0, 0.0, 0.0
-    while not first:
-        if not came and len(waits) >= BEFORE * len(STREAMS):
-            num_before, came = len(waits), clock()
-            core.handle(_submit("long", prompt, 1))
-        for event in core.step():
-            assert isinstance(event, Output), event
-            now = clock()
-            if event.request == "long":
-                first = now - came
-            else:
-                waits.append(now - last[event.request])
-                last[event.request] = now
-    before = statistics.median(waits[len(STREAMS) : num_before])
-    longest_at = waits.index(max(waits[num_before:]), num_before) - num_before
-    meanwhile = sorted(waits[num_before:])
-    longest, usual = meanwhile[-1], meanwhile[99 * (len(meanwhile) - 1) // 100]
+    found: list[dict[str, Any]] = []
+    for which in PROMPTS:
+        neighbours, waits = Neighbours(), list[float]()
+        num_before, came, first = 0, 0.0, 0.0
+        while not first:
+            if not came and len(waits) >= BEFORE * len(STREAMS):
+                num_before, came = len(waits), clock()
+                core.handle(_submit(which, prompt, 1))
+            for event in core.step():
+                assert isinstance(event, Output), event
+                now = clock()
+                if event.request == which:
+                    first = now - came
+                else:
+                    waits.append(now - last[event.request])
+                    last[event.request] = now
+        about = {"max_stall": NONE if max_stall is None else max_stall, "prompt": which}
+        times = _waits(waits[len(STREAMS) : num_before], waits[num_before:])
+        shown = {"first_token_s": round(first, 3), "others_share": neighbours.share()}
+        found.append(about | times | shown)
+    return found
+
+
+def _waits(before: list[float], meanwhile: list[float]) -> dict[str, Any]:
+    usual, in_order = statistics.median(before), sorted(meanwhile)
+    longest, p99 = in_order[-1], in_order[99 * (len(in_order) - 1) // 100]
     return {
-        "max_stall": NONE if max_stall is None else max_stall,
-        "median_before_ms": round(1e3 * before, 2),
+        "median_before_ms": round(1e3 * usual, 2),
         "longest_ms": round(1e3 * longest, 2),
-        "p99_ms": round(1e3 * usual, 2),
-        "longest_of_median": round(longest / before, 2),
-        "p99_of_median": round(usual / before, 2),
-        "longest_at": longest_at,
-        "first_token_s": round(first, 3),
-        "tokens_meanwhile": len(waits) - num_before,
-        "others_share": neighbours.share(),
+        "p99_ms": round(1e3 * p99, 2),
+        "longest_of_median": round(longest / usual, 2),
+        "p99_of_median": round(p99 / usual, 2),
+        "longest_at": meanwhile.index(longest),
+        "tokens_meanwhile": len(meanwhile),
     }
 
 
@@ -125,7 +132,7 @@ def main() -> None:
     }
     lone = min(chunks.values())
     stalls = [*options.max_stall, None] * options.runs
-    rows = [beside(runtime, options.rows, stall, clock) for stall in stalls]
+    rows = [row for stall in stalls for row in beside(runtime, options.rows, stall, clock)]
     for row in rows:
         row["first_token_of_lone"] = round(row["first_token_s"] / lone, 2)
         print(row, flush=True)
