@@ -54,12 +54,16 @@ def config_of(layers: int, dense: int, *, has_mtp: bool = False) -> dict[str, An
 def write_headers(folder: Path, config: dict[str, Any]) -> None:
     """A checkpoint of headers: its files are as long as real ones and hold nothing."""
     from lostwax.frontend.config import parse_config
-    from lostwax.frontend.tensors import SCALE_SUFFIX, model_weights
+    from lostwax.frontend.tensors import SCALE_SUFFIX, layer_weights, model_weights, mtp_weights
 
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config))
     made: list[tuple[str, str, tuple[int, ...]]] = []  # name, dtype, shape
-    for weight in model_weights(parse_config(config)):
+    parsed = parse_config(config)
+    mtp = (
+        w for i in parsed.mtp_layers for w in (*layer_weights(parsed, i), *mtp_weights(parsed, i))
+    )
+    for weight in (*model_weights(parsed), *mtp):
         for name in weight.tensors:
             stored = "f32" if name.endswith("e_score_correction_bias") else "bf16"
             made.append((name, "f8E4M3FN" if weight.quantisable else stored, weight.shape))
