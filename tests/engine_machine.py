@@ -1,14 +1,15 @@
 """Any traffic over an engine whose steps run late, as a machine of Hypothesis.
 
 Every answer is the request's answer alone, every request ends exactly once, no page is lost or
-written while others may read it, nobody fails but those whose step did, and nobody waits for whom
-there is room. Prompts begin alike, so that requests find one another's pages. A mutant is a
-subclass that makes another core or runtime.
+written while others may read it, nobody fails but those whose step did, nobody waits for whom there
+is room, and no prompt that has begun waits for ever. Prompts begin alike, so that requests find one
+another's pages. A mutant is a subclass that makes another core or runtime.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -23,6 +24,7 @@ from hypothesis.stateful import (
     rule,
 )
 from late_runtime import LateRuntime, Owner
+from share_trial import require_fair_share
 
 from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.host_tier import HostTier
@@ -31,6 +33,8 @@ from lostwax.server.engine.messages import Cancel, Failed, Output, Submit
 from lostwax.server.engine.options import EngineOptions
 from lostwax.server.engine.prefix_cache import PrefixCache
 from lostwax.server.engine.request import Req
+from lostwax.server.engine.scheduled_step import ScheduledStep
+from lostwax.server.engine.scheduler import Scheduler
 from lostwax.server.engine.waiting import MAX_PASSED
 
 NAMES = ("a", "b", "c", "d", "e", "f")
@@ -110,11 +114,24 @@ class EngineMachine(RuleBasedStateMachine):
             replace(limits, max_drafts=drafts, num_host_pages=self.num_host_pages)
         )
         self.core = self.make_core(self.runtime, depth)
+        setattr(self.core.scheduler, "schedule", self._watched(self.core.scheduler))  # noqa: B010
         tier = tier_of(self.core)
         if tier is not None:
             setattr(tier, "_max_moves", self.max_moves)  # noqa: B010
         for request in first:
             self.add(request)
+
+    def _watched(self, scheduler: Scheduler) -> Callable[[], ScheduledStep | None]:
+        """Its `schedule`, none of whose steps lets a prompt wait for ever."""
+        schedule = scheduler.schedule
+
+        def watched() -> ScheduledStep | None:
+            step = schedule()
+            if step is not None:
+                require_fair_share(scheduler.running, step)
+            return step
+
+        return watched
 
     def make_runtime(self, limits: FakeLimits) -> LateRuntime:
         """The device under it."""

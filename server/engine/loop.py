@@ -28,7 +28,8 @@ from lostwax.server.engine.messages import (
 from lostwax.server.engine.options import PLAIN, EngineOptions
 from lostwax.server.engine.request import Req
 from lostwax.server.engine.runtime import Runtime, Ticket
-from lostwax.server.engine.scheduler import ScheduledStep, Scheduler
+from lostwax.server.engine.scheduled_step import ScheduledStep
+from lostwax.server.engine.scheduler import Scheduler
 from lostwax.server.engine.stats import StepCounts, stats_of
 from lostwax.server.engine.step import plan_step
 

@@ -20,7 +20,8 @@ from lostwax.server.engine.loop import EngineBroken, EngineCore
 from lostwax.server.engine.messages import Cancel, Command, Failed, Output, Submit
 from lostwax.server.engine.options import PLAIN
 from lostwax.server.engine.request import Req
-from lostwax.server.engine.scheduler import ScheduledStep, Scheduler
+from lostwax.server.engine.scheduled_step import ScheduledStep
+from lostwax.server.engine.scheduler import Scheduler
 
 SEARCH = settings(
     max_examples=3000,
