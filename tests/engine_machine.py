@@ -39,6 +39,8 @@ from lostwax.server.engine.waiting import MAX_PASSED
 
 NAMES = ("a", "b", "c", "d", "e", "f")
 """Few, so that names come back."""
+CHOICES = tuple(f"{name}-{i}" for name in NAMES for i in range(3))
+"""What theirs are called."""
 
 
 @dataclass(slots=True)
@@ -141,18 +143,19 @@ class EngineMachine(RuleBasedStateMachine):
         """The engine under test."""
         return EngineCore(runtime, log=self.log, depth=depth)
 
-    @rule(request=REQUESTS)
-    def add(self, request: Submit) -> None:
-        name = request.request
-        if name in self.live:
+    @rule(request=REQUESTS, num_choices=st.sampled_from([1, 1, 2, 3]))
+    def add(self, request: Submit, num_choices: int = 1) -> None:
+        seed = len(self.asked)
+        submit = msgspec.structs.replace(request, seed=seed, num_choices=num_choices)
+        if self.live.keys() & {*submit.names}:
             return
-        owner = Owner(name, len(self.asked))
-        submit = msgspec.structs.replace(request, seed=owner.epoch)
-        self.asked[owner] = _Asked(submit, _alone(submit))
-        self.live[name] = owner
+        for choice in submit.choices:
+            owner = Owner(choice.request, choice.seed)
+            self.asked[owner] = _Asked(choice, _alone(choice))
+            self.live[owner.name] = owner
         self._take(self.core.handle(submit))
 
-    @rule(name=st.sampled_from(NAMES))
+    @rule(name=st.sampled_from(NAMES) | st.sampled_from(CHOICES))
     def cancel(self, name: str) -> None:
         was_live = name in self.live
         events = self.core.handle(Cancel(name))

@@ -16,6 +16,7 @@ from lostwax.server.engine.commit import Drafting, commit
 from lostwax.server.engine.deadlines import Deadlines
 from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.messages import (
+    MAX_CHOICES,
     TIMED_OUT,
     Cancel,
     Command,
@@ -140,11 +141,15 @@ class EngineCore:
             case Submit():
                 refusal = self._refusal(command)
                 if refusal is not None:
-                    return [refusal]
-                req = Req(command)
-                self.scheduler.add(req)
+                    is_countable = 1 <= command.num_choices <= MAX_CHOICES
+                    names = command.names if is_countable else [command.request]
+                    return [msgspec.structs.replace(refusal, request=name) for name in names]
+                reqs = [Req(choice) for choice in command.choices]
+                self.scheduler.add(*reqs)
                 if command.timeout_s is not None:
-                    self._deadlines.add(req, self._clock() + command.timeout_s)
+                    end_s = self._clock() + command.timeout_s
+                    for req in reqs:
+                        self._deadlines.add(req, end_s)
                 return []
             case Cancel(request=name):
                 req = self.scheduler.find(name)
@@ -276,7 +281,10 @@ class EngineCore:
     def _refusal(self, submit: Submit) -> Failed | None:
         # The gateway has checked all this for its clients; one bad request must not kill the rest.
         info = self.info
-        if self.scheduler.find(submit.request) is not None:
+        if not 1 <= submit.num_choices <= MAX_CHOICES:
+            message = f"{submit.num_choices} choices are not 1 to {MAX_CHOICES}"
+            return Failed(submit.request, "invalid_value", message)
+        if any(self.scheduler.find(name) is not None for name in submit.names):
             return Failed(submit.request, "invalid_value", "a request of this name is running")
         if not submit.prompt or submit.max_tokens < 0:
             return Failed(submit.request, "invalid_value", "the prompt is empty")

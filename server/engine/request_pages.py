@@ -61,6 +61,12 @@ class RequestPages:
         self._begin_behind_found(req)
         return True
 
+    def num_sharable(self, req: Req) -> int:
+        """Rows of its prompt that another of the same prompt can find once they have run."""
+        if self._cache is None or req.submit.score_prompt:
+            return 0
+        return (req.num_prompt - 1) // self._size * self._size
+
     def lacking(self, chunks: Sequence[Chunk]) -> list[Chunk]:
         """Those whose requests lack pages."""
         size, behind = self._size, self._max_drafts

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import msgspec
 
 from lostwax.ir.contract.step_state import NO_SEQ
+from lostwax.server.engine.choices import Choices
 from lostwax.server.engine.draft_length import DraftLength
 from lostwax.server.engine.extend_budget import MIN_ROWS, ExtendBudget
 from lostwax.server.engine.messages import Failed, Output
@@ -55,6 +56,7 @@ class Scheduler:
         self._starting = Starting(self._holdings)
         self.waiting = self._starting.waiting
         look_again = self._starting.look_again  # who waits may share pages that were idle
+        self._choices = Choices()
         self._prompt_rows = PromptRows(self._budget, self._holdings, look_again)
         self.running: list[Req] = []
         self._num_arrived = 0
@@ -77,21 +79,33 @@ class Scheduler:
         return self._prompt_rows.num_prefix_tokens
 
     @property
+    def num_waiting(self) -> int:
+        """Requests that do not run, each choice by itself."""
+        return len(self.waiting) + len(self._choices)
+
+    @property
     def has_work(self) -> bool:
         """Whether any request waits or runs."""
         return bool(self.waiting or self.running)
 
-    def add(self, req: Req) -> None:
-        """Queue a request that fits (`max_context`)."""
-        assert req.num_prompt > 0
-        assert req.submit.num_tokens <= self.max_context
-        req.rank = (req.submit.priority, self._num_arrived)
-        self._num_arrived += 1
-        self._starting.push(req)
+    def add(self, first: Req, *others: Req) -> None:
+        """Queue a request that fits (`max_context`), and other choices of its prompt, which wait
+        for its pages where they can share any."""
+        assert first.num_prompt > 0
+        assert first.submit.num_tokens <= self.max_context
+        for req in (first, *others):
+            req.rank = (req.submit.priority, self._num_arrived)
+            self._num_arrived += 1
+        self._starting.push(first)
+        if others and self._holdings.num_sharable(first):
+            self._choices.hold(first, others)
+        else:
+            for req in others:
+                self._starting.push(req)
 
     def find(self, name: str) -> Req | None:
         """The queued or running request of that name."""
-        waiting = self.waiting.get(name)
+        waiting = self.waiting.get(name) or self._choices.get(name)
         return waiting or next((req for req in self.running if req.name == name), None)
 
     def remove(self, req: Req, *, has_failed: bool = False) -> None:
@@ -103,9 +117,14 @@ class Scheduler:
             self._holdings.drop_kept(req)
         if req in self.waiting:
             self._starting.remove(req)
+        elif self._choices.get(req.name) is req:
+            self._choices.remove(req)
         else:
             self._take_back(req)
         req.ended = True
+        heir = self._choices.succeed(req)
+        if heir is not None:
+            self._starting.push(heir)
 
     def preempt(self, req: Req) -> None:
         """Take pages and row from a running request; it waits at its rank, and runs all its tokens
@@ -123,9 +142,13 @@ class Scheduler:
         self._holdings.take_back(req)
 
     def enter_pages(self, step: ScheduledStep) -> None:
-        """Let the pages that a committed step has filled enter the prefix cache."""
+        """Let the pages that a committed step has filled enter the prefix cache, and who waited
+        for the last of a prompt's look for them."""
         for chunk in step.chunks:
             self._holdings.enter(chunk)
+            if self._choices and chunk.req.num_cached >= self._holdings.num_sharable(chunk.req):
+                for req in self._choices.release(chunk.req):
+                    self._starting.push(req)
 
     def note(self, step: ScheduledStep, events: Sequence[Output | Failed], seconds: float) -> None:
         """Learn from what a committed step gave, and how long it took."""
@@ -182,6 +205,9 @@ class Scheduler:
         every = list(range(NO_SEQ + 1, NO_SEQ + 1 + self.limits.max_reqs))
         assert seqs == every, "a sequence is lost or shared"
         assert all(req.seq == NO_SEQ for req in self.waiting), "a waiting request has a sequence"
+        assert not any(req.pages for req in self._choices), "a held choice holds pages"
+        for first in self._choices.firsts():
+            assert first in self.waiting or first in self.running, "choices wait for nobody"
         held = {page for req in self.running for page in req.pages}
         assert len(held) + self.pages.num_free == self.pages.num_usable, "a page belongs to nobody"
 

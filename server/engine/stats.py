@@ -57,7 +57,7 @@ class StepCounts:
 
 def stats_of(scheduler: Scheduler, counts: StepCounts, drafting: Drafting) -> Stats:
     """What there is now."""
-    pages, num_waiting = scheduler.pages, len(scheduler.waiting)
+    pages, num_waiting = scheduler.pages, scheduler.num_waiting
     extend, decode = counts.extend, counts.decode
     tier = scheduler.host_tier
     lacks_slots = len(scheduler.running) >= scheduler.max_running

@@ -13,12 +13,10 @@ from typing import Annotated, Any
 from msgspec import UNSET, Meta, Raw, Struct
 
 from lostwax.ir.contract.step import MAX_RANKED
+from lostwax.server.engine.messages import MAX_CHOICES
 from lostwax.server.gateway.unsupported import FieldError, Unread, only, require_neutral
 
 MAX_PROMPTS = 256
-MAX_CHOICES = 12
-"""Of a prompt. Each is a request of its own to the engine, which reads the prompt as often, and to
-the queue, whose bound on tokens holds so many of V3.2's whole context."""
 MAX_CHOICES_TOGETHER = 256
 """Of all prompts of a request: as many as it may hold prompts."""
 MAX_STOPS = 16

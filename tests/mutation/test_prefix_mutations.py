@@ -136,8 +136,8 @@ class FindsPagesWithoutDrafts(_Mutant):
 class _OtherRequests(Scheduler):
     requests: type[Req]
 
-    def add(self, req: Req) -> None:
-        super().add(self.requests(req.submit))
+    def add(self, first: Req, *others: Req) -> None:
+        super().add(*[self.requests(req.submit) for req in (first, *others)])
 
 
 class _NothingScored(Req):

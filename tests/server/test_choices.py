@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from fake_runtime import EOS, FakeLimits, FakeRuntime, generate
 from http_server import running
@@ -20,7 +21,7 @@ from lostwax.server.engine.messages import Submit
 from lostwax.server.gateway.app import Settings, create_app
 from lostwax.server.gateway.in_process import InProcessEngine
 from lostwax.server.gateway.models import MAX_CHOICES, MAX_CHOICES_TOGETHER
-from lostwax.server.gateway.submits import MAX_BIASES_TOGETHER, choices_of
+from lostwax.server.gateway.submits import MAX_BIASES_TOGETHER
 from lostwax.server.gateway.tokenizer import IdCodec
 
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5]
@@ -229,7 +230,7 @@ def test_best_of_is_refused_with_the_way_out(server: Server) -> None:
 
 def test_choices_share_the_ids_of_their_prompt() -> None:
     submit = Submit(request="r", prompt=PROMPT, max_tokens=1, seed=2**32 - 1)
-    choices = choices_of([submit], 3)
+    choices = msgspec.structs.replace(submit, num_choices=3).choices
     assert all(choice.prompt is submit.prompt for choice in choices)
     assert [choice.seed for choice in choices] == [2**32 - 1, 0, 1]
     assert len({choice.request for choice in choices}) == 3
