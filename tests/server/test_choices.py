@@ -186,16 +186,16 @@ def test_the_queue_counts_each_choice() -> None:
 
 
 def test_the_queue_counts_the_tokens_of_each_choice() -> None:
-    """A running one of 59 and two of 15 each fit into 100, eight do not."""
+    """A running one of 59 and five of 6 to a prompt of 9 fit into 100, six do not."""
     with _served(Settings(max_queued_tokens=100), FakeRuntime(step_s=0.02)) as server:
         body = BODY | {"max_tokens": 50, "stream": True}
         with server.client.stream("POST", "/v1/completions", json=body) as running_one:
             lines = running_one.iter_lines()  # which ends the answer when it is dropped
             next(lines)
-            full = server.client.post("/v1/completions", json=BODY | {"n": 8})
+            full = server.client.post("/v1/completions", json=BODY | {"n": 6})
             assert full.status_code == 429
             assert full.json()["error"]["code"] == "queue_full"
-            assert server.client.post("/v1/completions", json=BODY | {"n": 2}).status_code == 200
+            assert server.client.post("/v1/completions", json=BODY | {"n": 5}).status_code == 200
         error = server.refused(n=12)
         assert (error["param"], error["code"]) == ("prompt", "invalid_value")
         assert "more than 100 tokens together, each for 12 answers" in error["message"]

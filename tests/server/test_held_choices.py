@@ -9,14 +9,14 @@ from sharing_engine import PAGE, SharingEngine, text
 
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import MAX_CHOICES, Cancel, Failed, Output, Submit
-from lostwax.server.engine.options import EngineOptions
+from lostwax.server.engine.options import PLAIN, EngineOptions
 
 LONG = text(8 * PAGE + 1)
 
 
 def _engine(num_choices: int, prompt: list[int], **limits: int) -> SharingEngine:
     """An engine that was asked for choices of a prompt, and whatever it takes beside them."""
-    engine = SharingEngine(**limits)
+    engine = SharingEngine(PLAIN, **limits)
     for number in range(num_choices):
         name = f"c-{number}"
         engine.tokens[name], engine.scored[name] = [], []
