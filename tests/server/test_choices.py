@@ -222,10 +222,23 @@ def test_biases_of_all_choices_are_bounded_together(server: Server) -> None:
     assert error["param"] == "logit_bias"
 
 
-def test_best_of_is_refused_with_the_way_out(server: Server) -> None:
-    error = server.refused(n=2, best_of=3)
+@pytest.mark.parametrize(
+    ("given", "takes"), [({"n": 2, "best_of": 3}, "1 or 2"), ({"best_of": 2}, "1 is")]
+)
+def test_best_of_more_is_refused_with_the_way_out(
+    server: Server, given: dict[str, int], takes: str
+) -> None:
+    error = server.refused(**given)
     assert error["param"] == "best_of"
+    assert f"only {takes}" in error["message"]
     assert "ask for n answers with logprobs" in error["message"]
+
+
+@pytest.mark.parametrize("given", [{"n": 3, "best_of": 3}, {"n": 3, "best_of": 1}, {"best_of": 1}])
+def test_best_of_as_many_as_there_are_ranks_nothing_and_is_taken(
+    server: Server, given: dict[str, int]
+) -> None:
+    assert len(server.ask(**given)["choices"]) == given.get("n", 1)
 
 
 def test_choices_share_the_ids_of_their_prompt() -> None:
