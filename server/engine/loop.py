@@ -202,7 +202,7 @@ class EngineCore:
             eos_token_ids = self._runtime.facts.eos_token_ids
             events = commit(plan, oldest.told, result, eos_token_ids, self.drafting)
             if not self._is_warming_up:  # first steps take longer than those that follow
-                self._counts.note(oldest.told, seconds)
+                self._counts.note(oldest.told, seconds, plan.num_answers)
                 self.scheduler.note(plan, events, seconds)
             self.scheduler.enter_pages(plan)
             self._retire(events)

@@ -161,7 +161,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     runs again after a preemption count again.
 
     `segments` holds, by segment (extend, decode, draft, pick, sample, score), how many steps ran a
-    program of it; `seconds` and `rows` are the steps' by entry (extend, decode).
+    program of it; `seconds` are the steps' by entry (extend, decode), `rows` those of known tokens
+    (extend) and of answers (decode), whichever step ran them.
     """
 
     running: int

@@ -14,7 +14,8 @@ from lostwax.server.engine.request import Chunk
 class ScheduledStep(msgspec.Struct, frozen=True):
     """The chunks of one step, in row order; `drafts` tokens are guessed behind it at most.
 
-    `is_mixed`: an extend step in which all answers under way that have pages go on, too.
+    `num_answers`: the first chunks of an extend step in which all answers under way that have pages
+    go on, too, a row each.
     """
 
     entry: Literal["extend", "decode"]
@@ -22,7 +23,12 @@ class ScheduledStep(msgspec.Struct, frozen=True):
     drafts: int = 0
     moves: tuple[Move, ...] = ()
     """Pages that are copied between device and host before it."""
-    is_mixed: bool = False
+    num_answers: int = 0
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether answers go on beside prompts."""
+        return self.num_answers > 0
 
     @property
     def head(self) -> Head:

@@ -237,7 +237,7 @@ class Scheduler:
         if not chunks:
             return None  # who had known tokens gave its pages to answers
         drafts = self._drafts([*answers, *chunks], len(decoding))
-        return ScheduledStep("extend", (*answers, *chunks), drafts, is_mixed=bool(answers))
+        return ScheduledStep("extend", (*answers, *chunks), drafts, num_answers=len(answers))
 
     def _may_mix(self, decoding: list[Req]) -> bool:
         """Whether answers under way may go on in a prefill step: few of them, as it takes tokens
