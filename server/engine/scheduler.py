@@ -5,7 +5,8 @@ left, who ranks last gives all of its own back and runs again later: the first n
 always ends. Requests wait by rank; those behind one that lacks room may pass it for a while. The
 first of a request's pages may be shared: they are found in the prefix cache, and its steps begin
 behind them; before the first step they are looked for once more, and waited for while a step writes
-them, since equal prompts often come at once. What the tier in host memory holds behind them is
+them, since equal prompts often come at once. Choices of one prompt, which come as one request, wait
+outside the queue until the first has run it. What the tier in host memory holds behind them is
 brought back then; where others run, a bounded number of pages a step, and the request waits for the
 rest. Prefill and decode steps take turns while both have work; how long steps took, which it is
 told, bounds what a prefill step costs those that decode. Few answers whose last tokens are known

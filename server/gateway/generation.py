@@ -118,9 +118,12 @@ class Generation(Generic[D]):
         self._request_id = request_id
         self._num_prompt = sum(len(submit.prompt) for submit in prepared.submits)
         self._num_choices = prepared.options.num_choices
-        given: dict[str, Any] = {"log_id": request_id, "timeout_s": timeout_s}
-        given["num_choices"] = self._num_choices
-        self._submits = [msgspec.structs.replace(each, **given) for each in prepared.submits]
+        self._submits = [
+            msgspec.structs.replace(
+                each, log_id=request_id, timeout_s=timeout_s, num_choices=self._num_choices
+            )
+            for each in prepared.submits
+        ]
         self._streams_usage = prepared.options.streams_usage
         self._form = form
         self._client = client

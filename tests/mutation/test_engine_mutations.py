@@ -105,7 +105,7 @@ class ForgetsWhatComesBackToThePreempted(EngineCore):
         known = {req.name: len(req.tokens) for req in self.scheduler.waiting}
         events = super()._commit_oldest()
         for req in self.scheduler.waiting:
-            del req.tokens[known[req.name] :]
+            del req.tokens[known.get(req.name, len(req.tokens)) :]
         return events
 
 

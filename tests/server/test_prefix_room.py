@@ -93,6 +93,33 @@ def test_who_waits_runs_once_another_holds_the_idle_pages_that_it_shares() -> No
     assert engine.found == {"filling": 0, "between": 0, "sharing": 20, "waiting": 20}
 
 
+def test_who_waits_does_not_count_on_pages_that_have_given_way() -> None:
+    engine = SharingEngine(num_pages=1 + 12)
+    engine.ask(text(17), 1)
+    engine.add("running", [5] * 20, 24)  # five pages, and eleven at its end
+    engine.add("waiting", [*text(17), *[6] * 16], 4)  # nine, of which four are found
+    engine.step()
+    assert [req.name for req in engine.core.scheduler.waiting] == ["waiting"]
+    engine.finish()
+    assert engine.found["waiting"] == 4, "three went to who ran"
+    assert engine.tokens["waiting"] == generate([*text(17), *[6] * 16], 4)
+
+
+@pytest.mark.parametrize("num_shared", [2, 4])
+def test_who_waits_finds_pages_that_were_lost_and_come_again(num_shared: int) -> None:
+    """With another's rows in other pages, and fewer or as many of them."""
+    engine = SharingEngine(num_pages=1 + 12)
+    engine.ask(text(17), 1)
+    engine.add("running", [5] * 37, 8)  # ten pages, eleven at its end: two of the kept ones go
+    engine.add("waiting", [*text(17), *[6] * 19], 4, priority=1)  # ten, of which some are found
+    while not engine.ends.get("running"):
+        engine.step()
+    engine.add("again", text(4 * num_shared + 1), 2)
+    engine.finish()
+    assert engine.found["waiting"] >= 4 * num_shared
+    assert engine.tokens["waiting"] == generate([*text(17), *[6] * 19], 4)
+
+
 def test_who_has_begun_is_not_looked_for_again() -> None:
     engine = SharingEngine(max_tokens=1)  # the second has no rows until the first is through
     engine.add("first", text(30), 2)
