@@ -5,8 +5,10 @@
 Two greedy streams run; then a prompt of 4,096 tokens comes. For each bound (`--max-stall`): the
 streams' longest wait for a token while the prompt runs, beside their median wait before it came,
 and the prompt's time to its first token, beside that of the same prompt alone, in chunks of the
-size that gives it soonest. `none` has no bound: each prefill step is as large as any. Each is run
-several times, in turn, and each run says what other processes took of the machine meanwhile.
+size that gives it soonest. With `--small N` a prompt of N tokens comes ten steps behind it: its
+time to its first token is told, too. `none` has no bound: each prefill step is as large as any.
+Each is run several times, in turn, and each run says what other processes took of the machine
+meanwhile.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ from lostwax.server.engine.options import EngineOptions
 STREAMS = ("a", "b")
 BEFORE = 24
 """Tokens of each stream before the prompt comes."""
+SMALL_BEHIND = 10
+"""Steps between the prompt and a small one."""
 NONE = "none"
 
 Clock = Callable[[], float]
@@ -59,8 +63,11 @@ def alone(runtime: Runtime, rows: int, chunk: int, clock: Clock) -> float:
     return clock() - begin
 
 
-def beside(runtime: Runtime, rows: int, max_stall: float | None, clock: Clock) -> dict[str, Any]:
-    """The streams' waits before and while the prompt runs, and its time to its first token."""
+def beside(
+    runtime: Runtime, rows: int, max_stall: float | None, clock: Clock, small: int = 0
+) -> dict[str, Any]:
+    """The streams' waits before and while the prompt runs, and its time to its first token; that of
+    a prompt of `small` tokens behind it, if there are any."""
     options = EngineOptions(prefix_cache=False, max_stall=max_stall)
     core, neighbours = (
         EngineCore(runtime, options, depth=int(runtime.overlaps), clock=clock),
@@ -71,15 +78,22 @@ def beside(runtime: Runtime, rows: int, max_stall: float | None, clock: Clock) -
     last: dict[str, float] = dict.fromkeys(STREAMS, clock())
     waits: list[float] = []
     num_before, came, first = 0, 0.0, 0.0
-    while not first:
+    num_steps, small_came, small_first = 0, 0.0, 0.0
+    while not first or (small and not small_first):
         if not came and len(waits) >= BEFORE * len(STREAMS):
             num_before, came = len(waits), clock()
             core.handle(_submit("long", _prompt(runtime, rows), 1))
+        num_steps += came > 0
+        if small and num_steps == SMALL_BEHIND and not small_came:
+            small_came = clock()
+            core.handle(_submit("small", [3] * small, 1))
         for event in core.step():
             assert isinstance(event, Output), event
             now = clock()
             if event.request == "long":
                 first = now - came
+            elif event.request == "small":
+                small_first = now - small_came
             else:
                 waits.append(now - last[event.request])
                 last[event.request] = now
@@ -94,6 +108,7 @@ def beside(runtime: Runtime, rows: int, max_stall: float | None, clock: Clock) -
         "longest_of_median": round(longest / before, 2),
         "p99_of_median": round(usual / before, 2),
         "first_token_s": round(first, 3),
+        "small_first_token_s": round(small_first, 3) if small else None,
         "tokens_meanwhile": len(waits) - num_before,
         "others_share": neighbours.share(),
     }
@@ -108,6 +123,7 @@ def main() -> None:
     parser.add_argument("--max-stall", type=float, nargs="*", default=[2.0, 3.0, 6.0])
     parser.add_argument("--chunks", type=int, nargs="*", default=[64, 256, 512])
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--small", type=int, default=0, help="tokens of a prompt behind the long")
     parser.add_argument("--cpu-time", action="store_true", help="count processor time (1 thread)")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -121,7 +137,7 @@ def main() -> None:
     }
     lone = min(chunks.values())
     stalls = [*options.max_stall, None] * options.runs
-    rows = [beside(runtime, options.rows, stall, clock) for stall in stalls]
+    rows = [beside(runtime, options.rows, stall, clock, options.small) for stall in stalls]
     for row in rows:
         row["first_token_of_lone"] = round(row["first_token_s"] / lone, 2)
         print(row, flush=True)
