@@ -4,6 +4,9 @@
 the engine's loop (schedule, plan, pick, derive, fill, walk of empty launches, advance, commit) at
 batches and contexts of many sizes. Prompts are not run: what a decode step costs does not ask how
 the cache came to be. The prefix cache is on, as it is served: pages that fill meanwhile enter it.
+
+Then the same with a queue: prompts wait that have the beginning of a running one's context and lack
+room, while pages enter.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import date
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +35,17 @@ from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Submit
 from lostwax.server.engine.options import SERVED
+from lostwax.server.engine.waiting import LOOK_AHEAD
 
 CONFIG = Path(__file__).parent.parent / "examples" / "tiny.json"
 STEPS = 200
 BATCHES = (1, 8, 64, 256)
 CONTEXTS = (64, 1000, 150_000)
 MAX_CONTEXT = 160_000
+QUEUES = (100, 100_000)
+"""Requests that wait."""
+QUEUED_BATCHES = (1, 64)
+QUEUED_CONTEXTS = (1000, 100_000)
 Row = dict[str, float | int]
 
 
@@ -64,10 +73,12 @@ class Clock:
 
 
 class ManyPages:
-    """The runtime, which says that it has room for all requests: the null target touches none."""
+    """The runtime, which says that it has room for all requests, or for as many pages as are told:
+    the null target touches none."""
 
-    def __init__(self, runtime: Runtime, clock: Clock) -> None:
-        pages = 1 + max(BATCHES) * -(-MAX_CONTEXT // runtime.limits.page_tokens)
+    def __init__(self, runtime: Runtime, clock: Clock, num_pages: int | None = None) -> None:
+        all_pages = max(BATCHES) * -(-MAX_CONTEXT // runtime.limits.page_tokens)
+        pages = 1 + (num_pages or all_pages)
         self.limits = msgspec.structs.replace(runtime.limits, num_pages=pages)
         self.facts, self.overlaps = runtime.facts, runtime.overlaps
         self.last_plan: StepPlan | None = None
@@ -85,15 +96,49 @@ def measure(runtime: Runtime, derives: Clock, batch: int, context: int) -> Row:
     submits = Clock()
     many = ManyPages(runtime, submits)
     core = EngineCore(many, SERVED)
-    prompt = [2] * context
+    _begin(core, batch, context)
+    return _decode(core, many, submits, derives, batch, context)[0]
+
+
+def measure_queued(runtime: Runtime, derives: Clock, batch: int, context: int, queue: int) -> Row:
+    """The same while so many requests wait. Each has the context of the running ones, and more
+    behind it than there is room for. `entering_us`: the median of steps in which a page entered the
+    cache."""
+    submits, size = Clock(), runtime.limits.page_tokens
+    num_own = -(-(context + STEPS + 100) // size)
+    many = ManyPages(runtime, submits, batch * (num_own + 2))
+    core = EngineCore(many, SERVED)
+    _begin(core, batch, context, stagger=True)
+    length = min(MAX_CONTEXT, core.scheduler.max_context) - 10
+    prompt = [2] * context + [3] * max(length - context, 1)
+    for i in range(queue):
+        its = prompt if i <= LOOK_AHEAD else prompt[:1]  # nobody looks at those behind
+        core.handle(Submit(request=f"q{i}", prompt=its, max_tokens=5, ignore_eos=True))
+    row, entering = _decode(core, many, submits, derives, batch, context)
+    assert entering, "no page entered"
+    return {"queue": queue} | row | {"entering_us": _microseconds(entering)}
+
+
+def _begin(core: EngineCore, batch: int, context: int, *, stagger: bool = False) -> None:
+    """Let so many requests run whose prompts have run but for the last token. `stagger`: each is a
+    token shorter than the one before, so that their pages fill in turn."""
     for i in range(batch):
+        prompt = [2] * (context - stagger * i)
         submit = Submit(request=f"r{i}", prompt=prompt, max_tokens=STEPS + 50, ignore_eos=True)
         core.handle(submit)
     for req in core.scheduler.waiting:
-        req.num_cached = context - 1  # as if all but the last prompt token had run
+        req.num_cached = req.num_prompt - 1
     while core.scheduler.waiting or any(r.is_prefilling for r in core.scheduler.running):
         core.step()
+
+
+def _decode(
+    core: EngineCore, many: ManyPages, submits: Clock, derives: Clock, batch: int, context: int
+) -> tuple[Row, list[float]]:
+    """What steps take from now on, and the engine's seconds of those in which a page entered the
+    cache."""
     whole, inside, derived = list[float](), list[float](), list[float]()
+    entering, num_kept = list[float](), len(core.scheduler.pages.kept)
     for _ in range(STEPS):
         submits.take()
         derives.take()
@@ -102,7 +147,10 @@ def measure(runtime: Runtime, derives: Clock, batch: int, context: int) -> Row:
         whole.append(time.perf_counter() - begin)
         inside.append(whole[-1] - submits.take())
         derived.append(derives.take())
-    return {
+        num_before, num_kept = num_kept, len(core.scheduler.pages.kept)
+        if num_kept > num_before:
+            entering.append(inside[-1])
+    row: Row = {
         "batch": batch,
         "context": context,
         "step_us": _microseconds(whole),
@@ -110,6 +158,7 @@ def measure(runtime: Runtime, derives: Clock, batch: int, context: int) -> Row:
         "derive_us": _microseconds(derived),
         "plan_bytes": len(msgspec.msgpack.encode(many.last_plan)),
     }
+    return row, entering
 
 
 def _microseconds(seconds: list[float]) -> float:
@@ -140,13 +189,17 @@ def main() -> None:
         subprocess.run([*lostwax, *compiled], check=True)
         runtime = load(artifact, num_pages=2)
         rows = [measure(runtime, derives, b, c) for b in BATCHES for c in CONTEXTS]
+        cases = product(QUEUED_BATCHES, QUEUED_CONTEXTS, QUEUES)
+        queued = [measure_queued(runtime, derives, *case) for case in cases]
     report = {
         "command": " ".join(["python", "benchmarks/engine_overhead.py", *sys.argv[1:]]),
         "date": date.today().isoformat(),
         "machine": platform.machine(),
         "rows": rows,
+        "queued": queued,
     }
     print(table(rows))
+    print(table(queued))
     if options.out:
         options.out.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -6,7 +6,8 @@ Two greedy streams run; then a prompt of 4,096 tokens comes, and behind it anoth
 knows after the first how many rows fit. For each bound (`--max-stall`) and prompt: the streams'
 longest wait for a token while the prompt runs, beside their median wait before it came, and the
 prompt's time to its first token, beside that of the same prompt alone, in chunks of the size that
-gives it soonest. `none` has no bound: each prefill step is as large as any. Each is run
+gives it soonest. With `--small N` a prompt of N tokens comes ten steps behind each: its time to its
+first token is told, too. `none` has no bound: each prefill step is as large as any. Each is run
 several times, in turn, and each run says what other processes took of the machine meanwhile.
 """
 
@@ -35,6 +36,8 @@ STREAMS = ("a", "b")
 BEFORE = 24
 """Tokens of each stream before a prompt comes."""
 PROMPTS = ("first", "second")
+SMALL_BEHIND = 10
+"""Steps between a prompt and a small one."""
 NONE = "none"
 
 Clock = Callable[[], float]
@@ -63,10 +66,10 @@ def alone(runtime: Runtime, rows: int, chunk: int, clock: Clock) -> float:
 
 
 def beside(
-    runtime: Runtime, rows: int, max_stall: float | None, clock: Clock
+    runtime: Runtime, rows: int, max_stall: float | None, clock: Clock, small: int = 0
 ) -> list[dict[str, Any]]:
-    """For each prompt the streams' waits before and while it runs, and its time to its first
-    token."""
+    """For each prompt the streams' waits before and while it runs, and its time to its first token;
+    that of a prompt of `small` tokens behind it, if there are any."""
     options = EngineOptions(prefix_cache=False, max_stall=max_stall)
     core = EngineCore(runtime, options, depth=int(runtime.overlaps), clock=clock)
     for i, name in enumerate(STREAMS):
@@ -77,22 +80,30 @@ def beside(
     for which in PROMPTS:
         neighbours, waits = Neighbours(), list[float]()
         num_before, came, first = 0, 0.0, 0.0
-        while not first:
+        num_steps, small_came, small_first = 0, 0.0, 0.0
+        while not first or (small and not small_first):
             if not came and len(waits) >= BEFORE * len(STREAMS):
                 num_before, came = len(waits), clock()
                 core.handle(_submit(which, prompt, 1))
+            num_steps += came > 0
+            if small and num_steps == SMALL_BEHIND and not small_came:
+                small_came = clock()
+                core.handle(_submit(f"behind {which}", [3] * small, 1))
             for event in core.step():
                 assert isinstance(event, Output), event
                 now = clock()
                 if event.request == which:
                     first = now - came
+                elif event.request == f"behind {which}":
+                    small_first = now - small_came
                 else:
                     waits.append(now - last[event.request])
                     last[event.request] = now
         about = {"max_stall": NONE if max_stall is None else max_stall, "prompt": which}
         times = _waits(waits[len(STREAMS) : num_before], waits[num_before:])
         shown = {"first_token_s": round(first, 3), "others_share": neighbours.share()}
-        found.append(about | times | shown)
+        behind = {"small_first_token_s": round(small_first, 3)} if small else {}
+        found.append(about | times | shown | behind)
     return found
 
 
@@ -119,6 +130,7 @@ def main() -> None:
     parser.add_argument("--max-stall", type=float, nargs="*", default=[2.0, 3.0, 6.0])
     parser.add_argument("--chunks", type=int, nargs="*", default=[64, 256, 512])
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--small", type=int, default=0, help="tokens of a prompt behind the long")
     parser.add_argument("--cpu-time", action="store_true", help="count processor time (1 thread)")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -132,7 +144,11 @@ def main() -> None:
     }
     lone = min(chunks.values())
     stalls = [*options.max_stall, None] * options.runs
-    rows = [row for stall in stalls for row in beside(runtime, options.rows, stall, clock)]
+    rows = [
+        row
+        for stall in stalls
+        for row in beside(runtime, options.rows, stall, clock, options.small)
+    ]
     for row in rows:
         row["first_token_of_lone"] = round(row["first_token_s"] / lone, 2)
         print(row, flush=True)

@@ -1,14 +1,15 @@
 """Any traffic over an engine whose steps run late, as a machine of Hypothesis.
 
 Every answer is the request's answer alone, every request ends exactly once, no page is lost or
-written while others may read it, nobody fails but those whose step did, and nobody waits for whom
-there is room. Prompts begin alike, so that requests find one another's pages. A mutant is a
-subclass that makes another core or runtime.
+written while others may read it, nobody fails but those whose step did, nobody waits for whom there
+is room, and no prompt that has begun waits for ever. Prompts begin alike, so that requests find one
+another's pages. A mutant is a subclass that makes another core or runtime.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -23,6 +24,7 @@ from hypothesis.stateful import (
     rule,
 )
 from late_runtime import LateRuntime, Owner
+from share_trial import require_fair_share
 
 from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.host_tier import HostTier
@@ -31,10 +33,14 @@ from lostwax.server.engine.messages import Cancel, Failed, Output, Submit
 from lostwax.server.engine.options import EngineOptions
 from lostwax.server.engine.prefix_cache import PrefixCache
 from lostwax.server.engine.request import Req
+from lostwax.server.engine.scheduled_step import ScheduledStep
+from lostwax.server.engine.scheduler import Scheduler
 from lostwax.server.engine.waiting import MAX_PASSED
 
 NAMES = ("a", "b", "c", "d", "e", "f")
 """Few, so that names come back."""
+CHOICES = tuple(f"{name}-{i}" for name in NAMES for i in range(3))
+"""What theirs are called."""
 
 
 @dataclass(slots=True)
@@ -110,11 +116,24 @@ class EngineMachine(RuleBasedStateMachine):
             replace(limits, max_drafts=drafts, num_host_pages=self.num_host_pages)
         )
         self.core = self.make_core(self.runtime, depth)
+        setattr(self.core.scheduler, "schedule", self._watched(self.core.scheduler))  # noqa: B010
         tier = tier_of(self.core)
         if tier is not None:
             setattr(tier, "_max_moves", self.max_moves)  # noqa: B010
         for request in first:
             self.add(request)
+
+    def _watched(self, scheduler: Scheduler) -> Callable[[], ScheduledStep | None]:
+        """Its `schedule`, none of whose steps lets a prompt wait for ever."""
+        schedule = scheduler.schedule
+
+        def watched() -> ScheduledStep | None:
+            step = schedule()
+            if step is not None:
+                require_fair_share(scheduler.running, step)
+            return step
+
+        return watched
 
     def make_runtime(self, limits: FakeLimits) -> LateRuntime:
         """The device under it."""
@@ -124,18 +143,19 @@ class EngineMachine(RuleBasedStateMachine):
         """The engine under test."""
         return EngineCore(runtime, log=self.log, depth=depth)
 
-    @rule(request=REQUESTS)
-    def add(self, request: Submit) -> None:
-        name = request.request
-        if name in self.live:
+    @rule(request=REQUESTS, num_choices=st.sampled_from([1, 1, 2, 3]))
+    def add(self, request: Submit, num_choices: int = 1) -> None:
+        seed = len(self.asked)
+        submit = msgspec.structs.replace(request, seed=seed, num_choices=num_choices)
+        if self.live.keys() & {*submit.names}:
             return
-        owner = Owner(name, len(self.asked))
-        submit = msgspec.structs.replace(request, seed=owner.epoch)
-        self.asked[owner] = _Asked(submit, _alone(submit))
-        self.live[name] = owner
+        for choice in submit.choices:
+            owner = Owner(choice.request, choice.seed)
+            self.asked[owner] = _Asked(choice, _alone(choice))
+            self.live[owner.name] = owner
         self._take(self.core.handle(submit))
 
-    @rule(name=st.sampled_from(NAMES))
+    @rule(name=st.sampled_from(NAMES) | st.sampled_from(CHOICES))
     def cancel(self, name: str) -> None:
         was_live = name in self.live
         events = self.core.handle(Cancel(name))

@@ -10,7 +10,7 @@ from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.ir.contract.step_state import NO_SEQ, NO_TOKEN
 from lostwax.server.engine.messages import Failed, Finish, Output, Submit, TokenScore
 from lostwax.server.engine.request import Chunk, Req
-from lostwax.server.engine.scheduler import ScheduledStep
+from lostwax.server.engine.scheduled_step import ScheduledStep
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from lostwax.server.engine.commit import Drafting, commit
 from lostwax.server.engine.deadlines import Deadlines
 from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.messages import (
+    MAX_CHOICES,
     TIMED_OUT,
     Cancel,
     Command,
@@ -28,7 +29,8 @@ from lostwax.server.engine.messages import (
 from lostwax.server.engine.options import PLAIN, EngineOptions
 from lostwax.server.engine.request import Req
 from lostwax.server.engine.runtime import Runtime, Ticket
-from lostwax.server.engine.scheduler import ScheduledStep, Scheduler
+from lostwax.server.engine.scheduled_step import ScheduledStep
+from lostwax.server.engine.scheduler import Scheduler
 from lostwax.server.engine.stats import StepCounts, stats_of
 from lostwax.server.engine.step import plan_step
 
@@ -139,11 +141,15 @@ class EngineCore:
             case Submit():
                 refusal = self._refusal(command)
                 if refusal is not None:
-                    return [refusal]
-                req = Req(command)
-                self.scheduler.add(req)
+                    is_countable = 1 <= command.num_choices <= MAX_CHOICES
+                    names = command.names if is_countable else [command.request]
+                    return [msgspec.structs.replace(refusal, request=name) for name in names]
+                reqs = [Req(choice) for choice in command.choices]
+                self.scheduler.add(*reqs)
                 if command.timeout_s is not None:
-                    self._deadlines.add(req, self._clock() + command.timeout_s)
+                    end_s = self._clock() + command.timeout_s
+                    for req in reqs:
+                        self._deadlines.add(req, end_s)
                 return []
             case Cancel(request=name):
                 req = self.scheduler.find(name)
@@ -196,7 +202,7 @@ class EngineCore:
             eos_token_ids = self._runtime.facts.eos_token_ids
             events = commit(plan, oldest.told, result, eos_token_ids, self.drafting)
             if not self._is_warming_up:  # first steps take longer than those that follow
-                self._counts.note(oldest.told, seconds)
+                self._counts.note(oldest.told, seconds, plan.num_answers)
                 self.scheduler.note(plan, events, seconds)
             self.scheduler.enter_pages(plan)
             self._retire(events)
@@ -275,7 +281,10 @@ class EngineCore:
     def _refusal(self, submit: Submit) -> Failed | None:
         # The gateway has checked all this for its clients; one bad request must not kill the rest.
         info = self.info
-        if self.scheduler.find(submit.request) is not None:
+        if not 1 <= submit.num_choices <= MAX_CHOICES:
+            message = f"{submit.num_choices} choices are not 1 to {MAX_CHOICES}"
+            return Failed(submit.request, "invalid_value", message)
+        if any(self.scheduler.find(name) is not None for name in submit.names):
             return Failed(submit.request, "invalid_value", "a request of this name is running")
         if not submit.prompt or submit.max_tokens < 0:
             return Failed(submit.request, "invalid_value", "the prompt is empty")

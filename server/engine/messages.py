@@ -1,7 +1,7 @@
 """What gateway and engine say to one another: typed msgpack structs. Knows no socket and no HTTP.
 
-Every submitted request ends with exactly one terminal event: an Output with `finish` set, or a
-Failed.
+Every choice of a submitted request ends with exactly one terminal event: an Output with `finish`
+set, or a Failed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import msgspec
 TIMED_OUT = "request_timeout"
 """The code of a request that had not ended in time."""
 Finish = Literal["stop", "length", "cancelled"]
+MAX_CHOICES = 12
+"""Of a prompt."""
 
 
 class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
@@ -23,8 +25,10 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     `repetition_penalty` those of the prompt, too; then `logit_bias` is added to those of some ids;
     `held_ids` are not among the first `min_tokens` tokens. `top_logprobs` counts alternatives a
     token. `log_id` is what client and operator know the request by; several may have the same.
-    Lower `priority` runs first. A request that has not ended `timeout_s` seconds after the engine
-    took it, waiting or running, fails with TIMED_OUT.
+    Of its `num_choices` choices, number i has the seed that is i above the request's: it is what
+    the same request gives with that seed alone. Its events carry name i of `names`, and it ends, or
+    is cancelled, by itself. Lower `priority` runs first. A request that has not ended `timeout_s`
+    seconds after the engine took it, waiting or running, fails with TIMED_OUT.
     """
 
     request: str
@@ -42,6 +46,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     held_ids: list[int] = []
     min_tokens: int = 0
     seed: int = 0
+    num_choices: int = 1
     stop_ids: list[int] = []
     ignore_eos: bool = False
     top_logprobs: int = 0
@@ -62,8 +67,23 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that the request may come to hold."""
+        """Tokens that a choice may come to hold."""
         return len(self.prompt) + self.max_tokens
+
+    @property
+    def names(self) -> list[str]:
+        """What its choices are called: as itself, where there is one."""
+        if self.num_choices == 1:
+            return [self.request]
+        return [f"{self.request}-{i}" for i in range(self.num_choices)]
+
+    @property
+    def choices(self) -> list[Submit]:
+        """A request each, which share the prompt's ids."""
+        return [
+            msgspec.structs.replace(self, request=name, seed=(self.seed + i) % 2**32, num_choices=1)
+            for i, name in enumerate(self.names)
+        ]
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
@@ -141,7 +161,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     runs again after a preemption count again.
 
     `segments` holds, by segment (extend, decode, draft, pick, sample, score), how many steps ran a
-    program of it; `seconds` and `rows` are the steps' by entry (extend, decode).
+    program of it; `seconds` are the steps' by entry (extend, decode), `rows` those of known tokens
+    (extend) and of answers (decode), whichever step ran them.
     """
 
     running: int

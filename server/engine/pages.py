@@ -33,6 +33,8 @@ class PageAllocator:
         of a plain dict lies behind the places of all that went before it.)"""
         self._held: dict[str, set[int]] = {}
         self._num_owners: dict[int, int] = {}
+        self.num_taken = 0
+        """Idle pages that ever came to be held."""
 
     @property
     def num_usable(self) -> int:
@@ -64,7 +66,9 @@ class PageAllocator:
         for page in pages:
             if page not in self._kept or page in held:
                 raise ValueError(f"{owner} cannot share page {page}: it is not kept, or its own")
-            self._idle.pop(page, None)
+            if page in self._idle:
+                del self._idle[page]
+                self.num_taken += 1
             self._num_owners[page] = self._num_owners.get(page, 0) + 1
             held.add(page)
 

@@ -9,6 +9,7 @@ import msgspec
 from lostwax.ir.contract.program import Head
 from lostwax.ir.contract.step_state import NO_SEQ
 from lostwax.server.engine.messages import Submit
+from lostwax.server.engine.prefix_cache import Prefix
 
 Rank = tuple[int, int]
 """Priority and number of arrival: who has the lower goes first, and is preempted last."""
@@ -39,8 +40,10 @@ class Req:
     where no draft was to come."""
     pages: list[int] = field(default_factory=list[int])
     page_keys: list[bytes] = field(default_factory=list[bytes])
-    """The prefix cache's keys of its first pages: those that no step of it will write again. Of one
-    that waits for room: what was found when it was last looked for."""
+    """The prefix cache's keys of its first pages: those that no step of it will write again."""
+    prefix: Prefix | None = None
+    """What was found of it in the prefix cache when it was last looked for there, until it has
+    begun."""
     host_keys: list[bytes] = field(default_factory=list[bytes])
     """Those of the pages behind them that were brought back from the host and have not entered."""
     key_to_come: tuple[int, bytes] | None = None
@@ -125,6 +128,12 @@ class Req:
         return self.submit.max_tokens > 2
 
     @property
+    def is_ending(self) -> bool:
+        """Whether no draft will be made any more where some were: of prompts, one that was
+        preempted. The MTP layer must not see some of its rows and miss those before."""
+        return self.wants_drafts and self.num_to_come <= 2
+
+    @property
     def max_found(self) -> int:
         """Rows that it may take from the prefix cache, as far as scores are concerned: those of
         positions that are still to be scored must run."""
@@ -150,7 +159,7 @@ class Req:
         if max(most, self.num_prompt) + 1 < self.max_rows:
             # A step without drafts leaves its requests two tokens to come at most. A later chunk of
             # one of them that reaches the end of what is known is behind the limit above; one that
-            # does not takes what those before it leave, and they had rows in the first step, too.
+            # does not has no neighbours (`is_ending`) who might make the step draft.
             assert self.num_drafted == before, "the MTP layer lacks rows before these"
             self.num_drafted = self.num_cached
 

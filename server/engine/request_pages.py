@@ -42,19 +42,30 @@ class RequestPages:
         """Pages that ever entered the prefix cache: while it stands still, none is newly found."""
         return self._cache.num_entered if self._cache else 0
 
-    def admit(self, req: Req, spare: int) -> bool:
+    def admit(self, req: Req, num_pages: int) -> bool:
         """Give a request the pages of all its known tokens, those of a known prefix first; False,
-        and none, where that would leave fewer than `spare` free."""
+        and none, where that would take more than `num_pages` of the free ones. What is found of who
+        waits is remembered, and the next look costs what has changed of it."""
         prefix = self._find(req)
-        req.page_keys = prefix.keys  # of who waits, too: they are not computed again
-        count = self._pages_for(req, len(req.tokens)) - len(prefix.pages)
-        idle = sum(map(self.allocator.is_idle, prefix.pages))
-        if count + idle + spare > self.allocator.num_free:
+        count = self._pages_for(req, len(req.tokens)) - len(prefix.found)
+        if count + prefix.num_idle > num_pages:
             return False
-        self.allocator.share(prefix.pages, req.name)
-        req.pages = prefix.pages + self._take(req, count)
+        if self._cache:
+            self._cache.count_idle(prefix)
+        if count + prefix.num_idle > num_pages:
+            return False
+        pages = prefix.pages
+        self.allocator.share(pages, req.name)
+        req.pages = pages + self._take(req, count)
+        req.page_keys = prefix.keys
         self._begin_behind_found(req)
         return True
+
+    def num_sharable(self, req: Req) -> int:
+        """Rows of its prompt that another of the same prompt can find once they have run."""
+        if self._cache is None or req.submit.score_prompt:
+            return 0
+        return (req.num_prompt - 1) // self._size * self._size
 
     def lacking(self, chunks: Sequence[Chunk]) -> list[Chunk]:
         """Those whose requests lack pages."""
@@ -83,13 +94,14 @@ class RequestPages:
         if not self.has_grown(req):
             return False
         prefix, num_shared = self._find(req), len(req.page_keys)
-        more = prefix.pages[num_shared:]
-        if not more:
+        found = prefix.found[num_shared:]
+        if not found:
             return False
-        own = slice(num_shared, len(prefix.pages))
+        more, own = [kept.page for kept in found], slice(num_shared, len(prefix.found))
         self.allocator.share(more, req.name)
         self.allocator.release(req.pages[own], req.name)
-        req.pages[own], req.page_keys = more, prefix.keys
+        req.pages[own] = more
+        req.page_keys += [kept.key for kept in found]
         req.host_keys = req.host_keys[len(more) :]
         self._begin_behind_found(req)
         return True
@@ -156,7 +168,7 @@ class RequestPages:
             if self._cache and index < len(req.page_keys):
                 self._cache.refresh(req.page_keys[index])  # another's page of the same content
             self.allocator.release([req.pages[index]], req.name)
-        req.pages, req.page_keys, req.host_keys = [], [], []
+        req.pages, req.page_keys, req.host_keys, req.prefix = [], [], [], None
 
     def drop_kept(self, req: Req) -> None:
         """Let nobody find what a request holds, whoever wrote it."""
@@ -184,9 +196,9 @@ class RequestPages:
             before = req.page_keys[-1] if req.page_keys else NO_PAGE
             key = self._cache.key(before, req.tokens, index)
             has_drafts = (index + 1) * size <= req.num_drafted
-            self._cache.enter(key, req.pages[index], has_drafts=has_drafts)
+            self._cache.enter(key, req.pages[index], before, has_drafts=has_drafts)
             req.page_keys.append(key)
-        req.host_keys = []
+        req.host_keys, req.prefix = [], None  # it is looked for no more
 
     def check_integrity(self, req: Req) -> None:
         """It holds what its rows need, and shares no page that a step of it will write."""
@@ -250,7 +262,8 @@ class RequestPages:
         # A row is left to run in any case: what stands behind the last token, nobody knows.
         most = req.max_found // self._size
         drafts = self._drafts_for(req)
-        return self._cache.find(req.tokens, most, with_drafts=drafts, known=req.page_keys)
+        req.prefix = self._cache.find(req.tokens, most, with_drafts=drafts, known=req.prefix)
+        return req.prefix
 
     def _drafts_for(self, req: Req) -> bool:
         return self._max_drafts > 0 and req.wants_drafts

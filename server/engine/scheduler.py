@@ -5,7 +5,8 @@ left, who ranks last gives all of its own back and runs again later: the first n
 always ends. Requests wait by rank; those behind one that lacks room may pass it for a while. The
 first of a request's pages may be shared: they are found in the prefix cache, and its steps begin
 behind them; before the first step they are looked for once more, and waited for while a step writes
-them, since equal prompts often come at once. What the tier in host memory holds behind them is
+them, since equal prompts often come at once. Choices of one prompt, which come as one request, wait
+outside the queue until the first has run it. What the tier in host memory holds behind them is
 brought back then; where others run, a bounded number of pages a step, and the request waits for the
 rest. Prefill and decode steps take turns while both have work; how long steps took, which it is
 told, bounds what a prefill step costs those that decode. Few answers whose last tokens are known
@@ -16,46 +17,25 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import msgspec
 
-from lostwax.ir.contract.program import HEADS, Head
-from lostwax.ir.contract.step_plan import Move
 from lostwax.ir.contract.step_state import NO_SEQ
+from lostwax.server.engine.choices import Choices
 from lostwax.server.engine.draft_length import DraftLength
 from lostwax.server.engine.extend_budget import MIN_ROWS, ExtendBudget
 from lostwax.server.engine.messages import Failed, Output
 from lostwax.server.engine.options import EngineOptions
+from lostwax.server.engine.prompt_rows import PromptRows
 from lostwax.server.engine.request import Chunk, Rank, Req
-from lostwax.server.engine.request_pages import Coming, RequestPages
+from lostwax.server.engine.request_pages import RequestPages
 from lostwax.server.engine.runtime import Limits
-from lostwax.server.engine.waiting import WaitingQueue
+from lostwax.server.engine.scheduled_step import ScheduledStep
+from lostwax.server.engine.starting import Starting
 
 MIXED_IN_A_ROW = 8
 """Mixed steps before a decode step, whose time bounds the next: it changes as answers come and
 grow."""
-
-
-class ScheduledStep(msgspec.Struct, frozen=True):
-    """The chunks of one step, in row order; `drafts` tokens are guessed behind it at most.
-
-    `is_mixed`: an extend step in which all answers under way that have pages go on, too.
-    """
-
-    entry: Literal["extend", "decode"]
-    chunks: tuple[Chunk, ...]
-    drafts: int = 0
-    moves: tuple[Move, ...] = ()
-    """Pages that are copied between device and host before it."""
-    is_mixed: bool = False
-
-    @property
-    def head(self) -> Head:
-        """The least head that gives all logit rows what they want."""
-        heads: set[Head] = {chunk.head for chunk in self.chunks}
-        return heads.pop() if len(heads) == 1 else HEADS[max(map(HEADS.index, heads))]
 
 
 class Scheduler:
@@ -74,14 +54,14 @@ class Scheduler:
         self._holdings = RequestPages(limits, self.max_drafts, prefix_cache=options.prefix_cache)
         self.pages = self._holdings.allocator
         self.host_tier = self._holdings.tier
-        self.waiting = WaitingQueue()
+        self._starting = Starting(self._holdings)
+        self.waiting = self._starting.waiting
+        look_again = self._starting.look_again  # who waits may share pages that were idle
+        self._choices = Choices()
+        self._prompt_rows = PromptRows(self._budget, self._holdings, look_again)
         self.running: list[Req] = []
-        self._seen: _Room | None = None
-        """What there was when nobody who waits had room."""
         self._num_arrived = 0
         self.num_preempted = 0
-        self.num_prefix_tokens = 0
-        """Prompt tokens whose rows lay in the prefix cache, the first time that a request ran."""
         self._free_seqs = list(range(NO_SEQ + 1, NO_SEQ + 1 + limits.max_reqs))  # a heap
         self._owes_decode = False
         """Whether answers under way go on before prompts do."""
@@ -95,21 +75,38 @@ class Scheduler:
         return min(self._max_context, held)
 
     @property
+    def num_prefix_tokens(self) -> int:
+        """Prompt tokens whose rows lay in the prefix cache, the first time that a request ran."""
+        return self._prompt_rows.num_prefix_tokens
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that do not run, each choice by itself."""
+        return len(self.waiting) + len(self._choices)
+
+    @property
     def has_work(self) -> bool:
         """Whether any request waits or runs."""
         return bool(self.waiting or self.running)
 
-    def add(self, req: Req) -> None:
-        """Queue a request that fits (`max_context`)."""
-        assert req.num_prompt > 0
-        assert req.submit.num_tokens <= self.max_context
-        req.rank = (req.submit.priority, self._num_arrived)
-        self._num_arrived += 1
-        self.waiting.push(req)
+    def add(self, first: Req, *others: Req) -> None:
+        """Queue a request that fits (`max_context`), and other choices of its prompt, which wait
+        for its pages where they can share any."""
+        assert first.num_prompt > 0
+        assert first.submit.num_tokens <= self.max_context
+        for req in (first, *others):
+            req.rank = (req.submit.priority, self._num_arrived)
+            self._num_arrived += 1
+        self._starting.push(first)
+        if others and self._holdings.num_sharable(first):
+            self._choices.hold(first, others)
+        else:
+            for req in others:
+                self._starting.push(req)
 
     def find(self, name: str) -> Req | None:
         """The queued or running request of that name."""
-        waiting = self.waiting.get(name)
+        waiting = self.waiting.get(name) or self._choices.get(name)
         return waiting or next((req for req in self.running if req.name == name), None)
 
     def remove(self, req: Req, *, has_failed: bool = False) -> None:
@@ -120,12 +117,15 @@ class Scheduler:
         if has_failed:
             self._holdings.drop_kept(req)
         if req in self.waiting:
-            self.waiting.remove(req)
-            req.page_keys = []
-            self._seen = None  # those behind it may be looked at, or be the first
+            self._starting.remove(req)
+        elif self._choices.get(req.name) is req:
+            self._choices.remove(req)
         else:
             self._take_back(req)
         req.ended = True
+        heir = self._choices.succeed(req)
+        if heir is not None:
+            self._starting.push(heir)
 
     def preempt(self, req: Req) -> None:
         """Take pages and row from a running request; it waits at its rank, and runs all its tokens
@@ -134,8 +134,7 @@ class Scheduler:
         req.has_entered = False
         req.num_cached = req.num_drafted = req.num_found = req.num_told = 0
         self.num_preempted += 1
-        self._seen = None  # it may need less than those that were looked at
-        self.waiting.push(req)
+        self._starting.push(req)
 
     def _take_back(self, req: Req) -> None:
         self.running.remove(req)
@@ -144,9 +143,13 @@ class Scheduler:
         self._holdings.take_back(req)
 
     def enter_pages(self, step: ScheduledStep) -> None:
-        """Let the pages that a committed step has filled enter the prefix cache."""
+        """Let the pages that a committed step has filled enter the prefix cache, and who waited
+        for the last of a prompt's look for them."""
         for chunk in step.chunks:
             self._holdings.enter(chunk)
+            if self._choices and chunk.req.num_cached >= self._holdings.num_sharable(chunk.req):
+                for req in self._choices.release(chunk.req):
+                    self._starting.push(req)
 
     def note(self, step: ScheduledStep, events: Sequence[Output | Failed], seconds: float) -> None:
         """Learn from what a committed step gave, and how long it took."""
@@ -203,50 +206,20 @@ class Scheduler:
         every = list(range(NO_SEQ + 1, NO_SEQ + 1 + self.limits.max_reqs))
         assert seqs == every, "a sequence is lost or shared"
         assert all(req.seq == NO_SEQ for req in self.waiting), "a waiting request has a sequence"
+        assert not any(req.pages for req in self._choices), "a held choice holds pages"
+        for first in self._choices.firsts():
+            assert first in self.waiting or first in self.running, "choices wait for nobody"
         held = {page for req in self.running for page in req.pages}
         assert len(held) + self.pages.num_free == self.pages.num_usable, "a page belongs to nobody"
 
     def _admit(self) -> None:
         while len(self.running) < self.max_running:
-            first = self.waiting.first()
-            if first is None or first.num_in_flight:
-                return  # of a preempted one, what comes back is still to be added to its tokens
-            room = self._room()
-            if not room.is_more_than(self._seen):
+            req = self._starting.next(self.running)
+            if req is None:
                 return
-            self._seen = room
-            if not self._admit_any(first):
-                return
-            self._seen = None
-
-    def _admit_any(self, first: Req) -> bool:
-        """Let the first run that has room, of the first and those who may pass it."""
-        if self._try(first):
-            return True
-        for req in self.waiting.passing():
-            if req.num_in_flight:
-                self._seen = None  # it was not looked at: what comes back is added to it first
-            elif self._try(req):
-                self.waiting.note_passed()
-                return True
-        return False
-
-    def _try(self, req: Req) -> bool:
-        # Room for a page of each that runs: else the next step would preempt who just began.
-        if not self._holdings.admit(req, spare=self._num_growing()):
-            return False
-        self.waiting.remove(req)
-        req.seq = heapq.heappop(self._free_seqs)
-        req.num_known = len(req.tokens)
-        self.running.append(req)
-        return True
-
-    def _num_growing(self) -> int:
-        return sum(map(self._holdings.may_grow, self.running))
-
-    def _room(self) -> _Room:
-        num_pages = self.pages.num_free - self._num_growing()
-        return _Room(num_pages, self._num_arrived, self._holdings.num_entered)
+            req.seq = heapq.heappop(self._free_seqs)
+            req.num_known = len(req.tokens)
+            self.running.append(req)
 
     def _extend(self, *, is_bounded: bool = True) -> ScheduledStep | None:
         """A step of known tokens, if any are to be run; `is_bounded`: who is to bring back more
@@ -255,11 +228,17 @@ class Scheduler:
             return None
         decoding = [req for req in self.running if req.is_decoding]
         answers = self._next_rows(decoding) if self._may_mix(decoding) else []
-        chunks = self._known_rows(answers, len(decoding), is_bounded=is_bounded)
+        chunks = self._prompt_rows.share(
+            self.running,
+            answers,
+            len(decoding),
+            most=min(self._max_rows, self.limits.max_tokens - len(answers)),
+            is_bounded=is_bounded,
+        )
         if not chunks:
             return None  # who had known tokens gave its pages to answers
         drafts = self._drafts([*answers, *chunks], len(decoding))
-        return ScheduledStep("extend", (*answers, *chunks), drafts, is_mixed=bool(answers))
+        return ScheduledStep("extend", (*answers, *chunks), drafts, num_answers=len(answers))
 
     def _may_mix(self, decoding: list[Req]) -> bool:
         """Whether answers under way may go on in a prefill step: few of them, as it takes tokens
@@ -269,64 +248,6 @@ class Scheduler:
         # Programs of more rows are made for many rows a request: a row each is dear there.
         are_few = 4 * len(decoding) <= MIN_ROWS and len(decoding) < self.limits.max_tokens
         return are_few and not any([req.num_in_flight or req.drafts for req in decoding])
-
-    def _known_rows(
-        self, answers: list[Chunk], num_decoding: int, *, is_bounded: bool
-    ) -> list[Chunk]:
-        """The known tokens of a step in which these answers go on, of those under way, by the order
-        in which their requests began to run: as many as a step takes, or as its budget has."""
-        chunks: list[Chunk] = []
-        num_rows: int = 0
-        most: int = min(self._max_rows, self.limits.max_tokens - len(answers))
-        if num_decoding:
-            most = min(most, self._bound(answers, num_decoding, 1))
-        written = self._being_written()
-        for req in self.running:
-            if num_rows >= most:
-                break
-            if not req.is_prefilling or not (
-                req.has_begun or self._may_begin(req, written, is_bounded=is_bounded)
-            ):
-                continue
-            rows: int = min(req.num_known - req.num_planned, most - num_rows)
-            if num_decoding:
-                most = min(most, self._bound(answers, num_decoding, req.num_planned + rows))
-                rows = min(rows, most - num_rows)
-            if rows <= 0:
-                break  # its context is longer than those before it, and has no room beside them
-            if req.cached_tokens is None:
-                req.cached_tokens = req.num_found
-                self.num_prefix_tokens += req.num_found
-            chunks.append(Chunk.of_known(req, rows))
-            num_rows += rows
-            written |= self._holdings.writes(req)
-        return chunks
-
-    def _may_begin(self, req: Req, written: set[Coming], *, is_bounded: bool) -> bool:
-        """Find what is kept of a request's prompt by now; whether no step writes more of it, and
-        what host memory holds of it comes back with this one."""
-        if self._holdings.find_more(req):
-            self._seen = None  # who waits may share pages that were idle, and cost nothing
-        if self._holdings.is_on_its_way(req, written):
-            return False  # of equal prompts one is run
-        return self._holdings.bring_back(req, is_bounded=is_bounded)
-
-    def _bound(self, answers: list[Chunk], num_decoding: int, context: int) -> int:
-        """Rows of known tokens, with a context so long among them, beside those of answers: as many
-        at least, or a prompt would wait for its neighbours' number."""
-        if self._budget is None:
-            return self._max_rows
-        context = max([context, *[chunk.end for chunk in answers]])
-        return max(self._budget.rows_at(context, num_decoding) - len(answers), len(answers))
-
-    def _being_written(self) -> set[Coming]:
-        """Pages that steps in flight write, where one of the requests may wait for any."""
-        written = set[Coming]()
-        if any([req.is_prefilling and not req.has_begun for req in self.running]):
-            for req in self.running:
-                if req.num_in_flight:
-                    written |= self._holdings.writes(req)
-        return written
 
     def _decode(self) -> ScheduledStep | None:
         """A step of all answers that are under way, and have pages for it."""
@@ -370,24 +291,6 @@ class Scheduler:
         if self._draft_length is not None:
             most = self._draft_length.choose(num_decoding)
         return max([chunk.num_drafts(most) for chunk in chunks])
-
-
-@dataclass(frozen=True, slots=True)
-class _Room:
-    """What a request that waits could have: free pages beside those that others will ask for, and
-    how many requests had arrived, and pages entered the prefix cache."""
-
-    num_pages: int
-    num_arrived: int
-    num_entered: int
-
-    def is_more_than(self, other: _Room | None) -> bool:
-        """Whether anything may have room now that had none then."""
-        if other is None:
-            return True
-        if self.num_arrived > other.num_arrived or self.num_entered > other.num_entered:
-            return True
-        return self.num_pages > other.num_pages
 
 
 def _at_most(asked: int | None, most: int) -> int:

@@ -22,8 +22,9 @@ INTERVAL_S = 0.5
 
 @dataclass(slots=True)
 class EntryCounts:
-    """Steps of one entry that came back: their number, rows, and seconds of all their programs:
-    the host sees a step's end alone."""
+    """Steps of one entry that came back: their number, and seconds of all their programs: the host
+    sees a step's end alone. Rows are by what they are: those of answers are decode's in prefill
+    steps, too."""
 
     steps: int = 0
     rows: int = 0
@@ -43,12 +44,13 @@ class StepCounts:
     heads: dict[Head, int] = field(default_factory=_of_heads)
     drafts: int = 0
 
-    def note(self, step: StepPlan, seconds: float) -> None:
-        """A step is done and took so long."""
+    def note(self, step: StepPlan, seconds: float, num_answers: int = 0) -> None:
+        """A step is done and took so long; `num_answers` rows of a prefill step were answers'."""
         entry = self.decode if step.entry == "decode" else self.extend
         entry.steps += 1
-        entry.rows += step.num_rows
+        entry.rows += step.num_rows - num_answers
         entry.seconds += seconds
+        self.decode.rows += num_answers
         if step.logits:
             self.heads[step.head] += 1
         if step.drafts:
@@ -57,7 +59,7 @@ class StepCounts:
 
 def stats_of(scheduler: Scheduler, counts: StepCounts, drafting: Drafting) -> Stats:
     """What there is now."""
-    pages, num_waiting = scheduler.pages, len(scheduler.waiting)
+    pages, num_waiting = scheduler.pages, scheduler.num_waiting
     extend, decode = counts.extend, counts.decode
     tier = scheduler.host_tier
     lacks_slots = len(scheduler.running) >= scheduler.max_running

@@ -7,7 +7,7 @@ import msgspec
 from lostwax.ir.contract.step_plan import NewPage, Span, StepPlan, append_span
 from lostwax.ir.contract.step_state import NO_TOKEN, Enter
 from lostwax.server.engine.request import Chunk, Req
-from lostwax.server.engine.scheduler import ScheduledStep
+from lostwax.server.engine.scheduled_step import ScheduledStep
 
 
 def plan_step(step: ScheduledStep) -> StepPlan:

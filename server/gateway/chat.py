@@ -48,7 +48,8 @@ def prepare_chat(request: ChatRequest, job: Job, codec: Codec) -> Prepared:
     )
     options = answer_options(request, scored=bool(request.logprobs))
     turn = ChatTurn(thinks=prompt.thinks, silent=prompt.silent)
-    return Prepared(options=options, submits=[submit], turn=turn)
+    asked = request.most_tokens or 0
+    return Prepared(options=options, submits=[submit], asked_tokens=asked, turn=turn)
 
 
 @dataclass(slots=True)

@@ -54,7 +54,7 @@ def prepare_completion(request: CompletionRequest, job: Job, codec: Codec) -> Pr
             )
         )
     options = answer_options(request, scored=request.logprobs is not None, echo=bool(request.echo))
-    return Prepared(options=options, submits=submits)
+    return Prepared(options=options, submits=submits, asked_tokens=most_tokens)
 
 
 def _prompt_ids(prompt: Prompt, info: EngineInfo, codec: Codec) -> list[int]:

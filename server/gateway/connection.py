@@ -117,8 +117,12 @@ class BoundedConnection(H11Protocol):
 
     def _write_part(self, part: bytes) -> bool:
         """Write a part of a body as one chunk, which changes nothing that h11 knows. False where
-        the client has not taken what was written before, or its HTTP has no chunks."""
-        if self.flow.write_paused or self.transport.is_closing():
+        the client has not taken what was written before, or its HTTP has no chunks. One for a
+        client that has left is dropped: asyncio says of each write to it, on a line of its own,
+        that it failed."""
+        if self.transport.is_closing():
+            return True
+        if self.flow.write_paused:
             return False
         if self.conn.their_http_version != b"1.1" or not self.cycle.response_started:
             return False

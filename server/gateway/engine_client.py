@@ -85,14 +85,15 @@ class EngineClient(Protocol):
         ...
 
     def stream(self, requests: Sequence[Submit]) -> AsyncGenerator[Output, None]:
-        """Events of a group of requests until all have finished. Closing it cancels the rest.
+        """Events of a group of requests until all their choices have ended. Closing it cancels the
+        rest.
 
         Raises EngineLost or RequestFailed; then the whole group is over.
         """
         ...
 
     def cancel(self, request: str) -> None:
-        """End one request early; its stream gets a last Output, `cancelled`."""
+        """End one choice early, by its name; its stream gets a last Output, `cancelled`."""
         ...
 
 
@@ -154,7 +155,7 @@ async def stream_group(
     mailboxes: Mailboxes, send: Callable[[Command], None], requests: Sequence[Submit]
 ) -> AsyncGenerator[Output, None]:
     """Submits a group and yields its outputs; however it ends, what is unfinished is cancelled."""
-    names = [request.request for request in requests]
+    names = [name for request in requests for name in request.names]
     unfinished = set(names)
     box = mailboxes.open(names)
     try:

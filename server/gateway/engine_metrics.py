@@ -62,7 +62,7 @@ def _of(stats: Stats) -> Iterable[Metric]:
     yield _counters("engine_steps", text, "segment", stats.segments)
     text = "Time of steps, all their programs together."
     yield _counters("engine_step_seconds", text, "entry", stats.seconds)
-    text = "Rows that steps ran, those of drafts to verify included."
+    text = "Rows that steps ran: of prompts (extend), of answers and drafts to verify (decode)."
     yield _counters("engine_rows", text, "entry", stats.rows)
     yield _counter("draft_tokens", "Tokens that were drafted.", stats.drafted)
     yield _counter("accepted_draft_tokens", "Of these, tokens of the answer.", stats.accepted)

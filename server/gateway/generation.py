@@ -20,7 +20,6 @@ from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.prepared import Prepared
 from lostwax.server.gateway.readiness import lost
 from lostwax.server.gateway.request_record import RequestRecord
-from lostwax.server.gateway.submits import choices_of
 
 STATUSES = {
     "context_length_exceeded": 400,
@@ -103,7 +102,7 @@ class Form(Protocol[D]):
 
 
 class Generation(Generic[D]):
-    """One HTTP request on its way through the engine, which is asked once a choice. `record` is
+    """One HTTP request on its way through the engine, which is asked once a prompt. `record` is
     filled where somebody observes. It has `timeout_s` seconds to end."""
 
     def __init__(
@@ -120,8 +119,10 @@ class Generation(Generic[D]):
         self._num_prompt = sum(len(submit.prompt) for submit in prepared.submits)
         self._num_choices = prepared.options.num_choices
         self._submits = [
-            msgspec.structs.replace(each, log_id=request_id, timeout_s=timeout_s)
-            for each in choices_of(prepared.submits, self._num_choices)
+            msgspec.structs.replace(
+                each, log_id=request_id, timeout_s=timeout_s, num_choices=self._num_choices
+            )
+            for each in prepared.submits
         ]
         self._streams_usage = prepared.options.streams_usage
         self._form = form
@@ -181,7 +182,8 @@ class Generation(Generic[D]):
         last: Callable[[], Iterable[T]] = tuple[()],
     ) -> AsyncGenerator[T]:
         """What `shape` makes of what the engine's outputs add to choices, then `last`."""
-        indices = {submit.request: i for i, submit in enumerate(self._submits)}
+        names = (name for submit in self._submits for name in submit.names)
+        indices = {name: i for i, name in enumerate(names)}
         opened: set[int] = set()
         with self._failures_told():
             async with aclosing(self._client.stream(self._submits)) as outputs:
@@ -234,7 +236,8 @@ class Generation(Generic[D]):
         if index % self._num_choices == 0:
             self._num_cached[index] = num_tokens
             if self._record is not None:
-                self._record.note_prompt(len(self._submits[index].prompt), num_tokens)
+                prompt = self._submits[index // self._num_choices].prompt
+                self._record.note_prompt(len(prompt), num_tokens)
 
     def _note(self, record: RequestRecord, index: int, num_tokens: int, delta: D) -> None:
         if num_tokens:

@@ -50,7 +50,7 @@ class Metrics:
         )
         self._per_token = self._histogram(
             "request_time_per_output_token_seconds",
-            "A request's mean time of a token behind the first.",
+            "Mean time of a token behind the first, of each choice of a request.",
             TOKEN_S,
         )
         self._whole = self._histogram(
@@ -85,8 +85,8 @@ class Metrics:
         if not record.generates:
             return
         self._whole.observe(record.total_s)
-        if record.per_token_s is not None:
-            self._per_token.observe(record.per_token_s)
+        for seconds in record.per_token_s:
+            self._per_token.observe(seconds)
         if self._lengths is not None:
             prompt, generated = self._lengths
             prompt.observe(record.num_prompt)

@@ -13,12 +13,16 @@ from typing import Annotated, Any
 from msgspec import UNSET, Meta, Raw, Struct
 
 from lostwax.ir.contract.step import MAX_RANKED
-from lostwax.server.gateway.unsupported import FieldError, Unread, only, require_neutral
+from lostwax.server.engine.messages import MAX_CHOICES
+from lostwax.server.gateway.unsupported import (
+    FieldError,
+    Unread,
+    only,
+    only_as_many_as,
+    require_neutral,
+)
 
 MAX_PROMPTS = 256
-MAX_CHOICES = 12
-"""Of a prompt. Each is a request of its own to the engine, which reads the prompt as often, and to
-the queue, whose bound on tokens holds so many of V3.2's whole context."""
 MAX_CHOICES_TOGETHER = 256
 """Of all prompts of a request: as many as it may hold prompts."""
 MAX_STOPS = 16
@@ -50,7 +54,7 @@ Metadata = Annotated[
 ]
 """The bounds of OpenAI's."""
 
-_BEST_OF = "ask for n answers with logprobs and choose the best yourself"
+_BEST_OF = "nothing is ranked here: ask for n answers with logprobs and choose the best yourself"
 _SAMPLING = "temperature, top_p and seed steer the sampling"
 _TOKENS = "check the answer and ask again"
 _WHOLE_TEXT = "ask for return_token_ids and decode them"
@@ -121,7 +125,7 @@ class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields
     prompt_cache_key: Hint | None = None
     metadata: Metadata | None = None
 
-    best_of: Annotated[Unread, only(1, remedy=_BEST_OF)] = UNSET
+    best_of: Annotated[Unread, only_as_many_as("num_choices", MAX_CHOICES, remedy=_BEST_OF)] = UNSET
     length_penalty: Annotated[Unread, only(1, remedy=_SAMPLING)] = UNSET
     bad_words: Annotated[Unread, only([], remedy=_TOKENS)] = UNSET
     allowed_token_ids: Annotated[Unread, only([], remedy=_TOKENS)] = UNSET

@@ -46,17 +46,20 @@ class ChatTurn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True, tag="prepared"):
-    """A request that was read: a submit for each prompt, of which each of its choices makes one of
-    its own. Only a chat has a turn."""
+    """A request that was read: a submit for each prompt. An answer has `asked_tokens` at most; 0
+    where the client has not said how many it wants. Only a chat has a turn."""
 
     options: AnswerOptions
     submits: list[Submit]
+    asked_tokens: int = 0
     turn: ChatTurn | None = None
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that all choices may come to hold."""
-        return self.options.num_choices * sum(submit.num_tokens for submit in self.submits)
+        """Tokens of the work that it brings: each prompt, which is run once, and those that were
+        asked for of all answers."""
+        num_prompt = sum(len(submit.prompt) for submit in self.submits)
+        return num_prompt + self.num_reqs * self.asked_tokens
 
     @property
     def num_reqs(self) -> int:

@@ -16,6 +16,15 @@ Outcome = Literal["ok", "stop", "length", "cancelled", "refused", "busy", "unava
 (`failed`). Of several choices, one that was cut short counts: `length` before `stop`."""
 
 
+@dataclass(slots=True)
+class _Pace:
+    """When a choice's tokens came, and how many."""
+
+    first_s: float
+    last_s: float = 0.0
+    num_tokens: int = 0
+
+
 class Observer(Protocol):
     """Is told of all requests."""
 
@@ -53,7 +62,6 @@ class RequestRecord:
     begun_s: float = field(init=False)
     ended_s: float | None = None
     first_token_s: float | None = None
-    last_token_s: float | None = None
     status: int = 0
     num_prompt: int = 0
     num_cached: int = 0
@@ -63,7 +71,8 @@ class RequestRecord:
     """The client closed its connection before the end."""
     generates: bool = False
     """The engine was asked."""
-    _last_s: dict[int, float] = field(default_factory=dict[int, float])
+    _paces: dict[int, _Pace] = field(default_factory=dict[int, "_Pace"])
+    """Of each choice that has tokens."""
 
     def __post_init__(self) -> None:
         self.begun_s = self.clock()
@@ -80,8 +89,12 @@ class RequestRecord:
         is_first = self.first_token_s is None
         if is_first:
             self.first_token_s = now
-        before = self._last_s.get(choice)
-        self._last_s[choice] = self.last_token_s = now
+        pace = self._paces.get(choice)
+        before = None if pace is None else pace.last_s
+        if pace is None:
+            pace = self._paces[choice] = _Pace(now)
+        pace.last_s = now
+        pace.num_tokens += count
         self.num_output += count
         for observer in self.observers:
             if is_first:
@@ -127,8 +140,10 @@ class RequestRecord:
         return None if self.first_token_s is None else self.first_token_s - self.begun_s
 
     @property
-    def per_token_s(self) -> float | None:
-        """Mean time of a token behind the first; None where there was none behind it."""
-        if self.first_token_s is None or self.last_token_s is None or self.num_output < 2:
-            return None
-        return (self.last_token_s - self.first_token_s) / (self.num_output - 1)
+    def per_token_s(self) -> list[float]:
+        """Of each choice that has more than one token, the mean time of one behind its first."""
+        return [
+            (pace.last_s - pace.first_s) / (pace.num_tokens - 1)
+            for pace in self._paces.values()
+            if pace.num_tokens > 1
+        ]

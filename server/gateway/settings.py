@@ -8,6 +8,8 @@ from lostwax.server.engine.log_lines import LogFormat
 
 WATCHDOG_S = 300.0
 """A step that has run for so long never ends: the engine is killed and started again."""
+MAX_QUEUED_REQS = 512
+MAX_QUEUED_TOKENS = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,9 @@ class Build:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`model` replaces the checkpoint's name.
+    """`model` replaces the checkpoint's name. So many answers run or wait at once as
+    `max_queued_reqs` says; together they bring `max_queued_tokens` tokens at most, as
+    `Prepared.num_tokens` counts them.
 
     `host` is what the server listens on, `allowed_hosts` are further names by which it is called,
     beside loopback's, `allowed_origins` those of web pages that may use it. `metrics` adds
@@ -35,8 +39,8 @@ class Settings:
     """
 
     model: str | None = None
-    max_queued_reqs: int = 512
-    max_queued_tokens: int = 2_000_000
+    max_queued_reqs: int = MAX_QUEUED_REQS
+    max_queued_tokens: int = MAX_QUEUED_TOKENS
     host: str = "127.0.0.1"
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()

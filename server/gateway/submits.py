@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
-
-import msgspec
 
 from lostwax.server.engine.messages import EngineInfo, Submit
 from lostwax.server.gateway.errors import ApiError
@@ -45,16 +42,6 @@ def require_few_tokens(request: GenerationRequest, num_prompt: int, job: Job, pa
     remedy = "lower n or send fewer" if many else "send fewer"
     message = f"the prompts hold more than {job.max_tokens} tokens together{many}; {remedy}"
     raise ApiError(400, message, code="invalid_value", param=param)
-
-
-def choices_of(submits: Sequence[Submit], num_choices: int) -> list[Submit]:
-    """The engine's requests: of each prompt so many in a row, which share it. Choice i has the seed
-    that is i above the request's, so it is the answer to the same request with that seed alone."""
-    return [
-        msgspec.structs.replace(each, request=f"{each.request}-{i}", seed=(each.seed + i) % 2**32)
-        for each in submits
-        for i in range(num_choices)
-    ]
 
 
 def require_stops(request: GenerationRequest, codec: Codec) -> None:

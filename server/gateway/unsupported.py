@@ -35,9 +35,20 @@ def only(*neutral: Any, remedy: str) -> Meta:
     )
 
 
+def only_as_many_as(other: str, most: int, *, remedy: str) -> Meta:
+    """Marks a number, `most` at most, that asks for nothing where it is 1, or what the request's
+    attribute `other` is."""
+    schema = {"type": ["integer", "null"], "minimum": 1, "maximum": most}
+    extra = {"neutral": ("1",), "remedy": remedy, "other": other}
+    return Meta(extra_json_schema=schema, extra=extra)
+
+
 def require_neutral(request: msgspec.Struct) -> None:
     """FieldError at the first parameter that asks for what is not honoured."""
-    for name, neutral, remedy in _marked(type(request)):
+    for name, neutral, remedy, other in _marked(type(request)):
+        if other is not None:
+            also = msgspec.json.encode(getattr(request, other)).decode()
+            neutral = tuple(dict.fromkeys((*neutral, also)))
         if not _is_neutral(getattr(request, name), neutral):
             said = f"only {' or '.join(neutral)} is supported" if neutral else "it is not supported"
             raise FieldError(name, f"{said}; {remedy}")
@@ -67,11 +78,12 @@ def _is_neutral(raw: Unread, neutral: tuple[str, ...]) -> bool:
 
 
 @cache
-def _marked(kind: type[msgspec.Struct]) -> list[tuple[str, tuple[str, ...], str]]:
-    marked: list[tuple[str, tuple[str, ...], str]] = []
+def _marked(kind: type[msgspec.Struct]) -> list[tuple[str, tuple[str, ...], str, str | None]]:
+    marked: list[tuple[str, tuple[str, ...], str, str | None]] = []
     for field in msgspec.structs.fields(kind):
         found = msgspec.inspect.type_info(field.type)
         extra: dict[str, Any] | None = getattr(found, "extra", None)
         if extra and "neutral" in extra:
-            marked.append((field.encode_name, extra["neutral"], extra["remedy"]))
+            mark = (extra["neutral"], extra["remedy"], extra.get("other"))
+            marked.append((field.encode_name, *mark))
     return marked

@@ -60,6 +60,8 @@ VALUES = {
     "serve --mem-fraction-static 1.5": "must be above 0 and at most 1, not 1.5",
     "serve --mem-fraction-static 0.5 --num-pages 9": "say the same; give one of them",
     "serve --otlp-traces-endpoint collector:4317": "is no URL of a server; give one like http://",
+    "serve --max-queued-requests 0": "--max-queued-requests must be in 1..",
+    "serve --max-queued-tokens 0": "--max-queued-tokens must be in 1..",
     "serve --context-length 0": "--context-length must be in 1..",
     "serve --chunked-prefill-size -1": "--chunked-prefill-size must be in 1..",
     "serve --page-size 0": "--page-size must be in 1..",

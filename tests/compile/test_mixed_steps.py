@@ -11,7 +11,7 @@ from lostwax.backends.runtime.load import Runtime
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Failed, Submit
 from lostwax.server.engine.options import EngineOptions
-from lostwax.server.engine.scheduler import ScheduledStep
+from lostwax.server.engine.scheduled_step import ScheduledStep
 
 STREAMS, PROMPTS = 3, 3
 

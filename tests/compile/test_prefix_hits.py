@@ -20,7 +20,7 @@ from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Failed, Submit
 from lostwax.server.engine.options import EngineOptions
-from lostwax.server.engine.prefix_cache import PrefixCache
+from lostwax.server.engine.pages import PageAllocator
 from lostwax.server.engine.request import Req
 from lostwax.server.engine.runtime import Limits, Ticket
 
@@ -148,7 +148,7 @@ def test_pages_that_must_give_way_change_no_token(good_drafts: Runtime) -> None:
     core = EngineCore(_FewPages(good_drafts), EngineOptions(3))
     tokens: dict[str, list[int]] = {submit.request: [] for submit in submits}
     num_found = 0
-    with patch.object(PrefixCache, "drop", autospec=True, side_effect=PrefixCache.drop) as drop:
+    with patch.object(PageAllocator, "drop", autospec=True, side_effect=PageAllocator.drop) as drop:
         for submit in submits * 2:
             tokens[submit.request].clear()
             assert core.handle(submit) == []

@@ -20,7 +20,8 @@ from lostwax.server.engine.loop import EngineBroken, EngineCore
 from lostwax.server.engine.messages import Cancel, Command, Failed, Output, Submit
 from lostwax.server.engine.options import PLAIN
 from lostwax.server.engine.request import Req
-from lostwax.server.engine.scheduler import ScheduledStep, Scheduler
+from lostwax.server.engine.scheduled_step import ScheduledStep
+from lostwax.server.engine.scheduler import Scheduler
 
 SEARCH = settings(
     max_examples=3000,
@@ -104,7 +105,7 @@ class ForgetsWhatComesBackToThePreempted(EngineCore):
         known = {req.name: len(req.tokens) for req in self.scheduler.waiting}
         events = super()._commit_oldest()
         for req in self.scheduler.waiting:
-            del req.tokens[known[req.name] :]
+            del req.tokens[known.get(req.name, len(req.tokens)) :]
         return events
 
 
@@ -147,8 +148,8 @@ class ScoresAgain(_OtherScheduler):
 class _OtherRequests(Scheduler):
     requests: type[Req]
 
-    def add(self, req: Req) -> None:
-        super().add(self.requests(req.submit))
+    def add(self, first: Req, *others: Req) -> None:
+        super().add(*[self.requests(req.submit) for req in (first, *others)])
 
 
 class _NothingInFlight(Req):

@@ -5,13 +5,14 @@ A mutant overrides a method of the part that it spoils; never the product's sour
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
 from engine_bounds import BUDGET_CHECKS, QUEUE_CHECKS
 from engine_effects import CHANGED, EFFECTS
+from share_trial import SHARE_CHECKS
 from stall_trial import STALL_CHECKS
 from step_times import CHECKS
 
@@ -20,8 +21,9 @@ from lostwax.server.engine.extend_budget import MIN_ROWS, ExtendBudget
 from lostwax.server.engine.loop import MAX_DEPTH, EngineCore
 from lostwax.server.engine.messages import Failed, Output
 from lostwax.server.engine.options import PLAIN, EngineOptions
+from lostwax.server.engine.prompt_rows import PromptRows
 from lostwax.server.engine.request import Chunk, Req
-from lostwax.server.engine.scheduler import ScheduledStep
+from lostwax.server.engine.scheduled_step import ScheduledStep
 from lostwax.server.engine.waiting import LOOK_AHEAD, WaitingQueue
 
 
@@ -186,22 +188,21 @@ def test_rows_outside_their_bounds_are_noticed(mutant: type[ExtendBudget]) -> No
         _all(BUDGET_CHECKS, lambda check: check(mutant))
 
 
-class IgnoresTheBudget(scheduler.Scheduler):
+class IgnoresTheBudget(PromptRows):
     """Prefill steps are as large as any, whoever waits."""
 
-    def _bound(self, answers: list[Chunk], num_decoding: int, context: int) -> int:
-        return self.limits.max_tokens
+    def bound(self, answers: Sequence[Chunk], num_decoding: int, context: int) -> int | None:
+        return None
 
 
-class BeginsUnbounded(scheduler.Scheduler):
+class BeginsUnbounded(PromptRows):
     """A prompt's first step knows of no bound."""
 
-    def _known_rows(
-        self, answers: list[Chunk], num_decoding: int, *, is_bounded: bool
+    def share(
+        self, running: Sequence[Req], answers: Sequence[Chunk], num_decoding: int, **given: Any
     ) -> list[Chunk]:
-        has_begun = any(req.has_begun for req in self.running if req.is_prefilling)
-        bounded = num_decoding if has_begun else 0
-        return super()._known_rows(answers, bounded, is_bounded=is_bounded)
+        has_begun = any(req.has_begun for req in running if req.is_prefilling)
+        return super().share(running, answers, num_decoding if has_begun else 0, **given)
 
 
 class PrefillsTwice(scheduler.Scheduler):
@@ -243,21 +244,18 @@ class NeverDecodesAlone(scheduler.Scheduler):
         return super().schedule()
 
 
-class GivesThePromptOneRow(scheduler.Scheduler):
+class GivesThePromptOneRow(PromptRows):
     """Streams never wait, and the prompt does."""
 
-    def _bound(self, answers: list[Chunk], num_decoding: int, context: int) -> int:
+    def bound(self, answers: Sequence[Chunk], num_decoding: int, context: int) -> int | None:
         return 1
 
 
 @pytest.mark.parametrize(
     "mutant",
     [
-        IgnoresTheBudget,
-        BeginsUnbounded,
         PrefillsTwice,
         ForgetsTheAnswers,
-        GivesThePromptOneRow,
         NeverDecodesAlone,
     ],
     ids=lambda mutant: mutant.__name__,
@@ -268,6 +266,36 @@ def test_longer_stalls_are_noticed(
     monkeypatch.setattr("lostwax.server.engine.loop.Scheduler", mutant)
     with pytest.raises(AssertionError):
         _all(STALL_CHECKS, lambda check: check())
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [IgnoresTheBudget, BeginsUnbounded, GivesThePromptOneRow],
+    ids=lambda mutant: mutant.__name__,
+)
+def test_a_budget_that_is_not_kept_is_noticed(
+    mutant: type[PromptRows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lostwax.server.engine.scheduler.PromptRows", mutant)
+    with pytest.raises(AssertionError):
+        _all(STALL_CHECKS, lambda check: check())
+
+
+def _all_rows_left(eldest: Req, most: int) -> int:
+    return min(eldest.num_known - eldest.num_planned, most)
+
+
+def _no_rows(eldest: Req, most: int) -> int:
+    return 0
+
+
+@pytest.mark.parametrize("share", [_all_rows_left, _no_rows])
+def test_another_share_of_the_eldest_is_noticed(
+    share: Callable[[Req, int], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lostwax.server.engine.prompt_rows.share_of", share)
+    with pytest.raises(AssertionError):
+        _all(SHARE_CHECKS, lambda check: check())
 
 
 def test_a_budget_that_looks_at_no_context_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,9 +23,12 @@ from lostwax.server.engine.messages import Failed, Output
 from lostwax.server.engine.options import PLAIN
 from lostwax.server.engine.pages import PageAllocator
 from lostwax.server.engine.prefix_cache import NO_PAGE, Prefix, PrefixCache
+from lostwax.server.engine.prompt_rows import PromptRows
 from lostwax.server.engine.request import Chunk, Req
 from lostwax.server.engine.request_pages import RequestPages
-from lostwax.server.engine.scheduler import ScheduledStep, Scheduler
+from lostwax.server.engine.scheduled_step import ScheduledStep
+from lostwax.server.engine.scheduler import Scheduler
+from lostwax.server.engine.starting import Starting
 
 SEARCH = settings(
     max_examples=3000,
@@ -46,6 +49,7 @@ class _Mutant(EngineCore):
     holding: type[RequestPages] = RequestPages
     caching: type[PrefixCache] = PrefixCache
     paging: type[PageAllocator] = PageAllocator
+    starting: type[Starting] = Starting
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -54,7 +58,12 @@ class _Mutant(EngineCore):
         holdings = self.holding(limits, limits.max_drafts, prefix_cache=True)
         self.scheduler.pages = holdings.allocator = pages = self.paging(limits.num_pages)
         setattr(holdings, "_cache", self.caching(pages, limits.page_tokens))  # noqa: B010
-        setattr(self.scheduler, "_holdings", holdings)  # noqa: B010
+        starting = self.starting(holdings)
+        self.scheduler.waiting = starting.waiting
+        rows = PromptRows(None, holdings, starting.look_again)
+        parts = {"_holdings": holdings, "_starting": starting, "_prompt_rows": rows}
+        for name, part in parts.items():
+            setattr(self.scheduler, name, part)
 
 
 class _EntersDrafts(RequestPages):
@@ -65,8 +74,9 @@ class _EntersDrafts(RequestPages):
         held = min(req.num_cached + len(req.drafts), len(tokens) - 1)
         for index in range(len(req.page_keys), held // self._size if req.pages else 0):
             assert self._cache
-            key = self._cache.key(req.page_keys[-1] if index else NO_PAGE, tokens, index)
-            self._cache.enter(key, req.pages[index], has_drafts=True)
+            before = req.page_keys[-1] if index else NO_PAGE
+            key = self._cache.key(before, tokens, index)
+            self._cache.enter(key, req.pages[index], before, has_drafts=True)
             req.page_keys.append(key)
 
 
@@ -126,8 +136,8 @@ class FindsPagesWithoutDrafts(_Mutant):
 class _OtherRequests(Scheduler):
     requests: type[Req]
 
-    def add(self, req: Req) -> None:
-        super().add(self.requests(req.submit))
+    def add(self, first: Req, *others: Req) -> None:
+        super().add(*[self.requests(req.submit) for req in (first, *others)])
 
 
 class _NothingScored(Req):
@@ -147,8 +157,8 @@ class ScoresNothingThatIsFound(_Mutant):
 
 
 class _OwnAgain(RequestPages):
-    def admit(self, req: Req, spare: int) -> bool:
-        took = super().admit(req, spare)
+    def admit(self, req: Req, num_pages: int) -> bool:
+        took = super().admit(req, num_pages)
         req.num_cached -= req.num_cached > 0
         return took
 
@@ -159,15 +169,15 @@ class WritesASharedPage(_Mutant):
     holding = _OwnAgain
 
 
-class _OnlyPagesThatComeBack(Scheduler):
-    def _room(self) -> Any:
-        return replace(super()._room(), num_entered=0)
+class _OnlyPagesThatComeBack(Starting):
+    def _room(self, running: Sequence[Req]) -> Any:
+        return replace(super()._room(running), num_entered=0)
 
 
 class LeavesWhoCouldShareWaiting(_Mutant):
     """Who waits for room is looked at again when pages come back, not when some enter."""
 
-    scheduling = _OnlyPagesThatComeBack
+    starting = _OnlyPagesThatComeBack
 
 
 class _FreesAtOnce(PageAllocator):

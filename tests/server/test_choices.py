@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from fake_runtime import EOS, FakeLimits, FakeRuntime, generate
 from http_server import running
@@ -20,7 +21,7 @@ from lostwax.server.engine.messages import Submit
 from lostwax.server.gateway.app import Settings, create_app
 from lostwax.server.gateway.in_process import InProcessEngine
 from lostwax.server.gateway.models import MAX_CHOICES, MAX_CHOICES_TOGETHER
-from lostwax.server.gateway.submits import MAX_BIASES_TOGETHER, choices_of
+from lostwax.server.gateway.submits import MAX_BIASES_TOGETHER
 from lostwax.server.gateway.tokenizer import IdCodec
 
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5]
@@ -185,16 +186,16 @@ def test_the_queue_counts_each_choice() -> None:
 
 
 def test_the_queue_counts_the_tokens_of_each_choice() -> None:
-    """A running one of 59 and two of 15 each fit into 100, eight do not."""
+    """A running one of 59 and five of 6 to a prompt of 9 fit into 100, six do not."""
     with _served(Settings(max_queued_tokens=100), FakeRuntime(step_s=0.02)) as server:
         body = BODY | {"max_tokens": 50, "stream": True}
         with server.client.stream("POST", "/v1/completions", json=body) as running_one:
             lines = running_one.iter_lines()  # which ends the answer when it is dropped
             next(lines)
-            full = server.client.post("/v1/completions", json=BODY | {"n": 8})
+            full = server.client.post("/v1/completions", json=BODY | {"n": 6})
             assert full.status_code == 429
             assert full.json()["error"]["code"] == "queue_full"
-            assert server.client.post("/v1/completions", json=BODY | {"n": 2}).status_code == 200
+            assert server.client.post("/v1/completions", json=BODY | {"n": 5}).status_code == 200
         error = server.refused(n=12)
         assert (error["param"], error["code"]) == ("prompt", "invalid_value")
         assert "more than 100 tokens together, each for 12 answers" in error["message"]
@@ -221,15 +222,28 @@ def test_biases_of_all_choices_are_bounded_together(server: Server) -> None:
     assert error["param"] == "logit_bias"
 
 
-def test_best_of_is_refused_with_the_way_out(server: Server) -> None:
-    error = server.refused(n=2, best_of=3)
+@pytest.mark.parametrize(
+    ("given", "takes"), [({"n": 2, "best_of": 3}, "1 or 2"), ({"best_of": 2}, "1 is")]
+)
+def test_best_of_more_is_refused_with_the_way_out(
+    server: Server, given: dict[str, int], takes: str
+) -> None:
+    error = server.refused(**given)
     assert error["param"] == "best_of"
+    assert f"only {takes}" in error["message"]
     assert "ask for n answers with logprobs" in error["message"]
+
+
+@pytest.mark.parametrize("given", [{"n": 3, "best_of": 3}, {"n": 3, "best_of": 1}, {"best_of": 1}])
+def test_best_of_as_many_as_there_are_ranks_nothing_and_is_taken(
+    server: Server, given: dict[str, int]
+) -> None:
+    assert len(server.ask(**given)["choices"]) == given.get("n", 1)
 
 
 def test_choices_share_the_ids_of_their_prompt() -> None:
     submit = Submit(request="r", prompt=PROMPT, max_tokens=1, seed=2**32 - 1)
-    choices = choices_of([submit], 3)
+    choices = msgspec.structs.replace(submit, num_choices=3).choices
     assert all(choice.prompt is submit.prompt for choice in choices)
     assert [choice.seed for choice in choices] == [2**32 - 1, 0, 1]
     assert len({choice.request for choice in choices}) == 3

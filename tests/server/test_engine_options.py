@@ -75,10 +75,10 @@ def test_the_process_hands_its_options_to_the_core(
 def test_serve_asks_for_the_options_that_it_is_given(
     small_artifact: Compiled, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[EngineOptions, float | None]] = []
+    seen: list[tuple[EngineOptions, Settings]] = []
 
     def note(_: object, settings: Settings, *, engine: EngineOptions, **__: object) -> None:
-        seen.append((engine, settings.request_timeout_s))
+        seen.append((engine, settings))
         raise KeyboardInterrupt
 
     monkeypatch.setattr("lostwax.server.gateway.serve.serve", note)
@@ -87,6 +87,8 @@ def test_serve_asks_for_the_options_that_it_is_given(
     more = ["--drafts", 0, "--max-running-requests", 2, "--context-length", 30]
     more += ["--chunked-prefill-size", 5, "--max-stall", 2.5, "--disable-radix-cache"]
     more += ["--disable-overlap-schedule"]
+    more += ["--max-queued-requests", 6, "--max-queued-tokens", 700]
     lostwax(capsys, *line, *more, "--request-timeout", 7.5)
     asked = EngineOptions(0, False, 2, 2.5, 30, 5, adapt_drafts=True, overlap=False)
-    assert seen == [(SERVED, None), (asked, 7.5)]
+    bounded = Settings(max_queued_reqs=6, max_queued_tokens=700, request_timeout_s=7.5)
+    assert seen == [(SERVED, Settings()), (asked, bounded)]

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def test_tokens_and_times_are_those_of_the_answers(*, stream: bool) -> None:
         assert value(seen, "cached_tokens_total") == 0
         assert value(seen, "time_to_first_token_seconds_count") == 1
         assert value(seen, "inter_token_latency_seconds_count") == 10  # five behind each first
-        assert value(seen, "request_time_per_output_token_seconds_count") == 1
+        assert value(seen, "request_time_per_output_token_seconds_count") == 2
         first, whole = (
             value(seen, f"{name}_seconds_sum")
             for name in ("time_to_first_token", "e2e_request_latency")
@@ -120,6 +121,15 @@ def test_tokens_and_times_are_those_of_the_answers(*, stream: bool) -> None:
         assert value(seen, "request_generation_tokens_sum") == 12
         client.post("/v1/completions", json=body)
         assert value(scraped(client), "cached_tokens_total") == 8  # a page of each prompt
+
+
+def test_the_time_of_a_token_is_each_choices_own() -> None:
+    """Two that take turns, the second half as fast, and one of a single token."""
+    times = iter([0.0, *(0.1 * i for i in range(1, 8))])
+    record = RequestRecord("POST", "/", "id", "127.0.0.1", clock=lambda: next(times))
+    for choice, number in ((0, 1), (1, 1), (0, 2), (2, 1), (0, 1), (1, 1)):
+        record.note_tokens(choice, number)
+    assert record.per_token_s == pytest.approx([0.4 / 3, 0.4])
 
 
 def test_the_end_of_a_server_is_told_of() -> None:
@@ -181,6 +191,20 @@ def test_a_head_is_counted_only_where_a_step_had_one() -> None:
         core.step()
     assert (core.stats.segments["extend"], core.stats.segments["pick"]) == (2, 1)
     assert core.stats.rows == {"extend": 20, "decode": 0}
+
+
+def test_rows_of_answers_in_prefill_steps_are_those_of_decoding() -> None:
+    clock = count()
+    options = EngineOptions(max_stall=3.0, prefix_cache=False)
+    core = EngineCore(FakeRuntime(), options, clock=lambda: float(next(clock)))
+    core.handle(Submit(request="stream", prompt=[1], max_tokens=40, ignore_eos=True))
+    for _ in range(4):
+        core.step()
+    core.handle(Submit(request="prompt", prompt=[2] * 50, max_tokens=1, ignore_eos=True))
+    while core.has_work:
+        core.step()
+    assert core.stats.segments["decode"] < 39, "some steps were mixed"
+    assert core.stats.rows == {"extend": 1 + 50, "decode": 39}
 
 
 def test_who_waits_is_told_by_what_is_lacking() -> None:

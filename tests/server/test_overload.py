@@ -13,6 +13,7 @@ import httpx
 import pytest
 from fake_runtime import FakeRuntime, generate
 from http_server import running
+from scripted_runtime import CODEC, ScriptedRuntime
 from starlette.types import Message, Receive, Scope, Send
 from step_oracle import StepBatch
 
@@ -23,6 +24,8 @@ from lostwax.server.gateway.app import Settings, create_app
 from lostwax.server.gateway.body_limit import MAX_BODY_BYTES, BodyLimit
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.in_process import InProcessEngine
+from lostwax.server.gateway.prepare import prepare
+from lostwax.server.gateway.prepared import Job, Prepared
 from lostwax.server.gateway.tokenizer import IdCodec
 
 BODY = {"prompt": [1, 2], "max_tokens": 40, "temperature": 0, "ignore_eos": True}
@@ -95,6 +98,20 @@ def test_the_queue_is_bounded_by_tokens_too() -> None:
     ticket.release()
     admission.admit(1, 500).release()
     assert (admission.num_reqs, admission.num_tokens) == (0, 0)
+
+
+@pytest.mark.parametrize(("asked", "answer"), [({}, 0), ({"max_tokens": 7}, 7)])
+@pytest.mark.parametrize("n", [1, 3])
+def test_the_queue_counts_the_prompt_once_and_of_answers_what_was_asked_for(
+    asked: dict[str, int], answer: int, n: int
+) -> None:
+    info = EngineCore(ScriptedRuntime()).info
+    job = Job(route="chat", model="fake", info=info, max_tokens=10**6)
+    chat = {"messages": [{"role": "user", "content": "Hi?"}], "n": n}
+    prepared = prepare(json.dumps(chat | asked).encode(), job, CODEC)
+    assert isinstance(prepared, Prepared)
+    (submit,) = prepared.submits
+    assert prepared.num_tokens == len(submit.prompt) + n * answer
 
 
 def test_a_ticket_is_corrected_when_the_request_was_read() -> None:

@@ -10,7 +10,8 @@ from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.messages import Submit
 from lostwax.server.engine.options import PLAIN, EngineOptions
 from lostwax.server.engine.request import Req
-from lostwax.server.engine.scheduler import ScheduledStep, Scheduler
+from lostwax.server.engine.scheduled_step import ScheduledStep
+from lostwax.server.engine.scheduler import Scheduler
 from lostwax.server.engine.step import plan_step
 
 REQS, LONG = 128, 150_000

@@ -228,7 +228,7 @@ def test_a_cancelled_request_leaves_the_pages_that_it_filled() -> None:
     assert engine.ask(text(30)) == 8
 
 
-def test_a_step_computes_keys_of_new_pages_and_one_of_who_waits_where_one_entered() -> None:
+def test_a_step_computes_keys_of_new_pages_and_none_of_who_waits() -> None:
     engine = SharingEngine(num_pages=1 + 13)
     engine.add("running", text(20), 30)
     prompt = [*text(12), *[3] * 29]
@@ -238,7 +238,7 @@ def test_a_step_computes_keys_of_new_pages_and_one_of_who_waits_where_one_entere
     with patch.object(PrefixCache, "key", autospec=True, side_effect=PrefixCache.key) as key:
         for _ in range(20):
             list(map(_unchecked, [engine]))
-    assert key.call_count == 5 + 5, "five pages filled, and each time one more was looked for"
+    assert key.call_count == 5, "five pages filled; what is looked for has its key"
     engine.finish()
     assert engine.tokens["blocked"] == generate(prompt, 4)
 
@@ -261,7 +261,7 @@ def test_of_two_equal_pages_the_first_stays_unless_it_alone_lacks_rows(
     held = pages.allocate(2, "both")
     key = cache.key(NO_PAGE, tokens, 0)
     for page, has_drafts in zip(held, (first, second), strict=True):
-        cache.enter(key, page, has_drafts=has_drafts)
+        cache.enter(key, page, NO_PAGE, has_drafts=has_drafts)
         cache.check_integrity()
     kept = held[1] if second and not first else held[0]
     assert cache.find(tokens, 1, with_drafts=False).pages == [kept]

@@ -88,7 +88,7 @@ def test_a_small_request_passes_a_large_one_within_a_step_of_a_free_page() -> No
     engine.add("running", [5] * 30, 20)  # eight pages, and one to grow
     engine.add("large", [6] * 40, 4)  # ten pages
     engine.step()
-    engine.add("small", [7] * 4, 1)
+    engine.add("small", [7] * 4, 2)
     engine.step()
     assert _running(engine) == ["running", "small"]
     engine.finish()

@@ -142,14 +142,13 @@ def test_a_failed_step_fails_those_behind_it_alone_and_is_said_once() -> None:
     deep.runtime.fail_in = 0
     deep.add("failed", [1])
     deep.add("behind", [2])
-    late = Submit(request="late", prompt=[3], max_tokens=5, ignore_eos=True)
-    filling = Submit(request="filling", prompt=[4] * 16, max_tokens=5, ignore_eos=True)
-    deep.core.handle(filling)  # its rows are all that a step takes
-    deep.core.handle(late)
+    prompt = [4] * 17
+    for name in ("filling", "late"):  # which waits for the other's pages
+        deep.core.handle(Submit(request=name, prompt=prompt, max_tokens=5, ignore_eos=True))
     deep.step()
     assert deep.ends() == dict.fromkeys(["failed", "behind", "filling"], "engine_error")
     deep.finish()
-    assert deep.ids("late") == generate([3], 5)
+    assert deep.ids("late") == generate(prompt, 5)
     assert {name: deep.ids(name) for name in ("failed", "behind", "filling")} == {
         "failed": [], "behind": [], "filling": [],
     }  # fmt: skip

@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import struct
+import threading
 import time
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import contextmanager
@@ -64,9 +66,11 @@ class _Instant:
 
 
 @contextmanager
-def _asked(http: str, num_tokens: int) -> Generator[tuple[_Instant, socket.socket]]:
+def _asked(
+    http: str, num_tokens: int, engine: _Instant | None = None
+) -> Generator[tuple[_Instant, socket.socket]]:
     """A connection with a small window that has asked for a stream in that version of HTTP."""
-    engine = _Instant()
+    engine = engine or _Instant()
     with running(create_app(engine, IdCodec(), Settings())) as url, socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(20)
@@ -131,6 +135,37 @@ def test_nothing_is_made_for_a_client_that_reads_nothing_and_nothing_is_lost_onc
         assert 0 < num_taken < NUM_TOKENS - 1, "its parts pile up"
         _, body = _read_all(connection)
     assert _ids(_unchunked(body)) == [number % VOCAB for number in range(NUM_TOKENS)]
+
+
+class _Pausing(_Instant):
+    """It holds the loop behind its third token until it may go on."""
+
+    def __init__(self) -> None:
+        self.pauses, self.goes_on = threading.Event(), threading.Event()
+
+    async def stream(self, requests: Sequence[Submit]) -> AsyncGenerator[Output]:
+        """As its parent."""
+        async for output in super().stream(requests):
+            yield output
+            if self.num_taken == 3:
+                await asyncio.sleep(0)
+                self.pauses.set()
+                self.goes_on.wait(10)
+
+
+@pytest.mark.parametrize("http", ["1.0", "1.1"])
+def test_nothing_is_said_of_parts_for_a_client_that_left(
+    http: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """asyncio warns of each write behind the fifth that fails."""
+    engine = _Pausing()
+    with _asked(http, 200, engine) as (_, connection):
+        assert engine.pauses.wait(10)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+        engine.goes_on.set()
+    assert engine.num_taken > 20
+    assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
 @pytest.mark.parametrize("is_taken", [True, False])

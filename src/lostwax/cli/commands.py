@@ -31,7 +31,7 @@ COMMANDS = {
         ),
     ),
     "serve": Command(
-        "Serve an artifact, a checkpoint or the default model over HTTP.",
+        "Serve an artifact, a checkpoint or the default model.",
         (
             "lostwax serve",
             "lostwax serve model.lostwax --port 9000 --num-pages 4096",

@@ -46,7 +46,12 @@ from lostwax.server.engine.extend_budget import MAX_STALL
 from lostwax.server.engine.log_lines import LogFormat
 from lostwax.server.engine.options import SERVED
 from lostwax.server.gateway.api_keys import digests_of, read_keys
-from lostwax.server.gateway.settings import WATCHDOG_S, Settings
+from lostwax.server.gateway.settings import (
+    MAX_QUEUED_REQS,
+    MAX_QUEUED_TOKENS,
+    WATCHDOG_S,
+    Settings,
+)
 from lostwax.server.gateway.tls import Tls
 
 
@@ -61,6 +66,8 @@ def serve(
     drafts: Drafts | None = None,
     num_pages: Pages | None = None,
     max_running_requests: Annotated[Count | None, MORE] = None,
+    max_queued_requests: Annotated[Count, MORE] = MAX_QUEUED_REQS,
+    max_queued_tokens: Annotated[Count, MORE] = MAX_QUEUED_TOKENS,
     threads: Threads | None = None,
     context_length: Annotated[Count | None, MORE] = None,
     mem_fraction_static: Annotated[Fraction | None, MORE] = None,
@@ -120,6 +127,10 @@ def serve(
         Pages of cache (default: every request at full length, within 1 GiB).
     max_running_requests
         Requests that run at once at most; others wait (default: as many as the artifact takes).
+    max_queued_requests
+        Answers that run or wait at most: what would be more is refused (429).
+    max_queued_tokens
+        Tokens of their prompts, and of the answers as far as clients say how long, at most.
     threads
         Threads of a CPU engine (default: what steps timed at the start are fastest on; with several
         ranks, each has its share of the cores).
@@ -255,6 +266,8 @@ def serve(
             key_digests=digests_of(keys),
             log_requests=log_requests,
             log_format=log_format,
+            max_queued_reqs=max_queued_requests,
+            max_queued_tokens=max_queued_tokens,
             request_timeout_s=request_timeout,
             otlp_traces_endpoint=otlp_traces_endpoint,
         ),
