@@ -3,7 +3,7 @@
 A stream waits for a prefill step and the decode step behind it, or for a prefill step in which its
 own row runs, too: `max_stall` decode steps' time. The rows that fit are found by doubling and
 halving. A step that leaves a third of its time is doubled: the next takes at most twice as long, a
-third more than it should, and is then not tried for a while. So a stall of 3 is never above 4 but
+third more than it should; as many rows are then not tried for a while, fewer are at once. So a stall of 3 is never above 4 but
 where a step takes longer than it usually does.
 
 Steps take longer in longer contexts, and where these begin to be selected from they do so at once.
@@ -20,7 +20,7 @@ MIN_ROWS = 16
 LEFT = 1 / 3
 """Share of its time that a step leaves before the next has more rows."""
 HELD = 32
-"""Prefill steps for which rows do not grow again behind one that took too long."""
+"""Prefill steps behind one that took too long in which as many rows are not tried again."""
 SHARE_OF_LAST = 0.25
 """Weight of the last step in what a decode step takes."""
 
@@ -39,7 +39,8 @@ class ExtendBudget:
         self._decode_s: float | None = None
         self._num_answers = 0
         """Of the last decode step."""
-        self._held = 0
+        self._held, self._late_rows = 0, 0
+        """Steps for which so many rows are not tried."""
         self.rows = min(MIN_ROWS, self._most)
         """What may be run while no context is above `_context`."""
         self._is_tried = True
@@ -86,13 +87,13 @@ class ExtendBudget:
             if self.rows <= 2 * num_rows and num_rows <= self.rows:
                 fits = _floor_power_of_two(max(1, int(num_rows * allowed / seconds)))
                 self.rows = min(self._most, max(MIN_ROWS, fits))
-                self._held = HELD
+                self._held, self._late_rows = HELD, num_rows
                 self._is_tried = True
             return
         self._is_tried = self._is_tried or num_rows >= self.rows
-        if self._held:
-            self._held -= 1
-        elif num_rows >= self.rows < self._most and seconds <= (1 - LEFT) * allowed:
+        may_grow = not self._held or 2 * self.rows < self._late_rows
+        self._held = max(0, self._held - 1)
+        if may_grow and num_rows >= self.rows < self._most and seconds <= (1 - LEFT) * allowed:
             self.rows, self._context = 2 * self.rows, _ceil_power_of_two(context)
             self._is_tried = False
 
