@@ -3,8 +3,8 @@
 A stream waits for a prefill step and the decode step behind it, or for a prefill step in which its
 own row runs, too: `max_stall` decode steps' time. The rows that fit are found by doubling and
 halving. A step that leaves a third of its time is doubled: the next takes at most twice as long, a
-third more than it should; as many rows are then not tried for a while, fewer are at once. So a stall of 3 is never above 4 but
-where a step takes longer than it usually does.
+third more than it should; as many rows are then not tried for a while, fewer are at once. So a
+stall of 3 is never above 4 but where a step takes longer than it usually does.
 
 Steps take longer in longer contexts, and where these begin to be selected from they do so at once.
 So whenever the longest context has doubled, the rows begin with half of what is known to fit. Where
