@@ -120,7 +120,7 @@ def _application(client: EngineClient, draining: Draining, settings: Settings) -
 
 
 def _serve(max_queued: int, num_pages: str, step_s: str) -> None:
-    settings = Settings(max_queued_reqs=max_queued, max_queued_tokens=10**8, metrics=True)
+    settings = Settings(max_admitted_reqs=max_queued, max_admitted_tokens=10**8, metrics=True)
     command = [sys.executable, __file__, "--engine"]
     serve_engine(
         lambda link: [*command, link.address, str(link.parent), num_pages, step_s],

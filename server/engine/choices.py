@@ -33,6 +33,10 @@ class Choices:
         first = self._first_of.get(name)
         return None if first is None else self._behind[first][name]
 
+    def behind(self, first: Req) -> list[Req]:
+        """Those that wait for it, in order."""
+        return list(self._behind.get(first, {}).values())
+
     def hold(self, first: Req, others: Sequence[Req]) -> None:
         """Let the others wait for the first."""
         self._behind[first] = {req.name: req for req in others}

@@ -114,6 +114,7 @@ class EngineCore:
             max_top_logprobs=MAX_RANKED,
             eos_token_ids=facts.eos_token_ids,
             chat_encoding=facts.chat_encoding,
+            shares_prompts=self.scheduler.shares_prompts,
         )
 
     @property
@@ -201,6 +202,7 @@ class EngineCore:
             seconds, self._oldest_began_s = done_s - self._oldest_began_s, done_s
             eos_token_ids = self._runtime.facts.eos_token_ids
             events = commit(plan, oldest.told, result, eos_token_ids, self.drafting)
+            events += self._failed_with(events)
             if not self._is_warming_up:  # first steps take longer than those that follow
                 self._counts.note(oldest.told, seconds, plan.num_answers)
                 self.scheduler.note(plan, events, seconds)
@@ -252,6 +254,7 @@ class EngineCore:
         failed: list[Output | Failed] = [
             Failed(req.name, "engine_error", "the engine failed on this request") for req in live
         ]
+        failed += self._failed_with(failed)
         self._retire(failed)
         return failed
 
@@ -270,6 +273,16 @@ class EngineCore:
         self.scheduler.check_integrity()
         self._is_warming_up = False
         self.drafting = Drafting()
+
+    def _failed_with(self, events: Sequence[Output | Failed]) -> list[Failed]:
+        """The other choices of prompts that failed: who ran theirs next would fail as they did."""
+        failed: list[Failed] = []
+        for event in events:
+            req = self.scheduler.find(event.request) if isinstance(event, Failed) else None
+            if req is not None and isinstance(event, Failed):
+                others = self.scheduler.held_behind(req)
+                failed += [Failed(other.name, event.code, event.message) for other in others]
+        return failed
 
     def _retire(self, events: Sequence[Output | Failed]) -> None:
         for event in events:

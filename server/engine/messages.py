@@ -87,7 +87,8 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
-    """Stop a request and free its pages. Unknown or finished requests are ignored."""
+    """Stop a choice, of the name that `Submit.names` has for it, and free its pages. Unknown and
+    finished ones are ignored."""
 
     request: str
 
@@ -125,7 +126,8 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     """The engine has run a real step and takes requests. `max_context` is what pages can hold;
-    `chat_encoding` says how the model's chats are rendered, None where it is not known."""
+    `chat_encoding` says how the model's chats are rendered, None where it is not known.
+    `shares_prompts`: choices of a prompt that is not scored run it once."""
 
     model: str
     vocab_size: int
@@ -134,6 +136,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     max_top_logprobs: int
     eos_token_ids: tuple[int, ...]
     chat_encoding: str | None = None
+    shares_prompts: bool = True
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
@@ -170,6 +173,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     """As many requests run as may."""
     waiting_for_room: int
     """Pages are lacking."""
+    waiting_for_prompt: int
+    """Another choice runs their prompt."""
     pages_used: int
     pages_idle: int
     """They hold a known prefix and belong to nobody."""

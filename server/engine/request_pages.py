@@ -38,6 +38,11 @@ class RequestPages:
             self._cache = PrefixCache(self.allocator, self._size, self.tier)
 
     @property
+    def has_cache(self) -> bool:
+        """Whether pages are kept for others to find."""
+        return self._cache is not None
+
+    @property
     def num_entered(self) -> int:
         """Pages that ever entered the prefix cache: while it stands still, none is newly found."""
         return self._cache.num_entered if self._cache else 0

@@ -69,6 +69,11 @@ class Scheduler:
         """Mixed steps since the last decode step."""
 
     @property
+    def shares_prompts(self) -> bool:
+        """Whether pages of one prompt are found by another."""
+        return self._holdings.has_cache
+
+    @property
     def max_context(self) -> int:
         """Tokens of the longest request that can ever run."""
         held = self.pages.num_usable * self.limits.page_tokens
@@ -80,9 +85,13 @@ class Scheduler:
         return self._prompt_rows.num_prefix_tokens
 
     @property
-    def num_waiting(self) -> int:
-        """Requests that do not run, each choice by itself."""
-        return len(self.waiting) + len(self._choices)
+    def num_held(self) -> int:
+        """Choices that wait for the first of theirs to run their prompt."""
+        return len(self._choices)
+
+    def held_behind(self, first: Req) -> list[Req]:
+        """The choices that wait for this one."""
+        return self._choices.behind(first)
 
     @property
     def has_work(self) -> bool:

@@ -59,7 +59,7 @@ class StepCounts:
 
 def stats_of(scheduler: Scheduler, counts: StepCounts, drafting: Drafting) -> Stats:
     """What there is now."""
-    pages, num_waiting = scheduler.pages, scheduler.num_waiting
+    pages, num_waiting = scheduler.pages, len(scheduler.waiting)
     extend, decode = counts.extend, counts.decode
     tier = scheduler.host_tier
     lacks_slots = len(scheduler.running) >= scheduler.max_running
@@ -67,6 +67,7 @@ def stats_of(scheduler: Scheduler, counts: StepCounts, drafting: Drafting) -> St
         running=len(scheduler.running),
         waiting_for_slots=num_waiting if lacks_slots else 0,
         waiting_for_room=0 if lacks_slots else num_waiting,
+        waiting_for_prompt=scheduler.num_held,
         pages_used=pages.num_usable - pages.num_free,
         pages_idle=pages.num_free - pages.num_blank,
         pages_blank=pages.num_blank,

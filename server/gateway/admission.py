@@ -43,9 +43,14 @@ class Admission:
             message = f"{num_reqs} answers exceed the queue of {self.max_reqs}; ask for fewer"
             raise ApiError(400, message, code="invalid_value", param=param)
         # One large request may pass an idle server; the token bound is for what piles up.
-        is_full = self.num_reqs + num_reqs > self.max_reqs
-        if is_full or (self.num_reqs and self.num_tokens + num_tokens > self.max_tokens):
-            raise ApiError(429, "the queue is full; try again later", code="queue_full")
+        if self.num_reqs + num_reqs > self.max_reqs:
+            raise _full(f"{self.num_reqs} of {self.max_reqs} answers run or wait")
+        if self.num_reqs and self.num_tokens + num_tokens > self.max_tokens:
+            raise _full(f"what runs or waits brings {self.num_tokens} of {self.max_tokens} tokens")
         self.num_reqs += num_reqs
         self.num_tokens += num_tokens
         return Ticket(self, num_reqs, num_tokens)
+
+
+def _full(why: str) -> ApiError:
+    return ApiError(429, f"the queue is full: {why}; try again later", code="queue_full")

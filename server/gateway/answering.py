@@ -18,6 +18,7 @@ from lostwax.server.gateway.prepared import Answered, Job, Prepared, Route
 from lostwax.server.gateway.readiness import require_engine
 from lostwax.server.gateway.request_watch import record_of
 from lostwax.server.gateway.stream import ClientLeft, EventStream, unless_client_leaves
+from lostwax.server.gateway.submits import MAX_PROMPT_TOKENS
 from lostwax.server.gateway.tokenizer import Codec
 
 
@@ -37,7 +38,7 @@ class Answering:
         """The HTTP answer, whole or as a stream."""
         body = await http.body()
         info = self.ready_info()
-        most = max(self.admission.max_tokens, info.max_context)
+        most = max(MAX_PROMPT_TOKENS, info.max_context)
         job = Job(route=route, model=self.model or info.model, info=info, max_tokens=most)
         # A place before anything is read: a full queue costs its clients' bytes only.
         ticket = self.admission.admit(1, 1)

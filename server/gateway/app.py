@@ -74,7 +74,7 @@ def create_app(
     Once `draining` has begun, new requests are refused. `log` is told of what nobody expected.
     """
     draining = draining or Draining()
-    admission = Admission(settings.max_queued_reqs, settings.max_queued_tokens)
+    admission = Admission(settings.max_admitted_reqs, settings.max_admitted_tokens)
     reader = BodyReader(codec)
     answering = Answering(
         client, codec, reader, admission, settings.model, settings.request_timeout_s
@@ -125,7 +125,9 @@ def create_app(
 
     _list_models(app, client, settings.model)
     add_operations(app, client, settings.build)
-    observers = [_metrics(app, client, settings)] if settings.metrics else list[Observer]()
+    observers = (
+        [_metrics(app, client, admission, settings)] if settings.metrics else list[Observer]()
+    )
     if traces is not None:
         observers.append(traces)
     if settings.log_requests:
@@ -195,12 +197,19 @@ def _list_models(app: FastAPI, client: EngineClient, name: str | None) -> None:
         return json_response(found)
 
 
-def _metrics(app: FastAPI, client: EngineClient, settings: Settings) -> Observer:
+def _metrics(
+    app: FastAPI, client: EngineClient, admission: Admission, settings: Settings
+) -> Observer:
     # Imported here: who has no metrics need not wait for the library.
+    from lostwax.server.gateway.admission_metrics import AdmissionMetrics
     from lostwax.server.gateway.engine_metrics import EngineMetrics
     from lostwax.server.gateway.metrics import MEDIA_TYPE, Metrics
 
-    metrics = Metrics(EngineMetrics(client), token_histograms=settings.token_histograms)
+    metrics = Metrics(
+        AdmissionMetrics(admission),
+        EngineMetrics(client),
+        token_histograms=settings.token_histograms,
+    )
 
     @app.get("/metrics", **described_text(MEDIA_TYPE, (401, *OPEN)))
     async def exposition() -> Response:  # pyright: ignore[reportUnusedFunction]

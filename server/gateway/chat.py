@@ -16,6 +16,7 @@ from lostwax.server.gateway.reasoning import ReasoningSplitter
 from lostwax.server.gateway.submits import (
     answer_options,
     form_submit,
+    prompt_runs,
     require_few_choices,
     require_few_tokens,
     require_prompt,
@@ -49,7 +50,13 @@ def prepare_chat(request: ChatRequest, job: Job, codec: Codec) -> Prepared:
     options = answer_options(request, scored=bool(request.logprobs))
     turn = ChatTurn(thinks=prompt.thinks, silent=prompt.silent)
     asked = request.most_tokens or 0
-    return Prepared(options=options, submits=[submit], asked_tokens=asked, turn=turn)
+    return Prepared(
+        options=options,
+        submits=[submit],
+        prompt_runs=prompt_runs(request, info),
+        asked_tokens=asked,
+        turn=turn,
+    )
 
 
 @dataclass(slots=True)

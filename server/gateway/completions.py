@@ -15,6 +15,7 @@ from lostwax.server.gateway.prompts import Prompt, read_prompts
 from lostwax.server.gateway.submits import (
     answer_options,
     form_submit,
+    prompt_runs,
     require_few_choices,
     require_few_tokens,
     require_prompt,
@@ -54,7 +55,12 @@ def prepare_completion(request: CompletionRequest, job: Job, codec: Codec) -> Pr
             )
         )
     options = answer_options(request, scored=request.logprobs is not None, echo=bool(request.echo))
-    return Prepared(options=options, submits=submits, asked_tokens=most_tokens)
+    return Prepared(
+        options=options,
+        submits=submits,
+        prompt_runs=prompt_runs(request, info, is_scored=score_prompt),
+        asked_tokens=most_tokens,
+    )
 
 
 def _prompt_ids(prompt: Prompt, info: EngineInfo, codec: Codec) -> list[int]:

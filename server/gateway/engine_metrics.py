@@ -40,9 +40,14 @@ def _of(stats: Stats) -> Iterable[Metric]:
     yield _gauge("num_requests_running", "Prompts that run.", stats.running)
     yield _gauges(
         "num_requests_waiting",
-        "Prompts that wait: as many run as may (slots), or pages are lacking (room).",
+        "Answers that wait: as many run as may (slots), pages are lacking (room), or another answer"
+        " runs their prompt (prompt).",
         "reason",
-        {"slots": stats.waiting_for_slots, "room": stats.waiting_for_room},
+        {
+            "slots": stats.waiting_for_slots,
+            "room": stats.waiting_for_room,
+            "prompt": stats.waiting_for_prompt,
+        },
     )
     yield _gauges(
         "cache_pages",

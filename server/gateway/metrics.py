@@ -24,12 +24,13 @@ LENGTHS = tuple(digit * 10**power for power in range(6) for digit in (1, 2, 5))
 
 
 class Metrics:
-    """Counts requests, an Observer of their records. `engine` tells of what runs behind;
-    `token_histograms` adds those of prompts' and answers' lengths."""
+    """Counts requests, an Observer of their records. `others` tell of the queue and of what runs
+    behind; `token_histograms` adds those of prompts' and answers' lengths."""
 
-    def __init__(self, engine: Collector, *, token_histograms: bool = False) -> None:
+    def __init__(self, *others: Collector, token_histograms: bool = False) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(engine)
+        for other in others:
+            self._registry.register(other)
         self._requests = self._counter(
             "requests", "HTTP requests that have ended.", ("route", "outcome")
         )

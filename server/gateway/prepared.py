@@ -46,20 +46,22 @@ class ChatTurn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True, tag="prepared"):
-    """A request that was read: a submit for each prompt. An answer has `asked_tokens` at most; 0
-    where the client has not said how many it wants. Only a chat has a turn."""
+    """A request that was read: a submit for each prompt, which is run `prompt_runs` times. An
+    answer has `asked_tokens` at most; 0 where the client has not said how many it wants. Only a
+    chat has a turn."""
 
     options: AnswerOptions
     submits: list[Submit]
+    prompt_runs: int = 1
     asked_tokens: int = 0
     turn: ChatTurn | None = None
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of the work that it brings: each prompt, which is run once, and those that were
-        asked for of all answers."""
+        """Tokens of the work that it brings: those of its prompts, as often as they are run, and
+        those that were asked for of all answers."""
         num_prompt = sum(len(submit.prompt) for submit in self.submits)
-        return num_prompt + self.num_reqs * self.asked_tokens
+        return self.prompt_runs * num_prompt + self.num_reqs * self.asked_tokens
 
     @property
     def num_reqs(self) -> int:

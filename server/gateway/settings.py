@@ -9,7 +9,9 @@ from lostwax.server.engine.log_lines import LogFormat
 WATCHDOG_S = 300.0
 """A step that has run for so long never ends: the engine is killed and started again."""
 MAX_QUEUED_REQS = 512
+"""Answers that wait beside those that may run, where nobody says else."""
 MAX_QUEUED_TOKENS = 2_000_000
+"""Tokens that those which run or wait bring together, where nobody says else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class Build:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`model` replaces the checkpoint's name. So many answers run or wait at once as
-    `max_queued_reqs` says; together they bring `max_queued_tokens` tokens at most, as
+    `max_admitted_reqs` says; together they bring `max_admitted_tokens` tokens at most, as
     `Prepared.num_tokens` counts them.
 
     `host` is what the server listens on, `allowed_hosts` are further names by which it is called,
@@ -39,8 +41,8 @@ class Settings:
     """
 
     model: str | None = None
-    max_queued_reqs: int = MAX_QUEUED_REQS
-    max_queued_tokens: int = MAX_QUEUED_TOKENS
+    max_admitted_reqs: int = MAX_QUEUED_REQS
+    max_admitted_tokens: int = MAX_QUEUED_TOKENS
     host: str = "127.0.0.1"
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()

@@ -14,6 +14,8 @@ from lostwax.server.gateway.models import (
 from lostwax.server.gateway.prepared import AnswerOptions, Job
 from lostwax.server.gateway.tokenizer import Codec
 
+MAX_PROMPT_TOKENS = 2_000_000
+"""Of all prompts of a request, each as often as it has answers: the engine keeps the ids of each."""
 MAX_BIASES_TOGETHER = 4 * MAX_BIASES
 """Of all choices of a request: each goes to the engine with its own."""
 
@@ -42,6 +44,11 @@ def require_few_tokens(request: GenerationRequest, num_prompt: int, job: Job, pa
     remedy = "lower n or send fewer" if many else "send fewer"
     message = f"the prompts hold more than {job.max_tokens} tokens together{many}; {remedy}"
     raise ApiError(400, message, code="invalid_value", param=param)
+
+
+def prompt_runs(request: GenerationRequest, info: EngineInfo, *, is_scored: bool = False) -> int:
+    """How often the engine runs each prompt for its answers."""
+    return 1 if info.shares_prompts and not is_scored else request.num_choices
 
 
 def require_stops(request: GenerationRequest, codec: Codec) -> None:

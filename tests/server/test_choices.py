@@ -173,7 +173,7 @@ def test_a_client_that_leaves_ends_all_its_choices(stream: bool) -> None:
 
 
 def test_the_queue_counts_each_choice() -> None:
-    with _served(Settings(max_queued_reqs=4), FakeRuntime(step_s=0.02)) as server:
+    with _served(Settings(max_admitted_reqs=4), FakeRuntime(step_s=0.02)) as server:
         error = server.refused(n=5)
         assert (error["param"], error["code"]) == ("n", "invalid_value")
         body = BODY | {"n": 3, "max_tokens": 50, "stream": True}
@@ -182,12 +182,13 @@ def test_the_queue_counts_each_choice() -> None:
             next(lines)
             full = server.client.post("/v1/completions", json=BODY | {"n": 2})
             assert full.status_code == 429
+            assert "3 of 4 answers run or wait" in full.json()["error"]["message"]
             assert server.client.post("/v1/completions", json=BODY).status_code == 200
 
 
 def test_the_queue_counts_the_tokens_of_each_choice() -> None:
     """A running one of 59 and five of 6 to a prompt of 9 fit into 100, six do not."""
-    with _served(Settings(max_queued_tokens=100), FakeRuntime(step_s=0.02)) as server:
+    with _served(Settings(max_admitted_tokens=100), FakeRuntime(step_s=0.02)) as server:
         body = BODY | {"max_tokens": 50, "stream": True}
         with server.client.stream("POST", "/v1/completions", json=body) as running_one:
             lines = running_one.iter_lines()  # which ends the answer when it is dropped
@@ -195,10 +196,10 @@ def test_the_queue_counts_the_tokens_of_each_choice() -> None:
             full = server.client.post("/v1/completions", json=BODY | {"n": 6})
             assert full.status_code == 429
             assert full.json()["error"]["code"] == "queue_full"
+            assert "brings 59 of 100 tokens" in full.json()["error"]["message"]
             assert server.client.post("/v1/completions", json=BODY | {"n": 5}).status_code == 200
-        error = server.refused(n=12)
-        assert (error["param"], error["code"]) == ("prompt", "invalid_value")
-        assert "more than 100 tokens together, each for 12 answers" in error["message"]
+        alone = server.client.post("/v1/completions", json=BODY | {"n": 12, "max_tokens": 50})
+        assert alone.status_code == 200, "who comes while there is no other is taken"
 
 
 @pytest.mark.parametrize("n", [0, -1, MAX_CHOICES + 1, 1.5, "2", True, 10**30])

@@ -13,9 +13,10 @@ from engine_effects import CHANGED, EFFECTS
 from fake_runtime import FakeRuntime
 from small_fixtures import Compiled
 
+from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.server.engine import process
 from lostwax.server.engine.options import PLAIN, SERVED, EngineOptions
-from lostwax.server.gateway.settings import Settings
+from lostwax.server.gateway.settings import MAX_QUEUED_REQS, Settings
 
 EVERY = EngineOptions(**CHANGED, reports=True, overlap=False)
 
@@ -90,5 +91,7 @@ def test_serve_asks_for_the_options_that_it_is_given(
     more += ["--max-queued-requests", 6, "--max-queued-tokens", 700]
     lostwax(capsys, *line, *more, "--request-timeout", 7.5)
     asked = EngineOptions(0, False, 2, 2.5, 30, 5, adapt_drafts=True, overlap=False)
-    bounded = Settings(max_queued_reqs=6, max_queued_tokens=700, request_timeout_s=7.5)
-    assert seen == [(SERVED, Settings()), (asked, bounded)]
+    bounded = Settings(max_admitted_reqs=2 + 6, max_admitted_tokens=700, request_timeout_s=7.5)
+    num_running = ArtifactReader(small_artifact.artifact).manifest.limits.max_reqs
+    usual = Settings(max_admitted_reqs=num_running + MAX_QUEUED_REQS)
+    assert seen == [(SERVED, usual), (asked, bounded)]

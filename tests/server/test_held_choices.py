@@ -35,11 +35,18 @@ def test_choices_hold_no_page_while_the_first_runs_their_prompt() -> None:
     """Nine pages each, of which eight are shared; they come to ten."""
     engine = _engine(MAX_CHOICES, LONG, num_pages=1 + 8 + 2 * MAX_CHOICES, max_reqs=MAX_CHOICES)
     scheduler = engine.core.scheduler
+    waiting: list[tuple[int, int]] = []
     with engine.rows() as rows:
         for _ in range(8 * PAGE // 16):
             engine.step()
             assert [req.name for req in scheduler.running] == ["c-0"]
-            assert engine.core.stats.waiting_for_room == MAX_CHOICES - 1
+            stats = engine.core.stats
+            assert stats.waiting_for_prompt == scheduler.num_held
+            waiting.append((stats.waiting_for_room, stats.waiting_for_prompt))
+        others = MAX_CHOICES - 1
+        assert waiting == [(0, others)] * (len(waiting) - 1) + [
+            (others, 0)
+        ]  # at last for their row
         engine.step()
         assert len(scheduler.running) == MAX_CHOICES, "all have begun at once"
         _answered(engine, LONG, *range(MAX_CHOICES))
@@ -75,7 +82,7 @@ def test_choices_that_wait_are_cancelled_by_themselves() -> None:
         (event,) = engine.core.handle(Cancel(f"c-{number}"))
         assert isinstance(event, Output)
         assert event.finish == "cancelled"
-    assert engine.core.scheduler.num_waiting == 1
+    assert engine.core.scheduler.num_held == 1
     _answered(engine, LONG, 0, 1)
     assert engine.tokens["c-2"] == engine.tokens["c-3"] == []
 
@@ -91,13 +98,15 @@ def test_the_next_takes_over_where_the_first_is_cancelled(num_steps: int) -> Non
     assert sum(rows) == len(LONG) - 16 * num_steps + 2
 
 
-def test_the_next_takes_over_where_the_first_fails() -> None:
-    engine = _engine(3, LONG)
+def test_a_prompt_that_fails_is_run_for_no_other_choice() -> None:
+    """One bad prompt is one failed step: the engine lives, whatever number of answers it wants."""
+    engine = _engine(MAX_CHOICES, LONG)
     engine.runtime.fail = True
     engine.step()
     engine.runtime.fail = False
-    assert engine.ends == {"c-0": "engine_error"}
-    _answered(engine, LONG, 1, 2)
+    assert engine.ends == {f"c-{i}": "engine_error" for i in range(MAX_CHOICES)}
+    assert not engine.core.has_work
+    engine.core.scheduler.check_integrity()
 
 
 def test_choices_that_wait_end_when_their_time_is_up() -> None:

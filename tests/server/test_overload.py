@@ -73,7 +73,7 @@ def _served(settings: Settings) -> Generator[Server]:
 
 
 def test_a_full_queue_is_429_and_later_free_again() -> None:
-    with _served(Settings(max_queued_reqs=2)) as server:
+    with _served(Settings(max_admitted_reqs=2)) as server:
         server.gate.clear()
         body = BODY | {"stream": True, "prompt": [[1], [2]]}
         with server.client.stream("POST", "/v1/completions", json=body) as running_one:
@@ -140,14 +140,14 @@ def test_a_ticket_is_corrected_when_the_request_was_read() -> None:
     ],
 )
 def test_every_end_of_a_request_gives_its_place_back(body: bytes) -> None:
-    with _served(Settings(max_queued_reqs=1)) as server:
+    with _served(Settings(max_admitted_reqs=1)) as server:
         for _ in range(3):
             answer = server.client.post("/v1/completions", content=body, headers=JSON)
             assert answer.status_code in (200, 400), answer.text
 
 
 def test_a_full_queue_reads_no_request() -> None:
-    with _served(Settings(max_queued_reqs=1)) as server:
+    with _served(Settings(max_admitted_reqs=1)) as server:
         server.gate.clear()
         with server.client.stream("POST", "/v1/completions", json=BODY | {"stream": True}):
             more = server.client.post("/v1/completions", content=b"{", headers=JSON)

@@ -128,9 +128,10 @@ def serve(
     max_running_requests
         Requests that run at once at most; others wait (default: as many as the artifact takes).
     max_queued_requests
-        Answers that run or wait at most: what would be more is refused (429).
+        Answers that wait at most beside those that may run: what would be more is refused (429).
     max_queued_tokens
-        Tokens of their prompts, and of the answers as far as clients say how long, at most.
+        Tokens at most of the prompts that run or wait, and of the answers as far as clients say
+        how long.
     threads
         Threads of a CPU engine (default: what steps timed at the start are fastest on; with several
         ranks, each has its share of the cores).
@@ -253,7 +254,9 @@ def serve(
     num_host_pages = 0
     if enable_hierarchical_cache or hicache_size:
         num_host_pages = host_pages(artifact, hicache_size, num_pages)
-    require_checkpoint(ArtifactReader(artifact), checkpoint)
+    reader = ArtifactReader(artifact)
+    require_checkpoint(reader, checkpoint)
+    num_running = max_running_requests or reader.manifest.limits.max_reqs
     run(
         artifact,
         Settings(
@@ -266,8 +269,8 @@ def serve(
             key_digests=digests_of(keys),
             log_requests=log_requests,
             log_format=log_format,
-            max_queued_reqs=max_queued_requests,
-            max_queued_tokens=max_queued_tokens,
+            max_admitted_reqs=num_running + max_queued_requests,
+            max_admitted_tokens=max_queued_tokens,
             request_timeout_s=request_timeout,
             otlp_traces_endpoint=otlp_traces_endpoint,
         ),
