@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lostwax.ir.contract.captured import must_be_captured
 from lostwax.ir.contract.scale_layout import FP8_BLOCKS, FP8_ROW_BLOCKS, ScaleLayout
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def not_captured() -> Predicate:
     """The segment is walked on the host, so reading values there is allowed."""
 
     def refusal(match: Match) -> str | None:
-        if match.target.replay == "graph" and match.segment in match.target.graph_segments:
+        if must_be_captured(match.segment, match.target):
             return (
                 f"segment {match.segment} is captured as a device graph, and this reads on the host"
             )

@@ -212,7 +212,7 @@ def decode_row(
     graphs_us = _graphs_us(runtime, _decode(batch, state["length"]))
     own = own_symbols(runtime)
     kernels, rows, others = _anatomy(submit, own) if anatomy else (0.0, [], [])
-    floor = decode_floor(runtime.manifest, machine, batch, context)
+    floor = decode_floor(runtime.manifest, machine, batch, batch, context)
     return {
         "entry": "decode", "rows": batch, "context": context, "device_us": round(device_us, 1),
         "wall_us": round(wall_us, 1), "graphs_us": round(graphs_us, 1),
@@ -247,11 +247,12 @@ def drafted_rows(
     both_us, both_wall_us = _timed(lambda _: submit(drafts), QUEUED)
     named = {"rows": rows, "requests": batch, "context": context}
     found: list[dict[str, Any]] = []
+    of_step = runtime.manifest, machine, rows, batch, context
     for entry, us, wall, floor in (
-        ("verify", verify_us, wall_us, decode_floor(runtime.manifest, machine, rows, context)),
+        ("verify", verify_us, wall_us, decode_floor(*of_step)),
         (
             "draft", both_us - verify_us, both_wall_us - wall_us,
-            draft_floor(runtime.manifest, machine, rows, batch, context),
+            draft_floor(*of_step),
         ),
     ):  # fmt: skip
         times = {"device_us": round(us, 1), "wall_us": round(wall, 1)}

@@ -109,11 +109,13 @@ def _head(machine: Machine, manifest: Manifest, rows: int) -> float:
     return machine.us(2 * count, 2 * rows * count, machine.bf16)
 
 
-def decode_floor(manifest: Manifest, machine: Machine, rows: int, context: int) -> float:
-    """Microseconds of a decode step of `rows` requests, all at `context`."""
+def decode_floor(
+    manifest: Manifest, machine: Machine, rows: int, requests: int, context: int
+) -> float:
+    """Microseconds of a decode step of so many requests, all at `context`, with `rows` in all."""
     dense, sparse = layers_of(manifest)
     return (
-        (dense + sparse) * _decode_layer(manifest, machine, rows, context)
+        (dense + sparse) * _decode_layer(manifest, machine, rows, requests, context)
         + _feed_forward(machine, rows, dense, sparse)
         + _head(machine, manifest, rows)
     )
@@ -128,20 +130,23 @@ def draft_floor(
     us = 0.0
     for count in (rows, *(requests,) * (manifest.limits.max_drafts - 1)):
         us += machine.us(2 * join, 2 * count * join, machine.bf16)
-        us += _decode_layer(manifest, machine, count, context)
+        us += _decode_layer(manifest, machine, count, requests, context)
         us += _feed_forward(machine, count, 0, 1) + _head(machine, manifest, requests)
     return us
 
 
-def _decode_layer(manifest: Manifest, machine: Machine, rows: int, context: int) -> float:
-    """All of a layer but its feed-forward part; each row reads what it selects."""
+def _decode_layer(
+    manifest: Manifest, machine: Machine, rows: int, requests: int, context: int
+) -> float:
+    """All of a layer but its feed-forward part: each row reads what it selects, and the rows of a
+    request read its index keys together."""
     stored = _layouts(manifest)
     keys = min(context, TOPK)
     latent = rows * keys * row_bytes(stored["latent"], LATENT)
     attend = machine.us(latent, 2 * rows * HEADS * keys * (576 + 512), machine.bf16)
     index = 0.0
     if context > TOPK:
-        read = rows * context * row_bytes(stored["index_key"], INDEX)
+        read = requests * context * row_bytes(stored["index_key"], INDEX)
         index = machine.us(read, 2 * rows * context * INDEX_HEADS * 128)
     return _parts(machine, rows) + attend + index
 

@@ -24,6 +24,7 @@ from lostwax.backends.plan.program_context import ProgramContext
 from lostwax.backends.plan.step_launch import step_launch
 from lostwax.backends.plan.storage import Storage
 from lostwax.backends.plan.views import input_view, zeroed_view
+from lostwax.ir.contract.captured import must_be_captured
 from lostwax.ir.contract.check_launch import check_form
 from lostwax.ir.contract.check_program import launches_of
 from lostwax.ir.contract.check_views import Inconsistent, end_of
@@ -70,7 +71,7 @@ class _Placed:
 
 def _prepare(steps: StepValues, context: ProgramContext, compile_kernel: Build) -> Iterator[Launch]:
     """The launches that compute the step values."""
-    captured = context.segment in context.target.graph_segments
+    captured = must_be_captured(context.segment, context.target)
     inputs = partial(input_view, bucket=context.bucket)
     for op in steps.ops:
         if isinstance(op, StepOp) and op.placement != "device" and captured:
@@ -94,7 +95,7 @@ def _check_form(launch: Launch, target: Target) -> None:
 
 
 def _check_captured(launch: Launch, target: Target, segment: str) -> None:
-    captured = target.replay == "graph" and segment in target.graph_segments
+    captured = must_be_captured(segment, target)
     if captured and isinstance(launch, HostCall) and not launch.capturable:
         raise EmitError(
             f"{launch.op} emitted {launch.function}, which cannot be captured, into the captured"

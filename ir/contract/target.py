@@ -18,7 +18,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     second of that memory, `tflops` dense matrix rate per dtype name (as in `View.dtype`),
     `launch_us` the cost of one launch inside a replay. `replay` says how a program runs: `walk` the
     launch list on the host, `graph` as one captured device graph for the segments in
-    `graph_segments` and for small prefill steps (`captured.py`), or `none` (plans only).
+    `graph_segments` and for prefill steps of up to `graph_extend_rows`, or `none` (plans only).
     """
 
     name: Word
@@ -36,6 +36,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     wave_size: int = 1
     fp8_encoding: Literal["f8E4M3FN", "f8E4M3FNUZ"] | None = None
     graph_segments: tuple[str, ...] = ()
+    graph_extend_rows: int = 0
+    """Rows of the largest prefill step that is captured where all its launches can be: such steps
+    come between the tokens of streams, and walking them takes the host several times what the
+    device needs. Larger ones keep the device busy while they are walked."""
     cluster_blocks: int = 1
     """Most blocks of threads that may share memory and barriers; 1 where there are no clusters."""
     tensor_maps: bool = False

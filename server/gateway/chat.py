@@ -49,7 +49,9 @@ def prepare_chat(request: ChatRequest, job: Job, codec: Codec) -> Prepared:
     )
     options = answer_options(request, scored=bool(request.logprobs))
     turn = ChatTurn(thinks=prompt.thinks, silent=prompt.silent)
-    asked = request.most_tokens or 0
+    asked = request.most_tokens or request.min_tokens or 0
+    if request.most_tokens is None and request.ignore_eos:
+        asked = max_tokens  # it is as long as the context lets it be
     return Prepared(
         options=options,
         submits=[submit],

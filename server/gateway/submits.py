@@ -15,7 +15,7 @@ from lostwax.server.gateway.prepared import AnswerOptions, Job
 from lostwax.server.gateway.tokenizer import Codec
 
 MAX_PROMPT_TOKENS = 2_000_000
-"""Of all prompts of a request, each as often as it has answers: the engine keeps the ids of each."""
+"""Of all prompts of a request, each as often as it has answers: each keeps the ids."""
 MAX_BIASES_TOGETHER = 4 * MAX_BIASES
 """Of all choices of a request: each goes to the engine with its own."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from lostwax.ir.contract.captured import EXTEND_ROWS, is_captured, may_be_captured
+from lostwax.ir.contract.captured import is_captured, may_be_captured
 from lostwax.ir.contract.program import Bucket, Call, Guard, HostCall, Program, Segment
 from lostwax.ir.contract.target import Replay, Target
 
+EXTEND_ROWS = 256
 GUARD = Guard(name="all", selects_all=True, terms=())
 
 
@@ -15,19 +16,19 @@ def _target(replay: Replay = "graph") -> Target:
     return Target(
         name="t", backend="t", arch="", dtypes=("f32",), memory_bytes=1 << 30,
         bandwidth_gbps=1, tflops={"f32": 1}, launch_us=1, compute_units=1,
-        replay=replay, graph_segments=("decode",),
+        replay=replay, graph_segments=("decode",), graph_extend_rows=EXTEND_ROWS,
     )  # fmt: skip
 
 
 def _program(segment: Segment, tokens: int, *, capturable: bool = True) -> Program:
-    launch = HostCall(function="a:b", args=(), capturable=capturable)
+    can, may = (HostCall(function="a:b", args=(), capturable=each) for each in (True, capturable))
     return Program(
         segment=segment,
         bucket=Bucket(tokens=tokens, reqs=1, pages=1),
         guard=GUARD,
         arena_bytes=0,
         prepare=(),
-        blocks={"dense": (launch,)},
+        blocks={"dense": (can, may)},
         calls=(Call(block="dense", prefix="layers.0", layer=0),),
         outputs={},
     )

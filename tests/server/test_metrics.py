@@ -207,6 +207,22 @@ def test_rows_of_answers_in_prefill_steps_are_those_of_decoding() -> None:
     assert core.stats.rows == {"extend": 1 + 50, "decode": 39}
 
 
+def test_metrics_tell_the_bounds_and_how_full_they_are() -> None:
+    settings = Settings(metrics=True, max_admitted_reqs=7, max_admitted_tokens=900)
+    with served(settings, FakeRuntime(step_s=0.02)) as client:
+        seen = scraped(client)
+        assert value(seen, "queue_bound", of="answers") == 7
+        assert value(seen, "queue_bound", of="tokens") == 900
+        assert value(seen, "queue_filled", of="answers") == 0
+        body = {"prompt": [1] * 9, "max_tokens": 40, "n": 2, "stream": True, "ignore_eos": True}
+        with client.stream("POST", "/v1/completions", json=body) as answer:
+            lines = answer.iter_lines()  # which ends the answer when it is dropped
+            next(lines)
+            seen = scraped(client)
+            assert value(seen, "queue_filled", of="answers") == 2
+            assert value(seen, "queue_filled", of="tokens") == 9 + 2 * 40
+
+
 def test_who_waits_is_told_by_what_is_lacking() -> None:
     core = EngineCore(FakeRuntime(FakeLimits(num_pages=6)), EngineOptions(max_running=2))
     for index in range(3):
