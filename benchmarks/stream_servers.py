@@ -79,7 +79,7 @@ def engine(address: str, parent: int, step_s: float) -> None:
 
 def gateway(step_s: float, *, metrics: bool) -> None:
     """`lostwax serve`'s gateway over that engine."""
-    settings = Settings(metrics=metrics, log_requests=metrics, max_queued_tokens=10**9)
+    settings = Settings(metrics=metrics, log_requests=metrics, max_admitted_tokens=10**9)
     command = [sys.executable, __file__, "engine", str(step_s)]
     serve_engine(
         lambda link: [*command, "--address", link.address, "--parent", str(link.parent)],

@@ -41,8 +41,8 @@ class GraphReader(ArtifactReader):
         )
         self.manifest = msgspec.structs.replace(self.manifest, target=target)
 
-    def program(self, file: str) -> Program:
-        found = super().program(file)
+    def program(self, name: str) -> Program:
+        found = super().program(name)
         reads = found.segment == "extend" and found.bucket.tokens == READING
         blocks = {name: _with(each, but_last=reads) for name, each in found.blocks.items()}
         prepare, finish = (_with(each, but_last=False) for each in (found.prepare, found.finish))
