@@ -1,8 +1,9 @@
 """Chooses who of those that wait begins to run. Knows room for pages and who may pass whom.
 
 Who lacks room is looked at again when there may be more: pages came back, some entered the prefix
-cache, or somebody joined or left the queue. A look costs the same for any context: what was found
-of a prompt is remembered, and only what changed behind it is looked at.
+cache, or somebody joined or left the queue. A look costs the same for any context where requests
+that run hold what was found: it is remembered, and only what changed behind it is looked at. Pages
+of it that are idle are counted anew whenever somebody took idle pages.
 """
 
 from __future__ import annotations
