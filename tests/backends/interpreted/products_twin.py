@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import torch
+from twin_launches import Rows
 
 import lostwax.backends.cuda.kernels
 from lostwax.backends.runtime.driver import Resolve, Thunk
@@ -21,15 +22,6 @@ TWIN = Path(__file__).parents[1] / "cuda_twin"
 KERNELS = Path(lostwax.backends.cuda.kernels.__file__).parent
 _CLUSTERS = 2  # fewer than tiles, so that a cluster takes several
 _SCALARS = {"i32": "<i", "i64": "<q", "f32": "<f"}
-
-
-class Map(ctypes.Structure):
-    """A tensor map as the twin has it."""
-
-    _fields_ = [
-        ("data", ctypes.c_void_p), ("stride", ctypes.c_longlong), ("rows", ctypes.c_int),
-        ("columns", ctypes.c_int), ("box_rows", ctypes.c_int),
-    ]  # fmt: skip
 
 
 class ProductsTwin:
@@ -78,7 +70,7 @@ def _held(param: Parameter, resolve: Resolve, kept: list[torch.Tensor]) -> bytes
             kept.append(tensor := resolve(param.view))
             rows, columns = tensor.shape
             assert (tensor.element_size(), param.box[1], param.swizzle) == (1, 128, "128B")
-            return bytes(Map(tensor.data_ptr(), tensor.stride(0), rows, columns, param.box[0]))
+            return bytes(Rows(tensor.data_ptr(), tensor.stride(0), rows, columns, param.box[0], 1))
         case Pointer():
             kept.append(tensor := resolve(param.view))
             return struct.pack("<Q", tensor.data_ptr())
