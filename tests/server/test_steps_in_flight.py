@@ -49,9 +49,7 @@ class _Deep:
     def _is_shared(self, page: int) -> bool:
         return self.core.scheduler.pages.is_shared(page)
 
-    def add(
-        self, name: str, prompt: list[int], max_tokens: int = 5, *, priority: int = 0
-    ) -> None:
+    def add(self, name: str, prompt: list[int], max_tokens: int = 5, *, priority: int = 0) -> None:
         """Submit a request and step once, which leaves its prompt in flight."""
         asked = Submit(request=name, prompt=prompt, max_tokens=max_tokens, ignore_eos=True)
         self.core.handle(msgspec.structs.replace(asked, priority=priority))
