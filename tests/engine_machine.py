@@ -1,9 +1,10 @@
 """Any traffic over an engine whose steps run late, as a machine of Hypothesis.
 
 Every answer is the request's answer alone, every request ends exactly once, no page is lost or
-written while others may read it, nobody fails but those whose step did, nobody waits for whom there
-is room, and no prompt that has begun waits for ever. Prompts begin alike, so that requests find one
-another's pages. A mutant is a subclass that makes another core or runtime.
+written while others may read it, nobody fails but those whose step did and the choices that wait
+for them, nobody waits for whom there is room, and no prompt that has begun waits for ever. Prompts
+begin alike, so that requests find one another's pages. A mutant is a subclass that makes another
+core or runtime.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ class _Asked:
 
     submit: Submit
     want: list[int]
+    choices: frozenset[Owner]
+    """Those of its prompt: where one fails, those fail that wait for it to run the prompt."""
     got: list[int] = field(default_factory=list[int])
     num_scored: int = 0
     end: str | None = None
@@ -149,9 +152,9 @@ class EngineMachine(RuleBasedStateMachine):
         submit = msgspec.structs.replace(request, seed=seed, num_choices=num_choices)
         if self.live.keys() & {*submit.names}:
             return
-        for choice in submit.choices:
-            owner = Owner(choice.request, choice.seed)
-            self.asked[owner] = _Asked(choice, _alone(choice))
+        choices = {Owner(choice.request, choice.seed): choice for choice in submit.choices}
+        for owner, choice in choices.items():
+            self.asked[owner] = _Asked(choice, _alone(choice), frozenset(choices))
             self.live[owner.name] = owner
         self._take(self.core.handle(submit))
 
@@ -230,7 +233,7 @@ class EngineMachine(RuleBasedStateMachine):
             _check(owner, asked)
             if owner in self.runtime.struck:
                 assert asked.end in ("engine_error", "cancelled"), f"{owner} outlived its step"
-            else:
+            elif asked.got or not self.runtime.struck & asked.choices:
                 assert asked.end != "engine_error", f"{owner} failed, and no step of it did"
 
     def holder(self, seq: int) -> Owner:

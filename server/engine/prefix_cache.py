@@ -187,6 +187,13 @@ class PrefixCache:
             assert parent is None or self._kept.get(parent.key) is parent, "nobody finds a page"
             assert parent is None or parent.has_drafts or not kept.has_drafts, "rows are missing"
 
+    def check_found(self, prefix: Prefix) -> None:
+        """No more pages of a prefix count as idle than are, once it is brought up to date."""
+        kept = [each.page for each in prefix.found if each.is_kept]
+        num_gone = len(prefix.found) - len(kept) + self._num_taken - prefix.num_taken
+        num_idle = sum(map(self._pages.is_idle, kept))
+        assert prefix.num_idle - num_gone <= num_idle, "pages that somebody holds count as idle"
+
     @property
     def _num_taken(self) -> int:
         """How many times a page of a key that nobody held has come to be held."""

@@ -224,6 +224,12 @@ class RequestPages:
         for page in req.pages[req.num_cached // size :]:
             assert not self.allocator.is_shared(page), f"{name} will write a shared page"
 
+    def check_waiting(self, req: Req) -> None:
+        """It holds nothing, and takes no more pages for idle than are."""
+        assert not req.pages, f"{req.name} waits and holds pages"
+        if self._cache and req.prefix is not None:
+            self._cache.check_found(req.prefix)
+
     def check_cache(self) -> None:
         """Every page is where it is counted."""
         self.allocator.check_integrity()

@@ -210,7 +210,8 @@ class Scheduler:
             drafted = len(req.tokens) + len(req.drafts)
             assert not req.drafts or drafted <= req.max_rows, f"{req.name}: drafts need more pages"
             assert (req.num_in_flight == 0) == (req.rows_in_flight == 0), f"{req.name}: in flight"
-        assert not any(req.pages for req in self.waiting), "a waiting request holds pages"
+        for req in self.waiting:
+            self._holdings.check_waiting(req)
         seqs = sorted([*self._free_seqs, *(req.seq for req in self.running)])
         every = list(range(NO_SEQ + 1, NO_SEQ + 1 + self.limits.max_reqs))
         assert seqs == every, "a sequence is lost or shared"

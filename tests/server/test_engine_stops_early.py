@@ -41,8 +41,11 @@ def _submits(count: int = 1) -> list[Submit]:
     ]
 
 
-def _generation(client: InProcessEngine, stops: list[str], count: int = 1) -> Generation[Delta]:
-    options, submits = AnswerOptions(stops=stops), _submits(count)
+def _generation(
+    client: InProcessEngine, stops: list[str], count: int = 1, n: int = 1
+) -> Generation[Delta]:
+    """`n` choices to each of `count` prompts."""
+    options, submits = AnswerOptions(stops=stops, num_choices=n), _submits(count)
     form = CompletionForm(options, submits, small_codec())
     return Generation(Prepared(options=options, submits=submits), form, client, "fake", "mine")
 
@@ -96,13 +99,19 @@ async def _stop_whole(engine: InProcessEngine) -> None:
     assert b'"finish_reason":"stop"' in await _generation(engine, [_stop()], 2).answer()
 
 
+async def _stop_choices(engine: InProcessEngine) -> None:
+    answer = json.loads(await _generation(engine, [_stop()], n=2).answer())
+    assert [choice["finish_reason"] for choice in answer["choices"]] == ["stop", "stop"]
+
+
 async def _stop_streamed(engine: InProcessEngine) -> None:
     found = [chunk async for chunk in _generation(engine, [_stop()]).chunks()]
     assert json.loads(found[-1])["choices"][0]["finish_reason"] == "stop"
 
 
 @pytest.mark.parametrize(
-    "ask", [_leave_stream, _leave_chunks, _leave_answer, _stop_whole, _stop_streamed]
+    "ask",
+    [_leave_stream, _leave_chunks, _leave_answer, _stop_whole, _stop_choices, _stop_streamed],
 )
 def test_an_answer_that_nobody_waits_for_is_given_up(
     ask: Callable[[InProcessEngine], Awaitable[None]],

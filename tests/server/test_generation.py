@@ -129,6 +129,16 @@ def test_a_stop_string_cancels_its_choice_once_and_what_still_comes_is_dropped(
     assert client.cancelled == ["r0"]
 
 
+def test_a_stop_string_cancels_the_choice_that_it_ends_and_no_other_of_its_prompt() -> None:
+    tokens = generate(PROMPT, 4)
+    outputs = [_output(i, tokens[0], n=2) for i in range(4)]
+    outputs.append(_output(3, *tokens[1:], n=2))
+    outputs += [_output(i, tokens[0], ends=True, n=2) for i in range(3)]
+    client = _Scripted(outputs)
+    asyncio.run(_generation(client, 2, CODEC.decode(tokens[2:]), n=2).answer())
+    assert client.cancelled == ["r1-1"]
+
+
 def test_what_the_engine_has_ended_is_not_cancelled() -> None:
     client = _Scripted([_output(0, *generate(PROMPT, 3), ends=True)])
     asyncio.run(_generation(client, 1).answer())

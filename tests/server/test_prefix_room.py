@@ -105,6 +105,37 @@ def test_who_waits_does_not_count_on_pages_that_have_given_way() -> None:
     assert engine.tokens["waiting"] == generate([*text(17), *[6] * 16], 4)
 
 
+def test_who_waits_for_all_pages_begins_though_found_ones_have_given_way() -> None:
+    """With one page counted as idle that is none, it would never have room."""
+    engine = SharingEngine(num_pages=1 + 12)
+    engine.ask(text(17), 1)
+    engine.add("running", [5] * 20, 24)
+    engine.add("waiting", [*text(17), *[6] * 24], 4)  # eleven, and four found ones are lost
+    for _ in range(40):
+        engine.step()
+    assert not engine.core.has_work, "who waits for ever has no step"
+    assert engine.found["waiting"] == 4
+    assert engine.tokens["waiting"] == generate([*text(17), *[6] * 24], 4)
+
+
+def test_who_waits_begins_once_another_took_the_place_of_idle_pages_that_it_shares() -> None:
+    """Theirs lack the rows of the MTP layer, which it does not need, but the other does."""
+    engine = SharingEngine(num_pages=1 + 10, max_drafts=3)
+    engine.ask(text(17), 1)
+    engine.add("drafting", text(17), 12)  # five pages, and seven at its end
+    engine.add("waiting", text(17), 2)  # five, of which four are found, and one for the other
+    running = engine.core.scheduler.running
+    engine.step()
+    assert [req.name for req in running] == ["drafting"]
+    while not engine.ends.get("waiting"):
+        engine.step()
+    assert not engine.ends["drafting"]
+    engine.finish()
+    assert engine.found["waiting"] == 16
+    for name, count in (("drafting", 12), ("waiting", 2)):
+        assert engine.tokens[name] == generate(text(17), count)
+
+
 @pytest.mark.parametrize("num_shared", [2, 4])
 def test_who_waits_finds_pages_that_were_lost_and_come_again(num_shared: int) -> None:
     """With another's rows in other pages, and fewer or as many of them."""

@@ -13,6 +13,7 @@ from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.loop import MAX_DEPTH, EngineCore, TooDeep
 from lostwax.server.engine.messages import Cancel, Failed, Output, Submit
+from lostwax.server.engine.options import PLAIN, EngineOptions
 
 
 class _Refusing(LateRuntime):
@@ -28,12 +29,17 @@ class _Deep:
     """An engine over a late runtime, and what it said."""
 
     def __init__(
-        self, runtime: type[LateRuntime] = LateRuntime, num_pages: int = 33, depth: int = 2
+        self,
+        runtime: type[LateRuntime] = LateRuntime,
+        num_pages: int = 33,
+        depth: int = 2,
+        options: EngineOptions = PLAIN,
     ) -> None:
         limits = FakeLimits(num_pages=num_pages)
         self.runtime = runtime(limits, self._holder, is_shared=self._is_shared)
         self.said: list[str] = []
-        self.core = EngineCore(self.runtime, log=FailureLog(self.said.append), depth=depth)
+        log = FailureLog(self.said.append)
+        self.core = EngineCore(self.runtime, options, log=log, depth=depth)
         self.events: list[Output | Failed] = []
 
     def _holder(self, seq: int) -> Owner:
@@ -43,10 +49,10 @@ class _Deep:
     def _is_shared(self, page: int) -> bool:
         return self.core.scheduler.pages.is_shared(page)
 
-    def add(self, name: str, prompt: list[int], max_tokens: int = 5) -> None:
+    def add(self, name: str, prompt: list[int], max_tokens: int = 5, *, priority: int = 0) -> None:
         """Submit a request and step once, which leaves its prompt in flight."""
         asked = Submit(request=name, prompt=prompt, max_tokens=max_tokens, ignore_eos=True)
-        self.core.handle(asked)
+        self.core.handle(msgspec.structs.replace(asked, priority=priority))
         self.step()
 
     def step(self) -> None:
@@ -135,6 +141,27 @@ def test_pages_of_a_request_cancelled_in_flight_serve_the_next_at_once() -> None
     assert len(deep.runtime.queue) == 2
     deep.finish()
     assert deep.ids("second") == generate([2] * 8, 5)
+
+
+def test_who_was_preempted_in_flight_passes_the_first_once_its_step_is_back() -> None:
+    """No page has come back meanwhile."""
+    deep = _Deep(num_pages=1 + 14, options=EngineOptions(prefix_cache=False))
+    deep.add("running", [1] * 32, 16)  # eight pages, and twelve at its end
+    deep.add("small", [3, 1], priority=1)
+    deep.add("first", [2] * 40)  # lacks room
+    scheduler = deep.core.scheduler
+    small = scheduler.find("small")
+    while not deep.ids("small"):
+        deep.step()
+    assert small is not None
+    scheduler.preempt(small)
+    assert small.num_in_flight
+    while "small" not in deep.ends():
+        deep.step()
+    assert "running" not in deep.ends(), "it waited for pages that it does not need"
+    deep.finish()
+    for name, prompt, count in (("running", [1] * 32, 16), ("small", [3, 1], 5)):
+        assert deep.ids(name) == generate(prompt, count)
 
 
 def test_a_failed_step_fails_those_behind_it_alone_and_is_said_once() -> None:
