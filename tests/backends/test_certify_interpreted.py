@@ -88,6 +88,7 @@ def lines(artifact: Path) -> list[Line]:
     return found
 
 
+@pytest.mark.slow
 def test_every_lowering_of_a_rocm_artifact_agrees_with_the_reference(lines: list[Line]) -> None:
     assert {line["certificate"]["state"] for line in lines} == {"interpreted"}
     own = {line["lowering"] for line in lines if line["kernels"]}
@@ -97,6 +98,7 @@ def test_every_lowering_of_a_rocm_artifact_agrees_with_the_reference(lines: list
     assert own >= {low.name for low in GPU} - elsewhere, "each kernel family was chosen"
 
 
+@pytest.mark.slow
 def test_the_kernels_of_the_step_are_interpreted_over_drawn_steps(lines: list[Line]) -> None:
     (step,) = [line for line in lines if line["lowering"] == "the step around the layers"]
     every = {op for segment in SEGMENTS for half in step_launches(segment) for op in half}
@@ -240,6 +242,7 @@ def test_an_fp8_encoding_that_the_target_lacks_is_refused_by_the_fact(
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
 def test_a_certificate_names_the_binaries_whose_source_ran(lines: list[Line]) -> None:
     for line in lines:
         assert bool(line["certificate"]["binary_digest"]) is bool(line["kernels"])

@@ -43,6 +43,7 @@ COMPILED = (
     "experts of two terms", "experts with scales of two's powers",
 )  # fmt: skip
 """Forms of each kind, which compile for seconds each."""
+ALWAYS = ("linear of scaled rows", "gate and up of narrow tiles", "queries of two terms")
 
 
 def extent(rows: int = 4096, terms: int = 1, *, gated: bool = False) -> Extent:
@@ -218,7 +219,10 @@ def test_the_estimate_counts_the_units_that_wait_for_the_last_tiles(tmp_path: Pa
 
 
 @needs_nvcc
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ALWAYS else pytest.param(n, marks=pytest.mark.slow) for n in COMPILED],
+)
 def test_forms_compile_to_the_same_bytes_in_two_folders(name: str, tmp_path: Path) -> None:
     """Without spilled registers or serialised products: these are refused."""
     case, asked = cases()[name], Sources()

@@ -48,6 +48,7 @@ def wrong(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [name for name, error in errors.items() if not error <= bounds[name]]
 
 
+@pytest.mark.slow
 def test_every_form_agrees_with_the_reference() -> None:
     assert wrong(run_cases()) == []
 

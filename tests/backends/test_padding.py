@@ -188,7 +188,9 @@ def _nan_rows(value: np.ndarray) -> np.ndarray:
     return np.asarray(np.isnan(wide).all(axis=1))
 
 
-@pytest.mark.parametrize("formats", ["f32", "bf16", "fp8", "fnuz", "caches"])
+@pytest.mark.parametrize(
+    "formats", ["f32", "bf16", "fp8", pytest.param("fnuz", marks=pytest.mark.slow), "caches"]
+)
 def test_what_is_undefined_is_nan_in_every_operand(formats: str) -> None:
     module, facts = _model(formats)
     num_rows = num_caches = 0

@@ -270,7 +270,11 @@ def test_longer_stalls_are_noticed(
 
 @pytest.mark.parametrize(
     "mutant",
-    [IgnoresTheBudget, BeginsUnbounded, GivesThePromptOneRow],
+    [
+        IgnoresTheBudget,
+        BeginsUnbounded,
+        pytest.param(GivesThePromptOneRow, marks=pytest.mark.slow),
+    ],
     ids=lambda mutant: mutant.__name__,
 )
 def test_a_budget_that_is_not_kept_is_noticed(
