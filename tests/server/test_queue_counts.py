@@ -9,25 +9,16 @@ from typing import Any
 import msgspec
 import pytest
 from fake_runtime import FakeRuntime
-from scripted_runtime import CODEC, EOS_ID, VOCAB
+from scripted_runtime import CODEC, ScriptedRuntime
 
-from lostwax.ir.contract.model import CHAT_V32
 from lostwax.server.engine.loop import EngineCore
-from lostwax.server.engine.messages import EngineInfo, Output
+from lostwax.server.engine.messages import Output
 from lostwax.server.engine.options import EngineOptions
 from lostwax.server.gateway.engine_client import MAX_IN_A_ROW, Mailbox
 from lostwax.server.gateway.prepare import prepare
 from lostwax.server.gateway.prepared import Job, Prepared, Route
 
-INFO = EngineInfo(
-    model="fake",
-    vocab_size=VOCAB,
-    max_context=512,
-    max_reqs=1,
-    max_top_logprobs=20,
-    eos_token_ids=(EOS_ID,),
-    chat_encoding=CHAT_V32,
-)
+INFO = EngineCore(ScriptedRuntime()).info
 PROMPT = [1] * 40
 
 
