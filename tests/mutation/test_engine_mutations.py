@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from engine_machine import EngineMachine
 from fake_runtime import FakeLimits
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 from late_runtime import LateRuntime, LateTicket, Owner
 from msgspec.structs import replace
+from mutant_search import SEARCH
 
 from lostwax.server.engine.loop import EngineBroken, EngineCore
 from lostwax.server.engine.messages import Cancel, Command, Failed, Output, Submit
@@ -22,17 +23,6 @@ from lostwax.server.engine.options import PLAIN
 from lostwax.server.engine.request import Req
 from lostwax.server.engine.scheduled_step import ScheduledStep
 from lostwax.server.engine.scheduler import Scheduler
-
-SEARCH = settings(
-    max_examples=3000,
-    stateful_step_count=50,
-    deadline=None,
-    database=None,
-    derandomize=True,
-    phases=[Phase.generate],
-    report_multiple_bugs=False,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
 
 
 class MapsByTheRunningList(EngineCore):

@@ -10,24 +10,13 @@ from unittest.mock import patch
 
 import pytest
 from host_machine import HostMachine
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from late_runtime import LateRuntime
+from mutant_search import SEARCH
 
 from lostwax.ir.contract.step_plan import Move
 from lostwax.server.engine.host_tier import HostTier
 from lostwax.server.engine.loop import EngineBroken, EngineCore
-
-SEARCH = settings(
-    max_examples=3000,
-    stateful_step_count=50,
-    deadline=None,
-    database=None,
-    derandomize=True,
-    phases=[Phase.generate],
-    report_multiple_bugs=False,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
 
 
 class _Tier(HostTier):

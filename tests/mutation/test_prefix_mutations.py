@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 from engine_machine import EngineMachine
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 from late_runtime import LateRuntime
+from mutant_search import SEARCH
 
 from lostwax.server.engine.loop import EngineBroken, EngineCore
 from lostwax.server.engine.messages import Failed, Output
@@ -29,17 +30,6 @@ from lostwax.server.engine.request_pages import RequestPages
 from lostwax.server.engine.scheduled_step import ScheduledStep
 from lostwax.server.engine.scheduler import Scheduler
 from lostwax.server.engine.starting import Starting
-
-SEARCH = settings(
-    max_examples=3000,
-    stateful_step_count=50,
-    deadline=None,
-    database=None,
-    derandomize=True,
-    phases=[Phase.generate],
-    report_multiple_bugs=False,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
 
 
 class _Mutant(EngineCore):
