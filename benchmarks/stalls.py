@@ -2,13 +2,14 @@
 
     python benchmarks/stalls.py ARTIFACT --checkpoint models/tiny/weights --out FILE
 
-Two greedy streams run; then a prompt of 4,096 tokens comes, and behind it another, as an engine
-knows after the first how many rows fit. For each bound (`--max-stall`) and prompt: the streams'
-longest wait for a token while the prompt runs, beside their median wait before it came, and the
-prompt's time to its first token, beside that of the same prompt alone, in chunks of the size that
-gives it soonest. With `--small N` a prompt of N tokens comes ten steps behind each: its time to its
-first token is told, too. `none` has no bound: each prefill step is as large as any. Each is run
-several times, in turn, and each run says what other processes took of the machine meanwhile.
+Two greedy streams run on an engine that has warmed up; then a prompt of 4,096 tokens comes, and
+behind it another, as an engine may know more after the first. For each bound (`--max-stall`) and
+prompt: the streams' longest wait for a token while the prompt runs, beside their median wait before
+it came, and the prompt's time to its first token, beside that of the same prompt alone, in chunks
+of the size that gives it soonest. With `--small N` a prompt of N tokens comes ten steps behind
+each: its time to its first token is told, too. `none` has no bound: each prefill step is as large
+as any. Each is run several times, in turn, and each run says what other processes took of the
+machine meanwhile.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 from neighbours import Neighbours
 
 from lostwax.backends.runtime.load import Runtime, load
+from lostwax.server.engine.extend_budget import MAX_STALL
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Output, Submit
 from lostwax.server.engine.options import EngineOptions
@@ -72,6 +74,7 @@ def beside(
     that of a prompt of `small` tokens behind it, if there are any."""
     options = EngineOptions(prefix_cache=False, max_stall=max_stall)
     core = EngineCore(runtime, options, depth=int(runtime.overlaps), clock=clock)
+    core.warm_up()
     for i, name in enumerate(STREAMS):
         core.handle(_submit(name, [5 + i] * 16, min(4000, runtime.limits.max_context - 20)))
     prompt = _prompt(runtime, rows)  # made before: its making would count as a wait
@@ -127,7 +130,7 @@ def main() -> None:
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--rows", type=int, default=4096)
-    parser.add_argument("--max-stall", type=float, nargs="*", default=[2.0, 3.0, 6.0])
+    parser.add_argument("--max-stall", type=float, nargs="*", default=[2.0, MAX_STALL, 6.0])
     parser.add_argument("--chunks", type=int, nargs="*", default=[64, 256, 512])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--small", type=int, default=0, help="tokens of a prompt behind the long")

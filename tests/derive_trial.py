@@ -204,6 +204,7 @@ class DeriveTrial:
             targets=tuple(rng.randint(0, 60) for _, n in scored for _ in range(n)),
             masked=self._masked(number, scored) if head != "pick" else (),
             drafts=drafts,
+            draft_head=self._rng.choice(("pick", "sample")),
             behind=tuple(behind),
         )
 

@@ -51,11 +51,11 @@ QUEUE_CHECKS: tuple[QueueCheck, ...] = (
 
 
 def settled(budget: ExtendBudget, cost: Callable[[int], float], steps: int = 40) -> list[int]:
-    """The rows of so many steps of short contexts, each as large as it may be."""
+    """The rows of so many steps of short contexts beside one answer, each as large as it may be."""
     rows: list[int] = []
     for _ in range(steps):
-        rows.append(budget.rows)
-        budget.note_extend(budget.rows, 1, cost(budget.rows))
+        rows.append(budget.rows_at(1, 1, is_mixed=False))
+        budget.note_extend(rows[-1], 1, cost(rows[-1]))
     return rows
 
 
@@ -63,10 +63,12 @@ def rows_stay_within_what_a_step_takes(make: type[ExtendBudget]) -> None:
     """Whatever that is, a single row, or no power of two."""
     for most, rows in ((1, 1), (2, 2), (15, 8), (16, 16), (17, 16), (100, 64), (511, 256)):
         budget = make(3, most)
-        assert budget.rows == min(MIN_ROWS, rows)
+        assert budget.rows_at(1, 1, is_mixed=False) == min(MIN_ROWS, rows)
         budget.note_decode(1, 1)
         assert settled(budget, lambda n: n / 1e6, 20)[-1] == rows
-        assert min(settled(budget, lambda n: 5.0 * n)) == min(MIN_ROWS, rows)
+        budget = make(3, most)
+        budget.note_decode(1, 1)
+        assert settled(budget, lambda n: 5.0 * n)[-1] == min(MIN_ROWS, rows)
 
 
 def time_for_less_than_one_row_gives_the_least_rows(make: type[ExtendBudget]) -> None:
@@ -81,69 +83,72 @@ def rows_stay_the_least_before_an_answer_took_a_step(make: type[ExtendBudget]) -
     assert set(settled(make(3, 512), lambda n: n / 1e6)) == {MIN_ROWS}
 
 
-def a_step_of_fewer_rows_than_it_might_have_lets_the_next_have_no_more(
+def a_longer_context_begins_with_what_fits_though_a_step_took_as_many_times_as_long(
     make: type[ExtendBudget],
 ) -> None:
-    """It says nothing of more."""
+    """Until its steps tell how much longer they take."""
     budget = make(3, 512)
     budget.note_decode(1, 1)
-    for _ in range(10):
-        budget.note_extend(MIN_ROWS - 1, 1, 0.001)
-    assert budget.rows == MIN_ROWS
+
+    def rows(context: int) -> int:
+        return budget.rows_at(context, 1, is_mixed=False)
+
+    for _ in range(2):
+        budget.note_extend(128, 200, 0.5)
+    assert [rows(n) for n in (256, 257, 512, 513, 10**6)] == [512, 256, 256, 128, MIN_ROWS]
+    for _ in range(2):
+        budget.note_extend(128, 500, 0.55)
+    assert [rows(n) for n in (512, 513, 1025)] == [256, 128, MIN_ROWS], "not four times 0.55"
 
 
-def a_context_of_twice_the_length_begins_with_half_of_what_is_known_to_fit(
-    make: type[ExtendBudget],
-) -> None:
-    """What a step of a shorter one only promises is not known."""
-    budget = make(3, 512)
-    budget.note_decode(1, 1)
-    for rows in (16, 32, 64):
-        assert budget.rows_at(100, 1) == rows
-        budget.note_extend(rows, 100, 0.1)
-    assert [budget.rows_at(n, 1) for n in (100, 128, 129, 256, 257, 10**6)] == [
-        128,
-        128,
-        32,
-        32,
-        16,
-        16,
-    ]
-    budget.note_extend(128, 128, 1.9)
-    assert [budget.rows_at(n, 1) for n in (128, 129, 257, 513, 1025)] == [128, 64, 32, 16, 16]
-    budget.note_extend(64, 200, 1.9)
-    assert [budget.rows_at(n, 1) for n in (1, 256, 257)] == [64, 64, 32]
+def what_steps_took_before_tells_how_much_longer_they_take(make: type[ExtendBudget]) -> None:
+    """In twice the context, and with twice the rows."""
+    for last in ((256, 256), (64, 512)):
+        budget = make(3, 256)
+        budget.note_decode(1, 1)
+        for rows, context, seconds in ((128, 256, 1.1), (128, 512, 1.2)):
+            for _ in range(2):
+                budget.note_extend(rows, context, seconds)
+        assert budget.rows_at(512, 1, is_mixed=False) == 128, "twice 1.2 are too many"
+        for _ in range(2):
+            budget.note_extend(*last, 1.1)
+        assert budget.rows_at(512, 1, is_mixed=False) == 256
 
 
 def a_mixed_step_has_the_time_of_the_decode_step_too(make: type[ExtendBudget]) -> None:
     """It is all that a stream waits for."""
-    for is_mixed, seconds in ((True, 1.9), (False, 1.3)):
-        budget = make(3, 512)
-        budget.note_decode(1, 1)
-        budget.note_extend(MIN_ROWS, 1, seconds + 0.2, is_mixed=is_mixed)
-        assert budget.rows == MIN_ROWS
-        budget.note_extend(MIN_ROWS, 1, seconds, is_mixed=is_mixed)
-        assert budget.rows == 2 * MIN_ROWS
+    for is_mixed, seconds in ((True, 1.4), (False, 0.9)):
+        for late, rows in ((0.2, MIN_ROWS), (0, 2 * MIN_ROWS)):
+            budget = make(3, 512)
+            budget.note_decode(1, 1)
+            for _ in range(2):
+                budget.note_extend(MIN_ROWS, 1, seconds + late)
+            assert budget.rows_at(1, 1, is_mixed=is_mixed) == rows
 
 
-def another_number_of_answers_begins_again(make: type[ExtendBudget]) -> None:
-    """What many wait says nothing of what one may."""
+def another_number_of_answers_is_to_be_measured(make: type[ExtendBudget]) -> None:
+    """What many wait says nothing of what one may. What a prefill step takes is known still."""
     budget = make(3, 512)
-    budget.note_decode(8, 1)
+    budget.note_decode(1, 1)
     settled(budget, lambda n: n / 1000)
-    assert [budget.rows_at(1, n) for n in (3, 4, 16, 17)] == [MIN_ROWS, 512, 512, MIN_ROWS]
+    budget.note_decode(8, 1)
+
+    def rows(num_answers: int) -> int:
+        return budget.rows_at(1, num_answers, is_mixed=False)
+
+    assert [rows(n) for n in (3, 4, 16, 17)] == [MIN_ROWS, 512, 512, MIN_ROWS]
     budget.note_decode(5, 1)
-    assert budget.rows == 512
-    budget.note_decode(1, 0.01)
-    assert settled(budget, lambda n: n / 1000)[-1] == MIN_ROWS
+    assert rows(5) == 512
+    budget.note_decode(1, 0.1)
+    assert rows(1) == 128
 
 
 BUDGET_CHECKS: tuple[BudgetCheck, ...] = (
     rows_stay_within_what_a_step_takes,
     time_for_less_than_one_row_gives_the_least_rows,
     rows_stay_the_least_before_an_answer_took_a_step,
-    a_step_of_fewer_rows_than_it_might_have_lets_the_next_have_no_more,
-    a_context_of_twice_the_length_begins_with_half_of_what_is_known_to_fit,
+    a_longer_context_begins_with_what_fits_though_a_step_took_as_many_times_as_long,
+    what_steps_took_before_tells_how_much_longer_they_take,
     a_mixed_step_has_the_time_of_the_decode_step_too,
-    another_number_of_answers_begins_again,
+    another_number_of_answers_is_to_be_measured,
 )

@@ -149,13 +149,13 @@ def the_eldest_keeps_its_half_where_more_would_reach_a_context_that_bounds_it() 
     for number in range(2):
         engine.ask(f"short {number}", [number] * (SELECTS - 10))
     most = 63  # and a row of the stream
-    engine.add("eldest", text(PROMPT))
-    engine.step()
-    engine.add("first", [7] * 31)
-    engine.step()
-    engine.add("second", [8] * 25)
-    engine.step()
-    counts = [plan.counts for plan in engine.runtime.plans[-3:]]
+    counts = list[tuple[int, ...]]()
+    for name, prompt in (("eldest", text(PROMPT)), ("first", [7] * 31), ("second", [8] * 25)):
+        engine.add(name, prompt)
+        engine.step()
+        if engine.runtime.plans[-1].entry == "decode":  # which is owed behind so many mixed steps
+            engine.step()
+        counts.append(engine.runtime.plans[-1].counts)
     assert counts == [(1, most), (1, 32, 31), (1, 32, 25)]
 
 

@@ -151,7 +151,7 @@ class Sequences:
         self, plan: StepPlan, run: Run, groups: list[_Group], logits: list[_Logit]
     ) -> list[list[int]]:
         """The drafts of each sequence that picks."""
-        head: Head = "pick" if plan.head == "pick" else "sample"
+        head = plan.draft_head
         made: list[list[int]] = [[] for _ in logits]
         for number in range(1, plan.drafts + 1):
             found = run(self._batch("draft", head, groups, logits))

@@ -62,6 +62,7 @@ def random_step(
         targets=() if logits else (0,),
         masked=tuple(masked),
         drafts=drafts,
+        draft_head="sample" if masked else "pick",
         behind=tuple(behind),
     )
 

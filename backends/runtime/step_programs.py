@@ -51,9 +51,7 @@ class StepPrograms:
         stages = [self._stage(plan.entry, plan.facts, plan.head, num_logits)]
         if not plan.drafts:
             return tuple(stages)
-        # Drafts of rows that pick from a nucleus are picked from theirs.
-        head: Head = "pick" if plan.head == "pick" else "sample"
-        picking = plan.num_picking
+        head, picking = plan.draft_head, plan.num_picking
         stages.append(self._stage("draft", plan.facts, head, picking))
         for number in range(1, plan.drafts if picking else 1):
             ends = min(plan.facts.max_kv + number, self._limits.max_context)

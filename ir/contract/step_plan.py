@@ -47,7 +47,8 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     Afterwards a sequence's length is the end of its rows, but for drafts that were not accepted: a
     row's token behind the first that picks holds if it is what the row before it picked. What
-    follows is the last pick, and up to `drafts` tokens of the MTP layer. That layer sees all rows
+    follows is the last pick, and up to `drafts` tokens of the MTP layer, which `draft_head` picks:
+    `pick` or `sample`, as what is drafted is verified. That layer sees all rows
     of a step with drafts; `behind` is then the token behind the last row of each sequence that
     picks nothing.
 
@@ -70,6 +71,7 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
     targets: tuple[int, ...] = ()
     masked: tuple[Span, ...] = ()
     drafts: int = 0
+    draft_head: Head = "pick"
     behind: tuple[int, ...] = ()
 
     @property

@@ -33,6 +33,7 @@ from lostwax.server.engine.scheduled_step import ScheduledStep
 from lostwax.server.engine.scheduler import Scheduler
 from lostwax.server.engine.stats import StepCounts, stats_of
 from lostwax.server.engine.step import plan_step
+from lostwax.server.engine.warm_up import run_every_kind, run_prompt_beside_answer
 
 MAX_FAILED_STEPS = 3
 """Failed steps in a row after which the device, not a request, is taken to be at fault."""
@@ -203,9 +204,10 @@ class EngineCore:
             eos_token_ids = self._runtime.facts.eos_token_ids
             events = commit(plan, oldest.told, result, eos_token_ids, self.drafting)
             events += self._failed_with(events)
-            if not self._is_warming_up:  # first steps take longer than those that follow
+            self.scheduler.note_times(plan, seconds)
+            if not self._is_warming_up:
                 self._counts.note(oldest.told, seconds, plan.num_answers)
-                self.scheduler.note(plan, events, seconds)
+                self.scheduler.note_drafts(plan, events, seconds)
             self.scheduler.enter_pages(plan)
             self._retire(events)
         except Exception as error:
@@ -259,17 +261,19 @@ class EngineCore:
         return failed
 
     def warm_up(self) -> None:
-        """Run a real prefill and a real decode step, with drafts if any are made.
+        """Run steps of every kind, and where streams are kept from waiting a prompt beside an
+        answer, of which nothing stays but what steps took.
 
         An error here is the caller's.
         """
         self._is_warming_up = True
-        max_tokens = min(2 + self.scheduler.max_drafts, self.scheduler.max_context - 1)
-        self.handle(Submit(request="warm-up", prompt=[0], max_tokens=max_tokens, ignore_eos=True))
-        while self.has_work:
-            for event in self.step():
-                if isinstance(event, Failed):
-                    raise RuntimeError(f"the warm-up step failed: {event.message}")
+        run_every_kind(self)
+        if self.scheduler.learns_times:
+            names = run_prompt_beside_answer(self, self._clock)
+            while self._in_flight:
+                self._commit_oldest()
+            for req in filter(None, map(self.scheduler.find, names)):
+                self.scheduler.remove(req, has_failed=True)
         self.scheduler.check_integrity()
         self._is_warming_up = False
         self.drafting = Drafting()

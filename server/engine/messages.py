@@ -16,6 +16,9 @@ TIMED_OUT = "request_timeout"
 Finish = Literal["stop", "length", "cancelled"]
 MAX_CHOICES = 12
 """Of a prompt."""
+MOST_MASS, MANY, UNLIKELY = 0.9, 16, 0.1
+"""A top_p and a top_k from which, and a min_p up to which, what is picked from all ids lies in the
+nucleus mostly."""
 
 
 class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
@@ -58,6 +61,12 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     def has_nucleus(self) -> bool:
         """Whether tokens are sampled from some ids only; greedy ones are in every nucleus."""
         return self.temperature > 0 and (self.top_p < 1 or self.top_k > 0 or self.min_p > 0)
+
+    @property
+    def leaves_little(self) -> bool:
+        """Whether ids that are often picked otherwise may lie outside the nucleus."""
+        is_narrow = self.top_p < MOST_MASS or 0 < self.top_k < MANY or self.min_p > UNLIKELY
+        return self.temperature > 0 and is_narrow
 
     @property
     def has_penalty(self) -> bool:

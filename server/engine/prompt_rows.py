@@ -89,7 +89,8 @@ class PromptRows:
         if self._budget is None or not num_decoding:
             return None
         context = max([context, *[chunk.end for chunk in answers]])
-        return max(self._budget.rows_at(context, num_decoding) - len(answers), len(answers))
+        rows = self._budget.rows_at(context, num_decoding, is_mixed=bool(answers))
+        return max(rows - len(answers), len(answers))
 
     def _pop_eldest(
         self, prompts: list[Req], written: set[Coming], *, is_bounded: bool

@@ -34,6 +34,9 @@ class Req:
     """Cache rows at the end: the last generated token is never run."""
     pick_head: Head = field(init=False)
     """The least head that picks a token as the client wants it."""
+    draft_head: Head = field(init=False)
+    """The least head whose drafts are mostly what the other would pick: it runs for each draft, and
+    its nucleus keeps all answers waiting."""
     num_cached: int = 0
     num_drafted: int = 0
     """Rows of them that the MTP layer has cached, too: row i once token i + 1 was known, and never
@@ -88,6 +91,8 @@ class Req:
         self.max_rows = max(self.max_length - 1, self.num_prompt)
         samples = submit.has_nucleus or submit.has_penalty or submit.logit_bias
         self.pick_head = "score" if submit.top_logprobs else "sample" if samples else "pick"
+        changes = submit.leaves_little or submit.has_penalty or submit.logit_bias
+        self.draft_head = "sample" if changes else "pick"
 
     @property
     def num_output(self) -> int:

@@ -31,6 +31,11 @@ class ScheduledStep(msgspec.Struct, frozen=True):
         return self.num_answers > 0
 
     @property
+    def draft_head(self) -> Head:
+        """The least head that drafts well for all."""
+        return "sample" if any([c.req.draft_head == "sample" for c in self.chunks]) else "pick"
+
+    @property
     def head(self) -> Head:
         """The least head that gives all logit rows what they want."""
         heads: set[Head] = {chunk.head for chunk in self.chunks}

@@ -69,6 +69,11 @@ class Scheduler:
         """Mixed steps since the last decode step."""
 
     @property
+    def learns_times(self) -> bool:
+        """Whether it matters here what steps take."""
+        return self._budget is not None
+
+    @property
     def shares_prompts(self) -> bool:
         """Whether pages of one prompt are found by another."""
         return self._holdings.has_cache
@@ -160,17 +165,21 @@ class Scheduler:
                 for req in self._choices.release(chunk.req):
                     self._starting.push(req)
 
-    def note(self, step: ScheduledStep, events: Sequence[Output | Failed], seconds: float) -> None:
-        """Learn from what a committed step gave, and how long it took."""
-        if step.entry == "extend":
-            if self._budget is not None:
-                num_rows = sum([chunk.count for chunk in step.chunks])
-                context = max([chunk.end for chunk in step.chunks])
-                self._budget.note_extend(num_rows, context, seconds, is_mixed=step.is_mixed)
+    def note_times(self, step: ScheduledStep, seconds: float) -> None:
+        """Learn from how long a committed step took what others may."""
+        if self._budget is None:
             return
-        if self._budget is not None:
+        if step.entry == "decode":
             self._budget.note_decode(len(step.chunks), seconds)
-        if self._draft_length is not None:
+            return
+        num_rows = sum([chunk.count for chunk in step.chunks])
+        self._budget.note_extend(num_rows, max([chunk.end for chunk in step.chunks]), seconds)
+
+    def note_drafts(
+        self, step: ScheduledStep, events: Sequence[Output | Failed], seconds: float
+    ) -> None:
+        """Learn from what a committed decode step gave how many drafts pay."""
+        if self._draft_length is not None and step.entry == "decode":
             num_tokens = sum(len(event.tokens) for event in events if isinstance(event, Output))
             self._draft_length.note(len(step.chunks), num_tokens, seconds)
 

@@ -42,6 +42,7 @@ def plan_step(step: ScheduledStep) -> StepPlan:
         scored=rows.scored,
         targets=rows.targets,
         drafts=step.drafts,
+        draft_head=step.draft_head if step.drafts else "pick",
         behind=rows.behind,
     )
 

@@ -43,7 +43,10 @@ def asking(plan: StepPlan, head: Head, drafts: int, *, picks: bool = True) -> St
     """The step with a head and drafts; an extend step may pick nothing."""
     is_silent = plan.entry == "extend" and not picks
     logits = () if is_silent else plan.logits
-    return msgspec.structs.replace(plan, head=head, drafts=drafts, logits=logits)
+    draft_head: Head = "pick" if head == "score" else head
+    return msgspec.structs.replace(
+        plan, head=head, drafts=drafts, draft_head=draft_head, logits=logits
+    )
 
 
 def facts_of(counts: Sequence[int], ends: Sequence[int]) -> dict[str, int]:
@@ -85,7 +88,7 @@ def expected(refs: Sequence[ProgramRef], plan: StepPlan, least: int = 0) -> list
         if number:
             end = min(max(plan.ends) + number, LIMITS.max_context)
             facts = facts_of([1] * picking, [end] * picking)
-        found.append(stage("draft", facts, "pick" if plan.head == "pick" else "sample", picking))
+        found.append(stage("draft", facts, plan.draft_head, picking))
     return None if None in found else [files for files in found if files]
 
 

@@ -124,61 +124,61 @@ class GivesTheLeastToAnyStep(ExtendBudget):
 class GrowsToAnyNumber(ExtendBudget):
     """Twice the rows, though a step does not take them."""
 
-    def note_extend(
-        self, num_rows: int, context: int, seconds: float, *, is_mixed: bool = False
-    ) -> None:
-        before = self.rows
-        super().note_extend(num_rows, context, seconds, is_mixed=is_mixed)
-        if before == self.rows == self._most and not self._held:
-            self.rows = 2 * before
+    def rows_at(self, context: int, num_answers: int, *, is_mixed: bool) -> int:
+        rows = super().rows_at(context, num_answers, is_mixed=is_mixed)
+        return 2 * rows if rows == self._most else rows
 
 
 class GivesNoRows(ExtendBudget):
     """None where no row fits."""
 
-    def note_extend(
-        self, num_rows: int, context: int, seconds: float, *, is_mixed: bool = False
-    ) -> None:
-        allowed = (self._max_stall - 1) * (self._decode_s or 0.0)
-        super().note_extend(num_rows, context, seconds, is_mixed=is_mixed)
-        if seconds > allowed * num_rows:
-            self.rows = 0
-
-
-class GrowsByAnyStep(ExtendBudget):
-    """A step that had fewer rows than it might lets the next have more."""
-
-    def note_extend(
-        self, num_rows: int, context: int, seconds: float, *, is_mixed: bool = False
-    ) -> None:
-        super().note_extend(max(num_rows, self.rows), context, seconds, is_mixed=is_mixed)
+    def rows_at(self, context: int, num_answers: int, *, is_mixed: bool) -> int:
+        rows = super().rows_at(context, num_answers, is_mixed=is_mixed)
+        allowed = self._max_stall * self._decode_s
+        return 0 if self._times.foretell(1, context, allowed) > allowed > 0 else rows
 
 
 class GrowsBeforeAnAnswer(ExtendBudget):
     """What no decode step has told is taken to be a second."""
 
-    def note_extend(
-        self, num_rows: int, context: int, seconds: float, *, is_mixed: bool = False
-    ) -> None:
-        self._decode_s = self._decode_s or 1.0
-        super().note_extend(num_rows, context, seconds, is_mixed=is_mixed)
+    def __init__(self, max_stall: float, most: int) -> None:
+        super().__init__(max_stall, most)
+        self.note_decode(1, 1.0)
 
 
 class LooksAtNoNumber(ExtendBudget):
     """A decode step of any number of answers is as good as another."""
 
     def knows_decode(self, num_answers: int) -> bool:
-        return self._decode_s is not None
+        return self._decode_s > 0
+
+
+class MixesAtNoTime(ExtendBudget):
+    """A decode step follows a mixed step, too."""
+
+    def rows_at(self, context: int, num_answers: int, *, is_mixed: bool) -> int:
+        return super().rows_at(context, num_answers, is_mixed=False)
+
+
+class LooksAtNoContext(ExtendBudget):
+    """What fits short contexts is taken to fit longer ones."""
+
+    def rows_at(self, context: int, num_answers: int, *, is_mixed: bool) -> int:
+        return super().rows_at(1, num_answers, is_mixed=is_mixed)
+
+    def note_extend(self, num_rows: int, context: int, seconds: float) -> None:
+        super().note_extend(num_rows, 1, seconds)
 
 
 @pytest.mark.parametrize(
     "mutant",
     [
         LooksAtNoNumber,
+        LooksAtNoContext,
+        MixesAtNoTime,
         GivesTheLeastToAnyStep,
         GrowsToAnyNumber,
         GivesNoRows,
-        GrowsByAnyStep,
         GrowsBeforeAnAnswer,
     ],
     ids=lambda mutant: mutant.__name__,
@@ -227,13 +227,6 @@ class ForgetsTheAnswers(scheduler.Scheduler):
     def _next_rows(self, decoding: list[Req]) -> list[Chunk]:
         chunks = super()._next_rows(decoding)
         return chunks[:1] if any(req.is_prefilling for req in self.running) else chunks
-
-
-class LooksAtNoContext(ExtendBudget):
-    """What fits short contexts is taken to fit longer ones."""
-
-    def rows_at(self, context: int, num_answers: int) -> int:
-        return self.rows
 
 
 class NeverDecodesAlone(scheduler.Scheduler):

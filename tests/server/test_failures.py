@@ -137,8 +137,9 @@ def test_an_engine_in_this_process_that_ends_is_logged() -> None:
 ENDING = """
 import sys
 from test_failures import Failing
+from lostwax.server.engine.options import PLAIN
 from lostwax.server.engine.process import run_engine
-run_engine(lambda _: Failing(), sys.argv[1])
+run_engine(lambda _: Failing(), sys.argv[1], PLAIN)  # it meets each token as it warms up else
 """
 
 

@@ -29,13 +29,14 @@ HANGS = f"""
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from fake_runtime import FakeRuntime
+from lostwax.server.engine.options import PLAIN
 from lostwax.server.engine.process import run_engine
 class Hangs(FakeRuntime):
     def run(self, batch):
         if {HANGING} in batch.tokens:
             time.sleep(600)
         return super().run(batch)
-run_engine(lambda begin: Hangs(), sys.argv[1])
+run_engine(lambda begin: Hangs(), sys.argv[1], PLAIN)  # it meets each token as it warms up else
 """
 """An engine that hangs at a token."""
 

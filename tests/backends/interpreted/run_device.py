@@ -200,8 +200,8 @@ class DeviceTrial(DeriveTrial):
     def _check_result(self, result: StepResult, plan: StepPlan, picking: int) -> None:
         (main, *drafts), self._calls = self._calls, []
         self._script = Script(deque([main, *(ids for ids in drafts if ids)]))
-        head = "pick" if plan.head == "pick" else "sample"
-        behind = (self._bound["draft"], *([self._bound[head]] if plan.num_picking else []))
+        head = (self._bound[plan.draft_head],) if plan.num_picking else ()
+        behind = (self._bound["draft"], *head)
         stages = [(self._bound[plan.entry], self._bound[plan.head]), *[behind] * len(drafts)]
         if self._rng.random() < 0.2:
             self._break_off(stages, plan)
