@@ -105,6 +105,12 @@ MAX_IN_A_ROW = 64
 have left thousands, and each costs the loop some 10 us."""
 
 
+MAX_UNREAD = 1 << 19
+"""Pieces that may wait for their readers, all together: about half a kilobyte each."""
+TOO_SLOW = "client_too_slow"
+"""The code of a group that gave way."""
+
+
 class Mailbox:
     """A queue that one task reads: an asyncio.Queue costs several times as much a token."""
 
@@ -118,6 +124,16 @@ class Mailbox:
         self._mail.append(mail)
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
+
+    @property
+    def num_unread(self) -> int:
+        """Pieces that lie here."""
+        return len(self._mail)
+
+    def replace(self, mail: Mail) -> None:
+        """Forget what lies here, for a last piece."""
+        self._mail.clear()
+        self.put(mail)
 
     async def get(self) -> Mail:
         """The oldest piece."""
@@ -133,10 +149,17 @@ class Mailbox:
 
 
 class Mailboxes:
-    """Routes events to the groups that wait for them. Unaddressed events are dropped."""
+    """Routes events to the groups that wait for them. Unaddressed events are dropped.
 
-    def __init__(self) -> None:
+    A client that hardly reads leaves its answer here. Where `most` pieces lie unread in all, the
+    group that has most gives way.
+    """
+
+    def __init__(self, most: int = MAX_UNREAD) -> None:
         self._boxes: dict[str, Mailbox] = {}
+        self._most = most
+        self._num_since = 0
+        """Events since what lies unread was counted."""
 
     def open(self, names: Sequence[str]) -> Mailbox:
         """One box for all of a group's events."""
@@ -152,8 +175,21 @@ class Mailboxes:
     def deliver(self, event: Output | Failed) -> None:
         """Put an event into its group's box."""
         box = self._boxes.get(event.request)
-        if box is not None:
-            box.put(event)
+        if box is None:
+            return
+        box.put(event)
+        self._num_since += 1
+        if 8 * self._num_since > self._most:  # to count for each event would cost more than it
+            self._num_since = 0
+            self._bound()
+
+    def _bound(self) -> None:
+        named = {id(box): (box, name) for name, box in self._boxes.items()}
+        num_unread = sum([box.num_unread for box, _ in named.values()])
+        if num_unread > self._most:
+            box, name = max(named.values(), key=lambda each: each[0].num_unread)
+            message = f"{box.num_unread} parts of the answer waited for the client to read them"
+            box.replace(Failed(name, TOO_SLOW, message))
 
     def fail_all(self, error: EngineLost) -> None:
         """Tell every group, once, that the engine is gone."""

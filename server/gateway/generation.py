@@ -15,7 +15,12 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import msgspec
 
 from lostwax.server.engine.messages import TIMED_OUT, Output
-from lostwax.server.gateway.engine_client import EngineClient, EngineLost, RequestFailed
+from lostwax.server.gateway.engine_client import (
+    TOO_SLOW,
+    EngineClient,
+    EngineLost,
+    RequestFailed,
+)
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.prepared import Prepared
 from lostwax.server.gateway.readiness import lost
@@ -26,8 +31,9 @@ STATUSES = {
     "invalid_value": 400,
     "unsupported_value": 400,
     TIMED_OUT: 504,
+    TOO_SLOW: 408,
 }
-"""Of a request that the engine ended with these codes: its message is for the client."""
+"""Of a request that ended with these codes: its message is for the client."""
 
 
 class Summable(Protocol):

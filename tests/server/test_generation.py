@@ -10,10 +10,11 @@ import pytest
 from fake_runtime import generate
 from http_server import small_codec
 
-from lostwax.server.engine.messages import EngineInfo, Output, Stats, Submit, TokenScore
+from lostwax.server.engine.messages import EngineInfo, Failed, Output, Stats, Submit, TokenScore
 from lostwax.server.gateway.completions import CompletionForm
 from lostwax.server.gateway.engine_client import (
     STOPPED,
+    TOO_SLOW,
     EngineLost,
     EngineState,
     Mail,
@@ -205,3 +206,28 @@ def test_a_closed_group_gets_no_mail() -> None:
     for name in ("a", "b"):
         boxes.deliver(Output(request=name))
     assert _lying_in(box) == [[Output(request="b")]]
+
+
+def test_who_reads_least_gives_way_where_too_much_lies_unread() -> None:
+    """Others keep what they have, and the group that gave way hears of nothing else."""
+    boxes = Mailboxes(most=800)
+    slow, other = boxes.open(["a", "b"]), boxes.open(["c"])
+    for number in range(901):
+        boxes.deliver(Output(request="ab"[number % 2] if number % 3 else "c"))
+        assert slow.num_unread + other.num_unread <= 800 + 800 // 8 + 1
+    assert other.num_unread == 301
+    assert slow.num_unread < 100
+    first = asyncio.run(slow.get())
+    assert isinstance(first, Failed)
+    assert first.code == TOO_SLOW
+
+
+def test_what_was_read_is_not_unread() -> None:
+    async def read_all() -> None:
+        boxes = Mailboxes(most=80)
+        box = boxes.open(["a"])
+        for _ in range(2000):
+            boxes.deliver(Output(request="a"))
+            assert isinstance(await box.get(), Output)
+
+    asyncio.run(read_all())
