@@ -50,6 +50,12 @@ QUEUE_CHECKS: tuple[QueueCheck, ...] = (
 )
 
 
+def decoded(budget: ExtendBudget, num_answers: int, seconds: float) -> None:
+    """Decode steps took so long: the first tells nothing."""
+    for _ in range(2):
+        budget.note_decode(num_answers, seconds)
+
+
 def settled(budget: ExtendBudget, cost: Callable[[int], float], steps: int = 40) -> list[int]:
     """The rows of so many steps of short contexts beside one answer, each as large as it may be."""
     rows: list[int] = []
@@ -64,17 +70,17 @@ def rows_stay_within_what_a_step_takes(make: type[ExtendBudget]) -> None:
     for most, rows in ((1, 1), (2, 2), (15, 8), (16, 16), (17, 16), (100, 64), (511, 256)):
         budget = make(3, most)
         assert budget.rows_at(1, 1, is_mixed=False) == min(MIN_ROWS, rows)
-        budget.note_decode(1, 1)
+        decoded(budget, 1, 1)
         assert settled(budget, lambda n: n / 1e6, 20)[-1] == rows
         budget = make(3, most)
-        budget.note_decode(1, 1)
+        decoded(budget, 1, 1)
         assert settled(budget, lambda n: 5.0 * n)[-1] == min(MIN_ROWS, rows)
 
 
 def time_for_less_than_one_row_gives_the_least_rows(make: type[ExtendBudget]) -> None:
     """A prompt goes on in any case."""
     budget = make(1.001, 512)
-    budget.note_decode(1, 1e-4)
+    decoded(budget, 1, 1e-4)
     assert set(settled(budget, lambda n: 60.0 * n)) == {MIN_ROWS}
 
 
@@ -88,7 +94,7 @@ def a_longer_context_begins_with_what_fits_though_a_step_took_as_many_times_as_l
 ) -> None:
     """Until its steps tell how much longer they take."""
     budget = make(3, 512)
-    budget.note_decode(1, 1)
+    decoded(budget, 1, 1)
 
     def rows(context: int) -> int:
         return budget.rows_at(context, 1, is_mixed=False)
@@ -105,7 +111,7 @@ def what_steps_took_before_tells_how_much_longer_they_take(make: type[ExtendBudg
     """In twice the context, and with twice the rows."""
     for last in ((256, 256), (64, 512)):
         budget = make(3, 256)
-        budget.note_decode(1, 1)
+        decoded(budget, 1, 1)
         for rows, context, seconds in ((128, 256, 1.1), (128, 512, 1.2)):
             for _ in range(2):
                 budget.note_extend(rows, context, seconds)
@@ -120,7 +126,7 @@ def a_mixed_step_has_the_time_of_the_decode_step_too(make: type[ExtendBudget]) -
     for is_mixed, seconds in ((True, 1.4), (False, 0.9)):
         for late, rows in ((0.2, MIN_ROWS), (0, 2 * MIN_ROWS)):
             budget = make(3, 512)
-            budget.note_decode(1, 1)
+            decoded(budget, 1, 1)
             for _ in range(2):
                 budget.note_extend(MIN_ROWS, 1, seconds + late)
             assert budget.rows_at(1, 1, is_mixed=is_mixed) == rows
@@ -129,17 +135,17 @@ def a_mixed_step_has_the_time_of_the_decode_step_too(make: type[ExtendBudget]) -
 def another_number_of_answers_is_to_be_measured(make: type[ExtendBudget]) -> None:
     """What many wait says nothing of what one may. What a prefill step takes is known still."""
     budget = make(3, 512)
-    budget.note_decode(1, 1)
+    decoded(budget, 1, 1)
     settled(budget, lambda n: n / 1000)
-    budget.note_decode(8, 1)
+    decoded(budget, 8, 1)
 
     def rows(num_answers: int) -> int:
         return budget.rows_at(1, num_answers, is_mixed=False)
 
     assert [rows(n) for n in (3, 4, 16, 17)] == [MIN_ROWS, 512, 512, MIN_ROWS]
-    budget.note_decode(5, 1)
+    decoded(budget, 5, 1)
     assert rows(5) == 512
-    budget.note_decode(1, 0.1)
+    decoded(budget, 1, 0.1)
     assert rows(1) == 128
 
 

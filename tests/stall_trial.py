@@ -102,7 +102,7 @@ def streams_wait_no_longer_than_they_are_told() -> None:
 def by_default_a_stream_waits_for_four_decode_steps_at_most() -> None:
     """Also for the first step of the prompt, and for the first that selects positions."""
     for per_row in (0.00003, 0.0002, 0.0009):
-        for num_streams in (1, 2, 3):
+        for num_streams in (1, 2, 3, 5, 12):
             gaps = stalled(per_row, MAX_STALL, num_streams).gaps
             assert max(gaps) <= 4 * DECODE_S + 1e-9, (per_row, num_streams)
 

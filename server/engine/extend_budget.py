@@ -1,10 +1,12 @@
 """How many rows a prefill step may have while answers are under way. Knows seconds, no clock.
 
 A stream waits for a prefill step and the decode step behind it, or for a prefill step in which its
-own row runs, too: for `max_stall` decode steps' time. A step has the most rows, by doubling from
-the least, that are foretold to fit; what steps really take is learnt from each (`step_times.py`).
+own row runs, too: for `max_stall` decode steps' time. A step has the most rows
+that are foretold to fit; what steps really take is learnt from each (`step_times.py`).
 So rows begin small; what turned out to take too long is not
-tried again for a while.
+tried again for a while. While nobody waits (`explores`) twice the rows of a known step are tried if
+what is known does not rule them out: where small steps take most of their time whatever their rows,
+nothing would foretell that more of them fit.
 
 What a decode step takes is that of the last ones. Where the number of answers has doubled or halved
 since, it is not known: prefill steps have the least rows until one has run.
@@ -33,10 +35,16 @@ class ExtendBudget:
             )
         self._max_stall = max_stall
         self._most = _floor_power_of_two(most)
+        self._begun: set[int] = set()
+        """Numbers of answers, by their powers of two, of which a decode step has run."""
         self._decode_s = 0.0
         self._num_answers = 0
         """Of the last decode step."""
         self._times = StepTimes()
+        self._found: dict[tuple[int, bool], int] = {}
+        """What was asked since a step was noted: many prompts ask the same."""
+        self.explores = False
+        """Whether nobody minds a step that takes too long."""
 
     def knows_decode(self, num_answers: int) -> bool:
         """Whether a decode step of about so many answers was measured last."""
@@ -45,27 +53,44 @@ class ExtendBudget:
     def rows_at(self, context: int, num_answers: int, *, is_mixed: bool) -> int:
         """Rows of a step for which so many answers wait, and behind which its longest request has
         `context` tokens: a power of two. `is_mixed`: the answers have a row each among them."""
-        rows = min(MIN_ROWS, self._most)
+        least = min(MIN_ROWS, self._most)
         if not self.knows_decode(num_answers):
-            return rows
-        allowed = (self._max_stall - (not is_mixed)) * self._decode_s
-        while 2 * rows <= self._most:
-            if self._times.foretell(2 * rows, context, allowed) > allowed:
-                break
-            rows *= 2
-        return rows
+            return least
+        asked = (context, is_mixed)
+        if asked not in self._found:
+            allowed = (self._max_stall - (not is_mixed)) * self._decode_s
+            rows = self._most
+            while rows > least and not self._fits(rows, context, allowed):
+                rows //= 2
+            self._found[asked] = rows
+        return self._found[asked]
+
+    def _fits(self, rows: int, context: int, allowed: float) -> bool:
+        if self.explores:
+            is_next = self._times.has_seen(rows) or self._times.has_seen(rows // 2)
+            return is_next and self._times.at_least(rows, context) <= allowed
+        return self._times.foretell(rows, context, allowed) <= allowed
 
     def note_decode(self, num_answers: int, seconds: float) -> None:
-        """A decode step took so long."""
+        """A decode step took so long. The first of about so many answers takes longer than those
+        that follow, and any may once: it counts as twice what they take at most."""
+        self._found.clear()
+        kind = num_answers.bit_length()
+        if kind not in self._begun:
+            self._begun.add(kind)
+            return
         if not self.knows_decode(num_answers):
             self._decode_s = seconds
         self._num_answers = num_answers
-        self._decode_s += SHARE_OF_LAST * (seconds - self._decode_s)
+        self._decode_s += SHARE_OF_LAST * (min(seconds, 2 * self._decode_s) - self._decode_s)
 
-    def note_extend(self, num_rows: int, context: int, seconds: float) -> None:
+    def note_extend(
+        self, num_rows: int, context: int, seconds: float, *, is_even: bool = True
+    ) -> None:
         """A prefill step of so many rows took so long; behind it the longest of its requests has
-        `context` tokens."""
-        self._times.note(num_rows, context, seconds)
+        `context` tokens. `is_even`: most of its rows see about as many."""
+        self._found.clear()
+        self._times.note(num_rows, context, seconds, is_even=is_even)
 
 
 def _floor_power_of_two(number: int) -> int:

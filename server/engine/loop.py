@@ -33,7 +33,11 @@ from lostwax.server.engine.scheduled_step import ScheduledStep
 from lostwax.server.engine.scheduler import Scheduler
 from lostwax.server.engine.stats import StepCounts, stats_of
 from lostwax.server.engine.step import plan_step
-from lostwax.server.engine.warm_up import run_every_kind, run_prompt_beside_answer
+from lostwax.server.engine.warm_up import (
+    require_none_failed,
+    run_every_kind,
+    run_prompt_beside_answer,
+)
 
 MAX_FAILED_STEPS = 3
 """Failed steps in a row after which the device, not a request, is taken to be at fault."""
@@ -269,9 +273,10 @@ class EngineCore:
         self._is_warming_up = True
         run_every_kind(self)
         if self.scheduler.learns_times:
-            names = run_prompt_beside_answer(self, self._clock)
+            with self.scheduler.exploring():
+                names = run_prompt_beside_answer(self, self._clock)
             while self._in_flight:
-                self._commit_oldest()
+                require_none_failed(self._commit_oldest())
             for req in filter(None, map(self.scheduler.find, names)):
                 self.scheduler.remove(req, has_failed=True)
         self.scheduler.check_integrity()

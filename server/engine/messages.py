@@ -64,9 +64,11 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
 
     @property
     def leaves_little(self) -> bool:
-        """Whether ids that are often picked otherwise may lie outside the nucleus."""
+        """Whether ids that are often picked otherwise may lie outside the nucleus: it is narrow, or
+        counts ids while heat makes many of them likely."""
         is_narrow = self.top_p < MOST_MASS or 0 < self.top_k < MANY or self.min_p > UNLIKELY
-        return self.temperature > 0 and is_narrow
+        is_hot = self.temperature > 1 and (self.top_k > 0 or self.min_p > 0)
+        return self.temperature > 0 and (is_narrow or is_hot)
 
     @property
     def has_penalty(self) -> bool:

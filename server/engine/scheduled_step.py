@@ -33,7 +33,11 @@ class ScheduledStep(msgspec.Struct, frozen=True):
     @property
     def draft_head(self) -> Head:
         """The least head that drafts well for all."""
-        return "sample" if any([c.req.draft_head == "sample" for c in self.chunks]) else "pick"
+        return (
+            "sample"
+            if any([c.picks and c.req.draft_head == "sample" for c in self.chunks])
+            else "pick"
+        )
 
     @property
     def head(self) -> Head:

@@ -16,7 +16,8 @@ here have a row each in the prefill step itself (a mixed step), and seldom a dec
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
@@ -72,6 +73,15 @@ class Scheduler:
     def learns_times(self) -> bool:
         """Whether it matters here what steps take."""
         return self._budget is not None
+
+    @contextmanager
+    def exploring(self) -> Generator[None]:
+        """Meanwhile prefill steps may take too long: nobody waits."""
+        if self._budget is not None:
+            self._budget.explores = True
+        yield
+        if self._budget is not None:
+            self._budget.explores = False
 
     @property
     def shares_prompts(self) -> bool:
@@ -173,7 +183,10 @@ class Scheduler:
             self._budget.note_decode(len(step.chunks), seconds)
             return
         num_rows = sum([chunk.count for chunk in step.chunks])
-        self._budget.note_extend(num_rows, max([chunk.end for chunk in step.chunks]), seconds)
+        context = max([chunk.end for chunk in step.chunks])
+        num_seen = sum([chunk.count * chunk.end for chunk in step.chunks])
+        is_even = 2 * num_seen >= num_rows * context
+        self._budget.note_extend(num_rows, context, seconds, is_even=is_even)
 
     def note_drafts(
         self, step: ScheduledStep, events: Sequence[Output | Failed], seconds: float

@@ -28,20 +28,41 @@ class StepTimes:
         self._noted_at: dict[_Step, int] = {}
         self._num_noted = 0
 
-    def note(self, num_rows: int, context: int, seconds: float) -> None:
+    def note(self, num_rows: int, context: int, seconds: float, *, is_even: bool = True) -> None:
         """A step took so long; what one like it took before counts half. The first of its kind
-        tells nothing, as it takes longer than those that follow; nor does one whose rows are far
-        from a power of two."""
+        tells nothing, as it takes longer than those that follow.
+
+        One whose rows are far from a power of two, or do not see about as long a context each
+        (`is_even`), tells no more than what others take at least.
+        """
         rows = _ceil_power_of_two(num_rows)
-        self._num_noted += 1
-        if 4 * num_rows <= 3 * rows:
-            return
         step = (rows, _class_of(context))
-        if step in self._begun:
-            before = seconds if self._is_old(step) else self._seconds[step]
-            self._seconds[step] = (before + seconds) / 2
-            self._noted_at[step] = self._num_noted
-        self._begun.add(step)
+        self._num_noted += 1
+        if step not in self._begun:
+            self._begun.add(step)
+            return
+        before = self._seconds.get(step)
+        if not is_even or 4 * num_rows <= 3 * rows:
+            if before is None and is_even:
+                before = seconds = seconds * rows / num_rows
+            elif before is None or seconds < before:
+                return
+            before = seconds
+        if before is None or self._is_old(step):
+            before = seconds
+        self._seconds[step] = (before + seconds) / 2
+        self._noted_at[step] = self._num_noted
+
+    def has_seen(self, rows: int) -> bool:
+        """Whether what so many rows take is known, in any context."""
+        return any([at == rows for at, _ in self._seconds])
+
+    def at_least(self, rows: int, context: int) -> float:
+        """Seconds of a step of so many rows, a power of two, or what one of fewer rows in a shorter
+        context took: 0 where none was seen."""
+        step = (rows, _class_of(context))
+        smaller = [s for seen, s in self._seconds.items() if seen[0] <= rows and seen[1] <= step[1]]
+        return self._seconds.get(step, max(smaller, default=0.0))
 
     def foretell(self, rows: int, context: int, allowed: float) -> float:
         """Seconds of a step of so many rows, a power of two; infinity where none was seen.
@@ -49,8 +70,8 @@ class StepTimes:
         What took longer than `allowed` a while ago counts no more.
         """
         step = (rows, _class_of(context))
-        seconds = self._seconds.get(step, inf)
-        if seconds <= allowed or not self._is_old(step):
+        seconds = self._seconds.get(step)
+        if seconds is not None and (seconds <= allowed or not self._is_old(step)):
             return seconds
         return min([self._from(seen, step) for seen in self._seconds if seen != step], default=inf)
 
@@ -62,24 +83,25 @@ class StepTimes:
         rows, context = step[0] / seen[0], step[1] / seen[1]
         most = max(rows, 1.0) * max(context, 1.0)
         if (rows, context) == (2, 1):
-            most = self._growth((seen[0] // 2, seen[1]), seen)
-        elif (rows, context) == (1, 2):
-            most = self._growth_by_context(step[1])
+            most = min(2.0, self._growth((seen[0] // 2, seen[1]), seen) or 2.0)
+        elif rows <= 1 and context > 1:
+            most = min(context, self._growth_by_context(seen[1], step[1]) or context)
         return self._seconds[seen] * most
 
-    def _growth_by_context(self, context: int) -> float:
-        """How many times as long steps took here as in contexts of half the length, at most."""
-        here = [(rows, at) for rows, at in self._seconds if at == context]
-        before = [(rows, context // 2) for rows, _ in here]
-        pairs = zip(before, here, strict=True)
-        return max([self._growth(*pair) for pair in pairs if pair[0] in self._seconds], default=2.0)
+    def _growth_by_context(self, before: int, here: int) -> float:
+        """How many times as long steps took in one context as in the other, or the longest before
+        it, at most; 0 where none is known."""
+        found = [0.0]
+        for rows in [rows for rows, at in self._seconds if at == here]:
+            contexts = [at for other, at in self._seconds if other == rows and at <= before]
+            if contexts:
+                found.append(self._growth((rows, max(contexts)), (rows, here)))
+        return max(found)
 
     def _growth(self, before: _Step, after: _Step) -> float:
-        """How many times as long one took as the other; 2 at most, and where one is not known."""
+        """How many times as long one took as the other, and 1 at least; 0 where that is not known."""
         first = self._seconds.get(before, 0.0)
-        if not first:
-            return 2.0
-        return min(max(self._seconds[after] / first, 1.0), 2.0)
+        return max(self._seconds[after] / first, 1.0) if first else 0.0
 
 
 def _class_of(context: int) -> int:

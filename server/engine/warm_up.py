@@ -6,7 +6,7 @@ the scheduler learns what prefill steps take. Else the first prompt beside a str
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lostwax.server.engine.messages import Failed, Output, Submit
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 PROMPT_TOKENS = 4096
 """Of the long prompt, at most."""
 MOST_S = 0.5
-"""Seconds that it may take. The engine is not ready before."""
+"""Seconds that it may take, and the step that is under way then."""
 SETTLED = 6
 """Prefill steps of equally many rows behind which nothing more is learnt."""
 
+DECODE_STEPS = 4
+"""Before the prompt: the first takes longer than those that follow."""
 _GOES_ON = 16
 """Tokens that the prompt is to have: more than the steps in flight give, so that it is dropped
 before it ends."""
@@ -32,7 +34,7 @@ def run_every_kind(core: EngineCore) -> None:
     max_tokens = min(2 + core.scheduler.max_drafts, core.scheduler.max_context - 1)
     core.handle(Submit(request=_ALONE, prompt=[0], max_tokens=max_tokens, ignore_eos=True))
     while core.has_work:
-        list(_outputs(core))
+        require_none_failed(core.step())
 
 
 def run_prompt_beside_answer(core: EngineCore, clock: Callable[[], float]) -> tuple[str, ...]:
@@ -46,8 +48,10 @@ def run_prompt_beside_answer(core: EngineCore, clock: Callable[[], float]) -> tu
         return ()
     end_s = clock() + MOST_S
     core.handle(Submit(request=_ANSWER, prompt=[0], max_tokens=num_tokens, ignore_eos=True))
-    while not any(output.tokens for output in _outputs(core)):
-        pass
+    answer = scheduler.find(_ANSWER)
+    assert answer is not None
+    while answer.num_output <= DECODE_STEPS and not answer.ended:
+        require_none_failed(core.step())
     vocab_size = scheduler.limits.vocab_size
     prompt = [(31 * i + 7) % vocab_size for i in range(num_tokens)]
     core.handle(Submit(request=_PROMPT, prompt=prompt, max_tokens=_GOES_ON, ignore_eos=True))
@@ -55,7 +59,7 @@ def run_prompt_beside_answer(core: EngineCore, clock: Callable[[], float]) -> tu
     assert req is not None
     num_planned, num_rows, num_equal = 0, 0, 0
     while num_equal < SETTLED and clock() < end_s and not req.num_output:
-        list(_outputs(core))
+        require_none_failed(core.step())
         rows, num_planned = req.num_planned - num_planned, req.num_planned
         if rows > 0:
             num_equal = num_equal + 1 if rows == num_rows else 0
@@ -63,9 +67,8 @@ def run_prompt_beside_answer(core: EngineCore, clock: Callable[[], float]) -> tu
     return _ANSWER, _PROMPT
 
 
-def _outputs(core: EngineCore) -> Iterator[Output]:
-    """What a step gives."""
-    for event in core.step():
+def require_none_failed(events: Sequence[Output | Failed]) -> None:
+    """RuntimeError with the message of the first that failed."""
+    for event in events:
         if isinstance(event, Failed):
             raise RuntimeError(f"the warm-up step failed: {event.message}")
-        yield event

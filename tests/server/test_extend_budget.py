@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from engine_bounds import BUDGET_CHECKS, BudgetCheck, settled
+from engine_bounds import BUDGET_CHECKS, BudgetCheck, decoded, settled
 from fake_runtime import generate
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +25,7 @@ def test_rows_come_to_the_most_that_fit_with_certainty(
     fixed: float, per_row: float, decode: float, stall: float
 ) -> None:
     budget = ExtendBudget(stall, 4096)
-    budget.note_decode(1, decode)
+    decoded(budget, 1, decode)
     allowed = (stall - 1) * decode
     tried = settled(budget, lambda n: fixed + per_row * n, 400)
     late = [rows for rows in tried if rows > MIN_ROWS and fixed + per_row * rows > allowed]
@@ -37,18 +37,18 @@ def test_rows_come_to_the_most_that_fit_with_certainty(
 
 def test_rows_begin_small_and_follow_what_steps_took() -> None:
     budget = ExtendBudget(3, 512)
-    budget.note_decode(1, 1)
+    decoded(budget, 1, 1)
     rows = settled(budget, lambda n: n / 1000, 5)
     assert rows == [MIN_ROWS, MIN_ROWS, 512, 512, 512]  # 32 times as long would fit
     budget = ExtendBudget(3, 512)
-    budget.note_decode(1, 1)
+    decoded(budget, 1, 1)
     rows = settled(budget, lambda n: 0.4 + n / 1000, 8)
     assert rows == [MIN_ROWS, MIN_ROWS, 64, 64, 256, 256, 512, 512]  # four times as long would fit
 
 
 def test_a_step_that_took_too_long_is_not_run_again_for_a_while() -> None:
     budget = ExtendBudget(3, 512)
-    budget.note_decode(1, 1)
+    decoded(budget, 1, 1)
     settled(budget, lambda n: n / 1000)
     budget.note_extend(512, 1, 20)
     again = settled(budget, lambda n: n / 1000, STALE + 2)
@@ -57,33 +57,87 @@ def test_a_step_that_took_too_long_is_not_run_again_for_a_while() -> None:
 
 def test_a_step_that_took_a_little_too_long_once_is_run_again() -> None:
     budget = ExtendBudget(3, 512)
-    budget.note_decode(1, 1)
+    decoded(budget, 1, 1)
     settled(budget, lambda n: n / 1000)
     budget.note_extend(512, 1, 3)
     assert budget.rows_at(1, 1, is_mixed=False) == 512
 
 
-def test_a_step_far_from_a_power_of_two_says_nothing() -> None:
+def test_a_step_far_from_a_power_of_two_says_what_more_rows_take_at_least() -> None:
     budget = ExtendBudget(3, 512)
-    budget.note_decode(1, 1)
-    for _ in range(10):
-        budget.note_extend(12, 1, 1e-6)
-        budget.note_extend(384, 1, 1e-6)
-    assert budget.rows_at(1, 1, is_mixed=False) == MIN_ROWS
-    for _ in range(2):
-        budget.note_extend(385, 1, 1e-6)
+    decoded(budget, 1, 1)
+    settled(budget, lambda n: n / 1000)
+    for _ in range(3):
+        budget.note_extend(300, 1, 1e-6)
     assert budget.rows_at(1, 1, is_mixed=False) == 512
+    budget.note_extend(300, 1, 2.5)
+    assert budget.rows_at(1, 1, is_mixed=False) == 256
+
+
+def test_a_step_far_from_a_power_of_two_says_a_little_where_nothing_is_known() -> None:
+    """So many rows take as many times as long at most."""
+    for seconds, rows in ((0.9, 512), (1.1, 256)):
+        budget = ExtendBudget(3, 512)
+        decoded(budget, 1, 1)
+        for _ in range(2):
+            budget.note_extend(150, 1, seconds * 150 / 256)
+        assert budget.rows_at(1, 1, is_mixed=False) == rows
+
+
+def test_rows_of_short_contexts_beside_a_long_one_say_what_steps_take_at_least() -> None:
+    budget = ExtendBudget(3, 512)
+    decoded(budget, 1, 1)
+    for _ in range(4):
+        budget.note_extend(512, 4096, 0.5, is_even=False)
+    assert budget.rows_at(4096, 1, is_mixed=False) == MIN_ROWS
+    for _ in range(2):
+        budget.note_extend(512, 4096, 1.5)
+        budget.note_extend(512, 4096, 0.5, is_even=False)
+    assert budget.rows_at(4096, 1, is_mixed=False) == 512
+    budget.note_extend(512, 4096, 9.0, is_even=False)
+    assert budget.rows_at(4096, 1, is_mixed=False) < 512
 
 
 def test_decode_steps_are_averaged_and_the_last_ones_count_most() -> None:
     budget = ExtendBudget(2, 64)
     for _ in range(30):
         budget.note_decode(1, 1)
+    for _ in range(2):
+        budget.note_extend(64, 1, 1.2)
+    assert budget.rows_at(1, 1, is_mixed=False) == MIN_ROWS
+    budget.note_decode(1, 100)  # a hiccup counts as twice what steps take
+    assert budget.rows_at(1, 1, is_mixed=False) == 64
+    budget.note_extend(64, 1, 1.4)
+    assert budget.rows_at(1, 1, is_mixed=False) == MIN_ROWS
     for _ in range(30):
         budget.note_decode(1, 10)
-    for _ in range(2):
-        budget.note_extend(MIN_ROWS, 1, 4.9)
-    assert budget.rows_at(1, 1, is_mixed=False) == 2 * MIN_ROWS
+    assert budget.rows_at(1, 1, is_mixed=False) == 64
+
+
+def test_the_first_decode_step_of_a_number_of_answers_tells_nothing() -> None:
+    budget = ExtendBudget(2, 64)
+    for num_answers in (1, 4):
+        budget.note_decode(num_answers, 100)
+        assert not budget.knows_decode(num_answers)
+        budget.note_decode(num_answers, 1)
+        for _ in range(2):
+            budget.note_extend(64, 1, 1.2)
+        assert budget.rows_at(1, num_answers, is_mixed=False) == MIN_ROWS
+
+
+def test_what_nobody_waits_for_may_take_too_long() -> None:
+    """A flat cost would never be tried else."""
+    for explores, most in ((False, MIN_ROWS), (True, 512)):
+        budget = ExtendBudget(4, 512)
+        decoded(budget, 1, 1)
+        budget.explores = explores
+        settled(budget, lambda n: 1.6 + n / 1000, 14)
+        budget.explores = False
+        assert budget.rows_at(1, 1, is_mixed=False) == most
+        assert budget.rows_at(5000, 1, is_mixed=False) == MIN_ROWS
+        for _ in range(2):
+            budget.note_extend(MIN_ROWS, 5000, 1.7)
+        assert budget.rows_at(5000, 1, is_mixed=False) == most
 
 
 @pytest.mark.parametrize("check", BUDGET_CHECKS, ids=lambda check: check.__name__)
