@@ -21,6 +21,7 @@ from typing import TypeVar
 
 import msgspec
 
+from lostwax.backends.fixed_environment import fixed_environment
 from lostwax.backends.kernel_compiler import KernelCompileError
 from lostwax.backends.kernel_worker import Answer, Compiled, Failed, Job, Ready
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
@@ -45,7 +46,8 @@ class _Worker:
             [sys.executable, "-P", "-m", WORKER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "TMPDIR": scratch},
+            cwd=scratch,
+            env=fixed_environment(os.environ, scratch),
             process_group=0,
         )
         self._job = job
@@ -144,7 +146,7 @@ class KernelPool:
 def compiling(job: Job, sources: Sequence[KernelSource], jobs: int) -> Generator[KernelPool]:
     """Begin to compile the sources on up to `jobs` processes; none is left behind the block.
 
-    Every worker's temporary files lie in one folder, which goes with them.
+    Every worker works in one folder, where its temporary files lie and which goes with them.
     """
     num = min(jobs, MOST_WORKERS, len(sources))
     workers: list[_Worker] = []

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from lostwax.backends.fixed_environment import true_path
 from lostwax.backends.kernel_compiler import KernelCompileError, KernelCompiler
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.target import Target
@@ -24,14 +25,13 @@ from lostwax.ir.contract.target import Target
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What all kernels of a worker share. `compiler`: `module:function`, as `Backend` names it.
 
-    `search_path` is where modules are found, `folder` where binaries go: paths as the file system
-    has them, which need not be UTF-8 as JSON's strings are.
+    `folder` is where binaries go: a path as the file system has it, which need not be UTF-8 as
+    JSON's strings are.
     """
 
     compiler: str
     target: Target
     folder: bytes
-    search_path: tuple[bytes, ...]
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -64,7 +64,6 @@ def main() -> None:
         os.dup2(2, 1)
         requests = sys.stdin.buffer
         job = msgspec.json.decode(requests.readline(), type=Job)
-        sys.path[:] = map(os.fsdecode, job.search_path)
         try:
             compiler: KernelCompiler = _load(job.compiler)(job.target)
             _tell(answers, Ready(compiler.toolchain()))
@@ -98,8 +97,8 @@ def _failed(error: Exception, what: str) -> Failed:
     if not isinstance(error, OSError):
         return Failed(message)
     path: str | bytes | os.PathLike[str] | int | None = error.filename  # int: a descriptor
-    named = None if path is None or isinstance(path, int) else os.fsencode(path)
-    return Failed(message, error.errno, named)
+    named = None if path is None or isinstance(path, int) else true_path(os.fsdecode(path))
+    return Failed(message, error.errno, None if named is None else os.fsencode(named))
 
 
 def _printable(text: str) -> str:

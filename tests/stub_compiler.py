@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -40,7 +41,12 @@ class StubCompiler:
         if source.symbol == "temporary":
             left = Path(tempfile.mkdtemp(), "kernel.ptx")
             left.write_text("what a compiler leaves behind")
-            (folder.parent / "left").write_text(str(left))
+            (folder.parent / "left").write_text(str(left.resolve()))
+        if source.symbol == "environment":
+            told = {"variables": dict(os.environ), "folder": os.getcwd()}
+            (folder.parent / "environment").write_text(json.dumps(told))
+        if source.symbol == "refused-there":
+            Path(tempfile.gettempdir(), "absent", "file").write_bytes(b"")
         if source.symbol == "starts":
             child = subprocess.Popen(["sleep", "600"])
             (folder.parent / "child").write_text(str(child.pid))

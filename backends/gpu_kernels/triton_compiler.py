@@ -7,6 +7,7 @@ import threading
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal
 
 from lostwax.backends.gpu_kernels.fixed_addresses import fixed_addresses
@@ -21,6 +22,9 @@ TILE_SWIZZLE: Swizzle = "128B"
 """How the tiles of every tensor map lie in shared memory: Triton's way for rows of 128 bytes."""
 _TILE_SWIZZLE_CODE = 3  # CU_TENSOR_MAP_SWIZZLE_128B
 
+_ASSEMBLERS = {"cuda": ("ptxas", "ptxas_blackwell"), "hip": ()}
+"""Programs that Triton starts for a vendor's GPUs: the first up to sm_90, the second above."""
+
 
 class TritonCompiler:
     """Triton for one arch: 90 or 100 with `cuda`, `gfx942` or `gfx950` with `hip`.
@@ -32,7 +36,7 @@ class TritonCompiler:
         self._vendor = vendor
         self._arch = arch
         self._wave_size = wave_size
-        self._reproducible = _Reproducible()
+        self._reproducible = _Reproducible(_ASSEMBLERS[vendor])
 
     @property
     def version(self) -> str:
@@ -117,10 +121,14 @@ def _import_triton() -> Any:  # Triton's modules are untyped
 class _Reproducible:
     """Triton's global settings while a compiler works: set by its first thread, undone by its last.
 
-    No source paths in the binary, and no cache of earlier builds outside a throw-away folder.
+    No source paths in the binary, and no cache of earlier builds outside a throw-away folder. The
+    assemblers (knobs of `triton.knobs.nvidia`) are started by links in that folder: ptxas keeps
+    its own name in memory, and the longer the path that Triton is installed at, the further
+    lies what else it keeps, by which it chooses registers.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, assemblers: tuple[str, ...]) -> None:
+        self._assemblers = assemblers
         self._lock = threading.Lock()
         self._inside = 0
         self._settings = ExitStack()
@@ -140,8 +148,7 @@ class _Reproducible:
                 if self._inside == 0:
                     self._settings.close()
 
-    @staticmethod
-    def _set(knobs: Any) -> ExitStack:
+    def _set(self, knobs: Any) -> ExitStack:
         stack = ExitStack()
         work = stack.enter_context(tempfile.TemporaryDirectory())
         stack.enter_context(knobs.compilation.scope())
@@ -149,4 +156,10 @@ class _Reproducible:
         knobs.compilation.disable_line_info = True
         knobs.compilation.always_compile = True
         knobs.cache.dir = work
+        stack.enter_context(knobs.nvidia.scope())
+        for name in self._assemblers:
+            program = Path(getattr(knobs.nvidia, name).path)
+            link = Path(work, program.name)
+            link.symlink_to(program.absolute())
+            setattr(knobs.nvidia, name, str(link))
         return stack

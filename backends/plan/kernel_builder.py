@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,7 +95,6 @@ def building(
         compiler=backend.compiler or "",
         target=target,
         folder=os.fsencode(folder.absolute()),
-        search_path=tuple(os.fsencode(Path(each).absolute()) for each in sys.path),
     )
     with compiling(job, sources, jobs) as pool:
         yield KernelBuilder(pool, sources, target, folder)
