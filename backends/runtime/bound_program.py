@@ -16,7 +16,6 @@ from lostwax.ir.contract.check_program import code_of
 from lostwax.ir.contract.foreign_file import DAMAGE, reason
 from lostwax.ir.contract.program import HEADS, Call, Launch, Program, View
 
-
 _REMEDY = "recompile the artifact if it is damaged (`lostwax verify ARTIFACT`)"
 
 
