@@ -11,8 +11,6 @@ from lostwax.ir.contract.target import Target
 # Memory: the H100's, the smallest of the kind.
 # Libraries: torch allocates 32 MiB of cuBLAS workspace on Hopper; seen on that card as what a
 # load allocates beyond the rest of the plan (32.5 MiB, torch 2.11, 2026-11-24).
-# Blocks that a multiprocessor holds: the CUDA C++ Programming Guide, by compute capability,
-# 32 of 9.0 and of 10.0.
 CUDA_SM90A = Target(
     name="cuda-sm90a",
     backend="cuda",
@@ -26,7 +24,6 @@ CUDA_SM90A = Target(
     replay="graph",
     matrix_units=("wgmma",),
     shared_memory_bytes=232448,
-    unit_blocks=32,
     wave_size=32,
     fp8_encoding="f8E4M3FN",
     graph_segments=("decode", "draft", *HEADS),
@@ -54,7 +51,6 @@ CUDA_SM100A = Target(
     replay="graph",
     matrix_units=("tcgen05",),
     shared_memory_bytes=232448,
-    unit_blocks=32,
     wave_size=32,
     fp8_encoding="f8E4M3FN",
     graph_segments=("decode", "draft", *HEADS),

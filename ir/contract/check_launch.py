@@ -20,8 +20,11 @@ from lostwax.ir.contract.program import HostCall, KernelLaunch, Launch
 from lostwax.ir.contract.target import Target
 
 MAX_BLOCK_THREADS = 1024  # CUDA and HIP
-# The CUDA C++ Programming Guide's table of compute capabilities; HIP takes 1024 of each axis.
+# The CUDA C++ Programming Guide's tables by compute capability, 9.0 and 10.0. HIP's blocks have
+# 1024 along each axis, and its targets launch nothing cooperative.
 MAX_BLOCK = (1024, 1024, 64)
+UNIT_BLOCKS = 32
+"""Most blocks that a multiprocessor holds at once."""
 SCALARS = {"i32": range(-(1 << 31), 1 << 31), "i64": range(-(1 << 63), 1 << 63)}
 
 # What cuTensorMapEncodeTiled takes, as the CUDA driver API says.
@@ -91,11 +94,11 @@ def _check_attributes(launch: KernelLaunch, target: Target) -> None:
         target.cooperative_launch or not launch.cooperative,
         f"{what} is cooperative, which target {target.name} lacks (its fact cooperative_launch)",
     )
-    wanted, resident = prod(launch.grid), target.compute_units * target.unit_blocks
+    wanted, resident = prod(launch.grid), target.compute_units * UNIT_BLOCKS
     require(
         not launch.cooperative or wanted <= resident,
         f"{what} is cooperative over {wanted} blocks, target {target.name} holds {resident} at once"
-        " at most (its facts compute_units, unit_blocks)",
+        f" at most ({UNIT_BLOCKS} for each of its fact compute_units)",
     )
 
 

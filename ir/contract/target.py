@@ -33,9 +33,6 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     replay: Replay
     matrix_units: tuple[Word, ...] = ()
     shared_memory_bytes: Bytes = 0
-    """What one block of threads may take."""
-    unit_blocks: Count = 1
-    """Most blocks of threads that one of the `compute_units` holds at once."""
     wave_size: Count = 1
     fp8_encoding: Literal["f8E4M3FN", "f8E4M3FNUZ"] | None = None
     graph_segments: tuple[Word, ...] = ()
