@@ -26,10 +26,18 @@ from lostwax.backends.plan.storage import Storage
 from lostwax.backends.plan.views import input_view, zeroed_view
 from lostwax.ir.contract.captured import must_be_captured
 from lostwax.ir.contract.check_launch import check_form
-from lostwax.ir.contract.check_program import launches_of
 from lostwax.ir.contract.check_views import Inconsistent, end_of
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.program import HEADS, Call, HostCall, Launch, Program, View, views_of
+from lostwax.ir.contract.program import (
+    HEADS,
+    Call,
+    HostCall,
+    Launch,
+    Program,
+    View,
+    launches_of,
+    views_of,
+)
 from lostwax.ir.contract.step import StepOp
 from lostwax.ir.contract.target import Target
 from lostwax.ir.op import type_bytes

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from msgspec import structs
 
+from lostwax.backends.kernel_compiler import KernelCompileError
 from lostwax.backends.kernel_pool import KernelPool, compiling
 from lostwax.backends.kernel_worker import Job
 from lostwax.backends.records.source_digest import kernel_code, kernel_files
@@ -47,8 +48,9 @@ class KernelBuilder:
     def finish(self) -> BuiltKernels:
         """Wait for the kernels and write their notes; raises the error of the first that failed.
 
-        First in the order of the sources, whatever ended first. A KernelCompileError, or an
-        OSError where the system refused its compiler something, such as space on the disk.
+        First in the order of the sources, whatever ended first. A KernelCompileError, also for what
+        the target could not launch, or an OSError where the system refused its compiler something,
+        such as space on the disk.
         """
         built = {
             key: structs.replace(kernel, source=key, code=kernel_code(source, self._target))
@@ -56,6 +58,8 @@ class KernelBuilder:
                 self._sources.items(), self._pool.kernels(), strict=True
             )
         }
+        for kernel in built.values():
+            self._require_room(kernel)
         by_binary: dict[str, list[str]] = {}
         for key, kernel in built.items():
             by_binary.setdefault(kernel.binary, []).append(key)
@@ -63,6 +67,15 @@ class KernelBuilder:
             note = self._note(built[keys[0]], sorted(keys))
             (self._folder / f"{binary}.json").write_bytes(canonical(note))
         return BuiltKernels(built, self._pool.toolchain())
+
+    def _require_room(self, kernel: CompiledKernel) -> None:
+        taken, there = _shared_bytes(kernel), self._target.shared_memory_bytes
+        if taken > there:
+            raise KernelCompileError(
+                f"kernel {kernel.symbol} takes {taken} bytes of shared memory a block, target"
+                f" {self._target.name} has {there} (its fact shared_memory_bytes); refuse such"
+                " sizes in its lowering"
+            )
 
     def _note(self, kernel: CompiledKernel, keys: Iterable[str]) -> KernelNote:
         """What the binary is and what it was compiled from."""
@@ -73,7 +86,7 @@ class KernelBuilder:
             symbol=kernel.symbol,
             arch=self._target.arch,
             registers=kernel.registers,
-            shared_bytes=kernel.shared_bytes + kernel.static_shared_bytes,
+            shared_bytes=_shared_bytes(kernel),
             num_warps=kernel.num_warps,
             digest=kernel.digest,
             sources=sources,
@@ -98,6 +111,11 @@ def building(
     )
     with compiling(job, sources, jobs) as pool:
         yield KernelBuilder(pool, sources, target, folder)
+
+
+def _shared_bytes(kernel: CompiledKernel) -> int:
+    """Of a block, whoever asks for them: the launch or the binary."""
+    return kernel.shared_bytes + kernel.static_shared_bytes
 
 
 def _digest(files: Iterable[Path]) -> str:

@@ -11,10 +11,10 @@ from lostwax.backends.runtime.input_layout import input_bytes
 from lostwax.ir.contract.biases import biases_bytes
 from lostwax.ir.contract.caches import bytes_per_page
 from lostwax.ir.contract.captured import is_captured
-from lostwax.ir.contract.check_program import launches_of, step_states
+from lostwax.ir.contract.check_program import step_states
 from lostwax.ir.contract.counts import counts_bytes
 from lostwax.ir.contract.masks import masks_bytes
-from lostwax.ir.contract.program import HostCall, Program
+from lostwax.ir.contract.program import HostCall, Program, launches_of
 from lostwax.ir.contract.step_layout import BOXES
 
 GRAPH_NODE_BYTES = 4096

@@ -29,12 +29,13 @@ from lostwax.backends.proof.step_cases import StepCase, far_case, step_case
 from lostwax.backends.proof.taken_kernels import TakenKernels
 from lostwax.backends.read_graph import read_graph
 from lostwax.backends.records.record_key import record_key
-from lostwax.backends.registry import Backend, backends
+from lostwax.backends.registry import Backend
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
 from lostwax.backends.runtime.boot_check import BootReport, add_evidence, code_digest
 from lostwax.backends.runtime.compare_outputs import NONE, Errors, Mismatch
 from lostwax.backends.runtime.driver import Driver, no_kernels
 from lostwax.backends.runtime.fenced_buffers import BadWrite
+from lostwax.backends.runtime.require_target import require_target
 from lostwax.backends.runtime.run_probe import WrongKernel, measure
 from lostwax.backends.runtime.sku import sku_of
 from lostwax.ir.contract.artifact import ProgramRef
@@ -114,10 +115,7 @@ def _interpreter(
 
 
 def _backend(reader: ArtifactReader) -> Backend:
-    name = reader.manifest.target.backend
-    found = backends().get(name)
-    if found is None:
-        raise ArtifactError(f"no installed package provides the target folder {name!r}")
+    found = require_target(reader.folder, reader.manifest.target)
     if not found.executes:
         raise ArtifactError(
             f"target {reader.manifest.target.name} executes nothing, so nothing can be certified"
@@ -368,5 +366,5 @@ def keep_evidence(
                 rms_error=found.rms_error,
                 agreement=found.set_agreement,
             )
-    packages = backends()[reader.manifest.target.backend].kernels
+    packages = _backend(reader).kernels
     return add_evidence(reader, _driver(reader), packages, proven, folder)

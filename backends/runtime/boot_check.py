@@ -25,10 +25,11 @@ from lostwax.backends.runtime.certificates import (
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.prove_step import prove_step
 from lostwax.backends.runtime.run_probe import run_probe
-from lostwax.ir.contract.check_program import code_of, launches_of
+from lostwax.ir.contract.check_program import code_of
 from lostwax.ir.contract.foreign_file import BadFile
 from lostwax.ir.contract.one_line import one_line
 from lostwax.ir.contract.probe import PROBES, STEP_EVIDENCE, Certificates, Evidence, Probe
+from lostwax.ir.contract.program import launches_of
 
 EXCHANGES = "lostwax.backends.portable.kernels.collectives:"
 """Host functions that no probe can run: what ranks exchange means nothing on one of them."""

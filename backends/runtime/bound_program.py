@@ -16,6 +16,8 @@ from lostwax.ir.contract.check_program import code_of
 from lostwax.ir.contract.foreign_file import DAMAGE, reason
 from lostwax.ir.contract.program import HEADS, Call, Launch, Program, View
 
+_REMEDY = "recompile the artifact if it is damaged (`lostwax verify ARTIFACT`)"
+
 
 class LaunchFailed(RuntimeError):
     """What a launch ran over did not suit it, or its device failed; the message names it."""
@@ -67,8 +69,9 @@ class BoundProgram:
         self._names: list[str] = []
         for call, launches in self._sequence():
             resolve = self._resolver(call)
-            thunks += [driver.bind(launch, resolve) for launch in launches]
-            self._names += [f"{launch.op} ({code_of(launch)})" for launch in launches]
+            for launch in launches:
+                self._names.append(f"{launch.op} ({code_of(launch)})")
+                thunks.append(self._bound(launch, resolve, driver))
         self.launches = tuple(thunks)
         self.outputs = {
             name: tensor_of(memory.arena, view) for name, view in program.outputs.items()
@@ -76,7 +79,32 @@ class BoundProgram:
         self.results = ResultCopy(self.outputs, program.bucket.rows, driver)
         # Capture warms up over the inputs: rows of padding touch no page but the trash page.
         self.step.pad()
-        self.replay: Thunk = driver.capture(self.launches) if captured else self._walk
+        self.replay: Thunk = self._captured(driver) if captured else self._walk
+
+    def _bound(
+        self, launch: Launch, resolve: Callable[[View], torch.Tensor], driver: Driver
+    ) -> Thunk:
+        try:
+            return driver.bind(launch, resolve)
+        except ArtifactError:
+            raise
+        except (*DAMAGE, RuntimeError) as error:
+            raise LaunchFailed(
+                f"{self._names[-1]} cannot be launched in program {self.program.name}:"
+                f" {reason(error)}; {_REMEDY}"
+            ) from error
+
+    def _captured(self, driver: Driver) -> Thunk:
+        """The walk as one graph: what a warm-up writes elsewhere than planned is seen as in a walk,
+        and a replay is the driver's own."""
+        try:
+            return driver.capture([self._walk])
+        except LaunchFailed:
+            raise
+        except RuntimeError as error:  # of the device, which fails behind the launch
+            raise LaunchFailed(
+                f"program {self.program.name} cannot be captured: {reason(error)}; {_REMEDY}"
+            ) from error
 
     def _sequence(self) -> Iterator[tuple[Call | None, tuple[Launch, ...]]]:
         """What runs in order, with the call that gives it a layer's memory."""
@@ -94,7 +122,7 @@ class BoundProgram:
         except (*DAMAGE, RuntimeError) as error:
             raise LaunchFailed(
                 f"{self._names[done]} failed in program {self.program.name}: {reason(error)};"
-                " recompile the artifact if it is damaged (`lostwax verify ARTIFACT`)"
+                f" {_REMEDY}"
             ) from error
         if not self._has_run:
             self._require_unmoved()

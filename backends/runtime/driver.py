@@ -54,8 +54,8 @@ class Driver(Protocol):
 
     `bind` turns a launch into a call without arguments, doing now whatever need not be done at
     every replay (resolving views, importing the function, loading the binary, packing parameters).
-    `capture` runs a sequence of bound launches once (after a warm-up) and returns its replay; on a
-    target that walks, that is the sequence itself.
+    `capture` runs a sequence of calls once (after a warm-up) and returns its replay; on a target
+    that walks, that is the sequence itself. What a call raises in the warm-up leaves it as it is.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import torch
 
-from lostwax.backends.registry import Backend, backends
+from lostwax.backends.registry import Backend
 from lostwax.backends.runtime.allocation import allocated
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
 from lostwax.backends.runtime.bias_state import BiasState
@@ -31,6 +31,7 @@ from lostwax.backends.runtime.ranks import Ranks
 from lostwax.backends.runtime.replay_step import StepReplay
 from lostwax.backends.runtime.require_functions import require_functions
 from lostwax.backends.runtime.require_packages import require_packages
+from lostwax.backends.runtime.require_target import require_target
 from lostwax.backends.runtime.state_table import StateTable
 from lostwax.backends.runtime.step_buffers import InputMemory
 from lostwax.backends.runtime.step_programs import (
@@ -291,12 +292,7 @@ def load(
     phases("read and verify artifact")
     reader = ArtifactReader(artifact)
     manifest = reader.manifest
-    found = backends(extra_backends).get(manifest.target.backend)
-    if found is None:
-        raise ArtifactError(
-            f"{artifact} was compiled for {manifest.target.name}, and no installed package provides"
-            f" the target folder {manifest.target.backend!r}"
-        )
+    found = require_target(artifact, manifest.target, extra_backends)
     reader.check()
     require_packages(manifest.requires)
     if found.executes:

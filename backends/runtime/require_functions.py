@@ -10,8 +10,7 @@ import sys
 
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
 from lostwax.backends.runtime.named_code import named_code
-from lostwax.ir.contract.check_program import launches_of
-from lostwax.ir.contract.program import HostCall
+from lostwax.ir.contract.program import HostCall, launches_of
 
 
 def require_functions(reader: ArtifactReader, packages: tuple[str, ...]) -> None:

@@ -40,6 +40,9 @@ Some = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
 Few = Annotated[int, msgspec.Meta(ge=0, le=1 << 16)]
 """How many there may be of something, or none."""
 
+Rate = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+"""How fast a device is, or how long something takes, in a unit that makes it a handy number."""
+
 # Control characters, and those that have no width or turn the direction of writing.
 _UNSEEN = (
     "\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202f\u205f-\u206f\ufeff\ufff9-\ufffb"

@@ -20,7 +20,11 @@ from lostwax.ir.contract.program import HostCall, KernelLaunch, Launch
 from lostwax.ir.contract.target import Target
 
 MAX_BLOCK_THREADS = 1024  # CUDA and HIP
-MAX_SHARED_BYTES = 1 << 20
+# The CUDA C++ Programming Guide's tables by compute capability, 9.0 and 10.0. HIP's blocks have
+# 1024 along each axis, and its targets launch nothing cooperative.
+MAX_BLOCK = (1024, 1024, 64)
+UNIT_BLOCKS = 32
+"""Most blocks that a multiprocessor holds at once."""
 SCALARS = {"i32": range(-(1 << 31), 1 << 31), "i64": range(-(1 << 63), 1 << 63)}
 
 # What cuTensorMapEncodeTiled takes, as the CUDA driver API says.
@@ -52,7 +56,15 @@ def check_form(launch: KernelLaunch, target: Target) -> None:
     """Raise Inconsistent for sizes, attributes or parameters that no launch on the target has."""
     what = _named(launch)
     require(prod(launch.block) <= MAX_BLOCK_THREADS, f"{what} has too many threads a block")
-    require(launch.shared_bytes <= MAX_SHARED_BYTES, f"{what} asks for too much shared memory")
+    require(
+        all(n <= most for n, most in zip(launch.block, MAX_BLOCK, strict=True)),
+        f"{what} has blocks of {launch.block} threads, {MAX_BLOCK} at most",
+    )
+    require(
+        launch.shared_bytes <= target.shared_memory_bytes,
+        f"{what} asks for {launch.shared_bytes} bytes of shared memory a block, target"
+        f" {target.name} has {target.shared_memory_bytes} (its fact shared_memory_bytes)",
+    )
     _check_attributes(launch, target)
     total = parameter_bytes(launch.params)
     require(
@@ -81,6 +93,12 @@ def _check_attributes(launch: KernelLaunch, target: Target) -> None:
     require(
         target.cooperative_launch or not launch.cooperative,
         f"{what} is cooperative, which target {target.name} lacks (its fact cooperative_launch)",
+    )
+    wanted, resident = prod(launch.grid), target.compute_units * UNIT_BLOCKS
+    require(
+        not launch.cooperative or wanted <= resident,
+        f"{what} is cooperative over {wanted} blocks, target {target.name} holds {resident} at once"
+        f" at most ({UNIT_BLOCKS} for each of its fact compute_units)",
     )
 
 

@@ -11,6 +11,7 @@ from math import prod
 
 from lostwax.ir.contract.artifact import Manifest, ProgramRef
 from lostwax.ir.contract.biases import BIASES, biases_shape
+from lostwax.ir.contract.captured import forbidding, must_be_captured
 from lostwax.ir.contract.check_launch import check_launch
 from lostwax.ir.contract.check_views import (
     Inconsistent,
@@ -23,7 +24,16 @@ from lostwax.ir.contract.check_weights import WeightSizes
 from lostwax.ir.contract.counts import COUNTS, counts_shape
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.masks import MASKS, masks_shape
-from lostwax.ir.contract.program import HEADS, Call, HostCall, Launch, Program, View, views_of
+from lostwax.ir.contract.program import (
+    HEADS,
+    Call,
+    HostCall,
+    Launch,
+    Program,
+    View,
+    launches_of,
+    views_of,
+)
 from lostwax.ir.contract.step import HIDDEN, MAX_RANKED, STEP_INPUTS, input_shape, inputs_of
 from lostwax.ir.contract.step_layout import (
     PLAN,
@@ -37,14 +47,6 @@ PICKED = {"ids": "i32", "logprobs": "f32"}
 SCORED = PICKED | {"target_logprobs": "f32", "top_ids": "i32", "top_logprobs": "f32"}
 """What heads give, with its dtype: all but the top ones a number a row."""
 RANKED = ("top_ids", "top_logprobs")
-
-
-def launches_of(program: Program) -> Iterator[Launch]:
-    """Every launch of a program, those of a block once."""
-    yield from program.prepare
-    for launches in program.blocks.values():
-        yield from launches
-    yield from program.finish
 
 
 def symbols_of(manifest: Manifest) -> dict[str, set[str]]:
@@ -91,6 +93,7 @@ class ProgramCheck:
         require(told == own, "its segment, bucket, guard or arena is not the manifest's")
         for launch in launches_of(program):
             check_launch(launch, self._symbols, self._manifest.target)
+        self._check_captured(program)
         for name, launches in (("prepare", program.prepare), ("finish", program.finish)):
             for view in _views(launches):
                 lies_well = view.space in ("arena", "input", "state")
@@ -105,6 +108,18 @@ class ProgramCheck:
             require(call.block in reach, f"it calls block {call.block!r}, which it does not have")
             self._check_call(call, reach[call.block], program)
         self._check_outputs(program)
+
+    def _check_captured(self, program: Program) -> None:
+        """A program that the target captures at any size is never walked for want of a promise."""
+        target = self._manifest.target
+        if not must_be_captured(program.segment, target):
+            return
+        call = forbidding(program)
+        if call is not None:
+            raise Inconsistent(
+                f"{call.op} calls {call.function}, which may not be captured (its capturable is"
+                f" false), and target {target.name} captures each {program.segment} program"
+            )
 
     def _check_step(self, program: Program) -> None:
         """The step's launches stand around a program exactly where the device keeps the state."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal, get_args
 
 import msgspec
@@ -218,3 +219,11 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
         if self.segment in HEADS:
             return f"{self.segment}-r{b.rows}"
         return f"{self.segment}-t{b.tokens}-b{b.reqs}-p{b.pages}-{self.guard.name}"
+
+
+def launches_of(program: Program) -> Iterator[Launch]:
+    """Every launch of a program, those of a block once."""
+    yield from program.prepare
+    for launches in program.blocks.values():
+        yield from launches
+    yield from program.finish

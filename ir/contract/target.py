@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from lostwax.ir.contract.bounds import Bytes, Word
+from lostwax.ir.contract.bounds import Bytes, Count, Rate, Some, Word
 
 Replay = Literal["walk", "graph", "none"]
 
@@ -26,21 +26,21 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     arch: Word
     dtypes: tuple[Word, ...]
     memory_bytes: Bytes
-    bandwidth_gbps: float
-    tflops: dict[str, float]
-    launch_us: float
-    compute_units: int
+    bandwidth_gbps: Rate
+    tflops: dict[Word, Rate]
+    launch_us: Rate
+    compute_units: Count
     replay: Replay
-    matrix_units: tuple[str, ...] = ()
-    shared_memory_bytes: int = 0
-    wave_size: int = 1
+    matrix_units: tuple[Word, ...] = ()
+    shared_memory_bytes: Bytes = 0
+    wave_size: Count = 1
     fp8_encoding: Literal["f8E4M3FN", "f8E4M3FNUZ"] | None = None
-    graph_segments: tuple[str, ...] = ()
-    graph_extend_rows: int = 0
+    graph_segments: tuple[Word, ...] = ()
+    graph_extend_rows: Some = 0
     """Rows of the largest prefill step that is captured where all its launches can be: such steps
     come between the tokens of streams, and walking them takes the host several times what the
     device needs. Larger ones keep the device busy while they are walked."""
-    cluster_blocks: int = 1
+    cluster_blocks: Count = 1
     """Most blocks of threads that may share memory and barriers; 1 where there are no clusters."""
     tensor_maps: bool = False
     """True where kernels take tensor maps, which the driver library encodes."""
@@ -48,7 +48,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """True where a kernel may begin before the one in front of it has ended."""
     cooperative_launch: bool = False
     """True where a launch can ask that all its blocks be resident at once."""
-    library_bytes: int = 0
+    library_bytes: Bytes = 0
     """What device libraries keep for themselves, such as cuBLAS's workspace."""
     wide_products: bool = False
     """True where torch's products of half precision can leave in f32 (their `out_dtype`)."""

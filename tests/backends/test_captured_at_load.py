@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import pytest
 from small_fixtures import Compiled
 
+from lostwax.backends import cpu
+from lostwax.backends.cpu.target import CPU
 from lostwax.backends.plan import memory_plan
 from lostwax.backends.runtime import load as loading
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.driver import Thunk
 from lostwax.backends.runtime.host_driver import HostDriver
+from lostwax.ir.contract.check_program import ProgramCheck
+from lostwax.ir.contract.check_views import Inconsistent
+from lostwax.ir.contract.check_weights import weight_sizes
 from lostwax.ir.contract.program import HEADS, HostCall, Launch, Program
+
+T = TypeVar("T")
 
 EXTEND_ROWS, READING = 32, 16
 
@@ -28,21 +37,29 @@ def _with(launches: Sequence[Launch], *, but_last: bool) -> tuple[Launch, ...]:
     )
 
 
+GRAPHS = msgspec.structs.replace(
+    CPU,
+    name="graphs",
+    backend="graphs",
+    replay="graph",
+    graph_segments=("decode", *HEADS),
+    graph_extend_rows=EXTEND_ROWS,
+)
+TARGETS = (GRAPHS,)
+BACKEND = replace(cpu.BACKEND, name=GRAPHS.backend, targets=f"{__name__}:TARGETS")
+
+
 class GraphReader(ArtifactReader):
     """The artifact as a target of graphs would have it; steps of READING rows read on the host."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        target = msgspec.structs.replace(
-            self.manifest.target,
-            replay="graph",
-            graph_segments=("decode", *HEADS),
-            graph_extend_rows=EXTEND_ROWS,
-        )
-        self.manifest = msgspec.structs.replace(self.manifest, target=target)
+        self.manifest = msgspec.structs.replace(self.manifest, target=GRAPHS)
 
-    def program(self, name: str) -> Program:
-        found = super().program(name)
+    def _decode(self, content: bytes, kind: type[T], name: str) -> T:
+        found = super()._decode(content, kind, name)
+        if not isinstance(found, Program):
+            return found
         reads = found.segment == "extend" and found.bucket.tokens == READING
         blocks = {name: _with(each, but_last=reads) for name, each in found.blocks.items()}
         prepare, finish = (_with(each, but_last=False) for each in (found.prepare, found.finish))
@@ -50,12 +67,12 @@ class GraphReader(ArtifactReader):
 
 
 @pytest.fixture
-def captured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many launches each capture had."""
-    found: list[int] = []
+def captured(monkeypatch: pytest.MonkeyPatch) -> list[Thunk]:
+    """What was captured."""
+    found: list[Thunk] = []
 
     def capture(_: HostDriver, launches: Sequence[Thunk]) -> Thunk:
-        found.append(len(launches))
+        found.extend(launches)
         return lambda: None
 
     monkeypatch.setattr(HostDriver, "capture", capture)
@@ -65,9 +82,11 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_what_may_be_captured_is_captured_at_load(
-    small_artifact: Compiled, captured: list[int]
+    small_artifact: Compiled, captured: list[Thunk]
 ) -> None:
-    runtime = loading.load(small_artifact.artifact, checkpoint=small_artifact.checkpoint)
+    runtime = loading.load(
+        small_artifact.artifact, checkpoint=small_artifact.checkpoint, extra_backends=(BACKEND,)
+    )
     refs = runtime.manifest.programs
     extends = {ref.bucket.tokens for ref in refs if ref.segment == "extend"}
     assert {READING, EXTEND_ROWS} < extends, "and there are larger ones"
@@ -82,3 +101,18 @@ def test_what_may_be_captured_is_captured_at_load(
     for ref in refs:
         runtime.bound(ref)
     assert len(captured) == len(expected), "whoever is captured was captured at load"
+
+
+def test_what_a_target_captures_at_any_size_has_launches_that_may_be(
+    small_artifact: Compiled,
+) -> None:
+    reader = GraphReader(small_artifact.artifact)
+    check = ProgramCheck(reader.manifest, weight_sizes(reader.weight_plan()))
+    for ref in reader.manifest.programs:
+        program = reader.program(ref.file)
+        check(program, ref)
+        if ref.segment == "extend":
+            continue
+        blocks = {name: _with(each, but_last=True) for name, each in program.blocks.items()}
+        with pytest.raises(Inconsistent, match=f"target graphs captures each {ref.segment} prog"):
+            check(msgspec.structs.replace(program, blocks=blocks), ref)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from nvcc_here import needs_nvcc
 from small_fixtures import CompileSmall
 from stub_compiler import COMPILER, FULL, NONE
@@ -40,9 +41,14 @@ def source(symbol: str, ms: int = 0, **signature: str) -> KernelSource:
 
 
 def build(
-    folder: Path, sources: list[KernelSource], jobs: int, named: str = COMPILER
+    folder: Path,
+    sources: list[KernelSource],
+    jobs: int,
+    named: str = COMPILER,
+    shared_memory_bytes: int = 16,
 ) -> BuiltKernels:
     backend, target = find_target("null")
+    target = structs.replace(target, shared_memory_bytes=shared_memory_bytes)
     with building(replace(backend, compiler=named), target, folder / "kernels", sources, jobs) as b:
         return b.finish()
 
@@ -76,6 +82,12 @@ def test_kernels_and_notes_are_the_same_whichever_ends_first(tmp_path: Path) -> 
     assert contents(tmp_path / "1") == contents(tmp_path / "3")
     assert one.toolchain == {"stub": "1"}
     assert b"'b': '*f32', 'a': 'i32'" in contents(tmp_path / "1")[one.kernels[0].binary]
+
+
+def test_a_kernel_that_its_target_could_not_launch_is_refused(tmp_path: Path) -> None:
+    message = "kernel wide takes 16 bytes of shared memory a block, target null has 15 "
+    with pytest.raises(KernelCompileError, match=message):
+        build(tmp_path, [source("wide")], jobs=1, shared_memory_bytes=15)
 
 
 def test_as_many_workers_as_there_is_work_for(tmp_path: Path) -> None:

@@ -185,3 +185,31 @@ def test_an_unknown_kernel_is_refused() -> None:
     check_launch(launch(), {"k": {"f"}}, CUDA_SM90A)
     with pytest.raises(Inconsistent, match="lists no such kernel"):
         check_launch(launch(), {"k": {"g"}}, CUDA_SM90A)
+
+
+BEYOND: dict[str, tuple[dict[str, Any], str]] = {
+    "shared memory": (
+        {"shared_bytes": 232449}, "asks for 232449 bytes of shared memory a block, .* has 232448"
+    ),
+    "an axis": ({"block": (1, 1, 65)}, r"blocks of \(1, 1, 65\) threads, \(1024, 1024, 64\) at"),
+    "threads": ({"block": (32, 32, 2)}, "too many threads a block"),
+    "resident blocks": (
+        {"grid": (4225, 1, 1), "cooperative": True}, "cooperative over 4225 blocks, .* holds 4224"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BEYOND)
+def test_what_is_beyond_the_device_is_refused(what: str) -> None:
+    changes, message = BEYOND[what]
+    with pytest.raises(Inconsistent, match=message):
+        check_form(msgspec.structs.replace(launch(), **changes), CUDA_SM90A)
+
+
+def test_all_that_the_device_has_passes() -> None:
+    for changes in (
+        {"shared_bytes": 232448, "block": (16, 1, 64)},
+        {"grid": (4224, 1, 1), "cooperative": True},
+        {"grid": (1 << 30, 1, 1)},
+    ):
+        check_form(msgspec.structs.replace(launch(), **changes), CUDA_SM90A)

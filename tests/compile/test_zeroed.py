@@ -31,12 +31,12 @@ from lostwax.backends.runtime.run_probe import WrongKernel, run_probe
 from lostwax.cli.plan import _lines  # pyright: ignore[reportPrivateUsage]  # what `plan` prints
 from lostwax.frontend.capture import Captured
 from lostwax.ir.contract.check_probes import check_probes
-from lostwax.ir.contract.check_program import ProgramCheck, launches_of, symbols_of
+from lostwax.ir.contract.check_program import ProgramCheck, symbols_of
 from lostwax.ir.contract.check_views import Inconsistent
 from lostwax.ir.contract.check_weights import weight_sizes
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.probe import Probes
-from lostwax.ir.contract.program import Bucket, Guard, HostCall, Launch, views_of
+from lostwax.ir.contract.program import Bucket, Guard, HostCall, Launch, launches_of, views_of
 from lostwax.ir.contract.weights import WeightPlan
 from lostwax.ir.passes.assign_formats import AssignFormatsPass
 from lostwax.ir.passes.clean_up import CleanUpPass

@@ -53,13 +53,17 @@ def require_runnable(path: Path | None, target: str | None) -> None:
     """DeviceUnavailable where what will be compiled, or is compiled already, cannot run here.
 
     The default model and a checkpoint are compiled for `target`, an artifact says for what it was.
+    Raises ArtifactError where that is not installed, or is another by now.
     """
     from lostwax.backends.registry import find_target
     from lostwax.backends.runtime.artifact_reader import ArtifactReader
     from lostwax.backends.runtime.require_device import require_device
+    from lostwax.backends.runtime.require_target import require_target
 
     if path is not None and is_artifact(path):
-        require_device(ArtifactReader(path).manifest.target)
+        made_for = ArtifactReader(path).manifest.target
+        require_target(path, made_for)
+        require_device(made_for)
     else:
         require_device(find_target(target or "cpu")[1])
 

@@ -38,11 +38,13 @@ def _is_current(artifact: Path, checkpoint: Path, drafts: int) -> bool:
     from lostwax.backends.plan.sizes import Sizes, limits_of
     from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
     from lostwax.backends.runtime.checkpoint_content import CheckpointMismatch, require_content
+    from lostwax.backends.runtime.require_target import require_target
     from lostwax.frontend.checkpoint import open_checkpoint
 
     try:
         reader = ArtifactReader(artifact)
         reader.verify()
+        require_target(artifact, reader.manifest.target)
         manifest, note = reader.manifest, reader.note()
         require_content(checkpoint, note.files if note else {})
     except (ArtifactError, CheckpointMismatch):

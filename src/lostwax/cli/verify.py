@@ -1,4 +1,5 @@
-"""`lostwax verify`: every file of an artifact against its digest, and the checkpoint's identity."""
+"""`lostwax verify`: every file of an artifact against its digest, its target against the installed
+one, and the checkpoint's identity."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ def verify(
 ) -> None:
     """Check every file of an artifact, and that its checkpoint is the one that was compiled.
 
+    Its target has to be one that is installed, with the facts that the artifact was compiled for.
     Of the checkpoint, every file's header and samples of every tensor are compared, so that the
     command takes seconds; a single number changed elsewhere is not noticed.
 
@@ -30,8 +32,10 @@ def verify(
     """
     from lostwax.backends.runtime.artifact_reader import ArtifactReader
     from lostwax.backends.runtime.checkpoint_content import require_content
+    from lostwax.backends.runtime.require_target import require_target
 
     reader = ArtifactReader(artifact)
+    require_target(artifact, reader.manifest.target)
     reader.verify_all()
     note = reader.note()
     noted = note.files if note else {}
