@@ -68,7 +68,7 @@ class ExtendBudget:
     def _fits(self, rows: int, context: int, allowed: float) -> bool:
         if self.explores:
             is_next = self._times.has_seen(rows) or self._times.has_seen(rows // 2)
-            return is_next and self._times.at_least(rows, context) <= allowed
+            return is_next and self._times.at_least(rows, context, allowed) <= allowed
         return self._times.foretell(rows, context, allowed) <= allowed
 
     def note_decode(self, num_answers: int, seconds: float) -> None:

@@ -57,12 +57,18 @@ class StepTimes:
         """Whether what so many rows take is known, in any context."""
         return any([at == rows for at, _ in self._seconds])
 
-    def at_least(self, rows: int, context: int) -> float:
-        """Seconds of a step of so many rows, a power of two, or what one of fewer rows in a shorter
-        context took: 0 where none was seen."""
-        step = (rows, _class_of(context))
-        smaller = [s for seen, s in self._seconds.items() if seen[0] <= rows and seen[1] <= step[1]]
-        return self._seconds.get(step, max(smaller, default=0.0))
+    def at_least(self, rows: int, context: int, allowed: float) -> float:
+        """The most seconds that steps of as many rows or fewer took, in as long a context or a
+        shorter one; 0 where none was seen. Those above `allowed` count as in `foretell`."""
+        at = _class_of(context)
+        return max(
+            [
+                seconds
+                for seen, seconds in self._seconds.items()
+                if seen[0] <= rows and seen[1] <= at and self._is_believed(seen, allowed)
+            ],
+            default=0.0,
+        )
 
     def foretell(self, rows: int, context: int, allowed: float) -> float:
         """Seconds of a step of so many rows, a power of two; infinity where none was seen.
@@ -70,10 +76,13 @@ class StepTimes:
         What took longer than `allowed` a while ago counts no more.
         """
         step = (rows, _class_of(context))
-        seconds = self._seconds.get(step)
-        if seconds is not None and (seconds <= allowed or not self._is_old(step)):
-            return seconds
-        return min([self._from(seen, step) for seen in self._seconds if seen != step], default=inf)
+        if step in self._seconds and self._is_believed(step, allowed):
+            return self._seconds[step]
+        most = min([self._from(seen, step) for seen in self._seconds if seen != step], default=inf)
+        return max(most, self.at_least(rows, context, allowed))
+
+    def _is_believed(self, step: _Step, allowed: float) -> bool:
+        return self._seconds[step] <= allowed or not self._is_old(step)
 
     def _is_old(self, step: _Step) -> bool:
         return self._num_noted - self._noted_at.get(step, -STALE) >= STALE
@@ -83,7 +92,7 @@ class StepTimes:
         rows, context = step[0] / seen[0], step[1] / seen[1]
         most = max(rows, 1.0) * max(context, 1.0)
         if (rows, context) == (2, 1):
-            most = min(2.0, self._growth((seen[0] // 2, seen[1]), seen) or 2.0)
+            most = self._growth((seen[0] // 2, seen[1]), seen) or 2.0
         elif rows <= 1 and context > 1:
             most = min(context, self._growth_by_context(seen[1], step[1]) or context)
         return self._seconds[seen] * most

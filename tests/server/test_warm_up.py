@@ -8,10 +8,12 @@ from msgspec.structs import replace
 from stall_trial import DECODE_S, TimedRuntime
 
 from lostwax.server.engine.commit import Drafting
+from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.extend_budget import MIN_ROWS
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Submit
 from lostwax.server.engine.options import SERVED, EngineOptions
+from lostwax.server.engine.runtime import Ticket
 from lostwax.server.engine.warm_up import MOST_S, SETTLED
 
 
@@ -73,6 +75,30 @@ def test_its_time_is_bounded() -> None:
     runtime = TimedRuntime(MOST_S / 40)
     _warm(runtime)
     assert runtime.now < 2.2 * MOST_S + 10 * DECODE_S
+
+
+class _Late:
+    """A ticket of a step that is done when it is waited for."""
+
+    done = False
+
+    def __init__(self, ticket: Ticket) -> None:
+        self.result = ticket.result
+
+
+class _LateRuntime(TimedRuntime):
+    def submit(self, plan: StepPlan) -> Ticket:
+        return _Late(super().submit(plan))
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_no_step_of_it_is_in_flight_afterwards(depth: int) -> None:
+    runtime = _LateRuntime(0.00005)
+    core = EngineCore(runtime, SERVED, depth=depth, clock=lambda: runtime.now)
+    core.warm_up()
+    assert not core.has_work
+    assert core.scheduler.pages.num_free == core.scheduler.pages.num_usable
+    assert core.scheduler.num_preempted == 0
 
 
 @pytest.mark.parametrize("limits", [FakeLimits(max_reqs=1), FakeLimits(num_pages=2)])
