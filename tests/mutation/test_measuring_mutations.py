@@ -166,8 +166,10 @@ class LooksAtNoContext(ExtendBudget):
     def rows_at(self, context: int, num_answers: int, *, is_mixed: bool) -> int:
         return super().rows_at(1, num_answers, is_mixed=is_mixed)
 
-    def note_extend(self, num_rows: int, context: int, seconds: float) -> None:
-        super().note_extend(num_rows, 1, seconds)
+    def note_extend(
+        self, num_rows: int, context: int, seconds: float, *, is_even: bool = True
+    ) -> None:
+        super().note_extend(num_rows, 1, seconds, is_even=is_even)
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from fake_runtime import (
-    EOS,
-    VOCAB,
-    FakeLimits,
-    FakeRuntime,
-    Penalties,
-    generate,
-    logprobs_after,
-)
+from answers import Answers
+from fake_runtime import EOS, VOCAB, FakeLimits, FakeRuntime, generate, logprobs_after
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,49 +24,6 @@ from lostwax.server.engine.messages import (
     encode,
 )
 from lostwax.server.engine.options import EngineOptions
-
-
-class Answers:
-    """Runs a core and gathers what each request got."""
-
-    def __init__(self, core: EngineCore) -> None:
-        self.core = core
-        self.tokens: dict[str, list[TokenScore]] = {}
-        self.prompt_scores: dict[str, list[TokenScore]] = {}
-        self.ends: dict[str, str] = {}
-
-    def submit(self, *submits: Submit) -> None:
-        for submit in submits:
-            self._take(self.core.handle(submit))
-
-    def cancel(self, name: str) -> None:
-        self._take(self.core.handle(Cancel(name)))
-
-    def step(self) -> None:
-        self._take(self.core.step())
-        self.core.scheduler.check_integrity()
-
-    def finish(self) -> None:
-        for _ in range(10_000):
-            if not self.core.has_work:
-                break
-            self.step()
-        pages = self.core.scheduler.pages
-        assert pages.num_free == pages.num_usable
-
-    def ids(self, name: str) -> list[int]:
-        return [score.token for score in self.tokens.get(name, [])]
-
-    def _take(self, events: list[Output | Failed]) -> None:
-        for event in events:
-            assert event.request not in self.ends, f"{event.request} goes on after its end"
-            if isinstance(event, Failed):
-                self.ends[event.request] = event.code
-                continue
-            self.tokens.setdefault(event.request, []).extend(event.tokens)
-            self.prompt_scores.setdefault(event.request, []).extend(event.prompt_scores)
-            if event.finish is not None:
-                self.ends[event.request] = event.finish
 
 
 def _submit(name: str, prompt: list[int], max_tokens: int = 5, **given: object) -> Submit:
@@ -203,41 +153,6 @@ def test_a_nucleus_is_a_requests_own_and_costs_no_step_without_it(drafts: int) -
     answers.submit(*(_submit(f"{n} again", prompt, 9, **given[n]) for n in ("all", "greedy")))
     answers.finish()
     assert {batch.head for batch in runtime.batches} == {"pick"}
-
-
-@pytest.mark.parametrize(
-    ("wants", "head"),
-    [
-        ({"top_logprobs": 2}, "pick"),
-        ({"top_p": 0.3}, "pick"),
-        ({"temperature": 1.0, "top_p": 0.9, "top_k": 16, "min_p": 0.1}, "pick"),
-        ({"temperature": 1.5, "top_p": 0.95}, "pick"),
-        ({"temperature": 1.1, "top_k": 40}, "sample"),
-        ({"temperature": 1.1, "min_p": 0.05}, "sample"),
-        ({"temperature": 1.0, "top_p": 0.89}, "sample"),
-        ({"temperature": 1.0, "top_k": 15}, "sample"),
-        ({"temperature": 1.0, "min_p": 0.11}, "sample"),
-        ({"presence_penalty": 0.5}, "sample"),
-        ({"logit_bias": {3: 1.0}}, "sample"),
-    ],
-)
-def test_drafts_are_picked_from_all_ids_where_they_are_mostly_right_then(
-    wants: dict[str, Any], head: str
-) -> None:
-    """The nucleus of a draft would keep all answers waiting; it is verified in any case."""
-    runtime = FakeRuntime(replace(FakeLimits(), max_drafts=3))
-    answers = Answers(EngineCore(runtime))
-    answers.submit(_submit("plain", [3, 1], 20), _submit("a", [3, 1], 20, **wants))
-    answers.finish()
-    heads = [batch.head for batch in runtime.batches if batch.entry == "draft" and batch.logit_rows]
-    assert heads[0] == head
-    assert answers.core.drafting.num_accepted > 0
-    others = {"top_logprobs", "presence_penalty", "logit_bias"}
-    sampled = {k: v for k, v in wants.items() if k not in others}
-    by = Penalties(1.0, 0.0, wants.get("presence_penalty", 0.0))
-    bias = wants.get("logit_bias", {})
-    assert answers.ids("a") == generate([3, 1], 20, **sampled, by_tokens=by, bias=bias)
-    assert answers.ids("plain") == generate([3, 1], 20)
 
 
 @pytest.mark.parametrize("wants", [{"temperature": 1.0, "top_p": 0.3}, {"top_logprobs": 2}])

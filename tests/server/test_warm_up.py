@@ -7,8 +7,8 @@ from fake_runtime import FakeLimits, FakeRuntime
 from msgspec.structs import replace
 from stall_trial import DECODE_S, TimedRuntime
 
-from lostwax.server.engine.commit import Drafting
 from lostwax.ir.contract.step_plan import StepPlan
+from lostwax.server.engine.commit import Drafting
 from lostwax.server.engine.extend_budget import MIN_ROWS
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Submit
@@ -83,7 +83,7 @@ class _Late:
     done = False
 
     def __init__(self, ticket: Ticket) -> None:
-        self.result = ticket.result
+        self.result, self.finish = ticket.result, ticket.finish
 
 
 class _LateRuntime(TimedRuntime):
