@@ -48,6 +48,7 @@ class Step:
     reqs: int = 0
     unreal: int = 0  # rows at the end of the last request that are not real
     stored: Keys = "fp8"
+    out_of_range: tuple[int, int] | None = None  # request and position of a key of NaN that is seen
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(3))
 
     def __post_init__(self) -> None:
@@ -65,6 +66,9 @@ class Step:
         self.page_table = numbers.reshape(self.reqs, PAGES).astype(np.int32)
         kind, pool, scaled = STORED[self.stored], 1 + self.reqs * PAGES, self.stored == "fp8"
         keys = self.rng.standard_normal((pool, PAGE, DIM)).astype(kind)
+        if self.out_of_range is not None:
+            request, position = self.out_of_range
+            keys[self.page_table[request, position // PAGE], position % PAGE, 7] = np.nan
         scales = self.rng.uniform(0.1, 1, (pool, PAGE)).astype(np.float32) ** scaled
         self.keys = keys.astype(np.float64) * scales[:, :, None]
         row_bytes = DIM * keys.itemsize
@@ -167,8 +171,10 @@ def _kernel(launch: Launch) -> KernelLaunch:
 def require_right(step: Step, got: Real) -> None:
     """AssertionError unless each real row is the reference's, and no other was written."""
     want = step.expected()
+    assert (np.isnan(got[: step.real]) == np.isnan(want)).all(), "a key of NaN has no logit"
     seen = want > -np.inf
-    assert (got[: step.real][~seen] == -np.inf).all(), "what a row does not see is -inf"
+    is_hidden = want == -np.inf
+    assert (got[: step.real][is_hidden] == -np.inf).all(), "what a row does not see is -inf"
     off = np.linalg.norm(got[: step.real][seen] - want[seen]) / np.linalg.norm(want[seen])
     assert off <= BOUND, off
     assert np.isnan(got[step.real :]).all(), "rows behind the real ones are left alone"

@@ -67,7 +67,10 @@ FAULTS = {
         "column + key < rows.position[i]",
     ),
     "products below zero count": (
-        "index_logits/score.h", "fmaxf(found[at + 2], 0.f)", "found[at + 2]",
+        "index_logits/score.h", "max_or_nan(found[at + 2], 0.f)", "found[at + 2]",
+    ),
+    "a key out of range is worth nothing": (
+        "index_logits/score.h", "max_or_nan(found[at], 0.f)", "fmaxf(found[at], 0.f)",
     ),
     "the first of four products is lost": (
         "index_logits/score.h", "box + k);", "box + k > 32);",
@@ -120,6 +123,14 @@ def test_some_rows_at_once_are_all_rows_once(twins: Twins, tmp_path: Path, store
     """As the selection behind has them: parts begin within a request, and at one's first row."""
     step = Step(RAGGED, reqs=8, unreal=2, stored=stored)
     require_right(step, score(step, twins, tmp_path, at_once=9))
+
+
+@pytest.mark.parametrize("stored", ["fp8", "bf16"])
+def test_a_key_out_of_range_has_no_logit(twins: Twins, tmp_path: Path, stored: Keys) -> None:
+    """It would be chosen before those below zero otherwise; those beside it are right."""
+    for position in (0, 70, 140):
+        step = Step(RAGGED, reqs=8, stored=stored, out_of_range=(1, position))
+        require_right(step, score(step, twins, tmp_path))
 
 
 def test_more_units_than_pages(twins: Twins, tmp_path: Path) -> None:

@@ -167,6 +167,7 @@ inline __nv_bfloat16 __float2bfloat16(float x) { return {(uint16_t)bits_bf16(x)}
 // ---- memory of the device
 inline float read_global(const float* from) { return *from; }
 inline u32 read_global_word(const u32* from) { return *from; }
+inline float max_or_nan(float x, float y) { return x != x || y != y ? x + y : x > y ? x : y; }
 inline void write_words(void* to, const u32* words, int count) {
   if ((u64)to % (4 * count)) std::fprintf(stderr, "write off its border\n"), std::abort();
   std::memcpy(to, words, 4 * count);

@@ -23,7 +23,7 @@ def main(folder: Path, kernels: Path) -> None:
     """AssertionError, or the end of the process, where the kernels are wrong."""
     twins = Twins(folder, kernels)
     for stored, form in product(STORED, FORMS):
-        step = Step(RAGGED, reqs=8, unreal=2, stored=stored)
+        step = Step(RAGGED, reqs=8, unreal=2, stored=stored, out_of_range=(1, 70))
         require_right(step, score(step, twins, folder, UNITS, form=form, stages=4))
 
 
