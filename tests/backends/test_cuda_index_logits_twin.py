@@ -14,7 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from index_steps import RAGGED, Keys, Step, require_right, score
+from index_steps import (
+    LONG,
+    LONG_PAGES,
+    MANY,
+    RAGGED,
+    Keys,
+    Step,
+    require_listed,
+    require_right,
+    score,
+)
 from twin_launches import KERNELS, Twins
 
 from lostwax.backends.cuda.lowerings.index_logits import FORMS
@@ -84,6 +94,26 @@ FAULTS = {
     ),
     "a request's second tile begins where its first does": (
         "index_tiles.cu", "(t - first_tile[tile.request]) * ROWS", "0",
+    ),
+    "pages behind a CTA's first 32 are those again": (
+        "index_logits/load.h",
+        "      if (start > span.begin) numbers = start + lane < span.end ? pages[start + lane] : 0;\n",
+        "",
+    ),
+    "columns from the 4,097th on stay as they were": (
+        "index_logits/load.h", "start = part % parts * FILLED", "start = 0",
+    ),
+    "a warp of requests does not count the one before it": (
+        "index_tiles.cu", "if (w < warp)", "if (w + 1 < warp)",
+    ),
+    "tiles from the 1,025th on begin at the first page": (
+        "index_tiles.cu", "    before += together;\n", "",
+    ),
+    "pages of tiles from the 1,025th on do not count": (
+        "index_tiles.cu", "total += together", "total = together",
+    ),
+    "a step without pages keeps the lists of the one before": (
+        "index_tiles.cu", "total ? CTAS + thread : thread", "CTAS + thread",
     ),
 }  # fmt: skip
 """By what is wrong: a source, what stands there, what takes its place."""
@@ -156,6 +186,15 @@ def test_a_row_is_the_same_in_any_form(twins: Twins, tmp_path: Path, stored: Key
     first, *others = (score(step, twins, tmp_path, form=form) for form in (1, 2, 4, 7))
     for other in others:
         np.testing.assert_array_equal(first, other)
+
+
+def test_more_requests_and_tiles_than_threads_are_listed(twins: Twins, tmp_path: Path) -> None:
+    require_listed(Step(MANY), twins, tmp_path, form=1)
+
+
+def test_more_pages_and_columns_than_are_taken_at_once(twins: Twins, tmp_path: Path) -> None:
+    step = Step(LONG, pages=LONG_PAGES)
+    require_right(step, score(step, twins, tmp_path, units=1, form=5, stages=4))
 
 
 @pytest.mark.slow
