@@ -6,8 +6,6 @@ steps are.
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 
 from lostwax.backends.cuda.lowerings.causal_mha import CAUSAL_MHA
@@ -27,6 +25,7 @@ V32 = ModelFacts(
 )  # fmt: skip
 LARGE = Sizes(max_context=131_072, max_tokens=8192, max_reqs=128, max_drafts=3)
 CUDA, ROCM = (CUDA_SM90A, CUDA_SM100A), (ROCM_GFX942, ROCM_GFX950)
+HEADS_OF_A_RANK = 128
 UP_TO = {"cuda": 512, "rocm": 0}
 """Rows of the largest extend step that is captured."""
 MOST = 48
@@ -35,8 +34,10 @@ MOST = 48
 
 def specs(sizes: Sizes) -> tuple[ProgramSpec, ...]:
     """With the guards that lowerings of GPUs ask for."""
-    selecting = partial(MASKED_MHA.selecting_contexts, heads=128)
-    return program_specs(V32, limits_of(V32, sizes), CAUSAL_MHA.contexts_a_row, selecting)
+    return program_specs(
+        V32, limits_of(V32, sizes), CAUSAL_MHA.contexts_a_row,
+        lambda rows: MASKED_MHA.selecting_contexts(rows, HEADS_OF_A_RANK),
+    )  # fmt: skip
 
 
 def captured(target: Target, sizes: Sizes) -> list[ProgramSpec]:

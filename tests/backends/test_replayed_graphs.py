@@ -61,7 +61,9 @@ class Graphs(CpuDriver):
     def _bound(self, launch: Launch, resolve: Resolve) -> Thunk:
         if not isinstance(launch, HostCall) or launch.function != COUNT:
             return super().bind(launch, resolve)
-        turn = resolve(launch.args[0])
+        (view,) = launch.args
+        assert view is not None
+        turn = resolve(view)
 
         def count() -> None:
             self.turns += 1
@@ -101,8 +103,10 @@ class GraphReader(ArtifactReader):
         self.manifest = msgspec.structs.replace(self.manifest, target=GRAPHS)
 
     def _decode(self, content: bytes, kind: type[T], name: str) -> T:
-        found: Any = super()._decode(content, kind, name)
-        return _capturable(found) if isinstance(found, Program) else found
+        found = super()._decode(content, kind, name)
+        if not isinstance(found, Program):
+            return found
+        return _capturable(found)
 
 
 class OnDevice(GraphReader):
