@@ -9,8 +9,9 @@ from __future__ import annotations
 import ctypes
 import struct
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from guarded_buffers import Bytes, require_guards
 
@@ -60,17 +61,30 @@ class Rows(ctypes.Structure):
     )
 
 
+def twin_function(library: Path, name: str) -> Callable[..., None]:
+    """A library's function over fibers; AssertionError where threads waited in vain, or a kernel
+    did what its device would not (`fail` in cuda_twin/fibers.h)."""
+    function = getattr(ctypes.CDLL(str(library)), name)
+    function.restype = ctypes.c_char_p
+
+    def run(*given: Any) -> None:
+        why: bytes | None = function(*given)
+        assert why is None, why.decode()
+
+    return run
+
+
 class Twins:
     """A kernel compiler whose binaries are shared libraries, each made once."""
 
     def __init__(self, folder: Path, kernels: Path = KERNELS) -> None:
         self._folder, self._kernels = folder, kernels
-        self._libraries: dict[str, ctypes.CDLL] = {}
+        self._launches: dict[str, Callable[..., None]] = {}
 
     def compile(self, source: KernelSource, folder: Path) -> CompiledKernel:
         """The twin of one kernel and its constants."""
         name = source.digest()
-        if name not in self._libraries:
+        if name not in self._launches:
             library = self._folder / f"{name}.so"
             files = cuda_files(self._kernels, source.path)
             is_hopper = any(file.startswith("hopper/") for file in files)
@@ -96,7 +110,7 @@ class Twins:
             ]
             command = ["g++", *flags, *macros, "-o", str(library), str(TWIN / "launch_twin.cpp")]
             subprocess.run(command, check=True)
-            self._libraries[name] = ctypes.CDLL(str(library))
+            self._launches[name] = twin_function(library, "launch")
         return CompiledKernel(
             binary=name,
             symbol=source.symbol,
@@ -113,14 +127,14 @@ class Twins:
     def run(self, launch: KernelLaunch, buffers: dict[str, Bytes]) -> None:
         """One launch over the buffers, a few CTAs at a time; none may wait for another.
 
-        AssertionError where it writes beside a buffer.
+        AssertionError where it writes beside a buffer, or `twin_function` says why it ended.
         """
         held = [ctypes.create_string_buffer(_held(each, buffers)) for each in launch.params]
         addresses = (ctypes.c_void_p * len(held))(*map(ctypes.addressof, held))
         grid, threads = launch.grid[0], launch.block[0]
         for first in range(0, grid, _CTAS):
             ctas = min(_CTAS, grid - first)
-            self._libraries[launch.binary].launch(addresses, grid, first, ctas, threads)
+            self._launches[launch.binary](addresses, grid, first, ctas, threads)
         require_guards(buffers)
 
 

@@ -118,7 +118,8 @@ def index_logits(
         weight = tl.load(weights + wide * weights_stride + head, mask=in_head, other=0.0)
         if SCALED:
             weight *= tl.load(q_scale + wide * q_scale_stride + head, mask=in_head, other=0.0)
-        score = tl.maximum(tl.dot(own_q, k, input_precision="ieee"), 0.0)
+        score = tl.dot(own_q, k, input_precision="ieee")
+        score = tl.maximum(score, 0.0, propagate_nan=tl.PropagateNan.ALL)
         logit = tl.sum(score * weight[:, None], axis=0) * factor
         is_visible = column <= tl.load(positions + row)
         at = out + tl.cast(row - first_row, tl.int64) * out_stride + column

@@ -14,7 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from index_steps import RAGGED, Keys, Step, require_right, score
+from index_steps import (
+    LONG,
+    LONG_PAGES,
+    MANY,
+    RAGGED,
+    Keys,
+    Step,
+    require_listed,
+    require_right,
+    score,
+)
 from twin_launches import KERNELS, Twins
 
 from lostwax.backends.cuda.lowerings.index_logits import FORMS
@@ -67,7 +77,10 @@ FAULTS = {
         "column + key < rows.position[i]",
     ),
     "products below zero count": (
-        "index_logits/score.h", "fmaxf(found[at + 2], 0.f)", "found[at + 2]",
+        "index_logits/score.h", "max_or_nan(found[at + 2], 0.f)", "found[at + 2]",
+    ),
+    "a key out of range is worth nothing": (
+        "index_logits/score.h", "max_or_nan(found[at], 0.f)", "fmaxf(found[at], 0.f)",
     ),
     "the first of four products is lost": (
         "index_logits/score.h", "box + k);", "box + k > 32);",
@@ -81,6 +94,24 @@ FAULTS = {
     ),
     "a request's second tile begins where its first does": (
         "index_tiles.cu", "(t - first_tile[tile.request]) * ROWS", "0",
+    ),
+    "pages behind a CTA's first 32 are those again": (
+        "index_logits/load.h", "if (start > span.begin) numbers", "if (false) numbers",
+    ),
+    "columns from the 4,097th on stay as they were": (
+        "index_logits/load.h", "start = part % parts * FILLED", "start = 0",
+    ),
+    "a warp of requests does not count the one before it": (
+        "index_tiles.cu", "if (w < warp)", "if (w + 1 < warp)",
+    ),
+    "tiles from the 1,025th on begin at the first page": (
+        "index_tiles.cu", "    before += together;\n", "",
+    ),
+    "pages of tiles from the 1,025th on do not count": (
+        "index_tiles.cu", "total += together", "total = together",
+    ),
+    "a step without pages keeps the lists of the one before": (
+        "index_tiles.cu", "total ? CTAS + thread : thread", "CTAS + thread",
     ),
 }  # fmt: skip
 """By what is wrong: a source, what stands there, what takes its place."""
@@ -122,6 +153,14 @@ def test_some_rows_at_once_are_all_rows_once(twins: Twins, tmp_path: Path, store
     require_right(step, score(step, twins, tmp_path, at_once=9))
 
 
+@pytest.mark.parametrize("stored", ["fp8", "bf16"])
+def test_a_key_out_of_range_has_no_logit(twins: Twins, tmp_path: Path, stored: Keys) -> None:
+    """It would be chosen before those below zero otherwise; those beside it are right."""
+    for position in (0, 70, 140):
+        step = Step(RAGGED, reqs=8, stored=stored, out_of_range=(1, position))
+        require_right(step, score(step, twins, tmp_path))
+
+
 def test_more_units_than_pages(twins: Twins, tmp_path: Path) -> None:
     """Some take nothing; each writes what no row sees."""
     step = Step([(0, 1), (3, 1)])
@@ -145,6 +184,15 @@ def test_a_row_is_the_same_in_any_form(twins: Twins, tmp_path: Path, stored: Key
     first, *others = (score(step, twins, tmp_path, form=form) for form in (1, 2, 4, 7))
     for other in others:
         np.testing.assert_array_equal(first, other)
+
+
+def test_more_requests_and_tiles_than_threads_are_listed(twins: Twins, tmp_path: Path) -> None:
+    require_listed(Step(MANY), twins, tmp_path, form=1)
+
+
+def test_more_pages_and_columns_than_are_taken_at_once(twins: Twins, tmp_path: Path) -> None:
+    step = Step(LONG, pages=LONG_PAGES)
+    require_right(step, score(step, twins, tmp_path, units=1, form=5, stages=4))
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 from guarded_buffers import NOTHING_HERE, Bytes, guarded, require_guards
 from latent_rows import LATENT, ROPE, encode
 from numpy.typing import NDArray
+from twin_launches import twin_function
 
 import lostwax.backends.cuda.kernels
 from lostwax.backends.cuda.lowerings.sparse_mla import SparseForm
@@ -104,9 +106,9 @@ class Libraries:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._made: dict[str, ctypes.CDLL] = {}
+        self._made: dict[str, Callable[..., None]] = {}
 
-    def of(self, form: SparseForm, dense: bool) -> ctypes.CDLL:
+    def of(self, form: SparseForm, dense: bool) -> Callable[..., None]:
         """The twin of one form."""
         macros = form.constants(PAGE, dense)
         assert macros[SHARED_BYTES] == form.shared_bytes
@@ -119,7 +121,7 @@ class Libraries:
             flags = ["-std=c++20", "-O2", "-w", "-shared", "-fPIC", f"-I{TWIN}", f"-I{KERNELS}"]
             source = str(TWIN / "sparse_mla_twin.cpp")
             subprocess.run(["g++", *flags, *defines, "-o", str(library), source], check=True)
-            self._made[name] = ctypes.CDLL(str(library))
+            self._made[name] = twin_function(library, "attend")
         return self._made[name]
 
 
@@ -174,7 +176,7 @@ def attend(
         scale=0.1,
         **addresses,
     )
-    libraries.of(form, step.dense).attend(ctypes.byref(given))
+    libraries.of(form, step.dense)(ctypes.byref(given))
     require_guards(buffers)
     out = buffers["out"].view(ml_dtypes.bfloat16).reshape(-1, rows, LATENT)
     assert np.isnan(out[step.heads :].astype(np.float64)).all(), "heads behind the last"

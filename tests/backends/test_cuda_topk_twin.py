@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from guarded_buffers import guarded, require_guards
 from numpy.typing import NDArray
+from twin_launches import twin_function
 
 import lostwax.backends.cuda.kernels
 
@@ -74,7 +75,7 @@ def topk(
     flags = ["-std=c++20", "-O1", "-w", "-shared", "-fPIC", f"-I{TWIN}"]
     command = ["g++", *flags, *defines, "-o", str(library), str(TWIN / "topk_twin.cpp")]
     subprocess.run(command, check=True)
-    function = ctypes.CDLL(str(library)).topk
+    function = twin_function(library, "topk")
     pointer = ctypes.c_void_p
 
     def run(rows: Rows, k: int, real: int, first: int = 0) -> NDArray[np.int32]:

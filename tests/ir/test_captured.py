@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import msgspec
 import pytest
 
+from lostwax.backends.plan.step_launch import step_launch
 from lostwax.ir.contract.captured import is_captured, may_be_captured
-from lostwax.ir.contract.program import Bucket, Call, Guard, HostCall, Program, Segment
+from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.ir.contract.program import Bucket, Call, Guard, HostCall, Program, Segment, View
+from lostwax.ir.contract.step import StepOp
 from lostwax.ir.contract.target import Replay, Target
 
 EXTEND_ROWS = 256
@@ -20,16 +26,29 @@ def _target(replay: Replay = "graph") -> Target:
     )  # fmt: skip
 
 
-def _program(segment: Segment, tokens: int, *, capturable: bool = True) -> Program:
-    can, may = (HostCall(function="a:b", args=(), capturable=each) for each in (True, capturable))
+PLACES = ("prepare", "dense", "moe", "finish")
+
+
+def _program(segment: Segment, tokens: int, *, reading: tuple[str, int] | None = None) -> Program:
+    """Two launches in each place; `reading` names the one that may not be captured."""
+    at = {
+        place: tuple(
+            HostCall(function="a:b", args=(), capturable=(place, i) != reading) for i in range(2)
+        )
+        for place in PLACES
+    }
     return Program(
         segment=segment,
         bucket=Bucket(tokens=tokens, reqs=1, pages=1),
         guard=GUARD,
         arena_bytes=0,
-        prepare=(),
-        blocks={"dense": (can, may)},
-        calls=(Call(block="dense", prefix="layers.0", layer=0),),
+        prepare=at["prepare"],
+        blocks={block: at[block] for block in ("dense", "moe")},
+        calls=(
+            Call(block="dense", prefix="layers.0", layer=0),
+            Call(block="moe", prefix="layers.1", layer=1),
+        ),
+        finish=at["finish"],
         outputs={},
     )
 
@@ -47,8 +66,23 @@ def test_a_prefill_step_is_captured_up_to_a_size(tokens: int, expected: bool) ->
     assert is_captured(program, _target()) == expected
 
 
-def test_what_reads_on_the_host_is_walked() -> None:
-    assert not is_captured(_program("extend", 16, capturable=False), _target())
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_reads_on_the_host_is_walked_wherever_it_stands(place: str, number: int) -> None:
+    assert not is_captured(_program("extend", 16, reading=(place, number)), _target())
+
+
+@pytest.mark.parametrize("placement", ["host", "device"])
+def test_what_is_prepared_on_the_host_is_walked(placement: Literal["host", "device"]) -> None:
+    op = StepOp(function="a:b", inputs=("positions",), outputs=(), placement=placement)
+    view = View(space="input", name="positions", dtype="i32", shape=(16,), strides=(1,))
+    launch = step_launch(op, lambda _: view, {}, _no_kernel, _target())
+    program = msgspec.structs.replace(_program("extend", 16), prepare=(launch,))
+    assert is_captured(program, _target()) == (placement == "device")
+
+
+def _no_kernel(source: KernelSource) -> CompiledKernel:
+    raise AssertionError(source)
 
 
 @pytest.mark.parametrize("replay", ["walk", "none"])

@@ -4,6 +4,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <vector>
 
@@ -46,7 +47,22 @@ inline int threads, ctas, first_block;  // blocks begin with that one
 inline char* shared_memory;
 inline long shared_bytes;
 inline void (*body)(int cta);
+inline int in_vain;  // turns of a round in which a fiber found nothing changed
+inline char failure[64];
 
+inline void yield() { swapcontext(&current->context, &scheduler); }
+// Ends the launch, whose caller hears why: no fiber goes on.
+[[noreturn]] inline void fail(const char* why, unsigned what = 0) {
+  std::snprintf(failure, sizeof failure, why, what);
+  for (;;) yield();
+}
+// Turns until `come` holds.
+template <class Come> void wait_until(Come come) {
+  for (bool again = false; !come(); again = true) {
+    in_vain += again;
+    yield();
+  }
+}
 inline void wait(Barrier& barrier, int members) {
   const unsigned generation = barrier.generation;
   if (++barrier.arrived == members) {
@@ -54,7 +70,7 @@ inline void wait(Barrier& barrier, int members) {
     barrier.generation++;
     return;
   }
-  while (barrier.generation == generation) swapcontext(&current->context, &scheduler);
+  wait_until([&] { return barrier.generation != generation; });
 }
 inline Warp& warp() { return warps[(current->cta * threads + current->thread) / 32]; }
 template <class T, class F> T exchange(T value, F combine) {
@@ -70,7 +86,8 @@ inline void enter() {
   current->done = true;
   swapcontext(&current->context, &scheduler);
 }
-inline void run(int num_ctas, int num_threads, char* memory, long bytes, void (*function)(int)) {
+// Why it failed, nullptr where it did not. Where nobody did anything but wait for a round, nobody ever will.
+inline const char* run(int num_ctas, int num_threads, char* memory, long bytes, void (*function)(int)) {
   threads = num_threads, ctas = num_ctas, shared_memory = memory, shared_bytes = bytes;
   body = function;
   fibers.assign(ctas * threads, {});
@@ -87,16 +104,20 @@ inline void run(int num_ctas, int num_threads, char* memory, long bytes, void (*
     f.context.uc_link = nullptr;
     makecontext(&f.context, enter, 0);
   }
-  for (bool alive = true; alive;) {
-    alive = false;
+  failure[0] = 0;
+  for (int alive = 1; alive;) {
+    alive = in_vain = 0;
     for (Fiber& f : fibers) {
       if (f.done) continue;
-      alive = true;
+      alive++;
       current = &f;
       threadIdx.x = f.thread, blockIdx.x = first_block + f.cta;
       swapcontext(&scheduler, &f.context);
+      if (failure[0]) return failure;
     }
+    if (alive && in_vain == alive) return "all threads that are left wait for what nobody does";
   }
+  return nullptr;
 }
 }  // namespace twin
 

@@ -6,8 +6,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #define HOPPER_PTX
 #define HOPPER_WGMMA
 #define HOPPER_TILE_PRODUCTS
@@ -35,7 +33,7 @@ inline u32 in_rank(u32 address, u32 rank) { return (address & 0xFFFFF) | rank <<
 inline char* at(u32 address, u32 bytes) {
   auto& memory = shared_memories.at(address >> 20);
   const u32 offset = (address & 0xFFFFF) - SHARED_BASE;
-  if (offset + bytes > memory.size() || address % bytes) std::fprintf(stderr, "bad address %x\n", address), std::abort();
+  if (offset + bytes > memory.size() || address % bytes) twin::fail("bad address %x", address);
   return memory.data() + offset;
 }
 template <class T> T read(u32 from) { T x; std::memcpy(&x, at(from, sizeof(T)), sizeof(T)); return x; }
@@ -167,8 +165,9 @@ inline __nv_bfloat16 __float2bfloat16(float x) { return {(uint16_t)bits_bf16(x)}
 // ---- memory of the device
 inline float read_global(const float* from) { return *from; }
 inline u32 read_global_word(const u32* from) { return *from; }
+inline float max_or_nan(float x, float y) { return x != x || y != y ? x + y : x > y ? x : y; }
 inline void write_words(void* to, const u32* words, int count) {
-  if ((u64)to % (4 * count)) std::fprintf(stderr, "write off its border\n"), std::abort();
+  if ((u64)to % (4 * count)) twin::fail("write off its border");
   std::memcpy(to, words, 4 * count);
 }
 inline void write_global2(void* to, u32 a, u32 b) { const u32 words[] = {a, b}; write_words(to, words, 2); }
@@ -179,7 +178,7 @@ struct Named { twin::Barrier barrier; bool any = false, result = false; int left
 struct Phases { int arrivals, pending, expected = 0; u32 phase = 0; };
 inline std::vector<std::vector<Named>> named;
 inline std::vector<std::vector<std::pair<u32, Phases>>> phases;
-inline void yield() { swapcontext(&twin::current->context, &twin::scheduler); }
+using twin::yield;
 // Turns that a warp loses, mostly few and up to 240, by its number and what it did: no other may rely
 // on its pace.
 inline void lose_turns() {
@@ -207,7 +206,7 @@ inline int meeting = 256;  // threads of a CTA in a cluster's barrier: others ma
 inline void cluster_barrier() { twin::wait(twin::cluster, meeting * twin::ctas); }
 inline Phases& barrier_at(u32 address) {
   for (auto& [place, b] : phases[address >> 20]) if (place == address) return b;
-  std::fprintf(stderr, "no barrier at %x\n", address), std::abort();
+  twin::fail("no barrier at %x", address);
 }
 inline void complete(Phases& b) {
   if (b.pending == 0 && b.expected == 0) b.phase++, b.pending = b.arrivals;
@@ -230,14 +229,11 @@ inline void arrive_expecting(u32 address, int bytes) {
   complete(b);
 }
 inline void wait_for(u32 address, int parity) {
-  for (long spins = 0; (barrier_at(address).phase & 1) == (u32)parity; spins++) {
-    if (spins > 100000) std::fprintf(stderr, "nobody arrives at %x\n", address), std::abort();
-    yield();
-  }
+  twin::wait_until([&] { return (barrier_at(address).phase & 1) != (u32)parity; });
 }
 inline void wait_for_room(u32 address, int parity) { wait_for(address, parity); }
 inline void copy_bulk(u32 to, const void* from, int bytes, u32 barrier) {
-  if (to % 16 || (u64)from % 16 || bytes % 16) std::fprintf(stderr, "copy off its border\n"), std::abort();
+  if (to % 16 || (u64)from % 16 || bytes % 16) twin::fail("copy off its border");
   at(to + bytes - 16, 16);
   std::memcpy(at(to, 16), from, bytes);
   Phases& b = barrier_at(barrier);
@@ -245,7 +241,7 @@ inline void copy_bulk(u32 to, const void* from, int bytes, u32 barrier) {
   complete(b);
 }
 inline void copy_chunk(u32 to, const void* from, bool is_there) {
-  if ((u64)from % 16) std::fprintf(stderr, "copy off its border\n"), std::abort();
+  if ((u64)from % 16) twin::fail("copy off its border");
   if (is_there) std::memcpy(at(to, 16), from, 16);
   else std::memset(at(to, 16), 0, 16);
 }
@@ -258,7 +254,7 @@ struct alignas(64) TensorMap {
   long long strides[2];  // bytes, of y and z
 };
 template <class Move> void each_chunk(const TensorMap& map, int x, int y, int z, u32 box, Move move) {
-  if (map.box[0] != 64 || map.box[1] != 1 || box % 1024 || (u64)map.base % 16) std::fprintf(stderr, "no such box\n"), std::abort();
+  if (map.box[0] != 64 || map.box[1] != 1 || box % 1024 || (u64)map.base % 16) twin::fail("no such box");
   for (int row = 0; row < map.box[2]; row++)
     for (int chunk = 0; chunk < 8; chunk++) {
       const bool inside = x + chunk * 8 < map.extents[0] && y < map.extents[1] && z + row < map.extents[2];
@@ -295,7 +291,7 @@ template <int N, bool IS_BF16> struct Product {
     const Words all = gather(a, 4);
     const int g = lane_id() >> 2, q = lane_id() & 3;
     const u32 groups = (operand >> 32 & 0x3FFF) << 4, start = (operand & 0x3FFF) << 4;
-    if (operand >> 62 != 1) std::fprintf(stderr, "no 128-byte swizzle\n"), std::abort();
+    if (operand >> 62 != 1) twin::fail("no 128-byte swizzle");
     for (int j = 0; j < N / 8; j++)
       for (int e = 0; e < 2; e++) {
         const u32 n = 8 * j + 2 * q + e;
@@ -317,7 +313,7 @@ template <int N, bool IS_BF16> struct Product {
 // ---- products with a side of 64 rows or of 16 in shared memory, by tiles as tensor maps fill them
 template <int COUNT> void settle(float (&)[COUNT]) {}
 inline u32 operand_start(u64 operand) {
-  if (operand >> 62 != 1) std::fprintf(stderr, "no 128-byte swizzle\n"), std::abort();
+  if (operand >> 62 != 1) twin::fail("no 128-byte swizzle");
   return (operand & 0x3FFF) << 4;
 }
 inline float element(u32 address) {

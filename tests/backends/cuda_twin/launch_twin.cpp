@@ -26,7 +26,8 @@ template <class... A> void call(void (*kernel)(A...)) { call(kernel, std::index_
 
 static void one(int) { call(KERNEL); }
 
-extern "C" void launch(void** parameters, int grid, int first, int ctas, int threads) {
+// Why it failed, nullptr where it did not.
+extern "C" const char* launch(void** parameters, int grid, int first, int ctas, int threads) {
   given = parameters;
   gridDim.x = grid, twin::first_block = first;
 #ifdef HOPPER_PTX
@@ -40,5 +41,5 @@ extern "C" void launch(void** parameters, int grid, int first, int ctas, int thr
   named.assign(ctas, std::vector<Named>(16));
   phases.assign(ctas, {});
 #endif
-  twin::run(ctas, threads, nullptr, 0, one);
+  return twin::run(ctas, threads, nullptr, 0, one);
 }

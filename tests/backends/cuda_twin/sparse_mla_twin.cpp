@@ -23,7 +23,8 @@ static void one(int) {
 
 alignas(1024) uint8_t memory[1];  // the kernel's extern array; addresses are the twin's own
 
-extern "C" void attend(const Given* inputs) {
+// Why it failed, nullptr where it did not.
+extern "C" const char* attend(const Given* inputs) {
   given = *inputs;
   const int threads = MLA_THREADS;
   meeting = threads - 32 * LOAD_WARPS;
@@ -34,6 +35,7 @@ extern "C" void attend(const Given* inputs) {
       named.assign(given.splits, std::vector<Named>(16));
       phases.assign(given.splits, {});
       blockIdx.y = block, blockIdx.z = row;
-      twin::run(given.splits, threads, nullptr, 0, one);
+      if (const char* why = twin::run(given.splits, threads, nullptr, 0, one)) return why;
     }
+  return nullptr;
 }

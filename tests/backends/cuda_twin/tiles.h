@@ -31,7 +31,7 @@ inline float __frcp_rn(float x) { return 1 / x; }
 // 128 bytes of box_rows rows, zeros outside the matrix; 16 bytes of row r lie at their place ^ r % 8.
 inline void load_tile_for(u32 to, const TileMap* map, u32 barrier, int column, int row, int ranks) {
   const int first = column * map->element_bytes, width = map->columns * map->element_bytes;
-  if (to % 1024 || first % 16) std::fprintf(stderr, "tile off its border\n"), std::abort();
+  if (to % 1024 || first % 16) twin::fail("tile off its border");
   for (int rank = 0; ranks >> rank; rank++) {
     if (!(ranks >> rank & 1)) continue;
     for (int r = 0; r < map->box_rows; r++)
@@ -51,7 +51,7 @@ inline void load_tile(u32 to, const TileMap* map, u32 barrier, int column, int r
 
 // A page's rows lie one behind another; the map's own are pages.
 inline void load_page(u32 to, const TileMap* map, u32 barrier, int column, int page) {
-  if (page < 0 || page >= map->rows) std::fprintf(stderr, "no page %d\n", page), std::abort();
+  if (page < 0 || page >= map->rows) twin::fail("no page %d", page);
   TileMap rows{map->data + page * map->stride, map->columns * map->element_bytes, map->box_rows, map->columns,
                map->box_rows, map->element_bytes};
   load_tile(to, &rows, barrier, column, 0);
@@ -71,7 +71,7 @@ inline std::array<float, 32> operand_row(u64 operand, int row) {
     return all;
   }();
   const u32 groups = (operand >> 32 & 0x3FFF) << 4, start = (operand & 0x3FFF) << 4;
-  if (operand >> 62 != 1) std::fprintf(stderr, "no 128-byte swizzle\n"), std::abort();
+  if (operand >> 62 != 1) twin::fail("no 128-byte swizzle");
   u32 address = start + row / 8 * groups + row % 8 * 128;
   std::array<float, 32> found;
   for (int sixteen = 0; sixteen < 2; sixteen++) {

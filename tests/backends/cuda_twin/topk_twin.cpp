@@ -13,8 +13,10 @@ static void one(int cta) {
       chosen);
 }
 
-extern "C" void topk(const float* rows, int count, int first, int real, int n, int k, int* out) {
+// Why it failed, nullptr where it did not.
+extern "C" const char* topk(const float* rows, int count, int first, int real, int n, int k, int* out) {
   scores = rows, length = n, wanted = k, first_row = first, real_rows = real, chosen = out;
   for (row = 0; row < count; row++)
-    twin::run(CLUSTER, THREADS, (char*)memory.data(), sizeof(Shared), one);
+    if (const char* why = twin::run(CLUSTER, THREADS, (char*)memory.data(), sizeof(Shared), one)) return why;
+  return nullptr;
 }

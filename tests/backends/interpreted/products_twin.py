@@ -7,10 +7,11 @@ from __future__ import annotations
 import ctypes
 import struct
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from twin_launches import Rows
+from twin_launches import Rows, twin_function
 
 import lostwax.backends.cuda.kernels
 from lostwax.backends.runtime.driver import Resolve, Thunk
@@ -29,11 +30,11 @@ class ProductsTwin:
 
     def __init__(self, folder: Path, kernels: Path = KERNELS) -> None:
         self._folder, self._kernels = folder, kernels
-        self._made: dict[str, ctypes.CDLL] = {}
+        self._made: dict[str, Callable[..., None]] = {}
 
     def bind(self, source: KernelSource, launch: KernelLaunch, resolve: Resolve) -> Thunk:
         """The launch over resolved memory."""
-        library, kept = self._library(source), list[torch.Tensor]()
+        launched, kept = self._launched(source), list[torch.Tensor]()
         held = [ctypes.create_string_buffer(_held(param, resolve, kept)) for param in launch.params]
         cluster = launch.cluster[0]
         assert cluster == source.constants["CLUSTER"]
@@ -42,12 +43,12 @@ class ProductsTwin:
         def run() -> None:
             addresses = (ctypes.c_void_p * len(held))(*map(ctypes.addressof, held))
             for first in range(0, grid, cluster):
-                library.launch(addresses, grid, first, cluster, launch.block[0])
+                launched(addresses, grid, first, cluster, launch.block[0])
             kept.clear()
 
         return run
 
-    def _library(self, source: KernelSource) -> ctypes.CDLL:
+    def _launched(self, source: KernelSource) -> Callable[..., None]:
         name = "-".join((source.symbol, *map(str, source.constants.values())))
         if name not in self._made:
             library = self._folder / f"{name}.so"
@@ -59,7 +60,7 @@ class ProductsTwin:
             macros = [f"-D{n}={v}" for n, v in defines.items()]
             command = ["g++", *flags, f"-I{TWIN}", *macros, "-o", str(library)]
             subprocess.run([*command, str(TWIN / "launch_twin.cpp")], check=True)
-            self._made[name] = ctypes.CDLL(str(library))
+            self._made[name] = twin_function(library, "launch")
         return self._made[name]
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from plain_case import Case
+from plain_cases import index_logits
 from plain_expert_cases import expert_cases
 from plain_run import rounded, run
+from triton.runtime.interpreter import InterpreterBuilder
 
 from lostwax.backends.gpu_kernels.lowerings.add import ADD
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND, ATTEND_ALL
@@ -23,7 +26,7 @@ from lostwax.backends.lowering import Lowering
 from lostwax.backends.proof.plain_match import Value
 from lostwax.backends.proof.step_cases import step_case
 from lostwax.ir.contract.program import Bucket
-from lostwax.ir.reference import core, mla, moe
+from lostwax.ir.reference import core, dsa, mla, moe
 
 
 def error(got: np.ndarray, want: np.ndarray) -> float:
@@ -150,6 +153,32 @@ def route_case(case: Case) -> float:
     return error(found["routed.weights"][real], weights)
 
 
+def unordered_key_case() -> float:
+    """A key of NaN that one row sees: its logit is NaN there, and no other is.
+
+    A maximum that need not keep NaN gives the number beside it, as on devices; the interpreter's
+    own would keep it.
+    """
+    case = index_logits()
+    data = dict(case.data)
+    data["cache_in"] = rounded(data["cache_in"], "f32")
+    data["cache_in"][data["page_table"][1, 0], 4, 7] = np.nan
+    with patch.object(InterpreterBuilder, "create_maxnumf", _number_of_two):
+        out = run(case.lowering, case.bucket, case.values, case.attributes, data)["op.out"]
+    names = ("q", "weights", "cache_in", "positions", "q_starts", "page_table")
+    scale: Any = case.attributes["op", "scale"]
+    want = np.asarray(dsa.index_logits(**{n: data[n] for n in names}, scale=scale))
+    assert np.isnan(want).sum() == 1
+    is_number = np.isfinite(want)
+    if not np.array_equal(np.isnan(out), np.isnan(want)) or (out[want == -np.inf] != -np.inf).any():
+        return float("inf")
+    return error(out[is_number], want[is_number])
+
+
+def _number_of_two(builder: Any, a: Any, b: Any) -> Any:
+    return builder.binary_op(a, b, np.fmax)
+
+
 def zeroed_step_case() -> float:
     """Capture runs over zeroed inputs: rows behind every request must read inside the table."""
     rng = np.random.default_rng(0)
@@ -202,6 +231,7 @@ def main() -> None:
         "attend one split f32": attend_case(
             2, 8, 4, 24, 12, 60, decode(3, 5), wide, 2, splits=1, block_keys=16
         ),
+        "index_logits of a key of NaN f32": unordered_key_case(),
         "attend over a zeroed step f32": zeroed_step_case(),
         "attend bf16": attend_case(4, 32, 16, 64, 32, 32, decode(4, 4), narrow, 1),
         "attend f32 over bf16 cache": attend_case(

@@ -87,6 +87,11 @@ INLINE void write_global4(void* to, u32 a, u32 b, u32 c, u32 d) {
 }
 
 // ---- numbers
+// fmaxf gives the other of a NaN and a number: what is out of range would come back as one.
+INLINE float max_or_nan(float x, float y) {
+  asm("max.NaN.f32 %0, %0, %1;" : "+f"(x) : "f"(y));
+  return x;
+}
 // What is the same in all lanes, said so that the compiler keeps it, and all that follows, once a warp.
 INLINE int same_in_lanes(int x) { return __shfl_sync(EVERY_LANE, x, 0); }
 INLINE u32 swap_lanes(u32 mine, int distance) { return __shfl_xor_sync(EVERY_LANE, mine, distance); }

@@ -67,8 +67,8 @@ INLINE void sum_heads(float (&sums)[Rows::WRITTEN], const float (&found)[COLUMNS
 #pragma unroll
     for (int j = 0; j < HEADS / 4; j++) {
       const int at = i * (HEADS / 2) + j / 2 * 4 + j % 2;
-      low = fmaf(fmaxf(found[at], 0.f), rows.weight[i][j], low);
-      high = fmaf(fmaxf(found[at + 2], 0.f), rows.weight[i][j], high);
+      low = fmaf(max_or_nan(found[at], 0.f), rows.weight[i][j], low);
+      high = fmaf(max_or_nan(found[at + 2], 0.f), rows.weight[i][j], high);
     }
     const float given = __shfl_xor_sync(EVERY_LANE, lane & 1 ? low : high, 1);
     of_half[i] = (lane & 1 ? high : low) + given;
