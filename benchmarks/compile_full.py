@@ -121,7 +121,7 @@ def main() -> None:
             rows.append(measured(command))
             print(json.dumps(rows[-1]), flush=True)
     report = {
-        "command": "python benchmarks/compile_full.py " + " ".join(sys.argv[1:]),
+        "command": " ".join(["python", "benchmarks/compile_full.py", *sys.argv[1:]]),
         "date": date.today().isoformat(),
         "rows": rows,
     }
