@@ -3,7 +3,7 @@
 `python benchmarks/compile_full.py --out FILE` runs each (target, layers) in a process of its own.
 Its memory is sampled with that of the processes that it starts, pages that they share counted in
 each. `cpu_s` is what all of them took of the cores: so a machine busy with other work shows.
-`--drafts` and `--max-reqs` ask for more programs than the default has; each row says what was asked.
+`--drafts` and `--max-reqs` ask for more programs than the default has; each row says what it had.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from lostwax.backends.plan.memory_plan import MemoryPlan
 
 MANY_GRAPHS = 256
 """Captured programs that need no word: five layers of V3.2 with 3 drafts and 128 requests have 190.
-A boot captures each before it serves and keeps all of them, and nothing but the sizes that are asked
-for bounds how many there are."""
+A boot captures each before it serves and keeps all, and nothing but the sizes that are asked for
+bounds how many there are."""
 
 
 def memory_warnings(plan: MemoryPlan) -> Iterator[str]:
