@@ -3,6 +3,7 @@
 `python benchmarks/compile_full.py --out FILE` runs each (target, layers) in a process of its own.
 Its memory is sampled with that of the processes that it starts, pages that they share counted in
 each. `cpu_s` is what all of them took of the cores: so a machine busy with other work shows.
+`--drafts` and `--max-reqs` ask for more programs than the default has; each row says what it had.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ SAMPLE_S = 0.5
 CONFIG = Path(__file__).parent.parent / "examples" / "deepseek-v3.2.json"
 
 
-def compile_one(target: str, layers: int) -> dict[str, Any]:
+def compile_one(target: str, layers: int, drafts: int, max_reqs: int) -> dict[str, Any]:
     """Capture and compile in this process."""
     from lostwax.backends.compile import CompileOptions, compile_module
     from lostwax.backends.plan.sizes import Sizes
@@ -38,7 +39,8 @@ def compile_one(target: str, layers: int) -> dict[str, Any]:
     capture_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as work:
         out = Path(work, "artifact")
-        options = CompileOptions(dtype="bf16", sizes=Sizes(max_context=163840, max_tokens=4096))
+        sizes = Sizes(max_context=163840, max_tokens=4096, max_reqs=max_reqs, max_drafts=drafts)
+        options = CompileOptions(dtype="bf16", sizes=sizes)
         manifest = compile_module(
             captured.module, captured.facts, captured.weights, target, out, options
         )
@@ -46,6 +48,8 @@ def compile_one(target: str, layers: int) -> dict[str, Any]:
     return {
         "target": target,
         "layers": layers,
+        "drafts": drafts,
+        "max_reqs": max_reqs,
         "capture_s": round(capture_s, 2),
         "capture_peak_gib": round(capture_peak / 2**20, 2),
         "compile_s": round(time.perf_counter() - begin - capture_s, 2),
@@ -99,20 +103,25 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--targets", nargs="+", default=["cpu", "cuda-sm90a"])
     parser.add_argument("--layers", nargs="+", type=int, default=[4, 61])
+    parser.add_argument("--drafts", type=int, choices=range(4), default=0)
+    parser.add_argument("--max-reqs", type=int, default=8, help="most requests of one step")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(compile_one(options.one[0], int(options.one[1]))))
+        target, layers = options.one
+        row = compile_one(target, int(layers), options.drafts, options.max_reqs)
+        print(json.dumps(row))
         return
+    sizes = ["--drafts", str(options.drafts), "--max-reqs", str(options.max_reqs)]
     rows: list[dict[str, Any]] = []
     for target in options.targets:
         for layers in options.layers:
-            command = [sys.executable, __file__, "--one", target, str(layers)]
+            command = [sys.executable, __file__, "--one", target, str(layers), *sizes]
             rows.append(measured(command))
             print(json.dumps(rows[-1]), flush=True)
     report = {
-        "command": "python benchmarks/compile_full.py " + " ".join(sys.argv[1:]),
+        "command": " ".join(["python", "benchmarks/compile_full.py", *sys.argv[1:]]),
         "date": date.today().isoformat(),
         "rows": rows,
     }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 import warnings
 from collections import Counter
@@ -323,6 +324,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     manifest = ArtifactReader(options.artifact).manifest
+    if options.verify and not manifest.limits.max_drafts:
+        parser.error(
+            f"--verify: {options.artifact} was compiled without drafts and has none to verify;"
+            " compile it with --drafts 1 to 3, or leave --verify out"
+        )
     each = [b * (-(-(c + 200) // manifest.limits.page_tokens)) for b, c in options.verify]
     each += [b * (-(-(c + 200) // manifest.limits.page_tokens)) for b, c in options.decode]
     each += [-(-(r + c + 1) // manifest.limits.page_tokens) for r, c in options.prefill]
@@ -336,7 +342,7 @@ def main() -> None:
     for count, context in options.prefill:
         rows.append(prefill_row(runtime, machine, count, context, not options.no_anatomy))
     report = {
-        "command": "python benchmarks/full_step.py ART --out FILE",
+        "command": " ".join(["python", "benchmarks/full_step.py", *sys.argv[1:]]),
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "artifact": runtime.manifest.digest,

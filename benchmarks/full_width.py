@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import struct
+import sys
 import time
 from math import prod
 from pathlib import Path
@@ -216,7 +217,7 @@ def run_layers(options: argparse.Namespace) -> None:
     free, total = torch.cuda.mem_get_info()
     planned = plan.total - plan.host_calls - plan.graph_bytes
     report = {
-        "command": "python benchmarks/full_width.py run",
+        "command": " ".join(["python", "benchmarks/full_width.py", *sys.argv[1:]]),
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "artifact": runtime.manifest.digest,

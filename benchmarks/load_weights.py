@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -75,7 +76,7 @@ def main() -> None:
     num_bytes = sum(file.stat().st_size for file in files)
     on_device = driver.device.type != "cpu"
     report: dict[str, Any] = {
-        "command": "python benchmarks/load_weights.py ARTIFACT --checkpoint DIR --out FILE",
+        "command": " ".join(["python", "benchmarks/load_weights.py", *sys.argv[1:]]),
         "device": torch.cuda.get_device_name() if on_device else "the host's memory",
         "checkpoint_gb": round(num_bytes / 1e9, 2),
         "disk_gbps": {n: round(read_files(files, n, cold=True), 2) for n in (1, 8)},

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from dataclasses import dataclass, field
 from itertools import chain
@@ -147,7 +148,7 @@ def main() -> None:
     for changes in ({}, *WAYS.values()):  # binds and captures
         run(runtime, requests(tokenizer, len(NAMES), **changes), runtime.limits.max_drafts)
     report = {
-        "command": "python benchmarks/mixed_batch.py",
+        "command": " ".join(["python", "benchmarks/mixed_batch.py", *sys.argv[1:]]),
         "artifact": runtime.manifest.digest,
         "target": runtime.manifest.target.name,
         "mixed": mixed(runtime, tokenizer, options.pairs),

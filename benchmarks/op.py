@@ -211,7 +211,7 @@ def run_ops(folder: Path, out: Path, ops: str, budget_s: float, parts: int) -> b
 
 def _write(out: Path, bench: Bench, rows: list[dict[str, Any]], warm_s: float) -> None:
     report = {
-        "command": "python benchmarks/op.py run",
+        "command": " ".join(["python", "benchmarks/op.py", *sys.argv[1:]]),
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "warm_s": round(warm_s, 1),

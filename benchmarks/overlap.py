@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import sys
 import time
 from collections.abc import Iterator
 from datetime import date
@@ -244,7 +245,7 @@ def main() -> None:
     programs = (runtime.bound(ref) for ref in runtime.manifest.programs)
     captured = [b.program for b in programs if is_captured(b.program, target)]
     report: dict[str, Any] = {
-        "command": "python benchmarks/overlap.py ARTIFACT --checkpoint DIR",
+        "command": " ".join(["python", "benchmarks/overlap.py", *sys.argv[1:]]),
         "date": date.today().isoformat(),
         "machine": torch.cuda.get_device_name(),
         "load_s": round(time.perf_counter() - begin, 2),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 import time
 from pathlib import Path
 from statistics import median, quantiles
@@ -161,7 +162,7 @@ def main() -> None:
     if body_of(runtime, sequences) != body:
         raise ValueError("the steps have outgrown the body that they began in; give fewer --pairs")
     report = {
-        "command": "python benchmarks/real_rows.py",
+        "command": " ".join(["python", "benchmarks/real_rows.py", *sys.argv[1:]]),
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "artifact": runtime.manifest.digest,

@@ -155,7 +155,7 @@ def main() -> None:
     _print(best, options.streams)
     if options.out:
         report = {
-            "command": "python benchmarks/streams.py",
+            "command": " ".join(["python", "benchmarks/streams.py", *sys.argv[1:]]),
             "date": f"{date.today()}",
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
             "load_average": os.getloadavg()[0],

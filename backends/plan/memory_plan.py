@@ -28,7 +28,7 @@ class MemoryPlan:
     `state` are hiddens, masks, biases, counts, the sequences' state. `zeroed` is the workspace that
     launches leave zero. `host_calls` is the most that one host call allocates outside the arena.
     `graphs` counts the captured programs, `graph_bytes` is an estimate. `libraries` is the target's
-    fact `library_bytes`.
+    fact `library_bytes`, `device` its `memory_bytes`: what the smallest device of the kind has.
     """
 
     target: str
@@ -45,6 +45,7 @@ class MemoryPlan:
     graphs: int
     graph_bytes: int
     libraries: int
+    device: int
 
     @property
     def page_bytes(self) -> int:
@@ -61,6 +62,11 @@ class MemoryPlan:
         """Everything on the device."""
         held = self.weights + self.arena + self.state + self.inputs + self.cache
         return held + self.zeroed + self.host_calls + self.graph_bytes + self.libraries
+
+    @property
+    def beyond(self) -> int:
+        """Bytes of the total that the smallest device of the kind does not have."""
+        return max(self.total - self.device, 0)
 
 
 def _launches(program: Program) -> int:
@@ -101,4 +107,5 @@ def plan_memory(artifact: Path, num_pages: int | None = None) -> MemoryPlan:
         graphs=len(captured),
         graph_bytes=GRAPH_NODE_BYTES * sum(map(_launches, captured)),
         libraries=target.library_bytes,
+        device=target.memory_bytes,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from command_line import QUICK, Run, lostwax, one_sentence
 from small_fixtures import Compiled
 
+from lostwax.backends.plan.memory_plan import MemoryPlan, plan_memory
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 
 
@@ -32,6 +34,20 @@ def test_compile_json_prints_the_manifests_digest(
     assert "capture" in err, "phases go to standard error"
     note = json.loads((tmp_path / "a" / "checkpoint.json").read_text())
     assert Path(note["path"]) == small_artifact.checkpoint.resolve()
+
+
+def test_compile_says_what_the_memory_plan_warns_of(
+    run: Run, small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def odd(artifact: Path) -> MemoryPlan:
+        return replace(plan_memory(artifact), device=1, graphs=1000)
+
+    monkeypatch.setattr("lostwax.backends.plan.memory_plan.plan_memory", odd)
+    status, out, err = run("compile", small_checkpoint, "-o", tmp_path / "a", *QUICK)
+    assert status == 0
+    for words in (" MiB a rank are more than the 0.0 MiB that", "1000 programs will be captured"):
+        assert words in err
+        assert words not in out
 
 
 def test_formats_on_the_command_line_reach_the_planes(

@@ -73,6 +73,21 @@ def test_plan_prints_a_line_a_plane_and_a_total(run: Run, small_artifact: Compil
         assert words in out
 
 
+def test_plan_ends_with_what_no_device_of_the_kind_has(run: Run, small_artifact: Compiled) -> None:
+    device = find_target("cpu")[1].memory_bytes
+    given = ("plan", small_artifact.artifact, "--num-pages", 100_000_000)
+    plan = json.loads(run(*given, "--json")[1])
+    assert plan["beyond"] == plan["total"] - device > 0
+    total, beyond = run(*given)[1].splitlines()[-2:]
+    assert total.startswith("  total ")
+    assert beyond == (
+        f"  beyond     {plan['beyond'] / 2**20:12.1f} MiB  what the smallest device of cpu has"
+        f" ({device / 2**20:.1f} MiB)"
+    )
+    assert json.loads(run("plan", small_artifact.artifact, "--json")[1])["beyond"] == 0
+    assert "beyond" not in run("plan", small_artifact.artifact)[1]
+
+
 def test_plan_of_nothing_says_what_to_give(run: Run, tmp_path: Path) -> None:
     status, _, err = run("plan", tmp_path)
     assert status == 1

@@ -13,6 +13,7 @@ from small_fixtures import CompileSmall
 
 from lostwax.backends.lowering import Knobs, Lowering, Match
 from lostwax.backends.plan.memory_plan import MemoryPlan, plan_memory
+from lostwax.backends.plan.memory_warnings import MANY_GRAPHS, memory_warnings
 from lostwax.backends.plan.sizes import Sizes
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.ir.contract.program import HostCall
@@ -32,7 +33,9 @@ def test_the_total_is_the_sum_of_all_parts() -> None:
         "graph_bytes": 1 << 10,
         "libraries": 1 << 5,
     }
-    rest: dict[str, Any] = {"target": "t", "ranks": 2, "page_tokens": 64, "graphs": 3}
+    rest: dict[str, Any] = {
+        "target": "t", "ranks": 2, "page_tokens": 64, "graphs": 3, "device": 1 << 40
+    }  # fmt: skip
     plan = MemoryPlan(**parts, **rest, planes={"latent": 3, "index": 1}, num_pages=2)
     assert (plan.page_bytes, plan.cache) == (4, 8)
     assert plan.total == sum(parts.values()) + 8
@@ -41,6 +44,23 @@ def test_the_total_is_the_sum_of_all_parts() -> None:
     assert replace(plan, num_pages=0).total == plan.total - 8
     fields = set(MemoryPlan.__dataclass_fields__)
     assert fields == {*parts, *rest, "planes", "num_pages"}, "a new part belongs into the total"
+    assert plan.beyond == plan.total - (1 << 40)
+    assert replace(plan, device=plan.total).beyond == replace(plan, device=1 << 50).beyond == 0
+
+
+def test_a_compile_is_warned_of_what_fits_on_no_device_and_of_many_graphs() -> None:
+    plan = MemoryPlan(
+        target="cuda-x", ranks=1, weights=80 << 30, arena=0, state=0, inputs=0, zeroed=0,
+        host_calls=0, planes={}, num_pages=0, page_tokens=64, graphs=MANY_GRAPHS, graph_bytes=0,
+        libraries=0, device=80 << 30,
+    )  # fmt: skip
+    assert list(memory_warnings(plan)) == []
+    (line,) = memory_warnings(replace(plan, arena=1 << 20))
+    assert line.startswith(
+        "81921.0 MiB a rank are more than the 81920.0 MiB that the smallest device of cuda-x has;"
+    )
+    (line,) = memory_warnings(replace(plan, weights=0, graphs=MANY_GRAPHS + 1, graph_bytes=3 << 19))
+    assert line.startswith("257 programs will be captured as graphs, about 1.5 MiB,")
 
 
 def test_a_launch_carries_what_its_lowering_says(

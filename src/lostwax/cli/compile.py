@@ -298,6 +298,8 @@ def compile_checkpoint(
     from lostwax.backends.compile import CompileOptions, compile_module
     from lostwax.backends.formats import Formats
     from lostwax.backends.plan.fallbacks import predicted_steps
+    from lostwax.backends.plan.memory_plan import plan_memory
+    from lostwax.backends.plan.memory_warnings import memory_warnings
     from lostwax.backends.runtime.artifact_reader import ArtifactReader
     from lostwax.frontend.capture import capture
 
@@ -343,6 +345,8 @@ def compile_checkpoint(
         for step in predicted_steps(ArtifactReader(out)):
             for line in step.lines():
                 say(line)
+    for line in memory_warnings(plan_memory(out)):
+        say(line)
     return manifest
 
 

@@ -75,8 +75,8 @@ def plan(
         with _compiled(path / "config.json", target or "cpu", dtype or "bf16", sizes) as artifact:
             found = plan_memory(artifact, num_pages)
     if json_:
-        sums = {"page_bytes": found.page_bytes, "cache": found.cache, "total": found.total}
-        result_json(asdict(found) | sums)
+        sums = {"cache": found.cache, "total": found.total, "beyond": found.beyond}
+        result_json(asdict(found) | {"page_bytes": found.page_bytes} | sums)
     else:
         for line in _lines(found):
             result(line)
@@ -135,3 +135,8 @@ def _lines(found: MemoryPlan) -> Iterator[str]:
     if found.libraries:
         yield f"  libraries  {_mib(found.libraries)}"
     yield f"  total      {_mib(found.total)}"
+    if found.beyond:
+        yield (
+            f"  beyond     {_mib(found.beyond)}  what the smallest device of {found.target} has"
+            f" ({found.device / 2**20:.1f} MiB)"
+        )
