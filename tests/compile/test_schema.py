@@ -14,7 +14,7 @@ from lostwax.ir.contract.probe import Probes
 from lostwax.ir.contract.program import Program
 from lostwax.ir.contract.weights import WeightPlan
 
-FORMS = {8: "14110f68401994c5"}
+FORMS = {9: "2ce261c3ca29f039"}
 """The digest of all structures by the schema's number. Where this fails: raise SCHEMA, say there
 what changed, and put the new digest here; an older artifact is then refused as what it is."""
 
