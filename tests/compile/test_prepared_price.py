@@ -148,9 +148,10 @@ def dear_table(us: float) -> Lowering:
     def prepare(match: Match, knobs: Knobs) -> tuple[Prepared, ...]:
         return tuple(msgspec.structs.replace(op, us=us) for op in plain.prepare(match, knobs))
 
-    return replace(
-        plain, name="dear_table", prepare=prepare, work=lambda match, knobs: Work(0, 0, 0)
-    )
+    def work(match: Match, knobs: Knobs) -> Work:
+        return Work(0, 0, 0)
+
+    return replace(plain, name="dear_table", prepare=prepare, work=work)
 
 
 def choices_of(artifact: Path) -> list[RegionChoice]:
