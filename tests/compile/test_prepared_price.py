@@ -104,7 +104,7 @@ def test_blocks_of_all_kinds_share_what_is_equal() -> None:
 
 def test_lowerings_of_one_place_share_nothing_between_them() -> None:
     """Only one of the two can be chosen there, and it then pays for all."""
-    two = lowering(WITH_LIST, 2, listing(12.2)), lowering("another with it", 2, listing(12.2))
+    two = lowering(WITH_LIST, 2, listing(1.6)), lowering("another with it", 2, listing(1.6))
     assert chosen({"mtp": 1}, *two, lowering(WITHOUT, 3)) == {"mtp": [(WITHOUT, 3.0)]}
 
 
