@@ -36,6 +36,7 @@ from lostwax.backends.plan.kernel_builder import building
 from lostwax.backends.plan.kernel_requests import KernelRequests
 from lostwax.backends.plan.link import link_program
 from lostwax.backends.plan.needed_programs import needed_programs
+from lostwax.backends.plan.prepared_price import with_prepared
 from lostwax.backends.plan.price import Measurements, NoMeasurements
 from lostwax.backends.plan.program_context import ProgramContext
 from lostwax.backends.plan.report_choices import region_choices
@@ -155,7 +156,7 @@ def _plan_candidates(
                 one_price,
             )
         contexts.append(context)
-        candidates.append(found)
+        candidates.append(found if one_price else with_prepared(found))
     return _Plan(tuple(contexts), tuple(candidates))
 
 

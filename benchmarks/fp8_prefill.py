@@ -112,6 +112,7 @@ def _settings(op: str, shape: tuple[int, ...], rows: int, form: str) -> Iterator
     clusters, too, and such as take the next tile."""
     from lostwax.backends.cuda.lowerings.fp8_products import KNOBS, tile_sizes
     from lostwax.backends.cuda.lowerings.fp8_tiles import Extent, product_us
+    from lostwax.backends.cuda.target import CUDA_SM90A
 
     yield {}
     if op == "experts":
@@ -122,7 +123,8 @@ def _settings(op: str, shape: tuple[int, ...], rows: int, form: str) -> Iterator
         return
     columns = shape[0] if op in ("gated", "linear") else sum(shape[:-1])
     terms = 1 if form == "fp8" else 2
-    extent = Extent(rows, columns, shape[-1], terms, op == "gated", UNITS)
+    room = CUDA_SM90A.shared_memory_bytes
+    extent = Extent(rows, columns, shape[-1], terms, op == "gated", UNITS, room)
     knobs = {knob.name: 0 for knob in KNOBS}
     if op == "queries":
         knobs["columns"] = 128

@@ -28,7 +28,8 @@ class OnePrice:
     """Prices a lowering once for all programs, so that the cheapest cover is the same in all.
 
     The first program that has the site decides the price, and records do not count: they are made
-    a bucket class, and would choose by it.
+    a bucket class, and would choose by it. Nor does what is prepared once a step: its share hangs
+    on a program's layers.
     """
 
     def __init__(self) -> None:

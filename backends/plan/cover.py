@@ -60,7 +60,7 @@ class Cover:
     total: int = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "total", sum(p.price.picoseconds for p in self.chosen))
+        object.__setattr__(self, "total", sum(p.price.total for p in self.chosen))
 
 
 class NoCover(ValueError):
@@ -282,7 +282,7 @@ class _Search:
         if rest is None:
             return None
         p = self._allowed[c]
-        return (p.price.picoseconds + rest[0], (p.candidate.name, *rest[1]), (c, *rest[2]))
+        return (p.price.total + rest[0], (p.candidate.name, *rest[1]), (c, *rest[2]))
 
 
 def least_price(cset: CandidateSet, passed: Sequence[bool]) -> int | None:

@@ -12,16 +12,25 @@ from lostwax.ir.contract.target import Target
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Microseconds in whole picoseconds (so that sums do not depend on their order)."""
+    """Microseconds in whole picoseconds (so that sums do not depend on their order).
+
+    `picoseconds` are of the launches of a layer, `prepared` its share of what a step prepares.
+    """
 
     picoseconds: int
     source: Literal["record", "estimate", "view"]
     knobs: Mapping[str, int]
+    prepared: int = 0
+
+    @property
+    def total(self) -> int:
+        """What a cover of least price adds up."""
+        return self.picoseconds + self.prepared
 
     @property
     def micros(self) -> float:
-        """For people."""
-        return self.picoseconds / 1e6
+        """The total, for people."""
+        return self.total / 1e6
 
 
 class Measurements(Protocol):

@@ -45,7 +45,8 @@ def _losers(
 
 def _estimate(priced: Priced) -> float:
     """What the roofline says, also where a record decided."""
-    return round(estimate_us(priced.candidate, priced.price.knobs), 6)
+    own_us = estimate_us(priced.candidate, priced.price.knobs)
+    return round(own_us + priced.price.prepared / 1e6, 6)
 
 
 def region_choices(
@@ -66,6 +67,7 @@ def region_choices(
             source=p.price.source,
             knobs=dict(p.price.knobs),
             estimate_us=_estimate(p),
+            prepared_us=p.price.prepared / 1e6,
             probe=probes.get(p.candidate, ""),
             losers=_losers(chosen, p, storage, portable),
             portable=p.candidate.name in portable,

@@ -21,8 +21,9 @@ class RegionChoice(msgspec.Struct, frozen=True, kw_only=True):
     """The lowering of one region of one block kind in one program.
 
     `us` is microseconds, from a `record` or an `estimate` (`source`); `estimate_us` is the estimate
-    in either case. `region` is the region's digest, under which records are filed. `probe` is the
-    id under which `probes.json` and `certificates.json` have it, empty where nothing is certified.
+    in either case. Of both `prepared_us` are the region's share of what a step prepares once for
+    all. `region` is the region's digest, under which records are filed. `probe` is the id under
+    which `probes.json` and `certificates.json` have it, empty where nothing is certified.
     `portable`: any target has it: nothing of this target's own was cheaper, or fit.
     """
 
@@ -34,6 +35,7 @@ class RegionChoice(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     knobs: dict[str, int]
     estimate_us: float = 0.0
+    prepared_us: float = 0.0
     probe: str = ""
     losers: tuple[Loser, ...]
     portable: bool = False

@@ -76,6 +76,9 @@ class RecordKey(msgspec.Struct, frozen=True, kw_only=True):
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Raw samples of one knob setting, with the certificate of the binary that ran.
 
+    `samples_us` are of the launches of a layer. What the lowering has prepared once a step is not
+    in them: a compile adds the share that falls to the layer, as it does to an estimate.
+
     `knobs` gives the lowering's knobs by name; one that is missing had its first value. A compile
     that chooses the record emits with these knobs.
     """

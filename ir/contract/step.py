@@ -125,7 +125,8 @@ class StepOp(msgspec.Struct, frozen=True, kw_only=True):
     Equal StepOps are computed once. `function` is `module:name` of a `kernels` package, called as
     `function(*inputs, *outputs, **consts)`; inputs are names of step inputs. Dims of `outputs` are
     concrete. Placement: `host` may read inputs on the host, `device` is capturable. `allocates` is
-    the upper bound in bytes of what the function allocates outside the arena.
+    the upper bound in bytes of what the function allocates outside the arena. `us` is microseconds
+    once a step as they were timed; None leaves them to an estimate.
     """
 
     function: str
@@ -134,6 +135,7 @@ class StepOp(msgspec.Struct, frozen=True, kw_only=True):
     consts: dict[str, Const] = {}
     placement: Literal["host", "device", "patch"] = "device"
     allocates: int = 0
+    us: float | None = None
 
 
 MAX_RANKED = 20

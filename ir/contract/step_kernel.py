@@ -14,13 +14,15 @@ class StepKernel(msgspec.Struct, frozen=True, kw_only=True):
 
     Equal ones are launched once. `arguments` are in the kernel's order: a name of `outputs`, else
     of a step input, for a pointer to it; scalars by value. `outputs` are (name, dtype, shape) with
-    concrete shapes, placed in the arena. A block has `source.num_warps` waves.
+    concrete shapes, placed in the arena. A block has `source.num_warps` waves. `us` is
+    microseconds once a step, launch included, as they were timed; None leaves them to an estimate.
     """
 
     source: KernelSource
     arguments: tuple[str | Scalar, ...]
     outputs: tuple[tuple[str, str, tuple[int, ...]], ...]
     grid: tuple[int, int, int]
+    us: float | None = None
 
 
 Prepared = StepOp | StepKernel

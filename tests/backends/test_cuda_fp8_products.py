@@ -48,7 +48,8 @@ ALWAYS = ("linear of scaled rows", "gate and up of narrow tiles", "queries of tw
 
 def extent(rows: int = 4096, terms: int = 1, *, gated: bool = False) -> Extent:
     """Of 7,168 columns of each weight."""
-    return Extent(rows, 7168, K, terms, gated, CUDA_SM90A.compute_units)
+    units, room = CUDA_SM90A.compute_units, CUDA_SM90A.shared_memory_bytes
+    return Extent(rows, 7168, K, terms, gated, units, room)
 
 
 class Sources:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from nvcc_here import needs_nvcc
 
@@ -33,7 +35,14 @@ from lostwax.ir.contract.scale_layout import FP8_ROW_BLOCKS
 from lostwax.ir.contract.target import Target
 
 RULE = FP8_INDEX_LOGITS.default_knobs()
-BOTH = [*FORMS, *(dataclasses.replace(form, element_bytes=2) for form in FORMS)]
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+TIMED = [RESULTS / f"2026-11-29-h200-{name}.json" for name in ("index", "index-bf16")]
+ROOM = CUDA_SM90A.shared_memory_bytes
+BOTH = [
+    dataclasses.replace(form, element_bytes=each, room_bytes=ROOM)
+    for each in (1, 2)
+    for form in FORMS
+]
 
 
 class Sources:
@@ -128,15 +137,26 @@ def test_bf16_keys_are_two_boxes_a_page_and_have_no_scales(tmp_path: Path) -> No
     assert [type(p) for p in score.params].count(Null) == 1
 
 
+def test_a_list_costs_what_was_timed(tmp_path: Path) -> None:
+    (kernel,) = FP8_INDEX_LOGITS.prepare(match_of(tmp_path), RULE)
+    whole = [row for file in TIMED for row in json.loads(file.read_text())["rows"]]
+    timed = [
+        row["ours whole"]["us"] - row["ours"]["us"]
+        for row in whole
+        if "ours whole" in row and any(f" b={reqs} " in row["case"] for reqs in (16, 64, 128))
+    ]
+    assert kernel.us == pytest.approx(sum(timed) / len(timed), rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("rows", "reqs", "tile"), [(128, 128, 1), (256, 128, 2), (384, 128, 4), (2048, 4, 8)]
 )
 def test_a_tile_has_the_rows_of_a_request(rows: int, reqs: int, tile: int) -> None:
-    assert choose_form(rows, reqs, RULE).rows == tile
+    assert choose_form(rows, reqs, RULE, ROOM).rows == tile
 
 
 def test_the_knobs_have_the_last_word() -> None:
-    form = choose_form(128, 128, {"form": 8, "stages": 4})
+    form = choose_form(128, 128, {"form": 8, "stages": 4}, ROOM)
     assert (form.rows, form.warpgroups, form.stages) == (8, 2, 4)
 
 
@@ -192,6 +212,12 @@ def test_a_form_fits_the_device(form: IndexForm) -> None:
     assert form.tiles == (1 if form.element_bytes * form.rows > 8 else 2)
 
 
+def test_a_device_with_less_shared_memory_has_fewer_pages_under_way(tmp_path: Path) -> None:
+    smaller = msgspec.structs.replace(CUDA_SM90A, shared_memory_bytes=160 << 10)
+    _, scored = launches_of(match_of(tmp_path, 2048, 4, target=smaller))
+    assert 0 < scored.shared_bytes <= smaller.shared_memory_bytes < ROOM
+
+
 @needs_nvcc
 def test_it_compiles_to_the_same_bytes_in_two_folders(tmp_path: Path) -> None:
     """Without spilled registers or serialised products: these are refused."""
@@ -222,7 +248,7 @@ def test_every_form_compiles(tmp_path: Path, form: IndexForm) -> None:
 
 @needs_nvcc
 def test_another_size_of_shared_memory_does_not_compile(tmp_path: Path) -> None:
-    constants = FORMS[0].constants()
+    constants = BOTH[0].constants()
     constants["SHARED_BYTES"] += 16
     source = KernelSource(
         language="cuda", path="index_logits.cu", symbol="sm90_index_logits", constants=constants

@@ -35,7 +35,8 @@ def extent_of(cell: dict[str, Any]) -> Extent:
     gated, is_queries = cell["op"] == "gated", cell["op"] == "queries"
     return Extent(
         int(rows), widths[0] if gated else sum(widths), k, 1 if form == "fp8" else 2, gated,
-        CUDA_SM90A.compute_units, write=WRITE_QUERIES if is_queries else WRITE,
+        CUDA_SM90A.compute_units, CUDA_SM90A.shared_memory_bytes,
+        write=WRITE_QUERIES if is_queries else WRITE,
     )  # fmt: skip
 
 

@@ -252,6 +252,23 @@ def test_a_measured_price_stands_beside_its_estimate(
     assert "10.00 us (record), estimated 12.50 us" in capsys.readouterr().out
 
 
+def test_the_share_of_what_a_step_prepares_stands_beside_the_price(
+    artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader = ArtifactReader(artifact)
+    shared = msgspec.structs.replace(
+        choice("dense", "mla.attend", "absorbed", 10.0), estimate_us=10.0, prepared_us=5.5
+    )
+    names = [Path(ref.file).stem for ref in reader.manifest.programs]
+    programs = dict.fromkeys(names, ()) | dict.fromkeys(NAMES, (shared,))
+    choices = Choices(programs=programs, storage={}, storage_losses={})
+    write(artifact, "choices.json", canonical(choices))
+    seal(artifact, reader.manifest)
+    explain(artifact, "mla.attend")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "10.00 us (estimate), 5.50 us of it for what a step prepares" in said
+
+
 def test_no_line_is_longer_than_the_page(
     small_artifact: Compiled, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,12 +26,12 @@ __device__ __forceinline__ int scan(int mine, int* sums, int& total) {
   return mine;
 }
 
-// The request of a tile: the last that begins at it or before.
-__device__ __forceinline__ int request_of(int tile, const int* first_tile, int reqs) {
-  int low = 0, high = reqs;  // first_tile[low] <= tile < first_tile[high]
+// The last of `count` that begins at `place` or before; they begin in order, the first one there.
+__device__ __forceinline__ int last_from(int place, const int* begins, int count) {
+  int low = 0, high = count;  // begins[low] <= place < begins[high]
   while (high - low > 1) {
     const int middle = (low + high) / 2;
-    if (first_tile[middle] <= tile) low = middle;
+    if (begins[middle] <= place) low = middle;
     else high = middle;
   }
   return low;
@@ -45,23 +45,21 @@ extern "C" __global__ void __launch_bounds__(THREADS) index_tiles(
     RowTile* tiles,                     // as many as rows first_row .. + rows can make
     Start* starts,                      // [CTAS + 1]; the last: the number of tiles
     int first_row, int rows, int reqs, int most_pages) {
-  __shared__ int first_tile[THREADS + 1], sums[WARPS];
+  __shared__ int first_tile[THREADS], first_page[THREADS], sums[WARPS];
   const int thread = threadIdx.x, high = min(first_row + rows, *real_rows);
   int count, total = 0;
   {
     int own = 0;
     if (thread < reqs)
       own = (max(min(q_starts[thread + 1], high) - max(q_starts[thread], first_row), 0) + ROWS - 1) / ROWS;
-    const int upto = scan(own, sums, count);
-    first_tile[thread] = upto - own;
-    if (thread == THREADS - 1) first_tile[THREADS] = count;
+    first_tile[thread] = scan(own, sums, count) - own;
   }
   __syncthreads();
   for (int start = 0; start < count; start += THREADS) {
     const int t = start + thread;
     RowTile tile{0, 0, 0, 0};
     if (t < count) {
-      tile.request = request_of(t, first_tile, reqs);
+      tile.request = last_from(t, first_tile, reqs);
       tile.row = max(q_starts[tile.request], first_row) + (t - first_tile[tile.request]) * ROWS;
       tile.rows = min(ROWS, min(q_starts[tile.request + 1], high) - tile.row);
       int last = -1;
@@ -73,19 +71,21 @@ extern "C" __global__ void __launch_bounds__(THREADS) index_tiles(
     scan(tile.pages, sums, together);
     total += together;
   }
-  // Part c begins at page c * total / CTAS of all.
+  // Part c begins at page c * total / CTAS of all. A thread finds the tile of its part: one tile alone
+  // has all parts, and a thread that wrote them all took longer than everything else here.
   int before = 0;
   for (int start = 0; start < count; start += THREADS) {
     const int t = start + thread, pages = t < count ? tiles[t].pages : 0;
     int together;
-    const int end = before + scan(pages, sums, together), begin = end - pages;
-    before += together;
-    if (pages == 0) continue;
-    for (long long c = ((long long)begin * CTAS + total - 1) / total; c < CTAS; c++) {
-      const int cut = (int)(c * total / CTAS);
-      if (cut >= end) break;
-      starts[c] = Start{t, cut - begin};
+    first_page[thread] = before + scan(pages, sums, together) - pages;
+    __syncthreads();
+    for (int c = thread; c < CTAS; c += THREADS) {
+      const int cut = (int)((long long)c * total / CTAS);
+      if (cut < before || cut >= before + together) continue;
+      const int at = last_from(cut, first_page, THREADS), begin = first_page[at];
+      starts[c] = Start{start + at, cut - begin};
     }
+    before += together;
   }
   for (int c = total ? CTAS + thread : thread; c <= CTAS; c += THREADS) starts[c] = Start{count, 0};
 }

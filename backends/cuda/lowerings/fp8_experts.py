@@ -67,10 +67,11 @@ class _Forms:
 
 def _extents(match: Match, pairs: int, chosen: float = 1) -> tuple[Extent, Extent]:
     """The gated product and the last, over rows of pairs, of so many experts."""
-    terms, units = num_terms(match, "x"), match.target.compute_units
+    terms, target = num_terms(match, "x"), match.target
+    units, room = target.compute_units, target.shared_memory_bytes
     _, inter, dim = match.shape("gate")
-    first = Extent(pairs, inter, dim, terms, gated=True, units=units, matrices=chosen)
-    return first, Extent(pairs, dim, inter, terms, gated=False, units=units, matrices=chosen)
+    first = Extent(pairs, inter, dim, terms, True, units, room, matrices=chosen)
+    return first, Extent(pairs, dim, inter, terms, False, units, room, matrices=chosen)
 
 
 @dataclass(frozen=True, slots=True)

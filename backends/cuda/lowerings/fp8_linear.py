@@ -40,8 +40,9 @@ _LINEAR, _GATE_UP, _PROJECTIONS = "sm90_fp8_linear", "sm90_fp8_gate_up", "sm90_f
 
 
 def _extent(match: Match, columns: int, *, gated: bool = False) -> Extent:
-    rows, k = match.shape("x")
-    return Extent(rows, columns, k, num_terms(match, "x"), gated, match.target.compute_units)
+    (rows, k), target = match.shape("x"), match.target
+    units, room = target.compute_units, target.shared_memory_bytes
+    return Extent(rows, columns, k, num_terms(match, "x"), gated, units, room)
 
 
 def _form(match: Match, knobs: Knobs, columns: int, *, gated: bool = False) -> ProductForm:

@@ -38,7 +38,6 @@ _MOST_CLUSTER = 2
 _MOST_STAGES = 12
 _TICKETS = 2  # of tiles that were taken, and of clusters that have ended
 _BARRIERS_BYTES, _TOLD_BYTES, _COUNT_BYTES = 16, 64, 16  # behind the stages: of each, and of all
-_SHARED_BYTES = 232448  # a block's at most, on Hopper
 _TURNS = 16  # tiles of rows that take turns over the same weights
 
 ROWS = Knob("tile_rows", (0, 64, 128, 256), takes_memory=False)
@@ -155,7 +154,7 @@ def _tile_rows(extent: Extent, knobs: Knobs, grouped: bool) -> tuple[int, ...]:
 
 def _stages(extent: Extent, tile: TileSize, wanted: int) -> int:
     stage = _stage_bytes(extent.terms, tile, extent.gated)
-    stages = min(wanted, (_SHARED_BYTES - _fixed_bytes(tile, extent.gated)) // stage)
+    stages = min(wanted, (extent.room_bytes - _fixed_bytes(tile, extent.gated)) // stage)
     return stages - stages % 2 if tile.rows == PART else stages  # a place is one warpgroup's
 
 

@@ -51,10 +51,9 @@ _COLUMNS = {"columns": FP8_BLOCK}
 def _extent(match: Match) -> Extent:
     rows, k = match.shape("x")
     columns = sum(match.shape(weight)[0] for weight in QUERIES_FORM.concat)
-    units = match.target.compute_units
-    return Extent(
-        rows, columns, k, num_terms(match, "x"), gated=False, units=units, write=WRITE_QUERIES
-    )
+    terms, target = num_terms(match, "x"), match.target
+    units, room = target.compute_units, target.shared_memory_bytes
+    return Extent(rows, columns, k, terms, False, units, room, write=WRITE_QUERIES)
 
 
 def _form(match: Match, knobs: Knobs) -> ProductForm:

@@ -45,7 +45,8 @@ _START_US = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """A product: rows, columns of each weight, K, terms of x, and the device's units.
+    """A product: rows, columns of each weight, K, terms of x, the device's units, and how many
+    bytes of shared memory a block there may take.
 
     `matrices` are the weights that are read (of experts: those chosen), `write` cycles of a part's
     column that is written.
@@ -57,6 +58,7 @@ class Extent:
     terms: int
     gated: bool
     units: int
+    room_bytes: int
     matrices: float = 1
     write: float = WRITE
 

@@ -31,7 +31,6 @@ _SWIZZLE_BORDER = 1024  # bytes; where boxes begin
 _MOST_STAGES = 12  # more bytes under way than memory answers to
 _LEAST_STAGES = 6  # before a second tile of queries takes room
 _BARRIER_BYTES = 16  # a place's two
-_SHARED_BYTES = 232448  # a block's at most, on Hopper
 _MAX_REQS = 1024  # a thread of index_tiles.cu each
 _TILES_WARPS = 32
 _REGISTERS = {2: (40, 232), 3: (32, 160), 4: (32, 112)}
@@ -46,18 +45,25 @@ keys at 4.05 to 4.14 TB/s: bytes decide there. At no size the kernel of all GPUs
 `python benchmarks/op.py run FOLDER --ops index,index_bf16`, an H200, 2026-11-29
 (benchmarks/results/2026-11-29-h200-index.json, 2026-11-29-h200-index-bf16.json)."""
 
+_LIST_US = 5.7
+"""A list of tiles: `ours whole` less `ours` of both files, in the mean of 16 to 128 requests of a
+row (4.8 to 7.3) and of prompts of 256 rows. One request took 13.5 there, as a single thread wrote
+where all units begin; since then each thread writes one, which was not timed yet."""
+
 
 @dataclass(frozen=True, slots=True)
 class IndexForm:
     """`row_groups` warpgroups take `rows_each` rows each of one page; `key_groups` of such take
     turns over the pages. `most_stages` 0 takes as many as fit, up to 12. `element_bytes` of keys
-    and queries: 1 e4m3, 2 bf16."""
+    and queries: 1 e4m3, 2 bf16. `room_bytes`: of shared memory, that a block of the target may
+    take; `choose_form` puts it into one of FORMS."""
 
     rows_each: int
     row_groups: int
     key_groups: int
     most_stages: int = 0
     element_bytes: int = 1
+    room_bytes: int = 0
 
     @property
     def rows(self) -> int:
@@ -77,7 +83,7 @@ class IndexForm:
     @property
     def tiles(self) -> int:
         """Of queries at a time: the next one's come early where there is room for two."""
-        room = _SHARED_BYTES - _LEAST_STAGES * self._stage_bytes
+        room = self.room_bytes - _LEAST_STAGES * self._stage_bytes
         return 2 if 2 * self._tile_bytes <= room else 1
 
     @property
@@ -85,7 +91,7 @@ class IndexForm:
         """Pages under way: a multiple of the key groups, so that a place is always one group's.
         Else one group could wait for a place while another has not taken its page there: a
         barrier's parity does not tell a page from the second after it."""
-        fitting = (_SHARED_BYTES - self._tiles_bytes) // (self._stage_bytes + _BARRIER_BYTES)
+        fitting = (self.room_bytes - self._tiles_bytes) // (self._stage_bytes + _BARRIER_BYTES)
         most = min(self.most_stages or _MOST_STAGES, fitting)
         return most - most % self.key_groups
 
@@ -144,19 +150,27 @@ INDEX_KNOBS = (
 )
 
 
-def choose_form(rows: int, requests: int, knobs: Knobs, element_bytes: int = 1) -> IndexForm:
+def choose_form(
+    rows: int, requests: int, knobs: Knobs, room_bytes: int, element_bytes: int = 1
+) -> IndexForm:
     """Tiles as high as requests have rows in the mean, up to 8; knobs have the last word."""
     if knobs["form"]:
         chosen = FORMS[knobs["form"] - 1]
     else:
         each = -(-rows // requests)
         chosen = next((f for f in FORMS[:4] if f.rows >= each), FORMS[3])
-    return replace(chosen, most_stages=knobs["stages"], element_bytes=element_bytes)
+    return replace(
+        chosen,
+        most_stages=knobs["stages"],
+        element_bytes=element_bytes,
+        room_bytes=room_bytes,
+    )
 
 
 def _form(match: Match, knobs: Knobs) -> IndexForm:
     rows, requests = match.shape("q")[0], match.shape("page_table")[0]
-    return choose_form(rows, requests, knobs, DTYPE_BYTES[match.dtype("q")])
+    room, element_bytes = match.target.shared_memory_bytes, DTYPE_BYTES[match.dtype("q")]
+    return choose_form(rows, requests, knobs, room, element_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +214,7 @@ def list_tiles(match: Match, knobs: Knobs, tile: RowTile) -> StepKernel:
             (lists.starts, "i32", (units + 1, _START_INTS)),
         ),
         grid=(1, 1, 1),
+        us=_LIST_US,
     )
 
 

@@ -116,10 +116,12 @@ def _hint(name: str, known: Iterable[str]) -> str:
 
 
 def _price(choice: RegionChoice) -> str:
-    measured = f"{choice.us:.2f} us ({choice.source})"
-    if choice.source != "record" or not choice.estimate_us:
-        return measured
-    return f"{measured}, estimated {choice.estimate_us:.2f} us"
+    price = f"{choice.us:.2f} us ({choice.source})"
+    if choice.source == "record" and choice.estimate_us:
+        price += f", estimated {choice.estimate_us:.2f} us"
+    if choice.prepared_us:
+        price += f", {choice.prepared_us:.2f} us of it for what a step prepares"
+    return price
 
 
 def _proof(choice: RegionChoice, evidence: Mapping[str, Evidence]) -> str:
