@@ -108,9 +108,9 @@ class StepTimes:
         return max(found)
 
     def _growth(self, before: _Step, after: _Step) -> float:
-        """How many times as long one took as the other, 1 at least; 0 where it is not known."""
+        """How many times as long one took as the other; 0 where it is not known."""
         first = self._seconds.get(before, 0.0)
-        return max(self._seconds[after] / first, 1.0) if first else 0.0
+        return self._seconds[after] / first if first else 0.0
 
 
 def _class_of(context: int) -> int:

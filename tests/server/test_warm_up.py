@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from fake_runtime import FakeLimits, FakeRuntime
 from msgspec.structs import replace
 from stall_trial import DECODE_S, TimedRuntime
+from step_oracle import StepBatch
 
+from lostwax.ir.contract.step import StepResult
 from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.commit import Drafting
 from lostwax.server.engine.extend_budget import MIN_ROWS
@@ -99,6 +103,21 @@ def test_no_step_of_it_is_in_flight_afterwards(depth: int) -> None:
     assert not core.has_work
     assert core.scheduler.pages.num_free == core.scheduler.pages.num_usable
     assert core.scheduler.num_preempted == 0
+
+
+class _Nan(TimedRuntime):
+    """Its logits are NaN where a step has more rows than one."""
+
+    def run(self, batch: StepBatch) -> StepResult:
+        result = super().run(batch)
+        if len(batch.tokens) > 1:
+            result.logprobs = [math.nan for _ in result.logprobs]
+        return result
+
+
+def test_a_number_that_is_none_fails_it() -> None:
+    with pytest.raises(RuntimeError, match="the warm-up step failed"):
+        _warm(_Nan(0.00005))
 
 
 @pytest.mark.parametrize("limits", [FakeLimits(max_reqs=1), FakeLimits(num_pages=2)])
