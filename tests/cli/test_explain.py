@@ -266,7 +266,7 @@ def test_the_share_of_what_a_step_prepares_stands_beside_the_price(
     seal(artifact, reader.manifest)
     explain(artifact, "mla.attend")
     said = " ".join(capsys.readouterr().out.split())
-    assert "10.00 us (estimate), 5.50 us of it for what a step prepares" in said
+    assert "10.00 us (estimate), 5.50 us of it once a step" in said
 
 
 def test_no_line_is_longer_than_the_page(

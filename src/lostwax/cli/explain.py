@@ -120,7 +120,7 @@ def _price(choice: RegionChoice) -> str:
     if choice.source == "record" and choice.estimate_us:
         price += f", estimated {choice.estimate_us:.2f} us"
     if choice.prepared_us:
-        price += f", {choice.prepared_us:.2f} us of it for what a step prepares"
+        price += f", {choice.prepared_us:.2f} us of it once a step"
     return price
 
 
