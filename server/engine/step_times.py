@@ -15,6 +15,10 @@ SHORT = 64
 STALE = 32
 """Prefill steps behind one that took too long, in which that is believed; then it may run again."""
 
+FAR = 4
+"""Times the rows: what so much smaller steps took says nothing of the least that a step takes. Those
+of a few rows often begin when nothing runs, and what the host does first counts with them."""
+
 _Step = tuple[int, int]
 """Rows and context, powers of two."""
 
@@ -58,14 +62,16 @@ class StepTimes:
         return any([at == rows for at, _ in self._seconds])
 
     def at_least(self, rows: int, context: int, allowed: float) -> float:
-        """The most seconds that steps of as many rows or fewer took, in as long a context or a
-        shorter one; 0 where none was seen. Those above `allowed` count as in `foretell`."""
+        """The most seconds that steps of as many rows or somewhat fewer took, in as long a context
+        or a shorter one; 0 where none was seen. Those above `allowed` count as in `foretell`."""
         at = _class_of(context)
         return max(
             [
                 seconds
                 for seen, seconds in self._seconds.items()
-                if seen[0] <= rows and seen[1] <= at and self._is_believed(seen, allowed)
+                if seen[0] <= rows <= FAR * seen[0]
+                and seen[1] <= at
+                and self._is_believed(seen, allowed)
             ],
             default=0.0,
         )

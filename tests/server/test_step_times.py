@@ -78,6 +78,7 @@ def test_what_took_too_long_is_forgotten_after_a_while_and_what_did_not_never() 
 def test_what_smaller_steps_took_is_the_least() -> None:
     times = _times((32, 256, 1.0), (16, 64, 1.2), (64, 512, 2.0))
     assert times.at_least(64, 256, 9.0) == 1.2
+    assert times.at_least(128, 256, 9.0) == 1.0, "16 rows are too few to say"
     assert times.at_least(64, 512, 9.0) == 2.0
     assert times.at_least(8, 64, 9.0) == 0.0
     assert [times.has_seen(rows) for rows in (8, 16, 32, 64)] == [False, True, True, True]
