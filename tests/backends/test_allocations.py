@@ -31,8 +31,9 @@ from lostwax.ir.passes.pipeline import run
 BUCKETS = {"extend": Bucket(96, 3, 6, 3), "decode": Bucket(8, 8, 6, 8)}
 SMALL_BYTES = 256
 """Scalars, which torch keeps as tensors."""
-LIBRARY_BYTES = 256 << 10
-"""oneDNN's scratch for products in bf16, whatever their size: at most 193 KiB seen (torch 2.13)."""
+LIBRARY_BYTES = 1 << 20
+"""oneDNN's scratch for products in bf16, whatever their size: at most 193 KiB seen (torch 2.13),
+and 518 KiB where the processor has tiles for them (AMX)."""
 
 
 class MeteredDriver(CpuDriver):

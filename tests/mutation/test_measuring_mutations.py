@@ -143,7 +143,8 @@ class GrowsBeforeAnAnswer(ExtendBudget):
 
     def __init__(self, max_stall: float, most: int) -> None:
         super().__init__(max_stall, most)
-        self.note_decode(1, 1.0)
+        for _ in range(2):
+            self.note_decode(1, 1.0)
 
 
 class LooksAtNoNumber(ExtendBudget):
@@ -186,7 +187,7 @@ class LooksAtNoContext(ExtendBudget):
     ids=lambda mutant: mutant.__name__,
 )
 def test_rows_outside_their_bounds_are_noticed(mutant: type[ExtendBudget]) -> None:
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, ZeroDivisionError)):  # the latter by steps without rows
         _all(BUDGET_CHECKS, lambda check: check(mutant))
 
 
