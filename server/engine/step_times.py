@@ -16,8 +16,8 @@ STALE = 32
 """Prefill steps behind one that took too long, in which that is believed; then it may run again."""
 
 FAR = 4
-"""Times the rows: what so much smaller steps took says nothing of the least that a step takes. Those
-of a few rows often begin when nothing runs, and what the host does first counts with them."""
+"""Times the rows: what so much smaller steps took says nothing of the least that a step takes.
+Those of a few rows often begin when nothing runs: what the host does first counts with them."""
 
 _Step = tuple[int, int]
 """Rows and context, powers of two."""
