@@ -23,6 +23,9 @@ def _choice(
     expert = group[None, :, None] * SIZE + tl.arange(0, SIZE)[None, None, :]
     score = 1.0 / (1.0 + tl.exp(-logit))
     biased = score + tl.load(bias + expert)
+    # NaN equals no largest: a row of it would name no expert, and whoever reads its ids what lies
+    # behind the last one. Its weights are NaN still.
+    biased = tl.where(biased == biased, biased, float("-inf"))
     if TOP_GROUPS < GROUPS:
         best = tl.max(biased, axis=2)
         strength = best

@@ -153,6 +153,25 @@ def route_case(case: Case) -> float:
     return error(found["routed.weights"][real], weights)
 
 
+def unordered_logits_case() -> float:
+    """A row of NaN and one with some: both choose experts that there are, each once, of the second
+    none whose logit is NaN; weights of the first are NaN. Other rows are the reference's."""
+    case = expert_cases()["route"]
+    case.data["logits"][0] = np.nan
+    case.data["logits"][1, 1::2] = np.nan
+    found = run(
+        case.lowering, case.bucket, case.values, case.attributes, case.data, real=case.real
+    )  # fmt: skip
+    ids, weights = found["op.ids"][: case.real], found["op.weights"][: case.real]
+    about: dict[str, Any] = {name: value for (_, name), value in case.attributes.items()}
+    logits, bias, positions = (case.data[name] for name in ("logits", "bias", "positions"))
+    others = slice(2, case.real)
+    want_ids, want = moe.route(logits[others], bias, positions[others], **about)
+    there = ((ids >= 0) & (ids < 8)).all() and all(len({*row}) == 2 for row in ids.tolist())
+    right = (ids[1] % 2 == 0).all() and np.isnan(weights[0]).all() and (ids[2:] == want_ids).all()
+    return error(weights[2:], want) if there and right else float("inf")
+
+
 def unordered_key_case() -> float:
     """A key of NaN that one row sees: its logit is NaN there, and no other is.
 
@@ -231,6 +250,7 @@ def main() -> None:
         "attend one split f32": attend_case(
             2, 8, 4, 24, 12, 60, decode(3, 5), wide, 2, splits=1, block_keys=16
         ),
+        "route of NaN f32": unordered_logits_case(),
         "index_logits of a key of NaN f32": unordered_key_case(),
         "attend over a zeroed step f32": zeroed_step_case(),
         "attend bf16": attend_case(4, 32, 16, 64, 32, 32, decode(4, 4), narrow, 1),
