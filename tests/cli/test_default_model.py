@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -184,8 +185,11 @@ def test_a_second_process_waits_for_the_first(
         second = threading.Thread(target=lambda: default_artifact(cache=tmp_path))
         second.start()
         said = ""
-        while "another process compiles now" not in said:
+        end_s = time.monotonic() + 60
+        while "another process compiles now" not in said and time.monotonic() < end_s:
+            time.sleep(0.1)  # what is written while it is read would be lost
             said += capsys.readouterr().err
+        assert "another process compiles now" in said
         assert compiles == []
     second.join(30)
     assert len(compiles) == 1
