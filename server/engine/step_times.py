@@ -2,8 +2,9 @@
 
 Steps are told apart by their rows and their longest context, both as powers of two. One that was
 never seen is foretold from the others: at most, it takes as many times as long as it has times
-their rows and their context, and no longer than one that has more of both. Of half the rows, and of
-half the context, more may be known: how much longer they took than the step before them did.
+their rows and their context, and no longer than one that has more of both. Of shorter contexts more
+may be known: how much longer other steps took here than there. Of fewer rows it says nothing that
+they grew by less: the next size may be another program, which takes far longer.
 """
 
 from __future__ import annotations
@@ -97,9 +98,7 @@ class StepTimes:
         """Seconds of a step at most, by another that was seen."""
         rows, context = step[0] / seen[0], step[1] / seen[1]
         most = max(rows, 1.0) * max(context, 1.0)
-        if (rows, context) == (2, 1):
-            most = self._growth((seen[0] // 2, seen[1]), seen) or 2.0
-        elif rows <= 1 and context > 1:
+        if rows <= 1 and context > 1:
             most = min(context, self._growth_by_context(seen[1], step[1]) or context)
         return self._seconds[seen] * most
 
