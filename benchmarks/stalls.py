@@ -139,6 +139,7 @@ def main() -> None:
     options = parser.parse_args()
     clock = time.process_time if options.cpu_time else time.perf_counter
     runtime = load(options.artifact, checkpoint=options.checkpoint)
+    threads = runtime.choose_threads()  # as `serve` does
     alone(runtime, options.rows, options.chunks[-1], clock)  # first steps of a program take longer
     beside(runtime, options.rows, options.max_stall[0], clock)
     chunks = {
@@ -161,6 +162,7 @@ def main() -> None:
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "rows": options.rows,
+        "threads": str(threads or "the host computes nothing"),
         "lone_first_token_s": {chunk: round(seconds, 3) for chunk, seconds in chunks.items()},
         "runs": rows,
     }

@@ -2,7 +2,8 @@
 
 More threads help where a step has much arithmetic, and cost where it is a thousand short operators,
 each of which waits for the slowest thread: the default model's decode step takes 7 ms on one thread
-and 9 on two. So steps of few rows and steps of many have each their own number. Only the clock is
+and 9 on two, its prefill step of 16 rows behind 4,096 tokens 47 and 30. So steps of few rows and
+steps of many have each their own number. Only the clock is
 asked, since it alone knows what else runs on these cores.
 """
 
@@ -21,9 +22,10 @@ from lostwax.ir.contract.step_state import Enter
 if TYPE_CHECKING:
     from lostwax.backends.runtime.load import RuntimeLimits
 
-MANY_ROWS = 64
-"""From here a step counts as one of many rows."""
-EXTEND_ROWS = 128
+MANY_ROWS = 16
+"""From here a step counts as one of many rows: the least that prefill steps usually have."""
+EXTEND_ROWS = (128, MANY_ROWS)
+"""Of the timed extend steps."""
 CONTEXT = 256
 """Positions that the timed decode steps see, if the artifact and its pages have so many."""
 DECODE_REQS = (1, 4)
@@ -92,14 +94,16 @@ def choose_threads(
         return StepThreads(1, 1, 1)
     timed: list[tuple[str, Seconds]] = []
     deadline = clock() + BUDGET_S
-    # The extend step comes first: it fills the positions that the decode steps read.
+    few, many = list[Seconds](), list[Seconds]()
+    # Extend steps come first: they fill positions that the decode steps read.
     for name, plan in _steps(limits):
-        timed.append((name, _time(partial(run, plan), _counts(usable), use, clock, deadline)))
-    many, *few = (seconds for _, seconds in timed)
+        seconds = _time(partial(run, plan), _counts(usable), use, clock, deadline)
+        timed.append((name, seconds))
+        (few if plan.entry == "decode" else many).append(seconds)
     if one_number:
-        few_threads = many_threads = fewest([many, *few], usable)
+        few_threads = many_threads = fewest([*many, *few], usable)
     else:
-        few_threads, many_threads = fewest(few, usable), fewest([many], usable)
+        few_threads, many_threads = fewest(few, usable), fewest(many, usable)
     return StepThreads(few_threads, many_threads, usable, tuple(timed))
 
 
@@ -163,10 +167,13 @@ def _kept(found: Mapping[int, Sequence[float]]) -> list[int]:
 
 
 def _steps(limits: RuntimeLimits) -> list[tuple[str, StepPlan]]:
-    """An extend step, then decode steps behind it; all requests see the same pages."""
+    """Extend steps, then decode steps behind them; all requests see the same pages."""
     context = min(CONTEXT, limits.max_context, (limits.num_pages - 1) * limits.page_tokens)
-    rows = min(EXTEND_ROWS, limits.max_tokens, context)
-    found = [(f"a step of {rows} rows", _plan("extend", range(rows), 1, limits))]
+    most = min(limits.max_tokens, context)
+    found: list[tuple[str, StepPlan]] = []
+    for rows in sorted({min(count, most) for count in EXTEND_ROWS}, reverse=True):
+        name = f"a step of {rows} rows"
+        found.append((name, _plan("extend", range(context - rows, context), 1, limits)))
     for reqs in sorted({min(count, limits.max_reqs) for count in DECODE_REQS}):
         name = "1 request" if reqs == 1 else f"{reqs} requests"
         found.append((name, _plan("decode", range(context - 1, context), reqs, limits)))
