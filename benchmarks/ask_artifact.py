@@ -25,7 +25,7 @@ from lostwax.evals.send import Patience, Sender
 from lostwax.evals.task import Chat, Sampling, Task
 from lostwax.evals.task_file import read_task
 from lostwax.frontend.capture import Captured
-from lostwax.server.gateway.encoding_v32 import encode_messages
+from lostwax.server.formats.encoding_v32 import encode_messages
 
 TINY = Path(__file__).parents[1] / "models" / "tiny"
 ANSWER_TOKENS = 384

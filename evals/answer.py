@@ -6,8 +6,8 @@ import msgspec
 
 from lostwax.evals.request import Request
 from lostwax.evals.task import Answer, ToolCall
-from lostwax.server.gateway.encoding_v32 import EOS, THINK_END, Mode
-from lostwax.server.gateway.parse_v32 import ParseError, parse_completion
+from lostwax.server.formats.encoding_v32 import EOS, THINK_END, Mode
+from lostwax.server.formats.parse_v32 import ParseError, parse_completion
 
 
 class InvalidAnswer(ValueError):

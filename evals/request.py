@@ -14,7 +14,7 @@ import msgspec
 
 from lostwax.evals.task import Chat, Example, Sampling, TaskError, Text
 from lostwax.ir.contract.canonical import canonical_json
-from lostwax.server.gateway.encoding_v32 import EncodingError, Mode, encode_messages
+from lostwax.server.formats.encoding_v32 import EncodingError, Mode, encode_messages
 
 Endpoint = Literal["auto", "chat", "completions"]
 _CHAT_FIELDS = {"role", "content", "reasoning_content"}

@@ -14,7 +14,7 @@ from lostwax.evals.graders.validation import Validation
 from lostwax.evals.jsonl import convert, read_lines
 from lostwax.evals.task import Chat, Example, Kind, Sampling, Task, TaskError, Text
 from lostwax.ir.contract.foreign_file import DAMAGE, reason
-from lostwax.server.gateway.encoding_v32 import EncodingError, encode_pieces
+from lostwax.server.formats.encoding_v32 import EncodingError, encode_pieces
 
 
 class TaskLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -18,7 +18,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from lostwax.ir.contract.model import CHAT_V32, ModelFacts
 from lostwax.ir.contract.step import StepResult
-from lostwax.server.gateway.encoding_v32 import ASSISTANT, BOS, EOS, THINK, THINK_END, USER
+from lostwax.server.formats.encoding_v32 import ASSISTANT, BOS, EOS, THINK, THINK_END, USER
 from lostwax.server.gateway.tokenizer import TextCodec
 
 SPECIAL = (BOS, EOS)

@@ -9,8 +9,8 @@ import msgspec
 from lostwax.evals.graders.validation import Validation, ValidationTooLong
 from lostwax.evals.same_value import same_value
 from lostwax.evals.task import Answer, Grade, TaskError
-from lostwax.server.gateway.encoding_v32 import EOS
-from lostwax.server.gateway.strict_json import read_json
+from lostwax.server.formats.encoding_v32 import EOS
+from lostwax.server.formats.strict_json import read_json
 
 
 class JsonReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

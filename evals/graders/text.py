@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from lostwax.evals.task import Answer, Grade
-from lostwax.server.gateway.encoding_v32 import EOS
+from lostwax.server.formats.encoding_v32 import EOS
 
 
 class TextReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,7 +8,7 @@ from lostwax.ir.contract.bounds import Count, Word
 from lostwax.ir.contract.weights import Source
 
 CHAT_V32 = "deepseek-v3.2"
-"""The id of DeepSeek-V3.2's chat encoding, which `server/gateway/encoding_v32.py` renders."""
+"""The id of DeepSeek-V3.2's chat encoding, which `server/formats/encoding_v32.py` renders."""
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lostwax.server.engine.messages import Output
+from lostwax.server.formats.reasoning import ReasoningSplitter
 from lostwax.server.gateway.chat_models import ChatRequest
 from lostwax.server.gateway.chat_prompt import render_chat
 from lostwax.server.gateway.long_json import long_list
 from lostwax.server.gateway.prepared import AnswerOptions, ChatTurn, Job, Prepared
-from lostwax.server.gateway.reasoning import ReasoningSplitter
 from lostwax.server.gateway.submits import (
     answer_options,
     form_submit,

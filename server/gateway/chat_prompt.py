@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from lostwax.ir.contract.model import CHAT_V32
 from lostwax.server.engine.messages import EngineInfo
-from lostwax.server.gateway.chat_models import ChatRequest, Message, ToolCall
-from lostwax.server.gateway.encoding_v32 import (
+from lostwax.server.formats.encoding_v32 import (
     ASSISTANT,
     BOS,
     DSML,
@@ -19,9 +18,10 @@ from lostwax.server.gateway.encoding_v32 import (
     EncodingError,
     encode_pieces,
 )
+from lostwax.server.formats.pieces import Piece, joined
+from lostwax.server.gateway.chat_models import ChatRequest, Message, ToolCall
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.fitting import require_fitting
-from lostwax.server.gateway.pieces import Piece, joined
 from lostwax.server.gateway.tokenizer import Codec, MarkInText
 
 _MARKS = (BOS, EOS, USER, ASSISTANT, THINK, THINK_END)

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from tokenizers import Tokenizer
 
+from lostwax.server.formats.pieces import Piece
 from lostwax.server.gateway.panics import NoPanic
-from lostwax.server.gateway.pieces import Piece
 
 REPLACEMENT = "\ufffd"
 """What an incomplete UTF-8 sequence decodes to."""

@@ -14,8 +14,8 @@ from tokenizers import Tokenizer
 
 from lostwax.ir.contract.foreign_file import BadFile, read_bounded
 from lostwax.ir.contract.one_line import one_line
+from lostwax.server.formats.pieces import Piece
 from lostwax.server.gateway.panics import NoPanic
-from lostwax.server.gateway.pieces import Piece
 from lostwax.server.gateway.tokenizer import UNKNOWN, Codec, IdCodec, MarkInText, TextCodec
 
 NAME = "tokenizer.json"

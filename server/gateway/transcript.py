@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lostwax.server.engine.messages import Output, TokenScore
-from lostwax.server.gateway.stop import StopFinder
+from lostwax.server.formats.stop import StopFinder
 from lostwax.server.gateway.tokenizer import Codec, IncrementalDecoder
 
 ECHO_TOKENS = 256

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from trained_fixtures import TRAINED
 
-from lostwax.server.gateway.encoding_v32 import EOS, encode_messages
+from lostwax.server.formats.encoding_v32 import EOS, encode_messages
 
 pytestmark = pytest.mark.clients
 

@@ -18,7 +18,7 @@ from lostwax.evals.answer import read_answer
 from lostwax.evals.request import build_request
 from lostwax.evals.task import Chat, Example, Grade, Task
 from lostwax.evals.task_file import read_task
-from lostwax.server.gateway.encoding_v32 import EOS, Mode, encode_messages
+from lostwax.server.formats.encoding_v32 import EOS, Mode, encode_messages
 
 TASKS = TRAINED.parent / "tasks"
 ENCODER = Encoder(TRAINED / "tokenizer.json")

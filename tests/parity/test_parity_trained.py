@@ -27,7 +27,7 @@ from lostwax.evals.task import Chat
 from lostwax.evals.task_file import read_task
 from lostwax.frontend.capture import capture
 from lostwax.frontend.checkpoint import open_checkpoint
-from lostwax.server.gateway.encoding_v32 import encode_messages
+from lostwax.server.formats.encoding_v32 import encode_messages
 
 pytestmark = pytest.mark.slow  # half a minute
 

@@ -19,10 +19,7 @@ from trained_fixtures import TRAINED
 
 from lostwax.ir.contract.model import CHAT_V32
 from lostwax.server.engine.messages import EngineInfo
-from lostwax.server.gateway.chat_models import ChatRequest
-from lostwax.server.gateway.chat_prompt import ChatPrompt, render_chat
-from lostwax.server.gateway.decoding import decode
-from lostwax.server.gateway.encoding_v32 import (
+from lostwax.server.formats.encoding_v32 import (
     ASSISTANT,
     BOS,
     DSML,
@@ -35,8 +32,11 @@ from lostwax.server.gateway.encoding_v32 import (
     encode_messages,
     encode_pieces,
 )
+from lostwax.server.formats.pieces import joined
+from lostwax.server.gateway.chat_models import ChatRequest
+from lostwax.server.gateway.chat_prompt import ChatPrompt, render_chat
+from lostwax.server.gateway.decoding import decode
 from lostwax.server.gateway.errors import ApiError
-from lostwax.server.gateway.pieces import joined
 from lostwax.server.gateway.prepare import prepare
 from lostwax.server.gateway.prepared import Job
 from lostwax.server.gateway.tokenizer import TextCodec

@@ -15,8 +15,8 @@ from scripted_runtime import CHATTING, CODEC, LIMITS, ScriptedRuntime, chat_code
 
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.options import EngineOptions
+from lostwax.server.formats.encoding_v32 import EOS, THINK_END, USER, encode_messages
 from lostwax.server.gateway.app import Settings, create_app
-from lostwax.server.gateway.encoding_v32 import EOS, THINK_END, USER, encode_messages
 from lostwax.server.gateway.in_process import InProcessEngine
 from lostwax.server.gateway.tokenizer import Codec, IdCodec
 

@@ -18,8 +18,7 @@ from trained_fixtures import TRAINED
 
 from lostwax.backends.runtime.load import load
 from lostwax.server.engine.loop import EngineCore
-from lostwax.server.gateway.app import Settings, create_app
-from lostwax.server.gateway.encoding_v32 import (
+from lostwax.server.formats.encoding_v32 import (
     ASSISTANT,
     BOS,
     EOS,
@@ -28,6 +27,7 @@ from lostwax.server.gateway.encoding_v32 import (
     USER,
     encode_messages,
 )
+from lostwax.server.gateway.app import Settings, create_app
 from lostwax.server.gateway.in_process import InProcessEngine
 from lostwax.server.gateway.tokenizer import TextCodec
 from lostwax.server.gateway.tokenizer_file import load_codec

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lostwax.server.gateway.encoding_v32 import EncodingError, encode_messages
+from lostwax.server.formats.encoding_v32 import EncodingError, encode_messages
 
 CONVERSATIONS = sorted((Path(__file__).parent / "conversations_v32").glob("*.json"))
 AUTHORS_EXAMPLE = Path(__file__).parents[3] / "shared" / "data" / "encoding_v32"

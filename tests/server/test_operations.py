@@ -18,9 +18,9 @@ from tokenizers.processors import TemplateProcessing
 
 import lostwax
 from lostwax.server.engine.loop import EngineCore
+from lostwax.server.formats.encoding_v32 import ASSISTANT, THINK, THINK_END, USER
 from lostwax.server.gateway import tokenize
 from lostwax.server.gateway.app import create_app
-from lostwax.server.gateway.encoding_v32 import ASSISTANT, THINK, THINK_END, USER
 from lostwax.server.gateway.in_process import InProcessEngine
 from lostwax.server.gateway.settings import Build, Settings
 from lostwax.server.gateway.supervised import SupervisedEngine

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lostwax.server.gateway.encoding_v32 import (
+from lostwax.server.formats.encoding_v32 import (
     ASSISTANT,
     BOS,
     DSML,
@@ -20,7 +20,7 @@ from lostwax.server.gateway.encoding_v32 import (
     encode_messages,
     is_name,
 )
-from lostwax.server.gateway.parse_v32 import (
+from lostwax.server.formats.parse_v32 import (
     InvalidArgument,
     MalformedCalls,
     ParsedMessage,

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from scripted_runtime import CODEC, EOS_ID, spelt
 
 from lostwax.server.engine.messages import Output, TokenScore
+from lostwax.server.formats.encoding_v32 import EOS, THINK, THINK_END, USER
+from lostwax.server.formats.reasoning import ReasoningSplitter
 from lostwax.server.gateway.chat import ChatDelta, ChatReader
-from lostwax.server.gateway.encoding_v32 import EOS, THINK, THINK_END, USER
 from lostwax.server.gateway.prepared import AnswerOptions, ChatTurn
-from lostwax.server.gateway.reasoning import ReasoningSplitter
 
 SILENT = frozenset({EOS_ID, CODEC.marks[USER]})
 PIECES = (THINK, THINK_END, "<", "</", "think", ">", "<<", "/think>", "é", "so", " ", "\n\n")

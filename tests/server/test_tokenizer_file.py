@@ -10,8 +10,8 @@ import pytest
 from http_server import small_tokenizer
 from tokenizers.pre_tokenizers import FixedLength
 
+from lostwax.server.formats.pieces import Piece
 from lostwax.server.gateway.panics import NoPanic, TokenizerPanic
-from lostwax.server.gateway.pieces import Piece
 from lostwax.server.gateway.tokenizer import TextCodec, codec_of
 from lostwax.server.gateway.tokenizer_file import BadTokenizer, load_codec, read_tokenizer
 

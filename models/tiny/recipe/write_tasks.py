@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lostwax.server.gateway.encoding_v32 import EOS, encode_messages
+from lostwax.server.formats.encoding_v32 import EOS, encode_messages
 from recipe.data.document import Document, Message
 from recipe.data.mixture import LONG_KINDS, evaluation_sets
 from recipe.held_out import held_out_documents

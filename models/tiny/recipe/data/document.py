@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from lostwax.server.gateway.encoding_v32 import Mode, encode_messages
+from lostwax.server.formats.encoding_v32 import Mode, encode_messages
 
 Message = dict[str, Any]
 Family = Callable[[Random], "Document"]

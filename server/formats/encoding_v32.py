@@ -20,7 +20,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from lostwax.server.gateway.pieces import Piece, joined
+from lostwax.server.formats.pieces import Piece, joined
 
 Message = Mapping[str, Any]
 Mode = Literal["chat", "thinking"]

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from lostwax.server.gateway.encoding_v32 import THINK, THINK_END
-from lostwax.server.gateway.stop import num_pending
+from lostwax.server.formats.encoding_v32 import THINK, THINK_END
+from lostwax.server.formats.stop import num_pending
 
 Part = tuple[str, str]
 """(reasoning, content)"""

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from lostwax.server.gateway.encoding_v32 import (
+from lostwax.server.formats.encoding_v32 import (
     ASSISTANT,
     BOS,
     DSML,
@@ -23,7 +23,7 @@ from lostwax.server.gateway.encoding_v32 import (
     holds_tag,
     is_name,
 )
-from lostwax.server.gateway.strict_json import read_json
+from lostwax.server.formats.strict_json import read_json
 
 _BLOCK = f"\n\n<{DSML}function_calls>\n"
 _BLOCK_END = f"\n</{DSML}function_calls>"
