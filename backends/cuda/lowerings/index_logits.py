@@ -48,7 +48,7 @@ keys at 4.05 to 4.14 TB/s: bytes decide there. At no size the kernel of all GPUs
 _LIST_US = 5.7
 """A list of tiles: `ours whole` less `ours` of both files, in the mean of 16 to 128 requests of a
 row (4.8 to 7.3) and of prompts of 256 rows. One request takes as long (5.4) since each thread
-writes where a unit begins: `ours` of 2026-11-30-h200-index.json, of whole steps, less that above."""
+writes where a unit begins: `ours` of 2026-11-30-h200-index.json less that above."""
 
 
 @dataclass(frozen=True, slots=True)
