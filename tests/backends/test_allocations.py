@@ -97,7 +97,13 @@ def bound_of(candidate: Candidate) -> int:
     return said + SMALL_BYTES + is_product * LIBRARY_BYTES
 
 
-@pytest.mark.parametrize("name", ["f32", "bf16", "all_fp8", "caches"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "caches",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("f32", "bf16", "all_fp8")),
+    ],
+)
 def test_no_lowering_takes_more_memory_than_it_says(name: str) -> None:
     config, chosen = FORMATS[name]
     captured = capture(parse_config(config), 16)

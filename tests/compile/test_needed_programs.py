@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from small_fixtures import CompileSmall
 
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
@@ -68,6 +69,7 @@ def test_a_program_that_chose_otherwise_is_kept(
     assert [p for p in guards(kept.programs) if p[1] != SHORT] == guards(plain.programs)
 
 
+@pytest.mark.slow
 def test_a_program_that_chose_like_the_one_behind_it_is_not_kept(
     compile_small: CompileSmall, tmp_path: Path
 ) -> None:
@@ -91,6 +93,7 @@ def test_another_setting_of_a_knob_is_another_choice(
     assert short(made)
 
 
+@pytest.mark.slow
 def test_longer_contexts_have_programs_only_where_these_choose_otherwise(
     compile_small: CompileSmall, tmp_path: Path
 ) -> None:

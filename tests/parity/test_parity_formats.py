@@ -22,7 +22,10 @@ FORMATS = {
 }
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name != "paged")) for name in FORMATS],
+)
 def test_formats_of_caches_and_indexer_mean_the_same_in_the_artifact(
     models: Models, name: str
 ) -> None:
@@ -40,6 +43,7 @@ def test_quantised_activations_mean_the_same_in_the_artifact(models: Models) -> 
     assert dense.mean() < 0.006
 
 
+@pytest.mark.slow
 def test_weights_encoded_anew_give_the_same_in_bits(models: Models) -> None:
     """e4m3fn to e4m3fnuz is exact, so nothing that is computed from the weights changes."""
     fn, fnuz = (

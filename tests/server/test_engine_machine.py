@@ -9,12 +9,12 @@ from hypothesis.stateful import run_state_machine_as_test
 
 
 def test_any_traffic_gets_the_answers_it_gets_alone() -> None:
-    few = settings(max_examples=400, stateful_step_count=50, deadline=None)
+    few = settings(max_examples=150, stateful_step_count=50, deadline=None)
     run_state_machine_as_test(EngineMachine, settings=few)
 
 
 def test_any_traffic_gets_them_while_prompts_may_not_stall_answers() -> None:
-    few = settings(max_examples=200, stateful_step_count=50, deadline=None)
+    few = settings(max_examples=100, stateful_step_count=50, deadline=None)
     run_state_machine_as_test(StallMachine, settings=few)
 
 

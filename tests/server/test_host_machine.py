@@ -21,7 +21,7 @@ SEARCH = settings(
         pytest.param(3, 64, marks=pytest.mark.slow),
         pytest.param(40, 1, marks=pytest.mark.slow),
         (3, 1),
-        (40, 64),
+        pytest.param(40, 64, marks=pytest.mark.slow),
     ],
 )
 def test_a_host_tier_changes_no_answer(slots: int, moves: int) -> None:
