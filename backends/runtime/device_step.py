@@ -22,7 +22,7 @@ from lostwax.backends.runtime.mask_gate import Masks
 from lostwax.backends.runtime.mask_state import MaskState
 from lostwax.backends.runtime.pack_plan import pack_plan
 from lostwax.backends.runtime.replay_step import BoundStage
-from lostwax.backends.runtime.staging import sendable
+from lostwax.backends.runtime.sequence_writer import SequenceWriter
 from lostwax.backends.runtime.state_table import StateTable
 from lostwax.backends.runtime.tensors import tensor_of
 from lostwax.backends.runtime.ticket import Held, Started
@@ -99,6 +99,7 @@ class DeviceStep:
         self._unread: deque[_Result] = deque()
         self._turn = 0
         self._is_out_of_turn = False
+        self._writer = SequenceWriter(layout, memory.states[SEQUENCES], driver)
         self.fields = {
             name: tensor_of(memory.states[SEQUENCES], layout.field(name)) for name in STEP_STATE
         }
@@ -166,21 +167,13 @@ class DeviceStep:
         self._state.change(plan)
         self._biases.enter(plan.entering)
         self._counts.enter(plan.entering)
-        seqs = [enter.seq for enter in plan.entering]
-        if seqs:
-            rows = self._on_device(np.array(seqs, np.int64))
-            for name, field in self.fields.items():
-                field.index_copy_(0, rows, self._on_device(self._state.fields[name][seqs]))
+        if plan.entering:
+            seqs = np.array([enter.seq for enter in plan.entering], np.int64)
+            self._writer.rows(seqs, self._state.fields)
         if plan.new_pages:
             listed = [(new.seq, new.index, new.page) for new in plan.new_pages]
-            seq, number, page = np.array(listed, np.int64).T
-            at = self._on_device(seq * self._layout.max_pages + number)
-            flat = self.fields["pages"].view(-1)
-            flat.index_copy_(0, at, self._on_device(page.astype(np.int32)))
-
-    def _on_device(self, values: Any) -> torch.Tensor:
-        """The array on the device; its copy does not wait."""
-        return sendable(values, self._driver).to(self._plan.device, non_blocking=True)
+            self._writer.pages(*np.array(listed, np.int64).T)
+        self._writer.send()
 
 
 def _replay_head(head: BoundProgram, count: int) -> None:
