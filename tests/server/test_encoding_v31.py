@@ -159,6 +159,15 @@ def test_tools_of_a_request_go_to_the_first_message(encoding: str) -> None:
     assert prompt(encoding, USERS) == prompt(encoding, USERS, []) == encode_messages(USERS, "chat")
 
 
+def test_tools_of_the_first_message_and_of_the_request_stand_together() -> None:
+    other = {"name": "g"}
+    system = {"role": "system", "content": "", "tools": [other], "response_format": {"x": 1}}
+    given = prompt(CHAT_V32, [system], [TOOL])
+    assert given == encode_messages([{**system, "tools": [other, TOOL]}], "chat")
+    with pytest.raises(EncodingError, match="both bring a schema"):
+        encode_chat(CHAT_V32, [system], response_format={"x": 2})
+
+
 def test_v31_has_no_place_for_a_schema() -> None:
     with pytest.raises(EncodingError, match="no place for a schema"):
         encode_chat(CHAT_V31, USERS, response_format={"type": "object"})
