@@ -66,7 +66,7 @@ class Answering:
             prepared, form, self.client, job.model, request_id, record, self.timeout_s
         )
         if prepared.options.stream:
-            return EventStream(generation.chunks(), ticket.release)
+            return EventStream(generation.chunks(), ticket.release, generation.framing)
         content = await unless_client_leaves(http.receive, generation.answer())
         return Response(content, media_type="application/json")
 

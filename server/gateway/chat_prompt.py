@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lostwax.ir.contract.model import CHAT_V32
 from lostwax.server.engine.messages import EngineInfo
+from lostwax.server.formats.encoders import encode_chat
 from lostwax.server.formats.encoding_v32 import (
     ASSISTANT,
     BOS,
@@ -19,11 +20,14 @@ from lostwax.server.formats.encoding_v32 import (
     encode_pieces,
 )
 from lostwax.server.formats.pieces import Piece, joined
+from lostwax.server.formats.readers import Format
 from lostwax.server.gateway.chat_models import ChatRequest, Message, ToolCall
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.fitting import require_fitting
 from lostwax.server.gateway.tokenizer import Codec, MarkInText
 
+_FORMATS: dict[str | None, Format] = {CHAT_V32: "deepseekv32"}
+"""Of an artifact's chat encoding."""
 _MARKS = (BOS, EOS, USER, ASSISTANT, THINK, THINK_END)
 _SPOKEN = (THINK, THINK_END, DSML)
 """Marks that an answer is read by; all others have no text in it."""
@@ -37,11 +41,12 @@ _SAMPLE = encode_pieces(
 class ChatPrompt:
     """The prompt, and what its answer must be read with.
 
-    `thinks` says that it ends inside reasoning, `ends` are tokens after which the turn is not the
-    model's, `silent` those that have no text in an answer.
+    `format` is that of calls, `thinks` that the prompt ends inside reasoning, `ends` are tokens
+    after which the turn is not the model's, `silent` those that have no text in an answer.
     """
 
     ids: list[int]
+    format: Format
     thinks: bool
     ends: tuple[int, ...]
     silent: frozenset[int]
@@ -53,7 +58,8 @@ _OPENED, _CLOSED = Piece(THINK, True), Piece(THINK_END, True)
 def render_chat(request: ChatRequest, info: EngineInfo, codec: Codec) -> ChatPrompt:
     """The prompt of a chat; ApiError where model, tokenizer or messages do not allow one."""
     _require_encoding(info, codec)
-    pieces = _pieces(request)
+    format = _FORMATS[info.chat_encoding]
+    pieces = _pieces(request, format)
     require_fitting(joined(pieces), info.max_context, codec, "messages")
     marks = codec.marks
     try:
@@ -62,7 +68,8 @@ def render_chat(request: ChatRequest, info: EngineInfo, codec: Codec) -> ChatPro
         raise _refused(f"{error}; leave it out of the messages") from error
     return ChatPrompt(
         ids,
-        pieces[-1] == _OPENED,
+        format,
+        _ends_inside_reasoning(request, pieces),
         (marks[EOS], marks[USER], marks[ASSISTANT]),
         frozenset(i for mark, i in marks.items() if mark not in _SPOKEN),
     )
@@ -75,7 +82,7 @@ def _require_encoding(info: EngineInfo, codec: Codec) -> None:
             "this artifact names no chat encoding: its checkpoint brings a chat template, which is"
             " not rendered here, or an older lostwax compiled it (then compile it again)"
         )
-    elif info.chat_encoding != CHAT_V32:
+    elif info.chat_encoding not in _FORMATS:
         message = f"chat encoding {info.chat_encoding!r} is not known here; {CHAT_V32!r} is"
     elif not codec.can_encode:
         message = "this checkpoint has no tokenizer, which chats need"
@@ -87,30 +94,76 @@ def _require_encoding(info: EngineInfo, codec: Codec) -> None:
         raise ApiError(400, f"{message}; {_REMEDY}", code="unsupported_value")
 
 
-def _pieces(request: ChatRequest) -> list[Piece]:
-    last = request.messages[-1].role
-    if last in ("system", "assistant"):
+def _pieces(request: ChatRequest, format: Format) -> list[Piece]:
+    last = request.messages[-1]
+    if last.role == "system" or (last.role == "assistant" and not request.continue_final_message):
         raise _refused(
-            f"the last message is of role {last}, which leaves the model no turn; end with a user,"
-            " developer or tool message (a text is continued by /v1/completions)"
+            f"the last message is of role {last.role}, which leaves the model no turn; end with a"
+            " user, developer or tool message, or send continue_final_message: true to go on with"
+            " an assistant's"
         )
     _require_order(request.messages)
     try:
-        rendered = [message.rendered() for message in request.messages]
-        pieces = encode_pieces(
-            rendered,
-            "thinking" if request.thinks else "chat",
+        pieces = encode_chat(
+            format,
+            [message.rendered() for message in request.messages],
+            request.offered,
+            thinking=request.thinks,
             trust_content=bool(request.template.trust_content),
         )
     except EncodingError as error:
         raise _refused(str(error)) from error
-    if pieces[-1] not in (_OPENED, _CLOSED):
-        raise _refused("the last tool calls have fewer results than calls; add a tool message each")
+    if request.continue_final_message:
+        pieces = _without_end(request, pieces)
+    else:
+        _require_results(request.messages)
     try:
         joined(pieces).encode()
     except UnicodeEncodeError as error:
-        raise _refused("the arguments of a tool call hold half a character (surrogate)") from error
+        raise _refused(
+            "a tool, or the arguments of a call, hold half a character (surrogate)"
+        ) from error
     return pieces
+
+
+def _require_results(messages: Sequence[Message]) -> None:
+    """Each call before the model's turn has its result."""
+    for num_results, message in enumerate(reversed(messages)):
+        if message.role != "tool":
+            if num_results < len(message.tool_calls or ()):
+                raise _refused(
+                    "the last tool calls have fewer results than calls; add a tool message each"
+                )
+            return
+
+
+def _without_end(request: ChatRequest, pieces: list[Piece]) -> list[Piece]:
+    """The prompt up to where its last message breaks off: in the content, or in reasoning that no
+    content follows."""
+    last = request.messages[-1]
+    before = request.messages[-2].role if len(request.messages) > 1 else None
+    if last.tool_calls:
+        raise _refused("the last message has tool_calls, which tool messages answer")
+    if before not in ("user", "developer", "tool"):
+        raise _refused("the message that is continued must follow a user's, developer's or tool's")
+    _require_results(request.messages[:-1])
+    assert pieces[-1] == Piece(EOS, True), "a turn ends with its mark"
+    pieces = pieces[:-1]
+    if _reasons_on(request):
+        # The encoder closed the reasoning before the empty content.
+        closed = max(index for index, piece in enumerate(pieces) if piece == _CLOSED)
+        pieces = pieces[:closed]
+    return pieces
+
+
+def _reasons_on(request: ChatRequest) -> bool:
+    """Whether the last message is continued in its reasoning."""
+    last = request.messages[-1]
+    return bool(request.continue_final_message and request.thinks and not last.text)
+
+
+def _ends_inside_reasoning(request: ChatRequest, pieces: list[Piece]) -> bool:
+    return _reasons_on(request) or pieces[-1] == _OPENED
 
 
 def _require_order(messages: Sequence[Message]) -> None:

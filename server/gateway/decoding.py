@@ -39,6 +39,11 @@ _REMEDIES = (
         re.compile(r"messages\[\d+\]\.role"),
         "use system, developer, user, assistant or tool",
     ),
+    (
+        re.compile(r"tools\[\d+\]\.type"),
+        "only tools of type 'function' are known, which the client runs; no other runs here",
+    ),
+    (re.compile(r"tool_choice(\.type)?"), "use none, auto, required or the name of a function"),
 )
 """What to do instead of a value that a list of words does not hold."""
 _NO_NUMBER = re.compile(rb'"(\w{1,64})"\s*:\s*-?(NaN|Infinity)\b')

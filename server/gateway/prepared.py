@@ -5,11 +5,12 @@ Plain data, because a large request is read in another process.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from lostwax.server.engine.messages import EngineInfo, Submit
+from lostwax.server.formats.readers import Format
 
 Route = Literal["completions", "chat", "tokenize", "detokenize"]
 
@@ -38,11 +39,19 @@ class AnswerOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChatTurn(msgspec.Struct, frozen=True, kw_only=True):
-    """How a chat's answer is read: whether it begins inside reasoning, and the tokens in it that
-    have no text."""
+    """How a chat's answer is read: whether it begins inside reasoning, the tokens in it that have
+    no text, those that end the turn, and the format and the tools of its calls.
+
+    `one_call` ends it at the first of these. `joined` leaves the reasoning in the content.
+    """
 
     thinks: bool = False
     silent: frozenset[int] = frozenset()
+    ends: frozenset[int] = frozenset()
+    format: Format = "none"
+    tools: list[dict[str, Any]] = []
+    one_call: bool = False
+    joined: bool = False
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True, tag="prepared"):
