@@ -17,6 +17,7 @@ from lostwax.server.gateway.generation import Form, Generation
 from lostwax.server.gateway.prepared import Answered, Job, Prepared, Route
 from lostwax.server.gateway.readiness import require_engine
 from lostwax.server.gateway.request_watch import record_of
+from lostwax.server.gateway.responses import ResponseForm
 from lostwax.server.gateway.stream import ClientLeft, EventStream, unless_client_leaves
 from lostwax.server.gateway.submits import MAX_PROMPT_TOKENS
 from lostwax.server.gateway.tokenizer import Codec
@@ -71,9 +72,12 @@ class Answering:
         return Response(content, media_type="application/json")
 
     def _form(self, prepared: Prepared) -> Form[Any]:
-        if prepared.turn is None:
-            return CompletionForm(prepared.options, prepared.submits, self.codec)
-        return ChatForm(prepared.options, prepared.turn, self.codec)
+        options, turn = prepared.options, prepared.turn
+        if turn is None:
+            return CompletionForm(options, prepared.submits, self.codec)
+        if prepared.interface == "responses":
+            return ResponseForm(options, turn, self.codec, prepared.echo)
+        return ChatForm(options, turn, self.codec)
 
     def ready_info(self) -> EngineInfo:
         """Facts of the engine; ApiError while it takes no requests."""

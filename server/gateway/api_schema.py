@@ -49,15 +49,19 @@ def described(
     *,
     body: type[msgspec.Struct] | None = None,
     event: Any = None,
+    named_event: Any = None,
     unavailable: Sequence[Any] = (ErrorBody,),
     parameters: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """FastAPI's arguments of a route that answers `answer` and validates nothing by FastAPI.
 
     `errors` are its other statuses, `body` what it takes, `event` an event of its stream, if it can
-    stream, and `unavailable` its answers with the status 503.
+    stream (`named_event` where events have names and an error is one of them), and `unavailable`
+    its answers with the status 503.
     """
     content = _json(answer) | ({} if event is None else _stream(event))
+    if named_event is not None:
+        content |= _named_stream(named_event)
     extra: dict[str, Any] = {}
     if body is not None:
         extra["requestBody"] = {"required": True, "content": _json(body)}
@@ -116,6 +120,13 @@ def _stream(event: Any) -> dict[str, Any]:
     ]
     items.append({"type": "object", "properties": error, "required": ["data", "event"]})
     return {"text/event-stream": {"itemSchema": {"anyOf": items}}}
+
+
+def _named_stream(event: Any) -> dict[str, Any]:
+    """The same of events whose names say what they are."""
+    fields = {"event": {"type": "string"}, "data": _json_text(event)}
+    item = {"type": "object", "properties": fields, "required": ["event", "data"]}
+    return {"text/event-stream": {"itemSchema": item}}
 
 
 def _json_text(kind: Any) -> dict[str, Any]:

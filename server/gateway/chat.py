@@ -63,6 +63,7 @@ def prepare_chat(request: ChatRequest, job: Job, codec: Codec) -> Prepared:
     if request.most_tokens is None and request.ignore_eos:
         asked = max_tokens  # it is as long as the context lets it be
     return Prepared(
+        interface="chat",
         options=options,
         submits=[submit],
         prompt_runs=prompt_runs(request, info),

@@ -43,6 +43,15 @@ _REMEDIES = (
         re.compile(r"tools\[\d+\]\.type"),
         "only tools of type 'function' are known, which the client runs; no other runs here",
     ),
+    (
+        re.compile(r"input\[\d+\]\.type"),
+        "messages, function calls, their outputs and reasoning are known; leave out items of other"
+        " tools and references to stored items",
+    ),
+    (
+        re.compile(r"input\[\d+\]\.(content|output|summary)\[\d+\]\.type"),
+        "only texts are read; leave out images, audio and files",
+    ),
     (re.compile(r"tool_choice(\.type)?"), "use none, auto, required or the name of a function"),
 )
 """What to do instead of a value that a list of words does not hold."""

@@ -15,11 +15,17 @@ from lostwax.server.gateway.decoding import decode, require_few_strings
 from lostwax.server.gateway.errors import model_not_found
 from lostwax.server.gateway.models import CompletionRequest, GenerationRequest
 from lostwax.server.gateway.prepared import Answered, Job, Prepared
+from lostwax.server.gateway.responses import prepare_response
+from lostwax.server.gateway.responses_models import ResponsesRequest
 from lostwax.server.gateway.tokenize import detokenized, tokenized
 from lostwax.server.gateway.tokenize_models import DetokenizeRequest, TokenizeRequest
 from lostwax.server.gateway.tokenizer import Codec
 
-KINDS: dict[str, type[GenerationRequest]] = {"completions": CompletionRequest, "chat": ChatRequest}
+KINDS: dict[str, type[GenerationRequest]] = {
+    "completions": CompletionRequest,
+    "chat": ChatRequest,
+    "responses": ResponsesRequest,
+}
 """The request of each route that generates."""
 R = TypeVar("R", bound=GenerationRequest | TokenizeRequest | DetokenizeRequest)
 
@@ -39,6 +45,8 @@ def prepare(body: bytes, job: Job, codec: Codec) -> Prepared:
     request = _decoded(body, KINDS[job.route], job)
     if isinstance(request, ChatRequest):
         return prepare_chat(request, job, codec)
+    if isinstance(request, ResponsesRequest):
+        return prepare_response(request, job, codec)
     assert isinstance(request, CompletionRequest)
     return prepare_completion(request, job, codec)
 

@@ -12,7 +12,18 @@ import msgspec
 from lostwax.server.engine.messages import EngineInfo, Submit
 from lostwax.server.formats.readers import Format
 
-Route = Literal["completions", "chat", "tokenize", "detokenize"]
+Route = Literal[
+    "completions",
+    "chat",
+    "responses",
+    "messages",
+    "count_tokens",
+    "generate",
+    "tokenize",
+    "detokenize",
+]
+Interface = Literal["completions", "chat", "responses", "messages", "generate"]
+"""In whose shape a request is answered."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,14 +67,16 @@ class ChatTurn(msgspec.Struct, frozen=True, kw_only=True):
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True, tag="prepared"):
     """A request that was read: a submit for each prompt, which is run `prompt_runs` times. An
-    answer has `asked_tokens` at most; 0 where the client has not said how many it wants. Only a
-    chat has a turn."""
+    answer has `asked_tokens` at most; 0 where the client has not said how many it wants. A chat, by
+    whatever interface, has a turn. `echo` is the JSON of what the answer repeats of the request."""
 
+    interface: Interface = "completions"
     options: AnswerOptions
     submits: list[Submit]
     prompt_runs: int = 1
     asked_tokens: int = 0
     turn: ChatTurn | None = None
+    echo: bytes = b"{}"
 
     @property
     def num_tokens(self) -> int:

@@ -49,6 +49,15 @@ class FunctionDefinition(Struct, frozen=True, forbid_unknown_fields=True):
         """What it brings."""
         return len(self.name) + len(self.description or "") + len(given(self.parameters) or b"")
 
+    def told(self) -> dict[str, Any]:
+        """The function as a client told it, for JSON."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "parameters": self.parameters if given(self.parameters) else None,
+            "strict": bool(self.strict),
+        }
+
     def rendered(self) -> dict[str, Any]:
         """The tool as encoders and readers take it, in the order of the model's own examples."""
         schema = given(self.parameters)
