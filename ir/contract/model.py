@@ -9,6 +9,12 @@ from lostwax.ir.contract.weights import Source
 
 CHAT_V32 = "deepseek-v3.2"
 """The id of DeepSeek-V3.2's chat encoding, which `server/formats/encoding_v32.py` renders."""
+CHAT_SPECIALE = "deepseek-v3.2-speciale"
+"""The same without tools, which that model was not trained on."""
+CHAT_V31 = "deepseek-v3.1"
+"""The id of the chat template of DeepSeek-V3.1, which `encoding_v31.py` renders."""
+CHAT_V32_EXP = "deepseek-v3.2-exp"
+"""The id of V3.2-Exp's, which differs from V3.1's in where the model's turn is opened."""
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):

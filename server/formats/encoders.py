@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from lostwax.server.formats.encoding_v32 import encode_pieces
+from lostwax.ir.contract.model import CHAT_SPECIALE, CHAT_V31, CHAT_V32, CHAT_V32_EXP
+from lostwax.server.formats.encoding_v31 import encode_v31
+from lostwax.server.formats.encoding_v32 import EncodingError, encode_pieces
 from lostwax.server.formats.pieces import Piece
+
+Format = Literal["deepseekv32", "deepseekv31", "none"]
+"""Of chats and of the answers to them; "none": the calls of tools are not read."""
+FORMAT_OF: Mapping[str, Format] = {
+    CHAT_V32: "deepseekv32",
+    CHAT_SPECIALE: "none",
+    CHAT_V31: "deepseekv31",
+    CHAT_V32_EXP: "deepseekv31",
+}
+"""How answers are read, by the artifact's `chat_encoding`."""
 
 
 def encode_chat(
-    format: str,
+    encoding: str,
     messages: Sequence[Mapping[str, Any]],
     tools: Sequence[Mapping[str, Any]] | None = None,
     *,
@@ -20,9 +32,28 @@ def encode_chat(
 ) -> list[Piece]:
     """The prompt of a chat, to where the model goes on.
 
-    `tools` and `response_format` (a JSON schema) of the request go to the first message, before
-    which an empty system message stands where it is of another role. Raises EncodingError.
+    `encoding` is an artifact's `chat_encoding`, or one of its formats. For V3.2, `tools` and
+    `response_format` (a JSON schema) of the request go to the first message, before which an empty
+    system message stands where it is of another role. V3.1's chats have no place for a
+    `response_format`: there it is refused, and a grammar alone can hold an answer to it. Raises
+    EncodingError, also for what the model has no form for.
     """
+    if encoding == CHAT_SPECIALE:
+        _require_no_tools(messages, tools)
+    if encoding in (CHAT_V31, CHAT_V32_EXP, "deepseekv31"):
+        if response_format:
+            raise EncodingError(
+                "this model's chats have no place for a schema; say it in a message"
+            )
+        is_exp = encoding == CHAT_V32_EXP
+        return encode_v31(
+            messages, tools, thinking=thinking, exp=is_exp, trust_content=trust_content
+        )
+    if encoding not in (CHAT_V32, CHAT_SPECIALE, "deepseekv32"):
+        known = ", ".join([*FORMAT_OF, "deepseekv32", "deepseekv31"])
+        raise EncodingError(
+            f"{encoding!r} is no chat encoding that is known here; these are: {known}"
+        )
     taken = list(messages)
     if tools or response_format:
         if not taken or taken[0].get("role") != "system":
@@ -30,3 +61,14 @@ def encode_chat(
         given = {"tools": tools, "response_format": response_format}
         taken[0] = {**taken[0], **{name: value for name, value in given.items() if value}}
     return encode_pieces(taken, "thinking" if thinking else "chat", trust_content=trust_content)
+
+
+def _require_no_tools(
+    messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None
+) -> None:
+    calls = (each for each in messages if each.get("tools") or each.get("tool_calls"))
+    if tools or next(calls, None) or any(each.get("role") == "tool" for each in messages):
+        raise EncodingError(
+            "DeepSeek-V3.2-Speciale was trained without tools: leave out tools, tool_calls and tool"
+            " messages, or serve DeepSeek-V3.2"
+        )

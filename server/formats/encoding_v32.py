@@ -102,7 +102,7 @@ def encode_pieces(
         elif role in ("user", "developer"):
             prompt.put(USER)
             if role == "user":
-                prompt.bring(_text(message))
+                prompt.bring(text_of(message))
             else:
                 _developer(prompt, message)
             prompt.put(ASSISTANT)
@@ -188,12 +188,12 @@ def _last_user(messages: Sequence[Message]) -> int:
 
 
 def _system(prompt: _Prompt, message: Message) -> None:
-    prompt.bring(_text(message))
+    prompt.bring(text_of(message))
     _offer(prompt, message)
 
 
 def _developer(prompt: _Prompt, message: Message) -> None:
-    content = _text(message)
+    content = text_of(message)
     if not content:
         raise EncodingError("a developer message has no content; write one or leave it out")
     _offer(prompt, message)
@@ -224,7 +224,7 @@ def _assistant(prompt: _Prompt, message: Message, index: int, thinks: bool) -> N
             )
         prompt.bring(reasoning, _DSML_TAG)
         prompt.put(THINK_END)
-    prompt.bring(_text(message), _DSML_TAG)
+    prompt.bring(text_of(message), _DSML_TAG)
     if calls:
         prompt.put(f"\n\n<{DSML}function_calls>\n")
         for call in calls:
@@ -277,14 +277,15 @@ def _tool(prompt: _Prompt, messages: Sequence[Message], index: int, thinks: bool
             f"messages[{index}] is tool result {number} of {len(calls)} tool calls before it"
         )
     prompt.put("\n\n<function_results>\n<result>" if number == 1 else "\n<result>")
-    prompt.bring(_text(messages[index]), _RESULT_TAG)
+    prompt.bring(text_of(messages[index]), _RESULT_TAG)
     prompt.put("</result>")
     if number == len(calls):
         prompt.put("\n</function_results>\n\n")
         prompt.put(THINK if thinks else THINK_END)
 
 
-def _text(message: Message) -> str:
+def text_of(message: Message) -> str:
+    """The content of a message as one text; EncodingError where it is not only text."""
     content = message.get("content")
     if content is None:
         return ""

@@ -29,13 +29,21 @@ class MessageDelta:
 
     def extend(self, other: MessageDelta) -> None:
         """Append what follows; the deltas of one call become one."""
-        self.reasoning += other.reasoning
-        self.content += other.content
+        # A text that only a local name holds grows in place: a long answer costs its length, not
+        # the square of that.
+        text, self.reasoning = self.reasoning, ""
+        text += other.reasoning
+        self.reasoning = text
+        text, self.content = self.content, ""
+        text += other.content
+        self.content = text
         for call in other.calls:
-            if self.calls and self.calls[-1].index == call.index:
-                self.calls[-1].arguments += call.arguments
-            else:
-                self.calls.append(CallDelta(call.index, call.name, call.arguments))
+            if not (self.calls and self.calls[-1].index == call.index):
+                self.calls.append(CallDelta(call.index, call.name))
+            last = self.calls[-1]
+            text, last.arguments = last.arguments, ""
+            text += call.arguments
+            last.arguments = text
 
     def __bool__(self) -> bool:
         return bool(self.reasoning or self.content or self.calls)

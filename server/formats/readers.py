@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol, cast
 
+from lostwax.server.formats.dsml_calls import DsmlCalls
+from lostwax.server.formats.encoders import Format
 from lostwax.server.formats.message import MessageDelta, MessageReader
 from lostwax.server.formats.reasoning import ReasoningSplitter
+from lostwax.server.formats.v31_calls import V31Calls
 
-Format = Literal["deepseekv32", "deepseekv31", "none"]
 Tools = Sequence[Mapping[str, Any]]
 
 
@@ -41,22 +43,65 @@ class NoCalls:
         """Nothing was held back."""
 
 
+class NoReasoning:
+    """All of the text is behind the reasoning, marks and all."""
+
+    in_reasoning = False
+    reasoning_end: int | None = None
+
+    def push(self, text: str) -> tuple[str, str]:
+        """(reasoning, the rest)"""
+        return "", text
+
+    def flush(self) -> tuple[str, str]:
+        """Nothing was held back."""
+        return "", ""
+
+
 def reader_of(
-    format: Format, *, thinks: bool, tools: Tools | None = None, coerce: bool = False
+    format: Format,
+    *,
+    thinks: bool,
+    tools: Tools | None = None,
+    coerce: bool = False,
+    bare: bool = True,
+    splits_reasoning: bool = True,
 ) -> MessageReader:
-    """Who reads one answer in this format.
+    """Who reads one answer in this format. Raises ValueError for what a format does not have.
 
     `thinks` says that the prompt ended inside reasoning. With `tools` (functions as OpenAI has
     them, wrapped or bare) a call of another function is text; None takes any name, and an answer
-    to a request that offers no tools is best read as "none". `coerce`: see `docs/tools.md`.
+    to a request that offers no tools is best read as "none". `coerce` (V3.2 only) reads arguments
+    by the types of the tools' schemas and not by what the model says of them; without `bare`, a
+    call outside a block is text. With neither reasoning nor calls to part, all is content.
     """
-    return _Reader(ReasoningSplitter(thinks), NoCalls())
+    if coerce and format != "deepseekv32":
+        raise ValueError(f"arguments have types of their own in {format}: nothing to coerce")
+    functions = [_function(tool) for tool in tools or ()]
+    names = None if tools is None else frozenset(str(each.get("name")) for each in functions)
+    calls: CallReader = NoCalls()
+    if format == "deepseekv32":
+        schemas = {str(each.get("name")): _schema(each) for each in functions}
+        calls = DsmlCalls(names, bare=bare, schemas=schemas if coerce else None)
+    elif format == "deepseekv31":
+        calls = V31Calls(names, bare=bare)
+    return _Reader(ReasoningSplitter(thinks) if splits_reasoning else NoReasoning(), calls)
+
+
+def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    function: Any = tool.get("function", tool)
+    return cast("Mapping[str, Any]", function) if isinstance(function, Mapping) else {}
+
+
+def _schema(function: Mapping[str, Any]) -> Mapping[str, Any]:
+    schema: Any = function.get("parameters")
+    return cast("Mapping[str, Any]", schema) if isinstance(schema, Mapping) else {}
 
 
 class _Reader:
     """Reasoning first, calls in what is behind it."""
 
-    def __init__(self, reasoning: ReasoningSplitter, calls: CallReader) -> None:
+    def __init__(self, reasoning: ReasoningSplitter | NoReasoning, calls: CallReader) -> None:
         self._reasoning = reasoning
         self._calls = calls
 

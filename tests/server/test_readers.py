@@ -1,0 +1,76 @@
+"""Reasoning first, calls behind it, by the name of the format."""
+
+from __future__ import annotations
+
+import pytest
+from call_texts import block, invoke, v31
+
+from lostwax.server.formats.encoding_v32 import THINK, THINK_END
+from lostwax.server.formats.message import CallDelta, MessageDelta, whole_message
+from lostwax.server.formats.readers import reader_of
+
+CALLING = block(invoke("f"))
+
+
+def test_calls_inside_reasoning_are_reasoning() -> None:
+    reader = reader_of("deepseekv32", thinks=True)
+    message = whole_message(reader, f"so{CALLING}{THINK_END}Hi{CALLING}")
+    assert message == MessageDelta(f"so{CALLING}", "Hi", [CallDelta(0, "f", "{}")])
+    assert reader.reasoning_end == len(f"so{CALLING}{THINK_END}")
+    assert not reader.in_reasoning
+
+
+def test_reasoning_that_never_ends_is_all_there_is() -> None:
+    reader = reader_of("deepseekv32", thinks=True)
+    assert whole_message(reader, f"so{CALLING}</thi") == MessageDelta(f"so{CALLING}</thi")
+    assert (reader.in_reasoning, reader.reasoning_end, reader.num_calls) == (True, None, 0)
+
+
+def test_the_format_none_reads_no_calls() -> None:
+    reader = reader_of("none", thinks=True)
+    assert whole_message(reader, f"so{THINK_END}{CALLING}") == MessageDelta("so", CALLING)
+    assert (reader.num_calls, reader.broken) == (0, "")
+
+
+def test_each_format_reads_its_own_calls_only() -> None:
+    for format, text in (("deepseekv32", v31("f", "{}")), ("deepseekv31", CALLING)):
+        reader = reader_of(format, thinks=False)
+        assert whole_message(reader, text) == MessageDelta(content=text)
+        assert reader.broken == ""
+
+
+def test_reasoning_may_be_left_in_the_content() -> None:
+    text = f"{THINK}so{THINK_END}Hi"
+    reader = reader_of("deepseekv32", thinks=True, splits_reasoning=False)
+    assert not reader.in_reasoning
+    message = whole_message(reader, text + CALLING)
+    assert message == MessageDelta("", text, [CallDelta(0, "f", "{}")])
+    assert reader.reasoning_end is None
+
+
+def test_the_deltas_of_a_call_become_one() -> None:
+    message = MessageDelta("a", "b", [CallDelta(0, "f", "{")])
+    message.extend(MessageDelta("c", "d", [CallDelta(0, None, "}"), CallDelta(1, "g", "{")]))
+    message.extend(MessageDelta(calls=[CallDelta(1, None, "}")]))
+    assert message == MessageDelta("ac", "bd", [CallDelta(0, "f", "{}"), CallDelta(1, "g", "{}")])
+
+
+def test_extending_changes_no_other_delta() -> None:
+    other = MessageDelta(calls=[CallDelta(0, "f", "{")])
+    message = MessageDelta()
+    message.extend(other)
+    message.extend(MessageDelta(calls=[CallDelta(0, None, "}")]))
+    assert other.calls == [CallDelta(0, "f", "{")]
+
+
+@pytest.mark.parametrize(
+    ("delta", "holds"),
+    [
+        (MessageDelta(), False),
+        (MessageDelta("a"), True),
+        (MessageDelta("", "a"), True),
+        (MessageDelta(calls=[CallDelta(0)]), True),
+    ],
+)
+def test_a_delta_is_true_where_it_holds_something(delta: MessageDelta, holds: bool) -> None:
+    assert bool(delta) == holds
