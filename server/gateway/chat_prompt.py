@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lostwax.ir.contract.model import CHAT_V32
 from lostwax.server.engine.messages import EngineInfo
-from lostwax.server.formats.encoders import encode_chat
+from lostwax.server.formats.encoders import FORMAT_OF, Format, encode_chat
+from lostwax.server.formats.encoding_v31 import TOOL_MARKS
 from lostwax.server.formats.encoding_v32 import (
     ASSISTANT,
     BOS,
@@ -20,16 +20,13 @@ from lostwax.server.formats.encoding_v32 import (
     encode_pieces,
 )
 from lostwax.server.formats.pieces import Piece, joined
-from lostwax.server.formats.readers import Format
 from lostwax.server.gateway.chat_models import ChatRequest, Message, ToolCall
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.fitting import require_fitting
 from lostwax.server.gateway.tokenizer import Codec, MarkInText
 
-_FORMATS: dict[str | None, Format] = {CHAT_V32: "deepseekv32"}
-"""Of an artifact's chat encoding."""
 _MARKS = (BOS, EOS, USER, ASSISTANT, THINK, THINK_END)
-_SPOKEN = (THINK, THINK_END, DSML)
+_SPOKEN = (THINK, THINK_END, DSML, *TOOL_MARKS)
 """Marks that an answer is read by; all others have no text in it."""
 _REMEDY = "send the whole prompt to /v1/completions"
 _SAMPLE = encode_pieces(
@@ -57,9 +54,12 @@ _OPENED, _CLOSED = Piece(THINK, True), Piece(THINK_END, True)
 
 def render_chat(request: ChatRequest, info: EngineInfo, codec: Codec) -> ChatPrompt:
     """The prompt of a chat; ApiError where model, tokenizer or messages do not allow one."""
-    _require_encoding(info, codec)
-    format = _FORMATS[info.chat_encoding]
-    pieces = _pieces(request, format)
+    encoding = _encoding(info, codec)
+    format = FORMAT_OF[encoding]
+    has_tools = bool(request.offered) or any(each.tool_calls for each in request.messages)
+    if format == "deepseekv31" and has_tools:
+        _require_marks(TOOL_MARKS, codec)
+    pieces = _pieces(request, encoding)
     require_fitting(joined(pieces), info.max_context, codec, "messages")
     marks = codec.marks
     try:
@@ -75,26 +75,36 @@ def render_chat(request: ChatRequest, info: EngineInfo, codec: Codec) -> ChatPro
     )
 
 
-def _require_encoding(info: EngineInfo, codec: Codec) -> None:
+def _encoding(info: EngineInfo, codec: Codec) -> str:
+    """How the model's chats are written; ApiError where they cannot be here."""
     message = ""
     if info.chat_encoding is None:
         message = (
             "this artifact names no chat encoding: its checkpoint brings a chat template, which is"
             " not rendered here, or an older lostwax compiled it (then compile it again)"
         )
-    elif info.chat_encoding not in _FORMATS:
-        message = f"chat encoding {info.chat_encoding!r} is not known here; {CHAT_V32!r} is"
+    elif info.chat_encoding not in FORMAT_OF:
+        known = ", ".join(map(repr, FORMAT_OF))
+        message = f"chat encoding {info.chat_encoding!r} is not known here; {known} are"
     elif not codec.can_encode:
         message = "this checkpoint has no tokenizer, which chats need"
-    elif missing := [mark for mark in _MARKS if mark not in codec.marks]:
-        message = f"the tokenizer has no token {' or '.join(missing)}, which chats need"
-    elif codec.encode_pieces(_SAMPLE) != codec.encode_rendered(joined(_SAMPLE)):
-        message = "the tokenizer joins its marks with the text around them, which chats cannot"
-    if message:
+    if message or info.chat_encoding is None:
         raise ApiError(400, f"{message}; {_REMEDY}", code="unsupported_value")
+    _require_marks(_MARKS, codec)
+    if codec.encode_pieces(_SAMPLE) != codec.encode_rendered(joined(_SAMPLE)):
+        message = "the tokenizer joins its marks with the text around them, which chats cannot"
+        raise ApiError(400, f"{message}; {_REMEDY}", code="unsupported_value")
+    return info.chat_encoding
 
 
-def _pieces(request: ChatRequest, format: Format) -> list[Piece]:
+def _require_marks(marks: Sequence[str], codec: Codec) -> None:
+    missing = [mark for mark in marks if mark not in codec.marks]
+    if missing:
+        message = f"the tokenizer has no token {' or '.join(missing)}, which chats need; {_REMEDY}"
+        raise ApiError(400, message, code="unsupported_value")
+
+
+def _pieces(request: ChatRequest, encoding: str) -> list[Piece]:
     last = request.messages[-1]
     if last.role == "system" or (last.role == "assistant" and not request.continue_final_message):
         raise _refused(
@@ -105,7 +115,7 @@ def _pieces(request: ChatRequest, format: Format) -> list[Piece]:
     _require_order(request.messages)
     try:
         pieces = encode_chat(
-            format,
+            encoding,
             [message.rendered() for message in request.messages],
             request.offered,
             thinking=request.thinks,
@@ -114,7 +124,7 @@ def _pieces(request: ChatRequest, format: Format) -> list[Piece]:
     except EncodingError as error:
         raise _refused(str(error)) from error
     if request.continue_final_message:
-        pieces = _without_end(request, pieces)
+        pieces = _without_end(request, pieces, FORMAT_OF[encoding])
     else:
         _require_results(request.messages)
     try:
@@ -137,7 +147,7 @@ def _require_results(messages: Sequence[Message]) -> None:
             return
 
 
-def _without_end(request: ChatRequest, pieces: list[Piece]) -> list[Piece]:
+def _without_end(request: ChatRequest, pieces: list[Piece], format: Format) -> list[Piece]:
     """The prompt up to where its last message breaks off: in the content, or in reasoning that no
     content follows."""
     last = request.messages[-1]
@@ -147,13 +157,17 @@ def _without_end(request: ChatRequest, pieces: list[Piece]) -> list[Piece]:
     if before not in ("user", "developer", "tool"):
         raise _refused("the message that is continued must follow a user's, developer's or tool's")
     _require_results(request.messages[:-1])
-    assert pieces[-1] == Piece(EOS, True), "a turn ends with its mark"
-    pieces = pieces[:-1]
+    pieces = pieces[: _last(pieces, Piece(EOS, True))]
     if _reasons_on(request):
+        if format == "deepseekv31":
+            raise _refused("this model's chats keep no reasoning, so none can be continued")
         # The encoder closed the reasoning before the empty content.
-        closed = max(index for index, piece in enumerate(pieces) if piece == _CLOSED)
-        pieces = pieces[:closed]
+        pieces = pieces[: _last(pieces, _CLOSED)]
     return pieces
+
+
+def _last(pieces: list[Piece], mark: Piece) -> int:
+    return max(index for index, piece in enumerate(pieces) if piece == mark)
 
 
 def _reasons_on(request: ChatRequest) -> bool:

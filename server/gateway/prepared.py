@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from lostwax.server.engine.messages import EngineInfo, Submit
-from lostwax.server.formats.readers import Format
+from lostwax.server.formats.encoders import Format
 
 Route = Literal[
     "completions",
