@@ -9,6 +9,7 @@ from fastapi import Request, Response
 
 from lostwax.server.engine.messages import EngineInfo
 from lostwax.server.gateway.admission import Admission, Ticket
+from lostwax.server.gateway.anthropic_messages import MessageForm
 from lostwax.server.gateway.body_reader import BodyReader
 from lostwax.server.gateway.chat import ChatForm
 from lostwax.server.gateway.completions import CompletionForm
@@ -77,6 +78,8 @@ class Answering:
             return CompletionForm(options, prepared.submits, self.codec)
         if prepared.interface == "responses":
             return ResponseForm(options, turn, self.codec, prepared.echo)
+        if prepared.interface == "messages":
+            return MessageForm(options, turn, self.codec)
         return ChatForm(options, turn, self.codec)
 
     def ready_info(self) -> EngineInfo:

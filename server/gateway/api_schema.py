@@ -50,14 +50,15 @@ def described(
     body: type[msgspec.Struct] | None = None,
     event: Any = None,
     named_event: Any = None,
-    unavailable: Sequence[Any] = (ErrorBody,),
+    error: Any = ErrorBody,
+    unavailable: Sequence[Any] = (),
     parameters: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """FastAPI's arguments of a route that answers `answer` and validates nothing by FastAPI.
 
     `errors` are its other statuses, `body` what it takes, `event` an event of its stream, if it can
-    stream (`named_event` where events have names and an error is one of them), and `unavailable`
-    its answers with the status 503.
+    stream (`named_event` where events have names and an error is one of them), `error` the shape of
+    its errors, and `unavailable` its answers with the status 503, where they have others.
     """
     content = _json(answer) | ({} if event is None else _stream(event))
     if named_event is not None:
@@ -67,22 +68,25 @@ def described(
         extra["requestBody"] = {"required": True, "content": _json(body)}
     if parameters:
         extra["parameters"] = list(parameters)
-    answers = _answers(content, errors, unavailable)
+    answers = _answers(content, errors, error, unavailable or (error,))
     return {"response_class": Response, "responses": answers, "openapi_extra": extra}
 
 
 def described_text(media_type: str, errors: Sequence[int]) -> dict[str, Any]:
     """The same of a route that answers text and takes nothing."""
     content = {media_type.partition(";")[0]: {"schema": {"type": "string"}}}
-    return {"response_class": Response, "responses": _answers(content, errors, (ErrorBody,))}
+    return {
+        "response_class": Response,
+        "responses": _answers(content, errors, ErrorBody, (ErrorBody,)),
+    }
 
 
 def _answers(
-    content: dict[str, Any], errors: Sequence[int], unavailable: Sequence[Any]
+    content: dict[str, Any], errors: Sequence[int], error: Any, unavailable: Sequence[Any]
 ) -> dict[int, Any]:
     answers: dict[int, Any] = {200: {"description": "The answer", "content": content}}
     for status in errors:
-        kinds = unavailable if status == 503 else (ErrorBody,)
+        kinds = unavailable if status == 503 else (error,)
         answers[status] = {"description": _STATUSES[status], "content": _json(*kinds)}
         if status in _HEADERS:
             answers[status]["headers"] = _HEADERS[status]
@@ -91,9 +95,10 @@ def _answers(
 
 def require_key(document: dict[str, Any], open_paths: Sequence[str]) -> None:
     """Say in the whole document that all routes ask for an API key, but for `open_paths`."""
-    schemes = {"key": {"type": "http", "scheme": "bearer"}}
+    header = {"type": "apiKey", "in": "header", "name": "X-Api-Key"}
+    schemes = {"key": {"type": "http", "scheme": "bearer"}, "key_header": header}
     document.setdefault("components", {})["securitySchemes"] = schemes
-    document["security"] = [{"key": []}]
+    document["security"] = [{"key": []}, {"key_header": []}]
     for path in open_paths:
         for route in document["paths"][path].values():
             route["security"] = []

@@ -22,6 +22,7 @@ from lostwax.server.gateway.answer_models import (
     Ready,
 )
 from lostwax.server.gateway.answering import Answering
+from lostwax.server.gateway.anthropic_errors import AnthropicErrors
 from lostwax.server.gateway.api_schema import (
     GUARDED,
     OPEN,
@@ -230,4 +231,5 @@ def _guard(
     app.add_middleware(Border, log=log)
     if observers:
         app.add_middleware(RequestWatch, routes=app.routes, observers=observers)
+    app.add_middleware(AnthropicErrors)
     app.add_middleware(RequestId)

@@ -17,6 +17,13 @@ from lostwax.server.gateway.answer_models import (
 from lostwax.server.gateway.answering import Answering
 from lostwax.server.gateway.api_schema import OF_ANSWERS, OF_BODIES, described
 from lostwax.server.gateway.chat_models import ChatRequest
+from lostwax.server.gateway.messages_answer import (
+    CountedTokens,
+    MessageAnswer,
+    MessageEvent,
+    MessagesError,
+)
+from lostwax.server.gateway.messages_models import CountTokensRequest, MessagesRequest
 from lostwax.server.gateway.models import CompletionRequest
 from lostwax.server.gateway.prepared import Route
 from lostwax.server.gateway.responses_answer import ResponseAnswer, ResponseEvent
@@ -35,6 +42,20 @@ ROUTES: dict[str, tuple[Route, dict[str, Any]]] = {
     "/v1/responses": (
         "responses",
         described(ResponseAnswer, OF_ANSWERS, body=ResponsesRequest, named_event=ResponseEvent),
+    ),
+    "/v1/messages": (
+        "messages",
+        described(
+            MessageAnswer,
+            OF_ANSWERS,
+            body=MessagesRequest,
+            named_event=MessageEvent,
+            error=MessagesError,
+        ),
+    ),
+    "/v1/messages/count_tokens": (
+        "count_tokens",
+        described(CountedTokens, OF_BODIES, body=CountTokensRequest, error=MessagesError),
     ),
     "/tokenize": ("tokenize", described(Tokenized, OF_BODIES, body=TokenizeRequest)),
     "/detokenize": ("detokenize", described(Detokenized, OF_BODIES, body=DetokenizeRequest)),

@@ -32,7 +32,7 @@ _UNKNOWN = "Object contains unknown field `"
 _MISSING = "Object missing required field `"
 _REMEDIES = (
     (
-        re.compile(r"messages\[\d+\]\.content\[\d+\]\.type"),
+        re.compile(r"messages\[\d+\]\.content\[\d+\](\.content\[\d+\])?\.type"),
         "only parts of type 'text' are read; leave out images, audio and files",
     ),
     (

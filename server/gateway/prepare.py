@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from lostwax.server.gateway.anthropic_messages import counted_tokens, prepare_message
 from lostwax.server.gateway.chat import prepare_chat
 from lostwax.server.gateway.chat_models import ChatRequest
 from lostwax.server.gateway.completions import prepare_completion
 from lostwax.server.gateway.decoding import decode, require_few_strings
 from lostwax.server.gateway.errors import model_not_found
+from lostwax.server.gateway.messages_models import CountTokensRequest, MessagesRequest
 from lostwax.server.gateway.models import CompletionRequest, GenerationRequest
 from lostwax.server.gateway.prepared import Answered, Job, Prepared
 from lostwax.server.gateway.responses import prepare_response
@@ -21,13 +23,14 @@ from lostwax.server.gateway.tokenize import detokenized, tokenized
 from lostwax.server.gateway.tokenize_models import DetokenizeRequest, TokenizeRequest
 from lostwax.server.gateway.tokenizer import Codec
 
-KINDS: dict[str, type[GenerationRequest]] = {
+KINDS: dict[str, type[GenerationRequest | MessagesRequest]] = {
     "completions": CompletionRequest,
     "chat": ChatRequest,
     "responses": ResponsesRequest,
+    "messages": MessagesRequest,
 }
 """The request of each route that generates."""
-R = TypeVar("R", bound=GenerationRequest | TokenizeRequest | DetokenizeRequest)
+R = TypeVar("R", bound=GenerationRequest | CountTokensRequest | TokenizeRequest | DetokenizeRequest)
 
 
 def read_body(body: bytes, job: Job, codec: Codec) -> Prepared | Answered:
@@ -37,6 +40,8 @@ def read_body(body: bytes, job: Job, codec: Codec) -> Prepared | Answered:
         return tokenized(_decoded(body, TokenizeRequest, job), job.info, codec)
     if job.route == "detokenize":
         return detokenized(_decoded(body, DetokenizeRequest, job), job.info, codec)
+    if job.route == "count_tokens":
+        return counted_tokens(_decoded(body, CountTokensRequest, job), job, codec)
     return prepare(body, job, codec)
 
 
@@ -47,6 +52,8 @@ def prepare(body: bytes, job: Job, codec: Codec) -> Prepared:
         return prepare_chat(request, job, codec)
     if isinstance(request, ResponsesRequest):
         return prepare_response(request, job, codec)
+    if isinstance(request, MessagesRequest):
+        return prepare_message(request, job, codec)
     assert isinstance(request, CompletionRequest)
     return prepare_completion(request, job, codec)
 
