@@ -14,6 +14,7 @@ from lostwax.server.gateway.body_reader import BodyReader
 from lostwax.server.gateway.chat import ChatForm
 from lostwax.server.gateway.completions import CompletionForm
 from lostwax.server.gateway.engine_client import EngineClient
+from lostwax.server.gateway.generate import GenerateForm
 from lostwax.server.gateway.generation import Form, Generation
 from lostwax.server.gateway.prepared import Answered, Job, Prepared, Route
 from lostwax.server.gateway.readiness import require_engine
@@ -74,6 +75,8 @@ class Answering:
 
     def _form(self, prepared: Prepared) -> Form[Any]:
         options, turn = prepared.options, prepared.turn
+        if prepared.interface == "generate":
+            return GenerateForm(options, prepared.submits, self.codec)
         if turn is None:
             return CompletionForm(options, prepared.submits, self.codec)
         if prepared.interface == "responses":

@@ -17,6 +17,9 @@ from lostwax.server.gateway.answer_models import (
 from lostwax.server.gateway.answering import Answering
 from lostwax.server.gateway.api_schema import OF_ANSWERS, OF_BODIES, described
 from lostwax.server.gateway.chat_models import ChatRequest
+from lostwax.server.gateway.errors import ApiError
+from lostwax.server.gateway.generate_answer import Generated, GeneratedAnswers
+from lostwax.server.gateway.generate_models import GenerateRequest
 from lostwax.server.gateway.messages_answer import (
     CountedTokens,
     MessageAnswer,
@@ -57,6 +60,10 @@ ROUTES: dict[str, tuple[Route, dict[str, Any]]] = {
         "count_tokens",
         described(CountedTokens, OF_BODIES, body=CountTokensRequest, error=MessagesError),
     ),
+    "/generate": (
+        "generate",
+        described(GeneratedAnswers, OF_ANSWERS, body=GenerateRequest, event=Generated),
+    ),
     "/tokenize": ("tokenize", described(Tokenized, OF_BODIES, body=TokenizeRequest)),
     "/detokenize": ("detokenize", described(Detokenized, OF_BODIES, body=DetokenizeRequest)),
 }
@@ -66,6 +73,11 @@ def add_body_routes(app: FastAPI, answering: Answering) -> None:
     """Add them all."""
     for path, (route, description) in ROUTES.items():
         _add(app, answering, path, route, description)
+
+    @app.post("/v1/embeddings", include_in_schema=False)
+    async def embeddings() -> Response:  # pyright: ignore[reportUnusedFunction]
+        message = "this model writes text and gives no embeddings; ask a server of such a model"
+        raise ApiError(400, message, code="unsupported_value")
 
 
 def _add(

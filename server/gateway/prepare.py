@@ -14,6 +14,8 @@ from lostwax.server.gateway.chat_models import ChatRequest
 from lostwax.server.gateway.completions import prepare_completion
 from lostwax.server.gateway.decoding import decode, require_few_strings
 from lostwax.server.gateway.errors import model_not_found
+from lostwax.server.gateway.generate import prepare_generate
+from lostwax.server.gateway.generate_models import GenerateRequest
 from lostwax.server.gateway.messages_models import CountTokensRequest, MessagesRequest
 from lostwax.server.gateway.models import CompletionRequest, GenerationRequest
 from lostwax.server.gateway.prepared import Answered, Job, Prepared
@@ -23,14 +25,22 @@ from lostwax.server.gateway.tokenize import detokenized, tokenized
 from lostwax.server.gateway.tokenize_models import DetokenizeRequest, TokenizeRequest
 from lostwax.server.gateway.tokenizer import Codec
 
-KINDS: dict[str, type[GenerationRequest | MessagesRequest]] = {
+KINDS: dict[str, type[GenerationRequest | MessagesRequest | GenerateRequest]] = {
     "completions": CompletionRequest,
     "chat": ChatRequest,
     "responses": ResponsesRequest,
     "messages": MessagesRequest,
+    "generate": GenerateRequest,
 }
 """The request of each route that generates."""
-R = TypeVar("R", bound=GenerationRequest | CountTokensRequest | TokenizeRequest | DetokenizeRequest)
+R = TypeVar(
+    "R",
+    bound=GenerationRequest
+    | CountTokensRequest
+    | GenerateRequest
+    | TokenizeRequest
+    | DetokenizeRequest,
+)
 
 
 def read_body(body: bytes, job: Job, codec: Codec) -> Prepared | Answered:
@@ -54,6 +64,8 @@ def prepare(body: bytes, job: Job, codec: Codec) -> Prepared:
         return prepare_response(request, job, codec)
     if isinstance(request, MessagesRequest):
         return prepare_message(request, job, codec)
+    if isinstance(request, GenerateRequest):
+        return prepare_generate(request, job, codec)
     assert isinstance(request, CompletionRequest)
     return prepare_completion(request, job, codec)
 

@@ -38,7 +38,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 class AnswerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a client asked for of its answer; `scored` is OpenAI's `logprobs`,
-    `num_choices` its `n`."""
+    `num_choices` its `n`. `is_list` wants a list also of one answer, where an interface has both.
+    """
 
     stops: list[str] = []
     num_choices: int = 1
@@ -47,6 +48,7 @@ class AnswerOptions(msgspec.Struct, frozen=True, kw_only=True):
     token_ids: bool = False
     scored: bool = False
     echo: bool = False
+    is_list: bool = False
 
 
 class ChatTurn(msgspec.Struct, frozen=True, kw_only=True):
