@@ -2,7 +2,7 @@
 
 A line that begins with `$ ` is a command, the lines behind it are its output, whole: `…` in a line
 stands for anything, alone for any lines, and a number of seconds for any other. A command with no
-line behind it shows nothing of its output.
+line behind it shows nothing of its output. A command of lostwax may end with ` < FILE`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 SECONDS = re.compile(r"(?:\\ )*\d+\\\.\d\d\\ s\b")
@@ -64,7 +67,10 @@ def commands(fence: Fence) -> list[Example]:
 def run(example: Example, folder: Path, lostwax: Lostwax) -> None:
     """Run the command in the folder; AssertionError where it fails or prints something else."""
     if example.command.startswith("lostwax "):
-        status, printed = lostwax(shlex.split(example.command)[1:])
+        words, _, given = example.command.partition(" < ")
+        opened = (folder / given).open() if given else nullcontext(sys.stdin)
+        with opened as stdin, patch.object(sys, "stdin", stdin):
+            status, printed = lostwax(shlex.split(words)[1:])
     else:
         done = subprocess.run(
             ["bash", "-c", example.command], cwd=folder, capture_output=True, text=True, check=False

@@ -14,7 +14,13 @@ from planted_faults import ROOT, Fault, StaleFault, all_faults, faults_of
 
 FAULTS = all_faults()
 LEAST = 25
-ROOMS = ("server/engine", "server/gateway", "backends/runtime", "backends/records")
+ROOMS = (
+    "server/engine",
+    "server/formats",
+    "server/gateway",
+    "backends/runtime",
+    "backends/records",
+)
 
 
 @pytest.mark.parametrize("file", sorted({fault.file for fault in FAULTS}))

@@ -58,9 +58,21 @@ def encode_chat(
     if tools or response_format:
         if not taken or taken[0].get("role") != "system":
             taken.insert(0, {"role": "system", "content": ""})
-        given = {"tools": tools, "response_format": response_format}
-        taken[0] = {**taken[0], **{name: value for name, value in given.items() if value}}
+        taken[0] = _with_request(taken[0], tools or (), response_format)
     return encode_pieces(taken, "thinking" if thinking else "chat", trust_content=trust_content)
+
+
+def _with_request(
+    system: Mapping[str, Any], tools: Sequence[Mapping[str, Any]], response_format: Any
+) -> dict[str, Any]:
+    """The first message with the request's tools behind its own, and the one schema there is."""
+    if response_format and system.get("response_format"):
+        raise EncodingError("messages[0] and the request both bring a schema; give one of them")
+    return {
+        **system,
+        "tools": [*(system.get("tools") or ()), *tools],
+        "response_format": response_format or system.get("response_format"),
+    }
 
 
 def _require_no_tools(

@@ -73,6 +73,11 @@ def encode_v31(
     chat.system(messages, tools or ())
     for index, message in enumerate(messages):
         role = message.get("role")
+        if message.get("tools") or message.get("response_format"):
+            raise EncodingError(
+                f"messages[{index}] brings tools or a schema of its own, for which this model's"
+                " chats have no place; give tools beside the messages"
+            )
         if role == "user":
             chat.user(text_of(message))
         elif role == "assistant":

@@ -14,6 +14,7 @@ PAGES = (
     "model-to-artifact",
     "concepts",
     "cli",
+    "tools",
     "operations",
     "evaluation",
     "numerics/certificates",

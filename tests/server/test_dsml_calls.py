@@ -280,7 +280,7 @@ def test_many_calls_at_once_cost_their_number() -> None:
     assert time.process_time() - begin < 10  # it takes 0.5 s
 
 
-plain = st.text(st.characters(codec="utf-8", exclude_characters="\x85\u2028\u2029"), max_size=12)
+plain = st.text(st.characters(codec="utf-8", exclude_characters="<"), max_size=12)
 scraps = st.sampled_from(
     [
      OPEN, f"\n\n{OPEN}\n", f"\n{CLOSE}", f"{INVOKE_END}", BROKEN_HEAD,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from call_texts import block, invoke, v31
 
+from lostwax.server.formats.encoders import Format
 from lostwax.server.formats.encoding_v32 import THINK, THINK_END
 from lostwax.server.formats.message import CallDelta, MessageDelta, whole_message
 from lostwax.server.formats.readers import reader_of
@@ -33,7 +34,11 @@ def test_the_format_none_reads_no_calls() -> None:
 
 
 def test_each_format_reads_its_own_calls_only() -> None:
-    for format, text in (("deepseekv32", v31("f", "{}")), ("deepseekv31", CALLING)):
+    formats: list[tuple[Format, str]] = [
+        ("deepseekv32", v31("f", "{}")),
+        ("deepseekv31", CALLING),
+    ]
+    for format, text in formats:
         reader = reader_of(format, thinks=False)
         assert whole_message(reader, text) == MessageDelta(content=text)
         assert reader.broken == ""

@@ -55,6 +55,20 @@ COMMANDS = {
             "lostwax bench serve --url http://HOST --max-concurrency 1,8,64 --out DIR",
         ),
     ),
+    "chat encode": Command(
+        "The prompt of a chat: messages and tools in, text out.",
+        (
+            "lostwax chat encode --thinking < request.json",
+            "lostwax chat encode --json --tokenizer CHECKPOINT < request.json",
+        ),
+    ),
+    "chat parse": Command(
+        "What an answer's text means: reasoning, content, tool calls.",
+        (
+            "lostwax chat parse --thinking < answer.txt",
+            "lostwax chat parse --stream --tools tools.json < answer.txt",
+        ),
+    ),
     "explain": Command(
         "What was chosen for each op, what lost and why.",
         (
@@ -98,7 +112,10 @@ COMMANDS = {
         ("source <(lostwax completion bash)",),
     ),
 }
-GROUPS = {"bench": "Measure latency and throughput: bench serve."}
+GROUPS = {
+    "bench": "Measure latency and throughput: bench serve.",
+    "chat": "Prompts and answers as text: chat encode, chat parse.",
+}
 """The first words of commands that have two."""
 
 
