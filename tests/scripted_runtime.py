@@ -27,14 +27,15 @@ VOCAB = 256 + len(SPECIAL) + len(MARKS)
 LIMITS = FakeLimits(max_context=512, page_tokens=16, num_pages=129, vocab_size=VOCAB)
 
 
-def chat_codec(leave_out: str = "") -> TextCodec:
-    """A token a byte, and one a mark; as DeepSeek's, only begin and end are `special`."""
+def chat_codec(leave_out: str = "", more: tuple[str, ...] = ()) -> TextCodec:
+    """A token a byte, and one a mark, also of `more`; as DeepSeek's, only begin and end are
+    `special`."""
     alphabet = sorted(ByteLevel.alphabet())
     tokenizer = Tokenizer(BPE(vocab={piece: i for i, piece in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = ByteLevelDecoder()
     tokenizer.add_special_tokens([mark for mark in SPECIAL if mark != leave_out])
-    tokenizer.add_tokens([mark for mark in MARKS if mark != leave_out])
+    tokenizer.add_tokens([mark for mark in (*MARKS, *more) if mark != leave_out])
     return TextCodec(tokenizer)
 
 

@@ -23,7 +23,13 @@ class StopFinder:
     def __init__(self, stops: list[str]) -> None:
         self._stops = stops
         self._held = ""
-        self.found = False
+        self.stop: str | None = None
+        """The one that was found."""
+
+    @property
+    def found(self) -> bool:
+        """Whether nothing more is let through."""
+        return self.stop is not None
 
     def push(self, text: str) -> str:
         """The text that is safe to show."""
@@ -32,10 +38,11 @@ class StopFinder:
         if self.found:
             return ""
         self._held += text
-        hits = [at for at in (self._held.find(stop) for stop in self._stops) if at >= 0]
+        places = ((self._held.find(stop), stop) for stop in self._stops)
+        hits = [(at, stop) for at, stop in places if at >= 0]
         if hits:
-            self.found = True
-            return self._release(min(hits))
+            at, self.stop = min(hits)
+            return self._release(at)
         return self._release(len(self._held) - num_pending(self._held, self._stops))
 
     def flush(self) -> str:

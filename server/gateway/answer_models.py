@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 Count = Annotated[int, Meta(ge=0)]
 Finish = Literal["stop", "length"]
+ChatFinish = Literal["stop", "length", "tool_calls"]
 Id = Annotated[str, Meta(min_length=1)]
 Percent = Annotated[int, Meta(ge=0, le=100)]
 
@@ -172,13 +173,29 @@ class ChatLogprobs(Struct, forbid_unknown_fields=True):
     content: list[ScoredToken]
 
 
+class CalledFunction(Struct, forbid_unknown_fields=True):
+    """What is called. The arguments are the JSON of an object."""
+
+    name: Id
+    arguments: str
+
+
+class ToolCall(Struct, forbid_unknown_fields=True):
+    """A call that the client is asked to run."""
+
+    id: Id
+    type: Literal["function"]
+    function: CalledFunction
+
+
 class ChatMessage(Struct, forbid_unknown_fields=True):
-    """The model's turn; without content where it ended while it reasoned."""
+    """The model's turn; without content where it ended while it reasoned, or has calls only."""
 
     role: Literal["assistant"]
     content: str | None
     reasoning_content: str | None
     reasoning: str | None
+    tool_calls: Annotated[list[ToolCall], Meta(min_length=1)] | UnsetType = UNSET
 
 
 class ChatChoice(Struct, forbid_unknown_fields=True):
@@ -187,7 +204,7 @@ class ChatChoice(Struct, forbid_unknown_fields=True):
     index: Count
     message: ChatMessage
     logprobs: ChatLogprobs | None
-    finish_reason: Finish
+    finish_reason: ChatFinish
     token_ids: list[Count] | UnsetType = UNSET
 
 
@@ -202,6 +219,22 @@ class Chat(Struct, forbid_unknown_fields=True):
     usage: Usage
 
 
+class FunctionDelta(Struct, forbid_unknown_fields=True):
+    """Who is called, in the first part of a call, and what is added to its arguments."""
+
+    arguments: str
+    name: Id | UnsetType = UNSET
+
+
+class ToolCallDelta(Struct, forbid_unknown_fields=True):
+    """What an event adds to the call of this index; id, type and name come first."""
+
+    index: Count
+    function: FunctionDelta
+    id: Id | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+
+
 class ChatDelta(Struct, forbid_unknown_fields=True):
     """What an event adds to the message; the role comes first."""
 
@@ -209,6 +242,7 @@ class ChatDelta(Struct, forbid_unknown_fields=True):
     content: str | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
     reasoning: str | UnsetType = UNSET
+    tool_calls: Annotated[list[ToolCallDelta], Meta(min_length=1)] | UnsetType = UNSET
 
 
 class ChatChoicePart(Struct, forbid_unknown_fields=True):
@@ -217,7 +251,7 @@ class ChatChoicePart(Struct, forbid_unknown_fields=True):
     index: Count
     delta: ChatDelta
     logprobs: ChatLogprobs | None
-    finish_reason: Finish | None
+    finish_reason: ChatFinish | None
     token_ids: list[Count] | UnsetType = UNSET
 
 

@@ -9,14 +9,17 @@ from fastapi import Request, Response
 
 from lostwax.server.engine.messages import EngineInfo
 from lostwax.server.gateway.admission import Admission, Ticket
+from lostwax.server.gateway.anthropic_messages import MessageForm
 from lostwax.server.gateway.body_reader import BodyReader
 from lostwax.server.gateway.chat import ChatForm
 from lostwax.server.gateway.completions import CompletionForm
 from lostwax.server.gateway.engine_client import EngineClient
+from lostwax.server.gateway.generate import GenerateForm
 from lostwax.server.gateway.generation import Form, Generation
 from lostwax.server.gateway.prepared import Answered, Job, Prepared, Route
 from lostwax.server.gateway.readiness import require_engine
 from lostwax.server.gateway.request_watch import record_of
+from lostwax.server.gateway.responses import ResponseForm
 from lostwax.server.gateway.stream import ClientLeft, EventStream, unless_client_leaves
 from lostwax.server.gateway.submits import MAX_PROMPT_TOKENS
 from lostwax.server.gateway.tokenizer import Codec
@@ -66,14 +69,21 @@ class Answering:
             prepared, form, self.client, job.model, request_id, record, self.timeout_s
         )
         if prepared.options.stream:
-            return EventStream(generation.chunks(), ticket.release)
+            return EventStream(generation.chunks(), ticket.release, generation.framing)
         content = await unless_client_leaves(http.receive, generation.answer())
         return Response(content, media_type="application/json")
 
     def _form(self, prepared: Prepared) -> Form[Any]:
-        if prepared.turn is None:
-            return CompletionForm(prepared.options, prepared.submits, self.codec)
-        return ChatForm(prepared.options, prepared.turn, self.codec)
+        options, turn = prepared.options, prepared.turn
+        if prepared.interface == "generate":
+            return GenerateForm(options, prepared.submits, self.codec)
+        if turn is None:
+            return CompletionForm(options, prepared.submits, self.codec)
+        if prepared.interface == "responses":
+            return ResponseForm(options, turn, self.codec, prepared.echo)
+        if prepared.interface == "messages":
+            return MessageForm(options, turn, self.codec)
+        return ChatForm(options, turn, self.codec)
 
     def ready_info(self) -> EngineInfo:
         """Facts of the engine; ApiError while it takes no requests."""

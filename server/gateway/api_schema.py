@@ -49,36 +49,44 @@ def described(
     *,
     body: type[msgspec.Struct] | None = None,
     event: Any = None,
-    unavailable: Sequence[Any] = (ErrorBody,),
+    named_event: Any = None,
+    error: Any = ErrorBody,
+    unavailable: Sequence[Any] = (),
     parameters: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """FastAPI's arguments of a route that answers `answer` and validates nothing by FastAPI.
 
     `errors` are its other statuses, `body` what it takes, `event` an event of its stream, if it can
-    stream, and `unavailable` its answers with the status 503.
+    stream (`named_event` where events have names and an error is one of them), `error` the shape of
+    its errors, and `unavailable` its answers with the status 503, where they have others.
     """
     content = _json(answer) | ({} if event is None else _stream(event))
+    if named_event is not None:
+        content |= _named_stream(named_event)
     extra: dict[str, Any] = {}
     if body is not None:
         extra["requestBody"] = {"required": True, "content": _json(body)}
     if parameters:
         extra["parameters"] = list(parameters)
-    answers = _answers(content, errors, unavailable)
+    answers = _answers(content, errors, error, unavailable or (error,))
     return {"response_class": Response, "responses": answers, "openapi_extra": extra}
 
 
 def described_text(media_type: str, errors: Sequence[int]) -> dict[str, Any]:
     """The same of a route that answers text and takes nothing."""
     content = {media_type.partition(";")[0]: {"schema": {"type": "string"}}}
-    return {"response_class": Response, "responses": _answers(content, errors, (ErrorBody,))}
+    return {
+        "response_class": Response,
+        "responses": _answers(content, errors, ErrorBody, (ErrorBody,)),
+    }
 
 
 def _answers(
-    content: dict[str, Any], errors: Sequence[int], unavailable: Sequence[Any]
+    content: dict[str, Any], errors: Sequence[int], error: Any, unavailable: Sequence[Any]
 ) -> dict[int, Any]:
     answers: dict[int, Any] = {200: {"description": "The answer", "content": content}}
     for status in errors:
-        kinds = unavailable if status == 503 else (ErrorBody,)
+        kinds = unavailable if status == 503 else (error,)
         answers[status] = {"description": _STATUSES[status], "content": _json(*kinds)}
         if status in _HEADERS:
             answers[status]["headers"] = _HEADERS[status]
@@ -87,9 +95,10 @@ def _answers(
 
 def require_key(document: dict[str, Any], open_paths: Sequence[str]) -> None:
     """Say in the whole document that all routes ask for an API key, but for `open_paths`."""
-    schemes = {"key": {"type": "http", "scheme": "bearer"}}
+    header = {"type": "apiKey", "in": "header", "name": "X-Api-Key"}
+    schemes = {"key": {"type": "http", "scheme": "bearer"}, "key_header": header}
     document.setdefault("components", {})["securitySchemes"] = schemes
-    document["security"] = [{"key": []}]
+    document["security"] = [{"key": []}, {"key_header": []}]
     for path in open_paths:
         for route in document["paths"][path].values():
             route["security"] = []
@@ -116,6 +125,13 @@ def _stream(event: Any) -> dict[str, Any]:
     ]
     items.append({"type": "object", "properties": error, "required": ["data", "event"]})
     return {"text/event-stream": {"itemSchema": {"anyOf": items}}}
+
+
+def _named_stream(event: Any) -> dict[str, Any]:
+    """The same of events whose names say what they are."""
+    fields = {"event": {"type": "string"}, "data": _json_text(event)}
+    item = {"type": "object", "properties": fields, "required": ["event", "data"]}
+    return {"text/event-stream": {"itemSchema": item}}
 
 
 def _json_text(kind: Any) -> dict[str, Any]:

@@ -16,22 +16,15 @@ from lostwax.server.engine.log_lines import LogLines
 from lostwax.server.gateway.access_log import AccessLog
 from lostwax.server.gateway.admission import Admission
 from lostwax.server.gateway.answer_models import (
-    Chat,
-    ChatPart,
-    Completion,
-    CompletionPart,
-    Detokenized,
     Health,
     Model,
     Models,
     Ready,
-    Tokenized,
 )
 from lostwax.server.gateway.answering import Answering
+from lostwax.server.gateway.anthropic_errors import AnthropicErrors
 from lostwax.server.gateway.api_schema import (
     GUARDED,
-    OF_ANSWERS,
-    OF_BODIES,
     OPEN,
     described,
     described_text,
@@ -39,22 +32,20 @@ from lostwax.server.gateway.api_schema import (
 )
 from lostwax.server.gateway.body_limit import BodyLimit
 from lostwax.server.gateway.body_reader import BodyReader
+from lostwax.server.gateway.body_routes import add_body_routes
 from lostwax.server.gateway.border import Border
 from lostwax.server.gateway.browser_guard import BrowserGuard
-from lostwax.server.gateway.chat_models import ChatRequest
 from lostwax.server.gateway.draining import HEALTH, Draining, DrainingGate
 from lostwax.server.gateway.engine_client import EngineClient
 from lostwax.server.gateway.errors import ApiError, json_response, model_not_found
 from lostwax.server.gateway.head_as_get import HeadAsGet
 from lostwax.server.gateway.key_guard import KeyGuard
-from lostwax.server.gateway.models import CompletionRequest
 from lostwax.server.gateway.operations import add_operations
 from lostwax.server.gateway.readiness import engine_health, require_engine, require_ready
 from lostwax.server.gateway.request_id import RequestId
 from lostwax.server.gateway.request_record import Observer
 from lostwax.server.gateway.request_watch import RequestWatch
 from lostwax.server.gateway.settings import Settings
-from lostwax.server.gateway.tokenize_models import DetokenizeRequest, TokenizeRequest
 from lostwax.server.gateway.tokenizer import Codec
 
 if TYPE_CHECKING:
@@ -101,28 +92,7 @@ def create_app(
 
     _add_probes(app, client, draining)
 
-    @app.post(
-        "/v1/completions",
-        **described(Completion, OF_ANSWERS, body=CompletionRequest, event=CompletionPart),
-    )
-    async def completions(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await answering.respond(http, "completions")
-
-    @app.post(
-        "/v1/chat/completions",
-        **described(Chat, OF_ANSWERS, body=ChatRequest, event=ChatPart),
-    )
-    async def chat_completions(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await answering.respond(http, "chat")
-
-    @app.post("/tokenize", **described(Tokenized, OF_BODIES, body=TokenizeRequest))
-    async def tokenize(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await answering.respond(http, "tokenize")
-
-    @app.post("/detokenize", **described(Detokenized, OF_BODIES, body=DetokenizeRequest))
-    async def detokenize(http: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await answering.respond(http, "detokenize")
-
+    add_body_routes(app, answering)
     _list_models(app, client, settings.model)
     add_operations(app, client, settings.build)
     observers = (
@@ -261,4 +231,5 @@ def _guard(
     app.add_middleware(Border, log=log)
     if observers:
         app.add_middleware(RequestWatch, routes=app.routes, observers=observers)
+    app.add_middleware(AnthropicErrors)
     app.add_middleware(RequestId)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
-from lostwax.server.engine.messages import Output
-from lostwax.server.formats.reasoning import ReasoningSplitter
+from lostwax.server.formats.message import CallDelta
 from lostwax.server.gateway.chat_models import ChatRequest
 from lostwax.server.gateway.chat_prompt import render_chat
+from lostwax.server.gateway.chat_reader import ChatDelta, ChatReader
+from lostwax.server.gateway.choices import ChoicesWire
+from lostwax.server.gateway.generation import Head, Usage
 from lostwax.server.gateway.long_json import long_list
 from lostwax.server.gateway.prepared import AnswerOptions, ChatTurn, Job, Prepared
 from lostwax.server.gateway.submits import (
@@ -24,7 +25,7 @@ from lostwax.server.gateway.submits import (
     require_stops,
 )
 from lostwax.server.gateway.tokenizer import Codec
-from lostwax.server.gateway.transcript import Scored, Transcript
+from lostwax.server.gateway.transcript import Scored
 
 
 def prepare_chat(request: ChatRequest, job: Job, codec: Codec) -> Prepared:
@@ -48,11 +49,21 @@ def prepare_chat(request: ChatRequest, job: Job, codec: Codec) -> Prepared:
         top_logprobs=num_top,
     )
     options = answer_options(request, scored=bool(request.logprobs))
-    turn = ChatTurn(thinks=prompt.thinks, silent=prompt.silent)
+    turn = ChatTurn(
+        thinks=prompt.thinks,
+        silent=prompt.silent,
+        ends=frozenset((*prompt.ends, *info.eos_token_ids)),
+        # Who offers no tools is answered in text, whatever that looks like.
+        format=prompt.format if request.offered else "none",
+        tools=request.offered,
+        one_call=request.parallel_tool_calls is False,
+        joined=request.separate_reasoning is False,
+    )
     asked = request.most_tokens or request.min_tokens or 0
     if request.most_tokens is None and request.ignore_eos:
         asked = max_tokens  # it is as long as the context lets it be
     return Prepared(
+        interface="chat",
         options=options,
         submits=[submit],
         prompt_runs=prompt_runs(request, info),
@@ -61,79 +72,10 @@ def prepare_chat(request: ChatRequest, job: Job, codec: Codec) -> Prepared:
     )
 
 
-@dataclass(slots=True)
-class ChatDelta:
-    """What one output adds to a message."""
-
-    reasoning: str = ""
-    content: str = ""
-    scored: list[Scored] = field(default_factory=list[Scored])
-    token_ids: list[int] = field(default_factory=list[int])
-    finish: str | None = None
-
-    def extend(self, other: ChatDelta) -> None:
-        """Append what follows."""
-        self.reasoning += other.reasoning
-        self.content += other.content
-        self.scored += other.scored
-        self.token_ids += other.token_ids
-        self.finish = other.finish or self.finish
-
-
-class ChatReader:
-    """The growing message. Stop strings hold in reasoning too, as in SGLang."""
-
-    def __init__(self, options: AnswerOptions, turn: ChatTurn, codec: Codec) -> None:
-        self._transcript = Transcript(
-            [],
-            codec,
-            stops=options.stops,
-            with_scores=options.scored,
-            silent=turn.silent,
-        )
-        self._splitter = ReasoningSplitter(turn.thinks)
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing can follow."""
-        return self._transcript.finished
-
-    @property
-    def num_output(self) -> int:
-        """Tokens generated so far."""
-        return self._transcript.num_output
-
-    @property
-    def in_reasoning(self) -> bool:
-        """Whether content has not begun."""
-        return self._splitter.in_reasoning
-
-    @property
-    def num_reasoning(self) -> int:
-        """Tokens of the reasoning, its closing mark included."""
-        if self._splitter.in_reasoning:
-            return self.num_output
-        end = self._splitter.reasoning_end or 0
-        return sum(offset < end for offset in self._transcript.offsets)
-
-    def opening(self) -> Iterator[ChatDelta]:
-        """Nothing comes before the first output."""
-        return iter(())
-
-    def feed(self, output: Output) -> ChatDelta:
-        """What an output adds."""
-        delta = self._transcript.feed(output)
-        reasoning, content = self._splitter.push(delta.text)
-        if delta.finish is not None:
-            last_reasoning, last_content = self._splitter.flush()
-            reasoning, content = reasoning + last_reasoning, content + last_content
-        return ChatDelta(reasoning, content, delta.scored, delta.token_ids, delta.finish)
-
-
 class ChatForm:
     """Choices as `/v1/chat/completions` has them; reasoning under the two names clients read."""
 
-    id_prefix = "chatcmpl"
+    id_prefix = "chatcmpl-"
     kinds = ("chat.completion", "chat.completion.chunk")
 
     def __init__(self, options: AnswerOptions, turn: ChatTurn, codec: Codec) -> None:
@@ -142,16 +84,32 @@ class ChatForm:
         self._begun: set[int] = set()
         self.readers = [ChatReader(options, turn, codec) for _ in range(options.num_choices)]
 
+    def wire(self, head: Head, usage: Callable[[], Usage]) -> ChoicesWire[ChatDelta]:
+        """The choices' JSON."""
+        return ChoicesWire(self, head, usage, streams_usage=self._options.streams_usage)
+
     def whole(self, index: int, answer: ChatDelta) -> dict[str, Any]:
-        """A choice with its message. Content is null where the answer ended before it began."""
-        content = None if self.readers[index].in_reasoning else answer.content
+        """A choice with its message. Content is null where the answer ended before it began, and
+        where calls stand in its place."""
+        reader = self.readers[index]
+        calls = answer.calls[: reader.num_calls]
+        is_nothing = reader.in_reasoning or (calls and not answer.content)
         reasoning = answer.reasoning or None
-        message = {
+        message: dict[str, Any] = {
             "role": "assistant",
-            "content": content,
+            "content": None if is_nothing else answer.content,
             "reasoning_content": reasoning,
             "reasoning": reasoning,
         }
+        if calls:
+            message["tool_calls"] = [
+                {
+                    "id": reader.call_id(call.index),
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for call in calls
+            ]
         return self._choice(index, {"message": message}, answer)
 
     def parts(self, index: int, delta: ChatDelta) -> list[dict[str, Any]]:
@@ -163,19 +121,33 @@ class ChatForm:
             begin = {"role": "assistant", "content": ""}
             first.append(self._choice(index, {"delta": begin}, ChatDelta()))
         has_ids = self._options.token_ids and delta.token_ids
-        if not (delta.reasoning or delta.content or delta.finish or delta.scored or has_ids):
+        is_news = delta.reasoning or delta.content or delta.calls or delta.finish or delta.scored
+        if not (is_news or has_ids):
             return first
-        said: dict[str, str] = {}
+        said: dict[str, Any] = {}
         if delta.reasoning:
             said |= {"reasoning_content": delta.reasoning, "reasoning": delta.reasoning}
         if delta.content:
             said |= {"content": delta.content}
+        if delta.calls:
+            said["tool_calls"] = [self._call(index, call) for call in delta.calls]
         return [*first, self._choice(index, {"delta": said}, delta)]
 
     def usage_details(self) -> dict[str, Any]:
         """How many of the tokens were reasoning."""
         num_reasoning = sum(reader.num_reasoning for reader in self.readers)
         return {"completion_tokens_details": {"reasoning_tokens": num_reasoning}}
+
+    def _call(self, index: int, call: CallDelta) -> dict[str, Any]:
+        """A part of a call, as streams have it: who is called comes first."""
+        if call.name is None:
+            return {"index": call.index, "function": {"arguments": call.arguments}}
+        return {
+            "index": call.index,
+            "id": self.readers[index].call_id(call.index),
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments},
+        }
 
     def _choice(self, index: int, said: dict[str, Any], delta: ChatDelta) -> dict[str, Any]:
         scored = delta.scored

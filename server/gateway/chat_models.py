@@ -14,6 +14,14 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from lostwax.ir.contract.step import MAX_RANKED
 from lostwax.server.gateway.models import MAX_TOKEN_ID, PREFIXES, GenerationRequest
+from lostwax.server.gateway.tool_models import (
+    MAX_NAME_CHARS,
+    MAX_TOOLS,
+    Choice,
+    Tool,
+    require_choice,
+    require_tools,
+)
 from lostwax.server.gateway.unsupported import (
     FieldError,
     Unread,
@@ -25,7 +33,6 @@ from lostwax.server.gateway.unsupported import (
 MAX_MESSAGES = 2048
 MAX_PARTS = 256
 MAX_CALLS = 128
-MAX_NAME_CHARS = 256
 MAX_ARGUMENT_VALUES = 200_000
 """Values in all arguments of a chat together: an agent's longest history has some thousands."""
 
@@ -38,7 +45,7 @@ _OF_ROLE = {
 }
 """What a message may hold beside its role and content."""
 
-_RENDER = "render the tools into a prompt (encoding_v32.py) and send that to /v1/completions"
+_AS_TOOLS = "send the functions as tools"
 _THINKING = 'use chat_template_kwargs: {"thinking": true}'
 _TEXT_ONLY = "this model reads and writes text only"
 _ENCODER = "the model's own encoder renders chats; send your own text to /v1/completions"
@@ -144,6 +151,13 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True):
                 raise FieldError(field, f"a {self.role} message has no {field}; remove it")
         _require_same(self, "reasoning", "reasoning_content")
 
+    @property
+    def text(self) -> str:
+        """Its content as one text."""
+        if isinstance(self.content, list):
+            return "".join(part.text for part in _texts(self.content))
+        return self.content or ""
+
     def rendered(self) -> dict[str, Any]:
         """The message as the encoder reads it."""
         content = self.content
@@ -203,7 +217,10 @@ class TemplateKwargs(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChatRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """A request of `/v1/chat/completions`. With `tool_choice: "none"` tools are not rendered."""
+    """A request of `/v1/chat/completions`. With `tool_choice: "none"` tools are not rendered;
+    `parallel_tool_calls: false` ends an answer at its first call. `separate_reasoning: false`
+    leaves reasoning in the content. `continue_final_message` goes on with an assistant's message.
+    """
 
     messages: Annotated[list[Message], Meta(min_length=1, max_length=MAX_MESSAGES)]
     max_tokens: Annotated[int, Meta(ge=1, le=MAX_TOKEN_ID)] | None = None
@@ -212,11 +229,15 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_f
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_RANKED)] | None = None
     chat_template_kwargs: TemplateKwargs | None = None
 
-    tools: Annotated[Unread, Meta(extra_json_schema={"type": ["array", "null"]})] = UNSET
+    tools: Annotated[list[Tool], Meta(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Choice | None = None
+    parallel_tool_calls: bool | None = None
+    separate_reasoning: bool | None = None
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
+
     functions: Annotated[Unread, Meta(extra_json_schema={"type": ["array", "null"]})] = UNSET
-    tool_choice: Annotated[Unread, only("none", "auto", remedy=_RENDER)] = UNSET
-    function_call: Annotated[Unread, only("none", "auto", remedy=_RENDER)] = UNSET
-    parallel_tool_calls: Annotated[Unread, only(True, False, remedy=_RENDER)] = UNSET
+    function_call: Annotated[Unread, only("none", "auto", remedy=_AS_TOOLS)] = UNSET
     modalities: Annotated[Unread, only(["text"], remedy=_TEXT_ONLY)] = UNSET
     audio: Annotated[Unread, only(remedy=_TEXT_ONLY)] = UNSET
     prediction: Annotated[Unread, only(remedy="the model drafts by itself")] = UNSET
@@ -228,9 +249,6 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_f
     reasoning_effort: ReasoningEffort = UNSET
     enable_thinking: EnableThinking = UNSET
     thinking_budget: ThinkingBudget = UNSET
-    separate_reasoning: Annotated[
-        Unread, only(True, remedy="join reasoning_content and content yourself")
-    ] = UNSET
     include_reasoning: Annotated[
         Unread, only(True, remedy="leave reasoning_content out yourself")
     ] = UNSET
@@ -238,16 +256,21 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_f
         Unread, only(True, remedy="leave reasoning_content out yourself")
     ] = UNSET
     echo: Annotated[Unread, only(False, remedy=_ENCODER)] = UNSET
-    add_generation_prompt: Annotated[Unread, only(True, remedy=_ENCODER)] = UNSET
-    continue_final_message: Annotated[Unread, only(False, remedy=_ENCODER)] = UNSET
     add_special_tokens: Annotated[Unread, only(False, remedy=_ENCODER)] = UNSET
     chat_template: Annotated[Unread, only(remedy=_ENCODER)] = UNSET
     documents: Annotated[Unread, only([], remedy="put them into a message")] = UNSET
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require_no_tools("tools", self.tools, self.tool_choice)
-        self._require_no_tools("functions", self.functions, self.function_call)
+        require_tools([tool.function for tool in self.tools or ()])
+        require_choice(self.tool_choice, [tool.function.name for tool in self.tools or ()])
+        if self.continue_final_message and self.messages[-1].role != "assistant":
+            raise FieldError(
+                "continue_final_message", "the last message is no assistant's; leave it out"
+            )
+        if self.add_generation_prompt is False and not self.continue_final_message:
+            raise FieldError("add_generation_prompt", f"only true is supported; {_ENCODER}")
+        self._require_no_functions()
         _require_same(self, "max_tokens", "max_completion_tokens")
         if self.top_logprobs and not self.logprobs:
             raise FieldError("top_logprobs", "it needs logprobs=true")
@@ -258,16 +281,22 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_f
             message = f"arguments of tool calls hold more than {MAX_ARGUMENT_VALUES} values"
             raise FieldError("messages", f"{message}; leave out the oldest calls")
 
-    @staticmethod
-    def _require_no_tools(name: str, tools: Unread, choice: Unread) -> None:
-        text = given(tools)
+    def _require_no_functions(self) -> None:
+        text = given(self.functions)
         if text is None:
             return
         if not text.startswith(b"["):
-            raise FieldError(name, "a list belongs here")
+            raise FieldError("functions", "a list belongs here")
         is_empty = not text[1:-1].strip()
-        if not is_empty and given(choice) != b'"none"':
-            raise FieldError(name, f"chats do not take it yet; {_RENDER}")
+        if not is_empty and given(self.function_call) != b'"none"':
+            raise FieldError("functions", f"chats do not take it; {_AS_TOOLS}")
+
+    @property
+    def offered(self) -> list[dict[str, Any]]:
+        """The tools that the model may call."""
+        if self.tool_choice == "none":
+            return []
+        return [tool.function.rendered() for tool in self.tools or ()]
 
     @property
     def most_tokens(self) -> int | None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from lostwax.server.engine.messages import EngineInfo, Submit
+from lostwax.server.gateway.choices import ChoicesWire
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.fitting import require_fitting
+from lostwax.server.gateway.generation import Head, Usage
 from lostwax.server.gateway.long_json import long_list
 from lostwax.server.gateway.models import CompletionRequest
 from lostwax.server.gateway.prepared import AnswerOptions, Job, Prepared
@@ -76,7 +79,7 @@ def _prompt_ids(prompt: Prompt, info: EngineInfo, codec: Codec) -> list[int]:
 class CompletionForm:
     """Choices as `/v1/completions` has them."""
 
-    id_prefix = "cmpl"
+    id_prefix = "cmpl-"
     kinds = ("text_completion", "text_completion")
 
     def __init__(self, options: AnswerOptions, submits: list[Submit], codec: Codec) -> None:
@@ -93,6 +96,10 @@ class CompletionForm:
             for submit in submits
             for _ in range(options.num_choices)
         ]
+
+    def wire(self, head: Head, usage: Callable[[], Usage]) -> ChoicesWire[Delta]:
+        """The choices' JSON."""
+        return ChoicesWire(self, head, usage, streams_usage=self._options.streams_usage)
 
     def whole(self, index: int, answer: Delta) -> dict[str, Any]:
         """A choice."""

@@ -32,13 +32,27 @@ _UNKNOWN = "Object contains unknown field `"
 _MISSING = "Object missing required field `"
 _REMEDIES = (
     (
-        re.compile(r"messages\[\d+\]\.content\[\d+\]\.type"),
+        re.compile(r"messages\[\d+\]\.content\[\d+\](\.content\[\d+\])?\.type"),
         "only parts of type 'text' are read; leave out images, audio and files",
     ),
     (
         re.compile(r"messages\[\d+\]\.role"),
         "use system, developer, user, assistant or tool",
     ),
+    (
+        re.compile(r"tools\[\d+\]\.type"),
+        "only tools of type 'function' are known, which the client runs; no other runs here",
+    ),
+    (
+        re.compile(r"input\[\d+\]\.type"),
+        "messages, function calls, their outputs and reasoning are known; leave out items of other"
+        " tools and references to stored items",
+    ),
+    (
+        re.compile(r"input\[\d+\]\.(content|output|summary)\[\d+\]\.type"),
+        "only texts are read; leave out images, audio and files",
+    ),
+    (re.compile(r"tool_choice(\.type)?"), "use none, auto, required or the name of a function"),
 )
 """What to do instead of a value that a list of words does not hold."""
 _NO_NUMBER = re.compile(rb'"(\w{1,64})"\s*:\s*-?(NaN|Infinity)\b')

@@ -1,6 +1,6 @@
 """Runs one HTTP request through the engine and gathers its answer. Knows no HTTP and no text.
 
-What a request and its answer look like is a Form's: there is one for completions, one for chats.
+What a request and its answer look like is a Form's: there is one for each interface.
 """
 
 from __future__ import annotations
@@ -8,8 +8,17 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import msgspec
@@ -25,6 +34,7 @@ from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.prepared import Prepared
 from lostwax.server.gateway.readiness import lost
 from lostwax.server.gateway.request_record import RequestRecord
+from lostwax.server.gateway.stream import Framing
 
 STATUSES = {
     "context_length_exceeded": 400,
@@ -52,6 +62,7 @@ class Summable(Protocol):
 D = TypeVar("D", bound=Summable)
 T = TypeVar("T")
 D_co = TypeVar("D_co", bound=Summable, covariant=True)
+D_contra = TypeVar("D_contra", bound=Summable, contravariant=True)
 
 
 class Reader(Protocol[D_co]):
@@ -76,6 +87,46 @@ class Reader(Protocol[D_co]):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What an answer says of itself from the start; `created` is seconds since 1970."""
+
+    id: str
+    created: int
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens so far: of all prompts, each counted once, those of them that were cached, and of all
+    choices together."""
+
+    num_prompt: int
+    num_cached: int
+    num_output: int
+
+
+class Wire(Protocol[D_contra]):
+    """The JSON of one answer."""
+
+    @property
+    def framing(self) -> Framing:
+        """How its events are sent."""
+        ...
+
+    def whole(self, wholes: Mapping[int, D_contra]) -> Any:
+        """The whole answer, of the choices by their index; JSON is made of it elsewhere."""
+        ...
+
+    def events(self, index: int, delta: D_contra) -> Iterable[bytes]:
+        """What a client is sent of what an output adds to a choice; nothing where it is no news."""
+        ...
+
+    def last(self) -> Iterable[bytes]:
+        """What comes behind the last output."""
+        ...
+
+
 class Form(Protocol[D]):
     """How a kind of request is answered."""
 
@@ -85,25 +136,12 @@ class Form(Protocol[D]):
         ...
 
     @property
-    def kinds(self) -> tuple[str, str]:
-        """`object` of a whole answer and of a streamed part."""
-        ...
-
-    @property
     def readers(self) -> Sequence[Reader[D]]:
         """One a choice."""
         ...
 
-    def whole(self, index: int, answer: D) -> dict[str, Any]:
-        """A choice."""
-        ...
-
-    def parts(self, index: int, delta: D) -> list[dict[str, Any]]:
-        """A choice's streamed parts; none where a delta is no news for the client."""
-        ...
-
-    def usage_details(self) -> dict[str, Any]:
-        """What `usage` says beside the sums."""
+    def wire(self, head: Head, usage: Callable[[], Usage]) -> Wire[D]:
+        """How an answer is written, which asks `usage` for the tokens so far."""
         ...
 
 
@@ -130,12 +168,11 @@ class Generation(Generic[D]):
             )
             for each in prepared.submits
         ]
-        self._streams_usage = prepared.options.streams_usage
         self._form = form
         self._client = client
         self._record = record
-        name = f"{form.id_prefix}-{uuid.uuid4().hex}"
-        self._head = {"id": name, "created": int(time.time()), "model": model}
+        name = f"{form.id_prefix}{uuid.uuid4().hex}"
+        self._wire = form.wire(Head(name, int(time.time()), model), self._usage)
         self._num_cached: dict[int, int] = {}
         """Tokens of each prompt that the engine found in its cache for the first of its choices."""
         if record is not None:
@@ -160,27 +197,16 @@ class Generation(Generic[D]):
         return await asyncio.to_thread(self._encoded, wholes)
 
     def _encoded(self, wholes: dict[int, D]) -> bytes:
-        choices = [self._form.whole(index, wholes[index]) for index in sorted(wholes)]
-        kind = {"object": self._form.kinds[0]}
-        whole = self._head | kind | {"choices": choices, "usage": self._usage()}
-        return msgspec.json.encode(whole)
+        return msgspec.json.encode(self._wire.whole(dict(sorted(wholes.items()))))
+
+    @property
+    def framing(self) -> Framing:
+        """How the parts of the answer are sent."""
+        return self._wire.framing
 
     def chunks(self) -> AsyncGenerator[bytes]:
-        """The answer in parts, as they come, each as JSON; the usage last, if it was asked for."""
-        # What all parts share is encoded once: nothing of a token's costs more than it must.
-        head = msgspec.json.encode(self._head | {"object": self._form.kinds[1]})
-        head = head.removesuffix(b"}") + b',"choices":['
-        tail = b'],"usage":null}' if self._streams_usage else b"]}"
-        encode, parts = msgspec.json.Encoder().encode, self._form.parts
-
-        def encoded(index: int, delta: D) -> list[bytes]:
-            return [b"%b%b%b" % (head, encode(choice), tail) for choice in parts(index, delta)]
-
-        def usage() -> list[bytes]:
-            last = [b'%b],"usage":%b}' % (head, encode(self._usage()))]
-            return last if self._streams_usage else []
-
-        return self._each(encoded, usage)
+        """The answer in parts, as they come: events, but for what `framing` puts around each."""
+        return self._each(self._wire.events, self._wire.last)
 
     async def _each(
         self,
@@ -251,12 +277,6 @@ class Generation(Generic[D]):
         if delta.finish is not None:
             record.note_finish(delta.finish)
 
-    def _usage(self) -> dict[str, Any]:
+    def _usage(self) -> Usage:
         num_output = sum(reader.num_output for reader in self._form.readers)
-        sums = {
-            "prompt_tokens": self._num_prompt,
-            "completion_tokens": num_output,
-            "total_tokens": self._num_prompt + num_output,
-            "prompt_tokens_details": {"cached_tokens": sum(self._num_cached.values())},
-        }
-        return sums | self._form.usage_details()
+        return Usage(self._num_prompt, sum(self._num_cached.values()), num_output)

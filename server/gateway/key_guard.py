@@ -28,15 +28,19 @@ class KeyGuard:
         if scope["type"] != "http" or scope["path"] == HEALTH:
             await self._app(scope, receive, send)
             return
-        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self._knows(key.strip()):
+        headers = Headers(scope=scope)
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        other = headers.get("x-api-key", "")
+        is_bearer = scheme.lower() == "bearer"
+        if (is_bearer and self._knows(key.strip())) or (other and self._knows(other.strip())):
             await self._app(scope, receive, send)
             return
-        message = "an API key is needed: send Authorization: Bearer KEY"
+        key = key or other
+        message = "an API key is needed: send Authorization: Bearer KEY, or X-Api-Key: KEY"
         if key:
             message = "the API key is not one of this server's"
-        headers = {"WWW-Authenticate": 'Bearer error="invalid_token"' if key else "Bearer"}
-        error = ApiError(401, message, code="invalid_api_key", headers=headers)
+        challenge = {"WWW-Authenticate": 'Bearer error="invalid_token"' if key else "Bearer"}
+        error = ApiError(401, message, code="invalid_api_key", headers=challenge)
         await error.response()(scope, receive, send)
 
     def _knows(self, key: str) -> bool:

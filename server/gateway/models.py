@@ -182,6 +182,18 @@ class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
+_SAMPLING_FIELDS = (
+    *("temperature", "top_p", "top_k", "min_p", "seed", "logit_bias"),
+    *("presence_penalty", "frequency_penalty", "repetition_penalty"),
+    *("min_tokens", "stop", "stop_token_ids", "ignore_eos", "stream"),
+)
+
+
+def sampling_of(request: GenerationRequest) -> dict[str, Any]:
+    """What a request says of how its answer is sampled, ended and sent, for another to say so."""
+    return {name: getattr(request, name) for name in _SAMPLING_FIELDS}
+
+
 class CompletionRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """A request of `/v1/completions`. `prompt` is its JSON: `read_prompts` reads it, with a bound
     that depends on the model."""

@@ -8,20 +8,39 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from lostwax.server.gateway.anthropic_messages import counted_tokens, prepare_message
 from lostwax.server.gateway.chat import prepare_chat
 from lostwax.server.gateway.chat_models import ChatRequest
 from lostwax.server.gateway.completions import prepare_completion
 from lostwax.server.gateway.decoding import decode, require_few_strings
 from lostwax.server.gateway.errors import model_not_found
+from lostwax.server.gateway.generate import prepare_generate
+from lostwax.server.gateway.generate_models import GenerateRequest
+from lostwax.server.gateway.messages_models import CountTokensRequest, MessagesRequest
 from lostwax.server.gateway.models import CompletionRequest, GenerationRequest
 from lostwax.server.gateway.prepared import Answered, Job, Prepared
+from lostwax.server.gateway.responses import prepare_response
+from lostwax.server.gateway.responses_models import ResponsesRequest
 from lostwax.server.gateway.tokenize import detokenized, tokenized
 from lostwax.server.gateway.tokenize_models import DetokenizeRequest, TokenizeRequest
 from lostwax.server.gateway.tokenizer import Codec
 
-KINDS: dict[str, type[GenerationRequest]] = {"completions": CompletionRequest, "chat": ChatRequest}
+KINDS: dict[str, type[GenerationRequest | MessagesRequest | GenerateRequest]] = {
+    "completions": CompletionRequest,
+    "chat": ChatRequest,
+    "responses": ResponsesRequest,
+    "messages": MessagesRequest,
+    "generate": GenerateRequest,
+}
 """The request of each route that generates."""
-R = TypeVar("R", bound=GenerationRequest | TokenizeRequest | DetokenizeRequest)
+R = TypeVar(
+    "R",
+    bound=GenerationRequest
+    | CountTokensRequest
+    | GenerateRequest
+    | TokenizeRequest
+    | DetokenizeRequest,
+)
 
 
 def read_body(body: bytes, job: Job, codec: Codec) -> Prepared | Answered:
@@ -31,6 +50,8 @@ def read_body(body: bytes, job: Job, codec: Codec) -> Prepared | Answered:
         return tokenized(_decoded(body, TokenizeRequest, job), job.info, codec)
     if job.route == "detokenize":
         return detokenized(_decoded(body, DetokenizeRequest, job), job.info, codec)
+    if job.route == "count_tokens":
+        return counted_tokens(_decoded(body, CountTokensRequest, job), job, codec)
     return prepare(body, job, codec)
 
 
@@ -39,6 +60,12 @@ def prepare(body: bytes, job: Job, codec: Codec) -> Prepared:
     request = _decoded(body, KINDS[job.route], job)
     if isinstance(request, ChatRequest):
         return prepare_chat(request, job, codec)
+    if isinstance(request, ResponsesRequest):
+        return prepare_response(request, job, codec)
+    if isinstance(request, MessagesRequest):
+        return prepare_message(request, job, codec)
+    if isinstance(request, GenerateRequest):
+        return prepare_generate(request, job, codec)
     assert isinstance(request, CompletionRequest)
     return prepare_completion(request, job, codec)
 

@@ -5,13 +5,25 @@ Plain data, because a large request is read in another process.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from lostwax.server.engine.messages import EngineInfo, Submit
+from lostwax.server.formats.encoders import Format
 
-Route = Literal["completions", "chat", "tokenize", "detokenize"]
+Route = Literal[
+    "completions",
+    "chat",
+    "responses",
+    "messages",
+    "count_tokens",
+    "generate",
+    "tokenize",
+    "detokenize",
+]
+Interface = Literal["completions", "chat", "responses", "messages", "generate"]
+"""In whose shape a request is answered."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,7 +38,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 class AnswerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a client asked for of its answer; `scored` is OpenAI's `logprobs`,
-    `num_choices` its `n`."""
+    `num_choices` its `n`. `is_list` wants a list also of one answer, where an interface has both.
+    """
 
     stops: list[str] = []
     num_choices: int = 1
@@ -35,26 +48,37 @@ class AnswerOptions(msgspec.Struct, frozen=True, kw_only=True):
     token_ids: bool = False
     scored: bool = False
     echo: bool = False
+    is_list: bool = False
 
 
 class ChatTurn(msgspec.Struct, frozen=True, kw_only=True):
-    """How a chat's answer is read: whether it begins inside reasoning, and the tokens in it that
-    have no text."""
+    """How a chat's answer is read: whether it begins inside reasoning, the tokens in it that have
+    no text, those that end the turn, and the format and the tools of its calls.
+
+    `one_call` ends it at the first of these. `joined` leaves the reasoning in the content.
+    """
 
     thinks: bool = False
     silent: frozenset[int] = frozenset()
+    ends: frozenset[int] = frozenset()
+    format: Format = "none"
+    tools: list[dict[str, Any]] = []
+    one_call: bool = False
+    joined: bool = False
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True, tag="prepared"):
     """A request that was read: a submit for each prompt, which is run `prompt_runs` times. An
-    answer has `asked_tokens` at most; 0 where the client has not said how many it wants. Only a
-    chat has a turn."""
+    answer has `asked_tokens` at most; 0 where the client has not said how many it wants. A chat, by
+    whatever interface, has a turn. `echo` is the JSON of what the answer repeats of the request."""
 
+    interface: Interface = "completions"
     options: AnswerOptions
     submits: list[Submit]
     prompt_runs: int = 1
     asked_tokens: int = 0
     turn: ChatTurn | None = None
+    echo: bytes = b"{}"
 
     @property
     def num_tokens(self) -> int:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 Outcome = Literal["ok", "stop", "length", "cancelled", "refused", "busy", "unavailable", "failed"]
-"""How a request ended: an answer by its finish reason (`ok` where it has none), a client that left
+"""How a request ended: an answer by its finish reason (`ok` where it has none; `tool_calls` is a
+`stop`), a client that left
 (`cancelled`), 429 (`busy`), another 4xx (`refused`), 503 (`unavailable`), another error
 (`failed`). Of several choices, one that was cut short counts: `length` before `stop`."""
 
@@ -125,7 +126,7 @@ class RequestRecord:
             return "failed"
         if self.status >= 400:
             return "refused"
-        if self.generates and self.finish in ("stop", "length"):
+        if self.generates and self.finish in ("stop", "length", "tool_calls"):
             return "length" if self.finish == "length" else "stop"
         return "ok"
 

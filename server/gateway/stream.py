@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,6 +23,25 @@ PARTS = "lostwax.parts"
 layers less."""
 WritePart = Callable[[bytes], bool]
 """Writes a part; False where it is to be sent the usual way, which may wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How an interface sends events: what stands before each, what comes behind the last one, and
+    the whole event of an error that ends the stream."""
+
+    prefix: bytes
+    done: bytes
+    error: Callable[[ApiError], bytes]
+
+
+def error_event(error: ApiError) -> bytes:
+    """An error in OpenAI's shape."""
+    return b"event: error\ndata: %b\n\n" % msgspec.json.encode(error.body)
+
+
+UNNAMED = Framing(b"data: ", b"data: [DONE]\n\n", error_event)
+"""Of events that are told apart by their JSON."""
 
 
 class ClientLeft(Exception):
@@ -47,18 +67,24 @@ async def _disconnect(receive: Receive) -> None:
 
 
 class EventStream(Response):
-    """Sends the JSON texts of `events`, then `[DONE]`; an ApiError becomes an `error` event.
+    """Sends `events` in their framing; an ApiError becomes an event, too.
 
     Whatever happens, `events` is closed and `on_close` is called, once.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[bytes], on_close: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes],
+        on_close: Callable[[], None],
+        framing: Framing = UNNAMED,
+    ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._events = events
         self._on_close = on_close
+        self._framing = framing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events until they end or the client leaves."""
@@ -81,27 +107,28 @@ class EventStream(Response):
         )
         try:
             write: WritePart | None = scope.get("extensions", {}).get(PARTS)
+            prefix = self._framing.prefix
             async for text in self._events:
-                event = b"data: %b\n\n" % text
+                event = b"%b%b\n\n" % (prefix, text)
                 if write is None or not write(event):
                     await send({"type": "http.response.body", "body": event, "more_body": True})
-            await _send(send, b"data: [DONE]")
+            if self._framing.done:
+                await _send(send, self._framing.done)
         except ApiError as error:
-            await _end_with(send, scope, error)
+            await self._end_with(send, scope, error)
         except Exception:
-            await _end_with(send, scope, internal_error(scope["state"]["request_id"]))
+            await self._end_with(send, scope, internal_error(scope["state"]["request_id"]))
             raise  # to who logs it
         else:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-
-async def _end_with(send: Send, scope: Scope, error: ApiError) -> None:
-    record = record_of(scope)
-    if record is not None:
-        record.status = error.status  # the client has another one, and this event
-    await _send(send, b"event: error\ndata: " + msgspec.json.encode(error.body))
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    async def _end_with(self, send: Send, scope: Scope, error: ApiError) -> None:
+        record = record_of(scope)
+        if record is not None:
+            record.status = error.status  # the client has another one, and this event
+        await _send(send, self._framing.error(error))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _send(send: Send, event: bytes) -> None:
-    await send({"type": "http.response.body", "body": event + b"\n\n", "more_body": True})
+    await send({"type": "http.response.body", "body": event, "more_body": True})

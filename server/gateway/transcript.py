@@ -79,6 +79,11 @@ class Transcript:
         return len(self._offsets)
 
     @property
+    def stop(self) -> str | None:
+        """The stop string that ended the answer."""
+        return self._stop.stop
+
+    @property
     def offsets(self) -> Sequence[int]:
         """Where the text of each generated token starts."""
         return self._offsets

@@ -55,8 +55,9 @@ def paths(url: str) -> list[tuple[str, str]]:
 def test_the_api_description_says_that_keys_are_asked_for(url: str) -> None:
     headers = {"authorization": f"Bearer {KEYS[0]}"}
     document = httpx.get(f"{url}/openapi.json", headers=headers).json()
-    (scheme,) = document["security"]
-    assert document["components"]["securitySchemes"][next(iter(scheme))]["scheme"] == "bearer"
+    schemes = document["components"]["securitySchemes"]
+    either = [schemes[next(iter(scheme))] for scheme in document["security"]]
+    assert [scheme.get("scheme") or scheme["name"] for scheme in either] == ["bearer", "X-Api-Key"]
     routes = [(path, route) for path, item in document["paths"].items() for route in item.values()]
     assert [path for path, route in routes if route.get("security") == []] == ["/health"]
     engine = InProcessEngine(EngineCore(FakeRuntime()))
@@ -70,7 +71,11 @@ def test_every_path_but_health_needs_a_key(url: str) -> None:
         assert answer.status_code == wanted, path
         if wanted == 401:
             error = answer.json()["error"]
-            assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_api_key")
+            if path.startswith("/v1/messages"):
+                assert error["type"] == "authentication_error"
+            else:
+                assert error["type"] == "invalid_request_error"
+                assert error["code"] == "invalid_api_key"
             assert answer.headers["www-authenticate"] == "Bearer"
 
 
@@ -93,6 +98,23 @@ def test_every_path_but_health_needs_a_key(url: str) -> None:
 def test_only_a_whole_key_is_taken(url: str, given: str, status: int) -> None:
     answer = httpx.get(f"{url}/v1/models", headers=[(b"authorization", given.encode("latin-1"))])
     assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        ({"x-api-key": KEYS[0]}, 200),
+        ({"x-api-key": KEYS[0], "authorization": "Bearer other"}, 200),
+        ({"x-api-key": "", "authorization": f"Bearer {KEYS[0]}"}, 200),
+        ({"x-api-key": f"Bearer {KEYS[0]}"}, 401),
+        ({"x-api-key": KEYS[0][:-1]}, 401),
+        ({"x-api-key": "", "authorization": ""}, 401),
+    ],
+)
+def test_a_key_may_come_as_anthropics_clients_send_it(
+    url: str, given: dict[str, str], status: int
+) -> None:
+    assert httpx.get(f"{url}/v1/models", headers=given).status_code == status
 
 
 def test_openais_client_is_told_as_by_openai(url: str) -> None:

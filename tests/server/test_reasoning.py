@@ -12,7 +12,7 @@ from scripted_runtime import CODEC, EOS_ID, spelt
 from lostwax.server.engine.messages import Output, TokenScore
 from lostwax.server.formats.encoding_v32 import EOS, THINK, THINK_END, USER
 from lostwax.server.formats.reasoning import ReasoningSplitter
-from lostwax.server.gateway.chat import ChatDelta, ChatReader
+from lostwax.server.gateway.chat_reader import ChatDelta, ChatReader
 from lostwax.server.gateway.prepared import AnswerOptions, ChatTurn
 
 SILENT = frozenset({EOS_ID, CODEC.marks[USER]})
