@@ -1,0 +1,44 @@
+"""A grammar as a request brings it, and the bounds that hold before anything is done with it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+MAX_BYTES = 64 << 10
+"""Of a grammar's text."""
+MAX_DEPTH = 64
+"""Brackets inside one another."""
+Kind = Literal["json_object", "json_schema", "regex", "choice", "lark", "ebnf"]
+_OPENING, _CLOSING = frozenset("[{("), frozenset("]})")
+
+
+class BadGrammar(ValueError):
+    """A grammar that is not followed; the message says why, and what to do."""
+
+
+class Grammar(msgspec.Struct, frozen=True):
+    """What an answer has to be, from its first token to its last.
+
+    `text` is the JSON schema, the regular expression (of the whole answer), the JSON list of
+    choices, or the grammar in Lark's form or in EBNF (GBNF's form); empty for a `json_object`.
+    """
+
+    kind: Kind
+    text: str = ""
+
+    def require_small(self) -> None:
+        """Raises BadGrammar where it is larger, or nested deeper, than any is read."""
+        num_bytes = len(self.text.encode(errors="replace"))
+        if num_bytes > MAX_BYTES:
+            raise BadGrammar(f"it has {num_bytes} bytes, more than {MAX_BYTES}; send a smaller one")
+        depth = most = 0
+        for character in self.text:
+            if character in _OPENING:
+                depth += 1
+                most = max(most, depth)
+            elif character in _CLOSING:
+                depth = max(depth - 1, 0)
+        if most > MAX_DEPTH:
+            raise BadGrammar(f"it is nested {most} deep, more than {MAX_DEPTH}; make it flatter")
