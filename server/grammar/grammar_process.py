@@ -9,6 +9,8 @@ import os
 import select
 import signal
 import socket
+from contextlib import suppress
+from typing import Literal
 
 from lostwax.server.grammar.grammar import Grammar
 from lostwax.server.grammar.messages import (
@@ -23,11 +25,20 @@ from lostwax.server.grammar.messages import (
     decode_reply,
     encode,
 )
+from lostwax.server.grammar.times import COMPILE_S
 
 ENDED = (
     "the process that follows its grammar was ended: that took too much time or memory, or somebody"
     " killed it; make the grammar simpler, or ask again"
 )
+TOO_SLOW = (
+    f"it cannot be compiled and tried within {COMPILE_S:g} s and the memory that there is; make it"
+    " smaller"
+)
+NO_HOST = "the process that compiles grammars did not start; the server's log says why"
+Code = Literal["invalid_grammar", "grammar_failed"]
+MAX_ASKED = 2
+"""Times that a host is asked to fork for a grammar: it may be killed meanwhile."""
 _ENDS_WITHIN_MS = 1000
 
 
@@ -46,19 +57,27 @@ class GrammarProcess:
         self.made: Made | None = None
         """What it made for the last step that asked."""
         self._socket: socket.socket | None = None
-        self._pidfd: int | None = None
+        self.pidfd: int | None = None
+        """What it is ended by, once it has begun."""
         self._num_opened = 0
+        self._num_asked = 0
 
     @property
     def has_begun(self) -> bool:
         """Whether a process was asked for."""
         return self._socket is not None
 
+    @property
+    def refusal_code(self) -> Code:
+        """Whose fault it was: the grammar's, as far as is known, if it never was ready."""
+        return "grammar_failed" if self.refusal in (ENDED, NO_HOST) else "invalid_grammar"
+
     def begin(self) -> socket.socket:
         """Ask for a process: the end of the socket that is its own."""
         mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         mine.setblocking(False)
         self._socket = mine
+        self._num_asked += 1
         self.send(Compile(self.grammar))
         return its
 
@@ -97,11 +116,20 @@ class GrammarProcess:
             except OSError:
                 frame, files = b"", list[int]()
             if files:
-                self._pidfd, self.forked_s = files[0], now_s
+                self.pidfd, self.forked_s = files[0], now_s
             elif not frame:
-                self.end(ENDED)
+                self._has_ended()
             else:
                 self._take(frame)
+
+    def _has_ended(self) -> None:
+        """It closed its end of the socket, and has not said why."""
+        if self.forked_s is None and self._num_asked < MAX_ASKED and self._socket is not None:
+            self._socket.close()  # the host has ended, which is not the grammar's fault
+            self._socket = None
+        else:
+            has_begun = self.forked_s is not None
+            self.end(ENDED if self.is_ready else TOO_SLOW if has_begun else NO_HOST)
 
     def _take(self, frame: bytes) -> None:
         match decode_reply(frame):
@@ -115,16 +143,14 @@ class GrammarProcess:
     def end(self, why: str) -> None:
         """Kill it, if it lives: when this returns, it writes no mask any more."""
         self.refusal, self.is_ready = why, False
-        if self._pidfd is not None:
-            try:
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        if self.pidfd is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
             gone = select.poll()
-            gone.register(self._pidfd, select.POLLIN)
+            gone.register(self.pidfd, select.POLLIN)
             gone.poll(_ENDS_WITHIN_MS)
-            os.close(self._pidfd)
-            self._pidfd = None
+            os.close(self.pidfd)
+            self.pidfd = None
         if self._socket is not None:
             self._socket.close()
             self._socket = None

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from lostwax.ir.contract.masks import mask_words
 from lostwax.server.grammar.grammar import Grammar
-from lostwax.server.grammar.grammar_process import ENDED, GrammarProcess
+from lostwax.server.grammar.grammar_process import ENDED, TOO_SLOW, GrammarProcess
 from lostwax.server.grammar.messages import Ask, Masks
-from lostwax.server.grammar.process import COMPILE_S
+from lostwax.server.grammar.times import COMPILE_S
 
 MAX_PROCESSES = 256
 """At once; further grammars wait."""
@@ -38,22 +38,17 @@ HANG_S = 1.0
 """For the masks of a step. What takes processor time ends by itself long before."""
 GRACE_S = 1.0
 """A process ends by its own alarm before that."""
-TOO_SLOW = (
-    f"it cannot be compiled and tried within {COMPILE_S:g} s and the memory that there is; make it"
-    " smaller"
-)
 
 
 @dataclass(slots=True)
 class Wanted:
-    """The masks of one answer in a step: `num_rows` rows from `row` on."""
+    """The masks of one answer in a step: behind `tokens` and each of `drafts`, from `row` on."""
 
     process: GrammarProcess
     number: int
     tokens: list[int]
     drafts: list[int]
     row: int
-    num_rows: int
     fault: str | None = None
     """Why there are none."""
 
@@ -93,9 +88,13 @@ class Grammars:
         self._control: socket.socket | None = None
 
     @property
-    def every_id(self) -> NDArray[np.int32]:
-        """i32 [words]: a mask that allows all."""
-        return np.full(self._masks.shape[1], -1, np.int32)
+    def host_pid(self) -> int:
+        """The process from which others are forked, 0 where there is none yet."""
+        return 0 if self._host is None else self._host.pid
+
+    def process(self, grammar: Grammar) -> GrammarProcess:
+        """The process of a grammar that is known; KeyError for others."""
+        return self._processes[grammar]
 
     def want(self, grammar: Grammar) -> GrammarProcess:
         """The process that follows a grammar, or will: `look` moves it on. The caller is a user."""
@@ -121,13 +120,13 @@ class Grammars:
             process.hear(now_s)
             if process.refusal is None and not process.is_ready and process.has_begun:
                 began_s = process.forked_s
-                is_late = now_s - asked_s > HOST_S if began_s is None else (
-                    now_s - began_s > COMPILE_S + GRACE_S
+                is_late = (
+                    now_s - asked_s > HOST_S
+                    if began_s is None
+                    else (now_s - began_s > COMPILE_S + GRACE_S)
                 )
                 if is_late:
                     process.end(TOO_SLOW)
-            if process.refusal == ENDED:
-                process.refusal = TOO_SLOW
         self._queue = [
             each for each in self._queue if each[0].refusal is None and not each[0].is_ready
         ]
@@ -149,7 +148,7 @@ class Grammars:
             made = each.process.made
             each.fault = ENDED if made is None else made.faults.get(each.number)
             if each.fault is not None:
-                masks[each.row : each.row + each.num_rows] = -1
+                masks[each.row : each.row + 1 + len(each.drafts)] = -1
         return masks
 
     def stop(self) -> None:
@@ -190,7 +189,7 @@ class Grammars:
     def _hand_over(self, its: socket.socket) -> None:
         """Let the host fork for it; a host that has ended is started again."""
         for _ in range(2):
-            if self._control is None:
+            if self._control is None or self._host is None or self._host.poll() is not None:
                 self._start_host()
             assert self._control is not None
             try:
@@ -204,6 +203,8 @@ class Grammars:
         if self._host is not None:
             self._host.kill()
             self._host.wait()
+        if self._control is not None:
+            self._control.close()
         self._control, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
             files = ["--control", str(its.fileno()), "--masks", str(self._file)]

@@ -40,9 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = Rows(memoryview(masks), address, options.vocab_size)
     vocabulary, why_not = None, ""
     try:
-        vocabulary = Vocabulary(
-            load_codec(*options.tokenizer), options.vocab_size, options.eos
-        )
+        vocabulary = Vocabulary(load_codec(*options.tokenizer), options.vocab_size, options.eos)
     except NoVocabulary as error:
         why_not = str(error)
     gc.collect()

@@ -35,10 +35,9 @@ from lostwax.server.grammar.messages import (
     decode_request,
     encode,
 )
+from lostwax.server.grammar.times import COMPILE_S
 from lostwax.server.grammar.vocabulary import Vocabulary
 
-COMPILE_S = 2.0
-"""For compiling a grammar and trying it, from the first look at it."""
 MORE_BYTES = 512 << 20
 """Memory beside what is shared with all."""
 _TRIED_TOKENS = 64
