@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lostwax.server.engine.messages import Output
+from lostwax.server.formats.encoding_v32 import THINK_END
 from lostwax.server.formats.reasoning import ReasoningSplitter
 from lostwax.server.gateway.chat_models import ChatRequest
 from lostwax.server.gateway.chat_prompt import render_chat
@@ -19,6 +20,7 @@ from lostwax.server.gateway.submits import (
     prompt_runs,
     require_few_choices,
     require_few_tokens,
+    require_format,
     require_prompt,
     require_ranks,
     require_stops,
@@ -34,6 +36,7 @@ def prepare_chat(request: ChatRequest, job: Job, codec: Codec) -> Prepared:
     require_ranks(num_top, info, "top_logprobs")
     prompt = render_chat(request, info, codec)
     require_stops(request, codec)
+    require_format(request, codec)
     left = max(info.max_context - len(prompt.ids), 1)
     max_tokens = left if request.most_tokens is None else request.most_tokens
     require_prompt(prompt.ids, max_tokens, info, "messages")
@@ -46,6 +49,7 @@ def prepare_chat(request: ChatRequest, job: Job, codec: Codec) -> Prepared:
         info,
         stop_ids=() if request.ignore_eos else prompt.ends,
         top_logprobs=num_top,
+        grammar_after=codec.marks[THINK_END] if prompt.thinks else None,
     )
     options = answer_options(request, scored=bool(request.logprobs))
     turn = ChatTurn(thinks=prompt.thinks, silent=prompt.silent)

@@ -18,6 +18,7 @@ from lostwax.server.gateway.submits import (
     prompt_runs,
     require_few_choices,
     require_few_tokens,
+    require_format,
     require_prompt,
     require_ranks,
     require_stops,
@@ -30,6 +31,7 @@ def prepare_completion(request: CompletionRequest, job: Job, codec: Codec) -> Pr
     """What the engine is asked of each prompt, checked against what it can do."""
     info, most_tokens = job.info, request.most_tokens
     require_stops(request, codec)
+    require_format(request, codec)
     num_top = request.logprobs or 0
     score_prompt = bool(request.echo) and request.logprobs is not None
     require_ranks(num_top, info, "logprobs")

@@ -26,7 +26,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 class AnswerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a client asked for of its answer; `scored` is OpenAI's `logprobs`,
-    `num_choices` its `n`."""
+    `num_choices` its `n`. `format_param` is the parameter that says what it is to be."""
 
     stops: list[str] = []
     num_choices: int = 1
@@ -35,6 +35,7 @@ class AnswerOptions(msgspec.Struct, frozen=True, kw_only=True):
     token_ids: bool = False
     scored: bool = False
     echo: bool = False
+    format_param: str | None = None
 
 
 class ChatTurn(msgspec.Struct, frozen=True, kw_only=True):

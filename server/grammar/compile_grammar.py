@@ -7,6 +7,7 @@ expression `(a{1000}){1000}` takes 2 s under them. What does is the process arou
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import llguidance
 from llguidance import gbnf_to_lark
@@ -14,11 +15,18 @@ from llguidance import gbnf_to_lark
 from lostwax.server.grammar.grammar import BadGrammar, Grammar
 from lostwax.server.grammar.vocabulary import Vocabulary
 
+if TYPE_CHECKING:  # it is in the library's stubs alone
+    from llguidance._lib import JsonCompileOptions
+
 MAX_SHOWN_CHARS = 300
 """Of what the library says: it quotes the grammar."""
 _WHITESPACE = r"[ \n\r\t]{1,20}"
 """Between JSON's values: a model that repeats blanks must come to an end."""
-_JSON = {"lenient": False, "coerce_one_of": False, "whitespace_pattern": _WHITESPACE}
+_JSON: JsonCompileOptions = {
+    "lenient": False,
+    "coerce_one_of": False,
+    "whitespace_pattern": _WHITESPACE,
+}
 """What is not held is refused, whatever the schema's own `x-guidance` asks for."""
 _LIMITS = llguidance.LLParserLimits(
     initial_lexer_fuel=10_000_000,

@@ -33,12 +33,25 @@ class Grammar(msgspec.Struct, frozen=True):
         num_bytes = len(self.text.encode(errors="replace"))
         if num_bytes > MAX_BYTES:
             raise BadGrammar(f"it has {num_bytes} bytes, more than {MAX_BYTES}; send a smaller one")
-        depth = most = 0
-        for character in self.text:
-            if character in _OPENING:
-                depth += 1
-                most = max(most, depth)
-            elif character in _CLOSING:
-                depth = max(depth - 1, 0)
-        if most > MAX_DEPTH:
-            raise BadGrammar(f"it is nested {most} deep, more than {MAX_DEPTH}; make it flatter")
+        depth = _depth(self.text, skips_strings=self.kind in ("json_schema", "choice"))
+        if depth > MAX_DEPTH:
+            raise BadGrammar(f"it is nested {depth} deep, more than {MAX_DEPTH}; make it flatter")
+
+
+def _depth(text: str, *, skips_strings: bool) -> int:
+    """How many brackets stand inside one another, those behind a backslash left out."""
+    depth = most = 0
+    in_string = is_escaped = False
+    for character in text:
+        if is_escaped or character == "\\":
+            is_escaped = not is_escaped
+        elif character == '"' and skips_strings:
+            in_string = not in_string
+        elif in_string:
+            continue
+        elif character in _OPENING:
+            depth += 1
+            most = max(most, depth)
+        elif character in _CLOSING:
+            depth = max(depth - 1, 0)
+    return most

@@ -63,8 +63,8 @@ def _follow(engine: socket.socket, vocabulary: Vocabulary, rows: Rows) -> None:
         follow(engine, vocabulary, rows)
     except (OSError, MemoryError):
         pass  # the engine has gone, or the bound of memory was met
-    except Exception:
-        sys.excepthook(*sys.exc_info())
+    except Exception as error:
+        sys.excepthook(type(error), error, error.__traceback__)
     finally:
         os._exit(0)  # and not through the host's own end
 

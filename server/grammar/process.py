@@ -115,6 +115,8 @@ def _try(matcher: llguidance.LLMatcher, vocabulary: Vocabulary) -> None:
                     f" {1000 * EARNED_S:g}; make it less ambiguous, or its repetitions smaller"
                 )
             token = _next(rows, token, vocabulary)
+            if token < 0 and not number:
+                raise BadGrammar("no text but the empty one fits it; say what an answer may be")
             if token < 0:
                 return
             follower.take([token])

@@ -301,7 +301,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "tools": ({"tools": [{}]}, "tools", "/v1/completions"),
     "a tool choice": ({"tool_choice": "required"}, "tool_choice", "/v1/completions"),
     "functions": ({"functions": [{}]}, "functions", "/v1/completions"),
-    "a format": ({"response_format": {"type": "json_object"}}, "response_format", "check"),
+    "a format": ({"response_format": {"type": "xml"}}, "response_format.type", "json_schema"),
     "audio": ({"audio": {}}, "audio", "text only"),
     "an effort": ({"reasoning_effort": "low"}, "reasoning_effort", "chat_template_kwargs"),
     "a strange switch": (
