@@ -20,14 +20,13 @@ if TYPE_CHECKING:  # it is in the library's stubs alone
 
 MAX_SHOWN_CHARS = 300
 """Of what the library says: it quotes the grammar."""
-_WHITESPACE = r"[ \n\r\t]{1,20}"
-"""Between JSON's values: a model that repeats blanks must come to an end."""
-_JSON: JsonCompileOptions = {
+JSON_OPTIONS: JsonCompileOptions = {
     "lenient": False,
     "coerce_one_of": False,
-    "whitespace_pattern": _WHITESPACE,
+    "whitespace_pattern": r"[ \n\r\t]{1,20}",
 }
-"""What is not held is refused, whatever the schema's own `x-guidance` asks for."""
+"""What is not held is refused, whatever the schema's own `x-guidance` asks for. Between values are
+few blanks: a model that repeats them must come to an end."""
 _LIMITS = llguidance.LLParserLimits(
     initial_lexer_fuel=10_000_000,
     step_lexer_fuel=1_000_000,
@@ -63,15 +62,15 @@ def _source(grammar: Grammar) -> str:
     matcher = llguidance.LLMatcher
     match grammar.kind:
         case "json_object":
-            return matcher.grammar_from_json_schema('{"type": "object"}', overrides=_JSON)
+            return matcher.grammar_from_json_schema('{"type": "object"}', overrides=JSON_OPTIONS)
         case "json_schema":
-            return matcher.grammar_from_json_schema(grammar.text, overrides=_JSON)
+            return matcher.grammar_from_json_schema(grammar.text, overrides=JSON_OPTIONS)
         case "regex":
             return matcher.grammar_from_regex(grammar.text)
         case "choice":
             choices = " | ".join(json.dumps(each) for each in json.loads(grammar.text))
             return matcher.grammar_from_lark(f"start: {choices}")
-        case "lark":
+        case "lark" | "tools":
             return matcher.grammar_from_lark(grammar.text)
         case "ebnf":
             return matcher.grammar_from_lark(gbnf_to_lark.any_to_lark(grammar.text))

@@ -8,9 +8,11 @@ import msgspec
 
 MAX_BYTES = 64 << 10
 """Of a grammar's text."""
+MAX_TOOLS_BYTES = 160 << 10
+"""Of one that was made of tools: it repeats their names, and options for each parameter."""
 MAX_DEPTH = 64
 """Brackets inside one another."""
-Kind = Literal["json_object", "json_schema", "regex", "choice", "lark", "ebnf"]
+Kind = Literal["json_object", "json_schema", "regex", "choice", "lark", "ebnf", "tools"]
 _OPENING, _CLOSING = frozenset("[{("), frozenset("]})")
 
 
@@ -22,7 +24,8 @@ class Grammar(msgspec.Struct, frozen=True):
     """What an answer has to be, from its first token to its last.
 
     `text` is the JSON schema, the regular expression (of the whole answer), the JSON list of
-    choices, or the grammar in Lark's form or in EBNF (GBNF's form); empty for a `json_object`.
+    choices, or the grammar in Lark's form (one that was made of `tools`, too) or in EBNF (GBNF's
+    form); empty for a `json_object`.
     """
 
     kind: Kind
@@ -31,9 +34,10 @@ class Grammar(msgspec.Struct, frozen=True):
     def require_small(self) -> None:
         """Raises BadGrammar where it is larger, or nested deeper, than any is read."""
         num_bytes = len(self.text.encode(errors="replace"))
-        if num_bytes > MAX_BYTES:
-            raise BadGrammar(f"it has {num_bytes} bytes, more than {MAX_BYTES}; send a smaller one")
-        depth = _depth(self.text, skips_strings=self.kind in ("json_schema", "choice"))
+        most = MAX_TOOLS_BYTES if self.kind == "tools" else MAX_BYTES
+        if num_bytes > most:
+            raise BadGrammar(f"it has {num_bytes} bytes, more than {most}; send a smaller one")
+        depth = _depth(self.text, skips_strings=self.kind in ("json_schema", "choice", "tools"))
         if depth > MAX_DEPTH:
             raise BadGrammar(f"it is nested {depth} deep, more than {MAX_DEPTH}; make it flatter")
 
