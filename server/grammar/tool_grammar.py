@@ -62,9 +62,8 @@ def tool_grammar(
         raise BadGrammar("a call is asked for, and there is no tool; give tools")
     rules = _Dsml() if format == "deepseekv32" else _V31Calls()
     calls = [rules.call(each, free=is_free and not each.get("strict")) for each in functions]
-    return Grammar(
-        "tools", "\n".join(rules.whole(calls, parallel=parallel, is_free=is_free)) + "\n"
-    )
+    lines = rules.whole(calls, parallel=parallel, is_free=is_free)
+    return Grammar("tools", "\n".join(lines) + "\n")
 
 
 def _named(functions: Sequence[Mapping[str, Any]], choice: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -102,7 +101,9 @@ class _Dsml(_Rules):
         why_not = _why_not(schema)
         if why_not and function.get("strict"):
             raise BadGrammar(f"tool {name!r}: {why_not}, or leave strict out")
-        arguments = self._any_arguments() if free or why_not else self._arguments(schema)
+        is_open = schema.get("type") == "object" and schema.keys() <= {"type", "description"}
+        is_any = free or why_not or is_open
+        arguments = self._any_arguments() if is_any else self._arguments(schema)
         head, tail = f'<{DSML}invoke name="{name}">\n', f"\n</{DSML}invoke>\n"
         return self.rule(f"{_quoted(head)} {arguments} {_quoted(tail)}")
 
