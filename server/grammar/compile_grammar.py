@@ -55,7 +55,9 @@ def compile_grammar(grammar: Grammar, vocabulary: Vocabulary) -> llguidance.LLMa
 def shown(message: str) -> str:
     """The first lines of what the library says, as one."""
     said = " ".join(message.split("<state>")[0].split("<non-verbose/>")[0].split())
-    return said[:MAX_SHOWN_CHARS] or "the grammar cannot be followed"
+    if not said or said.startswith("NoExtension"):
+        return "no text fits it, or none goes on from here"
+    return said[:MAX_SHOWN_CHARS]
 
 
 def _source(grammar: Grammar) -> str:

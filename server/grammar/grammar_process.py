@@ -37,6 +37,7 @@ TOO_SLOW = (
 )
 NO_HOST = "the process that compiles grammars did not start; the server's log says why"
 Code = Literal["invalid_grammar", "grammar_failed"]
+NICENESS = 10
 MAX_ASKED = 2
 """Times that a host is asked to fork for a grammar: it may be killed meanwhile."""
 _ENDS_WITHIN_MS = 1000
@@ -59,6 +60,8 @@ class GrammarProcess:
         self._socket: socket.socket | None = None
         self.pidfd: int | None = None
         """What it is ended by, once it has begun."""
+        self._pid = 0
+        self._is_nice = False
         self._num_opened = 0
         self._num_asked = 0
 
@@ -116,7 +119,7 @@ class GrammarProcess:
             except OSError:
                 frame, files = b"", list[int]()
             if files:
-                self.pidfd, self.forked_s = files[0], now_s
+                self.pidfd, self.forked_s, self._pid = files[0], now_s, int(frame)
             elif not frame:
                 self._has_ended()
             else:
@@ -139,6 +142,13 @@ class GrammarProcess:
                 self.end(message)
             case Made() as made:
                 self.made = made
+
+    def give_way(self) -> None:
+        """Let everybody else have the cores from now on: it works for long."""
+        if self.pidfd is not None and not self._is_nice:
+            self._is_nice = True
+            with suppress(OSError):  # it has ended
+                os.setpriority(os.PRIO_PROCESS, self._pid, NICENESS)
 
     def end(self, why: str) -> None:
         """Kill it, if it lives: when this returns, it writes no mask any more."""

@@ -48,7 +48,8 @@ _STRIDE = 7919
 def follow(engine: socket.socket, vocabulary: Vocabulary, rows: Rows) -> None:
     """Serve an engine until it closes the socket."""
     _bound_memory()
-    socket.send_fds(engine, [b"pid"], [os.pidfd_open(os.getpid())])  # what ends this process surely
+    pid = os.getpid()  # and what ends this process surely
+    socket.send_fds(engine, [str(pid).encode()], [os.pidfd_open(pid)])
     request = decode_request(engine.recv(MAX_FRAME_BYTES))
     assert isinstance(request, Compile)
     signal.setitimer(signal.ITIMER_REAL, COMPILE_S)

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from fake_runtime import EOS, FakeLimits, generate
+from grammar_processes import process_of
 from grammar_vocabulary import CODEC, THINK_END, Oracle, grammars_of
 from late_runtime import LateRuntime, Owner
 
@@ -23,7 +24,6 @@ from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Cancel, Failed, Output, Submit
 from lostwax.server.engine.options import EngineOptions
 from lostwax.server.grammar.grammar import Grammar
-from lostwax.server.grammar.grammars import Grammars
 
 SCHEMA = json.dumps(
     {
@@ -99,14 +99,6 @@ def engine(
         yield made
     finally:
         made.grammars.stop()
-
-
-def process_of(grammars: Grammars, grammar: Grammar) -> int:
-    """The pid of what follows a grammar."""
-    info = Path(f"/proc/self/fdinfo/{grammars.process(grammar).pidfd}").read_text()
-    found = re.search(r"^Pid:\s*(\d+)$", info, re.MULTILINE)
-    assert found is not None
-    return int(found[1])
 
 
 @pytest.mark.parametrize("drafts", [0, 1, 3])
