@@ -64,7 +64,8 @@ def _gaps(url: str, until: threading.Event) -> list[float]:
 def _ask(client: httpx.Client, kind: str, body: Body) -> tuple[str, str]:
     """How a request with a hostile grammar ended."""
     began = time.monotonic()
-    given: dict[str, Any] = {"prompt": "x", "max_tokens": TOKENS, "temperature": 1}
+    given: dict[str, Any] = {"prompt": "x", "max_tokens": TOKENS, "temperature": 1, "min_p": 0.01}
+    given |= {} if body else {"ignore_eos": True}
     answer = client.post("/v1/completions", json=given | body)
     assert time.monotonic() - began < ANSWERED_S, kind
     told = answer.json()
@@ -86,7 +87,8 @@ def _check(url: str, each: int) -> None:
         _ask(client, "a start", {"regex": "a"})  # what grammars need is loaded
         over = threading.Event()
         plain = pool.submit(_gaps, url, over)
-        time.sleep(4)
+        for answer in [pool.submit(_ask, client, "none", {}) for _ in range(20 * each)]:
+            assert answer.result() == ("none", "length")  # as many neighbours, without a grammar
         over.set()
         before = plain.result()
         over.clear()
@@ -95,9 +97,7 @@ def _check(url: str, each: int) -> None:
         ends = [answer.result() for answer in answers]
         over.set()
         meanwhile = beside.result()
-    print(
-        json.dumps({f"{kind}: {end}": ends.count((kind, end)) for kind, end in sorted(set(ends))})
-    )
+    print({f"{kind}: {end}": ends.count((kind, end)) for kind, end in sorted(set(ends))})
     for name, share in (("median", 0.5), ("95 %", 0.95), ("99 %", 0.99)):
         was, now = before[int(share * len(before))], meanwhile[int(share * len(meanwhile))]
         print(f"gaps, {name}: {1e3 * was:.1f} ms before, {1e3 * now:.1f} ms beside")

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import openai
@@ -293,3 +294,12 @@ def test_answers_with_drafts_are_those_of_the_grammar_alone(model: _Model) -> No
         if grammar is not None and ids[-1] == eos:
             text = model.codec.decode(ids).rpartition(THINK_END)[2]
             assert _is_valid(text, json.loads(grammar.text)), text
+
+
+def test_the_example_of_the_page_prints_what_it_asked_for(
+    client: openai.OpenAI, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "structured-output.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code.replace("http://127.0.0.1:8000/v1", str(client.base_url)), {"__name__": "example"})
+    assert re.fullmatch(r"result=-?\d+ unit='(apples|pears)'\n", capsys.readouterr().out)
