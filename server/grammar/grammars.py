@@ -34,8 +34,9 @@ MAX_IDLE_BYTES = 256 << 20
 """Of the processes that nobody needs."""
 HOST_S = 60.0
 """For the host to start, and fork."""
-HANG_S = 1.0
-"""For the masks of a step. What takes processor time ends by itself long before."""
+HANG_S = 5.0
+"""For the masks of a step. What takes processor time ends by itself long before; this is for who is
+stopped, and must not fail who merely waits for a core."""
 HONEST_S = 0.1
 """Compiling takes less, but for large grammars and hostile ones: those give way to steps."""
 GRACE_S = 1.0

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from fake_runtime import EOS, FakeLimits, generate
 from grammar_processes import process_of
-from grammar_vocabulary import CODEC, THINK_END, Oracle, grammars_of
+from grammar_vocabulary import CODEC, THINK, THINK_END, Oracle, grammars_of
 from late_runtime import LateRuntime, Owner
 
 from lostwax.server.engine.failure_log import FailureLog
@@ -164,6 +164,16 @@ def test_a_request_that_is_preempted_follows_its_grammar_on(tmp_path: Path) -> N
             assert made.ids(name) == ORACLE.answer(prompt, JSON, 20)
 
 
+def test_rows_that_score_the_prompt_have_no_masks(tmp_path: Path) -> None:
+    with engine(tmp_path, 1, 1) as made:
+        for name in "ab":
+            made.add(name, [5, 6, 7], grammar=JSON, score_prompt=True, top_logprobs=1)
+        made.run()
+        scores = [e.prompt_scores for e in made.events if isinstance(e, Output) if e.prompt_scores]
+        assert [len(each) for each in scores] == [2, 2]
+        assert made.ids("a") == made.ids("b") == ORACLE.answer([5, 6, 7], JSON, 20)
+
+
 def test_choices_of_one_prompt_each_follow_it(tmp_path: Path) -> None:
     with engine(tmp_path, 1, 1) as made:
         made.add("a", [5, 6, 7, 8, 9, 1], 20, grammar=WIDE, num_choices=3)
@@ -284,6 +294,43 @@ def test_what_contradicts_a_grammar_is_refused_by_name(tmp_path: Path) -> None:
         failed = made.failed()
         assert {each.code for each in failed.values()} == {"invalid_value"}
         assert "ignore_eos" in failed["a"].message
+
+
+def test_the_name_of_a_request_that_waits_for_its_grammar_is_taken(tmp_path: Path) -> None:
+    with engine(tmp_path) as made:
+        made.add("a", [1], grammar=JSON)
+        made.add("a", [1], grammar=JSON)
+        assert "of this name is running" in made.failed()["a"].message
+
+
+def test_the_ends_that_a_request_brings_end_it_where_the_grammar_lets_them(tmp_path: Path) -> None:
+    with engine(tmp_path, 1, 1) as made:
+        for i in range(8):
+            made.add(f"{i}", [i], 40, grammar=WIDE, stop_ids=[55, THINK])
+        made.run()
+        ends = {made.ids(f"{i}")[-1] for i in range(8)}
+        assert ends <= {55, THINK, EOS}
+        assert ends - {EOS}, "each ended by the model's own"
+        for i in range(8):
+            assert re.fullmatch("[a-z0-9 ]{1,9}", CODEC.decode_with_marks(made.ids(f"{i}")[:-1]))
+
+
+def test_processes_that_nobody_needs_are_kept_within_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lostwax.server.grammar.grammars.MAX_IDLE", 2)
+    with engine(tmp_path) as made:
+        grammars = [Grammar("regex", each * 3) for each in "abcd"]
+        for i, grammar in enumerate(grammars):
+            made.add(f"{i}", [i], grammar=grammar)
+            made.run()
+        made.core.step()
+        for grammar in grammars[:2]:
+            with pytest.raises(KeyError):
+                made.grammars.process(grammar)
+        made.add("again", [1], grammar=grammars[0])
+        made.run()
+        assert made.ids("again") == ORACLE.answer([1], grammars[0], 20)
 
 
 def test_an_engine_without_a_tokenizer_refuses_grammars() -> None:

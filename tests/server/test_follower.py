@@ -43,9 +43,9 @@ class _Answer:
         vocabulary: Vocabulary = VOCABULARY,
     ) -> None:
         self._memory = memoryview(bytearray(b"\x5a" * (4 * 2 * MOST)))
+        self._size = vocabulary.vocab_size
         address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
-        self._rows = Rows(self._memory, address, VOCAB)
-        assert self._rows.count == MOST
+        self._rows = Rows(self._memory, address, self._size)
         self.follower = Follower(compile_grammar(grammar, vocabulary), vocabulary, ends, after)
 
     def masks(self, tokens: list[int], drafts: list[int] | None = None) -> list[set[int]]:
@@ -53,7 +53,8 @@ class _Answer:
         self.follower.take(tokens)
         self.follower.masks(drafts or [], self._rows, 1)
         count = 1 + len(drafts or [])
-        return [{i for i in range(VOCAB) if self._rows.allows(1 + r, i)} for r in range(count)]
+        every = range(self._size)
+        return [{i for i in every if self._rows.allows(1 + r, i)} for r in range(count)]
 
 
 def of(kind: Kind, text: str) -> Grammar:
@@ -128,10 +129,7 @@ def test_a_reasoning_answer_may_not_end_and_not_spell_its_mark() -> None:
 
 
 def test_a_token_that_ends_reasoning_in_its_middle_may_not_come() -> None:
-    made = tokenizer()
     words = [">a", "k>", "think>", "/think>", "x</think>y"]
-    made.add_tokens([AddedToken(f"unused{i}") for i in range(3)])
-    vocab = made.get_vocab_size()
 
     class Codec(TextCodec):
         """Some tokens of the model are text that holds the mark's end."""
@@ -140,7 +138,7 @@ def test_a_token_that_ends_reasoning_in_its_middle_may_not_come() -> None:
             rare = token - (THINK - len(words))
             return words[rare].encode() if 0 <= rare < len(words) else super().token_bytes(token)
 
-    vocabulary = Vocabulary(Codec(made), vocab, EOS)
+    vocabulary = Vocabulary(Codec(tokenizer()), VOCAB, EOS)
     at = {word: THINK - len(words) + i for i, word in enumerate(words)}
     answer = _Answer(of("regex", "a"), after=THINK_END, vocabulary=vocabulary)
     assert answer.masks([]) == [EVERY - {EOS, at["x</think>y"]}]
@@ -194,6 +192,13 @@ def test_choices_are_texts_as_they_stand() -> None:
         own = matcher.deep_copy()
         assert own.try_consume_tokens(ids(text)) == len(ids(text))
         assert own.is_accepting()
+
+
+def test_ids_behind_the_tokenizers_are_no_text() -> None:
+    vocabulary = Vocabulary(CODEC, VOCAB + 30, EOS)
+    answer = _Answer(of("regex", "(?s:.*)"), vocabulary=vocabulary)
+    (may,) = answer.masks([])
+    assert max(may) < VOCAB
 
 
 def test_a_tokenizer_without_bytes_has_no_vocabulary() -> None:
