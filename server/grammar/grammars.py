@@ -142,7 +142,8 @@ class Grammars:
         self._hear_all(list(asked))
         for each in wanted:
             made = each.process.made
-            each.fault = ENDED if made is None else made.faults.get(each.number)
+            ended = each.process.refusal or ENDED
+            each.fault = ended if made is None else made.faults.get(each.number)
             if each.fault is not None:
                 masks[each.row : each.row + 1 + len(each.drafts)] = -1
         return masks

@@ -7,18 +7,16 @@ that rings; so it does where it wants more memory.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import signal
 import socket
-import time
 from pathlib import Path
 
 import llguidance
 import msgspec
 
-from lostwax.server.grammar.allowance import BURST_S, EARNED_S, Allowance
+from lostwax.server.grammar.allowance import Allowance
 from lostwax.server.grammar.compile_grammar import compile_grammar
 from lostwax.server.grammar.follower import CannotGoOn, Follower, Rows
 from lostwax.server.grammar.grammar import BadGrammar
@@ -36,13 +34,11 @@ from lostwax.server.grammar.messages import (
     encode,
 )
 from lostwax.server.grammar.times import COMPILE_S
+from lostwax.server.grammar.trial import try_grammar
 from lostwax.server.grammar.vocabulary import Vocabulary
 
 MORE_BYTES = 512 << 20
 """Memory beside what is shared with all."""
-_TRIED_TOKENS = 64
-"""Of an answer that is made up to see what masks take."""
-_STRIDE = 7919
 
 
 def follow(engine: socket.socket, vocabulary: Vocabulary, rows: Rows) -> None:
@@ -55,7 +51,7 @@ def follow(engine: socket.socket, vocabulary: Vocabulary, rows: Rows) -> None:
     signal.setitimer(signal.ITIMER_REAL, COMPILE_S)
     try:
         matcher = compile_grammar(request.grammar, vocabulary)
-        _try(matcher.deep_copy(), vocabulary)
+        try_grammar(matcher.deep_copy(), vocabulary)
     except BadGrammar as error:
         engine.send(encode(Refused(str(error))))
         return
@@ -98,45 +94,6 @@ class _Answers:
                 except CannotGoOn as error:
                     faults[ask.number] = str(error)
         return Made(faults)
-
-
-def _try(matcher: llguidance.LLMatcher, vocabulary: Vocabulary) -> None:
-    """Raise BadGrammar where some answer's masks take too long, or an answer cannot go on."""
-    memory = memoryview(bytearray(4 * -(-vocabulary.vocab_size // 32)))
-    rows = Rows(memory, _address(memory), vocabulary.vocab_size)
-    follower = Follower(matcher, vocabulary, [vocabulary.eos], None)
-    began_s, token = time.process_time(), 0
-    for number in range(_TRIED_TOKENS):
-        try:
-            follower.masks([], rows, 0)
-            spent_s = time.process_time() - began_s
-            if spent_s > BURST_S + number * EARNED_S:
-                raise BadGrammar(
-                    f"following it takes {1000 * spent_s / (number + 1):.0f} ms a token, more than"
-                    f" {1000 * EARNED_S:g}; make it less ambiguous, or its repetitions smaller"
-                )
-            token = _next(rows, token, vocabulary)
-            if token < 0 and not number:
-                raise BadGrammar("no text but the empty one fits it; say what an answer may be")
-            if token < 0:
-                return
-            follower.take([token])
-        except CannotGoOn as error:
-            raise BadGrammar(str(error)) from error
-
-
-def _next(rows: Rows, before: int, vocabulary: Vocabulary) -> int:
-    """Some token that may come and ends nothing: another one each time. -1 where there is none."""
-    allowed = rows.as_number(0) & ~(1 << vocabulary.eos) & ((1 << vocabulary.vocab_size) - 1)
-    if not allowed:
-        return -1
-    first = (before + _STRIDE) % vocabulary.vocab_size
-    behind = allowed >> first << first or allowed
-    return (behind & -behind).bit_length() - 1
-
-
-def _address(memory: memoryview) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 
 def _bound_memory() -> None:

@@ -223,8 +223,11 @@ def test_a_process_that_ends_or_hangs_fails_the_answers_of_its_grammar_alone(
         made.add("c", [4], 30, ignore_eos=True)
         while len(made.ids("a")) < 2:
             made.step()
-        os.kill(process_of(made.grammars, JSON), end)
+        pid = process_of(made.grammars, JSON)
+        os.kill(pid, end)
         made.run()
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
         failed = made.failed()
         assert {*failed} == {"a"}
         assert failed["a"].code == "grammar_failed"
@@ -235,6 +238,33 @@ def test_a_process_that_ends_or_hangs_fails_the_answers_of_its_grammar_alone(
         made.add("d", [1, 2], 30, grammar=JSON)
         made.run()
         assert made.ids("d") == ORACLE.answer([1, 2], JSON, 30), "it was started again"
+
+
+def test_a_process_that_was_killed_while_nobody_needed_it_is_started_again(tmp_path: Path) -> None:
+    with engine(tmp_path) as made:
+        made.add("a", [1], grammar=CHOICE)
+        made.run()
+        os.kill(process_of(made.grammars, CHOICE), signal.SIGKILL)
+        time.sleep(0.05)
+        made.add("b", [2], grammar=CHOICE)
+        made.run()
+        assert made.ids("b") == ORACLE.answer([2], CHOICE, 20)
+
+
+def test_an_answer_whose_grammar_leads_nowhere_fails_alone(tmp_path: Path) -> None:
+    nowhere = Grammar("choice", '["a", "b\u00df"]')  # the vocabulary has no such letter
+    for depth in (0, 1):
+        with engine(tmp_path, depth, 1) as made:
+            to_b = {CODEC.encode("b")[0]: 100.0}
+            made.add("a", [1, 2], grammar=nowhere, logit_bias=to_b)
+            made.add("b", [1, 2, 3], grammar=WIDE)
+            made.run()
+            failed = made.failed()
+            assert {*failed} == {"a"}
+            assert failed["a"].code == "grammar_failed", failed
+            assert "none goes on from here" in failed["a"].message
+            assert made.ids("b") == ORACLE.answer([1, 2, 3], WIDE, 20)
+            assert not made.said
 
 
 def test_a_host_that_was_killed_is_started_again(tmp_path: Path) -> None:

@@ -8,13 +8,15 @@ import json
 import pytest
 from fake_runtime import EOS, VOCAB
 from grammar_vocabulary import CODEC, PAIRS, SINGLE, THINK, THINK_END, tokenizer
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Tokenizer
+from trained_fixtures import TRAINED
 
 from lostwax.server.formats.encoding_v32 import DSML
 from lostwax.server.gateway.tokenizer import IdCodec, TextCodec
 from lostwax.server.grammar.compile_grammar import compile_grammar
 from lostwax.server.grammar.follower import CannotGoOn, Follower, Rows
 from lostwax.server.grammar.grammar import BadGrammar, Grammar, Kind
+from lostwax.server.grammar.trial import try_grammar
 from lostwax.server.grammar.vocabulary import NoVocabulary, Vocabulary
 
 VOCABULARY = Vocabulary(CODEC, VOCAB, EOS)
@@ -183,6 +185,15 @@ def test_blanks_between_values_are_few() -> None:
 def test_what_a_schema_says_and_nobody_holds_is_refused(schema: object, why: str) -> None:
     with pytest.raises(BadGrammar, match=why):
         compile_grammar(of("json_schema", json.dumps(schema)), VOCABULARY)
+
+
+def test_a_grammar_that_is_costly_to_follow_is_refused_with_what_it_takes() -> None:
+    codec = TextCodec(Tokenizer.from_file(str(TRAINED / "tokenizer.json")))
+    vocabulary = Vocabulary(codec, 4096, 1)
+    costly = compile_grammar(of("ebnf", 'root ::= root root root | "a" | [a-z]*'), vocabulary)
+    with pytest.raises(BadGrammar, match=r"takes \d+ ms a token, more than 2"):
+        try_grammar(costly, vocabulary)
+    try_grammar(compile_grammar(of("json_object", ""), vocabulary), vocabulary)
 
 
 def test_choices_are_texts_as_they_stand() -> None:
