@@ -95,7 +95,8 @@ class _Dsml(_Rules):
 
     def call(self, function: Mapping[str, Any], *, free: bool) -> str:
         """A rule of one call of a tool."""
-        name, schema = str(function.get("name")), function.get("parameters") or {}
+        name = str(function.get("name"))
+        schema: Mapping[str, Any] = function.get("parameters") or {}
         if not is_name(name):
             raise BadGrammar(f"tool {name!r} cannot be called so: rename it")
         why_not = _why_not(schema)
@@ -139,12 +140,13 @@ class _Dsml(_Rules):
         beginning of a call's end, too, and the library does not go back."""
         head = f'{before}<{DSML}parameter name="{name}" string='
         as_text, as_json = _quoted(f'{head}"true">'), _quoted(f'{head}"false">')
-        texts = None if schema is True else _texts(schema)
+        held: Mapping[str, Any] = {} if schema is True else schema
+        texts = _texts(held)
         if texts is not None:
             ends = " | ".join(_quoted(text + _END) for text in texts)
             return f"{as_text} {self.rule(ends)}"
-        says_nothing = schema is True or not schema.keys() - (_ABOUT - {"type"})
-        if not says_nothing and schema.get("type") == "string" and not schema.keys() - _ABOUT:
+        says_nothing = not held.keys() - (_ABOUT - {"type"})
+        if not says_nothing and held.get("type") == "string" and not held.keys() - _ABOUT:
             return f"{as_text} raw"
         value = f"{as_json} {self.rule(f'%json {_json(schema)} {_quoted(_END)}')}"
         return f"({as_text} raw | {value})" if says_nothing else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+from typing import Any
 
 import pytest
 from fake_runtime import EOS, VOCAB
@@ -94,7 +95,7 @@ def test_marks_are_no_text() -> None:
 def test_the_mark_of_tool_calls_is_text_where_it_is_a_token() -> None:
     made = tokenizer()
     made.add_tokens([AddedToken(DSML)])
-    number = made.token_to_id(DSML)
+    number: Any = made.token_to_id(DSML)
     vocabulary = Vocabulary(TextCodec(made), number + 1, EOS)
     matcher = compile_grammar(of("lark", f'start: "<{DSML}a"'), vocabulary)
     assert matcher.try_consume_tokens([token("<"), number, token("a")]) == 3
