@@ -13,6 +13,7 @@ from lostwax.ir.contract.step import MAX_RANKED
 from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.capacity import capacity, host_capacity
 from lostwax.server.engine.commit import Drafting, commit
+from lostwax.server.engine.constrained import Constrained
 from lostwax.server.engine.deadlines import Deadlines
 from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.messages import (
@@ -38,9 +39,14 @@ from lostwax.server.engine.warm_up import (
     run_every_kind,
     run_prompt_beside_answer,
 )
+from lostwax.server.grammar.grammars import Grammars
 
 MAX_FAILED_STEPS = 3
 """Failed steps in a row after which the device, not a request, is taken to be at fault."""
+
+
+GRAMMAR_WAIT_S = 0.005
+"""Where nothing is to be done but to wait for a grammar: then new requests are looked for."""
 
 
 class TooManyDrafts(ValueError):
@@ -73,7 +79,7 @@ class EngineCore:
     """Holds a runtime and its scheduler. Callers use it from one thread at a time.
 
     `log` is told what a step raised. At most `depth` steps stay in flight between two calls of
-    `step`. `clock` gives seconds.
+    `step`. `grammars` follows those of requests. `clock` gives seconds.
     """
 
     def __init__(
@@ -83,6 +89,7 @@ class EngineCore:
         log: FailureLog | None = None,
         depth: int = 0,
         *,
+        grammars: Grammars | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         most, drafts = runtime.limits.max_drafts, options.max_drafts
@@ -99,6 +106,7 @@ class EngineCore:
         self.scheduler = Scheduler(runtime.limits, options)
         self._clock = clock
         self._deadlines = Deadlines()
+        self._constrained = Constrained(grammars, runtime.facts.eos_token_ids)
         self._oldest_began_s = 0.0
         """When the oldest step in flight began to run: submitted, and the one before it done."""
         self.drafting = Drafting()
@@ -134,7 +142,8 @@ class EngineCore:
     @property
     def has_work(self) -> bool:
         """Whether a step would run or commit something."""
-        return bool(self._in_flight) or self.scheduler.has_work
+        waits = self._constrained.is_waiting
+        return bool(self._in_flight) or self.scheduler.has_work or waits
 
     @property
     def stats(self) -> Stats:
@@ -151,17 +160,20 @@ class EngineCore:
                     names = command.names if is_countable else [command.request]
                     return [msgspec.structs.replace(refusal, request=name) for name in names]
                 reqs = [Req(choice) for choice in command.choices]
-                self.scheduler.add(*reqs)
+                if command.grammar is None:
+                    self.scheduler.add(*reqs)
+                else:
+                    self._constrained.hold(reqs)
                 if command.timeout_s is not None:
                     end_s = self._clock() + command.timeout_s
                     for req in reqs:
                         self._deadlines.add(req, end_s)
                 return []
             case Cancel(request=name):
-                req = self.scheduler.find(name)
+                req = self._find(name)
                 if req is None:
                     return []
-                self.scheduler.remove(req)
+                self._remove(req)
                 cached_tokens = req.cached_tokens or 0
                 return [Output(request=name, finish="cancelled", cached_tokens=cached_tokens)]
 
@@ -173,9 +185,12 @@ class EngineCore:
         events: list[Output | Failed] = []
         if self._deadlines:
             events += self._end_overdue()
+        if self._constrained.is_used:
+            events += self._settle()
         plan = self.scheduler.schedule()
         if plan is not None:
             events += self._submit(plan)
+            events += self._bring_masks()
         must_wait = plan is None or len(self._in_flight) > self._depth
         while self._in_flight and (must_wait or self._in_flight[0].ticket.done):
             events += self._commit_oldest()
@@ -186,7 +201,8 @@ class EngineCore:
         if not self._in_flight:
             self._oldest_began_s = self._clock()
         try:
-            told = plan_step(plan)
+            is_free = not self._constrained.is_used
+            told = plan_step(plan, () if is_free else self._constrained.masked_rows(plan))
             ticket = self._runtime.submit(told)
         except Exception as error:  # nothing has changed: the steps in flight go on
             return self._fail([plan], error)
@@ -194,6 +210,42 @@ class EngineCore:
         for chunk in plan.chunks:
             chunk.req.submitted(chunk, plan.drafts)
         return []
+
+    def _settle(self) -> list[Output | Failed]:
+        """Let those begin whose grammars can be followed by now."""
+        is_idle = not self._in_flight and not self.scheduler.has_work
+        ready, failed = self._constrained.settle(GRAMMAR_WAIT_S if is_idle else 0.0)
+        for reqs in ready:
+            self.scheduler.add(*reqs)
+        return [*failed]
+
+    def _bring_masks(self) -> list[Output | Failed]:
+        """Finish the newest step, if it waits for masks: once what it is to follow is committed."""
+        events: list[Output | Failed] = []
+        if not self._in_flight or not self._in_flight[-1].told.masked:
+            return events
+        newest = self._in_flight[-1]
+        while len(self._in_flight) > 1 and self._constrained.is_behind(newest.plan):
+            events += self._commit_oldest()
+        if not self._in_flight:
+            return events  # one before it failed
+        masks, failed = self._constrained.masks(newest.plan)
+        try:
+            newest.ticket.finish(masks)
+        except Exception as error:
+            return events + self._fail([newest.plan, *self._abandon()], error)
+        for each in failed:
+            req = self.scheduler.find(each.request)
+            assert req is not None, f"{each.request} ended twice"
+            self.scheduler.remove(req)
+        return [*events, *failed]
+
+    def _find(self, name: str) -> Req | None:
+        return self.scheduler.find(name) or self._constrained.find(name)
+
+    def _remove(self, req: Req) -> None:
+        if not self._constrained.remove(req):
+            self.scheduler.remove(req)
 
     def _commit_oldest(self) -> list[Output | Failed]:
         """Wait for the oldest step in flight and commit it; a failed one fails those behind it."""
@@ -223,7 +275,7 @@ class EngineCore:
         """End the requests whose time is up: what of them is in flight is used by nobody."""
         failed: list[Failed] = []
         for req in self._deadlines.overdue(self._clock()):
-            self.scheduler.remove(req)
+            self._remove(req)
             message = f"the request had not ended {req.submit.timeout_s:g} s after it began to wait"
             failed.append(Failed(req.name, TIMED_OUT, message))
         return failed
@@ -235,6 +287,9 @@ class EngineCore:
             each = self._in_flight.popleft()
             for chunk in each.plan.chunks:
                 chunk.req.came_back(chunk)
+            if each.told.masked:
+                with suppress(Exception):  # it was finished before, or has failed
+                    each.ticket.finish(self._constrained.no_masks(each.told.num_masked))
             with suppress(Exception):  # it follows from the failure that is logged
                 each.ticket.result()
         return plans
@@ -306,7 +361,7 @@ class EngineCore:
         if not 1 <= submit.num_choices <= MAX_CHOICES:
             message = f"{submit.num_choices} choices are not 1 to {MAX_CHOICES}"
             return Failed(submit.request, "invalid_value", message)
-        if any(self.scheduler.find(name) is not None for name in submit.names):
+        if any(self._find(name) is not None for name in submit.names):
             return Failed(submit.request, "invalid_value", "a request of this name is running")
         if not submit.prompt or submit.max_tokens < 0:
             return Failed(submit.request, "invalid_value", "the prompt is empty")
@@ -321,4 +376,4 @@ class EngineCore:
         if submit.top_logprobs > info.max_top_logprobs:
             message = f"at most {info.max_top_logprobs} logprobs are ranked"
             return Failed(submit.request, "invalid_value", message)
-        return None
+        return self._constrained.refusal(submit)

@@ -11,8 +11,12 @@ from typing import Literal
 
 import msgspec
 
+from lostwax.server.grammar.grammar import Grammar
+
 TIMED_OUT = "request_timeout"
 """The code of a request that had not ended in time."""
+INVALID_GRAMMAR, GRAMMAR_FAILED = "invalid_grammar", "grammar_failed"
+"""The codes of a grammar that is refused, and of an answer that cannot follow its own any more."""
 Finish = Literal["stop", "length", "cancelled"]
 MAX_CHOICES = 12
 """Of a prompt."""
@@ -32,6 +36,8 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     the same request gives with that seed alone. Its events carry name i of `names`, and it ends, or
     is cancelled, by itself. Lower `priority` runs first. A request that has not ended `timeout_s`
     seconds after the engine took it, waiting or running, fails with TIMED_OUT.
+    All answers follow the `grammar`, if there is one: from the first token on, or from behind the
+    first token `grammar_after`; an answer then ends by itself only where the grammar lets it.
     """
 
     request: str
@@ -56,6 +62,8 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     score_prompt: bool = False
     priority: int = 0
     timeout_s: float | None = None
+    grammar: Grammar | None = None
+    grammar_after: int | None = None
 
     @property
     def has_nucleus(self) -> bool:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from lostwax.backends.runtime.phases import Phases
+from lostwax.ir.contract.masks import num_masks
 from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.log_lines import LogFormat, LogLines
 from lostwax.server.engine.loop import EngineCore
@@ -24,9 +26,12 @@ from lostwax.server.engine.parent import end_with_parent
 from lostwax.server.engine.runtime import Runtime
 from lostwax.server.engine.stats import StatsClock
 from lostwax.server.engine.wire import EngineWire
+from lostwax.server.grammar.grammars import Grammars
 
 if TYPE_CHECKING:
     from lostwax.backends.runtime.load import Runtime as LoadedRuntime
+
+TOKENIZER = "tokenizer.json"
 
 
 def run_engine(
@@ -34,8 +39,11 @@ def run_engine(
     address: str,
     options: EngineOptions = SERVED,
     log: LogLines | None = None,
+    tokenizers: Sequence[Path] = (),
 ) -> None:
     """Serve the runtime that `load` gives to the gateway at `address`, until the process ends.
+
+    The tokenizer, which grammars need, is looked for in the folders `tokenizers`.
 
     `load` tells the function that it is given when each of its phases begins; the gateway hears of
     them, and `log`, if there is one, of how long they took.
@@ -51,7 +59,8 @@ def run_engine(
 
         runtime = load(begin)
         log_failure, depth = FailureLog(lines.failure), int(runtime.overlaps and options.overlap)
-        core = EngineCore(runtime, options, log_failure, depth)
+        grammars = _grammars(runtime, tokenizers)
+        core = EngineCore(runtime, options, log_failure, depth, grammars=grammars)
         begin("warm up")
         core.warm_up()
         phases.end()
@@ -72,6 +81,15 @@ def run_engine(
                 events.append(core.stats)
             if events:
                 wire.send(events)
+
+
+def _grammars(runtime: Runtime, folders: Sequence[Path]) -> Grammars | None:
+    """Who follows grammars, where the model has a tokenizer and a token that ends answers."""
+    limits, ends = runtime.limits, runtime.facts.eos_token_ids
+    if not ends or not any(os.path.lexists(folder / TOKENIZER) for folder in folders):
+        return None
+    most = num_masks(limits.max_reqs, limits.max_drafts)
+    return Grammars(folders, limits.vocab_size, ends[0], most)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -102,6 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 options.address,
                 EngineOptions.of(options),
                 log,
+                [folder for folder in (options.artifact, options.checkpoint) if folder],
             )
         else:
             _follow(options, log)

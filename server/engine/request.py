@@ -90,6 +90,7 @@ class Req:
         self.max_length = submit.num_tokens
         self.max_rows = max(self.max_length - 1, self.num_prompt)
         samples = submit.has_nucleus or submit.has_penalty or submit.logit_bias
+        samples = samples or submit.grammar is not None
         self.pick_head = "score" if submit.top_logprobs else "sample" if samples else "pick"
         changes = submit.leaves_little or submit.has_penalty or submit.logit_bias
         self.draft_head = "sample" if changes else "pick"

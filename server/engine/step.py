@@ -10,8 +10,9 @@ from lostwax.server.engine.request import Chunk, Req
 from lostwax.server.engine.scheduled_step import ScheduledStep
 
 
-def plan_step(step: ScheduledStep) -> StepPlan:
-    """The plan of a step: chunks become consecutive rows, one logit row a wanted position."""
+def plan_step(step: ScheduledStep, masked: tuple[Span, ...] = ()) -> StepPlan:
+    """The plan of a step: chunks become consecutive rows, one logit row a wanted position. Those
+    in `masked` wait for masks."""
     # Annotated: list[int]() takes 0.2 us longer than [].
     seqs: list[int] = []
     counts: list[int] = []
@@ -41,6 +42,7 @@ def plan_step(step: ScheduledStep) -> StepPlan:
         logits=rows.logits,
         scored=rows.scored,
         targets=rows.targets,
+        masked=masked,
         drafts=step.drafts,
         draft_head=step.draft_head if step.drafts else "pick",
         behind=rows.behind,

@@ -20,7 +20,7 @@ from lostwax.server.gateway.prepared import Answered, Job, Prepared, Route
 from lostwax.server.gateway.readiness import require_engine
 from lostwax.server.gateway.request_watch import record_of
 from lostwax.server.gateway.responses import ResponseForm
-from lostwax.server.gateway.stream import ClientLeft, EventStream, unless_client_leaves
+from lostwax.server.gateway.stream import ClientLeft, EventStream, begun, unless_client_leaves
 from lostwax.server.gateway.submits import MAX_PROMPT_TOKENS
 from lostwax.server.gateway.tokenizer import Codec
 
@@ -69,7 +69,11 @@ class Answering:
             prepared, form, self.client, job.model, request_id, record, self.timeout_s
         )
         if prepared.options.stream:
-            return EventStream(generation.chunks(), ticket.release, generation.framing)
+            chunks = generation.chunks()
+            if prepared.options.format_param is not None:
+                # What the engine says of a grammar is a status of its own, not an event.
+                chunks = await unless_client_leaves(http.receive, begun(chunks))
+            return EventStream(chunks, ticket.release, generation.framing)
         content = await unless_client_leaves(http.receive, generation.answer())
         return Response(content, media_type="application/json")
 

@@ -6,11 +6,13 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from lostwax.server.formats.encoding_v32 import THINK_END
 from lostwax.server.formats.message import CallDelta
 from lostwax.server.gateway.chat_models import ChatRequest
 from lostwax.server.gateway.chat_prompt import render_chat
 from lostwax.server.gateway.chat_reader import ChatDelta, ChatReader
 from lostwax.server.gateway.choices import ChoicesWire
+from lostwax.server.gateway.forced_calls import asked_calls
 from lostwax.server.gateway.generation import Head, Usage
 from lostwax.server.gateway.long_json import long_list
 from lostwax.server.gateway.prepared import AnswerOptions, ChatTurn, Job, Prepared
@@ -20,6 +22,7 @@ from lostwax.server.gateway.submits import (
     prompt_runs,
     require_few_choices,
     require_few_tokens,
+    require_format,
     require_prompt,
     require_ranks,
     require_stops,
@@ -35,6 +38,8 @@ def prepare_chat(request: ChatRequest, job: Job, codec: Codec) -> Prepared:
     require_ranks(num_top, info, "top_logprobs")
     prompt = render_chat(request, info, codec)
     require_stops(request, codec)
+    asked = request.format or asked_calls(request, prompt.format)
+    require_format(asked, codec)
     left = max(info.max_context - len(prompt.ids), 1)
     max_tokens = left if request.most_tokens is None else request.most_tokens
     require_prompt(prompt.ids, max_tokens, info, "messages")
@@ -47,8 +52,10 @@ def prepare_chat(request: ChatRequest, job: Job, codec: Codec) -> Prepared:
         info,
         stop_ids=() if request.ignore_eos else prompt.ends,
         top_logprobs=num_top,
+        asked=asked,
+        grammar_after=codec.marks[THINK_END] if prompt.thinks else None,
     )
-    options = answer_options(request, scored=bool(request.logprobs))
+    options = answer_options(request, scored=bool(request.logprobs), asked=asked)
     turn = ChatTurn(
         thinks=prompt.thinks,
         silent=prompt.silent,
@@ -59,15 +66,15 @@ def prepare_chat(request: ChatRequest, job: Job, codec: Codec) -> Prepared:
         one_call=request.parallel_tool_calls is False,
         joined=request.separate_reasoning is False,
     )
-    asked = request.most_tokens or request.min_tokens or 0
+    num_asked = request.most_tokens or request.min_tokens or 0
     if request.most_tokens is None and request.ignore_eos:
-        asked = max_tokens  # it is as long as the context lets it be
+        num_asked = max_tokens  # it is as long as the context lets it be
     return Prepared(
         interface="chat",
         options=options,
         submits=[submit],
         prompt_runs=prompt_runs(request, info),
-        asked_tokens=asked,
+        asked_tokens=num_asked,
         turn=turn,
     )
 

@@ -264,6 +264,7 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_f
         super().__post_init__()
         require_tools([tool.function for tool in self.tools or ()])
         require_choice(self.tool_choice, [tool.function.name for tool in self.tools or ()])
+        self._require_one_form()
         if self.continue_final_message and self.messages[-1].role != "assistant":
             raise FieldError(
                 "continue_final_message", "the last message is no assistant's; leave it out"
@@ -281,6 +282,16 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_f
             message = f"arguments of tool calls hold more than {MAX_ARGUMENT_VALUES} values"
             raise FieldError("messages", f"{message}; leave out the oldest calls")
 
+    def _require_one_form(self) -> None:
+        """FieldError where tools ask for another answer than the rest of the request."""
+        if self.format is not None and self.offered:
+            raise FieldError(
+                self.format.param.split(".")[0],
+                "it leaves the model no call of the tools; send tool_choice none, or no tools",
+            )
+        if self.forces_calls:
+            self.require_own_end("a tool that must be called, or is strict,")
+
     def _require_no_functions(self) -> None:
         text = given(self.functions)
         if text is None:
@@ -297,6 +308,14 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_f
         if self.tool_choice == "none":
             return []
         return [tool.function.rendered() for tool in self.tools or ()]
+
+    @property
+    def forces_calls(self) -> bool:
+        """Whether calls must come, or must be as a schema says."""
+        if not self.offered:
+            return False
+        is_free = self.tool_choice in (None, "auto")
+        return not is_free or any(tool.function.strict for tool in self.tools or ())
 
     @property
     def most_tokens(self) -> int | None:

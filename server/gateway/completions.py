@@ -21,6 +21,7 @@ from lostwax.server.gateway.submits import (
     prompt_runs,
     require_few_choices,
     require_few_tokens,
+    require_format,
     require_prompt,
     require_ranks,
     require_stops,
@@ -33,6 +34,8 @@ def prepare_completion(request: CompletionRequest, job: Job, codec: Codec) -> Pr
     """What the engine is asked of each prompt, checked against what it can do."""
     info, most_tokens = job.info, request.most_tokens
     require_stops(request, codec)
+    asked = request.format
+    require_format(asked, codec)
     num_top = request.logprobs or 0
     score_prompt = bool(request.echo) and request.logprobs is not None
     require_ranks(num_top, info, "logprobs")
@@ -55,9 +58,12 @@ def prepare_completion(request: CompletionRequest, job: Job, codec: Codec) -> Pr
                 info,
                 top_logprobs=num_top,
                 score_prompt=score_prompt,
+                asked=asked,
             )
         )
-    options = answer_options(request, scored=request.logprobs is not None, echo=bool(request.echo))
+    options = answer_options(
+        request, scored=request.logprobs is not None, echo=bool(request.echo), asked=asked
+    )
     return Prepared(
         options=options,
         submits=submits,

@@ -32,6 +32,10 @@ _UNKNOWN = "Object contains unknown field `"
 _MISSING = "Object missing required field `"
 _REMEDIES = (
     (
+        re.compile(r"response_format(\.type)?"),
+        "its type is text, json_object or json_schema",
+    ),
+    (
         re.compile(r"messages\[\d+\]\.content\[\d+\](\.content\[\d+\])?\.type"),
         "only parts of type 'text' are read; leave out images, audio and files",
     ),

@@ -23,7 +23,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 import msgspec
 
-from lostwax.server.engine.messages import TIMED_OUT, Output
+from lostwax.server.engine.messages import GRAMMAR_FAILED, INVALID_GRAMMAR, TIMED_OUT, Output
 from lostwax.server.gateway.engine_client import (
     TOO_SLOW,
     EngineClient,
@@ -38,6 +38,8 @@ from lostwax.server.gateway.stream import Framing
 
 STATUSES = {
     "context_length_exceeded": 400,
+    INVALID_GRAMMAR: 400,
+    GRAMMAR_FAILED: 500,
     "invalid_value": 400,
     "unsupported_value": 400,
     TIMED_OUT: 504,
@@ -168,6 +170,7 @@ class Generation(Generic[D]):
             )
             for each in prepared.submits
         ]
+        self._format_param = prepared.options.format_param
         self._form = form
         self._client = client
         self._record = record
@@ -260,7 +263,10 @@ class Generation(Generic[D]):
     def _told(self, error: RequestFailed) -> ApiError:
         """What the client hears of a request that failed."""
         if error.code in STATUSES:
-            return ApiError(STATUSES[error.code], str(error), code=error.code)
+            is_of_format = error.code in (INVALID_GRAMMAR, GRAMMAR_FAILED)
+            param = self._format_param if is_of_format else None
+            message = str(error) if param is None else f"{param!r}: {error}"
+            return ApiError(STATUSES[error.code], message, code=error.code, param=param)
         message = f"the engine failed on request {self._request_id}; the server's log says why"
         return ApiError(500, message, code=error.code)
 

@@ -29,7 +29,6 @@ from lostwax.server.gateway.tool_models import (
     require_choice,
     require_tool_name,
     require_tools,
-    require_unforced,
 )
 from lostwax.server.gateway.unsupported import FieldError, Unread, only, require_neutral
 
@@ -144,12 +143,11 @@ class MessagesTool(Struct, frozen=True, forbid_unknown_fields=True):
         require_neutral(self)
         require_tool_name(self.name)
         read_schema(self.input_schema, "input_schema")
-        require_unforced(strict=self.strict)
 
     @property
     def function(self) -> FunctionDefinition:
         """The same as chats have it."""
-        return FunctionDefinition(self.name, self.description, self.input_schema)
+        return FunctionDefinition(self.name, self.description, self.input_schema, self.strict)
 
 
 class ToolChoice(Struct, frozen=True, forbid_unknown_fields=True):

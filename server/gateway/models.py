@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, Raw, Struct
 
 from lostwax.ir.contract.step import MAX_RANKED
 from lostwax.server.engine.messages import MAX_CHOICES
+from lostwax.server.gateway.response_format import FormatFields
 from lostwax.server.gateway.unsupported import (
     FieldError,
     Unread,
@@ -58,7 +59,6 @@ _BEST_OF = "nothing is ranked here: ask for n answers with logprobs and choose t
 _SAMPLING = "temperature, top_p and seed steer the sampling"
 _TOKENS = "check the answer and ask again"
 _WHOLE_TEXT = "ask for return_token_ids and decode them"
-_FORMAT = "ask for the format in the prompt and check the answer"
 _STORE = "nothing is stored here; keep the answer yourself"
 PREFIXES = "cached prefixes stay in memory while there is room"
 """The remedy where a client says how long they are to stay."""
@@ -90,7 +90,7 @@ class StreamOptions(Struct, frozen=True, forbid_unknown_fields=True):
         require_neutral(self)
 
 
-class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class GenerationRequest(FormatFields, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """What every request that generates may say: OpenAI's fields, with `top_k`, `min_p`,
     `repetition_penalty`, `min_tokens`, `ignore_eos`, `stop_token_ids` and `return_token_ids` as
     extensions."""
@@ -140,12 +140,6 @@ class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields
     ] = UNSET
     no_stop_trim: Annotated[Unread, only(False, remedy="append the stop string yourself")] = UNSET
     truncate_prompt_tokens: Annotated[Unread, only(remedy="shorten the prompt yourself")] = UNSET
-    response_format: Annotated[Unread, only({"type": "text"}, remedy=_FORMAT)] = UNSET
-    structured_outputs: Annotated[Unread, only(remedy=_FORMAT)] = UNSET
-    guided_json: Annotated[Unread, only(remedy=_FORMAT)] = UNSET
-    guided_regex: Annotated[Unread, only(remedy=_FORMAT)] = UNSET
-    guided_choice: Annotated[Unread, only(remedy=_FORMAT)] = UNSET
-    guided_grammar: Annotated[Unread, only(remedy=_FORMAT)] = UNSET
     priority: Annotated[Unread, only(0, remedy="requests run in the order they come")] = UNSET
     store: Annotated[Unread, only(False, remedy=_STORE)] = UNSET
     service_tier: Annotated[Unread, only("auto", "default", remedy="there is one tier")] = UNSET
@@ -163,6 +157,14 @@ class GenerationRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields
         require_neutral(self)
         if self.stream_options is not None and not self.stream:
             raise FieldError("stream_options", "it needs stream=true")
+        if self.format is not None:
+            self.require_own_end(self.format.param)
+
+    def require_own_end(self, held_by: str) -> None:
+        """FieldError where the client says when an answer ends that something holds to a form."""
+        for name in ("ignore_eos", "min_tokens", "stop_token_ids"):
+            if getattr(self, name):
+                raise FieldError(name, f"an answer ends where {held_by} lets it; leave {name} out")
 
     @property
     def num_choices(self) -> int:

@@ -39,6 +39,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 class AnswerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a client asked for of its answer; `scored` is OpenAI's `logprobs`,
     `num_choices` its `n`. `is_list` wants a list also of one answer, where an interface has both.
+    `format_param` is the parameter that says what the answer is to be.
     """
 
     stops: list[str] = []
@@ -49,6 +50,7 @@ class AnswerOptions(msgspec.Struct, frozen=True, kw_only=True):
     scored: bool = False
     echo: bool = False
     is_list: bool = False
+    format_param: str | None = None
 
 
 class ChatTurn(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -64,6 +64,24 @@ async def unless_client_leaves(receive: Receive, work: Coroutine[Any, Any, T]) -
 async def _disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def begun(events: AsyncGenerator[T]) -> AsyncGenerator[T]:
+    """The same events, once the first has come: what is raised before is raised here."""
+    try:
+        first = await anext(events, None)
+    except BaseException:
+        await events.aclose()
+        raise
+    return _again(first, events)
+
+
+async def _again(first: T | None, events: AsyncGenerator[T]) -> AsyncGenerator[T]:
+    async with aclosing(events):
+        if first is not None:
+            yield first
+        async for event in events:
+            yield event
 
 
 class EventStream(Response):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from lostwax.server.engine.messages import EngineInfo, Submit
+from lostwax.server.engine.messages import INVALID_GRAMMAR, EngineInfo, Submit
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.models import (
     MAX_BIASES,
@@ -12,7 +12,9 @@ from lostwax.server.gateway.models import (
     GenerationRequest,
 )
 from lostwax.server.gateway.prepared import AnswerOptions, Job
+from lostwax.server.gateway.response_format import Asked
 from lostwax.server.gateway.tokenizer import Codec
+from lostwax.server.grammar.grammar import BadGrammar
 
 MAX_PROMPT_TOKENS = 2_000_000
 """Of all prompts of a request, each as often as it has answers: each keeps the ids."""
@@ -58,6 +60,21 @@ def require_stops(request: GenerationRequest, codec: Codec) -> None:
         raise ApiError(400, message, code="unsupported_value", param="stop")
 
 
+def require_format(asked: Asked | None, codec: Codec) -> None:
+    """ApiError where the answer is to follow a grammar that is too large, or that no tokenizer is
+    there for."""
+    if asked is None:
+        return
+    if not codec.can_encode:
+        message = "this checkpoint has no tokenizer, which formats of answers need; leave it out"
+        raise ApiError(400, message, code="unsupported_value", param=asked.param)
+    try:
+        asked.grammar.require_small()
+    except BadGrammar as error:
+        message = f"{asked.param!r}: {error}"
+        raise ApiError(400, message, code=INVALID_GRAMMAR, param=asked.param) from error
+
+
 def require_ranks(num_top: int, info: EngineInfo, param: str) -> None:
     """ApiError where more alternatives a token are asked for than the artifact ranks."""
     if num_top > info.max_top_logprobs:
@@ -91,8 +108,11 @@ def form_submit(
     stop_ids: tuple[int, ...] = (),
     top_logprobs: int = 0,
     score_prompt: bool = False,
+    asked: Asked | None = None,
+    grammar_after: int | None = None,
 ) -> Submit:
     """What the engine is asked of a prompt. `stop_ids` end it beside those that the client names.
+    The format `asked` for begins behind the first token `grammar_after`, if there is one.
 
     ApiError where a bias names no id of the model, or more tokens are wanted than may come.
     """
@@ -127,11 +147,17 @@ def form_submit(
         ignore_eos=bool(request.ignore_eos),
         top_logprobs=top_logprobs,
         score_prompt=score_prompt,
+        grammar=None if asked is None else asked.grammar,
+        grammar_after=None if asked is None else grammar_after,
     )
 
 
 def answer_options(
-    request: GenerationRequest, *, scored: bool, echo: bool = False
+    request: GenerationRequest,
+    *,
+    scored: bool,
+    echo: bool = False,
+    asked: Asked | None = None,
 ) -> AnswerOptions:
     """What the request asks for of its answer."""
     return AnswerOptions(
@@ -142,4 +168,5 @@ def answer_options(
         token_ids=bool(request.return_token_ids),
         scored=scored,
         echo=echo,
+        format_param=None if asked is None else asked.param,
     )

@@ -22,8 +22,6 @@ MAX_TOOLS_BYTES = 2**20
 MAX_SCHEMA_DEPTH = 64
 MAX_NAME_CHARS = 256
 
-_FREE = "which is not served yet: use none or auto"
-
 ToolName = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
 Description = Annotated[str, Meta(max_length=MAX_TOOL_BYTES)]
 Schema = Annotated[Raw | UnsetType, Meta(extra_json_schema={"type": ["object", "null"]})]
@@ -32,7 +30,7 @@ Mode = Literal["none", "auto", "required"]
 
 
 class FunctionDefinition(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the model is told of a function. `strict` may be false: arguments are not forced."""
+    """What the model is told of a function. `strict` holds the arguments to its schema."""
 
     name: ToolName
     description: Description | None = None
@@ -42,7 +40,6 @@ class FunctionDefinition(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         require_tool_name(self.name)
         read_schema(self.parameters, "parameters")
-        require_unforced(strict=self.strict)
 
     @property
     def num_bytes(self) -> int:
@@ -69,6 +66,10 @@ class FunctionDefinition(Struct, frozen=True, forbid_unknown_fields=True):
         function = {name: value for name, value in fields.items() if value is not None}
         return {"type": "function", "function": function}
 
+    def held(self) -> dict[str, Any]:
+        """The function as grammars of calls take it."""
+        return {**self.rendered()["function"], "strict": bool(self.strict)}
+
 
 class Tool(Struct, frozen=True, forbid_unknown_fields=True):
     """One that the client runs: there are no others here."""
@@ -93,18 +94,6 @@ class NamedChoice(Struct, frozen=True, forbid_unknown_fields=True):
 Choice = Mode | NamedChoice
 
 
-def require_unforced(*, choice: Choice | None = None, strict: bool | None = None) -> None:
-    """FieldError where an answer would have to be forced into a form: structured output."""
-    if choice not in (None, "none", "auto"):
-        raise FieldError("tool_choice", f"a call that must come needs structured output, {_FREE}")
-    if strict:
-        raise FieldError(
-            "strict",
-            "strict arguments need structured output, which is not served yet; leave it out and"
-            " check the arguments",
-        )
-
-
 def require_choice(choice: Choice | None, names: Sequence[str]) -> None:
     """FieldError where a choice does not go with the tools of these names."""
     if isinstance(choice, NamedChoice) and choice.function.name not in names:
@@ -112,7 +101,6 @@ def require_choice(choice: Choice | None, names: Sequence[str]) -> None:
         raise FieldError("tool_choice", f"no tool has the name {shown!r}; name one of tools")
     if choice == "required" and not names:
         raise FieldError("tool_choice", "there is no tool to call; give tools")
-    require_unforced(choice=choice)
 
 
 def require_tools(tools: Sequence[FunctionDefinition], field: str = "tools") -> None:

@@ -31,6 +31,7 @@ NOT_RUN = {
     "load: $ lostwax bench serve ": "run by tests/docs/test_load_page.py, beside a server",
     "load: [{": "asked by tests/docs/test_load_page.py",
     "http: from openai import": "run by tests/docs/test_readme.py, beside a server",
+    "structured-output: from typing": "run by tests/server/test_structured_trained.py",
 }
 """Blocks that are no ```console, by page and first words, with the reason."""
 

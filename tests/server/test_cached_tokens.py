@@ -131,7 +131,10 @@ def test_options_reach_the_engine_process(
     def go_on(_: int) -> None:
         """The parent is no process."""
 
-    def run_engine(_: object, __: str, options: EngineOptions, ___: object) -> None:
+    def run_engine(
+        _: object, __: str, options: EngineOptions, ___: object, tokenizers: Sequence[Path]
+    ) -> None:
+        assert list(tokenizers) == [small_artifact.artifact]
         raise _Seen(options)
 
     monkeypatch.setattr(serving, "serve_engine", started)

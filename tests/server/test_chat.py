@@ -299,7 +299,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
         "messages[2] answers call 'b' in the place of 'a'",
     ),
     "a tool choice without tools": ({"tool_choice": "required"}, "tool_choice", "give tools"),
-    "a format": ({"response_format": {"type": "json_object"}}, "response_format", "check"),
+    "a format": ({"response_format": {"type": "xml"}}, "response_format.type", "json_schema"),
     "audio": ({"audio": {}}, "audio", "text only"),
     "an effort": ({"reasoning_effort": "low"}, "reasoning_effort", "chat_template_kwargs"),
     "a strange switch": (

@@ -59,14 +59,10 @@ SHARED: dict[str, list[Any]] = {
     "spaces_between_special_tokens": [True],
     "include_stop_str_in_output": [False],
     "no_stop_trim": [False],
-    "response_format": [{"type": "text"}],
     "priority": [0],
     "truncate_prompt_tokens": [None],
-    "structured_outputs": [None],
-    "guided_json": [None],
-    "guided_regex": [None],
-    "guided_choice": [None],
-    "guided_grammar": [None],
+    "guided_decoding_backend": ["auto", "guidance", "llguidance"],
+    "guided_whitespace_pattern": [None],
     "cache_salt": [None],
 }
 OF_CHATS: dict[str, list[Any]] = {

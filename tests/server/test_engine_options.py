@@ -17,6 +17,7 @@ from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.server.engine import process
 from lostwax.server.engine.options import PLAIN, SERVED, EngineOptions
 from lostwax.server.gateway.settings import MAX_QUEUED_REQS, Settings
+from lostwax.server.grammar.grammars import Grammars
 
 EVERY = EngineOptions(**CHANGED, reports=True, overlap=False)
 
@@ -58,8 +59,10 @@ def test_the_process_hands_its_options_to_the_core(
 ) -> None:
     seen: dict[str, Any] = {}
 
-    def core(runtime: FakeRuntime, options: EngineOptions, _: object, depth: int) -> None:
-        seen.update(runtime=runtime, options=options, depth=depth)
+    def core(
+        runtime: FakeRuntime, options: EngineOptions, _: object, depth: int, *, grammars: object
+    ) -> None:
+        seen.update(runtime=runtime, options=options, depth=depth, grammars=grammars)
         raise _Seen
 
     class Runtime(FakeRuntime):
@@ -70,7 +73,15 @@ def test_the_process_hands_its_options_to_the_core(
     monkeypatch.setattr(process, "EngineCore", core)
     with pytest.raises(_Seen):
         process.run_engine(lambda _: runtime, f"ipc://{tmp_path}/nobody", options)
-    assert seen == {"runtime": runtime, "options": options, "depth": wanted}
+    asked = {"runtime": runtime, "options": options, "depth": wanted}
+    assert seen == {**asked, "grammars": None}
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(_Seen):
+        process.run_engine(
+            lambda _: runtime, f"ipc://{tmp_path}/nobody", options, None, [tmp_path / "a", tmp_path]
+        )
+    assert isinstance(seen["grammars"], Grammars)
+    seen["grammars"].stop()
 
 
 def test_serve_asks_for_the_options_that_it_is_given(

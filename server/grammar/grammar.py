@@ -1,0 +1,61 @@
+"""A grammar as a request brings it, and the bounds that hold before anything is done with it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+MAX_BYTES = 64 << 10
+"""Of a grammar's text."""
+MAX_TOOLS_BYTES = 160 << 10
+"""Of one that was made of tools: it repeats their names, and options for each parameter."""
+MAX_DEPTH = 64
+"""Brackets inside one another."""
+Kind = Literal["json_object", "json_schema", "regex", "choice", "lark", "ebnf", "tools"]
+_OPENING, _CLOSING = frozenset("[{("), frozenset("]})")
+
+
+class BadGrammar(ValueError):
+    """A grammar that is not followed; the message says why, and what to do."""
+
+
+class Grammar(msgspec.Struct, frozen=True):
+    """What an answer has to be, from its first token to its last.
+
+    `text` is the JSON schema, the regular expression (of the whole answer), the JSON list of
+    choices, or the grammar in Lark's form (one that was made of `tools`, too) or in EBNF (GBNF's
+    form); empty for a `json_object`.
+    """
+
+    kind: Kind
+    text: str = ""
+
+    def require_small(self) -> None:
+        """Raises BadGrammar where it is larger, or nested deeper, than any is read."""
+        num_bytes = len(self.text.encode(errors="replace"))
+        most = MAX_TOOLS_BYTES if self.kind == "tools" else MAX_BYTES
+        if num_bytes > most:
+            raise BadGrammar(f"it has {num_bytes} bytes, more than {most}; send a smaller one")
+        depth = _depth(self.text, skips_strings=self.kind in ("json_schema", "choice", "tools"))
+        if depth > MAX_DEPTH:
+            raise BadGrammar(f"it is nested {depth} deep, more than {MAX_DEPTH}; make it flatter")
+
+
+def _depth(text: str, *, skips_strings: bool) -> int:
+    """How many brackets stand inside one another, those behind a backslash left out."""
+    depth = most = 0
+    in_string = is_escaped = False
+    for character in text:
+        if is_escaped or character == "\\":
+            is_escaped = not is_escaped
+        elif character == '"' and skips_strings:
+            in_string = not in_string
+        elif in_string:
+            continue
+        elif character in _OPENING:
+            depth += 1
+            most = max(most, depth)
+        elif character in _CLOSING:
+            depth = max(depth - 1, 0)
+    return most

@@ -1,0 +1,166 @@
+"""The engine's end of a process that follows a grammar. Knows no request and no host.
+
+Nothing here waits: who hears late is told by `Grammars`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+from contextlib import suppress
+from typing import Literal
+
+from lostwax.server.grammar.grammar import Grammar
+from lostwax.server.grammar.messages import (
+    MAX_FRAME_BYTES,
+    Close,
+    Compile,
+    Compiled,
+    Made,
+    Open,
+    Refused,
+    Request,
+    decode_reply,
+    encode,
+)
+from lostwax.server.grammar.times import COMPILE_S
+
+ENDED = (
+    "the process that follows its grammar was ended: that took too much time or memory, or somebody"
+    " killed it; make the grammar simpler, or ask again"
+)
+TOO_SLOW = (
+    f"it cannot be compiled and tried within {COMPILE_S:g} s and the memory that there is; make it"
+    " smaller"
+)
+NO_HOST = "the process that compiles grammars did not start; the server's log says why"
+Code = Literal["invalid_grammar", "grammar_failed"]
+NICENESS = 10
+MAX_ASKED = 2
+"""Times that a host is asked to fork for a grammar: it may be killed meanwhile."""
+_ENDS_WITHIN_MS = 1000
+
+
+class GrammarProcess:
+    """A grammar, on its way to be followed or there. `users` count who needs it."""
+
+    def __init__(self, grammar: Grammar) -> None:
+        self.grammar = grammar
+        self.users = 0
+        self.num_bytes = 0
+        self.is_ready = False
+        self.refusal: str | None = None
+        """Why it is not followed, or no more."""
+        self.forked_s: float | None = None
+        """When its process began."""
+        self.made: Made | None = None
+        """What it made for the last step that asked."""
+        self._socket: socket.socket | None = None
+        self.pidfd: int | None = None
+        """What it is ended by, once it has begun."""
+        self._pid = 0
+        self._is_nice = False
+        self._num_opened = 0
+        self._num_asked = 0
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a process was asked for."""
+        return self._socket is not None
+
+    @property
+    def refusal_code(self) -> Code:
+        """Whose fault it was: the grammar's, as far as is known, if it never was ready."""
+        return "grammar_failed" if self.refusal in (ENDED, NO_HOST) else "invalid_grammar"
+
+    def begin(self) -> socket.socket:
+        """Ask for a process: the end of the socket that is its own."""
+        mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        mine.setblocking(False)
+        self._socket = mine
+        self._num_asked += 1
+        self.send(Compile(self.grammar))
+        return its
+
+    def fileno(self) -> int:
+        """The socket's, to wait for."""
+        return -1 if self._socket is None else self._socket.fileno()
+
+    def open(self, ends: tuple[int, ...], after: int | None) -> int:
+        """Begin an answer; its number."""
+        self._num_opened += 1
+        self.users += 1
+        self.send(Open(self._num_opened, ends, after))
+        return self._num_opened
+
+    def close(self, number: int) -> None:
+        """End an answer."""
+        self.users -= 1
+        self.send(Close(number))
+
+    def send(self, request: Request) -> None:
+        """Say something, if it still listens."""
+        if self.refusal is not None or self._socket is None:
+            return
+        try:
+            self._socket.send(encode(request))
+        except OSError:  # it has ended, or hears nothing: its queue is full
+            self.end(ENDED)
+
+    def hear(self, now_s: float) -> None:
+        """Take in what it has said by now."""
+        while self.refusal is None and self._socket is not None:
+            try:
+                frame, files, _, _ = socket.recv_fds(self._socket, MAX_FRAME_BYTES, 1)
+            except BlockingIOError:
+                return
+            except OSError:
+                frame, files = b"", list[int]()
+            if files:
+                self.pidfd, self.forked_s, self._pid = files[0], now_s, int(frame)
+            elif not frame:
+                self._has_ended()
+            else:
+                self._take(frame)
+
+    def _has_ended(self) -> None:
+        """It closed its end of the socket, and has not said why."""
+        if self.forked_s is None and self._num_asked < MAX_ASKED and self._socket is not None:
+            self._socket.close()  # the host has ended, which is not the grammar's fault
+            self._socket = None
+        else:
+            has_begun = self.forked_s is not None
+            self.end(ENDED if self.is_ready else TOO_SLOW if has_begun else NO_HOST)
+
+    def _take(self, frame: bytes) -> None:
+        match decode_reply(frame):
+            case Compiled(num_bytes=num_bytes):
+                self.is_ready, self.num_bytes = True, num_bytes
+            case Refused(message=message):
+                self.end(message)
+            case Made() as made:
+                self.made = made
+
+    def give_way(self) -> None:
+        """Let everybody else have the cores from now on: it works for long."""
+        if self.pidfd is not None and not self._is_nice:
+            self._is_nice = True
+            with suppress(OSError):  # it has ended
+                os.setpriority(os.PRIO_PROCESS, self._pid, NICENESS)
+
+    def end(self, why: str) -> None:
+        """Kill it, if it lives: when this returns, it writes no mask any more."""
+        self.refusal, self.is_ready = why, False
+        if self.pidfd is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            gone = select.poll()
+            gone.register(self.pidfd, select.POLLIN)
+            gone.poll(_ENDS_WITHIN_MS)
+            os.close(self.pidfd)
+            self.pidfd = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None

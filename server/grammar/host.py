@@ -1,0 +1,73 @@
+"""The process from which those that follow a grammar are forked. It knows the model's vocabulary,
+which takes a second to load and which all of them share; it looks at no grammar.
+
+Run as `python -m lostwax.server.grammar.host` by `pool.py`. It has one thread, so that it can fork.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import mmap
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lostwax.server.gateway.tokenizer_file import load_codec
+from lostwax.server.grammar.follower import Rows
+from lostwax.server.grammar.messages import Refused, encode
+from lostwax.server.grammar.process import follow
+from lostwax.server.grammar.vocabulary import NoVocabulary, Vocabulary
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Fork a process for every socket that comes, until none can come any more."""
+    parser = argparse.ArgumentParser(prog="lostwax.server.grammar.host")
+    parser.add_argument("--control", type=int, required=True, help="socket that brings sockets")
+    parser.add_argument("--masks", type=int, required=True, help="file of the masks")
+    parser.add_argument("--vocab-size", type=int, required=True)
+    parser.add_argument("--eos", type=int, required=True)
+    parser.add_argument("--tokenizer", type=Path, action="append", default=[])
+    options = parser.parse_args(argv)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how they ended
+    control = socket.socket(fileno=options.control)
+    masks = mmap.mmap(options.masks, 0)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(masks))
+    rows = Rows(memoryview(masks), address, options.vocab_size)
+    vocabulary, why_not = None, ""
+    try:
+        vocabulary = Vocabulary(load_codec(*options.tokenizer), options.vocab_size, options.eos)
+    except NoVocabulary as error:
+        why_not = str(error)
+    gc.collect()
+    gc.freeze()  # a look for garbage in a fork would copy what is shared
+    while True:
+        _, found, _, _ = socket.recv_fds(control, 16, 1)
+        if not found:
+            return
+        with socket.socket(fileno=found[0]) as engine:
+            if vocabulary is None:
+                engine.send(encode(Refused(why_not)))
+            elif os.fork() == 0:
+                control.close()
+                _follow(engine, vocabulary, rows)
+
+
+def _follow(engine: socket.socket, vocabulary: Vocabulary, rows: Rows) -> None:
+    """In the new process, which ends here."""
+    try:
+        follow(engine, vocabulary, rows)
+    except (OSError, MemoryError):
+        pass  # the engine has gone, or the bound of memory was met
+    except Exception as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    finally:
+        os._exit(0)  # and not through the host's own end
+
+
+if __name__ == "__main__":
+    main()

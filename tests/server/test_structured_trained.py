@@ -1,0 +1,305 @@
+"""Formats of answers over HTTP, from the trained tiny model: right JSON, and clear refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import openai
+import pytest
+from grammar_processes import process_of
+from http_server import running
+from jsonschema import Draft202012Validator
+from pydantic import BaseModel
+from trained_fixtures import TRAINED
+
+from lostwax.backends.runtime.load import load
+from lostwax.ir.contract.masks import num_masks
+from lostwax.server.engine.loop import EngineCore
+from lostwax.server.engine.messages import Failed, Output, Submit
+from lostwax.server.engine.options import EngineOptions
+from lostwax.server.formats.encoding_v32 import EOS, THINK_END, encode_pieces
+from lostwax.server.gateway.app import Settings, create_app
+from lostwax.server.gateway.in_process import InProcessEngine
+from lostwax.server.gateway.tokenizer import Codec
+from lostwax.server.gateway.tokenizer_file import load_codec
+from lostwax.server.grammar.grammar import Grammar
+from lostwax.server.grammar.grammars import Grammars
+
+TASKS = TRAINED.parent / "tasks"
+
+
+@dataclass(frozen=True)
+class _Model:
+    """The trained model, what follows its grammars, and its tokenizer."""
+
+    runtime: Any
+    grammars: Grammars
+    codec: Codec
+
+    def core(self, drafts: int = 0, depth: int = 1) -> EngineCore:
+        options = EngineOptions(max_drafts=drafts)
+        return EngineCore(self.runtime, options, depth=depth, grammars=self.grammars)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Model]:
+    from lostwax.cli.compile import compile_checkpoint
+
+    folder = tmp_path_factory.mktemp("drafting") / "artifact"
+    compile_checkpoint(
+        TRAINED, folder, target="cpu", dtype="fp32", max_context=1024, max_tokens=256, max_reqs=8,
+        drafts=2,
+    )  # fmt: skip
+    runtime = load(folder, checkpoint=TRAINED, threads=1)
+    limits = runtime.limits
+    most = num_masks(limits.max_reqs, limits.max_drafts)
+    eos = runtime.facts.eos_token_ids[0]
+    grammars = Grammars([folder], limits.vocab_size, eos, most, hang_s=10)
+    yield _Model(runtime, grammars, load_codec(folder))
+    grammars.stop()
+
+
+@pytest.fixture(scope="module")
+def client(model: _Model) -> Iterator[openai.OpenAI]:
+    app = create_app(InProcessEngine(model.core(2)), model.codec, Settings(model="tiny"))
+    with running(app) as url:
+        yield openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+
+
+def _ask(client: openai.OpenAI, content: str, **asked: Any) -> Any:
+    given: dict[str, Any] = {"model": "tiny", "temperature": 0, "max_tokens": 300, **asked}
+    messages: Any = [{"role": "user", "content": content}]
+    return client.chat.completions.create(messages=messages, **given)
+
+
+class Sum(BaseModel):
+    """What a client wants to have parsed."""
+
+    answer: int
+    unit: Literal["apples", "pears"]
+    why: list[bool]
+
+
+FORMAT = {
+    "type": "json_schema",
+    "json_schema": {"name": "sum", "schema": Sum.model_json_schema(), "strict": True},
+}
+SUM = "What is 17 + 25?"
+
+
+def test_the_openai_client_parses_an_answer(client: openai.OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": SUM}]
+    answer = client.chat.completions.parse(
+        model="tiny", messages=messages, response_format=Sum, temperature=0, max_tokens=300
+    )
+    assert isinstance(answer.choices[0].message.parsed, Sum)
+    assert answer.choices[0].finish_reason == "stop"
+
+
+def test_a_stream_is_the_whole_answer(client: openai.OpenAI) -> None:
+    whole = _ask(client, SUM, response_format=FORMAT)
+    parts = list(_ask(client, SUM, response_format=FORMAT, stream=True))
+    said = "".join(part.choices[0].delta.content or "" for part in parts)
+    assert said == whole.choices[0].message.content
+    Sum.model_validate_json(said)
+
+
+def test_reasoning_is_free_and_what_follows_is_not(client: openai.OpenAI) -> None:
+    extra = {"chat_template_kwargs": {"thinking": True}}
+    answer = _ask(client, SUM, response_format=FORMAT, extra_body=extra, max_tokens=400)
+    free = _ask(client, SUM, extra_body=extra, max_tokens=400)
+    message = answer.choices[0].message
+    assert message.reasoning_content == free.choices[0].message.reasoning_content
+    assert answer.choices[0].finish_reason == "stop"
+    Sum.model_validate_json(message.content)
+
+
+@pytest.mark.parametrize(
+    ("given", "pattern"),
+    [
+        ({"guided_choice": ["Zürich", "Bern"]}, "Zürich|Bern"),
+        ({"guided_regex": r"\d{4}-\d{2}"}, r"\d{4}-\d{2}"),
+        ({"structured_outputs": {"grammar": 'start: "a" | "b" start'}}, "b*a"),
+        ({"ebnf": 'root ::= "<" [x-z]{2,4} ">"'}, "<[x-z]{2,4}>"),
+    ],
+)
+def test_other_servers_spellings_hold_in_chats_and_completions(
+    client: openai.OpenAI, given: dict[str, Any], pattern: str
+) -> None:
+    answer = _ask(client, SUM, extra_body=given, n=2, temperature=1, seed=3)
+    text = client.completions.create(model="tiny", prompt=SUM, max_tokens=60, extra_body=given)
+    said = [choice.message.content for choice in answer.choices] + [text.choices[0].text]
+    assert all(re.fullmatch(pattern, each) for each in said), said
+    assert {choice.finish_reason for choice in (*answer.choices, *text.choices)} == {"stop"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_grammar_that_cannot_be_followed_is_a_400_that_names_it(
+    client: openai.OpenAI, stream: bool
+) -> None:
+    for given, param, why in (
+        ({"guided_regex": "("}, "guided_regex", "unclosed group"),
+        ({"guided_json": {"type": "nothing"}}, "guided_json", "nothing"),
+        ({"guided_regex": "(a{1000}){1000}"}, "guided_regex", "ms a token|within 2 s"),
+    ):
+        with pytest.raises(openai.BadRequestError, match=why) as refused:
+            _ask(client, SUM, stream=stream, extra_body=given)
+        assert (refused.value.code, refused.value.param) == ("invalid_grammar", param)
+
+
+def test_an_answer_whose_process_is_killed_ends_with_an_error_and_others_go_on(
+    client: openai.OpenAI, model: _Model
+) -> None:
+    endless = {"guided_regex": "[a-z]{900}"}
+    grammar = Grammar("regex", "[a-z]{900}")
+    other = list[str]()
+
+    def count() -> None:
+        answer = _ask(client, SUM, extra_body={"guided_regex": "[0-9]{200}"})
+        other.append(answer.choices[0].message.content)
+
+    beside = threading.Thread(target=count)
+    beside.start()
+    stream = _ask(client, SUM, stream=True, extra_body=endless, max_tokens=900)
+    next(stream)
+    os.kill(process_of(model.grammars, grammar), signal.SIGKILL)
+    with pytest.raises(openai.APIError, match="the process that follows its grammar was ended"):
+        list(stream)
+    beside.join()
+    assert re.fullmatch("[0-9]{200}", other[0])
+    again = _ask(client, SUM, extra_body=endless, max_tokens=900)
+    assert re.fullmatch("[a-z]{900}", again.choices[0].message.content)
+
+
+def _tasks(count: int) -> list[tuple[str, dict[str, Any]]]:
+    """Questions with the schema of their answer: those that the model was trained for, and others
+    whose answers are no JSON at all."""
+    read = [json.loads(line) for line in (TASKS / "json.jsonl").read_text().splitlines()]
+    asked = [
+        (task["messages"][-1]["content"], _bound(task["reference"]["schema"])) for task in read
+    ]
+    for name in ("arithmetic", "chat", "tools", "dates_units"):
+        for line, (_, schema) in zip(
+            (TASKS / f"{name}.jsonl").read_text().splitlines(), asked, strict=False
+        ):
+            if len(asked) < count:
+                asked.append((json.loads(line)["messages"][-1]["content"] or "?", schema))
+    return asked[:count]
+
+
+def _bound(schema: Any) -> Any:
+    """The same with no properties but those that it names, as OpenAI's strict schemas are, and with
+    short texts and lists: where this model knows no answer it repeats itself for ever."""
+    if isinstance(schema, list):
+        return [_bound(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kind: Any = schema.get("type")
+    bounds: dict[Any, dict[str, Any]] = {
+        "object": {"additionalProperties": False},
+        "string": {} if "enum" in schema else {"maxLength": 40},
+        "array": {"maxItems": 6},
+        "integer": {"minimum": -(10**6), "maximum": 10**6},
+        "number": {"minimum": -(10**6), "maximum": 10**6},
+    }
+    found = bounds.get(kind, {}) if isinstance(kind, str) else {}
+    return {key: _bound(value) for key, value in schema.items()} | found
+
+
+def _is_valid(text: str, schema: dict[str, Any]) -> bool:
+    try:
+        return Draft202012Validator(schema).is_valid(json.loads(text))
+    except ValueError:
+        return False
+
+
+def _check_all(client: openai.OpenAI, count: int) -> None:
+    tasks = _tasks(count)
+    assert len(tasks) == count
+
+    def ask(task: tuple[str, dict[str, Any]]) -> tuple[str, str, str]:
+        content, schema = task
+        form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        choice = _ask(client, content, response_format=form).choices[0]
+        free = _ask(client, content).choices[0].message.content or ""
+        return choice.message.content, choice.finish_reason, free
+
+    with ThreadPoolExecutor(8) as threads:
+        said = list(threads.map(ask, tasks))
+    ended = [
+        (text, task[1]) for (text, why, _), task in zip(said, tasks, strict=True) if why == "stop"
+    ]
+    for text, schema in ended:
+        assert _is_valid(text, schema), (text, schema)
+    num_wrong = sum(
+        not _is_valid(free, task[1]) for (*_, free), task in zip(said, tasks, strict=True)
+    )
+    print(f"{len(ended)} of {count} ended, all valid; {num_wrong} were invalid without a format")
+    assert len(ended) >= 0.98 * count, [text for text, why, _ in said if why != "stop"]
+    assert num_wrong > count // 4, "the format changed nothing"
+
+
+def test_every_answer_that_ends_is_valid(client: openai.OpenAI) -> None:
+    _check_all(client, 25)
+
+
+@pytest.mark.slow
+def test_every_answer_of_200_that_ends_is_valid(client: openai.OpenAI) -> None:
+    _check_all(client, 200)
+
+
+def _answers(model: _Model, drafts: int, prompts: list[list[int]], grammars: list[Any]) -> Any:
+    """Token ids of answers that run together, and how many drafts were accepted."""
+    core, found = model.core(drafts), dict[str, list[int]]()
+    for i, prompt in enumerate(prompts):
+        after = model.codec.marks[THINK_END] if i % 3 == 2 else None
+        core.handle(
+            Submit(
+                request=f"{i}", prompt=prompt, max_tokens=120, grammar=grammars[i],
+                grammar_after=after if grammars[i] else None, temperature=0.7 * (i % 2), seed=i,
+            )
+        )  # fmt: skip
+    while core.has_work:
+        for event in core.step():
+            assert isinstance(event, Output), event
+            assert not isinstance(event, Failed)
+            found.setdefault(event.request, []).extend(each.token for each in event.tokens)
+    return found, core.drafting.num_accepted
+
+
+def test_answers_with_drafts_are_those_of_the_grammar_alone(model: _Model) -> None:
+    prompts = list[list[int]]()
+    grammars = list[Grammar | None]()
+    for i, (content, schema) in enumerate(_tasks(24)):
+        mode: Any = "thinking" if i % 3 == 2 else "chat"
+        pieces = encode_pieces([{"role": "user", "content": content}], mode)
+        prompts.append(model.codec.encode_pieces(pieces))
+        grammars.append(Grammar("json_schema", json.dumps(schema)) if i % 4 else None)
+    want, none = _answers(model, 0, prompts, grammars)
+    found, accepted = _answers(model, 2, prompts, grammars)
+    assert found == want
+    assert (none, accepted > 20) == (0, True), accepted
+    eos = model.codec.marks[EOS]
+    for i, grammar in enumerate(grammars):
+        ids = found[f"{i}"]
+        if grammar is not None and ids[-1] == eos:
+            text = model.codec.decode(ids).rpartition(THINK_END)[2]
+            assert _is_valid(text, json.loads(grammar.text)), text
+
+
+def test_the_example_of_the_page_prints_what_it_asked_for(
+    client: openai.OpenAI, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "structured-output.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code.replace("http://127.0.0.1:8000/v1", str(client.base_url)), {"__name__": "example"})
+    assert re.fullmatch(r"result=-?\d+ unit='(apples|pears)'\n", capsys.readouterr().out)

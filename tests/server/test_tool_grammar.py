@@ -1,0 +1,215 @@
+"""Grammars of tool calls, over the trained model's vocabulary: what the encoder writes fits them,
+and whatever fits is read back as calls that the schemas hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from jsonschema import Draft202012Validator
+from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
+from tokenizers import Tokenizer
+from trained_fixtures import TRAINED
+
+from lostwax.server.formats.encoding_v32 import DSML, EOS, THINK_END, encode_messages
+from lostwax.server.formats.parse_v32 import ParsedMessage, parse_completion
+from lostwax.server.formats.pieces import Piece
+from lostwax.server.gateway.tokenizer import TextCodec
+from lostwax.server.grammar.compile_grammar import compile_grammar
+from lostwax.server.grammar.grammar import BadGrammar, Grammar
+from lostwax.server.grammar.tool_grammar import Choice, tool_grammar
+from lostwax.server.grammar.vocabulary import Vocabulary
+
+CODEC = TextCodec(Tokenizer.from_file(str(TRAINED / "tokenizer.json")))
+VOCABULARY = Vocabulary(CODEC, 4096, CODEC.marks[EOS])
+WEATHER = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string", "description": "Where."},
+        "unit": {"enum": ["c", "f"]},
+        "days": {"type": "integer", "minimum": 1, "maximum": 14},
+        "place": {"$ref": "#/$defs/place"},
+        "code": {"type": "string", "pattern": "^[A-Z]{2}$"},
+        "note": {},
+    },
+    "required": ["city", "days"],
+    "additionalProperties": False,
+    "$defs": {"place": {"type": "array", "items": {"type": "number"}, "maxItems": 2}},
+}
+NOTHING = {"type": "object", "properties": {}}
+OPEN = {"type": "object"}
+OPTIONAL = {"type": "object", "properties": {"a": {"type": "boolean"}, "b": {"type": "null"}}}
+SCHEMAS = {"get_weather": WEATHER, "now": NOTHING, "flags": OPTIONAL, "bare": None, "open": OPEN}
+
+
+def tool(name: str, *, strict: bool = False) -> dict[str, Any]:
+    function = {"name": name, "parameters": SCHEMAS[name], "strict": strict}
+    return {"type": "function", "function": function}
+
+
+TOOLS = [tool(name) for name in SCHEMAS]
+STRICT = [tool(name, strict=name == "get_weather") for name in SCHEMAS]
+BY_NAME: Choice = {"type": "function", "function": {"name": "flags"}}
+
+
+def written(*calls: tuple[str, Mapping[str, Any]], content: str = "") -> str:
+    """An answer as the model's encoder writes it."""
+    made = [{"function": {"name": name, "arguments": args}} for name, args in calls]
+    answer = {"role": "assistant", "content": content, "tool_calls": made}
+    text = encode_messages([{"role": "user", "content": "?"}, answer], "chat")
+    return text.partition(THINK_END)[2].removesuffix(EOS)
+
+
+def fits(grammar: Grammar | None, text: str) -> bool:
+    """Whether a whole answer follows a grammar."""
+    assert grammar is not None
+    grammar.require_small()
+    matcher = compile_grammar(grammar, VOCABULARY)
+    ids = CODEC.encode_pieces([Piece(text, is_structure=False)])
+    return matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()
+
+
+def answers(grammar: Grammar | None, count: int, most: int = 400) -> list[str]:
+    """Answers of a model that picks anything that may come, the end where it may; those that come
+    to one."""
+    assert grammar is not None
+    matcher, rng = compile_grammar(grammar, VOCABULARY), np.random.default_rng(0)
+    found = list[str]()
+    for _ in range(count):
+        own, ids = matcher.deep_copy(), list[int]()
+        mask = allocate_token_bitmask(1, VOCABULARY.vocab_size)
+        while len(ids) < most and not own.is_accepting():
+            fill_next_token_bitmask(own, mask)
+            may = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
+            short = [i for i in may.tolist() if len(VOCABULARY.bytes_of[i]) <= 2]
+            ids.append(int(rng.choice(short if short and rng.random() < 0.9 else may)))
+            assert own.consume_token(ids[-1])
+        if own.is_accepting():
+            found.append(CODEC.decode_with_marks(ids))
+    return found
+
+
+def calls_of(text: str) -> ParsedMessage:
+    return parse_completion(text, "chat")
+
+
+CALLS: list[tuple[tuple[str, Mapping[str, Any]], ...]] = [
+    (("now", {}),),
+    (("get_weather", {"city": 'Köln <b> \n"x" &', "days": 3}),),
+    (("get_weather", {"city": "x", "unit": "c", "days": 14, "place": [1, 2.5], "note": "hm"}),),
+    (("get_weather", {"city": "", "days": 1, "code": None} | {"note": {"a": [1]}}),),
+    (("flags", {}), ("flags", {"b": None}), ("flags", {"a": True, "b": None}), ("now", {})),
+    (("bare", {}), ("open", {})),
+    (("open", {"any": "text", "other": [1]}),),
+]
+
+
+@pytest.mark.parametrize("calls", CALLS)
+def test_what_the_encoder_writes_fits(calls: tuple[tuple[str, Mapping[str, Any]], ...]) -> None:
+    given = [(name, {k: v for k, v in args.items() if k != "code"}) for name, args in calls]
+    assert fits(tool_grammar("deepseekv32", TOOLS, "required"), written(*given))
+    if len(given) > 1:
+        alone = tool_grammar("deepseekv32", TOOLS, "required", parallel=False)
+        assert not fits(alone, written(*given))
+        assert fits(alone, written(given[0]))
+
+
+BAD: list[tuple[str, Mapping[str, Any]]] = [
+    ("get_weather", {"days": 3}),
+    ("get_weather", {"city": "x", "days": 15}),
+    ("get_weather", {"city": "x", "days": "3"}),
+    ("get_weather", {"city": "x", "unit": "k", "days": 3}),
+    ("get_weather", {"city": "x", "days": 3, "place": [1, 2, 3]}),
+    ("get_weather", {"city": "x", "days": 3, "more": 1}),
+    ("now", {"a": 1}),
+    ("bare", {"a": 1}),
+    ("gone", {}),
+]
+
+
+@pytest.mark.parametrize("call", BAD)
+def test_what_no_tool_takes_does_not_fit(call: tuple[str, Mapping[str, Any]]) -> None:
+    assert not fits(tool_grammar("deepseekv32", TOOLS, "required"), written(call))
+    if call[0] == "get_weather":
+        assert not fits(tool_grammar("deepseekv32", STRICT, "auto"), written(call))
+
+
+def test_a_required_call_has_no_text_before_it_and_a_named_one_is_that_one() -> None:
+    required = tool_grammar("deepseekv32", TOOLS, "required")
+    assert not fits(required, "No.")
+    assert not fits(required, written(("now", {}), content="Let me look."))
+    named = tool_grammar("deepseekv32", TOOLS, BY_NAME)
+    assert fits(named, written(("flags", {"a": True})))
+    assert not fits(named, written(("now", {})))
+    assert not fits(named, written(("flags", {}), ("flags", {})))
+
+
+def test_with_strict_tools_an_answer_may_be_text_or_calls_behind_it() -> None:
+    grammar = tool_grammar("deepseekv32", STRICT, "auto")
+    assert fits(grammar, "Just < text.\n\n<")
+    assert fits(grammar, written(("get_weather", {"city": "x", "days": 1}), content="I look."))
+    assert fits(grammar, written(("flags", {"a": "what its schema does not allow"})))
+    assert not fits(grammar, f"I look. <{DSML}function_calls>")
+
+
+def test_an_answer_is_free_where_nothing_is_asked_of_it() -> None:
+    assert tool_grammar("deepseekv32", TOOLS, "auto") is None
+    assert tool_grammar("deepseekv32", STRICT, "none") is None
+    assert tool_grammar("deepseekv32", [], "auto") is None
+
+
+@pytest.mark.parametrize("choice", ["required", BY_NAME])
+def test_whatever_fits_is_read_as_calls_that_the_schemas_hold(choice: Choice) -> None:
+    tools = [each for each in TOOLS if each["function"]["name"] != "open"]
+    found = answers(tool_grammar("deepseekv32", tools, choice), 60)
+    assert len(found) > 30
+    for text in found:
+        message = calls_of(text)
+        assert message.tool_calls
+        assert message.content == ""
+        for call in message.tool_calls:
+            Draft202012Validator(SCHEMAS[call.name] or {}).validate(call.arguments)
+
+
+def test_calls_of_v31_are_json_between_marks() -> None:
+    grammar = tool_grammar("deepseekv31", TOOLS, "required")
+    found = answers(grammar, 40)
+    assert found
+    for text in found:
+        inner = text.removeprefix("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>")  # noqa: RUF001
+        name, _, rest = inner.partition("<｜tool▁sep｜>")  # noqa: RUF001
+        arguments = json.loads(rest.partition("<｜tool▁call▁end｜>")[0])  # noqa: RUF001
+        Draft202012Validator(SCHEMAS[name] or {}).validate(arguments)
+
+
+STRANGE: list[tuple[Any, str]] = [
+    ({"type": "object", "anyOf": [{}]}, "'anyOf'"),
+    ({"type": "array"}, "no object"),
+    ({"type": "object", "required": ["a"]}, "'a' is required"),
+    ({"type": "object", "properties": {'a"b': {}}}, "rename"),
+    ({"type": "object", "properties": {"a": 3}}, "has no schema"),
+    ({"type": "object", "properties": {"a": {"$ref": "#"}}}, "refers to"),
+]
+
+
+@pytest.mark.parametrize(("schema", "why"), STRANGE)
+def test_a_strict_schema_that_cannot_be_held_is_refused_and_another_is_loosened(
+    schema: Any, why: str
+) -> None:
+    function = {"name": "f", "parameters": schema}
+    with pytest.raises(BadGrammar, match=why):
+        tool_grammar("deepseekv32", [{**function, "strict": True}], "required")
+    grammar = tool_grammar("deepseekv32", [function], "required")
+    assert fits(grammar, written(("f", {"any": [1], "x": "y"})))
+
+
+def test_a_choice_without_its_tool_is_refused() -> None:
+    with pytest.raises(BadGrammar, match="'gone' is asked for"):
+        tool_grammar("deepseekv32", TOOLS, {"type": "function", "function": {"name": "gone"}})
+    with pytest.raises(BadGrammar, match="there is no tool"):
+        tool_grammar("deepseekv32", [], "required")
+    with pytest.raises(BadGrammar, match="rename"):
+        tool_grammar("deepseekv32", [{"name": 'a"b'}], "required")
