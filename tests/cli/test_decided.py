@@ -1,4 +1,4 @@
-"""What `serve` is asked of an artifact in other servers' words is compared with what was compiled."""
+"""What `serve` is asked of an artifact in other servers' words is compared with the compiled."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ Serve = Callable[..., tuple[int, str]]
 def served(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the server is started with, instead of starting."""
     seen: list[dict[str, Any]] = []
-    monkeypatch.setattr(
-        "lostwax.server.gateway.serve.serve", lambda artifact, settings, **more: seen.append(more)
-    )
+
+    def run(artifact: Path, settings: object, **more: Any) -> None:
+        seen.append(more)
+
+    monkeypatch.setattr("lostwax.server.gateway.serve.serve", run)
     return seen
 
 

@@ -14,6 +14,7 @@ PAGES = (
     "model-to-artifact",
     "concepts",
     "cli",
+    "migration",
     "operations",
     "evaluation",
     "numerics/certificates",
