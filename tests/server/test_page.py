@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
@@ -242,7 +242,7 @@ class _Stub(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def stub() -> Iterator[str]:
+def stub() -> Generator[str]:
     """Its URL."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Stub) as server:
         server.daemon_threads = True
