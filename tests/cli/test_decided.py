@@ -11,6 +11,8 @@ from command_line import lostwax, one_sentence
 from small_fixtures import Compiled
 
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.cli.foreign_values import TOOL_PARSERS, require_chat_form
+from lostwax.cli.option_types import OptionRefused
 from lostwax.ir.contract.choice import Choices
 
 if TYPE_CHECKING:
@@ -138,3 +140,14 @@ def test_drafts_are_asked_for_in_any_server_s_words(
     status, _, err = lostwax(capsys, "serve", good_folder / "artifact", *where, *too_many)
     assert status == 1
     assert f"compiled with --drafts {most}" in one_sentence(err) or most == 3
+
+
+def test_each_encoding_has_its_parsers() -> None:
+    for encoding, parser in TOOL_PARSERS.items():
+        require_chat_form(encoding, parser, "deepseek_v3")
+        for other in {"deepseekv32", "deepseekv31", "none", "hermes"} - {parser}:
+            with pytest.raises(OptionRefused, match=f"nearest: --tool-call-parser {parser}$"):
+                require_chat_form(encoding, other, None)
+    require_chat_form(None, None, None)
+    with pytest.raises(OptionRefused, match="this checkpoint's chats are not known here"):
+        require_chat_form(None, None, "deepseek-v3")

@@ -29,6 +29,14 @@ METHODS = ("mtp", "deepseek_mtp")
 """The same of vLLM's `--speculative-config`."""
 CACHE_OF = {"flashmla_sparse": "bf16", "flashmla_kv": "fp8_656"}
 """The layout that a kernel of FlashMLA reads."""
+TOOL_PARSERS = {
+    "deepseek-v3.2": "deepseekv32",
+    "deepseek-v3.2-exp": "deepseekv31",
+    "deepseek-v3.1": "deepseekv31",
+    "deepseek-v3.2-speciale": "none",
+}
+"""SGLang's `--tool-call-parser` for an encoding (`ModelFacts.chat_encoding`)."""
+REASONING_PARSER = "deepseek-v3"
 MAX_JSON = 4096
 """Characters of `--speculative-config`."""
 
@@ -164,8 +172,8 @@ def require_chat_form(
     `encoding` is the checkpoint's (`ModelFacts.chat_encoding`), None where its chats are not known.
     """
     for option, value, own in (
-        ("--tool-call-parser", tool_call_parser, encoding),
-        ("--reasoning-parser", reasoning_parser, encoding and "deepseek-v3"),
+        ("--tool-call-parser", tool_call_parser, TOOL_PARSERS.get(encoding or "")),
+        ("--reasoning-parser", reasoning_parser, encoding and REASONING_PARSER),
     ):
         if value is None:
             continue
@@ -177,7 +185,7 @@ def require_chat_form(
         if plain(value) != plain(own):
             raise OptionRefused(
                 f"{option} {value}: answers are read as the checkpoint's encoding writes them;"
-                f" nearest: {option} {plain(own) if option == '--tool-call-parser' else own}"
+                f" nearest: {option} {own}"
             )
 
 
