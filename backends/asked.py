@@ -40,7 +40,7 @@ def require_possible(asked: Asked, facts: ModelFacts, target: Target, *, has_mtp
         raise UnsupportedDtype(
             f"target {target.name} has no {asked.dtype}; it has {', '.join(target.dtypes)}"
         )
-    _require_ranks(asked.tp, target)
+    require_ranks(asked.tp, target)
     limits = limits_of(facts, asked.sizes)
     if limits.max_drafts and not has_mtp:
         raise NoDrafts(
@@ -50,7 +50,8 @@ def require_possible(asked: Asked, facts: ModelFacts, target: Target, *, has_mtp
     return limits
 
 
-def _require_ranks(tp: int, target: Target) -> None:
+def require_ranks(tp: int, target: Target) -> None:
+    """Raise UnsupportedRanks where the target cannot run so many."""
     if tp < 1:
         raise UnsupportedRanks(f"--tp {tp}: there is at least one rank")
     if tp > 1 and target.replay == "graph":

@@ -41,6 +41,7 @@ from lostwax.server.gateway.errors import ApiError, json_response, model_not_fou
 from lostwax.server.gateway.head_as_get import HeadAsGet
 from lostwax.server.gateway.key_guard import KeyGuard
 from lostwax.server.gateway.operations import add_operations
+from lostwax.server.gateway.page_routes import add_page
 from lostwax.server.gateway.readiness import engine_health, require_engine, require_ready
 from lostwax.server.gateway.request_id import RequestId
 from lostwax.server.gateway.request_record import Observer
@@ -91,6 +92,7 @@ def create_app(
     _answer_errors(app)
 
     _add_probes(app, client, draining)
+    add_page(app)
 
     add_body_routes(app, answering)
     _list_models(app, client, settings.model)

@@ -1,4 +1,5 @@
-"""Asks every request for an API key: all paths but health are closed to who has none.
+"""Asks every request for an API key: all paths but health and the page's files are closed to who
+has none.
 
 Keys are compared by their digests, all of them, in a time that tells nothing of them. Knows no
 route.
@@ -14,6 +15,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lostwax.server.gateway.draining import HEALTH
 from lostwax.server.gateway.errors import ApiError
+from lostwax.server.gateway.page_routes import FILES
+
+OPEN_PATHS = {HEALTH, *FILES}
 
 
 class KeyGuard:
@@ -25,7 +29,7 @@ class KeyGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection event, as ASGI has it."""
-        if scope["type"] != "http" or scope["path"] == HEALTH:
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)

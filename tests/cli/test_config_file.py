@@ -110,3 +110,24 @@ def test_what_show_prints_is_a_file_that_says_the_same(tmp_path: Path, capsys: C
     path = _file(tmp_path, first)
     _, second, _ = lostwax(capsys, "config", "show", "--config", path)
     assert second == first
+
+
+def test_options_of_other_servers_stand_in_a_file_and_are_shown_where_they_are_given(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    path = _file(tmp_path, "[serve]\ntp = 2\nenable-dp-attention = true\nmax-model-len = 8\n")
+    status, _, err = lostwax(capsys, "serve", "--config", path)
+    assert status == 1
+    assert "no option 'max-model-len'" in one_sentence(err)
+    path = _file(tmp_path, "[serve]\ntp = 2\nenable-dp-attention = true\n")
+    status, _, err = lostwax(capsys, "serve", "--config", path)
+    assert status == 1
+    assert "--enable-dp-attention goes with --dp N" in one_sentence(err)
+    shown = ("config", "show", "--origin", "--config", path, "--dp", 8)
+    status, out, _ = lostwax(capsys, *shown)
+    assert status == 0
+    lines = out.splitlines()
+    assert f"tp = 2 # {path}" in lines
+    assert "dp = 8 # command line" in lines
+    assert f"enable-dp-attention = true # {path}" in lines
+    assert not any("kv-cache-dtype" in line for line in lines)

@@ -14,6 +14,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 from command_line import command_app, lostwax, one_sentence
+from foreign_refusals import ILLEGAL
 
 from lostwax.backends.runtime.checkpoint_content import content_digests
 from lostwax.cli.commands import COMMANDS
@@ -68,6 +69,7 @@ VALUES = {
     "serve --watchdog-timeout 0": "--watchdog-timeout must be above 0 and at most 86400",
     "serve --request-timeout 0": "--request-timeout must be above 0 and at most 86400",
     "serve --served-model-name=": "--served-model-name must be one line of 1 to 256",
+    **ILLEGAL,
     "serve --target cqu": "unknown target 'cqu'. Did you mean 'cpu'?",
     "serve --cache FILE": "is no folder; give another",
     "serve --certificates FILE/x": "FILE is no folder",
@@ -174,17 +176,20 @@ VALUES = {
     "new-checkpoint --config FILE -o OUT --seed -1": "--seed must be in 0..",
 }
 FOREIGN = {
-    "serve --tensor-parallel-size 2": "lostwax compile CHECKPOINT --tp",
-    "serve --tp 2": "--tp is decided when a checkpoint is compiled",
+    "run --tensor-parallel-size 2": "lostwax compile CHECKPOINT --tp",
+    "run --tp 2": "--tp is decided when a checkpoint is compiled",
     "run --max-model-len 4096": "lostwax compile CHECKPOINT --max-context",
-    "serve --max-model-len 4096": "here it is --context-length",
     "serve --hicache-ratio 2": "the size itself is given: serve --hicache-size GB",
-    "serve --gpu-memory-utilization 0.9": "here it is --mem-fraction-static",
-    "serve --max-num-seqs 8": "here it is --max-running-requests",
     "serve --disable-log-requests": "has no line unless --log-requests is given: leave it out",
     "serve --api-ky x": "Did you mean --api-key?",
-    "serve --model-path CKPT": "name the folder itself: lostwax serve PATH",
     "run --mem-fraction-static 0.9": "here it is --num-pages",
+    "run --model-path CKPT": "name the folder itself: lostwax run PATH",
+    "serve --max-reqs 8": "--max-reqs is decided when a checkpoint is compiled",
+    "serve --nnodes 2": "--nnodes: ranks run on one host; leave it out",
+    "serve --enable-expert-parallel": "ranks have a slice of every expert",
+    "serve --disable-cuda-graph": "programs are compiled ahead and replayed",
+    "serve --speculative-num-step 3": "Did you mean --speculative-num-steps?",
+    "migrate": "requires an argument",
     "serve --enable-prompt-tokens-details": "cached_tokens is always told: leave it out",
     "serve --enable-cache-report": "cached_tokens is always told: leave it out",
     "serve --prefix-caching-hash-algo sha256": "found by SHA-256: leave it out",

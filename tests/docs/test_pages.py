@@ -15,6 +15,7 @@ PAGES = (
     "concepts",
     "cli",
     "tools",
+    "migration",
     "operations",
     "evaluation",
     "numerics/certificates",

@@ -37,6 +37,13 @@ COMMANDS = {
             "lostwax serve model.lostwax --port 9000 --num-pages 4096",
         ),
     ),
+    "migrate": Command(
+        "Say the command of SGLang's or vLLM's server in ours.",
+        (
+            "lostwax migrate 'vllm serve deepseek-ai/DeepSeek-V3.2 -tp 8'",
+            "lostwax migrate - < launch.sh",
+        ),
+    ),
     "config": Command(
         "The options of serve as they will be, and where each comes from.",
         ("lostwax config show --origin",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -11,6 +12,7 @@ from cyclopts import App, Parameter
 
 from lostwax.backends.runtime.say import result
 from lostwax.cli.config_file import named_file
+from lostwax.cli.decided import Decided
 from lostwax.cli.option_types import Flag, OptionRefused
 
 HIDDEN = ("api-key",)
@@ -28,7 +30,8 @@ def config(
     Parameters
     ----------
     action
-        show prints every option; those without a value are comments.
+        show prints every option; those without a value are comments. Those of other servers are
+        printed where they are given.
     options
         A command line of `serve`, with its --config FILE.
     origin
@@ -43,13 +46,15 @@ def config(
     take_config(app, line)
     both, _ = _parsed(line, app)
     result("[serve]")
-    for name, parameter in inspect.signature(command).parameters.items():
+    told, both = _flat(told), _flat(both)
+    parameters = inspect.signature(command).parameters
+    for name, value in (_flat({n: p.default for n, p in parameters.items()}) | both).items():
         if name == "config":
             continue
         source = "default"
         if name in both:
             source = "command line" if name in told else str(named_file(line))
-        shown = _shown(name.replace("_", "-"), both.get(name, parameter.default))
+        shown = _shown(name.replace("_", "-"), value)
         result(f"{shown} # {source}" if origin else shown)
 
 
@@ -65,6 +70,18 @@ def _parsed(line: list[str], app: App | None = None) -> tuple[dict[str, Any], An
     if command.__name__ != "serve":
         raise OptionRefused("config shows a command line of serve; leave out --help and --version")
     return dict(bound.arguments), command
+
+
+def _flat(options: dict[str, Any]) -> dict[str, Any]:
+    """The options by name, where those of other servers are one value; of these, what was given."""
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, Decided):
+            given = {each.name: getattr(value, each.name) for each in fields(value)}
+            found |= {n: v for n, v in given.items() if v not in (None, False)}
+        else:
+            found[name] = value
+    return found
 
 
 def _shown(name: str, value: Any) -> str:

@@ -5,7 +5,16 @@ from __future__ import annotations
 _DOWNLOADS = "lostwax downloads nothing and runs no code of a checkpoint: leave it out"
 _PATH = "name the folder itself: lostwax {command} PATH"
 _NO_LINES = "a request has no line unless --log-requests is given: leave it out"
+_NO_LEVELS = "lines have no levels: leave it out"
 _CACHED_TOKENS = "usage.prompt_tokens_details.cached_tokens is always told: leave it out"
+_REPLAYED = "programs are compiled ahead and replayed, whatever their size: leave it out"
+_NOT_TUNED = "nothing is tuned or warmed up by choice at the start: leave it out"
+_OWN_CHOICE = "what runs an op was chosen when the artifact was compiled: leave it out"
+_SAFETENSORS = "weights are read from safetensors by the artifact's plan: leave it out"
+_GRAMMARS = "grammars are llguidance's: leave it out"
+_PARSED = "answers are read as the checkpoint's encoding writes them: leave it out"
+_MIXED = "prompts are always cut into steps, which answers join: leave it out"
+_FOUND = "prefixes are found in the cache by themselves: leave it out"
 _OURS = {
     "--attention-backend": "--lowering",
     "--chunked-prefill-size": "--max-tokens",
@@ -27,6 +36,7 @@ _OURS = {
     "--nsa-prefill-backend": "--lowering",
     "--dsa-decode-backend": "--lowering",
     "--dsa-prefill-backend": "--lowering",
+    "--enable-deterministic-inference": "--batch-invariant",
     "--no-async-scheduling": "--disable-overlap-schedule",
     "--no-enable-prefix-caching": "--disable-radix-cache",
     "--num-speculative-tokens": "--drafts",
@@ -36,37 +46,125 @@ _OURS = {
     "--tp-size": "--tp",
 }
 """Options of SGLang, vLLM and TensorRT-LLM by what does the same here."""
-_OF_SERVE = {
-    "--gpu-memory-utilization": "--mem-fraction-static",
-    "--max-model-len": "--context-length",
-    "--max-num-batched-tokens": "--chunked-prefill-size",
-    "--max-num-seqs": "--max-running-requests",
-    "--max-seq-len": "--context-length",
-    "--block-size": "--page-size",
-    "--kv-offloading-size": "--hicache-size",
-    "--enable-log-requests": "--log-requests",
-}
-"""What `serve` has under SGLang's name, by vLLM's and TensorRT-LLM's."""
 _OTHERWISE = {
-    "--disable-log-requests": _NO_LINES,
-    "--disable-uvicorn-access-log": _NO_LINES,
-    "--enable-cache-report": _CACHED_TOKENS,
-    "--enable-prefix-caching": "prefixes are found in the cache by themselves: leave it out",
-    "--enable-prompt-tokens-details": _CACHED_TOKENS,
-    "--hf-token": _DOWNLOADS,
+    "--allowed-hosts": "here each is named: serve --allow-host NAME",
+    "--allowed-origins": "here each is named: serve --allow-origin ORIGIN",
     "--hicache-ratio": "here the size itself is given: serve --hicache-size GB",
-    "--hicache-write-policy": "pages are saved when they give way: leave it out",
     "--model": _PATH,
     "--model-path": _PATH,
+    "--ssl-keyfile-password": "take the password off the key: openssl pkey -in KEY -out OTHER",
+}
+"""What is said in another way."""
+NEEDLESS = {
+    "--async-scheduling": "steps overlap wherever the device keeps the state: leave it out",
+    "--decode-log-interval": "metrics tell of steps: leave it out",
+    "--disable-cuda-graph": _REPLAYED,
+    "--cuda-graph-bs": _REPLAYED,
+    "--cudagraph-capture-sizes": _REPLAYED,
+    "--enforce-eager": _REPLAYED,
+    "--disable-flashinfer-autotune": _NOT_TUNED,
+    "--kernel-config.enable_flashinfer_autotune": _NOT_TUNED,
+    "--skip-server-warmup": _NOT_TUNED,
+    "--disable-log-requests": _NO_LINES,
+    "--disable-log-stats": "nothing is counted unless --enable-metrics is given: leave it out",
+    "--disable-uvicorn-access-log": _NO_LINES,
+    "--distributed-executor-backend": "ranks are processes of this host: leave it out",
+    "--enable-auto-tool-choice": "calls are read wherever a request brings tools: leave it out",
+    "--enable-cache-report": _CACHED_TOKENS,
+    "--enable-chunked-prefill": _MIXED,
+    "--enable-mixed-chunk": _MIXED,
+    "--enable-prefix-caching": _FOUND,
+    "--enable-prompt-tokens-details": _CACHED_TOKENS,
+    "--enable-trace": "--otlp-traces-endpoint alone turns traces on: leave it out",
+    "--fp8-gemm-backend": _OWN_CHOICE,
+    "--grammar-backend": _GRAMMARS,
+    "--guided-decoding-backend": _GRAMMARS,
+    "--hf-token": _DOWNLOADS,
+    "--hicache-write-policy": "pages are saved when they give way: leave it out",
+    "--load-format": _SAFETENSORS,
+    "--log-level": _NO_LEVELS,
+    "--log-level-http": _NO_LEVELS,
+    "--moe-runner-backend": _OWN_CHOICE,
     "--prefix-caching-hash-algo": "pages are always found by SHA-256: leave it out",
     "--quantization": "weights stay as the checkpoint stores them: leave it out",
-    "--reasoning-parser": "answers are read as the checkpoint's encoding writes them: leave it out",
-    "--ssl-keyfile-password": "take the password off the key: openssl pkey -in KEY -out OTHER",
+    "--random-seed": "each request has its seed: leave it out",
+    "--reasoning-parser": _PARSED,
+    "--sampling-backend": _OWN_CHOICE,
+    "--seed": "each request has its seed: leave it out",
     "--tokenizer": "the checkpoint's own is used: leave it out",
     "--tokenizer-mode": "the checkpoint's own encoding is used: leave it out",
-    "--tool-call-parser": "answers are read as the checkpoint's encoding writes them: leave it out",
+    "--tokenizer-path": "the checkpoint's own is used: leave it out",
+    "--tool-call-parser": _PARSED,
     "--trust-remote-code": _DOWNLOADS,
+    "--uvicorn-log-level": _NO_LEVELS,
 }
+"""What is so without an option, or changes no answer: a server that leaves it out does the same."""
+_ONE_HOST = "ranks run on one host"
+_SLICED = "ranks have a slice of every expert, and none holds whole ones"
+_ONE_ENGINE = "prompts and answers run in one engine"
+_PROMPT = "a prompt is not spread over ranks"
+_ADAPTERS = "adapters are not served"
+_ORDER = "requests run in the order in which they came"
+_CONFIG = "the model is what its config.json says"
+_OFFLOAD = "weights stay on the device"
+_RANKS_TALK = "how ranks exchange values is not chosen"
+LACKING = {
+    "--all2all-backend": _SLICED,
+    "--api-server-count": "one gateway process serves",
+    "--attention-context-parallel-size": _PROMPT,
+    "--attn-cp-size": _PROMPT,
+    "--chat-template": "chats are rendered by the checkpoint's own encoding",
+    "--cpu-offload-gb": _OFFLOAD,
+    "--data-parallel-size-local": _ONE_HOST,
+    "--decode-context-parallel-size": _PROMPT,
+    "--deepep-config": _SLICED,
+    "--deepep-mode": _SLICED,
+    "--default-chat-template-kwargs": "each request says chat_template_kwargs",
+    "--disable-custom-all-reduce": _RANKS_TALK,
+    "--disaggregation-bootstrap-port": _ONE_ENGINE,
+    "--disaggregation-ib-device": _ONE_ENGINE,
+    "--disaggregation-mode": _ONE_ENGINE,
+    "--disaggregation-transfer-backend": _ONE_ENGINE,
+    "--dist-init-addr": _ONE_HOST,
+    "--download-dir": "lostwax downloads nothing",
+    "--enable-dp-lm-head": "every rank has a slice of the head",
+    "--enable-dsa-prefill-context-parallel": _PROMPT,
+    "--enable-eplb": _SLICED,
+    "--enable-expert-parallel": _SLICED,
+    "--enable-lora": _ADAPTERS,
+    "--enable-nccl-nvls": _RANKS_TALK,
+    "--enable-nsa-prefill-context-parallel": _PROMPT,
+    "--enable-priority-scheduling": _ORDER,
+    "--enable-symm-mem": _RANKS_TALK,
+    "--enable-torch-compile": "what runs is compiled before, by lostwax compile",
+    "--enable-two-batch-overlap": "a step is not cut in two",
+    "--generation-config": "what a request leaves out has OpenAI's defaults",
+    "--hf-overrides": _CONFIG,
+    "--json-model-override-args": _CONFIG,
+    "--kv-transfer-config": _ONE_ENGINE,
+    "--lora-paths": _ADAPTERS,
+    "--max-prefill-tokens": "a prefill step has at most --chunked-prefill-size rows",
+    "--moe-a2a-backend": _SLICED,
+    "--moe-dense-tp-size": "all layers are sliced for the same ranks",
+    "--nccl-init-addr": _ONE_HOST,
+    "--nccl-port": _ONE_HOST,
+    "--nnodes": _ONE_HOST,
+    "--node-rank": _ONE_HOST,
+    "--pipeline-parallel-size": "layers are not spread over ranks; nearest: --tp",
+    "--pp-size": "layers are not spread over ranks; nearest: --tp",
+    "--preferred-sampling-params": "what a request leaves out has OpenAI's defaults",
+    "--revision": "lostwax downloads nothing: fetch the revision, then name its folder",
+    "--rope-scaling": _CONFIG,
+    "--sampling-defaults": "what a request leaves out has OpenAI's defaults",
+    "--schedule-conservativeness": _ORDER,
+    "--schedule-policy": _ORDER,
+    "--scheduling-policy": _ORDER,
+    "--speculative-draft-model-path": "drafts come from the model's own MTP layer",
+    "--stream-interval": "each token is sent when it is there",
+    "--swap-space": _OFFLOAD,
+    "--tokenizer-worker-num": "one gateway process serves",
+}
+"""What has no counterpart, and the rule behind it."""
 _OF_COMPILE = (
     "--activations",
     "--batch-invariant",
@@ -104,10 +202,10 @@ def hint(option: str, command: str | None) -> str | None:
     name = option.partition("=")[0]
     if command == "bench serve" and name in _OF_BENCH:
         return f"unknown option {name}: {_OF_BENCH[name]}"
-    if name in _OTHERWISE:
-        return f"unknown option {name}: {_OTHERWISE[name].format(command=command or 'COMMAND')}"
-    if command == "serve" and name in _OF_SERVE:
-        return f"unknown option {name}: here it is {_OF_SERVE[name]}"
+    if name in (said := NEEDLESS | _OTHERWISE) and name not in _OURS:
+        return f"unknown option {name}: {said[name].format(command=command or 'COMMAND')}"
+    if name in LACKING:
+        return f"unknown option {name}: {LACKING[name]}; leave it out"
     ours = _OURS.get(name, name)
     if ours in _OF_COMPILE and command != "compile":
         return (
@@ -117,3 +215,8 @@ def hint(option: str, command: str | None) -> str | None:
     if ours != name:
         return f"unknown option {name}: here it is {ours}"
     return None
+
+
+def lacking(name: str) -> str | None:
+    """Why a server's option has no counterpart, None where nothing is known of it."""
+    return LACKING.get(name) or _OTHERWISE.get(name)

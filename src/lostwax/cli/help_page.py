@@ -1,7 +1,7 @@
 """How `--help` looks: a page of a terminal with what is used most; `--help-all` has everything.
 
 Options of the panels Arguments and Parameters are the common ones. Those of any other panel are
-named in a line on the short page.
+named in a line on the short page, but for those of other servers, which are counted.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
 
 LABEL_WIDTH = 24
+FOREIGN = "Options of other servers"
+"""The panel of options that say something again in the words of a command line from elsewhere."""
 COMMON = ("Commands", "Arguments", "Parameters")
 MAX_CHOICES_CHARS = 12
 FLAGS = ("--help", "--help-all", "--version")
@@ -42,6 +44,9 @@ class HelpPage:
             lines = _whole_lines if self.is_whole else _short_lines
             for line in (line for entry in entries for line in lines(entry, width)):
                 _print(console, line)
+            return
+        if title == FOREIGN:
+            _print(console, f"{title}: {len(entries)}, which --help-all explains")
             return
         names = " ".join(name for e in entries for name in e.positive_names[:1])
         _print(console, _filled(f"{title}: {names}", width))

@@ -35,6 +35,11 @@ def is_checkpoint(path: Path) -> bool:
     return (path / "config.json").exists()
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether a name that leads to nothing here looks like a model's on the Hugging Face hub."""
+    return _HUB_ID.fullmatch(name) is not None and not Path(name).exists()
+
+
 def _require_folder(path: Path, wanted: str) -> None:
     """Where nothing is, a hub's name gets its own sentence: nothing here downloads."""
     if path.is_dir():

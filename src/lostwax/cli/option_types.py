@@ -19,6 +19,13 @@ from cyclopts import Group, Parameter
 
 MORE = Parameter(group=Group("More options", sort_key=9))
 """Options that `--help` only names; `--help-all` says what they do."""
+
+
+def also(*names: str) -> Parameter:
+    """One of MORE by its own name and by those that other servers give to the same."""
+    return Parameter(name=names, group=MORE.group)
+
+
 MAX_NAME_CHARS = 256
 MAX_PORT = 65535
 

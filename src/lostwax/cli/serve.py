@@ -17,9 +17,16 @@ from lostwax.cli.checked_model import (
     require_runnable,
     require_used,
 )
-from lostwax.cli.default_model import NAME, default_artifact, default_checkpoint
+from lostwax.cli.decided import (
+    Decided,
+    given_drafts,
+    named_model,
+    require_decided,
+    require_default,
+)
+from lostwax.cli.default_model import FAST_DTYPES, NAME, default_artifact, default_checkpoint
 from lostwax.cli.named_artifact import named_artifact
-from lostwax.cli.named_paths import Checkpoint, File, Model, OutFolder
+from lostwax.cli.named_paths import Checkpoint, File, Model, OutFolder, is_artifact
 from lostwax.cli.option_types import (
     MORE,
     Count,
@@ -40,6 +47,7 @@ from lostwax.cli.option_types import (
     Threads,
     Timeout,
     Url,
+    also,
 )
 from lostwax.cli.serve_limits import host_pages, pages_within, require_within
 from lostwax.server.engine.extend_budget import MAX_STALL
@@ -65,14 +73,22 @@ def serve(
     checkpoint: Checkpoint | None = None,
     drafts: Drafts | None = None,
     num_pages: Pages | None = None,
-    max_running_requests: Annotated[Count | None, MORE] = None,
+    max_running_requests: Annotated[
+        Count | None, also("--max-running-requests", "--max-num-seqs")
+    ] = None,
     max_queued_requests: Annotated[Count, MORE] = MAX_QUEUED_REQS,
     max_queued_tokens: Annotated[Count, MORE] = MAX_QUEUED_TOKENS,
-    threads: Threads | None = None,
-    context_length: Annotated[Count | None, MORE] = None,
-    mem_fraction_static: Annotated[Fraction | None, MORE] = None,
-    chunked_prefill_size: Annotated[Count | None, MORE] = None,
-    page_size: Annotated[Count | None, MORE] = None,
+    threads: Annotated[Threads | None, MORE] = None,
+    context_length: Annotated[
+        Count | None, also("--context-length", "--max-model-len", "--max-seq-len")
+    ] = None,
+    mem_fraction_static: Annotated[
+        Fraction | None, also("--mem-fraction-static", "--gpu-memory-utilization")
+    ] = None,
+    chunked_prefill_size: Annotated[
+        Count | None, also("--chunked-prefill-size", "--max-num-batched-tokens")
+    ] = None,
+    page_size: Annotated[Count | None, also("--page-size", "--block-size")] = None,
     watchdog_timeout: Annotated[Timeout, MORE] = WATCHDOG_S,
     request_timeout: Annotated[Timeout | None, MORE] = None,
     target: Annotated[TargetName | None, MORE] = None,
@@ -80,15 +96,19 @@ def serve(
     cache: Annotated[OutFolder | None, MORE] = None,
     certificates: Annotated[OutFolder | None, MORE] = None,
     allow_compiled: Annotated[Flag, MORE] = False,
-    disable_radix_cache: Annotated[Flag, MORE] = False,
+    disable_radix_cache: Annotated[
+        Flag, also("--disable-radix-cache", "--no-enable-prefix-caching")
+    ] = False,
     enable_hierarchical_cache: Annotated[Flag, MORE] = False,
-    hicache_size: Annotated[Gigabytes, MORE] = 0.0,
-    disable_overlap_schedule: Annotated[Flag, MORE] = False,
+    hicache_size: Annotated[Gigabytes, also("--hicache-size", "--kv-offloading-size")] = 0.0,
+    disable_overlap_schedule: Annotated[
+        Flag, also("--disable-overlap-schedule", "--no-async-scheduling")
+    ] = False,
     max_stall: Annotated[Stall, MORE] = MAX_STALL,
     drain: Annotated[Seconds, MORE] = 10.0,
     enable_metrics: Annotated[Flag, MORE] = False,
     collect_tokens_histogram: Annotated[Flag, MORE] = False,
-    log_requests: Annotated[Flag, MORE] = False,
+    log_requests: Annotated[Flag, also("--log-requests", "--enable-log-requests")] = False,
     log_format: Annotated[LogFormat, MORE] = "text",
     otlp_traces_endpoint: Annotated[Url | None, MORE] = None,
     api_key: Annotated[list[Key] | None, MORE, Parameter(negative=())] = None,
@@ -100,6 +120,7 @@ def serve(
     insecure: Annotated[Flag, MORE] = False,
     config: Annotated[File | None, MORE] = None,
     ready_fd: Annotated[Descriptor | None, MORE] = None,
+    decided: Annotated[Decided, Parameter(name="*")] = Decided(),  # noqa: B008  (it is frozen)
 ) -> None:
     """Serve an artifact over HTTP; a checkpoint is compiled first, beside it.
 
@@ -226,6 +247,10 @@ def serve(
         raise OptionRefused("--collect-tokens-histogram adds to /metrics; give --enable-metrics")
     if otlp_traces_endpoint is not None:
         _require_otel()
+    path, drafts = named_model(path, decided), given_drafts(drafts, decided)
+    if path is None or not is_artifact(path):
+        usual = "bf16" if path else FAST_DTYPES.get(target or "cpu", "bf16")
+        require_default(path, dtype or usual, decided)
     require_used(path, checkpoint=checkpoint, cache=cache, target=target, dtype=dtype)
     require_origins(allow_origin or ())
     keys = [*(api_key or ()), *(read_keys(api_key_file) if api_key_file else ())]
@@ -240,6 +265,7 @@ def serve(
         )
     else:
         artifact = named_artifact(path, target or "cpu", dtype or "bf16", drafts or 0)
+    require_decided(ArtifactReader(artifact), decided)
     require_within(
         artifact,
         context_length=context_length,
