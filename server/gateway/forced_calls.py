@@ -21,9 +21,8 @@ def asked_calls(request: ChatRequest, format: Format) -> Asked | None:
     if format == "none":
         message = "this model's chats have no calls; leave tools out"
         raise ApiError(400, message, code="unsupported_value", param=param)
-    choice: Choice = request.tool_choice or "auto"
-    if isinstance(choice, NamedChoice):
-        choice = {"type": "function", "function": {"name": choice.function.name}}
+    asked = request.tool_choice or "auto"
+    choice: Choice = {"name": asked.function.name} if isinstance(asked, NamedChoice) else asked
     tools = [tool.function.held() for tool in request.tools or ()]
     try:
         grammar = tool_grammar(

@@ -40,6 +40,7 @@ def prepare_response(request: ResponsesRequest, job: Job, codec: Codec) -> Prepa
             tool_choice=request.choice,
             parallel_tool_calls=request.parallel_tool_calls,
             chat_template_kwargs=request.template,
+            response_format=request.form,
             **sampling_of(request),
         )
         prepared = prepare_chat(chat, job, codec)

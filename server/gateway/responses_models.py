@@ -18,6 +18,13 @@ from lostwax.server.gateway.chat_models import (
     TemplateKwargs,
 )
 from lostwax.server.gateway.models import MAX_TOKEN_ID, GenerationRequest
+from lostwax.server.gateway.response_format import (
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    NamedSchema,
+    ResponseFormat,
+    TextFormat,
+)
 from lostwax.server.gateway.tool_models import (
     MAX_TOOLS,
     Choice,
@@ -38,7 +45,6 @@ _STORED = "nothing is stored here: send the whole conversation as input"
 _TEXT_ONLY = "this model reads and writes text only"
 _WHOLE = "the whole reasoning is in the answer"
 _FUNCTIONS = "tools are the client's functions, and it counts their calls"
-_FORMAT = "ask for the format in the prompt and check the answer"
 
 Status = Literal["in_progress", "completed", "incomplete"]
 AsSent = Annotated[Unread, Meta(extra_json_schema={"type": ["array", "null"]})]
@@ -157,10 +163,16 @@ class Reasoning(Struct, frozen=True, forbid_unknown_fields=True):
         require_neutral(self)
 
 
-class TextConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """The form of the answer: text."""
+class FlatSchemaFormat(
+    NamedSchema, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="json_schema"
+):
+    """JSON as a schema says."""
 
-    format: Annotated[Unread, only({"type": "text"}, remedy=_FORMAT)] = UNSET
+
+class TextConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The form of the answer."""
+
+    format: TextFormat | JsonObjectFormat | FlatSchemaFormat | None = None
     verbosity: Annotated[Unread, only("medium", remedy="say it in a message")] = UNSET
 
     def __post_init__(self) -> None:
@@ -217,6 +229,16 @@ class ResponsesRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unkn
         return self.tool_choice
 
     @property
+    def form(self) -> ResponseFormat | None:
+        """What the answer is to be, as chats say it."""
+        asked = self.text and self.text.format
+        if isinstance(asked, FlatSchemaFormat):
+            return JsonSchemaFormat(
+                NamedSchema(asked.schema, asked.name, asked.description, asked.strict)
+            )
+        return asked
+
+    @property
     def template(self) -> TemplateKwargs:
         """What the chat encoding is told; FieldError where an effort contradicts it."""
         template = self.chat_template_kwargs or TemplateKwargs()
@@ -242,7 +264,7 @@ class ResponsesRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unkn
             "service_tier": "default",
             "store": False,
             "temperature": 1.0 if self.temperature is None else self.temperature,
-            "text": {"format": {"type": "text"}},
+            "text": {"format": (self.text and self.text.format) or TextFormat()},
             "tool_choice": "auto" if self.tool_choice is None else self.tool_choice,
             "tools": tools,
             "top_p": 1.0 if self.top_p is None else self.top_p,
