@@ -116,7 +116,10 @@ export function sureness(logprob) {
   return kinds.find(([least]) => Math.exp(logprob) >= least)[1];
 }
 
-const percentOf = (logprob) => `${(100 * Math.exp(logprob)).toFixed(1)} %`;
+function percentOf(logprob) {
+  const percent = 100 * Math.exp(logprob);
+  return percent < 0.1 ? "< 0.1 %" : `${percent.toFixed(1)} %`;
+}
 
 /** Lines on a token: itself, then what stood beside it. */
 export function tokenLines({ token, logprob, top_logprobs: ranked }) {
