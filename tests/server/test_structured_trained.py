@@ -159,25 +159,25 @@ def test_a_grammar_that_cannot_be_followed_is_a_400_that_names_it(
 def test_an_answer_whose_process_is_killed_ends_with_an_error_and_others_go_on(
     client: openai.OpenAI, model: _Model
 ) -> None:
-    endless = {"guided_regex": "[a-z]{900}"}
-    grammar = Grammar("regex", "[a-z]{900}")
+    endless = {"guided_regex": "[a-z]{300}"}
+    grammar = Grammar("regex", "[a-z]{300}")
     other = list[str]()
 
     def count() -> None:
-        answer = _ask(client, SUM, extra_body={"guided_regex": "[0-9]{200}"})
+        answer = _ask(client, SUM, extra_body={"guided_regex": "[0-9]{100}"})
         other.append(answer.choices[0].message.content)
 
     beside = threading.Thread(target=count)
     beside.start()
-    stream = _ask(client, SUM, stream=True, extra_body=endless, max_tokens=900)
+    stream = _ask(client, SUM, stream=True, extra_body=endless)
     next(stream)
     os.kill(process_of(model.grammars, grammar), signal.SIGKILL)
     with pytest.raises(openai.APIError, match="the process that follows its grammar was ended"):
         list(stream)
     beside.join()
-    assert re.fullmatch("[0-9]{200}", other[0])
-    again = _ask(client, SUM, extra_body=endless, max_tokens=900)
-    assert re.fullmatch("[a-z]{900}", again.choices[0].message.content)
+    assert re.fullmatch("[0-9]{100}", other[0])
+    again = _ask(client, SUM, extra_body=endless)
+    assert re.fullmatch("[a-z]{300}", again.choices[0].message.content)
 
 
 def _tasks(count: int) -> list[tuple[str, dict[str, Any]]]:
@@ -249,7 +249,7 @@ def _check_all(client: openai.OpenAI, count: int) -> None:
 
 
 def test_every_answer_that_ends_is_valid(client: openai.OpenAI) -> None:
-    _check_all(client, 25)
+    _check_all(client, 8)
 
 
 @pytest.mark.slow
@@ -276,10 +276,11 @@ def _answers(model: _Model, drafts: int, prompts: list[list[int]], grammars: lis
     return found, core.drafting.num_accepted
 
 
-def test_answers_with_drafts_are_those_of_the_grammar_alone(model: _Model) -> None:
+@pytest.mark.parametrize("count", [8, pytest.param(60, marks=pytest.mark.slow)])
+def test_answers_with_drafts_are_those_of_the_grammar_alone(model: _Model, count: int) -> None:
     prompts = list[list[int]]()
     grammars = list[Grammar | None]()
-    for i, (content, schema) in enumerate(_tasks(24)):
+    for i, (content, schema) in enumerate(_tasks(count)):
         mode: Any = "thinking" if i % 3 == 2 else "chat"
         pieces = encode_pieces([{"role": "user", "content": content}], mode)
         prompts.append(model.codec.encode_pieces(pieces))
@@ -287,7 +288,7 @@ def test_answers_with_drafts_are_those_of_the_grammar_alone(model: _Model) -> No
     want, none = _answers(model, 0, prompts, grammars)
     found, accepted = _answers(model, 2, prompts, grammars)
     assert found == want
-    assert (none, accepted > 20) == (0, True), accepted
+    assert (none, accepted > count) == (0, True), accepted
     eos = model.codec.marks[EOS]
     for i, grammar in enumerate(grammars):
         ids = found[f"{i}"]
@@ -301,5 +302,7 @@ def test_the_example_of_the_page_prints_what_it_asked_for(
 ) -> None:
     page = (Path(__file__).parents[2] / "docs" / "structured-output.md").read_text("utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    exec(code.replace("http://127.0.0.1:8000/v1", str(client.base_url)), {"__name__": "example"})
+    code = code.replace("http://127.0.0.1:8000/v1", str(client.base_url))
+    # Without this file's annotations that are text, which pydantic would look up here.
+    exec(compile(code, "page", "exec", dont_inherit=True), {"__name__": "example"})
     assert re.fullmatch(r"result=-?\d+ unit='(apples|pears)'\n", capsys.readouterr().out)
