@@ -363,3 +363,16 @@ def test_what_is_not_served_says_what_to_do(server: Server, name: str) -> None:
 
 def test_a_schema_of_the_deepest_kind_is_taken(server: Server) -> None:
     server.says("ok").ask(**_tool(parameters=_schema(MAX_SCHEMA_DEPTH), strict=False))
+
+
+def test_a_prompt_with_tools_is_tokenised_as_it_is_run(server: Server) -> None:
+    server.says("ok").ask(**THINKING)
+    given = {"messages": ASK, "tools": TOOLS, **THINKING}
+    answer = httpx.post(f"{server.url}/tokenize", json=given)
+    assert answer.json()["tokens"] == server.runtime.prompt
+    begun = _continued({"content": "It i"})
+    server.says("s.").ask(**begun)
+    answer = httpx.post(f"{server.url}/tokenize", json=begun)
+    assert answer.json()["tokens"] == server.runtime.prompt
+    refused = httpx.post(f"{server.url}/tokenize", json={"prompt": "x", "tools": TOOLS})
+    assert refused.json()["error"]["param"] == "tools"
