@@ -6,8 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from lostwax.ir.contract.model import CHAT_SPECIALE, CHAT_V31, CHAT_V32, CHAT_V32_EXP
-from lostwax.server.formats.encoding_v31 import encode_v31
-from lostwax.server.formats.encoding_v32 import EncodingError, encode_pieces
+from lostwax.server.formats.encoding_v31 import TOOL_MARKS, encode_v31
+from lostwax.server.formats.encoding_v32 import (
+    ASSISTANT,
+    BOS,
+    EOS,
+    THINK,
+    THINK_END,
+    USER,
+    EncodingError,
+    encode_pieces,
+)
 from lostwax.server.formats.pieces import Piece
 
 Format = Literal["deepseekv32", "deepseekv31", "none"]
@@ -19,6 +28,15 @@ FORMAT_OF: Mapping[str, Format] = {
     CHAT_V32_EXP: "deepseekv31",
 }
 """How answers are read, by the artifact's `chat_encoding`."""
+
+MARKS = (BOS, EOS, USER, ASSISTANT, THINK, THINK_END, *TOOL_MARKS)
+"""What is one token wherever it is structure. V3.2's DSML is none: its mark is text."""
+
+
+def marks_in(pieces: Sequence[Piece]) -> list[str]:
+    """The marks that a prompt's structure holds, each of which its tokenizer must have."""
+    structure = "".join(piece.text for piece in pieces if piece.is_structure)
+    return [mark for mark in MARKS if mark in structure]
 
 
 def encode_chat(

@@ -135,7 +135,7 @@ class CallScanner(ABC):
         while True:
             yield from self._skip_space()
             has_calls = self.num_calls > before
-            if self._is_over and has_calls and self._at == len(self._text):
+            if self._is_over and has_calls:
                 return
             what = "a block of calls holds something else"
             mark = yield from self._one_of(what, self._call_begin, self._block_end)

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 def num_pending(text: str, marks: Sequence[str]) -> int:
     """Characters at the end of `text` that may yet become one of `marks`."""
     longest = max(map(len, marks), default=1) - 1
+    end = text[-longest:] if longest else ""
+    if not any(mark[:1] in end for mark in marks):  # as most text
+        return 0
     for count in range(min(longest, len(text)), 0, -1):
         if any(mark.startswith(text[-count:]) for mark in marks):
             return count

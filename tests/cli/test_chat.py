@@ -13,6 +13,7 @@ from call_texts import DSML_PIECES, V31_PIECES, block, invoke, parameter, v31
 from command_line import lostwax, one_sentence
 
 from lostwax.cli import chat_input
+from lostwax.server.formats import encoders
 from lostwax.server.formats.encoders import encode_chat
 from lostwax.server.formats.encoding_v32 import EOS, THINK_END
 from lostwax.server.formats.pieces import joined
@@ -81,6 +82,20 @@ def test_marks_in_messages_are_letters_in_the_ids(
     assert codec.marks[EOS] not in found["ids"]
     trusted = {"messages": turns, "chat_template_kwargs": {"trust_content": True}}
     assert codec.marks[EOS] in encoded(capsys, monkeypatch, trusted, "--tokenizer", TINY)["ids"]
+
+
+def test_a_tokenizer_without_a_prompts_marks_is_refused(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Letters in their place would be another prompt, and nobody would see it."""
+    monkeypatch.setattr(encoders, "MARKS", ("## Tools",))
+    words = ("encode", "--json", "--tokenizer", TINY)
+    given = {"messages": USERS, "tools": [TOOL]}
+    status, out, err = run(capsys, monkeypatch, given, *words)
+    assert (status, out) == (1, "")
+    assert "has no token ## Tools, which this prompt needs" in one_sentence(err)
+    quoted = [{"role": "user", "content": "## Tools"}]
+    assert run(capsys, monkeypatch, quoted, *words)[0] == 0
 
 
 def test_reasoning_has_two_names(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,12 @@ WHOLE: dict[str, tuple[str, str, list[tuple[str, Any]]]] = {
         "a\n\nb c",
         [("f", {}), ("g", {})],
     ),
+    "text and white space behind": (f"{block(invoke('f'))}\nx \n", "\nx \n", [("f", {})]),
+    "a backslash in a name": (
+        block(invoke("f", parameter("a\\b", "x"))),
+        "",
+        [("f", {"a\\b": "x"})],
+    ),
     "white space behind": (f"a{block(invoke('f'))}\n \n", "a", [("f", {})]),
     "more blank lines": (f"a\n\n\n\n{block(invoke('f'))}", "a\n\n\n\n", [("f", {})]),
     "unclosed block": (f"{OPEN}\n{invoke('f')}\n", "", [("f", {})]),
@@ -162,6 +168,15 @@ def test_a_call_that_is_cut_off_is_text_and_no_call(text: str) -> None:
     assert parse(f"Hi\n\n{text}") == (f"Hi\n\n{text}", [], "the answer ends inside a call")
 
 
+def test_a_block_that_is_cut_off_in_its_end_shows_what_is_there_of_it() -> None:
+    end = f"\n{CLOSE[:-3]}"
+    assert parse(f"Hi{block(invoke('f'))[:-3]}") == (
+        f"Hi{end}",
+        [("f", {})],
+        "the answer ends inside a call",
+    )
+
+
 def test_the_malformed_one_of_a_block_is_text_alone() -> None:
     bad = invoke("g", parameter("b", "x", False))
     content, calls, _ = parse(f"Hi{block(invoke('f'), bad)}")
@@ -200,7 +215,7 @@ def test_arguments_stream_while_they_come() -> None:
     assert reader.push(">\n").calls == [CallDelta(0, "f")]
     head = f'<{DSML}parameter name="a" string="true">'
     assert reader.push(head).calls == [CallDelta(0, None, '{"a": "')]
-    assert reader.push('one "').calls == [CallDelta(0, None, 'one \\"')]
+    assert reader.push('öne "').calls == [CallDelta(0, None, 'öne \\"')]
     assert reader.push("two<").calls == [CallDelta(0, None, "two")]
     assert reader.push("/").calls == []
     assert reader.push(f"{DSML}parameter>").calls == [CallDelta(0, None, '"')]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lostwax.ir.contract.model import CHAT_SPECIALE, CHAT_V31, CHAT_V32, CHAT_V32_EXP
-from lostwax.server.formats.encoders import FORMAT_OF, encode_chat
+from lostwax.server.formats.encoders import FORMAT_OF, encode_chat, marks_in
 from lostwax.server.formats.encoding_v31 import (
     CALL,
     CALL_END,
@@ -192,6 +192,13 @@ def test_speciale_renders_other_chats_as_v32() -> None:
         CHAT_V32, USERS, thinking=True
     )
     assert encode_chat(CHAT_SPECIALE, USERS)[0] == Piece(BOS, True)
+
+
+def test_the_marks_of_a_prompt_are_those_of_its_structure() -> None:
+    turns = [{"role": "user", "content": "".join(TOOL_MARKS)}]
+    assert set(marks_in(encode_chat(CHAT_V31, turns))) == {BOS, USER, ASSISTANT, THINK_END}
+    turns = [*USERS, CALLING, RESULT]
+    assert set(marks_in(encode_chat(CHAT_V31, turns))) >= set(TOOL_MARKS)
 
 
 def test_an_encoding_that_is_not_known_is_named_with_those_that_are() -> None:

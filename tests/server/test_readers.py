@@ -53,6 +53,14 @@ def test_reasoning_may_be_left_in_the_content() -> None:
     assert reader.reasoning_end is None
 
 
+def test_a_whole_message_has_no_call_that_never_ended() -> None:
+    text = CALLING.partition("</")[0]
+    reader = reader_of("deepseekv32", thinks=False)
+    assert reader.push(f"{CALLING}{text}").calls[-1] == CallDelta(1, "f")
+    message = whole_message(reader_of("deepseekv32", thinks=False), CALLING + text)
+    assert message.calls == [CallDelta(0, "f", "{}")]
+
+
 def test_the_deltas_of_a_call_become_one() -> None:
     message = MessageDelta("a", "b", [CallDelta(0, "f", "{")])
     message.extend(MessageDelta("c", "d", [CallDelta(0, None, "}"), CallDelta(1, "g", "{")]))

@@ -77,6 +77,7 @@ MALFORMED = {
     SEPARATOR: "no call begins with this mark",
     CALL_END: "no call begins with this mark",
     v31("f", "[1]"): NO_OBJECT,
+    v31("f", '["a": 1}'): NO_OBJECT,
     v31("f", ""): NO_OBJECT,
     v31("f", '{"a": }'): NO_OBJECT,
     v31("f", '{"a": 1, "a": 2}'): f"{NO_OBJECT}: a key stands twice",

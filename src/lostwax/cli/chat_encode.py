@@ -32,7 +32,7 @@ def chat_encode(
     """
     if tokenizer is not None and not json_:
         raise OptionRefused("--tokenizer gives the ids that --json prints: add --json")
-    from lostwax.server.formats.encoders import encode_chat
+    from lostwax.server.formats.encoders import encode_chat, marks_in
     from lostwax.server.formats.pieces import joined
 
     chat = read_chat()
@@ -55,5 +55,10 @@ def chat_encode(
         codec = load_codec(tokenizer)
         if not codec.can_encode:
             raise OptionRefused(f"{tokenizer} has no tokenizer.json; give a checkpoint's folder")
+        if missing := [mark for mark in marks_in(pieces) if mark not in codec.marks]:
+            raise OptionRefused(
+                f"the tokenizer of {tokenizer} has no token {missing[0]}, which this prompt needs;"
+                " give the folder of a checkpoint that was trained on such chats"
+            )
         report["ids"] = codec.encode_pieces(pieces)
     result_json(report)
