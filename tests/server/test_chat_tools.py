@@ -26,6 +26,7 @@ from lostwax.server.formats.encoding_v32 import EOS
 from lostwax.server.gateway import chat_reader
 from lostwax.server.gateway.app import Settings, create_app
 from lostwax.server.gateway.in_process import InProcessEngine
+from lostwax.server.gateway.request_record import RequestRecord
 from lostwax.server.gateway.tool_models import MAX_SCHEMA_DEPTH, MAX_TOOL_BYTES
 
 ASK: list[Any] = [{"role": "user", "content": "2 + 3?"}]
@@ -376,3 +377,10 @@ def test_a_prompt_with_tools_is_tokenised_as_it_is_run(server: Server) -> None:
     assert answer.json()["tokens"] == server.runtime.prompt
     refused = httpx.post(f"{server.url}/tokenize", json={"prompt": "x", "tools": TOOLS})
     assert refused.json()["error"]["param"] == "tools"
+
+
+def test_an_operator_sees_an_answer_with_calls_as_one_that_ended_by_itself() -> None:
+    record = RequestRecord("POST", "/v1/chat/completions", "id", "")
+    record.status, record.generates = 200, True
+    record.note_finish("tool_calls")
+    assert record.outcome == "stop"
