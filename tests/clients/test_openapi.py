@@ -123,7 +123,7 @@ def _sensible(body: dict[str, Any]) -> dict[str, Any]:
         made["tools"] = [_callable(number, tool) for number, tool in enumerate(made["tools"])]
     if "input" in made:
         made["input"] = "So?"
-    elif {"text", "input_ids", "sampling_params"} & made.keys() or not made:
+    elif {"text", "input_ids", "sampling_params"} & made.keys():
         made = _one_prompt(made)
     if made.get("messages"):
         last = {"role": "user", "content": "So?"}

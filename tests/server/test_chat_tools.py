@@ -20,12 +20,14 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from scripted_runtime import CODEC, VOCAB, ScriptedRuntime, spelt
 
 from lostwax.server.engine.loop import EngineCore
+from lostwax.server.engine.messages import Output, TokenScore
 from lostwax.server.engine.options import EngineOptions
 from lostwax.server.formats.encoders import encode_chat
 from lostwax.server.formats.encoding_v32 import EOS
 from lostwax.server.gateway import chat_reader
 from lostwax.server.gateway.app import Settings, create_app
 from lostwax.server.gateway.in_process import InProcessEngine
+from lostwax.server.gateway.prepared import AnswerOptions, ChatTurn
 from lostwax.server.gateway.request_record import RequestRecord
 from lostwax.server.gateway.tool_models import MAX_SCHEMA_DEPTH, MAX_TOOL_BYTES
 
@@ -210,6 +212,15 @@ def test_one_call_at_a_time_ends_the_answer_at_the_first(server: Server) -> None
     assert {c.index for p in chunks for c in p.choices[0].delta.tool_calls or []} == {0}
     assert chunks[-1].choices[0].finish_reason == "tool_calls"
     assert len(_calls(server.ask(parallel_tool_calls=True))) == 2
+
+
+def test_one_call_at_a_time_holds_where_a_step_gives_many_tokens(server: Server) -> None:
+    turn = ChatTurn(format="deepseekv32", tools=TOOLS, one_call=True)
+    reader = chat_reader.ChatReader(AnswerOptions(), turn, CODEC)
+    tokens = [TokenScore(token, 0.0) for token in spelt(TWO)]
+    delta = reader.feed(Output(request="", tokens=tokens))
+    assert {call.index for call in delta.calls} == {0}
+    assert (delta.finish, reader.num_calls, reader.finished) == ("tool_calls", 1, True)
 
 
 def test_each_of_several_answers_has_calls_of_its_own(server: Server) -> None:
