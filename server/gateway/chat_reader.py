@@ -132,7 +132,7 @@ class ChatReader:
             self._is_cut = True
             return "tool_calls"
         is_end = bool(token_ids) and token_ids[-1] in self._turn.ends
-        return "tool_calls" if finish == "stop" and self.stop is None and is_end else finish
+        return "tool_calls" if finish == "stop" and is_end else finish
 
     def _join(self, message: MessageDelta) -> None:
         """Reasoning as part of the content, with the marks that are not the prompt's."""

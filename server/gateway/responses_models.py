@@ -208,6 +208,7 @@ class ResponsesRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unkn
     moderation: Annotated[Unread, only(remedy="there is no moderation here")] = UNSET
     modalities: Annotated[Unread, only(["text"], remedy=_TEXT_ONLY)] = UNSET
     n: Annotated[Unread, only(1, remedy=_CHATS)] = UNSET  # pyright: ignore[reportIncompatibleVariableOverride]
+    best_of: Annotated[Unread, only(1, remedy=_CHATS)] = UNSET
     return_token_ids: Annotated[Unread, only(False, remedy=_CHATS)] = UNSET  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __post_init__(self) -> None:

@@ -13,9 +13,17 @@ from lostwax.server.gateway.chat_models import (
     TemplateKwargs,
 )
 from lostwax.server.gateway.models import MAX_TOKEN_ID, Hint
+from lostwax.server.gateway.tool_models import MAX_TOOLS, Tool
 from lostwax.server.gateway.unsupported import FieldError, Unread, only, require_neutral
 
 _ENCODER = "the prompt is rendered as /v1/chat/completions renders it"
+_OF_CHATS = (
+    "chat_template_kwargs",
+    "tools",
+    "add_generation_prompt",
+    "continue_final_message",
+)
+"""What chats say beside their messages, and a text does not."""
 _IDS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": MAX_TOKEN_ID}}
 
 
@@ -29,10 +37,10 @@ class TokenizeRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     chat_template_kwargs: TemplateKwargs | None = None
     add_special_tokens: bool | None = None
     return_token_strs: bool | None = None
-    add_generation_prompt: Annotated[Unread, only(True, remedy=_ENCODER)] = UNSET
-    continue_final_message: Annotated[Unread, only(False, remedy=_ENCODER)] = UNSET
+    tools: Annotated[list[Tool], Meta(max_length=MAX_TOOLS)] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
     chat_template: Annotated[Unread, only(remedy=_ENCODER)] = UNSET
-    tools: Annotated[Unread, only([], remedy="chats do not take them yet")] = UNSET
 
     def __post_init__(self) -> None:
         require_neutral(self)
@@ -40,8 +48,9 @@ class TokenizeRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
             raise FieldError("messages", "prompt stands beside it; give one of them")
         if self.prompt is None and self.messages is None:
             raise FieldError("prompt", "a text belongs here, or messages in its place")
-        if self.messages is None and self.chat_template_kwargs is not None:
-            raise FieldError("chat_template_kwargs", "it goes with messages")
+        for name in _OF_CHATS:
+            if self.messages is None and getattr(self, name):
+                raise FieldError(name, "it goes with messages")
         if self.messages is not None and self.add_special_tokens:
             raise FieldError("add_special_tokens", f"it goes with prompt; {_ENCODER}")
         _ = self.chat  # what a chat refuses, this does
@@ -51,7 +60,7 @@ class TokenizeRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
         """The chat of these messages; None for a text."""
         if self.messages is None:
             return None
-        return ChatRequest(messages=self.messages, chat_template_kwargs=self.chat_template_kwargs)
+        return ChatRequest(messages=self.messages, **{n: getattr(self, n) for n in _OF_CHATS})
 
 
 class DetokenizeRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):

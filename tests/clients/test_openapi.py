@@ -48,7 +48,16 @@ REASONS = (
     r"'(chat_template_kwargs|add_special_tokens)': it goes with (messages|prompt)",
     r"'[\w.]+': chat_template_kwargs say the opposite",
     r"'[\w.\[\]]+': \w+ is another name of it and says otherwise",
-    r"'(tools|functions)': chats do not take it yet",
+    r"'functions': chats do not take it",
+    r"'(text|input_ids)': ",
+    r"'[\w.\[\]]+': (no quote, line break|strict arguments need)",
+    r"'[\w.\[\]]+': (a schema has at most|it is deeper than|arguments are an object)",
+    r"'tools': (two tools have the name|tools hold more than)",
+    r"'tool_choice': (no tool has the name|there is no tool to call|a call that must come)",
+    r"'tool_choice.name': it goes with type 'tool'",
+    r"'input\[\d+\]\.\w+': a \w+ (needs it|has none)",
+    r"'messages\[\d+\]\.content': a \w+ message has no ",
+    r"'(input|messages)': (two calls|two results|a turn has|a result is of|call .* has no result)",
     r"a developer message has no content",
     r"token id \d+ lies outside 0\.\.\d+",
     r"\d+ tokens at least are more than \d+ at most",
@@ -106,12 +115,36 @@ def _sensible(body: dict[str, Any]) -> dict[str, Any]:
     made.pop("model", None)  # any other name than the served one is a 404
     if made.get("stream_options") is not None:
         made["stream"] = True
-    if made.get("top_logprobs") is not None:
+    if made.get("top_logprobs") is not None and "messages" in made:
         made["logprobs"] = True
+    for name in ("tool_choice", "continue_final_message", "add_generation_prompt"):
+        made.pop(name, None)  # what a call that must come needs is not served
+    if made.get("tools"):
+        made["tools"] = [_callable(number, tool) for number, tool in enumerate(made["tools"])]
+    if "input" in made:
+        made["input"] = "So?"
+    elif {"text", "input_ids", "sampling_params"} & made.keys():
+        made = _one_prompt(made)
     if made.get("messages"):
         last = {"role": "user", "content": "So?"}
         made["messages"] = [*map(_of_role, made["messages"][: MAX_MESSAGES - 1]), last]
     return made | {name: _known(made[name]) for name in ("prompt", "tokens") if name in made}
+
+
+def _callable(number: int, tool: dict[str, Any]) -> dict[str, Any]:
+    """A tool with a name of its own and a schema that is one."""
+    if "function" in tool:
+        return tool | {"function": _callable(number, tool["function"])}
+    named = tool | {"name": f"tool{number}"}
+    schema = {name: {"type": "object"} for name in ("parameters", "input_schema") if name in tool}
+    return {name: value for name, value in named.items() if name != "strict"} | schema
+
+
+def _one_prompt(body: dict[str, Any]) -> dict[str, Any]:
+    """A text or ids: one of them, and one there is."""
+    if body.get("input_ids") is not None:
+        return body | {"text": None, "input_ids": _known(body["input_ids"])}
+    return body | {"text": body["text"] if isinstance(body.get("text"), str) else "So"}
 
 
 def _of_role(message: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +152,9 @@ def _of_role(message: dict[str, Any]) -> dict[str, Any]:
     role = "user" if message["role"] == "tool" else message["role"]
     of_others = {"tool_calls"}.union(*OF_ROLE.values()) - OF_ROLE.get(role, set())
     kept = {name: value for name, value in message.items() if name not in of_others}
-    return kept | {"role": role, "content": message.get("content") or "Well."}
+    content = message.get("content")
+    is_text = isinstance(content, str) or all(part["type"] == "text" for part in content or ())
+    return kept | {"role": role, "content": (is_text and content) or "Well."}
 
 
 def _known(value: Any) -> Any:

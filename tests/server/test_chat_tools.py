@@ -20,12 +20,15 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from scripted_runtime import CODEC, VOCAB, ScriptedRuntime, spelt
 
 from lostwax.server.engine.loop import EngineCore
+from lostwax.server.engine.messages import Output, TokenScore
 from lostwax.server.engine.options import EngineOptions
 from lostwax.server.formats.encoders import encode_chat
 from lostwax.server.formats.encoding_v32 import EOS
 from lostwax.server.gateway import chat_reader
 from lostwax.server.gateway.app import Settings, create_app
 from lostwax.server.gateway.in_process import InProcessEngine
+from lostwax.server.gateway.prepared import AnswerOptions, ChatTurn
+from lostwax.server.gateway.request_record import RequestRecord
 from lostwax.server.gateway.tool_models import MAX_SCHEMA_DEPTH, MAX_TOOL_BYTES
 
 ASK: list[Any] = [{"role": "user", "content": "2 + 3?"}]
@@ -211,6 +214,15 @@ def test_one_call_at_a_time_ends_the_answer_at_the_first(server: Server) -> None
     assert len(_calls(server.ask(parallel_tool_calls=True))) == 2
 
 
+def test_one_call_at_a_time_holds_where_a_step_gives_many_tokens(server: Server) -> None:
+    turn = ChatTurn(format="deepseekv32", tools=TOOLS, one_call=True)
+    reader = chat_reader.ChatReader(AnswerOptions(), turn, CODEC)
+    tokens = [TokenScore(token, 0.0) for token in spelt(TWO)]
+    delta = reader.feed(Output(request="", tokens=tokens))
+    assert {call.index for call in delta.calls} == {0}
+    assert (delta.finish, reader.num_calls, reader.finished) == ("tool_calls", 1, True)
+
+
 def test_each_of_several_answers_has_calls_of_its_own(server: Server) -> None:
     answer = server.says(TWO).ask(n=2)
     ids = [call.id for choice in answer.choices for call in choice.message.tool_calls or []]
@@ -363,3 +375,23 @@ def test_what_is_not_served_says_what_to_do(server: Server, name: str) -> None:
 
 def test_a_schema_of_the_deepest_kind_is_taken(server: Server) -> None:
     server.says("ok").ask(**_tool(parameters=_schema(MAX_SCHEMA_DEPTH), strict=False))
+
+
+def test_a_prompt_with_tools_is_tokenised_as_it_is_run(server: Server) -> None:
+    server.says("ok").ask(**THINKING)
+    given = {"messages": ASK, "tools": TOOLS, **THINKING}
+    answer = httpx.post(f"{server.url}/tokenize", json=given)
+    assert answer.json()["tokens"] == server.runtime.prompt
+    begun = _continued({"content": "It i"})
+    server.says("s.").ask(**begun)
+    answer = httpx.post(f"{server.url}/tokenize", json=begun)
+    assert answer.json()["tokens"] == server.runtime.prompt
+    refused = httpx.post(f"{server.url}/tokenize", json={"prompt": "x", "tools": TOOLS})
+    assert refused.json()["error"]["param"] == "tools"
+
+
+def test_an_operator_sees_an_answer_with_calls_as_one_that_ended_by_itself() -> None:
+    record = RequestRecord("POST", "/v1/chat/completions", "id", "")
+    record.status, record.generates = 200, True
+    record.note_finish("tool_calls")
+    assert record.outcome == "stop"

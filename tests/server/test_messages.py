@@ -343,9 +343,7 @@ def test_an_error_of_a_stream_is_an_event(server: Server, monkeypatch: Any) -> N
 
 
 def test_its_client_asks_streams_counts_and_calls(server: Server) -> None:
-    anthropic = pytest.importorskip(
-        "anthropic", reason="anthropic is not installed: it comes with `.ci/slow clients`"
-    )
+    anthropic = pytest.importorskip("anthropic", reason="anthropic is not installed")
     client: Any = anthropic.Anthropic(base_url=server.url, api_key=KEY, max_retries=0)
     asked: Any = {"model": "m", "max_tokens": 200, "messages": ASK, "tools": TOOLS, **THINKS}
     server.says("Hm.</think>" + CALLS)

@@ -165,7 +165,7 @@ def test_a_body_that_another_process_reads_is_answered_alike(client: httpx.Clien
         ("/tokenize", {"prompt": "a", "max_tokens": 1}, "unknown_parameter", "max_tokens"),
         ("/tokenize", {"prompt": "x" * 200_000}, "context_length_exceeded", "prompt"),
         ("/tokenize", {"messages": []}, "invalid_value", "messages"),
-        ("/tokenize", {"messages": CHAT, "tools": [{}]}, "invalid_value", "tools"),
+        ("/tokenize", {"messages": CHAT, "tools": [{}]}, "missing_parameter", "tools[0].type"),
         (
             "/tokenize",
             {"messages": CHAT, "add_special_tokens": True},
