@@ -44,13 +44,13 @@ def _case(
     return case
 
 
-def linear(scaled: bool, columns: int = 300, k: int = _K, out: str = "bf16", **knobs: int) -> Case:
+def linear(scaled: bool, width: int = 300, k: int = _K, out: str = "bf16", **knobs: int) -> Case:
     """Three blocks of columns, so that a cluster of two has one too many."""
     case = replace(_case(MANY_ROWS_LINEAR, scaled, {}, knobs, k), outputs=("op.out",))
-    blocks = -(-columns // FP8_BLOCK), -(-k // FP8_BLOCK)
-    case.give("weight", normal(columns, k), "f8E4M3FN", FP8_BLOCKS)
+    blocks = -(-width // FP8_BLOCK), -(-k // FP8_BLOCK)
+    case.give("weight", normal(width, k), "f8E4M3FN", FP8_BLOCKS)
     case.give("weight:scale", np.abs(normal(*blocks)), "f32")
-    case.values["op.out"] = Value((ROWS, columns), out)
+    case.values["op.out"] = Value((ROWS, width), out)
     return case
 
 
@@ -126,7 +126,7 @@ def cases() -> dict[str, Case]:
         "linear of two terms": linear(scaled=False),
         "linear of tiles of 256 rows": linear(scaled=True, tile_rows=256, stages=2),
         "linear of two terms, tiles of 256 rows": linear(scaled=False, tile_rows=256, turns=4),
-        "linear into f32": linear(scaled=True, columns=139, out="f32"),
+        "linear into f32": linear(scaled=True, width=139, out="f32"),
         "linear of tiles of 64 rows": linear(scaled=True, tile_rows=64, columns=64),
         "linear of two terms, tiles of 64 rows": linear(
             scaled=False, tile_rows=64, columns=48, cluster=1
@@ -146,11 +146,11 @@ def cases() -> dict[str, Case]:
         "experts with tickets": experts(scaled=True, dim=912, dynamic=1),
         "linear by the rule": linear(scaled=True, cluster=0),
         "linear with tickets of seven blocks": linear(
-            scaled=True, k=896, columns=1100, dynamic=1, stages=6
+            scaled=True, k=896, width=1100, dynamic=1, stages=6
         ),
         "experts by the rule": experts(scaled=True, cluster=0),
         "linear of single CTAs": linear(scaled=True, cluster=1, stages=3),
-        "linear of odd columns": linear(scaled=True, columns=139, cluster=1),
+        "linear of odd columns": linear(scaled=True, width=139, cluster=1),
         "gate and up of scaled rows": gate_up(scaled=True),
         "gate and up of two terms": gate_up(scaled=False, cluster=1),
         "projections of scaled rows": projections(scaled=True),
