@@ -284,12 +284,6 @@ def _tool(**given: Any) -> dict[str, Any]:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
-    "a call that must come": ({"tool_choice": "required"}, "tool_choice", "structured output"),
-    "a named call": (
-        {"tool_choice": {"type": "function", "function": {"name": "add"}}},
-        "tool_choice",
-        "structured output",
-    ),
     "a name of no tool": (
         {"tool_choice": {"type": "function", "function": {"name": "sub"}}},
         "tool_choice",
@@ -302,7 +296,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "tool_choice.type",
         "none, auto",
     ),
-    "strict arguments": (_tool(strict=True), "tools[0].function.strict", "structured output"),
     "a built-in tool": ({"tools": [{"type": "web_search"}]}, "tools[0].type", "'function'"),
     "no function": ({"tools": [{"type": "function"}]}, "tools[0].function", "required"),
     "no name": (_tool(name=""), "tools[0].function.name", ">= 1"),

@@ -276,16 +276,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"messages": [{"role": "assistant", "content": [USE | {"input": []}]}]},
         "an object belongs here",
     ),
-    "a call that must come": (
-        {"tools": TOOLS, "tool_choice": {"type": "any"}},
-        "structured output",
-    ),
-    "a named call": (
-        {"tools": TOOLS, "tool_choice": {"type": "tool", "name": "add"}},
-        "structured output",
-    ),
     "a name without a tool": ({"tool_choice": {"type": "auto", "name": "f"}}, "type 'tool'"),
-    "strict arguments": ({"tools": [ADD | {"strict": True}]}, "structured output"),
     "a built-in tool": (
         {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
         "the client runs",

@@ -254,18 +254,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "a store": ({"store": True}, "store", "nothing is stored"),
     "the background": ({"background": True}, "background", "stream"),
     "a built-in tool": ({"tools": [{"type": "web_search"}]}, "tools[0].type", "web_search"),
-    "a call that must come": (
-        {"tools": TOOLS, "tool_choice": "required"},
-        "tool_choice",
-        "structured output",
-    ),
-    "a named call": (
-        {"tools": TOOLS, "tool_choice": {"type": "function", "name": "add"}},
-        "tool_choice",
-        "structured output",
-    ),
-    "strict arguments": ({"tools": [ADD | {"strict": True}]}, "tools[0].strict", "structured"),
-    "a format": ({"text": {"format": {"type": "json_object"}}}, "text.format", "check"),
     "truncation": ({"truncation": "auto"}, "truncation", "old items"),
     "several answers": ({"n": 2}, "n", "/v1/chat/completions"),
     "log-probabilities": ({"top_logprobs": 2}, "top_logprobs", "/v1/chat/completions"),

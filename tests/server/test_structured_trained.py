@@ -306,3 +306,85 @@ def test_the_example_of_the_page_prints_what_it_asked_for(
     # Without this file's annotations that are text, which pydantic would look up here.
     exec(compile(code, "page", "exec", dont_inherit=True), {"__name__": "example"})
     assert re.fullmatch(r"result=-?\d+ unit='(apples|pears)'\n", capsys.readouterr().out)
+
+
+def _tool(name: str, **properties: Any) -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+    function = {"name": name, "description": f"{name}s.", "parameters": schema, "strict": True}
+    return {"type": "function", "function": function}
+
+
+ADD = _tool("add", a={"type": "integer"}, b={"type": "integer"})
+FIND = _tool("find", city={"enum": ["Bern", "Zürich"]}, near={"type": "boolean"})
+TOOLS: list[Any] = [ADD, FIND]
+
+
+def _require_held(calls: Any) -> None:
+    """Each call is of a tool, and its arguments are as the tool's schema says."""
+    schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in TOOLS}
+    assert calls
+    for call in calls:
+        Draft202012Validator(schemas[call.function.name]).validate(
+            json.loads(call.function.arguments)
+        )
+
+
+@pytest.mark.parametrize("content", [SUM, "Hello!", "Write a story about a fox."])
+@pytest.mark.parametrize("thinking", [False, True])
+def test_a_call_that_must_come_comes(client: openai.OpenAI, content: str, thinking: bool) -> None:
+    extra = {"chat_template_kwargs": {"thinking": thinking}}
+    asked = {"tools": TOOLS, "tool_choice": "required", "extra_body": extra, "max_tokens": 500}
+    (choice,) = _ask(client, content, parallel_tool_calls=False, **asked).choices
+    assert choice.finish_reason == "tool_calls"
+    assert len(choice.message.tool_calls) == 1
+    _require_held(choice.message.tool_calls)
+
+
+@pytest.mark.parametrize("name", ["add", "find"])
+def test_a_named_tool_is_called_in_streams_as_in_whole_answers(
+    client: openai.OpenAI, name: str
+) -> None:
+    choice = {"type": "function", "function": {"name": name}}
+    whole = _ask(client, SUM, tools=TOOLS, tool_choice=choice).choices[0].message.tool_calls
+    assert [call.function.name for call in whole] == [name]
+    _require_held(whole)
+    parts = list(_ask(client, SUM, tools=TOOLS, tool_choice=choice, stream=True))
+    deltas = [call for part in parts for call in part.choices[0].delta.tool_calls or ()]
+    assert "".join(d.function.arguments or "" for d in deltas) == whole[0].function.arguments
+    assert parts[-1].choices[0].finish_reason == "tool_calls"
+
+
+def test_strict_tools_leave_the_model_its_choice(client: openai.OpenAI) -> None:
+    (choice,) = _ask(client, "Hello!", tools=TOOLS, max_tokens=200).choices
+    free = _ask(client, "Hello!", tools=[], max_tokens=200).choices[0].message.content
+    if choice.finish_reason == "tool_calls":
+        _require_held(choice.message.tool_calls)
+    else:
+        assert choice.message.content
+        assert free
+
+
+def test_a_format_beside_tools_is_refused(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="no call") as found:
+        _ask(client, SUM, tools=TOOLS, response_format=FORMAT)
+    assert found.value.param == "response_format"
+
+
+def test_responses_take_formats_and_calls_that_must_come(client: openai.OpenAI) -> None:
+    parsed = client.responses.parse(
+        model="tiny", input=SUM, text_format=Sum, temperature=0, max_output_tokens=300
+    )
+    assert isinstance(parsed.output_parsed, Sum)
+    flat: Any = [{"type": "function"} | tool["function"] for tool in TOOLS]
+    called = client.responses.create(
+        model="tiny", input=SUM, tools=flat, tool_choice="required", temperature=0,
+        parallel_tool_calls=False, max_output_tokens=300,
+    )  # fmt: skip
+    (call,) = [item for item in called.output if item.type == "function_call"]
+    assert call.name in ("add", "find")
+    assert isinstance(json.loads(call.arguments), dict)
