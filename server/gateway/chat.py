@@ -63,7 +63,7 @@ def prepare_chat(request: ChatRequest, job: Job, codec: Codec) -> Prepared:
         # Who offers no tools is answered in text, whatever that looks like.
         format=prompt.format if request.offered else "none",
         tools=request.offered,
-        one_call=request.parallel_tool_calls is False,
+        one_call=bool(request.offered) and request.parallel_tool_calls is False,
         joined=request.separate_reasoning is False,
     )
     num_asked = request.most_tokens or request.min_tokens or 0
