@@ -1,7 +1,8 @@
 """The process from which those that follow a grammar are forked. It knows the model's vocabulary,
 which takes a second to load and which all of them share; it looks at no grammar.
 
-Run as `python -m lostwax.server.grammar.host` by `grammars.py`. It has one thread, so that it can fork.
+Run as `python -m lostwax.server.grammar.host` by `grammars.py`. It has one thread, so that it
+can fork.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ _RAW = f"""
 raw[suffix={json.dumps(_END, ensure_ascii=False)}]: RAW
 RAW: /(?s:.*)/ & ~/(?s:.*)<\\/?{DSML}(?s:.*)/
 """
-"""Text up to the end of its parameter, without a tag of calls in it."""
+"""Text up to the end of its parameter, without a tag of calls in it: not even content of an answer
+may hold one, as readers take any for the beginning of a call, and read none behind a broken one."""
 
 
 def tool_grammar(
@@ -138,7 +139,7 @@ class _Dsml(_Rules):
         if is_free:
             yield f"start: TEXT | before {many} {_quoted(_CLOSE)}"
             yield f"before[suffix={_quoted(_OPEN)}]: TEXT"
-            yield f"TEXT: /(?s:.*)/ & ~/(?s:.*)<{DSML}function_calls>(?s:.*)/"
+            yield "TEXT: RAW"
         else:
             yield f"start: {_quoted(_OPEN)} {many} {_quoted(_CLOSE)}"
         yield from self.lines
@@ -211,7 +212,12 @@ class _V31Calls(_Rules):
     def whole(self, calls: list[str], *, parallel: bool, is_free: bool) -> Iterator[str]:
         """The grammar's lines."""
         many = f"{_V31['open']} ({' | '.join(calls)}){'+' if parallel else ''} {_V31['close']}"
-        yield f"start: /(?s:.*)/ ({many})?" if is_free else f"start: {many}"
+        if is_free:
+            marks = "|".join(_V31.values())
+            yield f"start: TEXT ({many})?"
+            yield f"TEXT: /(?s:.*)/ & ~/(?s:.*)({marks})(?s:.*)/"  # spelled in letters
+        else:
+            yield f"start: {many}"
         yield from self.lines
 
 

@@ -90,7 +90,7 @@ def test_a_fault_while_a_body_is_read_refuses_it_and_ends_no_process(
 
 def test_a_grammar_that_grows_too_large_is_not_made_to_its_end() -> None:
     """15 tools of 62 KB, half definitions: written out for each parameter they took 4 GB."""
-    shared = {f"d{i}": {"enum": [f"{'x' * 40}{i}"]} for i in range(450)}
+    shared: dict[str, Any] = {f"d{i}": {"enum": [f"{'x' * 40}{i}"]} for i in range(450)}
     shared["all"] = {"anyOf": [{"$ref": f"#/$defs/d{i}"} for i in range(450)]}
     own = {f"p{i}": {"$ref": "#/$defs/all", "title": str(i)} for i in range(400)}
     schema = {"type": "object", "properties": own, "$defs": shared}
