@@ -23,7 +23,9 @@ from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Cancel, Failed, Output, Submit
 from lostwax.server.engine.options import EngineOptions
+from lostwax.server.gateway.generation import STATUSES
 from lostwax.server.grammar.grammar import Grammar
+from lostwax.server.grammar.grammars import MAX_COMPILING
 
 SCHEMA = json.dumps(
     {
@@ -203,6 +205,45 @@ def test_a_request_is_cancelled_while_it_waits_for_its_grammar_and_while_it_runs
         made.core.step()
         assert not made.core.has_work
         assert all(made.grammars.process(g).users == 0 for g in (JSON, CHOICE))
+
+
+def test_grammars_that_nobody_waits_for_any_more_hold_up_nobody(tmp_path: Path) -> None:
+    with engine(tmp_path) as made:
+        left = [Grammar("regex", f"a{i}") for i in range(16)]
+        processes = [made.grammars.want(grammar) for grammar in left]
+        made.grammars.look()
+        for process in processes:
+            process.users -= 1
+        honest = made.grammars.want(CHOICE)
+        made.grammars.look()
+        assert honest.has_begun, "it is the next"
+        until = time.monotonic() + 60
+        while not honest.is_ready:
+            assert time.monotonic() < until
+            made.grammars.look(0.05)
+        assert not any(process.is_ready or process.has_begun for process in processes)
+        assert all(process.forked_s is None for process in processes[MAX_COMPILING:])
+        for grammar in left:
+            with pytest.raises(KeyError):
+                made.grammars.process(grammar)
+        honest.users -= 1
+
+
+def test_too_many_grammars_that_wait_are_refused_the_newest_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lostwax.server.grammar.grammars.MAX_WAITING", 2)
+    with engine(tmp_path) as made:
+        for i, grammar in enumerate((JSON, WIDE, CHOICE, WIDE)):
+            made.add(f"{i}", [i], grammar=grammar)
+        made.run()
+        failed = made.failed()
+        assert {*failed} == {"2"}, "one that waits already may be waited for by others"
+        assert failed["2"].code == "too_many_grammars"
+        assert STATUSES[failed["2"].code] == 429
+        made.add("again", [1], grammar=CHOICE)
+        made.run()
+        assert made.ids("again") == ORACLE.answer([1], CHOICE, 20)
 
 
 def test_a_time_that_is_over_ends_a_request_that_waits_for_its_grammar(tmp_path: Path) -> None:
