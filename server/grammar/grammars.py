@@ -78,6 +78,7 @@ class Grammars:
     ) -> None:
         self._command = [sys.executable, "-m", "lostwax.server.grammar.host"]
         self._command += ["--vocab-size", str(vocab_size), "--eos", str(eos)]
+        self._command += ["--parent", str(os.getpid())]
         self._command += [part for folder in folders for part in ("--tokenizer", str(folder))]
         self._hang_s = hang_s
         self._clock = clock

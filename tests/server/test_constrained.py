@@ -7,6 +7,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from fake_runtime import EOS, FakeLimits, generate
-from grammar_processes import process_of
+from grammar_processes import process_of, require_end
 from grammar_vocabulary import CODEC, THINK, THINK_END, Oracle, grammars_of
 from late_runtime import LateRuntime, Owner
 
@@ -314,12 +316,47 @@ def test_a_host_that_was_killed_is_started_again(tmp_path: Path) -> None:
     with engine(tmp_path) as made:
         made.add("a", [1], grammar=CHOICE)
         made.run()
+        follower = process_of(made.grammars, CHOICE)
         os.kill(made.grammars.host_pid, signal.SIGKILL)
-        made.add("b", [1], grammar=CHOICE)  # its process lives
+        require_end(follower)  # nobody else would end it if it were stopped
+        made.add("b", [1], grammar=CHOICE)
         made.add("c", [2], grammar=WIDE)
         made.run()
         assert made.ids("b") == ORACLE.answer([1], CHOICE, 20)
         assert made.ids("c") == ORACLE.answer([2], WIDE, 20)
+
+
+LEAVES = """
+import os, signal, sys, time
+from pathlib import Path
+from grammar_processes import process_of, require_end
+from grammar_vocabulary import grammars_of
+from fake_runtime import FakeLimits
+from lostwax.server.grammar.grammar import Grammar
+grammar, grammars = Grammar("regex", "ab"), grammars_of(Path(sys.argv[1]), FakeLimits(), 1.0)
+process = grammars.want(grammar)
+while not process.is_ready:
+    grammars.look(0.05)
+pids = process_of(grammars, grammar), grammars.host_pid
+for pid in pids:
+    os.kill(pid, signal.SIGSTOP)
+print(*pids, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_stopped_processes_do_not_outlive_an_engine_that_is_killed(tmp_path: Path) -> None:
+    path = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVES, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    follower, host = map(int, done.stdout.split())
+    require_end(follower)
+    require_end(host)
 
 
 def test_a_grammar_is_compiled_once(tmp_path: Path) -> None:
