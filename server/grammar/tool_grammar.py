@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, cast
 from lostwax.server.formats.encoding_v32 import DSML, holds_tag, is_name
 from lostwax.server.grammar.compile_grammar import JSON_OPTIONS
 from lostwax.server.grammar.grammar import MAX_TOOLS_BYTES, BadGrammar, Grammar
+from lostwax.server.grammar.readable import readable
 from lostwax.server.grammar.tool_schema import DEFINITIONS, Definitions, require_form, why_not
 
 Format = Literal["deepseekv32", "deepseekv31"]
@@ -185,13 +186,16 @@ class _Dsml(_Rules):
         says_nothing = not held.keys() - (_ABOUT - {"type"})
         if not says_nothing and held.get("type") == "string" and not held.keys() - _ABOUT:
             return _Value("raw", "")
-        json_rule = self.rule(f"%json {_json(definitions.with_reached(its))} {_quoted(_END)}")
+        json_rule = self._json_value({} if says_nothing else definitions.with_reached(its))
         return _Value("raw" if says_nothing else "", json_rule)
+
+    def _json_value(self, schema: Any) -> str:
+        return self.rule(f"%json {_json(readable(schema))} {_quoted(_END)}")
 
     def _any_arguments(self) -> str:
         """Parameters of any name."""
         as_text, as_json = _quoted('" string="true">'), _quoted('" string="false">')
-        value = f"({as_text} raw | {as_json} %json {_json(True)} {_quoted(_END)})"
+        value = f"({as_text} raw | {as_json} {self._json_value(True)})"
         name = f'/[^"{DSML[0]}\\x00-\\x1f]+/'
         head = f'<{DSML}parameter name="'
         first = self.rule(f"{_quoted(head)} {name} {value}")
@@ -231,9 +235,8 @@ def _texts(schema: Mapping[str, Any]) -> list[str] | None:
     return values if schema.get("type", "string") == "string" else None
 
 
-def _json(schema: Any) -> str:
-    held = {} if schema is True else dict(schema)
-    return json.dumps({**held, "x-guidance": JSON_OPTIONS}, ensure_ascii=False)
+def _json(schema: Mapping[str, Any]) -> str:
+    return json.dumps({**schema, "x-guidance": JSON_OPTIONS}, ensure_ascii=False)
 
 
 def _quoted(text: str) -> str:

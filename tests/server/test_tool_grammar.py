@@ -187,6 +187,30 @@ def test_text_holds_nothing_that_readers_take_for_a_call(format: Format, text: s
     assert fits(grammar, "I look. < <｜ </ <" + DSML[1:])  # noqa: RUF001
 
 
+INNER: list[tuple[Any, str, bool]] = [
+    ({}, '["a", {"b": 1.5}]', True),
+    ({}, '["<MARK>"]', False),
+    ({}, '{"<MARK>": 1}', False),
+    ({"type": "array"}, '[["</MARK>"]]', False),
+    ({"type": "array", "items": {"type": "string"}}, '["a \\n ｜ <"]', True),  # noqa: RUF001
+    ({"type": "array", "items": {"type": "string"}}, '["</MARK>"]', False),
+    ({"type": "object", "properties": {"b": {"type": "string"}}}, '{"b": "x", "c": 1}', True),
+    ({"type": "object", "properties": {"b": {"type": "string"}}}, '{"c": "<MARK>"}', False),
+    ({"type": "string", "minLength": 1}, '"<MARK>"', False),
+    ({"anyOf": [{"$ref": "#/$defs/s"}, {"type": "null"}]}, '"<MARK>"', False),
+    ({"anyOf": [{"$ref": "#/$defs/s"}, {"type": "null"}]}, '"x"', True),
+]
+
+
+@pytest.mark.parametrize(("schema", "value", "may"), INNER)
+def test_no_json_holds_a_tag_that_ends_its_parameter(schema: Any, value: str, may: bool) -> None:
+    held = {"type": "object", "properties": {"a": schema}, "$defs": {"s": {"type": "string"}}}
+    function = {"name": "f", "parameters": held, "strict": True}
+    text = written(("f", {"a": []})).replace("[]", value.replace("MARK", DSML))
+    assert bool(whole_message(reader_of("deepseekv32", thinks=False), text).calls) is may
+    assert fits(tool_grammar("deepseekv32", [function], "required"), text) is may
+
+
 UNREAD = ("is too large", "a key stands twice")
 """What is wrong with JSON that a schema allows: no grammar of the library holds it."""
 
