@@ -74,6 +74,10 @@ def _answer(body: bytes, job: Job, codec: Codec) -> Prepared | Answered | Refuse
     except MemoryError:
         message = "reading the body takes too much memory; send less"
         return Refused(status=413, message=message, code="body_too_costly", param=None)
+    except Exception as error:  # a fault here ends one request, not those that wait behind it
+        sys.excepthook(type(error), error, error.__traceback__)
+        message = "the body cannot be read, which is a fault of the server; its log says why"
+        return Refused(status=500, message=message, code="internal_error", param=None)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ STATUSES = {
     "context_length_exceeded": 400,
     INVALID_GRAMMAR: 400,
     GRAMMAR_FAILED: 500,
+    "too_many_grammars": 429,
     "invalid_value": 400,
     "unsupported_value": 400,
     TIMED_OUT: 504,

@@ -36,7 +36,8 @@ TOO_SLOW = (
     " smaller"
 )
 NO_HOST = "the process that compiles grammars did not start; the server's log says why"
-Code = Literal["invalid_grammar", "grammar_failed"]
+TOO_MANY = "too many grammars wait to be compiled; ask again later"
+Code = Literal["invalid_grammar", "grammar_failed", "too_many_grammars"]
 NICENESS = 10
 MAX_ASKED = 2
 """Times that a host is asked to fork for a grammar: it may be killed meanwhile."""
@@ -73,6 +74,8 @@ class GrammarProcess:
     @property
     def refusal_code(self) -> Code:
         """Whose fault it was: the grammar's, as far as is known, if it never was ready."""
+        if self.refusal == TOO_MANY:
+            return "too_many_grammars"
         return "grammar_failed" if self.refusal in (ENDED, NO_HOST) else "invalid_grammar"
 
     def begin(self) -> socket.socket:

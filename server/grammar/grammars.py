@@ -21,12 +21,15 @@ from numpy.typing import NDArray
 
 from lostwax.ir.contract.masks import mask_words
 from lostwax.server.grammar.grammar import Grammar
-from lostwax.server.grammar.grammar_process import ENDED, TOO_SLOW, GrammarProcess
+from lostwax.server.grammar.grammar_process import ENDED, TOO_MANY, TOO_SLOW, GrammarProcess
 from lostwax.server.grammar.messages import Ask, Masks
 from lostwax.server.grammar.times import COMPILE_S
 
 MAX_PROCESSES = 256
 """At once; further grammars wait."""
+MAX_WAITING = 128
+"""Grammars that are not ready, which requests wait for: further ones are refused. Each may take the
+whole time for compiling."""
 MAX_COMPILING = 2
 """At once: they take cores from the steps."""
 MAX_IDLE = 32
@@ -75,6 +78,7 @@ class Grammars:
     ) -> None:
         self._command = [sys.executable, "-m", "lostwax.server.grammar.host"]
         self._command += ["--vocab-size", str(vocab_size), "--eos", str(eos)]
+        self._command += ["--parent", str(os.getpid())]
         self._command += [part for folder in folders for part in ("--tokenizer", str(folder))]
         self._hang_s = hang_s
         self._clock = clock
@@ -100,13 +104,17 @@ class Grammars:
         return self._processes[grammar]
 
     def want(self, grammar: Grammar) -> GrammarProcess:
-        """The process that follows a grammar, or will: `look` moves it on. The caller is a user."""
+        """The process that follows a grammar, or will: `look` moves it on. The caller is a user. It
+        is refused where too many wait."""
         found = self._processes.pop(grammar, None)
         if found is not None:
             found.hear(self._clock())  # it may have been killed
         if found is None or found.refusal is not None:
             found = GrammarProcess(grammar)
-            self._queue.append((found, self._clock()))
+            if sum(process.users > 0 for process, _ in self._queue) >= MAX_WAITING:
+                found.end(TOO_MANY)
+            else:
+                self._queue.append((found, self._clock()))
         self._processes[grammar] = found
         found.users += 1
         return found
@@ -114,6 +122,7 @@ class Grammars:
     def look(self, wait_s: float = 0.0) -> None:
         """Start what waits for a process, and hear which grammars are ready or refused; where none
         is yet, for so long."""
+        self._drop_abandoned()
         self._start_some()
         started = [process for process, _ in self._queue if process.has_begun]
         if wait_s and started:
@@ -123,9 +132,7 @@ class Grammars:
             process.hear(now_s)
             if process.has_begun and process.refusal is None and not process.is_ready:
                 _press(process, now_s, asked_s)
-        self._queue = [
-            each for each in self._queue if each[0].refusal is None and not each[0].is_ready
-        ]
+        self._keep_waiting()
         self._drop_idle()
 
     def masks(self, wanted: Sequence[Wanted], num_rows: int) -> NDArray[np.int32]:
@@ -213,6 +220,19 @@ class Grammars:
                 # A thread of the library's would be lost in a fork.
                 env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
             )
+
+    def _drop_abandoned(self) -> None:
+        """End those whose clients have left: none begins, and none that has holds up others."""
+        is_held_up = any(each.users and not each.has_begun for each, _ in self._queue)
+        for process, _ in self._queue:
+            if not process.users and (is_held_up or not process.has_begun):
+                process.end(ENDED)
+        self._keep_waiting()
+
+    def _keep_waiting(self) -> None:
+        self._queue = [
+            each for each in self._queue if each[0].refusal is None and not each[0].is_ready
+        ]
 
     def _drop_idle(self) -> None:
         """End the processes that were used longest ago, as far as too many are kept."""

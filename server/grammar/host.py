@@ -1,7 +1,9 @@
 """The process from which those that follow a grammar are forked. It knows the model's vocabulary,
-which takes a second to load and which all of them share; it looks at no grammar.
+which takes a second to load and which all of them share; it looks at no grammar. It ends with the
+engine, and they with it, so that nobody is left who cannot hear.
 
-Run as `python -m lostwax.server.grammar.host` by `pool.py`. It has one thread, so that it can fork.
+Run as `python -m lostwax.server.grammar.host` by `grammars.py`. It has one thread, so that it
+can fork.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from pathlib import Path
 from lostwax.server.gateway.tokenizer_file import load_codec
 from lostwax.server.grammar.follower import Rows
 from lostwax.server.grammar.messages import Refused, encode
+from lostwax.server.grammar.parent_death import end_with_parent
 from lostwax.server.grammar.process import follow
 from lostwax.server.grammar.vocabulary import NoVocabulary, Vocabulary
 
@@ -31,8 +34,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--masks", type=int, required=True, help="file of the masks")
     parser.add_argument("--vocab-size", type=int, required=True)
     parser.add_argument("--eos", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True, help="the process that starts this")
     parser.add_argument("--tokenizer", type=Path, action="append", default=[])
     options = parser.parse_args(argv)
+    end_with_parent(options.parent)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how they ended
     control = socket.socket(fileno=options.control)
     masks = mmap.mmap(options.masks, 0)
@@ -44,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except NoVocabulary as error:
         why_not = str(error)
     gc.collect()
+    host = os.getpid()
     gc.freeze()  # a look for garbage in a fork would copy what is shared
     while True:
         _, found, _, _ = socket.recv_fds(control, 16, 1)
@@ -53,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if vocabulary is None:
                 engine.send(encode(Refused(why_not)))
             elif os.fork() == 0:
+                end_with_parent(host)
                 control.close()
                 _follow(engine, vocabulary, rows)
 

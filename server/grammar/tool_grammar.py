@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from lostwax.server.formats.encoding_v32 import DSML, holds_tag, is_name
 from lostwax.server.grammar.compile_grammar import JSON_OPTIONS
-from lostwax.server.grammar.grammar import BadGrammar, Grammar
+from lostwax.server.grammar.grammar import MAX_TOOLS_BYTES, BadGrammar, Grammar
+from lostwax.server.grammar.readable import readable
+from lostwax.server.grammar.tool_schema import DEFINITIONS, Definitions, require_form, why_not
 
 Format = Literal["deepseekv32", "deepseekv31"]
 Choice = Literal["auto", "none", "required"] | Mapping[str, Any]
 """As OpenAI's `tool_choice`: a word, or `{"type": "function", "function": {"name": …}}`."""
-_OF_ARGUMENTS = {
-    "type", "properties", "required", "additionalProperties", "title", "description", "$schema",
-    "$defs", "definitions",
-}  # fmt: skip
-"""What a strict tool's schema may say: DSML has a parameter an argument, and no place for more."""
-_ABOUT = {"type", "title", "description", "default", "examples", "$defs", "definitions"}
+_ABOUT = {"type", "title", "description", "default", "examples", *DEFINITIONS}
 """What says nothing of a string's form."""
 _OPEN, _CLOSE = f"\n\n<{DSML}function_calls>\n", f"</{DSML}function_calls>"
 _END = f"</{DSML}parameter>"
@@ -38,7 +35,8 @@ _RAW = f"""
 raw[suffix={json.dumps(_END, ensure_ascii=False)}]: RAW
 RAW: /(?s:.*)/ & ~/(?s:.*)<\\/?{DSML}(?s:.*)/
 """
-"""Text up to the end of its parameter, without a tag of calls in it."""
+"""Text up to the end of its parameter, without a tag of calls in it: not even content of an answer
+may hold one, as readers take any for the beginning of a call, and read none behind a broken one."""
 
 
 def tool_grammar(
@@ -50,7 +48,8 @@ def tool_grammar(
     `parallel` there is one call. With `auto` the answer is free text that calls may follow, held to
     the schemas of tools that are `strict`; without such a tool it is free.
 
-    Raises BadGrammar where a strict tool's schema cannot be held, or the choice names no tool.
+    Raises BadGrammar where a strict tool's schema cannot be held, one has another form than JSON
+    Schema, the choice names no tool, or the grammar grows too large.
     """
     functions = [cast("Mapping[str, Any]", tool.get("function", tool)) for tool in tools]
     if not isinstance(choice, str):
@@ -61,7 +60,7 @@ def tool_grammar(
     if not functions:
         raise BadGrammar("a call is asked for, and there is no tool; give tools")
     rules = _Dsml() if format == "deepseekv32" else _V31Calls()
-    calls = [rules.call(each, free=is_free and not each.get("strict")) for each in functions]
+    calls = [_call(rules, each, free=is_free and not each.get("strict")) for each in functions]
     lines = rules.whole(calls, parallel=parallel, is_free=is_free)
     return Grammar("tools", "\n".join(lines) + "\n")
 
@@ -74,20 +73,47 @@ def _named(functions: Sequence[Mapping[str, Any]], choice: Mapping[str, Any]) ->
     raise BadGrammar(f"{name!r} is asked for, which is none of the tools; name one of them")
 
 
+def _call(rules: _Dsml | _V31Calls, function: Mapping[str, Any], *, free: bool) -> str:
+    try:
+        if not free:
+            require_form(function.get("parameters") or {})
+    except BadGrammar as error:
+        raise BadGrammar(f"tool {function.get('name')!r}: {error}") from error
+    return rules.call(function, free=free)
+
+
 class _Rules:
-    """Rules of a grammar in Lark's form, as they are made."""
+    """Rules of a grammar in Lark's form, as they are made, of which there may be so many bytes."""
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
+        self._num_bytes = 0
 
     def rule(self, body: str) -> str:
-        """The name of a body: equal ones have the same."""
-        return self._names.setdefault(body, f"r{len(self._names)}")
+        """The name of a body: equal ones have the same. Raises BadGrammar where all are too much:
+        what is not going to be followed is not made to its end."""
+        if body not in self._names:
+            self._num_bytes += len(body.encode(errors="replace"))
+            if self._num_bytes > MAX_TOOLS_BYTES:
+                raise BadGrammar(
+                    f"the tools' schemas make a grammar of more than {MAX_TOOLS_BYTES} bytes; send"
+                    " fewer tools, or smaller schemas"
+                )
+            self._names[body] = f"r{len(self._names)}"
+        return self._names[body]
 
     @property
     def lines(self) -> list[str]:
         """All of them."""
         return [f"{name}: {body}" for body, name in self._names.items()]
+
+
+class _Value(NamedTuple):
+    """A parameter's value with its end, as a rule: what it is as a text and as JSON, empty where
+    it is none."""
+
+    text: str
+    json: str
 
 
 class _Dsml(_Rules):
@@ -99,11 +125,11 @@ class _Dsml(_Rules):
         schema: Mapping[str, Any] = function.get("parameters") or {}
         if not is_name(name):
             raise BadGrammar(f"tool {name!r} cannot be called so: rename it")
-        why_not = _why_not(schema)
-        if why_not and function.get("strict"):
-            raise BadGrammar(f"tool {name!r}: {why_not}, or leave strict out")
+        reason = "" if free else why_not(schema)
+        if reason and function.get("strict"):
+            raise BadGrammar(f"tool {name!r}: {reason}, or leave strict out")
         is_open = schema.get("type") == "object" and schema.keys() <= {"type", "description"}
-        is_any = free or why_not or is_open
+        is_any = free or reason or is_open
         arguments = self._any_arguments() if is_any else self._arguments(schema)
         head, tail = f'<{DSML}invoke name="{name}">\n', f"\n</{DSML}invoke>\n"
         return self.rule(f"{_quoted(head)} {arguments} {_quoted(tail)}")
@@ -114,7 +140,7 @@ class _Dsml(_Rules):
         if is_free:
             yield f"start: TEXT | before {many} {_quoted(_CLOSE)}"
             yield f"before[suffix={_quoted(_OPEN)}]: TEXT"
-            yield f"TEXT: /(?s:.*)/ & ~/(?s:.*)<{DSML}function_calls>(?s:.*)/"
+            yield "TEXT: RAW"
         else:
             yield f"start: {_quoted(_OPEN)} {many} {_quoted(_CLOSE)}"
         yield from self.lines
@@ -122,12 +148,19 @@ class _Dsml(_Rules):
 
     def _arguments(self, schema: Mapping[str, Any]) -> str:
         """Parameters in the schema's order: those that are not required may be left out."""
-        shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
+        definitions = Definitions(schema)
         required = set(schema.get("required", ()))
+        values: dict[str, _Value] = {}
+        """Those of parameters by what their schemas say, or equal ones would be written out."""
         rest, first = '""', '""'
         for name, its in reversed(schema.get("properties", {}).items()):
-            held = its if its is True else {**its, **shared}
-            alone, behind = self._parameter("", name, held), self._parameter("\n", name, held)
+            said = json.dumps(its)
+            if said not in values:
+                values[said] = self._value(its, definitions)
+            alone, behind = (
+                self._parameter("", name, values[said]),
+                self._parameter("\n", name, values[said]),
+            )
             if name in required:
                 rest, first = self.rule(f"{behind} {rest}"), self.rule(f"{alone} {rest}")
             else:
@@ -135,26 +168,34 @@ class _Dsml(_Rules):
                 rest = self.rule(f"{behind} {rest} | {rest}")
         return first
 
-    def _parameter(self, before: str, name: str, schema: Any) -> str:
+    def _parameter(self, before: str, name: str, value: _Value) -> str:
         """A parameter behind a text, which is one lexeme with its head: a line break alone is the
         beginning of a call's end, too, and the library does not go back."""
         head = f'{before}<{DSML}parameter name="{name}" string='
         as_text, as_json = _quoted(f'{head}"true">'), _quoted(f'{head}"false">')
-        held: Mapping[str, Any] = {} if schema is True else schema
+        if not value.json:
+            return f"{as_text} {value.text}"
+        alone = f"{as_json} {value.json}"
+        return f"({as_text} {value.text} | {alone})" if value.text else alone
+
+    def _value(self, its: Any, definitions: Definitions) -> _Value:
+        held: Mapping[str, Any] = {} if its is True else its
         texts = _texts(held)
         if texts is not None:
-            ends = " | ".join(_quoted(text + _END) for text in texts)
-            return f"{as_text} {self.rule(ends)}"
+            return _Value(self.rule(" | ".join(_quoted(text + _END) for text in texts)), "")
         says_nothing = not held.keys() - (_ABOUT - {"type"})
         if not says_nothing and held.get("type") == "string" and not held.keys() - _ABOUT:
-            return f"{as_text} raw"
-        value = f"{as_json} {self.rule(f'%json {_json(schema)} {_quoted(_END)}')}"
-        return f"({as_text} raw | {value})" if says_nothing else value
+            return _Value("raw", "")
+        json_rule = self._json_value({} if says_nothing else definitions.with_reached(its))
+        return _Value("raw" if says_nothing else "", json_rule)
+
+    def _json_value(self, schema: Any) -> str:
+        return self.rule(f"%json {_json(readable(schema))} {_quoted(_END)}")
 
     def _any_arguments(self) -> str:
         """Parameters of any name."""
         as_text, as_json = _quoted('" string="true">'), _quoted('" string="false">')
-        value = f"({as_text} raw | {as_json} %json {_json(True)} {_quoted(_END)})"
+        value = f"({as_text} raw | {as_json} {self._json_value(True)})"
         name = f'/[^"{DSML[0]}\\x00-\\x1f]+/'
         head = f'<{DSML}parameter name="'
         first = self.rule(f"{_quoted(head)} {name} {value}")
@@ -168,35 +209,20 @@ class _V31Calls(_Rules):
     def call(self, function: Mapping[str, Any], *, free: bool) -> str:
         """A rule of one call of a tool."""
         schema = None if free else function.get("parameters")
-        value = f"%json {_json(schema or {'type': 'object'})}"
+        value = f"%json {_json({'type': 'object', **(schema or {})})}"
         name = _quoted(str(function.get("name")))
         return self.rule(f"{_V31['begin']} {name} {_V31['sep']} {value} {_V31['end']}")
 
     def whole(self, calls: list[str], *, parallel: bool, is_free: bool) -> Iterator[str]:
         """The grammar's lines."""
         many = f"{_V31['open']} ({' | '.join(calls)}){'+' if parallel else ''} {_V31['close']}"
-        yield f"start: /(?s:.*)/ ({many})?" if is_free else f"start: {many}"
+        if is_free:
+            marks = "|".join(_V31.values())
+            yield f"start: TEXT ({many})?"
+            yield f"TEXT: /(?s:.*)/ & ~/(?s:.*)({marks})(?s:.*)/"  # spelled in letters
+        else:
+            yield f"start: {many}"
         yield from self.lines
-
-
-def _why_not(schema: Mapping[str, Any]) -> str:
-    """Why parameters cannot be written as the schema of arguments says, empty where they can."""
-    if strange := sorted(schema.keys() - _OF_ARGUMENTS):
-        return f"its parameters' schema says {strange[0]!r}; say that in the properties"
-    if schema.get("type", "object") != "object":
-        return 'its parameters are no object; write "type": "object"'
-    properties = schema.get("properties", {})
-    if missing := sorted(set(schema.get("required", ())) - properties.keys()):
-        return f"{missing[0]!r} is required and no property; describe it"
-    for name, its in properties.items():
-        if not is_name(name):
-            return f"parameter {name!r} cannot be written so; rename it"
-        if its is not True and not isinstance(its, Mapping):
-            return f"parameter {name!r} has no schema; write one"
-        text = json.dumps(its)
-        if '"$ref": "#"' in text or '"$ref": "#/properties' in text:
-            return f"parameter {name!r} refers to what is no definition; move that to $defs"
-    return ""
 
 
 def _texts(schema: Mapping[str, Any]) -> list[str] | None:
@@ -209,9 +235,8 @@ def _texts(schema: Mapping[str, Any]) -> list[str] | None:
     return values if schema.get("type", "string") == "string" else None
 
 
-def _json(schema: Any) -> str:
-    held = {} if schema is True else dict(schema)
-    return json.dumps({**held, "x-guidance": JSON_OPTIONS}, ensure_ascii=False)
+def _json(schema: Mapping[str, Any]) -> str:
+    return json.dumps({**schema, "x-guidance": JSON_OPTIONS}, ensure_ascii=False)
 
 
 def _quoted(text: str) -> str:

@@ -7,6 +7,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from fake_runtime import EOS, FakeLimits, generate
-from grammar_processes import process_of
+from grammar_processes import process_of, require_end
 from grammar_vocabulary import CODEC, THINK, THINK_END, Oracle, grammars_of
 from late_runtime import LateRuntime, Owner
 
@@ -23,7 +25,9 @@ from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Cancel, Failed, Output, Submit
 from lostwax.server.engine.options import EngineOptions
+from lostwax.server.gateway.generation import STATUSES
 from lostwax.server.grammar.grammar import Grammar
+from lostwax.server.grammar.grammars import MAX_COMPILING
 
 SCHEMA = json.dumps(
     {
@@ -205,6 +209,45 @@ def test_a_request_is_cancelled_while_it_waits_for_its_grammar_and_while_it_runs
         assert all(made.grammars.process(g).users == 0 for g in (JSON, CHOICE))
 
 
+def test_grammars_that_nobody_waits_for_any_more_hold_up_nobody(tmp_path: Path) -> None:
+    with engine(tmp_path) as made:
+        left = [Grammar("regex", f"a{i}") for i in range(16)]
+        processes = [made.grammars.want(grammar) for grammar in left]
+        made.grammars.look()
+        for process in processes:
+            process.users -= 1
+        honest = made.grammars.want(CHOICE)
+        made.grammars.look()
+        assert honest.has_begun, "it is the next"
+        until = time.monotonic() + 60
+        while not honest.is_ready:
+            assert time.monotonic() < until
+            made.grammars.look(0.05)
+        assert not any(process.is_ready or process.has_begun for process in processes)
+        assert all(process.forked_s is None for process in processes[MAX_COMPILING:])
+        for grammar in left:
+            with pytest.raises(KeyError):
+                made.grammars.process(grammar)
+        honest.users -= 1
+
+
+def test_too_many_grammars_that_wait_are_refused_the_newest_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lostwax.server.grammar.grammars.MAX_WAITING", 2)
+    with engine(tmp_path) as made:
+        for i, grammar in enumerate((JSON, WIDE, CHOICE, WIDE)):
+            made.add(f"{i}", [i], grammar=grammar)
+        made.run()
+        failed = made.failed()
+        assert {*failed} == {"2"}, "one that waits already may be waited for by others"
+        assert failed["2"].code == "too_many_grammars"
+        assert STATUSES[failed["2"].code] == 429
+        made.add("again", [1], grammar=CHOICE)
+        made.run()
+        assert made.ids("again") == ORACLE.answer([1], CHOICE, 20)
+
+
 def test_a_time_that_is_over_ends_a_request_that_waits_for_its_grammar(tmp_path: Path) -> None:
     with engine(tmp_path) as made:
         made.add("a", [1], grammar=JSON, timeout_s=1e-9)
@@ -273,12 +316,47 @@ def test_a_host_that_was_killed_is_started_again(tmp_path: Path) -> None:
     with engine(tmp_path) as made:
         made.add("a", [1], grammar=CHOICE)
         made.run()
+        follower = process_of(made.grammars, CHOICE)
         os.kill(made.grammars.host_pid, signal.SIGKILL)
-        made.add("b", [1], grammar=CHOICE)  # its process lives
+        require_end(follower)  # nobody else would end it if it were stopped
+        made.add("b", [1], grammar=CHOICE)
         made.add("c", [2], grammar=WIDE)
         made.run()
         assert made.ids("b") == ORACLE.answer([1], CHOICE, 20)
         assert made.ids("c") == ORACLE.answer([2], WIDE, 20)
+
+
+LEAVES = """
+import os, signal, sys, time
+from pathlib import Path
+from grammar_processes import process_of, require_end
+from grammar_vocabulary import grammars_of
+from fake_runtime import FakeLimits
+from lostwax.server.grammar.grammar import Grammar
+grammar, grammars = Grammar("regex", "ab"), grammars_of(Path(sys.argv[1]), FakeLimits(), 1.0)
+process = grammars.want(grammar)
+while not process.is_ready:
+    grammars.look(0.05)
+pids = process_of(grammars, grammar), grammars.host_pid
+for pid in pids:
+    os.kill(pid, signal.SIGSTOP)
+print(*pids, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_stopped_processes_do_not_outlive_an_engine_that_is_killed(tmp_path: Path) -> None:
+    path = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVES, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    follower, host = map(int, done.stdout.split())
+    require_end(follower)
+    require_end(host)
 
 
 def test_a_grammar_is_compiled_once(tmp_path: Path) -> None:

@@ -14,17 +14,21 @@ from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 from tokenizers import Tokenizer
 from trained_fixtures import TRAINED
 
+from lostwax.server.formats import encoding_v31 as v31
 from lostwax.server.formats.encoding_v32 import DSML, EOS, THINK_END, encode_messages
+from lostwax.server.formats.message import whole_message
 from lostwax.server.formats.parse_v32 import ParsedMessage, parse_completion
 from lostwax.server.formats.pieces import Piece
+from lostwax.server.formats.readers import reader_of
 from lostwax.server.gateway.tokenizer import TextCodec
 from lostwax.server.grammar.compile_grammar import compile_grammar
 from lostwax.server.grammar.grammar import BadGrammar, Grammar
-from lostwax.server.grammar.tool_grammar import Choice, tool_grammar
+from lostwax.server.grammar.tool_grammar import Choice, Format, tool_grammar
 from lostwax.server.grammar.vocabulary import Vocabulary
 
 CODEC = TextCodec(Tokenizer.from_file(str(TRAINED / "tokenizer.json")))
 VOCABULARY = Vocabulary(CODEC, 4096, CODEC.marks[EOS])
+MARKS = [CODEC.marks[each] for each in (DSML, v31.CALLS, v31.CALL) if each in CODEC.marks]
 WEATHER = {
     "type": "object",
     "properties": {
@@ -72,20 +76,29 @@ def fits(grammar: Grammar | None, text: str) -> bool:
     return matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()
 
 
-def answers(grammar: Grammar | None, count: int, most: int = 400) -> list[str]:
-    """Answers of a model that picks anything that may come, the end where it may; those that come
-    to one."""
+def answers(
+    grammar: Grammar | None, count: int, most: int = 400, *, ends_early: bool = True
+) -> list[str]:
+    """Answers of a model that picks anything that may come, the end where it may (sooner or
+    later without `ends_early`, calls at every second chance); those that come to one."""
     assert grammar is not None
     matcher, rng = compile_grammar(grammar, VOCABULARY), np.random.default_rng(0)
     found = list[str]()
     for _ in range(count):
         own, ids = matcher.deep_copy(), list[int]()
         mask = allocate_token_bitmask(1, VOCABULARY.vocab_size)
-        while len(ids) < most and not own.is_accepting():
+        early = 1.0 if ends_early else 0.02
+        while len(ids) < most and not (own.is_accepting() and rng.random() < early):
             fill_next_token_bitmask(own, mask)
             may = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
             short = [i for i in may.tolist() if len(VOCABULARY.bytes_of[i]) <= 2]
+            marks = [i for i in MARKS if i in may]
+            if marks and not ends_early and rng.random() < 0.5:
+                may, short = marks, []
             ids.append(int(rng.choice(short if short and rng.random() < 0.9 else may)))
+            if ids[-1] == VOCABULARY.eos:
+                ids.pop()
+                break
             assert own.consume_token(ids[-1])
         if own.is_accepting():
             found.append(CODEC.decode_with_marks(ids))
@@ -153,6 +166,71 @@ def test_with_strict_tools_an_answer_may_be_text_or_calls_behind_it() -> None:
     assert fits(grammar, written(("get_weather", {"city": "x", "days": 1}), content="I look."))
     assert fits(grammar, written(("flags", {"a": "what its schema does not allow"})))
     assert not fits(grammar, f"I look. <{DSML}function_calls>")
+
+
+WRONG = {"city": "x", "days": 99}
+UNHELD: list[tuple[Format, str]] = [
+    ("deepseekv32", written(("get_weather", WRONG)).split("function_calls>\n")[1][:-3]),
+    ("deepseekv32", f'<{DSML}invoke name="get_weather">{json.dumps(WRONG)}</{DSML}invoke>'),
+    ("deepseekv32", f'<{DSML}invoke name="get_weather"/>'),
+    ("deepseekv32", f"</{DSML}parameter>"),
+    ("deepseekv31", f"{v31.CALL}get_weather{v31.SEPARATOR}{json.dumps(WRONG)}{v31.CALL_END}"),
+    *(("deepseekv31", mark) for mark in v31.TOOL_MARKS[:5]),
+]
+
+
+@pytest.mark.parametrize(("format", "text"), UNHELD)
+def test_text_holds_nothing_that_readers_take_for_a_call(format: Format, text: str) -> None:
+    grammar = tool_grammar(format, STRICT, "auto")
+    for before in ("", "I look. "):
+        assert not fits(grammar, before + text)
+    assert fits(grammar, "I look. < <｜ </ <" + DSML[1:])  # noqa: RUF001
+
+
+INNER: list[tuple[Any, str, bool]] = [
+    ({}, '["a", {"b": 1.5}]', True),
+    ({}, '["<MARK>"]', False),
+    ({}, '{"<MARK>": 1}', False),
+    ({"type": "array"}, '[["</MARK>"]]', False),
+    ({"type": "array", "items": {"type": "string"}}, '["a \\n ｜ <"]', True),  # noqa: RUF001
+    ({"type": "array", "items": {"type": "string"}}, '["</MARK>"]', False),
+    ({"type": "object", "properties": {"b": {"type": "string"}}}, '{"b": "x", "c": 1}', True),
+    ({"type": "object", "properties": {"b": {"type": "string"}}}, '{"c": "<MARK>"}', False),
+    ({"type": "string", "minLength": 1}, '"<MARK>"', False),
+    ({"anyOf": [{"$ref": "#/$defs/s"}, {"type": "null"}]}, '"<MARK>"', False),
+    ({"anyOf": [{"$ref": "#/$defs/s"}, {"type": "null"}]}, '"x"', True),
+]
+
+
+@pytest.mark.parametrize(("schema", "value", "may"), INNER)
+def test_no_json_holds_a_tag_that_ends_its_parameter(schema: Any, value: str, may: bool) -> None:
+    held = {"type": "object", "properties": {"a": schema}, "$defs": {"s": {"type": "string"}}}
+    function = {"name": "f", "parameters": held, "strict": True}
+    text = written(("f", {"a": []})).replace("[]", value.replace("MARK", DSML))
+    assert bool(whole_message(reader_of("deepseekv32", thinks=False), text).calls) is may
+    assert fits(tool_grammar("deepseekv32", [function], "required"), text) is may
+
+
+UNREAD = ("is too large", "a key stands twice")
+"""What is wrong with JSON that a schema allows: no grammar of the library holds it."""
+
+
+@pytest.mark.parametrize("format", ["deepseekv32", "deepseekv31"])
+@pytest.mark.parametrize("choice", ["auto", "required", BY_NAME])
+def test_whatever_fits_is_read_by_the_servers_reader(format: Format, choice: Choice) -> None:
+    every = [tool(name, strict=name != "open") for name in SCHEMAS if name != "open"]
+    found = answers(tool_grammar(format, every, choice), 30, ends_early=choice != "auto")
+    assert len(found) > 5
+    for text in found:
+        reader = reader_of(format, thinks=False, tools=every)
+        message = whole_message(reader, text)
+        if reader.broken.endswith(UNREAD):
+            continue
+        assert not reader.broken, text
+        assert choice == "auto" or message.calls
+        for call in message.calls:
+            assert call.name
+            Draft202012Validator(SCHEMAS[call.name] or {}).validate(json.loads(call.arguments))
 
 
 def test_an_answer_is_free_where_nothing_is_asked_of_it() -> None:
