@@ -114,14 +114,10 @@ class FormatFields(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True
         return asked[0] if asked else None
 
     def _asked(self) -> Iterator[Asked]:
-        match self.response_format:
-            case JsonObjectFormat():
-                yield Asked(Grammar("json_object"), "response_format")
-            case JsonSchemaFormat(json_schema=named):
-                path = "response_format.json_schema.schema"
-                yield Asked(Grammar("json_schema", bytes(named.schema).decode()), path)
-            case _:
-                pass
+        form = self.response_format
+        schema = form.json_schema.schema if isinstance(form, JsonSchemaFormat) else None
+        path = "response_format.json_schema.schema"
+        yield from asked_of(form, "response_format", schema, path)
         many = self.structured_outputs
         if many is not None:
             yield from _of_schema("structured_outputs.json", many.json)
@@ -140,6 +136,14 @@ class FormatFields(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True
             yield Asked(Grammar("ebnf", self.ebnf), "ebnf")
 
 
+def asked_of(form: Struct | None, param: str, schema: Raw | None, path: str) -> Iterator[Asked]:
+    """What a form that stands at `param` asks; its schema, if it has one, stands at `path`."""
+    if schema is not None:
+        yield Asked(Grammar("json_schema", bytes(schema).decode()), path)
+    elif isinstance(form, JsonObjectFormat):
+        yield Asked(Grammar("json_object"), param)
+
+
 def _of_schema(param: str, raw: Raw | UnsetType) -> Iterator[Asked]:
     text = given(raw)
     if text is None:
@@ -148,6 +152,11 @@ def _of_schema(param: str, raw: Raw | UnsetType) -> Iterator[Asked]:
         raise FieldError(param, "a JSON schema belongs here, as it is or as text")
     schema: Any = msgspec.json.decode(text, type=str) if text[:1] == b'"' else text.decode()
     yield Asked(Grammar("json_schema", schema), param)
+
+
+def formats_of(request: FormatFields) -> dict[str, Any]:
+    """What a request says of how its answer is to look, for another to say so."""
+    return {name: getattr(request, name) for name in FormatFields.__struct_fields__}
 
 
 def _of_text(param: str, text: str | None) -> Iterator[Asked]:
