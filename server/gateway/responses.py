@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from lostwax.server.formats.message import in_order
 from lostwax.server.gateway.chat import prepare_chat
 from lostwax.server.gateway.chat_models import Message
 from lostwax.server.gateway.chat_reader import ChatDelta, ChatReader
@@ -132,18 +133,16 @@ class ResponseWire:
         if not self._num_events:
             for kind in ("response.created", "response.in_progress"):
                 told.append(self._event(kind, response=self._response()))
-        is_calling = self._is_open and self._items[-1]["type"] == "function_call"
         if delta.reasoning:
             self._text(told, "reasoning", delta.reasoning)
-        if delta.content and not is_calling:
-            self._text(told, "message", delta.content)
-        for call in delta.calls:
-            if call.name is not None:
-                self._begin_call(told, call.index, call.name)
-            if call.arguments:
-                self._add(told, "response.function_call_arguments.delta", call.arguments)
-        if delta.content and is_calling:
-            self._text(told, "message", delta.content)
+        for part in in_order(delta.content, delta.calls):
+            if isinstance(part, str):
+                self._text(told, "message", part)
+                continue
+            if part.name is not None:
+                self._begin_call(told, part.index, part.name)
+            if part.arguments:
+                self._add(told, "response.function_call_arguments.delta", part.arguments)
         self._finish = delta.finish or self._finish
         if delta.finish is not None:
             self._close(told)
