@@ -17,11 +17,12 @@ MAX_CHOICES_OF_TEXT = 1024
 """Texts of which an answer is to be one."""
 _BLANKS = "blanks between JSON's values are bounded here"
 _HOLDS = "a schema is held as it stands: say additionalProperties in it"
+_NO_SCHEMA = "a JSON schema belongs here, which is an object; {} holds any JSON"
 _ONE = "there is one way here, which bounds time and memory"
 
 Text = Annotated[str, Meta(min_length=1, max_length=MAX_BYTES)]
 Texts = Annotated[list[Text], Meta(min_length=1, max_length=MAX_CHOICES_OF_TEXT)]
-Schema = Annotated[Raw, Meta(extra_json_schema={"type": ["object", "boolean"]})]
+Schema = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
 JsonOrText = Annotated[Unread, Meta(extra_json_schema={"type": ["object", "string", "null"]})]
 """A JSON schema as it is, or its JSON as text."""
 GuidedBackend = Annotated[Unread, only("auto", "guidance", "llguidance", remedy=_ONE)]
@@ -46,6 +47,10 @@ class NamedSchema(Struct, frozen=True, forbid_unknown_fields=True):
     name: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     description: Annotated[str, Meta(max_length=MAX_BYTES)] | None = None
     strict: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not bytes(self.schema).startswith(b"{"):
+            raise FieldError("schema", _NO_SCHEMA)
 
 
 class JsonSchemaFormat(
@@ -151,6 +156,8 @@ def _of_schema(param: str, raw: Raw | UnsetType) -> Iterator[Asked]:
     if text[:1] not in (b'"', b"{"):
         raise FieldError(param, "a JSON schema belongs here, as it is or as text")
     schema: Any = msgspec.json.decode(text, type=str) if text[:1] == b'"' else text.decode()
+    if not schema.lstrip(" \t\r\n").startswith("{"):
+        raise FieldError(param, _NO_SCHEMA)
     yield Asked(Grammar("json_schema", schema), param)
 
 
