@@ -71,11 +71,13 @@ class BracketReader:
                 self.broken, self._held = f"no tool {name}", self._held[at:]
                 return True
             self._call, self._held = f"[[{name}|", rest
-            delta.calls.append(CallDelta(self.num_calls, name))
+            delta.calls.append(CallDelta(self.num_calls, name, at=len(delta.content)))
         at = self._held.find(CLOSE)
         end = at if at >= 0 else len(self._held) - num_pending(self._held, [CLOSE])
         if end:
-            delta.calls.append(CallDelta(self.num_calls, None, self._held[:end]))
+            delta.calls.append(
+                CallDelta(self.num_calls, None, self._held[:end], len(delta.content))
+            )
         self._call, self._held = self._call + self._held[:end], self._held[end:]
         if at < 0:
             return False

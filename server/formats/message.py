@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,12 +12,14 @@ class CallDelta:
     """What is added to one tool call.
 
     `name` stands in the first delta of a call and in no other. The `arguments` of a call's deltas
-    concatenate to the text of a JSON object, which is whole only when the call has ended.
+    concatenate to the text of a JSON object, which is whole only when the call has ended. `at` is
+    how many characters of its message's (or delta's) content stand before its first part.
     """
 
     index: int
     name: str | None = None
     arguments: str = ""
+    at: int = 0
 
 
 @dataclass(slots=True)
@@ -34,12 +37,13 @@ class MessageDelta:
         text, self.reasoning = self.reasoning, ""
         text += other.reasoning
         self.reasoning = text
+        before = len(self.content)
         text, self.content = self.content, ""
         text += other.content
         self.content = text
         for call in other.calls:
             if not (self.calls and self.calls[-1].index == call.index):
-                self.calls.append(CallDelta(call.index, call.name))
+                self.calls.append(CallDelta(call.index, call.name, at=before + call.at))
             last = self.calls[-1]
             text, last.arguments = last.arguments, ""
             text += call.arguments
@@ -47,6 +51,18 @@ class MessageDelta:
 
     def __bool__(self) -> bool:
         return bool(self.reasoning or self.content or self.calls)
+
+
+def in_order(content: str, calls: Sequence[CallDelta]) -> Iterator[str | CallDelta]:
+    """The parts of a delta, as the answer had them: texts, none of which is empty, and calls."""
+    told = 0
+    for call in calls:
+        if call.at > told:
+            yield content[told : call.at]
+            told = call.at
+        yield call
+    if told < len(content):
+        yield content[told:] if told else content
 
 
 class MessageReader(Protocol):

@@ -60,16 +60,18 @@ class CallScanner(ABC):
         self._space: list[str] | None = None
         """Behind a call: white space that is content only if more content follows."""
         self._content = list[str]()
-        self._calls = list[tuple[int, str | None, list[str]]]()
+        self._calls = list[tuple[int, str | None, int, list[str]]]()
+        """Index, name, characters of content before it, arguments."""
         self._reading = self._read()
 
     def push(self, text: str, delta: MessageDelta) -> None:
         """Add to `delta` what is certain now."""
         self._text, self._at = self._text[self._at :] + text, 0
         next(self._reading)
+        before = len(delta.content)
         delta.content += "".join(self._content)
-        for index, name, parts in self._calls:
-            delta.calls.append(CallDelta(index, name, "".join(parts)))
+        for index, name, at, parts in self._calls:
+            delta.calls.append(CallDelta(index, name, "".join(parts), before + at))
         self._content.clear()
         self._calls.clear()
 
@@ -149,14 +151,14 @@ class CallScanner(ABC):
         """Tells of a call. Raises Malformed for a tool that was not offered."""
         if self._names is not None and name not in self._names:
             raise Malformed(f"the tool {self._shown(name)} was not offered")
-        self._calls.append((self.num_calls, name, []))
+        self._calls.append((self.num_calls, name, sum(map(len, self._content)), []))
 
     def _add_arguments(self, text: str) -> None:
         if not text:
             return
         if not (self._calls and self._calls[-1][0] == self.num_calls):
-            self._calls.append((self.num_calls, None, []))
-        self._calls[-1][2].append(text)
+            self._calls.append((self.num_calls, None, 0, []))
+        self._calls[-1][-1].append(text)
 
     def _end_call(self, arguments: str) -> None:
         """Ends a call, with the last of its arguments."""

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from lostwax.server.formats.message import in_order
 from lostwax.server.gateway.anthropic_errors import error_body
 from lostwax.server.gateway.chat import prepare_chat
 from lostwax.server.gateway.chat_models import ChatRequest, Message, TemplateKwargs
@@ -174,20 +175,19 @@ class MessageWire:
             empty: dict[str, Any] = {"content": [], "stop_reason": None, "stop_sequence": None}
             message = self._head | empty | {"usage": self._sums() | {"output_tokens": 0}}
             told.append(self._event("message_start", message=message))
-        is_calling = self._open == "tool_use"
         if delta.reasoning:
             self._begin(told, "thinking", {"thinking": "", "signature": ""})
             self._add(told, {"type": "thinking_delta", "thinking": delta.reasoning})
-        if delta.content and not is_calling:
-            self._say(told, delta.content)
-        for call in delta.calls:
-            if call.name is not None:
+        for part in in_order(delta.content, delta.calls):
+            if isinstance(part, str):
+                self._begin(told, "text", {"text": ""})
+                self._add(told, {"type": "text_delta", "text": part})
+                continue
+            if part.name is not None:
                 self._end(told)
-                self._begin(told, "tool_use", self._tool(call.index, call.name, Raw(b"{}")))
-            if call.arguments:
-                self._add(told, {"type": "input_json_delta", "partial_json": call.arguments})
-        if delta.content and is_calling:
-            self._say(told, delta.content)
+                self._begin(told, "tool_use", self._tool(part.index, part.name, Raw(b"{}")))
+            if part.arguments:
+                self._add(told, {"type": "input_json_delta", "partial_json": part.arguments})
         if delta.finish is not None:
             self._finish = delta.finish
             self._end(told)
@@ -197,10 +197,6 @@ class MessageWire:
         """Why it ended, and the usage."""
         told = self._event("message_delta", delta=self._ending(), usage=self._sums())
         return (told, self._event("message_stop"))
-
-    def _say(self, told: list[bytes], text: str) -> None:
-        self._begin(told, "text", {"text": ""})
-        self._add(told, {"type": "text_delta", "text": text})
 
     def _begin(self, told: list[bytes], kind: str, fields: dict[str, Any]) -> None:
         """Open a block of this kind, if it is not open."""

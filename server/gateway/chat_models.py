@@ -1,6 +1,6 @@
 """The request schema of `/v1/chat/completions`, with a bound on every number. Knows no encoding.
 
-What is not served yet is refused by name with what to do instead; values that ask for nothing are
+What is not served is refused by name with what to do instead; values that ask for nothing are
 taken, because clients send them by default or send back what they got.
 """
 

@@ -32,11 +32,13 @@ class ChatDelta:
     def extend(self, other: ChatDelta) -> None:
         """Append what follows."""
         self.reasoning += other.reasoning
+        before = len(self.content)
         self.content += other.content
         for call in other.calls:
             if self.calls and self.calls[-1].index == call.index:
                 self.calls[-1].arguments += call.arguments
             else:
+                call.at += before
                 self.calls.append(call)
         self.scored += other.scored
         self.token_ids += other.token_ids
@@ -114,7 +116,7 @@ class ChatReader:
         if self._turn.tools and self._message.num_calls:
             finish = self._finish(finish, delta.token_ids)
             if self._is_cut:
-                message.calls = [call for call in message.calls if call.index == 0]
+                self._cut(message)
         if self._turn.joined:
             self._join(message)
         return ChatDelta(
@@ -134,6 +136,12 @@ class ChatReader:
         is_end = bool(token_ids) and token_ids[-1] in self._turn.ends
         return "tool_calls" if finish == "stop" and is_end else finish
 
+    @staticmethod
+    def _cut(message: MessageDelta) -> None:
+        """Leave out what stands behind the first call, which has just ended."""
+        message.calls = [call for call in message.calls if call.index == 0]
+        message.content = message.content[: message.calls[-1].at] if message.calls else ""
+
     def _join(self, message: MessageDelta) -> None:
         """Reasoning as part of the content, with the marks that are not the prompt's."""
         has_ended = self._message.reasoning_end is not None
@@ -144,4 +152,6 @@ class ChatReader:
         if not self._has_closed and has_ended:
             self._has_closed = True
             text += THINK_END
+        for call in message.calls:
+            call.at += len(text)
         message.reasoning, message.content = "", text + message.content

@@ -18,7 +18,8 @@ from lostwax.server.gateway.models import (
 )
 from lostwax.server.gateway.unsupported import FieldError, Unread, only, require_neutral
 
-_FORMAT = "ask for the format in the prompt and check the answer"
+_FORMAT = "/v1/completions holds formats, under this name too"
+_TAGS = "describe the tags in a grammar: /v1/completions holds ebnf"
 _WHOLE_TEXT = "output_ids are the answer's, marks included"
 _COMPLETIONS = "/v1/completions has them"
 _TEXT = {"type": "string", "minLength": 1}
@@ -61,7 +62,7 @@ class SamplingParams(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     json_schema: Annotated[Unread, only(remedy=_FORMAT)] = UNSET
     regex: Annotated[Unread, only(remedy=_FORMAT)] = UNSET
     ebnf: Annotated[Unread, only(remedy=_FORMAT)] = UNSET
-    structural_tag: Annotated[Unread, only(remedy=_FORMAT)] = UNSET
+    structural_tag: Annotated[Unread, only(remedy=_TAGS)] = UNSET
     custom_params: Annotated[Unread, only({}, remedy="there are no custom processors")] = UNSET
 
     def __post_init__(self) -> None:

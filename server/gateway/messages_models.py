@@ -33,7 +33,7 @@ from lostwax.server.gateway.tool_models import (
 from lostwax.server.gateway.unsupported import FieldError, Unread, only, require_neutral
 
 _WHOLE = "the whole thinking is in the answer"
-_FORMAT = "ask for the format in the prompt and check the answer"
+_FORMAT = "/v1/chat/completions holds formats (response_format), /v1/responses too (text.format)"
 _TOOLS = "the client runs all tools"
 _ONE = "there is one kind of service here"
 CallId = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]

@@ -17,11 +17,12 @@ MAX_CHOICES_OF_TEXT = 1024
 """Texts of which an answer is to be one."""
 _BLANKS = "blanks between JSON's values are bounded here"
 _HOLDS = "a schema is held as it stands: say additionalProperties in it"
+_NO_SCHEMA = "a JSON schema belongs here, which is an object; {} holds any JSON"
 _ONE = "there is one way here, which bounds time and memory"
 
 Text = Annotated[str, Meta(min_length=1, max_length=MAX_BYTES)]
 Texts = Annotated[list[Text], Meta(min_length=1, max_length=MAX_CHOICES_OF_TEXT)]
-Schema = Annotated[Raw, Meta(extra_json_schema={"type": ["object", "boolean"]})]
+Schema = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
 JsonOrText = Annotated[Unread, Meta(extra_json_schema={"type": ["object", "string", "null"]})]
 """A JSON schema as it is, or its JSON as text."""
 GuidedBackend = Annotated[Unread, only("auto", "guidance", "llguidance", remedy=_ONE)]
@@ -46,6 +47,10 @@ class NamedSchema(Struct, frozen=True, forbid_unknown_fields=True):
     name: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     description: Annotated[str, Meta(max_length=MAX_BYTES)] | None = None
     strict: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not bytes(self.schema).startswith(b"{"):
+            raise FieldError("schema", _NO_SCHEMA)
 
 
 class JsonSchemaFormat(
@@ -114,14 +119,10 @@ class FormatFields(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True
         return asked[0] if asked else None
 
     def _asked(self) -> Iterator[Asked]:
-        match self.response_format:
-            case JsonObjectFormat():
-                yield Asked(Grammar("json_object"), "response_format")
-            case JsonSchemaFormat(json_schema=named):
-                path = "response_format.json_schema.schema"
-                yield Asked(Grammar("json_schema", bytes(named.schema).decode()), path)
-            case _:
-                pass
+        form = self.response_format
+        schema = form.json_schema.schema if isinstance(form, JsonSchemaFormat) else None
+        path = "response_format.json_schema.schema"
+        yield from asked_of(form, "response_format", schema, path)
         many = self.structured_outputs
         if many is not None:
             yield from _of_schema("structured_outputs.json", many.json)
@@ -140,6 +141,14 @@ class FormatFields(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True
             yield Asked(Grammar("ebnf", self.ebnf), "ebnf")
 
 
+def asked_of(form: Struct | None, param: str, schema: Raw | None, path: str) -> Iterator[Asked]:
+    """What a form that stands at `param` asks; its schema, if it has one, stands at `path`."""
+    if schema is not None:
+        yield Asked(Grammar("json_schema", bytes(schema).decode()), path)
+    elif isinstance(form, JsonObjectFormat):
+        yield Asked(Grammar("json_object"), param)
+
+
 def _of_schema(param: str, raw: Raw | UnsetType) -> Iterator[Asked]:
     text = given(raw)
     if text is None:
@@ -147,7 +156,14 @@ def _of_schema(param: str, raw: Raw | UnsetType) -> Iterator[Asked]:
     if text[:1] not in (b'"', b"{"):
         raise FieldError(param, "a JSON schema belongs here, as it is or as text")
     schema: Any = msgspec.json.decode(text, type=str) if text[:1] == b'"' else text.decode()
+    if not schema.lstrip(" \t\r\n").startswith("{"):
+        raise FieldError(param, _NO_SCHEMA)
     yield Asked(Grammar("json_schema", schema), param)
+
+
+def formats_of(request: FormatFields) -> dict[str, Any]:
+    """What a request says of how its answer is to look, for another to say so."""
+    return {name: getattr(request, name) for name in FormatFields.__struct_fields__}
 
 
 def _of_text(param: str, text: str | None) -> Iterator[Asked]:

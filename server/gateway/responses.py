@@ -12,15 +12,22 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from lostwax.server.formats.message import in_order
 from lostwax.server.gateway.chat import prepare_chat
-from lostwax.server.gateway.chat_models import ChatRequest, Message
+from lostwax.server.gateway.chat_models import Message
 from lostwax.server.gateway.chat_reader import ChatDelta, ChatReader
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.generation import Head, Usage
 from lostwax.server.gateway.history import History, named
 from lostwax.server.gateway.models import sampling_of
 from lostwax.server.gateway.prepared import AnswerOptions, ChatTurn, Job, Prepared
-from lostwax.server.gateway.responses_models import Item, ResponsesRequest, text_of
+from lostwax.server.gateway.response_format import formats_of
+from lostwax.server.gateway.responses_models import (
+    Item,
+    ResponseChat,
+    ResponsesRequest,
+    text_of,
+)
 from lostwax.server.gateway.stream import Framing
 from lostwax.server.gateway.tokenizer import Codec
 from lostwax.server.gateway.tool_models import Tool
@@ -33,15 +40,16 @@ _PARTS = {"message": "output_text", "reasoning": "reasoning_text"}
 def prepare_response(request: ResponsesRequest, job: Job, codec: Codec) -> Prepared:
     """What the engine is asked of a request, checked against what it can do."""
     with named(_NAMES):
-        chat = ChatRequest(
+        chat = ResponseChat(
             messages=_messages(request),
             max_completion_tokens=request.max_output_tokens,
             tools=[Tool("function", tool) for tool in request.tools or ()] or None,
             tool_choice=request.choice,
             parallel_tool_calls=request.parallel_tool_calls,
             chat_template_kwargs=request.template,
-            response_format=request.form,
+            text=request.text,
             **sampling_of(request),
+            **formats_of(request),
         )
         prepared = prepare_chat(chat, job, codec)
     echo = msgspec.json.encode(request.echo)
@@ -125,18 +133,16 @@ class ResponseWire:
         if not self._num_events:
             for kind in ("response.created", "response.in_progress"):
                 told.append(self._event(kind, response=self._response()))
-        is_calling = self._is_open and self._items[-1]["type"] == "function_call"
         if delta.reasoning:
             self._text(told, "reasoning", delta.reasoning)
-        if delta.content and not is_calling:
-            self._text(told, "message", delta.content)
-        for call in delta.calls:
-            if call.name is not None:
-                self._begin_call(told, call.index, call.name)
-            if call.arguments:
-                self._add(told, "response.function_call_arguments.delta", call.arguments)
-        if delta.content and is_calling:
-            self._text(told, "message", delta.content)
+        for part in in_order(delta.content, delta.calls):
+            if isinstance(part, str):
+                self._text(told, "message", part)
+                continue
+            if part.name is not None:
+                self._begin_call(told, part.index, part.name)
+            if part.arguments:
+                self._add(told, "response.function_call_arguments.delta", part.arguments)
         self._finish = delta.finish or self._finish
         if delta.finish is not None:
             self._close(told)

@@ -5,6 +5,7 @@ Nothing is stored: a conversation is told whole in each request.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -13,17 +14,18 @@ from msgspec import UNSET, Meta, Struct
 from lostwax.server.gateway.chat_models import (
     MAX_MESSAGES,
     MAX_PARTS,
+    ChatRequest,
     Name,
     RefusalPart,
     TemplateKwargs,
 )
 from lostwax.server.gateway.models import MAX_TOKEN_ID, GenerationRequest
 from lostwax.server.gateway.response_format import (
+    Asked,
     JsonObjectFormat,
-    JsonSchemaFormat,
     NamedSchema,
-    ResponseFormat,
     TextFormat,
+    asked_of,
 )
 from lostwax.server.gateway.tool_models import (
     MAX_TOOLS,
@@ -169,14 +171,22 @@ class FlatSchemaFormat(
     """JSON as a schema says."""
 
 
+AnyFormat = TextFormat | JsonObjectFormat | FlatSchemaFormat
+
+
 class TextConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """The form of the answer."""
 
-    format: TextFormat | JsonObjectFormat | FlatSchemaFormat | None = None
+    format: AnyFormat | None = None
     verbosity: Annotated[Unread, only("medium", remedy="say it in a message")] = UNSET
 
     def __post_init__(self) -> None:
         require_neutral(self)
+
+    def asked(self) -> Iterator[Asked]:
+        """What it asks of the answer, by the names that the client sent."""
+        schema = self.format.schema if isinstance(self.format, FlatSchemaFormat) else None
+        yield from asked_of(self.format, "text.format", schema, "text.format.schema")
 
 
 class ResponsesRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -204,6 +214,7 @@ class ResponsesRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unkn
     truncation: Annotated[Unread, only("disabled", remedy="leave out old items yourself")] = UNSET
     context_management: Annotated[Unread, only([], remedy="leave out old items yourself")] = UNSET
     max_tool_calls: Annotated[Unread, only(remedy=_FUNCTIONS)] = UNSET
+    response_format: Annotated[Unread, only(remedy="text.format says it here")] = UNSET  # pyright: ignore[reportIncompatibleVariableOverride]
     top_logprobs: Annotated[Unread, only(0, remedy=_CHATS)] = UNSET
     moderation: Annotated[Unread, only(remedy="there is no moderation here")] = UNSET
     modalities: Annotated[Unread, only(["text"], remedy=_TEXT_ONLY)] = UNSET
@@ -229,15 +240,9 @@ class ResponsesRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unkn
             return NamedChoice(type="function", function=NamedFunction(self.tool_choice.name))
         return self.tool_choice
 
-    @property
-    def form(self) -> ResponseFormat | None:
-        """What the answer is to be, as chats say it."""
-        asked = self.text and self.text.format
-        if isinstance(asked, FlatSchemaFormat):
-            return JsonSchemaFormat(
-                NamedSchema(asked.schema, asked.name, asked.description, asked.strict)
-            )
-        return asked
+    def _asked(self) -> Iterator[Asked]:
+        yield from self.text.asked() if self.text else ()
+        yield from super()._asked()
 
     @property
     def template(self) -> TemplateKwargs:
@@ -272,3 +277,13 @@ class ResponsesRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unkn
             "truncation": "disabled",
             "user": self.user,
         }
+
+
+class ResponseChat(ChatRequest, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A response as a chat. The form of its answer keeps the name that it came under."""
+
+    text: TextConfig | None = None
+
+    def _asked(self) -> Iterator[Asked]:
+        yield from self.text.asked() if self.text else ()
+        yield from super()._asked()

@@ -100,6 +100,8 @@ def test_every_page_is_in_the_table_of_contents_and_links_lead_somewhere() -> No
         str(p.relative_to(ROOT / "docs").with_suffix("")) for p in (ROOT / "docs").rglob("*.md")
     }
     assert listed == there
+    on_first = {name for name in there if f"]({name}.md)" in _page("index")}
+    assert on_first == there - {"index"}
     for name in there:
         for link in re.findall(r"\]\(([^)#:]+)\)", _page(name)):
             assert (ROOT / "docs" / Path(name).parent / link).is_file(), f"{name}: {link}"
@@ -123,3 +125,13 @@ def test_files_that_pages_name_exist() -> None:
             r"`((?:backends|evals|frontend|ir|server|tests)/[\w/.]+)`", page.read_text()
         ):
             assert (ROOT / path).exists(), f"{page.name}: {path}"
+
+
+def test_names_that_the_map_of_the_code_names_are_in_it() -> None:
+    named = set(re.findall(r"`([A-Za-z_]\w+)`", (ROOT / "ARCHITECTURE.md").read_text()))
+    words = set[str]()
+    for folder in ("backends", "benchmarks", "evals", "frontend", "ir", "server", "src", "tests"):
+        for path in (ROOT / folder).rglob("*.py"):
+            words |= set(re.findall(r"\w+", path.read_text(encoding="utf-8")))
+    assert len(named) > 20
+    assert named <= words

@@ -141,7 +141,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "a regex": (
         {"text": "a", "sampling_params": {"regex": "a+"}},
         "sampling_params.regex",
-        "check the answer",
+        "/v1/completions",
     ),
     "an unknown field": (
         {"text": "a", "sampling_params": {"beam": 1}},

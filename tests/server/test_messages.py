@@ -287,7 +287,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "whole thinking",
     ),
     "an effort": ({"output_config": {"effort": "low"}}, "one strength"),
-    "a format": ({"output_config": {"format": {"type": "json_schema"}}}, "check the answer"),
+    "a format": ({"output_config": {"format": {"type": "json_schema"}}}, "/v1/responses"),
     "an unknown field": ({"n": 2}, "remove it"),
     "too long an answer": ({"max_tokens": 5000}, "maximum context length"),
     "an endless stop": ({"stop_sequences": ["x" * 257]}, "'stop_sequences[0]'"),

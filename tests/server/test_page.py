@@ -320,3 +320,50 @@ def test_events_are_read_however_they_are_cut_and_metrics_by_their_difference(
     assert seen["shown"]["Cache used"] == "25 %"
     assert seen["began"]["Tokens a second"] == "…"
     assert seen["sure"] == ["sure", "likely", "open", "rare", "rare"]
+
+
+HISTORIES = """
+import { Answer, messagesOf } from "./reading.mjs";
+const said = (finish, content, ...calls) => {
+  const answer = new Answer();
+  const parts = calls.map((text, index) => (
+    { index, id: `c${index}`, function: { name: "f", arguments: text } }));
+  answer.take({ choices: [{ delta: { content, tool_calls: parts }, finish_reason: finish }] });
+  return answer;
+};
+const [ask, next] = ["a", "b"].map((content) => ({ role: "user", content }));
+const result = { role: "tool", tool_call_id: "c0", content: "1" };
+const turns = {
+  called: [said("tool_calls", "", "{}"), result],
+  broken: [said("stop", "[f {", "{")],
+  stopped: [said(null, "So", '{"a": 1')],
+  cut: [said("length", "", '{"a"')],
+  "one whole": [said("tool_calls", "[f {", "{}", "{"), result],
+  "no result": [said("tool_calls", "So", "{}")],
+  "lost behind its result": [said("tool_calls", "", "{}"), result, new Answer()],
+};
+const told = Object.entries(turns).map(([name, told]) => [
+  name,
+  messagesOf("", [ask, ...told, next]).map((m) => m.role[0] + (m.tool_calls?.length ?? "")),
+]);
+console.log(JSON.stringify(Object.fromEntries(told)));
+"""
+
+
+@needs_node
+def test_only_calls_that_have_results_are_sent_back(tmp_path: Path) -> None:
+    """Any other would make a 400 of every question behind it."""
+    shutil.copy(FOLDER / "reading.js", tmp_path / "reading.mjs")
+    (tmp_path / "histories.mjs").write_text(HISTORIES)
+    command = [str(NODE), str(tmp_path / "histories.mjs")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "called": ["u", "a1", "t", "u"],
+        "broken": ["u", "a", "u"],
+        "stopped": ["u", "a", "u"],
+        "cut": ["u"],
+        "one whole": ["u", "a1", "t", "u"],
+        "no result": ["u", "a", "u"],
+        "lost behind its result": ["u"],
+    }

@@ -7,7 +7,7 @@ from call_texts import block, invoke, v31
 
 from lostwax.server.formats.encoders import Format
 from lostwax.server.formats.encoding_v32 import THINK, THINK_END
-from lostwax.server.formats.message import CallDelta, MessageDelta, whole_message
+from lostwax.server.formats.message import CallDelta, MessageDelta, in_order, whole_message
 from lostwax.server.formats.readers import reader_of
 
 CALLING = block(invoke("f"))
@@ -16,7 +16,7 @@ CALLING = block(invoke("f"))
 def test_calls_inside_reasoning_are_reasoning() -> None:
     reader = reader_of("deepseekv32", thinks=True)
     message = whole_message(reader, f"so{CALLING}{THINK_END}Hi{CALLING}")
-    assert message == MessageDelta(f"so{CALLING}", "Hi", [CallDelta(0, "f", "{}")])
+    assert message == MessageDelta(f"so{CALLING}", "Hi", [CallDelta(0, "f", "{}", at=2)])
     assert reader.reasoning_end == len(f"so{CALLING}{THINK_END}")
     assert not reader.in_reasoning
 
@@ -49,7 +49,7 @@ def test_reasoning_may_be_left_in_the_content() -> None:
     reader = reader_of("deepseekv32", thinks=True, splits_reasoning=False)
     assert not reader.in_reasoning
     message = whole_message(reader, text + CALLING)
-    assert message == MessageDelta("", text, [CallDelta(0, "f", "{}")])
+    assert message == MessageDelta("", text, [CallDelta(0, "f", "{}", at=len(text))])
     assert reader.reasoning_end is None
 
 
@@ -63,9 +63,18 @@ def test_a_whole_message_has_no_call_that_never_ended() -> None:
 
 def test_the_deltas_of_a_call_become_one() -> None:
     message = MessageDelta("a", "b", [CallDelta(0, "f", "{")])
-    message.extend(MessageDelta("c", "d", [CallDelta(0, None, "}"), CallDelta(1, "g", "{")]))
+    parts = [CallDelta(0, None, "}"), CallDelta(1, "g", "{", at=1)]
+    message.extend(MessageDelta("c", "d", parts))
     message.extend(MessageDelta(calls=[CallDelta(1, None, "}")]))
-    assert message == MessageDelta("ac", "bd", [CallDelta(0, "f", "{}"), CallDelta(1, "g", "{}")])
+    calls = [CallDelta(0, "f", "{}"), CallDelta(1, "g", "{}", at=2)]
+    assert message == MessageDelta("ac", "bd", calls)
+
+
+def test_a_delta_tells_its_parts_in_their_order() -> None:
+    calls = [CallDelta(0, None, "}"), CallDelta(1, "f", at=2), CallDelta(2, "g", at=2)]
+    assert list(in_order("abc", calls)) == [calls[0], "ab", *calls[1:], "c"]
+    assert list(in_order("abc", [])) == ["abc"]
+    assert list(in_order("", [])) == []
 
 
 def test_extending_changes_no_other_delta() -> None:

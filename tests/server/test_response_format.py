@@ -160,6 +160,13 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "is required",
     ),
     ({"guided_json": 7}, "guided_json", "as it is or as text"),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": True}}},
+        "response_format.json_schema.schema",
+        "which is an object",
+    ),
+    ({"guided_json": "true"}, "guided_json", "which is an object"),
+    ({"structured_outputs": {"json": " [1]"}}, "structured_outputs.json", "which is an object"),
     ({"guided_choice": []}, "guided_choice", "length >= 1"),
     ({"guided_choice": ["a"] * 1025}, "guided_choice", "length <= 1024"),
     ({"guided_regex": ""}, "guided_regex", "length >= 1"),
@@ -185,6 +192,16 @@ def test_what_contradicts_or_is_not_held_is_refused_by_name(
         error = _refused(route, **given)
         assert (error.status, error.param) == (400, param)
         assert why in error.message, error.message
+
+
+def test_the_document_offers_no_schema_that_is_not_held() -> None:
+    for route, form in (
+        ("chat", {"response_format": {"type": "json_schema", "json_schema": {"schema": True}}}),
+        ("responses", {"text": {"format": {"type": "json_schema", "name": "n", "schema": True}}}),
+    ):
+        needed = {"input": "Hi"} if route == "responses" else NEEDED["chat"]
+        error = next(Draft202012Validator(schema_of(KINDS[route])).iter_errors(needed | form), None)
+        assert error is not None
 
 
 def test_large_and_deep_grammars_are_refused_before_anything_is_done_with_them() -> None:

@@ -306,6 +306,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "too long an answer": ({"max_output_tokens": 5000}, "input", "maximum context length"),
     "no tokens": ({"max_output_tokens": 0}, "max_output_tokens", ">= 1"),
+    "a schema that is no object": (
+        {"text": {"format": {"type": "json_schema", "name": "n", "schema": True}}},
+        "text.format.schema",
+        "which is an object",
+    ),
+    "the form under chats' name": (
+        {"response_format": {"type": "json_object"}},
+        "response_format",
+        "text.format",
+    ),
     "an unknown field": ({"max_tokens": 3}, "max_tokens", "remove it"),
 }
 

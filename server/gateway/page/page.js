@@ -242,8 +242,9 @@ class Page {
       details.addEventListener("toggle", fill, { once: true });
       shown.append(details);
     }
-    if (!answer.calls.length || answer.finish !== "tool_calls") return;
-    const inputs = answer.calls.map(({ name }) => {
+    const calls = answer.wholeCalls;
+    if (!calls.length) return;
+    const inputs = calls.map(({ name }) => {
       const input = this.element("textarea", { rows: "2" });
       shown.append(this.element("label", {}, `Result of ${name}`, input));
       return input;
@@ -251,7 +252,7 @@ class Page {
     const send = this.button("Send the results", () => {
       if (this.#answering) return;
       send.disabled = true;
-      answer.calls.forEach(({ id }, index) =>
+      calls.forEach(({ id }, index) =>
         this.add({ role: "tool", tool_call_id: id, content: inputs[index].value }));
       this.answer();
     });

@@ -48,27 +48,43 @@ export class Answer {
     return pieces;
   }
 
-  /** As a message of the next request; null where it said nothing. */
-  get message() {
-    if (!this.content && !this.calls.length) return null;
+  /** The calls that ended whole: of one that broke off the content has the text. */
+  get wholeCalls() {
+    return this.finish === "tool_calls" ? this.calls.filter(isWhole) : [];
+  }
+
+  /** As a message of the next request, with calls where results follow; null where it is empty. */
+  message(hasResults) {
+    const calls = hasResults ? this.wholeCalls : [];
+    if (!this.content && !calls.length) return null;
     const message = { role: "assistant", content: this.content };
-    if (!this.calls.length) return message;
+    if (!calls.length) return message;
     if (this.reasoning) message.reasoning_content = this.reasoning;
-    message.tool_calls = this.calls.map(({ id, name, arguments: text }) => ({
+    message.tool_calls = calls.map(({ id, name, arguments: text }) => ({
       id, type: "function", function: { name, arguments: text },
     }));
     return message;
   }
 }
 
+function isWhole(call) {
+  try {
+    return JSON.parse(call.arguments) instanceof Object;
+  } catch {
+    return false;
+  }
+}
+
 /** The messages of a request. What was never answered is left out, with its question. */
 export function messagesOf(system, turns) {
   const found = system ? [{ role: "system", content: system }] : [];
-  for (const turn of turns) {
-    const message = turn instanceof Answer ? turn.message : turn;
+  const isOpen = (last) => ["user", "tool"].includes(last?.role) || last?.tool_calls;
+  turns.forEach((turn, index) => {
+    const hasResults = turns[index + 1]?.role === "tool";
+    const message = turn instanceof Answer ? turn.message(hasResults) : turn;
     if (message) found.push(message);
-    else while (["user", "tool"].includes(found.at(-1)?.role)) found.pop();
-  }
+    else while (isOpen(found.at(-1))) found.pop();
+  });
   return found;
 }
 
