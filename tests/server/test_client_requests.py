@@ -70,7 +70,7 @@ OF_CHATS: dict[str, list[Any]] = {
     "functions": [[]],
     "tool_choice": ["none", "auto"],
     "function_call": ["none", "auto"],
-    "parallel_tool_calls": [True, False],
+    "parallel_tool_calls": [True],
     "modalities": [["text"]],
     "audio": [None],
     "prediction": [None],
