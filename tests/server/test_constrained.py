@@ -4,105 +4,22 @@ depth, neighbour or preemption, and what happens to one grammar happens to nobod
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
 import pytest
 from fake_runtime import EOS, FakeLimits, generate
-from grammar_processes import process_of, require_end
-from grammar_vocabulary import CODEC, THINK, THINK_END, Oracle, grammars_of
+from grammar_engine import CHOICE, GRAMMARS, JSON, ORACLE, WIDE, constrained
+from grammar_processes import process_of
+from grammar_vocabulary import CODEC, THINK, THINK_END
 from late_runtime import LateRuntime, Owner
 
-from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Cancel, Failed, Output, Submit
-from lostwax.server.engine.options import EngineOptions
 from lostwax.server.gateway.generation import STATUSES
 from lostwax.server.grammar.grammar import Grammar
 from lostwax.server.grammar.grammars import MAX_COMPILING
-
-SCHEMA = json.dumps(
-    {
-        "type": "object",
-        "properties": {"a": {"type": "integer"}, "b": {"type": "array", "items": {"enum": [1, 2]}}},
-        "required": ["a"],
-        "additionalProperties": False,
-    }
-)
-JSON = Grammar("json_schema", SCHEMA)
-WIDE = Grammar("regex", "[a-z0-9 ]{1,9}")
-"""Most drafts may come."""
-CHOICE = Grammar("choice", '["abc", "ab", "cd 12"]')
-GRAMMARS = (JSON, WIDE, CHOICE)
-ORACLE = Oracle()
-
-
-class _Engine:
-    """An engine over a late runtime, what follows its grammars, and what it said."""
-
-    def __init__(self, folder: Path, depth: int, limits: FakeLimits, hang_s: float) -> None:
-        self.runtime = LateRuntime(limits, self._holder, is_shared=self._is_shared)
-        self.grammars = grammars_of(folder, limits, hang_s)
-        self.said: list[str] = []
-        log = FailureLog(self.said.append)
-        options = EngineOptions()
-        self.core = EngineCore(self.runtime, options, log, depth, grammars=self.grammars)
-        self.events: list[Output | Failed] = []
-
-    def _holder(self, seq: int) -> Owner:
-        running = self.core.scheduler.running
-        return next(Owner(req.name, id(req)) for req in running if req.seq == seq)
-
-    def _is_shared(self, page: int) -> bool:
-        return self.core.scheduler.pages.is_shared(page)
-
-    def add(self, name: str, prompt: list[int], max_tokens: int = 20, **asked: object) -> None:
-        submit = Submit(request=name, prompt=prompt, max_tokens=max_tokens)
-        self.events += self.core.handle(msgspec.structs.replace(submit, **asked))
-
-    def step(self) -> None:
-        self.events += self.core.step()
-        self.core.scheduler.check_integrity()
-
-    def run(self) -> None:
-        until = time.monotonic() + 60
-        while self.core.has_work:
-            assert time.monotonic() < until, "it does not end"
-            self.step()
-        assert not self.runtime.wrong
-
-    def ids(self, name: str) -> list[int]:
-        mine = [e for e in self.events if isinstance(e, Output) and e.request == name]
-        return [score.token for e in mine for score in e.tokens]
-
-    def failed(self) -> dict[str, Failed]:
-        return {e.request: e for e in self.events if isinstance(e, Failed)}
-
-
-@contextmanager
-def engine(
-    folder: Path,
-    depth: int = 1,
-    drafts: int = 0,
-    *,
-    num_pages: int = 65,
-    max_reqs: int = 4,
-    hang_s: float = 5.0,
-) -> Generator[_Engine]:
-    limits = FakeLimits(max_drafts=drafts, num_pages=num_pages, max_reqs=max_reqs)
-    made = _Engine(folder, depth, limits, hang_s)
-    try:
-        yield made
-    finally:
-        made.grammars.stop()
 
 
 @pytest.mark.parametrize("drafts", [0, 1, 3])
@@ -110,7 +27,7 @@ def engine(
 def test_answers_are_those_of_the_grammar_alone_beside_others_without_one(
     tmp_path: Path, depth: int, drafts: int
 ) -> None:
-    with engine(tmp_path, depth, drafts) as made:
+    with constrained(tmp_path, depth, drafts) as made:
         prompts = {f"{i}": [3 + i, 1, 4 * i] for i in range(9)}
         for i, (name, prompt) in enumerate(prompts.items()):
             grammar = (*GRAMMARS, None)[i % 4]
@@ -125,7 +42,7 @@ def test_answers_are_those_of_the_grammar_alone_beside_others_without_one(
 
 
 def test_an_answer_ends_exactly_where_its_grammar_lets_it(tmp_path: Path) -> None:
-    with engine(tmp_path, 1, 3) as made:
+    with constrained(tmp_path, 1, 3) as made:
         for i in range(40):
             made.add(f"{i}", [i, 2, 3], 30, grammar=GRAMMARS[i % 3])
         made.run()
@@ -143,7 +60,7 @@ def test_an_answer_ends_exactly_where_its_grammar_lets_it(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("drafts", [0, 3])
 def test_the_grammar_begins_behind_reasoning(tmp_path: Path, drafts: int) -> None:
-    with engine(tmp_path, 1, drafts) as made:
+    with constrained(tmp_path, 1, drafts) as made:
         prompts = {f"{i}": [i, 7] for i in range(12)}
         for name, prompt in prompts.items():
             made.add(name, prompt, 40, grammar=WIDE, grammar_after=THINK_END)
@@ -158,7 +75,7 @@ def test_the_grammar_begins_behind_reasoning(tmp_path: Path, drafts: int) -> Non
 
 
 def test_a_request_that_is_preempted_follows_its_grammar_on(tmp_path: Path) -> None:
-    with engine(tmp_path, 1, 1, num_pages=9) as made:
+    with constrained(tmp_path, 1, 1, num_pages=9) as made:
         prompts = {f"{i}": [i] * 6 for i in range(4)}
         for name, prompt in prompts.items():
             made.add(name, prompt, 20, grammar=JSON)
@@ -169,7 +86,7 @@ def test_a_request_that_is_preempted_follows_its_grammar_on(tmp_path: Path) -> N
 
 
 def test_rows_that_score_the_prompt_have_no_masks(tmp_path: Path) -> None:
-    with engine(tmp_path, 1, 1) as made:
+    with constrained(tmp_path, 1, 1) as made:
         for name in "ab":
             made.add(name, [5, 6, 7], grammar=JSON, score_prompt=True, top_logprobs=1)
         made.run()
@@ -179,7 +96,7 @@ def test_rows_that_score_the_prompt_have_no_masks(tmp_path: Path) -> None:
 
 
 def test_choices_of_one_prompt_each_follow_it(tmp_path: Path) -> None:
-    with engine(tmp_path, 1, 1) as made:
+    with constrained(tmp_path, 1, 1) as made:
         made.add("a", [5, 6, 7, 8, 9, 1], 20, grammar=WIDE, num_choices=3)
         made.run()
         want = ORACLE.answer([5, 6, 7, 8, 9, 1], WIDE, 20)
@@ -189,7 +106,7 @@ def test_choices_of_one_prompt_each_follow_it(tmp_path: Path) -> None:
 def test_a_request_is_cancelled_while_it_waits_for_its_grammar_and_while_it_runs(
     tmp_path: Path,
 ) -> None:
-    with engine(tmp_path, 1, 1) as made:
+    with constrained(tmp_path, 1, 1) as made:
         made.add("held", [1], grammar=JSON)
         made.events += made.core.handle(Cancel("held"))
         made.add("a", [1, 2], 30, grammar=JSON)
@@ -210,7 +127,7 @@ def test_a_request_is_cancelled_while_it_waits_for_its_grammar_and_while_it_runs
 
 
 def test_grammars_that_nobody_waits_for_any_more_hold_up_nobody(tmp_path: Path) -> None:
-    with engine(tmp_path) as made:
+    with constrained(tmp_path) as made:
         left = [Grammar("regex", f"a{i}") for i in range(16)]
         processes = [made.grammars.want(grammar) for grammar in left]
         made.grammars.look()
@@ -235,7 +152,7 @@ def test_too_many_grammars_that_wait_are_refused_the_newest_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lostwax.server.grammar.grammars.MAX_WAITING", 2)
-    with engine(tmp_path) as made:
+    with constrained(tmp_path) as made:
         for i, grammar in enumerate((JSON, WIDE, CHOICE, WIDE)):
             made.add(f"{i}", [i], grammar=grammar)
         made.run()
@@ -249,55 +166,16 @@ def test_too_many_grammars_that_wait_are_refused_the_newest_first(
 
 
 def test_a_time_that_is_over_ends_a_request_that_waits_for_its_grammar(tmp_path: Path) -> None:
-    with engine(tmp_path) as made:
+    with constrained(tmp_path) as made:
         made.add("a", [1], grammar=JSON, timeout_s=1e-9)
         made.run()
         assert made.failed()["a"].code == "request_timeout"
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
-@pytest.mark.parametrize("depth", [0, 1])
-def test_a_process_that_ends_or_hangs_fails_the_answers_of_its_grammar_alone(
-    tmp_path: Path, end: signal.Signals, depth: int
-) -> None:
-    with engine(tmp_path, depth, 1, hang_s=0.5) as made:
-        made.add("a", [1, 2], 30, grammar=JSON)
-        made.add("b", [1, 2, 3], 30, grammar=WIDE)
-        made.add("c", [4], 30, ignore_eos=True)
-        while len(made.ids("a")) < 2:
-            made.step()
-        pid = process_of(made.grammars, JSON)
-        os.kill(pid, end)
-        made.run()
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
-        failed = made.failed()
-        assert {*failed} == {"a"}
-        assert failed["a"].code == "grammar_failed"
-        assert "was ended" in failed["a"].message
-        assert made.ids("b") == ORACLE.answer([1, 2, 3], WIDE, 30)
-        assert made.ids("c") == generate([4], 30)
-        assert not made.said, "the step did not fail"
-        made.add("d", [1, 2], 30, grammar=JSON)
-        made.run()
-        assert made.ids("d") == ORACLE.answer([1, 2], JSON, 30), "it was started again"
-
-
-def test_a_process_that_was_killed_while_nobody_needed_it_is_started_again(tmp_path: Path) -> None:
-    with engine(tmp_path) as made:
-        made.add("a", [1], grammar=CHOICE)
-        made.run()
-        os.kill(process_of(made.grammars, CHOICE), signal.SIGKILL)
-        time.sleep(0.05)
-        made.add("b", [2], grammar=CHOICE)
-        made.run()
-        assert made.ids("b") == ORACLE.answer([2], CHOICE, 20)
-
-
 def test_an_answer_whose_grammar_leads_nowhere_fails_alone(tmp_path: Path) -> None:
     nowhere = Grammar("choice", '["a", "b\u00df"]')  # the vocabulary has no such letter
     for depth in (0, 1):
-        with engine(tmp_path, depth, 1) as made:
+        with constrained(tmp_path, depth, 1) as made:
             to_b = {CODEC.encode("b")[0]: 100.0}
             made.add("a", [1, 2], grammar=nowhere, logit_bias=to_b)
             made.add("b", [1, 2, 3], grammar=WIDE)
@@ -312,55 +190,8 @@ def test_an_answer_whose_grammar_leads_nowhere_fails_alone(tmp_path: Path) -> No
             assert not made.said
 
 
-def test_a_host_that_was_killed_is_started_again(tmp_path: Path) -> None:
-    with engine(tmp_path) as made:
-        made.add("a", [1], grammar=CHOICE)
-        made.run()
-        follower = process_of(made.grammars, CHOICE)
-        os.kill(made.grammars.host_pid, signal.SIGKILL)
-        require_end(follower)  # nobody else would end it if it were stopped
-        made.add("b", [1], grammar=CHOICE)
-        made.add("c", [2], grammar=WIDE)
-        made.run()
-        assert made.ids("b") == ORACLE.answer([1], CHOICE, 20)
-        assert made.ids("c") == ORACLE.answer([2], WIDE, 20)
-
-
-LEAVES = """
-import os, signal, sys, time
-from pathlib import Path
-from grammar_processes import process_of, require_end
-from grammar_vocabulary import grammars_of
-from fake_runtime import FakeLimits
-from lostwax.server.grammar.grammar import Grammar
-grammar, grammars = Grammar("regex", "ab"), grammars_of(Path(sys.argv[1]), FakeLimits(), 1.0)
-process = grammars.want(grammar)
-while not process.is_ready:
-    grammars.look(0.05)
-pids = process_of(grammars, grammar), grammars.host_pid
-for pid in pids:
-    os.kill(pid, signal.SIGSTOP)
-print(*pids, flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def test_stopped_processes_do_not_outlive_an_engine_that_is_killed(tmp_path: Path) -> None:
-    path = os.pathsep.join(sys.path)
-    done = subprocess.run(
-        [sys.executable, "-c", LEAVES, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        timeout=60,
-        check=False,
-    )
-    follower, host = map(int, done.stdout.split())
-    require_end(follower)
-    require_end(host)
-
-
 def test_a_grammar_is_compiled_once(tmp_path: Path) -> None:
-    with engine(tmp_path) as made:
+    with constrained(tmp_path) as made:
         pids = set[int]()
         for i in range(3):
             made.add(f"{i}", [i], grammar=CHOICE)
@@ -386,7 +217,7 @@ def test_a_grammar_is_compiled_once(tmp_path: Path) -> None:
 def test_what_cannot_be_followed_is_refused_while_others_go_on(
     tmp_path: Path, grammar: Grammar, why: str
 ) -> None:
-    with engine(tmp_path) as made:
+    with constrained(tmp_path) as made:
         made.add("c", [4], 30, ignore_eos=True)
         made.add("a", [1], grammar=grammar)
         began = time.monotonic()
@@ -398,7 +229,7 @@ def test_what_cannot_be_followed_is_refused_while_others_go_on(
 
 
 def test_what_contradicts_a_grammar_is_refused_by_name(tmp_path: Path) -> None:
-    with engine(tmp_path) as made:
+    with constrained(tmp_path) as made:
         made.add("a", [1], grammar=JSON, ignore_eos=True)
         made.add("b", [1], grammar=JSON, min_tokens=3, held_ids=[EOS])
         failed = made.failed()
@@ -407,14 +238,14 @@ def test_what_contradicts_a_grammar_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_the_name_of_a_request_that_waits_for_its_grammar_is_taken(tmp_path: Path) -> None:
-    with engine(tmp_path) as made:
+    with constrained(tmp_path) as made:
         made.add("a", [1], grammar=JSON)
         made.add("a", [1], grammar=JSON)
         assert "of this name is running" in made.failed()["a"].message
 
 
 def test_the_ends_that_a_request_brings_end_it_where_the_grammar_lets_them(tmp_path: Path) -> None:
-    with engine(tmp_path, 1, 1) as made:
+    with constrained(tmp_path, 1, 1) as made:
         for i in range(8):
             made.add(f"{i}", [i], 40, grammar=WIDE, stop_ids=[55, THINK])
         made.run()
@@ -429,7 +260,7 @@ def test_processes_that_nobody_needs_are_kept_within_bounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lostwax.server.grammar.grammars.MAX_IDLE", 2)
-    with engine(tmp_path) as made:
+    with constrained(tmp_path) as made:
         grammars = [Grammar("regex", each * 3) for each in "abcd"]
         for i, grammar in enumerate(grammars):
             made.add(f"{i}", [i], grammar=grammar)
@@ -453,7 +284,7 @@ def test_an_engine_without_a_tokenizer_refuses_grammars() -> None:
 
 def test_a_step_that_fails_takes_its_masked_rows_with_it_and_no_other(tmp_path: Path) -> None:
     for depth in (0, 1):
-        with engine(tmp_path, depth, 1) as made:
+        with constrained(tmp_path, depth, 1) as made:
             made.add("a", [1, 2], 30, grammar=JSON)
             while len(made.ids("a")) < 2:
                 made.step()
