@@ -12,6 +12,7 @@ import pytest
 from http_server import running
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from scripted_runtime import CHATTING, CODEC, LIMITS, ScriptedRuntime, chat_codec, spelt
+from scripted_server import ScriptedServer
 
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.options import EngineOptions
@@ -24,18 +25,8 @@ ASK: list[Any] = [{"role": "user", "content": "Hi?"}]
 THINKING = {"chat_template_kwargs": {"thinking": True}}
 
 
-class Server:
-    """A chat server whose answers a test writes."""
-
-    def __init__(self, runtime: ScriptedRuntime, url: str) -> None:
-        self.runtime = runtime
-        self.url = url
-        self.client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-
-    def says(self, text: str) -> Server:
-        """What the model answers from now on; marks in it are tokens of their own."""
-        self.runtime.script = CODEC.encode_rendered(text)
-        return self
+class Server(ScriptedServer):
+    """Asks by this interface."""
 
     def post(self, **given: Any) -> httpx.Response:
         body = {"messages": ASK, "temperature": 0} | given

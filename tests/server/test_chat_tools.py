@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import openai
 import pytest
 from bracket_calls import bracket_reader_of
 from fake_runtime import FakeLimits
 from http_server import running
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from scripted_runtime import CODEC, VOCAB, ScriptedRuntime, spelt
+from scripted_server import ScriptedServer
 
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Output, TokenScore
@@ -48,18 +48,8 @@ ROOMY = FakeLimits(max_context=4096, page_tokens=16, num_pages=1025, vocab_size=
 THINKING = {"chat_template_kwargs": {"thinking": True}}
 
 
-class Server:
-    """A server whose answers a test writes."""
-
-    def __init__(self, runtime: ScriptedRuntime, url: str) -> None:
-        self.runtime = runtime
-        self.url = url
-        self.client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-
-    def says(self, text: str) -> Server:
-        """What the model answers from now on."""
-        self.runtime.script = CODEC.encode_rendered(text)
-        return self
+class Server(ScriptedServer):
+    """Asks by this interface."""
 
     def post(self, **given: Any) -> httpx.Response:
         body = {"messages": ASK, "temperature": 0, "tools": TOOLS} | given

@@ -13,6 +13,7 @@ from bracket_calls import bracket_reader_of
 from fake_runtime import FakeLimits
 from http_server import running
 from scripted_runtime import CODEC, VOCAB, ScriptedRuntime, spelt
+from scripted_server import ScriptedServer
 
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.options import EngineOptions
@@ -40,17 +41,8 @@ ROOMY = FakeLimits(max_context=4096, page_tokens=16, num_pages=1025, vocab_size=
 KEY = "a-key-of-the-tests"
 
 
-class Server:
-    """A server whose answers a test writes."""
-
-    def __init__(self, runtime: ScriptedRuntime, url: str) -> None:
-        self.runtime = runtime
-        self.url = url
-
-    def says(self, text: str) -> Server:
-        """What the model answers from now on."""
-        self.runtime.script = CODEC.encode_rendered(text)
-        return self
+class Server(ScriptedServer):
+    """Asks by this interface."""
 
     def post(self, path: str = "", key: str = KEY, **given: Any) -> httpx.Response:
         body = given if path else {"max_tokens": 200} | given

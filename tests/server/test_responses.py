@@ -15,6 +15,7 @@ from http_server import running
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 from scripted_runtime import CODEC, VOCAB, ScriptedRuntime, spelt
+from scripted_server import ScriptedServer
 
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.options import EngineOptions
@@ -40,18 +41,8 @@ EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 ROOMY = FakeLimits(max_context=4096, page_tokens=16, num_pages=1025, vocab_size=VOCAB)
 
 
-class Server:
-    """A server whose answers a test writes."""
-
-    def __init__(self, runtime: ScriptedRuntime, url: str) -> None:
-        self.runtime = runtime
-        self.url = url
-        self.client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-
-    def says(self, text: str) -> Server:
-        """What the model answers from now on."""
-        self.runtime.script = CODEC.encode_rendered(text)
-        return self
+class Server(ScriptedServer):
+    """Asks by this interface."""
 
     def post(self, **given: Any) -> httpx.Response:
         return httpx.post(f"{self.url}/v1/responses", json={"input": "Hi?"} | given, timeout=20)
