@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lostwax.backends.cpu import BACKEND
+from lostwax.backends.cpu.heap import keep_freed_memory
 from lostwax.backends.cpu.presence import presence
 from lostwax.backends.runtime.driver import ReadKernel
 from lostwax.backends.runtime.host_driver import HostDriver
@@ -21,3 +22,4 @@ class CpuDriver(HostDriver):
     ) -> None:
         super().__init__(target, kernels, compiled)
         presence(target, torch_build())
+        keep_freed_memory()

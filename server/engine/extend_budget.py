@@ -21,7 +21,9 @@ MAX_STALL = 4.0
 MIN_ROWS = 16
 """Rows that a prefill step may have in any case: with fewer it hardly takes less."""
 SHARE_OF_LAST = 0.25
-"""Weight of the last step in what a decode step takes."""
+SHARE_OF_LONGER = 1 / 16
+"""Weight of the last step in what a decode step takes; of one that took longer less, as what
+disturbs a step makes it longer, never shorter, and a stream's usual wait is the undisturbed."""
 
 
 class ExtendBudget:
@@ -82,7 +84,8 @@ class ExtendBudget:
         if not self.knows_decode(num_answers):
             self._decode_s = seconds
         self._num_answers = num_answers
-        self._decode_s += SHARE_OF_LAST * (min(seconds, 2 * self._decode_s) - self._decode_s)
+        share = SHARE_OF_LAST if seconds < self._decode_s else SHARE_OF_LONGER
+        self._decode_s += share * (min(seconds, 2 * self._decode_s) - self._decode_s)
 
     def note_extend(
         self, num_rows: int, context: int, seconds: float, *, is_even: bool = True

@@ -3,8 +3,8 @@
 Steps are told apart by their rows and their longest context, both as powers of two. One that was
 never seen is foretold from the others: at most, it takes as many times as long as it has times
 their rows and their context, and no longer than one that has more of both. Of shorter contexts more
-may be known: how much longer other steps took here than there. Of fewer rows it says nothing that
-they grew by less: the next size may be another program, which takes far longer.
+may be known: how much longer steps of half the rows or more took here than there. Of fewer rows it
+says nothing that they grew by less: the next size may be another program, which takes far longer.
 """
 
 from __future__ import annotations
@@ -99,14 +99,14 @@ class StepTimes:
         rows, context = step[0] / seen[0], step[1] / seen[1]
         most = max(rows, 1.0) * max(context, 1.0)
         if rows <= 1 and context > 1:
-            most = min(context, self._growth_by_context(seen[1], step[1]) or context)
+            most = min(context, self._growth_by_context(step, seen[1]) or context)
         return self._seconds[seen] * most
 
-    def _growth_by_context(self, before: int, here: int) -> float:
-        """How many times as long steps took in one context as in the other, or the longest before
-        it, at most; 0 where none is known."""
-        found = [0.0]
-        for rows in [rows for rows, at in self._seconds if at == here]:
+    def _growth_by_context(self, step: _Step, before: int) -> float:
+        """How many times as long steps of half the rows or more took in this one's context as in
+        the one before, or the longest before that, at most; 0 where none is known."""
+        found, here = [0.0], step[1]
+        for rows in [rows for rows, at in self._seconds if at == here and 2 * rows >= step[0]]:
             contexts = [at for other, at in self._seconds if other == rows and at <= before]
             if contexts:
                 found.append(self._growth((rows, max(contexts)), (rows, here)))

@@ -103,13 +103,15 @@ def test_decode_steps_are_averaged_and_the_last_ones_count_most() -> None:
     for _ in range(30):
         budget.note_decode(1, 1)
     for _ in range(2):
-        budget.note_extend(64, 1, 1.2)
+        budget.note_extend(64, 1, 1.1)
     assert budget.rows_at(1, 1, is_mixed=False) == MIN_ROWS
-    budget.note_decode(1, 100)  # a hiccup counts as twice what steps take
+    budget.note_decode(1, 100)  # a hiccup counts as twice what steps take, and a sixteenth
+    assert budget.rows_at(1, 1, is_mixed=False) == MIN_ROWS
+    budget.note_decode(1, 100)
     assert budget.rows_at(1, 1, is_mixed=False) == 64
-    budget.note_extend(64, 1, 1.4)
+    budget.note_decode(1, 0.9)  # a shorter one counts a fourth
     assert budget.rows_at(1, 1, is_mixed=False) == MIN_ROWS
-    for _ in range(30):
+    for _ in range(60):
         budget.note_decode(1, 10)
     assert budget.rows_at(1, 1, is_mixed=False) == 64
 
@@ -135,9 +137,12 @@ def test_what_nobody_waits_for_may_take_too_long() -> None:
         budget.explores = False
         assert budget.rows_at(1, 1, is_mixed=False) == most
         assert budget.rows_at(5000, 1, is_mixed=False) == MIN_ROWS
-        for _ in range(2):
-            budget.note_extend(MIN_ROWS, 5000, 1.7)
-        assert budget.rows_at(5000, 1, is_mixed=False) == most
+        rows = MIN_ROWS
+        while rows < most:  # each says how much longer twice its rows take there
+            for _ in range(2):
+                budget.note_extend(rows, 5000, 1.7)
+            rows *= 2
+            assert budget.rows_at(5000, 1, is_mixed=False) == rows
 
 
 @pytest.mark.parametrize("check", BUDGET_CHECKS, ids=lambda check: check.__name__)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import torch
 
+from lostwax.backends.cpu.kernels.selection import topk
 from lostwax.backends.cpu.kernels.spans import spans_of, tiles
 from lostwax.backends.portable.kernels.fp8 import widen
 from lostwax.backends.portable.kernels.indexer import NEVER, row_logits
 from lostwax.backends.portable.kernels.paging import cached_rows, rows_of_one
-from lostwax.backends.portable.kernels.selection import every, topk
+from lostwax.backends.portable.kernels.selection import every
 
 
 def index_topk(

@@ -12,6 +12,7 @@ from typing import cast
 import torch
 
 from lostwax.backends.cpu.kernels.experts import by_expert
+from lostwax.backends.cpu.kernels.selection import topk
 from lostwax.backends.cpu.kernels.spans import Span, spans_of
 from lostwax.backends.cpu.row_block import ROWS
 from lostwax.backends.portable.kernels.attention import absorb, head_weights, write_heads
@@ -20,7 +21,7 @@ from lostwax.backends.portable.kernels.elementwise import silu
 from lostwax.backends.portable.kernels.fp8 import rounded, widen
 from lostwax.backends.portable.kernels.indexer import row_logits
 from lostwax.backends.portable.kernels.paging import cached_rows, rows_of_one, selected_rows
-from lostwax.backends.portable.kernels.selection import every, topk
+from lostwax.backends.portable.kernels.selection import every
 from lostwax.ir.contract.scale_layout import FP8_BLOCK
 
 
