@@ -38,7 +38,7 @@ def prepare_chat(request: ChatRequest, job: Job, codec: Codec) -> Prepared:
     require_ranks(num_top, info, "top_logprobs")
     prompt = render_chat(request, info, codec)
     require_stops(request, codec)
-    asked = request.format or asked_calls(request, prompt.format)
+    asked = asked_calls(request, prompt.format) or request.format
     require_format(asked, codec)
     left = max(info.max_context - len(prompt.ids), 1)
     max_tokens = left if request.most_tokens is None else request.most_tokens

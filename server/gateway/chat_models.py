@@ -284,10 +284,11 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_f
 
     def _require_one_form(self) -> None:
         """FieldError where tools ask for another answer than the rest of the request."""
-        if self.format is not None and self.offered:
+        is_json = self.format is None or self.format.grammar.kind.startswith("json")
+        if self.format is not None and self.offered and not is_json:
             raise FieldError(
                 self.format.param.split(".")[0],
-                "it leaves the model no call of the tools; send tool_choice none, or no tools",
+                "beside tools an answer may be JSON of a schema; send that, or tool_choice none",
             )
         if self.forces_calls:
             self.require_own_end("a tool that must be called, or is strict,")
@@ -311,10 +312,10 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_f
 
     @property
     def forces_calls(self) -> bool:
-        """Whether calls must come, or must be as a schema says."""
+        """Whether calls must come, or an answer or calls must be as a schema says."""
         if not self.offered:
             return False
-        is_free = self.tool_choice in (None, "auto")
+        is_free = self.tool_choice in (None, "auto") and self.format is None
         return not is_free or any(tool.function.strict for tool in self.tools or ())
 
     @property

@@ -166,17 +166,25 @@ class Grammars:
         os.close(self._file)
 
     def _hear_all(self, asked: list[GrammarProcess]) -> None:
-        """Until each has answered, or ended; one that hangs is ended."""
+        """Until each has answered, or ended; one that hangs is ended. Who has said something is
+        heard, and nobody else: a hundred may be late."""
         until_s = self._clock() + self._hang_s
-        while late := [each for each in asked if each.made is None and each.refusal is None]:
-            now_s = self._clock()
-            if now_s >= until_s:
-                for process in late:
+        late = {each.fileno(): each for each in asked if each.refusal is None}
+        poller = select.poll()
+        for number in late:
+            poller.register(number, select.POLLIN)
+        while late:
+            left_s = until_s - self._clock()
+            if left_s <= 0:
+                for process in late.values():
                     process.end(ENDED)
-            else:
-                _wait(late, until_s - now_s)
-                for process in late:
-                    process.hear(self._clock())
+                return
+            for number, _ in poller.poll(max(int(1000 * left_s), 1)):
+                process = late[number]
+                process.hear(self._clock())
+                if process.made is not None or process.refusal is not None:
+                    poller.unregister(number)
+                    del late[number]
 
     def _start_some(self) -> None:
         num_compiling = sum(process.has_begun for process, _ in self._queue)

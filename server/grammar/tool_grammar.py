@@ -8,7 +8,7 @@ Knows no request and no HTTP.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 from lostwax.server.formats.encoding_v32 import DSML, holds_tag, is_name
@@ -40,13 +40,19 @@ may hold one, as readers take any for the beginning of a call, and read none beh
 
 
 def tool_grammar(
-    format: Format, tools: Sequence[Mapping[str, Any]], choice: Choice, *, parallel: bool = True
+    format: Format,
+    tools: Sequence[Mapping[str, Any]],
+    choice: Choice,
+    *,
+    parallel: bool = True,
+    answer: Mapping[str, Any] | None = None,
 ) -> Grammar | None:
     """What an answer has to be, None where it is free.
 
     With `required` it is calls of any of the tools, with a name one call of that tool; without
     `parallel` there is one call. With `auto` the answer is free text that calls may follow, held to
-    the schemas of tools that are `strict`; without such a tool it is free.
+    the schemas of tools that are `strict`; without such a tool it is free. With `auto` and the JSON
+    schema of an `answer` it is either calls or that JSON.
 
     Raises BadGrammar where a strict tool's schema cannot be held, one has another form than JSON
     Schema, the choice names no tool, or the grammar grows too large.
@@ -55,13 +61,21 @@ def tool_grammar(
     if not isinstance(choice, str):
         functions, parallel = [_named(functions, choice)], False
     is_free = choice == "auto"
-    if choice == "none" or (is_free and not any(each.get("strict") for each in functions)):
+    is_held = answer is not None or any(each.get("strict") for each in functions)
+    if choice == "none" or (is_free and not is_held):
         return None
     if not functions:
         raise BadGrammar("a call is asked for, and there is no tool; give tools")
     rules = _Dsml() if format == "deepseekv32" else _V31Calls()
     calls = [_call(rules, each, free=is_free and not each.get("strict")) for each in functions]
-    lines = rules.whole(calls, parallel=parallel, is_free=is_free)
+    if is_free and answer is not None:
+        require_form(answer, "the answer")
+        start = rules.calls(calls, parallel=parallel) + f" | %json {_json(readable(answer))}"
+    elif is_free:
+        start = rules.text_and_calls(calls, parallel=parallel)
+    else:
+        start = rules.calls(calls, parallel=parallel)
+    lines = [f"start: {start}", *rules.lines]
     return Grammar("tools", "\n".join(lines) + "\n")
 
 
@@ -134,17 +148,19 @@ class _Dsml(_Rules):
         head, tail = f'<{DSML}invoke name="{name}">\n', f"\n</{DSML}invoke>\n"
         return self.rule(f"{_quoted(head)} {arguments} {_quoted(tail)}")
 
-    def whole(self, calls: list[str], *, parallel: bool, is_free: bool) -> Iterator[str]:
-        """The grammar's lines."""
-        many = f"({' | '.join(calls)}){'+' if parallel else ''}"
-        if is_free:
-            yield f"start: TEXT | before {many} {_quoted(_CLOSE)}"
-            yield f"before[suffix={_quoted(_OPEN)}]: TEXT"
-            yield "TEXT: RAW"
-        else:
-            yield f"start: {_quoted(_OPEN)} {many} {_quoted(_CLOSE)}"
-        yield from self.lines
-        yield _RAW
+    def calls(self, calls: list[str], *, parallel: bool) -> str:
+        """A body: an answer that is calls."""
+        return f"{_quoted(_OPEN)} {_many(calls, parallel)} {_quoted(_CLOSE)}"
+
+    def text_and_calls(self, calls: list[str], *, parallel: bool) -> str:
+        """A body: text, and calls if there are any."""
+        return f"TEXT | before {_many(calls, parallel)} {_quoted(_CLOSE)}"
+
+    @property
+    def lines(self) -> list[str]:
+        """All rules but the first."""
+        text = [f"before[suffix={_quoted(_OPEN)}]: TEXT", "TEXT: RAW"]
+        return [*super().lines, *text, _RAW]
 
     def _arguments(self, schema: Mapping[str, Any]) -> str:
         """Parameters in the schema's order: those that are not required may be left out."""
@@ -213,16 +229,23 @@ class _V31Calls(_Rules):
         name = _quoted(str(function.get("name")))
         return self.rule(f"{_V31['begin']} {name} {_V31['sep']} {value} {_V31['end']}")
 
-    def whole(self, calls: list[str], *, parallel: bool, is_free: bool) -> Iterator[str]:
-        """The grammar's lines."""
-        many = f"{_V31['open']} ({' | '.join(calls)}){'+' if parallel else ''} {_V31['close']}"
-        if is_free:
-            marks = "|".join(_V31.values())
-            yield f"start: TEXT ({many})?"
-            yield f"TEXT: /(?s:.*)/ & ~/(?s:.*)({marks})(?s:.*)/"  # spelled in letters
-        else:
-            yield f"start: {many}"
-        yield from self.lines
+    def calls(self, calls: list[str], *, parallel: bool) -> str:
+        """A body: an answer that is calls."""
+        return f"{_V31['open']} {_many(calls, parallel)} {_V31['close']}"
+
+    def text_and_calls(self, calls: list[str], *, parallel: bool) -> str:
+        """A body: text, and calls if there are any."""
+        return f"TEXT ({self.calls(calls, parallel=parallel)})?"
+
+    @property
+    def lines(self) -> list[str]:
+        """All rules but the first."""
+        marks = "|".join(_V31.values())  # spelled in letters
+        return [*super().lines, f"TEXT: /(?s:.*)/ & ~/(?s:.*)({marks})(?s:.*)/"]
+
+
+def _many(calls: list[str], parallel: bool) -> str:
+    return f"({' | '.join(calls)}){'+' if parallel else ''}"
 
 
 def _texts(schema: Mapping[str, Any]) -> list[str] | None:

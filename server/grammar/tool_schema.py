@@ -22,19 +22,19 @@ _OF_ARGUMENTS = {
 """What a strict tool's schema may say: DSML has a parameter an argument, and no place for more."""
 
 
-def require_form(schema: Schema) -> None:
+def require_form(schema: Schema, whose: str = "its parameters") -> None:
     """BadGrammar where a keyword that is looked at is none of JSON Schema."""
     for key in ("properties", *DEFINITIONS):
         if not isinstance(schema.get(key, {}), Mapping):
-            raise BadGrammar(f"{key!r} of its parameters is no object; write one, or leave it out")
+            raise BadGrammar(f"{key!r} of {whose} is no object; write one, or leave it out")
     required: Any = schema.get("required", [])
     if not isinstance(required, list) or not all(
         isinstance(name, str) for name in cast("list[Any]", required)
     ):
-        raise BadGrammar("'required' of its parameters is no list of names; write one")
+        raise BadGrammar(f"'required' of {whose} is no list of names; write one")
     for name, its in schema.get("properties", {}).items():
         if isinstance(its, Mapping) and not isinstance(cast("Schema", its).get("enum", []), list):
-            raise BadGrammar(f"'enum' of parameter {name!r} is no list; write one")
+            raise BadGrammar(f"'enum' of {name!r} is no list; write one")
 
 
 def why_not(schema: Schema) -> str:

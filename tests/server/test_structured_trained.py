@@ -369,10 +369,29 @@ def test_strict_tools_leave_the_model_its_choice(client: openai.OpenAI) -> None:
         assert free
 
 
-def test_a_format_beside_tools_is_refused(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="no call") as found:
-        _ask(client, SUM, tools=TOOLS, response_format=FORMAT)
-    assert found.value.param == "response_format"
+@pytest.mark.parametrize("content", [SUM, "Hello!", "Write a story about a fox."])
+def test_with_a_format_beside_tools_the_answer_is_calls_or_of_that(
+    client: openai.OpenAI, content: str
+) -> None:
+    (choice,) = _ask(client, content, tools=TOOLS, response_format=FORMAT).choices
+    if choice.finish_reason == "tool_calls":
+        _require_held(choice.message.tool_calls)
+        assert not choice.message.content
+    else:
+        Sum.model_validate_json(choice.message.content)
+
+
+def test_a_call_that_must_come_leaves_a_format_nothing(client: openai.OpenAI) -> None:
+    (choice,) = _ask(
+        client, SUM, tools=TOOLS, tool_choice="required", response_format=FORMAT
+    ).choices
+    _require_held(choice.message.tool_calls)
+
+
+def test_no_other_form_than_json_stands_beside_tools(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="JSON of a schema") as found:
+        _ask(client, SUM, tools=TOOLS, extra_body={"regex": "a+"})
+    assert found.value.param == "regex"
 
 
 def test_responses_take_formats_and_calls_that_must_come(client: openai.OpenAI) -> None:

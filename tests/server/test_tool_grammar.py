@@ -291,3 +291,44 @@ def test_a_choice_without_its_tool_is_refused() -> None:
         tool_grammar("deepseekv32", [], "required")
     with pytest.raises(BadGrammar, match="rename"):
         tool_grammar("deepseekv32", [{"name": 'a"b'}], "required")
+
+
+ANSWER = {
+    "type": "object",
+    "properties": {"text": {"type": "string"}, "place": {"$ref": "#/$defs/place"}, "any": {}},
+    "required": ["text"],
+    "additionalProperties": False,
+    "$defs": {"place": {"type": "array", "items": {"type": "number"}, "maxItems": 2}},
+}
+
+
+@pytest.mark.parametrize("format", ["deepseekv32", "deepseekv31"])
+def test_an_answer_of_a_schema_beside_tools_is_calls_or_that_and_nothing_else(
+    format: Format,
+) -> None:
+    grammar = tool_grammar(format, TOOLS, "auto", answer=ANSWER)
+    held = tool_grammar(format, TOOLS, "required")
+    assert fits(grammar, '{"text": "hm", "place": [1, 2]}')
+    for wrong in ("hm", '{"place": [1]}', '{"text": "hm", "place": [1, 2, 3]}', "", "{}"):
+        assert not fits(grammar, wrong), wrong
+    found = answers(grammar, 60, ends_early=False)
+    kinds = {is_call: 0 for is_call in (False, True)}
+    for text in found:
+        message = whole_message(reader_of(format, thinks=False, tools=TOOLS), text)
+        kinds[bool(message.calls)] += 1
+        if message.calls:
+            assert fits(held, text)
+            assert message.content == ""
+        else:
+            Draft202012Validator(ANSWER).validate(json.loads(message.content))
+    assert min(kinds.values()) > 3
+
+
+def test_any_object_may_be_the_answer_beside_tools() -> None:
+    grammar = tool_grammar("deepseekv32", TOOLS, "auto", answer={"type": "object"})
+    assert fits(grammar, '{"a": [1, {"b": null}]}')
+    assert not fits(grammar, "[1]")
+    assert fits(grammar, written(("now", {})))
+    assert not fits(grammar, written(("now", {}), content="Now."))
+    with pytest.raises(BadGrammar, match="'properties' of the answer is no object"):
+        tool_grammar("deepseekv32", TOOLS, "auto", answer={"properties": 7})
