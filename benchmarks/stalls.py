@@ -7,7 +7,8 @@ behind it another, as an engine may know more after the first. For each bound (`
 prompt: the streams' longest wait for a token while the prompt runs, beside their median wait before
 it came, and the prompt's time to its first token, beside that of the same prompt alone, in chunks
 of the size that gives it soonest. With `--small N` a prompt of N tokens comes ten steps behind
-each: its time to its first token is told, too. `none` has no bound: each prefill step is as large
+each: its time to its first token is told, too. `longest_before_of_median` is what the machine does
+to streams that nothing disturbs. `none` has no bound: each prefill step is as large
 as any. Each is run several times, in turn, and each run says what other processes took of the
 machine meanwhile.
 """
@@ -35,8 +36,8 @@ from lostwax.server.engine.messages import Output, Submit
 from lostwax.server.engine.options import EngineOptions
 
 STREAMS = ("a", "b")
-BEFORE = 24
-"""Tokens of each stream before a prompt comes."""
+BEFORE = 96
+"""Tokens of each stream before a prompt comes: what waits a machine has without one shows, too."""
 PROMPTS = ("first", "second")
 SMALL_BEHIND = 10
 """Steps between a prompt and a small one."""
@@ -118,6 +119,7 @@ def _waits(before: list[float], meanwhile: list[float]) -> dict[str, Any]:
         "longest_ms": round(1e3 * longest, 2),
         "p99_ms": round(1e3 * p99, 2),
         "longest_of_median": round(longest / usual, 2),
+        "longest_before_of_median": round(max(before) / usual, 2),
         "p99_of_median": round(p99 / usual, 2),
         "longest_at": meanwhile.index(longest),
         "tokens_meanwhile": len(meanwhile),
