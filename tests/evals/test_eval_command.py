@@ -99,7 +99,7 @@ def test_messages_go_to_chat_and_tools_are_rendered_and_parsed(
 ) -> None:
     stub = Stub()
     tools = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "system", "content": "", "tools": tools},
         {"role": "user", "content": "say I call it. refuse"},
     ]
