@@ -1,7 +1,8 @@
 """Turns an example into the body of an HTTP request, and says how to read its answer.
 
-Messages go to /v1/chat/completions where that endpoint has fields for them. Those with tools or a
-response format are rendered by DeepSeek-V3.2's own encoding and go to /v1/completions.
+Plain messages go to /v1/chat/completions. Those with tools or a response format are rendered by
+DeepSeek-V3.2's own encoding and go to /v1/completions, unless chats are asked for, where tools have
+a field of their own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from lostwax.evals.task import Chat, Example, Sampling, TaskError, Text
+from lostwax.evals.tool_chat import tool_chat
 from lostwax.ir.contract.canonical import canonical_json
 from lostwax.server.formats.encoding_v32 import EncodingError, Mode, encode_messages
 
@@ -65,15 +67,11 @@ def _ask(
     endpoint: Endpoint,
 ) -> Request:
     fits = all(m.get("role") in _CHAT_ROLES and m.keys() <= _CHAT_FIELDS for m in messages)
-    if endpoint == "chat" and not fits:
-        raise TaskError(
-            f"{id_} has tools or a response format, which chat messages cannot carry; leave out"
-            " --endpoint chat"
-        )
-    if fits and endpoint != "completions":
+    if endpoint == "chat" or (fits and endpoint == "auto"):
+        asked = {"messages": list(messages)} if fits else tool_chat(id_, messages)
         # Other servers may not know the field: it is sent only where it changes something.
         extra = {"chat_template_kwargs": {"thinking": True}} if thinking else {}
-        return Request("/chat/completions", body | {"messages": list(messages)} | extra)
+        return Request("/chat/completions", body | asked | extra)
     mode: Mode = "thinking" if thinking else "chat"
     try:
         prompt = encode_messages(messages, mode)

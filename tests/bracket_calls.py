@@ -34,6 +34,10 @@ class BracketReader:
         return self._reasoning.in_reasoning
 
     @property
+    def starts(self) -> Sequence[int]:
+        raise NotImplementedError("tests of scored texts read the model's own format")
+
+    @property
     def reasoning_end(self) -> int | None:
         return self._reasoning.reasoning_end
 

@@ -15,6 +15,7 @@ from lostwax.ir.contract.step_plan import Span, append_span
 from lostwax.server.engine.messages import GRAMMAR_FAILED, INVALID_GRAMMAR, Failed, Submit
 from lostwax.server.engine.request import Req
 from lostwax.server.engine.scheduled_step import ScheduledStep
+from lostwax.server.grammar.counts import GrammarStats
 from lostwax.server.grammar.grammar import BadGrammar
 from lostwax.server.grammar.grammar_process import GrammarProcess
 from lostwax.server.grammar.grammars import Grammars, Wanted
@@ -58,6 +59,11 @@ class Constrained:
     def is_used(self) -> bool:
         """Whether a request has a grammar, or its answer has just ended."""
         return bool(self._held or self._answers)
+
+    @property
+    def stats(self) -> GrammarStats | None:
+        """What an operator is told of grammars; None where none are followed."""
+        return None if self._grammars is None else self._grammars.stats
 
     def refusal(self, submit: Submit) -> Failed | None:
         """Why a request with a grammar is not even tried."""

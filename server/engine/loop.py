@@ -148,7 +148,8 @@ class EngineCore:
     @property
     def stats(self) -> Stats:
         """What it does, since the warm-up."""
-        return stats_of(self.scheduler, self._counts, self.drafting)
+        grammars = self._constrained.stats
+        return stats_of(self.scheduler, self._counts, self.drafting, grammars)
 
     def handle(self, command: Command) -> list[Output | Failed]:
         """Take a command between steps."""

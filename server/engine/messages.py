@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from lostwax.server.grammar.counts import GrammarStats
 from lostwax.server.grammar.grammar import Grammar
 
 TIMED_OUT = "request_timeout"
@@ -210,6 +211,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     rows: dict[str, int]
     drafted: int
     accepted: int
+    grammars: GrammarStats | None = None
+    """Of an engine that follows grammars."""
 
 
 Event = Output | Failed | EngineInfo | Heartbeat | Phase | Fatal | Stats

@@ -15,6 +15,7 @@ from lostwax.ir.contract.step_plan import StepPlan
 from lostwax.server.engine.commit import Drafting
 from lostwax.server.engine.messages import Stats
 from lostwax.server.engine.scheduler import Scheduler
+from lostwax.server.grammar.counts import GrammarStats
 
 INTERVAL_S = 0.5
 """Between two reports at least, while the engine works."""
@@ -57,7 +58,12 @@ class StepCounts:
             self.drafts += 1
 
 
-def stats_of(scheduler: Scheduler, counts: StepCounts, drafting: Drafting) -> Stats:
+def stats_of(
+    scheduler: Scheduler,
+    counts: StepCounts,
+    drafting: Drafting,
+    grammars: GrammarStats | None = None,
+) -> Stats:
     """What there is now."""
     pages, num_waiting = scheduler.pages, len(scheduler.waiting)
     extend, decode = counts.extend, counts.decode
@@ -85,6 +91,7 @@ def stats_of(scheduler: Scheduler, counts: StepCounts, drafting: Drafting) -> St
         rows={"extend": extend.rows, "decode": decode.rows},
         drafted=drafting.num_drafted,
         accepted=drafting.num_accepted,
+        grammars=grammars,
     )
 
 

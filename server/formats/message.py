@@ -86,6 +86,12 @@ class MessageReader(Protocol):
         ...
 
     @property
+    def starts(self) -> Sequence[int]:
+        """Where each text of the content that calls part starts, in characters of the whole
+        text."""
+        ...
+
+    @property
     def num_calls(self) -> int:
         """Calls that ended whole."""
         ...

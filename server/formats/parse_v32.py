@@ -85,10 +85,15 @@ def parse_completion(text: str, mode: Mode) -> ParsedMessage:
             raise UnclosedReasoning(f"the reasoning has no {THINK_END}")
     content, opened, block = rest.partition(_BLOCK)
     for part, name in ((reasoning, "reasoning"), (content, "content")):
-        for mark in _MARKS:
-            if mark in part:
-                raise StrayMark(f"{mark!r} stands in the {name} at {part.index(mark)}")
+        require_no_mark(part, name)
     return ParsedMessage(reasoning, content, _calls(block) if opened else [])
+
+
+def require_no_mark(part: str, name: str) -> None:
+    """StrayMark where a part of a message, of this name, holds a mark of the format."""
+    for mark in _MARKS:
+        if mark in part:
+            raise StrayMark(f"{mark!r} stands in the {name} at {part.index(mark)}")
 
 
 def _calls(block: str) -> list[ToolCall]:

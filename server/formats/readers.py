@@ -19,6 +19,8 @@ class CallReader(Protocol):
 
     num_calls: int
     broken: str
+    starts: list[int]
+    """As a MessageReader's, in the text that it reads."""
 
     def push(self, text: str, delta: MessageDelta) -> None:
         """Add to `delta` what is certain now."""
@@ -34,6 +36,9 @@ class NoCalls:
 
     num_calls = 0
     broken = ""
+
+    def __init__(self) -> None:
+        self.starts = [0]
 
     def push(self, text: str, delta: MessageDelta) -> None:
         """All of it is content."""
@@ -112,6 +117,11 @@ class _Reader:
     @property
     def reasoning_end(self) -> int | None:
         return self._reasoning.reasoning_end
+
+    @property
+    def starts(self) -> list[int]:
+        before = self.reasoning_end or 0
+        return [before + start for start in self._calls.starts]
 
     @property
     def num_calls(self) -> int:

@@ -59,6 +59,9 @@ class CallScanner(ABC):
         """What was taken since the last whole call, or since content."""
         self._space: list[str] | None = None
         """Behind a call: white space that is content only if more content follows."""
+        self._num_taken = 0
+        self.starts = list[int]()
+        self._is_behind_call = True
         self._content = list[str]()
         self._calls = list[tuple[int, str | None, int, list[str]]]()
         """Index, name, characters of content before it, arguments."""
@@ -90,9 +93,9 @@ class CallScanner(ABC):
                 yield from self._one_or_block()
         except Malformed as error:
             self.broken = str(error)
-            self._content += self._raw
+            self._give(self._raw)
         while True:
-            self._content.append(self._take(len(self._text) - self._at))
+            self._give([self._take(len(self._text) - self._at)])
             yield
 
     def _find_mark(self) -> Waiting[bool]:
@@ -113,13 +116,21 @@ class CallScanner(ABC):
 
     def _say(self, text: str) -> None:
         if self._space is None:
-            self._content.append(text)
+            self._give([text])
             return
         found = _NO_SPACE.search(text)
         self._space.append(text)
         if found:
-            self._content += self._space
+            self._give(self._space)
             self._space = None
+
+    def _give(self, texts: list[str]) -> None:
+        """Tells of content: what was taken last."""
+        count = sum(map(len, texts))
+        if count and self._is_behind_call:
+            self._is_behind_call = False
+            self.starts.append(self._num_taken - count)
+        self._content += texts
 
     def _one_or_block(self) -> Waiting[None]:
         if self._text.startswith("\n\n", self._at):
@@ -152,6 +163,7 @@ class CallScanner(ABC):
         if self._names is not None and name not in self._names:
             raise Malformed(f"the tool {self._shown(name)} was not offered")
         self._calls.append((self.num_calls, name, sum(map(len, self._content)), []))
+        self._is_behind_call = True
 
     def _add_arguments(self, text: str) -> None:
         if not text:
@@ -237,6 +249,7 @@ class CallScanner(ABC):
     def _take(self, count: int) -> str:
         text = self._text[self._at : self._at + count]
         self._at += count
+        self._num_taken += count
         self._raw.append(text)
         return text
 

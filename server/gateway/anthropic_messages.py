@@ -159,11 +159,13 @@ class MessageWire:
         blocks: list[dict[str, Any]] = []
         if answer.reasoning:
             blocks.append({"type": "thinking", "thinking": answer.reasoning, "signature": ""})
-        if answer.content:
-            blocks.append({"type": "text", "text": answer.content})
-        for call in answer.calls[: self._reader.num_calls]:
-            # The arguments of a whole call are the JSON of an object.
-            blocks.append(self._tool(call.index, call.name, Raw(call.arguments.encode())))
+        # A call that broke off is no call: its text is content.
+        for part in in_order(answer.content, answer.calls[: self._reader.num_calls]):
+            if isinstance(part, str):
+                blocks.append({"type": "text", "text": part})
+            else:
+                # The arguments of a whole call are the JSON of an object.
+                blocks.append(self._tool(part.index, part.name, Raw(part.arguments.encode())))
         self._finish = answer.finish
         return self._head | {"content": blocks} | self._ending() | {"usage": self._sums()}
 

@@ -6,7 +6,7 @@ Knows no request and no form of an answer.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lostwax.server.engine.messages import Output
@@ -90,6 +90,11 @@ class ChatReader:
     def num_calls(self) -> int:
         """Calls that ended whole; of a malformed one behind them the content has the text."""
         return min(self._message.num_calls, 1) if self._turn.one_call else self._message.num_calls
+
+    @property
+    def starts(self) -> Sequence[int]:
+        """Where each text of the content that calls part starts in the answer's text."""
+        return self._message.starts
 
     @property
     def stop(self) -> str | None:

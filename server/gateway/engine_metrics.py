@@ -6,12 +6,19 @@ Sums count from the engine's last start, as those of a restarted process do.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from lostwax.server.engine.messages import Stats
 from lostwax.server.gateway.engine_client import EngineClient
+from lostwax.server.grammar.counts import COMPILE_BOUNDS_S, GrammarStats
 
 
 class EngineMetrics(Collector):
@@ -34,6 +41,8 @@ class EngineMetrics(Collector):
         stats = client.stats
         if stats is not None:
             yield from _of(stats)
+            if stats.grammars is not None:
+                yield from _of_grammars(stats.grammars)
 
 
 def _of(stats: Stats) -> Iterable[Metric]:
@@ -71,6 +80,27 @@ def _of(stats: Stats) -> Iterable[Metric]:
     yield _counters("engine_rows", text, "entry", stats.rows)
     yield _counter("draft_tokens", "Tokens that were drafted.", stats.drafted)
     yield _counter("accepted_draft_tokens", "Of these, tokens of the answer.", stats.accepted)
+
+
+def _of_grammars(stats: GrammarStats) -> Iterable[Metric]:
+    yield _counter("grammars_compiled", "Grammars that were compiled.", stats.compiled)
+    text = "Requests whose grammar was there, or was being compiled for another."
+    yield _counter("grammars_cached", text, stats.cached)
+    text = "Grammars that were refused: invalid, too_slow, too_many or failed."
+    yield _counters("grammars_refused", text, "reason", stats.refused)
+    bounds = (*map(str, COMPILE_BOUNDS_S), "+Inf")
+    yield HistogramMetricFamily(
+        "lostwax_grammar_compile_seconds",
+        "From asking for a grammar's process until it can be followed.",
+        buckets=list(zip(bounds, accumulate(stats.compile_counts), strict=True)),
+        sum_value=stats.compile_seconds,
+    )
+    text = "Steps that waited for masks."
+    yield _counter("grammar_masked_steps", text, stats.masked_steps)
+    text = "Time that they waited, while the model ran."
+    yield _counter("grammar_mask_seconds", text, stats.mask_seconds)
+    text = "Processes that follow grammars: compiling, used by answers, idle."
+    yield _gauges("grammar_processes", text, "state", stats.processes)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -21,15 +21,16 @@ GROWTH = 64
 """A part of a stream repeats the answer so far: one is sent when that has grown by this part of
 itself, so that all of them together have at most some 64 times the answer's size."""
 
+_SAME_NAMES = ("n", "stop", "logit_bias", "ignore_eos", "stop_token_ids", "json_schema")
+"""Of fields that stand in `sampling_params` here."""
+
 
 def prepare_generate(request: GenerateRequest, job: Job, codec: Codec) -> Prepared:
     """What the engine is asked of each prompt, checked against what it can do."""
     names = {
         "prompt": request.name,
-        "n": "sampling_params.n",
-        "stop": "sampling_params.stop",
-        "logit_bias": "sampling_params.logit_bias",
         "min_tokens": "sampling_params.min_new_tokens",
+        **{name: f"sampling_params.{name}" for name in _SAME_NAMES},
     }
     with named(names):
         prepared = prepare_completion(request.completion, job, codec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -16,10 +17,10 @@ from lostwax.server.gateway.models import (
     Stop,
     TokenId,
 )
+from lostwax.server.gateway.response_format import Asked, JsonOrText, Text
 from lostwax.server.gateway.unsupported import FieldError, Unread, only, require_neutral
 
-_FORMAT = "/v1/completions holds formats, under this name too"
-_TAGS = "describe the tags in a grammar: /v1/completions holds ebnf"
+_TAGS = "describe the tags in a grammar, as ebnf"
 _WHOLE_TEXT = "output_ids are the answer's, marks included"
 _COMPLETIONS = "/v1/completions has them"
 _TEXT = {"type": "string", "minLength": 1}
@@ -59,14 +60,22 @@ class SamplingParams(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     spaces_between_special_tokens: Annotated[Unread, only(True, remedy=_WHOLE_TEXT)] = UNSET
     no_stop_trim: Annotated[Unread, only(False, remedy="append the stop string yourself")] = UNSET
     stop_regex: Annotated[Unread, only([], remedy="name stop strings")] = UNSET
-    json_schema: Annotated[Unread, only(remedy=_FORMAT)] = UNSET
-    regex: Annotated[Unread, only(remedy=_FORMAT)] = UNSET
-    ebnf: Annotated[Unread, only(remedy=_FORMAT)] = UNSET
+    json_schema: JsonOrText = UNSET
+    regex: Text | None = None
+    ebnf: Text | None = None
     structural_tag: Annotated[Unread, only(remedy=_TAGS)] = UNSET
     custom_params: Annotated[Unread, only({}, remedy="there are no custom processors")] = UNSET
 
     def __post_init__(self) -> None:
         require_neutral(self)
+
+
+class SampledCompletion(CompletionRequest, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The completion that such a request is; a format keeps the name that it came under."""
+
+    def _asked(self) -> Iterator[Asked]:
+        for asked in super()._asked():
+            yield asked._replace(param=f"sampling_params.{asked.param}")
 
 
 class GenerateRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -124,10 +133,10 @@ class GenerateRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
         return nested or self.completion.num_choices > 1
 
     @property
-    def completion(self) -> CompletionRequest:
+    def completion(self) -> SampledCompletion:
         """The same as a completion."""
         asked = self.sampling_params or SamplingParams()
-        return CompletionRequest(
+        return SampledCompletion(
             prompt=Raw(self.prompt),
             max_tokens=128 if asked.max_new_tokens is None else asked.max_new_tokens,
             min_tokens=asked.min_new_tokens,
@@ -144,6 +153,9 @@ class GenerateRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
             ignore_eos=asked.ignore_eos,
             n=asked.n,
             seed=asked.sampling_seed,
+            json_schema=asked.json_schema,
+            regex=asked.regex,
+            ebnf=asked.ebnf,
             stream=self.stream,
             return_token_ids=True,
         )

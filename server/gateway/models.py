@@ -164,7 +164,9 @@ class GenerationRequest(FormatFields, kw_only=True, frozen=True, forbid_unknown_
         """FieldError where the client says when an answer ends that something holds to a form."""
         for name in ("ignore_eos", "min_tokens", "stop_token_ids"):
             if getattr(self, name):
-                raise FieldError(name, f"an answer ends where {held_by} lets it; leave {name} out")
+                raise FieldError(
+                    name, f"an answer ends where {held_by} lets it end; leave this parameter out"
+                )
 
     @property
     def num_choices(self) -> int:

@@ -6,7 +6,7 @@ Knows no HTTP.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.generation import Head, Usage
 from lostwax.server.gateway.history import History, named
 from lostwax.server.gateway.models import sampling_of
+from lostwax.server.gateway.output_logprobs import OutputLogprobs
 from lostwax.server.gateway.prepared import AnswerOptions, ChatTurn, Job, Prepared
 from lostwax.server.gateway.response_format import formats_of
 from lostwax.server.gateway.responses_models import (
@@ -48,6 +49,8 @@ def prepare_response(request: ResponsesRequest, job: Job, codec: Codec) -> Prepa
             parallel_tool_calls=request.parallel_tool_calls,
             chat_template_kwargs=request.template,
             text=request.text,
+            logprobs=request.scored,
+            top_logprobs=request.top_logprobs,
             **sampling_of(request),
             **formats_of(request),
         )
@@ -92,18 +95,24 @@ class ResponseForm:
 
     def __init__(self, options: AnswerOptions, turn: ChatTurn, codec: Codec, echo: bytes) -> None:
         self.readers = [ChatReader(options, turn, codec)]
+        self._logprobs = OutputLogprobs(self.readers[0], codec)
         self._echo = echo
 
     def wire(self, head: Head, usage: Callable[[], Usage]) -> ResponseWire:
         """The response's JSON."""
-        return ResponseWire(self.readers[0], head, usage, self._echo)
+        return ResponseWire(self.readers[0], head, usage, self._logprobs, self._echo)
 
 
 class ResponseWire:
     """The items of one response, and the events that tell of them."""
 
     def __init__(
-        self, reader: ChatReader, head: Head, usage: Callable[[], Usage], echo: bytes
+        self,
+        reader: ChatReader,
+        head: Head,
+        usage: Callable[[], Usage],
+        logprobs: OutputLogprobs,
+        echo: bytes,
     ) -> None:
         self.framing = Framing(b"", b"", self._error)
         self._reader = reader
@@ -112,19 +121,22 @@ class ResponseWire:
         self._model = {"model": head.model}
         self._echo = echo
         self._encode = msgspec.json.Encoder().encode
+        self._is_silent = False
         self._num_events = 0
         self._finish: str | None = None
         self._items: list[dict[str, Any]] = []
         self._texts: list[str] = []
-        """Of the last item, while it is open."""
+        self._scores: list[Raw] = []
+        """Of the last item, while it is open; scores of a message where they are asked for."""
+        self._logprobs = logprobs
         self._is_open = False
         self._call = 0
         """The index of the last item, where that is a call."""
 
     def whole(self, wholes: Mapping[int, ChatDelta]) -> Any:
-        """The response."""
-        for _ in self.events(0, wholes[0]):
-            pass
+        """The response: what events would tell of, none of which is written."""
+        self._is_silent = True
+        self.events(0, wholes[0])
         return self._response()
 
     def events(self, index: int, delta: ChatDelta) -> list[bytes]:
@@ -133,6 +145,7 @@ class ResponseWire:
         if not self._num_events:
             for kind in ("response.created", "response.in_progress"):
                 told.append(self._event(kind, response=self._response()))
+        self._logprobs.add(delta.scored)
         if delta.reasoning:
             self._text(told, "reasoning", delta.reasoning)
         for part in in_order(delta.content, delta.calls):
@@ -165,7 +178,14 @@ class ResponseWire:
             self._open(told, kind, "msg_" if kind == "message" else "rs_", empty)
             place = self._place | {"content_index": 0}
             told.append(self._event("response.content_part.added", **place, part=_part(part, "")))
-        self._add(told, f"response.{part}.delta", text, content_index=0)
+            if kind == "message":
+                self._logprobs.begin()
+        more: dict[str, Any] = {"content_index": 0}
+        if kind == "message":
+            scores = self._logprobs.take(len(text))
+            self._scores += scores
+            more["logprobs"] = scores
+        self._add(told, f"response.{part}.delta", text, **more)
 
     def _begin_call(self, told: list[bytes], index: int, name: str) -> None:
         self._close(told)
@@ -177,16 +197,13 @@ class ResponseWire:
         name = f"{prefix}{uuid.uuid4().hex}"
         item = {"id": name, "type": kind, "status": "in_progress", **fields}
         self._items.append(item)
-        self._texts, self._is_open = [], True
+        self._texts, self._scores, self._is_open = [], [], True
         place = {"output_index": len(self._items) - 1}
         told.append(self._event("response.output_item.added", **place, item=item))
 
-    def _add(self, told: list[bytes], kind: str, text: str, **more: int) -> None:
+    def _add(self, told: list[bytes], kind: str, text: str, **more: Any) -> None:
         self._texts.append(text)
-        fields: dict[str, Any] = self._place | more | {"delta": text}
-        if kind == "response.output_text.delta":
-            fields["logprobs"] = []
-        told.append(self._event(kind, **fields))
+        told.append(self._event(kind, **self._place, **more, delta=text))
 
     def _close(self, told: list[bytes]) -> None:
         """End the item that is open."""
@@ -202,11 +219,11 @@ class ResponseWire:
             told.append(self._event(kind, **self._place, name=item["name"], arguments=text))
         else:
             part = _PARTS[item["type"]]
-            item["content"] = [_part(part, text)]
+            item["content"] = [_part(part, text, self._scores)]
             place = self._place | {"content_index": 0}
             done: dict[str, Any] = {"text": text}
             if item["type"] == "message":
-                done["logprobs"] = []
+                done["logprobs"] = self._scores
             told.append(self._event(f"response.{part}.done", **place, **done))
             whole = item["content"][0]
             told.append(self._event("response.content_part.done", **place, part=whole))
@@ -219,6 +236,8 @@ class ResponseWire:
         return {"item_id": self._items[-1]["id"], "output_index": len(self._items) - 1}
 
     def _event(self, kind: str, **fields: Any) -> bytes:
+        if self._is_silent:
+            return b""
         told = {"type": kind, "sequence_number": self._num_events, **fields}
         self._num_events += 1
         return b"event: %b\ndata: %b" % (kind.encode(), self._encode(told))
@@ -261,7 +280,9 @@ class ResponseWire:
         return self._event("error", **told) + b"\n\n"
 
 
-def _part(kind: str, text: str) -> dict[str, Any]:
+def _part(kind: str, text: str, scores: Sequence[Raw] = ()) -> dict[str, Any]:
     """A piece of an item's content."""
-    more: dict[str, Any] = {"annotations": [], "logprobs": []} if kind == "output_text" else {}
+    more: dict[str, Any] = {}
+    if kind == "output_text":
+        more = {"annotations": [], "logprobs": scores}
     return {"type": kind, "text": text, **more}

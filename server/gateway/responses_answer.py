@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from lostwax.server.gateway.answer_models import Count, Id
+from lostwax.server.gateway.answer_models import Count, Id, ScoredToken
 
 Status = Literal["in_progress", "completed", "incomplete"]
 
@@ -16,7 +16,7 @@ class OutputText(Struct, forbid_unknown_fields=True, tag_field="type", tag="outp
 
     text: str
     annotations: Annotated[list[Any], Meta(max_length=0)]
-    logprobs: Annotated[list[Any], Meta(max_length=0)]
+    logprobs: list[ScoredToken]
 
 
 class ReasoningText(Struct, forbid_unknown_fields=True, tag_field="type", tag="reasoning_text"):
@@ -107,6 +107,7 @@ class ResponseAnswer(Struct, forbid_unknown_fields=True):
     text: dict[str, Any]
     tool_choice: Any
     tools: list[dict[str, Any]]
+    top_logprobs: Count
     top_p: float
     truncation: str
     user: str | None

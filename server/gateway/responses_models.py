@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct
 
+from lostwax.ir.contract.step import MAX_RANKED
 from lostwax.server.gateway.chat_models import (
     MAX_MESSAGES,
     MAX_PARTS,
@@ -49,6 +50,8 @@ _WHOLE = "the whole reasoning is in the answer"
 _FUNCTIONS = "tools are the client's functions, and it counts their calls"
 
 Status = Literal["in_progress", "completed", "incomplete"]
+_LOGPROBS = "message.output_text.logprobs"
+Included = Literal["reasoning.encrypted_content", "message.output_text.logprobs"]
 AsSent = Annotated[Unread, Meta(extra_json_schema={"type": ["array", "null"]})]
 """What an answer has and brings back; it is not read."""
 
@@ -201,10 +204,8 @@ class ResponsesRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unkn
     reasoning: Reasoning | None = None
     text: TextConfig | None = None
     chat_template_kwargs: TemplateKwargs | None = None
-    include: (
-        Annotated[list[Literal["reasoning.encrypted_content"]], Meta(max_length=MAX_INCLUDES)]
-        | None
-    ) = None
+    include: Annotated[list[Included], Meta(max_length=MAX_INCLUDES)] | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=MAX_RANKED)] | None = None
 
     previous_response_id: Annotated[Unread, only(remedy=_STORED)] = UNSET
     conversation: Annotated[Unread, only(remedy=_STORED)] = UNSET
@@ -215,7 +216,6 @@ class ResponsesRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unkn
     context_management: Annotated[Unread, only([], remedy="leave out old items yourself")] = UNSET
     max_tool_calls: Annotated[Unread, only(remedy=_FUNCTIONS)] = UNSET
     response_format: Annotated[Unread, only(remedy="text.format says it here")] = UNSET  # pyright: ignore[reportIncompatibleVariableOverride]
-    top_logprobs: Annotated[Unread, only(0, remedy=_CHATS)] = UNSET
     moderation: Annotated[Unread, only(remedy="there is no moderation here")] = UNSET
     modalities: Annotated[Unread, only(["text"], remedy=_TEXT_ONLY)] = UNSET
     n: Annotated[Unread, only(1, remedy=_CHATS)] = UNSET  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -227,11 +227,18 @@ class ResponsesRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unkn
         require_tools(self.tools or ())
         require_choice(self.choice, [tool.name for tool in self.tools or ()])
         _ = self.template  # what it refuses, this does
+        if self.top_logprobs and not self.scored:
+            raise FieldError("top_logprobs", f'it needs include: ["{_LOGPROBS}"]')
 
     @property
     def num_choices(self) -> int:
         """One."""
         return 1
+
+    @property
+    def scored(self) -> bool:
+        """Whether the log-probabilities of its texts are asked for."""
+        return _LOGPROBS in (self.include or ())
 
     @property
     def choice(self) -> Choice | None:
@@ -273,6 +280,7 @@ class ResponsesRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unkn
             "text": {"format": (self.text and self.text.format) or TextFormat()},
             "tool_choice": "auto" if self.tool_choice is None else self.tool_choice,
             "tools": tools,
+            "top_logprobs": self.top_logprobs or 0,
             "top_p": 1.0 if self.top_p is None else self.top_p,
             "truncation": "disabled",
             "user": self.user,

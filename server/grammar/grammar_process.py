@@ -12,6 +12,7 @@ import socket
 from contextlib import suppress
 from typing import Literal
 
+from lostwax.server.grammar.counts import Reason
 from lostwax.server.grammar.grammar import Grammar
 from lostwax.server.grammar.messages import (
     MAX_FRAME_BYTES,
@@ -77,6 +78,15 @@ class GrammarProcess:
         if self.refusal == TOO_MANY:
             return "too_many_grammars"
         return "grammar_failed" if self.refusal in (ENDED, NO_HOST) else "invalid_grammar"
+
+    @property
+    def reason(self) -> Reason:
+        """Why it is not followed, for who counts such."""
+        if self.refusal == TOO_MANY:
+            return "too_many"
+        if self.refusal == TOO_SLOW:
+            return "too_slow"
+        return "failed" if self.refusal in (ENDED, NO_HOST) else "invalid"
 
     def begin(self) -> socket.socket:
         """Ask for a process: the end of the socket that is its own."""

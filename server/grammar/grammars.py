@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lostwax.ir.contract.masks import mask_words
+from lostwax.server.grammar.counts import GrammarCounts, GrammarStats
 from lostwax.server.grammar.grammar import Grammar
 from lostwax.server.grammar.grammar_process import ENDED, TOO_MANY, TOO_SLOW, GrammarProcess
 from lostwax.server.grammar.messages import Ask, Masks
@@ -93,6 +94,18 @@ class Grammars:
         """Those that are not ready, with the time at which they were asked for."""
         self._host: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._counts = GrammarCounts()
+
+    @property
+    def stats(self) -> GrammarStats:
+        """What an operator is told."""
+        processes = {"compiling": 0, "used": 0, "idle": 0}
+        for each in self._processes.values():
+            if each.is_ready:
+                processes["used" if each.users else "idle"] += 1
+            elif each.has_begun:
+                processes["compiling"] += 1
+        return self._counts.stats(processes)
 
     @property
     def host_pid(self) -> int:
@@ -113,8 +126,11 @@ class Grammars:
             found = GrammarProcess(grammar)
             if sum(process.users > 0 for process, _ in self._queue) >= MAX_WAITING:
                 found.end(TOO_MANY)
+                self._counts.note_refused(found.reason)
             else:
                 self._queue.append((found, self._clock()))
+        else:
+            self._counts.cached += 1
         self._processes[grammar] = found
         found.users += 1
         return found
@@ -140,6 +156,9 @@ class Grammars:
         wants, and those of who has a `fault` now, allow every id."""
         masks = self._masks[:num_rows]
         masks[:] = -1
+        if not wanted:
+            return masks
+        began_s = self._clock()
         asked: dict[GrammarProcess, list[Wanted]] = {}
         for each in wanted:
             asked.setdefault(each.process, []).append(each)
@@ -153,6 +172,7 @@ class Grammars:
             each.fault = ended if made is None else made.faults.get(each.number)
             if each.fault is not None:
                 masks[each.row : each.row + 1 + len(each.drafts)] = -1
+        self._counts.note_masks(self._clock() - began_s)
         return masks
 
     def stop(self) -> None:
@@ -238,9 +258,15 @@ class Grammars:
         self._keep_waiting()
 
     def _keep_waiting(self) -> None:
-        self._queue = [
-            each for each in self._queue if each[0].refusal is None and not each[0].is_ready
-        ]
+        now_s, still = self._clock(), list[tuple[GrammarProcess, float]]()
+        for process, asked_s in self._queue:
+            if process.is_ready:
+                self._counts.note_compiled(now_s - asked_s)
+            elif process.refusal is None:
+                still.append((process, asked_s))
+            elif process.users:  # and not because they have left
+                self._counts.note_refused(process.reason)
+        self._queue = still
 
     def _drop_idle(self) -> None:
         """End the processes that were used longest ago, as far as too many are kept."""

@@ -99,7 +99,7 @@ def test_messages_go_to_chat_and_tools_are_rendered_and_parsed(
 ) -> None:
     stub = Stub()
     tools = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "system", "content": "", "tools": tools},
         {"role": "user", "content": "say I call it. refuse"},
     ]
@@ -123,9 +123,11 @@ def test_messages_go_to_chat_and_tools_are_rendered_and_parsed(
     rendered = stub.bodies[-1]["prompt"]
     assert rendered.endswith("<｜User｜>hello<｜Assistant｜></think>")  # noqa: RUF001
     assert f"<{DSML}function_calls>" in rendered
+    messages[0]["response_format"] = {"type": "object"}
+    write(path, tool)
     status, _, err = evaluate(capsys, path, "--url", serve(stub), "--endpoint", "chat")
     assert status == 1
-    assert "t has tools or a response format" in err
+    assert "t has response_format in a system message, where chats have no place" in err
 
 
 def test_a_failed_request_is_counted_shown_and_status_one(

@@ -29,18 +29,20 @@ INFO = EngineInfo(
 )
 ADD = {"name": "add", "parameters": {"type": "object"}}
 OBJECT = {"type": "object"}
+LOGPROBS = ["message.output_text.logprobs"]
 NAMED = {"type": "json_schema", "json_schema": {"name": "n", "schema": OBJECT}}
 USER = {"role": "user", "content": "Hi"}
-HINTS = {"model", "user", "safety_identifier", "prompt_cache_key", "metadata", "include"}
+HINTS = {"model", "user", "safety_identifier", "prompt_cache_key", "metadata"}
 """Taken, and nothing of an answer is for them to say."""
 TOLD_ANYWAY = {("responses", "stream_options")}
 """The last event always has the usage."""
 NEEDS: dict[str, dict[str, Any]] = {
     "stream_options": {"stream": True},
-    "top_logprobs": {"logprobs": True},
+    "chat top_logprobs": {"logprobs": True},
+    "responses top_logprobs": {"include": LOGPROBS},
     "separate_reasoning": {"chat_template_kwargs": {"thinking": True}},
 }
-"""What must stand beside a field."""
+"""What must stand beside a field, of any route or of one."""
 VALUES: dict[str, Any] = {
     "temperature": 0.5, "top_p": 0.5, "top_k": 5, "min_p": 0.5, "presence_penalty": 0.5,
     "frequency_penalty": 0.5, "repetition_penalty": 0.5, "logit_bias": {"1": 1.0},
@@ -58,7 +60,7 @@ VALUES: dict[str, Any] = {
     "thinking": {"type": "enabled"}, "stop_sequences": ["x"],
     "sampling_params": {"temperature": 0.5}, "max_new_tokens": 9, "min_new_tokens": 2,
     "sampling_seed": 3,
-    "output_config": {"effort": "low"},
+    "output_config": {"effort": "low"}, "include": LOGPROBS,
 }  # fmt: skip
 OF_STRUCTURED: dict[str, Any] = {
     "json": OBJECT, "regex": "a", "choice": ["a"], "grammar": "start: /a/", "json_object": True,
@@ -120,7 +122,8 @@ def test_a_field_changes_the_request_or_is_refused(route: Route, name: str, kind
     if name in HINTS or (route, name) in TOLD_ANYWAY:
         return
     is_refused = _is_not_honoured(kind)
-    body = BODIES[route] | ({} if is_refused else NEEDS.get(name, {}))
+    needs = NEEDS.get(name, {}) | NEEDS.get(f"{route} {name}", {})
+    body = BODIES[route] | ({} if is_refused else needs)
     if name in ("tool_choice", "parallel_tool_calls"):
         body |= {"tools": own["tools"]}
     value = ["?"] if is_refused else (VALUES | own)[name]

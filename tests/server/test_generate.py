@@ -138,10 +138,40 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "an id of no token": ({"input_ids": [VOCAB]}, "input_ids", "outside"),
     "log-probabilities": ({"text": "a", "return_logprob": True}, "return_logprob", "/v1/comp"),
     "a name": ({"text": "a", "rid": "x"}, "rid", "X-Request-Id"),
-    "a regex": (
-        {"text": "a", "sampling_params": {"regex": "a+"}},
+    "tags": (
+        {"text": "a", "sampling_params": {"structural_tag": "{}"}},
+        "sampling_params.structural_tag",
+        "as ebnf",
+    ),
+    "two formats": (
+        {"text": "a", "sampling_params": {"regex": "a+", "json_schema": "{}"}},
+        "sampling_params",
+        "sampling_params.json_schema says what the answer is to be",
+    ),
+    "a schema that is no object": (
+        {"text": "a", "sampling_params": {"json_schema": "true"}},
+        "sampling_params.json_schema",
+        "which is an object",
+    ),
+    "an empty regex": (
+        {"text": "a", "sampling_params": {"regex": ""}},
         "sampling_params.regex",
-        "/v1/completions",
+        "length >= 1",
+    ),
+    "a deep regex": (
+        {"text": "a", "sampling_params": {"regex": "(" * 65 + ")" * 65}},
+        "sampling_params.regex",
+        "nested 65 deep",
+    ),
+    "no end of the regex": (
+        {"text": "a", "sampling_params": {"regex": "a+", "ignore_eos": True}},
+        "sampling_params.ignore_eos",
+        "where sampling_params.regex lets it end",
+    ),
+    "an end behind the regex": (
+        {"text": "a", "sampling_params": {"regex": "a+", "min_new_tokens": 2}},
+        "sampling_params.min_new_tokens",
+        "leave this parameter out",
     ),
     "an unknown field": (
         {"text": "a", "sampling_params": {"beam": 1}},

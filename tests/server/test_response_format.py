@@ -144,9 +144,9 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "structured_outputs",
         "structured_outputs.regex says",
     ),
-    ({"regex": "a", "ignore_eos": True}, "ignore_eos", "leave ignore_eos out"),
-    ({"regex": "a", "min_tokens": 2, "max_tokens": 9}, "min_tokens", "leave min_tokens out"),
-    ({"regex": "a", "stop_token_ids": [3]}, "stop_token_ids", "leave stop_token_ids out"),
+    ({"regex": "a", "ignore_eos": True}, "ignore_eos", "leave this parameter out"),
+    ({"regex": "a", "min_tokens": 2, "max_tokens": 9}, "min_tokens", "leave this parameter out"),
+    ({"regex": "a", "stop_token_ids": [3]}, "stop_token_ids", "leave this parameter out"),
     ({"response_format": {"type": "structural_tag"}}, "response_format.type", "json_schema"),
     ({"response_format": {}}, "response_format.type", "is required"),
     (

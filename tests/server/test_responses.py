@@ -247,7 +247,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "a built-in tool": ({"tools": [{"type": "web_search"}]}, "tools[0].type", "web_search"),
     "truncation": ({"truncation": "auto"}, "truncation", "old items"),
     "several answers": ({"n": 2}, "n", "/v1/chat/completions"),
-    "log-probabilities": ({"top_logprobs": 2}, "top_logprobs", "/v1/chat/completions"),
+    "alternatives of nothing": ({"top_logprobs": 2}, "top_logprobs", "it needs include"),
+    "too many alternatives": (
+        {"include": ["message.output_text.logprobs"], "top_logprobs": 21},
+        "top_logprobs",
+        "20",
+    ),
     "sources": ({"include": ["file_search_call.results"]}, "include[0]", "file_search"),
     "an image": (
         {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},

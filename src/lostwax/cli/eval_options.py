@@ -140,8 +140,9 @@ class Asked:
     thinking
         Ask in thinking mode or not (gpqa and aime think; task files say it themselves).
     endpoint
-        chat: /v1/chat/completions. completions: messages are rendered by V3.2's encoding. auto:
-        chat where messages have neither tools nor a response format.
+        chat: /v1/chat/completions, with tools in their own field. completions: messages are
+        rendered by V3.2's encoding. auto: chat where messages have neither tools nor a response
+        format.
     """
 
     tasks: Annotated[str | None, COMMON] = None
