@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from chromium import chromium
 
 QUALITY = 80
-WIDTH, HEIGHT = 1120, 760
+WIDTH, HEIGHT = 1120, 860
 TASKS = Path(__file__).parents[1] / "models" / "tiny" / "tasks" / "tools.jsonl"
 RESULT = '{"ok": true}'
 
@@ -38,12 +39,17 @@ def _answered(page: Any) -> None:
     page.locator("#said", has_text="Answered").wait_for()
 
 
+def _measured(page: Any) -> None:
+    """Until the metrics show the tokens of the last answer."""
+    page.locator("#metrics dd", has_text=re.compile(r"^[1-9]\d*\.\d")).first.wait_for()
+
+
 def thinking(page: Any) -> None:
     """Reasoning, an answer, a token's probabilities, metrics."""
     _open(page)
     page.check("#thinking")
     _ask(page, "What is 17 + 25?")
-    page.wait_for_timeout(2500)  # the metrics of these tokens
+    _measured(page)
     page.locator("article").nth(1).locator("> .text .token").nth(3).hover()
 
 
@@ -58,7 +64,7 @@ def tools(page: Any) -> None:
     page.click("text=Send the results")
     page.locator("article").nth(3).wait_for()
     _answered(page)
-    page.wait_for_timeout(2500)
+    _measured(page)
 
 
 def choices(page: Any) -> None:

@@ -25,7 +25,7 @@ pytestmark = [
 ]
 DOCS = Path(__file__).parents[2] / "docs"
 PICTURE_BYTES = 100_000
-LONGEST_S = 0.3
+LONGEST_S = 0.5
 """For which a long answer may hold the page: a key that is pressed is answered within this."""
 
 
@@ -85,6 +85,16 @@ def test_choices_are_reached_and_opened_by_keyboard(browser: Any, url: str, sche
     page.go_back()
     assert page.locator("#question").is_visible()
     assert said == []
+    page.close()
+
+
+def test_the_skip_link_leads_to_the_message_from_the_choices(browser: Any, url: str) -> None:
+    page = browser.new_page()
+    page.goto(f"{url}/#choices")
+    page.locator("#choices-table tbody").nth(1).wait_for()
+    page.focus(".skip")
+    page.keyboard.press("Enter")
+    page.locator("#question:focus").wait_for()
     page.close()
 
 

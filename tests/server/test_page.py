@@ -86,7 +86,7 @@ def test_no_script_or_style_stands_in_the_page_and_no_text_becomes_markup() -> N
 
 def test_everything_that_can_be_filled_in_has_a_label() -> None:
     html = (FOLDER / "index.html").read_text(encoding="utf-8")
-    fields = re.findall(r'<(?:input|textarea)[^>]* id="([^"]+)"', html)
+    fields = re.findall(r'<(?:input|textarea|select)[^>]* id="([^"]+)"', html)
     labelled = set(re.findall(r'<label for="([^"]+)"', html))
     labelled |= set(re.findall(r'<label><input[^>]* id="([^"]+)"', html))
     assert {*fields} == labelled
@@ -115,6 +115,9 @@ def test_texts_stand_out_from_what_is_behind_them(theme: int) -> None:
     for ink, back in [*pairs, ("on-accent", "accent"), ("paper", "ink")]:
         dark, light = sorted((_luminance(colours[ink]), _luminance(colours[back])))
         assert (light + 0.05) / (dark + 0.05) >= 4.5, (ink, back)  # WCAG 2.2, 1.4.3
+    for family in ("attention", "experts", "products", "other"):
+        dark, light = sorted(_luminance(colours[name]) for name in (family, "paper"))
+        assert (light + 0.05) / (dark + 0.05) >= 3, family  # 1.4.11
 
 
 @pytest.fixture(scope="module")

@@ -98,8 +98,10 @@ console.log(JSON.stringify({
   times: [0.05, 1.234, 12.3, 123.4, 1234, 123456, 2345678].map(e.timeText),
   families: [["core.add", "quant.linear"], ["dsa.all", "mla.attend"], ["moe.route"], ["kv.append"]]
     .map(e.familyOf),
-  program: e.programText({ tokens: 1, reqs: 2, pages: 8, rows: 0, guard: "always" }),
-  guarded: e.programText({ tokens: 0, reqs: 0, pages: 0, rows: 1, guard: "max_kv <= 256" }),
+  program: e.programText({ segment: "decode", tokens: 1, reqs: 2, pages: 8, rows: 0,
+    guard: "always" }),
+  guarded: e.programText({ segment: "pick", tokens: 0, reqs: 0, pages: 0, rows: 1,
+    guard: "max_kv <= 256" }),
   prices: [0, 5, 20].map((measured_us) => e.priceText({ us: 20, measured_us })),
   steps: [[metrics, "decode"], [metrics, "pick"], [undefined, "decode"]]
     .map((each) => e.stepsText(...each)),
@@ -140,8 +142,8 @@ def test_pictures_and_words_follow_from_the_numbers(tmp_path: Path) -> None:
     )
     assert seen["times"] == ["0.05 us", "1.2 us", "12 us", "123 us", "1.23 ms", "123 ms", "2.35 s"]
     assert seen["families"] == ["products", "attention", "experts", "other"]
-    assert seen["program"] == "up to 1 token, 2 requests, 8 pages"
-    assert seen["guarded"] == "up to 1 row where max_kv <= 256"
+    assert seen["program"] == "decode: up to 1 token, 2 requests, 8 pages"
+    assert seen["guarded"] == "pick: up to 1 row where max_kv <= 256"
     assert seen["prices"] == [
         "20 us a run, all of it estimated",
         "20 us a run, 25 % of it measured",

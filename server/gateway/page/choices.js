@@ -111,7 +111,7 @@ export class ChoicesView {
       const rows = choices.flatMap((choice) => this.rows(choice, most, whole, heads.length));
       return make("tbody", {}, make("tr", { class: "block" }, cell), ...rows);
     });
-    const caption = make("caption", {}, "Times are of one layer; shares of all layers together.");
+    const caption = make("caption", {}, "Choices, as they run");
     return make("table", {}, caption, make("thead", {}, head), ...bodies);
   }
 

@@ -81,11 +81,11 @@ export function layersText(blocks) {
 }
 
 /** A program in words, as the list of them names it. */
-export function programText({ tokens, reqs, pages, rows, guard }) {
+export function programText({ segment, tokens, reqs, pages, rows, guard }) {
   const many = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
   const bounds = rows ? [many(rows, "row")]
     : [many(tokens, "token"), many(reqs, "request"), many(pages, "page")];
-  return `up to ${bounds.join(", ")}${guard === "always" ? "" : ` where ${guard}`}`;
+  return `${segment}: up to ${bounds.join(", ")}${guard === "always" ? "" : ` where ${guard}`}`;
 }
 
 /** How long a program takes, and how that is known. */

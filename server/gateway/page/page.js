@@ -11,7 +11,7 @@ import { TokenView } from "/page/tokens.js";
 
 const INTERVAL_MS = 2000;
 const RANKED = 5;
-const SHOWN_MS = 50; // between two looks at a stream: each lays the whole text out anew
+const SHOWN_MS = 50; // what comes within is shown at once: each time lays the text out anew
 const GONE = "the server does not answer: it has ended, or cannot be reached";
 
 class Page {
@@ -190,17 +190,29 @@ class Page {
     this.#turns.push(answer);
     const shown = this.element("article", { "aria-busy": "true" }, this.element("h3", {}, "Model"));
     this.at("log").append(shown);
+    this.at("log").scrollTop = this.at("log").scrollHeight;
     const stop = (this.#answering = new AbortController());
     this.at("stop").disabled = false;
     this.at("send").disabled = true;
     this.say("Answering");
-    const places = {};
+    const [places, pieces] = [{}, []];
+    let timer = null;
+    const show = () => {
+      clearTimeout(timer);
+      timer = null;
+      this.show(shown, places, answer, pieces.splice(0));
+    };
     try {
       if (!this.#model) await this.nameModel();
       const body = this.body(before);
-      await this.stream(body, stop.signal, (chunks) => this.show(shown, places, answer, chunks));
+      await this.stream(body, stop.signal, (chunk) => {
+        pieces.push(...answer.take(chunk));
+        timer ??= setTimeout(show, SHOWN_MS);
+      });
+      show();
       this.say(`Answered: ${answer.usage?.completion_tokens ?? "?"} tokens, ${answer.finish}`);
     } catch (error) {
+      show();
       const text = stop.signal.aborted ? "Stopped" : error.message;
       shown.append(this.element("p", { class: "wrong" }, text));
       this.say(text);
@@ -226,19 +238,19 @@ class Page {
       const { done, value } = await reader.read().catch((error) => {
         throw signal.aborted ? error : new Error(`the answer broke off: ${GONE}`);
       });
-      const found = events.take(decoder.decode(value, { stream: !done }));
-      const isWhole = found.at(-1) === "[DONE]";
-      take((isWhole ? found.slice(0, -1) : found).map((data) => JSON.parse(data)));
-      if (isWhole) return;
+      for (const data of events.take(decoder.decode(value, { stream: !done }))) {
+        if (data === "[DONE]") return;
+        take(JSON.parse(data));
+      }
       if (done) throw new Error("the answer broke off");
-      await new Promise((resolve) => setTimeout(resolve, SHOWN_MS)); // more comes meanwhile
     }
   }
 
-  show(shown, places, answer, chunks) {
+  /** Show what came since the last time. */
+  show(shown, places, answer, pieces) {
     const log = this.at("log");
     const follows = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
-    for (const { place, text, tokens } of chunks.flatMap((chunk) => answer.take(chunk))) {
+    for (const { place, text, tokens } of pieces) {
       places[place] ??= this.place(shown, place);
       const least = Math.min(0, ...tokens.map((token) => token.logprob));
       const kind = tokens.length ? { class: `token ${sureness(least)}` } : {};
