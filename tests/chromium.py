@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-headless-shell")
@@ -15,10 +16,8 @@ OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-compone
 @contextmanager
 def chromium() -> Generator[Any]:
     """A browser. ImportError where Playwright is not installed."""
-    from playwright.sync_api import sync_playwright  # pyright: ignore
-
-    playwright: Any = sync_playwright
-    with playwright() as started:
+    playwright: Any = import_module("playwright.sync_api")
+    with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=list(OPTIONS))
         yield browser
         browser.close()

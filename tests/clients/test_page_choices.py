@@ -8,15 +8,18 @@ from typing import Any
 
 import pytest
 from chromium import CHROMIUM, chromium
+from fake_runtime import FakeRuntime
 from http_server import running
 from page_pictures import PICTURES, take
-from page_stub import MANY, stub
+from page_stub import HOSTILE, MANY, stub
 from trained_fixtures import TRAINED
 
 from lostwax.server.engine.loop import EngineCore
+from lostwax.server.gateway.api_keys import digests_of
 from lostwax.server.gateway.app import Settings, create_app
 from lostwax.server.gateway.in_process import InProcessEngine
 from lostwax.server.gateway.settings import Build
+from lostwax.server.gateway.tokenizer import IdCodec
 
 pytest.importorskip("playwright.sync_api")
 pytestmark = [
@@ -49,8 +52,12 @@ def browser() -> Iterator[Any]:
 
 def _complaints(page: Any) -> list[str]:
     said = list[str]()
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
+
+    def complained(message: Any) -> None:
+        said.append(getattr(message, "text", str(message)))
+
+    page.on("console", complained)
+    page.on("pageerror", complained)
     return said
 
 
@@ -154,6 +161,46 @@ def test_an_answer_of_ten_thousand_tokens_holds_the_page_for_no_time(browser: An
         page.keyboard.press("ArrowRight")
         assert page.evaluate("() => globalThis.longest") < 1000 * LONGEST_S
         assert not [each for each in said if "404" not in each]  # it has no metrics
+        page.close()
+
+
+def test_an_answer_is_stopped_edited_and_sent_again(browser: Any) -> None:
+    with stub() as url:
+        page = browser.new_page()
+        page.goto(url)
+        page.locator("#model", has_text="up to").wait_for()
+        _ask(page, "long")
+        page.locator("article .text", has_text="on and on").wait_for()
+        page.keyboard.press("Escape")
+        page.locator("article .wrong", has_text="Stopped").wait_for()
+        page.click("text=Edit")
+        assert page.locator("article").count() == 0
+        assert page.input_value("#question") == "long"
+        assert page.locator("#question:focus").count() == 1
+        _ask(page, "long")
+        page.locator("article .text", has_text="on and on").wait_for()
+        page.click("text=Edit")  # which stops the answer, too
+        assert page.locator("article").count() == 0
+        _ask(page, "weather?")
+        page.locator("article pre", has_text='f({"city":"Bonn"})').wait_for()
+        page.fill("article textarea", "sunny")
+        page.click("text=Send the results")
+        page.locator("article", has_text=HOSTILE).wait_for()
+        page.close()
+
+
+def test_a_wrong_key_is_asked_for_again_with_the_reason(browser: Any) -> None:
+    engine = InProcessEngine(EngineCore(FakeRuntime()))
+    with running(create_app(engine, IdCodec(), Settings(key_digests=digests_of(["right"])))) as url:
+        page = browser.new_page()
+        page.goto(f"{url}/#choices")
+        for key, reason in (("wrong", "an API key is needed"), ("right", "is not one of this")):
+            page.locator("#key-why", has_text=reason).wait_for()
+            page.locator("#key:focus").wait_for()
+            page.keyboard.type(key)
+            page.keyboard.press("Enter")
+        page.locator("#choices-said", has_text="serves no artifact").wait_for()
+        page.locator("#model", has_text="up to").wait_for()
         page.close()
 
 

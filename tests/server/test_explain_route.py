@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import msgspec
@@ -205,7 +205,7 @@ def test_it_is_read_once_in_a_process_that_ends(
 
     asyncio.run(asked())
     assert [process.returncode for process in started] == [0]
-    assert cast("int", started[0].pid) != os.getpid()
+    assert started[0].pid != os.getpid()
 
 
 def test_a_client_that_leaves_ends_no_reading_and_a_stop_does(proven: Path) -> None:
