@@ -200,7 +200,7 @@ class Page {
     const show = () => {
       clearTimeout(timer);
       timer = null;
-      this.show(shown, places, answer, pieces.splice(0));
+      this.follow(() => this.show(shown, places, answer, pieces.splice(0)));
     };
     try {
       if (!this.#model) await this.nameModel();
@@ -221,7 +221,7 @@ class Page {
       this.at("stop").disabled = true;
       this.at("send").disabled = false;
       shown.setAttribute("aria-busy", "false");
-      this.finish(shown, answer);
+      this.follow(() => this.finish(shown, answer));
     }
   }
 
@@ -246,10 +246,16 @@ class Page {
     }
   }
 
-  /** Show what came since the last time. */
-  show(shown, places, answer, pieces) {
+  /** Do something to the chat, whose end stays in sight if it was. */
+  follow(act) {
     const log = this.at("log");
     const follows = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+    act();
+    if (follows) log.scrollTop = log.scrollHeight;
+  }
+
+  /** Show what came since the last time. */
+  show(shown, places, answer, pieces) {
     for (const { place, text, tokens } of pieces) {
       places[place] ??= this.place(shown, place);
       const least = Math.min(0, ...tokens.map((token) => token.logprob));
@@ -262,7 +268,6 @@ class Page {
       const shownCall = (places[`call ${index}`] ??= this.place(shown, "call"));
       shownCall.textContent = `${call.name}(${call.arguments})`;
     });
-    if (follows) log.scrollTop = log.scrollHeight;
   }
 
   place(shown, kind) {
