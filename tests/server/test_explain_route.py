@@ -89,6 +89,39 @@ def test_all_programs_are_listed_with_what_they_cost(client: httpx.Client, prove
         assert program.measured_us == 0  # no record prices the cpu target's here
 
 
+def test_what_records_priced_counts_as_measured(
+    proven: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = ArtifactReader(proven)
+    read = reader.structure
+
+    def measured(name: str, kind: type[Any]) -> Any:
+        found = read(name, kind)
+        if not isinstance(found, Choices):
+            return found
+        replace = msgspec.structs.replace
+        of_moe = {"source": "record", "us": 3.0}
+        programs = {
+            name: tuple(replace(c, **(of_moe if c.block == "moe" else {})) for c in chosen)
+            for name, chosen in found.programs.items()
+        }
+        return replace(found, programs=programs)
+
+    plan = reader.weight_plan()
+    deeper = {f"model.layers.{n}.": "moe" for n in range(90, 93)}
+    deep = msgspec.structs.replace(plan, groups=plan.groups | deeper)
+    monkeypatch.setattr(reader, "structure", measured)
+    monkeypatch.setattr(reader, "weight_plan", lambda: deep)
+    whole = msgspec.json.decode(next(lines(reader, None)), type=Explained)
+    layers = next(block.layers for block in whole.blocks if block.name == "moe")
+    assert layers > 3
+    recorded = measured("choices.json", Choices)
+    for program in whole.programs:
+        ops = sum(c.block == "moe" for c in recorded.programs[program.name])
+        assert program.measured_us == 3.0 * ops * layers
+        assert (program.measured_us > 0) == (program.segment in ("extend", "decode"))
+
+
 def test_a_programs_choices_are_those_recorded(client: httpx.Client, proven: Path) -> None:
     recorded = ArtifactReader(proven).structure("choices.json", Choices)
     for program in _whole(client).programs:
