@@ -6,6 +6,14 @@ class Node {
     Object.assign(this, { name, text, childNodes: [], parent: null, attributes: {}, listeners: {} });
     Object.assign(this, { value: "", checked: false, disabled: false, hidden: false, style: {} });
     Object.assign(this, { scrollHeight: 0, scrollTop: 0, clientHeight: 0, isOpen: false });
+    Object.assign(this, { offsetWidth: 0, offsetHeight: 0, namespaceURI: null });
+    const classes = () => new Set((this.attributes.class ?? "").split(" "));
+    const keep = (set) => { this.attributes.class = [...set].join(" "); };
+    this.classList = {
+      add: (name) => keep(classes().add(name)),
+      remove: (name) => keep([...classes()].filter((each) => each !== name)),
+      contains: (name) => classes().has(name),
+    };
   }
 
   get children() { return this.childNodes.filter((each) => each.text === null); }
@@ -51,6 +59,20 @@ class Node {
     return this.childNodes.flatMap((each) => [...(each.name === name ? [each] : []), ...each.all(name)]);
   }
 
+  /** Of a class, as in `.token`: all that is asked for. */
+  querySelectorAll(selector) {
+    const every = (node) => node.children.flatMap((each) => [each, ...every(each)]);
+    return every(this).filter((each) => each.classList.contains(selector.slice(1)));
+  }
+
+  closest(name) {
+    return this.name === name ? this : (this.parent?.closest(name) ?? null);
+  }
+
+  get isConnected() { return this.closest("div") !== null; }
+  getBoundingClientRect() { return { left: 0, bottom: 0 }; }
+  scrollIntoView() {}
+  removeAttribute(name) { delete this.attributes[name]; }
   focus() {}
   showModal() { this.isOpen = true; }
   close() { this.isOpen = false; }
@@ -68,6 +90,7 @@ export function documentOf(html) {
   }
   const document = new Node("document");
   document.createElement = (name) => new Node(name);
+  document.createElementNS = (_, name) => new Node(name);
   document.getElementById = (id) => {
     if (!ids.has(id)) throw new Error(`no element has the id ${id}`);
     return ids.get(id);

@@ -1,14 +1,16 @@
 // Visits the page as a person does, and prints what is seen as JSON.
 // node page_visit.mjs FOLDER URL STEPS: FOLDER holds the page, STEPS is a name below.
 
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 import { documentOf, until } from "./page_document.mjs";
 
 const [, , folder, url, steps] = process.argv;
-const script = readFileSync(`${folder}/page.js`, "utf8").replace("/page/reading.js", "./reading.mjs");
-writeFileSync(`${folder}/page.mjs`, script);
-writeFileSync(`${folder}/reading.mjs`, readFileSync(`${folder}/reading.js`));
+for (const name of readdirSync(folder).filter((each) => each.endsWith(".js"))) {
+  const script = readFileSync(`${folder}/${name}`, "utf8");
+  const module = script.replaceAll(/"\/page\/(\w+)\.js"/g, '"./$1.mjs"');
+  writeFileSync(`${folder}/${name.replace(".js", ".mjs")}`, module);
+}
 
 const document = documentOf(readFileSync(`${folder}/index.html`, "utf8"));
 const at = (id) => document.getElementById(id);
@@ -19,7 +21,11 @@ globalThis.fetch = (path, options = {}) => {
   asked.push({ path, key: options.headers?.Authorization ?? null, body: options.body ?? null });
   return ask(url + path, options);
 };
-Object.assign(globalThis, { document, innerWidth: 1000 });
+const [location, hashes] = [{ hash: "" }, []];
+const addEventListener = (event, act) => { if (event === "hashchange") hashes.push(act); };
+Object.assign(globalThis, { document, innerWidth: 1000, innerHeight: 1000, location });
+globalThis.addEventListener = addEventListener;
+const goTo = (hash) => { location.hash = hash; hashes.forEach((act) => act()); };
 await import(pathToFileURL(`${folder}/page.mjs`));
 
 const turns = () => at("log").children;
@@ -104,6 +110,81 @@ const VISITS = {
     at("key-dialog").send("cancel");
     const turn = await answered(2);
     return { again, shown: turn.all("p").at(0).textContent };
+  },
+
+  async choices() {
+    goTo("#choices");
+    await until(() => at("choices-table").all("tr").length, "a table");
+    const rows = () => at("choices-table").all("tr");
+    const look = () => ({
+      said: at("choices-said").textContent,
+      picture: at("layers").attributes["aria-label"],
+      layers: at("layers").all("rect").length,
+      blocks: rows().filter((each) => each.attributes.class === "block").map((each) => each.textContent),
+      ops: at("choices-table").all("button").map((each) => each.textContent),
+    });
+    const first = look();
+    const buttons = at("choices-table").all("button");
+    const why = (at) => rows().filter((each) => each.attributes.class === "why")[at];
+    const before = { text: why(2).textContent, hidden: why(2).hidden };
+    buttons[2].send("click");
+    const open = { text: why(2).textContent, hidden: why(2).hidden };
+    const expanded = buttons[2].attributes["aria-expanded"];
+    buttons[2].send("click");
+    const closed = { text: why(2).textContent, hidden: why(2).hidden };
+    const options = at("program").all("option");
+    at("program").value = options.at(-1).attributes.value;
+    at("program").send("change");
+    await until(() => at("choices-said").textContent !== first.said, "another program");
+    const last = look();
+    const views = { talk: at("talk").hidden, choices: at("choices").hidden };
+    goTo("#chat");
+    return {
+      first, last, before, open, closed, expanded, views, programs: options.map((each) => each.textContent),
+      current: at("to-chat").attributes["aria-current"], talk: at("talk").hidden, choices: at("choices").hidden,
+      asked: asked.map((each) => each.path).filter((each) => each.startsWith("/explain")),
+    };
+  },
+
+  async none() {
+    goTo("#choices");
+    await until(() => at("choices-said").textContent.includes("serves no artifact"), "a reason");
+    return at("choices-said").textContent;
+  },
+
+  async walk() {
+    question("What is 17 + 25?");
+    const turn = await answered(2);
+    const spans = turn.all("span");
+    const press = (key) => {
+      at("log").send("keydown", { key });
+      const marked = spans.findIndex((each) => each.classList.contains("current"));
+      return { marked, said: at("said").textContent, tip: at("tip").textContent };
+    };
+    const seen = ["ArrowRight", "ArrowRight", "ArrowLeft", "ArrowLeft"].map(press);
+    at("log").send("blur");
+    return { seen, hidden: at("tip").hidden, left: spans.some((each) => each.classList.contains("current")) };
+  },
+
+  async gone() {
+    await until(() => at("model").textContent.includes("up to"), "the model's name");
+    globalThis.fetch = async () => { throw new TypeError("Failed to fetch"); };
+    question("hello");
+    const turn = await answered(2);
+    await until(() => at("state").textContent.includes("not answer"), "the state");
+    return { shown: turn.all("p").at(0).textContent, state: at("state").textContent };
+  },
+
+  async breaks() {
+    question("break");
+    const turn = await answered(2);
+    return { shown: turn.all("p").at(0).textContent, text: divs(turn)[0].textContent };
+  },
+
+  async plain() {
+    question("plain");
+    const turn = await answered(2);
+    return turn.all("p").at(0).textContent;
   },
 
   async tools() {

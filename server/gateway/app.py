@@ -38,6 +38,7 @@ from lostwax.server.gateway.browser_guard import BrowserGuard
 from lostwax.server.gateway.draining import HEALTH, Draining, DrainingGate
 from lostwax.server.gateway.engine_client import EngineClient
 from lostwax.server.gateway.errors import ApiError, json_response, model_not_found
+from lostwax.server.gateway.explain import Explainer, add_explain
 from lostwax.server.gateway.head_as_get import HeadAsGet
 from lostwax.server.gateway.key_guard import KeyGuard
 from lostwax.server.gateway.operations import add_operations
@@ -74,6 +75,7 @@ def create_app(
 
     lines = LogLines(settings.log_format)
     traces = _traces(client, settings, lines)
+    explainer = _explainer(settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
@@ -83,6 +85,8 @@ def create_app(
             yield
         finally:
             await reader.stop()
+            if explainer is not None:
+                await explainer.stop()
             await client.stop()
             if traces is not None:
                 await asyncio.to_thread(traces.stop)
@@ -97,6 +101,8 @@ def create_app(
     add_body_routes(app, answering)
     _list_models(app, client, settings.model)
     add_operations(app, client, settings.build)
+    if explainer is not None:
+        add_explain(app, client, explainer)
     observers = (
         [_metrics(app, client, admission, settings)] if settings.metrics else list[Observer]()
     )
@@ -199,6 +205,13 @@ def _traces(client: EngineClient, settings: Settings, lines: LogLines) -> Traces
         return settings.model or (client.info.model if client.info else None)
 
     return Traces(settings.otlp_traces_endpoint, model, lines.say)
+
+
+def _explainer(settings: Settings) -> Explainer | None:
+    build = settings.build
+    if build is None or build.folder is None:
+        return None
+    return Explainer(build.folder, build.certificates)
 
 
 def _guard(

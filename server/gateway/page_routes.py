@@ -17,6 +17,9 @@ FILES = {
     "/page/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/page/reading.js": ("reading.js", "text/javascript; charset=utf-8"),
+    "/page/tokens.js": ("tokens.js", "text/javascript; charset=utf-8"),
+    "/page/choices.js": ("choices.js", "text/javascript; charset=utf-8"),
+    "/page/explaining.js": ("explaining.js", "text/javascript; charset=utf-8"),
 }
 """Names and types by path."""
 _POLICY = (

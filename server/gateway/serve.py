@@ -75,7 +75,7 @@ def serve(
     is told the port when the model answers.
     """
     manifest = ArtifactReader(artifact).manifest
-    build = Build(manifest.schema, manifest.digest, manifest.target.name)
+    build = Build(manifest.schema, manifest.digest, manifest.target.name, artifact, certificates)
     chosen = replace(settings or Settings(), build=build)
     require_origins(chosen.allowed_origins)
     pipe = None if ready_fd is None else ReadyPipe(ready_fd)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from lostwax.server.engine.log_lines import LogFormat
 
@@ -16,11 +17,14 @@ MAX_QUEUED_TOKENS = 2_000_000
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What is served: the artifact's schema and digest, and the target it was compiled for."""
+    """What is served: the artifact's schema and digest, and the target it was compiled for; the
+    folder that it lies in, and that of its proofs (None: beside it)."""
 
     schema: int
     digest: str
     target: str
+    folder: Path | None = None
+    certificates: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

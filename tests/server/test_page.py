@@ -10,19 +10,16 @@ import json
 import re
 import shutil
 import subprocess
-import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from threading import Thread
-from typing import Any
 
 import httpx
 import pytest
 from fake_runtime import FakeRuntime
 from http_server import running
+from page_stub import HOSTILE, stub
+from page_visits import NODE, needs_node, visit
 from trained_fixtures import TRAINED
 
 from lostwax.server.engine.loop import EngineCore
@@ -31,11 +28,6 @@ from lostwax.server.gateway.app import Settings, create_app
 from lostwax.server.gateway.in_process import InProcessEngine
 from lostwax.server.gateway.page_routes import FILES, FOLDER
 from lostwax.server.gateway.tokenizer import IdCodec
-
-TESTS = Path(__file__).parents[1]
-NODE = shutil.which("node")
-needs_node = pytest.mark.skipif(NODE is None, reason="node runs the page's script")
-HOSTILE = "<img src=x onerror=alert(1)>"
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +86,7 @@ def test_no_script_or_style_stands_in_the_page_and_no_text_becomes_markup() -> N
 
 def test_everything_that_can_be_filled_in_has_a_label() -> None:
     html = (FOLDER / "index.html").read_text(encoding="utf-8")
-    fields = re.findall(r'<(?:input|textarea)[^>]* id="([^"]+)"', html)
+    fields = re.findall(r'<(?:input|textarea|select)[^>]* id="([^"]+)"', html)
     labelled = set(re.findall(r'<label for="([^"]+)"', html))
     labelled |= set(re.findall(r'<label><input[^>]* id="([^"]+)"', html))
     assert {*fields} == labelled
@@ -123,22 +115,9 @@ def test_texts_stand_out_from_what_is_behind_them(theme: int) -> None:
     for ink, back in [*pairs, ("on-accent", "accent"), ("paper", "ink")]:
         dark, light = sorted((_luminance(colours[ink]), _luminance(colours[back])))
         assert (light + 0.05) / (dark + 0.05) >= 4.5, (ink, back)  # WCAG 2.2, 1.4.3
-
-
-def visit(steps: str, url: str, folder: Path) -> Any:
-    """What a visitor sees."""
-    for path in FOLDER.iterdir():
-        shutil.copy(path, folder)
-    script = TESTS / "page_visit.mjs"
-    done = subprocess.run(
-        [str(NODE), str(script), str(folder), url, steps],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    for family in ("attention", "experts", "products", "other"):
+        dark, light = sorted(_luminance(colours[name]) for name in (family, "paper"))
+        assert (light + 0.05) / (dark + 0.05) >= 3, family  # 1.4.11
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +155,17 @@ def test_a_visitor_chats_and_sees_thinking_tokens_and_metrics(trained: str, tmp_
 
 
 @needs_node
+def test_arrow_keys_go_from_token_to_token(trained: str, tmp_path: Path) -> None:
+    seen = visit("walk", trained, tmp_path)
+    assert [each["marked"] for each in seen["seen"]] == [0, 1, 0, 0]
+    for each in seen["seen"]:
+        assert "%" in each["tip"]
+        assert each["said"] == each["tip"].replace("\n", "; ")
+    assert seen["seen"][0]["tip"] != seen["seen"][1]["tip"]
+    assert (seen["hidden"], seen["left"]) == (True, False)
+
+
+@needs_node
 def test_a_question_can_be_edited_and_the_chat_begun_anew(trained: str, tmp_path: Path) -> None:
     seen = visit("edit", trained, tmp_path)
     assert seen["edited"] == {"text": "second", "turns": 2}
@@ -198,59 +188,6 @@ def test_who_gives_no_key_is_asked_again_only_for_a_question(locked: str, tmp_pa
     assert seen == {"again": False, "shown": "no key was given"}
 
 
-def _chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
-    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-    return f"data: {json.dumps({'choices': [choice], 'usage': None})}\n\n".encode()
-
-
-class _Stub(BaseHTTPRequestHandler):
-    """Answers what no small model does reliably: calls of tools, and a text without an end."""
-
-    def do_GET(self) -> None:
-        body = {"status": "ready", "data": [{"id": "stub", "max_model_len": 9}]}
-        self._begin(404 if self.path == "/metrics" else 200, "application/json")
-        self.wfile.write(json.dumps(body).encode())
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self._begin(200, "text/event-stream")
-        last = body["messages"][-1]
-        if last["content"] == "long":
-            for _ in range(1000):
-                self.wfile.write(_chunk({"content": "on and "}))
-                time.sleep(0.02)
-        elif last["role"] == "tool":
-            self.wfile.write(_chunk({"content": HOSTILE}) + _chunk({}, "stop"))
-        else:
-            for part in (
-                {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}},
-                {"function": {"arguments": '{"city":'}},
-                {"function": {"arguments": '"Bonn"}'}},
-            ):
-                self.wfile.write(_chunk({"tool_calls": [{"index": 0, **part}]}))
-            self.wfile.write(_chunk({}, "tool_calls"))
-        self.wfile.write(b"data: [DONE]\n\n")
-
-    def _begin(self, status: int, kind: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Connection", "close")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        del format, args
-
-
-@contextmanager
-def stub() -> Generator[str]:
-    """Its URL."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Stub) as server:
-        server.daemon_threads = True
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-
-
 @needs_node
 def test_an_answer_can_be_stopped(tmp_path: Path) -> None:
     with stub() as url:
@@ -258,10 +195,19 @@ def test_an_answer_can_be_stopped(tmp_path: Path) -> None:
 
 
 @needs_node
+def test_what_goes_wrong_is_said_in_words(tmp_path: Path) -> None:
+    with stub() as url:
+        assert visit("breaks", url, tmp_path) == {"shown": "the answer broke off", "text": "So"}
+        assert visit("plain", url, tmp_path) == "the server answers 502 without a reason"
+        gone = "the server does not answer: it has ended, or cannot be reached"
+        assert visit("gone", url, tmp_path) == {"shown": gone, "state": gone}
+
+
+@needs_node
 def test_calls_are_shown_and_their_results_sent_back(tmp_path: Path) -> None:
     with stub() as url:
         seen = visit("tools", url, tmp_path)
-    assert "JSON" in seen["wrong"]
+    assert seen["wrong"].startswith("the tools are no JSON: ")
     assert seen["call"] == 'f({"city":"Bonn"})'
     assert seen["label"] == "Result of f"
     assert seen["shown"] == HOSTILE

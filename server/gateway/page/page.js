@@ -3,18 +3,21 @@
 // What the model or the server says is only ever set as text. A key is held by one variable, and is
 // gone with the page.
 
+import { ChoicesView } from "/page/choices.js";
 import {
-  Answer, EventReader, messagesOf, readMetrics, shownMetrics, sureness, tokenLines,
+  Answer, EventReader, messagesOf, readMetrics, shownMetrics, sureness,
 } from "/page/reading.js";
+import { TokenView } from "/page/tokens.js";
 
 const INTERVAL_MS = 2000;
 const RANKED = 5;
+const SHOWN_MS = 50; // what comes within is shown at once: each time lays the text out anew
+const GONE = "the server does not answer: it has ended, or cannot be reached";
 
 class Page {
   #key = "";
   #turns = [];
   #answering = null;
-  #tokensOf = new WeakMap();
   #before = null;
   #model = "";
   #hasDeclined = false; // to give a key: nobody is asked twice for the metrics' sake
@@ -22,6 +25,7 @@ class Page {
   constructor(document) {
     this.document = document;
     this.at = (id) => document.getElementById(id);
+    this.tokens = new TokenView(this);
   }
 
   start() {
@@ -35,14 +39,28 @@ class Page {
     });
     on("stop", "click", () => this.#answering?.abort());
     on("clear", "click", () => this.cutAt(0));
-    on("log", "mouseover", (event) => this.tip(event));
-    on("log", "mouseout", () => { this.at("tip").hidden = true; });
     this.document.addEventListener("keydown", (event) => {
       if (event.key !== "Escape") return;
-      this.at("tip").hidden = true;
+      this.tokens.tip(null);
       this.#answering?.abort();
     });
+    const choices = new ChoicesView(this);
+    const turn = () => this.turnTo(location.hash.slice(1), choices);
+    addEventListener("hashchange", turn);
+    turn();
     this.watch();
+  }
+
+  /** The view that the address names: the choices, or else the chat. */
+  turnTo(name, choices) {
+    const isChoices = name === "choices";
+    this.at("talk").hidden = isChoices;
+    this.at("choices").hidden = !isChoices;
+    const [shown, other] = isChoices ? ["to-choices", "to-chat"] : ["to-chat", "to-choices"];
+    this.at(shown).setAttribute("aria-current", "page");
+    this.at(other).removeAttribute("aria-current");
+    if (isChoices) choices.open();
+    if (name === "question") this.at("question").focus(); // it may have been hidden until now
   }
 
   element(name, attributes = {}, ...children) {
@@ -72,11 +90,25 @@ class Page {
     for (;;) {
       const headers = { ...options.headers };
       if (this.#key) headers.Authorization = `Bearer ${this.#key}`;
-      const answer = await fetch(path, { ...options, headers, cache: "no-store" });
+      const answer = await fetch(path, { ...options, headers, cache: "no-store" }).catch((error) => {
+        throw options.signal?.aborted ? error : new Error(GONE);
+      });
       if (answer.status !== 401) return answer;
-      this.#key = await this.askKey((await answer.json()).error.message);
+      this.#key = await this.askKey(await this.reason(answer));
     }
   }
+
+  /** What an answer that is an error says; one that does not come from our server says little. */
+  async reason(answer) {
+    try {
+      return (await answer.json()).error.message;
+    } catch {
+      return `the server answers ${answer.status} without a reason`;
+    }
+  }
+
+  /** What the server told last of its work, as a map from series to numbers. */
+  get metrics() { return this.#before?.values; }
 
   askKey(why) {
     this.asked ??= new Promise((resolve, reject) => {
@@ -100,7 +132,7 @@ class Page {
     return this.asked;
   }
 
-  /** The request for the next turn. Throws where the tools are no JSON. */
+  /** The request for the next turn. Throws, in words, where the tools are no JSON. */
   body(turns) {
     const value = (id) => this.at(id).value.trim();
     const body = {
@@ -112,7 +144,7 @@ class Page {
     };
     if (value("temperature")) body.temperature = Number(value("temperature"));
     if (value("max-tokens")) body.max_tokens = Number(value("max-tokens"));
-    if (value("tools")) body.tools = JSON.parse(value("tools"));
+    if (value("tools")) body.tools = toolsOf(value("tools"));
     if (this.at("probabilities").checked) {
       Object.assign(body, { logprobs: true, top_logprobs: RANKED });
     }
@@ -138,8 +170,7 @@ class Page {
     shown.append(this.element("div", { class: "text" }, turn.content));
     if (turn.role === "user") {
       shown.append(this.element("p", { class: "buttons" }, this.button("Edit", () => {
-        if (this.#answering) return;
-        this.cutAt(index);
+        this.cutAt(index); // an answer that still comes is stopped
         this.at("question").value = turn.content;
       })));
     }
@@ -159,17 +190,29 @@ class Page {
     this.#turns.push(answer);
     const shown = this.element("article", { "aria-busy": "true" }, this.element("h3", {}, "Model"));
     this.at("log").append(shown);
+    this.at("log").scrollTop = this.at("log").scrollHeight;
     const stop = (this.#answering = new AbortController());
     this.at("stop").disabled = false;
     this.at("send").disabled = true;
     this.say("Answering");
-    const places = {};
+    const [places, pieces] = [{}, []];
+    let timer = null;
+    const show = () => {
+      clearTimeout(timer);
+      timer = null;
+      this.follow(() => this.show(shown, places, answer, pieces.splice(0)));
+    };
     try {
       if (!this.#model) await this.nameModel();
       const body = this.body(before);
-      await this.stream(body, stop.signal, (chunk) => this.show(shown, places, answer, chunk));
+      await this.stream(body, stop.signal, (chunk) => {
+        pieces.push(...answer.take(chunk));
+        timer ??= setTimeout(show, SHOWN_MS);
+      });
+      show();
       this.say(`Answered: ${answer.usage?.completion_tokens ?? "?"} tokens, ${answer.finish}`);
     } catch (error) {
+      show();
       const text = stop.signal.aborted ? "Stopped" : error.message;
       shown.append(this.element("p", { class: "wrong" }, text));
       this.say(text);
@@ -178,7 +221,7 @@ class Page {
       this.at("stop").disabled = true;
       this.at("send").disabled = false;
       shown.setAttribute("aria-busy", "false");
-      this.finish(shown, answer);
+      this.follow(() => this.finish(shown, answer));
     }
   }
 
@@ -187,12 +230,14 @@ class Page {
       method: "POST", body: JSON.stringify(body), signal,
       headers: { "Content-Type": "application/json" },
     });
-    if (!answer.ok) throw new Error((await answer.json()).error.message);
+    if (!answer.ok) throw new Error(await this.reason(answer));
     const reader = answer.body.getReader();
     const decoder = new TextDecoder();
     const events = new EventReader();
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await reader.read().catch((error) => {
+        throw signal.aborted ? error : new Error(`the answer broke off: ${GONE}`);
+      });
       for (const data of events.take(decoder.decode(value, { stream: !done }))) {
         if (data === "[DONE]") return;
         take(JSON.parse(data));
@@ -201,22 +246,28 @@ class Page {
     }
   }
 
-  show(shown, places, answer, chunk) {
+  /** Do something to the chat, whose end stays in sight if it was. */
+  follow(act) {
     const log = this.at("log");
     const follows = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
-    for (const { place, text, tokens } of answer.take(chunk)) {
+    act();
+    if (follows) log.scrollTop = log.scrollHeight;
+  }
+
+  /** Show what came since the last time. */
+  show(shown, places, answer, pieces) {
+    for (const { place, text, tokens } of pieces) {
       places[place] ??= this.place(shown, place);
       const least = Math.min(0, ...tokens.map((token) => token.logprob));
       const kind = tokens.length ? { class: `token ${sureness(least)}` } : {};
       const span = this.element("span", kind, text);
-      if (tokens.length) this.#tokensOf.set(span, tokens);
+      if (tokens.length) this.tokens.set(span, tokens);
       places[place].append(span);
     }
     answer.calls.forEach((call, index) => {
       const shownCall = (places[`call ${index}`] ??= this.place(shown, "call"));
       shownCall.textContent = `${call.name}(${call.arguments})`;
     });
-    if (follows) log.scrollTop = log.scrollHeight;
   }
 
   place(shown, kind) {
@@ -238,7 +289,7 @@ class Page {
     if (answer.tokens.length) {
       const summary = this.element("summary", {}, "Token probabilities");
       const details = this.element("details", {}, summary);
-      const fill = () => details.append(this.table(answer.tokens));
+      const fill = () => this.tokens.fill(details, answer.tokens);
       details.addEventListener("toggle", fill, { once: true });
       shown.append(details);
     }
@@ -259,27 +310,6 @@ class Page {
     shown.append(this.element("p", { class: "buttons" }, send));
   }
 
-  table(tokens) {
-    const row = (kind, cells) =>
-      this.element("tr", {}, ...cells.map((text) => this.element(kind, {}, text)));
-    const rows = tokens.map((token) => {
-      const [first, ...others] = tokenLines(token);
-      return row("td", [first, others.map((line) => line.trim()).join(", ")]);
-    });
-    const head = this.element("thead", {}, row("th", ["Token", "Others"]));
-    return this.element("table", {}, head, this.element("tbody", {}, ...rows));
-  }
-
-  tip(event) {
-    const tokens = this.#tokensOf.get(event.target);
-    const tip = this.at("tip");
-    tip.hidden = !tokens;
-    if (!tokens) return;
-    tip.textContent = tokens.flatMap(tokenLines).join("\n");
-    tip.style.left = `${Math.min(event.clientX, innerWidth - 240)}px`;
-    tip.style.top = `${event.clientY + 18}px`;
-  }
-
   // What the server tells of itself
 
   async watch() {
@@ -287,18 +317,25 @@ class Page {
     for (;;) {
       if (!this.document.hidden) {
         try {
-          const health = await (await fetch("/health", { cache: "no-store" })).json();
+          const health = await this.health();
           const { status, phase, percent } = health;
           this.tell(phase ? `${status}: ${phase}, ${percent} %` : status);
           const isReady = status === "ready" || status === "late";
           if (!this.#hasDeclined && !this.#model && isReady) await this.nameModel();
           if (!this.#hasDeclined && hasMetrics) hasMetrics = await this.measure();
         } catch (error) {
-          if (!this.#hasDeclined) this.tell(`the server does not answer (${error.message})`);
+          if (!this.#hasDeclined) this.tell(error.message);
         }
       }
       await new Promise((resolve) => setTimeout(resolve, INTERVAL_MS));
     }
+  }
+
+  async health() {
+    const answer = await fetch("/health", { cache: "no-store" }).catch(() => {
+      throw new Error(GONE);
+    });
+    return await answer.json();
   }
 
   async nameModel() {
@@ -326,6 +363,14 @@ class Page {
     this.at("metrics").replaceChildren(...shown.flatMap(([name, value]) =>
       [this.element("dt", {}, name), this.element("dd", {}, value)]));
     return true;
+  }
+}
+
+function toolsOf(text) {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new Error(`the tools are no JSON: ${error.message}`);
   }
 }
 
