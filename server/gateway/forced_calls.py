@@ -19,11 +19,15 @@ def asked_calls(request: ChatRequest, format: Format) -> Asked | None:
         return None
     param = "tools" if request.tool_choice in (None, "auto") else "tool_choice"
     if format == "none":
-        message = "this model's chats have no calls; leave tools out"
+        message = (
+            "no calls are read here (this model has none, or serve got --tool-call-parser none), so"
+            " none can be required or held to a schema; send tool_choice auto, and tools without"
+            " strict"
+        )
         raise ApiError(400, message, code="unsupported_value", param=param)
     asked = request.tool_choice or "auto"
     choice: Choice = {"name": asked.function.name} if isinstance(asked, NamedChoice) else asked
-    tools = [tool.function.held() for tool in request.tools or ()]
+    tools = [function.held() for function in request.functions_told]
     try:
         grammar = tool_grammar(
             format, tools, choice, parallel=request.parallel_tool_calls is not False

@@ -23,7 +23,6 @@ from lostwax.cli.foreign_values import (
     drafts_of_json,
     kv_layout,
     require_cache_of,
-    require_chat_form,
     require_dp_attention,
     require_one_copy,
 )
@@ -81,9 +80,9 @@ class Decided:
     speculative_config
         As --drafts, in vLLM's JSON: method mtp and num_speculative_tokens.
     tool_call_parser
-        The checkpoint's own, such as deepseekv32.
+        The checkpoint's own, such as deepseekv32, or none: calls are not read.
     reasoning_parser
-        The checkpoint's own: deepseek-v3.
+        The checkpoint's own, deepseek-v3, or none: reasoning is not parted from the content.
     """
 
     model_path: Annotated[Model | None, _named("--model-path", "--model")] = None
@@ -206,8 +205,6 @@ def require_default(checkpoint: Path | None, dtype: str, decided: Decided) -> No
 def require_decided(reader: ArtifactReader, decided: Decided) -> None:
     """OptionRefused where the artifact is another than the one that is asked for."""
     manifest = reader.manifest
-    encoding = manifest.model.chat_encoding
-    require_chat_form(encoding, decided.tool_call_parser, decided.reasoning_parser)
     drafting = decided.speculative_algorithm is not None
     asked = decided.asked
     there = _there(reader, asked)

@@ -49,6 +49,7 @@ from lostwax.cli.option_types import (
     Url,
     also,
 )
+from lostwax.cli.serve_chats import chat_settings, named_template
 from lostwax.cli.serve_limits import host_pages, pages_within, require_within
 from lostwax.server.engine.extend_budget import MAX_STALL
 from lostwax.server.engine.log_lines import LogFormat
@@ -115,6 +116,7 @@ def serve(
     api_key_file: Annotated[File | None, MORE] = None,
     ssl_certfile: Annotated[File | None, MORE] = None,
     ssl_keyfile: Annotated[File | None, MORE] = None,
+    chat_template: Annotated[File | None, MORE] = None,
     allow_host: Annotated[list[Host] | None, MORE, Parameter(negative=())] = None,
     allow_origin: Annotated[list[str] | None, MORE, Parameter(negative=())] = None,
     insecure: Annotated[Flag, MORE] = False,
@@ -217,6 +219,9 @@ def serve(
         A certificate (PEM) with the chain behind it: the server speaks TLS.
     ssl_keyfile
         Its private key, if that is not in the same file.
+    chat_template
+        A Jinja file that renders chats in place of the checkpoint's encoding, in a sandbox. Answers
+        are read as that writes them, unless --tool-call-parser or --reasoning-parser says another.
     allow_host
         A name by which clients call the server, beside loopback's and --host; may be repeated.
     allow_origin
@@ -247,6 +252,7 @@ def serve(
         raise OptionRefused("--collect-tokens-histogram adds to /metrics; give --enable-metrics")
     if otlp_traces_endpoint is not None:
         _require_otel()
+    template = None if chat_template is None else named_template(chat_template)
     path, drafts = named_model(path, decided), given_drafts(drafts, decided)
     if path is None or not is_artifact(path):
         usual = "bf16" if path else FAST_DTYPES.get(target or "cpu", "bf16")
@@ -266,6 +272,7 @@ def serve(
     else:
         artifact = named_artifact(path, target or "cpu", dtype or "bf16", drafts or 0)
     require_decided(ArtifactReader(artifact), decided)
+    chats = chat_settings(artifact, template, decided)
     require_within(
         artifact,
         context_length=context_length,
@@ -299,6 +306,7 @@ def serve(
             max_admitted_tokens=max_queued_tokens,
             request_timeout_s=request_timeout,
             otlp_traces_endpoint=otlp_traces_endpoint,
+            chats=chats,
         ),
         checkpoint=checkpoint,
         port=port,
