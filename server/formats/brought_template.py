@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 
 
-class ChatTemplate(msgspec.Struct, frozen=True):
-    """A template's text, what errors call it, and the variables that it reads."""
+class ChatTemplate(msgspec.Struct, frozen=True, tag="template"):
+    """What errors call a template, the variables that it reads, and what jinja2 makes of its text:
+    a module of Python, which is run in the sandbox alone."""
 
     name: str
-    source: str
-    reads: frozenset[str] = frozenset()
+    code: str
+    reads: frozenset[str]

@@ -1,7 +1,7 @@
 """A chat's prompt by a Jinja template that an operator brings. Knows no process and no tokens.
 
-The template is a program: it runs in jinja2's sandbox, which keeps it from attributes and files, and
-nothing here bounds its time and memory. `template_apart.py` does.
+The template is a program: it runs in jinja2's sandbox, which keeps it from attributes and files.
+Nothing here bounds its time and memory; `template_apart.py` does.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 import jinja2
-import jinja2.debug  # errors import it, when there may be no memory left
 from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.meta import find_undeclared_variables
@@ -25,6 +24,8 @@ from lostwax.server.formats.brought_template import ChatTemplate
 
 MAX_TEMPLATE_BYTES = 1 << 18
 """The longest that checkpoints bring has a tenth."""
+MAX_CODE_CHARS = 1 << 20
+"""Of what a template is translated to."""
 MAX_PROMPT_CHARS = 1 << 23
 """More than any context holds."""
 MAX_SAID_CHARS = 512
@@ -40,20 +41,25 @@ class TemplateRefusal(ValueError):
 
 
 def read_template(name: str, source: str) -> ChatTemplate:
-    """The template with what it reads; its syntax is checked. Raises TemplateFault."""
+    """The template, translated. jinja2 computes what is constant while it does, so this takes what
+    a render may take. Raises TemplateFault."""
+    environment = _environment()
     try:
-        compiled(name, source)
-        tree = _environment().parse(source)
-        return ChatTemplate(name, source, frozenset(find_undeclared_variables(tree)))
+        tree = environment.parse(source)
+        reads = frozenset(find_undeclared_variables(tree))
+        code = environment.compile(source, name, name, raw=True)
     except Exception as error:
         raise _fault(name, error) from error
+    if len(code) > MAX_CODE_CHARS:
+        raise TemplateFault(f"{name} becomes a program of {len(code)} characters; make it simpler")
+    return ChatTemplate(name, code, reads)
 
 
 def render(template: ChatTemplate, variables: Mapping[str, Any]) -> str:
     """The prompt. Raises TemplateFault and TemplateRefusal."""
     parts, num_chars = list[str](), 0
     try:
-        for part in compiled(template.name, template.source).generate(variables):
+        for part in compiled(template.name, template.code).generate(variables):
             parts.append(part)
             num_chars += len(part)
             if num_chars > MAX_PROMPT_CHARS:
@@ -89,17 +95,16 @@ def _environment() -> ImmutableSandboxedEnvironment:
         extensions=["jinja2.ext.loopcontrols", _Generation],
     )
     environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = _now
     return environment
 
 
 @cache
-def compiled(name: str, source: str) -> jinja2.Template:
-    """The template's code, kept. Raises what jinja2 does."""
+def compiled(name: str, code: str) -> jinja2.Template:
+    """The template of its code, kept. Raises what Python does where that is nested too deeply."""
     environment = _environment()
-    code = environment.compile(source, name, name)
-    return jinja2.Template.from_code(environment, code, environment.make_globals(None))
+    functions = {"raise_exception": _refuse, "strftime_now": _now}
+    module = compile(code, name, "exec")
+    return jinja2.Template.from_code(environment, module, environment.make_globals(functions))
 
 
 def _refuse(message: object) -> NoReturn:

@@ -52,19 +52,22 @@ class _Refusal(msgspec.Struct, tag="refusal"):
     message: str
 
 
-_ANSWERS = msgspec.msgpack.Decoder(_Text | _Fault | _Refusal)
+_Answer = _Text | _Fault | _Refusal | ChatTemplate
+_ANSWERS = msgspec.msgpack.Decoder(_Answer)
 
 
 def render_apart(template: ChatTemplate, variables: Mapping[str, Any]) -> str:
     """The prompt of a template that was tried. Raises TemplateFault, also where it takes too much,
     and TemplateRefusal."""
-    compiled(template.name, template.source)  # here, for all forks that follow
-    return _text(template.name, lambda: render(template, variables))
+    compiled(template.name, template.code)  # here, for all forks that follow
+    answer = _forked(template.name, lambda: _Text(render(template, variables)))
+    assert isinstance(answer, _Text)
+    return answer.text
 
 
 def tried_template(path: Path, sample: Mapping[str, Any]) -> ChatTemplate:
-    """The template of a file, which was compiled and rendered with a first message of a user's and
-    `sample` beside it. Raises TemplateFault, which names the line, and OSError."""
+    """The template of a file, which was translated and rendered with a first message of a user's
+    and `sample` beside it. Raises TemplateFault, which names the line, and OSError."""
     with path.open("rb") as file:
         content = file.read(MAX_TEMPLATE_BYTES + 1)
     if len(content) > MAX_TEMPLATE_BYTES:
@@ -75,29 +78,22 @@ def tried_template(path: Path, sample: Mapping[str, Any]) -> ChatTemplate:
         source = content.decode()
     except UnicodeDecodeError as error:
         raise TemplateFault(f"{path} is no text in UTF-8: {error}; give a chat template") from error
-    template = ChatTemplate(str(path), source)
-    _text(template.name, lambda: (read_template(template.name, source), "")[1])  # it may take all
-    with suppress(TemplateRefusal):  # it reads others
-        render_apart(template, {"messages": list(_SAMPLE), **sample})
-    return read_template(template.name, source)
+    template = translated(str(path), source)
+    variables = {"messages": list(_SAMPLE), **sample}
+    with suppress(TemplateRefusal):  # it takes other messages
+        _forked(template.name, lambda: _Text(render(template, variables)))
+    return template
 
 
-def _text(name: str, make: Callable[[], str]) -> str:
-    answer = _forked(make)
-    if answer is None:
-        raise TemplateFault(
-            f"the chat template {name} takes more than {RENDER_S:g} s, or too much memory; make it"
-            " simpler, or send less"
-        )
-    if isinstance(answer, _Refusal):
-        raise TemplateRefusal(answer.message)
-    if isinstance(answer, _Fault):
-        raise TemplateFault(answer.message)
-    return answer.text
+def translated(name: str, source: str) -> ChatTemplate:
+    """A template of its text. Raises TemplateFault, also where that takes too much."""
+    answer = _forked(name, lambda: read_template(name, source))
+    assert isinstance(answer, ChatTemplate)
+    return answer
 
 
-def _forked(make: Callable[[], str]) -> _Text | _Fault | _Refusal | None:
-    """What a fork makes; None where it was ended."""
+def _forked(name: str, make: Callable[[], _Text | ChatTemplate]) -> _Text | ChatTemplate:
+    """What a fork makes. Raises TemplateFault and TemplateRefusal."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -110,9 +106,17 @@ def _forked(make: Callable[[], str]) -> _Text | _Fault | _Refusal | None:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     try:
-        return _ANSWERS.decode(content)
-    except msgspec.DecodeError:  # it was ended before, or while it wrote
-        return None
+        answer = _ANSWERS.decode(content)
+    except msgspec.DecodeError as error:  # it was ended before, or while it wrote
+        raise TemplateFault(
+            f"the chat template {name} takes more than {RENDER_S:g} s, or too much memory; make it"
+            " simpler, or send less"
+        ) from error
+    if isinstance(answer, _Refusal):
+        raise TemplateRefusal(answer.message)
+    if isinstance(answer, _Fault):
+        raise TemplateFault(answer.message)
+    return answer
 
 
 def _read(reading: int) -> bytes:
@@ -129,28 +133,32 @@ def _read(reading: int) -> bytes:
     return b""
 
 
-def _answer(writing: int, make: Callable[[], str]) -> NoReturn:
-    """In the fork: render, write and end, without what a process does at its end."""
+def _answer(writing: int, make: Callable[[], _Answer]) -> NoReturn:
+    """In the fork: make, write and end, without what a process does at its end."""
     try:
         _bound()
-        content = msgspec.msgpack.encode(_made(make))
+        content = _made(make)
         while content:
             content = content[os.write(writing, content) :]
     finally:
         os._exit(0)
 
 
-def _made(make: Callable[[], str]) -> _Text | _Fault | _Refusal:
+def _made(make: Callable[[], _Answer]) -> bytes:
+    encode = msgspec.msgpack.encode
     try:
-        text = make()
-        text.encode()
-        return _Text(text)
+        return encode(make())
     except TemplateFault as error:
-        return _Fault(str(error))
+        return encode(_Fault(_whole(error)))
     except TemplateRefusal as error:
-        return _Refusal(str(error).encode("utf-8", "replace").decode())
+        return encode(_Refusal(_whole(error)))
     except UnicodeEncodeError:
-        return _Fault("the chat template writes half a character (surrogate); mend it")
+        return encode(_Fault("the chat template writes half a character (surrogate); mend it"))
+
+
+def _whole(error: Exception) -> str:
+    """What is said, where it may hold half a character."""
+    return str(error).encode("utf-8", "replace").decode()
 
 
 def _bound() -> None:

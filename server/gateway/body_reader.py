@@ -4,8 +4,8 @@ Reading holds the interpreter for as long as a C call takes: 50 ms and more for 
 all clients wait for the many calls of many threads. A small body is read in a thread, where each
 such call is short. A larger one goes to another process, with a deadline: there it costs the
 gateway nothing but its bytes. Those of ordinary chats have a process of their own, for none of them
-to wait for large ones. So have chats that an operator's template renders, whatever their size: it is
-a program, and a fork of a process without threads bounds it (`template_apart.py`). Threads,
+to wait for large ones. So have chats that an operator's template renders, whatever their size: that
+is a program, and a fork of a process without threads bounds it (`template_apart.py`). Threads,
 processes and what waits for them are bounded.
 """
 

@@ -75,8 +75,8 @@ def _templated(
     chats: ChatSettings,
     template: ChatTemplate,
 ) -> ChatPrompt:
-    """The prompt that a template writes. Marks in it are structure; an open `<think>` at its end says
-    that the model goes on reasoning."""
+    """The prompt that a template writes. Marks in it are structure; an open `<think>` at its end
+    says that the model goes on reasoning."""
     if not codec.can_encode:
         message = f"this checkpoint has no tokenizer, which chats need; {_REMEDY}"
         raise ApiError(400, message, code="unsupported_value")

@@ -87,7 +87,7 @@ def _turn(index: int, message: Message) -> dict[str, Any]:
         raise _refused(
             f"messages[{index}]", f"a chat template reads no tools or schema of a message; {remedy}"
         )
-    turn = message.rendered() | {"content": message.text}
+    turn: dict[str, Any] = {**message.rendered(), "content": message.text}
     if message.name is not None:
         turn["name"] = message.name
     for number, call in enumerate(message.tool_calls or ()):

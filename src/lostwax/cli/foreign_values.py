@@ -78,9 +78,10 @@ def require_one_copy(option: str, value: int) -> None:
     """OptionRefused where copies of the attention (--dp) or whole experts (--ep) are spread."""
     if value != 1:
         what = "run attention for its own requests" if option == "--dp" else "hold whole experts"
+        copies = ", or start so many, each on devices of its own" if option == "--dp" else ""
         raise OptionRefused(
             f"{option} {value}: ranks have a slice of every head and expert, and none can {what};"
-            f" nearest: --tp {value} without {option}"
+            f" nearest: --tp {value} without {option}{copies}"
         )
 
 
