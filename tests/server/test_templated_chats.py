@@ -41,7 +41,7 @@ SOURCE = (
     "{{ '<｜Assistant｜>' }}{% if thinking %}<think>{% endif %}"  # noqa: RUF001
 )
 CALL = (
-    "Sure.\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"add\">\n</｜DSML｜invoke>\n"  # noqa: RUF001
+    'Sure.\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name="add">\n</｜DSML｜invoke>\n'  # noqa: RUF001
     "</｜DSML｜function_calls>"  # noqa: RUF001
 )
 HANGS = (
@@ -61,6 +61,7 @@ def served(
 
         def post(path: str = "/v1/chat/completions", **given: Any) -> httpx.Response:
             body = {"messages": ASK, "temperature": 0} | given
+            body = {name: value for name, value in body.items() if value is not None}
             return httpx.post(f"{url}{path}", json=body, timeout=30)
 
         yield post, runtime
@@ -89,8 +90,8 @@ def test_the_template_renders_and_its_marks_are_structure(template: ChatSettings
         told = [{"role": "user", "content": [{"type": "text", "text": "2 + 3?"}]}]
         post(messages=told, chat_template_kwargs={"style": "brief"})
         assert text(runtime) == f"{BOS}[user:2 + 3?]brief{ASSISTANT}"
-        counted = post("/tokenize", temperature=None).json()
-        assert counted == post("/tokenize", temperature=None).json() or True
+        tokens = post("/tokenize", temperature=None).json()["tokens"]
+        assert tokens == CODEC.encode_rendered(wanted)
 
 
 @pytest.mark.parametrize("name", ["thinking", "enable_thinking"])
@@ -117,13 +118,13 @@ def test_calls_are_read_as_the_checkpoint_writes_them(template: ChatSettings) ->
 
 def test_other_interfaces_are_rendered_by_it_too(template: ChatSettings) -> None:
     with served(template) as (post, runtime):
-        bare: dict[str, Any] = {"messages": None, "temperature": None}
-        given = {k: v for k, v in bare.items() if v is not None}
-        del given
-        url = "/v1/messages"
-        answer = post(url, max_tokens=4)
-        assert answer.status_code == 200, answer.text
-        assert text(runtime) == f"{BOS}[user:2 + 3?]{ASSISTANT}"
+        wanted = f"{BOS}[user:2 + 3?]{ASSISTANT}"
+        assert post("/v1/messages", max_tokens=4).is_success
+        assert text(runtime) == wanted
+        counted = post("/v1/messages/count_tokens", temperature=None).json()
+        assert counted["input_tokens"] == len(CODEC.encode_rendered(wanted))
+        assert post("/v1/responses", messages=None, input="2 + 4?").is_success
+        assert text(runtime) == wanted.replace("3", "4")
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -243,9 +244,7 @@ def test_a_template_that_hangs_stalls_nobody_who_needs_none(tmp_path: Path) -> N
         gaps: list[float] = []
         while hanging.is_alive():
             began_s = time.monotonic()
-            given = {"messages": None, "prompt": "x", "max_tokens": 1}
-            body = {name: value for name, value in given.items() if value is not None}
-            assert httpx.post(f"{answers}" if False else _url(post), json=body).is_success
+            assert post("/v1/completions", messages=None, prompt="x", max_tokens=1).is_success
             gaps.append(time.monotonic() - began_s)
         hanging.join()
         assert answers[0].status_code == 400
@@ -253,11 +252,6 @@ def test_a_template_that_hangs_stalls_nobody_who_needs_none(tmp_path: Path) -> N
         assert len(gaps) > 3
         assert max(gaps) < 1
         assert post().status_code == 200
-
-
-def _url(post: Any) -> str:
-    (url,) = (cell.cell_contents for cell in post.__closure__ if isinstance(cell.cell_contents, str))
-    return f"{url}/v1/completions"
 
 
 NONE = ChatSettings(calls="none", splits_reasoning=False)

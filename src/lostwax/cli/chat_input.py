@@ -36,9 +36,9 @@ def read_chat(kind: type[ChatRequest]) -> ChatRequest:
     ApiError as the server would for the request."""
     from lostwax.server.gateway.decoding import decode, require_few_strings
 
-    body = _read_bytes().strip()
+    body = _read_bytes()
     _as_json(body, "standard input")
-    if not body.startswith(b"{"):
+    if not body.lstrip().startswith(b"{"):
         body = b'{"messages":%b}' % body
     require_few_strings(body)
     return decode(body, kind)

@@ -207,8 +207,6 @@ def hint(
     name = one_name(given)
     if command == "bench serve" and name in _OF_BENCH:
         return f"unknown option {given}: {_OF_BENCH[name]}"
-    if name in own:
-        return f"unknown option {given}: here it is {name}"
     if (why := said_of(name)) is not None and name not in of_serve:
         return f"unknown option {given}: {why.format(command=command or 'COMMAND')}"
     if name in _OTHERWISE:
