@@ -14,7 +14,7 @@ import msgspec
 
 from lostwax.server.formats.brought_template import ChatTemplate
 from lostwax.server.formats.encoding_v32 import BOS, EOS
-from lostwax.server.gateway.chat_models import ChatRequest, Message
+from lostwax.server.gateway.chat_models import ChatRequest, Function, Message
 from lostwax.server.gateway.errors import ApiError
 
 GIVEN = ("messages", "tools", "add_generation_prompt", "bos_token", "eos_token")
@@ -45,7 +45,12 @@ def templated_text(request: ChatRequest, template: ChatTemplate, marks: Collecti
             raise _refused(f"chat_template_kwargs.{name}", "the server sets it; leave it out")
     _require_read(asked, template)
     variables = sampled_variables() | {
-        "messages": [_turn(index, each) for index, each in enumerate(request.messages)],
+        "messages": [
+            _turn(index, rendered, message)
+            for index, (rendered, message) in enumerate(
+                zip(request.turns(), request.messages, strict=True)
+            )
+        ],
         "tools": request.offered or None,
     }
     if not request.template.trust_content:
@@ -80,14 +85,14 @@ def _require_read(asked: dict[str, Any], template: ChatTemplate) -> None:
             raise _refused(f"chat_template_kwargs.{name}"[:256], message)
 
 
-def _turn(index: int, message: Message) -> dict[str, Any]:
+def _turn(index: int, rendered: dict[str, Any], message: Message) -> dict[str, Any]:
     """A message as templates read them: its content is one text, arguments of calls are objects."""
-    if message.tools or message.response_format is not msgspec.UNSET:
-        remedy = "send them beside the messages"
-        raise _refused(
-            f"messages[{index}]", f"a chat template reads no tools or schema of a message; {remedy}"
+    if {"tools", "response_format"} & rendered.keys():
+        said = (
+            "a chat template reads no tools or schema of a message; send them beside the messages"
         )
-    turn: dict[str, Any] = {**message.rendered(), "content": message.text}
+        raise _refused(f"messages[{index}]", said)
+    turn: dict[str, Any] = {**rendered, "content": message.text}
     if message.name is not None:
         turn["name"] = message.name
     for number, call in enumerate(message.tool_calls or ()):
@@ -95,7 +100,7 @@ def _turn(index: int, message: Message) -> dict[str, Any]:
     return turn
 
 
-def _arguments(index: int, function: Any) -> dict[str, Any]:
+def _arguments(index: int, function: Function) -> dict[str, Any]:
     try:
         return msgspec.json.decode(function.arguments_text, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:

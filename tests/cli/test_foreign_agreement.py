@@ -142,7 +142,7 @@ def test_vllms_ways_to_write_an_option_are_known_to_both(
 
 
 def test_parsers_are_what_serve_takes(capsys: Capture) -> None:
-    """What migrate calls needless, `serve` takes of some checkpoint; what it leaves out, of none."""
+    """What migrate calls needless serve takes of some checkpoint, what it leaves out of none."""
     known = {
         "--tool-call-parser": set(TOOL_PARSERS.values()),
         "--reasoning-parser": set(REASONING_PARSERS),

@@ -54,7 +54,7 @@ def test_a_template_is_tried_and_told(told: Told, tmp_path: Path) -> None:
     assert (found.template.name, found.calls) == (str(path), "deepseekv31")
     assert found.template.reads == {"messages", "tools"}
     said = told("--chat-template", path, "--tool-call-parser", "hermes")
-    assert "give one of deepseekv32, deepseekv31, none" in said
+    assert "give one of deepseekv32, deepseekv31, none" in str(said)
 
 
 def test_a_file_of_options_names_a_template(told: Told, tmp_path: Path) -> None:
