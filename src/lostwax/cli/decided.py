@@ -27,7 +27,7 @@ from lostwax.cli.foreign_values import (
     require_one_copy,
 )
 from lostwax.cli.help_page import FOREIGN
-from lostwax.cli.named_paths import Model
+from lostwax.cli.named_paths import File, Model
 from lostwax.cli.option_types import Count, Flag, OptionRefused, Ranks
 from lostwax.ir.contract.choice import Choices
 
@@ -83,6 +83,9 @@ class Decided:
         The checkpoint's own, such as deepseekv32, or none: calls are not read.
     reasoning_parser
         The checkpoint's own, deepseek-v3, or none: reasoning is not parted from the content.
+    chat_template
+        A Jinja file that renders chats in place of the checkpoint's encoding, in a sandbox. Answers
+        are read as that writes them, unless --tool-call-parser or --reasoning-parser says another.
     """
 
     model_path: Annotated[Model | None, _named("--model-path", "--model")] = None
@@ -112,6 +115,7 @@ class Decided:
     speculative_config: Annotated[str | None, _named("--speculative-config")] = None
     tool_call_parser: Annotated[str | None, _named("--tool-call-parser")] = None
     reasoning_parser: Annotated[str | None, _named("--reasoning-parser")] = None
+    chat_template: Annotated[File | None, _named("--chat-template")] = None
 
     @property
     def drafts(self) -> int | None:

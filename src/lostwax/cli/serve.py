@@ -116,7 +116,6 @@ def serve(
     api_key_file: Annotated[File | None, MORE] = None,
     ssl_certfile: Annotated[File | None, MORE] = None,
     ssl_keyfile: Annotated[File | None, MORE] = None,
-    chat_template: Annotated[File | None, MORE] = None,
     allow_host: Annotated[list[Host] | None, MORE, Parameter(negative=())] = None,
     allow_origin: Annotated[list[str] | None, MORE, Parameter(negative=())] = None,
     insecure: Annotated[Flag, MORE] = False,
@@ -219,9 +218,6 @@ def serve(
         A certificate (PEM) with the chain behind it: the server speaks TLS.
     ssl_keyfile
         Its private key, if that is not in the same file.
-    chat_template
-        A Jinja file that renders chats in place of the checkpoint's encoding, in a sandbox. Answers
-        are read as that writes them, unless --tool-call-parser or --reasoning-parser says another.
     allow_host
         A name by which clients call the server, beside loopback's and --host; may be repeated.
     allow_origin
@@ -252,7 +248,7 @@ def serve(
         raise OptionRefused("--collect-tokens-histogram adds to /metrics; give --enable-metrics")
     if otlp_traces_endpoint is not None:
         _require_otel()
-    template = None if chat_template is None else named_template(chat_template)
+    template = decided.chat_template and named_template(decided.chat_template)
     path, drafts = named_model(path, decided), given_drafts(drafts, decided)
     if path is None or not is_artifact(path):
         usual = "bf16" if path else FAST_DTYPES.get(target or "cpu", "bf16")
