@@ -92,7 +92,12 @@ class BracketReader:
 
 
 def bracket_reader_of(
-    format: str, *, thinks: bool, tools: Sequence[Mapping[str, Any]] | None = None
+    format: str,
+    *,
+    thinks: bool,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    splits_reasoning: bool = True,
 ) -> BracketReader:
     """In the place of `reader_of`."""
+    assert splits_reasoning
     return BracketReader(thinks, tools if format != "none" else ())

@@ -12,11 +12,12 @@ from lostwax.server.gateway.admission import Admission, Ticket
 from lostwax.server.gateway.anthropic_messages import MessageForm
 from lostwax.server.gateway.body_reader import BodyReader
 from lostwax.server.gateway.chat import ChatForm
+from lostwax.server.gateway.chat_settings import OF_CHECKPOINT, ChatSettings
 from lostwax.server.gateway.completions import CompletionForm
 from lostwax.server.gateway.engine_client import EngineClient
 from lostwax.server.gateway.generate import GenerateForm
 from lostwax.server.gateway.generation import Form, Generation
-from lostwax.server.gateway.prepared import Answered, Job, Prepared, Route
+from lostwax.server.gateway.prepared import CHAT_ROUTES, Answered, Job, Prepared, Route
 from lostwax.server.gateway.readiness import require_engine
 from lostwax.server.gateway.request_watch import record_of
 from lostwax.server.gateway.responses import ResponseForm
@@ -28,7 +29,7 @@ from lostwax.server.gateway.tokenizer import Codec
 @dataclass(frozen=True, slots=True)
 class Answering:
     """What all routes with a body share. `model` replaces the checkpoint's name; a generation has
-    `timeout_s` seconds to end."""
+    `timeout_s` seconds to end; `chats` are rendered and read so."""
 
     client: EngineClient
     codec: Codec
@@ -36,13 +37,20 @@ class Answering:
     admission: Admission
     model: str | None
     timeout_s: float | None = None
+    chats: ChatSettings = OF_CHECKPOINT
 
     async def respond(self, http: Request, route: Route) -> Response:
         """The HTTP answer, whole or as a stream."""
         body = await http.body()
         info = self.ready_info()
         most = max(MAX_PROMPT_TOKENS, info.max_context)
-        job = Job(route=route, model=self.model or info.model, info=info, max_tokens=most)
+        job = Job(
+            route=route,
+            model=self.model or info.model,
+            info=info,
+            max_tokens=most,
+            chats=self.chats if route in CHAT_ROUTES else OF_CHECKPOINT,
+        )
         # A place before anything is read: a full queue costs its clients' bytes only.
         ticket = self.admission.admit(1, 1)
         try:

@@ -61,7 +61,7 @@ def prepare_message(request: MessagesRequest, job: Job, codec: Codec) -> Prepare
 def counted_tokens(request: CountTokensRequest, job: Job, codec: Codec) -> Answered:
     """How many tokens the prompt has."""
     with named(_NAMES):
-        prompt = render_chat(_chat(request), job.info, codec)
+        prompt = render_chat(_chat(request), job.info, codec, job.chats)
     return Answered(content=msgspec.json.encode({"input_tokens": len(prompt.ids)}))
 
 

@@ -70,7 +70,13 @@ def create_app(
     admission = Admission(settings.max_admitted_reqs, settings.max_admitted_tokens)
     reader = BodyReader(codec)
     answering = Answering(
-        client, codec, reader, admission, settings.model, settings.request_timeout_s
+        client,
+        codec,
+        reader,
+        admission,
+        settings.model,
+        settings.request_timeout_s,
+        settings.chats,
     )
 
     lines = LogLines(settings.log_format)

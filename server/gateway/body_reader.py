@@ -4,7 +4,9 @@ Reading holds the interpreter for as long as a C call takes: 50 ms and more for 
 all clients wait for the many calls of many threads. A small body is read in a thread, where each
 such call is short. A larger one goes to another process, with a deadline: there it costs the
 gateway nothing but its bytes. Those of ordinary chats have a process of their own, for none of them
-to wait for large ones. Threads, processes and what waits for them are bounded.
+to wait for large ones. So have chats that an operator's template renders, whatever their size: that
+is a program, and a fork of a process without threads bounds it (`template_apart.py`). Threads,
+processes and what waits for them are bounded.
 """
 
 from __future__ import annotations
@@ -55,6 +57,7 @@ class BodyReader:
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="body")
         self._large = asyncio.Semaphore(NUM_PROCESSES)
         self._medium = asyncio.Semaphore(1)
+        self._templated = asyncio.Semaphore(1)
         self._idle: list[Process] = []
         self._num_waiting = 0
         self._tasks: set[asyncio.Task[Prepared | Answered | Refused]] = set()
@@ -79,10 +82,11 @@ class BodyReader:
 
     async def read(self, body: bytes, job: Job) -> Prepared | Answered:
         """The request; ApiError where it is refused."""
-        if len(body) <= SMALL_BODY_BYTES:
+        is_templated = job.chats.template is not None
+        if len(body) <= SMALL_BODY_BYTES and not is_templated:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._threads, read_body, body, job, self._codec)
-        turns = self._medium
+        turns = self._templated if is_templated else self._medium
         if len(body) > LARGE_BODY_BYTES:
             turns = self._large
             await self._wait_turn()

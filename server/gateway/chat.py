@@ -36,7 +36,7 @@ def prepare_chat(request: ChatRequest, job: Job, codec: Codec) -> Prepared:
     info, num_top = job.info, request.top_logprobs or 0
     require_few_choices(request)
     require_ranks(num_top, info, "top_logprobs")
-    prompt = render_chat(request, info, codec)
+    prompt = render_chat(request, info, codec, job.chats)
     require_stops(request, codec)
     asked = asked_calls(request, prompt.format) or request.format
     require_format(asked, codec)
@@ -58,6 +58,7 @@ def prepare_chat(request: ChatRequest, job: Job, codec: Codec) -> Prepared:
     options = answer_options(request, scored=bool(request.logprobs), asked=asked)
     turn = ChatTurn(
         thinks=prompt.thinks,
+        splits_reasoning=job.chats.splits_reasoning,
         silent=prompt.silent,
         ends=frozenset((*prompt.ends, *info.eos_token_ids)),
         # Who offers no tools is answered in text, whatever that looks like.

@@ -18,7 +18,10 @@ from lostwax.server.gateway.tool_models import (
     MAX_NAME_CHARS,
     MAX_TOOLS,
     Choice,
+    FunctionDefinition,
+    Schema,
     Tool,
+    read_json,
     require_choice,
     require_tools,
 )
@@ -42,6 +45,8 @@ Name = Annotated[str, Meta(max_length=MAX_NAME_CHARS)]
 _OF_ROLE = {
     "assistant": {"reasoning_content", "reasoning", "tool_calls"},
     "tool": {"tool_call_id"},
+    "system": {"tools", "response_format"},
+    "developer": {"tools", "response_format"},
 }
 """What a message may hold beside its role and content."""
 
@@ -56,8 +61,9 @@ ReasoningObject = Annotated[Unread, only({"effort": "none"}, {"enabled": False},
 ReasoningEffort = Annotated[Unread, only("none", remedy=_THINKING)]
 EnableThinking = Annotated[Unread, only(False, remedy=_THINKING)]
 ThinkingBudget = Annotated[Unread, only(0, remedy=_THINKING)]
-"""What other servers' clients say for thinking; the last three in chat_template_kwargs, too."""
-_IN_BOTH = ("reasoning_effort", "enable_thinking", "thinking_budget")
+"""What other servers' clients say for thinking."""
+_IN_BOTH = ("reasoning_effort", "thinking_budget")
+"""Of these, what stands in chat_template_kwargs, too, and asks for nothing there."""
 CacheControl = Annotated[
     Unread,
     only(
@@ -129,7 +135,9 @@ class ToolCall(Struct, frozen=True, forbid_unknown_fields=True):
 
 class Message(Struct, frozen=True, forbid_unknown_fields=True):
     """A turn of the chat. `reasoning` is another name of `reasoning_content`. `name` is not
-    rendered: the encoding has no place for it."""
+    rendered: the encoding has no place for it. A system or developer message may bring tools of its
+    own, and a schema that is shown to the model (`response_format`, the schema itself): nothing
+    holds an answer to that one."""
 
     role: Role
     content: str | Annotated[list[Part], Meta(max_length=MAX_PARTS)] | None = None
@@ -138,6 +146,8 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True):
     tool_calls: Annotated[list[ToolCall], Meta(max_length=MAX_CALLS)] | None = None
     tool_call_id: Name | None = None
     name: Name | None = None
+    tools: Annotated[list[Tool], Meta(max_length=MAX_TOOLS)] | None = None
+    response_format: Schema = UNSET
     refusal: Annotated[Unread, only("", remedy="send its text as content")] = UNSET
     annotations: Annotated[Unread, only([], remedy=_TEXT_ONLY)] = UNSET
     audio: Annotated[Unread, only(remedy=_TEXT_ONLY)] = UNSET
@@ -146,9 +156,13 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         require_neutral(self)
-        for field in ("reasoning_content", "reasoning", "tool_calls", "tool_call_id"):
-            if field not in _OF_ROLE.get(self.role, ()) and getattr(self, field):
+        for field in sorted(set[str]().union(*_OF_ROLE.values())):
+            if field in _OF_ROLE.get(self.role, ()):
+                continue
+            value = getattr(self, field)
+            if given(value) if field == "response_format" else value:
                 raise FieldError(field, f"a {self.role} message has no {field}; remove it")
+        read_json(self.response_format, "response_format")
         _require_same(self, "reasoning", "reasoning_content")
 
     @property
@@ -171,6 +185,7 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True):
             "tool_calls": None
             if self.tool_calls is None
             else [_rendered_call(call) for call in self.tool_calls],
+            "response_format": read_json(self.response_format, "response_format"),
         }
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -201,19 +216,27 @@ def _require_silent(holder: Struct, *names: str) -> None:
 class TemplateKwargs(Struct, frozen=True, forbid_unknown_fields=True):
     """What the chat encoding can be told.
 
-    `trust_content` makes marks and tags in the messages structure, as the model's own encoder does.
+    `enable_thinking` is another name of `thinking`. `trust_content` makes marks and tags in the
+    messages structure, as the model's own encoder does.
     """
 
     thinking: bool | None = None
+    enable_thinking: bool | None = None
     trust_content: bool | None = None
     reasoning_effort: ReasoningEffort = UNSET
-    enable_thinking: EnableThinking = UNSET
     thinking_budget: ThinkingBudget = UNSET
 
     def __post_init__(self) -> None:
         require_neutral(self)
-        if self.thinking:
+        if None not in (said := {self.thinking, self.enable_thinking}) and len(said) > 1:
+            raise FieldError("enable_thinking", "thinking says the opposite; remove one of them")
+        if self.thinks:
             _require_silent(self, *_IN_BOTH)
+
+    @property
+    def thinks(self) -> bool | None:
+        """Whether the model reasons before it answers; None where nothing was said."""
+        return self.enable_thinking if self.thinking is None else self.thinking
 
 
 class ChatRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -262,8 +285,8 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_f
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_tools([tool.function for tool in self.tools or ()])
-        require_choice(self.tool_choice, [tool.function.name for tool in self.tools or ()])
+        require_tools(self.functions_told)
+        require_choice(self.tool_choice, [function.name for function in self.functions_told])
         self._require_one_form()
         if self.continue_final_message and self.messages[-1].role != "assistant":
             raise FieldError(
@@ -276,7 +299,7 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_f
         if self.top_logprobs and not self.logprobs:
             raise FieldError("top_logprobs", "it needs logprobs=true")
         if self.thinks:
-            _require_silent(self, "thinking", "reasoning", *_IN_BOTH)
+            _require_silent(self, "thinking", "reasoning", "enable_thinking", *_IN_BOTH)
         calls = (call for message in self.messages for call in message.tool_calls or ())
         if sum(call.function.num_values for call in calls) > MAX_ARGUMENT_VALUES:
             message = f"arguments of tool calls hold more than {MAX_ARGUMENT_VALUES} values"
@@ -304,11 +327,31 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_f
             raise FieldError("functions", f"chats do not take it; {_AS_TOOLS}")
 
     @property
+    def functions_told(self) -> list[FunctionDefinition]:
+        """Those of the tools of messages, and of the request's."""
+        told = [tool for message in self.messages for tool in message.tools or ()]
+        return [tool.function for tool in (*told, *(self.tools or ()))]
+
+    @property
     def offered(self) -> list[dict[str, Any]]:
         """The tools that the model may call."""
         if self.tool_choice == "none":
             return []
-        return [tool.function.rendered() for tool in self.tools or ()]
+        return [function.rendered() for function in self.functions_told]
+
+    @property
+    def of_request(self) -> list[dict[str, Any]]:
+        """Those of `offered` that no message brings."""
+        told = () if self.tool_choice == "none" else self.tools or ()
+        return [tool.function.rendered() for tool in told]
+
+    def turns(self) -> list[dict[str, Any]]:
+        """The messages as the encoder reads them."""
+        turns = [message.rendered() for message in self.messages]
+        for turn, message in zip(turns, self.messages, strict=True):
+            if message.tools and self.tool_choice != "none":
+                turn["tools"] = [tool.function.rendered() for tool in message.tools]
+        return turns
 
     @property
     def forces_calls(self) -> bool:
@@ -316,7 +359,7 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_f
         if not self.offered:
             return False
         is_free = self.tool_choice in (None, "auto") and self.format is None
-        return not is_free or any(tool.function.strict for tool in self.tools or ())
+        return not is_free or any(function.strict for function in self.functions_told)
 
     @property
     def most_tokens(self) -> int | None:
@@ -328,7 +371,19 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_f
         """What the chat encoding is told."""
         return self.chat_template_kwargs or TemplateKwargs()
 
+    def that_thinks(self) -> ChatRequest:
+        """The same, of a model that reasons first."""
+        template = msgspec.structs.replace(self.template, thinking=True)
+        return msgspec.structs.replace(self, chat_template_kwargs=template)
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The same for a chat template of the operator's, by name. Of a switch with two names it
+        reads one."""
+        thinks = self.template.thinks
+        return {} if thinks is None else {"thinking": thinks, "enable_thinking": thinks}
+
     @property
     def thinks(self) -> bool:
         """Whether the model reasons before it answers."""
-        return bool(self.template.thinking)
+        return bool(self.template.thinks)

@@ -56,7 +56,12 @@ class ChatReader:
             with_scores=options.scored,
             silent=turn.silent,
         )
-        self._message = reader_of(turn.format, thinks=turn.thinks, tools=turn.tools)
+        self._message = reader_of(
+            turn.format,
+            thinks=turn.thinks,
+            tools=turn.tools,
+            splits_reasoning=turn.splits_reasoning,
+        )
         self._turn = turn
         self._is_cut = False
         self._has_opened = turn.thinks

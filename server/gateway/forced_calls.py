@@ -25,11 +25,17 @@ def asked_calls(request: ChatRequest, format: Format) -> Asked | None:
     is_free = request.tool_choice in (None, "auto")
     param = "tools" if is_free else "tool_choice"
     if format == "none":
-        message = "this model's chats have no calls; leave tools out"
+        if is_free and not any(function.strict for function in request.functions_told):
+            return None  # no call is read: the answer is of the format
+        message = (
+            "no calls are read here (this model has none, or serve got --tool-call-parser none), so"
+            " none can be required or held to a schema; send tool_choice auto, and tools without"
+            " strict"
+        )
         raise ApiError(400, message, code="unsupported_value", param=param)
     asked = request.tool_choice or "auto"
     choice: Choice = {"name": asked.function.name} if isinstance(asked, NamedChoice) else asked
-    tools = [tool.function.held() for tool in request.tools or ()]
+    tools = [function.held() for function in request.functions_told]
     is_parallel = request.parallel_tool_calls is not False
     try:
         answer = _answer(request) if is_free else None

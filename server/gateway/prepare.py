@@ -21,6 +21,7 @@ from lostwax.server.gateway.models import CompletionRequest, GenerationRequest
 from lostwax.server.gateway.prepared import Answered, Job, Prepared
 from lostwax.server.gateway.responses import prepare_response
 from lostwax.server.gateway.responses_models import ResponsesRequest
+from lostwax.server.gateway.templated_request import TemplatedChatRequest
 from lostwax.server.gateway.tokenize import detokenized, tokenized
 from lostwax.server.gateway.tokenize_models import DetokenizeRequest, TokenizeRequest
 from lostwax.server.gateway.tokenizer import Codec
@@ -47,7 +48,7 @@ def read_body(body: bytes, job: Job, codec: Codec) -> Prepared | Answered:
     """What a request asks of the engine, or its answer where none is needed; ApiError where it is
     wrong or not served."""
     if job.route == "tokenize":
-        return tokenized(_decoded(body, TokenizeRequest, job), job.info, codec)
+        return tokenized(_decoded(body, TokenizeRequest, job), job.info, codec, job.chats)
     if job.route == "detokenize":
         return detokenized(_decoded(body, DetokenizeRequest, job), job.info, codec)
     if job.route == "count_tokens":
@@ -57,7 +58,10 @@ def read_body(body: bytes, job: Job, codec: Codec) -> Prepared | Answered:
 
 def prepare(body: bytes, job: Job, codec: Codec) -> Prepared:
     """What a request asks of the engine; ApiError where it is wrong or not served."""
-    request = _decoded(body, KINDS[job.route], job)
+    kind = KINDS[job.route]
+    if job.chats.template is not None and kind is ChatRequest:
+        kind = TemplatedChatRequest  # its template may read any variable
+    request = _decoded(body, kind, job)
     if isinstance(request, ChatRequest):
         return prepare_chat(request, job, codec)
     if isinstance(request, ResponsesRequest):

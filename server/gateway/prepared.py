@@ -11,6 +11,7 @@ import msgspec
 
 from lostwax.server.engine.messages import EngineInfo, Submit
 from lostwax.server.formats.encoders import Format
+from lostwax.server.gateway.chat_settings import OF_CHECKPOINT, ChatSettings
 
 Route = Literal[
     "completions",
@@ -22,6 +23,8 @@ Route = Literal[
     "tokenize",
     "detokenize",
 ]
+CHAT_ROUTES: tuple[Route, ...] = ("chat", "responses", "messages", "count_tokens", "tokenize")
+"""Those whose bodies may be rendered as a chat."""
 Interface = Literal["completions", "chat", "responses", "messages", "generate"]
 """In whose shape a request is answered."""
 
@@ -34,6 +37,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     info: EngineInfo
     max_tokens: int
+    chats: ChatSettings = OF_CHECKPOINT
 
 
 class AnswerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,10 +61,12 @@ class ChatTurn(msgspec.Struct, frozen=True, kw_only=True):
     """How a chat's answer is read: whether it begins inside reasoning, the tokens in it that have
     no text, those that end the turn, and the format and the tools of its calls.
 
-    `one_call` ends it at the first of these. `joined` leaves the reasoning in the content.
+    `one_call` ends it at the first of these. `joined` leaves the reasoning in the content, with its
+    marks as they would be; where nobody `splits_reasoning`, it is never looked for.
     """
 
     thinks: bool = False
+    splits_reasoning: bool = True
     silent: frozenset[int] = frozenset()
     ends: frozenset[int] = frozenset()
     format: Format = "none"

@@ -258,7 +258,7 @@ class ResponsesRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unkn
         effort = None if self.reasoning is None else self.reasoning.effort
         if effort is None:
             return template
-        if template.thinking not in (None, effort != "none"):
+        if template.thinks not in (None, effort != "none"):
             raise FieldError("reasoning", "chat_template_kwargs say the opposite; remove one")
         return msgspec.structs.replace(template, thinking=effort != "none")
 

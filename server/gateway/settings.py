@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lostwax.server.engine.log_lines import LogFormat
+from lostwax.server.gateway.chat_settings import OF_CHECKPOINT, ChatSettings
 
 WATCHDOG_S = 300.0
 """A step that has run for so long never ends: the engine is killed and started again."""
@@ -41,7 +42,8 @@ class Settings:
     the format of all lines. A request that has not ended `request_timeout_s` seconds after the
     engine took it fails; None lets it take as long as it takes.
     `otlp_traces_endpoint` is the URL of a collector that is sent a span a
-    request, None where nobody wants them.
+    request, None where nobody wants them. `chats` says where they differ from what the checkpoint's
+    encoding is.
     """
 
     model: str | None = None
@@ -58,3 +60,4 @@ class Settings:
     log_format: LogFormat = "text"
     request_timeout_s: float | None = None
     otlp_traces_endpoint: str | None = None
+    chats: ChatSettings = OF_CHECKPOINT

@@ -11,6 +11,7 @@ import msgspec
 
 from lostwax.server.engine.messages import EngineInfo
 from lostwax.server.gateway.chat_prompt import render_chat
+from lostwax.server.gateway.chat_settings import OF_CHECKPOINT, ChatSettings
 from lostwax.server.gateway.decoding import decode
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.fitting import require_fitting
@@ -25,9 +26,14 @@ MAX_TEXT_BYTES = 1 << 20
 """Of the text of ids: with a long token each, a body of ids gives thirty times its size."""
 
 
-def tokenized(request: TokenizeRequest, info: EngineInfo, codec: Codec) -> Answered:
+def tokenized(
+    request: TokenizeRequest,
+    info: EngineInfo,
+    codec: Codec,
+    chats: ChatSettings = OF_CHECKPOINT,
+) -> Answered:
     """`count`, `max_model_len`, `tokens` and, if they are asked for, `token_strs`."""
-    ids = _ids(request, info, codec)
+    ids = _ids(request, info, codec, chats)
     if request.return_token_strs and len(ids) > MAX_NAMED:
         message = f"'return_token_strs' takes at most {MAX_NAMED} tokens, and these are {len(ids)}"
         raise ApiError(400, message, code="invalid_value", param="return_token_strs")
@@ -36,9 +42,11 @@ def tokenized(request: TokenizeRequest, info: EngineInfo, codec: Codec) -> Answe
     return Answered(content=msgspec.json.encode(body | {"token_strs": names}))
 
 
-def _ids(request: TokenizeRequest, info: EngineInfo, codec: Codec) -> list[int]:
+def _ids(
+    request: TokenizeRequest, info: EngineInfo, codec: Codec, chats: ChatSettings
+) -> list[int]:
     if (chat := request.chat) is not None:
-        return render_chat(chat, info, codec).ids
+        return render_chat(chat, info, codec, chats).ids
     text = request.prompt
     assert text is not None, "a request has a text or messages"
     _require_tokenizer(codec, "prompt")

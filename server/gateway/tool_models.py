@@ -105,6 +105,10 @@ def require_choice(choice: Choice | None, names: Sequence[str]) -> None:
 
 def require_tools(tools: Sequence[FunctionDefinition], field: str = "tools") -> None:
     """FieldError where tools together are not what a request may bring."""
+    if len(tools) > MAX_TOOLS:
+        raise FieldError(
+            field, f"there are {len(tools)} and at most {MAX_TOOLS} may be; send fewer"
+        )
     names = set[str]()
     for tool in tools:
         if tool.name in names:
@@ -122,10 +126,17 @@ def require_tool_name(name: str) -> None:
 
 
 def read_schema(raw: Unread, field: str) -> None:
-    """FieldError where a tool's schema is no object, too large or too deep."""
+    """FieldError where a tool's schema is none of an object, too large or too deep."""
+    schema = read_json(raw, field)
+    if schema is not None and schema.get("type", "object") != "object":
+        raise FieldError(field, "arguments are an object: its type must be 'object'")
+
+
+def read_json(raw: Unread, field: str) -> dict[str, Any] | None:
+    """A schema; FieldError where it is no object, too large or too deep."""
     text = given(raw)
     if text is None:
-        return
+        return None
     if len(text) > MAX_TOOL_BYTES:
         raise FieldError(field, f"a schema has at most {MAX_TOOL_BYTES} bytes; shorten it")
     try:
@@ -136,11 +147,9 @@ def read_schema(raw: Unread, field: str) -> None:
         raise FieldError(field, f"it cannot be read as JSON: {error}") from error
     if not isinstance(schema, dict):
         raise FieldError(field, "a JSON schema belongs here, which is an object")
-    kind = cast("dict[str, Any]", schema).get("type", "object")
-    if kind != "object":
-        raise FieldError(field, "arguments are an object: its type must be 'object'")
     if _depth_exceeds(schema, MAX_SCHEMA_DEPTH):
         raise FieldError(field, f"it is deeper than {MAX_SCHEMA_DEPTH}; flatten it")
+    return cast("dict[str, Any]", schema)
 
 
 def _depth_exceeds(value: Any, most: int) -> bool:

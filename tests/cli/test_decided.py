@@ -11,7 +11,7 @@ from command_line import lostwax, one_sentence
 from small_fixtures import Compiled
 
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
-from lostwax.cli.foreign_values import TOOL_PARSERS, require_chat_form
+from lostwax.cli.foreign_values import TOOL_PARSERS, chat_form
 from lostwax.cli.option_types import OptionRefused
 from lostwax.ir.contract.choice import Choices
 
@@ -144,10 +144,32 @@ def test_drafts_are_asked_for_in_any_server_s_words(
 
 def test_each_encoding_has_its_parsers() -> None:
     for encoding, parser in TOOL_PARSERS.items():
-        require_chat_form(encoding, parser, "deepseek_v3")
-        for other in {"deepseekv32", "deepseekv31", "none", "hermes"} - {parser}:
-            with pytest.raises(OptionRefused, match=f"nearest: --tool-call-parser {parser}$"):
-                require_chat_form(encoding, other, None)
-    require_chat_form(None, None, None)
+        assert chat_form(encoding, parser, "deepseek_v3") == (parser, True)
+        for other in {"deepseekv32", "deepseekv31", "hermes"} - {parser}:
+            nearest = f"nearest: --tool-call-parser {parser}"
+            with pytest.raises(OptionRefused, match=nearest):
+                chat_form(encoding, other, None)
+        with pytest.raises(OptionRefused, match="nearest: --reasoning-parser deepseek-v3, or none"):
+            chat_form(encoding, None, "qwen3")
+    assert chat_form(None, None, None) == (None, True)
     with pytest.raises(OptionRefused, match="this checkpoint's chats are not known here"):
-        require_chat_form(None, None, "deepseek-v3")
+        chat_form(None, None, "deepseek-v3")
+
+
+def test_no_parser_goes_with_every_encoding() -> None:
+    for encoding in (*TOOL_PARSERS, None):
+        assert chat_form(encoding, "none", "none") == ("none", False)
+
+
+def test_beside_a_template_any_parser_that_is_known_goes() -> None:
+    for encoding in (*TOOL_PARSERS, None):
+        for parser in ("deepseekv32", "deepseekv31", "none"):
+            assert chat_form(encoding, parser, None, has_template=True) == (parser, True)
+        assert chat_form(encoding, "deepseek_v31", "deepseek_v3", has_template=True) == (
+            "deepseekv31",
+            True,
+        )
+        with pytest.raises(OptionRefused, match="give one of deepseekv32, deepseekv31, none"):
+            chat_form(encoding, "hermes", None, has_template=True)
+        with pytest.raises(OptionRefused, match="give one of deepseek-v3, none"):
+            chat_form(encoding, None, "qwen3", has_template=True)

@@ -149,7 +149,7 @@ def test_what_a_compile_decides_is_given_to_it(options: str, ours: str, capsys: 
         ("--page-size 1", "pages have 64 tokens"),
         ("--quantization awq", "weights stay as the checkpoint stores them"),
         ("--tool-call-parser qwen25", "answers are read as the checkpoint's encoding writes them"),
-        ("--chat-template mine.jinja", "rendered by the checkpoint's own encoding"),
+        ("--chat-template", "its value is missing"),
         ("--config server.yaml", "a YAML file of options is not read"),
         ("--otlp-traces-endpoint collector:4317", "is no URL of a server"),
         ("--dtype half", "nearest: bf16"),
@@ -170,17 +170,42 @@ def test_what_has_no_counterpart_is_left_out_with_the_reason(
 
 
 def test_every_known_option_is_needless_or_lacking(capsys: Capture) -> None:
-    valued = {"--load-format", "--quantization", "--tokenizer-mode", "--tokenizer-path"}
+    valued = {
+        "--attention-backend",
+        "--load-format",
+        "--quantization",
+        "--tokenizer-mode",
+        "--tokenizer-path",
+    }
     names = {*NEEDLESS, *LACKING} - valued - {"--tokenizer"}
     found = migrated(capsys, f"{SGLANG} {' '.join(names)}")
     assert told(found) == names
     assert not {*NEEDLESS} & {*LACKING}
     known = {n for a in command_app("serve").assemble_argument_collection() for n in a.names}
-    assert known & names == {"--tool-call-parser", "--reasoning-parser"}  # `run` lacks them
+    assert not known & names
     harmless = "--load-format auto --quantization fp8 --tokenizer-mode auto --tokenizer org/V3.2"
     assert migrated(capsys, f"{VLLM} {harmless}")["left_out"] == []
     others = "--load-format gguf --quantization awq --tokenizer-mode slow --tokenizer other"
     assert len(migrated(capsys, f"{VLLM} {others}")["left_out"]) == 4
+
+
+def test_a_template_passes_to_serve_with_the_parsers_beside_it(capsys: Capture) -> None:
+    given = "--chat-template mine.jinja --tool-call-parser deepseekv31"
+    found = migrated(capsys, f"{SGLANG} {given} --reasoning-parser deepseek-v3")
+    assert found["left_out"] == []
+    said = words(found, "serve")
+    for option in shlex.split(f"{given} --reasoning-parser deepseek-v3"):
+        assert option in said
+    ours = "--chat-template x/tool_chat_template_deepseekv31.jinja --tool-call-parser deepseekv31"
+    assert "--chat-template" not in words(migrated(capsys, f"{SGLANG} {ours}"), "serve")
+
+
+def test_a_bound_of_cached_tokens_is_said_in_pages(capsys: Capture) -> None:
+    found = migrated(capsys, f"{SGLANG} --max-total-tokens 130 --mem-fraction-static 0.8")
+    said = words(found, "serve")
+    assert said[said.index("--num-pages") + 1] == "4"  # three, and that of padding
+    assert "--mem-fraction-static" not in said
+    assert "--mem-fraction-static 0.8" in [reason["option"] for reason in found["needless"]]
 
 
 def test_options_pass_to_serve_by_its_own_name(capsys: Capture) -> None:

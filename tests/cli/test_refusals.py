@@ -163,6 +163,8 @@ VALUES = {
     "verify ART --checkpoint ART": "is an artifact and no checkpoint",
     "export ART --onnx -o DIR": "DIR is a folder; give the name of a file",
     "export ART --onnx -o FILE/x": "FILE is no folder; give another path",
+    "serve --chat-template OUT": "OUT does not exist; give a file",
+    "chat encode --chat-template OUT": "OUT does not exist; give a file",
     "chat encode --tokenizer OUT --json": "OUT does not exist; give the folder",
     "chat encode --tokenizer DIR": "--tokenizer gives the ids that --json prints: add --json",
     "chat parse --tools OUT": "OUT does not exist; give a file",
@@ -182,7 +184,13 @@ FOREIGN = {
     "serve --hicache-ratio 2": "the size itself is given: serve --hicache-size GB",
     "serve --disable-log-requests": "has no line unless --log-requests is given: leave it out",
     "serve --api-ky x": "Did you mean --api-key?",
-    "run --mem-fraction-static 0.9": "here it is --num-pages",
+    "run --mem-fraction-static 0.9": (
+        "start one with it: lostwax serve PATH --mem-fraction-static …, and ask it: lostwax run"
+    ),
+    "serve --attention-backend fa3": "attention is chosen by cost",
+    "serve --moe-runner-backend x": "chosen when the artifact was compiled: leave it out",
+    "serve -pp 2": "unknown option -pp: layers are not spread over ranks",
+    "chat encode --chat-template FILE --format x": "Choose from",
     "run --model-path CKPT": "name the folder itself: lostwax run PATH",
     "serve --max-reqs 8": "--max-reqs is decided when a checkpoint is compiled",
     "serve --nnodes 2": "--nnodes: ranks run on one host; leave it out",

@@ -294,8 +294,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "audio": ({"audio": {}}, "audio", "text only"),
     "an effort": ({"reasoning_effort": "low"}, "reasoning_effort", "chat_template_kwargs"),
     "a strange switch": (
-        {"chat_template_kwargs": {"enable_thinking": True}},
-        "chat_template_kwargs.enable_thinking",
+        {"chat_template_kwargs": {"thinking_budget": 5}},
+        "chat_template_kwargs.thinking_budget",
         'use chat_template_kwargs: {"thinking": true}',
     ),
     "a switch of text": (

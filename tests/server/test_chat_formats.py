@@ -92,3 +92,35 @@ def test_tools_need_their_marks_in_the_tokenizer() -> None:
         answer = post()
         assert answer.status_code == 400
         assert f"no token {TOOL_MARKS[2]}" in answer.json()["error"]["message"]
+
+
+def test_a_system_messages_tools_are_offered_where_they_stand() -> None:
+    offering: list[Any] = [{"role": "system", "content": "Be terse.", "tools": TOOLS}, *ASK]
+    given: dict[str, Any] = {"messages": offering, "tools": None}
+    with _served(CHAT_V32, _written(CHAT_V32)) as (post, runtime):
+        choice = post(**given).json()["choices"][0]
+        assert choice["finish_reason"] == "tool_calls"
+        assert runtime.prompt == CODEC.encode_pieces(encode_chat(CHAT_V32, offering))
+        choice = post(**given, tool_choice="none").json()["choices"][0]
+        assert (choice["finish_reason"], "add" in choice["message"]["content"]) == ("stop", True)
+        bare = [{"role": "system", "content": "Be terse."}, *ASK]
+        assert runtime.prompt == CODEC.encode_pieces(encode_chat(CHAT_V32, bare))
+        twice = post(messages=offering).json()["error"]
+        assert "two tools have the name 'add'" in twice["message"]
+        named = {"type": "function", "function": {"name": "sub"}}
+        assert "no tool has the name" in post(**given, tool_choice=named).json()["error"]["message"]
+    with _served(CHAT_V31, "x") as (post, _):
+        assert post(**given).json()["error"]["param"] == "messages"
+
+
+def test_a_schema_in_a_message_is_shown() -> None:
+    schema = {"type": "array", "items": {"type": "integer"}}
+    told: list[Any] = [{"role": "system", "content": "", "response_format": schema}, *ASK]
+    with _served(CHAT_V32, "x") as (post, runtime):
+        assert post(messages=told, tools=None).is_success
+        assert runtime.prompt == CODEC.encode_pieces(encode_chat(CHAT_V32, told))
+        for wrong in (5, [1], "x"):
+            error = post(messages=[told[0] | {"response_format": wrong}, *ASK]).json()["error"]
+            assert error["param"] == "messages[0].response_format"
+        error = post(messages=[ASK[0] | {"response_format": schema}]).json()["error"]
+        assert "a user message has no response_format" in error["message"]

@@ -195,10 +195,6 @@ WAYS_TO_THINK: list[tuple[dict[str, Any], str]] = [
     ({"enable_thinking": True}, "enable_thinking"),
     ({"thinking_budget": 512}, "thinking_budget"),
     (
-        {"chat_template_kwargs": {"enable_thinking": True}},
-        "chat_template_kwargs.enable_thinking",
-    ),
-    (
         {"chat_template_kwargs": {"reasoning_effort": "low"}},
         "chat_template_kwargs.reasoning_effort",
     ),

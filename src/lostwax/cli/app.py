@@ -121,7 +121,21 @@ def _sentence(error: CycloptsError, given: list[str]) -> str:
         name = keywords[0] if keywords and not files else argument.name
         return f"{files[0] if files else ''}{name} {error.exception_message}"
     if isinstance(error, UnknownOptionError) and (
-        found := hint(error.token.keyword or error.token.value, named(given))
+        found := _hint(error.token.keyword or error.token.value, named(given))
     ):
         return found
     return " ".join(str(error).split())
+
+
+def _hint(option: str, command: str | None) -> str | None:
+    app = make_app()
+    own = names_of(app, command.split()) if command else frozenset[str]()
+    return hint(option, command, own, names_of(app, ["serve"]))
+
+
+def names_of(app: App, command: Sequence[str]) -> frozenset[str]:
+    """The names of a command's options."""
+    for word in command:
+        app = app[word]
+    found = (name for each in app.assemble_argument_collection() for name in each.names)
+    return frozenset(name for name in found if name.startswith("-"))

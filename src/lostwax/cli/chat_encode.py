@@ -1,23 +1,33 @@
-"""`lostwax chat encode`: the prompt of a chat. Asks no model."""
+"""`lostwax chat encode`: the prompt of a chat, by the server's own way to it. Asks no model."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from lostwax.backends.runtime.say import result_json, result_lines
 from lostwax.cli.chat_input import BadInput, Format, read_chat
-from lostwax.cli.named_paths import Folder
+from lostwax.cli.named_paths import File, Folder
 from lostwax.cli.option_types import Flag, Json, OptionRefused
+
+if TYPE_CHECKING:
+    from lostwax.server.formats.pieces import Piece
+    from lostwax.server.gateway.chat_models import ChatRequest
+    from lostwax.server.gateway.tokenizer import Codec
 
 
 def chat_encode(
     *,
     format: Format = "deepseekv32",
     thinking: Flag = False,
+    chat_template: File | None = None,
     tokenizer: Folder | None = None,
     json_: Json = False,
 ) -> None:
     """Print the prompt of the chat on standard input.
 
-    That is a JSON list of messages, or a request with messages, tools and chat_template_kwargs.
+    That is a JSON list of messages, or a request of /v1/chat/completions, which is read as the
+    server reads it.
 
     Parameters
     ----------
@@ -25,6 +35,8 @@ def chat_encode(
         deepseekv32 (DSML), or deepseekv31: V3.1's, and V3.2-Exp's up to where turns are opened.
     thinking
         The model reasons before it answers.
+    chat_template
+        A Jinja file that renders the chat in place of --format, as in `lostwax serve`.
     tokenizer
         A folder with a tokenizer.json, for the prompt's ids with --json.
     json_
@@ -32,29 +44,19 @@ def chat_encode(
     """
     if tokenizer is not None and not json_:
         raise OptionRefused("--tokenizer gives the ids that --json prints: add --json")
-    from lostwax.server.formats.encoders import encode_chat, marks_in
+    from lostwax.server.formats.encoders import marks_in
     from lostwax.server.formats.pieces import joined
 
-    chat = read_chat()
-    if thinking and chat.thinking is False:
-        raise BadInput("chat_template_kwargs say the opposite of --thinking; leave one of them out")
-    pieces = encode_chat(
-        format,
-        chat.messages,
-        chat.tools,
-        thinking=thinking or bool(chat.thinking),
-        trust_content=chat.trust_content,
-    )
+    codec = None if tokenizer is None else _codec(tokenizer)
+    if chat_template is None:
+        pieces = _encoded(format, thinking=thinking)
+    else:
+        pieces = _templated(chat_template, codec, thinking=thinking)
     if not json_:
         result_lines(joined(pieces))
         return
     report: dict[str, object] = {"prompt": joined(pieces)}
-    if tokenizer is not None:
-        from lostwax.server.gateway.tokenizer_file import load_codec
-
-        codec = load_codec(tokenizer)
-        if not codec.can_encode:
-            raise OptionRefused(f"{tokenizer} has no tokenizer.json; give a checkpoint's folder")
+    if codec is not None:
         if missing := [mark for mark in marks_in(pieces) if mark not in codec.marks]:
             raise OptionRefused(
                 f"the tokenizer of {tokenizer} has no token {missing[0]}, which this prompt needs;"
@@ -62,3 +64,43 @@ def chat_encode(
             )
         report["ids"] = codec.encode_pieces(pieces)
     result_json(report)
+
+
+def _codec(folder: Path) -> Codec:
+    from lostwax.server.gateway.tokenizer_file import load_codec
+
+    codec = load_codec(folder)
+    if not codec.can_encode:
+        raise OptionRefused(f"{folder} has no tokenizer.json; give a checkpoint's folder")
+    return codec
+
+
+def _encoded(format: Format, *, thinking: bool) -> list[Piece]:
+    """A chat that has ended, with the assistant's last message, has a prompt, too."""
+    from lostwax.server.gateway.chat_models import ChatRequest
+    from lostwax.server.gateway.chat_pieces import chat_pieces
+
+    request = _thinking(read_chat(ChatRequest), thinking=thinking)
+    return chat_pieces(request, format, needs_turn=False)
+
+
+def _templated(path: Path, codec: Codec | None, *, thinking: bool) -> list[Piece]:
+    from lostwax.cli.serve_chats import named_template
+    from lostwax.server.formats.encoders import MARKS
+    from lostwax.server.formats.pieces import Piece
+    from lostwax.server.gateway.templated_chat import templated_text
+    from lostwax.server.gateway.templated_request import TemplatedChatRequest
+
+    template = named_template(path)
+    request = _thinking(read_chat(TemplatedChatRequest), thinking=thinking)
+    marks = MARKS if codec is None else codec.marks
+    return [Piece(templated_text(request, template, marks), True)]
+
+
+def _thinking(request: ChatRequest, *, thinking: bool) -> ChatRequest:
+    """The request with what --thinking says."""
+    if not thinking:
+        return request
+    if request.template.thinks is False:
+        raise BadInput("chat_template_kwargs say the opposite of --thinking; leave one of them out")
+    return request.that_thinks()

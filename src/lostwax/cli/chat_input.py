@@ -1,76 +1,29 @@
-"""What `lostwax chat` reads: text and JSON within bounds, messages and tools of the right types."""
+"""What `lostwax chat` reads: text and JSON within bounds, chats as the server reads them."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import msgspec
 from cyclopts import Parameter
-from msgspec import Struct
 
 from lostwax.ir.contract.foreign_file import BadFile, read_bounded
+
+if TYPE_CHECKING:
+    from lostwax.server.gateway.chat_models import ChatRequest
 
 MAX_BYTES = 64 << 20
 Format = Annotated[
     Literal["deepseekv32", "deepseekv31"],
     Parameter(name="--format"),
 ]
-_UNTOLD = ("continue_final_message", "add_generation_prompt", "chat_template", "documents",
-           "functions", "response_format", "tool_choice")  # fmt: skip
-"""Fields of a request that would change its prompt, and that are not read here."""
 
 
 class BadInput(Exception):
     """What was given on standard input or in a file cannot be read; the message says why."""
-
-
-class _Function(Struct):
-    name: str
-    arguments: str | dict[str, Any] | None = None
-
-
-class _Call(Struct):
-    function: _Function
-
-
-class _Message(Struct, forbid_unknown_fields=True):
-    """Every field that a message may have, whether or not a prompt shows it."""
-
-    role: str
-    content: str | list[dict[str, Any]] | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    tool_calls: list[_Call] | None = None
-    tools: list[dict[str, Any]] | None = None
-    response_format: dict[str, Any] | None = None
-    tool_call_id: str | None = None
-    name: str | None = None
-    refusal: None = None
-    annotations: list[Any] | None = None
-    audio: None = None
-    function_call: None = None
-
-
-class _Settings(Struct, forbid_unknown_fields=True):
-    """Of `chat_template_kwargs`; `enable_thinking` is another name of `thinking`."""
-
-    thinking: bool | None = None
-    enable_thinking: bool | None = None
-    trust_content: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Chat:
-    """What a prompt is rendered of. `thinking` is None where nothing was said of it."""
-
-    messages: list[dict[str, Any]]
-    tools: list[dict[str, Any]]
-    thinking: bool | None
-    trust_content: bool
 
 
 def read_text() -> str:
@@ -78,38 +31,17 @@ def read_text() -> str:
     return _as_text(_read_bytes(), "standard input")
 
 
-def read_chat() -> Chat:
-    """The chat on standard input: a list of messages, or a request. Raises BadInput."""
-    given = _as_json(_read_bytes(), "standard input")
-    is_request = isinstance(given, dict)
-    request = cast("dict[str, Any]", given) if is_request else {"messages": given}
-    if untold := [name for name in _UNTOLD if request.get(name) is not None]:
-        raise BadInput(
-            f"{untold[0]} is not rendered here: leave it out (a schema may stand in the first"
-            " message, as its response_format)"
-        )
-    messages = _as(list[_Message], request.get("messages"), "messages")
-    settings = _as(_Settings, request.get("chat_template_kwargs") or {}, "chat_template_kwargs")
-    said = {settings.thinking, settings.enable_thinking} - {None}
-    if len(said) > 1:
-        raise BadInput("thinking and enable_thinking say the opposite; give one")
-    for index, message in enumerate(messages):
-        _require_tools(message.tools or ())
-        offers = message.tools or message.response_format
-        if offers and message.role not in ("system", "developer"):
-            raise BadInput(
-                f"messages[{index}] is of role {message.role} and brings tools or a"
-                " response_format; put them into a system or a developer message"
-            )
-    tools = _as(list[dict[str, Any]], request.get("tools") or [], "tools")
-    _require_tools(tools)
-    rendered = cast("list[dict[str, Any]]", request["messages"])
-    return Chat(
-        [_with_reasoning(message) for message in rendered],
-        tools,
-        said.pop() if said else None,
-        bool(settings.trust_content),
-    )
+def read_chat(kind: type[ChatRequest]) -> ChatRequest:
+    """The chat on standard input: a request, or a list of its messages. Raises BadInput, and
+    ApiError as the server would for the request."""
+    from lostwax.server.gateway.decoding import decode, require_few_strings
+
+    body = _read_bytes()
+    _as_json(body, "standard input")
+    if not body.lstrip().startswith(b"{"):
+        body = b'{"messages":%b}' % body
+    require_few_strings(body)
+    return decode(body, kind)
 
 
 def read_tools(path: Path) -> list[dict[str, Any]]:
@@ -123,11 +55,6 @@ def read_tools(path: Path) -> list[dict[str, Any]]:
     tools = _as(list[dict[str, Any]], listed, f"the tools of {path}")
     _require_tools(tools)
     return tools
-
-
-def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
-    reasoning = message.get("reasoning_content") or message.get("reasoning")
-    return {**message, "reasoning_content": reasoning}
 
 
 def _require_tools(tools: Sequence[dict[str, Any]]) -> None:

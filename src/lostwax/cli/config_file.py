@@ -15,6 +15,8 @@ from typing import Any, get_args
 import msgspec
 from cyclopts.config import Dict
 
+from lostwax.cli.foreign_command import one_name
+from lostwax.cli.foreign_options import hint
 from lostwax.cli.option_types import OptionRefused
 from lostwax.ir.contract.foreign_file import BadFile, read_bounded
 
@@ -65,12 +67,22 @@ def _require_options(path: Path, table: Mapping[str, Any], options: Mapping[str,
         if key == "config":
             raise OptionRefused(f"{path}: a file names no other; leave out 'config'")
         if key not in options:
-            remedy = "lostwax serve --help-all lists the options"
-            raise OptionRefused(f"{path}: no option {key!r}; {_meant(key, options) or remedy}")
+            remedy = _foreign(key, options) or _meant(key, options)
+            remedy = remedy or "lostwax serve --help-all lists the options"
+            raise OptionRefused(f"{path}: no option {key!r}; {remedy}")
         try:
             msgspec.convert(value, _written(options[key]))
         except msgspec.ValidationError as error:
             raise OptionRefused(f"{path}: {key}: {error}") from error
+
+
+def _foreign(key: str, options: Iterable[str]) -> str | None:
+    """What a command line is told of another server's option."""
+    own = {f"--{name}" for name in options}
+    if one_name(f"--{key}") in own:
+        return None
+    said = hint(f"--{key}", "serve", own, own)
+    return None if said is None else said.partition(": ")[2]
 
 
 def _written(kind: Any) -> Any:

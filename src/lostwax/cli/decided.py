@@ -23,12 +23,11 @@ from lostwax.cli.foreign_values import (
     drafts_of_json,
     kv_layout,
     require_cache_of,
-    require_chat_form,
     require_dp_attention,
     require_one_copy,
 )
 from lostwax.cli.help_page import FOREIGN
-from lostwax.cli.named_paths import Model
+from lostwax.cli.named_paths import File, Model
 from lostwax.cli.option_types import Count, Flag, OptionRefused, Ranks
 from lostwax.ir.contract.choice import Choices
 
@@ -81,9 +80,12 @@ class Decided:
     speculative_config
         As --drafts, in vLLM's JSON: method mtp and num_speculative_tokens.
     tool_call_parser
-        The checkpoint's own, such as deepseekv32.
+        The checkpoint's own, such as deepseekv32, or none: calls are not read.
     reasoning_parser
-        The checkpoint's own: deepseek-v3.
+        The checkpoint's own, deepseek-v3, or none: reasoning is not parted from the content.
+    chat_template
+        A Jinja file that renders chats in place of the checkpoint's encoding, in a sandbox. Answers
+        are read as that writes them, unless --tool-call-parser or --reasoning-parser says another.
     """
 
     model_path: Annotated[Model | None, _named("--model-path", "--model")] = None
@@ -113,6 +115,7 @@ class Decided:
     speculative_config: Annotated[str | None, _named("--speculative-config")] = None
     tool_call_parser: Annotated[str | None, _named("--tool-call-parser")] = None
     reasoning_parser: Annotated[str | None, _named("--reasoning-parser")] = None
+    chat_template: Annotated[File | None, _named("--chat-template")] = None
 
     @property
     def drafts(self) -> int | None:
@@ -206,8 +209,6 @@ def require_default(checkpoint: Path | None, dtype: str, decided: Decided) -> No
 def require_decided(reader: ArtifactReader, decided: Decided) -> None:
     """OptionRefused where the artifact is another than the one that is asked for."""
     manifest = reader.manifest
-    encoding = manifest.model.chat_encoding
-    require_chat_form(encoding, decided.tool_call_parser, decided.reasoning_parser)
     drafting = decided.speculative_algorithm is not None
     asked = decided.asked
     there = _there(reader, asked)

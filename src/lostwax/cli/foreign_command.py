@@ -129,7 +129,7 @@ def options_of(command: ForeignCommand, takes: Mapping[str, int]) -> Iterator[Gi
             yield Given("", (word,))
             continue
         name, equals, value = word.partition("=")
-        name = _name(name)
+        name = one_name(name)
         count = takes.get(name, len(words))
         values = [value] if equals else []
         while words and len(values) < count and not equals and not _is_option(words[0]):
@@ -142,7 +142,7 @@ def _is_option(word: str) -> bool:
     return re.match(r"--?[A-Za-z]", word) is not None
 
 
-def _name(word: str) -> str:
-    """An option's one name: vLLM takes underscores for dashes."""
+def one_name(word: str) -> str:
+    """An option's one name: vLLM takes underscores for dashes, and has names of one dash."""
     first, dot, key = word.partition(".")
     return _SHORT.get(first, first.replace("_", "-")) + dot + key

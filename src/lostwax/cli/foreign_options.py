@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from lostwax.cli.foreign_command import one_name
+
 _DOWNLOADS = "lostwax downloads nothing and runs no code of a checkpoint: leave it out"
 _PATH = "name the folder itself: lostwax {command} PATH"
 _NO_LINES = "a request has no line unless --log-requests is given: leave it out"
@@ -12,11 +16,9 @@ _NOT_TUNED = "nothing is tuned or warmed up by choice at the start: leave it out
 _OWN_CHOICE = "what runs an op was chosen when the artifact was compiled: leave it out"
 _SAFETENSORS = "weights are read from safetensors by the artifact's plan: leave it out"
 _GRAMMARS = "grammars are llguidance's: leave it out"
-_PARSED = "answers are read as the checkpoint's encoding writes them: leave it out"
 _MIXED = "prompts are always cut into steps, which answers join: leave it out"
 _FOUND = "prefixes are found in the cache by themselves: leave it out"
 _OURS = {
-    "--attention-backend": "--lowering",
     "--chunked-prefill-size": "--max-tokens",
     "--context-length": "--max-context",
     "--device": "--target",
@@ -29,9 +31,7 @@ _OURS = {
     "--max-num-seqs": "--max-reqs",
     "--max-running-requests": "--max-reqs",
     "--max-seq-len": "--max-context",
-    "--max-total-tokens": "--num-pages",
     "--mem-fraction-static": "--num-pages",
-    "--moe-runner-backend": "--lowering",
     "--nsa-decode-backend": "--lowering",
     "--nsa-prefill-backend": "--lowering",
     "--dsa-decode-backend": "--lowering",
@@ -50,12 +50,14 @@ _OTHERWISE = {
     "--allowed-hosts": "here each is named: serve --allow-host NAME",
     "--allowed-origins": "here each is named: serve --allow-origin ORIGIN",
     "--hicache-ratio": "here the size itself is given: serve --hicache-size GB",
+    "--max-total-tokens": "here pages of 64 tokens are given: serve --num-pages N",
     "--model": _PATH,
     "--model-path": _PATH,
     "--ssl-keyfile-password": "take the password off the key: openssl pkey -in KEY -out OTHER",
 }
 """What is said in another way."""
 NEEDLESS = {
+    "--attention-backend": "attention is chosen by cost when a model is compiled: leave it out",
     "--async-scheduling": "steps overlap wherever the device keeps the state: leave it out",
     "--decode-log-interval": "metrics tell of steps: leave it out",
     "--disable-cuda-graph": _REPLAYED,
@@ -88,13 +90,11 @@ NEEDLESS = {
     "--prefix-caching-hash-algo": "pages are always found by SHA-256: leave it out",
     "--quantization": "weights stay as the checkpoint stores them: leave it out",
     "--random-seed": "each request has its seed: leave it out",
-    "--reasoning-parser": _PARSED,
     "--sampling-backend": _OWN_CHOICE,
     "--seed": "each request has its seed: leave it out",
     "--tokenizer": "the checkpoint's own is used: leave it out",
     "--tokenizer-mode": "the checkpoint's own encoding is used: leave it out",
     "--tokenizer-path": "the checkpoint's own is used: leave it out",
-    "--tool-call-parser": _PARSED,
     "--trust-remote-code": _DOWNLOADS,
     "--uvicorn-log-level": _NO_LEVELS,
 }
@@ -113,7 +113,6 @@ LACKING = {
     "--api-server-count": "one gateway process serves",
     "--attention-context-parallel-size": _PROMPT,
     "--attn-cp-size": _PROMPT,
-    "--chat-template": "chats are rendered by the checkpoint's own encoding",
     "--cpu-offload-gb": _OFFLOAD,
     "--data-parallel-size-local": _ONE_HOST,
     "--decode-context-parallel-size": _PROMPT,
@@ -197,26 +196,49 @@ _OF_BENCH = {
 """Of `vllm bench serve`."""
 
 
-def hint(option: str, command: str | None) -> str | None:
-    """A sentence for an option that `command` does not have, None where nothing is known of it."""
-    name = option.partition("=")[0]
+def hint(
+    option: str, command: str | None, own: Collection[str], of_serve: Collection[str]
+) -> str | None:
+    """A sentence for an option that `command` does not have, None where nothing is known of it.
+
+    `own` are the names of its options, `of_serve` those of `serve`.
+    """
+    given = option.partition("=")[0]
+    name = one_name(given)
     if command == "bench serve" and name in _OF_BENCH:
-        return f"unknown option {name}: {_OF_BENCH[name]}"
-    if name in (said := NEEDLESS | _OTHERWISE) and name not in _OURS:
-        return f"unknown option {name}: {said[name].format(command=command or 'COMMAND')}"
-    if name in LACKING:
-        return f"unknown option {name}: {LACKING[name]}; leave it out"
+        return f"unknown option {given}: {_OF_BENCH[name]}"
+    if (why := said_of(name)) is not None and name not in of_serve:
+        return f"unknown option {given}: {why.format(command=command or 'COMMAND')}"
+    if name in _OTHERWISE:
+        return f"unknown option {given}: {_OTHERWISE[name].format(command=command or 'COMMAND')}"
     ours = _OURS.get(name, name)
-    if ours in _OF_COMPILE and command != "compile":
+    if ours in own:
+        return f"unknown option {given}: here it is {ours}"
+    if ours in _OF_COMPILE:
         return (
-            f"unknown option {name}: {ours} is decided when a checkpoint is compiled;"
+            f"unknown option {given}: {ours} is decided when a checkpoint is compiled;"
             f" lostwax compile CHECKPOINT {ours} … -o DIR"
         )
-    if ours != name:
-        return f"unknown option {name}: here it is {ours}"
+    if name in of_serve or ours in of_serve:
+        there = name if name in of_serve else ours
+        ask = f", and ask it: lostwax {command} --url URL" if "--url" in own else ""
+        return (
+            f"unknown option {given}: it is a server's; start one with it: lostwax serve PATH"
+            f" {there} …{ask}"
+        )
     return None
+
+
+def said_of(name: str) -> str | None:
+    """What there is to say of a server's option that has no other name here, None where nothing is
+    known of it."""
+    if name in LACKING:
+        return f"{LACKING[name]}; leave it out"
+    return NEEDLESS.get(name) or _OTHERWISE.get(name)
 
 
 def lacking(name: str) -> str | None:
     """Why a server's option has no counterpart, None where nothing is known of it."""
+    if name in _OURS:
+        return f"here it is {_OURS[name]}; give that"
     return LACKING.get(name) or _OTHERWISE.get(name)

@@ -12,6 +12,7 @@ import msgspec
 
 from lostwax.cli.option_types import OptionRefused
 from lostwax.ir.contract.step import MAX_DRAFTS
+from lostwax.server.formats.encoders import Format
 
 KV_LAYOUTS = {
     "auto": "model",
@@ -36,7 +37,16 @@ TOOL_PARSERS = {
     "deepseek-v3.2-speciale": "none",
 }
 """SGLang's `--tool-call-parser` for an encoding (`ModelFacts.chat_encoding`)."""
+NO_PARSER = "none"
+"""Of both options: the answer's text is content as it comes."""
+FORMATS: dict[str, Format] = {
+    "deepseekv32": "deepseekv32",
+    "deepseekv31": "deepseekv31",
+    NO_PARSER: "none",
+}
+"""How calls are read by `--tool-call-parser`."""
 REASONING_PARSER = "deepseek-v3"
+REASONING_PARSERS = (REASONING_PARSER, NO_PARSER)
 MAX_JSON = 4096
 """Characters of `--speculative-config`."""
 
@@ -68,9 +78,10 @@ def require_one_copy(option: str, value: int) -> None:
     """OptionRefused where copies of the attention (--dp) or whole experts (--ep) are spread."""
     if value != 1:
         what = "run attention for its own requests" if option == "--dp" else "hold whole experts"
+        copies = ", or start so many, each on devices of its own" if option == "--dp" else ""
         raise OptionRefused(
             f"{option} {value}: ranks have a slice of every head and expert, and none can {what};"
-            f" nearest: --tp {value} without {option}"
+            f" nearest: --tp {value} without {option}{copies}"
         )
 
 
@@ -164,29 +175,43 @@ def _require_drafts(option: str, value: int) -> None:
         )
 
 
-def require_chat_form(
-    encoding: str | None, tool_call_parser: str | None, reasoning_parser: str | None
-) -> None:
-    """OptionRefused where parsers are named that do not read what the encoding writes.
+def chat_form(
+    encoding: str | None,
+    tool_call_parser: str | None,
+    reasoning_parser: str | None,
+    *,
+    has_template: bool = False,
+) -> tuple[Format | None, bool]:
+    """How calls are read, None for as the encoding writes them, and whether reasoning is parted.
 
     `encoding` is the checkpoint's (`ModelFacts.chat_encoding`), None where its chats are not known.
+    OptionRefused where parsers are named that do not read what it writes; what a template of the
+    operator's makes the model write, only they know.
     """
-    for option, value, own in (
-        ("--tool-call-parser", tool_call_parser, TOOL_PARSERS.get(encoding or "")),
-        ("--reasoning-parser", reasoning_parser, encoding and REASONING_PARSER),
+    for option, value, own, known in (
+        ("--tool-call-parser", tool_call_parser, TOOL_PARSERS.get(encoding or ""), FORMATS),
+        ("--reasoning-parser", reasoning_parser, encoding and REASONING_PARSER, REASONING_PARSERS),
     ):
-        if value is None:
+        if value in (None, NO_PARSER):
+            continue
+        if has_template:
+            if plain(value) not in map(plain, known):
+                listed = ", ".join(known)
+                raise OptionRefused(f"{option} {value}: it is not known here; give one of {listed}")
             continue
         if own is None:
             raise OptionRefused(
-                f"{option} {value}: this checkpoint's chats are not known here; leave it out and"
-                " ask /v1/completions"
+                f"{option} {value}: this checkpoint's chats are not known here; give its template"
+                " (--chat-template FILE), or leave it out and ask /v1/completions"
             )
         if plain(value) != plain(own):
+            nearest = NO_PARSER if own == NO_PARSER else f"{own}, or {NO_PARSER}"
             raise OptionRefused(
                 f"{option} {value}: answers are read as the checkpoint's encoding writes them;"
-                f" nearest: {option} {own}"
+                f" nearest: {option} {nearest}"
             )
+    calls = None if tool_call_parser is None else FORMATS[plain(tool_call_parser)]
+    return calls, reasoning_parser != NO_PARSER
 
 
 def plain(parser: str) -> str:

@@ -6,7 +6,7 @@ differ so that clients would notice, ours are said.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from lostwax.backends.asked import UnsupportedRanks, require_ranks
@@ -16,6 +16,9 @@ from lostwax.backends.registry import find_target
 from lostwax.cli.foreign_command import ForeignCommand, Given
 from lostwax.cli.foreign_options import NEEDLESS, lacking
 from lostwax.cli.foreign_values import (
+    NO_PARSER,
+    REASONING_PARSERS,
+    TOOL_PARSERS,
     drafts,
     drafts_of_json,
     kv_layout,
@@ -40,11 +43,11 @@ CONTEXT = "163840"
 MEMORY = "0.9"
 """Of the device: vLLM's own, and about what SGLang comes to."""
 PAGE_TOKENS = "64"  # frontend/checkpoint.py
-PARSERS = ("deepseekv32", "deepseekv31", "deepseekv3")
-"""Of tool calls and of reasoning, as both servers spell them (`foreign_values.plain`)."""
+TEMPLATES = ("deepseekv32", "deepseekv31", "deepseekv3")
+"""In the names of the templates that both servers bring for this model, as `foreign_values.plain`
+spells them."""
 VALUES = {
     "--attention-backend": 1,
-    "--chat-template": 1,
     "--device": 1,
     "--quantization": 1,
     "--tokenizer": 1,
@@ -62,6 +65,7 @@ _SPECULATIVE = (
     "--speculative-num-draft-tokens",
 )
 _HARMLESS = {
+    "--attention-backend": ("nsa", "dsa", "auto"),
     "--load-format": ("auto", "safetensors"),
     "--quantization": ("fp8",),
     "--tokenizer": (),
@@ -130,7 +134,6 @@ def _model(t: Translation) -> str:
 
 def _layout(t: Translation) -> None:
     """How the model is spread over ranks."""
-    shares_attention = "--enable-dp-attention" in t.given or t.result.server == "vLLM"
     dp = t.given.get("--dp")
 
     def tp(given: Given) -> None:
@@ -145,11 +148,6 @@ def _layout(t: Translation) -> None:
         t.say(t.compile, "--tp", given.value)
 
     def copies(given: Given) -> None:
-        if not shares_attention and given.value != "1":
-            raise OptionRefused(
-                "one server has one engine: start so many, each on devices of its own, and balance"
-                " requests over them"
-            )
         require_one_copy("--dp", number(given))
         t.needless(given, "there is one copy")
 
@@ -216,13 +214,6 @@ def _formats(t: Translation, cache: str) -> None:
             t.say(t.compile, name, given.value)
 
         t.taken(name, kernel)
-
-    def attention(given: Given) -> None:
-        if given.value not in ("nsa", "dsa", "auto"):
-            raise OptionRefused("attention is chosen by cost; lostwax explain says which")
-        t.needless(given, "the model's own attention is always used")
-
-    t.taken("--attention-backend", attention)
 
 
 def _dtype(t: Translation, given: Given) -> None:
@@ -312,26 +303,37 @@ def _name_and_memory(t: Translation, model: str) -> None:
 
     if not t.taken("--served-model-name", name):
         t.say(t.serve, "--served-model-name", model, because=f"what {server} calls it")
-    if not t.passed("--mem-fraction-static"):
+    if t.taken("--max-total-tokens", lambda given: t.say(t.serve, "--num-pages", _pages(given))):
+        if memory := t.given.pop("--mem-fraction-static", None):
+            t.needless(memory, "--num-pages says how much there is of the cache")
+    elif not t.passed("--mem-fraction-static"):
         why = f"{server} fills the device, lostwax takes 1 GiB of cache unless told"
         t.say(t.serve, "--mem-fraction-static", MEMORY, because=why)
 
 
 def _rest(t: Translation, model: str) -> None:
     """What `serve` has by this name, what is needless, and what is lacking."""
+    template = t.given.get("--chat-template")
+    if template and any(each in plain(template.value) for each in TEMPLATES):
+        t.needless(t.given.pop("--chat-template"), _ENCODING)
+        template = None
+    for name, known in (
+        ("--tool-call-parser", TOOL_PARSERS.values()),
+        ("--reasoning-parser", REASONING_PARSERS),
+    ):
 
-    def parser(given: Given) -> None:
-        if plain(given.value) not in PARSERS:
-            raise OptionRefused("answers are read as the checkpoint's encoding writes them")
-        t.needless(given, _ENCODING)
+        def parser(given: Given, name: str = name, known: Collection[str] = tuple(known)) -> None:
+            if plain(given.value) not in map(plain, known):
+                raise OptionRefused("answers are read as the checkpoint's encoding writes them")
+            if template or given.value == NO_PARSER:
+                t.say(t.serve, name, given.value)
+            else:
+                t.needless(given, _ENCODING)
 
-    t.taken("--tool-call-parser", parser)
-    t.taken("--reasoning-parser", parser)
+        t.taken(name, parser)
     for name, given in list(t.given.items()):
         if name == "--config":
             t.left(given, "a YAML file of options is not read; give them here, too")
-        elif name == "--chat-template" and any(each in plain(given.value) for each in PARSERS):
-            t.needless(given, _ENCODING)
         elif name in t.known:
             t.passed(name)
         elif name in NEEDLESS and (
@@ -341,6 +343,11 @@ def _rest(t: Translation, model: str) -> None:
         else:
             why = lacking(name) or NEEDLESS.get(name, "lostwax has nothing of this name")
             t.left(given, why.removesuffix(": leave it out"))
+
+
+def _pages(tokens: Given) -> str:
+    """Pages that hold so many tokens, and the one that padding writes to."""
+    return str(-(-number(tokens) // int(PAGE_TOKENS)) + 1)
 
 
 def _environment(t: Translation, command: ForeignCommand) -> list[str]:

@@ -49,6 +49,7 @@ from lostwax.cli.option_types import (
     Url,
     also,
 )
+from lostwax.cli.serve_chats import chat_settings, named_template
 from lostwax.cli.serve_limits import host_pages, pages_within, require_within
 from lostwax.server.engine.extend_budget import MAX_STALL
 from lostwax.server.engine.log_lines import LogFormat
@@ -247,6 +248,7 @@ def serve(
         raise OptionRefused("--collect-tokens-histogram adds to /metrics; give --enable-metrics")
     if otlp_traces_endpoint is not None:
         _require_otel()
+    template = decided.chat_template and named_template(decided.chat_template)
     path, drafts = named_model(path, decided), given_drafts(drafts, decided)
     if path is None or not is_artifact(path):
         usual = "bf16" if path else FAST_DTYPES.get(target or "cpu", "bf16")
@@ -266,6 +268,7 @@ def serve(
     else:
         artifact = named_artifact(path, target or "cpu", dtype or "bf16", drafts or 0)
     require_decided(ArtifactReader(artifact), decided)
+    chats = chat_settings(artifact, template, decided)
     require_within(
         artifact,
         context_length=context_length,
@@ -299,6 +302,7 @@ def serve(
             max_admitted_tokens=max_queued_tokens,
             request_timeout_s=request_timeout,
             otlp_traces_endpoint=otlp_traces_endpoint,
+            chats=chats,
         ),
         checkpoint=checkpoint,
         port=port,

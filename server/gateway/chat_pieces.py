@@ -1,0 +1,117 @@
+"""Renders a chat's messages as the text of its prompt. Knows no tokens, no engine and no answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from lostwax.server.formats.encoders import FORMAT_OF, EncodingError, encode_chat
+from lostwax.server.formats.encoding_v32 import EOS, THINK, THINK_END
+from lostwax.server.formats.pieces import Piece, joined
+from lostwax.server.gateway.chat_models import ChatRequest, Message, ToolCall
+from lostwax.server.gateway.errors import ApiError
+
+_OPENED, _CLOSED = Piece(THINK, True), Piece(THINK_END, True)
+
+
+def chat_pieces(request: ChatRequest, encoding: str, *, needs_turn: bool = True) -> list[Piece]:
+    """The prompt in an encoding (`encode_chat`); ApiError where the messages do not allow one, or,
+    where it `needs_turn`, leave the model no turn."""
+    if needs_turn:
+        _require_turn(request)
+    _require_order(request.messages)
+    try:
+        pieces = encode_chat(
+            encoding,
+            request.turns(),
+            request.of_request,
+            thinking=request.thinks,
+            trust_content=bool(request.template.trust_content),
+        )
+    except EncodingError as error:
+        raise refused(str(error)) from error
+    if request.continue_final_message:
+        pieces = _without_end(request, pieces, FORMAT_OF.get(encoding, encoding))
+    elif needs_turn:
+        _require_results(request.messages)
+    try:
+        joined(pieces).encode()
+    except UnicodeEncodeError as error:
+        raise refused(
+            "a tool, or the arguments of a call, hold half a character (surrogate)"
+        ) from error
+    return pieces
+
+
+def ends_inside_reasoning(request: ChatRequest, pieces: Sequence[Piece]) -> bool:
+    """Whether the model goes on with reasoning."""
+    return _reasons_on(request) or pieces[-1] == _OPENED
+
+
+def _require_turn(request: ChatRequest) -> None:
+    last = request.messages[-1]
+    if last.role == "system" or (last.role == "assistant" and not request.continue_final_message):
+        raise refused(
+            f"the last message is of role {last.role}, which leaves the model no turn; end with a"
+            " user, developer or tool message, or send continue_final_message: true to go on with"
+            " an assistant's"
+        )
+
+
+def _require_results(messages: Sequence[Message]) -> None:
+    """Each call before the model's turn has its result."""
+    for num_results, message in enumerate(reversed(messages)):
+        if message.role != "tool":
+            if num_results < len(message.tool_calls or ()):
+                raise refused(
+                    "the last tool calls have fewer results than calls; add a tool message each"
+                )
+            return
+
+
+def _without_end(request: ChatRequest, pieces: list[Piece], format: str) -> list[Piece]:
+    """The prompt up to where its last message breaks off: in the content, or in reasoning that no
+    content follows."""
+    last = request.messages[-1]
+    before = request.messages[-2].role if len(request.messages) > 1 else None
+    if last.tool_calls:
+        raise refused("the last message has tool_calls, which tool messages answer")
+    if before not in ("user", "developer", "tool"):
+        raise refused("the message that is continued must follow a user's, developer's or tool's")
+    _require_results(request.messages[:-1])
+    pieces = pieces[: _last(pieces, Piece(EOS, True))]
+    if _reasons_on(request):
+        if format == "deepseekv31":
+            raise refused("this model's chats keep no reasoning, so none can be continued")
+        # The encoder closed the reasoning before the empty content.
+        pieces = pieces[: _last(pieces, _CLOSED)]
+    return pieces
+
+
+def _last(pieces: list[Piece], mark: Piece) -> int:
+    return max(index for index, piece in enumerate(pieces) if piece == mark)
+
+
+def _reasons_on(request: ChatRequest) -> bool:
+    """Whether the last message is continued in its reasoning."""
+    last = request.messages[-1]
+    return bool(request.continue_final_message and request.thinks and not last.text)
+
+
+def _require_order(messages: Sequence[Message]) -> None:
+    """The encoding has no ids: a result in another place would be read as another call's."""
+    calls: Iterator[ToolCall] = iter(())
+    for index, message in enumerate(messages):
+        if message.role != "tool":
+            calls = iter(message.tool_calls or ())
+        elif (call := next(calls, None)) is not None:
+            ids = {call.id, message.tool_call_id} - {None}
+            if len(ids) > 1:
+                raise refused(
+                    f"messages[{index}] answers call {message.tool_call_id!r} in the place of"
+                    f" {call.id!r}; bring the results in the order of the calls"
+                )
+
+
+def refused(message: str) -> ApiError:
+    """What is wrong with the messages."""
+    return ApiError(400, message, code="invalid_value", param="messages")

@@ -1,0 +1,140 @@
+"""Renders a chat by a template that the operator brings. Knows no tokens and no answer.
+
+The template sees what `apply_chat_template` of transformers would give it; what it would leave out
+silently is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import msgspec
+
+from lostwax.server.formats.brought_template import ChatTemplate
+from lostwax.server.formats.encoding_v32 import BOS, EOS
+from lostwax.server.gateway.chat_models import ChatRequest, Function, Message
+from lostwax.server.gateway.errors import ApiError
+
+GIVEN = ("messages", "tools", "add_generation_prompt", "bos_token", "eos_token")
+"""Variables that the server fills, whatever a request's chat_template_kwargs say."""
+_REMEDY = "send the whole prompt to /v1/completions"
+
+
+def sampled_variables() -> dict[str, Any]:
+    """What a template is tried with, beside messages."""
+    return {"tools": None, "add_generation_prompt": True, "bos_token": BOS, "eos_token": EOS}
+
+
+def templated_text(request: ChatRequest, template: ChatTemplate, marks: Collection[str]) -> str:
+    """The prompt; ApiError where the template, or what a client brings, does not allow one.
+
+    `marks` are the tokenizer's: a text that holds one would be structure in the prompt, and is
+    refused unless the request says trust_content.
+    """
+    if request.continue_final_message:
+        message = f"a chat template opens a turn of its own; leave it out, or {_REMEDY}"
+        raise _refused("continue_final_message", message)
+    if request.offered and "tools" not in template.reads:
+        message = "the server's chat template shows no tools to the model; leave them out"
+        raise _refused("tools", message)
+    asked = request.variables
+    for name in asked:
+        if name in GIVEN:
+            raise _refused(f"chat_template_kwargs.{name}", "the server sets it; leave it out")
+    _require_read(asked, template)
+    variables = sampled_variables() | {
+        "messages": [
+            _turn(index, rendered, message)
+            for index, (rendered, message) in enumerate(
+                zip(request.turns(), request.messages, strict=True)
+            )
+        ],
+        "tools": request.offered or None,
+    }
+    if not request.template.trust_content:
+        _require_no_marks([asked, variables["messages"], variables["tools"]], marks)
+    return _rendered(template, variables | asked)
+
+
+def _rendered(template: ChatTemplate, variables: dict[str, Any]) -> str:
+    # Who brings no template needs no jinja2.
+    from lostwax.server.formats.chat_template import TemplateFault, TemplateRefusal
+    from lostwax.server.formats.template_apart import render_apart
+
+    try:
+        text = render_apart(template, variables)
+    except TemplateRefusal as error:
+        message = f"the server's chat template refuses them: {error}"
+        raise _refused("messages", message) from error
+    except TemplateFault as error:
+        raise ApiError(400, str(error), code="template_failed", param="messages") from error
+    if not text:
+        raise _refused("messages", "the server's chat template writes nothing for them; add one")
+    return text
+
+
+def _require_read(asked: dict[str, Any], template: ChatTemplate) -> None:
+    """ApiError where something is asked for of which the template knows nothing."""
+    said = {"thinking", "enable_thinking"} & asked.keys()
+    is_read = bool(said & template.reads)
+    for name, value in asked.items():
+        if value and name not in template.reads and not (name in said and is_read):
+            message = f"the server's chat template reads no variable {name!r}; leave it out"
+            raise _refused(f"chat_template_kwargs.{name}"[:256], message)
+
+
+def _turn(index: int, rendered: dict[str, Any], message: Message) -> dict[str, Any]:
+    """A message as templates read them: its content is one text, arguments of calls are objects."""
+    if {"tools", "response_format"} & rendered.keys():
+        said = (
+            "a chat template reads no tools or schema of a message; send them beside the messages"
+        )
+        raise _refused(f"messages[{index}]", said)
+    turn: dict[str, Any] = {**rendered, "content": message.text}
+    if message.name is not None:
+        turn["name"] = message.name
+    for number, call in enumerate(message.tool_calls or ()):
+        turn["tool_calls"][number]["function"]["arguments"] = _arguments(index, call.function)
+    return turn
+
+
+def _arguments(index: int, function: Function) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(function.arguments_text, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        message = (
+            f"messages[{index}]: arguments of {function.name[:64]!r} are no JSON object: {error}"
+        )
+        raise _refused("messages", message) from error
+
+
+def _require_no_marks(values: list[Any], marks: Collection[str]) -> None:
+    if not marks:
+        return
+    mark = re.compile("|".join(map(re.escape, sorted(marks, key=len, reverse=True))))
+    for text in _texts(values):
+        if found := mark.search(text):
+            message = (
+                f"a text holds {found[0]!r}, which a chat template would make structure; leave it"
+                ' out, or send chat_template_kwargs: {"trust_content": true}'
+            )
+            raise _refused("messages", message)
+
+
+def _texts(values: list[Any]) -> Iterator[str]:
+    """All texts and names in these values, without recursion."""
+    left = list(values)
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            left += [*value.keys(), *value.values()]  # pyright: ignore[reportUnknownMemberType]
+        elif isinstance(value, list):
+            left += value
+
+
+def _refused(param: str, message: str) -> ApiError:
+    return ApiError(400, f"{param!r}: {message}", code="unsupported_value", param=param)
