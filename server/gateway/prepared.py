@@ -19,10 +19,11 @@ Route = Literal[
     "messages",
     "count_tokens",
     "generate",
+    "ollama",
     "tokenize",
     "detokenize",
 ]
-Interface = Literal["completions", "chat", "responses", "messages", "generate"]
+Interface = Literal["completions", "chat", "responses", "messages", "generate", "ollama"]
 """In whose shape a request is answered."""
 
 
