@@ -121,7 +121,7 @@ def _sensible(body: dict[str, Any]) -> dict[str, Any]:
     made.pop("model", None)  # any other name than the served one is a 404
     if made.get("stream_options") is not None:
         made["stream"] = True
-    if made.get("top_logprobs") is not None and "messages" in made:
+    if made.get("top_logprobs") and "messages" in made:
         made["logprobs"] = True
     for name in ("continue_final_message", "add_generation_prompt"):
         made.pop(name, None)  # the last message is a question
