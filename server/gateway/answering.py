@@ -17,6 +17,7 @@ from lostwax.server.gateway.completions import CompletionForm
 from lostwax.server.gateway.engine_client import EngineClient
 from lostwax.server.gateway.generate import GenerateForm
 from lostwax.server.gateway.generation import Form, Generation
+from lostwax.server.gateway.ollama import OllamaForm
 from lostwax.server.gateway.prepared import CHAT_ROUTES, Answered, Job, Prepared, Route
 from lostwax.server.gateway.readiness import require_engine
 from lostwax.server.gateway.request_watch import record_of
@@ -95,6 +96,8 @@ class Answering:
             return ResponseForm(options, turn, self.codec, prepared.echo)
         if prepared.interface == "messages":
             return MessageForm(options, turn, self.codec)
+        if prepared.interface == "ollama":
+            return OllamaForm(options, turn, self.codec)
         return ChatForm(options, turn, self.codec)
 
     def ready_info(self) -> EngineInfo:

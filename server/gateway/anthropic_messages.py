@@ -12,12 +12,12 @@ import msgspec
 from msgspec import Raw
 
 from lostwax.server.formats.message import in_order
-from lostwax.server.gateway.anthropic_errors import error_body
 from lostwax.server.gateway.chat import prepare_chat
 from lostwax.server.gateway.chat_models import ChatRequest, Message, TemplateKwargs
 from lostwax.server.gateway.chat_prompt import render_chat
 from lostwax.server.gateway.chat_reader import ChatDelta, ChatReader
 from lostwax.server.gateway.errors import ApiError
+from lostwax.server.gateway.foreign_errors import anthropic_error
 from lostwax.server.gateway.generation import Head, Usage
 from lostwax.server.gateway.history import History, named
 from lostwax.server.gateway.messages_models import (
@@ -128,7 +128,7 @@ class MessageForm:
 
 def _error_event(error: ApiError) -> bytes:
     return b"event: error\ndata: %b\n\n" % msgspec.json.encode(
-        error_body(error.status, error.message)
+        anthropic_error(error.status, error.message)
     )
 
 

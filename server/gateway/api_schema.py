@@ -50,6 +50,7 @@ def described(
     body: type[msgspec.Struct] | None = None,
     event: Any = None,
     named_event: Any = None,
+    lines: Sequence[Any] = (),
     error: Any = ErrorBody,
     unavailable: Sequence[Any] = (),
     parameters: Sequence[dict[str, Any]] = (),
@@ -57,12 +58,16 @@ def described(
     """FastAPI's arguments of a route that answers `answer` and validates nothing by FastAPI.
 
     `errors` are its other statuses, `body` what it takes, `event` an event of its stream, if it can
-    stream (`named_event` where events have names and an error is one of them), `error` the shape of
-    its errors, and `unavailable` its answers with the status 503, where they have others.
+    stream (`named_event` where events have names and an error is one of them; where they are lines
+    of JSON, `lines` has their shapes), `error` the shape of its errors, and `unavailable` its
+    answers with the status 503, where they have others.
     """
     content = _json(answer) | ({} if event is None else _stream(event))
     if named_event is not None:
         content |= _named_stream(named_event)
+    if lines:
+        shapes = [schema_of(each) for each in lines]
+        content["application/x-ndjson"] = {"itemSchema": {"anyOf": shapes}}
     extra: dict[str, Any] = {}
     if body is not None:
         extra["requestBody"] = {"required": True, "content": _json(body)}

@@ -22,7 +22,6 @@ from lostwax.server.gateway.answer_models import (
     Ready,
 )
 from lostwax.server.gateway.answering import Answering
-from lostwax.server.gateway.anthropic_errors import AnthropicErrors
 from lostwax.server.gateway.api_schema import (
     GUARDED,
     OPEN,
@@ -39,8 +38,10 @@ from lostwax.server.gateway.draining import HEALTH, Draining, DrainingGate
 from lostwax.server.gateway.engine_client import EngineClient
 from lostwax.server.gateway.errors import ApiError, json_response, model_not_found
 from lostwax.server.gateway.explain import Explainer, add_explain
+from lostwax.server.gateway.foreign_errors import ForeignErrors
 from lostwax.server.gateway.head_as_get import HeadAsGet
 from lostwax.server.gateway.key_guard import KeyGuard
+from lostwax.server.gateway.ollama_answer import OllamaError, OllamaModels
 from lostwax.server.gateway.operations import add_operations
 from lostwax.server.gateway.page_routes import add_page
 from lostwax.server.gateway.readiness import engine_health, require_engine, require_ready
@@ -105,7 +106,7 @@ def create_app(
     add_page(app)
 
     add_body_routes(app, answering)
-    _list_models(app, client, settings.model)
+    _list_models(app, client, settings)
     add_operations(app, client, settings.build)
     if explainer is not None:
         add_explain(app, client, explainer)
@@ -152,11 +153,11 @@ def _add_probes(app: FastAPI, client: EngineClient, draining: Draining) -> None:
         return json_response({"status": "ready"})
 
 
-def _list_models(app: FastAPI, client: EngineClient, name: str | None) -> None:
+def _list_models(app: FastAPI, client: EngineClient, settings: Settings) -> None:
     def served() -> dict[str, Any]:
         info = require_engine(client)
         return {
-            "id": name or info.model,
+            "id": settings.model or info.model,
             "object": "model",
             "created": 0,
             "owned_by": "lostwax",
@@ -166,6 +167,12 @@ def _list_models(app: FastAPI, client: EngineClient, name: str | None) -> None:
     @app.get("/v1/models", **described(Models))
     async def models() -> Response:  # pyright: ignore[reportUnusedFunction]
         return json_response({"object": "list", "data": [served()]})
+
+    @app.get("/api/tags", **described(OllamaModels, error=OllamaError))
+    async def tags() -> Response:  # pyright: ignore[reportUnusedFunction]
+        name = served()["id"]
+        digest = {} if settings.build is None else {"digest": settings.build.digest}
+        return json_response({"models": [{"name": name, "model": name} | digest]})
 
     name_in_path = {"name": "wanted", "in": "path", "required": True, "schema": {"type": "string"}}
 
@@ -252,5 +259,5 @@ def _guard(
     app.add_middleware(Border, log=log)
     if observers:
         app.add_middleware(RequestWatch, routes=app.routes, observers=observers)
-    app.add_middleware(AnthropicErrors)
+    app.add_middleware(ForeignErrors)
     app.add_middleware(RequestId)

@@ -28,6 +28,8 @@ from lostwax.server.gateway.messages_answer import (
 )
 from lostwax.server.gateway.messages_models import CountTokensRequest, MessagesRequest
 from lostwax.server.gateway.models import CompletionRequest
+from lostwax.server.gateway.ollama_answer import OllamaAnswer, OllamaError, OllamaPart
+from lostwax.server.gateway.ollama_models import OllamaRequest
 from lostwax.server.gateway.prepared import Route
 from lostwax.server.gateway.responses_answer import ResponseAnswer, ResponseEvent
 from lostwax.server.gateway.responses_models import ResponsesRequest
@@ -63,6 +65,16 @@ ROUTES: dict[str, tuple[Route, dict[str, Any]]] = {
     "/generate": (
         "generate",
         described(GeneratedAnswers, OF_ANSWERS, body=GenerateRequest, event=Generated),
+    ),
+    "/api/chat": (
+        "ollama",
+        described(
+            OllamaAnswer,
+            OF_ANSWERS,
+            body=OllamaRequest,
+            lines=(OllamaPart, OllamaAnswer, OllamaError),
+            error=OllamaError,
+        ),
     ),
     "/tokenize": ("tokenize", described(Tokenized, OF_BODIES, body=TokenizeRequest)),
     "/detokenize": ("detokenize", described(Detokenized, OF_BODIES, body=DetokenizeRequest)),

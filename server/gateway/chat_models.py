@@ -98,13 +98,15 @@ Part = TextPart | RefusalPart
 
 
 class Function(Struct, frozen=True, forbid_unknown_fields=True):
-    """What an assistant called. `arguments` is a JSON object, as text or as it is."""
+    """What an assistant called. `arguments` is a JSON object, as text or as it is; what OpenAI's
+    client has parsed of it, and sends back beside it, is not read."""
 
     name: Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
     arguments: Annotated[
         Raw | UnsetType,
         Meta(extra_json_schema={"type": ["string", "object", "null"]}),
     ] = UNSET
+    parsed_arguments: Unread = UNSET
 
     def __post_init__(self) -> None:
         if (given(self.arguments) or b"{")[:1] not in (b'"', b"{"):
@@ -137,7 +139,8 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True):
     """A turn of the chat. `reasoning` is another name of `reasoning_content`. `name` is not
     rendered: the encoding has no place for it. A system or developer message may bring tools of its
     own, and a schema that is shown to the model (`response_format`, the schema itself): nothing
-    holds an answer to that one."""
+    holds an answer to that one. `parsed` is what OpenAI's client made of the content and sends
+    back: it is not read."""
 
     role: Role
     content: str | Annotated[list[Part], Meta(max_length=MAX_PARTS)] | None = None
@@ -150,6 +153,7 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True):
     response_format: Schema = UNSET
     refusal: Annotated[Unread, only("", remedy="send its text as content")] = UNSET
     annotations: Annotated[Unread, only([], remedy=_TEXT_ONLY)] = UNSET
+    parsed: Unread = UNSET
     audio: Annotated[Unread, only(remedy=_TEXT_ONLY)] = UNSET
     function_call: Annotated[Unread, only(remedy="send it as one of tool_calls")] = UNSET
     cache_control: CacheControl = UNSET

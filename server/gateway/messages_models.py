@@ -36,6 +36,7 @@ _WHOLE = "the whole thinking is in the answer"
 _FORMAT = "/v1/chat/completions holds formats (response_format), /v1/responses too (text.format)"
 _TOOLS = "the client runs all tools"
 _ONE = "there is one kind of service here"
+_STORED = "nothing is stored: send the whole conversation, as its client does with thread=False"
 CallId = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
 
 
@@ -210,6 +211,7 @@ class CountTokensRequest(Struct, kw_only=True, frozen=True, forbid_unknown_field
     cache_control: CacheControl = UNSET
     speed: Annotated[Unread, only("standard", remedy=_ONE)] = UNSET
     mcp_servers: Annotated[Unread, only([], remedy=_TOOLS)] = UNSET
+    thread: Annotated[Unread, only(remedy=_STORED)] = UNSET
     context_management: Annotated[Unread, only(remedy="leave out old messages yourself")] = UNSET
 
     def __post_init__(self) -> None:

@@ -18,6 +18,8 @@ from lostwax.server.gateway.generate import prepare_generate
 from lostwax.server.gateway.generate_models import GenerateRequest
 from lostwax.server.gateway.messages_models import CountTokensRequest, MessagesRequest
 from lostwax.server.gateway.models import CompletionRequest, GenerationRequest
+from lostwax.server.gateway.ollama import prepare_ollama
+from lostwax.server.gateway.ollama_models import OllamaRequest
 from lostwax.server.gateway.prepared import Answered, Job, Prepared
 from lostwax.server.gateway.responses import prepare_response
 from lostwax.server.gateway.responses_models import ResponsesRequest
@@ -26,12 +28,13 @@ from lostwax.server.gateway.tokenize import detokenized, tokenized
 from lostwax.server.gateway.tokenize_models import DetokenizeRequest, TokenizeRequest
 from lostwax.server.gateway.tokenizer import Codec
 
-KINDS: dict[str, type[GenerationRequest | MessagesRequest | GenerateRequest]] = {
+KINDS: dict[str, type[GenerationRequest | MessagesRequest | GenerateRequest | OllamaRequest]] = {
     "completions": CompletionRequest,
     "chat": ChatRequest,
     "responses": ResponsesRequest,
     "messages": MessagesRequest,
     "generate": GenerateRequest,
+    "ollama": OllamaRequest,
 }
 """The request of each route that generates."""
 R = TypeVar(
@@ -39,6 +42,7 @@ R = TypeVar(
     bound=GenerationRequest
     | CountTokensRequest
     | GenerateRequest
+    | OllamaRequest
     | TokenizeRequest
     | DetokenizeRequest,
 )
@@ -70,6 +74,8 @@ def prepare(body: bytes, job: Job, codec: Codec) -> Prepared:
         return prepare_message(request, job, codec)
     if isinstance(request, GenerateRequest):
         return prepare_generate(request, job, codec)
+    if isinstance(request, OllamaRequest):
+        return prepare_ollama(request, job, codec)
     assert isinstance(request, CompletionRequest)
     return prepare_completion(request, job, codec)
 

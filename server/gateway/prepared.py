@@ -20,12 +20,15 @@ Route = Literal[
     "messages",
     "count_tokens",
     "generate",
+    "ollama",
     "tokenize",
     "detokenize",
 ]
-CHAT_ROUTES: tuple[Route, ...] = ("chat", "responses", "messages", "count_tokens", "tokenize")
+CHAT_ROUTES: tuple[Route, ...] = (
+    "chat", "responses", "messages", "ollama", "count_tokens", "tokenize",
+)  # fmt: skip
 """Those whose bodies may be rendered as a chat."""
-Interface = Literal["completions", "chat", "responses", "messages", "generate"]
+Interface = Literal["completions", "chat", "responses", "messages", "generate", "ollama"]
 """In whose shape a request is answered."""
 
 

@@ -28,11 +28,14 @@ WritePart = Callable[[bytes], bool]
 @dataclass(frozen=True, slots=True)
 class Framing:
     """How an interface sends events: what stands before each, what comes behind the last one, and
-    the whole event of an error that ends the stream."""
+    the whole event of an error that ends the stream; what stands `between` events, and what all of
+    them together are."""
 
     prefix: bytes
     done: bytes
     error: Callable[[ApiError], bytes]
+    between: bytes = b"\n\n"
+    media_type: str = "text/event-stream"
 
 
 def error_event(error: ApiError) -> bytes:
@@ -90,15 +93,14 @@ class EventStream(Response):
     Whatever happens, `events` is closed and `on_close` is called, once.
     """
 
-    media_type = "text/event-stream"
-
     def __init__(
         self,
         events: AsyncGenerator[bytes],
         on_close: Callable[[], None],
         framing: Framing = UNNAMED,
     ) -> None:
-        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(headers=headers, media_type=framing.media_type)
         del self.headers["content-length"]
         self._events = events
         self._on_close = on_close
@@ -125,9 +127,9 @@ class EventStream(Response):
         )
         try:
             write: WritePart | None = scope.get("extensions", {}).get(PARTS)
-            prefix = self._framing.prefix
+            prefix, between = self._framing.prefix, self._framing.between
             async for text in self._events:
-                event = b"%b%b\n\n" % (prefix, text)
+                event = b"%b%b%b" % (prefix, text, between)
                 if write is None or not write(event):
                     await send({"type": "http.response.body", "body": event, "more_body": True})
             if self._framing.done:

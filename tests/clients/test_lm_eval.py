@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,32 +53,6 @@ def _is_plain(example: dict[str, Any]) -> bool:
     return not example["thinking"] and [m["role"] for m in example["messages"]] == ["user"]
 
 
-@pytest.fixture(scope="module")
-def url(trained_artifact: Path) -> Generator[str]:
-    """A server of the tiny model."""
-    with _served(trained_artifact) as url:
-        yield url
-
-
-@contextmanager
-def _served(artifact: Path) -> Generator[str]:
-    command = [sys.executable, "-m", "lostwax", "serve", str(artifact), "--port", "0"]
-    command += ["--served-model-name", "tiny"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stderr is not None
-        told = list[str]()
-        try:
-            for line in server.stderr:
-                told.append(line)
-                if "is ready" in line:
-                    break
-            (url,) = set(re.findall(r"listening on (http://[\d.:]+)", "".join(told)))
-            yield url
-        finally:
-            server.terminate()
-            server.stderr.read()
-
-
 def _lm_eval(folder: Path, task: str, model: str, arguments: str, *options: str) -> dict[str, Any]:
     """The results of a task, once the command has ended well."""
     command = [sys.executable, "-m", "lm_eval", "run", "--model", model]
@@ -106,9 +77,9 @@ def _lm_eval(folder: Path, task: str, model: str, arguments: str, *options: str)
 
 
 @pytest.fixture(scope="module")
-def ours(url: str, folder: Path) -> dict[str, Any]:
+def ours(tiny_url: str, folder: Path) -> dict[str, Any]:
     """What `lostwax eval` says of the examples."""
-    command = [sys.executable, "-m", "lostwax", "eval", "asked.jsonl", "--url", url, "--json"]
+    command = [sys.executable, "-m", "lostwax", "eval", "asked.jsonl", "--url", tiny_url, "--json"]
     command += ["--max-tokens", "200"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     (task,) = json.loads(done.stdout)["tasks"]
@@ -116,9 +87,9 @@ def ours(url: str, folder: Path) -> dict[str, Any]:
 
 
 def test_chats_are_as_right_as_lostwax_eval_says(
-    url: str, folder: Path, ours: dict[str, Any]
+    tiny_url: str, folder: Path, ours: dict[str, Any]
 ) -> None:
-    arguments = f"base_url={url}/v1/chat/completions,tokenizer_backend=None"
+    arguments = f"base_url={tiny_url}/v1/chat/completions,tokenizer_backend=None"
     arguments += ",tokenized_requests=False"
     found = _lm_eval(
         folder, "tiny_chat", "local-chat-completions", arguments, "--apply_chat_template"
@@ -128,9 +99,9 @@ def test_chats_are_as_right_as_lostwax_eval_says(
 
 
 def test_given_answers_are_greedy_as_often_as_lostwax_eval_reads_them(
-    url: str, folder: Path, ours: dict[str, Any]
+    tiny_url: str, folder: Path, ours: dict[str, Any]
 ) -> None:
-    arguments = f"base_url={url}/v1/completions,tokenizer={TRAINED}"
+    arguments = f"base_url={tiny_url}/v1/completions,tokenizer={TRAINED}"
     arguments += ",tokenizer_backend=huggingface"
     found = _lm_eval(folder, "tiny_scored", "local-completions", arguments)
     assert found["acc,none"] == pytest.approx(ours["exact"])

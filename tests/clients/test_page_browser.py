@@ -1,4 +1,5 @@
-"""The page in Chromium: its policy holds, nothing fails, a keyboard is enough."""
+"""The page in Chromium: its policy holds, nothing fails, a keyboard is enough, and axe-core finds
+nothing serious. Chromium is the machine's own, the first on PATH."""
 
 from __future__ import annotations
 
@@ -89,6 +90,46 @@ def test_a_chat_by_keyboard_shows_thinking_answer_and_probabilities(
     page.locator("#metrics dt", has_text="Tokens a second").first.wait_for()
     assert said == []
     assert all(address.startswith(url) for address in asked)
+    page.close()
+
+
+def _serious(page: Any) -> list[str]:
+    """What axe-core says of the page that keeps somebody from using it."""
+    axe: Any = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    rules = axe.run(page).response
+    assert rules["passes"], "nothing was looked at"
+    return [
+        f"{found['id']}: {found['help']} at {[node['target'] for node in found['nodes']]}"
+        for found in rules["violations"]
+        if found["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser: Any, url: str, scheme: str) -> None:
+    page = browser.new_page(color_scheme=scheme)
+    page.goto(url)
+    page.locator("#metrics dt").first.wait_for()
+    assert _serious(page) == []
+    page.check("#thinking")
+    page.fill("#question", "What is 17 + 25?")
+    page.keyboard.press("Enter")
+    page.locator("#said", has_text="Answered").wait_for()
+    page.locator("summary", has_text="Token probabilities").last.click()
+    assert _serious(page) == []
+    page.close()
+
+
+def test_axe_sees_a_picture_without_words_and_a_text_without_contrast(
+    browser: Any, url: str
+) -> None:
+    page = browser.new_page()
+    page.goto(url)
+    page.evaluate("""() => {
+        document.body.append(document.createElement("img"));
+        for (const each of document.querySelectorAll("label")) each.style.color = "#eee";
+    }""")
+    assert {found.partition(":")[0] for found in _serious(page)} == {"image-alt", "color-contrast"}
     page.close()
 
 

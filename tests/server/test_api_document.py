@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,7 +29,15 @@ def test_a_route_stands_alone(paths: dict[str, Any]) -> None:
     assert "$ref" not in str(route)
 
 
-@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_every_route_is_in_the_table_of_the_page(paths: dict[str, Any]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "http.md").read_text(encoding="utf-8")
+    for path, methods in paths.items():
+        for method in methods:
+            shown = f"`{method.upper()} {path.replace('{wanted}', '{id}')}`"
+            assert shown in page, f"{shown} stands in no row of docs/http.md"
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/api/chat"])
 def test_every_end_that_the_engine_gives_a_request_is_an_answer(
     path: str, paths: dict[str, Any]
 ) -> None:

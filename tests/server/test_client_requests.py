@@ -264,6 +264,16 @@ def test_a_streamed_call_can_be_sent_back_as_it_came() -> None:
     assert prompts[0] == prompts[1]
 
 
+def test_what_openais_client_has_parsed_of_an_answer_is_not_read() -> None:
+    function = {"name": "f", "arguments": '{"a": 1}'}
+    said = {"role": "assistant", "content": "Hi.", "tool_calls": [{"function": function}]}
+    parsed: dict[str, Any] = said | {"parsed": {"mood": [1]}}
+    parsed["tool_calls"] = [{"function": function | {"parsed_arguments": {"a": 2}}}]
+    result = {"role": "tool", "content": "1"}
+    plain, sent = (_read("chat", messages=[ASK, turn, result]) for turn in (said, parsed))
+    assert sent.submits[0].prompt == plain.submits[0].prompt
+
+
 def test_tools_that_must_not_be_called_are_neither_rendered_nor_refused() -> None:
     tools = [{"type": "function", "function": {"name": "f"}}]
     plain = _read("chat").submits[0].prompt

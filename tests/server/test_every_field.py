@@ -13,6 +13,7 @@ from lostwax.ir.contract.model import CHAT_V32
 from lostwax.server.engine.messages import EngineInfo
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.generate_models import SamplingParams
+from lostwax.server.gateway.ollama_models import OllamaOptions
 from lostwax.server.gateway.prepare import KINDS, read_body
 from lostwax.server.gateway.prepared import Job, Prepared, Route
 from lostwax.server.gateway.response_format import StructuredOutputs
@@ -32,7 +33,10 @@ OBJECT = {"type": "object"}
 LOGPROBS = ["message.output_text.logprobs"]
 NAMED = {"type": "json_schema", "json_schema": {"name": "n", "schema": OBJECT}}
 USER = {"role": "user", "content": "Hi"}
-HINTS = {"model", "user", "safety_identifier", "prompt_cache_key", "metadata"}
+HINTS = {
+    *("model", "user", "safety_identifier", "prompt_cache_key", "metadata"),
+    "keep_alive",
+}
 """Taken, and nothing of an answer is for them to say."""
 TOLD_ANYWAY = {("responses", "stream_options")}
 """The last event always has the usage."""
@@ -61,6 +65,8 @@ VALUES: dict[str, Any] = {
     "sampling_params": {"temperature": 0.5}, "max_new_tokens": 9, "min_new_tokens": 2,
     "sampling_seed": 3,
     "output_config": {"effort": "low"}, "include": LOGPROBS,
+    "think": True, "format": "json",
+    "options": {"temperature": 0.5}, "num_ctx": 4097, "num_predict": 9, "repeat_penalty": 0.5,
 }  # fmt: skip
 OF_STRUCTURED: dict[str, Any] = {
     "json": OBJECT, "regex": "a", "choice": ["a"], "grammar": "start: /a/", "json_object": True,
@@ -71,6 +77,7 @@ OF_ROUTE: dict[str, dict[str, Any]] = {
     "responses": {"tools": [{"type": "function", **ADD}]},
     "chat": {"tools": [{"type": "function", "function": ADD}]},
     "generate": {"text": "other", "input_ids": [5, 6]},
+    "ollama": {"tools": [{"function": ADD}], "stream": False},
 }
 BODIES: dict[str, dict[str, Any]] = {
     "completions": {"prompt": "Hi", "max_tokens": 8},
@@ -78,6 +85,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "responses": {"input": "Hi"},
     "messages": {"messages": [USER], "max_tokens": 8},
     "generate": {"text": "Hi"},
+    "ollama": {"messages": [USER]},
 }
 FIELDS = [
     (route, field.encode_name, field.type)
@@ -137,6 +145,13 @@ def test_so_does_each_of_sampling_params(field: Any) -> None:
     _check("generate", field.name, body, body | {"sampling_params": {field.encode_name: value}})
 
 
+@pytest.mark.parametrize("field", msgspec.structs.fields(OllamaOptions), ids=lambda f: f.name)
+def test_so_does_each_of_options(field: Any) -> None:
+    value = ["?"] if _is_not_honoured(field.type) else VALUES[field.encode_name]
+    body = BODIES["ollama"]
+    _check("ollama", field.name, body, body | {"options": {field.encode_name: value}})
+
+
 @pytest.mark.parametrize("route", ["completions", "chat", "responses"])
 @pytest.mark.parametrize("field", msgspec.structs.fields(StructuredOutputs), ids=lambda f: f.name)
 def test_so_does_each_of_structured_outputs(route: Route, field: Any) -> None:
@@ -167,6 +182,13 @@ def test_the_form_of_a_response_keeps_its_name(form: dict[str, Any], path: str) 
         assert isinstance(error, ApiError)
         assert error.param == param
         assert "response_format" not in error.message
+
+
+@pytest.mark.parametrize("form", ["json", OBJECT])
+def test_the_format_of_ollama_keeps_its_name(form: Any) -> None:
+    found = _read("ollama", BODIES["ollama"] | {"format": form})
+    assert not isinstance(found, ApiError)
+    assert found["options"]["format_param"] == "format"
 
 
 def test_a_schema_of_a_response_that_is_too_large_is_named() -> None:

@@ -103,6 +103,25 @@ BODIES: dict[Route, st.SearchStrategy[dict[str, Any]]] = {
         input_ids=st.lists(st.integers(0, VOCAB), max_size=3),
         sampling_params=_records(n=st.integers(0, 3), max_new_tokens=st.integers(0, 9)),
     ),
+    "ollama": _records(
+        messages=st.lists(
+            _records(
+                role=st.sampled_from(["user", "assistant", "tool", "system"]),
+                content=texts,
+                thinking=texts,
+                tool_name=names,
+                tool_call_id=ids,
+                tool_calls=st.lists(
+                    _records(id=ids, function=_records(name=names, arguments=schemas)), max_size=2
+                ),
+            ),
+            max_size=5,
+        ),
+        tools=st.lists(_records(function=_records(name=names, parameters=schemas)), max_size=2),
+        think=st.sampled_from([True, False, "low"]),
+        format=st.sampled_from(["", "json", {}]),
+        options=_records(num_predict=st.integers(-3, 9), num_ctx=st.integers(0, 5000)),
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""`/v1/messages`: Anthropic's shapes by hand, and by its client where that is installed."""
+"""`/v1/messages`: Anthropic's shapes by hand. By its client: `tests/clients/test_anthropic.py`."""
 
 from __future__ import annotations
 
@@ -245,6 +245,7 @@ def _user(*blocks: Any) -> dict[str, Any]:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "a kept conversation": ({"thread": {"type": "create"}}, "thread=False"),
     "no bound": ({"max_tokens": None}, "'max_tokens'"),
     "no messages": ({"messages": []}, "'messages'"),
     "an image": ({"messages": [{"role": "user", "content": [IMAGE]}]}, "leave out images"),
@@ -323,28 +324,3 @@ def test_an_error_of_a_stream_is_an_event(server: Server, monkeypatch: Any) -> N
     (event,) = server.stream()
     told = msgspec.convert(event, MessagesError)
     assert told.error.type == "api_error"
-
-
-def test_its_client_asks_streams_counts_and_calls(server: Server) -> None:
-    anthropic = pytest.importorskip("anthropic", reason="anthropic is not installed")
-    client: Any = anthropic.Anthropic(base_url=server.url, api_key=KEY, max_retries=0)
-    asked: Any = {"model": "m", "max_tokens": 200, "messages": ASK, "tools": TOOLS, **THINKS}
-    server.says("Hm.</think>" + CALLS)
-    whole = client.messages.create(**asked)
-    assert [block.type for block in whole.content] == ["thinking", "text", "tool_use", "tool_use"]
-    with client.messages.stream(**asked) as stream:
-        said = "".join(stream.text_stream)
-        last = stream.get_final_message()
-    assert said == "Sure. "
-    assert [block.input for block in last.content[2:]] == [{"a": 2}, {}]
-    assert last.stop_reason == whole.stop_reason == "tool_use"
-    assert last.usage.output_tokens == whole.usage.output_tokens
-    counted = client.messages.count_tokens(
-        model="m", messages=ASK, tools=TOOLS, thinking=THINKS["thinking"]
-    )
-    assert counted.input_tokens == whole.usage.input_tokens
-    with pytest.raises(anthropic.BadRequestError, match="structured output"):
-        client.messages.create(**asked, tool_choice={"type": "any"})
-    wrong: Any = anthropic.Anthropic(base_url=server.url, api_key="wrong", max_retries=0)
-    with pytest.raises(anthropic.AuthenticationError):
-        wrong.messages.create(**asked)

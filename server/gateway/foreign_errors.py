@@ -1,4 +1,5 @@
-"""Errors of `/v1/messages` in Anthropic's shape, whoever made them. Knows no cause.
+"""Errors of `/v1/messages` in Anthropic's shape and of `/api/` in Ollama's, whoever made them.
+Knows no cause.
 
 A key that is missing, a body that is too large, a queue that is full: all are refused before a
 route is known, in OpenAI's shape. Here such an answer is written anew.
@@ -6,13 +7,13 @@ route is known, in OpenAI's shape. Here such an answer is written anew.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-PATH = "/v1/messages"
 _KINDS = {
     401: "authentication_error",
     403: "permission_error",
@@ -24,13 +25,23 @@ _KINDS = {
 }
 
 
-def error_body(status: int, message: str) -> dict[str, Any]:
-    """The JSON of an error."""
+def anthropic_error(status: int, message: str) -> dict[str, Any]:
+    """The JSON of an error of Anthropic's."""
     kind = _KINDS.get(status, "api_error" if status >= 500 else "invalid_request_error")
     return {"type": "error", "error": {"type": kind, "message": message}}
 
 
-class AnthropicErrors:
+def ollama_error(status: int, message: str) -> dict[str, Any]:
+    """The JSON of an error of Ollama's: the status says what kind it is."""
+    return {"error": message}
+
+
+Shape = Callable[[int, str], dict[str, Any]]
+_SHAPES: dict[str, Shape] = {"/v1/messages": anthropic_error, "/api/": ollama_error}
+"""By the beginning of the path."""
+
+
+class ForeignErrors:
     """ASGI middleware. An answer that is an error is short: it is held until it is whole."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -38,7 +49,8 @@ class AnthropicErrors:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection event, as ASGI has it."""
-        if scope["type"] != "http" or not scope["path"].startswith(PATH):
+        shape = _shape_of(scope)
+        if shape is None:
             await self._app(scope, receive, send)
             return
         start: Message | None = None
@@ -53,15 +65,22 @@ class AnthropicErrors:
             else:
                 content.extend(message.get("body", b""))
                 if not message.get("more_body", False):
-                    await _send(send, start, bytes(content))
+                    await _send(send, shape, start, bytes(content))
 
         await self._app(scope, receive, rewritten)
 
 
-async def _send(send: Send, start: Message, content: bytes) -> None:
+def _shape_of(scope: Scope) -> Shape | None:
+    if scope["type"] != "http":
+        return None
+    path: str = scope["path"]
+    return next((shape for begin, shape in _SHAPES.items() if path.startswith(begin)), None)
+
+
+async def _send(send: Send, shape: Shape, start: Message, content: bytes) -> None:
     try:
         message = msgspec.json.decode(content)["error"]["message"]
-        content = msgspec.json.encode(error_body(start["status"], message))
+        content = msgspec.json.encode(shape(start["status"], message))
     except (msgspec.DecodeError, KeyError, TypeError):
         pass  # another status than an error of ours: it goes as it is
     headers = MutableHeaders(raw=list(start["headers"]))
