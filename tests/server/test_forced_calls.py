@@ -1,0 +1,116 @@
+"""Calls that must come, and answers of a schema beside tools: the trained model over HTTP."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import openai
+import pytest
+from jsonschema import Draft202012Validator
+from structured_fixtures import FORMAT, SUM, Sum, ask
+
+
+def _tool(name: str, **properties: Any) -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+    function = {"name": name, "description": f"{name}s.", "parameters": schema, "strict": True}
+    return {"type": "function", "function": function}
+
+
+ADD = _tool("add", a={"type": "integer"}, b={"type": "integer"})
+FIND = _tool("find", city={"enum": ["Bern", "Zürich"]}, near={"type": "boolean"})
+TOOLS: list[Any] = [ADD, FIND]
+
+
+def _require_held(calls: Any) -> None:
+    """Each call is of a tool, and its arguments are as the tool's schema says."""
+    schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in TOOLS}
+    assert calls
+    for call in calls:
+        Draft202012Validator(schemas[call.function.name]).validate(
+            json.loads(call.function.arguments)
+        )
+
+
+@pytest.mark.parametrize("content", [SUM, "Hello!", "Write a story about a fox."])
+@pytest.mark.parametrize("thinking", [False, True])
+def test_a_call_that_must_come_comes(
+    structured_client: openai.OpenAI, content: str, thinking: bool
+) -> None:
+    extra = {"chat_template_kwargs": {"thinking": thinking}}
+    asked = {"tools": TOOLS, "tool_choice": "required", "extra_body": extra, "max_tokens": 500}
+    (choice,) = ask(structured_client, content, parallel_tool_calls=False, **asked).choices
+    assert choice.finish_reason == "tool_calls"
+    assert len(choice.message.tool_calls) == 1
+    _require_held(choice.message.tool_calls)
+
+
+@pytest.mark.parametrize("name", ["add", "find"])
+def test_a_named_tool_is_called_in_streams_as_in_whole_answers(
+    structured_client: openai.OpenAI, name: str
+) -> None:
+    choice = {"type": "function", "function": {"name": name}}
+    whole = (
+        ask(structured_client, SUM, tools=TOOLS, tool_choice=choice).choices[0].message.tool_calls
+    )
+    assert [call.function.name for call in whole] == [name]
+    _require_held(whole)
+    parts = list(ask(structured_client, SUM, tools=TOOLS, tool_choice=choice, stream=True))
+    deltas = [call for part in parts for call in part.choices[0].delta.tool_calls or ()]
+    assert "".join(d.function.arguments or "" for d in deltas) == whole[0].function.arguments
+    assert parts[-1].choices[0].finish_reason == "tool_calls"
+
+
+def test_strict_tools_leave_the_model_its_choice(structured_client: openai.OpenAI) -> None:
+    (choice,) = ask(structured_client, "Hello!", tools=TOOLS, max_tokens=200).choices
+    free = ask(structured_client, "Hello!", tools=[], max_tokens=200).choices[0].message.content
+    if choice.finish_reason == "tool_calls":
+        _require_held(choice.message.tool_calls)
+    else:
+        assert choice.message.content
+        assert free
+
+
+@pytest.mark.parametrize("content", [SUM, "Hello!", "Write a story about a fox."])
+def test_with_a_format_beside_tools_the_answer_is_calls_or_of_that(
+    structured_client: openai.OpenAI, content: str
+) -> None:
+    (choice,) = ask(structured_client, content, tools=TOOLS, response_format=FORMAT).choices
+    if choice.finish_reason == "tool_calls":
+        _require_held(choice.message.tool_calls)
+        assert not choice.message.content
+    else:
+        Sum.model_validate_json(choice.message.content)
+
+
+def test_a_call_that_must_come_leaves_a_format_nothing(structured_client: openai.OpenAI) -> None:
+    (choice,) = ask(
+        structured_client, SUM, tools=TOOLS, tool_choice="required", response_format=FORMAT
+    ).choices
+    _require_held(choice.message.tool_calls)
+
+
+def test_no_other_form_than_json_stands_beside_tools(structured_client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="JSON of a schema") as found:
+        ask(structured_client, SUM, tools=TOOLS, extra_body={"regex": "a+"})
+    assert found.value.param == "regex"
+
+
+def test_responses_take_formats_and_calls_that_must_come(structured_client: openai.OpenAI) -> None:
+    parsed = structured_client.responses.parse(
+        model="tiny", input=SUM, text_format=Sum, temperature=0, max_output_tokens=300
+    )
+    assert isinstance(parsed.output_parsed, Sum)
+    flat: Any = [{"type": "function"} | tool["function"] for tool in TOOLS]
+    called = structured_client.responses.create(
+        model="tiny", input=SUM, tools=flat, tool_choice="required", temperature=0,
+        parallel_tool_calls=False, max_output_tokens=300,
+    )  # fmt: skip
+    (call,) = [item for item in called.output if item.type == "function_call"]
+    assert call.name in ("add", "find")
+    assert isinstance(json.loads(call.arguments), dict)
