@@ -63,6 +63,7 @@ class Constrained:
     @property
     def stats(self) -> GrammarStats | None:
         """What an operator is told of grammars; None where none are followed."""
+        self._give_back()  # no step may follow in which they would be
         return None if self._grammars is None else self._grammars.stats
 
     def refusal(self, submit: Submit) -> Failed | None:
@@ -106,9 +107,7 @@ class Constrained:
         """Whose grammar is ready now, the choices of a prompt each, and whose is refused. Where
         none is, wait for so long."""
         assert self._grammars is not None
-        for req in [req for req in self._answers if req.ended]:
-            answer = self._answers.pop(req)
-            answer.process.close(answer.number)
+        self._give_back()
         self._grammars.look(wait_s)
         ready, failed, still = list[list[Req]](), list[Failed](), list[_Held]()
         for held in self._held:
@@ -127,6 +126,12 @@ class Constrained:
             process.users -= 1
         self._held = still
         return ready, failed
+
+    def _give_back(self) -> None:
+        """Tell the processes of answers that have ended."""
+        for req in [req for req in self._answers if req.ended]:
+            answer = self._answers.pop(req)
+            answer.process.close(answer.number)
 
     def masked_rows(self, step: ScheduledStep) -> tuple[Span, ...]:
         """The logit rows of a step that wait for masks."""

@@ -24,6 +24,8 @@ def asked_calls(request: ChatRequest, format: Format) -> Asked | None:
         return None
     is_free = request.tool_choice in (None, "auto")
     param = "tools" if is_free else "tool_choice"
+    if is_free and request.format is not None:
+        param = request.format.param  # it alone asks, where no tool is strict
     if format == "none":
         if is_free and not any(function.strict for function in request.functions_told):
             return None  # no call is read: the answer is of the format

@@ -7,6 +7,7 @@ expression `(a{1000}){1000}` takes 2 s under them. What does is the process arou
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import llguidance
@@ -18,6 +19,8 @@ from lostwax.server.grammar.vocabulary import Vocabulary
 if TYPE_CHECKING:  # it is in the library's stubs alone
     from llguidance._lib import JsonCompileOptions
 
+_PLACE = re.compile(r"at (\d+)\(\d+\): (?:failed to compile JSON schema: )?")
+"""Where the library finds a fault, in lines of the grammar."""
 MAX_SHOWN_CHARS = 300
 """Of what the library says: it quotes the grammar."""
 JSON_OPTIONS: JsonCompileOptions = {
@@ -48,8 +51,19 @@ def compile_grammar(grammar: Grammar, vocabulary: Vocabulary) -> llguidance.LLMa
         raise BadGrammar(shown(str(error))) from error
     matcher = llguidance.LLMatcher(vocabulary.tokenizer, source, log_level=0, limits=_LIMITS)
     if matcher.is_error():
-        raise BadGrammar(shown(matcher.get_error()))
+        said = matcher.get_error()
+        raise BadGrammar(_of_tools(said) if grammar.kind == "tools" else shown(said))
     return matcher
+
+
+def _of_tools(message: str) -> str:
+    """What the library says of a grammar that no client wrote, without its text."""
+    place = _PLACE.match(message)
+    if place is None:
+        return shown(message)
+    said, _, lines = message[place.end() :].partition("\n")
+    is_of_answer = re.search(rf"^ *{place[1]} \| answer: ", lines, re.MULTILINE)
+    return f"{'the answer' if is_of_answer else 'a tool'}'s schema: {shown(said)}"
 
 
 def shown(message: str) -> str:

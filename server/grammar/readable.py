@@ -1,17 +1,20 @@
-"""Schemas of arguments in DSML, narrowed to what readers of calls read: no string holds a tag of
-calls, which would end its parameter.
+"""Schemas of arguments in DSML, narrowed to what readers of calls read: no string and no key holds
+a tag of calls, which would end its parameter.
 
 Some things are left that a schema allows and a reader refuses: a number beyond a double's range or
 of thousands of digits, a key of an inner object that stands twice, a parameter that does where
-names are free, and a thousand brackets inside one another. The library does not exclude them.
+names are free, a thousand brackets inside one another, and a tag in a key that a schema's own
+`patternProperties` allows. The library does not exclude them.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, cast
 
 from lostwax.server.formats.encoding_v32 import DSML
+from lostwax.server.grammar.grammar import BadGrammar
 
 _BAR, _NEXT = DSML[0], DSML[1]
 NO_MARK = f"^([^{_BAR}]|{_BAR}+[^{_BAR}{_NEXT}])*{_BAR}*$"
@@ -19,7 +22,10 @@ NO_MARK = f"^([^{_BAR}]|{_BAR}+[^{_BAR}{_NEXT}])*{_BAR}*$"
 _NAME = "any-json-that-is-read"
 ANY: Mapping[str, Any] = {"$ref": f"#/$defs/{_NAME}"}
 """Any value that can be read, in a schema that has its definition."""
-_FORMS = {"pattern", "format", "enum", "const"}
+_ABOUT = {"title", "description", "default", "examples"}
+"""What says nothing of a value."""
+_BY_OTHERS = {"anyOf", "oneOf", "allOf", "$ref", "enum", "const"}
+"""What says which values may come without saying their type."""
 _MANY = ("properties", "patternProperties", "$defs", "definitions")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 
@@ -44,11 +50,20 @@ def readable(schema: Any) -> Any:
 
 
 def _narrowed(schema: Any) -> Any:
-    if schema is True or schema == {}:
+    if schema is True:
         return ANY
     if not isinstance(schema, Mapping):
         return schema
     made = dict(cast("Mapping[str, Any]", schema))
+    if not made.keys() - _ABOUT:
+        return ANY
+    if "type" not in made and not made.keys() & _BY_OTHERS:
+        return {"allOf": [made, ANY]}
+    return _by_type(_inside(made))
+
+
+def _inside(made: dict[str, Any]) -> dict[str, Any]:
+    """With the schemas that it holds narrowed."""
     for key in _MANY:
         if isinstance(inner := made.get(key), Mapping):
             its = cast("Mapping[str, Any]", inner)
@@ -56,11 +71,30 @@ def _narrowed(schema: Any) -> Any:
     for key in _LISTS:
         if isinstance(inner := made.get(key), list):
             made[key] = [_narrowed(each) for each in cast("list[Any]", inner)]
-    kind = made.get("type")
-    if kind == "array":
-        made["items"] = _narrowed(made.get("items", True))
-    elif kind == "object":
-        made["additionalProperties"] = _narrowed(made.get("additionalProperties", True))
-    elif kind == "string" and not made.keys() & _FORMS:
-        made["pattern"] = NO_MARK
+    if isinstance(values := made.get("enum"), list):
+        made["enum"] = _without_marks(cast("list[Any]", values))
     return made
+
+
+def _by_type(made: dict[str, Any]) -> dict[str, Any]:
+    """With what each type that it names leaves open narrowed."""
+    kind: Any = made.get("type", ())
+    kinds = cast("list[Any]", kind) if isinstance(kind, list) else [kind]
+    if "array" in kinds:
+        made["items"] = _narrowed(made.get("items", True))
+    if "object" in kinds:
+        made["additionalProperties"] = _narrowed(made.get("additionalProperties", True))
+        made.setdefault("patternProperties", {_BAR + _NEXT: False})
+    if "string" in kinds and not made.keys() & {"format", "enum", "const"}:
+        if "pattern" in made:
+            made["allOf"] = [*made.get("allOf", ()), {"pattern": NO_MARK}]
+        else:
+            made["pattern"] = NO_MARK
+    return made
+
+
+def _without_marks(values: list[Any]) -> list[Any]:
+    left = [each for each in values if _BAR + _NEXT not in json.dumps(each, ensure_ascii=False)]
+    if values and not left:
+        raise BadGrammar(f"each value of an 'enum' holds {DSML}, which begins a call; take it out")
+    return left

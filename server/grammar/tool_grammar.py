@@ -70,7 +70,8 @@ def tool_grammar(
     calls = [_call(rules, each, free=is_free and not each.get("strict")) for each in functions]
     if is_free and answer is not None:
         require_form(answer, "the answer")
-        start = rules.calls(calls, parallel=parallel) + f" | %json {_json(readable(answer))}"
+        held = f"%json {_json(readable(answer))}"
+        start = f"{rules.calls(calls, parallel=parallel)} | answer\nanswer: {held}"
     elif is_free:
         start = rules.text_and_calls(calls, parallel=parallel)
     else:

@@ -114,3 +114,21 @@ def test_responses_take_formats_and_calls_that_must_come(structured_client: open
     (call,) = [item for item in called.output if item.type == "function_call"]
     assert call.name in ("add", "find")
     assert isinstance(json.loads(call.arguments), dict)
+
+
+def test_the_fault_of_a_format_beside_tools_is_the_formats(
+    structured_client: openai.OpenAI,
+) -> None:
+    unique = {"type": "array", "uniqueItems": True}
+    deep: Any = {"type": "object"}
+    for _ in range(70):
+        deep = {"type": "object", "properties": {"a": deep}}
+    for schema, why in (
+        ({"type": "object", "properties": {"a": unique}}, "the answer's schema: Unimplemented"),
+        (deep, "is nested"),
+        ({"properties": 7}, "'properties' of the answer is no object"),
+    ):
+        form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        with pytest.raises(openai.BadRequestError, match=why) as refused:
+            ask(structured_client, SUM, tools=TOOLS, response_format=form)
+        assert refused.value.param == "response_format.json_schema.schema"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lostwax.server.formats.encoding_v32 import (
@@ -73,6 +73,7 @@ def written(message: ParsedMessage, mode: Mode) -> str:
     return encode_messages([*PROMPT, turn], mode)[len(prompt) :]
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # of drawing, on a machine that is busy
 @given(messages)
 def test_what_the_encoder_writes_reads_back_in_chat_mode(message: ParsedMessage) -> None:
     expected = ParsedMessage("", message.content, message.tool_calls)

@@ -196,7 +196,26 @@ INNER: list[tuple[Any, str, bool]] = [
     ({"type": "array", "items": {"type": "string"}}, '["</MARK>"]', False),
     ({"type": "object", "properties": {"b": {"type": "string"}}}, '{"b": "x", "c": 1}', True),
     ({"type": "object", "properties": {"b": {"type": "string"}}}, '{"c": "<MARK>"}', False),
+    ({"type": "object", "properties": {"b": {"type": "integer"}}}, '{"b": 1, "</MARK>": 1}', False),
+    ({"type": "object"}, '{"</MARK>": 1}', False),
+    ({"type": "object"}, '{"b": {"c": [1]}}', True),
+    ({"type": "object", "additionalProperties": {"type": "string"}}, '{"</MARK>": "x"}', False),
+    ({"type": "object", "additionalProperties": {"type": "string"}}, '{"b": "x"}', True),
+    ({"properties": {"b": {"type": "integer"}}}, '{"</MARK>": 1}', False),
+    ({"properties": {"b": {"type": "integer"}}}, '{"b": 1, "c": ["x"]}', True),
     ({"type": "string", "minLength": 1}, '"<MARK>"', False),
+    ({"type": ["string", "null"]}, '"</MARK>"', False),
+    ({"type": ["string", "null"]}, "null", True),
+    ({"type": ["string"]}, '"</MARK>"', False),
+    ({"type": ["array", "object"]}, '{"a": "</MARK>"}', False),
+    ({"type": "string", "pattern": "^a.*$"}, '"a </MARK> b"', False),
+    ({"type": "string", "pattern": "^a.*$"}, '"a b"', True),
+    ({"description": "Anything."}, '"</MARK>"', False),
+    ({"description": "Anything."}, '{"a": ["b"]}', True),
+    ({"minLength": 2}, '"</MARK>"', False),
+    ({"minLength": 2}, '"ab"', True),
+    ({"enum": [1, "</MARK>"]}, '"</MARK>"', False),
+    ({"enum": [1, "</MARK>"]}, "1", True),
     ({"anyOf": [{"$ref": "#/$defs/s"}, {"type": "null"}]}, '"<MARK>"', False),
     ({"anyOf": [{"$ref": "#/$defs/s"}, {"type": "null"}]}, '"x"', True),
 ]
@@ -204,6 +223,7 @@ INNER: list[tuple[Any, str, bool]] = [
 
 @pytest.mark.parametrize(("schema", "value", "may"), INNER)
 def test_no_json_holds_a_tag_that_ends_its_parameter(schema: Any, value: str, may: bool) -> None:
+    schema = json.loads(json.dumps(schema).replace("MARK", json.dumps(DSML)[1:-1]))
     held = {"type": "object", "properties": {"a": schema}, "$defs": {"s": {"type": "string"}}}
     function = {"name": "f", "parameters": held, "strict": True}
     text = written(("f", {"a": []})).replace("[]", value.replace("MARK", DSML))
@@ -336,3 +356,19 @@ def test_any_object_may_be_the_answer_beside_tools() -> None:
     assert not fits(grammar, written(("now", {}), content="Now."))
     with pytest.raises(BadGrammar, match="'properties' of the answer is no object"):
         tool_grammar("deepseekv32", TOOLS, "auto", answer={"properties": 7})
+
+
+def test_a_schema_that_cannot_be_held_is_named_and_not_the_grammar_that_was_made_of_it() -> None:
+    unique = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
+    odd = {"type": "object", "properties": {"a": unique}, "required": ["a"]}
+    held = {"type": "function", "function": {"name": "one", "parameters": odd, "strict": True}}
+    why = '\'s schema: Unimplemented keys: ["uniqueItems"]'
+    for tools, answer, whose in (
+        (TOOLS, odd, "the answer"), ([held], None, "a tool"), ([held], ANSWER, "a tool"),
+        ([*STRICT, held], ANSWER, "a tool"),
+    ):  # fmt: skip
+        grammar = tool_grammar("deepseekv32", tools, "auto", answer=answer)
+        assert grammar is not None
+        with pytest.raises(BadGrammar) as refused:
+            compile_grammar(grammar, VOCABULARY)
+        assert str(refused.value) == whose + why
