@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from lostwax.backends.runtime import form_weight
 from lostwax.backends.runtime.form_weight import Read, SourceTensors, form
 from lostwax.backends.runtime.tensors import TORCH_DTYPES
+from lostwax.backends.runtime.weight_steps import requantise
 from lostwax.ir.contract.check_views import Inconsistent
 from lostwax.ir.contract.check_weights import check_stored
 from lostwax.ir.contract.ranks import ALONE, Rank
@@ -250,3 +251,14 @@ def test_a_source_too_few_is_refused() -> None:
     assert form(stored, [[read, read]]).sum() == 8
     with pytest.raises(Inconsistent, match=r"1 sources of 'w', planned 2"):
         form(stored, [[read]])
+
+
+def test_a_block_of_zeros_stays_zeros() -> None:
+    """Its scale is the least there is: nothing is divided by nothing."""
+    wide = torch.zeros(128, 256)
+    wide[:, 128:] = 3.0
+    for scale in (FP8_BLOCKS, MX):
+        values, scales = requantise(wide, torch.float8_e4m3fn, scale)
+        assert not values.float()[:, :128].any()
+        assert bool((scales.float() > 0).all())
+        assert torch.isfinite(scales.float()).all()

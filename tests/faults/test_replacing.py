@@ -72,6 +72,22 @@ def test_who_opens_an_artifact_next_gives_it_its_name_back(versions: Path, tmp_p
         assert os.listdir(tmp_path) == ["art"]
 
 
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_what_was_replaced_is_gone(
+    tmp_path: Path, exchanges: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not exchanges:
+        monkeypatch.setattr(whole_folder, "exchange", lambda one, other: False)
+    folder = tmp_path / "art"
+    for number in range(3):
+        made = tmp_path / "made"
+        made.mkdir()
+        (made / str(number)).write_text("")
+        whole_folder.put_in_place(made, folder)
+        assert os.listdir(tmp_path) == ["art"], "and not beside it, under another name"
+        assert os.listdir(folder) == [str(number)]
+
+
 def test_names_are_exchanged_in_one_step_where_the_file_system_can(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
