@@ -151,6 +151,13 @@ def test_the_same_with_a_template(
     require_refused(route, given, said, template)
 
 
+@pytest.mark.parametrize("route", ["chat", "ollama"])
+def test_who_bounded_no_answer_is_told_to_shorten_the_prompt_alone(route: Route) -> None:
+    body = json.dumps({"messages": [ASK | {"content": "x " * 99}]}).encode()
+    with pytest.raises(ApiError, match=r"shorten the prompt$"):
+        read_body(body, Job(route=route, model="fake", info=INFO, max_tokens=4096), CODEC)
+
+
 def test_each_interface_has_refusals() -> None:
     assert {route for route, _, _ in REFUSED} == KINDS.keys()
 
