@@ -37,7 +37,13 @@ from lostwax.server.gateway.tokenizer import Codec
 from lostwax.server.gateway.tool_models import Tool
 from lostwax.server.gateway.unsupported import FieldError
 
-_NAMES = {"max_completion_tokens": "max_tokens", "stop": "stop_sequences"}
+_NAMES = {
+    "max_completion_tokens": "max_tokens",
+    "stop": "stop_sequences",
+    "continue_final_message": "messages",
+    "chat_template_kwargs": None,
+    "chat_template_kwargs.thinking": "thinking",
+}
 _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 

@@ -42,7 +42,7 @@ def prepare_chat(request: ChatRequest, job: Job, codec: Codec) -> Prepared:
     require_format(asked, codec)
     left = max(info.max_context - len(prompt.ids), 1)
     max_tokens = left if request.most_tokens is None else request.most_tokens
-    require_prompt(prompt.ids, max_tokens, info, "messages")
+    require_prompt(prompt.ids, max_tokens, info, "messages", _longest(request))
     require_few_tokens(request, len(prompt.ids), job, "messages")
     submit = form_submit(
         request,
@@ -78,6 +78,12 @@ def prepare_chat(request: ChatRequest, job: Job, codec: Codec) -> Prepared:
         asked_tokens=num_asked,
         turn=turn,
     )
+
+
+def _longest(request: ChatRequest) -> str | None:
+    """The field that says how long the answer may be, if one does."""
+    fields = ("max_completion_tokens", "max_tokens")
+    return next((name for name in fields if getattr(request, name) is not None), None)
 
 
 class ChatForm:

@@ -69,6 +69,7 @@ CacheControl = Annotated[
     only(
         {"type": "ephemeral"},
         {"type": "ephemeral", "ttl": "5m"},
+        {"type": "ephemeral", "ttl": "1h"},
         remedy=f"{PREFIXES}; leave it out",
     ),
 ]

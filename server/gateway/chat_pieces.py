@@ -8,7 +8,7 @@ from lostwax.server.formats.encoders import FORMAT_OF, EncodingError, encode_cha
 from lostwax.server.formats.encoding_v32 import EOS, THINK, THINK_END
 from lostwax.server.formats.pieces import Piece, joined
 from lostwax.server.gateway.chat_models import ChatRequest, Message, ToolCall
-from lostwax.server.gateway.errors import ApiError
+from lostwax.server.gateway.errors import ApiError, Way
 
 _OPENED, _CLOSED = Piece(THINK, True), Piece(THINK_END, True)
 
@@ -50,10 +50,11 @@ def ends_inside_reasoning(request: ChatRequest, pieces: Sequence[Piece]) -> bool
 def _require_turn(request: ChatRequest) -> None:
     last = request.messages[-1]
     if last.role == "system" or (last.role == "assistant" and not request.continue_final_message):
+        is_own = last.role == "assistant"
         raise refused(
             f"the last message is of role {last.role}, which leaves the model no turn; end with a"
-            " user, developer or tool message, or send continue_final_message: true to go on with"
-            " an assistant's"
+            " user's message or a tool's result",
+            Way("send", "continue_final_message", ": true to go on with it") if is_own else None,
         )
 
 
@@ -63,7 +64,7 @@ def _require_results(messages: Sequence[Message]) -> None:
         if message.role != "tool":
             if num_results < len(message.tool_calls or ()):
                 raise refused(
-                    "the last tool calls have fewer results than calls; add a tool message each"
+                    "the last tool calls have fewer results than calls; add a result each"
                 )
             return
 
@@ -74,7 +75,7 @@ def _without_end(request: ChatRequest, pieces: list[Piece], format: str) -> list
     last = request.messages[-1]
     before = request.messages[-2].role if len(request.messages) > 1 else None
     if last.tool_calls:
-        raise refused("the last message has tool_calls, which tool messages answer")
+        raise refused("the last message calls tools; add a result of each call")
     if before not in ("user", "developer", "tool"):
         raise refused("the message that is continued must follow a user's, developer's or tool's")
     _require_results(request.messages[:-1])
@@ -112,6 +113,6 @@ def _require_order(messages: Sequence[Message]) -> None:
                 )
 
 
-def refused(message: str) -> ApiError:
+def refused(message: str, way: Way | None = None) -> ApiError:
     """What is wrong with the messages."""
-    return ApiError(400, message, code="invalid_value", param="messages")
+    return ApiError(400, message, code="invalid_value", param="messages", way=way)

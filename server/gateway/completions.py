@@ -46,7 +46,7 @@ def prepare_completion(request: CompletionRequest, job: Job, codec: Codec) -> Pr
     require_few_choices(request, len(prompts))
     for index, prompt in enumerate(prompts):
         ids = _prompt_ids(prompt, info, codec)
-        require_prompt(ids, most_tokens, info, "prompt")
+        require_prompt(ids, most_tokens, info, "prompt", "max_tokens")
         num_tokens += len(ids)
         require_few_tokens(request, num_tokens, job, "prompt")
         submits.append(

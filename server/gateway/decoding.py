@@ -14,6 +14,7 @@ What a body can cost is bounded by its size alone, whatever is in it:
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
@@ -58,7 +59,8 @@ _REMEDIES = (
     ),
     (re.compile(r"tool_choice(\.type)?"), "use none, auto, required or the name of a function"),
 )
-"""What to do instead of a value that a list of words does not hold."""
+"""What to do instead of a value that a list of words does not hold. A request whose words are
+others says so in its `REMEDIES`, by the place without numbers: `messages[].role`."""
 _NO_NUMBER = re.compile(rb'"(\w{1,64})"\s*:\s*-?(NaN|Infinity)\b')
 
 
@@ -72,7 +74,7 @@ def decode(body: bytes | memoryview, kind: type[T], root: str = "") -> T:
     except RecursionError as error:
         raise ApiError(400, "the body is nested too deeply", code="invalid_json") from error
     except msgspec.ValidationError as error:
-        raise _wrong_value(error, root) from error
+        raise _wrong_value(error, root, getattr(kind, "REMEDIES", {})) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _no_json(bytes(body), str(error)) from error
 
@@ -94,7 +96,7 @@ def _no_json(body: bytes, reason: str) -> ApiError:
     return ApiError(400, f"the body is not JSON: {reason[:MAX_SHOWN_CHARS]}", code="invalid_json")
 
 
-def _wrong_value(error: msgspec.ValidationError, root: str) -> ApiError:
+def _wrong_value(error: msgspec.ValidationError, root: str, own: Mapping[str, str]) -> ApiError:
     what, path = _parted(str(error))
     path = f"{root}{path}".removeprefix(".")[:MAX_SHOWN_CHARS]
     if isinstance(error.__cause__, FieldError):
@@ -108,7 +110,9 @@ def _wrong_value(error: msgspec.ValidationError, root: str) -> ApiError:
     elif what.endswith("got `null`") and path and not path.endswith("]"):
         return missing(path)
     elif what.startswith("Invalid"):
-        what = "; ".join([what, *(text for place, text in _REMEDIES if place.fullmatch(path))])
+        general = (text for place, text in _REMEDIES if place.fullmatch(path))
+        remedy = own.get(re.sub(r"\[\d+\]", "[]", path)) or next(general, None)
+        what = f"{what}; {remedy}" if remedy else what
     message = f"{path!r}: {what}" if path else what
     return ApiError(400, message[: 2 * MAX_SHOWN_CHARS], code="invalid_value", param=path or None)
 

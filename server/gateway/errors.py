@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from starlette.responses import Response
@@ -14,11 +14,20 @@ MAX_SHOWN_CHARS = 64
 """Longer names are cut in messages: they are the client's."""
 
 
+class Way(NamedTuple):
+    """What a client may do instead, with a field of its request: `send` `n` `: 1`."""
+
+    verb: str
+    field: str
+    rest: str = ""
+
+
 class ApiError(Exception):
     """An answer that is an error: `{"error": {message, type, param, code}}` with a status.
 
-    `details` stand beside the four. `headers` go with the answer. A 429 or 503 says by Retry-After
-    when to come back: in `retry_after_s` seconds.
+    `way` is what a client may also do, behind the message's own remedy: it is left out where an
+    interface lacks its field. `details` stand beside the four. `headers` go with the answer. A 429
+    or 503 says by Retry-After when to come back: in `retry_after_s` seconds.
     """
 
     def __init__(
@@ -28,19 +37,40 @@ class ApiError(Exception):
         *,
         code: str | None = None,
         param: str | None = None,
+        way: Way | None = None,
         retry_after_s: int = RETRY_AFTER_S,
         details: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.message = message
+        self._message = message
+        self._way = way
         self.code = code
         self.param = param
         self.details = dict(details or {})
         self.headers = dict(headers or {})
         if status in (429, 503):
             self.headers["Retry-After"] = str(retry_after_s)
+
+    @property
+    def message(self) -> str:
+        """The sentence."""
+        if self._way is None:
+            return self._message
+        verb, field, rest = self._way
+        return f"{self._message}, or {verb} {field}{rest}"
+
+    def rename(self, names: Mapping[str, str | None]) -> None:
+        """Say it by the names of another interface's fields; None is one that it lacks."""
+        if self.param is not None and (name := names.get(self.param)):
+            said = f"{self.param!r}: "
+            if self._message.startswith(said):
+                self._message = f"{name!r}: {self._message.removeprefix(said)}"
+            self.param = name
+        if self._way is not None:
+            name = names.get(self._way.field, self._way.field)
+            self._way = None if name is None else self._way._replace(field=name)
 
     @property
     def body(self) -> dict[str, Any]:

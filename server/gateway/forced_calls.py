@@ -31,9 +31,9 @@ def asked_calls(request: ChatRequest, format: Format) -> Asked | None:
             return None  # no call is read: the answer is of the format
         message = (
             "no calls are read here (this model has none, or serve got --tool-call-parser none), so"
-            " none can be required or held to a schema; send tool_choice auto, and tools without"
-            " strict"
+            " none can be required or held to a schema; send "
         )
+        message += "tools without strict" if is_free else "tool_choice auto"
         raise ApiError(400, message, code="unsupported_value", param=param)
     asked = request.tool_choice or "auto"
     choice: Choice = {"name": asked.function.name} if isinstance(asked, NamedChoice) else asked

@@ -30,6 +30,7 @@ def prepare_generate(request: GenerateRequest, job: Job, codec: Codec) -> Prepar
     names = {
         "prompt": request.name,
         "min_tokens": "sampling_params.min_new_tokens",
+        "max_tokens": "sampling_params.max_new_tokens",
         **{name: f"sampling_params.{name}" for name in _SAME_NAMES},
     }
     with named(names):

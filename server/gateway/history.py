@@ -85,7 +85,9 @@ class History:
         if self._results:
             for call in self._calls:
                 if call.id not in self._results:
-                    raise FieldError(self._field, f"call {str(call.id)[:64]!r} has no result")
+                    raise FieldError(
+                        self._field, f"call {str(call.id)[:64]!r} has no result; add it"
+                    )
                 result = self._results[call.id]
                 self._messages.append(Message(role="tool", content=result, tool_call_id=call.id))
         self._reasoning, self._texts, self._calls = [], [], []
@@ -93,13 +95,14 @@ class History:
 
 
 @contextmanager
-def named(names: Mapping[str, str]) -> Generator[None]:
-    """Errors of a chat by the names that its fields have in another interface."""
+def named(names: Mapping[str, str | None]) -> Generator[None]:
+    """Errors of a chat by the names that its fields have in another interface, None where it has
+    none."""
     try:
         yield
     except FieldError as error:
-        name = names.get(error.field, error.field)
+        name = names.get(error.field) or error.field
         raise ApiError(400, f"{name!r}: {error}", code="invalid_value", param=name) from error
     except ApiError as error:
-        error.param = names.get(error.param or "", error.param)
+        error.rename(names)
         raise

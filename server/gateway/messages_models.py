@@ -5,7 +5,7 @@ Know no encoding. The interface is Anthropic's.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct
 
@@ -200,6 +200,15 @@ class UserId(Struct, frozen=True, forbid_unknown_fields=True):
 
 class CountTokensRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """A request of `/v1/messages/count_tokens`: what a prompt is made of."""
+
+    REMEDIES: ClassVar = {
+        "messages[].role": "use user, assistant or system",
+        "tools[].type": (
+            "a tool that the client runs has type 'custom' or no type; no other runs here"
+        ),
+        "tool_choice.type": "use auto, any, tool or none",
+        "thinking.type": "use enabled, adaptive or disabled",
+    }
 
     model: Hint | None = None
     messages: Annotated[list[Turn], Meta(min_length=1, max_length=MAX_MESSAGES)]

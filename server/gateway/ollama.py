@@ -35,6 +35,9 @@ _NAMES = {
     "response_format.json_schema.schema": "format",
     "max_completion_tokens": "options.num_predict",
     "stop": "options.stop",
+    "continue_final_message": "messages",
+    "chat_template_kwargs": None,
+    "chat_template_kwargs.thinking": "think",
 }
 
 
@@ -50,7 +53,7 @@ def prepare_ollama(request: OllamaRequest, job: Job, codec: Codec) -> Prepared:
         prepared = prepare_chat(_chat(request, options), job, codec)
     answer = prepared.options
     if answer.format_param is not None:
-        param = _NAMES.get(answer.format_param, answer.format_param)
+        param = _NAMES.get(answer.format_param) or answer.format_param
         answer = msgspec.structs.replace(answer, format_param=param)
     return msgspec.structs.replace(prepared, interface="ollama", options=answer)
 
@@ -102,7 +105,7 @@ def _messages(turns: list[OllamaMessage]) -> list[Message]:
         if turn.tool_calls:
             open_calls = []
         for index, call in enumerate(turn.tool_calls or ()):
-            call_id = call.id or f"call_{number}_{index}"
+            call_id = call.id or f"messages[{number}].tool_calls[{index}]"
             arguments = call.function.arguments
             given = Raw(b"{}") if arguments is UNSET else arguments
             history.call(call_id, call.function.name, given)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
@@ -141,6 +141,11 @@ class OllamaOptions(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
 class OllamaRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """A request of `/api/chat`, which streams unless `stream` is false. An assistant's message at
     the end is gone on with. `keep_alive` is a hint: the model stays loaded."""
+
+    REMEDIES: ClassVar = {
+        "messages[].role": "use system, user, assistant or tool",
+        "think": "use true, false, low, medium or high",
+    }
 
     model: Hint | None = None
     messages: Annotated[list[OllamaMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]

@@ -33,14 +33,18 @@ from lostwax.server.gateway.stream import Framing
 from lostwax.server.gateway.tokenizer import Codec
 from lostwax.server.gateway.tool_models import Tool
 
-_NAMES = {"messages": "input", "max_completion_tokens": "max_output_tokens"}
+_NAMES: dict[str, str | None] = {
+    "messages": "input",
+    "max_completion_tokens": "max_output_tokens",
+    "continue_final_message": None,
+}
 _PARTS = {"message": "output_text", "reasoning": "reasoning_text"}
 """What the text of an item is called."""
 
 
 def prepare_response(request: ResponsesRequest, job: Job, codec: Codec) -> Prepared:
     """What the engine is asked of a request, checked against what it can do."""
-    with named(_NAMES):
+    with named(_names(request)):
         chat = ResponseChat(
             messages=_messages(request),
             max_completion_tokens=request.max_output_tokens,
@@ -57,6 +61,13 @@ def prepare_response(request: ResponsesRequest, job: Job, codec: Codec) -> Prepa
         prepared = prepare_chat(chat, job, codec)
     echo = msgspec.json.encode(request.echo)
     return msgspec.structs.replace(prepared, interface="responses", echo=echo)
+
+
+def _names(request: ResponsesRequest) -> dict[str, str | None]:
+    """What fields of a chat are called here; thinking may be said in two ways."""
+    if request.reasoning is None or request.reasoning.effort is None:
+        return _NAMES
+    return {**_NAMES, "chat_template_kwargs.thinking": "reasoning.effort"}
 
 
 def _messages(request: ResponsesRequest) -> list[Message]:

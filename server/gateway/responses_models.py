@@ -6,7 +6,7 @@ Nothing is stored: a conversation is told whole in each request.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct
@@ -194,6 +194,11 @@ class TextConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 class ResponsesRequest(GenerationRequest, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """A request of `/v1/responses`. `instructions` are a system message before `input`."""
+
+    REMEDIES: ClassVar = {
+        "input[].role": "use system, developer, user or assistant",
+        "reasoning.effort": "use none, minimal, low, medium, high, xhigh or max",
+    }
 
     input: str | Annotated[list[Item], Meta(min_length=1, max_length=MAX_MESSAGES)]
     instructions: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 
 from lostwax.server.engine.messages import INVALID_GRAMMAR, EngineInfo, Submit
-from lostwax.server.gateway.errors import ApiError
+from lostwax.server.gateway.errors import ApiError, Way
 from lostwax.server.gateway.models import (
     MAX_BIASES,
     MAX_CHOICES_TOGETHER,
@@ -82,8 +82,11 @@ def require_ranks(num_top: int, info: EngineInfo, param: str) -> None:
         raise ApiError(400, message, code="unsupported_value", param=param)
 
 
-def require_prompt(ids: list[int], max_tokens: int, info: EngineInfo, param: str) -> None:
-    """ApiError where the engine cannot run a prompt with so long an answer."""
+def require_prompt(
+    ids: list[int], max_tokens: int, info: EngineInfo, param: str, longest: str | None
+) -> None:
+    """ApiError where the engine cannot run a prompt with so long an answer. `longest` is the field
+    that says how long, None where the client has not."""
     if not ids:
         raise ApiError(400, "a prompt is empty", code="invalid_value", param=param)
     if max(ids) >= info.vocab_size:
@@ -93,9 +96,10 @@ def require_prompt(ids: list[int], max_tokens: int, info: EngineInfo, param: str
         message = (
             f"this model's maximum context length is {info.max_context} tokens, but"
             f" {len(ids) + max_tokens} were requested ({len(ids)} in the prompt, {max_tokens} for"
-            f" the completion); shorten the prompt or lower max_tokens"
+            f" the completion); shorten the prompt"
         )
-        raise ApiError(400, message, code="context_length_exceeded", param=param)
+        way = None if longest is None else Way("lower", longest)
+        raise ApiError(400, message, code="context_length_exceeded", param=param, way=way)
 
 
 def form_submit(

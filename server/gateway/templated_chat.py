@@ -15,11 +15,12 @@ import msgspec
 from lostwax.server.formats.brought_template import ChatTemplate
 from lostwax.server.formats.encoding_v32 import BOS, EOS
 from lostwax.server.gateway.chat_models import ChatRequest, Function, Message
-from lostwax.server.gateway.errors import ApiError
+from lostwax.server.gateway.errors import ApiError, Way
 
 GIVEN = ("messages", "tools", "add_generation_prompt", "bos_token", "eos_token")
 """Variables that the server fills, whatever a request's chat_template_kwargs say."""
 _REMEDY = "send the whole prompt to /v1/completions"
+_TRUST = Way("send", "chat_template_kwargs", ': {"trust_content": true}')
 
 
 def sampled_variables() -> dict[str, Any]:
@@ -34,7 +35,10 @@ def templated_text(request: ChatRequest, template: ChatTemplate, marks: Collecti
     refused unless the request says trust_content.
     """
     if request.continue_final_message:
-        message = f"a chat template opens a turn of its own; leave it out, or {_REMEDY}"
+        message = (
+            "a chat template opens a turn of its own and cannot go on with the last message; leave"
+            f" it out, or {_REMEDY}"
+        )
         raise _refused("continue_final_message", message)
     if request.offered and "tools" not in template.reads:
         message = "the server's chat template shows no tools to the model; leave them out"
@@ -118,9 +122,9 @@ def _require_no_marks(values: list[Any], marks: Collection[str]) -> None:
         if found := mark.search(text):
             message = (
                 f"a text holds {found[0]!r}, which a chat template would make structure; leave it"
-                ' out, or send chat_template_kwargs: {"trust_content": true}'
+                " out"
             )
-            raise _refused("messages", message)
+            raise _refused("messages", message, _TRUST)
 
 
 def _texts(values: list[Any]) -> Iterator[str]:
@@ -136,5 +140,6 @@ def _texts(values: list[Any]) -> Iterator[str]:
             left += value
 
 
-def _refused(param: str, message: str) -> ApiError:
-    return ApiError(400, f"{param!r}: {message}", code="unsupported_value", param=param)
+def _refused(param: str, message: str, way: Way | None = None) -> ApiError:
+    message = f"{param!r}: {message}"
+    return ApiError(400, message, code="unsupported_value", param=param, way=way)

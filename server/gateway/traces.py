@@ -29,10 +29,17 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 import lostwax
+from lostwax.server.gateway.body_routes import ROUTES
+from lostwax.server.gateway.prepare import KINDS
+from lostwax.server.gateway.prepared import CHAT_ROUTES
 from lostwax.server.gateway.request_record import RequestRecord
 
-OPERATIONS = {"/v1/completions": "text_completion", "/v1/chat/completions": "chat"}
-"""The conventions' names of what a route does."""
+OPERATIONS = {
+    path: "chat" if route in CHAT_ROUTES else "text_completion"
+    for path, (route, _) in ROUTES.items()
+    if route in KINDS
+}
+"""The conventions' names of what a route that generates does, by its path."""
 SEND_S = 2.0
 """Within this a batch is sent and its answer read to the end, or it is lost."""
 MAX_ANSWER = 64 << 10

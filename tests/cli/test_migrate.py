@@ -17,6 +17,11 @@ from lostwax.cli.foreign_options import LACKING, NEEDLESS
 Capture = pytest.CaptureFixture[str]
 SGLANG = "python -m sglang.launch_server --model-path org/V3.2"
 VLLM = "vllm serve org/V3.2"
+OTHERS = {
+    "SGLang, a template by name": f"{SGLANG} --chat-template chatml --tool-call-parser deepseekv31",
+    "vLLM, a template as text": f"{VLLM} --chat-template '{{{{ messages }}}}'",
+}
+"""Commands that no guide has."""
 
 
 def migrated(capsys: Capture, command: str, *more: str) -> dict[str, Any]:
@@ -58,7 +63,7 @@ def test_no_option_of_the_guides_gets_lost(command: str, capsys: Capture) -> Non
 
 
 @pytest.mark.parametrize("target", ["cuda-sm90a", "cpu", "cuda-sm100a"])
-@pytest.mark.parametrize("command", GUIDES.values(), ids=GUIDES)
+@pytest.mark.parametrize("command", [*GUIDES.values(), *OTHERS.values()], ids=[*GUIDES, *OTHERS])
 def test_what_is_printed_is_read_by_our_own_commands(
     command: str, target: str, capsys: Capture, tmp_path: Path
 ) -> None:
@@ -150,6 +155,9 @@ def test_what_a_compile_decides_is_given_to_it(options: str, ours: str, capsys: 
         ("--quantization awq", "weights stay as the checkpoint stores them"),
         ("--tool-call-parser qwen25", "answers are read as the checkpoint's encoding writes them"),
         ("--chat-template", "its value is missing"),
+        ("--chat-template chatml", "lostwax brings no templates by name"),
+        ("--chat-template '{{ messages }}'", "a text is not taken"),
+        ("--chat-template '{# deepseekv3 #}{{ messages }}'", "a text is not taken"),
         ("--config server.yaml", "a YAML file of options is not read"),
         ("--otlp-traces-endpoint collector:4317", "is no URL of a server"),
         ("--dtype half", "nearest: bf16"),
@@ -196,7 +204,11 @@ def test_a_template_passes_to_serve_with_the_parsers_beside_it(capsys: Capture) 
     said = words(found, "serve")
     for option in shlex.split(f"{given} --reasoning-parser deepseek-v3"):
         assert option in said
-    ours = "--chat-template x/tool_chat_template_deepseekv31.jinja --tool-call-parser deepseekv31"
+    for file in ("./chatml", "$TEMPLATE", "${TEMPLATE}"):
+        assert file in words(migrated(capsys, f"{SGLANG} --chat-template {file}"), "serve")
+    ours = (
+        "--chat-template ${DIR}/tool_chat_template_deepseekv31.jinja --tool-call-parser deepseekv31"
+    )
     assert "--chat-template" not in words(migrated(capsys, f"{SGLANG} {ours}"), "serve")
 
 

@@ -167,6 +167,7 @@ VALUES = {
     "chat encode --chat-template OUT": "OUT does not exist; give a file",
     "chat encode --tokenizer OUT --json": "OUT does not exist; give the folder",
     "chat encode --tokenizer DIR": "--tokenizer gives the ids that --json prints: add --json",
+    "chat encode --chat-template FILE --format deepseekv32": "in place of --format; give one",
     "chat parse --tools OUT": "OUT does not exist; give a file",
     "chat parse --coerce": "--coerce goes by the schemas of --tools",
     "chat parse --coerce --tools FILE --format deepseekv31": "changes nothing of deepseekv31",

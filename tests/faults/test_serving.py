@@ -40,7 +40,7 @@ REQUESTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "prompt and answer longer than the context": (
         {"prompt": [1] * 500, "max_tokens": 13},
         "context_length_exceeded",
-        "shorten the prompt or lower max_tokens",
+        "shorten the prompt, or lower max_tokens",
     ),
 }
 

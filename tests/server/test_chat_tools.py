@@ -330,7 +330,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "a call to go on with": (
         _continued({"tool_calls": [{"function": {"name": "f"}}]}),
         "messages",
-        "tool messages answer",
+        "add a result of each call",
     ),
     "a text without the reasoning before it": (
         _continued({"content": "It i"}, **THINKING),

@@ -226,8 +226,9 @@ def test_a_way_to_ask_for_no_thinking_changes_nothing_in_the_template_either() -
         assert _schema("chat").is_valid(NEEDED["chat"] | {"chat_template_kwargs": switch})
 
 
-def test_a_mark_for_a_cache_changes_no_prompt() -> None:
-    mark = {"cache_control": {"type": "ephemeral"}}
+@pytest.mark.parametrize("ttl", [{}, {"ttl": "5m"}, {"ttl": "1h"}], ids=str)
+def test_a_mark_for_a_cache_changes_no_prompt(ttl: dict[str, str]) -> None:
+    mark = {"cache_control": {"type": "ephemeral", **ttl}}
     part = {"type": "text", "text": "Hi?"}
     plain = _read("chat", messages=[ASK | {"content": [part]}]).submits[0].prompt
     for marked in (ASK | {"content": [part | mark]}, ASK | {"content": [part]} | mark):
@@ -361,7 +362,7 @@ def test_tools_that_must_not_be_called_are_neither_rendered_nor_refused() -> Non
         ),
         (
             "chat",
-            {"messages": [ASK | {"cache_control": {"type": "ephemeral", "ttl": "1h"}}]},
+            {"messages": [ASK | {"cache_control": {"type": "ephemeral", "ttl": "2h"}}]},
             "messages[0].cache_control",
             "cached prefixes stay in memory while there is room; leave it out",
         ),

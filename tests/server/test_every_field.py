@@ -181,6 +181,8 @@ def test_the_form_of_a_response_keeps_its_name(form: dict[str, Any], path: str) 
         assert isinstance(error, ApiError)
         assert error.param == param
         assert "response_format" not in error.message
+    tools = {"tools": OF_ROUTE["responses"]["tools"]}
+    assert not isinstance(_read("responses", {"input": "Hi"} | text | tools), ApiError)
 
 
 @pytest.mark.parametrize("form", ["json", OBJECT])

@@ -181,7 +181,8 @@ def test_a_round_trip_sends_the_blocks_back_as_they_came(server: Server) -> None
 
 def test_texts_of_several_blocks_are_told_apart(server: Server) -> None:
     blocks = [{"type": "text", "text": text} for text in ("One.", "Two.")]
-    marked = [blocks[0], blocks[1] | {"cache_control": {"type": "ephemeral"}}]
+    marks = [{"type": "ephemeral", "ttl": ttl} for ttl in ("5m", "1h")]
+    marked = [b | {"cache_control": m} for b, m in zip(blocks, marks, strict=True)]
     server.says("Yes.").ask(system=marked, messages=[{"role": "user", "content": blocks}])
     told = [{"role": role, "content": "One.\n\nTwo."} for role in ("system", "user")]
     assert server.runtime.prompt == _prompt(told)

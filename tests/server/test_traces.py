@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -215,6 +216,24 @@ def test_a_refusal_has_a_span_and_what_the_caller_does_not_sample_has_none() -> 
     said = attributes(span)
     assert (said["error.type"], said["lostwax.outcome"]) == ("400", "refused")
     assert "gen_ai.usage.output_tokens" not in said
+
+
+def test_every_route_that_generates_has_spans() -> None:
+    collector = Collector()
+    with collector.running() as endpoint, served(endpoint) as client:
+        paths = client.get("/openapi.json").json()["paths"]
+        posted = [path for path, methods in paths.items() if "post" in methods]
+        for path in posted:
+            assert client.post(path, json={"nothing": "that is known"}).status_code == 400
+        # What takes too long to answer is what generates.
+        generating = {path for path in posted if "504" in paths[path]["post"]["responses"]}
+    assert len(generating) >= 6
+    names = {attributes(span)["http.route"]: span.name for span in collector.spans}
+    assert names.keys() == generating
+    assert (names["/v1/messages"], names["/generate"]) == ("chat m", "text_completion m")
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    told = page.partition("\n## Traces\n")[2].partition("), as OTLP")[0]
+    assert {path for path in posted if f"`{path}`" in told} == generating
 
 
 def test_a_collector_that_is_gone_is_one_line_and_no_request_fails(capsys: Capture) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def chat_encode(
     *,
-    format: Format = "deepseekv32",
+    format: Format | None = None,
     thinking: Flag = False,
     chat_template: File | None = None,
     tokenizer: Folder | None = None,
@@ -32,7 +32,8 @@ def chat_encode(
     Parameters
     ----------
     format
-        deepseekv32 (DSML), or deepseekv31: V3.1's, and V3.2-Exp's up to where turns are opened.
+        deepseekv32 (DSML), the default, or deepseekv31: V3.1's, and V3.2-Exp's up to where turns
+        are opened.
     thinking
         The model reasons before it answers.
     chat_template
@@ -44,12 +45,14 @@ def chat_encode(
     """
     if tokenizer is not None and not json_:
         raise OptionRefused("--tokenizer gives the ids that --json prints: add --json")
+    if chat_template is not None and format is not None:
+        raise OptionRefused("--chat-template renders the chat in place of --format; give one")
     from lostwax.server.formats.encoders import marks_in
     from lostwax.server.formats.pieces import joined
 
     codec = None if tokenizer is None else _codec(tokenizer)
     if chat_template is None:
-        pieces = _encoded(format, thinking=thinking)
+        pieces = _encoded(format or "deepseekv32", thinking=thinking)
     else:
         pieces = _templated(chat_template, codec, thinking=thinking)
     if not json_:

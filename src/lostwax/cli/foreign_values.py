@@ -6,6 +6,7 @@ raises OptionRefused with the rule and the nearest setting that there is.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import msgspec
@@ -47,6 +48,9 @@ FORMATS: dict[str, Format] = {
 """How calls are read by `--tool-call-parser`."""
 REASONING_PARSER = "deepseek-v3"
 REASONING_PARSERS = (REASONING_PARSER, NO_PARSER)
+TEMPLATES = ("deepseekv32", "deepseekv31", "deepseekv3")
+"""In the names of the templates that both servers bring for this model, as `plain` spells them."""
+_VARIABLE = re.compile(r"\$\w+|\$\{\w+\}")
 MAX_JSON = 4096
 """Characters of `--speculative-config`."""
 
@@ -212,6 +216,26 @@ def chat_form(
             )
     calls = None if tool_call_parser is None else FORMATS[plain(tool_call_parser)]
     return calls, reasoning_parser != NO_PARSER
+
+
+def template_file(template: str) -> str | None:
+    """The file that `serve` is to get, None where a template is of this model, whose encoding needs
+    none. `$NAME` may be any.
+
+    OptionRefused for what names no file: a template that SGLang brings by its name, or one that
+    vLLM takes as a text.
+    """
+    said = _VARIABLE.sub("", template)
+    if "{" in said:
+        raise OptionRefused("a text is not taken; put it into a file and give that")
+    if any(name in plain(said) for name in TEMPLATES):
+        return None
+    if said == template and not {"/", "."} & set(template):
+        raise OptionRefused(
+            "lostwax brings no templates by name; give the Jinja file of its text"
+            f" (./{template} where it is one)"
+        )
+    return template
 
 
 def plain(parser: str) -> str:

@@ -26,6 +26,7 @@ from lostwax.cli.foreign_values import (
     require_cache_of,
     require_dp_attention,
     require_one_copy,
+    template_file,
 )
 from lostwax.cli.named_paths import is_hub_id
 from lostwax.cli.option_types import OptionRefused
@@ -43,9 +44,6 @@ CONTEXT = "163840"
 MEMORY = "0.9"
 """Of the device: vLLM's own, and about what SGLang comes to."""
 PAGE_TOKENS = "64"  # frontend/checkpoint.py
-TEMPLATES = ("deepseekv32", "deepseekv31", "deepseekv3")
-"""In the names of the templates that both servers bring for this model, as `foreign_values.plain`
-spells them."""
 VALUES = {
     "--attention-backend": 1,
     "--device": 1,
@@ -313,10 +311,7 @@ def _name_and_memory(t: Translation, model: str) -> None:
 
 def _rest(t: Translation, model: str) -> None:
     """What `serve` has by this name, what is needless, and what is lacking."""
-    template = t.given.get("--chat-template")
-    if template and any(each in plain(template.value) for each in TEMPLATES):
-        t.needless(t.given.pop("--chat-template"), _ENCODING)
-        template = None
+    has_template = _template(t)
     for name, known in (
         ("--tool-call-parser", TOOL_PARSERS.values()),
         ("--reasoning-parser", REASONING_PARSERS),
@@ -325,7 +320,7 @@ def _rest(t: Translation, model: str) -> None:
         def parser(given: Given, name: str = name, known: Collection[str] = tuple(known)) -> None:
             if plain(given.value) not in map(plain, known):
                 raise OptionRefused("answers are read as the checkpoint's encoding writes them")
-            if template or given.value == NO_PARSER:
+            if has_template or given.value == NO_PARSER:
                 t.say(t.serve, name, given.value)
             else:
                 t.needless(given, _ENCODING)
@@ -343,6 +338,18 @@ def _rest(t: Translation, model: str) -> None:
         else:
             why = lacking(name) or NEEDLESS.get(name, "lostwax has nothing of this name")
             t.left(given, why.removesuffix(": leave it out"))
+
+
+def _template(t: Translation) -> bool:
+    """Whether `serve` gets one."""
+
+    def template(given: Given) -> None:
+        if file := template_file(given.value):
+            t.say(t.serve, "--chat-template", file)
+        else:
+            t.needless(given, _ENCODING)
+
+    return t.taken("--chat-template", template) and "--chat-template" in t.serve
 
 
 def _pages(tokens: Given) -> str:
