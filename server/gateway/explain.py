@@ -6,7 +6,6 @@ Another process reads it (`explained.py`), once, when somebody first asks; its a
 from __future__ import annotations
 
 import asyncio
-import sys
 from asyncio.subprocess import PIPE
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 
+from lostwax.ir.contract.own_program import own_program
 from lostwax.server.gateway.api_schema import GUARDED, described
 from lostwax.server.gateway.engine_client import EngineClient
 from lostwax.server.gateway.errors import MAX_SHOWN_CHARS, ApiError
@@ -40,7 +40,7 @@ class Explainer:
     def __init__(
         self, folder: Path, certificates: Path | None, deadline_s: float = DEADLINE_S
     ) -> None:
-        self._command = [sys.executable, "-m", _MODULE, str(folder)]
+        self._command = [*own_program(_MODULE), str(folder)]
         self._command += [str(certificates)] if certificates else []
         self._deadline_s = deadline_s
         self._reading: asyncio.Task[Told] | None = None
