@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +24,7 @@ from lostwax.backends.fixed_environment import fixed_environment
 from lostwax.backends.kernel_compiler import KernelCompileError
 from lostwax.backends.kernel_worker import Answer, Compiled, Failed, Job, Ready
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.ir.contract.own_program import own_program
 
 WORKER = "lostwax.backends.kernel_worker"
 MOST_WORKERS = 16
@@ -40,10 +40,10 @@ class _Worker:
     """
 
     def __init__(self, job: Job, scratch: str) -> None:
-        # -P: a file beside the caller must not stand for a module. A group of its own: Ctrl-C
-        # comes to the compile alone, which ends the group with what its compilers have started.
+        # A group of its own: Ctrl-C comes to the compile alone, which ends the group with what its
+        # compilers have started.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", WORKER],
+            own_program(WORKER),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=scratch,

@@ -15,15 +15,21 @@ def served(artifact: Path, *options: str) -> Generator[str]:
     """The base URL of the server of `artifact` while it is served."""
     command = [sys.executable, "-m", "lostwax", "serve", str(artifact), "--port", "0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stderr is not None
-        told = list[str]()
         try:
-            for line in server.stderr:
-                told.append(line)
-                if "is ready" in line:
-                    break
-            (url,) = set(re.findall(r"listening on (http://[\d.:]+)", "".join(told)))
-            yield url
+            yield told_url(server)
         finally:
             server.terminate()
+            assert server.stderr is not None
             server.stderr.read()
+
+
+def told_url(server: subprocess.Popen[str]) -> str:
+    """Where a server that was just started listens, once it is ready."""
+    assert server.stderr is not None
+    told = list[str]()
+    for line in server.stderr:
+        told.append(line)
+        if "is ready" in line:
+            break
+    (url,) = set(re.findall(r"listening on (http://[\d.:]+)", "".join(told)))
+    return url

@@ -67,6 +67,16 @@ def test_no_file_is_longer_than_a_reviewer_reads() -> None:
     assert not long, f"split by idea, not by size: {long}"
 
 
+def test_children_are_started_by_one_command_that_trusts_no_working_directory() -> None:
+    found = {
+        str(path.relative_to(ROOT))
+        for path in _files(".py")
+        if path.parts[len(ROOT.parts)] in (*ROOMS, "src")
+        and re.search(r"sys\.executable|from sys import|\bmultiprocessing\.", path.read_text())
+    }
+    assert found == {"ir/contract/own_program.py"}, "use own_program(module)"
+
+
 @pytest.mark.parametrize("pattern", UNSAFE)
 def test_no_unsafe_call_in_the_tree(pattern: str) -> None:
     found = [

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import threading
 import weakref
 from contextlib import suppress
 from typing import Any
 
 from lostwax.evals.task import TaskError
+from lostwax.ir.contract.own_program import own_program
 
 LIMIT_S = 5.0
 """For one value; an ordinary one takes milliseconds."""
@@ -73,7 +73,7 @@ class Validation:
     def _started(self) -> subprocess.Popen[bytes]:
         # A session of its own: Ctrl-C reaches this process alone, at whose end the input ends.
         process = subprocess.Popen(
-            [sys.executable, "-m", _MODULE, str(self._limit_s)],
+            [*own_program(_MODULE), str(self._limit_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

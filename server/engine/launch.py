@@ -13,11 +13,11 @@ import argparse
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from lostwax.ir.contract.own_program import own_program
 from lostwax.server.engine.parent import end_with_parent
 
 ENGINE = "lostwax.server.engine"
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Gloo is told this way only. The ranks of one host need no other interface than loopback.
     for name in {"lo", "lo0"} & {name for _, name in socket.if_nameindex()}:
         os.environ["GLOO_SOCKET_IFNAME"] = name
-    command = [sys.executable, "-m", ENGINE, *engine, "--parent", str(os.getpid())]
+    command = [*own_program(ENGINE), *engine, "--parent", str(os.getpid())]
     command += ["--ranks", str(options.ranks), "--meeting", str(options.meeting)]
     ranks = [
         subprocess.Popen([*command, "--rank", str(rank)], stdin=subprocess.DEVNULL)

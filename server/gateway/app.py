@@ -82,7 +82,7 @@ def create_app(
 
     lines = LogLines(settings.log_format)
     traces = _traces(client, settings, lines)
-    explainer = _explainer(settings)
+    explainer = _explainer(settings, lines)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
@@ -220,11 +220,11 @@ def _traces(client: EngineClient, settings: Settings, lines: LogLines) -> Traces
     return Traces(settings.otlp_traces_endpoint, model, lines.say)
 
 
-def _explainer(settings: Settings) -> Explainer | None:
+def _explainer(settings: Settings, lines: LogLines) -> Explainer | None:
     build = settings.build
     if build is None or build.folder is None:
         return None
-    return Explainer(build.folder, build.certificates)
+    return Explainer(build.folder, build.certificates, lines.failure)
 
 
 def _guard(

@@ -12,7 +12,6 @@ processes and what waits for them are bounded.
 from __future__ import annotations
 
 import asyncio
-import sys
 from asyncio.subprocess import PIPE, Process
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from lostwax.ir.contract.own_program import own_program
 from lostwax.server.gateway.body_process import LENGTH_BYTES
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.prepare import read_body
@@ -163,7 +163,7 @@ class BodyReader:
     async def _started(self) -> Process:
         # A session of its own: Ctrl-C reaches the gateway alone, at whose end the input ends.
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", _MODULE, stdin=PIPE, stdout=PIPE, start_new_session=True
+            *own_program(_MODULE), stdin=PIPE, stdout=PIPE, start_new_session=True
         )
         try:
             await _write(process, await asyncio.to_thread(self._codec.serialised))

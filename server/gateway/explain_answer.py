@@ -11,6 +11,9 @@ from msgspec import Meta, Struct
 
 from lostwax.server.gateway.answer_models import Count
 
+UNREADABLE = 3
+"""Exit status of the process that reads an artifact, where it cannot: its last line says why."""
+
 Us = Annotated[float, Meta(ge=0)]
 
 

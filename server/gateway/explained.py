@@ -3,6 +3,8 @@
 As a program of its own, `explained.py ARTIFACT [CERTIFICATES]`: the choices of 200 programs are
 10 MB of JSON, which to read would hold the gateway's interpreter while clients wait. It prints a
 line with the Explained, then for each program that is shown two: its name and its ExplainedChoices.
+Of an artifact that cannot be read it says why, in a line on standard error, and ends with
+UNREADABLE.
 """
 
 from __future__ import annotations
@@ -16,14 +18,16 @@ from pathlib import Path
 
 import msgspec
 
-from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
 from lostwax.backends.runtime.certificates import certificates_file, read_certificates
+from lostwax.backends.runtime.say import say
 from lostwax.ir.contract.artifact import Manifest, ProgramRef
 from lostwax.ir.contract.choice import Choices, RegionChoice
-from lostwax.ir.contract.foreign_file import BadFile
+from lostwax.ir.contract.foreign_file import DAMAGE, BadFile, reason
 from lostwax.ir.contract.one_line import one_line
 from lostwax.ir.contract.probe import Certificates, Evidence
 from lostwax.server.gateway.explain_answer import (
+    UNREADABLE,
     Explained,
     ExplainedBlock,
     ExplainedChoice,
@@ -170,8 +174,15 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, most))
     os.nice(NICENESS)  # answers that are on their way come first
     folder, *certificates = map(Path, sys.argv[1:])
-    for line in lines(ArtifactReader(folder), certificates[0] if certificates else None):
-        sys.stdout.buffer.write(line + b"\n")
+    try:
+        printed = [*lines(ArtifactReader(folder), certificates[0] if certificates else None)]
+    except (ArtifactError, BadFile) as error:
+        say(error)
+        raise SystemExit(UNREADABLE) from None
+    except (OSError, *DAMAGE) as error:
+        say(f"{folder} cannot be read ({reason(error)}); `lostwax verify` it, or recompile")
+        raise SystemExit(UNREADABLE) from None
+    sys.stdout.buffer.writelines(line + b"\n" for line in printed)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import ipaddress
 import socket
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.say import say
+from lostwax.ir.contract.own_program import own_program
 from lostwax.server.engine.log_lines import LogLines
 from lostwax.server.engine.options import SERVED, EngineOptions
 from lostwax.server.gateway.engine_client import EngineClient, EngineLost
@@ -87,12 +87,13 @@ def serve(
     options += [*asked.arguments(), "--log-format", chosen.log_format]
 
     def command(link: Link) -> list[str]:
-        module = ["lostwax.server.engine", str(artifact)]
+        program = [*own_program("lostwax.server.engine"), str(artifact)]
         if manifest.world_size > 1:
             ranks, meeting = str(manifest.world_size), str(link.meeting)
-            module = ["lostwax.server.engine.launch", ranks, str(artifact), "--meeting", meeting]
+            program = [*own_program("lostwax.server.engine.launch"), ranks, str(artifact)]
+            program += ["--meeting", meeting]
         told = ["--address", link.address, "--parent", str(link.parent)]
-        return [sys.executable, "-m", *module, *told, *options]
+        return [*program, *told, *options]
 
     def application(client: EngineClient, draining: Draining) -> FastAPI:
         from lostwax.server.gateway.app import create_app

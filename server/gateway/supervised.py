@@ -43,6 +43,7 @@ from lostwax.server.gateway.engine_client import (
     stream_group,
 )
 from lostwax.server.gateway.own_folder import own_folder
+from lostwax.server.gateway.peer_end import PeerEnd
 from lostwax.server.gateway.settings import WATCHDOG_S
 from lostwax.server.gateway.start_clock import ESTIMATE_S, SILENT, Progress, StartClock
 
@@ -53,6 +54,8 @@ SILENCE_S = 10.0
 START_SILENCE_S = 120.0
 """Loading libraries may hold the interpreter, and with it the heartbeats, for long."""
 RESTART_DELAY_S = 0.5
+LAST_WORDS_S = 2.0
+"""For what an engine sent before it ended: it is here at once unless this process lacks a core."""
 EVENTS_AT_ONCE = 64
 """Each wakes a stream: those of a large step in one turn would hold the loop for long."""
 LOST = "the engine ended and is starting again; send the request again"
@@ -214,6 +217,7 @@ class SupervisedEngine:
         try:
             socket.set_hwm(0)
             socket.linger = 0
+            end = PeerEnd(socket)
             socket.bind(link.address)
             # A session of its own: Ctrl-C reaches the gateway alone, which then ends the engine.
             process = await asyncio.create_subprocess_exec(
@@ -221,14 +225,16 @@ class SupervisedEngine:
             )
             try:
                 self._process, self.pid = process, process.pid
-                return await self._attend(process, socket)
+                return await self._attend(process, socket, end)
             finally:
                 await _end(process)
         finally:
             socket.close()
             context.destroy(linger=0)
 
-    async def _attend(self, process: asyncio.subprocess.Process, socket: zmq.asyncio.Socket) -> str:
+    async def _attend(
+        self, process: asyncio.subprocess.Process, socket: zmq.asyncio.Socket, end: PeerEnd
+    ) -> str:
         """Carry commands and events until the process ends or falls silent: returns which."""
         tasks = [
             asyncio.create_task(self._read(socket)),
@@ -241,7 +247,8 @@ class SupervisedEngine:
             if process.returncode is None:
                 return _why(next(task for task in tasks if task.done()))
             await end_tasks(tasks[0])
-            while await socket.poll(20):
+            await end.wait(LAST_WORDS_S)
+            while await socket.poll(0):
                 self._take(decode_events(await socket.recv()))
             return self._fatal or f"the engine ended with code {process.returncode}"
         finally:

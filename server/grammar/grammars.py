@@ -10,7 +10,6 @@ import os
 import select
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lostwax.ir.contract.masks import mask_words
+from lostwax.ir.contract.own_program import own_program
 from lostwax.server.grammar.counts import GrammarCounts, GrammarStats
 from lostwax.server.grammar.grammar import Grammar
 from lostwax.server.grammar.grammar_process import ENDED, TOO_MANY, TOO_SLOW, GrammarProcess
@@ -77,7 +77,7 @@ class Grammars:
         hang_s: float = HANG_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._command = [sys.executable, "-m", "lostwax.server.grammar.host"]
+        self._command = own_program("lostwax.server.grammar.host")
         self._command += ["--vocab-size", str(vocab_size), "--eos", str(eos)]
         self._command += ["--parent", str(os.getpid())]
         self._command += [part for folder in folders for part in ("--tokenizer", str(folder))]

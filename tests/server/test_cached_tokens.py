@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from http_server import running, small_codec
 from scripted_runtime import CODEC, LIMITS, ScriptedRuntime
 from small_fixtures import Compiled
 
+from lostwax.ir.contract.own_program import own_program
 from lostwax.server.engine import process
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.options import EngineOptions
@@ -141,11 +141,12 @@ def test_options_reach_the_engine_process(
     with pytest.raises(_Seen) as seen:
         serving.serve(small_artifact.artifact, engine=asked)
     command: Sequence[str] = seen.value.given
-    assert [*command[:3]] == [sys.executable, "-m", "lostwax.server.engine"]
+    program = own_program("lostwax.server.engine")
+    assert [*command[: len(program)]] == program
     monkeypatch.setattr(process, "run_engine", run_engine)
     monkeypatch.setattr(process, "end_with_parent", go_on)
     with pytest.raises(_Seen) as seen:
-        process.main(command[3:])
+        process.main(command[len(program) :])
     assert seen.value.given == asked
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import msgspec
 
+from lostwax.ir.contract.own_program import own_program
+
 END_S = 10.0
 """How long a compile may take to remove what it had written."""
 
@@ -45,7 +47,7 @@ class _Refusal(msgspec.Struct, frozen=True):
 def compile_apart(checkpoint: Path, out: Path, *, target: str, dtype: str, drafts: int) -> None:
     """`compile_checkpoint` in another process. Raises CompileFailed."""
     job = Job(os.fsencode(checkpoint), os.fsencode(out), target, dtype, drafts)
-    command = [sys.executable, "-m", "lostwax.cli.compile_apart", str(os.getpid())]
+    command = [*own_program("lostwax.cli.compile_apart"), str(os.getpid())]
     # A session of its own: Ctrl-C reaches this process alone, which then ends the other.
     with subprocess.Popen(
         [*command, msgspec.json.encode(job).decode()],

@@ -22,6 +22,7 @@ import msgspec
 
 from lostwax.backends.runtime.say import MAX_LINE, say
 from lostwax.ir.contract.one_line import one_line
+from lostwax.ir.contract.own_program import own_program
 from lostwax.server.gateway.ready_pipe import Ready
 
 LOOPBACK = "127.0.0.1"
@@ -62,7 +63,7 @@ def served_child(
 
 def _start(arguments: Sequence[str], telling: int) -> subprocess.Popen[bytes]:
     ours = ["--host", LOOPBACK, "--port", "0", "--ready-fd", str(telling)]
-    command = [sys.executable, "-m", "lostwax.cli.served_child", str(os.getpid())]
+    command = [*own_program("lostwax.cli.served_child"), str(os.getpid())]
     # A session of its own: Ctrl-C is for the parent, which may only want to stop an answer.
     return subprocess.Popen(
         [*command, *arguments, *ours],
