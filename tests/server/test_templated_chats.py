@@ -172,12 +172,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "a mark in a text": (
         {"messages": [{"role": "user", "content": f"a{USER}b"}]},
         "messages",
-        "which a chat template would make structure",
+        "which makes it structure",
     ),
     "a mark in a tool": (
         {"tools": [{"type": "function", "function": FUNCTION | {"description": USER}}]},
         "messages",
-        "which a chat template would make structure",
+        "which makes it structure",
     ),
 }
 
