@@ -80,7 +80,7 @@ def tried_template(path: Path, sample: Mapping[str, Any]) -> ChatTemplate:
         source = content.decode()
     except UnicodeDecodeError as error:
         raise TemplateFault(f"{path} is no text in UTF-8: {error}; give a chat template") from error
-    template = translated(str(path), source)
+    template = translated(path.name, source)  # clients are told it: no folder of the host's
     variables = {"messages": list(_SAMPLE), **sample}
     with suppress(TemplateRefusal):  # it takes other messages
         _forked(template.name, lambda: _Text(render(template, variables)))
