@@ -49,6 +49,8 @@ def children() -> set[str]:
         ("{{ messages[0].role }}|{{ eos_token }}", "user|<｜end▁of▁sentence｜>"),  # noqa: RUF001
         ("{{ {'b': '<ü>', 'a': 1}|tojson }}", '{"b": "<ü>", "a": 1}'),
         ("{{ {'a': [1]}|tojson(indent=1) }}", '{\n "a": [\n  1\n ]\n}'),
+        ("{{ {'a': [1, 2]}|tojson(separators=(',', ':')) }}", '{"a":[1,2]}'),
+        ("{{ {'b': 1, 'a': 2}|tojson(sort_keys=true) }}", '{"a": 2, "b": 1}'),
         ("{{ '<&>' }}", "<&>"),
         ("  {% if add_generation_prompt %}\nA\n  {% endif %}\nB", "A\nB"),
         ("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", "01"),
@@ -68,6 +70,11 @@ def test_it_is_told_the_time() -> None:
 def test_what_a_template_refuses_is_its_own_sentence() -> None:
     with pytest.raises(TemplateRefusal, match=r"\Aroles must alternate\Z"):
         rendered("{{ raise_exception('roles must alternate') }}")
+
+
+def test_what_is_said_of_half_a_character_is_heard() -> None:
+    with pytest.raises(TemplateRefusal, match=r"\Ano \?, please\Z"):
+        rendered("{{ raise_exception('no \\ud800, please') }}")
 
 
 def test_variables_that_it_reads_are_known(tmp_path: Path) -> None:
