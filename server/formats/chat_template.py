@@ -6,6 +6,7 @@ Nothing here bounds its time and memory; `template_apart.py` does.
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -21,6 +22,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from lostwax.server.formats.brought_template import ChatTemplate
+from lostwax.server.formats.template_marks import guarded
 
 MAX_TEMPLATE_BYTES = 1 << 18
 """The longest that checkpoints bring has a tenth."""
@@ -55,11 +57,14 @@ def read_template(name: str, source: str) -> ChatTemplate:
     return ChatTemplate(name, code, reads)
 
 
-def render(template: ChatTemplate, variables: Mapping[str, Any]) -> str:
-    """The prompt. Raises TemplateFault and TemplateRefusal."""
+def render(
+    template: ChatTemplate, variables: Mapping[str, Any], marks: frozenset[str] = frozenset()
+) -> str:
+    """The prompt, in which the template's own marks are guarded (`template_marks.py`), where they
+    are of these. Raises TemplateFault and TemplateRefusal."""
     parts, num_chars = list[str](), 0
     try:
-        for part in compiled(template.name, template.code).generate(variables):
+        for part in compiled(template.name, template.code, marks).generate(variables):
             parts.append(part)
             num_chars += len(part)
             if num_chars > MAX_PROMPT_CHARS:
@@ -99,11 +104,16 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
 
 @cache
-def compiled(name: str, code: str) -> jinja2.Template:
-    """The template of its code, kept. Raises what Python does where that is nested too deeply."""
+def compiled(name: str, code: str, marks: frozenset[str]) -> jinja2.Template:
+    """The template of its code, kept, its marks guarded. Raises what Python does where that is
+    nested too deeply."""
     environment = _environment()
     functions = {"raise_exception": _refuse, "strftime_now": _now}
-    module = compile(code, name, "exec")
+    tree = ast.parse(code, name)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            node.value = guarded(node.value, marks)
+    module = compile(tree, name, "exec")
     return jinja2.Template.from_code(environment, module, environment.make_globals(functions))
 
 

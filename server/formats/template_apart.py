@@ -56,11 +56,13 @@ _Answer = _Text | _Fault | _Refusal | ChatTemplate
 _ANSWERS = msgspec.msgpack.Decoder(_Answer)
 
 
-def render_apart(template: ChatTemplate, variables: Mapping[str, Any]) -> str:
-    """The prompt of a template that was tried. Raises TemplateFault, also where it takes too much,
-    and TemplateRefusal."""
-    compiled(template.name, template.code)  # here, for all forks that follow
-    answer = _forked(template.name, lambda: _Text(render(template, variables)))
+def render_apart(
+    template: ChatTemplate, variables: Mapping[str, Any], marks: frozenset[str] = frozenset()
+) -> str:
+    """The prompt of a template that was tried, its own marks guarded, where they are of these.
+    Raises TemplateFault, also where it takes too much, and TemplateRefusal."""
+    compiled(template.name, template.code, marks)  # here, for all forks that follow
+    answer = _forked(template.name, lambda: _Text(render(template, variables, marks)))
     assert isinstance(answer, _Text)
     return answer.text
 
@@ -78,7 +80,7 @@ def tried_template(path: Path, sample: Mapping[str, Any]) -> ChatTemplate:
         source = content.decode()
     except UnicodeDecodeError as error:
         raise TemplateFault(f"{path} is no text in UTF-8: {error}; give a chat template") from error
-    template = translated(str(path), source)
+    template = translated(path.name, source)  # clients are told it: no folder of the host's
     variables = {"messages": list(_SAMPLE), **sample}
     with suppress(TemplateRefusal):  # it takes other messages
         _forked(template.name, lambda: _Text(render(template, variables)))

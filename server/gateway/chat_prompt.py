@@ -25,7 +25,7 @@ from lostwax.server.gateway.chat_pieces import chat_pieces, ends_inside_reasonin
 from lostwax.server.gateway.chat_settings import OF_CHECKPOINT, ChatSettings
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.fitting import require_fitting
-from lostwax.server.gateway.templated_chat import templated_text
+from lostwax.server.gateway.templated_chat import templated_pieces
 from lostwax.server.gateway.tokenizer import Codec, MarkInText
 
 _MARKS = (BOS, EOS, USER, ASSISTANT, THINK, THINK_END)
@@ -75,18 +75,19 @@ def _templated(
     chats: ChatSettings,
     template: ChatTemplate,
 ) -> ChatPrompt:
-    """The prompt that a template writes. Marks in it are structure; an open `<think>` at its end
-    says that the model goes on reasoning."""
+    """The prompt that a template writes. An open `<think>` of the template's at its end says that
+    the model goes on reasoning."""
     if not codec.can_encode:
         message = f"this checkpoint has no tokenizer, which chats need; {_REMEDY}"
         raise ApiError(400, message, code="unsupported_value")
     _require_marks((EOS,), codec)
-    text = templated_text(request, template, codec.marks)
-    thinks = text.rstrip().endswith(THINK)
+    pieces = templated_pieces(request, template, codec.marks)
+    last = next((piece for piece in reversed(pieces) if piece.text.strip()), None)
+    thinks = last is not None and last.is_structure and last.text.rstrip().endswith(THINK)
     if thinks:
         _require_marks((THINK, THINK_END), codec)
     format = chats.calls or FORMAT_OF.get(info.chat_encoding or "", "none")
-    return _tokenised([Piece(text, True)], info, codec, format, thinks=thinks)
+    return _tokenised(pieces, info, codec, format, thinks=thinks)
 
 
 def _tokenised(

@@ -6,14 +6,16 @@ silently is refused.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
 import msgspec
 
 from lostwax.server.formats.brought_template import ChatTemplate
-from lostwax.server.formats.encoding_v32 import BOS, EOS
+from lostwax.server.formats.encoding_v32 import BOS, EOS, THINK
+from lostwax.server.formats.mark_pattern import mark_pattern
+from lostwax.server.formats.pieces import Piece
+from lostwax.server.formats.template_marks import GUARDS, CutMark, guarded, pieces_of
 from lostwax.server.gateway.chat_models import ChatRequest, Function, Message
 from lostwax.server.gateway.errors import ApiError, Way
 
@@ -28,11 +30,14 @@ def sampled_variables() -> dict[str, Any]:
     return {"tools": None, "add_generation_prompt": True, "bos_token": BOS, "eos_token": EOS}
 
 
-def templated_text(request: ChatRequest, template: ChatTemplate, marks: Collection[str]) -> str:
+def templated_pieces(
+    request: ChatRequest, template: ChatTemplate, marks: Collection[str]
+) -> list[Piece]:
     """The prompt; ApiError where the template, or what a client brings, does not allow one.
 
-    `marks` are the tokenizer's: a text that holds one would be structure in the prompt, and is
-    refused unless the request says trust_content.
+    `marks` are the tokenizer's. Those that the template's own texts hold are structure. One that
+    comes of other texts, whole or in parts, is refused, unless the request says trust_content:
+    then all of the prompt is structure.
     """
     if request.continue_final_message:
         message = (
@@ -48,7 +53,10 @@ def templated_text(request: ChatRequest, template: ChatTemplate, marks: Collecti
         if name in GIVEN:
             raise _refused(f"chat_template_kwargs.{name}", "the server sets it; leave it out")
     _require_read(asked, template)
+    own = frozenset[str]() if request.template.trust_content else frozenset({*marks, THINK})
     variables = sampled_variables() | {
+        "bos_token": guarded(BOS, own),
+        "eos_token": guarded(EOS, own),
         "messages": [
             _turn(index, rendered, message)
             for index, (rendered, message) in enumerate(
@@ -57,18 +65,27 @@ def templated_text(request: ChatRequest, template: ChatTemplate, marks: Collecti
         ],
         "tools": request.offered or None,
     }
-    if not request.template.trust_content:
-        _require_no_marks([asked, variables["messages"], variables["tools"]], marks)
-    return _rendered(template, variables | asked)
+    if own:
+        _require_no_guards([asked, variables["messages"], variables["tools"]])
+    text = _rendered(template, variables | asked, own)
+    if not own:
+        return [Piece(text, True)]
+    try:
+        pieces = pieces_of(text, own)
+    except CutMark as error:
+        message = f"{error}; mend it, or {_TRUST}"
+        raise ApiError(400, message, code="template_failed", param="messages") from error
+    _require_no_marks(pieces, frozenset(marks))
+    return pieces
 
 
-def _rendered(template: ChatTemplate, variables: dict[str, Any]) -> str:
+def _rendered(template: ChatTemplate, variables: dict[str, Any], own: frozenset[str]) -> str:
     # Who brings no template needs no jinja2.
     from lostwax.server.formats.chat_template import TemplateFault, TemplateRefusal
     from lostwax.server.formats.template_apart import render_apart
 
     try:
-        text = render_apart(template, variables)
+        text = render_apart(template, variables, own)
     except TemplateRefusal as error:
         message = f"the server's chat template refuses them: {error}"
         raise _refused("messages", message) from error
@@ -114,17 +131,23 @@ def _arguments(index: int, function: Function) -> dict[str, Any]:
         raise _refused("messages", message) from error
 
 
-def _require_no_marks(values: list[Any], marks: Collection[str]) -> None:
-    if not marks:
-        return
-    mark = re.compile("|".join(map(re.escape, sorted(marks, key=len, reverse=True))))
-    for text in _texts(values):
-        if found := mark.search(text):
+def _require_no_marks(pieces: list[Piece], marks: frozenset[str]) -> None:
+    pattern = mark_pattern(marks)
+    for piece in pieces:
+        if not piece.is_structure and (found := pattern.search(piece.text)):
             message = (
-                f"a text holds {found[0]!r}, which a chat template would make structure; leave it"
-                " out"
+                f"the prompt holds {found[0]!r} as text: a client's texts bring it, whole or in"
+                " parts, or the chat template puts it together of parts; leave it out"
             )
             raise _refused("messages", message, _TRUST)
+
+
+def _require_no_guards(values: list[Any]) -> None:
+    for text in _texts(values):
+        for guard in GUARDS:
+            if guard in text:
+                message = f"a text holds U+{ord(guard):X}, which is no character; leave it out"
+                raise _refused("messages", message)
 
 
 def _texts(values: list[Any]) -> Iterator[str]:

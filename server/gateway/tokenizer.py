@@ -6,12 +6,12 @@ those, one after another, so that offsets into text still hold.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from tokenizers import Tokenizer
 
+from lostwax.server.formats.mark_pattern import mark_pattern
 from lostwax.server.formats.pieces import Piece
 from lostwax.server.gateway.panics import NoPanic
 
@@ -155,9 +155,7 @@ class TextCodec:
         self._speller = _without_marks(tokenizer)
         unknown: list[Any] = tokenizer.model.tokenize(UNKNOWN)
         self._unknown = {token.id for token in unknown}
-        # Of two marks that begin alike the longer one is meant, as `tokenizers` has it.
-        longest_first = sorted(self.marks, key=len, reverse=True)
-        self._mark = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+        self._mark = mark_pattern(frozenset(self.marks))
         self.longest = _longest_bytes(tokenizer)
 
     def serialised(self) -> bytes:

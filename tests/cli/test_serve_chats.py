@@ -51,7 +51,7 @@ def test_a_template_is_tried_and_told(told: Told, tmp_path: Path) -> None:
     found = told("--chat-template", path, "--tool-call-parser", "deepseekv31")
     assert isinstance(found, ChatSettings)
     assert found.template is not None
-    assert (found.template.name, found.calls) == (str(path), "deepseekv31")
+    assert (found.template.name, found.calls) == (path.name, "deepseekv31")
     assert found.template.reads == {"messages", "tools"}
     said = told("--chat-template", path, "--tool-call-parser", "hermes")
     assert "give one of deepseekv32, deepseekv31, none" in str(said)
@@ -63,7 +63,7 @@ def test_a_file_of_options_names_a_template(told: Told, tmp_path: Path) -> None:
     config.write_text(f'[serve]\nchat-template = "{path}"\nreasoning-parser = "none"\n')
     found = told("--config", config)
     assert isinstance(found, ChatSettings)
-    assert (found.template and found.template.name, found.splits_reasoning) == (str(path), False)
+    assert (found.template and found.template.name, found.splits_reasoning) == (path.name, False)
 
 
 def test_a_template_that_does_not_do_is_refused_before_anything_starts(

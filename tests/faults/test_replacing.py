@@ -72,12 +72,16 @@ def test_who_opens_an_artifact_next_gives_it_its_name_back(versions: Path, tmp_p
         assert os.listdir(tmp_path) == ["art"]
 
 
+def _exchanges_nothing(one: Path, other: Path) -> bool:
+    return False
+
+
 @pytest.mark.parametrize("exchanges", [True, False])
 def test_what_was_replaced_is_gone(
     tmp_path: Path, exchanges: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not exchanges:
-        monkeypatch.setattr(whole_folder, "exchange", lambda one, other: False)
+        monkeypatch.setattr(whole_folder, "exchange", _exchanges_nothing)
     folder = tmp_path / "art"
     for number in range(3):
         made = tmp_path / "made"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Mapping
@@ -37,6 +36,12 @@ def rendered(source: str, **given: Any) -> str:
     return render_apart(translated("t", source), variables)
 
 
+def children() -> set[str]:
+    """Ids of this process's; fixtures of other tests have some, too."""
+    lists = Path("/proc/self/task").glob("*/children")
+    return {pid for each in lists for pid in each.read_text().split()}
+
+
 @pytest.mark.parametrize(
     ("source", "text"),
     [
@@ -44,6 +49,8 @@ def rendered(source: str, **given: Any) -> str:
         ("{{ messages[0].role }}|{{ eos_token }}", "user|<｜end▁of▁sentence｜>"),  # noqa: RUF001
         ("{{ {'b': '<ü>', 'a': 1}|tojson }}", '{"b": "<ü>", "a": 1}'),
         ("{{ {'a': [1]}|tojson(indent=1) }}", '{\n "a": [\n  1\n ]\n}'),
+        ("{{ {'a': [1, 2]}|tojson(separators=(',', ':')) }}", '{"a":[1,2]}'),
+        ("{{ {'b': 1, 'a': 2}|tojson(sort_keys=true) }}", '{"a": 2, "b": 1}'),
         ("{{ '<&>' }}", "<&>"),
         ("  {% if add_generation_prompt %}\nA\n  {% endif %}\nB", "A\nB"),
         ("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", "01"),
@@ -63,6 +70,11 @@ def test_it_is_told_the_time() -> None:
 def test_what_a_template_refuses_is_its_own_sentence() -> None:
     with pytest.raises(TemplateRefusal, match=r"\Aroles must alternate\Z"):
         rendered("{{ raise_exception('roles must alternate') }}")
+
+
+def test_what_is_said_of_half_a_character_is_heard() -> None:
+    with pytest.raises(TemplateRefusal, match=r"\Ano \?, please\Z"):
+        rendered("{{ raise_exception('no \\ud800, please') }}")
 
 
 def test_variables_that_it_reads_are_known(tmp_path: Path) -> None:
@@ -107,13 +119,13 @@ def test_a_file_that_is_no_template_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("kind", "source"), HOSTILE)
 def test_a_hostile_template_is_refused_or_bounded(tmp_path: Path, kind: str, source: str) -> None:
     """At the start, and so, too, where it waits for one request and then begins."""
+    before = children()
     began_s = time.monotonic()
     with pytest.raises(TemplateFault) as error:
         tried(tmp_path, source)
     assert time.monotonic() - began_s < RENDER_S + 2
     assert "root:" not in str(error.value), kind
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)  # no fork is left
+    assert children() <= before  # no fork is left, not even a dead one
 
 
 def test_what_it_takes_is_not_its_parents() -> None:

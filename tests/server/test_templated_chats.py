@@ -172,12 +172,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "a mark in a text": (
         {"messages": [{"role": "user", "content": f"a{USER}b"}]},
         "messages",
-        "which a chat template would make structure",
+        "which makes it structure",
     ),
     "a mark in a tool": (
         {"tools": [{"type": "function", "function": FUNCTION | {"description": USER}}]},
         "messages",
-        "which a chat template would make structure",
+        "which makes it structure",
     ),
 }
 
@@ -216,7 +216,8 @@ def test_what_a_template_says_reaches_the_client(tmp_path: Path) -> None:
     with served(of(tmp_path, source)) as (post, _):
         answer = post()
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "template_failed")
-        assert "mine.jinja, line 2" in answer.json()["error"]["message"]
+        assert ": mine.jinja, line 2: " in answer.json()["error"]["message"]
+        assert str(tmp_path) not in answer.text
 
 
 def test_a_checkpoint_whose_chats_are_not_known_is_served_by_its_template(

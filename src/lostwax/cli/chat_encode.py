@@ -90,14 +90,13 @@ def _encoded(format: Format, *, thinking: bool) -> list[Piece]:
 def _templated(path: Path, codec: Codec | None, *, thinking: bool) -> list[Piece]:
     from lostwax.cli.serve_chats import named_template
     from lostwax.server.formats.encoders import MARKS
-    from lostwax.server.formats.pieces import Piece
-    from lostwax.server.gateway.templated_chat import templated_text
+    from lostwax.server.gateway.templated_chat import templated_pieces
     from lostwax.server.gateway.templated_request import TemplatedChatRequest
 
     template = named_template(path)
     request = _thinking(read_chat(TemplatedChatRequest), thinking=thinking)
     marks = MARKS if codec is None else codec.marks
-    return [Piece(templated_text(request, template, marks), True)]
+    return templated_pieces(request, template, marks)
 
 
 def _thinking(request: ChatRequest, *, thinking: bool) -> ChatRequest:
