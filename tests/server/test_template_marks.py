@@ -168,6 +168,7 @@ def test_a_template_that_changes_its_own_marks_is_told_of_it(source: str) -> Non
 )
 def test_an_open_think_at_the_end_is_reasoning(source: str, thinks: bool) -> None:
     assert prompt(source, request()).thinks == thinks
+    assert prompt(source, request(**TRUST)).thinks == thinks
 
 
 @pytest.mark.parametrize("left_out", [THINK, THINK_END])
