@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,11 @@ import pytest
 from fake_runtime import generate
 from grammar_engine import CHOICE, JSON, ORACLE, WIDE, constrained
 from grammar_processes import process_of, require_end
+
+from lostwax.server.grammar.grammar import Grammar
+from lostwax.server.grammar.grammar_process import ENDED, GrammarProcess
+from lostwax.server.grammar.grammars import Grammars, Wanted
+from lostwax.server.grammar.messages import MAX_FRAME_BYTES, Made, encode
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
@@ -68,10 +74,47 @@ def test_a_host_that_was_killed_is_started_again(tmp_path: Path) -> None:
         assert made.ids("c") == ORACLE.answer([2], WIDE, 20)
 
 
+@pytest.mark.parametrize("answers", [True, False])
+def test_one_that_ends_while_another_is_late_fails_nobody_else(answers: bool) -> None:
+    grammars = Grammars([], vocab_size=32, eos=0, max_masks=2, hang_s=30)
+    ending, late = (GrammarProcess(Grammar("regex", text)) for text in "ab")
+    its, others = ending.begin(), late.begin()
+    ending.forked_s = late.forked_s = 0.0
+
+    def follow() -> None:
+        for socket in (its, others):
+            socket.recv(MAX_FRAME_BYTES)  # the grammar
+            socket.recv(MAX_FRAME_BYTES)  # what is asked
+        if answers:
+            its.send(encode(Made()))
+            while ending.made is None:  # its end must come alone, behind its answer
+                time.sleep(0.01)
+        its.close()
+        time.sleep(0.2)  # it is seen
+        others.send(encode(Made()))
+
+    following = threading.Thread(target=follow)
+    following.start()
+    wanted = [Wanted(ending, 1, [], [], 0), Wanted(late, 1, [], [], 1)]
+    grammars.masks(wanted, 2)
+    following.join()
+    assert [each.fault for each in wanted] == [None if answers else ending.refusal, None]
+    assert (ending.refusal is None) == answers
+    others.close()
+    late.end(ENDED)
+    ending.end(ENDED)
+    grammars.stop()
+
+
 LEAVES = """
 import os, signal, sys, time
 from pathlib import Path
 from grammar_processes import process_of, require_end
+
+from lostwax.server.grammar.grammar import Grammar
+from lostwax.server.grammar.grammar_process import ENDED, GrammarProcess
+from lostwax.server.grammar.grammars import Grammars, Wanted
+from lostwax.server.grammar.messages import MAX_FRAME_BYTES, Made, encode
 from grammar_vocabulary import grammars_of
 from fake_runtime import FakeLimits
 from lostwax.server.grammar.grammar import Grammar
