@@ -40,6 +40,8 @@ BUILD = Build(schema=SCHEMA_NUMBER, digest="0" * 64, target="cpu")
 OF_ROLE = {
     "assistant": {"reasoning_content", "reasoning", "thinking"},
     "tool": {"tool_call_id", "tool_name"},
+    "system": {"tools", "response_format"},
+    "developer": {"tools", "response_format"},
 }
 REASONS = (
     r"this model's maximum context length is \d+ tokens",
@@ -50,7 +52,7 @@ REASONS = (
     r"'messages': prompt stands beside it",
     r"'prompt': a text belongs here, or messages in its place",
     r"'(chat_template_kwargs|add_special_tokens|tools)': it goes with (messages|prompt)",
-    r"'best_of': only 1 is supported",
+    r"'best_of': only 1( or \d+)? is supported",
     r"'[\w.]+': chat_template_kwargs say the opposite",
     r"'[\w.\[\]]+': \w+ is another name of it and says otherwise",
     r"'functions': chats do not take it",
@@ -64,6 +66,7 @@ REASONS = (
     r"'messages\[\d+\]\.content': a \w+ message has no ",
     r"'(input|messages)': (two calls|two results|a turn has|a result is of|call .* has no result)",
     r"a developer message has no content",
+    r"'top_logprobs': it needs include",
     r"'options.num_ctx': this model's maximum context length",
     r"token id \d+ lies outside 0\.\.\d+",
     r"\d+ tokens at least are more than \d+ at most",
@@ -155,7 +158,10 @@ def _unforced(body: dict[str, Any]) -> dict[str, Any]:
     kind = cast("dict[str, Any]", choice).get("type") if isinstance(choice, dict) else choice
     if kind not in (None, "auto", "none"):
         names.add("tool_choice")
-    return {name: value for name, value in body.items() if name not in names}
+    left = {name: value for name, value in body.items() if name not in names}
+    if isinstance(params := left.get("sampling_params"), dict):
+        left["sampling_params"] = _unforced(cast("dict[str, Any]", params))
+    return left
 
 
 def _one_prompt(body: dict[str, Any]) -> dict[str, Any]:
@@ -170,6 +176,8 @@ def _of_role(message: dict[str, Any]) -> dict[str, Any]:
     role = "user" if message["role"] == "tool" else message["role"]
     of_others = {"tool_calls"}.union(*OF_ROLE.values()) - OF_ROLE.get(role, set())
     kept = {name: value for name, value in message.items() if name not in of_others}
+    if kept.get("tools"):
+        kept["tools"] = [_callable(number, tool) for number, tool in enumerate(kept["tools"])]
     content = message.get("content")
     is_text = isinstance(content, str) or all(part["type"] == "text" for part in content or ())
     return kept | {"role": role, "content": (is_text and content) or "Well."}
