@@ -21,8 +21,7 @@ def faults():
 
 before = faults()
 keep_freed_memory()
-faults()
-print(before, faults())
+print(before, min(faults() for _ in range(8)))  # until the heap has a place of that size
 """
 
 

@@ -27,6 +27,12 @@ from lostwax.server.gateway.supervised import SupervisedEngine
 from lostwax.server.gateway.tokenizer import Codec, IdCodec, TextCodec
 
 ENGINE = Path(__file__).parents[1] / "fake_engine.py"
+LATE = (
+    "import os, runpy, sys, time; time.sleep(2); del sys.argv[0];"
+    " sys.path.insert(0, os.path.dirname(sys.argv[0]));"
+    " runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+"""Begins once the gateway is heard, on a busy machine, too."""
 TEXT = "Hello, é!"
 CHAT = [{"role": "user", "content": "Hi?"}]
 
@@ -64,7 +70,7 @@ def test_version_names_lostwax_and_what_is_served() -> None:
 
 def test_startup_is_503_with_progress_until_the_engine_is_ready() -> None:
     engine = SupervisedEngine(
-        lambda link: [sys.executable, str(ENGINE), link.address, str(link.parent)],
+        lambda link: [sys.executable, "-c", LATE, str(ENGINE), link.address, str(link.parent)],
         announce=lambda line: None,
     )
     statuses = list[int]()

@@ -90,10 +90,10 @@ TEMPLATED: list[tuple[Route, dict[str, Any], str]] = [
     ("responses", {"input": [ASK | {"content": USER}]}, "or send chat_template_kwargs:"),
     ("responses", {"reasoning": {"effort": "high"}}, "'reasoning.effort': the server's chat"),
     ("messages", {"messages": [ASK, SAID]}, "'messages': a chat template opens a turn of its own"),
-    ("messages", {"messages": [ASK | {"content": USER}]}, "make structure; leave it out"),
+    ("messages", {"messages": [ASK | {"content": USER}]}, "of parts; leave it out"),
     ("messages", {"thinking": {"type": "enabled"}}, "'thinking': the server's chat template"),
     ("ollama", {"messages": [ASK, SAID]}, "'messages': a chat template opens a turn of its own"),
-    ("ollama", {"messages": [ASK | {"content": USER}]}, "make structure; leave it out"),
+    ("ollama", {"messages": [ASK | {"content": USER}]}, "of parts; leave it out"),
     ("ollama", {"think": True}, "'think': the server's chat template"),
 ]
 

@@ -172,12 +172,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "a mark in a text": (
         {"messages": [{"role": "user", "content": f"a{USER}b"}]},
         "messages",
-        "which makes it structure",
+        "of parts; leave it out",
     ),
     "a mark in a tool": (
         {"tools": [{"type": "function", "function": FUNCTION | {"description": USER}}]},
         "messages",
-        "which makes it structure",
+        "of parts; leave it out",
     ),
 }
 
