@@ -56,7 +56,8 @@ def structured_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Struc
     grammars.stop()
 
 
-@pytest.fixture(scope="session")
+# Not for the session: other modules count the processes of the gateways that they start.
+@pytest.fixture(scope="module")
 def structured_client(structured_model: StructuredModel) -> Iterator[openai.OpenAI]:
     """OpenAI's client of a server of it."""
     app = create_app(

@@ -60,6 +60,7 @@ class BodyReader:
         self._templated = asyncio.Semaphore(1)
         self._idle: list[Process] = []
         self._num_waiting = 0
+        self._is_stopped = False
         self._tasks: set[asyncio.Task[Prepared | Answered | Refused]] = set()
         self._starting: asyncio.Task[None] | None = None
 
@@ -68,7 +69,8 @@ class BodyReader:
         self._starting = asyncio.create_task(self._start_first())
 
     async def stop(self) -> None:
-        """End all threads and processes, and what they read."""
+        """End all threads and processes, and what they read; what still waits is refused."""
+        self._is_stopped = True
         tasks: list[asyncio.Task[Any]] = [*self._tasks]
         if self._starting is not None:
             tasks.append(self._starting)
@@ -92,6 +94,10 @@ class BodyReader:
             await self._wait_turn()
         else:
             await turns.acquire()
+        if self._is_stopped:  # its turn came as what was read before it was ended
+            turns.release()
+            message = "the server is shutting down and reads no more requests"
+            raise ApiError(503, message, code="shutting_down", retry_after_s=1)
         task = asyncio.create_task(self._read_apart(body, job))
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._done(done, turns))

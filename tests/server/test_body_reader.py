@@ -186,3 +186,18 @@ def test_few_bodies_wait_and_one_whose_client_left_ends_no_process() -> None:
             assert _prompt(await reader.read(small, COMPLETION)) == [5]
 
     asyncio.run(read())
+
+
+def test_what_waits_as_the_reader_stops_starts_no_process() -> None:
+    async def read() -> None:
+        async with _reader() as reader:
+            num_reads = NUM_PROCESSES + 3
+            reads = [asyncio.create_task(reader.read(PROMPT, COMPLETION)) for _ in range(num_reads)]
+            while len(body_processes()) < NUM_PROCESSES:
+                await asyncio.sleep(0.001)
+        ended = await asyncio.gather(*reads, return_exceptions=True)
+        refused = [each for each in ended if isinstance(each, ApiError)]
+        assert [each.status for each in refused] == [503] * (num_reads - NUM_PROCESSES)
+        assert body_processes() == []
+
+    asyncio.run(read())
