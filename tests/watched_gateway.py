@@ -1,7 +1,7 @@
 """A gateway as a process of its own, whose loop is watched, over an engine that tests know.
 
 `python watched_gateway.py MAX_QUEUED NUM_PAGES STEP_SECONDS` serves on a free port and prints it.
-`/gaps` tells, in milliseconds, for how long its loop was held at once since the last time.
+`/gaps` tells when and for how long its loop was held at once since the last time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import httpx
 import msgspec
 from fake_runtime import FACTS, FakeLimits, FakeRuntime
 from fastapi import FastAPI, Response
-from loop_gaps import LoopGaps
+from loop_gaps import Gap, LoopGaps
 from step_oracle import StepBatch
 
 from lostwax.ir.contract.step import StepResult
@@ -48,9 +48,9 @@ class WatchedGateway:
         engine = next(pid for pid in children if "--engine" in _command(pid))
         return {"gateway": _rss_bytes(self.pid), "engine": _rss_bytes(engine)}
 
-    def longest_gap_s(self) -> float:
-        """For how long its loop was held at once since this was asked last."""
-        return float(self._get("/gaps")) / 1e3
+    def gaps(self) -> list[Gap]:
+        """Each time for which its loop was held at once since this was asked last."""
+        return msgspec.json.decode(self._get("/gaps"), type=list[Gap])
 
     def metrics(self) -> dict[str, float]:
         """Every line of `/metrics` by its name and labels."""
@@ -76,7 +76,7 @@ def watched_gateway(
             port = int(line.partition("127.0.0.1:")[2].partition(";")[0])
             assert "is ready" in (ready := process.stderr.readline()), ready
             gateway = WatchedGateway(port, process.pid)
-            gateway.longest_gap_s()  # what the start took
+            gateway.gaps()  # what the start took
             yield gateway
         finally:
             process.kill()
@@ -112,9 +112,9 @@ def _application(client: EngineClient, draining: Draining, settings: Settings) -
     app.router.lifespan_context = watched
 
     @app.get("/gaps")
-    async def longest() -> Response:  # pyright: ignore[reportUnusedFunction]
-        longest_s, gaps.longest_s = gaps.longest_s, 0.0
-        return Response(f"{1e3 * longest_s:.3f}")
+    async def take() -> Response:  # pyright: ignore[reportUnusedFunction]
+        seen, gaps.gaps = gaps.gaps, []
+        return Response(msgspec.json.encode(seen))
 
     return app
 
