@@ -87,7 +87,9 @@ def served(
     with running(tmp / "bundle", built.root, configuration, mounts) as container:
         end = time.monotonic() + BOOT_S
         while container.inside(*command).returncode != 0:
-            assert time.monotonic() < end, (tmp / "bundle" / "log").read_text()[-4000:]
+            log = (tmp / "bundle" / "log").read_text()[-4000:]
+            assert time.monotonic() < end, log
+            assert container.has_not_ended, log
             time.sleep(1)
         yield container, evidence
 
@@ -107,7 +109,9 @@ def test_it_runs_as_nobody_and_writes_to_its_evidence_alone(
     for path in ("/x", "/opt/lostwax/x", "/artifact/x", "/checkpoint/x", "/etc/x"):
         done = container.inside("/usr/bin/touch", path)
         assert "Read-only file system" in done.stderr, path
-    assert "CapEff:\t0000000000000000" in container.inside("/bin/cat", "/proc/1/status").stdout
+    status = container.inside("/bin/cat", "/proc/1/status").stdout
+    assert "Uid:\t10001\t10001\t10001\t10001\n" in status
+    assert "CapEff:\t0000000000000000\n" in status
     (proven,) = evidence.iterdir()
     states = {each["state"] for each in json.loads(proven.read_text())["evidence"].values()}
     assert states == {"executed"}
