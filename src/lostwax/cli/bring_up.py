@@ -25,7 +25,7 @@ REPORT = "records.jsonl"
 """Records, a line each: the report that a record store takes."""
 DOCTOR, SITES, BENCH, EVIDENCE = "doctor.json", "certify.jsonl", "bench", "certificates"
 """What the machine has, what became of each lowering, loads of the server, what was proven here."""
-AT_ONCE, NUM_PROMPTS, INPUT_LEN, OUTPUT_LEN = "1,8", 16, 64, 32
+AT_ONCE, NUM_PROMPTS, INPUT_LEN, OUTPUT_LEN = "1,8", 8, 64, 32
 """The loads: small, so that they end in minutes on whatever comes."""
 
 
