@@ -8,9 +8,10 @@ prompt: the streams' longest wait for a token while the prompt runs, beside thei
 it came, and the prompt's time to its first token, beside that of the same prompt alone, in chunks
 of the size that gives it soonest. With `--small N` a prompt of N tokens comes ten steps behind
 each: its time to its first token is told, too. `longest_before_of_median` is what the machine does
-to streams that nothing disturbs. `none` has no bound: each prefill step is as large
-as any. Each is run several times, in turn, and each run says what other processes took of the
-machine meanwhile.
+to streams that nothing disturbs, and `longest_run_of_median` the longest wait without the time in
+which the machine stopped one of its processors, as processes saw that do nothing but look
+(`machine_gaps.py`). `none` has no bound: each prefill step is as large as any. Each is run several
+times, in turn, and each run says what other processes took of the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from loop_gaps import Gap
+from machine_gaps import machine_gaps, ran_s
 from neighbours import Neighbours
 
 from lostwax.backends.runtime.load import Runtime, load
@@ -70,9 +73,9 @@ def alone(runtime: Runtime, rows: int, chunk: int, clock: Clock) -> float:
 
 def beside(
     runtime: Runtime, rows: int, max_stall: float | None, clock: Clock, small: int = 0
-) -> list[dict[str, Any]]:
-    """For each prompt the streams' waits before and while it runs, and its time to its first token;
-    that of a prompt of `small` tokens behind it, if there are any."""
+) -> list[tuple[dict[str, Any], list[Gap], list[Gap]]]:
+    """For each prompt its time to its first token, and that of a prompt of `small` tokens behind
+    it, if there are any; the streams' waits before it and while it runs."""
     options = EngineOptions(prefix_cache=False, max_stall=max_stall)
     core = EngineCore(runtime, options, depth=int(runtime.overlaps), clock=clock)
     core.warm_up()
@@ -80,9 +83,9 @@ def beside(
         core.handle(_submit(name, [5 + i] * 16, min(4000, runtime.limits.max_context - 20)))
     prompt = _prompt(runtime, rows)  # made before: its making would count as a wait
     last: dict[str, float] = dict.fromkeys(STREAMS, clock())
-    found: list[dict[str, Any]] = []
+    found: list[tuple[dict[str, Any], list[Gap], list[Gap]]] = []
     for which in PROMPTS:
-        neighbours, waits = Neighbours(), list[float]()
+        neighbours, waits = Neighbours(), list[Gap]()
         num_before, came, first = 0, 0.0, 0.0
         num_steps, small_came, small_first = 0, 0.0, 0.0
         while not first or (small and not small_first):
@@ -101,27 +104,40 @@ def beside(
                 elif event.request == f"behind {which}":
                     small_first = now - small_came
                 else:
-                    waits.append(now - last[event.request])
+                    waits.append(Gap(now, now - last[event.request]))
                     last[event.request] = now
         about = {"max_stall": NONE if max_stall is None else max_stall, "prompt": which}
-        times = _waits(waits[len(STREAMS) : num_before], waits[num_before:])
         shown = {"first_token_s": round(first, 3), "others_share": neighbours.share()}
         behind = {"small_first_token_s": round(small_first, 3)} if small else {}
-        found.append(about | times | shown | behind)
+        row = about | shown | behind
+        found.append((row, waits[len(STREAMS) : num_before], waits[num_before:]))
     return found
 
 
-def _waits(before: list[float], meanwhile: list[float]) -> dict[str, Any]:
-    usual, in_order = statistics.median(before), sorted(meanwhile)
+def measured(
+    runtime: Runtime, rows: int, max_stall: float | None, clock: Clock, small: int
+) -> list[dict[str, Any]]:
+    """The rows of `beside`, with what their waits come to."""
+    with machine_gaps() as of_machine:
+        found = beside(runtime, rows, max_stall, clock, small)
+    return [row | _waits(before, while_it_ran, of_machine) for row, before, while_it_ran in found]
+
+
+def _waits(before: list[Gap], meanwhile: list[Gap], of_machine: list[Gap]) -> dict[str, Any]:
+    usual = statistics.median(gap.held_s for gap in before)
+    waits = [gap.held_s for gap in meanwhile]
+    in_order = sorted(waits)
     longest, p99 = in_order[-1], in_order[99 * (len(in_order) - 1) // 100]
+    longest_run = max(ran_s(gap, of_machine) for gap in meanwhile)
     return {
         "median_before_ms": round(1e3 * usual, 2),
         "longest_ms": round(1e3 * longest, 2),
         "p99_ms": round(1e3 * p99, 2),
         "longest_of_median": round(longest / usual, 2),
-        "longest_before_of_median": round(max(before) / usual, 2),
+        "longest_run_of_median": round(longest_run / usual, 2),
+        "longest_before_of_median": round(max(gap.held_s for gap in before) / usual, 2),
         "p99_of_median": round(p99 / usual, 2),
-        "longest_at": meanwhile.index(longest),
+        "longest_at": waits.index(longest),
         "tokens_meanwhile": len(meanwhile),
     }
 
@@ -153,7 +169,7 @@ def main() -> None:
     rows = [
         row
         for stall in stalls
-        for row in beside(runtime, options.rows, stall, clock, options.small)
+        for row in measured(runtime, options.rows, stall, clock, options.small)
     ]
     for row in rows:
         row["first_token_of_lone"] = round(row["first_token_s"] / lone, 2)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Generator
@@ -68,7 +69,10 @@ def watched_gateway(
 ) -> Generator[WatchedGateway]:
     """A gateway that is ready."""
     command = [sys.executable, __file__, str(max_queued), str(num_pages), str(step_s)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path)}  # it imports what tests do
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=os.environ | paths
+    ) as process:
         assert process.stderr is not None
         try:
             line = process.stderr.readline()

@@ -3,9 +3,6 @@ as any other answer, and streams beside them hardly notice."""
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from hostile_grammars import Body, hostile_grammars
-from trained_fixtures import TRAINED
+from stream_gaps import gaps, require_alike, served
 
 pytestmark = pytest.mark.hostile
 AT_ONCE = 4
@@ -28,38 +25,8 @@ TOKENS = 30
 
 @pytest.fixture(scope="module")
 def url(trained_artifact: Path) -> Iterator[str]:
-    line = [sys.executable, "-m", "lostwax", "serve", str(trained_artifact), "--checkpoint"]
-    line += [str(TRAINED), "--port", "0", "--threads", "1"]
-    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        found = ""
-        for told in process.stderr:
-            if match := re.search(r"http://[\d.:]+\d", told):
-                found = match[0]
-            if "is ready" in told:
-                break
-        threading.Thread(target=process.stderr.read, daemon=True).start()
-        try:
-            yield found
-        finally:
-            process.terminate()
-
-
-def _gaps(url: str, until: threading.Event) -> list[float]:
-    """Seconds between the parts of streams without a grammar, one after another."""
-    gaps = list[float]()
-    body = {"prompt": "Once upon a time", "max_tokens": 300, "temperature": 0, "ignore_eos": True}
-    with httpx.Client(base_url=url, timeout=60) as client:
-        while not until.is_set():
-            with client.stream("POST", "/v1/completions", json=body | {"stream": True}) as answer:
-                assert answer.status_code == 200
-                before = None
-                for line in answer.iter_lines():
-                    if line.startswith("data: {"):
-                        now = time.perf_counter()
-                        gaps += [] if before is None else [now - before]
-                        before = now
-    return sorted(gaps)
+    with served(trained_artifact) as url:
+        yield url
 
 
 def _ask(client: httpx.Client, kind: str, body: Body) -> tuple[str, str]:
@@ -87,23 +54,19 @@ def _check(url: str, each: int) -> None:
     with httpx.Client(base_url=url, timeout=60) as client, ThreadPoolExecutor(AT_ONCE + 1) as pool:
         _ask(client, "a start", {"regex": "a"})  # what grammars need is loaded
         over = threading.Event()
-        plain = pool.submit(_gaps, url, over)
+        plain = pool.submit(gaps, url, over)
         for answer in [pool.submit(_ask, client, "none", {}) for _ in range(20 * each)]:
             assert answer.result() == ("none", "length")  # as many neighbours, without a grammar
         over.set()
         before = plain.result()
         over.clear()
-        beside = pool.submit(_gaps, url, over)
+        beside = pool.submit(gaps, url, over)
         answers = [pool.submit(_ask, client, *grammar) for grammar in grammars]
         ends = [answer.result() for answer in answers]
         over.set()
         meanwhile = beside.result()
     print({f"{kind}: {end}": ends.count((kind, end)) for kind, end in sorted(set(ends))})
-    for name, share in (("median", 0.5), ("95 %", 0.95), ("99 %", 0.99)):
-        was, now = before[int(share * len(before))], meanwhile[int(share * len(meanwhile))]
-        print(f"gaps, {name}: {1e3 * was:.1f} ms before, {1e3 * now:.1f} ms beside")
-        if share < 0.99:
-            assert now < 3 * was, f"gaps, {name}: {1e3 * was:.1f} ms became {1e3 * now:.1f} ms"
+    require_alike(before, meanwhile)
     assert len(ends) == 10 * each
 
 

@@ -52,6 +52,19 @@ def held_s(gap: Gap, of_machine: Sequence[Gap]) -> float:
     return gap.held_s - max(0.0, max(stopped, default=0.0))
 
 
+def ran_s(gap: Gap, of_machine: Sequence[Gap]) -> float:
+    """What is left of a time that all processors were needed for, without that in which one was
+    stopped."""
+    end_s, left_s = gap.end_s, gap.held_s
+    for each in sorted(of_machine, key=lambda other: -other.end_s):
+        begin_s = max(gap.end_s - gap.held_s, each.end_s - each.held_s)
+        stop_s = min(end_s, each.end_s)
+        if stop_s > begin_s:
+            left_s -= stop_s - begin_s
+            end_s = begin_s
+    return left_s
+
+
 def longest_held_s(gaps: Sequence[Gap], of_machine: Sequence[Gap]) -> float:
     """For how long a loop was held by what it did, at most."""
     return max((held_s(gap, of_machine) for gap in gaps), default=0.0)
