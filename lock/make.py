@@ -6,7 +6,7 @@ must be on PATH. Run as `./dev lock` after a change of either. Knows no version 
     core.txt   what serving needs, with what builds the project
     cuda.txt   what torch's CUDA build asks for beside that; its CPU build needs none of it
     dev.txt    what tests and linters need beside core.txt
-    clients.txt  what the lane `clients` needs beside both
+    clients.txt, containers.txt  what the lanes of these names need beside both
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ PLACES = [
 """Where ./dev runs; packages for other places only are left out."""
 WITHOUT_WHEEL = ("rouge-score", "sqlitedict", "word2number")
 """lm-eval asks for them and imports them for tasks only that no test of ours runs."""
+LANES = ("clients", "containers")
+"""Extras that only a lane of .ci/slow installs."""
 Locked = dict[str, tuple[Requirement, frozenset[str]]]
 """By canonical name: the pin and its files' hashes."""
 
@@ -101,9 +103,9 @@ def main() -> None:
     core = _resolve([*project["project"]["dependencies"], *build])
     extras = project["project"]["optional-dependencies"]
     dev = _resolve([*_extra(extras, "dev")])
-    clients = _resolve([*_extra(extras, "clients")])
+    lanes = {name: _resolve([*_extra(extras, name)]) for name in LANES}
     pins = read((ROOT / "constraints.txt").read_text(encoding="utf-8"))
-    found = core | dev | clients
+    found = core | dev | {name: each for lane in lanes.values() for name, each in lane.items()}
     missing = sorted({str(pin) for name, (pin, _) in found.items() if name not in pins})
     if missing:
         sys.exit("lock: add to constraints.txt, then run this again:\n" + "\n".join(missing))
@@ -117,8 +119,9 @@ def main() -> None:
     _write("cuda.txt", "What torch's CUDA build asks for beside core.txt.", cuda)
     beside = {name: found for name, found in dev.items() if name not in core}
     _write("dev.txt", "What tests and linters need beside core.txt.", beside)
-    beside = {name: found for name, found in clients.items() if name not in core | dev}
-    _write("clients.txt", "What the lane `clients` needs beside core.txt and dev.txt.", beside)
+    for lane, locked in lanes.items():
+        beside = {name: found for name, found in locked.items() if name not in core | dev}
+        _write(f"{lane}.txt", f"What the lane `{lane}` needs beside core.txt and dev.txt.", beside)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("backends", "evals", "frontend", "ir", "server")
+ROOMS = ("backends", "containers", "evals", "frontend", "ir", "server")
 CODE = (*ROOMS, "src", "tests", "benchmarks")
 MAX_LINES = 400
 
@@ -51,9 +51,16 @@ def test_the_models_are_reached_where_the_wheel_has_them() -> None:
     assert (link / "tiny" / "weights" / "config.json").is_file()
 
 
+def test_the_locks_are_reached_where_the_wheel_has_them() -> None:
+    link = ROOT / "src" / "lostwax" / "lock"
+    assert link.readlink() == Path("..", "..", "lock")
+    assert (link / "core.txt").is_file()
+
+
 def test_front_door_holds_nothing_but_the_links_and_itself() -> None:
     names = {path.name for path in (ROOT / "src" / "lostwax").iterdir()} - {"__pycache__"}
-    assert names <= {"__init__.py", "__main__.py", "cli", "models", "py.typed", *ROOMS}, (
+    data = {"lock", "models"}
+    assert names <= {"__init__.py", "__main__.py", "cli", "py.typed", *data, *ROOMS}, (
         "a new file in src/lostwax/ must also join `only-include` of both targets in pyproject.toml"
     )
 

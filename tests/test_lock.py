@@ -16,7 +16,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-LOCKED = ("core", "cuda", "dev", "clients")
+LANES = ("clients", "containers")
+LOCKED = ("core", "cuda", "dev", *LANES)
 ENTRY = re.compile(r"([\w.-]+)==([\w.]+)(?:; [^\\\n]+)?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)")
 
 
@@ -46,15 +47,17 @@ def test_the_lock_has_the_versions_of_the_constraints(name: str) -> None:
 
 
 def test_every_constraint_and_every_requirement_is_locked() -> None:
-    core, cuda, dev, clients = map(locked, LOCKED)
-    assert set(pins()) == set(core | cuda | dev | clients), "run ./dev lock"
+    core, cuda, dev, *lanes = map(locked, LOCKED)
+    of_lane: dict[str, dict[str, tuple[str, set[str]]]] = {}
+    of_lane.update(zip(LANES, lanes, strict=True))
+    assert set(pins()) == set(core | cuda | dev).union(*lanes), "run ./dev lock"
     file = tomllib.loads((ROOT / "pyproject.toml").read_text())
     needed = map(Requirement, file["project"]["dependencies"] + file["build-system"]["requires"])
     assert {canonicalize_name(r.name) for r in needed} <= set(core)
     extras = file["project"]["optional-dependencies"]
-    for extra in ("aot-cuda", "otel", "test", "lint", "clients"):
+    for extra in ("aot-cuda", "otel", "test", "lint", *LANES):
         asked = {canonicalize_name(Requirement(line).name) for line in extras[extra]} - {"lostwax"}
-        assert asked <= set(core | dev | (clients if extra == "clients" else {})), extra
+        assert asked <= set(core | dev | of_lane.get(extra, {})), extra
 
 
 def test_the_lock_takes_torchs_builds_for_the_cpu_as_well() -> None:

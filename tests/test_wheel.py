@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("backends", "cli", "evals", "frontend", "ir", "server")
+ROOMS = ("backends", "cli", "containers", "evals", "frontend", "ir", "server")
 
 MAX_WHEEL_BYTES = 40 << 20  # the default model is most of it
 
@@ -52,8 +52,9 @@ def test_wheel_holds_only_lostwax(unpacked: Path) -> None:
 
 def test_wheel_holds_every_tracked_file_of_the_package(unpacked: Path) -> None:
     front_door = ("src/lostwax/*.py", "src/lostwax/py.typed", "src/lostwax/cli")
-    rooms = ("backends", "evals", "frontend", "ir", "server")
-    expected = _tracked(*front_door, *rooms, "models/tiny/tasks")
+    rooms = ("backends", "containers", "evals", "frontend", "ir", "server")
+    locks = ("lock/ascend.txt", "lock/core.txt", "lock/cuda.txt", "lock/torch-cpu.txt")
+    expected = _tracked(*front_door, *rooms, *locks, "models/tiny/tasks")
     missing = sorted(str(path) for path in expected if not (unpacked / path).is_file())
     assert not missing, f"add to `only-include` in pyproject.toml: {missing}"
 

@@ -150,8 +150,8 @@ def certify_artifact(
     }
     device = _Device(driver, sources, state, versions | reader.manifest.toolchain, target.arch)
     most_rows = MAX_INTERPRETED_TOKENS if interpret else None
-    for candidate, choice in _candidates(reader, choices, lowerings, most_rows):
-        with _blaming(reader, choice.lowering):
+    for candidate, choice in chosen_candidates(reader, choices, lowerings, most_rows):
+        with blaming(reader, choice.lowering):
             result = _certify(candidate, choice, reader, device)
         if result.kernels or not own_only:
             yield result
@@ -159,7 +159,7 @@ def certify_artifact(
         yield _interpreted_step(reader, backend, device)
 
 
-def _candidates(
+def chosen_candidates(
     reader: ArtifactReader,
     choices: Choices,
     lowerings: Mapping[str, Lowering],
@@ -176,7 +176,7 @@ def _candidates(
         for choice in choices.programs[Path(ref.file).stem]:
             if any(op.startswith("dist.") for op in choice.ops):
                 continue  # what ranks exchange means nothing on one of them
-            with _blaming(reader, choice.lowering):
+            with blaming(reader, choice.lowering):
                 candidate = _candidate(context, choice, lowerings)
                 key = f"{ref.segment} {choice.probe}"
             if key not in seen:
@@ -185,7 +185,7 @@ def _candidates(
 
 
 @contextmanager
-def _blaming(reader: ArtifactReader, lowering: str) -> Generator[None]:
+def blaming(reader: ArtifactReader, lowering: str) -> Generator[None]:
     """A graph and choices that our lowerings do not understand are the artifact's fault."""
     try:
         yield

@@ -65,15 +65,26 @@ class RecordStore:
 
         The result does not depend on which side is merged into which.
         """
-        changed = 0
-        for source in record_files(folder):
-            target = self.tiers[0] / source.relative_to(folder)
-            kept = self._read(target)
-            merged = merge_records((*kept, *read_records(source)))
-            if merged != kept:
-                write_records(target, merged)
-                changed += 1
-        return changed
+        return sum(
+            self._merge(self.tiers[0] / source.relative_to(folder), read_records(source))
+            for source in record_files(folder)
+        )
+
+    def take(self, records: Iterable[Record]) -> int:
+        """Merge records of any keys, such as a report's, likewise into the first tier."""
+        of_keys: dict[str, list[Record]] = {}
+        for record in records:
+            of_keys.setdefault(record.key.digest(), []).append(record)
+        return sum(self._merge(self.tiers[0] / _file_name(d), r) for d, r in of_keys.items())
+
+    def _merge(self, path: Path, records: Iterable[Record]) -> bool:
+        """Whether the file of a key was changed."""
+        kept = self._read(path)
+        merged = merge_records((*kept, *records))
+        if merged == kept:
+            return False
+        write_records(path, merged)
+        return True
 
     def _read(self, path: Path) -> tuple[Record, ...]:
         """The records of a key's file, none where it is missing or damaged."""
@@ -125,34 +136,41 @@ def fastest(records: Iterable[Record]) -> Record | None:
 def read_records(path: Path) -> tuple[Record, ...]:
     """The records of one file; BadRecord if it is torn, malformed, newer or under a wrong name."""
     remedy = "delete it and tune again"
+    records = read_lines(path, MAX_BYTES, remedy)
+    for number, record in enumerate(records, 1):
+        if path.stem != record.key.digest():
+            raise BadRecord(f"{path}:{number} holds the key {record.key.digest()}; {remedy}")
+    return tuple(sorted(records, key=lambda r: r.knob_order))
+
+
+def read_lines(path: Path, max_bytes: int, remedy: str) -> list[Record]:
+    """The records of a file's lines, whatever their keys; BadRecord with a remedy."""
     try:
-        text = read_bounded(path, MAX_BYTES)
+        text = read_bounded(path, max_bytes)
     except BadFile as error:
         raise BadRecord(f"{error}; {remedy}") from error
     if not text.endswith(b"\n"):
         raise BadRecord(f"{path} is torn (no newline at its end); {remedy}")
-    records: list[Record] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        place = Path(f"{path}:{number}")
-        try:
-            schema = decoded(line, _Versioned, place).schema
-            if schema > SCHEMA:
-                raise NewerRecord(
-                    f"{place} has schema {schema}, this version reads up to {SCHEMA}; "
-                    "upgrade lostwax or use another record folder"
-                )
-            if schema < SCHEMA:
-                raise BadRecord(
-                    f"{place} has schema {schema}, whose key says too little of what was measured"
-                    f" (this version reads {SCHEMA}); delete it and measure again"
-                )
-            record = decoded(line, Record, place)
-        except BadFile as error:
-            raise BadRecord(f"{error}; {remedy}") from error
-        if path.stem != record.key.digest():
-            raise BadRecord(f"{path}:{number} holds the key {record.key.digest()}; {remedy}")
-        records.append(record)
-    return tuple(sorted(records, key=lambda r: r.knob_order))
+    lines = enumerate(text.splitlines(), 1)
+    return [_record(line, Path(f"{path}:{number}"), remedy) for number, line in lines]
+
+
+def _record(line: bytes, place: Path, remedy: str) -> Record:
+    try:
+        schema = decoded(line, _Versioned, place).schema
+        if schema > SCHEMA:
+            raise NewerRecord(
+                f"{place} has schema {schema}, this version reads up to {SCHEMA}; "
+                "upgrade lostwax or use another record folder"
+            )
+        if schema < SCHEMA:
+            raise BadRecord(
+                f"{place} has schema {schema}, whose key says too little of what was measured"
+                f" (this version reads {SCHEMA}); delete it and measure again"
+            )
+        return decoded(line, Record, place)
+    except BadFile as error:
+        raise BadRecord(f"{error}; {remedy}") from error
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:

@@ -27,6 +27,8 @@ ARTIFACT = {"serve": "", "run": "", "eval": "--artifact "}
 """How these commands take a model, where the others have it as their argument."""
 
 NEEDED = {
+    "bring-up": {"": "cpu", "-o": "OUT"},
+    "container": {"": "cpu"},
     "bench serve": {"--url": "http://h"},
     "compile": {"": "CKPT", "-o": "OUT"},
     "explain": {"": "ART"},
@@ -155,6 +157,10 @@ VALUES = {
     "plan CKPT --max-reqs 0": "--max-reqs must be in 1..",
     "plan ART --max-context 9": "ART is compiled already, and --max-context would change nothing",
     "doctor cqu": "unknown target 'cqu'. Did you mean 'cpu'?",
+    "bring-up cpu -o CKPT": "CKPT exists and is not empty; give another -o",
+    "container cqu": "unknown container 'cqu'. Did you mean 'cpu'?",
+    "container cpu -o OUT --nodes 0": "--nodes must be in 1..4096, not 0",
+    "container cpu -o OUT --wheels OUT": "OUT does not exist; give the folder",
     "explain CKPT": "CKPT is a checkpoint and no artifact; compile it first: lostwax compile",
     "explain ART --certificates OUT": "OUT does not exist",
     "certify DIR": "DIR has no manifest.json, so it is no artifact",

@@ -27,7 +27,8 @@ def _evidence(found: Certificate) -> str:
     return f"{found.state:<11}  max {found.max_error:.1e} rms {found.rms_error:.1e}{agreement}"
 
 
-def _line(each: Certified) -> dict[str, object]:
+def certified_line(each: Certified) -> dict[str, object]:
+    """What is told of a site as JSON."""
     certificate = None if each.certificate is None else to_builtins(each.certificate)
     return {
         "lowering": each.lowering,
@@ -101,7 +102,7 @@ def certify(
         lowerings[each.lowering] += 1
         results.append(each)
         if json_:
-            result_json(_line(each))
+            result_json(certified_line(each))
         site = f"{each.lowering:<34} {'+'.join(each.ops)}"
         if each.certificate is None:
             failed += 1

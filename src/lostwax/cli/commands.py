@@ -99,6 +99,17 @@ COMMANDS = {
         "What each target lacks on this machine, and the fix.",
         ("lostwax doctor", "lostwax doctor cuda-sm90a"),
     ),
+    "bring-up": Command(
+        "Check a device and write a report to send back.",
+        ("lostwax bring-up cpu -o report", "lostwax bring-up rocm-gfx942 -o report"),
+    ),
+    "container": Command(
+        "Write a Dockerfile for a target, and how to run it.",
+        (
+            "lostwax container cuda-h200 -o image",
+            "lostwax container cpu --artifact model.lostwax -o image",
+        ),
+    ),
     "export": Command(
         "Write a graph of an artifact as an ONNX model.",
         ("lostwax export model.lostwax --onnx -o model.onnx",),

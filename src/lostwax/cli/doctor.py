@@ -35,6 +35,22 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     run: Check
 
 
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a machine has, and what each target that was asked for can do there."""
+
+    machine: list[Check]
+    targets: list[Health]
+
+    def lines(self) -> Iterator[str]:
+        """As text."""
+        for check in self.machine:
+            yield f"{'ok' if check.ok else 'LACKS':<6}{check.name:<9}{check.text}"
+        for health in self.targets:
+            yield f"{health.target} ({health.arch})"
+            for check in (health.compile, health.run):
+                yield f"  {'ok' if check.ok else 'lacks':<6}{check.name:<8}{check.text}"
+
+
 def doctor(
     target: TargetName | None = None,
     /,
@@ -52,6 +68,18 @@ def doctor(
     json_
         Print the findings as JSON on standard output.
     """
+    found = examine(target)
+    if json_:
+        result_json(msgspec.to_builtins(found))
+    else:
+        for line in found.lines():
+            result_lines(wrapped(line))
+    if not all(c.ok for c in found.machine) or (target and not found.targets[0].compile.ok):
+        raise SystemExit(1)
+
+
+def examine(target: str | None) -> Findings:
+    """Look at this machine for one target, or for all that are installed."""
     from lostwax.backends.registry import backends, find_target
 
     if target is not None:
@@ -62,16 +90,8 @@ def doctor(
             for backend in backends().values()
             for each in backend.load(backend.targets)
         ]
-    machine = list(_machine())
-    found = [_health(backend, each) for backend, each in chosen]
-    if json_:
-        report = {"machine": machine, "targets": found}
-        result_json(msgspec.to_builtins(report))
-    else:
-        for line in _lines(machine, found):
-            result_lines(wrapped(line))
-    if not all(c.ok for c in machine) or (target and not found[0].compile.ok):
-        raise SystemExit(1)
+    health = [_health(backend, each) for backend, each in chosen]
+    return Findings(machine=list(_machine()), targets=health)
 
 
 def _machine() -> Iterator[Check]:
@@ -126,12 +146,3 @@ def _device(backend: Backend, target: Target) -> str:
         return said
     driver: Any = backend.load(backend.driver)(target, no_kernels, {})
     return f"on {driver.device}"
-
-
-def _lines(machine: list[Check], found: list[Health]) -> Iterator[str]:
-    for check in machine:
-        yield f"{'ok' if check.ok else 'LACKS':<6}{check.name:<9}{check.text}"
-    for health in found:
-        yield f"{health.target} ({health.arch})"
-        for check in (health.compile, health.run):
-            yield f"  {'ok' if check.ok else 'lacks':<6}{check.name:<8}{check.text}"

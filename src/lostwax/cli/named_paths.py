@@ -65,7 +65,9 @@ def _model(_: object, path: Path | None) -> None:
         )
 
 
-def _artifact(_: object, path: Path) -> None:
+def _artifact(_: object, path: Path | None) -> None:
+    if path is None:
+        return
     _require_folder(path, f"the folder of an artifact; {_HOW_TO_MAKE}")
     if is_artifact(path):
         return
@@ -147,7 +149,9 @@ def _out_folder(_: object, path: Path | None) -> None:
         raise UnusablePath(f"{path} may not be written; give another folder")
 
 
-def _empty_folder(_: object, path: Path) -> None:
+def _empty_folder(_: object, path: Path | None) -> None:
+    if path is None:
+        return
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UnusablePath(f"{path} exists and is not empty; give another -o or remove it")
     _require_parent(path)
