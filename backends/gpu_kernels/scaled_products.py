@@ -1,7 +1,8 @@
 """Triton kernels of x W^T where both are fp8 with block scales, without a conversion of either.
 
 x comes in one term or two (`fp8_terms`), whose products are summed before the scales of a block
-are multiplied in. Tiles are read by tensor maps, which give zeros outside. Know no target.
+are multiplied in. Tiles are read by tensor maps (MAPS), or through pointers on targets without
+them; both give zeros outside. Know no target.
 """
 
 from __future__ import annotations
@@ -10,6 +11,20 @@ import triton
 import triton.language as tl
 
 from lostwax.backends.gpu_kernels.conversions import to_float
+
+
+@triton.jit
+def tiles_of(matrix, ROWS: tl.constexpr, COLUMNS: tl.constexpr, MAPS: tl.constexpr):
+    """What loads tiles [ROWS, COLUMNS]: the tensor map that came with MAPS, else made of a pointer,
+    rows, columns and the stride of rows."""
+    if MAPS:
+        return matrix
+    else:
+        # the last stride is to be a number of the source, not a value
+        stride = matrix[3].to(tl.int64)
+        return tl.make_tensor_descriptor(
+            matrix[0], [matrix[1], matrix[2]], [stride, 1], [ROWS, COLUMNS]
+        )
 
 
 @triton.jit
@@ -90,6 +105,7 @@ def linear_tiles(
     TERMS: tl.constexpr,
     SWAP: tl.constexpr,
     SUMMED: tl.constexpr,
+    MAPS: tl.constexpr,
     AHEAD: tl.constexpr,
     WIDE_DOT: tl.constexpr,
     ROUND_FIRST: tl.constexpr,
@@ -100,6 +116,8 @@ def linear_tiles(
     counts them, and is left zero. 0: each split writes a plane of its own. AHEAD: stages in which
     all that a step reads is read ahead; 0: tiles alone.
     """
+    x = tiles_of(x, BLOCK_ROWS, BLOCK_SCALE, MAPS)
+    weight = tiles_of(weight, BLOCK_N, BLOCK_SCALE, MAPS)
     row_tiles = (num_rows + BLOCK_ROWS - 1) // BLOCK_ROWS
     tile, n_block = take_turns(row_tiles, (N + BLOCK_N - 1) // BLOCK_N, GROUP)
     real = tl.load(real_rows)

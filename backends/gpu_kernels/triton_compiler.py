@@ -45,6 +45,17 @@ class TritonCompiler:
 
     def compile(self, source: KernelSource) -> tuple[bytes, int]:
         """The device binary and its dynamic shared memory; the same bytes in any folder."""
+        compiled = self._compiled(source)
+        return compiled.asm[
+            "cubin" if self._vendor == "cuda" else "hsaco"
+        ], compiled.metadata.shared
+
+    def text(self, source: KernelSource) -> str:
+        """The assembly of what `compile` gives, for people: PTX, or AMD's own."""
+        text: str = self._compiled(source).asm["ptx" if self._vendor == "cuda" else "amdgcn"]
+        return text
+
+    def _compiled(self, source: KernelSource) -> Any:  # Triton's result is untyped
         triton = _import_triton()
         from triton.backends.compiler import GPUTarget
         from triton.compiler import ASTSource
@@ -56,15 +67,15 @@ class TritonCompiler:
                 " (TRITON_INTERPRET must not be set while compiling)"
             )
         signature, aligned = _split_signature(source, list(function.arg_names))
-        constants = {(i,): source.constants[n] for i, n in enumerate(function.arg_names)
-                     if signature[n] == "constexpr"}  # fmt: skip
+        places = ((i, n) for i, n in enumerate(function.arg_names) if signature[n] == "constexpr")
+        constants = {(i,): source.constants[n] for i, n in places}
         with self._reproducible.entered(triton), fixed_addresses():
             compiled = triton.compile(
                 ASTSource(
                     fn=function,
                     signature=signature,
                     constexprs=constants,
-                    attrs={(i,): [["tt.divisibility", 16]] for i in aligned},
+                    attrs={path: [["tt.divisibility", 16]] for path in aligned},
                 ),
                 target=GPUTarget(self._vendor, self._arch, self._wave_size),
                 options={
@@ -80,7 +91,7 @@ class TritonCompiler:
                 " write the kernel without tensor descriptors made on the device"
             )
         _require_tiles(source, metadata)
-        return compiled.asm["cubin" if self._vendor == "cuda" else "hsaco"], metadata.shared
+        return compiled
 
 
 def _require_tiles(source: KernelSource, metadata: Any) -> None:  # Triton's metadata are untyped
@@ -95,17 +106,37 @@ def _require_tiles(source: KernelSource, metadata: Any) -> None:  # Triton's met
         )
 
 
+Types = str | tuple[str, ...]
+
+
+def parts_of(kind: str) -> tuple[str, ...]:
+    """The types of what a parameter stands for: of `(*fp8e4nv:16, i32)` both, else itself."""
+    return tuple(kind[1:-1].split(", ")) if kind.startswith("(") else (kind,)
+
+
+def num_parameters(source: KernelSource) -> int:
+    """What a binary takes of `source` without the scratch pointers, where tiles are no maps."""
+    kinds = (kind for kind in source.signature.values() if kind != "constexpr")
+    return sum(len(parts_of(kind)) for kind in kinds)
+
+
 def _split_signature(
     source: KernelSource, names: list[str]
-) -> tuple[dict[str, str], tuple[int, ...]]:
-    """Types by parameter, and which parameters are multiples of 16 (written `*bf16:16`)."""
+) -> tuple[dict[str, Types], tuple[tuple[int, ...], ...]]:
+    """Types by parameter, and the paths to what is a multiple of 16 (written `*bf16:16`)."""
     if list(source.signature) != names:
         raise KernelCompileError(
             f"{source.symbol} takes {names}, its KernelSource names {list(source.signature)}"
         )
-    types = {n: t.removesuffix(":16") for n, t in source.signature.items()}
-    aligned = tuple(i for i, t in enumerate(source.signature.values()) if t.endswith(":16"))
-    return types, aligned
+    types: dict[str, Types] = {}
+    aligned: list[tuple[int, ...]] = []
+    for i, (name, kind) in enumerate(source.signature.items()):
+        parts, is_tuple = parts_of(kind), kind.startswith("(")
+        plain = tuple(part.removesuffix(":16") for part in parts)
+        types[name] = plain if is_tuple else plain[0]
+        hinted = [j for j, part in enumerate(parts) if part.endswith(":16")]
+        aligned += [(i, j) if is_tuple else (i,) for j in hinted]
+    return types, tuple(aligned)
 
 
 def _import_triton() -> Any:  # Triton's modules are untyped

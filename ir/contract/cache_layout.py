@@ -8,6 +8,7 @@ layout keeps a page's values of all tokens first, then the scales of all tokens.
 from __future__ import annotations
 
 import msgspec
+from msgspec import structs
 
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.scale_layout import FP8_BLOCK
@@ -53,6 +54,28 @@ LAYOUTS: dict[str, CacheLayout] = {
     "index_row": CacheLayout(dtypes=("f8E4M3FN",), scale_block=FP8_BLOCK),
 }
 """Every layout that a cache's type may name."""
+
+_FNUZ = "_fnuz"
+LAYOUTS |= {
+    name + _FNUZ: structs.replace(
+        form, dtypes=tuple(d.replace("f8E4M3FN", "f8E4M3FNUZ") for d in form.dtypes)
+    )
+    for name, form in LAYOUTS.items()
+    if form.dtypes[0] == "f8E4M3FN"
+}
+"""Those of fp8, too, in the encoding of gfx942's matrix units: the same bytes a row, of which the
+codes mean half and the scales twice."""
+
+
+def in_encoding(layout: str, encoding: str | None) -> str:
+    """The layout with its fp8 in this encoding; itself where it has none."""
+    fnuz = layout.removesuffix(_FNUZ) + _FNUZ
+    return fnuz if encoding == "f8E4M3FNUZ" and fnuz in LAYOUTS else layout.removesuffix(_FNUZ)
+
+
+def in_either_encoding(*layouts: str) -> tuple[str, ...]:
+    """The layouts in e4m3fn and in e4m3fnuz."""
+    return tuple(in_encoding(name, e) for e in ("f8E4M3FN", "f8E4M3FNUZ") for name in layouts)
 
 
 def row_bytes(layout: str, row: tuple[int, ...]) -> int:

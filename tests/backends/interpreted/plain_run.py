@@ -19,6 +19,7 @@ from lostwax.backends.runtime.driver import Resolve, Thunk
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import Bucket, Const, HostCall, KernelLaunch, Launch, View
 from lostwax.ir.contract.step_kernel import StepKernel
+from lostwax.ir.contract.target import Target
 
 DTYPES = {
     "f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16,
@@ -88,6 +89,7 @@ def run(
     *,
     prepares: bool = False,
     twin: Bind = bind_interpreted,
+    target: Target = CUDA_SM90A,
 ) -> dict[str, np.ndarray]:
     """Every value (and the workspace, as f32) after the lowering's launches, in f64.
 
@@ -97,7 +99,7 @@ def run(
     `twin` runs launches of CUDA C++.
     """
     sources, stored = Sources(), stored or {}
-    match = PlainMatch(CUDA_SM90A, bucket, values, attributes, sources, Path(), stored=stored)
+    match = PlainMatch(target, bucket, values, attributes, sources, Path(), stored=stored)
     before = _prepare(match, lowering, knobs or {}) if prepares else []
     launches = (*before, *match.emit(lowering, knobs))
     sizes = {name: value.num_bytes for name, value in {**values, **stored}.items()}
