@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lostwax.backends.gpu_kernels.lowerings import GPU
+from lostwax.backends.gpu_kernels.lowerings.plain_linear import PLAIN_LINEAR
 from lostwax.backends.gpu_kernels.lowerings.topk import INDEX_TOPK_PARTS, TOPK_PARTS
 from lostwax.backends.gpu_kernels.lowerings.wide_products import WIDE_PRODUCTS
 from lostwax.backends.lowering import Lowering
@@ -11,6 +12,7 @@ from lostwax.ir.contract.target import Target
 
 
 def lowerings(target: Target) -> tuple[Lowering, ...]:
-    """Shared and portable lowerings; the selection is cut into parts for want of clusters."""
-    selection = (TOPK_PARTS, INDEX_TOPK_PARTS)
-    return (*selection, *GPU, *WIDE_PRODUCTS, *portable_lowerings(target))
+    """Shared and portable lowerings, and what stands in for what these targets lack: clusters of
+    blocks for the selection, torch's products of halves into f32 for plain weights."""
+    instead = (TOPK_PARTS, INDEX_TOPK_PARTS, PLAIN_LINEAR)
+    return (*instead, *GPU, *WIDE_PRODUCTS, *portable_lowerings(target))
