@@ -196,6 +196,7 @@ def cached_rows(
     KEY_VALUES_STRIDE: tl.constexpr,
     KEY_SCALES_AT: tl.constexpr,
     KEY_SCALES_STRIDE: tl.constexpr,
+    SETTLE: tl.constexpr = 0,
 ):
     """One part of a row: the query before its projection, the latent row, or the index key.
 
@@ -237,7 +238,7 @@ def cached_rows(
         plain_product(
             (part - 3) * num_rows + tl.program_id(0), x, heads_weight, heads_out, partial, arrived,
             real, num_rows, x_stride, heads_stride, HEADS, WIDTH, HEADS_SPLITS, HEADS_BLOCK_ROWS,
-            HEADS_BLOCK, BLOCK, WIDE_DOT,
+            HEADS_BLOCK, BLOCK, WIDE_DOT, SETTLE,
         )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from lostwax.backends.gpu_kernels.arrival import settled
 from lostwax.backends.gpu_kernels.conversions import to_float
 
 
@@ -109,6 +110,7 @@ def linear_tiles(
     AHEAD: tl.constexpr,
     WIDE_DOT: tl.constexpr,
     ROUND_FIRST: tl.constexpr,
+    SETTLE: tl.constexpr = 0,
 ):
     """One tile of outputs over one split of K; BLOCK_N divides BLOCK_SCALE.
 
@@ -159,7 +161,7 @@ def linear_tiles(
         program = tl.program_id(0)
         parts = partial + program.to(tl.int64) * SUMMED * (BLOCK_ROWS * BLOCK_N) + place
         tl.store(parts + split * (BLOCK_ROWS * BLOCK_N), total, mask=inside)
-        tl.debug_barrier()  # every thread's part is written before this program counts itself
+        settled(SETTLE)  # every thread's part is written before this program counts itself
         if tl.atomic_add(arrived + program, 1, sem="acq_rel") == SUMMED - 1:
             tl.store(arrived + program, 0)
             whole = tl.zeros((BLOCK_ROWS, BLOCK_N), tl.float32)

@@ -22,6 +22,9 @@ TILE_SWIZZLE: Swizzle = "128B"
 """How the tiles of every tensor map lie in shared memory: Triton's way for rows of 128 bytes."""
 _TILE_SWIZZLE_CODE = 3  # CU_TENSOR_MAP_SWIZZLE_128B
 
+_SETTLE = "SETTLE"
+"""The constant of `arrival.settled`, which no launch gives: the vendor decides it."""
+
 _ASSEMBLERS = {"cuda": ("ptxas", "ptxas_blackwell"), "hip": ()}
 """Programs that Triton starts for a vendor's GPUs: the first up to sm_90, the second above."""
 
@@ -66,9 +69,13 @@ class TritonCompiler:
                 f"{source.path}:{source.symbol} is no compilable Triton kernel in this process"
                 " (TRITON_INTERPRET must not be set while compiling)"
             )
-        signature, aligned = _split_signature(source, list(function.arg_names))
+        names = list(function.arg_names)
+        signature, aligned = _split_signature(source, [n for n in names if n != _SETTLE])
+        given = dict(source.constants)
+        if _SETTLE in names:
+            signature[_SETTLE], given[_SETTLE] = "constexpr", int(self._vendor == "hip")
         places = ((i, n) for i, n in enumerate(function.arg_names) if signature[n] == "constexpr")
-        constants = {(i,): source.constants[n] for i, n in places}
+        constants = {(i,): given[n] for i, n in places}
         with self._reproducible.entered(triton), fixed_addresses():
             compiled = triton.compile(
                 ASTSource(

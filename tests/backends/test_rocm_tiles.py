@@ -117,3 +117,18 @@ def test_by_rule_two_programs_find_room_where_one_stage_allows_it() -> None:
     assert stages(small, "num_stages", 5, 6, 16384) == 5
     assert [warps(small, n) for n in (4, 8, 16)] == [4, 4, 8]
     assert warps(hopper, 8) == 8
+
+
+@pytest.mark.parametrize("name", MFMA)
+def test_a_program_counts_itself_behind_what_all_its_waves_stored(name: str) -> None:
+    """AMD's barrier does not wait for stores, and what counts waits for one wave's only."""
+    target = find_target(name)[1]
+    compiler = TritonCompiler("hip", target.arch, target.wave_size)
+    _, sources = launched(target, "fp8 linear of scaled rows")
+    assert sources[0].constants["SUMMED"] > 1
+    text = compiler.text(sources[0])
+    lines = [line.strip() for line in text.splitlines()]
+    (counts,) = [i for i, line in enumerate(lines) if line.startswith("global_atomic_add")]
+    barrier = max(i for i in range(counts) if lines[i] == "s_barrier")
+    stored = max(i for i in range(barrier) if lines[i].startswith(("global_store", "buffer_store")))
+    assert any(line.startswith("s_waitcnt vmcnt(0)") for line in lines[stored:barrier])
