@@ -12,6 +12,7 @@ from lostwax.backends.gpu_kernels.triton_compiler import (
 )
 from lostwax.backends.kernel_compiler import KernelCompileError
 from lostwax.backends.rocm.hsaco import kernel_usage, parameters_of
+from lostwax.backends.rocm.next_legal import next_legal
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.target import Target
 
@@ -31,6 +32,14 @@ class RocmCompiler:
                 f" {self._target.name} compiles Triton only: its lowering needs a predicate"
             )
         hsaco, dynamic_lds = self._triton.compile(source)
+        limit = self._target.shared_memory_bytes
+        if dynamic_lds > limit:
+            legal = next_legal(source, lambda smaller: self._triton.compile(smaller)[1], limit)
+            raise KernelCompileError(
+                f"{source.symbol} with {source.constants} in {source.num_stages} stages takes"
+                f" {dynamic_lds} bytes of LDS, the target {self._target.name} has {limit}: the next"
+                f" legal setting is {legal or 'a smaller one of several constants'}"
+            )
         own = num_parameters(source)
         taken = parameters_of(hsaco, source.symbol)
         if taken != own + TRITON_SCRATCH_POINTERS:

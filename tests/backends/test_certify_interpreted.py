@@ -164,6 +164,28 @@ def test_the_official_formats_run_on_kernels_that_agree_with_the_reference(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("target", ["rocm-gfx942", "rocm-gfx950"])
+@pytest.mark.parametrize("kind", ["official", "bf16 activations"])
+def test_all_of_an_artifact_for_amds_gpus_agrees_with_the_reference(
+    target: str, kind: str, wide_capture: Captured, tmp_path: Path
+) -> None:
+    """In either encoding of fp8; nothing is left `compiled`, and no op of a layer is portable."""
+    official = Formats(kv="fp8_656", indexer="fp8_ue8m0", activations="fp8_ue8m0")
+    out = compiled(
+        wide_capture, tmp_path / "a", target,
+        formats=official if kind == "official" else Formats(),
+    )  # fmt: skip
+    code, found = certify(out)
+    assert code == 0, [line for line in found if line["error"]]
+    assert {line["certificate"]["state"] for line in found} == {"interpreted"}
+    names = {line["lowering"] for line in found}
+    assert names & {"smxx_topk_parts", "smxx_index_topk_parts"}
+    assert any(name.startswith("smxx_mla_attend_splitkv") for name in names)
+    assert any(name.startswith("smxx_fp8_") for name in names), names
+    assert {n for n in names if n.startswith("portable")} <= {"portable_zeros_like"}, names
+
+
+@pytest.mark.slow
 def test_rounded_activations_meet_fp8_weights_in_the_matrix_units(
     fp8_capture: Captured, tmp_path: Path
 ) -> None:

@@ -151,7 +151,8 @@ def test_rows_beyond_the_shared_memory_are_refused_by_the_fact(tmp_path: Path) -
 
 def test_forced_blocks_beyond_the_shared_memory_fail_to_compile(tmp_path: Path) -> None:
     match = attend_match("rocm-gfx942", tmp_path, 1, 16, "bf16")
-    with pytest.raises(KernelCompileError, match="target rocm-gfx942 has 65536"):
+    said = "target rocm-gfx942 has 65536: the next legal setting is num_stages=1"
+    with pytest.raises(KernelCompileError, match=said):
         match.emit(ATTEND, {"block_keys": 64})
 
 

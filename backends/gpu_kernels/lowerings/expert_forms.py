@@ -61,12 +61,10 @@ def choose_form(match: Match, knobs: Knobs) -> Form:
         swap=swap or form.block_rows < LEAST_SIDE,
         group=knobs["group"] or form.group,
         gated_warps=knobs["gated_warps"] or warps(target, form.gated_warps),
-        gated_stages=stages(
-            target, "gated_stages", knobs["gated_stages"], form.gated_stages, gated
-        ),
+        gated_stages=stages(target, knobs["gated_stages"], form.gated_stages, gated),
         down_n=down_n,
         down_warps=knobs["down_warps"] or warps(target, form.down_warps),
-        down_stages=stages(target, "down_stages", knobs["down_stages"], form.down_stages, down),
+        down_stages=stages(target, knobs["down_stages"], form.down_stages, down),
         ahead=form.ahead if knobs["ahead"] == 0 else knobs["ahead"] == AHEAD,
     )
 

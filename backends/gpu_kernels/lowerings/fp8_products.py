@@ -170,7 +170,7 @@ def _form(
         block_n=block_n,
         swap=swap or block_rows < LEAST_SIDE,
         num_warps=knobs["num_warps"] or warps(target, rule.num_warps),
-        num_stages=stages(target, "num_stages", knobs["num_stages"], rule.num_stages, stage_bytes),
+        num_stages=stages(target, knobs["num_stages"], rule.num_stages, stage_bytes),
         waves=rule.waves,
         least_blocks=rule.least_blocks,
         ahead=rows in _AHEAD_ROWS if knobs["ahead"] == 0 else knobs["ahead"] == AHEAD,

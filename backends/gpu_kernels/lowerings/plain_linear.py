@@ -47,7 +47,7 @@ class _Tile:
         block_n = knobs["block_n"] or (128 if n > 64 * match.target.compute_units else 64)
         element = DTYPE_BYTES[match.dtype("x")]
         stage = _TILE_BYTES * (block_rows + block_n)
-        held = stages(match.target, "num_stages", knobs["num_stages"], _STAGES, stage)
+        held = stages(match.target, knobs["num_stages"], _STAGES, stage)
         return _Tile(block_rows, block_n, _TILE_BYTES // element, held)
 
 
