@@ -1,6 +1,6 @@
-"""What lostwax calls of AITER, AMD's kernels, as `amd-aiter` packages it. Imports neither it nor torch.
+"""What lostwax calls of AITER, AMD's kernels, as `amd-aiter` packages it. Imports it nowhere.
 
-`aiter_signatures.json` holds what the wheel's functions take, read from its sources.
+`tests/backends/aiter_signatures.json` holds what the wheel's functions take, read from its sources.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def misfit() -> str | None:
         if file not in paths:
             return f"it has no {file}"
         taken = signatures(paths[file].read_text(encoding="utf-8")).get(name)
-        reason = f"{file} has no {name}" if taken is None else unfit(name, given, taken)
+        reason = f"{file} has no {name}" if taken is None else unfit(call, given, taken)
         if reason is not None:
             return reason
     return None

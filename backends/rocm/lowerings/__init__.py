@@ -8,6 +8,7 @@ from lostwax.backends.gpu_kernels.lowerings.topk import INDEX_TOPK_PARTS, TOPK_P
 from lostwax.backends.gpu_kernels.lowerings.wide_products import WIDE_PRODUCTS
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.portable.lowerings import lowerings as portable_lowerings
+from lostwax.backends.rocm.lowerings.aiter import AITER
 from lostwax.ir.contract.target import Target
 
 
@@ -15,4 +16,4 @@ def lowerings(target: Target) -> tuple[Lowering, ...]:
     """Shared and portable lowerings, and what stands in for what these targets lack: clusters of
     blocks for the selection, torch's products of halves into f32 for plain weights."""
     instead = (TOPK_PARTS, INDEX_TOPK_PARTS, PLAIN_LINEAR)
-    return (*instead, *GPU, *WIDE_PRODUCTS, *portable_lowerings(target))
+    return (*instead, AITER, *GPU, *WIDE_PRODUCTS, *portable_lowerings(target))
