@@ -84,7 +84,7 @@ def _step(
     context: ProgramContext, covers: Mapping[str, Cover], portable: Collection[str]
 ) -> StepCoverage:
     calls = Counter(call.callee.root_reference.data for call in context.calls)
-    us: Counter[tuple[tuple[str, ...], str]] = Counter()
+    us: dict[tuple[tuple[str, ...], str], float] = {}
     kinds: dict[str, Kind] = {}
     refusals: dict[tuple[tuple[str, ...], str], dict[str, str]] = {}
     for block, cover in covers.items():
@@ -94,7 +94,7 @@ def _step(
                 continue
             nodes = priced.candidate.region.region.nodes.values()
             key = tuple(node.op for node in nodes), lowering.name
-            us[key] += priced.price.micros * calls[block]
+            us[key] = us.get(key, 0.0) + priced.price.micros * calls[block]
             kinds[lowering.name] = kind_of(lowering, portable)
             refusals.setdefault(key, {}).update(_refusals(cover, priced, portable))
     total = sum(us.values())

@@ -41,7 +41,7 @@ class CacheLayout(msgspec.Struct, frozen=True, kw_only=True):
         return parts + self.scales(row) * DTYPE_BYTES["f32"]
 
 
-LAYOUTS: dict[str, CacheLayout] = {
+_PUBLISHED: dict[str, CacheLayout] = {
     "f32": CacheLayout(dtypes=("f32",)),
     "bf16": CacheLayout(dtypes=("bf16",)),
     # FlashMLA V32_FP8Sparse at ranks 512 and 64: 512 e4m3, 4 f32 scales, 64 bf16
@@ -53,18 +53,18 @@ LAYOUTS: dict[str, CacheLayout] = {
     # the same 132 bytes a token, each token's scale behind its key
     "index_row": CacheLayout(dtypes=("f8E4M3FN",), scale_block=FP8_BLOCK),
 }
-"""Every layout that a cache's type may name."""
 
 _FNUZ = "_fnuz"
-LAYOUTS |= {
+
+LAYOUTS: dict[str, CacheLayout] = _PUBLISHED | {
     name + _FNUZ: structs.replace(
         form, dtypes=tuple(d.replace("f8E4M3FN", "f8E4M3FNUZ") for d in form.dtypes)
     )
-    for name, form in LAYOUTS.items()
+    for name, form in _PUBLISHED.items()
     if form.dtypes[0] == "f8E4M3FN"
 }
-"""Those of fp8, too, in the encoding of gfx942's matrix units: the same bytes a row, of which the
-codes mean half and the scales twice."""
+"""Every layout that a cache's type may name. Those of fp8 are there in the encoding of gfx942's
+matrix units, too: as many bytes a row, of which a code means half."""
 
 
 def in_encoding(layout: str, encoding: str | None) -> str:

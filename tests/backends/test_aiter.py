@@ -64,7 +64,7 @@ def test_the_stand_in_takes_exactly_what_the_wheel_does() -> None:
 
 def test_a_changed_signature_is_told() -> None:
     (call,) = CALLS
-    taken: Mapping[str, bool] = KEPT["required"][call]
+    taken: dict[str, bool] = KEPT["required"][call]
     renamed = {("scale" if name == "sm_scale" else name): must for name, must in taken.items()}
     assert unfit(call, CALLS[call], renamed) == f"{call} takes no sm_scale"
     assert unfit(call, CALLS[call], taken | {"page_size": True}) == f"{call} asks for page_size"

@@ -1,6 +1,7 @@
 """Runs the lowering that calls AITER with a stand-in for it, kernels in Triton's interpreter.
 
-Arguments: heads and target. Output: one JSON object, case name to the largest error relative to the reference's RMS.
+Arguments: heads and target. Output: one JSON object, case name to the largest error relative to the
+reference's RMS.
 """
 
 from __future__ import annotations
