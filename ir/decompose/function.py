@@ -50,11 +50,6 @@ def dtypes_of(kind: Attribute) -> tuple[str, ...]:
         case TensorType():
             return (kind.dtype_name,)
         case CacheType():
-            if "f8E4M3FNUZ" in kind.form.dtypes:
-                raise NoDecomposition(
-                    f"a cache of layout {kind.layout.data} has no ONNX form: export an artifact for"
-                    " another target, whose fp8 is e4m3fn"
-                )
             return (element_of(kind),)
         case _:
             raise NoDecomposition(f"a value of type {kind} has no ONNX form")

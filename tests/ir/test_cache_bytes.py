@@ -21,7 +21,6 @@ from lostwax.ir.contract.cache_layout import (
     in_encoding,
     row_bytes,
 )
-from lostwax.ir.decompose.function import NoDecomposition, dtypes_of
 from lostwax.ir.reference import dsa, kv, quant
 from lostwax.ir.reference.cache_bytes import CacheBytes, empty_cache
 from lostwax.ir.reference.dtype import NUMPY_DTYPES, Scaled, round_to, widen
@@ -227,9 +226,3 @@ def test_a_layout_of_two_parts_refuses_rows_of_one() -> None:
     with pytest.raises(VerifyException, match="stores 2 parts a row"):
         CacheType.of("index_key", "N", 64, [128], "fp8_656")
     assert set(LAYOUTS) >= {"fp8_656", "fp8_576", "index_paged", "index_row"}
-
-
-def test_what_has_no_onnx_form_says_which_target_has() -> None:
-    kind = CacheType.of("index_key", "N", 64, [128], "index_paged_fnuz")
-    with pytest.raises(NoDecomposition, match="index_paged_fnuz has no ONNX form: export"):
-        dtypes_of(kind)
