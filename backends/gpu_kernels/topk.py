@@ -17,6 +17,7 @@ from lostwax.backends.gpu_kernels.row_parts import order_of
 
 DIGITS = tl.constexpr(256)  # values of a digit of 8 bits
 LEVELS = tl.constexpr(4)
+OF_PART = tl.constexpr(1024)  # counts: every level's
 
 
 @triton.jit
@@ -30,9 +31,9 @@ def _digit_of_level(of_row, level, parts, left, BLOCK_PARTS: tl.constexpr):
     """The digit of the left-th largest at a level, and how many of its prefix have a larger one;
     digit 0 where there are fewer than `left`. `of_row` are a row's counts, a part's levels after
     another."""
-    part = tl.arange(0, BLOCK_PARTS)
+    part = tl.arange(0, BLOCK_PARTS).to(tl.int64)
     digit = tl.arange(0, DIGITS)
-    at = (part[:, None] * LEVELS + level) * DIGITS + digit[None, :]
+    at = part[:, None] * OF_PART + tl.cast(level, tl.int64) * DIGITS + digit[None, :]
     held = tl.sum(tl.load(of_row + at, mask=(part < parts)[:, None], other=0), axis=0)
     at_least = tl.sum(held, axis=0) - tl.cumsum(held, axis=0) + held
     found = tl.max(tl.where(at_least >= left, digit, 0), axis=0)
@@ -59,7 +60,7 @@ def topk_count(
     if first_row + row >= tl.load(real_rows):
         return
     part = tl.program_id(1)
-    of_row = counts + row * parts * (LEVELS * DIGITS)
+    of_row = counts + row * parts * OF_PART
     prefix = 0
     left = k
     for level in tl.static_range(LEVEL):
@@ -77,7 +78,7 @@ def topk_count(
         if LEVEL > 0:
             counted = counted & ((cut >> 8).to(tl.int32) == prefix)
         held += tl.histogram((cut & 255).to(tl.int32), DIGITS, mask=counted)
-    at = (part * LEVELS + LEVEL) * DIGITS + tl.arange(0, DIGITS)
+    at = part.to(tl.int64) * OF_PART + tl.cast(LEVEL, tl.int64) * DIGITS + tl.arange(0, DIGITS)
     tl.store(of_row + at, held)
 
 
@@ -108,8 +109,8 @@ def topk_write(
             for start in range(0, k, BLOCK):
                 tl.store(to + start + lane, -1, mask=start + lane < k)
         return
-    of_row = counts + row * parts * (LEVELS * DIGITS)
-    part = tl.arange(0, BLOCK_PARTS)
+    of_row = counts + row * parts * OF_PART
+    part = tl.arange(0, BLOCK_PARTS).to(tl.int64)
     digit = tl.arange(0, DIGITS)
     least = tl.full((), 0, tl.uint32)
     left = k
@@ -119,7 +120,7 @@ def topk_write(
         found, above = _digit_of_level(of_row, level, parts, left, BLOCK_PARTS)
         least = (least << 8) + found.to(tl.uint32)
         left -= above
-        at = (part[:, None] * LEVELS + level) * DIGITS + digit[None, :]
+        at = part[:, None] * OF_PART + tl.cast(level, tl.int64) * DIGITS + digit[None, :]
         held = tl.load(of_row + at, mask=(part < parts)[:, None], other=0)
         larger += tl.sum(tl.where(digit[None, :] > found, held, 0), axis=1)
         equal = tl.sum(tl.where(digit[None, :] == found, held, 0), axis=1)
