@@ -16,20 +16,29 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from lostwax.backends.gpu_kernels.triton_compiler import TritonCompiler
 from lostwax.backends.rocm.hsaco import figures
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
-from lostwax.ir.contract.kernel import KernelNote
+from lostwax.ir.contract.kernel import KernelNote, KernelSource
 
 MATRIX = re.compile(r"\bv_mfma_\w+")
 WIDTHS = re.compile(r"\b(?:buffer|global)_load_\w+")
 SIZES = ("BLOCK_ROWS", "BLOCK_N", "BLOCK_HEADS", "BLOCK_KEYS", "TERMS", "SUMMED", "SHARED")
 """Constants by which people tell binaries of one kernel apart."""
+
+
+def in_order(source: KernelSource) -> KernelSource:
+    """The source with its parameters as the kernel has them: a note has them by name."""
+    names: list[str] = getattr(import_module(source.path), source.symbol).arg_names
+    signature = {n: source.signature[n] for n in names if n in source.signature}
+    return structs.replace(source, signature=signature)
 
 
 def rows(artifact: Path) -> Iterator[dict[str, Any]]:
@@ -39,7 +48,7 @@ def rows(artifact: Path) -> Iterator[dict[str, Any]]:
     for path in sorted((artifact / "kernels").glob("*.hsaco")):
         described = path.with_name(path.name + ".json").read_bytes()
         note = msgspec.json.decode(described, type=KernelNote)
-        source = note.sources[0]
+        source = in_order(note.sources[0])
         text = compiler.text(source)
         yield {
             "kernel": note.symbol,
