@@ -78,15 +78,18 @@ def main() -> None:
     captured, report, worst = full_width(), dict[str, Any](), 0.0
     for target in options.targets:
         steps = steps_of(captured, target, FORMATS[options.formats])
-        kept = [s for s in steps if options.segments is None or s.segment in options.segments]
-        report[target] = [asdict(step) for step in kept]
-        for step in kept:
+        chosen = [s for s in steps if options.segments is None or s.segment in options.segments]
+        report[target] = [asdict(step) for step in chosen]
+        for step in chosen:
             worst = max(worst, sum(gap.share for gap in step.gaps))
             for line in lines(target, step):
                 print(line, flush=True)
     if options.out is not None:
-        made = " ".join(["python", "benchmarks/coverage_table.py", *sys.argv[1:]])
-        options.out.write_text(json.dumps({"command": made, "steps": report}, indent=1) + "\n")
+        kept = {
+            "command": " ".join(["python", "benchmarks/coverage_table.py", *sys.argv[1:]]),
+            "steps": report,
+        }
+        options.out.write_text(json.dumps(kept, indent=1) + "\n")
     if worst > options.most:
         raise SystemExit(f"{worst:.1%} of a step on portable lowerings, at most {options.most:.1%}")
 

@@ -85,8 +85,11 @@ def main() -> None:
     spilling = sum(row["spilled"] > 0 for row in found)
     print(f"{len(found)} binaries, {spilling} of them spill")
     if options.out is not None:
-        made = " ".join(["python", "benchmarks/rocm_kernels.py", *sys.argv[1:]])
-        options.out.write_text(json.dumps({"command": made, "kernels": found}, indent=1) + "\n")
+        kept = {
+            "command": " ".join(["python", "benchmarks/rocm_kernels.py", *sys.argv[1:]]),
+            "kernels": found,
+        }
+        options.out.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":
