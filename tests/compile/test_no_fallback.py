@@ -51,7 +51,7 @@ def planned(target: str, formats: Formats) -> tuple[StepCoverage, ...]:
     return tuple(step for c, found in each for step in coverage([c], [found], portable))
 
 
-@pytest.mark.parametrize(("target", "formats"), CASES, ids=" ".join)
+@pytest.mark.parametrize(("target", "formats"), CASES, ids=map(" ".join, CASES))
 def test_nothing_is_planned_on_a_portable_lowering(target: str, formats: str) -> None:
     steps = planned(target, FORMATS[formats])
     used = {region.lowering for step in steps for region in step.regions}
