@@ -76,9 +76,10 @@ def compiled(captured: Captured, out: Path, target: str, **changes: Any) -> Path
 @pytest.fixture(scope="module")
 def artifact(fp8_capture: Captured, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its head `sample` is covered op by op, `score` by the kernel of whole rows; `extend` chooses
-    experts apart from their logits, `decode` with them."""
+    experts apart from their logits, `decode` with them, and runs them a pair at a time."""
     parts = tuple(Forced(f"sample.{op}", f"smxx_{op}", "sample") for op in SAMPLE_PARTS)
     parts += (Forced("moe.route", "smxx_route", "extend"),)
+    parts += (Forced("moe.experts", "smxx_experts_few_rows", "decode"),)
     out = tmp_path_factory.mktemp("rocm") / "artifact"
     return compiled(fp8_capture, out, "rocm-gfx942", forced=parts)
 
