@@ -53,6 +53,7 @@ from lostwax.ir.contract.artifact import (
     CHECKPOINT,
     SCHEMA,
     CheckpointNote,
+    Limits,
     Manifest,
     ProgramRef,
 )
@@ -197,26 +198,38 @@ def _requires(covers: Iterable[dict[str, Cover]]) -> dict[str, tuple[str, ...]]:
     return {p: tuple(sorted(n for q, n in pairs if q == p)) for p in sorted(p for p, _ in pairs)}
 
 
-def compile_module(
+@dataclass(frozen=True)
+class ModulePlan:
+    """What runs which ops in every program, before anything is emitted or compiled.
+
+    `covers` has one entry a context; `storage` is by block kind, `losses` by weight group.
+    """
+
+    backend: Backend
+    target: Target
+    limits: Limits
+    modules: dict[Variant, builtin.ModuleOp]
+    states: StateRows
+    contexts: tuple[ProgramContext, ...]
+    covers: list[dict[str, Cover]]
+    groups: dict[str, tuple[str, ...]]
+    storage: dict[str, Storage]
+    losses: dict[str, dict[str, float]]
+
+
+def plan_module(
     module: builtin.ModuleOp,
     facts: ModelFacts,
-    weights: WeightTable,
     target_name: str,
-    out: Path,
     options: CompileOptions | None = None,
-    tokenizer: bytes | None = None,
     progress: Progress = lambda phase: None,
-    note: CheckpointNote | None = None,
-) -> Manifest:
-    """Compile a captured module into the artifact folder `out` and return its manifest.
+) -> ModulePlan:
+    """Choose programs, weight forms and lowerings for a captured module; compiles no kernel.
 
-    `weights` may be empty (a capture without a checkpoint): then the artifact plans but cannot be
-    loaded. `tokenizer` is kept as it is, `note` beside the digest. Raises NoCover, UnknownTarget,
-    UnknownLowering, UnsupportedDtype, UnsupportedFormat, UnsupportedRanks, ShardRefused, SizeError,
-    ArtifactExists, ArtifactUnwritable, CompileRuns and KernelCompileError.
+    Raises NoCover, UnknownTarget, UnknownLowering, UnsupportedDtype, UnsupportedFormat,
+    UnsupportedRanks, ShardRefused and SizeError.
     """
     options = options or CompileOptions()
-    require_replaceable(out)
     backend, target = find_target(target_name, options.extra_backends)
     steps = {f.sym_name.data for f in module.ops if isinstance(f, func.FuncOp)}
     asked = Asked(options.dtype, options.sizes, options.tp)
@@ -224,12 +237,10 @@ def compile_module(
     lowerings: tuple[Lowering, ...] = backend.load(backend.lowerings)(target)
     lowerings = (*lowerings, *options.extra_lowerings)
     require_known(options.forced, lowerings)
-    portable = frozenset(low.name for low in portable_lowerings(target))
 
     progress("assign formats, specialise")
     formats = options.formats.assign(options.dtype, options.weights, target)
     formatted = typed(module, (formats, *rank_passes(options.tp)), options.dump_dir)
-    drafts = limits.max_drafts > 0
     heads = attention_heads(formatted)
     specs = program_specs(
         facts,
@@ -259,7 +270,35 @@ def compile_module(
     contexts, covers = tuple(plan.contexts[i] for i in kept), [covers[i] for i in kept]
     if options.batch_invariant:
         require_invariant(covers, groups)
+    return ModulePlan(
+        backend, target, limits, modules, states, contexts, covers, groups, storage, losses
+    )
 
+
+def compile_module(
+    module: builtin.ModuleOp,
+    facts: ModelFacts,
+    weights: WeightTable,
+    target_name: str,
+    out: Path,
+    options: CompileOptions | None = None,
+    tokenizer: bytes | None = None,
+    progress: Progress = lambda phase: None,
+    note: CheckpointNote | None = None,
+) -> Manifest:
+    """Compile a captured module into the artifact folder `out` and return its manifest.
+
+    `weights` may be empty (a capture without a checkpoint): then the artifact plans but cannot be
+    loaded. `tokenizer` is kept as it is, `note` beside the digest. Raises NoCover, UnknownTarget,
+    UnknownLowering, UnsupportedDtype, UnsupportedFormat, UnsupportedRanks, ShardRefused, SizeError,
+    ArtifactExists, ArtifactUnwritable, CompileRuns and KernelCompileError.
+    """
+    options = options or CompileOptions()
+    require_replaceable(out)
+    plan = plan_module(module, facts, target_name, options, progress)
+    backend, target, limits, states = plan.backend, plan.target, plan.limits, plan.states
+    contexts, covers, groups, storage = plan.contexts, plan.covers, plan.groups, plan.storage
+    portable = frozenset(low.name for low in portable_lowerings(target))
     with atomic_folder(out) as folder:
         progress("emit programs")
         requests = KernelRequests(backend, target)
@@ -286,7 +325,7 @@ def compile_module(
         write(folder, PROBES, canonical_json(Probes(probes=made.probes)))
         progress("write artifact")
         write(folder, "graphs/captured.mlir", module_text(module).encode())
-        for variant, specialised in modules.items():
+        for variant, specialised in plan.modules.items():
             write(folder, f"graphs/{variant.name}.mlir", module_text(specialised).encode())
         refs: list[ProgramRef] = []
         for program in programs:
@@ -313,7 +352,7 @@ def compile_module(
                 for i, program in enumerate(programs)
             },
             storage={group: tuple(s.name for s in weight_plan.stored[group]) for group in groups},
-            storage_losses=losses,
+            storage_losses=plan.losses,
             activations=options.activations_reason,
         )
         write(folder, "choices.json", canonical(choices))
@@ -329,7 +368,7 @@ def compile_module(
             dtype=options.dtype,
             world_size=options.tp,
             limits=limits,
-            planes=planes_of(contexts[0], facts.num_layers + drafts),
+            planes=planes_of(contexts[0], facts.num_layers + (limits.max_drafts > 0)),
             weight_bytes=weight_bytes(weight_plan),
             arena_bytes=max(p.arena_bytes for p in programs),
             state_bytes=states.hidden * facts.hidden_size * DTYPE_BYTES[options.dtype],

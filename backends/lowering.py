@@ -165,6 +165,8 @@ class Lowering:
     guard, where it fits. `selecting_contexts`: likewise where some are not selected; the most
     positions by the rows of the bucket and the heads of a rank, 0 where no such program is wanted.
     `by_name`: it is chosen only where `--lowering` names it, or a record has timed it.
+    `library` names whose kernels do the work where they are not the project's own, torch's
+    products included.
     """
 
     name: str
@@ -184,6 +186,7 @@ class Lowering:
     contexts_a_row: int = 0
     selecting_contexts: Callable[[int, int], int] = asks_for_none
     by_name: bool = False
+    library: str = ""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a pattern that does not say which op is which."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lostwax.ir.contract.cache_layout import in_encoding
 from lostwax.ir.contract.captured import must_be_captured
 from lostwax.ir.contract.scale_layout import FP8_BLOCKS, FP8_ROW_BLOCKS, ScaleLayout
 
@@ -105,6 +106,16 @@ def layout(value: str, *allowed: str) -> Predicate:
         return (
             None if got in allowed else f"layout of {value} is {got}, wants {' or '.join(allowed)}"
         )
+
+    return Predicate(refusal)
+
+
+def encoded_layout(value: str, *allowed: str) -> Predicate:
+    """The cache's byte layout is one of `allowed`, its fp8 in the target's encoding."""
+
+    def refusal(match: Match) -> str | None:
+        wanted = (in_encoding(name, match.target.fp8_encoding) for name in allowed)
+        return layout(value, *wanted).refusal(match)
 
     return Predicate(refusal)
 

@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 from plain_case import Array, Case
 
+from lostwax.ir.contract.cache_layout import in_encoding
 from lostwax.ir.contract.scale_layout import FP8_BLOCK
 from lostwax.ir.reference import core, dsa, mla, quant
 from lostwax.ir.reference.cache_bytes import CacheBytes
@@ -38,13 +39,13 @@ def turned(case: Case, node: str, table: str, x: Array) -> Array:
 def in_fp8(case: Case, node: str, x: Array) -> Scaled:
     """x, quantised as the node says."""
     fmt = str(case.attributes[node, "scale_fmt"])
-    return quant.quantise(x, scale_fmt=fmt, dtype="f8E4M3FN", block=FP8_BLOCK)
+    return quant.quantise(x, scale_fmt=fmt, dtype=case.encoding, block=FP8_BLOCK)
 
 
 def rows_in(case: Case, cache: str, found: Array) -> Array:
     """What the rows of a cache of a page a slot hold."""
     value = case.values[cache]
-    if value.layout not in BYTES:
+    if in_encoding(value.layout, None) not in BYTES:
         return found[: case.real, 0]
     held = CacheBytes.zeros(value.layout, case.rows, 1, value.parts)
     held = held.holding(found.astype(np.uint8).reshape(held.data.shape))
@@ -54,7 +55,7 @@ def rows_in(case: Case, cache: str, found: Array) -> Array:
 def as_stored(case: Case, cache: str, parts: list[Value]) -> Array:
     """What a cache holds of the rows' parts."""
     value = case.values[cache]
-    if value.layout in BYTES:
+    if in_encoding(value.layout, None) in BYTES:
         before = CacheBytes.zeros(value.layout, case.rows, 1, value.parts)
         return np.asarray(before.written(parts, np.arange(case.real)).rows(np.arange(case.real)))
     return widen(round_to(np.concatenate([widen(part) for part in parts], -1), value.dtype))

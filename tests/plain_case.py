@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
 
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.proof.plain_match import Value
+from lostwax.ir.contract.cache_layout import in_encoding
 from lostwax.ir.contract.program import Bucket, Const
 from lostwax.ir.contract.scale_layout import (
     FP8_BLOCK,
@@ -40,6 +41,7 @@ class Case:
     stored: dict[str, Value] = field(default_factory=dict[str, Value])
     of_rows: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    encoding: str = "f8E4M3FN"
     absorbs: bool = False
     """Whether host calls run over all rows on both sides of the kernels, which then leave alone
     their rows of the workspace, not of the output."""
@@ -54,6 +56,18 @@ class Case:
         self.stored[f"{first}:scale"] = Value(scales, "f32")
         self.data[first] = normal(rows, k)
         self.data[f"{first}:scale"] = 0.1 * np.abs(normal(*scales))
+
+    def encoded(self, encoding: str) -> Case:
+        """The same with fp8 values and caches in this encoding."""
+
+        def of(value: Value) -> Value:
+            dtype = encoding if value.dtype.startswith("f8") else value.dtype
+            layout = value.layout and in_encoding(value.layout, encoding)
+            return replace(value, dtype=dtype, layout=layout)
+
+        values = {name: of(value) for name, value in self.values.items()}
+        stored = {name: of(value) for name, value in self.stored.items()}
+        return replace(self, values=values, stored=stored, encoding=encoding)
 
     def give(self, name: str, array: Array, dtype: str, scale: ScaleLayout | None = None) -> None:
         """An input."""

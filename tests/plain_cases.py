@@ -21,6 +21,7 @@ from lostwax.backends.gpu_kernels.lowerings.norms import (
     LAYER_NORM,
     RMS_NORM,
 )
+from lostwax.backends.gpu_kernels.lowerings.plain_linear import PLAIN_LINEAR
 from lostwax.backends.gpu_kernels.lowerings.rope import ROPE
 from lostwax.backends.gpu_kernels.lowerings.rows import EMBED, GATHER_ROWS
 from lostwax.backends.gpu_kernels.lowerings.sample import MASK
@@ -65,6 +66,16 @@ def linear(
     case.give("weight:scale", np.abs(normal(1, 3)), "f32")
     rows_of_x(case, width, scaled)
     case.values["op.out"] = Value((rows, 70), "bf16")
+    return case
+
+
+def plain_linear(dtype: str, **knobs: int) -> Case:
+    """70 outputs of 144 columns, over tiles of rows."""
+    case = Case(PLAIN_LINEAR, TILED_ROWS, TILED_REAL, knobs=knobs, of_rows=("x",))
+    case.outputs = ("op.out",)
+    case.give("x", normal(case.rows, 144), dtype)
+    case.give("weight", normal(70, 144), dtype)
+    case.values["op.out"] = Value((case.rows, 70), "f32")
     return case
 
 
@@ -225,6 +236,8 @@ def cases() -> dict[str, Case]:
             "gather_rows": chosen_rows(GATHER_ROWS, "x", "rows"),
             "mask": mask(),
             "index_logits": index_logits(),
+            "plain linear of bf16": plain_linear("bf16"),
+            "plain linear of f32": plain_linear("f32", block_rows=16),
             "fp8 linear of one split": linear(1, False, FP8_LINEAR, 304, block_rows=16),
             "fp8 linear of two splits": linear(2, False, FP8_LINEAR, 304, block_rows=16),
             "fp8 linear of scaled rows": linear(3, True, FP8_LINEAR, 304, block_rows=16),

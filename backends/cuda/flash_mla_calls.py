@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from lostwax.backends.runtime import argument_contract
+
 PACKAGE, MODULE, MAJOR = "sgl-flash-mla", "flash_mla", "1"
 """The distribution, what is imported, and the version's first number: others may differ in what
 follows."""
@@ -23,12 +25,7 @@ HEADS = (64, 128)
 
 def unfit(name: str, taken: Mapping[str, bool]) -> str | None:
     """Why a function of CALLS cannot be called; `taken` are its parameters, True if required."""
-    given = CALLS[name]
-    unknown = [arg for arg in given if arg not in taken]
-    lacking = [arg for arg, is_required in taken.items() if is_required and arg not in given]
-    if unknown:
-        return f"{name} takes no {', '.join(unknown)}"
-    return f"{name} asks for {', '.join(lacking)}" if lacking else None
+    return argument_contract.unfit(name, CALLS[name], taken)
 
 
 def padded_heads(heads: int) -> int:

@@ -118,7 +118,7 @@ def expand_tiles(
         tl.store(target, codes, mask=inside)
         tl.store(of_scale, scale, mask=in_rows)
     else:
-        high, low, factor = two_terms(y, out.dtype.element_ty, ROUND_FIRST)
+        high, low, factor = two_terms(y, out.dtype.element_ty, FNUZ, ROUND_FIRST)
         tl.store(of_scale, factor, mask=in_rows)
         tl.store(target, high, mask=inside)
         tl.store(target + tl.cast(num_rows, tl.int64) * out_stride, low, mask=inside)

@@ -21,10 +21,10 @@ from lostwax.backends.gpu_kernels.scaled_cache import turned_key, write_rest, wr
 
 
 @triton.jit
-def _plain(value, kind: tl.constexpr, FP8: tl.constexpr):
+def _plain(value, kind: tl.constexpr, FP8: tl.constexpr, FNUZ: tl.constexpr):
     """f32 numbers that bf16 holds, as a cache of plain elements stores them; with FP8 as bits."""
     if FP8:
-        return fp8_bits(value, 0)
+        return fp8_bits(value, FNUZ)
     else:
         return value.to(kind)
 
@@ -33,7 +33,8 @@ def _plain(value, kind: tl.constexpr, FP8: tl.constexpr):
 def _write_query(
     of_row, plane, row, num_rows, weight, out, scales, out_stride, scales_stride, eps,
     Q: tl.constexpr, BLOCK: tl.constexpr, GROUPS: tl.constexpr, QUANTISED: tl.constexpr,
-    POWER_OF_TWO: tl.constexpr, SPLITS: tl.constexpr, ROUND_FIRST: tl.constexpr,
+    POWER_OF_TWO: tl.constexpr, FNUZ: tl.constexpr, SPLITS: tl.constexpr,
+    ROUND_FIRST: tl.constexpr,
 ):  # fmt: skip
     """rms_norm(q) * weight of a row: in bf16, with QUANTISED 1 so, with 2 as two terms of fp8."""
     group = tl.arange(0, GROUPS)
@@ -45,11 +46,11 @@ def _write_query(
     target = out + row.to(tl.int64) * out_stride + column
     of_scale = scales + row.to(tl.int64) * scales_stride + group
     if QUANTISED == 1:
-        codes, scale = quantised(y, POWER_OF_TWO, 0)
+        codes, scale = quantised(y, POWER_OF_TWO, FNUZ)
         tl.store(target, codes, mask=inside)
         tl.store(of_scale, scale, mask=group * BLOCK < Q)
     elif QUANTISED == 2:
-        high, low, scale = two_terms(y, out.dtype.element_ty, ROUND_FIRST)
+        high, low, scale = two_terms(y, out.dtype.element_ty, FNUZ, ROUND_FIRST)
         tl.store(target, high, mask=inside)
         tl.store(target + tl.cast(num_rows, tl.int64) * out_stride, low, mask=inside)
         tl.store(of_scale, scale, mask=group * BLOCK < Q)
@@ -62,9 +63,9 @@ def _write_latent(
     of_row, plane, slot, weight, cache, cosines, sines, stride, eps, WIDTH: tl.constexpr,
     DIM: tl.constexpr, INTERLEAVED: tl.constexpr, BLOCK: tl.constexpr, GROUPS: tl.constexpr,
     BLOCK_REST: tl.constexpr, SCALED: tl.constexpr, FP8: tl.constexpr, POWER_OF_TWO: tl.constexpr,
-    PAGE_TOKENS: tl.constexpr, PAGE_BYTES: tl.constexpr, VALUES_STRIDE: tl.constexpr,
-    SCALES_AT: tl.constexpr, SCALES_STRIDE: tl.constexpr, REST_AT: tl.constexpr,
-    SPLITS: tl.constexpr, ROUND_FIRST: tl.constexpr,
+    FNUZ: tl.constexpr, PAGE_TOKENS: tl.constexpr, PAGE_BYTES: tl.constexpr,
+    VALUES_STRIDE: tl.constexpr, SCALES_AT: tl.constexpr, SCALES_STRIDE: tl.constexpr,
+    REST_AT: tl.constexpr, SPLITS: tl.constexpr, ROUND_FIRST: tl.constexpr,
 ):  # fmt: skip
     """rms_norm(latent) * weight and rope(k_pe), side by side at the slot."""
     group = tl.arange(0, GROUPS)
@@ -80,7 +81,7 @@ def _write_latent(
     other = summed(of_row + WIDTH + partner, plane, in_rest, SPLITS, ROUND_FIRST)
     k_pe = rounded(turned(own, other, cosines, sines, rest, 0, DIM), 1)
     if SCALED:
-        codes, scale = quantised(y, POWER_OF_TWO, 0)
+        codes, scale = quantised(y, POWER_OF_TWO, FNUZ)
         write_scaled(
             cache, slot, codes, scale, WIDTH, BLOCK, GROUPS, PAGE_TOKENS, PAGE_BYTES,
             VALUES_STRIDE, SCALES_AT, SCALES_STRIDE,
@@ -89,8 +90,8 @@ def _write_latent(
     else:
         at = cache + slot.to(tl.int64) * stride
         kind: tl.constexpr = cache.dtype.element_ty
-        tl.store(at + column, _plain(y, kind, FP8), mask=inside)
-        tl.store(at + WIDTH + rest, _plain(k_pe, kind, FP8), mask=in_rest)
+        tl.store(at + column, _plain(y, kind, FP8, FNUZ), mask=inside)
+        tl.store(at + WIDTH + rest, _plain(k_pe, kind, FP8, FNUZ), mask=in_rest)
 
 
 @triton.jit
@@ -98,9 +99,9 @@ def _write_key(
     of_row, plane, slot, weight, bias, cache, cosines, sines, stride, eps, scale,
     WIDTH: tl.constexpr, LEVELS: tl.constexpr, OFFSET: tl.constexpr, DIM: tl.constexpr,
     INTERLEAVED: tl.constexpr, BLOCK: tl.constexpr, SCALED: tl.constexpr,
-    POWER_OF_TWO: tl.constexpr, PAGE_TOKENS: tl.constexpr, PAGE_BYTES: tl.constexpr,
-    VALUES_STRIDE: tl.constexpr, SCALES_AT: tl.constexpr, SCALES_STRIDE: tl.constexpr,
-    SPLITS: tl.constexpr, ROUND_FIRST: tl.constexpr,
+    POWER_OF_TWO: tl.constexpr, FNUZ: tl.constexpr, PAGE_TOKENS: tl.constexpr,
+    PAGE_BYTES: tl.constexpr, VALUES_STRIDE: tl.constexpr, SCALES_AT: tl.constexpr,
+    SCALES_STRIDE: tl.constexpr, SPLITS: tl.constexpr, ROUND_FIRST: tl.constexpr,
 ):  # fmt: skip
     """rope(layer_norm(k)) at the slot; SCALED: times H * scale, quantised."""
     column = tl.arange(0, WIDTH)[None, :]
@@ -114,7 +115,7 @@ def _write_key(
     if SCALED:
         z = rounded(rotated(y, scale, 1, WIDTH, LEVELS), 1)
         BLOCKS: tl.constexpr = WIDTH // BLOCK
-        codes, of_block = quantised(tl.reshape(z, (BLOCKS, BLOCK)), POWER_OF_TWO, 0)
+        codes, of_block = quantised(tl.reshape(z, (BLOCKS, BLOCK)), POWER_OF_TWO, FNUZ)
         write_scaled(
             cache, slot, codes, of_block, WIDTH, BLOCK, BLOCKS, PAGE_TOKENS, PAGE_BYTES,
             VALUES_STRIDE, SCALES_AT, SCALES_STRIDE,
@@ -183,6 +184,7 @@ def cached_rows(
     HEADS_BLOCK: tl.constexpr,
     SPLITS: tl.constexpr,
     WIDE_DOT: tl.constexpr,
+    FNUZ: tl.constexpr,
     ROUND_FIRST: tl.constexpr,
     LATENT_PAGE_TOKENS: tl.constexpr,
     LATENT_PAGE_BYTES: tl.constexpr,
@@ -194,6 +196,7 @@ def cached_rows(
     KEY_VALUES_STRIDE: tl.constexpr,
     KEY_SCALES_AT: tl.constexpr,
     KEY_SCALES_STRIDE: tl.constexpr,
+    SETTLE: tl.constexpr = 0,
 ):
     """One part of a row: the query before its projection, the latent row, or the index key.
 
@@ -210,7 +213,8 @@ def cached_rows(
     if part == 0:
         _write_query(
             of_row, plane, row, num_rows, q_weight, q_out, q_scales, q_stride, q_scales_stride,
-            q_eps, Q, BLOCK, Q_GROUPS, Q_SCALED, Q_POWER_OF_TWO, SPLITS, ROUND_FIRST,
+            q_eps, Q, BLOCK, Q_GROUPS, Q_SCALED, Q_POWER_OF_TWO, FNUZ, SPLITS,
+            ROUND_FIRST,
         )  # fmt: skip
     elif part == 1:
         slot = tl.load(slots + row).to(tl.int64)
@@ -218,7 +222,7 @@ def cached_rows(
             of_row + (Q + K), plane, slot, latent_weight, latent_cache, latent_table + row * ROPE,
             latent_table + (num_rows + row) * ROPE, latent_stride, latent_eps, LATENT, ROPE,
             INTERLEAVED, BLOCK, LATENT_GROUPS, BLOCK_ROPE, LATENT_SCALED, LATENT_FP8,
-            LATENT_POWER_OF_TWO, LATENT_PAGE_TOKENS, LATENT_PAGE_BYTES, LATENT_VALUES_STRIDE,
+            LATENT_POWER_OF_TWO, FNUZ, LATENT_PAGE_TOKENS, LATENT_PAGE_BYTES, LATENT_VALUES_STRIDE,
             LATENT_SCALES_AT, LATENT_SCALES_STRIDE, LATENT_REST_AT, SPLITS, ROUND_FIRST,
         )  # fmt: skip
     elif part == 2:
@@ -227,14 +231,14 @@ def cached_rows(
             of_row + Q, plane, slot, key_weight, key_bias, key_cache, key_table + row * KEY_DIM,
             key_table + (num_rows + row) * KEY_DIM, key_stride, key_eps, key_scale, K, KEY_LEVELS,
             KEY_OFFSET, KEY_DIM, KEY_INTERLEAVED, KEY_BLOCK, KEY_SCALED, KEY_POWER_OF_TWO,
-            KEY_PAGE_TOKENS, KEY_PAGE_BYTES, KEY_VALUES_STRIDE, KEY_SCALES_AT, KEY_SCALES_STRIDE,
-            SPLITS, ROUND_FIRST,
+            FNUZ, KEY_PAGE_TOKENS, KEY_PAGE_BYTES, KEY_VALUES_STRIDE, KEY_SCALES_AT,
+            KEY_SCALES_STRIDE, SPLITS, ROUND_FIRST,
         )  # fmt: skip
     elif HEADS > 0:
         plain_product(
             (part - 3) * num_rows + tl.program_id(0), x, heads_weight, heads_out, partial, arrived,
             real, num_rows, x_stride, heads_stride, HEADS, WIDTH, HEADS_SPLITS, HEADS_BLOCK_ROWS,
-            HEADS_BLOCK, BLOCK, WIDE_DOT,
+            HEADS_BLOCK, BLOCK, WIDE_DOT, SETTLE,
         )  # fmt: skip
 
 
@@ -261,7 +265,7 @@ def _write_index_queries(
     scales_row_stride, scales_head_stride, scale, HEADS: tl.constexpr, BLOCK_HEADS: tl.constexpr,
     WIDTH: tl.constexpr, OFFSET: tl.constexpr, DIM: tl.constexpr, INTERLEAVED: tl.constexpr,
     SCALED: tl.constexpr, LEVELS: tl.constexpr, BLOCK: tl.constexpr, POWER_OF_TWO: tl.constexpr,
-    SPLITS: tl.constexpr, ROUND_FIRST: tl.constexpr,
+    FNUZ: tl.constexpr, SPLITS: tl.constexpr, ROUND_FIRST: tl.constexpr,
 ):  # fmt: skip
     """rope(index_q) of the heads [BLOCK_HEADS] of a row; SCALED: times H * scale, quantised."""
     # whole, so that the table is loaded in the layout of the values, whose rows lie in one warp
@@ -275,7 +279,8 @@ def _write_index_queries(
     if SCALED:
         store_rotated(
             y, row, head, column, index_q, scales, row_stride, head_stride, scales_row_stride,
-            scales_head_stride, scale, HEADS, BLOCK_HEADS, WIDTH, LEVELS, BLOCK, 1, POWER_OF_TWO, 0,
+            scales_head_stride, scale, HEADS, BLOCK_HEADS, WIDTH, LEVELS, BLOCK, 1, POWER_OF_TWO,
+            FNUZ,
         )  # fmt: skip
     else:
         at = row.to(tl.int64) * row_stride + head[:, None].to(tl.int64) * head_stride + column
@@ -310,6 +315,7 @@ def query_rows(
     LEVELS: tl.constexpr,
     BLOCK: tl.constexpr,
     POWER_OF_TWO: tl.constexpr,
+    FNUZ: tl.constexpr,
     SPLITS: tl.constexpr,
     ROUND_FIRST: tl.constexpr,
     OFFSET: tl.constexpr,
@@ -344,5 +350,5 @@ def query_rows(
             index_q_row_stride, index_q_head_stride, index_scales_row_stride,
             index_scales_head_stride, scale, INDEX_HEADS, INDEX_BLOCK_HEADS, INDEX_WIDTH,
             INDEX_OFFSET, INDEX_DIM, INDEX_INTERLEAVED, SCALED, LEVELS, BLOCK, POWER_OF_TWO,
-            SPLITS, ROUND_FIRST,
+            FNUZ, SPLITS, ROUND_FIRST,
         )  # fmt: skip

@@ -22,6 +22,7 @@ def append(
     SECOND: tl.constexpr,
     BLOCK: tl.constexpr,
     FP8: tl.constexpr,
+    FNUZ: tl.constexpr,
 ):
     """One row's parts side by side at its slot."""
     row = tl.program_id(0).to(tl.int64)
@@ -35,5 +36,5 @@ def append(
         at = second + row * second_stride + column - FIRST
         rest = tl.load(at, mask=inside, other=0.0)
         value = tl.where(inside, rest.to(tl.float32), value.to(tl.float32))
-    stored = fp8_bits(value.to(tl.float32), 0) if FP8 else value.to(cache.dtype.element_ty)
+    stored = fp8_bits(value.to(tl.float32), FNUZ) if FP8 else value.to(cache.dtype.element_ty)
     tl.store(target, stored, mask=column < FIRST + SECOND)

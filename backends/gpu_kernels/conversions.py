@@ -9,10 +9,19 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from lostwax.backends.gpu_kernels.rounding import fp8_bits, fp8_wide
+
 
 @triton.jit
-def to_fp8(value, kind: tl.constexpr, ROUND_FIRST: tl.constexpr):
-    """The nearest e4m3 number."""
+def to_fp8(value, kind: tl.constexpr, FNUZ: tl.constexpr, ROUND_FIRST: tl.constexpr):
+    """The nearest e4m3 number; of FNUZ by its bits, which have no minus zero. Interpreted, `kind`
+    is f32 there."""
+    if FNUZ:
+        codes = fp8_bits(value, 1)
+        if ROUND_FIRST:
+            return fp8_wide(codes, 1).to(kind)
+        else:
+            return codes.to(kind, bitcast=True)
     if ROUND_FIRST:
         bits = value.to(tl.int32, bitcast=True)
         bits = (bits + 0x7FFFF + ((bits >> 20) & 1)) & ~0xFFFFF

@@ -14,14 +14,16 @@ from lostwax.backends.gpu_kernels.conversions import to_fp8
 
 
 @triton.jit
-def block_scale(amax, TERMS: tl.constexpr, POWER_OF_TWO: tl.constexpr):
+def block_scale(
+    amax, TERMS: tl.constexpr, POWER_OF_TWO: tl.constexpr, FNUZ: tl.constexpr
+):  # fmt: skip
     """The scale of a block whose largest magnitude is `amax`, f32, as `quant.quantise` has it.
 
     Of two terms the power of two, and no least magnitude but what keeps it normal.
     """
     least = 1e-4 if TERMS == 1 else 1e-30
     # to the nearest: one bit above a power of two would double what is rounded up to one
-    scale = tl.div_rn(tl.maximum(amax, least), 448.0)
+    scale = tl.div_rn(tl.maximum(amax, least), 240.0 if FNUZ else 448.0)
     if POWER_OF_TWO or TERMS == 2:
         bits = (scale.to(tl.int32, bitcast=True) + 0x7FFFFF) & 0x7F800000
         scale = bits.to(tl.float32, bitcast=True)
@@ -32,20 +34,20 @@ def block_scale(amax, TERMS: tl.constexpr, POWER_OF_TWO: tl.constexpr):
 def store_terms(
     value, row, block, column, terms, scale, num_rows, width, scale_row, scale_block,
     BLOCK_SCALE: tl.constexpr, TERMS: tl.constexpr, POWER_OF_TWO: tl.constexpr,
-    ROUND_FIRST: tl.constexpr,
+    FNUZ: tl.constexpr, ROUND_FIRST: tl.constexpr,
 ):  # fmt: skip
     """Terms and scales of f32 [BLOCKS, BLOCK_SCALE], blocks of one row, zero behind `width`;
     arguments as `quantise_rows` has them."""
     inside = column < width
-    factor = block_scale(tl.max(tl.abs(value), axis=1), TERMS, POWER_OF_TWO)
+    factor = block_scale(tl.max(tl.abs(value), axis=1), TERMS, POWER_OF_TWO, FNUZ)
     there = scale + row.to(tl.int64) * scale_row + block.to(tl.int64) * scale_block
     tl.store(there, factor, mask=block * BLOCK_SCALE < width)
     value = tl.div_rn(value, factor[:, None] + tl.zeros_like(value))
-    high = to_fp8(value, terms.dtype.element_ty, ROUND_FIRST)
+    high = to_fp8(value, terms.dtype.element_ty, FNUZ, ROUND_FIRST)
     target = terms + row.to(tl.int64) * width + column
     tl.store(target, high, mask=inside)
     if TERMS == 2:
-        low = to_fp8(value - high.to(tl.float32), terms.dtype.element_ty, ROUND_FIRST)
+        low = to_fp8(value - high.to(tl.float32), terms.dtype.element_ty, FNUZ, ROUND_FIRST)
         tl.store(target + tl.cast(num_rows, tl.int64) * width, low, mask=inside)
 
 
@@ -53,7 +55,7 @@ def store_terms(
 def quantise_blocks(
     row, first_block, x, terms, scale, num_rows, width, x_stride, scale_row, scale_block,
     BLOCK_SCALE: tl.constexpr, BLOCKS: tl.constexpr, TERMS: tl.constexpr,
-    POWER_OF_TWO: tl.constexpr, ROUND_FIRST: tl.constexpr,
+    POWER_OF_TWO: tl.constexpr, FNUZ: tl.constexpr, ROUND_FIRST: tl.constexpr,
 ):  # fmt: skip
     """BLOCKS blocks of one row from `first_block` on; arguments as `quantise_rows` has them."""
     block = first_block + tl.arange(0, BLOCKS)
@@ -62,17 +64,17 @@ def quantise_blocks(
     value = tl.load(source, mask=column < width, other=0.0).to(tl.float32)
     store_terms(
         value, row, block, column, terms, scale, num_rows, width, scale_row, scale_block,
-        BLOCK_SCALE, TERMS, POWER_OF_TWO, ROUND_FIRST,
+        BLOCK_SCALE, TERMS, POWER_OF_TWO, FNUZ, ROUND_FIRST,
     )  # fmt: skip
 
 
 @triton.jit
-def two_terms(x, kind: tl.constexpr, ROUND_FIRST: tl.constexpr):
+def two_terms(x, kind: tl.constexpr, FNUZ: tl.constexpr, ROUND_FIRST: tl.constexpr):
     """Both terms and the scales [G] of f32 x [G, B], a block a row."""
-    scale = block_scale(tl.max(tl.abs(x), axis=1), 2, 1)
+    scale = block_scale(tl.max(tl.abs(x), axis=1), 2, 1, FNUZ)
     spread = tl.div_rn(x, scale[:, None] + tl.zeros_like(x))
-    high = to_fp8(spread, kind, ROUND_FIRST)
-    return high, to_fp8(spread - high.to(tl.float32), kind, ROUND_FIRST), scale
+    high = to_fp8(spread, kind, FNUZ, ROUND_FIRST)
+    return high, to_fp8(spread - high.to(tl.float32), kind, FNUZ, ROUND_FIRST), scale
 
 
 @triton.jit
@@ -90,6 +92,7 @@ def quantise_rows(
     BLOCKS: tl.constexpr,
     TERMS: tl.constexpr,
     POWER_OF_TWO: tl.constexpr,
+    FNUZ: tl.constexpr,
     ROUND_FIRST: tl.constexpr,
 ):
     """BLOCKS blocks of one row."""
@@ -98,5 +101,5 @@ def quantise_rows(
         return
     quantise_blocks(
         row, tl.program_id(1) * BLOCKS, x, terms, scale, num_rows, width, x_stride, scale_row,
-        scale_block, BLOCK_SCALE, BLOCKS, TERMS, POWER_OF_TWO, ROUND_FIRST,
+        scale_block, BLOCK_SCALE, BLOCKS, TERMS, POWER_OF_TWO, FNUZ, ROUND_FIRST,
     )  # fmt: skip

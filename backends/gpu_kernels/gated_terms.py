@@ -28,6 +28,7 @@ def gated_terms(
     SPLITS: tl.constexpr,
     TERMS: tl.constexpr,
     POWER_OF_TWO: tl.constexpr,
+    FNUZ: tl.constexpr,
     ROUND_FIRST: tl.constexpr,
 ):
     """silu(gate) * up of one row and BLOCKS blocks, rounded to bf16, then quantised."""
@@ -44,5 +45,5 @@ def gated_terms(
     y = to_float(g / (1.0 + tl.exp(-g)) * u, tl.bfloat16, ROUND_FIRST).to(tl.float32)
     store_terms(
         y, row, block, column, terms, scale, num_rows, WIDTH, scale_row, scale_block, BLOCK_SCALE,
-        TERMS, POWER_OF_TWO, ROUND_FIRST,
+        TERMS, POWER_OF_TWO, FNUZ, ROUND_FIRST,
     )  # fmt: skip

@@ -19,6 +19,7 @@ from lostwax.backends.gpu_kernels.scaled_products import (
     product,
     scaled,
     take_turns,
+    tiles_of,
     zeros_of,
 )
 
@@ -91,6 +92,8 @@ def gated_tiles(
     GROUP: tl.constexpr,
     TERMS: tl.constexpr,
     POWER_OF_TWO: tl.constexpr,
+    FNUZ: tl.constexpr,
+    MAPS: tl.constexpr,
     SWAP: tl.constexpr,
     AHEAD: tl.constexpr,
     WIDE_DOT: tl.constexpr,
@@ -102,6 +105,10 @@ def gated_tiles(
     PAIRS, a power of two that holds all of ids, or 0: the tile finds its pairs itself, and its
     first block says them to the launches behind.
     """
+    gate = tiles_of(gate, BLOCK_SCALE, BLOCK_SCALE, MAPS)
+    up = tiles_of(up, BLOCK_SCALE, BLOCK_SCALE, MAPS)
+    shared_gate = tiles_of(shared_gate, BLOCK_SCALE, BLOCK_SCALE, MAPS)
+    shared_up = tiles_of(shared_up, BLOCK_SCALE, BLOCK_SCALE, MAPS)
     blocks: tl.constexpr = (INTER + BLOCK_SCALE - 1) // BLOCK_SCALE
     wide: tl.constexpr = (DIM + BLOCK_SCALE - 1) // BLOCK_SCALE
     tile, block = take_turns(tiles, blocks, GROUP)
@@ -149,15 +156,15 @@ def gated_tiles(
     out = block * BLOCK_SCALE + column
     own = (out < INTER)[None, :]  # behind INTER lies the next expert
     value = tl.where(own, value, 0.0)
-    factor = block_scale(tl.max(tl.abs(value), axis=1), TERMS, POWER_OF_TWO)
+    factor = block_scale(tl.max(tl.abs(value), axis=1), TERMS, POWER_OF_TWO, FNUZ)
     slots = tl.cast(tiles, tl.int64) * BLOCK_ROWS
     tl.store(hidden_scale + block * slots + slot, factor)
     value = tl.div_rn(value, factor[:, None] + tl.zeros_like(value))
-    high = to_fp8(value, hidden.dtype.element_ty, ROUND_FIRST)
+    high = to_fp8(value, hidden.dtype.element_ty, FNUZ, ROUND_FIRST)
     target = hidden + slot.to(tl.int64)[:, None] * INTER + out[None, :]
     tl.store(target, high, mask=own)
     if TERMS == 2:
-        low = to_fp8(value - high.to(tl.float32), hidden.dtype.element_ty, ROUND_FIRST)
+        low = to_fp8(value - high.to(tl.float32), hidden.dtype.element_ty, FNUZ, ROUND_FIRST)
         tl.store(target + slots * INTER, low, mask=own)
 
 
@@ -205,6 +212,7 @@ def down_tiles(
     BLOCK_SCALE: tl.constexpr,
     GROUP: tl.constexpr,
     TERMS: tl.constexpr,
+    MAPS: tl.constexpr,
     SWAP: tl.constexpr,
     AHEAD: tl.constexpr,
     WIDE_DOT: tl.constexpr,
@@ -213,6 +221,9 @@ def down_tiles(
 
     SHARED: expert EXPERTS is the shared one.
     """
+    hidden = tiles_of(hidden, BLOCK_ROWS, BLOCK_SCALE, MAPS)
+    down = tiles_of(down, BLOCK_N, BLOCK_SCALE, MAPS)
+    shared_down = tiles_of(shared_down, BLOCK_N, BLOCK_SCALE, MAPS)
     blocks: tl.constexpr = (DIM + BLOCK_N - 1) // BLOCK_N
     wide: tl.constexpr = (INTER + BLOCK_SCALE - 1) // BLOCK_SCALE
     high: tl.constexpr = (DIM + BLOCK_SCALE - 1) // BLOCK_SCALE

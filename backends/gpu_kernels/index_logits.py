@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from lostwax.backends.gpu_kernels.fp8_loads import load_fp8
+
 
 @triton.jit
 def _tile_of(q_starts, number, low, high, reqs, ROWS: tl.constexpr, BLOCK_REQS: tl.constexpr):
@@ -60,6 +62,7 @@ def index_logits(
     SCALED: tl.constexpr,
     PAGED: tl.constexpr,
     SCALES_AT: tl.constexpr,  # bytes of a page before its scales, where PAGED
+    FNUZ: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK_HEADS: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
@@ -99,15 +102,14 @@ def index_logits(
     inside = is_read[:, None] & in_dim[None, :]
     factor = tl.full((BLOCK_KEYS,), scale, tl.float32)
     if SCALED:
-        keys = cache.to(tl.pointer_type(tl.float8e4nv), bitcast=True)
         scale_at = page + SCALES_AT + 4 * token if PAGED else page + token * token_stride + DIM
         scales = cache.to(tl.pointer_type(tl.float32), bitcast=True)
         factor *= tl.load(scales + scale_at // 4, mask=is_read, other=0.0)
+        k = load_fp8(cache, key_at, inside, FNUZ, WIDE_DOT)
     else:
-        keys = cache
-    k = tl.load(keys + key_at, mask=inside, other=0.0)
-    if WIDE_DOT:
-        k = k.to(tl.float32)
+        k = tl.load(cache + key_at, mask=inside, other=0.0)
+        if WIDE_DOT:
+            k = k.to(tl.float32)
     k = tl.trans(k)
     for row in range(first, last):
         wide = tl.cast(row, tl.int64)

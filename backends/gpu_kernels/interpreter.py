@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import torch
 
+from lostwax.backends.gpu_kernels.triton_compiler import parts_of
 from lostwax.backends.runtime.driver import Resolve, Thunk
 from lostwax.backends.runtime.host_call import bind_host_call
 from lostwax.backends.runtime.host_driver import HostDriver
@@ -79,45 +80,61 @@ def bind_interpreted(
         )
     if any(isinstance(p, Blob) for p in launch.params):
         raise NotInterpretable(f"{source.symbol} takes structs: only its device can run it")
-    arguments = _arguments(launch.params, resolve)
+    arguments, copies = _arguments(source, launch.params, resolve)
     exact = {name: value for name, value in EXACT.items() if name in source.constants}
     constants = source.constants | exact
 
     def run() -> None:
+        for wide, tensor in copies:
+            wide.copy_(tensor)
         kernel[launch.grid](*arguments, **constants)
+        for wide, tensor in copies:
+            tensor.copy_(wide)
 
     return run
 
 
+Copies = list[tuple[torch.Tensor, torch.Tensor]]
+"""f32 stand-ins, and the tensors that they stand for."""
+
+
 def _arguments(
-    params: Sequence[Parameter], resolve: Resolve
-) -> list[Any]:  # tensors, numbers, and Triton's descriptors, which are untyped
-    """What the interpreter is given: a descriptor for each map and its extents and strides."""
+    source: KernelSource, params: Sequence[Parameter], resolve: Resolve
+) -> tuple[list[Any], Copies]:  # tensors, numbers, tuples of both, and Triton's descriptors
+    """What the interpreter is given: of tiles a descriptor, or a tuple with their extents."""
     from triton.tools.tensor_descriptor import TensorDescriptor
 
     found: list[Any] = []
+    copies: Copies = []
     left = iter(params)
-    for param in left:
+    for kind in source.signature.values():
+        if kind == "constexpr":
+            continue
+        param = next(left)
         match param:
             case Pointer():
-                found.append(_readable(resolve(param.view)))
+                tensor = _readable(resolve(param.view), copies)
+                behind = [next(left) for _ in parts_of(kind)[1:]]
+                extents = (p.value for p in behind if isinstance(p, Scalar))
+                found.append((tensor, *extents) if behind else tensor)
             case Scalar():
                 found.append(param.value)
             case TensorMap():
-                tensor, box = _readable(resolve(param.view)), list(param.box)
+                tensor, box = _readable(resolve(param.view), copies), list(param.box)
                 for _ in (*tensor.shape, *tensor.stride()):
                     next(left)
                 shape, strides = list(tensor.shape), list(tensor.stride())
                 found.append(TensorDescriptor(tensor, shape, strides, box))
             case _:
                 pass
-    return found
+    return found, copies
 
 
-def _readable(tensor: torch.Tensor) -> torch.Tensor:
-    """What the interpreter can load: it knows no e4m3fnuz, whose numbers f32 holds exactly."""
+def _readable(tensor: torch.Tensor, copies: Copies) -> torch.Tensor:
+    """What the interpreter can load and store: it knows no e4m3fnuz, whose numbers f32 holds
+    exactly."""
     if tensor.dtype != torch.float8_e4m3fnuz:
         return tensor
-    if not tensor.is_contiguous():
-        raise NotInterpretable("strided e4m3fnuz cannot be interpreted: only its device can run it")
-    return tensor.float()
+    wide = torch.empty_strided(tensor.shape, tensor.stride(), dtype=torch.float32)
+    copies.append((wide, tensor))
+    return wide

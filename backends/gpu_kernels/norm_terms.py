@@ -32,6 +32,7 @@ def add_rms_norm_terms(
     GROUPS: tl.constexpr,
     KEEP_NORMED: tl.constexpr,
     BF16_SUM: tl.constexpr,
+    FNUZ: tl.constexpr,
     ROUND_FIRST: tl.constexpr,
 ):
     """One row: a = residual + delta in f32; residual_out = round(a); normed = rms_norm(a) * weight,
@@ -51,7 +52,7 @@ def add_rms_norm_terms(
     y = rms_normed(total, w, eps, WIDTH, 1)
     if KEEP_NORMED:
         tl.store(normed + row * WIDTH + column, y.to(normed.dtype.element_ty), mask=inside)
-    high, low, scale = two_terms(y, terms.dtype.element_ty, ROUND_FIRST)
+    high, low, scale = two_terms(y, terms.dtype.element_ty, FNUZ, ROUND_FIRST)
     target = terms + row * WIDTH + column
     tl.store(target, high, mask=inside)
     tl.store(target + tl.cast(num_rows, tl.int64) * WIDTH, low, mask=inside)

@@ -155,6 +155,7 @@ def place_and_quantise(
     BLOCK_PAIRS: tl.constexpr,
     BLOCK_SCALE: tl.constexpr,
     BLOCKS: tl.constexpr,
+    FNUZ: tl.constexpr,
     ROUND_FIRST: tl.constexpr,
 ):
     """One expert's slots and tiles, or, in programs behind those of the experts, two terms of
@@ -172,7 +173,7 @@ def place_and_quantise(
         if part // parts < real:
             quantise_blocks(
                 part // parts, part % parts * BLOCKS, x, terms, scale, num_rows, width, x_stride,
-                scale_row, scale_block, BLOCK_SCALE, BLOCKS, 2, 1, ROUND_FIRST,
+                scale_row, scale_block, BLOCK_SCALE, BLOCKS, 2, 1, FNUZ, ROUND_FIRST,
             )  # fmt: skip
 
 

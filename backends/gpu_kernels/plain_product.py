@@ -7,6 +7,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from lostwax.backends.gpu_kernels.arrival import settled
+
 
 @triton.jit
 def plain_product(
@@ -27,6 +29,7 @@ def plain_product(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     WIDE_DOT: tl.constexpr,
+    SETTLE: tl.constexpr,
 ):
     """What the program of this number does; tiles behind the real rows have nothing to do, nor has
     what lies behind the last tile. WIDE_DOT takes the product in f32."""
@@ -54,7 +57,7 @@ def plain_product(
         place = tl.arange(0, BLOCK_ROWS)[:, None] * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
         parts = partial + block.to(tl.int64) * SPLITS * (BLOCK_ROWS * BLOCK_N) + place
         tl.store(parts + split * (BLOCK_ROWS * BLOCK_N), total, mask=inside)
-        tl.debug_barrier()  # every thread's part is written before this program counts itself
+        settled(SETTLE)  # every thread's part is written before this program counts itself
         if tl.atomic_add(arrived + block, 1, sem="acq_rel") == SPLITS - 1:
             tl.store(arrived + block, 0)
             whole = tl.zeros((BLOCK_ROWS, BLOCK_N), tl.float32)

@@ -44,6 +44,17 @@ def fp8_bits(x, FNUZ: tl.constexpr):
 
 
 @triton.jit
+def fp8_wide(codes, FNUZ: tl.constexpr):
+    """f32: the e4m3 numbers whose bits are the u8 `codes`."""
+    bits = codes.to(tl.int32)
+    # exponent and mantissa as they lie in f32; the smallest are subnormal there, too
+    size = ((bits & 0x7F) << 20).to(tl.float32, bitcast=True) * (2.0**119 if FNUZ else 2.0**120)
+    value = tl.where(bits >= 0x80, -size, size)
+    is_nan = bits == 0x80 if FNUZ else (bits & 0x7F) == 0x7F
+    return tl.where(is_nan, float("nan"), value)
+
+
+@triton.jit
 def quantised(x, POWER_OF_TWO: tl.constexpr, FNUZ: tl.constexpr):
     """Bits of fp8 [G, B] and f32 scales [G] of f32 x [G, B], as `quant.quantise` means them.
 

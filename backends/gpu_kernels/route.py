@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from lostwax.backends.gpu_kernels.arrival import settled
 from lostwax.backends.gpu_kernels.scaled_products import by_rows, product, zeros_of
 
 
@@ -140,6 +141,7 @@ def route_rows(
     SPLITS: tl.constexpr,
     SPLIT_BLOCKS: tl.constexpr,
     WIDE_DOT: tl.constexpr,
+    SETTLE: tl.constexpr = 0,
 ):
     """The choice of BLOCK_ROWS rows with the logits that it needs, x weight^T.
 
@@ -173,7 +175,7 @@ def route_rows(
     sums = partial + tile.to(tl.int64) * SPLITS * plane
     at = sums + split.to(tl.int64) * plane + lane[:, None] * EXPERTS + expert[None, :]
     tl.store(at, by_rows(total, 1), mask=there[:, None] & (expert < EXPERTS)[None, :])
-    tl.debug_barrier()  # every thread's part is written before this program counts itself
+    settled(SETTLE)  # every thread's part is written before this program counts itself
     if tl.atomic_add(arrived + tile, 1, sem="acq_rel") == SPLITS * blocks - 1:
         tl.store(arrived + tile, 0)
         own = first_row + tl.arange(0, BLOCK_ROWS)

@@ -121,6 +121,7 @@ def sample_split(
     MASS_BITS: tl.constexpr,
     TRIES_TWICE: tl.constexpr,
     RECENT: tl.constexpr,
+    SETTLE: tl.constexpr = 0,
 ):
     """One part of one row: the best score of its allowed ids, their largest logit, and of all its
     ids the largest logit and the sum of exponentials. The last part of a row without a nucleus, or
@@ -172,7 +173,7 @@ def sample_split(
         )
         tl.store(runner_ups + at, runner_up)
         tl.store(runner_up_ids + at, named_up)
-    if is_last(arrived + row, parts):
+    if is_last(arrived + row, parts, SETTLE):
         each = tl.arange(0, BLOCK_PARTS)
         there, from_part = each < parts, row * parts + each
         score = tl.load(scores + from_part, mask=there, other=float("-inf"), cache_modifier=".cg")
@@ -239,6 +240,7 @@ def sample_weigh(
     BLOCK_PARTS: tl.constexpr,
     LIST: tl.constexpr,
     MASS_BITS: tl.constexpr,
+    SETTLE: tl.constexpr = 0,
 ):
     """One part of one row that has a nucleus: masses that say whether the chosen id lies in it, and
     the ids from which to pick where it does not. The row's last part picks."""
@@ -276,7 +278,7 @@ def sample_weigh(
         border = tl.where(share < 1, logit, float("-inf"))  # all ids are before that
         is_open = is_open & is_likely & is_up_to(x, index, border, picked)
     append(listed + row * LIST, progress + 2 * row + 1, index, is_open, LIST)
-    if is_last(progress + 2 * row, parts):
+    if is_last(progress + 2 * row, parts, SETTLE):
         each = tl.arange(0, BLOCK_PARTS)
         there, of_part = each < parts, 4 * (row * parts + each)
         total = tl.sum(

@@ -121,6 +121,7 @@ def append_latent(
     BLOCK_REST: tl.constexpr,
     BF16: tl.constexpr,
     POWER_OF_TWO: tl.constexpr,
+    FNUZ: tl.constexpr,
     PAGE_TOKENS: tl.constexpr,
     PAGE_BYTES: tl.constexpr,
     VALUES_STRIDE: tl.constexpr,
@@ -140,7 +141,7 @@ def append_latent(
     inside = column < WIDTH
     value = tl.load(x + row * x_stride + column, mask=inside, other=0.0).to(tl.float32)
     w = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
-    codes, scale = quantised(rms_normed(value, w, eps, WIDTH, BF16), POWER_OF_TWO, 0)
+    codes, scale = quantised(rms_normed(value, w, eps, WIDTH, BF16), POWER_OF_TWO, FNUZ)
     write_scaled(
         cache, slot, codes, scale, WIDTH, BLOCK, GROUPS, PAGE_TOKENS, PAGE_BYTES, VALUES_STRIDE,
         SCALES_AT, SCALES_STRIDE,
@@ -197,6 +198,7 @@ def append_index_key(
     BLOCK: tl.constexpr,
     BF16: tl.constexpr,
     POWER_OF_TWO: tl.constexpr,
+    FNUZ: tl.constexpr,
     PAGE_TOKENS: tl.constexpr,
     PAGE_BYTES: tl.constexpr,
     VALUES_STRIDE: tl.constexpr,
@@ -219,7 +221,7 @@ def append_index_key(
     )
     z = rounded(rotated(y, scale, 1, WIDTH, LEVELS), BF16)
     BLOCKS: tl.constexpr = WIDTH // BLOCK
-    codes, scale_of = quantised(tl.reshape(z, (BLOCKS, BLOCK)), POWER_OF_TWO, 0)
+    codes, scale_of = quantised(tl.reshape(z, (BLOCKS, BLOCK)), POWER_OF_TWO, FNUZ)
     write_scaled(
         cache, slot, codes, scale_of, WIDTH, BLOCK, BLOCKS, PAGE_TOKENS, PAGE_BYTES, VALUES_STRIDE,
         SCALES_AT, SCALES_STRIDE,

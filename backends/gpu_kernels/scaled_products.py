@@ -1,7 +1,8 @@
 """Triton kernels of x W^T where both are fp8 with block scales, without a conversion of either.
 
 x comes in one term or two (`fp8_terms`), whose products are summed before the scales of a block
-are multiplied in. Tiles are read by tensor maps, which give zeros outside. Know no target.
+are multiplied in. Tiles are read by tensor maps (MAPS), or through pointers on targets without
+them; both give zeros outside. Know no target.
 """
 
 from __future__ import annotations
@@ -9,7 +10,22 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from lostwax.backends.gpu_kernels.arrival import settled
 from lostwax.backends.gpu_kernels.conversions import to_float
+
+
+@triton.jit
+def tiles_of(matrix, ROWS: tl.constexpr, COLUMNS: tl.constexpr, MAPS: tl.constexpr):
+    """What loads tiles [ROWS, COLUMNS]: the tensor map that came with MAPS, else made of a pointer,
+    rows, columns and the stride of rows."""
+    if MAPS:
+        return matrix
+    else:
+        # the last stride is to be a number of the source, not a value
+        stride = matrix[3].to(tl.int64)
+        return tl.make_tensor_descriptor(
+            matrix[0], [matrix[1], matrix[2]], [stride, 1], [ROWS, COLUMNS]
+        )
 
 
 @triton.jit
@@ -90,9 +106,11 @@ def linear_tiles(
     TERMS: tl.constexpr,
     SWAP: tl.constexpr,
     SUMMED: tl.constexpr,
+    MAPS: tl.constexpr,
     AHEAD: tl.constexpr,
     WIDE_DOT: tl.constexpr,
     ROUND_FIRST: tl.constexpr,
+    SETTLE: tl.constexpr = 0,
 ):
     """One tile of outputs over one split of K; BLOCK_N divides BLOCK_SCALE.
 
@@ -100,6 +118,8 @@ def linear_tiles(
     counts them, and is left zero. 0: each split writes a plane of its own. AHEAD: stages in which
     all that a step reads is read ahead; 0: tiles alone.
     """
+    x = tiles_of(x, BLOCK_ROWS, BLOCK_SCALE, MAPS)
+    weight = tiles_of(weight, BLOCK_N, BLOCK_SCALE, MAPS)
     row_tiles = (num_rows + BLOCK_ROWS - 1) // BLOCK_ROWS
     tile, n_block = take_turns(row_tiles, (N + BLOCK_N - 1) // BLOCK_N, GROUP)
     real = tl.load(real_rows)
@@ -141,7 +161,7 @@ def linear_tiles(
         program = tl.program_id(0)
         parts = partial + program.to(tl.int64) * SUMMED * (BLOCK_ROWS * BLOCK_N) + place
         tl.store(parts + split * (BLOCK_ROWS * BLOCK_N), total, mask=inside)
-        tl.debug_barrier()  # every thread's part is written before this program counts itself
+        settled(SETTLE)  # every thread's part is written before this program counts itself
         if tl.atomic_add(arrived + program, 1, sem="acq_rel") == SUMMED - 1:
             tl.store(arrived + program, 0)
             whole = tl.zeros((BLOCK_ROWS, BLOCK_N), tl.float32)

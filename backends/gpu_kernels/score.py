@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lostwax.backends.gpu_kernels.arrival import is_last
+from lostwax.backends.gpu_kernels.arrival import is_last, settled
 from lostwax.backends.gpu_kernels.first_ids import (
     append,
     floor_of,
@@ -43,6 +43,7 @@ def score_split(
     OF_PART: tl.constexpr,
     MASS_BITS: tl.constexpr,
     TOP: tl.constexpr,
+    SETTLE: tl.constexpr = 0,
 ):
     """One part of one row; the last writes the log-probability of the row's target, 0 where it has
     none."""
@@ -60,7 +61,7 @@ def score_split(
     tl.store(tops + at, top)
     tl.store(sums + at, sum_of_exp(x, top, MASS_BITS))
     store_groups(x, groups + at * OF_PART, BLOCK, OF_PART)
-    if is_last(arrived + row, parts):
+    if is_last(arrived + row, parts, SETTLE):
         each = tl.arange(0, BLOCK_PARTS)
         there, of_part = each < parts, row * parts + each
         part_tops = tl.load(tops + of_part, mask=there, other=float("-inf"), cache_modifier=".cg")
@@ -114,6 +115,7 @@ def score_rank(
     LIST: tl.constexpr,
     TOP: tl.constexpr,
     SLOTS: tl.constexpr,  # TOP or the next power of two
+    SETTLE: tl.constexpr = 0,
 ):
     """One part of one row; the last writes the row's first TOP ids, the largest logit first."""
     row = tl.program_id(0).to(tl.int64)
@@ -129,7 +131,7 @@ def score_rank(
     known = tl.where(x == x, x, float("-inf"))  # where no floor is above, all ids are listed
     is_first = (index < WIDTH) & (known >= floor)
     append(own_list, progress + 2 * row + 1, index, is_first, LIST)
-    if is_last(progress + 2 * row, parts):
+    if is_last(progress + 2 * row, parts, SETTLE):
         num_listed = tl.load(progress + 2 * row + 1, cache_modifier=".cg")
         slot = tl.arange(0, SLOTS)
         if num_listed <= LIST:
@@ -139,9 +141,9 @@ def score_rank(
             key = tl.where(inside, key_of(tl.load(own + named, mask=inside, other=0.0), named), -1)
             kept = (key >= floor_of(key, TOP, TOP)) & inside
             place = tl.cumsum(kept.to(tl.int32), axis=0) - 1
-            tl.debug_barrier()  # the list has been read
+            settled(SETTLE)  # the list has been read
             tl.store(own_list + place, named, mask=kept)
-            tl.debug_barrier()
+            settled(SETTLE)
             first = tl.load(own_list + slot, mask=slot < TOP, other=0, cache_modifier=".cg")
             logit = tl.load(own + first, mask=slot < TOP, other=0.0)
             key = tl.where(slot < TOP, key_of(logit, first), -1)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from lostwax.backends.gpu_kernels.fp8_loads import load_fp8
+
 
 @triton.jit
 def request_of(q_starts, row, reqs, BLOCK_REQS: tl.constexpr):
@@ -35,10 +37,49 @@ def _num_chosen(selection, first, keys, split_keys, BLOCK_KEYS: tl.constexpr):
 
 
 @triton.jit
+def _load_keys(
+    cache, base, live, latent, rope, kind: tl.constexpr, LATENT: tl.constexpr, ROPE: tl.constexpr,
+    BLOCK_KEYS: tl.constexpr, BLOCK_LATENT: tl.constexpr, BYTES: tl.constexpr,
+    SCALE_BLOCK: tl.constexpr, FNUZ: tl.constexpr, WIDE_DOT: tl.constexpr,
+):  # fmt: skip
+    """Latents and rope parts of the rows at `base`, as `kind`; of bytes, fp8 with or without
+    scales, in f32 first."""
+    inside = live[:, None] & (latent < LATENT)[None, :]
+    in_rope = live[:, None] & (rope < ROPE)[None, :]
+    at = base[:, None] + latent[None, :]
+    if BYTES and SCALE_BLOCK:
+        codes = load_fp8(cache, at, inside, FNUZ, WIDE_DOT).to(tl.float32)
+        GROUPS: tl.constexpr = (BLOCK_LATENT + SCALE_BLOCK - 1) // SCALE_BLOCK
+        SCALES: tl.constexpr = (LATENT + SCALE_BLOCK - 1) // SCALE_BLOCK
+        group = tl.arange(0, GROUPS)
+        scales = (cache + LATENT).to(tl.pointer_type(tl.float32), bitcast=True)
+        scale_at = (base // 4)[:, None] + group[None, :]
+        scale = tl.load(
+            scales + scale_at, mask=live[:, None] & (group < SCALES)[None, :], other=0.0
+        )
+        parts = tl.reshape(codes, (BLOCK_KEYS, GROUPS, BLOCK_LATENT // GROUPS)) * scale[:, :, None]
+        c = tl.reshape(parts, (BLOCK_KEYS, BLOCK_LATENT))
+        of_rope = (cache + LATENT + 4 * SCALES).to(tl.pointer_type(tl.bfloat16), bitcast=True)
+        rope_at = (base // 2)[:, None] + rope[None, :]
+        k_rope = tl.load(of_rope + rope_at, mask=in_rope, other=0.0)
+    elif BYTES:
+        c = load_fp8(cache, at, inside, FNUZ, WIDE_DOT)
+        k_rope = load_fp8(cache, base[:, None] + LATENT + rope[None, :], in_rope, FNUZ, WIDE_DOT)
+    else:
+        c = tl.load(cache + at, mask=inside, other=0.0)
+        k_rope = tl.load(cache + base[:, None] + LATENT + rope[None, :], mask=in_rope, other=0.0)
+    if WIDE_DOT:
+        return c.to(tl.float32), k_rope.to(tl.float32)
+    else:
+        return c.to(kind), k_rope.to(kind)
+
+
+@triton.jit
 def attend_split(
     query,  # [H, T, LATENT] f32, absorbed
     query_rope,  # [T, H, ROPE], any strides
-    cache,  # [pages, PAGE, LATENT + ROPE]
+    cache,  # [pages, PAGE, LATENT + ROPE]; with BYTES u8: fp8, with SCALE_BLOCK its f32 scales, one
+    # for so many latents, and a bf16 rope part behind them
     selection,  # [T, >= keys] positions ascending, -1 tail; positions of the rows where DENSE
     q_starts,  # [reqs + 1]
     page_table,  # [reqs, pages of one request]
@@ -68,6 +109,9 @@ def attend_split(
     BLOCK_LATENT: tl.constexpr,
     BLOCK_ROPE: tl.constexpr,
     BLOCK_REQS: tl.constexpr,
+    BYTES: tl.constexpr,
+    SCALE_BLOCK: tl.constexpr,
+    FNUZ: tl.constexpr,
     DENSE: tl.constexpr,
     SINGLE: tl.constexpr,
     QUERY_PARTS: tl.constexpr,
@@ -109,11 +153,12 @@ def attend_split(
     rope_at += head.to(tl.int64)[:, None] * rope_head_stride
     q_rope = tl.load(query_rope + rope_at, mask=in_head[:, None] & in_rope[None, :], other=0.0)
     q_rest = q
+    kind: tl.constexpr = tl.bfloat16 if BYTES else cache.dtype.element_ty
     if WIDE_DOT:
         q_rope = q_rope.to(tl.float32)
     else:
-        q = q.to(cache.dtype.element_ty)
-        q_rest = (q_rest - q.to(tl.float32)).to(cache.dtype.element_ty)
+        q = q.to(kind)
+        q_rest = (q_rest - q.to(tl.float32)).to(kind)
 
     running_max = tl.full((BLOCK_HEADS,), float("-inf"), tl.float32)
     running_sum = tl.zeros((BLOCK_HEADS,), tl.float32)
@@ -131,19 +176,10 @@ def attend_split(
         entry = request.to(tl.int64) * page_table_stride + position // PAGE
         page = tl.load(page_table + entry, mask=live, other=0)
         base = page.to(tl.int64) * page_stride + (position % PAGE) * token_stride
-        c = tl.load(
-            cache + base[:, None] + latent[None, :],
-            mask=live[:, None] & in_latent[None, :],
-            other=0.0,
-        )
-        k_rope = tl.load(
-            cache + base[:, None] + LATENT + rope[None, :],
-            mask=live[:, None] & in_rope[None, :],
-            other=0.0,
-        )
-        if WIDE_DOT:
-            c = c.to(tl.float32)
-            k_rope = k_rope.to(tl.float32)
+        c, k_rope = _load_keys(
+            cache, base, live, latent, rope, kind, LATENT, ROPE, BLOCK_KEYS, BLOCK_LATENT, BYTES,
+            SCALE_BLOCK, FNUZ, WIDE_DOT,
+        )  # fmt: skip
         score = tl.dot(q, tl.trans(c), input_precision="ieee")
         if QUERY_PARTS == 2 and not WIDE_DOT:
             score = tl.dot(q_rest, tl.trans(c), acc=score)

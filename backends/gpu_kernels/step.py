@@ -10,6 +10,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from lostwax.backends.gpu_kernels.arrival import settled
+
 # Numbers of the header, in its order.
 NUM_SEQS = tl.constexpr(0)
 NUM_ROWS = tl.constexpr(1)
@@ -216,6 +218,7 @@ def advance(
     BLOCK_PICKS: tl.constexpr,
     BLOCK_SEQS: tl.constexpr,
     BLOCK: tl.constexpr,
+    SETTLE: tl.constexpr = 0,
 ):
     """One program a sequence: behind the body's last head the drafts that hold, behind a draft's
     head the draft."""
@@ -289,7 +292,7 @@ def advance(
             if WIDTH > 0:
                 is_output = exists & (number <= accepted) & (tl.load(state_counted + seq) > 0)
                 tl.atomic_add(counts + seq * WIDTH + token, 2, mask=is_output, sem="relaxed")
-            tl.debug_barrier()  # every thread has read what is written over here
+            settled(SETTLE)  # every thread has read what is written over here
             tl.store(state_length + seq, length)
             tail = number < FOLLOWING
             kept = tl.where((number == 0) & has_picked, follows, -1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from lostwax.backends.gpu_kernels.arrival import settled
 from lostwax.backends.gpu_kernels.step import (
     CURSOR,
     FIRST,
@@ -63,6 +64,7 @@ def derive_logits(
     FOLLOWING: tl.constexpr,
     RECENT: tl.constexpr,
     BLOCK: tl.constexpr,
+    SETTLE: tl.constexpr = 0,
 ):
     """One program for all rows: it also says where the step is, for this head and the next."""
     cursor = tl.load(header + CURSOR)
@@ -70,7 +72,7 @@ def derive_logits(
     stage = tl.load(header + STAGE)
     num_logits = tl.load(header + NUM_LOGITS)
     num_drafting = tl.load(header + NUM_DRAFTING)
-    tl.debug_barrier()
+    settled(SETTLE)
     stage = tl.where(cursor == 0, next_stage, stage)
     wanted = tl.where(stage == 0, num_logits, num_drafting)
     is_last = cursor + R >= wanted

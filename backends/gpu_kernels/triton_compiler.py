@@ -22,6 +22,9 @@ TILE_SWIZZLE: Swizzle = "128B"
 """How the tiles of every tensor map lie in shared memory: Triton's way for rows of 128 bytes."""
 _TILE_SWIZZLE_CODE = 3  # CU_TENSOR_MAP_SWIZZLE_128B
 
+_SETTLE = "SETTLE"
+"""The constant of `arrival.settled`, which no launch gives: the vendor decides it."""
+
 _ASSEMBLERS = {"cuda": ("ptxas", "ptxas_blackwell"), "hip": ()}
 """Programs that Triton starts for a vendor's GPUs: the first up to sm_90, the second above."""
 
@@ -45,6 +48,17 @@ class TritonCompiler:
 
     def compile(self, source: KernelSource) -> tuple[bytes, int]:
         """The device binary and its dynamic shared memory; the same bytes in any folder."""
+        compiled = self._compiled(source)
+        return compiled.asm[
+            "cubin" if self._vendor == "cuda" else "hsaco"
+        ], compiled.metadata.shared
+
+    def text(self, source: KernelSource) -> str:
+        """The assembly of what `compile` gives, for people: PTX, or AMD's own."""
+        text: str = self._compiled(source).asm["ptx" if self._vendor == "cuda" else "amdgcn"]
+        return text
+
+    def _compiled(self, source: KernelSource) -> Any:  # Triton's result is untyped
         triton = _import_triton()
         from triton.backends.compiler import GPUTarget
         from triton.compiler import ASTSource
@@ -55,16 +69,20 @@ class TritonCompiler:
                 f"{source.path}:{source.symbol} is no compilable Triton kernel in this process"
                 " (TRITON_INTERPRET must not be set while compiling)"
             )
-        signature, aligned = _split_signature(source, list(function.arg_names))
-        constants = {(i,): source.constants[n] for i, n in enumerate(function.arg_names)
-                     if signature[n] == "constexpr"}  # fmt: skip
+        names = list(function.arg_names)
+        signature, aligned = _split_signature(source, [n for n in names if n != _SETTLE])
+        given = dict(source.constants)
+        if _SETTLE in names:
+            signature[_SETTLE], given[_SETTLE] = "constexpr", int(self._vendor == "hip")
+        places = ((i, n) for i, n in enumerate(function.arg_names) if signature[n] == "constexpr")
+        constants = {(i,): given[n] for i, n in places}
         with self._reproducible.entered(triton), fixed_addresses():
             compiled = triton.compile(
                 ASTSource(
                     fn=function,
                     signature=signature,
                     constexprs=constants,
-                    attrs={(i,): [["tt.divisibility", 16]] for i in aligned},
+                    attrs={path: [["tt.divisibility", 16]] for path in aligned},
                 ),
                 target=GPUTarget(self._vendor, self._arch, self._wave_size),
                 options={
@@ -80,7 +98,7 @@ class TritonCompiler:
                 " write the kernel without tensor descriptors made on the device"
             )
         _require_tiles(source, metadata)
-        return compiled.asm["cubin" if self._vendor == "cuda" else "hsaco"], metadata.shared
+        return compiled
 
 
 def _require_tiles(source: KernelSource, metadata: Any) -> None:  # Triton's metadata are untyped
@@ -95,17 +113,37 @@ def _require_tiles(source: KernelSource, metadata: Any) -> None:  # Triton's met
         )
 
 
+Types = str | tuple[str, ...]
+
+
+def parts_of(kind: str) -> tuple[str, ...]:
+    """The types of what a parameter stands for: of `(*fp8e4nv:16, i32)` both, else itself."""
+    return tuple(kind[1:-1].split(", ")) if kind.startswith("(") else (kind,)
+
+
+def num_parameters(source: KernelSource) -> int:
+    """What a binary takes of `source` without the scratch pointers, where tiles are no maps."""
+    kinds = (kind for kind in source.signature.values() if kind != "constexpr")
+    return sum(len(parts_of(kind)) for kind in kinds)
+
+
 def _split_signature(
     source: KernelSource, names: list[str]
-) -> tuple[dict[str, str], tuple[int, ...]]:
-    """Types by parameter, and which parameters are multiples of 16 (written `*bf16:16`)."""
+) -> tuple[dict[str, Types], tuple[tuple[int, ...], ...]]:
+    """Types by parameter, and the paths to what is a multiple of 16 (written `*bf16:16`)."""
     if list(source.signature) != names:
         raise KernelCompileError(
             f"{source.symbol} takes {names}, its KernelSource names {list(source.signature)}"
         )
-    types = {n: t.removesuffix(":16") for n, t in source.signature.items()}
-    aligned = tuple(i for i, t in enumerate(source.signature.values()) if t.endswith(":16"))
-    return types, aligned
+    types: dict[str, Types] = {}
+    aligned: list[tuple[int, ...]] = []
+    for i, (name, kind) in enumerate(source.signature.items()):
+        parts, is_tuple = parts_of(kind), kind.startswith("(")
+        plain = tuple(part.removesuffix(":16") for part in parts)
+        types[name] = plain if is_tuple else plain[0]
+        hinted = [j for j, part in enumerate(parts) if part.endswith(":16")]
+        aligned += [(i, j) if is_tuple else (i,) for j in hinted]
+    return types, tuple(aligned)
 
 
 def _import_triton() -> Any:  # Triton's modules are untyped

@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from lostwax.backends.gpu_kernels.binary import store_binary
-from lostwax.backends.gpu_kernels.triton_compiler import TRITON_SCRATCH_POINTERS, TritonCompiler
+from lostwax.backends.gpu_kernels.triton_compiler import (
+    TRITON_SCRATCH_POINTERS,
+    TritonCompiler,
+    num_parameters,
+)
 from lostwax.backends.kernel_compiler import KernelCompileError
-from lostwax.backends.rocm.hsaco import kernel_usage, num_parameters
+from lostwax.backends.rocm.hsaco import kernel_usage, parameters_of
+from lostwax.backends.rocm.next_legal import next_legal
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.target import Target
 
@@ -27,8 +32,16 @@ class RocmCompiler:
                 f" {self._target.name} compiles Triton only: its lowering needs a predicate"
             )
         hsaco, dynamic_lds = self._triton.compile(source)
-        own = sum(kind != "constexpr" for kind in source.signature.values())
-        taken = num_parameters(hsaco, source.symbol)
+        limit = self._target.shared_memory_bytes
+        if dynamic_lds > limit:
+            legal = next_legal(source, lambda smaller: self._triton.compile(smaller)[1], limit)
+            raise KernelCompileError(
+                f"{source.symbol} with {source.constants} in {source.num_stages} stages takes"
+                f" {dynamic_lds} bytes of LDS, the target {self._target.name} has {limit}: the next"
+                f" legal setting is {legal or 'a smaller one of several constants'}"
+            )
+        own = num_parameters(source)
+        taken = parameters_of(hsaco, source.symbol)
         if taken != own + TRITON_SCRATCH_POINTERS:
             raise KernelCompileError(
                 f"{source.symbol} takes {taken} parameters as compiled, its launch would pass"

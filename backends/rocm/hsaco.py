@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import msgspec
 
 from lostwax.backends.gpu_kernels.binary import Usage
@@ -18,6 +20,9 @@ class _Kernel(msgspec.Struct):
     name: str = msgspec.field(name=".name")
     registers: int = msgspec.field(name=".vgpr_count")
     lds_bytes: int = msgspec.field(name=".group_segment_fixed_size")
+    scratch_bytes: int = msgspec.field(name=".private_segment_fixed_size")
+    spilled: int = msgspec.field(name=".vgpr_spill_count", default=0)
+    accumulators: int = msgspec.field(name=".agpr_count", default=0)
     parameters: list[_Parameter] = msgspec.field(name=".args", default_factory=list[_Parameter])
 
 
@@ -43,6 +48,23 @@ def kernel_usage(hsaco: bytes, symbol: str) -> Usage:
     return Usage(kernel.registers, kernel.lds_bytes)
 
 
-def num_parameters(hsaco: bytes, symbol: str) -> int:
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What tells a slow code object: of a lane its vector registers, those of them that only the
+    matrix units and copies reach, those kept in memory instead; bytes of that memory."""
+
+    registers: int
+    accumulators: int
+    spilled: int
+    scratch_bytes: int
+
+
+def figures(hsaco: bytes, symbol: str) -> Figures:
+    """Those of the kernel `symbol`; ValueError where there is none."""
+    kernel = _kernel(hsaco, symbol)
+    return Figures(kernel.registers, kernel.accumulators, kernel.spilled, kernel.scratch_bytes)
+
+
+def parameters_of(hsaco: bytes, symbol: str) -> int:
     """Parameters that a launch passes; hidden ones are the runtime's."""
     return sum(not p.value_kind.startswith("hidden") for p in _kernel(hsaco, symbol).parameters)

@@ -24,7 +24,8 @@ ROCM_GFX942 = Target(
     shared_memory_bytes=65536,
     wave_size=64,
     fp8_encoding="f8E4M3FNUZ",
-    graph_segments=("decode", *HEADS),
+    graph_segments=("decode", "draft", *HEADS),
+    graph_extend_rows=512,
 )
 
 # gfx950 (MI355X): 288 GB, 8 TB/s, dense bf16 2,517 and fp8 5,033 TFLOP/s, f32 157, 256 units,
@@ -44,7 +45,8 @@ ROCM_GFX950 = Target(
     shared_memory_bytes=163840,
     wave_size=64,
     fp8_encoding="f8E4M3FN",
-    graph_segments=("decode", *HEADS),
+    graph_segments=("decode", "draft", *HEADS),
+    graph_extend_rows=512,
 )
 
 TARGETS = (ROCM_GFX942, ROCM_GFX950)

@@ -8,6 +8,7 @@ layout keeps a page's values of all tokens first, then the scales of all tokens.
 from __future__ import annotations
 
 import msgspec
+from msgspec import structs
 
 from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.scale_layout import FP8_BLOCK
@@ -40,7 +41,7 @@ class CacheLayout(msgspec.Struct, frozen=True, kw_only=True):
         return parts + self.scales(row) * DTYPE_BYTES["f32"]
 
 
-LAYOUTS: dict[str, CacheLayout] = {
+_PUBLISHED: dict[str, CacheLayout] = {
     "f32": CacheLayout(dtypes=("f32",)),
     "bf16": CacheLayout(dtypes=("bf16",)),
     # FlashMLA V32_FP8Sparse at ranks 512 and 64: 512 e4m3, 4 f32 scales, 64 bf16
@@ -52,7 +53,29 @@ LAYOUTS: dict[str, CacheLayout] = {
     # the same 132 bytes a token, each token's scale behind its key
     "index_row": CacheLayout(dtypes=("f8E4M3FN",), scale_block=FP8_BLOCK),
 }
-"""Every layout that a cache's type may name."""
+
+_FNUZ = "_fnuz"
+
+LAYOUTS: dict[str, CacheLayout] = _PUBLISHED | {
+    name + _FNUZ: structs.replace(
+        form, dtypes=tuple(d.replace("f8E4M3FN", "f8E4M3FNUZ") for d in form.dtypes)
+    )
+    for name, form in _PUBLISHED.items()
+    if form.dtypes[0] == "f8E4M3FN"
+}
+"""Every layout that a cache's type may name. Those of fp8 are there in the encoding of gfx942's
+matrix units, too: as many bytes a row, of which a code means half."""
+
+
+def in_encoding(layout: str, encoding: str | None) -> str:
+    """The layout with its fp8 in this encoding; itself where it has none."""
+    fnuz = layout.removesuffix(_FNUZ) + _FNUZ
+    return fnuz if encoding == "f8E4M3FNUZ" and fnuz in LAYOUTS else layout.removesuffix(_FNUZ)
+
+
+def in_either_encoding(*layouts: str) -> tuple[str, ...]:
+    """The layouts in e4m3fn and in e4m3fnuz."""
+    return tuple(in_encoding(name, e) for e in ("f8E4M3FN", "f8E4M3FNUZ") for name in layouts)
 
 
 def row_bytes(layout: str, row: tuple[int, ...]) -> int:

@@ -71,7 +71,9 @@ def _decode(b: Body, kind: CacheType, raw: Value) -> Value:
     values, behind = kind.row[0], kind.row[0] + 4 * kind.form.scales(kind.row)
     scales = _from_little_endian(b, raw.columns(values, behind), 4).to(b.compute)
     block = b.constant(np.arange(values) // kind.form.scale_block, "i64")
-    first = from_bytes(b, raw.columns(0, values)) * scales.gather(block, axis=-1)
+    first = from_bytes(b, raw.columns(0, values), kind.form.dtypes[0]) * scales.gather(
+        block, axis=-1
+    )
     if len(kind.row) == 1:
         return first
     rest = _from_little_endian(b, raw.columns(behind, 2**31), 2).to(b.compute)
@@ -83,7 +85,9 @@ def rows_at(b: Body, cache: Value, kind: CacheType, slots: Value) -> Value:
     if kind.form.element is None:
         return _decode(b, kind, cache.reshape(-1).gather(_byte_index(b, kind, slots)))
     rows = cache.reshape(-1, sum(kind.row)).gather(slots)
-    return from_bytes(b, rows) if rows.dtype == "u8" else rows.to(b.compute)
+    if rows.dtype == "u8":
+        return from_bytes(b, rows, kind.form.dtypes[0])
+    return rows.to(b.compute)
 
 
 def written(b: Body, cache: Value, kind: CacheType, parts: Sequence[Value], slots: Value) -> Value:
@@ -93,13 +97,13 @@ def written(b: Body, cache: Value, kind: CacheType, parts: Sequence[Value], slot
     form = kind.form
     if form.element is None:
         first, scales, *rest = parts
-        raw = [to_bytes(b, first), _to_little_endian(b, scales.to("f32"), 4)]
+        raw = [to_bytes(b, first, form.dtypes[0]), _to_little_endian(b, scales.to("f32"), 4)]
         raw += [_to_little_endian(b, part.to("bf16").to("f32"), 2) for part in rest]
         row = b("Concat", *raw, axis=-1).reshape(-1)
         index = _byte_index(b, kind, slots).reshape(-1)
         flat = b("ScatterElements", cache.reshape(-1), index, row)
     else:
         row = b("Concat", *(p.to(b.compute) for p in parts), axis=-1).to(form.element)
-        row = to_bytes(b, row) if form.element.startswith("f8") else row
+        row = to_bytes(b, row, form.element) if form.element.startswith("f8") else row
         flat = b("ScatterND", cache.reshape(-1, sum(kind.row)), slots.at(1), row)
     return b("Reshape", flat, b("Shape", cache, dtype="i64"))

@@ -1,4 +1,4 @@
-"""fp8 e4m3fn as bytes, and activations rounded to fp8, in ONNX operators. Knows no op.
+"""fp8 as bytes, and activations rounded to fp8, in ONNX operators. Knows no op.
 
 ONNX has no operator that sees an fp8 value's bits, and onnxruntime's `Gather` and `ScatterND`
 refuse fp8: what is cached as fp8 is u8 here.
@@ -13,33 +13,40 @@ from lostwax.ir.types import TensorType
 
 LARGEST = {"f8E4M3FN": 448.0, "f8E4M3FNUZ": 240.0}
 LEAST_AMAX = 1e-4  # of the official act_quant
-SMALLEST = 2.0**-9  # e4m3fn's least subnormal: every value is a whole multiple of it
+FNUZ = "f8E4M3FNUZ"
+SMALLEST = {"f8E4M3FN": 2.0**-9, FNUZ: 2.0**-10}
+"""The least subnormal: every value is a whole multiple of it."""
 
 
-def _value_of_code() -> Array:
-    """The value of each of the 256 bytes: sign, 4 bits of exponent (bias 7), 3 of mantissa."""
-    code = np.arange(256)
+def _value_of_code(encoding: str) -> Array:
+    """The value of each of the 256 bytes: sign, 4 bits of exponent, 3 of mantissa. With FNUZ what
+    would be minus zero is the one NaN."""
+    code, least = np.arange(256), SMALLEST[encoding]
     exponent, mantissa = code // 8 % 16, code % 8
-    normal = np.ldexp(8.0 + mantissa, exponent - 10)
-    value = np.where(exponent == 0, mantissa * SMALLEST, normal)
-    value = np.where(code % 128 == 127, np.nan, value)
+    normal = np.ldexp((8.0 + mantissa) * least, exponent - 1)
+    value = np.where(exponent == 0, mantissa * least, normal)
+    is_nan = code == 128 if encoding == FNUZ else code % 128 == 127
+    value = np.where(is_nan, np.nan, value)
     return np.where(code < 128, value, -value)
 
 
-def from_bytes(b: Body, codes: Value) -> Value:
+def from_bytes(b: Body, codes: Value, encoding: str) -> Value:
     """The values of u8 `codes`, in `compute`."""
-    return b.constant(_value_of_code(), b.compute).gather(codes.to("i64"))
+    return b.constant(_value_of_code(encoding), b.compute).gather(codes.to("i64"))
 
 
-def to_bytes(b: Body, x: Value) -> Value:
+def to_bytes(b: Body, x: Value, encoding: str) -> Value:
     """The u8 codes of fp8 values. Their multiple n of the least subnormal is the code below 16;
     each doubling from there adds 8 and drops a bit.
     """
     x = x.to("f32")
-    n = b("Abs", x) / SMALLEST
+    n = b("Abs", x) / SMALLEST[encoding]
     doublings = b.constant(2.0 ** np.arange(4, 18), "f32")
     shift = b("ReduceSum", (doublings <= n.at(-1)).to("f32"), b.ints(-1), keepdims=0)
     code = n / b("Pow", b.constant(2.0, "f32"), shift) + shift * 8
+    if encoding == FNUZ:
+        code = code + (x < 0.0).to("f32") * 128  # zero has no sign
+        return b.where(b("IsNaN", x, dtype="bool"), 128.0, code).to("u8")
     code = b.where(b("IsNaN", x, dtype="bool"), 127.0, code)
     negative = b("Reciprocal", x) < 0.0  # true of -0 too
     return (code + negative.to("f32") * 128).to("u8")

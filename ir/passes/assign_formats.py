@@ -18,6 +18,7 @@ from xdsl.pattern_rewriter import PatternRewriteWalker, TypeConversionPattern
 from xdsl.rewriter import Rewriter
 from xdsl.utils.exceptions import PassFailedException
 
+from lostwax.ir.contract.cache_layout import in_encoding
 from lostwax.ir.dialects.mla import AttendOp
 from lostwax.ir.passes.activation_formats import quantise_activations
 from lostwax.ir.passes.cache_formats import set_caches
@@ -107,10 +108,10 @@ class AssignFormatsPass(ModulePass):
     caches bf16, weights as stored, or bf16 with `weights=dequantised`; `kv_b=dequantised` makes
     only the attention's kv_b bf16, whose input is never rounded to fp8.
 
-    `fp8`: the encoding in which fp8 weights are held and activations rounded. `kv`: layout of the
-    latent cache (`kv_scale` for fp8_656). `indexer`: dtype of index queries and keys, fp8 with
-    either rounding of scales; then keys lie as `index_pages` says. `activations`: what fp8 weights
-    multiply is rounded to fp8 first. `model` stands for the model's dtype.
+    `fp8`: the encoding in which fp8 weights are held, activations rounded and caches written.
+    `kv`: layout of the latent cache (`kv_scale` for fp8_656). `indexer`: dtype of index queries and
+    keys, fp8 with either rounding of scales; then keys lie as `index_pages` says. `activations`:
+    what fp8 weights multiply is rounded to fp8 first. `model` stands for the model's dtype.
     """
 
     name: ClassVar[str] = "assign-formats"
@@ -156,13 +157,14 @@ class AssignFormatsPass(ModulePass):
             self._quantise_activations(functions)
 
     def _latent(self) -> tuple[str, str] | None:
-        return None if self.kv == "model" else (self.kv, self.kv_scale)
+        return None if self.kv == "model" else (in_encoding(self.kv, self.fp8), self.kv_scale)
 
     def _index_keys(self) -> tuple[str, str] | None:
         if self.indexer == "model":
             return None
         kind, _, scale_fmt = self.indexer.partition("_")
-        return (self.index_pages, scale_fmt) if kind == "fp8" else (self.indexer, "")
+        pages = in_encoding(self.index_pages, self.fp8)
+        return (pages, scale_fmt) if kind == "fp8" else (self.indexer, "")
 
     def _quantise_activations(self, functions: list[func.FuncOp]) -> None:
         scale_fmt = self.activations.removeprefix("fp8_")

@@ -35,7 +35,9 @@ from lostwax.ir.contract.step_layout import step_launches
 pytest.importorskip("triton", reason="the extra `aot` is not installed")
 
 TENSOR_MAPPED = ("smxx_fp8_linear", "smxx_fp8_experts", "smxx_fp8_moe")
-"""What reads tiles by tensor maps, which gfx942 lacks."""
+"""What reads tiles: by tensor maps, or through pointers on targets without them."""
+BY_PLACES = ("gated_tiles", "down_tiles")
+"""Kernels over the tiles that `place_pairs`, which is told the count, has filled."""
 JOINED = ("smxx_fp8_gate_up", "smxx_fp8_projections", "smxx_fp8_mlp")
 """The same over joined weights, which must end with a block of scales."""
 WITH_ALL_BEHIND = tuple(
@@ -74,9 +76,10 @@ def compiled(captured: Captured, out: Path, target: str, **changes: Any) -> Path
 @pytest.fixture(scope="module")
 def artifact(fp8_capture: Captured, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its head `sample` is covered op by op, `score` by the kernel of whole rows; `extend` chooses
-    experts apart from their logits, `decode` with them."""
+    experts apart from their logits, `decode` with them, and runs them a pair at a time."""
     parts = tuple(Forced(f"sample.{op}", f"smxx_{op}", "sample") for op in SAMPLE_PARTS)
     parts += (Forced("moe.route", "smxx_route", "extend"),)
+    parts += (Forced("moe.experts", "smxx_experts_few_rows", "decode"),)
     out = tmp_path_factory.mktemp("rocm") / "artifact"
     return compiled(fp8_capture, out, "rocm-gfx942", forced=parts)
 
@@ -125,7 +128,7 @@ def test_every_kernel_of_a_layer_reads_how_many_rows_are_real(artifact: Path) ->
     assert kernels
     for launch in kernels:
         inputs = {view.name for view in views_of(launch) if view.space == "input"}
-        assert "num_rows" in inputs, launch.symbol
+        assert "num_rows" in inputs or launch.symbol in BY_PLACES, launch.symbol
 
 
 def test_golden_probes_say_how_many_rows_are_real_and_hold_padding(artifact: Path) -> None:
@@ -161,6 +164,28 @@ def test_the_official_formats_run_on_kernels_that_agree_with_the_reference(
     code, found = certify(out)
     assert code == 0, [line for line in found if line["error"]]
     assert {line["lowering"] for line in found} >= {low.name for low in FP8_FORMATS}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["rocm-gfx942", "rocm-gfx950"])
+@pytest.mark.parametrize("kind", ["official", "bf16 activations"])
+def test_all_of_an_artifact_for_amds_gpus_agrees_with_the_reference(
+    target: str, kind: str, wide_capture: Captured, tmp_path: Path
+) -> None:
+    """In either encoding of fp8; nothing is left `compiled`, and no op of a layer is portable."""
+    official = Formats(kv="fp8_656", indexer="fp8_ue8m0", activations="fp8_ue8m0")
+    out = compiled(
+        wide_capture, tmp_path / "a", target,
+        formats=official if kind == "official" else Formats(),
+    )  # fmt: skip
+    code, found = certify(out)
+    assert code == 0, [line for line in found if line["error"]]
+    assert {line["certificate"]["state"] for line in found} == {"interpreted"}
+    names = {line["lowering"] for line in found}
+    assert names & {"smxx_topk_parts", "smxx_index_topk_parts"}
+    assert any(name.startswith("smxx_mla_attend_splitkv") for name in names)
+    assert any(name.startswith("smxx_fp8_") for name in names), names
+    assert {n for n in names if n.startswith("portable")} <= {"portable_zeros_like"}, names
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ tested here.
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import subprocess
@@ -26,6 +25,7 @@ from lostwax.backends.cuda.kernels import flash_mla
 from lostwax.backends.cuda.lowerings.flash_mla import FLASH_MLA
 from lostwax.backends.cuda.target import CUDA_SM90A, CUDA_SM100A
 from lostwax.backends.proof.plain_match import PlainMatch, Value
+from lostwax.backends.runtime.argument_contract import signatures
 from lostwax.backends.runtime.require_packages import MissingPackage
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import Bucket, HostCall
@@ -51,19 +51,6 @@ def source_of_the_wheel() -> str | None:
         with zipfile.ZipFile(path) as wheel:
             return "\n".join(wheel.read(name).decode() for name in SOURCES)
     return None
-
-
-def signatures(source: str) -> dict[str, dict[str, bool]]:
-    """Of each function its parameters, True where there is no default. Runs nothing."""
-    found: dict[str, dict[str, bool]] = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef):
-            names = [a.arg for a in node.args.args]
-            required = len(names) - len(node.args.defaults)
-            taken = {name: i < required for i, name in enumerate(names)}
-            keywords = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-            found[node.name] = taken | {a.arg: default is None for a, default in keywords}
-    return found
 
 
 def test_the_wheel_takes_what_it_is_given() -> None:

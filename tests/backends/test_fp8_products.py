@@ -29,10 +29,10 @@ BOUNDS = {
 latents to bf16, which is a step of fp8 in some values."""
 
 
-def run_cases(*mutants: Path) -> subprocess.CompletedProcess[str]:
-    """Over the kernels, or what stands in for them."""
+def run_cases(*mutants: Path, target: str = "cuda-sm90a") -> subprocess.CompletedProcess[str]:
+    """Over the kernels, or what stands in for them, with a target's facts and encoding of fp8."""
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, mutants)],
+        [sys.executable, "-W", "ignore", str(SCRIPT), *map(str, mutants), "--target", target],
         env=environment(),
         capture_output=True,
         text=True,
@@ -49,8 +49,10 @@ def wrong(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 @pytest.mark.slow
-def test_every_form_agrees_with_the_reference() -> None:
-    assert wrong(run_cases()) == []
+@pytest.mark.parametrize("target", ["cuda-sm90a", "rocm-gfx942", "rocm-gfx950"])
+def test_every_form_agrees_with_the_reference(target: str) -> None:
+    """By tensor maps, and through pointers in either encoding of fp8."""
+    assert wrong(run_cases(target=target)) == []
 
 
 @pytest.mark.slow

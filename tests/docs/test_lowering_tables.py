@@ -14,7 +14,8 @@ from lostwax.backends.rocm.lowerings import lowerings as of_rocm
 
 BACKENDS = Path(__file__).parents[2] / "backends"
 SHARED, CUDA = BACKENDS / "gpu_kernels" / "README.md", BACKENDS / "cuda" / "README.md"
-LISTS = {"cuda-sm90a": (of_cuda, {SHARED, CUDA}), "rocm-gfx942": (of_rocm, {SHARED})}
+ROCM = BACKENDS / "rocm" / "README.md"
+LISTS = {"cuda-sm90a": (of_cuda, {SHARED, CUDA}), "rocm-gfx942": (of_rocm, {SHARED, ROCM})}
 
 
 def _listed(page: Path) -> list[str]:

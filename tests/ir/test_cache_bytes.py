@@ -15,10 +15,15 @@ from xdsl.utils.exceptions import VerifyException
 from lostwax.backends.portable.kernels import cache as cache_kernels
 from lostwax.backends.portable.kernels import fp8, hadamard
 from lostwax.backends.portable.kernels.paging import cached_rows
-from lostwax.ir.contract.cache_layout import LAYOUTS, row_bytes
+from lostwax.ir.contract.cache_layout import (
+    LAYOUTS,
+    in_either_encoding,
+    in_encoding,
+    row_bytes,
+)
 from lostwax.ir.reference import dsa, kv, quant
 from lostwax.ir.reference.cache_bytes import CacheBytes, empty_cache
-from lostwax.ir.reference.dtype import Scaled, round_to, widen
+from lostwax.ir.reference.dtype import NUMPY_DTYPES, Scaled, round_to, widen
 from lostwax.ir.types import CacheType
 
 PAGE, PAGES = 64, 3
@@ -69,8 +74,8 @@ def rows_of(width: int, seed: int = 0) -> Any:
     return rows
 
 
-def quantised(rows: Any, fmt: str) -> Scaled:
-    return quant.quantise(rows, scale_fmt=fmt, dtype="f8E4M3FN", block=128)
+def quantised(rows: Any, fmt: str, dtype: str = "f8E4M3FN") -> Scaled:
+    return quant.quantise(rows, scale_fmt=fmt, dtype=dtype, block=128)
 
 
 def kernel_bytes(layout: str, empty: CacheBytes, scaled: Scaled, *rest: Any) -> Any:
@@ -139,11 +144,14 @@ def test_a_row_of_fp8_576_is_codes_alone_and_saturates() -> None:
     assert bytes(pages[1, 1].view(torch.uint8).tolist()) == want
 
 
-@pytest.mark.parametrize("layout", ["fp8_656", "index_paged", "index_row"])
+@pytest.mark.parametrize("layout", in_either_encoding("fp8_656", "index_paged", "index_row"))
 @pytest.mark.parametrize("width", [128, 50, 300])
 def test_readers_give_what_was_written_at_any_width(layout: str, width: int) -> None:
-    row = (width, 10) if layout == "fp8_656" else (width,)
-    scaled, rest = quantised(rows_of(width), "fp32"), [rows_of(w, seed=2) for w in row[1:]]
+    row = (width, 10) if layout.startswith("fp8_656") else (width,)
+    encoding = LAYOUTS[layout].dtypes[0]
+    assert encoding == ("f8E4M3FNUZ" if layout.endswith("_fnuz") else "f8E4M3FN")
+    scaled = quantised(rows_of(width), "fp32", encoding)
+    rest = [rows_of(w, seed=2) for w in row[1:]]
     empty = CacheBytes.zeros(layout, PAGES, PAGE, row)
     made = kv.append(empty, [scaled, *rest], TOKENS)
     assert isinstance(made, CacheBytes)
@@ -196,6 +204,22 @@ def test_sizes_of_the_published_ranks() -> None:
     assert row_bytes("index_paged", (128,)) * PAGE == 8448
     assert row_bytes("index_row", (128,)) == 132
     assert row_bytes("bf16", (512, 64)) == 1152
+
+
+@pytest.mark.parametrize("layout", ["fp8_656", "fp8_576", "index_paged", "index_row"])
+def test_the_other_encoding_takes_as_many_bytes_and_its_codes_mean_half(layout: str) -> None:
+    """What a page of one target is to another: the codes but minus zero and NaN, scales doubled."""
+    row = (512, 64) if layout.startswith("fp8_656") else (128,)
+    fnuz = in_encoding(layout, "f8E4M3FNUZ")
+    assert fnuz != layout
+    assert (in_encoding(fnuz, "f8E4M3FN"), in_encoding(fnuz, None)) == (layout, layout)
+    assert in_encoding("bf16", "f8E4M3FNUZ") == "bf16"
+    assert row_bytes(fnuz, row) == row_bytes(layout, row)
+    numbers = [c for c in range(256) if c & 0x7F != 0x7F and c != 0x80]
+    codes = np.array(numbers, np.uint8)
+    halves = codes.view(NUMPY_DTYPES["f8E4M3FNUZ"]).astype(float)
+    np.testing.assert_array_equal(2 * halves, codes.view(NUMPY_DTYPES["f8E4M3FN"]).astype(float))
+    assert [decoded(c, bias=8) for c in numbers] == halves.tolist()
 
 
 def test_a_layout_of_two_parts_refuses_rows_of_one() -> None:

@@ -19,9 +19,10 @@ from lostwax.backends.gpu_kernels.lowerings.fp8_products import (
     zeroed_bytes,
 )
 from lostwax.backends.gpu_kernels.lowerings.fp8_rows import as_bytes, rounding
-from lostwax.backends.gpu_kernels.lowerings.fp8_terms import Terms
+from lostwax.backends.gpu_kernels.lowerings.fp8_terms import Terms, fp8_of
 from lostwax.backends.gpu_kernels.lowerings.launches import (
     Carver,
+    encoding,
     i32,
     next_power_of_two,
     real_rows,
@@ -222,7 +223,7 @@ def _product(match: Match) -> Product:
 def _carve_projected(match: Match, carver: Carver) -> tuple[View, View, View | None]:
     """Places of the terms, of their scales, and of what splits leave."""
     product = _product(match)
-    values = carver.take("f8E4M3FN", 2 * product.rows, product.k)
+    values = carver.take(fp8_of(match), 2 * product.rows, product.k)
     scale = carver.take("f32", product.blocks, product.rows)
     return values, scale, carve_partial(product, carver)
 
@@ -232,7 +233,8 @@ def _leave_projected(
 ) -> tuple[Launch, ...]:
     product = _product(match)
     values, scale, partial = _carve_projected(match, carver)
-    to = _Rounded(values, scale, 1, product.rows, 2, _NEVER)
+    constants = {"POWER_OF_TWO": 0, **encoding(match.target)}
+    to = _Rounded(values, scale, 1, product.rows, 2, constants)
     x = Terms(values, 2, scale, 1, product.rows, ())
     weight = match.view("w_o"), match.view("w_o:scale")
     out = match.view("projected")

@@ -14,8 +14,17 @@ from lostwax.backends.gpu_kernels.lowerings.absorbed import (
     is_own,
     is_wide,
 )
+from lostwax.backends.gpu_kernels.lowerings.attend_blocks import (
+    MIN_DOT,
+    Blocks,
+    SplitPlan,
+    block_of,
+    choose_blocks,
+)
+from lostwax.backends.gpu_kernels.lowerings.fp8_rows import as_bytes
 from lostwax.backends.gpu_kernels.lowerings.launches import (
     Carver,
+    encoding,
     f32,
     i32,
     next_power_of_two,
@@ -23,17 +32,14 @@ from lostwax.backends.gpu_kernels.lowerings.launches import (
     triton_launch,
 )
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
-from lostwax.backends.predicates import Predicate, dtype, layout, of_rows, plain
+from lostwax.backends.predicates import Predicate, dtype, encoded_layout, of_rows, plain
+from lostwax.ir.contract.cache_layout import LAYOUTS, CacheLayout
 from lostwax.ir.contract.program import Launch, View
-from lostwax.ir.contract.target import Target
 from lostwax.ir.dialects.mla import AttendOp
 from lostwax.ir.region import Node, Region
 
 _KERNELS = "lostwax.backends.gpu_kernels.sparse_attention"
-_MIN_DOT = 16  # the matrix units' smallest side
 _MAX_LATENT = 512  # a block of heads accumulates the whole latent row in registers
-_MANY_HEADS = 64  # from here on blocks of heads are worth fewer reads of the keys
-_WGMMA_HEADS = 64  # from here on Triton takes a warp group's dots, and keeps the keys twice
 _BLOCK_REQS = 32  # requests whose ends are read at once
 _MIN_SPLITS = 4  # fewer are padded: one kernel for all
 _NUM_LAUNCHES = 3  # before what leaves
@@ -57,75 +63,6 @@ ATTEND_ALL_REGION = Region(
     },
     outputs=("op.out",),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class SplitPlan:
-    """How one row's keys are cut: `splits` programs of `split_keys` keys, the last maybe less."""
-
-    keys: int
-    splits: int
-    split_keys: int
-
-    @staticmethod
-    def of(keys: int, programs: int, block_keys: int, wanted: int, compute_units: int) -> SplitPlan:
-        """About one program a compute unit; `wanted` 0 decides by that, else asks for so many."""
-        blocks = -(-keys // block_keys)
-        filling = max(compute_units // programs, 2 if programs <= compute_units else 1)
-        split_blocks = -(-blocks // min(blocks, wanted or filling))
-        return SplitPlan(keys, -(-blocks // split_blocks), split_blocks * block_keys)
-
-
-@dataclass(frozen=True, slots=True)
-class Blocks:
-    """Heads and keys that one program takes at a time, and its warps."""
-
-    heads: int
-    keys: int
-    num_warps: int
-
-    def shared_bytes(self, width: int, element_bytes: int, target: Target) -> int:
-        """An upper bound of what Triton was seen to take for rows of `width` elements.
-
-        Queries in two parts (MFMA reads them from registers), keys (twice for the wide dots of 64
-        heads), probabilities, and 4 KiB.
-        """
-        queries = 0 if "mfma" in target.matrix_units else 2 * self.heads
-        keys = self.keys * (2 if self.heads >= _WGMMA_HEADS else 1)
-        elements = (queries + keys) * width + self.heads * self.keys
-        return elements * element_bytes + 4096
-
-
-def choose_blocks(
-    rows: int, heads: int, keys: int, row: tuple[int, int], target: Target, knobs: Knobs
-) -> Blocks:
-    """Blocks by the device and the sizes; knobs that are not 0 have the last word.
-
-    `row` is a key's elements and the bytes of each. Warps are at least 4, else as of 32 lanes.
-
-    Measured on an H100 with 2,048 keys and the query in one part (`benchmarks/gpu_kernels.py run`,
-    2026-11-24; us): 16 heads, 64 keys and 8 warps against 32 and 4: 20.1/21.5 for 1 row, 24.7/25.6
-    for 4, 40.6/45.9 for 16, 92.8/131.6 for 64, 172/163 for 128. 128 heads, 64 a block against 16:
-    43.8/40.0 for 1 row, 55/75 for 4, 72/131 for 8. With the query in two parts a block of 64 spills
-    488 bytes a thread and one of 32 none, so 32 are taken, on NVIDIA and AMD alike: not measured.
-    """
-    programs = rows * -(-heads // _MIN_DOT)
-    if heads >= _MANY_HEADS and rows >= 4:
-        wanted = Blocks(32, 32, 8)
-    elif heads < _MANY_HEADS and 4 * programs < 3 * target.compute_units:
-        wanted = Blocks(_MIN_DOT, 64, 8)
-    else:
-        wanted = Blocks(_MIN_DOT, 32, 4)
-    lanes = max(1, target.wave_size // 32)
-    smaller = (wanted, Blocks(_MIN_DOT, 32, 4), Blocks(_MIN_DOT, 16, 4))
-    limit = target.shared_memory_bytes
-    fitting = (b for b in smaller if b.shared_bytes(*row, target) <= limit)
-    chosen = next(fitting, smaller[-1])
-    return Blocks(
-        knobs["block_heads"] or chosen.heads,
-        knobs["block_keys"] or min(chosen.keys, _block_of(keys)),
-        knobs["num_warps"] or max(4, chosen.num_warps // lanes),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,19 +91,21 @@ class _Sizes:
         return _Sizes(rows, heads, latent, rope, page_tokens, blocks, plan)
 
 
-def _block_of(width: int) -> int:
-    return max(_MIN_DOT, next_power_of_two(width))
-
-
 def _is_wide(match: Match) -> bool:
     """Whether the dots are taken in f32."""
-    return not (match.dtype("q_nope") == match.layout("cache_in") == "bf16")
+    return match.dtype("q_nope") == "f32" or match.layout("cache_in") == "f32"
+
+
+def _fp8(match: Match) -> CacheLayout | None:
+    """The cache's layout where it is one of fp8."""
+    form = LAYOUTS[match.layout("cache_in")]
+    return form if form.dtypes[0].startswith("f8") else None
 
 
 def _dot_row(match: Match) -> tuple[int, int]:
     """Padded elements of one key, and the bytes of each in the dots."""
     latent, rope = match.parts("cache_in")
-    return _block_of(latent) + _block_of(rope), 4 if _is_wide(match) else 2
+    return block_of(latent) + block_of(rope), 4 if _is_wide(match) else 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +154,10 @@ def _work(match: Match, knobs: Knobs, end: End) -> Work:
     moved = base.num_bytes + 2 * converted
     launches = _NUM_LAUNCHES + end.launches + 2 * bool(converted)
     width, element_bytes = _dot_row(match)
+    form = _fp8(match)
+    row_bytes = width * element_bytes if form is None else form.row_bytes(match.parts("cache_in"))
     blocks = -(-sizes.heads // sizes.blocks.heads)
-    moved += (blocks - 1) * sizes.rows * sizes.plan.keys * width * element_bytes
+    moved += (blocks - 1) * sizes.rows * sizes.plan.keys * row_bytes
     scores = 2 * sizes.rows * sizes.heads * sizes.plan.keys * (sizes.latent + sizes.rope)
     flops = base.flops + (knobs["query_parts"] - 1) * scores
     if sizes.plan.splits == 1:
@@ -230,6 +171,8 @@ def _emit(match: Match, knobs: Knobs, name: str, dense: bool, end: End) -> tuple
     plan = sizes.plan
     scratch = _Scratch.of(sizes, match.dtype("q_nope"), carver)
     q_pe, cache, page_table = match.view("q_pe"), match.view("cache_in"), match.view("page_table")
+    form = _fp8(match)
+    cache = cache if form is None else as_bytes(cache)
     selection = match.view("positions" if dense else "selection")
     single = plan.splits == 1
     split = triton_launch(
@@ -267,9 +210,12 @@ def _emit(match: Match, knobs: Knobs, name: str, dense: bool, end: End) -> tuple
             "PAGE": sizes.page_tokens,
             "BLOCK_HEADS": sizes.blocks.heads,
             "BLOCK_KEYS": sizes.blocks.keys,
-            "BLOCK_LATENT": _block_of(sizes.latent),
-            "BLOCK_ROPE": _block_of(sizes.rope),
+            "BLOCK_LATENT": block_of(sizes.latent),
+            "BLOCK_ROPE": block_of(sizes.rope),
             "BLOCK_REQS": _BLOCK_REQS,
+            "BYTES": int(form is not None),
+            "SCALE_BLOCK": 0 if form is None else form.scale_block,
+            **encoding(match.target),
             "DENSE": int(dense),
             "SINGLE": int(single),
             "QUERY_PARTS": knobs["query_parts"],
@@ -325,12 +271,22 @@ def _latent_at_most(bound: int) -> Predicate:
     return Predicate(refusal)
 
 
+def _scales_are_whole(match: Match) -> str | None:
+    """Rows of bytes are read by whole numbers, and their scales a block each."""
+    form, row = _fp8(match), match.parts("cache_in")
+    if form is None or not form.scale_block:
+        return None
+    size, latent = form.row_bytes(row), block_of(row[0])
+    fits = size % 4 == 0 and row[0] % 4 == 0 and latent % form.scale_block in (0, latent)
+    return None if fits else f"rows of {size} bytes have scales where no whole number lies"
+
+
 def _fits_shared_memory() -> Predicate:
     """The smallest blocks fit into the target's shared memory."""
 
     def refusal(match: Match) -> str | None:
         width, _ = row = _dot_row(match)
-        need = Blocks(_MIN_DOT, 16, 1).shared_bytes(*row, match.target)
+        need = Blocks(MIN_DOT, 16, 1).shared_bytes(*row, match.target)
         has = match.target.shared_memory_bytes
         if need <= has:
             return None
@@ -343,7 +299,8 @@ _WHEN = (
     dtype("q_nope", "f32", "bf16")
     & plain("kv_b")
     & _same_dtype("kv_b", "q_nope")
-    & layout("cache_in", "f32", "bf16")
+    & encoded_layout("cache_in", "f32", "bf16", "fp8_656", "fp8_576")
+    & Predicate(_scales_are_whole)
     & _latent_at_most(_MAX_LATENT)
     & _fits_shared_memory()
     & of_rows("q_nope")

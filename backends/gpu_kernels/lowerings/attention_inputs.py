@@ -20,7 +20,7 @@ from lostwax.backends.gpu_kernels.lowerings.cached_rows import (
 from lostwax.backends.gpu_kernels.lowerings.fp8_joined import JOINED, Joined
 from lostwax.backends.gpu_kernels.lowerings.fp8_products import KNOBS
 from lostwax.backends.gpu_kernels.lowerings.fp8_rows import width_at_most
-from lostwax.backends.gpu_kernels.lowerings.fp8_terms import Terms
+from lostwax.backends.gpu_kernels.lowerings.fp8_terms import Terms, fp8_of
 from lostwax.backends.gpu_kernels.lowerings.joined_queries import (
     QUERIES_FORM,
     queries_when,
@@ -30,6 +30,7 @@ from lostwax.backends.gpu_kernels.lowerings.joined_queries import (
 )
 from lostwax.backends.gpu_kernels.lowerings.launches import (
     Carver,
+    encoding,
     f32,
     i32,
     next_power_of_two,
@@ -72,7 +73,7 @@ class _Places:
 def _carve_terms(match: Match, value: str, carver: Carver) -> Terms:
     rows, width = match.shape(value)
     blocks = -(-width // FP8_BLOCK)
-    values = carver.take("f8E4M3FN", 2 * rows, width)
+    values = carver.take(fp8_of(match), 2 * rows, width)
     return Terms(values, 2, carver.take("f32", rows, blocks), blocks, 1, ())
 
 
@@ -196,6 +197,7 @@ def _norm_launch(match: Match, places: _Places, keep: bool, op: str) -> Launch:
             "GROUPS": groups,
             "KEEP_NORMED": int(keep),
             "BF16_SUM": int(match.dtype("residual_out") == "bf16"),
+            **encoding(match.target),
             "ROUND_FIRST": 0,
         },
         grid=(rows, 1, 1),

@@ -11,6 +11,7 @@ from lostwax.backends.gpu_kernels.lowerings.launches import (
 )
 from lostwax.backends.lowering import Knobs, Lowering, Match
 from lostwax.backends.predicates import Predicate, layout, of_rows
+from lostwax.ir.contract.cache_layout import in_either_encoding
 from lostwax.ir.contract.program import Launch
 from lostwax.ir.dialects.kv import AppendOp
 from lostwax.ir.region import Region
@@ -20,7 +21,7 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     cache, rows = match.view("cache_in"), match.views("rows")
     widths = match.parts("cache_in")
     first, second = rows[0], rows[-1]
-    is_fp8 = cache.dtype == "f8E4M3FN"
+    is_fp8 = cache.dtype.startswith("f8")
     return (
         triton_launch(
             match,
@@ -40,6 +41,7 @@ def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
                 "SECOND": widths[1] if len(rows) > 1 else 0,
                 "BLOCK": next_power_of_two(sum(widths)),
                 "FP8": int(is_fp8),
+                "FNUZ": int(cache.dtype == "f8E4M3FNUZ"),
             },
             grid=(match.bucket.tokens, 1, 1),
             op="smxx_append",
@@ -58,7 +60,7 @@ APPEND = Lowering(
     name="smxx_append",
     pattern=Region.single(AppendOp),
     emit=_emit,
-    when=layout("cache_in", "f32", "bf16", "fp8_576")
+    when=layout("cache_in", "f32", "bf16", *in_either_encoding("fp8_576"))
     & Predicate(_at_most_two_parts)
     & of_rows("slots"),
     row_invariant=True,

@@ -14,6 +14,7 @@ from lostwax.backends.gpu_kernels.lowerings.hadamard import MAX_WIDTH, rotation
 from lostwax.backends.gpu_kernels.lowerings.launches import (
     Argument,
     Carver,
+    encoding,
     f32,
     i32,
     next_power_of_two,
@@ -27,8 +28,9 @@ from lostwax.backends.predicates import (
     axis_at_most,
     axis_multiple,
     dtype,
+    encoded_for_target,
+    encoded_layout,
     fact,
-    layout,
     of_rows,
     plain,
     row_blocks,
@@ -263,6 +265,7 @@ def _constants(match: Match, formats: Formats, product: Product, terms: int) -> 
         **_heads_constants(match, formats),
         "SPLITS": product.splits,
         "WIDE_DOT": 0,
+        **encoding(match.target),
         "ROUND_FIRST": 0,
     }
     found |= _cache_constants(match, "latents_in", "LATENT", formats.latent)
@@ -357,9 +360,11 @@ def formats_when(formats: Formats, x: str, x_heads: str) -> Predicate:
     for name in ("q_weight", "latent_weight", "k_weight", "k_bias"):
         found &= dtype(name, *_FLOATS)
     for name in formats.quantised:
-        found &= dtype(name, "f8E4M3FN") & row_blocks(name)
-    found &= layout("latents_in", *(("fp8_656",) if formats.latent else (*_PLAIN, "fp8_576")))
-    found &= layout("keys_in", *(_SCALED_KEYS if formats.key else _PLAIN))
+        found &= encoded_for_target(name) & row_blocks(name)
+    found &= encoded_layout(
+        "latents_in", *(("fp8_656",) if formats.latent else (*_PLAIN, "fp8_576"))
+    )
+    found &= encoded_layout("keys_in", *(_SCALED_KEYS if formats.key else _PLAIN))
     if formats.heads:
         found &= of_rows(x_heads) & axis_at_most(x_heads, 0, FEW_ROWS)
         found &= dtype(x_heads, "bf16") & dtype("w_heads", "bf16") & plain("w_heads")

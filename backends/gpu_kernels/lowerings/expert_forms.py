@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from lostwax.backends.gpu_kernels.lowerings.fp8_products import AHEAD, LEAST_SIDE, WEIGHT_FIRST
 from lostwax.backends.gpu_kernels.lowerings.fp8_terms import num_terms
+from lostwax.backends.gpu_kernels.lowerings.lds import stages, warps
 from lostwax.backends.lowering import Knob, Knobs, Match
+from lostwax.ir.contract.scale_layout import FP8_BLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +50,21 @@ def choose_form(match: Match, knobs: Knobs) -> Form:
     rows, top_k = match.shape("ids")
     each = rows * top_k / match.shape("gate")[0]
     own = next((size for size, most in _MOST_EACH.items() if each <= most), max(ROWS))
-    form = _FORMS[num_terms(match, "x"), knobs["block_rows"] or own]
+    target, terms = match.target, num_terms(match, "x")
+    form = _FORMS[terms, knobs["block_rows"] or own]
+    down_n = knobs["down_n"] or form.down_n
+    of_rows = FP8_BLOCK * terms * form.block_rows
+    gated, down = of_rows + 2 * FP8_BLOCK**2, of_rows + FP8_BLOCK * down_n
     swap = form.swap if knobs["side"] == 0 else knobs["side"] == WEIGHT_FIRST
     return Form(
         block_rows=form.block_rows,
         swap=swap or form.block_rows < LEAST_SIDE,
         group=knobs["group"] or form.group,
-        gated_warps=knobs["gated_warps"] or form.gated_warps,
-        gated_stages=knobs["gated_stages"] or form.gated_stages,
-        down_n=knobs["down_n"] or form.down_n,
-        down_warps=knobs["down_warps"] or form.down_warps,
-        down_stages=knobs["down_stages"] or form.down_stages,
+        gated_warps=knobs["gated_warps"] or warps(target, form.gated_warps),
+        gated_stages=stages(target, knobs["gated_stages"], form.gated_stages, gated),
+        down_n=down_n,
+        down_warps=knobs["down_warps"] or warps(target, form.down_warps),
+        down_stages=stages(target, knobs["down_stages"], form.down_stages, down),
         ahead=form.ahead if knobs["ahead"] == 0 else knobs["ahead"] == AHEAD,
     )
 

@@ -13,6 +13,7 @@ from lostwax.backends.gpu_kernels.lowerings.fp8_terms import (
     BLOCKS,
     Terms,
     carve_terms,
+    fp8_of,
     num_parts,
     num_terms,
     terms_in,
@@ -21,7 +22,9 @@ from lostwax.backends.gpu_kernels.lowerings.launches import (
     Argument,
     Carver,
     Tiles,
+    encoding,
     i32,
+    maps,
     next_power_of_two,
     real_rows,
     triton_launch,
@@ -109,7 +112,7 @@ class ExpertTiles:
         return Places(
             carver.take("i32", slots),
             carver.take("i32", tiles),
-            carver.take("f8E4M3FN", num_terms(match, "x") * slots, inter),
+            carver.take(fp8_of(match), num_terms(match, "x") * slots, inter),
             carver.take("f32", -(-inter // FP8_BLOCK), slots),
             carver.take("f32", self._pairs(match), dim),
         )
@@ -172,7 +175,8 @@ class ExpertTiles:
                 "scale_row": i32(x.scale_row),
                 "scale_block": i32(x.scale_block),
             }
-            constants |= {"BLOCK_SCALE": FP8_BLOCK, "BLOCKS": BLOCKS, "ROUND_FIRST": 0}
+            constants |= {"BLOCK_SCALE": FP8_BLOCK, "BLOCKS": BLOCKS}
+            constants |= {**encoding(match.target), "ROUND_FIRST": 0}
         return triton_launch(
             match,
             f"{_KERNELS}.place_pairs:{kernel}",
@@ -220,6 +224,8 @@ class ExpertTiles:
                 "GROUP": form.group,
                 "TERMS": x.count,
                 "POWER_OF_TWO": int(rounded),
+                **encoding(match.target),
+                **maps(match.target),
                 "SWAP": int(form.swap),
                 "AHEAD": form.gated_stages if form.ahead else 0,
                 "WIDE_DOT": 0,
@@ -258,6 +264,7 @@ class ExpertTiles:
                 "BLOCK_SCALE": FP8_BLOCK,
                 "GROUP": form.group,
                 "TERMS": terms,
+                **maps(match.target),
                 "SWAP": int(form.swap),
                 "AHEAD": form.down_stages if form.ahead else 0,
                 "WIDE_DOT": 0,

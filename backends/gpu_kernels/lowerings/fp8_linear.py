@@ -109,15 +109,14 @@ def fp8_units(value: str) -> Predicate:
         return None if fits else f"{value} is {got}, wants bf16, or {encoding} with scales"
 
     return (
-        fact("matrix_units", "wgmma", "tcgen05")
-        & fact("tensor_maps", True)
-        & fact("fp8_encoding", "f8E4M3FN")
+        fact("matrix_units", "wgmma", "tcgen05", "mfma")
+        & fact("fp8_encoding", "f8E4M3FN", "f8E4M3FNUZ")
         & row_blocks(value)
         & Predicate(refusal)
     )
 
 
-MAP_BORDER = 16  # bytes between rows that tensor maps read
+MAP_BORDER = 16  # bytes between rows that tiles are read of, by tensor maps or whole words
 
 LINEAR_WHEN = (
     fp8_units("x")

@@ -25,10 +25,17 @@ from lostwax.backends.gpu_kernels.lowerings.fp8_products import (
 from lostwax.backends.gpu_kernels.lowerings.fp8_terms import (
     Terms,
     carve_terms,
+    fp8_of,
     num_terms,
     terms_of,
 )
-from lostwax.backends.gpu_kernels.lowerings.launches import Carver, i32, real_rows, triton_launch
+from lostwax.backends.gpu_kernels.lowerings.launches import (
+    Carver,
+    encoding,
+    i32,
+    real_rows,
+    triton_launch,
+)
 from lostwax.backends.lowering import Knobs, Lowering, Match, Work
 from lostwax.backends.portable.lowerings.linear import GATE_UP
 from lostwax.backends.predicates import (
@@ -83,9 +90,9 @@ class _Mlp:
         kind = "f32" if joined.splits > 1 else "bf16"
         return carver.take(kind, joined.splits, joined.rows, joined.n)
 
-    def _hidden(self, down: Product, carver: Carver) -> Terms:
+    def _hidden(self, fp8: str, down: Product, carver: Carver) -> Terms:
         """Places of what the second product reads."""
-        values = carver.take("f8E4M3FN", down.terms * down.rows, down.k)
+        values = carver.take(fp8, down.terms * down.rows, down.k)
         scale = carver.take("f32", down.blocks, down.rows)
         return Terms(values, down.terms, scale, 1, down.rows, ())
 
@@ -94,7 +101,7 @@ class _Mlp:
         joined, down, carver = self._joined(match, knobs), self._down(match, knobs), Carver(None)
         carve_terms(match, "x", carver)
         self._planes(joined, carver)
-        self._hidden(down, carver)
+        self._hidden(fp8_of(match), down, carver)
         carve_partial(down, carver)
         return carver.num_bytes
 
@@ -124,6 +131,7 @@ class _Mlp:
                 "SPLITS": joined.splits,
                 "TERMS": hidden.count,
                 "POWER_OF_TWO": int(rounded),
+                **encoding(match.target),
                 "ROUND_FIRST": 0,
             },
             grid=(joined.rows, -(-width // (FP8_BLOCK * _BLOCKS)), 1),
@@ -136,7 +144,7 @@ class _Mlp:
         joined, down = self._joined(match, knobs), self._down(match, knobs)
         carver = Carver(match.workspace)
         x = terms_of(match, "x", carver, self.name)
-        planes, hidden = self._planes(joined, carver), self._hidden(down, carver)
+        planes, hidden = self._planes(joined, carver), self._hidden(fp8_of(match), down, carver)
         partial = carve_partial(down, carver)
         first = match.view("w_gate"), match.view("w_gate:scale")
         second = match.view("w_down"), match.view("w_down:scale")

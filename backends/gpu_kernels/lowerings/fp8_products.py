@@ -13,12 +13,15 @@ from lostwax.backends.gpu_kernels.lowerings.launches import (
     Carver,
     Tiles,
     i32,
+    maps,
     real_rows,
     triton_launch,
 )
+from lostwax.backends.gpu_kernels.lowerings.lds import stages, warps
 from lostwax.backends.lowering import Knob, Knobs, Match
 from lostwax.ir.contract.program import Launch, View
 from lostwax.ir.contract.scale_layout import FP8_BLOCK
+from lostwax.ir.contract.target import Target
 
 WEIGHT_FIRST = 1
 """Setting of the knob `side` with the weight on the matrix units' first side; 2 is the other."""
@@ -152,18 +155,22 @@ def _programs(rows: int, n: int, form: Form) -> int:
     return -(-rows // form.block_rows) * -(-n // form.block_n)
 
 
-def _form(rows: int, n: int, blocks: int, terms: int, knobs: Knobs, *, apart: bool) -> Form:
+def _form(
+    target: Target, rows: int, n: int, blocks: int, terms: int, knobs: Knobs, *, apart: bool
+) -> Form:
     """By rule where knobs are 0."""
     outputs = n / _MEASURED_ON
     rule = next(rule.form for rule in RULES if rule.fits(terms, rows, outputs, blocks, apart=apart))
     block_rows = knobs["block_rows"] or rule.block_rows
+    block_n = knobs["block_n"] or rule.block_n
+    stage_bytes = FP8_BLOCK * (terms * block_rows + block_n)
     swap = rule.swap if knobs["side"] == 0 else knobs["side"] == WEIGHT_FIRST
     return Form(
         block_rows=block_rows,
-        block_n=knobs["block_n"] or rule.block_n,
+        block_n=block_n,
         swap=swap or block_rows < LEAST_SIDE,
-        num_warps=knobs["num_warps"] or rule.num_warps,
-        num_stages=knobs["num_stages"] or rule.num_stages,
+        num_warps=knobs["num_warps"] or warps(target, rule.num_warps),
+        num_stages=stages(target, knobs["num_stages"], rule.num_stages, stage_bytes),
         waves=rule.waves,
         least_blocks=rule.least_blocks,
         ahead=rows in _AHEAD_ROWS if knobs["ahead"] == 0 else knobs["ahead"] == AHEAD,
@@ -178,7 +185,7 @@ def cut(
     `apart`: its splits are left apart, for what follows to sum them.
     """
     blocks = -(-k // FP8_BLOCK)
-    form = _form(rows, n, blocks, terms, knobs, apart=apart)
+    form = _form(match.target, rows, n, blocks, terms, knobs, apart=apart)
     filling = int(form.waves * match.target.compute_units / _programs(rows, n, form))
     most = max(1, min(filling, blocks // form.least_blocks))
     wanted = knobs["splits"] or 1 << (most.bit_length() - 1)
@@ -253,6 +260,7 @@ def product_launch(
             "TERMS": product.terms,
             "SWAP": int(form.swap),
             "SUMMED": product.splits if partial else 0,
+            **maps(match.target),
             "AHEAD": form.num_stages if form.ahead else 0,
             "WIDE_DOT": 0,
             "ROUND_FIRST": 0,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from lostwax.backends.gpu_kernels.lowerings.launches import (
     Carver,
     Tiles,
+    encoding,
     i32,
     real_rows,
     triton_launch,
@@ -41,6 +42,12 @@ class Terms:
         return Tiles(self.values, (rows, FP8_BLOCK))
 
 
+def fp8_of(match: Match) -> str:
+    """The element type of fp8 that the target's matrix units multiply."""
+    assert match.target.fp8_encoding is not None  # `fp8_units`
+    return match.target.fp8_encoding
+
+
 def num_terms(match: Match, value: str) -> int:
     """Terms in which the value is multiplied: one of fp8 with scales, of bf16 two."""
     return 1 if match.is_scaled(value) else 2
@@ -51,7 +58,7 @@ def carve_terms(match: Match, value: str, carver: Carver) -> tuple[View, View] |
     if match.is_scaled(value):
         return None
     rows, width = match.shape(value)
-    values = carver.take("f8E4M3FN", 2 * rows, width)
+    values = carver.take(fp8_of(match), 2 * rows, width)
     return values, carver.take("f32", -(-width // FP8_BLOCK), rows)
 
 
@@ -96,6 +103,7 @@ def terms_of(match: Match, value: str, carver: Carver, op: str) -> Terms:
             "BLOCKS": BLOCKS,
             "TERMS": 2,
             "POWER_OF_TWO": 1,
+            **encoding(match.target),
             "ROUND_FIRST": 0,
         },
         grid=(rows, num_parts(width), 1),

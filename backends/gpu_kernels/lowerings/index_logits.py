@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from lostwax.backends.gpu_kernels.lowerings.launches import (
+    encoding,
     f32,
     i32,
     next_power_of_two,
@@ -16,7 +17,7 @@ from lostwax.backends.predicates import (
     Predicate,
     dtype,
     encoded_for_target,
-    layout,
+    encoded_layout,
     of_rows,
     row_blocks,
 )
@@ -120,6 +121,7 @@ def logits_launch(
             "SCALED": int(scaled),
             "PAGED": int(form.is_paged),
             "SCALES_AT": page_tokens * dim,
+            **encoding(match.target),
             "ROWS": rows,
             "BLOCK_HEADS": max(_MIN_DOT, next_power_of_two(heads)),
             "BLOCK_DIM": max(_MIN_DEPTH, next_power_of_two(dim)),
@@ -165,19 +167,11 @@ def _dim(match: Match) -> str | None:
     return None if dim <= _MAX_DIM else f"keys have {dim} elements, wants <= {_MAX_DIM}"
 
 
-def _cache_is_encoded(match: Match) -> str | None:
-    stored, wanted = LAYOUTS[match.layout("cache_in")].dtypes[0], match.target.fp8_encoding
-    if not match.is_scaled("q") or stored == wanted:
-        return None
-    return f"keys are stored as {stored}, target fact fp8_encoding is {wanted!r}"
-
-
 INDEX_WHEN = (
-    layout("cache_in", "f32", "bf16", "index_paged", "index_row")
-    & dtype("q", "f32", "bf16", "f8E4M3FN")
+    encoded_layout("cache_in", "f32", "bf16", "index_paged", "index_row")
+    & dtype("q", "f32", "bf16", "f8E4M3FN", "f8E4M3FNUZ")
     & row_blocks("q")
     & encoded_for_target("q")
-    & Predicate(_cache_is_encoded)
     & Predicate(_dim)
     & of_rows("q")
 )

@@ -14,6 +14,7 @@ from lostwax.backends.gpu_kernels.lowerings.hadamard import MAX_WIDTH, rotation
 from lostwax.backends.gpu_kernels.lowerings.launches import (
     Argument,
     Carver,
+    encoding,
     f32,
     i32,
     next_power_of_two,
@@ -27,6 +28,7 @@ from lostwax.backends.predicates import (
     axis_at_most,
     axis_multiple,
     dtype,
+    encoded_for_target,
     fact,
     of_rows,
     rank,
@@ -113,6 +115,7 @@ def turned_launch(
         "LEVELS": levels,
         "BLOCK": min(FP8_BLOCK, index_width),
         "POWER_OF_TWO": int(quantised and match.attr("index_quantised", "scale_fmt") == "ue8m0"),
+        **encoding(match.target),
         "SPLITS": product.splits,
         "ROUND_FIRST": 0,
     }
@@ -168,7 +171,7 @@ def joined_when(x: str, quantised: bool) -> Predicate:
     for name in (*inner, "index_rotated") if quantised else inner:
         found &= dtype(name, "bf16")
     if quantised:
-        found &= dtype("index_quantised", "f8E4M3FN") & row_blocks("index_quantised")
+        found &= encoded_for_target("index_quantised") & row_blocks("index_quantised")
     return found
 
 

@@ -18,7 +18,8 @@ from lostwax.ir.contract.view import Space
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """A matrix that a kernel reads in tiles of `box` elements through a tensor map."""
+    """A matrix that a kernel reads in tiles of `box` elements: through a tensor map, or, where the
+    target has none, by pointer, rows, columns and the stride of rows."""
 
     view: View
     box: tuple[int, int]
@@ -60,14 +61,29 @@ def real_rows(match: Match) -> View:
     return match.step_input("num_rows")
 
 
-def _triton_type(argument: Argument, *, is_stride: bool, is_part: bool) -> str:
+def encoding(target: Target) -> dict[str, int]:
+    """The constant by which kernels that round to fp8 know the target's encoding."""
+    return {"FNUZ": int(target.fp8_encoding == "f8E4M3FNUZ")}
+
+
+def maps(target: Target) -> dict[str, int]:
+    """The constant by which kernels of tiles know whether tensor maps come."""
+    return {"MAPS": int(target.tensor_maps)}
+
+
+def _triton_type(argument: Argument, target: Target, *, is_stride: bool, is_part: bool) -> str:
     """The type with the hint `:16`, which lets Triton read 16 bytes at once.
 
     Of the numbers only strides of what is read along a row get it: a hint on a size would compile
     one kernel for 8 requests and another for 16.
     """
     if isinstance(argument, Tiles):
-        return f"tensordesc<{_TRITON_TYPES[argument.view.dtype]}{list(argument.box)}>"
+        kind = _TRITON_TYPES[argument.view.dtype]
+        if target.tensor_maps:
+            return f"tensordesc<{kind}{list(argument.box)}>"
+        parts = (argument.view, *_extents(argument.view))
+        types = (_triton_type(p, target, is_stride=True, is_part=False) for p in parts)
+        return f"({', '.join(types)})"
     if isinstance(argument, View):
         hint = ":16" if is_aligned(argument) and not is_part else ""
         return f"*{_TRITON_TYPES[argument.dtype]}" + hint
@@ -126,7 +142,8 @@ def kernel_launch(
     """
     path, symbol = kernel.split(":")
     signature = {
-        n: _triton_type(a, is_stride=n in rows_of, is_part=n in parts) for n, a in arguments.items()
+        n: _triton_type(a, target, is_stride=n in rows_of, is_part=n in parts)
+        for n, a in arguments.items()
     }
     source = KernelSource(
         language="triton",
@@ -138,7 +155,7 @@ def kernel_launch(
         num_stages=num_stages,
     )
     compiled = build(source)
-    own = tuple(p for a in arguments.values() for p in _parameters(a))
+    own = tuple(p for a in arguments.values() for p in _parameters(a, target))
     return KernelLaunch(
         binary=compiled.binary,
         symbol=compiled.symbol,
@@ -150,13 +167,21 @@ def kernel_launch(
     )
 
 
-def _parameters(argument: Argument) -> tuple[Parameter, ...]:
-    """What a kernel takes for an argument: for tiles the map, then extents and strides."""
+def _extents(view: View) -> tuple[Scalar, ...]:
+    """Rows, columns and the stride of rows of a matrix."""
+    return (*map(i32, view.shape), i32(view.strides[0]))
+
+
+def _parameters(argument: Argument, target: Target) -> tuple[Parameter, ...]:
+    """What a kernel takes for an argument: for tiles the map, then extents and strides, or the
+    pointer with `_extents`."""
     if isinstance(argument, Scalar):
         return (argument,)
     if isinstance(argument, View):
         return (Pointer(argument),)
     view, box = argument.view, argument.box
+    if not target.tensor_maps:
+        return (Pointer(view), *_extents(view))
     tiles = TensorMap(view=view, box=box, swizzle=TILE_SWIZZLE, l2_promotion="128B")
     strides = tuple(Scalar("i64", stride) for stride in view.strides)
     return (tiles, *map(i32, view.shape), *strides)

@@ -9,6 +9,7 @@ from lostwax.backends.gpu_kernels.lowerings.fp8_rows import (
     one_dtype,
     place_of_rest,
     places,
+    rounding,
     width_at_most,
 )
 from lostwax.backends.gpu_kernels.lowerings.hadamard import MAX_WIDTH, rotation, work_with_table
@@ -22,6 +23,7 @@ from lostwax.backends.gpu_kernels.lowerings.launches import (
 from lostwax.backends.gpu_kernels.lowerings.rope import ROPE
 from lostwax.backends.lowering import Knobs, Lowering, Match
 from lostwax.backends.predicates import Predicate, dtype, layout, of_rows
+from lostwax.ir.contract.cache_layout import in_either_encoding
 from lostwax.ir.contract.program import Launch
 from lostwax.ir.dialects.kv import AppendOp
 from lostwax.ir.region import Node, Region
@@ -29,10 +31,6 @@ from lostwax.ir.region import Node, Region
 _KERNELS = "lostwax.backends.gpu_kernels.scaled_cache"
 _FLOATS = ("f32", "bf16")
 _MAX_WIDTH = 4096  # one program holds a row's values in registers
-
-
-def _is_power_of_two(match: Match, quantised: str) -> int:
-    return int(match.attr(quantised, "scale_fmt") == "ue8m0")
 
 
 def _emit_append(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
@@ -101,7 +99,7 @@ def _emit_latent(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
                 "GROUPS": next_power_of_two(-(-width // block)),
                 "BLOCK_REST": next_power_of_two(dim),
                 "BF16": int(match.dtype("x") == "bf16"),
-                "POWER_OF_TWO": _is_power_of_two(match, "quantised"),
+                **rounding(match, "quantised", "quantised"),
                 **places(match),
                 **place_of_rest(match),
             },
@@ -141,7 +139,7 @@ def _emit_index_key(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
                 "INTERLEAVED": int(match.attr("op", "interleaved")),
                 "BLOCK": min(block_of(match, "quantised"), width),
                 "BF16": int(match.dtype("x") == "bf16"),
-                "POWER_OF_TWO": _is_power_of_two(match, "quantised"),
+                **rounding(match, "quantised", "quantised"),
                 **places(match),
             },
             grid=(match.bucket.tokens, 1, 1),
@@ -162,7 +160,8 @@ APPEND_SCALED = Lowering(
     name="smxx_append_scaled",
     pattern=Region.single(AppendOp),
     emit=_emit_append,
-    when=layout("cache_in", "fp8_656", "index_paged", "index_row") & of_rows("slots"),
+    when=layout("cache_in", *in_either_encoding("fp8_656", "index_paged", "index_row"))
+    & of_rows("slots"),
     row_invariant=True,
 )
 
@@ -184,7 +183,7 @@ APPEND_LATENT = Lowering(
     emit=_emit_latent,
     when=ROPE.when
     & _ROWS_WHEN
-    & layout("cache_in", "fp8_656")
+    & layout("cache_in", *in_either_encoding("fp8_656"))
     & one_dtype("x", "normed", "k_pe", "op")
     & width_at_most("x", _MAX_WIDTH)
     & Predicate(_turns_a_whole_part),
@@ -210,7 +209,7 @@ APPEND_INDEX_KEY = Lowering(
     when=ROPE.when
     & _ROWS_WHEN
     & dtype("bias", *_FLOATS)
-    & layout("cache_in", "index_paged", "index_row")
+    & layout("cache_in", *in_either_encoding("index_paged", "index_row"))
     & one_dtype("x", "normed", "op", "rotated")
     & width_at_most("x", MAX_WIDTH),
     row_invariant=True,

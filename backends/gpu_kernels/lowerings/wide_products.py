@@ -37,6 +37,7 @@ def _lowering(name: str, weights: dict[str, WeightForm], is_transposed: bool) ->
         emit=_emit(name, is_transposed),
         when=_WHEN,
         weights=weights,
+        library="torch",
     )
 
 

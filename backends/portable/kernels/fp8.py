@@ -9,6 +9,9 @@ import torch
 
 from lostwax.ir.contract.scale_layout import FP8_BLOCK
 
+FP8_TYPES = {"f8E4M3FN": torch.float8_e4m3fn, "f8E4M3FNUZ": torch.float8_e4m3fnuz}
+"""The encodings of fp8, by the names that layouts have for them."""
+
 LEAST_AMAX = 1e-4  # official act_quant: keeps the scale of a block of zeros above 0
 
 

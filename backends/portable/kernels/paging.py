@@ -6,7 +6,7 @@ from typing import Protocol
 
 import torch
 
-from lostwax.backends.portable.kernels.fp8 import widen
+from lostwax.backends.portable.kernels.fp8 import FP8_TYPES, widen
 from lostwax.ir.contract.cache_layout import LAYOUTS, CacheLayout
 
 
@@ -63,7 +63,7 @@ class _Bytes:
     def _decode(self, raw: torch.Tensor) -> torch.Tensor:
         values, scales = self._row[0], 4 * self._form.scales(self._row)
         scale = _typed(raw[:, values : values + scales], torch.float32)
-        first = _typed(raw[:, :values], torch.float8_e4m3fn)
+        first = _typed(raw[:, :values], FP8_TYPES[self._form.dtypes[0]])
         wide = widen(first, scale, self._form.scale_block)
         if len(self._row) == 1:
             return wide
@@ -87,7 +87,8 @@ class _Paged:
         return self._decode(values.flatten(0, 1), scales.flatten(0, 1))
 
     def _decode(self, values: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-        first, scale = _typed(values, torch.float8_e4m3fn), _typed(scales, torch.float32)
+        first = _typed(values, FP8_TYPES[self._form.dtypes[0]])
+        scale = _typed(scales, torch.float32)
         return widen(first, scale, self._form.scale_block)
 
 

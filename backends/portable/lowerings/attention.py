@@ -13,6 +13,7 @@ from lostwax.backends.portable.lowerings.calls import (
     scale_view,
 )
 from lostwax.backends.portable.lowerings.prepared import row_requests
+from lostwax.ir.contract.cache_layout import in_either_encoding
 from lostwax.ir.contract.program import Const, Launch
 from lostwax.ir.dialects.mla import AttendOp
 from lostwax.ir.region import Node, Region
@@ -40,7 +41,7 @@ DENSE = Region(
 
 SPARSE = Region.single(AttendOp)
 
-LATENT_LAYOUTS = P.layout("cache_in", "f32", "bf16", "fp8_656", "fp8_576")
+LATENT_LAYOUTS = P.layout("cache_in", "f32", "bf16", *in_either_encoding("fp8_656", "fp8_576"))
 """What the kernels read of caches: `kernels/paging.py` widens it."""
 READABLE = LATENT_LAYOUTS & P.weight_blocks("kv_b")
 

@@ -6,6 +6,7 @@ from lostwax.backends import predicates as P
 from lostwax.backends.lowering import Knobs, Lowering, Match, Work
 from lostwax.backends.portable.lowerings.calls import launch, torch_calls
 from lostwax.backends.portable.lowerings.prepared import wide_slots
+from lostwax.ir.contract.cache_layout import in_either_encoding
 from lostwax.ir.contract.program import Launch
 from lostwax.ir.dialects.kv import AppendOp
 from lostwax.ir.region import Region
@@ -37,7 +38,7 @@ CACHE = (
         name="portable_append",
         pattern=Region.single(AppendOp),
         emit=_emit_append,
-        when=P.layout("cache_in", "f32", "bf16", "fp8_576"),
+        when=P.layout("cache_in", "f32", "bf16", *in_either_encoding("fp8_576")),
         row_invariant=True,
         prepare=wide_slots,
         work=_append_work,
@@ -47,7 +48,7 @@ CACHE = (
         name="portable_append_scaled",
         pattern=Region.single(AppendOp),
         emit=_emit_append_scaled,
-        when=P.layout("cache_in", "fp8_656", "index_paged", "index_row"),
+        when=P.layout("cache_in", *in_either_encoding("fp8_656", "index_paged", "index_row")),
         row_invariant=True,
         prepare=wide_slots,
         work=torch_calls(5),

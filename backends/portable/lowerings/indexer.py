@@ -15,6 +15,7 @@ from lostwax.backends.portable.lowerings.calls import (
     torch_calls,
 )
 from lostwax.backends.portable.lowerings.prepared import row_requests
+from lostwax.ir.contract.cache_layout import in_either_encoding
 from lostwax.ir.contract.program import Const, Launch, View
 from lostwax.ir.dialects.dsa import AllOp, IndexLogitsOp, TopkOp
 from lostwax.ir.region import Node, Region
@@ -34,7 +35,7 @@ INDEX_TOPK = Region(
 )
 """8,192 rows of logits at 160k context are 5 GB: fused, only a tile of them exists."""
 
-INDEX_LAYOUTS = P.layout("cache_in", "f32", "bf16", "index_paged", "index_row")
+INDEX_LAYOUTS = P.layout("cache_in", "f32", "bf16", *in_either_encoding("index_paged", "index_row"))
 READABLE = INDEX_LAYOUTS & P.row_blocks("q")
 
 TOPK_CALLS = 10

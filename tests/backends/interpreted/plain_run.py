@@ -9,16 +9,17 @@ import numpy as np
 import torch
 from guarded_buffers import Bytes, guarded, require_guards
 
-from lostwax.backends.cuda import BACKEND
 from lostwax.backends.cuda.target import CUDA_SM90A
 from lostwax.backends.gpu_kernels.interpreter import bind_interpreted, bind_on_cpu
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.step_launch import step_launch
 from lostwax.backends.proof.plain_match import WORKSPACE, PlainMatch, Value
+from lostwax.backends.registry import find_target
 from lostwax.backends.runtime.driver import Resolve, Thunk
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import Bucket, Const, HostCall, KernelLaunch, Launch, View
 from lostwax.ir.contract.step_kernel import StepKernel
+from lostwax.ir.contract.target import Target
 
 DTYPES = {
     "f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16,
@@ -88,6 +89,7 @@ def run(
     *,
     prepares: bool = False,
     twin: Bind = bind_interpreted,
+    target: Target = CUDA_SM90A,
 ) -> dict[str, np.ndarray]:
     """Every value (and the workspace, as f32) after the lowering's launches, in f64.
 
@@ -97,8 +99,9 @@ def run(
     `twin` runs launches of CUDA C++.
     """
     sources, stored = Sources(), stored or {}
-    match = PlainMatch(CUDA_SM90A, bucket, values, attributes, sources, Path(), stored=stored)
+    match = PlainMatch(target, bucket, values, attributes, sources, Path(), stored=stored)
     before = _prepare(match, lowering, knobs or {}) if prepares else []
+    packages = find_target(target.name)[0].kernels
     launches = (*before, *match.emit(lowering, knobs))
     sizes = {name: value.num_bytes for name, value in {**values, **stored}.items()}
     sizes |= {"num_rows": 4, WORKSPACE: match.workspace_bytes // 4 * 4, ZEROED: match.zeroed_bytes}
@@ -117,7 +120,7 @@ def run(
     buffers[ZEROED].zero_()
     for launch in launches:
         if isinstance(launch, HostCall):
-            bind_on_cpu(launch, lambda v: resolve(v, buffers), BACKEND.kernels)()
+            bind_on_cpu(launch, lambda v: resolve(v, buffers), packages)()
             continue
         source = sources.by_binary[launch.binary]
         bind = bind_interpreted if source.language == "triton" else twin

@@ -1,7 +1,8 @@
 """Runs the fp8 products of `plain_cases` in Triton's interpreter against the fp64 reference.
 
-A program of its own because Triton decides at import whether it interprets. Argument: maybe a
-folder of kernels that stand in for those of the package. Rows behind the real ones are NaN and must
+A program of its own because Triton decides at import whether it interprets. Arguments: maybe a
+folder of kernels that stand in for those of the package; the target whose facts and encoding of fp8
+they are launched for. Rows behind the real ones are NaN and must
 be left alone. Output: one JSON object, case name to the error of its worst output as a share of
 what is wanted (norms of all real rows), infinite where padding was written; a counter that is not
 left zero ends it with an AssertionError.
@@ -9,6 +10,7 @@ left zero ends it with an AssertionError.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -22,8 +24,11 @@ from plain_case import Array, Case
 from plain_cases import cases
 from plain_run import Bind, rounded, run
 
+from lostwax.backends.cuda.target import CUDA_SM90A
 from lostwax.backends.gpu_kernels.interpreter import bind_interpreted
+from lostwax.backends.registry import find_target
 from lostwax.ir.contract.scale_layout import FP8_BLOCK, FP8_BLOCKS
+from lostwax.ir.contract.target import Target
 from lostwax.ir.reference import core, moe, quant
 from lostwax.ir.reference.dtype import NUMPY_DTYPES, Real, Scaled, Value, widen
 
@@ -101,7 +106,7 @@ def down(case: Case, x: Value, gate: Array, up: Array) -> Real:
     """The second product of a gated MLP, whose values are rounded where they say."""
     act = rounded(core.silu_mul(rounded(gate, "bf16"), rounded(up, "bf16")), "bf16")
     if isinstance(x, Scaled):
-        act = quant.quantise(act, dtype="f8E4M3FN", block=FP8_BLOCK, scale_fmt="ue8m0")
+        act = quant.quantise(act, dtype=case.encoding, block=FP8_BLOCK, scale_fmt="ue8m0")
     return quant.linear(act, given(case, "w_down"))
 
 
@@ -115,11 +120,12 @@ def held(case: Case, name: str, found: dict[str, Array]) -> Array:
     return widen(Scaled(got, found[f"{name}:scale"][: case.real], 1, FP8_BLOCK))
 
 
-def error(case: Case, twin: Bind = bind_interpreted) -> float:
+def error(case: Case, twin: Bind = bind_interpreted, target: Target = CUDA_SM90A) -> float:
     """Of the worst output; infinite where a row behind the real ones was written."""
     found: dict[str, Array] = run(
         case.lowering, case.bucket, case.values, case.attributes, spoilt(case, case.real),
         case.knobs, real=case.real, stored=case.stored, twin=twin,
+        target=target,
     )  # fmt: skip
     errors: list[float] = []
     for name, want in wanted(case).items():
@@ -132,9 +138,19 @@ def error(case: Case, twin: Bind = bind_interpreted) -> float:
 
 def main() -> None:
     """Print the errors."""
-    for folder in sys.argv[1:]:
-        stand_in(Path(folder))
-    print(json.dumps({n: error(case) for n, case in cases().items() if n.startswith("fp8 ")}))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folders", type=Path, nargs="*")
+    parser.add_argument("--target", default=CUDA_SM90A.name)
+    parser.add_argument("--cases", nargs="+", help="only those that begin so")
+    options = parser.parse_args()
+    for folder in options.folders:
+        stand_in(folder)
+    target = find_target(options.target)[1]
+    begins = tuple(options.cases or ("fp8 ",))
+    wanted_cases = {n: case for n, case in cases().items() if n.startswith(begins)}
+    encoding = str(target.fp8_encoding)
+    errors = {n: error(c.encoded(encoding), target=target) for n, c in wanted_cases.items()}
+    print(json.dumps(errors))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 // RUN: lostwax opt "--passes=assign-formats{indexer=fp8_ue8m0}" %s | filecheck %s --check-prefix=INDEX
 // RUN: lostwax opt "--passes=assign-formats{indexer=fp8_fp32 index_pages=index_row}" %s | filecheck %s --check-prefix=ROW
 // RUN: lostwax opt "--passes=assign-formats{dtype=f32 indexer=bf16}" %s | filecheck %s --check-prefix=CAST
+// RUN: lostwax opt "--passes=assign-formats{kv=fp8_656 indexer=fp8_ue8m0 fp8=f8E4M3FNUZ}" %s | filecheck %s --check-prefix=FNUZ
 // RUN: lostwax opt "--passes=assign-formats" %s | filecheck %s --check-prefix=SAME
 
 // The latents are rounded before they are stored, the rope keys by the layout; queries stay.
@@ -32,6 +33,14 @@
 // CAST: %latent: !lostwax.cache<"latent", N, 64, [256, 2], "f32">, %index_key: !lostwax.cache<"index_key", N, 64, [4], "bf16">
 // CAST: %[[QB:.*]] = "core.cast"(%q) : (!lostwax.tensor<[T, 2, 4], f32>) -> !lostwax.tensor<[T, 2, 4], bf16>
 // CAST: "dsa.index_logits"(%[[QB]], %w,
+
+// One encoding throughout: layouts and what is rounded for them.
+// FNUZ: %latent: !lostwax.cache<"latent", N, 64, [256, 2], "fp8_656_fnuz">, %index_key: !lostwax.cache<"index_key", N, 64, [4], "index_paged_fnuz">
+// FNUZ: "quant.quantise"(%c) {{.*}} -> !lostwax.tensor<[T, 256], f8E4M3FNUZ, #lostwax.block_scale<1, 128, f32>>
+// FNUZ: "dsa.hadamard"(%k)
+// FNUZ-NEXT: "quant.quantise"({{.*}} f8E4M3FNUZ
+// FNUZ: "dsa.hadamard"(%q)
+// FNUZ-NEXT: "quant.quantise"({{.*}} f8E4M3FNUZ
 
 // Without options nothing changes.
 // SAME-NOT: quantise

@@ -1,0 +1,98 @@
+"""Which ops of V3.2 at full width run on what, for every target: a plan, no kernel is compiled.
+
+    python benchmarks/coverage_table.py [--targets NAME ...] [--formats official] [--out FILE.json]
+
+A row is a region of ops of the largest step of a segment: the lowering that the plan chose, whether
+its kernels are the project's own, a library's or portable ones (torch's operators, made for no
+device), and the share of the step's predicted time. Predictions are estimates from datasheets where
+nothing was measured: `backends/<target>/target.py` says which. `--most` fails where a step has a
+larger share on portable lowerings than that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lostwax.backends.compile import CompileOptions, plan_module
+from lostwax.backends.formats import Formats
+from lostwax.backends.plan.coverage import KINDS, StepCoverage, coverage
+from lostwax.backends.plan.sizes import Sizes
+from lostwax.backends.portable.lowerings import lowerings as portable_lowerings
+from lostwax.frontend.capture import Captured, capture
+from lostwax.frontend.config import parse_config
+
+CONFIG = Path(__file__).parent.parent / "examples" / "deepseek-v3.2.json"
+TARGETS = ("cuda-sm90a", "cuda-sm100a", "rocm-gfx942", "rocm-gfx950")
+FORMATS = {
+    "official": Formats(kv="fp8_656", indexer="fp8_ue8m0", activations="fp8_ue8m0"),
+    "fp8-activations": Formats(activations="fp8_ue8m0"),
+    "bf16": Formats(),
+}
+SIZES = Sizes(max_context=16384, max_tokens=4096, max_reqs=128)
+LEAST_SHARE = 0.002
+"""Smaller parts of a step are left out of what is printed, not of the file, unless portable."""
+
+
+def full_width(num_layers: int | None = None) -> Captured:
+    """V3.2's configuration, captured without weights, of so many layers."""
+    config = json.loads(CONFIG.read_text())
+    return capture(parse_config(config | ({"num_hidden_layers": num_layers} if num_layers else {})))
+
+
+def steps_of(captured: Captured, target: str, formats: Formats) -> tuple[StepCoverage, ...]:
+    """The largest step of each segment on one target."""
+    options = CompileOptions(formats=formats, sizes=SIZES)
+    plan = plan_module(captured.module, captured.facts, target, options)
+    portable = {low.name for low in portable_lowerings(plan.target)}
+    return coverage(plan.contexts, plan.covers, portable)
+
+
+def lines(target: str, step: StepCoverage) -> Iterator[str]:
+    """A table for people."""
+    shares = ", ".join(f"{kind} {step.share(kind):.1%}" for kind in KINDS)
+    yield f"{target} {step.program}: predicted {step.us / 1e3:.2f} ms: {shares}"
+    for region in step.regions:
+        if region.share >= LEAST_SHARE or region in step.gaps:
+            yield f"  {region.share:6.2%} {region.kind:<8} {region.lowering:<36} " + " + ".join(
+                region.ops
+            )
+        if region in step.gaps:
+            yield from (f"         {name}: {reason}" for name, reason in region.refusals)
+
+
+def main() -> None:
+    """The command line; exits with 1 where portable lowerings have more than `--most`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--targets", nargs="+", default=list(TARGETS))
+    parser.add_argument("--formats", choices=FORMATS, default="official")
+    parser.add_argument("--segments", nargs="+", help="only these: extend, decode, pick, ...")
+    parser.add_argument("--most", type=float, default=1.0)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    captured, report, worst = full_width(), dict[str, Any](), 0.0
+    for target in options.targets:
+        steps = steps_of(captured, target, FORMATS[options.formats])
+        chosen = [s for s in steps if options.segments is None or s.segment in options.segments]
+        report[target] = [asdict(step) for step in chosen]
+        for step in chosen:
+            worst = max(worst, sum(gap.share for gap in step.gaps))
+            for line in lines(target, step):
+                print(line, flush=True)
+    if options.out is not None:
+        kept = {
+            "command": " ".join(["python", "benchmarks/coverage_table.py", *sys.argv[1:]]),
+            "steps": report,
+        }
+        options.out.write_text(json.dumps(kept, indent=1) + "\n")
+    if worst > options.most:
+        raise SystemExit(f"{worst:.1%} of a step on portable lowerings, at most {options.most:.1%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""What is asked of HIP's library has its prototypes: a stand-in compiled against HIP's own header.
+
+The library itself and an AMD GPU were never there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="the extra `aot` is not installed: its HIP header is read")
+if shutil.which("gcc") is None:
+    pytest.skip("no C compiler here", allow_module_level=True)
+
+from lostwax.backends.rocm import libhip
+from lostwax.backends.rocm.libhip import HipError, LibHip
+from lostwax.backends.runtime.kernel_parameters import over_memory
+from lostwax.ir.contract.parameter import Pointer, Scalar, TensorMap
+from lostwax.ir.contract.program import KernelLaunch, View
+
+SOURCE = Path(__file__).parent / "hip_stub" / "hip.c"
+ELF = b"\x7fELF and more"
+
+
+class Launch(ctypes.Structure):
+    """`struct launch` of the stand-in."""
+
+    _fields_ = (
+        ("grid", ctypes.c_uint * 3),
+        ("block", ctypes.c_uint * 3),
+        ("shared", ctypes.c_uint),
+        ("stream", ctypes.c_ulonglong),
+        ("first", ctypes.c_ulonglong),
+        ("second", ctypes.c_int),
+    )
+
+
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    triton = find_spec("triton")
+    assert triton is not None
+    assert triton.submodule_search_locations
+    headers = Path(triton.submodule_search_locations[0], "backends", "amd", "include")
+    built = tmp_path_factory.mktemp("hip") / "libamdhip64.so"
+    flags = ("-shared", "-fPIC", "-Werror", "-Wall", "-isystem", str(headers))
+    subprocess.run(["gcc", *flags, str(SOURCE), "-o", str(built)], check=True)
+    return built
+
+
+@pytest.fixture
+def library(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> LibHip:
+    real = ctypes.CDLL
+    asked: list[str] = []
+
+    def load(name: str) -> Any:
+        asked.append(name)
+        return real(str(stand_in))
+
+    made: Callable[[str], Any] = load
+    monkeypatch.setattr(libhip.ctypes, "CDLL", made)
+    found = LibHip()
+    assert asked == ["libamdhip64.so"]
+    return found
+
+
+def launch_of(**changes: Any) -> KernelLaunch:
+    view = View(space="arena", name="", dtype="f32", shape=(4,), strides=(1,), offset=0)
+    launch = KernelLaunch(
+        binary="k.hsaco", symbol="known", grid=(3, 2, 1), block=(256, 1, 1),
+        params=(Pointer(view), Scalar("i32", -5)), shared_bytes=65536, op="op",
+    )  # fmt: skip
+    return msgspec.structs.replace(launch, **changes)
+
+
+def test_a_launch_arrives_as_it_was_asked_for(library: LibHip, stand_in: Path) -> None:
+    memory = torch.zeros(4)
+    kernel = library.load(ELF, "known")
+    launch = launch_of()
+    parameters, _ = over_memory(launch.params, lambda view: memory, library.encode_tensor_map)
+    library.launch(library.pack(kernel, launch, parameters), 0x1234567890)
+    last = Launch.in_dll(ctypes.CDLL(str(stand_in)), "last_launch")
+    assert (tuple(last.grid), tuple(last.block)) == ((3, 2, 1), (256, 1, 1))
+    assert (last.shared, last.stream) == (65536, 0x1234567890)
+    assert (last.first, last.second) == (memory.data_ptr(), -5)
+
+
+def test_what_the_library_refuses_is_named(library: LibHip) -> None:
+    with pytest.raises(HipError, match=r"hipModuleLoadData failed: hipErrorInvalidImage"):
+        library.load(b"no code object", "known")
+    with pytest.raises(HipError, match=r"hipModuleGetFunction\(other\) failed: hipErrorNotFound"):
+        library.load(ELF, "other")
+    kernel, launch = library.load(ELF, "known"), launch_of(block=(2048, 1, 1))
+    memory = torch.zeros(4)
+    parameters, _ = over_memory(launch.params, lambda view: memory, library.encode_tensor_map)
+    with pytest.raises(HipError, match="hipModuleLaunchKernel failed: hipErrorInvalidValue"):
+        library.launch(library.pack(kernel, launch, parameters), 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"cluster": (2, 1, 1)}, "one of clusters of workgroups"),
+        ({"programmatic": True}, "programmatic"),
+        ({"cooperative": True}, "cooperative"),
+    ],
+)
+def test_what_the_target_lacks_is_refused_before_it_is_launched(
+    library: LibHip, change: dict[str, Any], said: str
+) -> None:
+    launch, memory = launch_of(**change), torch.zeros(4)
+    parameters, _ = over_memory(launch.params, lambda view: memory, library.encode_tensor_map)
+    with pytest.raises(HipError, match=f"op: its launch is {said}, which this target lacks"):
+        library.pack(library.load(ELF, "known"), launch, parameters)
+
+
+def test_a_tensor_map_is_refused(library: LibHip) -> None:
+    view = View(space="arena", name="", dtype="f32", shape=(4, 32), strides=(32, 1), offset=0)
+    asked = TensorMap(view=view, box=(4, 32))
+    with pytest.raises(HipError, match="takes a tensor map, which this target lacks; recompile"):
+        library.encode_tensor_map(asked, 0, (4, 32))
