@@ -104,9 +104,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return Models(TRAINED, tmp_path_factory.mktemp("trained"))
 
 
-def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """RMS of the difference by the RMS of what is wanted."""
-    return float((found - wanted).square().mean().sqrt() / wanted.square().mean().sqrt())
+def off(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Of each row RMS of the difference by the RMS of what is wanted."""
+    difference = (found - wanted).square().mean(-1).sqrt()
+    return difference / wanted.square().mean(-1).sqrt()
 
 
 def little_text() -> tuple[int, ...]:
@@ -115,14 +116,20 @@ def little_text() -> tuple[int, ...]:
     return tuple(torch.randint(0, CONFIG["vocab_size"], size, generator=generator).tolist())
 
 
-@pytest.mark.parametrize(("weights", "bound"), [("dequantised", 0.05), ("int8", 0.08)])
+@pytest.mark.parametrize(("weights", "bound"), [("dequantised", 0.01), ("int8", 0.03)])
 def test_a_whole_model_gives_what_it_gives_on_the_cpu(
     little: Models, weights: str, bound: float
 ) -> None:
-    """In bf16 beside f32: what is off is rounding, of int8 too where weights are."""
+    """In bf16 beside f32: what is off is rounding, of int8 too where weights are.
+
+    The bound is half of the rows'; nine of ten are within five times of it. Where rounding makes a
+    row choose another expert it is further off, on the CPU, too.
+    """
     want = little.ran("cpu", "f32", "stored", little_text())
     found = little.ran("ascend-twin", "bf16", weights, little_text())
-    assert relative(found.logits, want.logits) < bound
+    rows = off(found.logits, want.logits)
+    assert float(rows.median()) < bound
+    assert float(rows.quantile(0.9)) < 5 * bound
 
 
 TEXT = (
@@ -148,8 +155,8 @@ def test_int8_costs_the_trained_model_little(
     int8 = trained.ran("ascend-twin", "bf16", "int8", text)
     with capsys.disabled():
         for name, each in (("cpu f32", exact), ("twins bf16", wide), ("twins W8A8", int8)):
-            off = relative(each.logits, exact.logits)
+            rows = float(off(each.logits, exact.logits).median())
             same = (each.logits.argmax(-1) == exact.logits.argmax(-1)).float().mean()
-            print(f"{name}: loss {each.loss:.4f}, logits {off:.3f} off, {same:.1%} same best")
+            print(f"{name}: loss {each.loss:.4f}, logits {rows:.4f} off, {same:.1%} same best")
     assert abs(wide.loss - exact.loss) < 0.02
     assert abs(int8.loss - exact.loss) < 0.05
