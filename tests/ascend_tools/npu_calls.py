@@ -1,10 +1,12 @@
 """Runs in torch_npu's environment, over stand-ins of CANN: what its schemas and shapes say.
 
-`schemas`: prints those of the operators that are called, as the snapshot keeps them.
-`calls ARTIFACT`: each host call of an artifact's programs over fake tensors of the device `npu`;
-prints the operators that were called, a JSON object of each one's result types.
-`twins`: each operator's CPU twin beside its fake, on the samples of `samples.py`; prints what
-differs in number, shape or dtype of results.
+`OUT schemas`: writes those of the operators that are called, as the snapshot keeps them.
+`OUT calls ARTIFACT`: each host call of an artifact's programs over fake tensors; writes the
+operators that were called, a JSON object of each one's result types. They say that they are the
+CPU's: on `npu`, where `twins` calls operators, torch's own methods ask which device is current.
+`OUT twins`: each operator's CPU twin beside its fakes, on the CPU and on `npu`, for the samples of
+`samples.py`; writes what differs in number, shape or dtype of results.
+Standard output is torch_npu's, which warns there.
 """
 
 from __future__ import annotations
@@ -55,17 +57,17 @@ def described(result: Any) -> str:
     return ", ".join(f"{str(t.dtype).removeprefix('torch.')} {list(t.shape)}" for t in each)
 
 
-def schemas() -> None:
+def schemas() -> bytes:
     found = {name: installed_schema(name) or "" for name in RULES}
     version = str(torch_npu.__version__).split("+")[0]
-    sys.stdout.buffer.write(snapshot_text(Snapshot(version, found)))
+    return snapshot_text(Snapshot(version, found))
 
 
 def fake_of(view: View) -> torch.Tensor:
-    """A tensor of the device that is not there, strided as the view."""
+    """A tensor without memory, strided as the view."""
     shape = tuple(PAGES if size == -1 else size for size in view.shape)
     kind = TORCH_DTYPES[view.dtype]
-    return torch.empty_strided(shape, view.strides, dtype=kind, device="npu")
+    return torch.empty_strided(shape, view.strides, dtype=kind)
 
 
 def host_calls(artifact: Path) -> Iterator[HostCall]:
@@ -82,42 +84,47 @@ def host_calls(artifact: Path) -> Iterator[HostCall]:
                 yield launch
 
 
-def calls(artifact: Path) -> None:
+def calls(artifact: Path) -> bytes:
     count, called = 0, Called()
     for call in host_calls(artifact):
         with FakeTensorMode(), torch.inference_mode(), called:
             bind_host_call(call, fake_of, PACKAGES)()
         count += 1
-    print(json.dumps({"calls": count, "operators": called.results}))
+    return json.dumps({"calls": count, "operators": called.results}).encode()
 
 
-def twins() -> None:
+def twins() -> bytes:
     register()
     differing: dict[str, list[str]] = {}
     for name, arguments in SAMPLES().items():
         operator = getattr(torch.ops.npu, name)
-        want = described(operator(**arguments))
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-            fakes = {
-                n: [mode.from_tensor(t) for t in v] if isinstance(v, list)
-                and v and isinstance(v[0], torch.Tensor)
-                else mode.from_tensor(v) if isinstance(v, torch.Tensor)
-                else v
-                for n, v in arguments.items()
-            }  # fmt: skip
-            found = described(operator(**fakes))
-        if want != found:
-            differing[name] = [want, found]
-    print(json.dumps(differing))
+        found = [described(operator(**arguments))]
+        for device in ("cpu", "npu"):
+            with FakeTensorMode():
+                fakes = {n: faked(value, device) for n, value in arguments.items()}
+                found.append(described(operator(**fakes)))
+        if len(set(found)) > 1:
+            differing[name] = found
+    return json.dumps(differing).encode()
+
+
+def faked(value: Any, device: str) -> Any:
+    """Tensors, alone or in a list, without memory on a device; other arguments as they are."""
+    if isinstance(value, list):
+        return [faked(each, device) for each in value]
+    if not isinstance(value, torch.Tensor):
+        return value
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=device)
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["schemas"]:
-            schemas()
-        case ["calls", artifact]:
-            calls(Path(artifact))
-        case ["twins"]:
-            twins()
+        case [out, "schemas"]:
+            content = schemas()
+        case [out, "calls", artifact]:
+            content = calls(Path(artifact))
+        case [out, "twins"]:
+            content = twins()
         case _:
             raise SystemExit(__doc__)
+    Path(out).write_bytes(content)
