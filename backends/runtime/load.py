@@ -265,7 +265,10 @@ def _by_page(manifest: Manifest, buffers: PlaneBuffers, num_pages: int) -> list[
             buffer = buffers[plane.name, layer]
             if form.parts_apart:
                 rows = num_pages * plane.page_tokens
-                pieces += buffer.split([rows * width for width in form.part_bytes(plane.row)])
+                start = 0
+                for width in form.part_bytes(plane.row):
+                    pieces.append(buffer[start : start + rows * width])
+                    start += rows * width
             else:
                 pieces.append(buffer)
     return pieces

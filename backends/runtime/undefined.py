@@ -46,8 +46,11 @@ def _regions(given: Given, buffer: torch.Tensor) -> list[torch.Tensor]:
         return [pages]
     form = LAYOUTS[data.layout]
     if form.parts_apart:
-        sizes = [count * data.page_tokens * width for width in form.part_bytes(data.row)]
-        return [part.view(count, -1) for part in buffer.split(sizes)]
+        rows, start, parts = count * data.page_tokens, 0, list[torch.Tensor]()
+        for width in form.part_bytes(data.row):
+            parts.append(buffer[start : start + rows * width].view(count, -1))
+            start += rows * width
+        return parts
     if form.is_paged:
         values = data.page_tokens * data.row[0]
         return [pages[:, :values], pages[:, values:]]

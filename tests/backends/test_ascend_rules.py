@@ -17,7 +17,16 @@ from lostwax.backends.ascend.contract.snapshot import (
     snapshot_text,
 )
 
-SIZES = {"N": 4, "block": 64, "K": 8, "E": 8, "R": 16, "D": 64, "P": 3, "B": 2}
+SIZES: dict[int | str, int] = {
+    "N": 4,
+    "block": 64,
+    "K": 8,
+    "E": 8,
+    "R": 16,
+    "D": 64,
+    "P": 3,
+    "B": 2,
+}
 UNKNOWN = 7
 
 

@@ -11,5 +11,10 @@ def parts_of(cache: torch.Tensor, widths: Sequence[int]) -> list[torch.Tensor]:
     """Dense bf16 tensors over a cache of layout bf16_apart: u8 [blocks, block, bytes of a row]."""
     blocks, block, _ = cache.shape
     flat = cache.view(torch.bfloat16).view(-1)
-    pieces = flat.split([blocks * block * width for width in widths])
-    return [p.view(blocks, block, 1, w) for p, w in zip(pieces, widths, strict=True)]
+    found: list[torch.Tensor] = []
+    start = 0
+    for width in widths:
+        stop = start + blocks * block * width
+        found.append(flat[start:stop].view(blocks, block, 1, width))
+        start = stop
+    return found

@@ -11,7 +11,7 @@ from lostwax.backends.portable.lowerings.calls import KERNELS as PORTABLE
 from lostwax.backends.portable.lowerings.calls import Emit, f32_bytes, launch
 from lostwax.backends.portable.lowerings.indexer import INDEX_TOPK
 from lostwax.backends.predicates import Predicate
-from lostwax.ir.contract.program import Launch
+from lostwax.ir.contract.program import Const, Launch
 from lostwax.ir.contract.step import StepOp
 from lostwax.ir.region import Region
 
@@ -34,7 +34,10 @@ def _groups(match: Match, knobs: Knobs) -> tuple[StepOp, ...]:
         ("table", "i32", (count, pages)),
     )
     if match.segment == "extend":
-        consts = {"rows": match.bucket.tokens, "page_tokens": match.shape("cache_in")[1]}
+        consts: dict[str, Const] = {
+            "rows": match.bucket.tokens,
+            "page_tokens": match.shape("cache_in")[1],
+        }
         op = StepOp(
             function=f"{KERNELS}attention:row_groups",
             inputs=("q_starts", "kv_lens", "page_table"),

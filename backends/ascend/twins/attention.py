@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from lostwax.backends.ascend.twins.checked import numbers
+
 NOTHING = -7
 """What stands behind a row's positions: the page says no value, so that nobody may rely on one."""
 
@@ -14,7 +16,8 @@ NOTHING = -7
 def _requests(ends: Tensor, lengths: Tensor) -> Iterator[tuple[int, range, int]]:
     """Each request's number, rows and length."""
     start = 0
-    for number, (end, length) in enumerate(zip(ends.tolist(), lengths.tolist(), strict=True)):
+    pairs = zip(numbers(ends), numbers(lengths), strict=True)
+    for number, (end, length) in enumerate(pairs):
         yield number, range(start, end), length
         start = end
 

@@ -7,7 +7,7 @@ from functools import wraps
 from inspect import signature
 from itertools import pairwise
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -57,11 +57,19 @@ def checked(
     return call
 
 
+def numbers(tensor: torch.Tensor) -> list[int]:
+    """The integers of a tensor of one axis."""
+    return cast("list[int]", tensor.tolist())  # untyped in torch
+
+
 def _only(value: Any) -> Any:
     """Of a list of tensors the one that is in it: no call here gives several."""
-    if isinstance(value, list) and value and isinstance(value[0], torch.Tensor):
-        (value,) = value
-    return value
+    if isinstance(value, list):
+        several = cast("list[Any]", value)
+        if several and isinstance(several[0], torch.Tensor):
+            (only,) = several
+            return only
+    return cast("Any", value)
 
 
 def _described(tensor: torch.Tensor) -> Described:
@@ -78,7 +86,7 @@ def _values(given: Mapping[str, Any]) -> dict[str, Value]:
 def _lengths(rule: Rule, tensors: Mapping[str, torch.Tensor]) -> str | None:
     for name, (kind, whole) in rule.lengths.items():
         if name in tensors:
-            wrong = _wrong(kind, tensors[name].tolist(), _extent(rule, whole, tensors))
+            wrong = _wrong(kind, numbers(tensors[name]), _extent(rule, whole, tensors))
             if wrong:
                 return f"{rule.op}: {name} {wrong}"
     return None

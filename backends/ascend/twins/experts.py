@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lostwax.backends.ascend.twins.checked import dtype_of
+from lostwax.backends.ascend.twins.checked import dtype_of, numbers
 from lostwax.backends.ascend.twins.plain import int8_product
 
 
@@ -105,7 +105,7 @@ def grouped_matmul(
     wanted = dtype_of(output_dtype)
     out = torch.empty((rows.shape[0], stack.shape[2]), dtype=wanted)
     start = 0
-    for expert, count in enumerate(group_list.tolist()):
+    for expert, count in enumerate(numbers(group_list)):
         at = slice(start, start + count)
         if rows.dtype == torch.int8:
             assert scale is not None
