@@ -4,6 +4,8 @@
 `OUT calls ARTIFACT`: each host call of an artifact's programs over fake tensors; writes the
 operators that were called, a JSON object of each one's result types. They say that they are the
 CPU's: on `npu`, where `twins` calls operators, torch's own methods ask which device is current.
+`OUT export ARTIFACT`: every call of a decode layer with experts, in order over one step's memory,
+by torch.export; writes the operators of the graph in order.
 `OUT twins`: each operator's CPU twin beside its fakes, on the CPU and on `npu`, for the samples of
 `samples.py`; writes what differs in number, shape or dtype of results.
 Standard output is torch_npu's, which warns there.
@@ -29,7 +31,7 @@ from lostwax.backends.ascend.contract.snapshot import Snapshot, snapshot_text
 from lostwax.backends.ascend.kernels.installed import installed_schema
 from lostwax.backends.ascend.twins.register import register
 from lostwax.backends.runtime.host_call import bind_host_call
-from lostwax.backends.runtime.tensors import TORCH_DTYPES
+from lostwax.backends.runtime.tensors import TORCH_DTYPES, tensor_of
 from lostwax.ir.contract.program import HostCall, Program, View, launches_of
 
 PACKAGES = ("lostwax.backends.ascend.kernels", "lostwax.backends.portable.kernels")
@@ -93,6 +95,41 @@ def calls(artifact: Path) -> bytes:
     return json.dumps({"calls": count, "operators": called.results}).encode()
 
 
+class Layer(torch.nn.Module):
+    """The calls of one layer, over buffers by (space, name)."""
+
+    def __init__(self, calls: tuple[HostCall, ...]) -> None:
+        super().__init__()
+        self._calls = calls
+
+    def forward(self, buffers: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Run them; what they wrote lies in the arena."""
+
+        def resolve(view: View) -> torch.Tensor:
+            return tensor_of(buffers[f"{view.space} {view.name}"], view)
+
+        for call in self._calls:
+            bind_host_call(call, resolve, PACKAGES)()
+        return buffers["arena "]
+
+
+def export(artifact: Path) -> bytes:
+    file, *_ = sorted(artifact.glob("programs/decode-*-chosen.json"))
+    program = msgspec.json.decode(file.read_bytes(), type=Program)
+    calls = tuple(launch for launch in program.blocks["moe"] if isinstance(launch, HostCall))
+    sizes: dict[str, int] = {}
+    for view in (view for call in calls for view in call.args if view is not None):
+        pages = view.strides[0] * PAGES if view.shape[0] == -1 else 0
+        count = pages or 1 + sum((n - 1) * s for n, s in zip(view.shape, view.strides, strict=True))
+        end = view.offset + count * TORCH_DTYPES[view.dtype].itemsize
+        key = f"{view.space} {view.name}"
+        sizes[key] = max(sizes.get(key, 0), -(-end // 8) * 8)
+    buffers = {key: torch.zeros(size, dtype=torch.uint8) for key, size in sizes.items()}
+    graph = torch.export.export(Layer(calls), (buffers,), strict=False).graph
+    names = [getattr(node.target, "__name__", "") for node in graph.nodes]
+    return json.dumps([n.split(".")[0] for n in names if n.startswith("npu_")]).encode()
+
+
 def twins() -> bytes:
     register()
     differing: dict[str, list[str]] = {}
@@ -123,6 +160,8 @@ if __name__ == "__main__":
             content = schemas()
         case [out, "calls", artifact]:
             content = calls(Path(artifact))
+        case [out, "export", artifact]:
+            content = export(Path(artifact))
         case [out, "twins"]:
             content = twins()
         case _:

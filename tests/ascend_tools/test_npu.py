@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -61,14 +62,32 @@ def test_twins_give_what_torch_npu_says_of_shapes_and_types(stub: Path) -> None:
     assert json.loads(ask(stub, "twins")) == {}
 
 
-def test_every_call_of_full_width_is_taken_by_torch_npu(stub: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="session")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """V3.2's widths in W8A8: three dense layers and one of experts, without weights."""
     captured = capture(parse_config(FULL))
     options = CompileOptions(sizes=Sizes(max_context=8192, max_tokens=512, max_reqs=64))
-    out = tmp_path / "full"
+    out = tmp_path_factory.mktemp("full") / "artifact"
     compile_module(captured.module, captured.facts, {}, "ascend-910b", out, options)
-    found = json.loads(ask(stub, "calls", out))
+    return out
+
+
+def test_every_call_of_full_width_is_taken_by_torch_npu(stub: Path, full: Path) -> None:
+    found = json.loads(ask(stub, "calls", full))
     assert found["calls"] > len(RULES)
     assert found["operators"].keys() == RULES.keys()
+
+
+def test_a_whole_decode_layer_is_exported(stub: Path, full: Path) -> None:
+    """As one graph of torch.export, in which no operator is lost."""
+    names = json.loads(ask(stub, "export", full))
+    counts = Counter(names)
+    assert counts.keys() == RULES.keys()
+    assert counts["npu_scatter_nd_update_"] == 3, "three caches"
+    assert counts["npu_grouped_matmul"] == 2
+    order = ("npu_lightning_indexer", "npu_sparse_flash_attention", "npu_moe_gating_top_k")
+    places = [names.index(name) for name in order]
+    assert places == sorted(places)
 
 
 def test_every_call_of_a_small_model_is_taken_by_torch_npu(stub: Path, tmp_path: Path) -> None:
