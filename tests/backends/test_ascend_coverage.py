@@ -1,4 +1,4 @@
-"""At V3.2's widths no op of a body is planned on a portable lowering, in W8A8, on either device."""
+"""At V3.2's widths nothing but the sampling is planned on a portable lowering, in W8A8."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from lostwax.backends import compile as compiling
+from lostwax.backends.ascend.target import ASCEND_910B
+from lostwax.backends.asked import UnsupportedRanks, require_ranks
 from lostwax.backends.compile import CompileOptions, compile_module
 from lostwax.backends.plan.cover import Cover
 from lostwax.backends.plan.sizes import Sizes
@@ -17,7 +19,6 @@ from lostwax.backends.portable.lowerings import lowerings as portable_lowerings
 from lostwax.backends.registry import find_target
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
-from lostwax.ir.contract.program import HEADS
 
 CONFIG = Path(__file__).parents[2] / "examples" / "deepseek-v3.2.json"
 FEWER = {"num_hidden_layers": 4, "num_nextn_predict_layers": 0}
@@ -29,7 +30,7 @@ class Planned(Exception):
 
 
 @pytest.mark.parametrize("target", ["ascend-910b", "ascend-910_93"])
-def test_nothing_of_a_body_is_planned_on_a_portable_lowering(
+def test_nothing_but_sampling_is_planned_on_a_portable_lowering(
     target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: Counter[str] = Counter()
@@ -38,7 +39,7 @@ def test_nothing_of_a_body_is_planned_on_a_portable_lowering(
         for context, blocks in zip(contexts, covers, strict=True):
             for name, cover in blocks.items():
                 for priced in cover.chosen:
-                    if context.segment not in HEADS and priced.candidate.lowering is not None:
+                    if priced.candidate.lowering is not None:
                         ops = "+".join(op.name for op in priced.candidate.region.members)
                         found[f"{context.name} {name} {ops} {priced.candidate.name}"] += 1
         raise Planned
@@ -52,6 +53,11 @@ def test_nothing_of_a_body_is_planned_on_a_portable_lowering(
     names = {place.split()[-1] for place in found}
     assert {"ascend_quant_linear", "ascend_quant_experts", "ascend_route"} <= names
     assert {"ascend_attend", "ascend_attend_all", "ascend_index_topk"} <= names
-    assert {
-        place.rpartition(" under ")[2] for place in found if place.split()[-1] in fallbacks
-    } == set()
+    portable = [place for place in found if place.split()[-1] in fallbacks]
+    assert portable, "what picks tokens"
+    assert [place for place in portable if " sample." not in place] == []
+
+
+def test_several_ranks_are_refused_by_name() -> None:
+    with pytest.raises(UnsupportedRanks, match="ascend-910b was ever called; leave --tp out"):
+        require_ranks(2, ASCEND_910B)

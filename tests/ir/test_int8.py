@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -103,3 +104,11 @@ def test_their_bytes_are_those_of_rows_side_by_side() -> None:
     assert form.element is None
     assert form.part_bytes((512, 64)) == (1024, 128)
     assert form.row_bytes((512, 64)) == LAYOUTS["bf16"].row_bytes((512, 64)) == 1152
+
+
+def test_a_scale_for_a_row_of_the_widest_weight_is_read_back() -> None:
+    """Of the dense layers' down projection, 18,432 columns; the bound is a bound still."""
+    scale = BlockScale(rows=1, cols=18432, dtype="f32")
+    assert msgspec.json.decode(msgspec.json.encode(scale), type=BlockScale) == scale
+    with pytest.raises(msgspec.ValidationError, match="<= 65536"):
+        msgspec.convert({"type": "block", "rows": 1, "cols": 65537, "dtype": "f32"}, BlockScale)

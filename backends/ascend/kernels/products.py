@@ -7,12 +7,18 @@ import torch
 from lostwax.backends.ascend.kernels.installed import require_library as require_library
 
 
-def linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
-    """Write x W^T: x [T, K], weight [N, K], out [T, N]; f32 inside where they are of two dtypes."""
+def linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, *, row_tile: int) -> None:
+    """Write x W^T: x [T, K], weight [N, K], out [T, N].
+
+    Where they are of two dtypes both are widened to f32, `row_tile` rows of the weight at a time.
+    """
     if x.dtype == weight.dtype == out.dtype:
         torch.mm(x, weight.t(), out=out)
-    else:
-        out.copy_(torch.mm(x.float(), weight.float().t()))
+        return
+    wide = x.float()
+    for start in range(0, weight.shape[0], row_tile):
+        rows = slice(start, start + row_tile)
+        out[:, rows].copy_(torch.mm(wide, weight[rows].float().t()))
 
 
 def gate_up(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:

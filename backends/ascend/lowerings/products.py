@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from lostwax.backends import predicates as P
 from lostwax.backends.ascend.contract.rule import Call, Described
 from lostwax.backends.ascend.lowerings.keeps import KERNELS, described, keeps
-from lostwax.backends.lowering import Knobs, Lowering, Match
+from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
 from lostwax.backends.portable.lowerings.calls import (
     Emit,
     emit_call,
@@ -95,11 +95,33 @@ def _emit_plain(name: str, function: str, weight: str, out: str) -> Emit:
     return emit
 
 
+def _is_widened(match: Match) -> bool:
+    return len({match.dtype(value) for value in ("x", "weight", "op.out")}) > 1
+
+
 def _widened(match: Match, knobs: Knobs) -> int:
-    """Both operands in f32 where they are of several types, and the result."""
-    kinds = {match.dtype(value) for value in ("x", "weight", "op.out")}
-    wide = f32_bytes(*match.shape("x")) + f32_bytes(*match.shape("weight"))
-    return (wide if len(kinds) > 1 else 0) + f32_bytes(*match.shape("op.out"))
+    """x and some rows of the weight in f32, and their result."""
+    if not _is_widened(match):
+        return 0
+    rows, (columns, inner) = match.shape("x")[0], match.shape("weight")
+    tile = min(columns, knobs["row_tile"])
+    return f32_bytes(rows, inner + tile) + f32_bytes(tile, inner)
+
+
+def _linear_work(match: Match, knobs: Knobs) -> Work:
+    """Where it is widened, the weight is written once more and read again, in f32."""
+    work = match.work()
+    if not _is_widened(match):
+        return work
+    columns, inner = match.shape("weight")
+    moved = work.num_bytes + 2 * f32_bytes(columns, inner)
+    rate = match.target.tflops[match.dtype("x")] / match.target.tflops["f32"]
+    return Work(moved, rate * work.flops, 1 + 3 * -(-columns // knobs["row_tile"]))
+
+
+def _emit_linear(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
+    views = tuple(map(match.view, ("x", "weight", "op.out")))
+    return launch("ascend_linear", f"{KERNELS}products:linear", views, {**knobs})
 
 
 def _gated(
@@ -122,11 +144,10 @@ PRODUCTS = (
     Lowering(
         name="ascend_linear",
         pattern=Region.single(LinearOp),
-        emit=_emit_plain("ascend_linear", "linear", "weight", "op.out"),
-        when=P.plain("x") & P.plain("weight"),
-        work=lambda match, knobs: torch_calls(1 if _widened(match, knobs) == 0 else 4)(
-            match, knobs
-        ),
+        emit=_emit_linear,
+        when=P.plain("x") & P.plain("weight") & P.dtype("x", "bf16", "f32"),
+        knobs=(Knob("row_tile", (16384,)),),
+        work=_linear_work,
         allocates=_widened,
     ),
     Lowering(
