@@ -11,7 +11,9 @@ import torch
 
 from lostwax.backends.portable.kernels import fp8
 from lostwax.backends.runtime import weight_steps
+from lostwax.backends.runtime.load import by_page
 from lostwax.ir.contract.cache_layout import LAYOUTS
+from lostwax.ir.contract.caches import CachePlane
 from lostwax.ir.contract.scale_layout import BlockScale
 from lostwax.ir.reference.cache_bytes import CacheBytes, empty_cache
 from lostwax.ir.reference.dtype import NUMPY_DTYPES, round_to, widen
@@ -112,3 +114,21 @@ def test_a_scale_for_a_row_of_the_widest_weight_is_read_back() -> None:
     assert msgspec.json.decode(msgspec.json.encode(scale), type=BlockScale) == scale
     with pytest.raises(msgspec.ValidationError, match="<= 65536"):
         msgspec.convert({"type": "block", "rows": 1, "cols": 65537, "dtype": "f32"}, BlockScale)
+
+
+def test_a_page_of_a_plane_whose_parts_lie_apart_is_a_row_of_each_piece() -> None:
+    """What moves pages to host memory and back copies such rows."""
+    plane = CachePlane(
+        name="latent", layers=1, layout="bf16_apart", row=(4, 2), page_tokens=3, page_bytes=36
+    )
+    cache = CacheBytes.zeros("bf16_apart", 2, 3, (4, 2))
+    held = cache.written([np.full((1, 4), 1.0), np.full((1, 2), 2.0)], np.array([4]))
+    memory = torch.from_numpy(held.data.reshape(-1).copy())
+    pieces = by_page([plane], {("latent", 0): memory}, 2)
+    assert [piece.numel() for piece in pieces] == [2 * 24, 2 * 12]
+    assert [bool(piece.view(2, -1)[0].any()) for piece in pieces] == [False, False]
+    for piece in pieces:
+        piece.view(2, -1)[0].copy_(piece.view(2, -1)[1])
+    moved = cache.holding(memory.numpy())
+    assert moved.rows(np.array([1])).tolist() == held.rows(np.array([4])).tolist()
+    assert moved.rows(np.array([4])).tolist() == [[1, 1, 1, 1, 2, 2]]
