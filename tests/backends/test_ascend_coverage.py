@@ -29,7 +29,9 @@ class Planned(Exception):
     """Ends a compile where all is chosen."""
 
 
-@pytest.mark.parametrize("target", ["ascend-910b", "ascend-910_93"])
+@pytest.mark.parametrize(
+    "target", ["ascend-910b", pytest.param("ascend-910_93", marks=pytest.mark.slow)]
+)
 def test_nothing_but_sampling_is_planned_on_a_portable_lowering(
     target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

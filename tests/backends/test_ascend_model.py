@@ -117,7 +117,10 @@ def little_text() -> tuple[int, ...]:
     return tuple(ids.tolist())
 
 
-@pytest.mark.parametrize(("weights", "bound"), [("dequantised", 0.01), ("int8", 0.03)])
+@pytest.mark.parametrize(
+    ("weights", "bound"),
+    [pytest.param("dequantised", 0.01, marks=pytest.mark.slow), ("int8", 0.03)],
+)
 def test_a_whole_model_gives_what_it_gives_on_the_cpu(
     little: Models, weights: str, bound: float
 ) -> None:

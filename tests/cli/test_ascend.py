@@ -26,7 +26,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "ck"
 
 
-@pytest.mark.parametrize("target", ["ascend-910b", "ascend-910_93"])
+@pytest.mark.parametrize(
+    "target", ["ascend-910b", pytest.param("ascend-910_93", marks=pytest.mark.slow)]
+)
 def test_an_artifact_is_made_the_same_twice_and_is_interpreted(
     target: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
