@@ -25,7 +25,8 @@ class Formats:
 
     `fp8`: the encoding of fp8 weights and activations, None for the target's own. `kv_b`: how that
     weight is held, None for bf16 on targets with blocks of threads, whose matrix units then take it
-    as it lies (33 MB a layer of DeepSeek-V3.2 instead of 17), and as stored elsewhere.
+    as it lies (33 MB a layer of DeepSeek-V3.2 instead of 17), and as stored elsewhere. Where the
+    target's kernels read the parts of cached rows apart, so they lie if `kv` is not said.
     """
 
     kv: str = "model"
@@ -37,18 +38,36 @@ class Formats:
     kv_b: str | None = None
 
     def assign(self, dtype: str, weights: str, target: Target) -> AssignFormatsPass:
-        """The pass that gives a module these formats on a target."""
+        """The pass that gives a module these formats on a target.
+
+        Raises UnsupportedFormat for what the target has no type for.
+        """
+        if weights == "stored" and lacks_fp8(target):
+            weights = "int8"
+        if weights == "int8" and self.activations != "model":
+            raise UnsupportedFormat(
+                f"target {target.name} has no fp8, so activations cannot be {self.activations}:"
+                " leave that out; they are rounded to int8"
+            )
+        kv = self.kv
+        if kv == "model" and target.parts_apart and dtype == "bf16":
+            kv = "bf16_apart"
         return AssignFormatsPass(
             dtype=dtype,
             weights=weights,
             kv_b=self.kv_b or ("dequantised" if target.shared_memory_bytes else "stored"),
             fp8=self.fp8 or target.fp8_encoding or "f8E4M3FN",
-            kv=self.kv,
+            kv=kv,
             kv_scale=self.kv_scale,
             indexer=self.indexer,
             index_pages=self.index_pages,
             activations=self.activations,
         )
+
+
+def lacks_fp8(target: Target) -> bool:
+    """Whether a target has no fp8 at all: there weights stored so are held as int8."""
+    return not any(dtype.startswith("f8") for dtype in target.dtypes)
 
 
 def typed(

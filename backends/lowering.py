@@ -164,6 +164,8 @@ class Lowering:
     positions for each row of the bucket, and all are selected. Then there are programs with that
     guard, where it fits. `selecting_contexts`: likewise where some are not selected; the most
     positions by the rows of the bucket and the heads of a rank, 0 where no such program is wanted.
+    `waiver`: its results are allowed to be further off, for the reason of that name in
+    `proof/tolerance.py`; certificates say so.
     `by_name`: it is chosen only where `--lowering` names it, or a record has timed it.
     `library` names whose kernels do the work where they are not the project's own, torch's
     products included.
@@ -187,6 +189,7 @@ class Lowering:
     selecting_contexts: Callable[[int, int], int] = asks_for_none
     by_name: bool = False
     library: str = ""
+    waiver: str = ""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a pattern that does not say which op is which."""

@@ -29,6 +29,8 @@ class Backend:
     None where only the driver can tell. `step`: class of what makes the launches around the layers
     where the device keeps the sequences' state (`gpu_kernels/lowerings/step.py`), None where the
     host does.
+    `twins`: function () -> object to keep, which gives the process CPU twins of operators that only
+    the device has, so that host calls can be interpreted; None where the CPU has all of them.
     `activations`: function (Target) -> ActivationChoice where weights are FP8;
     None where activations stay as they are unless somebody asks.
     """
@@ -43,6 +45,7 @@ class Backend:
     presence: str | None = None
     step: str | None = None
     activations: str | None = None
+    twins: str | None = None
 
     def load(self, reference: str) -> Any:  # a module attribute: its type is the reader's to know
         """Import `module:attribute`."""

@@ -33,6 +33,7 @@ ELEMENTS: dict[str, int] = {
     "i64": TensorProto.INT64,
     "i32": TensorProto.INT32,
     "u8": TensorProto.UINT8,
+    "si8": TensorProto.INT8,
     "bool": TensorProto.BOOL,
     "f8E4M3FN": TensorProto.FLOAT8E4M3FN,
     "f8E4M3FNUZ": TensorProto.FLOAT8E4M3FNUZ,

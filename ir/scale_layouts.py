@@ -24,6 +24,7 @@ ELEMENTS: dict[str, Attribute] = {
     "f32": builtin.f32,
     "f16": builtin.f16,
     "bf16": builtin.bf16,
+    "si8": builtin.IntegerType(8, builtin.Signedness.SIGNED),
     "i32": builtin.i32,
     "i64": builtin.i64,
     "f8E4M3FN": builtin.Float8E4M3FNType(),

@@ -17,7 +17,7 @@ from lostwax.ir.size import Size, parse_size
 
 DTYPES: dict[str, Attribute] = {
     name: ELEMENTS[name]
-    for name in ("f64", "f32", "f16", "bf16", "i32", "i64", "f8E4M3FN", "f8E4M3FNUZ")
+    for name in ("f64", "f32", "f16", "bf16", "si8", "i32", "i64", "f8E4M3FN", "f8E4M3FNUZ")
 }
 """Element types of values, by the name that views, records and `.mlir` text use."""
 

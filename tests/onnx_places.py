@@ -47,6 +47,7 @@ FORMATS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
             "fp8": "f8E4M3FNUZ",
         },
     ),
+    "int8": (PLAIN | FP8, {"weights": "int8", "kv": "bf16_apart"}),
     "mtp": (MTP, {"dtype": "f32"}),
 }
 Variant = tuple[str, bool]  # segment, every position selected
@@ -54,7 +55,7 @@ SPARSE, DENSE, DECODE = ("extend", False), ("extend", True), ("decode", False)
 DRAFT, SCORE = ("draft", False), ("score", False)
 PLACES = [
     *((name, v) for name in ("f32", "bf16", "fp8") for v in (SPARSE, DENSE, DECODE, SCORE)),
-    *((name, v) for name in ("fp8-656", "fp8-576") for v in (SPARSE, DECODE)),
+    *((name, v) for name in ("fp8-656", "fp8-576", "int8") for v in (SPARSE, DECODE)),
     ("mtp", DRAFT),
 ]
 

@@ -49,6 +49,8 @@ class InterpretingDriver(HostDriver):
     """
 
     sources: Mapping[str, KernelSource] = {}
+    twins: object = None
+    """What stands for operators that only the device has, kept as long as the driver."""
 
     def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
         """The launch over resolved memory; NotInterpretable for CUDA C++."""

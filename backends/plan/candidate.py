@@ -84,6 +84,11 @@ class Candidate:
         return self.lowering.name if self.lowering else "view"
 
     @property
+    def waiver(self) -> str:
+        """The lowering's waiver, empty without one."""
+        return self.lowering.waiver if self.lowering else ""
+
+    @property
     def target(self) -> Target:
         """The target's facts."""
         return self.context.target

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from lostwax.ir.contract.scale_layout import ScaleLayout, StoredFormat
-from lostwax.ir.contract.weights import Cast, Dequantise, Reencode, Select, Split, Stack, Step
+from lostwax.ir.contract.weights import (
+    Cast,
+    Dequantise,
+    Reencode,
+    Requantise,
+    Select,
+    Split,
+    Stack,
+    Step,
+)
 
 
 def held_steps(
@@ -20,6 +29,8 @@ def held_steps(
             steps.append(Cast(dtype))
     elif scale is None:
         steps.append(Dequantise(dtype))
+    elif dtype == "si8":
+        steps += [Dequantise("f32"), Requantise(dtype, scale)]
     elif stored.dtype != dtype:
         steps.append(Reencode())
     if split is not None:
@@ -36,7 +47,7 @@ def one_tensor(
     if not of_scales:
         return (Select("values"),)
     assert stored.scale is not None  # held with scales, so stored with them
-    made = "f32" if stored.dtype != dtype else stored.scale.dtype  # reencoding makes them f32
+    made = "f32" if stored.dtype != dtype else stored.scale.dtype  # made anew they are f32
     return (Select("scales"), *(() if made == scale.dtype else (Cast(scale.dtype),)))
 
 

@@ -110,6 +110,8 @@ def _interpreter(
     target: Target, sources: Mapping[str, KernelSource], backend: Backend
 ) -> InterpretingDriver:
     driver = InterpretingDriver(target, no_kernels, {})
+    if backend.twins is not None:
+        driver.twins = backend.load(backend.twins)()
     driver.sources, driver.packages = sources, backend.kernels
     return driver
 
@@ -315,6 +317,7 @@ def _measured(
         max_error=worst.max_error,
         rms_error=worst.rms_error,
         set_agreement=agreement,
+        waiver=alone.candidate.waiver,
         input_digest=ids.hexdigest(),
         tool_versions=dict(device.tool_versions),
     )

@@ -74,9 +74,9 @@ class CaseResult:
     agreement: float | None
 
 
-def region_tolerance(match: RegionMatch) -> Tolerance:
-    """How far the region's results may be off."""
-    return tolerance_of(_dtypes(match), rounds_between=rounds_between(match))
+def region_tolerance(match: RegionMatch, waiver: str = "") -> Tolerance:
+    """How far the region's results may be off, under a lowering's waiver."""
+    return tolerance_of(_dtypes(match), rounds_between=rounds_between(match), waiver=waiver)
 
 
 def rounds_between(match: RegionMatch) -> bool:
@@ -312,7 +312,7 @@ def check_case(
     ops: list[IRDLOperation] = list(match.ops.values())
     with np.errstate(all="ignore"):  # rows without a token hold NaN
         evaluate_ops(ops, values, case.env)
-    tolerance = region_tolerance(match)
+    tolerance = region_tolerance(match, waiver)
     result = _compare(_Comparison(match, case, values, run(flat), waiver), tolerance)
     if result.worst.max_error > tolerance.max_error or result.worst.rms_error > tolerance.rms_error:
         raise Mismatch(

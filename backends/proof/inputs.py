@@ -16,7 +16,7 @@ from lostwax.backends.proof.step_cases import StepCase
 from lostwax.backends.runtime.draw import LEAST_ROWS, put_edges
 from lostwax.ir.contract.step import STEP_INPUTS
 from lostwax.ir.reference.cache_bytes import Cache, CacheBytes
-from lostwax.ir.reference.dtype import FP8_MAX, Array, Scaled, round_to
+from lostwax.ir.reference.dtype import LARGEST, Array, Scaled, Value, round_to
 from lostwax.ir.reference.interpret import Bound
 from lostwax.ir.reference.quant import quantise
 from lostwax.ir.region import RegionMatch
@@ -122,7 +122,7 @@ def _scaled(shape: tuple[int, ...], dtype: str, scale: BlockScaleAttr, rng: np.r
     for i in range(blocks[-2]):
         for j in range(blocks[-1]):
             part = weight[..., i * high : (i + 1) * high, j * wide : (j + 1) * wide]
-            scales[..., i, j] = np.abs(part).max(axis=(-2, -1)) / FP8_MAX[dtype]
+            scales[..., i, j] = np.abs(part).max(axis=(-2, -1)) / LARGEST[dtype]
             part /= scales[..., i, j, None, None]
     return Scaled(round_to(weight, dtype), scales, high, wide)
 
@@ -236,7 +236,9 @@ def _cache(kind: CacheType, pages: int, rng: np.random.Generator) -> Cache:
     if form.element is not None:
         return round_to(rows, form.element)
     parts = np.split(rows.reshape(pages * tokens, -1), np.cumsum(kind.row)[:-1], axis=1)
-    first = quantise(parts[0], scale_fmt="fp32", dtype=form.dtypes[0], block=form.scale_block)
+    first: Value = parts[0]
+    if form.scale_block:
+        first = quantise(parts[0], scale_fmt="fp32", dtype=form.dtypes[0], block=form.scale_block)
     empty = CacheBytes.zeros(kind.layout.data, pages, tokens, kind.row)
     return empty.written([first, *parts[1:]], np.arange(pages * tokens))
 

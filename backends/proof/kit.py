@@ -148,6 +148,7 @@ def certify_candidate(
         steps,
         lowering=candidate.name,
         state=environment.state,
+        waiver=candidate.waiver,
         tool_versions=environment.tool_versions,
     )
     return Outcome(candidate, chosen, certificate, None)

@@ -212,7 +212,7 @@ def _sampled(
         inputs.sample.evaluate(inputs.values)
         if rounds_between(candidate.region):
             steady = steady_rows(drawn, inputs.values, inputs.sample)
-    tolerance = region_tolerance(candidate.region)
+    tolerance = region_tolerance(candidate.region, candidate.waiver)
     return msgspec.structs.replace(
         _bare(candidate, program),
         launches=launches,

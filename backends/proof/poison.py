@@ -95,7 +95,9 @@ def _poisoned_cache(cache: Cache, held: Array) -> Cache:
 def _with_nan(bound: Array | Scaled, rows: slice | Array) -> Array | Scaled:
     if isinstance(bound, Scaled):
         values, scales = bound.values.copy(), bound.scales.copy()
-        values[rows], scales[rows] = np.nan, np.nan
+        scales[rows] = np.nan
+        if not np.issubdtype(values.dtype, np.integer):  # si8 has no NaN
+            values[rows] = np.nan
         return Scaled(values, scales, bound.rows, bound.cols)
     out = bound.copy()
     out[rows] = np.nan

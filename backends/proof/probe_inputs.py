@@ -41,7 +41,7 @@ from lostwax.ir.contract.probe import (
 )
 from lostwax.ir.contract.program import Launch, views_of
 from lostwax.ir.contract.step import STEP_INPUTS
-from lostwax.ir.reference.dtype import FP8_MAX, Array, Value, dtype_name
+from lostwax.ir.reference.dtype import LARGEST, Array, Value, dtype_name
 from lostwax.ir.reference.interpret import Bound
 from lostwax.ir.region import RegionMatch
 from lostwax.ir.types import CacheType, TensorType
@@ -314,7 +314,7 @@ def _scaled(kind: TensorType, shape: tuple[int, ...], seed: int, edges: bool) ->
     assert blocks is not None
     rows, cols = blocks.rows.data, blocks.cols.data
     scale_shape = (*shape[:-2], -(-shape[-2] // rows), -(-shape[-1] // cols))
-    largest = FP8_MAX[kind.dtype_name]
+    largest = LARGEST[kind.dtype_name]
     unit = UNIT / largest
     dtype = kind.dtype_name
     return Logical(
@@ -347,7 +347,7 @@ def _weight_parts(alone: Alone, case: StepCase) -> dict[str, Logical]:
             values = Drawn(shape=kind.shape, dtype=kind.dtype, seed=seed, low=low, high=high)
             parts[name] = Logical(values)
             continue
-        largest = FP8_MAX[kind.dtype]
+        largest = LARGEST[kind.dtype]
         scale = UNIT / largest / float(np.sqrt(kind.shape[-1]))
         rows, cols = kind.scale.block(kind.shape)
         values = Drawn(shape=kind.shape, dtype=kind.dtype, seed=seed, low=-largest, high=largest)

@@ -43,9 +43,18 @@ TOLERANCES: dict[str, Tolerance] = {
     # stored weights; activations are bf16, or are multiplied after widening
     "f8E4M3FN": Tolerance(5e-2, 1e-2, 0.9),
     "f8E4M3FNUZ": Tolerance(5e-2, 1e-2, 0.9),
+    # given as it is; what is rounded to it inside is a 127th of its row's largest number off
+    "si8": Tolerance(5e-2, 1e-2, 0.9),
 }
 """From the finest to the coarsest; the order decides which one a region gets."""
 
+
+WAIVERS: dict[str, float] = {"bf16_query": 2.0, "bf16_hidden": 2.0}
+"""By a lowering's waiver, how many times the bounds its results may be off, because the vendor's
+operators that it calls take a value inside in bf16 only. `bf16_query`: the query in the latent
+space. A score that is large by itself is then off by 2^-9 of it, which moves weights; the kit's
+large row shows it. `bf16_hidden`: what is rounded to int8 next, which then is a step off more
+often."""
 
 ROUNDED_BETWEEN = 2e-2
 """RMS error of a region that rounds its own sums to fp8 and goes on: where one number in 20 is a
@@ -53,10 +62,16 @@ step off, of 9 % on average, what follows is off by 0.09 * sqrt(1 / 20). Up to 1
 (the tiny model's gated products, one H200, 2026-11-29)."""
 
 
-def tolerance_of(dtypes: Iterable[str], *, rounds_between: bool = False) -> Tolerance:
+def tolerance_of(
+    dtypes: Iterable[str], *, rounds_between: bool = False, waiver: str = ""
+) -> Tolerance:
     """The tolerance of a region whose values have these element types (integers do not count);
-    `rounds_between`: products follow on what it rounds to fp8 behind its own products."""
+    `rounds_between`: products follow on what it rounds to fp8 behind its own products. With a
+    waiver of WAIVERS, so many times the bounds."""
     order = list(TOLERANCES)
     ranks = [order.index(d) for d in dtypes if d in TOLERANCES]
     found = TOLERANCES[order[max(ranks)]] if ranks else TOLERANCES["f64"]
-    return replace(found, rms_error=ROUNDED_BETWEEN) if rounds_between else found
+    if rounds_between:
+        found = replace(found, rms_error=ROUNDED_BETWEEN)
+    factor = WAIVERS.get(waiver, 1.0)
+    return replace(found, max_error=factor * found.max_error, rms_error=factor * found.rms_error)

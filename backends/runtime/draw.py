@@ -27,7 +27,7 @@ from lostwax.ir.contract.probe import (
     Kept,
 )
 from lostwax.ir.reference.cache_bytes import CacheBytes
-from lostwax.ir.reference.dtype import FP8_MAX, NUMPY_DTYPES, Array
+from lostwax.ir.reference.dtype import LARGEST, NUMPY_DTYPES, Array, Value
 from lostwax.ir.reference.quant import quantise
 
 PERIOD = 1_048_573
@@ -130,7 +130,7 @@ def _numbers(seed: int, index: Array, low: float, high: float, dtype: str) -> Ar
     """Uniform in [low, high) in steps of 2^-24 of the range, rounded to the dtype once."""
     unit = bits24(seed, index).astype(np.float32) * np.float32(2.0**-24)
     values = unit * (np.float32(high) - np.float32(low)) + np.float32(low)
-    largest = FP8_MAX.get(dtype)
+    largest = LARGEST.get(dtype)
     if largest is not None:
         values = np.clip(values, -largest, largest)
     return values.astype(NUMPY_DTYPES[dtype])  # from f32: rounded once
@@ -283,7 +283,9 @@ def cache_of(data: DrawnCache, pages: Array | None = None) -> CacheBytes:
     drawn = Drawn(shape=(CACHE_PERIOD, width), dtype="f32", seed=data.seed, low=-UNIT, high=UNIT)
     distinct, where = np.unique(index, return_inverse=True)
     parts = np.split(_drawn(drawn, (distinct,)), np.cumsum(data.row)[:-1], axis=1)
-    first = quantise(parts[0], scale_fmt="fp32", dtype=form.dtypes[0], block=form.scale_block)
+    first: Value = parts[0]
+    if form.scale_block:
+        first = quantise(parts[0], scale_fmt="fp32", dtype=form.dtypes[0], block=form.scale_block)
     few = -(-distinct.size // data.page_tokens)
     held = CacheBytes.zeros(data.layout, few, data.page_tokens, data.row)
     made = held.written([first, *parts[1:]], np.arange(distinct.size)).tokens()

@@ -32,7 +32,7 @@ from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.probe import Data, Drawn, DrawnScores, Given, GivenPart, GivenWeight
 from lostwax.ir.contract.ranks import ALONE
 from lostwax.ir.contract.weights import Requantise, Select, Step, StoredWeight
-from lostwax.ir.reference.dtype import FP8_MAX, NUMPY_DTYPES, Array
+from lostwax.ir.reference.dtype import LARGEST, NUMPY_DTYPES, Array
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _put_drawn(data: Drawn, buffer: torch.Tensor) -> None:
     unit = bits24(data.seed, index).to(torch.float32) * 2.0**-24
     low, high = np.float32(data.low), np.float32(data.high)
     values = unit * float(high - low) + float(low)
-    largest = FP8_MAX.get(data.dtype)
+    largest = LARGEST.get(data.dtype)
     if largest is not None:
         values = values.clamp(-largest, largest)
     period = values.to(TORCH_DTYPES[data.dtype]).view(torch.uint8)  # bytes: copied as they are

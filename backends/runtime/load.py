@@ -45,6 +45,8 @@ from lostwax.backends.runtime.ticket import Held, Started, StepTicket
 from lostwax.backends.runtime.usable_cores import usable_threads
 from lostwax.ir.contract.artifact import Manifest, ProgramRef
 from lostwax.ir.contract.biases import BIASES, biases_bytes
+from lostwax.ir.contract.cache_layout import LAYOUTS
+from lostwax.ir.contract.caches import CachePlane
 from lostwax.ir.contract.captured import is_captured, may_be_captured
 from lostwax.ir.contract.check_program import step_states
 from lostwax.ir.contract.counts import COUNTS, counts_bytes
@@ -90,7 +92,7 @@ class Runtime:
         self.programs = StepPrograms(reader.manifest.programs, self.limits, int(on_device))
         self._host_pages: HostPages | None = None
         if num_host_pages:
-            planes = list(self.memory.planes.values())
+            planes = by_page(reader.manifest.planes, self.memory.planes, num_pages)
             self._host_pages = HostPages(planes, num_pages, num_host_pages, driver)
         self._run_stages = StepReplay(driver, ranks, self._counts)
         self.device_step: DeviceStep | None = None
@@ -252,6 +254,27 @@ def _allocate(manifest: Manifest, driver: Driver, weights: WeightBuffers, num_pa
     for name, count in step_states(manifest).items():
         states[name] = allocated(driver, count, "a step's state", host=name in BOXES)
     return Memory(arena, body, head, weights, planes, states, zeroed)
+
+
+def by_page(
+    planes: Sequence[CachePlane], buffers: PlaneBuffers, num_pages: int
+) -> list[torch.Tensor]:
+    """The planes' memory in pieces in which a page's bytes lie together: a plane whose parts are
+    apart has one for each part."""
+    pieces: list[torch.Tensor] = []
+    for plane in planes:
+        form = LAYOUTS[plane.layout]
+        for layer in range(plane.layers):
+            buffer = buffers[plane.name, layer]
+            if form.parts_apart:
+                rows = num_pages * plane.page_tokens
+                start = 0
+                for width in form.part_bytes(plane.row):
+                    pieces.append(buffer[start : start + rows * width])
+                    start += rows * width
+            else:
+                pieces.append(buffer)
+    return pieces
 
 
 @contextmanager

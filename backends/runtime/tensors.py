@@ -15,6 +15,7 @@ TORCH_DTYPES: dict[str, torch.dtype] = {
     "bf16": torch.bfloat16,
     "f16": torch.float16,
     "u8": torch.uint8,
+    "si8": torch.int8,
     "f8E4M3FN": torch.float8_e4m3fn,
     "f8E4M3FNUZ": torch.float8_e4m3fnuz,
     "f8E8M0FNU": torch.float8_e8m0fnu,

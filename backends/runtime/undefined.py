@@ -29,14 +29,29 @@ def _pages(given: Given, buffer: torch.Tensor) -> list[tuple[int, list[torch.Ten
     if not given.held:
         return []
     data = given.data
-    pages = buffer.view(len(given.held), -1)
     tokens = data.page_tokens if isinstance(data, DrawnCache) else data.shape[1]
-    values = pages.shape[1]
-    if isinstance(data, DrawnCache) and LAYOUTS[data.layout].is_paged:
-        values = tokens * data.row[0]
-    found: list[tuple[int, list[torch.Tensor]]] = []
-    for page, held in enumerate(given.held):
-        if held < tokens:
-            parts = [p for p in (pages[page, :values], pages[page, values:]) if p.numel()]
-            found.append((page, [part.view(tokens, -1) for part in parts]))
-    return found
+    regions = _regions(given, buffer)
+    return [
+        (page, [region[page].view(tokens, -1) for region in regions])
+        for page, held in enumerate(given.held)
+        if held < tokens
+    ]
+
+
+def _regions(given: Given, buffer: torch.Tensor) -> list[torch.Tensor]:
+    """[pages, bytes] each: a page's tokens, or what lies apart of them."""
+    data, count = given.data, len(given.held)
+    pages = buffer.view(count, -1)
+    if not isinstance(data, DrawnCache):
+        return [pages]
+    form = LAYOUTS[data.layout]
+    if form.parts_apart:
+        rows, start, parts = count * data.page_tokens, 0, list[torch.Tensor]()
+        for width in form.part_bytes(data.row):
+            parts.append(buffer[start : start + rows * width].view(count, -1))
+            start += rows * width
+        return parts
+    if form.is_paged:
+        values = data.page_tokens * data.row[0]
+        return [pages[:, :values], pages[:, values:]]
+    return [pages]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from lostwax.backends.portable.kernels.fp8 import power_of_two_above
+from lostwax.backends.portable.kernels.fp8 import encoded, largest_of, power_of_two_above
 from lostwax.backends.runtime.tensors import TORCH_DTYPES
 from lostwax.ir.contract.ranks import Rank
 from lostwax.ir.contract.scale_layout import ScaleLayout
@@ -135,10 +135,10 @@ def _dequantised(piece: Piece, given: FormType) -> torch.Tensor:
 def requantise(
     values: torch.Tensor, dtype: torch.dtype, scale: ScaleLayout
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values in an fp8 dtype, the largest of each block at its largest, and their scales."""
+    """Values in fp8 or si8, the largest of each block at its largest, and their scales."""
     wide = values.float()
     rows, cols = scale.block(tuple(wide.shape))
-    largest = torch.finfo(dtype).max
+    largest = largest_of(dtype)
     high, broad = wide.shape[-2:]
     zeros = (0, -broad % cols, 0, -high % rows)
     whole = torch.nn.functional.pad(wide.abs(), zeros)
@@ -146,8 +146,16 @@ def requantise(
     scales = blocks.amax((-3, -1)).div_(largest).clamp_(min=LEAST_SCALE)
     if scale.dtype != "f32":
         scales = power_of_two_above(scales)
-    made = (wide / spread(scales, wide.shape, rows, cols)).clamp_(-largest, largest)
-    return made.to(dtype), scales.to(TORCH_DTYPES[scale.dtype])
+    elif dtype == torch.int8:
+        scales = bf16_above(scales)
+    made = encoded(wide / spread(scales, wide.shape, rows, cols), dtype)
+    return made, scales.to(TORCH_DTYPES[scale.dtype])
+
+
+def bf16_above(scale: torch.Tensor) -> torch.Tensor:
+    """The least bf16 number that is not below positive f32, by the bits, as f32."""
+    bits = scale.view(torch.int32) + 0xFFFF
+    return (bits & ~0xFFFF).view(torch.float32)
 
 
 def reencode(values: torch.Tensor) -> torch.Tensor:

@@ -28,8 +28,9 @@ OpenShape = Annotated[
 ]
 """Extents of a view, where -1 stands for as many pages as there are."""
 
-BlockExtent = Annotated[int, msgspec.Meta(ge=1, le=1 << 12)]
-"""Rows or columns under one scale."""
+BlockExtent = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
+"""Rows or columns under one scale: whole rows of a weight, where a row has one (V3.2's longest have
+18,432)."""
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
 """How many there are of something that there is at least one of."""

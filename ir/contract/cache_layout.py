@@ -2,7 +2,9 @@
 
 A row is its parts side by side. In a scaled layout the first part's values are followed by their
 f32 scales, one for `scale_block` values, which multiply them; the other parts come after. A paged
-layout keeps a page's values of all tokens first, then the scales of all tokens.
+layout keeps a page's values of all tokens first, then the scales of all tokens. Where parts are
+apart, each part of all pages of a layer lies together, the first part first: two contiguous tensors
+for latents and rope keys, with the index keys three caches.
 """
 
 from __future__ import annotations
@@ -20,11 +22,17 @@ class CacheLayout(msgspec.Struct, frozen=True, kw_only=True):
     dtypes: tuple[str, ...]
     scale_block: int = 0
     is_paged: bool = False
+    parts_apart: bool = False
 
     @property
     def element(self) -> str | None:
-        """The one dtype of every element, None where a row is bytes of several kinds."""
-        return self.dtypes[0] if not self.scale_block else None
+        """The one dtype of every element, None where rows are bytes: of several kinds, or apart."""
+        return self.dtypes[0] if not self.scale_block and not self.parts_apart else None
+
+    def part_bytes(self, row: tuple[int, ...]) -> tuple[int, ...]:
+        """Bytes of each part of one row, without scales."""
+        dtypes = self.dtypes * len(row) if len(self.dtypes) == 1 else self.dtypes
+        return tuple(width * DTYPE_BYTES[d] for width, d in zip(row, dtypes, strict=True))
 
     def fits(self, row: tuple[int, ...]) -> bool:
         """Whether a row of these parts can be laid out so."""
@@ -36,9 +44,7 @@ class CacheLayout(msgspec.Struct, frozen=True, kw_only=True):
 
     def row_bytes(self, row: tuple[int, ...]) -> int:
         """Bytes of one row with parts of these widths (its share of a page, if paged)."""
-        dtypes = self.dtypes * len(row) if len(self.dtypes) == 1 else self.dtypes
-        parts = sum(width * DTYPE_BYTES[d] for width, d in zip(row, dtypes, strict=True))
-        return parts + self.scales(row) * DTYPE_BYTES["f32"]
+        return sum(self.part_bytes(row)) + self.scales(row) * DTYPE_BYTES["f32"]
 
 
 _PUBLISHED: dict[str, CacheLayout] = {
@@ -52,6 +58,8 @@ _PUBLISHED: dict[str, CacheLayout] = {
     "index_paged": CacheLayout(dtypes=("f8E4M3FN",), scale_block=FP8_BLOCK, is_paged=True),
     # the same 132 bytes a token, each token's scale behind its key
     "index_row": CacheLayout(dtypes=("f8E4M3FN",), scale_block=FP8_BLOCK),
+    # CANN's paged operators: [blocks, block, 1, 512] and [blocks, block, 1, 64], each contiguous
+    "bf16_apart": CacheLayout(dtypes=("bf16",), parts_apart=True),
 }
 
 _FNUZ = "_fnuz"

@@ -215,7 +215,7 @@ def data_bytes(data: Data) -> int:
                 layout is None
                 or not data.row
                 or not layout.fits(data.row)
-                or not layout.scale_block
+                or layout.element is not None
             ):
                 raise Inconsistent(
                     f"it draws a cache of layout {data.layout!r}, which cannot be drawn"

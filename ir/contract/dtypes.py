@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 DTYPE_BITS: dict[str, int] = {
-    "f64": 64, "i64": 64, "f32": 32, "i32": 32, "bf16": 16, "f16": 16, "u8": 8,
+    "f64": 64, "i64": 64, "f32": 32, "i32": 32, "bf16": 16, "f16": 16, "u8": 8, "si8": 8,
     "f8E4M3FN": 8, "f8E4M3FNUZ": 8, "f8E8M0FNU": 8, "f4E2M1FN": 4,
 }  # fmt: skip
 """Bits of an element. Those of less than a byte are packed, the first in the low bits."""

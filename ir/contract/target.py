@@ -52,6 +52,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """What device libraries keep for themselves, such as cuBLAS's workspace."""
     wide_products: bool = False
     """True where torch's products of half precision can leave in f32 (their `out_dtype`)."""
+    parts_apart: bool = False
+    """True where kernels read each part of a cached row from a tensor of its own."""
     host_memory: bool = False
     """True where the host reads device buffers directly."""
 

@@ -40,6 +40,8 @@ from lostwax.ir.contract.weights import (
 WIDE = ("f32", "bf16", "f16")
 """What values are cast and dequantised to, and requantised from."""
 FP8 = ("f8E4M3FN", "f8E4M3FNUZ")
+SCALED = (*FP8, "si8")
+"""What has scales."""
 EXPONENTS = "f8E8M0FNU"
 SCALES = ("f32", EXPONENTS)
 
@@ -130,7 +132,7 @@ def _said(given: FormType) -> str:
 
 
 def _check_scaled(dtype: str, shape: tuple[int, ...], scale: ScaleLayout) -> None:
-    require(dtype in FP8, f"{dtype} has no scales, {' and '.join(FP8)} have")
+    require(dtype in SCALED, f"{dtype} has no scales, {' and '.join(SCALED)} have")
     require(len(shape) >= 2, f"scales need two axes, it has {len(shape)}")
     require(
         not isinstance(scale, TwoLevelScale),

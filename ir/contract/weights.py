@@ -70,7 +70,8 @@ class Dequantise(msgspec.Struct, frozen=True, tag="dequantise"):
 
 class Requantise(msgspec.Struct, frozen=True, tag="requantise"):
     """Plain numbers become values in `dtype` with scales, so that the largest of those under one
-    scale becomes the dtype's largest. Scales of exponents are rounded up.
+    scale becomes the dtype's largest. Scales of exponents are rounded up; those of si8 to bf16, so
+    that operators which take their scales in bf16 lose nothing.
     """
 
     dtype: Word

@@ -1,7 +1,7 @@
 """Rows of a cache in each byte layout, read and written in ONNX operators. Knows no op.
 
-A plain layout's cache is [N, page_tokens, row] in its dtype, u8 where that is fp8; a scaled
-layout's is [N, page_bytes] of u8.
+A plain layout's cache is [N, page_tokens, row] in its dtype, u8 where that is fp8; that of a
+layout with scales, or with parts that lie apart, is [N, page_bytes] of u8.
 """
 
 from __future__ import annotations
@@ -41,9 +41,16 @@ def _places(kind: CacheType) -> Array:
     return np.where(byte < values, token * values + byte, behind)
 
 
-def _byte_index(b: Body, kind: CacheType, slots: Value) -> Value:
+def _byte_index(b: Body, kind: CacheType, cache: Value, slots: Value) -> Value:
     """[*slots, row_bytes]: where in the whole cache each byte of the slots' rows lies."""
     tokens = kind.page_tokens.data
+    if kind.form.parts_apart:
+        widths = kind.form.part_bytes(kind.row)
+        before = np.repeat(np.cumsum((0, *widths[:-1])), widths)  # bytes a token of earlier parts
+        place = b.constant(np.concatenate([np.arange(w) for w in widths]), "i64")
+        every = cache.extent(0) * tokens
+        own = slots.at(-1) * b.constant(np.repeat(widths, widths), "i64") + place
+        return b.constant(before, "i64") * every + own
     places = b.constant(_places(kind), "i64").gather(slots % tokens)
     return places + (slots // tokens * shape_of(kind)[0]).at(-1)
 
@@ -67,7 +74,12 @@ def _to_little_endian(b: Body, x: Value, width: int) -> Value:
 
 
 def _decode(b: Body, kind: CacheType, raw: Value) -> Value:
-    """Rows [..., width] of their bytes: values times scales, then the bf16 part if there is one."""
+    """Rows [..., width] of their bytes: values times scales, then the bf16 part if there is one.
+
+    Without scales all are bf16.
+    """
+    if not kind.form.scale_block:
+        return _from_little_endian(b, raw, 2).to(b.compute)
     values, behind = kind.row[0], kind.row[0] + 4 * kind.form.scales(kind.row)
     scales = _from_little_endian(b, raw.columns(values, behind), 4).to(b.compute)
     block = b.constant(np.arange(values) // kind.form.scale_block, "i64")
@@ -83,7 +95,7 @@ def _decode(b: Body, kind: CacheType, raw: Value) -> Value:
 def rows_at(b: Body, cache: Value, kind: CacheType, slots: Value) -> Value:
     """Cached rows at slots (page * page_tokens + place) in `compute`: [*slots, width]."""
     if kind.form.element is None:
-        return _decode(b, kind, cache.reshape(-1).gather(_byte_index(b, kind, slots)))
+        return _decode(b, kind, cache.reshape(-1).gather(_byte_index(b, kind, cache, slots)))
     rows = cache.reshape(-1, sum(kind.row)).gather(slots)
     if rows.dtype == "u8":
         return from_bytes(b, rows, kind.form.dtypes[0])
@@ -96,11 +108,13 @@ def written(b: Body, cache: Value, kind: CacheType, parts: Sequence[Value], slot
     """
     form = kind.form
     if form.element is None:
-        first, scales, *rest = parts
-        raw = [to_bytes(b, first, form.dtypes[0]), _to_little_endian(b, scales.to("f32"), 4)]
+        raw, rest = list[Value](), parts
+        if form.scale_block:
+            first, scales, *rest = parts
+            raw = [to_bytes(b, first, form.dtypes[0]), _to_little_endian(b, scales.to("f32"), 4)]
         raw += [_to_little_endian(b, part.to("bf16").to("f32"), 2) for part in rest]
         row = b("Concat", *raw, axis=-1).reshape(-1)
-        index = _byte_index(b, kind, slots).reshape(-1)
+        index = _byte_index(b, kind, cache, slots).reshape(-1)
         flat = b("ScatterElements", cache.reshape(-1), index, row)
     else:
         row = b("Concat", *(p.to(b.compute) for p in parts), axis=-1).to(form.element)

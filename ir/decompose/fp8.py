@@ -11,7 +11,7 @@ import numpy as np
 from lostwax.ir.decompose.body import Array, Body, Value, fixed
 from lostwax.ir.types import TensorType
 
-LARGEST = {"f8E4M3FN": 448.0, "f8E4M3FNUZ": 240.0}
+LARGEST = {"f8E4M3FN": 448.0, "f8E4M3FNUZ": 240.0, "si8": 127.0}
 LEAST_AMAX = 1e-4  # of the official act_quant
 FNUZ = "f8E4M3FNUZ"
 SMALLEST = {"f8E4M3FN": 2.0**-9, FNUZ: 2.0**-10}
@@ -62,7 +62,7 @@ def _power_of_two_above(b: Body, x: Value) -> Value:
 def quantise(
     b: Body, x: Value, kind: TensorType, dtype: str, block: int, scale_fmt: str
 ) -> tuple[Value, Value]:
-    """fp8 values and f32 scales, one a row and block of the last axis. Every step is in f32.
+    """fp8 or si8 values and f32 scales, one a row and block of the last axis. All steps are in f32.
 
     s = max(amax, 1e-4) / largest, up to a power of two if `ue8m0`; x / s saturates.
     """
@@ -75,4 +75,7 @@ def quantise(
     if scale_fmt == "ue8m0":
         scales = _power_of_two_above(b, scales)
     spread = scales.gather(b.counting(x.extent(-1)) // block, axis=-1)
-    return (x / spread).to(dtype), scales
+    values = x / spread
+    if dtype == "si8":
+        values = b("Round", values)  # halves to even; with a block's amax for scale, none saturates
+    return values.to(dtype), scales

@@ -1,4 +1,4 @@
-"""The `quant` dialect: products with stored weights, and the rounding of activations to fp8."""
+"""The `quant` dialect: products with stored weights, and the rounding of activations to 8 bits."""
 
 from __future__ import annotations
 
@@ -47,13 +47,17 @@ SCALE_FMTS = ("fp32", "ue8m0")
 """How a scale is rounded: to f32, or up to a power of two (the exponent of the f32 value)."""
 
 
+ENCODINGS = ("f8E4M3FN", "f8E4M3FNUZ", "si8")
+"""What activations are rounded to; si8 is -127 .. 127."""
+
+
 @irdl_op_definition
 class QuantiseOp(LostwaxOp):
-    """fp8(x / s), and the scales s: one a row and block of the last axis.
+    """fp8(x / s) or si8(x / s), and the scales s: one a row and block of the last axis.
 
     s = max(amax of the block, 1e-4) / the encoding's largest value, in f32; with `ue8m0` the next
-    power of two from there. x / s is rounded to f32, then to fp8, saturating. The block and the
-    encoding are the result's.
+    power of two from there. x / s is rounded to f32, then to the encoding, to nearest even and
+    saturating. The block and the encoding are the result's.
     """
 
     name = "quant.quantise"
@@ -72,8 +76,8 @@ class QuantiseOp(LostwaxOp):
             scale is not None
             and scale.rows.data == 1
             and str(scale.dtype) == "f32"
-            and kind.dtype_name.startswith("f8"),
-            f"the result must be fp8 with f32 scales of one row each, not {kind}",
+            and kind.dtype_name in ENCODINGS,
+            f"the result must be fp8 or si8 with f32 scales of one row each, not {kind}",
         )
 
     def cost(self, env: Mapping[str, int]) -> Cost:

@@ -1,4 +1,5 @@
-"""Rounds what meets fp8 weights to fp8, as the official linear does. Part of assign-formats.
+"""Rounds what meets 8-bit weights to their type, as the official linear does to fp8. Part of
+assign-formats.
 
 `mla.attend` reads kv_b itself and its queries stay as they are, so that absorbed and expanded forms
 mean the same.
@@ -26,7 +27,7 @@ def _scale_of(weight: SSAValue) -> tuple[str, BlockScaleAttr] | None:
 
 
 def quantise_activations(function: func.FuncOp, scale_fmt: str) -> int:
-    """Quantise every activation that an fp8 weight multiplies, once each; how many products."""
+    """Quantise every activation that a scaled weight multiplies, once each; how many products."""
     made: dict[tuple[SSAValue, str, int], SSAValue] = {}
     count = 0
     for op in list(function.body.block.ops):

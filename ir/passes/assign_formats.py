@@ -26,13 +26,15 @@ from lostwax.ir.scale_layouts import STORED, BlockScaleAttr, StoredAttr, TwoLeve
 from lostwax.ir.types import CacheType, TensorType
 
 ACTIVATION_DTYPES = ("bf16", "f32")
-WEIGHT_CHOICES = ("stored", "dequantised")
+WEIGHT_CHOICES = ("stored", "dequantised", "int8")
+KV_B_CHOICES = ("stored", "dequantised")
 FP8_ENCODINGS = ("f8E4M3FN", "f8E4M3FNUZ")
-KV_LAYOUTS = ("model", "bf16", "f32", "fp8_656", "fp8_576")
+KV_LAYOUTS = ("model", "bf16", "f32", "fp8_656", "fp8_576", "bf16_apart")
 SCALE_FMTS = ("fp32", "ue8m0")
 INDEXER_DTYPES = ("model", "bf16", "f32", *(f"fp8_{fmt}" for fmt in SCALE_FMTS))
 INDEX_PAGES = ("index_paged", "index_row")
 ACTIVATIONS = ("model", *(f"fp8_{fmt}" for fmt in SCALE_FMTS))
+INT8 = "si8"
 MODEL_DTYPES = ("bf16", "f8E4M3FN", "f8E4M3FNUZ")  # what `dtype=f32` turns to f32
 
 
@@ -76,11 +78,17 @@ def _is_absorbed(argument: SSAValue) -> bool:
     )
 
 
-def _hold_as_stored(
+def _columns(kind: TensorType) -> int:
+    columns = kind.sizes[-1].constant
+    assert columns is not None  # a weight's
+    return columns
+
+
+def _hold_scaled(
     function: func.FuncOp, formats: dict[int, StoredAttr], encoding: str, keep_kv_b: bool
 ) -> None:
-    """Give block-scaled weights their stored blocks, with f32 scales, in the fp8 encoding; plain
-    ones, and kv_b unless it is kept, have the nominal dtype.
+    """Give block-scaled weights f32 scales: in an fp8 encoding of their stored blocks, in si8 of
+    their rows. Plain ones, and kv_b unless it is kept, have the nominal dtype.
     """
     changed = False
     for index, stored in formats.items():
@@ -94,7 +102,10 @@ def _hold_as_stored(
                 f"assign-formats: {_where(function, index)} is stored as {stored.format}, which no"
                 " op multiplies; give weights=dequantised"
             )
-        scale = BlockScaleAttr(stored.scale.rows, stored.scale.cols, builtin.f32)
+        rows, cols = stored.scale.rows, stored.scale.cols
+        if encoding == INT8:
+            rows, cols = builtin.IntAttr(1), builtin.IntAttr(_columns(argument.type))
+        scale = BlockScaleAttr(rows, cols, builtin.f32)
         held = TensorType.of(argument.type.sizes, encoding, scale)
         Rewriter.replace_value_with_new_type(argument, held)
         changed = True
@@ -106,7 +117,9 @@ def _hold_as_stored(
 class AssignFormatsPass(ModulePass):
     """`dtype=f32`: everything f32, weights dequantised at load. `dtype=bf16`: activations and
     caches bf16, weights as stored, or bf16 with `weights=dequantised`; `kv_b=dequantised` makes
-    only the attention's kv_b bf16, whose input is never rounded to fp8.
+    only the attention's kv_b bf16, whose input is never rounded to fp8. `weights=int8`: those that
+    are stored as fp8 become si8 with a scale a row, but kv_b bf16; what they multiply is rounded to
+    si8 with a scale a token.
 
     `fp8`: the encoding in which fp8 weights are held, activations rounded and caches written.
     `kv`: layout of the latent cache (`kv_scale` for fp8_656). `indexer`: dtype of index queries and
@@ -129,7 +142,7 @@ class AssignFormatsPass(ModulePass):
         for option, value, known in (
             ("dtype", self.dtype, ACTIVATION_DTYPES),
             ("weights", self.weights, WEIGHT_CHOICES),
-            ("kv_b", self.kv_b, WEIGHT_CHOICES),
+            ("kv_b", self.kv_b, KV_B_CHOICES),
             ("fp8", self.fp8, FP8_ENCODINGS),
             ("kv", self.kv, KV_LAYOUTS),
             ("kv_scale", self.kv_scale, SCALE_FMTS),
@@ -140,6 +153,12 @@ class AssignFormatsPass(ModulePass):
             if value not in known:
                 raise ValueError(f"assign-formats: {option}={value} is not one of {known}")
 
+        if self.weights == "int8" and self.activations != "model":
+            raise ValueError(
+                f"assign-formats: weights=int8 rounds activations to int8 itself; activations="
+                f"{self.activations} would round them to fp8: leave it out"
+            )
+
     def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
         """Rewrite the types in place."""
         stored = [(f, _stored_formats(f)) for f in op.ops if isinstance(f, func.FuncOp)]
@@ -147,13 +166,15 @@ class AssignFormatsPass(ModulePass):
             # one visit an op is enough: no conversion makes another possible
             pattern = _EverythingF32(recursive=True)
             PatternRewriteWalker(pattern, apply_recursively=False).rewrite_module(op)
-        elif self.weights == "stored":
+        elif self.weights != "dequantised":
+            is_int8 = self.weights == "int8"
+            encoding = INT8 if is_int8 else self.fp8
             for function, formats in stored:
-                _hold_as_stored(function, formats, self.fp8, self.kv_b == "stored")
+                _hold_scaled(function, formats, encoding, not is_int8 and self.kv_b == "stored")
         functions = [f for f in op.ops if isinstance(f, func.FuncOp)]  # the walker makes new ones
         for function in functions:
             set_caches(function, self._latent(), self._index_keys())
-        if self.activations != "model":
+        if self.weights == "int8" or self.activations != "model":
             self._quantise_activations(functions)
 
     def _latent(self) -> tuple[str, str] | None:
@@ -167,6 +188,10 @@ class AssignFormatsPass(ModulePass):
         return (pages, scale_fmt) if kind == "fp8" else (self.indexer, "")
 
     def _quantise_activations(self, functions: list[func.FuncOp]) -> None:
+        if self.weights == "int8":  # a checkpoint may have none, and stays as it is
+            for function in functions:
+                quantise_activations(function, "fp32")
+            return
         scale_fmt = self.activations.removeprefix("fp8_")
         if not sum(quantise_activations(f, scale_fmt) for f in functions):
             raise PassFailedException(

@@ -35,7 +35,7 @@ def _insert(op: Operation, user: Operation, position: int) -> None:
 
 
 def quantised(x: SSAValue, dtype: str, block: int, scale_fmt: str) -> QuantiseOp:
-    """The op that rounds x to fp8, one scale a row and block."""
+    """The op that rounds x to 8 bits, one scale a row and block."""
     kind = tensor(x.type, "quant.quantise")
     scale = BlockScaleAttr(builtin.IntAttr(1), builtin.IntAttr(block), builtin.f32)
     return QuantiseOp.create(

@@ -1,4 +1,4 @@
-"""Cache pages as the bytes that a scaled layout stores, in numpy. Knows no op."""
+"""Cache pages as the bytes that layouts store which are no array of rows, in numpy. Knows no op."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from lostwax.ir.reference.dtype import NUMPY_DTYPES, Array, Real, Scaled, Value,
 
 @dataclass(frozen=True, slots=True)
 class CacheBytes:
-    """N pages [N, page_bytes] of u8 in a scaled layout; `row` are the widths of a row's parts."""
+    """N pages [N, page_bytes] of u8 in a scaled layout; `row` are the widths of a row's parts.
+
+    Where parts are apart, all bytes are those of the first part of all pages, then of the next.
+    """
 
     data: Array
     layout: str
@@ -59,11 +62,31 @@ class CacheBytes:
 
     def tokens(self) -> Array:
         """[N * page_tokens, row_bytes]: every token's bytes: values, scales, other parts."""
+        if self.form.parts_apart:
+            return np.concatenate(self._apart(self.data), axis=1)
         places = self._places()
         return self.data[:, places].reshape(-1, places.shape[1])
 
+    def _apart(self, data: Array) -> list[Array]:
+        """Views of each part's bytes [N * page_tokens, bytes], of contiguous data."""
+        widths = self.form.part_bytes(self.row)
+        rows = self.data.shape[0] * self.page_tokens
+        cuts = np.cumsum([rows * width for width in widths])[:-1]
+        pieces = np.split(data.reshape(-1), cuts)
+        return [p.reshape(rows, width) for p, width in zip(pieces, widths, strict=True)]
+
+    def _place_apart(self, tokens: Array, slots: Array | slice) -> CacheBytes:
+        """The cache with tokens' bytes at the slots, each part where it lies."""
+        data = self.data.copy()
+        cuts = np.cumsum(self.form.part_bytes(self.row))[:-1]
+        for part, given in zip(self._apart(data), np.split(tokens, cuts, axis=1), strict=True):
+            part[slots] = given
+        return replace(self, data=data)
+
     def of_tokens(self, tokens: Array) -> CacheBytes:
         """The same cache holding these tokens, in the order that `tokens` gives."""
+        if self.form.parts_apart:
+            return self._place_apart(tokens, slice(None))
         data, places = np.empty_like(self.data), self._places()
         data[:, places] = tokens.reshape(data.shape[0], *places.shape)
         return replace(self, data=data)
@@ -74,6 +97,8 @@ class CacheBytes:
 
     def decode(self, tokens: Array) -> Real:
         """Rows [n, sum(row)] of tokens' bytes [n, row_bytes]."""
+        if not self.form.scale_block:
+            return widen(_typed(tokens, self.form.dtypes[0]))
         values, scales = self.row[0], self.form.scales(self.row)
         cuts = np.cumsum([values, 4 * scales])
         first, scale, rest = np.split(tokens, cuts, axis=1)
@@ -87,6 +112,9 @@ class CacheBytes:
 
     def written(self, rows: Sequence[Value], slots: Array) -> CacheBytes:
         """The cache with the parts of row t at slots[t]."""
+        if self.form.parts_apart:
+            plain = [_bytes(round_to(widen(part), self.form.dtypes[0])) for part in rows]
+            return self._place_apart(np.concatenate(plain, axis=1), slots)
         first, *rest = rows
         assert isinstance(first, Scaled)  # kv.append's verifier
         bytes_of = [_bytes(first.values), _bytes(first.scales.astype(np.float32))]
@@ -99,7 +127,7 @@ class CacheBytes:
 
 
 Cache = Array | CacheBytes
-"""A plain layout's pages [N, page_tokens, row], or the bytes of a scaled one."""
+"""Pages [N, page_tokens, row] of a layout with one element type, or the bytes of another."""
 
 
 def empty_cache(layout: str, pages: int, page_tokens: int, row: tuple[int, ...]) -> Cache:

@@ -21,13 +21,16 @@ NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
     "i32": np.dtype(np.int32),
     "i64": np.dtype(np.int64),
     "u8": np.dtype(np.uint8),
+    "si8": np.dtype(np.int8),
     "f8E4M3FN": np.dtype(ml_dtypes.float8_e4m3fn),
     "f8E4M3FNUZ": np.dtype(ml_dtypes.float8_e4m3fnuz),
     "f8E8M0FNU": np.dtype(ml_dtypes.float8_e8m0fnu),
 }
 """numpy's element type by the name that types, views and records use."""
 
-FP8_MAX: dict[str, float] = {"f8E4M3FN": 448.0, "f8E4M3FNUZ": 240.0}
+LARGEST: dict[str, float] = {"f8E4M3FN": 448.0, "f8E4M3FNUZ": 240.0, "si8": 127.0}
+"""The largest value of each type that values with scales have. -128 is left out, so that a number
+and its negative are rounded alike."""
 
 
 def dtype_name(values: Array) -> str:
@@ -92,16 +95,19 @@ def _to_odd_f32(x: Real) -> NDArray[np.float32]:
 def round_to(array: Array, dtype_name: str) -> Array:
     """The array in the named element type: nearest even from fp64 in one rounding.
 
-    fp8 saturates at its largest finite value; NaN stays NaN.
+    fp8 and si8 saturate at their largest value; NaN stays NaN, which si8 lacks: there it is 0.
     """
     dtype = NUMPY_DTYPES.get(dtype_name)
     if dtype is None:
         raise ValueError(f"unknown element type {dtype_name!r}; known: {', '.join(NUMPY_DTYPES)}")
-    if array.dtype == dtype or np.issubdtype(dtype, np.integer):
+    is_scaled = dtype_name in LARGEST
+    if array.dtype == dtype or (np.issubdtype(dtype, np.integer) and not is_scaled):
         return array.astype(dtype)
     exact = array.astype(np.float64)
-    if dtype_name in FP8_MAX:
-        exact = np.clip(exact, -FP8_MAX[dtype_name], FP8_MAX[dtype_name])
+    if is_scaled:
+        exact = np.clip(exact, -LARGEST[dtype_name], LARGEST[dtype_name])
+    if dtype_name == "si8":
+        return np.rint(np.where(np.isnan(exact), 0, exact)).astype(dtype)
     with np.errstate(over="ignore"):
         if dtype.itemsize < 4 and dtype_name != "f16":  # ml_dtypes goes through f32
             return _to_odd_f32(np.ascontiguousarray(exact)).astype(dtype)
@@ -110,12 +116,12 @@ def round_to(array: Array, dtype_name: str) -> Array:
 
 @cache
 def _numbers(dtype: np.dtype[Any]) -> Real:
-    """What each byte of an fp8 type stands for."""
+    """What each byte of a type of one byte stands for."""
     return np.arange(256, dtype=np.uint8).view(dtype).astype(np.float64)
 
 
 def _wide(values: Array) -> Real:
-    """Floating-point values in fp64; fp8 by a table, which is faster than a conversion."""
+    """Values in fp64; those of a byte by a table, which is faster than a conversion."""
     if values.dtype.itemsize == 1:
         # Every byte is within the table; looking whether it is takes seven times as long.
         return np.asarray(_numbers(values.dtype).take(values.view(np.uint8), mode="clip"))

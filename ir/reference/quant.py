@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lostwax.ir.reference.dtype import (
-    FP8_MAX,
+    LARGEST,
     Array,
     Real,
     Scaled,
@@ -50,7 +50,7 @@ def quantise(x: Array, *, scale_fmt: str, dtype: str, block: int) -> Scaled:
     s = max(amax, 1e-4) / largest; with `ue8m0` the next power of two from there.
     """
     wide = widen(x).astype(np.float32)
-    width, largest = wide.shape[-1], np.float32(FP8_MAX[dtype])
+    width, largest = wide.shape[-1], np.float32(LARGEST[dtype])
     blocks = [np.abs(wide[..., i : i + block]).max(axis=-1) for i in range(0, width, block)]
     amax = np.maximum(np.stack(blocks, axis=-1), np.float32(LEAST_AMAX))
     scales = (amax / largest).astype(np.float32)  # f32 already: for the type checker

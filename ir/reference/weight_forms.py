@@ -25,7 +25,7 @@ from lostwax.ir.contract.weights import (
     Transpose,
 )
 from lostwax.ir.reference.dtype import (
-    FP8_MAX,
+    LARGEST,
     NUMPY_DTYPES,
     Array,
     Scaled,
@@ -69,7 +69,7 @@ def requantise(value: Array, dtype: str, scale: ScaleLayout) -> Scaled:
     *batch, num_rows, num_cols = wide.shape
     rows, cols = scale.block(wide.shape)
     scales = np.empty((*batch, -(-num_rows // rows), -(-num_cols // cols)), np.float32)
-    largest = np.float32(FP8_MAX[dtype])
+    largest = np.float32(LARGEST[dtype])
     for i in range(scales.shape[-2]):
         for j in range(scales.shape[-1]):
             block = wide[..., i * rows : (i + 1) * rows, j * cols : (j + 1) * cols]
@@ -77,8 +77,17 @@ def requantise(value: Array, dtype: str, scale: ScaleLayout) -> Scaled:
             scales[..., i, j] = np.maximum(amax / largest, LEAST_SCALE)
     if scale.dtype != "f32":
         scales = power_of_two_above(scales)
+    elif dtype == "si8":
+        scales = bf16_above(scales)
     spread = np.repeat(np.repeat(scales, rows, -2)[..., :num_rows, :], cols, -1)[..., :num_cols]
     return Scaled(round_to(wide / spread, dtype), round_to(scales, scale.dtype), rows, cols)
+
+
+def bf16_above(scales: Array) -> Array:
+    """The least bf16 number that is not below each positive f32, as f32."""
+    near = scales.astype(NUMPY_DTYPES["bf16"])
+    above = (near.view(np.uint16) + np.uint16(1)).view(near.dtype)  # the next, if positive
+    return np.where(near.astype(np.float32) < scales, above, near).astype(np.float32)
 
 
 def reencode(value: Value) -> Scaled:

@@ -14,7 +14,7 @@ from lostwax.ir.contract.probe import Probes
 from lostwax.ir.contract.program import Program
 from lostwax.ir.contract.weights import WeightPlan
 
-FORMS = {9: "b5b63b7b92c58757"}
+FORMS = {10: "aceccf90a043fb90"}
 """The digest of all structures by the schema's number. Where this fails: raise SCHEMA, say there
 what changed, and put the new digest here; an older artifact is then refused as what it is."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lostwax.backends.ascend.lowerings import lowerings as of_ascend
 from lostwax.backends.cuda.lowerings import lowerings as of_cuda
 from lostwax.backends.portable.lowerings import lowerings as portable
 from lostwax.backends.registry import find_target
@@ -33,3 +34,10 @@ def test_every_lowering_of_gpus_stands_in_one_table_and_those_there_exist(target
     assert own - {*listed} == set(), "add these to the table of their README"
     assert {*listed} - own == set(), "no such lowering (any more)"
     assert len(listed) == len({*listed}), "in one table, once"
+
+
+def test_the_table_of_ascend_names_every_lowering_and_no_other() -> None:
+    facts = find_target("ascend-910b")[1]
+    own = {x.name for x in of_ascend(facts)} - {x.name for x in portable(facts)}
+    page = (BACKENDS / "ascend" / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"`(ascend_\w+)`", page)) == own

@@ -43,5 +43,5 @@ def test_the_target_compiles_and_gives_the_cpus_tokens(
 def test_a_target_that_is_not_installed_is_unknown(
     compile_small: CompileSmall, tmp_path: Path
 ) -> None:
-    with pytest.raises(UnknownTarget, match=r"unknown target 'toy'.* Known: cpu, "):
+    with pytest.raises(UnknownTarget, match=r"unknown target 'toy'.* Known: .*cpu, "):
         compile_small(tmp_path / "a", target="toy")

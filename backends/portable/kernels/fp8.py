@@ -1,4 +1,4 @@
-"""Rows in fp8 with one scale a block of columns: made from wide rows, and widened again, on torch.
+"""Rows of 8 bits with a scale a block of columns: made from wide rows, and widened again, on torch.
 
 Knows nothing of programs. Every step is the meaning's own f32 step, so results are equal in bits.
 """
@@ -38,6 +38,18 @@ def power_of_two_above(scale: torch.Tensor) -> torch.Tensor:
     return (exponent << 23).to(torch.int32).view(torch.float32)
 
 
+def largest_of(dtype: torch.dtype) -> float:
+    """The largest value of what has scales; int8 is -127 .. 127."""
+    return 127.0 if dtype == torch.int8 else torch.finfo(dtype).max
+
+
+def encoded(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """f32 x in fp8 or int8: to nearest even, saturating. Changes x."""
+    largest = largest_of(dtype)
+    x = x.clamp_(-largest, largest)
+    return (x.round_() if dtype == torch.int8 else x).to(dtype)
+
+
 def block_amax(x: torch.Tensor, block: int) -> torch.Tensor:
     """The largest magnitude of each block of the last axis; the last block may be partial."""
     cols = x.shape[-1]
@@ -55,13 +67,12 @@ def quantise(
     scale_fmt: str,
     block: int,
 ) -> None:
-    """Write fp8 values [..., D] and f32 scales [..., ceil(D / block)] of x [..., D]."""
+    """Write fp8 or int8 values [..., D] and f32 scales [..., ceil(D / block)] of x [..., D]."""
     wide = x.float()
-    largest = torch.finfo(values.dtype).max
-    scale = block_amax(wide, block).clamp_(min=LEAST_AMAX).div_(largest)
+    scale = block_amax(wide, block).clamp_(min=LEAST_AMAX).div_(largest_of(values.dtype))
     scales.copy_(power_of_two_above(scale) if scale_fmt == "ue8m0" else scale)
     spread = scales.repeat_interleave(block, -1)[..., : x.shape[-1]]
-    values.copy_((wide / spread).clamp_(-largest, largest))
+    values.copy_(encoded(wide / spread, values.dtype))
 
 
 def rounded(x: torch.Tensor, dtype: torch.dtype, scale_fmt: str, block: int) -> torch.Tensor:

@@ -314,6 +314,7 @@ def compile_checkpoint(
         if choice.reason:
             reason = f"{choice.form}: {choice.reason}"
             phases.note(f"activations {reason}")
+    note_converted(described, captured.weights, asked.dtype, phases)
     if chosen["activations"] == "fp8":  # scales are rounded as the checkpoint's were
         chosen = chosen | {"activations": f"fp8_{opened.scale_fmt or 'fp32'}"}
     options = CompileOptions(
@@ -350,12 +351,27 @@ def compile_checkpoint(
     return manifest
 
 
+def stores_fp8(weights: WeightTable) -> bool:
+    """Whether a checkpoint has weights in fp8."""
+    return any(s.dtype.startswith("f8") for sources in weights.values() for s in sources)
+
+
+def note_converted(target: Target, weights: WeightTable, dtype: str, phases: Phases) -> None:
+    """Say what becomes of fp8 weights where the target has no fp8."""
+    from lostwax.backends.formats import lacks_fp8
+
+    if lacks_fp8(target) and stores_fp8(weights) and dtype == "bf16":
+        phases.note(
+            f"weights stored as fp8 become int8 with a scale a row: {target.name} has no fp8; what"
+            " they multiply is rounded to int8 with a scale a token"
+        )
+
+
 def default_activations(
     backend: Backend, target: Target, weights: WeightTable, dtype: str
 ) -> ActivationChoice:
     """The target's where weights are FP8 and the rest is bf16; else what the model has."""
-    is_fp8 = any(s.dtype.startswith("f8") for sources in weights.values() for s in sources)
-    if backend.activations is None or not is_fp8 or dtype != "bf16":
+    if backend.activations is None or not stores_fp8(weights) or dtype != "bf16":
         return ActivationChoice("model", "")
     choice: ActivationChoice = backend.load(backend.activations)(target)
     return choice

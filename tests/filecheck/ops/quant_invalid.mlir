@@ -29,7 +29,7 @@ func.func @f(%x: !lostwax.tensor<[T, 8], bf16>) -> !lostwax.tensor<[T, 8], f8E4M
 }
 
 // -----
-// CHECK: @f: quant.quantise: the result must be fp8 with f32 scales of one row each, not !lostwax.tensor<[T, 8], f8E4M3FN>
+// CHECK: @f: quant.quantise: the result must be fp8 or si8 with f32 scales of one row each, not !lostwax.tensor<[T, 8], f8E4M3FN>
 func.func @f(%x: !lostwax.tensor<[T, 8], bf16>) -> !lostwax.tensor<[T, 8], f8E4M3FN> {
   %y = "quant.quantise"(%x) <{scale_fmt = "fp32"}> : (!lostwax.tensor<[T, 8], bf16>) -> !lostwax.tensor<[T, 8], f8E4M3FN>
   func.return %y : !lostwax.tensor<[T, 8], f8E4M3FN>

@@ -1,7 +1,7 @@
 // RUN: lostwax opt --verify-diagnostics %s | filecheck %s
 // Types that no view, record or kernel could name are refused where they are written.
 
-// CHECK: lostwax.tensor: f8E8M0FNU is not one of f64, f32, f16, bf16, i32, i64, f8E4M3FN, f8E4M3FNUZ
+// CHECK: lostwax.tensor: f8E8M0FNU is not one of f64, f32, f16, bf16, si8, i32, i64, f8E4M3FN, f8E4M3FNUZ
 func.func @dtype(%a: !lostwax.tensor<[T], f8E8M0FNU>) {
   func.return
 }

@@ -1,0 +1,16 @@
+"""Ascend NPUs: CANN's operators through torch_npu, called one by one. Registers, loads nothing."""
+
+from __future__ import annotations
+
+from lostwax.backends.registry import Backend
+
+BACKEND = Backend(
+    name="ascend",
+    targets="lostwax.backends.ascend.target:TARGETS",
+    lowerings="lostwax.backends.ascend.lowerings:lowerings",
+    driver="lostwax.backends.ascend.driver:AscendDriver",
+    compiler=None,
+    kernels=("lostwax.backends.ascend.kernels", "lostwax.backends.portable.kernels"),
+    presence="lostwax.backends.ascend.presence:presence",
+    twins="lostwax.backends.ascend.twins.register:register",
+)

@@ -1,0 +1,28 @@
+"""Which lowerings run on an Ascend NPU: CANN's operators, and the portable ones behind them."""
+
+from __future__ import annotations
+
+from lostwax.backends.ascend.lowerings.attention import ATTENTION
+from lostwax.backends.ascend.lowerings.cache import CACHE
+from lostwax.backends.ascend.lowerings.elementwise import ELEMENTWISE
+from lostwax.backends.ascend.lowerings.experts import EXPERTS
+from lostwax.backends.ascend.lowerings.norms import NORMS
+from lostwax.backends.ascend.lowerings.products import PRODUCTS
+from lostwax.backends.ascend.lowerings.rope import ROPE
+from lostwax.backends.lowering import Lowering
+from lostwax.backends.portable.lowerings import lowerings as portable_lowerings
+from lostwax.ir.contract.target import Target
+
+
+def lowerings(target: Target) -> tuple[Lowering, ...]:
+    """Its own and the portable ones; their predicates ask the target's facts."""
+    return (
+        *ATTENTION,
+        *CACHE,
+        *ELEMENTWISE,
+        *EXPERTS,
+        *NORMS,
+        *PRODUCTS,
+        *ROPE,
+        *portable_lowerings(target),
+    )

@@ -1,0 +1,66 @@
+"""Compiling for Ascend where there is no NPU, interpreting that, and being told what is lacking."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import lostwax, one_sentence
+from model_formats import LITTLE
+from tiny import write_config
+
+from lostwax.backends.registry import find_target
+from lostwax.backends.runtime.driver import DeviceUnavailable
+from lostwax.backends.runtime.torch_build import TorchBuild
+from lostwax.frontend.new_checkpoint import new_checkpoint
+
+SIZES = ("--max-context", "128", "--max-tokens", "16", "--max-reqs", "2")
+CONFIG = LITTLE | {"n_group": 2, "topk_group": 1}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ascend")
+    new_checkpoint(write_config(folder / "source", CONFIG), folder / "ck", seed=0, format="fp8")
+    return folder / "ck"
+
+
+@pytest.mark.parametrize(
+    "target", ["ascend-910b", pytest.param("ascend-910_93", marks=pytest.mark.slow)]
+)
+def test_an_artifact_is_made_the_same_twice_and_is_interpreted(
+    target: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digests: list[str] = []
+    for name in ("a", "b"):
+        made = ("compile", checkpoint, "--target", target, *SIZES, "--json", "-o", tmp_path / name)
+        status, out, err = lostwax(capsys, *made)
+        assert status == 0, err
+        assert f"weights stored as fp8 become int8 with a scale a row: {target} has no fp8" in err
+        digests.append(json.loads(out)["digest"])
+        shares = json.loads(out)["portable_share"]
+        assert [share for name, share in shares.items() if name.startswith("decode")] == [0.0]
+    assert digests[0] == digests[1]
+    status, out, err = lostwax(capsys, "certify", tmp_path / "a", "--interpret", "--json")
+    assert status == 0, err
+    found = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    assert {each["certificate"]["state"] for each in found} == {"interpreted"}
+    waived = {each["lowering"] for each in found if each["certificate"]["waiver"]}
+    assert waived == {"ascend_attend", "ascend_attend_all", "ascend_quant_experts"}
+
+
+def test_fp8_activations_are_refused_where_there_is_no_fp8(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = ("compile", checkpoint, "--target", "ascend-910b", *SIZES, "--activations", "fp8")
+    status, _, err = lostwax(capsys, *made, "-o", tmp_path / "a")
+    assert status != 0
+    assert "has no fp8, so activations cannot be fp8_fp32: leave that out" in one_sentence(err)
+
+
+def test_an_npu_is_lacking_where_torch_npu_is() -> None:
+    backend, target = find_target("ascend-910b")
+    assert backend.presence is not None
+    with pytest.raises(DeviceUnavailable, match=r"needs an Ascend NPU .* torch 9 reaches none"):
+        backend.load(backend.presence)(target, TorchBuild("9", None, None))

@@ -1,0 +1,20 @@
+// RUN: lostwax opt "--passes=assign-formats{weights=int8 kv=bf16_apart}" %s | filecheck %s
+
+// Weights that are stored as fp8 become si8 with a scale a row; what they multiply is rounded once,
+// with a scale a row, too. Plain weights stay, and so does what is cached but for where parts lie.
+// CHECK-LABEL: func.func @block(
+// CHECK-SAME: %x: !lostwax.tensor<[T, 192], bf16>
+// CHECK-SAME: %w: !lostwax.tensor<[4, 192], si8, #lostwax.block_scale<1, 192, f32>> {lostwax.weight = "wk.weight"
+// CHECK-SAME: %v: !lostwax.tensor<[6, 192], si8, #lostwax.block_scale<1, 192, f32>>
+// CHECK-SAME: %p: !lostwax.tensor<[6, 192], bf16> {lostwax.weight = "plain.weight", lostwax.stored = #lostwax.stored<bf16>}
+// CHECK: %x_1 = "quant.quantise"(%x) <{scale_fmt = "fp32"}> : (!lostwax.tensor<[T, 192], bf16>) -> !lostwax.tensor<[T, 192], si8, #lostwax.block_scale<1, 192, f32>>
+// CHECK-NOT: quant.quantise
+// CHECK: %y = "quant.linear"(%x_1, %w)
+// CHECK: %z = "quant.linear"(%x_1, %v)
+// CHECK: %q = "quant.linear"(%x, %p)
+func.func @block(%x: !lostwax.tensor<[T, 192], bf16>, %w: !lostwax.tensor<[4, 192], bf16> {lostwax.weight = "wk.weight", lostwax.stored = #lostwax.stored<f8E4M3FN, #lostwax.block_scale<128, 128, f32>>}, %v: !lostwax.tensor<[6, 192], bf16> {lostwax.weight = "wv.weight", lostwax.stored = #lostwax.stored<f8E4M3FN, #lostwax.block_scale<128, 128, f32>>}, %p: !lostwax.tensor<[6, 192], bf16> {lostwax.weight = "plain.weight", lostwax.stored = #lostwax.stored<bf16>}) -> (!lostwax.tensor<[T, 4], bf16>, !lostwax.tensor<[T, 6], bf16>, !lostwax.tensor<[T, 6], bf16>) {
+  %y = "quant.linear"(%x, %w) : (!lostwax.tensor<[T, 192], bf16>, !lostwax.tensor<[4, 192], bf16>) -> !lostwax.tensor<[T, 4], bf16>
+  %z = "quant.linear"(%x, %v) : (!lostwax.tensor<[T, 192], bf16>, !lostwax.tensor<[6, 192], bf16>) -> !lostwax.tensor<[T, 6], bf16>
+  %q = "quant.linear"(%x, %p) : (!lostwax.tensor<[T, 192], bf16>, !lostwax.tensor<[6, 192], bf16>) -> !lostwax.tensor<[T, 6], bf16>
+  func.return %y, %z, %q : !lostwax.tensor<[T, 4], bf16>, !lostwax.tensor<[T, 6], bf16>, !lostwax.tensor<[T, 6], bf16>
+}
