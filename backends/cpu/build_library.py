@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from lostwax.backends.cpu.library import FOLDER, KERNELS, NOTE, Library, sources_digest
+from lostwax.ir.contract.own_program import own_program
 
 FLAGS = (
     "-x", "c++", "-std=c++20", "-O3", "-shared", "-fPIC", "-fno-exceptions", "-fno-rtti",
@@ -32,10 +32,10 @@ LEVELS = {
 
 
 def built(flags: tuple[str, ...]) -> bytes:
-    """The library that the sources give. Raises CalledProcessError for what the compiler refuses."""
+    """The library that the sources give. Raises CalledProcessError for what is refused."""
     with tempfile.TemporaryDirectory() as work:
         out = Path(work, "native.so")
-        command = [sys.executable, "-m", "ziglang", "cc", *flags, "-o", str(out), "native.cpp"]
+        command = [*own_program("ziglang"), "cc", *flags, "-o", str(out), "native.cpp"]
         subprocess.run(command, cwd=KERNELS, check=True)
         return out.read_bytes()
 

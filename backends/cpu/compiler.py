@@ -1,4 +1,4 @@
-"""Hands out native kernels: symbols of the library that comes with the package. Compiles nothing."""
+"""Hands out native kernels, symbols of the library that comes with lostwax. Compiles nothing."""
 
 from __future__ import annotations
 

@@ -22,6 +22,10 @@ namespace {
 const int64_t LINE = 64;
 const uint32_t MOST_THREADS = 255;
 const int64_t SPINS = 2000;       // of a barrier before the processor is given to others: some 50 us
+const int64_t LATE_NS = 500000;   // a thread that comes later had lost its processor
+const int64_t MOST_LATE = 2;      // in a step; from then on the caller goes on alone
+const int64_t ALONE = 32;         // steps that it takes alone behind such a step, twice as many
+const int64_t MOST_ALONE = 1024;  // behind the next one, up to so many
 const int64_t IDLE_SPINS = 2000;  // of a worker between two steps before it sleeps
 
 struct Record {
@@ -45,6 +49,9 @@ struct Pool {
   int most;     // threads, the caller's among them
   Flag *passed; // barriers that each thread has reached since the pool began
   uint32_t begun; // barriers that were reached before this step
+  uint32_t leave_at; // the barrier behind which the caller goes on alone: the last one that had any
+  int64_t alone;        // steps that the caller still takes alone
+  int64_t next_alone;
   Worker *workers;
   char *scratch;
   int64_t scratch_bytes;
@@ -67,33 +74,68 @@ void wake(uint32_t *word) {
   syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1 << 30, nullptr, nullptr, 0);
 }
 
+int64_t now_ns() {
+  timespec at;
+  clock_gettime(CLOCK_MONOTONIC, &at);
+  return at.tv_sec * 1000000000 + at.tv_nsec;
+}
+
 // Every thread has reached the barrier `at`. One that comes out late may find the next step begun:
-// it looks at nothing of it but the numbers of barriers, which only rise.
-void meet(Flag *passed, const Team &team, uint32_t at) {
+// it looks at nothing of it but the numbers of barriers, which only rise. Nanoseconds that the
+// longest was waited for beyond the first spins.
+int64_t meet(Flag *passed, const Team &team, uint32_t at) {
+  int64_t began = 0;
   __atomic_store_n(&passed[team.thread].value, at, __ATOMIC_RELEASE);
   for (int other = 0; other < team.threads; other++) {
     for (int64_t i = 0;
          (int32_t)(__atomic_load_n(&passed[other].value, __ATOMIC_ACQUIRE) - at) < 0; i++) {
-      if (i < SPINS)
+      if (i < SPINS) {
         PAUSE();
-      else
-        sched_yield();
+        continue;
+      }
+      if (!began)
+        began = now_ns();
+      sched_yield();
     }
   }
+  return began ? now_ns() - began : 0;
 }
 
+// All threads walk the list, until the caller has waited too long too often: others have the
+// processors then, and it goes on alone, now and for the next steps.
 void walk(Pool *pool, int thread, int threads) {
   Team team = {thread, threads, nullptr, pool->scratch + thread * pool->scratch_bytes};
   Flag *passed = pool->passed;
   Record *records = pool->records;
-  int64_t count = pool->count;
-  int64_t *counters = pool->counters;
+  int64_t count = pool->count, late = 0, *counters = pool->counters;
   uint32_t begun = pool->begun;
+  bool began_together = threads > 1;
   for (int64_t i = 0; i < count; i++) {
     team.counter = counters + i * (LINE / 8);
+    int64_t began = thread || threads == 1 ? 0 : now_ns();
     records[i].kernel(records[i].params, &team);
-    if (threads > 1)
-      meet(passed, team, begun + i + 1);
+    if (threads == 1)
+      continue;
+    uint32_t at = begun + i + 1;
+    if (!thread && late == MOST_LATE) // said before the barrier: behind it all others know
+      __atomic_store_n(&pool->leave_at, at, __ATOMIC_RELAXED);
+    int64_t own = thread ? 0 : now_ns() - began;
+    int64_t waited = meet(passed, team, at);
+    if (__atomic_load_n(&pool->leave_at, __ATOMIC_RELAXED) == at) {
+      if (thread)
+        return;
+      team.threads = threads = 1;
+    }
+    // Chunks are alike: a wait longer than all that the caller did is no chunk.
+    late += !thread && waited > LATE_NS && waited > own;
+  }
+  if (thread || !began_together)
+    return;
+  if (late >= MOST_LATE) {
+    pool->alone = pool->next_alone;
+    pool->next_alone = smaller(2 * pool->next_alone, MOST_ALONE);
+  } else if (!late) {
+    pool->next_alone = larger(pool->next_alone / 2, ALONE);
   }
 }
 
@@ -143,6 +185,7 @@ Pool *pool_create(int most) {
   if (!pool->passed || !pool->workers)
     return nullptr;
   memset((void *)pool->passed, 0, most * sizeof(Flag));
+  pool->next_alone = ALONE;
   for (int t = 1; t < most; t++) {
     pool->workers[t] = {pool, t, 0};
     if (pthread_create(&pool->workers[t].handle, nullptr, work, &pool->workers[t]))
@@ -184,6 +227,10 @@ int pool_reserve(Pool *pool, int64_t launches, int64_t scratch) {
 // Run the launches in order on so many threads. One caller at a time, no more than `reserve` said.
 void run_step(Pool *pool, Record *records, int64_t count, int threads) {
   threads = threads < pool->most ? threads : pool->most;
+  if (threads > 1 && pool->alone) {
+    pool->alone--;
+    threads = 1;
+  }
   for (int64_t i = 0; i < count; i++)
     pool->counters[i * (LINE / 8)] = 0;
   pool->records = records;

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from lostwax.backends import predicates as P
 from lostwax.backends.cpu.lowerings.native_calls import (
-    Argument,
     ON_HOST,
+    Argument,
     f32,
     in_a_list,
     native,
@@ -13,7 +13,7 @@ from lostwax.backends.cpu.lowerings.native_calls import (
 )
 from lostwax.backends.lowering import Knobs, Lowering, Match, Work
 from lostwax.backends.portable.lowerings.attention import DENSE, SPARSE, Sizes
-from lostwax.backends.portable.lowerings.calls import f32_bytes
+from lostwax.backends.portable.lowerings.calls import Emit, f32_bytes
 from lostwax.backends.portable.lowerings.indexer import INDEX_TOPK, columns
 from lostwax.ir.contract.program import Launch, View
 
@@ -21,13 +21,11 @@ HEADS = 4
 """Of a chunk, as `kernels/attention.cpp` cuts them."""
 FEW_ROWS = 8
 """Up to so many, a row's logits are cut among the threads."""
-SLOWER = 1.0
-"""Over what a product of matrices of as many operations takes: rows are gathered one by one."""
 
 _F32 = P.layout("cache_in", "f32") & P.of_rows("positions")
 
 
-def _emit_attend(name: str, *, is_dense: bool) -> object:
+def _emit_attend(name: str, *, is_dense: bool) -> Emit:
     node, out_name = ("attend", "attend") if is_dense else ("op", "op.out")
 
     def emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
@@ -56,15 +54,16 @@ def _attend(name: str, *, is_dense: bool) -> Lowering:
         s = Sizes(match, is_dense)
         flops = 2 * s.T * s.H * (s.C * (s.Dn + s.Dv) + s.K * (2 * s.C + s.R))
         moved = f32_bytes(s.T, s.K, s.W) + s.kv_b_bytes + s.io_bytes
-        return in_a_list(Work(moved, flops), SLOWER)
+        return in_a_list(Work(moved, flops))
 
     out = "attend" if is_dense else "op.out"
     return Lowering(
         name=name,
         pattern=DENSE if is_dense else SPARSE,
-        emit=_emit_attend(name, is_dense=is_dense),  # pyright: ignore[reportArgumentType]
+        emit=_emit_attend(name, is_dense=is_dense),
         when=ON_HOST & _F32 & f32("q_nope", "q_pe", "kv_b", out),
         row_invariant=True,
+        by_name=True,
         work=work,
     )
 
@@ -123,6 +122,7 @@ NATIVE_ATTENTION = (
         emit=_emit_index,
         when=ON_HOST & _F32 & f32("q", "weights"),
         row_invariant=True,
+        by_name=True,
         workspace=_index_workspace,
         work=lambda match, knobs: in_a_list(match.work()),
     ),

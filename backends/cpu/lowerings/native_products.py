@@ -36,12 +36,10 @@ PACKED_EXPERTS_GATE_UP = WeightForm(
     tile=(TILE, 1),
 )
 PRODUCT_BYTES = 4 * ROW_BLOCK * GROUP
-MANY_ROWS, SLOWER = 16, 1.0
-"""From so many rows on, torch's products (oneDNN) are faster by so much."""
 
 
 def _work(match: Match, knobs: Knobs) -> Work:
-    return in_a_list(match.work(), SLOWER if match.bucket.most_rows >= MANY_ROWS else 1.0)
+    return in_a_list(match.work())
 
 
 def _emit_linear(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
@@ -113,6 +111,7 @@ NATIVE_PRODUCTS = (
         when=ON_HOST & f32("x", "weight", "op.out") & P.rank("x", 2) & P.of_rows("x"),
         weights={"weight": PACKED},
         row_invariant=True,
+        by_name=True,
         work=_work,
     ),
     Lowering(
@@ -122,6 +121,7 @@ NATIVE_PRODUCTS = (
         when=ON_HOST & f32("x", "w_gate", "w_up", "act") & P.rank("x", 2) & P.of_rows("x"),
         weights={"w_gate": PACKED_GATE_UP},
         row_invariant=True,
+        by_name=True,
         work=_work,
     ),
     Lowering(
@@ -131,6 +131,7 @@ NATIVE_PRODUCTS = (
         when=ON_HOST & f32("x", "gate", "up", "down", "weights", "op.out") & P.of_rows("x"),
         weights={"gate": PACKED_EXPERTS_GATE_UP, "down": PACKED_EXPERTS},
         row_invariant=True,
+        by_name=True,
         workspace=lambda match, knobs: _carved(match, None)[0].num_bytes,
         work=_work,
     ),

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from xdsl.irdl import IRDLOperation
+
 from lostwax.backends import predicates as P
 from lostwax.backends.cpu.lowerings.native_calls import ON_HOST, f32, in_a_list, native, num_rows
 from lostwax.backends.lowering import Knobs, Lowering, Match, Work
+from lostwax.backends.portable.lowerings.calls import Emit
 from lostwax.backends.portable.lowerings.norms import ADD_CAST_NORM, ADD_NORM, ADD_NORM_LAST
 from lostwax.backends.portable.lowerings.prepared import rope_table
 from lostwax.backends.predicates import Predicate
 from lostwax.ir.contract.program import Launch
+from lostwax.ir.contract.step_kernel import Prepared
 from lostwax.ir.dialects.core import AddOp, LayerNormOp, RmsNormOp, RopeOp
 from lostwax.ir.dialects.kv import AppendOp
 from lostwax.ir.dialects.moe import RouteOp
@@ -69,6 +73,7 @@ def _add_norm(name: str, pattern: Region, total: str | None) -> Lowering:
         emit=emit,
         when=ON_HOST & f32(*values) & P.rank("a", 2) & P.of_rows("a"),
         row_invariant=True,
+        by_name=True,
         work=_work,
     )
 
@@ -76,13 +81,13 @@ def _add_norm(name: str, pattern: Region, total: str | None) -> Lowering:
 def _emit_rotate(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     x, out = match.view("x"), match.view("op.out")
     rows, *heads, width = match.shape("x")
+    x_head, out_head = (x.strides[1], out.strides[1]) if heads else (0, 0)
     return (
         native(
             match, "cpu_native_rope", "rotate_f32", x, match.step("table"), out, num_rows(match),
             rows, *(heads or [1]), width, int(match.attr("op", "offset")),
             int(match.attr("op", "dim")), int(match.attr("op", "interleaved")),
-            x.strides[0], x.strides[1] if heads else 0,
-            out.strides[0], out.strides[1] if heads else 0,
+            x.strides[0], x_head, out.strides[0], out_head,
         ),
     )  # fmt: skip
 
@@ -94,14 +99,14 @@ def _of_step_rows(match: Match) -> str | None:
 
 def _emit_append(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     cache = match.view("cache_in")
-    parts = match.views("rows")
-    second = parts[1] if len(parts) > 1 else None
+    first, *others = match.views("rows")
+    second = others[0] if others else None
     return (
         native(
-            match, "cpu_native_append", "append_f32", cache, match.view("slots"), parts[0], second,
+            match, "cpu_native_append", "append_f32", cache, match.view("slots"), first, second,
             num_rows(match), match.bucket.tokens, sum(match.parts("cache_in")),
-            parts[0].shape[1], second.shape[1] if second else 0,
-            parts[0].strides[0], second.strides[0] if second else 0,
+            first.shape[1], second.shape[1] if second else 0,
+            first.strides[0], second.strides[0] if second else 0,
         ),
     )  # fmt: skip
 
@@ -142,41 +147,57 @@ def _emit_route(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
 
 def _lowering(
     name: str,
-    op: type,
-    emit: Callable[[Match, Knobs], tuple[Launch, ...]],
+    op: type[IRDLOperation],
+    emit: Emit,
     when: Predicate,
-    **more: object,
+    prepare: Callable[[Match, Knobs], tuple[Prepared, ...]] = lambda match, knobs: (),
 ) -> Lowering:
     return Lowering(
         name=name,
         pattern=Region.single(op),
         emit=emit,
         when=ON_HOST & when,
+        prepare=prepare,
         row_invariant=True,
+        by_name=True,
         work=_work,
-        **more,  # pyright: ignore[reportArgumentType]
     )
 
 
 _NORMED = P.rank("x", 2) & P.of_rows("x")
+_OF_TWO_AXES = P.rank("a", 2) & P.of_rows("a")
 
 NATIVE_ROWS = (
-    _lowering("cpu_native_rms_norm", RmsNormOp, _emit_rms_norm, f32("x", "weight", "op.out") & _NORMED),
     _lowering(
-        "cpu_native_layer_norm", LayerNormOp, _emit_layer_norm,
+        "cpu_native_rms_norm",
+        RmsNormOp,
+        _emit_rms_norm,
+        f32("x", "weight", "op.out") & _NORMED,
+    ),
+    _lowering(
+        "cpu_native_layer_norm",
+        LayerNormOp,
+        _emit_layer_norm,
         f32("x", "weight", "bias", "op.out") & _NORMED,
     ),
     _add_norm("cpu_native_add_cast_norm", ADD_CAST_NORM, "residual"),
     _add_norm("cpu_native_add_norm", ADD_NORM, "sum"),
     _add_norm("cpu_native_add_norm_last", ADD_NORM_LAST, None),
     _lowering(
-        "cpu_native_rope", RopeOp, _emit_rotate,
-        f32("x", "op.out") & P.of_rows("x") & Predicate(_of_step_rows), prepare=rope_table,
+        "cpu_native_rope",
+        RopeOp,
+        _emit_rotate,
+        f32("x", "op.out") & P.of_rows("x") & Predicate(_of_step_rows),
+        prepare=rope_table,
     ),
     _lowering(
-        "cpu_native_append", AppendOp, _emit_append,
+        "cpu_native_append",
+        AppendOp,
+        _emit_append,
         P.layout("cache_in", "f32") & Predicate(_few_parts),
     ),
-    _lowering("cpu_native_add", AddOp, _emit_add, f32("a", "b", "op.out") & P.rank("a", 2) & P.of_rows("a")),
-    _lowering("cpu_native_route", RouteOp, _emit_route, f32("logits", "bias") & P.of_rows("logits")),
-)  # fmt: skip
+    _lowering("cpu_native_add", AddOp, _emit_add, f32("a", "b", "op.out") & _OF_TWO_AXES),
+    _lowering(
+        "cpu_native_route", RouteOp, _emit_route, f32("logits", "bias") & P.of_rows("logits")
+    ),
+)
