@@ -94,10 +94,10 @@ def _one_row(
     candidate: Candidate, flat: Mapping[str, Any], case: StepCase, axis: str, row: int
 ) -> dict[str, Any]:
     """The inputs of one row as a step of its own, in the same pages."""
-    step: dict[str, Any] = {}
+    step: dict[str, Any] = {"num_rows": np.ones(1, np.int32)}
     if axis == "T":
         request = int(np.searchsorted(case.inputs["q_starts"][1:], row, side="right"))
-        step = {n: case.inputs[n][row : row + 1] for n in ("tokens", "positions", "slots")}
+        step |= {n: case.inputs[n][row : row + 1] for n in ("tokens", "positions", "slots")}
         step["q_starts"] = np.array([0, 1], np.int32)
         step["kv_lens"] = step["positions"] + 1
         step["page_table"] = case.inputs["page_table"][request : request + 1]
