@@ -140,16 +140,20 @@ def _loaded(content: bytes) -> ctypes.CDLL:
 
 
 def _require(arch: str, features: Sequence[str]) -> None:
-    """On Linux, where the kernel tells what the processor has; elsewhere nothing is known."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return
-    lines = [line for line in text.splitlines() if line.startswith(("flags", "Features"))]
-    here = set(lines[0].partition(":")[2].split()) if lines else set(features)
-    missing = [name for name in features if name not in here]
+    here = _processor_features()
+    missing = [name for name in features if here is not None and name not in here]
     if missing:
         raise DeviceUnavailable(
             f"the artifact's kernels are for {arch}, and this processor lacks"
             f" {', '.join(missing)}; compile the model for another target"
         )
+
+
+def _processor_features() -> set[str] | None:
+    """By Linux's names; None where nothing tells them."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    lines = [line for line in text.splitlines() if line.startswith(("flags", "Features"))]
+    return set(lines[0].partition(":")[2].split()) if lines else None

@@ -23,7 +23,7 @@ from lostwax.backends.proof.run_alone import run_alone
 from lostwax.backends.runtime.driver import ReadKernel, Resolve
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
-from lostwax.ir.contract.kernel import CompiledKernel
+from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.program import Bucket, HostCall, Launch
 from lostwax.ir.contract.target import Target
