@@ -49,11 +49,6 @@ class Passed:
         """Nothing is awaited."""
 
 
-def one_by_one(launches: Sequence[Thunk]) -> Sequence[tuple[int, Thunk]]:
-    """What a driver that joins nothing gives for `joined`."""
-    return [(1, launch) for launch in launches]
-
-
 class Driver(Protocol):
     """One device. `torch.Tensor` is the memory handle on every target that torch reaches.
 
@@ -101,14 +96,6 @@ class Driver(Protocol):
 
     def capture(self, launches: Sequence[Thunk]) -> Thunk:
         """One call that replays the launches in order."""
-        ...
-
-    def joined(self, launches: Sequence[Thunk]) -> Sequence[tuple[int, Thunk]]:
-        """The launches in order, as few calls, with how many of them each call runs."""
-        ...
-
-    def use_threads(self, count: int) -> None:
-        """Compute on so many threads of the host, where it computes."""
         ...
 
     def mark(self) -> Mark:

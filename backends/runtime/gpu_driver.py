@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from lostwax.backends.runtime.artifact_reader import ArtifactError
-from lostwax.backends.runtime.driver import Mark, ReadKernel, Resolve, Thunk, one_by_one
+from lostwax.backends.runtime.driver import Mark, ReadKernel, Resolve, Thunk
 from lostwax.backends.runtime.host_call import bind_host_call
 from lostwax.backends.runtime.kernel_parameters import PackedParameters, over_memory
 from lostwax.ir.contract.kernel import CompiledKernel
@@ -153,13 +153,6 @@ class GpuDriver:
         # torch refuses a pool whose last graph has died: the first one keeps it usable.
         self._first_graph = self._first_graph or graph
         return graph.replay
-
-    def joined(self, launches: Sequence[Thunk]) -> Sequence[tuple[int, Thunk]]:
-        """One call each: what is captured needs no other."""
-        return one_by_one(launches)
-
-    def use_threads(self, count: int) -> None:
-        """Nothing: the host does not compute."""
 
     def mark(self) -> Mark:
         """An event behind what the current stream was given."""

@@ -10,14 +10,7 @@ import numpy as np
 import torch
 
 from lostwax.backends.runtime.artifact_reader import ArtifactError
-from lostwax.backends.runtime.driver import (
-    Mark,
-    Passed,
-    ReadKernel,
-    Resolve,
-    Thunk,
-    one_by_one,
-)
+from lostwax.backends.runtime.driver import Mark, Passed, ReadKernel, Resolve, Thunk
 from lostwax.backends.runtime.host_call import bind_host_call
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.program import HostCall, Launch
@@ -81,14 +74,6 @@ class HostDriver:
                 launch()
 
         return walk
-
-    def joined(self, launches: Sequence[Thunk]) -> Sequence[tuple[int, Thunk]]:
-        """One call each."""
-        return one_by_one(launches)
-
-    def use_threads(self, count: int) -> None:
-        """Torch's operators on so many threads."""
-        torch.set_num_threads(count)
 
     def mark(self) -> Mark:
         """Passed: a launch returns when it has run."""

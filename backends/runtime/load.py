@@ -202,7 +202,7 @@ class Runtime:
             self.run,
             self.limits,
             usable_threads(),
-            self.driver.use_threads,
+            torch.set_num_threads,
             one_number=self.manifest.batch_invariant,
         )
         return self._threads
@@ -212,7 +212,7 @@ class Runtime:
         rows wait for masks."""
         if self._threads is not None:
             # Each time, since torch keeps the number by thread, and steps may come from several.
-            self.driver.use_threads(self._threads.of(plan.num_rows))
+            torch.set_num_threads(self._threads.of(plan.num_rows))
         bound = [tuple(map(self.bound, stage)) for stage in stages]
         with torch.inference_mode():
             if self._host_pages is not None and plan.moves:
@@ -310,6 +310,8 @@ def load(
     Raises ArtifactError, CheckpointMismatch, DeviceUnavailable, NotEnoughMemory, RankError,
     MissingPackage, WrongKernel, Unproven, each with the remedy.
     """
+    if threads is not None:
+        torch.set_num_threads(threads)
     phases("read and verify artifact")
     reader = ArtifactReader(artifact)
     manifest = reader.manifest
@@ -321,8 +323,6 @@ def load(
     ranks = Ranks.join(manifest.world_size)
     compiled = {k.binary: k for k in manifest.kernels}
     driver: Driver = found.load(found.driver)(manifest.target, reader.kernel, compiled)
-    if threads is not None:
-        driver.use_threads(threads)
     if admission is not None and found.executes:  # the backend's say, never the artifact's
         phases("golden probes")
         admission.admit(reader, driver, found.kernels)
