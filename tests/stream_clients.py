@@ -7,16 +7,35 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import socket
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 Manner = Literal["at once", "slowly", "half"]
 """How an answer is read; `half` leaves when half of it is there."""
 SMALL_WINDOW_BYTES = 4096
 """Of a client that reads slowly: what it leaves lies on the server's side."""
 SLOW_READ_BYTES, SLOW_READ_S = 8192, 0.1
+
+
+NICENESS = 10
+T = TypeVar("T")
+
+
+def run_beside(clients: Coroutine[Any, Any, T]) -> T:
+    """Run clients in a thread that gives way to a server on the same machine: theirs is another."""
+
+    def run() -> T:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        return asyncio.run(clients)
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(run).result()
 
 
 @dataclass(frozen=True, slots=True)

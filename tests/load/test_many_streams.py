@@ -15,7 +15,7 @@ import pytest
 from fake_runtime import VOCAB, generate
 from loop_gaps import Gap
 from machine_gaps import longest_held_s, machine_gaps
-from stream_clients import Manner, Question, Tally, ask, hold_half_open
+from stream_clients import Manner, Question, Tally, ask, hold_half_open, run_beside
 from watched_gateway import WatchedGateway, watched_gateway
 
 STREAMS, HALF_OPEN = 256, 8
@@ -90,7 +90,7 @@ def test_256_streams_leave_nothing_behind_and_hold_nobody_up(
     seconds: float = request.config.getoption("--load-seconds") or SECONDS
     questions = _questions(64)
     with watched_gateway(num_pages=NUM_PAGES) as gateway, machine_gaps() as of_machine:
-        tally, sizes, gaps = asyncio.run(_watched(gateway, questions, seconds))
+        tally, sizes, gaps = run_beside(_watched(gateway, questions, seconds))
         metrics = _idle_metrics(gateway)
     assert not tally.wrong, tally.wrong[0]
     assert tally.finished > STREAMS

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from loop_gaps import Gap
 from machine_gaps import longest_held_s, machine_gaps
+from stream_clients import run_beside
 from watched_gateway import LIMITS, WatchedGateway, watched_gateway
 
 WAITING, PROMPTS = 10_000, 200
@@ -62,7 +63,7 @@ async def _fill(gateway: WatchedGateway) -> list[Gap]:
 def test_ten_thousand_waiting_requests_hold_nobody_up() -> None:
     full = watched_gateway(max_queued=WAITING, num_pages=1 + LIMITS.max_reqs * 4)
     with full as gateway, machine_gaps() as of_machine:
-        gaps = asyncio.run(_fill(gateway))
+        gaps = run_beside(_fill(gateway))
         assert httpx.get(f"http://127.0.0.1:{gateway.port}/health").json()["running"] == 0
     gap_s = longest_held_s(gaps, of_machine)
     assert gap_s < MAX_GAP_S, f"the loop was held for {1e3 * gap_s:.0f} ms"
