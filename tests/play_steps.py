@@ -13,7 +13,6 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
 from inspect import signature
-from itertools import chain
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -24,7 +23,7 @@ from step_oracle import StepBatch, plan_of
 
 from lostwax.backends.cpu.kernels import indexer as cpu_indexer
 from lostwax.backends.cpu.kernels import row_by_row
-from lostwax.backends.portable.kernels import indexer, selection
+from lostwax.backends.portable.kernels import indexer, route, selection
 from lostwax.backends.runtime.load import Runtime, load
 from lostwax.backends.runtime.ranks import RankError, Ranks, gather, part
 from lostwax.server.engine.loop import EngineCore
@@ -96,7 +95,8 @@ def play(runtime: Runtime) -> Note:
             result = ticket.result()
             assert result.ids[1] % 3 == third
         note["ids"] += result.ids
-        note["scores"] += [*result.target_logprobs, *chain.from_iterable(result.top_logprobs)]
+        rows = zip(result.target_logprobs, result.top_logprobs, strict=True)
+        note["scores"].append([[target, *top] for target, top in rows])
         note["programs"].append(result.program)
         for request, count in enumerate(counts):
             done[request] += count
@@ -130,6 +130,25 @@ def play_drafting(runtime: Runtime) -> Note:
 
 
 @contextmanager
+def routes() -> Generator[list[list[tuple[list[int], float]]]]:
+    """A call and row: the experts that route chooses meanwhile, in order of their ids, and by how
+    much the last of them scored above the best that was left."""
+    found: list[list[tuple[list[int], float]]] = []
+    kernel = route.route
+
+    @wraps(kernel)
+    def run(logits: torch.Tensor, bias: torch.Tensor, *args: torch.Tensor, **consts: Any) -> None:
+        kernel(logits, bias, *args, **consts)
+        ids = args[1]
+        scores = (torch.sigmoid(logits.float()) + bias).sort(-1, descending=True).values
+        margins = scores[:, ids.shape[1] - 1] - scores[:, ids.shape[1]]
+        found.append(list(zip(ids.sort(-1).values.tolist(), margins.tolist(), strict=True)))
+
+    with patch.object(route, "route", run):
+        yield found
+
+
+@contextmanager
 def selections() -> Generator[list[str]]:
     """Digests of every set of positions that is chosen meanwhile, in order."""
     found: list[str] = []
@@ -152,7 +171,7 @@ def selections() -> Generator[list[str]]:
 
 def play_artifact(artifact: Path, checkpoint: Path) -> Note:
     """What this rank saw: results on the first, selections on all."""
-    with selections() as found:
+    with selections() as found, routes() as routed:
         runtime = load(artifact, checkpoint=checkpoint, num_pages=12, threads=1)
         if runtime.ranks.rank.index == 0:
             note = play(runtime)
@@ -162,7 +181,7 @@ def play_artifact(artifact: Path, checkpoint: Path) -> Note:
         else:
             runtime.follow()
             note = {}
-    return note | {"selections": found, "digest": runtime.manifest.digest}
+    return note | {"selections": found, "routes": routed, "digest": runtime.manifest.digest}
 
 
 def _refusal_of_strangers() -> str:

@@ -42,6 +42,9 @@ class Case:
     bound: float = 1e-4
 
 
+NO_MARGIN = 2**-8
+"""Of two experts' scores, which are below 1 and a bias: what bf16 keeps of the states before."""
+MOST_TIES = 2
 BF16 = replace(OPTIONS, dtype="bf16")
 FP8 = Formats(kv="fp8_656", indexer="fp8_ue8m0", activations="fp8_ue8m0")
 WHOLE_BLOCKS: Config = WIDE | {"vocab_size": 64, "hidden_size": 256, "moe_intermediate_size": 256}
@@ -102,14 +105,33 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     return Played(folder, alone, (first, second))
 
 
+def tied_rows(first: Note, alone: Note) -> set[tuple[int, int]]:
+    """(step, row) of what another expert computed because two scored the same but for rounding:
+    the sums of two ranks are added up in another order."""
+    steps = len(alone["scores"])
+    assert alone["routes"]
+    ties: set[tuple[int, int]] = set()
+    for call, routed in enumerate(zip(first["routes"], alone["routes"], strict=True)):
+        for row, ((ours, margin), (theirs, _)) in enumerate(zip(*routed, strict=True)):
+            if ours != theirs:
+                assert margin < NO_MARGIN
+                ties.add((call * steps // len(alone["routes"]), row))
+    return ties
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_two_ranks_score_and_pick_as_one(played: Played, case: str) -> None:
     alone, first, _ = played.of(case)
     assert first["programs"] == alone["programs"]
     assert any("chosen" in p for p in first["programs"])
-    difference = (torch.tensor(first["scores"]) - torch.tensor(alone["scores"])).abs().max()
-    assert float(difference) < CASES[case].bound
+    ties = tied_rows(first, alone)
+    assert len(ties) <= MOST_TIES
+    for step, (rows, expected) in enumerate(zip(first["scores"], alone["scores"], strict=True)):
+        for row, (found, wanted) in enumerate(zip(rows, expected, strict=True)):
+            if (step, row) not in ties:
+                assert found == pytest.approx(wanted, rel=0, abs=CASES[case].bound), (step, row)
     if CASES[case].options.dtype == "f32":
+        assert not ties
         assert first["ids"] == alone["ids"]
 
 

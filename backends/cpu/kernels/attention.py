@@ -17,7 +17,7 @@ from lostwax.backends.portable.kernels.attention import (
     write_heads,
 )
 from lostwax.backends.portable.kernels.blocks import dequantise
-from lostwax.backends.portable.kernels.paging import CachedRows, cached_rows, rows_of_one
+from lostwax.backends.portable.kernels.paging import CachedRows, cached_rows, rows_at, rows_of_one
 
 
 def _pages(cache: CachedRows, page_table: torch.Tensor, b: int, length: int) -> torch.Tensor:
@@ -64,6 +64,51 @@ def attend_dense_absorbed(
             p = torch.softmax(scores, -1)
             torch.mm(p, cached[:seen, :latent], out=context[at].flatten(0, 1))
     write_heads(context, values, out[:rows])
+
+
+def attend_union(
+    q_nope: torch.Tensor,
+    q_pe: torch.Tensor,
+    kv_b: torch.Tensor,
+    kv_b_scale: torch.Tensor | None,
+    cache: torch.Tensor,
+    selection: torch.Tensor,
+    positions: torch.Tensor,
+    q_starts: torch.Tensor,
+    page_table: torch.Tensor,
+    out: torch.Tensor,
+    *,
+    scale: float,
+    limit: int,
+    row_tile: int,
+    layout: str,
+) -> None:
+    """Write attention over each row's selected positions [T, K]. For some rows a request.
+
+    What the rows of a tile select is gathered once: neighbours select much the same.
+    """
+    heads, latent = q_nope.shape[1], kv_b.shape[1]
+    keys, values = head_weights(kv_b, kv_b_scale, heads, q_nope.shape[2])
+    stored = cached_rows(cache, layout, (latent, q_pe.shape[2]))
+    spans = spans_of(q_starts, positions)
+    rows = real_rows(spans)
+    if not rows:
+        out.zero_()
+        return
+    q = absorb(q_nope[:rows], q_pe[:rows], keys).mul_(scale)
+    context = torch.empty((rows, heads, latent))
+    for span in spans:
+        for tile in tiles(span, row_tile):
+            at = slice(tile.start, tile.stop)
+            bias = bias_of_chosen(selection[at], min(tile.length, limit))
+            union = (bias == 0).any(0).nonzero().flatten()
+            cached = rows_at(stored, page_table[span.request], union)
+            scores = torch.mm(q[at].flatten(0, 1), cached.t())
+            scores.view(-1, heads, len(union)).add_(bias.index_select(1, union)[:, None])
+            p = torch.softmax(scores, -1)
+            torch.mm(p, cached[:, :latent], out=context[at].flatten(0, 1))
+    write_heads(context, values, out[:rows])
+    out.masked_fill_(selection[:, :1] < 0, 0)
 
 
 def attend_expanded(

@@ -145,3 +145,9 @@ def rows_of_requests(
 def rows_of_one(cache: CachedRows, pages: torch.Tensor, length: int | None = None) -> torch.Tensor:
     """[n, width] f32: the first `length` (all) rows that these pages [p] hold."""
     return cache.of(pages)[:length]
+
+
+def rows_at(cache: CachedRows, pages: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """[n, width] f32: the rows at positions i64 [n] of the request whose pages these are."""
+    page = pages.index_select(0, positions // cache.page_tokens)
+    return cache.at(page * cache.page_tokens + positions % cache.page_tokens)
