@@ -4,9 +4,10 @@
 
 Without a checkpoint a random one of examples/tiny.json is made. Each target is compiled from the
 same capture, then once more by `lostwax compile` in a process and a folder of its own, whose digest
-must be the same. States come from `lostwax certify`: on the CPU target by running it; on GPU
-targets with --interpret, which runs the same sources here (Triton's interpreter, torch's CPU
-operators) and leaves `compiled` what only the device can run. Nothing here is a device's speed.
+must be the same. States come from `lostwax certify`: on the CPU target by running it; on the others
+with --interpret, which runs the same sources here (Triton's interpreter, torch's CPU operators, the
+CPU twins of Ascend's) and leaves `compiled` what only the device can run. Nothing here is a
+device's speed.
 """
 
 from __future__ import annotations
@@ -18,17 +19,32 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lostwax.backends.compile import CompileOptions, compile_module
+from lostwax.backends.formats import Formats
+from lostwax.backends.plan.sizes import Sizes
+from lostwax.backends.registry import find_target
+from lostwax.cli.compile import default_activations
 from lostwax.frontend.capture import Captured, capture
-from lostwax.frontend.checkpoint import open_checkpoint
+from lostwax.frontend.checkpoint import Checkpoint, open_checkpoint
 from lostwax.frontend.new_checkpoint import new_checkpoint
 from lostwax.ir.contract.artifact import Manifest
 
-TARGETS = ("cpu", "cuda-sm90a", "cuda-sm100a", "rocm-gfx942", "rocm-gfx950")
+TARGETS = (
+    "cpu",
+    "cuda-sm90a",
+    "cuda-sm100a",
+    "rocm-gfx942",
+    "rocm-gfx950",
+    "ascend-910b",
+    "ascend-910_93",
+)
 STATES = ("executed", "interpreted", "compiled")
+SIZES = Sizes(max_context=512, max_tokens=32, max_reqs=2)
+"""Small steps: what decides how long interpreting takes is their rows."""
 TINY = Path(__file__).parent.parent / "examples" / "tiny.json"
 
 
@@ -40,7 +56,9 @@ def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def digest_elsewhere(checkpoint: Path, target: str, out: Path) -> str:
     """The digest of a second compile, which reads and captures the checkpoint anew."""
-    done = cli("compile", str(checkpoint), "--target", target, "-o", str(out), "--json")
+    sizes = {"context": SIZES.max_context, "tokens": SIZES.max_tokens, "reqs": SIZES.max_reqs}
+    given = [word for name, size in sizes.items() for word in (f"--max-{name}", str(size))]
+    done = cli("compile", str(checkpoint), "--target", target, "-o", str(out), "--json", *given)
     if done.returncode:
         raise RuntimeError(done.stderr)
     return str(json.loads(done.stdout)["digest"])
@@ -58,19 +76,33 @@ def states(artifact: Path, target: str) -> Counter[str]:
     return found
 
 
-def compile_once(captured: Captured, target: str, out: Path) -> tuple[Manifest, float]:
+def default_options(opened: Checkpoint, captured: Captured, target: str) -> CompileOptions:
+    """Those of `lostwax compile` without any option but the sizes."""
+    backend, described = find_target(target)
+    choice = default_activations(backend, described, captured.weights, "bf16")
+    form = f"fp8_{opened.scale_fmt or 'fp32'}" if choice.form == "fp8" else choice.form
+    reason = f"{choice.form}: {choice.reason}" if choice.reason else ""
+    formats = Formats(activations=form)
+    return CompileOptions(formats=formats, sizes=SIZES, activations_reason=reason)
+
+
+def compile_once(
+    captured: Captured, target: str, out: Path, options: CompileOptions
+) -> tuple[Manifest, float]:
     """The artifact of one target and its seconds; the capture is not counted."""
     begin = time.perf_counter()
     manifest = compile_module(
-        captured.module, captured.facts, captured.weights, target, out, CompileOptions()
+        captured.module, captured.facts, captured.weights, target, out, options
     )
     return manifest, time.perf_counter() - begin
 
 
-def row(captured: Captured, checkpoint: Path, target: str, work: Path) -> dict[str, Any]:
+def row(
+    captured: Captured, checkpoint: Path, target: str, work: Path, options: CompileOptions
+) -> dict[str, Any]:
     """One target's line."""
     artifact = work / "first" / target
-    manifest, seconds = compile_once(captured, target, artifact)
+    manifest, seconds = compile_once(captured, target, artifact, options)
     again = digest_elsewhere(checkpoint, target, work / "second" / "folder" / target)
     kernels = {k.binary: k for k in manifest.kernels}.values()
     return {
@@ -78,8 +110,8 @@ def row(captured: Captured, checkpoint: Path, target: str, work: Path) -> dict[s
         "seconds": round(seconds, 1),
         "programs": len(manifest.programs),
         "kernels": len(kernels),
-        "registers": sorted(k.registers for k in kernels),
-        "shared_bytes": sorted(k.shared_bytes + k.static_shared_bytes for k in kernels),
+        "registers": _range([k.registers for k in kernels]),
+        "shared_bytes": _range([k.shared_bytes + k.static_shared_bytes for k in kernels]),
         "states": dict(states(artifact, target)),
         "digest": manifest.digest,
         "same_elsewhere": again == manifest.digest,
@@ -87,7 +119,8 @@ def row(captured: Captured, checkpoint: Path, target: str, work: Path) -> dict[s
 
 
 def _range(numbers: list[int]) -> str:
-    return f"{numbers[0]}-{numbers[-1]}" if numbers else "-"
+    """The least and the largest."""
+    return f"{min(numbers)}-{max(numbers)}" if numbers else "-"
 
 
 def show(line: dict[str, Any]) -> str:
@@ -96,8 +129,8 @@ def show(line: dict[str, Any]) -> str:
     evidence = " ".join(f"{found.get(state, 0):>4}" for state in (*STATES, "wrong"))
     same = "yes" if line["same_elsewhere"] else "NO"
     return (
-        f"{line['target']:<12} {line['seconds']:>7.1f} {line['programs']:>8} {line['kernels']:>7}"
-        f" {_range(line['registers']):>9} {_range(line['shared_bytes']):>12} {evidence}"
+        f"{line['target']:<13} {line['seconds']:>7.1f} {line['programs']:>8} {line['kernels']:>7}"
+        f" {line['registers']:>9} {line['shared_bytes']:>12} {evidence}"
         f"  {line['digest'][:12]} {same}"
     )
 
@@ -115,18 +148,27 @@ def main() -> None:
             checkpoint = work / "tiny"
             new_checkpoint(TINY, checkpoint, seed=0, format="fp8")
         begin = time.perf_counter()
-        captured = capture(open_checkpoint(checkpoint))
-        print(f"captured once in {time.perf_counter() - begin:.1f} s; states: {', '.join(STATES)}")
+        opened = open_checkpoint(checkpoint)
+        captured = capture(opened)
+        captured_s = time.perf_counter() - begin
+        print(f"captured once in {captured_s:.1f} s; states: {', '.join(STATES)}", flush=True)
         print(
-            "target       seconds programs kernels registers shared bytes exec intp comp wrong"
+            "target        seconds programs kernels registers shared bytes exec intp comp wrong"
             "  digest       same"
         )
         lines: list[dict[str, Any]] = []
         for target in TARGETS:
-            lines.append(row(captured, checkpoint, target, work))
+            compiled_as = default_options(opened, captured, target)
+            lines.append(row(captured, checkpoint, target, work, compiled_as))
             print(show(lines[-1]), flush=True)
-    if options.out is not None:
-        options.out.write_text(json.dumps(lines, indent=1) + "\n")
+            if options.out is not None:  # after each: the next may take minutes
+                kept = {
+                    "command": " ".join(["python", "benchmarks/targets_table.py", *sys.argv[1:]]),
+                    "sizes": asdict(SIZES),
+                    "captured_seconds": round(captured_s, 1),
+                    "targets": lines,
+                }
+                options.out.write_text(json.dumps(kept, indent=1) + "\n")
     if any(not x["same_elsewhere"] or x["states"].get("wrong") for x in lines):
         raise SystemExit(1)
 

@@ -5,7 +5,7 @@ how to run it. Writes nothing and asks no machine; equal inputs give equal bytes
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ import jinja2
 import lostwax
 from lostwax.backends.registry import UnknownTarget, find_target
 from lostwax.containers.describe import Container
-from lostwax.containers.requirements import LOCK, as_text, requirements
+from lostwax.containers.requirements import LOCK, as_text, locked, requirements
 from lostwax.containers.sbom import sbom
+from lostwax.containers.write import WHEEL
 
 FOLDER = Path(__file__).parent
 UID = 10001
@@ -25,6 +26,10 @@ PORT = 8000
 PYTHON = "/opt/lostwax/bin/python"
 SHARED = "/usr/share/lostwax"
 KEYS = "/run/secrets/lostwax/keys"
+TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
+"""Where torch's CPU builds lie, beside the index of all other packages."""
+EVIDENCE = "lostwax-evidence"
+"""The volume that keeps what was proven on a host's device."""
 COMMAND = (
     *("serve", "/artifact", "--checkpoint", "/checkpoint", "--certificates", "/var/lib/lostwax"),
     *("--host", "0.0.0.0", "--api-key-file", KEYS),
@@ -36,13 +41,15 @@ class Asked:
     """What is said of the container beside its name.
 
     `base_image` is NAME@sha256:DIGEST, empty where the build is to say it. `image` is what the
-    image is called, `baked` whether the artifact lies in it, `nodes` how many servers an LWS has.
+    image is called, `baked` whether the artifact lies in it, `ranks` how many the artifact has,
+    which share one host. `replicas` are the servers of an LWS, each of the whole model.
     """
 
     image: str
     base_image: str = ""
     baked: bool = False
-    nodes: int = 2
+    ranks: int = 1
+    replicas: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +70,7 @@ def default_image(container: Container) -> str:
 def rendered(container: Container, asked: Asked, lock: Path = LOCK) -> dict[str, bytes]:
     """The content of each file by its path in the folder. Raises BadLock."""
     pins = requirements(container, lock)
-    text = _Templates(container, asked)
+    text = _Templates(container, asked, lock)
     what = f"What is installed in the container {container.name}."
     found = {
         "Dockerfile": text("Dockerfile"),
@@ -84,7 +91,7 @@ def rendered(container: Container, asked: Asked, lock: Path = LOCK) -> dict[str,
 class _Templates:
     """The folder's templates, with what all of them may name."""
 
-    def __init__(self, container: Container, asked: Asked) -> None:
+    def __init__(self, container: Container, asked: Asked, lock: Path) -> None:
         self._environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(FOLDER / "templates"),
             undefined=jinja2.StrictUndefined,  # a name that nothing has is an error, not a gap
@@ -94,30 +101,37 @@ class _Templates:
             keep_trailing_newline=True,
         )
         self._environment.filters["tojson"] = json.dumps
-        self._names = _names(container, asked)
+        self._names = _names(container, asked, lock)
         app: str = self._names["app"]
         # The controller of a LeaderWorkerSet makes a service of the set's own name.
         called = {"deployment": app, "lws": f"{app}-http"}
-        services = {name: self("service.yaml", service=each) for name, each in called.items()}
-        self._names["services"] = {name: text.rstrip("\n") for name, text in services.items()}
-        self._names["pod"] = self("pod.yaml").rstrip("\n")
+        for part in ("service", "pod"):
+            parts = {
+                name: self(f"{part}.yaml", service=each, command=kubernetes_command(each))
+                for name, each in called.items()
+            }
+            self._names[f"{part}s"] = {name: text.rstrip("\n") for name, text in parts.items()}
 
-    def __call__(self, name: str, **more: str) -> str:
+    def __call__(self, name: str, **more: object) -> str:
         return self._environment.get_template(f"{name}.j2").render(self._names, **more)
 
 
-def _names(container: Container, asked: Asked) -> dict[str, Any]:
+def _names(container: Container, asked: Asked, lock: Path) -> dict[str, Any]:
     shared = ["sbom.cdx.json", "probe.py", *(["enter.sh"] if container.scripts else [])]
     entry = ["/bin/bash", f"{SHARED}/enter.sh"]
     return {
         "c": container,
         "app": f"lostwax-{container.name}",
-        "arch": arch_of(container),
+        **_facts(container),
         "version": lostwax.__version__,
         "image": asked.image,
         "base_image": asked.base_image,
+        "base_name": container.base.rpartition(":")[0],
+        "torch": locked("core", lock)["torch"].version,
+        "torch_index": TORCH_INDEX,
         "baked": asked.baked,
-        "nodes": asked.nodes,
+        "ranks": asked.ranks,
+        "replicas": asked.replicas,
         "uid": UID,
         "port": PORT,
         "shared": shared,
@@ -125,9 +139,17 @@ def _names(container: Container, asked: Asked) -> dict[str, Any]:
         "probe": _probe,
         "entrypoint": entry if container.scripts else [PYTHON, "-P", "-m", "lostwax"],
         "command": list(COMMAND),
-        "run": _run_command(container, asked),
+        **_commands(container, asked),
+        "wheel": WHEEL,
         "mounts": list(_volumes(container, asked)),
     }
+
+
+def kubernetes_command(service: str) -> tuple[str, ...]:
+    """The image's command, told the names by which a cluster calls it: others are refused."""
+    inside = ("", ".$(NAMESPACE)", ".$(NAMESPACE).svc", ".$(NAMESPACE).svc.cluster.local")
+    names = [word for suffix in inside for word in ("--allow-host", f"{service}{suffix}")]
+    return (*COMMAND, *names)
 
 
 def _probe(path: str) -> str:
@@ -135,12 +157,13 @@ def _probe(path: str) -> str:
     return json.dumps([PYTHON, f"{SHARED}/probe.py", path])
 
 
-def arch_of(container: Container) -> str:
-    """What the target's facts call the device's architecture, empty where nobody installed it."""
+def _facts(container: Container) -> dict[str, object]:
+    """Of the target, where it is installed: its architecture's name, and what compiles for it."""
     try:
-        return find_target(container.target)[1].arch
+        backend, target = find_target(container.target)
     except UnknownTarget:
-        return ""
+        return {"arch": "", "compiler": None}
+    return {"arch": target.arch, "compiler": backend.compiler}
 
 
 def compilers() -> tuple[str, ...]:
@@ -170,23 +193,48 @@ def _claim(name: str, claim: str) -> _Volume:
     return _Volume(name, f"/{name}", source, read_only=True)
 
 
-def _run_command(container: Container, asked: Asked) -> str:
-    """`docker run` with all that the container needs, a line an option."""
+def _device_options(container: Container) -> list[str]:
+    """What gives `docker run` the host's devices, with what their driver reads."""
     device = container.device
-    binds: Mapping[str, str] = {
-        **({} if asked.baked else {"ARTIFACT": "/artifact"}),
-        "CHECKPOINT": "/checkpoint",
-        "KEYS": KEYS,
-        **{path: path for path in device.mounts},
-    }
-    options = [
-        *("--rm --init --read-only --tmpfs /tmp --shm-size 1g", "--cap-drop ALL"),
-        "--security-opt no-new-privileges",
+    return [
         *(["--gpus all"] if device.gpus else []),
         *(f"--device {node}" for node in device.nodes),
         *(f'--group-add "$(stat -c %g {node})"' for node in device.groups),
-        *(f"--volume {host}:{path}:ro" for host, path in binds.items()),
-        "--volume lostwax-evidence:/var/lib/lostwax",
-        f"--publish 127.0.0.1:{PORT}:{PORT}",
+        *(f"--volume {path}:{path}:ro" for path in device.mounts),
     ]
-    return " \\\n  ".join(["docker run", *options, asked.image])
+
+
+def _run_options(container: Container, asked: Asked) -> list[str]:
+    """What `docker run` gives a container that reads an artifact and keeps what it proves."""
+    data = {"CHECKPOINT": "/checkpoint"}
+    if not asked.baked:
+        data = {"ARTIFACT": "/artifact"} | data
+    return [
+        *("--init --read-only --tmpfs /tmp --shm-size 1g", "--cap-drop ALL"),
+        "--security-opt no-new-privileges",
+        *_device_options(container),
+        *(f'--volume "${{{name}:?}}:{path}:ro"' for name, path in data.items()),
+        f"--volume {EVIDENCE}:/var/lib/lostwax",
+    ]
+
+
+def _commands(container: Container, asked: Asked) -> dict[str, str]:
+    """Commands of the page by what they do, a line an option."""
+    options = _run_options(container, asked)
+    report = "/var/lib/lostwax/report"
+    data = "--artifact /artifact --checkpoint /checkpoint"
+    of_server = [f'--volume "${{KEYS:?}}:{KEYS}:ro"', f"--publish 127.0.0.1:{PORT}:{PORT}"]
+    each = {
+        "run": [*options, *of_server, asked.image],
+        "doctor": [*_device_options(container), f"{asked.image} doctor {container.target}"],
+        "bring_up": [
+            *options,
+            f"{asked.image} bring-up {container.target}",
+            f"{data} -o {report}",
+        ],
+        "fetch": [
+            f"--volume {EVIDENCE}:/var/lib/lostwax --entrypoint tar {asked.image}",
+            "-C /var/lib/lostwax -cz report > report.tar.gz",
+        ],
+    }
+    return {name: " \\\n  ".join(["docker run --rm", *words]) for name, words in each.items()}

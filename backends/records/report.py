@@ -7,14 +7,16 @@ where the next thing took the process with it.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from lostwax.backends.records.store import read_lines
+from lostwax.backends.records.store import BadRecord, read_lines
 from lostwax.ir.contract.canonical import canonical_json
 from lostwax.ir.contract.record import Record
 
-MAX_BYTES = 256 << 20
-"""A certificate has 2 KB; a 61-layer artifact has a few hundred."""
+MAX_BYTES = 32 << 20
+"""A record has 2 KB; a 61-layer artifact has a few hundred."""
 
 
 class ReportWriter:
@@ -34,8 +36,46 @@ class ReportWriter:
 
 
 def read_report(path: Path) -> tuple[Record, ...]:
-    """The records of a report, in its order. BadRecord where a line is torn or malformed.
+    """The records of a report, in its order; none where nothing was right on the device.
 
-    `RecordStore.take` files them under their keys.
+    BadRecord where a line is torn or malformed. `RecordStore.take` files them under their keys.
     """
+    if path.is_file() and path.stat().st_size == 0:
+        return ()  # a writer makes the file before it has a line
     return tuple(read_lines(path, MAX_BYTES, "ask for it again, or remove that line"))
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a report comes from: the model of device, and the lostwax that made it."""
+
+    sku: str
+    version: str
+
+
+def origin(path: Path, records: Sequence[Record]) -> Origin:
+    """The one device and the one lostwax that all records of a report are of.
+
+    BadRecord where there is no record, a line does not say, or one says something else.
+    """
+    found: Origin | None = None
+    for number, record in enumerate(records, 1):
+        version = record.certificate.tool_versions.get("lostwax", "")
+        here = Origin(record.key.sku, version)
+        if not here.sku or not here.version:
+            raise BadRecord(
+                f"{path}:{number} does not say on which device or by which lostwax it was made;"
+                " ask for a report that `lostwax bring-up` wrote"
+            )
+        if found is not None and here != found:
+            raise BadRecord(
+                f"{path}:{number} is of a {here.sku} by lostwax {here.version}, and the lines"
+                f" before are of a {found.sku} by {found.version}; take each report by itself"
+            )
+        found = here
+    if found is None:
+        raise BadRecord(
+            f"{path} holds no record: nothing was right on that device; certify.jsonl beside it"
+            " says what was wrong"
+        )
+    return found

@@ -46,6 +46,9 @@ def test_the_way_on_the_cpu_ends_in_a_report_that_the_store_takes(
     assert {record.certificate.state for record in records} == {"executed"}
     assert "cpu" not in {record.key.sku for record in records}, "the model of device, no arch"
     in_store(records, tmp_path / "store")
+    status, out, err = run("records", "add", report, "-o", tmp_path / "filed")
+    assert status == 0, err
+    assert listing(tmp_path / "filed") == listing(tmp_path / "store")
     sites = [json.loads(line) for line in (report / "certify.jsonl").read_text().splitlines()]
     assert len(sites) == len(records)
     (doctor,) = json.loads((report / "doctor.json").read_text())["targets"]

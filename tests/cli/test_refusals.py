@@ -29,6 +29,7 @@ ARTIFACT = {"serve": "", "run": "", "eval": "--artifact "}
 NEEDED = {
     "bring-up": {"": "cpu", "-o": "OUT"},
     "container": {"": "cpu"},
+    "records add": {"": "FILE", "-o": "OUT"},
     "bench serve": {"--url": "http://h"},
     "compile": {"": "CKPT", "-o": "OUT"},
     "explain": {"": "ART"},
@@ -159,7 +160,7 @@ VALUES = {
     "doctor cqu": "unknown target 'cqu'. Did you mean 'cpu'?",
     "bring-up cpu -o CKPT": "CKPT exists and is not empty; give another -o",
     "container cqu": "unknown container 'cqu'. Did you mean 'cpu'?",
-    "container cpu -o OUT --nodes 0": "--nodes must be in 1..4096, not 0",
+    "container cpu -o OUT --replicas 0": "--replicas must be in 1..4096, not 0",
     "container cpu -o OUT --wheels OUT": "OUT does not exist; give the folder",
     "explain CKPT": "CKPT is a checkpoint and no artifact; compile it first: lostwax compile",
     "explain ART --certificates OUT": "OUT does not exist",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import sys
 import time
@@ -17,6 +18,7 @@ from cpu_image import BOOT_S, KEY, ROOT, Running, Store, missing, packages, run,
 pytestmark = pytest.mark.containers
 
 LOSTWAX = [sys.executable, "-P", "-m", "lostwax"]
+CHECKPOINT = ROOT / "models" / "tiny" / "weights"
 IMAGE = "localhost/lostwax-cpu:test"
 ASK = """
 import json, urllib.request
@@ -52,7 +54,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Generator[Built]:
     base = store.standin()
     artifact = tmp / "artifact"
     small = ["--dtype", "fp32", "--max-context", "512", "--max-reqs", "2"]
-    run([*LOSTWAX, "compile", ROOT / "models" / "tiny" / "weights", "-o", artifact, *small])
+    run([*LOSTWAX, "compile", CHECKPOINT, "-o", artifact, *small])
     run([*LOSTWAX, "container", "cpu", "-o", tmp / "plain"])
     packages(tmp / "plain" / "requirements.txt", tmp / "wheels")
     given = ["--artifact", artifact, "--wheel", wheel(tmp), "--wheels", tmp / "wheels"]
@@ -78,7 +80,7 @@ def served(
     evidence.mkdir()
     shutil.chown(evidence, 10001, 10001)
     mounts = {
-        "/checkpoint": (ROOT / "models" / "tiny" / "weights", False),
+        "/checkpoint": (CHECKPOINT, False),
         "/run/secrets/lostwax/keys": (tmp / "keys", False),
         "/var/lib/lostwax": (evidence, True),
     }
@@ -115,6 +117,23 @@ def test_it_runs_as_nobody_and_writes_to_its_evidence_alone(
     (proven,) = evidence.iterdir()
     states = {each["state"] for each in json.loads(proven.read_text())["evidence"].values()}
     assert states == {"executed"}
+
+
+def test_the_page_s_bring_up_ends_in_a_report_that_a_store_takes(
+    built: Built, tmp_path: Path
+) -> None:
+    page = (built.folder / "README.md").read_text().replace("\\\n", "")
+    (line,) = re.findall(rf"{IMAGE} (bring-up .*)$", page, re.M)
+    evidence = tmp_path / "evidence"
+    evidence.mkdir()
+    shutil.chown(evidence, 10001, 10001)
+    mounts = {"/checkpoint": (CHECKPOINT, False), "/var/lib/lostwax": (evidence, True)}
+    configuration = built.store.configuration(IMAGE) | {"Cmd": shlex.split(line)}
+    with running(tmp_path / "bundle", built.root, configuration, mounts) as container:
+        status = container.process.wait(BOOT_S)
+    assert status == 0, (tmp_path / "bundle" / "log").read_text()[-4000:]
+    filed = run([*LOSTWAX, "records", "add", evidence / "report", "-o", tmp_path / "store"])
+    assert re.search(r" for cpu: \d+ executed, 0 wrong\n", filed)
 
 
 def test_what_is_installed_is_what_the_bill_of_materials_says(

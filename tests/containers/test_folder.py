@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from command_line import Run, listing, lostwax, one_sentence
-from small_fixtures import Compiled
+from command_line import Run, command_app, listing, lostwax, one_sentence
+from small_fixtures import Compiled, CompileSmall
 
 from lostwax.backends.registry import UnknownTarget, find_target
 from lostwax.containers.describe import TARGETS, Container, container_named, containers
@@ -186,7 +188,7 @@ def test_the_folder_holds_what_was_brought(
     assert "records/ab/key.jsonl" in there
     assert f"ARG BASE_IMAGE={PINNED}\n" in (out / "Dockerfile").read_text()
     assert "ARTIFACT" not in (out / "README.md").read_text()
-    assert "artifact" not in (out / "kubernetes" / "deployment.yaml").read_text()
+    assert "name: artifact" not in (out / "kubernetes" / "deployment.yaml").read_text()
 
 
 @pytest.mark.parametrize(
@@ -196,7 +198,8 @@ def test_the_folder_holds_what_was_brought(
         "cuda-sm90a": "unknown container 'cuda-sm90a'. Did you mean 'cuda-h200'?",
         "cpu --base-image python:3.11": "must be an image with its digest",
         "cpu --tag a;b": "must be a name such as registry/lostwax:1",
-        "cpu --nodes 0": "--nodes must be in 1..4096, not 0",
+        "cpu --replicas 0": "--replicas must be in 1..4096, not 0",
+        "cpu --nodes 2": "--nodes must be 1, not 2: the ranks of a model meet on one host",
         "cpu --build": "--build needs the image below ours by its digest",
         f"cpu --build --base-image {PINNED}": "--build needs lostwax's own wheel: --wheel FILE",
         "cpu --builder docker": "--builder would change nothing without --build; add it",
@@ -218,6 +221,59 @@ def test_what_cannot_be_is_one_sentence(
     assert (status, out) == (1, "")
     assert said in one_sentence(err)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_ranks_of_an_artifact_are_those_of_its_manifests(
+    run: Run, tmp_path: Path, compile_small: CompileSmall
+) -> None:
+    compile_small(tmp_path / "artifact", tp=2)
+    out = tmp_path / "out"
+    given = ("--artifact", tmp_path / "artifact", "--replicas", 3)
+    assert run("container", "cpu", "-o", out, *given)[0] == 0
+    written = (out / "kubernetes" / "lws.yaml").read_text()
+    assert "3 servers of the whole model" in written
+    assert "(this one has 2) meet over a file of one host" in written
+    assert "cpu: 4\n" in written
+
+
+def blocks(page: str) -> list[list[str]]:
+    """The commands of a page's blocks, word by word."""
+    found = re.findall(r"^```\n(.*?)^```$", page, re.M | re.S)
+    lines = (line for block in found for line in block.replace("\\\n", " ").splitlines())
+    return [shlex.split(line) for line in lines]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("baked", [False, True])
+def test_the_commands_of_the_page_are_those_of_the_image(name: str, baked: bool) -> None:
+    container = KNOWN[name]
+    found = files(name, baked=baked)
+    every = blocks(found["README.md"])
+    build, run, doctor, bring_up, fetch = (line for line in every if line[0] == "docker")
+    arguments = {word.partition("=")[0] for word in build if re.match("[A-Z][A-Z0-9_]*=", word)}
+    required = set(re.findall(r'"\$\{(\w+):\?', found["Dockerfile"]))
+    assert arguments == {"BASE_IMAGE", *required}
+    stage = build[build.index("--target") + 1]
+    assert f" AS {stage}\n" in found["Dockerfile"]
+    image = default_image(container)
+    assert build[-3:] == ["--tag", image, "."]
+    set_here = {word.partition("=")[0] for line in every for word in line[:1] if "=" in word}
+    asked = set(re.findall(r"\$\{(\w+):\?\}", " ".join(run)))
+    assert set_here == asked == {"CHECKPOINT", "KEYS", *([] if baked else ["ARTIFACT"])}
+    for line in (run, bring_up):
+        assert {"--read-only", "--rm", "--cap-drop"} <= set(line)
+    assert run[-1] == image, "the image's own command serves"
+    target = container.target
+    assert doctor[-3:] == [image, "doctor", target]
+    words = [image, "bring-up", target, "--artifact", "/artifact", "--checkpoint", "/checkpoint"]
+    assert bring_up[-9:] == [*words, "-o", "/var/lib/lostwax/report"]
+    assert fetch[fetch.index("--entrypoint") + 2] == image
+    for line in (run, doctor, bring_up):
+        given = {word for option, word in pairwise(line) if option == "--device"}
+        assert given == set(container.device.nodes)
+        assert ("--gpus" in line) == container.device.gpus
+    known = {n for a in command_app("bring-up").assemble_argument_collection() for n in a.names}
+    assert {word for word in words if word.startswith("-")} <= known
 
 
 def test_a_folder_that_is_in_use_is_not_written_over(

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from command_line import command_app
 
 from lostwax.containers.describe import containers
-from lostwax.containers.render import Asked, default_image, rendered
+from lostwax.containers.render import COMMAND, Asked, default_image, rendered
 
 SCHEMAS = json.loads(Path(__file__).with_name("schemas.json").read_text())
 FILES = ("kubernetes/deployment.yaml", "kubernetes/lws.yaml", "compose.yaml")
 
 
-def text(name: str, file: str, baked: bool = False, nodes: int = 2) -> str:
+def text(name: str, file: str, **asked: Any) -> str:
     container = containers()[name]
-    asked = Asked(default_image(container), baked=baked, nodes=nodes)
-    return rendered(container, asked)[file].decode()
+    return rendered(container, Asked(default_image(container), **asked))[file].decode()
 
 
 def check(written: str) -> list[dict[str, Any]]:
@@ -36,7 +37,7 @@ def check(written: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", containers())
 @pytest.mark.parametrize("baked", [False, True])
 def test_every_file_is_one_that_its_reader_takes(name: str, file: str, baked: bool) -> None:
-    assert check(text(name, file, baked))
+    assert check(text(name, file, baked=baked))
 
 
 @pytest.mark.parametrize(
@@ -51,9 +52,12 @@ def test_every_file_is_one_that_its_reader_takes(name: str, file: str, baked: bo
         (FILES[1], "size: 1", "size: 0"),
         (FILES[1], "runAsNonRoot: true", "runAsNonRoot: yes please"),
         (FILES[1], "workerTemplate:", "workerTemplates:"),
+        (FILES[1], "fieldPath: metadata.namespace", "fieldpath: metadata.namespace"),
+        (FILES[1], '- "serve"', "- {}"),
         (FILES[2], "read_only: true", "readonly: true"),
         (FILES[2], "cap_drop: [ALL]", "cap_drop: ALL"),
         (FILES[2], "target: /artifact", "path: /artifact"),
+        (FILES[2], 'command: ["serve"', 'commands: ["serve"'),
     ],
 )
 def test_a_file_that_its_reader_would_refuse_is_seen(file: str, right: str, wrong: str) -> None:
@@ -65,9 +69,9 @@ def test_a_file_that_its_reader_would_refuse_is_seen(file: str, right: str, wron
 
 def pods(name: str, baked: bool) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """The pod template of each manifest, and the service beside it."""
-    deployment, service = check(text(name, FILES[0], baked))
+    deployment, service = check(text(name, FILES[0], baked=baked))
     yield deployment["spec"]["template"], service
-    lws, service = check(text(name, FILES[1], baked))
+    lws, service = check(text(name, FILES[1], baked=baked))
     yield lws["spec"]["leaderWorkerTemplate"]["workerTemplate"], service
 
 
@@ -97,8 +101,51 @@ def test_a_deployment_selects_its_own_pods() -> None:
     assert wanted <= deployment["spec"]["template"]["metadata"]["labels"].items()
 
 
-def test_a_set_of_several_nodes_has_a_server_on_each() -> None:
-    lws, service = check(text("rocm-mi300", FILES[1], nodes=5))
+def allowed(command: list[str]) -> set[str]:
+    """The names by which a server that is started so may be called."""
+    return {name for option, name in pairwise(command) if option == "--allow-host"}
+
+
+@pytest.mark.parametrize("name", containers())
+def test_servers_are_told_the_names_by_which_they_are_called(name: str) -> None:
+    known = {n for a in command_app("serve").assemble_argument_collection() for n in a.names}
+    (served,) = check(text(name, FILES[2]))
+    assert allowed(served["services"]["lostwax"]["command"]) == {"lostwax"}
+    for pod, service in pods(name, baked=False):
+        (container,) = pod["spec"]["containers"]
+        args, called = container["args"], service["metadata"]["name"]
+        assert tuple(args[: len(COMMAND)]) == COMMAND == tuple(commanded(name))
+        assert {word for word in args if word.startswith("--")} <= known
+        suffixes = ("", ".$(NAMESPACE)", ".$(NAMESPACE).svc", ".$(NAMESPACE).svc.cluster.local")
+        assert allowed(args) == {called + suffix for suffix in suffixes}
+        assert [each["name"] for each in container["env"]] == ["NAMESPACE"], "args name it"
+
+
+def commanded(name: str) -> list[str]:
+    """What the image itself runs."""
+    (line,) = (x for x in text(name, "Dockerfile").splitlines() if x.startswith("CMD "))
+    return json.loads(line.removeprefix("CMD "))
+
+
+def test_ranks_of_an_artifact_have_a_device_each_and_one_node() -> None:
+    for name, file in product(["cuda-h200", "rocm-mi355", "ascend-a2", "cpu"], FILES[:2]):
+        first, _ = check(text(name, file, ranks=4))
+        spec = first["spec"].get("template") or first["spec"]["leaderWorkerTemplate"]
+        assert spec.get("size", 1) == 1
+        (container,) = spec.get("workerTemplate", spec)["spec"]["containers"]
+        resource = containers()[name].device.resource
+        if resource:
+            assert container["resources"] == {"limits": {resource: 4}}
+        else:
+            assert container["resources"] == {"requests": {"cpu": 8, "memory": "32Gi"}}
+    (compose,) = check(text("cuda-h200", FILES[2], ranks=4))
+    reserved = compose["services"]["lostwax"]["deploy"]["resources"]["reservations"]
+    assert reserved["devices"][0]["count"] == 4
+    assert "(this one has 4) meet over a file of one host" in text("cpu", FILES[1], ranks=4)
+
+
+def test_a_set_of_several_servers_has_one_node_for_each() -> None:
+    lws, service = check(text("rocm-mi300", FILES[1], replicas=5))
     assert (lws["spec"]["replicas"], lws["spec"]["leaderWorkerTemplate"]["size"]) == (5, 1)
     assert service["metadata"]["name"] != lws["metadata"]["name"], "its controller makes one so"
 

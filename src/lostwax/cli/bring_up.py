@@ -13,7 +13,7 @@ import msgspec
 from cyclopts import Parameter
 
 from lostwax.backends.runtime.say import result, result_lines, say
-from lostwax.cli.named_paths import Artifact, Checkpoint, EmptyFolder
+from lostwax.cli.named_paths import REPORT, Artifact, Checkpoint, EmptyFolder
 from lostwax.cli.option_types import OptionRefused, TargetName
 from lostwax.cli.wrapped import wrapped
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from lostwax.backends.proof.certify import Certified
     from lostwax.cli.doctor import Findings
 
-REPORT = "records.jsonl"
-"""Records, a line each: the report that a record store takes."""
 DOCTOR, SITES, BENCH, EVIDENCE = "doctor.json", "certify.jsonl", "bench", "certificates"
 """What the machine has, what became of each lowering, loads of the server, what was proven here."""
 AT_ONCE, NUM_PROMPTS, INPUT_LEN, OUTPUT_LEN = "1,8", 8, 64, 32

@@ -103,6 +103,10 @@ COMMANDS = {
         "Check a device and write a report to send back.",
         ("lostwax bring-up cpu -o report", "lostwax bring-up rocm-gfx942 -o report"),
     ),
+    "records add": Command(
+        "File the report of a bring-up in a record store.",
+        ("lostwax records add report -o records",),
+    ),
     "container": Command(
         "Write a Dockerfile for a target, and how to run it.",
         (
@@ -132,6 +136,7 @@ COMMANDS = {
 }
 GROUPS = {
     "bench": "Measure latency and throughput: bench serve.",
+    "records": "What was proven on devices: records add.",
     "chat": "Prompts and answers as text: chat encode, chat parse.",
 }
 """The first words of commands that have two."""

@@ -36,6 +36,14 @@ def _tag(_: object, image: str | None) -> None:
         require_tag(image)
 
 
+def _nodes(_: object, nodes: int) -> None:
+    if nodes != 1:
+        raise ValueError(
+            f"must be 1, not {nodes}: the ranks of a model meet on one host, and none spans nodes"
+            " yet; --replicas N puts a server of the whole model on each of N nodes"
+        )
+
+
 def _argument(_: object, given: list[str] | None) -> None:
     for each in given or []:
         if not re.fullmatch(r"[A-Z][A-Z0-9_]*=\S*", each) or each.startswith("BASE_IMAGE="):
@@ -54,7 +62,8 @@ def container(
     records: Annotated[Records | None, MORE] = None,
     wheel: File | None = None,
     wheels: Annotated[Folder | None, MORE] = None,
-    nodes: Annotated[int, MORE, Parameter(validator=within(1, 4096))] = 2,
+    replicas: Annotated[int, MORE, Parameter(validator=within(1, 4096))] = 2,
+    nodes: Annotated[int, MORE, Parameter(validator=_nodes)] = 1,
     tag: Annotated[str | None, MORE, Parameter(validator=_tag)] = None,
     build: Flag = False,
     builder: Annotated[Literal["docker", "podman", "buildah"] | None, MORE] = None,
@@ -80,8 +89,10 @@ def container(
         The wheel of this lostwax, which a build needs.
     wheels
         A folder of packages' files that are taken before an index is asked.
+    replicas
+        Servers of the LeaderWorkerSet for Kubernetes, each of the whole model.
     nodes
-        Servers of the LeaderWorkerSet for Kubernetes.
+        Nodes of one server: 1, as the ranks of a model share a host.
     tag
         What the image is called (default: lostwax:VERSION-TARGET).
     build
@@ -108,12 +119,11 @@ def container(
     )
     if wheel is not None:
         require_wheel(wheel)
-    if artifact is not None:
-        _require_made_for(artifact, chosen.target)
+    ranks = 1 if artifact is None else _ranks(artifact, chosen.target)
     tool = find_builder(builder) if build else ""
     image = tag or default_image(chosen)
     folder = _folder(out, target)
-    asked = Asked(image, base_image or "", artifact is not None, nodes)
+    asked = Asked(image, base_image or "", artifact is not None, ranks, replicas)
     files = rendered(chosen, asked)
     write_folder(folder, files, Brought(wheel, wheels, artifact, records))
     say(f"{target} needs {chosen.needs}. {chosen.checked}")
@@ -155,15 +165,17 @@ def _require_whole(
         )
 
 
-def _require_made_for(artifact: Path, target: str) -> None:
+def _ranks(artifact: Path, target: str) -> int:
+    """How many ranks an artifact of the container's target has."""
     from lostwax.backends.runtime.artifact_reader import ArtifactReader
 
-    made_for = ArtifactReader(artifact).manifest.target.name
-    if made_for != target:
+    manifest = ArtifactReader(artifact).manifest
+    if manifest.target.name != target:
         raise OptionRefused(
-            f"{artifact} was compiled for {made_for}, and this container serves {target}; give an"
-            " artifact of that target, or another container"
+            f"{artifact} was compiled for {manifest.target.name}, and this container serves"
+            f" {target}; give an artifact of that target, or another container"
         )
+    return manifest.world_size
 
 
 def _folder(out: Path | None, target: str) -> Path:

@@ -16,6 +16,9 @@ from cyclopts import Parameter, Token
 from lostwax.ir.contract.artifact import MANIFEST
 
 STDIN = Path("-")
+REPORT = "records.jsonl"
+"""Records, a line each: the file of a bring-up's report that a record store takes."""
+PACKED = (".gz", ".tgz", ".tar", ".zip")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 """A model's name on the Hugging Face hub looks so: organisation and name."""
 _HOW_TO_MAKE = "`lostwax compile CHECKPOINT -o DIR` makes one"
@@ -127,6 +130,19 @@ def _records(_: object, path: Path | None) -> None:
         )
 
 
+def _report(_: object, path: Path) -> None:
+    if path.is_dir():
+        if not os.path.lexists(path / REPORT):
+            raise UnusablePath(
+                f"{path} has no {REPORT}: it is no report, or nothing could run on that device;"
+                " give the folder that `lostwax bring-up TARGET -o DIR` wrote"
+            )
+        return
+    _file(_, path)
+    if path.suffix in PACKED:
+        raise UnusablePath(f"{path} is packed; unpack it (tar xzf {path}), and give its folder")
+
+
 def _require_parent(path: Path) -> None:
     """The nearest folder above that exists must let us make what is missing."""
     above = path.absolute().parent
@@ -194,6 +210,7 @@ Folder = Annotated[Path, _checked(_folder)]
 ConfigFile = Annotated[Path, _checked(_config)]
 File = Annotated[Path, _checked(_file)]
 ModuleFile = Annotated[Path, _checked(_module_file)]
+Report = Annotated[Path, _checked(_report)]
 Records = Annotated[Path, _checked(_records)]
 EmptyFolder = Annotated[Path, _checked(_empty_folder)]
 OutArtifact = Annotated[Path, _checked(_out_artifact)]
