@@ -2,11 +2,11 @@
 
     python benchmarks/coverage_table.py [--targets NAME ...] [--formats official] [--out FILE.json]
 
-A row is a region of ops of the largest step of a segment: the lowering that the plan chose, whether
-its kernels are the project's own, a library's or portable ones (torch's operators, made for no
-device), the share of the step's predicted time, and the state that a certificate can have on a
-machine without the device (`backends/proof/attainable.py`): what ran on an H200 is told in
-`backends/cuda/README.md`. Predictions are estimates from datasheets where nothing was measured:
+A row is a region of ops of the largest step of a segment under a guard: the lowering that the plan
+chose, whether its kernels are the project's own, a library's or portable ones (torch's operators,
+made for no device), the share of the step's predicted time, and the state that a certificate can
+have on a machine without the device (`backends/proof/attainable.py`): what ran on an H200 is told
+in `backends/cuda/README.md`. Predictions are estimates from datasheets where nothing was measured:
 `backends/<target>/target.py` says which. `--most` fails where a step has a larger share on portable
 lowerings than that. A target without fp8 holds weights as int8, whatever `--formats` says.
 """
@@ -59,7 +59,8 @@ def full_width(num_layers: int | None = None) -> Captured:
 def steps_of(
     captured: Captured, target: str, formats: Formats
 ) -> tuple[tuple[StepCoverage, Mapping[str, State]], ...]:
-    """The largest step of each segment on one target, and by lowering the state of its evidence."""
+    """The largest step of each segment and guard on one target, and by lowering the state of its
+    evidence."""
     backend, facts = find_target(target)
     options = CompileOptions(formats=Formats() if lacks_fp8(facts) else formats, sizes=SIZES)
     plan = plan_module(captured.module, captured.facts, target, options)
@@ -67,7 +68,7 @@ def steps_of(
     of = {context.name: covers for context, covers in zip(plan.contexts, plan.covers, strict=True)}
     return tuple(
         (step, attainable_states(of[step.program], backend))
-        for step in coverage(plan.contexts, plan.covers, portable)
+        for step in coverage(plan.contexts, plan.covers, portable, each_guard=True)
     )
 
 
@@ -86,9 +87,14 @@ def lines(target: str, step: StepCoverage, states: Mapping[str, State]) -> Itera
 
 
 def as_data(step: StepCoverage, states: Mapping[str, State]) -> dict[str, Any]:
-    """What is kept of a step."""
-    regions = [asdict(region) | {"state": states[region.lowering]} for region in step.regions]
-    return asdict(step) | {"regions": regions}
+    """What is kept of a step; refusals of gaps alone."""
+    regions: list[dict[str, Any]] = []
+    for region in step.regions:
+        kept = asdict(region) | {"share": round(region.share, 5), "state": states[region.lowering]}
+        if region not in step.gaps:
+            del kept["refusals"]
+        regions.append(kept)
+    return asdict(step) | {"us": round(step.us, 1), "regions": regions}
 
 
 def main() -> None:

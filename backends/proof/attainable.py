@@ -46,6 +46,10 @@ def attainable_states(covers: Mapping[str, Cover], backend: Backend) -> dict[str
             lowering = priced.candidate.lowering
             if lowering is not None:
                 state = attainable_state(priced.candidate, priced.price.knobs, backend)
-                before = found.get(lowering.name, state)
-                found[lowering.name] = min(before, state, key=STATES.index)
+                found[lowering.name] = least(found.get(lowering.name, state), state)
     return found
+
+
+def least(one: State, other: State) -> State:
+    """The state of less evidence."""
+    return STATES[min(STATES.index(one), STATES.index(other))]

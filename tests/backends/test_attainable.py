@@ -10,7 +10,7 @@ from tiny import PLAIN
 from lostwax.backends.compile import CompileOptions, plan_module
 from lostwax.backends.plan.cover import Forced
 from lostwax.backends.plan.sizes import Sizes
-from lostwax.backends.proof.attainable import STATES, attainable_states
+from lostwax.backends.proof.attainable import attainable_states, least
 from lostwax.backends.registry import find_target
 from lostwax.frontend.capture import Captured, capture
 from lostwax.frontend.config import parse_config
@@ -31,7 +31,7 @@ def states_of(target: str, *forced: Forced, dtype: str = "bf16") -> dict[str, St
     found: dict[str, State] = {}
     for covers in plan.covers:
         for name, state in attainable_states(covers, find_target(target)[0]).items():
-            found[name] = min(found.get(name, state), state, key=STATES.index)
+            found[name] = least(found.get(name, state), state)
     return found
 
 

@@ -23,7 +23,7 @@ def sparse_mla(block_heads: int = 16, block_keys: int = 32, threads: int = 128):
     scale = (128 + ROPE) ** -0.5 * LOG2_E
 
     @T.prim_func
-    def sparse_mla_kernel(
+    def attend_selected(
         query: T.Tensor((ROWS, HEADS, LATENT), "bfloat16"),
         query_rope: T.Tensor((ROWS, HEADS, ROPE), "bfloat16"),
         cache: T.Tensor((SLOTS, LATENT + ROPE), "bfloat16"),
@@ -85,7 +85,7 @@ def sparse_mla(block_heads: int = 16, block_keys: int = 32, threads: int = 128):
                 total[i, d] = T.if_then_else(sums[i] > 0, total[i, d] / sums[i], 0.0)
             T.copy(total, out[row, first : first + block_heads, :])
 
-    return sparse_mla_kernel
+    return attend_selected
 
 
 def index_logits(block_keys: int = 128, threads: int = 256):
@@ -95,7 +95,7 @@ def index_logits(block_keys: int = 128, threads: int = 256):
     """
 
     @T.prim_func
-    def index_logits_kernel(
+    def score_keys(
         query: T.Tensor((ROWS, INDEX_HEADS, INDEX_DIM), "bfloat16"),
         keys: T.Tensor((COLUMNS, INDEX_DIM), "bfloat16"),
         weights: T.Tensor((ROWS, INDEX_HEADS), "float32"),
@@ -120,7 +120,7 @@ def index_logits(block_keys: int = 128, threads: int = 256):
                     first + i <= positions[row], logit[i], -T.infinity("float32")
                 )
 
-    return index_logits_kernel
+    return score_keys
 
 
 KERNELS = {"sparse_mla": sparse_mla, "index_logits": index_logits}
