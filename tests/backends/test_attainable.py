@@ -17,10 +17,14 @@ from lostwax.frontend.config import parse_config
 from lostwax.ir.contract.record import State
 
 
+RANKS = {"kv_lora_rank": 512, "qk_rope_head_dim": 64, "index_head_dim": 128}
+"""Which CANN's operators ask for."""
+
+
 @cache
 def captured() -> Captured:
     """One dense layer and one of experts."""
-    return capture(parse_config(PLAIN | {"num_hidden_layers": 2}))
+    return capture(parse_config(PLAIN | {"num_hidden_layers": 2} | RANKS))
 
 
 def states_of(target: str, *forced: Forced, dtype: str = "bf16") -> dict[str, State]:
@@ -54,5 +58,5 @@ def test_a_library_that_nothing_stands_in_for_is_compiled_only() -> None:
 
 def test_cuda_cpp_is_compiled_only() -> None:
     states = states_of("cuda-sm90a")
-    assert states["sm90_topk_cluster"] == "compiled", "or nothing here is CUDA C++"
+    assert {state for name, state in states.items() if name.startswith("sm90_")} == {"compiled"}
     assert states["smxx_embed"] == "interpreted"
