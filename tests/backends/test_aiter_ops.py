@@ -64,7 +64,11 @@ def test_each_asks_for_its_own_call_and_is_taken_by_name_only(
     (call,) = calls_of(lowering.name)
     module = import_module(call.function.split(":")[0])
     asked: list[tuple[str, ...]] = []
-    monkeypatch.setattr(module, "require_calls", lambda *calls: asked.append(calls))
+
+    def note(*calls: str) -> None:
+        asked.append(calls)
+
+    monkeypatch.setattr(module, "require_calls", note)
     module.require_library()
     ((name,),) = asked
     assert name in CALLS

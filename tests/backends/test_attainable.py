@@ -16,7 +16,6 @@ from lostwax.frontend.capture import Captured, capture
 from lostwax.frontend.config import parse_config
 from lostwax.ir.contract.record import State
 
-
 RANKS = {"kv_lora_rank": 512, "qk_rope_head_dim": 64, "index_head_dim": 128}
 """Which CANN's operators ask for."""
 

@@ -7,6 +7,7 @@ it.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,9 +22,11 @@ from lostwax.backends.gpu_kernels.lowerings.expanded_mha import (
     STARTS,
     most_contexts,
 )
+from lostwax.backends.gpu_kernels.triton_compiler import TritonCompiler
 from lostwax.backends.lowering import Knobs, Lowering
 from lostwax.backends.proof.plain_match import PlainMatch, Value
 from lostwax.backends.registry import find_target
+from lostwax.backends.rocm.hsaco import figures
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.parameter import views_of_parameter
 from lostwax.ir.contract.program import Bucket, Guard, KernelLaunch, Linear
@@ -114,10 +117,14 @@ def test_a_fault_in_the_kernels_is_noticed(fault: str, tmp_path: Path) -> None:
     assert wrong(errors)
 
 
-class NamesOnly:
-    """Stands where the compiler stands."""
+class Kept:
+    """Stands where the compiler stands: keeps the sources."""
+
+    def __init__(self) -> None:
+        self.sources: list[KernelSource] = []
 
     def compile(self, source: KernelSource, folder: Path) -> CompiledKernel:
+        self.sources.append(source)
         return CompiledKernel(
             binary=source.symbol, symbol=source.symbol, digest="", num_warps=source.num_warps,
             shared_bytes=0, registers=0,
@@ -153,7 +160,7 @@ def match(
     guard = Guard("few", (Linear({"total_kv": 1}, together),), selects_all=selects_all)
     return PlainMatch(
         find_target(target)[1], Bucket(rows, reqs, 64), values | changed,
-        {("op", "scale"): 0.1}, NamesOnly(), Path(), segment=segment, guard=guard,
+        {("op", "scale"): 0.1}, Kept(), Path(), segment=segment, guard=guard,
     )  # fmt: skip
 
 
@@ -185,6 +192,33 @@ def test_groups_of_heads_are_all_heads_once_and_stay_in_the_workspace(heads: int
             if view.name == "op.out":
                 written += range(view.offset // 256, view.offset // 256 + view.shape[1] // 128)
     assert written == list(range(heads))
+
+
+MFMA = {"rocm-gfx942": "v_mfma_f32_32x32x8_bf16", "rocm-gfx950": "v_mfma_f32_32x32x16_bf16"}
+"""The instructions of bf16 with the largest tiles: CDNA 4's take twice the depth."""
+
+
+@pytest.mark.parametrize(
+    ("target", "masked"),
+    [
+        ("rocm-gfx942", True),
+        pytest.param("rocm-gfx942", False, marks=pytest.mark.slow),
+        pytest.param("rocm-gfx950", True, marks=pytest.mark.slow),
+        pytest.param("rocm-gfx950", False, marks=pytest.mark.slow),
+    ],
+)
+def test_the_kernel_by_rule_spills_nothing_and_multiplies_in_the_matrix_units(
+    target: str, masked: bool
+) -> None:
+    at = match(target=target, selects_all=not masked)
+    at.compiler = kept = Kept()
+    at.emit(MASKED_MHA if masked else CAUSAL_MHA)
+    (source,) = (source for source in kept.sources if source.symbol == "attend_expanded")
+    compiler = TritonCompiler("hip", at.target.arch, at.target.wave_size)
+    binary, shared = compiler.compile(source)
+    assert figures(binary, source.symbol).spilled == 0
+    assert shared <= at.target.shared_memory_bytes
+    assert {*re.findall(r"\bv_mfma_\w+", compiler.text(source))} == {MFMA[target]}
 
 
 def test_marks_are_cleared_before_they_are_set() -> None:

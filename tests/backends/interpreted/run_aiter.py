@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from types import ModuleType
 from unittest.mock import patch
 
 import aiter_stand_in
@@ -28,6 +29,14 @@ STARTS = np.array([0, 2, 3, 4, 4], np.int32)
 REAL = 4
 FAR = 1 << 28
 """What stands in the selection of a row without a token."""
+
+
+def _require(*calls: str) -> None:
+    """Nothing is installed, and nothing is asked for."""
+
+
+def _loaded(module: str) -> ModuleType:
+    return aiter_stand_in
 
 
 def case(heads: int, target: str) -> float:
@@ -62,8 +71,8 @@ def case(heads: int, target: str) -> float:
     }  # fmt: skip
     facts, bucket = find_target(target)[1], Bucket(rows, reqs, PAGES, 0)
     with (
-        patch.object(aiter_library, "require_calls", lambda *calls: None),
-        patch.object(aiter_library, "_loaded", lambda module: aiter_stand_in),
+        patch.object(aiter_library, "require_calls", _require),
+        patch.object(aiter_library, "_loaded", _loaded),
     ):
         out = run(AITER, bucket, values, {("op", "scale"): 0.05}, data, real=REAL, target=facts)
     want = np.asarray(mla.attend(**data, scale=0.05))[:REAL]

@@ -12,6 +12,7 @@ import sys
 from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from plain_run import POISON, rounded, run
@@ -23,7 +24,7 @@ from lostwax.ir.contract.cache_layout import LAYOUTS, in_encoding
 from lostwax.ir.contract.program import Bucket, Guard, Linear
 from lostwax.ir.contract.scale_layout import FP8_BLOCK
 from lostwax.ir.reference import mla
-from lostwax.ir.reference.cache_bytes import CacheBytes
+from lostwax.ir.reference.cache_bytes import Cache, CacheBytes
 from lostwax.ir.reference.dtype import round_to
 from lostwax.ir.reference.quant import quantise
 
@@ -53,7 +54,7 @@ def tables() -> tuple[dict[str, np.ndarray], int]:
     return found, int(starts[-1])
 
 
-def cached(layout: str, found: dict[str, np.ndarray]) -> tuple[Value, np.ndarray, object]:
+def cached(layout: str, found: dict[str, np.ndarray]) -> tuple[Value, np.ndarray, Cache]:
     """The cache's value, its bytes or numbers, and what the reference reads. NaN is what no request
     has, the trash page, too."""
     num = 1 + found["page_table"].size
@@ -115,7 +116,7 @@ def case(arch: str, layout: str, masked: bool) -> float:
         values, {("op", "scale"): 0.1}, data | found | {"cache_in": stored}, knobs, real,
         prepares=True, target=target, segment="extend", guard=guard,
     )["op.out"]  # fmt: skip
-    short = {name: array[:real] for name, array in data.items() if name != "kv_b"}
+    short: dict[str, Any] = {n: array[:real] for n, array in data.items() if n != "kv_b"}
     short |= {"kv_b": kv_b, "positions": found["positions"][:real], "cache_in": reference}
     short |= {name: found[name] for name in ("q_starts", "page_table")}
     want = np.asarray(mla.attend(**short, scale=0.1))
