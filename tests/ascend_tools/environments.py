@@ -7,12 +7,11 @@ marked `ascend`. Each environment lies in .lostwax/ascend/ and is made once for 
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+import subprocess
 import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from tool_environment import make_environment, python_in
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".lostwax" / "ascend"
@@ -39,12 +38,22 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
 
 def python_of(name: str) -> Path:
     """The environment's interpreter, whether it exists or not."""
-    return python_in(FOLDER / name)
+    return FOLDER / name / "bin" / "python"
 
 
 def make(name: str) -> None:
     """Make the environment unless it is there. Raises CalledProcessError, with pip's message."""
-    make_environment(FOLDER / name, ENVIRONMENTS[name])
+    packages = ENVIRONMENTS[name]
+    wanted = hashlib.sha256("\n".join(packages).encode()).hexdigest()
+    stamp = FOLDER / name / "made-of"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    shutil.rmtree(FOLDER / name, ignore_errors=True)
+    subprocess.run([sys.executable, "-m", "venv", FOLDER / name], check=True)
+    # torch is a CPU build here: torch_npu brings the device, and nothing of CUDA is wanted
+    pip = [python_of(name), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "--only-binary", ":all:", *packages], check=True)
+    stamp.write_text(wanted)
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+# type: ignore  # TileLang is in its own environment
 """Writes the HIP source of each TileLang kernel for each architecture: python TOOL FOLDER ARCH...
 
 Runs in TileLang's environment, without a device. FOLDER gets KERNEL.ARCH.hip.

@@ -1,3 +1,4 @@
+# type: ignore  # TileLang is a language of its own in Python's syntax
 """The two DSA kernels in TileLang, at V3.2's sizes: attention to a selection, and index logits.
 
 Only ever compiled (`test_tilelang.py`), for gfx942 and gfx950; never run, never part of an
