@@ -3,7 +3,7 @@
     pip download --no-deps -d .lostwax/wheels amd-aiter==0.1.7.post2.dev18
     python tests/aiter_snapshot.py .lostwax/wheels/amd_aiter-*.whl
 
-Imports nothing of it: at import it wants a GPU.
+`./dev rocm` brings the wheel and compares. Imports nothing of it: at import it wants a GPU.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from lostwax.backends.runtime.argument_contract import signatures
 
+PACKAGE = "amd-aiter"
 SNAPSHOT = Path(__file__).parent / "backends" / "aiter_signatures.json"
 FUNCTIONS = {
     "aiter/mla.py": ("mla_decode_fwd", "mla_prefill_fwd"),
@@ -27,6 +28,7 @@ FUNCTIONS = {
         "rmsnorm2d_fwd_with_add", "rmsnorm2d_fwd_with_dynamicquant",
         "rmsnorm2d_fwd_with_add_dynamicquant",
     ),
+    "aiter/ops/triton/fused_fp8_quant.py": ("fused_rms_fp8_group_quant",),
     "aiter/ops/triton/fp8_mqa_logits.py": ("fp8_mqa_logits",),
     "aiter/ops/triton/pa_mqa_logits.py": ("deepgemm_fp8_paged_mqa_logits",),
     "aiter/ops/triton/unified_attention_sparse_mla.py": ("unified_attention_sparse_mla",),

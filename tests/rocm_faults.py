@@ -19,7 +19,12 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "factor *= tl.load(scales + scale_at // 4, mask=is_read, other=0.0)",
         "factor *= 1.0",
     ),
-    "codes of one encoding are read as the other's": (
+    "codes of e4m3fn are read as e4m3fnuz": (
+        "fp8_loads",
+        "return values.to(tl.float32) if WIDE else values",
+        "return fp8_wide(tl.load(data + at, mask=inside, other=0), 1)",
+    ),
+    "codes of e4m3fnuz are read as e4m3fn": (
         "fp8_loads",
         "fp8_wide(tl.load(data + at, mask=inside, other=0), 1)",
         "fp8_wide(tl.load(data + at, mask=inside, other=0), 0)",
@@ -52,17 +57,20 @@ FAULTS: dict[str, tuple[str, str, str]] = {
 }
 """Each: the file, its text, and what stands there instead."""
 
-SHOWN_BY = {
-    "the scales of latents are lost": "gfx942 attend fp8_656 f32",
-    "the scale of keys is lost": "gfx950 logits index_row",
-    "codes of one encoding are read as the other's": "gfx942 attend fp8_576 f32",
-    "half of the rope part is lost": "gfx950 attend fp8_656 f32",
-    "tokens of a page lie a page apart": "gfx942 attend fp8_656 f32",
-    "of equal logits the last are chosen": "gfx942 topk 40 of 1",
-    "equal logits of the parts before are forgotten": "gfx942 topk 40 of 2",
-    "NaN is the largest": "gfx950 topk 40 of 1",
+_BOTH = ("gfx942", "gfx950")
+SHOWN_BY: dict[str, tuple[str, tuple[str, ...]]] = {
+    "the scales of latents are lost": ("attend fp8_656 f32", _BOTH),
+    "the scale of keys is lost": ("logits index_row", _BOTH),
+    "codes of e4m3fn are read as e4m3fnuz": ("attend fp8_576 f32", ("gfx950",)),
+    "codes of e4m3fnuz are read as e4m3fn": ("attend fp8_576 f32", ("gfx942",)),
+    "half of the rope part is lost": ("attend fp8_656 f32", _BOTH),
+    "tokens of a page lie a page apart": ("attend fp8_656 f32", _BOTH),
+    "of equal logits the last are chosen": ("topk 40 of 1", _BOTH),
+    "equal logits of the parts before are forgotten": ("topk 40 of 2", _BOTH),
+    "NaN is the largest": ("topk 40 of 1", _BOTH),
 }
-"""How the name of a case that shows it begins."""
+"""The case that names its op, and the architectures on which it is one: each has an encoding."""
+EACH = tuple((fault, arch) for fault, (_, archs) in SHOWN_BY.items() for arch in archs)
 
 
 def write_mutants(folder: Path, *fault: str) -> None:

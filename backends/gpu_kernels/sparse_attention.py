@@ -37,7 +37,7 @@ def _num_chosen(selection, first, keys, split_keys, BLOCK_KEYS: tl.constexpr):
 
 
 @triton.jit
-def _load_keys(
+def load_keys(
     cache, base, live, latent, rope, kind: tl.constexpr, LATENT: tl.constexpr, ROPE: tl.constexpr,
     BLOCK_KEYS: tl.constexpr, BLOCK_LATENT: tl.constexpr, BYTES: tl.constexpr,
     SCALE_BLOCK: tl.constexpr, FNUZ: tl.constexpr, WIDE_DOT: tl.constexpr,
@@ -176,7 +176,7 @@ def attend_split(
         entry = request.to(tl.int64) * page_table_stride + position // PAGE
         page = tl.load(page_table + entry, mask=live, other=0)
         base = page.to(tl.int64) * page_stride + (position % PAGE) * token_stride
-        c, k_rope = _load_keys(
+        c, k_rope = load_keys(
             cache, base, live, latent, rope, kind, LATENT, ROPE, BLOCK_KEYS, BLOCK_LATENT, BYTES,
             SCALE_BLOCK, FNUZ, WIDE_DOT,
         )  # fmt: skip

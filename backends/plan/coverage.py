@@ -69,13 +69,17 @@ def coverage(
     contexts: Sequence[ProgramContext],
     covers: Sequence[Mapping[str, Cover]],
     portable: Collection[str],
+    *,
+    each_guard: bool = False,
 ) -> tuple[StepCoverage, ...]:
-    """Of each segment its largest program, under the guard that comes last."""
+    """Of each segment its largest program, under the guard that comes last, or under each guard."""
     found: list[StepCoverage] = []
     for segment in SEGMENTS:
         own = [i for i, context in enumerate(contexts) if context.segment == segment]
-        if own:
-            largest = max(own, key=lambda i: (contexts[i].bucket, i))
+        guards = {contexts[i].guard.name if each_guard else "": None for i in own}  # in order
+        for guard in guards:
+            under = [i for i in own if guard in ("", contexts[i].guard.name)]
+            largest = max(under, key=lambda i: (contexts[i].bucket, i))
             found.append(_step(contexts[largest], covers[largest], portable))
     return tuple(found)
 

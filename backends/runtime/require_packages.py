@@ -36,6 +36,28 @@ def remedy_of(package: str) -> str:
     return f"install it with `pip install {package}`"
 
 
+def require_version(package: str, found: str | None, wanted: str, lowering: str) -> str:
+    """The version `found` of a package, which must be `wanted` or begin with it and a dot.
+
+    Raises MissingPackage, which says to compile without the `lowering` that calls it.
+    """
+    if found is not None and f"{found}.".startswith(f"{wanted}."):
+        return found
+    said = "is not installed" if found is None else f"is {found}"
+    raise MissingPackage(
+        f"the artifact calls {package} {wanted}.x, which {said}: {remedy_of(package)}, or"
+        f" compile without {lowering} in --lowering"
+    )
+
+
+def require_fit(package: str, version: str, misfit: str | None) -> None:
+    """Raise MissingPackage where what is installed takes other calls, for the reason `misfit`."""
+    if misfit is not None:
+        raise MissingPackage(
+            f"{package} {version} is not what lostwax calls: {misfit}; {remedy_of(package)}"
+        )
+
+
 def require_packages(requires: Mapping[str, Iterable[str]]) -> None:
     """Raise MissingPackage unless each package is installed; `requires` gives who calls it."""
     for package, lowerings in sorted(requires.items()):

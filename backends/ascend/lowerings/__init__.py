@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lostwax.backends.ascend.lowerings.attention import ATTENTION
 from lostwax.backends.ascend.lowerings.cache import CACHE
 from lostwax.backends.ascend.lowerings.elementwise import ELEMENTWISE
@@ -13,16 +15,11 @@ from lostwax.backends.lowering import Lowering
 from lostwax.backends.portable.lowerings import lowerings as portable_lowerings
 from lostwax.ir.contract.target import Target
 
+_OWN = (*ATTENTION, *CACHE, *ELEMENTWISE, *EXPERTS, *NORMS, *PRODUCTS, *ROPE)
+_OF_CANN = tuple(replace(lowering, library="CANN") for lowering in _OWN)
+"""What they call is CANN's, and no kernel of the project's."""
+
 
 def lowerings(target: Target) -> tuple[Lowering, ...]:
     """Its own and the portable ones; their predicates ask the target's facts."""
-    return (
-        *ATTENTION,
-        *CACHE,
-        *ELEMENTWISE,
-        *EXPERTS,
-        *NORMS,
-        *PRODUCTS,
-        *ROPE,
-        *portable_lowerings(target),
-    )
+    return (*_OF_CANN, *portable_lowerings(target))

@@ -27,6 +27,8 @@ from lostwax.backends.runtime.require_packages import (
     MissingPackage,
     installed_version,
     remedy_of,
+    require_fit,
+    require_version,
 )
 
 
@@ -38,13 +40,7 @@ def _taken(function: Callable[..., object]) -> dict[str, bool]:
 
 def require_library() -> None:
     """MissingPackage unless the package is there as it was when these calls were written."""
-    version = installed_version(PACKAGE)
-    if version is None or version.split(".")[0] != MAJOR:
-        found = "is not installed" if version is None else f"is {version}"
-        raise MissingPackage(
-            f"the artifact calls {PACKAGE} {MAJOR}.x, which {found}: {remedy_of(PACKAGE)}, or"
-            " compile without flashmla_* in --lowering"
-        )
+    version = require_version(PACKAGE, installed_version(PACKAGE), MAJOR, "flashmla_*")
     try:
         module = import_module(MODULE)
     except (ImportError, OSError, RuntimeError) as error:
@@ -54,10 +50,7 @@ def require_library() -> None:
     for name in CALLS:
         function = getattr(module, name, None)
         reason = f"it has no {name}" if function is None else unfit(name, _taken(function))
-        if reason is not None:
-            raise MissingPackage(
-                f"{PACKAGE} {version} is not what lostwax calls: {reason}; {remedy_of(PACKAGE)}"
-            )
+        require_fit(PACKAGE, version, reason)
     if not module.has_legacy():
         raise MissingPackage(
             f"{PACKAGE} {version} was built without its kernels for Hopper"

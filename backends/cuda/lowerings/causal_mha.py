@@ -14,12 +14,15 @@ from lostwax.backends.cuda.lowerings.expanded_mha import (
     Attention,
     MhaForm,
     carve,
-    context_rows,
-    expanded_work,
     launches,
     prepare,
 )
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND_ALL_REGION
+from lostwax.backends.gpu_kernels.lowerings.expanded import (
+    context_rows,
+    expanded_work,
+    longest_context,
+)
 from lostwax.backends.gpu_kernels.lowerings.launches import Carver
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
 from lostwax.ir.contract.program import Launch
@@ -41,10 +44,7 @@ def _workspace(match: Match, knobs: Knobs) -> int:
 
 def _work(match: Match, knobs: Knobs) -> Work:
     """All context rows, and each new row against the longest context."""
-    pages, page_tokens, _ = match.shape("cache_in")
-    contexts = context_rows(match)
-    longest = min(match.guard.longest(pages * page_tokens), contexts)
-    return expanded_work(match, knobs, contexts, longest)
+    return expanded_work(match, knobs, context_rows(match), longest_context(match))
 
 
 def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:

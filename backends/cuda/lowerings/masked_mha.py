@@ -11,17 +11,21 @@ from __future__ import annotations
 
 from lostwax.backends.cuda.lowerings.expanded_mha import (
     KNOBS,
-    LEAST_TOKENS,
     WHEN,
     Attention,
     MhaForm,
     carve,
-    context_rows,
-    expanded_work,
     launches,
     prepare,
 )
 from lostwax.backends.cuda.lowerings.selection_times import most_contexts
+from lostwax.backends.gpu_kernels.lowerings.expanded import (
+    LEAST_TOKENS,
+    context_rows,
+    expanded_work,
+    longest_context,
+    selects_some,
+)
 from lostwax.backends.gpu_kernels.lowerings.launches import Carver, i32, real_rows
 from lostwax.backends.lowering import Knobs, Lowering, Match, Work
 from lostwax.backends.predicates import Predicate
@@ -37,15 +41,9 @@ _TILE_KEYS, _TILE_WORDS = 128, 4  # kernels/masked_mha/bits.h
 _BITS_THREADS = 128
 
 
-def _longest(match: Match) -> int:
-    """The most positions of one context."""
-    page_tokens, pages = match.shape("cache_in")[1], match.shape("page_table")[1]
-    return min(match.guard.longest(pages * page_tokens), context_rows(match))
-
-
 def _carve_bits(match: Match, carver: Carver) -> View:
     """A row's bits are whole tiles of keys."""
-    words = -(-_longest(match) // _TILE_KEYS) * _TILE_WORDS
+    words = -(-longest_context(match) // _TILE_KEYS) * _TILE_WORDS
     return carver.take("i32", match.shape("q_nope")[0], words)
 
 
@@ -61,7 +59,7 @@ def _work(match: Match, knobs: Knobs) -> Work:
     rows, selected = match.shape("selection")
     most = context_rows(match)
     contexts = (min(selected, most) + most) // 2
-    work = expanded_work(match, knobs, contexts, min(contexts, _longest(match)))
+    work = expanded_work(match, knobs, contexts, min(contexts, longest_context(match)))
     bits = Carver(None)
     _carve_bits(match, bits)
     moved = work.num_bytes + 4 * rows * selected + 2 * bits.num_bytes
@@ -109,15 +107,6 @@ def _contexts(rows: int, heads: int) -> int:
     return 0 if rows < LEAST_TOKENS else most_contexts(rows, heads)
 
 
-def _selects() -> Predicate:
-    """Some of the positions that a row sees are not selected."""
-
-    def refusal(match: Match) -> str | None:
-        return "every position is selected: bits tell nothing" if match.guard.selects_all else None
-
-    return Predicate(refusal)
-
-
 def _is_faster() -> Predicate:
     """Contexts have together no more positions than it is the faster form for."""
 
@@ -138,7 +127,7 @@ MASKED_MHA = Lowering(
     name=NAME,
     pattern=Region.single(AttendOp),
     emit=_emit,
-    when=WHEN & _selects() & _is_faster(),
+    when=WHEN & selects_some() & _is_faster(),
     knobs=KNOBS,
     prepare=prepare,
     workspace=_workspace,

@@ -20,9 +20,9 @@ from lostwax.backends.gpu_kernels.lowerings.absorbed import (
 )
 from lostwax.backends.gpu_kernels.lowerings.attend import ATTEND_ALL_REGION
 from lostwax.backends.gpu_kernels.lowerings.launches import Carver, f32, i32, real_rows
+from lostwax.backends.gpu_kernels.lowerings.ranks import LATENT, RANKS, has_ranks
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
 from lostwax.backends.predicates import (
-    Predicate,
     axis_at_most,
     dtype,
     fact,
@@ -37,9 +37,6 @@ from lostwax.ir.contract.parameter import Pointer, Scalar
 from lostwax.ir.contract.program import KernelLaunch, Launch, View
 from lostwax.ir.dialects.mla import AttendOp
 from lostwax.ir.region import Region
-
-RANKS = (512, 64)
-"""Latent and rope: the kernel's products are unrolled over them."""
 
 _TILE = 64  # keys of a stage
 _PAIR = 2 * _TILE  # keys that a CTA takes at a time
@@ -199,8 +196,8 @@ class _Scratch:
     @staticmethod
     def of(match: Match, carver: Carver) -> _Scratch:
         rows, heads, _ = match.shape("q_nope")
-        query = carver.take("f32", heads, rows, RANKS[0])
-        latent = carver.take("bf16", heads, rows, RANKS[0])
+        query = carver.take("f32", heads, rows, LATENT)
+        latent = carver.take("bf16", heads, rows, LATENT)
         return _Scratch(query, latent)
 
 
@@ -214,7 +211,7 @@ def _workspace(match: Match, knobs: Knobs, end: End) -> int:
 def _work(match: Match, knobs: Knobs, end: End) -> Work:
     """The region's own, and the query and the latents written and read between the launches."""
     base, (rows, heads, _) = match.work(), match.shape("q_nope")
-    between = 2 * (4 + 2) * rows * heads * RANKS[0]
+    between = 2 * (4 + 2) * rows * heads * LATENT
     return Work(base.num_bytes + between, base.flops, _NUM_LAUNCHES + end.launches)
 
 
@@ -268,18 +265,6 @@ def _emit(match: Match, knobs: Knobs, name: str, dense: bool, end: End) -> tuple
     )
     absorb = absorb_launch(match, knobs, scratch.query, name)
     return absorb, attend, *end.leave(match, knobs, scratch.latent, carver, name)
-
-
-def has_ranks() -> Predicate:
-    """The cache's rows are those of DeepSeek-V3.2."""
-
-    def refusal(match: Match) -> str | None:
-        got = match.parts("cache_in")
-        if got == RANKS:
-            return None
-        return f"cache rows of {' + '.join(map(str, got))}, wants 512 + 64 (latent and rope)"
-
-    return Predicate(refusal)
 
 
 _WHEN = (

@@ -1,1 +1,1 @@
-"""Host functions of ROCm programs: none yet, torch's are portable's."""
+"""Host functions of ROCm programs: calls of AITER. Torch's own are portable's."""

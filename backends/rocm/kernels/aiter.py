@@ -1,4 +1,4 @@
-"""Host functions that call AITER. Imported without it, too. **Never run on a device.**
+"""Attention by AITER's decode. **Never run on a device.**
 
 Nothing is read on the host, so that all may be captured: AITER counts shapes, and launches on the
 current stream.
@@ -6,45 +6,15 @@ current stream.
 
 from __future__ import annotations
 
-from functools import cache
-from importlib import import_module
-from typing import Any
-
 import torch
 
-from lostwax.backends.rocm.aiter_calls import PACKAGE, VERSION, misfit
-from lostwax.backends.runtime.require_packages import (
-    MissingPackage,
-    installed_version,
-    remedy_of,
-)
+from lostwax.backends.rocm.aiter_calls import DECODE
+from lostwax.backends.rocm.kernels.aiter_library import function, require_calls
 
 
 def require_library() -> None:
-    """MissingPackage unless the package is there as it was when these calls were written."""
-    version = installed_version(PACKAGE)
-    if version is None or not version.startswith(f"{VERSION}."):
-        found = "is not installed" if version is None else f"is {version}"
-        raise MissingPackage(
-            f"the artifact calls {PACKAGE} {VERSION}.x, which {found}: {remedy_of(PACKAGE)}, or"
-            " compile without aiter in --lowering"
-        )
-    reason = misfit()
-    if reason is not None:
-        raise MissingPackage(
-            f"{PACKAGE} {version} is not what lostwax calls: {reason}; {remedy_of(PACKAGE)}"
-        )
-
-
-@cache
-def _mla() -> Any:
-    require_library()
-    try:
-        return import_module("aiter.mla")
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        raise MissingPackage(
-            f"{PACKAGE} does not load beside torch {torch.__version__}: {error}"
-        ) from error
+    """MissingPackage unless AITER's decode takes what it is given."""
+    require_calls(DECODE)
 
 
 def attend_selected(
@@ -62,7 +32,6 @@ def attend_selected(
     (page * tokens + token, then -1), latent [H, T, 512] bf16, written. To the library a page has
     one token; a row's slots lie behind those of the row before.
     """
-    mla = _mla()
     heads, rows, rank = query.shape
     keys, device = slots.shape[1], slots.device
     joined = torch.empty((rows, heads, stored.shape[2]), dtype=torch.bfloat16, device=device)
@@ -76,7 +45,7 @@ def attend_selected(
     listed = torch.zeros(rows * keys + 1, dtype=torch.int32, device=device)
     listed.scatter_(0, place.flatten(), slots.flatten())
     out = torch.empty((rows, heads, rank), dtype=torch.bfloat16, device=device)
-    mla.mla_decode_fwd(
+    function(DECODE)(
         q=joined,
         kv_buffer=stored.view(-1, 1, 1, stored.shape[2]),
         o=out,

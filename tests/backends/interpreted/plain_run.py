@@ -17,7 +17,15 @@ from lostwax.backends.proof.plain_match import WORKSPACE, PlainMatch, Value
 from lostwax.backends.registry import find_target
 from lostwax.backends.runtime.driver import Resolve, Thunk
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
-from lostwax.ir.contract.program import Bucket, Const, HostCall, KernelLaunch, Launch, View
+from lostwax.ir.contract.program import (
+    Bucket,
+    Const,
+    Guard,
+    HostCall,
+    KernelLaunch,
+    Launch,
+    View,
+)
 from lostwax.ir.contract.step_kernel import StepKernel
 from lostwax.ir.contract.target import Target
 
@@ -90,6 +98,8 @@ def run(
     prepares: bool = False,
     twin: Bind = bind_interpreted,
     target: Target = CUDA_SM90A,
+    segment: str = "decode",
+    guard: Guard | None = None,
 ) -> dict[str, np.ndarray]:
     """Every value (and the workspace, as f32) after the lowering's launches, in f64.
 
@@ -99,7 +109,10 @@ def run(
     `twin` runs launches of CUDA C++.
     """
     sources, stored = Sources(), stored or {}
-    match = PlainMatch(target, bucket, values, attributes, sources, Path(), stored=stored)
+    match = PlainMatch(
+        target, bucket, values, attributes, sources, Path(), segment=segment,
+        guard=guard or Guard("always"), stored=stored,
+    )  # fmt: skip
     before = _prepare(match, lowering, knobs or {}) if prepares else []
     packages = find_target(target.name)[0].kernels
     launches = (*before, *match.emit(lowering, knobs))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from types import ModuleType
 from unittest.mock import patch
 
 import aiter_stand_in
@@ -16,7 +17,7 @@ from plain_run import rounded, run
 
 from lostwax.backends.proof.plain_match import Value
 from lostwax.backends.registry import find_target
-from lostwax.backends.rocm.kernels import aiter
+from lostwax.backends.rocm.kernels import aiter_library
 from lostwax.backends.rocm.lowerings.aiter import AITER
 from lostwax.ir.contract.program import Bucket
 from lostwax.ir.reference import mla
@@ -28,6 +29,14 @@ STARTS = np.array([0, 2, 3, 4, 4], np.int32)
 REAL = 4
 FAR = 1 << 28
 """What stands in the selection of a row without a token."""
+
+
+def _require(*calls: str) -> None:
+    """Nothing is installed, and nothing is asked for."""
+
+
+def _loaded(module: str) -> ModuleType:
+    return aiter_stand_in
 
 
 def case(heads: int, target: str) -> float:
@@ -61,7 +70,10 @@ def case(heads: int, target: str) -> float:
         "selection": selection, "positions": POSITIONS, "q_starts": STARTS, "page_table": table,
     }  # fmt: skip
     facts, bucket = find_target(target)[1], Bucket(rows, reqs, PAGES, 0)
-    with patch.object(aiter, "_mla", lambda: aiter_stand_in):
+    with (
+        patch.object(aiter_library, "require_calls", _require),
+        patch.object(aiter_library, "_loaded", _loaded),
+    ):
         out = run(AITER, bucket, values, {("op", "scale"): 0.05}, data, real=REAL, target=facts)
     want = np.asarray(mla.attend(**data, scale=0.05))[:REAL]
     rms = float(np.sqrt(np.mean(want * want)))

@@ -1,0 +1,61 @@
+"""The state that a lowering's evidence can have without its device is never rounded up."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+from tiny import PLAIN
+
+from lostwax.backends.compile import CompileOptions, plan_module
+from lostwax.backends.plan.cover import Forced
+from lostwax.backends.plan.sizes import Sizes
+from lostwax.backends.proof.attainable import attainable_states, least
+from lostwax.backends.registry import find_target
+from lostwax.frontend.capture import Captured, capture
+from lostwax.frontend.config import parse_config
+from lostwax.ir.contract.record import State
+
+RANKS = {"kv_lora_rank": 512, "qk_rope_head_dim": 64, "index_head_dim": 128}
+"""Which CANN's operators ask for."""
+
+
+@cache
+def captured() -> Captured:
+    """One dense layer and one of experts."""
+    return capture(parse_config(PLAIN | {"num_hidden_layers": 2} | RANKS))
+
+
+def states_of(target: str, *forced: Forced, dtype: str = "bf16") -> dict[str, State]:
+    """By lowering, over all programs of a small plan: the least."""
+    sizes = Sizes(max_context=256, max_tokens=16, max_reqs=2)
+    options = CompileOptions(dtype=dtype, sizes=sizes, forced=forced)
+    plan = plan_module(captured().module, captured().facts, target, options)
+    found: dict[str, State] = {}
+    for covers in plan.covers:
+        for name, state in attainable_states(covers, find_target(target)[0]).items():
+            found[name] = least(found.get(name, state), state)
+    return found
+
+
+def test_this_machines_own_target_is_certified_by_running() -> None:
+    assert set(states_of("cpu", dtype="f32").values()) == {"executed"}
+
+
+@pytest.mark.parametrize("target", ["rocm-gfx942", "ascend-910b"])
+def test_what_is_interpreted_is_never_called_executed(target: str) -> None:
+    states = states_of(target)
+    assert set(states.values()) == {"interpreted"}
+    assert any(name.startswith(("smxx_", "ascend_")) for name in states)
+
+
+def test_a_library_that_nothing_stands_in_for_is_compiled_only() -> None:
+    states = states_of("rocm-gfx942", Forced("moe.route", "aiter_route"))
+    assert states["aiter_route"] == "compiled"
+    assert set(states.values()) == {"compiled", "interpreted"}
+
+
+def test_cuda_cpp_is_compiled_only() -> None:
+    states = states_of("cuda-sm90a")
+    assert {state for name, state in states.items() if name.startswith("sm90_")} == {"compiled"}
+    assert states["smxx_embed"] == "interpreted"
