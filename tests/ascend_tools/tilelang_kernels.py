@@ -44,7 +44,7 @@ def index_scores(rows: int, heads: int, width: int, pages: int, block: int) -> A
         weights: T.Tensor([rows, heads], "float"),
         keys: T.Tensor([pages, block, width], "bfloat16"),
         table: T.Tensor([pages], "int32"),
-        products: T.Tensor([CORES, heads, block], "float"),
+        workspace: T.Tensor([CORES, heads, block], "float"),
         out: T.Tensor([rows, pages * block], "float"),
     ):
         with T.Kernel(CORES, is_npu=True) as (core, lane):
@@ -62,8 +62,8 @@ def index_scores(rows: int, heads: int, width: int, pages: int, block: int) -> A
                     T.copy(query[row, 0:heads, 0:width], q_l1)
                     T.copy(keys[table[page], 0:block, 0:width], k_l1)
                     T.gemm_v0(q_l1, k_l1, sums, transpose_B=True, init=True)
-                    T.copy(sums, products[core, 0:heads, 0:block], enable_relu=True)
-                    T.copy(products[core, 0:heads, lane * half : (lane + 1) * half], part)
+                    T.copy(sums, workspace[core, 0:heads, 0:block], enable_relu=True)
+                    T.copy(workspace[core, 0:heads, lane * half : (lane + 1) * half], part)
                     T.copy(weights[row, 0:heads], weight)
                     for head in T.serial(heads):
                         T.tile.mul(part[head, :], part[head, :], weight[head])
@@ -93,11 +93,11 @@ def sparse_mla(
         rope_keys: T.Tensor([pages, block, rope], "bfloat16"),
         selection: T.Tensor([rows, chosen], "int32"),
         table: T.Tensor([rows, pages], "int32"),
-        found: T.Tensor([CORES, tile, rank], "bfloat16"),
-        found_rope: T.Tensor([CORES, tile, rope], "bfloat16"),
-        scores: T.Tensor([CORES, group, tile], "float"),
-        shares: T.Tensor([CORES, group, tile], "bfloat16"),
-        mixed: T.Tensor([CORES, group, rank], "float"),
+        workspace_keys: T.Tensor([CORES, tile, rank], "bfloat16"),
+        workspace_rope: T.Tensor([CORES, tile, rope], "bfloat16"),
+        workspace_scores: T.Tensor([CORES, group, tile], "float"),
+        workspace_shares: T.Tensor([CORES, group, tile], "bfloat16"),
+        workspace_mixed: T.Tensor([CORES, group, rank], "float"),
         out: T.Tensor([rows, heads, rank], "bfloat16"),
     ):
         with T.Kernel(CORES, is_npu=True) as (core, lane):
@@ -146,14 +146,16 @@ def sparse_mla(
                             T.copy(keys[page, at % block, 0:rank], key[i, :])
                             T.copy(rope_keys[page, at % block, 0:rope], rope_key[i, :])
                         first = lane * gathered
-                        T.copy(key, found[core, first : first + gathered, 0:rank])
-                        T.copy(rope_key, found_rope[core, first : first + gathered, 0:rope])
-                        T.copy(found[core, 0:tile, 0:rank], k_l1)
-                        T.copy(found_rope[core, 0:tile, 0:rope], k_rope_l1)
+                        T.copy(key, workspace_keys[core, first : first + gathered, 0:rank])
+                        T.copy(rope_key, workspace_rope[core, first : first + gathered, 0:rope])
+                        T.copy(workspace_keys[core, 0:tile, 0:rank], k_l1)
+                        T.copy(workspace_rope[core, 0:tile, 0:rope], k_rope_l1)
                         T.gemm_v0(q_l1, k_l1, score_l0, transpose_B=True, init=True)
                         T.gemm_v0(q_rope_l1, k_rope_l1, score_l0, transpose_B=True)
-                        T.copy(score_l0, scores[core, 0:group, 0:tile])
-                        T.copy(scores[core, lane * half : (lane + 1) * half, 0:tile], score)
+                        T.copy(score_l0, workspace_scores[core, 0:group, 0:tile])
+                        T.copy(
+                            workspace_scores[core, lane * half : (lane + 1) * half, 0:tile], score
+                        )
                         T.tile.mul(score, score, scale)
                         for i in T.serial(half):
                             T.tile.select(
@@ -172,11 +174,13 @@ def sparse_mla(
                         T.tile.mul(mass, mass, top_before)
                         T.tile.add(mass, mass, mass_here)
                         T.copy(kept, share)
-                        T.copy(share, shares[core, lane * half : (lane + 1) * half, 0:tile])
-                        T.copy(shares[core, 0:group, 0:tile], share_l1)
+                        T.copy(
+                            share, workspace_shares[core, lane * half : (lane + 1) * half, 0:tile]
+                        )
+                        T.copy(workspace_shares[core, 0:group, 0:tile], share_l1)
                         T.gemm_v0(share_l1, k_l1, mixed_l0, init=True)
-                        T.copy(mixed_l0, mixed[core, 0:group, 0:rank])
-                        T.copy(mixed[core, lane * half : (lane + 1) * half, 0:rank], step)
+                        T.copy(mixed_l0, workspace_mixed[core, 0:group, 0:rank])
+                        T.copy(workspace_mixed[core, lane * half : (lane + 1) * half, 0:rank], step)
                         T.tile.broadcast(wide, top_before)
                         T.tile.mul(total, total, wide)
                         T.tile.add(total, total, step)

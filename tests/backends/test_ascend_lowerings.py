@@ -278,7 +278,6 @@ PLANTED: dict[str, tuple[Plant, str, str]] = {
         in_place_of(attention, "row_groups", _group_of_padding_lost), "ascend_index_topk", "int8"),
     "of equal positions the last is selected": (
         _sort_of_another_tie_order, "ascend_index_topk", "int8"),
-    "of equal experts the last is chosen": (_sort_of_another_tie_order, "ascend_route", "int8"),
     "queries are not in the order of their keys": (
         in_place_of(attention, "halves", _pairs_stay_side_by_side), "ascend_attend", "int8"),
     "keys are kept as pairs": (

@@ -44,6 +44,6 @@ def test_two_ranks_give_what_one_gives(tmp_path: Path) -> None:
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text())[key] for rank in (0, 1))
     difference = (torch.tensor(first["scores"]) - torch.tensor(alone["scores"])).abs()
     assert float(difference.median()) < 0.02
-    assert float(difference.max()) < 0.3
+    assert float(difference.quantile(0.9)) < 0.1
     assert first["selections"] == second["selections"]
     assert len(first["selections"]) >= 8 * 2, "layers"

@@ -19,7 +19,7 @@ ENTRY_POINTS: Mapping[str, tuple[str, ...]] = {
     "npu_scatter_nd_update_": ("aclnnScatterNdUpdate",),
     "npu_kv_rmsnorm_rope_cache": ("aclnnKvRmsNormRopeCache", "aclnnKvRmsNormRopeCacheV2"),
     "npu_dynamic_quant": ("aclnnDynamicQuant", "aclnnDynamicQuantV2"),
-    "npu_quant_matmul": ("aclnnQuantMatmulV4", "aclnnQuantMatmulV5"),
+    "npu_quant_matmul": ("aclnnQuantMatmulV5",),
     "npu_swiglu": ("aclnnSwiGlu",),
     "npu_moe_gating_top_k": ("aclnnMoeGatingTopK", "aclnnMoeGatingTopKV2"),
     "npu_moe_init_routing_v2": ("aclnnMoeInitRoutingV2", "aclnnMoeInitRoutingV3"),
