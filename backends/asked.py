@@ -60,8 +60,3 @@ def require_ranks(tp: int, target: Target) -> None:
             " exchange values yet; leave --tp out, or compile for a target that walks its"
             " launches, such as cpu"
         )
-    if tp > 1 and not target.host_memory:
-        raise UnsupportedRanks(
-            f"--tp {tp}: no collective of target {target.name} was ever called; leave --tp out, or"
-            " compile for cpu"
-        )

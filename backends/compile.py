@@ -198,6 +198,11 @@ def _requires(covers: Iterable[dict[str, Cover]]) -> dict[str, tuple[str, ...]]:
     return {p: tuple(sorted(n for q, n in pairs if q == p)) for p in sorted(p for p, _ in pairs)}
 
 
+def _written_for(backend: Backend) -> dict[str, str]:
+    """Versions of what the target's host functions call, None of them of this machine."""
+    return backend.load(backend.written_for)() if backend.written_for else {}
+
+
 @dataclass(frozen=True)
 class ModulePlan:
     """What runs which ops in every program, before anything is emitted or compiled.
@@ -378,7 +383,7 @@ def compile_module(
             programs=tuple(refs),
             kernels=built.kernels,
             requires=_requires(covers),
-            toolchain={"lostwax": lostwax.__version__, **built.toolchain},
+            toolchain={"lostwax": lostwax.__version__, **_written_for(backend), **built.toolchain},
             files={},
         )
         return seal(folder, manifest)

@@ -33,6 +33,10 @@ class Backend:
     the device has, so that host calls can be interpreted; None where the CPU has all of them.
     `activations`: function (Target) -> ActivationChoice where weights are FP8;
     None where activations stay as they are unless somebody asks.
+    `written_for`: function () -> versions by package that the host functions were written for,
+    which manifests keep. `preflight`: function (Manifest, host functions) -> lines to say of what
+    is installed instead, once the driver is there; it raises MissingPackage where that cannot run.
+    `collectives`: torch.distributed's backend, by kind of device where there are several.
     """
 
     name: str
@@ -46,6 +50,9 @@ class Backend:
     step: str | None = None
     activations: str | None = None
     twins: str | None = None
+    written_for: str | None = None
+    preflight: str | None = None
+    collectives: str = "gloo"
 
     def load(self, reference: str) -> Any:  # a module attribute: its type is the reader's to know
         """Import `module:attribute`."""

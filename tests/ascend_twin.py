@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from lostwax.backends.ascend import BACKEND
-from lostwax.backends.ascend.target import ASCEND_910B
+from lostwax.backends.ascend import target as ascend
 from lostwax.backends.ascend.twins.register import register
 from lostwax.backends.registry import Backend
 from lostwax.backends.runtime.driver import ReadKernel
@@ -16,8 +16,13 @@ from lostwax.backends.runtime.host_driver import HostDriver
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.target import Target
 
-TWIN_TARGET = msgspec.structs.replace(ASCEND_910B, name="ascend-twin", backend="ascend_twin")
-TARGETS = (TWIN_TARGET,)
+TARGETS = tuple(
+    msgspec.structs.replace(
+        target, name=target.name.replace("ascend", "ascend-twin"), backend="ascend_twin"
+    )
+    for target in ascend.TARGETS
+)
+TWIN_TARGET = TARGETS[0]
 TWIN = Backend(
     name="ascend_twin",
     targets="ascend_twin:TARGETS",
@@ -26,6 +31,8 @@ TWIN = Backend(
     compiler=None,
     kernels=BACKEND.kernels,
     twins=BACKEND.twins,
+    written_for=BACKEND.written_for,
+    preflight=BACKEND.preflight,
 )
 
 

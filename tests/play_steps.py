@@ -18,9 +18,11 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from ascend_twin import TWIN
 from mask_bits import mask_of
 from step_oracle import StepBatch, plan_of
 
+from lostwax.backends.ascend.kernels import attention as ascend_attention
 from lostwax.backends.cpu.kernels import indexer as cpu_indexer
 from lostwax.backends.cpu.kernels import row_by_row
 from lostwax.backends.portable.kernels import indexer, route, selection
@@ -38,6 +40,7 @@ CHOOSING = (
     (row_by_row, "index_topk"),
     (indexer, "index_topk"),
     (selection, "topk"),
+    (ascend_attention, "index_topk"),
 )
 """Host functions that choose positions, as programs name them."""
 Note = dict[str, Any]  # as JSON holds it
@@ -172,7 +175,9 @@ def selections() -> Generator[list[str]]:
 def play_artifact(artifact: Path, checkpoint: Path) -> Note:
     """What this rank saw: results on the first, selections on all."""
     with selections() as found, routes() as routed:
-        runtime = load(artifact, checkpoint=checkpoint, num_pages=12, threads=1)
+        runtime = load(
+            artifact, checkpoint=checkpoint, num_pages=12, threads=1, extra_backends=(TWIN,)
+        )
         if runtime.ranks.rank.index == 0:
             note = play(runtime)
             if runtime.limits.max_drafts:

@@ -13,4 +13,7 @@ BACKEND = Backend(
     kernels=("lostwax.backends.ascend.kernels", "lostwax.backends.portable.kernels"),
     presence="lostwax.backends.ascend.presence:presence",
     twins="lostwax.backends.ascend.twins.register:register",
+    written_for="lostwax.backends.ascend.contract.versions:written_for",
+    preflight="lostwax.backends.ascend.preflight:preflight",
+    collectives="cpu:gloo,npu:hccl",
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from msgspec import structs
+
+from lostwax.ir.contract.program import HEADS
 from lostwax.ir.contract.target import Target
 
 # Nothing measured: no Ascend device has run this. Cores and on-chip memory are the attributes that
@@ -43,4 +46,19 @@ ASCEND_910_93 = Target(
     parts_apart=True,
 )
 
-TARGETS = (ASCEND_910B, ASCEND_910_93)
+GRAPHS = "-npugraph"
+"""Ends the names of targets whose decode steps are captured: unverified, for who has a device."""
+
+
+def _captured(eager: Target) -> Target:
+    """The same device, with steps of few rows replayed as NPUGraphs. The launch cost is assumed."""
+    return structs.replace(
+        eager,
+        name=eager.name + GRAPHS,
+        replay="graph",
+        launch_us=2.0,
+        graph_segments=("decode", "draft", *HEADS),
+    )
+
+
+TARGETS = (ASCEND_910B, ASCEND_910_93, _captured(ASCEND_910B), _captured(ASCEND_910_93))

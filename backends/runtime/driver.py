@@ -49,6 +49,17 @@ class Passed:
         """Nothing is awaited."""
 
 
+def walked(launches: Sequence[Thunk]) -> Thunk:
+    """The sequence itself, for a target that captures nothing."""
+    sequence = tuple(launches)
+
+    def walk() -> None:
+        for launch in sequence:
+            launch()
+
+    return walk
+
+
 class Driver(Protocol):
     """One device. `torch.Tensor` is the memory handle on every target that torch reaches.
 

@@ -7,20 +7,18 @@ Launches go to the calling thread's current torch stream.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 
 from lostwax.backends.runtime.artifact_reader import ArtifactError
-from lostwax.backends.runtime.driver import Mark, ReadKernel, Resolve, Thunk
+from lostwax.backends.runtime.driver import ReadKernel, Resolve, Thunk
 from lostwax.backends.runtime.host_call import bind_host_call
 from lostwax.backends.runtime.kernel_parameters import PackedParameters, over_memory
+from lostwax.backends.runtime.stream_device import StreamDevice
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.parameter import TensorMap
 from lostwax.ir.contract.program import HostCall, KernelLaunch, Launch
-
-_WARM_UPS = 2  # the first call creates library handles, which capture forbids; the second is clean
 
 
 class KernelLibrary(Protocol):
@@ -47,24 +45,7 @@ class KernelLibrary(Protocol):
         ...
 
 
-class _EventMark:
-    """An event of the current stream, recorded now."""
-
-    def __init__(self) -> None:
-        self._event = torch.cuda.Event()
-        self._event.record()
-
-    @property
-    def passed(self) -> bool:
-        """Asks the event."""
-        return self._event.query()
-
-    def wait(self) -> None:
-        """Waits for the event, not for what was launched behind it."""
-        self._event.synchronize()
-
-
-class GpuDriver:
+class GpuDriver(StreamDevice):
     """One GPU. Satisfies `runtime.driver.Driver` once a target's subclass opens the device."""
 
     def __init__(
@@ -75,39 +56,18 @@ class GpuDriver:
         kernels: ReadKernel,
         compiled: dict[str, CompiledKernel],
     ) -> None:
-        self._device = device
+        super().__init__(device, torch.cuda, torch.cuda.CUDAGraph)
         self._library = library
         self._packages = packages
         self._kernels = kernels
         self._compiled = compiled
         self._loaded: dict[tuple[str, str], ctypes.c_void_p] = {}
-        self._stream = torch.cuda.Stream(device)
-        self._pool = torch.cuda.graph_pool_handle()
-        self._first_graph: torch.cuda.CUDAGraph | None = None
-
-    @property
-    def device(self) -> torch.device:
-        """Where buffers lie."""
-        return self._device
-
-    @property
-    def device_name(self) -> str:
-        """The GPU's name."""
-        return torch.cuda.get_device_name(self._device)
 
     @property
     def fingerprint(self) -> str:
         """The GPU's name and what torch was built with."""
         build = torch.version.hip or torch.version.cuda
         return f"{self.device_name}, torch {torch.__version__}, {build}"
-
-    def allocate(self, num_bytes: int) -> torch.Tensor:
-        """A zeroed u8 [num_bytes] buffer; torch's allocator aligns to 512 bytes."""
-        return torch.zeros(num_bytes, dtype=torch.uint8, device=self._device)
-
-    def staging(self, num_bytes: int) -> torch.Tensor:
-        """A u8 [num_bytes] buffer of pinned host memory."""
-        return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
 
     def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
         """The launch over resolved memory, with parameters packed and the binary loaded."""
@@ -136,28 +96,3 @@ class GpuDriver:
             found = self._library.load(self._kernels(binary), symbol)
             self._loaded[binary, symbol] = found
         return found
-
-    def capture(self, launches: Sequence[Thunk]) -> Thunk:
-        """Warm up, then record the launches as one device graph."""
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            for _ in range(_WARM_UPS):
-                for launch in launches:
-                    launch()
-        self._stream.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        # One pool for all graphs: they never run at once and nothing in it outlives a replay.
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-            for launch in launches:
-                launch()
-        # torch refuses a pool whose last graph has died: the first one keeps it usable.
-        self._first_graph = self._first_graph or graph
-        return graph.replay
-
-    def mark(self) -> Mark:
-        """An event behind what the current stream was given."""
-        return _EventMark()
-
-    def synchronize(self) -> None:
-        """Wait until everything launched has finished."""
-        torch.cuda.synchronize(self._device)

@@ -12,7 +12,19 @@ from lostwax.backends.runtime.artifact_reader import ArtifactError
 from lostwax.backends.runtime.driver import Resolve
 from lostwax.backends.runtime.named_code import named_code
 from lostwax.ir.contract.foreign_file import reason
-from lostwax.ir.contract.program import HostCall
+from lostwax.ir.contract.program import HostCall, Launch
+
+
+def bind_only_host_calls(
+    launch: Launch, resolve: Resolve, packages: tuple[str, ...]
+) -> Callable[[], None]:
+    """`bind_host_call` for a target without kernels of its own; ArtifactError for a kernel."""
+    if not isinstance(launch, HostCall):
+        raise ArtifactError(
+            f"{launch.op}: this target launches no compiled kernels; the artifact is for another"
+            " target: recompile it"
+        )
+    return bind_host_call(launch, resolve, packages)
 
 
 def bind_host_call(

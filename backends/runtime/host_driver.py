@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lostwax.backends.runtime.artifact_reader import ArtifactError
-from lostwax.backends.runtime.driver import Mark, Passed, ReadKernel, Resolve, Thunk
-from lostwax.backends.runtime.host_call import bind_host_call
+from lostwax.backends.runtime.driver import Mark, Passed, ReadKernel, Resolve, Thunk, walked
+from lostwax.backends.runtime.host_call import bind_only_host_calls
 from lostwax.ir.contract.kernel import CompiledKernel
-from lostwax.ir.contract.program import HostCall, Launch
+from lostwax.ir.contract.program import Launch
 from lostwax.ir.contract.target import Target
 
 ALIGNMENT = 256
@@ -58,22 +57,11 @@ class HostDriver:
 
     def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
         """The host call over resolved memory."""
-        if not isinstance(launch, HostCall):
-            raise ArtifactError(
-                f"{launch.op}: the host has no compiled kernels; the artifact is for another"
-                " target: recompile it"
-            )
-        return bind_host_call(launch, resolve, self.packages)
+        return bind_only_host_calls(launch, resolve, self.packages)
 
     def capture(self, launches: Sequence[Thunk]) -> Thunk:
         """The sequence itself: nothing is captured."""
-        sequence = tuple(launches)
-
-        def walk() -> None:
-            for launch in sequence:
-                launch()
-
-        return walk
+        return walked(launches)
 
     def mark(self) -> Mark:
         """Passed: a launch returns when it has run."""

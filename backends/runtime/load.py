@@ -32,6 +32,7 @@ from lostwax.backends.runtime.replay_step import StepReplay
 from lostwax.backends.runtime.require_functions import require_functions
 from lostwax.backends.runtime.require_packages import require_packages
 from lostwax.backends.runtime.require_target import require_target
+from lostwax.backends.runtime.say import say
 from lostwax.backends.runtime.state_table import StateTable
 from lostwax.backends.runtime.step_buffers import InputMemory
 from lostwax.backends.runtime.step_programs import (
@@ -299,13 +300,15 @@ def load(
     threads: int | None = None,
     admission: Admission | None = None,
     phases: Callable[[str], None] = lambda _: None,
+    warn: Callable[[str], None] = say,
     extra_backends: tuple[Backend, ...] = (),
 ) -> Runtime:
     """Load an artifact on its target's device; `threads` sets torch's threads of this process.
     `num_host_pages` pages of host memory take in what prefix pages hold that give way.
 
     `admission` runs the golden probes where they have not run on this device; None trusts the
-    artifact. `phases` is told when each phase begins. `extra_backends` join those installed.
+    artifact. `phases` is told when each phase begins, `warn` what is installed other than the
+    artifact was compiled for. `extra_backends` join those installed.
 
     Raises ArtifactError, CheckpointMismatch, DeviceUnavailable, NotEnoughMemory, RankError,
     MissingPackage, WrongKernel, Unproven, each with the remedy.
@@ -318,11 +321,13 @@ def load(
     found = require_target(artifact, manifest.target, extra_backends)
     reader.check()
     require_packages(manifest.requires)
-    if found.executes:
-        require_functions(reader, found.kernels)
+    functions = require_functions(reader, found.kernels) if found.executes else ()
     ranks = Ranks.join(manifest.world_size)
     compiled = {k.binary: k for k in manifest.kernels}
     driver: Driver = found.load(found.driver)(manifest.target, reader.kernel, compiled)
+    if found.preflight is not None:
+        for line in found.load(found.preflight)(manifest, functions):
+            warn(line)
     if admission is not None and found.executes:  # the backend's say, never the artifact's
         phases("golden probes")
         admission.admit(reader, driver, found.kernels)

@@ -28,15 +28,18 @@ FRAME_BYTES = 4096
 _LENGTH_BYTES = 8
 
 
-def gather(meeting: Path, rank: int, count: int) -> None:
+def gather(meeting: Path, rank: int, count: int, collectives: str = "gloo") -> None:
     """Meet the other ranks of this host over the file `meeting`, which does not exist yet.
+
+    `collectives`: torch.distributed's backend, or one by kind of device. What rank 0 tells, and the
+    ids that all take, go over Gloo on every target; what programs exchange lies on the device.
 
     Whoever may write that file may join: it belongs into a private folder. Nothing listens for the
     meeting itself; Gloo's own sockets listen on the interface named by `GLOO_SOCKET_IFNAME`, and
     take whoever connects. Ranks of several hosts would need a network of their own.
     """
     dist.init_process_group(
-        "gloo", init_method=meeting.as_uri(), rank=rank, world_size=count, timeout=STEP_TIMEOUT
+        collectives, init_method=meeting.as_uri(), rank=rank, world_size=count, timeout=STEP_TIMEOUT
     )
 
 

@@ -7,19 +7,23 @@ and weights are loaded before.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
 from lostwax.backends.runtime.named_code import named_code
 from lostwax.ir.contract.program import HostCall, launches_of
 
 
-def require_functions(reader: ArtifactReader, packages: tuple[str, ...]) -> None:
-    """Raise ArtifactError, naming the program, unless each host call is of one of `packages`.
+def require_functions(
+    reader: ArtifactReader, packages: tuple[str, ...]
+) -> tuple[Callable[..., None], ...]:
+    """Every function that host calls name, each of one of `packages`. Raises ArtifactError, naming
+    the program, where one is not.
 
     A module whose functions call another library has a function `require_library` that raises
     MissingPackage where this is not the one that it was written for.
     """
-    known: set[str] = set()
+    known: dict[str, Callable[..., None]] = {}
     for ref in reader.manifest.programs:
         for launch in launches_of(reader.program(ref.file)):
             if not isinstance(launch, HostCall) or launch.function in known:
@@ -29,7 +33,8 @@ def require_functions(reader: ArtifactReader, packages: tuple[str, ...]) -> None
                 function = named_code(module, name, packages)
             except ArtifactError as error:
                 raise ArtifactError(f"{reader.folder / ref.file}: {error}") from error
-            known.add(launch.function)
+            known[launch.function] = function
             require_library = getattr(sys.modules[function.__module__], "require_library", None)
             if require_library is not None:
                 require_library()
+    return tuple(known.values())

@@ -12,9 +12,14 @@ from pathlib import Path
 from msgspec import structs
 
 from lostwax.backends.registry import Backend, backends
-from lostwax.backends.runtime.artifact_reader import ArtifactError
+from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
 from lostwax.ir.contract.one_line import one_line
 from lostwax.ir.contract.target import Target
+
+
+def collectives_of(artifact: Path) -> str:
+    """torch.distributed's backend on the artifact's target. Raises as `require_target` does."""
+    return require_target(artifact, ArtifactReader(artifact).manifest.target).collectives
 
 
 def require_target(artifact: Path, target: Target, extra: Iterable[Backend] = ()) -> Backend:

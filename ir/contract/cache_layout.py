@@ -4,7 +4,8 @@ A row is its parts side by side. In a scaled layout the first part's values are 
 f32 scales, one for `scale_block` values, which multiply them; the other parts come after. A paged
 layout keeps a page's values of all tokens first, then the scales of all tokens. Where parts are
 apart, each part of all pages of a layer lies together, the first part first: two contiguous tensors
-for latents and rope keys, with the index keys three caches.
+for latents and rope keys, with the index keys three caches. Where the last part is in halves, its
+even numbers come first, then its odd ones: what pairs side by side become when CANN rotates them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class CacheLayout(msgspec.Struct, frozen=True, kw_only=True):
     scale_block: int = 0
     is_paged: bool = False
     parts_apart: bool = False
+    in_halves: bool = False
 
     @property
     def element(self) -> str | None:
@@ -37,6 +39,12 @@ class CacheLayout(msgspec.Struct, frozen=True, kw_only=True):
     def fits(self, row: tuple[int, ...]) -> bool:
         """Whether a row of these parts can be laid out so."""
         return not self.scale_block or len(row) == len(self.dtypes)
+
+    def order(self, row: tuple[int, ...]) -> tuple[int, ...]:
+        """Which number of a row stands at each stored place; scales do not count."""
+        before, last = sum(row[:-1]), row[-1]
+        ends = (*range(0, last, 2), *range(1, last, 2)) if self.in_halves else range(last)
+        return (*range(before), *(before + place for place in ends))
 
     def scales(self, row: tuple[int, ...]) -> int:
         """Scales of one row."""
@@ -59,7 +67,7 @@ _PUBLISHED: dict[str, CacheLayout] = {
     # the same 132 bytes a token, each token's scale behind its key
     "index_row": CacheLayout(dtypes=("f8E4M3FN",), scale_block=FP8_BLOCK),
     # CANN's paged operators: [blocks, block, 1, 512] and [blocks, block, 1, 64], each contiguous
-    "bf16_apart": CacheLayout(dtypes=("bf16",), parts_apart=True),
+    "bf16_apart": CacheLayout(dtypes=("bf16",), parts_apart=True, in_halves=True),
 }
 
 _FNUZ = "_fnuz"

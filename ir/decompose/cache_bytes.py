@@ -79,7 +79,9 @@ def _decode(b: Body, kind: CacheType, raw: Value) -> Value:
     Without scales all are bf16.
     """
     if not kind.form.scale_block:
-        return _from_little_endian(b, raw, 2).to(b.compute)
+        stored = _from_little_endian(b, raw, 2).to(b.compute)
+        place = b.constant(np.argsort(np.array(kind.form.order(kind.row))), "i64")
+        return stored.gather(place, axis=-1)
     values, behind = kind.row[0], kind.row[0] + 4 * kind.form.scales(kind.row)
     scales = _from_little_endian(b, raw.columns(values, behind), 4).to(b.compute)
     block = b.constant(np.arange(values) // kind.form.scale_block, "i64")
@@ -112,7 +114,11 @@ def written(b: Body, cache: Value, kind: CacheType, parts: Sequence[Value], slot
         if form.scale_block:
             first, scales, *rest = parts
             raw = [to_bytes(b, first, form.dtypes[0]), _to_little_endian(b, scales.to("f32"), 4)]
-        raw += [_to_little_endian(b, part.to("bf16").to("f32"), 2) for part in rest]
+        rest = [part.to("bf16").to("f32") for part in rest]
+        if form.in_halves:
+            order = b.constant(np.array(form.order(kind.row)), "i64")
+            rest = [b("Concat", *rest, axis=-1).gather(order, axis=-1)]
+        raw += [_to_little_endian(b, part, 2) for part in rest]
         row = b("Concat", *raw, axis=-1).reshape(-1)
         index = _byte_index(b, kind, cache, slots).reshape(-1)
         flat = b("ScatterElements", cache.reshape(-1), index, row)

@@ -162,9 +162,14 @@ class _Function:
         return [split(1)], split(1)
 
     def _require_blocks(self, quantised: TensorType, size: Size) -> None:
-        """Slices of an activation hold whole blocks, or their scales would be others."""
+        """Slices of an activation hold whole blocks, or their scales would be others.
+
+        In int8 a row has one: that of a slice is no coarser than that of the whole row.
+        """
         extent, scale = size.constant or 0, quantised.block_scale
-        if scale is not None and extent % (self.ranks * scale.cols.data):
+        if scale is None or quantised.dtype_name == "si8":
+            return
+        if extent % (self.ranks * scale.cols.data):
             raise ShardRefused(
                 f"shard: {AXIS}={self.ranks} cuts the blocks of {scale.cols.data} in which"
                 f" @{self.function.sym_name.data} quantises {extent} activations; choose a smaller"

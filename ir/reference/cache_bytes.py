@@ -98,7 +98,10 @@ class CacheBytes:
     def decode(self, tokens: Array) -> Real:
         """Rows [n, sum(row)] of tokens' bytes [n, row_bytes]."""
         if not self.form.scale_block:
-            return widen(_typed(tokens, self.form.dtypes[0]))
+            stored = widen(_typed(tokens, self.form.dtypes[0]))
+            rows = np.empty_like(stored)
+            rows[:, list(self.form.order(self.row))] = stored
+            return rows
         values, scales = self.row[0], self.form.scales(self.row)
         cuts = np.cumsum([values, 4 * scales])
         first, scale, rest = np.split(tokens, cuts, axis=1)
@@ -113,8 +116,9 @@ class CacheBytes:
     def written(self, rows: Sequence[Value], slots: Array) -> CacheBytes:
         """The cache with the parts of row t at slots[t]."""
         if self.form.parts_apart:
-            plain = [_bytes(round_to(widen(part), self.form.dtypes[0])) for part in rows]
-            return self._place_apart(np.concatenate(plain, axis=1), slots)
+            row = np.concatenate([widen(part) for part in rows], axis=1)
+            plain = round_to(row[:, list(self.form.order(self.row))], self.form.dtypes[0])
+            return self._place_apart(_bytes(plain), slots)
         first, *rest = rows
         assert isinstance(first, Scaled)  # kv.append's verifier
         bytes_of = [_bytes(first.values), _bytes(first.scales.astype(np.float32))]

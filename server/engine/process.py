@@ -161,6 +161,7 @@ def _load(
         num_host_pages=options.host_pages,
         threads=options.threads,
         phases=phases,
+        warn=log.say,
     )
     if options.threads is None:
         phases("choose threads")
@@ -172,10 +173,11 @@ def _load(
 
 def _join_ranks(options: argparse.Namespace) -> None:
     from lostwax.backends.runtime.ranks import gather
+    from lostwax.backends.runtime.require_target import collectives_of
     from lostwax.backends.runtime.usable_cores import usable_threads
 
     options.threads = options.threads or max(usable_threads() // options.ranks, 1)
-    gather(options.meeting, options.rank, options.ranks)
+    gather(options.meeting, options.rank, options.ranks, collectives_of(options.artifact))
 
 
 @contextmanager

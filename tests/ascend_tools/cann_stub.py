@@ -1,8 +1,10 @@
 """Builds libraries that stand in for CANN's, so that torch_npu can be imported: no NPU is there.
 
-Run by the environment's interpreter, with a folder. What is missing is found in torch_npu's own
-libraries (nm), and every missing function says that it failed, but for those of `ANSWERS`; gcc
-makes one library of them, which is copied under each name that is asked for.
+Run by the environment's interpreter, with a folder, and names of functions that CANN's operators
+are called by. What is missing is found in torch_npu's own libraries (nm), and every missing
+function says that it failed, but for those of `ANSWERS`; gcc makes one library of them, which is
+copied under each name that is asked for. Operators' functions are in a library beside it, and fail,
+too; those that torch_npu does not know by name end this.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 NAMES = (
@@ -78,14 +80,29 @@ def _system() -> Iterable[Path]:
             yield Path(line.split()[-1])
 
 
+def build_operators(folder: Path, names: list[str]) -> None:
+    """Write the library of operators."""
+    packages = Path(sysconfig.get_paths()["purelib"])
+    known = (packages / "torch_npu" / "lib" / "libtorch_npu.so").read_bytes()
+    unknown = [name for name in names if name.encode() + b"\0" not in known]
+    if unknown:
+        raise SystemExit(f"torch_npu calls none of {', '.join(unknown)}")
+    _compile(folder / "libopapi.so", {n: f"int {n}(void) {{ return {FAILED}; }}" for n in names})
+
+
+def _compile(library: Path, bodies: Mapping[str, str]) -> None:
+    source = library.with_suffix(".c")
+    source.write_text("\n".join(bodies.values()) + "\n")
+    subprocess.run(["gcc", "-w", "-shared", "-fPIC", source, "-o", library], check=True)
+
+
 def build(folder: Path) -> int:
     """Write the libraries into the folder; how many functions they have."""
     folder.mkdir(parents=True, exist_ok=True)
     names = missing(Path(sysconfig.get_paths()["purelib"]))
-    source, library = folder / "stub.c", folder / "stub.so"
-    bodies = (ANSWERS.get(n, f"int {n}(void) {{ return {FAILED}; }}") for n in names)
-    source.write_text("\n".join(bodies) + "\n")
-    subprocess.run(["gcc", "-w", "-shared", "-fPIC", source, "-o", library], check=True)
+    library = folder / "stub.so"
+    failing = {name: f"int {name}(void) {{ return {FAILED}; }}" for name in names}
+    _compile(library, failing | {name: ANSWERS[name] for name in names if name in ANSWERS})
     for name in NAMES:
         shutil.copy(library, folder / f"{name}.so")
     return len(names)
@@ -93,3 +110,4 @@ def build(folder: Path) -> int:
 
 if __name__ == "__main__":
     print(build(Path(sys.argv[1])))
+    build_operators(Path(sys.argv[1]), sys.argv[2:])

@@ -1,8 +1,9 @@
-"""Makes the environments of Ascend's tools: torch_npu, and Triton's build for Ascend.
+"""Makes the environments of Ascend's tools: torch_npu, Triton's build for Ascend, and TileLang's.
 
 They cannot live beside lostwax: torch_npu loads itself into every torch and wants CANN's libraries,
-and triton-ascend installs itself as `triton`. Run as `./dev ascend`, which also runs the tests
-marked `ascend`. Each environment lies in .lostwax/ascend/ and is made once for its pins.
+triton-ascend installs itself as `triton`, and tilelang-ascend is for another processor, which is
+emulated. Run as `./dev ascend`, which also runs the tests marked `ascend`. Each environment lies in
+.lostwax/ascend/ and is made once for its pins.
 """
 
 from __future__ import annotations
@@ -32,6 +33,14 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
         "pybind11",
         "numpy",
     ),
+    # emulated, without what these ask for; torch 2.6.0 is the newest of its CPU builds there
+    "tilelang": (
+        "tilelang-ascend==0.1.4",
+        "torch==2.6.0",
+        *("numpy==2.2.6", "tqdm", "typing_extensions", "cloudpickle", "ml_dtypes", "psutil"),
+        *("decorator", "attrs", "scipy==1.15.3", "tornado", "sympy", "mpmath", "networkx"),
+        *("jinja2", "markupsafe", "fsspec", "filelock", "pyyaml", "packaging", "setuptools"),
+    ),
 }
 """Packages by environment, with the versions that the tests were written for."""
 
@@ -47,6 +56,12 @@ def make(name: str) -> None:
     wanted = hashlib.sha256("\n".join(packages).encode()).hexdigest()
     stamp = FOLDER / name / "made-of"
     if stamp.exists() and stamp.read_text() == wanted:
+        return
+    if name == "tilelang":
+        from emulated import make as make_emulated  # beside this, which tests import by its package
+
+        make_emulated(FOLDER / name, packages)
+        stamp.write_text(wanted)
         return
     shutil.rmtree(FOLDER / name, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", FOLDER / name], check=True)

@@ -2,7 +2,8 @@
 
 `OUT schemas`: writes those of the operators that are called, as the snapshot keeps them.
 `OUT calls ARTIFACT`: each host call of an artifact's programs over fake tensors; writes the
-operators that were called, a JSON object of each one's result types. They say that they are the
+operators that were called, a JSON object of each one's result types, and those that torch's would
+stand in for. They say that they are the
 CPU's: on `npu`, where `twins` calls operators, torch's own methods ask which device is current.
 `OUT export ARTIFACT`: every call of a decode layer with experts, in order over one step's memory,
 by torch.export; writes the operators of the graph in order.
@@ -28,7 +29,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lostwax.backends.ascend.contract.rules import RULES
 from lostwax.backends.ascend.contract.snapshot import Snapshot, snapshot_text
-from lostwax.backends.ascend.kernels.installed import installed_schema
+from lostwax.backends.ascend.kernels import rope
+from lostwax.backends.ascend.kernels.operators import installed_schema, replaced
 from lostwax.backends.ascend.twins.register import register
 from lostwax.backends.runtime.host_call import bind_host_call
 from lostwax.backends.runtime.tensors import TORCH_DTYPES, tensor_of
@@ -91,8 +93,10 @@ def calls(artifact: Path) -> bytes:
     for call in host_calls(artifact):
         with FakeTensorMode(), torch.inference_mode(), called:
             bind_host_call(call, fake_of, PACKAGES)()
+        rope.tables.cache_clear()  # they are fake
         count += 1
-    return json.dumps({"calls": count, "operators": called.results}).encode()
+    found = {"calls": count, "operators": called.results, "replaced": replaced(RULES)}
+    return json.dumps(found).encode()
 
 
 class Layer(torch.nn.Module):

@@ -68,6 +68,20 @@ def _routing() -> dict[str, Any]:
     }
 
 
+def _latent_row() -> dict[str, Any]:
+    return {
+        "kv": _normal(3, 1, 1, 576),
+        "gamma": _normal(512),
+        "cos": _normal(3, 1, 1, 64),
+        "sin": _normal(3, 1, 1, 64),
+        "index": torch.tensor([17, -1, 40]),
+        "k_cache": _normal(8, 16, 1, 64),
+        "ckv_cache": _normal(8, 16, 1, 512),
+        "epsilon": 1e-6,
+        "cache_mode": "PA_BNSD",
+    }
+
+
 def _grouped() -> dict[str, Any]:
     return {
         "x": [_int8(8, 64)],
@@ -99,6 +113,7 @@ def SAMPLES() -> dict[str, dict[str, Any]]:
             "indices": torch.tensor([[3], [5]]),
             "updates": _normal(2, 64),
         },
+        "npu_kv_rmsnorm_rope_cache": _latent_row(),
         "npu_dynamic_quant": {"input": _normal(4, 64)},
         "npu_quant_matmul": {
             "x1": _int8(4, 64),

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache, wraps
+from collections.abc import Callable, Generator
+from functools import cache, partial, wraps
 from typing import Any
 
 import pytest
 import torch
-from ascend_twin import TWIN_TARGET, TwinDriver
+from ascend_operators import change, forget
+from ascend_twin import TARGETS, TWIN_TARGET, TwinDriver
 from model_formats import LITTLE
 
 from lostwax.backends.ascend.kernels import attention, experts, norms, planes, products, rope
 from lostwax.backends.ascend.kernels import cache as cache_kernels
+from lostwax.backends.ascend.kernels.composed import COMPOSED
 from lostwax.backends.ascend.lowerings import lowerings
+from lostwax.backends.ascend.twins.register import register
 from lostwax.backends.formats import Formats
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.candidate import Candidate
@@ -30,6 +33,7 @@ from lostwax.backends.runtime.driver import Driver, no_kernels
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.ir.contract.target import Target
 from lostwax.ir.op import LostwaxOp
 from lostwax.ir.passes.pipeline import run
 from lostwax.ir.region import find_matches
@@ -38,7 +42,9 @@ PAGE = 16
 CONFIG = LITTLE | {"n_routed_experts": 8, "n_group": 2, "topk_group": 1}
 """Ranks and heads that CANN's operators take, four experts a group."""
 OWN = tuple(low for low in lowerings(TWIN_TARGET) if low.name.startswith("ascend_"))
-WAIVED = {"ascend_attend", "ascend_attend_all", "ascend_quant_experts"}
+WAIVED = {
+    "ascend_attend", "ascend_attend_all", "ascend_quant_experts", "ascend_norm_rope_append",
+}  # fmt: skip
 """Of which CANN's operators round inside to what no type says."""
 WEIGHTS = ("int8", "dequantised")
 BODIES = tuple(
@@ -53,22 +59,26 @@ def module_of(weights: str):
     return run(captured.module, (formats,), None), captured.facts
 
 
-def driver() -> Driver:
-    return TwinDriver(TWIN_TARGET, no_kernels, {})
-
-
 def _no_kernel(source: KernelSource) -> CompiledKernel:
     raise AssertionError(f"a lowering asked for a kernel: {source}")
 
 
-ENVIRONMENT = Environment(TWIN_TARGET, driver, _no_kernel, "interpreted", {})
+def environment(target: Target) -> Environment:
+    def driver() -> Driver:
+        return TwinDriver(target, no_kernels, {})
+
+    return Environment(target, driver, _no_kernel, "interpreted", {})
 
 
 def certified(
-    weights: str, chosen: tuple[Lowering, ...] = OWN, variants: tuple[Variant, ...] = BODIES
+    weights: str,
+    chosen: tuple[Lowering, ...] = OWN,
+    variants: tuple[Variant, ...] = BODIES,
+    target: Target = TWIN_TARGET,
 ) -> list[Outcome]:
     module, facts = module_of(weights)
-    return list(certify_all(module, facts, chosen, ENVIRONMENT, variants=variants, seeds=(1,)))
+    given = environment(target)
+    return list(certify_all(module, facts, chosen, given, variants=variants, seeds=(1,)))
 
 
 @cache
@@ -86,6 +96,36 @@ def test_every_lowering_gives_what_its_region_means(weights: str) -> None:
     assert any(o.certificate is not None for o in found)
     waived = {o.candidate.name: o.certificate.waiver for o in found if o.certificate is not None}
     assert {name for name, waiver in waived.items() if waiver} <= WAIVED
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS[1:], ids=lambda each: each.name)
+def test_every_target_has_every_lowering(target: Target) -> None:
+    """Those of captured steps, too: nothing there asks the host."""
+    found = certified("int8", target=target)
+    certificates = [o.certificate for o in found if o.certificate is not None]
+    assert {each.state for each in certificates} == {"interpreted"}
+    placed = {o.candidate.name for o in found if o.certificate is not None}
+    assert placed == {o.candidate.name for o in outcomes("int8") if o.certificate is not None}
+
+
+@pytest.fixture
+def without_cann(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """No operator that torch's can stand in for."""
+    register()
+    change(monkeypatch, dict.fromkeys(COMPOSED))
+    yield
+    forget()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_cann")
+def test_every_lowering_gives_that_with_what_torch_has_in_place_of_operators() -> None:
+    found = certified("int8", variants=BODIES[:1])
+    assert {o.candidate.name for o in found if o.certificate is not None} >= {
+        "ascend_norm_rope_append", "ascend_rope", "ascend_route", "ascend_quant_experts",
+        "ascend_quantise", "ascend_append", "ascend_rms_norm", "ascend_quant_gate_up",
+    }  # fmt: skip
 
 
 def test_every_lowering_has_a_place_in_some_model() -> None:
@@ -169,6 +209,32 @@ def _group_of_padding_lost(right: Any, *args: Any, **consts: Any) -> None:
     args[3][-1:] = args[3][-2:-1]
 
 
+def _last_first(right: Any, x: Any, *args: Any, **options: Any) -> Any:
+    """Of equals the last one."""
+    values, indices = right(x.flip(-1), *args, **options)
+    return torch.return_types.sort((values, x.shape[-1] - 1 - indices))
+
+
+def _sort_of_another_tie_order(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(torch, "sort", partial(_last_first, torch.sort))
+
+
+def _pairs_stay_side_by_side(right: Any, x: Any) -> Any:
+    return x.contiguous()
+
+
+def _half_tables(right: Any, positions: Any, out: Any, **consts: Any) -> None:
+    right(positions, out, **(consts | {"interleaved": not consts["interleaved"]}))
+
+
+def _row_scale_lost(right: Any, x: Any, x_scale: Any, *rest: Any) -> Any:
+    return right(x, torch.ones_like(x_scale), *rest)
+
+
+def _padding_is_written(right: Any, positions: Any, slots: Any, out: Any) -> None:
+    right(torch.zeros_like(positions), slots + 1, out)
+
+
 def _weights_swapped(right: Any, rows: Any, place: Any, ids: Any, weights: Any, out: Any) -> None:
     right(rows, place, ids, weights.flip(-1), out)
 
@@ -210,6 +276,20 @@ PLANTED: dict[str, tuple[Plant, str, str]] = {
         in_place_of(attention, "row_groups", _each_by_itself), "ascend_index_topk", "int8"),
     "rows without a token have no group": (
         in_place_of(attention, "row_groups", _group_of_padding_lost), "ascend_index_topk", "int8"),
+    "of equal positions the last is selected": (
+        _sort_of_another_tie_order, "ascend_index_topk", "int8"),
+    "queries are not in the order of their keys": (
+        in_place_of(attention, "halves", _pairs_stay_side_by_side), "ascend_attend", "int8"),
+    "keys are kept as pairs": (
+        in_place_of(cache_kernels, "halves", _pairs_stay_side_by_side), "ascend_append_apart",
+        "int8"),
+    "pairs are turned by others' angles": (
+        in_place_of(rope, "table", _half_tables), "ascend_norm_rope_append", "int8"),
+    "rows are written one slot on": (
+        in_place_of(cache_kernels, "kept_slots", _padding_is_written), "ascend_norm_rope_append",
+        "int8"),
+    "scales of experts' rows are lost": (
+        in_place_of(experts, "_quant_grouped", _row_scale_lost), "ascend_quant_experts", "int8"),
     "weights of experts are exchanged": (
         in_place_of(experts, "_finalise", _weights_swapped), "ascend_quant_experts", "int8"),
     "the same in bf16": (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ascend_twin import TWIN
+from ascend_twin import TWIN, TWIN_TARGET
 from harness import Player
 from model_formats import FP8
 from tiny import WIDE, write_config
@@ -130,7 +130,7 @@ def test_a_whole_model_gives_what_it_gives_on_the_cpu(
     row choose another expert it is further off, on the CPU, too.
     """
     want = little.ran("cpu", "f32", "stored", little_text())
-    found = little.ran("ascend-twin", "bf16", weights, little_text())
+    found = little.ran(TWIN_TARGET.name, "bf16", weights, little_text())
     rows = off(found.logits, want.logits)
     assert float(rows.median()) < bound
     assert float(rows.quantile(0.9)) < 5 * bound
@@ -155,8 +155,8 @@ def test_int8_costs_the_trained_model_little(
     text = tuple(Tokenizer.from_str(told.decode()).encode(TEXT).ids)
     assert len(text) > 256, "the indexer chooses"
     exact = trained.ran("cpu", "f32", "stored", text)
-    wide = trained.ran("ascend-twin", "bf16", "dequantised", text)
-    int8 = trained.ran("ascend-twin", "bf16", "int8", text)
+    wide = trained.ran(TWIN_TARGET.name, "bf16", "dequantised", text)
+    int8 = trained.ran(TWIN_TARGET.name, "bf16", "int8", text)
     with capsys.disabled():
         for name, each in (("cpu f32", exact), ("twins bf16", wide), ("twins W8A8", int8)):
             rows = float(off(each.logits, exact.logits).median())

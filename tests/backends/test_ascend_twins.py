@@ -8,14 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from lostwax.backends.ascend.contract.snapshot import read_snapshot
-from lostwax.backends.ascend.kernels import installed
 from lostwax.backends.ascend.kernels.attention import row_groups, single_rows
-from lostwax.backends.ascend.kernels.installed import require_library
 from lostwax.backends.ascend.twins.attention import NOTHING
 from lostwax.backends.ascend.twins.checked import RuleBroken
 from lostwax.backends.ascend.twins.register import register
-from lostwax.backends.runtime.require_packages import MissingPackage
 
 Change = Callable[[dict[str, Any]], None]
 I32 = torch.int32
@@ -199,20 +195,38 @@ def test_rows_of_requests_whose_drafts_are_missing_see_their_own_positions() -> 
     assert table.tolist() == [[1, 2]] * 3 + [[3, 0]] * 4
 
 
-def test_a_library_with_the_kept_schemas_is_taken() -> None:
-    require_library()
+def latent_row() -> dict[str, Any]:
+    torch.manual_seed(2)
+    return {
+        "kv": torch.randn(3, 1, 1, 576).bfloat16(),
+        "gamma": torch.rand(512).bfloat16(),
+        "cos": torch.rand(3, 1, 1, 64).bfloat16(),
+        "sin": torch.rand(3, 1, 1, 64).bfloat16(),
+        "index": torch.tensor([17, -1, 40]),
+        "k_cache": torch.full((4, 16, 1, 64), 7.0).bfloat16(),
+        "ckv_cache": torch.full((4, 16, 1, 512), 7.0).bfloat16(),
+        "epsilon": 1e-6,
+        "cache_mode": "PA_BNSD",
+    }
 
 
-def test_another_library_is_refused_with_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = read_snapshot().schemas
-    found: dict[str, str | None] = dict(kept)
-    found["npu_rms_norm"] = kept["npu_rms_norm"].replace("gamma", "weight")
-    found["npu_swiglu"] = None
-    monkeypatch.setattr(installed, "installed_schema", found.get)
-    with pytest.raises(MissingPackage) as error:
-        require_library()
-    said = str(error.value)
-    assert "npu_rms_norm: argument gamma is gone (was Tensor)" in said
-    assert "npu_rms_norm: new argument weight: Tensor" in said
-    assert "npu_swiglu: missing" in said
-    assert "--lowering" in said
+def test_a_row_without_a_place_is_not_written_and_pairs_are_kept_in_halves() -> None:
+    given = latent_row()
+    torch.ops.npu.npu_kv_rmsnorm_rope_cache(**given)
+    keys = given["k_cache"].view(64, 64)
+    written = (keys != 7).any(1).nonzero()[:, 0].tolist()
+    assert written == [17, 40]
+    even, odd = given["kv"][2, 0, 0, 512:].float().unflatten(0, (-1, 2)).unbind(1)
+    cos, sin = (given[name][2, 0, 0].float() for name in ("cos", "sin"))
+    want = torch.cat((even * cos[:32] - odd * sin[:32], odd * cos[32:] + even * sin[32:]))
+    torch.testing.assert_close(keys[40].float(), want, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [([17, 17, 40], "holds a place twice"), ([17, 64, 40], "outside of 64"), ([-2, 1, 2], "-2")],
+)
+def test_places_are_of_the_cache_and_each_once(index: list[int], said: str) -> None:
+    given = latent_row() | {"index": torch.tensor(index)}
+    with pytest.raises(RuleBroken, match=said):
+        torch.ops.npu.npu_kv_rmsnorm_rope_cache(**given)

@@ -46,9 +46,9 @@ class Argument:
     dense: bool = False
 
 
-Lengths = Literal["cumulative", "each", "shares"]
-"""How lengths are counted: the sum up to each one's end, which ends with the whole; each by itself,
-at most the whole; or each by itself, together the whole."""
+Lengths = Literal["cumulative", "each", "shares", "places"]
+"""How integers are counted: the sum up to each one's end, which ends with the whole; each by
+itself, at most the whole; each by itself, together the whole; or places, each once, -1 for none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,6 +56,22 @@ _RULES = (
         same=(("input", "updates"),),
     ),
     Rule(
+        op="npu_kv_rmsnorm_rope_cache",
+        arguments={
+            "kv": Argument(HALF, ("T", 1, 1, 576)),
+            "gamma": Argument(HALF, (512,)),
+            "cos": Argument(HALF, ("T", 1, 1, 64)),
+            "sin": Argument(HALF, ("T", 1, 1, 64)),
+            "index": Argument(I64, ("T",)),
+            "k_cache": Argument(HALF, ("blocks", "block", 1, 64)),
+            "ckv_cache": Argument(HALF, ("blocks", "block", 1, 512)),
+        },
+        axes={"block": BLOCK},
+        values={"cache_mode": ("PA_BNSD",), "is_output_kv": (False,)},
+        same=(("kv", "gamma", "cos", "sin", "k_cache", "ckv_cache"),),
+        lengths={"index": ("places", "blocks * block")},
+    ),
+    Rule(
         op="npu_dynamic_quant",
         arguments={"input": Argument(HALF, ("T", "D"))},
         values={"quant_mode": ("pertoken",)},

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from lostwax.backends.ascend.kernels.installed import require_library as require_library
-from lostwax.backends.ascend.kernels.planes import parts_of
+from lostwax.backends.ascend.kernels.operators import calls, operator
+from lostwax.backends.ascend.kernels.planes import halves, parts_of
 
 NO_POSITION = 1 << 30
 """Behind every position when positions are sorted."""
@@ -57,6 +57,7 @@ def single_rows(
     table.copy_(page_table.index_select(0, owner))
 
 
+@calls("npu_lightning_indexer")
 def index_topk(
     q: torch.Tensor,
     weights: torch.Tensor,
@@ -72,7 +73,7 @@ def index_topk(
     The operator puts as many positions in front as a row has or as are wanted, in any order; what
     stands behind them is nobody's.
     """
-    chosen, _ = torch.ops.npu.npu_lightning_indexer(
+    chosen, _ = operator("npu_lightning_indexer")(
         q,
         cache[:, :, None],
         weights,
@@ -90,6 +91,7 @@ def index_topk(
     out.copy_(ordered.masked_fill(ordered == NO_POSITION, -1))
 
 
+@calls("npu_sparse_flash_attention")
 def attend(
     q_nope: torch.Tensor,
     q_pe: torch.Tensor,
@@ -107,14 +109,14 @@ def attend(
 
     q_nope [T, H, Dn], q_pe [T, H, R], kv_b bf16 [H * (Dn + Dv), C], cache of layout bf16_apart with
     parts [C, R], selection i32 [T, K]. Queries go into the latent space and results come out of it
-    in bf16, by two products of torch's.
+    in bf16, by two products of torch's. Rope keys are cached in halves, and so queries are put.
     """
     rows, heads, nope = q_nope.shape
     latent = kv_b.shape[1]
     per_head = kv_b.view(heads, -1, latent)
     query = torch.bmm(q_nope.transpose(0, 1), per_head[:, :nope]).transpose(0, 1)
     keys, rope_keys = parts_of(cache, (latent, q_pe.shape[2]))
-    mixed, _, _ = torch.ops.npu.npu_sparse_flash_attention(
+    mixed, _, _ = operator("npu_sparse_flash_attention")(
         query.contiguous(),
         keys,
         keys,
@@ -123,7 +125,7 @@ def attend(
         block_table=table,
         actual_seq_lengths_query=ends,
         actual_seq_lengths_kv=lengths,
-        query_rope=q_pe.contiguous(),
+        query_rope=halves(q_pe),
         key_rope=rope_keys,
         sparse_block_size=1,
         layout_query="TND",

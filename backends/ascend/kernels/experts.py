@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from lostwax.backends.ascend.kernels.installed import require_library as require_library
+from lostwax.backends.ascend.kernels.operators import calls, operator
 
 
+@calls("npu_moe_gating_top_k")
 def route(
     logits: torch.Tensor,
     bias: torch.Tensor,
@@ -20,7 +21,7 @@ def route(
     scale: float,
 ) -> None:
     """Write ids i32 and weights f32 [T, K] of logits f32 [T, E]; rows without a token get -1, 0."""
-    chosen_weights, chosen, _ = torch.ops.npu.npu_moe_gating_top_k(
+    chosen_weights, chosen, _ = operator("npu_moe_gating_top_k")(
         logits,
         top_k,
         bias=bias,
@@ -37,6 +38,7 @@ def route(
     ids.copy_(chosen.masked_fill(padded, -1))
 
 
+@calls("npu_moe_init_routing_v2", "npu_grouped_matmul", "npu_swiglu", "npu_moe_finalize_routing")
 def experts(
     x: torch.Tensor,
     ids: torch.Tensor,
@@ -47,10 +49,17 @@ def experts(
 ) -> None:
     """Write what chosen experts give x bf16 [T, D]: gate_up [E, 2 I, D], down [E, D, I]."""
     rows, place, counts, _ = _routed(x, None, ids, gate_up.shape[0])
-    hidden = torch.ops.npu.npu_swiglu(_grouped(rows, gate_up, counts), -1)
+    hidden = operator("npu_swiglu")(_grouped(rows, gate_up, counts), -1)
     _finalise(_grouped(hidden, down, counts), place, ids, weights, out)
 
 
+@calls(
+    "npu_moe_init_routing_v2",
+    "npu_grouped_matmul",
+    "npu_swiglu",
+    "npu_dynamic_quant",
+    "npu_moe_finalize_routing",
+)
 def quant_experts(
     x: torch.Tensor,
     x_scale: torch.Tensor,
@@ -68,7 +77,7 @@ def quant_experts(
     """
     rows, place, counts, row_scale = _routed(x, x_scale.reshape(-1), ids, gate_up.shape[0])
     gated = _quant_grouped(rows, row_scale, gate_up, gate_up_scale, counts)
-    hidden, hidden_scale = torch.ops.npu.npu_dynamic_quant(torch.ops.npu.npu_swiglu(gated, -1))
+    hidden, hidden_scale = operator("npu_dynamic_quant")(operator("npu_swiglu")(gated, -1))
     result = _quant_grouped(hidden, hidden_scale, down, down_scale, counts)
     _finalise(result, place, ids, weights, out)
 
@@ -81,7 +90,7 @@ def _routed(
 
     What has no expert goes to expert 0 and is weighed by 0: the products want every row counted.
     """
-    return torch.ops.npu.npu_moe_init_routing_v2(
+    return operator("npu_moe_init_routing_v2")(
         x,
         ids.clamp(min=0),
         scale=scale,
@@ -98,7 +107,7 @@ def _routed(
 
 def _grouped(x: torch.Tensor, weight: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     """Each expert's rows times its weight [E, N, K], transposed without a copy."""
-    (result,) = torch.ops.npu.npu_grouped_matmul(
+    (result,) = operator("npu_grouped_matmul")(
         [x],
         [weight.transpose(1, 2)],
         split_item=2,
@@ -117,7 +126,7 @@ def _quant_grouped(
     scale: torch.Tensor,
     counts: torch.Tensor,
 ) -> torch.Tensor:
-    (result,) = torch.ops.npu.npu_grouped_matmul(
+    (result,) = operator("npu_grouped_matmul")(
         [x],
         [weight.transpose(1, 2)],
         scale=[scale[..., 0].to(torch.bfloat16)],  # exact: stored scales have bf16's bits
@@ -140,7 +149,7 @@ def _finalise(
 ) -> None:
     """Write the weighed sum of each token's rows, in f32: the operator sums in its rows' dtype."""
     share = weights.masked_fill(ids < 0, 0)
-    summed = torch.ops.npu.npu_moe_finalize_routing(
+    summed = operator("npu_moe_finalize_routing")(
         rows.float(), None, None, None, share, place, None, drop_pad_mode=2
     )
     out.copy_(summed)

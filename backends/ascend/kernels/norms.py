@@ -5,14 +5,16 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from lostwax.backends.ascend.kernels.installed import require_library as require_library
+from lostwax.backends.ascend.kernels.operators import calls, operator
 
 
+@calls("npu_rms_norm")
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, *, eps: float) -> None:
     """Write weight * x / sqrt(mean(x^2) + eps): [T, D], all of one dtype."""
-    out.copy_(torch.ops.npu.npu_rms_norm(x, weight, eps)[0])
+    out.copy_(operator("npu_rms_norm")(x, weight, eps)[0])
 
 
+@calls("npu_add_rms_norm")
 def add_rms_norm(
     a: torch.Tensor,
     b: torch.Tensor,
@@ -23,7 +25,7 @@ def add_rms_norm(
     eps: float,
 ) -> None:
     """Write residual = a + b (if wanted), and out = the norm of the sum: [T, D], one dtype."""
-    normed, _, total = torch.ops.npu.npu_add_rms_norm(a, b, weight, eps)
+    normed, _, total = operator("npu_add_rms_norm")(a, b, weight, eps)
     if residual is not None:
         residual.copy_(total)
     out.copy_(normed)

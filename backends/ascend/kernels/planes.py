@@ -1,4 +1,4 @@
-"""The parts of one layer's cache as tensors of their own: [blocks, block, 1, width]."""
+"""The parts of one layer's cache as tensors of their own, and the order in which one is kept."""
 
 from __future__ import annotations
 
@@ -18,3 +18,8 @@ def parts_of(cache: torch.Tensor, widths: Sequence[int]) -> list[torch.Tensor]:
         found.append(flat[start:stop].view(blocks, block, 1, width))
         start = stop
     return found
+
+
+def halves(x: torch.Tensor) -> torch.Tensor:
+    """x [..., D] with its even numbers in front of its odd ones: a dense copy."""
+    return x.reshape(*x.shape[:-1], -1, 2).transpose(-1, -2).flatten(-2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lostwax.backends.ascend.kernels.installed import require_library as require_library
+from lostwax.backends.ascend.kernels.operators import calls, operator
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, *, row_tile: int) -> None:
@@ -21,18 +21,21 @@ def linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, *, row_tile
         out[:, rows].copy_(torch.mm(wide, weight[rows].float().t()))
 
 
+@calls("npu_swiglu")
 def gate_up(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
     """Write silu(x Wg^T) * (x Wu^T): weight [2 I, K] holds Wg's rows, then Wu's; out [T, I]."""
-    out.copy_(torch.ops.npu.npu_swiglu(torch.mm(x, weight.t()), -1))
+    out.copy_(operator("npu_swiglu")(torch.mm(x, weight.t()), -1))
 
 
+@calls("npu_dynamic_quant")
 def quantise(x: torch.Tensor, values: torch.Tensor, scales: torch.Tensor) -> None:
     """Write int8 values [T, K] and f32 scales [T, 1] of x [T, K]."""
-    rounded, scale = torch.ops.npu.npu_dynamic_quant(x)
+    rounded, scale = operator("npu_dynamic_quant")(x)
     values.copy_(rounded)
     scales.copy_(scale[:, None])
 
 
+@calls("npu_quant_matmul")
 def quant_linear(
     x: torch.Tensor,
     x_scale: torch.Tensor,
@@ -47,6 +50,7 @@ def quant_linear(
     out.copy_(_quant_product(x, x_scale, weight, scale))
 
 
+@calls("npu_quant_matmul", "npu_swiglu")
 def quant_gate_up(
     x: torch.Tensor,
     x_scale: torch.Tensor,
@@ -55,13 +59,13 @@ def quant_gate_up(
     out: torch.Tensor,
 ) -> None:
     """Write silu(x Wg) * (x Wu): weight [K, 2 I] holds Wg's columns, then Wu's; out [T, I]."""
-    out.copy_(torch.ops.npu.npu_swiglu(_quant_product(x, x_scale, weight, scale), -1))
+    out.copy_(operator("npu_swiglu")(_quant_product(x, x_scale, weight, scale), -1))
 
 
 def _quant_product(
     x: torch.Tensor, x_scale: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor
 ) -> torch.Tensor:
-    return torch.ops.npu.npu_quant_matmul(
+    return operator("npu_quant_matmul")(
         x,
         weight,
         scale.reshape(-1),

@@ -83,7 +83,11 @@ def _pairs_bytes(match: Match, knobs: Knobs) -> int:
     experts, inter, dim = match.shape("gate")
     tokens, top_k = match.shape("ids")
     scales = 2 * experts * (2 * inter + dim)
-    return f32_bytes(tokens * top_k, 3 * dim + 3 * inter) + f32_bytes(tokens, 2 * dim) + scales
+    return (
+        f32_bytes(tokens * top_k, 4 * dim + 7 * inter + 2 * experts)
+        + f32_bytes(tokens, 2 * dim)
+        + scales
+    )
 
 
 EXPERTS = (
@@ -94,7 +98,7 @@ EXPERTS = (
         when=Predicate(_normalises) & keeps("npu_moe_gating_top_k", _gating_call),
         row_invariant=True,
         work=torch_calls(5),
-        allocates=lambda match, knobs: 4 * f32_bytes(*match.shape("logits")),
+        allocates=lambda match, knobs: 14 * f32_bytes(*match.shape("logits")),
     ),
     Lowering(
         name="ascend_experts",

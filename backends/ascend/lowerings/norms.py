@@ -55,7 +55,7 @@ def _add_norm(name: str, pattern: Region, residual: str | None) -> Lowering:
         when=when,
         row_invariant=True,
         work=torch_calls(2 + (residual is not None)),
-        allocates=lambda match, knobs: 3 * f32_bytes(*match.shape("norm")),
+        allocates=lambda match, knobs: 6 * f32_bytes(*match.shape("norm")),
     )
 
 
@@ -67,7 +67,7 @@ NORMS = (
         when=keeps("npu_rms_norm", _rms_call) & same_dtype("op.out", "x"),
         row_invariant=True,
         work=torch_calls(2),
-        allocates=lambda match, knobs: 2 * f32_bytes(*match.shape("op.out")),
+        allocates=lambda match, knobs: 5 * f32_bytes(*match.shape("op.out")),
     ),
     Lowering(
         name="ascend_layer_norm",

@@ -136,7 +136,7 @@ def _gated(
         when=when & P.dtype("act", "bf16") & keeps("npu_swiglu", _swiglu_call),
         weights=weights,
         work=torch_calls(3),
-        allocates=lambda match, knobs: 3 * f32_bytes(*match.shape("act")),
+        allocates=lambda match, knobs: 8 * f32_bytes(*match.shape("act")),
     )
 
 
@@ -179,6 +179,6 @@ PRODUCTS = (
         & keeps("npu_dynamic_quant", _quantise_call),
         row_invariant=True,
         work=torch_calls(3),
-        allocates=lambda match, knobs: 2 * f32_bytes(*match.shape("x")),
+        allocates=lambda match, knobs: 5 * f32_bytes(*match.shape("x")),
     ),
 )

@@ -7,11 +7,15 @@ from lostwax.backends.ascend.lowerings.keeps import KERNELS, keeps
 from lostwax.backends.lowering import Knobs, Lowering, Match
 from lostwax.backends.portable.lowerings.calls import f32_bytes, launch, torch_calls
 from lostwax.backends.portable.lowerings.prepared import rope_consts
-from lostwax.backends.predicates import Predicate, not_captured
-from lostwax.ir.contract.program import Launch
+from lostwax.backends.portable.lowerings.rope import of_step_rows
+from lostwax.backends.predicates import Predicate
+from lostwax.ir.contract.program import Const, Launch
 from lostwax.ir.contract.step import StepOp
 from lostwax.ir.dialects.core import RopeOp
 from lostwax.ir.region import Region
+
+MOST_PAGES = 4096
+"""Of which each has 1,024 positions at most: what the tables of angles reach."""
 
 
 def _call(match: Match) -> Call:
@@ -24,27 +28,40 @@ def _call(match: Match) -> Call:
     return Call(tensors, {"rotary_mode": mode})
 
 
-def _of_step_rows(match: Match) -> str | None:
-    rows = match.shape("x")[0]
-    return None if rows == match.bucket.tokens else f"x has {rows} rows, the step's table has more"
+def within_one(node: str) -> Predicate:
+    """The rope's cosines are none above 1, which CANN's operators do not take."""
+
+    def refusal(match: Match) -> str | None:
+        magnitude = float(match.attr(node, "magnitude"))
+        wanted = f"its cosines reach {magnitude}, the operator wants <= 1"
+        return None if magnitude <= 1 else wanted
+
+    return Predicate(refusal)
 
 
-def _within_one(match: Match) -> str | None:
-    magnitude = float(match.attr("op", "magnitude"))
-    return None if magnitude <= 1 else f"its cosines reach {magnitude}, the operator wants <= 1"
+def _within_tables(match: Match) -> str | None:
+    pages = match.bucket.pages
+    return None if pages <= MOST_PAGES else f"{pages} pages, the angles' tables have {MOST_PAGES}"
 
 
-def _table(match: Match, knobs: Knobs) -> tuple[StepOp, ...]:
-    consts = rope_consts(match)
-    op = StepOp(
+WITHIN_TABLES = Predicate(_within_tables)
+
+
+def angles_of(match: Match, node: str, name: str, dtype: str, **forced: Const) -> StepOp:
+    """`name`: cosines and sines [2, T, dim] of a rope, with constants of its own where `forced`."""
+    consts = rope_consts(match, node) | forced
+    rows, dim = match.bucket.tokens, int(consts["dim"])
+    return StepOp(
         function=f"{KERNELS}rope:table",
         inputs=("positions",),
-        outputs=(("angles", "f32", (2, match.bucket.tokens, int(consts["dim"]))),),
+        outputs=((name, dtype, (2, rows, dim)),),
         consts=consts,
-        placement="host",
-        allocates=64 * match.bucket.tokens * int(consts["dim"]),
+        allocates=f32_bytes(rows, 8 * dim + 8),
     )
-    return (op,)
+
+
+def _prepare(match: Match, knobs: Knobs) -> tuple[StepOp, ...]:
+    return (angles_of(match, "op", "angles", "f32"),)
 
 
 def _emit(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
@@ -58,13 +75,13 @@ ROPE = (
         name="ascend_rope",
         pattern=Region.single(RopeOp),
         emit=_emit,
-        when=not_captured()
-        & Predicate(_of_step_rows)
-        & Predicate(_within_one)
+        when=Predicate(of_step_rows)
+        & within_one("op")
+        & WITHIN_TABLES
         & keeps("npu_rotary_mul", _call),
         row_invariant=True,
-        prepare=_table,
+        prepare=_prepare,
         work=torch_calls(4),
-        allocates=lambda match, knobs: 3 * f32_bytes(*match.shape("x")),
+        allocates=lambda match, knobs: 6 * f32_bytes(*match.shape("x")),
     ),
 )

@@ -103,6 +103,13 @@ def _extent(rule: Rule, product: str, tensors: Mapping[str, torch.Tensor]) -> in
 
 
 def _wrong(kind: Lengths, lengths: list[int], whole: int) -> str | None:
+    if kind == "places":
+        places = [place for place in lengths if place != -1]
+        if len(places) != len(set(places)):
+            return f"{lengths} holds a place twice"
+        if places and not 0 <= min(places) <= max(places) < whole:
+            return f"{lengths} holds a place outside of {whole}"
+        return None
     if min(lengths, default=0) < 0:
         return f"{lengths} holds a negative length"
     if kind == "cumulative":

@@ -1,71 +1,59 @@
-"""Twins of norms, rotation, rounding, products and scatter."""
+"""Twins of writes to caches and of products; the others are `kernels/composed.py`'s."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lostwax.backends.ascend.kernels import composed
 from lostwax.backends.ascend.twins.checked import dtype_of
-
-INT8_MAX = 127.0
-
-
-def rms_norm(input: Tensor, gamma: Tensor, epsilon: float = 1e-6) -> tuple[Tensor, Tensor]:
-    """npu_rms_norm: in f32, rounded once; also 1 / RMS."""
-    wide = input.float()
-    inverse = torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon)
-    return (wide * inverse * gamma.float()).to(input.dtype), inverse
-
-
-def add_rms_norm(
-    x1: Tensor, x2: Tensor, gamma: Tensor, epsilon: float = 1e-6
-) -> tuple[Tensor, Tensor, Tensor]:
-    """npu_add_rms_norm: the norm of the sum as it is in f32, and the sum rounded."""
-    total = x1.float() + x2.float()
-    normed, inverse = rms_norm(total, gamma.float(), epsilon)
-    return normed.to(x1.dtype), inverse, total.to(x1.dtype)
-
-
-def rotary_mul(
-    input: Tensor,
-    r1: Tensor,
-    r2: Tensor,
-    rotary_mode: str = "half",
-    rotate: Tensor | None = None,
-) -> Tensor:
-    """npu_rotary_mul: x cos + rotate(x) sin, pairs side by side or a half apart."""
-    assert rotate is None
-    if rotary_mode == "half":
-        first, second = input.chunk(2, -1)
-        turned = torch.cat((-second, first), -1)
-    else:
-        turned = torch.stack((-input[..., 1::2], input[..., ::2]), -1).flatten(-2)
-    return (input.float() * r1.float() + turned.float() * r2.float()).to(input.dtype)
 
 
 def scatter_nd_update(input: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
-    """npu_scatter_nd_update_: rows of `input` replaced in place."""
-    place = indices[:, 0].long()
+    """npu_scatter_nd_update_: refuses what lies outside, which a device need not."""
+    place = indices[:, 0]
     if bool(((place < 0) | (place >= input.shape[0])).any()):
         raise IndexError("npu_scatter_nd_update_: an index lies outside of the input")
-    return input.index_copy_(0, place, updates)
+    return composed.scatter_nd_update(input, indices, updates)
 
 
-def dynamic_quant(
-    input: Tensor,
+def kv_rmsnorm_rope_cache(
+    kv: Tensor,
+    gamma: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    index: Tensor,
+    k_cache: Tensor,
+    ckv_cache: Tensor,
     *,
-    smooth_scales: Tensor | None = None,
-    group_index: Tensor | None = None,
-    dst_type: int | None = None,
-    quant_mode: str = "pertoken",
-    dst_type_max: float = 0.0,
-) -> tuple[Tensor, Tensor]:
-    """npu_dynamic_quant: int8 and a scale a row, its largest magnitude / 127."""
-    assert smooth_scales is group_index is dst_type is None
-    wide = input.float()
-    scale = wide.abs().amax(-1) / INT8_MAX
-    values = torch.nan_to_num(wide / scale[..., None]).round().clamp(-INT8_MAX, INT8_MAX)
-    return values.to(torch.int8), scale
+    k_rope_scale: Tensor | None = None,
+    c_kv_scale: Tensor | None = None,
+    k_rope_offset: Tensor | None = None,
+    c_kv_offset: Tensor | None = None,
+    v: Tensor | None = None,
+    epsilon: float = 1e-5,
+    cache_mode: str = "Norm",
+    is_output_kv: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """npu_kv_rmsnorm_rope_cache: rows of -1 are not written. What nobody asked for is NaN."""
+    kept = index >= 0
+    options: dict[str, Any] = {
+        "k_rope_scale": k_rope_scale,
+        "c_kv_scale": c_kv_scale,
+        "k_rope_offset": k_rope_offset,
+        "c_kv_offset": c_kv_offset,
+        "v": v,
+    }
+    composed.kv_rmsnorm_rope_cache(
+        kv[kept], gamma, cos[kept], sin[kept], index[kept], k_cache, ckv_cache,
+        epsilon=epsilon, cache_mode=cache_mode, **options,
+    )  # fmt: skip
+    nothing = float("nan")
+    turned = torch.full((*kv.shape[:3], cos.shape[3]), nothing, dtype=kv.dtype)
+    normed = torch.full((*kv.shape[:3], gamma.shape[0]), nothing, dtype=kv.dtype)
+    return torch.empty_like(k_cache), torch.empty_like(ckv_cache), turned, normed
 
 
 def quant_matmul(
@@ -94,9 +82,3 @@ def quant_matmul(
 def int8_product(x: Tensor, weight: Tensor) -> Tensor:
     """x W as f32 of exact sums: f64 holds the integers that f32 may not."""
     return torch.mm(x.double(), weight.double()).float()
-
-
-def swiglu(input: Tensor, dim: int = -1) -> Tensor:
-    """npu_swiglu: silu of the first half times the second."""
-    gate, up = input.float().chunk(2, dim)
-    return (torch.nn.functional.silu(gate) * up).to(input.dtype)

@@ -13,22 +13,18 @@ import torch
 
 from lostwax.backends.ascend.contract.rules import RULES, gating_numbers
 from lostwax.backends.ascend.contract.snapshot import read_snapshot
-from lostwax.backends.ascend.kernels.installed import installed_schema
+from lostwax.backends.ascend.kernels.composed import COMPOSED
+from lostwax.backends.ascend.kernels.operators import installed_schema
 from lostwax.backends.ascend.twins import attention, experts, plain
 from lostwax.backends.ascend.twins.checked import Twin, checked
 
 TWINS: Mapping[str, Twin] = {
-    "npu_rms_norm": plain.rms_norm,
-    "npu_add_rms_norm": plain.add_rms_norm,
-    "npu_rotary_mul": plain.rotary_mul,
+    **COMPOSED,
     "npu_scatter_nd_update_": plain.scatter_nd_update,
-    "npu_dynamic_quant": plain.dynamic_quant,
+    "npu_kv_rmsnorm_rope_cache": plain.kv_rmsnorm_rope_cache,
     "npu_quant_matmul": plain.quant_matmul,
-    "npu_swiglu": plain.swiglu,
-    "npu_moe_gating_top_k": experts.gating_top_k,
     "npu_moe_init_routing_v2": experts.init_routing,
     "npu_grouped_matmul": experts.grouped_matmul,
-    "npu_moe_finalize_routing": experts.finalize_routing,
     "npu_lightning_indexer": attention.lightning_indexer,
     "npu_sparse_flash_attention": attention.sparse_flash_attention,
 }

@@ -1,4 +1,4 @@
-"""What ranks exchange, on torch.distributed's default group: Gloo on CPUs, NCCL on GPUs.
+"""What ranks exchange, on torch.distributed's default group: Gloo on CPUs, HCCL on Ascend's NPUs.
 
 Every rank runs the same launches, so that the calls meet in order. Knows nothing of programs.
 """

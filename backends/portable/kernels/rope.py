@@ -58,24 +58,29 @@ def rope_table(
     out[1].copy_(torch.stack([-sin, sin], axis).flatten(-2))
 
 
-def rotate(
-    x: torch.Tensor, table: torch.Tensor, out: torch.Tensor, *, offset: int, interleaved: bool
-) -> None:
-    """Rotate the elements from `offset` by a table of rope_table, copy the others."""
-    dim = table.shape[-1]
+def in_place_of_part(x: torch.Tensor, out: torch.Tensor, offset: int, dim: int) -> torch.Tensor:
+    """Copy what is not rotated; where the `dim` elements from `offset` are to be written."""
     end = offset + dim
     if offset:
         out[..., :offset].copy_(x[..., :offset])
     if end < x.shape[-1]:
         out[..., end:].copy_(x[..., end:])
+    return out[..., offset:end]
+
+
+def rotate(
+    x: torch.Tensor, table: torch.Tensor, out: torch.Tensor, *, offset: int, interleaved: bool
+) -> None:
+    """Rotate the elements from `offset` by a table of rope_table, copy the others."""
+    dim = table.shape[-1]
+    target = in_place_of_part(x, out, offset, dim)
     cos, sin = table[0], table[1]
     if x.dim() == 3:
         cos, sin = cos[:, None], sin[:, None]
     half = dim // 2
     pairs, axis = ((half, 2), -1) if interleaved else ((2, half), -2)
-    part = x[..., offset:end].float()
+    part = x[..., offset : offset + dim].float()
     swapped = part.reshape(*part.shape[:-1], *pairs).flip(axis).flatten(-2)
-    target = out[..., offset:end]
     if out.dtype == torch.float32:
         torch.mul(part, cos, out=target)
         target.addcmul_(swapped, sin)

@@ -11,7 +11,8 @@ from lostwax.ir.dialects.core import RopeOp
 from lostwax.ir.region import Region
 
 
-def _of_step_rows(match: Match) -> str | None:
+def of_step_rows(match: Match) -> str | None:
+    """Why a table made once a step does not serve this rope, None where it does."""
     rows = match.shape("x")[0]
     return None if rows == match.bucket.tokens else f"x has {rows} rows, the step's table has more"
 
@@ -47,7 +48,7 @@ ROPE = (
         name="portable_rope_table",
         pattern=Region.single(RopeOp),
         emit=_emit_rotate,
-        when=Predicate(_of_step_rows),
+        when=Predicate(of_step_rows),
         row_invariant=True,
         prepare=rope_table,
         work=torch_calls(5),
