@@ -93,7 +93,8 @@ def _messages(request: CountTokensRequest) -> list[Message]:
 
 
 def _tell(history: History, turn: Turn) -> None:
-    blocks = [TextBlock(turn.content)] if isinstance(turn.content, str) else turn.content
+    content = turn.content or ""  # a turn without blocks is one all the same
+    blocks = [TextBlock(content)] if isinstance(content, str) else content
     if turn.role == "assistant":
         for block in blocks:
             _tell_own(history, block)
@@ -105,7 +106,7 @@ def _tell(history: History, turn: Turn) -> None:
         raise FieldError("messages", message)
     for block in results:
         history.answer(block.tool_use_id, text_of(block.content))
-    if texts or not results:
+    if texts:
         history.add("user" if turn.role == "user" else "system", text_of(texts))
 
 

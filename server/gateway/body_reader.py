@@ -5,25 +5,29 @@ all clients wait for the many calls of many threads. A small body is read in a t
 such call is short. A larger one goes to another process, with a deadline: there it costs the
 gateway nothing but its bytes. Those of ordinary chats have a process of their own, for none of them
 to wait for large ones. So have chats that an operator's template renders, whatever their size: that
-is a program, and a fork of a process without threads bounds it (`template_apart.py`). Threads,
-processes and what waits for them are bounded.
+is a program, and a fork of a process without threads bounds it (`template_apart.py`). A body that
+may be a text is read as one first, so that no text waits for templates. Threads, processes and what
+waits for them are bounded.
 """
 
 from __future__ import annotations
 
 import asyncio
 from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
 
 from lostwax.ir.contract.own_program import own_program
 from lostwax.server.gateway.body_process import LENGTH_BYTES
+from lostwax.server.gateway.body_turns import BodyTurns
+from lostwax.server.gateway.chat_settings import HAS_CHAT, TEXTS_ALONE
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.prepare import read_body
-from lostwax.server.gateway.prepared import Answered, Job, Prepared, Refused
+from lostwax.server.gateway.prepared import MIXED_ROUTES, Answered, Job, Prepared, Refused
 from lostwax.server.gateway.tokenizer import Codec
 
 SMALL_BODY_BYTES = 8192
@@ -32,11 +36,9 @@ LARGE_BODY_BYTES = 65536
 """Above, two processes; up to here, one."""
 NUM_THREADS = 2
 NUM_PROCESSES = 2
-MAX_WAITING = 32
-"""Large bodies. The number of requests bounds the others."""
 DEADLINE_S = 10.0
 BEGIN_S = 10.0
-"""A process begins to read within this, or it is not the body's fault."""
+"""A process is there and begins to read within this, or it is not the body's fault."""
 _CHUNK_BYTES = 65536
 _MODULE = "lostwax.server.gateway.body_process"
 _JOBS = msgspec.msgpack.Encoder()
@@ -55,11 +57,10 @@ class BodyReader:
         self._deadline_s = deadline_s
         self._begin_s = begin_s
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="body")
-        self._large = asyncio.Semaphore(NUM_PROCESSES)
-        self._medium = asyncio.Semaphore(1)
-        self._templated = asyncio.Semaphore(1)
+        self._large = BodyTurns(NUM_PROCESSES)
+        self._medium = BodyTurns(1)
+        self._templated = BodyTurns(1)
         self._idle: list[Process] = []
-        self._num_waiting = 0
         self._is_stopped = False
         self._tasks: set[asyncio.Task[Prepared | Answered | Refused]] = set()
         self._starting: asyncio.Task[None] | None = None
@@ -84,18 +85,28 @@ class BodyReader:
 
     async def read(self, body: bytes, job: Job) -> Prepared | Answered:
         """The request; ApiError where it is refused."""
-        is_templated = job.chats.template is not None
-        if len(body) <= SMALL_BODY_BYTES and not is_templated:
+        if job.chats.template is None:
+            return await self._read_plain(body, job)
+        if job.route in MIXED_ROUTES:
+            try:
+                return await self._read_plain(body, msgspec.structs.replace(job, chats=TEXTS_ALONE))
+            except ApiError as error:
+                if error.code != HAS_CHAT:
+                    raise
+        return await self._read_in_turn(self._templated, body, job)
+
+    async def _read_plain(self, body: bytes, job: Job) -> Prepared | Answered:
+        """The request, by whom its size says. There is no template to run."""
+        if len(body) <= SMALL_BODY_BYTES:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._threads, read_body, body, job, self._codec)
-        turns = self._templated if is_templated else self._medium
-        if len(body) > LARGE_BODY_BYTES:
-            turns = self._large
-            await self._wait_turn()
-        else:
-            await turns.acquire()
+        turns = self._large if len(body) > LARGE_BODY_BYTES else self._medium
+        return await self._read_in_turn(turns, body, job)
+
+    async def _read_in_turn(self, turns: BodyTurns, body: bytes, job: Job) -> Prepared | Answered:
+        await turns.take(is_large=len(body) > LARGE_BODY_BYTES)
         if self._is_stopped:  # its turn came as what was read before it was ended
-            turns.release()
+            turns.give_back()
             message = "the server is shutting down and reads no more requests"
             raise ApiError(503, message, code="shutting_down", retry_after_s=1)
         task = asyncio.create_task(self._read_apart(body, job))
@@ -107,16 +118,6 @@ class BodyReader:
             raise ApiError(answer.status, answer.message, code=answer.code, param=answer.param)
         return answer
 
-    async def _wait_turn(self) -> None:
-        if self._num_waiting >= MAX_WAITING:
-            message = "too many large requests wait to be read; try again later"
-            raise ApiError(429, message, code="queue_full")
-        self._num_waiting += 1
-        try:
-            await self._large.acquire()
-        finally:
-            self._num_waiting -= 1
-
     async def _read_apart(self, body: bytes, job: Job) -> Prepared | Answered | Refused:
         self._idle = [process for process in self._idle if process.returncode is None]
         if self._idle:
@@ -124,59 +125,68 @@ class BodyReader:
             with suppress(OSError, EOFError):
                 return await self._asked(self._idle.pop(), body, job)
         try:
-            return await self._asked(await self._started(), body, job)
+            return await self._asked(None, body, job)
         except (OSError, EOFError) as error:
             message = "the process that read the body ended; send less, or see the server's log"
             raise ApiError(500, message, code="internal_error") from error
 
     async def _asked(
-        self, process: Process, body: bytes, job: Job
+        self, idle: Process | None, body: bytes, job: Job
     ) -> Prepared | Answered | Refused:
-        has_begun = False
+        """The answer of an idle process, or of a new one."""
         try:
             async with asyncio.timeout(self._begin_s):
-                await _write(process, _JOBS.encode(job))
-                await _write(process, body)
-                await _read(process)
-            has_begun = True
-            async with asyncio.timeout(self._deadline_s):
+                process = idle or await self._started()
+                async with _ended_if_it_fails(process):
+                    await _write(process, _JOBS.encode(job))
+                    await _write(process, body)
+                    await _read(process)
+        except TimeoutError as error:
+            message = f"reading the body did not begin within {self._begin_s:g} s; try again"
+            raise ApiError(503, message, code="reader_unavailable") from error
+        try:
+            async with _ended_if_it_fails(process), asyncio.timeout(self._deadline_s):
                 answer = _ANSWERS.decode(await _read(process))
         except TimeoutError as error:
-            await _end(process)
-            if not has_begun:
-                message = f"reading the body did not begin within {self._begin_s:g} s; try again"
-                raise ApiError(503, message, code="reader_unavailable") from error
             message = f"reading the body took longer than {self._deadline_s:g} s; send less"
             raise ApiError(413, message, code="body_too_costly") from error
-        except BaseException:
-            await _end(process)
-            raise
         self._idle.append(process)
         return answer
 
-    def _done(
-        self, task: asyncio.Task[Prepared | Answered | Refused], turns: asyncio.Semaphore
-    ) -> None:
+    def _done(self, task: asyncio.Task[Prepared | Answered | Refused], turns: BodyTurns) -> None:
         self._tasks.discard(task)
-        turns.release()
+        turns.give_back()
         if not task.cancelled():
             task.exception()  # looked at: a client that left does not
 
     async def _start_first(self) -> None:
-        async with self._medium:
-            self._idle.append(await self._started())
+        await self._medium.take()
+        try:
+            # One that does not come in time is not missed: who needs it starts another.
+            with suppress(OSError):
+                async with asyncio.timeout(self._begin_s):
+                    self._idle.append(await self._started())
+        finally:
+            self._medium.give_back()
 
     async def _started(self) -> Process:
+        """A process that was given the tokenizer, which waits for it to read: to be bounded."""
         # A session of its own: Ctrl-C reaches the gateway alone, at whose end the input ends.
         process = await asyncio.create_subprocess_exec(
             *own_program(_MODULE), stdin=PIPE, stdout=PIPE, start_new_session=True
         )
-        try:
+        async with _ended_if_it_fails(process):
             await _write(process, await asyncio.to_thread(self._codec.serialised))
-        except BaseException:
-            await _end(process)
-            raise
         return process
+
+
+@asynccontextmanager
+async def _ended_if_it_fails(process: Process) -> AsyncGenerator[None]:
+    try:
+        yield
+    except BaseException:
+        await _end(process)
+        raise
 
 
 async def _write(process: Process, frame: bytes) -> None:

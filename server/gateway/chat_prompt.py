@@ -22,7 +22,7 @@ from lostwax.server.formats.encoding_v32 import (
 from lostwax.server.formats.pieces import Piece, joined
 from lostwax.server.gateway.chat_models import ChatRequest
 from lostwax.server.gateway.chat_pieces import chat_pieces, ends_inside_reasoning, refused
-from lostwax.server.gateway.chat_settings import OF_CHECKPOINT, ChatSettings
+from lostwax.server.gateway.chat_settings import HAS_CHAT, OF_CHECKPOINT, ChatSettings
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.fitting import require_fitting
 from lostwax.server.gateway.templated_chat import templated_pieces
@@ -56,6 +56,8 @@ def render_chat(
     request: ChatRequest, info: EngineInfo, codec: Codec, chats: ChatSettings = OF_CHECKPOINT
 ) -> ChatPrompt:
     """The prompt of a chat; ApiError where model, tokenizer or messages do not allow one."""
+    if not chats.renders:
+        raise ApiError(500, "the body holds a chat, and is read as a text", code=HAS_CHAT)
     if chats.template is not None:
         return _templated(request, info, codec, chats, chats.template)
     encoding = _encoding(info, codec)

@@ -28,6 +28,8 @@ CHAT_ROUTES: tuple[Route, ...] = (
     "chat", "responses", "messages", "ollama", "count_tokens", "tokenize",
 )  # fmt: skip
 """Those whose bodies may be rendered as a chat."""
+MIXED_ROUTES: tuple[Route, ...] = ("tokenize",)
+"""Those of them whose bodies may as well be texts."""
 Interface = Literal["completions", "chat", "responses", "messages", "generate", "ollama"]
 """In whose shape a request is answered."""
 

@@ -13,21 +13,34 @@ from pathlib import Path
 import msgspec
 import pytest
 from body_processes import body_processes
-from scripted_runtime import CODEC, EOS_ID, VOCAB
+from scripted_runtime import CODEC as SMALL_CODEC
+from scripted_runtime import EOS_ID, VOCAB
+from tokenizers import Tokenizer
 
 from lostwax.ir.contract.model import CHAT_V32
 from lostwax.server.engine.messages import EngineInfo
 from lostwax.server.gateway.body_reader import (
     LARGE_BODY_BYTES,
-    MAX_WAITING,
     NUM_PROCESSES,
     SMALL_BODY_BYTES,
     BodyReader,
 )
+from lostwax.server.gateway.body_turns import MAX_WAITING
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.prepare import prepare
 from lostwax.server.gateway.prepared import Answered, Job, Prepared
+from lostwax.server.gateway.tokenizer import Codec, TextCodec
 
+
+class _LargeCodec(TextCodec):
+    """Has more bytes than a pipe takes unread, as a checkpoint's has."""
+
+    def serialised(self) -> bytes:
+        """The `tokenizer.json`, with blanks behind it."""
+        return super().serialised().ljust(2**20)
+
+
+CODEC = _LargeCodec(Tokenizer.from_str(SMALL_CODEC.serialised().decode()))
 INFO = EngineInfo(
     model="fake",
     vocab_size=VOCAB,
@@ -40,6 +53,7 @@ INFO = EngineInfo(
 COMPLETION = Job(route="completions", model="fake", info=INFO, max_tokens=4096)
 CHAT = msgspec.structs.replace(COMPLETION, route="chat")
 FILLED = " " * LARGE_BODY_BYTES
+MEDIUM = b'{"prompt": [5]}'.ljust(SMALL_BODY_BYTES + 1)
 PROMPT = ('{"prompt": [1, 2, 3], "stop": "x", "seed": 1, "echo": true' + FILLED + "}").encode()
 MESSAGES = (
     '{"messages": [{"role": "user", "content": "é"}], "seed": 1, "stream": true'
@@ -48,12 +62,21 @@ MESSAGES = (
 
 
 @asynccontextmanager
-async def _reader(deadline_s: float = 20.0, begin_s: float = 20.0) -> AsyncGenerator[BodyReader]:
-    reader = BodyReader(CODEC, deadline_s, begin_s)
+async def _reader(
+    deadline_s: float = 20.0, begin_s: float = 20.0, codec: Codec = CODEC
+) -> AsyncGenerator[BodyReader]:
+    reader = BodyReader(codec, deadline_s, begin_s)
     try:
         yield reader
     finally:
         await reader.stop()
+
+
+def _run_instead(source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have bodies read by a program of this source."""
+    (folder / "other_body_process.py").write_text(source)
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    monkeypatch.setattr("lostwax.server.gateway.body_reader._MODULE", "other_body_process")
 
 
 def _prompt(prepared: Prepared | Answered) -> list[int]:
@@ -118,9 +141,7 @@ body_process.run()
 
 
 def test_what_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "slow_body_process.py").write_text(SLOW)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr("lostwax.server.gateway.body_reader._MODULE", "slow_body_process")
+    _run_instead(SLOW, tmp_path, monkeypatch)
 
     async def read() -> None:
         async with _reader(deadline_s=0.0) as reader:
@@ -145,9 +166,27 @@ def test_a_process_that_does_not_begin_is_ended_and_not_the_bodys_fault() -> Non
     asyncio.run(read())
 
 
-def test_ordinary_chats_are_read_in_a_process_and_wait_for_no_large_body() -> None:
-    medium = b'{"prompt": [5]}'.ljust(SMALL_BODY_BYTES + 1)
+@pytest.mark.parametrize("codec", [SMALL_CODEC, CODEC], ids=["small", "large"])
+def test_a_process_that_never_reads_is_ended_and_holds_no_turn(
+    codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _run_instead("import time\ntime.sleep(60)\n", tmp_path, monkeypatch)
 
+    async def read() -> None:
+        async with _reader(begin_s=0.1, codec=codec) as reader:
+            reader.start()
+            await asyncio.sleep(0)
+            # It was started for none of them, for one that waited for that, and for a large one.
+            for body in (MEDIUM, MEDIUM, *[PROMPT] * (NUM_PROCESSES + 1)):
+                with pytest.raises(ApiError, match=r"did not begin within 0\.1 s") as refused:
+                    await asyncio.wait_for(reader.read(body, COMPLETION), 5)
+                assert (refused.value.status, refused.value.code) == (503, "reader_unavailable")
+            assert body_processes() == []
+
+    asyncio.run(read())
+
+
+def test_ordinary_chats_are_read_in_a_process_and_wait_for_no_large_body() -> None:
     async def read() -> None:
         async with _reader() as reader:
             await asyncio.gather(*(reader.read(PROMPT, COMPLETION) for _ in range(NUM_PROCESSES)))
@@ -157,7 +196,7 @@ def test_ordinary_chats_are_read_in_a_process_and_wait_for_no_large_body() -> No
             large = [asyncio.create_task(reader.read(PROMPT, COMPLETION)) for _ in stopped]
             await asyncio.sleep(0)
             # more than large ones may wait
-            reads = (reader.read(medium, COMPLETION) for _ in range(MAX_WAITING + 8))
+            reads = (reader.read(MEDIUM, COMPLETION) for _ in range(MAX_WAITING + 8))
             for prepared in await asyncio.wait_for(asyncio.gather(*reads), 15):
                 assert _prompt(prepared) == [5]
             assert len(body_processes()) == len(stopped) + 1

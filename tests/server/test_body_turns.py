@@ -1,4 +1,5 @@
-"""Bodies wait for their turn and give it back; what reads them is bounded, and heard by nobody."""
+"""Bodies wait for their turn, for no template that they need not, and give it back; what reads them
+is bounded, and heard by nobody."""
 
 from __future__ import annotations
 
@@ -16,15 +17,18 @@ from loud_body_process import MUCH, SAID, WRITTEN
 from scripted_runtime import CODEC, EOS_ID, VOCAB
 
 from lostwax.server.engine.messages import EngineInfo
+from lostwax.server.formats.template_apart import translated
 from lostwax.server.gateway.body_process import MAX_MEMORY_BYTES
 from lostwax.server.gateway.body_reader import (
     LARGE_BODY_BYTES,
-    MAX_WAITING,
     NUM_PROCESSES,
+    SMALL_BODY_BYTES,
     BodyReader,
 )
+from lostwax.server.gateway.body_turns import MAX_WAITING
+from lostwax.server.gateway.chat_settings import ChatSettings
 from lostwax.server.gateway.errors import ApiError
-from lostwax.server.gateway.prepare import prepare
+from lostwax.server.gateway.prepare import read_body
 from lostwax.server.gateway.prepared import Answered, Job, Prepared, Refused
 
 INFO = EngineInfo(
@@ -56,7 +60,7 @@ class _Gated(BodyReader):
         self.num_begun += 1
         await self.gate.wait()
         self.num_read += 1
-        return prepare(body, job, CODEC)
+        return read_body(body, job, CODEC)
 
     async def ask(self, count: int) -> list[asyncio.Task[Prepared | Answered]]:
         """So many reads, begun or waiting or refused."""
@@ -66,9 +70,18 @@ class _Gated(BodyReader):
         return asked
 
 
+class _GatedTemplates(_Gated):
+    """Has the gate before templates alone."""
+
+    async def _read_apart(self, body: bytes, job: Job) -> Prepared | Answered | Refused:
+        if job.chats.template is None:
+            return read_body(body, job, CODEC)
+        return await super()._read_apart(body, job)
+
+
 @asynccontextmanager
-async def _gated() -> AsyncGenerator[_Gated]:
-    reader = _Gated()
+async def _gated(kind: type[_Gated] = _Gated) -> AsyncGenerator[_Gated]:
+    reader = kind()
     try:
         yield reader
     finally:
@@ -110,6 +123,36 @@ def test_a_body_whose_client_left_is_read_to_its_end_and_its_turn_given_back() -
             reader.gate.set()
             await asyncio.gather(*later)
             assert reader.num_read == 2 * NUM_PROCESSES
+
+    asyncio.run(read())
+
+
+CHAT = b'{"messages": [{"role": "user", "content": "x"}]}'
+TEXT = b'{"prompt": "x", "messages": null}'
+
+
+@pytest.mark.parametrize("num_bytes", [0, SMALL_BODY_BYTES + 1, LARGE_BODY_BYTES + 1])
+def test_only_chats_wait_for_templates_whatever_the_size(num_bytes: int) -> None:
+    chats = ChatSettings(template=translated("t", "{{ messages[0].content }}"))
+    chat = msgspec.structs.replace(JOB, route="chat", chats=chats)
+    tokenize = msgspec.structs.replace(chat, route="tokenize")
+
+    async def read() -> None:
+        async with _gated(_GatedTemplates) as reader:
+            many = [CHAT.ljust(LARGE_BODY_BYTES + 1)] * (MAX_WAITING - 1)
+            bodies = [CHAT.ljust(num_bytes), *many]
+            hang = [asyncio.create_task(reader.read(body, chat)) for body in bodies]
+            counted = asyncio.create_task(reader.read(CHAT.ljust(num_bytes), tokenize))
+            for body, job in ((TEXT, tokenize), (b'{"prompt": "x"}', JOB)):
+                await asyncio.wait_for(reader.read(body.ljust(num_bytes), job), 5)
+            assert (reader.num_begun, reader.num_read) == (1, 0), "one is rendered at a time"
+            assert not counted.done()
+            await _leave(hang)
+            reader.gate.set()
+            answer = await counted
+            assert isinstance(answer, Answered)
+            assert msgspec.json.decode(answer.content)["tokens"] == CODEC.encode("x")
+            assert reader.num_begun == 2
 
     asyncio.run(read())
 

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import msgspec
 import pytest
-from scripted_runtime import CODEC, EOS_ID, VOCAB
+from read_requests import what_is_read
 
-from lostwax.ir.contract.model import CHAT_V32
-from lostwax.server.engine.messages import EngineInfo
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.generate_models import SamplingParams
 from lostwax.server.gateway.ollama_models import OllamaOptions
-from lostwax.server.gateway.prepare import KINDS, read_body
-from lostwax.server.gateway.prepared import Job, Prepared, Route
+from lostwax.server.gateway.prepare import KINDS
+from lostwax.server.gateway.prepared import Route
 from lostwax.server.gateway.response_format import StructuredOutputs
 from lostwax.server.grammar.grammar import MAX_BYTES
 
-INFO = EngineInfo(
-    model="fake",
-    vocab_size=VOCAB,
-    max_context=4096,
-    max_reqs=4,
-    max_top_logprobs=20,
-    eos_token_ids=(EOS_ID,),
-    chat_encoding=CHAT_V32,
-)
 ADD = {"name": "add", "parameters": {"type": "object"}}
 OBJECT = {"type": "object"}
 LOGPROBS = ["message.output_text.logprobs"]
@@ -94,22 +82,8 @@ FIELDS = [
 ]
 
 
-def _read(route: Any, body: dict[str, Any]) -> dict[str, Any] | ApiError:
-    """What is asked of the engine and of its answer, without the names of requests."""
-    job = Job(route=route, model="fake", info=INFO, max_tokens=8192)
-    try:
-        found = read_body(json.dumps(body).encode(), job, CODEC)
-    except ApiError as error:
-        return error
-    assert isinstance(found, Prepared)
-    seed = {} if "seed" in json.dumps(body) else {"seed": 0}  # one is drawn where none was sent
-    submits = [msgspec.structs.replace(each, request="", **seed) for each in found.submits]
-    # What an answer repeats is not what it heeds.
-    return msgspec.to_builtins(msgspec.structs.replace(found, submits=submits, echo=b""))
-
-
 def _check(route: str, name: str, body: dict[str, Any], other: dict[str, Any]) -> None:
-    before, after = _read(route, body), _read(route, other)
+    before, after = what_is_read(route, body), what_is_read(route, other)
     assert not isinstance(before, ApiError), before.message
     if isinstance(after, ApiError):
         assert after.status == 400
@@ -169,7 +143,7 @@ FORM = {"type": "json_schema", "name": "n", "schema": OBJECT}
 )
 def test_the_form_of_a_response_keeps_its_name(form: dict[str, Any], path: str) -> None:
     text = {"text": {"format": form}}
-    found = _read("responses", {"input": "Hi"} | text)
+    found = what_is_read("responses", {"input": "Hi"} | text)
     assert not isinstance(found, ApiError)
     assert found["options"]["format_param"] == path  # what errors of the engine name
     refused = [
@@ -177,24 +151,26 @@ def test_the_form_of_a_response_keeps_its_name(form: dict[str, Any], path: str) 
         ({"ignore_eos": True}, "ignore_eos"),
     ]
     for more, param in refused:
-        error = _read("responses", {"input": "Hi"} | text | more)
+        error = what_is_read("responses", {"input": "Hi"} | text | more)
         assert isinstance(error, ApiError)
         assert error.param == param
         assert "response_format" not in error.message
     tools = {"tools": OF_ROUTE["responses"]["tools"]}
-    assert not isinstance(_read("responses", {"input": "Hi"} | text | tools), ApiError)
+    assert not isinstance(what_is_read("responses", {"input": "Hi"} | text | tools), ApiError)
 
 
 @pytest.mark.parametrize("form", ["json", OBJECT])
 def test_the_format_of_ollama_keeps_its_name(form: Any) -> None:
-    found = _read("ollama", BODIES["ollama"] | {"format": form})
+    found = what_is_read("ollama", BODIES["ollama"] | {"format": form})
     assert not isinstance(found, ApiError)
     assert found["options"]["format_param"] == "format"
 
 
 def test_a_schema_of_a_response_that_is_too_large_is_named() -> None:
     schema = {"type": "object", "description": "x" * MAX_BYTES}
-    error = _read("responses", {"input": "Hi", "text": {"format": FORM | {"schema": schema}}})
+    error = what_is_read(
+        "responses", {"input": "Hi", "text": {"format": FORM | {"schema": schema}}}
+    )
     assert isinstance(error, ApiError)
     assert error.param == "text.format.schema"
     assert "'text.format.schema'" in error.message

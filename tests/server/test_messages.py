@@ -188,6 +188,16 @@ def test_texts_of_several_blocks_are_told_apart(server: Server) -> None:
     assert server.runtime.prompt == _prompt(told)
 
 
+@pytest.mark.parametrize("empty", ["", []])
+def test_a_turn_without_content_is_a_turn(server: Server, empty: Any) -> None:
+    turns: list[Any] = [{"role": role, "content": empty} for role in ("user", "assistant")]
+    server.says("Yes.").ask(messages=[*ASK, *turns, *ASK])
+    told = [*ASK, *({"role": role, "content": ""} for role in ("user", "assistant")), *ASK]
+    assert server.runtime.prompt == _prompt(told)
+    assert server.ask(messages=[*ASK, turns[1]])["content"] == [{"type": "text", "text": "Yes."}]
+    assert server.runtime.prompt == _prompt(ASK)
+
+
 def test_a_last_assistants_message_is_gone_on_with(server: Server) -> None:
     answer = server.says("s five.").ask(messages=[*ASK, {"role": "assistant", "content": "It i"}])
     assert answer["content"] == [{"type": "text", "text": "s five."}]

@@ -173,6 +173,21 @@ def test_results_belong_to_calls_by_name_or_by_order(
     assert server.runtime.prompt == _prompt(told, tools=[ADD, NOW], thinking=True)
 
 
+def test_a_result_is_of_the_last_turns_call_though_one_before_has_none(server: Server) -> None:
+    turns = [*ASK, _called("now"), *ASK, _called("add"), {"role": "tool", "content": "5"}]
+    server.says("Five.").ask(messages=turns, tools=TOOLS)
+    calls: list[Any] = [
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"function": {"name": name, "arguments": "{}"}}],
+        }
+        for name in ("now", "add")
+    ]
+    told = [*ASK, calls[0], *ASK, calls[1], {"role": "tool", "content": "5"}]
+    assert server.runtime.prompt == _prompt(told, tools=[ADD, NOW])
+
+
 def test_an_assistants_message_at_the_end_is_gone_on_with(server: Server) -> None:
     turns = [*ASK, {"role": "assistant", "content": "Well, "}]
     assert server.says("hello.").ask(messages=turns)["message"]["content"] == "hello."

@@ -182,6 +182,22 @@ def test_a_round_trip_sends_the_items_back_as_they_came(server: Server) -> None:
     assert server.runtime.prompt == _prompt(told, tools=FUNCTIONS, thinking=True)
 
 
+@pytest.mark.parametrize("content", [None, []])
+def test_reasoning_of_which_only_a_summary_is_left_is_that(server: Server, content: Any) -> None:
+    summary = [{"type": "summary_text", "text": text} for text in ("Hm. ", "So.")]
+    thought = {"type": "reasoning", "summary": summary, "content": content}
+    call = {"type": "function_call", "call_id": "1", "name": "add", "arguments": "{}"}
+    result = {"type": "function_call_output", "call_id": "1", "output": "5"}
+    asked = {"role": "user", "content": "Hi?"}
+    server.says("So.</think>Five.").ask(
+        input=[asked, thought, call, result], tools=TOOLS, reasoning={"effort": "low"}
+    )
+    turn: dict[str, Any] = {"role": "assistant", "content": "", "reasoning_content": "Hm. So."}
+    turn["tool_calls"] = [{"function": {"name": "add", "arguments": "{}"}}]
+    told = [asked, turn, {"role": "tool", "content": "5"}]
+    assert server.runtime.prompt == _prompt(told, tools=FUNCTIONS, thinking=True)
+
+
 def test_a_developers_word_is_an_instruction(server: Server) -> None:
     server.says("Yes.").ask(
         input=[{"role": "developer", "content": "Obey."}, {"role": "user", "content": "So?"}]

@@ -24,6 +24,7 @@ from lostwax.server.formats.encoding_v31 import TOOL_MARKS
 from lostwax.server.formats.encoding_v32 import ASSISTANT, BOS, THINK, THINK_END, USER
 from lostwax.server.formats.template_apart import tried_template
 from lostwax.server.gateway.app import Settings, create_app
+from lostwax.server.gateway.body_reader import LARGE_BODY_BYTES, SMALL_BODY_BYTES
 from lostwax.server.gateway.chat_settings import ChatSettings
 from lostwax.server.gateway.in_process import InProcessEngine
 from lostwax.server.gateway.templated_chat import sampled_variables
@@ -59,10 +60,15 @@ def served(
     core = EngineCore(runtime, EngineOptions(prefix_cache=False))
     with running(create_app(InProcessEngine(core), CODEC, Settings(chats=chats))) as url:
 
-        def post(path: str = "/v1/chat/completions", **given: Any) -> httpx.Response:
+        def post(
+            path: str = "/v1/chat/completions", num_bytes: int = 0, **given: Any
+        ) -> httpx.Response:
+            """The answer to a body of so many bytes at least."""
             body = {"messages": ASK, "temperature": 0} | given
             body = {name: value for name, value in body.items() if value is not None}
-            return httpx.post(f"{url}{path}", json=body, timeout=30)
+            content = msgspec.json.encode(body).ljust(num_bytes)
+            head = {"Content-Type": "application/json"}
+            return httpx.post(f"{url}{path}", content=content, headers=head, timeout=30)
 
         yield post, runtime
 
@@ -90,8 +96,9 @@ def test_the_template_renders_and_its_marks_are_structure(template: ChatSettings
         told = [{"role": "user", "content": [{"type": "text", "text": "2 + 3?"}]}]
         post(messages=told, chat_template_kwargs={"style": "brief"})
         assert text(runtime) == f"{BOS}[user:2 + 3?]brief{ASSISTANT}"
-        tokens = post("/tokenize", temperature=None).json()["tokens"]
-        assert tokens == CODEC.encode_rendered(wanted)
+        for num_bytes in (0, SMALL_BODY_BYTES + 1):  # in a thread first, in a process first
+            tokens = post("/tokenize", num_bytes, temperature=None).json()["tokens"]
+            assert tokens == CODEC.encode_rendered(wanted)
 
 
 @pytest.mark.parametrize("name", ["thinking", "enable_thinking"])
@@ -232,22 +239,28 @@ def test_a_checkpoint_whose_chats_are_not_known_is_served_by_its_template(
         assert "serve --chat-template FILE" in post().json()["error"]["message"]
 
 
+TEXTS: dict[str, Any] = {"/v1/completions": {"max_tokens": 1}, "/tokenize": {"temperature": None}}
+
+
 def test_a_template_that_hangs_stalls_nobody_who_needs_none(tmp_path: Path) -> None:
     with served(of(tmp_path, HANGS)) as (post, _):
         assert post().status_code == 200
         answers: list[httpx.Response] = []
 
-        def hang() -> None:
-            answers.append(post(messages=[{"role": "user", "content": "hang"}]))
+        def hang(num_bytes: int) -> None:
+            asked = [{"role": "user", "content": "hang"}]
+            answers.append(post(num_bytes=num_bytes, messages=asked))
 
-        hanging = [threading.Thread(target=hang) for _ in range(3)]
+        sizes = (0, 0, LARGE_BODY_BYTES + 1)
+        hanging = [threading.Thread(target=hang, args=(size,)) for size in sizes]
         for thread in hanging:
             thread.start()
         gaps: list[float] = []
         while len(answers) < len(hanging):
-            began_s = time.monotonic()
-            assert post("/v1/completions", messages=None, prompt="x", max_tokens=1).is_success
-            gaps.append(time.monotonic() - began_s)
+            for path, given in TEXTS.items():
+                began_s = time.monotonic()
+                assert post(path, messages=None, prompt="x", **given).is_success
+                gaps.append(time.monotonic() - began_s)
         for thread, answer in zip(hanging, answers, strict=True):
             thread.join()
             assert answer.status_code == 400
