@@ -117,7 +117,7 @@ def _joined(parts: list[Any]) -> list[Any]:
 
 
 def _added_up(events: list[dict[str, Any]]) -> list[Any]:
-    """The blocks that a stream of `/v1/messages` tells of; a call that breaks off is none."""
+    """The blocks that a stream of `/v1/messages` tells of."""
     blocks = list[dict[str, Any]]()
     for event in events:
         if event["type"] == "content_block_start":
@@ -130,11 +130,10 @@ def _added_up(events: list[dict[str, Any]]) -> list[Any]:
                     blocks[event["index"]][key] += text
     parts = list[Any]()
     for each in blocks:
-        if each["type"] != "tool_use":
-            parts.append(_of_block(each))
-        elif each["json"].endswith("}"):
-            parts.append((each["name"], json.loads(each["json"])))
-    return _joined(parts)
+        if each["type"] == "tool_use":
+            each["input"] = json.loads(each["json"])
+        parts.append(_of_block(each))
+    return parts
 
 
 @pytest.mark.parametrize("thought", ["", "Hm."])
