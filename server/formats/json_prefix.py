@@ -65,9 +65,9 @@ class JsonPrefix:
         return at
 
     def misfit(self) -> str:
-        """What makes the text so far the beginning of no JSON object, also for parsers that complete
-        what is cut: behind strings, a bracket that closes nothing that is open, where a value or a
-        key belongs. Other text, or a bracket right behind a value, they leave out."""
+        """What makes the text so far the beginning of no JSON object, also for parsers that
+        complete what is cut: outside of strings, a bracket that closes nothing that is open, where
+        a value or a key belongs. Other text, or a bracket right behind a value, they leave out."""
         hex_digits = "0" * (4 - self._num_hex)
         ends = {"string": '"', "escape": '\\"', "hex": f'{hex_digits}"'}
         bracket = "}" if self._open and self._open[-1] == "]" else "]"
