@@ -77,7 +77,9 @@ class BracketReader:
             self._call, self._held = f"[[{name}|", rest
             delta.calls.append(CallDelta(self.num_calls, name, at=len(delta.content)))
         at = self._held.find(CLOSE)
-        end = at if at >= 0 else len(self._held) - num_pending(self._held, [CLOSE])
+        end = at
+        if at < 0:  # the last character comes with the end of the call
+            end = max(len(self._held) - num_pending(self._held, [CLOSE]) - 1, 0)
         if end:
             delta.calls.append(
                 CallDelta(self.num_calls, None, self._held[:end], len(delta.content))

@@ -1,7 +1,8 @@
 """Follows JSON text that comes in pieces: up to where it may yet be a value. Keeps no text.
 
 A call's arguments are streamed before they are whole. What is passed on is always the beginning of
-some JSON value, so no part of a call that turns out to be malformed can be read as a whole one.
+some JSON value, so no part of a call that turns out to be malformed can be read as a whole one; and
+`misfit` ends it so that nobody can complete it.
 """
 
 from __future__ import annotations
@@ -62,6 +63,15 @@ class JsonPrefix:
             if self._state == "after" and not self._open and text[at - 1] in "]}":
                 self.closed_at = at
         return at
+
+    def misfit(self) -> str:
+        """What makes the text so far the beginning of no JSON object, also for parsers that
+        complete what is cut: outside of strings, a bracket that closes nothing that is open, where
+        a value or a key belongs. Other text, or a bracket right behind a value, they leave out."""
+        hex_digits = "0" * (4 - self._num_hex)
+        ends = {"string": '"', "escape": '\\"', "hex": f'{hex_digits}"'}
+        bracket = "}" if self._open and self._open[-1] == "]" else "]"
+        return f"{ends.get(self._state, '')},{bracket}"
 
     def _take(self, char: str) -> bool:
         """Whether the character may stand here."""

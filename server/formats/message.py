@@ -12,7 +12,8 @@ class CallDelta:
     """What is added to one tool call.
 
     `name` stands in the first delta of a call and in no other. The `arguments` of a call's deltas
-    concatenate to the text of a JSON object, which is whole only when the call has ended. `at` is
+    concatenate to the text of a JSON object, which is whole only when the call has ended, and which
+    nobody can complete where the call is malformed. `at` is
     how many characters of its message's (or delta's) content stand before its first part.
     """
 
@@ -69,9 +70,10 @@ class MessageReader(Protocol):
     """Reads an answer's text in pieces. What it has given depends on the text so far, never on
     where that was cut.
 
-    Calls are numbered from 0. Those below `num_calls` have ended whole. A call that begins and
-    turns out to be malformed has the index `num_calls`: its deltas may have been given, and its
-    text is given as content, with all that follows, so there is no call behind it.
+    Calls are numbered from 0. Those below `num_calls` have ended whole, each with the last of its
+    arguments in the delta that told so. A call that begins and turns out to be malformed has the
+    index `num_calls`: its deltas may have been given, and its text is given as content, with all
+    that follows, so there is no call behind it.
     """
 
     @property

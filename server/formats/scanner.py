@@ -4,7 +4,8 @@ A format is a generator that takes text as soon as it is certain what it is, and
 not. So what was given depends on the text so far and never on where it was cut.
 
 A call that is malformed ends the reading of calls: its text, from its first mark on, and all that
-follows is content. Nothing is lost, and the calls before it stand.
+follows is content. Nothing is lost, and the calls before it stand. Arguments that were told of it
+end with a bracket that fits nowhere: clients complete what is cut, and would run it.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class CallScanner(ABC):
         self.starts = list[int]()
         self._is_behind_call = True
         self._content = list[str]()
+        self._arguments: JsonPrefix | None = None
+        """What was told of the call that is open."""
         self._calls = list[tuple[int, str | None, int, list[str]]]()
         """Index, name, characters of content before it, arguments."""
         self._reading = self._read()
@@ -93,6 +96,8 @@ class CallScanner(ABC):
                 yield from self._one_or_block()
         except Malformed as error:
             self.broken = str(error)
+            if self._arguments is not None:
+                self._add_arguments(self._arguments.misfit())
             self._give(self._raw)
         while True:
             self._give([self._take(len(self._text) - self._at)])
@@ -163,6 +168,7 @@ class CallScanner(ABC):
         if self._names is not None and name not in self._names:
             raise Malformed(f"the tool {self._shown(name)} was not offered")
         self._calls.append((self.num_calls, name, sum(map(len, self._content)), []))
+        self._arguments = JsonPrefix()
         self._is_behind_call = True
 
     def _add_arguments(self, text: str) -> None:
@@ -171,10 +177,13 @@ class CallScanner(ABC):
         if not (self._calls and self._calls[-1][0] == self.num_calls):
             self._calls.append((self.num_calls, None, 0, []))
         self._calls[-1][-1].append(text)
+        if self._arguments is not None:
+            self._arguments.push(text)
 
     def _end_call(self, arguments: str) -> None:
         """Ends a call, with the last of its arguments."""
         self._add_arguments(arguments)
+        self._arguments = None
         self.num_calls += 1
         self._raw = []
 

@@ -159,6 +159,10 @@ class MessageWire:
         self._open: str | None = None
         """The kind of the block that is not at its end."""
         self._finish: str | None = None
+        self._arguments: list[str] = []
+        self._name: str | None = None
+        """Of the call that is not at its end. Its block comes when it is: the interface's clients
+        complete what is cut, and run each call that was told."""
 
     def whole(self, wholes: Mapping[int, ChatDelta]) -> Any:
         """The message."""
@@ -193,10 +197,10 @@ class MessageWire:
                 self._add(told, {"type": "text_delta", "text": part})
                 continue
             if part.name is not None:
-                self._end(told)
-                self._begin(told, "tool_use", self._tool(part.index, part.name, Raw(b"{}")))
-            if part.arguments:
-                self._add(told, {"type": "input_json_delta", "partial_json": part.arguments})
+                self._name, self._arguments = part.name, []
+            self._arguments.append(part.arguments)
+            if part.index < self._reader.num_calls:
+                self._call(told, part.index)
         if delta.finish is not None:
             self._finish = delta.finish
             self._end(told)
@@ -219,6 +223,13 @@ class MessageWire:
 
     def _add(self, told: list[bytes], delta: dict[str, str]) -> None:
         told.append(self._event("content_block_delta", **self._place, delta=delta))
+
+    def _call(self, told: list[bytes], index: int) -> None:
+        """A block of a call, which has ended."""
+        self._end(told)
+        self._begin(told, "tool_use", self._tool(index, self._name, Raw(b"{}")))
+        arguments = "".join(self._arguments)
+        self._add(told, {"type": "input_json_delta", "partial_json": arguments})
 
     def _end(self, told: list[bytes]) -> None:
         if self._open is not None:

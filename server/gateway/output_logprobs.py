@@ -30,8 +30,8 @@ class OutputLogprobs:
         """Characters of it."""
 
     def add(self, scored: Iterable[Scored]) -> None:
-        """Tokens that came, in their order."""
-        self._scored.extend(scored)
+        """Tokens that came, in their order. One without a text is in none, wherever it stands."""
+        self._scored.extend(each for each in scored if each.has_text)
 
     def begin(self) -> None:
         """A text begins, behind all that were told."""

@@ -20,12 +20,14 @@ LOWEST_LOGPROB = -9999.0
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A token where it starts in the text; the first of an echoed prompt has no score."""
+    """A token where it starts in the text, if it `has_text`; the first of an echoed prompt has no
+    score."""
 
     token: int
     offset: int
     logprob: float | None = None
     top: list[tuple[int, float]] | None = None
+    has_text: bool = True
 
 
 @dataclass(slots=True)
@@ -131,16 +133,17 @@ class Transcript:
         delta.token_ids.append(score.token)
         offset = self._num_chars
         self._offsets.append(offset)
-        text = "" if score.token in self._silent else self._text.push(score.token)
+        has_text = score.token not in self._silent
+        text = self._text.push(score.token) if has_text else ""
         self._num_chars += len(text)
         delta.text += self._stop.push(text)
         if self._with_scores:
-            delta.scored.append(_scored(score, offset))
+            delta.scored.append(_scored(score, offset, has_text))
 
 
-def _scored(score: TokenScore, offset: int) -> Scored:
+def _scored(score: TokenScore, offset: int, has_text: bool = True) -> Scored:
     top = [(token, _finite(logprob)) for token, logprob in score.top]
-    return Scored(score.token, offset, _finite(score.logprob), top)
+    return Scored(score.token, offset, _finite(score.logprob), top, has_text)
 
 
 def _finite(logprob: float) -> float:

@@ -20,26 +20,50 @@ class BadGrammar(ValueError):
     """A grammar that is not followed; the message says why, and what to do."""
 
 
+class Held(msgspec.Struct, frozen=True):
+    """A rule of a grammar that was made of tools: JSON of a `schema` (with the library's options in
+    it), then `end` in Lark's form.
+
+    Where the library cannot hold the schema, the rule `free` comes in its place; where that is
+    empty, the grammar is refused in the name of `whose`, with a `remedy`.
+    """
+
+    rule: str
+    schema: str
+    end: str
+    whose: str
+    remedy: str
+    free: str = ""
+
+
 class Grammar(msgspec.Struct, frozen=True):
     """What an answer has to be, from its first token to its last.
 
     `text` is the JSON schema, the regular expression (of the whole answer), the JSON list of
-    choices, or the grammar in Lark's form (one that was made of `tools`, too) or in EBNF (GBNF's
-    form); empty for a `json_object`.
+    choices, or the grammar in Lark's form (one that was made of `tools`, too, whose rules of JSON
+    are `held`) or in EBNF (GBNF's form); empty for a `json_object`.
     """
 
     kind: Kind
     text: str = ""
+    held: tuple[Held, ...] = ()
 
     def require_small(self) -> None:
         """Raises BadGrammar where it is larger, or nested deeper, than any is read."""
-        num_bytes = len(self.text.encode(errors="replace"))
+        num_bytes = len(self.text.encode(errors="replace")) + sum(map(_num_bytes, self.held))
         most = MAX_TOOLS_BYTES if self.kind == "tools" else MAX_BYTES
         if num_bytes > most:
             raise BadGrammar(f"it has {num_bytes} bytes, more than {most}; send a smaller one")
-        depth = _depth(self.text, skips_strings=self.kind in ("json_schema", "choice", "tools"))
+        skips = self.kind in ("json_schema", "choice", "tools")
+        texts = (self.text, *(each.schema for each in self.held))
+        depth = max(_depth(text, skips_strings=skips) for text in texts)
         if depth > MAX_DEPTH:
             raise BadGrammar(f"it is nested {depth} deep, more than {MAX_DEPTH}; make it flatter")
+
+
+def _num_bytes(held: Held) -> int:
+    """What a rule adds to a grammar's size."""
+    return len("".join(msgspec.structs.astuple(held)).encode(errors="replace"))
 
 
 def _depth(text: str, *, skips_strings: bool) -> int:

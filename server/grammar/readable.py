@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from lostwax.server.formats.encoding_v32 import DSML
 from lostwax.server.grammar.grammar import BadGrammar
+from lostwax.server.grammar.tool_schema import ABOUT
 
 _BAR, _NEXT = DSML[0], DSML[1]
 NO_MARK = f"^([^{_BAR}]|{_BAR}+[^{_BAR}{_NEXT}])*{_BAR}*$"
@@ -22,8 +23,6 @@ NO_MARK = f"^([^{_BAR}]|{_BAR}+[^{_BAR}{_NEXT}])*{_BAR}*$"
 _NAME = "any-json-that-is-read"
 ANY: Mapping[str, Any] = {"$ref": f"#/$defs/{_NAME}"}
 """Any value that can be read, in a schema that has its definition."""
-_ABOUT = {"title", "description", "default", "examples"}
-"""What says nothing of a value."""
 _BY_OTHERS = {"anyOf", "oneOf", "allOf", "$ref", "enum", "const"}
 """What says which values may come without saying their type."""
 _MANY = ("properties", "patternProperties", "$defs", "definitions")
@@ -55,7 +54,7 @@ def _narrowed(schema: Any) -> Any:
     if not isinstance(schema, Mapping):
         return schema
     made = dict(cast("Mapping[str, Any]", schema))
-    if not made.keys() - _ABOUT:
+    if not made.keys() - ABOUT:
         return ANY
     if "type" not in made and not made.keys() & _BY_OTHERS:
         return {"allOf": [made, ANY]}

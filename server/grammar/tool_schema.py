@@ -15,9 +15,13 @@ from lostwax.server.grammar.grammar import BadGrammar
 
 Schema = Mapping[str, Any]
 DEFINITIONS = ("$defs", "definitions")
+ABOUT = {
+    "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$schema",
+    "$id", "$comment",
+}  # fmt: skip
+"""What says nothing of a value."""
 _OF_ARGUMENTS = {
-    "type", "properties", "required", "additionalProperties", "title", "description", "$schema",
-    *DEFINITIONS,
+    "type", "properties", "required", "additionalProperties", *ABOUT, *DEFINITIONS,
 }  # fmt: skip
 """What a strict tool's schema may say: DSML has a parameter an argument, and no place for more."""
 
@@ -37,12 +41,24 @@ def require_form(schema: Schema, whose: str = "its parameters") -> None:
             raise BadGrammar(f"'enum' of {name!r} is no list; write one")
 
 
+def further(schema: Schema) -> Any:
+    """The schema of parameters beside `properties`; False where there are none.
+
+    A schema that lists properties, or says nothing, has no others unless it says so: a model is to
+    write what is described. One that says no more than that it is an object has any.
+    """
+    is_any = schema.get("type") == "object" and "properties" not in schema
+    return schema.get("additionalProperties", is_any)
+
+
 def why_not(schema: Schema) -> str:
     """Why parameters cannot be written as a schema of this form says, empty where they can."""
     if strange := sorted(schema.keys() - _OF_ARGUMENTS):
         return f"its parameters' schema says {strange[0]!r}; say that in the properties"
     if schema.get("type", "object") != "object":
         return 'its parameters are no object; write "type": "object"'
+    if not isinstance(further(schema), (bool, Mapping)):
+        return "'additionalProperties' of its parameters is no schema; write one"
     properties = schema.get("properties", {})
     if missing := sorted(set(schema.get("required", ())) - properties.keys()):
         return f"{missing[0]!r} is required and no property; describe it"
@@ -51,10 +67,20 @@ def why_not(schema: Schema) -> str:
             return f"parameter {name!r} cannot be written so; rename it"
         if its is not True and not isinstance(its, Mapping):
             return f"parameter {name!r} has no schema; write one"
-    for kind, key in (("parameter", "properties"), *(("definition", key) for key in DEFINITIONS)):
-        for name, its in schema.get(key, {}).items():
-            if not all(_target(each, schema) for each in _references(its)):
-                return f"{kind} {name!r} refers to what is no definition; move that to $defs"
+    return _no_definition(schema)
+
+
+def _no_definition(schema: Schema) -> str:
+    """What refers to no definition, empty where all do."""
+    own = {("parameter", name): its for name, its in schema.get("properties", {}).items()}
+    own |= {
+        ("definition", name): its
+        for key in DEFINITIONS
+        for name, its in schema.get(key, {}).items()
+    }
+    for (kind, name), its in (*own.items(), (("keyword", "additionalProperties"), further(schema))):
+        if not all(_target(each, schema) for each in _references(its)):
+            return f"{kind} {name!r} refers to what is no definition; move that to $defs"
     return ""
 
 

@@ -107,6 +107,46 @@ def test_its_runner_of_tools_runs_to_an_answer(scripted: ScriptedServer) -> None
     assert texts == [["Sure."], ["Five."]]
 
 
+@pytest.mark.parametrize("end", [parameter("path", "/tmp/b"), "", "a text"])
+def test_a_call_that_breaks_is_no_call_in_streams_either(
+    scripted: ScriptedServer, end: str
+) -> None:
+    """Its client completes arguments that are cut, and its runner runs each call of a stream."""
+    ran = list[tuple[str, str]]()
+
+    def look(path: str) -> str:
+        """Looks."""
+        ran.append(("look", path))
+        scripted.says("Done.")
+        return "ok"
+
+    def delete(path: str = "/") -> str:
+        """Deletes."""
+        ran.append(("delete", path))
+        return "ok"
+
+    text = block(
+        invoke("look", parameter("path", "/tmp/a")),
+        invoke("delete", parameter("path", "/tmp/a"), end)
+        if end
+        else '<｜DSML｜invoke name="delete">',  # noqa: RUF001
+    )
+    client = _client(scripted.says(text))
+    tools = [anthropic.beta_tool(each) for each in (look, delete)]
+    asked = ASKED | {"max_tokens": 2000}
+    offered = {"tools": [tool.to_dict() for tool in tools]}
+    whole = client.messages.create(**asked, **offered)
+    with client.messages.stream(**asked, **offered) as stream:
+        streamed = stream.get_final_message()
+    told = [[(each.type, getattr(each, "input", None)) for each in message.content]
+            for message in (whole, streamed)]  # fmt: skip
+    assert told[0] == told[1] == [("tool_use", {"path": "/tmp/a"}), ("text", None)]
+    run = client.beta.messages.tool_runner(tools=tools, thread=False, stream=True, **asked)
+    for stream in run:
+        list(stream)
+    assert ran == [("look", "/tmp/a")]
+
+
 def test_the_async_client_streams_many_at_once(scripted: ScriptedServer) -> None:
     scripted.says("Grüße 🎉.")
 

@@ -102,6 +102,24 @@ def test_tools_are_called_and_their_results_told(scripted: ScriptedServer, respo
         assert bound.invoke([*asked, history, *results]).text == "Five and nine."
 
 
+@pytest.mark.parametrize("end", [parameter("b", "3"), "", "a text"])
+@both_roads
+def test_a_call_that_breaks_is_not_run_in_streams_either(
+    scripted: ScriptedServer, responses: bool, end: str
+) -> None:
+    """It completes arguments that are cut, and takes none at all for no arguments."""
+    head = '<｜DSML｜invoke name="add">'  # noqa: RUF001
+    broken = invoke("add", parameter("b", "2"), end) if end else head
+    said = block(invoke("add", parameter("a", "2", False), parameter("b", "3", False)), broken)
+    bound = _model(scripted.says(said).url, use_responses_api=responses).bind_tools([add])
+    called = bound.invoke("2 + 3?")
+    streamed: Any = None
+    for part in bound.stream("2 + 3?"):
+        streamed = part if streamed is None else streamed + part
+    for answer in (called, streamed):
+        assert [call["args"] for call in answer.tool_calls] == [{"a": 2, "b": 3}]
+
+
 def test_reasoning_does_not_disturb_it(scripted: ScriptedServer) -> None:
     given: Any = {"extra_body": {"chat_template_kwargs": {"thinking": True}}}
     model = _model(scripted.says("Hm.</think>Five.").url, **given)

@@ -21,7 +21,7 @@ from scripted_server import ScriptedServer
 
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.options import EngineOptions
-from lostwax.server.formats.encoding_v32 import THINK_END
+from lostwax.server.formats.encoding_v32 import EOS, THINK_END, USER
 from lostwax.server.gateway.app import Settings, create_app
 from lostwax.server.gateway.chat_reader import ChatReader
 from lostwax.server.gateway.in_process import InProcessEngine
@@ -117,7 +117,7 @@ def _joined(parts: list[Any]) -> list[Any]:
 
 
 def _added_up(events: list[dict[str, Any]]) -> list[Any]:
-    """The blocks that a stream of `/v1/messages` tells of; a call that breaks off is none."""
+    """The blocks that a stream of `/v1/messages` tells of."""
     blocks = list[dict[str, Any]]()
     for event in events:
         if event["type"] == "content_block_start":
@@ -130,11 +130,10 @@ def _added_up(events: list[dict[str, Any]]) -> list[Any]:
                     blocks[event["index"]][key] += text
     parts = list[Any]()
     for each in blocks:
-        if each["type"] != "tool_use":
-            parts.append(_of_block(each))
-        elif each["json"].endswith("}"):
-            parts.append((each["name"], json.loads(each["json"])))
-    return _joined(parts)
+        if each["type"] == "tool_use":
+            each["input"] = json.loads(each["json"])
+        parts.append(_of_block(each))
+    return parts
 
 
 @pytest.mark.parametrize("thought", ["", "Hm."])
@@ -188,6 +187,18 @@ def test_scored_tokens_of_a_response_are_those_of_its_texts(
         assert {len(each["top_logprobs"]) for each in holder["logprobs"]} == {top}
         assert {each["logprob"] for each in holder["logprobs"]} == {-0.25}
     assert bool(told) == any(isinstance(part, str) for part in ANSWERS[name][1])
+
+
+@pytest.mark.parametrize("said", [f"{EOS}Yes.", f"Ja{EOS}{USER} und", f"{EOS}{NOW}{EOS}B"])
+def test_marks_are_scored_in_no_text(server: Server, said: str) -> None:
+    """`ignore_eos` lets them come; they have no text, and stand where the text behind them does."""
+    server.says(said)
+    asked = {"include": LOGPROBS, "ignore_eos": True, "max_output_tokens": len(said.encode())}
+    answer = _responses(server, thinks=False, stream=False, **asked).json()
+    for item in answer["output"]:
+        for part in item.get("content", ()):
+            spelled = bytes(byte for each in part["logprobs"] for byte in each["bytes"])
+            assert spelled.decode() == part["text"] != ""
 
 
 def test_openais_client_reads_scored_texts(server: Server) -> None:

@@ -11,23 +11,17 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
-from tokenizers import Tokenizer
-from trained_fixtures import TRAINED
+from written_calls import CODEC, VOCABULARY, fits, written
 
 from lostwax.server.formats import encoding_v31 as v31
-from lostwax.server.formats.encoding_v32 import DSML, EOS, THINK_END, encode_messages
+from lostwax.server.formats.encoding_v32 import DSML
 from lostwax.server.formats.message import whole_message
 from lostwax.server.formats.parse_v32 import ParsedMessage, parse_completion
-from lostwax.server.formats.pieces import Piece
 from lostwax.server.formats.readers import reader_of
-from lostwax.server.gateway.tokenizer import TextCodec
 from lostwax.server.grammar.compile_grammar import compile_grammar
 from lostwax.server.grammar.grammar import BadGrammar, Grammar
 from lostwax.server.grammar.tool_grammar import Choice, Format, tool_grammar
-from lostwax.server.grammar.vocabulary import Vocabulary
 
-CODEC = TextCodec(Tokenizer.from_file(str(TRAINED / "tokenizer.json")))
-VOCABULARY = Vocabulary(CODEC, 4096, CODEC.marks[EOS])
 MARKS = [CODEC.marks[each] for each in (DSML, v31.CALLS, v31.CALL) if each in CODEC.marks]
 WEATHER = {
     "type": "object",
@@ -57,23 +51,6 @@ def tool(name: str, *, strict: bool = False) -> dict[str, Any]:
 TOOLS = [tool(name) for name in SCHEMAS]
 STRICT = [tool(name, strict=name == "get_weather") for name in SCHEMAS]
 BY_NAME: Choice = {"type": "function", "function": {"name": "flags"}}
-
-
-def written(*calls: tuple[str, Mapping[str, Any]], content: str = "") -> str:
-    """An answer as the model's encoder writes it."""
-    made = [{"function": {"name": name, "arguments": args}} for name, args in calls]
-    answer = {"role": "assistant", "content": content, "tool_calls": made}
-    text = encode_messages([{"role": "user", "content": "?"}, answer], "chat")
-    return text.partition(THINK_END)[2].removesuffix(EOS)
-
-
-def fits(grammar: Grammar | None, text: str) -> bool:
-    """Whether a whole answer follows a grammar."""
-    assert grammar is not None
-    grammar.require_small()
-    matcher = compile_grammar(grammar, VOCABULARY)
-    ids = CODEC.encode_pieces([Piece(text, is_structure=False)])
-    return matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()
 
 
 def answers(
@@ -290,6 +267,8 @@ STRANGE: list[tuple[Any, str]] = [
     ({"type": "object", "properties": {'a"b': {}}}, "rename"),
     ({"type": "object", "properties": {"a": 3}}, "has no schema"),
     ({"type": "object", "properties": {"a": {"$ref": "#"}}}, "refers to"),
+    ({"type": "object", "additionalProperties": {"$ref": "#"}}, "refers to"),
+    ({"type": "object", "additionalProperties": 3}, "is no schema"),
 ]
 
 
@@ -362,13 +341,14 @@ def test_a_schema_that_cannot_be_held_is_named_and_not_the_grammar_that_was_made
     unique = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
     odd = {"type": "object", "properties": {"a": unique}, "required": ["a"]}
     held = {"type": "function", "function": {"name": "one", "parameters": odd, "strict": True}}
-    why = '\'s schema: Unimplemented keys: ["uniqueItems"]'
-    for tools, answer, whose in (
-        (TOOLS, odd, "the answer"), ([held], None, "a tool"), ([held], ANSWER, "a tool"),
-        ([*STRICT, held], ANSWER, "a tool"),
+    why = ': Unimplemented keys: ["uniqueItems"]; take that out'
+    of_tool = ("tool 'one', parameter 'a'", ", or leave strict out")
+    for tools, answer, (whose, otherwise) in (
+        (TOOLS, odd, ("the answer's schema, in 'a'", "")), ([held], None, of_tool),
+        ([held], ANSWER, of_tool), ([*STRICT, held], ANSWER, of_tool),
     ):  # fmt: skip
         grammar = tool_grammar("deepseekv32", tools, "auto", answer=answer)
         assert grammar is not None
         with pytest.raises(BadGrammar) as refused:
             compile_grammar(grammar, VOCABULARY)
-        assert str(refused.value) == whose + why
+        assert str(refused.value) == whose + why + otherwise
