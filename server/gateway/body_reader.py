@@ -23,7 +23,7 @@ from lostwax.ir.contract.own_program import own_program
 from lostwax.server.gateway.body_process import LENGTH_BYTES
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.prepare import read_body
-from lostwax.server.gateway.prepared import Answered, Job, Prepared, Refused
+from lostwax.server.gateway.prepared import Answered, Fault, Job, Prepared, Refused
 from lostwax.server.gateway.tokenizer import Codec
 
 SMALL_BODY_BYTES = 8192
@@ -40,7 +40,13 @@ BEGIN_S = 10.0
 _CHUNK_BYTES = 65536
 _MODULE = "lostwax.server.gateway.body_process"
 _JOBS = msgspec.msgpack.Encoder()
-_ANSWERS = msgspec.msgpack.Decoder(Prepared | Answered | Refused)
+Read = Prepared | Answered | Refused | Fault
+"""What a process says of a body."""
+_ANSWERS = msgspec.msgpack.Decoder(Read)
+
+
+class ReadingFailed(RuntimeError):
+    """A process met a fault of the server's in a body; its traceback is a note."""
 
 
 class BodyReader:
@@ -61,7 +67,7 @@ class BodyReader:
         self._idle: list[Process] = []
         self._num_waiting = 0
         self._is_stopped = False
-        self._tasks: set[asyncio.Task[Prepared | Answered | Refused]] = set()
+        self._tasks: set[asyncio.Task[Read]] = set()
         self._starting: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -83,7 +89,7 @@ class BodyReader:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def read(self, body: bytes, job: Job) -> Prepared | Answered:
-        """The request; ApiError where it is refused."""
+        """The request; ApiError where it is refused, ReadingFailed where that is our fault."""
         is_templated = job.chats.template is not None
         if len(body) <= SMALL_BODY_BYTES and not is_templated:
             loop = asyncio.get_running_loop()
@@ -103,6 +109,10 @@ class BodyReader:
         task.add_done_callback(lambda done: self._done(done, turns))
         # A client that leaves does not end the process, which others would then wait for again.
         answer = await asyncio.shield(task)
+        if isinstance(answer, Fault):
+            failed = ReadingFailed(answer.what)
+            failed.add_note(answer.trace)
+            raise failed
         if isinstance(answer, Refused):
             raise ApiError(answer.status, answer.message, code=answer.code, param=answer.param)
         return answer
@@ -117,21 +127,18 @@ class BodyReader:
         finally:
             self._num_waiting -= 1
 
-    async def _read_apart(self, body: bytes, job: Job) -> Prepared | Answered | Refused:
+    async def _read_apart(self, body: bytes, job: Job) -> Read:
         self._idle = [process for process in self._idle if process.returncode is None]
         if self._idle:
             # It may have ended since, which is not the body's fault: then a new one reads it.
-            with suppress(OSError, EOFError):
+            with suppress(_NotBegun):
                 return await self._asked(self._idle.pop(), body, job)
         try:
             return await self._asked(await self._started(), body, job)
-        except (OSError, EOFError) as error:
-            message = "the process that read the body ended; send less, or see the server's log"
-            raise ApiError(500, message, code="internal_error") from error
+        except (OSError, _NotBegun) as error:
+            raise _ended() from error
 
-    async def _asked(
-        self, process: Process, body: bytes, job: Job
-    ) -> Prepared | Answered | Refused:
+    async def _asked(self, process: Process, body: bytes, job: Job) -> Read:
         has_begun = False
         try:
             async with asyncio.timeout(self._begin_s):
@@ -148,15 +155,16 @@ class BodyReader:
                 raise ApiError(503, message, code="reader_unavailable") from error
             message = f"reading the body took longer than {self._deadline_s:g} s; send less"
             raise ApiError(413, message, code="body_too_costly") from error
+        except (OSError, EOFError) as error:
+            await _end(process)
+            raise (_ended() if has_begun else _NotBegun()) from error
         except BaseException:
             await _end(process)
             raise
         self._idle.append(process)
         return answer
 
-    def _done(
-        self, task: asyncio.Task[Prepared | Answered | Refused], turns: asyncio.Semaphore
-    ) -> None:
+    def _done(self, task: asyncio.Task[Read], turns: asyncio.Semaphore) -> None:
         self._tasks.discard(task)
         turns.release()
         if not task.cancelled():
@@ -177,6 +185,16 @@ class BodyReader:
             await _end(process)
             raise
         return process
+
+
+class _NotBegun(Exception):
+    """A process ended before it began to read."""
+
+
+def _ended() -> ApiError:
+    """Of a body that may have ended its process: no other is given it."""
+    message = "the process that read the body ended; send less, or see the server's log"
+    return ApiError(500, message, code="internal_error")
 
 
 async def _write(process: Process, frame: bytes) -> None:

@@ -59,7 +59,7 @@ class ChatReader:
         self._message = reader_of(
             turn.format,
             thinks=turn.thinks,
-            tools=turn.tools,
+            tools=[{"name": name} for name in turn.tools],
             splits_reasoning=turn.splits_reasoning,
         )
         self._turn = turn
