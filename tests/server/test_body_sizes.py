@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -18,6 +18,7 @@ from lostwax.server.engine.messages import EngineInfo
 from lostwax.server.gateway import body_process
 from lostwax.server.gateway.body_reader import SMALL_BODY_BYTES, BodyReader, ReadingFailed
 from lostwax.server.gateway.errors import ApiError
+from lostwax.server.gateway.prepare import read_body
 from lostwax.server.gateway.prepared import Answered, Fault, Job, Prepared, Refused, Route
 
 INFO = EngineInfo(
@@ -38,11 +39,20 @@ MOST = '{"type":"object","properties":{"a":{"maximum":18446744073709551616}}}'
 TOOLS = f'"tools":[{{"type":"function","function":{{"name":"f","parameters":{MOST}}}}}]'
 CALLED = '{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":%s}}]}'
 RESULT = '{"role":"tool","content":"r"}'
+NO_TEXT = '{"a":"\udcff"}'
+"""A byte that is no UTF-8, in what requests keep as it came."""
 HALF = '{"\\ud800":"\\udfff"}'
 
 
 def _called(arguments: str) -> str:
     return f'{{"messages":[{TURN},{CALLED % arguments},{RESULT}]}}'
+
+
+def _used(given: str) -> str:
+    use = f'{{"type":"tool_use","id":"x","name":"f","input":{given}}}'
+    result = '{"type":"tool_result","tool_use_id":"x","content":"r"}'
+    turns = f'{{"role":"assistant","content":[{use}]}},{{"role":"user","content":[{result}]}}'
+    return f'"messages":[{TURN},{turns}]'
 
 
 BODIES: dict[str, tuple[Route, str]] = {
@@ -81,6 +91,16 @@ BODIES: dict[str, tuple[Route, str]] = {
     ),
     "Ollama's tool": ("ollama", f"{{{ASK},{TOOLS}}}"),
     "Ollama's schema": ("ollama", f'{{{ASK},"format":{MOST}}}'),
+    "arguments of no text": ("chat", _called(NO_TEXT)),
+    "a schema of no text": ("chat", f'{{{ASK},"guided_json":{NO_TEXT}}}'),
+    "a generation's schema of no text": (
+        "generate",
+        f'{{"text":"a","sampling_params":{{"json_schema":{NO_TEXT}}}}}',
+    ),
+    "Ollama's schema of no text": ("ollama", f'{{{ASK},"format":{NO_TEXT}}}'),
+    "Ollama's arguments of no text": ("ollama", _called(NO_TEXT)),
+    "a message's input of no text": ("messages", f'{{"max_tokens":3,{_used(NO_TEXT)}}}'),
+    "an input of no text to count": ("count_tokens", f"{{{_used(NO_TEXT)}}}"),
     "a generation's schema": (
         "generate",
         f'{{"text":"a","sampling_params":{{"json_schema":{MOST}}}}}',
@@ -108,16 +128,25 @@ def test_a_body_means_the_same_however_large_it_is() -> None:
             await _outcome(reader, "chat", f"{{{ASK}}}".encode().ljust(SMALL_BODY_BYTES + 1))
             pids = body_processes()
             for name, (route, text) in BODIES.items():
-                small = text.encode()
+                small = text.encode(errors="surrogateescape")
                 here = await _outcome(reader, route, small)
                 there = await _outcome(reader, route, small.ljust(SMALL_BODY_BYTES + 1))
                 assert here == there, name
                 assert isinstance(here, Prepared | Answered) or here[0] == 400, name
+                if not text.isascii():
+                    assert here[:2] == (400, "invalid_json"), name
             assert body_processes() == pids, "one ended"
         finally:
             await reader.stop()
 
     asyncio.run(read())
+
+
+@pytest.mark.parametrize("route", get_args(Route))
+def test_a_body_that_is_no_text_is_refused_before_it_is_read(route: Route) -> None:
+    with pytest.raises(ApiError, match="byte 14 is no UTF-8") as refused:
+        read_body(b'{"nothing": {"\xff": 1}}', msgspec.structs.replace(CHAT, route=route), CODEC)
+    assert (refused.value.status, refused.value.code) == (400, "invalid_json")
 
 
 FAULTY = """
