@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Self
+import json
+from typing import Any, Self
 
+import httpx
 import openai
 from scripted_runtime import CODEC, ScriptedRuntime
 
@@ -20,3 +22,11 @@ class ScriptedServer:
         """What the model answers from now on; marks in it are tokens of their own."""
         self.runtime.script = CODEC.encode_rendered(text)
         return self
+
+    def send(
+        self, path: str, body: dict[str, Any], headers: dict[str, str] | None = None
+    ) -> httpx.Response:
+        """The answer to a body of many lines, as some clients write JSON."""
+        content = json.dumps(body, indent=0)
+        headers = {"Content-Type": "application/json", **(headers or {})}
+        return httpx.post(f"{self.url}{path}", content=content, headers=headers, timeout=20)

@@ -123,7 +123,7 @@ class Constrained:
             elif held.reqs:
                 still.append(held)
                 continue
-            process.users -= 1
+            process.leave()
         self._held = still
         return ready, failed
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from lostwax.server.formats.growing_text import grow
+
 
 @dataclass(slots=True)
 class CallDelta:
@@ -33,22 +35,13 @@ class MessageDelta:
 
     def extend(self, other: MessageDelta) -> None:
         """Append what follows; the deltas of one call become one."""
-        # A text that only a local name holds grows in place: a long answer costs its length, not
-        # the square of that.
-        text, self.reasoning = self.reasoning, ""
-        text += other.reasoning
-        self.reasoning = text
+        grow(self, "reasoning", other.reasoning)
         before = len(self.content)
-        text, self.content = self.content, ""
-        text += other.content
-        self.content = text
+        grow(self, "content", other.content)
         for call in other.calls:
             if not (self.calls and self.calls[-1].index == call.index):
                 self.calls.append(CallDelta(call.index, call.name, at=before + call.at))
-            last = self.calls[-1]
-            text, last.arguments = last.arguments, ""
-            text += call.arguments
-            last.arguments = text
+            grow(self.calls[-1], "arguments", call.arguments)
 
     def __bool__(self) -> bool:
         return bool(self.reasoning or self.content or self.calls)

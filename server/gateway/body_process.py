@@ -3,8 +3,8 @@
 The other end is `body_reader.py`. Frames, each 8 bytes of length and so many bytes, come on
 standard input: once a tokenizer, then a job and a body for each request; for each of these two
 frames go out, an empty one when it begins to read, and a Prepared,
-an Answered or a Refused. The process ends
-with its input, so it does not outlive the gateway by more than one request.
+an Answered, a Refused or a Fault. The process ends with its input, so it does not outlive the
+gateway by more than one request.
 """
 
 from __future__ import annotations
@@ -12,19 +12,23 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from typing import BinaryIO
+import traceback
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
 import msgspec
 
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.prepare import read_body
-from lostwax.server.gateway.prepared import Answered, Job, Prepared, Refused
+from lostwax.server.gateway.prepared import Answered, Fault, Job, Prepared, Refused
 from lostwax.server.gateway.tokenizer import Codec, codec_of
 
 LENGTH_BYTES = 8
 MAX_MEMORY_BYTES = 4 * 2**30
 """Of addresses. What a body may cost lies far below; this ends the process where that is wrong."""
 NICENESS = 5
+MAX_TRACE_CHARS = 16_000
+"""Of a fault, the end."""
 
 
 def run() -> None:
@@ -42,10 +46,10 @@ def run() -> None:
         return
     codec = codec_of(tokenizer)
     del tokenizer
-    jobs, answers = msgspec.msgpack.Decoder(Job), msgspec.msgpack.Encoder()
+    jobs, encode = msgspec.msgpack.Decoder(Job), msgspec.msgpack.Encoder().encode
     while (job := read_frame(source)) is not None and (body := read_frame(source)) is not None:
         _write_frame(frames, b"")
-        answer = answers.encode(_answer(body, jobs.decode(job), codec))
+        answer = answer_of(body, jobs.decode(job), codec, encode)
         del job, body  # or the largest of all would be kept until the next comes
         _write_frame(frames, answer)
 
@@ -64,20 +68,30 @@ def read_frame(source: BinaryIO) -> bytes | None:
     return None if len(head) < LENGTH_BYTES or len(frame) < size else frame
 
 
-def _answer(body: bytes, job: Job, codec: Codec) -> Prepared | Answered | Refused:
+def answer_of(body: bytes, job: Job, codec: Codec, encode: Callable[[Any], bytes]) -> bytes:
+    """The frame of what a body is. A fault, met while it is read or written, ends one request and
+    not those that wait behind it."""
+    try:
+        return encode(_read(body, job, codec))
+    except Exception as error:
+        trace = "".join(traceback.format_exception(error))[-MAX_TRACE_CHARS:]
+        return encode(Fault(what=_told(f"{type(error).__name__}: {error}"), trace=_told(trace)))
+
+
+def _read(body: bytes, job: Job, codec: Codec) -> Prepared | Answered | Refused:
     try:
         return read_body(body, job, codec)
     except ApiError as error:
-        return Refused(
-            status=error.status, message=error.message, code=error.code, param=error.param
-        )
+        message = _told(error.message)
+        return Refused(status=error.status, message=message, code=error.code, param=error.param)
     except MemoryError:
         message = "reading the body takes too much memory; send less"
         return Refused(status=413, message=message, code="body_too_costly", param=None)
-    except Exception as error:  # a fault here ends one request, not those that wait behind it
-        sys.excepthook(type(error), error, error.__traceback__)
-        message = "the body cannot be read, which is a fault of the server; its log says why"
-        return Refused(status=500, message=message, code="internal_error", param=None)
+
+
+def _told(text: str) -> str:
+    """What a frame can hold of a text: no half character."""
+    return text.encode("utf-8", "replace").decode()
 
 
 if __name__ == "__main__":

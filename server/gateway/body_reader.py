@@ -27,7 +27,14 @@ from lostwax.server.gateway.body_turns import BodyTurns
 from lostwax.server.gateway.chat_settings import HAS_CHAT, TEXTS_ALONE
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.prepare import read_body
-from lostwax.server.gateway.prepared import MIXED_ROUTES, Answered, Job, Prepared, Refused
+from lostwax.server.gateway.prepared import (
+    MIXED_ROUTES,
+    Answered,
+    Fault,
+    Job,
+    Prepared,
+    Refused,
+)
 from lostwax.server.gateway.tokenizer import Codec
 
 SMALL_BODY_BYTES = 8192
@@ -42,7 +49,13 @@ BEGIN_S = 10.0
 _CHUNK_BYTES = 65536
 _MODULE = "lostwax.server.gateway.body_process"
 _JOBS = msgspec.msgpack.Encoder()
-_ANSWERS = msgspec.msgpack.Decoder(Prepared | Answered | Refused)
+Read = Prepared | Answered | Refused | Fault
+"""What a process says of a body."""
+_ANSWERS = msgspec.msgpack.Decoder(Read)
+
+
+class ReadingFailed(RuntimeError):
+    """A process met a fault of the server's in a body; its traceback is a note."""
 
 
 class BodyReader:
@@ -62,7 +75,7 @@ class BodyReader:
         self._templated = BodyTurns(1)
         self._idle: list[Process] = []
         self._is_stopped = False
-        self._tasks: set[asyncio.Task[Prepared | Answered | Refused]] = set()
+        self._tasks: set[asyncio.Task[Read]] = set()
         self._starting: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -84,7 +97,7 @@ class BodyReader:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def read(self, body: bytes, job: Job) -> Prepared | Answered:
-        """The request; ApiError where it is refused."""
+        """The request; ApiError where it is refused, ReadingFailed where that is our fault."""
         if job.chats.template is None:
             return await self._read_plain(body, job)
         if job.route in MIXED_ROUTES:
@@ -114,25 +127,26 @@ class BodyReader:
         task.add_done_callback(lambda done: self._done(done, turns))
         # A client that leaves does not end the process, which others would then wait for again.
         answer = await asyncio.shield(task)
+        if isinstance(answer, Fault):
+            failed = ReadingFailed(answer.what)
+            failed.add_note(answer.trace)
+            raise failed
         if isinstance(answer, Refused):
             raise ApiError(answer.status, answer.message, code=answer.code, param=answer.param)
         return answer
 
-    async def _read_apart(self, body: bytes, job: Job) -> Prepared | Answered | Refused:
+    async def _read_apart(self, body: bytes, job: Job) -> Read:
         self._idle = [process for process in self._idle if process.returncode is None]
         if self._idle:
             # It may have ended since, which is not the body's fault: then a new one reads it.
-            with suppress(OSError, EOFError):
+            with suppress(_NotBegun):
                 return await self._asked(self._idle.pop(), body, job)
         try:
             return await self._asked(None, body, job)
-        except (OSError, EOFError) as error:
-            message = "the process that read the body ended; send less, or see the server's log"
-            raise ApiError(500, message, code="internal_error") from error
+        except _NotBegun as error:
+            raise _ended() from error
 
-    async def _asked(
-        self, idle: Process | None, body: bytes, job: Job
-    ) -> Prepared | Answered | Refused:
+    async def _asked(self, idle: Process | None, body: bytes, job: Job) -> Read:
         """The answer of an idle process, or of a new one."""
         try:
             async with asyncio.timeout(self._begin_s):
@@ -144,16 +158,20 @@ class BodyReader:
         except TimeoutError as error:
             message = f"reading the body did not begin within {self._begin_s:g} s; try again"
             raise ApiError(503, message, code="reader_unavailable") from error
+        except (OSError, EOFError) as error:
+            raise _NotBegun from error
         try:
             async with _ended_if_it_fails(process), asyncio.timeout(self._deadline_s):
                 answer = _ANSWERS.decode(await _read(process))
         except TimeoutError as error:
             message = f"reading the body took longer than {self._deadline_s:g} s; send less"
             raise ApiError(413, message, code="body_too_costly") from error
+        except (OSError, EOFError) as error:
+            raise _ended() from error
         self._idle.append(process)
         return answer
 
-    def _done(self, task: asyncio.Task[Prepared | Answered | Refused], turns: BodyTurns) -> None:
+    def _done(self, task: asyncio.Task[Read], turns: BodyTurns) -> None:
         self._tasks.discard(task)
         turns.give_back()
         if not task.cancelled():
@@ -178,6 +196,16 @@ class BodyReader:
         async with _ended_if_it_fails(process):
             await _write(process, await asyncio.to_thread(self._codec.serialised))
         return process
+
+
+class _NotBegun(Exception):
+    """A process ended before it began to read."""
+
+
+def _ended() -> ApiError:
+    """Of a body that may have ended its process: no other is given it."""
+    message = "the process that read the body ended; send less, or see the server's log"
+    return ApiError(500, message, code="internal_error")
 
 
 @asynccontextmanager

@@ -63,7 +63,7 @@ def prepare_chat(request: ChatRequest, job: Job, codec: Codec) -> Prepared:
         ends=frozenset((*prompt.ends, *info.eos_token_ids)),
         # Who offers no tools is answered in text, whatever that looks like.
         format=prompt.format if request.offered else "none",
-        tools=request.offered,
+        tools=[each["function"]["name"] for each in request.offered],
         one_call=bool(request.offered) and request.parallel_tool_calls is False,
         joined=request.separate_reasoning is False,
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from lostwax.server.engine.messages import Output
 from lostwax.server.formats.encoding_v32 import THINK, THINK_END
+from lostwax.server.formats.growing_text import grow
 from lostwax.server.formats.message import CallDelta, MessageDelta
 from lostwax.server.formats.readers import reader_of
 from lostwax.server.gateway.prepared import AnswerOptions, ChatTurn
@@ -31,12 +32,12 @@ class ChatDelta:
 
     def extend(self, other: ChatDelta) -> None:
         """Append what follows."""
-        self.reasoning += other.reasoning
+        grow(self, "reasoning", other.reasoning)
         before = len(self.content)
-        self.content += other.content
+        grow(self, "content", other.content)
         for call in other.calls:
             if self.calls and self.calls[-1].index == call.index:
-                self.calls[-1].arguments += call.arguments
+                grow(self.calls[-1], "arguments", call.arguments)
             else:
                 call.at += before
                 self.calls.append(call)
@@ -59,7 +60,7 @@ class ChatReader:
         self._message = reader_of(
             turn.format,
             thinks=turn.thinks,
-            tools=turn.tools,
+            tools=[{"name": name} for name in turn.tools],
             splits_reasoning=turn.splits_reasoning,
         )
         self._turn = turn

@@ -4,6 +4,7 @@ What a body can cost is bounded by its size alone, whatever is in it:
 
 - msgspec reads straight into the request's struct and stops at the first thing that is wrong, so no
   work follows an error, and nothing is built that no field asks for.
+- A body that is no text in UTF-8 is none: whoever keeps a part of it as it came may decode it.
 - All that a request may hold many of (messages, parts, calls, texts) is written with strings, or is
   the ids of a prompt, which have a bound of their own (`prompts.py`). Strings are counted before a
   body is read: a string's first quote has no backslash before it, and a quote inside a string has
@@ -77,6 +78,16 @@ def decode(body: bytes | memoryview, kind: type[T], root: str = "") -> T:
         raise _wrong_value(error, root, getattr(kind, "REMEDIES", {})) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _no_json(bytes(body), str(error)) from error
+
+
+def require_text(body: bytes) -> None:
+    """ApiError where a body is not UTF-8. It is looked at once and whole: msgspec does not look
+    into the texts of JSON that it keeps as it came."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        message = f"the body is not JSON: byte {error.start} is no UTF-8; encode it so"
+        raise ApiError(400, message, code="invalid_json") from error
 
 
 def require_few_strings(body: bytes) -> None:

@@ -18,6 +18,7 @@ from lostwax.server.gateway.foreign_errors import ollama_error
 from lostwax.server.gateway.generation import Head, Usage
 from lostwax.server.gateway.history import History, named
 from lostwax.server.gateway.ollama_models import OllamaMessage, OllamaOptions, OllamaRequest
+from lostwax.server.gateway.one_line_json import one_line_json
 from lostwax.server.gateway.prepared import AnswerOptions, ChatTurn, Job, Prepared
 from lostwax.server.gateway.response_format import (
     JsonObjectFormat,
@@ -196,7 +197,8 @@ class OllamaWire:
         return [(call.index, call.name, call.arguments) for call in whole]
 
     def _call(self, index: int, name: str | None, arguments: str) -> dict[str, Any]:
-        function = {"index": index, "name": name, "arguments": Raw(arguments.encode())}
+        written = one_line_json(arguments.encode())  # the model's own
+        function = {"index": index, "name": name, "arguments": written}
         return {"id": self._reader.call_id(index), "function": function}
 
     @staticmethod

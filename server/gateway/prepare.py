@@ -12,7 +12,7 @@ from lostwax.server.gateway.anthropic_messages import counted_tokens, prepare_me
 from lostwax.server.gateway.chat import prepare_chat
 from lostwax.server.gateway.chat_models import ChatRequest
 from lostwax.server.gateway.completions import prepare_completion
-from lostwax.server.gateway.decoding import decode, require_few_strings
+from lostwax.server.gateway.decoding import decode, require_few_strings, require_text
 from lostwax.server.gateway.errors import model_not_found
 from lostwax.server.gateway.generate import prepare_generate
 from lostwax.server.gateway.generate_models import GenerateRequest
@@ -81,6 +81,7 @@ def prepare(body: bytes, job: Job, codec: Codec) -> Prepared:
 
 
 def _decoded(body: bytes, kind: type[R], job: Job) -> R:
+    require_text(body)
     require_few_strings(body)
     request = decode(body, kind)
     if request.model not in (None, job.model):

@@ -5,7 +5,7 @@ Plain data, because a large request is read in another process.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -64,7 +64,7 @@ class AnswerOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 class ChatTurn(msgspec.Struct, frozen=True, kw_only=True):
     """How a chat's answer is read: whether it begins inside reasoning, the tokens in it that have
-    no text, those that end the turn, and the format and the tools of its calls.
+    no text, those that end the turn, the format of its calls, and the names of the tools.
 
     `one_call` ends it at the first of these. `joined` leaves the reasoning in the content, with its
     marks as they would be; where nobody `splits_reasoning`, it is never looked for.
@@ -75,7 +75,7 @@ class ChatTurn(msgspec.Struct, frozen=True, kw_only=True):
     silent: frozenset[int] = frozenset()
     ends: frozenset[int] = frozenset()
     format: Format = "none"
-    tools: list[dict[str, Any]] = []
+    tools: list[str] = []
     one_call: bool = False
     joined: bool = False
 
@@ -110,6 +110,13 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):
     """A request that needs no engine: the JSON of its answer."""
 
     content: bytes
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True, tag="fault"):
+    """A fault of the server's, met while a request was read: an exception, and its traceback."""
+
+    what: str
+    trace: str
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):

@@ -20,6 +20,7 @@ from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.generation import Head, Usage
 from lostwax.server.gateway.history import History, named
 from lostwax.server.gateway.models import sampling_of
+from lostwax.server.gateway.one_line_json import one_line_json
 from lostwax.server.gateway.output_logprobs import OutputLogprobs
 from lostwax.server.gateway.prepared import AnswerOptions, ChatTurn, Job, Prepared
 from lostwax.server.gateway.response_format import formats_of
@@ -59,7 +60,7 @@ def prepare_response(request: ResponsesRequest, job: Job, codec: Codec) -> Prepa
             **formats_of(request),
         )
         prepared = prepare_chat(chat, job, codec)
-    echo = msgspec.json.encode(request.echo)
+    echo = bytes(one_line_json(msgspec.json.encode(request.echo)))  # schemas are as they came
     return msgspec.structs.replace(prepared, interface="responses", echo=echo)
 
 

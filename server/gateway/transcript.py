@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lostwax.server.engine.messages import Output, TokenScore
+from lostwax.server.formats.growing_text import grow
 from lostwax.server.formats.stop import StopFinder
 from lostwax.server.gateway.tokenizer import Codec, IncrementalDecoder
 
@@ -41,7 +42,7 @@ class Delta:
 
     def extend(self, other: Delta) -> None:
         """Append what follows."""
-        self.text += other.text
+        grow(self, "text", other.text)
         self.scored += other.scored
         self.token_ids += other.token_ids
         self.finish = other.finish or self.finish

@@ -1,6 +1,8 @@
 """The engine's end of a process that follows a grammar. Knows no request and no host.
 
-Nothing here waits: who hears late is told by `Grammars`.
+Nothing here waits: who hears late is told by `Grammars`. Between two masks at most two frames are
+on their way, however many answers begin and end: an answer is opened by the first ask for it, and
+those that are over are told together. So a queue that is full is that of one who hears nothing.
 """
 
 from __future__ import annotations
@@ -9,17 +11,23 @@ import os
 import select
 import signal
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Literal
+
+import msgspec
 
 from lostwax.server.grammar.counts import Reason
 from lostwax.server.grammar.grammar import Grammar
 from lostwax.server.grammar.messages import (
+    MAX_ASKS,
     MAX_FRAME_BYTES,
+    Ask,
     Close,
     Compile,
     Compiled,
     Made,
+    Masks,
     Open,
     Refused,
     Request,
@@ -58,13 +66,21 @@ class GrammarProcess:
         self.forked_s: float | None = None
         """When its process began."""
         self.made: Made | None = None
-        """What it made for the last step that asked."""
+        """What it made for the last step that asked, once all is there."""
         self._socket: socket.socket | None = None
         self.pidfd: int | None = None
         """What it is ended by, once it has begun."""
         self._pid = 0
         self._is_nice = False
         self._num_opened = 0
+        self._unopened: dict[int, Open] = {}
+        """Answers that it has not heard of, by number."""
+        self._closed: list[int] = []
+        """Those that are over, which it has not heard."""
+        self._asks: list[Ask] = []
+        """Of the step, which it has not heard."""
+        self._faults: dict[int, str] = {}
+        """Of the step's asks so far."""
         self._num_asked = 0
 
     @property
@@ -94,7 +110,7 @@ class GrammarProcess:
         mine.setblocking(False)
         self._socket = mine
         self._num_asked += 1
-        self.send(Compile(self.grammar))
+        self._send(Compile(self.grammar))
         return its
 
     def fileno(self) -> int:
@@ -105,21 +121,45 @@ class GrammarProcess:
         """Begin an answer; its number."""
         self._num_opened += 1
         self.users += 1
-        self.send(Open(self._num_opened, ends, after))
+        self._unopened[self._num_opened] = Open(ends, after)
         return self._num_opened
 
     def close(self, number: int) -> None:
         """End an answer."""
-        self.users -= 1
-        self.send(Close(number))
+        if self._unopened.pop(number, None) is None:
+            self._closed.append(number)
+        self.leave()
 
-    def send(self, request: Request) -> None:
+    def leave(self) -> None:
+        """A user needs it no more."""
+        self.users -= 1
+        if not self.users:
+            self._tell_closed()  # else the next step's frame does
+
+    def ask(self, asks: Sequence[Ask]) -> None:
+        """Want masks for answers of one step: `made` stands when all are there."""
+        opens = ((ask, self._unopened.pop(ask.number, None)) for ask in asks)
+        self._asks = [msgspec.structs.replace(ask, opens=each) for ask, each in opens]
+        self.made, self._faults = None, {}
+        self._tell_closed()
+        self._ask_some()
+
+    def _ask_some(self) -> None:
+        self._send(Masks(self._asks[:MAX_ASKS]))
+        del self._asks[:MAX_ASKS]
+
+    def _tell_closed(self) -> None:
+        if self._closed:
+            self._send(Close(self._closed))
+            self._closed = []
+
+    def _send(self, request: Request) -> None:
         """Say something, if it still listens."""
         if self.refusal is not None or self._socket is None:
             return
         try:
             self._socket.send(encode(request))
-        except OSError:  # it has ended, or hears nothing: its queue is full
+        except OSError:  # it has ended
             self.end(ENDED)
 
     def hear(self, now_s: float) -> None:
@@ -153,8 +193,12 @@ class GrammarProcess:
                 self.is_ready, self.num_bytes = True, num_bytes
             case Refused(message=message):
                 self.end(message)
-            case Made() as made:
-                self.made = made
+            case Made(faults=faults):
+                self._faults |= faults
+                if self._asks:
+                    self._ask_some()
+                else:
+                    self.made = Made(self._faults)
 
     def give_way(self) -> None:
         """Let everybody else have the cores from now on: it works for long."""

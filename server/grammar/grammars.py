@@ -23,7 +23,7 @@ from lostwax.ir.contract.own_program import own_program
 from lostwax.server.grammar.counts import GrammarCounts, GrammarStats
 from lostwax.server.grammar.grammar import Grammar
 from lostwax.server.grammar.grammar_process import ENDED, TOO_MANY, TOO_SLOW, GrammarProcess
-from lostwax.server.grammar.messages import Ask, Masks
+from lostwax.server.grammar.messages import Ask
 from lostwax.server.grammar.times import COMPILE_S
 
 MAX_PROCESSES = 256
@@ -163,8 +163,7 @@ class Grammars:
         for each in wanted:
             asked.setdefault(each.process, []).append(each)
         for process, its in asked.items():
-            process.made = None
-            process.send(Masks([Ask(w.number, w.tokens, w.drafts, w.row) for w in its]))
+            process.ask([Ask(w.number, w.tokens, w.drafts, w.row) for w in its])
         self._hear_all(list(asked))
         for each in wanted:
             made = each.process.made

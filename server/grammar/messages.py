@@ -16,29 +16,30 @@ class Compile(msgspec.Struct, frozen=True, tag="compile"):
     grammar: Grammar
 
 
-class Open(msgspec.Struct, frozen=True, tag="open"):
-    """An answer begins, called `number`. Any of the `ends` ends it. It follows the grammar from
-    its first token on, or from behind the token `after`."""
+class Open(msgspec.Struct, frozen=True, array_like=True):
+    """An answer begins. Any of the `ends` ends it. It follows the grammar from its first token on,
+    or from behind the token `after`."""
 
-    number: int
     ends: tuple[int, ...]
     after: int | None
 
 
 class Close(msgspec.Struct, frozen=True, tag="close"):
-    """That answer is over."""
+    """Those answers are over."""
 
-    number: int
+    numbers: list[int]
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True):
     """`tokens` came since the answer was asked for last; then `drafts` are guessed. Wanted is a
-    mask behind the tokens and one behind each draft, in rows of the shared memory from `row` on."""
+    mask behind the tokens and one behind each draft, in rows of the shared memory from `row` on.
+    `opens` stands where nothing was asked of the answer before."""
 
     number: int
     tokens: list[int]
     drafts: list[int]
     row: int
+    opens: Open | None = None
 
 
 class Masks(msgspec.Struct, frozen=True, tag="masks"):
@@ -65,11 +66,13 @@ class Made(msgspec.Struct, frozen=True, tag="made"):
     faults: dict[int, str] = {}
 
 
-Request = Compile | Open | Close | Masks
+Request = Compile | Close | Masks
 Reply = Compiled | Refused | Made
 
 MAX_FRAME_BYTES = 256 << 10
-"""A grammar of the greatest size is below it, as are a step's asks."""
+"""A grammar of the greatest size is below it, as are MAX_ASKS asks."""
+MAX_ASKS = 256
+"""In one frame: 64 KiB where each opens an answer of 20 ends, a third of what a socket holds."""
 _ENCODE = msgspec.msgpack.Encoder().encode
 _REQUESTS = msgspec.msgpack.Decoder(Request)
 _REPLIES = msgspec.msgpack.Decoder(Reply)

@@ -28,7 +28,6 @@ from lostwax.server.grammar.messages import (
     Compiled,
     Made,
     Masks,
-    Open,
     Refused,
     decode_request,
     encode,
@@ -74,11 +73,9 @@ class _Answers:
         """Until the socket is closed."""
         while frame := engine.recv(MAX_FRAME_BYTES):
             match decode_request(frame):
-                case Open(number=number, ends=ends, after=after):
-                    own = self._matcher.deep_copy()
-                    self._open[number] = Follower(own, self._vocabulary, ends, after)
-                case Close(number=number):
-                    del self._open[number]
+                case Close(numbers=numbers):
+                    for number in numbers:
+                        del self._open[number]
                 case Masks(asks=asks):
                     engine.send(encode(self._made(asks)))
                 case Compile():
@@ -87,6 +84,10 @@ class _Answers:
     def _made(self, asks: list[Ask]) -> Made:
         faults: dict[int, str] = {}
         for ask in asks:
+            if ask.opens is not None:
+                own = self._matcher.deep_copy()
+                ends, after = ask.opens.ends, ask.opens.after
+                self._open[ask.number] = Follower(own, self._vocabulary, ends, after)
             with self._allowance.spending(1 + len(ask.drafts)):
                 try:
                     self._open[ask.number].take(ask.tokens)

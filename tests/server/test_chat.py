@@ -30,7 +30,7 @@ class Server(ScriptedServer):
 
     def post(self, **given: Any) -> httpx.Response:
         body = {"messages": ASK, "temperature": 0} | given
-        return httpx.post(f"{self.url}/v1/chat/completions", json=body, timeout=20)
+        return self.send("/v1/chat/completions", body)
 
     def ask(self, **given: Any) -> ChatCompletion:
         answer = self.post(**given)

@@ -21,10 +21,7 @@ from lostwax.server.gateway.prepared import AnswerOptions, ChatTurn
 from lostwax.server.gateway.responses import ResponseForm
 
 CODEC = chat_codec()
-TOOLS: list[dict[str, Any]] = [
-    {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}}
-    for name in ("f", "g", "get")
-]
+TOOLS = ["f", "g", "get"]
 BETWEEN = [v31("f", "{}"), "!", f"{CALL}g{SEPARATOR}", "{", v31("", "}").partition(SEPARATOR)[2]]
 CASES: dict[str, tuple[Format, bool, list[str]]] = {
     "v31: text between": ("deepseekv31", False, BETWEEN),

@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_runtime import generate
+from fake_runtime import EOS, FakeLimits, generate
 from grammar_engine import CHOICE, JSON, ORACLE, WIDE, constrained
 from grammar_processes import process_of, require_end
+from grammar_vocabulary import grammars_of
 
 from lostwax.server.grammar.grammar import Grammar
 from lostwax.server.grammar.grammar_process import ENDED, GrammarProcess
@@ -72,6 +73,34 @@ def test_a_host_that_was_killed_is_started_again(tmp_path: Path) -> None:
         made.run()
         assert made.ids("b") == ORACLE.answer([1], CHOICE, 20)
         assert made.ids("c") == ORACLE.answer([2], WIDE, 20)
+
+
+def test_hundreds_of_answers_of_one_grammar_begin_and_are_cancelled_at_once(tmp_path: Path) -> None:
+    """More of either than frames fit into a socket: each was one, and its process was ended."""
+    count = 512
+    grammars = grammars_of(tmp_path, FakeLimits(max_reqs=count))
+    process = grammars.want(WIDE)
+    while not process.is_ready:
+        grammars.look(0.05)
+    pid = process_of(grammars, WIDE)
+    try:
+        os.kill(pid, signal.SIGSTOP)  # it reads nothing before the next step
+        for number in [process.open((EOS,), None) for _ in range(count)]:
+            process.close(number)
+        begun = [process.open((EOS,), None) for _ in range(count)]
+        for asked in (begun, begun[-1:]):
+            os.kill(pid, signal.SIGCONT)
+            wanted = [Wanted(process, number, [], [], row) for row, number in enumerate(asked)]
+            masks = grammars.masks(wanted, len(asked))
+            assert {each.fault for each in wanted} == {None}
+            assert (masks == masks[0]).all()
+            assert (masks != -1).all(), "each has a mask"
+            os.kill(pid, signal.SIGSTOP)
+            for number in asked[:-1]:
+                process.close(number)
+        assert process.refusal is None
+    finally:
+        grammars.stop()
 
 
 @pytest.mark.parametrize("answers", [True, False])

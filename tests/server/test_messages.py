@@ -47,8 +47,7 @@ class Server(ScriptedServer):
     def post(self, path: str = "", key: str = KEY, **given: Any) -> httpx.Response:
         body = given if path else {"max_tokens": 200} | given
         body = {name: value for name, value in ({"messages": ASK} | body).items() if value != ()}
-        url, headers = f"{self.url}/v1/messages{path}", {"x-api-key": key}
-        return httpx.post(url, json=body, headers=headers, timeout=20)
+        return self.send(f"/v1/messages{path}", body, {"x-api-key": key})
 
     def ask(self, **given: Any) -> dict[str, Any]:
         answer = self.post(**given)

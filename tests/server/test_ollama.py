@@ -40,6 +40,7 @@ NOW: dict[str, Any] = {"name": "now", "parameters": {"type": "object"}}
 TOOLS = [{"type": "function", "function": each} for each in (ADD, NOW)]
 ASK: list[Any] = [{"role": "user", "content": "Hi?"}]
 CALLS = "Sure." + block(invoke("add", parameter("a", "2", False)), invoke("now"))
+LINES = block(invoke("add", parameter("a", "[1,\r\n 2]", False)))
 ROOMY = FakeLimits(max_context=4096, page_tokens=16, num_pages=1025, vocab_size=VOCAB)
 KEY = "a-key-of-the-tests"
 
@@ -50,7 +51,7 @@ class Server(ScriptedServer):
     def post(self, key: str = KEY, **given: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {key}"}
         body = {"messages": ASK} | given
-        return httpx.post(f"{self.url}/api/chat", json=body, headers=headers, timeout=20)
+        return self.send("/api/chat", body, headers)
 
     def ask(self, **given: Any) -> dict[str, Any]:
         answer = self.post(stream=False, **given)
@@ -105,6 +106,12 @@ def test_it_streams_unless_it_is_told_not_to(server: Server) -> None:
     whole = server.ask()
     timeless = {"model", "done", "done_reason", "prompt_eval_count", "eval_count"}
     assert {name: last[name] for name in timeless} == {name: whole[name] for name in timeless}
+
+
+def test_arguments_of_many_lines_stand_in_one(server: Server) -> None:
+    *_, calls, _ = server.says(LINES).stream(tools=TOOLS)
+    (call,) = calls["message"]["tool_calls"]
+    assert call["function"]["arguments"] == {"a": [1, 2]}
 
 
 def test_calls_come_whole(server: Server) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from jsonschema import Draft202012Validator
 from scripted_runtime import CODEC, EOS_ID, VOCAB
@@ -226,3 +227,17 @@ def test_large_and_deep_grammars_are_refused_before_anything_is_done_with_them()
 def test_without_a_tokenizer_a_format_is_refused() -> None:
     error = _refused("completions", IdCodec(), regex="a")
     assert (error.code, error.param) == ("unsupported_value", "regex")
+
+
+def test_what_a_response_repeats_of_schemas_is_one_line() -> None:
+    """It stands in the data of events, which end with their line."""
+    form = {"type": "json_schema", "name": "a", "schema": {"type": "object"}}
+    tool = {"type": "function", "name": "f", "parameters": {"type": "object", "title": "a\nb"}}
+    given = {"input": "a", "text": {"format": form}, "tools": [tool]}
+    body = json.dumps(given, indent=1).replace("\n", "\r\n").encode()
+    info = msgspec.structs.replace(INFO, max_context=4096)
+    job = Job(route="responses", model="fake", info=info, max_tokens=4096)
+    echo = prepare(body, job, CODEC).echo
+    assert not {*b"\r\n"} & {*echo}
+    assert json.loads(echo)["text"]["format"]["schema"] == form["schema"]
+    assert json.loads(echo)["tools"][0]["parameters"] == tool["parameters"]

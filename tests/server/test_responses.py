@@ -45,7 +45,7 @@ class Server(ScriptedServer):
     """Asks by this interface."""
 
     def post(self, **given: Any) -> httpx.Response:
-        return httpx.post(f"{self.url}/v1/responses", json={"input": "Hi?"} | given, timeout=20)
+        return self.send("/v1/responses", {"input": "Hi?"} | given)
 
     def ask(self, **given: Any) -> Response:
         answer = self.post(**given)

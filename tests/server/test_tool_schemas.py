@@ -13,8 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lostwax.server.gateway import body_process
-from lostwax.server.gateway.prepared import Refused
 from lostwax.server.grammar.grammar import MAX_TOOLS_BYTES, BadGrammar
 from lostwax.server.grammar.tool_grammar import Choice, Format, tool_grammar
 
@@ -73,19 +71,6 @@ def test_any_schema_makes_a_grammar_or_is_refused_by_name(
     except BadGrammar as error:
         refused = error
     assert refused is None or "tool 'odd'" in str(refused)
-
-
-def test_a_fault_while_a_body_is_read_refuses_it_and_ends_no_process(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fail(*_: object) -> None:
-        raise TypeError("a fault of ours")
-
-    monkeypatch.setattr(body_process, "read_body", fail)
-    refused = body_process._answer(b"", Any, Any)  # pyright: ignore[reportPrivateUsage, reportArgumentType]
-    assert isinstance(refused, Refused)
-    assert (refused.status, refused.code) == (500, "internal_error")
-    assert "a fault of ours" in capsys.readouterr().err
 
 
 def test_a_grammar_that_grows_too_large_is_not_made_to_its_end() -> None:
