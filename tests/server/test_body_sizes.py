@@ -123,7 +123,6 @@ async def _outcome(reader: BodyReader, route: Route, body: bytes) -> Any:
 def test_a_body_means_the_same_however_large_it_is() -> None:
     async def read() -> None:
         reader = BodyReader(CODEC)
-        reader.start()
         try:
             await _outcome(reader, "chat", f"{{{ASK}}}".encode().ljust(SMALL_BODY_BYTES + 1))
             pids = body_processes()
