@@ -133,7 +133,8 @@ def test_a_body_means_the_same_however_large_it_is() -> None:
                 assert here == there, name
                 assert isinstance(here, Prepared | Answered) or here[0] == 400, name
                 if not text.isascii():
-                    assert here[:2] == (400, "invalid_json"), name
+                    assert isinstance(here, tuple), name
+                    assert here[1] == "invalid_json", name
             assert body_processes() == pids, "one ended"
         finally:
             await reader.stop()
