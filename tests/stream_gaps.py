@@ -10,6 +10,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 from trained_fixtures import TRAINED
@@ -18,9 +19,16 @@ MOST_TIMES = 3
 """What the median of the waits and the longest of nineteen in twenty may grow to."""
 
 
+class Served(NamedTuple):
+    """A server that is ready, and its process."""
+
+    url: str
+    pid: int
+
+
 @contextmanager
-def served(artifact: Path, *options: str) -> Generator[str]:
-    """The URL of a server that is ready."""
+def served(artifact: Path, *options: str) -> Generator[Served]:
+    """A server of an artifact."""
     line = [sys.executable, "-m", "lostwax", "serve", str(artifact), "--checkpoint", str(TRAINED)]
     line += ["--port", "0", "--threads", "1", *options]
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
@@ -33,7 +41,7 @@ def served(artifact: Path, *options: str) -> Generator[str]:
                 break
         threading.Thread(target=process.stderr.read, daemon=True).start()
         try:
-            yield found
+            yield Served(found, process.pid)
         finally:
             process.terminate()
 

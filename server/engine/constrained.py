@@ -63,8 +63,11 @@ class Constrained:
     @property
     def stats(self) -> GrammarStats | None:
         """What an operator is told of grammars; None where none are followed."""
+        if self._grammars is None:
+            return None
         self._give_back()  # no step may follow in which they would be
-        return None if self._grammars is None else self._grammars.stats
+        self._grammars.drop_idle()
+        return self._grammars.stats
 
     def refusal(self, submit: Submit) -> Failed | None:
         """Why a request with a grammar is not even tried."""

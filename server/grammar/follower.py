@@ -84,7 +84,7 @@ class Follower:
         self._after = after
         self._waits = after is not None
         self._tail = b""
-        self._spellings = vocabulary.holding(_CLOSE) if self._waits else []
+        self._spellings = vocabulary.closing
 
     def take(self, tokens: Sequence[int]) -> None:
         """Tokens that came. Raises CannotGoOn where the grammar has no place for one."""

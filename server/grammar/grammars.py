@@ -149,7 +149,7 @@ class Grammars:
             if process.has_begun and process.refusal is None and not process.is_ready:
                 _press(process, now_s, asked_s)
         self._keep_waiting()
-        self._drop_idle()
+        self.drop_idle()
 
     def masks(self, wanted: Sequence[Wanted], num_rows: int) -> NDArray[np.int32]:
         """i32 [num_rows, words], valid until the next call: masks of a step. Rows that nobody
@@ -267,12 +267,14 @@ class Grammars:
                 self._counts.note_refused(process.reason)
         self._queue = still
 
-    def _drop_idle(self) -> None:
-        """End the processes that were used longest ago, as far as too many are kept."""
+    def drop_idle(self) -> None:
+        """End the processes that were used longest ago, as far as too many are kept, or too large
+        ones: they say what they hold when nobody uses them any more."""
         num_bytes = num_idle = 0
         for grammar, process in reversed(list(self._processes.items())):
             if process.users:
                 continue
+            process.hear(self._clock())
             num_idle, num_bytes = num_idle + 1, num_bytes + process.num_bytes
             is_over = num_idle > MAX_IDLE or num_bytes > MAX_IDLE_BYTES
             if is_over or process.refusal is not None:

@@ -49,7 +49,8 @@ class Masks(msgspec.Struct, frozen=True, tag="masks"):
 
 
 class Compiled(msgspec.Struct, frozen=True, tag="compiled"):
-    """The grammar can be followed; that takes `num_bytes` of memory so far."""
+    """The grammar can be followed; that takes `num_bytes` of memory so far. It is said again
+    whenever the last answer that followed it is over."""
 
     num_bytes: int
 

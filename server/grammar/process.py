@@ -28,6 +28,7 @@ from lostwax.server.grammar.messages import (
     Compiled,
     Made,
     Masks,
+    Open,
     Refused,
     decode_request,
     encode,
@@ -76,6 +77,8 @@ class _Answers:
                 case Close(numbers=numbers):
                     for number in numbers:
                         del self._open[number]
+                    if not self._open:  # automata grow as they are followed
+                        engine.send(encode(Compiled(_own_bytes())))
                 case Masks(asks=asks):
                     engine.send(encode(self._made(asks)))
                 case Compile():
@@ -84,17 +87,20 @@ class _Answers:
     def _made(self, asks: list[Ask]) -> Made:
         faults: dict[int, str] = {}
         for ask in asks:
-            if ask.opens is not None:
-                own = self._matcher.deep_copy()
-                ends, after = ask.opens.ends, ask.opens.after
-                self._open[ask.number] = Follower(own, self._vocabulary, ends, after)
-            with self._allowance.spending(1 + len(ask.drafts)):
+            begins = ask.opens is not None
+            with self._allowance.spending(1 + len(ask.drafts) + begins):
                 try:
+                    if ask.opens is not None:
+                        self._begin(ask.number, ask.opens)
                     self._open[ask.number].take(ask.tokens)
                     self._open[ask.number].masks(ask.drafts, self._rows, ask.row)
                 except CannotGoOn as error:
                     faults[ask.number] = str(error)
         return Made(faults)
+
+    def _begin(self, number: int, opens: Open) -> None:
+        own = self._matcher.deep_copy()
+        self._open[number] = Follower(own, self._vocabulary, opens.ends, opens.after)
 
 
 def _bound_memory() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import llguidance
 
-from lostwax.server.formats.encoding_v32 import DSML
+from lostwax.server.formats.encoding_v32 import DSML, THINK_END
 from lostwax.server.formats.pieces import Piece
 from lostwax.server.gateway.tokenizer import Codec, MarkInText
 
@@ -42,6 +42,9 @@ class Vocabulary:
         self._by_bytes = sorted(
             (text, token) for token, text in enumerate(self.bytes_of) if text and token not in marks
         )
+        close = THINK_END.encode()
+        self.closing = [token for text, token in self._by_bytes if close in text]
+        """The tokens whose text spells the end of reasoning: looked for once, before any answer."""
         self._single = {text[0]: token for text, token in self._by_bytes if len(text) == 1}
         wrapper = llguidance.TokenizerWrapper(_Spoken(self, sorted(marks | {eos})))
         self.tokenizer = llguidance.LLTokenizer(wrapper, n_vocab=vocab_size, eos_token=eos)
@@ -49,15 +52,13 @@ class Vocabulary:
     def beginning_with(self, prefix: bytes) -> list[int]:
         """The tokens whose text begins so."""
         found: list[int] = []
-        for text, token in self._by_bytes[bisect_left(self._by_bytes, (prefix, -1)) :]:
+        first = bisect_left(self._by_bytes, (prefix, -1))
+        for number in range(first, len(self._by_bytes)):  # a slice would copy most of them
+            text, token = self._by_bytes[number]
             if not text.startswith(prefix):
                 break
             found.append(token)
         return found
-
-    def holding(self, part: bytes) -> list[int]:
-        """The tokens whose text holds it."""
-        return [token for text, token in self._by_bytes if part in text]
 
     def spelt(self, text: bytes) -> list[int]:
         """The ids of a text, none of which is a mark."""

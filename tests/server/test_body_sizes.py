@@ -123,7 +123,6 @@ async def _outcome(reader: BodyReader, route: Route, body: bytes) -> Any:
 def test_a_body_means_the_same_however_large_it_is() -> None:
     async def read() -> None:
         reader = BodyReader(CODEC)
-        reader.start()
         try:
             await _outcome(reader, "chat", f"{{{ASK}}}".encode().ljust(SMALL_BODY_BYTES + 1))
             pids = body_processes()
@@ -134,7 +133,8 @@ def test_a_body_means_the_same_however_large_it_is() -> None:
                 assert here == there, name
                 assert isinstance(here, Prepared | Answered) or here[0] == 400, name
                 if not text.isascii():
-                    assert here[:2] == (400, "invalid_json"), name
+                    assert isinstance(here, tuple), name
+                    assert here[1] == "invalid_json", name
             assert body_processes() == pids, "one ended"
         finally:
             await reader.stop()

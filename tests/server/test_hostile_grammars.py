@@ -25,8 +25,8 @@ TOKENS = 30
 
 @pytest.fixture(scope="module")
 def url(trained_artifact: Path) -> Iterator[str]:
-    with served(trained_artifact) as url:
-        yield url
+    with served(trained_artifact) as server:
+        yield server.url
 
 
 def _ask(client: httpx.Client, kind: str, body: Body) -> tuple[str, str]:

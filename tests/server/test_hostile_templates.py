@@ -12,8 +12,9 @@ from typing import Any
 
 import httpx
 import pytest
+from body_processes import body_processes
 from hostile_templates import KINDS
-from stream_gaps import gaps, require_alike, served
+from stream_gaps import Served, gaps, require_alike, served
 
 from lostwax.server.formats.chat_template import TemplateFault
 from lostwax.server.formats.template_apart import RENDER_S, translated
@@ -43,43 +44,50 @@ def hostile() -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def url(
+def server(
     hostile: list[tuple[str, str]], trained_artifact: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+) -> Iterator[Served]:
     path = tmp_path_factory.mktemp("template") / "hostile.jinja"
     asked = "".join(
         f"{{% if messages[0].content == 'hostile {number}' %}}{source}{{% endif %}}"
         for number, (_, source) in enumerate(hostile)
     )
     path.write_text(asked + "{{ messages[0].content }}")
-    with served(trained_artifact, "--chat-template", str(path)) as url:
-        yield url
+    with served(trained_artifact, "--chat-template", str(path)) as server:
+        yield server
 
 
-def _ask(client: httpx.Client, content: str, wanted: tuple[int, ...]) -> int:
+def _ask(client: httpx.Client, content: str, refused: str | None) -> None:
+    """A chat is refused with this code, or answered."""
     began = time.monotonic()
     body: dict[str, Any] = {"messages": [{"role": "user", "content": content}], "max_tokens": 30}
     answer = client.post("/v1/chat/completions", json=body | {"ignore_eos": True})
     assert time.monotonic() - began < ANSWERED_S, content
-    assert answer.status_code in wanted, (content, answer.text)
+    assert answer.status_code == (200 if refused is None else 400), (content, answer.text)
+    if refused is not None:
+        assert answer.json()["error"]["code"] == refused, (content, answer.text)
     assert len(answer.content) < 2000
-    return answer.status_code
 
 
-def test_a_hundred_of_ten_kinds_hold_no_stream_up(url: str, hostile: list[tuple[str, str]]) -> None:
+def test_a_hundred_of_ten_kinds_hold_no_stream_up(
+    server: Served, hostile: list[tuple[str, str]]
+) -> None:
+    url = server.url
     requests = [f"hostile {number}" for number in range(len(hostile))] * TIMES
     assert len(requests) >= 100
     with httpx.Client(base_url=url, timeout=60) as client, ThreadPoolExecutor(AT_ONCE + 1) as pool:
         over = threading.Event()
         plain = pool.submit(gaps, url, over)
-        for answer in [pool.submit(_ask, client, "Hello", (200,)) for _ in requests]:
+        for answer in [pool.submit(_ask, client, "Hello", None) for _ in requests]:
             answer.result()  # as many neighbours, who ask for nothing of it
         over.set()
-        before = plain.result()
+        before, readers = plain.result(), body_processes(server.pid)
+        assert len(readers) == 1
         over.clear()
         beside = pool.submit(gaps, url, over)
-        answers = [pool.submit(_ask, client, each, (400, 500)) for each in requests]
+        answers = [pool.submit(_ask, client, each, "template_failed") for each in requests]
         for answer in answers:
             answer.result()
         over.set()
         require_alike(before, beside.result())
+        assert body_processes(server.pid) == readers, "the process that reads chats was replaced"
