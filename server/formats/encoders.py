@@ -72,12 +72,18 @@ def encode_chat(
         raise EncodingError(
             f"{encoding!r} is no chat encoding that is known here; these are: {known}"
         )
-    taken = list(messages)
+    taken, num_put = list(messages), 0
     if tools or response_format:
         if not taken or taken[0].get("role") != "system":
             taken.insert(0, {"role": "system", "content": ""})
+            num_put = 1
         taken[0] = _with_request(taken[0], tools or (), response_format)
-    return encode_pieces(taken, "thinking" if thinking else "chat", trust_content=trust_content)
+    try:
+        return encode_pieces(taken, "thinking" if thinking else "chat", trust_content=trust_content)
+    except EncodingError as error:
+        if error.index is None or not num_put:
+            raise
+        raise EncodingError(error.reason, error.index - num_put) from error
 
 
 def _with_request(
@@ -85,7 +91,7 @@ def _with_request(
 ) -> dict[str, Any]:
     """The first message with the request's tools behind its own, and the one schema there is."""
     if response_format and system.get("response_format"):
-        raise EncodingError("messages[0] and the request both bring a schema; give one of them")
+        raise EncodingError("and the request both bring a schema; give one of them", 0)
     return {
         **system,
         "tools": [*(system.get("tools") or ()), *tools],
@@ -99,6 +105,6 @@ def _require_no_tools(
     calls = (each for each in messages if each.get("tools") or each.get("tool_calls"))
     if tools or next(calls, None) or any(each.get("role") == "tool" for each in messages):
         raise EncodingError(
-            "DeepSeek-V3.2-Speciale was trained without tools: leave out tools, tool_calls and tool"
-            " messages, or serve DeepSeek-V3.2"
+            "DeepSeek-V3.2-Speciale was trained without tools: leave out tools, their calls and"
+            " results, or serve DeepSeek-V3.2"
         )

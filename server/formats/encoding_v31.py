@@ -75,8 +75,9 @@ def encode_v31(
         role = message.get("role")
         if message.get("tools") or message.get("response_format"):
             raise EncodingError(
-                f"messages[{index}] brings tools or a schema of its own, for which this model's"
-                " chats have no place; give tools beside the messages"
+                "brings tools or a schema of its own, for which this model's chats have no place;"
+                " give tools beside the messages",
+                index,
             )
         if role == "user":
             chat.user(text_of(message))
@@ -86,8 +87,9 @@ def encode_v31(
             chat.tool(index, message)
         elif role != "system":
             raise EncodingError(
-                f"messages[{index}] has role {role!r}, which this model's chats do not have; use"
-                " system, user, assistant, tool"
+                f"has role {role!r}, which this model's chats do not have; use system, user,"
+                " assistant, tool",
+                index,
             )
     if chat.opens_turn:
         chat.put(ASSISTANT)
@@ -157,7 +159,7 @@ class _Chat:
     def tool(self, index: int, message: Message) -> None:
         """One result; results belong to calls by their order, never by id."""
         if not self._num_open:
-            raise EncodingError(f"messages[{index}] is a tool result that no call is left for")
+            raise EncodingError("is a tool result that no call is left for", index)
         self.put(OUTPUT)
         self._bring(text_of(message))
         self.put(OUTPUT_END)

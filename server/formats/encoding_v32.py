@@ -80,7 +80,13 @@ MAX_SHOWN_CHARS = 80
 
 
 class EncodingError(ValueError):
-    """The messages cannot be rendered; the message says which one and why."""
+    """The messages cannot be rendered: `reason` says why, `index` of which message, None where it
+    is not of one."""
+
+    def __init__(self, reason: str, index: int | None = None) -> None:
+        super().__init__(reason if index is None else f"messages[{index}] {reason}")
+        self.reason = reason
+        self.index = index
 
 
 def encode_pieces(
@@ -113,7 +119,7 @@ def encode_pieces(
             _tool(prompt, messages, index, thinks)
         else:
             raise EncodingError(
-                f"messages[{index}] has role {role!r}; use system, developer, user, assistant, tool"
+                f"has role {role!r}; use system, developer, user, assistant, tool", index
             )
     return prompt.pieces
 
@@ -219,8 +225,10 @@ def _assistant(prompt: _Prompt, message: Message, index: int, thinks: bool) -> N
     if thinks:
         if not reasoning and not calls:
             raise EncodingError(
-                f"messages[{index}] follows the last user message in thinking mode, but has neither"
-                " reasoning_content nor tool_calls"
+                "stands behind the last user's message while the model thinks, and has neither"
+                " reasoning nor calls of tools; bring back the reasoning that led to it, or let the"
+                " model not think",
+                index,
             )
         prompt.bring(reasoning, _DSML_TAG)
         prompt.put(THINK_END)
@@ -273,9 +281,7 @@ def _tool(prompt: _Prompt, messages: Sequence[Message], index: int, thinks: bool
     calls = called.get("tool_calls") or () if called.get("role") == "assistant" else ()
     number = index - caller
     if number > len(calls):
-        raise EncodingError(
-            f"messages[{index}] is tool result {number} of {len(calls)} tool calls before it"
-        )
+        raise EncodingError(f"is tool result {number} of {len(calls)} tool calls before it", index)
     prompt.put("\n\n<function_results>\n<result>" if number == 1 else "\n<result>")
     prompt.bring(text_of(messages[index]), _RESULT_TAG)
     prompt.put("</result>")

@@ -49,9 +49,11 @@ _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"
 
 def prepare_message(request: MessagesRequest, job: Job, codec: Codec) -> Prepared:
     """What the engine is asked of a request, checked against what it can do."""
-    with named(_NAMES):
+    history = History("messages")
+    with named(_NAMES, history):
         chat = _chat(
             request,
+            history,
             max_completion_tokens=request.max_tokens,
             temperature=request.temperature,
             top_p=request.top_p,
@@ -66,13 +68,14 @@ def prepare_message(request: MessagesRequest, job: Job, codec: Codec) -> Prepare
 
 def counted_tokens(request: CountTokensRequest, job: Job, codec: Codec) -> Answered:
     """How many tokens the prompt has."""
-    with named(_NAMES):
-        prompt = render_chat(_chat(request), job.info, codec, job.chats)
+    history = History("messages")
+    with named(_NAMES, history):
+        prompt = render_chat(_chat(request, history), job.info, codec, job.chats)
     return Answered(content=msgspec.json.encode({"input_tokens": len(prompt.ids)}))
 
 
-def _chat(request: CountTokensRequest, **given: Any) -> ChatRequest:
-    messages = _messages(request)
+def _chat(request: CountTokensRequest, history: History, **given: Any) -> ChatRequest:
+    messages = _messages(request, history)
     return ChatRequest(
         messages=messages,
         tools=[Tool("function", tool.function) for tool in request.tools or ()] or None,
@@ -83,11 +86,12 @@ def _chat(request: CountTokensRequest, **given: Any) -> ChatRequest:
     )
 
 
-def _messages(request: CountTokensRequest) -> list[Message]:
-    history = History("messages")
+def _messages(request: CountTokensRequest, history: History) -> list[Message]:
     if system := text_of(request.system):
+        history.place = "system"
         history.add("system", system)
-    for turn in request.messages:
+    for index, turn in enumerate(request.messages):
+        history.place = f"messages[{index}]"
         _tell(history, turn)
     return history.messages()
 

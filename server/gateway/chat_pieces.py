@@ -28,7 +28,7 @@ def chat_pieces(request: ChatRequest, encoding: str, *, needs_turn: bool = True)
             trust_content=bool(request.template.trust_content),
         )
     except EncodingError as error:
-        raise refused(str(error)) from error
+        raise refused(error.reason, index=error.index) from error
     if request.continue_final_message:
         pieces = _without_end(request, pieces, FORMAT_OF.get(encoding, encoding))
     elif needs_turn:
@@ -108,11 +108,12 @@ def _require_order(messages: Sequence[Message]) -> None:
             ids = {call.id, message.tool_call_id} - {None}
             if len(ids) > 1:
                 raise refused(
-                    f"messages[{index}] answers call {message.tool_call_id!r} in the place of"
-                    f" {call.id!r}; bring the results in the order of the calls"
+                    f"answers call {message.tool_call_id!r} in the place of {call.id!r}; bring the"
+                    " results in the order of the calls",
+                    index=index,
                 )
 
 
-def refused(message: str, way: Way | None = None) -> ApiError:
-    """What is wrong with the messages."""
-    return ApiError(400, message, code="invalid_value", param="messages", way=way)
+def refused(message: str, way: Way | None = None, *, index: int | None = None) -> ApiError:
+    """What is wrong with the messages, or with one of them."""
+    return ApiError(400, message, code="invalid_value", param="messages", way=way, index=index)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -26,7 +26,8 @@ class ApiError(Exception):
     """An answer that is an error: `{"error": {message, type, param, code}}` with a status.
 
     `way` is what a client may also do, behind the message's own remedy: it is left out where an
-    interface lacks its field. `details` stand beside the four. `headers` go with the answer. A 429
+    interface lacks its field. `index` is of the message of a chat that the sentence is about, which
+    begins with it. `details` stand beside the four. `headers` go with the answer. A 429
     or 503 says by Retry-After when to come back: in `retry_after_s` seconds.
     """
 
@@ -38,6 +39,7 @@ class ApiError(Exception):
         code: str | None = None,
         param: str | None = None,
         way: Way | None = None,
+        index: int | None = None,
         retry_after_s: int = RETRY_AFTER_S,
         details: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
@@ -46,6 +48,8 @@ class ApiError(Exception):
         self.status = status
         self._message = message
         self._way = way
+        self._index = index
+        self._place = "" if index is None else f"messages[{index}] "
         self.code = code
         self.param = param
         self.details = dict(details or {})
@@ -56,10 +60,16 @@ class ApiError(Exception):
     @property
     def message(self) -> str:
         """The sentence."""
+        said = self._place + self._message
         if self._way is None:
-            return self._message
+            return said
         verb, field, rest = self._way
-        return f"{self._message}, or {verb} {field}{rest}"
+        return f"{said}, or {verb} {field}{rest}"
+
+    def locate(self, places: Sequence[str]) -> None:
+        """Say it of what a client sent: where, for each message of the chat that was made of it."""
+        if self._index is not None:
+            self._place = f"{places[self._index]} "
 
     def rename(self, names: Mapping[str, str | None]) -> None:
         """Say it by the names of another interface's fields; None is one that it lacks."""

@@ -17,21 +17,29 @@ from lostwax.server.gateway.unsupported import FieldError
 
 
 class History:
-    """The messages so far. FieldError at `field` where items do not follow each other."""
+    """The messages so far. FieldError at `field` where items do not follow each other.
+
+    `place` is where the items that are told now stand in the request; `places` has it for each
+    message, of several the first.
+    """
 
     def __init__(self, field: str) -> None:
+        self.place = field
+        self.places: list[str] = []
         self._field = field
         self._messages: list[Message] = []
         self._reasoning: list[str] = []
         self._texts: list[str] = []
         self._calls: list[ToolCall] = []
-        self._results: dict[str, str] = {}
+        self._results: dict[str, tuple[str, str]] = {}
+        """Where each stands, and its text."""
+        self._turn_place = field
         self._is_open = False
 
     def add(self, role: Role, text: str) -> None:
         """A message that is not the assistant's."""
         self._end_turn()
-        self._messages.append(Message(role=role, content=text))
+        self._put(self.place, Message(role=role, content=text))
 
     def think(self, text: str) -> None:
         """Reasoning of the assistant's turn."""
@@ -60,7 +68,7 @@ class History:
             )
         if call_id in self._results:
             raise FieldError(self._field, f"two results are of call {call_id[:64]!r}")
-        self._results[call_id] = text
+        self._results[call_id] = (self.place, text)
 
     def messages(self) -> list[Message]:
         """All of them."""
@@ -70,7 +78,13 @@ class History:
     def _go_on(self) -> None:
         if self._results:
             self._end_turn()
+        if not self._is_open:
+            self._turn_place = self.place
         self._is_open = True
+
+    def _put(self, place: str, message: Message) -> None:
+        self.places.append(place)
+        self._messages.append(message)
 
     def _end_turn(self) -> None:
         if not self._is_open:
@@ -81,23 +95,23 @@ class History:
             reasoning_content="".join(self._reasoning) or None,
             tool_calls=self._calls or None,
         )
-        self._messages.append(turn)
+        self._put(self._turn_place, turn)
         if self._results:
             for call in self._calls:
                 if call.id not in self._results:
                     raise FieldError(
                         self._field, f"call {str(call.id)[:64]!r} has no result; add it"
                     )
-                result = self._results[call.id]
-                self._messages.append(Message(role="tool", content=result, tool_call_id=call.id))
+                place, text = self._results[call.id]
+                self._put(place, Message(role="tool", content=text, tool_call_id=call.id))
         self._reasoning, self._texts, self._calls = [], [], []
         self._results, self._is_open = {}, False
 
 
 @contextmanager
-def named(names: Mapping[str, str | None]) -> Generator[None]:
+def named(names: Mapping[str, str | None], history: History | None = None) -> Generator[None]:
     """Errors of a chat by the names that its fields have in another interface, None where it has
-    none."""
+    none, and of a message by where its items stand."""
     try:
         yield
     except FieldError as error:
@@ -105,4 +119,6 @@ def named(names: Mapping[str, str | None]) -> Generator[None]:
         raise ApiError(400, f"{name!r}: {error}", code="invalid_value", param=name) from error
     except ApiError as error:
         error.rename(names)
+        if history is not None:
+            error.locate(history.places)
         raise

@@ -236,7 +236,7 @@ class CountTokensRequest(Struct, kw_only=True, frozen=True, forbid_unknown_field
 
 
 class MessagesRequest(CountTokensRequest, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """A request of `/v1/messages`. An assistant's message at the end is gone on with."""
+    """A request of `/v1/messages`. An assistant's message at the end, of text, is gone on with."""
 
     max_tokens: Annotated[int, Meta(ge=1, le=MAX_TOKEN_ID)]
     temperature: Annotated[float, Meta(ge=0, le=2, extra_json_schema={"default": 1.0})] | None = (

@@ -50,8 +50,9 @@ def prepare_ollama(request: OllamaRequest, job: Job, codec: Codec) -> Prepared:
         message = f"this model's maximum context length is {most} tokens; ask for no more"
         name = "options.num_ctx"
         raise ApiError(400, f"{name!r}: {message}", code="context_length_exceeded", param=name)
-    with named(_NAMES):
-        prepared = prepare_chat(_chat(request, options), job, codec)
+    history = History("messages")
+    with named(_NAMES, history):
+        prepared = prepare_chat(_chat(request, options, history), job, codec)
     answer = prepared.options
     if answer.format_param is not None:
         param = _NAMES.get(answer.format_param) or answer.format_param
@@ -59,8 +60,8 @@ def prepare_ollama(request: OllamaRequest, job: Job, codec: Codec) -> Prepared:
     return msgspec.structs.replace(prepared, interface="ollama", options=answer)
 
 
-def _chat(request: OllamaRequest, options: OllamaOptions) -> ChatRequest:
-    messages = _messages(request.messages)
+def _chat(request: OllamaRequest, options: OllamaOptions, history: History) -> ChatRequest:
+    messages = _messages(request.messages, history)
     return ChatRequest(
         messages=messages,
         tools=[Tool("function", tool.function) for tool in request.tools or ()] or None,
@@ -89,11 +90,11 @@ def _format(form: bytes | None) -> ResponseFormat | None:
     return JsonSchemaFormat(json_schema=NamedSchema(schema=Raw(form)))
 
 
-def _messages(turns: list[OllamaMessage]) -> list[Message]:
-    history = History("messages")
+def _messages(turns: list[OllamaMessage], history: History) -> list[Message]:
     open_calls: list[tuple[str, str]] = []
     """Id and name of the calls of the last turn that have no result yet."""
     for number, turn in enumerate(turns):
+        history.place = f"messages[{number}]"
         if turn.role == "tool":
             history.answer(_answered(open_calls, turn), turn.content or "")
             continue

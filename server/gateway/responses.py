@@ -45,9 +45,10 @@ _PARTS = {"message": "output_text", "reasoning": "reasoning_text"}
 
 def prepare_response(request: ResponsesRequest, job: Job, codec: Codec) -> Prepared:
     """What the engine is asked of a request, checked against what it can do."""
-    with named(_names(request)):
+    history = History("messages")
+    with named(_names(request), history):
         chat = ResponseChat(
-            messages=_messages(request),
+            messages=_messages(request, history),
             max_completion_tokens=request.max_output_tokens,
             tools=[Tool("function", tool) for tool in request.tools or ()] or None,
             tool_choice=request.choice,
@@ -71,14 +72,16 @@ def _names(request: ResponsesRequest) -> dict[str, str | None]:
     return {**_NAMES, "chat_template_kwargs.thinking": "reasoning.effort"}
 
 
-def _messages(request: ResponsesRequest) -> list[Message]:
-    history = History("messages")
+def _messages(request: ResponsesRequest, history: History) -> list[Message]:
     if request.instructions:
+        history.place = "instructions"
         history.add("system", request.instructions)
     if isinstance(request.input, str):
+        history.place = "input"
         history.add("user", request.input)
     else:
-        for item in request.input:
+        for index, item in enumerate(request.input):
+            history.place = f"input[{index}]"
             _tell(history, item)
     return history.messages()
 

@@ -125,10 +125,9 @@ def _arguments(index: int, function: Function) -> dict[str, Any]:
     try:
         return msgspec.json.decode(function.arguments_text, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        message = (
-            f"messages[{index}]: arguments of {function.name[:64]!r} are no JSON object: {error}"
-        )
-        raise _refused("messages", message) from error
+        message = f"has arguments of {function.name[:64]!r} that are no JSON object: {error}"
+        code = "unsupported_value"
+        raise ApiError(400, message, code=code, param="messages", index=index) from error
 
 
 def _require_no_marks(pieces: list[Piece], marks: frozenset[str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import llguidance
 from llguidance import gbnf_to_lark
@@ -96,9 +96,10 @@ def _fault(schema: str, vocabulary: Vocabulary) -> str:
 def _part(schema: str, said: str, vocabulary: Vocabulary) -> str:
     """The property that has the fault alone, where one has."""
     whole: dict[str, Any] = json.loads(schema)
-    own = whole.pop("properties", None)
+    own = whole.get("properties")
     around = {key: whole[key] for key in (*DEFINITIONS, "x-guidance") if key in whole}
-    for name, its in own.items() if isinstance(own, dict) else ():
+    properties = cast("dict[str, Any]", own) if isinstance(own, dict) else {}
+    for name, its in properties.items():
         if isinstance(its, dict) and _fault(json.dumps({**its, **around}), vocabulary) == said:
             return f", in {name!r}"
     return ""

@@ -246,14 +246,15 @@ class _Dsml(_Rules):
     def _other(self, before: str, listed: Iterable[str], value: _Value) -> str:
         """A parameter of any name but those that are listed, behind what stands in a regular
         expression before it: with its name its head is one lexeme, as theirs are."""
-        heads = list[str]()
-        for is_string in ("true", "false"):
-            around = f'{before}<{DSML}parameter name="', f'" string="{is_string}">'
+        heads = dict[bool, str]()
+        for is_string in (True, False):
+            said = json.dumps(is_string)
+            around = f'{before}<{DSML}parameter name="', f'" string="{said}">'
             head = f"/{_NAME.join(around)}/"
             names = "|".join(re.escape(name).replace("/", r"\/") for name in sorted(listed))
             head += f" & ~/{f'({names})'.join(around)}/" if names else ""
-            heads.append(self.rule(head, is_lexeme=True))
-        return _told(*heads, value)
+            heads[is_string] = self.rule(head, is_lexeme=True)
+        return _told(heads[True], heads[False], value)
 
     def _value(self, its: Any, definitions: Definitions, whose: str, owner: _Owner) -> _Value:
         held: Mapping[str, Any] = {} if its is True else its

@@ -39,6 +39,16 @@ LED = {"role": "system", "content": "Be brief."}
 SEARCH = {"type": "web_search_20250305", "name": "web_search", "max_uses": 5}
 FUNCTION = {"name": "add", "parameters": {"type": "object"}}
 CALLS = [{"function": {"name": name, "arguments": {}}} for name in ("add", "now")]
+TOOLS = [{"type": "function", "function": FUNCTION}]
+THINKS = {"thinking": {"type": "enabled"}}
+GOES_ON = {"continue_final_message": True, "chat_template_kwargs": {"thinking": True}}
+UNTHOUGHT = "stands behind the last user's message while the model thinks"
+CALLING = [
+    ASK,
+    SAID,
+    {"type": "function_call", "call_id": "c", "name": "f", "arguments": "["},
+    {"type": "function_call_output", "call_id": "c", "output": "1"},
+]
 NEEDED: dict[Route, dict[str, Any]] = {
     "completions": {"prompt": [5]},
     "chat": {"messages": [ASK]},
@@ -53,6 +63,7 @@ REFUSED: list[tuple[Route, dict[str, Any], str]] = [
     ("chat", {"max_completion_tokens": 99}, "shorten the prompt, or lower max_completion_tokens"),
     ("chat", {"messages": [ASK, SAID]}, "or send continue_final_message: true"),
     ("chat", {"messages": [ASK, LED]}, "end with a user's message"),
+    ("chat", {"messages": [ASK, SAID], "tools": TOOLS, **GOES_ON}, f"messages[1] {UNTHOUGHT}"),
     ("chat", {"tools": [SEARCH]}, "only tools of type 'function' are known"),
     ("responses", {"max_output_tokens": 99}, "or lower max_output_tokens"),
     ("responses", {"input": [ASK, SAID]}, "end with a user's message or a tool's result"),
@@ -62,6 +73,8 @@ REFUSED: list[tuple[Route, dict[str, Any], str]] = [
     ("responses", {"tools": [SEARCH]}, "only tools of type 'function' are known"),
     ("messages", {"max_tokens": 99}, "shorten the prompt, or lower max_tokens"),
     ("messages", {"messages": [ASK, LED]}, "end with a user's message"),
+    ("messages", {"system": "s", "messages": [ASK, SAID], **THINKS}, f"messages[1] {UNTHOUGHT}"),
+    ("messages", {"messages": [LED, ASK, SAID], **THINKS}, f"messages[2] {UNTHOUGHT}"),
     ("messages", {"messages": [ASK | {"role": "tool"}]}, "use user, assistant or system"),
     ("messages", {"tools": [SEARCH]}, "has type 'custom' or no type"),
     ("messages", {"tool_choice": {"type": "required"}}, "use auto, any, tool or none"),
@@ -69,6 +82,7 @@ REFUSED: list[tuple[Route, dict[str, Any], str]] = [
     ("generate", {"sampling_params": {"max_new_tokens": 99}}, "lower sampling_params.max_new_tok"),
     ("ollama", {"options": {"num_predict": 99}}, "or lower options.num_predict"),
     ("ollama", {"messages": [ASK, LED]}, "end with a user's message"),
+    ("ollama", {"messages": [ASK, SAID], "think": True}, f"messages[1] {UNTHOUGHT}"),
     ("ollama", {"messages": [ASK | {"role": "developer"}]}, "use system, user, assistant or tool"),
     ("ollama", {"think": "max"}, "use true, false, low, medium or high"),
     (
@@ -89,6 +103,7 @@ TEMPLATED: list[tuple[Route, dict[str, Any], str]] = [
     ("chat", {"messages": [ASK | {"content": USER}]}, "or send chat_template_kwargs:"),
     ("responses", {"input": [ASK | {"content": USER}]}, "or send chat_template_kwargs:"),
     ("responses", {"reasoning": {"effort": "high"}}, "'reasoning.effort': the server's chat"),
+    ("responses", {"instructions": "i", "input": CALLING}, "input[1] has arguments of 'f'"),
     ("messages", {"messages": [ASK, SAID]}, "'messages': a chat template opens a turn of its own"),
     ("messages", {"messages": [ASK | {"content": USER}]}, "of parts; leave it out"),
     ("messages", {"thinking": {"type": "enabled"}}, "'thinking': the server's chat template"),
