@@ -244,6 +244,7 @@ def test_each_bucket_has_a_tile_for_every_ragged_request() -> None:
             {"cache_in": Value((9, 64, 80), "bf16", parts=(64, 16))},
             "cache rows of 64 \\+ 16",
         ),
+        (CAUSAL_MHA, {"together": 4096}, "of 4096 positions together, wants <= 2048 in the work"),
         (MASKED_MHA, {}, "every position is selected"),
         (
             MASKED_MHA,
