@@ -335,7 +335,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "a text without the reasoning before it": (
         _continued({"content": "It i"}, **THINKING),
         "messages",
-        "reasoning_content",
+        "bring back the reasoning",
     ),
     "the first message": (
         {"messages": [{"role": "assistant", "content": "x"}], "continue_final_message": True},
