@@ -137,14 +137,14 @@ def main() -> None:
     spilling = sum(row["spilled"] > 0 for row in found)
     print(f"{len(found)} binaries, {spilling} of them spill")
     if options.out is not None:
-        command = " ".join(["python", "benchmarks/rocm_kernels.py", *sys.argv[1:]])
-        write(options.out, command, found)
+        write(options.out, found)
 
 
-def write(out: Path, command: str, found: list[dict[str, Any]]) -> None:
+def write(out: Path, found: list[dict[str, Any]]) -> None:
     """The rows, a line each."""
+    head = {"command": " ".join(["python", "benchmarks/rocm_kernels.py", *sys.argv[1:]])}
     rows = ",\n".join(f"  {json.dumps(row)}" for row in found)
-    out.write_text(f'{{\n "command": {json.dumps(command)},\n "kernels": [\n{rows}\n ]\n}}\n')
+    out.write_text(f'{json.dumps(head, indent=1)[:-2]},\n "kernels": [\n{rows}\n ]\n}}\n')
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ def attend_expanded(
     tile = tl.load(starts + 2 * reqs + 1) - 1 - tl.program_id(0)
     if tile < 0:
         return
-    head = tl.program_id(1)
+    head = tl.program_id(1).to(tl.int64)
     request = request_of(starts + reqs + 1, tile, reqs, BLOCK_REQS)
     first = tl.load(q_starts + request)
     first += (tile - tl.load(starts + reqs + 1 + request)) * TILE_ROWS

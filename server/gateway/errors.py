@@ -44,7 +44,7 @@ class ApiError(Exception):
         details: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(status, message)
         self.status = status
         self._message = message
         self._way = way
@@ -56,6 +56,9 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
         if status in (429, 503):
             self.headers["Retry-After"] = str(retry_after_s)
+
+    def __str__(self) -> str:
+        return self.message
 
     @property
     def message(self) -> str:
