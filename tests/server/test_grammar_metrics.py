@@ -11,7 +11,7 @@ import httpx
 import pytest
 from fake_runtime import FakeLimits
 from grammar_engine import constrained
-from grammar_vocabulary import CODEC, grammars_of
+from grammar_vocabulary import CODEC, grammars_of, raise_it
 from http_server import running
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -23,6 +23,7 @@ from lostwax.server.grammar.counts import COMPILE_BOUNDS_S, REASONS, GrammarCoun
 from lostwax.server.grammar.grammar import Grammar
 from lostwax.server.grammar.grammar_process import (
     ENDED,
+    FAILED,
     NO_HOST,
     TOO_MANY,
     TOO_SLOW,
@@ -153,10 +154,11 @@ def test_one_of_too_many_is_refused_as_such(
         (TOO_MANY, "too_many"),
         (NO_HOST, "failed"),
         (ENDED, "failed"),
+        (FAILED, "failed"),
     ],
 )
 def test_the_reason_follows_from_what_the_client_is_told(why: str, reason: Reason) -> None:
-    process = GrammarProcess(AB)
+    process = GrammarProcess(AB, raise_it)
     process.end(why)
     assert process.reason == reason
 
