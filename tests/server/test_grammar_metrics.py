@@ -173,6 +173,18 @@ def test_a_time_is_counted_in_the_least_bound_that_holds_it() -> None:
     assert stats.compile_seconds == pytest.approx(99.036)
 
 
+def test_what_steps_waited_for_is_added_up() -> None:
+    counts = GrammarCounts()
+    for seconds in (0.5, 0.25):
+        counts.note_masks(seconds)
+    for reason in ("invalid", "invalid", "failed"):
+        counts.note_refused(reason)
+    stats = counts.stats({"idle": 3})
+    assert (stats.masked_steps, stats.mask_seconds) == (2, 0.75)
+    assert stats.refused == dict.fromkeys(REASONS, 0) | {"invalid": 2, "failed": 1}
+    assert stats.processes == {"idle": 3}
+
+
 def test_the_engine_process_sends_them(tmp_path: Path) -> None:
     with constrained(tmp_path) as made:
         stats = made.core.stats
