@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import textwrap
 
 import pytest
-
-PROGRAM_S = 30.0
+from program_end import program_end
 
 SPENDS = """
 import time
@@ -24,20 +20,6 @@ def spend(num_masks, seconds):
     with allowance.spending(num_masks):
         work(seconds)
 """
-
-
-def _end_of(program: str) -> tuple[int, str]:
-    """The status that a program ends with, below 0 a signal's, and what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=PROGRAM_S,
-        check=False,
-    )
-    assert not done.stderr, done.stderr
-    return done.returncode, done.stdout
 
 
 @pytest.mark.parametrize(
@@ -54,7 +36,7 @@ def _end_of(program: str) -> tuple[int, str]:
     ],
 )  # fmt: skip
 def test_time_is_earned_spent_and_kept_up_to_a_bound(program: str, status: int) -> None:
-    assert _end_of(SPENDS + program) == (status, "")
+    assert program_end(SPENDS + program) == (status, "")
 
 
 FOLLOWS = """
@@ -126,4 +108,4 @@ print("followed")
     ids=["nothing", "a compile loops", "a trial sleeps", "a compile allocates", "a mask loops"],
 )
 def test_a_process_ends_that_takes_more_than_it_may(given: str, end: tuple[int, str]) -> None:
-    assert _end_of(FOLLOWS.format(given=textwrap.dedent(given))) == end
+    assert program_end(FOLLOWS.format(given=textwrap.dedent(given))) == end
