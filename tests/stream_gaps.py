@@ -22,7 +22,7 @@ BEFORE_S = 20.0
 """For streams without an attacker."""
 MOST_TIMES = 3
 """A gap is long above so many medians of those before; the streams' rate may sink so far."""
-MOST_OF_TIME = 0.1
+MOST_OF_TIME = 0.2
 """What all long gaps may take of the streams' time, beyond what they take without an attacker."""
 LONGEST_S = 1.0
 """One gap, where none was longer before."""
