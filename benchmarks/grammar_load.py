@@ -26,6 +26,7 @@ from jsonschema import Draft202012Validator
 
 from lostwax.backends.runtime.load import Runtime, load
 from lostwax.ir.contract.masks import num_masks
+from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Output, Submit
 from lostwax.server.engine.options import EngineOptions
@@ -117,7 +118,7 @@ def main() -> None:
     limits, codec = runtime.limits, load_codec(options.artifact)
     most = num_masks(limits.max_reqs, limits.max_drafts)
     end = runtime.facts.eos_token_ids[0]
-    grammars = Grammars([options.artifact], limits.vocab_size, end, most)
+    grammars = Grammars([options.artifact], limits.vocab_size, end, most, log=FailureLog())
     rows: list[dict[str, Any]] = []
     for drafts in options.drafts:
         for count in options.answers:

@@ -40,9 +40,9 @@ class ConstrainedEngine:
 
     def __init__(self, folder: Path, depth: int, limits: FakeLimits, hang_s: float) -> None:
         self.runtime = LateRuntime(limits, self._holder, is_shared=self._is_shared)
-        self.grammars = grammars_of(folder, limits, hang_s)
         self.said: list[str] = []
         log = FailureLog(self.said.append)
+        self.grammars = grammars_of(folder, limits, hang_s, log)
         options = EngineOptions()
         self.core = EngineCore(self.runtime, options, log, depth, grammars=self.grammars)
         self.events: list[Output | Failed] = []

@@ -20,6 +20,7 @@ from lostwax.server.engine.runtime import Limits
 from lostwax.server.gateway.tokenizer import TextCodec
 from lostwax.server.grammar.compile_grammar import compile_grammar
 from lostwax.server.grammar.grammar import Grammar
+from lostwax.server.grammar.grammar_process import Log
 from lostwax.server.grammar.grammars import Grammars
 from lostwax.server.grammar.vocabulary import Vocabulary
 
@@ -46,11 +47,16 @@ def tokenizer() -> Tokenizer:
 CODEC = TextCodec(tokenizer())
 
 
-def grammars_of(folder: Path, limits: Limits, hang_s: float = 5.0) -> Grammars:
+def raise_it(what: str, error: BaseException) -> None:
+    """What is told of a fault that no test expects."""
+    raise AssertionError(what) from error
+
+
+def grammars_of(folder: Path, limits: Limits, hang_s: float = 5.0, log: Log = raise_it) -> Grammars:
     """Who follows grammars for an engine over the fake runtime; stop it."""
     tokenizer().save(str(folder / "tokenizer.json"))
     most = num_masks(limits.max_reqs, limits.max_drafts)
-    return Grammars([folder], VOCAB, EOS, most, hang_s=hang_s)
+    return Grammars([folder], VOCAB, EOS, most, log=log, hang_s=hang_s)
 
 
 class Oracle:

@@ -14,6 +14,7 @@ from trained_fixtures import TRAINED
 
 from lostwax.backends.runtime.load import load
 from lostwax.ir.contract.masks import num_masks
+from lostwax.server.engine.failure_log import FailureLog
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.options import EngineOptions
 from lostwax.server.gateway.app import Settings, create_app
@@ -51,7 +52,7 @@ def structured_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Struc
     limits = runtime.limits
     most = num_masks(limits.max_reqs, limits.max_drafts)
     eos = runtime.facts.eos_token_ids[0]
-    grammars = Grammars([folder], limits.vocab_size, eos, most, hang_s=10)
+    grammars = Grammars([folder], limits.vocab_size, eos, most, log=FailureLog(), hang_s=10)
     yield StructuredModel(runtime, grammars, load_codec(folder))
     grammars.stop()
 

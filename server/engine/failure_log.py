@@ -6,20 +6,16 @@ Clients are never told: an exception's text may hold paths, shapes and other peo
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from textwrap import indent
 
 from lostwax.backends.runtime.say import MAX_LINE, say_lines
 from lostwax.ir.contract.one_line import one_line
+from lostwax.server.told_fault import trace_of
 
 WINDOW_S = 60.0
 MAX_IN_WINDOW = 20
 """Failures printed a window; the rest is counted."""
-MAX_CHARS = 16_000
-"""Of one failure's traceback, the end."""
-MAX_PART_CHARS = 2000
-"""Of one message or frame in it: a long message must not push out the lines that led to it."""
 MAX_IDS = 16
 
 
@@ -47,15 +43,9 @@ class FailureLog:
         self._num_in_window += 1
         if self._num_in_window > MAX_IN_WINDOW:
             return
-        parts = [_cut(part) for part in traceback.format_exception(error)]
-        trace = "".join(parts).rstrip()[-MAX_CHARS:]
         head = one_line(f"{what}{_named(request_ids)}: {type(error).__name__}: {error}", MAX_LINE)
         # Indented, so that no line of a quoted message looks like one of ours.
-        self._write(f"{head}\n{indent(trace, '  ')}")
-
-
-def _cut(part: str) -> str:
-    return part if len(part) <= MAX_PART_CHARS else f"{part[:MAX_PART_CHARS]} …\n"
+        self._write(f"{head}\n{indent(trace_of(error), '  ')}")
 
 
 def _named(request_ids: Sequence[str]) -> str:

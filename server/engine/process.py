@@ -59,7 +59,7 @@ def run_engine(
 
         runtime = load(begin)
         log_failure, depth = FailureLog(lines.failure), int(runtime.overlaps and options.overlap)
-        grammars = _grammars(runtime, tokenizers)
+        grammars = _grammars(runtime, tokenizers, log_failure)
         core = EngineCore(runtime, options, log_failure, depth, grammars=grammars)
         begin("warm up")
         core.warm_up()
@@ -83,13 +83,13 @@ def run_engine(
                 wire.send(events)
 
 
-def _grammars(runtime: Runtime, folders: Sequence[Path]) -> Grammars | None:
+def _grammars(runtime: Runtime, folders: Sequence[Path], log: FailureLog) -> Grammars | None:
     """Who follows grammars, where the model has a tokenizer and a token that ends answers."""
     limits, ends = runtime.limits, runtime.facts.eos_token_ids
     if not ends or not any(os.path.lexists(folder / TOKENIZER) for folder in folders):
         return None
     most = num_masks(limits.max_reqs, limits.max_drafts)
-    return Grammars(folders, limits.vocab_size, ends[0], most)
+    return Grammars(folders, limits.vocab_size, ends[0], most, log=log)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

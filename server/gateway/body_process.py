@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import resource
 import sys
-import traceback
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -20,15 +19,14 @@ import msgspec
 
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.prepare import read_body
-from lostwax.server.gateway.prepared import Answered, Fault, Job, Prepared, Refused
+from lostwax.server.gateway.prepared import Answered, Job, Prepared, Refused
 from lostwax.server.gateway.tokenizer import Codec, codec_of
+from lostwax.server.told_fault import as_text, fault_of
 
 LENGTH_BYTES = 8
 MAX_MEMORY_BYTES = 4 * 2**30
 """Of addresses. What a body may cost lies far below; this ends the process where that is wrong."""
 NICENESS = 5
-MAX_TRACE_CHARS = 16_000
-"""Of a fault, the end."""
 
 
 def run() -> None:
@@ -74,24 +72,18 @@ def answer_of(body: bytes, job: Job, codec: Codec, encode: Callable[[Any], bytes
     try:
         return encode(_read(body, job, codec))
     except Exception as error:
-        trace = "".join(traceback.format_exception(error))[-MAX_TRACE_CHARS:]
-        return encode(Fault(what=_told(f"{type(error).__name__}: {error}"), trace=_told(trace)))
+        return encode(fault_of(error))
 
 
 def _read(body: bytes, job: Job, codec: Codec) -> Prepared | Answered | Refused:
     try:
         return read_body(body, job, codec)
     except ApiError as error:
-        message = _told(error.message)
+        message = as_text(error.message)
         return Refused(status=error.status, message=message, code=error.code, param=error.param)
     except MemoryError:
         message = "reading the body takes too much memory; send less"
         return Refused(status=413, message=message, code="body_too_costly", param=None)
-
-
-def _told(text: str) -> str:
-    """What a frame can hold of a text: no half character."""
-    return text.encode("utf-8", "replace").decode()
 
 
 if __name__ == "__main__":

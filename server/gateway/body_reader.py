@@ -30,12 +30,12 @@ from lostwax.server.gateway.prepare import read_body
 from lostwax.server.gateway.prepared import (
     MIXED_ROUTES,
     Answered,
-    Fault,
     Job,
     Prepared,
     Refused,
 )
 from lostwax.server.gateway.tokenizer import Codec
+from lostwax.server.told_fault import Fault, ToldFault
 
 SMALL_BODY_BYTES = 8192
 """Up to here in a thread."""
@@ -54,8 +54,8 @@ Read = Prepared | Answered | Refused | Fault
 _ANSWERS = msgspec.msgpack.Decoder(Read)
 
 
-class ReadingFailed(RuntimeError):
-    """A process met a fault of the server's in a body; its traceback is a note."""
+class ReadingFailed(ToldFault):
+    """A process met a fault of the server's in a body."""
 
 
 class BodyReader:
@@ -128,9 +128,7 @@ class BodyReader:
         # A client that leaves does not end the process, which others would then wait for again.
         answer = await asyncio.shield(task)
         if isinstance(answer, Fault):
-            failed = ReadingFailed(answer.what)
-            failed.add_note(answer.trace)
-            raise failed
+            raise ReadingFailed(answer)
         if isinstance(answer, Refused):
             raise ApiError(answer.status, answer.message, code=answer.code, param=answer.param)
         return answer

@@ -112,13 +112,6 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):
     content: bytes
 
 
-class Fault(msgspec.Struct, frozen=True, kw_only=True, tag="fault"):
-    """A fault of the server's, met while a request was read: an exception, and its traceback."""
-
-    what: str
-    trace: str
-
-
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     """A request that was read and is refused: the fields of an ApiError."""
 

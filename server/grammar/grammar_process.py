@@ -11,7 +11,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Literal
 
@@ -35,6 +35,7 @@ from lostwax.server.grammar.messages import (
     encode,
 )
 from lostwax.server.grammar.times import COMPILE_S
+from lostwax.server.told_fault import Fault, ToldFault
 
 ENDED = (
     "the process that follows its grammar was ended: that took too much time or memory, or somebody"
@@ -44,8 +45,13 @@ TOO_SLOW = (
     f"it cannot be compiled and tried within {COMPILE_S:g} s and the memory that there is; make it"
     " smaller"
 )
+FAILED = "the process that follows its grammar failed; the server's log says why"
 NO_HOST = "the process that compiles grammars did not start; the server's log says why"
 TOO_MANY = "too many grammars wait to be compiled; ask again later"
+_OURS = (ENDED, FAILED, NO_HOST)
+"""Refusals that no grammar is at fault for, as far as is known."""
+Log = Callable[[str, BaseException], object]
+"""Is told what happened, and why."""
 Code = Literal["invalid_grammar", "grammar_failed", "too_many_grammars"]
 NICENESS = 10
 MAX_ASKED = 2
@@ -54,10 +60,12 @@ _ENDS_WITHIN_MS = 1000
 
 
 class GrammarProcess:
-    """A grammar, on its way to be followed or there. `users` count who needs it."""
+    """A grammar, on its way to be followed or there. `users` count who needs it; `log` is told of
+    a fault that its process met."""
 
-    def __init__(self, grammar: Grammar) -> None:
+    def __init__(self, grammar: Grammar, log: Log) -> None:
         self.grammar = grammar
+        self._log = log
         self.users = 0
         self.num_bytes = 0
         self.is_ready = False
@@ -93,7 +101,7 @@ class GrammarProcess:
         """Whose fault it was: the grammar's, as far as is known, if it never was ready."""
         if self.refusal == TOO_MANY:
             return "too_many_grammars"
-        return "grammar_failed" if self.refusal in (ENDED, NO_HOST) else "invalid_grammar"
+        return "grammar_failed" if self.refusal in _OURS else "invalid_grammar"
 
     @property
     def reason(self) -> Reason:
@@ -102,7 +110,7 @@ class GrammarProcess:
             return "too_many"
         if self.refusal == TOO_SLOW:
             return "too_slow"
-        return "failed" if self.refusal in (ENDED, NO_HOST) else "invalid"
+        return "failed" if self.refusal in _OURS else "invalid"
 
     def begin(self) -> socket.socket:
         """Ask for a process: the end of the socket that is its own."""
@@ -169,6 +177,8 @@ class GrammarProcess:
                 frame, files, _, _ = socket.recv_fds(self._socket, MAX_FRAME_BYTES, 1)
             except BlockingIOError:
                 return
+            except ConnectionResetError:  # told once, and first, where it ended before it had read
+                continue  # all: what it said is behind that
             except OSError:
                 frame, files = b"", list[int]()
             if files:
@@ -193,6 +203,9 @@ class GrammarProcess:
                 self.is_ready, self.num_bytes = True, num_bytes
             case Refused(message=message):
                 self.end(message)
+            case Fault() as fault:
+                self._log("a process that follows a grammar failed", ToldFault(fault))
+                self.end(NO_HOST if self.forked_s is None else FAILED)
             case Made(faults=faults):
                 self._faults |= faults
                 if self._asks:

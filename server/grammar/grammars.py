@@ -22,7 +22,13 @@ from lostwax.ir.contract.masks import mask_words
 from lostwax.ir.contract.own_program import own_program
 from lostwax.server.grammar.counts import GrammarCounts, GrammarStats
 from lostwax.server.grammar.grammar import Grammar
-from lostwax.server.grammar.grammar_process import ENDED, TOO_MANY, TOO_SLOW, GrammarProcess
+from lostwax.server.grammar.grammar_process import (
+    ENDED,
+    TOO_MANY,
+    TOO_SLOW,
+    GrammarProcess,
+    Log,
+)
 from lostwax.server.grammar.messages import Ask
 from lostwax.server.grammar.times import COMPILE_S
 
@@ -45,6 +51,7 @@ HONEST_S = 0.1
 """Compiling takes less, but for large grammars and hostile ones: those give way to steps."""
 GRACE_S = 1.0
 """A process ends by its own alarm before that."""
+_MODULE = "lostwax.server.grammar.host"
 
 
 @dataclass(slots=True)
@@ -62,7 +69,8 @@ class Wanted:
 
 class Grammars:
     """Starts processes, and asks them. `folders` are where the tokenizer is looked for; a step has
-    `max_masks` masks at most, of `vocab_size` ids; `eos` is a token that ends answers.
+    `max_masks` masks at most, of `vocab_size` ids; `eos` is a token that ends answers; `log` is
+    told of faults in processes.
 
     Called from one thread.
     """
@@ -74,13 +82,15 @@ class Grammars:
         eos: int,
         max_masks: int,
         *,
+        log: Log,
         hang_s: float = HANG_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._command = own_program("lostwax.server.grammar.host")
+        self._command = own_program(_MODULE)
         self._command += ["--vocab-size", str(vocab_size), "--eos", str(eos)]
         self._command += ["--parent", str(os.getpid())]
         self._command += [part for folder in folders for part in ("--tokenizer", str(folder))]
+        self._log = log
         self._hang_s = hang_s
         self._clock = clock
         words = mask_words(vocab_size)
@@ -123,7 +133,7 @@ class Grammars:
         if found is not None:
             found.hear(self._clock())  # it may have been killed
         if found is None or found.refusal is not None:
-            found = GrammarProcess(grammar)
+            found = GrammarProcess(grammar, self._log)
             if sum(process.users > 0 for process, _ in self._queue) >= MAX_WAITING:
                 found.end(TOO_MANY)
                 self._counts.note_refused(found.reason)

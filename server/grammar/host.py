@@ -15,16 +15,17 @@ import mmap
 import os
 import signal
 import socket
-import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from lostwax.server.gateway.tokenizer_file import load_codec
 from lostwax.server.grammar.follower import Rows
-from lostwax.server.grammar.messages import Refused, encode
+from lostwax.server.grammar.messages import Refused, Reply, encode
 from lostwax.server.grammar.parent_death import end_with_parent
 from lostwax.server.grammar.process import follow
 from lostwax.server.grammar.vocabulary import NoVocabulary, Vocabulary
+from lostwax.server.told_fault import fault_of
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -43,25 +44,37 @@ def main(argv: Sequence[str] | None = None) -> None:
     masks = mmap.mmap(options.masks, 0)
     address = ctypes.addressof(ctypes.c_char.from_buffer(masks))
     rows = Rows(memoryview(masks), address, options.vocab_size)
-    vocabulary, why_not = None, ""
-    try:
-        vocabulary = Vocabulary(load_codec(*options.tokenizer), options.vocab_size, options.eos)
-    except NoVocabulary as error:
-        why_not = str(error)
+    found = _vocabulary(options)
     gc.collect()
     host = os.getpid()
     gc.freeze()  # a look for garbage in a fork would copy what is shared
     while True:
-        _, found, _, _ = socket.recv_fds(control, 16, 1)
-        if not found:
+        _, files, _, _ = socket.recv_fds(control, 16, 1)
+        if not files:
             return
-        with socket.socket(fileno=found[0]) as engine:
-            if vocabulary is None:
-                engine.send(encode(Refused(why_not)))
-            elif os.fork() == 0:
+        with socket.socket(fileno=files[0]) as engine:
+            if not isinstance(found, Vocabulary):
+                _say(engine, found)
+                continue
+            try:
+                pid = os.fork()
+            except OSError as error:  # there are too many processes, and this one's go on
+                _say(engine, fault_of(error))
+                continue
+            if pid == 0:
                 end_with_parent(host)
                 control.close()
-                _follow(engine, vocabulary, rows)
+                _follow(engine, found, rows)
+
+
+def _vocabulary(options: argparse.Namespace) -> Vocabulary | Reply:
+    """What all forks share, or what is said to whoever asks for one."""
+    try:
+        return Vocabulary(load_codec(*options.tokenizer), options.vocab_size, options.eos)
+    except NoVocabulary as error:
+        return Refused(str(error))
+    except Exception as error:
+        return fault_of(error)
 
 
 def _follow(engine: socket.socket, vocabulary: Vocabulary, rows: Rows) -> None:
@@ -70,10 +83,15 @@ def _follow(engine: socket.socket, vocabulary: Vocabulary, rows: Rows) -> None:
         follow(engine, vocabulary, rows)
     except (OSError, MemoryError):
         pass  # the engine has gone, or the bound of memory was met
-    except Exception as error:
-        sys.excepthook(type(error), error, error.__traceback__)
+    except BaseException as error:  # a panic of a library's is no Exception
+        _say(engine, fault_of(error))
     finally:
         os._exit(0)  # and not through the host's own end
+
+
+def _say(engine: socket.socket, reply: Reply) -> None:
+    with suppress(OSError):  # it has gone
+        engine.send(encode(reply))
 
 
 if __name__ == "__main__":

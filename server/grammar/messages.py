@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from lostwax.server.grammar.grammar import Grammar
+from lostwax.server.told_fault import Fault
 
 
 class Compile(msgspec.Struct, frozen=True, tag="compile"):
@@ -68,7 +69,8 @@ class Made(msgspec.Struct, frozen=True, tag="made"):
 
 
 Request = Compile | Close | Masks
-Reply = Compiled | Refused | Made
+Reply = Compiled | Refused | Made | Fault
+"""A process that tells a fault ends."""
 
 MAX_FRAME_BYTES = 256 << 10
 """A grammar of the greatest size is below it, as are MAX_ASKS asks."""

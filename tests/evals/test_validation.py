@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from lostwax.evals.graders.json_value import JsonReference, grade_json
 from lostwax.evals.graders.validation import Validation, ValidationTooLong
+from lostwax.evals.graders.validation_process import MAX_MEMORY_BYTES
 from lostwax.evals.jsonl import MAX_DEPTH
 from lostwax.evals.run import Outcome, Runner
 from lostwax.evals.send import Patience, Sender
@@ -168,6 +170,15 @@ def test_a_schema_that_fails_at_an_answer_alone_makes_it_wrong() -> None:
     found = grade_json(reference, Answer(content='"x"'), validation)
     assert found.reason == "wrong_schema"
     assert "cannot be applied" in found.detail
+
+
+def test_its_process_has_a_bound_of_memory() -> None:
+    validation = Validation()
+    assert validation.fault({}, 1) is None
+    process = validation._process  # pyright: ignore[reportPrivateUsage]
+    assert process is not None
+    most, _ = resource.prlimit(process.pid, resource.RLIMIT_AS)
+    assert 0 < most <= MAX_MEMORY_BYTES
 
 
 def test_its_process_ends_with_it() -> None:

@@ -19,7 +19,8 @@ from lostwax.server.gateway import body_process
 from lostwax.server.gateway.body_reader import SMALL_BODY_BYTES, BodyReader, ReadingFailed
 from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.prepare import read_body
-from lostwax.server.gateway.prepared import Answered, Fault, Job, Prepared, Refused, Route
+from lostwax.server.gateway.prepared import Answered, Job, Prepared, Refused, Route
+from lostwax.server.told_fault import Fault
 
 INFO = EngineInfo(
     model="fake",

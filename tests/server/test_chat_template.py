@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from hostile_templates import KINDS
+from program_end import program_end
 
 from lostwax.server.formats import template_apart
 from lostwax.server.formats.brought_template import ChatTemplate
@@ -144,3 +146,27 @@ def test_a_fork_that_is_stopped_is_ended(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(TemplateFault, match="takes more than"):
         render_apart(translated("t", source), {})
     assert time.monotonic() - began_s < 2
+
+
+BOUND = """
+import time
+from lostwax.server.formats import template_apart
+template_apart.RENDER_S = 0.5
+template_apart._bound()
+"""
+
+
+@pytest.mark.parametrize(
+    ("work", "end"),
+    [
+        ("while True: pass", (-signal.SIGALRM, "")),
+        ("time.sleep(30)", (-signal.SIGALRM, "")),
+        (
+            "try: bytearray(2 * template_apart.MORE_BYTES)\nexcept MemoryError: print('no room')",
+            (0, "no room\n"),
+        ),
+    ],
+)
+def test_a_fork_bounds_itself(work: str, end: tuple[int, str]) -> None:
+    """Whoever waits for it has a core, and memory, meanwhile."""
+    assert program_end(BOUND + work) == end

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from lostwax.server.engine.failure_log import MAX_CHARS, FailureLog
+from lostwax.server.engine.failure_log import FailureLog
+from lostwax.server.told_fault import MAX_CHARS
 
 LONG = "x" * (2 * MAX_CHARS)
 

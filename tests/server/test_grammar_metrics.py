@@ -11,7 +11,7 @@ import httpx
 import pytest
 from fake_runtime import FakeLimits
 from grammar_engine import constrained
-from grammar_vocabulary import CODEC, grammars_of
+from grammar_vocabulary import CODEC, grammars_of, raise_it
 from http_server import running
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -23,6 +23,7 @@ from lostwax.server.grammar.counts import COMPILE_BOUNDS_S, REASONS, GrammarCoun
 from lostwax.server.grammar.grammar import Grammar
 from lostwax.server.grammar.grammar_process import (
     ENDED,
+    FAILED,
     NO_HOST,
     TOO_MANY,
     TOO_SLOW,
@@ -153,10 +154,11 @@ def test_one_of_too_many_is_refused_as_such(
         (TOO_MANY, "too_many"),
         (NO_HOST, "failed"),
         (ENDED, "failed"),
+        (FAILED, "failed"),
     ],
 )
 def test_the_reason_follows_from_what_the_client_is_told(why: str, reason: Reason) -> None:
-    process = GrammarProcess(AB)
+    process = GrammarProcess(AB, raise_it)
     process.end(why)
     assert process.reason == reason
 
@@ -169,6 +171,18 @@ def test_a_time_is_counted_in_the_least_bound_that_holds_it() -> None:
     assert (stats.compile_counts[0], stats.compile_counts[3], stats.compile_counts[-1]) == (2, 1, 1)
     assert sum(stats.compile_counts) == stats.compiled == 4
     assert stats.compile_seconds == pytest.approx(99.036)
+
+
+def test_what_steps_waited_for_is_added_up() -> None:
+    counts = GrammarCounts()
+    for seconds in (0.5, 0.25):
+        counts.note_masks(seconds)
+    for reason in ("invalid", "invalid", "failed"):
+        counts.note_refused(reason)
+    stats = counts.stats({"idle": 3})
+    assert (stats.masked_steps, stats.mask_seconds) == (2, 0.75)
+    assert stats.refused == dict.fromkeys(REASONS, 0) | {"invalid": 2, "failed": 1}
+    assert stats.processes == {"idle": 3}
 
 
 def test_the_engine_process_sends_them(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from fake_runtime import EOS, FakeLimits, generate
 from grammar_engine import CHOICE, JSON, ORACLE, WIDE, constrained
 from grammar_processes import process_of, require_end
-from grammar_vocabulary import grammars_of
+from grammar_vocabulary import grammars_of, raise_it
 
 from lostwax.server.grammar.grammar import Grammar
 from lostwax.server.grammar.grammar_process import ENDED, GrammarProcess
@@ -105,8 +105,8 @@ def test_hundreds_of_answers_of_one_grammar_begin_and_are_cancelled_at_once(tmp_
 
 @pytest.mark.parametrize("answers", [True, False])
 def test_one_that_ends_while_another_is_late_fails_nobody_else(answers: bool) -> None:
-    grammars = Grammars([], vocab_size=32, eos=0, max_masks=2, hang_s=30)
-    ending, late = (GrammarProcess(Grammar("regex", text)) for text in "ab")
+    grammars = Grammars([], vocab_size=32, eos=0, max_masks=2, log=raise_it, hang_s=30)
+    ending, late = (GrammarProcess(Grammar("regex", text), raise_it) for text in "ab")
     its, others = ending.begin(), late.begin()
     ending.forked_s = late.forked_s = 0.0
 

@@ -3,7 +3,6 @@ as any other answer, and streams beside them hardly notice."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from hostile_grammars import Body, hostile_grammars
-from stream_gaps import gaps, require_alike, served
+from stream_gaps import BEFORE_S, require_alike, served, streams
 
 pytestmark = pytest.mark.hostile
 AT_ONCE = 4
@@ -33,7 +32,6 @@ def _ask(client: httpx.Client, kind: str, body: Body) -> tuple[str, str]:
     """How a request with a hostile grammar ended."""
     began = time.monotonic()
     given: dict[str, Any] = {"prompt": "x", "max_tokens": TOKENS, "temperature": 1, "min_p": 0.01}
-    given |= {} if body else {"ignore_eos": True}
     answer = client.post("/v1/completions", json=given | body)
     assert time.monotonic() - began < ANSWERED_S, kind
     told = answer.json()
@@ -51,22 +49,15 @@ def _ask(client: httpx.Client, kind: str, body: Body) -> tuple[str, str]:
 
 def _check(url: str, each: int) -> None:
     grammars = hostile_grammars(each)
-    with httpx.Client(base_url=url, timeout=60) as client, ThreadPoolExecutor(AT_ONCE + 1) as pool:
+    with httpx.Client(base_url=url, timeout=60) as client, ThreadPoolExecutor(AT_ONCE) as pool:
         _ask(client, "a start", {"regex": "a"})  # what grammars need is loaded
-        over = threading.Event()
-        plain = pool.submit(gaps, url, over)
-        for answer in [pool.submit(_ask, client, "none", {}) for _ in range(20 * each)]:
-            assert answer.result() == ("none", "length")  # as many neighbours, without a grammar
-        over.set()
-        before = plain.result()
-        over.clear()
-        beside = pool.submit(gaps, url, over)
-        answers = [pool.submit(_ask, client, *grammar) for grammar in grammars]
-        ends = [answer.result() for answer in answers]
-        over.set()
-        meanwhile = beside.result()
+        with streams(url) as before:
+            time.sleep(BEFORE_S)
+        with streams(url) as beside:
+            answers = [pool.submit(_ask, client, *grammar) for grammar in grammars]
+            ends = [answer.result() for answer in answers]
     print({f"{kind}: {end}": ends.count((kind, end)) for kind, end in sorted(set(ends))})
-    require_alike(before, meanwhile)
+    require_alike(before, beside)
     assert len(ends) == 10 * each
 
 
