@@ -18,7 +18,7 @@ from lostwax.server.gateway.foreign_errors import ollama_error
 from lostwax.server.gateway.generation import Head, Usage
 from lostwax.server.gateway.history import History, named
 from lostwax.server.gateway.ollama_models import OllamaMessage, OllamaOptions, OllamaRequest
-from lostwax.server.gateway.one_line_json import one_line_json
+from lostwax.server.gateway.one_line_json import line_of, one_line_json
 from lostwax.server.gateway.prepared import AnswerOptions, ChatTurn, Job, Prepared
 from lostwax.server.gateway.response_format import (
     JsonObjectFormat,
@@ -153,7 +153,7 @@ class OllamaForm:
 
 
 def _error_line(error: ApiError) -> bytes:
-    return msgspec.json.encode(ollama_error(error.status, error.message)) + b"\n"
+    return line_of(ollama_error(error.status, error.message)) + b"\n"
 
 
 class OllamaWire:
@@ -184,12 +184,12 @@ class OllamaWire:
         if not (delta.content or delta.reasoning or calls):
             return []
         turn = self._turn(delta.content, delta.reasoning, calls)
-        return [msgspec.json.encode(self._head | {"message": turn, "done": False})]
+        return [line_of(self._head | {"message": turn, "done": False})]
 
     def last(self) -> Iterable[bytes]:
         """Why it ended, and what it took."""
         ended = self._ended(self._turn("", "", []), self._so_far.finish)
-        return (msgspec.json.encode(ended),)
+        return (line_of(ended),)
 
     def _new_calls(self, answer: ChatDelta) -> list[tuple[int, str | None, str]]:
         """Those that have become whole since the last time."""

@@ -285,11 +285,12 @@ class Grammars:
             if process.users:
                 continue
             process.hear(self._clock())
-            num_idle, num_bytes = num_idle + 1, num_bytes + process.num_bytes
-            is_over = num_idle > MAX_IDLE or num_bytes > MAX_IDLE_BYTES
+            is_over = num_idle == MAX_IDLE or num_bytes + process.num_bytes > MAX_IDLE_BYTES
             if is_over or process.refusal is not None:
                 process.end(ENDED)
                 del self._processes[grammar]
+            else:  # one that is ended makes no room less for those before it
+                num_idle, num_bytes = num_idle + 1, num_bytes + process.num_bytes
 
 
 def _press(process: GrammarProcess, now_s: float, asked_s: float) -> None:

@@ -63,15 +63,17 @@ def _narrowed(schema: Any) -> Any:
 
 def _inside(made: dict[str, Any]) -> dict[str, Any]:
     """With the schemas that it holds narrowed."""
-    for key in _MANY:
-        if isinstance(inner := made.get(key), Mapping):
-            its = cast("Mapping[str, Any]", inner)
-            made[key] = {name: _narrowed(each) for name, each in its.items()}
-    for key in _LISTS:
-        if isinstance(inner := made.get(key), list):
-            made[key] = [_narrowed(each) for each in cast("list[Any]", inner)]
-    if isinstance(values := made.get("enum"), list):
-        made["enum"] = _without_marks(cast("list[Any]", values))
+    for key in made.keys() & set(_MANY):
+        if not isinstance(made[key], Mapping):
+            raise BadGrammar(f"{key!r} is no object; write one, or leave it out")
+        made[key] = {name: _narrowed(each) for name, each in made[key].items()}
+    for key in made.keys() & {*_LISTS, "enum"}:
+        if not isinstance(made[key], list):
+            raise BadGrammar(f"{key!r} is no list; write one, or leave it out")
+        its = cast("list[Any]", made[key])
+        made[key] = _without_marks(its) if key == "enum" else [_narrowed(each) for each in its]
+    if "const" in made:
+        _without_marks([made["const"]])
     return made
 
 
@@ -95,5 +97,8 @@ def _by_type(made: dict[str, Any]) -> dict[str, Any]:
 def _without_marks(values: list[Any]) -> list[Any]:
     left = [each for each in values if _BAR + _NEXT not in json.dumps(each, ensure_ascii=False)]
     if values and not left:
-        raise BadGrammar(f"each value of an 'enum' holds {DSML}, which begins a call; take it out")
+        raise BadGrammar(
+            f"each value that may come ('enum', 'const') holds {DSML}, which begins a call; take it"
+            " out"
+        )
     return left

@@ -322,12 +322,13 @@ def _many(calls: list[str], parallel: bool) -> str:
 
 def _texts(schema: Mapping[str, Any]) -> list[str] | None:
     """The values of a schema of some texts, None for any other."""
-    values: list[Any] = [schema["const"]] if "const" in schema else schema.get("enum", [])
-    if not values or schema.keys() - _ABOUT - {"const", "enum"}:
+    values: Any = [schema["const"]] if "const" in schema else schema.get("enum", [])
+    if not isinstance(values, list) or not values or schema.keys() - _ABOUT - {"const", "enum"}:
         return None
-    if not all(isinstance(value, str) and not holds_tag(value) for value in values):
+    texts = cast("list[Any]", values)
+    if not all(isinstance(value, str) and not holds_tag(value) for value in texts):
         return None
-    return values if schema.get("type", "string") == "string" else None
+    return texts if schema.get("type", "string") == "string" else None
 
 
 def _json(schema: Mapping[str, Any]) -> str:

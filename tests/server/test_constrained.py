@@ -274,6 +274,24 @@ def test_processes_that_nobody_needs_are_kept_within_bounds(
         assert made.ids("again") == ORACLE.answer([1], grammars[0], 20)
 
 
+def test_one_that_has_grown_too_large_ends_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with constrained(tmp_path) as made:
+        grammars = [Grammar("regex", each * 3) for each in "ab"]
+        for i, grammar in enumerate(grammars):
+            made.add(f"{i}", [i], grammar=grammar)
+            made.run()
+        made.core.step()
+        older, newer = map(made.grammars.process, grammars)
+        newer.num_bytes = older.num_bytes + 1
+        monkeypatch.setattr("lostwax.server.grammar.grammars.MAX_IDLE_BYTES", older.num_bytes)
+        made.grammars.drop_idle()
+        assert made.grammars.process(grammars[0]) is older
+        with pytest.raises(KeyError):
+            made.grammars.process(grammars[1])
+
+
 def test_an_engine_without_a_tokenizer_refuses_grammars() -> None:
     core = EngineCore(LateRuntime(FakeLimits(), lambda _: Owner("a", 0)))
     failed = core.handle(Submit(request="a", prompt=[1], max_tokens=3, grammar=JSON))

@@ -63,8 +63,8 @@ class Server(ScriptedServer):
         """The lines, each of the shape of its place."""
         answer = self.post(**given)
         assert answer.headers["content-type"] == "application/x-ndjson"
-        *parts, last = answer.content.splitlines()
-        assert answer.content == b"".join(line + b"\n" for line in (*parts, last))
+        *parts, last = answer.text.splitlines()  # as Ollama's client: at all that Unicode knows
+        assert answer.text == "".join(line + "\n" for line in (*parts, last))
         for part in parts:
             assert msgspec.json.decode(part, type=OllamaPart).done is False
         assert msgspec.json.decode(last, type=OllamaAnswer).done is True
@@ -112,6 +112,12 @@ def test_arguments_of_many_lines_stand_in_one(server: Server) -> None:
     *_, calls, _ = server.says(LINES).stream(tools=TOOLS)
     (call,) = calls["message"]["tool_calls"]
     assert call["function"]["arguments"] == {"a": [1, 2]}
+
+
+def test_no_text_breaks_a_line(server: Server) -> None:
+    said = "a\u2028b\x85c\u2029d"
+    *parts, _ = server.says(said).stream()
+    assert "".join(part["message"]["content"] for part in parts) == said
 
 
 def test_calls_come_whole(server: Server) -> None:
