@@ -138,7 +138,7 @@ class MessagesTool(Struct, frozen=True, forbid_unknown_fields=True):
     cache_control: CacheControl = UNSET
     defer_loading: Annotated[Unread, only(False, remedy="all tools are shown")] = UNSET
     eager_input_streaming: bool | None = None
-    """Arguments are always streamed as they come."""
+    """Read and without effect: a call is told when it is whole."""
 
     def __post_init__(self) -> None:
         require_neutral(self)
