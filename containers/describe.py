@@ -11,6 +11,8 @@ from typing import Literal
 
 import msgspec
 
+from lostwax.backends.runtime.sku import sku_of
+
 TARGETS = Path(__file__).with_name("targets")
 
 
@@ -36,7 +38,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class _Named(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     target: str
     needs: str
-    sku: str = ""
+    device_name: str = ""
     base: str = ""
 
 
@@ -57,7 +59,7 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     """One container: what is put into it, and what its host must have.
 
     `target` is the lostwax target whose artifacts it serves, `sku` the model of device, whose
-    tuning records count. `base` is an image that fits, by a tag, which decides nothing. `torch` is
+    tuning records count: that of `device_name`, as the device's driver names it. `base` is an image that fits, by a tag, which decides nothing. `torch` is
     which build goes in: the lock's for the CPU (`cpu`), the lock's other one (`lock`), or a wheel
     that the user names (`given`). `locks` are files of `lock/` beside `core.txt`, `leave_out`
     packages of theirs that stay out. `compilers` says which compilers stay in the image and why,
@@ -90,7 +92,7 @@ def containers() -> dict[str, Container]:
                 name=name,
                 target=named.target,
                 needs=named.needs,
-                sku=named.sku,
+                sku=sku_of(named.device_name),
                 base=named.base or family.base,
                 torch=family.torch,
                 checked=family.checked.strip(),

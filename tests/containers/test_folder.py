@@ -14,6 +14,7 @@ from command_line import Run, command_app, listing, lostwax, one_sentence
 from small_fixtures import Compiled, CompileSmall
 
 from lostwax.backends.registry import UnknownTarget, find_target
+from lostwax.backends.runtime.sku import sku_of
 from lostwax.containers.describe import TARGETS, Container, container_named, containers
 from lostwax.containers.render import Asked, compilers, default_image, rendered
 from lostwax.containers.requirements import BadLock, locked, requirements
@@ -52,6 +53,19 @@ def test_there_is_a_container_for_every_target_that_is_named() -> None:
             assert container.target in ("ascend-910b", "ascend-910_93")
         else:
             assert container.name.startswith(backend.name)
+
+
+def test_a_container_s_sku_is_one_that_records_have() -> None:
+    """That of a device of its target, as its driver is asked: of Ascend's the arch is that name."""
+    skus = {name: container.sku for name, container in KNOWN.items() if container.sku}
+    assert skus == {
+        "ascend-a2": "Ascend910B3", "ascend-a3": "Ascend910_9391", "cuda-b200": "B200",
+        "cuda-h200": "H200", "rocm-mi300": "MI300X", "rocm-mi355": "MI355X",
+    }  # fmt: skip
+    for name, sku in skus.items():
+        if name.startswith("ascend"):
+            assert sku == sku_of(find_target(KNOWN[name].target)[1].arch)
+        assert f"--sku {sku}`" in files(name)["README.md"]
 
 
 @pytest.mark.parametrize("name", NAMES)
