@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from lostwax.backends.ascend import BACKEND
 from lostwax.backends.ascend.contract.snapshot import read_snapshot
+from lostwax.backends.ascend.installed import in_words
 from lostwax.backends.ascend.kernels.operators import unfit
 from lostwax.backends.ascend.presence import no_device
 from lostwax.backends.runtime.driver import DeviceUnavailable, ReadKernel, Resolve, Thunk
@@ -37,18 +38,14 @@ class AscendDriver(StreamDevice):
 
     @property
     def fingerprint(self) -> str:
-        """The NPU's name, the versions of torch, torch_npu and CANN, and what torch stands in for.
+        """The NPU's name, the versions of torch, torch_npu, CANN and the NPU's driver, and what
+        torch stands in for.
 
         Of every operator that lostwax calls: what an artifact leaves out proves nothing either way.
         """
-        version = import_module("torch_npu").__version__
-        cann = import_module("torch_npu.npu.utils").get_cann_version("CANN") or "unknown"
         instead = [name for name in read_snapshot().schemas if unfit(name)]
         without = f", without {', '.join(instead)}" if instead else ""
-        return (
-            f"{self.device_name}, torch {torch.__version__}, torch_npu {version}, CANN {cann}"
-            f"{without}"
-        )
+        return f"{self.device_name}, torch {torch.__version__}, {in_words()}{without}"
 
     def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
         """The host call over resolved memory."""

@@ -55,7 +55,7 @@ class RecordKey(msgspec.Struct, frozen=True, kw_only=True):
 
     `region` is `RegionMatch.digest()`, `source` the digest of the code and of the launches,
     `sku` the model of device (H100, H200 and H20 are three), `libraries` the versions of the
-    installed packages that the lowering calls, `values` the boundary values by pattern name
+    installed packages that the lowering calls, and of what else is called that is none (CANN), `values` the boundary values by pattern name
     (dtypes, concrete shapes, scale and cache layouts), `cache` pages and guard where a cache is an
     operand, else empty.
     """

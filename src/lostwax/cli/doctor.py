@@ -145,4 +145,4 @@ def _device(backend: Backend, target: Target) -> str:
     if (said := require_device(target)) is not None:
         return said
     driver: Any = backend.load(backend.driver)(target, no_kernels, {})
-    return f"on {driver.device}"
+    return f"on {driver.device}: {driver.fingerprint}"
