@@ -6,8 +6,7 @@ Uses the artifact's graphs and binaries as they are: no checkpoint, no frontend,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from lostwax.backends.plan.program_context import ProgramContext
 from lostwax.backends.plan.report_choices import site_of
 from lostwax.backends.plan.state_rows import StateRows
 from lostwax.backends.plan.variants import Variant
+from lostwax.backends.proof.blame_artifact import blaming
 from lostwax.backends.proof.inputs import reads_positions_alone
 from lostwax.backends.proof.interpret_step import interpret_step
 from lostwax.backends.proof.make_probes import make_probe
@@ -34,7 +34,7 @@ from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactRead
 from lostwax.backends.runtime.boot_check import BootReport, add_evidence, code_digest
 from lostwax.backends.runtime.compare_outputs import NONE, Errors, Mismatch
 from lostwax.backends.runtime.driver import Driver, no_kernels
-from lostwax.backends.runtime.fenced_buffers import BadWrite
+from lostwax.backends.runtime.error_causes import with_causes
 from lostwax.backends.runtime.require_target import require_target
 from lostwax.backends.runtime.run_probe import WrongKernel, measure
 from lostwax.backends.runtime.sku import sku_of
@@ -42,10 +42,8 @@ from lostwax.ir.contract.artifact import ProgramRef
 from lostwax.ir.contract.canonical import canonical_json
 from lostwax.ir.contract.check_program import code_of
 from lostwax.ir.contract.choice import Choices, RegionChoice
-from lostwax.ir.contract.foreign_file import DAMAGE, reason
 from lostwax.ir.contract.kernel import KernelSource
 from lostwax.ir.contract.model import ModelFacts
-from lostwax.ir.contract.one_line import one_line
 from lostwax.ir.contract.probe import Evidence
 from lostwax.ir.contract.program import Launch
 from lostwax.ir.contract.record import Certificate, Record, State
@@ -153,8 +151,7 @@ def certify_artifact(
     device = _Device(driver, sources, state, versions | reader.manifest.toolchain, target.arch)
     most_rows = MAX_INTERPRETED_TOKENS if interpret else None
     for candidate, choice in chosen_candidates(reader, choices, lowerings, most_rows):
-        with blaming(reader, choice.lowering):
-            result = _certify(candidate, choice, reader, device)
+        result = _certify(candidate, choice, reader, device)
         if result.kernels or not own_only:
             yield result
     if interpret and reader.manifest.step_on_device:
@@ -176,28 +173,28 @@ def chosen_candidates(
         graph = read_graph(reader, Variant.of(ref).name)
         context = ProgramContext(graph, target, ref.segment, ref.bucket, ref.guard, states)
         for choice in choices.programs[Path(ref.file).stem]:
-            if any(op.startswith("dist.") for op in choice.ops):
-                continue  # what ranks exchange means nothing on one of them
+            key = _site(ref, choice)
+            if key is None:
+                continue
             with blaming(reader, choice.lowering):
                 candidate = _candidate(context, choice, lowerings)
-                key = f"{ref.segment} {choice.probe}"
             if key not in seen:
                 seen.add(key)
                 yield candidate, choice
 
 
-@contextmanager
-def blaming(reader: ArtifactReader, lowering: str) -> Generator[None]:
-    """A graph and choices that our lowerings do not understand are the artifact's fault."""
-    try:
-        yield
-    except ArtifactError:
-        raise
-    except DAMAGE as error:
-        raise ArtifactError(
-            f"{reader.folder}: its graphs and choices.json do not say where {one_line(lowering)}"
-            f" stands ({reason(error)}); recompile the artifact"
-        ) from error
+def count_sites(artifact: Path) -> int:
+    """How many results `certify_artifact` has on a device. Raises ArtifactError."""
+    reader = ArtifactReader(artifact)
+    programs = reader.structure("choices.json", Choices).programs
+    found = (_site(ref, c) for ref in _sizes(reader, None) for c in programs[Path(ref.file).stem])
+    return len({site for site in found if site is not None})
+
+
+def _site(ref: ProgramRef, choice: RegionChoice) -> str | None:
+    """What is certified once; None for what ranks exchange, which means nothing on one of them."""
+    is_exchange = any(op.startswith("dist.") for op in choice.ops)
+    return None if is_exchange else f"{ref.segment} {choice.probe}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,20 +221,23 @@ def _certify(
     ran: tuple[str, ...] = ()
     wrong = None
     assert candidate.lowering is not None  # it was chosen by its name
-    candidate.lowering.require_knobs(choice.knobs)
-    refusal = candidate.lowering.when.refusal(candidate)
-    if refusal is not None:
-        raise ArtifactError(f"{choice.lowering}: {refusal}; recompile the artifact")
-    alone, launches = launches_alone(candidate, kernels, choice.knobs)
+    with blaming(reader, choice.lowering):
+        candidate.lowering.require_knobs(choice.knobs)
+        refusal = candidate.lowering.when.refusal(candidate)
+        if refusal is not None:
+            raise ArtifactError(f"{choice.lowering}: {refusal}; recompile the artifact")
+        alone, launches = launches_alone(candidate, kernels, choice.knobs)
     try:
-        certificate = _measured(alone, launches, reader.manifest.model, device)
+        certificate = _measured(alone, launches, reader, device)
         ran = tuple(sorted({code_of(launch) for launch in launches}))
     except Mismatch as error:
         wrong = f"{choice.lowering} is wrong on {'+'.join(choice.ops)}: {error}"
     except NotInterpretable:
         certificate = Certificate(state="compiled", tool_versions=dict(device.tool_versions))
-    except (BadWrite, RuntimeError) as error:  # RuntimeError: torch's, and those of drivers
-        wrong = f"{choice.lowering} does not run: {reason(error)}"
+    except ArtifactError:
+        raise
+    except Exception as error:  # whatever a library raises is this site's, and the rest goes on
+        wrong = f"{choice.lowering} does not run: {with_causes(error)}"
     record = None
     if certificate is not None:
         certificate = certificate.bound_to(kernels.digest())
@@ -276,6 +276,10 @@ def _interpreted_step(reader: ArtifactReader, backend: Backend, device: _Device)
         wrong = str(error)
     except NotInterpretable:
         certificate = Certificate(state="compiled", tool_versions=dict(device.tool_versions))
+    except ArtifactError:
+        raise
+    except Exception as error:
+        wrong = f"the kernels of the step do not run: {with_causes(error)}"
     symbols = tuple(sorted({k.symbol for k in taken.taken}))
     return Certified(
         program="every program",
@@ -295,16 +299,18 @@ def _drawn_for(reader: ArtifactReader) -> list[object]:
 
 
 def _measured(
-    alone: Alone, launches: tuple[Launch, ...], facts: ModelFacts, device: _Device
+    alone: Alone, launches: tuple[Launch, ...], reader: ArtifactReader, device: _Device
 ) -> Certificate:
     """The worst of all seeds. The inputs' digest is that of the probes' ids.
 
-    Raises Mismatch, BadWrite and what the driver raises.
+    Raises Mismatch, BadWrite, what the driver and what it calls raise; ArtifactError where the
+    graph has no reference.
     """
     ids = hashlib.sha256()
     worst, agreement = NONE, None
-    for case in certified_cases(alone.candidate, facts):
-        probe = make_probe(alone, launches, case, alone.candidate.context.name)
+    for case in certified_cases(alone.candidate, reader.manifest.model):
+        with blaming(reader, alone.candidate.name):
+            probe = make_probe(alone, launches, case, alone.candidate.context.name)
         ids.update(probe.id.encode())
         found = measure(probe, device.driver)
         assert found.max_error is not None  # it ran

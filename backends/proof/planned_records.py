@@ -11,7 +11,8 @@ from pathlib import Path
 
 import lostwax
 from lostwax.backends.lowering import Lowering
-from lostwax.backends.proof.certify import blaming, chosen_candidates
+from lostwax.backends.proof.blame_artifact import blaming
+from lostwax.backends.proof.certify import chosen_candidates
 from lostwax.backends.proof.run_alone import launches_alone
 from lostwax.backends.proof.taken_kernels import TakenKernels
 from lostwax.backends.records.record_key import record_key
