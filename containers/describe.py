@@ -11,6 +11,9 @@ from typing import Literal
 
 import msgspec
 
+from lostwax.backends.registry import UnknownTarget, find_target
+from lostwax.ir.contract.target import Target
+
 TARGETS = Path(__file__).with_name("targets")
 
 
@@ -23,13 +26,15 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     `gpus`: by the NVIDIA Container Toolkit; else by `nodes`, paths below /dev, which are for those
     in the group of each of `groups`. `mounts` are the host's files that a driver's library reads.
-    `resource` is what a Kubernetes device plugin calls one device, empty where none is needed.
+    `which` says whose the nodes are, and how to give others. `resource` is what a Kubernetes device
+    plugin calls one device, empty where none is needed.
     """
 
     gpus: bool = False
     nodes: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
+    which: str = ""
     resource: str = ""
 
 
@@ -104,12 +109,23 @@ def containers() -> dict[str, Container]:
     return found
 
 
+def served_by(container: Container) -> tuple[str, ...]:
+    """The targets whose artifacts run in it: its own, then others of the same device."""
+    try:
+        backend, own = find_target(container.target)
+    except UnknownTarget:
+        return (container.target,)
+    targets: tuple[Target, ...] = backend.load(backend.targets)
+    alike = (each.name for each in targets if each.arch == own.arch and each != own)
+    return (own.name, *alike)
+
+
 def container_named(name: str) -> Container:
     """The container of that name. UnknownContainer lists the names."""
     known = containers()
     if name in known:
         return known[name]
-    of_target = [each.name for each in known.values() if each.target == name]
+    of_target = [each.name for each in known.values() if name in served_by(each)]
     close = of_target or difflib.get_close_matches(name, known, 1)
     hint = f" Did you mean {' or '.join(repr(each) for each in close)}?" if close else ""
     raise UnknownContainer(f"unknown container {name!r}.{hint} Known: {', '.join(known)}")
