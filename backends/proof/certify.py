@@ -6,8 +6,7 @@ Uses the artifact's graphs and binaries as they are: no checkpoint, no frontend,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +15,9 @@ import torch
 from lostwax.backends.gpu_kernels.interpreter import InterpretingDriver, NotInterpretable
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.candidate import Candidate
-from lostwax.backends.plan.program_context import ProgramContext
-from lostwax.backends.plan.report_choices import site_of
-from lostwax.backends.plan.state_rows import StateRows
-from lostwax.backends.plan.variants import Variant
 from lostwax.backends.proof.attainable import MAX_INTERPRETED_ROWS, is_interpreted
+from lostwax.backends.proof.blame_artifact import blaming
+from lostwax.backends.proof.chosen_candidates import chosen_candidates
 from lostwax.backends.proof.inputs import reads_positions_alone
 from lostwax.backends.proof.interpret_step import interpret_step
 from lostwax.backends.proof.make_probes import make_probe
@@ -28,7 +25,6 @@ from lostwax.backends.proof.run_alone import Alone, launches_alone
 from lostwax.backends.proof.step_cases import StepCase, far_case, step_case
 from lostwax.backends.proof.taken_kernels import TakenKernels
 from lostwax.backends.proof.tool_versions import compiled_with
-from lostwax.backends.read_graph import read_graph
 from lostwax.backends.records.record_key import record_key
 from lostwax.backends.registry import Backend
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
@@ -40,7 +36,7 @@ from lostwax.backends.runtime.boot_check import (
 )
 from lostwax.backends.runtime.compare_outputs import NONE, Errors, Mismatch
 from lostwax.backends.runtime.driver import Driver, no_kernels
-from lostwax.backends.runtime.fenced_buffers import BadWrite
+from lostwax.backends.runtime.error_causes import with_causes
 from lostwax.backends.runtime.require_functions import require_functions
 from lostwax.backends.runtime.require_packages import require_packages
 from lostwax.backends.runtime.require_target import require_target
@@ -48,20 +44,16 @@ from lostwax.backends.runtime.run_preflight import run_preflight
 from lostwax.backends.runtime.run_probe import WrongKernel, measure
 from lostwax.backends.runtime.say import say
 from lostwax.backends.runtime.sku import sku_of
-from lostwax.ir.contract.artifact import ProgramRef
 from lostwax.ir.contract.canonical import canonical_json
 from lostwax.ir.contract.check_program import code_of
 from lostwax.ir.contract.choice import Choices, RegionChoice
-from lostwax.ir.contract.foreign_file import DAMAGE, reason
 from lostwax.ir.contract.kernel import KernelSource
 from lostwax.ir.contract.model import ModelFacts
-from lostwax.ir.contract.one_line import one_line
 from lostwax.ir.contract.probe import Evidence
 from lostwax.ir.contract.program import Bucket, Launch
 from lostwax.ir.contract.record import Certificate, Record, State
 from lostwax.ir.contract.step_layout import STEP_OP
 from lostwax.ir.contract.target import Target
-from lostwax.ir.region import find_matches
 
 MAX_PAGES = 4096
 """Of all requests of a step: what their caches hold is drawn, and lies on the device."""
@@ -86,30 +78,6 @@ class Certified:
     ran: tuple[str, ...] = ()
     """What code ran (`check_program.code_of`)."""
     left_out: str | None = None
-
-
-def _candidate(
-    context: ProgramContext, choice: RegionChoice, lowerings: Mapping[str, Lowering]
-) -> Candidate:
-    block, lowering = context.blocks[choice.block], lowerings.get(choice.lowering)
-    if lowering is None:
-        raise ArtifactError(
-            f"this lostwax has no lowering {choice.lowering!r}, which the artifact chose; recompile"
-        )
-    for match in find_matches(lowering.pattern, block.function.body.block):
-        if match.digest() == choice.region and site_of(block, match) == choice.site:
-            return Candidate(context, block, match, lowering)
-    raise ArtifactError(f"{choice.lowering} no longer matches {choice.ops}; recompile the artifact")
-
-
-def _sizes(reader: ArtifactReader, before: Callable[[Bucket], bool] | None) -> Iterator[ProgramRef]:
-    """Programs, those of `before` first, and the largest of each: the first of a kind counts."""
-
-    def order(ref: ProgramRef) -> tuple[bool, int, int, str]:
-        is_behind = before is not None and not before(ref.bucket)
-        return (is_behind, -ref.bucket.most_rows, ref.bucket.pages, ref.file)
-
-    yield from sorted(reader.manifest.programs, key=order)
 
 
 def _driver(
@@ -179,54 +147,11 @@ def certify_artifact(
     device = _Device(driver, sources, state, versions, target.arch)
     small_first = device.runs if interpret else None
     for candidate, choice in chosen_candidates(reader, choices, lowerings, small_first):
-        with blaming(reader, choice.lowering):
-            result = _certify(candidate, choice, reader, device)
+        result = _certify(candidate, choice, reader, device)
         if result.kernels or not own_only:
             yield result
     if interpret and reader.manifest.step_on_device:
         yield _interpreted_step(reader, backend, device)
-
-
-def chosen_candidates(
-    reader: ArtifactReader,
-    choices: Choices,
-    lowerings: Mapping[str, Lowering],
-    before: Callable[[Bucket], bool] | None = None,
-) -> Iterator[tuple[Candidate, RegionChoice]]:
-    """What was chosen, once for each segment and probe: these tell knobs and binaries apart.
-
-    In its largest program, of those that `before` says come first where any of them chose it.
-    """
-    seen: set[str] = set()
-    target = reader.manifest.target
-    manifest = reader.manifest
-    states = StateRows.of(manifest.limits, [ref.bucket for ref in manifest.programs])
-    for ref in _sizes(reader, before):
-        graph = read_graph(reader, Variant.of(ref).name)
-        context = ProgramContext(graph, target, ref.segment, ref.bucket, ref.guard, states)
-        for choice in choices.programs[Path(ref.file).stem]:
-            if any(op.startswith("dist.") for op in choice.ops):
-                continue  # what ranks exchange means nothing on one of them
-            with blaming(reader, choice.lowering):
-                candidate = _candidate(context, choice, lowerings)
-                key = f"{ref.segment} {choice.probe}"
-            if key not in seen:
-                seen.add(key)
-                yield candidate, choice
-
-
-@contextmanager
-def blaming(reader: ArtifactReader, lowering: str) -> Generator[None]:
-    """A graph and choices that our lowerings do not understand are the artifact's fault."""
-    try:
-        yield
-    except ArtifactError:
-        raise
-    except DAMAGE as error:
-        raise ArtifactError(
-            f"{reader.folder}: its graphs and choices.json do not say where {one_line(lowering)}"
-            f" stands ({reason(error)}); recompile the artifact"
-        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,22 +184,25 @@ def _certify(
     if not device.runs(candidate.bucket):
         left_out = f"only programs of more than {MAX_INTERPRETED_ROWS} rows chose it"
     assert candidate.lowering is not None  # it was chosen by its name
-    candidate.lowering.require_knobs(choice.knobs)
-    refusal = candidate.lowering.when.refusal(candidate)
-    if refusal is not None:
-        raise ArtifactError(f"{choice.lowering}: {refusal}; recompile the artifact")
-    alone, launches = launches_alone(candidate, kernels, choice.knobs)
+    with blaming(reader, choice.lowering):
+        candidate.lowering.require_knobs(choice.knobs)
+        refusal = candidate.lowering.when.refusal(candidate)
+        if refusal is not None:
+            raise ArtifactError(f"{choice.lowering}: {refusal}; recompile the artifact")
+        alone, launches = launches_alone(candidate, kernels, choice.knobs)
     try:
         if left_out is not None:
             raise NotInterpretable(left_out)
-        certificate = _measured(alone, launches, reader.manifest.model, device)
+        certificate = _measured(alone, launches, reader, device)
         ran = tuple(sorted({code_of(launch) for launch in launches}))
     except Mismatch as error:
         wrong = f"{choice.lowering} is wrong on {'+'.join(choice.ops)}: {error}"
     except NotInterpretable:
         certificate = Certificate(state="compiled", tool_versions=dict(device.tool_versions))
-    except (BadWrite, RuntimeError) as error:  # RuntimeError: torch's, and those of drivers
-        wrong = f"{choice.lowering} does not run: {reason(error)}"
+    except ArtifactError:
+        raise
+    except Exception as error:  # whatever a library raises is this site's, and the rest goes on
+        wrong = f"{choice.lowering} does not run: {with_causes(error)}"
     record = None
     if certificate is not None:
         certificate = certificate.bound_to(kernels.digest())
@@ -314,6 +242,10 @@ def _interpreted_step(reader: ArtifactReader, backend: Backend, device: _Device)
         wrong = str(error)
     except NotInterpretable:
         certificate = Certificate(state="compiled", tool_versions=dict(device.tool_versions))
+    except ArtifactError:
+        raise
+    except Exception as error:
+        wrong = f"the kernels of the step do not run: {with_causes(error)}"
     symbols = tuple(sorted({k.symbol for k in taken.taken}))
     return Certified(
         program="every program",
@@ -333,16 +265,18 @@ def _drawn_for(reader: ArtifactReader) -> list[object]:
 
 
 def _measured(
-    alone: Alone, launches: tuple[Launch, ...], facts: ModelFacts, device: _Device
+    alone: Alone, launches: tuple[Launch, ...], reader: ArtifactReader, device: _Device
 ) -> Certificate:
     """The worst of all seeds. The inputs' digest is that of the probes' ids.
 
-    Raises Mismatch, BadWrite and what the driver raises.
+    Raises Mismatch, BadWrite, what the driver and what it calls raise; ArtifactError where the
+    graph has no reference.
     """
     ids = hashlib.sha256()
     worst, agreement = NONE, None
-    for case in certified_cases(alone.candidate, facts):
-        probe = make_probe(alone, launches, case, alone.candidate.context.name)
+    for case in certified_cases(alone.candidate, reader.manifest.model):
+        with blaming(reader, alone.candidate.name):
+            probe = make_probe(alone, launches, case, alone.candidate.context.name)
         ids.update(probe.id.encode())
         found = measure(probe, device.driver)
         assert found.max_error is not None  # it ran

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lostwax.backends.lowering import Lowering
-from lostwax.backends.proof.certify import blaming, chosen_candidates
+from lostwax.backends.proof.blame_artifact import blaming
+from lostwax.backends.proof.chosen_candidates import chosen_candidates
 from lostwax.backends.proof.run_alone import launches_alone
 from lostwax.backends.proof.taken_kernels import TakenKernels
 from lostwax.backends.proof.tool_versions import compiled_with

@@ -110,8 +110,8 @@ def attend(
 
     q_nope [T, H, Dn], q_pe [T, H, R], kv_b bf16 [H * (Dn + Dv), C], cache of layout bf16_apart with
     parts [C, R], selection i32 [T, K]. Queries go into the latent space and results come out of it
-    in bf16, by two products of torch's. Rope keys are cached in halves, and so queries are put. Rows
-    without a token (positions [T] below 0) may hold any selection, and no request has what it names.
+    in bf16, by two products of torch's. Rope keys are cached in halves, and so queries are put.
+    Rows without a token (positions [T] below 0) may hold any selection: the operator is told none.
     """
     selected = selection.masked_fill((positions < 0)[:, None], -1)
     rows, heads, nope = q_nope.shape
