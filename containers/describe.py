@@ -66,9 +66,10 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     tuning records count: that of `device_name`, as the device's driver names it. `base` is an image
     that fits, by a tag, which decides nothing. `torch` is which build goes in: the lock's for the
     CPU (`cpu`), the lock's other one (`lock`), or a wheel that the user names (`given`). `locks`
-    are files of `lock/` beside `core.txt`, `leave_out` packages of theirs that stay out. `compilers` says which compilers stay in the image and why,
-    empty where it has none. `scripts` are sourced before the server starts, `environment` is what
-    the device's own tools read. `needs` and `checked` are sentences for the reader.
+    are files of `lock/` beside `core.txt`, `leave_out` packages of theirs that stay out.
+    `compilers` says which compilers stay in the image and why, empty where it has none. `scripts`
+    are sourced before the server starts, `environment` is what the device's own tools read. `needs`
+    and `checked` are sentences for the reader.
     """
 
     name: str

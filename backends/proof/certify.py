@@ -145,8 +145,7 @@ def certify_artifact(
         versions["device"] = device_and_libraries(reader, driver)
     state: State = "interpreted" if interpret else "executed"
     device = _Device(driver, sources, state, versions, target.arch)
-    small_first = device.runs if interpret else None
-    for candidate, choice in chosen_candidates(reader, choices, lowerings, small_first):
+    for candidate, choice in chosen_candidates(reader, choices, lowerings, device.runs):
         result = _certify(candidate, choice, reader, device)
         if result.kernels or not own_only:
             yield result
