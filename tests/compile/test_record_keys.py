@@ -7,7 +7,7 @@ fails here. Compiles and runs nothing.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain, product
 from pathlib import Path
@@ -135,23 +135,14 @@ def test_versions_of_libraries_count(
     assert differing(candidate, more) == {"libraries"}
     assert record_key(more, SKU).libraries.keys() == {"torch", "xdsl", "not-installed-here"}
     assert record_key(more, SKU).libraries["not-installed-here"] == ""
+    asking = lowered(candidate, installed=lambda functions: dict.fromkeys(functions, "9"))
+    assert differing(candidate, asking) == {"libraries"}, "what is no package, by what is called"
+    called = record_key(asking, SKU).libraries.keys() - {"torch"}
+    assert [name.startswith(f"{KERNELS}.") for name in called] == [True]
     before = record_key(candidate, SKU)
     monkeypatch.setattr(keys, "installed_version", _nine)
     after = record_key(candidate, SKU)
     assert after == msgspec.structs.replace(before, libraries={"torch": "torch 9"})
-
-
-def test_versions_of_what_is_no_package_count(context: ProgramContext) -> None:
-    """Asked for by the host functions that are called: each operator may be another's."""
-    candidate, asked = site(context, "portable_linear"), list[str]()
-
-    def installed(functions: Collection[str]) -> dict[str, str]:
-        asked.extend(functions)
-        return {"CANN": "9.1.0"}
-
-    assert differing(candidate, lowered(candidate, installed=installed)) == {"libraries"}
-    assert asked
-    assert all(name.startswith(f"{KERNELS}.") and ":" in name for name in asked)
 
 
 def test_rows_dtypes_and_layouts_count(context: ProgramContext, small_capture: Captured) -> None:
