@@ -43,8 +43,9 @@ def records_add(
 ) -> None:
     """Put the records of a bring-up's report into a record store.
 
-    Of two records of one lowering and its knobs the stronger state stays; a report that is added again changes nothing. What was wrong on the device is told,
-    and has no record; so is a run that did not come to its end.
+    Of two records of one lowering and its knobs the stronger state stays; a report that is added
+    again changes nothing. What was wrong on the device is told, and has no record; so is a run that
+    did not come to its end.
 
     Parameters
     ----------
