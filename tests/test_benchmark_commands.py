@@ -64,13 +64,12 @@ def test_a_line_of_the_table_of_targets_keeps_its_own_command_and_commit(
                 "shared_bytes": "-", "states": {}, "digest": "0" * 64,
                 "same_elsewhere": True}  # fmt: skip
 
-    for name, stub in {
-        "open_checkpoint": lambda path: path,
-        "capture": lambda opened: graph,
-        "default_options": lambda *given: None,
-        "row": row,
-    }.items():
-        monkeypatch.setattr(table, name, stub)
+    def captured(*given: object) -> SimpleNamespace:
+        return graph
+
+    for name in ("open_checkpoint", "capture", "default_options"):
+        monkeypatch.setattr(table, name, captured)
+    monkeypatch.setattr(table, "row", row)
     commands: dict[str, str] = {}
     for commit, target in (("a" * 40, "cpu"), ("b" * 40 + "-dirty", "rocm-gfx950")):
         given = ["--targets", target, "--out", str(out)]

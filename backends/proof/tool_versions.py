@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import lostwax
 from lostwax.backends.registry import Backend
 from lostwax.ir.contract.artifact import Manifest
@@ -13,6 +15,8 @@ def compiled_with(manifest: Manifest, backend: Backend) -> dict[str, str]:
     What host functions were written for stands beside these in the manifest, and is no evidence:
     nobody has asked a machine for it.
     """
-    hoped = backend.load(backend.written_for)() if backend.written_for is not None else {}
+    hoped: Mapping[str, str] = {}
+    if backend.written_for is not None:
+        hoped = backend.load(backend.written_for)()
     found = {name: version for name, version in manifest.toolchain.items() if name not in hoped}
     return {"lostwax": lostwax.__version__} | found

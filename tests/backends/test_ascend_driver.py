@@ -22,7 +22,9 @@ from lostwax.backends.ascend.target import ASCEND_910B
 from lostwax.backends.ascend.twins.register import register
 from lostwax.backends.runtime.driver import DeviceUnavailable, no_kernels
 from lostwax.backends.runtime.stream_device import StreamDevice
+from lostwax.backends.runtime.torch_build import TorchBuild
 from lostwax.cli.doctor import examine
+from lostwax.ir.contract.target import Target
 
 
 class Stream:
@@ -153,7 +155,8 @@ def test_the_fingerprint_has_versions_and_what_torch_stands_in_for(
     assert before == f"Ascend910B3, torch {torch.__version__}, {versions}"
     change(monkeypatch, {"npu_swiglu": None})
     assert driver().fingerprint == f"{before}, without npu_swiglu"
-    monkeypatch.setattr(sys.modules["torch_npu.npu.utils"], "get_cann_version", lambda _: "")
+    versions = {"CANN": "", "DRIVER": ""}.__getitem__
+    monkeypatch.setattr(sys.modules["torch_npu.npu.utils"], "get_cann_version", versions)
     assert "CANN unknown, driver unknown, without npu_swiglu" in driver().fingerprint
 
 
@@ -161,7 +164,11 @@ def test_a_doctor_says_what_the_device_s_libraries_are(
     npu: Npu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A report has the NPU's driver from there alone."""
-    monkeypatch.setattr("lostwax.backends.ascend.presence.presence", lambda *_: None)
+
+    def here(target: Target, torch: TorchBuild) -> None:
+        """The driver says the rest."""
+
+    monkeypatch.setattr("lostwax.backends.ascend.presence.presence", here)
     (health,) = examine("ascend-910b").targets
     assert health.run.ok
     assert driver().fingerprint in health.run.text

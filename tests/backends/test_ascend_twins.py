@@ -107,7 +107,8 @@ def test_what_the_rule_forbids_is_refused(change: Change, said: str) -> None:
 def test_a_position_that_a_request_does_not_have_is_refused() -> None:
     """Also where no mask hides it: what lies there may be another request's."""
     for mode in (0, 3):
-        given = attention() | {"sparse_mode": mode}
+        given = attention()
+        given["sparse_mode"] = mode
         given["sparse_indices"][0, 0, 1] = 20
         with pytest.raises(RuleBroken, match="row 0 selects position 20 of a request of 20"):
             attend(given)

@@ -11,6 +11,8 @@ from small_fixtures import Compiled
 from lostwax.backends.cpu import BACKEND
 from lostwax.backends.proof import certify
 from lostwax.backends.proof.certify import certify_artifact
+from lostwax.backends.registry import Backend
+from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.require_packages import MissingPackage
 from lostwax.ir.contract.artifact import Manifest
 
@@ -27,7 +29,11 @@ def no_operator(manifest: Manifest, functions: tuple[object, ...]) -> tuple[str,
 def with_preflight(patch: pytest.MonkeyPatch, function: object) -> None:
     """Give the CPU's backend a preflight."""
     named = f"{__name__}:{getattr(function, '__name__', '')}"
-    patch.setattr(certify, "_backend", lambda reader: replace(BACKEND, preflight=named))
+
+    def backend(reader: ArtifactReader) -> Backend:
+        return replace(BACKEND, preflight=named)
+
+    patch.setattr(certify, "_backend", backend)
 
 
 def test_what_a_start_would_say_is_said_before_anything_runs(
