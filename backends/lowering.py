@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -143,6 +143,10 @@ def _default_work(match: Match, knobs: Knobs) -> Work:
     return match.work()
 
 
+def _nothing_more(functions: Collection[str]) -> Mapping[str, str]:
+    return {}
+
+
 def asks_for_none(rows: int, heads: int) -> int:
     """No program of its own, whatever the rows of the bucket and the heads of a row."""
     return 0
@@ -159,7 +163,9 @@ class Lowering:
     the arena, that all lowerings share. `prepare` gives what is computed once a step for all
     layers, by host functions (`StepOp`) or kernels (`StepKernel`).
     `requires` names the installed packages (distributions) that its launches call beside torch: a
-    record holds their versions, and loading refuses to start without them.
+    record holds their versions, and loading refuses to start without them. `installed` gives the
+    versions of what is no package, by name, from the host functions (`module:name`) that its
+    launches call, as this machine has them: a record holds those, too.
     `contexts_a_row`: it may win where the requests of an extend step have together at most so many
     positions for each row of the bucket, and all are selected. Then there are programs with that
     guard, where it fits. `selecting_contexts`: likewise where some are not selected; the most
@@ -185,6 +191,7 @@ class Lowering:
     work: Callable[[Match, Knobs], Work] = _default_work
     allocates: Callable[[Match, Knobs], int] = _no_workspace
     requires: tuple[str, ...] = ()
+    installed: Callable[[Collection[str]], Mapping[str, str]] = _nothing_more
     contexts_a_row: int = 0
     selecting_contexts: Callable[[int, int], int] = asks_for_none
     by_name: bool = False

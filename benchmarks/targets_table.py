@@ -8,7 +8,8 @@ same capture, then once more by `lostwax compile` in a process and a folder of i
 must be the same. States come from `lostwax certify`: on the CPU target by running it; on the others
 with --interpret, which runs the same sources here (Triton's interpreter, torch's CPU operators, the
 CPU twins of Ascend's) and leaves `compiled` what only the device can run. Nothing here is a
-device's speed. Lines of FILE that are of other targets and of the same graph stay there.
+device's speed. Lines of FILE that are of other targets and of the same graph stay there: each says
+by which command and at which commit it was made.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ TARGETS = (
     "ascend-910b",
     "ascend-910_93",
 )
+ROOT = Path(__file__).parents[1]
+RESULTS = "benchmarks/results"
 STATES = ("executed", "interpreted", "compiled")
 SIZES = Sizes(max_context=320, max_tokens=16, max_reqs=2)
 """Small steps, as interpreting takes long; contexts beyond the 256 positions that are selected."""
@@ -98,6 +101,22 @@ def compile_once(
         captured.module, captured.facts, captured.weights, target, out, options, tokenizer
     )
     return manifest, time.perf_counter() - begin
+
+
+def source_commit() -> str:
+    """The commit of the sources, with `-dirty` behind it where they are changed.
+
+    Raises SystemExit outside of a git checkout. Results are no sources.
+    """
+    git = ["git", "-C", str(ROOT)]
+    try:
+        commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
+        changed = subprocess.check_output(
+            [*git, "status", "--porcelain", "--untracked-files=no", "--", ".", f":!{RESULTS}"]
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise SystemExit(f"{ROOT} is no git checkout, and each line says its commit") from error
+    return f"{commit}-dirty" if changed else commit
 
 
 def row(
@@ -155,6 +174,7 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    commit = source_commit()  # before anything runs: sources may change meanwhile
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         checkpoint = options.checkpoint or default_checkpoint()
@@ -168,17 +188,20 @@ def main() -> None:
             "  digest       same"
         )
         graph = hashlib.sha256(str(captured.module).encode()).hexdigest()
+        made_by = {
+            "command": " ".join(["python", "benchmarks/targets_table.py", *sys.argv[1:]]),
+            "commit": commit,
+            "captured_seconds": round(captured_s, 1),
+        }
         lines = kept_lines(options.out, graph)
         for target in options.targets:
             compiled_as = default_options(opened, captured, target)
-            lines[target] = row(captured, checkpoint, target, work, compiled_as)
+            lines[target] = row(captured, checkpoint, target, work, compiled_as) | made_by
             print(show(lines[target]), flush=True)
             if options.out is not None:  # after each: the next may take minutes
                 kept = {
-                    "command": " ".join(["python", "benchmarks/targets_table.py", *sys.argv[1:]]),
                     "graph": graph,
                     "sizes": asdict(SIZES),
-                    "captured_seconds": round(captured_s, 1),
                     "targets": [lines[each] for each in TARGETS if each in lines],
                 }
                 options.out.write_text(json.dumps(kept, indent=1) + "\n")

@@ -11,6 +11,10 @@ from typing import Literal
 
 import msgspec
 
+from lostwax.backends.registry import UnknownTarget, find_target
+from lostwax.backends.runtime.sku import sku_of
+from lostwax.ir.contract.target import Target
+
 TARGETS = Path(__file__).with_name("targets")
 
 
@@ -23,20 +27,22 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     `gpus`: by the NVIDIA Container Toolkit; else by `nodes`, paths below /dev, which are for those
     in the group of each of `groups`. `mounts` are the host's files that a driver's library reads.
-    `resource` is what a Kubernetes device plugin calls one device, empty where none is needed.
+    `which` says whose the nodes are, and how to give others. `resource` is what a Kubernetes device
+    plugin calls one device, empty where none is needed.
     """
 
     gpus: bool = False
     nodes: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
+    which: str = ""
     resource: str = ""
 
 
 class _Named(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     target: str
     needs: str
-    sku: str = ""
+    device_name: str = ""
     base: str = ""
 
 
@@ -57,12 +63,13 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     """One container: what is put into it, and what its host must have.
 
     `target` is the lostwax target whose artifacts it serves, `sku` the model of device, whose
-    tuning records count. `base` is an image that fits, by a tag, which decides nothing. `torch` is
-    which build goes in: the lock's for the CPU (`cpu`), the lock's other one (`lock`), or a wheel
-    that the user names (`given`). `locks` are files of `lock/` beside `core.txt`, `leave_out`
-    packages of theirs that stay out. `compilers` says which compilers stay in the image and why,
-    empty where it has none. `scripts` are sourced before the server starts, `environment` is what
-    the device's own tools read. `needs` and `checked` are sentences for the reader.
+    tuning records count: that of `device_name`, as the device's driver names it. `base` is an image
+    that fits, by a tag, which decides nothing. `torch` is which build goes in: the lock's for the
+    CPU (`cpu`), the lock's other one (`lock`), or a wheel that the user names (`given`). `locks`
+    are files of `lock/` beside `core.txt`, `leave_out` packages of theirs that stay out.
+    `compilers` says which compilers stay in the image and why, empty where it has none. `scripts`
+    are sourced before the server starts, `environment` is what the device's own tools read. `needs`
+    and `checked` are sentences for the reader.
     """
 
     name: str
@@ -90,7 +97,7 @@ def containers() -> dict[str, Container]:
                 name=name,
                 target=named.target,
                 needs=named.needs,
-                sku=named.sku,
+                sku=sku_of(named.device_name),
                 base=named.base or family.base,
                 torch=family.torch,
                 checked=family.checked.strip(),
@@ -104,12 +111,23 @@ def containers() -> dict[str, Container]:
     return found
 
 
+def served_by(container: Container) -> tuple[str, ...]:
+    """The targets whose artifacts run in it: its own, then others of the same device."""
+    try:
+        backend, own = find_target(container.target)
+    except UnknownTarget:
+        return (container.target,)
+    targets: tuple[Target, ...] = backend.load(backend.targets)
+    alike = (each.name for each in targets if each.arch == own.arch and each != own)
+    return (own.name, *alike)
+
+
 def container_named(name: str) -> Container:
     """The container of that name. UnknownContainer lists the names."""
     known = containers()
     if name in known:
         return known[name]
-    of_target = [each.name for each in known.values() if each.target == name]
+    of_target = [each.name for each in known.values() if name in served_by(each)]
     close = of_target or difflib.get_close_matches(name, known, 1)
     hint = f" Did you mean {' or '.join(repr(each) for each in close)}?" if close else ""
     raise UnknownContainer(f"unknown container {name!r}.{hint} Known: {', '.join(known)}")

@@ -14,7 +14,7 @@ import jinja2
 
 import lostwax
 from lostwax.backends.registry import UnknownTarget, find_target
-from lostwax.containers.describe import Container
+from lostwax.containers.describe import Container, served_by
 from lostwax.containers.requirements import LOCK, as_text, locked, requirements
 from lostwax.containers.sbom import sbom
 from lostwax.containers.write import WHEEL
@@ -123,6 +123,7 @@ def _names(container: Container, asked: Asked, lock: Path) -> dict[str, Any]:
         "c": container,
         "app": f"lostwax-{container.name}",
         **_facts(container),
+        "served": " or ".join(f"`{name}`" for name in _targets(container, asked)),
         "version": lostwax.__version__,
         "image": asked.image,
         "base_image": asked.base_image,
@@ -164,6 +165,11 @@ def _facts(container: Container) -> dict[str, object]:
     except UnknownTarget:
         return {"arch": "", "compiler": None}
     return {"arch": target.arch, "compiler": backend.compiler}
+
+
+def _targets(container: Container, asked: Asked) -> tuple[str, ...]:
+    """Whose artifacts are served: that of the one in the image, else all that may be mounted."""
+    return (container.target,) if asked.baked else served_by(container)
 
 
 def compilers() -> tuple[str, ...]:

@@ -1,21 +1,40 @@
-"""Writes a container's folder: what a build takes, and how to run the image. Builds nothing."""
+"""Writes a container's folder: what a build takes, and how to run the image. Builds nothing.
+
+Of what is brought only what was checked is written, and never what only lies beside it. The folder
+is there whole or not at all, and readable for the image's user, whatever the umask.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 import lostwax
+from lostwax.backends.records.store import RecordStore, record_files
+from lostwax.backends.runtime.artifact_reader import MANIFEST_LIMIT, ArtifactError, ArtifactReader
+from lostwax.ir.contract.artifact import CHECKPOINT, MANIFEST
+from lostwax.ir.contract.foreign_file import read_bounded
 
 WHEEL = f"lostwax-{lostwax.__version__}-py3-none-any.whl"
 TAKEN = ("artifact", "records", "wheel", "wheels")
 """Folders that the Dockerfile takes from; empty ones are there, too."""
+MOUNTED = "/checkpoint"
+"""Where the checkpoint lies in the image, which needs no path of the machine that compiled."""
+_FILE, _FOLDER = 0o644, 0o755
 
 
 class WrongWheel(ValueError):
     """The file that was given is no wheel of this lostwax; the message says which is wanted."""
+
+
+class WrongSource(ValueError):
+    """A folder that was brought cannot be written into another; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +56,88 @@ def require_wheel(path: Path) -> None:
         )
 
 
+def require_apart(folder: Path, brought: Brought) -> None:
+    """WrongSource where the folder lies in one that is to be written into it."""
+    out = folder.resolve()
+    for source in (brought.artifact, brought.records, brought.wheels):
+        if source is not None and source.resolve() in (out, *out.parents):
+            raise WrongSource(f"{folder} lies in {source}, which goes into it; give another -o")
+
+
 def write_folder(folder: Path, files: Mapping[str, bytes], brought: Brought) -> None:
-    """Fill a folder that is empty or not there. Raises OSError, WrongWheel."""
+    """Fill a folder that is empty or not there: with all of it, or nothing.
+
+    Raises OSError, WrongWheel, WrongSource, ArtifactError, BadRecord.
+    """
     if brought.wheel is not None:
         require_wheel(brought.wheel)
+    require_apart(folder, brought)
+    out = folder.resolve()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.writing.", dir=out.parent))
+    try:
+        _fill(work, files, brought)
+        _let_all_read(work)
+        work.rename(out)  # an empty folder gives way
+    except BaseException:
+        shutil.rmtree(work)
+        raise
+
+
+def _fill(work: Path, files: Mapping[str, bytes], brought: Brought) -> None:
     for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        _write(work / name, content)
     for name in TAKEN:
-        (folder / name).mkdir(exist_ok=True)
+        (work / name).mkdir(exist_ok=True)
     if brought.wheel is not None:
-        shutil.copy(brought.wheel, folder / "wheel")
-    for name, source in (
-        ("wheels", brought.wheels),
-        ("artifact", brought.artifact),
-        ("records", brought.records),
-    ):
-        if source is not None:
-            shutil.copytree(source, folder / name, dirs_exist_ok=True)
+        shutil.copyfile(brought.wheel, work / "wheel" / WHEEL)
+    if brought.wheels is not None:
+        _write_wheels(work / "wheels", brought.wheels)
+    if brought.artifact is not None:
+        _write_artifact(work / "artifact", brought.artifact)
+    if brought.records is not None:
+        _write_records(work / "records", brought.records)
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def _write_wheels(into: Path, folder: Path) -> None:
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() or not path.is_file() or path.suffix != ".whl":
+            raise WrongSource(
+                f"{path} is no file of a package (NAME.whl), and the build takes no others; take it"
+                f" out of {folder}"
+            )
+        shutil.copyfile(path, into / path.name)
+
+
+def _write_artifact(into: Path, folder: Path) -> None:
+    """The files that the manifest names, from the bytes that were compared with it."""
+    reader = ArtifactReader(folder)
+    reader.check()
+    for name in reader.manifest.files:
+        _write(into / name, reader.read(name))
+    _write(into / MANIFEST, read_bounded(folder / MANIFEST, MANIFEST_LIMIT))
+    if ArtifactReader(into).manifest.digest != reader.manifest.digest:
+        raise ArtifactError(f"{folder} changes while it is read; give one that nobody writes")
+    if (note := reader.note()) is not None:
+        moved = msgspec.structs.replace(note, path=MOUNTED)
+        _write(into / CHECKPOINT, msgspec.json.encode(moved))
+
+
+def _write_records(into: Path, folder: Path) -> None:
+    """Those that a store reads, as it writes them."""
+    if not any(record_files(folder)):
+        raise WrongSource(f"{folder} holds no records (XX/KEY.jsonl); give the folder that does")
+    RecordStore((into,)).merge(folder)
+
+
+def _let_all_read(work: Path) -> None:
+    """The image's user is none of this machine's, and may be another than who builds."""
+    for folder, _, names in os.walk(work):
+        Path(folder).chmod(_FOLDER)
+        for name in names:
+            Path(folder, name).chmod(_FILE)

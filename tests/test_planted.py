@@ -20,6 +20,7 @@ ROOMS = (
     "server/gateway",
     "backends/runtime",
     "backends/records",
+    "backends/rocm",
 )
 
 

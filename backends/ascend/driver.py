@@ -6,6 +6,7 @@ by one in the order of the program; only a target that says so has its decode st
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -14,10 +15,12 @@ import torch.distributed as dist
 
 from lostwax.backends.ascend import BACKEND
 from lostwax.backends.ascend.contract.snapshot import read_snapshot
+from lostwax.backends.ascend.installed import in_words
 from lostwax.backends.ascend.kernels.operators import unfit
 from lostwax.backends.ascend.presence import no_device
 from lostwax.backends.runtime.driver import DeviceUnavailable, ReadKernel, Resolve, Thunk
 from lostwax.backends.runtime.host_call import bind_only_host_calls
+from lostwax.backends.runtime.open_device import opening
 from lostwax.backends.runtime.stream_device import StreamDevice
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.program import Launch
@@ -30,25 +33,23 @@ class AscendDriver(StreamDevice):
     def __init__(
         self, target: Target, kernels: ReadKernel, compiled: dict[str, CompiledKernel]
     ) -> None:
-        npu = _open_device(target)
-        if dist.is_initialized():
-            npu.set_device(dist.get_rank())
-        super().__init__(torch.device("npu", npu.current_device()), npu, npu.NPUGraph)
+        with opening(partial(no_device, target, torch.__version__)):
+            npu = _open_device(target)
+            if dist.is_initialized():
+                npu.set_device(dist.get_rank())
+            device = torch.device("npu", npu.current_device())
+        super().__init__(device, npu, npu.NPUGraph)
 
     @property
     def fingerprint(self) -> str:
-        """The NPU's name, the versions of torch, torch_npu and CANN, and what torch stands in for.
+        """The NPU's name, the versions of torch, torch_npu, CANN and the NPU's driver, and what
+        torch stands in for.
 
         Of every operator that lostwax calls: what an artifact leaves out proves nothing either way.
         """
-        version = import_module("torch_npu").__version__
-        cann = import_module("torch_npu.npu.utils").get_cann_version("CANN") or "unknown"
         instead = [name for name in read_snapshot().schemas if unfit(name)]
         without = f", without {', '.join(instead)}" if instead else ""
-        return (
-            f"{self.device_name}, torch {torch.__version__}, torch_npu {version}, CANN {cann}"
-            f"{without}"
-        )
+        return f"{self.device_name}, torch {torch.__version__}, {in_words()}{without}"
 
     def bind(self, launch: Launch, resolve: Resolve) -> Thunk:
         """The host call over resolved memory."""
@@ -57,10 +58,7 @@ class AscendDriver(StreamDevice):
 
 def _open_device(target: Target) -> Any:  # torch.npu, which torch_npu adds and has no stubs
     """The current NPU; DeviceUnavailable if there is none, or one of another kind."""
-    try:
-        import_module("torch_npu")
-    except (ImportError, RuntimeError) as error:  # RuntimeError: CANN's libraries are missing
-        raise no_device(target, torch.__version__) from error
+    import_module("torch_npu")
     npu: Any = getattr(torch, "npu")  # noqa: B009  torch_npu adds it
     if not npu.is_available():
         raise no_device(target, torch.__version__)

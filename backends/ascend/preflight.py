@@ -8,14 +8,11 @@ in its place is as exact, and slower; golden probes run again, as the driver's f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any
 
 from lostwax.backends.ascend.contract.versions import WRITTEN_FOR
+from lostwax.backends.ascend.installed import DRIVER, installed
 from lostwax.backends.ascend.kernels.operators import operators_of, replaced
 from lostwax.backends.ascend.target import GRAPHS
-from lostwax.backends.runtime.require_packages import installed_version
 from lostwax.ir.contract.artifact import Manifest
 
 
@@ -55,19 +52,9 @@ def compared(recorded: Mapping[str, str], found: Mapping[str, str]) -> Iterator[
                 f"the artifact was compiled for {package} {wanted}; {_here(here)}. Each operator is"
                 " looked for, and golden probes run again"
             )
-    if "driver" in found:
-        yield f"the NPU's driver is {found['driver']}; which one CANN wants is not known to lostwax"
+    if DRIVER in found:
+        yield f"the NPU's driver is {found[DRIVER]}; which one CANN wants is not known to lostwax"
 
 
 def _here(version: str) -> str:
     return f"{version} is installed" if version else "which is installed cannot be told"
-
-
-def installed() -> dict[str, str]:
-    """Versions by package, of what can be told: empty without torch_npu."""
-    if find_spec("torch_npu") is None:
-        return {}
-    version = (installed_version("torch-npu") or "").split("+")[0]
-    ask: Any = import_module("torch_npu.npu.utils").get_cann_version  # untyped
-    asked = {"torch_npu": version, "CANN": ask("CANN"), "driver": ask("DRIVER")}
-    return {package: str(found) for package, found in asked.items() if found}

@@ -15,13 +15,16 @@ DRIVER = Path("/dev/davinci_manager")
 
 def presence(target: Target, torch: TorchBuild) -> None:
     """DeviceUnavailable where torch_npu is not installed, or the NPU's driver is not loaded."""
-    if find_spec("torch_npu") is None or not DRIVER.exists():
-        raise no_device(target, torch.version)
+    if find_spec("torch_npu") is None:
+        raise no_device(target, torch.version, "torch_npu is not installed")
+    if not DRIVER.exists():
+        raise no_device(target, torch.version, f"there is no {DRIVER}")
 
 
-def no_device(target: Target, version: str) -> DeviceUnavailable:
+def no_device(target: Target, version: str, why: str = "") -> DeviceUnavailable:
     """The error where torch of this version reaches no such NPU."""
+    reason = f" ({why})" if why else ""
     return DeviceUnavailable(
         f"target {target.name} needs an Ascend NPU with its driver, CANN and torch_npu;"
-        f" torch {version} reaches none here: compile for --target cpu, or install them"
+        f" torch {version} reaches none here{reason}: compile for --target cpu, or install them"
     )

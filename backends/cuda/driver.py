@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from lostwax.backends.cuda import BACKEND
@@ -9,6 +11,7 @@ from lostwax.backends.cuda.libcuda import LibCuda
 from lostwax.backends.cuda.presence import no_device
 from lostwax.backends.runtime.driver import DeviceUnavailable, ReadKernel
 from lostwax.backends.runtime.gpu_driver import GpuDriver
+from lostwax.backends.runtime.open_device import opening
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.target import Target
 
@@ -19,8 +22,9 @@ class CudaDriver(GpuDriver):
     def __init__(
         self, target: Target, kernels: ReadKernel, compiled: dict[str, CompiledKernel]
     ) -> None:
-        device = _open_device(target)
-        super().__init__(device, LibCuda(), BACKEND.kernels, kernels, compiled)
+        with opening(partial(no_device, target, torch.__version__)):
+            device, library = _open_device(target), LibCuda()
+        super().__init__(device, library, BACKEND.kernels, kernels, compiled)
 
 
 def _open_device(target: Target) -> torch.device:

@@ -6,55 +6,55 @@ Uses the artifact's graphs and binaries as they are: no checkpoint, no frontend,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-import lostwax
 from lostwax.backends.gpu_kernels.interpreter import InterpretingDriver, NotInterpretable
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.candidate import Candidate
-from lostwax.backends.plan.program_context import ProgramContext
-from lostwax.backends.plan.report_choices import site_of
-from lostwax.backends.plan.state_rows import StateRows
-from lostwax.backends.plan.variants import Variant
+from lostwax.backends.proof.attainable import MAX_INTERPRETED_ROWS, is_interpreted
+from lostwax.backends.proof.blame_artifact import blaming
+from lostwax.backends.proof.chosen_candidates import chosen_candidates
 from lostwax.backends.proof.inputs import reads_positions_alone
 from lostwax.backends.proof.interpret_step import interpret_step
 from lostwax.backends.proof.make_probes import make_probe
 from lostwax.backends.proof.run_alone import Alone, launches_alone
 from lostwax.backends.proof.step_cases import StepCase, far_case, step_case
 from lostwax.backends.proof.taken_kernels import TakenKernels
-from lostwax.backends.read_graph import read_graph
+from lostwax.backends.proof.tool_versions import compiled_with
 from lostwax.backends.records.record_key import record_key
 from lostwax.backends.registry import Backend
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
-from lostwax.backends.runtime.boot_check import BootReport, add_evidence, code_digest
+from lostwax.backends.runtime.boot_check import (
+    BootReport,
+    add_evidence,
+    code_digest,
+    device_and_libraries,
+)
 from lostwax.backends.runtime.compare_outputs import NONE, Errors, Mismatch
 from lostwax.backends.runtime.driver import Driver, no_kernels
-from lostwax.backends.runtime.fenced_buffers import BadWrite
+from lostwax.backends.runtime.error_causes import with_causes
+from lostwax.backends.runtime.require_functions import require_functions
+from lostwax.backends.runtime.require_packages import require_packages
 from lostwax.backends.runtime.require_target import require_target
+from lostwax.backends.runtime.run_preflight import run_preflight
 from lostwax.backends.runtime.run_probe import WrongKernel, measure
+from lostwax.backends.runtime.say import say
 from lostwax.backends.runtime.sku import sku_of
-from lostwax.ir.contract.artifact import ProgramRef
 from lostwax.ir.contract.canonical import canonical_json
 from lostwax.ir.contract.check_program import code_of
 from lostwax.ir.contract.choice import Choices, RegionChoice
-from lostwax.ir.contract.foreign_file import DAMAGE, reason
 from lostwax.ir.contract.kernel import KernelSource
 from lostwax.ir.contract.model import ModelFacts
-from lostwax.ir.contract.one_line import one_line
 from lostwax.ir.contract.probe import Evidence
-from lostwax.ir.contract.program import Launch
+from lostwax.ir.contract.program import Bucket, Launch
 from lostwax.ir.contract.record import Certificate, Record, State
 from lostwax.ir.contract.step_layout import STEP_OP
 from lostwax.ir.contract.target import Target
-from lostwax.ir.region import find_matches
 
-MAX_INTERPRETED_TOKENS = 64
-"""Largest step that is interpreted, block by block in Python; devices run the largest there is."""
 MAX_PAGES = 4096
 """Of all requests of a step: what their caches hold is drawn, and lies on the device."""
 SEEDS = (0, 1)
@@ -64,7 +64,7 @@ SEEDS = (0, 1)
 @dataclass(frozen=True, slots=True)
 class Certified:
     """One lowering at one size: its certificate and record, or what was wrong with it. What is no
-    lowering has no record."""
+    lowering has no record. `left_out` says why nobody tried to run it."""
 
     program: str
     lowering: str
@@ -77,33 +77,20 @@ class Certified:
     record: Record | None = None
     ran: tuple[str, ...] = ()
     """What code ran (`check_program.code_of`)."""
+    left_out: str | None = None
 
 
-def _candidate(
-    context: ProgramContext, choice: RegionChoice, lowerings: Mapping[str, Lowering]
-) -> Candidate:
-    block, lowering = context.blocks[choice.block], lowerings.get(choice.lowering)
-    if lowering is None:
-        raise ArtifactError(
-            f"this lostwax has no lowering {choice.lowering!r}, which the artifact chose; recompile"
-        )
-    for match in find_matches(lowering.pattern, block.function.body.block):
-        if match.digest() == choice.region and site_of(block, match) == choice.site:
-            return Candidate(context, block, match, lowering)
-    raise ArtifactError(f"{choice.lowering} no longer matches {choice.ops}; recompile the artifact")
-
-
-def _sizes(reader: ArtifactReader, most_rows: int | None) -> Iterator[ProgramRef]:
-    """Programs of at most so many rows, largest first: the first of a kind counts."""
-    refs = reader.manifest.programs
-    fitting = [r for r in refs if most_rows is None or r.bucket.most_rows <= most_rows]
-    yield from sorted(fitting, key=lambda r: (-r.bucket.most_rows, r.bucket.pages, r.file))
-
-
-def _driver(reader: ArtifactReader) -> Driver:
-    backend = _backend(reader)
+def _driver(
+    reader: ArtifactReader, backend: Backend, warn: Callable[[str], None] | None = None
+) -> Driver:
+    """The device's driver; `warn` hears what its libraries are, as it does where one serves."""
+    require_packages(reader.manifest.requires)
+    functions = require_functions(reader, backend.kernels)
     compiled = {k.binary: k for k in reader.manifest.kernels}
-    return backend.load(backend.driver)(reader.manifest.target, reader.kernel, compiled)
+    driver: Driver = backend.load(backend.driver)(reader.manifest.target, reader.kernel, compiled)
+    if warn is not None:
+        run_preflight(backend, reader.manifest, functions, warn)
+    return driver
 
 
 def _interpreter(
@@ -126,15 +113,19 @@ def _backend(reader: ArtifactReader) -> Backend:
 
 
 def certify_artifact(
-    artifact: Path, own_only: bool = False, interpret: bool = False
+    artifact: Path,
+    own_only: bool = False,
+    interpret: bool = False,
+    warn: Callable[[str], None] = say,
 ) -> Iterator[Certified]:
     """Run every chosen lowering once for each segment and type, on the device that is here.
 
     `own_only` leaves out lowerings without a compiled kernel. `interpret` runs the same source on
     the CPU instead of the binaries, and the kernels of the step, which a device runs at its first
-    boot; what only its device can run stays `compiled`. Raises
-    ArtifactError, DeviceUnavailable; a lowering that disagrees is reported in its result, and the
-    rest goes on.
+    boot; what only its device can run, or is chosen in programs of many rows alone, stays
+    `compiled`. `warn` hears what a start would say of the device's libraries. Raises
+    ArtifactError, DeviceUnavailable, MissingPackage; a lowering that disagrees is reported in its
+    result, and the rest goes on.
     """
     reader = ArtifactReader(artifact)
     reader.check()
@@ -143,61 +134,23 @@ def certify_artifact(
     lowerings = {low.name: low for low in all_lowerings}
     choices = reader.structure("choices.json", Choices)
     sources: dict[str, KernelSource] = {}
-    driver = _interpreter(target, sources, backend) if interpret else _driver(reader)
-    state: State = "interpreted" if interpret else "executed"
-    versions = {
-        "lostwax": lostwax.__version__,
+    versions = compiled_with(reader.manifest, backend) | {
         "torch": str(torch.__version__),
         "code": code_digest(backend.kernels),
     }
-    device = _Device(driver, sources, state, versions | reader.manifest.toolchain, target.arch)
-    most_rows = MAX_INTERPRETED_TOKENS if interpret else None
-    for candidate, choice in chosen_candidates(reader, choices, lowerings, most_rows):
-        with blaming(reader, choice.lowering):
-            result = _certify(candidate, choice, reader, device)
+    if interpret:
+        driver: Driver = _interpreter(target, sources, backend)
+    else:
+        driver = _driver(reader, backend, warn)
+        versions["device"] = device_and_libraries(reader, driver)
+    state: State = "interpreted" if interpret else "executed"
+    device = _Device(driver, sources, state, versions, target.arch)
+    for candidate, choice in chosen_candidates(reader, choices, lowerings, device.runs):
+        result = _certify(candidate, choice, reader, device)
         if result.kernels or not own_only:
             yield result
     if interpret and reader.manifest.step_on_device:
         yield _interpreted_step(reader, backend, device)
-
-
-def chosen_candidates(
-    reader: ArtifactReader,
-    choices: Choices,
-    lowerings: Mapping[str, Lowering],
-    most_rows: int | None,
-) -> Iterator[tuple[Candidate, RegionChoice]]:
-    """What was chosen, once for each segment and probe: these tell knobs and binaries apart."""
-    seen: set[str] = set()
-    target = reader.manifest.target
-    manifest = reader.manifest
-    states = StateRows.of(manifest.limits, [ref.bucket for ref in manifest.programs])
-    for ref in _sizes(reader, most_rows):
-        graph = read_graph(reader, Variant.of(ref).name)
-        context = ProgramContext(graph, target, ref.segment, ref.bucket, ref.guard, states)
-        for choice in choices.programs[Path(ref.file).stem]:
-            if any(op.startswith("dist.") for op in choice.ops):
-                continue  # what ranks exchange means nothing on one of them
-            with blaming(reader, choice.lowering):
-                candidate = _candidate(context, choice, lowerings)
-                key = f"{ref.segment} {choice.probe}"
-            if key not in seen:
-                seen.add(key)
-                yield candidate, choice
-
-
-@contextmanager
-def blaming(reader: ArtifactReader, lowering: str) -> Generator[None]:
-    """A graph and choices that our lowerings do not understand are the artifact's fault."""
-    try:
-        yield
-    except ArtifactError:
-        raise
-    except DAMAGE as error:
-        raise ArtifactError(
-            f"{reader.folder}: its graphs and choices.json do not say where {one_line(lowering)}"
-            f" stands ({reason(error)}); recompile the artifact"
-        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +162,10 @@ class _Device:
     state: State
     tool_versions: Mapping[str, str]
     arch: str
+
+    def runs(self, bucket: Bucket) -> bool:
+        """Whether programs of this size are run, or only said to be left out."""
+        return self.state == "executed" or is_interpreted(bucket)
 
     @property
     def sku(self) -> str:
@@ -222,22 +179,29 @@ def _certify(
     kernels = TakenKernels(reader.manifest.kernels, device.sources, reader.manifest.target)
     certificate: Certificate | None = None
     ran: tuple[str, ...] = ()
-    wrong = None
+    wrong, left_out = None, None
+    if not device.runs(candidate.bucket):
+        left_out = f"only programs of more than {MAX_INTERPRETED_ROWS} rows chose it"
     assert candidate.lowering is not None  # it was chosen by its name
-    candidate.lowering.require_knobs(choice.knobs)
-    refusal = candidate.lowering.when.refusal(candidate)
-    if refusal is not None:
-        raise ArtifactError(f"{choice.lowering}: {refusal}; recompile the artifact")
-    alone, launches = launches_alone(candidate, kernels, choice.knobs)
+    with blaming(reader, choice.lowering):
+        candidate.lowering.require_knobs(choice.knobs)
+        refusal = candidate.lowering.when.refusal(candidate)
+        if refusal is not None:
+            raise ArtifactError(f"{choice.lowering}: {refusal}; recompile the artifact")
+        alone, launches = launches_alone(candidate, kernels, choice.knobs)
     try:
-        certificate = _measured(alone, launches, reader.manifest.model, device)
+        if left_out is not None:
+            raise NotInterpretable(left_out)
+        certificate = _measured(alone, launches, reader, device)
         ran = tuple(sorted({code_of(launch) for launch in launches}))
     except Mismatch as error:
         wrong = f"{choice.lowering} is wrong on {'+'.join(choice.ops)}: {error}"
     except NotInterpretable:
         certificate = Certificate(state="compiled", tool_versions=dict(device.tool_versions))
-    except (BadWrite, RuntimeError) as error:  # RuntimeError: torch's, and those of drivers
-        wrong = f"{choice.lowering} does not run: {reason(error)}"
+    except ArtifactError:
+        raise
+    except Exception as error:  # whatever a library raises is this site's, and the rest goes on
+        wrong = f"{choice.lowering} does not run: {with_causes(error)}"
     record = None
     if certificate is not None:
         certificate = certificate.bound_to(kernels.digest())
@@ -254,6 +218,7 @@ def _certify(
         kernels=tuple(sorted({k.symbol for k in kernels.taken})),
         probe=choice.probe,
         ran=ran,
+        left_out=left_out,
     )
 
 
@@ -276,6 +241,10 @@ def _interpreted_step(reader: ArtifactReader, backend: Backend, device: _Device)
         wrong = str(error)
     except NotInterpretable:
         certificate = Certificate(state="compiled", tool_versions=dict(device.tool_versions))
+    except ArtifactError:
+        raise
+    except Exception as error:
+        wrong = f"the kernels of the step do not run: {with_causes(error)}"
     symbols = tuple(sorted({k.symbol for k in taken.taken}))
     return Certified(
         program="every program",
@@ -295,16 +264,18 @@ def _drawn_for(reader: ArtifactReader) -> list[object]:
 
 
 def _measured(
-    alone: Alone, launches: tuple[Launch, ...], facts: ModelFacts, device: _Device
+    alone: Alone, launches: tuple[Launch, ...], reader: ArtifactReader, device: _Device
 ) -> Certificate:
     """The worst of all seeds. The inputs' digest is that of the probes' ids.
 
-    Raises Mismatch, BadWrite and what the driver raises.
+    Raises Mismatch, BadWrite, what the driver and what it calls raise; ArtifactError where the
+    graph has no reference.
     """
     ids = hashlib.sha256()
     worst, agreement = NONE, None
-    for case in certified_cases(alone.candidate, facts):
-        probe = make_probe(alone, launches, case, alone.candidate.context.name)
+    for case in certified_cases(alone.candidate, reader.manifest.model):
+        with blaming(reader, alone.candidate.name):
+            probe = make_probe(alone, launches, case, alone.candidate.context.name)
         ids.update(probe.id.encode())
         found = measure(probe, device.driver)
         assert found.max_error is not None  # it ran
@@ -369,5 +340,5 @@ def keep_evidence(
                 rms_error=found.rms_error,
                 agreement=found.set_agreement,
             )
-    packages = _backend(reader).kernels
-    return add_evidence(reader, _driver(reader), packages, proven, folder)
+    backend = _backend(reader)
+    return add_evidence(reader, _driver(reader, backend), backend.kernels, proven, folder)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import lostwax
 from lostwax.backends.lowering import Lowering
-from lostwax.backends.proof.certify import blaming, chosen_candidates
+from lostwax.backends.proof.blame_artifact import blaming
+from lostwax.backends.proof.chosen_candidates import chosen_candidates
 from lostwax.backends.proof.run_alone import launches_alone
 from lostwax.backends.proof.taken_kernels import TakenKernels
+from lostwax.backends.proof.tool_versions import compiled_with
 from lostwax.backends.records.record_key import record_key
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.require_target import require_target
@@ -33,8 +34,8 @@ def planned_records(artifact: Path) -> Iterator[Record]:
     all_lowerings: tuple[Lowering, ...] = backend.load(backend.lowerings)(target)
     lowerings = {lowering.name: lowering for lowering in all_lowerings}
     choices = reader.structure("choices.json", Choices)
-    versions = {"lostwax": lostwax.__version__} | reader.manifest.toolchain
-    for candidate, choice in chosen_candidates(reader, choices, lowerings, None):
+    versions = compiled_with(reader.manifest, backend)
+    for candidate, choice in chosen_candidates(reader, choices, lowerings):
         with blaming(reader, choice.lowering):
             kernels = TakenKernels(reader.manifest.kernels, {}, target)
             launches_alone(candidate, kernels, choice.knobs)

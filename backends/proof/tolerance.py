@@ -62,6 +62,14 @@ step off, of 9 % on average, what follows is off by 0.09 * sqrt(1 / 20). Up to 1
 (the tiny model's gated products, one H200, 2026-11-29)."""
 
 
+LOOSEST = Tolerance(
+    max_error=max(WAIVERS.values()) * max(t.max_error for t in TOLERANCES.values()),
+    rms_error=max(WAIVERS.values()) * ROUNDED_BETWEEN,
+    agreement=min(t.agreement for t in TOLERANCES.values()),
+)
+"""What no lowering may be beyond, whatever its region and waiver."""
+
+
 def tolerance_of(
     dtypes: Iterable[str], *, rounds_between: bool = False, waiver: str = ""
 ) -> Tolerance:

@@ -47,6 +47,8 @@ def record_key(candidate: Candidate, sku: str) -> RecordKey:
     code = code_behind(candidate)
     # Compiling needs no package: one that is missing has no version, and so meets no record.
     libraries = {name: installed_version(name) or "" for name in code.libraries}
+    assert candidate.lowering is not None  # views have no key
+    libraries |= candidate.lowering.installed(code.host_functions)
     return RecordKey(
         region=candidate.region.digest(),
         lowering=candidate.name,

@@ -7,10 +7,12 @@ where the next thing took the process with it.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lostwax.backends.lowering import Lowering
+from lostwax.backends.proof.tolerance import LOOSEST
 from lostwax.backends.records.store import BadRecord, read_lines
 from lostwax.ir.contract.canonical import canonical_json
 from lostwax.ir.contract.record import Record
@@ -43,6 +45,47 @@ def read_report(path: Path) -> tuple[Record, ...]:
     if path.is_file() and path.stat().st_size == 0:
         return ()  # a writer makes the file before it has a line
     return tuple(read_lines(path, MAX_BYTES, "ask for it again, or remove that line"))
+
+
+def require_evidence(path: Path, records: Sequence[Record]) -> None:
+    """BadRecord for what no bring-up writes: times, which decide a compile, and errors beyond every
+    tolerance."""
+    for number, record in enumerate(records, 1):
+        found, said = record.certificate, None
+        max_error, rms_error = found.max_error or 0.0, found.rms_error or 0.0
+        if record.samples_us:
+            said = "holds times, which a bring-up does not measure and a compile would go by"
+        elif max_error > LOOSEST.max_error or rms_error > LOOSEST.rms_error:
+            said = (
+                f"has errors of {max_error} max, {rms_error} RMS, and no lowering may"
+                f" be beyond {LOOSEST.max_error} max, {LOOSEST.rms_error} RMS"
+            )
+        if said is not None:
+            raise BadRecord(
+                f"{path}:{number} {said}; ask for a report that `lostwax bring-up` wrote"
+            )
+
+
+def require_settings(
+    path: Path, records: Sequence[Record], lowerings: Mapping[str, Sequence[Lowering]]
+) -> None:
+    """BadRecord where none of the lowerings of a record's name has its knobs.
+
+    Names that `lowerings` does not have are not looked at.
+    """
+    for number, record in enumerate(records, 1):
+        refusals: list[str] = []
+        known = lowerings.get(record.key.lowering, ())
+        for lowering in known:
+            try:
+                lowering.require_knobs(record.knobs)
+            except ValueError as error:
+                refusals.append(str(error))
+        if known and len(refusals) == len(known):
+            raise BadRecord(
+                f"{path}:{number}: {refusals[0]}; add it with the lostwax that wrote it, or ask"
+                " for a report that `lostwax bring-up` wrote"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,10 +228,12 @@ def _digests(candidate: Candidate, emitted: _Emitted) -> Iterator[tuple[str, str
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What is behind a lowering: sha256 over names and bytes, and the packages that it calls."""
+    """What is behind a lowering: sha256 over names and bytes, the packages that it calls, and its
+    host functions (`module:name`)."""
 
     digest: str
     libraries: tuple[str, ...]
+    host_functions: frozenset[str]
 
 
 def code_behind(candidate: Candidate) -> Code:
@@ -241,4 +243,4 @@ def code_behind(candidate: Candidate) -> Code:
     calls_torch = bool(emitted.host_functions)
     libraries = {*lowering.requires, *((TORCH,) if calls_torch else ())}
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    return Code(digest, tuple(sorted(libraries)))
+    return Code(digest, tuple(sorted(libraries)), emitted.host_functions)

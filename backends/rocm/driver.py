@@ -1,19 +1,24 @@
 """One AMD GPU: the device that is current, with code objects launched by HIP.
 
-**Never run**: written after the API's documentation and Triton's own launcher, without a device.
+**Never run on a device**: written after the API's documentation and Triton's own launcher; tests
+run it over stand-ins of torch and of HIP's library.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import torch
 
 from lostwax.backends.rocm import BACKEND
+from lostwax.backends.rocm.aiter_calls import PACKAGE
 from lostwax.backends.rocm.libhip import LibHip
 from lostwax.backends.rocm.presence import no_device
 from lostwax.backends.runtime.driver import DeviceUnavailable, ReadKernel
 from lostwax.backends.runtime.gpu_driver import GpuDriver
+from lostwax.backends.runtime.open_device import opening
+from lostwax.backends.runtime.require_packages import installed_version
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.target import Target
 
@@ -24,8 +29,15 @@ class RocmDriver(GpuDriver):
     def __init__(
         self, target: Target, kernels: ReadKernel, compiled: dict[str, CompiledKernel]
     ) -> None:
-        device = _open_device(target)
-        super().__init__(device, LibHip(), BACKEND.kernels, kernels, compiled)
+        with opening(partial(no_device, target, torch.__version__)):
+            device, library = _open_device(target), LibHip()
+        super().__init__(device, library, BACKEND.kernels, kernels, compiled)
+
+    @property
+    def fingerprint(self) -> str:
+        """The GPU's name, what torch was built with, and which AITER is installed, if any."""
+        version = installed_version(PACKAGE)
+        return super().fingerprint + ("" if version is None else f", {PACKAGE} {version}")
 
 
 def _open_device(target: Target) -> torch.device:

@@ -24,6 +24,7 @@ from lostwax.backends.runtime.certificates import (
 )
 from lostwax.backends.runtime.driver import Driver
 from lostwax.backends.runtime.prove_step import prove_step
+from lostwax.backends.runtime.require_packages import installed_version
 from lostwax.backends.runtime.run_probe import run_probe
 from lostwax.ir.contract.check_program import code_of
 from lostwax.ir.contract.foreign_file import BadFile
@@ -97,6 +98,12 @@ def code_digest(packages: tuple[str, ...]) -> str:
     return found.hexdigest()
 
 
+def device_and_libraries(reader: ArtifactReader, driver: Driver) -> str:
+    """The driver's fingerprint, and the versions of packages that the artifact's launches call."""
+    called = (f", {name} {installed_version(name)}" for name in sorted(reader.manifest.requires))
+    return driver.fingerprint + "".join(called)
+
+
 def _evidence(probe: Probe, driver: Driver, file: Path) -> Evidence:
     what = f"{probe.lowering} ({' + '.join(probe.ops)})"
     if probe.refusal:
@@ -131,7 +138,7 @@ def check_boot(
     start = time.perf_counter()
     bare = Certificates(
         artifact=reader.manifest.digest,
-        device=driver.fingerprint,
+        device=device_and_libraries(reader, driver),
         code=code_digest(packages),
         evidence={},
     )

@@ -32,6 +32,7 @@ from lostwax.backends.runtime.replay_step import StepReplay
 from lostwax.backends.runtime.require_functions import require_functions
 from lostwax.backends.runtime.require_packages import require_packages
 from lostwax.backends.runtime.require_target import require_target
+from lostwax.backends.runtime.run_preflight import run_preflight
 from lostwax.backends.runtime.say import say
 from lostwax.backends.runtime.state_table import StateTable
 from lostwax.backends.runtime.step_buffers import InputMemory
@@ -325,9 +326,7 @@ def load(
     ranks = Ranks.join(manifest.world_size)
     compiled = {k.binary: k for k in manifest.kernels}
     driver: Driver = found.load(found.driver)(manifest.target, reader.kernel, compiled)
-    if found.preflight is not None:
-        for line in found.load(found.preflight)(manifest, functions):
-            warn(line)
+    run_preflight(found, manifest, functions, warn)
     if admission is not None and found.executes:  # the backend's say, never the artifact's
         phases("golden probes")
         admission.admit(reader, driver, found.kernels)

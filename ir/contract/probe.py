@@ -209,8 +209,9 @@ CERTIFICATES_SCHEMA = 2
 class Certificates(msgspec.Struct, frozen=True, kw_only=True):
     """Contents of `certificates.json`: evidence by probe id, for one artifact on one device.
 
-    `device` is the driver's fingerprint, `code` the digest of the host functions that ran. The
-    binaries' digests are the artifact's, which `artifact` covers.
+    `device` is the driver's fingerprint with versions of packages that are called, `code` the
+    digest of the host functions that ran. The binaries' digests are the artifact's, which
+    `artifact` covers.
     """
 
     schema: int = CERTIFICATES_SCHEMA

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from statistics import median
 from typing import Literal
 
@@ -39,6 +40,13 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     tool_versions: dict[str, str] = {}
 
     def __post_init__(self) -> None:
+        bad = [
+            e for e in (self.max_error, self.rms_error) if e is not None and not 0 <= e < math.inf
+        ]
+        if bad:
+            raise ValueError(f"an error relative to the reference is no {bad[0]}")
+        if self.set_agreement is not None and not 0 <= self.set_agreement <= 1:
+            raise ValueError(f"set_agreement is a share of rows, not {self.set_agreement}")
         if self.state != "compiled" and (self.max_error is None or not self.input_digest):
             raise ValueError(
                 f"a certificate of state {self.state!r} needs errors and the inputs' digest; "
@@ -55,9 +63,9 @@ class RecordKey(msgspec.Struct, frozen=True, kw_only=True):
 
     `region` is `RegionMatch.digest()`, `source` the digest of the code and of the launches,
     `sku` the model of device (H100, H200 and H20 are three), `libraries` the versions of the
-    installed packages that the lowering calls, `values` the boundary values by pattern name
-    (dtypes, concrete shapes, scale and cache layouts), `cache` pages and guard where a cache is an
-    operand, else empty.
+    installed packages that the lowering calls, and of what else is called that is none (CANN),
+    `values` the boundary values by pattern name (dtypes, concrete shapes, scale and cache layouts),
+    `cache` pages and guard where a cache is an operand, else empty.
     """
 
     region: str

@@ -26,13 +26,12 @@ EMULATOR = "qemu-aarch64-static"
 
 
 def make(folder: Path, packages: tuple[str, ...]) -> None:
-    """Make the environment anew. Raises SystemExit where a tool is missing."""
+    """Fill a folder that is missing. Raises SystemExit where a tool is missing."""
     for tool in ("debootstrap", "dpkg-deb", EMULATOR):
         if shutil.which(tool) is None:
             raise SystemExit(
                 f"{tool} is missing: install Debian's debootstrap, dpkg and qemu-user-static"
             )
-    shutil.rmtree(folder, ignore_errors=True)
     root = folder / "root"
     root.mkdir(parents=True)
     _unpack(_packages(folder / "12", "bookworm", PYTHON_311), root)

@@ -8,11 +8,13 @@ emulated. Run as `./dev ascend`, which also runs the tests marked `ascend`. Each
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-import subprocess
 import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # as a program this knows its own folder alone
+
+from ascend_tools.emulated import make as make_emulated
+from tool_environment import make_environment, python_in
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".lostwax" / "ascend"
@@ -47,28 +49,13 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
 
 def python_of(name: str) -> Path:
     """The environment's interpreter, whether it exists or not."""
-    return FOLDER / name / "bin" / "python"
+    return python_in(FOLDER / name)
 
 
 def make(name: str) -> None:
-    """Make the environment unless it is there. Raises CalledProcessError, with pip's message."""
-    packages = ENVIRONMENTS[name]
-    wanted = hashlib.sha256("\n".join(packages).encode()).hexdigest()
-    stamp = FOLDER / name / "made-of"
-    if stamp.exists() and stamp.read_text() == wanted:
-        return
-    if name == "tilelang":
-        from emulated import make as make_emulated  # beside this, which tests import by its package
-
-        make_emulated(FOLDER / name, packages)
-        stamp.write_text(wanted)
-        return
-    shutil.rmtree(FOLDER / name, ignore_errors=True)
-    subprocess.run([sys.executable, "-m", "venv", FOLDER / name], check=True)
-    # torch is a CPU build here: torch_npu brings the device, and nothing of CUDA is wanted
-    pip = [python_of(name), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--only-binary", ":all:", *packages], check=True)
-    stamp.write_text(wanted)
+    """Make the environment unless it is there. Raises as `make_environment` does."""
+    fill = make_emulated if name == "tilelang" else None
+    make_environment(FOLDER / name, ENVIRONMENTS[name], fill)
 
 
 if __name__ == "__main__":

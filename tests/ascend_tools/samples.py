@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 BF16, F32, I32 = torch.bfloat16, torch.float32, torch.int32
+_TABLE = torch.tensor([[1, 2, 0], [3, 4, 5]], dtype=I32)
+"""Blocks of two requests, which share none."""
 
 
 def _normal(*shape: int, dtype: torch.dtype = BF16) -> torch.Tensor:
@@ -19,13 +21,14 @@ def _int8(*shape: int) -> torch.Tensor:
 
 def _attention() -> dict[str, Any]:
     keys = _normal(8, 16, 1, 512)
+    selected = [[0, 3, 19, -1], [19, 1, 2, 7], [5, 39, 21, -1]]
     return {
         "query": _normal(3, 4, 512),
         "key": keys,
         "value": keys,
-        "sparse_indices": torch.zeros(3, 1, 8, dtype=I32),
+        "sparse_indices": torch.tensor(selected, dtype=I32)[:, None],
         "scale_value": 0.1,
-        "block_table": torch.zeros(2, 3, dtype=I32),
+        "block_table": _TABLE.clone(),
         "actual_seq_lengths_query": torch.tensor([2, 3], dtype=I32),
         "actual_seq_lengths_kv": torch.tensor([20, 40], dtype=I32),
         "query_rope": _normal(3, 4, 64),
@@ -42,7 +45,7 @@ def _indexer() -> dict[str, Any]:
         "query": _normal(3, 2, 128),
         "key": _normal(8, 16, 1, 128),
         "weights": _normal(3, 2, dtype=F32),
-        "block_table": torch.zeros(2, 3, dtype=I32),
+        "block_table": _TABLE.clone(),
         "actual_seq_lengths_query": torch.tensor([2, 3], dtype=I32),
         "actual_seq_lengths_key": torch.tensor([20, 40], dtype=I32),
         "layout_query": "TND",
@@ -88,7 +91,7 @@ def _grouped() -> dict[str, Any]:
         "weight": [_int8(4, 64, 32)],
         "scale": [_normal(4, 32)],
         "per_token_scale": [_normal(8, dtype=F32)],
-        "group_list": torch.tensor([2, 2, 2, 2]),
+        "group_list": torch.tensor([1, 3, 0, 4]),
         "split_item": 2,
         "group_type": 0,
         "group_list_type": 1,

@@ -33,7 +33,7 @@ def captured() -> Captured:
 
 
 def planned(target: str) -> ModulePlan:
-    options = CompileOptions(sizes=Sizes(max_context=8192, max_tokens=512, max_reqs=64))
+    options = CompileOptions(sizes=Sizes(max_context=8192, max_tokens=4096, max_reqs=64))
     return plan_module(captured().module, captured().facts, target, options)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 import pytest
@@ -15,11 +16,15 @@ import torch
 import torch.distributed as dist
 from ascend_operators import change, forget
 
+from lostwax.backends.ascend import installed
 from lostwax.backends.ascend.driver import AscendDriver
 from lostwax.backends.ascend.target import ASCEND_910B
 from lostwax.backends.ascend.twins.register import register
 from lostwax.backends.runtime.driver import DeviceUnavailable, no_kernels
 from lostwax.backends.runtime.stream_device import StreamDevice
+from lostwax.backends.runtime.torch_build import TorchBuild
+from lostwax.cli.doctor import examine
+from lostwax.ir.contract.target import Target
 
 
 class Stream:
@@ -125,11 +130,14 @@ def npu(monkeypatch: pytest.MonkeyPatch) -> Generator[Npu]:
 
 def install(patch: pytest.MonkeyPatch, npu: Npu) -> None:
     package, below, utils = ModuleType("torch_npu"), ModuleType("npu"), ModuleType("utils")
-    package.__dict__["__version__"] = "2.13.0"
-    utils.__dict__["get_cann_version"] = {"CANN": "9.1.0", "DRIVER": ""}.__getitem__
+    package.__spec__ = ModuleSpec("torch_npu", None)
+    utils.__dict__["get_cann_version"] = {"CANN": "9.1.0", "DRIVER": "25.5.0"}.__getitem__
+    patch.setattr(installed, "installed_version", {"torch-npu": "2.13.0+git1"}.get)
     named = {"torch_npu": package, "torch_npu.npu": below, "torch_npu.npu.utils": utils}
     for name, module in named.items():
         patch.setitem(sys.modules, name, module)
+    # which functions CANN's libraries have is kept for the process, and there are none
+    patch.setattr("lostwax.backends.ascend.kernels.operators._entry_points", lambda: None)
     patch.setattr(torch, "npu", npu, raising=False)
     # torch knows the name once torch_npu has given it to a device kind of its own
     patch.setattr(torch, "device", "{}:{}".format)
@@ -142,11 +150,29 @@ def driver() -> AscendDriver:
 def test_the_fingerprint_has_versions_and_what_torch_stands_in_for(
     npu: Npu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lostwax.backends.ascend.kernels.operators._entry_points", lambda: None)
     before = driver().fingerprint
-    assert before == f"Ascend910B3, torch {torch.__version__}, torch_npu 2.13.0, CANN 9.1.0"
+    versions = "torch_npu 2.13.0, CANN 9.1.0, driver 25.5.0"
+    assert before == f"Ascend910B3, torch {torch.__version__}, {versions}"
     change(monkeypatch, {"npu_swiglu": None})
     assert driver().fingerprint == f"{before}, without npu_swiglu"
+    versions = {"CANN": "", "DRIVER": ""}.__getitem__
+    monkeypatch.setattr(sys.modules["torch_npu.npu.utils"], "get_cann_version", versions)
+    assert "CANN unknown, driver unknown, without npu_swiglu" in driver().fingerprint
+
+
+def test_a_doctor_says_what_the_device_s_libraries_are(
+    npu: Npu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report has the NPU's driver from there alone."""
+
+    def here(target: Target, torch: TorchBuild) -> None:
+        """The driver says the rest."""
+
+    monkeypatch.setattr("lostwax.backends.ascend.presence.presence", here)
+    (health,) = examine("ascend-910b").targets
+    assert health.run.ok
+    assert driver().fingerprint in health.run.text
+    assert "driver 25.5.0" in health.run.text
 
 
 def test_a_device_of_another_family_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

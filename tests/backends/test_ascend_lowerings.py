@@ -8,77 +8,26 @@ from typing import Any
 
 import pytest
 import torch
+from ascend_kit import BODIES, OWN, WEIGHTS, certified, module_of
 from ascend_operators import change, forget
-from ascend_twin import TARGETS, TWIN_TARGET, TwinDriver
-from model_formats import LITTLE
+from ascend_twin import TARGETS, TWIN_TARGET
 
 from lostwax.backends.ascend.kernels import attention, experts, norms, planes, products, rope
 from lostwax.backends.ascend.kernels import cache as cache_kernels
 from lostwax.backends.ascend.kernels.composed import COMPOSED
-from lostwax.backends.ascend.lowerings import lowerings
 from lostwax.backends.ascend.twins.register import register
-from lostwax.backends.formats import Formats
-from lostwax.backends.lowering import Lowering
 from lostwax.backends.plan.candidate import Candidate
 from lostwax.backends.plan.views import aliased_operand
 from lostwax.backends.proof.check import NotConformant
-from lostwax.backends.proof.kit import (
-    Environment,
-    Outcome,
-    Variant,
-    certify_all,
-    contexts,
-)
-from lostwax.backends.runtime.driver import Driver, no_kernels
-from lostwax.frontend.capture import capture
-from lostwax.frontend.config import parse_config
-from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
+from lostwax.backends.proof.kit import Outcome, Variant, contexts
 from lostwax.ir.contract.target import Target
 from lostwax.ir.op import LostwaxOp
-from lostwax.ir.passes.pipeline import run
 from lostwax.ir.region import find_matches
 
-PAGE = 16
-CONFIG = LITTLE | {"n_routed_experts": 8, "n_group": 2, "topk_group": 1}
-"""Ranks and heads that CANN's operators take, four experts a group."""
-OWN = tuple(low for low in lowerings(TWIN_TARGET) if low.name.startswith("ascend_"))
 WAIVED = {
     "ascend_attend", "ascend_attend_all", "ascend_quant_experts", "ascend_norm_rope_append",
 }  # fmt: skip
 """Of which CANN's operators round inside to what no type says."""
-WEIGHTS = ("int8", "dequantised")
-BODIES = tuple(
-    Variant(segment, every) for segment in ("decode", "extend") for every in (False, True)
-)
-
-
-@cache
-def module_of(weights: str):
-    captured = capture(parse_config(CONFIG), PAGE)
-    formats = Formats().assign("bf16", weights, TWIN_TARGET)
-    return run(captured.module, (formats,), None), captured.facts
-
-
-def _no_kernel(source: KernelSource) -> CompiledKernel:
-    raise AssertionError(f"a lowering asked for a kernel: {source}")
-
-
-def environment(target: Target) -> Environment:
-    def driver() -> Driver:
-        return TwinDriver(target, no_kernels, {})
-
-    return Environment(target, driver, _no_kernel, "interpreted", {})
-
-
-def certified(
-    weights: str,
-    chosen: tuple[Lowering, ...] = OWN,
-    variants: tuple[Variant, ...] = BODIES,
-    target: Target = TWIN_TARGET,
-) -> list[Outcome]:
-    module, facts = module_of(weights)
-    given = environment(target)
-    return list(certify_all(module, facts, chosen, given, variants=variants, seeds=(1,)))
 
 
 @cache

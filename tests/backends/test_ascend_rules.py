@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
@@ -16,6 +17,8 @@ from lostwax.backends.ascend.contract.snapshot import (
     read_snapshot,
     snapshot_text,
 )
+from lostwax.backends.ascend.lowerings.keeps import keeps
+from lostwax.backends.lowering import Match
 
 SIZES: dict[int | str, int] = {
     "N": 4,
@@ -123,6 +126,44 @@ def test_what_a_rule_forbids_is_refused_by_name(op: str, call: Call, said: str) 
     assert found is not None
     assert found.startswith(f"{op}: ")
     assert said in found
+
+
+BORDERS: tuple[tuple[str, str, int, int], ...] = (
+    ("npu_rotary_mul", "N", 999, 1000),
+    ("npu_rotary_mul", "D", 894, 896),
+    ("npu_quant_matmul", "K", 65535, 65536),
+    ("npu_quant_matmul", "N", 65535, 65536),
+    ("npu_swiglu", "D", 2, 3),
+    ("npu_moe_gating_top_k", "E", 2048, 2049),
+    ("npu_moe_gating_top_k", "experts of a group", 3, 2),
+    ("npu_moe_gating_top_k", "groups of experts, each rounded up to 32", 2048, 2049),
+    ("npu_moe_gating_top_k", "experts in the groups that are kept, less k", 0, -1),
+    ("npu_grouped_matmul", "E", 1024, 1025),
+    ("npu_lightning_indexer", "N", 64, 65),
+    ("npu_lightning_indexer", "sparse_count", 2048, 2049),
+    ("npu_sparse_flash_attention", "N", 128, 3),
+    ("npu_kv_rmsnorm_rope_cache", "block", 16, 8),
+    ("npu_lightning_indexer", "block", 1024, 1040),
+    ("npu_sparse_flash_attention", "block", 48, 56),
+)
+"""Of each bound a size that the documentation allows and one that it does not, written again."""
+
+
+@pytest.mark.parametrize(("op", "axis", "fits", "does_not"), BORDERS)
+def test_bounds_are_those_of_the_documentation(
+    op: str, axis: str, fits: int, does_not: int
+) -> None:
+    call = legal(RULES[op])
+    assert refusal(RULES[op], resized(RULES[op], call, axis, fits)) is None
+    assert refusal(RULES[op], resized(RULES[op], call, axis, does_not)) is not None
+
+
+def test_a_lowering_is_refused_in_the_words_of_the_rule() -> None:
+    rule = RULES["npu_swiglu"]
+    for size, said in ((64, None), (63, "npu_swiglu: D is 63, wants a multiple of 2")):
+        call = resized(rule, legal(rule), "D", size)
+        kept = keeps("npu_swiglu", lambda match, call=call: call)
+        assert kept.refusal(cast("Match", None)) == said
 
 
 @pytest.mark.parametrize(

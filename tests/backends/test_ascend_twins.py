@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+from ascend_tools.samples import SAMPLES
 
 from lostwax.backends.ascend.kernels.attention import row_groups, single_rows
 from lostwax.backends.ascend.twins.attention import NOTHING
@@ -101,6 +102,16 @@ def test_what_the_rule_forbids_is_refused(change: Change, said: str) -> None:
     change(given)
     with pytest.raises(RuleBroken, match=said):
         attend(given)
+
+
+def test_a_position_that_a_request_does_not_have_is_refused() -> None:
+    """Also where no mask hides it: what lies there may be another request's."""
+    for mode in (0, 3):
+        given = attention()
+        given["sparse_mode"] = mode
+        given["sparse_indices"][0, 0, 1] = 20
+        with pytest.raises(RuleBroken, match="row 0 selects position 20 of a request of 20"):
+            attend(given)
 
 
 def test_key_and_value_are_one_tensor() -> None:
@@ -230,3 +241,54 @@ def test_places_are_of_the_cache_and_each_once(index: list[int], said: str) -> N
     given = latent_row() | {"index": torch.tensor(index)}
     with pytest.raises(RuleBroken, match=said):
         torch.ops.npu.npu_kv_rmsnorm_rope_cache(**given)
+
+
+WRITES = {
+    "npu_kv_rmsnorm_rope_cache": ("k_cache", "ckv_cache"),
+    "npu_scatter_nd_update_": ("input",),
+}
+"""Arguments of which what is written there is wanted, and nothing that the operator gives."""
+OTHERWISE: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "zeros": torch.zeros_like,
+    "last first": lambda tensor: tensor.flip(
+        max(range(tensor.dim()), key=tensor.shape.__getitem__)
+    ),
+}
+"""What a call may be given in place of a tensor: nothing, or its numbers in another order."""
+
+
+def tensors_of(arguments: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """By name; of a list the one that is in it."""
+    alone = {n: v[0] if isinstance(v, list) and len(v) == 1 else v for n, v in arguments.items()}
+    return {n: v for n, v in alone.items() if isinstance(v, torch.Tensor)}
+
+
+def result(op: str, arguments: dict[str, Any]) -> list[torch.Tensor]:
+    """What a call gives, or has written."""
+    found = getattr(torch.ops.npu, op)(**arguments)
+    if op in WRITES:
+        return [arguments[name] for name in WRITES[op]]
+    return [found] if isinstance(found, torch.Tensor) else [t for t in found if t.numel()]
+
+
+def each_tensor() -> Iterator[Any]:
+    for op, arguments in SAMPLES().items():
+        for name in tensors_of(arguments):
+            for how in OTHERWISE:
+                yield pytest.param(op, name, how, id=f"{op}: {name} is {how}")
+
+
+@pytest.mark.parametrize(("op", "name", "how"), list(each_tensor()))
+def test_each_tensor_of_a_call_makes_a_difference(op: str, name: str, how: str) -> None:
+    """Else a twin forgives whoever gives a wrong one: nothing would be shown by it."""
+    before = result(op, SAMPLES()[op])
+    given = SAMPLES()[op]
+    wrong = OTHERWISE[how](tensors_of(given)[name])
+    given[name] = [wrong] if isinstance(given[name], list) else wrong
+    if name == "key" and "value" in given:
+        given["value"] = wrong
+    try:
+        after = result(op, given)
+    except (RuleBroken, ValueError):
+        return
+    assert not all(torch.equal(a, b) for a, b in zip(before, after, strict=True))

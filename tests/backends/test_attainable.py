@@ -7,10 +7,10 @@ from functools import cache
 import pytest
 from tiny import PLAIN
 
-from lostwax.backends.compile import CompileOptions, plan_module
+from lostwax.backends.compile import CompileOptions, ModulePlan, plan_module
 from lostwax.backends.plan.cover import Forced
 from lostwax.backends.plan.sizes import Sizes
-from lostwax.backends.proof.attainable import attainable_states, least
+from lostwax.backends.proof.attainable import Attainable, Evidence, least
 from lostwax.backends.registry import find_target
 from lostwax.frontend.capture import Captured, capture
 from lostwax.frontend.config import parse_config
@@ -26,15 +26,23 @@ def captured() -> Captured:
     return capture(parse_config(PLAIN | {"num_hidden_layers": 2} | RANKS))
 
 
-def states_of(target: str, *forced: Forced, dtype: str = "bf16") -> dict[str, State]:
-    """By lowering, over all programs of a small plan: the least."""
-    sizes = Sizes(max_context=256, max_tokens=16, max_reqs=2)
+def planned(
+    target: str, *forced: Forced, dtype: str = "bf16", max_tokens: int = 16
+) -> tuple[ModulePlan, Attainable]:
+    sizes = Sizes(max_context=512, max_tokens=max_tokens, max_reqs=2)
     options = CompileOptions(dtype=dtype, sizes=sizes, forced=forced)
     plan = plan_module(captured().module, captured().facts, target, options)
+    return plan, Attainable.of(plan.contexts, plan.covers, find_target(target)[0])
+
+
+def states_of(target: str, *forced: Forced, dtype: str = "bf16") -> dict[str, State]:
+    """By lowering, over all programs of a small plan: the least."""
+    plan, attainable = planned(target, *forced, dtype=dtype)
     found: dict[str, State] = {}
     for covers in plan.covers:
-        for name, state in attainable_states(covers, find_target(target)[0]).items():
-            found[name] = least(found.get(name, state), state)
+        for name, evidence in attainable.evidence(covers).items():
+            assert not evidence.otherwise, "its programs are all interpreted"
+            found[name] = least(found.get(name, evidence.state), evidence.state)
     return found
 
 
@@ -59,3 +67,18 @@ def test_cuda_cpp_is_compiled_only() -> None:
     states = states_of("cuda-sm90a")
     assert {state for name, state in states.items() if name.startswith("sm90_")} == {"compiled"}
     assert states["smxx_embed"] == "interpreted"
+
+
+def test_what_large_programs_alone_choose_is_compiled_only() -> None:
+    """Interpreting runs steps of few rows: another block is another kernel of the same source."""
+    plan, attainable = planned("rocm-gfx942", max_tokens=256)
+    by_rows = {
+        context.bucket.most_rows: attainable.evidence(covers)
+        for context, covers in zip(plan.contexts, plan.covers, strict=True)
+        if context.segment == "extend"
+    }
+    assert {evidence.state for evidence in by_rows[64].values()} == {"interpreted"}
+    left = {name: each for name, each in by_rows[256].items() if each.state != "interpreted"}
+    assert left["smxx_route"] == Evidence("compiled"), "64 rows choose another lowering"
+    assert left["smxx_linear_plain"] == Evidence("compiled", otherwise=True)
+    assert len(left) < len(by_rows[256])

@@ -6,20 +6,14 @@ The library itself and an AMD GPU were never there.
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import torch
-
-pytest.importorskip("triton", reason="the extra `aot` is not installed: its HIP header is read")
-if shutil.which("gcc") is None:
-    pytest.skip("no C compiler here", allow_module_level=True)
+from hip_library import ELF, Launch, built
 
 from lostwax.backends.rocm import libhip
 from lostwax.backends.rocm.libhip import HipError, LibHip
@@ -27,33 +21,10 @@ from lostwax.backends.runtime.kernel_parameters import over_memory
 from lostwax.ir.contract.parameter import Pointer, Scalar, TensorMap
 from lostwax.ir.contract.program import KernelLaunch, View
 
-SOURCE = Path(__file__).parent / "hip_stub" / "hip.c"
-ELF = b"\x7fELF and more"
-
-
-class Launch(ctypes.Structure):
-    """`struct launch` of the stand-in."""
-
-    _fields_ = (
-        ("grid", ctypes.c_uint * 3),
-        ("block", ctypes.c_uint * 3),
-        ("shared", ctypes.c_uint),
-        ("stream", ctypes.c_ulonglong),
-        ("first", ctypes.c_ulonglong),
-        ("second", ctypes.c_int),
-    )
-
 
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    triton = find_spec("triton")
-    assert triton is not None
-    assert triton.submodule_search_locations
-    headers = Path(triton.submodule_search_locations[0], "backends", "amd", "include")
-    built = tmp_path_factory.mktemp("hip") / "libamdhip64.so"
-    flags = ("-shared", "-fPIC", "-Werror", "-Wall", "-isystem", str(headers))
-    subprocess.run(["gcc", *flags, str(SOURCE), "-o", str(built)], check=True)
-    return built
+    return built(tmp_path_factory.mktemp("hip"))
 
 
 @pytest.fixture

@@ -84,6 +84,20 @@ def test_another_device_other_code_or_damage_runs_them_again(
     assert _check(copy, Device("another")).ran == 0
 
 
+def test_another_version_of_a_package_that_is_called_runs_them_again(
+    copy: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver's fingerprint knows none of the packages that an artifact calls."""
+    reader = ArtifactReader(copy)
+    calls = msgspec.structs.replace(reader.manifest, requires={"amd-aiter": ("aiter_route",)})
+    monkeypatch.setattr(reader, "manifest", calls)
+    for version in ("1", "2"):
+        monkeypatch.setattr(boot_check, "installed_version", {"amd-aiter": version}.get)
+        report = check_boot(reader, Device(), PACKAGES)  # pyright: ignore[reportArgumentType]
+        assert report.ran > 20
+        assert report.certificates.device == f"one, amd-aiter {version}"
+
+
 def test_what_ran_here_is_not_written_over(copy: Path, ran: list[str]) -> None:
     report = _check(copy, Device())
     (first, *_) = report.certificates.evidence

@@ -17,6 +17,7 @@ from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.plan.sizes import Sizes
 from lostwax.backends.portable.kernels import elementwise, rope, sample, step
 from lostwax.backends.proof.certify import certify_artifact
+from lostwax.backends.proof.chosen_candidates import count_sites
 from lostwax.backends.runtime import boot_check
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.draw import LEAST_ROWS, array_of
@@ -250,9 +251,25 @@ def _raising(x: torch.Tensor, out: torch.Tensor) -> None:
     raise RuntimeError("an illegal memory access was encountered")
 
 
+def _of_other_arguments(x: torch.Tensor, out: torch.Tensor) -> None:
+    raise TypeError("npu_swiglu() got an unexpected keyword argument 'dim'")
+
+
+def _of_another_package(x: torch.Tensor, out: torch.Tensor) -> None:
+    class VendorError(Exception):
+        pass
+
+    raise VendorError("call aclnn failed") from AttributeError("no attribute 'stream'")
+
+
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [(_beyond_its_end, "was written beyond its end"), (_raising, "illegal memory access")],
+    [
+        (_beyond_its_end, "was written beyond its end"),
+        (_raising, "illegal memory access"),
+        (_of_other_arguments, "TypeError: npu_swiglu() got an unexpected keyword argument 'dim'"),
+        (_of_another_package, "call aclnn failed, from AttributeError: no attribute 'stream'"),
+    ],
 )
 def test_certify_names_what_does_not_run_and_goes_on(
     artifact: Path,
@@ -267,6 +284,7 @@ def test_certify_names_what_does_not_run_and_goes_on(
     assert all("portable_zeros_like does not run: " in str(c.error) for c in wrong)
     assert all(words in str(c.error) for c in wrong)
     assert len(found) - len(wrong) > 20
+    assert len(found) == count_sites(artifact)
 
 
 def test_evidence_ends_with_a_byte_of_any_code_that_runs(

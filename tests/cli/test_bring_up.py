@@ -49,10 +49,12 @@ def test_the_way_on_the_cpu_ends_in_a_report_that_the_store_takes(
     status, out, err = run("records", "add", report, "-o", tmp_path / "filed")
     assert status == 0, err
     assert listing(tmp_path / "filed") == listing(tmp_path / "store")
-    sites = [json.loads(line) for line in (report / "certify.jsonl").read_text().splitlines()]
+    first, *sites, last = map(json.loads, (report / "certify.jsonl").read_text().splitlines())
+    assert (first, last) == ({"expected": len(sites)}, {"ended": True})
     assert len(sites) == len(records)
     (doctor,) = json.loads((report / "doctor.json").read_text())["targets"]
     assert doctor["run"]["ok"]
+    assert {doctor["sku"]} == {record.key.sku for record in records}
     for path in (report / "bench").glob("*.json"):
         load = json.loads(path.read_text())
         assert (load["completed"], load["failed"]) == (8, 0)
@@ -102,7 +104,7 @@ def test_a_lowering_that_is_wrong_is_named_and_nothing_is_served(
     assert "lowerings are wrong on this device, so nothing was served" in err
     assert "WRONG " in err
     assert ", 0 wrong" not in out
-    sites = [json.loads(line) for line in (report / "certify.jsonl").read_text().splitlines()]
+    _, *sites, _ = map(json.loads, (report / "certify.jsonl").read_text().splitlines())
     wrongs = [site for site in sites if site["error"]]
     assert wrongs
     assert len(read_report(report / "records.jsonl")) == len(sites) - len(wrongs)

@@ -28,7 +28,10 @@ PROVEN = Certificate(
 Write = Callable[..., Path]
 
 
-def record(lowering: str = "portable_topk", **changed: object) -> Record:
+LOWERING = "portable_index_topk"
+
+
+def record(lowering: str = LOWERING, **changed: object) -> Record:
     key = RecordKey(
         region="r" * 64,
         lowering=lowering,
@@ -45,6 +48,10 @@ def of(sku: str) -> Record:
     return record(key=replace(record().key, sku=sku))
 
 
+def proven(**changed: object) -> Record:
+    return record(certificate=replace(PROVEN, **changed))
+
+
 def by(version: str) -> Record:
     return record(certificate=replace(PROVEN, tool_versions={"lostwax": version}))
 
@@ -59,7 +66,13 @@ def report(tmp_path: Path) -> Write:
     """Write a report as `bring-up` does: a folder of one target's records."""
 
     def write(
-        records: Sequence[Record], target: str = "rocm-gfx942", wrong: Sequence[str] = ()
+        records: Sequence[Record],
+        target: str = "rocm-gfx942",
+        wrong: Sequence[str] = (),
+        *,
+        expected: int | None = None,
+        ended: bool = True,
+        sku: str = "MI300X",
     ) -> Path:
         folder = tmp_path / "report"
         folder.mkdir()
@@ -67,11 +80,16 @@ def report(tmp_path: Path) -> Write:
         for each in records:
             writer.add(each)
         check = {"name": "run", "ok": True, "text": "on an AMD Instinct MI300X"}
-        health = {"target": target, "arch": "gfx942", "compile": check, "run": check}
+        health = {"target": target, "arch": "gfx942", "compile": check, "run": check, "sku": sku}
         doctor = {"machine": [], "targets": [health]}
         (folder / "doctor.json").write_text(json.dumps(doctor))
         sites = [{"lowering": "x", "error": error} for error in (None, *wrong)]
-        (folder / "certify.jsonl").write_text("".join(json.dumps(s) + "\n" for s in sites))
+        lines = [
+            {"expected": expected or len(sites)},
+            *sites,
+            *([{"ended": True}] if ended else []),
+        ]
+        (folder / "certify.jsonl").write_text("".join(json.dumps(s) + "\n" for s in lines))
         return folder
 
     return write
@@ -80,7 +98,7 @@ def report(tmp_path: Path) -> Write:
 def test_what_was_proven_is_filed_and_what_was_wrong_is_told(
     run: Run, report: Write, tmp_path: Path
 ) -> None:
-    sent = [record(), record("portable_norm"), record(knobs={"tile": 64})]
+    sent = [record(), record("portable_norm"), record(knobs={"row_tile": 32})]
     folder, store = report(sent, wrong=[ERROR]), tmp_path / "store"
     status, out, err = run("records", "add", folder, "-o", store)
     assert status == 0, err
@@ -97,6 +115,7 @@ def test_what_was_proven_is_filed_and_what_was_wrong_is_told(
         "keys": 2,
         "changed": 0,
         "wrong": 1,
+        "finished": True,
         "states": {"executed": 3},
     }
 
@@ -118,12 +137,12 @@ def test_a_line_that_comes_twice_is_one_record_and_the_stronger_stays(
 def test_what_this_lostwax_does_not_know_is_kept_and_said(
     run: Run, report: Write, tmp_path: Path
 ) -> None:
-    folder = report([record("portable_topk"), record("a_new_one")])
+    folder = report([record(), record("a_new_one")])
     status, _, err = run("records", "add", folder, "-o", tmp_path / "store")
     assert status == 0
     assert "no lowering of rocm-gfx942 that is called a_new_one: never chosen" in err
     assert "made by lostwax" not in err
-    assert "portable_topk" not in err
+    assert LOWERING not in err
 
 
 def test_a_report_of_another_version_is_taken_and_said(
@@ -153,6 +172,109 @@ def test_records_of_no_device_or_of_several_are_refused(
     assert not (tmp_path / "store").exists()
 
 
+BEFORE_THE_END = (
+    ({"expected": 153}, "2 executed, 1 wrong, 2 of 153 sites, not finished"),
+    ({"ended": False}, "2 executed, 1 wrong, 2 of 2 sites, not finished"),
+    ({"expected": 153, "wrong": ()}, "2 executed, 1 of 153 sites, not finished"),
+)
+
+
+@pytest.mark.parametrize(("written", "said"), BEFORE_THE_END)
+def test_a_run_that_did_not_end_is_told_so(
+    written: dict[str, object], said: str, run: Run, report: Write, tmp_path: Path
+) -> None:
+    folder = report([record(), record("portable_norm")], **{"wrong": [ERROR], **written})
+    status, out, err = run("records", "add", folder, "-o", tmp_path / "store")
+    assert status == 0, err
+    assert f"for rocm-gfx942: {said}\n" in out
+    assert ", 0 wrong" not in out
+    assert (
+        json.loads(run("records", "add", folder, "-o", tmp_path / "store", "--json")[1])["finished"]
+        is False
+    )
+
+
+def test_a_line_that_was_cut_short_is_no_site(run: Run, report: Write, tmp_path: Path) -> None:
+    folder = report([record()])
+    lines = folder / "certify.jsonl"
+    lines.write_bytes(lines.read_bytes()[:-3])
+    status, out, _ = run("records", "add", folder, "-o", tmp_path / "store")
+    assert status == 0
+    assert "1 executed, 1 of 1 sites, not finished\n" in out
+
+
+def test_without_the_sites_nothing_is_said_to_be_right(
+    run: Run, report: Write, tmp_path: Path
+) -> None:
+    folder = report([record()])
+    (folder / "certify.jsonl").unlink()
+    status, out, _ = run("records", "add", folder, "-o", tmp_path / "store")
+    assert status == 0
+    assert "1 executed, without certify.jsonl, so that nobody knows what was wrong\n" in out
+
+
+NOT_WRITTEN = {
+    "samples": (record(samples_us=(1.0, 2.0)), "holds times, which a bring-up does not measure"),
+    "no such value": (record(knobs={"row_tile": -7}), "no setting row_tile=-7"),
+    "no such knob": (record(knobs={"fast": 1}), "no setting fast=1"),
+    "far": (proven(max_error=1e9), "has errors of 1000000000.0 max"),
+    "far on the whole": (proven(rms_error=0.2), "no lowering may be beyond 0.1 max, 0.04 RMS"),
+    "another device": (of("MI355X"), "is of a MI355X, and"),
+    "an architecture": (of("gfx942"), "is of a gfx942, and"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_WRITTEN)
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_what_no_bring_up_writes_is_refused(
+    name: str, is_whole: bool, run: Run, report: Write, tmp_path: Path
+) -> None:
+    wrong, said = NOT_WRITTEN[name]
+    folder = report([wrong])
+    given = folder if is_whole else folder / "records.jsonl"
+    status, out, err = run("records", "add", given, "-o", tmp_path / "store")
+    if "is of a" in said and not is_whole:  # nothing beside the records says which it was
+        assert status == 0, err
+        return
+    assert (status, out) == (1, "")
+    assert said in one_sentence(err)
+    assert "records.jsonl:1" in one_sentence(err)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("max_error", -1), ("rms_error", -0.5), ("set_agreement", 1.5)]
+)
+def test_an_error_that_cannot_be_is_damage(
+    field: str, value: float, run: Run, report: Write, tmp_path: Path
+) -> None:
+    folder = report([record()])
+    lines = folder / "records.jsonl"
+    changed = json.loads(lines.read_text())
+    changed["certificate"][field] = value
+    lines.write_text(json.dumps(changed) + "\n")
+    status, out, err = run("records", "add", folder, "-o", tmp_path / "store")
+    assert (status, out) == (1, "")
+    assert "records.jsonl:1 is damaged (" in one_sentence(err)
+
+
+def test_what_never_ran_is_of_an_architecture(run: Run, report: Write, tmp_path: Path) -> None:
+    weak = Certificate(state="compiled", tool_versions=PROVEN.tool_versions)
+    folder = report([replace(of("gfx942"), certificate=weak)], sku="")
+    status, out, err = run("records", "add", folder, "-o", tmp_path / "store")
+    assert status == 0, err
+    assert "1 records of gfx942 for rocm-gfx942: 1 compiled" in out
+
+
+@pytest.mark.parametrize("sku", ["", "gfx942"])
+def test_what_ran_is_of_the_device_that_was_opened(
+    sku: str, run: Run, report: Write, tmp_path: Path
+) -> None:
+    status, _, err = run("records", "add", report([record()], sku=sku), "-o", tmp_path / "store")
+    assert status == 1
+    assert f"of {sku or 'no device that was opened'}: files of two reports" in one_sentence(err)
+
+
 def test_another_target_is_refused(run: Run, report: Write, tmp_path: Path) -> None:
     folder = report([record()], target="rocm-gfx999")
     status, _, err = run("records", "add", folder, "-o", tmp_path / "store")
@@ -175,7 +297,13 @@ DAMAGE = {
         b'{"machine": [], "targets": []}': "doctor.json is of 0 targets; a report is of one",
         b" " * ((1 << 20) + 1): "at most 1048576 are read; ask for the whole folder",
     },
-    "certify.jsonl": {b'{"error": 1}\n': "certify.jsonl:1 is damaged"},
+    "certify.jsonl": {
+        b'{"error": 1}\n': "certify.jsonl:1 is damaged",
+        b"": "certify.jsonl:1 is damaged",
+        b'{"expected": 1}\n{"error": 1}\n': "certify.jsonl:2 is damaged",
+        b'{"expected": 1}\n{"ended": false}\n': "certify.jsonl:2 is damaged (it is neither a site",
+        b'{"expected": 1}\n{"ended": true}\n{"error": null}\n': "certify.jsonl:3 is damaged",
+    },
 }
 
 

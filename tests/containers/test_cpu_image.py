@@ -61,7 +61,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Generator[Built]:
     build = ["--build", "--builder", "buildah", "--base-image", base, "--tag", IMAGE]
     build += ["--build-arg", "PIP_NO_INDEX=1"]
     command = [*LOSTWAX, "container", "cpu", "-o", tmp / "folder", *given, *build]
-    run(command, env=store.environment)
+    run(command, env=store.environment, umask=0o077)  # as a careful builder's
     yield Built(store, base, tmp / "folder", store.mounted(IMAGE))
     store.buildah("rm", "--all")
     shutil.rmtree(tmp, ignore_errors=True)

@@ -10,11 +10,17 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from command_line import Run, command_app, listing, lostwax, one_sentence
+from command_line import Run, command_app, lostwax, one_sentence
 from small_fixtures import Compiled, CompileSmall
 
 from lostwax.backends.registry import UnknownTarget, find_target
-from lostwax.containers.describe import TARGETS, Container, container_named, containers
+from lostwax.backends.runtime.sku import sku_of
+from lostwax.containers.describe import (
+    TARGETS,
+    Container,
+    container_named,
+    containers,
+)
 from lostwax.containers.render import Asked, compilers, default_image, rendered
 from lostwax.containers.requirements import BadLock, locked, requirements
 from lostwax.containers.write import WHEEL
@@ -52,6 +58,19 @@ def test_there_is_a_container_for_every_target_that_is_named() -> None:
             assert container.target in ("ascend-910b", "ascend-910_93")
         else:
             assert container.name.startswith(backend.name)
+
+
+def test_a_container_s_sku_is_one_that_records_have() -> None:
+    """That of a device of its target, as its driver is asked: of Ascend's the arch is that name."""
+    skus = {name: container.sku for name, container in KNOWN.items() if container.sku}
+    assert skus == {
+        "ascend-a2": "Ascend910B3", "ascend-a3": "Ascend910_9391", "cuda-b200": "B200",
+        "cuda-h200": "H200", "rocm-mi300": "MI300X", "rocm-mi355": "MI355X",
+    }  # fmt: skip
+    for name, sku in skus.items():
+        if name.startswith("ascend"):
+            assert sku == sku_of(find_target(KNOWN[name].target)[1].arch)
+        assert f"--sku {sku}`" in files(name)["README.md"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -170,32 +189,12 @@ def test_a_misspelt_fact_is_refused() -> None:
         msgspec.toml.decode(text.replace("leave_out", "leave_outs"), type=_Family)
 
 
-def test_the_folder_holds_what_was_brought(
-    run: Run, tmp_path: Path, small_artifact: Compiled
-) -> None:
-    wheel = tmp_path / WHEEL
-    wheel.write_bytes(b"a wheel")
-    records = tmp_path / "records"
-    (records / "ab").mkdir(parents=True)
-    (records / "ab" / "key.jsonl").touch()
-    out = tmp_path / "out"
-    given = ("--artifact", small_artifact.artifact, "--wheel", wheel, "--records", records)
-    status, printed, err = run("container", "cpu", "-o", out, *given, "--base-image", PINNED)
-    assert status == 0, err
-    assert str(out / "README.md") in printed
-    there = listing(out)
-    assert {"Dockerfile", "artifact/manifest.json", f"wheel/{WHEEL}", "wheels"} <= set(there)
-    assert "records/ab/key.jsonl" in there
-    assert f"ARG BASE_IMAGE={PINNED}\n" in (out / "Dockerfile").read_text()
-    assert "ARTIFACT" not in (out / "README.md").read_text()
-    assert "name: artifact" not in (out / "kubernetes" / "deployment.yaml").read_text()
-
-
 @pytest.mark.parametrize(
     ("line", "said"),
     {
         "cqu": "unknown container 'cqu'. Did you mean 'cpu'?",
         "cuda-sm90a": "unknown container 'cuda-sm90a'. Did you mean 'cuda-h200'?",
+        "ascend-910b-npugraph": "Did you mean 'ascend-a2'?",
         "cpu --base-image python:3.11": "must be an image with its digest",
         "cpu --tag a;b": "must be a name such as registry/lostwax:1",
         "cpu --replicas 0": "--replicas must be in 1..4096, not 0",

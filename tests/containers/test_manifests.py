@@ -95,6 +95,23 @@ def test_a_pod_mounts_what_it_has_and_is_found_by_its_service(name: str, baked: 
         assert container["livenessProbe"]["httpGet"]["path"] == "/health", "open without a key"
 
 
+@pytest.mark.parametrize("tag", ["123", "null", "1:30", "true", "1e3", "0x10", "registry/a:1"])
+@pytest.mark.parametrize("file", FILES)
+def test_a_tag_stays_text(tag: str, file: str) -> None:
+    container = containers()["cpu"]
+    written = rendered(container, Asked(tag))[file].decode()
+    document = check(written)[0]
+    match file:
+        case "compose.yaml":
+            found = document["services"]["lostwax"]["image"]
+        case "kubernetes/lws.yaml":
+            pod = document["spec"]["leaderWorkerTemplate"]["workerTemplate"]
+            found = pod["spec"]["containers"][0]["image"]
+        case _:
+            found = document["spec"]["template"]["spec"]["containers"][0]["image"]
+    assert found == tag
+
+
 def test_a_deployment_selects_its_own_pods() -> None:
     deployment, _ = check(text("cpu", FILES[0]))
     wanted = deployment["spec"]["selector"]["matchLabels"].items()

@@ -63,5 +63,7 @@ def test_no_result_says_that_a_device_ran_which_nobody_had() -> None:
     assert any(name.startswith(NEVER) for name in listed)
     for row in table:
         assert row["same_elsewhere"]
+        assert row["command"].startswith("python benchmarks/targets_table.py --targets ")
+        assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", row["commit"])
         assert set(row["states"]) <= {"executed", "interpreted", "compiled"}
         assert ("executed" in row["states"]) == (row["target"] == "cpu"), "made without a GPU"

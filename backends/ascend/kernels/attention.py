@@ -98,6 +98,7 @@ def attend(
     kv_b: torch.Tensor,
     cache: torch.Tensor,
     selection: torch.Tensor,
+    positions: torch.Tensor,
     ends: torch.Tensor,
     lengths: torch.Tensor,
     table: torch.Tensor,
@@ -110,7 +111,9 @@ def attend(
     q_nope [T, H, Dn], q_pe [T, H, R], kv_b bf16 [H * (Dn + Dv), C], cache of layout bf16_apart with
     parts [C, R], selection i32 [T, K]. Queries go into the latent space and results come out of it
     in bf16, by two products of torch's. Rope keys are cached in halves, and so queries are put.
+    Rows without a token (positions [T] below 0) may hold any selection: the operator is told none.
     """
+    selected = selection.masked_fill((positions < 0)[:, None], -1)
     rows, heads, nope = q_nope.shape
     latent = kv_b.shape[1]
     per_head = kv_b.view(heads, -1, latent)
@@ -120,7 +123,7 @@ def attend(
         query.contiguous(),
         keys,
         keys,
-        selection[:, None],
+        selected[:, None],
         scale,
         block_table=table,
         actual_seq_lengths_query=ends,
@@ -135,4 +138,4 @@ def attend(
     )
     result = torch.bmm(mixed.transpose(0, 1), per_head[:, nope:].transpose(1, 2))
     out.view(rows, heads, -1).copy_(result.transpose(0, 1))
-    out.masked_fill_(selection[:, :1] < 0, 0)
+    out.masked_fill_(selected[:, :1] < 0, 0)

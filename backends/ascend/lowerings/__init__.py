@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from lostwax.backends.ascend.installed import libraries_behind
 from lostwax.backends.ascend.lowerings.attention import ATTENTION
 from lostwax.backends.ascend.lowerings.cache import CACHE
 from lostwax.backends.ascend.lowerings.elementwise import ELEMENTWISE
@@ -22,4 +23,5 @@ _OF_CANN = tuple(replace(lowering, library="CANN") for lowering in _OWN)
 
 def lowerings(target: Target) -> tuple[Lowering, ...]:
     """Its own and the portable ones; their predicates ask the target's facts."""
-    return (*_OF_CANN, *portable_lowerings(target))
+    every = (*_OF_CANN, *portable_lowerings(target))  # torch_npu gives torch's calls to CANN, too
+    return tuple(replace(lowering, installed=libraries_behind) for lowering in every)

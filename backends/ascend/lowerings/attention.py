@@ -119,6 +119,7 @@ def _emit_attend(name: str, node: str, out: str, is_dense: bool) -> Emit:
         views = (
             *(match.view(n) for n in ("q_nope", "q_pe", "kv_b", "cache_in")),
             match.step("every") if is_dense else match.view("selection"),
+            match.step_input("positions"),
             *(match.step(n) for n in ("ends", "lengths", "table")),
             match.view(out),
         )
@@ -151,11 +152,12 @@ def _attend(name: str, pattern: Region, is_dense: bool) -> Lowering:
     def allocates(match: Match, knobs: Knobs) -> int:
         rows, heads, _ = match.shape("q_nope")
         rank, rope = match.parts("cache_in")
-        return f32_bytes(rows, heads, 2 * rank + rope + match.shape("kv_b")[0] // heads)
+        attended = f32_bytes(rows, heads, 2 * rank + rope + match.shape("kv_b")[0] // heads)
+        return attended + f32_bytes(rows, selected(match) + 1)
 
     def work(match: Match, knobs: Knobs) -> Work:
         plain = match.work()
-        return Work(plain.num_bytes, plain.flops, 7)
+        return Work(plain.num_bytes, plain.flops, 9)
 
     return Lowering(
         name=name,

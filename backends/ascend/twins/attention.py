@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lostwax.backends.ascend.twins.checked import numbers
+from lostwax.backends.ascend.twins.checked import RuleBroken, numbers
 
 NOTHING = -7
 """What stands behind a row's positions: the page says no value, so that nobody may rely on one."""
@@ -83,7 +83,10 @@ def sparse_flash_attention(
     return_softmax_lse: bool = False,
     sinks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """npu_sparse_flash_attention: softmax over the selected positions up to the first negative."""
+    """npu_sparse_flash_attention: softmax over the selected positions up to the first negative.
+
+    Refuses a position that its request does not have: what a device reads there nobody says.
+    """
     assert block_table is not None
     assert actual_seq_lengths_query is not None
     assert actual_seq_lengths_kv is not None
@@ -97,6 +100,11 @@ def sparse_flash_attention(
         for place, row in enumerate(rows):
             chosen = sparse_indices[row, 0]
             chosen = chosen[: int((chosen >= 0).cumprod(0).sum())].long()
+            if bool((chosen >= length).any()):
+                raise RuleBroken(
+                    f"npu_sparse_flash_attention: row {row} selects position {int(chosen.max())}"
+                    f" of a request of {length}"
+                )
             if sparse_mode == 3:
                 chosen = chosen[chosen <= length - len(rows) + place]
             keys = _rows_at(key, block_table[number], chosen)

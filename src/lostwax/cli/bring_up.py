@@ -89,9 +89,10 @@ def _require_made_for(artifact: Path, target: str) -> None:
 
 def _examine(target: str, out: Path, *, compiles: bool) -> None:
     """Raises NotBroughtUp where the device is not here, or what compiles for it."""
-    from lostwax.cli.doctor import examine
+    from lostwax.cli.doctor import device_not_opened, device_opened, examine
 
-    found = examine(target)
+    _write(out / DOCTOR, examine(target, device_not_opened))  # a driver may end the process
+    found = examine(target, device_opened)
     for line in found.lines():
         result_lines(wrapped(line))
     _write(out / DOCTOR, found)
@@ -148,12 +149,13 @@ def _certify(artifact: Path, out: Path, *, executes: bool) -> int:
 def _certified(artifact: Path, out: Path) -> Iterator[Certified]:
     """Every site, once it is on the disk what became of it."""
     from lostwax.backends.proof.certify import certify_artifact
+    from lostwax.backends.proof.chosen_candidates import count_sites
     from lostwax.cli.certify import certified_line
+    from lostwax.cli.site_lines import site_lines
 
-    with (out / SITES).open("xb") as file:
+    with site_lines(out / SITES, count_sites(artifact)) as lines:
         for each in certify_artifact(artifact):
-            file.write(msgspec.json.encode(certified_line(each)) + b"\n")
-            file.flush()
+            lines.add(certified_line(each))
             if each.error is not None:
                 say(f"WRONG {each.error}")
             yield each

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     from lostwax.ir.contract.record import Certificate
 
 
-def _evidence(found: Certificate) -> str:
+def _evidence(found: Certificate, left_out: str | None) -> str:
     if found.max_error is None:
-        return f"{found.state:<11}  never ran here"
+        return f"{found.state:<11}  {'never ran here' if left_out is None else 'left out'}"
     agreement = "" if found.set_agreement is None else f" sets {found.set_agreement:.1%}"
     return f"{found.state:<11}  max {found.max_error:.1e} rms {found.rms_error:.1e}{agreement}"
 
@@ -36,8 +37,26 @@ def certified_line(each: Certified) -> dict[str, object]:
         "program": each.program,
         "kernels": each.kernels,
         "error": each.error,
+        "left_out": each.left_out,
         "certificate": certificate,
     }
+
+
+def _lines(each: Certified) -> Iterator[str]:
+    site = f"{each.lowering:<34} {'+'.join(each.ops)}"
+    if each.certificate is not None:
+        yield f"{_evidence(each.certificate, each.left_out)}  {site}"
+        return
+    yield f"WRONG     {site}"
+    yield f"          {each.program}: {each.error}"
+
+
+def _summary(results: Sequence[Certified]) -> Iterator[str]:
+    lowerings = {each.lowering for each in results}
+    failed = sum(each.certificate is None for each in results)
+    yield f"{len(results)} sites of {len(lowerings)} lowerings, {failed} wrong"
+    left_out = Counter(each.left_out for each in results if each.left_out is not None)
+    yield from (f"{count} of these were left out: {why}" for why, count in left_out.items())
 
 
 def _kept_nowhere(artifact: Path, out: Path | None) -> str:
@@ -91,29 +110,20 @@ def certify(
     from lostwax.backends.proof.certify import certify_artifact, keep_evidence
     from lostwax.backends.records.store import RecordStore
 
-    def say(text: str) -> None:
-        if not json_:
-            result(text)
+    def say(*lines: str) -> None:
+        for line in lines if not json_ else ():
+            result(line)
 
-    failed = 0
     results: list[Certified] = []
-    lowerings: Counter[str] = Counter()
     for each in certify_artifact(artifact, own_only, interpret):
-        lowerings[each.lowering] += 1
         results.append(each)
         if json_:
             result_json(certified_line(each))
-        site = f"{each.lowering:<34} {'+'.join(each.ops)}"
-        if each.certificate is None:
-            failed += 1
-            say(f"WRONG     {site}")
-            say(f"          {each.program}: {each.error}")
-            continue
-        say(f"{_evidence(each.certificate)}  {site}")
+        say(*_lines(each))
         if out is not None and each.record is not None:
             RecordStore((out,)).put(each.record)
-    say(f"{sum(lowerings.values())} sites of {len(lowerings)} lowerings, {failed} wrong")
-    if failed:
+    say(*_summary(results))
+    if any(each.certificate is None for each in results):
         raise SystemExit(1)
     if interpret:
         say(_kept_nowhere(artifact, out))

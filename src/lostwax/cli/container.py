@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+from msgspec.structs import replace
 
 from lostwax.backends.runtime.say import result, say
 from lostwax.cli.named_paths import Artifact, EmptyFolder, File, Folder, Records
 from lostwax.cli.option_types import MORE, Flag, OptionRefused, within
+
+if TYPE_CHECKING:
+    from lostwax.containers.describe import Container
 
 
 def _name(_: object, name: str) -> None:
@@ -106,7 +110,7 @@ def container(
     from lostwax.containers.build import find_builder
     from lostwax.containers.describe import container_named
     from lostwax.containers.render import Asked, default_image, rendered
-    from lostwax.containers.write import Brought, require_wheel, write_folder
+    from lostwax.containers.write import Brought, require_apart, require_wheel, write_folder
 
     chosen = container_named(target)
     _require_whole(
@@ -119,13 +123,17 @@ def container(
     )
     if wheel is not None:
         require_wheel(wheel)
-    ranks = 1 if artifact is None else _ranks(artifact, chosen.target)
+    folder, brought = _folder(out, target), Brought(wheel, wheels, artifact, records)
+    require_apart(folder, brought)
+    ranks = 1
+    if artifact is not None:
+        made_for, ranks = _made_for(artifact, chosen)
+        chosen = replace(chosen, target=made_for)
     tool = find_builder(builder) if build else ""
     image = tag or default_image(chosen)
-    folder = _folder(out, target)
     asked = Asked(image, base_image or "", artifact is not None, ranks, replicas)
     files = rendered(chosen, asked)
-    write_folder(folder, files, Brought(wheel, wheels, artifact, records))
+    write_folder(folder, files, brought)
     say(f"{target} needs {chosen.needs}. {chosen.checked}")
     result(f"{folder}: {len(files)} files; {folder / 'README.md'} says how to build and run it")
     if build:
@@ -165,17 +173,18 @@ def _require_whole(
         )
 
 
-def _ranks(artifact: Path, target: str) -> int:
-    """How many ranks an artifact of the container's target has."""
+def _made_for(artifact: Path, container: Container) -> tuple[str, int]:
+    """The target of an artifact that the container serves, and how many ranks it has."""
     from lostwax.backends.runtime.artifact_reader import ArtifactReader
+    from lostwax.containers.describe import served_by
 
-    manifest = ArtifactReader(artifact).manifest
-    if manifest.target.name != target:
+    manifest, served = ArtifactReader(artifact).manifest, served_by(container)
+    if manifest.target.name not in served:
         raise OptionRefused(
             f"{artifact} was compiled for {manifest.target.name}, and this container serves"
-            f" {target}; give an artifact of that target, or another container"
+            f" {' and '.join(served)}; give an artifact of that, or another container"
         )
-    return manifest.world_size
+    return manifest.target.name, manifest.world_size
 
 
 def _folder(out: Path | None, target: str) -> Path:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -27,12 +28,32 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """One target: whether it can be compiled for and run on this machine."""
+    """One target: whether it can be compiled for and run on this machine.
+
+    `sku` is the model of device (`runtime/sku.py`), empty where no driver was opened to say it.
+    """
 
     target: str
     arch: str
     compile: Check
     run: Check
+    sku: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What can be said of a device that is here, and its SKU once its driver was opened."""
+
+    text: str
+    sku: str = ""
+
+
+Look: TypeAlias = "Callable[[Backend, Target], Seen]"
+"""Looks for a target's device; whatever it raises says why there is none."""
+
+
+class NotOpened(RuntimeError):
+    """Nobody has opened the driver yet, so that nothing is known of the device."""
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,8 +99,11 @@ def doctor(
         raise SystemExit(1)
 
 
-def examine(target: str | None) -> Findings:
-    """Look at this machine for one target, or for all that are installed."""
+def examine(target: str | None, look: Look | None = None) -> Findings:
+    """Look at this machine for one target, or for all that are installed.
+
+    `look` looks for the device (default: `device_as_needed`). Raises UnknownTarget.
+    """
     from lostwax.backends.registry import backends, find_target
 
     if target is not None:
@@ -90,44 +114,52 @@ def examine(target: str | None) -> Findings:
             for backend in backends().values()
             for each in backend.load(backend.targets)
         ]
-    health = [_health(backend, each) for backend, each in chosen]
+    health = [_health(backend, each, look or device_as_needed) for backend, each in chosen]
     return Findings(machine=list(_machine()), targets=health)
 
 
 def _machine() -> Iterator[Check]:
     import lostwax
-    from lostwax.backends.runtime.torch_build import NoTorch, torch_build
+    from lostwax.backends.runtime.torch_build import torch_build
 
     python = platform.python_version()
     new = sys.version_info >= (3, 11)
     fix = "" if new else ": lostwax needs 3.11 or newer, install it"
     yield Check(name="python", ok=new, text=python + fix)
-    try:
-        torch = torch_build()
-        yield Check(name="torch", ok=True, text=f"{torch.version}, built {torch.built}")
-    except NoTorch as error:
-        yield Check(name="torch", ok=False, text=str(error))
+
+    def torch() -> str:
+        found = torch_build()
+        return f"{found.version}, built {found.built}"
+
+    yield _tried("torch", torch)
     yield Check(name="lostwax", ok=True, text=lostwax.__version__)
 
 
-def _health(backend: Backend, target: Target) -> Health:
+def _health(backend: Backend, target: Target, look: Look) -> Health:
+    found: list[str] = []
+
+    def device() -> str:
+        seen = look(backend, target)
+        found.append(seen.sku)
+        return seen.text
+
     return Health(
         target=target.name,
         arch=target.arch,
         compile=_tried("compile", lambda: _toolchain(backend, target)),
-        run=_tried("run", lambda: _device(backend, target)),
+        run=_tried("run", device),
+        sku="".join(found),
     )
 
 
 def _tried(name: str, attempt: Callable[[], str]) -> Check:
-    """What `attempt` found, or the sentence with which it was refused."""
-    from lostwax.backends.kernel_compiler import KernelCompileError
-    from lostwax.backends.runtime.driver import DeviceUnavailable
+    """What `attempt` found, or why it could not: any library may raise anything."""
+    from lostwax.backends.runtime.error_causes import with_causes
 
     try:
         return Check(name=name, ok=True, text=attempt())
-    except (KernelCompileError, DeviceUnavailable, ImportError, OSError) as error:
-        return Check(name=name, ok=False, text=str(error))
+    except Exception as error:
+        return Check(name=name, ok=False, text=with_causes(error))
 
 
 def _toolchain(backend: Backend, target: Target) -> str:
@@ -138,11 +170,30 @@ def _toolchain(backend: Backend, target: Target) -> str:
     return ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
 
 
-def _device(backend: Backend, target: Target) -> str:
-    from lostwax.backends.runtime.driver import no_kernels
+def device_not_opened(backend: Backend, target: Target) -> Seen:
+    """What can be known before the driver opens, which may end the process."""
     from lostwax.backends.runtime.require_device import require_device
 
-    if (said := require_device(target)) is not None:
-        return said
+    del backend
+    require_device(target)
+    raise NotOpened("the driver had yet to be opened: where nothing follows, that ended the run")
+
+
+def device_as_needed(backend: Backend, target: Target) -> Seen:
+    """The device, by its driver where a look at the machine does not say enough."""
+    from lostwax.backends.runtime.require_device import require_device
+
+    said = require_device(target)
+    return device_opened(backend, target) if said is None else Seen(said)
+
+
+def device_opened(backend: Backend, target: Target) -> Seen:
+    """The device as its driver has it."""
+    from lostwax.backends.runtime.driver import no_kernels
+    from lostwax.backends.runtime.require_device import require_device
+    from lostwax.backends.runtime.sku import sku_of
+
+    said = require_device(target)
     driver: Any = backend.load(backend.driver)(target, no_kernels, {})
-    return f"on {driver.device}"
+    seen = said or f"on {driver.device}: {driver.fingerprint}"
+    return Seen(seen, sku_of(driver.device_name))

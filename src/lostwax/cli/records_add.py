@@ -6,11 +6,10 @@ All of it is read and checked before anything is written. Times nothing and runs
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 from cyclopts import Parameter
 
 import lostwax
@@ -18,10 +17,13 @@ from lostwax.backends.runtime.say import result, result_json, say
 from lostwax.cli.bring_up import DOCTOR, SITES
 from lostwax.cli.named_paths import REPORT, OutFolder, Report
 from lostwax.cli.option_types import Json
-from lostwax.ir.contract.foreign_file import BadFile, decoded, read_bounded
+from lostwax.ir.contract.foreign_file import BadFile, MissingFile, decoded, read_bounded
 from lostwax.ir.contract.one_line import one_line
 
 if TYPE_CHECKING:
+    from lostwax.backends.lowering import Lowering
+    from lostwax.cli.doctor import Health
+    from lostwax.cli.site_lines import Sites
     from lostwax.ir.contract.record import Record
 
 MAX_DOCTOR_BYTES = 1 << 20
@@ -30,12 +32,6 @@ MAX_DOCTOR_BYTES = 1 << 20
 
 class BadReport(ValueError):
     """A report that cannot be filed; the message names the file and what to do."""
-
-
-class _Site(msgspec.Struct):
-    """What is read of a line of certify.jsonl."""
-
-    error: str | None
 
 
 def records_add(
@@ -47,9 +43,9 @@ def records_add(
 ) -> None:
     """Put the records of a bring-up's report into a record store.
 
-    Of two records of one lowering and its knobs the stronger state stays, then the one with more
-    samples; a report that is added again changes nothing. What was wrong on the device is told,
-    and has no record.
+    Of two records of one lowering and its knobs the stronger state stays; a report that is added
+    again changes nothing. What was wrong on the device is told, and has no record; so is a run that
+    did not come to its end.
 
     Parameters
     ----------
@@ -60,43 +56,67 @@ def records_add(
     json_
         Print what was filed as JSON on standard output.
     """
-    from lostwax.backends.records.report import origin, read_report
+    from lostwax.backends.records.report import (
+        origin,
+        read_report,
+        require_evidence,
+        require_settings,
+    )
     from lostwax.backends.records.store import RecordStore
 
     is_whole = report.is_dir()
     path = report / REPORT if is_whole else report
-    target = _target(report / DOCTOR) if is_whole else None
-    wrong = list(_wrong(report / SITES)) if is_whole else None
-    for each in wrong or ():
-        say(f"WRONG {each}")
+    health = _health(report / DOCTOR) if is_whole else None
+    sites = _sites(report / SITES) if is_whole else None
     records = read_report(path)
     found = origin(path, records)
+    require_evidence(path, records)
+    target = None if health is None else health.target
+    lowerings = _lowerings(target)
+    require_settings(path, records, lowerings)
+    if health is not None:
+        _require_device(report / DOCTOR, health, records)
+    for each in () if sites is None else sites.wrong:
+        say(f"WRONG {each}")
     if found.version != lostwax.__version__:
         say(
             f"made by lostwax {found.version}, and this is {lostwax.__version__}: records of code"
             " that is another now are kept and never chosen"
         )
-    if target is not None:
-        _tell_unknown(target, records)
+    _tell_unknown(target, records, lowerings)
     changed = RecordStore((out,)).take(records)
     states = dict(Counter(record.certificate.state for record in records))
     keys = len({record.key.digest() for record in records})
     if json_:
         told: dict[str, object] = {"target": target, "sku": found.sku, "lostwax": found.version}
         counts = {"records": len(records), "keys": keys, "changed": changed}
-        of_sites = {"wrong": None if wrong is None else len(wrong)}
+        of_sites = {
+            "wrong": None if sites is None else len(sites.wrong),
+            "finished": None if sites is None else sites.is_whole,
+        }
         result_json(told | counts | of_sites | {"states": states})
         return
     of_target = "" if target is None else f" for {target}"
     shown = [f"{count} {state}" for state, count in states.items()]
-    if wrong is not None:
-        shown.append(f"{len(wrong)} wrong")
+    shown += _shown(sites, is_whole=is_whole, ran="executed" in states)
     result(f"{path}: {len(records)} records of {found.sku}{of_target}: {', '.join(shown)}")
     result(f"{out}: {changed} of {keys} keys are new or have changed")
 
 
-def _target(path: Path) -> str:
-    """The target that the report says it is of. Raises BadReport."""
+def _shown(sites: Sites | None, *, is_whole: bool, ran: bool) -> Iterator[str]:
+    """How much of the artifact is known, in words: nothing is not wrong for want of a line."""
+    if sites is None:
+        if is_whole and ran:
+            yield f"without {SITES}, so that nobody knows what was wrong"
+        return
+    if sites.wrong or sites.is_whole:
+        yield f"{len(sites.wrong)} wrong"
+    if not sites.is_whole:
+        yield f"{sites.seen} of {sites.expected} sites, not finished"
+
+
+def _health(path: Path) -> Health:
+    """The target that the report says it is of, and its device. Raises BadReport."""
     from lostwax.backends.registry import UnknownTarget, find_target
     from lostwax.cli.doctor import Findings
 
@@ -113,31 +133,53 @@ def _target(path: Path) -> str:
         raise BadReport(
             f"{path} is of another lostwax: {error}; add it with one that has this target"
         ) from error
-    return name
+    return found.targets[0]
 
 
-def _wrong(path: Path) -> Iterator[str]:
-    """What was wrong on the device; nothing where nothing was certified. Raises BadReport."""
+def _require_device(path: Path, health: Health, records: Sequence[Record]) -> None:
+    """BadReport where what was executed is of another device than the one that was opened."""
+    for number, record in enumerate(records, 1):
+        ran = record.certificate.state == "executed"
+        if record.key.sku not in ({health.sku} if ran else {health.sku, health.arch}):
+            there = one_line(health.sku) or "no device that was opened"
+            raise BadReport(
+                f"{path.with_name(REPORT)}:{number} is of a {one_line(record.key.sku)}, and {path}"
+                f" of {there}: files of two reports; ask for the whole folder as it was written"
+            )
+
+
+def _sites(path: Path) -> Sites | None:
+    """What became of the sites; None where nothing was certified. Raises BadReport."""
     from lostwax.backends.records.report import MAX_BYTES
+    from lostwax.cli.site_lines import read_sites
 
-    if not path.exists():
-        return
     try:
-        for number, line in enumerate(read_bounded(path, MAX_BYTES).splitlines(), 1):
-            site = decoded(line, _Site, Path(f"{path}:{number}"))
-            if site.error is not None:
-                yield site.error
+        return read_sites(path, MAX_BYTES)
+    except MissingFile:
+        return None
     except BadFile as error:
         raise BadReport(f"{error}; ask for it again, or remove that line") from error
 
 
-def _tell_unknown(target: str, records: Sequence[Record]) -> None:
-    """Say which lowerings this lostwax does not have: their records are kept, and never chosen."""
-    from lostwax.backends.registry import find_target
+def _lowerings(target: str | None) -> dict[str, list[Lowering]]:
+    """Those of the target by name; where none is said, those of every target."""
+    from lostwax.backends.registry import backends
 
-    backend, described = find_target(target)
-    known = {lowering.name for lowering in backend.load(backend.lowerings)(described)}
-    unknown = sorted({record.key.lowering for record in records} - known)
+    found: dict[str, list[Lowering]] = {}
+    for backend in backends().values():
+        for each in backend.load(backend.targets):
+            if target in (None, each.name):
+                for lowering in backend.load(backend.lowerings)(each):
+                    found.setdefault(lowering.name, []).append(lowering)
+    return found
+
+
+def _tell_unknown(
+    target: str | None, records: Sequence[Record], known: Mapping[str, object]
+) -> None:
+    """Say which lowerings this lostwax does not have: their records are kept, and never chosen."""
+    unknown = sorted({record.key.lowering for record in records} - set(known))
     if unknown:
         names = one_line(", ".join(unknown), 400)
-        say(f"this lostwax has no lowering of {target} that is called {names}: never chosen")
+        of_target = "" if target is None else f" of {target}"
+        say(f"this lostwax has no lowering{of_target} that is called {names}: never chosen")

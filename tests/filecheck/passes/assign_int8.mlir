@@ -18,3 +18,13 @@ func.func @block(%x: !lostwax.tensor<[T, 192], bf16>, %w: !lostwax.tensor<[4, 19
   %q = "quant.linear"(%x, %p) : (!lostwax.tensor<[T, 192], bf16>, !lostwax.tensor<[6, 192], bf16>) -> !lostwax.tensor<[T, 6], bf16>
   func.return %y, %z, %q : !lostwax.tensor<[T, 4], bf16>, !lostwax.tensor<[T, 6], bf16>, !lostwax.tensor<[T, 6], bf16>
 }
+
+// An attention's kv_b stays plain: its products are of values that nothing has rounded.
+// CHECK-LABEL: func.func @attention(
+// CHECK-SAME: %kv_b: !lostwax.tensor<[14, 256], bf16>
+// CHECK-NOT: quant.quantise
+// CHECK: "mla.attend"(%q_nope, %q_pe, %kv_b,
+func.func @attention(%latent: !lostwax.cache<"latent", N, 64, [256, 2], "bf16">, %q_nope: !lostwax.tensor<[T, 2, 4], bf16>, %q_pe: !lostwax.tensor<[T, 2, 2], bf16>, %kv_b: !lostwax.tensor<[14, 256], bf16> {lostwax.weight = "kv_b", lostwax.stored = #lostwax.stored<f8E4M3FN, #lostwax.block_scale<128, 128, f32>>}, %selection: !lostwax.tensor<[T, 32], i32>, %positions: !lostwax.tensor<[T], i32>, %q_starts: !lostwax.tensor<[B + 1], i32>, %page_table: !lostwax.tensor<[B, P], i32>) -> !lostwax.tensor<[T, 6], bf16> {
+  %y = "mla.attend"(%q_nope, %q_pe, %kv_b, %latent, %selection, %positions, %q_starts, %page_table) <{scale = 5.000000e-01 : f64}> : (!lostwax.tensor<[T, 2, 4], bf16>, !lostwax.tensor<[T, 2, 2], bf16>, !lostwax.tensor<[14, 256], bf16>, !lostwax.cache<"latent", N, 64, [256, 2], "bf16">, !lostwax.tensor<[T, 32], i32>, !lostwax.tensor<[T], i32>, !lostwax.tensor<[B + 1], i32>, !lostwax.tensor<[B, P], i32>) -> !lostwax.tensor<[T, 6], bf16>
+  func.return %y : !lostwax.tensor<[T, 6], bf16>
+}

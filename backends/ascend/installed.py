@@ -1,0 +1,55 @@
+"""What this machine has of CANN, torch_npu and the NPU's driver. Opens no device.
+
+An artifact's manifest says what its calls were written for, which is no word on any machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from lostwax.backends.ascend.contract.versions import WRITTEN_FOR
+from lostwax.backends.runtime.require_packages import installed_version
+
+DRIVER = "driver"
+INSTEAD = "torch's operators"
+"""What a key has in the place of an operator's version that is not the known one."""
+
+
+def installed() -> dict[str, str]:
+    """Versions by name, of what can be told: empty without torch_npu."""
+    if find_spec("torch_npu") is None:
+        return {}
+    found = {"torch_npu": (installed_version("torch-npu") or "").split("+")[0]}
+    try:
+        ask: Any = import_module("torch_npu.npu.utils").get_cann_version  # untyped
+    except (ImportError, RuntimeError):  # it imports nowhere without CANN's libraries
+        return {package: version for package, version in found.items() if version}
+    found |= {"CANN": str(ask("CANN")), DRIVER: str(ask("DRIVER"))}
+    return {package: version for package, version in found.items() if version}
+
+
+def in_words() -> str:
+    """Every version as text, `unknown` where it cannot be told."""
+    found = installed()
+    return ", ".join(f"{each} {found.get(each, 'unknown')}" for each in (*WRITTEN_FOR, DRIVER))
+
+
+def libraries_behind(functions: Iterable[str]) -> dict[str, str]:
+    """Versions for the key of a record of what calls these host functions (`module:name`).
+
+    CANN is no package, and which of its operators are called depends on what is installed: those
+    that torch's operators take the place of are named, too. Empty text where nothing can be told,
+    as on a machine that only compiles.
+    """
+    from lostwax.backends.ascend.kernels.operators import operators_of, unfit  # with torch
+
+    found = installed()
+    called: set[str] = set()
+    for function in functions:
+        module, _, name = function.partition(":")
+        called.update(operators_of(getattr(import_module(module), name)))
+    replaced = {name: INSTEAD for name in sorted(called) if unfit(name)}
+    return {package: found.get(package, "") for package in WRITTEN_FOR} | replaced

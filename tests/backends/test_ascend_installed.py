@@ -1,0 +1,92 @@
+"""What a record of Ascend says of the libraries behind it: what is there, and nothing hoped for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
+from typing import cast
+
+import pytest
+from ascend_operators import change, forget
+
+import lostwax
+from lostwax.backends.ascend import BACKEND, installed
+from lostwax.backends.ascend.contract.versions import WRITTEN_FOR
+from lostwax.backends.ascend.lowerings import lowerings
+from lostwax.backends.ascend.target import ASCEND_910B
+from lostwax.backends.ascend.twins.register import register
+from lostwax.backends.proof.tool_versions import compiled_with
+from lostwax.ir.contract.artifact import Manifest
+
+NORM = "lostwax.backends.ascend.kernels.norms:rms_norm"
+EXPERTS = "lostwax.backends.ascend.kernels.experts:experts"
+
+
+@pytest.fixture(autouse=True)
+def npu() -> Generator[None]:
+    register()
+    forget()
+    yield
+    forget()
+
+
+def has(patch: pytest.MonkeyPatch, cann: str) -> None:
+    """Install torch_npu 2.13.0 beside this CANN, and a driver that does not say what it is."""
+    package, utils = ModuleType("torch_npu"), ModuleType("torch_npu.npu.utils")
+    package.__spec__ = ModuleSpec("torch_npu", None)
+    utils.__dict__["get_cann_version"] = {"CANN": cann, "DRIVER": ""}.__getitem__
+    for module in (package, ModuleType("torch_npu.npu"), utils):
+        patch.setitem(sys.modules, module.__name__, module)
+    patch.setattr(installed, "installed_version", {"torch-npu": "2.13.0+git1"}.get)
+    patch.setattr("lostwax.backends.ascend.kernels.operators._entry_points", lambda: None)
+    forget()
+
+
+def test_a_machine_that_only_compiles_has_none() -> None:
+    assert installed.installed() == {}
+    assert installed.libraries_behind([NORM]) == {"torch_npu": "", "CANN": ""}
+
+
+def test_a_record_has_the_versions_that_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cann in ("9.1.0", "8.5.0"):
+        has(monkeypatch, cann)
+        assert installed.installed() == {"torch_npu": "2.13.0", "CANN": cann}
+        assert installed.libraries_behind([NORM]) == {"torch_npu": "2.13.0", "CANN": cann}
+
+
+def test_torch_npu_without_cann_is_there_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its import asks for CANN's libraries."""
+    has(monkeypatch, "9.1.0")
+
+    def no_libraries(name: str) -> ModuleType:
+        raise RuntimeError(f"{name}: libascendcl.so: cannot open shared object file")
+
+    monkeypatch.setattr(installed, "import_module", no_libraries)
+    assert installed.installed() == {"torch_npu": "2.13.0"}
+    assert installed.in_words() == "torch_npu 2.13.0, CANN unknown, driver unknown"
+
+
+def test_what_torch_computes_in_the_place_of_cann_has_another_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    has(monkeypatch, "9.1.0")
+    before = installed.libraries_behind([NORM, EXPERTS])
+    change(monkeypatch, {"npu_swiglu": None})
+    assert installed.libraries_behind([NORM, EXPERTS]) == before | {"npu_swiglu": installed.INSTEAD}
+    assert installed.libraries_behind([NORM]) == before, "it calls another"
+
+
+def test_every_lowering_of_the_target_asks() -> None:
+    """What torch's operators do there CANN computes, too."""
+    found = lowerings(ASCEND_910B)
+    assert {low.installed for low in found} == {installed.libraries_behind}
+    assert any(low.name.startswith("portable_") for low in found)
+
+
+def test_a_certificate_names_no_version_that_nobody_has_seen() -> None:
+    toolchain = {**WRITTEN_FOR, "triton": "3.7.1"}
+    manifest = cast("Manifest", SimpleNamespace(toolchain=toolchain))
+    wanted = {"lostwax": lostwax.__version__, "triton": "3.7.1"}
+    assert compiled_with(manifest, BACKEND) == wanted
