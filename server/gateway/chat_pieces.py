@@ -9,6 +9,7 @@ from lostwax.server.formats.encoding_v32 import EOS, THINK, THINK_END
 from lostwax.server.formats.pieces import Piece, joined
 from lostwax.server.gateway.chat_models import ChatRequest, Message, ToolCall
 from lostwax.server.gateway.errors import ApiError, Way
+from lostwax.server.gateway.unanswered_calls import without_unanswered
 
 _OPENED, _CLOSED = Piece(THINK, True), Piece(THINK_END, True)
 
@@ -16,6 +17,7 @@ _OPENED, _CLOSED = Piece(THINK, True), Piece(THINK_END, True)
 def chat_pieces(request: ChatRequest, encoding: str, *, needs_turn: bool = True) -> list[Piece]:
     """The prompt in an encoding (`encode_chat`); ApiError where the messages do not allow one, or,
     where it `needs_turn`, leave the model no turn."""
+    request = without_unanswered(request)
     if needs_turn:
         _require_turn(request)
     _require_order(request.messages)
@@ -36,9 +38,7 @@ def chat_pieces(request: ChatRequest, encoding: str, *, needs_turn: bool = True)
     try:
         joined(pieces).encode()
     except UnicodeEncodeError as error:
-        raise refused(
-            "a tool, or the arguments of a call, hold half a character (surrogate)"
-        ) from error
+        raise refused("a tool holds half a character (surrogate)") from error
     return pieces
 
 
