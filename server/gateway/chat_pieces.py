@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from lostwax.server.formats.encoders import FORMAT_OF, EncodingError, encode_chat
 from lostwax.server.formats.encoding_v32 import EOS, THINK, THINK_END
-from lostwax.server.formats.pieces import Piece, joined
+from lostwax.server.formats.pieces import Piece
 from lostwax.server.gateway.chat_models import ChatRequest, Message, ToolCall
 from lostwax.server.gateway.errors import ApiError, Way
 from lostwax.server.gateway.unanswered_calls import without_unanswered
@@ -35,10 +35,6 @@ def chat_pieces(request: ChatRequest, encoding: str, *, needs_turn: bool = True)
         pieces = _without_end(request, pieces, FORMAT_OF.get(encoding, encoding))
     elif needs_turn:
         _require_results(request.messages)
-    try:
-        joined(pieces).encode()
-    except UnicodeEncodeError as error:
-        raise refused("a tool holds half a character (surrogate)") from error
     return pieces
 
 
