@@ -157,6 +157,7 @@ def test_calls_that_nobody_ran_are_left_out_by_id_else_from_the_last_on() -> Non
     for calls, results in (
         ([broken | {"id": "a"}, whole | {"id": "b"}], [result | {"tool_call_id": "b"}]),
         ([broken | {"id": "a"}, broken], [result | {"tool_call_id": "a"}]),
+        ([broken | {"id": "a"}, broken | {"id": "b"}], [result | {"tool_call_id": "b"}]),
         ([whole, broken, broken], [result]),
     ):
         turn = {"role": "assistant", "content": "", "tool_calls": calls}

@@ -22,9 +22,10 @@ from lostwax.server.engine.messages import Event, Output, Stats, Submit
 from lostwax.server.engine.options import EngineOptions
 from lostwax.server.engine.process import run_engine
 from lostwax.server.engine.stats import StatsClock
+from lostwax.server.grammar import grammar_process
 from lostwax.server.grammar import grammars as grammars_module
 from lostwax.server.grammar.grammar import Grammar
-from lostwax.server.grammar.messages import Ask
+from lostwax.server.grammar.messages import Ask, Compiled, Reply, decode_reply
 from lostwax.server.grammar.process import COUNT_AFTER_S
 
 
@@ -144,12 +145,24 @@ def test_an_engine_that_falls_silent_has_heard_it_and_reports_that(
     (tmp_path / "tokenizer.json").write_bytes(CODEC.serialised())
     monkeypatch.setattr(engine_process, "EngineWire", _Wire)
     monkeypatch.setattr(grammars_module, "MAX_IDLE_BYTES", 1)
+    told = list[Compiled]()
+
+    def heard(frame: bytes) -> Reply:
+        """What a process says, which holds nothing at first."""
+        reply = decode_reply(frame)
+        if isinstance(reply, Compiled):
+            told.append(reply)
+            return reply if told[1:] else Compiled(0)
+        return reply
+
+    monkeypatch.setattr(grammar_process, "decode_reply", heard)
     SENT.clear()
     runtime = ScriptedRuntime(script=CODEC.encode("ab"))
     with pytest.raises(_Over):
         run_engine(lambda _: runtime, "", EngineOptions(reports=True), None, [tmp_path])
     ends = [event.finish for event in SENT if isinstance(event, Output)]
     assert ends[-1] == "stop"
+    assert len(told) == 2
     last = [event for event in SENT if isinstance(event, Stats)][-1]
     assert last.grammars is not None
     assert last.grammars.processes == {"compiling": 0, "used": 0, "idle": 0}

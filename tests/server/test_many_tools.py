@@ -62,6 +62,20 @@ def test_tools_are_held_while_there_is_room_and_the_others_are_free(format: Form
     assert MAX_TOOLS_BYTES - 12288 - one_more < read_bytes(grammar) <= MAX_TOOLS_BYTES
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_large_tool_that_has_no_room_takes_none(format: Format) -> None:
+    def large(number: int) -> Any:
+        values = [f"a value of many, of {number}, that has the number {n}" for n in range(1200)]
+        schema = {"type": "object", "properties": {"a": {"items": {"enum": values}}}}
+        return {"name": f"f{number}", "parameters": schema}
+
+    grammar = tool_grammar(format, [large(1), large(2), large(3), tool(1)], "required")
+    assert grammar is not None
+    grammar.require_small()
+    assert sum("of 1," in each.schema for each in grammar.held) == 1
+    assert not any("of 3," in each.schema or held(grammar, 1) for each in grammar.held)
+
+
 def test_what_is_held_and_what_is_free_is_so_in_answers() -> None:
     tools = [tool(number) for number in range(300)]
     grammar = tool_grammar("deepseekv32", tools, "required")
