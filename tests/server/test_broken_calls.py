@@ -208,7 +208,9 @@ def test_an_agent_over_chats_goes_on_behind_a_broken_call(server: ScriptedServer
             call = calls.setdefault(part["index"], {"id": part.get("id"), "arguments": ""})
             call["name"] = call.get("name") or part["function"]["name"]
             call["arguments"] += part["function"]["arguments"]
-    told = [{"id": each.pop("id"), "type": "function", "function": each} for each in calls.values()]
+    told = list[dict[str, Any]]()
+    for each in calls.values():
+        told.append({"id": each.pop("id"), "type": "function", "function": each})
     assert [each["function"]["arguments"] for each in told] == ['{"a": 2}', '{"a": {,]']
     turn = {"role": "assistant", "content": message, "tool_calls": told}
     results = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from grammar_vocabulary import raise_it
 from written_calls import fits, written
 
 from lostwax.server.formats import encoding_v31 as v31
@@ -119,7 +120,7 @@ def test_the_largest_grammar_of_tools_reaches_its_process(format: Format) -> Non
             largest = tool_grammar(format, tools, "auto")
         except BadGrammar:
             continue
-    process = GrammarProcess(largest, lambda *_: None)
+    process = GrammarProcess(largest, raise_it)
     with process.begin() as its:
         frame = its.recv(MAX_FRAME_BYTES)
     assert decode_request(frame) == Compile(largest)

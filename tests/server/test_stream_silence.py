@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -50,7 +51,10 @@ SIGNS: dict[str, tuple[Framing, bytes, bytes]] = {
 }
 
 
-def _sent(framing: Framing, events: Any, write: Any = None) -> list[bytes]:
+Write = Callable[[list[bytes], bytes], bool]
+
+
+def _sent(framing: Framing, events: Any, write: Write | None = None) -> list[bytes]:
     """The parts of the body of a stream of `events`, a function of the parts so far."""
     parts = list[bytes]()
 
@@ -63,7 +67,7 @@ def _sent(framing: Framing, events: Any, write: Any = None) -> list[bytes]:
             parts.append(message["body"])
 
     async def run() -> None:
-        extensions = {} if write is None else {PARTS: lambda part: write(parts, part)}
+        extensions = {} if write is None else {PARTS: partial(write, parts)}
         scope = {"type": "http", "extensions": extensions, "state": {"request_id": "r"}}
         async with asyncio.timeout(20):
             await EventStream(events(parts), lambda: None, framing)(scope, receive, send)
@@ -85,10 +89,14 @@ def _written(parts: list[bytes], part: bytes) -> bool:
     return True
 
 
-@pytest.mark.parametrize("write", [None, _written, lambda *_: False], ids=["sent", "both", "full"])
+def _full(parts: list[bytes], part: bytes) -> bool:
+    return False
+
+
+@pytest.mark.parametrize("write", [None, _written, _full], ids=["sent", "both", "full"])
 @pytest.mark.parametrize("name", SIGNS)
 def test_signs_stand_before_between_and_never_behind_events(
-    monkeypatch: pytest.MonkeyPatch, name: str, write: Any
+    monkeypatch: pytest.MonkeyPatch, name: str, write: Write | None
 ) -> None:
     monkeypatch.setattr(stream, "QUIET_S", 0.01)
     framing, waits, lives = SIGNS[name]
@@ -112,7 +120,7 @@ def test_a_stream_in_which_events_come_has_no_signs(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(stream, "QUIET_S", 0.4)
 
     async def events(_: list[bytes]) -> AsyncGenerator[bytes]:
-        for _ in range(10):
+        for _number in range(10):
             await asyncio.sleep(0.05)
             yield b"e"
 
