@@ -162,3 +162,23 @@ def test_ollamas_lines_say_nothing_while_a_call_is_written(server: ScriptedServe
     assert "".join(line["message"]["content"] for line in lines) == "So."
     assert sum(not line["message"]["content"] for line in lines) > 2
     assert sum("tool_calls" in line["message"] for line in lines) == 1
+
+
+def test_openais_client_passes_over_signs(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "QUIET_S", 0.0005)
+    asked: list[Any] = [{"role": "user", "content": "?"}]
+    add: Any = {"name": "add", "parameters": {"type": "object"}}
+    told = {"messages": asked, "tools": [{"type": "function", "function": add}]}
+    raw = server.send("/v1/chat/completions", {"stream": True, **told}).text
+    assert "\n\n:\n\n" in raw
+    chunks = server.client.chat.completions.create(model="m", stream=True, **told)
+    deltas = [chunk.choices[0].delta for chunk in chunks]
+    arguments = [call.function.arguments for each in deltas for call in each.tool_calls or ()]
+    assert json.loads("".join(arguments)) == {"a": "long " * 400}
+    with server.client.responses.stream(
+        model="m", input="?", tools=[{"type": "function", **add}]
+    ) as events:
+        last = events.get_final_response()
+    assert last.output_text == "So."
