@@ -170,15 +170,16 @@ def test_openais_client_passes_over_signs(
     monkeypatch.setattr(stream, "QUIET_S", 0.0005)
     asked: list[Any] = [{"role": "user", "content": "?"}]
     add: Any = {"name": "add", "parameters": {"type": "object"}}
-    told = {"messages": asked, "tools": [{"type": "function", "function": add}]}
+    told: Any = {"messages": asked, "tools": [{"type": "function", "function": add}]}
     raw = server.send("/v1/chat/completions", {"stream": True, **told}).text
     assert "\n\n:\n\n" in raw
     chunks = server.client.chat.completions.create(model="m", stream=True, **told)
-    deltas = [chunk.choices[0].delta for chunk in chunks]
-    arguments = [call.function.arguments for each in deltas for call in each.tool_calls or ()]
-    assert json.loads("".join(arguments)) == {"a": "long " * 400}
-    with server.client.responses.stream(
-        model="m", input="?", tools=[{"type": "function", **add}]
-    ) as events:
+    calls: list[Any] = [
+        call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or ()
+    ]
+    arguments = "".join(call.function.arguments for call in calls)
+    assert json.loads(arguments) == {"a": "long " * 400}
+    flat: list[Any] = [{"type": "function", **add}]
+    with server.client.responses.stream(model="m", input="?", tools=flat) as events:
         last = events.get_final_response()
     assert last.output_text == "So."
