@@ -1,4 +1,8 @@
-"""The processes that read large bodies for a server, as the kernel lists them."""
+"""The processes that read large bodies for a server, as the kernel lists them.
+
+A server of another module that died may have left one in the process of the tests: who counts its
+own counts those that have begun since.
+"""
 
 from __future__ import annotations
 
@@ -19,3 +23,15 @@ def body_processes(server: int | Literal["self"] = "self") -> list[int]:
                 if "body_process" in Path(f"/proc/{pid}/cmdline").read_text():
                     found.append(int(pid))
     return found
+
+
+class Begun:
+    """The processes of this process that have begun since this was made."""
+
+    def __init__(self) -> None:
+        self._before = frozenset(body_processes())
+
+    @property
+    def pids(self) -> list[int]:
+        """Those that live."""
+        return [pid for pid in body_processes() if pid not in self._before]

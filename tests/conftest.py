@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from body_processes import Begun
 
 if TYPE_CHECKING:
     from harness import Models
@@ -28,3 +30,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     from harness import Models  # with transformers: only for the tests that ask
 
     return Models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def bodies() -> Begun:
+    """The processes that read large bodies in this test."""
+    return Begun()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_process_is_left(request: pytest.FixtureRequest) -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]
+    """A module's servers end the processes that read bodies for them: others would find them."""
+    begun = Begun()
+    yield
+    assert begun.pids == [], f"{request.node.name} leaves processes that read bodies"

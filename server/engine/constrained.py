@@ -57,8 +57,10 @@ class Constrained:
 
     @property
     def is_used(self) -> bool:
-        """Whether a request has a grammar, or its answer has just ended."""
-        return bool(self._held or self._answers)
+        """Whether a request has a grammar, its answer has just ended, or the process that followed
+        it is yet to say what it holds."""
+        is_counting = self._grammars is not None and self._grammars.is_counting
+        return bool(self._held or self._answers) or is_counting
 
     @property
     def stats(self) -> GrammarStats | None:

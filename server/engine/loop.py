@@ -146,6 +146,11 @@ class EngineCore:
         return bool(self._in_flight) or self.scheduler.has_work or waits
 
     @property
+    def is_settling(self) -> bool:
+        """Whether a step would, beside all work, hear what grammars' processes hold."""
+        return self._constrained.is_used
+
+    @property
     def stats(self) -> Stats:
         """What it does, since the warm-up."""
         grammars = self._constrained.stats

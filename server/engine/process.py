@@ -72,12 +72,13 @@ def run_engine(
             wire.send([core.stats])
         while True:
             events: list[Event] = []
-            for command in wire.receive(wait=not core.has_work):
+            for command in wire.receive(wait=not (core.has_work or core.is_settling)):
                 events += core.handle(command)
             wire.step_begins()
             events += core.step()
             wire.step_ends()
-            if report is not None and report.is_due(is_busy=core.has_work):
+            is_busy, is_settling = core.has_work, core.is_settling
+            if report is not None and report.is_due(is_busy=is_busy, is_settling=is_settling):
                 events.append(core.stats)
             if events:
                 wire.send(events)

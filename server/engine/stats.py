@@ -96,19 +96,22 @@ def stats_of(
 
 
 class StatsClock:
-    """Says when a report is due: INTERVAL_S after the last one, and when work comes to an end."""
+    """Says when a report is due: INTERVAL_S after the last one, when work comes to an end, and when
+    what is still heard behind that has come, too."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._next_s = clock()
-        self._is_idle = False
+        self._was_settling: bool | None = None
+        """None while there was work."""
 
-    def is_due(self, *, is_busy: bool) -> bool:
-        """Whether to report now; a True counts as done. `is_busy`: there is work left."""
+    def is_due(self, *, is_busy: bool, is_settling: bool = False) -> bool:
+        """Whether to report now; a True counts as done. `is_busy`: there is work left, and
+        `is_settling`: something else to be reported is yet to be heard."""
         if not is_busy:
-            was_idle, self._is_idle = self._is_idle, True
-            return not was_idle
-        self._is_idle = False
+            before, self._was_settling = self._was_settling, is_settling
+            return before is None or (before and not is_settling)
+        self._was_settling = None
         now = self._clock()
         if now < self._next_s:
             return False

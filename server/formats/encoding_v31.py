@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lostwax.server.formats.call_arguments import object_of
 from lostwax.server.formats.encoding_v32 import (
     ASSISTANT,
     BOS,
@@ -24,6 +25,7 @@ from lostwax.server.formats.encoding_v32 import (
     USER,
     EncodingError,
     Message,
+    place_of_call,
     text_of,
 )
 from lostwax.server.formats.pieces import Piece
@@ -82,7 +84,7 @@ def encode_v31(
         if role == "user":
             chat.user(text_of(message))
         elif role == "assistant":
-            chat.assistant(message)
+            chat.assistant(index, message)
         elif role == "tool":
             chat.tool(index, message)
         elif role != "system":
@@ -138,7 +140,7 @@ class _Chat:
         self._bring(text)
         self._turned(user=True)
 
-    def assistant(self, message: Message) -> None:
+    def assistant(self, index: int, message: Message) -> None:
         """A turn of the model's; its reasoning is never kept."""
         text, calls = text_of(message), message.get("tool_calls") or ()
         if self._is_behind_user or (calls and self._exp and self._is_behind_system_only):
@@ -150,8 +152,8 @@ class _Chat:
         self._bring(text)
         if calls:
             self.put(CALLS)
-            for call in calls:
-                self._call(call.get("function", call))
+            for number, call in enumerate(calls):
+                self._call(call.get("function", call), index, number)
             self.put(CALLS_END)
         self.put(EOS)
         self._turned(calls=len(calls))
@@ -174,39 +176,39 @@ class _Chat:
         self.pieces.append(Piece(text, self._trusts))
 
     def _offer(self, function: Mapping[str, Any]) -> None:
+        name = str(function.get("name"))
+        if not self._takes_name(name):
+            raise EncodingError(_no_name(name))
         self.put("\n### ")
-        self._bring_name(str(function.get("name")))
+        self._bring(name)
         self.put("\nDescription: ")
         self._bring(str(function.get("description") or ""))
         self.put("\n\nParameters: ")
         self._bring(json.dumps(function.get("parameters") or {}, ensure_ascii=False))
         self.put("\n")
 
-    def _call(self, function: Mapping[str, Any]) -> None:
+    def _call(self, function: Mapping[str, Any], index: int, number: int) -> None:
         name = str(function.get("name"))
+        if not self._takes_name(name):
+            raise EncodingError(f"{place_of_call(number)} {_no_name(name)}", index)
+        arguments: Any = function.get("arguments") or "{}"
+        if not isinstance(arguments, str):
+            if (found := object_of(arguments)) is None:
+                said = f"{place_of_call(number)} arguments that are no JSON object"
+                raise EncodingError(said, index)
+            arguments = json.dumps(found, ensure_ascii=False)
         self.put(CALL)
-        self._bring_name(name)
+        self._bring(name)
         self.put(SEPARATOR)
-        self._bring(_arguments(name, function.get("arguments") or {}))
+        self._bring(arguments)  # as it is, in the template, too: also of a call that broke
         self.put(CALL_END)
 
-    def _bring_name(self, name: str) -> None:
-        if not (self._trusts or is_tool_name(name)):
-            raise EncodingError(
-                f"{name[:MAX_SHOWN_CHARS]!r} cannot name a tool: it is empty or holds a '<', a line"
-                " break or a control character; rename it"
-            )
-        self._bring(name)
+    def _takes_name(self, name: str) -> bool:
+        return self._trusts or is_tool_name(name)
 
 
-def _arguments(name: str, arguments: Any) -> str:
-    """Text is passed on as it is, as in the template; EncodingError if it is no object."""
-    try:
-        value = json.loads(arguments) if isinstance(arguments, str) else arguments
-        if not isinstance(value, Mapping):
-            raise ValueError("they are no JSON object")
-        if isinstance(arguments, str):
-            return arguments
-        return json.dumps(arguments, ensure_ascii=False)
-    except (ValueError, RecursionError) as e:
-        raise EncodingError(f"arguments of tool call {name[:MAX_SHOWN_CHARS]!r}: {e}") from e
+def _no_name(name: str) -> str:
+    return (
+        f"{name[:MAX_SHOWN_CHARS]!r}, which cannot name a tool: it is empty or holds a '<', a line"
+        " break or a control character; rename it"
+    )

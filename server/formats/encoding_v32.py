@@ -10,7 +10,8 @@ like one of the encoder's. Here that needs `trust_content`; else what messages b
 - Tags are plain text to most tokenizers. Where text stands between tags, the `<` of those tags is
   written `&lt;` in it, or `\\u003c` in JSON, where it means the same; a string argument that holds
   one is written as JSON, from which it is read back exactly.
-- A name stands between quotes and is never written otherwise: one that breaks out is an error.
+- A name stands between quotes and is never written otherwise: a tool's that breaks out is an
+  error. Where an argument's does, all arguments are one JSON object in the parameters' place.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from lostwax.server.formats.call_arguments import object_of, readable_object
 from lostwax.server.formats.pieces import Piece, joined
 
 Message = Mapping[str, Any]
@@ -171,14 +173,9 @@ class _Prompt:
         """A value of a message as JSON; what is written for a tag's `<` means the same there."""
         self.bring(json.dumps(value, ensure_ascii=False), tag, "\\u003c")
 
-    def bring_name(self, name: str) -> None:
-        """A name between quotes; EncodingError where it would break out of them."""
-        if not (self._trusts or is_name(name)):
-            raise EncodingError(
-                f"{name[:MAX_SHOWN_CHARS]!r} cannot name a tool or a parameter: it holds a quote, a"
-                " line break, a control character or the tool calls' mark; rename it"
-            )
-        self.bring(name)
+    def takes_name(self, name: str) -> bool:
+        """Whether a name may stand between quotes: it does not break out of them."""
+        return self._trusts or is_name(name)
 
     def is_plain(self, value: Any) -> bool:
         """Whether a value is written as the string that it is."""
@@ -235,35 +232,47 @@ def _assistant(prompt: _Prompt, message: Message, index: int, thinks: bool) -> N
     prompt.bring(text_of(message), _DSML_TAG)
     if calls:
         prompt.put(f"\n\n<{DSML}function_calls>\n")
-        for call in calls:
-            _invoke(prompt, call.get("function", call))
+        for number, call in enumerate(calls):
+            _invoke(prompt, call.get("function", call), index, number)
         prompt.put(f"</{DSML}function_calls>")
     prompt.put(EOS)
 
 
-def _invoke(prompt: _Prompt, function: Mapping[str, Any]) -> None:
+def _invoke(prompt: _Prompt, function: Mapping[str, Any], index: int, number: int) -> None:
     name = str(function.get("name"))
-    arguments: Any = function.get("arguments") or {}
+    if not prompt.takes_name(name):
+        shown = name[:MAX_SHOWN_CHARS]
+        raise EncodingError(
+            f"{place_of_call(number)} {shown!r}, which cannot name a tool: it holds a quote, a line"
+            " break, a control character or the tool calls' mark; rename it",
+            index,
+        )
+    given = function.get("arguments")
+    arguments = readable_object(given) if isinstance(given, str) else object_of(given)
+    if arguments is None:
+        raise EncodingError(f"{place_of_call(number)} arguments that are no JSON object", index)
     prompt.put(f'<{DSML}invoke name="')
-    prompt.bring_name(name)
+    prompt.bring(name)
     prompt.put('">\n')
-    try:
-        arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
-        if not isinstance(arguments, Mapping):
-            raise ValueError("they are no JSON object")
-        # In here, too: what was just shallow enough to be read may be too deep to be written.
-        for number, (key, value) in enumerate(arguments.items()):  # pyright: ignore
-            prompt.put("\n" if number else "")
-            _parameter(prompt, str(key), value)  # pyright: ignore
-    except (ValueError, RecursionError) as e:
-        raise EncodingError(f"arguments of tool call {name[:MAX_SHOWN_CHARS]!r}: {e}") from e
+    named = {str(key): value for key, value in arguments.items()}
+    if all(map(prompt.takes_name, named)):
+        for at, (key, value) in enumerate(named.items()):
+            prompt.put("\n" if at else "")
+            _parameter(prompt, key, value)
+    else:
+        prompt.bring_json(named, _DSML_TAG)
     prompt.put(f"\n</{DSML}invoke>\n")
+
+
+def place_of_call(number: int) -> str:
+    """How a sentence begins that is about a call of a message."""
+    return f"has, as its tool call {number + 1},"
 
 
 def _parameter(prompt: _Prompt, name: str, value: Any) -> None:
     plain = prompt.is_plain(value)
     prompt.put(f'<{DSML}parameter name="')
-    prompt.bring_name(name)
+    prompt.bring(name)
     prompt.put(f'" string="{"true" if plain else "false"}">')
     if plain:
         prompt.bring(value)

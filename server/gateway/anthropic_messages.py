@@ -44,6 +44,7 @@ _NAMES = {
     "chat_template_kwargs": None,
     "chat_template_kwargs.thinking": "thinking",
 }
+_PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
@@ -146,7 +147,8 @@ def _error_event(error: ApiError) -> bytes:
 class MessageWire:
     """The blocks of one message, and the events that tell of them."""
 
-    framing = Framing(b"", b"", _error_event)
+    # Anthropic's own streams have pings behind their first event alone.
+    framing = Framing(b"", b"", _error_event, lives=_PING)
 
     def __init__(self, reader: ChatReader, head: Head, usage: Callable[[], Usage]) -> None:
         self._reader = reader

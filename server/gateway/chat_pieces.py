@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from lostwax.server.formats.encoders import FORMAT_OF, EncodingError, encode_chat
 from lostwax.server.formats.encoding_v32 import EOS, THINK, THINK_END
-from lostwax.server.formats.pieces import Piece, joined
+from lostwax.server.formats.pieces import Piece
 from lostwax.server.gateway.chat_models import ChatRequest, Message, ToolCall
 from lostwax.server.gateway.errors import ApiError, Way
+from lostwax.server.gateway.unanswered_calls import without_unanswered
 
 _OPENED, _CLOSED = Piece(THINK, True), Piece(THINK_END, True)
 
@@ -16,6 +17,7 @@ _OPENED, _CLOSED = Piece(THINK, True), Piece(THINK_END, True)
 def chat_pieces(request: ChatRequest, encoding: str, *, needs_turn: bool = True) -> list[Piece]:
     """The prompt in an encoding (`encode_chat`); ApiError where the messages do not allow one, or,
     where it `needs_turn`, leave the model no turn."""
+    request = without_unanswered(request)
     if needs_turn:
         _require_turn(request)
     _require_order(request.messages)
@@ -31,14 +33,8 @@ def chat_pieces(request: ChatRequest, encoding: str, *, needs_turn: bool = True)
         raise refused(error.reason, index=error.index) from error
     if request.continue_final_message:
         pieces = _without_end(request, pieces, FORMAT_OF.get(encoding, encoding))
-    elif needs_turn:
-        _require_results(request.messages)
-    try:
-        joined(pieces).encode()
-    except UnicodeEncodeError as error:
-        raise refused(
-            "a tool, or the arguments of a call, hold half a character (surrogate)"
-        ) from error
+    else:
+        _require_results(request.messages, of_last=needs_turn)
     return pieces
 
 
@@ -58,15 +54,23 @@ def _require_turn(request: ChatRequest) -> None:
         )
 
 
-def _require_results(messages: Sequence[Message]) -> None:
-    """Each call before the model's turn has its result."""
-    for num_results, message in enumerate(reversed(messages)):
-        if message.role != "tool":
-            if num_results < len(message.tool_calls or ()):
-                raise refused(
-                    "the last tool calls have fewer results than calls; add a result each"
-                )
-            return
+def _require_results(messages: Sequence[Message], *, of_last: bool) -> None:
+    """Each call of a turn that has results has its own: results that end before the calls do would
+    be read on into what follows. Those of the last turn need them where the model's is next."""
+    for index, message in enumerate(messages):
+        if not message.tool_calls:
+            continue
+        num_calls, end = len(message.tool_calls), index + 1
+        while end < len(messages) and messages[end].role == "tool":
+            end += 1
+        num_results = end - index - 1
+        needs_all = of_last if end == len(messages) else num_results > 0
+        if needs_all and num_results < num_calls:
+            raise refused(
+                f"has fewer results than calls behind it, {num_results} of {num_calls}; add a"
+                " result each",
+                index=index,
+            )
 
 
 def _without_end(request: ChatRequest, pieces: list[Piece], format: str) -> list[Piece]:
@@ -78,7 +82,7 @@ def _without_end(request: ChatRequest, pieces: list[Piece], format: str) -> list
         raise refused("the last message calls tools; add a result of each call")
     if before not in ("user", "developer", "tool"):
         raise refused("the message that is continued must follow a user's, developer's or tool's")
-    _require_results(request.messages[:-1])
+    _require_results(request.messages[:-1], of_last=True)
     pieces = pieces[: _last(pieces, Piece(EOS, True))]
     if _reasons_on(request):
         if format == "deepseekv31":

@@ -89,7 +89,7 @@ class InProcessEngine:
 
     async def _run(self) -> None:
         while True:
-            if not (self._core.has_work or self._commands):
+            if not (self._core.has_work or self._core.is_settling or self._commands):
                 self._wake.clear()
                 await self._wake.wait()
             commands, self._commands = self._commands, []
@@ -101,7 +101,8 @@ class InProcessEngine:
                 self._state, self._gone = "dead", EngineLost("the engine ended")
                 self._mailboxes.fail_all(self._gone)
                 return
-            if self._report.is_due(is_busy=self._core.has_work):
+            is_busy, is_settling = self._core.has_work, self._core.is_settling
+            if self._report.is_due(is_busy=is_busy, is_settling=is_settling):
                 self._stats = self._core.stats
             for event in events:
                 self._mailboxes.deliver(event)

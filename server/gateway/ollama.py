@@ -159,13 +159,21 @@ def _error_line(error: ApiError) -> bytes:
 class OllamaWire:
     """The JSON of an answer, and the lines of a stream, in which a call comes when it is whole."""
 
-    framing = Framing(b"", b"", _error_line, between=b"\n", media_type="application/x-ndjson")
-
     def __init__(self, reader: OllamaReader, head: Head, usage: Callable[[], Usage]) -> None:
         self._reader = reader
         self._usage = usage
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(head.created))
         self._head = {"model": head.model, "created_at": created}
+        said_nothing = line_of(self._part("", "", [])) + b"\n"
+        self.framing = Framing(
+            b"",
+            b"",
+            _error_line,
+            between=b"\n",
+            media_type="application/x-ndjson",
+            waits=said_nothing,
+            lives=said_nothing,
+        )
         self._asked_ns = time.monotonic_ns()
         self._so_far = ChatDelta()
         self._num_called = 0
@@ -183,8 +191,7 @@ class OllamaWire:
         calls = [self._call(*each) for each in self._new_calls(self._so_far)]
         if not (delta.content or delta.reasoning or calls):
             return []
-        turn = self._turn(delta.content, delta.reasoning, calls)
-        return [line_of(self._head | {"message": turn, "done": False})]
+        return [line_of(self._part(delta.content, delta.reasoning, calls))]
 
     def last(self) -> Iterable[bytes]:
         """Why it ended, and what it took."""
@@ -201,6 +208,9 @@ class OllamaWire:
         written = one_line_json(arguments.encode())  # the model's own
         function = {"index": index, "name": name, "arguments": written}
         return {"id": self._reader.call_id(index), "function": function}
+
+    def _part(self, content: str, thinking: str, calls: list[dict[str, Any]]) -> dict[str, Any]:
+        return self._head | {"message": self._turn(content, thinking, calls), "done": False}
 
     @staticmethod
     def _turn(content: str, thinking: str, calls: list[dict[str, Any]]) -> dict[str, Any]:

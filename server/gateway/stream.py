@@ -23,19 +23,27 @@ PARTS = "lostwax.parts"
 layers less."""
 WritePart = Callable[[bytes], bool]
 """Writes a part; False where it is to be sent the usual way, which may wait."""
+QUIET_S = 15.0
+"""After so long without an event a stream says that it lives, or proxies cut it (nginx after 60 s):
+the time that the HTML standard advises for comments of server-sent events (9.2.7)."""
+COMMENT = b":\n\n"
+"""One that says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Framing:
     """How an interface sends events: what stands before each, what comes behind the last one, and
     the whole event of an error that ends the stream; what stands `between` events, and what all of
-    them together are."""
+    them together are. In a silence a stream sends what `waits` stands for before its first event,
+    and what `lives` does behind it: each whole, and no news to a client."""
 
     prefix: bytes
     done: bytes
     error: Callable[[ApiError], bytes]
     between: bytes = b"\n\n"
     media_type: str = "text/event-stream"
+    waits: bytes = COMMENT
+    lives: bytes = COMMENT
 
 
 def error_event(error: ApiError) -> bytes:
@@ -105,6 +113,9 @@ class EventStream(Response):
         self._events = events
         self._on_close = on_close
         self._framing = framing
+        self._has_begun = False
+        self._last_s = 0.0
+        """When an event, or a sign of life, was sent last."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events until they end or the client leaves."""
@@ -125,13 +136,13 @@ class EventStream(Response):
                 "headers": self.raw_headers,
             }
         )
+        write: WritePart | None = scope.get("extensions", {}).get(PARTS)
         try:
-            write: WritePart | None = scope.get("extensions", {}).get(PARTS)
-            prefix, between = self._framing.prefix, self._framing.between
-            async for text in self._events:
-                event = b"%b%b%b" % (prefix, text, between)
-                if write is None or not write(event):
-                    await send({"type": "http.response.body", "body": event, "more_body": True})
+            signs = asyncio.create_task(self._show_life(send, write))
+            try:
+                await self._send_events(send, write)
+            finally:
+                await end_tasks(signs)
             if self._framing.done:
                 await _send(send, self._framing.done)
         except ApiError as error:
@@ -141,6 +152,30 @@ class EventStream(Response):
             raise  # to who logs it
         else:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_events(self, send: Send, write: WritePart | None) -> None:
+        now = asyncio.get_running_loop().time
+        prefix, between = self._framing.prefix, self._framing.between
+        async for text in self._events:
+            event = b"%b%b%b" % (prefix, text, between)
+            self._has_begun, self._last_s = True, now()
+            if write is None or not write(event):
+                await _send(send, event)
+
+    async def _show_life(self, send: Send, write: WritePart | None) -> None:
+        """Send a sign of life wherever no event came for QUIET_S: a call that is told of when it is
+        whole may be written for minutes, and so may be waited for the first token."""
+        loop = asyncio.get_running_loop()
+        self._last_s = loop.time()
+        while True:
+            left_s = self._last_s + QUIET_S - loop.time()
+            if left_s > 0:
+                await asyncio.sleep(left_s)
+                continue
+            self._last_s = loop.time()
+            sign = self._framing.lives if self._has_begun else self._framing.waits
+            if write is None or not write(sign):
+                await _send(send, sign)
 
     async def _end_with(self, send: Send, scope: Scope, error: ApiError) -> None:
         record = record_of(scope)

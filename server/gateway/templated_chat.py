@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-import msgspec
-
 from lostwax.server.formats.brought_template import ChatTemplate
+from lostwax.server.formats.call_arguments import readable_object
 from lostwax.server.formats.encoding_v32 import BOS, EOS, THINK
 from lostwax.server.formats.mark_pattern import mark_pattern
 from lostwax.server.formats.pieces import Piece
 from lostwax.server.formats.template_marks import GUARDS, CutMark, guarded, pieces_of
-from lostwax.server.gateway.chat_models import ChatRequest, Function, Message
+from lostwax.server.gateway.chat_models import ChatRequest, Message
 from lostwax.server.gateway.errors import ApiError, Way
+from lostwax.server.gateway.unanswered_calls import without_unanswered
 
 GIVEN = ("messages", "tools", "add_generation_prompt", "bos_token", "eos_token")
 """Variables that the server fills, whatever a request's chat_template_kwargs say."""
@@ -54,6 +54,7 @@ def templated_pieces(
             raise _refused(f"chat_template_kwargs.{name}", "the server sets it; leave it out")
     _require_read(asked, template)
     own = frozenset[str]() if request.template.trust_content else frozenset({*marks, THINK})
+    request = without_unanswered(request)
     variables = sampled_variables() | {
         "bos_token": guarded(BOS, own),
         "eos_token": guarded(EOS, own),
@@ -117,17 +118,9 @@ def _turn(index: int, rendered: dict[str, Any], message: Message) -> dict[str, A
     if message.name is not None:
         turn["name"] = message.name
     for number, call in enumerate(message.tool_calls or ()):
-        turn["tool_calls"][number]["function"]["arguments"] = _arguments(index, call.function)
+        arguments = readable_object(call.function.arguments_text)
+        turn["tool_calls"][number]["function"]["arguments"] = arguments
     return turn
-
-
-def _arguments(index: int, function: Function) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(function.arguments_text, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        message = f"has arguments of {function.name[:64]!r} that are no JSON object: {error}"
-        code = "unsupported_value"
-        raise ApiError(400, message, code=code, param="messages", index=index) from error
 
 
 def _require_no_marks(pieces: list[Piece], marks: frozenset[str]) -> None:

@@ -107,13 +107,8 @@ def _part(schema: str, said: str, vocabulary: Vocabulary) -> str:
 
 def _of_tools(grammar: Grammar, freed: frozenset[str] = frozenset()) -> str:
     """With its rules of JSON, but for those that are `freed`."""
-    lines = [
-        f"{each.rule}: {each.free}"
-        if each.rule in freed
-        else f"{each.rule}: %json {each.schema} {each.end}"
-        for each in grammar.held
-    ]
-    return llguidance.LLMatcher.grammar_from_lark(grammar.text + "\n".join(lines) + "\n")
+    lines = [each.freed if each.rule in freed else each.line for each in grammar.held]
+    return llguidance.LLMatcher.grammar_from_lark(grammar.text + "".join(lines))
 
 
 def _json(schema: str) -> str:

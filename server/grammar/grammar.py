@@ -10,6 +10,8 @@ MAX_BYTES = 64 << 10
 """Of a grammar's text."""
 MAX_TOOLS_BYTES = 160 << 10
 """Of one that was made of tools: it repeats their names, and options for each parameter."""
+MAX_TOLD_BYTES = 40 << 10
+"""Of what such a one says for its refusals alone, which nobody follows."""
 MAX_DEPTH = 64
 """Brackets inside one another."""
 Kind = Literal["json_object", "json_schema", "regex", "choice", "lark", "ebnf", "tools"]
@@ -18,6 +20,10 @@ _OPENING, _CLOSING = frozenset("[{("), frozenset("]})")
 
 class BadGrammar(ValueError):
     """A grammar that is not followed; the message says why, and what to do."""
+
+
+class TooLarge(BadGrammar):
+    """More than is followed."""
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -31,9 +37,24 @@ class Held(msgspec.Struct, frozen=True):
     rule: str
     schema: str
     end: str
-    whose: str
-    remedy: str
+    whose: str = ""
+    remedy: str = ""
     free: str = ""
+
+    @property
+    def line(self) -> str:
+        """The rule in Lark's form."""
+        return f"{self.rule}: %json {self.schema} {self.end}\n"
+
+    @property
+    def freed(self) -> str:
+        """The one in its place."""
+        return f"{self.rule}: {self.free}\n"
+
+    @property
+    def told(self) -> str:
+        """What it says for a refusal."""
+        return self.whose + self.remedy
 
 
 class Grammar(msgspec.Struct, frozen=True):
@@ -50,10 +71,12 @@ class Grammar(msgspec.Struct, frozen=True):
 
     def require_small(self) -> None:
         """Raises BadGrammar where it is larger, or nested deeper, than any is read."""
-        num_bytes = len(self.text.encode(errors="replace")) + sum(map(_num_bytes, self.held))
+        num_bytes = num_bytes_of(self.text) + sum(num_bytes_of(each.line) for each in self.held)
         most = MAX_TOOLS_BYTES if self.kind == "tools" else MAX_BYTES
         if num_bytes > most:
             raise BadGrammar(f"it has {num_bytes} bytes, more than {most}; send a smaller one")
+        if sum(num_bytes_of(each.told) for each in self.held) > MAX_TOLD_BYTES:
+            raise BadGrammar(f"its names have more than {MAX_TOLD_BYTES} bytes; send shorter ones")
         skips = self.kind in ("json_schema", "choice", "tools")
         texts = (self.text, *(each.schema for each in self.held))
         depth = max(_depth(text, skips_strings=skips) for text in texts)
@@ -61,9 +84,9 @@ class Grammar(msgspec.Struct, frozen=True):
             raise BadGrammar(f"it is nested {depth} deep, more than {MAX_DEPTH}; make it flatter")
 
 
-def _num_bytes(held: Held) -> int:
-    """What a rule adds to a grammar's size."""
-    return len("".join(msgspec.structs.astuple(held)).encode(errors="replace"))
+def num_bytes_of(text: str) -> int:
+    """Bytes of a text, half a character included."""
+    return len(text.encode(errors="replace"))
 
 
 def _depth(text: str, *, skips_strings: bool) -> int:

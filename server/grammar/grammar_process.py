@@ -73,6 +73,9 @@ class GrammarProcess:
         """Why it is not followed, or no more."""
         self.forked_s: float | None = None
         """When its process began."""
+        self.is_counting = False
+        """Whether it is to say what it holds, as nobody needs it any more."""
+        self._counts_since_s: float | None = None
         self.made: Made | None = None
         """What it made for the last step that asked, once all is there."""
         self._socket: socket.socket | None = None
@@ -116,6 +119,8 @@ class GrammarProcess:
         """Ask for a process: the end of the socket that is its own."""
         mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         mine.setblocking(False)
+        # The system's own choice is less than a grammar of the greatest size; it takes twice that.
+        mine.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_FRAME_BYTES)
         self._socket = mine
         self._num_asked += 1
         self._send(Compile(self.grammar))
@@ -141,14 +146,16 @@ class GrammarProcess:
     def leave(self) -> None:
         """A user needs it no more."""
         self.users -= 1
-        if not self.users:
-            self._tell_closed()  # else the next step's frame does
+        if not self.users and self._closed:  # else the next step's frame tells of them
+            self._tell_closed()
+            self.is_counting, self._counts_since_s = True, None
 
     def ask(self, asks: Sequence[Ask]) -> None:
         """Want masks for answers of one step: `made` stands when all are there."""
         opens = ((ask, self._unopened.pop(ask.number, None)) for ask in asks)
         self._asks = [msgspec.structs.replace(ask, opens=each) for ask, each in opens]
         self.made, self._faults = None, {}
+        self.is_counting = False  # it will be, when these answers are over
         self._tell_closed()
         self._ask_some()
 
@@ -169,6 +176,13 @@ class GrammarProcess:
             self._socket.send(encode(request))
         except OSError:  # it has ended
             self.end(ENDED)
+
+    def counts_for_s(self, now_s: float) -> float:
+        """How long it has been asked what it holds, since this was first looked at."""
+        if not self.is_counting:
+            return 0.0
+        self._counts_since_s = self._counts_since_s or now_s
+        return now_s - self._counts_since_s
 
     def hear(self, now_s: float) -> None:
         """Take in what it has said by now."""
@@ -200,7 +214,7 @@ class GrammarProcess:
     def _take(self, frame: bytes) -> None:
         match decode_reply(frame):
             case Compiled(num_bytes=num_bytes):
-                self.is_ready, self.num_bytes = True, num_bytes
+                self.is_ready, self.num_bytes, self.is_counting = True, num_bytes, False
             case Refused(message=message):
                 self.end(message)
             case Fault() as fault:
@@ -222,7 +236,7 @@ class GrammarProcess:
 
     def end(self, why: str) -> None:
         """Kill it, if it lives: when this returns, it writes no mask any more."""
-        self.refusal, self.is_ready = why, False
+        self.refusal, self.is_ready, self.is_counting = why, False, False
         if self.pidfd is not None:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)

@@ -145,14 +145,20 @@ class Grammars:
         found.users += 1
         return found
 
+    @property
+    def is_counting(self) -> bool:
+        """Whether a process that nobody needs is yet to say what it holds."""
+        return any(process.is_counting for process in self._processes.values())
+
     def look(self, wait_s: float = 0.0) -> None:
         """Start what waits for a process, and hear which grammars are ready or refused; where none
         is yet, for so long."""
         self._drop_abandoned()
         self._start_some()
-        started = [process for process, _ in self._queue if process.has_begun]
-        if wait_s and started:
-            _wait(started, wait_s)
+        awaited = [process for process, _ in self._queue if process.has_begun]
+        awaited += [process for process in self._processes.values() if process.is_counting]
+        if wait_s and awaited:
+            _wait(awaited, wait_s)
         now_s = self._clock()
         for process, asked_s in self._queue:
             process.hear(now_s)
@@ -284,7 +290,10 @@ class Grammars:
         for grammar, process in reversed(list(self._processes.items())):
             if process.users:
                 continue
-            process.hear(self._clock())
+            now_s = self._clock()
+            process.hear(now_s)
+            if process.counts_for_s(now_s) > self._hang_s:
+                process.end(ENDED)
             is_over = num_idle == MAX_IDLE or num_bytes + process.num_bytes > MAX_IDLE_BYTES
             if is_over or process.refusal is not None:
                 process.end(ENDED)

@@ -51,7 +51,7 @@ class Masks(msgspec.Struct, frozen=True, tag="masks"):
 
 class Compiled(msgspec.Struct, frozen=True, tag="compiled"):
     """The grammar can be followed; that takes `num_bytes` of memory so far. It is said again
-    whenever the last answer that followed it is over."""
+    when the last answer that followed it is over and none has begun for a while."""
 
     num_bytes: int
 

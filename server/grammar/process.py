@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import signal
 import socket
 from pathlib import Path
@@ -39,6 +40,9 @@ from lostwax.server.grammar.vocabulary import Vocabulary
 
 MORE_BYTES = 512 << 20
 """Memory beside what is shared with all."""
+COUNT_AFTER_S = 0.05
+"""Without a word before the memory is counted, which takes milliseconds where it is much: a step
+that came meanwhile would wait for its masks so much longer."""
 
 
 def follow(engine: socket.socket, vocabulary: Vocabulary, rows: Rows) -> None:
@@ -69,20 +73,29 @@ class _Answers:
         self._rows = rows
         self._allowance = Allowance()
         self._open: dict[int, Follower] = {}
+        self._must_count = False
 
     def serve(self, engine: socket.socket) -> None:
         """Until the socket is closed."""
-        while frame := engine.recv(MAX_FRAME_BYTES):
+        while frame := self._next(engine):
             match decode_request(frame):
                 case Close(numbers=numbers):
                     for number in numbers:
                         del self._open[number]
-                    if not self._open:  # automata grow as they are followed
-                        engine.send(encode(Compiled(_own_bytes())))
+                    self._must_count = True  # automata grow as they are followed
                 case Masks(asks=asks):
                     engine.send(encode(self._made(asks)))
                 case Compile():
                     raise msgspec.ValidationError("a process follows one grammar")
+
+    def _next(self, engine: socket.socket) -> bytes:
+        """The next frame; where none comes soon, and no answer is open, what is held is told."""
+        if self._must_count and not self._open:
+            heard, _, _ = select.select([engine], [], [], COUNT_AFTER_S)
+            if not heard:
+                self._must_count = False
+                engine.send(encode(Compiled(_own_bytes())))
+        return engine.recv(MAX_FRAME_BYTES)
 
     def _made(self, asks: list[Ask]) -> Made:
         faults: dict[int, str] = {}

@@ -2,7 +2,8 @@
 
 Arguments are held to the tools' schemas, in the schemas' order. In DSML each is a parameter: a
 string as it is, anything else, and a string of which the schema says more than its values, as JSON.
-Where a schema cannot be held, arguments are free unless their tool is `strict`.
+Where a schema cannot be held, arguments are free unless their tool is `strict`; so they are where
+the schemas of all tools would make too large a grammar.
 Knows no request and no HTTP.
 """
 
@@ -13,12 +14,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
-import msgspec
-
 from lostwax.server.formats.encoding_v32 import DSML, holds_tag, is_name
-from lostwax.server.grammar.compile_grammar import JSON_OPTIONS
-from lostwax.server.grammar.grammar import MAX_TOOLS_BYTES, BadGrammar, Grammar, Held
+from lostwax.server.grammar.grammar import BadGrammar, Grammar
 from lostwax.server.grammar.readable import readable
+from lostwax.server.grammar.tool_rules import Function, Owner, Rules
 from lostwax.server.grammar.tool_schema import (
     ABOUT,
     DEFINITIONS,
@@ -71,7 +70,7 @@ def tool_grammar(
     Raises BadGrammar where a strict tool's schema cannot be written as parameters, one has another
     form than JSON Schema, the choice names no tool, or the grammar grows too large.
     """
-    functions = [cast("Mapping[str, Any]", tool.get("function", tool)) for tool in tools]
+    functions = [cast("Function", tool.get("function", tool)) for tool in tools]
     if not isinstance(choice, str):
         functions, parallel = [_named(functions, choice)], False
     is_free = choice == "auto"
@@ -81,7 +80,7 @@ def tool_grammar(
     if not functions:
         raise BadGrammar("a call is asked for, and there is no tool; give tools")
     rules = _Dsml() if format == "deepseekv32" else _V31Calls()
-    calls = [_call(rules, each, free=is_free and not each.get("strict")) for each in functions]
+    calls = rules.all_calls(functions, is_free=is_free)
     if is_free and answer is not None:
         require_form(answer, "the answer")
         held = rules.held(readable(answer), "", "the answer's schema", "take that out")
@@ -94,68 +93,12 @@ def tool_grammar(
     return Grammar("tools", "\n".join(lines) + "\n", rules.all_held)
 
 
-def _named(functions: Sequence[Mapping[str, Any]], choice: Mapping[str, Any]) -> Mapping[str, Any]:
+def _named(functions: Sequence[Function], choice: Mapping[str, Any]) -> Function:
     name = choice.get("function", choice).get("name")
     for function in functions:
         if function.get("name") == name:
             return function
     raise BadGrammar(f"{name!r} is asked for, which is none of the tools; name one of them")
-
-
-def _call(rules: _Dsml | _V31Calls, function: Mapping[str, Any], *, free: bool) -> str:
-    try:
-        if not free:
-            require_form(function.get("parameters") or {})
-    except BadGrammar as error:
-        raise BadGrammar(f"tool {function.get('name')!r}: {error}") from error
-    return rules.call(function, free=free)
-
-
-class _Rules:
-    """Rules of a grammar in Lark's form, as they are made, of which there may be so many bytes."""
-
-    def __init__(self) -> None:
-        self._names: dict[str, str] = {}
-        self._held: dict[tuple[str, str, str], Held] = {}
-        self._num_bytes = 0
-
-    def rule(self, body: str, *, is_lexeme: bool = False) -> str:
-        """The name of a body: equal ones have the same. Raises BadGrammar where all are too much:
-        what is not going to be followed is not made to its end."""
-        if body not in self._names:
-            self._count(body)
-            self._names[body] = f"{'T' if is_lexeme else 'r'}{len(self._names)}"
-        return self._names[body]
-
-    def held(
-        self, schema: Any, end: str, whose: str, remedy: str = _REMEDY, *, free: str = ""
-    ) -> str:
-        """The name of a rule of JSON, which has none of `rule`'s names: as a `Held` says."""
-        said = _json(schema)
-        key = (said, end, free)
-        if key not in self._held:
-            its = Held(f"j{len(self._held)}", said, end, whose, remedy, free)
-            self._count(*msgspec.structs.astuple(its))
-            self._held[key] = its
-        return self._held[key].rule
-
-    @property
-    def all_held(self) -> tuple[Held, ...]:
-        """All rules of JSON."""
-        return tuple(self._held.values())
-
-    def _count(self, *texts: str) -> None:
-        self._num_bytes += sum(len(text.encode(errors="replace")) for text in texts)
-        if self._num_bytes > MAX_TOOLS_BYTES:
-            raise BadGrammar(
-                f"the tools' schemas make a grammar of more than {MAX_TOOLS_BYTES} bytes; send"
-                " fewer tools, or smaller schemas"
-            )
-
-    @property
-    def lines(self) -> list[str]:
-        """All but those of JSON."""
-        return [f"{name}: {body}" for body, name in self._names.items()]
 
 
 class _Value(NamedTuple):
@@ -166,32 +109,22 @@ class _Value(NamedTuple):
     json: str
 
 
-class _Owner(NamedTuple):
-    """Whose arguments are written."""
-
-    name: str
-    is_strict: bool
-
-    def __str__(self) -> str:
-        return f"tool {self.name!r}"
-
-
-class _Dsml(_Rules):
+class _Dsml(Rules):
     """Calls of V3.2."""
 
-    def call(self, function: Mapping[str, Any], *, free: bool) -> str:
-        """A rule of one call of a tool."""
-        name = str(function.get("name"))
+    def _arguments_of(self, function: Function, *, free: bool) -> str:
+        owner = Owner(str(function.get("name")), bool(function.get("strict")))
         schema: Mapping[str, Any] = function.get("parameters") or {}
-        if not is_name(name):
-            raise BadGrammar(f"tool {name!r} cannot be called so: rename it")
+        if not is_name(owner.name):
+            raise BadGrammar(f"tool {owner.name!r} cannot be called so: rename it")
         reason = "" if free else why_not(schema)
-        if reason and function.get("strict"):
-            raise BadGrammar(f"tool {name!r}: {reason}, or leave strict out")
-        owner = _Owner(name, bool(function.get("strict")))
-        arguments = self._arguments({"type": "object"} if free or reason else schema, owner)
+        if reason and owner.is_strict:
+            raise BadGrammar(f"{owner.part()}: {reason}, or leave strict out")
+        return self._parameters({"type": "object"} if free or reason else schema, owner)
+
+    def _body(self, name: str, arguments: str) -> str:
         head, tail = f'<{DSML}invoke name="{name}">\n', f"\n</{DSML}invoke>\n"
-        return self.rule(f"{_quoted(head)} {arguments} {_quoted(tail)}")
+        return f"{_quoted(head)} {arguments} {_quoted(tail)}"
 
     def calls(self, calls: list[str], *, parallel: bool) -> str:
         """A body: an answer that is calls."""
@@ -207,7 +140,7 @@ class _Dsml(_Rules):
         text = [f"before[suffix={_quoted(_OPEN)}]: TEXT", "TEXT: RAW"]
         return [*super().lines, *text, _RAW]
 
-    def _arguments(self, schema: Mapping[str, Any], owner: _Owner) -> str:
+    def _parameters(self, schema: Mapping[str, Any], owner: Owner) -> str:
         """Parameters in the schema's order: those that are not required may be left out. Others
         come behind them."""
         definitions = Definitions(schema)
@@ -217,14 +150,15 @@ class _Dsml(_Rules):
         listed, more = schema.get("properties", {}), further(schema)
         rest, first = '""', '""'
         if more is not False:
-            value = self._value(more, definitions, f"{owner}, 'additionalProperties'", owner)
+            whose = owner.part("additionalProperties")
+            value = self._value(more, definitions, whose, owner)
             alone, behind = (self._other(before, listed, value) for before in ("", r"\n"))
             rest = self.rule(f"({behind})*")
             first = self.rule(f'"" | {alone} {rest}')
         for name, its in reversed(listed.items()):
             said = json.dumps(its)
             if said not in values:
-                whose = f"{owner}, parameter {name!r}"
+                whose = owner.part(name, "parameter ")
                 values[said] = self._value(its, definitions, whose, owner)
             alone, behind = (
                 self._parameter("", name, values[said]),
@@ -256,7 +190,7 @@ class _Dsml(_Rules):
             heads[is_string] = self.rule(head, is_lexeme=True)
         return _told(heads[True], heads[False], value)
 
-    def _value(self, its: Any, definitions: Definitions, whose: str, owner: _Owner) -> _Value:
+    def _value(self, its: Any, definitions: Definitions, whose: str, owner: Owner) -> _Value:
         held: Mapping[str, Any] = {} if its is True else its
         texts = _texts(held)
         if texts is not None:
@@ -273,25 +207,30 @@ class _Dsml(_Rules):
             if owner.is_strict:
                 raise BadGrammar(f"{whose}: {error}, or leave strict out") from error
             return _Value("", free)
-        return _Value("", self.held(schema, _quoted(_END), whose, free=free))
+        remedy = _REMEDY if owner.is_strict else ""
+        return _Value("", self.held(schema, _quoted(_END), whose, remedy, free=free))
 
     def _any_json(self) -> str:
-        return self.held(readable(True), _quoted(_END), "any JSON")
+        return self.held(readable(True), _quoted(_END), "")
 
 
-class _V31Calls(_Rules):
+class _V31Calls(Rules):
     """Calls of V3.1, whose marks are tokens."""
 
-    def call(self, function: Mapping[str, Any], *, free: bool) -> str:
-        """A rule of one call of a tool."""
+    def _arguments_of(self, function: Function, *, free: bool) -> str:
         schema: Mapping[str, Any] = {} if free else function.get("parameters") or {}
-        owner = _Owner(str(function.get("name")), bool(function.get("strict")))
-        value = any_object = self.held({"type": "object"}, "", "any object")
-        if schema:
-            loose = "" if owner.is_strict else any_object
-            value = self.held({"type": "object", **schema}, "", str(owner), free=loose)
-        name = _quoted(owner.name)
-        return self.rule(f"{_V31['begin']} {name} {_V31['sep']} {value} {_V31['end']}")
+        owner = Owner(str(function.get("name")), bool(function.get("strict")))
+        any_object = self.held({"type": "object"}, "", "")
+        if not schema:
+            return any_object
+        held = {"type": "object", **schema}
+        if owner.is_strict:
+            return self.held(held, "", owner.part(), _REMEDY)
+        return self.held(held, "", "", free=any_object)
+
+    def _body(self, name: str, arguments: str) -> str:
+        called = f"{_V31['begin']} {_quoted(name)} {_V31['sep']}"
+        return f"{called} {arguments} {_V31['end']}"
 
     def calls(self, calls: list[str], *, parallel: bool) -> str:
         """A body: an answer that is calls."""
@@ -329,10 +268,6 @@ def _texts(schema: Mapping[str, Any]) -> list[str] | None:
     if not all(isinstance(value, str) and not holds_tag(value) for value in texts):
         return None
     return texts if schema.get("type", "string") == "string" else None
-
-
-def _json(schema: Mapping[str, Any]) -> str:
-    return json.dumps({**schema, "x-guidance": JSON_OPTIONS}, ensure_ascii=False)
 
 
 def _quoted(text: str) -> str:

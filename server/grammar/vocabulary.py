@@ -38,6 +38,7 @@ class Vocabulary:
                 " grammar out"
             )
         self.bytes_of: Sequence[bytes] = [each or b"" for each in found]
+        self._has_dsml = codec.marks.get(DSML, vocab_size) < vocab_size
         marks = {i for mark, i in codec.marks.items() if mark != DSML and i < vocab_size}
         self._by_bytes = sorted(
             (text, token) for token, text in enumerate(self.bytes_of) if text and token not in marks
@@ -61,9 +62,13 @@ class Vocabulary:
         return found
 
     def spelt(self, text: bytes) -> list[int]:
-        """The ids of a text, none of which is a mark."""
+        """The ids of a text, none of which is a mark but DSML's where it is a token: so a prompt
+        has calls, and so must those be written of which a grammar leaves no choice."""
         try:
-            return self._codec.encode_pieces([Piece(text.decode(), is_structure=False)])
+            around = text.decode().split(DSML) if self._has_dsml else [text.decode()]
+            parts = [Piece(part, is_structure=False) for part in around]
+            pieces = [piece for part in parts for piece in (Piece(DSML, is_structure=True), part)]
+            return self._codec.encode_pieces(pieces[1:])
         except (MarkInText, UnicodeDecodeError):
             return [self._single[byte] for byte in text if byte in self._single]
 

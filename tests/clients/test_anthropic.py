@@ -11,6 +11,8 @@ from call_texts import block, invoke, parameter
 from scripted_server import ScriptedServer
 from tiny_tools import ANSWER, CALLED, FUNCTIONS, QUESTION, RESULT
 
+from lostwax.server.gateway import stream as streams
+
 anthropic: Any = pytest.importorskip("anthropic", reason="it comes with `.ci/slow clients`")
 pytestmark = pytest.mark.clients
 
@@ -48,13 +50,13 @@ def test_the_streaming_helper_tells_of_thinking_text_and_calls(scripted: Scripte
     client = _client(scripted.says(f"Hm.</think>Sure.{CALL}"))
     asked = {**ASKED, "tools": [ADD], **THINKS}
     kinds, text, thought, arguments = set[str](), "", "", ""
-    with client.messages.stream(**asked) as stream:
-        for event in stream:
+    with client.messages.stream(**asked) as events:
+        for event in events:
             kinds.add(event.type)
             text += event.text if event.type == "text" else ""
             thought += event.thinking if event.type == "thinking" else ""
             arguments += event.partial_json if event.type == "input_json" else ""
-        last = stream.get_final_message()
+        last = events.get_final_message()
     assert {"message_start", "content_block_start", "content_block_stop", "message_stop"} <= kinds
     assert (text, thought, json.loads(arguments)) == ("Sure.", "Hm.", {"a": 2, "b": 3})
     whole = client.messages.create(**asked)
@@ -67,6 +69,22 @@ def test_the_streaming_helper_tells_of_thinking_text_and_calls(scripted: Scripte
     assert last.usage.output_tokens == whole.usage.output_tokens
     counted = client.messages.count_tokens(model="m", messages=ASK, tools=[ADD], **THINKS)
     assert counted.input_tokens == whole.usage.input_tokens
+
+
+def test_signs_of_life_are_no_news(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "QUIET_S", 0.001)
+    call = block(invoke("add", parameter("a", "long " * 200)))
+    client = _client(scripted.says(f"Sure.{call}"))
+    with client.messages.stream(**ASKED | {"max_tokens": 2000}, tools=[ADD]) as events:
+        last = events.get_final_message()
+    raw = client.messages.with_raw_response.create(
+        **ASKED | {"max_tokens": 2000}, tools=[ADD], stream=True
+    )
+    assert "event: ping" in raw.http_response.read().decode()
+    assert [each.type for each in last.content] == ["text", "tool_use"]
+    assert last.content[1].input == {"a": "long " * 200}
 
 
 def test_blocks_go_back_as_they_came(scripted: ScriptedServer) -> None:

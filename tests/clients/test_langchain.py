@@ -116,8 +116,19 @@ def test_a_call_that_breaks_is_not_run_in_streams_either(
     streamed: Any = None
     for part in bound.stream("2 + 3?"):
         streamed = part if streamed is None else streamed + part
+    scripted.says("Five.")
     for answer in (called, streamed):
-        assert [call["args"] for call in answer.tool_calls] == [{"a": 2, "b": 3}]
+        (call,) = answer.tool_calls
+        assert call["args"] == {"a": 2, "b": 3}
+        # Its agents run what is whole, and send all of it back.
+        result = messages.ToolMessage("5", tool_call_id=call["id"])
+        assert bound.invoke([messages.HumanMessage("2 + 3?"), answer, result]).text == "Five."
+        failed = [
+            messages.ToolMessage("no JSON", tool_call_id=each["id"])
+            for each in answer.invalid_tool_calls
+        ]
+        history = [messages.HumanMessage("2 + 3?"), answer, result, *failed]
+        assert bound.invoke(history).text == "Five."
 
 
 def test_reasoning_does_not_disturb_it(scripted: ScriptedServer) -> None:

@@ -11,6 +11,8 @@ from pydantic import BaseModel
 from scripted_server import ScriptedServer
 from tiny_tools import ANSWER, CALLED, FUNCTIONS, QUESTION, RESULT
 
+from lostwax.server.gateway import stream as streams
+
 ollama: Any = pytest.importorskip("ollama", reason="it comes with `.ci/slow clients`")
 pytestmark = pytest.mark.clients
 
@@ -50,6 +52,19 @@ def test_it_lists_asks_and_streams(scripted: ScriptedServer) -> None:
     assert [part.done for part in parts] == [False] * (len(parts) - 1) + [True]
     assert parts[-1].eval_count == whole.eval_count
     assert parts[-1].prompt_eval_count == whole.prompt_eval_count
+
+
+def test_lines_that_say_nothing_are_no_news(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "QUIET_S", 0.001)
+    call = block(invoke("add", parameter("a", "long " * 200)))
+    client = ollama.Client(host=scripted.says(f"Sure.{call}").url)
+    parts = list(client.chat(model="m", messages=ASK, tools=[add], stream=True))
+    assert sum(not part.message.content for part in parts) > 2
+    assert "".join(part.message.content for part in parts) == "Sure."
+    (called,) = [call for part in parts for call in part.message.tool_calls or ()]
+    assert called.function.arguments == {"a": "long " * 200}
 
 
 @pytest.mark.parametrize("stream", [False, True])

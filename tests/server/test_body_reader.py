@@ -6,13 +6,16 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
-from body_processes import body_processes
+from body_processes import Begun, body_processes
 from scripted_runtime import CODEC as SMALL_CODEC
 from scripted_runtime import EOS_ID, VOCAB
 from tokenizers import Tokenizer
@@ -90,7 +93,7 @@ def _nameless(prepared: Prepared | Answered) -> Prepared:
     return msgspec.structs.replace(prepared, submits=submits)
 
 
-def test_a_process_reads_as_a_thread_does() -> None:
+def test_a_process_reads_as_a_thread_does(bodies: Begun) -> None:
     async def read() -> None:
         async with _reader() as reader:
             for body, job in ((PROMPT, COMPLETION), (MESSAGES, CHAT)):
@@ -100,25 +103,39 @@ def test_a_process_reads_as_a_thread_does() -> None:
             with pytest.raises(ApiError) as refused:
                 await reader.read(bad, COMPLETION)
             assert (refused.value.status, refused.value.param) == (400, "stop[0]")
-        assert body_processes() == []
+        assert bodies.pids == []
 
     asyncio.run(read())
 
 
-def test_a_process_that_is_killed_is_replaced() -> None:
+def test_a_process_that_another_module_left_is_none_of_this_ones() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(60)", "body_process"]
+    ) as left:
+        try:
+            while left.pid not in body_processes():
+                time.sleep(0.01)
+            assert Begun().pids == []
+        finally:
+            left.kill()
+
+
+def test_a_process_that_is_killed_is_replaced(bodies: Begun) -> None:
     async def read() -> None:
         async with _reader() as reader:
             await reader.read(PROMPT, COMPLETION)
-            (pid,) = body_processes()
+            (pid,) = bodies.pids
             os.kill(pid, signal.SIGKILL)
-            while body_processes() == [pid]:
+            while bodies.pids == [pid]:
                 await asyncio.sleep(0.01)
             assert _prompt(await reader.read(PROMPT, COMPLETION)) == [1, 2, 3]
 
     asyncio.run(read())
 
 
-def test_a_body_that_ends_each_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_ends_each_process_is_refused(
+    bodies: Begun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("lostwax.server.gateway.body_reader._MODULE", "lostwax.no_such_module")
 
     async def read() -> None:
@@ -127,7 +144,7 @@ def test_a_body_that_ends_each_process_is_refused(monkeypatch: pytest.MonkeyPatc
                 with pytest.raises(ApiError, match="ended; send less") as refused:
                     await reader.read(PROMPT, COMPLETION)
                 assert refused.value.status == 500
-        assert body_processes() == []
+        assert bodies.pids == []
 
     asyncio.run(read())
 
@@ -140,7 +157,9 @@ body_process.run()
 """
 
 
-def test_what_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_takes_too_long_is_ended(
+    bodies: Begun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _run_instead(SLOW, tmp_path, monkeypatch)
 
     async def read() -> None:
@@ -148,12 +167,12 @@ def test_what_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.Monkey
             with pytest.raises(ApiError, match="longer than 0 s") as refused:
                 await reader.read(PROMPT, COMPLETION)
             assert (refused.value.status, refused.value.code) == (413, "body_too_costly")
-            assert body_processes() == []
+            assert bodies.pids == []
 
     asyncio.run(read())
 
 
-def test_a_process_that_does_not_begin_is_ended_and_not_the_bodys_fault() -> None:
+def test_a_process_that_does_not_begin_is_ended_and_not_the_bodys_fault(bodies: Begun) -> None:
     async def read() -> None:
         async with _reader(begin_s=0.0) as reader:
             for _ in range(2):
@@ -161,14 +180,14 @@ def test_a_process_that_does_not_begin_is_ended_and_not_the_bodys_fault() -> Non
                     await reader.read(PROMPT, COMPLETION)
                 assert (refused.value.status, refused.value.code) == (503, "reader_unavailable")
                 assert refused.value.headers["Retry-After"]
-                assert body_processes() == []
+                assert bodies.pids == []
 
     asyncio.run(read())
 
 
 @pytest.mark.parametrize("codec", [SMALL_CODEC, CODEC], ids=["small", "large"])
 def test_a_process_that_never_reads_is_ended_and_holds_no_turn(
-    codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bodies: Begun, codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _run_instead("import time\ntime.sleep(60)\n", tmp_path, monkeypatch)
 
@@ -181,16 +200,16 @@ def test_a_process_that_never_reads_is_ended_and_holds_no_turn(
                 with pytest.raises(ApiError, match=r"did not begin within 0\.1 s") as refused:
                     await asyncio.wait_for(reader.read(body, COMPLETION), 5)
                 assert (refused.value.status, refused.value.code) == (503, "reader_unavailable")
-            assert body_processes() == []
+            assert bodies.pids == []
 
     asyncio.run(read())
 
 
-def test_ordinary_chats_are_read_in_a_process_and_wait_for_no_large_body() -> None:
+def test_ordinary_chats_are_read_in_a_process_and_wait_for_no_large_body(bodies: Begun) -> None:
     async def read() -> None:
         async with _reader() as reader:
             await asyncio.gather(*(reader.read(PROMPT, COMPLETION) for _ in range(NUM_PROCESSES)))
-            stopped = body_processes()
+            stopped = bodies.pids
             for pid in stopped:
                 os.kill(pid, signal.SIGSTOP)
             large = [asyncio.create_task(reader.read(PROMPT, COMPLETION)) for _ in stopped]
@@ -199,7 +218,7 @@ def test_ordinary_chats_are_read_in_a_process_and_wait_for_no_large_body() -> No
             reads = (reader.read(MEDIUM, COMPLETION) for _ in range(MAX_WAITING + 8))
             for prepared in await asyncio.wait_for(asyncio.gather(*reads), 15):
                 assert _prompt(prepared) == [5]
-            assert len(body_processes()) == len(stopped) + 1
+            assert len(bodies.pids) == len(stopped) + 1
             for task in large:
                 assert not task.done()
                 task.cancel()
@@ -207,7 +226,7 @@ def test_ordinary_chats_are_read_in_a_process_and_wait_for_no_large_body() -> No
     asyncio.run(read())
 
 
-def test_few_bodies_wait_and_one_whose_client_left_ends_no_process() -> None:
+def test_few_bodies_wait_and_one_whose_client_left_ends_no_process(bodies: Begun) -> None:
     async def read() -> None:
         async with _reader() as reader:
             reads = [asyncio.create_task(reader.read(PROMPT, COMPLETION)) for _ in range(40)]
@@ -220,23 +239,23 @@ def test_few_bodies_wait_and_one_whose_client_left_ends_no_process() -> None:
             assert {each.status for each in refused} == {429}
             taken = [each for each in answers if isinstance(each, Prepared)]
             assert len(taken) == MAX_WAITING + NUM_PROCESSES - 2
-            assert len(body_processes()) <= NUM_PROCESSES
+            assert len(bodies.pids) <= NUM_PROCESSES
             small = json.dumps({"prompt": [5]}).encode()
             assert _prompt(await reader.read(small, COMPLETION)) == [5]
 
     asyncio.run(read())
 
 
-def test_what_waits_as_the_reader_stops_starts_no_process() -> None:
+def test_what_waits_as_the_reader_stops_starts_no_process(bodies: Begun) -> None:
     async def read() -> None:
         async with _reader() as reader:
             num_reads = NUM_PROCESSES + 3
             reads = [asyncio.create_task(reader.read(PROMPT, COMPLETION)) for _ in range(num_reads)]
-            while len(body_processes()) < NUM_PROCESSES:
+            while len(bodies.pids) < NUM_PROCESSES:
                 await asyncio.sleep(0.001)
         ended = await asyncio.gather(*reads, return_exceptions=True)
         refused = [each for each in ended if isinstance(each, ApiError)]
         assert [each.status for each in refused] == [503] * (num_reads - NUM_PROCESSES)
-        assert body_processes() == []
+        assert bodies.pids == []
 
     asyncio.run(read())

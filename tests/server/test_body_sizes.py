@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
-from body_processes import body_processes
+from body_processes import Begun
 from scripted_runtime import CODEC, EOS_ID, VOCAB
 
 from lostwax.ir.contract.model import CHAT_V32
@@ -121,12 +121,12 @@ async def _outcome(reader: BodyReader, route: Route, body: bytes) -> Any:
     return msgspec.structs.replace(read, submits=submits)
 
 
-def test_a_body_means_the_same_however_large_it_is() -> None:
+def test_a_body_means_the_same_however_large_it_is(bodies: Begun) -> None:
     async def read() -> None:
         reader = BodyReader(CODEC)
         try:
             await _outcome(reader, "chat", f"{{{ASK}}}".encode().ljust(SMALL_BODY_BYTES + 1))
-            pids = body_processes()
+            pids = bodies.pids
             for name, (route, text) in BODIES.items():
                 small = text.encode(errors="surrogateescape")
                 here = await _outcome(reader, route, small)
@@ -136,7 +136,7 @@ def test_a_body_means_the_same_however_large_it_is() -> None:
                 if not text.isascii():
                     assert isinstance(here, tuple), name
                     assert here[1] == "invalid_json", name
-            assert body_processes() == pids, "one ended"
+            assert bodies.pids == pids, "one ended"
         finally:
             await reader.stop()
 
@@ -176,7 +176,7 @@ def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_fault_in_a_process_is_logged_as_any_and_ends_no_process(
-    begun: Path, capfd: pytest.CaptureFixture[str]
+    bodies: Begun, begun: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     said: list[str] = []
 
@@ -187,7 +187,7 @@ def test_a_fault_in_a_process_is_logged_as_any_and_ends_no_process(
             for _ in range(2):
                 with pytest.raises(ReadingFailed) as failed:
                     await reader.read(b"{}".ljust(SMALL_BODY_BYTES + 1), CHAT)
-                pids.update(body_processes())
+                pids.update(bodies.pids)
                 FailureLog(said.append)("internal error", failed.value)
         finally:
             await reader.stop()

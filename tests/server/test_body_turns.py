@@ -12,7 +12,7 @@ from pathlib import Path
 import loud_body_process
 import msgspec
 import pytest
-from body_processes import body_processes
+from body_processes import Begun
 from loud_body_process import MUCH, SAID, WRITTEN
 from scripted_runtime import CODEC, EOS_ID, VOCAB
 
@@ -157,13 +157,13 @@ def test_only_chats_wait_for_templates_whatever_the_size(num_bytes: int) -> None
     asyncio.run(read())
 
 
-def _limits() -> list[int]:
-    """Bytes of addresses that this process's body processes may have."""
-    return [resource.prlimit(pid, resource.RLIMIT_AS)[0] for pid in body_processes()]
+def _limits(bodies: Begun) -> list[int]:
+    """Bytes of addresses that these processes may have."""
+    return [resource.prlimit(pid, resource.RLIMIT_AS)[0] for pid in bodies.pids]
 
 
 def test_what_a_process_prints_and_takes_harms_nobody(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    bodies: Begun, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("lostwax.server.gateway.body_reader._MODULE", "loud_body_process")
     source = Path(loud_body_process.__file__).parent
@@ -179,7 +179,7 @@ def test_what_a_process_prints_and_takes_harms_nobody(
                 with pytest.raises(ApiError, match="too much memory; send less") as refused:
                     await reader.read(_body(MUCH), JOB)
                 assert (refused.value.status, refused.value.code) == (413, "body_too_costly")
-            (limit,) = _limits()
+            (limit,) = _limits(bodies)
             assert limit <= MAX_MEMORY_BYTES
         finally:
             await reader.stop()

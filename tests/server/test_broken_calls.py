@@ -1,20 +1,35 @@
-"""Of a call that breaks, clients have arguments that none of them takes, however lenient it is."""
+"""Of a call that breaks, clients have arguments that none of them takes, however lenient it is; and
+what they have of it they may send back."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import jiter
+import msgspec
 import pytest
 from call_texts import DSML_PIECES, V31_PIECES, block, invoke, parameter, v31
+from fake_runtime import FakeLimits
+from http_server import running
 from hypothesis import given
 from hypothesis import strategies as st
+from scripted_runtime import CODEC, VOCAB, ScriptedRuntime
+from scripted_server import ScriptedServer
 
+from lostwax.server.engine.loop import EngineCore
+from lostwax.server.engine.options import EngineOptions
 from lostwax.server.formats.encoders import Format
 from lostwax.server.formats.json_prefix import JsonPrefix
 from lostwax.server.formats.message import MessageDelta
+from lostwax.server.formats.pieces import joined
 from lostwax.server.formats.readers import reader_of
+from lostwax.server.gateway.app import Settings, create_app
+from lostwax.server.gateway.chat_models import ChatRequest
+from lostwax.server.gateway.chat_pieces import chat_pieces
+from lostwax.server.gateway.errors import ApiError
+from lostwax.server.gateway.in_process import InProcessEngine
 
 NESTED = '{"a": {"b": ["x\\"\\\\", {"c": [1.5e-3, null]}, [true]]}, "d": "\\u00e9"}'
 ANSWERS: dict[str, tuple[Format, str]] = {
@@ -22,6 +37,7 @@ ANSWERS: dict[str, tuple[Format, str]] = {
     **{f"v31: {name}": ("deepseekv31", "".join(each)) for name, each in V31_PIECES.items()},
     "dsml: nested": ("deepseekv32", block(invoke("f", parameter("p", NESTED, False)))),
     "v31: nested": ("deepseekv31", v31("f", NESTED)),
+    "dsml: a key with a quote": ("deepseekv32", block(invoke("f", '{"a\\"b": [1]}'))),
     "twice": ("deepseekv32", block(invoke("f", parameter("a", "/b"), parameter("a", "/c")))),
 }
 
@@ -89,3 +105,138 @@ def test_a_misfit_ends_any_beginning_of_an_object(value: dict[str, Any], cut: in
     prefix = JsonPrefix()
     assert prefix.push(beginning) == len(beginning)
     _require_unread(beginning + prefix.misfit())
+
+
+def _history(message: MessageDelta, num_results: int) -> list[Any]:
+    """A stream's answer as a client sends it back, with the results of the first calls."""
+    calls = [
+        {"id": f"c{call.index}", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in message.calls
+    ]
+    results = [
+        {"role": "tool", "tool_call_id": call["id"], "content": "Not run."} for call in calls
+    ]
+    turn = {"role": "assistant", "content": message.content, "tool_calls": calls}
+    return [{"role": "user", "content": "?"}, turn, *results[:num_results]]
+
+
+def _request(messages: list[Any]) -> ChatRequest:
+    return msgspec.json.decode(json.dumps({"messages": messages}), type=ChatRequest)
+
+
+def _prompt(format: Format, messages: list[Any]) -> str:
+    return joined(chat_pieces(_request(messages), format))
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_what_a_stream_told_of_its_calls_can_be_sent_back(name: str) -> None:
+    """With a result of the broken call, as agents tell of its failure, and without one."""
+    format, text = ANSWERS[name]
+    num_broken = 0
+    for end in range(1, len(text) + 1):
+        reader, message = reader_of(format, thinks=False), MessageDelta()
+        message.extend(reader.push(text[:end]))
+        message.extend(reader.finish())
+        told = _prompt(format, [*_history(message, len(message.calls)), _USER])
+        for call in message.calls[reader.num_calls :]:
+            num_broken += 1
+            assert call.arguments in told
+            unheard = _prompt(format, [*_history(message, reader.num_calls), _USER])
+            assert call.arguments not in unheard
+            assert unheard.count("Not run.") == reader.num_calls
+    assert num_broken > 10 or name == "dsml: no call"
+
+
+_USER = {"role": "user", "content": "Go on."}
+
+
+def test_calls_that_nobody_ran_are_left_out_by_id_else_from_the_last_on() -> None:
+    broken = {"function": {"name": "f", "arguments": '{"a": 1,]'}}
+    whole = {"function": {"name": "g", "arguments": "{}"}}
+    result = {"role": "tool", "content": "Done."}
+    for calls, results in (
+        ([broken | {"id": "a"}, whole | {"id": "b"}], [result | {"tool_call_id": "b"}]),
+        ([broken | {"id": "a"}, broken], [result | {"tool_call_id": "a"}]),
+        ([broken | {"id": "a"}, broken | {"id": "b"}], [result | {"tool_call_id": "b"}]),
+        ([whole, broken, broken], [result]),
+    ):
+        turn = {"role": "assistant", "content": "", "tool_calls": calls}
+        assert _prompt("deepseekv32", [_USER, turn, *results]).count("invoke name=") == 1
+    unanswered = {"role": "assistant", "content": "", "tool_calls": [whole, whole, broken]}
+    with pytest.raises(ApiError, match="fewer results than calls"):
+        _prompt("deepseekv32", [_USER, unanswered, result])
+
+
+def test_a_key_that_no_parameter_has_goes_back_as_it_came() -> None:
+    (call,) = (
+        reader_of("deepseekv32", thinks=False).push(ANSWERS["dsml: a key with a quote"][1]).calls
+    )
+    prompt = _prompt("deepseekv32", _history(MessageDelta(calls=[call]), 1))
+    assert invoke("f", call.arguments) in prompt
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ScriptedServer]:
+    roomy = FakeLimits(max_context=8192, page_tokens=16, num_pages=2049, vocab_size=VOCAB)
+    runtime = ScriptedRuntime(limits=roomy)
+    core = EngineCore(runtime, EngineOptions(prefix_cache=False))
+    with running(create_app(InProcessEngine(core), CODEC, Settings(model="m"))) as url:
+        yield ScriptedServer(runtime, url)
+
+
+BROKEN = block(
+    invoke("add", parameter("a", "2", False)), invoke("add", parameter("a", "{,", False))
+)
+
+
+def _events(server: ScriptedServer, path: str, **body: Any) -> list[dict[str, Any]]:
+    answer = server.send(path, {"stream": True, **body})
+    assert answer.status_code == 200, answer.text
+    lines = [line for line in answer.text.splitlines() if line.startswith("data: {")]
+    return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+
+def test_an_agent_over_chats_goes_on_behind_a_broken_call(server: ScriptedServer) -> None:
+    add = {"type": "function", "function": {"name": "add"}}
+    asked: list[Any] = [{"role": "user", "content": "2 + 3?"}]
+    server.says(BROKEN)
+    message, calls = "", dict[int, dict[str, Any]]()
+    for event in _events(server, "/v1/chat/completions", messages=asked, tools=[add]):
+        delta = event["choices"][0]["delta"]
+        message += delta.get("content") or ""
+        for part in delta.get("tool_calls", ()):
+            call = calls.setdefault(part["index"], {"id": part.get("id"), "arguments": ""})
+            call["name"] = call.get("name") or part["function"]["name"]
+            call["arguments"] += part["function"]["arguments"]
+    told = list[dict[str, Any]]()
+    for each in calls.values():
+        told.append({"id": each.pop("id"), "type": "function", "function": each})
+    assert [each["function"]["arguments"] for each in told] == ['{"a": 2}', '{"a": {,]']
+    turn = {"role": "assistant", "content": message, "tool_calls": told}
+    results = [
+        {"role": "tool", "tool_call_id": call["id"], "content": said}
+        for call, said in zip(told, ("2", "no JSON"), strict=True)
+    ]
+    for behind in (results, results[:1]):
+        server.says("Five.")
+        body = {"messages": [*asked, turn, *behind], "tools": [add]}
+        answer = server.send("/v1/chat/completions", body)
+        assert answer.json()["choices"][0]["message"]["content"] == "Five.", answer.text
+
+
+def test_an_agent_over_responses_goes_on_behind_a_broken_call(server: ScriptedServer) -> None:
+    add = {"type": "function", "name": "add"}
+    server.says(BROKEN)
+    events = _events(server, "/v1/responses", input="2 + 3?", tools=[add])
+    items = [each["item"] for each in events if each["type"] == "response.output_item.done"]
+    calls = [item for item in items if item["type"] == "function_call"]
+    assert [call["status"] for call in calls] == ["completed", "incomplete"]
+    results = [
+        {"type": "function_call_output", "call_id": call["call_id"], "output": "?"}
+        for call in calls
+    ]
+    for behind in (results, results[:1]):
+        server.says("Five.")
+        asked = [{"role": "user", "content": "2 + 3?"}, *items, *behind]
+        answer = server.send("/v1/responses", {"input": asked, "tools": [add]})
+        assert answer.json()["output"][0]["content"][0]["text"] == "Five.", answer.text

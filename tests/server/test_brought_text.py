@@ -32,7 +32,9 @@ from lostwax.server.formats.encoding_v32 import (
     encode_messages,
     encode_pieces,
 )
+from lostwax.server.formats.message import whole_message
 from lostwax.server.formats.pieces import joined
+from lostwax.server.formats.readers import reader_of
 from lostwax.server.gateway.chat_models import ChatRequest
 from lostwax.server.gateway.chat_prompt import ChatPrompt, render_chat
 from lostwax.server.gateway.decoding import decode
@@ -252,12 +254,24 @@ def calling(name: str, parameter: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("bad", ['f"', "f\n", "f\r", "f\u2028g", "f\x00", DSML, '">\n'])
 def test_a_name_that_leaves_its_quotes_is_refused(bad: str) -> None:
-    for messages in (calling(bad, "p"), calling("f", bad)):
-        with pytest.raises(ApiError, match="cannot name a tool or a parameter") as error:
-            rendered(messages)
-        assert error.value.status == 400
-        assert "\n" not in error.value.message
-        assert rendered(messages, trust_content=True).ids
+    messages = calling(bad, "p")
+    with pytest.raises(ApiError, match="cannot name a tool") as error:
+        rendered(messages)
+    assert error.value.status == 400
+    assert "\n" not in error.value.message
+    assert rendered(messages, trust_content=True).ids
+
+
+@pytest.mark.parametrize("bad", ['f"', "f\n", "f\u2028g", DSML, f"</{DSML}parameter>"])
+def test_arguments_of_which_a_name_would_leave_its_quotes_are_one_json_object(bad: str) -> None:
+    told = joined(encode_pieces(calling("f", bad), "chat"))
+    head = f'<{DSML}invoke name="f">\n'
+    inside = told.partition(head)[2].partition(f"\n</{DSML}invoke>")[0]
+    assert json.loads(inside) == {bad: 1}
+    assert f"<{DSML}" not in inside
+    answer = f"<{DSML}function_calls>\n{head}{inside}\n</{DSML}invoke>\n</{DSML}function_calls>"
+    (call,) = whole_message(reader_of("deepseekv32", thinks=False), answer).calls
+    assert json.loads(call.arguments) == {bad: 1}
 
 
 @pytest.mark.parametrize("mark", [BOS, EOS, USER, ASSISTANT, THINK, THINK_END])

@@ -273,11 +273,21 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
             ]
         },
         "messages",
-        "fewer results than calls",
+        "messages[1] has fewer results than calls behind it, 1 of 2; add a result each",
     ),
-    "arguments that are no JSON": (_calling("{"), "messages", "arguments of tool call 'f'"),
-    "arguments too deep": (_calling('{"a":' * 100000), "messages", "arguments of tool call 'f'"),
-    "half a character": (_calling('{"a":"\\ud800"}'), "messages", "surrogate"),
+    "a missing result further up": (
+        {
+            "messages": [
+                *ASK,
+                {"role": "assistant", "tool_calls": [CALL] * 3},
+                *[{"role": "tool", "content": "1"}] * 2,
+                *ASK,
+            ]
+        },
+        "messages",
+        "messages[1] has fewer results than calls behind it, 2 of 3",
+    ),
+    "arguments too deep to be read": (_calling('{"a":' * 100000), "messages", "shorten them"),
     "results in another order": (
         {
             "messages": [

@@ -105,7 +105,8 @@ def test_what_messages_bring_is_text() -> None:
 def test_a_name_that_breaks_out_of_its_place_is_refused(name: str) -> None:
     calling = {"role": "assistant", "tool_calls": [{"function": {"name": name}}]}
     for turns, tools in (([*USERS, calling], None), (USERS, [{"name": name}])):
-        with pytest.raises(EncodingError, match="cannot name a tool"):
+        place = "" if tools else r"messages\[1\] has, as its tool call 1, "
+        with pytest.raises(EncodingError, match=f"^{place}'.*', which cannot name a tool"):
             encode_chat(CHAT_V31, turns, tools)
         encode_chat(CHAT_V31, turns, tools, trust_content=True)
 
@@ -127,14 +128,22 @@ def test_what_cannot_be_rendered_is_refused(messages: list[dict[str, Any]], said
         encode_chat(CHAT_V31, messages)
 
 
-@pytest.mark.parametrize("arguments", ["[1]", "{", "x", [1], "[" * 100_000])
-def test_arguments_that_are_no_object_are_refused(arguments: Any) -> None:
-    calling = {
+def _calling(arguments: Any) -> dict[str, Any]:
+    return {
         "role": "assistant",
         "tool_calls": [{"function": {"name": "f", "arguments": arguments}}],
     }
-    with pytest.raises(EncodingError, match="arguments of tool call 'f'"):
-        encode_chat(CHAT_V31, [calling])
+
+
+@pytest.mark.parametrize("arguments", ["[1]", "{", "x", '{"a": 1,]', "[" * 100_000])
+def test_arguments_of_a_call_that_broke_stay_as_they_are(arguments: str) -> None:
+    text = "".join(piece.text for piece in encode_chat(CHAT_V31, [_calling(arguments)]))
+    assert f"f<｜tool▁sep｜>{arguments}<｜tool▁call▁end｜>" in text  # noqa: RUF001
+
+
+def test_arguments_that_are_neither_object_nor_text_are_refused() -> None:
+    with pytest.raises(EncodingError, match=r"^messages\[0\] has, as its tool call 1, arguments"):
+        encode_chat(CHAT_V31, [_calling([1])])
 
 
 @pytest.mark.parametrize("arguments", ["", "{}", {}, None])

@@ -107,16 +107,38 @@ def test_what_cannot_be_rendered_is_refused(messages: list[dict[str, Any]]) -> N
         encode_messages(messages, "chat")
 
 
-def test_arguments_of_any_depth_are_rendered_or_refused() -> None:
+def _called(arguments: object) -> str:
+    call = {"function": {"name": "f", "arguments": arguments}}
+    return encode_messages([{"role": "assistant", "tool_calls": [call, call]}], "chat")
+
+
+def test_arguments_of_any_depth_are_rendered() -> None:
     """Reading and writing JSON give up at different depths: there is one between the two."""
     limit = sys.getrecursionlimit()
-    outcomes: set[str] = set()
+    found = {'string="true">{"a"': 0, 'name="a" string="false">': 0}
     for depth in range(limit // 2, limit):
-        arguments = '{"a": ' + "[" * depth + "]" * depth + "}"
-        call = {"function": {"name": "f", "arguments": arguments}}
-        try:
-            encode_messages([{"role": "assistant", "tool_calls": [call]}], "chat")
-            outcomes.add("rendered")
-        except EncodingError as error:
-            outcomes.add(str(error).split(":")[0])
-    assert outcomes == {"rendered", "arguments of tool call 'f'"}
+        text = _called('{"a": ' + "[" * depth + "]" * depth + "}")
+        for form in found:
+            found[form] += form in text
+    assert all(found.values()), "as text, too, and as what it is"
+    assert sum(found.values()) == limit - limit // 2
+
+
+@pytest.mark.parametrize("arguments", ["[1]", "{", '{"a": "2",]', "3", "\\", '{"a": "\\ud800"}'])
+def test_arguments_that_are_no_object_stand_under_one_name(arguments: str) -> None:
+    text = _called(arguments)
+    name = '<｜DSML｜parameter name="arguments" string="true">'  # noqa: RUF001
+    assert text.count(f"{name}{arguments}</｜DSML｜parameter>") == 2  # noqa: RUF001
+
+
+@pytest.mark.parametrize("arguments", ["", " ", "null", "{}", None, {}])
+def test_a_call_may_have_no_arguments(arguments: object) -> None:
+    assert _called(arguments).count('<｜DSML｜invoke name="f">\n\n</｜DSML｜invoke>') == 2  # noqa: RUF001
+
+
+@pytest.mark.parametrize("call", [{"name": 'a"b'}, {"name": "f", "arguments": [1]}])
+def test_a_refused_call_is_told_by_its_message_and_number(call: dict[str, Any]) -> None:
+    turn = {"role": "assistant", "tool_calls": [{"name": "f"}, {"function": call}]}
+    with pytest.raises(EncodingError, match=r"^messages\[1\] has, as its tool call 2, ") as found:
+        encode_messages([{"role": "user", "content": "?"}, turn], "chat")
+    assert found.value.index == 1

@@ -6,13 +6,17 @@ import ctypes
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from fake_runtime import EOS, VOCAB
 from grammar_vocabulary import CODEC, PAIRS, SINGLE, THINK, THINK_END, tokenizer
+from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 from tokenizers import AddedToken, Tokenizer
 from trained_fixtures import TRAINED
 
 from lostwax.server.formats.encoding_v32 import DSML
+from lostwax.server.formats.encoding_v32 import EOS as SENTENCE_END
+from lostwax.server.formats.pieces import Piece
 from lostwax.server.gateway.tokenizer import IdCodec, TextCodec
 from lostwax.server.grammar.compile_grammar import compile_grammar
 from lostwax.server.grammar.follower import CannotGoOn, Follower, Rows
@@ -99,6 +103,25 @@ def test_the_mark_of_tool_calls_is_text_where_it_is_a_token() -> None:
     vocabulary = Vocabulary(TextCodec(made), number + 1, EOS)
     matcher = compile_grammar(of("lark", f'start: "<{DSML}a"'), vocabulary)
     assert matcher.try_consume_tokens([token("<"), number, token("a")]) == 3
+
+
+def test_a_call_that_must_come_is_spelt_with_the_mark_that_prompts_have() -> None:
+    made = Tokenizer.from_file(str(TRAINED / "tokenizer.json"))
+    made.add_tokens([AddedToken(DSML)])
+    codec = TextCodec(made)
+    mark = codec.marks[DSML]
+    vocabulary = Vocabulary(codec, mark + 1, codec.marks[SENTENCE_END])
+    call = f'\n\n<{DSML}function_calls>\n<{DSML}invoke name="f">\n\n</{DSML}invoke>\n'
+    as_prompts_have_it = codec.encode_pieces([Piece(call, is_structure=True)])
+    assert as_prompts_have_it.count(mark) == 3
+    assert vocabulary.spelt(call.encode()) == as_prompts_have_it
+    matcher = compile_grammar(of("lark", f"start: {json.dumps(call)}"), vocabulary)
+    for wanted in as_prompts_have_it:
+        assert matcher.compute_ff_tokens()[:1] == [wanted]
+        mask = allocate_token_bitmask(1, vocabulary.vocab_size)
+        fill_next_token_bitmask(matcher, mask)
+        assert np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little")) == [wanted]
+        assert matcher.consume_token(wanted)
 
 
 def test_drafts_have_masks_of_their_own_and_are_taken_back() -> None:

@@ -46,7 +46,7 @@ UNTHOUGHT = "stands behind the last user's message while the model thinks"
 CALLING = [
     ASK,
     SAID,
-    {"type": "function_call", "call_id": "c", "name": "f", "arguments": "["},
+    {"type": "function_call", "call_id": "c", "name": 'a"b', "arguments": "{}"},
     {"type": "function_call_output", "call_id": "c", "output": "1"},
 ]
 NEEDED: dict[Route, dict[str, Any]] = {
@@ -69,6 +69,7 @@ REFUSED: list[tuple[Route, dict[str, Any], str]] = [
     ("responses", {"input": [ASK, SAID]}, "end with a user's message or a tool's result"),
     ("responses", {"input": [ASK, LED]}, "end with a user's message"),
     ("responses", {"input": [ASK | {"role": "tool"}]}, "use system, developer, user or assistant"),
+    ("responses", {"instructions": "i", "input": CALLING}, "input[1] has, as its tool call 1, 'a"),
     ("responses", {"reasoning": {"effort": "much"}}, "use none, minimal, low, medium, high, xhigh"),
     ("responses", {"tools": [SEARCH]}, "only tools of type 'function' are known"),
     ("messages", {"max_tokens": 99}, "shorten the prompt, or lower max_tokens"),
@@ -103,7 +104,6 @@ TEMPLATED: list[tuple[Route, dict[str, Any], str]] = [
     ("chat", {"messages": [ASK | {"content": USER}]}, "or send chat_template_kwargs:"),
     ("responses", {"input": [ASK | {"content": USER}]}, "or send chat_template_kwargs:"),
     ("responses", {"reasoning": {"effort": "high"}}, "'reasoning.effort': the server's chat"),
-    ("responses", {"instructions": "i", "input": CALLING}, "input[1] has arguments of 'f'"),
     ("messages", {"messages": [ASK, SAID]}, "'messages': a chat template opens a turn of its own"),
     ("messages", {"messages": [ASK | {"content": USER}]}, "of parts; leave it out"),
     ("messages", {"thinking": {"type": "enabled"}}, "'thinking': the server's chat template"),

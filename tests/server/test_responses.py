@@ -295,17 +295,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "call 'c' has no result",
     ),
     "two calls of an id": ({"input": [CALL, CALL]}, "input", "two calls"),
-    "arguments that are no JSON": (
-        {
-            "input": [
-                {"role": "user", "content": "Hi?"},
-                CALL | {"arguments": "{"},
-                {"type": "function_call_output", "call_id": "c", "output": "1"},
-            ]
-        },
-        "input",
-        "arguments of tool call 'f'",
-    ),
     "the assistant's turn": (
         {"input": [{"role": "assistant", "content": "x"}]},
         "input",

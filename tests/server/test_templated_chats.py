@@ -123,6 +123,18 @@ def test_calls_are_read_as_the_checkpoint_writes_them(template: ChatSettings) ->
         assert "[assistant:(7)][tool:12]" in text(runtime)
 
 
+def test_a_call_that_broke_has_an_object_too(tmp_path: Path) -> None:
+    source = "{% for m in messages %}{% for c in m.tool_calls or () %}"
+    source += "{{ c.function.arguments | tojson }};{% endfor %}{{ m.content }}.{% endfor %}"
+    call = {"id": "1", "function": {"name": "add", "arguments": '{"a": 7,]'}}
+    turn = {"role": "assistant", "content": "Hm", "tool_calls": [call]}
+    with served(of(tmp_path, source)) as (post, runtime):
+        assert post(messages=[*ASK, turn, {"role": "tool", "content": "no"}]).is_success
+        assert text(runtime) == '2 + 3?.{"arguments": "{\\"a\\": 7,]"};Hm.no.'
+        assert post(messages=[*ASK, turn, *ASK]).is_success
+        assert text(runtime) == "2 + 3?.Hm.2 + 3?."
+
+
 def test_other_interfaces_are_rendered_by_it_too(template: ChatSettings) -> None:
     with served(template) as (post, runtime):
         wanted = f"{BOS}[user:2 + 3?]{ASSISTANT}"
@@ -162,19 +174,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         {"messages": [{"role": "system", "content": "x", "tools": TOOLS}, *ASK]},
         "messages[0]",
         "reads no tools or schema of a message",
-    ),
-    "arguments that are no object": (
-        {
-            "messages": [
-                *ASK,
-                {
-                    "role": "assistant",
-                    "tool_calls": [{"function": {"name": "add", "arguments": "[1]"}}],
-                },
-            ]
-        },
-        "messages",
-        "are no JSON object",
     ),
     "a mark in a text": (
         {"messages": [{"role": "user", "content": f"a{USER}b"}]},

@@ -1,0 +1,175 @@
+"""What processes of grammars hold is heard when nobody needs them, and never while a step waits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pytest
+from fake_runtime import EOS, FakeLimits
+from grammar_engine import CHOICE, WIDE, ConstrainedEngine, constrained
+from grammar_processes import process_of
+from grammar_vocabulary import grammars_of
+from scripted_runtime import CODEC, ScriptedRuntime
+
+from lostwax.server.engine import process as engine_process
+from lostwax.server.engine.messages import Event, Output, Stats, Submit
+from lostwax.server.engine.options import EngineOptions
+from lostwax.server.engine.process import run_engine
+from lostwax.server.engine.stats import StatsClock
+from lostwax.server.grammar import grammar_process
+from lostwax.server.grammar import grammars as grammars_module
+from lostwax.server.grammar.grammar import Grammar
+from lostwax.server.grammar.messages import Ask, Compiled, Reply, decode_reply
+from lostwax.server.grammar.process import COUNT_AFTER_S
+
+
+def _until(is_so: Callable[[], bool], step: Callable[[], object]) -> None:
+    until = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < until, "it never comes"
+        step()
+
+
+def _settle(made: ConstrainedEngine) -> None:
+    _until(lambda: not made.core.is_settling, made.step)
+
+
+def test_it_is_heard_without_a_further_request_and_one_that_is_too_large_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with constrained(tmp_path) as made:
+        made.add("a", [1], grammar=CHOICE)
+        made.run()
+        _settle(made)
+        process = made.grammars.process(CHOICE)
+        assert process.num_bytes > 0
+        process.num_bytes = 0  # it has not grown in the test's answer
+        made.add("b", [1], grammar=CHOICE)
+        made.run()
+        monkeypatch.setattr(grammars_module, "MAX_IDLE_BYTES", 1)
+        grammars = made.core.stats.grammars
+        assert grammars is not None
+        assert grammars.processes["idle"] == 1, "it has not said so yet"
+        _settle(made)
+        assert made.grammars.stats.processes["idle"] == 0
+
+
+def test_one_that_never_says_it_is_ended(tmp_path: Path) -> None:
+    with constrained(tmp_path, hang_s=0.5) as made:
+        made.add("a", [1], grammar=CHOICE)
+        made.run()
+        os.kill(process_of(made.grammars, CHOICE), signal.SIGSTOP)
+        _settle(made)
+        with pytest.raises(KeyError):
+            made.grammars.process(CHOICE)
+
+
+def test_it_is_counted_when_no_step_waits_and_no_answer_is_open(tmp_path: Path) -> None:
+    grammars = grammars_of(tmp_path, FakeLimits())
+    try:
+        process = grammars.want(WIDE)
+        _until(lambda: process.is_ready, lambda: grammars.look(0.05))
+        first = process.open((EOS,), None)
+        process.leave()  # who wanted the grammar has its answer
+        process.ask([Ask(first, [], [], 0)])
+        _until(lambda: process.made is not None, lambda: process.hear(0.0))
+        process.num_bytes = 0
+        pid = process_of(grammars, WIDE)
+        os.kill(pid, signal.SIGSTOP)
+        process.close(first)
+        second = process.open((EOS,), None)
+        process.ask([Ask(second, [], [], 0)])
+        os.kill(pid, signal.SIGCONT)
+        _until(lambda: process.made is not None, lambda: process.hear(0.0))
+        assert process.num_bytes == 0, "it was counted before the masks that a step waits for"
+        time.sleep(3 * COUNT_AFTER_S)
+        process.hear(0.0)
+        assert process.num_bytes == 0, "it was counted while an answer may ask"
+        process.close(second)
+        _until(lambda: not process.is_counting, lambda: process.hear(0.0))
+        assert process.num_bytes > 0
+    finally:
+        grammars.stop()
+
+
+class _Over(Exception):
+    """The engine waits for commands, and none will come."""
+
+
+class _Wire:
+    """A gateway's end that sends one request."""
+
+    def __init__(self, *_: object) -> None:
+        self._commands = [REQUEST]
+
+    def __enter__(self) -> _Wire:
+        return self
+
+    def __exit__(
+        self,
+        _: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return
+
+    def send(self, events: Sequence[Event]) -> None:
+        SENT.extend(events)
+
+    def receive(self, *, wait: bool) -> list[Submit]:
+        commands, self._commands = self._commands, []
+        if wait and not commands:
+            raise _Over
+        return commands
+
+    def step_begins(self) -> None:
+        return
+
+    def step_ends(self) -> None:
+        return
+
+
+REQUEST = Submit(request="a", prompt=[1], max_tokens=9, grammar=Grammar("regex", "ab"))
+SENT: list[Any] = []
+
+
+def test_an_engine_that_falls_silent_has_heard_it_and_reports_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(CODEC.serialised())
+    monkeypatch.setattr(engine_process, "EngineWire", _Wire)
+    monkeypatch.setattr(grammars_module, "MAX_IDLE_BYTES", 1)
+    told = list[Compiled]()
+
+    def heard(frame: bytes) -> Reply:
+        """What a process says, which holds nothing at first."""
+        reply = decode_reply(frame)
+        if isinstance(reply, Compiled):
+            told.append(reply)
+            return reply if told[1:] else Compiled(0)
+        return reply
+
+    monkeypatch.setattr(grammar_process, "decode_reply", heard)
+    SENT.clear()
+    runtime = ScriptedRuntime(script=CODEC.encode("ab"))
+    with pytest.raises(_Over):
+        run_engine(lambda _: runtime, "", EngineOptions(reports=True), None, [tmp_path])
+    ends = [event.finish for event in SENT if isinstance(event, Output)]
+    assert ends[-1] == "stop"
+    assert len(told) == 2
+    last = [event for event in SENT if isinstance(event, Stats)][-1]
+    assert last.grammars is not None
+    assert last.grammars.processes == {"compiling": 0, "used": 0, "idle": 0}
+
+
+def test_a_report_is_due_when_work_ends_and_when_what_was_still_to_be_heard_has_come() -> None:
+    clock = StatsClock(lambda: 0.0)
+    asked = [(True, True), (False, True), (False, True), (False, False), (False, False)]
+    due = [clock.is_due(is_busy=busy, is_settling=settling) for busy, settling in asked]
+    assert due == [True, True, False, True, False]
