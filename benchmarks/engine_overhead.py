@@ -81,6 +81,7 @@ class ManyPages:
         pages = 1 + (num_pages or all_pages)
         self.limits = msgspec.structs.replace(runtime.limits, num_pages=pages)
         self.facts, self.overlaps = runtime.facts, runtime.overlaps
+        self.pays_by_row = runtime.pays_by_row
         self.last_plan: StepPlan | None = None
         self._submit = clock.timing(runtime.submit)
 

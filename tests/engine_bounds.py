@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lostwax.server.engine.extend_budget import MIN_ROWS, ExtendBudget
+from lostwax.server.engine.extend_budget import MIN_ROWS, MIN_ROWS_BY_ROW, ExtendBudget
 from lostwax.server.engine.messages import Submit
 from lostwax.server.engine.request import Req
 from lostwax.server.engine.waiting import LOOK_AHEAD, WaitingQueue
@@ -148,6 +148,36 @@ def another_number_of_answers_is_to_be_measured(make: type[ExtendBudget]) -> Non
     assert rows(1) == 128
 
 
+def rows_are_any_number_where_a_step_pays_by_its_rows(make: type[ExtendBudget]) -> None:
+    """As many as take what the bound leaves beside a decode step, or two, less what may vary."""
+    budget = make(5, 512, by_row=True)
+    decoded(budget, 1, 1)
+
+    def rows(context: int = 1, *, is_mixed: bool = True) -> int:
+        return budget.rows_at(context, 1, is_mixed=is_mixed)
+
+    def took(num_rows: int, seconds: float, *, is_even: bool = True) -> None:
+        budget.note_extend(num_rows, 1, seconds, is_even=is_even)
+
+    took(40, 100)
+    assert rows() == MIN_ROWS_BY_ROW, "the first takes longer than those that follow"
+    took(40, 2)
+    assert rows() == 80, "no more than twice what was seen"
+    took(80, 3)
+    assert (rows(), rows(is_mixed=False), rows(100), rows(256)) == (120, 80, 60, 30)
+    took(80, 2, is_even=False)
+    assert rows() == 120
+    took(80, 2)  # a half of it for the rows: a fourth of the step counts
+    assert rows() == 137
+    took(80, 3, is_even=False)
+    assert rows() == 120
+    took(8, 1)  # no longer than a decode step: half of it is the rows'
+    assert rows() == 60
+    for _ in range(12):
+        took(64, 200)
+    assert rows() == MIN_ROWS_BY_ROW
+
+
 BUDGET_CHECKS: tuple[BudgetCheck, ...] = (
     rows_stay_within_what_a_step_takes,
     time_for_less_than_one_row_gives_the_least_rows,
@@ -156,4 +186,5 @@ BUDGET_CHECKS: tuple[BudgetCheck, ...] = (
     what_steps_took_before_tells_how_much_longer_they_take,
     a_mixed_step_has_the_time_of_the_decode_step_too,
     another_number_of_answers_is_to_be_measured,
+    rows_are_any_number_where_a_step_pays_by_its_rows,
 )

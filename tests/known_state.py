@@ -51,6 +51,7 @@ class NotingRuntime:
     """Notes what each step leaves of its sequences; `heard` is what the engine may know of."""
 
     overlaps = False
+    pays_by_row = False
 
     def __init__(self, runtime: Runtime) -> None:
         assert not runtime.overlaps, "the state is on the device"

@@ -82,6 +82,7 @@ class RowsRuntime:
 
     rows = StepRows
     overlaps = False
+    pays_by_row = False
 
     def __init__(self, limits: FakeLimits, model: Model) -> None:
         self.limits = limits

@@ -66,6 +66,7 @@ class RunsAtOnce(ABC):
     """Gives a runtime `submit` by its `run`, which the engine does not know."""
 
     overlaps = False
+    pays_by_row = False
     sequences: Sequences
     """What its plans left."""
     limits: Any

@@ -13,7 +13,7 @@ from fake_runtime import FakeLimits, FakeRuntime, generate
 from sharing_engine import text
 
 from lostwax.ir.contract.step_plan import StepPlan
-from lostwax.server.engine.extend_budget import MAX_STALL, MIN_ROWS
+from lostwax.server.engine.extend_budget import AIM_BY_ROW, MAX_STALL, MIN_ROWS
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Output, Submit
 from lostwax.server.engine.options import EngineOptions
@@ -33,7 +33,8 @@ class TimedRuntime(FakeRuntime):
     SELECTS.
     """
 
-    def __init__(self, per_row: float, max_tokens: int = 128) -> None:
+    def __init__(self, per_row: float, max_tokens: int = 128, *, by_row: bool = False) -> None:
+        self.pays_by_row = by_row
         super().__init__(
             FakeLimits(max_tokens=max_tokens, max_reqs=16, num_pages=900, max_context=1000)
         )
@@ -47,7 +48,8 @@ class TimedRuntime(FakeRuntime):
 
     def _extend_s(self, plan: StepPlan) -> float:
         factor = 2 if max(plan.ends) > SELECTS else 1
-        return 0.001 + factor * self.per_row * plan.num_rows
+        least = DECODE_S if self.pays_by_row else 0.001
+        return least + factor * self.per_row * plan.num_rows
 
 
 @dataclass(slots=True)
@@ -61,9 +63,11 @@ class Stalled:
     """The prompt's first token."""
 
 
-def stalled(per_row: float, max_stall: float | None, num_streams: int = 2) -> Stalled:
+def stalled(
+    per_row: float, max_stall: float | None, num_streams: int = 2, *, by_row: bool = False
+) -> Stalled:
     """Let the prompt come when each stream has some tokens; all answers must be right."""
-    runtime, found = TimedRuntime(per_row), Stalled()
+    runtime, found = TimedRuntime(per_row, by_row=by_row), Stalled()
     core = EngineCore(runtime, EngineOptions(max_stall=max_stall), clock=lambda: runtime.now)
     names = [f"stream {i}" for i in range(num_streams)]
     for name in names:
@@ -131,6 +135,17 @@ def a_prompt_keeps_most_of_its_pace() -> None:
         assert stalled(per_row, MAX_STALL).first_s <= 2 * alone
 
 
+def steps_that_pay_by_their_rows_take_most_of_what_they_may() -> None:
+    """However much a row takes: a power of two would be half of what fits."""
+    for per_row in (0.0002, 0.0005, 0.0009, 0.0013):
+        found = stalled(per_row, MAX_STALL, by_row=True)
+        assert max(found.gaps) <= MAX_STALL * DECODE_S + 1e-9, per_row
+        late = found.plans[len(found.plans) // 2 : -1]
+        took = [DECODE_S + 2 * per_row * p.num_rows for p in late if p.entry == "extend"]
+        wanted = min(AIM_BY_ROW * MAX_STALL * DECODE_S, DECODE_S + 2 * per_row * 128)
+        assert sum(took) / len(took) > 0.8 * wanted, per_row
+
+
 def few_answers_alone_have_rows_of_their_own_in_prefill_steps() -> None:
     """Programs for one row a request are cheaper for many: those take turns with the prompt."""
     for num_streams in (MIN_ROWS // 4, MIN_ROWS // 4 + 1, 12):
@@ -172,6 +187,7 @@ STALL_CHECKS = (
     no_two_prefill_steps_follow_each_other_without_the_streams,
     a_decode_step_follows_a_few_mixed_ones,
     a_prompt_keeps_most_of_its_pace,
+    steps_that_pay_by_their_rows_take_most_of_what_they_may,
     few_answers_alone_have_rows_of_their_own_in_prefill_steps,
     an_answer_in_a_long_context_makes_prefill_steps_small_however_short_the_prompt,
 )

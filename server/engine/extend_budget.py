@@ -8,29 +8,40 @@ tried again for a while. While nobody waits (`explores`) twice the rows of a kno
 what is known does not rule them out: where small steps take most of their time whatever their rows,
 nothing would foretell that more of them fit.
 
+Where a step pays by its rows, whatever program runs it (`by_row`: a host's kernels stop behind the
+last), what a row takes is all that is learnt (`row_times.py`), and rows are any number. Such steps
+vary more, as others use the host, too: they aim at less than the bound.
+
 What a decode step takes is that of the last ones. Where the number of answers has doubled or halved
 since, it is not known: prefill steps have the least rows until one has run.
 """
 
 from __future__ import annotations
 
+from lostwax.server.engine.row_times import RowTimes
 from lostwax.server.engine.step_times import StepTimes
 
 MAX_STALL = 4.0
 """Decode steps' time between two tokens of a stream while prompts run, where nobody says else."""
 MIN_ROWS = 16
 """Rows that a prefill step may have in any case: with fewer it hardly takes less."""
+MIN_ROWS_BY_ROW = 4
+"""The same where steps pay by their rows."""
+AIM_BY_ROW = 0.8
+"""Of the bound, where they do."""
 SHARE_OF_LAST = 0.25
 SHARE_OF_LONGER = 1 / 16
 """Weight of the last step in what a decode step takes; of one that took longer less, as what
 disturbs a step makes it longer, never shorter, and a stream's usual wait is the undisturbed."""
+SHARE_OF_LONGER_BESIDE = 1 / 64
+"""The same of one between a prompt's steps, which leave other things in caches than the answers'."""
 
 
 class ExtendBudget:
     """Follows measured steps. `max_stall` counts decode steps, and is above 1; a step has `most`
     rows at most."""
 
-    def __init__(self, max_stall: float, most: int) -> None:
+    def __init__(self, max_stall: float, most: int, *, by_row: bool = False) -> None:
         if max_stall <= 1:
             raise ValueError(
                 f"max_stall is {max_stall}: nothing fits beside the decode step itself"
@@ -43,6 +54,7 @@ class ExtendBudget:
         self._num_answers = 0
         """Of the last decode step."""
         self._times = StepTimes()
+        self._row_times = RowTimes() if by_row else None
         self._found: dict[tuple[int, bool], int] = {}
         """What was asked since a step was noted: many prompts ask the same."""
         self.explores = False
@@ -54,18 +66,27 @@ class ExtendBudget:
 
     def rows_at(self, context: int, num_answers: int, *, is_mixed: bool) -> int:
         """Rows of a step for which so many answers wait, and behind which its longest request has
-        `context` tokens: a power of two. `is_mixed`: the answers have a row each among them."""
-        least = min(MIN_ROWS, self._most)
+        `context` tokens: a power of two but by row. `is_mixed`: the answers have a row each among
+        them."""
+        least = min(MIN_ROWS if self._row_times is None else MIN_ROWS_BY_ROW, self._most)
         if not self.knows_decode(num_answers):
             return least
         asked = (context, is_mixed)
         if asked not in self._found:
-            allowed = (self._max_stall - (not is_mixed)) * self._decode_s
-            rows = self._most
-            while rows > least and not self._fits(rows, context, allowed):
-                rows //= 2
-            self._found[asked] = rows
+            self._found[asked] = self._most_at(context, least, is_mixed=is_mixed)
         return self._found[asked]
+
+    def _most_at(self, context: int, least: int, *, is_mixed: bool) -> int:
+        if self._row_times is not None:
+            steps = 1 if is_mixed else 2  # a decode step's time is in each, and in one behind it
+            beside = max(AIM_BY_ROW * self._max_stall - steps, 0.0)
+            fit = self._row_times.rows_in(beside * self._decode_s, context)
+            return int(max(min(fit, self._most, 2 * self._row_times.most_seen), least))
+        allowed = (self._max_stall - (not is_mixed)) * self._decode_s
+        rows = self._most
+        while rows > least and not self._fits(rows, context, allowed):
+            rows //= 2
+        return rows
 
     def _fits(self, rows: int, context: int, allowed: float) -> bool:
         if self.explores:
@@ -73,8 +94,8 @@ class ExtendBudget:
             return is_next and self._times.at_least(rows, context, allowed) <= allowed
         return self._times.foretell(rows, context, allowed) <= allowed
 
-    def note_decode(self, num_answers: int, seconds: float) -> None:
-        """A decode step took so long. The first of about so many answers takes longer than those
+    def note_decode(self, num_answers: int, seconds: float, *, is_beside: bool = False) -> None:
+        """A decode step took so long, beside a prompt or not. The first of about so many answers takes longer than those
         that follow, and any may once: it counts as twice what they take at most."""
         self._found.clear()
         kind = num_answers.bit_length()
@@ -84,7 +105,8 @@ class ExtendBudget:
         if not self.knows_decode(num_answers):
             self._decode_s = seconds
         self._num_answers = num_answers
-        share = SHARE_OF_LAST if seconds < self._decode_s else SHARE_OF_LONGER
+        longer = SHARE_OF_LONGER_BESIDE if is_beside else SHARE_OF_LONGER
+        share = SHARE_OF_LAST if seconds < self._decode_s else longer
         self._decode_s += share * (min(seconds, 2 * self._decode_s) - self._decode_s)
 
     def note_extend(
@@ -93,6 +115,9 @@ class ExtendBudget:
         """A prefill step of so many rows took so long; behind it the longest of its requests has
         `context` tokens. `is_even`: most of its rows see about as many."""
         self._found.clear()
+        if self._row_times is not None:
+            self._row_times.note(num_rows, context, seconds, self._decode_s, is_even=is_even)
+            return
         self._times.note(num_rows, context, seconds, is_even=is_even)
 
 

@@ -103,7 +103,7 @@ class EngineCore:
             raise TooDeep(f"depth {depth}: ask for 0 to {MAX_DEPTH} steps in flight")
         self._depth = depth
         self._in_flight: deque[_InFlight] = deque()
-        self.scheduler = Scheduler(runtime.limits, options)
+        self.scheduler = Scheduler(runtime.limits, options, by_row=runtime.pays_by_row)
         self._clock = clock
         self._deadlines = Deadlines()
         self._constrained = Constrained(grammars, runtime.facts.eos_token_ids)

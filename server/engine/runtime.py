@@ -111,6 +111,11 @@ class Runtime(Protocol):
         """Whether a step runs beside the host, which may then submit the next."""
         ...
 
+    @property
+    def pays_by_row(self) -> bool:
+        """Whether a step takes the time of its own rows, rather than of those of its program."""
+        ...
+
     def submit(self, plan: StepPlan) -> Ticket:
         """Enqueue one step and return at once; a step that is refused here changes nothing.
 

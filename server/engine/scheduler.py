@@ -40,16 +40,19 @@ grow."""
 
 
 class Scheduler:
-    """Waiting and running requests, and the pages that they hold, within limits and options."""
+    """Waiting and running requests, and the pages that they hold, within limits and options.
 
-    def __init__(self, limits: Limits, options: EngineOptions) -> None:
+    `by_row` is what the runtime says of its steps (`Runtime.pays_by_row`).
+    """
+
+    def __init__(self, limits: Limits, options: EngineOptions, *, by_row: bool = False) -> None:
         self.limits = limits
         self.max_running = _at_most(options.max_running, limits.max_reqs)
         self._max_context = _at_most(options.max_context, limits.max_context)
         self._max_rows = _at_most(options.max_extend_rows, limits.max_tokens)
         self.max_drafts = _at_most(options.max_drafts, limits.max_drafts)
         stall = options.max_stall
-        self._budget = None if stall is None else ExtendBudget(stall, self._max_rows)
+        self._budget = None if stall is None else ExtendBudget(stall, self._max_rows, by_row=by_row)
         is_choice = options.adapt_drafts and self.max_drafts > 1
         self._draft_length = DraftLength(self.max_drafts) if is_choice else None
         self._holdings = RequestPages(limits, self.max_drafts, prefix_cache=options.prefix_cache)
@@ -180,7 +183,8 @@ class Scheduler:
         if self._budget is None:
             return
         if step.entry == "decode":
-            self._budget.note_decode(len(step.chunks), seconds)
+            is_beside = any([req.is_prefilling for req in self.running])
+            self._budget.note_decode(len(step.chunks), seconds, is_beside=is_beside)
             return
         num_rows = sum([chunk.count for chunk in step.chunks])
         context = max([chunk.end for chunk in step.chunks])

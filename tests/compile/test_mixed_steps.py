@@ -61,6 +61,7 @@ def test_answers_beside_prompts_are_those_they_get_alone(
         step = schedule()
         if step is not None:
             steps.append(step)
+            assert not (step.is_mixed and any(chunk.req.drafts for chunk in step.chunks))
         return step
 
     monkeypatch.setattr(core.scheduler, "schedule", noted)
@@ -75,4 +76,4 @@ def test_answers_beside_prompts_are_those_they_get_alone(
         _take(core, tokens)
     assert tokens == alone
     num_mixed = sum(step.is_mixed for step in steps)
-    assert (num_mixed == 0) if drafts else (num_mixed > 3)
+    assert num_mixed < 3 if drafts else num_mixed > 3  # few answers have no drafts, near their ends

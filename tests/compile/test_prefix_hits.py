@@ -129,6 +129,7 @@ class _FewPages:
 
     runtime: Runtime
     overlaps = False
+    pays_by_row = False
 
     @property
     def limits(self) -> Limits:

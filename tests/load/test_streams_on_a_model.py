@@ -72,6 +72,7 @@ class _Scarce:
 
     runtime: Runtime
     overlaps = True
+    pays_by_row = True
 
     @property
     def limits(self) -> Limits:

@@ -311,8 +311,9 @@ def test_an_option_that_the_scheduler_does_not_hear_of_is_noticed(
     class Drops(scheduler.Scheduler):
         """Takes one option's default, whatever was asked for."""
 
-        def __init__(self, limits: Any, options: EngineOptions) -> None:
-            super().__init__(limits, replace(options, **{name: getattr(PLAIN, name)}))
+        def __init__(self, limits: Any, options: EngineOptions, *, by_row: bool) -> None:
+            dropped = replace(options, **{name: getattr(PLAIN, name)})
+            super().__init__(limits, dropped, by_row=by_row)
 
     monkeypatch.setattr("lostwax.server.engine.loop.Scheduler", Drops)
     effect = EFFECTS[name]

@@ -116,6 +116,19 @@ def test_decode_steps_are_averaged_and_the_last_ones_count_most() -> None:
     assert budget.rows_at(1, 1, is_mixed=False) == 64
 
 
+def test_decode_steps_beside_a_prompt_hardly_make_others_seem_longer() -> None:
+    """They find the prompt's in the caches, a stream's usual wait is without."""
+    for is_beside, rows in ((True, MIN_ROWS), (False, 64)):
+        budget = ExtendBudget(2, 64)
+        for _ in range(30):
+            budget.note_decode(1, 1)
+        for _ in range(2):
+            budget.note_extend(64, 1, 1.1)
+        for _ in range(8):
+            budget.note_decode(1, 1.3, is_beside=is_beside)
+        assert budget.rows_at(1, 1, is_mixed=False) == rows
+
+
 def test_the_first_decode_step_of_a_number_of_answers_tells_nothing() -> None:
     budget = ExtendBudget(2, 64)
     for num_answers in (1, 4):
