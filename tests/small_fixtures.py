@@ -64,6 +64,18 @@ def compile_small(small_capture: Captured) -> CompileSmall:
 
 
 @pytest.fixture(scope="session")
+def torch_artifact(
+    small_checkpoint: Path, compile_small: CompileSmall, tmp_path_factory: pytest.TempPathFactory
+) -> Compiled:
+    """The same as `small_artifact` on torch's operators alone, in which faults can be planted."""
+    from native_kernels import torch_alone
+
+    artifact = tmp_path_factory.mktemp("artifact") / "torch"
+    with torch_alone():
+        return Compiled(small_checkpoint, artifact, compile_small(artifact))
+
+
+@pytest.fixture(scope="session")
 def small_artifact(
     small_checkpoint: Path, compile_small: CompileSmall, tmp_path_factory: pytest.TempPathFactory
 ) -> Compiled:

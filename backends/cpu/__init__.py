@@ -1,4 +1,4 @@
-"""CPUs: torch's operators, walked launch by launch. Registers, loads nothing."""
+"""CPUs: native kernels as lists of launches, torch's operators for the rest. Loads nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BACKEND = Backend(
     targets="lostwax.backends.cpu.target:TARGETS",
     lowerings="lostwax.backends.cpu.lowerings:lowerings",
     driver="lostwax.backends.cpu.driver:CpuDriver",
-    compiler=None,
+    compiler="lostwax.backends.cpu.compiler:CpuCompiler",
     kernels=("lostwax.backends.cpu.kernels", "lostwax.backends.portable.kernels"),
     presence="lostwax.backends.cpu.presence:presence",
 )

@@ -6,7 +6,8 @@ from lostwax.ir.contract.target import Target
 
 # Measured on two Zen 4 cores (torch 2.13, 2026-11): weights of one-row products read at 25 GB/s,
 # fp32 products 170 and bf16 400 GFLOP/s at 512 rows, one small torch call 1.5 us from Python.
-# Memory: a modest server's; it decides only how much one op may take.
+# Memory: a modest server's; it decides only how much one op may take. What a block shares is here
+# what a thread of a native kernel may take beside its operands: a row's logits and no more.
 CPU = Target(
     name="cpu",
     backend="cpu",
@@ -21,6 +22,7 @@ CPU = Target(
     matrix_units=("avx2",),
     fp8_encoding="f8E4M3FN",
     host_memory=True,
+    shared_memory_bytes=16 << 20,
 )
 
 # Described, not measured: Neoverse N1 has no bf16 product, V1 and later do.

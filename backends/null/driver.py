@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 import torch
 
-from lostwax.backends.runtime.driver import Mark, Passed, ReadKernel, Resolve, Thunk
+from lostwax.backends.runtime.driver import (
+    Mark,
+    Passed,
+    ReadKernel,
+    Resolve,
+    Thunk,
+    one_by_one,
+)
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.program import HostCall, Launch
 from lostwax.ir.contract.target import Target
@@ -75,6 +82,13 @@ class NullDriver:
                 launch()
 
         return replay
+
+    def joined(self, launches: Sequence[Thunk]) -> Sequence[tuple[int, Thunk]]:
+        """One call each: what is captured needs no other."""
+        return one_by_one(launches)
+
+    def use_threads(self, count: int) -> None:
+        """Nothing: the host does not compute."""
 
     def mark(self) -> Mark:
         """Passed: a launch returns when it has run."""

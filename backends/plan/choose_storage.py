@@ -83,6 +83,32 @@ def _loss(programs: Sequence[_Scored], storage: Storage) -> float:
     return sum(p.loss(storage) for p in programs) / len(programs)
 
 
+def _storage(types: dict[str, WeightType], chosen: Sequence[tuple[Want, ...]]) -> Storage:
+    return Storage(types, tuple(w for c in chosen for w in c))
+
+
+def _moved_together(
+    programs: Sequence[_Scored],
+    types: dict[str, WeightType],
+    wants: set[Want],
+    groups: Sequence[set[str]],
+    chosen: Options,
+) -> Options:
+    """Storage that gives some candidate all its forms, where that costs less: one that wants two
+    groups otherwise than they lie is reached by no step of one group."""
+    joint = {tuple(sorted(each)) for p in programs for each in p.wants if set(each) <= wants}
+    for each in sorted(joint):
+        moved = list(chosen)
+        for i, group in enumerate(groups):
+            mine = tuple(w for w in each if set(w.parts) <= group)
+            parts = {name for w in mine for name in w.parts}
+            if mine:
+                moved[i] = (*mine, *(Want((name,)) for name in sorted(group - parts)))
+        if _loss(programs, _storage(types, moved)) < _loss(programs, _storage(types, chosen)):
+            chosen = moved
+    return chosen
+
+
 def choose_storage(sets: Sequence[CandidateSet]) -> tuple[Storage, dict[str, float]]:
     """The storage of one block kind, and the mean loss of each alternative that was refused.
 
@@ -112,9 +138,10 @@ def choose_storage(sets: Sequence[CandidateSet]) -> tuple[Storage, dict[str, flo
             for loss, option in scored[1:]:
                 if loss < UNCOVERED / len(programs):
                     losses[" ".join(w.stored_name for w in option)] = loss - least
+        chosen = _moved_together(programs, types, wants, groups, chosen)
         if chosen == before:
             break
-    return Storage(types, tuple(w for c in chosen for w in c)), losses
+    return _storage(types, chosen), losses
 
 
 def covers_under(sets: Sequence[CandidateSet], storage: Storage) -> list[Cover]:

@@ -73,6 +73,7 @@ class BoundProgram:
                 self._names.append(f"{launch.op} ({code_of(launch)})")
                 thunks.append(self._bound(launch, resolve, driver))
         self.launches = tuple(thunks)
+        self._calls = driver.joined(thunks)
         self.outputs = {
             name: tensor_of(memory.arena, view) for name, view in program.outputs.items()
         }
@@ -116,9 +117,9 @@ class BoundProgram:
     def _walk(self) -> None:
         done = 0
         try:
-            for launch in self.launches:
-                launch()
-                done += 1
+            for count, call in self._calls:
+                call()
+                done += count
         except (*DAMAGE, RuntimeError) as error:
             raise LaunchFailed(
                 f"{self._names[done]} failed in program {self.program.name}: {reason(error)};"

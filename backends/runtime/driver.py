@@ -60,6 +60,11 @@ def walked(launches: Sequence[Thunk]) -> Thunk:
     return walk
 
 
+def one_by_one(launches: Sequence[Thunk]) -> Sequence[tuple[int, Thunk]]:
+    """What a driver that joins nothing gives for `joined`."""
+    return [(1, launch) for launch in launches]
+
+
 class Driver(Protocol):
     """One device. `torch.Tensor` is the memory handle on every target that torch reaches.
 
@@ -107,6 +112,14 @@ class Driver(Protocol):
 
     def capture(self, launches: Sequence[Thunk]) -> Thunk:
         """One call that replays the launches in order."""
+        ...
+
+    def joined(self, launches: Sequence[Thunk]) -> Sequence[tuple[int, Thunk]]:
+        """The launches in order, as few calls, with how many of them each call runs."""
+        ...
+
+    def use_threads(self, count: int) -> None:
+        """Compute on so many threads of the host, where it computes."""
         ...
 
     def mark(self) -> Mark:

@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lostwax.backends.runtime.driver import Mark, Passed, ReadKernel, Resolve, Thunk, walked
+from lostwax.backends.runtime.driver import (
+    Mark,
+    Passed,
+    ReadKernel,
+    Resolve,
+    Thunk,
+    one_by_one,
+    walked,
+)
 from lostwax.backends.runtime.host_call import bind_only_host_calls
 from lostwax.ir.contract.kernel import CompiledKernel
 from lostwax.ir.contract.program import Launch
@@ -62,6 +70,14 @@ class HostDriver:
     def capture(self, launches: Sequence[Thunk]) -> Thunk:
         """The sequence itself: nothing is captured."""
         return walked(launches)
+
+    def joined(self, launches: Sequence[Thunk]) -> Sequence[tuple[int, Thunk]]:
+        """One call each."""
+        return one_by_one(launches)
+
+    def use_threads(self, count: int) -> None:
+        """Torch's operators on so many threads."""
+        torch.set_num_threads(count)
 
     def mark(self) -> Mark:
         """Passed: a launch returns when it has run."""

@@ -130,6 +130,11 @@ class Runtime:
         """Whether a step runs beside the host, which may then prepare the next."""
         return self.device_step is not None
 
+    @property
+    def pays_by_row(self) -> bool:
+        """Whether a step takes the time of its own rows: a host's kernels stop behind them."""
+        return self.manifest.target.host_memory
+
     def submit(self, plan: StepPlan) -> StepTicket:
         """Enqueue one step, on every rank; its body alone where rows wait for masks.
 
@@ -204,7 +209,7 @@ class Runtime:
             self.run,
             self.limits,
             usable_threads(),
-            torch.set_num_threads,
+            self.driver.use_threads,
             one_number=self.manifest.batch_invariant,
         )
         return self._threads
@@ -214,7 +219,7 @@ class Runtime:
         rows wait for masks."""
         if self._threads is not None:
             # Each time, since torch keeps the number by thread, and steps may come from several.
-            torch.set_num_threads(self._threads.of(plan.num_rows))
+            self.driver.use_threads(self._threads.of(plan.num_rows))
         bound = [tuple(map(self.bound, stage)) for stage in stages]
         with torch.inference_mode():
             if self._host_pages is not None and plan.moves:
@@ -314,8 +319,6 @@ def load(
     Raises ArtifactError, CheckpointMismatch, DeviceUnavailable, NotEnoughMemory, RankError,
     MissingPackage, WrongKernel, Unproven, each with the remedy.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
     phases("read and verify artifact")
     reader = ArtifactReader(artifact)
     manifest = reader.manifest
@@ -326,6 +329,8 @@ def load(
     ranks = Ranks.join(manifest.world_size)
     compiled = {k.binary: k for k in manifest.kernels}
     driver: Driver = found.load(found.driver)(manifest.target, reader.kernel, compiled)
+    if threads is not None:
+        driver.use_threads(threads)
     run_preflight(found, manifest, functions, warn)
     if admission is not None and found.executes:  # the backend's say, never the artifact's
         phases("golden probes")

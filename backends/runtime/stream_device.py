@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lostwax.backends.runtime.driver import Mark, Thunk
+from lostwax.backends.runtime.driver import Mark, Thunk, one_by_one
 
 _WARM_UPS = 2  # the first call creates library handles, which capture forbids; the second is clean
 
@@ -83,6 +83,13 @@ class StreamDevice:
         # torch refuses a pool whose last graph has died: the first one keeps it usable.
         self._first_graph = self._first_graph or graph
         return graph.replay
+
+    def joined(self, launches: Sequence[Thunk]) -> Sequence[tuple[int, Thunk]]:
+        """One call each: what is captured needs no other."""
+        return one_by_one(launches)
+
+    def use_threads(self, count: int) -> None:
+        """Nothing: the host does not compute."""
 
     def mark(self) -> Mark:
         """An event behind what the current stream was given."""

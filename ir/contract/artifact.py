@@ -11,7 +11,7 @@ from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.program import Bucket, Guard, Segment
 from lostwax.ir.contract.target import Target
 
-SCHEMA = 10
+SCHEMA = 11
 """Version of all files of an artifact together; every other is refused at load.
 
 2: programs with scores read `top_p`; those of 1 would sample from all ids without a word.
@@ -30,6 +30,7 @@ by the step's `count_rows` and `bias_rows`.
 8: targets say which prefill steps are captured.
 9: choices say which part of a price is for what a step prepares.
 10: targets say whether parts of cached rows lie apart; values may be si8, with a scale a row.
+11: kernels may be symbols of a library for the processor, written in C++.
 """
 
 

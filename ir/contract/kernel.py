@@ -24,10 +24,10 @@ class KernelSource(msgspec.Struct, frozen=True, kw_only=True):
     gives Triton types by parameter (`*bf16`, `i32`, `constexpr`), `constants` the constexprs.
     `language` `cuda`: `path` is a .cu file beside the kernels package, `symbol` the extern "C"
     kernel, `constants` become -D macros (of which `SHARED_BYTES` and `SPILL_BYTES`
-    mean something to the compiler, too).
+    mean something to the compiler, too). `cpp`: `symbol` is one of the CPU's library.
     """
 
-    language: Literal["triton", "cuda"]
+    language: Literal["triton", "cuda", "cpp"]
     path: Word
     symbol: Word
     signature: dict[str, str] = {}

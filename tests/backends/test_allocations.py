@@ -7,10 +7,12 @@ from itertools import accumulate
 
 import pytest
 from model_formats import FORMATS
+from native_kernels import build_native
 from torch.profiler import ProfilerActivity, profile
 from xdsl.dialects import builtin
 
 from lostwax.backends.cpu.driver import CpuDriver
+from lostwax.backends.cpu.library import library_bytes
 from lostwax.backends.cpu.lowerings import lowerings
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.plan.candidate import Candidate
@@ -18,7 +20,7 @@ from lostwax.backends.plan.step_launch import PREPARE
 from lostwax.backends.proof.check import check_case
 from lostwax.backends.proof.kit import VARIANTS, Variant, candidates, cases, contexts
 from lostwax.backends.proof.run_alone import run_alone
-from lostwax.backends.runtime.driver import ReadKernel, Resolve, no_kernels
+from lostwax.backends.runtime.driver import ReadKernel, Resolve
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
 from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
@@ -67,10 +69,6 @@ class MeteredDriver(CpuDriver):
         return watched
 
 
-def no_kernel(source: KernelSource) -> CompiledKernel:
-    raise AssertionError(f"a CPU lowering asked for a kernel: {source}")
-
-
 def fitting(module: builtin.ModuleOp, facts: ModelFacts, variant: Variant) -> Iterator[Candidate]:
     bucket = (BUCKETS.get(variant.segment, Bucket(rows=BUCKETS["extend"].reqs)),)
     for context in contexts(module, facts, CPU, variant, bucket):
@@ -82,8 +80,9 @@ def fitting(module: builtin.ModuleOp, facts: ModelFacts, variant: Variant) -> It
 
 def metered(candidate: Candidate, facts: ModelFacts) -> MeteredDriver:
     """The driver, after one step of the lowering by itself."""
-    driver = MeteredDriver(CPU, no_kernels, {})
-    runner = run_alone(candidate, lambda: driver, no_kernel)
+    kernel = build_native(KernelSource(language="cpp", path="native.cpp", symbol="add_f32"))
+    driver = MeteredDriver(CPU, lambda _: library_bytes(CPU.arch), {kernel.binary: kernel})
+    runner = run_alone(candidate, lambda: driver, build_native)
     check_case(runner, candidate.region, cases(candidate.context, facts, (1,))[0])
     return driver
 

@@ -11,6 +11,7 @@ from lostwax.backends.cpu.kernels.spans import Span, spans_of, tiles
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.null.driver import NullDriver
 from lostwax.backends.null.target import NULL
+from lostwax.backends.runtime.artifact_reader import ArtifactError
 from lostwax.backends.runtime.driver import DeviceUnavailable, no_kernels
 from lostwax.backends.runtime.tensors import tensor_of
 from lostwax.ir.contract.program import HostCall, KernelLaunch, View
@@ -36,11 +37,11 @@ def test_cpu_buffers_are_zeroed_and_aligned() -> None:
     assert not buffer.any()
 
 
-def test_the_cpu_driver_refuses_device_binaries() -> None:
+def test_the_cpu_driver_refuses_binaries_that_the_artifact_does_not_list() -> None:
     launch = KernelLaunch(
         binary="a", symbol="k", grid=(1, 1, 1), block=(1, 1, 1), params=(), op="x"
     )
-    with pytest.raises(ValueError, match="another target"):
+    with pytest.raises(ArtifactError, match="lists no kernel 'a'"):
         CpuDriver(CPU, no_kernels, {}).bind(launch, lambda view: torch.empty(0))
 
 

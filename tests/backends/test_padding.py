@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from model_formats import FORMATS
+from native_kernels import build_native, native_driver
 
-from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.lowerings import lowerings
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.portable.kernels import attention, experts, fp8, linear, route, selection
@@ -29,10 +29,8 @@ from lostwax.backends.proof.kit import (
 )
 from lostwax.backends.proof.poison import poisoned, real_rows
 from lostwax.backends.proof.step_cases import edge_buckets, step_case
-from lostwax.backends.runtime.driver import no_kernels
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
-from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import HEADS
 from lostwax.ir.passes.assign_formats import AssignFormatsPass
 from lostwax.ir.passes.pipeline import run
@@ -52,14 +50,10 @@ def _model(formats: str):
     return run(captured.module, (AssignFormatsPass(**chosen),)), captured.facts
 
 
-def _compile(source: KernelSource) -> CompiledKernel:
-    raise AssertionError(f"no kernel is needed for {source}")
-
-
 def _certify(name: str, variant: Variant, formats: str = "f32") -> None:
     """The lowering at every site of one variant. Raises NotConformant."""
     module, facts = _model(formats)
-    environment = Environment(CPU, lambda: CpuDriver(CPU, no_kernels, {}), _compile, "executed", {})
+    environment = Environment(CPU, native_driver, build_native, "executed", {})
     chosen = [low for low in lowerings(CPU) if low.name == name]
     found = list(certify_all(module, facts, chosen, environment, variants=[variant]))
     assert any(outcome.certificate for outcome in found), f"{name} has no place here"

@@ -8,8 +8,8 @@ from itertools import product
 
 import pytest
 from model_formats import FORMATS
+from native_kernels import build_native, native_driver
 
-from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.lowerings import lowerings
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.plan.candidate import Candidate
@@ -21,10 +21,8 @@ from lostwax.backends.plan.weight_type import weight_types
 from lostwax.backends.proof.check import certify_lowering
 from lostwax.backends.proof.run_alone import run_alone
 from lostwax.backends.proof.step_cases import edge_buckets, step_case
-from lostwax.backends.runtime.driver import no_kernels
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
-from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import Bucket, Guard, Linear, Segment
 from lostwax.ir.passes.assign_formats import AssignFormatsPass
 from lostwax.ir.passes.clean_up import CleanUpPass
@@ -84,14 +82,6 @@ def _candidates(name: str, variant: Kind, bucket: Bucket) -> Iterator[Candidate]
                 yield candidate
 
 
-def _driver() -> CpuDriver:
-    return CpuDriver(CPU, no_kernels, {})
-
-
-def _compile(source: KernelSource) -> CompiledKernel:
-    raise AssertionError(f"a portable lowering asked for a kernel: {source}")
-
-
 def _shape_key(candidate: Candidate) -> tuple[object, ...]:
     """Places with the same types and properties need one check."""
     ops = candidate.region.ops.values()
@@ -129,7 +119,7 @@ def test_every_lowering_gives_what_its_region_means(name: str, variant: Kind) ->
             seen.add(key)
             try:
                 certify_lowering(
-                    run_alone(candidate, _driver, _compile),
+                    run_alone(candidate, native_driver, build_native),
                     candidate.region,
                     cases,
                     lowering=candidate.name,

@@ -21,7 +21,7 @@ from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.runtime import load as loading
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
-from lostwax.backends.runtime.driver import Resolve, Thunk, no_kernels
+from lostwax.backends.runtime.driver import Resolve, Thunk
 from lostwax.backends.runtime.load import Runtime
 from lostwax.backends.runtime.load_weights import load_weights
 from lostwax.backends.runtime.ranks import Ranks
@@ -167,7 +167,9 @@ def test_a_graph_replays_what_a_walk_runs(
 
 def test_turns_that_capturing_counted_are_none_of_a_step(small_artifact: Compiled) -> None:
     """Else the device would read another place's plan than the host wrote."""
-    reader, driver = OnDevice(small_artifact.artifact), Graphs(GRAPHS, no_kernels, {})
+    reader = OnDevice(small_artifact.artifact)
+    compiled = {kernel.binary: kernel for kernel in reader.manifest.kernels}
+    driver = Graphs(GRAPHS, reader.kernel, compiled)
     ranks = Ranks.join(1)
     weights = load_weights(reader.weight_plan(), small_artifact.checkpoint, driver, ranks.rank)
     runtime = Runtime(reader, driver, weights, 9, ranks)

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from model_formats import FORMATS
+from native_kernels import build_native, native_driver
 
-from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.cpu.lowerings import lowerings
 from lostwax.backends.cpu.target import CPU
 from lostwax.backends.plan.candidate import Candidate
@@ -17,10 +17,8 @@ from lostwax.backends.proof.check import check_case
 from lostwax.backends.proof.kit import VARIANTS, candidates, cases, contexts
 from lostwax.backends.proof.run_alone import run_alone
 from lostwax.backends.proof.step_cases import StepCase
-from lostwax.backends.runtime.driver import no_kernels
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
-from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import HEADS
 from lostwax.ir.passes.assign_formats import AssignFormatsPass
 from lostwax.ir.passes.pipeline import run
@@ -31,10 +29,6 @@ def without_tokens(case: StepCase) -> StepCase:
     none = {name: np.full_like(case.inputs[name], -1) for name in ("tokens", "positions")}
     none["slots"] = np.zeros_like(case.inputs["slots"])
     return replace(case, inputs={**case.inputs, **none, "num_rows": np.zeros(1, np.int32)})
-
-
-def _compile(source: KernelSource) -> CompiledKernel:
-    raise AssertionError(f"no kernel is needed for {source}")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +54,7 @@ def test_no_lowering_needs_a_row_with_a_token(formats: str) -> None:
 
 
 def _run(candidate: Candidate, case: StepCase) -> None:
-    runner = run_alone(candidate, lambda: CpuDriver(CPU, no_kernels, {}), _compile)
+    runner = run_alone(candidate, native_driver, build_native)
     try:
         check_case(runner, candidate.region, case)
     except Exception as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
+from native_kernels import driver_of, torch_alone
 from tiny import PLAIN, write_config
 
 from lostwax.backends.compile import CompileOptions, compile_module
@@ -22,7 +23,7 @@ from lostwax.backends.plan.sizes import Sizes
 from lostwax.backends.proof.certify import certify_artifact
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.boot_check import check_boot
-from lostwax.backends.runtime.driver import Resolve, Thunk, no_kernels
+from lostwax.backends.runtime.driver import Resolve, Thunk
 from lostwax.backends.runtime.host_driver import HostDriver
 from lostwax.backends.runtime.run_probe import WrongKernel, run_probe
 from lostwax.ir.contract.probe import PROBES, Probe, Probes
@@ -48,7 +49,8 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
         formats=Formats(kv="fp8_656", indexer="fp8_ue8m0"),
     )
     out = folder / "art"
-    compile_module(captured.module, captured.facts, captured.weights, "cpu", out, options)
+    with torch_alone():
+        compile_module(captured.module, captured.facts, captured.weights, "cpu", out, options)
     return out
 
 
@@ -144,7 +146,7 @@ def _probes(artifact: Path) -> tuple[Probe, ...]:
 
 
 def _driver(artifact: Path) -> CpuDriver:
-    return CpuDriver(ArtifactReader(artifact).manifest.target, no_kernels, {})
+    return driver_of(artifact)
 
 
 def _wrong(artifact: Path, op: str) -> Iterator[str]:

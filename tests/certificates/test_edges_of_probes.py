@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from native_kernels import driver_of, torch_alone
 from small import SMALL, options
 
 from lostwax.backends.compile import compile_module
-from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.plan.sizes import Sizes
 from lostwax.backends.portable.kernels import elementwise, rope, sample, step
 from lostwax.backends.proof.certify import certify_artifact
@@ -21,7 +21,6 @@ from lostwax.backends.proof.chosen_candidates import count_sites
 from lostwax.backends.runtime import boot_check
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.draw import LEAST_ROWS, array_of
-from lostwax.backends.runtime.driver import no_kernels
 from lostwax.backends.runtime.run_probe import WrongKernel, run_probe
 from lostwax.frontend.capture import capture
 from lostwax.frontend.config import parse_config
@@ -36,7 +35,8 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     captured = capture(parse_config(SMALL | {"max_position_embeddings": CONTEXT}))
     out = tmp_path_factory.mktemp("edges") / "art"
     sizes = Sizes(max_context=512, max_tokens=16, max_reqs=3)
-    compile_module(captured.module, captured.facts, {}, "cpu", out, options(sizes=sizes))
+    with torch_alone():
+        compile_module(captured.module, captured.facts, {}, "cpu", out, options(sizes=sizes))
     return out
 
 
@@ -46,7 +46,7 @@ def _probes(artifact: Path) -> tuple[Probe, ...]:
 
 def _said(artifact: Path, op: str) -> Iterator[str]:
     """What is said of each probe of an op, empty where it is right."""
-    driver = CpuDriver(ArtifactReader(artifact).manifest.target, no_kernels, {})
+    driver = driver_of(artifact)
     for probe in _probes(artifact):
         if op in probe.ops:
             try:
@@ -90,7 +90,7 @@ def test_a_second_request_that_reads_the_pages_of_the_first_is_wrong(
         requests.zero_()
 
     monkeypatch.setattr(step, "row_requests", first_alone)
-    driver = CpuDriver(ArtifactReader(artifact).manifest.target, no_kernels, {})
+    driver = driver_of(artifact)
     named: set[str] = set()
     for probe in _probes(artifact):
         reads = any("row_requests" in getattr(x, "function", "") for x in probe.launches)

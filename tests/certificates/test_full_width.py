@@ -9,12 +9,13 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
+from native_kernels import driver_of
 
 from lostwax.backends.compile import CompileOptions, compile_module
 from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.plan.sizes import Sizes
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
-from lostwax.backends.runtime.driver import Resolve, Thunk, no_kernels
+from lostwax.backends.runtime.driver import Resolve, Thunk
 from lostwax.backends.runtime.host_driver import HostDriver
 from lostwax.backends.runtime.run_probe import WrongKernel, run_probe
 from lostwax.frontend.capture import capture
@@ -47,7 +48,7 @@ def _probes(artifact: Path) -> tuple[Probe, ...]:
 
 
 def _driver(artifact: Path) -> CpuDriver:
-    return CpuDriver(ArtifactReader(artifact).manifest.target, no_kernels, {})
+    return driver_of(artifact)
 
 
 def test_every_choice_has_a_probe_and_all_are_small(artifact: Path) -> None:

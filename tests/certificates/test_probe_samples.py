@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from native_kernels import driver_of
 from small_fixtures import Compiled, CompileSmall
 
 from lostwax.backends.cpu import BACKEND
@@ -26,7 +27,6 @@ from lostwax.backends.runtime import boot_check
 from lostwax.backends.runtime import run_probe as runs
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.boot_check import check_boot, code_digest
-from lostwax.backends.runtime.driver import no_kernels
 from lostwax.backends.runtime.run_probe import WrongKernel, row_digests, run_probe
 from lostwax.ir.contract.probe import Evidence, Probe
 from lostwax.ir.contract.program import HEADS
@@ -63,12 +63,12 @@ def test_vocabularies_are_met_at_their_ends_and_in_stretches() -> None:
 
 
 @pytest.fixture(scope="module")
-def artifact(small_artifact: Compiled) -> Path:
-    return small_artifact.artifact
+def artifact(torch_artifact: Compiled) -> Path:
+    return torch_artifact.artifact
 
 
 def _driver(artifact: Path) -> CpuDriver:
-    return CpuDriver(ArtifactReader(artifact).manifest.target, no_kernels, {})
+    return driver_of(artifact)
 
 
 def _unsampled(artifact: Path) -> tuple[Probe, int]:

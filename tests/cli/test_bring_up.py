@@ -87,7 +87,7 @@ def test_a_device_that_is_not_here_is_said_and_kept(run: Run, tmp_path: Path) ->
 
 
 def test_a_lowering_that_is_wrong_is_named_and_nothing_is_served(
-    run: Run, small_artifact: Compiled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, torch_artifact: Compiled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lostwax.backends.portable.kernels import norms
 
@@ -99,7 +99,7 @@ def test_a_lowering_that_is_wrong_is_named_and_nothing_is_served(
 
     monkeypatch.setattr(norms, "_normed", wrong)
     report = tmp_path / "report"
-    status, out, err = run("bring-up", "cpu", "--artifact", small_artifact.artifact, "-o", report)
+    status, out, err = run("bring-up", "cpu", "--artifact", torch_artifact.artifact, "-o", report)
     assert status == 1
     assert "lowerings are wrong on this device, so nothing was served" in err
     assert "WRONG " in err

@@ -54,10 +54,10 @@ def block(attend: str, us: float) -> tuple[RegionChoice, ...]:
 
 
 @pytest.fixture
-def artifact(small_artifact: Compiled, tmp_path: Path) -> Path:
+def artifact(torch_artifact: Compiled, tmp_path: Path) -> Path:
     """An artifact of which three programs' choices are given, so that no price model matters; the
     others have none."""
-    reader = ArtifactReader(small_artifact.artifact)
+    reader = ArtifactReader(torch_artifact.artifact)
     embed = choice("embed", "core.embed", "embed", 1.0, source="record")
     refs = reader.manifest.programs
     choices = Choices(
@@ -72,7 +72,7 @@ def artifact(small_artifact: Compiled, tmp_path: Path) -> Path:
     )
     write(tmp_path, "choices.json", canonical(choices))
     for ref in refs:
-        write(tmp_path, ref.file, (small_artifact.artifact / ref.file).read_bytes())
+        write(tmp_path, ref.file, (torch_artifact.artifact / ref.file).read_bytes())
     seal(tmp_path, reader.manifest)
     return tmp_path
 

@@ -88,7 +88,7 @@ def test_a_launch_carries_what_its_lowering_says(
             calls = [launch for launch in block if isinstance(launch, HostCall)]
             assert {c.op: c.allocates for c in calls} == {c.op: said[c.op] for c in calls}
             seen |= {call.op: call.allocates for call in calls}
-    assert len(seen) > 10
+    assert len(seen) >= 10
     assert plan_memory(tmp_path / "a").host_calls == max(seen.values())
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from native_kernels import torch_alone
 from poisoned_steps import Poison
 from small import SMALL, options
 from tiny import write_config
@@ -38,15 +39,25 @@ DRAFTS = 2
 SIZES = Sizes(max_context=128, max_tokens=48, max_reqs=4, max_score_rows=8, max_drafts=DRAFTS)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["fast", "batch-invariant"])
-def artifact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("poisoned")
+def _compiled(folder: Path, *, batch_invariant: bool) -> Path:
     config = write_config(folder, SMALL | {"num_nextn_predict_layers": 1})
     new_checkpoint(config, folder / "checkpoint", seed=0, format="fp32")
     c = capture(open_checkpoint(folder / "checkpoint"), PAGE)
-    chosen = options(sizes=SIZES, batch_invariant=request.param)
+    chosen = options(sizes=SIZES, batch_invariant=batch_invariant)
     compile_module(c.module, c.facts, c.weights, "cpu", folder / "artifact", chosen)
     return folder
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["fast", "batch-invariant"])
+def artifact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _compiled(tmp_path_factory.mktemp("poisoned"), batch_invariant=request.param)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["fast", "batch-invariant"])
+def of_torch(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Faults are planted in torch's operators; native kernels touch no padding."""
+    with torch_alone():
+        return _compiled(tmp_path_factory.mktemp("of_torch"), batch_invariant=request.param)
 
 
 def _loaded(folder: Path) -> Runtime:
@@ -155,10 +166,10 @@ def _add_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("plant", [_give_real_slots, _add_all_rows])
 def test_a_fault_changes_answers(
-    plant: Callable[[pytest.MonkeyPatch], None], artifact: Path, monkeypatch: pytest.MonkeyPatch
+    plant: Callable[[pytest.MonkeyPatch], None], of_torch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = _answers(_loaded(artifact))
+    plain = _answers(_loaded(of_torch))
     plant(monkeypatch)
-    runtime = _loaded(artifact)
+    runtime = _loaded(of_torch)
     _poisoned(runtime, monkeypatch)
     assert _answers(runtime) != plain

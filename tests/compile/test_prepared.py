@@ -12,8 +12,8 @@ import pytest
 from small_fixtures import CompileSmall
 from xdsl.dialects import builtin
 
-from lostwax.backends.cpu import target as cpu
 from lostwax.backends.cpu.lowerings import lowerings
+from lostwax.backends.cpu.target import CPU
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match
 from lostwax.backends.plan.arena import align
 from lostwax.backends.plan.candidate import Candidate
@@ -37,7 +37,6 @@ from lostwax.ir.passes.clean_up import CleanUpPass
 from lostwax.ir.passes.pipeline import run
 from lostwax.ir.passes.specialise import SpecialisePass
 
-CPU = msgspec.structs.replace(cpu.CPU, shared_memory_bytes=1 << 10)  # what is prepared takes some
 BUCKET = Bucket(4, 4, 2)
 LOWERINGS = "lostwax.backends.cpu.lowerings.lowerings"
 SOURCE = KernelSource(

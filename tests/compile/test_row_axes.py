@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from native_kernels import build_native
 from xdsl.dialects import builtin
 
 from lostwax.backends.cpu.lowerings import lowerings
@@ -17,7 +18,6 @@ from lostwax.backends.predicates import of_rows
 from lostwax.backends.proof.kit import candidates
 from lostwax.backends.proof.run_alone import Alone, launches_alone
 from lostwax.frontend.capture import Captured
-from lostwax.ir.contract.kernel import CompiledKernel, KernelSource
 from lostwax.ir.contract.program import Bucket, Guard, Segment
 from lostwax.ir.passes.assign_formats import AssignFormatsPass
 from lostwax.ir.passes.clean_up import CleanUpPass
@@ -46,10 +46,6 @@ def _found(captured: Captured, segment: Segment, op: str) -> Iterator[Candidate]
     for candidate in candidates(_context(captured, segment), lowerings(CPU)):
         if [each.name for each in candidate.region.ops.values()] == [op]:
             yield candidate
-
-
-def _build(source: KernelSource) -> CompiledKernel:
-    raise AssertionError(f"no kernel is needed for {source}")
 
 
 @pytest.mark.parametrize("segment", ["extend", "decode", "pick"])
@@ -82,7 +78,7 @@ def test_requests_are_no_rows_where_each_has_several(small_capture: Captured) ->
 
 def test_a_launch_reads_only_what_its_segment_is_given(small_capture: Captured) -> None:
     candidate = next(_found(small_capture, "pick", "quant.linear"))
-    alone, _ = launches_alone(candidate, _build)
+    alone, _ = launches_alone(candidate, build_native)
     assert isinstance(alone, Alone)
     placed = Candidate(
         candidate.context, candidate.block, candidate.region, candidate.lowering, alone

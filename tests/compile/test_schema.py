@@ -14,7 +14,7 @@ from lostwax.ir.contract.probe import Probes
 from lostwax.ir.contract.program import Program
 from lostwax.ir.contract.weights import WeightPlan
 
-FORMS = {10: "aceccf90a043fb90"}
+FORMS = {11: "e0aebf52f778638f"}
 """The digest of all structures by the schema's number. Where this fails: raise SCHEMA, say there
 what changed, and put the new digest here; an older artifact is then refused as what it is."""
 

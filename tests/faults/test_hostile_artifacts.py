@@ -16,16 +16,15 @@ import numpy as np
 import pytest
 from hostile_files import FILES, Mutant, file_mutants, restore, value_mutants
 from hostile_trial import SEED, try_all
+from native_kernels import driver_of
 from small import PROMPT, batch, plan
 from small_fixtures import Compiled, CompileSmall
 from step_oracle import plan_of
 
 from lostwax.backends.cpu import BACKEND
-from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.boot_check import check_boot, require_proven
 from lostwax.backends.runtime.checkpoint_content import content_digests, require_content
-from lostwax.backends.runtime.driver import no_kernels
 from lostwax.backends.runtime.load import load
 from lostwax.backends.runtime.ticket import Held
 from lostwax.cli.explain import explain
@@ -75,7 +74,7 @@ def use_artifact(art: Path, checkpoint: Path, name: str) -> Callable[[], object]
 
     def use_probes() -> None:
         reader = ArtifactReader(art)
-        driver = CpuDriver(reader.manifest.target, no_kernels, {})
+        driver = driver_of(art)
         require_proven(check_boot(reader, driver, BACKEND.kernels, art.parent / "evidence"))
 
     def use_choices() -> None:

@@ -10,16 +10,15 @@ from pathlib import Path
 import pytest
 from hostile_files import FILES, Mutant, file_mutants, restore, value_mutants
 from hostile_trial import SEED, no_hang, outcome, try_all
+from native_kernels import driver_of
 from small_fixtures import Compiled
 
 from lostwax.backends.cpu import BACKEND
-from lostwax.backends.cpu.driver import CpuDriver
 from lostwax.backends.records.measurements import open_measurements
 from lostwax.backends.records.store import RecordStore, fastest, record_files
 from lostwax.backends.runtime import boot_check
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.boot_check import BootReport, check_boot, require_proven
-from lostwax.backends.runtime.driver import no_kernels
 from lostwax.cli.default_model import default_checkpoint
 from lostwax.frontend.config import read_config
 from lostwax.ir.contract.check_program import code_of
@@ -49,7 +48,7 @@ def certified(small_artifact: Compiled, tmp_path: Path) -> tuple[ArtifactReader,
 
 
 def _boot(reader: ArtifactReader, folder: Path) -> BootReport:
-    driver = CpuDriver(reader.manifest.target, no_kernels, {})
+    driver = driver_of(reader.folder)
     return check_boot(reader, driver, BACKEND.kernels, folder)
 
 

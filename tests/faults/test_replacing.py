@@ -28,11 +28,11 @@ SCRIPT = Path(replacing_killed.__file__)
 
 
 @pytest.fixture(scope="module")
-def versions(small_artifact: Compiled, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def versions(torch_artifact: Compiled, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two artifacts of other digests, cut to what opens, so that a copy takes few steps."""
     folder = tmp_path_factory.mktemp("versions")
     for name in ("one", "two"):
-        _cut_down(small_artifact.artifact, folder / name)
+        _cut_down(torch_artifact.artifact, folder / name)
     return folder
 
 

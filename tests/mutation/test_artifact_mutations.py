@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from xdsl.ir import Operation
 from xdsl.rewriter import Rewriter
 
 import lostwax.backends.portable.kernels.route as route_kernel
+from lostwax.backends.plan.cover import Forced
 from lostwax.backends.runtime.load import Runtime
 from lostwax.frontend.config import ModelConfig
 from lostwax.ir.dialects.core import RopeOp
@@ -189,6 +191,7 @@ def test_weighing_experts_by_biased_scores_is_noticed(
 
     monkeypatch.setattr(route_kernel, "route", wrong)
     # loaded again: functions are bound at load
-    runtime = models.runtime(build(), models.checkpoint("plain", 0, "fp32").folder)
+    forced = replace(build(), forced=(Forced("moe.route", "portable_route"),))
+    runtime = models.runtime(forced, models.checkpoint("plain", 0, "fp32").folder)
     assert_noticed(models, runtime)
     assert calls, "no program calls the portable route kernel: mutate the one that it calls"

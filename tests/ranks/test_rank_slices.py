@@ -24,7 +24,7 @@ from lostwax.frontend.capture import capture
 from lostwax.frontend.checkpoint import open_checkpoint
 from lostwax.frontend.new_checkpoint import new_checkpoint
 from lostwax.ir.contract.ranks import ALONE, Rank
-from lostwax.ir.contract.weights import Source, Split, StoredWeight, Transpose, WeightPlan
+from lostwax.ir.contract.weights import Source, Split, StoredWeight, Tile, Transpose, WeightPlan
 from lostwax.ir.reference.dtype import Scaled, Value
 from lostwax.ir.reference.weight_forms import stored_weight
 
@@ -102,7 +102,7 @@ def test_slices_are_the_whole_cut_in_rank_order(checkpoint: Path, plan: WeightPl
         if (
             len(stored.parts) > 1
             or stored.is_scale
-            or any(isinstance(s, Transpose) for s in stored.steps)
+            or any(isinstance(s, Transpose | Tile) for s in stored.steps)
         ):
             continue
         names = [prefix + part.name for part in stored.parts]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from lostwax.backends.cpu.lowerings.attention import CPU_ATTENTION
 from lostwax.backends.cpu.lowerings.experts import CPU_EXPERTS
+from lostwax.backends.cpu.lowerings.native_attention import NATIVE_ATTENTION
+from lostwax.backends.cpu.lowerings.native_products import NATIVE_PRODUCTS
+from lostwax.backends.cpu.lowerings.native_rows import NATIVE_ROWS
 from lostwax.backends.cpu.lowerings.row_by_row import CPU_ROW_BY_ROW
 from lostwax.backends.lowering import Lowering
 from lostwax.backends.portable.lowerings import lowerings as portable
@@ -12,4 +15,5 @@ from lostwax.ir.contract.target import Target
 
 def lowerings(target: Target) -> tuple[Lowering, ...]:
     """What plans for this target choose from."""
-    return (*CPU_ATTENTION, *CPU_EXPERTS, *CPU_ROW_BY_ROW, *portable(target))
+    own = (*NATIVE_ATTENTION, *NATIVE_PRODUCTS, *NATIVE_ROWS)
+    return (*own, *CPU_ATTENTION, *CPU_EXPERTS, *CPU_ROW_BY_ROW, *portable(target))

@@ -167,7 +167,8 @@ def _toolchain(backend: Backend, target: Target) -> str:
         return "needs no compiler"
     compiler: Any = backend.load(backend.compiler)(target)
     versions: dict[str, str] = compiler.toolchain()
-    return ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    said = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    return said or "needs no compiler"
 
 
 def device_not_opened(backend: Backend, target: Target) -> Seen:

@@ -1,0 +1,93 @@
+"""Builds the libraries of native kernels: `python -m lostwax.backends.cpu.build_library`.
+
+For who changes a kernel. Needs the extra `native` (the ziglang wheel: a C++ compiler for every
+instruction set, the same everywhere), so that the same sources give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from lostwax.backends.cpu.library import FOLDER, KERNELS, NOTE, Library, sources_digest
+from lostwax.ir.contract.own_program import own_program
+
+FLAGS = (
+    "-x", "c++", "-std=c++20", "-O3", "-fPIC", "-fno-exceptions", "-fno-rtti", "-fno-math-errno",
+    "-ffp-contract=fast", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables", "-fno-ident",
+    "-g0", "-Wall", "-Wextra", "-Werror",
+)  # fmt: skip
+
+
+class Level(NamedTuple):
+    """An instruction set: the compiler's name for it, and what the processor must have."""
+
+    name: str
+    features: tuple[str, ...]
+
+
+class Build(NamedTuple):
+    """A library: for what it is, the least that it asks for, and more that some processors have,
+    whose kernels have a suffix (`KERNEL` in `team.h`), best first."""
+
+    target: str
+    least: Level
+    more: dict[str, Level]
+
+
+_V3 = Level("x86_64_v3", ("avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"))
+_V4 = Level("x86_64_v4", ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"))
+BUILDS = {"x86-64-v3": Build("x86_64-linux-gnu.2.28", _V3, {"_avx512": _V4})}
+"""By `Target.arch`."""
+
+
+def flags_of(build: Build) -> tuple[str, ...]:
+    """All that says how a library is built, for its digest."""
+    levels = (build.least, *build.more.values())
+    return (*FLAGS, build.target, *(level.name for level in levels))
+
+
+def built(build: Build) -> bytes:
+    """The library that the sources give. Raises CalledProcessError for what is refused."""
+    compiler = [*own_program("ziglang"), "cc", "-target", build.target]
+    with tempfile.TemporaryDirectory() as work:
+        objects: list[str] = []
+        for source, level in (
+            ("pool.cpp", build.least),
+            *(("native.cpp", level) for level in (build.least, *build.more.values())),
+        ):
+            objects.append(str(Path(work, f"{len(objects)}.o")))
+            command = [*compiler, f"-mcpu={level.name}", *FLAGS, "-c", source, "-o", objects[-1]]
+            subprocess.run(command, cwd=KERNELS, check=True)
+        out = Path(work, "native.so")
+        subprocess.run([*compiler, "-shared", "-s", *objects, "-o", str(out)], check=True)
+        return out.read_bytes()
+
+
+def main() -> None:
+    """Build all, write them beside `library.json`."""
+    FOLDER.mkdir(exist_ok=True)
+    notes: dict[str, Library] = {}
+    for arch, build in BUILDS.items():
+        content = built(build)
+        file = f"{arch}.so"
+        (FOLDER / file).write_bytes(content)
+        notes[arch] = Library(
+            file=file,
+            digest=hashlib.sha256(content).hexdigest(),
+            sources=sources_digest(flags_of(build)),
+            compiler=f"ziglang {version('ziglang')}",
+            features=build.least.features,
+            more={suffix: level.features for suffix, level in build.more.items()},
+        )
+    NOTE.write_bytes(msgspec.json.format(msgspec.json.encode(notes)) + b"\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+// Which experts a row goes to, and what they make of it, in f32.
+
+#include "products.cpp"
+#include "team.h"
+
+namespace {
+
+// The slots (row times choices plus choice) that chose an expert, in order.
+inline int64_t slots_of(const int32_t *ids, int64_t count, int32_t expert, int32_t *slots) {
+  int64_t found = 0;
+  for (int64_t i = 0; i < count; i++) {
+    slots[found] = (int32_t)i;
+    found += ids[i] == expert;
+  }
+  return found;
+}
+
+} // namespace
+
+extern "C" {
+
+// hidden [T * choices, I] = silu(x . gate) * (x . up) of each slot's expert; weight [E][2 I, D].
+// Parameters: x, ids, weight, hidden, num_rows, T, choices, E, D, I, row of x.
+// Scratch: 48 rows of 128, then two lists of T * choices + 1.
+void KERNEL(experts_gate_up_f32)(void **params, Team *team) {
+  const float *x = pointer<float>(params, 0), *w = pointer<float>(params, 2);
+  const int32_t *ids = pointer<int32_t>(params, 1);
+  float *hidden = pointer<float>(params, 3);
+  int64_t most = integer(params, 5), rows = real_rows(params, 4, most);
+  int64_t choices = integer(params, 6), experts = integer(params, 7);
+  int64_t count = integer(params, 8), columns = integer(params, 9), x_row = integer(params, 10);
+  int64_t num_tiles = parts(columns, TILE), groups = parts(num_tiles, GROUP);
+  float *whole = (float *)team->scratch;
+  int32_t *slots = (int32_t *)(whole + 2 * ROW_BLOCK * GROUP * TILE);
+  int32_t *from = slots + most * choices + 1;
+  for (int64_t c; (c = take(team, experts * groups)) >= 0;) {
+    int64_t expert = c / groups, first = c % groups * GROUP;
+    int64_t held = slots_of(ids, rows * choices, (int32_t)expert, slots);
+    for (int64_t i = 0; i < held; i++)
+      from[i] = slots[i] / (int32_t)choices;
+    const float *own = w + expert * 2 * num_tiles * count * TILE;
+    for (int64_t r = 0; r < held; r += ROW_BLOCK)
+      gated_columns(Listed{x, x_row, from + r}, smaller(ROW_BLOCK, held - r), own, count, columns,
+                    first, smaller(GROUP, num_tiles - first), Places{hidden, columns, slots + r},
+                    whole);
+  }
+}
+
+// made [T * choices, D] = hidden . down of each slot's expert; weight [E][D, I].
+// Parameters: hidden, ids, weight, made, num_rows, T, choices, E, I, D.
+// Scratch: 48 rows of 64, then a list of T * choices + 1.
+void KERNEL(experts_down_f32)(void **params, Team *team) {
+  const float *hidden = pointer<float>(params, 0), *w = pointer<float>(params, 2);
+  const int32_t *ids = pointer<int32_t>(params, 1);
+  float *made = pointer<float>(params, 3);
+  int64_t rows = real_rows(params, 4, integer(params, 5));
+  int64_t choices = integer(params, 6), experts = integer(params, 7);
+  int64_t count = integer(params, 8), columns = integer(params, 9);
+  int64_t num_tiles = parts(columns, TILE), groups = parts(num_tiles, GROUP);
+  float *whole = (float *)team->scratch;
+  int32_t *slots = (int32_t *)(whole + ROW_BLOCK * GROUP * TILE);
+  for (int64_t c; (c = take(team, experts * groups)) >= 0;) {
+    int64_t expert = c / groups, first = c % groups * GROUP;
+    int64_t held = slots_of(ids, rows * choices, (int32_t)expert, slots);
+    const float *own = w + expert * num_tiles * count * TILE;
+    for (int64_t r = 0; r < held; r += ROW_BLOCK)
+      columns_of(Listed{hidden, count, slots + r}, smaller(ROW_BLOCK, held - r), own, count,
+                 columns, first, smaller(GROUP, num_tiles - first),
+                 Places{made, columns, slots + r}, whole);
+  }
+}
+
+// out [T, D] = the weighted sum of a row's slots; one that chose no expert adds nothing.
+// Parameters: made, ids, weights, out, num_rows, T, choices, D, row of out.
+void KERNEL(experts_sum_f32)(void **params, Team *team) {
+  const float *made = pointer<float>(params, 0), *weights = pointer<float>(params, 2);
+  const int32_t *ids = pointer<int32_t>(params, 1);
+  float *out = pointer<float>(params, 3);
+  int64_t rows = real_rows(params, 4, integer(params, 5)), choices = integer(params, 6);
+  int64_t columns = integer(params, 7), out_row = integer(params, 8);
+  for (int64_t r; (r = take(team, rows)) >= 0;) {
+    float *to = out + r * out_row;
+    for (int64_t n = 0; n < columns; n++)
+      to[n] = 0.0f;
+    for (int64_t j = r * choices; j < (r + 1) * choices; j++)
+      if (ids[j] >= 0)
+        for (int64_t n = 0; n < columns; n++)
+          to[n] += weights[j] * made[j * columns + n];
+  }
+}
+
+// ids and weights [T, K] of noaux_tc: experts are chosen by biased scores of the best groups, and
+// weighed by scores without. The lowest index wins ties. Rows without a token choose none.
+// Parameters: logits, bias, positions, ids, weights, num_rows, T, E, K, groups, groups that stay,
+// whether weights are normalised, row of logits, scale. Scratch: 3 E floats.
+void KERNEL(route_f32)(void **params, Team *team) {
+  const float *logits = pointer<float>(params, 0), *bias = pointer<float>(params, 1);
+  const int32_t *positions = pointer<int32_t>(params, 2);
+  int32_t *ids = pointer<int32_t>(params, 3);
+  float *weights = pointer<float>(params, 4);
+  int64_t most = integer(params, 6), rows = real_rows(params, 5, most);
+  int64_t experts = integer(params, 7), choices = integer(params, 8);
+  int64_t groups = integer(params, 9), stay = integer(params, 10), normalise = integer(params, 11);
+  int64_t logits_row = integer(params, 12), each = experts / groups;
+  float scale = number(params, 13), never = -__builtin_inff();
+  float *scores = (float *)team->scratch, *biased = scores + experts, *best = biased + experts;
+  for (int64_t r; (r = take(team, most)) >= 0;) {
+    int32_t *to = ids + r * choices;
+    float *weight = weights + r * choices;
+    if (r >= rows || positions[r] < 0) {
+      for (int64_t j = 0; j < choices; j++)
+        to[j] = -1, weight[j] = 0.0f;
+      continue;
+    }
+    for (int64_t e = 0; e < experts; e++) {
+      scores[e] = 1.0f / (1.0f + exp_one(-logits[r * logits_row + e]));
+      biased[e] = scores[e] + bias[e];
+    }
+    if (stay < groups) {
+      for (int64_t g = 0; g < groups; g++) {
+        float first = never, second = never;
+        for (int64_t e = g * each; e < (g + 1) * each; e++) {
+          float held = biased[e];
+          if (held > first)
+            second = first, first = held;
+          else if (held > second)
+            second = held;
+        }
+        best[g] = each > 1 ? first + second : first;
+      }
+      for (int64_t g = 0; g < groups; g++) {
+        int64_t before = 0;
+        for (int64_t o = 0; o < groups; o++)
+          before += best[o] > best[g] || (best[o] == best[g] && o < g);
+        if (before >= stay)
+          for (int64_t e = g * each; e < (g + 1) * each; e++)
+            biased[e] = never;
+      }
+    }
+    float sum = 0.0f;
+    for (int64_t j = 0; j < choices; j++) {
+      int64_t found = 0;
+      for (int64_t e = 1; e < experts; e++)
+        if (biased[e] > biased[found])
+          found = e;
+      to[j] = (int32_t)found;
+      weight[j] = scores[found];
+      sum += weight[j];
+      biased[found] = never;
+    }
+    for (int64_t j = 0; j < choices; j++)
+      weight[j] = (normalise ? weight[j] / (sum + 1e-20f) : weight[j]) * scale;
+  }
+}
+}

@@ -1,0 +1,135 @@
+"""Products with packed weights, gate and up as one pass, and routed experts: native kernels."""
+
+from __future__ import annotations
+
+from lostwax.backends import predicates as P
+from lostwax.backends.cpu.lowerings.native_calls import (
+    GROUP,
+    ON_HOST,
+    ROW_BLOCK,
+    TILE,
+    f32,
+    in_a_list,
+    native,
+    num_rows,
+)
+from lostwax.backends.gpu_kernels.lowerings.launches import Carver
+from lostwax.backends.lowering import Knobs, Lowering, Match, Work
+from lostwax.backends.portable.lowerings.linear import GATED
+from lostwax.ir.contract.program import Launch, View
+from lostwax.ir.contract.weights import WeightForm
+from lostwax.ir.dialects.moe import ExpertsOp
+from lostwax.ir.dialects.quant import LinearOp
+from lostwax.ir.region import Region
+
+PACKED = WeightForm(name="packed", pad=(TILE, 1), tile=(TILE, 1))
+"""[N / 16, K, 16, 1]: what a few columns read of a weight is one stream."""
+PACKED_GATE_UP = WeightForm(
+    name="packed_gate_up", concat=("w_gate", "w_up"), pad=(TILE, 1), tile=(TILE, 1)
+)
+PACKED_EXPERTS = WeightForm(name="packed_experts", pad=(1, TILE, 1), tile=(TILE, 1))
+PACKED_EXPERTS_GATE_UP = WeightForm(
+    name="packed_experts_gate_up",
+    concat=("gate", "up"),
+    axis=1,
+    pad=(1, TILE, 1),
+    tile=(TILE, 1),
+)
+PRODUCT_BYTES = 4 * ROW_BLOCK * GROUP
+
+
+def _work(match: Match, knobs: Knobs) -> Work:
+    return in_a_list(match.work())
+
+
+def _emit_linear(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
+    x, out = match.view("x"), match.view("op.out")
+    rows, count = match.shape("x")
+    return (
+        native(
+            match, "cpu_native_linear", "linear_f32",
+            x, match.view("weight"), out, num_rows(match),
+            rows, count, match.shape("weight")[0], x.strides[0], out.strides[0],
+            scratch_bytes=PRODUCT_BYTES,
+        ),
+    )  # fmt: skip
+
+
+def _emit_gate_up(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
+    x, out = match.view("x"), match.view("act")
+    rows, count = match.shape("x")
+    return (
+        native(
+            match, "cpu_native_gate_up", "gate_up_f32",
+            x, match.view("w_gate"), out, num_rows(match),
+            rows, count, match.shape("w_gate")[0], x.strides[0], out.strides[0],
+            scratch_bytes=2 * PRODUCT_BYTES,
+        ),
+    )  # fmt: skip
+
+
+def _carved(match: Match, workspace: View | None) -> tuple[Carver, View, View]:
+    tokens, choices = match.shape("ids")
+    _, inter, dim = match.shape("gate")
+    carver = Carver(workspace)
+    return (
+        carver,
+        carver.take("f32", tokens * choices, inter),
+        carver.take("f32", tokens * choices, dim),
+    )
+
+
+def _emit_experts(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
+    name = "cpu_native_experts"
+    _, hidden, made = _carved(match, match.workspace)
+    x, ids, out = match.view("x"), match.view("ids"), match.view("op.out")
+    tokens, choices = match.shape("ids")
+    experts, inter, dim = match.shape("gate")
+    rows, a_list = num_rows(match), 4 * (tokens * choices + 1)
+    return (
+        native(
+            match, name, "experts_gate_up_f32", x, ids, match.view("gate"), hidden, rows,
+            tokens, choices, experts, dim, inter, x.strides[0],
+            scratch_bytes=2 * PRODUCT_BYTES + 2 * a_list,
+        ),
+        native(
+            match, name, "experts_down_f32", hidden, ids, match.view("down"), made, rows,
+            tokens, choices, experts, inter, dim, scratch_bytes=PRODUCT_BYTES + a_list,
+        ),
+        native(
+            match, name, "experts_sum_f32", made, ids, match.view("weights"), out, rows,
+            tokens, choices, dim, out.strides[0],
+        ),
+    )  # fmt: skip
+
+
+NATIVE_PRODUCTS = (
+    Lowering(
+        name="cpu_native_linear",
+        pattern=Region.single(LinearOp),
+        emit=_emit_linear,
+        when=ON_HOST & f32("x", "weight", "op.out") & P.rank("x", 2) & P.of_rows("x"),
+        weights={"weight": PACKED},
+        row_invariant=True,
+        work=_work,
+    ),
+    Lowering(
+        name="cpu_native_gate_up",
+        pattern=GATED,
+        emit=_emit_gate_up,
+        when=ON_HOST & f32("x", "w_gate", "w_up", "act") & P.rank("x", 2) & P.of_rows("x"),
+        weights={"w_gate": PACKED_GATE_UP},
+        row_invariant=True,
+        work=_work,
+    ),
+    Lowering(
+        name="cpu_native_experts",
+        pattern=Region.single(ExpertsOp),
+        emit=_emit_experts,
+        when=ON_HOST & f32("x", "gate", "up", "down", "weights", "op.out") & P.of_rows("x"),
+        weights={"gate": PACKED_EXPERTS_GATE_UP, "down": PACKED_EXPERTS},
+        row_invariant=True,
+        workspace=lambda match, knobs: _carved(match, None)[0].num_bytes,
+        work=_work,
+    ),
+)
