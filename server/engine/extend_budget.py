@@ -34,7 +34,7 @@ SHARE_OF_LONGER = 1 / 16
 """Weight of the last step in what a decode step takes; of one that took longer less, as what
 disturbs a step makes it longer, never shorter, and a stream's usual wait is the undisturbed."""
 SHARE_OF_LONGER_BESIDE = 1 / 64
-"""The same of one between a prompt's steps, which leave other things in caches than the answers'."""
+"""The same of one between a prompt's steps, which leave the prompt's in caches."""
 
 
 class ExtendBudget:
@@ -95,8 +95,9 @@ class ExtendBudget:
         return self._times.foretell(rows, context, allowed) <= allowed
 
     def note_decode(self, num_answers: int, seconds: float, *, is_beside: bool = False) -> None:
-        """A decode step took so long, beside a prompt or not. The first of about so many answers takes longer than those
-        that follow, and any may once: it counts as twice what they take at most."""
+        """A decode step took so long, beside a prompt or not. The first of about so many answers
+        takes longer than those that follow, and any may once: it counts as twice what they take at
+        most."""
         self._found.clear()
         kind = num_answers.bit_length()
         if kind not in self._begun:

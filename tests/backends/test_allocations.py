@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import accumulate
 
 import pytest
+from held_bytes import most_held
 from model_formats import FORMATS
 from native_kernels import build_native
-from torch.profiler import ProfilerActivity, profile
 from xdsl.dialects import builtin
 
 from lostwax.backends.cpu.driver import CpuDriver
@@ -54,12 +53,7 @@ class MeteredDriver(CpuDriver):
         call = super().bind(launch, resolve)
 
         def watched() -> None:
-            with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-                call()
-            events = seen.profiler.kineto_results.events()  # pyright: ignore
-            named = (e for e in events if e.name() == "[memory]")
-            changes = sorted((e.start_ns(), e.nbytes()) for e in named)  # pyright: ignore
-            most = max(accumulate((change for _, change in changes), initial=0))
+            most = most_held(call)
             if launch.op == PREPARE:
                 assert isinstance(launch, HostCall)
                 self.prepared[launch.function] = most, launch.allocates
