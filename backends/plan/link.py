@@ -12,8 +12,8 @@ from lostwax.ir.contract.program import KernelLaunch, Launch, Program
 
 
 def link(launches: Iterable[Launch], kernels: Mapping[str, CompiledKernel]) -> tuple[Launch, ...]:
-    """The launches with their binaries' names, trailing pointers, and what these ask for of shared
-    memory beside what the launches ask for themselves.
+    """The launches with their binaries' names, shared memory and trailing pointers. What a binary
+    does not say of shared memory (a native kernel's scratch) is as the launch has it.
 
     `kernels` are by their sources' digests, which the launches have for a binary (`stand_in`).
     """
@@ -28,7 +28,7 @@ def _linked(launch: KernelLaunch, kernel: CompiledKernel) -> KernelLaunch:
         launch,
         binary=kernel.binary,
         params=(*launch.params, *(Null(),) * kernel.trailing_nulls),
-        shared_bytes=launch.shared_bytes + kernel.shared_bytes,
+        shared_bytes=kernel.shared_bytes or launch.shared_bytes,
     )
 
 

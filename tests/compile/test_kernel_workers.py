@@ -256,6 +256,9 @@ def test_launches_get_what_only_the_compiler_knows(tmp_path: Path) -> None:
     assert isinstance(linked, KernelLaunch)
     assert linked.binary == built.kernels[0].binary
     assert (linked.params, linked.shared_bytes) == ((Null(), Null()), 16)
+    (again,) = link((structs.replace(launch, shared_bytes=16),), built.by_source)
+    assert isinstance(again, KernelLaunch)
+    assert again.shared_bytes == 16, "asked for by a stand-in and its kernel: once"
 
 
 @pytest.mark.slow
