@@ -16,6 +16,9 @@ import pytest
 from harness import Build, Models
 from stored_model import differences
 
+from lostwax.backends.runtime.artifact_reader import ArtifactReader
+from lostwax.ir.contract.choice import Choices
+
 BUILDS = [
     Build("plain", 0, "bf16", "bf16"),
     Build("odd", 4, "fp8", "bf16"),
@@ -33,3 +36,15 @@ def test_a_bf16_artifact_follows_the_reference(models: Models, build: Build) -> 
     assert np.isfinite(sparse).all()
     assert sparse.mean() < 0.01, f"with a selection: {sparse}"
     assert np.quantile(sparse, 0.98) < 0.06, f"with a selection: {sparse}"
+
+
+AROUND_LAYERS = {"portable_embed", "portable_zeros_like"}
+
+
+@pytest.mark.parametrize("build", [BUILDS[0], BUILDS[2]], ids=lambda build: build.name)
+def test_its_layers_decode_on_native_kernels(models: Models, build: Build) -> None:
+    """With weights in bf16 and in fp8."""
+    choices = ArtifactReader(models.artifact(build)).structure("choices.json", Choices)
+    decoding = (p for name, p in choices.programs.items() if name.startswith("decode"))
+    others = {c.lowering for p in decoding for c in p if not c.lowering.startswith("cpu_native_")}
+    assert others == AROUND_LAYERS

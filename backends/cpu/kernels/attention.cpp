@@ -1,7 +1,8 @@
-// Latent attention over the paged cache, absorbed, in f32: each row over its own positions.
+// Latent attention over the paged cache, absorbed: each row over its own positions. Queries as the
+// cached rows see them, scores and contexts are f32.
 
 #include "cache.h"
-#include "products.cpp"
+#include "multiply.h"
 #include "team.h"
 
 namespace {
@@ -9,11 +10,11 @@ namespace {
 const int64_t HEADS = 4; // of a chunk: they share what is read of the cache
 
 // Scores of H heads at LANES / H positions, those of one head together.
-template <int H>
-inline void scores_at(const float *const *cached, int64_t held, const float *q, int64_t width,
+template <int H, typename T>
+inline void scores_at(const T *const *cached, int64_t held, const float *q, int64_t width,
                       float *out, int64_t out_head) {
   const int P = LANES / H;
-  const float *at[P];
+  const T *at[P];
 #pragma GCC unroll 16
   for (int p = 0; p < P; p++)
     at[p] = cached[smaller(p, held - 1)];
@@ -26,10 +27,10 @@ inline void scores_at(const float *const *cached, int64_t held, const float *q, 
     vf asked[H];
 #pragma GCC unroll 16
     for (int h = 0; h < H; h++)
-      asked[h] = *(const vf *)(q + h * width + i);
+      asked[h] = load(q + h * width + i);
 #pragma GCC unroll 16
     for (int p = 0; p < P; p++) {
-      vf key = *(const vf *)(at[p] + i);
+      vf key = load(at[p] + i);
 #pragma GCC unroll 16
       for (int h = 0; h < H; h++)
         sums[h * P + p] += key * asked[h];
@@ -40,7 +41,7 @@ inline void scores_at(const float *const *cached, int64_t held, const float *q, 
     for (int64_t p = 0; p < held; p++) {
       float sum = found[h * P + p];
       for (int64_t j = i; j < width; j++)
-        sum += at[p][j] * q[h * width + j];
+        sum += wide(at[p][j]) * q[h * width + j];
       out[h * out_head + p] = sum;
     }
 }
@@ -66,8 +67,8 @@ inline void softmax(float *scores, int64_t count) {
 }
 
 // context [H, latent] = shares [H, count] . cached rows, two vectors of columns at a time.
-template <int H>
-inline void contexts(const float *const *cached, const float *shares, int64_t share_head,
+template <int H, typename T>
+inline void contexts(const T *const *cached, const float *shares, int64_t share_head,
                      int64_t count, int64_t latent, float *context) {
   int64_t c = 0;
   for (; c + 2 * LANES <= latent; c += 2 * LANES) {
@@ -76,7 +77,7 @@ inline void contexts(const float *const *cached, const float *shares, int64_t sh
     for (int h = 0; h < H; h++)
       sums[h][0] = sums[h][1] = same(0.0f);
     for (int64_t i = 0; i < count; i++) {
-      vf low = *(const vf *)(cached[i] + c), high = *(const vf *)(cached[i] + c + LANES);
+      vf low = load(cached[i] + c), high = load(cached[i] + c + LANES);
 #pragma GCC unroll 4
       for (int h = 0; h < H; h++) {
         vf share = same(shares[h * share_head + i]);
@@ -94,16 +95,39 @@ inline void contexts(const float *const *cached, const float *shares, int64_t sh
     for (int h = 0; h < H; h++) {
       float sum = 0.0f;
       for (int64_t i = 0; i < count; i++)
-        sum += shares[h * share_head + i] * cached[i][c];
+        sum += shares[h * share_head + i] * wide(cached[i][c]);
       context[h * latent + c] = sum;
     }
 }
 
-// out[r][n] = x[r] . w[n] over `count`, for R rows and N rows of w. A sum has one order, whatever
-// stands beside it.
-template <int R, int N>
-inline __attribute__((always_inline)) void dot_block(const float *x, int64_t x_row, const float *w,
-                                                     int64_t count, float *out, int64_t out_row) {
+// Rows of a weight, `count` numbers each.
+template <typename W> struct Lines {
+  const W *first;
+  int64_t count;
+  Lines from(int64_t n) const { return {first + n * count, count}; }
+  vf at(int64_t n, int64_t i) const { return load(first + n * count + i); }
+  float one(int64_t n, int64_t i) const { return wide(first[n * count + i]); }
+};
+
+// The same of e4m3 with a scale for each 128 rows and columns.
+template <> struct Lines<f8> {
+  const f8 *first;
+  int64_t count;
+  const float *scales;
+  int64_t row; // of the first line, where scales begin
+  Lines from(int64_t n) const { return {first + n * count, count, scales, row + n}; }
+  float scale(int64_t n, int64_t i) const {
+    return F8_FACTOR * scales[(row + n) / SCALED * parts(count, SCALED) + i / SCALED];
+  }
+  vf at(int64_t n, int64_t i) const { return load(first + n * count + i) * same(scale(n, i)); }
+  float one(int64_t n, int64_t i) const { return wide(first[n * count + i]) * scale(n, i); }
+};
+
+// out[r][n] = x[r] . w[n], for R rows and N rows of w. A sum has one order, whatever stands beside
+// it.
+template <int R, int N, typename W, typename T>
+inline __attribute__((always_inline)) void dot_block(const float *x, int64_t x_row, Lines<W> w,
+                                                     T *out, int64_t out_row) {
   vf sums[R][N];
 #pragma GCC unroll 8
   for (int r = 0; r < R; r++)
@@ -111,14 +135,14 @@ inline __attribute__((always_inline)) void dot_block(const float *x, int64_t x_r
     for (int n = 0; n < N; n++)
       sums[r][n] = same(0.0f);
   int64_t i = 0;
-  for (; i + LANES <= count; i += LANES) {
+  for (; i + LANES <= w.count; i += LANES) {
     vf row[N];
 #pragma GCC unroll 8
     for (int n = 0; n < N; n++)
-      row[n] = *(const vf *)(w + n * count + i);
+      row[n] = w.at(n, i);
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
-      vf held = *(const vf *)(x + r * x_row + i);
+      vf held = load(x + r * x_row + i);
 #pragma GCC unroll 8
       for (int n = 0; n < N; n++)
         sums[r][n] += held * row[n];
@@ -127,35 +151,36 @@ inline __attribute__((always_inline)) void dot_block(const float *x, int64_t x_r
   for (int r = 0; r < R; r++)
     for (int n = 0; n < N; n++) {
       float sum = sum_of(sums[r][n]);
-      for (int64_t j = i; j < count; j++)
-        sum += x[r * x_row + j] * w[n * count + j];
-      out[r * out_row + n] = sum;
+      for (int64_t j = i; j < w.count; j++)
+        sum += x[r * x_row + j] * w.one(n, j);
+      store(out + r * out_row + n, sum);
     }
 }
 
-template <int N>
-inline void dot_rows(const float *x, int64_t x_row, int64_t rows, const float *w, int64_t count,
-                     float *out, int64_t out_row) {
+template <int N, typename W, typename T>
+inline void dot_rows(const float *x, int64_t x_row, int64_t rows, Lines<W> w, T *out,
+                     int64_t out_row) {
   int64_t r = 0;
   for (; r + 3 <= rows; r += 3)
-    dot_block<3, N>(x + r * x_row, x_row, w, count, out + r * out_row, out_row);
+    dot_block<3, N>(x + r * x_row, x_row, w, out + r * out_row, out_row);
   for (; r < rows; r++)
-    dot_block<1, N>(x + r * x_row, x_row, w, count, out + r * out_row, out_row);
+    dot_block<1, N>(x + r * x_row, x_row, w, out + r * out_row, out_row);
 }
 
-// The same for any number of rows, and up to four of w, which lie one behind the other.
-inline void dots(const float *x, int64_t x_row, int64_t rows, const float *w, int64_t count,
-                 int64_t columns, float *out, int64_t out_row) {
+// The same for any number of rows, and up to four of w.
+template <typename W, typename T>
+inline void dots(const float *x, int64_t x_row, int64_t rows, Lines<W> w, int64_t columns, T *out,
+                 int64_t out_row) {
   switch (columns) {
-  case 1: dot_rows<1>(x, x_row, rows, w, count, out, out_row); break;
-  case 2: dot_rows<2>(x, x_row, rows, w, count, out, out_row); break;
-  case 3: dot_rows<3>(x, x_row, rows, w, count, out, out_row); break;
-  default: dot_rows<4>(x, x_row, rows, w, count, out, out_row); break;
+  case 1: dot_rows<1>(x, x_row, rows, w, out, out_row); break;
+  case 2: dot_rows<2>(x, x_row, rows, w, out, out_row); break;
+  case 3: dot_rows<3>(x, x_row, rows, w, out, out_row); break;
+  default: dot_rows<4>(x, x_row, rows, w, out, out_row); break;
   }
 }
 
-template <int H>
-void heads(const float *const *cached, int64_t count, const float *q, int64_t width, float *scores,
+template <int H, typename T>
+void heads(const T *const *cached, int64_t count, const float *q, int64_t width, float *scores,
            int64_t most, int64_t latent, float *context) {
   for (int64_t i = 0; i < count; i += LANES / H)
     scores_at<H>(cached + i, smaller(LANES / H, count - i), q, width, scores + i, most);
@@ -165,7 +190,8 @@ void heads(const float *const *cached, int64_t count, const float *q, int64_t wi
 }
 
 // Any number of heads up to four, in ones, twos and fours: what a head gives depends on no other.
-inline void all_heads(int64_t held, const float *const *cached, int64_t count, const float *q,
+template <typename T>
+inline void all_heads(int64_t held, const T *const *cached, int64_t count, const float *q,
                       int64_t width, float *scores, int64_t most, int64_t latent, float *context) {
   for (int64_t h = 0; h < held;) {
     const float *own_q = q + h * width;
@@ -183,55 +209,54 @@ inline void all_heads(int64_t held, const float *const *cached, int64_t count, c
   }
 }
 
-} // namespace
+// Rows of kv_b [H, nope + value, latent] as tiles of its columns: parameters `index` and on.
+template <typename W> inline Tiles<W> keys_of(void **params, int index, int64_t latent) {
+  return {pointer<W>(params, index), TILE, latent};
+}
+template <> inline Tiles<f8> keys_of<f8>(void **params, int index, int64_t latent) {
+  const float *scales = pointer<float>(params, index + 1);
+  return {pointer<f8>(params, index), TILE, latent, scales, 1, parts(latent, SCALED), 0, 0};
+}
 
-extern "C" {
-
-// q [T, H, latent + rope] = q_nope . keys, then q_pe, all times the scale; kv_b [H, nope + value,
-// latent]: a head's first rows are its keys.
-// Parameters: q_nope, q_pe, kv_b, q, num_rows, T, H, nope, rope, value, latent, row and head of
-// q_nope, of q_pe, scale.
-void KERNEL(absorb_f32)(void **params, Team *team) {
-  const float *q_nope = pointer<float>(params, 0), *q_pe = pointer<float>(params, 1);
-  const float *kv_b = pointer<float>(params, 2);
-  float *q = pointer<float>(params, 3);
-  int64_t rows = real_rows(params, 4, integer(params, 5)), heads = integer(params, 6);
-  int64_t nope = integer(params, 7), rope = integer(params, 8), value = integer(params, 9);
-  int64_t latent = integer(params, 10), width = latent + rope, wide = GROUP * TILE;
-  int64_t nope_row = integer(params, 11), nope_head = integer(params, 12);
-  int64_t pe_row = integer(params, 13), pe_head = integer(params, 14);
-  float scale = number(params, 15);
-  int64_t groups = parts(width, wide), blocks = parts(rows, ROW_BLOCK);
+template <typename T, typename W> void absorb(void **params, Team *team) {
+  const T *q_nope = pointer<T>(params, 0), *q_pe = pointer<T>(params, 1);
+  float *q = pointer<float>(params, 4);
+  int64_t rows = real_rows(params, 5, integer(params, 6)), heads = integer(params, 7);
+  int64_t nope = integer(params, 8), rope = integer(params, 9), value = integer(params, 10);
+  int64_t latent = integer(params, 11), width = latent + rope;
+  int64_t nope_row = integer(params, 12), nope_head = integer(params, 13);
+  int64_t pe_row = integer(params, 14), pe_head = integer(params, 15);
+  float scale = number(params, 16);
+  Tiles<W> kv_b = keys_of<W>(params, 2, latent);
+  int64_t groups = parts(width, WIDE), blocks = parts(rows, ROW_BLOCK);
   for (int64_t c; (c = take(team, heads * groups * blocks)) >= 0;) {
     int64_t row = c / (heads * groups) * ROW_BLOCK, held = smaller(ROW_BLOCK, rows - row);
-    int64_t h = c / groups % heads, first = c % groups * wide;
-    int64_t end = smaller(first + wide, latent), whole = first + larger(end - first, 0) / TILE * TILE;
-    const float *from = q_nope + row * nope_row + h * nope_head;
-    const float *keys = kv_b + h * (nope + value) * latent;
+    int64_t h = c / groups % heads, first = c % groups * WIDE;
+    int64_t end = smaller(first + WIDE, latent), whole = first + larger(end - first, 0) / TILE * TILE;
+    const T *from = q_nope + row * nope_row + h * nope_head;
+    Tiles<W> keys = kv_b.from(0, h * (nope + value));
     float *to = q + (row * heads + h) * width;
-    multiply(Rows{from, nope_row}, held, keys + first, TILE, latent, nope,
-             Places{to + first, heads * width, nullptr}, (whole - first) / TILE);
+    multiply(Rows<T>{from, nope_row}, held, keys.from(first / TILE, 0), nope,
+             Places<float>{to + first, heads * width, nullptr}, (whole - first) / TILE,
+             (Room *)team->scratch);
     for (int64_t r = 0; r < held; r++) {
       float *own = to + r * heads * width;
       for (int64_t n = whole; n < end; n++) {
         own[n] = 0.0f;
         for (int64_t i = 0; i < nope; i++)
-          own[n] += from[r * nope_row + i] * keys[i * latent + n];
+          own[n] += wide(from[r * nope_row + i]) * keys.one(i, n);
       }
       for (int64_t n = first; n < end; n++)
         own[n] *= scale;
-      for (int64_t n = larger(first, latent); n < smaller(first + wide, width); n++)
-        own[n] = q_pe[(row + r) * pe_row + h * pe_head + n - latent] * scale;
+      for (int64_t n = larger(first, latent); n < smaller(first + WIDE, width); n++)
+        own[n] = wide(q_pe[(row + r) * pe_row + h * pe_head + n - latent]) * scale;
     }
   }
 }
 
-// context [T, H, latent]: attention of q over each row's selected positions [T, K], ascending and
-// then -1, or, without a selection, over the first K that it sees; zeros where there are none.
-// Parameters: q, cache, selection or null, positions, q_starts, page_table, context, num_rows, T, H,
-// rope, latent, K, B, pages, page_tokens. Scratch: 4 K floats, then K addresses.
-void KERNEL(attend_f32)(void **params, Team *team) {
-  const float *q = pointer<float>(params, 0), *cache = pointer<float>(params, 1);
+template <typename T> void attend(void **params, Team *team) {
+  const float *q = pointer<float>(params, 0);
+  const T *cache = pointer<T>(params, 1);
   const int32_t *selection = pointer<int32_t>(params, 2);
   const int32_t *positions = pointer<int32_t>(params, 3), *starts = pointer<int32_t>(params, 4);
   const int32_t *table = pointer<int32_t>(params, 5);
@@ -241,12 +266,12 @@ void KERNEL(attend_f32)(void **params, Team *team) {
   int64_t most = integer(params, 12), requests = integer(params, 13), pages = integer(params, 14);
   int64_t page_tokens = integer(params, 15), groups = parts(num_heads, HEADS);
   float *scores = (float *)team->scratch;
-  const float **cached = (const float **)(scores + HEADS * most);
+  const T **cached = (const T **)(scores + HEADS * most);
   for (int64_t c; (c = take(team, rows * groups)) >= 0;) {
     int64_t r = c / groups, first = c % groups * HEADS, held = smaller(HEADS, num_heads - first);
     const float *own_q = q + (r * num_heads + first) * width;
     float *to = context + (r * num_heads + first) * latent;
-    Cached own = {cache, table + request_of(starts, requests, r) * pages, page_tokens, width};
+    Cached<T> own = {cache, table + request_of(starts, requests, r) * pages, page_tokens, width};
     int64_t count = 0;
     if (selection)
       for (; count < most && selection[r * most + count] >= 0; count++)
@@ -263,24 +288,53 @@ void KERNEL(attend_f32)(void **params, Team *team) {
   }
 }
 
-// out [T, H, value] = context . values: the last rows of each head of kv_b.
-// Parameters: context, kv_b, out, num_rows, T, H, nope, value, latent, row of out.
-void KERNEL(write_heads_f32)(void **params, Team *team) {
-  const float *context = pointer<float>(params, 0), *kv_b = pointer<float>(params, 1);
-  float *out = pointer<float>(params, 2);
-  int64_t rows = real_rows(params, 3, integer(params, 4)), heads = integer(params, 5);
-  int64_t nope = integer(params, 6), value = integer(params, 7), latent = integer(params, 8);
-  int64_t out_row = integer(params, 9), wide = GROUP * TILE;
-  int64_t groups = parts(value, wide), blocks = parts(rows, ROW_BLOCK);
+template <typename W> inline Lines<W> lines_of(void **params, int index, int64_t latent) {
+  return {pointer<W>(params, index), latent};
+}
+template <> inline Lines<f8> lines_of<f8>(void **params, int index, int64_t latent) {
+  return {pointer<f8>(params, index), latent, pointer<float>(params, index + 1), 0};
+}
+
+template <typename W, typename T> void write_heads(void **params, Team *team) {
+  const float *context = pointer<float>(params, 0);
+  T *out = pointer<T>(params, 3);
+  int64_t rows = real_rows(params, 4, integer(params, 5)), heads = integer(params, 6);
+  int64_t nope = integer(params, 7), value = integer(params, 8), latent = integer(params, 9);
+  int64_t out_row = integer(params, 10);
+  Lines<W> kv_b = lines_of<W>(params, 1, latent);
+  int64_t groups = parts(value, WIDE), blocks = parts(rows, ROW_BLOCK);
   for (int64_t c; (c = take(team, heads * groups * blocks)) >= 0;) {
     int64_t row = c / (heads * groups) * ROW_BLOCK, held = smaller(ROW_BLOCK, rows - row);
-    int64_t h = c / groups % heads, first = c % groups * wide, end = smaller(first + wide, value);
-    const float *values = kv_b + (h * (nope + value) + nope) * latent;
+    int64_t h = c / groups % heads, first = c % groups * WIDE, end = smaller(first + WIDE, value);
+    Lines<W> values = kv_b.from(h * (nope + value) + nope);
     const float *from = context + (row * heads + h) * latent;
-    float *to = out + row * out_row + h * value;
+    T *to = out + row * out_row + h * value;
     for (int64_t n = first; n < end; n += 4)
-      dots(from, heads * latent, held, values + n * latent, latent, smaller(4, end - n), to + n,
-           out_row);
+      dots(from, heads * latent, held, values.from(n), smaller(4, end - n), to + n, out_row);
   }
 }
-}
+
+} // namespace
+
+// q [T, H, latent + rope] = q_nope . keys, then q_pe, all times the scale; kv_b [H, nope + value,
+// latent]: a head's first rows are its keys. By the types of q_nope and kv_b.
+// Parameters: q_nope, q_pe, kv_b, its scales or null, q, num_rows, T, H, nope, rope, value, latent,
+// row and head of q_nope, of q_pe, scale. Scratch: a Room.
+KERNEL_OF(absorb_f32, absorb<float, float>)
+KERNEL_OF(absorb_bf16, absorb<bf16, bf16>)
+KERNEL_OF(absorb_bf16_f8, absorb<bf16, f8>)
+
+// context [T, H, latent]: attention of q over each row's selected positions [T, K], ascending and
+// then -1, or, without a selection, over the first K that it sees; zeros where there are none. By
+// the cache's type.
+// Parameters: q, cache, selection or null, positions, q_starts, page_table, context, num_rows, T, H,
+// rope, latent, K, B, pages, page_tokens. Scratch: 4 K floats, then K addresses.
+KERNEL_OF(attend_f32, attend<float>)
+KERNEL_OF(attend_bf16, attend<bf16>)
+
+// out [T, H, value] = context . values: the last rows of each head of kv_b. By the types of these.
+// Parameters: context, kv_b, its scales or null, out, num_rows, T, H, nope, value, latent, row of
+// out.
+KERNEL_OF(write_heads_f32, write_heads<float, float>)
+KERNEL_OF(write_heads_bf16, write_heads<bf16, bf16>)
+KERNEL_OF(write_heads_f8_bf16, write_heads<f8, bf16>)

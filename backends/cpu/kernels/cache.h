@@ -12,13 +12,13 @@ static inline int64_t request_of(const int32_t *q_starts, int64_t requests, int6
   return b;
 }
 
-// One request's rows of a cache in f32.
-struct Cached {
-  const float *cache;
+// One request's rows of a cache.
+template <typename T> struct Cached {
+  const T *cache;
   const int32_t *pages;
   int64_t page_tokens;
   int64_t width;
-  const float *operator[](int64_t position) const {
+  const T *operator[](int64_t position) const {
     uint32_t at = (uint32_t)position, tokens = (uint32_t)page_tokens; // a short division
     return cache + (pages[at / tokens] * page_tokens + at % tokens) * width;
   }

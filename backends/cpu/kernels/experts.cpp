@@ -1,6 +1,6 @@
-// Which experts a row goes to, and what they make of it, in f32.
+// Which experts a row goes to, and what they make of it.
 
-#include "products.cpp"
+#include "multiply.h"
 #include "team.h"
 
 namespace {
@@ -15,60 +15,70 @@ inline int64_t slots_of(const int32_t *ids, int64_t count, int32_t expert, int32
   return found;
 }
 
-} // namespace
-
-extern "C" {
-
-// hidden [T * choices, I] = silu(x . gate) * (x . up) of each slot's expert; weight [E][2 I, D].
-// Parameters: x, ids, weight, hidden, num_rows, T, choices, E, D, I, row of x.
-// Scratch: 48 rows of 128, then two lists of T * choices + 1.
-void KERNEL(experts_gate_up_f32)(void **params, Team *team) {
-  const float *x = pointer<float>(params, 0), *w = pointer<float>(params, 2);
+template <typename X, typename W> void experts_gate_up(void **params, Team *team) {
+  const X *x = pointer<X>(params, 0);
   const int32_t *ids = pointer<int32_t>(params, 1);
-  float *hidden = pointer<float>(params, 3);
-  int64_t most = integer(params, 5), rows = real_rows(params, 4, most);
-  int64_t choices = integer(params, 6), experts = integer(params, 7);
-  int64_t count = integer(params, 8), columns = integer(params, 9), x_row = integer(params, 10);
+  float *hidden = pointer<float>(params, 4);
+  int64_t most = integer(params, 6), rows = real_rows(params, 5, most);
+  int64_t choices = integer(params, 7), experts = integer(params, 8);
+  int64_t count = integer(params, 9), columns = integer(params, 10), x_row = integer(params, 11);
+  Tiles<W> w = packed<W>(params, 2, count);
   int64_t num_tiles = parts(columns, TILE), groups = parts(num_tiles, GROUP);
-  float *whole = (float *)team->scratch;
-  int32_t *slots = (int32_t *)(whole + 2 * ROW_BLOCK * GROUP * TILE);
-  int32_t *from = slots + most * choices + 1;
+  Room *room = (Room *)team->scratch;
+  int32_t *slots = (int32_t *)(room + 1), *from = slots + most * choices + 1;
   for (int64_t c; (c = take(team, experts * groups)) >= 0;) {
     int64_t expert = c / groups, first = c % groups * GROUP;
     int64_t held = slots_of(ids, rows * choices, (int32_t)expert, slots);
     for (int64_t i = 0; i < held; i++)
       from[i] = slots[i] / (int32_t)choices;
-    const float *own = w + expert * 2 * num_tiles * count * TILE;
+    Tiles<W> own = w.matrix(expert, 2 * num_tiles);
     for (int64_t r = 0; r < held; r += ROW_BLOCK)
-      gated_columns(Listed{x, x_row, from + r}, smaller(ROW_BLOCK, held - r), own, count, columns,
-                    first, smaller(GROUP, num_tiles - first), Places{hidden, columns, slots + r},
-                    whole);
+      gated_columns<float>(Listed<X>{x, x_row, from + r}, smaller(ROW_BLOCK, held - r), own, count,
+                           columns, first, smaller(GROUP, num_tiles - first),
+                           Places<float>{hidden, columns, slots + r}, room);
   }
 }
 
-// made [T * choices, D] = hidden . down of each slot's expert; weight [E][D, I].
-// Parameters: hidden, ids, weight, made, num_rows, T, choices, E, I, D.
-// Scratch: 48 rows of 64, then a list of T * choices + 1.
-void KERNEL(experts_down_f32)(void **params, Team *team) {
-  const float *hidden = pointer<float>(params, 0), *w = pointer<float>(params, 2);
+template <typename W> void experts_down(void **params, Team *team) {
+  const float *hidden = pointer<float>(params, 0);
   const int32_t *ids = pointer<int32_t>(params, 1);
-  float *made = pointer<float>(params, 3);
-  int64_t rows = real_rows(params, 4, integer(params, 5));
-  int64_t choices = integer(params, 6), experts = integer(params, 7);
-  int64_t count = integer(params, 8), columns = integer(params, 9);
+  float *made = pointer<float>(params, 4);
+  int64_t rows = real_rows(params, 5, integer(params, 6));
+  int64_t choices = integer(params, 7), experts = integer(params, 8);
+  int64_t count = integer(params, 9), columns = integer(params, 10);
+  Tiles<W> w = packed<W>(params, 2, count);
   int64_t num_tiles = parts(columns, TILE), groups = parts(num_tiles, GROUP);
-  float *whole = (float *)team->scratch;
-  int32_t *slots = (int32_t *)(whole + ROW_BLOCK * GROUP * TILE);
+  Room *room = (Room *)team->scratch;
+  int32_t *slots = (int32_t *)(room + 1);
   for (int64_t c; (c = take(team, experts * groups)) >= 0;) {
     int64_t expert = c / groups, first = c % groups * GROUP;
     int64_t held = slots_of(ids, rows * choices, (int32_t)expert, slots);
-    const float *own = w + expert * num_tiles * count * TILE;
+    Tiles<W> own = w.matrix(expert, num_tiles);
     for (int64_t r = 0; r < held; r += ROW_BLOCK)
-      columns_of(Listed{hidden, count, slots + r}, smaller(ROW_BLOCK, held - r), own, count,
+      columns_of(Listed<float>{hidden, count, slots + r}, smaller(ROW_BLOCK, held - r), own, count,
                  columns, first, smaller(GROUP, num_tiles - first),
-                 Places{made, columns, slots + r}, whole);
+                 Places<float>{made, columns, slots + r}, room);
   }
 }
+
+} // namespace
+
+// hidden [T * choices, I] = silu(x . gate) * (x . up) of each slot's expert, in f32; weight
+// [E][2 I, D]. By the types of x and weight.
+// Parameters: x, ids, weight, its scales or null, hidden, num_rows, T, choices, E, D, I, row of x.
+// Scratch: a Room, then two lists of T * choices + 1.
+KERNEL_OF(experts_gate_up_f32, experts_gate_up<float, float>)
+KERNEL_OF(experts_gate_up_bf16, experts_gate_up<bf16, bf16>)
+KERNEL_OF(experts_gate_up_bf16_f8, experts_gate_up<bf16, f8>)
+
+// made [T * choices, D] = hidden . down of each slot's expert, in f32; weight [E][D, I]. By its type.
+// Parameters: hidden, ids, weight, its scales or null, made, num_rows, T, choices, E, I, D.
+// Scratch: a Room, then a list of T * choices + 1.
+KERNEL_OF(experts_down_f32, experts_down<float>)
+KERNEL_OF(experts_down_bf16, experts_down<bf16>)
+KERNEL_OF(experts_down_f8, experts_down<f8>)
+
+extern "C" {
 
 // out [T, D] = the weighted sum of a row's slots; one that chose no expert adds nothing.
 // Parameters: made, ids, weights, out, num_rows, T, choices, D, row of out.

@@ -1,8 +1,8 @@
 // The indexer's choice: logits of a row against cached keys, and the positions of the k best.
 
 #include "cache.h"
+#include "numbers.h"
 #include "team.h"
-#include "vector_math.h"
 
 namespace {
 
@@ -10,26 +10,32 @@ const int64_t SPAN = 256; // positions of a chunk where a row's logits are cut
 
 const int KEYS = 4, HEADS_AT_ONCE = LANES / KEYS; // as many products as a vector has places
 
-// One row's queries: heads by fours or twos, a head that is not there as zeros, and each one's
-// weight times the scale at all places of its products.
+// One row's queries as f32, filled up by heads of zeros, and each one's weight times the scale at
+// all places of its products.
 struct Asked {
-  const float *q;
-  int64_t q_head, heads, dim;
-  float *zeros, *shares; // dim floats; LANES for each few heads
-  const float *head(int64_t h) const { return h < heads ? q + h * q_head : zeros; }
-  void weigh(const float *weights, float scale) const {
-    for (int64_t h = 0; h < parts(heads, HEADS_AT_ONCE) * HEADS_AT_ONCE; h++)
+  int64_t heads, dim;
+  float *q, *shares; // dim floats and KEYS for each of `heads`
+  template <typename T>
+  void take(const T *from, int64_t q_head, int64_t real, const float *weights, float scale) {
+    for (int64_t h = 0; h < heads; h++) {
+      if (h < real)
+        copy(q + h * dim, from + h * q_head, dim);
+      else
+        for (int64_t i = 0; i < dim; i++)
+          q[h * dim + i] = 0.0f;
       for (int i = 0; i < KEYS; i++)
-        shares[h * KEYS + i] = h < heads ? weights[h] * scale : 0.0f;
+        shares[h * KEYS + i] = h < real ? weights[h] * scale : 0.0f;
+    }
   }
 };
 
 // Logits of positions begin .. end: the sum over heads of weight * relu(q . key).
-inline void logits_of(const Asked &row, const Cached &keys, int64_t begin, int64_t end,
+template <typename T>
+inline void logits_of(const Asked &row, const Cached<T> &keys, int64_t begin, int64_t end,
                       float *out) {
   for (int64_t p = begin; p < end; p += KEYS) {
     int64_t held = smaller(KEYS, end - p), dim = row.dim;
-    const float *key[KEYS] = {keys[p]};
+    const T *key[KEYS] = {keys[p]};
     bool lie_together = keys.in_a_row(p) >= held;
 #pragma GCC unroll 4
     for (int64_t i = 1; i < KEYS; i++) {
@@ -38,10 +44,7 @@ inline void logits_of(const Asked &row, const Cached &keys, int64_t begin, int64
     }
     vf total = same(0.0f);
     for (int64_t first = 0; first < row.heads; first += HEADS_AT_ONCE) {
-      const float *asked[HEADS_AT_ONCE];
-#pragma GCC unroll 4
-      for (int h = 0; h < HEADS_AT_ONCE; h++)
-        asked[h] = row.head(first + h);
+      const float *asked = row.q + first * dim;
       vf sums[LANES];
 #pragma GCC unroll 16
       for (int i = 0; i < LANES; i++)
@@ -51,10 +54,10 @@ inline void logits_of(const Asked &row, const Cached &keys, int64_t begin, int64
         vf at[KEYS];
 #pragma GCC unroll 4
         for (int i = 0; i < KEYS; i++)
-          at[i] = *(const vf *)(key[i] + d);
+          at[i] = load(key[i] + d);
 #pragma GCC unroll 4
         for (int h = 0; h < HEADS_AT_ONCE; h++) {
-          vf own = *(const vf *)(asked[h] + d);
+          vf own = load(asked + h * dim + d);
 #pragma GCC unroll 4
           for (int i = 0; i < KEYS; i++)
             sums[h * KEYS + i] += own * at[i];
@@ -63,7 +66,7 @@ inline void logits_of(const Asked &row, const Cached &keys, int64_t begin, int64
       vf found = sums_of(sums);
       for (; d < dim; d++)
         for (int i = 0; i < LANES; i++)
-          found[i] += asked[i / KEYS][d] * key[i % KEYS][d];
+          found[i] += asked[i / KEYS * dim + d] * wide(key[i % KEYS][d]);
       // not the larger of 0: NaN stays NaN, and is chosen by nobody
       vf kept = chosen(found < same(0.0f), same(0.0f), found);
       total += *(const vf *)(row.shares + first * KEYS) * kept;
@@ -131,19 +134,9 @@ inline void every(int64_t count, int64_t k, int32_t *out) {
     out[i] = i < count ? (int32_t)i : -1;
 }
 
-} // namespace
-
-extern "C" {
-
-// Logits [T, S] of rows that see more than k positions, each up to its own: cut by positions and by
-// rows, of which `many` read the same cached keys one after another.
-// Parameters: q, weights, cache, positions, q_starts, page_table, logits, num_rows, first row, T,
-// heads, dim, k, B, pages, page_tokens, S, many, row and head of q, row of weights, scale. Of q and
-// what goes with it the rows from the first one on are read, of logits the first T.
-// Scratch: floats dim + 4 (heads + 3).
-void KERNEL(index_logits_f32)(void **params, Team *team) {
-  const float *q = pointer<float>(params, 0), *weights = pointer<float>(params, 1);
-  const float *cache = pointer<float>(params, 2);
+template <typename T> void index_logits(void **params, Team *team) {
+  const T *q = pointer<T>(params, 0), *cache = pointer<T>(params, 2);
+  const float *weights = pointer<float>(params, 1);
   const int32_t *positions = pointer<int32_t>(params, 3), *starts = pointer<int32_t>(params, 4);
   const int32_t *table = pointer<int32_t>(params, 5);
   float *logits = pointer<float>(params, 6);
@@ -153,26 +146,38 @@ void KERNEL(index_logits_f32)(void **params, Team *team) {
   int64_t pages = integer(params, 14), page_tokens = integer(params, 15), most = integer(params, 16);
   int64_t many = integer(params, 17), q_row = integer(params, 18), q_head = integer(params, 19);
   int64_t w_row = integer(params, 20);
-  float scale = number(params, 21), *zeros = (float *)team->scratch;
+  float scale = number(params, 21), *room = (float *)team->scratch;
+  int64_t filled = parts(heads, HEADS_AT_ONCE) * HEADS_AT_ONCE;
+  Asked asked = {filled, dim, room, room + filled * dim};
   int64_t spans = parts(most, SPAN), groups = parts(larger(rows, 0), many);
   int64_t last = -1;
   for (int64_t c; (c = take(team, groups * spans)) >= 0;) {
     int64_t first = c % groups * many, begin = c / groups * SPAN;
-    for (int64_t i = 0; last < 0 && i < dim; i++)
-      zeros[i] = 0.0f;
     for (int64_t row = first; row < smaller(first + many, rows); row++) {
       int64_t r = before + row, end = smaller(begin + SPAN, positions[r] + 1);
       if (positions[r] < k || begin >= end)
         continue;
-      Cached keys = {cache, table + request_of(starts, requests, r) * pages, page_tokens, dim};
-      Asked asked = {q + r * q_row, q_head, heads, dim, zeros, zeros + dim};
+      Cached<T> keys = {cache, table + request_of(starts, requests, r) * pages, page_tokens, dim};
       if (r != last)
-        asked.weigh(weights + r * w_row, scale);
+        asked.take(q + r * q_row, q_head, heads, weights + r * w_row, scale);
       last = r;
       logits_of(asked, keys, begin, end, logits + row * most);
     }
   }
 }
+
+} // namespace
+
+// Logits [T, S] of rows that see more than k positions, each up to its own: cut by positions and by
+// rows, of which `many` read the same cached keys one after another. By the type of q and cache.
+// Parameters: q, weights, cache, positions, q_starts, page_table, logits, num_rows, first row, T,
+// heads, dim, k, B, pages, page_tokens, S, many, row and head of q, row of weights, scale. Of q and
+// what goes with it the rows from the first one on are read, of logits the first T.
+// Scratch: floats (heads + 3) (dim + 4).
+KERNEL_OF(index_logits_f32, index_logits<float>)
+KERNEL_OF(index_logits_bf16, index_logits<bf16>)
+
+extern "C" {
 
 // The k best of those logits: out [T, k], of the step's rows from the first one on.
 // Parameters: logits, positions, out, num_rows, first row, T, k, S. Scratch: 2 S numbers.

@@ -16,6 +16,10 @@
 #define KERNEL(name) name
 #endif
 
+// One that is a template's instance, by the types in its name.
+#define KERNEL_OF(name, ...)                                                                       \
+  extern "C" void KERNEL(name)(void **params, Team *team) { __VA_ARGS__(params, team); }
+
 // How far a launch has come: in both words the number of the step above, and a count below.
 struct alignas(64) Progress {
   uint64_t taken, done; // chunks

@@ -1,20 +1,24 @@
-"""Attention over the paged cache and the indexer's choice, in f32: native kernels."""
+"""Attention over the paged cache and the indexer's choice, native kernels."""
 
 from __future__ import annotations
 
 from lostwax.backends import predicates as P
 from lostwax.backends.cpu.lowerings.native_calls import (
     ON_HOST,
-    f32,
+    ROOM_BYTES,
     in_a_list,
     native,
     num_rows,
+    of_types,
+    symbol,
 )
 from lostwax.backends.gpu_kernels.lowerings.launches import Carver
 from lostwax.backends.lowering import Knob, Knobs, Lowering, Match, Work
 from lostwax.backends.portable.lowerings.attention import DENSE, SPARSE, Sizes
-from lostwax.backends.portable.lowerings.calls import Emit, f32_bytes
+from lostwax.backends.portable.lowerings.calls import Emit, scale_view, value_bytes
 from lostwax.backends.portable.lowerings.indexer import INDEX_TOPK, columns
+from lostwax.backends.portable.lowerings.linear import same_dtype
+from lostwax.ir.contract.dtypes import DTYPE_BYTES
 from lostwax.ir.contract.program import Launch, View
 
 HEADS = 4
@@ -24,7 +28,9 @@ FEW_ROWS = 8
 ROWS_OF_CHUNK = 16
 """Of more: they read the same cached keys while those are near."""
 
-_F32 = P.layout("cache_in", "f32") & P.of_rows("positions")
+_PLAIN = P.layout("cache_in", "f32", "bf16") & P.of_rows("positions")
+
+_TYPES = ("f32 f32 f32 f32", "bf16 bf16 bf16 bf16", "bf16 bf16 f8 bf16")
 
 
 def _carved(s: Sizes, workspace: View | None) -> tuple[Carver, View, View]:
@@ -41,23 +47,24 @@ def _emit_attend(name: str, *, is_dense: bool) -> Emit:
         _, q, context = _carved(s, match.workspace)
         q_nope, q_pe, out = match.view("q_nope"), match.view("q_pe"), match.view(out_name)
         kv_b, cache, rows = match.view("kv_b"), match.view("cache_in"), num_rows(match)
-        most = int(match.attr("all", "k")) if is_dense else s.K
-        most = min(most, columns(match))
+        scales = scale_view(match, "kv_b")
+        most = min(int(match.attr("all", "k")), columns(match)) if is_dense else s.K
         return (
             native(
-                match, name, "absorb_f32", q_nope, q_pe, kv_b, q, rows, s.T, s.H, s.Dn, s.R, s.Dv,
-                s.C, *q_nope.strides[:2], *q_pe.strides[:2], float(match.attr(node, "scale")),
+                match, name, symbol("absorb", match, "q_nope kv_b"), q_nope, q_pe, kv_b, scales,
+                q, rows, s.T, s.H, s.Dn, s.R, s.Dv, s.C, *q_nope.strides[:2], *q_pe.strides[:2],
+                float(match.attr(node, "scale")), scratch_bytes=ROOM_BYTES,
             ),
             native(
-                match, name, "attend_f32", q, cache,
+                match, name, symbol("attend", match, "cache_in"), q, cache,
                 None if is_dense else match.view("selection"), match.view("positions"),
                 match.view("q_starts"), match.view("page_table"), context, rows, s.T, s.H, s.R,
                 s.C, most, *match.shape("page_table"), cache.shape[1],
                 scratch_bytes=4 * HEADS * most + 8 * most,
             ),
             native(
-                match, name, "write_heads_f32", context, kv_b, out, rows, s.T, s.H, s.Dn, s.Dv,
-                s.C, out.strides[0],
+                match, name, symbol("write_heads", match, f"kv_b {out_name}"), context, kv_b,
+                scales, out, rows, s.T, s.H, s.Dn, s.Dv, s.C, out.strides[0],
             ),
         )  # fmt: skip
 
@@ -68,7 +75,8 @@ def _attend(name: str, *, is_dense: bool) -> Lowering:
     def work(match: Match, knobs: Knobs) -> Work:
         s = Sizes(match, is_dense)
         flops = 2 * s.T * s.H * (s.C * (s.Dn + s.Dv) + s.K * (2 * s.C + s.R))
-        moved = f32_bytes(s.T, s.K, s.W) + s.kv_b_bytes + s.io_bytes
+        cached = s.T * s.K * s.W * DTYPE_BYTES[match.dtype("cache_in")]
+        moved = cached + value_bytes(match, "kv_b") + s.io_bytes
         return in_a_list(Work(moved, flops))
 
     out = "attend" if is_dense else "op.out"
@@ -76,7 +84,7 @@ def _attend(name: str, *, is_dense: bool) -> Lowering:
         name=name,
         pattern=DENSE if is_dense else SPARSE,
         emit=_emit_attend(name, is_dense=is_dense),
-        when=ON_HOST & _F32 & f32("q_nope", "q_pe", "kv_b", out),
+        when=ON_HOST & _PLAIN & of_types(f"q_nope q_pe kv_b {out}", *_TYPES),
         row_invariant=not is_dense,  # one form in all programs: over a selection
         workspace=lambda match, knobs: _carved(Sizes(match, is_dense), None)[0].num_bytes,
         work=work,
@@ -95,11 +103,12 @@ def _emit_index(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
         here = min(tile, all_rows - first)
         launches += (
             native(
-                match, name, "index_logits_f32", q, weights, match.view("cache_in"), positions,
-                match.view("q_starts"), match.view("page_table"), logits, rows, first, here, heads,
-                dim, chosen.shape[1], *match.shape("page_table"), match.shape("cache_in")[1], wide,
-                many, *q.strides[:2], weights.strides[0], float(match.attr("logits", "scale")),
-                scratch_bytes=4 * (dim + 4 * (heads + 3)),
+                match, name, symbol("index_logits", match, "q"), q, weights,
+                match.view("cache_in"), positions, match.view("q_starts"),
+                match.view("page_table"), logits, rows, first, here, heads, dim, chosen.shape[1],
+                *match.shape("page_table"), match.shape("cache_in")[1], wide, many, *q.strides[:2],
+                weights.strides[0], float(match.attr("logits", "scale")),
+                scratch_bytes=4 * (heads + 3) * (dim + 4),
             ),
             native(
                 match, name, "index_select", logits, positions, chosen, rows, first, here,
@@ -122,7 +131,10 @@ NATIVE_ATTENTION = (
         name="cpu_native_index_topk",
         pattern=INDEX_TOPK,
         emit=_emit_index,
-        when=ON_HOST & _F32 & f32("q", "weights"),
+        when=ON_HOST
+        & _PLAIN
+        & of_types("q weights", "f32 f32", "bf16 f32")
+        & same_dtype("cache_in", "q"),
         row_invariant=True,
         knobs=(Knob("row_tile", (128, 32, 512)),),
         workspace=_index_workspace,

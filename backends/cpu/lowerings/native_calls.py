@@ -16,8 +16,12 @@ Argument = View | int | float | None
 
 TILE = 16
 """Columns of a packed weight that lie together, as `kernels/products.cpp` reads them."""
-ROW_BLOCK, GROUP = 48, 64
-"""Rows and columns of a chunk of a product: what a filled-up tile is computed into."""
+ROW_BLOCK, K_BLOCK, GROUP = 48, 512, 64
+"""Rows, places of a sum and columns of a chunk of a product, as `kernels/multiply.h` cuts them."""
+ROOM_BYTES = 4 * (ROW_BLOCK * K_BLOCK + K_BLOCK * GROUP + 2 * ROW_BLOCK * GROUP)
+"""Its `Room`: x and a weight as f32, two products before they are rounded."""
+SHORT = {"f8E4M3FN": "f8"}
+"""Element types as kernels' symbols name them, where that is otherwise."""
 
 _HAS_LIBRARY = Predicate(
     lambda match: (
@@ -29,12 +33,44 @@ _HAS_LIBRARY = Predicate(
 ON_HOST = P.not_captured() & P.host_memory() & _HAS_LIBRARY
 
 
-def f32(*values: str) -> Predicate:
-    """Every value is plain f32."""
-    found = P.ALWAYS
-    for value in values:
-        found = found & P.dtype(value, "f32") & P.plain(value)
+def of_types(values: str, *wanted: str) -> Predicate:
+    """The values' element types are one of the lists that are wanted, as kernels' symbols name
+    them. `f8` has a scale for each square block of DeepSeek's checkpoints, all others have none."""
+    names = values.split()
+    found = Predicate(lambda match: _other_types(match, names, wanted))
+    for name in names:
+        found = found & Predicate(lambda match, name=name: _other_scales(match, name))
     return found
+
+
+def alike(values: str) -> Predicate:
+    """The values are all f32, or all bf16."""
+    count = len(values.split())
+    return of_types(values, " ".join(["f32"] * count), " ".join(["bf16"] * count))
+
+
+def _other_types(match: Match, names: list[str], wanted: tuple[str, ...]) -> str | None:
+    got = " ".join(_short(match, name) for name in names)
+    if got in wanted:
+        return None
+    return f"{', '.join(names)} are {got}, wants {' or '.join(wanted)}"
+
+
+def _other_scales(match: Match, name: str) -> str | None:
+    blocks = P.weight_blocks(name) if match.is_scaled(name) else P.ALWAYS
+    if match.is_scaled(name) != (_short(match, name) == "f8"):
+        return f"{name} is {match.dtype(name)} with{'' if match.is_scaled(name) else 'out'} scales"
+    return blocks.refusal(match)
+
+
+def _short(match: Match, name: str) -> str:
+    return SHORT.get(match.dtype(name), match.dtype(name))
+
+
+def symbol(kernel: str, match: Match, values: str) -> str:
+    """A kernel's symbol by the values' element types, which are said once where all are one."""
+    types = [_short(match, name) for name in values.split()]
+    return "_".join((kernel, *(types[:1] if len(set(types)) == 1 else types)))
 
 
 def native(

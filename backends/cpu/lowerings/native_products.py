@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from lostwax.backends import predicates as P
 from lostwax.backends.cpu.lowerings.native_calls import (
-    GROUP,
     ON_HOST,
-    ROW_BLOCK,
+    ROOM_BYTES,
     TILE,
-    f32,
     in_a_list,
     native,
     num_rows,
+    of_types,
+    symbol,
 )
 from lostwax.backends.gpu_kernels.lowerings.launches import Carver
 from lostwax.backends.lowering import Knobs, Lowering, Match, Work
+from lostwax.backends.portable.lowerings.calls import scale_view
 from lostwax.backends.portable.lowerings.linear import GATED
 from lostwax.ir.contract.program import Launch, View
 from lostwax.ir.contract.weights import WeightForm
@@ -35,7 +36,19 @@ PACKED_EXPERTS_GATE_UP = WeightForm(
     pad=(1, TILE, 1),
     tile=(TILE, 1),
 )
-PRODUCT_BYTES = 4 * ROW_BLOCK * GROUP
+
+LINEAR = "x weight op.out"
+LINEAR_TYPES = (
+    "f32 f32 f32", "bf16 bf16 bf16", "bf16 bf16 f32", "bf16 f8 bf16", "bf16 f8 f32",
+)  # fmt: skip
+GATE_UP = "x w_gate w_up gate up act"
+GATE_UP_TYPES = (
+    "f32 f32 f32 f32 f32 f32", "bf16 bf16 bf16 bf16 bf16 bf16", "bf16 f8 f8 bf16 bf16 bf16",
+)  # fmt: skip
+EXPERTS = "x gate up down weights op.out"
+EXPERTS_TYPES = (
+    "f32 f32 f32 f32 f32 f32", "bf16 bf16 bf16 bf16 f32 f32", "bf16 f8 f8 f8 f32 f32",
+)  # fmt: skip
 
 
 def _work(match: Match, knobs: Knobs) -> Work:
@@ -47,10 +60,10 @@ def _emit_linear(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     rows, count = match.shape("x")
     return (
         native(
-            match, "cpu_native_linear", "linear_f32",
-            x, match.view("weight"), out, num_rows(match),
+            match, "cpu_native_linear", symbol("linear", match, LINEAR),
+            x, match.view("weight"), scale_view(match, "weight"), out, num_rows(match),
             rows, count, match.shape("weight")[0], x.strides[0], out.strides[0],
-            scratch_bytes=PRODUCT_BYTES,
+            scratch_bytes=ROOM_BYTES,
         ),
     )  # fmt: skip
 
@@ -60,10 +73,10 @@ def _emit_gate_up(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     rows, count = match.shape("x")
     return (
         native(
-            match, "cpu_native_gate_up", "gate_up_f32",
-            x, match.view("w_gate"), out, num_rows(match),
+            match, "cpu_native_gate_up", symbol("gate_up", match, "x w_gate"),
+            x, match.view("w_gate"), scale_view(match, "w_gate"), out, num_rows(match),
             rows, count, match.shape("w_gate")[0], x.strides[0], out.strides[0],
-            scratch_bytes=2 * PRODUCT_BYTES,
+            scratch_bytes=ROOM_BYTES,
         ),
     )  # fmt: skip
 
@@ -88,13 +101,14 @@ def _emit_experts(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     rows, a_list = num_rows(match), 4 * (tokens * choices + 1)
     return (
         native(
-            match, name, "experts_gate_up_f32", x, ids, match.view("gate"), hidden, rows,
-            tokens, choices, experts, dim, inter, x.strides[0],
-            scratch_bytes=2 * PRODUCT_BYTES + 2 * a_list,
+            match, name, symbol("experts_gate_up", match, "x gate"), x, ids, match.view("gate"),
+            scale_view(match, "gate"), hidden, rows, tokens, choices, experts, dim, inter,
+            x.strides[0], scratch_bytes=ROOM_BYTES + 2 * a_list,
         ),
         native(
-            match, name, "experts_down_f32", hidden, ids, match.view("down"), made, rows,
-            tokens, choices, experts, inter, dim, scratch_bytes=PRODUCT_BYTES + a_list,
+            match, name, symbol("experts_down", match, "down"), hidden, ids, match.view("down"),
+            scale_view(match, "down"), made, rows, tokens, choices, experts, inter, dim,
+            scratch_bytes=ROOM_BYTES + a_list,
         ),
         native(
             match, name, "experts_sum_f32", made, ids, match.view("weights"), out, rows,
@@ -108,7 +122,7 @@ NATIVE_PRODUCTS = (
         name="cpu_native_linear",
         pattern=Region.single(LinearOp),
         emit=_emit_linear,
-        when=ON_HOST & f32("x", "weight", "op.out") & P.rank("x", 2) & P.of_rows("x"),
+        when=ON_HOST & of_types(LINEAR, *LINEAR_TYPES) & P.rank("x", 2) & P.of_rows("x"),
         weights={"weight": PACKED},
         row_invariant=True,
         work=_work,
@@ -117,7 +131,7 @@ NATIVE_PRODUCTS = (
         name="cpu_native_gate_up",
         pattern=GATED,
         emit=_emit_gate_up,
-        when=ON_HOST & f32("x", "w_gate", "w_up", "act") & P.rank("x", 2) & P.of_rows("x"),
+        when=ON_HOST & of_types(GATE_UP, *GATE_UP_TYPES) & P.rank("x", 2) & P.of_rows("x"),
         weights={"w_gate": PACKED_GATE_UP},
         row_invariant=True,
         work=_work,
@@ -126,7 +140,7 @@ NATIVE_PRODUCTS = (
         name="cpu_native_experts",
         pattern=Region.single(ExpertsOp),
         emit=_emit_experts,
-        when=ON_HOST & f32("x", "gate", "up", "down", "weights", "op.out") & P.of_rows("x"),
+        when=ON_HOST & of_types(EXPERTS, *EXPERTS_TYPES) & P.of_rows("x"),
         weights={"gate": PACKED_EXPERTS_GATE_UP, "down": PACKED_EXPERTS},
         row_invariant=True,
         workspace=lambda match, knobs: _carved(match, None)[0].num_bytes,

@@ -7,7 +7,15 @@ from collections.abc import Callable
 from xdsl.irdl import IRDLOperation
 
 from lostwax.backends import predicates as P
-from lostwax.backends.cpu.lowerings.native_calls import ON_HOST, f32, in_a_list, native, num_rows
+from lostwax.backends.cpu.lowerings.native_calls import (
+    ON_HOST,
+    alike,
+    in_a_list,
+    native,
+    num_rows,
+    of_types,
+    symbol,
+)
 from lostwax.backends.lowering import Knobs, Lowering, Match, Work
 from lostwax.backends.portable.lowerings.calls import Emit
 from lostwax.backends.portable.lowerings.norms import ADD_CAST_NORM, ADD_NORM, ADD_NORM_LAST
@@ -33,8 +41,8 @@ def _emit_rms_norm(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     rows, width = match.shape("x")
     return (
         native(
-            match, "cpu_native_rms_norm", "rms_norm_f32", x, match.view("weight"), out,
-            num_rows(match), rows, width, x.strides[0], out.strides[0],
+            match, "cpu_native_rms_norm", symbol("rms_norm", match, "x"), x, match.view("weight"),
+            out, num_rows(match), rows, width, x.strides[0], out.strides[0],
             float(match.attr("op", "eps")),
         ),
     )  # fmt: skip
@@ -45,9 +53,9 @@ def _emit_layer_norm(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     rows, width = match.shape("x")
     return (
         native(
-            match, "cpu_native_layer_norm", "layer_norm_f32", x, match.view("weight"),
-            match.view("bias"), out, num_rows(match), rows, width, x.strides[0], out.strides[0],
-            float(match.attr("op", "eps")),
+            match, "cpu_native_layer_norm", symbol("layer_norm", match, "x weight op.out"), x,
+            match.view("weight"), match.view("bias"), out, num_rows(match), rows, width,
+            x.strides[0], out.strides[0], float(match.attr("op", "eps")),
         ),
     )  # fmt: skip
 
@@ -59,7 +67,7 @@ def _add_norm(name: str, pattern: Region, total: str | None) -> Lowering:
         rows, width = match.shape("a")
         return (
             native(
-                match, name, "add_norm_f32", a, b, match.view("weight"), kept, out,
+                match, name, symbol("add_norm", match, "a"), a, b, match.view("weight"), kept, out,
                 num_rows(match), rows, width, a.strides[0], b.strides[0],
                 kept.strides[0] if kept else 0, out.strides[0], float(match.attr("norm", "eps")),
                 scratch_bytes=4 * width,
@@ -71,7 +79,7 @@ def _add_norm(name: str, pattern: Region, total: str | None) -> Lowering:
         name=name,
         pattern=pattern,
         emit=emit,
-        when=ON_HOST & f32(*values) & P.rank("a", 2) & P.of_rows("a"),
+        when=ON_HOST & alike(" ".join(values)) & P.dtype("sum", "f32") & _OF_TWO_AXES,
         row_invariant=True,
         work=_work,
     )
@@ -83,8 +91,8 @@ def _emit_rotate(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     x_head, out_head = (x.strides[1], out.strides[1]) if heads else (0, 0)
     return (
         native(
-            match, "cpu_native_rope", "rotate_f32", x, match.step("table"), out, num_rows(match),
-            rows, *(heads or [1]), width, int(match.attr("op", "offset")),
+            match, "cpu_native_rope", symbol("rotate", match, "x"), x, match.step("table"), out,
+            num_rows(match), rows, *(heads or [1]), width, int(match.attr("op", "offset")),
             int(match.attr("op", "dim")), int(match.attr("op", "interleaved")),
             x.strides[0], x_head, out.strides[0], out_head,
         ),
@@ -100,9 +108,11 @@ def _emit_append(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     cache = match.view("cache_in")
     first, *others = match.views("rows")
     second = others[0] if others else None
+    assert second is None or second.dtype == first.dtype  # both are the model's
+    kernel = f"append_{first.dtype}_{match.dtype('cache_in')}"
     return (
         native(
-            match, "cpu_native_append", "append_f32", cache, match.view("slots"), first, second,
+            match, "cpu_native_append", kernel, cache, match.view("slots"), first, second,
             num_rows(match), match.bucket.tokens, sum(match.parts("cache_in")),
             first.shape[1], second.shape[1] if second else 0,
             first.strides[0], second.strides[0] if second else 0,
@@ -120,8 +130,8 @@ def _emit_add(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     rows, width = match.shape("a")
     return (
         native(
-            match, "cpu_native_add", "add_f32", a, b, out, num_rows(match), rows, width,
-            a.strides[0], b.strides[0], out.strides[0],
+            match, "cpu_native_add", symbol("add", match, "a b op.out"), a, b, out,
+            num_rows(match), rows, width, a.strides[0], b.strides[0], out.strides[0],
         ),
     )  # fmt: skip
 
@@ -170,13 +180,13 @@ NATIVE_ROWS = (
         "cpu_native_rms_norm",
         RmsNormOp,
         _emit_rms_norm,
-        f32("x", "weight", "op.out") & _NORMED,
+        alike("x weight op.out") & _NORMED,
     ),
     _lowering(
         "cpu_native_layer_norm",
         LayerNormOp,
         _emit_layer_norm,
-        f32("x", "weight", "bias", "op.out") & _NORMED,
+        of_types("x weight bias op.out", "f32 f32 f32 f32", "bf16 f32 f32 bf16") & _NORMED,
     ),
     _add_norm("cpu_native_add_cast_norm", ADD_CAST_NORM, "residual"),
     _add_norm("cpu_native_add_norm", ADD_NORM, "sum"),
@@ -185,17 +195,25 @@ NATIVE_ROWS = (
         "cpu_native_rope",
         RopeOp,
         _emit_rotate,
-        f32("x", "op.out") & P.of_rows("x") & Predicate(_of_step_rows),
+        alike("x op.out") & P.of_rows("x") & Predicate(_of_step_rows),
         prepare=rope_table,
     ),
     _lowering(
         "cpu_native_append",
         AppendOp,
         _emit_append,
-        P.layout("cache_in", "f32") & Predicate(_few_parts),
+        P.layout("cache_in", "f32", "bf16") & Predicate(_few_parts),
     ),
-    _lowering("cpu_native_add", AddOp, _emit_add, f32("a", "b", "op.out") & _OF_TWO_AXES),
     _lowering(
-        "cpu_native_route", RouteOp, _emit_route, f32("logits", "bias") & P.of_rows("logits")
+        "cpu_native_add",
+        AddOp,
+        _emit_add,
+        of_types("a b op.out", "f32 f32 f32", "f32 f32 bf16") & _OF_TWO_AXES,
+    ),
+    _lowering(
+        "cpu_native_route",
+        RouteOp,
+        _emit_route,
+        of_types("logits bias", "f32 f32") & P.of_rows("logits"),
     ),
 )
