@@ -132,7 +132,8 @@ def test_gate_and_up_are_rounded_before_they_meet(native: NativePool) -> None:
     for product, columns in ((0, slice(0, None, 2)), (1, slice(1, None, 2))):
         weights[product, :, columns] = np.array([[256], [1]])
     out, real = np.zeros((1, TILE), BF16), np.array([1], np.int32)
-    _run(native, "gate_up_bf16", x, weights, None, out, real, 1, 2, TILE, 2, TILE)
+    gate, up = weights
+    _run(native, "gate_up_bf16", x, gate, None, up, None, out, real, 1, 2, TILE, 2, TILE)
     assert (out == 256 * 384).all()
 
 

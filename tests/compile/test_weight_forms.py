@@ -192,8 +192,8 @@ def test_tiles_that_nothing_pads_are_refused_with_the_weight(
         compile_small(tmp_path / "a", extra_lowerings=(ragged,), forced=forced)
 
 
-def test_every_program_reads_parts_of_what_is_joined(small_artifact: Compiled) -> None:
-    assert Concat in _steps(small_artifact.artifact)
+def test_every_program_reads_parts_of_what_is_joined(torch_artifact: Compiled) -> None:
+    assert Concat in _steps(torch_artifact.artifact)
 
 
 def test_other_blocks_than_a_kernels_are_refused_by_their_type(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_a_bf16_artifact_follows_the_reference(models: Models, build: Build) -> 
 AROUND_LAYERS = {"portable_embed", "portable_zeros_like"}
 
 
-@pytest.mark.parametrize("build", [BUILDS[0], BUILDS[2]], ids=lambda build: build.name)
+@pytest.mark.parametrize("build", BUILDS[:3], ids=lambda build: build.name)
 def test_its_layers_decode_on_native_kernels(models: Models, build: Build) -> None:
     """With weights in bf16 and in fp8."""
     choices = ArtifactReader(models.artifact(build)).structure("choices.json", Choices)

@@ -18,11 +18,11 @@ inline int64_t slots_of(const int32_t *ids, int64_t count, int32_t expert, int32
 template <typename X, typename W> void experts_gate_up(void **params, Team *team) {
   const X *x = pointer<X>(params, 0);
   const int32_t *ids = pointer<int32_t>(params, 1);
-  float *hidden = pointer<float>(params, 4);
-  int64_t most = integer(params, 6), rows = real_rows(params, 5, most);
-  int64_t choices = integer(params, 7), experts = integer(params, 8);
-  int64_t count = integer(params, 9), columns = integer(params, 10), x_row = integer(params, 11);
-  Tiles<W> w = packed<W>(params, 2, count);
+  float *hidden = pointer<float>(params, 6);
+  int64_t most = integer(params, 8), rows = real_rows(params, 7, most);
+  int64_t choices = integer(params, 9), experts = integer(params, 10);
+  int64_t count = integer(params, 11), columns = integer(params, 12), x_row = integer(params, 13);
+  Tiles<W> gate = packed<W>(params, 2, count), up = packed<W>(params, 4, count);
   int64_t num_tiles = parts(columns, TILE), groups = parts(num_tiles, GROUP);
   Room *room = (Room *)team->scratch;
   int32_t *slots = (int32_t *)(room + 1), *from = slots + most * choices + 1;
@@ -31,10 +31,10 @@ template <typename X, typename W> void experts_gate_up(void **params, Team *team
     int64_t held = slots_of(ids, rows * choices, (int32_t)expert, slots);
     for (int64_t i = 0; i < held; i++)
       from[i] = slots[i] / (int32_t)choices;
-    Tiles<W> own = w.matrix(expert, 2 * num_tiles);
+    Tiles<W> own_gate = gate.matrix(expert, num_tiles), own_up = up.matrix(expert, num_tiles);
     for (int64_t r = 0; r < held; r += ROW_BLOCK)
-      gated_columns<float>(Listed<X>{x, x_row, from + r}, smaller(ROW_BLOCK, held - r), own, count,
-                           columns, first, smaller(GROUP, num_tiles - first),
+      gated_columns<float>(Listed<X>{x, x_row, from + r}, smaller(ROW_BLOCK, held - r), own_gate,
+                           own_up, count, columns, first, smaller(GROUP, num_tiles - first),
                            Places<float>{hidden, columns, slots + r}, room);
   }
 }
@@ -63,9 +63,10 @@ template <typename W> void experts_down(void **params, Team *team) {
 
 } // namespace
 
-// hidden [T * choices, I] = silu(x . gate) * (x . up) of each slot's expert, in f32; weight
-// [E][2 I, D]. By the types of x and weight.
-// Parameters: x, ids, weight, its scales or null, hidden, num_rows, T, choices, E, D, I, row of x.
+// hidden [T * choices, I] = silu(x . gate) * (x . up) of each slot's expert, in f32; both weights
+// [E][I, D]. By the types of x and weights.
+// Parameters: x, ids, gate, its scales or null, up, its scales or null, hidden, num_rows, T, choices,
+// E, D, I, row of x.
 // Scratch: a Room, then two lists of T * choices + 1.
 KERNEL_OF(experts_gate_up_f32, experts_gate_up<float, float>)
 KERNEL_OF(experts_gate_up_bf16, experts_gate_up<bf16, bf16>)

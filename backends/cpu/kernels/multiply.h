@@ -234,22 +234,21 @@ void columns_of(X x, int64_t rows, Tiles<W> w, int64_t count, int64_t columns, i
     copy(out[r] + first * TILE, whole + r * WIDE, left);
 }
 
-// silu(gate) * up of such columns of two products; gate and up lie one behind the other, and are
-// as a G stores them before they meet.
+// silu(x . gate) * (x . up) of such columns; both products are as a G stores them before they meet.
 template <typename G, typename X, typename W, typename T>
-void gated_columns(X x, int64_t rows, Tiles<W> w, int64_t count, int64_t columns, int64_t first,
-                   int64_t here, Places<T> out, Room *room) {
-  float *gate = room->whole[0], *up = room->whole[1];
-  multiply(x, rows, w.from(first, 0), count, Places<float>{gate, WIDE, nullptr}, here, room);
-  multiply(x, rows, w.from(parts(columns, TILE) + first, 0), count,
-           Places<float>{up, WIDE, nullptr}, here, room);
+void gated_columns(X x, int64_t rows, Tiles<W> gate, Tiles<W> up, int64_t count, int64_t columns,
+                   int64_t first, int64_t here, Places<T> out, Room *room) {
+  float *one_row = room->whole[0], *other_row = room->whole[1];
+  multiply(x, rows, gate.from(first, 0), count, Places<float>{one_row, WIDE, nullptr}, here, room);
+  multiply(x, rows, up.from(first, 0), count, Places<float>{other_row, WIDE, nullptr}, here, room);
   for (int64_t r = 0; r < rows; r++) {
-    float *of_row = gate + r * WIDE;
     for (int64_t n = 0; n < here * TILE; n += LANES) {
-      vf one = stored<G>(load(of_row + n)), other = stored<G>(load(up + r * WIDE + n));
-      store(of_row + n, silu(one) * other);
+      vf one = stored<G>(load(one_row + n)), other = stored<G>(load(other_row + n));
+      store(one_row + n, silu(one) * other);
     }
-    copy(out[r] + first * TILE, of_row, smaller(here * TILE, columns - first * TILE));
+    copy(out[r] + first * TILE, one_row, smaller(here * TILE, columns - first * TILE));
+    one_row += WIDE;
+    other_row += WIDE;
   }
 }
 

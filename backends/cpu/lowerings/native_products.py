@@ -25,17 +25,7 @@ from lostwax.ir.region import Region
 
 PACKED = WeightForm(name="packed", pad=(TILE, 1), tile=(TILE, 1))
 """[N / 16, K, 16, 1]: what a few columns read of a weight is one stream."""
-PACKED_GATE_UP = WeightForm(
-    name="packed_gate_up", concat=("w_gate", "w_up"), pad=(TILE, 1), tile=(TILE, 1)
-)
 PACKED_EXPERTS = WeightForm(name="packed_experts", pad=(1, TILE, 1), tile=(TILE, 1))
-PACKED_EXPERTS_GATE_UP = WeightForm(
-    name="packed_experts_gate_up",
-    concat=("gate", "up"),
-    axis=1,
-    pad=(1, TILE, 1),
-    tile=(TILE, 1),
-)
 
 LINEAR = "x weight op.out"
 LINEAR_TYPES = (
@@ -74,9 +64,9 @@ def _emit_gate_up(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     return (
         native(
             match, "cpu_native_gate_up", symbol("gate_up", match, "x w_gate"),
-            x, match.view("w_gate"), scale_view(match, "w_gate"), out, num_rows(match),
-            rows, count, match.shape("w_gate")[0], x.strides[0], out.strides[0],
-            scratch_bytes=ROOM_BYTES,
+            x, match.view("w_gate"), scale_view(match, "w_gate"), match.view("w_up"),
+            scale_view(match, "w_up"), out, num_rows(match), rows, count,
+            match.shape("w_gate")[0], x.strides[0], out.strides[0], scratch_bytes=ROOM_BYTES,
         ),
     )  # fmt: skip
 
@@ -102,8 +92,9 @@ def _emit_experts(match: Match, knobs: Knobs) -> tuple[Launch, ...]:
     return (
         native(
             match, name, symbol("experts_gate_up", match, "x gate"), x, ids, match.view("gate"),
-            scale_view(match, "gate"), hidden, rows, tokens, choices, experts, dim, inter,
-            x.strides[0], scratch_bytes=ROOM_BYTES + 2 * a_list,
+            scale_view(match, "gate"), match.view("up"), scale_view(match, "up"), hidden, rows,
+            tokens, choices, experts, dim, inter, x.strides[0],
+            scratch_bytes=ROOM_BYTES + 2 * a_list,
         ),
         native(
             match, name, symbol("experts_down", match, "down"), hidden, ids, match.view("down"),
@@ -132,7 +123,7 @@ NATIVE_PRODUCTS = (
         pattern=GATED,
         emit=_emit_gate_up,
         when=ON_HOST & of_types(GATE_UP, *GATE_UP_TYPES) & P.rank("x", 2) & P.of_rows("x"),
-        weights={"w_gate": PACKED_GATE_UP},
+        weights={"w_gate": PACKED, "w_up": PACKED},
         row_invariant=True,
         work=_work,
     ),
@@ -141,7 +132,7 @@ NATIVE_PRODUCTS = (
         pattern=Region.single(ExpertsOp),
         emit=_emit_experts,
         when=ON_HOST & of_types(EXPERTS, *EXPERTS_TYPES) & P.of_rows("x"),
-        weights={"gate": PACKED_EXPERTS_GATE_UP, "down": PACKED_EXPERTS},
+        weights=dict.fromkeys(("gate", "up", "down"), PACKED_EXPERTS),
         row_invariant=True,
         workspace=lambda match, knobs: _carved(match, None)[0].num_bytes,
         work=_work,
