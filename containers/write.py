@@ -1,23 +1,27 @@
 """Writes a container's folder: what a build takes, and how to run the image. Builds nothing.
 
-Of what is brought only what was checked is written, and never what only lies beside it. The folder
-is there whole or not at all, and readable for the image's user, whatever the umask.
+Of what is brought only what was checked is written, and never what only lies beside it. A failure
+leaves nothing, and a kill no Dockerfile, which comes last: nothing is built from a part. It all is
+readable for the image's user, whatever the umask. The folder itself is filled and no other takes
+its place, since it may be a shell's current one, a mount, or in a folder that cannot be written.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 import lostwax
+from lostwax.backends.artifact_writer import FULL_DISK, REFUSED
 from lostwax.backends.records.store import RecordStore, record_files
 from lostwax.backends.runtime.artifact_reader import MANIFEST_LIMIT, ArtifactError, ArtifactReader
+from lostwax.backends.runtime.whole_folder import locked, remove
 from lostwax.ir.contract.artifact import CHECKPOINT, MANIFEST
 from lostwax.ir.contract.foreign_file import read_bounded
 
@@ -26,6 +30,8 @@ TAKEN = ("artifact", "records", "wheel", "wheels")
 """Folders that the Dockerfile takes from; empty ones are there, too."""
 MOUNTED = "/checkpoint"
 """Where the checkpoint lies in the image, which needs no path of the machine that compiled."""
+LAST = "Dockerfile"
+"""Nothing is built without it."""
 _FILE, _FOLDER = 0o644, 0o755
 
 
@@ -35,6 +41,14 @@ class WrongWheel(ValueError):
 
 class WrongSource(ValueError):
     """A folder that was brought cannot be written into another; the message says what to do."""
+
+
+class FolderInUse(ValueError):
+    """The folder has come to hold something; the message says what to do."""
+
+
+class FolderUnwritable(OSError):
+    """The disk refused the folder, and nothing of it was left; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +81,54 @@ def require_apart(folder: Path, brought: Brought) -> None:
 def write_folder(folder: Path, files: Mapping[str, bytes], brought: Brought) -> None:
     """Fill a folder that is empty or not there: with all of it, or nothing.
 
-    Raises OSError, WrongWheel, WrongSource, ArtifactError, BadRecord.
+    Raises FolderInUse, FolderUnwritable, OSError, WrongWheel, WrongSource, ArtifactError and
+    BadRecord, and FolderHeld where another process fills it.
     """
     if brought.wheel is not None:
         require_wheel(brought.wheel)
     require_apart(folder, brought)
     out = folder.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.writing.", dir=out.parent))
+    with _refusals(out), _empty_folder(out):
+        _fill(out, {name: files[name] for name in files if name != LAST}, brought)
+        _let_all_read(out)
+        _write(out / LAST, files[LAST])
+        (out / LAST).chmod(_FILE)
+
+
+@contextmanager
+def _refusals(out: Path) -> Generator[None]:
+    """FolderUnwritable, with a remedy, for what the disk refuses of this folder alone."""
     try:
-        _fill(work, files, brought)
-        _let_all_read(work)
-        work.rename(out)  # an empty folder gives way
-    except BaseException:
-        shutil.rmtree(work)
-        raise
+        yield
+    except OSError as error:
+        named: str | bytes | os.PathLike[str] | int | None = error.filename  # int: a descriptor
+        path = None if named is None or isinstance(named, int) else Path(os.fsdecode(named))
+        of_out = path is not None and (path.is_relative_to(out) or out.is_relative_to(path))
+        remedies = FULL_DISK | REFUSED if of_out else FULL_DISK
+        if error.errno not in remedies:
+            raise
+        said = f"cannot write {out} ({error.strerror}); {remedies[error.errno]}"
+        raise FolderUnwritable(error.errno, f"{said}, nothing was left behind") from error
+
+
+@contextmanager
+def _empty_folder(out: Path) -> Generator[None]:
+    """The folder, for this process alone; where the block fails, it is as it was."""
+    was_there = out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    if not was_there:
+        out.chmod(_FOLDER)
+    with locked(out):
+        if any(out.iterdir()):
+            raise FolderInUse(f"{out} is not empty; give another -o or remove it")
+        try:
+            yield
+        except BaseException:
+            for path in out.iterdir():
+                remove(path)
+            if not was_there:
+                out.rmdir()
+            raise
 
 
 def _fill(work: Path, files: Mapping[str, bytes], brought: Brought) -> None:
@@ -136,8 +183,9 @@ def _write_records(into: Path, folder: Path) -> None:
 
 
 def _let_all_read(work: Path) -> None:
-    """The image's user is none of this machine's, and may be another than who builds."""
-    for folder, _, names in os.walk(work):
-        Path(folder).chmod(_FOLDER)
-        for name in names:
-            Path(folder, name).chmod(_FILE)
+    """The image's user is none of this machine's, and may be another than who builds.
+
+    The folder itself goes into no image.
+    """
+    for path in work.rglob("*"):
+        path.chmod(_FOLDER if path.is_dir() else _FILE)

@@ -97,28 +97,22 @@ class Origin:
 
 
 def origin(path: Path, records: Sequence[Record]) -> Origin:
-    """The one device and the one lostwax that all records of a report are of.
+    """The one device and the one lostwax that all records of a report are of: one or more.
 
-    BadRecord where there is no record, a line does not say, or one says something else.
+    BadRecord where a line does not say, or says something else than the first.
     """
-    found: Origin | None = None
-    for number, record in enumerate(records, 1):
-        version = record.certificate.tool_versions.get("lostwax", "")
-        here = Origin(record.key.sku, version)
+    found = [
+        Origin(each.key.sku, each.certificate.tool_versions.get("lostwax", "")) for each in records
+    ]
+    for number, here in enumerate(found, 1):
         if not here.sku or not here.version:
             raise BadRecord(
                 f"{path}:{number} does not say on which device or by which lostwax it was made;"
                 " ask for a report that `lostwax bring-up` wrote"
             )
-        if found is not None and here != found:
+        if here != found[0]:
             raise BadRecord(
                 f"{path}:{number} is of a {here.sku} by lostwax {here.version}, and the lines"
-                f" before are of a {found.sku} by {found.version}; take each report by itself"
+                f" before are of a {found[0].sku} by {found[0].version}; take each report by itself"
             )
-        found = here
-    if found is None:
-        raise BadRecord(
-            f"{path} holds no record: nothing was right on that device; certify.jsonl beside it"
-            " says what was wrong"
-        )
-    return found
+    return found[0]

@@ -26,8 +26,6 @@ PROVEN = Certificate(
     tool_versions={"lostwax": package.__version__, "torch": "2.13.0"},
 )
 Write = Callable[..., Path]
-
-
 LOWERING = "portable_index_topk"
 
 
@@ -73,6 +71,7 @@ def report(tmp_path: Path) -> Write:
         expected: int | None = None,
         ended: bool = True,
         sku: str = "MI300X",
+        right: int = 1,
     ) -> Path:
         folder = tmp_path / "report"
         folder.mkdir()
@@ -83,7 +82,7 @@ def report(tmp_path: Path) -> Write:
         health = {"target": target, "arch": "gfx942", "compile": check, "run": check, "sku": sku}
         doctor = {"machine": [], "targets": [health]}
         (folder / "doctor.json").write_text(json.dumps(doctor))
-        sites = [{"lowering": "x", "error": error} for error in (None, *wrong)]
+        sites = [{"lowering": "x", "error": error} for error in (*[None] * right, *wrong)]
         lines = [
             {"expected": expected or len(sites)},
             *sites,
@@ -115,6 +114,8 @@ def test_what_was_proven_is_filed_and_what_was_wrong_is_told(
         "keys": 2,
         "changed": 0,
         "wrong": 1,
+        "seen": 2,
+        "expected": 2,
         "finished": True,
         "states": {"executed": 3},
     }
@@ -156,7 +157,6 @@ def test_a_report_of_another_version_is_taken_and_said(
 @pytest.mark.parametrize(
     ("records", "said"),
     [
-        ([], "records.jsonl holds no record: nothing was right on that device"),
         ([of("")], "records.jsonl:1 does not say on which device or by which lostwax"),
         ([by("")], "records.jsonl:1 does not say on which device or by which lostwax"),
         ([record(), of("MI355X")], "records.jsonl:2 is of a MI355X by lostwax"),
@@ -166,9 +166,11 @@ def test_a_report_of_another_version_is_taken_and_said(
 def test_records_of_no_device_or_of_several_are_refused(
     records: list[Record], said: str, run: Run, report: Write, tmp_path: Path
 ) -> None:
-    status, out, err = run("records", "add", report(records), "-o", tmp_path / "store")
+    folder = report(records, wrong=[ERROR])
+    status, out, err = run("records", "add", folder, "-o", tmp_path / "store")
     assert (status, out) == (1, "")
     assert said in one_sentence(err)
+    assert f"WRONG {ERROR}" in err, "told whatever becomes of the records"
     assert not (tmp_path / "store").exists()
 
 
@@ -192,6 +194,52 @@ def test_a_run_that_did_not_end_is_told_so(
         json.loads(run("records", "add", folder, "-o", tmp_path / "store", "--json")[1])["finished"]
         is False
     )
+
+
+NO_RECORD = {
+    "all wrong": (
+        {"wrong": [ERROR, ERROR]},
+        "holds no record: all 2 sites that were tried were wrong, as is said above",
+    ),
+    "cut off": (
+        {"wrong": [ERROR, ERROR], "expected": 96, "ended": False},
+        "all 2 sites that were tried were wrong (2 of 96 sites, not finished)",
+    ),
+    "dead in the first": (
+        {"expected": 96, "ended": False},
+        "holds no record: no site came to its end (0 of 96 sites, not finished); ask for what the",
+    ),
+    "records cut off": ({"right": 3}, "by certify.jsonl beside it 3 sites were right; ask for the"),
+}
+
+
+@pytest.mark.parametrize("name", NO_RECORD)
+def test_a_report_without_a_record_says_what_was_wrong_and_how_far_it_came(
+    name: str, run: Run, report: Write, tmp_path: Path
+) -> None:
+    written, said = NO_RECORD[name]
+    folder = report([], **{"right": 0, **written})
+    status, out, err = run("records", "add", folder, "-o", tmp_path / "store")
+    assert (status, out) == (1, "")
+    assert said in one_sentence(err)
+    wrong = 2 if "wrong" in written else 0
+    assert err.count(f"WRONG {ERROR}\n") == wrong
+    told = json.loads(run("records", "add", folder, "-o", tmp_path / "store", "--json")[1])
+    seen = wrong or written.get("right", 0)
+    whole = {"expected": written.get("expected", seen), "finished": written.get("ended", True)}
+    assert told.items() >= ({"records": 0, "wrong": wrong, "seen": seen} | whole).items()
+    assert not (tmp_path / "store").exists()
+
+
+def test_without_a_record_and_sites_nobody_knows_what_was_tried(
+    run: Run, report: Write, tmp_path: Path
+) -> None:
+    folder = report([])
+    _, _, err = run("records", "add", folder / "records.jsonl", "-o", tmp_path / "store")
+    assert "holds no record, and only the whole folder says why; give that" in one_sentence(err)
+    (folder / "certify.jsonl").unlink()
+    _, _, err = run("records", "add", folder, "-o", tmp_path / "store")
+    assert "no certify.jsonl beside it: no lowering was tried; ask for" in one_sentence(err)
 
 
 def test_a_line_that_was_cut_short_is_no_site(run: Run, report: Write, tmp_path: Path) -> None:

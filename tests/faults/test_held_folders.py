@@ -16,7 +16,7 @@ from lostwax.backends.artifact_writer import atomic_folder
 from lostwax.backends.runtime import whole_folder
 from lostwax.backends.runtime.artifact_reader import ArtifactError, ArtifactReader
 from lostwax.backends.runtime.whole_folder import FolderHeld, aside, locked
-from lostwax.cli.app import is_ours
+from lostwax.cli.app import sentence_of
 
 WAIT_S = 0.2
 
@@ -48,7 +48,7 @@ def test_a_held_folder_is_waited_for_aloud_and_not_for_ever(
     assert WAIT_S <= time.monotonic() - start < 30
     said = f"another process has held the lock of {tmp_path} for 0.2 s; end it (`fuser {tmp_path}`"
     assert str(caught.value).startswith(said)
-    assert is_ours(caught.value), "a command shows it as one sentence"
+    assert sentence_of(caught.value), "a command shows it as one sentence"
     assert capsys.readouterr().err == f"waiting for another process that holds {tmp_path}\n"
 
 

@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError, UnknownOptionError, ValidationError
 
 import lostwax
 from lostwax.backends.runtime.say import say
+from lostwax.backends.runtime.torch_extensions import extension_failure
 from lostwax.cli.commands import COMMANDS, GROUPS, named
 from lostwax.cli.config_file import named_file, read_config
 from lostwax.cli.foreign_options import hint
@@ -59,9 +60,15 @@ def take_config(app: App, given: Sequence[str]) -> None:
         app.config = (read_config(path, known),)
 
 
-def is_ours(error: Exception) -> bool:
-    """Errors that this project raises on purpose say what to do; others keep their traceback."""
-    return type(error).__module__.startswith("lostwax.") or isinstance(error, OSError)
+def sentence_of(error: Exception) -> str | None:
+    """What to print of an error that says what to do; None for one that keeps its traceback.
+
+    Those that this project raises on purpose say it, and torch's of a package that fails with it,
+    which may come from wherever torch is imported first.
+    """
+    if type(error).__module__.startswith("lostwax.") or isinstance(error, OSError):
+        return str(error)
+    return extension_failure(error)
 
 
 def _wait_asleep() -> None:
@@ -92,9 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say(f"lostwax: {_sentence(error, given)}")
         sys.exit(1 if isinstance(error, ValidationError) else 2)
     except Exception as error:
-        if not is_ours(error):
+        sentence = sentence_of(error)
+        if sentence is None:
             raise
-        say(f"lostwax: {error}")
+        say(f"lostwax: {sentence}")
         sys.exit(1)
 
 

@@ -91,7 +91,8 @@ def _examine(target: str, out: Path, *, compiles: bool) -> None:
     """Raises NotBroughtUp where the device is not here, or what compiles for it."""
     from lostwax.cli.doctor import device_not_opened, device_opened, examine
 
-    _write(out / DOCTOR, examine(target, device_not_opened))  # a driver may end the process
+    known = examine(target, device_not_opened, loads_torch=False)  # both may end the process
+    _write(out / DOCTOR, known)
     found = examine(target, device_opened)
     for line in found.lines():
         result_lines(wrapped(line))

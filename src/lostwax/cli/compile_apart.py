@@ -99,7 +99,7 @@ def main() -> None:
 def _compile(job: Job) -> None:
     from lostwax.backends.artifact_writer import ArtifactUnwritable
     from lostwax.backends.runtime.phases import Phases
-    from lostwax.cli.app import is_ours
+    from lostwax.cli.app import sentence_of
     from lostwax.cli.compile import compile_checkpoint
 
     try:
@@ -112,10 +112,11 @@ def _compile(job: Job) -> None:
             phases=Phases(),
         )
     except Exception as error:
-        if not is_ours(error):
+        sentence = sentence_of(error)
+        if sentence is None:
             raise
         disk = error.strerror if isinstance(error, ArtifactUnwritable) else None
-        message = str(error).encode("utf-8", "backslashreplace").decode()  # it may name a path
+        message = sentence.encode("utf-8", "backslashreplace").decode()  # it may name a path
         sys.stdout.buffer.write(b"\n" + msgspec.json.encode(_Refusal(message, disk)))
         raise SystemExit(1) from None
 

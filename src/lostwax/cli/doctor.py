@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from lostwax.ir.contract.target import Target
 
 
+TORCH = "torch"
+WITHOUT_TORCH = "needs torch, which is lacking (above)"
+
+
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that a target needs: what is there, or (`ok` false) what is missing and its fix."""
 
@@ -99,10 +103,12 @@ def doctor(
         raise SystemExit(1)
 
 
-def examine(target: str | None, look: Look | None = None) -> Findings:
+def examine(target: str | None, look: Look | None = None, *, loads_torch: bool = True) -> Findings:
     """Look at this machine for one target, or for all that are installed.
 
-    `look` looks for the device (default: `device_as_needed`). Raises UnknownTarget.
+    `look` looks for the device (default: `device_as_needed`). Where a vendor's package loads with
+    torch, that is tried, which may end the process, unless `loads_torch` is false. Raises
+    UnknownTarget.
     """
     from lostwax.backends.registry import backends, find_target
 
@@ -114,13 +120,18 @@ def examine(target: str | None, look: Look | None = None) -> Findings:
             for backend in backends().values()
             for each in backend.load(backend.targets)
         ]
-    health = [_health(backend, each, look or device_as_needed) for backend, each in chosen]
-    return Findings(machine=list(_machine()), targets=health)
+    machine = list(_machine(loads_torch=loads_torch))
+    if all(check.ok for check in machine if check.name == TORCH):
+        health = [_health(backend, each, look or device_as_needed) for backend, each in chosen]
+    else:
+        health = [_health_without_torch(each) for _, each in chosen]
+    return Findings(machine=machine, targets=health)
 
 
-def _machine() -> Iterator[Check]:
+def _machine(*, loads_torch: bool) -> Iterator[Check]:
     import lostwax
     from lostwax.backends.runtime.torch_build import torch_build
+    from lostwax.backends.runtime.torch_extensions import require_torch_loads
 
     python = platform.python_version()
     new = sys.version_info >= (3, 11)
@@ -129,9 +140,11 @@ def _machine() -> Iterator[Check]:
 
     def torch() -> str:
         found = torch_build()
+        if loads_torch:
+            require_torch_loads()
         return f"{found.version}, built {found.built}"
 
-    yield _tried("torch", torch)
+    yield _tried(TORCH, torch)
     yield Check(name="lostwax", ok=True, text=lostwax.__version__)
 
 
@@ -150,6 +163,19 @@ def _health(backend: Backend, target: Target, look: Look) -> Health:
         run=_tried("run", device),
         sku="".join(found),
     )
+
+
+def _health_without_torch(target: Target) -> Health:
+    """Nothing is compiled or run, whatever else is here."""
+    from lostwax.backends.runtime.require_device import require_device
+
+    def device() -> str:
+        require_device(target)
+        raise NotOpened(WITHOUT_TORCH)
+
+    lacking = Check(name="compile", ok=False, text=WITHOUT_TORCH)
+    run = _tried("run", device)
+    return Health(target=target.name, arch=target.arch, compile=lacking, run=run)
 
 
 def _tried(name: str, attempt: Callable[[], str]) -> Check:

@@ -22,6 +22,7 @@ from lostwax.ir.contract.one_line import one_line
 
 if TYPE_CHECKING:
     from lostwax.backends.lowering import Lowering
+    from lostwax.backends.records.report import Origin
     from lostwax.cli.doctor import Health
     from lostwax.cli.site_lines import Sites
     from lostwax.ir.contract.record import Record
@@ -45,7 +46,7 @@ def records_add(
 
     Of two records of one lowering and its knobs the stronger state stays; a report that is added
     again changes nothing. What was wrong on the device is told, and has no record; so is a run that
-    did not come to its end.
+    did not come to its end. Exits with 1 where there is no record at all, and says why.
 
     Parameters
     ----------
@@ -68,16 +69,20 @@ def records_add(
     path = report / REPORT if is_whole else report
     health = _health(report / DOCTOR) if is_whole else None
     sites = _sites(report / SITES) if is_whole else None
+    for each in () if sites is None else sites.wrong:
+        say(f"WRONG {each}")
     records = read_report(path)
+    target = None if health is None else health.target
+    if not records:
+        if json_:
+            result_json(_as_json(target, None, records, 0, sites))
+        raise BadReport(_without_records(path, sites, is_whole=is_whole))
     found = origin(path, records)
     require_evidence(path, records)
-    target = None if health is None else health.target
     lowerings = _lowerings(target)
     require_settings(path, records, lowerings)
     if health is not None:
         _require_device(report / DOCTOR, health, records)
-    for each in () if sites is None else sites.wrong:
-        say(f"WRONG {each}")
     if found.version != lostwax.__version__:
         say(
             f"made by lostwax {found.version}, and this is {lostwax.__version__}: records of code"
@@ -85,22 +90,73 @@ def records_add(
         )
     _tell_unknown(target, records, lowerings)
     changed = RecordStore((out,)).take(records)
-    states = dict(Counter(record.certificate.state for record in records))
-    keys = len({record.key.digest() for record in records})
     if json_:
-        told: dict[str, object] = {"target": target, "sku": found.sku, "lostwax": found.version}
-        counts = {"records": len(records), "keys": keys, "changed": changed}
-        of_sites = {
-            "wrong": None if sites is None else len(sites.wrong),
-            "finished": None if sites is None else sites.is_whole,
-        }
-        result_json(told | counts | of_sites | {"states": states})
+        result_json(_as_json(target, found, records, changed, sites))
         return
     of_target = "" if target is None else f" for {target}"
+    states = _states(records)
     shown = [f"{count} {state}" for state, count in states.items()]
     shown += _shown(sites, is_whole=is_whole, ran="executed" in states)
     result(f"{path}: {len(records)} records of {found.sku}{of_target}: {', '.join(shown)}")
-    result(f"{out}: {changed} of {keys} keys are new or have changed")
+    result(f"{out}: {changed} of {_count_keys(records)} keys are new or have changed")
+
+
+def _states(records: Sequence[Record]) -> dict[str, int]:
+    return dict(Counter(record.certificate.state for record in records))
+
+
+def _count_keys(records: Sequence[Record]) -> int:
+    return len({record.key.digest() for record in records})
+
+
+def _as_json(
+    target: str | None,
+    found: Origin | None,
+    records: Sequence[Record],
+    changed: int,
+    sites: Sites | None,
+) -> dict[str, object]:
+    """What `--json` prints; null is what nobody knows."""
+    return {
+        "target": target,
+        "sku": None if found is None else found.sku,
+        "lostwax": None if found is None else found.version,
+        "records": len(records),
+        "keys": _count_keys(records),
+        "changed": changed,
+        "wrong": None if sites is None else len(sites.wrong),
+        "seen": None if sites is None else sites.seen,
+        "expected": None if sites is None else sites.expected,
+        "finished": None if sites is None else sites.is_whole,
+        "states": _states(records),
+    }
+
+
+def _without_records(path: Path, sites: Sites | None, *, is_whole: bool) -> str:
+    """Why a report has nothing to file, which is no word on the device where nothing was tried."""
+    if sites is None:
+        if not is_whole:
+            return f"{path} holds no record, and only the whole folder says why; give that"
+        return (
+            f"{path} holds no record, and there is no {SITES} beside it: no lowering was tried; ask"
+            " for what the terminal showed, too"
+        )
+    far = "" if sites.is_whole else f" ({sites.seen} of {sites.expected} sites, not finished)"
+    if sites.seen == 0:
+        return (
+            f"{path} holds no record: no site came to its end{far}; ask for what the terminal"
+            " showed, too, and for what `lostwax certify ART --own-only` says"
+        )
+    if len(sites.wrong) < sites.seen:
+        return (
+            f"{path} holds no record, and by {SITES} beside it"
+            f" {sites.seen - len(sites.wrong)} sites were right{far}; ask for the whole folder as"
+            " it was written"
+        )
+    return (
+        f"{path} holds no record: all {sites.seen} sites that were tried were wrong{far}, as is"
+        " said above; there is nothing to file"
+    )
 
 
 def _shown(sites: Sites | None, *, is_whole: bool, ran: bool) -> Iterator[str]:
