@@ -9,12 +9,15 @@ import torch
 from small_fixtures import Compiled
 
 from lostwax.backends.cpu import BACKEND
+from lostwax.backends.plan.candidate import Candidate
 from lostwax.backends.proof import certify
 from lostwax.backends.proof.certify import certify_artifact
+from lostwax.backends.records.record_key import record_key
 from lostwax.backends.registry import Backend
 from lostwax.backends.runtime.artifact_reader import ArtifactReader
 from lostwax.backends.runtime.require_packages import MissingPackage
 from lostwax.ir.contract.artifact import Manifest
+from lostwax.ir.contract.record import RecordKey
 
 
 def another_cann(manifest: Manifest, functions: tuple[object, ...]) -> tuple[str, ...]:
@@ -54,3 +57,23 @@ def test_an_artifact_that_cannot_run_here_is_refused_as_at_a_start(
     with_preflight(monkeypatch, no_operator)
     with pytest.raises(MissingPackage, match="npu_quant_matmul: missing"):
         next(certify_artifact(small_artifact.artifact))
+
+
+def test_a_key_that_a_library_spoils_is_its_sites_and_the_rest_goes_on(
+    small_artifact: Compiled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks libraries for their versions, which may raise anything."""
+    spoilt = "portable_zeros_like"
+
+    def asking(candidate: Candidate, sku: str) -> RecordKey:
+        if candidate.name == spoilt:
+            raise AttributeError("no attribute 'get_cann_version'")
+        return record_key(candidate, sku)
+
+    monkeypatch.setattr(certify, "record_key", asking)
+    found = list(certify_artifact(small_artifact.artifact))
+    wrong = [each for each in found if each.error]
+    assert {each.lowering for each in wrong} == {spoilt}
+    assert all("does not run: AttributeError: no attribute 'get" in str(x.error) for x in wrong)
+    assert all(each.record is None and each.certificate is None for each in wrong)
+    assert all(each.record is not None for each in found if not each.error)
