@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from command_line import Run, listing, lostwax, one_sentence
 from msgspec.structs import replace
 
 import lostwax as package
+from lostwax.backends.proof.tolerance import LOOSEST
 from lostwax.backends.records.report import MAX_BYTES, ReportWriter
 from lostwax.backends.records.store import RecordStore
 from lostwax.ir.contract.record import Certificate, Record, RecordKey
@@ -213,12 +215,25 @@ def test_without_the_sites_nothing_is_said_to_be_right(
     assert "1 executed, without certify.jsonl, so that nobody knows what was wrong\n" in out
 
 
+BEYOND = {
+    "max_error": math.nextafter(LOOSEST.max_error, 1),
+    "rms_error": math.nextafter(LOOSEST.rms_error, 1),
+    "agreement": math.nextafter(LOOSEST.agreement, 0),
+}
+"""By as little as can be: of each bound the least that is refused."""
 NOT_WRITTEN = {
     "samples": (record(samples_us=(1.0, 2.0)), "holds times, which a bring-up does not measure"),
     "no such value": (record(knobs={"row_tile": -7}), "no setting row_tile=-7"),
     "no such knob": (record(knobs={"fast": 1}), "no setting fast=1"),
     "far": (proven(max_error=1e9), "has errors of 1000000000.0 max"),
     "far on the whole": (proven(rms_error=0.2), "no lowering may be beyond 0.1 max, 0.04 RMS"),
+    "sets": (proven(set_agreement=0.0), "has sets that agree in 0.0% of rows, and no lowering may"),
+    "too few": (
+        proven(set_agreement=BEYOND["agreement"]),
+        "of rows, and no lowering may have fewer",
+    ),
+    "max": (proven(max_error=BEYOND["max_error"]), "and no lowering may be beyond"),
+    "rms": (proven(rms_error=BEYOND["rms_error"]), "and no lowering may be beyond"),
     "another device": (of("MI355X"), "is of a MI355X, and"),
     "an architecture": (of("gfx942"), "is of a gfx942, and"),
 }
@@ -240,6 +255,19 @@ def test_what_no_bring_up_writes_is_refused(
     assert said in one_sentence(err)
     assert "records.jsonl:1" in one_sentence(err)
     assert not (tmp_path / "store").exists()
+
+
+def test_what_is_on_every_bound_is_filed(run: Run, report: Write, tmp_path: Path) -> None:
+    on = proven(
+        max_error=LOOSEST.max_error, rms_error=LOOSEST.rms_error, set_agreement=LOOSEST.agreement
+    )
+    status, _, err = run("records", "add", report([on]), "-o", tmp_path / "store")
+    assert status == 0, err
+
+
+def test_the_bounds_are_those_of_the_loosest_lowering() -> None:
+    """0.05 of bf16 and 0.02 of what rounds between, twice by a waiver; sets as bf16's."""
+    assert (LOOSEST.max_error, LOOSEST.rms_error, LOOSEST.agreement) == (0.1, 0.04, 0.9)
 
 
 @pytest.mark.parametrize(
