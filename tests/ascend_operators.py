@@ -6,12 +6,14 @@ from collections.abc import Mapping
 
 import pytest
 
+from lostwax.backends.ascend import installed
 from lostwax.backends.ascend.contract.snapshot import read_snapshot
 from lostwax.backends.ascend.kernels import operators
 
 
 def forget() -> None:
-    """What was decided of operators, and is decided again when they are asked for."""
+    """What was decided of operators and told of versions: both are asked for again."""
+    installed.told.cache_clear()
     operators.operator.cache_clear()
     operators.unfit.cache_clear()
 

@@ -12,7 +12,13 @@ from body_processes import Begun
 if TYPE_CHECKING:
     from harness import Models
 
-pytest_plugins = ("drafting_fixtures", "small_fixtures", "trained_fixtures", "structured_fixtures")
+pytest_plugins = (
+    "drafting_fixtures",
+    "small_fixtures",
+    "trained_fixtures",
+    "structured_fixtures",
+    "report_fixtures",
+)
 
 # Jobs that a shell starts in the background ignore Ctrl-C, and so would the commands that tests
 # start and interrupt.

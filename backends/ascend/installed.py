@@ -5,12 +5,15 @@ An artifact's manifest says what its calls were written for, which is no word on
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 from lostwax.backends.ascend.contract.versions import WRITTEN_FOR
+from lostwax.backends.runtime.error_causes import with_causes
 from lostwax.backends.runtime.require_packages import installed_version
 
 DRIVER = "driver"
@@ -18,17 +21,35 @@ INSTEAD = "torch's operators"
 """What a key has in the place of an operator's version that is not the known one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Versions by name, of what can be told; `why_not` says why the rest cannot, empty where
+    nothing is lacking or there is no torch_npu to ask."""
+
+    versions: Mapping[str, str]
+    why_not: str = ""
+
+
+@cache
+def told() -> Told:
+    """Asked once a process. Raises nothing: to know a version is never worth what needs none."""
+    found: dict[str, str] = {}
+    why_not = ""
+    try:
+        if find_spec("torch_npu") is None:
+            return Told({})
+        found["torch_npu"] = (installed_version("torch-npu") or "").split("+")[0]
+        ask: Any = import_module("torch_npu.npu.utils").get_cann_version  # untyped
+        found["CANN"] = str(ask("CANN"))
+        found[DRIVER] = str(ask("DRIVER"))
+    except Exception as error:  # a library that loads nowhere, or is another one
+        why_not = with_causes(error)
+    return Told({package: version for package, version in found.items() if version}, why_not)
+
+
 def installed() -> dict[str, str]:
     """Versions by name, of what can be told: empty without torch_npu."""
-    if find_spec("torch_npu") is None:
-        return {}
-    found = {"torch_npu": (installed_version("torch-npu") or "").split("+")[0]}
-    try:
-        ask: Any = import_module("torch_npu.npu.utils").get_cann_version  # untyped
-    except (ImportError, RuntimeError):  # it imports nowhere without CANN's libraries
-        return {package: version for package, version in found.items() if version}
-    found |= {"CANN": str(ask("CANN")), DRIVER: str(ask("DRIVER"))}
-    return {package: version for package, version in found.items() if version}
+    return dict(told().versions)
 
 
 def in_words() -> str:

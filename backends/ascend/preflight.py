@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from lostwax.backends.ascend.contract.versions import WRITTEN_FOR
-from lostwax.backends.ascend.installed import DRIVER, installed
+from lostwax.backends.ascend.installed import DRIVER, installed, told
 from lostwax.backends.ascend.kernels.operators import operators_of, replaced
 from lostwax.backends.ascend.target import GRAPHS
 from lostwax.ir.contract.artifact import Manifest
@@ -26,7 +26,13 @@ def preflight(manifest: Manifest, functions: Iterable[Callable[..., None]]) -> t
         f"{name} is computed by torch's operators, slower: {wrong}"
         for name, wrong in replaced(called).items()
     )
-    return (*compared(manifest.toolchain, installed()), *stands_in, *_unverified(manifest))
+    versions = compared(manifest.toolchain, installed())
+    return (*versions, *_untold(), *stands_in, *_unverified(manifest))
+
+
+def _untold() -> Iterator[str]:
+    if reason := told().why_not:
+        yield f"torch_npu does not say what it stands on: {reason}"
 
 
 def _unverified(manifest: Manifest) -> Iterator[str]:

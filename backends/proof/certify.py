@@ -51,7 +51,7 @@ from lostwax.ir.contract.kernel import KernelSource
 from lostwax.ir.contract.model import ModelFacts
 from lostwax.ir.contract.probe import Evidence
 from lostwax.ir.contract.program import Bucket, Launch
-from lostwax.ir.contract.record import Certificate, Record, State
+from lostwax.ir.contract.record import Certificate, Record, RecordKey, State
 from lostwax.ir.contract.step_layout import STEP_OP
 from lostwax.ir.contract.target import Target
 
@@ -178,6 +178,7 @@ def _certify(
 ) -> Certified:
     kernels = TakenKernels(reader.manifest.kernels, device.sources, reader.manifest.target)
     certificate: Certificate | None = None
+    key: RecordKey | None = None
     ran: tuple[str, ...] = ()
     wrong, left_out = None, None
     if not device.runs(candidate.bucket):
@@ -190,6 +191,7 @@ def _certify(
             raise ArtifactError(f"{choice.lowering}: {refusal}; recompile the artifact")
         alone, launches = launches_alone(candidate, kernels, choice.knobs)
     try:
+        key = record_key(candidate, device.sku)  # asks libraries for their versions
         if left_out is not None:
             raise NotInterpretable(left_out)
         certificate = _measured(alone, launches, reader, device)
@@ -203,11 +205,9 @@ def _certify(
     except Exception as error:  # whatever a library raises is this site's, and the rest goes on
         wrong = f"{choice.lowering} does not run: {with_causes(error)}"
     record = None
-    if certificate is not None:
+    if certificate is not None and key is not None:
         certificate = certificate.bound_to(kernels.digest())
-        record = Record(
-            key=record_key(candidate, device.sku), knobs=choice.knobs, certificate=certificate
-        )
+        record = Record(key=key, knobs=choice.knobs, certificate=certificate)
     return Certified(
         program=candidate.context.name,
         lowering=choice.lowering,

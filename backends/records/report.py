@@ -48,17 +48,23 @@ def read_report(path: Path) -> tuple[Record, ...]:
 
 
 def require_evidence(path: Path, records: Sequence[Record]) -> None:
-    """BadRecord for what no bring-up writes: times, which decide a compile, and errors beyond every
-    tolerance."""
+    """BadRecord for what no bring-up writes: times, which decide a compile, errors beyond every
+    tolerance, and chosen sets that agree in fewer rows than any lowering's may."""
     for number, record in enumerate(records, 1):
         found, said = record.certificate, None
         max_error, rms_error = found.max_error or 0.0, found.rms_error or 0.0
+        agreement = 1.0 if found.set_agreement is None else found.set_agreement
         if record.samples_us:
             said = "holds times, which a bring-up does not measure and a compile would go by"
         elif max_error > LOOSEST.max_error or rms_error > LOOSEST.rms_error:
             said = (
                 f"has errors of {max_error} max, {rms_error} RMS, and no lowering may"
                 f" be beyond {LOOSEST.max_error} max, {LOOSEST.rms_error} RMS"
+            )
+        elif agreement < LOOSEST.agreement:
+            said = (
+                f"has sets that agree in {agreement:.1%} of rows, and no lowering may have fewer"
+                f" than {LOOSEST.agreement:.0%}"
             )
         if said is not None:
             raise BadRecord(

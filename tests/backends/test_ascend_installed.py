@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 from typing import cast
@@ -15,9 +15,11 @@ import lostwax
 from lostwax.backends.ascend import BACKEND, installed
 from lostwax.backends.ascend.contract.versions import WRITTEN_FOR
 from lostwax.backends.ascend.lowerings import lowerings
+from lostwax.backends.ascend.preflight import preflight
 from lostwax.backends.ascend.target import ASCEND_910B
 from lostwax.backends.ascend.twins.register import register
 from lostwax.backends.proof.tool_versions import compiled_with
+from lostwax.backends.runtime.error_causes import with_causes
 from lostwax.ir.contract.artifact import Manifest
 
 NORM = "lostwax.backends.ascend.kernels.norms:rms_norm"
@@ -44,6 +46,14 @@ def has(patch: pytest.MonkeyPatch, cann: str) -> None:
     forget()
 
 
+def give(patch: pytest.MonkeyPatch, **functions: object) -> None:
+    """The functions that `torch_npu.npu.utils` has, and no others."""
+    utils = ModuleType("torch_npu.npu.utils")
+    utils.__dict__.update(functions)
+    patch.setitem(sys.modules, utils.__name__, utils)
+    forget()
+
+
 def test_a_machine_that_only_compiles_has_none() -> None:
     assert installed.installed() == {}
     assert installed.libraries_behind([NORM]) == {"torch_npu": "", "CANN": ""}
@@ -56,16 +66,66 @@ def test_a_record_has_the_versions_that_are_here(monkeypatch: pytest.MonkeyPatch
         assert installed.libraries_behind([NORM]) == {"torch_npu": "2.13.0", "CANN": cann}
 
 
-def test_torch_npu_without_cann_is_there_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+class AclError(Exception):
+    """Of a library: derived from nothing that anybody could name."""
+
+
+def raising(error: Exception) -> Callable[[str], str]:
+    def ask(name: str) -> str:
+        raise error
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("libascendcl.so: cannot open shared object file"),
+        OSError("libascendcl.so: cannot open shared object file"),
+        KeyError("CANN"),
+        AclError("aclInit failed"),
+    ],
+)
+@pytest.mark.parametrize("where", ["import", "question"])
+def test_torch_npu_without_cann_is_there_all_the_same(
+    where: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its import asks for CANN's libraries."""
     has(monkeypatch, "9.1.0")
-
-    def no_libraries(name: str) -> ModuleType:
-        raise RuntimeError(f"{name}: libascendcl.so: cannot open shared object file")
-
-    monkeypatch.setattr(installed, "import_module", no_libraries)
+    if where == "import":
+        monkeypatch.setattr(installed, "import_module", raising(error))
+    else:
+        give(monkeypatch, get_cann_version=raising(error))
     assert installed.installed() == {"torch_npu": "2.13.0"}
     assert installed.in_words() == "torch_npu 2.13.0, CANN unknown, driver unknown"
+    said = "torch_npu does not say what it stands on: " + with_causes(error)
+    manifest = SimpleNamespace(toolchain=WRITTEN_FOR, target=ASCEND_910B, world_size=1)
+    assert said in preflight(cast("Manifest", manifest), ())
+
+
+def test_a_torch_npu_without_that_function_is_there_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    has(monkeypatch, "9.1.0")
+    give(monkeypatch)
+    assert installed.libraries_behind([NORM]) == {"torch_npu": "2.13.0", "CANN": ""}
+    assert "has no attribute 'get_cann_version'" in installed.told().why_not
+
+
+def test_what_was_told_before_it_failed_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    has(monkeypatch, "9.1.0")
+    give(monkeypatch, get_cann_version={"CANN": "9.1.0"}.__getitem__)
+    assert installed.installed() == {"torch_npu": "2.13.0", "CANN": "9.1.0"}
+    assert installed.told().why_not == "KeyError: 'DRIVER'"
+
+
+def test_a_library_is_asked_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    has(monkeypatch, "9.1.0")
+    asked: list[str] = []
+    give(monkeypatch, get_cann_version=lambda name: asked.append(name) or "9.1.0")  # pyright: ignore
+    for _ in range(3):
+        installed.libraries_behind([NORM])
+    assert asked == ["CANN", "DRIVER"]
 
 
 def test_what_torch_computes_in_the_place_of_cann_has_another_key(

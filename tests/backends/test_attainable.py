@@ -37,10 +37,10 @@ def planned(
 
 def states_of(target: str, *forced: Forced, dtype: str = "bf16") -> dict[str, State]:
     """By lowering, over all programs of a small plan: the least."""
-    plan, attainable = planned(target, *forced, dtype=dtype)
+    plan, known = planned(target, *forced, dtype=dtype)
     found: dict[str, State] = {}
     for covers in plan.covers:
-        for name, evidence in attainable.evidence(covers).items():
+        for name, evidence in known.evidence(covers).items():
             assert not evidence.otherwise, "its programs are all interpreted"
             found[name] = least(found.get(name, evidence.state), evidence.state)
     return found
@@ -71,9 +71,9 @@ def test_cuda_cpp_is_compiled_only() -> None:
 
 def test_what_large_programs_alone_choose_is_compiled_only() -> None:
     """Interpreting runs steps of few rows: another block is another kernel of the same source."""
-    plan, attainable = planned("rocm-gfx942", max_tokens=256)
+    plan, known = planned("rocm-gfx942", max_tokens=256)
     by_rows = {
-        context.bucket.most_rows: attainable.evidence(covers)
+        context.bucket.most_rows: known.evidence(covers)
         for context, covers in zip(plan.contexts, plan.covers, strict=True)
         if context.segment == "extend"
     }
@@ -82,3 +82,19 @@ def test_what_large_programs_alone_choose_is_compiled_only() -> None:
     assert left["smxx_route"] == Evidence("compiled"), "64 rows choose another lowering"
     assert left["smxx_linear_plain"] == Evidence("compiled", otherwise=True)
     assert len(left) < len(by_rows[256])
+
+
+def test_what_another_segment_chose_is_no_word_on_this_one() -> None:
+    """`certify` runs a lowering once a segment: heads choose the same ones of the same types."""
+    plan, _ = planned("rocm-gfx942")
+    pairs = list(zip(plan.contexts, plan.covers, strict=True))
+    sampling = [pair for pair in pairs if pair[0].segment == "sample"]
+    backend, _ = find_target("rocm-gfx942")
+    known = Attainable.of([c for c, _ in sampling], [each for _, each in sampling], backend)
+    states: dict[str, dict[str, State]] = {"sample": {}, "score": {}}
+    for context, covers in pairs:
+        for name, evidence in known.evidence(covers).items():
+            states.get(context.segment, {})[name] = evidence.state
+    assert states["sample"].keys() & states["score"].keys()
+    assert {*states["sample"].values()} == {"interpreted"}
+    assert {*states["score"].values()} == {"compiled"}

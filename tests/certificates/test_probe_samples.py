@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.machinery
+import math
 import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -113,6 +114,21 @@ def test_a_choice_that_too_few_rows_agree_with_is_wrong(
     monkeypatch.setattr(runs, "row_digests", nothing)
     with pytest.raises(WrongKernel, match=r"0\.0% of rows agree, wants"):
         run_probe(probe, _driver(artifact))
+
+
+@pytest.mark.parametrize("bound", ["max_error", "rms_error"])
+def test_an_error_is_held_against_its_own_bound(artifact: Path, bound: str) -> None:
+    """As large as the bound it passes; a bound that is less by as little as can be refuses it."""
+    for probe in ArtifactReader(artifact).probes().probes:
+        found = getattr(run_probe(probe, _driver(artifact)), bound)
+        if found:
+            break
+    else:
+        raise AssertionError("every probe is exact")
+    run_probe(msgspec.structs.replace(probe, **{bound: found}), _driver(artifact))
+    below = msgspec.structs.replace(probe, **{bound: math.nextafter(found, 0)})
+    with pytest.raises(WrongKernel, match=r"error .* max, .* RMS; allowed"):
+        run_probe(below, _driver(artifact))
 
 
 def test_no_probe_stores_what_can_be_drawn(artifact: Path) -> None:

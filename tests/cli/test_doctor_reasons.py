@@ -14,7 +14,7 @@ from command_line import Run, listing, lostwax, one_sentence
 
 from lostwax.backends.registry import find_target
 from lostwax.backends.runtime.driver import DeviceUnavailable, no_kernels
-from lostwax.backends.runtime.error_causes import with_causes
+from lostwax.backends.runtime.error_causes import MAX_CAUSES, MAX_CHARS, with_causes
 
 REASON = "libhccl.so: cannot open shared object file"
 DRIVERS = {
@@ -112,3 +112,15 @@ def test_a_chain_of_errors_is_told_up_to_its_first() -> None:
         f"RuntimeError: Failed to load the backend extension, from ImportError: {REASON}"
     )
     assert with_causes(AssertionError()) == "AssertionError"
+
+
+def test_of_a_long_chain_as_much_is_told_as_is_read() -> None:
+    """The last sentences, from what was raised on; of each as much as a line bears."""
+    error = ImportError("first")
+    for number in range(MAX_CAUSES):
+        later = RuntimeError(f"{number} " + "x" * 2 * MAX_CHARS)
+        later.__cause__ = error
+        error = later
+    parts = with_causes(error).split(", from ")
+    assert [part.split()[1] for part in parts] == ["3", "2", "1", "0"]
+    assert all(len(part) <= MAX_CHARS + len("RuntimeError: ") for part in parts)

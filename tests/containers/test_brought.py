@@ -123,6 +123,21 @@ def test_a_folder_inside_what_goes_into_it_is_refused(
     assert listing(tmp_path) == before
 
 
+@pytest.mark.parametrize("linked", ["source", "out"])
+def test_a_folder_is_the_same_by_whatever_name(
+    linked: str, run: Run, tmp_path: Path, small_artifact: Compiled
+) -> None:
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    shutil.copytree(small_artifact.artifact, folder)
+    link.symlink_to(folder)
+    source, out = (link, folder) if linked == "source" else (folder, link)
+    before = listing(tmp_path)
+    status, _, err = run("container", "cpu", "-o", out / "in", "--artifact", source)
+    assert status == 1
+    assert "which goes into it; give another -o" in one_sentence(err)
+    assert listing(tmp_path) == before
+
+
 @pytest.mark.parametrize("made", ["a.tar.gz", "folder.whl", "link.whl"])
 def test_what_is_no_package_s_file_is_refused(made: str, run: Run, tmp_path: Path) -> None:
     wheels = tmp_path / "wheels"
