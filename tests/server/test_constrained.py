@@ -282,8 +282,7 @@ def test_one_that_has_grown_too_large_ends_no_other(
         for i, grammar in enumerate(grammars):
             made.add(f"{i}", [i], grammar=grammar)
             made.run()
-        while made.core.is_settling:
-            made.core.step()
+        made.settle()
         older, newer = map(made.grammars.process, grammars)
         newer.num_bytes = older.num_bytes + 1
         monkeypatch.setattr("lostwax.server.grammar.grammars.MAX_IDLE_BYTES", older.num_bytes)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from fake_runtime import EOS, FakeLimits
-from grammar_engine import CHOICE, WIDE, ConstrainedEngine, constrained
+from grammar_engine import CHOICE, WIDE, constrained
 from grammar_processes import process_of
 from grammar_vocabulary import grammars_of
 from scripted_runtime import CODEC, ScriptedRuntime
@@ -36,17 +36,13 @@ def _until(is_so: Callable[[], bool], step: Callable[[], object]) -> None:
         step()
 
 
-def _settle(made: ConstrainedEngine) -> None:
-    _until(lambda: not made.core.is_settling, made.step)
-
-
 def test_it_is_heard_without_a_further_request_and_one_that_is_too_large_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with constrained(tmp_path) as made:
         made.add("a", [1], grammar=CHOICE)
         made.run()
-        _settle(made)
+        made.settle()
         process = made.grammars.process(CHOICE)
         assert process.num_bytes > 0
         process.num_bytes = 0  # it has not grown in the test's answer
@@ -56,7 +52,7 @@ def test_it_is_heard_without_a_further_request_and_one_that_is_too_large_ends(
         grammars = made.core.stats.grammars
         assert grammars is not None
         assert grammars.processes["idle"] == 1, "it has not said so yet"
-        _settle(made)
+        made.settle()
         assert made.grammars.stats.processes["idle"] == 0
 
 
@@ -65,7 +61,7 @@ def test_one_that_never_says_it_is_ended(tmp_path: Path) -> None:
         made.add("a", [1], grammar=CHOICE)
         made.run()
         os.kill(process_of(made.grammars, CHOICE), signal.SIGSTOP)
-        _settle(made)
+        made.settle()
         with pytest.raises(KeyError):
             made.grammars.process(CHOICE)
 
