@@ -223,6 +223,13 @@ def test_a_call_whose_text_is_nowhere_else_is_not_lost(format: Format, text: str
         _prompt(format, [_USER, turn, *results, _USER])
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_result_of_a_call_that_broke_goes_to_no_other(format: Format) -> None:
+    turn = _turn(format, _call("g"), _call("f", _ARGUMENTS, id="b"))
+    with pytest.raises(ApiError, match="fewer results than calls"):
+        _prompt(format, [_USER, turn, _result("No JSON.", tool_call_id="b"), _USER])
+
+
 def test_a_turn_whose_only_call_broke_is_not_continued() -> None:
     turn = _turn("deepseekv32", _call("f", _ARGUMENTS))
     body = {"messages": [_USER, turn], "continue_final_message": True}
