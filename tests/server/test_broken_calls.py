@@ -230,6 +230,13 @@ def test_a_result_of_a_call_that_broke_goes_to_no_other(format: Format) -> None:
         _prompt(format, [_USER, turn, _result("No JSON.", tool_call_id="b"), _USER])
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_whole_call_needs_its_result_whatever_the_content_holds(format: Format) -> None:
+    turn = _turn(format, _call("g", id="a"), _call("f", id="b"))
+    with pytest.raises(ApiError, match="fewer results than calls"):
+        _prompt(format, [_USER, turn, _result("1", tool_call_id="a"), _USER])
+
+
 def test_a_turn_whose_only_call_broke_is_not_continued() -> None:
     turn = _turn("deepseekv32", _call("f", _ARGUMENTS))
     body = {"messages": [_USER, turn], "continue_final_message": True}
