@@ -69,6 +69,13 @@ class ConstrainedEngine:
             self.step()
         assert not self.runtime.wrong
 
+    def settle(self) -> None:
+        """Step as an engine does that has no work, until all that it is still to hear has come."""
+        until = time.monotonic() + 10
+        while self.core.is_settling:
+            assert time.monotonic() < until, "it never comes"
+            self.step()
+
     def ids(self, name: str) -> list[int]:
         mine = [e for e in self.events if isinstance(e, Output) and e.request == name]
         return [score.token for e in mine for score in e.tokens]

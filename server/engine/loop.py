@@ -223,7 +223,8 @@ class EngineCore:
         ready, failed = self._constrained.settle(GRAMMAR_WAIT_S if is_idle else 0.0)
         for reqs in ready:
             self.scheduler.add(*reqs)
-        return [*failed]
+        told = [Output(request=req.name, is_followed=True) for reqs in ready for req in reqs]
+        return [*told, *failed]
 
     def _bring_masks(self) -> list[Output | Failed]:
         """Finish the newest step, if it waits for masks: once what it is to follow is committed."""

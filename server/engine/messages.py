@@ -126,13 +126,17 @@ class TokenScore(msgspec.Struct, frozen=True, array_like=True):
 
 class Output(msgspec.Struct, frozen=True, kw_only=True, tag="output", omit_defaults=True):
     """What one step gave a request: scores of prompt tokens (from the second on) and new tokens.
-    `cached_tokens` of the prompt were found in the prefix cache, as every output says."""
+    `cached_tokens` of the prompt were found in the prefix cache, as every output says.
+
+    Of a request with a grammar the first only says that this `is_followed`: it waits for its turn
+    now as any other, and is not refused any more."""
 
     request: str
     prompt_scores: list[TokenScore] = []
     tokens: list[TokenScore] = []
     finish: Finish | None = None
     cached_tokens: int = 0
+    is_followed: bool = False
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):

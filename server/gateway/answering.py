@@ -80,7 +80,8 @@ class Answering:
         if prepared.options.stream:
             chunks = generation.chunks()
             if prepared.options.format_param is not None:
-                # What the engine says of a grammar is a status of its own, not an event.
+                # What the engine says of a grammar is a status of its own, not an event. Whether
+                # it is followed is known long before the first token.
                 chunks = await unless_client_leaves(http.receive, begun(chunks))
             return EventStream(chunks, ticket.release, generation.framing)
         content = await unless_client_leaves(http.receive, generation.answer())

@@ -17,9 +17,11 @@ _OPENED, _CLOSED = Piece(THINK, True), Piece(THINK_END, True)
 def chat_pieces(request: ChatRequest, encoding: str, *, needs_turn: bool = True) -> list[Piece]:
     """The prompt in an encoding (`encode_chat`); ApiError where the messages do not allow one, or,
     where it `needs_turn`, leave the model no turn."""
-    request = without_unanswered(request)
     if needs_turn:
         _require_turn(request)
+    if request.continue_final_message and request.messages[-1].tool_calls:  # one that broke, too
+        raise refused("the last message calls tools; add a result of each call")
+    request = without_unanswered(request)
     _require_order(request.messages)
     try:
         pieces = encode_chat(
@@ -76,10 +78,7 @@ def _require_results(messages: Sequence[Message], *, of_last: bool) -> None:
 def _without_end(request: ChatRequest, pieces: list[Piece], format: str) -> list[Piece]:
     """The prompt up to where its last message breaks off: in the content, or in reasoning that no
     content follows."""
-    last = request.messages[-1]
     before = request.messages[-2].role if len(request.messages) > 1 else None
-    if last.tool_calls:
-        raise refused("the last message calls tools; add a result of each call")
     if before not in ("user", "developer", "tool"):
         raise refused("the message that is continued must follow a user's, developer's or tool's")
     _require_results(request.messages[:-1], of_last=True)
@@ -112,8 +111,8 @@ def _require_order(messages: Sequence[Message]) -> None:
             ids = {call.id, message.tool_call_id} - {None}
             if len(ids) > 1:
                 raise refused(
-                    f"answers call {message.tool_call_id!r} in the place of {call.id!r}; bring the"
-                    " results in the order of the calls",
+                    f"answers call {message.tool_call_id!r} in the place of {call.id!r}; bring a"
+                    " result of each call, in the order of the calls",
                     index=index,
                 )
 

@@ -208,22 +208,27 @@ class Generation(Generic[D]):
         """How the parts of the answer are sent."""
         return self._wire.framing
 
-    def chunks(self) -> AsyncGenerator[bytes]:
-        """The answer in parts, as they come: events, but for what `framing` puts around each."""
+    def chunks(self) -> AsyncGenerator[bytes | None]:
+        """The answer in parts, as they come: events, but for what `framing` puts around each. None
+        where a grammar of it is followed from now on: no status can say any more what fails."""
         return self._each(self._wire.events, self._wire.last)
 
     async def _each(
         self,
         shape: Callable[[int, D], Iterable[T]],
         last: Callable[[], Iterable[T]] = tuple[()],
-    ) -> AsyncGenerator[T]:
-        """What `shape` makes of what the engine's outputs add to choices, then `last`."""
+    ) -> AsyncGenerator[T | None]:
+        """What `shape` makes of what the engine's outputs add to choices, then `last`; None for
+        those that add nothing."""
         names = (name for submit in self._submits for name in submit.names)
         indices = {name: i for i, name in enumerate(names)}
         opened: set[int] = set()
         with self._failures_told():
             async with aclosing(self._client.stream(self._submits)) as outputs:
                 async for output in outputs:
+                    if output.is_followed:
+                        yield None
+                        continue
                     index = indices[output.request]
                     if index not in opened:
                         opened.add(index)

@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from lostwax.server.gateway.chat_models import MAX_CALLS, Function, Message, Role, ToolCall
 from lostwax.server.gateway.errors import ApiError
-from lostwax.server.gateway.unanswered_calls import is_broken
+from lostwax.server.gateway.unanswered_calls import without_broken
 from lostwax.server.gateway.unsupported import FieldError
 
 
@@ -90,16 +90,15 @@ class History:
     def _end_turn(self) -> None:
         if not self._is_open:
             return
-        calls = [each for each in self._calls if each.id in self._results or not is_broken(each)]
         turn = Message(
             role="assistant",
             content="".join(self._texts),
             reasoning_content="".join(self._reasoning) or None,
-            tool_calls=calls or None,
+            tool_calls=self._calls or None,
         )
         self._put(self._turn_place, turn)
         if self._results:
-            for call in calls:
+            for call in without_broken(turn, self._results.keys()).tool_calls or ():
                 if call.id not in self._results:
                     raise FieldError(
                         self._field, f"call {str(call.id)[:64]!r} has no result; add it"

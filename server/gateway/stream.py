@@ -77,8 +77,8 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-async def begun(events: AsyncGenerator[T]) -> AsyncGenerator[T]:
-    """The same events, once the first has come: what is raised before is raised here."""
+async def begun(events: AsyncGenerator[T | None]) -> AsyncGenerator[T | None]:
+    """The same events, once the first, or None, has come: what is raised before is raised here."""
     try:
         first = await anext(events, None)
     except BaseException:
@@ -87,23 +87,22 @@ async def begun(events: AsyncGenerator[T]) -> AsyncGenerator[T]:
     return _again(first, events)
 
 
-async def _again(first: T | None, events: AsyncGenerator[T]) -> AsyncGenerator[T]:
+async def _again(first: T | None, events: AsyncGenerator[T | None]) -> AsyncGenerator[T | None]:
     async with aclosing(events):
-        if first is not None:
-            yield first
+        yield first
         async for event in events:
             yield event
 
 
 class EventStream(Response):
-    """Sends `events` in their framing; an ApiError becomes an event, too.
+    """Sends `events`, but for None, in their framing; an ApiError becomes an event, too.
 
     Whatever happens, `events` is closed and `on_close` is called, once.
     """
 
     def __init__(
         self,
-        events: AsyncGenerator[bytes],
+        events: AsyncGenerator[bytes | None],
         on_close: Callable[[], None],
         framing: Framing = UNNAMED,
     ) -> None:
@@ -157,6 +156,8 @@ class EventStream(Response):
         now = asyncio.get_running_loop().time
         prefix, between = self._framing.prefix, self._framing.between
         async for text in self._events:
+            if text is None:
+                continue
             event = b"%b%b%b" % (prefix, text, between)
             self._has_begun, self._last_s = True, now()
             if write is None or not write(event):

@@ -79,7 +79,7 @@ class Grammar(msgspec.Struct, frozen=True):
             raise BadGrammar(f"its names have more than {MAX_TOLD_BYTES} bytes; send shorter ones")
         skips = self.kind in ("json_schema", "choice", "tools")
         texts = (self.text, *(each.schema for each in self.held))
-        depth = max(_depth(text, skips_strings=skips) for text in texts)
+        depth = max(depth_of(text, skips_strings=skips) for text in texts)
         if depth > MAX_DEPTH:
             raise BadGrammar(f"it is nested {depth} deep, more than {MAX_DEPTH}; make it flatter")
 
@@ -89,7 +89,7 @@ def num_bytes_of(text: str) -> int:
     return len(text.encode(errors="replace"))
 
 
-def _depth(text: str, *, skips_strings: bool) -> int:
+def depth_of(text: str, *, skips_strings: bool) -> int:
     """How many brackets stand inside one another, those behind a backslash left out."""
     depth = most = 0
     in_string = is_escaped = False

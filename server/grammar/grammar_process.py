@@ -73,8 +73,8 @@ class GrammarProcess:
         """Why it is not followed, or no more."""
         self.forked_s: float | None = None
         """When its process began."""
-        self.is_counting = False
-        """Whether it is to say what it holds, as nobody needs it any more."""
+        self._must_count = False
+        """Whether it was told that nobody needs it any more, and is to say what it holds."""
         self._counts_since_s: float | None = None
         self.made: Made | None = None
         """What it made for the last step that asked, once all is there."""
@@ -96,8 +96,14 @@ class GrammarProcess:
 
     @property
     def has_begun(self) -> bool:
-        """Whether a process was asked for."""
+        """Whether a process was asked for, and has not ended."""
         return self._socket is not None
+
+    @property
+    def is_counting(self) -> bool:
+        """Whether it is yet to say what it holds. One that has ended never is: it says nothing, and
+        has no socket to be waited for."""
+        return self._must_count and self.refusal is None
 
     @property
     def refusal_code(self) -> Code:
@@ -148,14 +154,14 @@ class GrammarProcess:
         self.users -= 1
         if not self.users and self._closed:  # else the next step's frame tells of them
             self._tell_closed()
-            self.is_counting, self._counts_since_s = True, None
+            self._must_count, self._counts_since_s = True, None
 
     def ask(self, asks: Sequence[Ask]) -> None:
         """Want masks for answers of one step: `made` stands when all are there."""
         opens = ((ask, self._unopened.pop(ask.number, None)) for ask in asks)
         self._asks = [msgspec.structs.replace(ask, opens=each) for ask, each in opens]
         self.made, self._faults = None, {}
-        self.is_counting = False  # it will be, when these answers are over
+        self._must_count = False  # it will be, when these answers are over
         self._tell_closed()
         self._ask_some()
 
@@ -214,7 +220,7 @@ class GrammarProcess:
     def _take(self, frame: bytes) -> None:
         match decode_reply(frame):
             case Compiled(num_bytes=num_bytes):
-                self.is_ready, self.num_bytes, self.is_counting = True, num_bytes, False
+                self.is_ready, self.num_bytes, self._must_count = True, num_bytes, False
             case Refused(message=message):
                 self.end(message)
             case Fault() as fault:
@@ -236,7 +242,7 @@ class GrammarProcess:
 
     def end(self, why: str) -> None:
         """Kill it, if it lives: when this returns, it writes no mask any more."""
-        self.refusal, self.is_ready, self.is_counting = why, False, False
+        self.refusal, self.is_ready = why, False
         if self.pidfd is not None:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)

@@ -155,10 +155,11 @@ class Grammars:
         is yet, for so long."""
         self._drop_abandoned()
         self._start_some()
-        awaited = [process for process, _ in self._queue if process.has_begun]
+        awaited = [process for process, _ in self._queue]
         awaited += [process for process in self._processes.values() if process.is_counting]
-        if wait_s and awaited:
-            _wait(awaited, wait_s)
+        alive = [process for process in awaited if process.has_begun]
+        if wait_s and alive:
+            _wait(alive, wait_s)
         now_s = self._clock()
         for process, asked_s in self._queue:
             process.hear(now_s)

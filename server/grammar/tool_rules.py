@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 
 from lostwax.server.grammar.compile_grammar import JSON_OPTIONS
 from lostwax.server.grammar.grammar import (
+    MAX_DEPTH,
     MAX_TOLD_BYTES,
     MAX_TOOLS_BYTES,
     BadGrammar,
     Held,
     TooLarge,
+    depth_of,
     num_bytes_of,
 )
 from lostwax.server.grammar.tool_schema import require_form
@@ -26,6 +28,8 @@ MAX_SHOWN_CHARS = 64
 """Of a name in a refusal."""
 _AROUND_BYTES = 1024
 """Of a grammar's lines that all tools share."""
+_AROUND_DEPTH = 2
+"""Brackets around a property: its schema's, and those of `properties`."""
 _FREE_BYTES = 4096
 """Of the rules that free arguments need, at most."""
 
@@ -109,12 +113,21 @@ class Rules(ABC):
         return self._names[body]
 
     def held(self, schema: Any, end: str, whose: str, remedy: str = "", *, free: str = "") -> str:
-        """The name of a rule of JSON, which has none of `rule`'s names: as a `Held` says."""
+        """The name of a rule of JSON, which has none of `rule`'s names: as a `Held` says. Of a
+        schema that is nested too deep it is `free`, or BadGrammar names whose it is."""
         said = _json(schema)
         key = (said, end, free)
         if key not in self._held:
             its = Held(f"j{len(self._held)}", said, end, whose, remedy, free)
-            self._count(its.line, its.told)
+            self._count(its.line, its.told)  # first, also of what is freed: looking takes time
+            depth = depth_of(said, skips_strings=True)
+            if depth > MAX_DEPTH and free:
+                return free
+            if depth > MAX_DEPTH:
+                raise BadGrammar(
+                    f"{whose}{_deep_part(schema)}: it is nested {depth} deep, more than"
+                    f" {MAX_DEPTH}; make it flatter, or {remedy}"
+                )
             self._held[key] = its
         return self._held[key].rule
 
@@ -144,6 +157,15 @@ def _require_form(function: Function) -> None:
         require_form(function.get("parameters") or {})
     except BadGrammar as error:
         raise BadGrammar(f"tool {function.get('name')!r}: {error}") from error
+
+
+def _deep_part(schema: Mapping[str, Any]) -> str:
+    """The property that is nested too deep alone, where one is."""
+    own: Any = schema.get("properties")
+    for name, its in own.items() if isinstance(own, Mapping) else ():
+        if depth_of(json.dumps(its), skips_strings=True) > MAX_DEPTH - _AROUND_DEPTH:
+            return f", in {name[:MAX_SHOWN_CHARS]!r}"
+    return ""
 
 
 def _json(schema: Mapping[str, Any]) -> str:

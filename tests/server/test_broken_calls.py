@@ -21,6 +21,7 @@ from scripted_server import ScriptedServer
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.options import EngineOptions
 from lostwax.server.formats.encoders import Format
+from lostwax.server.formats.encoding_v31 import SEPARATOR
 from lostwax.server.formats.json_prefix import JsonPrefix
 from lostwax.server.formats.message import MessageDelta
 from lostwax.server.formats.pieces import joined
@@ -150,21 +151,98 @@ def test_what_a_stream_told_of_its_calls_can_be_sent_back(name: str) -> None:
 _USER = {"role": "user", "content": "Go on."}
 
 
-def test_calls_that_nobody_ran_are_left_out_by_id_else_from_the_last_on() -> None:
-    broken = {"function": {"name": "f", "arguments": '{"a": 1,]'}}
-    whole = {"function": {"name": "g", "arguments": "{}"}}
-    result = {"role": "tool", "content": "Done."}
-    for calls, results in (
-        ([broken | {"id": "a"}, whole | {"id": "b"}], [result | {"tool_call_id": "b"}]),
-        ([broken | {"id": "a"}, broken], [result | {"tool_call_id": "a"}]),
-        ([broken | {"id": "a"}, broken | {"id": "b"}], [result | {"tool_call_id": "b"}]),
-        ([whole, broken, broken], [result]),
-    ):
-        turn = {"role": "assistant", "content": "", "tool_calls": calls}
-        assert _prompt("deepseekv32", [_USER, turn, *results]).count("invoke name=") == 1
-    unanswered = {"role": "assistant", "content": "", "tool_calls": [whole, whole, broken]}
+def _call(name: str, arguments: str = "{}", **given: str) -> dict[str, Any]:
+    return {"function": {"name": name, "arguments": arguments}, **given}
+
+
+def _result(text: str, **given: str) -> dict[str, Any]:
+    return {"role": "tool", "content": text, **given}
+
+
+FORMATS: tuple[Format, ...] = ("deepseekv32", "deepseekv31")
+_ARGUMENTS = '{"a": 1,]'
+_TEXTS: dict[Format, str] = {"deepseekv32": '<invoke name="f">', "deepseekv31": f"f{SEPARATOR}{{"}
+
+
+def _turn(format: Format, *calls: dict[str, Any], text: str | None = None) -> dict[str, Any]:
+    content = _TEXTS[format] if text is None else text
+    return {"role": "assistant", "content": content, "tool_calls": list(calls)}
+
+
+LEFT_OUT: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
+    "by id": (
+        [_call("g", id="a"), _call("h", id="b"), _call("f", _ARGUMENTS, id="c")],
+        [_result("1", tool_call_id="a"), _result("2", tool_call_id="b")],
+    ),
+    "without ids": ([_call("g"), _call("h"), _call("f", _ARGUMENTS)], [_result("1"), _result("2")]),
+    "alone": ([_call("f", _ARGUMENTS)], []),
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_call_that_nobody_ran_is_left_out_and_the_others_have_their_results(
+    format: Format, name: str
+) -> None:
+    calls, results = LEFT_OUT[name]
+    told = _prompt(format, [_USER, _turn(format, *calls), *results, _USER])
+    assert told == _prompt(format, [_USER, _turn(format, *calls[:-1]), *results, _USER])
+
+
+KEPT: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
+    "its result has no id": (
+        [_call("g", id="a"), _call("f", _ARGUMENTS, id="b")],
+        [_result("1", tool_call_id="a"), _result("No JSON.")],
+    ),
+    "its result has its id": ([_call("f", _ARGUMENTS, id="a")], [_result("1", tool_call_id="a")]),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_call_that_broke_and_has_a_result_stays(format: Format, name: str) -> None:
+    calls, results = KEPT[name]
+    prompt = _prompt(format, [_USER, _turn(format, *calls), *results, _USER])
+    elsewhere = _prompt(format, [_USER, _turn(format, *calls, text="Well."), *results, _USER])
+    assert prompt == elsewhere.replace("Well.", _TEXTS[format])
+    assert prompt.count(_ARGUMENTS) == 1
+
+
+@pytest.mark.parametrize("text", ["", "I call f."])
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_call_whose_text_is_nowhere_else_is_not_lost(format: Format, text: str) -> None:
+    broken, whole = _call("f", _ARGUMENTS, id="b"), _call("g", id="a")
+    alone = _turn(format, broken, text=text)
+    assert _ARGUMENTS in _prompt(format, [_USER, alone, _USER])
+    results = [_result("1", tool_call_id="a")]
+    turn = _turn(format, whole, broken, text=text)
+    with pytest.raises(ApiError, match=r"^messages\[1\] has fewer results than calls .*, 1 of 2"):
+        _prompt(format, [_USER, turn, *results, _USER])
+    turn = _turn(format, broken, whole)  # none is read behind a broken one
+    with pytest.raises(ApiError, match="a result of each call, in the order of the calls"):
+        _prompt(format, [_USER, turn, *results, _USER])
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_result_of_a_call_that_broke_goes_to_no_other(format: Format) -> None:
+    turn = _turn(format, _call("g"), _call("f", _ARGUMENTS, id="b"))
     with pytest.raises(ApiError, match="fewer results than calls"):
-        _prompt("deepseekv32", [_USER, unanswered, result])
+        _prompt(format, [_USER, turn, _result("No JSON.", tool_call_id="b"), _USER])
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_whole_call_needs_its_result_whatever_the_content_holds(format: Format) -> None:
+    turn = _turn(format, _call("g", id="a"), _call("f", id="b"))
+    with pytest.raises(ApiError, match="fewer results than calls"):
+        _prompt(format, [_USER, turn, _result("1", tool_call_id="a"), _USER])
+
+
+def test_a_turn_whose_only_call_broke_is_not_continued() -> None:
+    turn = _turn("deepseekv32", _call("f", _ARGUMENTS))
+    body = {"messages": [_USER, turn], "continue_final_message": True}
+    request = msgspec.json.decode(json.dumps(body), type=ChatRequest)
+    with pytest.raises(ApiError, match="the last message calls tools"):
+        chat_pieces(request, "deepseekv32")
 
 
 def test_a_key_that_no_parameter_has_goes_back_as_it_came() -> None:

@@ -105,7 +105,7 @@ async def _stop_choices(engine: InProcessEngine) -> None:
 
 
 async def _stop_streamed(engine: InProcessEngine) -> None:
-    found = [chunk async for chunk in _generation(engine, [_stop()]).chunks()]
+    found = [chunk async for chunk in _generation(engine, [_stop()]).chunks() if chunk]
     assert json.loads(found[-1])["choices"][0]["finish_reason"] == "stop"
 
 

@@ -120,7 +120,9 @@ def test_a_stop_string_cancels_its_choice_once_and_what_still_comes_is_dropped(
     generation = _generation(client, 1, CODEC.decode(tokens[2:4]))
 
     async def parts() -> str:
-        return "".join([json.loads(c)["choices"][0]["text"] async for c in generation.chunks()])
+        return "".join(
+            [json.loads(c)["choices"][0]["text"] async for c in generation.chunks() if c]
+        )
 
     if is_streamed:
         text = asyncio.run(parts())

@@ -55,6 +55,7 @@ def test_a_fault_is_logged_as_any_and_fails_its_request(
         for name in ("a", "b"):
             made.add(name, [1], grammar=CHOICE)
             made.run()
+            made.settle()
             hosts.add(made.grammars.host_pid)
         failed = made.failed()
     assert {*failed} == {"a", "b"}

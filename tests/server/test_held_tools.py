@@ -118,3 +118,46 @@ def test_arguments_of_v31_are_free_where_they_cannot_be_held() -> None:
     compile_grammar(loose, VOCABULARY)
     said = _refusal("deepseekv31", its, "required")
     assert said.startswith("tool 'f', in 'x': Unimplemented keys")
+
+
+def _nested(depth: int) -> dict[str, Any]:
+    its: dict[str, Any] = {"type": "integer"}
+    for _ in range(depth):
+        its = {"type": "object", "properties": {"a": its}}
+    return its
+
+
+@pytest.mark.parametrize("format", ["deepseekv32", "deepseekv31"])
+def test_a_schema_that_is_nested_too_deep_is_free_and_fails_no_other_tool(format: Format) -> None:
+    deep = _tool(_nested(40), strict=False)
+    others = _tool(_nested(2), strict=True) | {"name": "g"}
+    grammar = tool_grammar(format, [deep, others], "required")
+    assert grammar is not None
+    grammar.require_small()
+    compile_grammar(grammar, VOCABULARY)
+    if format == "deepseekv32":
+        assert fits(grammar, written(("f", {"x": [1]})))
+        assert not fits(grammar, written(("f", {"x": [1], "n": "1"})))
+        assert not fits(grammar, written(("g", {"x": [1]})))
+
+
+@pytest.mark.parametrize(
+    ("format", "place"),
+    [("deepseekv32", "tool 'f', parameter 'x', in 'a': "), ("deepseekv31", "tool 'f', in 'x': ")],
+)
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_a_strict_tool_that_is_nested_too_deep_is_refused_by_its_place(
+    format: Format, place: str, choice: Choice
+) -> None:
+    said = _refusal(format, _nested(40), choice)
+    assert said.startswith(f"{place}it is nested ")
+    assert said.endswith(
+        "deep, more than 64; make it flatter, or take that out, or leave strict out"
+    )
+
+
+def test_an_answer_that_is_nested_too_deep_beside_tools_is_refused_by_name() -> None:
+    with pytest.raises(
+        BadGrammar, match=r"^the answer's schema, in 'a': it is nested 81 deep, more"
+    ):
+        tool_grammar("deepseekv32", [_tool({}, strict=False)], "auto", answer=_nested(40))

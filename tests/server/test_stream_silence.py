@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncGenerator, Callable, Iterator
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from lostwax.server.engine.options import EngineOptions
 from lostwax.server.gateway import stream
 from lostwax.server.gateway.anthropic_messages import MessageWire
 from lostwax.server.gateway.app import Settings, create_app
+from lostwax.server.gateway.errors import ApiError
 from lostwax.server.gateway.generation import Head, Usage
 from lostwax.server.gateway.in_process import InProcessEngine
 from lostwax.server.gateway.ollama import OllamaForm, OllamaWire
@@ -54,12 +56,15 @@ SIGNS: dict[str, tuple[Framing, bytes, bytes]] = {
 Write = Callable[[list[bytes], bytes], bool]
 
 
-def _sent(framing: Framing, events: Any, write: Write | None = None) -> list[bytes]:
-    """The parts of the body of a stream of `events`, a function of the parts so far."""
+def _sent(
+    framing: Framing, events: Any, write: Write | None = None, leaves_after: int | None = None
+) -> list[bytes]:
+    """The parts of the body of a stream of `events`, a function of the parts so far. The client
+    leaves after so many."""
     parts = list[bytes]()
 
     async def receive() -> Message:
-        await asyncio.sleep(60)
+        await _until(parts, leaves_after if leaves_after is not None else sys.maxsize)
         return {"type": "http.disconnect"}
 
     async def send(message: Message) -> None:
@@ -114,6 +119,37 @@ def test_signs_stand_before_between_and_never_behind_events(
     assert set(sent[:first]) == {waits}
     assert set(sent[first + 1 : second]) == {lives}
     assert sent[second + 1 :] == [framing.done, b""][not framing.done :]
+
+
+@pytest.mark.parametrize("name", SIGNS)
+def test_no_sign_comes_behind_an_error(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(stream, "QUIET_S", 0.01)
+    framing, _, lives = SIGNS[name]
+    error = ApiError(500, "it ended")
+
+    async def events(parts: list[bytes]) -> AsyncGenerator[bytes]:
+        yield b"1"
+        await _until(parts, 3)
+        raise error
+
+    sent = _sent(framing, events)
+    assert sent[-2:] == [framing.error(error), b""]
+    assert set(sent[1:-2]) == {lives}
+
+
+@pytest.mark.parametrize("name", SIGNS)
+def test_no_sign_comes_behind_a_client_that_left(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(stream, "QUIET_S", 0.01)
+
+    async def events(_: list[bytes]) -> AsyncGenerator[bytes]:
+        yield b"1"
+        await asyncio.sleep(60)
+
+    framing, _, lives = SIGNS[name]
+    sent = _sent(framing, events, leaves_after=3)
+    assert set(sent[1:]) == {lives}
 
 
 def test_a_stream_in_which_events_come_has_no_signs(monkeypatch: pytest.MonkeyPatch) -> None:
