@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from lostwax.server.grammar.compile_grammar import JSON_OPTIONS
 from lostwax.server.grammar.grammar import (
@@ -162,7 +162,8 @@ def _require_form(function: Function) -> None:
 def _deep_part(schema: Mapping[str, Any]) -> str:
     """The property that is nested too deep alone, where one is."""
     own: Any = schema.get("properties")
-    for name, its in own.items() if isinstance(own, Mapping) else ():
+    properties = cast("Mapping[str, Any]", own) if isinstance(own, Mapping) else {}
+    for name, its in properties.items():
         if depth_of(json.dumps(its), skips_strings=True) > MAX_DEPTH - _AROUND_DEPTH:
             return f", in {name[:MAX_SHOWN_CHARS]!r}"
     return ""

@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import openai
 import pytest
 from jsonschema import Draft202012Validator
 from structured_fixtures import FORMAT, SUM, Sum, ask
+from written_calls import fits, written
+
+from lostwax.server.gateway.chat_models import ChatRequest
+from lostwax.server.gateway.forced_calls import asked_calls
+from lostwax.server.gateway.response_format import Asked
 
 
 def _tool(name: str, **properties: Any) -> dict[str, Any]:
@@ -132,3 +138,32 @@ def test_the_fault_of_a_format_beside_tools_is_the_formats(
         with pytest.raises(openai.BadRequestError, match=why) as refused:
             ask(structured_client, SUM, tools=TOOLS, response_format=form)
         assert refused.value.param == "response_format.json_schema.schema"
+
+
+def _asked(**given: Any) -> Asked:
+    """What a request asks of its answer."""
+    body = {"messages": [{"role": "user", "content": "?"}], "tools": TOOLS, **given}
+    asked = asked_calls(msgspec.json.decode(json.dumps(body), type=ChatRequest), "deepseekv32")
+    assert asked is not None
+    return asked
+
+
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_one_call_may_come_where_one_at_a_time_is_asked_for(choice: str) -> None:
+    call = ("add", {"a": 2, "b": 3})
+    many = _asked(tool_choice=choice).grammar
+    one = _asked(tool_choice=choice, parallel_tool_calls=False).grammar
+    assert fits(many, written(call, call))
+    assert fits(one, written(call))
+    assert not fits(one, written(call, call))
+
+
+def test_a_call_that_must_come_is_no_answer_of_the_format() -> None:
+    told: Any = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}}
+    assert fits(_asked(response_format=told).grammar, "{}")
+    forced = _asked(response_format=told, tool_choice="required")
+    assert forced == _asked(tool_choice="required")
+    assert not fits(forced.grammar, "{}")
+    for _ in range(70):  # deeper than any is read
+        told["json_schema"]["schema"] = {"properties": {"a": told["json_schema"]["schema"]}}
+    assert _asked(response_format=told, tool_choice="required") == forced, "it holds nothing"

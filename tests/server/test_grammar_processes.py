@@ -14,12 +14,22 @@ import pytest
 from fake_runtime import EOS, FakeLimits, generate
 from grammar_engine import CHOICE, JSON, ORACLE, WIDE, constrained
 from grammar_processes import process_of, require_end
-from grammar_vocabulary import grammars_of, raise_it
+from grammar_vocabulary import CODEC, grammars_of, raise_it
 
 from lostwax.server.grammar.grammar import Grammar
-from lostwax.server.grammar.grammar_process import ENDED, GrammarProcess
+from lostwax.server.grammar.grammar_process import ENDED, NO_HOST, TOO_SLOW, GrammarProcess
 from lostwax.server.grammar.grammars import Grammars, Wanted
-from lostwax.server.grammar.messages import MAX_FRAME_BYTES, Made, encode
+from lostwax.server.grammar.messages import (
+    MAX_FRAME_BYTES,
+    Ask,
+    Close,
+    Compile,
+    Compiled,
+    Made,
+    Masks,
+    decode_request,
+    encode,
+)
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
@@ -133,6 +143,67 @@ def test_one_that_ends_while_another_is_late_fails_nobody_else(answers: bool) ->
     late.end(ENDED)
     ending.end(ENDED)
     grammars.stop()
+
+
+def _process() -> GrammarProcess:
+    return GrammarProcess(Grammar("regex", "a"), raise_it)
+
+
+@pytest.mark.parametrize(("is_ready", "why"), [(True, ENDED), (False, TOO_SLOW)])
+def test_one_that_ends_before_it_was_ready_took_too_long(is_ready: bool, why: str) -> None:
+    process = _process()
+    with process.begin() as its:
+        process.forked_s = 0.0
+        if is_ready:
+            its.send(encode(Compiled(0)))
+        process.hear(0.0)
+        assert process.is_ready == is_ready
+        its.recv(MAX_FRAME_BYTES)  # the grammar
+    process.hear(0.0)
+    assert process.refusal == why
+
+
+def test_a_host_that_ends_before_it_has_forked_is_asked_again_once() -> None:
+    process = _process()
+    process.begin().close()
+    process.hear(0.0)
+    assert process.refusal is None, "another host may fork"
+    assert not process.has_begun
+    process.begin().close()
+    process.hear(0.0)
+    assert process.refusal == NO_HOST
+
+
+def test_answers_that_are_over_are_told_together() -> None:
+    process = _process()
+    with process.begin() as its:
+        its.setblocking(False)
+        numbers = [process.open((EOS,), None) for _ in range(3)]
+        process.ask([Ask(number, [], [], row) for row, number in enumerate(numbers)])
+        told = [decode_request(its.recv(MAX_FRAME_BYTES)) for _ in range(2)]
+        assert [type(each) for each in told] == [Compile, Masks]
+        for number in numbers[:2]:
+            process.close(number)
+        with pytest.raises(BlockingIOError):
+            its.recv(MAX_FRAME_BYTES)
+        process.close(numbers[2])
+        assert decode_request(its.recv(MAX_FRAME_BYTES)) == Close(numbers)
+    process.end(ENDED)
+
+
+def test_a_row_of_who_cannot_go_on_allows_every_id(tmp_path: Path) -> None:
+    grammars = grammars_of(tmp_path, FakeLimits())
+    try:
+        process = grammars.want(Grammar("choice", '["a", "b\u00df"]'))  # no token has that letter
+        while not process.is_ready:
+            assert process.refusal is None
+            grammars.look(0.05)
+        wanted = Wanted(process, process.open((EOS,), None), CODEC.encode("b"), [], 0)
+        masks = grammars.masks([wanted], 1)
+        assert wanted.fault is not None
+        assert (masks == -1).all()
+    finally:
+        grammars.stop()
 
 
 LEAVES = """
