@@ -16,8 +16,6 @@ from lostwax.backends.proof.tolerance import LOOSEST
 from lostwax.backends.records.report import MAX_BYTES
 from lostwax.ir.contract.record import Certificate
 
-ERROR = "portable_topk is wrong on dsa.topk: output idx differs"
-
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
