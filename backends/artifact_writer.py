@@ -31,12 +31,13 @@ REFUSED = {
     errno.EROFS: "give an -o on a file system that can be written",
     errno.EACCES: "give an -o that you may write",
     errno.EPERM: "give an -o that you may write",
+    errno.EBUSY: "give an -o that is no mount, such as a folder below it",
 }
 """What to do about each way in which the artifact's own folder is refused."""
 
 
 class ArtifactExists(ValueError):
-    """The output folder holds something that is no artifact."""
+    """The output folder holds something that is no artifact, or none can take its place."""
 
 
 class ArtifactUnwritable(OSError):
@@ -77,10 +78,20 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
 def require_replaceable(out: Path) -> None:
     """Raise ArtifactExists where `out` is a file, or a full folder that is no artifact.
 
-    So nothing that is not an artifact is ever replaced.
+    So nothing that is not an artifact is ever replaced. Nor can a mount be, and of the current
+    folder a shell would go on in what was replaced.
     """
     if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise ArtifactExists(f"{out} exists and is no artifact; give another -o or remove it")
+    kept = "the current folder" if _is_current(out) else "a mount" if out.is_mount() else None
+    if kept is not None:
+        raise ArtifactExists(
+            f"{out} is {kept}, which another folder cannot take the place of; give an -o below it"
+        )
+
+
+def _is_current(out: Path) -> bool:
+    return out.exists() and out.samefile(os.curdir)
 
 
 @contextmanager

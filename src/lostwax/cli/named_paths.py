@@ -170,7 +170,7 @@ def _empty_folder(_: object, path: Path | None) -> None:
         return
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UnusablePath(f"{path} exists and is not empty; give another -o or remove it")
-    _require_parent(path)
+    _out_folder(_, path)
 
 
 def _out_artifact(_: object, path: Path) -> None:
