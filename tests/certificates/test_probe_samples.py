@@ -127,7 +127,7 @@ def test_an_error_is_held_against_its_own_bound(artifact: Path, bound: str) -> N
         raise AssertionError("every probe is exact")
     run_probe(msgspec.structs.replace(probe, **{bound: found}), _driver(artifact))
     below = msgspec.structs.replace(probe, **{bound: math.nextafter(found, 0)})
-    with pytest.raises(WrongKernel, match="error .* max, .* RMS; allowed"):
+    with pytest.raises(WrongKernel, match=r"error .* max, .* RMS; allowed"):
         run_probe(below, _driver(artifact))
 
 
