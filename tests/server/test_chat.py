@@ -287,19 +287,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
         "messages",
         "messages[1] has fewer results than calls behind it, 2 of 3",
     ),
-    "a missing result before what is continued": (
-        {
-            "messages": [
-                *ASK,
-                {"role": "assistant", "tool_calls": [CALL] * 2},
-                {"role": "tool", "content": "1"},
-                {"role": "assistant", "content": "x"},
-            ],
-            "continue_final_message": True,
-        },
-        "messages",
-        "messages[1] has fewer results than calls behind it, 1 of 2",
-    ),
     "arguments too deep to be read": (_calling('{"a":' * 100000), "messages", "shorten them"),
     "results in another order": (
         {

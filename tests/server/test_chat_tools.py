@@ -332,6 +332,19 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "messages",
         "add a result of each call",
     ),
+    "a missing result before what is continued": (
+        _continued({"content": "x"})
+        | {
+            "messages": [
+                *ASK,
+                {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}] * 2},
+                {"role": "tool", "content": "1"},
+                {"role": "assistant", "content": "x"},
+            ]
+        },
+        "messages",
+        "messages[1] has fewer results than calls behind it, 1 of 2",
+    ),
     "a text without the reasoning before it": (
         _continued({"content": "It i"}, **THINKING),
         "messages",
