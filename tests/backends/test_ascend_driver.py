@@ -157,6 +157,7 @@ def test_the_fingerprint_has_versions_and_what_torch_stands_in_for(
     assert driver().fingerprint == f"{before}, without npu_swiglu"
     versions = {"CANN": "", "DRIVER": ""}.__getitem__
     monkeypatch.setattr(sys.modules["torch_npu.npu.utils"], "get_cann_version", versions)
+    forget()
     assert "CANN unknown, driver unknown, without npu_swiglu" in driver().fingerprint
 
 
