@@ -162,7 +162,7 @@ def _require_form(function: Function) -> None:
 def _deep_part(schema: Mapping[str, Any]) -> str:
     """The property that is nested too deep alone, where one is."""
     own: Any = schema.get("properties")
-    properties = cast("Mapping[str, Any]", own) if isinstance(own, Mapping) else {}
+    properties = cast("Mapping[str, Any]", own if isinstance(own, Mapping) else {})
     for name, its in properties.items():
         if depth_of(json.dumps(its), skips_strings=True) > MAX_DEPTH - _AROUND_DEPTH:
             return f", in {name[:MAX_SHOWN_CHARS]!r}"
