@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from cyclopts import App
@@ -21,7 +23,8 @@ def lostwax(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int
 
     status = 0
     try:
-        main([str(a) for a in arguments])
+        with patch.dict(os.environ):  # `certify --interpret` says in it how Triton is imported
+            main([str(a) for a in arguments])
     except SystemExit as stopped:
         status = stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
     printed = capsys.readouterr()

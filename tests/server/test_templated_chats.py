@@ -132,7 +132,7 @@ def test_a_call_that_broke_has_an_object_too(tmp_path: Path) -> None:
         assert post(messages=[*ASK, turn, {"role": "tool", "content": "no"}]).is_success
         assert text(runtime) == '2 + 3?.{"arguments": "{\\"a\\": 7,]"};Hm.no.'
         assert post(messages=[*ASK, turn, *ASK]).is_success
-        assert text(runtime) == "2 + 3?.Hm.2 + 3?."
+        assert text(runtime) == '2 + 3?.{"arguments": "{\\"a\\": 7,]"};Hm.2 + 3?.'
 
 
 def test_other_interfaces_are_rendered_by_it_too(template: ChatSettings) -> None:
