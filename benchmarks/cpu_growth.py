@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from cpu_peer import read_rate
+
 from lostwax.backends.runtime.load import load
 from lostwax.server.engine.loop import EngineCore
 from lostwax.server.engine.messages import Cancel, Output, Submit
