@@ -132,7 +132,9 @@ def _check_cache(rule: Rule, cache: Cache, view: View, numbers: Numbers) -> None
 
 def _check_rows(rule: Rule, own: Sequence[Parameter], views: dict[str, View]) -> None:
     """All threads read one number of real rows: it is a step's input, where nothing is written."""
-    counts = next(views[each.name] for each in own if isinstance(each, RealRows))
+    if not any(isinstance(each, RealRows) for each in own):
+        return
+    counts = views[RealRows.name]
     _require_dtype(rule, RealRows.name, counts, "i32")
     _require(counts.space == "input", rule, f"num_rows is {counts.space} memory, no step's input")
     _require(counts.span_bytes > 0, rule, "num_rows is empty")

@@ -52,7 +52,7 @@ class Nothing:
 @dataclass(frozen=True)
 class RealRows:
     """[1] i32, the step's input `num_rows`. Every thread reads it, and all must read the same: no
-    other parameter may lie there."""
+    other parameter may lie there. One at most."""
 
     name: str = "num_rows"
 
