@@ -39,11 +39,12 @@ inline void mask(const int32_t *words, float *out, Piece at) {
 
 extern "C" {
 
-// Logits with what each row asks for; a row that asks for nothing passes bit for bit. Of penalties,
-// biases and masks those that are not taken are null.
+// Logits with what each row asks for; a row that asks for nothing (-1, or a row that the state does
+// not have) passes bit for bit. Of penalties, biases and masks those that are not taken are null.
 // Parameters: logits, out, counts, count_rows, recent, repetition, frequency, presence, biases,
 // bias_rows, masks, mask_rows, num_rows, rows, width, ids of a part (a multiple of 32), ids of
-// recent, rows of logits, out, counts, biases, masks.
+// recent, rows of counts, biases and masks that there are, rows of logits, out, counts, biases and
+// masks in memory.
 void KERNEL(adjust_logits)(void **params, Team *team) {
   const float *logits = pointer<float>(params, 0);
   float *adjusted = pointer<float>(params, 1);
@@ -54,27 +55,30 @@ void KERNEL(adjust_logits)(void **params, Team *team) {
   const int32_t *bias_rows = pointer<int32_t>(params, 9), *masks = pointer<int32_t>(params, 10);
   const int32_t *mask_rows = pointer<int32_t>(params, 11);
   int64_t rows = real_rows(params, 12, integer(params, 13)), width = integer(params, 14);
-  int64_t ids = integer(params, 15), many = integer(params, 16), logits_row = integer(params, 17);
-  int64_t out_row = integer(params, 18), counts_row = integer(params, 19);
-  int64_t biases_row = integer(params, 20), masks_row = integer(params, 21);
-  int64_t count = parts(width, ids);
+  int64_t ids = integer(params, 15), many = integer(params, 16), count = parts(width, ids);
+  int64_t num_counts = integer(params, 17), num_biases = integer(params, 18);
+  int64_t num_masks = integer(params, 19), logits_row = integer(params, 20);
+  int64_t out_row = integer(params, 21), counts_row = integer(params, 22);
+  int64_t biases_row = integer(params, 23), masks_row = integer(params, 24);
   for (int64_t c; (c = take(team, rows * count)) >= 0;) {
     Piece at(c, count, ids, width);
     int64_t r = at.row;
     const float *x = logits + r * logits_row;
     float *out = adjusted + r * out_row;
-    if (count_rows && count_rows[r] >= 0)
-      penalise(x, counts + count_rows[r] * counts_row, recent + r * many, many,
+    int64_t counted = count_rows ? count_rows[r] : -1, biased = bias_rows ? bias_rows[r] : -1;
+    int64_t masked = mask_rows ? mask_rows[r] : -1;
+    if (is_of(counted, num_counts))
+      penalise(x, counts + counted * counts_row, recent + r * many, many,
                {repetition[r], frequency[r], presence[r]}, out, at);
     else
       copy(out + at.begin, x + at.begin, at.end - at.begin);
-    if (bias_rows && bias_rows[r] >= 0) {
-      const float *bias = biases + bias_rows[r] * biases_row;
+    if (is_of(biased, num_biases)) {
+      const float *bias = biases + biased * biases_row;
       for (int64_t id = at.begin; id < at.end; id++)
         out[id] += bias[id];
     }
-    if (mask_rows && mask_rows[r] >= 0)
-      mask(masks + mask_rows[r] * masks_row, out, at);
+    if (is_of(masked, num_masks))
+      mask(masks + masked * masks_row, out, at);
   }
 }
 }

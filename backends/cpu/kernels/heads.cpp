@@ -81,7 +81,7 @@ inline void first_of_part(const float *x, int64_t begin, int64_t end, int64_t co
   for (int64_t i = begin; i < end; i += LANES) {
     uint64_t last = best[count - 1];
     bool is_full = last >> 32; // and its last is no NaN: a later id must be larger
-    if (!is_full || any(logits_at(x, i, end) > same(x[id_of(last)])))
+    if (!is_full || any(logits_at(x, i, end) > same(logit_of(last))))
       for (int64_t id = i; id < smaller(i + LANES, end); id++)
         insert(best, count, key_of(x[id], id));
   }
@@ -119,15 +119,15 @@ void KERNEL(head_pick)(void **params, Team *team) {
   const Part *found = pointer<Part>(params, 1);
   int32_t *picked = pointer<int32_t>(params, 2);
   float *logprobs = pointer<float>(params, 3);
-  int64_t rows = real_rows(params, 4, integer(params, 5));
-  int64_t count = parts(integer(params, 6), integer(params, 7)), logits_row = integer(params, 8);
+  int64_t rows = real_rows(params, 4, integer(params, 5)), width = integer(params, 6);
+  int64_t count = parts(width, integer(params, 7)), logits_row = integer(params, 8);
   for (int64_t r; (r = take(team, rows)) >= 0;) {
     const Part *own = found + r * count;
     Part best = own[0];
     for (int64_t p = 1; p < count; p++)
       take_better(&best, own[p].score, own[p].id);
     picked[r] = best.id;
-    logprobs[r] = Logprobs(own, count).of(logits[r * logits_row + best.id]);
+    logprobs[r] = Logprobs(own, count).of(logits + r * logits_row, best.id, width);
   }
 }
 
@@ -139,11 +139,11 @@ void KERNEL(head_logprob)(void **params, Team *team) {
   const Part *found = pointer<Part>(params, 1);
   const int32_t *targets = pointer<int32_t>(params, 2);
   float *logprobs = pointer<float>(params, 3);
-  int64_t rows = real_rows(params, 4, integer(params, 5));
-  int64_t count = parts(integer(params, 6), integer(params, 7)), logits_row = integer(params, 8);
+  int64_t rows = real_rows(params, 4, integer(params, 5)), width = integer(params, 6);
+  int64_t count = parts(width, integer(params, 7)), logits_row = integer(params, 8);
   for (int64_t r; (r = take(team, rows)) >= 0;) {
     Logprobs own(found + r * count, count);
-    logprobs[r] = targets[r] < 0 ? 0.0f : own.of(logits[r * logits_row + targets[r]]);
+    logprobs[r] = targets[r] < 0 ? 0.0f : own.of(logits + r * logits_row, targets[r], width);
   }
 }
 
@@ -170,8 +170,8 @@ void KERNEL(head_first)(void **params, Team *team) {
   const uint64_t *keys = pointer<uint64_t>(params, 2);
   int32_t *first = pointer<int32_t>(params, 3);
   float *logprobs = pointer<float>(params, 4);
-  int64_t rows = real_rows(params, 5, integer(params, 6));
-  int64_t count = parts(integer(params, 7), integer(params, 8)), n = integer(params, 9);
+  int64_t rows = real_rows(params, 5, integer(params, 6)), width = integer(params, 7);
+  int64_t count = parts(width, integer(params, 8)), n = integer(params, 9);
   int64_t logits_row = integer(params, 10);
   uint64_t *best = (uint64_t *)team->scratch;
   for (int64_t r; (r = take(team, rows)) >= 0;) {
@@ -182,7 +182,7 @@ void KERNEL(head_first)(void **params, Team *team) {
     Logprobs own(found + r * count, count);
     for (int64_t i = 0; i < n; i++) {
       first[r * n + i] = id_of(best[i]);
-      logprobs[r * n + i] = own.of(logits[r * logits_row + id_of(best[i])]);
+      logprobs[r * n + i] = own.of(logits + r * logits_row, id_of(best[i]), width);
     }
   }
 }

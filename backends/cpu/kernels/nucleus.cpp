@@ -228,7 +228,7 @@ void KERNEL(nucleus_cut)(void **params, Team *team) {
     uint64_t key = rows.keys[at.row];
     if (key) {
       int64_t last = id_of(key);
-      float least = x[last];
+      float least = logit_of(key);
       for (int64_t id = at.begin; id < at.end; id++)
         out[id] = x[id] > least || (x[id] == least && id <= last) ? x[id] : NOTHING;
     }

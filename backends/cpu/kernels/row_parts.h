@@ -66,7 +66,7 @@ static inline void sum_part(const float *x, int64_t begin, int64_t end, Part *ow
     own->sum += sum[lane];
 }
 
-// Log-probabilities of a row: NaN where it has a NaN, a +inf or no finite logit.
+// Log-probabilities of a row: NaN where it has a NaN, a +inf or no finite logit, and of no id of it.
 struct Logprobs {
   double top, log;
   Logprobs(const Part *own, int64_t count) : top(top_of_parts(own, count)) {
@@ -75,9 +75,9 @@ struct Logprobs {
       sum += own[p].sum * (own[p].top < top ? exp_below(own[p].top - top) : 1.0);
     log = log_of(sum);
   }
-  float of(float x) const {
+  float of(const float *x, int64_t id, int64_t width) const {
     bool is_finite = __builtin_fabs(top) < __builtin_inf();
-    return is_finite ? (float)(x - top - log) : __builtin_nanf("");
+    return is_finite && is_of(id, width) ? (float)(x[id] - top - log) : __builtin_nanf("");
   }
 };
 
@@ -98,5 +98,9 @@ static inline uint32_t order_of(float x) {
 // In the order of a row: the largest logit first, of equals the lowest id. Never 0.
 static inline uint64_t key_of(float x, int64_t id) {
   return (uint64_t)order_of(x) << 32 | (0xffffffffu - (uint32_t)id);
+}
+static inline float logit_of(uint64_t key) { // of one that is no NaN
+  uint32_t order = (uint32_t)(key >> 32);
+  return __builtin_bit_cast(float, order >> 31 ? order & 0x7fffffffu : ~order);
 }
 static inline int32_t id_of(uint64_t key) { return (int32_t)(0xffffffffu - (uint32_t)key); }

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from xdsl.irdl import IRDLOperation
 
 from lostwax.backends import predicates as P
+from lostwax.backends.cpu.contract.sizes import BIN_BYTES, BINS, ID_BYTES, PART, PART_BYTES
 from lostwax.backends.cpu.lowerings.native_calls import (
     ON_HOST,
     Argument,
@@ -33,13 +34,6 @@ from lostwax.ir.dialects.sample import (
     ScoreOp,
 )
 from lostwax.ir.region import Node, Region
-
-PART = 4096
-"""Ids of a part: a multiple of the 32 of a mask's word; its logits stay in the nearest cache."""
-PART_BYTES = 24
-"""`Part` of `kernels/row_parts.h`."""
-BINS, BIN_BYTES, ID_BYTES = 128, 16, 16
-"""Of a part, and their `Bin` and `Id`, in `kernels/nucleus.cpp`."""
 
 ADJUSTED = Region(
     {
@@ -69,6 +63,7 @@ ADJUSTED = Region(
 _PENALTIES = ("counts", "count_rows", "recent", "repetition", "frequency", "presence")
 _BIAS = ("biases", "bias_rows")
 _MASK = ("masks", "mask_rows")
+_STATES = ("counts", "biases", "masks")
 
 
 def _parts(match: Match) -> int:
@@ -153,15 +148,14 @@ def _emit_adjust(name: str, out: str, *taken: str) -> Emit:
         logits, adjusted = match.view("logits"), match.view(out)
         view = {each: match.view(each) for each in taken}
 
-        def row(value: str) -> int:
-            return view[value].strides[0] if value in view else 0
-
+        held = [view[each].shape[0] if each in view else 0 for each in _STATES]
+        steps = [view[each].strides[0] if each in view else 0 for each in _STATES]
         recent = view["recent"].shape[1] if "recent" in view else 0
         given = (view.get(each) for each in (*_PENALTIES, *_BIAS, *_MASK))
         return (
             native(
                 match, name, "adjust_logits", logits, adjusted, *given, *_shape(match), recent,
-                logits.strides[0], adjusted.strides[0], row("counts"), row("biases"), row("masks"),
+                *held, logits.strides[0], adjusted.strides[0], *steps,
             ),
         )  # fmt: skip
 

@@ -23,10 +23,12 @@ from lostwax.ir.dialects.core import CastOp, ConcatOp, EmbedOp, GatherRowsOp, Ze
 from lostwax.ir.region import Region
 
 
-def _rows(name: str, match: Match, kernel: str, x: View, which: View | None, out: View):
+def _rows(
+    name: str, match: Match, kernel: str, x: View, which: View | None, out: View
+) -> KernelLaunch:
     return native(
         match, name, kernel, x, which, out, num_rows(match), out.shape[0], out.shape[1],
-        x.strides[0], out.strides[0],
+        x.shape[0], x.strides[0], out.strides[0],
     )  # fmt: skip
 
 
@@ -61,12 +63,11 @@ def _emit_concat(match: Match, knobs: object) -> tuple[KernelLaunch, ...]:
 
 def _emit_zeros(match: Match, knobs: object) -> tuple[KernelLaunch, ...]:
     out = match.view("op.out")
-    wide = DTYPE_BYTES[out.dtype]
-    rows, width = match.shape("op.out")
+    kernel = symbol("clear_rows", match, "op.out")
     return (
         native(
-            match, "cpu_native_zeros_like", "clear_rows", out, num_rows(match), rows,
-            wide * width, wide * out.strides[0],
+            match, "cpu_native_zeros_like", kernel, out, num_rows(match), *match.shape("op.out"),
+            out.strides[0],
         ),
     )  # fmt: skip
 
