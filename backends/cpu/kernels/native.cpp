@@ -1,8 +1,12 @@
 // All of the CPU's kernels for one instruction set: one file, so that a compiler sees what it can
 // join.
 
+#include "adjust.cpp"
 #include "attention.cpp"
 #include "experts.cpp"
+#include "heads.cpp"
 #include "indexer.cpp"
+#include "lookup.cpp"
+#include "nucleus.cpp"
 #include "products.cpp"
 #include "rows.cpp"
