@@ -15,6 +15,7 @@ from lostwax.backends.runtime.memory import (
     Array,
     Buffer,
     Drawing,
+    Held,
     Index,
     Place,
     Table,
@@ -124,9 +125,10 @@ class HostMemory:
         """Copies."""
         buffer[start : start + values.nbytes] = np.ascontiguousarray(values).reshape(-1).view("u1")
 
-    def read(self, held: Buffer | Place) -> Array:
+    def read(self, held: Held) -> Array:
         """A copy."""
-        return held.array().copy() if isinstance(held, HostPlace) else held.copy()
+        found: Array = held.array() if isinstance(held, HostPlace) else held
+        return found.copy()
 
     def set_words(self, buffer: Buffer, places: Array, values: Array) -> None:
         """One assignment."""

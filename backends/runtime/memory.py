@@ -21,6 +21,8 @@ from lostwax.ir.contract.view import View
 
 Buffer: TypeAlias = Any
 """u8 [bytes], a numpy array or a torch tensor; `nbytes` is its size."""
+Held: TypeAlias = Any
+"""A buffer, or a place of the same kind."""
 Table: TypeAlias = Any
 """Rows of a buffer, as words: a numpy array or a torch tensor [rows, words]."""
 Index: TypeAlias = Any
@@ -77,7 +79,7 @@ class WeightMaker(Protocol):
         """A whole buffer as numbers."""
         ...
 
-    def write(self, place: Values, piece: Values) -> None:
+    def write(self, place: Values, piece: Values, /) -> None:
         """Put a piece where `place`, of its dtype and shape, lies in the memory."""
         ...
 
@@ -111,7 +113,7 @@ class DeviceMemory(Protocol):
         """An array's bytes into a buffer, from byte `start` on; the array may change at once."""
         ...
 
-    def read(self, held: Buffer | Place) -> Array:
+    def read(self, held: Held) -> Array:
         """A copy of a buffer's bytes, or of a place's numbers, once what was launched has run."""
         ...
 

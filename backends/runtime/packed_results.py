@@ -15,10 +15,12 @@ from lostwax.backends.runtime.result_copy import ReadRows
 class PackedResults:
     """One program's outputs: tensors [rows or more, ...] over the driver's memory."""
 
-    def __init__(self, outputs: Mapping[str, torch.Tensor], rows: int, driver: Driver) -> None:
-        self._outputs = dict(outputs)
+    def __init__(self, outputs: Mapping[str, Any], rows: int, driver: Driver) -> None:
+        self._outputs: dict[str, torch.Tensor] = dict(outputs)
         # Steps run one after another, so that those in flight share it.
-        size = sum(tensor[:rows].numel() * tensor.element_size() for tensor in outputs.values())
+        size = sum(
+            tensor[:rows].numel() * tensor.element_size() for tensor in self._outputs.values()
+        )
         self._packed = allocated(driver, size, "a step's results")
 
     def start(self, rows: int) -> ReadRows:

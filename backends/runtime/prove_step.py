@@ -116,9 +116,12 @@ class _Bound:
     def _put_rows(self, view: View, values: Any) -> None:
         """Rows of 4-byte numbers, which need not lie one behind another."""
         rows = values.reshape(len(values), -1)
-        columns = np.arange(rows.shape[1]) * (view.strides[1] if len(view.strides) > 1 else 1)
-        places = np.arange(len(rows))[:, None] * view.strides[0] + columns + view.offset // 4
-        self._memory.set_words(self._arena, places.reshape(-1), rows.reshape(-1))
+        apart, *within = view.strides
+        columns = np.arange(rows.shape[1], dtype=np.int64)
+        columns *= within[0] if within else 1
+        places = np.arange(len(rows), dtype=np.int64) * apart + view.offset // 4
+        at = np.add.outer(places, columns).reshape(-1)
+        self._memory.set_words(self._arena, at, rows.reshape(-1))
 
 
 class _Proof:

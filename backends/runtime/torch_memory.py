@@ -13,6 +13,7 @@ from lostwax.backends.runtime.memory import (
     Array,
     Buffer,
     Drawing,
+    Held,
     Index,
     Place,
     Table,
@@ -89,9 +90,10 @@ class TorchMemory:
             sent = sendable(values.reshape(-1).view(np.uint8), self._driver)
             buffer[start : start + values.nbytes].copy_(sent, non_blocking=True)
 
-    def read(self, held: Buffer | Place) -> Array:
+    def read(self, held: Held) -> Array:
         """Waits for the device."""
-        return held.cpu().numpy().copy()
+        found: Array = held.cpu().numpy()
+        return found.copy()
 
     def set_words(self, buffer: Buffer, places: Array, values: Array) -> None:
         """One copy for both, then one scatter."""

@@ -33,7 +33,7 @@ class TorchWeights:
     def open(self, path: Path) -> Any:  # safe_open has no public type
         """The file, mapped. Raises SafetensorError, too."""
         require_regular(path)
-        return safe_open(path, framework="pt").__enter__()
+        return safe_open(path, framework="pt")
 
     def typed(self, buffer: torch.Tensor, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
         """The same memory."""
