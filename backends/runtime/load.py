@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -311,10 +310,13 @@ def load(
     found = require_target(artifact, manifest.target, extra_backends)
     reader.check()
     require_packages(manifest.requires)
-    with_torch = partial(phases, "import torch")
-    functions = require_functions(reader, found.kernels, with_torch) if found.executes else ()
+
+    def torch_begins() -> None:
+        phases("import torch")
+
+    functions = require_functions(reader, found.kernels, torch_begins) if found.executes else ()
     if found.executes and not functions and not manifest.target.host_memory:
-        with_torch()  # its driver's memory
+        torch_begins()  # which is its driver's memory
     ranks = Ranks.join(manifest.world_size)
     compiled = {k.binary: k for k in manifest.kernels}
     driver: Driver = found.load(found.driver)(manifest.target, reader.kernel, compiled)
