@@ -3,9 +3,9 @@
 `python benchmarks/boot.py --out FILE` starts the default model once with an empty cache (it is
 compiled, its golden probes run) and then `--starts` times as later users find it; each start asks
 one streamed chat when it is ready. With `--artifact DIR --checkpoint DIR` it starts these, asks one
-token of a prompt of ids, and says whether the artifact was left as it was. Wall clock from the start
-of the process. Of the server's processes it says how much memory of each is resident then, and
-whether compilers or torch were mapped.
+token of a prompt of ids, and says whether the artifact was left as it was. Wall clock from the
+start of the process. Of the server's processes it says how much memory of each is resident then,
+and whether compilers or torch were mapped.
 """
 
 from __future__ import annotations
